@@ -1,0 +1,128 @@
+"""The one family of errors, each with an enumerated reason.
+
+Knows the reasons and their words; must not know who raises them or who prints them. A reason's value is also its word in
+the log, and later the label of a metric, so a value is never renamed without need. Messages are lower case, say what was
+seen and what was wanted, end without a full stop and never carry key material.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class TunnelError(Exception):
+    """What the program refuses knowingly; everything else that escapes is a bug."""
+
+
+class ConfigError(TunnelError):
+    """The operator's flags, addresses or environment cannot be used as they stand."""
+
+
+class IdFault(Enum):
+    """Why a text is not a SPIFFE ID (SPIFFE-ID, section 2)."""
+
+    SCHEME = "bad-scheme"
+    TRUST_DOMAIN_MISSING = "trust-domain-missing"
+    TRUST_DOMAIN_CHARACTER = "bad-trust-domain-character"
+    TRUST_DOMAIN_LENGTH = "trust-domain-too-long"
+    PATH_SEGMENT = "bad-path-segment"
+    PATH_CHARACTER = "bad-path-character"
+    LENGTH = "id-too-long"
+
+
+class SpiffeIdError(TunnelError):
+    """A text that is not a SPIFFE ID or a trust domain name."""
+
+    def __init__(self, reason: IdFault, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class WireFault(Enum):
+    """Why bytes from another process cannot be read."""
+
+    TRUNCATED = "truncated"
+    MALFORMED = "malformed"
+    TOO_LARGE = "too-large"
+    NOT_TEXT = "not-text"
+
+
+class WireError(TunnelError):
+    """Bytes that are not the message they should be."""
+
+    def __init__(self, reason: WireFault, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class IdentityFault(Enum):
+    """Why one update of the Workload API is not taken, or why no identity can be had."""
+
+    NO_SVID = "no-svid"
+    INCOMPLETE = "mandatory-field-empty"
+    BAD_MESSAGE = "bad-message"
+    BAD_CERTIFICATE = "bad-certificate"
+    BAD_KEY = "bad-key"
+    BAD_BUNDLE = "bad-bundle"
+    WRONG_ID = "id-differs-from-certificate"
+    OVER_LIMIT = "over-limit"
+    UNVERIFIED = "own-svid-does-not-verify"
+    REFUSED = "refused-by-agent"
+    TIMEOUT = "timeout"
+
+
+class IdentityError(TunnelError):
+    """An identity or a bundle that cannot be used."""
+
+    def __init__(self, reason: IdentityFault, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class Denial(Enum):
+    """Why a certificate or its bearer is not admitted (X509-SVID, sections 2 to 5, and our own rules)."""
+
+    UNREADABLE = "certificate-unreadable"
+    NO_CERTIFICATE = "no-certificate"
+    URI_SAN = "not-one-uri-san"
+    SPIFFE_ID = "bad-spiffe-id"
+    ROOT_PATH = "id-without-path"
+    LEAF_IS_CA = "leaf-is-ca"
+    KEY_USAGE = "bad-key-usage"
+    EXTENDED_KEY_USAGE = "bad-extended-key-usage"
+    WEAK_KEY = "weak-key"
+    WEAK_SIGNATURE = "weak-signature"
+    NOT_CA = "issuer-is-not-ca"
+    AUTHORITY_ID = "authority-of-another-trust-domain"
+    UNKNOWN_TRUST_DOMAIN = "unknown-trust-domain"
+    UNKNOWN_AUTHORITY = "unknown-authority"
+    EXPIRED = "expired"
+    NOT_YET_VALID = "not-yet-valid"
+    BAD_PATH = "bad-certification-path"
+    NO_RULE = "no-rule-admits"
+
+
+class PeerDenied(TunnelError):
+    """A certificate that breaks a rule, or a peer whom no rule admits."""
+
+    def __init__(self, reason: Denial, seen: str) -> None:
+        super().__init__(f"{reason.value}: {seen}")
+        self.reason = reason
+
+
+class TargetFault(Enum):
+    """Why a connection to the target did not come about."""
+
+    RESOLVE = "name-not-resolved"
+    REFUSED = "connection-refused"
+    TIMEOUT = "timeout"
+    UNREACHABLE = "unreachable"
+    EXHAUSTED = "out-of-descriptors"
+
+
+class TargetError(TunnelError):
+    """The target cannot be reached."""
+
+    def __init__(self, reason: TargetFault, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason

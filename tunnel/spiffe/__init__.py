@@ -1,0 +1,1 @@
+"""What the SPIFFE standards say, as values and rules: pure, no sockets, no clock of its own."""

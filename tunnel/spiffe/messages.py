@@ -1,0 +1,129 @@
+"""The messages of the Workload API, to and from bytes.
+
+Knows field numbers (workloadapi.proto); must not know what a certificate is or whether a message is acceptable. A missing
+field is its default, the last of a repeated singular field counts, the last of two equal map keys counts. Private keys
+are kept out of every repr.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tunnel.spiffe import protobuf
+
+SERVICE = "SpiffeWorkloadAPI"  # the proto has no package, so this is the whole name
+HEADER = ("workload.spiffe.io", "true")  # Workload Endpoint, section 4: exactly once on every call
+
+
+def method_path(rpc: str) -> str:
+    """The HTTP/2 path of one call of the service."""
+    return f"/{SERVICE}/{rpc}"
+
+
+@dataclass(frozen=True, slots=True)
+class SvidEntry:
+    """`X509SVID` as sent: the certificates and the key are still DER."""
+
+    spiffe_id: str = ""
+    x509_svid: bytes = b""
+    x509_svid_key: bytes = field(default=b"", repr=False)
+    bundle: bytes = b""
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class X509SvidResponse:
+    """`X509SVIDResponse`: the complete state of one workload's X.509 identities."""
+
+    svids: tuple[SvidEntry, ...] = ()
+    crl: tuple[bytes, ...] = ()
+    federated_bundles: Mapping[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class BundlesResponse:
+    """`X509BundlesResponse`, or `JWTBundlesResponse` (which has no CRLs)."""
+
+    bundles: Mapping[str, bytes] = field(default_factory=dict)
+    crl: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class JwtSvidEntry:
+    """`JWTSVID`; the token is a bearer secret."""
+
+    spiffe_id: str = ""
+    svid: str = field(default="", repr=False)
+    hint: str = ""
+
+
+def parse_x509_svid_response(data: bytes) -> X509SvidResponse:
+    """The response to `FetchX509SVID`; raises WireError."""
+    svids, crl, federated = [], [], {}
+    for number, value in protobuf.parse_fields(data):
+        if number == 1:
+            svids.append(_parse_svid(value))
+        elif number == 2:
+            crl.append(value)
+        elif number == 3:
+            key, bundle = protobuf.parse_map_entry(value)
+            federated[key] = bundle
+    return X509SvidResponse(tuple(svids), tuple(crl), federated)
+
+
+def parse_x509_bundles_response(data: bytes) -> BundlesResponse:
+    """The response to `FetchX509Bundles`; raises WireError."""
+    crl, bundles = [], {}
+    for number, value in protobuf.parse_fields(data):
+        if number == 1:
+            crl.append(value)
+        elif number == 2:
+            key, bundle = protobuf.parse_map_entry(value)
+            bundles[key] = bundle
+    return BundlesResponse(bundles, tuple(crl))
+
+
+def parse_jwt_bundles_response(data: bytes) -> BundlesResponse:
+    """The response to `FetchJWTBundles`, JWKS documents by trust domain; raises WireError."""
+    return BundlesResponse(dict(protobuf.parse_map_entry(value) for n, value in protobuf.parse_fields(data) if n == 1))
+
+
+def parse_jwt_svid_response(data: bytes) -> tuple[JwtSvidEntry, ...]:
+    """The response to `FetchJWTSVID`; raises WireError."""
+    return tuple(_parse_jwt_svid(value) for number, value in protobuf.parse_fields(data) if number == 1)
+
+
+def encode_x509_svid_response(response: X509SvidResponse) -> bytes:
+    """What a server answers to `FetchX509SVID`."""
+    svids = b"".join(protobuf.encode_message(1, _encode_svid(svid)) for svid in response.svids)
+    crl = b"".join(protobuf.encode_message(2, item) for item in response.crl)
+    return svids + crl + protobuf.encode_map(3, response.federated_bundles.items())
+
+
+def encode_x509_bundles_response(response: BundlesResponse) -> bytes:
+    """What a server answers to `FetchX509Bundles`."""
+    crl = b"".join(protobuf.encode_message(1, item) for item in response.crl)
+    return crl + protobuf.encode_map(2, response.bundles.items())
+
+
+def _parse_svid(data: bytes) -> SvidEntry:
+    fields = dict(protobuf.parse_fields(data))
+    return SvidEntry(
+        spiffe_id=protobuf.parse_text(fields.get(1, b"")),
+        x509_svid=fields.get(2, b""),
+        x509_svid_key=fields.get(3, b""),
+        bundle=fields.get(4, b""),
+        hint=protobuf.parse_text(fields.get(5, b"")),
+    )
+
+
+def _parse_jwt_svid(data: bytes) -> JwtSvidEntry:
+    fields = dict(protobuf.parse_fields(data))
+    spiffe_id, svid, hint = (protobuf.parse_text(fields.get(number, b"")) for number in (1, 2, 3))
+    return JwtSvidEntry(spiffe_id, svid, hint)
+
+
+def _encode_svid(svid: SvidEntry) -> bytes:
+    values: tuple[str | bytes, ...] = (svid.spiffe_id, svid.x509_svid, svid.x509_svid_key, svid.bundle, svid.hint)
+    return b"".join(protobuf.encode_field(number, value) for number, value in enumerate(values, 1))
