@@ -1,0 +1,153 @@
+"""The development Workload API as one object: start it, change what it says, stop it.
+
+Knows which feeds belong to which socket and publishes after every change; must not know gRPC or flags. Its methods may be
+called from any thread; keys live in memory only.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from types import TracebackType
+
+from tunnel.config.dev_model import Entry, Issuing
+from tunnel.devapi.authority import IssuedSvid
+from tunnel.devapi.feed import NO_IDENTITY, Answer, Feed
+from tunnel.devapi.plan import Plan
+from tunnel.devapi.server import WorkloadServer
+from tunnel.spiffe.endpoint import Endpoint
+from tunnel.spiffe.ids import TrustDomain
+
+SVIDS = "FetchX509SVID"
+BUNDLES = "FetchX509Bundles"
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class DevWorkloadApi:
+    """A Workload API on one or several sockets; as a context manager it serves from entry to exit."""
+
+    def __init__(
+        self,
+        sockets: Mapping[Endpoint, Iterable[Entry]],
+        *,
+        issuing: Issuing | None = None,
+        federations: Iterable[Iterable[TrustDomain]] = (),
+        socket_mode: int = 0o600,
+        clock: Callable[[], datetime] = _utc_now,
+    ) -> None:
+        """Nothing listens yet; raises ConfigError for an endpoint that is not of this machine only."""
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._plan = Plan(issuing or Issuing())
+        self._withdrawn: set[Endpoint] = set()
+        self._feeds = {endpoint: {SVIDS: Feed(), BUNDLES: Feed()} for endpoint in sockets}
+        self._servers = [WorkloadServer(place, feeds, socket_mode=socket_mode) for place, feeds in self._feeds.items()]
+        self._running = ExitStack()
+        with self._changed_plan() as plan:
+            for endpoint, entries in sockets.items():
+                for entry in entries:
+                    plan.register(endpoint, entry, clock())
+            for federation in federations:
+                plan.federate(federation, clock())
+
+    def __enter__(self) -> DevWorkloadApi:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Listen on every socket or on none; raises ConfigError."""
+        with ExitStack() as started:
+            for server in self._servers:
+                server.start()
+                started.callback(server.stop)
+            self._running = started.pop_all()
+
+    def stop(self) -> None:
+        """Cut every connection and remove the sockets."""
+        self._running.close()
+
+    def rotate_svids(self) -> None:
+        """Issue every SVID anew."""
+        with self._changed_plan() as plan:
+            plan.renew(self._clock())
+
+    def prepare_authorities(self) -> None:
+        """First step of a change of authority: the next one joins the bundles."""
+        with self._changed_plan() as plan:
+            plan.prepare(self._clock())
+
+    def activate_authorities(self) -> None:
+        """Second step: the prepared one signs, and all SVIDs are renewed by it."""
+        with self._changed_plan() as plan:
+            plan.activate(self._clock())
+
+    def drop_old_authorities(self) -> None:
+        """Third step: the one before leaves the bundles."""
+        with self._changed_plan() as plan:
+            plan.drop_old()
+
+    def register(self, endpoint: Endpoint, entry: Entry) -> None:
+        """Hand out one more identity on a socket."""
+        with self._changed_plan() as plan:
+            plan.register(endpoint, entry, self._clock())
+
+    def unregister(self, endpoint: Endpoint, entry: Entry) -> None:
+        """Take one identity away; a socket without any answers as an agent without an entry."""
+        with self._changed_plan() as plan:
+            plan.unregister(endpoint, entry)
+
+    def federate(self, *domains: TrustDomain) -> None:
+        """Give the workloads of each domain the bundles of the others."""
+        with self._changed_plan() as plan:
+            plan.federate(domains, self._clock())
+
+    def unfederate(self, *domains: TrustDomain) -> None:
+        """Take back what `federate` gave for the same domains."""
+        with self._changed_plan() as plan:
+            plan.unfederate(domains)
+
+    def withdraw(self, endpoint: Endpoint) -> None:
+        """Answer "no identity issued" on a socket, its open streams included, until `restore`."""
+        with self._changed_plan():
+            self._withdrawn.add(endpoint)
+
+    def restore(self, endpoint: Endpoint) -> None:
+        """Serve a withdrawn socket again."""
+        with self._changed_plan():
+            self._withdrawn.discard(endpoint)
+
+    def publish(self, endpoint: Endpoint, rpc: str, answer: Answer) -> None:
+        """Say something else than the plan has it, until the next change: any bytes, or any status."""
+        self._feeds[endpoint][rpc].publish(answer)
+
+    def end_streams(self, endpoint: Endpoint) -> None:
+        """End the open streams of a socket with OK; new ones are served."""
+        for feed in self._feeds[endpoint].values():
+            feed.end_streams()
+
+    def stream_count(self, endpoint: Endpoint) -> int:
+        """How many streams are open on a socket."""
+        return sum(feed.stream_count for feed in self._feeds[endpoint].values())
+
+    def issued(self, endpoint: Endpoint) -> tuple[IssuedSvid, ...]:
+        """The current SVIDs of one socket, the default first."""
+        with self._lock:
+            return self._plan.issued(endpoint)
+
+    @contextmanager
+    def _changed_plan(self) -> Iterator[Plan]:
+        """The plan, to be changed by one thread at a time; what it says afterwards is published."""
+        with self._lock:
+            yield self._plan
+            for endpoint, feeds in self._feeds.items():
+                is_withdrawn = endpoint in self._withdrawn
+                feeds[SVIDS].publish(NO_IDENTITY if is_withdrawn else self._plan.svid_message(endpoint) or NO_IDENTITY)
+                feeds[BUNDLES].publish(NO_IDENTITY if is_withdrawn else self._plan.bundles_message(endpoint) or NO_IDENTITY)

@@ -1,0 +1,131 @@
+"""Which socket hands out which identities, and what it says at a moment.
+
+Knows entries, authorities and federation, and makes the messages from them; must not know threads, gRPC or the time. It
+has one owner, who calls it from one thread at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from tunnel.config.dev_model import Entry, Issuing
+from tunnel.devapi.authority import SAME_SUBJECT, Authority, IssuedSvid, encode_certificates
+from tunnel.spiffe.endpoint import Endpoint
+from tunnel.spiffe.ids import SpiffeId, TrustDomain
+from tunnel.spiffe.messages import (
+    BundlesResponse,
+    SvidEntry,
+    X509SvidResponse,
+    encode_x509_bundles_response,
+    encode_x509_svid_response,
+)
+
+
+class Plan:
+    """The registered entries with their current SVIDs, and the authorities that sign them."""
+
+    def __init__(self, issuing: Issuing) -> None:
+        self._issuing = issuing
+        self._authorities: dict[TrustDomain, Authority] = {}
+        self._federations: set[frozenset[TrustDomain]] = set()
+        self._svids: dict[Endpoint, dict[Entry, IssuedSvid]] = {}
+
+    def authority(self, trust_domain: TrustDomain, now: datetime) -> Authority:
+        """The authority of a trust domain, made when it is first asked for."""
+        if trust_domain not in self._authorities:
+            self._authorities[trust_domain] = Authority(
+                trust_domain,
+                now=now,
+                ttl=self._issuing.ca_ttl,
+                has_intermediate=self._issuing.has_intermediate,
+                subject=SAME_SUBJECT if self._issuing.has_same_subject else None,
+            )
+        return self._authorities[trust_domain]
+
+    def register(self, endpoint: Endpoint, entry: Entry, now: datetime) -> None:
+        """Hand out one more identity; the order of registration is the order in the message."""
+        self._svids.setdefault(endpoint, {})[entry] = self._issue(entry, now)
+
+    def unregister(self, endpoint: Endpoint, entry: Entry) -> None:
+        """Take an identity away."""
+        del self._svids[endpoint][entry]
+
+    def federate(self, domains: Iterable[TrustDomain], now: datetime) -> None:
+        """Give the workloads of each of `domains` the bundles of the others."""
+        self._federations.add(frozenset(domains))
+        for domain in domains:
+            self.authority(domain, now)
+
+    def unfederate(self, domains: Iterable[TrustDomain]) -> None:
+        """Take back what `federate` gave for the same `domains`."""
+        self._federations.discard(frozenset(domains))
+
+    def renew(self, now: datetime) -> None:
+        """Issue every SVID anew."""
+        for svids in self._svids.values():
+            for entry in svids:
+                svids[entry] = self._issue(entry, now)
+
+    def prepare(self, now: datetime) -> None:
+        """Put each trust domain's next authority into its bundle."""
+        for authority in self._authorities.values():
+            authority.prepare(now)
+
+    def activate(self, now: datetime) -> None:
+        """Let the prepared authorities sign, and renew all SVIDs: nobody holds one of an authority that goes next."""
+        for authority in self._authorities.values():
+            authority.activate()
+        self.renew(now)
+
+    def drop_old(self) -> None:
+        """Take the authorities that sign no more out of the bundles."""
+        for authority in self._authorities.values():
+            authority.drop_old()
+
+    def issued(self, endpoint: Endpoint) -> tuple[IssuedSvid, ...]:
+        """The SVIDs of one socket, the default first."""
+        return tuple(self._svids.get(endpoint, {}).values())
+
+    def svid_message(self, endpoint: Endpoint) -> bytes | None:
+        """What `FetchX509SVID` answers; None without an identity."""
+        svids = self._svids.get(endpoint)
+        if not svids:
+            return None
+        own = self._domains(endpoint)
+        federated = self._federated(own) - own
+        entries = tuple(self._svid_entry(entry, svid) for entry, svid in svids.items())
+        return encode_x509_svid_response(X509SvidResponse(entries, (), self._bundles(federated)))
+
+    def bundles_message(self, endpoint: Endpoint) -> bytes | None:
+        """What `FetchX509Bundles` answers; None without an identity."""
+        own = self._domains(endpoint)
+        if not own:
+            return None
+        return encode_x509_bundles_response(BundlesResponse(self._bundles(own | self._federated(own))))
+
+    def _issue(self, entry: Entry, now: datetime) -> IssuedSvid:
+        return self.authority(entry.spiffe_id.trust_domain, now).issue(
+            entry.spiffe_id, now=now, ttl=self._issuing.ttl, key_type=self._issuing.key_type, dns_names=entry.dns_names
+        )
+
+    def _domains(self, endpoint: Endpoint) -> set[TrustDomain]:
+        return {entry.spiffe_id.trust_domain for entry in self._svids.get(endpoint, {})}
+
+    def _federated(self, own: set[TrustDomain]) -> set[TrustDomain]:
+        return {domain for federation in self._federations if federation & own for domain in federation}
+
+    def _bundle(self, trust_domain: TrustDomain) -> bytes:
+        return encode_certificates(self._authorities[trust_domain].bundle)
+
+    def _bundles(self, trust_domains: set[TrustDomain]) -> dict[str, bytes]:
+        return {str(SpiffeId(domain, "")): self._bundle(domain) for domain in sorted(trust_domains)}
+
+    def _svid_entry(self, entry: Entry, svid: IssuedSvid) -> SvidEntry:
+        return SvidEntry(
+            spiffe_id=str(entry.spiffe_id),
+            x509_svid=svid.chain_der,
+            x509_svid_key=svid.key_der,
+            bundle=self._bundle(entry.spiffe_id.trust_domain),
+            hint=entry.hint,
+        )

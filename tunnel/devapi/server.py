@@ -1,0 +1,141 @@
+"""One gRPC server on one local socket, which serves feeds as an agent does.
+
+Knows gRPC, the socket's mode and the statuses an agent answers with, as captured; must not know what a message says. This
+is the only module of the package that imports grpc.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import threading
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from tunnel.config.dev_model import check_local
+from tunnel.devapi.feed import Feed, Refusal
+from tunnel.errors import ConfigError
+from tunnel.spiffe.endpoint import Endpoint
+from tunnel.spiffe.messages import HEADER, SERVICE
+
+_NO_HEADER = Refusal("INVALID_ARGUMENT", "security header missing from request")
+_UNSERVED = {
+    "FetchJWTSVID": "fetching JWT-SVIDs is not implemented",
+    "FetchJWTBundles": "fetching JWT bundles is not implemented",
+    "ValidateJWTSVID": "validating JWT-SVIDs is not implemented",
+    "FetchWITSVID": "fetching WIT-SVIDs is not implemented",
+    "FetchWITBundles": "fetching WIT bundles is not implemented",
+}
+_MAX_STREAMS = 256  # each holds a thread of the pool; a call more is refused rather than left waiting
+_OPTIONS = (("grpc.so_reuseport", 0),)  # a port in use is an error, not a share in it
+_umask_lock = threading.Lock()  # the mask belongs to the whole process
+
+
+class WorkloadServer:
+    """The Workload API on one endpoint, from `start` to `stop`."""
+
+    def __init__(self, endpoint: Endpoint, feeds: Mapping[str, Feed], *, socket_mode: int = 0o600) -> None:
+        """`feeds` are the streaming calls that are served, by name. Raises ConfigError unless the endpoint is local."""
+        check_local(endpoint)
+        self._endpoint = endpoint
+        self._mode = socket_mode
+        self._pool = ThreadPoolExecutor(_MAX_STREAMS, thread_name_prefix="workload-api")
+        self._server = grpc.server(self._pool, options=_OPTIONS, maximum_concurrent_rpcs=_MAX_STREAMS)
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, _handlers(feeds)),))
+
+    def start(self) -> None:
+        """Listen; raises ConfigError when somebody else does already, or when it cannot be done."""
+        if self._endpoint.path:
+            _bind_unix(self._server, self._endpoint.path, self._mode)
+        else:
+            _bind(self._server, self._endpoint.authority)
+        self._server.start()
+
+    def stop(self) -> None:
+        """Cut all connections, as an agent that goes down does, and remove the socket."""
+        self._server.stop(grace=None).wait()
+        self._pool.shutdown()
+        if self._endpoint.path:
+            Path(self._endpoint.path).unlink(missing_ok=True)
+
+
+def _handlers(feeds: Mapping[str, Feed]) -> dict[str, Any]:
+    served = {rpc: grpc.unary_stream_rpc_method_handler(partial(_stream, feed)) for rpc, feed in feeds.items()}
+    unserved = {
+        rpc: grpc.unary_unary_rpc_method_handler(partial(_refuse, Refusal("UNIMPLEMENTED", text)))
+        for rpc, text in _UNSERVED.items()
+    }
+    return served | unserved
+
+
+def _stream(feed: Feed, request: bytes, context: Any) -> Iterator[bytes]:
+    _check_header(context)
+    stream = feed.open_stream()
+    try:
+        # False: the caller has gone already, and nobody would wake the stream.
+        if not context.add_callback(partial(feed.close_stream, stream)):
+            return
+        for answer in stream:
+            if isinstance(answer, Refusal):
+                _abort(context, answer)
+            else:
+                yield answer
+    finally:
+        feed.close_stream(stream)
+
+
+def _refuse(refusal: Refusal, request: bytes, context: Any) -> None:
+    _check_header(context)
+    _abort(context, refusal)
+
+
+def _check_header(context: Any) -> None:
+    name, wanted = HEADER
+    if [value for key, value in context.invocation_metadata() if key == name] != [wanted]:
+        _abort(context, _NO_HEADER)
+
+
+def _abort(context: Any, refusal: Refusal) -> None:
+    context.abort(grpc.StatusCode[refusal.code], refusal.text)  # raises, to leave the handler
+
+
+def _bind(server: Any, address: str) -> None:
+    try:
+        server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise ConfigError(f"cannot listen on {address}: {error}") from error
+
+
+def _bind_unix(server: Any, path: str, mode: int) -> None:
+    _clear_stale(path)
+    # The mask is the one way to give a socket its mode in the moment it comes into being: a chmod afterwards is too late.
+    with _umask_lock:
+        before = os.umask(0o777 & ~mode)
+        try:
+            _bind(server, f"unix:{path}")
+        finally:
+            os.umask(before)
+
+
+def _clear_stale(path: str) -> None:
+    """Remove a socket on which nobody listens; raises ConfigError for anything else at `path`."""
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise ConfigError(f"{path} is there already and is no socket")
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(path)
+    except FileNotFoundError:
+        if not os.path.isdir(os.path.dirname(path)):
+            raise ConfigError(f"cannot listen on {path}: there is no such directory") from None
+    except ConnectionRefusedError:
+        os.unlink(path)
+    except OSError as error:
+        raise ConfigError(f"cannot listen on {path}: {error.strerror}") from error
+    else:
+        raise ConfigError(f"{path} is in use by another process")
