@@ -1,0 +1,1 @@
+"""The commands beside the proxy itself, one module each."""
