@@ -119,7 +119,7 @@ FEDERATE = repeated(
     _parse_federation,
     placeholder="DOMAINS",
 )
-TTL = option("ttl", "How long an SVID is valid.", _parse_life, 3600.0, placeholder="DURATION")
+TTL = option("ttl", "How long an SVID is valid; default 1h.", _parse_life, 3600.0, placeholder="DURATION")
 ROTATE = option(
     "rotate",
     "Time between renewals of the SVIDs, 0 for never; default half of --ttl.",
@@ -127,7 +127,7 @@ ROTATE = option(
     None,
     placeholder="TIME",
 )
-CA_TTL = option("ca-ttl", "How long an authority is valid.", _parse_life, 86400.0, placeholder="DURATION")
+CA_TTL = option("ca-ttl", "How long an authority is valid; default 24h.", _parse_life, 86400.0, placeholder="DURATION")
 CA_ROTATE = option(
     "ca-rotate",
     "Time between the steps of a change of authority (prepare, activate, drop the old one, and again), 0 for never; default a "
@@ -138,9 +138,15 @@ CA_ROTATE = option(
 )
 INTERMEDIATE = switch("intermediate", "Sign by an intermediate under a root, as SPIRE with an upstream authority does.")
 SAME_SUBJECT = switch("same-subject", "Give the authorities of all trust domains one subject name, as older SPIRE does.")
-KEY_TYPE = option("key-type", f"Key of the SVIDs: {', '.join(KEY_TYPES)}.", one_of(*KEY_TYPES), "ec-p256", placeholder="TYPE")
+KEY_TYPE = option(
+    "key-type", f"Key of the SVIDs: {', '.join(KEY_TYPES)}; default ec-p256.", one_of(*KEY_TYPES), "ec-p256", placeholder="TYPE"
+)
 SOCKET_MODE = option(
-    "socket-mode", "Mode of the Unix sockets; who may write may have the keys.", _parse_mode, 0o600, placeholder="MODE"
+    "socket-mode",
+    "Mode of the Unix sockets, default 0600; who may write may have the keys.",
+    _parse_mode,
+    0o600,
+    placeholder="MODE",
 )
 VERBOSE = switch("verbose", "Print a line for every rotation.")
 
