@@ -1,0 +1,1 @@
+"""Where an identity comes from, and how it is kept fresh."""

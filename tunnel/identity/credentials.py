@@ -1,0 +1,72 @@
+"""What we present and trust, as values of one update.
+
+Knows X.509-SVIDs, bundles and which SVID is ours; must not know how they were fetched. The private key stays out of every
+repr.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from cryptography import x509
+
+from tunnel.spiffe.bundle import BundleSet
+from tunnel.spiffe.ids import SpiffeId
+from tunnel.spiffe.x509 import PrivateKey
+
+
+@dataclass(frozen=True, slots=True)
+class X509Svid:
+    """One identity that has been verified: its ID, its certificates (leaf first) and its key."""
+
+    spiffe_id: SpiffeId
+    hint: str
+    chain: tuple[x509.Certificate, ...]
+    private_key: PrivateKey = field(repr=False)
+    not_after: datetime  # of the certificate in the path that ends first
+
+
+@dataclass(frozen=True, slots=True)
+class X509Context:
+    """One update of the Workload API, accepted whole."""
+
+    svids: tuple[X509Svid, ...]
+    bundles: BundleSet
+    crl_count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """The identity that was selected from an update, with the bundles that came with it."""
+
+    svid: X509Svid
+    bundles: BundleSet
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which SVID the operator wants; without either, the first."""
+
+    spiffe_id: SpiffeId | None = None
+    hint: str = ""
+
+    def is_open(self) -> bool:
+        """Whether the operator leaves the choice to the order of the list."""
+        return self.spiffe_id is None and not self.hint
+
+    def __str__(self) -> str:
+        wanted = [f"--spiffe-id {self.spiffe_id}" if self.spiffe_id else "", f"--spiffe-hint {self.hint}" if self.hint else ""]
+        return " and ".join(part for part in wanted if part) or "the first SVID"
+
+
+def select_svid(svids: tuple[X509Svid, ...], selection: Selection, current: SpiffeId | None) -> X509Svid | None:
+    """The wanted SVID, or None when it is not offered.
+
+    Without a wish, the ID chosen before is kept while it is offered, since the order of an agent's list is arbitrary; of
+    several with one hint the first counts (Workload API, section 5.2.1).
+    """
+    offered = [svid for svid in svids if selection.spiffe_id in (None, svid.spiffe_id)]
+    offered = [svid for svid in offered if selection.hint in ("", svid.hint)]
+    kept = [svid for svid in offered if svid.spiffe_id == current]
+    return next(iter(kept or offered), None)

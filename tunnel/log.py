@@ -1,0 +1,82 @@
+"""The log: one event, one line, on standard output, in ghostunnel's format.
+
+Knows the clock's notation, the categories that can be silenced and how hostile text is made harmless; must not know what
+any line means. Lines of one batch of events leave in one write, before the loop waits again.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Collection
+from enum import Enum
+
+_STDOUT = 1
+_MAX_TEXT = 4096
+_UNSAFE = re.compile(r"[^\x20-\x7e]|[\\\[\]]")
+
+
+class Category(Enum):
+    """What `--quiet` can silence; other lines only fall silent under `all`."""
+
+    CONNS = "conns"
+    CONN_ERRORS = "conn-errs"
+    HANDSHAKE_ERRORS = "handshake-errs"
+    OTHER = "all"
+
+
+def escape(text: str) -> str:
+    """Printable ASCII in one line, whatever `text` holds; brackets too, since they delimit fields of the log."""
+    return _UNSAFE.sub(_escape_one, _fence(text))
+
+
+def _escape_one(match: re.Match[str]) -> str:
+    code = ord(match.group())
+    return "\\\\" if code == 0x5C else f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def _fence(text: str) -> str:
+    return text if len(text) <= _MAX_TEXT else text[:_MAX_TEXT] + "..."
+
+
+class Log:
+    """Collects lines and writes them out; `flush` belongs to the end of every batch."""
+
+    def __init__(
+        self, quiet: Collection[Category] = (), *, clock: Callable[[], float] = time.time, descriptor: int = _STDOUT
+    ) -> None:
+        self._quiet = frozenset(Category) if Category.OTHER in quiet else frozenset(quiet)
+        self._clock = clock
+        self._descriptor = descriptor
+        self._prefix = f"[{os.getpid()}] "
+        self._lines: list[str] = []
+        self._second = -1
+        self._stamp = ""
+
+    def wants(self, category: Category) -> bool:
+        """Whether lines of a category are written at all: spares building those that are not."""
+        return category not in self._quiet
+
+    def write(self, message: str, category: Category = Category.OTHER) -> None:
+        """One line, at the next flush."""
+        if category in self._quiet:
+            return
+        now = self._clock()
+        second = int(now)
+        if second != self._second:
+            self._second = second
+            self._stamp = time.strftime("%Y/%m/%d %H:%M:%S", time.localtime(second))
+        self._lines.append(f"{self._prefix}{self._stamp}.{int((now - second) * 1e6):06d} {message}\n")
+
+    def flush(self) -> None:
+        """Write what has been collected; a log that cannot be written never stops the traffic."""
+        if not self._lines:
+            return
+        data = "".join(self._lines).encode("ascii", "backslashreplace")
+        self._lines.clear()
+        while data:
+            try:
+                data = data[os.write(self._descriptor, data) :]
+            except OSError:
+                return

@@ -1,0 +1,1 @@
+"""Addresses, listening sockets and dialling: plain TCP and Unix sockets, no TLS."""

@@ -1,0 +1,120 @@
+"""Opening the sockets that we listen on.
+
+Knows how to bind well: shared ports, stale Unix sockets, both IP families; must not know who accepts. Everything that can
+go wrong becomes one ConfigError.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+from tunnel.errors import ConfigError, TargetError
+from tunnel.net.address import Address, TcpAddress, UnixAddress
+from tunnel.net.sockets import Endpoint, describe, resolve, set_tcp_options
+
+_SOMAXCONN = Path("/proc/sys/net/core/somaxconn")
+_MAX_BACKLOG = 65535
+
+
+class Listener:
+    """A listening socket, and the file to take away with it."""
+
+    def __init__(self, sock: socket.socket, path: Path | None) -> None:
+        self.socket = sock
+        self._path = path
+        self._inode = path.stat().st_ino if path else 0
+
+    def __str__(self) -> str:
+        return describe(self.socket.family, self.socket.getsockname())
+
+    def close(self) -> None:
+        """Stop listening; a Unix socket's file goes if it is still ours."""
+        self.socket.close()
+        if self._path is not None:
+            with suppress(OSError):
+                if self._path.stat().st_ino == self._inode:
+                    self._path.unlink()
+
+
+def open_listener(address: Address) -> Listener:
+    """A bound, listening, non-blocking socket; raises ConfigError."""
+    try:
+        if isinstance(address, UnixAddress):
+            return _open_unix(address)
+        return Listener(_open_tcp(address), None)
+    except TargetError as error:
+        raise ConfigError(f"cannot listen on {error}") from error
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        raise ConfigError(f"cannot listen on {address}: {why}") from error
+
+
+def _open_tcp(address: TcpAddress) -> socket.socket:
+    if not address.host:
+        return _open_any(address.port)
+    return _bind(resolve(address, passive=True)[0])
+
+
+def _open_any(port: str) -> socket.socket:
+    """Every address of the machine, of both families where the kernel has IPv6."""
+    number = resolve(TcpAddress("127.0.0.1", port), passive=True)[0].address[1]
+    try:
+        return _bind(Endpoint(socket.AF_INET6, ("::", number)), is_dual=True)
+    except OSError as error:
+        if socket.has_ipv6 and error.errno not in _NO_IPV6:
+            raise
+        return _bind(Endpoint(socket.AF_INET, ("0.0.0.0", number)))  # noqa: S104  # what an empty host asks for
+
+
+_NO_IPV6 = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}
+
+
+def _bind(endpoint: Endpoint, *, is_dual: bool = False) -> socket.socket:
+    sock = socket.socket(endpoint.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        if endpoint.family != socket.AF_UNIX:
+            # Two of us may share a port: a second one starts before the first is told to stop.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if is_dual:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        set_tcp_options(sock)
+        sock.bind(endpoint.address)
+        sock.listen(_backlog())
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _open_unix(address: UnixAddress) -> Listener:
+    (endpoint,) = resolve(address)
+    if address.path.startswith("@"):
+        return Listener(_bind(endpoint), None)
+    path = Path(address.path)
+    _remove_stale(path)
+    return Listener(_bind(endpoint), path)
+
+
+def _remove_stale(path: Path) -> None:
+    """Unlink a socket that nobody listens on; leave everything else for bind to complain about."""
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            return
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        if probe.connect_ex(str(path)) == errno.ECONNREFUSED:
+            path.unlink()
+
+
+def _backlog() -> int:
+    try:
+        return min(int(_SOMAXCONN.read_text()), _MAX_BACKLOG)
+    except (OSError, ValueError):
+        return socket.SOMAXCONN

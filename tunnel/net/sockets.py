@@ -1,0 +1,85 @@
+"""Names to socket addresses, and the options that every connection has.
+
+Knows getaddrinfo and TCP's knobs; must not know who listens or dials. Numeric addresses and `localhost` are answered at
+once; what needs a resolver blocks, so only a thread or start-up may ask for it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from dataclasses import dataclass
+from typing import Any
+
+from tunnel.errors import TargetError, TargetFault
+from tunnel.net.address import Address, UnixAddress
+
+# Go's defaults, which ghostunnel's users have: 15 s idle, 15 s between probes, 9 probes.
+_TCP_OPTIONS = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 9),
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A socket's family and its address in that family."""
+
+    family: int
+    address: Any  # str or bytes for a Unix socket, a tuple of two or four for TCP: what the socket module takes
+
+    def __str__(self) -> str:
+        return describe(self.family, self.address)
+
+
+def describe(family: int, address: Any) -> str:
+    """`tcp:HOST:PORT` or `unix:PATH`; an unnamed Unix socket is `unix:@`."""
+    if family == socket.AF_UNIX:
+        path = address.decode("utf-8", "surrogateescape") if isinstance(address, bytes) else address
+        return f"unix:{path.replace(chr(0), '@', 1) or '@'}"
+    host, port = address[:2]
+    return f"tcp:[{host}]:{port}" if ":" in host else f"tcp:{host}:{port}"
+
+
+def set_tcp_options(sock: socket.socket) -> None:
+    """Keep-alive and no delay; on Linux what a listener has, its accepted connections inherit."""
+    if sock.family != socket.AF_UNIX:
+        for level, name, value in _TCP_OPTIONS:
+            sock.setsockopt(level, name, value)
+
+
+def resolve_now(address: Address) -> tuple[Endpoint, ...] | None:
+    """The endpoints of an address that needs no resolver, else None."""
+    if isinstance(address, UnixAddress):
+        path = "\0" + address.path[1:] if address.path.startswith("@") else address.path
+        return (Endpoint(socket.AF_UNIX, path),)
+    if not (address.port.isascii() and address.port.isdigit()):
+        return None
+    port = int(address.port)
+    if address.host == "localhost":
+        return (Endpoint(socket.AF_INET, ("127.0.0.1", port)), Endpoint(socket.AF_INET6, ("::1", port)))
+    try:
+        ip = ipaddress.ip_address(address.host or "127.0.0.1")
+    except ValueError:
+        return None
+    if ip.version == 6 and "%" in address.host:  # a scope is an interface's name: the resolver knows its number
+        return None
+    return (Endpoint(socket.AF_INET if ip.version == 4 else socket.AF_INET6, (str(ip), port)),)
+
+
+def resolve(address: Address, *, passive: bool = False) -> tuple[Endpoint, ...]:
+    """The endpoints of an address, asking the resolver if need be, which blocks; raises TargetError."""
+    now = resolve_now(address)
+    if now is not None:
+        return now
+    assert not isinstance(address, UnixAddress)
+    flags = socket.AI_PASSIVE if passive else 0
+    try:
+        found = socket.getaddrinfo(address.host or None, address.port, type=socket.SOCK_STREAM, flags=flags)
+    except (OSError, UnicodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "no name of a host"
+        raise TargetError(TargetFault.RESOLVE, f"{address}: {why}") from error
+    return tuple(dict.fromkeys(Endpoint(family, sockaddr) for family, _, _, _, sockaddr in found))

@@ -1,0 +1,231 @@
+"""One connection, from accept to close.
+
+Knows the order of the steps (a server shakes hands, then dials; a client dials, then shakes hands; then both relay) and
+what each way out says and counts; must not know how a step is done. Which socket speaks TLS is data.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Any
+
+from tunnel.errors import PeerDenied, TargetError, TargetFault
+from tunnel.log import Category, escape
+from tunnel.net.sockets import Endpoint, describe
+from tunnel.proxy.report import Pipe
+from tunnel.relay.dial import Dial
+from tunnel.relay.handshake import Handshake, Shaken
+from tunnel.relay.linger import Linger, reset
+from tunnel.relay.loop import GONE
+from tunnel.relay.relay import End, Relay
+from tunnel.tls.engine import TlsError
+
+if TYPE_CHECKING:
+    from tunnel.proxy.generation import Generation
+    from tunnel.proxy.tunnel import Tunnel
+
+_ORDINARY = {End.CLOSED, End.RESET_BY_PEER, End.RESET_BY_PLAIN, End.CUT, End.CRASH}  # the closing line says enough
+
+
+class Session:
+    """One accepted connection and what becomes of it."""
+
+    __slots__ = (
+        "_accepted",
+        "_deadline",
+        "_dial",
+        "_dialled",
+        "_generation",
+        "_opened",
+        "_pipe",
+        "_relay",
+        "_shaken",
+        "_source",
+        "_target",
+        "_timer",
+        "_tunnel",
+    )
+
+    def __init__(self, tunnel: Tunnel, generation: Generation, accepted: socket.socket, address: Any) -> None:
+        self._tunnel = tunnel
+        self._generation = generation  # what this session began with, whatever comes meanwhile
+        self._accepted: socket.socket | None = accepted
+        self._source = describe(accepted.family, address)
+        self._target = ""
+        self._dialled: socket.socket | None = None
+        self._dial: Dial | None = None
+        self._shaken: Shaken | None = None
+        self._relay: Relay | None = None
+        self._pipe: Pipe | None = None
+        self._opened = tunnel.loop.clock()
+        self._deadline = self._opened + tunnel.settings.connect_timeout  # for handshake and dial together
+        self._timer = tunnel.loop.call_at(self._deadline, self._too_slow, self)
+
+    @property
+    def is_carried(self) -> bool:
+        """Whether the peer is admitted, the target reached and bytes are on their way."""
+        return self._relay is not None
+
+    # -- the steps
+
+    def start(self) -> None:
+        """From accept to the first step."""
+        assert self._accepted is not None
+        self._tunnel.loop.watch(self._accepted, self._waiting, self)
+        if self._tunnel.settings.is_server:
+            self._shake(self._accepted)
+        else:
+            self._tunnel.find_target(self)
+
+    def resolved(self, endpoints: tuple[Endpoint, ...]) -> None:
+        """From the target's endpoints to dialling them."""
+        if self._accepted is not None:
+            self._dial = Dial(self._tunnel.loop, self, endpoints, self._deadline)
+            self._dial.start()
+
+    def dialled(self, sock: socket.socket, endpoint: Endpoint) -> None:
+        """From the dialled connection to the relay, or to a client's handshake."""
+        self._dial = None
+        self._dialled = sock
+        self._target = str(endpoint)
+        if self._shaken is None:
+            self._shake(sock)
+        else:
+            self._carry(self._shaken, sock)
+
+    def shaken(self, result: Shaken) -> None:
+        """From the verdict to the relay, or to a server's dialling."""
+        self._shaken = result
+        if self._dialled is not None:
+            self._carry(result, self._dialled)
+        elif self._accepted is not None:
+            self._tunnel.loop.rewatch(self._accepted, self._waiting, self)
+            self._tunnel.find_target(self)
+
+    def _shake(self, sock: socket.socket) -> None:
+        end = self._generation.context.open_end(self._tunnel.buffers, self._tunnel.settings.server_name)
+        handshake = Handshake(self._tunnel.loop, self, sock, end, self._tunnel.buffers)
+        self._tunnel.loop.rewatch(sock, handshake.ready, self)
+        handshake.start()
+
+    def _carry(self, shaken: Shaken, dialled: socket.socket) -> None:
+        assert self._accepted is not None
+        tunnel, settings = self._tunnel, self._tunnel.settings
+        tunnel.counters.carried += 1
+        tunnel.loop.cancel(self._timer)
+        if settings.max_conn_lifetime:
+            due = tunnel.loop.clock() + settings.max_conn_lifetime
+            self._timer = tunnel.loop.call_at(due, self._too_old, self)
+        self._pipe = Pipe(self._source, self._target, settings.is_server, shaken.admitted)
+        if tunnel.log.wants(Category.CONNS):
+            tunnel.log.write(self._pipe.opening(), Category.CONNS)
+        tls, plain = (self._accepted, dialled) if settings.is_server else (dialled, self._accepted)
+        self._relay = Relay(tunnel.loop, self, shaken, tls, plain, buffers=tunnel.buffers, close_timeout=settings.close_timeout)
+        self._shaken = None
+        self._relay.start()
+
+    # -- the ways out
+
+    def shake_silent(self) -> None:
+        """A health check: connected, closed, nothing said. From a server's side it is a target that does not serve."""
+        if self._tunnel.settings.is_server:
+            self._tunnel.counters.probes += 1
+            self._close()
+        else:
+            self.shake_failed(TlsError("the target closed the connection without a word"), b"")
+
+    def shake_failed(self, error: Exception, farewell: bytes) -> None:
+        """No handshake, or a peer that may not pass: it is told by an alert."""
+        self._tunnel.counters.refused += 1
+        why = escape(str(error) or type(error).__name__)
+        reason = f" reason={error.reason.value}" if isinstance(error, PeerDenied) else ""
+        if self._tunnel.settings.is_server:
+            line = f"error on TLS handshake from {self._source.removeprefix('tcp:')}: {why}{reason}"
+            self._tunnel.log.write(line, Category.HANDSHAKE_ERRORS)
+        else:
+            line = f"error on dial: TLS handshake with {self._target}: {_refusal(error)}{why}{reason}"
+            self._tunnel.log.write(line, Category.CONN_ERRORS)
+        self._close(farewell)
+
+    def dial_failed(self, error: TargetError) -> None:
+        """The target cannot be reached."""
+        self._tunnel.counters.undialled += 1
+        self._tunnel.log.write(f"error on dial: {escape(str(error))} reason={error.reason.value}", Category.CONN_ERRORS)
+        self._close()
+
+    def relay_ended(self, how: End, detail: str) -> None:
+        """The relay is over, one way or another; its sockets are given up already."""
+        relay, pipe, tunnel = self._relay, self._pipe, self._tunnel
+        assert relay is not None
+        assert pipe is not None
+        tunnel.count_end(relay, how)
+        if how not in _ORDINARY:
+            what = "the peer refused us: " if how is End.REFUSED_BY_PEER else ""
+            tunnel.log.write(f"error during copy: {what}{escape(detail)} {pipe.who()}", Category.CONN_ERRORS)
+        if tunnel.log.wants(Category.CONNS):
+            forwarded, returned = (relay.up, relay.down) if tunnel.settings.is_server else (relay.down, relay.up)
+            seconds = tunnel.loop.clock() - self._opened
+            tunnel.log.write(pipe.closed(forwarded, returned, seconds, how.value), Category.CONNS)
+        self._accepted = self._dialled = None
+        self._forget()
+
+    def relay_grown(self) -> None:
+        """A burst has passed: its memory is given back when the connection has been quiet for a while."""
+        assert self._relay is not None
+        self._tunnel.sweeper.add(self._relay)
+
+    def cut(self) -> None:
+        """End at once, because the process ends."""
+        self._abort(End.CUT)
+
+    def crashed(self, crash: Exception) -> None:
+        """A bug of ours: it is written down and ends this session only."""
+        self._tunnel.count_crash(crash)
+        self._abort(End.CRASH)
+
+    def _waiting(self, events: int) -> None:
+        """The accepted side while something else is under way: all that counts is whether it has gone."""
+        if events & GONE:
+            self._close()
+
+    def _too_slow(self) -> None:
+        limit = f"nothing within the connect timeout of {self._tunnel.settings.connect_timeout:g}s"
+        is_shaking = self._shaken is None and (self._tunnel.settings.is_server or self._dialled is not None)
+        if is_shaking:
+            self.shake_failed(TlsError(limit), b"")
+        else:
+            self.dial_failed(TargetError(TargetFault.TIMEOUT, f"{self._tunnel.settings.target}: {limit}"))
+
+    def _too_old(self) -> None:
+        if self._relay is not None:
+            self._relay.abort(End.LIFETIME, "max connection lifetime reached")
+
+    def _abort(self, how: End) -> None:
+        if self._relay is not None and self._relay.is_open:
+            self._relay.abort(how)
+        else:
+            self._close()
+
+    def _close(self, farewell: bytes = b"") -> None:
+        """Give up before the relay. The TLS side hears the farewell, a client's plain side gets a reset: not an answer."""
+        loop, is_server = self._tunnel.loop, self._tunnel.settings.is_server
+        tls, plain = (self._accepted, self._dialled) if is_server else (self._dialled, self._accepted)
+        if tls is not None and farewell:
+            Linger(loop, tls, farewell, self._tunnel.buffers.inbox_view)
+        elif tls is not None:
+            loop.retire(tls)
+        if plain is not None:
+            reset(plain)
+            loop.retire(plain)
+        if self._dial is not None:
+            self._dial.abandon()
+        self._accepted = self._dialled = self._shaken = self._dial = None
+        self._forget()
+
+    def _forget(self) -> None:
+        self._tunnel.loop.cancel(self._timer)
+        self._tunnel.forget(self)
+
+
+def _refusal(error: Exception) -> str:
+    return "the server refused us: " if isinstance(error, TlsError) and error.alert is not None else ""

@@ -1,0 +1,238 @@
+"""One tunnel: a listener, a target and the generation in force.
+
+Knows which connections are open, when accepting must pause and whether our identity may still be used; must not know
+signals, flags or the Workload API. It lives on the event loop's thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tunnel.errors import TargetError
+from tunnel.log import Category, Log, escape
+from tunnel.net.address import Address, TcpAddress
+from tunnel.net.listen import Listener
+from tunnel.net.sockets import Endpoint, resolve_now
+from tunnel.proxy.counters import Counters
+from tunnel.proxy.generation import Generation
+from tunnel.proxy.session import Session
+from tunnel.relay.loop import Loop, Timer
+from tunnel.relay.relay import End, Relay
+from tunnel.relay.sweeper import Sweeper
+from tunnel.tls.engine import Buffers
+
+_ACCEPTS = 64  # in one turn, so that open connections are served in between
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 1.0  # seconds between attempts to accept when descriptors have run out
+
+ResolveLater = Callable[[Address, Callable[[tuple[Endpoint, ...] | TargetError], None]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How one tunnel behaves; durations in seconds, 0 for a limit that is off."""
+
+    is_server: bool
+    target: Address
+    connect_timeout: float = 10.0
+    close_timeout: float = 60.0
+    max_conn_lifetime: float = 0.0
+    max_concurrent_conns: int = 0
+
+    @property
+    def server_name(self) -> str:
+        """The SNI that a client sends: its target's host, unless that is an address (RFC 6066, section 3)."""
+        is_name = not self.is_server and isinstance(self.target, TcpAddress) and resolve_now(self.target) is None
+        host = self.target.host if isinstance(self.target, TcpAddress) else ""
+        return host if is_name or host == "localhost" else ""
+
+
+class Tunnel:
+    """Accepts, and owns every session until it ends."""
+
+    def __init__(
+        self, loop: Loop, settings: Settings, log: Log, resolve_later: ResolveLater, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.loop = loop
+        self.settings = settings
+        self.log = log
+        self.buffers = Buffers()
+        self.counters = Counters()
+        self.sweeper = Sweeper(loop)
+        self._resolve_later = resolve_later
+        self._endpoints = resolve_now(settings.target)
+        self._clock = clock
+        self._generation: Generation | None = None
+        self._withdrawn_at = 0.0  # the wall clock's second from which our identity is not used; 0 while it is ours
+        self._is_serving = True
+        self._listener: Listener | None = None
+        self._is_accepting = False
+        self._pause = _FIRST_PAUSE
+        self._timer: Timer | None = None
+        self._sessions: set[Session] = set()
+        self.on_empty: Callable[[], None] | None = None
+
+    # -- the identity
+
+    @property
+    def generation(self) -> Generation | None:
+        """What the next handshake will use."""
+        return self._generation
+
+    def swap(self, generation: Generation) -> None:
+        """Use a new generation from the next handshake on; what is open goes on with its own."""
+        self._generation = generation
+        self._withdrawn_at = 0.0
+        self.review()
+
+    def withdraw(self, grace: float) -> None:
+        """Our identity has been taken away: use it for `grace` more seconds at most, from the first time this is said."""
+        if not self._withdrawn_at:
+            self._withdrawn_at = self._clock() + grace
+
+    def review(self) -> Generation | None:
+        """The generation if it may be used now; says in the log when that changes."""
+        why = self._why_unusable()
+        if why and self._is_serving:
+            self.log.write(f"{why}: new connections are closed at once until a new identity arrives")
+        elif not why and not self._is_serving:
+            self.log.write("serving again with a new identity")
+        self._is_serving = not why
+        return None if why else self._generation
+
+    def _why_unusable(self) -> str:
+        if self._generation is None:
+            return "no identity yet"
+        now = self._clock()
+        svid = self._generation.credentials.svid
+        if now > svid.not_after.timestamp():
+            return f"identity {svid.spiffe_id} has expired at {svid.not_after:%Y-%m-%dT%H:%M:%SZ}"
+        if self._withdrawn_at and now >= self._withdrawn_at:
+            return f"identity {svid.spiffe_id} has been withdrawn"
+        return ""
+
+    # -- accepting
+
+    def open(self, listener: Listener) -> None:
+        """Accept from now on."""
+        self._listener = listener
+        self._resume()
+
+    def drain(self) -> None:
+        """Accept no more; sessions that carry go on, those still on their way are given up."""
+        self._stop_accepting()
+        if self._timer is not None:
+            self.loop.cancel(self._timer)
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+        for session in list(self._sessions):
+            if not session.is_carried:
+                session.cut()
+
+    def cut(self) -> int:
+        """End what is still open; how many there were."""
+        count = len(self._sessions)
+        for session in list(self._sessions):
+            session.cut()
+        return count
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def crashed(self, crash: Exception) -> None:
+        """A bug while accepting: it is written down, and the next connection is another."""
+        self.count_crash(crash)
+
+    def _accept(self, _events: int) -> None:
+        assert self._listener is not None
+        for _ in range(_ACCEPTS):
+            try:
+                sock, address = self._listener.socket.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno not in (errno.ECONNABORTED, errno.EPROTO):
+                    self._pause_accepting(error)
+                return
+            self._pause = _FIRST_PAUSE
+            self._admit(sock, address)
+            if self._is_full():
+                self._stop_accepting()
+                return
+
+    def _admit(self, sock: Any, address: Any) -> None:
+        self.counters.accepted += 1
+        generation = self.review()
+        if generation is None:
+            self.counters.unserved += 1
+            sock.close()
+            return
+        sock.setblocking(False)
+        session = Session(self, generation, sock, address)
+        self._sessions.add(session)
+        session.start()
+
+    def _is_full(self) -> bool:
+        return 0 < self.settings.max_concurrent_conns <= len(self._sessions)
+
+    def _stop_accepting(self) -> None:
+        if self._is_accepting and self._listener is not None:
+            self._is_accepting = False
+            self.loop.unwatch(self._listener.socket)
+
+    def _resume(self) -> None:
+        self._timer = None
+        if self._listener is not None and not self._is_accepting and not self._is_full():
+            self._is_accepting = True
+            self.loop.watch_listener(self._listener.socket, self._accept, self)
+
+    def _pause_accepting(self, error: OSError) -> None:
+        """Out of descriptors, most likely: wait, longer each time, since the kernel would say so again at once."""
+        self.counters.accept_errors += 1
+        why = (error.strerror or str(error)).lower()
+        self.log.write(f"error accepting connection: accept {self._listener}: {why}", Category.CONN_ERRORS)
+        self._stop_accepting()
+        self._timer = self.loop.call_at(self.loop.clock() + self._pause, self._resume, self)
+        self._pause = min(self._pause * 2, _LONGEST_PAUSE)
+
+    # -- what sessions ask for
+
+    def find_target(self, session: Session) -> None:
+        """Tell the session the target's endpoints: now if no resolver is needed, else when it has answered."""
+        if self._endpoints is not None:
+            session.resolved(self._endpoints)
+            return
+
+        def answer(result: tuple[Endpoint, ...] | TargetError) -> None:
+            if isinstance(result, TargetError):
+                session.dial_failed(result)
+            else:
+                session.resolved(result)
+
+        self._resolve_later(self.settings.target, answer)
+
+    def forget(self, session: Session) -> None:
+        """A session is over."""
+        self._sessions.discard(session)
+        if self._timer is None:
+            self._resume()
+        if not self._sessions and self.on_empty is not None:
+            self.on_empty()
+
+    def count_end(self, relay: Relay, how: End) -> None:
+        """Count how the TLS side of a relay ended."""
+        if how is End.TRUNCATED:
+            self.counters.truncated += 1
+        elif how is End.CLOSED:
+            self.counters.bare_fins += relay.has_bare_fin
+            self.counters.clean_ends += not relay.has_bare_fin
+
+    def count_crash(self, crash: Exception) -> None:
+        """Write a bug down in one line, with its traceback."""
+        self.counters.crashed += 1
+        self.log.write(f"internal error: {escape(''.join(traceback.format_exception(crash)))}")

@@ -1,0 +1,1 @@
+"""The data plane: one event loop over the hot sockets, and the two-way relay."""

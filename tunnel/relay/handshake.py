@@ -1,0 +1,121 @@
+"""The TLS handshake of one connection, on the event loop.
+
+Knows how to carry a handshake's flights over a socket; must not know who is admitted. What the peer sent too early, and
+what OpenSSL wants to say later, are handed on with the result.
+"""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+from typing import Protocol
+
+from tunnel.authz.peer import Admitted
+from tunnel.errors import Denial, PeerDenied
+from tunnel.relay.loop import ENDING, IN, Loop, Owner
+from tunnel.tls.engine import Buffers, TlsEnd, TlsError
+
+
+@dataclass(frozen=True, slots=True)
+class Shaken:
+    """A finished handshake: bytes received behind it, and bytes to be sent before the first record of ours."""
+
+    end: TlsEnd
+    admitted: Admitted
+    tail: bytes
+    early: bytes
+
+
+class HandshakeOwner(Owner, Protocol):
+    """Who wants the handshake."""
+
+    def shaken(self, result: Shaken) -> None:
+        """The handshake is done on both sides, as far as ours can tell (RFC 8446, 4.4.4)."""
+
+    def shake_failed(self, error: Exception, farewell: bytes) -> None:
+        """The handshake failed; `farewell` holds the alert that tells the peer why."""
+
+    def shake_silent(self) -> None:
+        """The peer closed the connection without having sent a byte."""
+
+
+class Handshake:
+    """One handshake on a watched socket."""
+
+    __slots__ = ("_buffers", "_end", "_is_thorough", "_loop", "_owner", "_socket", "_tail", "_unsent", "has_received")
+
+    def __init__(self, loop: Loop, owner: HandshakeOwner, sock: socket.socket, end: TlsEnd, buffers: Buffers) -> None:
+        self._loop = loop
+        self._owner = owner
+        self._socket = sock
+        self._end = end
+        self._buffers = buffers
+        self._tail = b""
+        self._unsent = b""
+        self._is_thorough = sock.family == socket.AF_UNIX
+        self.has_received = False
+
+    def start(self) -> None:
+        """A client speaks first; a server's socket may hold something already."""
+        self._advance(0)
+
+    def ready(self, events: int) -> None:
+        """Events of the socket."""
+        if events & ENDING:
+            self._is_thorough = True
+        if self._unsent:
+            self._send(b"")
+        if events & (IN | ENDING) or not events:
+            self._receive()
+
+    def _receive(self) -> None:
+        start = len(self._tail)
+        self._buffers.inbox[:start] = self._tail
+        try:
+            size = self._socket.recv_into(self._buffers.inbox_view[start:])
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._owner.shake_failed(error, b"")
+            return
+        if size:
+            self.has_received = True
+            self._advance(start + size)
+        elif self.has_received:
+            self._owner.shake_failed(TlsError("connection closed in the handshake"), b"")
+        else:
+            self._owner.shake_silent()
+
+    def _advance(self, size: int) -> None:
+        end = self._end
+        try:
+            is_done = end.handshake(size)
+        except (TlsError, PeerDenied) as error:
+            self._owner.shake_failed(error, self._unsent + end.take())
+            return
+        self._tail = bytes(self._buffers.inbox_view[end.consumed : size])
+        flight = end.take()
+        if not is_done:
+            self._send(flight)
+            if self._is_thorough:
+                self._loop.call_again(self._socket)
+        elif end.admitted is None or end.is_resumed():  # belt and braces: our judge has not seen this peer
+            self._owner.shake_failed(PeerDenied(Denial.NO_CERTIFICATE, "handshake without a verdict"), b"")
+        elif end.is_server and not self._unsent:
+            # A server's last words are tickets that nobody may use: they wait for the first data, which saves a packet.
+            self._owner.shaken(Shaken(end, end.admitted, self._tail, flight))
+        else:
+            self._send(flight)
+            self._owner.shaken(Shaken(end, end.admitted, self._tail, self._unsent))
+
+    def _send(self, flight: bytes) -> None:
+        self._unsent += flight
+        if not self._unsent:
+            return
+        try:
+            sent = self._socket.send(self._unsent)
+        except BlockingIOError:
+            return
+        except OSError:  # the reading side will learn of it, and may have an alert to read before
+            sent = len(self._unsent)
+        self._unsent = self._unsent[sent:]

@@ -1,0 +1,226 @@
+"""The event loop of the data plane, which is also the host of trio.
+
+Knows descriptors, deadlines and batches of events; must not know TLS or sessions. Hot sockets are handled by plain
+functions, with no task switch. Rules for whoever edits this file:
+
+1. Descriptors are watched edge-triggered, once for their whole life: a handler must take all there is, or ask to be called
+   again, and must bear being called for nothing.
+2. A descriptor is closed after the batch in which it was given up, so that no event meant for it finds its successor.
+3. Trio is a guest (`trio.lowlevel.start_guest_run`): it costs nothing while it waits.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+import select
+import socket
+from collections import deque
+from collections.abc import Awaitable, Callable
+from threading import Lock
+from time import monotonic
+from typing import Final, Protocol
+
+import outcome
+import trio
+
+IN: Final = select.EPOLLIN
+OUT: Final = select.EPOLLOUT
+GONE: Final = select.EPOLLHUP | select.EPOLLERR
+ENDING: Final = select.EPOLLRDHUP | select.EPOLLPRI | GONE  # a short read is then no proof that all was read
+_HOT: Final = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLET
+
+_BATCH = 256
+_STALE_TIMERS = 512
+
+
+class Owner(Protocol):
+    """Whose events a handler takes; told when one of them ended in a bug."""
+
+    def crashed(self, crash: Exception) -> None:
+        """Give up, closing what is open."""
+
+
+class Timer:
+    """One deadline; cancelled without searching for it."""
+
+    __slots__ = ("action", "owner", "when")
+
+    def __init__(self, when: float, action: Callable[[], None], owner: Owner) -> None:
+        self.when = when
+        self.action: Callable[[], None] | None = action
+        self.owner: Owner | None = owner
+
+    def __lt__(self, other: Timer) -> bool:
+        return self.when < other.when
+
+
+class Loop:
+    """Runs until `stop`; one thread owns it, and only `call_from_thread` may be called from another."""
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self.clock = clock
+        self._epoll = select.epoll()
+        self._handlers: dict[int, tuple[Callable[[int], None], Owner]] = {}
+        self._timers: list[Timer] = []
+        self._cancelled = 0
+        self._again: list[tuple[int, int]] = []
+        self._soon: deque[Callable[[], object]] = deque()
+        self._doomed: list[socket.socket] = []
+        self._after_batch: list[Callable[[], None]] = []
+        self._from_threads: list[Callable[[], object]] = []
+        self._lock = Lock()
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll.register(self._wake_fd, IN)
+        self._is_running = True
+
+    def close(self) -> None:
+        """Give the loop's own descriptors back."""
+        self._epoll.close()
+        os.close(self._wake_fd)
+
+    # -- descriptors
+
+    def watch(self, sock: socket.socket, handler: Callable[[int], None], owner: Owner) -> None:
+        """Call `handler` with the events of a hot socket, edge-triggered, until `retire`."""
+        self._handlers[sock.fileno()] = handler, owner
+        self._epoll.register(sock.fileno(), _HOT)
+
+    def watch_listener(self, sock: socket.socket, handler: Callable[[int], None], owner: Owner) -> None:
+        """Call `handler` for as long as connections wait: level-triggered, so that some may be left for later."""
+        self._handlers[sock.fileno()] = handler, owner
+        self._epoll.register(sock.fileno(), IN)
+
+    def rewatch(self, sock: socket.socket, handler: Callable[[int], None], owner: Owner) -> None:
+        """Give a watched socket to another handler, or watch it; events so far are not told again."""
+        if sock.fileno() in self._handlers:
+            self._handlers[sock.fileno()] = handler, owner
+        else:
+            self.watch(sock, handler, owner)
+
+    def unwatch(self, sock: socket.socket) -> None:
+        """Forget a socket that stays open."""
+        if self._handlers.pop(sock.fileno(), None) is not None:
+            self._epoll.unregister(sock.fileno())
+
+    def retire(self, sock: socket.socket) -> None:
+        """Forget a socket and close it when the batch is over, which also takes it out of the epoll set."""
+        self._handlers.pop(sock.fileno(), None)
+        self._doomed.append(sock)
+
+    # -- deadlines and turns
+
+    def call_at(self, when: float, action: Callable[[], None], owner: Owner) -> Timer:
+        """Call `action` once the clock has reached `when`."""
+        timer = Timer(when, action, owner)
+        heapq.heappush(self._timers, timer)
+        return timer
+
+    def cancel(self, timer: Timer) -> None:
+        """Make a timer do nothing; harmless when it is past."""
+        if timer.action is None:
+            return
+        timer.action = timer.owner = None
+        self._cancelled += 1
+        if self._cancelled > _STALE_TIMERS and self._cancelled * 2 > len(self._timers):
+            self._timers = [timer for timer in self._timers if timer.action is not None]
+            heapq.heapify(self._timers)
+            self._cancelled = 0
+
+    def call_again(self, sock: socket.socket) -> None:
+        """Call a hot socket's handler with no event in the next turn: it has more to do than is fair in this one."""
+        self._again.append((sock.fileno(), 0))
+
+    def call_soon(self, action: Callable[[], object]) -> None:
+        """Call `action` in the next turn."""
+        self._soon.append(action)
+
+    def call_from_thread(self, action: Callable[[], object]) -> None:
+        """Call `action` in the next turn, waking the loop; from any thread."""
+        with self._lock:
+            self._from_threads.append(action)
+        os.eventfd_write(self._wake_fd, 1)
+
+    def after_each_batch(self, action: Callable[[], None]) -> None:
+        """Call `action` after every batch of events, for what is cheaper in one go."""
+        self._after_batch.append(action)
+
+    # -- running
+
+    def run_trio(self, main: Callable[[], Awaitable[None]]) -> None:
+        """Run `main` as trio's guest until it returns; raises what it raises."""
+        results: list[outcome.Outcome[None]] = []
+
+        def finish(result: outcome.Outcome[None]) -> None:
+            results.append(result)
+            self.stop()
+
+        trio.lowlevel.start_guest_run(
+            main,
+            run_sync_soon_threadsafe=self.call_from_thread,
+            run_sync_soon_not_threadsafe=self.call_soon,
+            done_callback=finish,
+            strict_exception_groups=False,
+        )
+        self.run()
+        for result in results:
+            result.unwrap()
+
+    def stop(self) -> None:
+        """Leave `run` after this turn."""
+        self._is_running = False
+
+    def run(self) -> None:
+        """Handle events until `stop`."""
+        while self._is_running:
+            self.turn(self._patience())
+
+    def turn(self, patience: float) -> None:
+        """Wait at most `patience` seconds (for ever below 0), then handle one batch."""
+        ready = self._epoll.poll(patience, _BATCH)
+        if self._again:
+            ready += self._again
+            self._again = []
+        for fd, events in ready:
+            entry = self._handlers.get(fd)
+            if entry is not None:
+                self._call(entry[1], entry[0], events)
+            elif fd == self._wake_fd:
+                self._take_from_threads()
+        if self._timers and self._timers[0].when <= self.clock():
+            self._fire()
+        for _ in range(len(self._soon)):
+            self._soon.popleft()()
+        for action in self._after_batch:
+            action()
+        for sock in self._doomed:
+            sock.close()
+        self._doomed.clear()
+
+    def _call(self, owner: Owner, action: Callable[..., None], *events: int) -> None:
+        try:
+            action(*events)
+        except Exception as crash:  # noqa: BLE001  # the one broad net: a bug ends its own session only
+            owner.crashed(crash)
+
+    def _patience(self) -> float:
+        if self._again or self._soon or not self._is_running:
+            return 0
+        return max(0.0, self._timers[0].when - self.clock()) if self._timers else -1
+
+    def _take_from_threads(self) -> None:
+        os.eventfd_read(self._wake_fd)
+        with self._lock:
+            actions, self._from_threads = self._from_threads, []
+        self._soon.extend(actions)
+
+    def _fire(self) -> None:
+        now = self.clock()
+        while self._timers and self._timers[0].when <= now:
+            timer = heapq.heappop(self._timers)
+            action, owner = timer.action, timer.owner
+            if action is None or owner is None:
+                self._cancelled -= 1
+            else:
+                timer.action = timer.owner = None
+                self._call(owner, action)

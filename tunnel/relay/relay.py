@@ -1,0 +1,375 @@
+"""The two-way relay between a TLS socket and a plain one, with half-close and back-pressure.
+
+Knows how bytes and ends pass from one side to the other; must not know which side was accepted, nor who the peer is, only
+that it was admitted. Rules for whoever edits this file:
+
+1. At most one piece is held for each direction; while it waits for room, its source is not read.
+2. One read a turn for each direction: `recv` says by a short answer that nothing is left, and is not asked again.
+3. An end is passed on as an end and a failure as a failure: nobody takes a cut stream for a whole one.
+"""
+
+from __future__ import annotations
+
+import socket
+from enum import Enum
+from typing import Protocol
+
+from tunnel.relay.handshake import Shaken
+from tunnel.relay.linger import reset
+from tunnel.relay.loop import ENDING, IN, Loop, Owner, Timer
+from tunnel.tls.engine import Buffers, TlsError
+
+_MAX_HELD = 512 * 1024  # bytes for the TLS side, above what one read can make
+_LARGE = 4096  # bytes in one read above which OpenSSL's memory has grown
+
+
+class End(Enum):
+    """How a relay ended; the value is the log's word."""
+
+    CLOSED = "closed"
+    TRUNCATED = "truncated"
+    RESET_BY_PEER = "reset-by-peer"
+    RESET_BY_PLAIN = "reset-by-plain-side"
+    PROTOCOL = "tls-failure"
+    REFUSED_BY_PEER = "refused-by-peer"
+    CLOSE_TIMEOUT = "close-timeout"
+    LIFETIME = "max-conn-lifetime"
+    CUT = "cut"
+    CRASH = "internal-error"
+
+
+class RelayOwner(Owner, Protocol):
+    """Whose connection it is."""
+
+    def relay_ended(self, how: End, detail: str) -> None:
+        """Both sockets have been given up."""
+
+    def relay_grown(self) -> None:
+        """A burst has made OpenSSL's memory large."""
+
+
+class Relay:
+    """One carried connection; that it takes a `Shaken`, which holds an `Admitted`, is what keeps strangers out."""
+
+    __slots__ = (
+        "_buffers",
+        "_close_timeout",
+        "_early",
+        "_end",
+        "_last",
+        "_loop",
+        "_owner",
+        "_plain",
+        "_plain_thorough",
+        "_tail",
+        "_timer",
+        "_tls",
+        "_tls_thorough",
+        "_to_plain",
+        "_to_tls",
+        "down",
+        "has_bare_fin",
+        "is_down_over",
+        "is_grown",
+        "is_open",
+        "is_up_over",
+        "up",
+    )
+
+    def __init__(
+        self,
+        loop: Loop,
+        owner: RelayOwner,
+        shaken: Shaken,
+        tls: socket.socket,
+        plain: socket.socket,
+        *,
+        buffers: Buffers,
+        close_timeout: float,
+    ) -> None:
+        self._loop = loop
+        self._owner = owner
+        self._end = shaken.end
+        self._tail = shaken.tail  # of a record that is not all there, or not looked at yet
+        self._early = shaken.early  # to be sent before the first record
+        self._tls = tls
+        self._plain = plain
+        self._buffers = buffers
+        self._close_timeout = close_timeout
+        self._to_tls = b""  # waiting for room
+        self._to_plain = b""
+        # A short read proves that nothing is left, but not on a Unix socket, nor once an end has been announced.
+        self._tls_thorough = tls.family == socket.AF_UNIX
+        self._plain_thorough = plain.family == socket.AF_UNIX
+        self.up = 0  # plaintext bytes, TLS side to plain side
+        self.down = 0
+        self.is_up_over = False
+        self.is_down_over = False
+        self.has_bare_fin = False
+        self.is_grown = False
+        self.is_open = True
+        self._timer: Timer | None = None
+        self._last = 0.0
+
+    def start(self) -> None:
+        """Take both sockets over; what came in meanwhile is carried at once."""
+        self._end.renew()  # the handshake has made the BIOs large
+        self._loop.rewatch(self._tls, self.tls_ready, self._owner)
+        self._loop.rewatch(self._plain, self.plain_ready, self._owner)
+        if self._tail:
+            self._carry_up(len(self._tail), fresh=False)
+        self._loop.call_again(self._tls)
+        self._loop.call_again(self._plain)
+
+    # -- events
+
+    def tls_ready(self, events: int) -> None:
+        """Events of the TLS socket."""
+        if events & ENDING:
+            self._tls_thorough = True
+        if self._to_tls and self._flush(self._tls):
+            self._pump_down()
+        if self.is_open and (events & (IN | ENDING) or not events):
+            self._pump_up()
+
+    def plain_ready(self, events: int) -> None:
+        """Events of the plain socket."""
+        if events & ENDING:
+            self._plain_thorough = True
+        if self._to_plain and self._flush(self._plain):
+            self._pump_up()
+        if self.is_open and (events & (IN | ENDING) or not events):
+            self._pump_down()
+
+    def abort(self, how: End, detail: str = "") -> None:
+        """Give both sides up so that neither takes it for an orderly end."""
+        if self.is_open:
+            reset(self._tls)
+            reset(self._plain)
+            self._finish(how, detail)
+
+    def renew_memory(self) -> None:
+        """Give back what a burst has grown; between two events OpenSSL's memory is empty."""
+        self.is_grown = False
+        if self.is_open:
+            self._end.renew()
+
+    # -- from TLS to plain
+
+    def _pump_up(self) -> None:
+        if self._to_plain or self.is_up_over or len(self._to_tls) > _MAX_HELD:
+            return  # records that make OpenSSL answer, sent by a peer that reads nothing, must not fill our memory
+        view = self._buffers.inbox_view
+        start = len(self._tail)
+        if start:
+            view[:start] = self._tail
+            view = view[start:]
+        try:
+            size = self._tls.recv_into(view)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self.abort(End.RESET_BY_PEER, _why(error))
+            return
+        if size:
+            self._carry_up(start + size)
+            if self.is_open and (self._tls_thorough or size == len(view)):
+                self._loop.call_again(self._tls)
+        elif start:
+            self.abort(End.TRUNCATED, "connection closed inside a TLS record")
+        else:
+            self.has_bare_fin = True
+            self._end_up()
+
+    def _carry_up(self, size: int, *, fresh: bool = True) -> None:
+        end = self._end
+        if not fresh:
+            self._buffers.inbox_view[:size] = self._tail
+        try:
+            plain = end.open_records(size)
+        except TlsError as error:
+            self._fail(error)
+            return
+        self._tail = bytes(self._buffers.inbox_view[end.consumed : size]) if end.consumed < size else b""
+        if plain:
+            self.up += plain
+            self._send_plain(plain)
+            if plain > _LARGE and not self.is_grown:
+                self._grow()
+        if end.has_spoken and self.is_open:
+            self._send_tls(end.take())
+        if end.has_ended and self.is_open:
+            self._end_up()
+        if self._timer is not None:
+            self._last = self._loop.clock()
+
+    def _send_plain(self, size: int) -> None:
+        try:
+            sent = self._plain.send(self._buffers.outbox_view[:size])
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self._plain_broke(error)
+            return
+        if sent < size:
+            self._to_plain = bytes(self._buffers.outbox_view[sent:size])
+
+    def _end_up(self) -> None:
+        self.is_up_over = True
+        self._tail = b""
+        if not self._to_plain:
+            self._shut_plain()
+
+    def _shut_plain(self) -> None:
+        try:
+            self._plain.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            self._plain_broke(error)
+            return
+        self._end_one()
+
+    # -- from plain to TLS
+
+    def _pump_down(self) -> None:
+        if self._to_tls or self.is_down_over:
+            return
+        view = self._buffers.inbox_view
+        try:
+            size = self._plain.recv_into(view)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self.abort(End.RESET_BY_PLAIN, _why(error))
+            return
+        if not size:
+            self._end_down()
+            return
+        self.down += size
+        try:
+            out = self._end.seal(size)
+        except TlsError as error:
+            self._fail(error)
+            return
+        if self._early:
+            self._send_tls(self._early + self._buffers.outbox_view[:out])
+            self._early = b""
+        else:
+            self._send_tls(self._buffers.outbox_view[:out])
+        if size > _LARGE and not self.is_grown:
+            self._grow()
+        if self._timer is not None:
+            self._last = self._loop.clock()
+        if self.is_open and (self._plain_thorough or size == len(view)):
+            self._loop.call_again(self._plain)
+
+    def _send_tls(self, data: bytes | memoryview) -> None:
+        if not data or self._to_tls:
+            self._to_tls += bytes(data)
+            return
+        try:
+            sent = self._tls.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self.abort(End.RESET_BY_PEER, _why(error))
+            return
+        if sent < len(data):
+            self._to_tls = bytes(data[sent:])
+
+    def _end_down(self) -> None:
+        self.is_down_over = True
+        # close_notify without a FIN: the peer may go on sending (RFC 8446, 6.1).
+        self._send_tls(self._early + self._end.close_notify())
+        self._early = b""
+        if self.is_open and not self._to_tls:
+            self._end_one()
+
+    # -- both
+
+    def _flush(self, sock: socket.socket) -> bool:
+        """Send what waits for room; whether none is left and the connection still open."""
+        is_tls = sock is self._tls
+        waiting = self._to_tls if is_tls else self._to_plain
+        try:
+            sent = sock.send(waiting)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if is_tls:
+                self.abort(End.RESET_BY_PEER, _why(error))
+            else:
+                self._plain_broke(error)
+            return False
+        waiting = waiting[sent:]
+        if self._timer is not None:
+            self._last = self._loop.clock()
+        if is_tls:
+            self._to_tls = waiting
+        else:
+            self._to_plain = waiting
+        if waiting:
+            return False
+        if self.is_down_over if is_tls else self.is_up_over:
+            if is_tls:
+                self._end_one()
+            else:
+                self._shut_plain()
+        return self.is_open
+
+    def _end_one(self) -> None:
+        """One direction is over and its end passed on: when the other is too, so is the whole."""
+        is_all_said = not self._to_plain and not self._to_tls
+        if self.is_up_over and self.is_down_over and is_all_said:
+            self._finish(End.CLOSED)
+        elif self._timer is None:
+            self._last = self._loop.clock()
+            self._watch_silence()
+
+    def _watch_silence(self) -> None:
+        """After one end, silence of the other direction has a limit; what moves may go on for as long as it likes."""
+        due = self._last + self._close_timeout
+        if due > self._loop.clock():
+            self._timer = self._loop.call_at(due, self._watch_silence, self._owner)
+        else:
+            if not self.is_up_over or self._to_plain:
+                reset(self._plain)  # the TLS side tells a cut by the close_notify that it lacks
+            self._finish(End.CLOSE_TIMEOUT, f"no activity for {self._close_timeout:g}s after half-close")
+
+    def _plain_broke(self, error: OSError) -> None:
+        """The plain side takes no more. When its own end has been passed on, all that could be said has been said."""
+        if self.is_down_over:
+            self._finish(End.CLOSED)
+        else:
+            self.abort(End.RESET_BY_PLAIN, _why(error))
+
+    def _fail(self, error: TlsError) -> None:
+        """OpenSSL gave up. An alert before the first byte is the refusal that TLS 1.3 has no earlier place for."""
+        farewell = self._end.take()
+        if farewell and not self._to_tls:
+            self._send_tls(farewell)
+        if error.alert is None:
+            self.abort(End.PROTOCOL, str(error))
+        elif self.up == 0:
+            self.abort(End.REFUSED_BY_PEER, str(error))
+        else:
+            self.abort(End.RESET_BY_PEER, str(error))
+
+    def _grow(self) -> None:
+        self.is_grown = True
+        self._owner.relay_grown()
+
+    def _finish(self, how: End, detail: str = "") -> None:
+        self.is_open = False
+        self.is_up_over = self.is_down_over = True
+        self._to_plain = self._to_tls = self._tail = b""
+        if self._timer is not None:
+            self._loop.cancel(self._timer)
+            self._timer = None
+        self._loop.retire(self._tls)
+        self._loop.retire(self._plain)
+        self._end.free()
+        self._owner.relay_ended(how, detail)
+
+
+def _why(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()

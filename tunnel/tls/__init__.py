@@ -1,0 +1,1 @@
+"""TLS in memory: contexts, verification and the engine; no sockets, and the only place that knows OpenSSL."""
