@@ -185,7 +185,7 @@ class _Line:
             value = next(tokens, "-")
             if value.startswith("-"):
                 raise ConfigError(f"expected argument for flag '--{name}'")
-        self._store(flag, _parse_value(flag, value))
+        self._store(flag, _parse_value(flag, value, f"--{name}"))
 
     def _flag_named(self, name: str) -> tuple[Flag[Any], bool]:
         known = [*self.early, *(self.command.flags if self.command else ())]
@@ -212,7 +212,7 @@ class _Line:
         for flag in command.flags:
             text = environ.get(flag.env, "") if flag.env else ""
             if text and flag not in self.given:
-                values[flag] = _parse_value(flag, text)
+                values[flag] = _parse_value(flag, text, flag.env)
         values.update(self.given)
         missing = [f"'--{flag.name}'" for flag in command.flags if flag.is_required and flag not in self.given]
         if missing:
@@ -220,12 +220,12 @@ class _Line:
         return values
 
 
-def _parse_value(flag: Flag[Any], text: str) -> Any:
+def _parse_value(flag: Flag[Any], text: str, where: str) -> Any:
     assert flag.parse is not None
     try:
         return flag.parse(text)
     except ConfigError as error:
-        raise ConfigError(f"--{flag.name}: {error}") from error
+        raise ConfigError(f"{where}: {error}") from error
 
 
 def _expand_files(argv: Iterable[str]) -> Iterator[str]:

@@ -13,6 +13,7 @@ from cryptography import x509
 
 from tunnel.spiffe.bundle import BundleSet
 from tunnel.spiffe.ids import SpiffeId
+from tunnel.spiffe.selection import Selection
 from tunnel.spiffe.x509 import PrivateKey
 
 
@@ -33,6 +34,7 @@ class X509Context:
 
     svids: tuple[X509Svid, ...]
     bundles: BundleSet
+    notes: tuple[str, ...] = ()  # what was left out, for the log
     crl_count: int = 0
 
 
@@ -42,22 +44,6 @@ class Credentials:
 
     svid: X509Svid
     bundles: BundleSet
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """Which SVID the operator wants; without either, the first."""
-
-    spiffe_id: SpiffeId | None = None
-    hint: str = ""
-
-    def is_open(self) -> bool:
-        """Whether the operator leaves the choice to the order of the list."""
-        return self.spiffe_id is None and not self.hint
-
-    def __str__(self) -> str:
-        wanted = [f"--spiffe-id {self.spiffe_id}" if self.spiffe_id else "", f"--spiffe-hint {self.hint}" if self.hint else ""]
-        return " and ".join(part for part in wanted if part) or "the first SVID"
 
 
 def select_svid(svids: tuple[X509Svid, ...], selection: Selection, current: SpiffeId | None) -> X509Svid | None:

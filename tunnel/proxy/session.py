@@ -77,10 +77,14 @@ class Session:
         else:
             self._tunnel.find_target(self)
 
-    def resolved(self, endpoints: tuple[Endpoint, ...]) -> None:
+    def resolved(self, found: tuple[Endpoint, ...] | TargetError) -> None:
         """From the target's endpoints to dialling them."""
-        if self._accepted is not None:
-            self._dial = Dial(self._tunnel.loop, self, endpoints, self._deadline)
+        if self._accepted is None:
+            return
+        if isinstance(found, TargetError):
+            self.dial_failed(found)
+        else:
+            self._dial = Dial(self._tunnel.loop, self, found, self._deadline)
             self._dial.start()
 
     def dialled(self, sock: socket.socket, endpoint: Endpoint) -> None:

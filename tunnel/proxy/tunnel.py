@@ -11,6 +11,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from tunnel.errors import TargetError
@@ -86,13 +87,17 @@ class Tunnel:
     def swap(self, generation: Generation) -> None:
         """Use a new generation from the next handshake on; what is open goes on with its own."""
         self._generation = generation
-        self._withdrawn_at = 0.0
-        self.review()
+        self.confirm()
 
     def withdraw(self, grace: float) -> None:
         """Our identity has been taken away: use it for `grace` more seconds at most, from the first time this is said."""
         if not self._withdrawn_at:
             self._withdrawn_at = self._clock() + grace
+
+    def confirm(self) -> None:
+        """Our identity is ours after all."""
+        self._withdrawn_at = 0.0
+        self.review()
 
     def review(self) -> Generation | None:
         """The generation if it may be used now; says in the log when that changes."""
@@ -209,10 +214,7 @@ class Tunnel:
             return
 
         def answer(result: tuple[Endpoint, ...] | TargetError) -> None:
-            if isinstance(result, TargetError):
-                session.dial_failed(result)
-            else:
-                session.resolved(result)
+            self.loop.call_at(0, partial(session.resolved, result), session)  # as an event of the session, in its net
 
         self._resolve_later(self.settings.target, answer)
 

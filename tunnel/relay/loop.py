@@ -160,7 +160,6 @@ class Loop:
             run_sync_soon_threadsafe=self.call_from_thread,
             run_sync_soon_not_threadsafe=self.call_soon,
             done_callback=finish,
-            strict_exception_groups=False,
         )
         self.run()
         for result in results:

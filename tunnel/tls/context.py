@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from cryptography import x509
 from OpenSSL import SSL
 
+from tunnel.errors import IdentityError, IdentityFault
 from tunnel.spiffe.x509 import PrivateKey
 from tunnel.tls.engine import Buffers, Judge, TlsEnd, install_judge
 from tunnel.tls.verify import MAX_PATH
@@ -27,23 +28,11 @@ class TlsContext:
     __slots__ = ("_bench", "_callback", "_context", "_is_server")
 
     def __init__(self, chain: Sequence[x509.Certificate], key: PrivateKey, judge: Judge, *, is_server: bool) -> None:
-        context = SSL.Context(SSL.TLS_METHOD)
-        context.set_min_proto_version(SSL.TLS1_2_VERSION)
-        context.set_cipher_list(_TLS12_CIPHERS)
-        context.set_tls13_ciphersuites(_TLS13_SUITES)
-        context.set_options(SSL.OP_CIPHER_SERVER_PREFERENCE | SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_COMPRESSION)
-        # Never resume: a resumed handshake shows no certificate, so nothing would be verified. Either one of the next
-        # two lines alone still resumes in TLS 1.3; the third makes a foreign ticket a full handshake, not an error.
-        context.set_options(SSL.OP_NO_TICKET)
-        context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-        context.set_session_id(b"never resumed")
-        context.set_mode(_RELEASE_BUFFERS)
-        context.set_verify_depth(MAX_PATH)
-        context.use_certificate(chain[0])
-        for certificate in chain[1:]:
-            context.add_extra_chain_cert(certificate)
-        context.use_privatekey(key)
-        context.check_privatekey()
+        context = _new_context()
+        try:
+            _present(context, chain, key)
+        except SSL.Error as error:
+            raise IdentityError(IdentityFault.BAD_CERTIFICATE, "OpenSSL cannot present this certificate and key") from error
         self._bench, self._callback = install_judge(context, judge)
         self._context = context
         self._is_server = is_server
@@ -51,3 +40,27 @@ class TlsContext:
     def open_end(self, buffers: Buffers, server_name: str = "") -> TlsEnd:
         """A new connection's end in this context's role; a client names the server it wants (SNI)."""
         return TlsEnd(self._context, self._bench, buffers, is_server=self._is_server, server_name=server_name)
+
+
+def _new_context() -> SSL.Context:
+    context = SSL.Context(SSL.TLS_METHOD)
+    context.set_min_proto_version(SSL.TLS1_2_VERSION)
+    context.set_cipher_list(_TLS12_CIPHERS)
+    context.set_tls13_ciphersuites(_TLS13_SUITES)
+    context.set_options(SSL.OP_CIPHER_SERVER_PREFERENCE | SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_COMPRESSION)
+    # Never resume: a resumed handshake shows no certificate, so nothing would be verified. Either one of the next two
+    # lines alone still resumes in TLS 1.3; the third makes of a foreign ticket a full handshake, not an error.
+    context.set_options(SSL.OP_NO_TICKET)
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    context.set_session_id(b"never resumed")
+    context.set_mode(_RELEASE_BUFFERS)
+    context.set_verify_depth(MAX_PATH)
+    return context
+
+
+def _present(context: SSL.Context, chain: Sequence[x509.Certificate], key: PrivateKey) -> None:
+    context.use_certificate(chain[0])
+    for certificate in chain[1:]:
+        context.add_extra_chain_cert(certificate)
+    context.use_privatekey(key)
+    context.check_privatekey()

@@ -1,0 +1,31 @@
+"""The process: what must be done before anything else, then the command line.
+
+Knows signals at start and how the interpreter ends; must not know any command.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+
+def main() -> int:
+    """The console script; an interrupt before a command has taken over is no traceback but a death by that signal."""
+    for number in (signal.SIGHUP, signal.SIGUSR1):  # they mean reload, also while we are still starting
+        signal.signal(number, signal.SIG_IGN)
+    from tunnel.cli import main as run
+
+    try:
+        return run(sys.argv[1:], os.environ)
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+        return 130
+    except BrokenPipeError:  # whoever read our output has gone: no message could reach him
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

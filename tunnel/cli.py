@@ -1,0 +1,77 @@
+"""The command line: argv to an exit code.
+
+Knows the commands and how each ends; must not know TLS or sockets. What a command needs is imported when it is certain
+that it will run, so that a wrong line costs nothing and help is there at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+
+from tunnel import __version__
+from tunnel.config import demo, dev, proxy
+from tunnel.config.grammar import Command, HelpWanted, Parsed, VersionWanted, parse_command_line
+from tunnel.config.help import command_usage, usage
+from tunnel.errors import TunnelError
+
+PROGRAM = "tunnel"
+_ABOUT = (
+    "Gives a plain TCP service or client a SPIFFE identity: mutual TLS outside, plain bytes inside, and only those pass "
+    "whom you named."
+)
+_HELP = Command("help", "Tell more on a command.", ())
+COMMANDS = (proxy.SERVER, proxy.CLIENT, demo.COMMAND, dev.COMMAND, _HELP)
+
+
+def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Run one command line; what is wrong with it is one line on standard error and exit code 1."""
+    try:
+        parsed = parse_command_line(argv, COMMANDS, environ, early=proxy.COMMON)
+        return _run(parsed, environ)
+    except HelpWanted as wanted:
+        print_out(_help(wanted.command))
+        return 0
+    except VersionWanted:
+        print_out(f"{PROGRAM} {__version__}\n")
+        return 0
+    except TunnelError as error:
+        print_error(f"{PROGRAM}: error: {error}, try --help")
+        return 1
+
+
+def print_out(text: str) -> None:
+    """Text that was asked for."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def print_error(line: str) -> None:
+    """One line about what went wrong."""
+    sys.stderr.write(line + "\n")
+
+
+def _help(command: Command | None) -> str:
+    if command is None or command is _HELP:
+        return usage(PROGRAM, _ABOUT, COMMANDS)
+    return command_usage(PROGRAM, command)
+
+
+def _run(parsed: Parsed, environ: Mapping[str, str]) -> int:
+    command, arguments = parsed.command, parsed.arguments
+    if command is _HELP:
+        raise HelpWanted(None)
+    if command is dev.COMMAND:
+        dev_config = dev.build(arguments, environ)
+        from tunnel.commands.dev import run as run_dev
+
+        return run_dev(dev_config)
+    if command is demo.COMMAND:
+        demo_config = demo.build(arguments)
+        from tunnel.commands.demo import run as run_demo
+
+        return run_demo(demo_config)
+    config = proxy.build(command, arguments)
+    from tunnel.proxy.process import run_proxy
+
+    return run_proxy(config)

@@ -1,0 +1,35 @@
+"""The flags of `tunnel demo`.
+
+Knows how long the demonstration takes; must not know what it shows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tunnel.config.grammar import Arguments, Command, option
+from tunnel.config.scalars import parse_positive_duration
+
+
+@dataclass(frozen=True, slots=True)
+class DemoConfig:
+    """How fast identities change in the demonstration, in seconds."""
+
+    rotate: float
+
+
+ROTATE = option(
+    "rotate", "Time between rotations of the identities; default 2s.", parse_positive_duration, 2.0, placeholder="TIME"
+)
+
+COMMAND = Command(
+    "demo",
+    "Show it all on this machine in a few seconds: two identities, a tunnel, a rotation, a stranger who is refused.",
+    (ROTATE,),
+    "Nothing is needed and nothing is left behind: the identities come from a throw-away Workload API.",
+)
+
+
+def build(arguments: Arguments) -> DemoConfig:
+    """The configuration that a command line means."""
+    return DemoConfig(arguments[ROTATE])

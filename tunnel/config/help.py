@@ -1,0 +1,57 @@
+"""The texts of `--help`.
+
+Knows how commands and flags are shown; must not know what any of them does. Made from the same tables that the grammar
+reads, so that help and program cannot disagree.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+from tunnel.config.grammar import Command, Flag
+
+_WIDTH = 96
+_COLUMN = 34
+
+
+def usage(program: str, about: str, commands: Sequence[Command]) -> str:
+    """The help on the whole program."""
+    lines = [f"usage: {program} COMMAND [FLAGS]", "", *textwrap.wrap(about, _WIDTH), "", "Commands:"]
+    for command in commands:
+        lines += _entry(f"  {command.name}", command.summary, 12)
+    lines += ["", f"'{program} help COMMAND' tells more on each. '@FILE' stands for the lines of a file, one argument a line."]
+    return "\n".join(lines) + "\n"
+
+
+def command_usage(program: str, command: Command) -> str:
+    """The help on one command."""
+    needed = " ".join(f"--{flag.name} {flag.placeholder}" for flag in command.flags if flag.is_required)
+    lines = [
+        f"usage: {program} {command.name} {needed} [FLAGS]".replace("  ", " "),
+        "",
+        *textwrap.wrap(command.summary, _WIDTH),
+    ]
+    if command.detail:
+        lines += ["", command.detail.rstrip()]
+    lines += ["", "Flags:"]
+    for flag in command.flags:
+        if not flag.is_hidden:
+            lines += _entry(f"  {_spelling(flag)}", flag.help + _source(flag), _COLUMN)
+    return "\n".join(lines) + "\n"
+
+
+def _spelling(flag: Flag[Any]) -> str:
+    return f"--[no-]{flag.name}" if flag.parse is None else f"--{flag.name} {flag.placeholder}"
+
+
+def _source(flag: Flag[Any]) -> str:
+    return f" [${flag.env}]" if flag.env else ""
+
+
+def _entry(head: str, text: str, column: int) -> list[str]:
+    body = textwrap.wrap(text, _WIDTH - column)
+    if len(head) + 2 > column:
+        return [head, *(" " * column + line for line in body)]
+    return [head.ljust(column) + body[0], *(" " * column + line for line in body[1:])]

@@ -1,0 +1,109 @@
+"""What an event of the Workload API means for the identity that we use.
+
+Knows which SVID is wanted, which generation we are at and what has been said already; must not know streams, threads or
+TLS. Everything is said once: trouble when it begins, and that it is over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tunnel.identity.credentials import Credentials, X509Context, select_svid
+from tunnel.identity.workload import Denied, Event, Hopeless, Lost, Rejected, Updated
+from tunnel.log import escape
+from tunnel.spiffe.ids import SpiffeId
+from tunnel.spiffe.selection import Selection
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What to do after an event: use new credentials, know the old ones confirmed or withdrawn, or nothing."""
+
+    credentials: Credentials | None = None
+    is_confirmed: bool = False
+    is_withdrawn: bool = False
+
+
+_NOTHING = Outcome()
+_CONFIRMED = Outcome(is_confirmed=True)
+_WITHDRAWN = Outcome(is_withdrawn=True)
+
+
+class Follower:
+    """Turns events into outcomes and lines of the log."""
+
+    def __init__(self, selection: Selection, say: Callable[[str], None]) -> None:
+        self._selection = selection
+        self._say = say
+        self._current: SpiffeId | None = None
+        self._remarks: set[str] = set()  # said once for the life of the process
+        self.complaint = ""  # the trouble we are in, "" when all is well
+        self.generation = 0
+
+    def take(self, event: Event) -> Outcome:
+        """The outcome of one event; raises IdentityError when there will never be an identity."""
+        if isinstance(event, Updated):
+            return self._take_update(event)
+        if isinstance(event, Rejected):
+            kept = "the last good one stays" if self.generation else "waiting for a good one"
+            self._complain(f"update of the Workload API not taken, {kept}: {event.error.reason.value}: {event.error}")
+            return _NOTHING
+        if isinstance(event, Hopeless):
+            raise event.error
+        return self._take_loss(event)
+
+    def _take_loss(self, event: Lost) -> Outcome:
+        text = f"{event.code}: {event.details}".rstrip(": ")
+        if isinstance(event, Denied):
+            self._complain(f"Workload API gives this process no identity ({text}); {self._fallback()}")
+            return _WITHDRAWN
+        if event.code != "OK" or not self.generation:
+            self._complain(f"Workload API is not available ({text}); {self._fallback()}")
+        return _NOTHING
+
+    def _fallback(self) -> str:
+        return f"identity {self._current} stays in use for now, trying again" if self._current else "trying again"
+
+    def _take_update(self, event: Updated) -> Outcome:
+        context = event.context
+        self._remark_on(context)
+        svid = select_svid(context.svids, self._selection, self._current)
+        if svid is None:
+            offered = ", ".join(f"{svid.spiffe_id}{f' (hint {svid.hint})' if svid.hint else ''}" for svid in context.svids)
+            self._complain(f"the Workload API does not offer {self._selection}, only {offered}; {self._fallback()}")
+            return _WITHDRAWN if self._current else _NOTHING
+        if self.complaint:
+            self._say("Workload API is well again")
+            self.complaint = ""
+        if not event.is_new and svid.spiffe_id == self._current:
+            return _CONFIRMED
+        self._current = svid.spiffe_id
+        self.generation += 1
+        domains = ", ".join(sorted(domain.name for domain in context.bundles.bundles))
+        self._say(
+            f"identity {svid.spiffe_id} generation {self.generation} valid until "
+            f"{svid.not_after:%Y-%m-%dT%H:%M:%SZ}, trust domains {domains}"
+        )
+        return Outcome(Credentials(svid, context.bundles))
+
+    def _remark_on(self, context: X509Context) -> None:
+        for note in context.notes:
+            self._remark(f"warning: {note}")
+        if context.crl_count:
+            self._remark("warning: the Workload API sends revocation lists (crl), which are not used")
+        if len(context.svids) > 1 and self._selection.is_open():
+            self._remark(
+                f"warning: {len(context.svids)} identities are offered and none is chosen by --spiffe-id or --spiffe-hint: "
+                "the first is used, and an agent's order is arbitrary"
+            )
+
+    def _remark(self, text: str) -> None:
+        if text not in self._remarks:
+            self._remarks.add(text)
+            self._say(escape(text))
+
+    def _complain(self, text: str) -> None:
+        if text != self.complaint:
+            self.complaint = text
+            self._say(escape(text))
