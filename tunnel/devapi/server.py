@@ -13,7 +13,6 @@ import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -58,11 +57,9 @@ class WorkloadServer:
         self._server.start()
 
     def stop(self) -> None:
-        """Cut all connections, as an agent that goes down does, and remove the socket."""
+        """Cut all connections, as an agent that goes down does; gRPC removes the socket that it bound."""
         self._server.stop(grace=None).wait()
         self._pool.shutdown()
-        if self._endpoint.path:
-            Path(self._endpoint.path).unlink(missing_ok=True)
 
 
 def _handlers(feeds: Mapping[str, Feed]) -> dict[str, Any]:
