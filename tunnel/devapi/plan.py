@@ -53,8 +53,9 @@ class Plan:
 
     def federate(self, domains: Iterable[TrustDomain], now: datetime) -> None:
         """Give the workloads of each of `domains` the bundles of the others."""
-        self._federations.add(frozenset(domains))
-        for domain in domains:
+        federation = frozenset(domains)
+        self._federations.add(federation)
+        for domain in federation:
             self.authority(domain, now)
 
     def unfederate(self, domains: Iterable[TrustDomain]) -> None:
