@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from tunnel.config.dev_model import Entry, Issuing
-from tunnel.devapi.authority import SAME_SUBJECT, Authority, IssuedSvid, encode_certificates
+from tunnel.devapi.authority import Authority, IssuedSvid
+from tunnel.devapi.certificates import SAME_SUBJECT, encode_certificates
 from tunnel.spiffe.endpoint import Endpoint
 from tunnel.spiffe.ids import SpiffeId, TrustDomain
 from tunnel.spiffe.messages import (
