@@ -12,11 +12,11 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from types import TracebackType
 
-from tunnel.config.dev_model import Entry, Issuing
+from tunnel.config.dev_model import Entry, Issuing, check_local
 from tunnel.devapi.authority import IssuedSvid
 from tunnel.devapi.feed import NO_IDENTITY, Answer, Feed
 from tunnel.devapi.plan import Plan
-from tunnel.devapi.server import WorkloadServer
+from tunnel.devapi.server import serve
 from tunnel.spiffe.endpoint import Endpoint
 from tunnel.spiffe.ids import TrustDomain
 
@@ -41,12 +41,14 @@ class DevWorkloadApi:
         clock: Callable[[], datetime] = _utc_now,
     ) -> None:
         """Nothing listens yet; raises ConfigError for an endpoint that is not of this machine only."""
+        for endpoint in sockets:
+            check_local(endpoint)
         self._clock = clock
+        self._socket_mode = socket_mode
         self._lock = threading.Lock()
         self._plan = Plan(issuing or Issuing())
         self._withdrawn: set[Endpoint] = set()
         self._feeds = {endpoint: {SVIDS: Feed(), BUNDLES: Feed()} for endpoint in sockets}
-        self._servers = [WorkloadServer(place, feeds, socket_mode=socket_mode) for place, feeds in self._feeds.items()]
         self._running = ExitStack()
         with self._changed_plan() as plan:
             for endpoint, entries in sockets.items():
@@ -65,13 +67,12 @@ class DevWorkloadApi:
     def start(self) -> None:
         """Listen on every socket or on none; raises ConfigError."""
         with ExitStack() as started:
-            for server in self._servers:
-                server.start()
-                started.callback(server.stop)
+            for endpoint, feeds in self._feeds.items():
+                started.enter_context(serve(endpoint, feeds, socket_mode=self._socket_mode))
             self._running = started.pop_all()
 
     def stop(self) -> None:
-        """Cut every connection and remove the sockets."""
+        """Cut every connection and remove the sockets; a later `start` serves the same state, as a restarted agent."""
         self._running.close()
 
     def rotate_svids(self) -> None:

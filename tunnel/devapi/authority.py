@@ -1,39 +1,29 @@
-"""A throw-away certificate authority of one trust domain, whose certificates look like SPIRE's.
+"""A throw-away certificate authority of one trust domain, and its change in three steps.
 
-Knows the certificates that SPIRE 1.15 issues, as captured; must not know who asks for them, what time it is, or any file.
-One difference is known: names are UTF8String here and PrintableString there, which no verifier tells apart.
+Knows which of its keys signs and which anchors its bundle has; must not know who asks for SVIDs, what time it is, or any file.
 """
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from tunnel.spiffe.ids import SpiffeId, TrustDomain
-
-PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
-
-SAME_SUBJECT = x509.Name(
-    [x509.NameAttribute(NameOID.COUNTRY_NAME, "US"), x509.NameAttribute(NameOID.ORGANIZATION_NAME, "SPIFFE")]
+from tunnel.devapi.certificates import (
+    PrivateKey,
+    as_authority,
+    as_leaf,
+    authority_name,
+    encode_certificates,
+    leaf_name,
+    make_key,
+    make_serial,
+    sign,
+    start_certificate,
 )
-_KEY_MAKERS: dict[str, Callable[[], PrivateKey]] = {
-    "ec-p256": lambda: ec.generate_private_key(ec.SECP256R1()),
-    "ec-p384": lambda: ec.generate_private_key(ec.SECP384R1()),
-    "rsa-2048": lambda: rsa.generate_private_key(65537, 2048),
-    "ed25519": ed25519.Ed25519PrivateKey.generate,
-}
-_BACKDATE = timedelta(seconds=10)  # SPIRE's allowance for clocks that are late
-_MAX_COMMON_NAME = 64  # RFC 5280, appendix A, ub-common-name
-_CA_USAGE = ("key_cert_sign", "crl_sign")
-_LEAF_USAGE = ("digital_signature", "key_encipherment", "key_agreement")
+from tunnel.spiffe.ids import SpiffeId, TrustDomain
 
 
 @dataclass(frozen=True)
@@ -52,7 +42,7 @@ class IssuedSvid:
     @property
     def chain_pem(self) -> bytes:
         """The certificates as PEM."""
-        return b"".join(certificate.public_bytes(Encoding.PEM) for certificate in self.chain)
+        return encode_certificates(self.chain, Encoding.PEM)
 
     @property
     def key_der(self) -> bytes:
@@ -118,19 +108,11 @@ class Authority:
     ) -> IssuedSvid:
         """An SVID signed by the current authority, which it does not outlive."""
         signer = self._current
-        key = _KEY_MAKERS[key_type]()
-        names = [*map(x509.DNSName, dns_names), x509.UniformResourceIdentifier(str(spiffe_id))]
-        builder = (
-            _builder(_leaf_name(dns_names), signer.certificate.subject, key, now)
-            .serial_number(_serial())
-            .not_valid_after(min(now + ttl, signer.certificate.not_valid_after_utc))
-            .add_extension(_key_usage(_LEAF_USAGE), critical=True)
-            .add_extension(
-                x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False
-            )
-            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        )
-        leaf = _sign(builder, key, signer.key, names)
+        issuer = signer.certificate
+        end = min(now + ttl, issuer.not_valid_after_utc)
+        builder = as_leaf(start_certificate(leaf_name(dns_names), issuer.subject, now, end)).serial_number(make_serial())
+        key = make_key(key_type)
+        leaf = sign(builder, key, signer.key, [*map(x509.DNSName, dns_names), _uri(spiffe_id)])
         return IssuedSvid(spiffe_id, (leaf, *signer.intermediates), key)
 
     def prepare(self, now: datetime) -> None:
@@ -148,101 +130,24 @@ class Authority:
         self._old = ()
 
     def _make_signer(self, now: datetime) -> _Signer:
-        key = _KEY_MAKERS[self._key_type]()
-        serial = _serial()
-        name = self._subject or _authority_name(serial)
-        builder = _authority_builder(name, name, key, now, now + self._ttl).serial_number(serial)
+        serial = make_serial()
+        name = self._subject or authority_name(serial)
+        builder = as_authority(start_certificate(name, name, now, now + self._ttl)).serial_number(serial)
         # An upstream root knows nothing of SPIFFE, so it names no trust domain, as in the captured chains.
-        names = [] if self._has_intermediate else [self._trust_domain_name()]
-        anchor = _sign(builder, key, key, names)
-        root = _Signer(anchor, (), key)
+        names = [] if self._has_intermediate else [self._own_name()]
+        key = make_key(self._key_type)
+        root = _Signer(sign(builder, key, key, names), (), key)
         return self._make_intermediate(root, now) if self._has_intermediate else root
 
     def _make_intermediate(self, root: _Signer, now: datetime) -> _Signer:
-        key = _KEY_MAKERS[self._key_type]()
-        end = root.anchor.not_valid_after_utc
-        builder = _authority_builder(_authority_name(_serial()), root.anchor.subject, key, now, end).serial_number(_serial())
-        certificate = _sign(builder, key, root.key, [self._trust_domain_name()])
-        return _Signer(root.anchor, (certificate,), key)
+        name, end = authority_name(make_serial()), root.anchor.not_valid_after_utc
+        builder = as_authority(start_certificate(name, root.anchor.subject, now, end)).serial_number(make_serial())
+        key = make_key(self._key_type)
+        return _Signer(root.anchor, (sign(builder, key, root.key, [self._own_name()]),), key)
 
-    def _trust_domain_name(self) -> x509.GeneralName:
-        return x509.UniformResourceIdentifier(str(SpiffeId(self.trust_domain, "")))
-
-
-def encode_certificates(certificates: Sequence[x509.Certificate]) -> bytes:
-    """Certificates back to back in DER."""
-    return b"".join(certificate.public_bytes(Encoding.DER) for certificate in certificates)
+    def _own_name(self) -> x509.GeneralName:
+        return _uri(SpiffeId(self.trust_domain, ""))
 
 
-def _serial() -> int:
-    return secrets.randbelow(2**128 - 1) + 1
-
-
-def _authority_name(serial: int) -> x509.Name:
-    return x509.Name([*SAME_SUBJECT, x509.NameAttribute(NameOID.SERIAL_NUMBER, str(serial))])
-
-
-def _leaf_name(dns_names: tuple[str, ...]) -> x509.Name:
-    country = x509.NameAttribute(NameOID.COUNTRY_NAME, "US")
-    organization = x509.NameAttribute(NameOID.ORGANIZATION_NAME, "SPIRE")
-    common = [x509.NameAttribute(NameOID.COMMON_NAME, name) for name in dns_names[:1] if len(name) <= _MAX_COMMON_NAME]
-    return x509.Name([country, organization, *common])
-
-
-def _builder(subject: x509.Name, issuer: x509.Name, key: PrivateKey, now: datetime) -> x509.CertificateBuilder:
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key.public_key())
-        .not_valid_before(now - _BACKDATE)
-    )
-
-
-def _authority_builder(
-    subject: x509.Name, issuer: x509.Name, key: PrivateKey, now: datetime, end: datetime
-) -> x509.CertificateBuilder:
-    return (
-        _builder(subject, issuer, key, now)
-        .not_valid_after(end)
-        .add_extension(_key_usage(_CA_USAGE), critical=True)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-    )
-
-
-def _sign(
-    builder: x509.CertificateBuilder,
-    key: PrivateKey,
-    issuer_key: PrivateKey,
-    names: Sequence[x509.GeneralName],
-) -> x509.Certificate:
-    """Add what comes last in a certificate of SPIRE: key identifiers and names; then sign."""
-    builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-    if key is not issuer_key:  # a self-signed authority of SPIRE names no other key
-        builder = builder.add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False
-        )
-    if names:
-        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-    return builder.sign(issuer_key, _hash_for(issuer_key))
-
-
-def _hash_for(key: PrivateKey) -> hashes.SHA256 | hashes.SHA384 | None:
-    if isinstance(key, ed25519.Ed25519PrivateKey):
-        return None
-    return hashes.SHA384() if key.key_size == 384 else hashes.SHA256()
-
-
-def _key_usage(bits: Sequence[str]) -> x509.KeyUsage:
-    names = (
-        "digital_signature",
-        "content_commitment",
-        "key_encipherment",
-        "data_encipherment",
-        "key_agreement",
-        "key_cert_sign",
-        "crl_sign",
-        "encipher_only",
-        "decipher_only",
-    )
-    return x509.KeyUsage(**{name: name in bits for name in names})
+def _uri(spiffe_id: SpiffeId) -> x509.GeneralName:
+    return x509.UniformResourceIdentifier(str(spiffe_id))

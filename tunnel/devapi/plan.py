@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from tunnel.config.dev_model import Entry, Issuing
-from tunnel.devapi.authority import SAME_SUBJECT, Authority, IssuedSvid, encode_certificates
+from tunnel.devapi.authority import Authority, IssuedSvid
+from tunnel.devapi.certificates import SAME_SUBJECT, encode_certificates
 from tunnel.spiffe.endpoint import Endpoint
 from tunnel.spiffe.ids import SpiffeId, TrustDomain
 from tunnel.spiffe.messages import (
@@ -53,8 +54,9 @@ class Plan:
 
     def federate(self, domains: Iterable[TrustDomain], now: datetime) -> None:
         """Give the workloads of each of `domains` the bundles of the others."""
-        self._federations.add(frozenset(domains))
-        for domain in domains:
+        federation = frozenset(domains)
+        self._federations.add(federation)
+        for domain in federation:
             self.authority(domain, now)
 
     def unfederate(self, domains: Iterable[TrustDomain]) -> None:

@@ -12,8 +12,8 @@ import stat
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -37,32 +37,25 @@ _OPTIONS = (("grpc.so_reuseport", 0),)  # a port in use is an error, not a share
 _umask_lock = threading.Lock()  # the mask belongs to the whole process
 
 
-class WorkloadServer:
-    """The Workload API on one endpoint, from `start` to `stop`."""
+@contextmanager
+def serve(endpoint: Endpoint, feeds: Mapping[str, Feed], *, socket_mode: int) -> Iterator[None]:
+    """Answer the calls that `feeds` names, from entry to exit; raises ConfigError when it cannot listen.
 
-    def __init__(self, endpoint: Endpoint, feeds: Mapping[str, Feed], *, socket_mode: int = 0o600) -> None:
-        """`feeds` are the streaming calls that are served, by name. Raises ConfigError unless the endpoint is local."""
-        check_local(endpoint)
-        self._endpoint = endpoint
-        self._mode = socket_mode
-        self._pool = ThreadPoolExecutor(_MAX_STREAMS, thread_name_prefix="workload-api")
-        self._server = grpc.server(self._pool, options=_OPTIONS, maximum_concurrent_rpcs=_MAX_STREAMS)
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, _handlers(feeds)),))
-
-    def start(self) -> None:
-        """Listen; raises ConfigError when somebody else does already, or when it cannot be done."""
-        if self._endpoint.path:
-            _bind_unix(self._server, self._endpoint.path, self._mode)
+    At the exit all connections are cut, as by an agent that goes down; gRPC removes the socket that it bound.
+    """
+    check_local(endpoint)
+    with ThreadPoolExecutor(_MAX_STREAMS, thread_name_prefix="workload-api") as pool:
+        server = grpc.server(pool, options=_OPTIONS, maximum_concurrent_rpcs=_MAX_STREAMS)
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, _handlers(feeds)),))
+        if endpoint.path:
+            _bind_unix(server, endpoint.path, socket_mode)
         else:
-            _bind(self._server, self._endpoint.authority)
-        self._server.start()
-
-    def stop(self) -> None:
-        """Cut all connections, as an agent that goes down does, and remove the socket."""
-        self._server.stop(grace=None).wait()
-        self._pool.shutdown()
-        if self._endpoint.path:
-            Path(self._endpoint.path).unlink(missing_ok=True)
+            _bind_tcp(server, endpoint)
+        server.start()
+        try:
+            yield
+        finally:
+            server.stop(grace=None).wait()
 
 
 def _handlers(feeds: Mapping[str, Feed]) -> dict[str, Any]:
@@ -112,6 +105,16 @@ def _bind(server: Any, address: str) -> None:
         raise ConfigError(f"cannot listen on {address}: {error}") from error
 
 
+def _bind_tcp(server: Any, endpoint: Endpoint) -> None:
+    family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
+    try:
+        # Tried first, because gRPC's own answer does not say why.
+        socket.create_server((endpoint.host, endpoint.port), family=family).close()
+    except OSError as error:
+        raise ConfigError(f"cannot listen on {endpoint}: {error.strerror}") from error
+    _bind(server, endpoint.authority)
+
+
 def _bind_unix(server: Any, path: str, mode: int) -> None:
     _clear_stale(path)
     # The mask is the one way to give a socket its mode in the moment it comes into being: a chmod afterwards is too late.
@@ -131,8 +134,8 @@ def _clear_stale(path: str) -> None:
         with socket.socket(socket.AF_UNIX) as probe:
             probe.connect(path)
     except FileNotFoundError:
-        if not os.path.isdir(os.path.dirname(path)):
-            raise ConfigError(f"cannot listen on {path}: there is no such directory") from None
+        if not os.access(os.path.dirname(path), os.W_OK | os.X_OK):
+            raise ConfigError(f"cannot listen on {path}: there is no such directory, or it may not be written to") from None
     except ConnectionRefusedError:
         os.unlink(path)
     except OSError as error:
