@@ -10,20 +10,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 LIMIT = 60.0  # of every wait: generous, and never reached when things work
-_PROGRAM = """
-import os, sys
-from tunnel.commands.dev import run
-from tunnel.config import dev
-from tunnel.config.grammar import parse_command_line
-sys.exit(run(dev.build(parse_command_line(sys.argv[1:], [dev.COMMAND], os.environ).arguments, os.environ)))
-"""
 
 
 @contextmanager
 def tunnel_dev(*flags: str, environ: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
     """The process from its start; it is killed at the end unless it has ended."""
     with subprocess.Popen(
-        [sys.executable, "-c", _PROGRAM, "dev", *flags],
+        [sys.executable, "-m", "tunnel", "dev", *flags],
         env={**os.environ, **(environ or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
