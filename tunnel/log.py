@@ -41,11 +41,17 @@ def _fence(text: str) -> str:
 
 
 class Log:
-    """Collects lines and writes them out; `flush` belongs to the end of every batch."""
+    """Collects lines and writes them out; `on_pending` is told at the first one, and has `flush` called soon."""
 
     def __init__(
-        self, quiet: Collection[Category] = (), *, clock: Callable[[], float] = time.time, descriptor: int = _STDOUT
+        self,
+        quiet: Collection[Category] = (),
+        *,
+        on_pending: Callable[[], None],
+        clock: Callable[[], float] = time.time,
+        descriptor: int = _STDOUT,
     ) -> None:
+        self._on_pending = on_pending
         self._quiet = frozenset(Category) if Category.OTHER in quiet else frozenset(quiet)
         self._clock = clock
         self._descriptor = descriptor
@@ -62,6 +68,8 @@ class Log:
         """One line, at the next flush."""
         if category in self._quiet:
             return
+        if not self._lines:
+            self._on_pending()
         now = self._clock()
         second = int(now)
         if second != self._second:

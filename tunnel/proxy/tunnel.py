@@ -76,6 +76,7 @@ class Tunnel:
         self._timer: Timer | None = None
         self._sessions: set[Session] = set()
         self.on_empty: Callable[[], None] | None = None
+        loop.on_stray_crash = self.count_crash
 
     # -- the identity
 

@@ -31,7 +31,11 @@ ENDING: Final = select.EPOLLRDHUP | select.EPOLLPRI | GONE  # a short read is th
 _HOT: Final = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLET
 
 _BATCH = 256
+_NO_FD = -1
 _STALE_TIMERS = 512
+
+
+Handler = Callable[[int], None]
 
 
 class Owner(Protocol):
@@ -55,24 +59,31 @@ class Timer:
         return self.when < other.when
 
 
+def _ignore(_events: int) -> None:
+    """An event for a descriptor that nobody watches any more."""
+
+
 class Loop:
     """Runs until `stop`; one thread owns it, and only `call_from_thread` may be called from another."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self.clock = clock
         self._epoll = select.epoll()
-        self._handlers: dict[int, tuple[Callable[[int], None], Owner]] = {}
+        self._handlers: list[Handler] = []  # by descriptor: an index is the cheapest way to find one
+        self._owners: dict[int, Owner] = {}
         self._timers: list[Timer] = []
         self._cancelled = 0
+        self._at_work: Owner | None = None  # whose timer is being fired
         self._again: list[tuple[int, int]] = []
         self._soon: deque[Callable[[], object]] = deque()
         self._doomed: list[socket.socket] = []
-        self._after_batch: list[Callable[[], None]] = []
         self._from_threads: list[Callable[[], object]] = []
         self._lock = Lock()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._wake_fd, IN)
+        self._set_handler(self._wake_fd, self._take_from_threads)
         self._is_running = True
+        self.on_stray_crash: Callable[[Exception], None] | None = None
 
     def close(self) -> None:
         """Give the loop's own descriptors back."""
@@ -81,32 +92,46 @@ class Loop:
 
     # -- descriptors
 
-    def watch(self, sock: socket.socket, handler: Callable[[int], None], owner: Owner) -> None:
+    def watch(self, sock: socket.socket, handler: Handler, owner: Owner) -> None:
         """Call `handler` with the events of a hot socket, edge-triggered, until `retire`."""
-        self._handlers[sock.fileno()] = handler, owner
-        self._epoll.register(sock.fileno(), _HOT)
+        fd = sock.fileno()
+        self._set_handler(fd, handler)
+        self._owners[fd] = owner
+        self._epoll.register(fd, _HOT)
 
-    def watch_listener(self, sock: socket.socket, handler: Callable[[int], None], owner: Owner) -> None:
+    def watch_listener(self, sock: socket.socket, handler: Handler, owner: Owner) -> None:
         """Call `handler` for as long as connections wait: level-triggered, so that some may be left for later."""
-        self._handlers[sock.fileno()] = handler, owner
-        self._epoll.register(sock.fileno(), IN)
+        fd = sock.fileno()
+        self._set_handler(fd, handler)
+        self._owners[fd] = owner
+        self._epoll.register(fd, IN)
 
-    def rewatch(self, sock: socket.socket, handler: Callable[[int], None], owner: Owner) -> None:
+    def rewatch(self, sock: socket.socket, handler: Handler, owner: Owner) -> None:
         """Give a watched socket to another handler, or watch it; events so far are not told again."""
-        if sock.fileno() in self._handlers:
-            self._handlers[sock.fileno()] = handler, owner
+        fd = sock.fileno()
+        if fd in self._owners:
+            self._handlers[fd] = handler
+            self._owners[fd] = owner
         else:
             self.watch(sock, handler, owner)
 
     def unwatch(self, sock: socket.socket) -> None:
         """Forget a socket that stays open."""
-        if self._handlers.pop(sock.fileno(), None) is not None:
+        if self._owners.pop(sock.fileno(), None) is not None:
+            self._handlers[sock.fileno()] = _ignore
             self._epoll.unregister(sock.fileno())
 
     def retire(self, sock: socket.socket) -> None:
         """Forget a socket and close it when the batch is over, which also takes it out of the epoll set."""
-        self._handlers.pop(sock.fileno(), None)
+        if self._owners.pop(sock.fileno(), None) is not None:
+            self._handlers[sock.fileno()] = _ignore
         self._doomed.append(sock)
+
+    def _set_handler(self, fd: int, handler: Handler) -> None:
+        missing = fd + 1 - len(self._handlers)
+        if missing > 0:
+            self._handlers.extend([_ignore] * missing)
+        self._handlers[fd] = handler
 
     # -- deadlines and turns
 
@@ -132,7 +157,7 @@ class Loop:
         self._again.append((sock.fileno(), 0))
 
     def call_soon(self, action: Callable[[], object]) -> None:
-        """Call `action` in the next turn."""
+        """Call `action` at the end of this turn."""
         self._soon.append(action)
 
     def call_from_thread(self, action: Callable[[], object]) -> None:
@@ -140,10 +165,6 @@ class Loop:
         with self._lock:
             self._from_threads.append(action)
         os.eventfd_write(self._wake_fd, 1)
-
-    def after_each_batch(self, action: Callable[[], None]) -> None:
-        """Call `action` after every batch of events, for what is cheaper in one go."""
-        self._after_batch.append(action)
 
     # -- running
 
@@ -172,54 +193,63 @@ class Loop:
     def run(self) -> None:
         """Handle events until `stop`."""
         while self._is_running:
-            self.turn(self._patience())
+            self.turn()
 
-    def turn(self, patience: float) -> None:
-        """Wait at most `patience` seconds (for ever below 0), then handle one batch."""
+    def turn(self, patience: float = -1) -> None:
+        """Wait for events, at most `patience` seconds unless that is below 0, and handle one batch."""
+        if self._again or self._soon:
+            patience = 0
+        elif self._timers:
+            left = max(self._timers[0].when - self.clock(), 0)
+            patience = left if patience < 0 else min(left, patience)
         ready = self._epoll.poll(patience, _BATCH)
         if self._again:
             ready += self._again
             self._again = []
-        for fd, events in ready:
-            entry = self._handlers.get(fd)
-            if entry is not None:
-                self._call(entry[1], entry[0], events)
-            elif fd == self._wake_fd:
-                self._take_from_threads()
-        if self._timers and self._timers[0].when <= self.clock():
-            self._fire()
+        self._handle(ready)
         for _ in range(len(self._soon)):
             self._soon.popleft()()
-        for action in self._after_batch:
-            action()
-        for sock in self._doomed:
-            sock.close()
-        self._doomed.clear()
+        if self._doomed:
+            for sock in self._doomed:
+                sock.close()
+            self._doomed.clear()
 
-    def _call(self, owner: Owner, action: Callable[..., None], *events: int) -> None:
-        try:
-            action(*events)
-        except Exception as crash:  # noqa: BLE001  # the one broad net: a bug ends its own session only
-            owner.crashed(crash)
-
-    def _patience(self) -> float:
-        if self._again or self._soon or not self._is_running:
-            return 0
-        return max(0.0, self._timers[0].when - self.clock()) if self._timers else -1
-
-    def _take_from_threads(self) -> None:
-        os.eventfd_read(self._wake_fd)
-        with self._lock:
-            actions, self._from_threads = self._from_threads, []
-        self._soon.extend(actions)
+    def _handle(self, ready: list[tuple[int, int]]) -> None:
+        """The events of one batch, then the timers that are due."""
+        handlers = self._handlers
+        rest = iter(ready)
+        fd = _NO_FD
+        while True:
+            try:
+                for fd, events in rest:
+                    handlers[fd](events)
+                fd = _NO_FD
+                if self._timers:
+                    self._fire()
+                return
+            except Exception as crash:  # the one broad net: a bug ends its own session only
+                owner = self._at_work if fd == _NO_FD else self._owners.get(fd)
+                if owner is not None:
+                    owner.crashed(crash)
+                elif self.on_stray_crash is not None:  # the owner has given its sockets up already
+                    self.on_stray_crash(crash)
+                else:
+                    raise
 
     def _fire(self) -> None:
         now = self.clock()
         while self._timers and self._timers[0].when <= now:
             timer = heapq.heappop(self._timers)
-            action, owner = timer.action, timer.owner
-            if action is None or owner is None:
+            action, self._at_work = timer.action, timer.owner
+            if action is None:
                 self._cancelled -= 1
             else:
                 timer.action = timer.owner = None
-                self._call(owner, action)
+                action()
+        self._at_work = None
+
+    def _take_from_threads(self, _events: int) -> None:
+        os.eventfd_read(self._wake_fd)
+        with self._lock:
+            actions, self._from_threads = self._from_threads, []
+        self._soon.extend(actions)

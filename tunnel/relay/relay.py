@@ -16,11 +16,12 @@ from typing import Protocol
 
 from tunnel.relay.handshake import Shaken
 from tunnel.relay.linger import reset
-from tunnel.relay.loop import ENDING, IN, Loop, Owner, Timer
+from tunnel.relay.loop import ENDING, IN, OUT, Loop, Owner, Timer
 from tunnel.tls.engine import Buffers, TlsError
 
 _MAX_HELD = 512 * 1024  # bytes for the TLS side, above what one read can make
-_LARGE = 4096  # bytes in one read above which OpenSSL's memory has grown
+_SMALL = 4096  # bytes in one read up to which OpenSSL's memory stays small
+_READABLE = IN | OUT  # what an edge says of a socket that has input and room
 
 
 class End(Enum):
@@ -52,12 +53,15 @@ class Relay:
     """One carried connection; that it takes a `Shaken`, which holds an `Admitted`, is what keeps strangers out."""
 
     __slots__ = (
-        "_buffers",
         "_close_timeout",
         "_early",
         "_end",
+        "_inbox",
+        "_is_down_calm",
+        "_is_up_calm",
         "_last",
         "_loop",
+        "_outbox",
         "_owner",
         "_plain",
         "_plain_thorough",
@@ -94,7 +98,8 @@ class Relay:
         self._early = shaken.early  # to be sent before the first record
         self._tls = tls
         self._plain = plain
-        self._buffers = buffers
+        self._inbox = buffers.inbox_view
+        self._outbox = buffers.outbox_view
         self._close_timeout = close_timeout
         self._to_tls = b""  # waiting for room
         self._to_plain = b""
@@ -110,6 +115,7 @@ class Relay:
         self.is_open = True
         self._timer: Timer | None = None
         self._last = 0.0
+        self._is_up_calm = self._is_down_calm = False
 
     def start(self) -> None:
         """Take both sockets over; what came in meanwhile is carried at once."""
@@ -117,14 +123,56 @@ class Relay:
         self._loop.rewatch(self._tls, self.tls_ready, self._owner)
         self._loop.rewatch(self._plain, self.plain_ready, self._owner)
         if self._tail:
-            self._carry_up(len(self._tail), fresh=False)
-        self._loop.call_again(self._tls)
-        self._loop.call_again(self._plain)
+            self._inbox[: len(self._tail)] = self._tail
+            self._carry_up(len(self._tail))
+        if self.is_open:
+            self._loop.call_again(self._tls)
+            self._loop.call_again(self._plain)
 
     # -- events
 
     def tls_ready(self, events: int) -> None:
-        """Events of the TLS socket."""
+        """Events of the TLS socket. First the case that counts: one small record, and room for what is in it."""
+        if events == _READABLE and self._is_up_calm:
+            try:
+                size = self._tls.recv_into(self._inbox)
+            except OSError as error:
+                self._read_failed(error, End.RESET_BY_PEER)
+                return
+            if 0 < size <= _SMALL:
+                plain = self._end.open_one(size)
+                if plain:
+                    self.up += plain
+                    self._send_plain(plain)
+                    return
+            self._take_up(size, len(self._inbox))
+        else:
+            self._tls_event(events)
+        self._settle()
+
+    def plain_ready(self, events: int) -> None:
+        """Events of the plain socket. First the case that counts: a small message, and room for its record."""
+        if events == _READABLE and self._is_down_calm:
+            try:
+                size = self._plain.recv_into(self._inbox)
+            except OSError as error:
+                self._read_failed(error, End.RESET_BY_PLAIN)
+                return
+            if 0 < size <= _SMALL:
+                self.down += size
+                try:
+                    out = self._end.seal(size)
+                except TlsError as error:
+                    self._fail(error)
+                    return
+                self._send_tls(self._outbox[:out])
+                return
+            self._take_down(size)
+        else:
+            self._plain_event(events)
+        self._settle()
+
+    def _tls_event(self, events: int) -> None:
         if events & ENDING:
             self._tls_thorough = True
         if self._to_tls and self._flush(self._tls):
@@ -132,14 +180,19 @@ class Relay:
         if self.is_open and (events & (IN | ENDING) or not events):
             self._pump_up()
 
-    def plain_ready(self, events: int) -> None:
-        """Events of the plain socket."""
+    def _plain_event(self, events: int) -> None:
         if events & ENDING:
             self._plain_thorough = True
         if self._to_plain and self._flush(self._plain):
             self._pump_up()
         if self.is_open and (events & (IN | ENDING) or not events):
             self._pump_down()
+
+    def _settle(self) -> None:
+        """Whether the next event may be the case that counts: nothing held, nothing ending, one read is all there is."""
+        is_calm = self.is_open and self._timer is None and not (self._to_plain or self._to_tls or self._early)
+        self._is_up_calm = is_calm and not (self._tail or self._tls_thorough)
+        self._is_down_calm = is_calm and not self._plain_thorough
 
     def abort(self, how: End, detail: str = "") -> None:
         """Give both sides up so that neither takes it for an orderly end."""
@@ -159,21 +212,24 @@ class Relay:
     def _pump_up(self) -> None:
         if self._to_plain or self.is_up_over or len(self._to_tls) > _MAX_HELD:
             return  # records that make OpenSSL answer, sent by a peer that reads nothing, must not fill our memory
-        view = self._buffers.inbox_view
+        view = self._inbox
         start = len(self._tail)
         if start:
             view[:start] = self._tail
             view = view[start:]
         try:
             size = self._tls.recv_into(view)
-        except BlockingIOError:
-            return
         except OSError as error:
-            self.abort(End.RESET_BY_PEER, _why(error))
+            self._read_failed(error, End.RESET_BY_PEER)
             return
+        self._take_up(size, len(view))
+
+    def _take_up(self, size: int, room: int) -> None:
+        """What one read from the TLS side has brought behind the tail."""
+        start = len(self._tail)
         if size:
             self._carry_up(start + size)
-            if self.is_open and (self._tls_thorough or size == len(view)):
+            if self.is_open and (self._tls_thorough or size == room):
                 self._loop.call_again(self._tls)
         elif start:
             self.abort(End.TRUNCATED, "connection closed inside a TLS record")
@@ -181,20 +237,18 @@ class Relay:
             self.has_bare_fin = True
             self._end_up()
 
-    def _carry_up(self, size: int, *, fresh: bool = True) -> None:
+    def _carry_up(self, size: int) -> None:
         end = self._end
-        if not fresh:
-            self._buffers.inbox_view[:size] = self._tail
         try:
             plain = end.open_records(size)
         except TlsError as error:
             self._fail(error)
             return
-        self._tail = bytes(self._buffers.inbox_view[end.consumed : size]) if end.consumed < size else b""
+        self._tail = bytes(self._inbox[end.consumed : size]) if end.consumed < size else b""
         if plain:
             self.up += plain
             self._send_plain(plain)
-            if plain > _LARGE and not self.is_grown:
+            if plain > _SMALL and not self.is_grown:
                 self._grow()
         if end.has_spoken and self.is_open:
             self._send_tls(end.take())
@@ -205,14 +259,15 @@ class Relay:
 
     def _send_plain(self, size: int) -> None:
         try:
-            sent = self._plain.send(self._buffers.outbox_view[:size])
+            sent = self._plain.send(self._outbox[:size])
         except BlockingIOError:
             sent = 0
         except OSError as error:
             self._plain_broke(error)
             return
         if sent < size:
-            self._to_plain = bytes(self._buffers.outbox_view[sent:size])
+            self._to_plain = bytes(self._outbox[sent:size])
+            self._settle()
 
     def _end_up(self) -> None:
         self.is_up_over = True
@@ -233,14 +288,15 @@ class Relay:
     def _pump_down(self) -> None:
         if self._to_tls or self.is_down_over:
             return
-        view = self._buffers.inbox_view
         try:
-            size = self._plain.recv_into(view)
-        except BlockingIOError:
-            return
+            size = self._plain.recv_into(self._inbox)
         except OSError as error:
-            self.abort(End.RESET_BY_PLAIN, _why(error))
+            self._read_failed(error, End.RESET_BY_PLAIN)
             return
+        self._take_down(size)
+
+    def _take_down(self, size: int) -> None:
+        """What one read from the plain side has brought."""
         if not size:
             self._end_down()
             return
@@ -251,15 +307,15 @@ class Relay:
             self._fail(error)
             return
         if self._early:
-            self._send_tls(self._early + self._buffers.outbox_view[:out])
+            self._send_tls(self._early + self._outbox[:out])
             self._early = b""
         else:
-            self._send_tls(self._buffers.outbox_view[:out])
-        if size > _LARGE and not self.is_grown:
+            self._send_tls(self._outbox[:out])
+        if size > _SMALL and not self.is_grown:
             self._grow()
         if self._timer is not None:
             self._last = self._loop.clock()
-        if self.is_open and (self._plain_thorough or size == len(view)):
+        if self.is_open and (self._plain_thorough or size == len(self._inbox)):
             self._loop.call_again(self._plain)
 
     def _send_tls(self, data: bytes | memoryview) -> None:
@@ -275,6 +331,7 @@ class Relay:
             return
         if sent < len(data):
             self._to_tls = bytes(data[sent:])
+            self._settle()
 
     def _end_down(self) -> None:
         self.is_down_over = True
@@ -285,6 +342,10 @@ class Relay:
             self._end_one()
 
     # -- both
+
+    def _read_failed(self, error: OSError, how: End) -> None:
+        if not isinstance(error, BlockingIOError):
+            self.abort(how, _why(error))
 
     def _flush(self, sock: socket.socket) -> bool:
         """Send what waits for room; whether none is left and the connection still open."""
@@ -359,7 +420,7 @@ class Relay:
         self._owner.relay_grown()
 
     def _finish(self, how: End, detail: str = "") -> None:
-        self.is_open = False
+        self.is_open = self._is_up_calm = self._is_down_calm = False
         self.is_up_over = self.is_down_over = True
         self._to_plain = self._to_tls = self._tail = b""
         if self._timer is not None:

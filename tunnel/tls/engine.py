@@ -37,6 +37,9 @@ _NAMES = """
 if missing := [name for name in _NAMES if not hasattr(_lib, name)]:
     raise ImportError(f"this pyOpenSSL or cryptography lacks {', '.join(missing)}: use the versions in pyproject.toml")
 
+# Looked up once: an attribute of the library is a search by name at each call.
+_SSL_read, _SSL_write, _BIO_read, _BIO_write = _lib.SSL_read, _lib.SSL_write, _lib.BIO_read, _lib.BIO_write
+
 _INBOX_BYTES = 256 * 1024
 _RECORD_BYTES = 16384  # of plaintext, RFC 8446 5.1
 _MAX_RECORD = 5 + _RECORD_BYTES + 2048  # RFC 5246 6.2.3 allows more overhead than RFC 8446 5.2
@@ -188,9 +191,14 @@ class TlsEnd:
 
     __slots__ = (
         "_bench",
-        "_buffers",
         "_context",
+        "_fed",
+        "_inbox",
+        "_inbox_at",
+        "_outbox",
+        "_outbox_at",
         "_rbio",
+        "_result",
         "_ssl",
         "_wbio",
         "admitted",
@@ -205,7 +213,8 @@ class TlsEnd:
     def __init__(self, context: SSL.Context, bench: Bench, buffers: Buffers, *, is_server: bool, server_name: str = "") -> None:
         self._context = context  # kept alive: OpenSSL's own reference does not keep the callback
         self._bench = bench
-        self._buffers = buffers
+        self._inbox, self._inbox_at = buffers.inbox, buffers.inbox_at
+        self._outbox, self._outbox_at = buffers.outbox_view, buffers.outbox_at
         self._ssl = _lib.SSL_new(_pointer(context))
         self._rbio = self._wbio = None
         self.renew()
@@ -221,6 +230,7 @@ class TlsEnd:
         self.crash: BaseException | None = None
         self.has_ended = False  # the peer's close_notify was read
         self.has_spoken = False  # reading a record made OpenSSL want to say something: ask `take`
+        self._fed = self._result = 0  # a record that `open_one` has fed without finding data, and what it found
         self.consumed = 0  # bytes of the inbox that the last call used up
 
     def __del__(self) -> None:
@@ -256,7 +266,7 @@ class TlsEnd:
         if end == 0:
             return self._step()
         while (stop := self._record_end(self.consumed, end)) > self.consumed:
-            _lib.BIO_write(self._rbio, self._buffers.inbox_at + self.consumed, stop - self.consumed)
+            _BIO_write(self._rbio, self._inbox_at + self.consumed, stop - self.consumed)
             self.consumed = stop
             if self._step():
                 return True
@@ -277,20 +287,37 @@ class TlsEnd:
             raise self.refusal
         raise failure
 
+    def open_one(self, size: int) -> int:
+        """The number of plaintext bytes when `inbox[:size]` is exactly one record with data, which most small reads are.
+
+        0 for everything else, which `open_records` then takes up where this has left it.
+        """
+        inbox = self._inbox
+        if (inbox[3] << 8 | inbox[4]) + 5 != size:
+            return 0
+        _BIO_write(self._rbio, self._inbox_at, size)
+        got: int = _SSL_read(self._ssl, self._outbox_at, _RECORD_BYTES)
+        if got > 0:
+            return got
+        self._fed, self._result = size, got
+        return 0
+
     def open_records(self, end: int) -> int:
         """Decrypt the whole records of `inbox[:end]` into the outbox; the number of plaintext bytes.
 
         `consumed` says how much of the inbox was whole. Raises TlsError for what is no record of this connection.
         """
-        inbox, inbox_at, outbox_at = self._buffers.inbox, self._buffers.inbox_at, self._buffers.outbox_at
-        write, read, rbio, ssl = _lib.BIO_write, _lib.SSL_read, self._rbio, self._ssl
-        at = size = 0
+        inbox, inbox_at, outbox_at = self._inbox, self._inbox_at, self._outbox_at
+        rbio, ssl = self._rbio, self._ssl
+        at, size, self._fed = self._fed, 0, 0
+        if at and self._stop_reading(self._result):
+            at = end
         while at + 5 <= end:
             stop = at + 5 + (inbox[at + 3] << 8 | inbox[at + 4])
             if stop > end:
                 break
-            write(rbio, inbox_at + at, stop - at)
-            got = read(ssl, outbox_at + size, _RECORD_BYTES)
+            _BIO_write(rbio, inbox_at + at, stop - at)
+            got = _SSL_read(ssl, outbox_at + size, _RECORD_BYTES)
             at = stop
             if got > 0:
                 size += got
@@ -298,8 +325,8 @@ class TlsEnd:
                 at = end
                 break
         if at < end and not self._is_plausible(at, end):
-            write(rbio, inbox_at + at, end - at)
-            self._stop_reading(read(ssl, outbox_at + size, _RECORD_BYTES))
+            _BIO_write(rbio, inbox_at + at, end - at)
+            self._stop_reading(_SSL_read(ssl, outbox_at + size, _RECORD_BYTES))
             at = end
         self.consumed = at
         return size
@@ -318,7 +345,7 @@ class TlsEnd:
     def _record_end(self, at: int, end: int) -> int:
         """Where the record at `at` ends, `at` when it is not all there, `end` when it is none."""
         if at + 5 <= end:
-            inbox = self._buffers.inbox
+            inbox = self._inbox
             stop = at + 5 + (inbox[at + 3] << 8 | inbox[at + 4])
             if stop <= end:
                 return stop
@@ -326,7 +353,7 @@ class TlsEnd:
 
     def _is_plausible(self, at: int, end: int) -> bool:
         """Whether an incomplete record may become one; if not, OpenSSL shall say at once what is wrong with it."""
-        head = self._buffers.inbox[at : min(at + 5, end)]
+        head = self._inbox[at : min(at + 5, end)]
         return (
             20 <= head[0] <= 23
             and (len(head) < 2 or head[1] == 3)
@@ -335,21 +362,25 @@ class TlsEnd:
 
     def seal(self, size: int) -> int:
         """Encrypt `inbox[:size]` into the outbox; the number of bytes to send. Raises TlsError."""
-        inbox_at, outbox_at = self._buffers.inbox_at, self._buffers.outbox_at
+        if size <= _RECORD_BYTES:
+            if _SSL_write(self._ssl, self._inbox_at, size) <= 0:
+                raise _failure()
+            made: int = _BIO_read(self._wbio, self._outbox_at, _RECORD_BYTES + _SEAL_ROOM)
+            return made
         at = out = 0
         while at < size:
             piece = min(size - at, _RECORD_BYTES)
-            if _lib.SSL_write(self._ssl, inbox_at + at, piece) <= 0:
+            if _SSL_write(self._ssl, self._inbox_at + at, piece) <= 0:
                 raise _failure()
-            out += _lib.BIO_read(self._wbio, outbox_at + out, _RECORD_BYTES + _SEAL_ROOM)
+            out += _BIO_read(self._wbio, self._outbox_at + out, _RECORD_BYTES + _SEAL_ROOM)
             at += piece
         return out
 
     def take(self) -> bytes:
         """What OpenSSL has to say and has not been asked for: a flight, an alert, a close_notify."""
         self.has_spoken = False
-        size = _lib.BIO_read(self._wbio, self._buffers.outbox_at, len(self._buffers.outbox_view))
-        return bytes(self._buffers.outbox_view[:size]) if size > 0 else b""
+        size = _BIO_read(self._wbio, self._outbox_at, len(self._outbox))
+        return bytes(self._outbox[:size]) if size > 0 else b""
 
     def close_notify(self) -> bytes:
         """The alert that ends our direction; reading may go on."""
