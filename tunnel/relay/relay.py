@@ -17,7 +17,7 @@ from typing import Protocol
 from tunnel.relay.handshake import Shaken
 from tunnel.relay.linger import reset
 from tunnel.relay.loop import ENDING, IN, OUT, Loop, Owner, Timer
-from tunnel.tls.engine import Buffers, TlsError
+from tunnel.tls.engine import SMALL_HEADS, Buffers, TlsError
 
 _MAX_HELD = 512 * 1024  # bytes for the TLS side, above what one read can make
 _SMALL = 4096  # bytes in one read up to which OpenSSL's memory stays small
@@ -56,6 +56,7 @@ class Relay:
         "_close_timeout",
         "_early",
         "_end",
+        "_heads",
         "_inbox",
         "_is_down_calm",
         "_is_up_calm",
@@ -100,6 +101,7 @@ class Relay:
         self._plain = plain
         self._inbox = buffers.inbox_view
         self._outbox = buffers.outbox_view
+        self._heads = buffers.outbox_heads
         self._close_timeout = close_timeout
         self._to_tls = b""  # waiting for room
         self._to_plain = b""
@@ -165,7 +167,7 @@ class Relay:
                 except TlsError as error:
                     self._fail(error)
                     return
-                self._send_tls(self._outbox[:out])
+                self._send_tls(self._heads[out] if out < SMALL_HEADS else self._outbox[:out])
                 return
             self._take_down(size)
         else:
@@ -259,7 +261,7 @@ class Relay:
 
     def _send_plain(self, size: int) -> None:
         try:
-            sent = self._plain.send(self._outbox[:size])
+            sent = self._plain.send(self._heads[size] if size < SMALL_HEADS else self._outbox[:size])
         except BlockingIOError:
             sent = 0
         except OSError as error:

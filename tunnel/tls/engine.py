@@ -5,7 +5,8 @@ else; must not know sockets, SPIFFE or rules. Rules for whoever edits this file:
 
 1. Whole records only. What is cut inside a record waits outside of OpenSSL, so its memory is empty between two calls, the
    number of reads that are due is known, and a FIN inside a record can be told from one between two.
-2. A record is fed, read and what it made is taken before the next: a memory BIO keeps the largest size it ever had.
+2. A memory BIO keeps the largest size it ever had: what is written to one is small, large input is read where it lies,
+   and what was made for sending is taken every few records.
 3. Whoever finds an error empties OpenSSL's error queue, since a stale entry turns the next "want read" into a failure.
 4. The callback never raises: it answers 0 or 1 and files what it found on the connection whose turn it is.
 """
@@ -26,9 +27,10 @@ _ffi: Final[Any] = SSL._ffi  # type: ignore[attr-defined]  # likewise
 
 _NAMES = """
     SSL_new SSL_free SSL_set_bio SSL_set_accept_state SSL_set_connect_state SSL_set_tlsext_host_name SSL_do_handshake
-    SSL_read SSL_write SSL_shutdown SSL_get_error SSL_get_version SSL_session_reused SSL_CTX_set_verify
+    SSL_read SSL_write SSL_shutdown SSL_get_error SSL_get_version SSL_session_reused SSL_CTX_set_verify SSL_CTX_clear_mode
+    SSL_MODE_ENABLE_PARTIAL_WRITE
     SSL_VERIFY_PEER SSL_VERIFY_FAIL_IF_NO_PEER_CERT SSL_ERROR_WANT_READ SSL_ERROR_ZERO_RETURN
-    BIO_new BIO_s_mem BIO_read BIO_write BIO_free d2i_X509_bio i2d_X509_bio
+    BIO_new BIO_new_mem_buf BIO_set_mem_eof_return BIO_s_mem BIO_read BIO_write BIO_free d2i_X509_bio i2d_X509_bio
     X509_STORE_CTX_get_error X509_STORE_CTX_get_error_depth X509_STORE_CTX_set_error X509_STORE_CTX_get0_cert
     X509_STORE_CTX_get1_chain X509_digest X509_free X509_verify_cert_error_string EVP_get_digestbyname
     sk_X509_num sk_X509_value sk_X509_free ERR_get_error ERR_peek_error ERR_clear_error ERR_reason_error_string
@@ -43,6 +45,8 @@ _SSL_read, _SSL_write, _BIO_read, _BIO_write = _lib.SSL_read, _lib.SSL_write, _l
 _INBOX_BYTES = 256 * 1024
 _RECORD_BYTES = 16384  # of plaintext, RFC 8446 5.1
 _MAX_RECORD = 5 + _RECORD_BYTES + 2048  # RFC 5246 6.2.3 allows more overhead than RFC 8446 5.2
+_PIECE_BYTES = 4 * _RECORD_BYTES  # encrypted in one call: more would make the BIO larger, less costs more calls
+SMALL_HEADS = 1024
 _SEAL_ROOM = 64 * 1024  # headers and tags of an inbox full of records, and what was left to say before
 _ALERT_BASE = 1000  # SSL_AD_REASON_OFFSET: a reason above it is the alert that the peer sent
 _DIGEST_BYTES = 32
@@ -69,7 +73,7 @@ class TlsError(Exception):
 class Buffers:
     """The working memory of every connection of one loop: what came in, what is to go out."""
 
-    __slots__ = ("inbox", "inbox_at", "inbox_view", "outbox_at", "outbox_view")
+    __slots__ = ("inbox", "inbox_at", "inbox_view", "outbox_at", "outbox_heads", "outbox_view")
 
     def __init__(self) -> None:
         self.inbox = bytearray(_INBOX_BYTES)
@@ -78,6 +82,8 @@ class Buffers:
         outbox = bytearray(_INBOX_BYTES + _SEAL_ROOM)
         self.outbox_view = memoryview(outbox)
         self.outbox_at = _ffi.from_buffer(outbox)
+        # The first n bytes of the outbox, for small n: cutting a view costs more than finding one.
+        self.outbox_heads = [self.outbox_view[:size] for size in range(SMALL_HEADS)]
 
 
 class Bench:
@@ -93,6 +99,7 @@ class Bench:
 def install_judge(context: SSL.Context, judge: Judge) -> tuple[Bench, object]:
     """Demand a certificate and let `judge` decide inside the handshake; the result must live as long as the context."""
     bench = Bench(judge)
+    _lib.SSL_CTX_clear_mode(_pointer(context), _lib.SSL_MODE_ENABLE_PARTIAL_WRITE)  # one call writes several records
     callback = _ffi.callback("int(int, X509_STORE_CTX *)", _verify_callback(bench), error=0, onerror=_file_crash(bench))
     # The next line switches OpenSSL's own verdict off where it only lacks an anchor; the callback is the replacement.
     _lib.SSL_CTX_set_verify(_pointer(context), _lib.SSL_VERIFY_PEER | _lib.SSL_VERIFY_FAIL_IF_NO_PEER_CERT, callback)
@@ -307,28 +314,40 @@ class TlsEnd:
 
         `consumed` says how much of the inbox was whole. Raises TlsError for what is no record of this connection.
         """
-        inbox, inbox_at, outbox_at = self._inbox, self._inbox_at, self._outbox_at
-        rbio, ssl = self._rbio, self._ssl
-        at, size, self._fed = self._fed, 0, 0
+        inbox = self._inbox
+        at, self._fed = self._fed, 0
         if at and self._stop_reading(self._result):
-            at = end
+            self.consumed = end
+            return 0
+        start, count = at, 0
         while at + 5 <= end:
             stop = at + 5 + (inbox[at + 3] << 8 | inbox[at + 4])
             if stop > end:
                 break
-            _BIO_write(rbio, inbox_at + at, stop - at)
-            got = _SSL_read(ssl, outbox_at + size, _RECORD_BYTES)
             at = stop
+            count += 1
+        if at < end and not self._is_plausible(at, end):
+            at = end
+            count += 1
+        self.consumed = at
+        return self._read_records(start, at, count) if count else 0
+
+    def _read_records(self, start: int, end: int, count: int) -> int:
+        """The plaintext of `count` records in `inbox[start:end]`, read where they lie, without a copy into a BIO."""
+        ssl, outbox_at = self._ssl, self._outbox_at
+        lent = _lib.BIO_new_mem_buf(self._inbox_at + start, end - start)
+        _lib.BIO_set_mem_eof_return(lent, -1)  # at its end it is empty, not over
+        _lib.SSL_set_bio(ssl, lent, self._wbio)  # the old one for reading goes, the one for writing stays
+        size = 0
+        for _ in range(count):
+            got = _SSL_read(ssl, outbox_at + size, _RECORD_BYTES)
             if got > 0:
                 size += got
             elif self._stop_reading(got):
-                at = end
+                self.consumed = end
                 break
-        if at < end and not self._is_plausible(at, end):
-            _BIO_write(rbio, inbox_at + at, end - at)
-            self._stop_reading(_SSL_read(ssl, outbox_at + size, _RECORD_BYTES))
-            at = end
-        self.consumed = at
+        self._rbio = _lib.BIO_new(_lib.BIO_s_mem())
+        _lib.SSL_set_bio(ssl, self._rbio, self._wbio)
         return size
 
     def _stop_reading(self, result: int) -> bool:
@@ -369,10 +388,10 @@ class TlsEnd:
             return made
         at = out = 0
         while at < size:
-            piece = min(size - at, _RECORD_BYTES)
+            piece = min(size - at, _PIECE_BYTES)
             if _SSL_write(self._ssl, self._inbox_at + at, piece) <= 0:
                 raise _failure()
-            out += _BIO_read(self._wbio, self._outbox_at + out, _RECORD_BYTES + _SEAL_ROOM)
+            out += _BIO_read(self._wbio, self._outbox_at + out, _PIECE_BYTES + _SEAL_ROOM)
             at += piece
         return out
 
