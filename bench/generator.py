@@ -1,0 +1,89 @@
+"""The load generator and the backend as this program sees them: compiled once, then talked to in lines.
+
+Knows the words of load.c; must not know proxies. A wrong byte ends the generator, and here that is an error with what it
+said: there is no result from a run that carried anything wrongly.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.identity import Identity
+from bench.processes import BenchError, running
+
+SOURCES = Path(__file__).resolve().parent
+_C_FLAGS = ("-O2", "-g", "-std=gnu11", "-Wall", "-Wextra", "-Werror")
+
+
+def compile_load(directory: Path) -> Path:
+    """The load generator, compiled now; raises BenchError with the compiler's first complaint."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if not compiler:
+        raise BenchError("there is no C compiler; on Debian: apt-get install gcc libc6-dev libssl-dev")
+    directory.mkdir(parents=True, exist_ok=True)
+    binary = directory / "load"
+    sources = sorted(str(path) for path in SOURCES.glob("*.c"))
+    command = [compiler, *_C_FLAGS, "-o", str(binary), *sources, "-lssl", "-lcrypto"]
+    outcome = subprocess.run(command, capture_output=True, text=True, check=False)
+    if outcome.returncode:
+        complaint = next((line for line in outcome.stderr.splitlines() if "error" in line), outcome.stderr.strip())
+        raise BenchError(f"the load generator does not compile (is libssl-dev there?): {complaint}")
+    return binary
+
+
+@dataclass(frozen=True, slots=True)
+class Generator:
+    """What every run of the load generator needs."""
+
+    binary: Path
+    identity: Identity
+    core: int
+
+    @contextlib.contextmanager
+    def backend(self) -> Iterator[int]:
+        """The plain service; the value is its port."""
+        with running([str(self.binary), "backend", "0"], core=self.core) as process:
+            yield int(Conversation(process).expect("LISTENING")[0])
+
+    @contextlib.contextmanager
+    def client(self, mode: str, port: int, counts: Sequence[int] = ()) -> Iterator[Conversation]:
+        """One run against the proxy on `port`."""
+        files = (self.identity.client_chain, self.identity.client_key, self.identity.authorities)
+        argv = [str(self.binary), mode, f"127.0.0.1:{port}", *map(str, files), *map(str, counts)]
+        with running(argv, core=self.core, stdin=subprocess.PIPE) as process:
+            yield Conversation(process)
+
+
+class Conversation:
+    """Lines to and from one process of the load generator, which gives up by itself when nothing moves."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+
+    def expect(self, word: str) -> list[str]:
+        """The rest of the next line, which begins with `word`; raises BenchError with what was said instead."""
+        assert self._process.stdout
+        line = self._process.stdout.readline().decode().split()
+        if line[:1] == [word]:
+            return line[1:]
+        assert self._process.stderr
+        complaint = self._process.stderr.read().decode().strip() if not line else " ".join(line)
+        raise BenchError(complaint or f"the load generator ended without a word where {word} was wanted")
+
+    def tell(self, line: str) -> None:
+        """Sends one line."""
+        assert self._process.stdin
+        with contextlib.suppress(BrokenPipeError):  # the next `expect` says why
+            self._process.stdin.write(f"{line}\n".encode())
+            self._process.stdin.flush()
+
+    def hang_up(self) -> None:
+        """Ends its standard input."""
+        assert self._process.stdin
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()

@@ -1,0 +1,169 @@
+"""The proxies that are compared, each in the same role.
+
+Knows how each is configured and asked for its version; must not know what is measured. The role: mutual TLS 1.3 in front
+of a plain backend on loopback, one thread of work, no resumption, one line or more in a log file per connection.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from bench.generator import Generator
+from bench.identity import CLIENT_ID, Identity
+from bench.processes import BenchError, running
+
+START_SECONDS = 20.0
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+class Peer(Protocol):
+    """A proxy that can be started; `name` is what the table calls it."""
+
+    name: str
+
+    def versions(self) -> tuple[str, str]:
+        """The proxy's own version and that of the OpenSSL in it; raises BenchError when it is not there."""
+
+    def command(self, directory: Path, identity: Identity, *, port: int, backend: int) -> list[str]:
+        """The command line; a configuration is written to `directory` first if it needs one."""
+
+
+class HAProxy:
+    """Debian's HAProxy, one thread."""
+
+    name = "haproxy"
+
+    def versions(self) -> tuple[str, str]:
+        if not shutil.which("haproxy"):
+            raise BenchError("there is no haproxy on the PATH; on Debian: apt-get install haproxy")
+        said = subprocess.run(["haproxy", "-vv"], capture_output=True, text=True, check=True).stdout
+        own = re.search(r"HAProxy version (\S+)", said)
+        library = re.search(r"Running on OpenSSL version : (OpenSSL \S+)", said)
+        return own[1] if own else "unknown", library[1] if library else "unknown"
+
+    def command(self, directory: Path, identity: Identity, *, port: int, backend: int) -> list[str]:
+        pair = directory / "haproxy.pem"
+        pair.touch(mode=0o600)
+        pair.write_bytes(identity.server_chain.read_bytes() + identity.server_key.read_bytes())
+        configuration = directory / "haproxy.cfg"
+        configuration.write_text(_HAPROXY.format(pair=pair, authorities=identity.authorities, port=port, backend=backend))
+        return ["haproxy", "-db", "-f", str(configuration)]
+
+
+_HAPROXY = """\
+global
+    nbthread 1
+    maxconn 8000
+    tune.ssl.cachesize 0
+    log stdout format raw local0 info
+
+defaults
+    mode tcp
+    log global
+    option tcplog
+    timeout connect 5s
+    timeout client 10m
+    timeout server 10m
+
+frontend tls
+    bind 127.0.0.1:{port} ssl crt {pair} ca-file {authorities} verify required ssl-min-ver TLSv1.3 no-tls-tickets
+    default_backend plain
+
+backend plain
+    server one 127.0.0.1:{backend}
+"""
+
+
+class Tunnel:
+    """This checkout."""
+
+    name = "tunnel"
+
+    def versions(self) -> tuple[str, str]:
+        program = (
+            "import platform, tunnel, OpenSSL, cryptography; from OpenSSL import SSL;"
+            "print(tunnel.__version__, 'on Python', platform.python_version(), 'with pyOpenSSL', OpenSSL.__version__);"
+            "print(SSL.SSLeay_version(SSL.SSLEAY_VERSION).decode())"
+        )
+        outcome = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=CHECKOUT)
+        if outcome.returncode:
+            raise BenchError(f"this checkout does not run: {outcome.stderr.strip().splitlines()[-1]}")
+        own, library = outcome.stdout.splitlines()
+        return own, " ".join(library.split()[:2])
+
+    def command(self, directory: Path, identity: Identity, *, port: int, backend: int) -> list[str]:
+        if not identity.workload_api:
+            raise BenchError("tunnel cannot be measured: this checkout has no development Workload API yet")
+        listen = ["--listen", f"127.0.0.1:{port}", "--target", f"127.0.0.1:{backend}"]
+        trust = ["--use-workload-api-addr", identity.workload_api, "--allow-id", CLIENT_ID]
+        return [sys.executable, "-m", "tunnel", "server", *listen, *trust]
+
+
+PEERS: dict[str, Peer] = {peer.name: peer for peer in (HAProxy(), Tunnel())}
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """A peer that runs and has carried a byte."""
+
+    name: str
+    pid: int
+    port: int
+    log: Path
+
+    def log_lines(self) -> int:
+        """How many lines it has logged."""
+        return self.log.read_bytes().count(b"\n")
+
+
+@contextlib.contextmanager
+def started(peer: Peer, generator: Generator, directory: Path, *, core: int, backend: int) -> Iterator[Proxy]:
+    """A fresh process of `peer` on `core`, ready."""
+    port = _free_port()
+    log = directory / f"{peer.name}.log"
+    command = peer.command(directory, generator.identity, port=port, backend=backend)
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    with (
+        log.open("wb") as output,
+        running(command, core=core, stdout=output, stderr=output, environment=environment, directory=CHECKOUT) as process,
+    ):
+        _await_ready(peer.name, process, port, log)
+        with generator.client("handshakes", port, (1, 1)) as client:
+            try:
+                client.expect("READY")
+            except BenchError as error:
+                raise BenchError(f"{peer.name} does not carry a byte: {error}{_last_line(log)}") from error
+        yield Proxy(peer.name, process.pid, port, log)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _await_ready(name: str, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise BenchError(f"{name} ended with status {process.returncode}{_last_line(log)}")
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1.0):
+            return
+        time.sleep(0.05)
+    raise BenchError(f"{name} did not listen within {START_SECONDS:.0f} s{_last_line(log)}")
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return f"; its log ends: {lines[-1]}" if lines else ""

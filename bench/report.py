@@ -1,0 +1,113 @@
+"""The result of a run, as a table for people and as JSON.
+
+Knows medians and ratios; must not know how a sample was taken. A ratio is made of two samples of the same round, and the
+one printed is the median of the rounds, with the smallest and the largest beside it.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+
+from bench.workloads import Sample, Workload
+
+REFERENCE = "haproxy"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """All samples of one run, and what made them."""
+
+    machine: Mapping[str, str]
+    versions: Mapping[str, tuple[str, str]]
+    workloads: Sequence[Workload]
+    samples: dict[tuple[str, str], list[Sample]] = field(default_factory=dict)  # by workload and peer, one per round
+    log_lines: dict[str, float] = field(default_factory=dict)  # per connection
+
+    def ratios(self, workload: Workload, peer: str) -> list[float]:
+        """The peer's cost over the reference's, round by round."""
+        ours, theirs = self.samples[workload.name, peer], self.samples.get((workload.name, REFERENCE), [])
+        return [one.total / other.total for one, other in zip(ours, theirs, strict=False) if other.total > 0]
+
+
+def verdict(workload: Workload, ratio: float) -> str:
+    """Whether the target is reached."""
+    if workload.target is None:
+        return ""
+    return f"{'reached' if ratio <= workload.target else 'MISSED'} (<= {workload.target:g})"
+
+
+def format_result(result: Result) -> str:
+    """The table, in Markdown, under the lines that say what was measured."""
+    lines = [f"{key}: {value}" for key, value in result.machine.items()]
+    for peer, (own, library) in result.versions.items():
+        logged = f", {result.log_lines[peer]:.1f} log lines per connection" if peer in result.log_lines else ""
+        lines.append(f"{peer}: {own}, {library}{logged}")
+    sessions = {sample.session for samples in result.samples.values() for sample in samples if sample.session}
+    lines += [f"negotiated: {session}" for session in sorted(sessions)]
+    return "\n".join([*lines, "", *_rows(result)])
+
+
+def _rows(result: Result) -> Iterator[str]:
+    peers = list(result.versions)
+    others = [peer for peer in peers if peer != REFERENCE and REFERENCE in peers]
+    heads = ["per unit of work"]
+    heads += [f"{peer} (user + system)" for peer in peers]
+    heads += [head for peer in others for head in (f"{peer} / {REFERENCE} (min-max)", "target")]
+    yield "| " + " | ".join(heads) + " |"
+    yield "|" + "---|" * len(heads)
+    for workload in result.workloads:
+        cells = [f"{workload.title}, {workload.unit}"]
+        cells += [_cost(result.samples.get((workload.name, peer), [])) for peer in peers]
+        for peer in others:
+            cells += _comparison(result, workload, peer)
+        yield "| " + " | ".join(cells) + " |"
+
+
+def _cost(samples: Sequence[Sample]) -> str:
+    if not samples:
+        return ""
+    total = statistics.median(sample.total for sample in samples)
+    user = statistics.median(sample.user for sample in samples)
+    system = statistics.median(sample.system for sample in samples)
+    split = f" ({_number(user)} + {_number(system)})" if system else ""
+    return f"{_number(total)}{split}"
+
+
+def _comparison(result: Result, workload: Workload, peer: str) -> list[str]:
+    ratios = result.ratios(workload, peer) if (workload.name, peer) in result.samples else []
+    if not ratios:
+        return ["", ""]
+    middle = statistics.median(ratios)
+    return [f"{middle:.2f} ({min(ratios):.2f}-{max(ratios):.2f})", verdict(workload, middle)]
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+def encode_result(result: Result) -> dict[str, object]:
+    """The whole result for JSON, every sample in it."""
+    rows = []
+    for workload in result.workloads:
+        for peer in result.versions:
+            samples = result.samples.get((workload.name, peer), [])
+            ratios = result.ratios(workload, peer) if samples and peer != REFERENCE else []
+            rows.append(
+                {
+                    "workload": workload.name,
+                    "unit": workload.unit,
+                    "peer": peer,
+                    "samples": [asdict(sample) for sample in samples],
+                    "ratios": ratios,
+                    "ratio": statistics.median(ratios) if ratios else None,
+                    "target": workload.target,
+                }
+            )
+    return {
+        "machine": dict(result.machine),
+        "versions": {peer: {"own": own, "openssl": library} for peer, (own, library) in result.versions.items()},
+        "log_lines_per_connection": result.log_lines,
+        "results": rows,
+    }

@@ -1,0 +1,198 @@
+"""One command that measures this checkout beside HAProxy: `python -m bench.run`.
+
+Knows the order of things: compile, start, measure in turn, print. Must not know how any one of them is done. Every round
+starts fresh processes and measures each piece of work on all peers one after the other, in an order that turns round, so
+that a slow minute of the machine falls on all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime
+import json
+import os
+import platform
+import re
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.generator import SOURCES, Generator, compile_load
+from bench.identity import open_identity
+from bench.peers import PEERS, Peer, Proxy, started
+from bench.processes import BenchError
+from bench.profile import profile_work
+from bench.report import Result, encode_result, format_result
+from bench.workloads import DEFAULT, WORKLOADS, Sample, Workload, sample_idle, sample_work
+
+QUICK_DIVISOR, QUICK_ROUNDS = 5, 2
+IDLE_ROUNDS = 3  # memory repeats to a percent, and is slow to sample
+FLUSH_SECONDS = 0.5  # until the last connection's line is in the log
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The command line, understood."""
+
+    peers: Sequence[Peer]
+    workloads: Sequence[Workload]
+    rounds: int
+    divisor: int
+    proxy_core: int
+    load_core: int
+    json: Path | None
+    profile: bool
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measures and prints; 1 when there is nothing to print. A missed target is a result and not an error."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the processes are stopped
+    try:
+        options = _parse(argv)
+        result = _measure(options)
+    except BenchError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    print(format_result(result))
+    if options.json:
+        options.json.write_text(json.dumps(encode_result(result), indent=1) + "\n")
+    return 0
+
+
+def _parse(argv: Sequence[str] | None) -> Options:
+    names = [workload.name for workload in WORKLOADS]
+    cores = sorted(os.sched_getaffinity(0))
+    parser = argparse.ArgumentParser(prog="bench.run", description="CPU and memory of this checkout beside HAProxy's.")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK_ROUNDS} rounds of a fifth of the work: rough")
+    parser.add_argument("--only", default=",".join(DEFAULT), metavar="LIST", help=f"of {', '.join(names)}")
+    parser.add_argument("--peer", default=",".join(PEERS), metavar="LIST", help=f"of {', '.join(PEERS)}")
+    parser.add_argument("--cores", default=f"{cores[-1]},{cores[0]}", metavar="PROXY,LOAD")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="every sample")
+    parser.add_argument("--profile", action="store_true", help="one more pass under perf: the symbols that cost most")
+    given = parser.parse_args(argv)
+    proxy_core, _, load_core = given.cores.partition(",")
+    if proxy_core == load_core:
+        print("bench: proxy and load share a core; ratios stay, but differ from those of two cores", file=sys.stderr)
+    return Options(
+        peers=[PEERS[name] for name in _choice(given.peer, list(PEERS))],
+        workloads=[WORKLOADS[names.index(name)] for name in _choice(given.only, names)],
+        rounds=min(given.rounds, QUICK_ROUNDS) if given.quick else given.rounds,
+        divisor=QUICK_DIVISOR if given.quick else 1,
+        proxy_core=int(proxy_core),
+        load_core=int(load_core or proxy_core),
+        json=given.json,
+        profile=given.profile,
+    )
+
+
+def _choice(text: str, known: Sequence[str]) -> list[str]:
+    chosen = text.split(",")
+    for name in chosen:
+        if name not in known:
+            raise BenchError(f"{name!a} is none of {', '.join(known)}")
+    return chosen
+
+
+def _measure(options: Options) -> Result:
+    versions = {peer.name: peer.versions() for peer in options.peers}
+    binary = compile_load(SOURCES / "build")
+    result = Result(_machine(options), versions, options.workloads)
+    os.sched_setaffinity(0, {options.load_core})  # this program serves the Workload API, and must not disturb the proxy
+    with contextlib.ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tunnel-bench-")))
+        generator = Generator(binary, stack.enter_context(open_identity(directory)), options.load_core)
+        run = _Run(options, generator, directory, stack.enter_context(generator.backend()), result)
+        for number in range(options.rounds):
+            order = options.peers if number % 2 == 0 else options.peers[::-1]
+            run.work_round(number, order)
+            if number < IDLE_ROUNDS:
+                run.idle_round(number, order)
+        if options.profile:
+            run.profile()
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    options: Options
+    generator: Generator
+    directory: Path
+    backend: int
+    result: Result
+
+    def _start(self, peer: Peer) -> contextlib.AbstractContextManager[Proxy]:
+        return started(peer, self.generator, self.directory, core=self.options.proxy_core, backend=self.backend)
+
+    def work_round(self, number: int, order: Sequence[Peer]) -> None:
+        """Every piece of work on every peer, peer after peer, before the next piece."""
+        workloads = [workload for workload in self.options.workloads if workload.mode != "idle"]
+        if not workloads:
+            return
+        with contextlib.ExitStack() as stack:
+            proxies = [stack.enter_context(self._start(peer)) for peer in order]
+            for workload in workloads:
+                for proxy in proxies:
+                    self._note(number, workload, proxy, self._sample(workload, proxy))
+            for proxy in proxies:
+                self._check_log(proxy, workloads)
+
+    def idle_round(self, number: int, order: Sequence[Peer]) -> None:
+        """Memory, in processes that have carried nothing before."""
+        for workload in self.options.workloads:
+            if workload.mode == "idle":
+                for peer in order:
+                    with self._start(peer) as proxy:
+                        self._note(number, workload, proxy, sample_idle(self.generator, proxy))
+
+    def profile(self) -> None:
+        """Prints what costs most, per piece of work and peer; nothing of it enters the table."""
+        for workload in self.options.workloads:
+            for peer in self.options.peers if workload.mode != "idle" else ():
+                with self._start(peer) as proxy:
+                    print(f"\n{workload.title}: {peer.name}")
+                    print(profile_work(workload, self.generator, proxy, self.directory, self.options.divisor))
+
+    def _sample(self, workload: Workload, proxy: Proxy) -> Sample:
+        try:
+            return sample_work(workload, self.generator, proxy, self.options.divisor)
+        except BenchError as error:
+            raise BenchError(f"{workload.name} through {proxy.name}: {error}") from error
+
+    def _note(self, number: int, workload: Workload, proxy: Proxy, sample: Sample) -> None:
+        self.result.samples.setdefault((workload.name, proxy.name), []).append(sample)
+        busy = f", core {sample.busy:.0%} busy" if sample.busy else ""
+        print(
+            f"round {number + 1}: {workload.name:12} {proxy.name:8} {sample.total:9.2f} {workload.unit}{busy}",
+            file=sys.stderr,
+        )
+
+    def _check_log(self, proxy: Proxy, workloads: Sequence[Workload]) -> None:
+        """A proxy that does not log its connections is not in the role."""
+        time.sleep(FLUSH_SECONDS)
+        opened = sum(workload.connections(self.options.divisor) for workload in workloads)
+        lines = proxy.log_lines() / opened
+        if lines < 1:
+            raise BenchError(f"{proxy.name} logged {lines:.2f} lines per connection; the connection log is not on")
+        self.result.log_lines[proxy.name] = lines
+
+
+def _machine(options: Options) -> dict[str, str]:
+    model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "machine": f"{model[1] if model else platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}",
+        "cores": f"proxy on {options.proxy_core}, load and backend on {options.load_core}",
+        "rounds": f"{options.rounds}{', a fifth of the work each' if options.divisor > 1 else ''}",
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""What is measured: the pieces of work, their units, and how one sample of each is taken.
+
+Knows the load generator and a running proxy; must not know which proxy it is. Targets are ratios to HAProxy in the same
+run.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from bench.generator import Generator
+from bench.peers import Proxy
+from bench.processes import read_memory, read_usage
+
+IDLE_FROM, IDLE_TO = 100, 2000
+SETTLE_SECONDS = 2.0  # buffers that are given back when idle have been given back
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """One row of the table."""
+
+    name: str
+    title: str
+    mode: str  # the word of load.c
+    counts: tuple[int, ...]  # how much of it is one sample, then how many connections at once if there is a choice
+    unit: str
+    per_unit: float  # printed units per second of CPU and per unit of work
+    target: float | None
+
+    def scaled(self, divisor: int) -> tuple[int, ...]:
+        """The counts of a shorter sample."""
+        return (max(self.counts[0] // divisor, 1), *self.counts[1:])
+
+    def connections(self, divisor: int) -> int:
+        """How many connections one sample opens at least."""
+        return self.scaled(divisor)[0] if self.mode == "handshakes" else self.counts[1] if self.mode == "echo" else 1
+
+
+WORKLOADS = (
+    Workload("handshake", "full handshake, 1 byte echoed, close", "handshakes", (2000, 1), "us", 1e6, 1.0),
+    Workload("echo1", "64-byte echo, 1 connection", "echo", (40_000, 1), "us", 1e6, 1.3),
+    Workload("echo32", "64-byte echo, 32 connections", "echo", (160_000, 32), "us", 1e6, 1.15),
+    Workload("upload", "upload (TLS to plain), per GB", "upload", (2_000_000_000,), "s", 1e9, 0.75),
+    Workload("download", "download (plain to TLS), per GB", "download", (2_000_000_000,), "s", 1e9, 0.75),
+    Workload("idle", f"memory per idle connection, {IDLE_FROM} to {IDLE_TO}", "idle", (), "KiB", 1.0, 1.6),
+    Workload("handshake16", "full handshake, 16 at once", "handshakes", (2000, 16), "us", 1e6, None),
+)
+DEFAULT = ("handshake", "echo1", "echo32", "upload", "download", "idle")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One measurement in the workload's unit; memory has no system part."""
+
+    user: float
+    system: float
+    busy: float  # the share of the proxy's core that it used meanwhile
+    session: str = ""  # what was negotiated
+
+    @property
+    def total(self) -> float:
+        return self.user + self.system
+
+
+def sample_work(workload: Workload, generator: Generator, proxy: Proxy, divisor: int) -> Sample:
+    """CPU per unit of work; connections are open and warm before it begins, except where opening them is the work."""
+    counts = workload.scaled(divisor)
+    with generator.client(workload.mode, proxy.port, counts) as client:
+        session = " ".join(client.expect("READY"))
+        before = read_usage(proxy.pid)
+        client.tell("go")
+        units, seconds = map(float, client.expect("DONE"))
+        user, system = read_usage(proxy.pid).since(before)
+    scale = workload.per_unit / units
+    return Sample(user * scale, system * scale, (user + system) / seconds, session)
+
+
+def sample_idle(generator: Generator, proxy: Proxy) -> Sample:
+    """KiB that each connection adds once it has carried a byte; at the end each must still carry another."""
+    with generator.client("idle", proxy.port) as client:
+        memory = []
+        for count in (IDLE_FROM, IDLE_TO):
+            client.tell(str(count))
+            client.expect("OPEN")
+            time.sleep(SETTLE_SECONDS)
+            memory.append(read_memory(proxy.pid))
+        client.hang_up()
+        client.expect("DONE")
+    return Sample((memory[1] - memory[0]) / (IDLE_TO - IDLE_FROM), 0.0, 0.0)
