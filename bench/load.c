@@ -78,7 +78,7 @@ static void set_nonblocking(struct load *load, struct connection *connection)
 
 static void say_ready(SSL *ssl)
 {
-    printf("READY %s %s X25519, this end %s\n", SSL_get_version(ssl), SSL_get_cipher_name(ssl), OpenSSL_version(OPENSSL_VERSION));
+    printf("READY %s %s X25519 (load generator: %s)\n", SSL_get_version(ssl), SSL_get_cipher_name(ssl), OpenSSL_version(OPENSSL_VERSION));
     fflush(stdout);
 }
 
@@ -105,6 +105,17 @@ static void send_message(struct connection *connection)
         die_tls("write of one message");
 }
 
+static void on_handshake(struct connection *connection)
+{
+    int result = SSL_connect(connection->ssl);
+    if (result == 1) {
+        check_handshake(connection->ssl);
+        send_message(connection);
+    } else if (SSL_get_error(connection->ssl, result) != SSL_ERROR_WANT_READ) {
+        die_tls("handshake");
+    }
+}
+
 static void start_unit(struct load *load, struct connection *connection)
 {
     if (load->started == load->target)
@@ -122,25 +133,13 @@ static void start_unit(struct load *load, struct connection *connection)
     dial(&load->peer, connection);
     set_nonblocking(load, connection);
     connection->state = HANDSHAKING;
-    if (SSL_connect(connection->ssl) == 1 || SSL_get_error(connection->ssl, -1) != SSL_ERROR_WANT_READ)
-        die_tls("client hello");
+    on_handshake(connection); /* may run to the end at once: the proxy is on another core */
 }
 
 static void finish_unit(struct load *load, struct connection *connection)
 {
     load->finished++;
     start_unit(load, connection);
-}
-
-static void on_handshake(struct connection *connection)
-{
-    int result = SSL_connect(connection->ssl);
-    if (result == 1) {
-        check_handshake(connection->ssl);
-        send_message(connection);
-    } else if (SSL_get_error(connection->ssl, result) != SSL_ERROR_WANT_READ) {
-        die_tls("handshake");
-    }
 }
 
 static void on_answer(struct load *load, struct connection *connection)

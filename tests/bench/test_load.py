@@ -1,0 +1,203 @@
+"""The load generator believes nothing: one byte that is wrong on the way ends the run.
+
+Runs it through a small TLS relay of the standard library that can be told to spoil what it carries.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from bench.generator import Generator, compile_load
+from bench.identity import Identity, open_identity
+from bench.processes import BenchError
+
+Spoil = Callable[[bytes], bytes]
+
+
+def _missing() -> str:
+    """What the load generator cannot be compiled without, if it is not there."""
+    compiler = shutil.which("cc")
+    if not compiler:
+        return "there is no C compiler"
+    probe = [compiler, "-fsyntax-only", "-x", "c", "-"]
+    source = b"#include <openssl/ssl.h>\n"
+    return "" if subprocess.run(probe, input=source, capture_output=True).returncode == 0 else "there is no libssl-dev"
+
+
+pytestmark = pytest.mark.skipif(bool(_missing()), reason=_missing() or "all is there")
+
+
+@pytest.fixture(scope="module")
+def generator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Generator]:
+    directory = tmp_path_factory.mktemp("load")
+    binary = compile_load(directory)  # with -Wall -Wextra -Werror
+    with open_identity(directory) as identity:
+        yield Generator(binary, identity, core=0)
+
+
+@dataclass(frozen=True)
+class Relay:
+    """A TLS relay, one thread per connection; each piece of a direction goes through its function."""
+
+    context: ssl.SSLContext
+    backend: int
+    to_client: Spoil
+    to_backend: Spoil
+
+    def serve(self, listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # the listener was closed
+            while True:
+                accepted, _ = listener.accept()
+                threading.Thread(target=self.carry, args=(accepted,), daemon=True).start()
+
+    def carry(self, accepted: socket.socket) -> None:
+        with accepted, contextlib.suppress(OSError):
+            accepted.settimeout(20)
+            with (
+                self.context.wrap_socket(accepted, server_side=True) as tls,
+                socket.create_connection(("127.0.0.1", self.backend), timeout=20) as plain,
+            ):
+                self.relay(tls, plain)
+                tls.unwrap()
+
+    def relay(self, tls: ssl.SSLSocket, plain: socket.socket) -> None:
+        sources: list[socket.socket] = [tls, plain]
+        while True:
+            ready = [tls] if tls in sources and tls.pending() else select.select(sources, [], [], 20)[0]
+            if tls in ready:
+                if data := tls.recv(16384):
+                    plain.sendall(self.to_backend(data))
+                else:
+                    plain.shutdown(socket.SHUT_WR)
+                    sources.remove(tls)
+            if plain in ready:
+                if not (data := plain.recv(16384)):
+                    return
+                tls.sendall(self.to_client(data))
+
+
+def honest(data: bytes) -> bytes:
+    return data
+
+
+def flipped(data: bytes) -> bytes:
+    """One bit of the last byte is wrong."""
+    return data[:-1] + bytes([data[-1] ^ 1])
+
+
+def flipped_when_large(data: bytes) -> bytes:
+    """The same, but what is as short as a head or an answer stays whole."""
+    return flipped(data) if len(data) > 1000 else data
+
+
+def shortened(data: bytes) -> bytes:
+    return data[:-1] if len(data) > 1000 else data
+
+
+def swapped(data: bytes) -> bytes:
+    """All bytes are there, two of them in each other's place."""
+    return data[1::-1] + data[2:] if len(data) > 1 else data
+
+
+@contextlib.contextmanager
+def relay(identity: Identity, backend: int, *, to_client: Spoil = honest, to_backend: Spoil = honest) -> Iterator[int]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_cert_chain(identity.server_chain, identity.server_key)
+    context.load_verify_locations(identity.authorities)
+    context.verify_mode = ssl.CERT_REQUIRED
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        serve = Relay(context, backend, to_client, to_backend).serve
+        thread = threading.Thread(target=serve, args=(listener,), daemon=True)
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join(10)
+
+
+COUNTS = {"handshakes": (20, 4), "echo": (500, 8), "upload": (300_000,), "download": (300_000,)}
+
+
+def run(generator: Generator, mode: str, port: int) -> list[str]:
+    """What the load generator answers at the end; raises BenchError with its complaint."""
+    with generator.client(mode, port, COUNTS[mode]) as client:
+        assert client.expect("READY")[:3] == ["TLSv1.3", "TLS_AES_128_GCM_SHA256", "X25519"]
+        client.tell("go")
+        return client.expect("DONE")
+
+
+def run_idle(generator: Generator, port: int) -> list[str]:
+    with generator.client("idle", port) as client:
+        for count in (3, 12):
+            client.tell(str(count))
+            assert client.expect("OPEN") == [str(count)]
+        client.hang_up()
+        return client.expect("DONE")
+
+
+@pytest.mark.parametrize("mode", COUNTS)
+def test_right_bytes_are_counted(generator: Generator, mode: str) -> None:
+    with generator.backend() as backend, relay(generator.identity, backend) as port:
+        assert run(generator, mode, port)[0] == str(COUNTS[mode][0])
+
+
+def test_idle_connections_are_opened_and_tried_again(generator: Generator) -> None:
+    with generator.backend() as backend, relay(generator.identity, backend) as port:
+        assert run_idle(generator, port)[0] == "12"
+
+
+@pytest.mark.parametrize(
+    ("mode", "to_client", "to_backend", "complaint"),
+    [
+        ("handshakes", flipped, honest, "wrong byte"),
+        ("handshakes", honest, flipped, "wrong byte"),
+        ("echo", flipped, honest, "wrong byte"),
+        ("echo", swapped, honest, "wrong bytes came back"),
+        ("upload", honest, flipped_when_large, "the backend saw wrong bytes, 300000 of 300000"),
+        ("upload", honest, shortened, "of 300000"),
+        ("upload", flipped, honest, "the backend saw"),
+        ("download", flipped_when_large, honest, "download: wrong bytes"),
+        ("download", shortened, honest, "download: "),
+    ],
+)
+def test_a_wrong_byte_ends_the_run(
+    generator: Generator, mode: str, to_client: Spoil, to_backend: Spoil, complaint: str
+) -> None:
+    with (
+        generator.backend() as backend,
+        relay(generator.identity, backend, to_client=to_client, to_backend=to_backend) as port,
+        pytest.raises(BenchError, match=complaint),
+    ):
+        run(generator, mode, port)
+
+
+def test_an_idle_connection_that_answers_wrongly_ends_the_run(generator: Generator) -> None:
+    with (
+        generator.backend() as backend,
+        relay(generator.identity, backend, to_client=flipped) as port,
+        pytest.raises(BenchError, match="wrong byte: sent 0x61, got 0x60 back"),
+    ):
+        run_idle(generator, port)
+
+
+def test_a_server_of_another_authority_is_refused(generator: Generator, tmp_path: Path) -> None:
+    with (
+        open_identity(tmp_path) as stranger,
+        generator.backend() as backend,
+        relay(stranger, backend) as port,
+        pytest.raises(BenchError, match="certificate verify failed"),
+    ):
+        run(generator, "handshakes", port)
