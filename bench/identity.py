@@ -1,95 +1,77 @@
-"""The identities of one run: a throw-away authority, a server's SVID and a client's, as files.
+"""The identities of one run, handed out by this checkout's own development Workload API and also left as files.
 
-Knows certificates; must not know who uses them. All peers get the same server certificate and see the same client.
+Knows where they come from; must not know who uses them. All peers present the same server certificate and see the same
+client: this checkout takes its SVID from the Workload API, the others and the load generator read the files.
 """
 
 from __future__ import annotations
 
 import contextlib
-import datetime
 import os
+import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+import grpc
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_der_private_key
 
-TRUST_DOMAIN = "example.org"
-SERVER_ID = f"spiffe://{TRUST_DOMAIN}/server"
-CLIENT_ID = f"spiffe://{TRUST_DOMAIN}/client"
+from tunnel.config.dev_model import Entry, Issuing
+from tunnel.devapi.api import SVIDS, DevWorkloadApi
+from tunnel.spiffe.der import split_sequences
+from tunnel.spiffe.endpoint import Endpoint
+from tunnel.spiffe.ids import parse_spiffe_id
+from tunnel.spiffe.messages import HEADER, SvidEntry, method_path, parse_x509_svid_response
+
+SERVER_ID = "spiffe://example.org/server"
+CLIENT_ID = "spiffe://example.org/client"
+_FETCH_SECONDS = 10
+_LIFETIME = timedelta(hours=12)  # no rotation in the middle of a run
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """PEM files, and the address of the Workload API that serves the same server SVID (empty: there is none)."""
+    """PEM files, and the address of the Workload API that serves the same server SVID."""
 
     server_chain: Path
     server_key: Path
     client_chain: Path
     client_key: Path
     authorities: Path
-    workload_api: str = ""
+    workload_api: str
 
 
 @contextlib.contextmanager
 def open_identity(directory: Path) -> Iterator[Identity]:
-    """The files of a new authority in `directory`."""
-    authority_key = ec.generate_private_key(ec.SECP256R1())
-    authority = _certificate(f"spiffe://{TRUST_DOMAIN}", authority_key, None, authority_key)
-    (directory / "ca.pem").write_bytes(_pem(authority))
-    for name, spiffe_id in (("server", SERVER_ID), ("client", CLIENT_ID)):
-        key = ec.generate_private_key(ec.SECP256R1())
-        (directory / f"{name}.pem").write_bytes(_pem(_certificate(spiffe_id, key, authority, authority_key)))
-        _write_key(directory / f"{name}.key", key)
-    files = [directory / name for name in ("server.pem", "server.key", "client.pem", "client.key", "ca.pem")]
-    yield Identity(files[0], files[1], files[2], files[3], files[4])
+    """Serves the server's SVID from a socket in `directory`, and leaves both SVIDs there, until the block ends."""
+    ids = {"server": SERVER_ID, "client": CLIENT_ID}
+    endpoints = {name: Endpoint(path=str(directory / f"{name}.sock")) for name in ids}
+    entries = {endpoints[name]: [Entry(parse_spiffe_id(spiffe_id))] for name, spiffe_id in ids.items()}
+    with DevWorkloadApi(entries, issuing=Issuing(ttl=_LIFETIME, ca_ttl=2 * _LIFETIME)):
+        for name, endpoint in endpoints.items():
+            svid = _fetch(endpoint)
+            (directory / f"{name}.pem").write_text(_pem(svid.x509_svid))
+            (directory / "authorities.pem").write_text(_pem(svid.bundle))
+            _write_key(directory / f"{name}.key", svid.x509_svid_key)
+        files = [directory / name for name in ("server.pem", "server.key", "client.pem", "client.key", "authorities.pem")]
+        yield Identity(files[0], files[1], files[2], files[3], files[4], str(endpoints["server"]))
 
 
-def _certificate(
-    spiffe_id: str,
-    key: ec.EllipticCurvePrivateKey,
-    issuer: x509.Certificate | None,
-    issuer_key: ec.EllipticCurvePrivateKey,
-) -> x509.Certificate:
-    now = datetime.datetime.now(datetime.UTC)
-    is_leaf = issuer is not None
-    subject = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "SPIRE" if is_leaf else "SPIFFE")])
-    usage = dict.fromkeys(
-        ("content_commitment", "key_encipherment", "data_encipherment", "encipher_only", "decipher_only"), False
-    )
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer.subject if issuer else subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(minutes=1))
-        .not_valid_after(now + datetime.timedelta(hours=6))
-        .add_extension(x509.BasicConstraints(ca=not is_leaf, path_length=None), critical=True)
-        .add_extension(
-            x509.KeyUsage(
-                digital_signature=is_leaf, key_agreement=is_leaf, key_cert_sign=not is_leaf, crl_sign=not is_leaf, **usage
-            ),
-            critical=True,
-        )
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False)
-        .add_extension(x509.SubjectAlternativeName([x509.UniformResourceIdentifier(spiffe_id)]), critical=False)
-    )
-    if is_leaf:
-        purposes = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-        builder = builder.add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
-    return builder.sign(issuer_key, hashes.SHA256())
+def _fetch(endpoint: Endpoint) -> SvidEntry:
+    """What any workload is told on that socket."""
+    with grpc.insecure_channel(str(endpoint)) as channel:
+        stream = channel.unary_stream(method_path(SVIDS))(b"", metadata=[HEADER], timeout=_FETCH_SECONDS, wait_for_ready=True)
+        response = parse_x509_svid_response(next(iter(stream)))
+        stream.cancel()
+    return response.svids[0]
 
 
-def _pem(certificate: x509.Certificate) -> bytes:
-    return certificate.public_bytes(serialization.Encoding.PEM)
+def _pem(certificates: bytes) -> str:
+    return "".join(map(ssl.DER_cert_to_PEM_cert, split_sequences(certificates)))
 
 
-def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
-    text = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+def _write_key(path: Path, der: bytes) -> None:
+    key = load_der_private_key(der, None)
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(text)
+        file.write(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))

@@ -103,8 +103,6 @@ class Tunnel:
         return own, " ".join(library.split()[:2])
 
     def command(self, directory: Path, identity: Identity, *, port: int, backend: int) -> list[str]:
-        if not identity.workload_api:
-            raise BenchError("tunnel cannot be measured: this checkout has no development Workload API yet")
         listen = ["--listen", f"127.0.0.1:{port}", "--target", f"127.0.0.1:{backend}"]
         trust = ["--use-workload-api-addr", identity.workload_api, "--allow-id", CLIENT_ID]
         return [sys.executable, "-m", "tunnel", "server", *listen, *trust]
