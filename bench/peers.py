@@ -117,6 +117,7 @@ class Proxy:
 
     name: str
     pid: int
+    core: int
     port: int
     log: Path
 
@@ -142,7 +143,7 @@ def started(peer: Peer, generator: Generator, directory: Path, *, core: int, bac
                 client.expect("READY")
             except BenchError as error:
                 raise BenchError(f"{peer.name} does not carry a byte: {error}{_last_line(log)}") from error
-        yield Proxy(peer.name, process.pid, port, log)
+        yield Proxy(peer.name, process.pid, core, port, log)
 
 
 def _free_port() -> int:

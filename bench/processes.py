@@ -7,6 +7,7 @@ process id when its block is left, however it is left.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 import time
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import IO
 
 STOP_SECONDS = 15.0
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _CPUCLOCK_SCHED = 2  # linux/posix-timers.h: the scheduler's own count, nanoseconds, all threads, ended ones too
 
 
@@ -50,6 +52,13 @@ def read_usage(root: int) -> Usage:
             user += int(fields[11])
             system += int(fields[12])
     return Usage(total, user, system)
+
+
+def read_core(core: int) -> float:
+    """Seconds for which a core was not idle, whoever used it."""
+    line = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith(f"cpu{core} "))
+    user, nice, system, _idle, _wait, irq, softirq, steal = map(int, line.split()[1:9])
+    return (user + nice + system + irq + softirq + steal) / _TICKS_PER_SECOND
 
 
 def read_memory(root: int) -> int:

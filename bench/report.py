@@ -44,6 +44,9 @@ def format_result(result: Result) -> str:
     for peer, (own, library) in result.versions.items():
         logged = f", {result.log_lines[peer]:.1f} log lines per connection" if peer in result.log_lines else ""
         lines.append(f"{peer}: {own}, {library}{logged}")
+    others = [sample.others for samples in result.samples.values() for sample in samples if sample.busy]
+    if others:
+        lines.append(f"others on the proxy's core: {statistics.median(others):.0%} of the time, at most {max(others):.0%}")
     sessions = {sample.session for samples in result.samples.values() for sample in samples if sample.session}
     lines += [f"negotiated: {session}" for session in sorted(sessions)]
     return "\n".join([*lines, "", *_rows(result)])
@@ -80,7 +83,7 @@ def _comparison(result: Result, workload: Workload, peer: str) -> list[str]:
     if not ratios:
         return ["", ""]
     middle = statistics.median(ratios)
-    return [f"{middle:.2f} ({min(ratios):.2f}-{max(ratios):.2f})", verdict(workload, middle)]
+    return [f"{middle:.3f} ({min(ratios):.2f}-{max(ratios):.2f})", verdict(workload, middle)]
 
 
 def _number(value: float) -> str:

@@ -168,7 +168,7 @@ class _Run:
 
     def _note(self, number: int, workload: Workload, proxy: Proxy, sample: Sample) -> None:
         self.result.samples.setdefault((workload.name, proxy.name), []).append(sample)
-        busy = f", core {sample.busy:.0%} busy" if sample.busy else ""
+        busy = f", core {sample.busy:.0%} busy, others {sample.others:.0%}" if sample.busy else ""
         print(
             f"round {number + 1}: {workload.name:12} {proxy.name:8} {sample.total:9.2f} {workload.unit}{busy}",
             file=sys.stderr,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from bench.generator import Generator
 from bench.peers import Proxy
-from bench.processes import read_memory, read_usage
+from bench.processes import read_core, read_memory, read_usage
 
 IDLE_FROM, IDLE_TO = 100, 2000
 SETTLE_SECONDS = 2.0  # buffers that are given back when idle have been given back
@@ -56,7 +56,8 @@ class Sample:
 
     user: float
     system: float
-    busy: float  # the share of the proxy's core that it used meanwhile
+    busy: float  # the share of its core that the proxy used meanwhile
+    others: float  # the share that somebody else used: the sample is then worth less
     session: str = ""  # what was negotiated
 
     @property
@@ -69,12 +70,13 @@ def sample_work(workload: Workload, generator: Generator, proxy: Proxy, divisor:
     counts = workload.scaled(divisor)
     with generator.client(workload.mode, proxy.port, counts) as client:
         session = " ".join(client.expect("READY"))
-        before = read_usage(proxy.pid)
+        before, core_before = read_usage(proxy.pid), read_core(proxy.core)
         client.tell("go")
         units, seconds = map(float, client.expect("DONE"))
         user, system = read_usage(proxy.pid).since(before)
+        others = max(read_core(proxy.core) - core_before - user - system, 0.0)
     scale = workload.per_unit / units
-    return Sample(user * scale, system * scale, (user + system) / seconds, session)
+    return Sample(user * scale, system * scale, (user + system) / seconds, others / seconds, session)
 
 
 def sample_idle(generator: Generator, proxy: Proxy) -> Sample:
@@ -88,4 +90,4 @@ def sample_idle(generator: Generator, proxy: Proxy) -> Sample:
             memory.append(read_memory(proxy.pid))
         client.hang_up()
         client.expect("DONE")
-    return Sample((memory[1] - memory[0]) / (IDLE_TO - IDLE_FROM), 0.0, 0.0)
+    return Sample((memory[1] - memory[0]) / (IDLE_TO - IDLE_FROM), 0.0, 0.0, 0.0)
