@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -124,7 +125,7 @@ def check_key_strength(certificate: x509.Certificate) -> None:
     """RSA of 2048 bits or more, P-256, P-384, P-521, Ed25519 or Ed448."""
     try:
         key = certificate.public_key()
-    except ValueError as error:  # an algorithm that is not known, or a point off its curve
+    except (ValueError, UnsupportedAlgorithm) as error:  # a point off its curve, or an algorithm that is not known
         raise PeerDenied(Denial.WEAK_KEY, f"a key that cannot be used: {error}") from error
     if isinstance(key, rsa.RSAPublicKey) and key.key_size >= MIN_RSA_BITS:
         return
@@ -140,7 +141,7 @@ def check_signature_strength(certificate: x509.Certificate) -> None:
     """Not signed over MD5 or SHA-1."""
     try:
         digest = certificate.signature_hash_algorithm
-    except (ValueError, x509.InvalidVersion) as error:
+    except (ValueError, UnsupportedAlgorithm) as error:
         raise PeerDenied(Denial.WEAK_SIGNATURE, "a signature algorithm that is not known") from error
     if isinstance(digest, _WEAK_HASHES):
         raise PeerDenied(Denial.WEAK_SIGNATURE, f"a certificate is signed over {digest.name}")
