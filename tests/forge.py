@@ -140,7 +140,20 @@ def authority(domain: str = "a.test", **fields: Any) -> Forged:
 def signed_over(made: Forged, digest: str, issuer_key: rsa.RSAPrivateKey) -> Forged:
     """The same certificate, signed anew with RSA over a digest that the library will not sign with."""
     oid, algorithm = _RSA_SIGNATURES[digest]
-    tbs = made.certificate.tbs_certificate_bytes.replace(_SHA256_WITH_RSA, oid)
-    signature = issuer_key.sign(tbs, padding.PKCS1v15(), algorithm)
-    der = made.der.replace(_SHA256_WITH_RSA, oid).replace(made.certificate.signature, signature)
+    return _resigned(made, _SHA256_WITH_RSA, oid, lambda tbs: issuer_key.sign(tbs, padding.PKCS1v15(), algorithm))
+
+
+def rewritten(made: Forged, old: bytes, new: bytes, issuer_key: ed25519.Ed25519PrivateKey) -> Forged:
+    """The same certificate with other bytes of equal length in it, properly signed anew."""
+    return _resigned(made, old, new, issuer_key.sign)
+
+
+def _resigned(made: Forged, old: bytes, new: bytes, sign: Callable[[bytes], bytes]) -> Forged:
+    assert len(old) == len(new)
+    tbs = made.certificate.tbs_certificate_bytes
+    assert old in tbs
+    changed = tbs.replace(old, new)
+    der = made.der.replace(tbs, changed).replace(made.certificate.signature, sign(changed))
+    if old == _SHA256_WITH_RSA:  # named once more beside the signature
+        der = der.replace(old, new)
     return Forged(x509.load_der_x509_certificate(der), made.key)

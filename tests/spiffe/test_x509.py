@@ -1,0 +1,240 @@
+"""The rules of X509-SVID: for each rule one certificate that breaks it and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+import pytest
+import scenes
+from cryptography import x509
+from forge import CLIENT_ONLY, END, NOW, SERVER_ONLY, START, Forged, authority, key_of, leaf, rewritten, signed_over
+
+from tunnel.errors import Denial, PeerDenied, WireError
+from tunnel.spiffe.der import split_sequences
+from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id
+from tunnel.spiffe.messages import parse_x509_svid_response
+from tunnel.spiffe.x509 import (
+    check_authority,
+    check_dates,
+    check_intermediate,
+    check_leaf,
+    parse_certificate,
+    parse_certificates,
+)
+
+HOME = TrustDomain("a.test")
+Make = Callable[[], Forged]
+
+
+def signed_with_sha1(make: Callable[..., Forged], **fields: Any) -> Forged:
+    key = key_of("rsa2048")
+    return signed_over(make(key=key, **fields), "sha1", key)
+
+
+def of_unknown_key() -> Forged:
+    """A leaf whose key is of a kind that no library knows: the OID of Ed25519 with another last number."""
+    signer = key_of("ed25519")
+    made = leaf(issuer=authority(key=signer), key=key_of("ed25519", 1))
+    key = bytes.fromhex("2b6570") + bytes.fromhex("032100")
+    return rewritten(made, key, key.replace(b"\x70", b"\x7a"), signer)
+
+
+BAD_LEAVES: dict[str, tuple[Make, Denial]] = {
+    "no SAN": (lambda: leaf(uris=()), Denial.URI_SAN),
+    "DNS SAN only": (lambda: leaf(uris=(), dns_names=("a.test",)), Denial.URI_SAN),
+    "two URI SANs": (lambda: leaf(uris=("spiffe://a.test/w", "spiffe://a.test/v")), Denial.URI_SAN),
+    "two URI SANs, one of them not SPIFFE": (lambda: leaf(uris=("spiffe://a.test/w", "https://a.test/")), Denial.URI_SAN),
+    "the same URI SAN twice": (lambda: leaf(uris=("spiffe://a.test/w",) * 2), Denial.URI_SAN),
+    "https URI": (lambda: leaf("https://a.test/w"), Denial.SPIFFE_ID),
+    "sparfe URI": (lambda: leaf("sparfe://a.test/w"), Denial.SPIFFE_ID),
+    "upper case": (lambda: leaf("spiffe://A.test/w"), Denial.SPIFFE_ID),
+    "slash at the end": (lambda: leaf("spiffe://a.test/w/"), Denial.SPIFFE_ID),
+    "newline at the end": (lambda: leaf("spiffe://a.test/w\n"), Denial.SPIFFE_ID),
+    "zero byte": (lambda: leaf("spiffe://a.test/w\0x"), Denial.SPIFFE_ID),
+    "ID of 2049 bytes": (lambda: leaf("spiffe://a.test/" + "w" * 2033), Denial.SPIFFE_ID),
+    "empty URI": (lambda: leaf(""), Denial.SPIFFE_ID),
+    "no path": (lambda: leaf("spiffe://a.test"), Denial.ROOT_PATH),
+    "authority": (lambda: leaf(is_ca=True), Denial.LEAF_IS_CA),
+    "keyCertSign": (lambda: leaf(usage=("digital_signature", "key_cert_sign")), Denial.KEY_USAGE),
+    "cRLSign": (lambda: leaf(usage=("digital_signature", "crl_sign")), Denial.KEY_USAGE),
+    "no keyUsage": (lambda: leaf(usage=None), Denial.KEY_USAGE),
+    "keyUsage not critical": (lambda: leaf(is_usage_critical=False), Denial.KEY_USAGE),
+    "no digitalSignature": (lambda: leaf(usage=("key_encipherment", "key_agreement")), Denial.KEY_USAGE),
+    "keyUsage without a bit": (lambda: leaf(usage=()), Denial.KEY_USAGE),
+    "for servers only": (lambda: leaf(purposes=SERVER_ONLY), Denial.EXTENDED_KEY_USAGE),
+    "for clients only": (lambda: leaf(purposes=CLIENT_ONLY), Denial.EXTENDED_KEY_USAGE),
+    "for any purpose only": (
+        lambda: leaf(purposes=(x509.ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE,)),
+        Denial.EXTENDED_KEY_USAGE,
+    ),
+    "RSA-1024": (lambda: leaf(key=key_of("rsa1024"), issuer=authority()), Denial.WEAK_KEY),
+    "secp224r1": (lambda: leaf(key=key_of("p224"), issuer=authority()), Denial.WEAK_KEY),
+    "secp256k1": (lambda: leaf(key=key_of("k256"), issuer=authority()), Denial.WEAK_KEY),
+    "SHA-1": (lambda: signed_with_sha1(leaf), Denial.WEAK_SIGNATURE),
+    "a key of a kind nobody knows": (of_unknown_key, Denial.WEAK_KEY),
+    "extension that cannot be read": (
+        lambda: leaf(extra=((x509.UnrecognizedExtension(x509.OID_INHIBIT_ANY_POLICY, b"\x30\x00"), False),)),
+        Denial.UNREADABLE,
+    ),
+}
+
+GOOD_LEAVES: dict[str, Make] = {
+    "plain": leaf,
+    "no basicConstraints": lambda: leaf(is_ca=None),
+    "no extendedKeyUsage": lambda: leaf(purposes=None),
+    "more purposes": lambda: leaf(purposes=(*SERVER_ONLY, *CLIENT_ONLY, x509.ExtendedKeyUsageOID.CODE_SIGNING)),
+    "all that SPIRE allows": lambda: leaf(usage=("digital_signature", "key_encipherment", "key_agreement")),
+    "DNS SANs": lambda: leaf(dns_names=("db.a.test", "localhost")),
+    "a subject": lambda: leaf(subject="db"),
+    "ID of 2048 bytes": lambda: leaf("spiffe://a.test/" + "w" * 2032),
+    "P-384": lambda: leaf(key=key_of("p384")),
+    "P-521": lambda: leaf(key=key_of("p521")),
+    "Ed25519": lambda: leaf(key=key_of("ed25519")),
+    "Ed448": lambda: leaf(key=key_of("ed448")),
+    "RSA-2048": lambda: leaf(key=key_of("rsa2048")),
+    "RSA-4096": lambda: leaf(key=key_of("rsa4096")),
+}
+
+# Rules for whatever signs, be it sent by the peer or in the bundle.
+BAD_AUTHORITIES: dict[str, tuple[Make, Denial]] = {
+    "not an authority": (lambda: authority(is_ca=False), Denial.NOT_CA),
+    "no basicConstraints": (lambda: authority(is_ca=None), Denial.NOT_CA),
+    "no keyCertSign": (lambda: authority(usage=("crl_sign", "digital_signature")), Denial.KEY_USAGE),
+    "no keyUsage": (lambda: authority(usage=None), Denial.KEY_USAGE),
+    "keyUsage not critical": (lambda: authority(is_usage_critical=False), Denial.KEY_USAGE),
+    "ID of another trust domain": (lambda: authority("b.test"), Denial.AUTHORITY_ID),
+    "ID with a path": (lambda: authority(uris=("spiffe://a.test/ca",)), Denial.AUTHORITY_ID),
+    "ID with a slash at its end": (lambda: authority(uris=("spiffe://a.test/",)), Denial.AUTHORITY_ID),
+    "two IDs": (lambda: authority(uris=("spiffe://a.test", "spiffe://b.test")), Denial.AUTHORITY_ID),
+    "two IDs, ours last": (lambda: authority(uris=("spiffe://b.test", "spiffe://a.test")), Denial.AUTHORITY_ID),
+    "a URI that is no ID": (lambda: authority(uris=("https://a.test",)), Denial.AUTHORITY_ID),
+    "RSA-1024": (lambda: authority(key=key_of("rsa1024")), Denial.WEAK_KEY),
+    "secp256k1": (lambda: authority(key=key_of("k256")), Denial.WEAK_KEY),
+}
+# Rules for what a peer sent only: a bundle's certificate is vouched for by whoever put it there.
+BAD_INTERMEDIATES: dict[str, tuple[Make, Denial]] = {
+    "for servers only": (lambda: authority(purposes=SERVER_ONLY), Denial.EXTENDED_KEY_USAGE),
+    "for clients only": (lambda: authority(purposes=CLIENT_ONLY), Denial.EXTENDED_KEY_USAGE),
+    "SHA-1": (lambda: signed_with_sha1(authority), Denial.WEAK_SIGNATURE),
+}
+GOOD_AUTHORITIES: dict[str, Make] = {
+    "plain": authority,
+    "no URI": lambda: authority(uris=()),
+    "DNS name only": lambda: authority(uris=(), dns_names=("ca.a.test",)),
+    "path length": lambda: authority(path_length=0),
+    "keyCertSign only": lambda: authority(usage=("key_cert_sign",)),
+    "both purposes": lambda: authority(purposes=SERVER_ONLY + CLIENT_ONLY),
+    "RSA-4096": lambda: authority(key=key_of("rsa4096")),
+}
+
+
+def denial(check: Callable[[], object]) -> Denial:
+    with pytest.raises(PeerDenied) as refused:
+        check()
+    assert str(refused.value).startswith(f"{refused.value.reason.value}: ")
+    return refused.value.reason
+
+
+@pytest.mark.parametrize(("make", "reason"), BAD_LEAVES.values(), ids=BAD_LEAVES)
+def test_a_leaf_that_breaks_one_rule_is_refused_for_it(make: Make, reason: Denial) -> None:
+    certificate = make().certificate
+    assert denial(lambda: check_leaf(certificate)) is reason
+
+
+@pytest.mark.parametrize("make", GOOD_LEAVES.values(), ids=GOOD_LEAVES)
+def test_a_leaf_within_the_rules_has_its_id(make: Make) -> None:
+    spiffe_id = check_leaf(make().certificate)
+    assert spiffe_id.trust_domain == HOME
+    assert spiffe_id.path.startswith("/w")
+
+
+@pytest.mark.parametrize(("make", "reason"), BAD_AUTHORITIES.values(), ids=BAD_AUTHORITIES)
+def test_an_authority_that_breaks_one_rule_is_refused_for_it(make: Make, reason: Denial) -> None:
+    certificate = make().certificate
+    assert denial(lambda: check_authority(certificate, HOME)) is reason
+    assert denial(lambda: check_intermediate(certificate, HOME)) is reason
+
+
+@pytest.mark.parametrize(("make", "reason"), BAD_INTERMEDIATES.values(), ids=BAD_INTERMEDIATES)
+def test_some_rules_are_for_intermediates_only(make: Make, reason: Denial) -> None:
+    certificate = make().certificate
+    assert denial(lambda: check_intermediate(certificate, HOME)) is reason
+    check_authority(certificate, HOME)
+
+
+@pytest.mark.parametrize("make", GOOD_AUTHORITIES.values(), ids=GOOD_AUTHORITIES)
+def test_an_authority_within_the_rules_may_sign(make: Make) -> None:
+    certificate = make().certificate
+    check_authority(certificate, HOME)
+    check_intermediate(certificate, HOME)
+
+
+@pytest.mark.parametrize(
+    ("moment", "reason"),
+    [
+        (START - timedelta(microseconds=1), Denial.NOT_YET_VALID),
+        (START, None),
+        (NOW, None),
+        (END, None),
+        (END + timedelta(microseconds=1), Denial.EXPIRED),
+    ],
+)
+def test_both_ends_of_the_dates_are_included(moment: Any, reason: Denial | None) -> None:
+    certificate = leaf().certificate
+    if reason is None:
+        check_dates(certificate, moment)
+    else:
+        assert denial(lambda: check_dates(certificate, moment)) is reason
+
+
+def test_every_captured_certificate_is_within_the_rules() -> None:
+    for name in scenes.of("FetchX509SVID"):
+        for svid in parse_x509_svid_response(scenes.message(name)).svids:
+            first, *intermediates = parse_certificates(svid.x509_svid)
+            spiffe_id = check_leaf(first)
+            assert spiffe_id == parse_spiffe_id(svid.spiffe_id)
+            for certificate in intermediates:
+                check_intermediate(certificate, spiffe_id.trust_domain)
+            for certificate in parse_certificates(svid.bundle):
+                check_authority(certificate, spiffe_id.trust_domain)
+
+
+@pytest.mark.parametrize("cut", [1, 5, 100, -1])
+def test_a_certificate_cut_short_is_a_wire_error(cut: int) -> None:
+    der = leaf().der
+    with pytest.raises(WireError):
+        parse_certificate(der[:cut])
+    with pytest.raises(WireError):
+        parse_certificates(der + der[:cut])
+
+
+@pytest.mark.parametrize("extra", [b"\0", b"\n", b"0\0"])
+def test_bytes_after_a_certificate_are_a_wire_error(extra: bytes) -> None:
+    with pytest.raises(WireError):
+        parse_certificate(leaf().der + extra)
+    with pytest.raises(WireError):
+        parse_certificates(leaf().der + extra)
+
+
+def test_a_sequence_that_is_no_certificate_is_a_wire_error() -> None:
+    with pytest.raises(WireError):
+        parse_certificates(bytes.fromhex("3003020105"))
+
+
+@pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")  # the library takes such, still
+@pytest.mark.parametrize("name", ["federated/svid/00", "same-subject-left/svid/00", "rsa/svid/00"])
+def test_a_captured_certificate_with_any_byte_changed_is_refused_or_judged(name: str) -> None:
+    """Hostile certificates raise our own errors and no others, wherever the library finds the fault."""
+    response = parse_x509_svid_response(scenes.message(name))
+    for der in split_sequences(response.svids[0].x509_svid):
+        for place in range(len(der)):
+            for flip in (0x01, 0x20, 0x80, 0xFF):
+                changed = bytearray(der)
+                changed[place] ^= flip
+                for check in (check_leaf, partial(check_intermediate, trust_domain=HOME), partial(check_dates, now=NOW)):
+                    with suppress(WireError, PeerDenied):
+                        check(parse_certificate(bytes(changed)))
