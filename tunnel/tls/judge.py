@@ -11,6 +11,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from time import time
 
+from cryptography import x509
+
 from tunnel.authz.authorizer import Authorizer
 from tunnel.authz.peer import Admitted, Peer
 from tunnel.errors import Denial, PeerDenied, WireError
@@ -36,7 +38,7 @@ class PeerJudge:
         if remembered is not None and remembered[0] <= now <= remembered[1]:
             return remembered[2]
         verified = self._verify(path(), now)
-        admitted = self._authorizer.decide(Peer(verified.spiffe_id, verified.leaf.subject.rfc4514_string()))
+        admitted = self._authorizer.decide(Peer(verified.spiffe_id, _subject(verified.leaf)))
         self._remember(digest, verified, admitted)
         return admitted
 
@@ -53,3 +55,11 @@ class PeerJudge:
             del self._admissions[next(iter(self._admissions))]
         span = verified.not_before.timestamp(), verified.not_after.timestamp()
         self._admissions[digest] = (*span, admitted)
+
+
+def _subject(leaf: x509.Certificate) -> str:
+    """The subject for the log; it proves nothing (X509-SVID 2), so one that cannot be read is no reason to refuse."""
+    try:
+        return leaf.subject.rfc4514_string()
+    except (ValueError, TypeError):
+        return "(unreadable)"
