@@ -26,11 +26,12 @@ NO_ANCHOR_ERRORS = frozenset({2, 18, 19, 20, 21})
 _DENIALS = {
     9: Denial.NOT_YET_VALID,
     10: Denial.EXPIRED,
-    24: Denial.NOT_CA,
     26: Denial.EXTENDED_KEY_USAGE,
+    32: Denial.KEY_USAGE,
     66: Denial.WEAK_KEY,
     67: Denial.WEAK_KEY,
     68: Denial.WEAK_SIGNATURE,
+    79: Denial.NOT_CA,
 } | dict.fromkeys(NO_ANCHOR_ERRORS, Denial.UNKNOWN_AUTHORITY)
 
 
@@ -80,7 +81,7 @@ class Verifier:
     def _build(self, trust_domain: TrustDomain, path: Sequence[x509.Certificate], now: datetime) -> list[x509.Certificate]:
         store = self._store(trust_domain)
         store.set_time(now)
-        leaf, *untrusted = (crypto.X509.from_cryptography(certificate) for certificate in path)
+        leaf, *untrusted = map(_to_openssl, path)
         attempt = crypto.X509StoreContext(store, leaf, untrusted)
         try:
             return [certificate.to_cryptography() for certificate in attempt.get_verified_chain()]
@@ -99,6 +100,14 @@ class Verifier:
         # Every certificate of a bundle is an anchor, self-signed or not (Trust Domain and Bundle, section 4.2).
         store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
         for authority in bundle.authorities:
-            store.add_cert(crypto.X509.from_cryptography(authority))
+            store.add_cert(_to_openssl(authority))
         self._stores[trust_domain] = store
         return store
+
+
+def _to_openssl(certificate: x509.Certificate) -> crypto.X509:
+    """The certificate as OpenSSL has it, which does not read all that the other library reads."""
+    try:
+        return crypto.X509.from_cryptography(certificate)
+    except crypto.Error as error:
+        raise PeerDenied(Denial.UNREADABLE, "a certificate that OpenSSL cannot read") from error
