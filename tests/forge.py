@@ -91,6 +91,7 @@ def forge(
     start: datetime = START,
     end: datetime = END,
     extra: Sequence[tuple[x509.ExtensionType, bool]] = (),
+    has_key_ids: bool = True,
 ) -> Forged:
     """A certificate as told; self-signed without an issuer."""
     key = key or _MAKERS["p256"]()
@@ -114,6 +115,10 @@ def forge(
         builder = builder.add_extension(bits, critical=is_usage_critical)
     if purposes is not None:
         builder = builder.add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
+    if has_key_ids:
+        builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        issued_by = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.key.public_key())
+        builder = builder.add_extension(issued_by, critical=False)
     for extension, is_critical in extra:
         builder = builder.add_extension(extension, critical=is_critical)
     is_edwards = isinstance(signer.key, ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey)

@@ -1,0 +1,195 @@
+"""A verdict is remembered no longer than the certificates that earned it, and only when it was yes."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime, timedelta
+
+import pytest
+from forge import NOW, Forged, authority, key_of, leaf, rewritten
+
+from tunnel.authz.authorizer import Authorizer
+from tunnel.authz.peer import Admitted
+from tunnel.authz.rules import AnyRule, IdRule, Rule
+from tunnel.errors import Denial, PeerDenied
+from tunnel.spiffe.bundle import BundleSet, TrustBundle
+from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id
+from tunnel.tls.judge import _MEMORY, PeerJudge
+from tunnel.tls.verify import Verifier
+
+SECOND = timedelta(seconds=1)
+HOME = TrustDomain("a.test")
+ANYONE = AnyRule()
+
+
+class Bench:
+    """A judge with a clock of ours, and peers that come before it."""
+
+    def __init__(self, *anchors: Forged, rule: Rule = ANYONE) -> None:
+        held = BundleSet({HOME: TrustBundle(HOME, tuple(anchor.certificate for anchor in anchors))})
+        self.now = NOW
+        self.looked_at = 0  # how many paths have been asked for
+        self._judge = PeerJudge(Verifier(held), Authorizer((rule,), HOME), lambda: self.now.timestamp())
+
+    def meet(self, *path: Forged) -> Admitted:
+        def ask() -> tuple[bytes, ...]:
+            self.looked_at += 1
+            return tuple(one.der for one in path)
+
+        return self._judge(hashlib.sha256(path[0].der).digest(), ask)
+
+    def refusal(self, *path: Forged) -> Denial:
+        with pytest.raises(PeerDenied) as refused:
+            self.meet(*path)
+        return refused.value.reason
+
+
+def test_an_admission_carries_the_id_the_subject_and_the_rule() -> None:
+    root = authority()
+    admitted = Bench(root).meet(leaf(issuer=root, subject="db"))
+    assert str(admitted.peer.spiffe_id) == "spiffe://a.test/w"
+    assert admitted.peer.subject == "CN=db"
+    assert admitted.rule == "any"
+
+
+def test_a_peer_met_again_is_not_verified_again() -> None:
+    root = authority()
+    bench, worker = Bench(root), leaf(issuer=root)
+    first = bench.meet(worker)
+    assert bench.meet(worker) is first
+    assert bench.looked_at == 1
+
+
+def test_another_leaf_is_another_peer() -> None:
+    root = authority()
+    bench = Bench(root)
+    bench.meet(leaf(issuer=root))
+    bench.meet(leaf(issuer=root))
+    assert bench.looked_at == 2
+
+
+@pytest.mark.parametrize("place", ["leaf", "intermediate", "anchor"])
+@pytest.mark.parametrize(
+    ("dates", "outside", "reason"),
+    [
+        ({"end": NOW + SECOND}, NOW + 2 * SECOND, Denial.EXPIRED),
+        ({"start": NOW - SECOND}, NOW - 2 * SECOND, Denial.NOT_YET_VALID),
+    ],
+    ids=["end", "start"],
+)
+def test_a_verdict_is_remembered_within_the_dates_of_every_certificate_only(
+    place: str, dates: dict[str, datetime], outside: datetime, reason: Denial
+) -> None:
+    root = authority(**(dates if place == "anchor" else {}))
+    middle = authority(issuer=root, subject="middle", **(dates if place == "intermediate" else {}))
+    path = leaf(issuer=middle, **(dates if place == "leaf" else {})), middle
+    bench = Bench(root)
+    admitted = bench.meet(*path)
+    bench.now = next(iter(dates.values()))
+    assert bench.meet(*path) is admitted, "both ends are within"
+    bench.now = outside
+    assert bench.refusal(*path) is reason
+    bench.now = NOW
+    assert bench.meet(*path) == admitted, "a clock that was set back finds it good again"
+
+
+def test_an_expired_path_can_earn_a_new_verdict_by_a_renewed_intermediate() -> None:
+    root = authority()
+    old = authority(issuer=root, subject="middle", key=key_of("p256"), end=NOW)
+    new = authority(issuer=root, subject="middle", key=key_of("p256"))
+    worker = leaf(issuer=old)
+    bench = Bench(root)
+    bench.meet(worker, old)
+    bench.now = NOW + SECOND
+    assert bench.refusal(worker, old) is Denial.EXPIRED
+    admitted = bench.meet(worker, new)
+    assert bench.meet(worker, new) is admitted
+
+
+@pytest.mark.parametrize("reason", [Denial.UNKNOWN_AUTHORITY, Denial.NO_RULE])
+def test_refusals_are_not_remembered(reason: Denial) -> None:
+    root = authority()
+    stranger = leaf(issuer=authority() if reason is Denial.UNKNOWN_AUTHORITY else root)
+    bench = Bench(root, rule=IdRule(parse_spiffe_id("spiffe://a.test/other")))
+    for count in (1, 2, 3):
+        assert bench.refusal(stranger) is reason
+        assert bench.looked_at == count
+
+
+def test_authentication_comes_before_authorization() -> None:
+    """A forged ID that a rule names is refused for the forgery, one that is proven for the rule."""
+    root = authority()
+    bench = Bench(root, rule=IdRule(parse_spiffe_id("spiffe://a.test/w")))
+    assert bench.refusal(leaf("spiffe://a.test/w", issuer=authority())) is Denial.UNKNOWN_AUTHORITY
+    assert bench.refusal(leaf("spiffe://a.test/v", issuer=root)) is Denial.NO_RULE
+    assert bench.meet(leaf("spiffe://a.test/w", issuer=root)).rule == "id:spiffe://a.test/w"
+
+
+def test_bytes_that_are_no_certificate_are_unreadable() -> None:
+    judge = PeerJudge(Verifier(BundleSet({})), Authorizer((ANYONE,), HOME), NOW.timestamp)
+    with pytest.raises(PeerDenied) as refused:
+        judge(b"digest", lambda: (b"\x30\x00",))
+    assert refused.value.reason is Denial.UNREADABLE
+
+
+def test_a_peer_without_a_certificate_is_refused() -> None:
+    judge = PeerJudge(Verifier(BundleSet({})), Authorizer((ANYONE,), HOME), NOW.timestamp)
+    with pytest.raises(PeerDenied):
+        judge(b"digest", lambda: ())
+
+
+def test_the_memory_is_bounded_and_forgets_the_oldest() -> None:
+    root = authority()
+    first, second, last = (leaf(issuer=root).der for _ in range(3))
+    judge = PeerJudge(
+        Verifier(BundleSet({HOME: TrustBundle(HOME, (root.certificate,))})), Authorizer((ANYONE,), HOME), NOW.timestamp
+    )
+    looked_at: list[bytes] = []
+
+    def meet(digest: bytes, der: bytes) -> None:
+        def ask() -> tuple[bytes, ...]:
+            looked_at.append(digest)
+            return (der,)
+
+        judge(digest, ask)
+
+    meet(b"first", first)
+    meet(b"second", second)
+    for number in range(_MEMORY - 2):
+        meet(b"%d" % number, last)
+    looked_at.clear()
+    meet(b"first", first)
+    meet(b"second", second)
+    assert looked_at == [], "so many are remembered"
+    meet(b"one more", last)
+    meet(b"second", second)
+    meet(b"first", first)
+    assert looked_at == [b"one more", b"first"], "one more, and the oldest is not"
+
+
+ODD_NAME = b"\x0c\x08odd name"  # a UTF8String
+
+
+@pytest.mark.parametrize(
+    ("changed", "shown"),
+    [
+        (ODD_NAME, "CN=odd name"),
+        (b"\x0c\x08odd\n\x1b[0m", "CN=odd\n\x1b[0m"),  # escaped where it is shown
+        (b"\x16\x08odd n\xe4me", "(unreadable)"),  # an IA5String beyond ASCII
+        (b"\x14\x08odd n\xe4me", "(unreadable)"),  # a TeletexString in Latin-1, as old authorities wrote them
+        (b"\x03\x08\x00dd name", "(unreadable)"),  # a BIT STRING
+        (b"\x30\x08odd name", "(unreadable)"),
+    ],
+)
+def test_a_subject_proves_nothing_so_a_peer_may_have_any(changed: bytes, shown: str) -> None:
+    signer = key_of("ed25519")
+    root = authority(key=signer)
+    worker = rewritten(leaf(issuer=root, subject="odd name"), ODD_NAME, changed, signer)
+    assert Bench(root).meet(worker).peer.subject == shown
+
+
+def test_a_certificate_that_only_one_of_the_libraries_reads_is_refused() -> None:
+    signer = key_of("ed25519")
+    root = authority(key=signer)
+    worker = rewritten(leaf(issuer=root, subject="odd name"), ODD_NAME, b"\x0c\x08odd n\xff\xfee", signer)
+    assert Bench(root).refusal(worker) is Denial.UNREADABLE

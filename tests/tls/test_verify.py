@@ -1,0 +1,463 @@
+"""A path proves an ID only against the bundle of the ID's own trust domain, at the moment that is asked about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
+
+import pytest
+import scenes
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
+from forge import CLIENT_ONLY, END, NOW, START, Forged, authority, forge, key_of, leaf, rewritten, signed_over
+from OpenSSL import SSL
+
+from tunnel.errors import Denial, PeerDenied
+from tunnel.spiffe.bundle import BundleSet, TrustBundle
+from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id, parse_trust_domain
+from tunnel.spiffe.messages import X509SvidResponse, parse_x509_svid_response
+from tunnel.spiffe.x509 import parse_certificates
+from tunnel.tls.verify import MAX_PATH, NO_ANCHOR_ERRORS, Verified, Verifier, denial_of
+
+SECOND = timedelta(seconds=1)
+A, B = TrustDomain("a.test"), TrustDomain("b.test")
+Path = list[x509.Certificate]
+
+
+def bundles(**domains: Iterable[Forged]) -> BundleSet:
+    """Bundles by the first label of their trust domains: `a` is `a.test`."""
+    made = {TrustDomain(f"{label}.test"): tuple(one.certificate for one in anchors) for label, anchors in domains.items()}
+    return BundleSet({domain: TrustBundle(domain, authorities) for domain, authorities in made.items()})
+
+
+def path_of(*made: Forged) -> Path:
+    return [one.certificate for one in made]
+
+
+def verify(held: BundleSet, *made: Forged, now: datetime = NOW) -> Verified:
+    return Verifier(held).verify(path_of(*made), now)
+
+
+def denial(held: BundleSet, *made: Forged, now: datetime = NOW) -> Denial:
+    with pytest.raises(PeerDenied) as refused:
+        verify(held, *made, now=now)
+    return refused.value.reason
+
+
+def response(scene: str) -> X509SvidResponse:
+    return parse_x509_svid_response(scenes.message(f"{scene}/svid/00"))
+
+
+def captured_path(scene: str) -> Path:
+    return list(parse_certificates(response(scene).svids[0].x509_svid))
+
+
+def captured_bundles(scene: str) -> BundleSet:
+    """What one agent sent: the own bundle and the federated ones."""
+    message = response(scene)
+    own = parse_spiffe_id(message.svids[0].spiffe_id).trust_domain
+    blobs = {own: message.svids[0].bundle} | {parse_trust_domain(k): v for k, v in message.federated_bundles.items()}
+    return BundleSet({domain: TrustBundle(domain, parse_certificates(blob)) for domain, blob in blobs.items()})
+
+
+# -- the right bundle
+
+
+def test_a_leaf_under_its_own_bundle_proves_its_id() -> None:
+    root = authority(start=START - SECOND, end=END - SECOND)
+    worker = leaf(issuer=root)
+    verified = verify(bundles(a=[root]), worker)
+    assert verified == Verified(parse_spiffe_id("spiffe://a.test/w"), worker.certificate, START, END - SECOND)
+
+
+def test_a_chain_under_its_own_bundle_proves_its_id_for_the_span_that_all_share() -> None:
+    root = authority(start=START - SECOND)
+    middle = authority(issuer=root, subject="middle", end=END - 2 * SECOND)
+    worker = leaf(issuer=middle, start=START + SECOND)
+    verified = verify(bundles(a=[root]), worker, middle)
+    assert (verified.not_before, verified.not_after) == (START + SECOND, END - 2 * SECOND)
+
+
+def test_bundles_are_never_pooled() -> None:
+    """The authority of B signs an ID of A while both bundles are at hand."""
+    ours, theirs = authority("a.test"), authority("b.test")
+    held = bundles(a=[ours], b=[theirs])
+    assert denial(held, leaf("spiffe://a.test/w", issuer=theirs)) is Denial.UNKNOWN_AUTHORITY
+    assert denial(held, leaf("spiffe://b.test/w", issuer=ours)) is Denial.UNKNOWN_AUTHORITY
+    assert denial(held, leaf("spiffe://a.test/w", issuer=theirs), theirs) is Denial.UNKNOWN_AUTHORITY
+    assert verify(held, leaf("spiffe://b.test/w", issuer=theirs)).spiffe_id.trust_domain == B
+
+
+def test_bundles_are_not_pooled_over_time_either() -> None:
+    """A verifier that has judged both trust domains still keeps them apart."""
+    ours, theirs = authority("a.test"), authority("b.test")
+    verifier = Verifier(bundles(a=[ours], b=[theirs]))
+    for _ in range(3):
+        assert verifier.verify(path_of(leaf(issuer=ours)), NOW).spiffe_id.trust_domain == A
+        assert verifier.verify(path_of(leaf("spiffe://b.test/w", issuer=theirs)), NOW).spiffe_id.trust_domain == B
+        with pytest.raises(PeerDenied):
+            verifier.verify(path_of(leaf(issuer=theirs)), NOW)
+
+
+def test_an_unnamed_authority_of_one_domain_signs_for_no_other() -> None:
+    """Roots without an ID of their own say nothing of whose they are: only the bundle does."""
+    ours, theirs = authority(uris=(), subject="root"), authority(uris=(), subject="root")
+    assert denial(bundles(a=[ours], b=[theirs]), leaf(issuer=theirs)) is not None
+    assert verify(bundles(a=[ours], b=[theirs]), leaf("spiffe://b.test/w", issuer=theirs)).spiffe_id.trust_domain == B
+
+
+def test_an_intermediate_of_another_trust_domain_does_not_sign_for_ours() -> None:
+    """One root vouches for two domains; the intermediate is named for the other one."""
+    root = authority(uris=(), subject="shared root")
+    theirs = authority("b.test", issuer=root)
+    assert denial(bundles(a=[root], b=[root]), leaf(issuer=theirs), theirs) is Denial.AUTHORITY_ID
+
+
+def test_a_trust_domain_without_a_bundle_is_unknown() -> None:
+    assert denial(bundles(b=[authority("b.test")]), leaf(issuer=authority())) is Denial.UNKNOWN_TRUST_DOMAIN
+    assert denial(BundleSet({}), leaf(issuer=authority())) is Denial.UNKNOWN_TRUST_DOMAIN
+
+
+def test_a_disabled_bundle_trusts_nobody_and_says_why() -> None:
+    held = BundleSet({}, {A: "the bundle of a.test: not a certificate"})
+    with pytest.raises(PeerDenied, match="not a certificate") as refused:
+        verify(held, leaf(issuer=authority()))
+    assert refused.value.reason is Denial.UNKNOWN_TRUST_DOMAIN
+
+
+def test_an_empty_bundle_trusts_nobody() -> None:
+    root = authority()
+    assert denial(bundles(a=[]), leaf(issuer=root)) is Denial.UNKNOWN_AUTHORITY
+    assert denial(bundles(a=[]), leaf(issuer=root), root) is Denial.UNKNOWN_AUTHORITY
+
+
+# -- captured paths
+
+
+@pytest.mark.parametrize("scene", ["one", "two-hints", "federated", "peer", "rsa", "p384", "same-subject-left"])
+def test_captured_svids_verify_under_the_bundle_they_came_with(scene: str) -> None:
+    verified = Verifier(captured_bundles(scene)).verify(captured_path(scene), scenes.DAY)
+    assert str(verified.spiffe_id) == response(scene).svids[0].spiffe_id
+
+
+@pytest.mark.parametrize(
+    ("own", "other"), [("same-subject-left", "same-subject-right"), ("same-subject-right", "same-subject-left")]
+)
+def test_roots_of_one_subject_verify_their_own_only(own: str, other: str) -> None:
+    name, both = own.removeprefix("same-subject-"), {**captured_bundles(own).bundles, **captured_bundles(other).bundles}
+    verified = Verifier(BundleSet(both)).verify(captured_path(own), scenes.DAY)
+    assert str(verified.spiffe_id) == f"spiffe://{name}.test/w"
+    domain, foreign = verified.spiffe_id.trust_domain, parse_spiffe_id(response(other).svids[0].spiffe_id).trust_domain
+    swapped = BundleSet({domain: TrustBundle(domain, both[foreign].authorities)})
+    with pytest.raises(PeerDenied):
+        Verifier(swapped).verify(captured_path(own), scenes.DAY)
+
+
+def test_a_captured_pair_of_federated_workloads_verifies_each_other() -> None:
+    for me, other in (("federated", "peer"), ("peer", "federated")):
+        verified = Verifier(captured_bundles(me)).verify(captured_path(other), scenes.DAY)
+        assert str(verified.spiffe_id) == response(other).svids[0].spiffe_id
+    with pytest.raises(PeerDenied) as refused:
+        Verifier(captured_bundles("one")).verify(captured_path("peer"), scenes.DAY)
+    assert refused.value.reason is Denial.UNKNOWN_TRUST_DOMAIN
+
+
+# -- anchors
+
+
+def test_an_anchor_need_not_be_self_signed() -> None:
+    root = authority(uris=(), subject="root")
+    middle = authority(issuer=root, subject="middle")
+    assert verify(bundles(a=[middle]), leaf(issuer=middle)).not_after == END
+
+
+def test_an_anchor_that_the_peer_also_sends_counts_once() -> None:
+    root = authority()
+    assert verify(bundles(a=[root]), leaf(issuer=root), root).not_after == END
+
+
+def test_an_intermediate_that_is_not_sent_is_missed() -> None:
+    root = authority()
+    middle = authority(issuer=root, subject="middle")
+    assert denial(bundles(a=[root]), leaf(issuer=middle)) is Denial.UNKNOWN_AUTHORITY
+
+
+def test_a_leaf_that_is_its_own_anchor_is_refused() -> None:
+    worker = leaf(subject="worker")
+    assert denial(bundles(a=[worker]), worker) is Denial.UNKNOWN_AUTHORITY
+    assert denial(bundles(a=[worker]), worker, worker) is Denial.UNKNOWN_AUTHORITY
+
+
+def test_a_leaf_that_stands_in_the_bundle_beside_its_authority_is_not_its_own_anchor() -> None:
+    root = authority()
+    worker = leaf(issuer=root)
+    assert denial(bundles(a=[worker]), worker) is Denial.UNKNOWN_AUTHORITY
+
+
+def test_a_self_signed_leaf_is_refused() -> None:
+    assert denial(bundles(a=[authority()]), leaf(subject="worker")) is Denial.UNKNOWN_AUTHORITY
+
+
+def test_an_authority_of_the_right_name_and_another_key_is_refused() -> None:
+    assert denial(bundles(a=[authority()]), leaf(issuer=authority())) in (Denial.UNKNOWN_AUTHORITY, Denial.BAD_PATH)
+
+
+def test_of_several_authorities_each_signs_and_an_expired_one_does_no_harm() -> None:
+    expired = authority(subject="old", end=NOW - SECOND)
+    current, prepared = authority(subject="current"), authority(subject="next")
+    held = bundles(a=[expired, current, prepared])
+    assert verify(held, leaf(issuer=current)).not_after == END
+    assert verify(held, leaf(issuer=prepared)).not_after == END
+    assert denial(held, leaf(issuer=expired)) is Denial.EXPIRED
+
+
+@pytest.mark.parametrize("place", [0, 14, 29])
+def test_thirty_anchors_of_one_subject_are_told_apart(place: int) -> None:
+    anchors = [authority(uris=(), subject="same") for _ in range(30)]
+    assert verify(bundles(a=anchors), leaf(issuer=anchors[place])).not_after == END
+    assert denial(bundles(a=anchors[:place] + anchors[place + 1 :]), leaf(issuer=anchors[place])) in (
+        Denial.UNKNOWN_AUTHORITY,
+        Denial.BAD_PATH,
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda: authority(is_ca=False), Denial.NOT_CA),
+        (lambda: authority(usage=("crl_sign",)), Denial.NOT_CA),
+        (lambda: authority("b.test", subject="authority of b"), Denial.AUTHORITY_ID),
+        (lambda: authority(uris=("spiffe://a.test/ca",)), Denial.AUTHORITY_ID),
+        (lambda: authority(is_usage_critical=False), Denial.KEY_USAGE),
+        (lambda: authority(key=key_of("rsa1024")), Denial.WEAK_KEY),
+        (lambda: authority(key=key_of("k256")), Denial.WEAK_KEY),
+    ],
+    ids=["not an authority", "no keyCertSign", "other domain", "with a path", "usage not critical", "RSA-1024", "secp256k1"],
+)
+def test_an_anchor_that_breaks_a_rule_anchors_nothing(make: Callable[[], Forged], reason: Denial) -> None:
+    root = make()
+    assert denial(bundles(a=[root]), leaf(issuer=root)) is reason
+
+
+def test_an_anchor_that_openssl_cannot_read_is_trusted_by_nobody() -> None:
+    signer = key_of("ed25519")
+    root = authority(key=signer)
+    broken = rewritten(root, b"authority of", b"authority\xff\xfef", signer)
+    assert denial(bundles(a=[broken]), leaf(issuer=root)) is Denial.UNREADABLE
+    assert denial(bundles(a=[root, broken]), leaf(issuer=root)) is Denial.UNREADABLE
+
+
+# -- the path
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda root: authority(issuer=root, subject="middle", is_ca=False), Denial.NOT_CA),
+        (lambda root: authority(issuer=root, subject="middle", usage=("digital_signature",)), Denial.NOT_CA),
+        (lambda root: authority("b.test", issuer=root), Denial.AUTHORITY_ID),
+        (lambda root: authority(issuer=root, subject="m", uris=("spiffe://a.test/x",)), Denial.AUTHORITY_ID),
+        (lambda root: authority(issuer=root, subject="m", purposes=CLIENT_ONLY), Denial.EXTENDED_KEY_USAGE),
+        (lambda root: authority(issuer=root, subject="m", key=key_of("rsa1024")), Denial.WEAK_KEY),
+        (lambda root: leaf("spiffe://a.test/other", issuer=root, subject="another worker"), Denial.NOT_CA),
+    ],
+    ids=["not an authority", "no keyCertSign", "other domain", "with a path", "for clients only", "RSA-1024", "a leaf"],
+)
+def test_an_intermediate_that_breaks_a_rule_carries_nothing(make: Callable[[Forged], Forged], reason: Denial) -> None:
+    root = authority()
+    middle = make(root)
+    assert denial(bundles(a=[root]), leaf(issuer=middle), middle) is reason
+
+
+def test_a_path_length_is_kept() -> None:
+    root = authority(path_length=0)
+    middle = authority(issuer=root, subject="middle")
+    assert denial(bundles(a=[root]), leaf(issuer=middle), middle) is Denial.BAD_PATH
+    assert verify(bundles(a=[root]), leaf(issuer=root)).not_after == END
+
+
+@pytest.mark.parametrize(("domain", "is_within"), [("a.test", True), (".a.test", False), ("b.test", False)])
+def test_a_name_constraint_on_uris_is_kept(domain: str, is_within: bool) -> None:
+    permitted = x509.NameConstraints([x509.UniformResourceIdentifier(domain)], None)
+    root = authority(uris=(), extra=((permitted, True),))
+    if is_within:
+        assert verify(bundles(a=[root]), leaf(issuer=root)).spiffe_id.trust_domain == A
+    else:
+        assert denial(bundles(a=[root]), leaf(issuer=root)) is Denial.BAD_PATH
+
+
+def test_a_name_constraint_that_excludes_is_kept() -> None:
+    excluded = x509.NameConstraints(None, [x509.UniformResourceIdentifier("a.test")])
+    root = authority(uris=(), extra=((excluded, True),))
+    assert denial(bundles(a=[root]), leaf(issuer=root)) is Denial.BAD_PATH
+
+
+UNKNOWN = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.99999.1"), b"\x05\x00")
+
+
+@pytest.mark.parametrize("place", ["leaf", "intermediate"])
+def test_an_unknown_critical_extension_is_refused_and_an_uncritical_one_is_not(place: str) -> None:
+    root = authority()
+    for is_critical in (False, True):
+        extra = ((UNKNOWN, is_critical),)
+        middle = authority(issuer=root, subject="middle", extra=extra if place == "intermediate" else ())
+        worker = leaf(issuer=middle, extra=extra if place == "leaf" else ())
+        if is_critical:
+            assert denial(bundles(a=[root]), worker, middle) is Denial.BAD_PATH
+        else:
+            assert verify(bundles(a=[root]), worker, middle).not_after == END
+
+
+def test_a_leaf_whose_signature_is_not_its_authoritys_is_refused() -> None:
+    signer = key_of("ed25519")
+    root = authority(key=signer)
+    worker = leaf("spiffe://a.test/good", issuer=root)
+    altered = rewritten(worker, b"/good", b"/evil", key_of("ed25519", 1))
+    assert denial(bundles(a=[root]), altered) is Denial.BAD_PATH
+    assert verify(bundles(a=[root]), rewritten(worker, b"/good", b"/evil", signer)).spiffe_id.path == "/evil"
+
+
+@pytest.mark.parametrize("place", ["leaf", "intermediate"])
+def test_a_path_over_sha1_is_refused(place: str) -> None:
+    signer: rsa.RSAPrivateKey = key_of("rsa2048")
+    root = authority(key=signer)
+    if place == "leaf":
+        path = [signed_over(leaf(issuer=root), "sha1", signer)]
+    else:
+        middle = signed_over(authority(issuer=root, subject="middle"), "sha1", signer)
+        path = [leaf(issuer=middle), middle]
+    assert denial(bundles(a=[root]), *path) is Denial.WEAK_SIGNATURE
+
+
+@pytest.mark.parametrize("kind", ["p256", "p384", "p521", "ed25519", "rsa2048"])
+def test_every_good_kind_of_key_may_sign_and_be_signed(kind: str) -> None:
+    root = authority(key=key_of(kind))
+    assert verify(bundles(a=[root]), leaf(issuer=root, key=key_of(kind, 1))).not_after == END
+
+
+def chain_of(length: int) -> tuple[Forged, list[Forged]]:
+    """An anchor and a path of `length` certificates under it."""
+    root = signer = authority()
+    middles: list[Forged] = []
+    for number in range(length - 1):
+        signer = authority(issuer=signer, subject=f"middle {number}")
+        middles.insert(0, signer)
+    return root, [leaf(issuer=signer), *middles]
+
+
+def test_sixteen_certificates_are_taken_and_seventeen_are_not() -> None:
+    root, path = chain_of(MAX_PATH)
+    assert verify(bundles(a=[root]), *path).not_after == END
+    root, path = chain_of(MAX_PATH + 1)
+    assert denial(bundles(a=[root]), *path) is Denial.BAD_PATH
+
+
+def test_seventeen_certificates_are_not_even_looked_at() -> None:
+    root = authority()
+    worker = leaf(issuer=root)
+    assert denial(bundles(a=[root]), worker, *[root] * MAX_PATH) is Denial.BAD_PATH
+
+
+def test_no_certificate_at_all_is_refused() -> None:
+    assert denial(bundles(a=[authority()])) is Denial.BAD_PATH
+
+
+def test_needless_certificates_do_no_harm() -> None:
+    root, stranger = authority(), authority("b.test")
+    verified = verify(bundles(a=[root]), leaf(issuer=root), stranger, leaf(issuer=stranger))
+    assert verified.not_after == END
+
+
+def test_the_first_certificate_is_the_leaf() -> None:
+    root = authority()
+    middle = authority(issuer=root, subject="middle")
+    assert denial(bundles(a=[root]), middle, leaf(issuer=middle)) is Denial.LEAF_IS_CA
+
+
+def test_a_leaf_that_breaks_a_rule_is_refused_before_its_path_is_built() -> None:
+    assert denial(BundleSet({}), leaf("spiffe://a.test", issuer=authority())) is Denial.ROOT_PATH
+
+
+# -- the moment
+
+ENDS, BEGINS = {"end": NOW - SECOND}, {"start": NOW + SECOND}
+
+
+@pytest.mark.parametrize(("dates", "reason"), [(ENDS, Denial.EXPIRED), (BEGINS, Denial.NOT_YET_VALID)], ids=["over", "to come"])
+@pytest.mark.parametrize("place", ["leaf", "intermediate", "anchor"])
+def test_each_certificate_of_a_path_must_be_within_its_dates(place: str, dates: dict[str, datetime], reason: Denial) -> None:
+    root = authority(**(dates if place == "anchor" else {}))
+    middle = authority(issuer=root, subject="middle", **(dates if place == "intermediate" else {}))
+    worker = leaf(issuer=middle, **(dates if place == "leaf" else {}))
+    assert denial(bundles(a=[root]), worker, middle) is reason
+    moment = NOW - 2 * SECOND if dates is ENDS else NOW + 2 * SECOND
+    assert verify(bundles(a=[root]), worker, middle, now=moment)
+
+
+@pytest.mark.parametrize(
+    ("moment", "reason"),
+    [(START - SECOND, Denial.NOT_YET_VALID), (START, None), (END, None), (END + SECOND, Denial.EXPIRED)],
+)
+def test_one_verifier_judges_at_any_moment(moment: datetime, reason: Denial | None) -> None:
+    root = authority()
+    path = path_of(leaf(issuer=root))
+    verifier = Verifier(bundles(a=[root]))
+    verifier.verify(path, NOW)
+    if reason is None:
+        verifier.verify(path, moment)
+    else:
+        with pytest.raises(PeerDenied) as refused:
+            verifier.verify(path, moment)
+        assert refused.value.reason is reason
+    verifier.verify(path, NOW)
+
+
+def test_a_moment_after_the_year_2038_and_2050_is_no_special_one() -> None:
+    late = datetime(2051, 6, 1, tzinfo=NOW.tzinfo)
+    root = authority(end=late + SECOND)
+    assert verify(bundles(a=[root]), leaf(issuer=root, end=late + SECOND), now=late).not_after == late + SECOND
+    assert denial(bundles(a=[root]), leaf(issuer=root), now=late) is Denial.EXPIRED
+
+
+@pytest.mark.parametrize(
+    ("number", "text", "reason"),
+    [
+        (2, "unable to get issuer certificate", Denial.UNKNOWN_AUTHORITY),
+        (7, "certificate signature failure", Denial.BAD_PATH),
+        (9, "certificate is not yet valid", Denial.NOT_YET_VALID),
+        (10, "certificate has expired", Denial.EXPIRED),
+        (18, "self-signed certificate", Denial.UNKNOWN_AUTHORITY),
+        (19, "self-signed certificate in certificate chain", Denial.UNKNOWN_AUTHORITY),
+        (20, "unable to get local issuer certificate", Denial.UNKNOWN_AUTHORITY),
+        (21, "unable to verify the first certificate", Denial.UNKNOWN_AUTHORITY),
+        (26, "unsuitable certificate purpose", Denial.EXTENDED_KEY_USAGE),
+        (32, "key usage does not include certificate signing", Denial.KEY_USAGE),
+        (66, "EE certificate key too weak", Denial.WEAK_KEY),
+        (67, "CA certificate key too weak", Denial.WEAK_KEY),
+        (68, "CA signature digest algorithm too weak", Denial.WEAK_SIGNATURE),
+        (79, "invalid CA certificate", Denial.NOT_CA),
+    ],
+)
+def test_the_numbers_are_those_of_the_openssl_at_hand(number: int, text: str, reason: Denial) -> None:
+    spoken = SSL._ffi.string(SSL._lib.X509_verify_cert_error_string(number)).decode()
+    assert spoken.startswith(text)
+    assert denial_of(number) is reason
+    assert (number in NO_ANCHOR_ERRORS) == (reason is Denial.UNKNOWN_AUTHORITY)
+
+
+def test_a_number_without_a_word_of_ours_is_a_bad_path() -> None:
+    assert denial_of(999) is Denial.BAD_PATH
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_an_authority_renewed_with_its_old_key_signs_whatever_the_order(order: int) -> None:
+    old = authority(key=key_of("p256"), end=NOW - SECOND)
+    renewed = authority(key=key_of("p256"))
+    assert verify(bundles(a=[old, renewed][::order]), leaf(issuer=old)).not_after == END
+
+
+def test_a_path_without_dates_in_common_never_verifies() -> None:
+    root = authority(end=NOW - SECOND)
+    worker = forge(("spiffe://a.test/w",), issuer=root, usage=("digital_signature",), start=NOW)
+    for moment in (NOW - 2 * SECOND, NOW, NOW + SECOND):
+        denial(bundles(a=[root]), worker, now=moment)
