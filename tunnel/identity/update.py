@@ -100,7 +100,8 @@ def _read_key(entry: SvidEntry, leaf: x509.Certificate) -> PrivateKey:
 
 def _read_bundles(response: X509SvidResponse, entries: Iterable[Read]) -> tuple[BundleSet, tuple[str, ...]]:
     """Each trust domain's bundle by itself; our own is never replaced by one that comes as a federated one."""
-    bundles: dict[TrustDomain, TrustBundle] = {}
+    bundles = {domain: _read_bundle(domain, entry.bundle) for entry, _chain, _key, domain in entries}
+    own = frozenset(bundles)
     disabled: dict[TrustDomain, str] = {}
     notes = []
     for name, blob in response.federated_bundles.items():
@@ -109,14 +110,16 @@ def _read_bundles(response: X509SvidResponse, entries: Iterable[Read]) -> tuple[
         except SpiffeIdError as error:
             notes.append(f"a federated bundle is left out: {error}")
             continue
+        if trust_domain in own:
+            continue
         try:
+            if trust_domain in bundles or trust_domain in disabled:  # by its ID and by its bare name: neither is the better one
+                raise IdentityError(IdentityFault.BAD_BUNDLE, f"two bundles of {trust_domain}")
             bundles[trust_domain] = _read_bundle(trust_domain, blob)
         except IdentityError as error:
+            bundles.pop(trust_domain, None)
             disabled[trust_domain] = str(error)
             notes.append(f"trust domain {trust_domain} is trusted by nobody: {error}")
-    for entry, _chain, _key, trust_domain in entries:
-        bundles[trust_domain] = _read_bundle(trust_domain, entry.bundle)
-        disabled.pop(trust_domain, None)
     return BundleSet(bundles, disabled), tuple(notes)
 
 
