@@ -94,6 +94,7 @@ class Session:
         self._target = str(endpoint)
         if self._shaken is None:
             self._shake(sock)
+            self._tunnel.loop.call_again(sock)  # a server that speaks first may have done so before we listened
         else:
             self._carry(self._shaken, sock)
 
@@ -170,7 +171,7 @@ class Session:
             forwarded, returned = (relay.up, relay.down) if tunnel.settings.is_server else (relay.down, relay.up)
             seconds = tunnel.loop.clock() - self._opened
             tunnel.log.write(pipe.closed(forwarded, returned, seconds, how.value), Category.CONNS)
-        self._accepted = self._dialled = None
+        self._accepted = self._dialled = self._relay = None  # each knows the other: nothing is left to the collector
         self._forget()
 
     def relay_grown(self) -> None:

@@ -15,15 +15,18 @@ from tunnel.errors import Denial, PeerDenied
 from tunnel.relay.loop import ENDING, IN, Loop, Owner
 from tunnel.tls.engine import Buffers, TlsEnd, TlsError
 
+_READ_BYTES = 32 * 1024  # in one go: more than a handshake needs, and what is held for data that comes behind it
+
 
 @dataclass(frozen=True, slots=True)
 class Shaken:
-    """A finished handshake: bytes received behind it, and bytes to be sent before the first record of ours."""
+    """A finished handshake, and the bytes left over: received behind it, for the first record to wait on, without room yet."""
 
     end: TlsEnd
     admitted: Admitted
     tail: bytes
     early: bytes
+    unsent: bytes
 
 
 class HandshakeOwner(Owner, Protocol):
@@ -72,14 +75,19 @@ class Handshake:
         start = len(self._tail)
         self._buffers.inbox[:start] = self._tail
         try:
-            size = self._socket.recv_into(self._buffers.inbox_view[start:])
+            size = self._socket.recv_into(self._buffers.inbox_view[start : start + _READ_BYTES])
         except BlockingIOError:
             return
         except OSError as error:
-            self._owner.shake_failed(error, b"")
+            if self.has_received:
+                self._owner.shake_failed(error, b"")
+            else:
+                self._owner.shake_silent()
             return
         if size:
             self.has_received = True
+            if size == _READ_BYTES:
+                self._loop.call_again(self._socket)
             self._advance(start + size)
         elif self.has_received:
             self._owner.shake_failed(TlsError("connection closed in the handshake"), b"")
@@ -103,10 +111,10 @@ class Handshake:
             self._owner.shake_failed(PeerDenied(Denial.NO_CERTIFICATE, "handshake without a verdict"), b"")
         elif end.is_server and not self._unsent:
             # A server's last words are tickets that nobody may use: they wait for the first data, which saves a packet.
-            self._owner.shaken(Shaken(end, end.admitted, self._tail, flight))
+            self._owner.shaken(Shaken(end, end.admitted, self._tail, early=flight, unsent=b""))
         else:
             self._send(flight)
-            self._owner.shaken(Shaken(end, end.admitted, self._tail, self._unsent))
+            self._owner.shaken(Shaken(end, end.admitted, self._tail, early=b"", unsent=self._unsent))
 
     def _send(self, flight: bytes) -> None:
         self._unsent += flight

@@ -103,11 +103,11 @@ class Relay:
         self._outbox = buffers.outbox_view
         self._heads = buffers.outbox_heads
         self._close_timeout = close_timeout
-        self._to_tls = b""  # waiting for room
+        self._to_tls = shaken.unsent  # waiting for room
         self._to_plain = b""
-        # A short read proves that nothing is left, but not on a Unix socket, nor once an end has been announced.
-        self._tls_thorough = tls.family == socket.AF_UNIX
-        self._plain_thorough = plain.family == socket.AF_UNIX
+        # A short read proves that nothing is left, but not on a Unix socket, nor once an end has been announced: then it is
+        # read until the kernel says so. Also at first, since an announcement may have come before we took over.
+        self._tls_thorough = self._plain_thorough = True
         self.up = 0  # plaintext bytes, TLS side to plain side
         self.down = 0
         self.is_up_over = False
@@ -177,8 +177,11 @@ class Relay:
     def _tls_event(self, events: int) -> None:
         if events & ENDING:
             self._tls_thorough = True
+        was_full = len(self._to_tls) > _MAX_HELD
         if self._to_tls and self._flush(self._tls):
             self._pump_down()
+            if was_full and self.is_open:
+                self._pump_up()
         if self.is_open and (events & (IN | ENDING) or not events):
             self._pump_up()
 
@@ -346,8 +349,13 @@ class Relay:
     # -- both
 
     def _read_failed(self, error: OSError, how: End) -> None:
+        """Nothing is left, so whatever was announced has been read; or the connection has failed."""
         if not isinstance(error, BlockingIOError):
             self.abort(how, _why(error))
+        elif how is End.RESET_BY_PEER:
+            self._tls_thorough = self._tls.family == socket.AF_UNIX
+        else:
+            self._plain_thorough = self._plain.family == socket.AF_UNIX
 
     def _flush(self, sock: socket.socket) -> bool:
         """Send what waits for room; whether none is left and the connection still open."""

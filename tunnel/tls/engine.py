@@ -391,7 +391,7 @@ class TlsEnd:
             piece = min(size - at, _PIECE_BYTES)
             if _SSL_write(self._ssl, self._inbox_at + at, piece) <= 0:
                 raise _failure()
-            out += _BIO_read(self._wbio, self._outbox_at + out, _PIECE_BYTES + _SEAL_ROOM)
+            out += _BIO_read(self._wbio, self._outbox_at + out, len(self._outbox) - out)
             at += piece
         return out
 

@@ -1,0 +1,40 @@
+"""The demonstration, as a newcomer runs it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+
+def _demo(*flags: str) -> subprocess.CompletedProcess[str]:
+    environ = {**os.environ, "SPIFFE_ENDPOINT_SOCKET": "unix:///nowhere/agent.sock"}  # a machine's own agent is left alone
+    return subprocess.run(
+        [sys.executable, "-m", "tunnel", "demo", *flags], capture_output=True, text=True, timeout=120, env=environ, check=False
+    )
+
+
+def test_it_shows_who_spoke_to_whom_a_rotation_and_a_refusal() -> None:
+    result = _demo("--rotate=1s")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "server proxy admitted spiffe://demo.test/caller" in result.stdout
+    assert "client proxy reached spiffe://demo.test/service" in result.stdout
+    assert "server proxy refused spiffe://demo.test/stranger inside the handshake: no-rule-admits" in result.stdout
+    assert "generation 2" in result.stdout
+
+
+def test_it_leaves_no_process_and_fits_one_screen() -> None:
+    result = _demo("--rotate=1s")
+    assert len(result.stdout.splitlines()) <= 40
+    assert [line for line in _command_lines() if "tunnel-demo-" in line] == []
+
+
+def _command_lines() -> list[str]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found.append(path.read_bytes().replace(b"\0", b" ").decode())
+        except OSError:
+            continue  # it has ended meanwhile
+    return found

@@ -1,0 +1,50 @@
+"""What the documents say about the files, and about the commands, is true."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tunnel.cli import COMMANDS
+from tunnel.config.grammar import Flag
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "bench/README.md"]
+_PATH = re.compile(r"`((?:tunnel|tests|docs|bench|\.ci)/[\w./-]*)`")
+_FLAG = re.compile(r"(?<![\w-])--([a-z][a-z-]+)")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_file_that_a_document_names_exists(document: str) -> None:
+    named = _PATH.findall((ROOT / document).read_text())
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_the_architecture_page_names_every_module_of_the_data_plane() -> None:
+    text = (ROOT / "docs/architecture.md").read_text()
+    modules = [path for folder in ("relay", "tls", "proxy", "identity") for path in (ROOT / "tunnel" / folder).glob("*.py")]
+    assert [str(path.relative_to(ROOT)) for path in modules if not _is_explained(path, text)] == []
+
+
+def _is_explained(path: Path, text: str) -> bool:
+    return path.name in ("__init__.py", "counters.py") or str(path.relative_to(ROOT)) in text
+
+
+def _flags_of(*names: str) -> set[str]:
+    flags: list[Flag[object]] = [flag for command in COMMANDS if command.name in names for flag in command.flags]
+    return {flag.name for flag in flags} | {"help", "version"}
+
+
+def test_every_flag_that_the_readme_shows_exists() -> None:
+    text = (ROOT / "README.md").read_text().partition("## Use")[2]
+    assert set(_FLAG.findall(text)) <= _flags_of("server", "client", "dev", "demo")
+
+
+def test_the_readme_opens_with_two_commands_for_a_fresh_machine() -> None:
+    first = (ROOT / "README.md").read_text().split("```sh\n")[1].split("```")[0].splitlines()
+    assert len(first) == 2
+    assert first[0].endswith("tunnel demo")
+    assert first[1].endswith(".ci/test")
+    assert "README.md" in (ROOT / ".ci/run").read_text()  # the gate runs the second line as it stands there
