@@ -51,6 +51,8 @@ class Supervisor:
         self._token = trio.lowlevel.current_trio_token()
         self._events, events = trio.open_memory_channel[Event](math.inf)
         watcher = WorkloadWatcher(self._config.endpoint, self._emit)
+        for number in _RELOAD:  # what trio puts back when it is over: one that comes late must not kill
+            signal.signal(number, signal.SIG_IGN)
         with trio.open_signal_receiver(*_STOP, *_RELOAD) as signals:
             try:
                 async with trio.open_nursery() as nursery:
@@ -59,6 +61,7 @@ class Supervisor:
                     nursery.start_soon(self._follow, events)
                     nursery.start_soon(self._serve)
                     await self._obey(signals)
+                    nursery.start_soon(self._ignore, signals)
                     await self._drain()
                     nursery.cancel_scope.cancel()
             finally:
@@ -152,6 +155,13 @@ class Supervisor:
                 return
             word = _RELOAD[signal.Signals(number)]
             self._log.write(f"received {word}, reloading TLS configuration: the Workload API keeps it current, nothing to do")
+
+    async def _ignore(self, signals: AsyncIterator[int]) -> None:
+        """In the drain: an end that was asked for stays asked for."""
+        async for number in signals:
+            if number in _STOP:  # came before it could end the process by itself
+                signal.raise_signal(number)
+            self._log.write(f"received {_RELOAD[signal.Signals(number)]}, ignored while shutting down")
 
     async def _drain(self) -> None:
         for number in _STOP:

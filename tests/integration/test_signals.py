@@ -1,0 +1,166 @@
+"""Signals: when a proxy ends, what it finishes before, and which exit code it leaves."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import pytest
+
+from backends import Backend, connect, echo
+from processes import Proxy
+from tls_peer import TlsPeer, tls_connection
+from world import CLIENT, World
+
+STOP = [signal.SIGTERM, signal.SIGINT]
+RELOAD = {signal.SIGHUP: "hangup", signal.SIGUSR1: "user defined signal 1"}
+DRAINING = "shutdown proxy, waiting for drain of"
+
+
+@pytest.fixture
+def backend(world: World) -> Backend:
+    return world.enter(Backend(echo))
+
+
+@pytest.fixture
+def lonely(tmp_path: Path) -> Iterator[World]:
+    """A world whose agent is not there."""
+    with closing(World(tmp_path, agent=False)) as world:
+        yield world
+
+
+def open_transfers(world: World, proxy: Proxy, count: int, stack: ExitStack) -> list[TlsPeer]:
+    """Connections through a server proxy that have carried something and are not done."""
+    peers = [stack.enter_context(tls_connection(proxy.address, world.identity(CLIENT))) for _ in range(count)]
+    for peer in peers:
+        assert has_echo(peer)
+    return peers
+
+
+def has_echo(peer: TlsPeer) -> bool:
+    peer.send(b"more")
+    return peer.receive_exactly(4) == b"more"
+
+
+@pytest.mark.parametrize("number", STOP)
+@pytest.mark.parametrize("mode", ["server", "client"])
+def test_an_idle_proxy_ends_with_exit_0(world: World, backend: Backend, mode: str, number: signal.Signals) -> None:
+    proxy = world.server(backend.target) if mode == "server" else world.client(backend.target)
+    assert proxy.address
+    proxy.signal(number)
+    assert proxy.exit_code() == 0
+    assert proxy.matches(f"received {'terminated' if number == signal.SIGTERM else 'interrupt'}, shutting down")
+    assert not proxy.complaints
+
+
+@pytest.mark.parametrize("number", STOP)
+def test_open_transfers_finish_and_nobody_new_is_accepted(world: World, backend: Backend, number: signal.Signals) -> None:
+    proxy = world.server(backend.target)
+    with ExitStack() as stack:
+        peers = open_transfers(world, proxy, 5, stack)
+        proxy.signal(number)
+        proxy.wait_for(f"{DRAINING} 5 connections")
+        with pytest.raises(ConnectionRefusedError):
+            connect(proxy.address)
+        for peer in peers:
+            assert has_echo(peer)
+            peer.end()
+            assert peer.receive_all() == b""
+            assert peer.has_ended
+        assert proxy.exit_code() == 0
+    assert proxy.matches(r"stopped accepted=5 carried=5 clean_ends=5$")
+
+
+def test_a_handshake_under_way_is_given_up_at_the_drain(world: World, backend: Backend) -> None:
+    proxy = world.server(backend.target)
+    with connect(proxy.address) as silent, ExitStack() as stack:
+        open_transfers(world, proxy, 1, stack)  # accepted in order: the silent one is in its handshake now
+        proxy.signal(signal.SIGTERM)
+        proxy.wait_for(f"{DRAINING} 1 connections")
+        assert silent.recv(1) == b""
+
+
+def test_the_shutdown_timeout_cuts_what_is_open_and_exits_1(world: World, backend: Backend) -> None:
+    proxy = world.server(backend.target, "--shutdown-timeout=100ms")
+    with ExitStack() as stack:
+        peers = open_transfers(world, proxy, 2, stack)
+        proxy.signal(signal.SIGTERM)
+        assert proxy.exit_code() == 1
+        for peer in peers:
+            with pytest.raises(ConnectionResetError):
+                peer.receive()
+    assert proxy.matches("graceful shutdown timeout: forcing exit, 2 connections cut")
+
+
+@pytest.mark.parametrize("number", STOP)
+def test_a_second_signal_ends_the_process_at_once(world: World, backend: Backend, number: signal.Signals) -> None:
+    proxy = world.server(backend.target)
+    with ExitStack() as stack:
+        open_transfers(world, proxy, 1, stack)
+        proxy.signal(signal.SIGTERM)
+        proxy.wait_for(DRAINING)
+        proxy.signal(number)
+        assert proxy.exit_code() == -number
+
+
+@pytest.mark.parametrize("number", RELOAD)
+def test_a_reload_signal_before_the_first_identity_does_no_harm(lonely: World, number: signal.Signals) -> None:
+    proxy = lonely.server("127.0.0.1:1")
+    proxy.wait_for("starting tunnel in server mode")
+    proxy.signal(number)
+    proxy.wait_for(f"received {RELOAD[number]}, reloading")
+    lonely.api.start()
+    assert proxy.address
+    assert proxy.stop() == 0
+
+
+@pytest.mark.parametrize("number", RELOAD)
+def test_a_reload_signal_while_serving_does_no_harm(world: World, backend: Backend, number: signal.Signals) -> None:
+    proxy = world.server(backend.target)
+    with ExitStack() as stack:
+        (peer,) = open_transfers(world, proxy, 1, stack)
+        proxy.signal(number)
+        proxy.wait_for(f"received {RELOAD[number]}, reloading")
+        assert has_echo(peer)
+        open_transfers(world, proxy, 1, stack)
+    assert proxy.stop() == 0
+
+
+@pytest.mark.parametrize("number", RELOAD)
+def test_a_reload_signal_in_the_drain_does_no_harm(world: World, backend: Backend, number: signal.Signals) -> None:
+    proxy = world.server(backend.target)
+    with ExitStack() as stack:
+        (peer,) = open_transfers(world, proxy, 1, stack)
+        proxy.signal(signal.SIGTERM)
+        proxy.wait_for(DRAINING)
+        proxy.signal(number)
+        proxy.wait_for(f"received {RELOAD[number]}, ignored")
+        assert has_echo(peer)
+        peer.end()
+        assert proxy.exit_code() == 0
+
+
+def test_a_unix_listener_takes_its_file_away_when_the_drain_begins(world: World, backend: Backend) -> None:
+    path = world.directory / "listen"
+    server = world.server(backend.target)
+    proxy = world.client(server.target, listen=f"unix:{path}")
+    proxy.wait_for(f"listening for connections on unix:{path}")
+    with connect(str(path)) as plain:
+        plain.sendall(b"more")
+        assert plain.recv(4) == b"more"
+        proxy.signal(signal.SIGTERM)
+        proxy.wait_for(DRAINING)
+        assert not path.exists()
+        plain.sendall(b"last")
+        assert plain.recv(4) == b"last"
+    assert proxy.exit_code() == 0
+
+
+@pytest.mark.parametrize("number", STOP)
+def test_a_proxy_that_waits_for_its_first_identity_ends_with_exit_0(lonely: World, number: signal.Signals) -> None:
+    proxy = lonely.server("127.0.0.1:1")
+    proxy.wait_for("Workload API is not available")
+    proxy.signal(number)
+    assert proxy.exit_code() == 0
