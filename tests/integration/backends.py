@@ -95,7 +95,9 @@ def receive_exactly(connection: socket.socket, size: int) -> bytes:
 def connect(address: tuple[str, int] | str) -> socket.socket:
     """A plain connection that waits no longer than the limit of every wait."""
     if isinstance(address, tuple):
-        return socket.create_connection(address, LIMIT)
+        sock = socket.create_connection(address, LIMIT)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return sock
     sock = socket.socket(socket.AF_UNIX)
     sock.settimeout(LIMIT)
     sock.connect(address)

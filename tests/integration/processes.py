@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -23,13 +24,20 @@ _NEVER_LOGGED = ("Traceback", "internal error", "PRIVATE KEY")
 class Process:
     """A child process whose lines are kept as they come."""
 
-    def __init__(self, argv: Sequence[str], *, environ: Mapping[str, str] | None = None, cwd: Path | None = None) -> None:
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        environ: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        is_merged: bool = False,  # standard error is one with standard output
+    ) -> None:
         self._name = " ".join(argv[:4])
         self._popen = subprocess.Popen(
             argv,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=subprocess.STDOUT if is_merged else subprocess.PIPE,
             encoding="ascii",
             errors="backslashreplace",
             env=environ,
@@ -38,12 +46,8 @@ class Process:
         self._changed = threading.Condition()
         self.lines: list[str] = []
         self.complaints: list[str] = []  # standard error
-        assert self._popen.stdout is not None
-        assert self._popen.stderr is not None
-        self._readers = [
-            threading.Thread(target=self._read, args=(self._popen.stdout, self.lines)),
-            threading.Thread(target=self._read, args=(self._popen.stderr, self.complaints)),
-        ]
+        streams = (self._popen.stdout, self.lines), (self._popen.stderr, self.complaints)
+        self._readers = [threading.Thread(target=self._read, args=pair) for pair in streams if pair[0] is not None]
         for reader in self._readers:
             reader.start()
 
@@ -89,6 +93,18 @@ class Process:
                 assert left > 0, f"{self._name} says no line {pattern!r} within {LIMIT:g}s\n{self.transcript()}"
                 self._changed.wait(min(left, 1.0))
 
+    def say(self, line: str) -> None:
+        """Write a line to its standard input."""
+        assert self._popen.stdin is not None
+        self._popen.stdin.write(line + "\n")
+        self._popen.stdin.flush()
+
+    def hush(self) -> None:
+        """End its standard input."""
+        assert self._popen.stdin is not None
+        with suppress(BrokenPipeError):
+            self._popen.stdin.close()
+
     def signal(self, number: signal.Signals) -> None:
         self._popen.send_signal(number)
 
@@ -111,6 +127,7 @@ class Process:
 
     def close(self) -> None:
         """End it if it runs, and look for what must never be in a log."""
+        self.hush()
         if self.is_running:
             self._popen.kill()
         self.exit_code()

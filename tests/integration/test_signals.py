@@ -8,7 +8,6 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
-
 from backends import Backend, connect, echo
 from processes import Proxy
 from tls_peer import TlsPeer, tls_connection

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
-
-from OpenSSL import SSL
+from contextlib import contextmanager, suppress
 
 from backends import connect
+from OpenSSL import SSL
 from world import Identity
 
 _READ = 65536
@@ -92,10 +91,8 @@ class TlsPeer:
 
     def flush(self) -> None:
         """Send what OpenSSL has to say."""
-        try:
+        with suppress(SSL.WantReadError):
             self.socket.sendall(self.tls.bio_read(_READ))
-        except SSL.WantReadError:
-            pass
 
     def _feed(self) -> bool:
         data = self.socket.recv(_READ)

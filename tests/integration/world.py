@@ -12,7 +12,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
 
-from processes import Proxy, bare_environment, tunnel_argv
+from processes import Process, Proxy, bare_environment, tunnel_argv
+
 from tunnel.config.dev_model import Entry, Issuing
 from tunnel.devapi.api import DevWorkloadApi
 from tunnel.spiffe.endpoint import Endpoint
@@ -25,6 +26,7 @@ FOREIGNER = "spiffe://b.test/client"  # of a trust domain that nobody of a.test 
 ANY_PORT = "127.0.0.1:0"
 
 T = TypeVar("T")
+P = TypeVar("P", bound=Process)
 
 
 @dataclass(frozen=True)
@@ -36,14 +38,14 @@ class Identity:
 
 
 class World:
-    """Every workload has a socket of its own, named after the last segment of its ID."""
+    """Every workload has a socket of its own."""
 
     def __init__(self, directory: Path, *, issuing: Issuing | None = None, agent: bool = True) -> None:
         self.directory = directory
         self._late = timedelta()
         self._things = ExitStack()
         self.sockets = {
-            spiffe_id: Endpoint(path=str(directory / f"{parse_spiffe_id(spiffe_id).trust_domain}-{spiffe_id.rpartition('/')[2]}"))
+            spiffe_id: Endpoint(path=str(directory / spiffe_id.removeprefix("spiffe://").replace("/", "-")))
             for spiffe_id in (SERVER, CLIENT, STRANGER, FOREIGNER)
         }
         entries = {endpoint: [Entry(parse_spiffe_id(spiffe_id))] for spiffe_id, endpoint in self.sockets.items()}
@@ -75,7 +77,7 @@ class World:
         argv = tunnel_argv(mode, f"--use-workload-api-addr={self.sockets[spiffe_id]}", *flags)
         return self.watch(Proxy([*before, *argv], environ=bare_environment(), cwd=cwd))
 
-    def watch(self, process: Proxy) -> Proxy:
+    def watch(self, process: P) -> P:
         """End a process with this world, and look at its log then."""
         self._things.callback(process.close)
         return process
@@ -89,8 +91,7 @@ class World:
 
     def odd_identity(self, *, dns_names: tuple[str, ...] = (), age: timedelta = timedelta()) -> Identity:
         """An SVID of the client's ID that differs from the usual one: in its names, or issued some time ago."""
-        place, entry = Endpoint(path=str(self.directory / "odd")), Entry(parse_spiffe_id(CLIENT), dns_names=dns_names)
-        place = self.sockets[STRANGER]
+        place, entry = self.sockets[STRANGER], Entry(parse_spiffe_id(CLIENT), dns_names=dns_names)
         self._late = age
         self.api.register(place, entry)
         svid = self.api.issued(place)[-1]
@@ -99,8 +100,8 @@ class World:
         return self._write("odd", svid.chain_pem, svid.key_pem)
 
     def _write(self, name: str, chain: bytes, key: bytes) -> Identity:
-        stem = name.replace("/", "-")
-        identity = Identity(self.directory / f"{stem}.chain.pem", self.directory / f"{stem}.key.pem")
+        stem = self.directory / name.replace("/", "-")
+        identity = Identity(stem.with_suffix(".chain.pem"), stem.with_suffix(".key.pem"))
         identity.chain.write_bytes(chain)
         identity.key.write_bytes(key)
         return identity

@@ -1,0 +1,239 @@
+"""Strangers, relics and odd peers meet a real proxy: each is told no in the right words, and nothing is forwarded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from backends import Backend, connect, echo, receive_all
+from openssl import alert_of, s_client, s_server
+from processes import Process, Proxy, eventually
+from tls_peer import tls_connection
+from world import CLIENT, FOREIGNER, SERVER, STRANGER, World
+
+VERSIONS = ["-tls1_2", "-tls1_3"]
+BAD_CERTIFICATE, CERTIFICATE_EXPIRED, HANDSHAKE_FAILURE, UNKNOWN_CA, PROTOCOL_VERSION, CERTIFICATE_REQUIRED = (
+    42,
+    45,
+    40,
+    48,
+    70,
+    116,
+)
+
+
+class Gate:
+    """A server proxy that admits the client, and the backend behind it."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.backend = world.enter(Backend(echo))
+        self.proxy = world.server(self.backend.target)
+
+    def client(self, who: str | None, *flags: str) -> Process:
+        """openssl at the gate, with the SVID of a workload or without any."""
+        return s_client(self.world, self.proxy.address, self.world.identity(who) if who else None, *flags)
+
+    def generation(self) -> int:
+        return len(self.proxy.matches("identity .* generation"))
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
+    with closing(World(tmp_path_factory.mktemp("gate"))) as world:
+        yield Gate(world)
+
+
+@pytest.fixture
+def gate(shared: Gate) -> Iterator[Gate]:
+    """A gate that serves its client after each test as well as before."""
+    yield shared
+    with tls_connection(shared.proxy.address, shared.world.identity(CLIENT)) as peer:
+        peer.send(b"still")
+        assert peer.receive_exactly(5) == b"still"
+
+
+def converse(client: Process) -> None:
+    """Something there and back, then a good end."""
+    client.say("ping")
+    client.wait_for("^ping$")
+    client.say("Q")
+    assert client.exit_code() == 0
+
+
+def assert_full_handshake(client: Process) -> None:
+    """A client that offered an old session is served, but not by that."""
+    converse(client)
+    assert client.matches("^New, TLSv1")
+    assert not client.matches("^Reused")
+
+
+# -- sessions
+
+
+@pytest.mark.parametrize("is_rotated", [False, True])
+def test_a_tls_1_3_session_is_never_resumed(gate: Gate, tmp_path: Path, is_rotated: bool) -> None:
+    session = tmp_path / "session"
+    converse(gate.client(CLIENT, "-tls1_3", "-sess_out", str(session)))
+    assert session.stat().st_size
+    if is_rotated:
+        number = gate.generation()
+        gate.world.api.rotate_svids()
+        gate.proxy.wait_for(f"generation {number + 1} ")
+    assert_full_handshake(gate.client(CLIENT, "-tls1_3", "-sess_in", str(session)))
+
+
+def test_a_tls_1_2_session_cannot_even_be_kept(gate: Gate, tmp_path: Path) -> None:
+    session = tmp_path / "session"
+    client = gate.client(CLIENT, "-tls1_2", "-sess_out", str(session))
+    converse(client)
+    assert client.matches(r"Session-ID: $")
+    assert not session.exists()
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_session_of_another_server_is_a_full_handshake(gate: Gate, tmp_path: Path, version: str) -> None:
+    session = tmp_path / "session"
+    _, port = s_server(gate.world, gate.world.identity(SERVER))
+    other = s_client(gate.world, ("127.0.0.1", port), gate.world.identity(CLIENT), version, "-sess_out", str(session))
+    eventually(lambda: session.exists() and session.stat().st_size > 0, "a session is saved")
+    other.say("Q")
+    assert_full_handshake(gate.client(CLIENT, version, "-sess_in", str(session)))
+
+
+def test_renegotiation_is_refused(gate: Gate) -> None:
+    client = gate.client(CLIENT, "-tls1_2")
+    client.say("ping")
+    client.wait_for("^ping$")
+    client.say("R")
+    client.wait_for("RENEGOTIATING")
+    assert client.exit_code() != 0
+    assert client.matches("no renegotiation")
+
+
+# -- who is refused, and by which alert
+
+
+@pytest.mark.parametrize("version", ["-tls1", "-tls1_1"])
+def test_an_old_protocol_is_refused(gate: Gate, version: str) -> None:
+    assert alert_of(gate.client(CLIENT, version, "-cipher", "ALL@SECLEVEL=0")) == PROTOCOL_VERSION
+
+
+@pytest.mark.parametrize(("version", "alert"), [("-tls1_2", HANDSHAKE_FAILURE), ("-tls1_3", CERTIFICATE_REQUIRED)])
+def test_a_client_without_a_certificate_is_refused(gate: Gate, version: str, alert: int) -> None:
+    dialled, since = gate.backend.accepted, len(gate.proxy.lines)
+    assert alert_of(gate.client(None, version)) == alert
+    gate.proxy.wait_for("error on TLS handshake from 127.0.0.1:.*certificate", since)
+    assert gate.backend.accepted == dialled
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_stranger_is_refused_and_named_in_the_log(gate: Gate, version: str) -> None:
+    dialled, since = gate.backend.accepted, len(gate.proxy.lines)
+    assert alert_of(gate.client(STRANGER, version)) == BAD_CERTIFICATE
+    gate.proxy.wait_for(rf"error on TLS handshake from 127\.0\.0\.1:\d+: .*{STRANGER}.* reason=no-rule-admits$", since)
+    assert gate.backend.accepted == dialled
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_svid_of_an_unknown_trust_domain_is_refused(gate: Gate, version: str) -> None:
+    since = len(gate.proxy.lines)
+    assert alert_of(gate.client(FOREIGNER, version)) == UNKNOWN_CA
+    gate.proxy.wait_for(r"b\.test.* reason=unknown-trust-domain$", since)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_svid_of_an_impostor_of_our_trust_domain_is_refused(gate: Gate, tmp_path: Path, version: str) -> None:
+    since = len(gate.proxy.lines)
+    with closing(World(tmp_path, agent=False)) as impostor:
+        assert alert_of(s_client(gate.world, gate.proxy.address, impostor.identity(CLIENT), version)) == UNKNOWN_CA
+    gate.proxy.wait_for(" reason=unknown-authority$", since)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_expired_svid_is_refused(gate: Gate, version: str) -> None:
+    since = len(gate.proxy.lines)
+    expired = gate.world.odd_identity(age=timedelta(hours=2))
+    assert alert_of(s_client(gate.world, gate.proxy.address, expired, version)) == CERTIFICATE_EXPIRED
+    gate.proxy.wait_for(" reason=expired$", since)
+
+
+def test_plain_http_is_closed_at_once(gate: Gate) -> None:
+    dialled, since = gate.backend.accepted, len(gate.proxy.lines)
+    with connect(gate.proxy.address) as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert len(receive_all(sock)) <= 7  # an alert at most
+    gate.proxy.wait_for("error on TLS handshake from 127.0.0.1:.*http request", since)
+    assert gate.backend.accepted == dialled
+
+
+def test_connecting_and_closing_is_counted_and_not_reported(world: World) -> None:
+    gate = Gate(world)
+    with connect(gate.proxy.address):
+        pass
+    converse(gate.client(CLIENT))  # accepted later, so the other one is over
+    assert gate.proxy.stop() == 0
+    assert gate.proxy.lines[-1].endswith("stopped accepted=2 carried=1 probes=1 clean_ends=1")
+    assert not gate.proxy.matches("error")
+
+
+@pytest.mark.parametrize("hostile", ["evil\n[1] a second line", "\x1b[31mred", "tab\there", "back\\slash", "[x]"])
+def test_hostile_text_in_a_subject_stays_one_harmless_line(gate: Gate, hostile: str) -> None:
+    since = len(gate.proxy.lines)
+    odd = gate.world.odd_identity(dns_names=(hostile,))
+    converse(s_client(gate.world, gate.proxy.address, odd))
+    gate.proxy.wait_for("closed pipe: .*CN=", since)
+    assert len(gate.proxy.matches("(opening|closed) pipe: .*CN=", since)) == 2
+    new = gate.proxy.lines[since:]
+    assert all(line.isprintable() and hostile not in line and line.startswith(f"[{gate.proxy.pid}] ") for line in new)
+
+
+# -- the client proxy as the one who looks
+
+
+def test_a_wrong_server_gets_an_alert_and_not_a_byte(world: World) -> None:
+    server, port = s_server(world, world.identity(STRANGER))
+    proxy = world.client(f"127.0.0.1:{port}")
+    with connect(proxy.address) as plain:
+        plain.sendall(b"secret")
+        with pytest.raises(ConnectionResetError):
+            plain.recv(1)
+    proxy.wait_for(rf"error on dial: TLS handshake with tcp:127\.0\.0\.1:{port}: .*{STRANGER} reason=no-rule-admits$")
+    server.wait_for(f"SSL alert number {BAD_CERTIFICATE}")
+    assert not server.matches("secret")
+
+
+@pytest.mark.parametrize(("host", "is_sent"), [("localhost", True), ("127.0.0.1", False)])
+def test_the_server_name_is_sent_if_it_is_a_name(world: World, host: str, is_sent: bool) -> None:
+    server, port = s_server(world, world.identity(SERVER), "-tlsextdebug")
+    proxy = world.client(f"{host}:{port}")
+    with connect(proxy.address) as plain:
+        plain.sendall(b"hello\n")
+        server.wait_for("hello")
+    assert bool(server.matches('TLS client extension "server name"')) == is_sent
+    assert bool(server.matches("localhost")) == is_sent  # in the extension's dump
+
+
+def test_a_client_proxy_that_is_refused_says_so_and_resets_its_plain_side(world: World) -> None:
+    backend = world.enter(Backend(echo))
+    server = world.server(backend.target, rules=("--allow-id", STRANGER))
+    client = world.client(server.target)
+    with connect(client.address) as plain, pytest.raises(ConnectionResetError):
+        plain.recv(1)
+    client.wait_for(r"error during copy: the peer refused us: .*bad certificate")
+    client.wait_for(r"closed pipe: .* end=refused-by-peer$")
+    server.wait_for(rf"error on TLS handshake from .*{CLIENT} reason=no-rule-admits$")
+    assert backend.accepted == 0
+
+
+def test_a_server_that_its_client_refuses_has_dialled_nothing(world: World) -> None:
+    backend = world.enter(Backend(echo))
+    server: Proxy = world.server(backend.target)
+    client = world.client(server.target, rules=("--verify-id", STRANGER))
+    with connect(client.address) as plain, pytest.raises(ConnectionResetError):
+        plain.recv(1)
+    server.wait_for("error on TLS handshake from .*alert bad certificate")
+    assert backend.accepted == 0
