@@ -1,0 +1,241 @@
+"""Which identity is followed through updates and losses, and what is said of it: each thing once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+from forge import END, NOW, authority, key_of, leaf
+
+from tunnel.errors import IdentityError, IdentityFault
+from tunnel.identity.credentials import X509Context, X509Svid, select_svid
+from tunnel.identity.follower import Follower, Outcome
+from tunnel.identity.workload import Denied, Event, Hopeless, Lost, Rejected, Updated
+from tunnel.spiffe.bundle import BundleSet, TrustBundle
+from tunnel.spiffe.ids import SpiffeId, TrustDomain, parse_spiffe_id
+from tunnel.spiffe.selection import Selection
+
+HOME = TrustDomain("a.test")
+ROOT = authority()
+WORKER = leaf(issuer=ROOT, key=key_of("p256"))
+BUNDLES = BundleSet({HOME: TrustBundle(HOME, (ROOT.certificate,))})
+NOTHING, CONFIRMED, WITHDRAWN = Outcome(), Outcome(is_confirmed=True), Outcome(is_withdrawn=True)
+ANY = Selection()
+DOWN = Lost("UNAVAILABLE", "connection refused", 0.0)
+ENDED = Lost("OK", "", 0.0)
+NO_IDENTITY = Denied("PERMISSION_DENIED", "no identity issued", 1.0)
+
+
+def svid(path: str, hint: str = "") -> X509Svid:
+    return X509Svid(parse_spiffe_id(f"spiffe://a.test/{path}"), hint, (WORKER.certificate,), WORKER.key, END)
+
+
+def updated(*svids: X509Svid, is_new: bool = True, notes: tuple[str, ...] = (), crl_count: int = 0) -> Updated:
+    return Updated(X509Context(svids, BUNDLES, notes, crl_count), is_new)
+
+
+def rejected(message: str) -> Rejected:
+    return Rejected(IdentityError(IdentityFault.BAD_KEY, message))
+
+
+@dataclass
+class Said:
+    """A follower and what it has said."""
+
+    selection: Selection = ANY
+    lines: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.follower = Follower(self.selection, self.lines.append)
+
+    def take(self, *events: Event) -> list[Outcome]:
+        return [self.follower.take(event) for event in events]
+
+    def used(self, event: Event) -> str:
+        """The path of the ID whose credentials an event brings."""
+        credentials = self.follower.take(event).credentials
+        assert credentials is not None
+        return credentials.svid.spiffe_id.path
+
+    def count(self, words: str) -> int:
+        return sum(words in line for line in self.lines)
+
+
+def chosen(*svids: X509Svid, wish: Selection = ANY, current: SpiffeId | None = None) -> str | None:
+    found = select_svid(svids, wish, current)
+    return found.spiffe_id.path if found else None
+
+
+ONE, TWO, THREE = svid("one", "x"), svid("two", "y"), svid("three", "x")
+
+
+def test_without_a_wish_the_first_is_chosen() -> None:
+    assert chosen(ONE, TWO) == "/one"
+    assert chosen(TWO, ONE) == "/two"
+
+
+@pytest.mark.parametrize(
+    ("wish", "path"),
+    [
+        (Selection(parse_spiffe_id("spiffe://a.test/two")), "/two"),
+        (Selection(hint="y"), "/two"),
+        (Selection(hint="x"), "/one"),  # of several with one hint the first
+        (Selection(parse_spiffe_id("spiffe://a.test/three"), "x"), "/three"),
+        (Selection(parse_spiffe_id("spiffe://a.test/two"), "x"), None),
+        (Selection(parse_spiffe_id("spiffe://a.test/four")), None),
+        (Selection(parse_spiffe_id("spiffe://b.test/two")), None),
+        (Selection(hint="z"), None),
+        (Selection(hint="X"), None),
+    ],
+)
+def test_a_wish_is_kept_to_the_letter(wish: Selection, path: str | None) -> None:
+    assert chosen(ONE, TWO, THREE, wish=wish) == path
+
+
+def test_the_one_in_use_is_kept_while_it_is_offered() -> None:
+    assert chosen(ONE, TWO, current=TWO.spiffe_id) == "/two"
+    assert chosen(ONE, THREE, wish=Selection(hint="x"), current=THREE.spiffe_id) == "/three"
+    assert chosen(ONE, current=TWO.spiffe_id) == "/one"
+    assert chosen(ONE, TWO, wish=Selection(hint="x"), current=TWO.spiffe_id) == "/one"
+
+
+def test_an_update_brings_credentials_and_a_generation() -> None:
+    said = Said()
+    (outcome,) = said.take(updated(ONE))
+    assert outcome.credentials is not None
+    assert (outcome.credentials.svid, outcome.credentials.bundles) == (ONE, BUNDLES)
+    assert not outcome.is_confirmed
+    assert not outcome.is_withdrawn
+    assert said.follower.generation == 1
+    assert said.lines == [
+        f"identity spiffe://a.test/one generation 1 valid until {END:%Y-%m-%dT%H:%M:%SZ}, trust domains a.test"
+    ]
+
+
+def test_an_equal_update_confirms_and_says_nothing() -> None:
+    said = Said()
+    said.take(updated(ONE))
+    before = list(said.lines)
+    assert said.take(updated(ONE, is_new=False), updated(ONE, is_new=False)) == [CONFIRMED, CONFIRMED]
+    assert said.follower.generation == 1
+    assert said.lines == before
+
+
+def test_the_choice_is_kept_when_the_list_is_reordered() -> None:
+    said = Said()
+    assert said.used(updated(TWO, ONE)) == "/two"
+    assert said.used(updated(ONE, TWO)) == "/two"
+    assert said.used(updated(ONE)) == "/one"
+    assert said.used(updated(TWO, ONE)) == "/one"
+    assert said.follower.generation == 4
+
+
+def test_the_choice_among_several_is_warned_of_once() -> None:
+    said = Said()
+    said.take(updated(ONE, TWO), updated(TWO, ONE), updated(ONE, TWO))
+    assert said.count("2 identities are offered and none is chosen") == 1
+    for wish in (Selection(hint="x"), Selection(ONE.spiffe_id)):
+        said = Said(wish)
+        said.take(updated(ONE, TWO))
+        assert said.count("warning") == 0
+
+
+def test_a_wish_that_is_not_offered_is_waited_for_and_said_once() -> None:
+    said = Said(Selection(hint="y"))
+    assert said.take(updated(ONE), updated(ONE, is_new=False), updated(ONE)) == [NOTHING] * 3
+    assert said.count("does not offer --spiffe-hint y, only spiffe://a.test/one (hint x)") == 1
+    assert said.follower.generation == 0
+    assert said.used(updated(ONE, TWO)) == "/two"
+    assert said.count("well again") == 1
+
+
+def test_a_wish_that_is_offered_no_more_is_withdrawn() -> None:
+    said = Said(Selection(parse_spiffe_id("spiffe://a.test/two")))
+    said.take(updated(ONE, TWO))
+    assert said.take(updated(ONE)) == [WITHDRAWN]
+    assert said.count("does not offer --spiffe-id spiffe://a.test/two") == 1
+    assert said.count("identity spiffe://a.test/two stays in use for now") == 1
+
+
+def test_an_identity_that_comes_back_is_confirmed_or_taken() -> None:
+    said = Said(Selection(hint="y"))
+    said.take(updated(ONE, TWO))
+    said.take(updated(ONE))
+    assert said.used(updated(ONE, TWO)) == "/two"
+    assert said.count("well again") == 1
+
+
+@pytest.mark.parametrize("trouble", [DOWN, NO_IDENTITY, rejected("bad key")], ids=["down", "denied", "rejected"])
+def test_trouble_is_said_when_it_begins_and_when_it_is_over(trouble: Event) -> None:
+    said = Said()
+    said.take(updated(ONE))
+    said.lines.clear()
+    said.take(trouble, trouble, trouble)
+    assert len(said.lines) == 1
+    assert said.follower.complaint
+    assert said.take(updated(ONE, is_new=False)) == [CONFIRMED]
+    assert said.lines[1:] == ["Workload API is well again"]
+    assert not said.follower.complaint
+    said.take(trouble)
+    assert len(said.lines) == 3, "new trouble is said anew"
+
+
+def test_other_trouble_is_said_too() -> None:
+    said = Said()
+    said.take(DOWN, NO_IDENTITY, rejected("one"), rejected("two"), rejected("two"))
+    assert len(said.lines) == 4
+
+
+def test_a_lost_stream_changes_nothing() -> None:
+    said = Said()
+    assert said.take(DOWN, updated(ONE))[0] == NOTHING
+    assert said.take(DOWN, rejected("bad"), ENDED) == [NOTHING] * 3
+    assert said.count("identity spiffe://a.test/one stays in use for now, trying again") == 1
+    assert said.count("the last good one stays") == 1
+
+
+def test_a_clean_end_is_no_trouble_once_there_is_an_identity() -> None:
+    said = Said()
+    said.take(updated(ONE))
+    said.lines.clear()
+    assert said.take(ENDED) == [NOTHING]
+    assert said.lines == []
+    early = Said()
+    early.take(ENDED)
+    assert early.count("not available (OK)") == 1
+
+
+def test_no_identity_is_a_withdrawal() -> None:
+    said = Said()
+    assert said.take(NO_IDENTITY) == [WITHDRAWN]
+    assert said.count("gives this process no identity (PERMISSION_DENIED: no identity issued); trying again") == 1
+    said.take(updated(ONE))
+    assert said.take(NO_IDENTITY) == [WITHDRAWN]
+
+
+def test_an_answer_without_hope_ends_it() -> None:
+    error = IdentityError(IdentityFault.REFUSED, "no header")
+    with pytest.raises(IdentityError) as raised:
+        Said().take(Hopeless(error))
+    assert raised.value is error
+
+
+def test_notes_are_said_once_each() -> None:
+    said = Said()
+    note = "trust domain b.test is trusted by nobody: noise"
+    said.take(updated(ONE, notes=(note,), crl_count=1), updated(TWO, ONE, notes=(note, "other"), crl_count=2))
+    assert said.count(f"warning: {note}") == 1
+    assert said.count("warning: other") == 1
+    assert said.count("(crl)") == 1
+
+
+def test_hostile_text_stays_in_its_line() -> None:
+    said = Said(Selection(hint="y"))
+    said.take(Lost("UNAVAILABLE", "evil\nline \x1b[31m \u202e", 0.0), rejected("bad\r\nkey"), updated(svid("w", "h\ni")))
+    said.take(updated(svid("w", "y"), notes=("n\no",)))
+    assert len(said.lines) >= 4
+    assert all(line.isprintable() and line.isascii() for line in said.lines)
+
+
+def test_the_moment_is_that_of_the_tests() -> None:
+    assert NOW < END
