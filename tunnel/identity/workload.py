@@ -87,11 +87,20 @@ class _Ending:
 class WorkloadWatcher:
     """Keeps one `FetchX509SVID` stream open for as long as it runs."""
 
-    def __init__(self, endpoint: Endpoint, emit: Callable[[Event], None], *, wall: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        emit: Callable[[Event], None],
+        *,
+        backoff: Backoff | None = None,
+        wall: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._target = _grpc_target(endpoint)
         self._emit = emit
+        self._backoff = backoff or Backoff()
         self._wall = wall
-        self._backoff = Backoff()
+        self._clock = clock
         self._stopping = threading.Event()
         self._last: X509SvidResponse | None = None
         self._has_accepted = False  # on the stream at hand
@@ -111,7 +120,7 @@ class WorkloadWatcher:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            began = time.monotonic()
+            began = self._clock()
             self._has_accepted = False
             ending = self._follow_stream()
             if self._stopping.is_set():
@@ -119,7 +128,7 @@ class WorkloadWatcher:
             if self._last is None and ending.code in _HOPELESS:
                 self._emit(Hopeless(_refusal(ending)))
                 return
-            event = self._ending_event(ending, is_steady=time.monotonic() - began >= _STEADY)
+            event = self._ending_event(ending, is_steady=self._clock() - began >= _STEADY)
             self._emit(event)
             self._stopping.wait(event.delay)
 

@@ -1,0 +1,453 @@
+"""The client of the Workload API against a real server on a real socket, in all that an agent can do to it."""
+
+from __future__ import annotations
+
+import queue
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import scenes
+
+from tunnel.config.dev_model import Entry
+from tunnel.devapi.api import SVIDS, DevWorkloadApi
+from tunnel.devapi.feed import Refusal
+from tunnel.errors import IdentityFault
+from tunnel.identity.backoff import Backoff
+from tunnel.identity.workload import Denied, Event, Hopeless, Lost, Rejected, Updated, WorkloadWatcher
+from tunnel.spiffe.endpoint import Endpoint
+from tunnel.spiffe.ids import parse_spiffe_id
+from tunnel.spiffe.messages import encode_x509_svid_response, parse_x509_svid_response
+
+LIMIT = 60.0  # of every wait: generous, and never reached when things work
+WORKLOAD = Entry(parse_spiffe_id("spiffe://a.test/x"))
+OTHER = Entry(parse_spiffe_id("spiffe://a.test/y"))
+E = TypeVar("E", bound=Lost | Updated | Rejected | Hopeless)
+
+STATUSES = [
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+]
+HOPELESS = ("INVALID_ARGUMENT", "UNIMPLEMENTED")
+
+
+class Hurried(Backoff):
+    """Hardly waits, and remembers between which ends it would have waited."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: 0.0)
+        self.asked: list[tuple[float, float]] = []
+        self.resets = 0
+
+    def reset(self) -> None:
+        self.resets += 1
+        super().reset()
+
+    def next(self, *, floor: float, cap: float) -> float:
+        self.asked.append((floor, cap))
+        return 0.01
+
+
+class Watch:
+    """A watcher and the events that came of it, one by one."""
+
+    def __init__(self, endpoint: Endpoint, **fields: Any) -> None:
+        self.backoff = Hurried()
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        fields.setdefault("backoff", self.backoff)
+        self.watcher = WorkloadWatcher(endpoint, self._events.put, **fields)
+
+    def next(self) -> Event:
+        return self._events.get(timeout=LIMIT)
+
+    def until(self, kind: type[E]) -> E:
+        """The next event of a kind; others before it are read over."""
+        while True:
+            event = self.next()
+            if type(event) is kind:
+                return event  # type: ignore[return-value]
+
+    def updated(self, *, is_new: bool = True) -> Updated:
+        """The next event, which must be an update."""
+        event = self.next()
+        assert isinstance(event, Updated), event
+        assert event.is_new is is_new
+        return event
+
+    def is_silent(self) -> bool:
+        return self._events.empty()
+
+
+@contextmanager
+def watching(endpoint: Endpoint, **fields: Any) -> Iterator[Watch]:
+    watch = Watch(endpoint, **fields)
+    watch.watcher.start()
+    try:
+        yield watch
+    finally:
+        watch.watcher.stop()
+
+
+@pytest.fixture
+def endpoint(tmp_path: Path) -> Endpoint:
+    return Endpoint(path=str(tmp_path / "api.sock"))
+
+
+@pytest.fixture
+def api(endpoint: Endpoint) -> Iterator[DevWorkloadApi]:
+    with DevWorkloadApi({endpoint: [WORKLOAD]}) as api:
+        yield api
+
+
+def paths(event: Updated) -> list[str]:
+    return [svid.spiffe_id.path for svid in event.context.svids]
+
+
+def good_message(api: DevWorkloadApi, endpoint: Endpoint) -> bytes:
+    """What the server says by its plan."""
+    message = api._plan.svid_message(endpoint)
+    assert message is not None
+    return message
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + LIMIT
+    while not is_so():
+        assert time.monotonic() < deadline, "gave up waiting"
+        time.sleep(0.01)
+
+
+def test_the_first_message_is_the_first_event(api: DevWorkloadApi, endpoint: Endpoint) -> None:
+    """The server demands the security header exactly once, so this proves that too."""
+    with watching(endpoint) as watch:
+        assert paths(watch.updated()) == ["/x"]
+        assert watch.backoff.resets == 1
+
+
+def test_each_new_message_is_an_update(api: DevWorkloadApi, endpoint: Endpoint) -> None:
+    with watching(endpoint) as watch:
+        watch.updated()
+        api.rotate_svids()
+        first = watch.updated().context.svids[0]
+        api.register(endpoint, OTHER)
+        assert paths(second := watch.updated()) == ["/x", "/y"]
+        assert second.context.svids[0].chain == first.chain
+        api.unregister(endpoint, WORKLOAD)
+        assert paths(watch.updated()) == ["/y"]
+
+
+def test_an_equal_message_on_a_new_stream_is_not_new(api: DevWorkloadApi, endpoint: Endpoint) -> None:
+    with watching(endpoint) as watch:
+        watch.updated()
+        api.end_streams(endpoint)
+        assert type(watch.next()) is Lost
+        watch.updated(is_new=False)
+        api.rotate_svids()
+        watch.updated(is_new=True)
+
+
+def test_tcp_serves_as_well() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        place = Endpoint(host="127.0.0.1", port=probe.getsockname()[1])
+    with DevWorkloadApi({place: [WORKLOAD]}), watching(place) as watch:
+        assert paths(watch.until(Updated)) == ["/x"]
+
+
+# -- statuses
+
+
+@pytest.mark.parametrize("code", STATUSES)
+def test_each_status_at_the_start(code: str, api: DevWorkloadApi, endpoint: Endpoint) -> None:
+    api.publish(endpoint, SVIDS, Refusal(code, "so it is"))
+    with watching(endpoint) as watch:
+        event = watch.next()
+        if code in HOPELESS:
+            assert isinstance(event, Hopeless)
+            assert event.error.reason is IdentityFault.REFUSED
+            assert f"{code}: so it is" in str(event.error)
+            wait_until(lambda: not watch.watcher._thread.is_alive())
+            assert watch.is_silent()
+            return
+        assert type(event) is (Denied if code == "PERMISSION_DENIED" else Lost)
+        assert (event.code, event.details) == (code, "so it is")
+        assert watch.backoff.asked[0] == ((1.0 if code == "PERMISSION_DENIED" else 0.5), 5.0)
+        api.publish(endpoint, SVIDS, good_message(api, endpoint))
+        assert paths(watch.until(Updated)) == ["/x"]
+
+
+@pytest.mark.parametrize("code", STATUSES)
+def test_each_status_after_an_accepted_update(code: str, api: DevWorkloadApi, endpoint: Endpoint) -> None:
+    with watching(endpoint) as watch:
+        watch.updated()
+        api.publish(endpoint, SVIDS, Refusal(code, "so it is"))
+        event = watch.next()
+        assert type(event) is (Denied if code == "PERMISSION_DENIED" else Lost), "nothing is without hope any more"
+        assert (event.code, event.details) == (code, "so it is")
+        floor = {"PERMISSION_DENIED": 1.0, "INVALID_ARGUMENT": 30.0, "UNIMPLEMENTED": 30.0}.get(code, 0.5)
+        assert watch.backoff.asked[0] == (floor, 30.0)
+        api.publish(endpoint, SVIDS, good_message(api, endpoint))
+        assert watch.until(Updated).is_new is False
+
+
+@pytest.mark.parametrize("scene", ["no-identity", "no-header", "header-twice", "header-wrong"])
+def test_the_captured_statuses_have_their_meaning(scene: str, api: DevWorkloadApi, endpoint: Endpoint) -> None:
+    status = scenes.call(f"{scene}/svid")["status"]
+    api.publish(endpoint, SVIDS, Refusal(status["code"], status["details"]))
+    with watching(endpoint) as watch:
+        event = watch.next()
+        if scene == "no-identity":
+            assert event == Denied("PERMISSION_DENIED", "no identity issued", 0.01)
+        else:
+            assert isinstance(event, Hopeless)
+            assert "security header missing from request" in str(event.error)
+
+
+def test_an_identity_taken_away_on_an_open_stream_is_denied_and_one_given_back_is_taken(
+    api: DevWorkloadApi, endpoint: Endpoint
+) -> None:
+    with watching(endpoint) as watch:
+        watch.updated()
+        api.withdraw(endpoint)
+        assert watch.next() == Denied("PERMISSION_DENIED", "no identity issued", 0.01)
+        api.restore(endpoint)
+        watch.until(Updated)
+
+
+def test_the_captured_end_of_the_rotation_is_a_denial(api: DevWorkloadApi, endpoint: Endpoint) -> None:
+    """Two messages of the scene and its end, with the clock of its capture."""
+    call = scenes.call("rotation/svid")
+    first, second = (scenes.message(f"rotation/svid/{number}") for number in (15, 16))
+    api.publish(endpoint, SVIDS, first)
+    with watching(endpoint, wall=lambda: call["started"] + call["messages_at"][16]) as watch:
+        one = watch.updated()
+        api.publish(endpoint, SVIDS, second)
+        two = watch.updated()
+        assert one.context.svids[0].chain != two.context.svids[0].chain
+        api.publish(endpoint, SVIDS, Refusal(call["status"]["code"], call["status"]["details"]))
+        assert isinstance(watch.next(), Denied)
+
+
+# -- ends and outages
+
+
+def test_a_clean_end_is_met_by_a_new_stream(api: DevWorkloadApi, endpoint: Endpoint) -> None:
+    with watching(endpoint) as watch:
+        watch.updated()
+        for _ in range(3):
+            api.end_streams(endpoint)
+            assert watch.next() == Lost("OK", "", 0.01)
+            watch.updated(is_new=False)
+        assert api.stream_count(endpoint) == 1
+
+
+def test_the_end_of_a_steady_stream_is_met_at_once_and_that_of_a_brief_one_is_not(
+    api: DevWorkloadApi, endpoint: Endpoint
+) -> None:
+    now = [0.0]
+    with watching(endpoint, clock=lambda: now[0]) as watch:
+        watch.updated()
+        api.end_streams(endpoint)
+        assert isinstance(watch.next(), Lost)
+        watch.updated(is_new=False)
+        now[0] += 1.0  # the second stream has begun already
+        api.end_streams(endpoint)
+        watch.until(Updated)
+        assert watch.backoff.asked == [(0.5, 30.0), (0.0, 30.0)]
+
+
+def test_a_stream_that_ended_before_it_said_anything_good_is_not_met_at_once(api: DevWorkloadApi, endpoint: Endpoint) -> None:
+    ticks = iter(range(0, 10**6, 10))  # every stream has lived for seconds
+    api.publish(endpoint, SVIDS, b"noise")
+    with watching(endpoint, clock=lambda: float(next(ticks))) as watch:
+        assert isinstance(watch.next(), Rejected)
+        api.end_streams(endpoint)
+        assert isinstance(watch.next(), Lost)
+        assert watch.backoff.asked[0] == (0.5, 5.0)
+        assert watch.backoff.resets == 0
+
+
+def test_a_socket_that_is_not_there_yet_is_waited_for(endpoint: Endpoint) -> None:
+    with watching(endpoint) as watch:
+        for _ in range(3):
+            event = watch.next()
+            assert type(event) is Lost
+            assert event.code == "UNAVAILABLE"
+        assert watch.backoff.asked[:3] == [(0.5, 5.0)] * 3
+        with DevWorkloadApi({endpoint: [WORKLOAD]}):
+            assert paths(watch.until(Updated)) == ["/x"]
+
+
+def test_a_socket_that_nobody_listens_on_is_waited_for(endpoint: Endpoint) -> None:
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(endpoint.path)
+    with watching(endpoint) as watch:
+        assert watch.until(Lost).code == "UNAVAILABLE"
+        with DevWorkloadApi({endpoint: [WORKLOAD]}):
+            assert paths(watch.until(Updated)) == ["/x"]
+
+
+def test_an_agent_that_restarts_is_found_again(api: DevWorkloadApi, endpoint: Endpoint) -> None:
+    with watching(endpoint) as watch:
+        watch.updated()
+        api.stop()
+        lost = watch.next()
+        assert type(lost) is Lost
+        assert lost.code in ("UNAVAILABLE", "CANCELLED", "UNKNOWN")
+        api.start()
+        assert watch.until(Updated).is_new is False
+
+
+def test_another_agent_on_the_same_socket_is_found(api: DevWorkloadApi, endpoint: Endpoint) -> None:
+    with watching(endpoint) as watch:
+        watch.updated()
+        api.stop()
+        with DevWorkloadApi({endpoint: [OTHER]}):
+            assert paths(watch.until(Updated)) == ["/y"]
+
+
+def test_something_that_is_no_grpc_server_is_a_loss(endpoint: Endpoint) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(endpoint.path)
+        listener.listen()
+        listener.settimeout(LIMIT)
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        speaker = threading.Thread(target=answer)
+        speaker.start()
+        with watching(endpoint) as watch:
+            assert watch.until(Lost).code == "UNAVAILABLE"
+            speaker.join()
+            listener.close()
+
+
+# -- messages that are not taken
+
+
+def spoilt(message: bytes) -> dict[str, tuple[bytes, IdentityFault]]:
+    response = parse_x509_svid_response(message)
+    (svid,) = response.svids
+    no_key = encode_x509_svid_response(replace(response, svids=(replace(svid, x509_svid_key=b""),)))
+    return {
+        "noise": (b"\xff\xff\xff", IdentityFault.BAD_MESSAGE),
+        "cut": (message[:-1], IdentityFault.BAD_MESSAGE),
+        "empty": (b"", IdentityFault.NO_SVID),
+        "no key": (no_key, IdentityFault.INCOMPLETE),
+    }
+
+
+@pytest.mark.parametrize("kind", ["noise", "cut", "empty", "no key"])
+def test_a_message_that_is_not_taken_leaves_the_stream_and_the_last_good_one(
+    kind: str, api: DevWorkloadApi, endpoint: Endpoint
+) -> None:
+    good = good_message(api, endpoint)
+    bad, reason = spoilt(good)[kind]
+    with watching(endpoint) as watch:
+        watch.updated()
+        api.publish(endpoint, SVIDS, bad)
+        rejected = watch.next()
+        assert isinstance(rejected, Rejected)
+        assert rejected.error.reason is reason
+        api.publish(endpoint, SVIDS, good)
+        watch.updated(is_new=False)
+        assert watch.backoff.asked == [], "the stream was never left"
+
+
+def test_a_bad_first_message_is_no_reason_to_give_up(api: DevWorkloadApi, endpoint: Endpoint) -> None:
+    good = good_message(api, endpoint)
+    api.publish(endpoint, SVIDS, b"noise")
+    with watching(endpoint) as watch:
+        assert isinstance(watch.next(), Rejected)
+        api.publish(endpoint, SVIDS, good)
+        watch.updated()
+
+
+def test_a_message_is_judged_by_the_clock_on_the_wall(api: DevWorkloadApi, endpoint: Endpoint) -> None:
+    with watching(endpoint, wall=lambda: 4e9) as watch:
+        rejected = watch.next()
+        assert isinstance(rejected, Rejected)
+        assert rejected.error.reason is IdentityFault.UNVERIFIED
+
+
+def test_a_message_over_grpcs_own_limit_is_taken(api: DevWorkloadApi, endpoint: Endpoint) -> None:
+    """A large federation passes 4 MiB."""
+    response = parse_x509_svid_response(good_message(api, endpoint))
+    (svid,) = response.svids
+    federated = {f"{number}.test": svid.bundle * 8 for number in range(1600)}
+    message = encode_x509_svid_response(replace(response, federated_bundles=federated))
+    assert len(message) > 5 * 1024 * 1024
+    api.publish(endpoint, SVIDS, message)
+    with watching(endpoint) as watch:
+        assert len(watch.updated().context.bundles.bundles) == 1601
+
+
+# -- stopping
+
+
+def test_stop_ends_the_thread_while_a_stream_is_open(api: DevWorkloadApi, endpoint: Endpoint) -> None:
+    with watching(endpoint) as watch:
+        watch.updated()
+    assert not watch.watcher._thread.is_alive()
+    assert watch.is_silent(), "the end that was asked for is no event"
+    wait_until(lambda: api.stream_count(endpoint) == 0)
+
+
+def test_stop_ends_the_thread_while_it_waits_for_the_next_attempt(endpoint: Endpoint) -> None:
+    class Patient(Backoff):
+        def next(self, *, floor: float, cap: float) -> float:
+            return 3600.0
+
+    with watching(endpoint, backoff=Patient()) as watch:
+        assert watch.until(Lost).delay == 3600.0
+    assert not watch.watcher._thread.is_alive()
+
+
+def test_stop_right_after_the_start_ends_the_thread(api: DevWorkloadApi, endpoint: Endpoint) -> None:
+    for _ in range(10):
+        with watching(endpoint) as watch:
+            pass
+        assert not watch.watcher._thread.is_alive()
+
+
+def test_stop_ends_the_thread_of_one_that_is_never_answered(endpoint: Endpoint) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(endpoint.path)
+        listener.listen()
+        listener.settimeout(LIMIT)
+        with watching(endpoint) as watch:
+            connection, _ = listener.accept()
+            with connection:
+                assert watch.is_silent()
+                watch.watcher.stop()
+        assert not watch.watcher._thread.is_alive()
+
+
+def test_stop_after_an_end_without_hope_is_no_error(api: DevWorkloadApi, endpoint: Endpoint) -> None:
+    api.publish(endpoint, SVIDS, Refusal("UNIMPLEMENTED", "no"))
+    with watching(endpoint) as watch:
+        watch.until(Hopeless)
+    watch.watcher.stop()
