@@ -109,8 +109,9 @@ class Handshake:
                 self._loop.call_again(self._socket)
         elif end.admitted is None or end.is_resumed():  # belt and braces: our judge has not seen this peer
             self._owner.shake_failed(PeerDenied(Denial.NO_CERTIFICATE, "handshake without a verdict"), b"")
-        elif end.is_server and not self._unsent:
+        elif end.is_server and not self._unsent and end.version() == "TLSv1.3":
             # A server's last words are tickets that nobody may use: they wait for the first data, which saves a packet.
+            # In TLS 1.2 they are its Finished, without which the client says nothing.
             self._owner.shaken(Shaken(end, end.admitted, self._tail, early=flight, unsent=b""))
         else:
             self._send(flight)
