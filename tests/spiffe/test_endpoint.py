@@ -19,10 +19,10 @@ GOOD = [
 
 # The value, and words of the message that name the mistake.
 BAD = [
-    ("unix://foo", "two slashes where three are wanted; did you mean unix:///foo ?"),
-    ("unix://tmp/agent.sock", "two slashes where three are wanted; did you mean unix:///tmp/agent.sock ?"),
-    ("unix:opaque", "no absolute path; did you mean unix:///opaque ?"),
-    ("unix:tmp/sock", "no absolute path; did you mean unix:///tmp/sock ?"),
+    ("unix://foo", "two slashes where three are wanted; did you mean unix:///foo"),
+    ("unix://tmp/agent.sock", "two slashes where three are wanted; did you mean unix:///tmp/agent.sock"),
+    ("unix:opaque", "no absolute path; did you mean unix:///opaque"),
+    ("unix:tmp/sock", "no absolute path; did you mean unix:///tmp/sock"),
     ("unix:", "no absolute path"),
     ("unix://", "no absolute path"),
     ("unix:///", "names no socket"),
@@ -33,7 +33,7 @@ BAD = [
     ("unix:///run/a.sock#", "has a query or a fragment"),
     ("unix://john:doe@foo/path", "names a user"),
     ("unix:///run/a%20b", "percent sign"),
-    ("tcp:1.2.3.4:5", "lacks its slashes; did you mean tcp://1.2.3.4:5 ?"),
+    ("tcp:1.2.3.4:5", "lacks its slashes; did you mean tcp://1.2.3.4:5"),
     ("tcp://1.2.3.4", "has no port"),
     ("tcp://1.2.3.4:", "port from 1 to 65535"),
     ("tcp://1.2.3.4:0", "port from 1 to 65535"),
@@ -64,7 +64,7 @@ BAD = [
     ("unix:///run/a\0b", "a blank or a control character"),
     ("blah", "no scheme that is known"),
     ("", "no scheme that is known"),
-    ("/plain/path", "is a bare path; did you mean unix:///plain/path ?"),
+    ("/plain/path", "is a bare path; did you mean unix:///plain/path"),
     ("npipe:spire-agent", "no scheme that is known"),
     ("UNIX:///run/a.sock", "no scheme that is known"),
     ("http://127.0.0.1:80", "no scheme that is known"),

@@ -147,24 +147,23 @@ def _rule_flags(verb: str, who: str, any_name: str) -> _RuleFlags:
     return _RuleFlags(
         switch(
             any_name,
-            f"{verb.capitalize()} every {who} with a valid SVID, of our own AND OF EVERY FEDERATED trust domain. "
-            "Excludes the other rules.",
+            f"Admit every {who} with a valid SVID, of our own AND OF EVERY FEDERATED trust domain. Excludes the other rules.",
         ),
         repeated(
             f"{verb}-id",
-            f"{verb.capitalize()} the {who} with this very SPIFFE ID. May be repeated.",
+            f"Admit the {who} with this very SPIFFE ID. May be repeated.",
             parse_id,
             placeholder="ID",
         ),
         repeated(
             f"{verb}-trust-domain",
-            f"{verb.capitalize()} every {who} of this trust domain. May be repeated.",
+            f"Admit every {who} of this trust domain. May be repeated.",
             parse_domain,
             placeholder="NAME",
         ),
         repeated(
             f"{verb}-uri",
-            f"{verb.capitalize()} each {who} whose SPIFFE ID matches: * is one segment, ** at the end any number. A wildcard "
+            f"Admit each {who} whose SPIFFE ID matches: * is one segment, ** at the end any number. A wildcard "
             "in the trust domain's place stands for our own. May be repeated.",
             parse_pattern,
             placeholder="PATTERN",

@@ -47,7 +47,7 @@ class Follower:
             return self._take_update(event)
         if isinstance(event, Rejected):
             kept = "the last good one stays" if self.generation else "waiting for a good one"
-            self._complain(f"update of the Workload API not taken, {kept}: {event.error.reason.value}: {event.error}")
+            self._complain(f"update of the Workload API not taken: {event.error.reason.value}: {event.error}", kept)
             return _NOTHING
         if isinstance(event, Hopeless):
             raise event.error
@@ -56,14 +56,11 @@ class Follower:
     def _take_loss(self, event: Lost) -> Outcome:
         text = f"{event.code}: {event.details}".rstrip(": ")
         if isinstance(event, Denied):
-            self._complain(f"Workload API gives this process no identity ({text}); {self._fallback()}")
+            self._complain(f"Workload API gives this process no identity ({text})")
             return _WITHDRAWN
         if event.code != "OK" or not self.generation:
-            self._complain(f"Workload API is not available ({text}); {self._fallback()}")
+            self._complain(f"Workload API is not available ({text})")
         return _NOTHING
-
-    def _fallback(self) -> str:
-        return f"identity {self._current} stays in use for now, trying again" if self._current else "trying again"
 
     def _take_update(self, event: Updated) -> Outcome:
         context = event.context
@@ -71,7 +68,7 @@ class Follower:
         svid = select_svid(context.svids, self._selection, self._current)
         if svid is None:
             offered = ", ".join(f"{svid.spiffe_id}{f' (hint {svid.hint})' if svid.hint else ''}" for svid in context.svids)
-            self._complain(f"the Workload API does not offer {self._selection}, only {offered}; {self._fallback()}")
+            self._complain(f"the Workload API does not offer {self._selection}, only {offered}")
             return _WITHDRAWN if self._current else _NOTHING
         if self.complaint:
             self._say("Workload API is well again")
@@ -103,7 +100,9 @@ class Follower:
             self._remarks.add(text)
             self._say(escape(text))
 
-    def _complain(self, text: str) -> None:
-        if text != self.complaint:
-            self.complaint = text
-            self._say(escape(text))
+    def _complain(self, trouble: str, consequence: str = "") -> None:
+        if trouble == self.complaint:
+            return
+        self.complaint = trouble
+        kept = f"identity {self._current} stays in use for now, " if self._current else ""
+        self._say(escape(f"{trouble}; {consequence or f'{kept}trying again'}"))

@@ -143,7 +143,7 @@ class WorkloadWatcher:
                     self._take(message)
             except grpc.RpcError:
                 pass  # the call itself knows how it ended
-            return _Ending(call.code(), call.details() or "")
+            return _Ending(call.code(), _plain_words(call.details() or ""))
 
     def _take(self, message: bytes) -> None:
         try:
@@ -171,6 +171,11 @@ class WorkloadWatcher:
         if ending.code in _HOPELESS:
             floor = cap
         return Lost(code, ending.details, self._backoff.next(floor=floor, cap=cap))
+
+
+def _plain_words(details: str) -> str:
+    """What the agent says, or of gRPC's account of a failed connect only what the system said."""
+    return details.rpartition(" error: ")[2] if details.startswith("failed to connect") else details
 
 
 def _refusal(ending: _Ending) -> IdentityError:

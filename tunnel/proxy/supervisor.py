@@ -126,7 +126,9 @@ class Supervisor:
             return
         why = self._follower.complaint or "the Workload API has not answered"
         raise IdentityError(
-            IdentityFault.TIMEOUT, f"no identity from {self._config.endpoint} within {limit:g}s (is there an entry?): {why}"
+            IdentityFault.TIMEOUT,
+            f"no identity from {self._config.endpoint} within {limit:g}s (does the agent run, and has it an entry for this "
+            f"process?): {why}",
         )
 
     def _open(self) -> None:

@@ -42,7 +42,7 @@ def parse_endpoint(text: str) -> Endpoint:
     if not text.isprintable() or " " in text:
         raise ConfigError(f"{text!a} has a blank or a control character; {_WANTED}")
     if text.startswith("/"):
-        raise ConfigError(f"{text!a} is a bare path; did you mean unix://{text} ?")
+        raise ConfigError(f"{text!a} is a bare path; did you mean unix://{text}")
     parts = _PARTS.fullmatch(text)
     if not parts or parts["scheme"] not in ("unix", "tcp"):
         raise ConfigError(f"{text!a} has no scheme that is known; {_WANTED}")
@@ -53,15 +53,15 @@ def parse_endpoint(text: str) -> Endpoint:
     if parts["scheme"] == "unix":
         return _parse_unix(text, parts["authority"] or "", parts["path"])
     if not parts["slashes"]:
-        raise ConfigError(f"{text!a} lacks its slashes; did you mean tcp://{parts['path']} ?")
+        raise ConfigError(f"{text!a} lacks its slashes; did you mean tcp://{parts['path']}")
     return _parse_tcp(text, parts["authority"], parts["path"])
 
 
 def _parse_unix(text: str, authority: str, path: str) -> Endpoint:
     if authority:
-        raise ConfigError(f"{text!a} has two slashes where three are wanted; did you mean unix:///{authority}{path} ?")
+        raise ConfigError(f"{text!a} has two slashes where three are wanted; did you mean unix:///{authority}{path}")
     if not path.startswith("/"):
-        raise ConfigError(f"{text!a} has no absolute path; did you mean unix:///{path} ?")
+        raise ConfigError(f"{text!a} has no absolute path; did you mean unix:///{path}")
     if not path.strip("/"):
         raise ConfigError(f"{text!a} names no socket; {_WANTED}")
     if "%" in path:
