@@ -110,6 +110,25 @@ class PeerDenied(TunnelError):
         self.reason = reason
 
 
+class TlsFault(Enum):
+    """Why a TLS connection did not come about, or cannot go on, for another cause than the peer's identity."""
+
+    PROTOCOL = "tls-failure"
+    REFUSED = "refused-by-peer"
+    CLOSED = "closed-in-handshake"
+    RESET = "reset-in-handshake"
+    TIMEOUT = "handshake-timeout"
+
+
+class TlsError(TunnelError):
+    """The TLS connection is over; `alert` is the number that the peer sent, when it was the peer who ended it."""
+
+    def __init__(self, reason: TlsFault, message: str, alert: int | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.alert = alert
+
+
 class TargetFault(Enum):
     """Why a connection to the target did not come about."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING, Any
 
-from tunnel.errors import PeerDenied, TargetError, TargetFault
+from tunnel.errors import PeerDenied, TargetError, TargetFault, TlsError, TlsFault
 from tunnel.log import Category, escape
 from tunnel.net.sockets import Endpoint, describe
 from tunnel.proxy.report import Pipe
@@ -18,7 +18,6 @@ from tunnel.relay.handshake import Handshake, Shaken
 from tunnel.relay.linger import Linger, reset
 from tunnel.relay.loop import GONE
 from tunnel.relay.relay import End, Relay
-from tunnel.tls.engine import TlsError
 
 if TYPE_CHECKING:
     from tunnel.proxy.generation import Generation
@@ -137,18 +136,18 @@ class Session:
             self._tunnel.counters.probes += 1
             self._close()
         else:
-            self.shake_failed(TlsError("the target closed the connection without a word"), b"")
+            self.shake_failed(TlsError(TlsFault.CLOSED, "the target closed the connection without a word"), b"")
 
-    def shake_failed(self, error: Exception, farewell: bytes) -> None:
+    def shake_failed(self, error: TlsError | PeerDenied, farewell: bytes) -> None:
         """No handshake, or a peer that may not pass: it is told by an alert."""
         self._tunnel.counters.refused += 1
-        why = escape(str(error) or type(error).__name__)
-        reason = f" reason={error.reason.value}" if isinstance(error, PeerDenied) else ""
+        why = f"{escape(str(error))} reason={error.reason.value}"
         if self._tunnel.settings.is_server:
-            line = f"error on TLS handshake from {self._source.removeprefix('tcp:')}: {why}{reason}"
+            line = f"error on TLS handshake from {escape(self._source.removeprefix('tcp:'))}: {why}"
             self._tunnel.log.write(line, Category.HANDSHAKE_ERRORS)
         else:
-            line = f"error on dial: TLS handshake with {self._target}: {_refusal(error)}{why}{reason}"
+            who = "the server refused us: " if error.reason is TlsFault.REFUSED else ""
+            line = f"error on dial: TLS handshake with {escape(self._target)}: {who}{why}"
             self._tunnel.log.write(line, Category.CONN_ERRORS)
         self._close(farewell)
 
@@ -197,7 +196,7 @@ class Session:
         limit = f"nothing within the connect timeout of {self._tunnel.settings.connect_timeout:g}s"
         is_shaking = self._shaken is None and (self._tunnel.settings.is_server or self._dialled is not None)
         if is_shaking:
-            self.shake_failed(TlsError(limit), b"")
+            self.shake_failed(TlsError(TlsFault.TIMEOUT, limit), b"")
         else:
             self.dial_failed(TargetError(TargetFault.TIMEOUT, f"{self._tunnel.settings.target}: {limit}"))
 
@@ -230,7 +229,3 @@ class Session:
     def _forget(self) -> None:
         self._tunnel.loop.cancel(self._timer)
         self._tunnel.forget(self)
-
-
-def _refusal(error: Exception) -> str:
-    return "the server refused us: " if isinstance(error, TlsError) and error.alert is not None else ""

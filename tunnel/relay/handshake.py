@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tunnel.authz.peer import Admitted
-from tunnel.errors import Denial, PeerDenied
+from tunnel.errors import Denial, PeerDenied, TlsError, TlsFault
 from tunnel.relay.loop import ENDING, IN, Loop, Owner
-from tunnel.tls.engine import Buffers, TlsEnd, TlsError
+from tunnel.tls.engine import Buffers, TlsEnd
 
 _READ_BYTES = 32 * 1024  # in one go: more than a handshake needs, and what is held for data that comes behind it
 
@@ -35,7 +35,7 @@ class HandshakeOwner(Owner, Protocol):
     def shaken(self, result: Shaken) -> None:
         """The handshake is done on both sides, as far as ours can tell (RFC 8446, 4.4.4)."""
 
-    def shake_failed(self, error: Exception, farewell: bytes) -> None:
+    def shake_failed(self, error: TlsError | PeerDenied, farewell: bytes) -> None:
         """The handshake failed; `farewell` holds the alert that tells the peer why."""
 
     def shake_silent(self) -> None:
@@ -80,7 +80,7 @@ class Handshake:
             return
         except OSError as error:
             if self.has_received:
-                self._owner.shake_failed(error, b"")
+                self._owner.shake_failed(TlsError(TlsFault.RESET, (error.strerror or str(error)).lower()), b"")
             else:
                 self._owner.shake_silent()
             return
@@ -90,7 +90,7 @@ class Handshake:
                 self._loop.call_again(self._socket)
             self._advance(start + size)
         elif self.has_received:
-            self._owner.shake_failed(TlsError("connection closed in the handshake"), b"")
+            self._owner.shake_failed(TlsError(TlsFault.CLOSED, "connection closed in the handshake"), b"")
         else:
             self._owner.shake_silent()
 

@@ -14,10 +14,11 @@ import socket
 from enum import Enum
 from typing import Protocol
 
+from tunnel.errors import TlsError
 from tunnel.relay.handshake import Shaken
 from tunnel.relay.linger import reset
 from tunnel.relay.loop import ENDING, IN, OUT, Loop, Owner, Timer
-from tunnel.tls.engine import SMALL_HEADS, Buffers, TlsError
+from tunnel.tls.engine import SMALL_HEADS, Buffers
 
 _MAX_HELD = 512 * 1024  # bytes for the TLS side, above what one read can make
 _SMALL = 4096  # bytes in one read up to which OpenSSL's memory stays small

@@ -13,7 +13,9 @@ from OpenSSL import SSL
 
 from tunnel.errors import IdentityError, IdentityFault
 from tunnel.spiffe.x509 import PrivateKey
-from tunnel.tls.engine import Buffers, Judge, TlsEnd, install_judge
+from tunnel.tls.callback import Judge, install_judge
+from tunnel.tls.engine import Buffers, TlsEnd
+from tunnel.tls.openssl import lib, pointer
 from tunnel.tls.verify import MAX_PATH
 
 _TLS12_CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20"
@@ -54,6 +56,7 @@ def _new_context() -> SSL.Context:
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_session_id(b"never resumed")
     context.set_mode(_RELEASE_BUFFERS)
+    lib.SSL_CTX_clear_mode(pointer(context), lib.SSL_MODE_ENABLE_PARTIAL_WRITE)  # one call writes several records
     context.set_verify_depth(MAX_PATH)
     return context
 
