@@ -196,7 +196,7 @@ def _machine(options: Options) -> dict[str, str]:
 
 
 def _yardstick() -> float:
-    """Nanoseconds for a turn of `len(str(i))`: builds of one version of Python differ by a factor of two."""
+    """Nanoseconds for a turn of `len(str(i))`, the best of five: tells a slow build, or a slow hour of the machine."""
     turns, best = 100_000, float("inf")
     for _ in range(5):
         before = time.process_time()
