@@ -8,10 +8,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import warnings
 
 
 def main() -> int:
     """The console script; an interrupt before a command has taken over is no traceback but a death by that signal."""
+    if not sys.warnoptions:  # what a library thinks of a peer's certificate is not for standard error
+        warnings.simplefilter("ignore")
     for number in (signal.SIGHUP, signal.SIGUSR1):  # they mean reload, also while we are still starting
         signal.signal(number, signal.SIG_IGN)
     from tunnel.cli import main as run

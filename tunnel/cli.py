@@ -47,8 +47,8 @@ def print_out(text: str) -> None:
 
 
 def print_error(line: str) -> None:
-    """One line about what went wrong."""
-    sys.stderr.write(line + "\n")
+    """One line about what went wrong, whatever was quoted in it."""
+    sys.stderr.write("".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in line) + "\n")
 
 
 def _help(command: Command | None) -> str:
