@@ -1,0 +1,232 @@
+"""The package is built in layers: imports point downwards, and each heavy library has its place."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+import tunnel
+
+PACKAGE = Path(tunnel.__file__).parent
+
+# From the bottom up. A module may import from lower layers and from its own part, never from a neighbour or from above.
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("tunnel", "tunnel.errors"),
+    ("tunnel.spiffe",),
+    ("tunnel.authz", "tunnel.net.address", "tunnel.log"),
+    ("tunnel.config",),
+    ("tunnel.tls", "tunnel.net"),
+    ("tunnel.identity", "tunnel.relay", "tunnel.devapi"),
+    ("tunnel.proxy",),
+    ("tunnel.commands",),
+    ("tunnel.cli",),
+    ("tunnel.__main__",),
+)
+# Which modules may name a library; every other one may name none.
+PLACES: Mapping[str, tuple[str, ...]] = {
+    "OpenSSL": ("tunnel.tls",),
+    "grpc": ("tunnel.identity.workload", "tunnel.devapi.server"),
+    "trio": ("tunnel.proxy.supervisor", "tunnel.relay.loop"),
+    "outcome": ("tunnel.relay.loop",),  # a part of trio's interface for host loops, and installed with it
+    "cryptography": (
+        "tunnel.spiffe.x509",
+        "tunnel.spiffe.bundle",
+        "tunnel.identity.credentials",
+        "tunnel.identity.update",
+        "tunnel.tls",
+        "tunnel.devapi",
+    ),
+}
+PRIVATE_PLACE = "tunnel.tls.engine"  # of what pyOpenSSL does not export
+BROAD_PLACE = "tunnel.relay.loop"  # of the one net that catches every bug
+
+Sources = Mapping[str, str]
+
+
+def sources_of(package: Path) -> Sources:
+    """The source of each module by its name; a package is named as its `__init__`."""
+    found = {}
+    for path in package.rglob("*.py"):
+        parts = path.relative_to(package.parent).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path.read_text()
+    return found
+
+
+def imports(source: str, modules: Sources) -> Iterator[str]:
+    """Everything a source imports, wherever in it: of `from a import b`, `a.b` when that is a module."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative import"
+            for alias in node.names:
+                joined = f"{node.module}.{alias.name}"
+                yield joined if joined in modules else str(node.module)
+
+
+def is_within(module: str, part: str) -> bool:
+    return module == part or (part != "tunnel" and module.startswith(f"{part}."))
+
+
+def part_of(module: str) -> tuple[int, str]:
+    """The layer and the part of a module: the longest name that fits."""
+    fitting = [(len(part), rank, part) for rank, parts in enumerate(LAYERS) for part in parts if is_within(module, part)]
+    assert fitting, f"{module} is in no layer"
+    return max(fitting)[1:]
+
+
+def wrong_arrows(modules: Sources) -> list[str]:
+    """The imports that do not point downwards."""
+    wrong = []
+    for module, source in modules.items():
+        rank, part = part_of(module)
+        for target in imports(source, modules):
+            if target.split(".")[0] != "tunnel" or module == target:
+                continue
+            target_rank, target_part = part_of(target)
+            if target_rank >= rank and target_part != part:
+                wrong.append(f"{module} -> {target}")
+    return wrong
+
+
+def misplaced_libraries(modules: Sources) -> list[str]:
+    """The imports of a library outside its place, or of one that has none."""
+    wrong = []
+    for module, source in modules.items():
+        for target in imports(source, modules):
+            top = target.split(".")[0]
+            if top in sys.stdlib_module_names or top == "tunnel":
+                continue
+            if not any(is_within(module, place) for place in PLACES.get(top, ())):
+                wrong.append(f"{module} -> {target}")
+    return wrong
+
+
+def private_names(source: str) -> set[str]:
+    """What is taken from pyOpenSSL's modules without being exported."""
+    return {
+        f"{node.value.id}.{node.attr}"
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+        if node.value.id in ("SSL", "crypto") and node.attr.startswith("_")
+    }
+
+
+def broad_nets(source: str) -> int:
+    """How many handlers catch everything."""
+    handlers = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ExceptHandler)]
+    caught = [ast.walk(handler.type) if handler.type else [ast.Name("BaseException")] for handler in handlers]
+    return sum(
+        any(isinstance(name, ast.Name) and name.id in ("Exception", "BaseException") for name in names) for names in caught
+    )
+
+
+def circles(modules: Sources) -> list[str]:
+    """Modules that reach themselves by imports that are carried out when a module is loaded."""
+    loaded = {module: set(_imports_at_load(source, modules)) & set(modules) for module, source in modules.items()}
+
+    def reached(start: str) -> set[str]:
+        seen: set[str] = set()
+        waiting = list(loaded[start])
+        while waiting:
+            module = waiting.pop()
+            if module not in seen:
+                seen.add(module)
+                waiting += loaded[module]
+        return seen
+
+    return sorted(module for module in modules if module in reached(module))
+
+
+def _imports_at_load(source: str, modules: Sources) -> Iterator[str]:
+    for statement in ast.parse(source).body:
+        if isinstance(statement, ast.Import | ast.ImportFrom):
+            yield from imports(ast.unparse(statement), modules)
+
+
+@pytest.fixture(scope="module")
+def modules() -> Sources:
+    return sources_of(PACKAGE)
+
+
+def test_imports_point_downwards(modules: Sources) -> None:
+    assert wrong_arrows(modules) == []
+
+
+def test_each_library_has_its_place(modules: Sources) -> None:
+    assert misplaced_libraries(modules) == []
+
+
+def test_no_module_is_loaded_by_itself(modules: Sources) -> None:
+    assert circles(modules) == []
+
+
+def test_private_names_of_pyopenssl_are_used_in_one_module(modules: Sources) -> None:
+    assert {module for module, source in modules.items() if private_names(source)} == {PRIVATE_PLACE}
+
+
+def test_there_is_one_net_that_catches_everything(modules: Sources) -> None:
+    assert {module: count for module, source in modules.items() if (count := broad_nets(source))} == {BROAD_PLACE: 1}
+
+
+def test_every_module_opens_with_what_it_knows(modules: Sources) -> None:
+    for module, source in modules.items():
+        text = ast.get_docstring(ast.parse(source))
+        assert text, f"{module} has no docstring"
+        assert source.strip().startswith('"""')
+
+
+# -- the checkers find what they are for
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "arrow"),
+    [
+        ("tunnel.spiffe.ids", "from tunnel.tls.verify import Verifier", "tunnel.tls.verify"),
+        ("tunnel.spiffe.ids", "from tunnel import cli", "tunnel.cli"),
+        ("tunnel.spiffe.ids", "import tunnel.config.proxy as p", "tunnel.config.proxy"),
+        ("tunnel.errors", "def f():\n    from tunnel.log import escape", "tunnel.log"),
+        ("tunnel.authz.rules", "if TYPE_CHECKING:\n    import tunnel.log", "tunnel.log"),
+        ("tunnel.net.address", "from tunnel.net.sockets import resolve", "tunnel.net.sockets"),
+        ("tunnel.relay.relay", "from tunnel.identity.credentials import Credentials", "tunnel.identity.credentials"),
+        ("tunnel.tls.engine", "from tunnel.net.sockets import resolve", "tunnel.net.sockets"),
+    ],
+)
+def test_a_wrong_arrow_is_found(modules: Sources, module: str, source: str, arrow: str) -> None:
+    assert wrong_arrows({**modules, module: source}) == [f"{module} -> {arrow}"]
+
+
+def test_a_module_in_no_layer_is_found(modules: Sources) -> None:
+    with pytest.raises(AssertionError, match=r"tunnel\.util is in no layer"):
+        wrong_arrows({**modules, "tunnel.util": ""})
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("tunnel.config.proxy", "import trio"),
+        ("tunnel.relay.relay", "from OpenSSL import SSL"),
+        ("tunnel.spiffe.ids", "from cryptography.x509 import Certificate"),
+        ("tunnel.spiffe.ids", "def f():\n    import requests"),
+        ("tunnel.identity.update", "import grpc.aio"),
+    ],
+)
+def test_a_misplaced_library_is_found(modules: Sources, module: str, source: str) -> None:
+    assert len(misplaced_libraries({**modules, module: source})) == 1
+
+
+def test_a_circle_is_found(modules: Sources) -> None:
+    changed = {**modules, "tunnel.errors": "from tunnel.log import escape", "tunnel.log": "import tunnel.errors"}
+    assert {"tunnel.errors", "tunnel.log"} <= set(circles(changed))
+
+
+def test_private_names_and_broad_nets_are_found() -> None:
+    assert private_names("x = SSL._lib.SSL_read\ny = crypto._api\nz = SSL.Context") == {"SSL._lib", "crypto._api"}
+    assert broad_nets("try: pass\nexcept Exception: pass") == 1
+    assert broad_nets("try: pass\nexcept (OSError, BaseException) as e: pass") == 1
+    assert broad_nets("try: pass\nexcept: pass") == 1
+    assert broad_nets("try: pass\nexcept OSError: pass") == 0
