@@ -41,7 +41,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
         "tunnel.devapi",
     ),
 }
-PRIVATE_PLACE = "tunnel.tls.engine"  # of what pyOpenSSL does not export
+PRIVATE_PLACE = "tunnel.tls.openssl"  # of what pyOpenSSL does not export
 BROAD_PLACE = "tunnel.relay.loop"  # of the one net that catches every bug
 
 Sources = Mapping[str, str]
@@ -193,7 +193,7 @@ def test_every_module_opens_with_what_it_knows(modules: Sources) -> None:
         ("tunnel.authz.rules", "if TYPE_CHECKING:\n    import tunnel.log", "tunnel.log"),
         ("tunnel.net.address", "from tunnel.net.sockets import resolve", "tunnel.net.sockets"),
         ("tunnel.relay.relay", "from tunnel.identity.credentials import Credentials", "tunnel.identity.credentials"),
-        ("tunnel.tls.engine", "from tunnel.net.sockets import resolve", "tunnel.net.sockets"),
+        ("tunnel.tls.openssl", "from tunnel.net.sockets import resolve", "tunnel.net.sockets"),
     ],
 )
 def test_a_wrong_arrow_is_found(modules: Sources, module: str, source: str, arrow: str) -> None:
