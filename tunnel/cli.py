@@ -14,6 +14,7 @@ from tunnel.config import demo, dev, proxy
 from tunnel.config.grammar import Command, HelpWanted, Parsed, VersionWanted, parse_command_line
 from tunnel.config.help import command_usage, usage
 from tunnel.errors import TunnelError
+from tunnel.log import one_line
 
 PROGRAM = "tunnel"
 _ABOUT = (
@@ -48,7 +49,7 @@ def print_out(text: str) -> None:
 
 def print_error(line: str) -> None:
     """One line about what went wrong, whatever was quoted in it."""
-    sys.stderr.write("".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in line) + "\n")
+    sys.stderr.write(one_line(line) + "\n")
 
 
 def _help(command: Command | None) -> str:

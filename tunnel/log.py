@@ -31,6 +31,11 @@ def escape(text: str) -> str:
     return _UNSAFE.sub(_escape_one, _fence(text))
 
 
+def one_line(text: str) -> str:
+    """`text` as one line that a terminal shows and never obeys; what is printable stays as it is."""
+    return text if text.isprintable() else "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
+
+
 def _escape_one(match: re.Match[str]) -> str:
     code = ord(match.group())
     return "\\\\" if code == 0x5C else f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
@@ -75,7 +80,7 @@ class Log:
         if second != self._second:
             self._second = second
             self._stamp = time.strftime("%Y/%m/%d %H:%M:%S", time.localtime(second))
-        self._lines.append(f"{self._prefix}{self._stamp}.{int((now - second) * 1e6):06d} {message}\n")
+        self._lines.append(f"{self._prefix}{self._stamp}.{int((now - second) * 1e6):06d} {one_line(message)}\n")
 
     def flush(self) -> None:
         """Write what has been collected; a log that cannot be written never stops the traffic."""

@@ -12,7 +12,7 @@ import sys
 
 from tunnel.config.proxy import ProxyConfig
 from tunnel.errors import TunnelError
-from tunnel.log import Category, Log
+from tunnel.log import Category, Log, one_line
 from tunnel.proxy.supervisor import Supervisor
 from tunnel.relay.loop import Loop
 
@@ -28,7 +28,7 @@ def run_proxy(config: ProxyConfig) -> int:
         loop.run_trio(supervisor.run)
     except TunnelError as error:
         log.write(f"error: {error}")
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(one_line(f"error: {error}") + "\n")
         return 1
     finally:
         log.flush()

@@ -1,0 +1,193 @@
+"""One event, one line, of harmless text; and what is not wanted is not written."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tunnel.log import Category, Log, escape, one_line
+
+ESCAPED = [
+    ("plain text, with (signs) = #1!", "plain text, with (signs) = #1!"),
+    ("a\0b", r"a\x00b"),
+    ("a\r\nb", r"a\x0d\x0ab"),
+    ("a\tb", r"a\x09b"),
+    ("\x1b[31mred", r"\x1b\x5b31mred"),
+    ("\x7f\x9b", r"\x7f\x9b"),
+    ("back\\slash", "back\\\\slash"),
+    ("\\x0a", r"\\x0a"),
+    ("a [b] c", r"a \x5bb\x5d c"),
+    ("Z\u00fcrich", r"Z\xfcrich"),
+    ("\u202egnp.exe", r"\u202egnp.exe"),
+    ("\u2028\u2029\u0085", r"\u2028\u2029\x85"),
+    ("\U0001f600", r"\u1f600"),
+    ("\ud800", r"\ud800"),
+    ("", ""),
+]
+
+
+@pytest.mark.parametrize(("text", "shown"), ESCAPED, ids=[ascii(text) for text, _ in ESCAPED])
+def test_hostile_text_is_escaped(text: str, shown: str) -> None:
+    assert escape(text) == shown
+
+
+def test_a_very_long_text_is_cut_and_marked() -> None:
+    assert escape("x" * 4096) == "x" * 4096
+    assert escape("x" * 4097) == "x" * 4096 + "..."
+    assert len(escape("\0" * 10**6)) == 4 * 4096 + 3
+
+
+def test_one_line_leaves_what_is_printable_and_escapes_the_rest() -> None:
+    assert one_line("error: [::1]:80 \\ Z\u00fcrich") == "error: [::1]:80 \\ Z\u00fcrich"
+    assert one_line("a\r\nb\x1b[2J\u202e\udcff\0") == r"a\r\nb\x1b[2J\u202e\udcff\x00"
+
+
+@given(st.text())
+def test_whatever_is_escaped_is_printable_ascii_without_brackets(text: str) -> None:
+    shown = escape(text)
+    assert shown.isascii()
+    assert not shown or shown.isprintable()
+    assert not set("[]") & set(shown)
+
+
+@given(st.text(st.characters(max_codepoint=0xFF), max_size=40), st.text(st.characters(max_codepoint=0xFF), max_size=40))
+def test_different_texts_are_shown_differently(one: str, other: str) -> None:
+    assert (escape(one) == escape(other)) == (one == other)
+
+
+def new_log(**fields: Any) -> Log:
+    return Log(**{"on_pending": lambda: None, **fields})
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[Callable[[], str], int]]:
+    """The text that has been written, and the descriptor to write it to."""
+    read, write = os.pipe()
+    os.set_blocking(read, False)
+
+    def text() -> str:
+        try:
+            return os.read(read, 1 << 20).decode("ascii")
+        except BlockingIOError:
+            return ""
+
+    yield text, write
+    os.close(read)
+    os.close(write)
+
+
+def test_a_line_has_the_process_the_moment_and_the_message(pipe: tuple[Callable[[], str], int]) -> None:
+    text, descriptor = pipe
+    moment = 1795309702.25
+    log = new_log(clock=lambda: moment, descriptor=descriptor)
+    log.write("hello")
+    log.flush()
+    stamp = time.strftime("%Y/%m/%d %H:%M:%S", time.localtime(moment))
+    assert text() == f"[{os.getpid()}] {stamp}.250000 hello\n"
+
+
+def test_the_stamp_follows_the_clock(pipe: tuple[Callable[[], str], int]) -> None:
+    text, descriptor = pipe
+    moments = iter([10.0, 10.5, 11.999999, 12.0, 9.0])
+    log = new_log(clock=lambda: next(moments), descriptor=descriptor)
+    for word in "abcde":
+        log.write(word)
+    log.flush()
+    stamps = [re.fullmatch(r"\[\d+\] \S+ \d\d:\d\d:(\d\d\.\d{6}) (.)", line) for line in text().splitlines()]
+    assert [match.groups() for match in stamps if match] == [
+        ("10.000000", "a"),
+        ("10.500000", "b"),
+        ("11.999999", "c"),
+        ("12.000000", "d"),
+        ("09.000000", "e"),
+    ]
+
+
+def test_lines_leave_at_the_flush_in_order_and_once(pipe: tuple[Callable[[], str], int]) -> None:
+    text, descriptor = pipe
+    log = new_log(descriptor=descriptor)
+    log.write("one")
+    log.write("two")
+    assert text() == ""
+    log.flush()
+    assert [line.split()[-1] for line in text().splitlines()] == ["one", "two"]
+    log.flush()
+    assert text() == ""
+
+
+@pytest.mark.parametrize(
+    ("quiet", "silent"),
+    [
+        ((), set()),
+        ((Category.CONNS,), {Category.CONNS}),
+        ((Category.CONN_ERRORS,), {Category.CONN_ERRORS}),
+        ((Category.HANDSHAKE_ERRORS,), {Category.HANDSHAKE_ERRORS}),
+        ((Category.CONNS, Category.CONN_ERRORS), {Category.CONNS, Category.CONN_ERRORS}),
+        ((Category.OTHER,), set(Category)),
+    ],
+)
+def test_quiet_silences_its_categories_only(
+    quiet: tuple[Category, ...], silent: set[Category], pipe: tuple[Callable[[], str], int]
+) -> None:
+    text, descriptor = pipe
+    log = new_log(quiet=quiet, descriptor=descriptor)
+    for category in Category:
+        log.write(category.value, category)
+        assert log.wants(category) is (category not in silent)
+    log.flush()
+    assert {line.split()[-1] for line in text().splitlines()} == {one.value for one in Category if one not in silent}
+
+
+def test_the_words_of_quiet_are_ghostunnels() -> None:
+    assert {category.value for category in Category} == {"conns", "conn-errs", "handshake-errs", "all"}
+
+
+def test_text_that_nobody_escaped_is_still_one_line_of_ascii(pipe: tuple[Callable[[], str], int]) -> None:
+    text, descriptor = pipe
+    log = new_log(descriptor=descriptor)
+    log.write("Z\u00fcrich \ud800 [x]\r\n\x1b[2J")
+    log.flush()
+    assert text().endswith(" Z\\xfcrich \\ud800 [x]\\r\\n\\x1b[2J\n")
+
+
+def test_the_first_line_after_a_flush_asks_for_the_next(pipe: tuple[Callable[[], str], int]) -> None:
+    _, descriptor = pipe
+    asked: list[str] = []
+    log = new_log(descriptor=descriptor, on_pending=lambda: asked.append("flush"), quiet=(Category.CONNS,))
+    log.write("silent", Category.CONNS)
+    assert asked == []
+    log.write("one")
+    log.write("two")
+    assert asked == ["flush"]
+    log.flush()
+    log.write("three")
+    assert asked == ["flush"] * 2
+
+
+def test_a_log_that_cannot_be_written_is_no_error() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    log = new_log(descriptor=write)
+    log.write("lost")
+    log.flush()
+    os.close(write)
+    log.write("lost")
+    log.flush()
+
+
+def test_a_log_that_nobody_reads_does_not_wait_when_it_is_not_to() -> None:
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    log = new_log(descriptor=write)
+    for _ in range(100):
+        log.write("x" * 4000)
+    log.flush()
+    os.close(read)
+    os.close(write)
