@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,12 @@ BROAD_PLACE = "tunnel.relay.loop"  # of the one net that catches every bug
 Sources = Mapping[str, str]
 
 
+@cache
+def parsed(source: str) -> ast.Module:
+    """The tree of a source; most are asked for again and again."""
+    return ast.parse(source)
+
+
 def sources_of(package: Path) -> Sources:
     """The source of each module by its name; a package is named as its `__init__`."""
     found = {}
@@ -58,7 +65,7 @@ def sources_of(package: Path) -> Sources:
 
 def imports(source: str, modules: Sources) -> Iterator[str]:
     """Everything a source imports, wherever in it: of `from a import b`, `a.b` when that is a module."""
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -110,7 +117,7 @@ def private_names(source: str) -> set[str]:
     """What is taken from pyOpenSSL's modules without being exported."""
     return {
         f"{node.value.id}.{node.attr}"
-        for node in ast.walk(ast.parse(source))
+        for node in ast.walk(parsed(source))
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
         if node.value.id in ("SSL", "crypto") and node.attr.startswith("_")
     }
@@ -118,7 +125,7 @@ def private_names(source: str) -> set[str]:
 
 def broad_nets(source: str) -> int:
     """How many handlers catch everything."""
-    handlers = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ExceptHandler)]
+    handlers = [node for node in ast.walk(parsed(source)) if isinstance(node, ast.ExceptHandler)]
     caught = [ast.walk(handler.type) if handler.type else [ast.Name("BaseException")] for handler in handlers]
     return sum(
         any(isinstance(name, ast.Name) and name.id in ("Exception", "BaseException") for name in names) for names in caught
@@ -143,7 +150,7 @@ def circles(modules: Sources) -> list[str]:
 
 
 def _imports_at_load(source: str, modules: Sources) -> Iterator[str]:
-    for statement in ast.parse(source).body:
+    for statement in parsed(source).body:
         if isinstance(statement, ast.Import | ast.ImportFrom):
             yield from imports(ast.unparse(statement), modules)
 
@@ -175,7 +182,7 @@ def test_there_is_one_net_that_catches_everything(modules: Sources) -> None:
 
 def test_every_module_opens_with_what_it_knows(modules: Sources) -> None:
     for module, source in modules.items():
-        text = ast.get_docstring(ast.parse(source))
+        text = ast.get_docstring(parsed(source))
         assert text, f"{module} has no docstring"
         assert source.strip().startswith('"""')
 

@@ -56,9 +56,9 @@ def format_size(size: int) -> str:
 
 def format_duration(seconds: float) -> str:
     """Go's notation, rounded to milliseconds from one millisecond on: `345ms`, `1m3.2s`, `532µs` as `532us`."""
-    if seconds < 0.001:
+    if seconds < 0.0009995:  # above, it rounds to a whole millisecond, and so again with the second
         return f"{max(seconds, 0) * 1e6:.0f}us"
-    if seconds < 1:
+    if seconds < 0.9995:
         return f"{seconds * 1000:.0f}ms"
     minutes, rest = divmod(round(seconds, 3), 60)
     hours, minutes = divmod(int(minutes), 60)
