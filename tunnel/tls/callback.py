@@ -8,6 +8,7 @@ whose turn it is.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from OpenSSL import SSL
@@ -43,13 +44,22 @@ class Bench:
         self.current: TlsEnd | None = None
 
 
-def install_judge(context: SSL.Context, judge: Judge) -> tuple[Bench, object]:
-    """Demand a certificate and let `judge` decide inside the handshake; the result must live as long as the context."""
+@dataclass(frozen=True, slots=True)
+class JudgedContext:
+    """A context with all that its callback needs; every end keeps it, since OpenSSL's own reference keeps no callback."""
+
+    context: SSL.Context
+    bench: Bench
+    callback: object
+
+
+def install_judge(context: SSL.Context, judge: Judge) -> JudgedContext:
+    """Demand a certificate and let `judge` decide inside the handshake."""
     bench = Bench(judge)
     callback = ffi.callback("int(int, X509_STORE_CTX *)", _verify_callback(bench), error=0, onerror=_file_crash(bench))
     # The next line switches OpenSSL's own verdict off where it only lacks an anchor; the callback is the replacement.
     lib.SSL_CTX_set_verify(pointer(context), lib.SSL_VERIFY_PEER | lib.SSL_VERIFY_FAIL_IF_NO_PEER_CERT, callback)
-    return bench, callback
+    return JudgedContext(context, bench, callback)
 
 
 def _verify_callback(bench: Bench) -> Callable[[int, Any], int]:

@@ -27,7 +27,7 @@ _RELEASE_BUFFERS = 0x10  # SSL_MODE_RELEASE_BUFFERS: an idle connection keeps no
 class TlsContext:
     """What every handshake of one generation uses; immutable once made."""
 
-    __slots__ = ("_bench", "_callback", "_context", "_is_server")
+    __slots__ = ("_is_server", "_judged")
 
     def __init__(self, chain: Sequence[x509.Certificate], key: PrivateKey, judge: Judge, *, is_server: bool) -> None:
         context = _new_context()
@@ -35,13 +35,12 @@ class TlsContext:
             _present(context, chain, key)
         except SSL.Error as error:
             raise IdentityError(IdentityFault.BAD_CERTIFICATE, "OpenSSL cannot present this certificate and key") from error
-        self._bench, self._callback = install_judge(context, judge)
-        self._context = context
+        self._judged = install_judge(context, judge)
         self._is_server = is_server
 
     def open_end(self, buffers: Buffers, server_name: str = "") -> TlsEnd:
         """A new connection's end in this context's role; a client names the server it wants (SNI)."""
-        return TlsEnd(self._context, self._bench, buffers, is_server=self._is_server, server_name=server_name)
+        return TlsEnd(self._judged, buffers, is_server=self._is_server, server_name=server_name)
 
 
 def _new_context() -> SSL.Context:

@@ -12,11 +12,9 @@ file:
 
 from __future__ import annotations
 
-from OpenSSL import SSL
-
 from tunnel.authz.peer import Admitted
 from tunnel.errors import PeerDenied
-from tunnel.tls.callback import Bench
+from tunnel.tls.callback import JudgedContext
 from tunnel.tls.openssl import ffi, lib, pointer, take_failure
 
 # Looked up once: an attribute of the library is a search by name at each call.
@@ -50,11 +48,10 @@ class TlsEnd:
     """One end of one connection: records in, plaintext out, and the other way round."""
 
     __slots__ = (
-        "_bench",
-        "_context",
         "_fed",
         "_inbox",
         "_inbox_at",
+        "_judged",
         "_outbox",
         "_outbox_at",
         "_rbio",
@@ -70,12 +67,11 @@ class TlsEnd:
         "refusal",
     )
 
-    def __init__(self, context: SSL.Context, bench: Bench, buffers: Buffers, *, is_server: bool, server_name: str = "") -> None:
-        self._context = context  # kept alive: OpenSSL's own reference does not keep the callback
-        self._bench = bench
+    def __init__(self, judged: JudgedContext, buffers: Buffers, *, is_server: bool, server_name: str = "") -> None:
+        self._judged = judged
         self._inbox, self._inbox_at = buffers.inbox, buffers.inbox_at
         self._outbox, self._outbox_at = buffers.outbox_view, buffers.outbox_at
-        self._ssl = lib.SSL_new(pointer(context))
+        self._ssl = lib.SSL_new(pointer(judged.context))
         self._rbio = self._wbio = None
         self.renew()
         self.is_server = is_server
@@ -133,9 +129,10 @@ class TlsEnd:
         return False
 
     def _step(self) -> bool:
-        self._bench.current = self
+        bench = self._judged.bench
+        bench.current = self
         result = lib.SSL_do_handshake(self._ssl)
-        self._bench.current = None
+        bench.current = None
         if result == 1:
             return True
         if lib.SSL_get_error(self._ssl, result) == lib.SSL_ERROR_WANT_READ:
