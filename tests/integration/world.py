@@ -110,5 +110,9 @@ class World:
         """Let the workloads of both trust domains know each other."""
         self.api.federate(TrustDomain("a.test"), TrustDomain("b.test"))
 
+    def separate(self) -> None:
+        """Take that back."""
+        self.api.unfederate(TrustDomain("a.test"), TrustDomain("b.test"))
+
     def _now(self) -> datetime:
         return datetime.now(UTC) - self._late

@@ -1,0 +1,39 @@
+"""Handshakes while the identities of both sides change."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+from backends import Backend, connect, echo, receive_exactly
+from processes import Proxy
+from world import World
+
+ROTATIONS = 100
+HANDSHAKES = 1000
+
+
+def call(proxy: Proxy, count: int) -> int:
+    """How many of `count` connections through a client proxy carried something there and back."""
+    good = 0
+    for _ in range(count):
+        with connect(proxy.address) as plain:
+            plain.sendall(b"hello")
+            good += receive_exactly(plain, 5) == b"hello"
+    return good
+
+
+def test_no_handshake_fails_over_a_hundred_rotations(world: World) -> None:
+    server = world.server(world.enter(Backend(echo)).target)
+    client = world.client(server.target)
+    assert client.address
+    with ThreadPoolExecutor() as threads:
+        for number in range(ROTATIONS):
+            calls = [threads.submit(call, client, HANDSHAKES // ROTATIONS // 2) for _ in range(2)]
+            world.api.rotate_svids()
+            for proxy in (server, client):
+                proxy.wait_for(f" generation {number + 2} ")
+            assert sum(done.result() for done in calls) == HANDSHAKES // ROTATIONS
+    client.stop()
+    assert client.lines[-1].endswith(f"stopped accepted={HANDSHAKES} carried={HANDSHAKES} clean_ends={HANDSHAKES}")
+    server.stop()
+    assert server.lines[-1].endswith(f"stopped accepted={HANDSHAKES} carried={HANDSHAKES} clean_ends={HANDSHAKES}")

@@ -1,0 +1,213 @@
+"""The life of an identity: it comes late, is refused, changes, is taken away, expires; the agent dies and comes back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from backends import Backend, connect, echo
+from openssl import alert_of, s_client
+from processes import Proxy, bare_environment, tunnel_argv
+from tls_peer import tls_connection
+from world import ANY_PORT, CLIENT, FOREIGNER, SERVER, World
+
+from tunnel.config.dev_model import Entry, Issuing
+from tunnel.devapi.api import SVIDS
+from tunnel.devapi.feed import Refusal
+from tunnel.spiffe.ids import parse_spiffe_id
+
+NO_LISTENER = "listening for connections"
+UNKNOWN_CA, BAD_CERTIFICATE = 48, 42
+
+
+@pytest.fixture
+def lonely(tmp_path: Path) -> Iterator[World]:
+    """A world whose agent is not there yet."""
+    with closing(World(tmp_path, agent=False)) as world:
+        yield world
+
+
+@pytest.fixture
+def fleeting(tmp_path: Path) -> Iterator[World]:
+    """A world of SVIDs that live for five seconds."""
+    with closing(World(tmp_path, issuing=Issuing(ttl=timedelta(seconds=5)))) as world:
+        yield world
+
+
+def backend(world: World) -> str:
+    return world.enter(Backend(echo)).target
+
+
+def assert_serves(world: World, proxy: Proxy, who: str = CLIENT) -> None:
+    with tls_connection(proxy.address, world.identity(who)) as peer:
+        peer.send(b"x")
+        assert peer.receive_exactly(1) == b"x"
+
+
+def assert_closes_at_once(proxy: Proxy) -> None:
+    with connect(proxy.address) as sock:
+        assert sock.recv(1) == b""
+
+
+# -- the first identity
+
+
+def test_an_agent_that_comes_late_is_waited_for(lonely: World) -> None:
+    proxy = lonely.server(backend(lonely))
+    proxy.wait_for("Workload API is not available .*trying again")
+    assert not proxy.matches(NO_LISTENER)
+    lonely.api.start()
+    assert_serves(lonely, proxy)
+
+
+def test_an_entry_that_comes_late_is_waited_for(world: World) -> None:
+    world.api.withdraw(world.sockets[SERVER])
+    proxy = world.server(backend(world))
+    proxy.wait_for("Workload API gives this process no identity .*PERMISSION_DENIED.*trying again")
+    assert not proxy.matches(NO_LISTENER)
+    world.api.restore(world.sockets[SERVER])
+    assert_serves(world, proxy)
+    assert len(proxy.matches("gives this process no identity")) == 1  # said once, however often it was tried
+
+
+def test_no_identity_in_time_is_one_clear_line_and_exit_1(lonely: World) -> None:
+    proxy = lonely.server("127.0.0.1:1", "--use-workload-api-timeout=1s")
+    assert proxy.exit_code() == 1
+    assert proxy.reason().startswith(f"error: no identity from {lonely.sockets[SERVER]} within 1s (")
+    assert not proxy.matches(NO_LISTENER)
+
+
+@pytest.mark.parametrize("status", ["INVALID_ARGUMENT", "UNIMPLEMENTED"])
+def test_an_answer_that_no_new_attempt_changes_is_one_clear_line_and_exit_1(world: World, status: str) -> None:
+    world.api.publish(world.sockets[SERVER], SVIDS, Refusal(status, "not here"))
+    proxy = world.server("127.0.0.1:1")
+    assert proxy.exit_code() == 1
+    assert proxy.reason() == f"error: the Workload API will not serve this program: {status}: not here"
+
+
+# -- later
+
+
+def test_a_dead_agent_changes_nothing_while_the_identity_is_valid(world: World) -> None:
+    proxy = world.server(backend(world))
+    assert proxy.address
+    world.api.stop()
+    proxy.wait_for(f"Workload API is not available .*{SERVER} stays in use")
+    assert_serves(world, proxy)
+    world.api.start()
+    proxy.wait_for("Workload API is well again")
+    world.api.rotate_svids()
+    proxy.wait_for(" generation 2 ")
+    assert_serves(world, proxy)
+
+
+def test_an_identity_that_is_withdrawn_is_used_for_a_while_and_may_come_back(world: World) -> None:
+    proxy = world.server(backend(world))
+    assert proxy.address
+    world.api.withdraw(world.sockets[SERVER])
+    proxy.wait_for(f"Workload API gives this process no identity .*{SERVER} stays in use for now")
+    assert_serves(world, proxy)
+    world.api.restore(world.sockets[SERVER])
+    proxy.wait_for("Workload API is well again")
+    assert_serves(world, proxy)
+
+
+def test_an_expired_identity_is_not_used_and_a_new_one_is(fleeting: World) -> None:
+    proxy = fleeting.server(backend(fleeting))
+    assert_serves(fleeting, proxy)
+    fleeting.api.stop()
+    proxy.wait_for(f"identity {SERVER} has expired at .*: new connections are closed at once")
+    assert_closes_at_once(proxy)
+    fleeting.api.rotate_svids()
+    fleeting.api.start()
+    proxy.wait_for("serving again with a new identity")
+    fleeting.api.rotate_svids()
+    proxy.stop()
+    assert "unserved=1" in proxy.lines[-1]
+
+
+def test_an_open_connection_outlives_its_identity(fleeting: World) -> None:
+    proxy = fleeting.server(backend(fleeting))
+    with tls_connection(proxy.address, fleeting.identity(CLIENT)) as peer:
+        fleeting.api.stop()
+        proxy.wait_for("has expired")
+        peer.send(b"still")
+        assert peer.receive_exactly(5) == b"still"
+
+
+# -- other trust domains
+
+
+def test_a_federated_peer_is_admitted_by_a_rule_that_names_its_domain(world: World) -> None:
+    world.federate()
+    for rule in (["--allow-id", FOREIGNER], ["--allow-trust-domain", "b.test"], ["--allow-uri", "spiffe://b.test/**"]):
+        assert_serves(world, world.server(backend(world), rules=rule), FOREIGNER)
+
+
+def test_a_federated_peer_is_admitted_by_allow_all_which_warns(world: World) -> None:
+    world.federate()
+    proxy = world.server(backend(world), rules=["--allow-all"])
+    assert_serves(world, proxy, FOREIGNER)
+    proxy.wait_for("warning: --allow-all admits every valid SVID of our own trust domain and of every federated one")
+
+
+@pytest.mark.parametrize("pattern", ["spiffe://*/client", "spiffe://*/**", "**"])
+def test_a_federated_peer_is_not_meant_by_a_wildcard(world: World, pattern: str) -> None:
+    world.federate()
+    proxy = world.server(backend(world), rules=["--allow-uri", pattern])
+    assert alert_of(s_client(world, proxy.address, world.identity(FOREIGNER))) == BAD_CERTIFICATE
+    proxy.wait_for(f"{FOREIGNER} reason=no-rule-admits$")
+    assert_serves(world, proxy)
+
+
+def test_the_end_of_a_federation_shuts_its_peers_out(world: World) -> None:
+    world.federate()
+    proxy = world.server(backend(world), rules=["--allow-id", FOREIGNER])
+    assert_serves(world, proxy, FOREIGNER)
+    world.separate()
+    proxy.wait_for("generation 2 .*trust domains a.test$")
+    assert alert_of(s_client(world, proxy.address, world.identity(FOREIGNER))) == UNKNOWN_CA
+
+
+# -- one of several identities
+
+
+@pytest.mark.parametrize("wish", [["--spiffe-id", "spiffe://a.test/second"], ["--spiffe-hint", "inside"]])
+def test_of_several_identities_the_wanted_one_is_used(world: World, wish: list[str]) -> None:
+    world.api.register(world.sockets[SERVER], Entry(parse_spiffe_id("spiffe://a.test/second"), hint="inside"))
+    proxy = world.server(backend(world), *wish)
+    proxy.wait_for("identity spiffe://a.test/second generation 1 ")
+    assert_serves(world, proxy)
+
+
+def test_a_wanted_identity_that_is_not_offered_is_waited_for(world: World) -> None:
+    proxy = world.server(backend(world), "--spiffe-id", "spiffe://a.test/second")
+    proxy.wait_for(f"does not offer --spiffe-id spiffe://a.test/second, only {SERVER}; trying again")
+    assert not proxy.matches(NO_LISTENER)
+    world.api.register(world.sockets[SERVER], Entry(parse_spiffe_id("spiffe://a.test/second")))
+    assert_serves(world, proxy)
+
+
+# -- the disk
+
+
+def test_nothing_is_written_to_disk(world: World) -> None:
+    home = world.directory / "home"
+    home.mkdir()
+    environ = bare_environment() | {"HOME": str(home), "TMPDIR": str(home), "XDG_RUNTIME_DIR": str(home)}
+    environ["SSLKEYLOGFILE"] = str(home / "keys")
+    flags = f"--listen={ANY_PORT}", f"--target={backend(world)}", f"--allow-id={CLIENT}"
+    argv = tunnel_argv("server", f"--use-workload-api-addr={world.sockets[SERVER]}", *flags)
+    proxy = world.watch(Proxy(argv, environ=environ | {"PYTHONDONTWRITEBYTECODE": "1"}, cwd=home))
+    assert_serves(world, proxy)
+    world.api.rotate_svids()
+    proxy.wait_for(" generation 2 ")
+    assert_serves(world, proxy)
+    open_files = [os.readlink(entry) for entry in Path(f"/proc/{proxy.pid}/fd").iterdir()]
+    assert not [name for name in open_files if name.startswith("/") and not name.startswith("/dev/")]
+    assert proxy.stop() == 0
+    assert not list(home.iterdir())
