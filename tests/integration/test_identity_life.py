@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
@@ -22,6 +23,14 @@ from tunnel.spiffe.ids import parse_spiffe_id
 
 NO_LISTENER = "listening for connections"
 UNKNOWN_CA, BAD_CERTIFICATE = 48, 42
+# The program with a grace that a test can wait for.
+SHORT_GRACE = """
+import os, sys
+from tunnel import cli
+from tunnel.proxy import supervisor
+supervisor.WITHDRAWAL_GRACE = 1.0
+sys.exit(cli.main(sys.argv[1:], os.environ))
+"""
 
 
 @pytest.fixture
@@ -116,6 +125,21 @@ def test_an_identity_that_is_withdrawn_is_used_for_a_while_and_may_come_back(wor
     assert_serves(world, proxy)
 
 
+def test_after_the_grace_a_withdrawn_identity_serves_nobody_until_it_comes_back(world: World) -> None:
+    flags = f"--listen={ANY_PORT}", f"--target={backend(world)}", f"--allow-id={CLIENT}"
+    argv = [sys.executable, "-c", SHORT_GRACE, "server", f"--use-workload-api-addr={world.sockets[SERVER]}", *flags]
+    proxy = world.watch(Proxy(argv, environ=bare_environment()))
+    with tls_connection(proxy.address, world.identity(CLIENT)) as open_before:
+        world.api.withdraw(world.sockets[SERVER])
+        proxy.wait_for(f"identity {SERVER} has been withdrawn: new connections are closed at once")
+        assert_closes_at_once(proxy)
+        open_before.send(b"still")
+        assert open_before.receive_exactly(5) == b"still"
+    world.api.restore(world.sockets[SERVER])
+    proxy.wait_for("serving again with a new identity")
+    assert_serves(world, proxy)
+
+
 def test_an_expired_identity_is_not_used_and_a_new_one_is(fleeting: World) -> None:
     proxy = fleeting.server(backend(fleeting))
     assert_serves(fleeting, proxy)
@@ -125,7 +149,6 @@ def test_an_expired_identity_is_not_used_and_a_new_one_is(fleeting: World) -> No
     fleeting.api.rotate_svids()
     fleeting.api.start()
     proxy.wait_for("serving again with a new identity")
-    fleeting.api.rotate_svids()
     proxy.stop()
     assert "unserved=1" in proxy.lines[-1]
 
