@@ -102,3 +102,9 @@ def connect(address: tuple[str, int] | str) -> socket.socket:
     sock.settimeout(LIMIT)
     sock.connect(address)
     return sock
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 
 import pytest
-from backends import Backend, connect, echo, receive_all, receive_exactly
+from backends import Backend, connect, echo, free_port, receive_all, receive_exactly
 from processes import LIMIT, Proxy, eventually
 from requirements import program
 from tls_peer import TlsPeer, tls_connection
@@ -290,11 +290,6 @@ def test_after_one_end_only_silence_has_a_limit(world: World) -> None:
 
 
 # -- targets
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def test_a_target_that_refuses_is_a_failure_and_no_orderly_end(world: World) -> None:
