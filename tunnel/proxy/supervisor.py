@@ -51,8 +51,6 @@ class Supervisor:
         self._token = trio.lowlevel.current_trio_token()
         self._events, events = trio.open_memory_channel[Event](math.inf)
         watcher = WorkloadWatcher(self._config.endpoint, self._emit)
-        for number in _RELOAD:  # what trio puts back when it is over: one that comes late must not kill
-            signal.signal(number, signal.SIG_IGN)
         with trio.open_signal_receiver(*_STOP, *_RELOAD) as signals:
             try:
                 async with trio.open_nursery() as nursery:
