@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import x25519
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
 from forge import END, NOW, SERVER_ONLY, Forged, authority, key_of, leaf, rewritten
 
-from tunnel.errors import IdentityError, IdentityFault
+from tunnel.errors import IdentityError, IdentityFault, WireError
 from tunnel.identity import update
 from tunnel.identity.credentials import X509Context
 from tunnel.identity.update import accept_update
@@ -316,3 +317,14 @@ def test_of_a_doubled_hint_the_first_counts() -> None:
 
 def test_revocation_lists_are_counted() -> None:
     assert accept(GOOD, crl=(b"one", b"two")).crl_count == 2
+
+
+@pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")  # the library takes such, still
+def test_a_captured_message_with_any_byte_changed_is_taken_or_refused() -> None:
+    """Nothing an agent sends can end the watcher's thread: our own errors come of it, and no others."""
+    data = scenes.message("federated/svid/00")  # not an RSA one: the library proves each such key, which takes long
+    for place in range(len(data)):
+        changed = bytearray(data)
+        changed[place] ^= (0x01, 0x80, 0xFF)[place % 3]
+        with suppress(WireError, IdentityError):
+            accept_update(parse_x509_svid_response(bytes(changed)), scenes.DAY)
