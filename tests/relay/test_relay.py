@@ -1,0 +1,680 @@
+"""Bytes and ends pass from one side to the other, whole and in order, and a cut stream is never taken for a whole one."""
+
+from __future__ import annotations
+
+import random
+import socket
+from collections.abc import Callable, Iterator
+
+import pytest
+from ends import ALERT, DATA, HANDSHAKE, KEY_UPDATE, KEY_UPDATE_ASKING, VERSIONS, hand_made_pair, split_records
+from plane import MAKERS, Wire, is_over, is_reset, received, tcp_pair, unix_pair
+
+from tunnel.relay.relay import _MAX_HELD, End
+
+Wires = Callable[..., Wire]
+
+
+@pytest.fixture
+def wires() -> Iterator[Wires]:
+    made: list[Wire] = []
+
+    def make(*args: object, **fields: object) -> Wire:
+        made.append(Wire(*args, **fields))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield make
+    for wire in made:
+        wire.close()
+
+
+EVERYWHERE = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
+BOTH_FAMILIES = pytest.mark.parametrize("make", [unix_pair, tcp_pair], ids=["unix", "tcp"])
+BOTH_ROLES = pytest.mark.parametrize("we_serve", [True, False], ids=["server", "client"])
+
+
+def payload(size: int, seed: int = 0) -> bytes:
+    return random.Random(seed).randbytes(size)
+
+
+class Pump:
+    """Sends and receives on all four sides in pieces of random sizes, until all is through."""
+
+    def __init__(self, wire: Wire, up: bytes, down: bytes, seed: int) -> None:
+        self.wire = wire
+        self.dice = random.Random(seed)
+        self.up, self.down = up, down
+        self.sealed = b""  # by the peer, not sent yet
+        self.got_up, self.got_down = bytearray(), bytearray()
+
+    def run(self, wanted_up: int, wanted_down: int) -> None:
+        """Until so much has come through."""
+        for _ in range(200_000):
+            if len(self.got_up) >= wanted_up and len(self.got_down) >= wanted_down:
+                return
+            self._step()
+        raise AssertionError(f"stuck at {len(self.got_up)} of {wanted_up} up and {len(self.got_down)} of {wanted_down} down")
+
+    def _size(self) -> int:
+        return self.dice.choice([1, 5, 64, 700, 4095, 4096, 4097, 16384, 20_000, 100_000, 262_144])
+
+    def _step(self) -> None:
+        if not self.sealed and self.up:
+            size = self._size()
+            piece, self.up = self.up[:size], self.up[size:]
+            self.sealed = self.wire.peer.seal(piece)
+        self.sealed = self.sealed[_send(self.wire.peer_socket, self.sealed[: self._size()]) :]
+        self.down = self.down[_send(self.wire.program, self.down[: self._size()]) :]
+        self.wire.loop.turn(0)
+        if self.dice.random() < 0.7:
+            self.got_down += self.wire.peer.open(_take(self.wire.peer_socket, self._size()))
+        if self.dice.random() < 0.7:
+            self.got_up += _take(self.wire.program, self._size())
+
+
+def _send(sock: socket.socket, data: bytes) -> int:
+    try:
+        return sock.send(data) if data else 0
+    except BlockingIOError:
+        return 0
+
+
+def _take(sock: socket.socket, size: int) -> bytes:
+    try:
+        return sock.recv(size)
+    except BlockingIOError:
+        return b""
+
+
+# -- bytes
+
+
+@EVERYWHERE
+@BOTH_ROLES
+@pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS)
+def test_bytes_pass_both_ways_unchanged_however_they_are_cut(
+    wires: Wires, make: Callable[..., object], we_serve: bool, version: int
+) -> None:
+    for seed in range(3):
+        wire = wires(make, we_serve=we_serve, version=version)
+        up, down = payload(600_000 + seed, seed), payload(500_000 - seed, seed + 100)
+        pump = Pump(wire, up, down, seed)
+        pump.run(len(up), len(down))
+        assert pump.got_up == up
+        assert pump.got_down == down
+        assert (wire.relay.up, wire.relay.down) == (len(up), len(down))
+
+
+@EVERYWHERE
+def test_many_small_messages_pass_one_by_one(wires: Wires, make: Callable[..., object]) -> None:
+    wire = wires(make)
+    for number in range(200):
+        wire.say(b"ping %d" % number)
+        assert wire.read() == b"ping %d" % number
+        wire.write(b"pong %d" % number)
+        assert wire.hear() == b"pong %d" % number
+
+
+@EVERYWHERE
+@pytest.mark.parametrize("size", [4096, 16384, 65_536, 262_144, 300_000])
+def test_a_small_message_right_behind_a_big_one_is_not_left_behind(
+    wires: Wires, make: Callable[..., object], size: int
+) -> None:
+    wire = wires(make)
+    pump = Pump(wire, payload(size) + b"and this", payload(size, 1) + b"and that", 7)
+    pump.run(size + 8, size + 8)
+    assert pump.got_up.endswith(b"and this")
+    assert pump.got_down.endswith(b"and that")
+
+
+@BOTH_FAMILIES
+def test_a_peer_that_writes_much_before_it_reads_does_not_get_stuck(wires: Wires, make: Callable[..., object]) -> None:
+    """An echo whose way back is full: the way up must go on for as long as the program takes it."""
+    wire, sent = wires(make), payload(3_000_000)
+    sealed = b"".join(wire.peer.seal(sent[at : at + 50_000]) for at in range(0, len(sent), 50_000))
+    echoing, got = b"", bytearray()
+
+    def step() -> None:
+        nonlocal sealed, echoing
+        sealed = sealed[_send(wire.peer_socket, sealed[:65536]) :]
+        echoing += _take(wire.program, 65536)
+        echoing = echoing[_send(wire.program, echoing[:65536]) :]
+        wire.loop.turn(0)
+
+    for _ in range(2000):
+        step()
+    assert not sealed, "everything was taken though nothing was read"
+    for _ in range(2000):
+        step()
+        got += wire.hear()
+    assert got == sent
+
+
+@BOTH_FAMILIES
+def test_what_came_behind_the_handshake_is_carried(wires: Wires, make: Callable[..., object]) -> None:
+    wire = wires(make, before=b"in one packet with the Finished")
+    wire.turn()
+    assert wire.read() == b"in one packet with the Finished"
+    wire.say(b", and on")
+    assert wire.read() == b", and on"
+
+
+def test_a_part_of_a_record_behind_the_handshake_waits_for_its_rest(wires: Wires) -> None:
+    """The peer's handshake is over, and its first record is cut by the end of what was read."""
+    record = b""
+
+    class Cut(Wire):
+        def _shake(self, we_serve: bool, holds_tickets: bool) -> bytes:
+            nonlocal record
+            early = super()._shake(we_serve, holds_tickets)
+            record = self.peer.seal(b"in two parts")
+            self.ours.tail = record[:11]
+            return early
+
+    wire = Cut()
+    wire.turn()
+    assert wire.read() == b""
+    wire.peer_socket.sendall(record[11:])
+    wire.turn()
+    assert wire.read() == b"in two parts"
+    wire.close()
+
+
+@BOTH_FAMILIES
+def test_tickets_wait_for_the_first_data_and_come_before_it(wires: Wires, make: Callable[..., object]) -> None:
+    wire = wires(make, holds_tickets=True)
+    wire.turn()
+    wire.say(b"up first")
+    assert wire.read() == b"up first"
+    assert received(wire.peer_socket) == b"", "nothing is said before there is data"
+    wire.write(b"first words")
+    raw = received(wire.peer_socket)
+    assert [record[0] for record in split_records(raw)] == [DATA] * 3
+    assert wire.peer.open(raw) == b"first words"
+    wire.write(b"second")
+    raw = received(wire.peer_socket)
+    assert len(split_records(raw)) == 1
+    assert wire.peer.open(raw) == b"second"
+
+
+def test_tickets_that_waited_come_before_the_end_too(wires: Wires) -> None:
+    wire = wires(holds_tickets=True)
+    wire.program.shutdown(socket.SHUT_WR)
+    wire.turn()
+    assert wire.hear() == b""
+    assert wire.peer.end.has_ended
+
+
+@BOTH_FAMILIES
+def test_urgent_bytes_stop_nothing(wires: Wires, make: Callable[..., object]) -> None:
+    wire = wires(make)
+    for sock, opposite in ((wire.program, wire.hear), (wire.peer_socket, wire.read)):
+        if sock.family == socket.AF_UNIX:
+            continue
+        sock.send(b"!", socket.MSG_OOB)
+        wire.turn()
+        opposite()
+    for number in range(5):
+        wire.write(b"after %d" % number)
+        assert wire.hear() == b"after %d" % number
+    assert wire.how is None
+
+
+def test_bytes_from_the_program_around_an_urgent_one_pass(wires: Wires) -> None:
+    wire = wires(tcp_pair)
+    wire.program.send(b"before")
+    wire.program.send(b"!", socket.MSG_OOB)
+    wire.program.send(b"behind")
+    got = b""
+    for _ in range(5):
+        wire.turn()
+        got += wire.hear()
+    assert got == b"beforebehind"
+
+
+# -- back-pressure
+
+
+@BOTH_FAMILIES
+def test_a_program_that_does_not_read_stops_the_peer(wires: Wires, make: Callable[..., object]) -> None:
+    wire = wires(make)
+    piece, sent = wire.peer.seal(payload(65536)), 0
+    for _ in range(2000):
+        data = piece[sent % len(piece) :]
+        count = _send(wire.peer_socket, data)
+        sent += count
+        if sent % len(piece) == 0 and count:
+            piece = wire.peer.seal(payload(65536))
+        wire.loop.turn(0)
+    held = wire.relay.up
+    for _ in range(50):
+        wire.loop.turn(0)
+    assert wire.relay.up == held, "nothing is read while a piece waits"
+    assert len(wire.relay._to_plain) <= 256 * 1024
+    drained = 0
+    for _ in range(10_000):
+        drained += len(_take(wire.program, 262_144))
+        wire.loop.turn(0)
+    assert drained == wire.relay.up
+    assert wire.relay.up > held, "it goes on when the program reads"
+
+
+@BOTH_FAMILIES
+def test_a_peer_that_does_not_read_stops_the_program_but_not_the_other_way(wires: Wires, make: Callable[..., object]) -> None:
+    wire = wires(make)
+    sent = 0
+    for _ in range(2000):
+        sent += _send(wire.program, payload(65536))
+        wire.loop.turn(0)
+    held = wire.relay.down
+    for _ in range(50):
+        wire.loop.turn(0)
+    assert wire.relay.down == held < sent
+    assert len(wire.relay._to_tls) <= _MAX_HELD
+    wire.say(b"the other way is open")
+    assert wire.read() == b"the other way is open"
+    got = 0
+    for _ in range(10_000):
+        got += len(wire.hear())
+        wire.loop.turn(0)
+        if got == sent:
+            break
+    assert got == sent
+
+
+def test_a_peer_that_asks_for_answers_and_reads_none_cannot_fill_our_memory(wires: Wires) -> None:
+    """Each key update that asks for one is answered before the next data; none of it piles up."""
+    ours, writer, _reader = hand_made_pair()
+    wire = wires(tcp_pair, ours=ours)
+    largest = 0
+    for _ in range(500):
+        record = writer.write(HANDSHAKE, KEY_UPDATE_ASKING)
+        writer.update()
+        if _send(wire.peer_socket, record) < len(record):
+            break
+        wire.loop.turn(0)
+        largest = max(largest, len(wire.relay._to_tls))
+        if wire.how is not None:
+            break
+    assert largest <= _MAX_HELD + 65536
+    assert not wire.crashes
+
+
+# -- ends
+
+
+@EVERYWHERE
+def test_the_programs_end_becomes_a_close_notify_and_the_peer_may_go_on(wires: Wires, make: Callable[..., object]) -> None:
+    wire = wires(make)
+    wire.write(b"last words")
+    wire.program.shutdown(socket.SHUT_WR)
+    wire.turn()
+    assert wire.hear() == b"last words"
+    assert wire.peer.end.has_ended
+    assert not is_over(wire.peer_socket), "no FIN: the peer may take it for the end of both"
+    for number in range(3):
+        wire.say(b"still %d" % number)
+        assert wire.read() == b"still %d" % number
+    wire.peer_socket.sendall(wire.peer.end.close_notify())
+    wire.turn()
+    assert is_over(wire.program)
+    assert wire.how is End.CLOSED
+    assert not wire.relay.has_bare_fin
+
+
+@EVERYWHERE
+def test_the_peers_close_notify_becomes_an_end_and_the_program_may_go_on(wires: Wires, make: Callable[..., object]) -> None:
+    wire = wires(make)
+    wire.say(b"last words")
+    wire.peer_socket.sendall(wire.peer.end.close_notify())
+    wire.turn()
+    assert wire.read() == b"last words"
+    assert is_over(wire.program)
+    assert wire.how is None
+    for number in range(3):
+        wire.write(b"still %d" % number)
+        assert wire.hear() == b"still %d" % number
+    wire.program.close()
+    wire.turn()
+    assert wire.hear() == b""
+    assert wire.peer.end.has_ended
+    assert wire.how is End.CLOSED
+    assert not wire.relay.has_bare_fin
+
+
+@EVERYWHERE
+def test_an_end_comes_after_everything_that_was_said_before_it(wires: Wires, make: Callable[..., object]) -> None:
+    wire, said = wires(make), payload(700_000)
+    pump = Pump(wire, said, said, 3)
+    pump.run(0, 0)
+    while pump.up or pump.sealed or pump.down:
+        pump._step()
+    wire.program.shutdown(socket.SHUT_WR)
+    farewell = wire.peer.end.close_notify()
+    while farewell:
+        farewell = farewell[_send(wire.peer_socket, farewell) :]
+        pump._step()
+    pump.run(len(said), len(said))
+    wire.turn(20)
+    assert pump.got_up == said
+    assert pump.got_down == said
+    wire.hear()
+    assert wire.peer.end.has_ended
+    assert is_over(wire.program)
+    assert wire.how is End.CLOSED
+
+
+@BOTH_FAMILIES
+def test_a_fin_between_two_records_is_an_end_and_told_apart(wires: Wires, make: Callable[..., object]) -> None:
+    wire = wires(make)
+    wire.say(b"last words")
+    wire.peer_socket.shutdown(socket.SHUT_WR)
+    wire.turn()
+    assert wire.read() == b"last words"
+    assert is_over(wire.program)
+    assert wire.relay.has_bare_fin
+    wire.write(b"the answer")
+    assert wire.hear() == b"the answer"
+    wire.program.close()
+    wire.turn()
+    assert wire.how is End.CLOSED
+
+
+@pytest.mark.parametrize("cut", [1, 4, 5, 6, 20, -1])
+def test_a_fin_inside_a_record_is_a_cut_stream(wires: Wires, cut: int) -> None:
+    wire = wires(tcp_pair)
+    wire.say(b"whole ")
+    wire.peer_socket.sendall(wire.peer.seal(b"never whole")[:cut])
+    wire.peer_socket.shutdown(socket.SHUT_WR)
+    wire.turn()
+    assert wire.how is End.TRUNCATED
+    assert wire.program.recv(100) == b"whole "
+    assert is_reset(wire.program), "not an orderly end"
+
+
+def test_a_fin_right_behind_the_record_it_follows_is_seen(wires: Wires) -> None:
+    wire = wires(tcp_pair)
+    wire.turn()
+    wire.peer_socket.sendall(wire.peer.seal(b"data"))
+    wire.peer_socket.shutdown(socket.SHUT_WR)
+    wire.turn()
+    assert wire.read() == b"data"
+    assert wire.relay.is_up_over
+
+
+def test_the_programs_end_right_behind_its_data_is_seen(wires: Wires) -> None:
+    wire = wires(tcp_pair)
+    wire.turn()
+    wire.program.sendall(b"data")
+    wire.program.shutdown(socket.SHUT_WR)
+    wire.turn()
+    assert wire.hear() == b"data"
+    assert wire.peer.end.has_ended
+
+
+def test_what_was_there_before_the_relay_is_carried_with_its_end() -> None:
+    class Early(Wire):
+        def _shake(self, we_serve: bool, holds_tickets: bool) -> bytes:
+            early = super()._shake(we_serve, holds_tickets)
+            self.program.sendall(b"too early")
+            self.program.shutdown(socket.SHUT_WR)
+            self.peer_socket.sendall(self.peer.seal(b"early too") + self.peer.end.close_notify())
+            return early
+
+    wire = Early(tcp_pair)
+    wire.turn()
+    assert wire.read() == b"early too"
+    assert wire.hear() == b"too early"
+    assert wire.how is End.CLOSED
+    wire.close()
+
+
+def _reset(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+    sock.close()
+
+
+def test_a_reset_by_the_peer_is_a_reset_for_the_program(wires: Wires) -> None:
+    wire = wires(tcp_pair)
+    wire.say(b"data")
+    assert wire.read() == b"data"
+    _reset(wire.peer_socket)
+    wire.turn()
+    assert wire.how is End.RESET_BY_PEER
+    assert is_reset(wire.program)
+
+
+def test_a_reset_by_the_program_is_a_reset_for_the_peer_and_no_close_notify(wires: Wires) -> None:
+    wire = wires(tcp_pair)
+    wire.turn()
+    _reset(wire.program)
+    wire.turn()
+    assert wire.how is End.RESET_BY_PLAIN
+    assert is_reset(wire.peer_socket)
+    assert not wire.peer.end.has_ended
+
+
+def test_a_program_that_goes_away_entirely_is_noticed_at_the_next_data(wires: Wires) -> None:
+    wire = wires(tcp_pair)
+    wire.program.close()
+    wire.turn()
+    assert wire.how is None, "the program may only have shut down its own direction"
+    for _ in range(3):
+        wire.peer_socket.send(wire.peer.seal(b"anybody there?"))
+        wire.turn()
+        if wire.how is not None:
+            break
+    assert wire.how is not None
+
+
+@BOTH_FAMILIES
+def test_bytes_that_are_no_record_cut_both_sides(wires: Wires, make: Callable[..., object]) -> None:
+    wire = wires(make)
+    wire.say(b"good")
+    wire.peer_socket.sendall(b"GET / HTTP/1.1\r\n\r\n")
+    wire.turn()
+    assert wire.how is End.PROTOCOL
+
+
+def test_a_late_refusal_of_tls13_has_its_own_word(wires: Wires) -> None:
+    """The client's handshake is over before the server has judged it."""
+    ours, writer, _reader = hand_made_pair(we_serve=False)
+    wire = wires(tcp_pair, we_serve=False, ours=ours)
+    wire.turn()
+    wire.peer_socket.sendall(writer.write(ALERT, b"\x02\x2a"))
+    wire.turn()
+    assert wire.how is End.REFUSED_BY_PEER
+    assert "bad certificate" in wire.ended[0][1]
+    assert is_reset(wire.program)
+
+
+def test_an_alert_in_the_middle_of_the_data_is_no_refusal(wires: Wires) -> None:
+    ours, writer, _reader = hand_made_pair(we_serve=False)
+    wire = wires(tcp_pair, we_serve=False, ours=ours)
+    wire.peer_socket.sendall(writer.write(DATA, b"half a page"))
+    wire.turn()
+    wire.peer_socket.sendall(writer.write(ALERT, b"\x02\x50"))
+    wire.turn()
+    assert wire.how is End.RESET_BY_PEER
+    assert wire.program.recv(100) == b"half a page"
+    assert is_reset(wire.program)
+
+
+def test_after_the_end_nothing_is_told_twice(wires: Wires) -> None:
+    wire = wires()
+    wire.relay.abort(End.LIFETIME, "max connection lifetime reached")
+    wire.relay.abort(End.CUT)
+    wire.relay.renew_memory()
+    wire.relay.tls_ready(5)
+    wire.relay.plain_ready(5)
+    wire.turn()
+    assert wire.ended == [(End.LIFETIME, "max connection lifetime reached")]
+
+
+# -- key updates
+
+
+@BOTH_ROLES
+@BOTH_FAMILIES
+def test_a_key_update_is_followed_and_answered(wires: Wires, make: Callable[..., object], we_serve: bool) -> None:
+    ours, writer, reader = hand_made_pair(we_serve=we_serve)
+    wire = wires(make, we_serve=we_serve, ours=ours)
+    wire.turn()
+    if we_serve:
+        received(wire.peer_socket)
+    for turn in range(3):
+        wire.peer_socket.sendall(writer.write(HANDSHAKE, KEY_UPDATE_ASKING))
+        writer.update()
+        wire.peer_socket.sendall(writer.write(DATA, b"up %d" % turn))
+        wire.turn()
+        assert wire.read() == b"up %d" % turn
+        wire.write(b"down %d" % turn)
+        contents = []
+        for record in split_records(received(wire.peer_socket)):
+            contents.append(reader.read(record))
+            if contents[-1][0] == HANDSHAKE:
+                reader.update()
+        assert contents == [(HANDSHAKE, KEY_UPDATE), (DATA, b"down %d" % turn)]
+
+
+def test_records_without_data_end_nothing(wires: Wires) -> None:
+    ours, writer, _reader = hand_made_pair()
+    wire = wires(tcp_pair, ours=ours)
+    for _ in range(5):
+        wire.peer_socket.sendall(writer.write(DATA, b"", padding=9))
+        wire.turn()
+    wire.peer_socket.sendall(writer.write(DATA, b"") + writer.write(DATA, b"data") + writer.write(DATA, b""))
+    wire.turn()
+    assert wire.read() == b"data"
+    assert wire.how is None
+
+
+# -- limits
+
+
+def half_closed(wires: Wires, close_timeout: float, who: str) -> Wire:
+    wire = wires(tcp_pair, close_timeout=close_timeout)
+    wire.turn()
+    if who == "program":
+        wire.program.shutdown(socket.SHUT_WR)
+    else:
+        wire.peer_socket.sendall(wire.peer.end.close_notify())
+    wire.turn()
+    return wire
+
+
+BOTH_SIDES = pytest.mark.parametrize("who", ["program", "peer"])
+
+
+@BOTH_SIDES
+def test_silence_after_half_close_has_a_limit(wires: Wires, who: str) -> None:
+    wire = half_closed(wires, 10, who)
+    wire.later(9.9)
+    assert wire.how is None
+    wire.later(0.2)
+    assert wire.how is End.CLOSE_TIMEOUT
+    assert wire.ended[0][1] == "no activity for 10s after half-close"
+    if who == "program":
+        assert is_reset(wire.program), "what was cut is no end"
+    else:
+        received(wire.peer_socket)
+        assert not wire.peer.end.has_ended, "the peer tells a cut by the close_notify that it lacks"
+
+
+@BOTH_SIDES
+def test_traffic_after_half_close_goes_on_for_as_long_as_it_likes(wires: Wires, who: str) -> None:
+    wire = half_closed(wires, 10, who)
+    for number in range(10):
+        wire.later(9)
+        if who == "program":
+            wire.say(b"%d" % number)
+            assert wire.read() == b"%d" % number
+        else:
+            wire.write(b"%d" % number)
+            assert wire.hear() == b"%d" % number
+    assert wire.how is None
+    wire.later(9)
+    assert wire.how is None
+    wire.later(1.1)
+    assert wire.how is End.CLOSE_TIMEOUT
+
+
+@BOTH_SIDES
+def test_a_close_timeout_of_zero_closes_at_once(wires: Wires, who: str) -> None:
+    wire = half_closed(wires, 0, who)
+    assert wire.how is End.CLOSE_TIMEOUT
+
+
+def test_without_a_half_close_silence_has_no_limit(wires: Wires) -> None:
+    wire = wires(close_timeout=1)
+    for _ in range(3):
+        wire.later(100_000)
+    wire.say(b"still there")
+    assert wire.read() == b"still there"
+
+
+# -- memory
+
+
+def test_memory_is_given_back_when_a_burst_is_over_and_not_before(wires: Wires, monkeypatch: pytest.MonkeyPatch) -> None:
+    wire = wires()
+    renewed: list[float] = []
+    monkeypatch.setattr(wire.relay, "_end", Counting(wire.relay._end, renewed, wire.clock), raising=True)
+    wire.say(b"small")
+    assert wire.grown == 0, "small messages leave nothing behind"
+    for number in range(3):
+        wire.say(payload(100_000))
+        wire.read()
+        wire.later(0.9)
+        assert wire.grown == 1, f"told once, {number}"
+    assert renewed == []
+    wire.later(1.1)
+    wire.later(1.1)
+    assert len(renewed) == 1
+    assert not wire.loop._timers, "no timer while there is nothing to give back"
+    wire.write(payload(100_000))
+    wire.hear()
+    assert wire.grown == 2, "the next burst starts again"
+    wire.say(b"and the connection works")
+    assert wire.read().endswith(b"and the connection works")
+    wire.later(1.1)
+    wire.later(1.1)
+    wire.later(1.1)
+    assert len(renewed) == 2
+    wire.say(b"and still works")
+    assert wire.read() == b"and still works"
+
+
+class Counting:
+    """An end whose renewals are counted."""
+
+    def __init__(self, end: object, renewed: list[float], clock: Callable[[], float]) -> None:
+        self._inner, self._renewed, self._clock = end, renewed, clock
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._inner, name)
+
+    def renew(self) -> None:
+        self._renewed.append(self._clock())
+        self._inner.renew()  # type: ignore[attr-defined]
+
+
+def test_memory_of_an_ended_relay_is_left_alone(wires: Wires) -> None:
+    wire = wires()
+    wire.say(payload(100_000))
+    assert wire.grown == 1
+    wire.relay.abort(End.CUT)
+    wire.later(5)
+    assert not wire.loop._timers
+
+
+@pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS)
+def test_a_relay_works_after_its_memory_was_renewed_in_the_middle_of_a_record(wires: Wires, version: int) -> None:
+    wire = wires(tcp_pair, version=version)
+    record = wire.peer.seal(b"cut by a renewal")
+    wire.peer_socket.sendall(record[:10])
+    wire.turn()
+    wire.relay.renew_memory()
+    wire.peer_socket.sendall(record[10:])
+    wire.turn()
+    assert wire.read() == b"cut by a renewal"
