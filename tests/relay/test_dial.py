@@ -1,0 +1,253 @@
+"""Endpoints are tried in order, each with its share of the time, until one answers."""
+
+from __future__ import annotations
+
+import errno
+import resource
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from plane import Clock
+
+from tunnel.errors import TargetError, TargetFault
+from tunnel.net.sockets import Endpoint
+from tunnel.relay.dial import Dial
+from tunnel.relay.loop import Loop
+
+
+class Caller:
+    """Who dials, with a clock that stands still."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.loop = Loop(self.clock)
+        self.reached: list[tuple[socket.socket, Endpoint]] = []
+        self.failures: list[TargetError] = []
+        self.crashes: list[Exception] = []
+        self._sockets: list[socket.socket] = []
+
+    def dialled(self, sock: socket.socket, endpoint: Endpoint) -> None:
+        self.reached.append((sock, endpoint))
+
+    def dial_failed(self, error: TargetError) -> None:
+        self.failures.append(error)
+
+    def crashed(self, crash: Exception) -> None:
+        self.crashes.append(crash)
+
+    def dial(self, *endpoints: Endpoint, limit: float = 10) -> Dial:
+        dial = Dial(self.loop, self, endpoints, self.clock.now + limit)
+        dial.start()
+        return dial
+
+    def until_heard(self) -> None:
+        """Turn until there is an outcome; loopback answers by itself."""
+        for _ in range(100):
+            if self.reached or self.failures:
+                break
+            self.loop.turn(1)
+        assert not self.crashes, self.crashes
+
+    def later(self, seconds: float) -> None:
+        self.clock.now += seconds
+        for _ in range(3):
+            self.loop.turn(0)
+
+    @property
+    def outcome(self) -> Endpoint | TargetFault | None:
+        assert len(self.reached) + len(self.failures) <= 1, "one outcome"
+        if self.reached:
+            return self.reached[0][1]
+        return self.failures[0].reason if self.failures else None
+
+    # -- endpoints
+
+    def listening(self) -> Endpoint:
+        """One that answers."""
+        return self._listen(8)
+
+    def refusing(self) -> Endpoint:
+        """One where nobody listens."""
+        sock = socket.socket()
+        sock.bind(("127.0.0.1", 0))
+        self._sockets.append(sock)  # bound, so that nobody else comes to listen there
+        return Endpoint(socket.AF_INET, sock.getsockname())
+
+    def silent(self) -> Endpoint:
+        """One that does not answer: its queue is full."""
+        endpoint = self._listen(0)
+        for _ in range(3):
+            filler = socket.socket()
+            filler.setblocking(False)
+            filler.connect_ex(endpoint.address)
+            self._sockets.append(filler)
+        return endpoint
+
+    def _listen(self, backlog: int) -> Endpoint:
+        sock = socket.socket()
+        sock.bind(("127.0.0.1", 0))
+        sock.listen(backlog)
+        self._sockets.append(sock)
+        return Endpoint(socket.AF_INET, sock.getsockname())
+
+    def close(self) -> None:
+        for sock, _ in self.reached:
+            self.loop.retire(sock)
+        self.loop.turn(0)
+        self.loop.close()
+        for sock in self._sockets:
+            sock.close()
+
+
+@pytest.fixture
+def caller() -> Iterator[Caller]:
+    made = Caller()
+    yield made
+    made.close()
+
+
+def test_the_first_endpoint_that_answers_is_taken(caller: Caller) -> None:
+    first, second = caller.listening(), caller.listening()
+    caller.dial(first, second)
+    caller.until_heard()
+    assert caller.outcome == first
+    sock = caller.reached[0][0]
+    assert sock.getpeername() == first.address
+    assert not sock.getblocking()
+    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    caller.later(100)
+    assert caller.outcome == first, "no deadline is left over"
+
+
+def test_one_that_refuses_is_passed_over(caller: Caller) -> None:
+    good = caller.listening()
+    caller.dial(caller.refusing(), caller.refusing(), good, caller.refusing())
+    caller.until_heard()
+    assert caller.outcome == good
+
+
+def test_when_all_refuse_the_last_ones_reason_is_told(caller: Caller) -> None:
+    last = caller.refusing()
+    caller.dial(caller.refusing(), last)
+    caller.until_heard()
+    assert caller.outcome is TargetFault.REFUSED
+    assert str(caller.failures[0]) == f"{last}: connection refused"
+    assert not caller.loop._owners, "every socket is given up"
+
+
+def test_one_that_is_silent_is_left_after_its_share_of_the_time(caller: Caller) -> None:
+    good = caller.listening()
+    caller.dial(caller.silent(), caller.silent(), good, limit=9)
+    caller.later(2.9)
+    assert caller.outcome is None
+    caller.later(0.2)  # a third of nine seconds is over, the second has half of what is left
+    caller.later(2.8)
+    assert caller.outcome is None
+    caller.later(0.3)
+    caller.until_heard()
+    assert caller.outcome == good
+
+
+def test_the_last_one_has_the_callers_whole_time(caller: Caller) -> None:
+    dial = caller.dial(caller.refusing(), caller.silent(), limit=9)
+    caller.later(8)
+    caller.later(1000)
+    assert caller.outcome is None, "the limit of the whole is the caller's to keep"
+    dial.abandon()
+
+
+def test_what_the_first_saves_the_others_have(caller: Caller) -> None:
+    good = caller.listening()
+    caller.dial(caller.refusing(), caller.silent(), good, limit=10)
+    for _ in range(100):  # until the first has refused and the second is asked
+        if any(timer.action and timer.when == caller.clock.now + 5 for timer in caller.loop._timers):
+            break
+        caller.loop.turn(0)
+    caller.later(4.9)
+    assert caller.outcome is None
+    caller.later(0.2)
+    caller.until_heard()
+    assert caller.outcome == good
+
+
+def test_who_gives_up_hears_nothing_more(caller: Caller) -> None:
+    dial = caller.dial(caller.silent(), caller.listening())
+    dial.abandon()
+    dial.abandon()
+    caller.later(100)
+    assert caller.outcome is None
+    assert not caller.loop._owners
+
+
+def test_a_connection_that_came_about_and_was_given_up_is_closed(caller: Caller) -> None:
+    dial = caller.dial(caller.listening())
+    dial.abandon()
+    caller.later(1)
+    assert caller.outcome is None
+    assert not caller.loop._owners
+
+
+def test_a_unix_socket_is_reached_at_once(caller: Caller, tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen(1)
+        caller.dial(Endpoint(socket.AF_UNIX, path))
+        assert caller.outcome == Endpoint(socket.AF_UNIX, path), "before start returns"
+
+
+@pytest.mark.parametrize("is_there", [False, True], ids=["no file", "nobody listens"])
+def test_a_unix_socket_without_a_listener_is_refused(caller: Caller, tmp_path: Path, is_there: bool) -> None:
+    path = str(tmp_path / "s")
+    if is_there:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.bind(path)
+    caller.dial(Endpoint(socket.AF_UNIX, path))
+    assert caller.outcome is TargetFault.REFUSED
+    assert path in str(caller.failures[0])
+
+
+def test_a_unix_socket_whose_queue_is_full_is_unreachable_at_once(caller: Caller, tmp_path: Path) -> None:
+    """The kernel has no event for room in it."""
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as filler:
+        listener.bind(path)
+        listener.listen(0)
+        filler.connect(path)
+        caller.dial(Endpoint(socket.AF_UNIX, path))
+        assert caller.outcome is TargetFault.UNREACHABLE
+
+
+@contextmanager
+def no_descriptors() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_to_have_no_descriptor_left_has_its_own_word(caller: Caller) -> None:
+    endpoint = caller.listening()
+    with no_descriptors():
+        caller.dial(endpoint, endpoint)
+    assert caller.outcome is TargetFault.EXHAUSTED
+
+
+def test_a_family_that_the_machine_lacks_is_passed_over(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, good = socket.socket, caller.listening()
+
+    def make(family: int = socket.AF_INET, *rest: int) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, "address family not supported")
+        return real(family, *rest)
+
+    monkeypatch.setattr("tunnel.relay.dial.socket.socket", make)
+    caller.dial(Endpoint(socket.AF_INET6, ("::1", 9)), good)
+    caller.until_heard()
+    assert caller.outcome == good
