@@ -412,6 +412,19 @@ def test_one_verifier_judges_at_any_moment(moment: datetime, reason: Denial | No
     verifier.verify(path, NOW)
 
 
+def test_a_later_question_is_judged_at_its_own_moment_whatever_was_asked_before() -> None:
+    """OpenSSL's store keeps the first time that it is given: a peer's renewed SVID must not seem to lie in the future."""
+    root = authority()
+    verifier = Verifier(bundles(a=[root]))
+    first, later = leaf(issuer=root, end=NOW + SECOND), leaf(issuer=root, start=NOW + 60 * SECOND)
+    verifier.verify(path_of(first), NOW)
+    assert verifier.verify(path_of(later), NOW + 61 * SECOND).not_before == NOW + 60 * SECOND
+    with pytest.raises(PeerDenied) as refused:
+        verifier.verify(path_of(first), NOW + 61 * SECOND)
+    assert refused.value.reason is Denial.EXPIRED
+    verifier.verify(path_of(first), NOW)
+
+
 def test_a_moment_after_the_year_2038_and_2050_is_no_special_one() -> None:
     late = datetime(2051, 6, 1, tzinfo=NOW.tzinfo)
     root = authority(end=late + SECOND)

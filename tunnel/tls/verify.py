@@ -55,7 +55,7 @@ class Verifier:
 
     def __init__(self, bundles: BundleSet) -> None:
         self._bundles = bundles
-        self._stores: dict[TrustDomain, crypto.X509Store] = {}  # made when first asked for: there may be hundreds
+        self._anchors: dict[TrustDomain, list[crypto.X509]] = {}  # made when first asked for: there may be hundreds
 
     def verify(self, path: Sequence[x509.Certificate], now: datetime) -> Verified:
         """What `path`, leaf first, proves at `now`; raises PeerDenied with the rule that it breaks."""
@@ -79,8 +79,13 @@ class Verifier:
         )
 
     def _build(self, trust_domain: TrustDomain, path: Sequence[x509.Certificate], now: datetime) -> list[x509.Certificate]:
-        store = self._store(trust_domain)
+        store = crypto.X509Store()
+        # Every certificate of a bundle is an anchor, self-signed or not (Trust Domain and Bundle, section 4.2).
+        store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
+        # A store takes a time once and silently keeps it at the next call, so each verification has a store of its own.
         store.set_time(now)
+        for anchor in self._anchors_of(trust_domain):
+            store.add_cert(anchor)
         leaf, *untrusted = map(_to_openssl, path)
         attempt = crypto.X509StoreContext(store, leaf, untrusted)
         try:
@@ -89,20 +94,14 @@ class Verifier:
             code, _depth, text = error.errors[:3]
             raise PeerDenied(denial_of(code), str(text)) from error
 
-    def _store(self, trust_domain: TrustDomain) -> crypto.X509Store:
-        if trust_domain in self._stores:
-            return self._stores[trust_domain]
-        bundle = self._bundles.bundles.get(trust_domain)
-        if bundle is None:
-            why = self._bundles.disabled.get(trust_domain, "no bundle for it")
-            raise PeerDenied(Denial.UNKNOWN_TRUST_DOMAIN, f"{trust_domain}: {why}")
-        store = crypto.X509Store()
-        # Every certificate of a bundle is an anchor, self-signed or not (Trust Domain and Bundle, section 4.2).
-        store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
-        for authority in bundle.authorities:
-            store.add_cert(_to_openssl(authority))
-        self._stores[trust_domain] = store
-        return store
+    def _anchors_of(self, trust_domain: TrustDomain) -> list[crypto.X509]:
+        if trust_domain not in self._anchors:
+            bundle = self._bundles.bundles.get(trust_domain)
+            if bundle is None:
+                why = self._bundles.disabled.get(trust_domain, "no bundle for it")
+                raise PeerDenied(Denial.UNKNOWN_TRUST_DOMAIN, f"{trust_domain}: {why}")
+            self._anchors[trust_domain] = [_to_openssl(authority) for authority in bundle.authorities]
+        return self._anchors[trust_domain]
 
 
 def _to_openssl(certificate: x509.Certificate) -> crypto.X509:
