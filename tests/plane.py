@@ -79,7 +79,6 @@ class Wire:
         we_serve: bool = True,
         version: int = TLS13,
         close_timeout: float = 60.0,
-        holds_tickets: bool = False,
         before: bytes = b"",
         ours: Side | None = None,
     ) -> None:
@@ -94,23 +93,20 @@ class Wire:
         self.plain, self.program = make()
         self.peer = Side(SERVING[not we_serve] if version == TLS13 else _context(not we_serve, version))
         self.ours = ours or Side(SERVING[we_serve] if version == TLS13 else _context(we_serve, version))
-        early = b"" if ours else self._shake(we_serve, holds_tickets)
+        if ours is None:
+            self._shake(we_serve)
         tail = self.ours.tail + (self.peer.seal(before) if before else b"")
-        shaken = Shaken(self.ours.end, admit_all(b"", tuple), tail, early=early, unsent=b"")
+        shaken = Shaken(self.ours.end, admit_all(b"", tuple), tail, unsent=b"")
         self.relay = Relay(
             self.loop, self, shaken, self.tls, self.plain, buffers=self.ours.buffers, close_timeout=close_timeout
         )
         self.relay.start()
 
-    def _shake(self, we_serve: bool, holds_tickets: bool) -> bytes:
-        """Both handshakes; what ours has said last, when it is held."""
+    def _shake(self, we_serve: bool) -> None:
+        """Both handshakes, to the last word."""
         client, server = (self.peer, self.ours) if we_serve else (self.ours, self.peer)
         flight = server.shake(client.shake())
-        flight = server.shake(client.shake(flight))
-        if holds_tickets:
-            return flight
-        client.shake(flight)
-        return b""
+        client.shake(server.shake(client.shake(flight)))
 
     # -- what the relay's owner hears
 

@@ -164,12 +164,11 @@ def test_a_part_of_a_record_behind_the_handshake_waits_for_its_rest(wires: Wires
     record = b""
 
     class Cut(Wire):
-        def _shake(self, we_serve: bool, holds_tickets: bool) -> bytes:
+        def _shake(self, we_serve: bool) -> None:
             nonlocal record
-            early = super()._shake(we_serve, holds_tickets)
+            super()._shake(we_serve)
             record = self.peer.seal(b"in two parts")
             self.ours.tail = record[:11]
-            return early
 
     wire = Cut()
     wire.turn()
@@ -178,31 +177,6 @@ def test_a_part_of_a_record_behind_the_handshake_waits_for_its_rest(wires: Wires
     wire.turn()
     assert wire.read() == b"in two parts"
     wire.close()
-
-
-@BOTH_FAMILIES
-def test_tickets_wait_for_the_first_data_and_come_before_it(wires: Wires, make: Callable[..., object]) -> None:
-    wire = wires(make, holds_tickets=True)
-    wire.turn()
-    wire.say(b"up first")
-    assert wire.read() == b"up first"
-    assert received(wire.peer_socket) == b"", "nothing is said before there is data"
-    wire.write(b"first words")
-    raw = received(wire.peer_socket)
-    assert [record[0] for record in split_records(raw)] == [DATA] * 3
-    assert wire.peer.open(raw) == b"first words"
-    wire.write(b"second")
-    raw = received(wire.peer_socket)
-    assert len(split_records(raw)) == 1
-    assert wire.peer.open(raw) == b"second"
-
-
-def test_tickets_that_waited_come_before_the_end_too(wires: Wires) -> None:
-    wire = wires(holds_tickets=True)
-    wire.program.shutdown(socket.SHUT_WR)
-    wire.turn()
-    assert wire.hear() == b""
-    assert wire.peer.end.has_ended
 
 
 @BOTH_FAMILIES
@@ -414,12 +388,11 @@ def test_the_programs_end_right_behind_its_data_is_seen(wires: Wires) -> None:
 
 def test_what_was_there_before_the_relay_is_carried_with_its_end() -> None:
     class Early(Wire):
-        def _shake(self, we_serve: bool, holds_tickets: bool) -> bytes:
-            early = super()._shake(we_serve, holds_tickets)
+        def _shake(self, we_serve: bool) -> None:
+            super()._shake(we_serve)
             self.program.sendall(b"too early")
             self.program.shutdown(socket.SHUT_WR)
             self.peer_socket.sendall(self.peer.seal(b"early too") + self.peer.end.close_notify())
-            return early
 
     wire = Early(tcp_pair)
     wire.turn()

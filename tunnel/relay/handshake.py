@@ -20,12 +20,11 @@ _READ_BYTES = 32 * 1024  # in one go: more than a handshake needs, and what is h
 
 @dataclass(frozen=True, slots=True)
 class Shaken:
-    """A finished handshake, and the bytes left over: received behind it, for the first record to wait on, without room yet."""
+    """A finished handshake, and the bytes left over: received behind it, and to be sent when there is room."""
 
     end: TlsEnd
     admitted: Admitted
     tail: bytes
-    early: bytes
     unsent: bytes
 
 
@@ -109,13 +108,9 @@ class Handshake:
                 self._loop.call_again(self._socket)
         elif end.admitted is None or end.is_resumed():  # belt and braces: our judge has not seen this peer
             self._owner.shake_failed(PeerDenied(Denial.NO_CERTIFICATE, "handshake without a verdict"), b"")
-        elif end.is_server and not self._unsent and end.version() == "TLSv1.3":
-            # A server's last words are tickets that nobody may use: they wait for the first data, which saves a packet.
-            # In TLS 1.2 they are its Finished, without which the client says nothing.
-            self._owner.shaken(Shaken(end, end.admitted, self._tail, early=flight, unsent=b""))
         else:
             self._send(flight)
-            self._owner.shaken(Shaken(end, end.admitted, self._tail, early=b"", unsent=self._unsent))
+            self._owner.shaken(Shaken(end, end.admitted, self._tail, self._unsent))
 
     def _send(self, flight: bytes) -> None:
         self._unsent += flight

@@ -55,7 +55,6 @@ class Relay:
 
     __slots__ = (
         "_close_timeout",
-        "_early",
         "_end",
         "_heads",
         "_inbox",
@@ -97,7 +96,6 @@ class Relay:
         self._owner = owner
         self._end = shaken.end
         self._tail = shaken.tail  # of a record that is not all there, or not looked at yet
-        self._early = shaken.early  # to be sent before the first record
         self._tls = tls
         self._plain = plain
         self._inbox = buffers.inbox_view
@@ -196,7 +194,7 @@ class Relay:
 
     def _settle(self) -> None:
         """Whether the next event may be the case that counts: nothing held, nothing ending, one read is all there is."""
-        is_calm = self.is_open and self._timer is None and not (self._to_plain or self._to_tls or self._early)
+        is_calm = self.is_open and self._timer is None and not (self._to_plain or self._to_tls)
         self._is_up_calm = is_calm and not (self._tail or self._tls_thorough)
         self._is_down_calm = is_calm and not self._plain_thorough
 
@@ -312,11 +310,7 @@ class Relay:
         except TlsError as error:
             self._fail(error)
             return
-        if self._early:
-            self._send_tls(self._early + self._outbox[:out])
-            self._early = b""
-        else:
-            self._send_tls(self._outbox[:out])
+        self._send_tls(self._outbox[:out])
         if size > _SMALL and not self.is_grown:
             self._grow()
         if self._timer is not None:
@@ -342,8 +336,7 @@ class Relay:
     def _end_down(self) -> None:
         self.is_down_over = True
         # close_notify without a FIN: the peer may go on sending (RFC 8446, 6.1).
-        self._send_tls(self._early + self._end.close_notify())
-        self._early = b""
+        self._send_tls(self._end.close_notify())
         if self.is_open and not self._to_tls:
             self._end_one()
 

@@ -63,7 +63,6 @@ class TlsEnd:
         "crash",
         "has_ended",
         "has_spoken",
-        "is_server",
         "refusal",
     )
 
@@ -74,7 +73,7 @@ class TlsEnd:
         self._ssl = lib.SSL_new(pointer(judged.context))
         self._rbio = self._wbio = None
         self.renew()
-        self.is_server = is_server
+
         if is_server:
             lib.SSL_set_accept_state(self._ssl)
         else:
