@@ -8,9 +8,10 @@ from contextlib import suppress
 
 from ends import TLS13, Side, admit_all, context, identity
 
+from tunnel.relay.end import End
 from tunnel.relay.handshake import Shaken
 from tunnel.relay.loop import Loop
-from tunnel.relay.relay import End, Relay
+from tunnel.relay.relay import Relay
 from tunnel.relay.sweeper import Sweeper
 from tunnel.tls.context import TlsContext
 

@@ -7,23 +7,48 @@ what each way out says and counts; must not know how a step is done. Which socke
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from tunnel.errors import PeerDenied, TargetError, TargetFault, TlsError, TlsFault
-from tunnel.log import Category, escape
+from tunnel.log import Category, Log, escape
 from tunnel.net.sockets import Endpoint, describe
+from tunnel.proxy.counters import Counters
+from tunnel.proxy.generation import Generation
 from tunnel.proxy.report import Pipe
+from tunnel.proxy.settings import Settings
 from tunnel.relay.dial import Dial
+from tunnel.relay.end import End
 from tunnel.relay.handshake import Handshake, Shaken
 from tunnel.relay.linger import Linger, reset
-from tunnel.relay.loop import GONE
-from tunnel.relay.relay import End, Relay
-
-if TYPE_CHECKING:
-    from tunnel.proxy.generation import Generation
-    from tunnel.proxy.tunnel import Tunnel
+from tunnel.relay.loop import GONE, Loop
+from tunnel.relay.relay import Relay
+from tunnel.relay.sweeper import Sweeper
+from tunnel.tls.engine import Buffers
 
 _ORDINARY = {End.CLOSED, End.RESET_BY_PEER, End.RESET_BY_PLAIN, End.CUT, End.CRASH}  # the closing line says enough
+
+
+class Host(Protocol):
+    """What a session needs of the tunnel that has accepted it."""
+
+    loop: Loop
+    settings: Settings
+    log: Log
+    buffers: Buffers
+    counters: Counters
+    sweeper: Sweeper
+
+    def find_target(self, session: Session) -> None:
+        """Tell the session the target's endpoints, now or later."""
+
+    def count_end(self, relay: Relay, how: End) -> None:
+        """Count how the TLS side of a relay ended."""
+
+    def count_crash(self, crash: Exception) -> None:
+        """Write a bug down in one line, with its traceback."""
+
+    def forget(self, session: Session) -> None:
+        """A session is over."""
 
 
 class Session:
@@ -45,7 +70,7 @@ class Session:
         "_tunnel",
     )
 
-    def __init__(self, tunnel: Tunnel, generation: Generation, accepted: socket.socket, address: Any) -> None:
+    def __init__(self, tunnel: Host, generation: Generation, accepted: socket.socket, address: Any) -> None:
         self._tunnel = tunnel
         self._generation = generation  # what this session began with, whatever comes meanwhile
         self._accepted: socket.socket | None = accepted

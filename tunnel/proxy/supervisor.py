@@ -22,7 +22,8 @@ from tunnel.net.address import Address
 from tunnel.net.listen import Listener, open_listener
 from tunnel.net.sockets import Endpoint, resolve
 from tunnel.proxy.generation import build_generation
-from tunnel.proxy.tunnel import Settings, Tunnel
+from tunnel.proxy.settings import Settings
+from tunnel.proxy.tunnel import Tunnel
 from tunnel.relay.loop import Loop
 
 WITHDRAWAL_GRACE = 60.0  # seconds: an agent's restart or a rewritten entry must not cut service

@@ -10,20 +10,21 @@ import errno
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from tunnel.errors import TargetError
 from tunnel.log import Category, Log, escape
-from tunnel.net.address import Address, TcpAddress
+from tunnel.net.address import Address
 from tunnel.net.listen import Listener
 from tunnel.net.sockets import Endpoint, resolve_now
 from tunnel.proxy.counters import Counters
 from tunnel.proxy.generation import Generation
 from tunnel.proxy.session import Session
+from tunnel.proxy.settings import Settings
+from tunnel.relay.end import End
 from tunnel.relay.loop import Loop, Timer
-from tunnel.relay.relay import End, Relay
+from tunnel.relay.relay import Relay
 from tunnel.relay.sweeper import Sweeper
 from tunnel.tls.engine import Buffers
 
@@ -31,25 +32,6 @@ _ACCEPTS = 64  # in one turn, so that open connections are served in between
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 1.0  # seconds between attempts to accept when descriptors have run out
 
 ResolveLater = Callable[[Address, Callable[[tuple[Endpoint, ...] | TargetError], None]], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How one tunnel behaves; durations in seconds, 0 for a limit that is off."""
-
-    is_server: bool
-    target: Address
-    connect_timeout: float = 10.0
-    close_timeout: float = 60.0
-    max_conn_lifetime: float = 0.0
-    max_concurrent_conns: int = 0
-
-    @property
-    def server_name(self) -> str:
-        """The SNI that a client sends: its target's host, unless that is an address (RFC 6066, section 3)."""
-        is_name = not self.is_server and isinstance(self.target, TcpAddress) and resolve_now(self.target) is None
-        host = self.target.host if isinstance(self.target, TcpAddress) else ""
-        return host if is_name or host == "localhost" else ""
 
 
 class Tunnel:

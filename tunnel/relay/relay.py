@@ -11,43 +11,17 @@ that it was admitted. Rules for whoever edits this file:
 from __future__ import annotations
 
 import socket
-from enum import Enum
-from typing import Protocol
 
 from tunnel.errors import TlsError
+from tunnel.relay.end import End, RelayOwner
 from tunnel.relay.handshake import Shaken
 from tunnel.relay.linger import reset
-from tunnel.relay.loop import ENDING, IN, OUT, Loop, Owner, Timer
+from tunnel.relay.loop import ENDING, IN, OUT, Loop, Timer
 from tunnel.tls.engine import SMALL_HEADS, Buffers
 
 _MAX_HELD = 512 * 1024  # bytes for the TLS side, above what one read can make
 _SMALL = 4096  # bytes in one read up to which OpenSSL's memory stays small
 _READABLE = IN | OUT  # what an edge says of a socket that has input and room
-
-
-class End(Enum):
-    """How a relay ended; the value is the log's word."""
-
-    CLOSED = "closed"
-    TRUNCATED = "truncated"
-    RESET_BY_PEER = "reset-by-peer"
-    RESET_BY_PLAIN = "reset-by-plain-side"
-    PROTOCOL = "tls-failure"
-    REFUSED_BY_PEER = "refused-by-peer"
-    CLOSE_TIMEOUT = "close-timeout"
-    LIFETIME = "max-conn-lifetime"
-    CUT = "cut"
-    CRASH = "internal-error"
-
-
-class RelayOwner(Owner, Protocol):
-    """Whose connection it is."""
-
-    def relay_ended(self, how: End, detail: str) -> None:
-        """Both sockets have been given up."""
-
-    def relay_grown(self) -> None:
-        """A burst has made OpenSSL's memory large."""
 
 
 class Relay:

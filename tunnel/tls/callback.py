@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from OpenSSL import SSL
 
@@ -17,9 +17,6 @@ from tunnel.authz.peer import Admitted
 from tunnel.errors import Denial, PeerDenied
 from tunnel.tls.openssl import ffi, lib, pointer
 from tunnel.tls.verify import MAX_PATH, NO_ANCHOR_ERRORS, denial_of
-
-if TYPE_CHECKING:
-    from tunnel.tls.engine import TlsEnd
 
 # What is filed as the error decides the alert (ssl_x509err2alert): 42 bad_certificate unless said otherwise.
 _REJECTED = 28
@@ -34,6 +31,14 @@ _SHA256: Final[Any] = lib.EVP_get_digestbyname(b"sha256")
 Judge = Callable[[bytes, Callable[[], tuple[bytes, ...]]], Admitted]
 
 
+class Turn(Protocol):
+    """The end of a connection whose handshake is at work, where the verdict is filed."""
+
+    admitted: Admitted | None
+    refusal: PeerDenied | None
+    crash: BaseException | None
+
+
 class Bench:
     """Where a context's callback finds whose turn it is and who decides."""
 
@@ -41,7 +46,7 @@ class Bench:
 
     def __init__(self, judge: Judge) -> None:
         self.judge = judge
-        self.current: TlsEnd | None = None
+        self.current: Turn | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +82,7 @@ def _verify_callback(bench: Bench) -> Callable[[int, Any], int]:
     return verify
 
 
-def _go_on(end: TlsEnd, code: int) -> int:
+def _go_on(end: Turn, code: int) -> int:
     """At the errors that say "no anchor here" and at no other: the rest are OpenSSL's own findings."""
     if code in NO_ANCHOR_ERRORS:
         return 1
@@ -86,7 +91,7 @@ def _go_on(end: TlsEnd, code: int) -> int:
     return 0
 
 
-def _conclude(end: TlsEnd, judge: Judge, store_context: Any) -> int:
+def _conclude(end: Turn, judge: Judge, store_context: Any) -> int:
     try:
         end.admitted = judge(_digest(store_context), lambda: _path(store_context))
     except PeerDenied as refusal:
