@@ -164,7 +164,7 @@ class Wire:
             self.relay.abort(End.CUT)
         self.loop.turn(0)
         self.loop.close()
-        for sock in (self.peer_socket, self.program):
+        for sock in (self.peer_socket, self.program, self.tls):  # the last one may still be lingering
             sock.close()
 
 

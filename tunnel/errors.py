@@ -69,6 +69,7 @@ class IdentityFault(Enum):
     UNVERIFIED = "own-svid-does-not-verify"
     REFUSED = "refused-by-agent"
     TIMEOUT = "timeout"
+    CRASHED = "internal-error"
 
 
 class IdentityError(TunnelError):

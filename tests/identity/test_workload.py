@@ -451,3 +451,15 @@ def test_stop_after_an_end_without_hope_is_no_error(api: DevWorkloadApi, endpoin
     with watching(endpoint) as watch:
         watch.until(Hopeless)
     watch.watcher.stop()
+
+
+def test_a_bug_in_the_watcher_is_said_and_not_the_silent_end_of_all_updates(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: queue.Queue[Event] = queue.Queue()
+    monkeypatch.setattr(threading, "excepthook", lambda _args: None)  # what Python prints of it is not the point
+    watcher = WorkloadWatcher(Endpoint(path="/nowhere/agent.sock"), told.put)
+    monkeypatch.setattr(watcher, "_follow_stream", lambda: 1 / 0)
+    watcher.start()
+    event = told.get(timeout=60)
+    assert isinstance(event, Hopeless)
+    assert event.error.reason is IdentityFault.CRASHED
+    watcher.stop()

@@ -417,6 +417,43 @@ def test_a_reset_by_the_peer_is_a_reset_for_the_program(wires: Wires) -> None:
     assert is_reset(wire.program)
 
 
+def test_the_last_words_of_a_program_that_takes_no_more_reach_the_peer(wires: Wires) -> None:
+    """A service that refuses a large upload: it answers, hangs up, and the peer is still sending."""
+    wire = wires(tcp_pair)
+    wire.say(b"the beginning")  # never read by the program, so its close is a reset
+    wire.program.sendall(b"too large")
+    wire.program.close()
+    wire.say(b"the rest")
+    assert wire.hear() == b"too large"
+    for _ in range(3):
+        wire.say(b"and more")
+    assert not wire.relay.is_open
+    assert not wire.peer.end.has_ended, "a cut must not pass for an end"
+
+
+def test_what_waits_for_the_peer_is_not_lost_when_the_program_has_ended(wires: Wires) -> None:
+    """A slow reader gets the whole answer of a program that has answered, ended and gone, though more is said to it."""
+    wire = wires(lambda: tcp_pair(4096))
+    answer = bytes(range(256)) * 4096
+    heard = bytearray()
+    sent = 0
+    while sent < len(answer):
+        try:
+            sent += wire.program.send(answer[sent:])
+        except BlockingIOError:
+            wire.turn()
+            heard += wire.hear()
+    wire.program.close()
+    wire.say(b"one word more")
+    wire.say(b"and one more")
+    while wire.relay.is_open and (piece := wire.hear()):
+        heard += piece
+        wire.turn()
+    heard += wire.hear()
+    assert len(heard) == len(answer)
+    assert heard == answer
+
+
 def test_a_reset_by_the_program_is_a_reset_for_the_peer_and_no_close_notify(wires: Wires) -> None:
     wire = wires(tcp_pair)
     wire.turn()

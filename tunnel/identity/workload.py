@@ -7,6 +7,7 @@ wanted or what is done with it. Events are immutable and leave by one function, 
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -68,7 +69,7 @@ class Denied(Lost):
 
 @dataclass(frozen=True, slots=True)
 class Hopeless:
-    """Before the first identity, an answer that no new attempt will change."""
+    """Before the first identity, an answer that no new attempt will change; at any time, a bug of ours."""
 
     error: IdentityError
 
@@ -119,6 +120,15 @@ class WorkloadWatcher:
         self._thread.join()
 
     def _run(self) -> None:
+        try:
+            self._watch()
+        finally:
+            if (crash := sys.exception()) is not None:  # a bug of ours: said aloud, and not the silent end of all updates
+                self._emit(
+                    Hopeless(IdentityError(IdentityFault.CRASHED, f"the watcher of the Workload API has failed: {crash!r}"))
+                )
+
+    def _watch(self) -> None:
         while not self._stopping.is_set():
             began = self._clock()
             self._has_accepted = False

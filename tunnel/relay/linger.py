@@ -23,7 +23,8 @@ class Linger:
         self._socket = sock
         self._buffer = buffer
         with suppress(OSError):
-            sock.send(farewell)
+            if farewell:
+                sock.send(farewell)
             sock.shutdown(socket.SHUT_WR)
         self._timer = loop.call_at(loop.clock() + _PATIENCE, self._close, self)
         loop.rewatch(sock, self.ready, self)

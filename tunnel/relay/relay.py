@@ -15,7 +15,7 @@ import socket
 from tunnel.errors import TlsError
 from tunnel.relay.end import End, RelayOwner
 from tunnel.relay.handshake import Shaken
-from tunnel.relay.linger import reset
+from tunnel.relay.linger import Linger, reset
 from tunnel.relay.loop import ENDING, IN, OUT, Loop, Timer
 from tunnel.tls.engine import SMALL_HEADS, Buffers
 
@@ -29,8 +29,10 @@ class Relay:
 
     __slots__ = (
         "_close_timeout",
+        "_cut",
         "_end",
         "_heads",
+        "_how",
         "_inbox",
         "_is_down_calm",
         "_is_up_calm",
@@ -90,6 +92,8 @@ class Relay:
         self.is_open = True
         self._timer: Timer | None = None
         self._last = 0.0
+        self._cut = ""  # why the plain side takes no more, when it does not
+        self._how = End.CLOSED  # unless something has gone wrong
         self._is_up_calm = self._is_down_calm = False
 
     def start(self) -> None:
@@ -226,8 +230,7 @@ class Relay:
         if plain:
             self.up += plain
             self._send_plain(plain)
-            if plain > _SMALL and not self.is_grown:
-                self._grow()
+            self._note_size(plain)
         if end.has_spoken and self.is_open:
             self._send_tls(end.take())
         if end.has_ended and self.is_open:
@@ -285,8 +288,7 @@ class Relay:
             self._fail(error)
             return
         self._send_tls(self._outbox[:out])
-        if size > _SMALL and not self.is_grown:
-            self._grow()
+        self._note_size(size)
         if self._timer is not None:
             self._last = self._loop.clock()
         if self.is_open and (self._plain_thorough or size == len(self._inbox)):
@@ -309,8 +311,11 @@ class Relay:
 
     def _end_down(self) -> None:
         self.is_down_over = True
-        # close_notify without a FIN: the peer may go on sending (RFC 8446, 6.1).
-        self._send_tls(self._end.close_notify())
+        if self._cut:
+            self._how = End.RESET_BY_PLAIN  # and so without the close_notify that would vouch for the end
+        else:
+            # close_notify without a FIN: the peer may go on sending (RFC 8446, 6.1).
+            self._send_tls(self._end.close_notify())
         if self.is_open and not self._to_tls:
             self._end_one()
 
@@ -348,18 +353,17 @@ class Relay:
             self._to_plain = waiting
         if waiting:
             return False
-        if self.is_down_over if is_tls else self.is_up_over:
-            if is_tls:
-                self._end_one()
-            else:
-                self._shut_plain()
+        if is_tls and self.is_down_over:
+            self._end_one()
+        elif not is_tls and self.is_up_over:
+            self._shut_plain()
         return self.is_open
 
     def _end_one(self) -> None:
         """One direction is over and its end passed on: when the other is too, so is the whole."""
         is_all_said = not self._to_plain and not self._to_tls
         if self.is_up_over and self.is_down_over and is_all_said:
-            self._finish(End.CLOSED)
+            self._finish(self._how, self._cut)
         elif self._timer is None:
             self._last = self._loop.clock()
             self._watch_silence()
@@ -375,11 +379,14 @@ class Relay:
             self._finish(End.CLOSE_TIMEOUT, f"no activity for {self._close_timeout:g}s after half-close")
 
     def _plain_broke(self, error: OSError) -> None:
-        """The plain side takes no more. When its own end has been passed on, all that could be said has been said."""
-        if self.is_down_over:
-            self._finish(End.CLOSED)
-        else:
-            self.abort(End.RESET_BY_PLAIN, _why(error))
+        """The plain side takes no more; what it said before that still belongs to the peer, and is carried to its end."""
+        self._cut = _why(error)
+        self.is_up_over = True
+        self._to_plain = b""
+        if not self.is_down_over:
+            self._plain_thorough = True
+            self._loop.call_again(self._plain)
+        self._end_one()
 
     def _fail(self, error: TlsError) -> None:
         """OpenSSL gave up. An alert before the first byte is the refusal that TLS 1.3 has no earlier place for."""
@@ -393,9 +400,10 @@ class Relay:
         else:
             self.abort(End.RESET_BY_PEER, str(error))
 
-    def _grow(self) -> None:
-        self.is_grown = True
-        self._owner.relay_grown()
+    def _note_size(self, size: int) -> None:
+        if size > _SMALL and not self.is_grown and self.is_open:
+            self.is_grown = True
+            self._owner.relay_grown()
 
     def _finish(self, how: End, detail: str = "") -> None:
         self.is_open = self._is_up_calm = self._is_down_calm = False
@@ -404,7 +412,10 @@ class Relay:
         if self._timer is not None:
             self._loop.cancel(self._timer)
             self._timer = None
-        self._loop.retire(self._tls)
+        if self._cut and how is self._how:  # unread input would make of the close a reset, and lose what is on its way
+            Linger(self._loop, self._tls, b"", self._inbox)
+        else:
+            self._loop.retire(self._tls)
         self._loop.retire(self._plain)
         self._end.free()
         self._owner.relay_ended(how, detail)
