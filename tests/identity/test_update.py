@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import scenes
 from cryptography.hazmat.primitives.asymmetric import x25519
-from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 from forge import END, NOW, SERVER_ONLY, Forged, authority, key_of, leaf, rewritten
 
 from tunnel.errors import IdentityError, IdentityFault, WireError
@@ -129,7 +129,7 @@ BAD_UPDATES: dict[str, tuple[Callable[[], X509SvidResponse], IdentityFault]] = {
     "key is noise": (lambda: response(replace(GOOD, x509_svid_key=b"secret")), IdentityFault.BAD_KEY),
     "key is PEM": (lambda: response(replace(GOOD, x509_svid_key=b"-----BEGIN PRIVATE KEY-----")), IdentityFault.BAD_KEY),
     "key is encrypted": (lambda: response(replace(GOOD, x509_svid_key=encrypted_key())), IdentityFault.BAD_KEY),
-    "key that cannot sign": (lambda: response(replace(GOOD, x509_svid_key=exchange_key())), IdentityFault.BAD_KEY),
+    "key that cannot sign": (lambda: response(entry(key=x25519.X25519PrivateKey.generate())), IdentityFault.BAD_KEY),
     "certificate cut": (lambda: response(replace(GOOD, x509_svid=GOOD.x509_svid[:-1])), IdentityFault.BAD_CERTIFICATE),
     "bytes after the certificate": (
         lambda: response(replace(GOOD, x509_svid=GOOD.x509_svid + b"\0")),
@@ -187,10 +187,6 @@ BAD_UPDATES: dict[str, tuple[Callable[[], X509SvidResponse], IdentityFault]] = {
 
 def encrypted_key() -> bytes:
     return bytes(key_of("p256").private_bytes(Encoding.DER, PrivateFormat.PKCS8, BestAvailableEncryption(b"password")))
-
-
-def exchange_key() -> bytes:
-    return x25519.X25519PrivateKey.generate().private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
 
 
 def unreadable() -> Forged:
