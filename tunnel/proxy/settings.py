@@ -5,10 +5,10 @@ Knows the limits and the target as values; must not know flags or connections.
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
 
 from tunnel.net.address import Address, TcpAddress
-from tunnel.net.sockets import resolve_now
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,10 @@ class Settings:
     @property
     def server_name(self) -> str:
         """The SNI that a client sends: its target's host, unless that is an address (RFC 6066, section 3)."""
-        is_name = not self.is_server and isinstance(self.target, TcpAddress) and resolve_now(self.target) is None
-        host = self.target.host if isinstance(self.target, TcpAddress) else ""
-        return host if is_name or host == "localhost" else ""
+        if self.is_server or not isinstance(self.target, TcpAddress):
+            return ""
+        try:
+            ipaddress.ip_address(self.target.host)
+        except ValueError:
+            return self.target.host.rstrip(".")  # absolute for the resolver, never so in TLS
+        return ""
