@@ -16,6 +16,7 @@ class Counters:
     carried: int = 0  # reached the relay
     refused: int = 0  # the handshake failed or no rule admitted the peer
     undialled: int = 0  # the target could not be reached
+    gone: int = 0  # the accepted side vanished before the relay
     unserved: int = 0  # closed at once for want of a valid identity
     probes: int = 0  # closed by the other side without a byte
     clean_ends: int = 0  # the TLS side ended with close_notify

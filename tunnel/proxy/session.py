@@ -215,6 +215,9 @@ class Session:
     def _waiting(self, events: int) -> None:
         """The accepted side while something else is under way: all that counts is whether it has gone."""
         if events & GONE:
+            self._tunnel.counters.gone += 1
+            line = f"error on dial: {escape(self._source)} has gone before the target was reached reason=gone"
+            self._tunnel.log.write(line, Category.CONN_ERRORS)
             self._close()
 
     def _too_slow(self) -> None:

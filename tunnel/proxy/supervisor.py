@@ -15,6 +15,7 @@ import trio
 
 from tunnel.config.proxy import ProxyConfig
 from tunnel.errors import IdentityError, IdentityFault, TargetError, TunnelError
+from tunnel.identity.credentials import Credentials
 from tunnel.identity.follower import Follower
 from tunnel.identity.workload import Event, WorkloadWatcher
 from tunnel.log import Log, escape
@@ -98,13 +99,22 @@ class Supervisor:
         if outcome.is_withdrawn:
             self._tunnel.withdraw(WITHDRAWAL_GRACE)
         if outcome.credentials is not None:
-            number = self._follower.generation
-            self._tunnel.swap(
-                build_generation(number, outcome.credentials, self._config.rules, is_server=self._config.is_server)
-            )
-            self._ready.set()
+            self._use(outcome.credentials)
         elif outcome.is_confirmed:
             self._tunnel.confirm()
+
+    def _use(self, credentials: Credentials) -> None:
+        """Build all, then swap; what cannot be built is not used, and what is in use stays."""
+        config, number = self._config, self._follower.generation
+        try:
+            generation = build_generation(number, credentials, config.rules, is_server=config.is_server)
+        except IdentityError as error:
+            self._log.write(
+                f"generation {number} cannot be used, the last good one stays: {error.reason.value}: {escape(str(error))}"
+            )
+            return
+        self._tunnel.swap(generation)
+        self._ready.set()
 
     # -- serving
 
