@@ -61,5 +61,5 @@ def _subject(leaf: x509.Certificate) -> str:
     """The subject for the log; it proves nothing (X509-SVID 2), so one that cannot be read is no reason to refuse."""
     try:
         return leaf.subject.rfc4514_string()
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, LookupError):  # LookupError: a kind of string that cryptography 48 does not know
         return "(unreadable)"
