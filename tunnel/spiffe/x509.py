@@ -180,5 +180,5 @@ def _extension(certificate: x509.Certificate, kind: type[E]) -> x509.Extension[E
         return certificate.extensions.get_extension_for_class(kind)
     except x509.ExtensionNotFound:
         return None
-    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, x509.InvalidVersion) as error:
+    except (ValueError, LookupError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, x509.InvalidVersion) as error:
         raise PeerDenied(Denial.UNREADABLE, f"extensions cannot be read: {error}") from error
