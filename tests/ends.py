@@ -95,6 +95,7 @@ class Side:
 
     def __init__(self, made: TlsContext, server_name: str = "") -> None:
         self.buffers = Buffers()
+        self.is_server = made._is_server
         self.end: TlsEnd = made.open_end(self.buffers, server_name)
         self.tail = b""
         self.is_done = False

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from ends import ALERT, DATA, HANDSHAKE, KEY_UPDATE, KEY_UPDATE_ASKING, VERSIONS, hand_made_pair, split_records
-from plane import MAKERS, Wire, is_over, is_reset, received, tcp_pair, unix_pair
+from plane import MAKERS, Wire, is_over, is_reset, narrow_unix_pair, received, tcp_pair, unix_pair
 
 from tunnel.relay.relay import _MAX_HELD, End
 
@@ -204,6 +204,21 @@ def test_bytes_from_the_program_around_an_urgent_one_pass(wires: Wires) -> None:
         wire.turn()
         got += wire.hear()
     assert got == b"beforebehind"
+
+
+@BOTH_FAMILIES
+def test_more_than_one_read_can_take_is_taken_though_nothing_more_comes(wires: Wires, make: Callable[..., object]) -> None:
+    """An edge is told once: the rest of what it announced makes no new one."""
+    wire = wires(make)
+    wire.relay._inbox = wire.ours.buffers.inbox_view[:20_000]
+    wire.turn()
+    message = payload(10_000)
+    wire.peer_socket.sendall(b"".join(wire.peer.seal(message) for _ in range(5)))
+    wire.turn(20)
+    assert wire.read() == message * 5
+    wire.program.sendall(message * 5)
+    wire.turn(20)
+    assert wire.hear() == message * 5
 
 
 # -- back-pressure
@@ -607,6 +622,24 @@ def test_traffic_after_half_close_goes_on_for_as_long_as_it_likes(wires: Wires, 
     assert wire.how is None
     wire.later(1.1)
     assert wire.how is End.CLOSE_TIMEOUT
+
+
+def test_a_slow_reader_after_half_close_is_no_silence(wires: Wires) -> None:
+    wire = wires(narrow_unix_pair, close_timeout=10)
+    wire.peer_socket.sendall(wire.peer.end.close_notify())
+    wire.turn()
+    sent = 0
+    while count := _send(wire.program, payload(65536)):
+        sent += count
+        wire.turn()
+    assert wire.relay._to_tls, "it waits for room"
+    got = 0
+    for _ in range(3):
+        wire.later(6)
+        assert wire.how is None, "what waited has moved"
+        got += len(wire.peer.open(_take(wire.peer_socket, 8192)))
+        wire.turn()
+    assert got == sent
 
 
 @BOTH_SIDES

@@ -1,0 +1,274 @@
+"""A handshake over a socket that gives little, takes little or ends, and last words that are heard."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+
+import pytest
+from ends import (
+    TLS12,
+    TLS13,
+    VERSIONS,
+    Side,
+    admit_all,
+    context,
+    identity,
+    judge,
+    lasting_authority,
+)
+from forge import key_of
+from plane import Clock, is_over, is_reset, narrow_unix_pair, received, tcp_pair, unix_pair
+
+from tunnel.errors import Denial, PeerDenied, TlsError, TlsFault
+from tunnel.relay.handshake import Handshake, Shaken
+from tunnel.relay.linger import Linger
+from tunnel.relay.loop import Loop
+from tunnel.tls.engine import Buffers
+
+WHO = identity(middles=3)  # whose chain makes a flight of some kilobytes
+CONTEXTS = {
+    (is_server, version): context(WHO, admit_all, is_server=is_server, version=version)
+    for is_server in (True, False)
+    for version in (TLS12, TLS13)
+}
+BOTH_VERSIONS = pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS)
+BOTH_ROLES = pytest.mark.parametrize("we_serve", [True, False], ids=["server", "client"])
+Pair = tuple[socket.socket, socket.socket]
+
+
+class Bout:
+    """A handshake of ours on one end of a connection, and a peer on the other."""
+
+    def __init__(self, pair: Pair, *, we_serve: bool = True, version: int = TLS13, ours: object = None) -> None:
+        self.loop = Loop(Clock())
+        self.near, self.far = pair
+        self.buffers = Buffers()
+        self.outcome: list[Shaken | TlsError | PeerDenied | str] = []
+        self.farewell = b""
+        self.peer = Side(CONTEXTS[not we_serve, version])
+        made = ours or CONTEXTS[we_serve, version]
+        end = made.open_end(self.buffers)  # type: ignore[attr-defined]
+        self.handshake = Handshake(self.loop, self, self.near, end, self.buffers)
+        self.loop.watch(self.near, self.handshake.ready, self)
+        self.handshake.start()
+
+    def shaken(self, result: Shaken) -> None:
+        self.outcome.append(result)
+        self.loop.rewatch(self.near, lambda _events: None, self)
+
+    def shake_failed(self, error: TlsError | PeerDenied, farewell: bytes) -> None:
+        self.outcome.append(error)
+        self.farewell = farewell
+        self.loop.unwatch(self.near)
+
+    def shake_silent(self) -> None:
+        self.outcome.append("silent")
+        self.loop.unwatch(self.near)
+
+    def crashed(self, crash: Exception) -> None:
+        raise crash
+
+    def turn(self, times: int = 4) -> None:
+        for _ in range(times):
+            self.loop.turn(0)
+
+    def exchange(self, size: int = 1 << 20) -> None:
+        """Carry flights in pieces of a size until nobody has anything to say."""
+        flight = b"" if self.peer.is_server else self.peer.shake()
+        for _ in range(20):
+            for at in range(0, len(flight), size):
+                self.far.sendall(flight[at : at + size])
+                self.turn(2)
+            self.turn()
+            flight = self.peer.shake(received(self.far))
+
+    @property
+    def result(self) -> Shaken:
+        (only,) = self.outcome
+        assert isinstance(only, Shaken), only
+        return only
+
+    def fault(self) -> TlsFault | Denial:
+        (only,) = self.outcome
+        assert isinstance(only, TlsError | PeerDenied), only
+        return only.reason
+
+    def close(self) -> None:
+        self.loop.close()
+        self.near.close()
+        self.far.close()
+
+
+Bouts = Callable[..., Bout]
+
+
+@pytest.fixture
+def bouts() -> Iterator[Bouts]:
+    made: list[Bout] = []
+
+    def make(pair: Pair, **fields: object) -> Bout:
+        made.append(Bout(pair, **fields))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield make
+    for bout in made:
+        bout.close()
+
+
+@BOTH_VERSIONS
+@BOTH_ROLES
+@pytest.mark.parametrize("size", [1 << 20, 100, 1], ids=["whole", "cut", "byte by byte"])
+@pytest.mark.parametrize("make", [unix_pair, tcp_pair], ids=["unix", "tcp"])
+def test_both_sides_are_done(bouts: Bouts, make: Callable[[], Pair], size: int, we_serve: bool, version: int) -> None:
+    bout = bouts(make(), we_serve=we_serve, version=version)
+    bout.exchange(size)
+    assert bout.peer.is_done
+    assert bout.result.end.version() == {TLS12: "TLSv1.2", TLS13: "TLSv1.3"}[version]
+    assert bout.result.unsent == b""
+
+
+@BOTH_VERSIONS
+@BOTH_ROLES
+def test_a_flight_that_finds_no_room_goes_on_when_there_is_some(bouts: Bouts, we_serve: bool, version: int) -> None:
+    near, far = narrow_unix_pair()
+    filled = 0
+    while True:  # no room at all at first
+        try:
+            filled += near.send(b"#" * 100)
+        except BlockingIOError:
+            break
+    bout = bouts((near, far), we_serve=we_serve, version=version)
+    if we_serve:
+        far.sendall(bout.peer.shake())
+    bout.turn()
+    junk = b""
+    while len(junk) < filled:
+        junk += far.recv(min(100, filled - len(junk)))
+        bout.turn()
+    flight = b""
+    for _ in range(50):
+        flight = bout.peer.shake(received(far))
+        if flight:
+            far.sendall(flight)
+        bout.turn()
+    assert bout.peer.is_done
+    assert bout.result.admitted is not None
+
+
+def test_what_comes_behind_the_handshake_is_handed_on_with_it(bouts: Bouts) -> None:
+    bout = bouts(unix_pair())
+    bout.far.sendall(bout.peer.shake())
+    bout.turn()
+    finished = bout.peer.shake(received(bout.far))
+    records = bout.peer.seal(b"early") + bout.peer.seal(b"and a part")
+    bout.far.sendall(finished + records[:-3])
+    bout.turn()
+    assert bout.result.tail == records[:-3]
+
+
+def test_a_peer_that_goes_without_a_word_is_silent_however_it_goes(bouts: Bouts) -> None:
+    for is_cut in (False, True):
+        bout = bouts(tcp_pair())
+        if is_cut:
+            bout.far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+        bout.far.close()
+        bout.turn()
+        assert bout.outcome == ["silent"]
+
+
+@pytest.mark.parametrize(("is_cut", "fault"), [(False, TlsFault.CLOSED), (True, TlsFault.RESET)])
+def test_a_peer_that_goes_in_the_middle_has_failed(bouts: Bouts, is_cut: bool, fault: TlsFault) -> None:
+    bout = bouts(tcp_pair())
+    bout.far.sendall(bout.peer.shake()[:50])
+    bout.turn()
+    if is_cut:
+        bout.far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+    bout.far.close()
+    bout.turn()
+    assert bout.fault() is fault
+
+
+def test_noise_fails_at_once(bouts: Bouts) -> None:
+    bout = bouts(unix_pair())
+    bout.far.sendall(b"GET / HTTP/1.1\r\n\r\n")
+    bout.turn()
+    assert bout.fault() is TlsFault.PROTOCOL
+
+
+@BOTH_VERSIONS
+@BOTH_ROLES
+def test_who_is_refused_hears_an_alert(bouts: Bouts, we_serve: bool, version: int) -> None:
+    other = judge(lasting_authority(key=key_of("p256", 11)))
+    bout = bouts(unix_pair(), we_serve=we_serve, version=version, ours=context(WHO, other, is_server=we_serve, version=version))
+    bout.exchange()
+    assert bout.fault() is Denial.UNKNOWN_AUTHORITY
+    hear = bout.peer.open if bout.peer.is_done else bout.peer.shake
+    with pytest.raises(TlsError) as heard:
+        hear(bout.farewell)
+    assert heard.value.alert == 48
+
+
+# -- last words
+
+
+class Leaving:
+    """A socket of ours on its way out."""
+
+    def __init__(self, pair: Pair, farewell: bytes) -> None:
+        self.clock = Clock()
+        self.loop = Loop(self.clock)
+        self.near, self.far = pair
+        Linger(self.loop, self.near, farewell, memoryview(bytearray(4096)))
+
+    def turn(self) -> None:
+        for _ in range(4):
+            self.loop.turn(0)
+
+
+@pytest.fixture
+def leaving() -> Iterator[Leaving]:
+    made = Leaving(tcp_pair(), b"last words")
+    yield made
+    made.clock.now += 100
+    made.turn()
+    made.loop.close()
+    made.far.close()
+
+
+def test_last_words_are_heard_though_more_is_being_said(leaving: Leaving) -> None:
+    for _ in range(20):
+        leaving.far.send(b"more and more" * 1000)
+        leaving.turn()
+    assert leaving.far.recv(100) == b"last words"
+    assert is_over(leaving.far)
+    assert not is_reset(leaving.far)
+
+
+def test_who_has_heard_and_hung_up_is_let_go_at_once(leaving: Leaving) -> None:
+    leaving.turn()
+    assert leaving.near.fileno() >= 0
+    leaving.far.close()
+    leaving.turn()
+    assert leaving.near.fileno() == -1
+
+
+def test_who_does_not_hang_up_is_cut_after_a_second(leaving: Leaving) -> None:
+    leaving.clock.now += 0.9
+    leaving.far.send(b"more")
+    leaving.turn()
+    assert leaving.near.fileno() >= 0
+    leaving.clock.now += 0.2
+    leaving.turn()
+    assert leaving.near.fileno() == -1
+    assert not leaving.loop._owners
+
+
+def test_last_words_to_nobody_end_at_once() -> None:
+    near, far = tcp_pair()
+    far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+    far.close()
+    gone = Leaving((near, far), b"hello?")
+    gone.turn()
+    assert near.fileno() == -1
+    gone.loop.close()
