@@ -1,0 +1,866 @@
+"""What becomes of accepted connections: who is served, who waits, who is closed, and what is said and counted."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ends import TLS12, TLS13, Identity, Side, admit_all, context, identity, judge, lasting_authority
+from plane import Clock, is_over, received
+
+from tunnel.authz.rules import AnyRule, IdRule, Rule
+from tunnel.errors import PeerDenied, TargetError, TargetFault, TlsError
+from tunnel.identity.credentials import Credentials, X509Svid
+from tunnel.log import Category
+from tunnel.net.address import Address, TcpAddress, UnixAddress
+from tunnel.net.listen import open_listener
+from tunnel.net.sockets import Endpoint
+from tunnel.proxy.generation import Generation, build_generation
+from tunnel.proxy.session import Session
+from tunnel.proxy.settings import Settings
+from tunnel.proxy.tunnel import Tunnel
+from tunnel.relay.loop import Loop
+from tunnel.spiffe.bundle import BundleSet, TrustBundle
+from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id
+from tunnel.tls.engine import TlsEnd
+
+HOME = TrustDomain("a.test")
+ROOT = lasting_authority()
+OURS = identity("spiffe://a.test/ours", root=ROOT)
+PEER = identity("spiffe://a.test/peer", root=ROOT)
+ANYONE: tuple[Rule, ...] = (AnyRule(),)
+PEER_CONTEXTS = {
+    (is_server, version): context(PEER, admit_all, is_server=is_server, version=version)
+    for is_server in (True, False)
+    for version in (TLS12, TLS13)
+}
+WALL = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
+NAMED = TcpAddress("db.example", "5432")
+
+Answer = Callable[[tuple[Endpoint, ...] | TargetError], None]
+
+
+class Lines:
+    """A log in memory."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.quiet: set[Category] = set()
+
+    def wants(self, category: Category) -> bool:
+        return category not in self.quiet
+
+    def write(self, message: str, category: Category = Category.OTHER) -> None:
+        if self.wants(category):
+            self.lines.append(message)
+
+    def take(self) -> list[str]:
+        lines, self.lines = self.lines, []
+        return lines
+
+
+def generation(number: int = 1, *, is_server: bool = True, rules: tuple[Rule, ...] = ANYONE, lasts: float = 3600) -> Generation:
+    """Ours, good for so many seconds from `WALL`."""
+    not_after = WALL + timedelta(seconds=lasts)
+    svid = X509Svid(parse_spiffe_id("spiffe://a.test/ours"), "", OURS.chain, OURS.leaf.key, not_after)
+    bundles = BundleSet({HOME: TrustBundle(HOME, (ROOT.certificate,))})
+    return build_generation(number, Credentials(svid, bundles), rules, is_server=is_server)
+
+
+class Stage:
+    """A tunnel with a clock on the wall and another for deadlines, both of which stand still."""
+
+    def __init__(self, place: Path, *, target: Address | None = None, is_server: bool = True, **settings: Any) -> None:
+        self.place = place
+        self.clock = Clock()
+        self.wall = WALL.timestamp()
+        self.loop = Loop(self.clock)
+        self.log = Lines()
+        self.is_server = is_server
+        self.asked: list[tuple[Address, Answer]] = []
+        self._opened: list[Any] = []
+        self.backend = self._listen("backend")
+        chosen = target or UnixAddress(str(place / "backend"))
+        self.tunnel = Tunnel(
+            self.loop,
+            Settings(is_server=is_server, target=chosen, **settings),
+            self.log,  # type: ignore[arg-type]
+            lambda address, answer: self.asked.append((address, answer)),
+            lambda: self.wall,
+        )
+
+    def serve(self, **fields: Any) -> Stage:
+        """Have an identity and accept."""
+        self.tunnel.swap(generation(is_server=self.is_server, **fields))
+        return self.accept()
+
+    def accept(self) -> Stage:
+        self.tunnel.open(open_listener(UnixAddress(str(self.place / "front"))))
+        return self
+
+    def _listen(self, name: str) -> socket.socket:
+        sock = self.opened(socket.socket(socket.AF_UNIX))
+        sock.bind(str(self.place / name))
+        sock.listen(8)
+        sock.setblocking(False)
+        return sock
+
+    def opened(self, sock: socket.socket) -> socket.socket:
+        self._opened.append(sock)
+        return sock
+
+    def turn(self, times: int = 4) -> None:
+        for _ in range(times):
+            self.loop.turn(0)
+
+    def later(self, seconds: float) -> None:
+        self.clock.now += seconds
+        self.turn()
+
+    def connect(self) -> socket.socket:
+        """A connection to the tunnel, which has had time to look at it."""
+        sock = self.opened(socket.socket(socket.AF_UNIX))
+        sock.connect(str(self.place / "front"))
+        sock.setblocking(False)
+        self.turn()
+        return sock
+
+    def accepted_by_backend(self) -> socket.socket | None:
+        try:
+            sock, _ = self.backend.accept()
+        except BlockingIOError:
+            return None
+        sock.setblocking(False)
+        return self.opened(sock)
+
+    def close(self) -> None:
+        self.tunnel.drain()
+        self.tunnel.cut()
+        self.later(100)  # for those that linger
+        self.loop.close()
+        for sock in self._opened:
+            sock.close()
+
+
+class Peer:
+    """A TLS client or server on a socket, for as long as the stage is turned."""
+
+    def __init__(
+        self, stage: Stage, sock: socket.socket, *, is_server: bool = False, who: Identity = PEER, version: int = TLS13
+    ):
+        made = (
+            PEER_CONTEXTS[is_server, version] if who is PEER else context(who, admit_all, is_server=is_server, version=version)
+        )
+        self.stage, self.socket, self.side = stage, sock, Side(made)
+
+    def shake(self) -> Peer:
+        """All flights that there are."""
+        flight = b"" if self.side.is_server else self.side.shake()
+        for _ in range(4):
+            if flight:
+                self.socket.sendall(flight)
+            self.stage.turn()
+            flight = self.side.shake(received(self.socket))
+        return self
+
+    def say(self, data: bytes) -> None:
+        self.socket.sendall(self.side.seal(data))
+        self.stage.turn()
+
+    def hear(self) -> bytes:
+        return self.side.open(received(self.socket))
+
+    def end(self) -> None:
+        """Close in good order."""
+        self.socket.sendall(self.side.end.close_notify())
+        self.stage.turn()
+
+
+Stages = Callable[..., Stage]
+
+
+@pytest.fixture
+def stages(tmp_path: Path) -> Iterator[Stages]:
+    made: list[Stage] = []
+
+    def make(**fields: Any) -> Stage:
+        place = tmp_path / str(len(made))
+        place.mkdir()
+        made.append(Stage(place, **fields))
+        return made[-1]
+
+    yield make
+    for stage in made:
+        stage.close()
+
+
+def carried(stage: Stage, **fields: Any) -> tuple[Peer, socket.socket]:
+    """A peer whose connection has reached the backend."""
+    peer = Peer(stage, stage.connect(), **fields).shake()
+    backend = stage.accepted_by_backend()
+    assert backend is not None, stage.log.lines
+    return peer, backend
+
+
+def hang_up(stage: Stage, peer: Peer, backend: socket.socket) -> None:
+    peer.end()
+    backend.close()
+    stage.turn()
+
+
+# -- one connection
+
+
+@pytest.mark.parametrize("version", [TLS12, TLS13], ids=["tls12", "tls13"])
+def test_a_connection_is_carried_said_and_counted(stages: Stages, version: int) -> None:
+    stage = stages().serve()
+    peer, backend = carried(stage, version=version)
+    peer.say(b"question")
+    assert received(backend) == b"question"
+    backend.send(b"answers")
+    stage.turn()
+    assert peer.hear() == b"answers"
+    stage.clock.now += 1.5
+    hang_up(stage, peer, backend)
+    target = f"unix:{stage.place}/backend"
+    who = "peer=spiffe://a.test/peer rule=any"
+    assert stage.log.lines == [
+        f"opening pipe: unix:@ [] <-> {target} [no tls] {who}",
+        f"closed pipe: unix:@ [] <-> {target} [no tls] [forwarded 8 bytes, returned 7 bytes, open 1.5s] {who} end=closed",
+    ]
+    assert stage.tunnel.counters.summary() == "accepted=1 carried=1 clean_ends=1"
+    assert len(stage.tunnel) == 0
+
+
+def test_nothing_is_said_of_connections_when_that_is_silenced(stages: Stages) -> None:
+    stage = stages()
+    stage.log.quiet.add(Category.CONNS)
+    hang_up(stage, *carried(stage.serve()))
+    assert stage.log.lines == []
+
+
+def test_a_peer_whom_no_rule_admits_reaches_nothing(stages: Stages) -> None:
+    stage = stages().serve(rules=(IdRule(parse_spiffe_id("spiffe://a.test/other")),))
+    peer = Peer(stage, stage.connect())
+    peer.shake()
+    assert stage.accepted_by_backend() is None
+    (line,) = stage.log.lines
+    assert line == "error on TLS handshake from unix:@: no-rule-admits: spiffe://a.test/peer reason=no-rule-admits"
+    assert stage.tunnel.counters.summary() == "accepted=1 refused=1"
+
+
+def test_what_the_peer_says_too_early_waits_for_the_target(stages: Stages) -> None:
+    stage = stages(target=NAMED).serve()
+    peer = Peer(stage, stage.connect()).shake()
+    peer.say(b"as soon as it could")
+    stage.asked[0][1]((Endpoint(socket.AF_UNIX, str(stage.place / "backend")),))
+    stage.turn()
+    backend = stage.accepted_by_backend()
+    assert backend is not None
+    assert received(backend) == b"as soon as it could"
+
+
+def test_a_health_check_is_counted_and_not_said(stages: Stages) -> None:
+    stage = stages().serve()
+    for _ in range(3):
+        stage.connect().close()
+        stage.turn()
+    assert stage.log.lines == []
+    assert stage.tunnel.counters.summary() == "accepted=3 probes=3"
+    assert len(stage.tunnel) == 0
+
+
+def test_a_peer_that_says_something_and_leaves_is_no_health_check(stages: Stages) -> None:
+    stage = stages().serve()
+    sock = stage.connect()
+    sock.send(b"\x16\x03\x01")
+    sock.close()
+    stage.turn()
+    (line,) = stage.log.lines
+    assert line == "error on TLS handshake from unix:@: connection closed in the handshake reason=closed-in-handshake"
+    assert stage.tunnel.counters.summary() == "accepted=1 refused=1"
+
+
+def test_a_target_that_refuses_is_said_and_counted(stages: Stages) -> None:
+    stage = stages(target=UnixAddress("/nowhere/at/all")).serve()
+    peer = Peer(stage, stage.connect()).shake()
+    assert stage.log.lines[0].startswith("error on dial: unix:/nowhere/at/all: ")
+    assert stage.log.lines[0].endswith(" reason=connection-refused")
+    assert stage.tunnel.counters.summary() == "accepted=1 undialled=1"
+    assert not peer.side.end.has_ended
+
+
+def test_a_connection_has_a_longest_life(stages: Stages) -> None:
+    stage = stages(max_conn_lifetime=100).serve()
+    peer, backend = carried(stage)
+    stage.later(99)
+    peer.say(b"in the 99th second")
+    assert received(backend) == b"in the 99th second"
+    stage.later(2)
+    assert len(stage.tunnel) == 0
+    assert stage.log.lines[1].startswith("error during copy: max connection lifetime reached ")
+    assert stage.log.lines[2].endswith(" end=max-conn-lifetime")
+
+
+# -- the identity
+
+
+def test_without_an_identity_connections_are_closed_at_once(stages: Stages) -> None:
+    stage = stages().accept()
+    for _ in range(3):
+        assert is_over(stage.connect())
+    assert stage.log.take() == ["no identity yet: new connections are closed at once until a new identity arrives"]
+    assert stage.tunnel.counters.summary() == "accepted=3 unserved=3"
+    stage.tunnel.swap(generation())
+    assert stage.log.take() == ["serving again with a new identity"]
+    carried(stage)
+
+
+def test_a_withdrawn_identity_is_used_for_its_grace_and_no_longer(stages: Stages) -> None:
+    stage = stages().serve()
+    old_peer, old_backend = carried(stage)
+    stage.tunnel.withdraw(60)
+    stage.wall += 59.9
+    carried(stage)
+    stage.log.take()
+    stage.wall += 0.1
+    for _ in range(3):
+        assert is_over(stage.connect())
+    stage.tunnel.review()
+    why = "identity spiffe://a.test/ours has been withdrawn"
+    assert stage.log.take() == [f"{why}: new connections are closed at once until a new identity arrives"]
+    old_peer.say(b"what is open goes on")
+    assert received(old_backend) == b"what is open goes on"
+
+
+def test_a_withdrawal_that_is_said_again_has_no_new_grace(stages: Stages) -> None:
+    stage = stages().serve()
+    stage.tunnel.withdraw(60)
+    stage.wall += 50
+    stage.tunnel.withdraw(60)
+    assert stage.tunnel.review() is not None
+    stage.wall += 10
+    assert stage.tunnel.review() is None
+
+
+@pytest.mark.parametrize("how", ["swap", "confirm"])
+@pytest.mark.parametrize("waited", [10, 1000])
+def test_an_identity_that_comes_back_is_used_again(stages: Stages, how: str, waited: float) -> None:
+    stage = stages().serve()
+    stage.tunnel.withdraw(60)
+    stage.wall += waited
+    stage.tunnel.review()
+    stage.log.take()
+    if how == "swap":
+        stage.tunnel.swap(generation(2))
+    else:
+        stage.tunnel.confirm()
+    assert stage.log.take() == (["serving again with a new identity"] if waited > 60 else [])
+    stage.wall += 1000
+    carried(stage)
+    stage.tunnel.withdraw(60)
+    stage.wall += 59
+    assert stage.tunnel.review() is not None, "a later withdrawal has a grace of its own"
+
+
+def test_an_expired_identity_serves_nobody(stages: Stages) -> None:
+    stage = stages().serve(lasts=100)
+    stage.wall += 100
+    carried(stage)
+    stage.log.take()
+    stage.wall += 1
+    assert is_over(stage.connect())
+    (line,) = stage.log.take()
+    assert line.startswith("identity spiffe://a.test/ours has expired at 2026-11-22T12:01:40Z: ")
+    stage.tunnel.confirm()
+    assert is_over(stage.connect()), "it does not help that it is still ours"
+    stage.tunnel.swap(generation(2, lasts=10_000))
+    carried(stage)
+
+
+def test_a_session_ends_with_the_generation_that_it_began_with(stages: Stages) -> None:
+    """A swap in the middle of a handshake changes nothing for that handshake."""
+    stage = stages().serve()
+    peer = Peer(stage, stage.connect())
+    hello = peer.side.shake()
+    stage.tunnel.swap(generation(2, rules=()))
+    peer.socket.sendall(hello)
+    stage.turn()
+    peer.socket.sendall(peer.side.shake(received(peer.socket)))
+    stage.turn()
+    assert stage.accepted_by_backend() is not None
+    Peer(stage, stage.connect()).shake()
+    assert stage.accepted_by_backend() is None, "the next one meets the new rules"
+
+
+# -- accepting
+
+
+def test_at_its_limit_a_tunnel_accepts_no_more_until_one_has_ended(stages: Stages) -> None:
+    stage = stages(max_concurrent_conns=2).serve()
+    first, first_backend = carried(stage)
+    carried(stage)
+    waiting = stage.connect()
+    stage.turn()
+    assert len(stage.tunnel) == 2
+    assert stage.tunnel.counters.accepted == 2
+    assert not is_over(waiting), "it waits in the queue"
+    hang_up(stage, first, first_backend)
+    assert stage.tunnel.counters.accepted == 3
+    peer = Peer(stage, waiting).shake()
+    backend = stage.accepted_by_backend()
+    assert backend is not None
+    peer.say(b"served after all")
+    assert received(backend) == b"served after all"
+
+
+class FakeListener:
+    """A listener whose `accept` answers as told, and has always something to tell."""
+
+    def __init__(self, *answers: int | socket.socket) -> None:
+        self.answers = list(answers)
+        self.attempts: list[float] = []
+        self.clock: Callable[[], float] = lambda: 0.0
+        self._fd = os.eventfd(1)
+        self.is_closed = False
+
+    def __str__(self) -> str:
+        return "tcp:127.0.0.1:8443"
+
+    @property
+    def socket(self) -> FakeListener:
+        return self
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        self.attempts.append(self.clock())
+        answer = self.answers.pop(0) if self.answers else errno.EAGAIN
+        if isinstance(answer, int):
+            raise OSError(answer, os.strerror(answer))  # which makes a BlockingIOError of EAGAIN
+        return answer, ""
+
+    def close(self) -> None:
+        if not self.is_closed:
+            os.close(self._fd)
+        self.is_closed = True
+
+
+def with_listener(stage: Stage, *answers: int | socket.socket) -> FakeListener:
+    listener = FakeListener(*answers)
+    listener.clock = stage.clock
+    stage.tunnel.swap(generation())
+    stage.tunnel.open(listener)  # type: ignore[arg-type]
+    return listener
+
+
+def test_out_of_descriptors_accepting_waits_longer_each_time_up_to_a_second(stages: Stages) -> None:
+    stage = stages()
+    listener = with_listener(stage, *[errno.EMFILE] * 12)
+    start = stage.clock.now
+    for _ in range(4000):
+        stage.turn(2)  # the deadline, and the attempt that follows from it
+        stage.clock.now += 0.001
+        if len(listener.attempts) == 11:
+            break
+    waits = [round(after - before, 3) for before, after in zip(listener.attempts, listener.attempts[1:], strict=False)]
+    ideal = [0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.0, 1.0]
+    assert listener.attempts[0] == start
+    assert all(0 <= round(wait - wanted, 3) <= 0.001 for wait, wanted in zip(waits, ideal, strict=False)), waits
+    assert stage.tunnel.counters.accept_errors == len(listener.attempts)
+    assert stage.log.lines[0] == "error accepting connection: accept tcp:127.0.0.1:8443: too many open files"
+
+
+def test_after_an_accepted_connection_the_first_wait_is_short_again(stages: Stages) -> None:
+    stage = stages()
+    near, far = socket.socketpair()
+    stage.opened(far)
+    listener = with_listener(stage, *[errno.EMFILE] * 6, near, errno.EMFILE)
+    while len(listener.attempts) < 8:
+        stage.later(1)
+    assert stage.tunnel.counters.accepted == 1
+    stage.clock.now += 0.0051
+    stage.turn(2)
+    assert len(listener.attempts) > 8
+
+
+@pytest.mark.parametrize("number", [errno.ECONNABORTED, errno.EPROTO])
+def test_a_connection_that_was_gone_before_it_was_accepted_is_nobodys_error(stages: Stages, number: int) -> None:
+    stage = stages()
+    near, far = socket.socketpair()
+    stage.opened(far)
+    with_listener(stage, number, near)
+    stage.turn(2)
+    assert stage.log.lines == []
+    assert stage.tunnel.counters.summary() == "accepted=1"
+
+
+def test_while_accepting_waits_the_end_of_a_session_does_not_end_the_wait(stages: Stages) -> None:
+    stage = stages()
+    near, far = socket.socketpair()
+    listener = with_listener(stage, near, errno.EMFILE)
+    stage.turn(2)
+    assert len(listener.attempts) == 2
+    far.close()
+    stage.turn()
+    assert len(stage.tunnel) == 0
+    assert len(listener.attempts) == 2
+    stage.later(0.1)
+    assert len(listener.attempts) > 2
+
+
+# -- names
+
+
+def test_a_name_is_asked_for_when_a_peer_is_admitted_and_answered_later(stages: Stages) -> None:
+    stage = stages(target=NAMED).serve()
+    sock = stage.connect()
+    assert stage.asked == [], "not for a stranger"
+    peer = Peer(stage, sock).shake()
+    ((address, answer),) = stage.asked
+    assert address == NAMED
+    assert stage.accepted_by_backend() is None
+    answer((Endpoint(socket.AF_UNIX, str(stage.place / "backend")),))
+    stage.turn()
+    backend = stage.accepted_by_backend()
+    assert backend is not None
+    peer.say(b"through")
+    assert received(backend) == b"through"
+
+
+def test_a_name_that_is_not_found_is_said_and_counted(stages: Stages) -> None:
+    stage = stages(target=NAMED).serve()
+    peer = Peer(stage, stage.connect()).shake()
+    stage.asked[0][1](TargetError(TargetFault.RESOLVE, "db.example:5432: name or service not known"))
+    stage.turn()
+    assert stage.log.lines == ["error on dial: db.example:5432: name or service not known reason=name-not-resolved"]
+    assert stage.tunnel.counters.undialled == 1
+    peer.hear()
+    assert is_over(peer.socket)
+
+
+@pytest.mark.parametrize("is_found", [True, False])
+def test_an_answer_for_a_session_that_is_gone_is_dropped(stages: Stages, is_found: bool) -> None:
+    stage = stages(target=NAMED).serve()
+    peer = Peer(stage, stage.connect()).shake()
+    peer.socket.close()
+    stage.turn()
+    assert len(stage.tunnel) == 0
+    assert stage.log.take() == ["error on dial: unix:@ has gone before the target was reached reason=gone"]
+    assert stage.tunnel.counters.gone == 1
+    found = (Endpoint(socket.AF_UNIX, str(stage.place / "backend")),)
+    stage.asked[0][1](found if is_found else TargetError(TargetFault.RESOLVE, "not found"))
+    stage.turn()
+    assert stage.accepted_by_backend() is None
+    assert stage.log.lines == []
+
+
+def test_a_peer_that_goes_while_the_target_is_dialled_takes_the_dialling_with_it(stages: Stages) -> None:
+    stage = stages(target=silent_target()).serve()
+    peer = Peer(stage, stage.connect()).shake()
+    assert len(stage.tunnel) == 1
+    peer.socket.close()
+    stage.turn()
+    assert len(stage.tunnel) == 0
+    assert not [sock for sock in stage.loop._owners.values() if sock is not stage.tunnel], "every socket is given up"
+
+
+_SILENT: list[socket.socket] = []
+
+
+def silent_target() -> TcpAddress:
+    """Where connections are neither taken nor refused: the queue of a listener is full."""
+    if not _SILENT:
+        _SILENT.append(socket.socket())
+        _SILENT[0].bind(("127.0.0.1", 0))
+        _SILENT[0].listen(0)
+        for _ in range(3):
+            _SILENT.append(socket.socket())
+            _SILENT[-1].setblocking(False)
+            _SILENT[-1].connect_ex(_SILENT[0].getsockname())
+    return TcpAddress("127.0.0.1", str(_SILENT[0].getsockname()[1]))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _close_silent() -> Iterator[None]:
+    yield
+    for sock in _SILENT:
+        sock.close()
+    _SILENT.clear()
+
+
+# -- limits before the relay
+
+
+def test_a_handshake_that_does_not_end_is_given_up(stages: Stages) -> None:
+    stage = stages(connect_timeout=10).serve()
+    sock = stage.connect()
+    sock.send(Side(PEER_CONTEXTS[False, TLS13]).shake()[:20])
+    stage.later(9.9)
+    assert len(stage.tunnel) == 1
+    stage.later(0.2)
+    assert stage.log.lines == [
+        "error on TLS handshake from unix:@: nothing within the connect timeout of 10s reason=handshake-timeout"
+    ]
+    assert len(stage.tunnel) == 0
+
+
+@pytest.mark.parametrize("phase", ["name", "dial"])
+@pytest.mark.parametrize("is_server", [True, False], ids=["server", "client"])
+def test_a_target_that_does_not_answer_is_given_up_within_the_same_time(stages: Stages, phase: str, is_server: bool) -> None:
+    target = NAMED if phase == "name" else silent_target()
+    stage = stages(connect_timeout=10, target=target, is_server=is_server).serve()
+    sock = stage.connect()
+    stage.later(5)
+    if is_server:
+        Peer(stage, sock).shake()
+    stage.later(4.9)
+    assert len(stage.tunnel) == 1
+    stage.later(0.2)
+    assert stage.log.lines == [f"error on dial: {target}: nothing within the connect timeout of 10s reason=timeout"]
+    assert stage.tunnel.counters.undialled == 1
+    assert len(stage.tunnel) == 0
+    assert not [owner for owner in stage.loop._owners.values() if owner is not stage.tunnel]
+
+
+def test_a_carried_connection_is_not_bound_by_the_connect_timeout(stages: Stages) -> None:
+    stage = stages(connect_timeout=10).serve()
+    peer, backend = carried(stage)
+    stage.later(1000)
+    peer.say(b"long after")
+    assert received(backend) == b"long after"
+
+
+# -- the end of all
+
+
+def test_a_drain_lets_what_is_carried_go_on_and_gives_the_rest_up(stages: Stages) -> None:
+    stage = stages().serve()
+    peer, backend = carried(stage)
+    shaking = stage.connect()
+    emptied: list[int] = []
+    stage.tunnel.on_empty = lambda: emptied.append(len(stage.tunnel))
+    stage.tunnel.drain()
+    stage.turn()
+    assert is_over(shaking)
+    assert len(stage.tunnel) == 1
+    with pytest.raises(OSError, match=r"refused|No such file"):
+        stage.connect()
+    peer.say(b"in peace")
+    assert received(backend) == b"in peace"
+    hang_up(stage, peer, backend)
+    assert emptied == [0]
+
+
+def test_a_drain_ends_a_wait_of_accepting(stages: Stages) -> None:
+    stage = stages()
+    listener = with_listener(stage, errno.EMFILE)
+    stage.turn(1)
+    stage.tunnel.drain()
+    stage.later(100)
+    assert len(listener.attempts) == 1
+    assert listener.is_closed
+
+
+def test_a_cut_ends_what_is_open(stages: Stages) -> None:
+    stage = stages().serve()
+    carried(stage)
+    carried(stage)
+    assert stage.tunnel.cut() == 2
+    assert len(stage.tunnel) == 0
+    assert [line.rpartition(" ")[2] for line in stage.log.lines[2:]] == ["end=cut"] * 2
+
+
+# -- bugs
+
+
+def test_a_bug_in_one_session_ends_that_one_and_is_said_in_one_line(stages: Stages, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = stages().serve()
+    peer, backend = carried(stage)
+    other, other_backend = carried(stage)
+    stage.log.take()
+    with monkeypatch.context() as patched:
+        patched.setattr(TlsEnd, "open_one", fail)
+        patched.setattr(TlsEnd, "open_records", fail)
+        peer.say(b"boom")
+    lines = stage.log.take()
+    assert lines[0].startswith("internal error: Traceback ")
+    assert "RuntimeError: a bug" in lines[0]
+    assert "\n" not in lines[0]
+    assert lines[1].endswith(" end=internal-error")
+    assert stage.tunnel.counters.crashed == 1
+    assert len(stage.tunnel) == 1
+    other.say(b"unharmed")
+    assert received(other_backend) == b"unharmed"
+    assert backend.fileno() >= 0
+
+
+def test_a_bug_between_the_verdict_and_the_relay_ends_its_session_only(stages: Stages) -> None:
+    stage = stages(target=NAMED)
+    stage.tunnel._resolve_later = fail
+    stage.serve()
+    Peer(stage, stage.connect()).shake()
+    assert stage.tunnel.counters.crashed == 1
+    assert len(stage.tunnel) == 0
+    assert "RuntimeError: a bug" in stage.log.lines[0]
+    assert is_over(stage.connect()) is False, "the next one is accepted"
+
+
+def test_a_bug_before_the_first_step_is_counted_and_given_up_in_time(stages: Stages, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = stages(connect_timeout=10).serve()
+    with monkeypatch.context() as patched:
+        patched.setattr(Session, "start", fail)
+        stage.connect()
+    assert stage.tunnel.counters.crashed == 1
+    carried(stage)
+    assert len(stage.tunnel) == 2
+    stage.later(11)
+    assert len(stage.tunnel) == 1
+
+
+def fail(*_anything: object) -> None:
+    raise RuntimeError("a bug")
+
+
+# -- as a client
+
+
+def dialled(stage: Stage, **fields: Any) -> tuple[socket.socket, Peer]:
+    """A plain program, and the TLS server that the tunnel has dialled for it."""
+    program = stage.connect()
+    accepted = stage.accepted_by_backend()
+    assert accepted is not None
+    return program, Peer(stage, accepted, is_server=True, **fields)
+
+
+@pytest.mark.parametrize("version", [TLS12, TLS13], ids=["tls12", "tls13"])
+def test_a_client_carries_and_says_so(stages: Stages, version: int) -> None:
+    stage = stages(is_server=False).serve()
+    program, server = dialled(stage, version=version)
+    server.shake()
+    program.send(b"plain")
+    stage.turn()
+    assert server.hear() == b"plain"
+    server.say(b"and back!")
+    assert received(program) == b"and back!"
+    server.end()
+    program.close()
+    stage.turn()
+    opening, closing = stage.log.lines
+    assert opening.startswith(f"opening pipe: unix:@ [no tls] <-> unix:{stage.place}/backend [] peer=spiffe://a.test/peer")
+    assert "[forwarded 5 bytes, returned 9 bytes, open " in closing
+
+
+def test_what_a_program_says_before_the_server_is_known_waits(stages: Stages) -> None:
+    stage = stages(is_server=False).serve()
+    program, server = dialled(stage)
+    program.send(b"too early")
+    stage.turn()
+    server.shake()
+    stage.turn()
+    assert server.hear() == b"too early"
+
+
+def test_a_server_that_closes_without_a_word_is_an_error_on_dial(stages: Stages) -> None:
+    stage = stages(is_server=False).serve()
+    program, server = dialled(stage)
+    received(server.socket)
+    server.socket.close()
+    stage.turn()
+    (line,) = stage.log.lines
+    target = f"unix:{stage.place}/backend"
+    assert line.startswith(f"error on dial: TLS handshake with {target}: the target closed the connection without a word")
+    assert stage.tunnel.counters.summary() == "accepted=1 refused=1"
+    assert program.fileno() >= 0
+
+
+def test_a_server_that_spoke_before_it_was_listened_to_is_heard(stages: Stages) -> None:
+    """Its banner came with the event that said it was reached."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(1)
+        stage = stages(is_server=False, target=TcpAddress("127.0.0.1", str(listener.getsockname()[1]))).serve()
+        program = stage.opened(socket.socket(socket.AF_UNIX))
+        program.connect(str(stage.place / "front"))
+        stage.turn(1)
+        server = stage.opened(listener.accept()[0])
+        server.sendall(b"SSH-2.0-server\r\n")
+        stage.turn()
+    (line,) = stage.log.lines
+    assert line.startswith("error on dial: TLS handshake with tcp:127.0.0.1:")
+    assert line.endswith(" reason=tls-failure")
+
+
+def test_a_server_that_says_nothing_is_given_up(stages: Stages) -> None:
+    stage = stages(is_server=False, connect_timeout=10).serve()
+    dialled(stage)
+    stage.later(11)
+    (line,) = stage.log.lines
+    assert line.startswith("error on dial: TLS handshake with unix:")
+    assert line.endswith("nothing within the connect timeout of 10s reason=handshake-timeout")
+
+
+def test_a_server_whom_no_rule_admits_is_an_error_on_dial_and_hears_nothing_of_the_program(stages: Stages) -> None:
+    stage = stages(is_server=False).serve(rules=(IdRule(parse_spiffe_id("spiffe://a.test/other")),))
+    program, server = dialled(stage)
+    program.send(b"secret")
+    stage.turn()
+    with pytest.raises(TlsError, match="alert"):
+        server.shake()
+    (line,) = stage.log.lines
+    assert line.endswith(": no-rule-admits: spiffe://a.test/peer reason=no-rule-admits")
+    assert len(stage.tunnel) == 0
+
+
+@pytest.mark.parametrize("version", [TLS12, TLS13], ids=["tls12", "tls13"])
+def test_a_server_that_refuses_us_is_said_to_have_done_so(stages: Stages, version: int) -> None:
+    """In TLS 1.3 we hear of it only after our own handshake is over."""
+    stage = stages(is_server=False).serve()
+    program, server = dialled(stage)
+    server.side = Side(refusing_server(version))
+    flight = b""
+    for _ in range(4):
+        try:
+            flight = server.side.shake(received(server.socket))
+        except PeerDenied:
+            flight = server.side.end.take()
+        with suppress(BrokenPipeError):  # it has heard enough
+            server.socket.sendall(flight)
+        stage.turn()
+    assert any("refused us: " in line for line in stage.log.lines), stage.log.lines
+    assert len(stage.tunnel) == 0
+    assert program.fileno() >= 0
+
+
+def refusing_server(version: int) -> Any:
+    return context(PEER, judge(lasting_authority("b.test")), is_server=True, version=version)
+
+
+@pytest.mark.parametrize(
+    ("is_server", "target", "name"),
+    [
+        (False, TcpAddress("db.example", "5432"), "db.example"),
+        (False, TcpAddress("localhost", "5432"), "localhost"),
+        (False, TcpAddress("127.0.0.1", "5432"), ""),
+        (False, TcpAddress("::1", "5432"), ""),
+        (False, TcpAddress("", "5432"), ""),
+        (False, UnixAddress("/run/db"), ""),
+        (False, UnixAddress("@db"), ""),
+        (True, TcpAddress("db.example", "5432"), ""),
+        (True, TcpAddress("localhost", "5432"), ""),
+        (False, TcpAddress("127.0.0.1", "postgresql"), ""),
+        (False, TcpAddress("fe80::1%eth0", "5432"), ""),
+        (False, TcpAddress("db.example", "postgresql"), "db.example"),
+        (False, TcpAddress("db.example.", "5432"), "db.example"),
+    ],
+)
+def test_the_name_that_a_client_asks_for_is_its_targets_host(is_server: bool, target: Address, name: str) -> None:
+    assert Settings(is_server=is_server, target=target).server_name == name
