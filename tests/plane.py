@@ -115,6 +115,7 @@ class Wire:
         self.ended.append((how, detail))
 
     def relay_grown(self) -> None:
+        assert not self.ended, "an ended relay asks for nothing"
         self.grown += 1
         self.sweeper.add(self.relay)
 

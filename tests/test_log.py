@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -63,7 +65,7 @@ def test_different_texts_are_shown_differently(one: str, other: str) -> None:
 
 
 def new_log(**fields: Any) -> Log:
-    return Log(**{"on_pending": lambda: None, **fields})
+    return Log(**{"schedule": lambda _delay: None, **fields})
 
 
 @pytest.fixture
@@ -160,7 +162,7 @@ def test_text_that_nobody_escaped_is_still_one_line_of_ascii(pipe: tuple[Callabl
 def test_the_first_line_after_a_flush_asks_for_the_next(pipe: tuple[Callable[[], str], int]) -> None:
     _, descriptor = pipe
     asked: list[str] = []
-    log = new_log(descriptor=descriptor, on_pending=lambda: asked.append("flush"), quiet=(Category.CONNS,))
+    log = new_log(descriptor=descriptor, schedule=lambda _delay: asked.append("flush"), quiet=(Category.CONNS,))
     log.write("silent", Category.CONNS)
     assert asked == []
     log.write("one")
@@ -191,3 +193,43 @@ def test_a_log_that_nobody_reads_does_not_wait_when_it_is_not_to() -> None:
     log.flush()
     os.close(read)
     os.close(write)
+
+
+def test_a_reader_that_stands_still_holds_nobody_up_and_misses_nothing_when_it_goes_on() -> None:
+    """The pipe is as the program finds it: one that would block."""
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    asked: list[float] = []
+    log = new_log(descriptor=writer, schedule=asked.append)
+    for number in range(100):
+        log.write(f"line {number} {'x' * 200}")
+        log.flush()
+    assert asked[-1] > 0, "it is to be tried again later"
+    seen = b""
+    while seen.count(b"\n") < 100:
+        seen += os.read(reader, 65536)
+        log.flush()
+    assert [int(line.split()[4]) for line in seen.decode().splitlines()] == list(range(100))
+    os.close(reader)
+    os.close(writer)
+
+
+def test_a_reader_that_never_comes_back_costs_bounded_memory_and_is_told_what_is_missing() -> None:
+    reader, writer = os.pipe()
+    log = new_log(descriptor=writer)
+    for _ in range(3000):
+        log.write("x" * 1000)
+        log.flush()
+    seen = b""
+    os.set_blocking(reader, False)
+    for _ in range(3000):
+        with suppress(BlockingIOError):
+            seen += os.read(reader, 65536)
+        log.flush()
+    lines = seen.decode().splitlines()
+    missing = [line for line in lines if line.endswith("lines are missing here: nobody read the log")]
+    assert len(missing) == 1
+    assert len(lines) - 1 + int(missing[0].split()[3]) == 3000
+    assert len(seen) < 2 * 1024 * 1024
+    os.close(reader)
+    os.close(writer)

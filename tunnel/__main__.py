@@ -17,9 +17,9 @@ def main() -> int:
         warnings.simplefilter("ignore")
     for number in (signal.SIGHUP, signal.SIGUSR1):  # they mean reload, also while we are still starting
         signal.signal(number, signal.SIG_IGN)
-    from tunnel.cli import main as run
-
     try:
+        from tunnel.cli import main as run
+
         return run(sys.argv[1:], os.environ)
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import time
 from collections.abc import Callable, Collection
 from enum import Enum
 
 _STDOUT = 1
 _MAX_TEXT = 4096
+_MAX_BACKLOG = 1024 * 1024  # bytes that wait for a reader; what comes then is lost and counted
+_RETRY = 0.1  # seconds until a reader that stands still is looked at again
 _UNSAFE = re.compile(r"[^\x20-\x7e]|[\\\[\]]")
 
 
@@ -46,22 +49,26 @@ def _fence(text: str) -> str:
 
 
 class Log:
-    """Collects lines and writes them out; `on_pending` is told at the first one, and has `flush` called soon."""
+    """Collects lines and writes them out; `schedule` is asked to have `flush` called, in so many seconds."""
 
     def __init__(
         self,
         quiet: Collection[Category] = (),
         *,
-        on_pending: Callable[[], None],
+        schedule: Callable[[float], None],
         clock: Callable[[], float] = time.time,
         descriptor: int = _STDOUT,
     ) -> None:
-        self._on_pending = on_pending
+        self._schedule = schedule
         self._quiet = frozenset(Category) if Category.OTHER in quiet else frozenset(quiet)
         self._clock = clock
         self._descriptor = descriptor
+        self._room = select.poll()
+        self._room.register(descriptor, select.POLLOUT)
         self._prefix = f"[{os.getpid()}] "
         self._lines: list[str] = []
+        self._backlog = b""  # what the reader of a pipe has not taken yet
+        self._lost = 0
         self._second = -1
         self._stamp = ""
 
@@ -70,26 +77,38 @@ class Log:
         return category not in self._quiet
 
     def write(self, message: str, category: Category = Category.OTHER) -> None:
-        """One line, at the next flush."""
+        """One line, at the next flush; lost, and counted, while a reader has stood still for too long."""
         if category in self._quiet:
             return
-        if not self._lines:
-            self._on_pending()
+        if len(self._backlog) > _MAX_BACKLOG:
+            self._lost += 1
+            return
+        if not self._lines and not self._backlog:
+            self._schedule(0)
+        self._lines.append(self._stamped(message))
+
+    def flush(self) -> None:
+        """Write what has been collected; a log that cannot be written never stops the traffic."""
+        data = self._backlog + "".join(self._lines).encode("ascii", "backslashreplace")
+        self._lines.clear()
+        while data:
+            # Whatever is ready takes this much without blocking; a shared descriptor is not ours to make non-blocking.
+            if not self._room.poll(0):
+                self._schedule(_RETRY)
+                break
+            try:
+                data = data[os.write(self._descriptor, data[: select.PIPE_BUF]) :]
+            except OSError:
+                data = b""
+        self._backlog = data
+        if self._lost and not data:
+            lost, self._lost = self._lost, 0
+            self.write(f"{lost} lines are missing here: nobody read the log")
+
+    def _stamped(self, message: str) -> str:
         now = self._clock()
         second = int(now)
         if second != self._second:
             self._second = second
             self._stamp = time.strftime("%Y/%m/%d %H:%M:%S", time.localtime(second))
-        self._lines.append(f"{self._prefix}{self._stamp}.{int((now - second) * 1e6):06d} {one_line(message)}\n")
-
-    def flush(self) -> None:
-        """Write what has been collected; a log that cannot be written never stops the traffic."""
-        if not self._lines:
-            return
-        data = "".join(self._lines).encode("ascii", "backslashreplace")
-        self._lines.clear()
-        while data:
-            try:
-                data = data[os.write(self._descriptor, data) :]
-            except OSError:
-                return
+        return f"{self._prefix}{self._stamp}.{int((now - second) * 1e6):06d} {one_line(message)}\n"

@@ -21,7 +21,7 @@ from tunnel.identity.credentials import Credentials, X509Svid
 from tunnel.log import Category
 from tunnel.net.address import Address, TcpAddress, UnixAddress
 from tunnel.net.listen import open_listener
-from tunnel.net.sockets import Endpoint
+from tunnel.net.sockets import Endpoint, resolve_now
 from tunnel.proxy.generation import Generation, build_generation
 from tunnel.proxy.session import Session
 from tunnel.proxy.settings import Settings
@@ -72,6 +72,10 @@ def generation(number: int = 1, *, is_server: bool = True, rules: tuple[Rule, ..
     svid = X509Svid(parse_spiffe_id("spiffe://a.test/ours"), "", OURS.chain, OURS.leaf.key, not_after)
     bundles = BundleSet({HOME: TrustBundle(HOME, (ROOT.certificate,))})
     return build_generation(number, Credentials(svid, bundles), rules, is_server=is_server)
+
+
+CALLER = " from=unix:@"  # what a line about a failure says of whom it failed for
+KNOWN = f"{CALLER} peer=spiffe://a.test/peer rule=any"  # once the peer is admitted
 
 
 class Stage:
@@ -292,7 +296,7 @@ def test_a_target_that_refuses_is_said_and_counted(stages: Stages) -> None:
     stage = stages(target=UnixAddress("/nowhere/at/all")).serve()
     peer = Peer(stage, stage.connect()).shake()
     assert stage.log.lines[0].startswith("error on dial: unix:/nowhere/at/all: ")
-    assert stage.log.lines[0].endswith(" reason=connection-refused")
+    assert stage.log.lines[0].endswith(f" reason=connection-refused{KNOWN}")
     assert stage.tunnel.counters.summary() == "accepted=1 undialled=1"
     assert not peer.side.end.has_ended
 
@@ -327,10 +331,10 @@ def test_a_withdrawn_identity_is_used_for_its_grace_and_no_longer(stages: Stages
     stage = stages().serve()
     old_peer, old_backend = carried(stage)
     stage.tunnel.withdraw(60)
-    stage.wall += 59.9
+    stage.clock.now += 59.9
     carried(stage)
     stage.log.take()
-    stage.wall += 0.1
+    stage.clock.now += 0.1
     for _ in range(3):
         assert is_over(stage.connect())
     stage.tunnel.review()
@@ -343,10 +347,11 @@ def test_a_withdrawn_identity_is_used_for_its_grace_and_no_longer(stages: Stages
 def test_a_withdrawal_that_is_said_again_has_no_new_grace(stages: Stages) -> None:
     stage = stages().serve()
     stage.tunnel.withdraw(60)
-    stage.wall += 50
+    stage.clock.now += 50
     stage.tunnel.withdraw(60)
+    stage.wall -= 3600  # the clock on the wall may jump, which gives no new grace
     assert stage.tunnel.review() is not None
-    stage.wall += 10
+    stage.clock.now += 10
     assert stage.tunnel.review() is None
 
 
@@ -355,7 +360,7 @@ def test_a_withdrawal_that_is_said_again_has_no_new_grace(stages: Stages) -> Non
 def test_an_identity_that_comes_back_is_used_again(stages: Stages, how: str, waited: float) -> None:
     stage = stages().serve()
     stage.tunnel.withdraw(60)
-    stage.wall += waited
+    stage.clock.now += waited
     stage.tunnel.review()
     stage.log.take()
     if how == "swap":
@@ -363,10 +368,10 @@ def test_an_identity_that_comes_back_is_used_again(stages: Stages, how: str, wai
     else:
         stage.tunnel.confirm()
     assert stage.log.take() == (["serving again with a new identity"] if waited > 60 else [])
-    stage.wall += 1000
+    stage.clock.now += 1000
     carried(stage)
     stage.tunnel.withdraw(60)
-    stage.wall += 59
+    stage.clock.now += 59
     assert stage.tunnel.review() is not None, "a later withdrawal has a grace of its own"
 
 
@@ -541,7 +546,7 @@ def test_a_name_that_is_not_found_is_said_and_counted(stages: Stages) -> None:
     peer = Peer(stage, stage.connect()).shake()
     stage.asked[0][1](TargetError(TargetFault.RESOLVE, "db.example:5432: name or service not known"))
     stage.turn()
-    assert stage.log.lines == ["error on dial: db.example:5432: name or service not known reason=name-not-resolved"]
+    assert stage.log.lines == [f"error on dial: db.example:5432: name or service not known reason=name-not-resolved{KNOWN}"]
     assert stage.tunnel.counters.undialled == 1
     peer.hear()
     assert is_over(peer.socket)
@@ -554,7 +559,7 @@ def test_an_answer_for_a_session_that_is_gone_is_dropped(stages: Stages, is_foun
     peer.socket.close()
     stage.turn()
     assert len(stage.tunnel) == 0
-    assert stage.log.take() == ["error on dial: unix:@ has gone before the target was reached reason=gone"]
+    assert stage.log.take() == [f"error on dial: the caller has gone before the target was reached reason=gone{KNOWN}"]
     assert stage.tunnel.counters.gone == 1
     found = (Endpoint(socket.AF_UNIX, str(stage.place / "backend")),)
     stage.asked[0][1](found if is_found else TargetError(TargetFault.RESOLVE, "not found"))
@@ -625,7 +630,8 @@ def test_a_target_that_does_not_answer_is_given_up_within_the_same_time(stages: 
     stage.later(4.9)
     assert len(stage.tunnel) == 1
     stage.later(0.2)
-    assert stage.log.lines == [f"error on dial: {target}: nothing within the connect timeout of 10s reason=timeout"]
+    for_whom = KNOWN if is_server else CALLER
+    assert stage.log.lines == [f"error on dial: {target}: nothing within the connect timeout of 10s reason=timeout{for_whom}"]
     assert stage.tunnel.counters.undialled == 1
     assert len(stage.tunnel) == 0
     assert not [owner for owner in stage.loop._owners.values() if owner is not stage.tunnel]
@@ -796,7 +802,7 @@ def test_a_server_that_spoke_before_it_was_listened_to_is_heard(stages: Stages) 
         stage.turn()
     (line,) = stage.log.lines
     assert line.startswith("error on dial: TLS handshake with tcp:127.0.0.1:")
-    assert line.endswith(" reason=tls-failure")
+    assert line.endswith(f" reason=tls-failure{CALLER}")
 
 
 def test_a_server_that_says_nothing_is_given_up(stages: Stages) -> None:
@@ -805,7 +811,7 @@ def test_a_server_that_says_nothing_is_given_up(stages: Stages) -> None:
     stage.later(11)
     (line,) = stage.log.lines
     assert line.startswith("error on dial: TLS handshake with unix:")
-    assert line.endswith("nothing within the connect timeout of 10s reason=handshake-timeout")
+    assert line.endswith(f"nothing within the connect timeout of 10s reason=handshake-timeout{CALLER}")
 
 
 def test_a_server_whom_no_rule_admits_is_an_error_on_dial_and_hears_nothing_of_the_program(stages: Stages) -> None:
@@ -816,7 +822,7 @@ def test_a_server_whom_no_rule_admits_is_an_error_on_dial_and_hears_nothing_of_t
     with pytest.raises(TlsError, match="alert"):
         server.shake()
     (line,) = stage.log.lines
-    assert line.endswith(": no-rule-admits: spiffe://a.test/peer reason=no-rule-admits")
+    assert line.endswith(f": no-rule-admits: spiffe://a.test/peer reason=no-rule-admits{CALLER}")
     assert len(stage.tunnel) == 0
 
 
@@ -864,3 +870,16 @@ def refusing_server(version: int) -> Any:
 )
 def test_the_name_that_a_client_asks_for_is_its_targets_host(is_server: bool, target: Address, name: str) -> None:
     assert Settings(is_server=is_server, target=target).server_name == name
+
+
+def test_a_clients_handshake_uses_the_generation_of_its_moment_and_not_of_the_accept(stages: Stages) -> None:
+    """Dialling may take seconds: what came meanwhile counts, and an identity that ended meanwhile is not shown."""
+    stage = stages(target=TcpAddress("db.example", "5432"), is_server=False).serve(lasts=100)
+    stage.connect()
+    ((_, answer),) = stage.asked
+    stage.wall += 101
+    answer(resolve_now(UnixAddress(str(stage.place / "backend"))) or ())
+    stage.turn()
+    dialled, _ = stage.backend.accept()
+    assert received(stage.opened(dialled)) == b"", "no ClientHello with an identity that has expired"
+    assert stage.tunnel.counters.unserved == 1

@@ -721,3 +721,17 @@ def test_a_relay_works_after_its_memory_was_renewed_in_the_middle_of_a_record(wi
     wire.peer_socket.sendall(record[10:])
     wire.turn()
     assert wire.read() == b"cut by a renewal"
+
+
+def test_a_program_that_reads_nothing_more_is_cut_when_the_peer_has_ended(wires: Wires) -> None:
+    """The end of the peer waits behind data that nobody takes: that silence has a limit too."""
+    wire = wires(unix_pair, close_timeout=60.0)
+    wire.plain.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    wire.peer_socket.sendall(wire.peer.seal(bytes(60_000)) + wire.peer.end.close_notify())
+    wire.turn()
+    assert wire.read(), "a part of it was taken"
+    wire.turn()
+    wire.later(59)
+    assert wire.how is None, "what moves is not silent"
+    wire.later(2)
+    assert wire.how is End.CLOSE_TIMEOUT

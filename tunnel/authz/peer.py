@@ -25,3 +25,6 @@ class Admitted:
 
     peer: Peer
     rule: str
+
+    def __str__(self) -> str:
+        return f"peer={self.peer.spiffe_id} rule={self.rule}"

@@ -123,7 +123,10 @@ COMMON: tuple[Flag[Any], ...] = (
 )
 
 LISTEN = required(
-    "listen", "Where to accept: HOST:PORT or unix:PATH; port 0 takes a free one.", parse_address, placeholder="ADDR"
+    "listen",
+    "Where to accept: HOST:PORT or unix:PATH. Port 0 takes a free one; several processes may share a port.",
+    parse_address,
+    placeholder="ADDR",
 )
 TARGET = required("target", "Where to forward to: HOST:PORT or unix:PATH.", parse_address, placeholder="ADDR")
 UNSAFE_TARGET = switch("unsafe-target", "Allow a target that is not on this machine: the bytes to it are in the clear.")

@@ -5,7 +5,7 @@ Knows the names of the counts; must not know how they are shown. Plain integers,
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 
 @dataclass(slots=True)
@@ -24,8 +24,10 @@ class Counters:
     truncated: int = 0  # the TLS side ended inside a record
     crashed: int = 0  # ended by a bug of ours
     accept_errors: int = 0
+    other_ends: dict[str, int] = field(default_factory=dict)  # by the log's word for how a carried connection ended
 
     def summary(self) -> str:
         """Every count that is not zero, as `name=number`."""
-        counts = [(field.name, getattr(self, field.name)) for field in fields(self)]
-        return " ".join(f"{name}={count}" for name, count in counts if count)
+        counts = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "other_ends"}
+        counts |= {name.replace("-", "_"): count for name, count in self.other_ends.items()}
+        return " ".join(f"{name}={count}" for name, count in counts.items() if count)

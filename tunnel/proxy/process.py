@@ -21,7 +21,7 @@ def run_proxy(config: ProxyConfig) -> int:
     """Run until told to stop; 0 after a clean drain, 1 after a cut or when it could not start or go on."""
     _raise_descriptor_limit()
     loop = Loop()
-    log = Log([Category(word) for word in config.quiet if word], on_pending=lambda: loop.call_soon(log.flush))
+    log = Log([Category(word) for word in config.quiet if word], schedule=lambda delay: loop.call_later(delay, log.flush))
     supervisor = Supervisor(config, loop, log)
     gc.freeze()  # what is here now stays: later collections need not look at it
     try:

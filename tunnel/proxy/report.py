@@ -36,10 +36,15 @@ class Pipe:
     def _ends(self) -> str:
         subject = escape(self.admitted.peer.subject)
         accepted, dialled = (subject, "no tls") if self.is_server else ("no tls", subject)
-        return f"{escape(self.accepted)} [{accepted}] <-> {escape(self.dialled)} [{dialled}]"
+        return f"{show_address(self.accepted)} [{accepted}] <-> {show_address(self.dialled)} [{dialled}]"
 
     def who(self) -> str:
-        return f"peer={self.admitted.peer.spiffe_id} rule={self.admitted.rule}"
+        return str(self.admitted)
+
+
+def show_address(text: str) -> str:
+    """An address of a socket: a numeric one is the kernel's own text, the path of a Unix socket may be anything."""
+    return text if text.startswith("tcp:") else escape(text)
 
 
 def format_size(size: int) -> str:

@@ -14,7 +14,7 @@ from tunnel.log import Category, Log, escape
 from tunnel.net.sockets import Endpoint, describe
 from tunnel.proxy.counters import Counters
 from tunnel.proxy.generation import Generation
-from tunnel.proxy.report import Pipe
+from tunnel.proxy.report import Pipe, show_address
 from tunnel.proxy.settings import Settings
 from tunnel.relay.dial import Dial
 from tunnel.relay.end import End
@@ -38,6 +38,9 @@ class Host(Protocol):
     counters: Counters
     sweeper: Sweeper
 
+    def review(self) -> Generation | None:
+        """The generation in force, if our identity may be used now."""
+
     def find_target(self, session: Session) -> None:
         """Tell the session the target's endpoints, now or later."""
 
@@ -59,7 +62,6 @@ class Session:
         "_deadline",
         "_dial",
         "_dialled",
-        "_generation",
         "_opened",
         "_pipe",
         "_relay",
@@ -70,9 +72,8 @@ class Session:
         "_tunnel",
     )
 
-    def __init__(self, tunnel: Host, generation: Generation, accepted: socket.socket, address: Any) -> None:
+    def __init__(self, tunnel: Host, accepted: socket.socket, address: Any) -> None:
         self._tunnel = tunnel
-        self._generation = generation  # what this session began with, whatever comes meanwhile
         self._accepted: socket.socket | None = accepted
         self._source = describe(accepted.family, address)
         self._target = ""
@@ -117,8 +118,8 @@ class Session:
         self._dialled = sock
         self._target = str(endpoint)
         if self._shaken is None:
-            self._shake(sock)
             self._tunnel.loop.call_again(sock)  # a server that speaks first may have done so before we listened
+            self._shake(sock)
         else:
             self._carry(self._shaken, sock)
 
@@ -132,7 +133,12 @@ class Session:
             self._tunnel.find_target(self)
 
     def _shake(self, sock: socket.socket) -> None:
-        end = self._generation.context.open_end(self._tunnel.buffers, self._tunnel.settings.server_name)
+        generation = self._tunnel.review()  # now, and not at accept: a client may have dialled for seconds
+        if generation is None:
+            self._tunnel.counters.unserved += 1
+            self._close()
+            return
+        end = generation.context.open_end(self._tunnel.buffers, self._tunnel.settings.server_name)
         handshake = Handshake(self._tunnel.loop, self, sock, end, self._tunnel.buffers)
         self._tunnel.loop.rewatch(sock, handshake.ready, self)
         handshake.start()
@@ -168,18 +174,18 @@ class Session:
         self._tunnel.counters.refused += 1
         why = f"{escape(str(error))} reason={error.reason.value}"
         if self._tunnel.settings.is_server:
-            line = f"error on TLS handshake from {escape(self._source.removeprefix('tcp:'))}: {why}"
+            line = f"error on TLS handshake from {show_address(self._source).removeprefix('tcp:')}: {why}"
             self._tunnel.log.write(line, Category.HANDSHAKE_ERRORS)
         else:
             who = "the server refused us: " if error.reason is TlsFault.REFUSED else ""
-            line = f"error on dial: TLS handshake with {escape(self._target)}: {who}{why}"
+            line = f"error on dial: TLS handshake with {show_address(self._target)}: {who}{why}{self._who()}"
             self._tunnel.log.write(line, Category.CONN_ERRORS)
         self._close(farewell)
 
     def dial_failed(self, error: TargetError) -> None:
         """The target cannot be reached."""
         self._tunnel.counters.undialled += 1
-        self._tunnel.log.write(f"error on dial: {escape(str(error))} reason={error.reason.value}", Category.CONN_ERRORS)
+        self._tunnel.log.write(f"error on dial: {error} reason={error.reason.value}{self._who()}", Category.CONN_ERRORS)
         self._close()
 
     def relay_ended(self, how: End, detail: str) -> None:
@@ -212,11 +218,16 @@ class Session:
         self._tunnel.count_crash(crash)
         self._abort(End.CRASH)
 
+    def _who(self) -> str:
+        """For whom something failed, as far as that is known."""
+        peer = f" {self._shaken.admitted}" if self._shaken is not None else ""
+        return f" from={show_address(self._source)}{peer}"
+
     def _waiting(self, events: int) -> None:
         """The accepted side while something else is under way: all that counts is whether it has gone."""
         if events & GONE:
             self._tunnel.counters.gone += 1
-            line = f"error on dial: {escape(self._source)} has gone before the target was reached reason=gone"
+            line = f"error on dial: the caller has gone before the target was reached reason=gone{self._who()}"
             self._tunnel.log.write(line, Category.CONN_ERRORS)
             self._close()
 

@@ -17,7 +17,7 @@ from tunnel.config.proxy import ProxyConfig
 from tunnel.errors import IdentityError, IdentityFault, TargetError, TunnelError
 from tunnel.identity.credentials import Credentials
 from tunnel.identity.follower import Follower
-from tunnel.identity.workload import Event, WorkloadWatcher
+from tunnel.identity.workload import Event, Updated, WorkloadWatcher
 from tunnel.log import Log, escape
 from tunnel.net.address import Address
 from tunnel.net.listen import Listener, open_listener
@@ -89,13 +89,21 @@ class Supervisor:
 
     async def _follow(self, events: trio.MemoryReceiveChannel[Event]) -> None:
         async for event in events:
-            try:
-                self._apply(event)
-            except IdentityError as error:
-                self._fail(error)
+            newest = event
+            with suppress(trio.WouldBlock):
+                while True:  # in a storm of updates only the newest counts: each is the whole state
+                    following = events.receive_nowait()
+                    if not (isinstance(newest, Updated) and isinstance(following, Updated)):
+                        self._apply(newest)
+                    newest = following
+            self._apply(newest)
 
     def _apply(self, event: Event) -> None:
-        outcome = self._follower.take(event)
+        try:
+            outcome = self._follower.take(event)
+        except IdentityError as error:
+            self._fail(error)
+            return
         if outcome.is_withdrawn:
             self._tunnel.withdraw(WITHDRAWAL_GRACE)
         if outcome.credentials is not None:

@@ -50,7 +50,7 @@ class Tunnel:
         self._endpoints = resolve_now(settings.target)
         self._clock = clock
         self._generation: Generation | None = None
-        self._withdrawn_at = 0.0  # the wall clock's second from which our identity is not used; 0 while it is ours
+        self._withdrawn_at = 0.0  # the loop's time from which our identity is not used; 0 while it is ours
         self._is_serving = True
         self._listener: Listener | None = None
         self._is_accepting = False
@@ -75,7 +75,7 @@ class Tunnel:
     def withdraw(self, grace: float) -> None:
         """Our identity has been taken away: use it for `grace` more seconds at most, from the first time this is said."""
         if not self._withdrawn_at:
-            self._withdrawn_at = self._clock() + grace
+            self._withdrawn_at = self.loop.clock() + grace
 
     def confirm(self) -> None:
         """Our identity is ours after all."""
@@ -95,11 +95,10 @@ class Tunnel:
     def _why_unusable(self) -> str:
         if self._generation is None:
             return "no identity yet"
-        now = self._clock()
         svid = self._generation.credentials.svid
-        if now > svid.not_after.timestamp():
+        if self._clock() > svid.not_after.timestamp():
             return f"identity {svid.spiffe_id} has expired at {svid.not_after:%Y-%m-%dT%H:%M:%SZ}"
-        if self._withdrawn_at and now >= self._withdrawn_at:
+        if self._withdrawn_at and self.loop.clock() >= self._withdrawn_at:
             return f"identity {svid.spiffe_id} has been withdrawn"
         return ""
 
@@ -155,13 +154,12 @@ class Tunnel:
 
     def _admit(self, sock: Any, address: Any) -> None:
         self.counters.accepted += 1
-        generation = self.review()
-        if generation is None:
+        if self.review() is None:
             self.counters.unserved += 1
             sock.close()
             return
         sock.setblocking(False)
-        session = Session(self, generation, sock, address)
+        session = Session(self, sock, address)
         self._sessions.add(session)
         session.start()
 
@@ -216,6 +214,8 @@ class Tunnel:
         elif how is End.CLOSED:
             self.counters.bare_fins += relay.has_bare_fin
             self.counters.clean_ends += not relay.has_bare_fin
+        else:
+            self.counters.other_ends[how.value] = self.counters.other_ends.get(how.value, 0) + 1
 
     def count_crash(self, crash: Exception) -> None:
         """Write a bug down in one line, with its traceback."""

@@ -11,17 +11,19 @@ from contextlib import suppress
 from tunnel.relay.loop import Loop
 
 _PATIENCE = 1.0  # seconds for the peer to read and hang up; then it is cut
+_ALLOWANCE = 256 * 1024  # bytes to throw away: more than can be under way from a peer that stops when told
 
 
 class Linger:
     """One socket on its way out: says its last words, then reads what comes and throws it away until the end."""
 
-    __slots__ = ("_buffer", "_loop", "_socket", "_timer")
+    __slots__ = ("_allowance", "_buffer", "_loop", "_socket", "_timer")
 
     def __init__(self, loop: Loop, sock: socket.socket, farewell: bytes, buffer: memoryview) -> None:
         self._loop = loop
         self._socket = sock
         self._buffer = buffer
+        self._allowance = _ALLOWANCE
         with suppress(OSError):
             if farewell:
                 sock.send(farewell)
@@ -33,13 +35,16 @@ class Linger:
     def ready(self, _events: int) -> None:
         """Events of the socket."""
         try:
-            while self._socket.recv_into(self._buffer):
-                pass
+            size = self._socket.recv_into(self._buffer)
         except BlockingIOError:
             return
         except OSError:
-            pass
-        self._close()
+            size = 0
+        self._allowance -= size
+        if size and self._allowance > 0:
+            self._loop.call_again(self._socket)  # one read a turn: whoever talks on here has been refused already
+        else:
+            self._close()
 
     def crashed(self, crash: Exception) -> None:
         """There is nothing left to lose."""

@@ -50,7 +50,7 @@ class Timer:
 
     __slots__ = ("action", "owner", "when")
 
-    def __init__(self, when: float, action: Callable[[], None], owner: Owner) -> None:
+    def __init__(self, when: float, action: Callable[[], None], owner: Owner | None) -> None:
         self.when = when
         self.action: Callable[[], None] | None = action
         self.owner: Owner | None = owner
@@ -159,6 +159,13 @@ class Loop:
     def call_soon(self, action: Callable[[], object]) -> None:
         """Call `action` at the end of this turn."""
         self._soon.append(action)
+
+    def call_later(self, delay: float, action: Callable[[], object]) -> None:
+        """Call `action` at the end of this turn, or of the first one that is `delay` seconds away."""
+        if delay > 0:
+            heapq.heappush(self._timers, Timer(self.clock() + delay, lambda: self.call_soon(action), None))
+        else:
+            self.call_soon(action)
 
     def call_from_thread(self, action: Callable[[], object]) -> None:
         """Call `action` in the next turn, waking the loop; from any thread."""

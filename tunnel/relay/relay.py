@@ -154,10 +154,9 @@ class Relay:
     def _tls_event(self, events: int) -> None:
         if events & ENDING:
             self._tls_thorough = True
-        was_full = len(self._to_tls) > _MAX_HELD
         if self._to_tls and self._flush(self._tls):
             self._pump_down()
-            if was_full and self.is_open:
+            if self.is_open and not events & IN:  # what was left unread while too much was held has no event any more
                 self._pump_up()
         if self.is_open and (events & (IN | ENDING) or not events):
             self._pump_up()
@@ -253,7 +252,9 @@ class Relay:
     def _end_up(self) -> None:
         self.is_up_over = True
         self._tail = b""
-        if not self._to_plain:
+        if self._to_plain:
+            self._end_one()
+        else:
             self._shut_plain()
 
     def _shut_plain(self) -> None:
@@ -316,7 +317,7 @@ class Relay:
         else:
             # close_notify without a FIN: the peer may go on sending (RFC 8446, 6.1).
             self._send_tls(self._end.close_notify())
-        if self.is_open and not self._to_tls:
+        if self.is_open:
             self._end_one()
 
     # -- both
@@ -360,7 +361,7 @@ class Relay:
         return self.is_open
 
     def _end_one(self) -> None:
-        """One direction is over and its end passed on: when the other is too, so is the whole."""
+        """One direction is over: when the other is too and all is said, so is the whole; till then, silence has a limit."""
         is_all_said = not self._to_plain and not self._to_tls
         if self.is_up_over and self.is_down_over and is_all_said:
             self._finish(self._how, self._cut)
