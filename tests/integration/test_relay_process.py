@@ -297,14 +297,16 @@ def test_a_target_that_refuses_is_a_failure_and_no_orderly_end(world: World) -> 
     with tls(world, proxy) as peer:
         assert peer.receive() == b""
         assert not peer.has_ended
-    proxy.wait_for("error on dial: .*connection refused reason=connection-refused$")
+    proxy.wait_for(
+        rf"error on dial: .*connection refused reason=connection-refused from=tcp:\S+ peer={CLIENT} rule=id:{CLIENT}$"
+    )
 
 
 def test_a_plain_client_whose_server_is_not_there_is_reset(world: World) -> None:
     proxy = world.client(f"127.0.0.1:{free_port()}")
     with connect(proxy.address) as plain, pytest.raises(ConnectionResetError):
         plain.recv(1)
-    proxy.wait_for("error on dial: .*connection refused reason=connection-refused$")
+    proxy.wait_for(r"error on dial: .*connection refused reason=connection-refused from=tcp:\S+$")
 
 
 @contextmanager
@@ -323,7 +325,9 @@ def test_a_target_that_never_answers_is_given_up_after_the_connect_timeout(world
         proxy = world.server(target, "--connect-timeout=500ms")
         with tls(world, proxy) as peer:
             assert peer.receive() == b""
-        proxy.wait_for("error on dial: .*nothing within the connect timeout of 0.5s reason=timeout$")
+        proxy.wait_for(
+            rf"error on dial: .*nothing within the connect timeout of 0.5s reason=timeout from=tcp:\S+ peer={CLIENT} "
+        )
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])

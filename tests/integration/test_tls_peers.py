@@ -201,7 +201,7 @@ def test_a_wrong_server_gets_an_alert_and_not_a_byte(world: World) -> None:
         plain.sendall(b"secret")
         with pytest.raises(ConnectionResetError):
             plain.recv(1)
-    proxy.wait_for(rf"error on dial: TLS handshake with tcp:127\.0\.0\.1:{port}: .*{STRANGER} reason=no-rule-admits$")
+    proxy.wait_for(rf"error on dial: TLS handshake with tcp:127\.0\.0\.1:{port}: .*{STRANGER} reason=no-rule-admits from=tcp:")
     server.wait_for(f"SSL alert number {BAD_CERTIFICATE}")
     assert not server.matches("secret")
 
