@@ -89,10 +89,6 @@ class Arguments:
     def __getitem__(self, flag: Flag[T]) -> T:
         return cast(T, self._values[flag])
 
-    def is_given(self, flag: Flag[Any]) -> bool:
-        """Whether the value is anything but the default."""
-        return bool(self._values[flag] != flag.default)
-
 
 @dataclass(frozen=True)
 class Parsed:

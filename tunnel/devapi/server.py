@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -21,6 +22,7 @@ import grpc
 from tunnel.config.dev_model import check_local
 from tunnel.devapi.feed import Feed, Refusal
 from tunnel.errors import ConfigError
+from tunnel.net.listen import remove_stale_socket
 from tunnel.spiffe.endpoint import Endpoint
 from tunnel.spiffe.messages import HEADER, SERVICE
 
@@ -116,7 +118,7 @@ def _bind_tcp(server: Any, endpoint: Endpoint) -> None:
 
 
 def _bind_unix(server: Any, path: str, mode: int) -> None:
-    _clear_stale(path)
+    _make_room(path)
     # The mask is the one way to give a socket its mode in the moment it comes into being: a chmod afterwards is too late.
     with _umask_lock:
         before = os.umask(0o777 & ~mode)
@@ -126,19 +128,15 @@ def _bind_unix(server: Any, path: str, mode: int) -> None:
             os.umask(before)
 
 
-def _clear_stale(path: str) -> None:
-    """Remove a socket on which nobody listens; raises ConfigError for anything else at `path`."""
+def _make_room(path: str) -> None:
+    """Remove a socket on which nobody listens; raises ConfigError when a new one cannot stand at `path`."""
     try:
-        if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            raise ConfigError(f"{path} is there already and is no socket")
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.connect(path)
+        remove_stale_socket(Path(path))
+        is_socket = stat.S_ISSOCK(os.lstat(path).st_mode)
     except FileNotFoundError:
         if not os.access(os.path.dirname(path), os.W_OK | os.X_OK):
             raise ConfigError(f"cannot listen on {path}: there is no such directory, or it may not be written to") from None
-    except ConnectionRefusedError:
-        os.unlink(path)
     except OSError as error:
         raise ConfigError(f"cannot listen on {path}: {error.strerror}") from error
     else:
-        raise ConfigError(f"{path} is in use by another process")
+        raise ConfigError(f"{path} is in use by another process" if is_socket else f"{path} is there already and is no socket")

@@ -97,11 +97,11 @@ def _open_unix(address: UnixAddress) -> Listener:
     if address.path.startswith("@"):
         return Listener(_bind(endpoint), None)
     path = Path(address.path)
-    _remove_stale(path)
+    remove_stale_socket(path)
     return Listener(_bind(endpoint), path)
 
 
-def _remove_stale(path: Path) -> None:
+def remove_stale_socket(path: Path) -> None:
     """Unlink a socket that nobody listens on; leave everything else for bind to complain about."""
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):

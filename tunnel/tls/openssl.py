@@ -20,10 +20,10 @@ _NAMES = """
     SSL_read SSL_write SSL_shutdown SSL_get_error SSL_get_version SSL_session_reused SSL_CTX_set_verify SSL_CTX_clear_mode
     SSL_MODE_ENABLE_PARTIAL_WRITE
     SSL_VERIFY_PEER SSL_VERIFY_FAIL_IF_NO_PEER_CERT SSL_ERROR_WANT_READ SSL_ERROR_ZERO_RETURN
-    BIO_new BIO_new_mem_buf BIO_set_mem_eof_return BIO_s_mem BIO_read BIO_write BIO_free d2i_X509_bio i2d_X509_bio
+    BIO_new BIO_new_mem_buf BIO_set_mem_eof_return BIO_s_mem BIO_read BIO_write BIO_free i2d_X509_bio
     X509_STORE_CTX_get_error X509_STORE_CTX_get_error_depth X509_STORE_CTX_set_error X509_STORE_CTX_get0_cert
     X509_STORE_CTX_get1_chain X509_digest X509_free X509_verify_cert_error_string EVP_get_digestbyname
-    sk_X509_num sk_X509_value sk_X509_free ERR_get_error ERR_peek_error ERR_clear_error ERR_reason_error_string
+    sk_X509_num sk_X509_value sk_X509_free ERR_get_error ERR_clear_error ERR_reason_error_string
     ERR_GET_REASON
 """.split()
 if missing := [name for name in _NAMES if not hasattr(lib, name)]:
