@@ -21,11 +21,11 @@ from tunnel.authz.peer import Admitted, Peer
 from tunnel.authz.rules import AnyRule, Rule
 from tunnel.spiffe.bundle import BundleSet, TrustBundle
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id
-from tunnel.tls.callback import Judge
-from tunnel.tls.context import TlsContext
+from tunnel.tls.callback import Demand, Judge
+from tunnel.tls.context import Presented, TlsContext
 from tunnel.tls.engine import Buffers, TlsEnd
 from tunnel.tls.judge import PeerJudge
-from tunnel.tls.verify import Verifier
+from tunnel.tls.verify import SpiffeVerifier
 
 # OpenSSL reads the clock on the wall inside a handshake, so what is to be good must be good whenever the tests run.
 EARLY, LATE = datetime(2020, 1, 1, tzinfo=UTC), datetime(2099, 1, 1, tzinfo=UTC)
@@ -69,7 +69,7 @@ def identity(
 
 def admit_all(_digest: bytes, _path: Callable[[], tuple[bytes, ...]]) -> Admitted:
     """A judge to whom everyone is the same peer."""
-    return Admitted(Peer(parse_spiffe_id("spiffe://a.test/anyone"), ""), "any")
+    return Admitted(Peer("", parse_spiffe_id("spiffe://a.test/anyone")), "any")
 
 
 def judge(*trusted: Forged, rule: Rule = AnyRule(), own: str = "a.test", now: datetime = NOW) -> PeerJudge:  # noqa: B008
@@ -80,12 +80,12 @@ def judge(*trusted: Forged, rule: Rule = AnyRule(), own: str = "a.test", now: da
         domain = parse_spiffe_id(names.get_values_for_type(x509.UniformResourceIdentifier)[0] + "/x").trust_domain
         held = bundles[domain].authorities if domain in bundles else ()
         bundles[domain] = TrustBundle(domain, (*held, anchor.certificate))
-    return PeerJudge(Verifier(BundleSet(bundles)), Authorizer((rule,), TrustDomain(own)), now.timestamp)
+    return PeerJudge(SpiffeVerifier(BundleSet(bundles)), Authorizer((rule,), TrustDomain(own)), now.timestamp)
 
 
 def context(who: Identity, by: Judge, *, is_server: bool, version: int = TLS13) -> TlsContext:
     """A context of ours that goes up to a version."""
-    made = TlsContext(who.chain, who.leaf.key, by, is_server=is_server)
+    made = TlsContext(Presented(who.chain, who.leaf.key), Demand(by), is_server=is_server)
     made._judged.context.set_max_proto_version(version)
     return made
 

@@ -64,6 +64,7 @@ class IdentityFault(Enum):
     BAD_CERTIFICATE = "bad-certificate"
     BAD_KEY = "bad-key"
     BAD_BUNDLE = "bad-bundle"
+    BAD_HOST = "bad-host-name"
     WRONG_ID = "id-differs-from-certificate"
     OVER_LIMIT = "over-limit"
     UNVERIFIED = "own-svid-does-not-verify"
@@ -100,6 +101,8 @@ class Denial(Enum):
     EXPIRED = "expired"
     NOT_YET_VALID = "not-yet-valid"
     BAD_PATH = "bad-certification-path"
+    HOST_NAME = "wrong-host-name"
+    PIN = "not-pinned"
     NO_RULE = "no-rule-admits"
 
 

@@ -58,7 +58,7 @@ def test_durations_are_written_as_go_writes_them(seconds: float, text: str) -> N
 
 def pipe(subject: str, *, is_server: bool = True) -> Pipe:
     own = TrustDomain("a.test")
-    admitted = Authorizer((AnyRule(),), own).decide(Peer(parse_spiffe_id("spiffe://a.test/w"), subject))
+    admitted = Authorizer((AnyRule(),), own).decide(Peer(subject, parse_spiffe_id("spiffe://a.test/w")))
     return Pipe("tcp:127.0.0.1:1", "tcp:127.0.0.1:2", is_server, admitted)
 
 

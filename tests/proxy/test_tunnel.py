@@ -74,6 +74,9 @@ def generation(number: int = 1, *, is_server: bool = True, rules: tuple[Rule, ..
     return build_generation(number, Credentials(svid, bundles), rules, is_server=is_server)
 
 
+NOT_ADMITTED = (
+    "no-rule-admits: unauthorized: invalid principal, or principal not allowed: spiffe://a.test/peer reason=no-rule-admits"
+)
 CALLER = " from=unix:@"  # what a line about a failure says of whom it failed for
 KNOWN = f"{CALLER} peer=spiffe://a.test/peer rule=any"  # once the peer is admitted
 
@@ -256,7 +259,7 @@ def test_a_peer_whom_no_rule_admits_reaches_nothing(stages: Stages) -> None:
     peer.shake()
     assert stage.accepted_by_backend() is None
     (line,) = stage.log.lines
-    assert line == "error on TLS handshake from unix:@: no-rule-admits: spiffe://a.test/peer reason=no-rule-admits"
+    assert line == f"error on TLS handshake from unix:@: {NOT_ADMITTED}"
     assert stage.tunnel.counters.summary() == "accepted=1 refused=1"
 
 
@@ -822,7 +825,7 @@ def test_a_server_whom_no_rule_admits_is_an_error_on_dial_and_hears_nothing_of_t
     with pytest.raises(TlsError, match="alert"):
         server.shake()
     (line,) = stage.log.lines
-    assert line.endswith(f": no-rule-admits: spiffe://a.test/peer reason=no-rule-admits{CALLER}")
+    assert line.endswith(f": {NOT_ADMITTED}{CALLER}")
     assert len(stage.tunnel) == 0
 
 

@@ -461,7 +461,7 @@ REFUSALS = [
     ("expired", Denial.EXPIRED, "certificate expired"),
     ("expired by our clock alone", Denial.EXPIRED, "certificate expired"),
     ("RSA of 1024 bits", Denial.WEAK_KEY, "bad certificate"),
-    ("for code only", Denial.EXTENDED_KEY_USAGE, "unsupported certificate"),
+    ("for code only", Denial.EXTENDED_KEY_USAGE, "bad certificate"),
     ("two names", Denial.URI_SAN, "bad certificate"),
 ]
 
@@ -481,7 +481,8 @@ def test_who_may_not_pass_is_told_so_inside_the_handshake(
     farewell = ours.end.take()
     assert farewell
     peer.shake(farewell)
-    assert peer.error.endswith(alert)
+    # A client's refusals all have one alert, as Go's have; a server's say more.
+    assert peer.error.endswith(alert if we_serve else "bad certificate")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from tunnel.errors import Denial, PeerDenied
 from tunnel.spiffe.bundle import BundleSet, TrustBundle
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id
 from tunnel.tls.judge import _MEMORY, PeerJudge
-from tunnel.tls.verify import Verifier
+from tunnel.tls.verify import SpiffeVerifier
 
 SECOND = timedelta(seconds=1)
 HOME = TrustDomain("a.test")
@@ -29,7 +29,7 @@ class Bench:
         held = BundleSet({HOME: TrustBundle(HOME, tuple(anchor.certificate for anchor in anchors))})
         self.now = NOW
         self.looked_at = 0  # how many paths have been asked for
-        self._judge = PeerJudge(Verifier(held), Authorizer((rule,), HOME), lambda: self.now.timestamp())
+        self._judge = PeerJudge(SpiffeVerifier(held), Authorizer((rule,), HOME), lambda: self.now.timestamp())
 
     def meet(self, *path: Forged) -> Admitted:
         def ask() -> tuple[bytes, ...]:
@@ -126,14 +126,14 @@ def test_authentication_comes_before_authorization() -> None:
 
 
 def test_bytes_that_are_no_certificate_are_unreadable() -> None:
-    judge = PeerJudge(Verifier(BundleSet({})), Authorizer((ANYONE,), HOME), NOW.timestamp)
+    judge = PeerJudge(SpiffeVerifier(BundleSet({})), Authorizer((ANYONE,), HOME), NOW.timestamp)
     with pytest.raises(PeerDenied) as refused:
         judge(b"digest", lambda: (b"\x30\x00",))
     assert refused.value.reason is Denial.UNREADABLE
 
 
 def test_a_peer_without_a_certificate_is_refused() -> None:
-    judge = PeerJudge(Verifier(BundleSet({})), Authorizer((ANYONE,), HOME), NOW.timestamp)
+    judge = PeerJudge(SpiffeVerifier(BundleSet({})), Authorizer((ANYONE,), HOME), NOW.timestamp)
     with pytest.raises(PeerDenied):
         judge(b"digest", lambda: ())
 
@@ -142,7 +142,7 @@ def test_the_memory_is_bounded_and_forgets_the_oldest() -> None:
     root = authority()
     first, second, last = (leaf(issuer=root).der for _ in range(3))
     judge = PeerJudge(
-        Verifier(BundleSet({HOME: TrustBundle(HOME, (root.certificate,))})), Authorizer((ANYONE,), HOME), NOW.timestamp
+        SpiffeVerifier(BundleSet({HOME: TrustBundle(HOME, (root.certificate,))})), Authorizer((ANYONE,), HOME), NOW.timestamp
     )
     looked_at: list[bytes] = []
 

@@ -17,7 +17,8 @@ from tunnel.spiffe.bundle import BundleSet, TrustBundle
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id, parse_trust_domain
 from tunnel.spiffe.messages import X509SvidResponse, parse_x509_svid_response
 from tunnel.spiffe.x509 import parse_certificates
-from tunnel.tls.verify import NO_ANCHOR_ERRORS, Verified, Verifier, denial_of
+from tunnel.tls.path import NO_ANCHOR_ERRORS, Verified, denial_of
+from tunnel.tls.verify import SpiffeVerifier
 
 SECOND = timedelta(seconds=1)
 A, B = TrustDomain("a.test"), TrustDomain("b.test")
@@ -35,7 +36,7 @@ def path_of(*made: Forged) -> Path:
 
 
 def verify(held: BundleSet, *made: Forged, now: datetime = NOW) -> Verified:
-    return Verifier(held).verify(path_of(*made), now)
+    return SpiffeVerifier(held).verify(path_of(*made), now)
 
 
 def denial(held: BundleSet, *made: Forged, now: datetime = NOW) -> Denial:
@@ -67,7 +68,7 @@ def test_a_leaf_under_its_own_bundle_proves_its_id() -> None:
     root = authority(start=START - SECOND, end=END - SECOND)
     worker = leaf(issuer=root)
     verified = verify(bundles(a=[root]), worker)
-    assert verified == Verified(parse_spiffe_id("spiffe://a.test/w"), worker.certificate, START, END - SECOND)
+    assert verified == Verified(worker.certificate, START, END - SECOND, parse_spiffe_id("spiffe://a.test/w"))
 
 
 def test_a_chain_under_its_own_bundle_proves_its_id_for_the_span_that_all_share() -> None:
@@ -91,7 +92,7 @@ def test_bundles_are_never_pooled() -> None:
 def test_bundles_are_not_pooled_over_time_either() -> None:
     """A verifier that has judged both trust domains still keeps them apart."""
     ours, theirs = authority("a.test"), authority("b.test")
-    verifier = Verifier(bundles(a=[ours], b=[theirs]))
+    verifier = SpiffeVerifier(bundles(a=[ours], b=[theirs]))
     for _ in range(3):
         assert verifier.verify(path_of(leaf(issuer=ours)), NOW).spiffe_id.trust_domain == A
         assert verifier.verify(path_of(leaf("spiffe://b.test/w", issuer=theirs)), NOW).spiffe_id.trust_domain == B
@@ -136,7 +137,7 @@ def test_an_empty_bundle_trusts_nobody() -> None:
 
 @pytest.mark.parametrize("scene", ["one", "two-hints", "federated", "peer", "rsa", "p384", "same-subject-left"])
 def test_captured_svids_verify_under_the_bundle_they_came_with(scene: str) -> None:
-    verified = Verifier(captured_bundles(scene)).verify(captured_path(scene), scenes.DAY)
+    verified = SpiffeVerifier(captured_bundles(scene)).verify(captured_path(scene), scenes.DAY)
     assert str(verified.spiffe_id) == response(scene).svids[0].spiffe_id
 
 
@@ -145,20 +146,20 @@ def test_captured_svids_verify_under_the_bundle_they_came_with(scene: str) -> No
 )
 def test_roots_of_one_subject_verify_their_own_only(own: str, other: str) -> None:
     name, both = own.removeprefix("same-subject-"), {**captured_bundles(own).bundles, **captured_bundles(other).bundles}
-    verified = Verifier(BundleSet(both)).verify(captured_path(own), scenes.DAY)
+    verified = SpiffeVerifier(BundleSet(both)).verify(captured_path(own), scenes.DAY)
     assert str(verified.spiffe_id) == f"spiffe://{name}.test/w"
     domain, foreign = verified.spiffe_id.trust_domain, parse_spiffe_id(response(other).svids[0].spiffe_id).trust_domain
     swapped = BundleSet({domain: TrustBundle(domain, both[foreign].authorities)})
     with pytest.raises(PeerDenied):
-        Verifier(swapped).verify(captured_path(own), scenes.DAY)
+        SpiffeVerifier(swapped).verify(captured_path(own), scenes.DAY)
 
 
 def test_a_captured_pair_of_federated_workloads_verifies_each_other() -> None:
     for me, other in (("federated", "peer"), ("peer", "federated")):
-        verified = Verifier(captured_bundles(me)).verify(captured_path(other), scenes.DAY)
+        verified = SpiffeVerifier(captured_bundles(me)).verify(captured_path(other), scenes.DAY)
         assert str(verified.spiffe_id) == response(other).svids[0].spiffe_id
     with pytest.raises(PeerDenied) as refused:
-        Verifier(captured_bundles("one")).verify(captured_path("peer"), scenes.DAY)
+        SpiffeVerifier(captured_bundles("one")).verify(captured_path("peer"), scenes.DAY)
     assert refused.value.reason is Denial.UNKNOWN_TRUST_DOMAIN
 
 
@@ -401,7 +402,7 @@ def test_each_certificate_of_a_path_must_be_within_its_dates(place: str, dates: 
 def test_one_verifier_judges_at_any_moment(moment: datetime, reason: Denial | None) -> None:
     root = authority()
     path = path_of(leaf(issuer=root))
-    verifier = Verifier(bundles(a=[root]))
+    verifier = SpiffeVerifier(bundles(a=[root]))
     verifier.verify(path, NOW)
     if reason is None:
         verifier.verify(path, moment)
@@ -415,7 +416,7 @@ def test_one_verifier_judges_at_any_moment(moment: datetime, reason: Denial | No
 def test_a_later_question_is_judged_at_its_own_moment_whatever_was_asked_before() -> None:
     """OpenSSL's store keeps the first time that it is given: a peer's renewed SVID must not seem to lie in the future."""
     root = authority()
-    verifier = Verifier(bundles(a=[root]))
+    verifier = SpiffeVerifier(bundles(a=[root]))
     first, later = leaf(issuer=root, end=NOW + SECOND), leaf(issuer=root, start=NOW + 60 * SECOND)
     verifier.verify(path_of(first), NOW)
     assert verifier.verify(path_of(later), NOW + 61 * SECOND).not_before == NOW + 60 * SECOND

@@ -19,7 +19,7 @@ from tunnel.spiffe.bundle import BundleSet, TrustBundle
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id, parse_trust_domain
 from tunnel.spiffe.messages import SvidEntry, X509SvidResponse
 from tunnel.spiffe.x509 import PrivateKey, parse_certificates
-from tunnel.tls.verify import Verifier
+from tunnel.tls.verify import SpiffeVerifier
 
 # What an update may hold: far above any that was seen, far below what would hurt.
 MAX_SVIDS = 100
@@ -35,7 +35,7 @@ def accept_update(response: X509SvidResponse, now: datetime) -> X509Context:
     _check_limits(response)
     entries = [_read_entry(entry) for entry in _without_repeated_hints(response.svids)]
     bundles, notes = _read_bundles(response, entries)
-    verifier = Verifier(bundles)
+    verifier = SpiffeVerifier(bundles)
     svids = tuple(_verify(verifier, entry, now) for entry in entries)
     return X509Context(svids, bundles, notes, len(response.crl))
 
@@ -132,14 +132,13 @@ def _read_bundle(trust_domain: TrustDomain, blob: bytes) -> TrustBundle:
         raise IdentityError(IdentityFault.BAD_BUNDLE, f"the bundle of {trust_domain}: {error}") from error
 
 
-def _verify(verifier: Verifier, read: Read, now: datetime) -> X509Svid:
+def _verify(verifier: SpiffeVerifier, read: Read, now: datetime) -> X509Svid:
     entry, chain, key, _trust_domain = read
     try:
         verified = verifier.verify(chain, now)
     except PeerDenied as error:
         raise IdentityError(IdentityFault.UNVERIFIED, f"SVID {entry.spiffe_id!a}: {error}") from error
-    if str(verified.spiffe_id) != entry.spiffe_id:
-        raise IdentityError(
-            IdentityFault.WRONG_ID, f"SVID {entry.spiffe_id!a} comes with a certificate for {verified.spiffe_id}"
-        )
-    return X509Svid(verified.spiffe_id, entry.hint, chain, key, verified.not_after)
+    spiffe_id = verified.spiffe_id
+    if spiffe_id is None or str(spiffe_id) != entry.spiffe_id:
+        raise IdentityError(IdentityFault.WRONG_ID, f"SVID {entry.spiffe_id!a} comes with a certificate for {spiffe_id}")
+    return X509Svid(spiffe_id, entry.hint, chain, key, verified.not_after)

@@ -34,7 +34,8 @@ class Pipe:
         return f"closed pipe: {self._ends()} {counts} {self.who()} end={how}"
 
     def _ends(self) -> str:
-        subject = escape(self.admitted.peer.subject)
+        peer = self.admitted.peer
+        subject = "no cert" if peer is None else escape(peer.subject)
         accepted, dialled = (subject, "no tls") if self.is_server else ("no tls", subject)
         return f"{show_address(self.accepted)} [{accepted}] <-> {show_address(self.dialled)} [{dialled}]"
 

@@ -62,6 +62,7 @@ class Session:
         "_deadline",
         "_dial",
         "_dialled",
+        "_handshake",
         "_opened",
         "_pipe",
         "_relay",
@@ -79,6 +80,7 @@ class Session:
         self._target = ""
         self._dialled: socket.socket | None = None
         self._dial: Dial | None = None
+        self._handshake: Handshake | None = None
         self._shaken: Shaken | None = None
         self._relay: Relay | None = None
         self._pipe: Pipe | None = None
@@ -125,6 +127,7 @@ class Session:
 
     def shaken(self, result: Shaken) -> None:
         """From the verdict to the relay, or to a server's dialling."""
+        self._handshake = None
         self._shaken = result
         if self._dialled is not None:
             self._carry(result, self._dialled)
@@ -139,7 +142,7 @@ class Session:
             self._close()
             return
         end = generation.context.open_end(self._tunnel.buffers, self._tunnel.settings.server_name)
-        handshake = Handshake(self._tunnel.loop, self, sock, end, self._tunnel.buffers)
+        self._handshake = handshake = Handshake(self._tunnel.loop, self, sock, end, self._tunnel.buffers)
         self._tunnel.loop.rewatch(sock, handshake.ready, self)
         handshake.start()
 
@@ -262,7 +265,9 @@ class Session:
             loop.retire(plain)
         if self._dial is not None:
             self._dial.abandon()
-        self._accepted = self._dialled = self._shaken = self._dial = None
+        if self._handshake is not None:
+            self._handshake.abandon()
+        self._accepted = self._dialled = self._shaken = self._dial = self._handshake = None
         self._forget()
 
     def _forget(self) -> None:

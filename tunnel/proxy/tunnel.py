@@ -95,11 +95,11 @@ class Tunnel:
     def _why_unusable(self) -> str:
         if self._generation is None:
             return "no identity yet"
-        svid = self._generation.credentials.svid
-        if self._clock() > svid.not_after.timestamp():
-            return f"identity {svid.spiffe_id} has expired at {svid.not_after:%Y-%m-%dT%H:%M:%SZ}"
+        identity, end = self._generation.identity, self._generation.valid_until
+        if end is not None and self._clock() > end.timestamp():
+            return f"identity {identity} has expired at {end:%Y-%m-%dT%H:%M:%SZ}"
         if self._withdrawn_at and self.loop.clock() >= self._withdrawn_at:
-            return f"identity {svid.spiffe_id} has been withdrawn"
+            return f"identity {identity} has been withdrawn"
         return ""
 
     # -- accepting

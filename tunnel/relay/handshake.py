@@ -7,7 +7,9 @@ what OpenSSL wants to say later, are handed on with the result.
 from __future__ import annotations
 
 import socket
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from tunnel.authz.peer import Admitted
@@ -44,7 +46,19 @@ class HandshakeOwner(Owner, Protocol):
 class Handshake:
     """One handshake on a watched socket."""
 
-    __slots__ = ("_buffers", "_end", "_is_thorough", "_loop", "_owner", "_socket", "_tail", "_unsent", "has_received")
+    __slots__ = (
+        "_buffers",
+        "_end",
+        "_is_lent",
+        "_is_over",
+        "_is_thorough",
+        "_loop",
+        "_owner",
+        "_socket",
+        "_tail",
+        "_unsent",
+        "has_received",
+    )
 
     def __init__(self, loop: Loop, owner: HandshakeOwner, sock: socket.socket, end: TlsEnd, buffers: Buffers) -> None:
         self._loop = loop
@@ -55,6 +69,8 @@ class Handshake:
         self._tail = b""
         self._unsent = b""
         self._is_thorough = sock.family == socket.AF_UNIX
+        self._is_lent = False  # a thread is at work on our end
+        self._is_over = False
         self.has_received = False
 
     def start(self) -> None:
@@ -65,10 +81,16 @@ class Handshake:
         """Events of the socket."""
         if events & ENDING:
             self._is_thorough = True
+        if self._is_lent:
+            return
         if self._unsent:
             self._send(b"")
         if events & (IN | ENDING) or not events:
             self._receive()
+
+    def abandon(self) -> None:
+        """The owner has given up: an answer that is still to come reaches nobody."""
+        self._is_over = True
 
     def _receive(self) -> None:
         start = len(self._tail)
@@ -95,12 +117,38 @@ class Handshake:
 
     def _advance(self, size: int) -> None:
         end = self._end
+        if end.is_slow() and size:
+            data = bytes(self._buffers.inbox_view[:size])
+            self._is_lent = True
+            self._loop.call_in_thread(partial(end.handshake_apart, data), partial(self._returned, data), self._owner)
+            return
         try:
             is_done = end.handshake(size)
         except (TlsError, PeerDenied) as error:
-            self._owner.shake_failed(error, self._unsent + end.take())
+            self._fail(error)
             return
-        self._tail = bytes(self._buffers.inbox_view[end.consumed : size])
+        self._proceed(is_done, bytes(self._buffers.inbox_view[end.consumed : size]))
+
+    def _returned(self, data: bytes, step: Future[bool]) -> None:
+        """Back from a thread; what has happened on the socket meanwhile is looked at in the next turn."""
+        if self._is_over:
+            return
+        self._is_lent = False
+        try:
+            is_done = step.result()
+        except (TlsError, PeerDenied) as error:
+            self._fail(error)
+            return
+        if not is_done:
+            self._loop.call_again(self._socket)
+        self._proceed(is_done, data[self._end.consumed :])
+
+    def _fail(self, error: TlsError | PeerDenied) -> None:
+        self._owner.shake_failed(error, self._unsent + self._end.take())
+
+    def _proceed(self, is_done: bool, tail: bytes) -> None:
+        end = self._end
+        self._tail = tail
         flight = end.take()
         if not is_done:
             self._send(flight)

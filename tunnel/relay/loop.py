@@ -17,9 +17,11 @@ import select
 import socket
 from collections import deque
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from threading import Lock
 from time import monotonic
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 import outcome
 import trio
@@ -33,7 +35,9 @@ _HOT: Final = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOL
 _BATCH = 256
 _NO_FD = -1
 _STALE_TIMERS = 512
+_THREADS = 64  # that wait at one time; what comes on top waits for one of them
 
+T = TypeVar("T")
 
 Handler = Callable[[int], None]
 
@@ -82,11 +86,14 @@ class Loop:
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._wake_fd, IN)
         self._set_handler(self._wake_fd, self._take_from_threads)
+        self._threads: ThreadPoolExecutor | None = None  # none, unless something must wait
         self._is_running = True
         self.on_stray_crash: Callable[[Exception], None] | None = None
 
     def close(self) -> None:
         """Give the loop's own descriptors back."""
+        if self._threads is not None:
+            self._threads.shutdown(cancel_futures=True)
         self._epoll.close()
         os.close(self._wake_fd)
 
@@ -172,6 +179,16 @@ class Loop:
         with self._lock:
             self._from_threads.append(action)
         os.eventfd_write(self._wake_fd, 1)
+
+    def call_in_thread(self, action: Callable[[], T], answer: Callable[[Future[T]], None], owner: Owner) -> None:
+        """Call `action` on a thread, since it may wait, and `answer` with its result in a turn of the loop after it."""
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="tunnel")
+
+        def hand_over(future: Future[T]) -> None:
+            self.call_from_thread(lambda: self.call_at(0, partial(answer, future), owner))
+
+        self._threads.submit(action).add_done_callback(hand_over)
 
     # -- running
 

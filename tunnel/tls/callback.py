@@ -7,21 +7,25 @@ whose turn it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import ipaddress
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+from cryptography import x509
 from OpenSSL import SSL
 
 from tunnel.authz.peer import Admitted
-from tunnel.errors import Denial, PeerDenied
+from tunnel.errors import Denial, IdentityError, IdentityFault, PeerDenied
 from tunnel.tls.openssl import ffi, lib, pointer
-from tunnel.tls.verify import MAX_PATH, NO_ANCHOR_ERRORS, denial_of
+from tunnel.tls.path import MAX_PATH, NO_ANCHOR_ERRORS, denial_of, to_openssl
 
-# What is filed as the error decides the alert (ssl_x509err2alert): 42 bad_certificate unless said otherwise.
-_REJECTED = 28
+# What is filed as the error decides the alert (ssl_x509err2alert).
+_REJECTED = 28  # alert 42, bad_certificate
 _ERROR_OF_DENIAL = {
     Denial.EXPIRED: 10,  # alert 45, certificate_expired
+    Denial.NOT_YET_VALID: 10,
     Denial.UNKNOWN_AUTHORITY: 20,  # alert 48, unknown_ca
     Denial.UNKNOWN_TRUST_DOMAIN: 20,
 }
@@ -39,14 +43,24 @@ class Turn(Protocol):
     crash: BaseException | None
 
 
-class Bench:
-    """Where a context's callback finds whose turn it is and who decides."""
+class _Turns(threading.local):
+    """Whose turn it is, by thread: what waits for a policy does so on a thread of its own."""
 
-    __slots__ = ("current", "judge")
+    end: Turn | None = None
 
-    def __init__(self, judge: Judge) -> None:
-        self.judge = judge
-        self.current: Turn | None = None
+
+TURNS: Final = _Turns()
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a context asks of the peer before it is admitted."""
+
+    judge: Judge
+    host: str = ""  # the name or the address that its certificate must have, "" for none (RFC 6125)
+    authorities: tuple[x509.Certificate, ...] = ()  # told to clients, which may choose a certificate by them
+    is_leaf_enough: bool = False  # a pinned key: what OpenSSL thinks of path, dates and purpose does not count
+    is_slow: bool = False  # the judge may wait, so it must be asked on a thread that can
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,64 +68,79 @@ class JudgedContext:
     """A context with all that its callback needs; every end keeps it, since OpenSSL's own reference keeps no callback."""
 
     context: SSL.Context
-    bench: Bench
     callback: object
+    unasked: Admitted | None = None  # the admission of everyone, where no certificate is asked for
+    is_slow: bool = False
 
 
-def install_judge(context: SSL.Context, judge: Judge) -> JudgedContext:
-    """Demand a certificate and let `judge` decide inside the handshake."""
-    bench = Bench(judge)
-    callback = ffi.callback("int(int, X509_STORE_CTX *)", _verify_callback(bench), error=0, onerror=_file_crash(bench))
+def install_demand(context: SSL.Context, demand: Demand, *, is_server: bool) -> JudgedContext:
+    """Demand a certificate and let a judge decide inside the handshake."""
+    verify = _verify_callback(demand, _ERROR_OF_DENIAL if is_server else {})
+    callback = ffi.callback("int(int, X509_STORE_CTX *)", verify, error=0, onerror=_file_crash)
     # The next line switches OpenSSL's own verdict off where it only lacks an anchor; the callback is the replacement.
     lib.SSL_CTX_set_verify(pointer(context), lib.SSL_VERIFY_PEER | lib.SSL_VERIFY_FAIL_IF_NO_PEER_CERT, callback)
-    return JudgedContext(context, bench, callback)
+    if demand.host:
+        _demand_host(lib.SSL_CTX_get0_param(pointer(context)), demand.host)
+    if demand.authorities:
+        context.set_client_ca_list([to_openssl(authority).get_subject() for authority in demand.authorities])
+    return JudgedContext(context, callback, is_slow=demand.is_slow)
 
 
-def _verify_callback(bench: Bench) -> Callable[[int, Any], int]:
+def _demand_host(parameters: Any, host: str) -> None:
+    """A SAN with this name, by OpenSSL's matching: a wildcard is one whole label, the common name never counts."""
+    lib.X509_VERIFY_PARAM_set_hostflags(
+        parameters, lib.X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | lib.X509_CHECK_FLAG_NEVER_CHECK_SUBJECT
+    )
+    try:
+        packed = ipaddress.ip_address(host).packed
+        is_set = lib.X509_VERIFY_PARAM_set1_ip(parameters, packed, len(packed))
+    except ValueError:
+        name = host.encode("idna") if not host.isascii() else host.encode()
+        is_set = lib.X509_VERIFY_PARAM_set1_host(parameters, name, len(name))
+    if is_set != 1:
+        raise IdentityError(IdentityFault.BAD_HOST, f"{host!a} is no name that a certificate could have")
+
+
+def _verify_callback(demand: Demand, errors: Mapping[Denial, int]) -> Callable[[int, Any], int]:
+    """`errors` says which alert a denial has; the rest is bad_certificate, and for a client every one is, as in Go."""
+
     def verify(ok: int, store_context: Any) -> int:
-        end = bench.current
+        end = TURNS.end
         if end is None:  # a verification outside of a handshake that we drive: there is none, so fail closed
             return 0
         code = lib.X509_STORE_CTX_get_error(store_context)
         if not ok:
-            return _go_on(end, code)
+            # Go on at the errors that say "no anchor here" and at no other: the rest are OpenSSL's own findings.
+            if demand.is_leaf_enough or code in NO_ANCHOR_ERRORS:
+                return 1
+            text = ffi.string(lib.X509_verify_cert_error_string(code)).decode()
+            return refuse(end, store_context, PeerDenied(denial_of(code), text))
         if lib.X509_STORE_CTX_get_error_depth(store_context) != 0:
             return 1
-        return _conclude(end, bench.judge, store_context)
+        return conclude(end, store_context)
+
+    def conclude(end: Turn, store_context: Any) -> int:
+        try:
+            end.admitted = demand.judge(_digest(store_context), lambda: _path(store_context))
+        except PeerDenied as refusal:
+            return refuse(end, store_context, refusal)
+        finally:
+            lib.ERR_clear_error()
+        lib.X509_STORE_CTX_set_error(store_context, 0)
+        return 1
+
+    def refuse(end: Turn, store_context: Any, refusal: PeerDenied) -> int:
+        end.refusal = refusal
+        lib.X509_STORE_CTX_set_error(store_context, errors.get(refusal.reason, _REJECTED))
+        return 0
 
     return verify
 
 
-def _go_on(end: Turn, code: int) -> int:
-    """At the errors that say "no anchor here" and at no other: the rest are OpenSSL's own findings."""
-    if code in NO_ANCHOR_ERRORS:
-        return 1
-    text = ffi.string(lib.X509_verify_cert_error_string(code)).decode()
-    end.refusal = PeerDenied(denial_of(code), text)
-    return 0
-
-
-def _conclude(end: Turn, judge: Judge, store_context: Any) -> int:
-    try:
-        end.admitted = judge(_digest(store_context), lambda: _path(store_context))
-    except PeerDenied as refusal:
-        end.refusal = refusal
-        lib.X509_STORE_CTX_set_error(store_context, _ERROR_OF_DENIAL.get(refusal.reason, _REJECTED))
-        return 0
-    finally:
-        lib.ERR_clear_error()
-    lib.X509_STORE_CTX_set_error(store_context, 0)
-    return 1
-
-
-def _file_crash(bench: Bench) -> Callable[[Any, BaseException, Any], None]:
+def _file_crash(_kind: Any, crash: BaseException, _traceback: Any) -> None:
     """What cffi calls when the callback raised after all; the handshake raises it again where it can be handled."""
-
-    def on_error(_kind: Any, crash: BaseException, _traceback: Any) -> None:
-        if bench.current is not None:
-            bench.current.crash = crash
-
-    return on_error
+    if TURNS.end is not None:
+        TURNS.end.crash = crash
 
 
 def _digest(store_context: Any) -> bytes:

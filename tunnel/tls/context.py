@@ -6,36 +6,64 @@ they are made. A used context cannot be changed, so a rotation builds a new one 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from cryptography import x509
 from OpenSSL import SSL
 
+from tunnel.authz.peer import Admitted
 from tunnel.errors import IdentityError, IdentityFault
 from tunnel.spiffe.x509 import PrivateKey
-from tunnel.tls.callback import Judge, install_judge
+from tunnel.tls.callback import Demand, JudgedContext, install_demand
 from tunnel.tls.engine import Buffers, TlsEnd
 from tunnel.tls.openssl import lib, pointer
-from tunnel.tls.verify import MAX_PATH
+from tunnel.tls.path import MAX_PATH
 
-_TLS12_CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20"
 # AES-128 first, as Go has it: as strong as P-256 and X25519 are, and a quarter cheaper per byte than AES-256.
 _TLS13_SUITES = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
 _RELEASE_BUFFERS = 0x10  # SSL_MODE_RELEASE_BUFFERS: an idle connection keeps no record buffers (SSL_CTX_set_mode(3))
 
 
+@dataclass(frozen=True, slots=True)
+class TlsOptions:
+    """What an operator may choose about the protocol; TLS 1.3 has its fixed suites."""
+
+    ciphers: str = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2, in OpenSSL's notation
+    is_tls12_the_most: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Presented:
+    """The certificates that we show, leaf first, and the key of the leaf."""
+
+    chain: tuple[x509.Certificate, ...]
+    private_key: PrivateKey = field(repr=False)
+
+
 class TlsContext:
-    """What every handshake of one generation uses; immutable once made."""
+    """What every handshake of one generation uses; immutable once made.
+
+    `asked` is what the peer's certificate must stand; or, where none is asked for, the admission that everyone gets.
+    """
 
     __slots__ = ("_is_server", "_judged")
 
-    def __init__(self, chain: Sequence[x509.Certificate], key: PrivateKey, judge: Judge, *, is_server: bool) -> None:
-        context = _new_context()
-        try:
-            _present(context, chain, key)
-        except SSL.Error as error:
-            raise IdentityError(IdentityFault.BAD_CERTIFICATE, "OpenSSL cannot present this certificate and key") from error
-        self._judged = install_judge(context, judge)
+    def __init__(
+        self,
+        presented: Presented | None,
+        asked: Demand | Admitted,
+        *,
+        is_server: bool,
+        options: TlsOptions = TlsOptions(),
+    ) -> None:
+        context = _new_context(options)
+        if presented is not None:
+            _present(context, presented)
+        if isinstance(asked, Demand):
+            self._judged = install_demand(context, asked, is_server=is_server)
+        else:
+            assert is_server, "a client always asks who the server is"
+            self._judged = JudgedContext(context, None, unasked=asked)
         self._is_server = is_server
 
     def open_end(self, buffers: Buffers, server_name: str = "") -> TlsEnd:
@@ -43,10 +71,12 @@ class TlsContext:
         return TlsEnd(self._judged, buffers, is_server=self._is_server, server_name=server_name)
 
 
-def _new_context() -> SSL.Context:
+def _new_context(options: TlsOptions) -> SSL.Context:
     context = SSL.Context(SSL.TLS_METHOD)
     context.set_min_proto_version(SSL.TLS1_2_VERSION)
-    context.set_cipher_list(_TLS12_CIPHERS)
+    if options.is_tls12_the_most:
+        context.set_max_proto_version(SSL.TLS1_2_VERSION)
+    context.set_cipher_list(options.ciphers.encode())
     context.set_tls13_ciphersuites(_TLS13_SUITES)
     context.set_options(SSL.OP_CIPHER_SERVER_PREFERENCE | SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_COMPRESSION)
     # Never resume: a resumed handshake shows no certificate, so nothing would be verified. Either one of the next two
@@ -60,9 +90,12 @@ def _new_context() -> SSL.Context:
     return context
 
 
-def _present(context: SSL.Context, chain: Sequence[x509.Certificate], key: PrivateKey) -> None:
-    context.use_certificate(chain[0])
-    for certificate in chain[1:]:
-        context.add_extra_chain_cert(certificate)
-    context.use_privatekey(key)
-    context.check_privatekey()
+def _present(context: SSL.Context, presented: Presented) -> None:
+    try:
+        context.use_certificate(presented.chain[0])
+        for certificate in presented.chain[1:]:
+            context.add_extra_chain_cert(certificate)
+        context.use_privatekey(presented.private_key)
+        context.check_privatekey()
+    except SSL.Error as error:
+        raise IdentityError(IdentityFault.BAD_CERTIFICATE, "OpenSSL cannot present this certificate and key") from error

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from tunnel.authz.peer import Admitted
 from tunnel.errors import PeerDenied
-from tunnel.tls.callback import JudgedContext
+from tunnel.tls.callback import TURNS, JudgedContext
 from tunnel.tls.openssl import ffi, lib, pointer, take_failure
 
 # Looked up once: an attribute of the library is a search by name at each call.
@@ -80,7 +80,7 @@ class TlsEnd:
             lib.SSL_set_connect_state(self._ssl)
             if server_name:
                 lib.SSL_set_tlsext_host_name(self._ssl, server_name.encode())
-        self.admitted: Admitted | None = None  # set inside the handshake
+        self.admitted: Admitted | None = judged.unasked  # else set inside the handshake
         self.refusal: PeerDenied | None = None
         self.crash: BaseException | None = None
         self.has_ended = False  # the peer's close_notify was read
@@ -127,11 +127,24 @@ class TlsEnd:
                 return True
         return False
 
+    def handshake_apart(self, data: bytes) -> bool:
+        """As `handshake`, with `data` in memory of its own: may wait on another thread while the buffers are in use."""
+        shared = self._inbox, self._inbox_at
+        self._inbox = bytearray(data)
+        self._inbox_at = ffi.from_buffer("char[]", self._inbox)
+        try:
+            return self.handshake(len(data))
+        finally:
+            self._inbox, self._inbox_at = shared
+
+    def is_slow(self) -> bool:
+        """Whether the verdict may take time, so that the handshake belongs on a thread."""
+        return self._judged.is_slow
+
     def _step(self) -> bool:
-        bench = self._judged.bench
-        bench.current = self
+        TURNS.end = self
         result = lib.SSL_do_handshake(self._ssl)
-        bench.current = None
+        TURNS.end = None
         if result == 1:
             return True
         if lib.SSL_get_error(self._ssl, result) == lib.SSL_ERROR_WANT_READ:

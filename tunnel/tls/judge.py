@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from threading import Lock
 from time import time
 
-from cryptography import x509
-
 from tunnel.authz.authorizer import Authorizer
-from tunnel.authz.peer import Admitted, Peer
+from tunnel.authz.peer import Admitted
 from tunnel.errors import Denial, PeerDenied, WireError
 from tunnel.spiffe.x509 import parse_certificate
-from tunnel.tls.verify import Verified, Verifier
+from tunnel.tls.facts import describe_peer
+from tunnel.tls.path import Verified, Verifier
 
 _MEMORY = 4096  # peers; a proxy that meets more of them in one generation verifies some of them again
 
@@ -29,6 +29,7 @@ class PeerJudge:
         self._verifier = verifier
         self._authorizer = authorizer
         self._clock = clock
+        self._lock = Lock()
         self._admissions: dict[bytes, tuple[float, float, Admitted]] = {}  # by SHA-256 of the leaf, oldest first
 
     def __call__(self, digest: bytes, path: Callable[[], tuple[bytes, ...]]) -> Admitted:
@@ -38,8 +39,9 @@ class PeerJudge:
         if remembered is not None and remembered[0] <= now <= remembered[1]:
             return remembered[2]
         verified = self._verify(path(), now)
-        admitted = self._authorizer.decide(Peer(verified.spiffe_id, _subject(verified.leaf)))
-        self._remember(digest, verified, admitted)
+        admitted = self._authorizer.decide(describe_peer(verified.leaf, verified.spiffe_id))
+        if admitted.is_lasting:
+            self._remember(digest, verified, admitted)
         return admitted
 
     def _verify(self, path: tuple[bytes, ...], now: float) -> Verified:
@@ -50,16 +52,9 @@ class PeerJudge:
         return self._verifier.verify(certificates, datetime.fromtimestamp(now, UTC))
 
     def _remember(self, digest: bytes, verified: Verified, admitted: Admitted) -> None:
-        self._admissions.pop(digest, None)
-        if len(self._admissions) >= _MEMORY:
-            del self._admissions[next(iter(self._admissions))]
         span = verified.not_before.timestamp(), verified.not_after.timestamp()
-        self._admissions[digest] = (*span, admitted)
-
-
-def _subject(leaf: x509.Certificate) -> str:
-    """The subject for the log; it proves nothing (X509-SVID 2), so one that cannot be read is no reason to refuse."""
-    try:
-        return leaf.subject.rfc4514_string()
-    except (ValueError, TypeError, LookupError):  # LookupError: a kind of string that cryptography 48 does not know
-        return "(unreadable)"
+        with self._lock:  # where a policy is asked, we are called on several threads
+            self._admissions.pop(digest, None)
+            if len(self._admissions) >= _MEMORY:
+                del self._admissions[next(iter(self._admissions))]
+            self._admissions[digest] = (*span, admitted)

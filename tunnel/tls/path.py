@@ -1,0 +1,93 @@
+"""Building a certification path to a set of anchors, by OpenSSL's own path builder.
+
+Knows OpenSSL's store and its numbers of faults; must not know SPIFFE, host names or who may pass. An anchor need not be
+self-signed: whoever named it as one vouches for it (Trust Domain and Bundle, 4.2; Go's pools likewise).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from cryptography import x509
+from OpenSSL import crypto
+
+from tunnel.errors import Denial, PeerDenied
+from tunnel.spiffe.ids import SpiffeId
+
+MAX_PATH = 16  # certificates; SPIRE's paths have two or three
+
+# OpenSSL's numbers for why a path fails (x509_vfy.h). Those that only say that no anchor is at hand come first.
+NO_ANCHOR_ERRORS = frozenset({2, 18, 19, 20, 21})
+_DENIALS = {
+    9: Denial.NOT_YET_VALID,
+    10: Denial.EXPIRED,
+    26: Denial.EXTENDED_KEY_USAGE,
+    32: Denial.KEY_USAGE,
+    62: Denial.HOST_NAME,
+    64: Denial.HOST_NAME,
+    66: Denial.WEAK_KEY,
+    67: Denial.WEAK_KEY,
+    68: Denial.WEAK_SIGNATURE,
+    79: Denial.NOT_CA,
+} | dict.fromkeys(NO_ANCHOR_ERRORS, Denial.UNKNOWN_AUTHORITY)
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """A leaf that is proven, and the span in which every certificate of the path that proves it is within its dates."""
+
+    leaf: x509.Certificate
+    not_before: datetime
+    not_after: datetime
+    spiffe_id: SpiffeId | None = None
+
+
+class Verifier(Protocol):
+    """Judges certification paths by what one generation trusts."""
+
+    def verify(self, path: Sequence[x509.Certificate], now: datetime) -> Verified:
+        """What `path`, leaf first, proves at `now`; raises PeerDenied with the rule that it breaks."""
+
+
+def denial_of(openssl_error: int) -> Denial:
+    """Our word for OpenSSL's number of a path's fault."""
+    return _DENIALS.get(openssl_error, Denial.BAD_PATH)
+
+
+def check_length(path: Sequence[x509.Certificate]) -> None:
+    """A path has a leaf and a bounded number of others."""
+    if not 1 <= len(path) <= MAX_PATH:
+        raise PeerDenied(Denial.BAD_PATH, f"{len(path)} certificates where 1 to {MAX_PATH} are wanted")
+
+
+def build_path(anchors: Sequence[crypto.X509], path: Sequence[x509.Certificate], now: datetime) -> list[x509.Certificate]:
+    """The path that leads from the leaf to one of `anchors`, both included; raises PeerDenied."""
+    store = crypto.X509Store()
+    store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
+    # A store takes a time once and silently keeps it at the next call, so each verification has a store of its own.
+    store.set_time(now)
+    for anchor in anchors:
+        store.add_cert(anchor)
+    leaf, *untrusted = map(to_openssl, path)
+    attempt = crypto.X509StoreContext(store, leaf, untrusted)
+    try:
+        return [certificate.to_cryptography() for certificate in attempt.get_verified_chain()]
+    except crypto.X509StoreContextError as error:
+        code, _depth, text = error.errors[:3]
+        raise PeerDenied(denial_of(code), str(text)) from error
+
+
+def span_of(chain: Sequence[x509.Certificate]) -> tuple[datetime, datetime]:
+    """The time in which every certificate of a chain is within its dates."""
+    return max(one.not_valid_before_utc for one in chain), min(one.not_valid_after_utc for one in chain)
+
+
+def to_openssl(certificate: x509.Certificate) -> crypto.X509:
+    """The certificate as OpenSSL has it, which does not read all that the other library reads."""
+    try:
+        return crypto.X509.from_cryptography(certificate)
+    except crypto.Error as error:
+        raise PeerDenied(Denial.UNREADABLE, "a certificate that OpenSSL cannot read") from error
