@@ -7,7 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunnel.errors import ConfigError
-from tunnel.net.address import Address, TcpAddress, UnixAddress, is_local, parse_address
+from tunnel.net.address import (
+    Address,
+    LaunchdAddress,
+    ListenAddress,
+    StatusAddress,
+    SystemdAddress,
+    TcpAddress,
+    UnixAddress,
+    is_local,
+    parse_address,
+    parse_listen_address,
+    parse_status_address,
+)
 
 GOOD: list[tuple[str, Address]] = [
     ("localhost:80", TcpAddress("localhost", "80")),
@@ -44,21 +56,75 @@ BAD = [
     ("unix:///run/x.sock", "written like a URL; unix:PATH is wanted, such as unix:/run/x.sock"),
     ("unix:/" + "p" * 107, "at most 107 bytes"),
     ("unix:/" + "\u20ac" * 36, "at most 107 bytes"),
-    ("systemd:x", "service manager"),
-    ("launchd:x", "service manager"),
+    ("localhost:80/", "no port that is one"),
+    ("localhost:80 ", "no port that is one"),
+    ("systemd:", "names no socket; systemd:NAME is wanted"),
+    ("launchd:", "names no socket; launchd:NAME is wanted"),
+    ("systemd:a\nb", "names no socket"),
+]
+HANDED_OVER: list[tuple[str, ListenAddress]] = [
+    ("systemd:x", SystemdAddress("x")),
+    ("systemd:LISTEN_FD_3", SystemdAddress("LISTEN_FD_3")),
+    ("systemd:my web.socket", SystemdAddress("my web.socket")),
+    ("launchd:x", LaunchdAddress("x")),
+]
+STATUS = [
+    ("localhost:80", StatusAddress(TcpAddress("localhost", "80"), "")),
+    ("http://localhost:80", StatusAddress(TcpAddress("localhost", "80"), "http")),
+    ("https://[::1]:80", StatusAddress(TcpAddress("::1", "80"), "https")),
+    ("http://:80", StatusAddress(TcpAddress("", "80"), "http")),
+    ("unix:/run/x", StatusAddress(UnixAddress("/run/x"), "")),
+    ("systemd:x", StatusAddress(SystemdAddress("x"), "")),
+    ("launchd:x", StatusAddress(LaunchdAddress("x"), "")),
+]
+BAD_STATUS = [
+    ("https://unix:/x", "https:// goes with HOST:PORT only; other sockets speak HTTP, write unix:/x"),
+    ("http://unix:/x", "http:// goes with HOST:PORT only"),
+    ("http://systemd:x", "http:// goes with HOST:PORT only"),
+    ("https://launchd:x", "https:// goes with HOST:PORT only"),
+    ("http://localhost:80/", "no port that is one"),
+    ("http://localhost", "has no port"),
+    ("http://http://localhost:80", "too many colons"),
+    ("HTTP://localhost:80", "too many colons"),
+    ("ftp://localhost:80", "too many colons"),
+    ("http://", "has no port"),
+    ("", "has no port"),
 ]
 
 
 @pytest.mark.parametrize(("text", "address"), GOOD)
 def test_a_good_address_is_parsed_and_spelt_as_it_was(text: str, address: Address) -> None:
     assert parse_address(text) == address
+    assert parse_listen_address(text) == address
     assert str(address) == text
+
+
+@pytest.mark.parametrize(("text", "address"), HANDED_OVER)
+def test_a_socket_handed_over_can_be_listened_on_and_never_dialled(text: str, address: ListenAddress) -> None:
+    assert parse_listen_address(text) == address
+    assert str(address) == text
+    assert is_local(text)
+    with pytest.raises(ConfigError, match="is a socket to listen on: HOST:PORT or unix:PATH is wanted"):
+        parse_address(text)
+
+
+@pytest.mark.parametrize(("text", "address"), STATUS)
+def test_a_status_address_may_have_a_scheme(text: str, address: StatusAddress) -> None:
+    assert parse_status_address(text) == address
+    assert str(address) == text
+
+
+@pytest.mark.parametrize(("text", "words"), BAD_STATUS)
+def test_a_bad_status_address_is_refused_with_the_mistake_named(text: str, words: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        parse_status_address(text)
+    assert words in str(refused.value)
 
 
 @pytest.mark.parametrize(("text", "words"), BAD)
 def test_a_bad_address_is_refused_with_the_mistake_named(text: str, words: str) -> None:
     with pytest.raises(ConfigError) as refused:
-        parse_address(text)
+        parse_listen_address(text)
     assert words in str(refused.value)
     assert str(refused.value).isprintable()
 
@@ -91,3 +157,12 @@ def test_any_text_is_an_address_or_a_config_error(text: str) -> None:
     except ConfigError:
         return
     assert parse_address(str(address)) == address
+
+
+@given(st.from_regex(r"(https?://)?(unix:|systemd:|launchd:)?[\[\]a-z0-9:.@%/]{0,20}", fullmatch=True))
+def test_any_status_text_is_an_address_or_a_config_error(text: str) -> None:
+    try:
+        address = parse_status_address(text)
+    except ConfigError:
+        return
+    assert parse_status_address(str(address)) == address

@@ -1,17 +1,20 @@
 """Where to listen and where to dial, as text and as value.
 
 Knows ghostunnel's grammar of addresses; must not resolve or open anything. "Local" is a test of the text, on purpose: what
-a name resolves to may change after the check.
+a name resolves to may change after the check. What a service manager hands over can be listened on and never dialled: that
+is a difference of types.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from tunnel.errors import ConfigError
 
 _LOCAL = ("unix:", "systemd:", "launchd:", "127.0.0.1:", "[::1]:", "localhost:")
 _MAX_UNIX_PATH = 107  # sun_path has 108 bytes, one for the final NUL (unix(7))
+_SCHEMES: tuple[Literal["http", "https"], ...] = ("http", "https")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,27 +38,71 @@ class UnixAddress:
         return f"unix:{self.path}"
 
 
+@dataclass(frozen=True, slots=True)
+class SystemdAddress:
+    """A socket that systemd has opened, by the name that its unit gives it (`FileDescriptorName=`)."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"systemd:{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchdAddress:
+    """A socket of macOS's service manager: can be written, and is refused when it is to be opened."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"launchd:{self.name}"
+
+
 Address = TcpAddress | UnixAddress
+ListenAddress = Address | SystemdAddress | LaunchdAddress
+
+
+@dataclass(frozen=True, slots=True)
+class StatusAddress:
+    """Where the status port listens, and the scheme that was asked for, if any."""
+
+    address: ListenAddress
+    scheme: Literal["http", "https", ""]
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.address}" if self.scheme else str(self.address)
 
 
 def parse_address(text: str) -> Address:
-    """`HOST:PORT` or `unix:PATH`; raises ConfigError."""
-    if text.startswith("unix:"):
+    """`HOST:PORT` or `unix:PATH`, where one can dial; raises ConfigError."""
+    address = parse_listen_address(text)
+    if isinstance(address, SystemdAddress | LaunchdAddress):
+        raise ConfigError(f"{text!a} is a socket to listen on: HOST:PORT or unix:PATH is wanted here")
+    return address
+
+
+def parse_listen_address(text: str) -> ListenAddress:
+    """`HOST:PORT`, `unix:PATH`, `systemd:NAME` or `launchd:NAME`; raises ConfigError."""
+    kind, _, rest = text.partition(":")
+    if kind == "unix":
         return _parse_unix(text)
-    if text.startswith(("systemd:", "launchd:")):
-        raise ConfigError(f"{text!a}: sockets handed over by a service manager are not offered by this version")
-    host, colon, port = text.rpartition(":")
-    if not colon or not port:
-        raise ConfigError(f"{text!a} has no port; HOST:PORT or unix:PATH is wanted")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host:
-        raise ConfigError(f"{text!a} has too many colons; an IPv6 address stands in brackets, [::1]:PORT")
-    if not text.isprintable() or any(sign in host for sign in "[]/ "):
-        raise ConfigError(f"{text!a} has no host that is one; HOST:PORT or unix:PATH is wanted")
-    if port.isascii() and port.isdigit() and int(port) > 65535:
-        raise ConfigError(f"{text!a}: a port is at most 65535")
-    return TcpAddress(host, port)
+    if kind in ("systemd", "launchd"):
+        if not rest or not rest.isprintable():
+            raise ConfigError(f"{text!a} names no socket; {kind}:NAME is wanted")
+        return SystemdAddress(rest) if kind == "systemd" else LaunchdAddress(rest)
+    return _parse_tcp(text)
+
+
+def parse_status_address(text: str) -> StatusAddress:
+    """An address to listen on, for TCP with `http://` or `https://` in front if need be; raises ConfigError."""
+    for scheme in _SCHEMES:
+        prefix = f"{scheme}://"
+        if text.startswith(prefix):
+            address = parse_listen_address(text.removeprefix(prefix))
+            if not isinstance(address, TcpAddress):
+                raise ConfigError(f"{text!a}: {prefix} goes with HOST:PORT only; other sockets speak HTTP, write {address}")
+            return StatusAddress(address, scheme)
+    return StatusAddress(parse_listen_address(text), "")
 
 
 def is_local(text: str) -> bool:
@@ -72,3 +119,20 @@ def _parse_unix(text: str) -> UnixAddress:
     if len(path.encode("utf-8", "surrogateescape")) > _MAX_UNIX_PATH:
         raise ConfigError(f"{text!a}: a socket's path has at most {_MAX_UNIX_PATH} bytes")
     return UnixAddress(path)
+
+
+def _parse_tcp(text: str) -> TcpAddress:
+    host, colon, port = text.rpartition(":")
+    if not colon or not port:
+        raise ConfigError(f"{text!a} has no port; HOST:PORT or unix:PATH is wanted")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ConfigError(f"{text!a} has too many colons; an IPv6 address stands in brackets, [::1]:PORT")
+    if not text.isprintable() or any(sign in host for sign in "[]/ "):
+        raise ConfigError(f"{text!a} has no host that is one; HOST:PORT or unix:PATH is wanted")
+    if any(sign in port for sign in "[]/ "):
+        raise ConfigError(f"{text!a} has no port that is one; HOST:PORT is wanted, and nothing behind it")
+    if port.isascii() and port.isdigit() and int(port) > 65535:
+        raise ConfigError(f"{text!a}: a port is at most 65535")
+    return TcpAddress(host, port)

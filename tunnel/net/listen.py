@@ -1,7 +1,7 @@
 """Opening the sockets that we listen on.
 
-Knows how to bind well: shared ports, stale Unix sockets, both IP families; must not know who accepts. Everything that can
-go wrong becomes one ConfigError.
+Knows how to bind well: shared ports, stale Unix sockets, both IP families, sockets that a service manager has bound; must
+not know who accepts. Everything that can go wrong becomes one ConfigError.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from tunnel.errors import ConfigError, TargetError
-from tunnel.net.address import Address, TcpAddress, UnixAddress
+from tunnel.net.activation import Inherited
+from tunnel.net.address import LaunchdAddress, ListenAddress, SystemdAddress, TcpAddress, UnixAddress
 from tunnel.net.sockets import Endpoint, describe, resolve, set_tcp_options
 
 _SOMAXCONN = Path("/proc/sys/net/core/somaxconn")
@@ -41,12 +42,18 @@ class Listener:
                     self._path.unlink()
 
 
-def open_listener(address: Address) -> Listener:
-    """A bound, listening, non-blocking socket; raises ConfigError."""
+def open_listener(address: ListenAddress, inherited: Inherited | None = None) -> Listener:
+    """A bound, listening, non-blocking socket, which for `systemd:` is one of the `inherited`; raises ConfigError."""
     try:
-        if isinstance(address, UnixAddress):
-            return _open_unix(address)
-        return Listener(_open_tcp(address), None)
+        match address:
+            case UnixAddress():
+                return _open_unix(address)
+            case TcpAddress():
+                return Listener(_open_tcp(address), None)
+            case SystemdAddress():
+                return _open_inherited(address, inherited or Inherited())
+            case LaunchdAddress():
+                raise ConfigError(f"cannot listen on {address}: launchd is macOS's; on Linux use systemd:NAME")
     except TargetError as error:
         raise ConfigError(f"cannot listen on {error}") from error
     except OSError as error:
@@ -54,10 +61,19 @@ def open_listener(address: Address) -> Listener:
         raise ConfigError(f"cannot listen on {address}: {why}") from error
 
 
+def _open_inherited(address: SystemdAddress, inherited: Inherited) -> Listener:
+    """The manager's socket; a Unix socket's file is the manager's too, and stays."""
+    sock = inherited.take(address.name)
+    set_tcp_options(sock)
+    return Listener(sock, None)
+
+
 def _open_tcp(address: TcpAddress) -> socket.socket:
     if not address.host:
         return _open_any(address.port)
-    return _bind(resolve(address, passive=True)[0])
+    found = resolve(address, passive=True)
+    # Of a name with both, the IPv4 address, as Go has it: `localhost` is 127.0.0.1 and nothing else.
+    return _bind(next((endpoint for endpoint in found if endpoint.family == socket.AF_INET), found[0]))
 
 
 def _open_any(port: str) -> socket.socket:
@@ -75,6 +91,7 @@ _NO_IPV6 = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}
 
 
 def _bind(endpoint: Endpoint, *, is_dual: bool = False) -> socket.socket:
+    backlog = _backlog()  # asked for before: whoever sees a socket's file connects at once
     sock = socket.socket(endpoint.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         if endpoint.family != socket.AF_UNIX:
@@ -85,7 +102,7 @@ def _bind(endpoint: Endpoint, *, is_dual: bool = False) -> socket.socket:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         set_tcp_options(sock)
         sock.bind(endpoint.address)
-        sock.listen(_backlog())
+        sock.listen(backlog)
     except OSError:
         sock.close()
         raise

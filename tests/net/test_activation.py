@@ -1,0 +1,145 @@
+"""Sockets of a service manager: each by its name, once, and only what can be listened on; real descriptors."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tunnel.errors import ConfigError
+from tunnel.net.activation import take_inherited
+
+ROOT = Path(__file__).parents[2]
+ACTIVATE = ROOT / "tests/integration/activate.py"
+# Opens each address it is given, and says how that went, which flags the descriptor has, and what is left for children.
+HELPER = """
+import fcntl, json, os, sys
+from tunnel.errors import ConfigError
+from tunnel.net.activation import take_inherited
+from tunnel.net.address import parse_listen_address
+from tunnel.net.listen import open_listener
+
+inherited = take_inherited(os.environ, os.getpid())
+answers, listeners = [], []
+for text in sys.argv[1:]:
+    try:
+        listeners.append(listener := open_listener(parse_listen_address(text), inherited))
+    except ConfigError as error:
+        answers.append(str(error))
+    else:
+        fd = listener.socket.fileno()
+        answers.append([fd, str(listener), os.get_blocking(fd), os.get_inheritable(fd)])
+for listener in listeners:
+    listener.close()
+print(json.dumps([answers, [name for name in os.environ if name.startswith("LISTEN_")]]))
+"""
+
+
+def handed_over(sockets: list[str], *addresses: str, environ: dict[str, str] | None = None) -> list[object]:
+    """What became of each address in a process that was given these sockets."""
+    done = subprocess.run(
+        [sys.executable, ACTIVATE, *sockets, "--", sys.executable, "-c", HELPER, *addresses],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **(environ or {})},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    answers, left = json.loads(done.stdout)
+    assert left == [], "a child would take them for its own"
+    assert isinstance(answers, list)
+    return answers
+
+
+def test_each_socket_is_found_by_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    tcp, unix = handed_over(["web=127.0.0.1:0", f"status=unix:{path}"], "systemd:web", "systemd:status")
+    assert isinstance(tcp, list)
+    assert tcp[0] == 3
+    assert tcp[1].startswith("tcp:127.0.0.1:")
+    assert unix == [4, f"unix:{path}", False, False]
+    assert tcp[2:] == [False, False], "never waits, and no child inherits it"
+    assert path.exists(), "the file is the manager's"
+
+
+def test_a_missing_name_is_made_of_the_number() -> None:
+    answers = handed_over(
+        ["=127.0.0.1:0", "web=127.0.0.1:0", "=[::1]:0"], "systemd:LISTEN_FD_3", "systemd:web", "systemd:LISTEN_FD_5"
+    )
+    assert [answer[0] for answer in answers if isinstance(answer, list)] == [3, 4, 5]
+
+
+REFUSED = [
+    (["a=127.0.0.1:0"], "systemd:b", "systemd:b: no socket has this name; handed over: 'a'"),
+    (
+        ["a=127.0.0.1:0", "a=127.0.0.1:0"],
+        "systemd:a",
+        "systemd:a: 2 sockets have this name, and one is wanted; handed over: 'a', 'a'",
+    ),
+    (["a=datagram"], "systemd:a", "systemd:a: descriptor 3 is no listening TCP or Unix stream socket"),
+    (["a=idle"], "systemd:a", "systemd:a: descriptor 3 is no listening TCP or Unix stream socket"),
+    (["a=closed"], "systemd:a", "systemd:a: descriptor 3 is no socket"),
+    ([], "systemd:a", "systemd:a: no sockets were handed over; is the process started by a .socket unit?"),
+    (["a=127.0.0.1:0"], "launchd:a", "cannot listen on launchd:a: launchd is macOS's; on Linux use systemd:NAME"),
+]
+
+
+@pytest.mark.parametrize(("sockets", "address", "words"), REFUSED, ids=[words for _, _, words in REFUSED])
+def test_what_cannot_be_listened_on_is_refused_in_one_line(sockets: list[str], address: str, words: str) -> None:
+    (answer,) = handed_over(sockets, address)
+    assert isinstance(answer, str)
+    assert answer.startswith(words)
+    assert answer.isprintable()
+
+
+def test_a_name_is_given_out_once() -> None:
+    first, second = handed_over(["a=127.0.0.1:0"], "systemd:a", "systemd:a")
+    assert isinstance(first, list)
+    assert second == "systemd:a: this socket is in use already; another place to listen needs one of its own"
+
+
+def test_a_socket_that_was_refused_does_not_stand_in_the_way_of_another() -> None:
+    refused, taken = handed_over(["a=datagram", "b=127.0.0.1:0"], "systemd:a", "systemd:b")
+    assert isinstance(refused, str)
+    assert isinstance(taken, list)
+
+
+def test_sockets_for_another_process_are_not_taken() -> None:
+    (answer,) = handed_over(["a=127.0.0.1:0"], "systemd:a", environ={"ACTIVATE_PID": "1"})
+    assert isinstance(answer, str)
+    assert answer.startswith("systemd:a: sockets were handed over to process '1', and this is ")
+
+
+@pytest.mark.parametrize(
+    ("environ", "words"),
+    [
+        ({"LISTEN_PID": "7", "LISTEN_FDS": "x"}, "LISTEN_FDS is 'x', and a number is wanted"),
+        ({"LISTEN_PID": "7", "LISTEN_FDS": "-1"}, "LISTEN_FDS is '-1', and a number is wanted"),
+        ({"LISTEN_PID": "7", "LISTEN_FDS": "\u0663"}, "LISTEN_FDS is '\\u0663', and a number is wanted"),
+        ({"LISTEN_PID": "7", "LISTEN_FDS": ""}, "LISTEN_FDS is '', and a number is wanted"),
+        ({"LISTEN_PID": "7", "LISTEN_FDS": "9" * 5000}, "and a number is wanted"),
+        ({"LISTEN_PID": "7", "LISTEN_FDS": "0"}, "no sockets were handed over"),
+        ({"LISTEN_FDS": "1"}, "sockets were handed over to process '', and this is 7"),
+        ({"LISTEN_PID": "7x", "LISTEN_FDS": "1"}, "sockets were handed over to process '7x', and this is 7"),
+        ({"LISTEN_FDNAMES": "a"}, "no sockets were handed over"),
+        ({}, "no sockets were handed over"),
+    ],
+)
+def test_an_environment_that_makes_no_sense_hands_nothing_over_and_is_consumed(environ: dict[str, str], words: str) -> None:
+    left = {**environ, "OTHER": "1"}
+    inherited = take_inherited(left, 7)
+    assert left == {"OTHER": "1"}
+    with pytest.raises(ConfigError, match=r"^systemd:a: ") as refused:
+        inherited.take("a")
+    assert words in str(refused.value)
+
+
+def test_a_count_beyond_what_is_open_is_refused_at_once() -> None:
+    limit = 1 << 30
+    inherited = take_inherited({"LISTEN_PID": "7", "LISTEN_FDS": str(limit)}, 7)
+    with pytest.raises(ConfigError, match=f"LISTEN_FDS is {limit}, and descriptor \\d+ is not open"):
+        inherited.take("a")

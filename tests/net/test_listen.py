@@ -1,0 +1,139 @@
+"""Listening: families, shared ports, stale sockets; real sockets."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import pytest
+
+from tunnel.errors import ConfigError
+from tunnel.net import listen, sockets
+from tunnel.net.address import SystemdAddress, parse_address
+from tunnel.net.listen import Listener, open_listener
+from tunnel.net.sockets import Endpoint
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def opened(stack: ExitStack, text: str) -> Listener:
+    return stack.enter_context(closing(open_listener(parse_address(text))))
+
+
+def port_of(listener: Listener) -> int:
+    port = listener.socket.getsockname()[1]
+    assert isinstance(port, int)
+    return port
+
+
+def reaches(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), 10).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("host", "reached", "spelt"),
+    [
+        ("127.0.0.1", {"127.0.0.1"}, r"tcp:127\.0\.0\.1:\d+"),
+        ("localhost", {"127.0.0.1"}, r"tcp:127\.0\.0\.1:\d+"),
+        ("[::1]", {"::1"}, r"tcp:\[::1\]:\d+"),
+        ("", {"127.0.0.1", "::1"}, r"tcp:\[::\]:\d+"),
+        ("[::]", {"127.0.0.1", "::1"}, r"tcp:\[::\]:\d+"),
+        ("0.0.0.0", {"127.0.0.1"}, r"tcp:0\.0\.0\.0:\d+"),
+    ],
+)
+def test_the_host_says_which_families_are_served(stack: ExitStack, host: str, reached: set[str], spelt: str) -> None:
+    listener = opened(stack, f"{host}:0")
+    assert {peer for peer in ("127.0.0.1", "::1") if reaches(peer, port_of(listener))} == reached
+    assert re.fullmatch(spelt, str(listener))
+
+
+def test_of_a_name_with_both_families_the_ipv4_address_is_taken(stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    both = (Endpoint(socket.AF_INET6, ("::1", 0, 0, 0)), Endpoint(socket.AF_INET, ("127.0.0.1", 0)))
+    monkeypatch.setattr(listen, "resolve", lambda *_args, **_options: both)
+    assert str(opened(stack, "db.test:0")).startswith("tcp:127.0.0.1:")
+    monkeypatch.setattr(listen, "resolve", lambda *_args, **_options: both[:1])
+    assert str(opened(stack, "db.test:0")).startswith("tcp:[::1]:")
+
+
+def test_two_of_us_may_share_a_port(stack: ExitStack) -> None:
+    first = opened(stack, "127.0.0.1:0")
+    assert port_of(opened(stack, f"127.0.0.1:{port_of(first)}")) == port_of(first)
+
+
+def test_a_port_of_somebody_else_is_refused_in_one_line(stack: ExitStack) -> None:
+    other = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+    port = other.getsockname()[1]
+    with pytest.raises(ConfigError, match=f"^cannot listen on 127.0.0.1:{port}: address already in use$"):
+        open_listener(parse_address(f"127.0.0.1:{port}"))
+
+
+def test_a_name_that_nobody_knows_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_args: object, **_options: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(sockets.socket, "getaddrinfo", fail)
+    with pytest.raises(ConfigError, match=r"^cannot listen on nowhere\.test:80: Name or service not known$"):
+        open_listener(parse_address("nowhere.test:80"))
+
+
+def test_what_is_accepted_has_keep_alive_and_no_delay(stack: ExitStack) -> None:
+    listener = opened(stack, "127.0.0.1:0")
+    stack.enter_context(socket.create_connection(("127.0.0.1", port_of(listener))))
+    accepted = stack.enter_context(listener.socket.accept()[0])
+    assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 15
+
+
+def test_a_stale_unix_socket_is_replaced_and_its_file_goes_with_us(stack: ExitStack, tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    listener = open_listener(parse_address(f"unix:{path}"))
+    assert str(listener) == f"unix:{path}"
+    stack.enter_context(socket.socket(socket.AF_UNIX)).connect(str(path))
+    listener.close()
+    assert not path.exists()
+
+
+def test_a_unix_socket_in_use_and_a_file_that_is_none_stay(stack: ExitStack, tmp_path: Path) -> None:
+    used, plain = tmp_path / "used", tmp_path / "plain"
+    opened(stack, f"unix:{used}")
+    plain.write_text("precious")
+    for path in (used, plain):
+        with pytest.raises(ConfigError, match="address already in use"):
+            open_listener(parse_address(f"unix:{path}"))
+    assert plain.read_text() == "precious"
+    stack.enter_context(socket.socket(socket.AF_UNIX)).connect(str(used))
+
+
+def test_the_file_of_whoever_came_after_us_stays(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    first = open_listener(parse_address(f"unix:{path}"))
+    path.rename(tmp_path / "moved")
+    with closing(open_listener(parse_address(f"unix:{path}"))):
+        first.close()
+        assert path.exists()
+
+
+def test_an_abstract_socket_leaves_no_file(stack: ExitStack) -> None:
+    name = f"@tunnel-test-{os.getpid()}"
+    assert str(opened(stack, f"unix:{name}")) == f"unix:{name}"
+    assert not Path(name).exists()
+
+
+def test_a_managers_socket_needs_the_manager() -> None:
+    with pytest.raises(ConfigError, match=r"^systemd:web: no sockets were handed over; is"):
+        open_listener(SystemdAddress("web"))
