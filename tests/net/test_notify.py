@@ -1,0 +1,139 @@
+"""sd_notify: each state in its own datagrams, to a real socket; nothing waits and nothing fails."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tunnel.net.notify import Notifier, State, encode_state, watchdog_interval
+
+SUMMARY = "server proxying :8443 => localhost:80"
+
+
+@pytest.mark.parametrize(
+    ("state", "datagrams"),
+    [
+        (State.LISTENING, (b"READY=1", b"STATUS=listening | server proxying :8443 => localhost:80")),
+        (
+            State.RELOADING,
+            (b"RELOADING=1\nMONOTONIC_USEC=1234567", b"STATUS=reloading | server proxying :8443 => localhost:80"),
+        ),
+        (State.STOPPING, (b"STOPPING=1", b"STATUS=stopping | server proxying :8443 => localhost:80")),
+    ],
+)
+def test_each_state_has_its_datagrams(state: State, datagrams: tuple[bytes, ...]) -> None:
+    assert encode_state(state, SUMMARY, 1234567) == datagrams
+
+
+def test_no_summary_can_add_an_assignment() -> None:
+    _, status = encode_state(State.LISTENING, "unix:/a\nMAINPID=1\udcff", 0)
+    assert status == b"STATUS=listening | unix:/a\\nMAINPID=1\\udcff"
+
+
+@pytest.mark.parametrize(
+    ("environ", "interval"),
+    [
+        ({}, 0.0),
+        ({"WATCHDOG_USEC": "30000000"}, 15.0),
+        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "7"}, 15.0),
+        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "8"}, 0.0),
+        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": ""}, 0.0),
+        ({"WATCHDOG_USEC": "0"}, 0.0),
+        ({"WATCHDOG_USEC": "-5"}, 0.0),
+        ({"WATCHDOG_USEC": "1e6"}, 0.0),
+        ({"WATCHDOG_USEC": "\u0663"}, 0.0),
+        ({"WATCHDOG_USEC": "9" * 5000}, 0.0),
+        ({"WATCHDOG_PID": "7"}, 0.0),
+    ],
+)
+def test_the_beat_comes_twice_as_often_as_the_manager_wants(environ: dict[str, str], interval: float) -> None:
+    assert watchdog_interval(environ, 7) == interval
+
+
+@pytest.fixture(params=["path", "abstract"])
+def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[socket.socket, str]]:
+    """A manager's socket, and its name in the environment."""
+    name = str(tmp_path / "notify") if request.param == "path" else f"@tunnel-notify-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(name.replace("@", "\0") if name.startswith("@") else name)
+        sock.settimeout(60)
+        yield sock, name
+
+
+def waiting(sock: socket.socket) -> list[bytes]:
+    """Everything that has arrived."""
+    sock.setblocking(False)
+    found = []
+    try:
+        while True:
+            found.append(sock.recv(4096))
+    except BlockingIOError:
+        return found
+
+
+def test_the_manager_is_told_datagram_by_datagram(manager: tuple[socket.socket, str]) -> None:
+    sock, name = manager
+    with closing(Notifier({"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "4000000"}, 7, clock_ns=lambda: 42_999)) as notifier:
+        assert notifier.interval == 2.0
+        for state in (State.LISTENING, State.RELOADING, State.LISTENING, State.STOPPING):
+            assert notifier.tell(state, "client proxying a => b")
+        notifier.beat()
+    assert waiting(sock) == [
+        b"READY=1",
+        b"STATUS=listening | client proxying a => b",
+        b"RELOADING=1\nMONOTONIC_USEC=42",
+        b"STATUS=reloading | client proxying a => b",
+        b"READY=1",
+        b"STATUS=listening | client proxying a => b",
+        b"STOPPING=1",
+        b"STATUS=stopping | client proxying a => b",
+        b"WATCHDOG=1",
+    ]
+
+
+def test_a_manager_that_does_not_read_holds_nobody_up(manager: tuple[socket.socket, str]) -> None:
+    sock, name = manager
+    with closing(Notifier({"NOTIFY_SOCKET": name}, 7)) as notifier:
+        for _ in range(10_000):
+            notifier.beat()
+        assert not notifier.tell(State.LISTENING, SUMMARY), "it is worth telling again"
+        assert set(waiting(sock)) == {b"WATCHDOG=1"}
+        assert notifier.tell(State.LISTENING, SUMMARY)
+        assert waiting(sock)[0] == b"READY=1"
+
+
+def test_a_manager_that_was_replaced_is_found_again(tmp_path: Path) -> None:
+    path = tmp_path / "notify"
+    with closing(Notifier({"NOTIFY_SOCKET": str(path)}, 7)) as notifier:
+        for _ in range(2):
+            notifier.beat()  # nobody there yet, or nobody any more
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+                sock.bind(str(path))
+                notifier.beat()
+                assert waiting(sock) == [b"WATCHDOG=1"]
+            path.unlink()
+
+
+@pytest.mark.parametrize(
+    "name", ["", "relative", "vsock:2:1234", "/nobody/there", "@nobody-there", "/a\0b", "/" + "x" * 200, "@"]
+)
+def test_where_nobody_can_be_told_nothing_happens(name: str) -> None:
+    for environ in ({"NOTIFY_SOCKET": name}, {}):
+        with closing(Notifier(environ, 7)) as notifier:
+            assert notifier.tell(State.LISTENING, SUMMARY)
+            notifier.beat()
+        notifier.beat()
+
+
+def test_the_clock_is_the_managers() -> None:
+    """MONOTONIC_USEC is CLOCK_MONOTONIC, to which Python's monotonic clock need not be equal."""
+    import time
+
+    before = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+    seen = time.monotonic_ns()
+    assert before <= seen <= time.clock_gettime_ns(time.CLOCK_MONOTONIC)

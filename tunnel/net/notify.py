@@ -1,0 +1,89 @@
+"""What a service manager is told (sd_notify(3)): ready, reloading, stopping, and that the event loop still turns.
+
+Knows the datagrams and where they go; must not know what leads to a state. Nothing here waits and nothing here fails: a
+manager that does not listen must not stop the traffic. The watchdog's beat is not unconditional: it is sent by whoever runs the
+event loop, from the loop's own thread, so that a loop that hangs falls silent and the manager restarts the process.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Mapping
+from enum import Enum
+
+from tunnel.log import one_line
+
+_BEAT = b"WATCHDOG=1"
+_MAX_USEC_DIGITS = 18
+
+
+class State(Enum):
+    """What the process is doing; the value is the word that `systemctl status` shows."""
+
+    LISTENING = "listening"
+    RELOADING = "reloading"
+    STOPPING = "stopping"
+
+
+def encode_state(state: State, summary: str, monotonic_usec: int) -> tuple[bytes, ...]:
+    """The datagrams that announce a state; `summary` says what is proxied, as in `server proxying :8443 => localhost:80`."""
+    status = f"STATUS={one_line(f'{state.value} | {summary}')}".encode("utf-8", "backslashreplace")
+    match state:
+        case State.LISTENING:
+            return b"READY=1", status
+        case State.RELOADING:  # Type=notify-reload wants both in one datagram
+            return b"RELOADING=1\nMONOTONIC_USEC=%d" % monotonic_usec, status
+        case State.STOPPING:
+            return b"STOPPING=1", status
+
+
+def watchdog_interval(environ: Mapping[str, str], pid: int) -> float:
+    """Seconds between two beats, half of what the manager tolerates; 0 when it does not watch the process `pid`."""
+    text = environ.get("WATCHDOG_USEC", "")
+    if environ.get("WATCHDOG_PID", str(pid)) != str(pid):
+        return 0.0
+    return int(text) / 2e6 if text.isascii() and text.isdigit() and len(text) <= _MAX_USEC_DIGITS else 0.0
+
+
+class Notifier:
+    """Tells one manager; does nothing when there is none. Opens its socket at once: later there may be no descriptor left."""
+
+    def __init__(self, environ: Mapping[str, str], pid: int, *, clock_ns: Callable[[], int] = time.monotonic_ns) -> None:
+        self.interval = watchdog_interval(environ, pid)
+        self._clock_ns = clock_ns
+        self._address = _parse_notify_address(environ.get("NOTIFY_SOCKET", ""))
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) if self._address else None
+
+    def tell(self, state: State, summary: str) -> bool:
+        """Announce a state; False if the manager has no room for it now, and it is worth telling again a little later."""
+        return all(map(self._send, encode_state(state, summary, self._clock_ns() // 1000)))
+
+    def beat(self) -> None:
+        """Tell the watchdog that the loop turns; to be called every `interval` seconds, if that is not 0, by the loop."""
+        self._send(_BEAT)
+
+    def close(self) -> None:
+        """Tell no more."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _send(self, datagram: bytes) -> bool:
+        if self._socket is None:
+            return True
+        try:
+            self._socket.sendto(datagram, self._address)  # by its name each time: the manager may have been replaced
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True  # nobody is there: telling again would not help
+        return True
+
+
+def _parse_notify_address(text: str) -> bytes:
+    """A path or, behind `@`, an abstract name; empty for what is neither."""
+    if not text.startswith(("/", "@")) or "\0" in text:
+        return b""
+    path = text.encode("utf-8", "surrogateescape")
+    return b"\0" + path[1:] if text.startswith("@") else path
