@@ -19,6 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("tunnel", "tunnel.errors"),
     ("tunnel.spiffe", "tunnel.log"),
     ("tunnel.authz", "tunnel.net.address"),
+    ("tunnel.wire",),
     ("tunnel.config",),
     ("tunnel.tls", "tunnel.net"),
     ("tunnel.identity", "tunnel.relay", "tunnel.devapi"),
@@ -32,6 +33,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     "OpenSSL": ("tunnel.tls",),
     "grpc": ("tunnel.identity.workload", "tunnel.devapi.server"),
     "trio": ("tunnel.proxy.supervisor", "tunnel.relay.loop"),
+    "h11": ("tunnel.wire.connect",),
     "outcome": ("tunnel.relay.loop",),  # a part of trio's interface for host loops, and installed with it
     "cryptography": (
         "tunnel.spiffe.x509",

@@ -1,0 +1,1 @@
+"""Protocols spoken to the hops beside us, as bytes and values: pure."""
