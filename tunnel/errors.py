@@ -141,6 +141,9 @@ class TargetFault(Enum):
     TIMEOUT = "timeout"
     UNREACHABLE = "unreachable"
     EXHAUSTED = "out-of-descriptors"
+    PROXY_REFUSED = "refused-by-proxy"
+    PROXY_NOT_UNDERSTOOD = "proxy-not-understood"
+    PROXY_CLOSED = "closed-by-proxy"
 
 
 class TargetError(TunnelError):
