@@ -18,7 +18,7 @@ PACKAGE = Path(tunnel.__file__).parent
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("tunnel", "tunnel.errors"),
     ("tunnel.spiffe", "tunnel.log"),
-    ("tunnel.authz", "tunnel.net.address"),
+    ("tunnel.authz", "tunnel.net.address", "tunnel.syslog"),
     ("tunnel.wire",),
     ("tunnel.config",),
     ("tunnel.tls", "tunnel.net"),

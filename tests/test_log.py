@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunnel.log import Category, Log, escape, one_line
+from tunnel.log import Category, DescriptorSink, Log, escape, one_line
 
 ESCAPED = [
     ("plain text, with (signs) = #1!", "plain text, with (signs) = #1!"),
@@ -64,8 +64,8 @@ def test_different_texts_are_shown_differently(one: str, other: str) -> None:
     assert (escape(one) == escape(other)) == (one == other)
 
 
-def new_log(**fields: Any) -> Log:
-    return Log(**{"schedule": lambda _delay: None, **fields})
+def new_log(*, descriptor: int, **fields: Any) -> Log:
+    return Log(sink=DescriptorSink(descriptor), **{"schedule": lambda _delay: None, **fields})
 
 
 @pytest.fixture
@@ -233,3 +233,95 @@ def test_a_reader_that_never_comes_back_costs_bounded_memory_and_is_told_what_is
     assert len(seen) < 2 * 1024 * 1024
     os.close(reader)
     os.close(writer)
+
+
+# -- before the event loop runs
+
+
+def test_without_a_loop_each_line_is_written_at_once(pipe: tuple[Callable[[], str], int]) -> None:
+    text, descriptor = pipe
+    log = new_log(descriptor=descriptor, schedule=None)
+    log.write("one")
+    assert text().endswith(" one\n")
+    log.write("two")
+    assert text().endswith(" two\n")
+    log.flush()
+    assert text() == ""
+
+
+def test_the_loop_takes_over_and_gets_what_found_no_room(pipe: tuple[Callable[[], str], int]) -> None:
+    text, descriptor = pipe
+    fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, 4096)
+    asked: list[float] = []
+    log = new_log(descriptor=descriptor, schedule=None)
+    for number in range(3):
+        log.write(f"{number} {'x' * 3000}")
+    log.defer(asked.append)
+    assert asked == [0]
+    log.write("last")
+    assert asked == [0], "it has been asked for"
+    seen = ""
+    for _ in range(4):
+        seen += text()
+        log.flush()
+    assert [line.split()[3] for line in seen.splitlines()] == ["0", "1", "2", "last"]
+
+
+def test_a_loop_that_takes_over_an_empty_log_is_asked_for_nothing(pipe: tuple[Callable[[], str], int]) -> None:
+    asked: list[float] = []
+    log = new_log(descriptor=pipe[1], schedule=None)
+    log.write("one")
+    log.defer(asked.append)
+    assert asked == []
+    log.write("two")
+    assert asked == [0]
+
+
+def test_lines_lost_before_the_loop_are_counted_too() -> None:
+    reader, writer = os.pipe()
+    log = new_log(descriptor=writer, schedule=None)
+    for _ in range(3000):
+        log.write("x" * 1000)
+    seen = b""
+    os.set_blocking(reader, False)
+    for _ in range(3000):
+        with suppress(BlockingIOError):
+            seen += os.read(reader, 65536)
+        log.flush()
+    assert seen.decode().splitlines()[-1].endswith("lines are missing here: nobody read the log")
+    os.close(reader)
+    os.close(writer)
+
+
+# -- what a sink does
+
+
+class Slow:
+    """A sink that takes so many bytes at a time, and has no room each second time."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.taken = b""
+        self.is_full = False
+
+    def write(self, data: bytes, start: int) -> int:
+        self.is_full = not self.is_full
+        if self.is_full:
+            return start
+        end = min(start + self.size, len(data))
+        self.taken += data[start:end]
+        return end
+
+
+@pytest.mark.parametrize("size", [1, 7, 100, 10_000])
+def test_a_sink_gets_everything_once_and_in_order_whatever_it_takes_at_a_time(size: int) -> None:
+    sink = Slow(size)
+    asked: list[float] = []
+    log = Log(schedule=asked.append, sink=sink, clock=lambda: 0.0)
+    for number in range(20):
+        log.write(f"line {number}")
+        log.flush()
+    while asked:
+        asked.clear()
+        log.flush()
+    assert [int(line.split()[-1]) for line in sink.taken.splitlines()] == list(range(20))

@@ -1,7 +1,8 @@
-"""The log: one event, one line, on standard output, in ghostunnel's format.
+"""The log: one event, one line, in ghostunnel's format, on standard output or wherever its sink leads.
 
 Knows the clock's notation, the categories that can be silenced and how hostile text is made harmless; must not know what
-any line means. Lines of one batch of events leave in one write, before the loop waits again.
+any line means. Before the event loop runs each line is written at once; from then on lines of one batch of events leave in one
+write, before the loop waits again.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import select
 import time
 from collections.abc import Callable, Collection
 from enum import Enum
+from typing import Protocol
 
 _STDOUT = 1
 _MAX_TEXT = 4096
@@ -48,29 +50,61 @@ def _fence(text: str) -> str:
     return text if len(text) <= _MAX_TEXT else text[:_MAX_TEXT] + "..."
 
 
+class Sink(Protocol):
+    """Where the bytes go. Nothing here waits or raises: what cannot be had is lost, what has no room comes again."""
+
+    def write(self, data: bytes, start: int) -> int:
+        """Take some of `data`, whole lines of ASCII, from `start` on; where to go on, or `start` if there is no room now."""
+
+
+class DescriptorSink:
+    """An open descriptor, which may be shared with other processes."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._room = select.poll()
+        self._room.register(descriptor, select.POLLOUT)
+
+    def write(self, data: bytes, start: int) -> int:
+        # Whatever is ready takes this much without blocking; a shared descriptor is not ours to make non-blocking.
+        if not self._room.poll(0):
+            return start
+        try:
+            return start + os.write(self._descriptor, data[start : start + select.PIPE_BUF])
+        except OSError:
+            return len(data)
+
+
 class Log:
-    """Collects lines and writes them out; `schedule` is asked to have `flush` called, in so many seconds."""
+    """Collects lines and writes them out; `schedule` is asked to have `flush` called, in so many seconds.
+
+    Without one every line is written at once, as far as the sink has room: so it is until the event loop runs.
+    """
 
     def __init__(
         self,
         quiet: Collection[Category] = (),
         *,
-        schedule: Callable[[float], None],
+        schedule: Callable[[float], None] | None = None,
         clock: Callable[[], float] = time.time,
-        descriptor: int = _STDOUT,
+        sink: Sink | None = None,
     ) -> None:
         self._schedule = schedule
         self._quiet = frozenset(Category) if Category.OTHER in quiet else frozenset(quiet)
         self._clock = clock
-        self._descriptor = descriptor
-        self._room = select.poll()
-        self._room.register(descriptor, select.POLLOUT)
+        self._sink = sink or DescriptorSink(_STDOUT)
         self._prefix = f"[{os.getpid()}] "
         self._lines: list[str] = []
-        self._backlog = b""  # what the reader of a pipe has not taken yet
+        self._backlog = b""  # what has found no room yet
         self._lost = 0
         self._second = -1
         self._stamp = ""
+
+    def defer(self, schedule: Callable[[float], None]) -> None:
+        """From now on collect lines until `flush` is called: the event loop runs."""
+        self._schedule = schedule
+        if self._lines or self._backlog:
+            schedule(0)
 
     def wants(self, category: Category) -> bool:
         """Whether lines of a category are written at all: spares building those that are not."""
@@ -83,27 +117,32 @@ class Log:
         if len(self._backlog) > _MAX_BACKLOG:
             self._lost += 1
             return
-        if not self._lines and not self._backlog:
-            self._schedule(0)
+        is_first = not self._lines and not self._backlog
         self._lines.append(self._stamped(message))
+        if self._schedule is None:
+            self.flush()
+        elif is_first:
+            self._schedule(0)
 
     def flush(self) -> None:
         """Write what has been collected; a log that cannot be written never stops the traffic."""
         data = self._backlog + "".join(self._lines).encode("ascii", "backslashreplace")
         self._lines.clear()
-        while data:
-            # Whatever is ready takes this much without blocking; a shared descriptor is not ours to make non-blocking.
-            if not self._room.poll(0):
-                self._schedule(_RETRY)
+        start = 0
+        while start < len(data):
+            end = self._sink.write(data, start)
+            if end == start:
+                self._ask_again()
                 break
-            try:
-                data = data[os.write(self._descriptor, data[: select.PIPE_BUF]) :]
-            except OSError:
-                data = b""
-        self._backlog = data
-        if self._lost and not data:
+            start = end
+        self._backlog = data[start:]
+        if self._lost and not self._backlog:
             lost, self._lost = self._lost, 0
             self.write(f"{lost} lines are missing here: nobody read the log")
+
+    def _ask_again(self) -> None:
+        if self._schedule is not None:
+            self._schedule(_RETRY)
 
     def _stamped(self, message: str) -> str:
         now = self._clock()

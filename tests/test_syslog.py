@@ -1,0 +1,210 @@
+"""Syslog: each line a message, in the local form; nothing waits, and a daemon that was restarted is found again."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tunnel.errors import ConfigError
+from tunnel.log import Log
+from tunnel.syslog import SyslogSink, open_syslog
+
+FORM = re.compile(r"<30>[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d tunnel\[7\]: \[\d+\] \d{4}/\d\d/\d\d \d\d:\d\d:\d\d\.\d{6} (.*)")
+
+
+class Daemon:
+    """A daemon's socket, of either kind."""
+
+    def __init__(self, path: Path, kind: socket.SocketKind) -> None:
+        self._path = path
+        self._kind = kind
+        self._seen = b""
+        self._connection: socket.socket | None = None
+        self._socket = socket.socket(socket.AF_UNIX, kind)
+        self._socket.bind(str(path))
+        self._socket.setblocking(False)
+        if kind == socket.SOCK_STREAM:
+            self._socket.listen()
+
+    def messages(self) -> list[str]:
+        """What has arrived since the last time, without the header that each must have."""
+        found = self._datagrams() if self._kind == socket.SOCK_DGRAM else self._lines()
+        matches = [FORM.fullmatch(message.decode("ascii")) for message in found]
+        assert all(matches), found
+        return [match[1] for match in matches if match]
+
+    def _datagrams(self) -> list[bytes]:
+        found = []
+        while True:
+            try:
+                found.append(self._socket.recv(1 << 20))
+            except BlockingIOError:
+                return found
+
+    def _lines(self) -> list[bytes]:
+        try:
+            if self._connection is None:
+                self._connection = self._socket.accept()[0]
+                self._connection.setblocking(False)
+            while data := self._connection.recv(1 << 20):
+                self._seen += data
+        except BlockingIOError:
+            pass
+        *lines, self._seen = self._seen.split(b"\n")
+        return lines
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self._socket.close()
+        self._path.unlink(missing_ok=True)
+
+
+KINDS = [socket.SOCK_DGRAM, socket.SOCK_STREAM]
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> socket.SocketKind:
+    assert isinstance(request.param, socket.SocketKind)
+    return request.param
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "log"
+
+
+@pytest.fixture
+def daemon(path: Path, kind: socket.SocketKind) -> Iterator[Daemon]:
+    daemon = Daemon(path, kind)
+    yield daemon
+    daemon.close()
+
+
+@pytest.fixture
+def sink(daemon: Daemon, path: Path) -> Iterator[SyslogSink]:
+    sink = open_syslog("tunnel", 7, (str(path.parent / "none"), str(path)))
+    yield sink
+    sink.close()
+
+
+def test_each_line_is_a_message_of_facility_daemon_and_priority_info(daemon: Daemon, sink: SyslogSink) -> None:
+    log = Log(sink=sink)
+    log.write("one")
+    log.write("Z\u00fcrich\n<0>two")
+    assert daemon.messages() == ["one", "Z\\xfcrich\\n<0>two"]
+
+
+def test_lines_of_one_flush_are_messages_of_their_own(daemon: Daemon, sink: SyslogSink) -> None:
+    log = Log(sink=sink, schedule=lambda _delay: None)
+    for word in "abc":
+        log.write(word)
+    log.flush()
+    assert daemon.messages() == ["a", "b", "c"]
+
+
+def test_a_daemon_that_does_not_read_holds_nobody_up_and_misses_nothing(daemon: Daemon, sink: SyslogSink) -> None:
+    asked: list[float] = []
+    log = Log(sink=sink, schedule=asked.append)
+    for number in range(2000):
+        log.write(f"{number} {'x' * 300}")
+    log.flush()
+    assert asked[-1] > 0, "it is to be tried again later"
+    seen = []
+    while len(seen) < 2000:
+        seen += daemon.messages()
+        log.flush()
+    assert [int(message.split()[0]) for message in seen] == list(range(2000))
+
+
+def test_a_daemon_that_was_restarted_gets_what_was_said_meanwhile(
+    daemon: Daemon, sink: SyslogSink, path: Path, kind: socket.SocketKind
+) -> None:
+    log = Log(sink=sink, schedule=lambda _delay: None)
+    log.write("before")
+    log.flush()
+    assert daemon.messages() == ["before"]
+    daemon.close()
+    for word in ("while", "away"):
+        log.write(word)
+        log.flush()
+    successor = Daemon(path, kind)
+    log.write("after")
+    log.flush()
+    assert successor.messages() == ["while", "away", "after"]
+    successor.close()
+
+
+def test_a_daemon_may_come_back_as_the_other_kind(
+    daemon: Daemon, sink: SyslogSink, path: Path, kind: socket.SocketKind
+) -> None:
+    daemon.close()
+    (other,) = (one for one in KINDS if one != kind)
+    successor = Daemon(path, other)
+    log = Log(sink=sink, schedule=lambda _delay: None)
+    log.write("hello")
+    for _ in range(2):
+        log.flush()
+    assert successor.messages() == ["hello"]
+    successor.close()
+
+
+def test_a_line_cut_in_two_by_a_restart_is_sent_whole_again(path: Path) -> None:
+    daemon = Daemon(path, socket.SOCK_STREAM)
+    sink = open_syslog("tunnel", 7, (str(path),))
+    log = Log(sink=sink, schedule=lambda _delay: None)
+    log.write("x" * 1_000_000)
+    log.flush()  # as much as there is room for
+    assert daemon.messages() == []
+    daemon.close()
+    log.flush()
+    successor = Daemon(path, socket.SOCK_STREAM)
+    seen: list[str] = []
+    while not seen:
+        log.flush()
+        seen = successor.messages()
+    assert [len(message) for message in seen] == [1_000_000]
+    successor.close()
+    sink.close()
+
+
+def test_a_message_that_no_daemon_could_take_does_not_stop_those_behind_it(path: Path) -> None:
+    daemon = Daemon(path, socket.SOCK_DGRAM)
+    sink = open_syslog("tunnel", 7, (str(path),))
+    log = Log(sink=sink, schedule=lambda _delay: None)
+    log.write("x" * 1_000_000)
+    log.write("next")
+    log.flush()
+    assert daemon.messages() == ["next"]
+    daemon.close()
+    sink.close()
+
+
+def test_no_daemon_at_the_start_is_an_error_that_says_where_it_was_looked_for(tmp_path: Path) -> None:
+    paths = (str(tmp_path / "a"), str(tmp_path / "b"))
+    with pytest.raises(ConfigError) as refused:
+        open_syslog("tunnel", 7, paths)
+    assert str(refused.value) == (
+        f"unable to set up logger: no syslog daemon answers at {paths[0]} or {paths[1]}: no such file or directory"
+    )
+
+
+def test_a_dead_daemons_socket_is_named_as_the_cause(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as dead:
+        dead.bind(str(path))
+    with pytest.raises(ConfigError, match=r"connection refused$"):
+        open_syslog("tunnel", 7, (str(path), str(path.parent / "none")))
+
+
+def test_a_tag_is_ascii_whatever_the_program_is_called(path: Path) -> None:
+    daemon = Daemon(path, socket.SOCK_DGRAM)
+    sink = open_syslog("t\u00fcnnel\udcff", 7, (str(path),))
+    assert sink.write(b"hello\n", 0) == 6
+    (message,) = daemon._datagrams()
+    assert message.endswith(b" t\\xfcnnel\\udcff[7]: hello")
+    daemon.close()
+    sink.close()
