@@ -18,9 +18,9 @@ PACKAGE = Path(tunnel.__file__).parent
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("tunnel", "tunnel.errors"),
     ("tunnel.spiffe", "tunnel.log"),
-    ("tunnel.authz", "tunnel.net.address", "tunnel.syslog"),
+    ("tunnel.authz", "tunnel.net.address"),
     ("tunnel.wire",),
-    ("tunnel.config",),
+    ("tunnel.config", "tunnel.syslog", "tunnel.strays"),
     ("tunnel.tls", "tunnel.net"),
     ("tunnel.identity", "tunnel.relay", "tunnel.devapi"),
     ("tunnel.proxy",),
