@@ -56,7 +56,7 @@ class WireError(TunnelError):
 
 
 class IdentityFault(Enum):
-    """Why one update of the Workload API is not taken, or why no identity can be had."""
+    """Why one update of the Workload API is not taken, or files are not, or why no identity can be had."""
 
     NO_SVID = "no-svid"
     INCOMPLETE = "mandatory-field-empty"
@@ -66,6 +66,9 @@ class IdentityFault(Enum):
     BAD_BUNDLE = "bad-bundle"
     BAD_HOST = "bad-host-name"
     WRONG_ID = "id-differs-from-certificate"
+    FILE = "file-unreadable"
+    FORMAT = "bad-file-format"
+    PASSWORD = "wrong-password"
     OVER_LIMIT = "over-limit"
     UNVERIFIED = "own-svid-does-not-verify"
     REFUSED = "refused-by-agent"

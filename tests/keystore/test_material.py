@@ -1,0 +1,108 @@
+"""A certificate and a key are one value only when the key is the certificate's and OpenSSL can present the pair."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import FrozenInstanceError
+
+import forge
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import dsa, x25519
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from OpenSSL import SSL
+from shelf import chain_of, openssl
+
+from tunnel.errors import IdentityError, IdentityFault
+from tunnel.keystore.material import KeyMaterial, make_material
+
+USABLE = ["p256", "p384", "p521", "ed25519", "ed448", "rsa2048", "rsa4096"]
+WEAK = ["p224", "k256", "rsa1024"]
+
+
+def present(chain: tuple[x509.Certificate, ...], key: object) -> None:
+    """A whole handshake with a client that trusts everybody; raises SSL.Error when this cannot be presented."""
+    context = SSL.Context(SSL.TLS_METHOD)
+    context.use_certificate(chain[0])
+    context.use_privatekey(key)
+    context.check_privatekey()
+    server, client = SSL.Connection(context, None), SSL.Connection(SSL.Context(SSL.TLS_METHOD), None)
+    server.set_accept_state()
+    client.set_connect_state()
+    for near, far in [(client, server), (server, client)] * 3:
+        with suppress(SSL.WantReadError):
+            near.do_handshake()
+        with suppress(SSL.WantReadError):
+            far.bio_write(near.bio_read(65536))
+    assert client.get_peer_certificate() is not None
+
+
+@pytest.mark.parametrize("kind", USABLE)
+def test_what_is_accepted_can_be_presented(kind: str) -> None:
+    chain = chain_of(kind)
+    material = make_material(chain.certificates, chain.leaf.key)
+    present(material.chain, material.private_key)
+
+
+@pytest.mark.parametrize("kind", WEAK)
+def test_what_cannot_be_presented_is_refused_with_what_can(kind: str) -> None:
+    weak = forge.leaf(key=forge.key_of(kind))
+    with pytest.raises(SSL.Error):
+        present((weak.certificate,), weak.key)
+    with pytest.raises(IdentityError, match=r"weak-key: .*; wanted RSA of 2048 bits or more, P-256") as refused:
+        make_material([weak.certificate], weak.key)
+    assert refused.value.reason is IdentityFault.BAD_KEY
+
+
+def test_a_key_for_rsa_pss_only_is_refused() -> None:
+    arguments = "req -x509 -newkey rsa-pss -pkeyopt rsa_keygen_bits:2048 -nodes -keyout - -subj /CN=pss".split()
+    pem = openssl(*arguments)
+    certificate, key = x509.load_pem_x509_certificate(pem), load_pem_private_key(pem, None)
+    with pytest.raises(SSL.Error):
+        present((certificate,), key)
+    with pytest.raises(IdentityError, match=r"for RSA-PSS only.*wanted plain RSA"):
+        make_material([certificate], key)
+
+
+@pytest.mark.parametrize("key", [dsa.generate_private_key(1024), x25519.X25519PrivateKey.generate()])
+def test_a_key_that_signs_no_handshake_is_refused(key) -> None:
+    with pytest.raises(IdentityError, match="which signs no TLS handshake") as refused:
+        make_material(chain_of("p256").certificates, key)
+    assert refused.value.reason is IdentityFault.BAD_KEY
+
+
+def test_a_key_of_another_certificate_is_refused() -> None:
+    with pytest.raises(IdentityError, match=r"belongs to none of the certificates \(3\)"):
+        KeyMaterial(chain_of("p256").certificates, forge.key_of("p256"))
+
+
+def test_a_chain_upside_down_is_refused_with_where_the_leaf_is() -> None:
+    chain = chain_of("p256")
+    with pytest.raises(IdentityError, match="belongs to certificate 3 of 3; wanted the first"):
+        KeyMaterial(chain.certificates[::-1], chain.leaf.key)
+
+
+def test_a_key_alone_is_refused() -> None:
+    with pytest.raises(IdentityError, match="no certificate") as refused:
+        KeyMaterial((), chain_of("p256").leaf.key)
+    assert refused.value.reason is IdentityFault.BAD_CERTIFICATE
+
+
+def test_a_certificate_that_is_there_twice_counts_once() -> None:
+    chain = chain_of("p256")
+    assert make_material(chain.certificates * 2, chain.leaf.key).chain == chain.certificates
+
+
+def test_ordinary_pki_is_enough() -> None:
+    plain = forge.forge(subject="no extension at all", is_ca=None, usage=None, has_key_ids=False)
+    assert make_material([plain.certificate], plain.key).chain == (plain.certificate,)
+    itself = forge.authority()
+    assert make_material([itself.certificate], itself.key).private_key is itself.key
+
+
+def test_material_is_frozen_and_does_not_show_its_key() -> None:
+    chain = chain_of("p256")
+    material = make_material(chain.certificates, chain.leaf.key)
+    assert "rivate" not in repr(material)
+    with pytest.raises(FrozenInstanceError):
+        material.chain = ()  # type: ignore[misc]

@@ -1,0 +1,167 @@
+"""Certificates and keys in PEM are found whatever stands around them; what is meant but damaged is never passed over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import forge
+import pytest
+from cryptography.hazmat.primitives.serialization import PrivateFormat
+from shelf import chain_of, is_pair, key_pem, openssl, pem_of, refusal_of
+
+from tunnel.errors import IdentityError, IdentityFault
+from tunnel.keystore.load import load_cert_and_key, load_keystore
+from tunnel.keystore.pem import parse_blocks, parse_pem
+
+CHAIN = chain_of("p256")
+CERTIFICATES = pem_of(CHAIN.leaf, CHAIN.intermediate, CHAIN.root)
+KEY = key_pem(CHAIN.leaf.key)
+SEC1 = key_pem(CHAIN.leaf.key, PrivateFormat.TraditionalOpenSSL)
+OTHER_KEY = key_pem(forge.key_of("p256", 99))
+PARAMETERS = openssl("ecparam", "-name", "prime256v1")
+SHUT = key_pem(CHAIN.leaf.key, password=b"secret")
+SHUT_OLD = openssl("ec", "-aes128", "-passout", "pass:secret", stdin=KEY)
+TRUSTED = openssl("x509", "-trustout", "-addtrust", "serverAuth", stdin=pem_of(CHAIN.root))
+TEXT = openssl("x509", "-text", stdin=pem_of(CHAIN.leaf))
+
+COMBINED = {
+    "certificates first": CERTIFICATES + KEY,
+    "key first": KEY + CERTIFICATES,
+    "key in between": pem_of(CHAIN.leaf) + KEY + pem_of(CHAIN.intermediate, CHAIN.root),
+    "SEC1 after its parameters": PARAMETERS + SEC1 + CERTIFICATES,
+    "CRLF": (CERTIFICATES + KEY).replace(b"\n", b"\r\n"),
+    "CR alone": (CERTIFICATES + KEY).replace(b"\n", b"\r"),
+    "a byte order mark": b"\xef\xbb\xbf" + CERTIFICATES + KEY,
+    "blanks around lines": b"".join(b"  " + line + b"\t\n" for line in (CERTIFICATES + KEY).splitlines()),
+    "no newline at the end": (CERTIFICATES + KEY).rstrip(),
+    "OpenSSL's text before a block": TEXT + pem_of(CHAIN.intermediate, CHAIN.root) + KEY,
+    "bag attributes": b"Bag Attributes\n    localKeyID: 01\nsubject=CN = leaf\n"
+    + CERTIFICATES
+    + b"Key Attributes: <None>\n"
+    + KEY,
+    "noise that is no text": b"\xff\x00\n" + CERTIFICATES + b"-----\x80\n" + KEY,
+    "a second key": CERTIFICATES + KEY + OTHER_KEY,
+    "an encrypted key behind": CERTIFICATES + KEY + SHUT,
+    "a trusted certificate among them": TRUSTED + CERTIFICATES + KEY,
+    "unknown blocks": b"-----BEGIN X-----\n!\n-----END X-----\n" + CERTIFICATES + KEY,
+    "an end without a beginning": b"-----END CERTIFICATE-----\n" + CERTIFICATES + KEY,
+}
+
+
+def write(folder: Path, name: str, blob: bytes) -> str:
+    path = folder / name
+    path.write_bytes(blob)
+    return str(path)
+
+
+@pytest.mark.parametrize("blob", COMBINED.values(), ids=COMBINED)
+def test_a_combined_file_is_read_whatever_its_order_and_surroundings(blob: bytes) -> None:
+    assert is_pair(parse_pem(blob, ""), CHAIN)
+
+
+@pytest.mark.parametrize("kind", ["p256", "p384", "p521", "ed25519", "rsa2048"])
+@pytest.mark.parametrize("form", [PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL])
+def test_every_kind_of_key_is_read_from_two_files(tmp_path: Path, kind: str, form: PrivateFormat) -> None:
+    chain = chain_of(kind)
+    form = PrivateFormat.PKCS8 if kind == "ed25519" else form  # it has no other
+    cert = write(tmp_path, "chain.crt", pem_of(chain.leaf, chain.intermediate, chain.root))
+    assert is_pair(load_cert_and_key(cert, write(tmp_path, "key", key_pem(chain.leaf.key, form))), chain)
+
+
+def test_what_the_openssl_command_makes_is_read(tmp_path: Path) -> None:
+    cert, key = str(tmp_path / "cert"), str(tmp_path / "key")
+    openssl(*f"req -x509 -newkey rsa:2048 -nodes -keyout {key} -out {cert} -subj /CN=made -text".split())
+    assert len(load_cert_and_key(cert, key).chain) == 1
+
+
+def test_the_blocks_of_both_files_count_and_the_certificate_file_comes_first(tmp_path: Path) -> None:
+    first = write(tmp_path, "first", pem_of(CHAIN.leaf) + KEY)
+    second = write(tmp_path, "second", OTHER_KEY + pem_of(CHAIN.intermediate, CHAIN.root))
+    assert is_pair(load_cert_and_key(first, second), CHAIN)
+
+
+def test_one_file_may_be_named_twice(tmp_path: Path) -> None:
+    both = write(tmp_path, "both", CERTIFICATES + KEY)
+    assert is_pair(load_cert_and_key(both, both), CHAIN)
+    assert is_pair(load_cert_and_key(both, write(tmp_path, "copy", CERTIFICATES + KEY)), CHAIN)
+
+
+@pytest.mark.parametrize(
+    ("cert", "key", "reason", "said"),
+    [
+        (CERTIFICATES, b"", IdentityFault.BAD_KEY, "'KEY': no PRIVATE KEY block, and no block of PEM at all"),
+        (CERTIFICATES, CERTIFICATES, IdentityFault.BAD_KEY, "'KEY': no PRIVATE KEY block, only 'CERTIFICATE'"),
+        (b"", KEY, IdentityFault.BAD_CERTIFICATE, "'CERT': no CERTIFICATE block, and no block of PEM at all"),
+        (TRUSTED, KEY, IdentityFault.BAD_CERTIFICATE, "'CERT': no CERTIFICATE block, only 'TRUSTED CERTIFICATE'"),
+        (CERTIFICATES, OTHER_KEY, IdentityFault.BAD_KEY, "'CERT' and 'KEY': the private key belongs to none of"),
+        (CERTIFICATES, OTHER_KEY + KEY, IdentityFault.BAD_KEY, "'CERT' and 'KEY': the private key belongs to none of"),
+        (CERTIFICATES, SHUT, IdentityFault.PASSWORD, "'KEY': line 1: the private key is encrypted"),
+        (CERTIFICATES, PARAMETERS + SHUT_OLD, IdentityFault.PASSWORD, "'KEY': line 4: the private key is encrypted"),
+        (CERTIFICATES, KEY[:-60], IdentityFault.BAD_KEY, "'KEY': line 1: the 'PRIVATE KEY' block cannot be read"),
+        (CERTIFICATES[:-60], KEY, IdentityFault.BAD_CERTIFICATE, "'CERT': line "),
+        (CERTIFICATES, b"-----BEGIN X PRIVATE KEY-----\n", IdentityFault.BAD_KEY, "'KEY': line 1: the 'X PRIVATE KEY' block"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_with_the_file_and_what_is_wrong(
+    tmp_path: Path, cert: bytes, key: bytes, reason: IdentityFault, said: str
+) -> None:
+    cert_path, key_path = write(tmp_path, "CERT", cert), write(tmp_path, "KEY", key)
+    seen, message = refusal_of(load_cert_and_key, cert_path, key_path)
+    assert seen is reason
+    assert message.replace(f"{tmp_path}/", "").startswith(said)
+
+
+def test_the_refusal_of_an_encrypted_key_says_what_to_do(tmp_path: Path) -> None:
+    arguments = write(tmp_path, "c", CERTIFICATES), write(tmp_path, "k", SHUT)
+    _, message = refusal_of(load_cert_and_key, *arguments)
+    assert "openssl pkey -in KEY -out PLAIN" in message
+    assert "--keystore" in message
+
+
+@pytest.mark.parametrize("key", [SHUT, SHUT_OLD], ids=["PKCS#8", "OpenSSL's own"])
+def test_a_combined_keystore_is_opened_by_its_password(tmp_path: Path, key: bytes) -> None:
+    path = write(tmp_path, "combined.pem", CERTIFICATES + key)
+    assert is_pair(load_keystore(path, "secret"), CHAIN)
+    for password in ("", "another", "secre\udcff"):
+        reason, message = refusal_of(load_keystore, path, password)
+        assert reason is IdentityFault.PASSWORD
+        assert "secret" not in message
+
+
+def test_a_password_for_a_key_that_has_none_does_no_harm(tmp_path: Path) -> None:
+    assert is_pair(load_keystore(write(tmp_path, "combined.pem", CERTIFICATES + KEY), "secret"), CHAIN)
+
+
+@pytest.mark.parametrize(
+    ("blob", "reason"),
+    [(KEY, IdentityFault.BAD_CERTIFICATE), (CERTIFICATES, IdentityFault.BAD_KEY), (b"", IdentityFault.BAD_CERTIFICATE)],
+)
+def test_a_combined_file_that_lacks_a_part_is_refused(tmp_path: Path, blob: bytes, reason: IdentityFault) -> None:
+    assert refusal_of(load_keystore, write(tmp_path, "k.pem", blob), "")[0] is reason
+
+
+def test_no_error_shows_a_byte_of_the_key() -> None:
+    secrets = [line for line in KEY.decode().splitlines() if not line.startswith("-")]
+    for cut in range(len(KEY.rstrip())):
+        with pytest.raises(IdentityError) as refused:
+            parse_pem(CERTIFICATES + KEY[:cut], "")
+        error: BaseException | None = refused.value
+        while error:
+            assert not any(secret[:12] in str(error) for secret in secrets)
+            error = error.__cause__ or error.__context__
+
+
+def test_a_file_cut_anywhere_is_refused_or_lacks_whole_certificates_only() -> None:
+    whole = KEY + CERTIFICATES
+    for cut in range(len(whole)):
+        try:
+            chain = parse_pem(whole[:cut], "").chain
+        except IdentityError:
+            continue
+        assert chain == CHAIN.certificates[: len(chain)]
+
+
+def test_blocks_know_where_they_begin_and_hide_what_is_in_them() -> None:
+    blocks = parse_blocks(b"text\n" + KEY + b"-----BEGIN \xff-----\n" + KEY)
+    assert [(block.label, block.line) for block in blocks] == [("PRIVATE KEY", 2), ("\\xff", 7), ("PRIVATE KEY", 8)]
+    assert KEY.decode().splitlines()[1] not in repr(blocks)
