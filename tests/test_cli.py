@@ -36,9 +36,6 @@ BAD_LINES: list[tuple[tuple[str, ...], str]] = [
     (("client",), "required flag(s) '--listen', '--target' not provided"),
     (("--foo",), "unknown long flag '--foo'"),
     (("-x",), "unknown short flag '-x'"),
-    ((*SERVER,), "nothing says which clients may pass"),
-    ((*CLIENT,), "nothing says which server is expected"),
-    ((*SERVER, "--allow-all", "--allow-id", ID), "--allow-all admits everyone"),
     ((*SERVER, "--allow-id", "spiffe://a.test"), "--allow-id: "),
     ((*SERVER, "--allow-id", f"{ID}\n"), "--allow-id: "),
     ((*SERVER, "--allow-uri", "spiffe://a*"), "--allow-uri: "),
@@ -49,10 +46,7 @@ BAD_LINES: list[tuple[tuple[str, ...], str]] = [
     ((*SERVER, "--allow-all", "--listen", ":1"), "flag 'listen' cannot be repeated"),
     ((*SERVER, "--allow-all=true"), "unexpected true"),
     ((*CLIENT, "--verify-id"), "expected argument for flag '--verify-id'"),
-    (("client", "--listen", ":80", "--target", "x:1", *API, "--verify-id", ID), "--listen :80 is not local"),
-    (("server", "--listen", ":80", "--target", "x:1", *API, "--allow-id", ID), "--target x:1 is not local"),
     (("server", "--listen", "80", "--target", "localhost:1"), "--listen: '80' has no port"),
-    (("server", "--listen", ":80", "--target", "localhost:1", "--allow-all"), "no source of an identity"),
     ((*SERVER[:-1], "/run/api.sock"), "--use-workload-api-addr: '/run/api.sock' is a bare path"),
     (("server", "@/nonexistent"), "cannot read arguments from '/nonexistent'"),
     (("dev", "--ttl", "0"), "--ttl: "),
@@ -60,6 +54,16 @@ BAD_LINES: list[tuple[tuple[str, ...], str]] = [
     (("dev", "--federate", "a.test"), "--federate: "),
     (("demo", "--rotate", "0"), "--rotate: "),
     (("help", "foo"), 'expected command but got "foo"'),
+]
+
+# What a line means may be wrong although it can be read: that is a start that failed, and said in the log too.
+BAD_STARTS: list[tuple[tuple[str, ...], str]] = [
+    ((*SERVER,), "nothing says which clients may pass"),
+    ((*CLIENT,), "nothing says which server is expected"),
+    ((*SERVER, "--allow-all", "--allow-id", ID), "--allow-all admits everyone"),
+    (("client", "--listen", ":80", "--target", "x:1", *API, "--verify-id", ID), "--listen :80 is not local"),
+    (("server", "--listen", ":80", "--target", "x:1", *API, "--allow-id", ID), "--target x:1 is not local"),
+    (("server", "--listen", ":80", "--target", "localhost:1", "--allow-all"), "no source of an identity"),
 ]
 
 
@@ -81,6 +85,18 @@ def test_a_bad_line_is_one_line_of_error_and_loads_nothing_heavy(argv: tuple[str
     assert done.stderr.startswith(f"tunnel: error: {words}")
     assert done.stderr.endswith(", try --help\n")
     assert done.stderr[:-1].isprintable(), "one line, and nothing in it that a terminal obeys"
+
+
+@pytest.mark.parametrize(("argv", "words"), BAD_STARTS, ids=[ascii(words) for _, words in BAD_STARTS])
+def test_a_start_that_fails_is_told_in_the_log_and_on_standard_error(argv: tuple[str, ...], words: str) -> None:
+    done = in_a_process(argv)
+    *log, last = done.stdout.splitlines()
+    assert last == "1 []", "and loads nothing heavy"
+    assert done.stderr.startswith(f"error: {words}")
+    assert done.stderr[:-1].isprintable()
+    assert len(log) == 2
+    assert log[0].endswith(f"starting tunnel in {argv[0]} mode")
+    assert log[1].endswith(done.stderr[:-1])
 
 
 def test_a_bad_environment_is_one_line_of_error_too() -> None:

@@ -72,7 +72,6 @@ def _run(parsed: Parsed, environ: Mapping[str, str]) -> int:
         from tunnel.commands.demo import run as run_demo
 
         return run_demo(demo_config)
-    config = proxy.build(command, arguments)
-    from tunnel.proxy.process import run_proxy
+    from tunnel.commands.serve import run as serve
 
-    return run_proxy(config)
+    return serve(command, arguments, environ)

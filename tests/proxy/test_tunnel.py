@@ -16,13 +16,14 @@ from ends import TLS12, TLS13, Identity, Side, admit_all, context, identity, jud
 from plane import Clock, is_over, received
 
 from tunnel.authz.rules import AnyRule, IdRule, Rule
+from tunnel.config.model import Access
 from tunnel.errors import PeerDenied, TargetError, TargetFault, TlsError
-from tunnel.identity.credentials import Credentials, X509Svid
+from tunnel.identity.credentials import SvidCredentials, X509Svid
 from tunnel.log import Category
 from tunnel.net.address import Address, TcpAddress, UnixAddress
 from tunnel.net.listen import open_listener
 from tunnel.net.sockets import Endpoint, resolve_now
-from tunnel.proxy.generation import Generation, build_generation
+from tunnel.proxy.generation import Generation, Terms, build_generation
 from tunnel.proxy.session import Session
 from tunnel.proxy.settings import Settings
 from tunnel.proxy.tunnel import Tunnel
@@ -71,7 +72,7 @@ def generation(number: int = 1, *, is_server: bool = True, rules: tuple[Rule, ..
     not_after = WALL + timedelta(seconds=lasts)
     svid = X509Svid(parse_spiffe_id("spiffe://a.test/ours"), "", OURS.chain, OURS.leaf.key, not_after)
     bundles = BundleSet({HOME: TrustBundle(HOME, (ROOT.certificate,))})
-    return build_generation(number, Credentials(svid, bundles), rules, is_server=is_server)
+    return build_generation(number, SvidCredentials(svid, bundles), Terms(is_server, Access(rules)))
 
 
 NOT_ADMITTED = (

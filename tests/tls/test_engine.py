@@ -39,10 +39,11 @@ from forge import Forged, key_of
 
 from tunnel.authz.peer import Admitted
 from tunnel.authz.rules import IdRule
+from tunnel.config.model import Access
 from tunnel.devapi.authority import Authority
 from tunnel.errors import Denial, IdentityError, PeerDenied, TlsError
-from tunnel.identity.credentials import Credentials, X509Svid
-from tunnel.proxy.generation import build_generation
+from tunnel.identity.credentials import SvidCredentials, X509Svid
+from tunnel.proxy.generation import Terms, build_generation
 from tunnel.spiffe.bundle import BundleSet, TrustBundle
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id
 from tunnel.spiffe.messages import SvidEntry
@@ -682,8 +683,8 @@ def test_no_value_shows_a_key() -> None:
         parse_spiffe_id("spiffe://a.test/w"), now=moment, ttl=timedelta(days=9999)
     )
     svid = X509Svid(issued.spiffe_id, "", issued.chain, issued.private_key, issued.chain[0].not_valid_after_utc)
-    credentials = Credentials(svid, BundleSet({domain: TrustBundle(domain, ())}))
-    generation = build_generation(1, credentials, (), is_server=True)
+    credentials = SvidCredentials(svid, BundleSet({domain: TrustBundle(domain, ())}))
+    generation = build_generation(1, credentials, Terms(True, Access(())))
     key_der = issued.key_der
     entry = SvidEntry("spiffe://a.test/w", issued.chain_der, key_der, b"", "")
     for value in (issued, svid, credentials, generation, entry):

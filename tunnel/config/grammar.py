@@ -6,7 +6,7 @@ abbreviated, booleans take no value, `--no-x` clears, `@file` stands for the lin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
@@ -46,10 +46,11 @@ def option(
     *,
     placeholder: str,
     env: str = "",
+    aliases: tuple[str, ...] = (),
     hidden: bool = False,
 ) -> Flag[T | D]:
-    """A flag with a value and a default."""
-    return Flag(name, help, parse, default, placeholder, env, is_hidden=hidden)
+    """A flag with a value and a default; of several spellings the last on the line wins."""
+    return Flag(name, help, parse, default, placeholder, env, aliases, is_hidden=hidden)
 
 
 def required(name: str, help: str, parse: Callable[[str], T], *, placeholder: str) -> Flag[T]:
@@ -83,11 +84,16 @@ class Command:
 class Arguments:
     """The values of one command line, asked for by the flag itself."""
 
-    def __init__(self, values: Mapping[Flag[Any], Any]) -> None:
+    def __init__(self, values: Mapping[Flag[Any], Any], given: Collection[Flag[Any]] = ()) -> None:
         self._values = values
+        self._given = frozenset(given)
 
     def __getitem__(self, flag: Flag[T]) -> T:
         return cast(T, self._values[flag])
+
+    def is_given(self, flag: Flag[Any]) -> bool:
+        """Whether the line itself has the flag, rather than the environment or nobody."""
+        return flag in self._given
 
 
 @dataclass(frozen=True)
@@ -149,7 +155,7 @@ class _Line:
                 self._take_word(token)
         if self.command is None:
             raise HelpWanted(None)
-        return Parsed(self.command, Arguments(self._finish(self.command, environ)))
+        return Parsed(self.command, Arguments(self._finish(self.command, environ), self.given))
 
     def _take_word(self, word: str) -> None:
         if self.command is not None:
@@ -171,7 +177,9 @@ class _Line:
         if name == "version" and not equals:
             raise VersionWanted
         flag, negated = self._flag_named(name)
-        self.spellings.append((flag, name))
+        if not flag.is_repeated and (flag, name.removeprefix("no-")) in self.spellings:
+            raise ConfigError(f"flag '{name.removeprefix('no-')}' cannot be repeated")
+        self.spellings.append((flag, name if flag.parse else flag.name))
         if flag.parse is None:
             if equals:
                 raise ConfigError(f"unexpected {value}")
@@ -195,8 +203,6 @@ class _Line:
     def _store(self, flag: Flag[Any], value: Any) -> None:
         if flag.is_repeated:
             self.given[flag] = (*self.given.get(flag, ()), value)
-        elif flag in self.given:
-            raise ConfigError(f"flag '{flag.name}' cannot be repeated")
         else:
             self.given[flag] = value
 

@@ -1,74 +1,51 @@
 """The flags of `tunnel server` and `tunnel client`, and the frozen configuration they make.
 
 Knows each flag, its default and which go together; must not know how any of it is carried out. Nothing heavy is imported
-here: a wrong line is refused before trio, gRPC or OpenSSL are loaded.
+here: a wrong line is refused before trio, gRPC or OpenSSL are loaded. What can be said of the line alone is said by
+`check_line`; what takes it for a start that failed, in the order of ghostunnel's own checks, by `build`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
-from tunnel.authz.pattern import UriPattern, parse_pattern
-from tunnel.authz.rules import AnyRule, IdRule, Rule, TrustDomainRule, UriRule
+from tunnel.config import sources
+from tunnel.config.access import ALLOW, VERIFY, AccessFlags, access_warnings, build_access
 from tunnel.config.grammar import Arguments, Command, Flag, option, repeated, required, switch
+from tunnel.config.model import (
+    Access,
+    KeyFiles,
+    Keystore,
+    LogConfig,
+    Metrics,
+    ProxyConfig,
+    Source,
+    Status,
+    TlsOptions,
+    WorkloadApi,
+)
 from tunnel.config.scalars import (
     one_of,
-    parse_domain,
     parse_duration,
-    parse_id,
     parse_limit,
     parse_positive_duration,
     parse_text,
     parse_uint32,
+    parse_web_url,
 )
+from tunnel.config.sources import build_source, check_acme
 from tunnel.errors import ConfigError
-from tunnel.net.address import Address, is_local, parse_address
-from tunnel.spiffe.endpoint import ENVIRONMENT, Endpoint, parse_endpoint
-from tunnel.spiffe.ids import SpiffeId
-from tunnel.spiffe.selection import Selection
+from tunnel.net.address import TcpAddress, is_local, parse_address, parse_listen_address, parse_status_address
+from tunnel.wire.outbound import parse_outbound
+from tunnel.wire.proxy_v2 import HeaderMode
 
+_SUITES = {  # ghostunnel's groups in OpenSSL's notation
+    "AES": "ECDHE+AESGCM",
+    "CHACHA": "ECDHE+CHACHA20",
+    "UNSAFE-AZURE": "ECDHE-RSA-AES128-SHA256",
+}
 
-@dataclass(frozen=True, slots=True)
-class ProxyConfig:
-    """Everything one proxy needs to know; durations in seconds."""
-
-    is_server: bool
-    listen: Address
-    target: Address
-    rules: tuple[Rule, ...]
-    endpoint: Endpoint
-    identity_timeout: float  # 0: wait for ever
-    selection: Selection
-    connect_timeout: float
-    close_timeout: float
-    max_conn_lifetime: float
-    max_concurrent_conns: int
-    shutdown_timeout: float
-    quiet: tuple[str, ...]
-    warnings: tuple[str, ...]
-
-
-USE_API = switch("use-workload-api", f"Take the identity from the Workload API at ${ENVIRONMENT}.")
-API_ADDRESS = option(
-    "use-workload-api-addr",
-    "Take the identity from the Workload API at this address: unix:///PATH or tcp://IP:PORT.",
-    parse_endpoint,
-    None,
-    placeholder="ADDR",
-    env=ENVIRONMENT,
-)
-API_TIMEOUT = option(
-    "use-workload-api-timeout",
-    "How long to wait for the first identity; default 10m, 0 waits for ever.",
-    parse_limit,
-    600.0,
-    placeholder="TIME",
-)
-SPIFFE_ID = option(
-    "spiffe-id", "Of several identities, be this one, and wait until it is offered.", parse_id, None, placeholder="ID"
-)
-SPIFFE_HINT = option("spiffe-hint", "Of several identities, be the one with this hint.", parse_text, "", placeholder="HINT")
 CONNECT_TIMEOUT = option(
     "connect-timeout",
     "Limit for the handshake and for reaching the target together; default 10s.",
@@ -100,169 +77,243 @@ SHUTDOWN_TIMEOUT = option(
     300.0,
     placeholder="TIME",
 )
+STATUS = option(
+    "status",
+    "Serve status and metrics here: [http://|https://]HOST:PORT, unix:PATH or systemd:NAME. HOST:PORT speaks HTTPS with our "
+    "own certificate unless it says http://; anyone who reaches it may ask.",
+    parse_status_address,
+    None,
+    placeholder="ADDR",
+)
+PPROF = switch("enable-pprof", "Serve task lists and profiles at /debug/pprof/ of the status port.")
+SHUTDOWN = switch("enable-shutdown", "Let a POST to /_shutdown of the status port end the process.")
+GRAPHITE = option("metrics-graphite", "Send metrics to this Graphite server.", parse_address, None, placeholder="HOST:PORT")
+METRICS_URL = option("metrics-url", "POST metrics as JSON to this URL.", parse_web_url, "", placeholder="URL")
+METRICS_PREFIX = option(
+    "metrics-prefix", "What the names of metrics begin with; default ghostunnel.", parse_text, "ghostunnel", placeholder="NAME"
+)
+METRICS_INTERVAL = option(
+    "metrics-interval", "How often metrics are sent; default 30s.", parse_positive_duration, 30.0, placeholder="TIME"
+)
+SKIP_RESOLVE = switch("skip-resolve", "Do not look up --target at start: its name may come to exist later.")
 QUIET = repeated(
     "quiet",
     "Leave lines out of the log: conns, conn-errs, handshake-errs, or all. May be repeated.",
     one_of("", "all", "conns", "conn-errs", "handshake-errs"),
     placeholder="WHAT",
 )
+SYSLOG = switch("syslog", "Log to the local syslog, in the place of standard output.")
+DISABLE_LANDLOCK = switch("disable-landlock", "Do not confine the process to the files and ports that the flags name.")
+USE_LANDLOCK = switch("use-landlock", "Accepted and ignored: confinement is the default.", hidden=True)
+CIPHER_SUITES = option(
+    "cipher-suites",
+    "Groups of TLS 1.2 cipher suites: AES, CHACHA.",
+    parse_text,
+    "AES,CHACHA",
+    placeholder="LIST",
+    hidden=True,
+)
+UNSAFE_SUITES = switch("allow-unsafe-cipher-suites", "Allow the group UNSAFE-AZURE.", hidden=True)
+
+
+def _parse_tls_version(text: str) -> str:
+    if text and text.upper() not in ("TLS1.2", "TLS1.3"):
+        raise ConfigError(f"invalid max TLS version: {text!a}, TLS1.2 or TLS1.3 is wanted")
+    return text.upper()
+
+
+MAX_TLS_VERSION = option(
+    "max-tls-version",
+    "The newest protocol to speak, TLS1.2 or TLS1.3.",
+    _parse_tls_version,
+    "",
+    placeholder="VERSION",
+    hidden=True,
+)
 
 # ghostunnel's app-level flags: they may also stand before the command.
 COMMON: tuple[Flag[Any], ...] = (
-    USE_API,
-    API_ADDRESS,
-    API_TIMEOUT,
-    SPIFFE_ID,
-    SPIFFE_HINT,
+    *sources.COMMON,
     CONNECT_TIMEOUT,
     CLOSE_TIMEOUT,
     MAX_LIFETIME,
     MAX_CONNS,
     SHUTDOWN_TIMEOUT,
+    STATUS,
+    PPROF,
+    SHUTDOWN,
+    GRAPHITE,
+    METRICS_URL,
+    METRICS_PREFIX,
+    METRICS_INTERVAL,
+    SKIP_RESOLVE,
     QUIET,
+    SYSLOG,
+    DISABLE_LANDLOCK,
+    USE_LANDLOCK,
+    CIPHER_SUITES,
+    UNSAFE_SUITES,
+    MAX_TLS_VERSION,
 )
 
 LISTEN = required(
     "listen",
-    "Where to accept: HOST:PORT or unix:PATH. Port 0 takes a free one; several processes may share a port.",
-    parse_address,
+    "Where to accept: HOST:PORT, unix:PATH or systemd:NAME. Port 0 takes a free one; several processes may share a port.",
+    parse_listen_address,
     placeholder="ADDR",
 )
 TARGET = required("target", "Where to forward to: HOST:PORT or unix:PATH.", parse_address, placeholder="ADDR")
 UNSAFE_TARGET = switch("unsafe-target", "Allow a target that is not on this machine: the bytes to it are in the clear.")
 UNSAFE_LISTEN = switch("unsafe-listen", "Accept from other machines: the bytes from them are in the clear.")
-
-
-@dataclass(frozen=True)
-class _RuleFlags:
-    """The four flags that say who may pass; a server's and a client's differ in name only."""
-
-    any: Flag[bool]
-    ids: Flag[tuple[SpiffeId, ...]]
-    domains: Flag[tuple[Any, ...]]
-    uris: Flag[tuple[UriPattern, ...]]
-
-    def all(self) -> tuple[Flag[Any], ...]:
-        return (self.ids, self.uris, self.domains, self.any)
-
-
-def _rule_flags(verb: str, who: str, any_name: str) -> _RuleFlags:
-    return _RuleFlags(
-        switch(
-            any_name,
-            f"Admit every {who} with a valid SVID, of our own AND OF EVERY FEDERATED trust domain. Excludes the other rules.",
-        ),
-        repeated(
-            f"{verb}-id",
-            f"Admit the {who} with this very SPIFFE ID. May be repeated.",
-            parse_id,
-            placeholder="ID",
-        ),
-        repeated(
-            f"{verb}-trust-domain",
-            f"Admit every {who} of this trust domain. May be repeated.",
-            parse_domain,
-            placeholder="NAME",
-        ),
-        repeated(
-            f"{verb}-uri",
-            f"Admit each {who} whose SPIFFE ID matches: * is one segment, ** at the end any number. A wildcard "
-            "in the trust domain's place stands for our own. May be repeated.",
-            parse_pattern,
-            placeholder="PATTERN",
-            aliases=(f"{verb}-uri-san",),
-        ),
-    )
-
-
-_ALLOW = _rule_flags("allow", "client", "allow-all")
-_VERIFY = _rule_flags("verify", "server", "verify-any")
+TARGET_STATUS = option(
+    "target-status",
+    "Ask the target for this URL, and expect 200, when the status is asked for; default, whether it accepts connections.",
+    parse_web_url,
+    "",
+    placeholder="URL",
+)
+PROXY_PROTOCOL = switch("proxy-protocol", "Send a PROXY protocol v2 header to the target: --proxy-protocol-mode=conn.")
+PROXY_MODE = option(
+    "proxy-protocol-mode",
+    "Tell the target by a PROXY protocol v2 header: conn, the addresses; tls, also SNI and TLS version; tls-full, also the "
+    "client's certificate; spiffe, as tls with the client's SPIFFE ID.",
+    one_of(*(mode.value for mode in HeaderMode)),
+    "",
+    placeholder="MODE",
+)
+SERVER_NAME = option(
+    "override-server-name",
+    "The server's name, to ask for and to verify, where it is not the host of --target.",
+    parse_text,
+    "",
+    placeholder="NAME",
+)
+PROXY = option(
+    "proxy",
+    "Reach the target through this proxy: http://HOST:PORT (CONNECT), socks5://HOST:PORT.",
+    parse_text,
+    "",
+    placeholder="URL",
+    aliases=("connect-proxy",),
+)
 
 SERVER = Command(
     "server",
     "Accept mutual TLS from clients that may pass, and forward plain bytes to a local target.",
-    (LISTEN, TARGET, *_ALLOW.all(), UNSAFE_TARGET, *COMMON),
+    (
+        LISTEN,
+        TARGET,
+        *ALLOW.all(),
+        UNSAFE_TARGET,
+        TARGET_STATUS,
+        PROXY_PROTOCOL,
+        PROXY_MODE,
+        *sources.SERVER_ONLY,
+        *COMMON,
+    ),
     """\
-Who may pass must be said: at least one of --allow-id, --allow-uri, --allow-trust-domain, --allow-all. Rules are joined by or.
+Who may pass must be said: at least one of --allow-id, --allow-uri, --allow-trust-domain, --allow-cn, --allow-ou,
+--allow-dns, --allow-policy, --allow-spki-pin, --allow-all, --disable-authentication. Rules are joined by or.
 
 Examples:
   tunnel server --use-workload-api --listen 0.0.0.0:8443 --target localhost:6379 \\
       --allow-id spiffe://example.org/cache-user
   tunnel server --use-workload-api-addr unix:///run/spire/agent.sock --listen :8443 \\
       --target unix:/run/postgresql/.s.PGSQL.5432 --allow-uri 'spiffe://example.org/ns/prod/**'
+  tunnel server --cert server.pem --key server-key.pem --cacert ca.pem --listen :8443 \\
+      --target localhost:8080 --allow-cn client
 """,
 )
 CLIENT = Command(
     "client",
     "Accept plain bytes on this machine, and forward them over mutual TLS to the server that is meant.",
-    (LISTEN, TARGET, *_VERIFY.all(), UNSAFE_LISTEN, *COMMON),
+    (LISTEN, TARGET, *VERIFY.all(), UNSAFE_LISTEN, SERVER_NAME, PROXY, *COMMON),
     """\
-The server must be named: at least one of --verify-id, --verify-uri, --verify-trust-domain, --verify-any.
+With the Workload API the server must be named: at least one of --verify-id, --verify-uri, --verify-trust-domain,
+--verify-any, or another --verify flag. With certificates on disk it must have the target's host name.
 
-Example:
+Examples:
   tunnel client --use-workload-api --listen localhost:6379 --target cache.example.org:8443 \\
       --verify-id spiffe://example.org/cache
+  tunnel client --keystore client.p12 --cacert ca.pem --listen localhost:8080 --target web.example.org:8443
 """,
 )
 
 
+def check_line(arguments: Arguments) -> LogConfig:
+    """What is wrong with the line on the face of it, before anything is logged; raises ConfigError."""
+    for flag in (PPROF, SHUTDOWN):
+        if arguments[flag] and arguments[STATUS] is None:
+            raise ConfigError(f"--{flag.name} needs --status: it is served there")
+    return LogConfig(arguments[QUIET], arguments[SYSLOG])
+
+
 def build(command: Command, arguments: Arguments) -> ProxyConfig:
     """The configuration that a command line means; raises ConfigError."""
-    is_server = command is SERVER
-    endpoint = _endpoint(arguments)
-    flags = _ALLOW if is_server else _VERIFY
-    rules = _rules(arguments, flags)
-    if is_server:
-        _check_local(arguments, TARGET, UNSAFE_TARGET)
-    else:
-        _check_local(arguments, LISTEN, UNSAFE_LISTEN)
-    return ProxyConfig(
-        is_server=is_server,
-        listen=arguments[LISTEN],
-        target=arguments[TARGET],
-        rules=rules,
-        endpoint=endpoint,
-        identity_timeout=arguments[API_TIMEOUT],
-        selection=Selection(arguments[SPIFFE_ID], arguments[SPIFFE_HINT]),
+    config = _build_server(arguments) if command is SERVER else _build_client(arguments)
+    tls = _tls_options(arguments)
+    status = arguments[STATUS]
+    return replace(
+        config,
+        ca_bundle=arguments[sources.CACERT],
+        tls=tls,
         connect_timeout=arguments[CONNECT_TIMEOUT],
         close_timeout=arguments[CLOSE_TIMEOUT],
         max_conn_lifetime=arguments[MAX_LIFETIME],
         max_concurrent_conns=arguments[MAX_CONNS],
         shutdown_timeout=arguments[SHUTDOWN_TIMEOUT],
-        quiet=arguments[QUIET],
-        warnings=tuple(_warnings(rules, flags)),
+        timed_reload=arguments[sources.TIMED_RELOAD],
+        is_resolved_early=not arguments[SKIP_RESOLVE],
+        status=Status(status, arguments[PPROF], arguments[SHUTDOWN]) if status is not None else None,
+        metrics=_metrics(arguments),
+        is_confined=not arguments[DISABLE_LANDLOCK],
     )
 
 
-def _endpoint(arguments: Arguments) -> Endpoint:
-    endpoint = arguments[API_ADDRESS]
-    if endpoint is not None:
-        return endpoint
-    if arguments[USE_API]:
-        raise ConfigError(
-            f"workload endpoint socket address is not configured: give --use-workload-api-addr or set {ENVIRONMENT}"
-        )
-    raise ConfigError(
-        f"no source of an identity: give --use-workload-api-addr ADDR, or --use-workload-api with {ENVIRONMENT} set"
+def _build_server(arguments: Arguments) -> ProxyConfig:
+    is_mutual = not arguments[ALLOW.disable]
+    source = build_source(arguments, is_server=True, is_mutual=is_mutual)
+    granted = build_access(arguments, ALLOW, is_spiffe=isinstance(source, WorkloadApi))
+    _check_local(arguments, TARGET, UNSAFE_TARGET)
+    check_acme(arguments)
+    if arguments[PROXY_PROTOCOL] and arguments[PROXY_MODE]:
+        raise ConfigError("--proxy-protocol and --proxy-protocol-mode are mutually exclusive")
+    mode = arguments[PROXY_MODE] or ("conn" if arguments[PROXY_PROTOCOL] else "")
+    return ProxyConfig(
+        is_server=True,
+        listen=arguments[LISTEN],
+        target=arguments[TARGET],
+        source=source,
+        access=granted,
+        header_mode=HeaderMode(mode) if mode else None,
+        target_status=arguments[TARGET_STATUS],
+        warnings=_warnings(arguments, source, granted, ALLOW),
     )
 
 
-def _rules(arguments: Arguments, flags: _RuleFlags) -> tuple[Rule, ...]:
-    rules: list[Rule] = [IdRule(spiffe_id) for spiffe_id in arguments[flags.ids]]
-    rules += [TrustDomainRule(domain) for domain in arguments[flags.domains]]
-    rules += [UriRule(pattern) for pattern in arguments[flags.uris]]
-    if arguments[flags.any]:
-        if rules:
-            raise ConfigError(f"--{flags.any.name} admits everyone: it cannot be combined with other rules")
-        return (AnyRule(),)
-    if not rules:
-        names = ", ".join(f"--{flag.name}" for flag in flags.all())
-        whom = "clients may pass" if flags is _ALLOW else "server is expected"
-        raise ConfigError(f"nothing says which {whom}: give at least one of {names}")
-    return tuple(rules)
+def _build_client(arguments: Arguments) -> ProxyConfig:
+    is_mutual = not arguments[VERIFY.disable]
+    source = build_source(arguments, is_server=False, is_mutual=is_mutual)
+    _check_local(arguments, LISTEN, UNSAFE_LISTEN)
+    granted = build_access(arguments, VERIFY, is_spiffe=isinstance(source, WorkloadApi))
+    config = ProxyConfig(
+        is_server=False,
+        listen=arguments[LISTEN],
+        target=arguments[TARGET],
+        source=source,
+        access=granted,
+        server_name=arguments[SERVER_NAME],
+        outbound=parse_outbound(arguments[PROXY]) if arguments[PROXY] else None,
+        warnings=_warnings(arguments, source, granted, VERIFY),
+    )
+    if not (config.host or isinstance(source, WorkloadApi) or granted.pins):
+        raise ConfigError(f"--target {config.target} names no host to verify: say --override-server-name NAME")
+    if config.outbound is not None and not isinstance(config.target, TcpAddress):
+        raise ConfigError(f"--target {config.target} cannot be reached through --proxy: HOST:PORT is wanted")
+    return config
 
 
-def _check_local(arguments: Arguments, flag: Flag[Address], unsafe: Flag[bool]) -> None:
+def _check_local(arguments: Arguments, flag: Flag[Any], unsafe: Flag[bool]) -> None:
     address = arguments[flag]
     if not arguments[unsafe] and not is_local(str(address)):
         raise ConfigError(
@@ -271,16 +322,30 @@ def _check_local(arguments: Arguments, flag: Flag[Address], unsafe: Flag[bool]) 
         )
 
 
-def _warnings(rules: tuple[Rule, ...], flags: _RuleFlags) -> list[str]:
-    return [text for rule in rules if (text := _warning(rule, flags))]
+def _tls_options(arguments: Arguments) -> TlsOptions:
+    names = [name.strip() for name in arguments[CIPHER_SUITES].split(",")]
+    for name in names:
+        if name not in _SUITES:
+            raise ConfigError(f"invalid cipher suite option: {name!a}, of {', '.join(_SUITES)} is wanted")
+        if name.startswith("UNSAFE") and not arguments[UNSAFE_SUITES]:
+            raise ConfigError(f"cipher suite option {name} is unsafe: it needs --allow-unsafe-cipher-suites")
+    ciphers = ":".join(suites for name, suites in _SUITES.items() if name in names)  # their order in the flag has no effect
+    return TlsOptions(ciphers, arguments[MAX_TLS_VERSION] == "TLS1.2")
 
 
-def _warning(rule: Rule, flags: _RuleFlags) -> str:
-    if isinstance(rule, AnyRule):
-        return f"--{flags.any.name} admits every valid SVID of our own trust domain and of every federated one"
-    if isinstance(rule, UriRule):
-        if not rule.pattern.can_match_spiffe_id():
-            return f"--{flags.uris.name} {rule.pattern.text} can match no SPIFFE ID"
-        if not rule.pattern.names_trust_domain():
-            return f"--{flags.uris.name} {rule.pattern.text} names no trust domain: it stands for our own only"
-    return ""
+def _metrics(arguments: Arguments) -> Metrics:
+    graphite = arguments[GRAPHITE]
+    if graphite is not None and not isinstance(graphite, TcpAddress):
+        raise ConfigError(f"--metrics-graphite: '{graphite}' is not a valid TCP address")
+    return Metrics(graphite, arguments[METRICS_URL], arguments[METRICS_PREFIX], arguments[METRICS_INTERVAL])
+
+
+def _warnings(arguments: Arguments, source: Source, granted: Access, flags: AccessFlags) -> tuple[str, ...]:
+    if isinstance(source, WorkloadApi):
+        unused = ["--cacert is not used for peers: the Workload API brings the bundles"] if arguments[sources.CACERT] else []
+        return (*access_warnings(granted, flags), *unused)
+    if isinstance(source, Keystore | KeyFiles):
+        flags_of_api: tuple[Flag[Any], ...] = (sources.SPIFFE_ID, sources.SPIFFE_HINT)
+        chosen = [flag.name for flag in flags_of_api if arguments[flag]]
+        return tuple(f"--{name} has no effect without the Workload API" for name in chosen)
+    return ()

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from urllib.parse import urlsplit
 
 from tunnel.errors import ConfigError, SpiffeIdError
 from tunnel.spiffe.ids import SpiffeId, TrustDomain, parse_spiffe_id, parse_trust_domain
@@ -32,6 +34,35 @@ _UINT32_MAX = 2**32 - 1
 
 def parse_text(text: str) -> str:
     """The text itself."""
+    return text
+
+
+def parse_name(text: str) -> str:
+    """A name, which is not empty: an empty one would match whatever certificate has none."""
+    if not text:
+        raise ConfigError("a name is wanted, got an empty one")
+    return text
+
+
+def parse_ip(text: str) -> IPv4Address | IPv6Address:
+    """A numeric address."""
+    try:
+        return ip_address(text)
+    except ValueError as error:
+        raise ConfigError(f"'{text}' is not an IP address") from error
+
+
+def parse_web_url(text: str) -> str:
+    """An `http://` or `https://` URL with a host; "" for none."""
+    if not text:
+        return text
+    try:
+        url = urlsplit(text)
+        is_good = url.scheme in ("http", "https") and bool(url.hostname) and (url.port is None or url.port > 0)
+    except ValueError:
+        is_good = False
+    if not is_good or not text.isprintable() or " " in text:
+        raise ConfigError(f"{text!a} is no URL that begins with http:// or https:// and names a host")
     return text
 
 

@@ -39,11 +39,23 @@ class X509Context:
 
 
 @dataclass(frozen=True, slots=True)
-class Credentials:
+class SvidCredentials:
     """The identity that was selected from an update, with the bundles that came with it."""
 
     svid: X509Svid
     bundles: BundleSet
+
+
+@dataclass(frozen=True, slots=True)
+class PkiCredentials:
+    """Certificates that follow ordinary PKI rules: ours, leaf first, if we show any, and the authorities we trust."""
+
+    chain: tuple[x509.Certificate, ...]
+    private_key: PrivateKey | None = field(repr=False)
+    authorities: tuple[x509.Certificate, ...]
+
+
+Credentials = SvidCredentials | PkiCredentials
 
 
 def select_svid(svids: tuple[X509Svid, ...], selection: Selection, current: SpiffeId | None) -> X509Svid | None:

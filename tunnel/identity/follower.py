@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tunnel.identity.credentials import Credentials, X509Context, select_svid
+from tunnel.identity.credentials import SvidCredentials, X509Context, select_svid
 from tunnel.identity.workload import Denied, Event, Hopeless, Lost, Rejected, Updated
 from tunnel.log import escape
 from tunnel.spiffe.ids import SpiffeId
@@ -20,7 +20,7 @@ from tunnel.spiffe.selection import Selection
 class Outcome:
     """What to do after an event: use new credentials, know the old ones confirmed or withdrawn, or nothing."""
 
-    credentials: Credentials | None = None
+    credentials: SvidCredentials | None = None
     is_confirmed: bool = False
     is_withdrawn: bool = False
 
@@ -82,7 +82,7 @@ class Follower:
             f"identity {svid.spiffe_id} generation {self.generation} valid until "
             f"{svid.not_after:%Y-%m-%dT%H:%M:%SZ}, trust domains {domains}"
         )
-        return Outcome(Credentials(svid, context.bundles))
+        return Outcome(SvidCredentials(svid, context.bundles))
 
     def _remark_on(self, context: X509Context) -> None:
         for note in context.notes:

@@ -1,21 +1,39 @@
 """One generation: what a handshake uses, all of one update.
 
-Knows how an identity, bundles and rules become a TLS context; must not know where they came from. Built whole and then
+Knows how an identity, what we trust and rules become TLS contexts; must not know where they came from. Built whole and then
 swapped in by one reference, so that no handshake sees half of an update.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from tunnel.authz.authorizer import Authorizer, admit_unasked
-from tunnel.authz.rules import Rule
-from tunnel.identity.credentials import Credentials
+from tunnel.authz.peer import Admitted
+from tunnel.authz.rules import PolicyRule
+from tunnel.config.model import Access, TlsOptions
+from tunnel.identity.credentials import Credentials, PkiCredentials, SvidCredentials
 from tunnel.tls.callback import Demand
 from tunnel.tls.context import Presented, TlsContext
 from tunnel.tls.judge import PeerJudge
+from tunnel.tls.path import Verifier
+from tunnel.tls.pki import PinVerifier, PkiVerifier
 from tunnel.tls.verify import SpiffeVerifier
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What stays the same from one generation to the next."""
+
+    is_server: bool
+    access: Access
+    host: str = ""  # whom a client wants, where certificates follow ordinary PKI rules
+    tls: TlsOptions = TlsOptions()  # noqa: RUF009  # frozen
+
+    def with_policy(self, rule: PolicyRule) -> Terms:
+        """These terms with a policy that is asked after every other rule."""
+        return replace(self, access=replace(self.access, rules=(*self.access.rules, rule)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,17 +42,67 @@ class Generation:
 
     number: int
     identity: str
-    valid_until: datetime | None  # None: it is shown as long as there is no other
+    expires: datetime | None  # when the first certificate of our chain ends; None when we show none
+    is_bound_by_expiry: bool  # an SVID that has run out must not be shown; with files, peers judge that
     context: TlsContext
-    status_context: TlsContext
+    status_context: TlsContext | None
 
 
-def build_generation(number: int, credentials: Credentials, rules: tuple[Rule, ...], *, is_server: bool) -> Generation:
-    """A context for these credentials; the verdicts that it remembers die with it."""
-    svid = credentials.svid
-    authorizer = Authorizer(rules, svid.spiffe_id.trust_domain)
-    judge = PeerJudge(SpiffeVerifier(credentials.bundles), authorizer)
-    presented = Presented(svid.chain, svid.private_key)
-    context = TlsContext(presented, Demand(judge, is_slow=authorizer.is_slow()), is_server=is_server)
-    status_context = TlsContext(presented, admit_unasked("status"), is_server=True)
-    return Generation(number, str(svid.spiffe_id), svid.not_after, context, status_context)
+def build_generation(number: int, credentials: Credentials, terms: Terms) -> Generation:
+    """Contexts for these credentials; the verdicts that they remember die with them. Raises IdentityError."""
+    presented = _presented(credentials)
+    if isinstance(credentials, SvidCredentials):
+        identity, expires = str(credentials.svid.spiffe_id), credentials.svid.not_after
+    elif presented is not None:
+        leaf = presented.chain[0]
+        identity, expires = leaf.subject.rfc4514_string(), leaf.not_valid_after_utc
+    else:
+        identity, expires = "", None
+    is_shown = terms.is_server or terms.access.is_mutual
+    return Generation(
+        number,
+        identity,
+        expires,
+        isinstance(credentials, SvidCredentials),
+        TlsContext(presented if is_shown else None, _asked(credentials, terms), is_server=terms.is_server, options=terms.tls),
+        _status_context(presented, terms),
+    )
+
+
+def _presented(credentials: Credentials) -> Presented | None:
+    if isinstance(credentials, SvidCredentials):
+        return Presented(credentials.svid.chain, credentials.svid.private_key)
+    if credentials.private_key is None:
+        return None
+    return Presented(credentials.chain, credentials.private_key)
+
+
+def _status_context(presented: Presented | None, terms: Terms) -> TlsContext | None:
+    """Who asks for the status is no peer: load balancers and probes have no certificate to show."""
+    if presented is None:
+        return None
+    return TlsContext(presented, admit_unasked("status"), is_server=True, options=terms.tls)
+
+
+def _asked(credentials: Credentials, terms: Terms) -> Demand | Admitted:
+    if terms.is_server and not terms.access.is_mutual:
+        return admit_unasked("no-authentication")
+    own = credentials.svid.spiffe_id.trust_domain if isinstance(credentials, SvidCredentials) else None
+    authorizer = Authorizer(terms.access.rules, own)
+    judge = PeerJudge(_verifier(credentials, terms.access), authorizer)
+    is_pki = isinstance(credentials, PkiCredentials) and not terms.access.pins
+    return Demand(
+        judge,
+        host=terms.host.rstrip(".") if is_pki and not terms.is_server else "",
+        authorities=credentials.authorities if isinstance(credentials, PkiCredentials) and is_pki and terms.is_server else (),
+        is_leaf_enough=bool(terms.access.pins),
+        is_slow=authorizer.is_slow(),
+    )
+
+
+def _verifier(credentials: Credentials, access: Access) -> Verifier:
+    if access.pins:
+        return PinVerifier(access.pins)
+    if isinstance(credentials, SvidCredentials):
+        return SpiffeVerifier(credentials.bundles)
+    return PkiVerifier(credentials.authorities)

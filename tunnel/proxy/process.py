@@ -1,39 +1,52 @@
 """The process of one proxy: loop, log, limits, exit code.
 
-Knows what is set up before the first event and what is said when nothing can be set up; must not know what happens in
-between.
+Knows what is set up before the first event, and which source of credentials the configuration means; must not know what
+happens in between. Libraries that only one source needs are loaded for that one.
 """
 
 from __future__ import annotations
 
 import gc
+import os
 import resource
-import sys
+from collections.abc import Mapping
 
-from tunnel.config.proxy import ProxyConfig
-from tunnel.errors import TunnelError
-from tunnel.log import Category, Log, one_line
+from tunnel.config.model import Acme, ProxyConfig, WorkloadApi
+from tunnel.errors import ConfigError
+from tunnel.log import Log
+from tunnel.net.notify import Notifier
+from tunnel.proxy.feed import Feed, Publisher
 from tunnel.proxy.supervisor import Supervisor
 from tunnel.relay.loop import Loop
 
 
-def run_proxy(config: ProxyConfig) -> int:
-    """Run until told to stop; 0 after a clean drain, 1 after a cut or when it could not start or go on."""
+def run_proxy(config: ProxyConfig, log: Log, environ: Mapping[str, str]) -> int:
+    """Run until told to stop; 0 after a clean drain, 1 after a cut. Raises TunnelError when it could not start or go on."""
     _raise_descriptor_limit()
     loop = Loop()
-    log = Log([Category(word) for word in config.quiet if word], schedule=lambda delay: loop.call_later(delay, log.flush))
-    supervisor = Supervisor(config, loop, log)
-    gc.freeze()  # what is here now stays: later collections need not look at it
+    notifier = Notifier(environ, os.getpid())
     try:
+        log.defer(lambda delay: loop.call_later(delay, log.flush))
+        supervisor = Supervisor(config, loop, log, lambda publisher: _open_feed(config, publisher, log, environ), notifier)
+        gc.freeze()  # what is here now stays: later collections need not look at it
         loop.run_trio(supervisor.run)
-    except TunnelError as error:
-        log.write(f"error: {error}")
-        sys.stderr.write(one_line(f"error: {error}") + "\n")
-        return 1
+        return supervisor.exit_code
     finally:
         log.flush()
+        notifier.close()
         loop.close()
-    return supervisor.exit_code
+
+
+def _open_feed(config: ProxyConfig, publisher: Publisher, log: Log, environ: Mapping[str, str]) -> Feed:
+    if isinstance(config.source, WorkloadApi):
+        from tunnel.proxy.workload_feed import WorkloadFeed
+
+        return WorkloadFeed(config.source, publisher, log)
+    if isinstance(config.source, Acme):
+        raise ConfigError("ACME is not wired yet")
+    from tunnel.proxy.disk_feed import DiskFeed
+
+    return DiskFeed(config.source, config.ca_bundle, publisher, log, environ)
 
 
 def _raise_descriptor_limit() -> None:

@@ -17,6 +17,7 @@ class Settings:
 
     is_server: bool
     target: Address
+    host: str = ""  # of the server that a client wants; "" for the target's
     connect_timeout: float = 10.0
     close_timeout: float = 60.0
     max_conn_lifetime: float = 0.0
@@ -24,11 +25,10 @@ class Settings:
 
     @property
     def server_name(self) -> str:
-        """The SNI that a client sends: its target's host, unless that is an address (RFC 6066, section 3)."""
-        if self.is_server or not isinstance(self.target, TcpAddress):
-            return ""
+        """The SNI that a client sends: the server's host, unless that is an address (RFC 6066, section 3)."""
+        host = self.host or (self.target.host if isinstance(self.target, TcpAddress) else "")
         try:
-            ipaddress.ip_address(self.target.host)
+            ipaddress.ip_address(host)
         except ValueError:
-            return self.target.host.rstrip(".")  # absolute for the resolver, never so in TLS
+            return "" if self.is_server else host.rstrip(".")  # absolute for the resolver, never so in TLS
         return ""

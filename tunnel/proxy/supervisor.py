@@ -1,28 +1,27 @@
 """The control plane of one proxy: from the first identity to the end of the drain.
 
-Knows what follows from an update, a signal or a deadline; must not know bytes or handshakes. It is trio's part: everything
-here waits for something slow, and it reaches the data plane by plain calls in the same thread.
+Knows what follows from new credentials, a signal or a deadline; must not know bytes or handshakes. It is trio's part:
+everything here waits for something slow, and it reaches the data plane by plain calls in the same thread.
 """
 
 from __future__ import annotations
 
-import math
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 
 import trio
 
-from tunnel.config.proxy import ProxyConfig
-from tunnel.errors import IdentityError, IdentityFault, TargetError, TunnelError
+from tunnel.config.model import ProxyConfig
+from tunnel.errors import ConfigError, IdentityError, TargetError, TunnelError
 from tunnel.identity.credentials import Credentials
-from tunnel.identity.follower import Follower
-from tunnel.identity.workload import Event, Updated, WorkloadWatcher
 from tunnel.log import Log, escape
 from tunnel.net.address import Address
 from tunnel.net.listen import Listener, open_listener
+from tunnel.net.notify import Notifier, State
 from tunnel.net.sockets import Endpoint, resolve
-from tunnel.proxy.generation import build_generation
+from tunnel.proxy.feed import Feed, Publisher
+from tunnel.proxy.generation import Terms, build_generation
 from tunnel.proxy.settings import Settings
 from tunnel.proxy.tunnel import Tunnel
 from tunnel.relay.loop import Loop
@@ -37,121 +36,96 @@ _RELOAD = {signal.SIGHUP: "hangup", signal.SIGUSR1: "user defined signal 1"}
 class Supervisor:
     """Runs one tunnel."""
 
-    def __init__(self, config: ProxyConfig, loop: Loop, log: Log) -> None:
+    def __init__(
+        self, config: ProxyConfig, loop: Loop, log: Log, open_feed: Callable[[Publisher], Feed], notifier: Notifier
+    ) -> None:
         self._config = config
         self._log = log
+        self._notifier = notifier
         self._ready = trio.Event()
         self._empty = trio.Event()
+        self._reload_wanted = trio.Event()
         self._failure: TunnelError | None = None
         self.exit_code = 0
+        self._terms = Terms(config.is_server, config.access, config.host, config.tls)
         self._tunnel = Tunnel(loop, _settings(config), log, self._resolve_later)
-        self._follower = Follower(config.selection, log.write)
+        self._feed = open_feed(self)
 
     async def run(self) -> None:
         """Wait for an identity, serve, drain; raises TunnelError when service cannot begin."""
-        self._announce()
         self._token = trio.lowlevel.current_trio_token()
-        self._events, events = trio.open_memory_channel[Event](math.inf)
-        watcher = WorkloadWatcher(self._config.endpoint, self._emit)
         with trio.open_signal_receiver(*_STOP, *_RELOAD) as signals:
-            try:
-                async with trio.open_nursery() as nursery:
-                    self._nursery = nursery
-                    watcher.start()
-                    nursery.start_soon(self._follow, events)
-                    nursery.start_soon(self._serve)
-                    await self._obey(signals)
-                    nursery.start_soon(self._ignore, signals)
-                    await self._drain()
-                    nursery.cancel_scope.cancel()
-            finally:
-                watcher.stop()
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                nursery.start_soon(self._feed.run)
+                nursery.start_soon(self._serve)
+                await self._obey(signals)
+                nursery.start_soon(self._ignore, signals)
+                await self._drain()
+                nursery.cancel_scope.cancel()
         if self._failure is not None:
             raise self._failure
 
-    def _announce(self) -> None:
-        mode = "server" if self._config.is_server else "client"
-        self._log.write(f"starting tunnel in {mode} mode")
-        self._log.write(f"using SPIFFE Workload API as certificate source: {self._config.endpoint}")
-        for warning in self._config.warnings:
-            self._log.write(f"warning: {escape(warning)}")
+    # -- what the feed says
 
-    def _fail(self, error: TunnelError) -> None:
+    def use(self, number: int, credentials: Credentials) -> None:
+        """Build all, then swap; what cannot be built is not used, and what is in use stays."""
+        self._tunnel.swap(build_generation(number, credentials, self._terms))
+        self._ready.set()
+
+    def confirm(self) -> None:
+        """What is in use is ours still."""
+        self._tunnel.confirm()
+
+    def withdraw(self) -> None:
+        """What is in use has been taken away from us."""
+        self._tunnel.withdraw(WITHDRAWAL_GRACE)
+
+    def fail(self, error: TunnelError) -> None:
+        """End, with this reason."""
         self._failure = error
         self._nursery.cancel_scope.cancel()
-
-    # -- the identity
-
-    def _emit(self, event: Event) -> None:
-        """Take an event over from the watcher's thread; when trio is over, so is the interest."""
-        with suppress(trio.RunFinishedError):
-            self._token.run_sync_soon(self._events.send_nowait, event)
-
-    async def _follow(self, events: trio.MemoryReceiveChannel[Event]) -> None:
-        async for event in events:
-            newest = event
-            with suppress(trio.WouldBlock):
-                while True:  # in a storm of updates only the newest counts: each is the whole state
-                    following = events.receive_nowait()
-                    if not (isinstance(newest, Updated) and isinstance(following, Updated)):
-                        self._apply(newest)
-                    newest = following
-            self._apply(newest)
-
-    def _apply(self, event: Event) -> None:
-        try:
-            outcome = self._follower.take(event)
-        except IdentityError as error:
-            self._fail(error)
-            return
-        if outcome.is_withdrawn:
-            self._tunnel.withdraw(WITHDRAWAL_GRACE)
-        if outcome.credentials is not None:
-            self._use(outcome.credentials)
-        elif outcome.is_confirmed:
-            self._tunnel.confirm()
-
-    def _use(self, credentials: Credentials) -> None:
-        """Build all, then swap; what cannot be built is not used, and what is in use stays."""
-        config, number = self._config, self._follower.generation
-        try:
-            generation = build_generation(number, credentials, config.rules, is_server=config.is_server)
-        except IdentityError as error:
-            self._log.write(
-                f"generation {number} cannot be used, the last good one stays: {error.reason.value}: {escape(str(error))}"
-            )
-            return
-        self._tunnel.swap(generation)
-        self._ready.set()
 
     # -- serving
 
     async def _serve(self) -> None:
         try:
-            await self._await_identity()
+            await self._check_target()
+            await self._ready.wait()
             self._open()
         except TunnelError as error:
-            self._fail(error)
+            self.fail(error)
+        self._nursery.start_soon(self._reload_when_asked)
+        self._nursery.start_soon(self._reload_in_time)
+        self._nursery.start_soon(self._beat)
         while True:  # an identity can run out between two updates
             await trio.sleep(_REVIEW_INTERVAL)
             self._tunnel.review()
 
-    async def _await_identity(self) -> None:
-        limit = self._config.identity_timeout
-        with trio.move_on_after(limit or math.inf):
-            await self._ready.wait()
+    async def _check_target(self) -> None:
+        """Whether the target's name means anything; the answer is thrown away, since it may change."""
+        if not self._config.is_resolved_early or self._config.outbound is not None:
             return
-        why = self._follower.complaint or "the Workload API has not answered"
-        raise IdentityError(
-            IdentityFault.TIMEOUT,
-            f"no identity from {self._config.endpoint} within {limit:g}s (does the agent run, and has it an entry for this "
-            f"process?): {why}",
-        )
+        try:
+            await trio.to_thread.run_sync(resolve, self._config.target, abandon_on_cancel=True)
+        except TargetError as error:
+            raise ConfigError(f"invalid target address: {error}") from error
+        self._log.write(f"using target address {self._config.target}")
 
     def _open(self) -> None:
         listener: Listener = open_listener(self._config.listen)
         self._tunnel.open(listener)
         self._log.write(f"listening for connections on {str(listener).removeprefix('tcp:')}")
+        self._tell(State.LISTENING)
+
+    def _tell(self, state: State) -> None:
+        mode = "server" if self._config.is_server else "client"
+        self._notifier.tell(state, f"{mode} proxying {self._config.listen} => {self._config.target}")
+
+    async def _beat(self) -> None:
+        while self._notifier.interval:
+            self._notifier.beat()
+            await trio.sleep(self._notifier.interval)
 
     def _resolve_later(self, address: Address, answer: Callable[[tuple[Endpoint, ...] | TargetError], None]) -> None:
         async def ask() -> None:
@@ -164,16 +138,39 @@ class Supervisor:
 
         self._token.run_sync_soon(self._nursery.start_soon, ask)
 
+    # -- reloading
+
+    async def _reload_when_asked(self) -> None:
+        """One reload at a time; what is asked for meanwhile is done once, after it."""
+        while True:
+            await self._reload_wanted.wait()
+            self._reload_wanted = trio.Event()
+            await self._reload()
+
+    async def _reload_in_time(self) -> None:
+        while self._config.timed_reload:
+            await trio.sleep(self._config.timed_reload)
+            self._reload_wanted.set()
+
+    async def _reload(self) -> None:
+        self._tell(State.RELOADING)
+        try:
+            await self._feed.reload()
+        except IdentityError as error:
+            self._log.write(f"error reloading TLS configuration: {escape(str(error))}, the last good one stays")
+        self._log.write("reloading configuration complete")
+        self._tell(State.LISTENING)
+
     # -- stopping
 
     async def _obey(self, signals: AsyncIterator[int]) -> None:
-        """Until a signal that means stop; reloading has nothing to do where every update comes by itself."""
+        """Until a signal that means stop."""
         async for number in signals:
             if number in _STOP:
                 self._log.write(f"received {_STOP[signal.Signals(number)]}, shutting down")
                 return
-            word = _RELOAD[signal.Signals(number)]
-            self._log.write(f"received {word}, reloading TLS configuration: the Workload API keeps it current, nothing to do")
+            self._log.write(f"received {_RELOAD[signal.Signals(number)]}, reloading TLS configuration")
+            self._reload_wanted.set()
 
     async def _ignore(self, signals: AsyncIterator[int]) -> None:
         """In the drain: an end that was asked for stays asked for."""
@@ -185,6 +182,7 @@ class Supervisor:
     async def _drain(self) -> None:
         for number in _STOP:
             signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
+        self._tell(State.STOPPING)
         self._tunnel.on_empty = self._report_empty
         self._tunnel.drain()
         self._log.write(f"shutdown proxy, waiting for drain of {len(self._tunnel)} connections")
@@ -205,6 +203,7 @@ def _settings(config: ProxyConfig) -> Settings:
     return Settings(
         is_server=config.is_server,
         target=config.target,
+        host=config.host,
         connect_timeout=config.connect_timeout,
         close_timeout=config.close_timeout,
         max_conn_lifetime=config.max_conn_lifetime,

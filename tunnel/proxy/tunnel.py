@@ -95,8 +95,8 @@ class Tunnel:
     def _why_unusable(self) -> str:
         if self._generation is None:
             return "no identity yet"
-        identity, end = self._generation.identity, self._generation.valid_until
-        if end is not None and self._clock() > end.timestamp():
+        identity, end = self._generation.identity, self._generation.expires
+        if end is not None and self._generation.is_bound_by_expiry and self._clock() > end.timestamp():
             return f"identity {identity} has expired at {end:%Y-%m-%dT%H:%M:%SZ}"
         if self._withdrawn_at and self.loop.clock() >= self._withdrawn_at:
             return f"identity {identity} has been withdrawn"

@@ -12,6 +12,7 @@ from cryptography import x509
 from OpenSSL import SSL
 
 from tunnel.authz.peer import Admitted
+from tunnel.config.model import TlsOptions
 from tunnel.errors import IdentityError, IdentityFault
 from tunnel.spiffe.x509 import PrivateKey
 from tunnel.tls.callback import Demand, JudgedContext, install_demand
@@ -21,15 +22,8 @@ from tunnel.tls.path import MAX_PATH
 
 # AES-128 first, as Go has it: as strong as P-256 and X25519 are, and a quarter cheaper per byte than AES-256.
 _TLS13_SUITES = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
+_DEFAULT = TlsOptions()
 _RELEASE_BUFFERS = 0x10  # SSL_MODE_RELEASE_BUFFERS: an idle connection keeps no record buffers (SSL_CTX_set_mode(3))
-
-
-@dataclass(frozen=True, slots=True)
-class TlsOptions:
-    """What an operator may choose about the protocol; TLS 1.3 has its fixed suites."""
-
-    ciphers: str = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2, in OpenSSL's notation
-    is_tls12_the_most: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +48,7 @@ class TlsContext:
         asked: Demand | Admitted,
         *,
         is_server: bool,
-        options: TlsOptions = TlsOptions(),
+        options: TlsOptions = _DEFAULT,
     ) -> None:
         context = _new_context(options)
         if presented is not None:

@@ -9,21 +9,14 @@ import pytest
 import trio
 import trio.testing
 
-from tunnel.config.grammar import parse_command_line
-from tunnel.config.proxy import SERVER, build
-from tunnel.errors import IdentityError, IdentityFault
-from tunnel.identity.credentials import X509Context
+from tunnel.config.model import WorkloadApi
+from tunnel.errors import IdentityError, IdentityFault, TunnelError
+from tunnel.identity.credentials import Credentials, X509Context
 from tunnel.identity.workload import Denied, Event, Updated
 from tunnel.log import Log
-from tunnel.proxy import supervisor as module
-from tunnel.proxy.supervisor import Supervisor
-from tunnel.relay.loop import Loop
+from tunnel.proxy.workload_feed import WorkloadFeed
 from tunnel.spiffe.bundle import BundleSet
-
-LINE = (
-    "server --use-workload-api-addr=unix:///nowhere/agent.sock --listen=127.0.0.1:0 --target=127.0.0.1:1 "
-    "--allow-id=spiffe://a.test/client"
-)
+from tunnel.spiffe.endpoint import Endpoint
 
 
 class Lines(Log):
@@ -37,42 +30,47 @@ class Lines(Log):
         self.kept.append(message)
 
 
+class Refusing:
+    """A publisher that can use nothing."""
+
+    def use(self, number: int, credentials: Credentials) -> None:
+        raise IdentityError(IdentityFault.BAD_CERTIFICATE, "OpenSSL cannot present this")
+
+    def confirm(self) -> None:
+        raise AssertionError
+
+    def withdraw(self) -> None:
+        raise AssertionError
+
+    def fail(self, error: TunnelError) -> None:
+        raise error
+
+
 @pytest.fixture
 def lines() -> Lines:
     return Lines()
 
 
 @pytest.fixture
-def supervisor(lines: Lines) -> Any:
-    loop = Loop()
-    yield Supervisor(build(SERVER, parse_command_line(LINE.split(), (SERVER,), {}).arguments), loop, lines)
-    loop.close()
+def feed(lines: Lines) -> WorkloadFeed:
+    return WorkloadFeed(WorkloadApi(Endpoint(path="/nowhere/agent.sock")), Refusing(), lines)
 
 
 def update(number: int) -> Updated:
     return Updated(X509Context((), BundleSet({}), notes=(str(number),)), is_new=True)
 
 
-def test_what_cannot_be_presented_is_not_used_and_what_is_in_use_stays(
-    supervisor: Supervisor, lines: Lines, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_arguments: object, **_more: object) -> None:
-        raise IdentityError(IdentityFault.BAD_CERTIFICATE, "OpenSSL cannot present this")
-
-    in_use: Any = object()
-    monkeypatch.setattr(supervisor._tunnel, "_generation", in_use)
-    monkeypatch.setattr(module, "build_generation", refuse)
-    supervisor._use(None)  # type: ignore[arg-type]  # the credentials, which nobody looks at here
-    assert supervisor._tunnel.generation is in_use
-    assert supervisor._failure is None
+def test_what_cannot_be_presented_is_not_used_and_what_is_in_use_stays(feed: WorkloadFeed, lines: Lines) -> None:
+    feed._use(None)  # type: ignore[arg-type]  # the credentials, which nobody looks at here
     assert lines.kept == ["generation 0 cannot be used, the last good one stays: bad-certificate: OpenSSL cannot present this"]
+    assert not feed._ready.is_set()
 
 
 def test_of_a_storm_of_updates_the_newest_counts_and_nothing_else_is_passed_over(
-    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+    feed: WorkloadFeed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     applied: list[Event] = []
-    monkeypatch.setattr(supervisor, "_apply", applied.append)
+    monkeypatch.setattr(feed, "_apply", applied.append)
     denied = Denied("PERMISSION_DENIED", "no identity issued", 1.0)
     updates = [update(number) for number in range(6)]
 
@@ -81,7 +79,7 @@ def test_of_a_storm_of_updates_the_newest_counts_and_nothing_else_is_passed_over
         for event in (*updates[:4], denied, *updates[4:]):
             send.send_nowait(event)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(supervisor._follow, receive)
+            nursery.start_soon(feed._follow, receive)
             await trio.testing.wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
 

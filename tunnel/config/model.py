@@ -1,0 +1,159 @@
+"""The configuration of one proxy, as frozen values.
+
+Knows what can be chosen and in which types; must not know how it is written on a command line. Durations are in seconds,
+and 0 for a limit that is off. A password stays out of every repr.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tunnel.authz.pins import SpkiPin
+from tunnel.authz.rules import Rule
+from tunnel.net.address import Address, ListenAddress, StatusAddress, TcpAddress
+from tunnel.spiffe.endpoint import Endpoint
+from tunnel.spiffe.selection import Selection
+from tunnel.wire.outbound import OutboundProxy
+from tunnel.wire.proxy_v2 import HeaderMode
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadApi:
+    """Identity and trust bundles from the SPIFFE Workload API."""
+
+    endpoint: Endpoint
+    timeout: float = 600.0  # for the first identity; 0 waits for ever
+    selection: Selection = field(default_factory=Selection)
+
+    def __str__(self) -> str:
+        return "SPIFFE Workload API"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFiles:
+    """A PEM chain and a PEM key, each in its file; the two may be the same."""
+
+    cert: str
+    key: str
+
+    def __str__(self) -> str:
+        return "cert/key files on disk"
+
+
+@dataclass(frozen=True, slots=True)
+class Keystore:
+    """Chain and key in one file of whatever format."""
+
+    path: str
+    password: str = field(repr=False)
+
+    def __str__(self) -> str:
+        return "keystore file on disk"
+
+
+@dataclass(frozen=True, slots=True)
+class Acme:
+    """A certificate from an ACME server (RFC 8555) for one name."""
+
+    domain: str
+    email: str
+    directory_url: str  # "" for the library's default, Let's Encrypt
+    check_interval: float
+    challenge_port: int
+
+    def __str__(self) -> str:
+        return "ACME server"
+
+
+@dataclass(frozen=True, slots=True)
+class NoIdentity:
+    """A client that shows no certificate."""
+
+
+Source = WorkloadApi | KeyFiles | Keystore | Acme | NoIdentity
+
+
+@dataclass(frozen=True, slots=True)
+class TlsOptions:
+    """What may be chosen about the protocol; TLS 1.3 has its fixed suites."""
+
+    ciphers: str = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2, in OpenSSL's notation
+    is_tls12_the_most: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyFiles:
+    """A Rego policy on disk and the query that asks it."""
+
+    path: str
+    query: str
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who may pass, and how he is known."""
+
+    rules: tuple[Rule, ...]  # joined by or, asked in this order; the policy comes last
+    pins: tuple[SpkiPin, ...] = ()
+    policy: PolicyFiles | None = None
+    is_mutual: bool = True  # else the client shows no certificate, and a server asks for none
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The status port."""
+
+    address: StatusAddress
+    has_pprof: bool = False
+    has_shutdown: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """Where metrics are sent, besides the status port."""
+
+    graphite: TcpAddress | None = None
+    url: str = ""
+    prefix: str = "ghostunnel"
+    interval: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyConfig:
+    """Everything one proxy needs to know."""
+
+    is_server: bool
+    listen: ListenAddress
+    target: Address
+    source: Source
+    access: Access
+    ca_bundle: str = ""  # a file; "" for the system's authorities
+    server_name: str = ""  # "" for the target's host
+    tls: TlsOptions = field(default_factory=TlsOptions)
+    header_mode: HeaderMode | None = None
+    outbound: OutboundProxy | None = None
+    connect_timeout: float = 10.0
+    close_timeout: float = 60.0
+    max_conn_lifetime: float = 0.0
+    max_concurrent_conns: int = 0
+    shutdown_timeout: float = 300.0
+    timed_reload: float = 0.0
+    is_resolved_early: bool = True
+    status: Status | None = None
+    target_status: str = ""
+    metrics: Metrics = field(default_factory=Metrics)
+    is_confined: bool = True  # by Landlock
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def host(self) -> str:
+        """The name of the server that a client wants; "" where the target is no host."""
+        return self.server_name or (self.target.host if isinstance(self.target, TcpAddress) else "")
+
+
+@dataclass(frozen=True, slots=True)
+class LogConfig:
+    """Where log lines go, and which do not; known before the rest is looked at."""
+
+    quiet: tuple[str, ...] = ()
+    is_syslog: bool = False

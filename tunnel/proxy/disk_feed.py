@@ -1,0 +1,58 @@
+"""Credentials from files, read at start and whenever a reload is asked for.
+
+Knows which files belong together: key, certificates and authorities are one unit, so a broken one keeps all. Must not know
+formats or TLS. Reading blocks, so it is done on a thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import trio
+
+from tunnel.config.model import KeyFiles, Keystore, NoIdentity
+from tunnel.errors import IdentityError
+from tunnel.identity.credentials import PkiCredentials
+from tunnel.keystore.anchors import load_anchors, load_system_anchors
+from tunnel.keystore.load import load_cert_and_key, load_keystore
+from tunnel.log import Log, escape
+from tunnel.proxy.feed import Publisher
+
+DiskSource = KeyFiles | Keystore | NoIdentity
+
+
+class DiskFeed:
+    """Reads one set of files."""
+
+    def __init__(self, source: DiskSource, ca_bundle: str, publisher: Publisher, log: Log, environ: Mapping[str, str]) -> None:
+        self._source = source
+        self._ca_bundle = ca_bundle
+        self._publisher = publisher
+        self._log = log
+        self._environ = environ
+        self._generation = 0
+
+    async def run(self) -> None:
+        """Publish what the files hold now."""
+        try:
+            await self.reload()
+        except IdentityError as error:
+            self._publisher.fail(error)
+
+    async def reload(self) -> None:
+        """Publish what the files hold now; raises IdentityError, and what is in use stays."""
+        credentials = await trio.to_thread.run_sync(self._load)
+        self._publisher.use(self._generation + 1, credentials)
+        self._generation += 1
+        if credentials.chain:
+            self._log.write(f"loaded certificate: {escape(credentials.chain[0].subject.rfc4514_string())}")
+
+    def _load(self) -> PkiCredentials:
+        authorities = load_anchors(self._ca_bundle) if self._ca_bundle else load_system_anchors(self._environ)
+        if isinstance(self._source, NoIdentity):
+            return PkiCredentials((), None, authorities)
+        if isinstance(self._source, KeyFiles):
+            material = load_cert_and_key(self._source.cert, self._source.key)
+        else:
+            material = load_keystore(self._source.path, self._source.password)
+        return PkiCredentials(material.chain, material.private_key, authorities)

@@ -1,0 +1,37 @@
+"""Where credentials come from, as the supervisor sees it.
+
+Knows what is asked of a source of credentials and what it may say in turn; must not know any one source.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from tunnel.errors import TunnelError
+from tunnel.identity.credentials import Credentials
+
+
+class Publisher(Protocol):
+    """Who uses what a feed brings."""
+
+    def use(self, number: int, credentials: Credentials) -> None:
+        """Use these from the next handshake on; raises IdentityError when they cannot be, and what is in use stays."""
+
+    def confirm(self) -> None:
+        """What is in use is ours still."""
+
+    def withdraw(self) -> None:
+        """What is in use has been taken away from us."""
+
+    def fail(self, error: TunnelError) -> None:
+        """There will be no credentials: the process ends with this reason."""
+
+
+class Feed(Protocol):
+    """A source of credentials."""
+
+    async def run(self) -> None:
+        """Publish the first credentials, then every change, until cancelled."""
+
+    async def reload(self) -> None:
+        """Read again what changes without a word; raises IdentityError, and what is in use stays."""
