@@ -14,6 +14,8 @@ import pytest
 _PACKAGES = {
     "openssl": "openssl",
     "prlimit": "util-linux",
+    "prometheus": "prometheus",
+    "promtool": "prometheus",
     "redis-server": "redis-server",
     "redis-cli": "redis-tools",
     "redis-benchmark": "redis-tools",

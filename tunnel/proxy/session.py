@@ -12,7 +12,6 @@ from typing import Any, Protocol
 from tunnel.errors import PeerDenied, TargetError, TargetFault, TlsError, TlsFault
 from tunnel.log import Category, Log, escape
 from tunnel.net.sockets import Endpoint, describe
-from tunnel.proxy.counters import Counters
 from tunnel.proxy.generation import Generation
 from tunnel.proxy.report import Pipe, show_address
 from tunnel.proxy.settings import Settings
@@ -23,6 +22,7 @@ from tunnel.relay.linger import Linger, reset
 from tunnel.relay.loop import GONE, Loop
 from tunnel.relay.relay import Relay
 from tunnel.relay.sweeper import Sweeper
+from tunnel.status.counters import Counters
 from tunnel.tls.engine import Buffers
 
 _ORDINARY = {End.CLOSED, End.RESET_BY_PEER, End.RESET_BY_PLAIN, End.CUT, End.CRASH}  # the closing line says enough
@@ -93,6 +93,14 @@ class Session:
         """Whether the peer is admitted, the target reached and bytes are on their way."""
         return self._relay is not None
 
+    @property
+    def traffic(self) -> tuple[int, int]:
+        """Bytes so far from the accepted to the dialled side, and back."""
+        relay = self._relay
+        if relay is None:
+            return 0, 0
+        return (relay.up, relay.down) if self._tunnel.settings.is_server else (relay.down, relay.up)
+
     # -- the steps
 
     def start(self) -> None:
@@ -129,6 +137,8 @@ class Session:
         """From the verdict to the relay, or to a server's dialling."""
         self._handshake = None
         self._shaken = result
+        if self._tunnel.settings.is_server:
+            self._time_handshake()
         if self._dialled is not None:
             self._carry(result, self._dialled)
         elif self._accepted is not None:
@@ -168,6 +178,7 @@ class Session:
         """A health check: connected, closed, nothing said. From a server's side it is a target that does not serve."""
         if self._tunnel.settings.is_server:
             self._tunnel.counters.probes += 1
+            self._time_handshake()
             self._close()
         else:
             self.shake_failed(TlsError(TlsFault.CLOSED, "the target closed the connection without a word"), b"")
@@ -175,8 +186,11 @@ class Session:
     def shake_failed(self, error: TlsError | PeerDenied, farewell: bytes) -> None:
         """No handshake, or a peer that may not pass: it is told by an alert."""
         self._tunnel.counters.refused += 1
+        self._tunnel.counters.add_reason(error.reason.value)
         why = f"{escape(str(error))} reason={error.reason.value}"
         if self._tunnel.settings.is_server:
+            self._tunnel.counters.handshake_timeouts += error.reason is TlsFault.TIMEOUT
+            self._time_handshake()
             line = f"error on TLS handshake from {show_address(self._source).removeprefix('tcp:')}: {why}"
             self._tunnel.log.write(line, Category.HANDSHAKE_ERRORS)
         else:
@@ -188,6 +202,7 @@ class Session:
     def dial_failed(self, error: TargetError) -> None:
         """The target cannot be reached."""
         self._tunnel.counters.undialled += 1
+        self._tunnel.counters.add_reason(error.reason.value)
         self._tunnel.log.write(f"error on dial: {error} reason={error.reason.value}{self._who()}", Category.CONN_ERRORS)
         self._close()
 
@@ -196,12 +211,14 @@ class Session:
         relay, pipe, tunnel = self._relay, self._pipe, self._tunnel
         assert relay is not None
         assert pipe is not None
+        forwarded, returned = self.traffic
         tunnel.count_end(relay, how)
+        tunnel.counters.forwarded += forwarded
+        tunnel.counters.returned += returned
         if how not in _ORDINARY:
             what = "the peer refused us: " if how is End.REFUSED_BY_PEER else ""
             tunnel.log.write(f"error during copy: {what}{escape(detail)} {pipe.who()}", Category.CONN_ERRORS)
         if tunnel.log.wants(Category.CONNS):
-            forwarded, returned = (relay.up, relay.down) if tunnel.settings.is_server else (relay.down, relay.up)
             seconds = tunnel.loop.clock() - self._opened
             tunnel.log.write(pipe.closed(forwarded, returned, seconds, how.value), Category.CONNS)
         self._accepted = self._dialled = self._relay = None  # each knows the other: nothing is left to the collector
@@ -220,6 +237,15 @@ class Session:
         """A bug of ours: it is written down and ends this session only."""
         self._tunnel.count_crash(crash)
         self._abort(End.CRASH)
+
+    def _time_handshake(self) -> None:
+        """Of an accepted side only: with a target it is a part of dialling."""
+        if self._tunnel.counters.handshake is not None:
+            self._tunnel.counters.handshake.update(self._age())
+
+    def _age(self) -> int:
+        """Nanoseconds since it was accepted."""
+        return int((self._tunnel.loop.clock() - self._opened) * 1e9)
 
     def _who(self) -> str:
         """For whom something failed, as far as that is known."""
@@ -272,4 +298,6 @@ class Session:
 
     def _forget(self) -> None:
         self._tunnel.loop.cancel(self._timer)
+        if self._tunnel.counters.lifetime is not None:
+            self._tunnel.counters.lifetime.update(self._age())
         self._tunnel.forget(self)

@@ -18,7 +18,6 @@ from tunnel.log import Category, Log, escape
 from tunnel.net.address import Address
 from tunnel.net.listen import Listener
 from tunnel.net.sockets import Endpoint, resolve_now
-from tunnel.proxy.counters import Counters
 from tunnel.proxy.generation import Generation
 from tunnel.proxy.session import Session
 from tunnel.proxy.settings import Settings
@@ -26,9 +25,13 @@ from tunnel.relay.end import End
 from tunnel.relay.loop import Loop, Timer
 from tunnel.relay.relay import Relay
 from tunnel.relay.sweeper import Sweeper
+from tunnel.status.counters import Counters
+from tunnel.status.snapshot import Standing
 from tunnel.tls.engine import Buffers
 
 _ACCEPTS = 64  # in one turn, so that open connections are served in between
+_LIMITS = {End.CLOSE_TIMEOUT, End.LIFETIME}
+_ERRORS = {End.TRUNCATED, End.PROTOCOL, End.REFUSED_BY_PEER, End.CRASH}
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 1.0  # seconds between attempts to accept when descriptors have run out
 
 ResolveLater = Callable[[Address, Callable[[tuple[Endpoint, ...] | TargetError], None]], None]
@@ -38,13 +41,20 @@ class Tunnel:
     """Accepts, and owns every session until it ends."""
 
     def __init__(
-        self, loop: Loop, settings: Settings, log: Log, resolve_later: ResolveLater, clock: Callable[[], float] = time.time
+        self,
+        loop: Loop,
+        settings: Settings,
+        log: Log,
+        resolve_later: ResolveLater,
+        clock: Callable[[], float] = time.time,
+        *,
+        counters: Counters | None = None,
     ) -> None:
         self.loop = loop
         self.settings = settings
         self.log = log
         self.buffers = Buffers()
-        self.counters = Counters()
+        self.counters = counters or Counters()
         self.sweeper = Sweeper(loop)
         self._resolve_later = resolve_later
         self._endpoints = resolve_now(settings.target)
@@ -131,6 +141,18 @@ class Tunnel:
     def __len__(self) -> int:
         return len(self._sessions)
 
+    def standing(self) -> Standing:
+        """What is open now, what has been carried so far and what the next handshake presents."""
+        traffic = [session.traffic for session in self._sessions]
+        generation = self._generation
+        return Standing(
+            opened=len(self._sessions),
+            forwarded=self.counters.forwarded + sum(forwarded for forwarded, _ in traffic),
+            returned=self.counters.returned + sum(returned for _, returned in traffic),
+            generation=generation.number if generation else 0,
+            expiry=generation.credentials.svid.not_after.timestamp() if generation else None,
+        )
+
     def crashed(self, crash: Exception) -> None:
         """A bug while accepting: it is written down, and the next connection is another."""
         self.count_crash(crash)
@@ -156,6 +178,8 @@ class Tunnel:
         self.counters.accepted += 1
         if self.review() is None:
             self.counters.unserved += 1
+            if self.counters.lifetime is not None:
+                self.counters.lifetime.update(0)
             sock.close()
             return
         sock.setblocking(False)
@@ -209,6 +233,8 @@ class Tunnel:
 
     def count_end(self, relay: Relay, how: End) -> None:
         """Count how the TLS side of a relay ended."""
+        self.counters.reaped += how in _LIMITS
+        self.counters.broken += how in _ERRORS
         if how is End.TRUNCATED:
             self.counters.truncated += 1
         elif how is End.CLOSED:

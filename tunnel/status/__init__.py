@@ -1,0 +1,1 @@
+"""What operators and their programs see: the status port, counts and metrics."""

@@ -1,0 +1,66 @@
+"""The process as it sees itself: memory, tasks, threads and the garbage collector.
+
+Knows where the interpreter and the kernel keep these numbers; must not know names of metrics. Whatever has no honest
+counterpart in Python is not here.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+import trio
+
+from tunnel.status.timer import SHORT, Timer
+
+_STATM = "/proc/self/statm"
+
+
+class Runtime:
+    """Looks at the process; between `watch` and `unwatch`, every run of the garbage collector is timed."""
+
+    def __init__(self, *, clock: Callable[[], int] = time.perf_counter_ns) -> None:
+        self.pauses = Timer(SHORT)
+        self._clock = clock
+        self._began = 0
+
+    def watch(self) -> None:
+        """Time the collector from now on; it runs once at a time, in whichever thread."""
+        gc.callbacks.append(self._collecting)
+
+    def unwatch(self) -> None:
+        """Let it run untimed."""
+        gc.callbacks.remove(self._collecting)
+
+    def _collecting(self, phase: str, _info: Mapping[str, int]) -> None:
+        if phase == "start":
+            self._began = self._clock()
+        elif self._began:
+            self.pauses.update(self._clock() - self._began)
+
+    def resident_bytes(self) -> int | None:
+        """Memory that is resident; None where the process may not look."""
+        try:
+            with open(_STATM, "rb") as statm:
+                return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        except OSError:
+            return None
+
+    def blocks(self) -> int:
+        """Memory blocks that the interpreter has handed out."""
+        return sys.getallocatedblocks()
+
+    def tasks(self) -> int:
+        """Threads, and trio's tasks when asked from one of them."""
+        threads = threading.active_count()
+        if not trio.lowlevel.in_trio_run():
+            return threads
+        return threads + trio.lowlevel.current_statistics().tasks_living
+
+    def collections(self) -> int:
+        """Runs of the collector since the interpreter started."""
+        return sum(generation["collections"] for generation in gc.get_stats())

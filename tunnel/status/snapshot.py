@@ -1,0 +1,143 @@
+"""All metrics at one moment, as a value.
+
+Knows how counts, timers and the process are put together under their names; must not know how a snapshot is shown, or to
+whom.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from tunnel.errors import Denial, TargetFault, TlsFault
+from tunnel.status import names
+from tunnel.status.counters import Counters
+from tunnel.status.names import Metric
+from tunnel.status.runtime import Runtime
+from tunnel.status.timer import Distribution
+
+_ELSEWHERE = {"accepted", "carried", "accept_errors"}  # have names of their own
+_FAILURES = tuple(fault.value for fault in (*TlsFault, *TargetFault))
+
+Value = int | float | Distribution
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One number, or one distribution; `label` is the value of the metric's label."""
+
+    metric: Metric
+    value: Value
+    label: str = ""
+
+    @property
+    def name(self) -> str:
+        """The dotted name, without a prefix."""
+        return f"{self.metric.name}.{self.label}" if self.label else self.metric.name
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Readings, those of one metric next to each other, and how many seconds after the start they were taken."""
+
+    uptime: float
+    readings: tuple[Reading, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What is not counted but looked up: at a tunnel, and at the identity that it uses."""
+
+    opened: int = 0
+    forwarded: int = 0
+    returned: int = 0
+    generation: int = 0
+    expiry: float | None = None  # Unix time
+
+
+class MetricsSource:
+    """Takes snapshots."""
+
+    def __init__(
+        self,
+        counters: Counters,
+        standing: Callable[[], Standing],
+        runtime: Runtime,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._counters = counters
+        self._standing = standing
+        self._runtime = runtime
+        self._clock = clock
+        self._start = clock()
+
+    def snapshot(self) -> Snapshot:
+        """Everything, now."""
+        uptime = self._clock() - self._start
+        counters, standing = self._counters, self._standing()
+        return Snapshot(
+            uptime,
+            (
+                *_of_connections(counters, standing),
+                *_of_outcomes(counters),
+                *_of_identity(counters, standing),
+                *_of_runtime(self._runtime, uptime),
+            ),
+        )
+
+
+def open_metrics(counters: Counters, standing: Callable[[], Standing]) -> MetricsSource:
+    """A source whose runtime is watched from now on; for a process that shows its metrics somewhere."""
+    runtime = Runtime()
+    runtime.watch()
+    return MetricsSource(counters, standing, runtime)
+
+
+def _of_connections(counters: Counters, standing: Standing) -> Iterator[Reading]:
+    yield Reading(names.OPEN, standing.opened)
+    yield Reading(names.ACCEPT_TOTAL, counters.accepted)
+    yield Reading(names.ACCEPT_SUCCESS, counters.carried)
+    yield Reading(names.ACCEPT_ERROR, counters.failed)
+    yield Reading(names.ACCEPT_TIMEOUT, counters.handshake_timeouts)
+    yield Reading(names.CONN_TIMEOUT, counters.reaped)
+    yield Reading(names.CONN_ERROR, counters.broken)
+    if counters.handshake is not None:
+        yield Reading(names.HANDSHAKE, counters.handshake.distribution())
+    if counters.lifetime is not None:
+        yield Reading(names.LIFETIME, counters.lifetime.distribution())
+    yield Reading(names.FORWARDED, standing.forwarded)
+    yield Reading(names.RETURNED, standing.returned)
+
+
+def _of_outcomes(counters: Counters) -> Iterator[Reading]:
+    """Reasons that have not occurred are there with 0: a rate needs something to have risen from."""
+    for denial in Denial:
+        yield Reading(names.REFUSALS, counters.reasons.get(denial.value, 0), denial.value)
+    for fault in _FAILURES:
+        yield Reading(names.FAILURES, counters.reasons.get(fault, 0), fault)
+    for outcome, count in counters.outcomes().items():
+        if outcome not in _ELSEWHERE:
+            yield Reading(names.OUTCOMES, count, outcome.replace("_", "-"))
+
+
+def _of_identity(counters: Counters, standing: Standing) -> Iterator[Reading]:
+    if standing.expiry is not None:
+        yield Reading(names.EXPIRY, standing.expiry)
+    yield Reading(names.GENERATION, standing.generation)
+    reloads = {"certificates": counters.certificates, "policy": counters.policy}
+    yield from (Reading(names.RELOAD_SUCCESSES, one.succeeded, what) for what, one in reloads.items())
+    yield from (Reading(names.RELOAD_FAILURES, one.failed, what) for what, one in reloads.items())
+    yield from (Reading(names.RELOAD_WELL, int(one.is_well), what) for what, one in reloads.items())
+
+
+def _of_runtime(runtime: Runtime, uptime: float) -> Iterator[Reading]:
+    pauses = runtime.pauses.distribution()
+    if (resident := runtime.resident_bytes()) is not None:
+        yield Reading(names.MEMORY, resident)
+    yield Reading(names.BLOCKS, runtime.blocks())
+    yield Reading(names.TASKS, runtime.tasks())
+    yield Reading(names.COLLECTIONS, runtime.collections())
+    yield Reading(names.COLLECTING, pauses.total / 1e9 / uptime if uptime > 0 else 0.0)
+    yield Reading(names.PAUSES, pauses)
