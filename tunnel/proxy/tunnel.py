@@ -25,8 +25,7 @@ from tunnel.relay.end import End
 from tunnel.relay.loop import Loop, Timer
 from tunnel.relay.relay import Relay
 from tunnel.relay.sweeper import Sweeper
-from tunnel.status.counters import Counters
-from tunnel.status.snapshot import Standing
+from tunnel.status.counters import Counters, Standing
 from tunnel.tls.engine import Buffers
 
 _ACCEPTS = 64  # in one turn, so that open connections are served in between
@@ -145,12 +144,13 @@ class Tunnel:
         """What is open now, what has been carried so far and what the next handshake presents."""
         traffic = [session.traffic for session in self._sessions]
         generation = self._generation
+        ends = generation.valid_until if generation else None
         return Standing(
             opened=len(self._sessions),
             forwarded=self.counters.forwarded + sum(forwarded for forwarded, _ in traffic),
             returned=self.counters.returned + sum(returned for _, returned in traffic),
             generation=generation.number if generation else 0,
-            expiry=generation.credentials.svid.not_after.timestamp() if generation else None,
+            expiry=ends.timestamp() if ends else None,
         )
 
     def crashed(self, crash: Exception) -> None:

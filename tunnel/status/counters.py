@@ -81,6 +81,17 @@ _OUTCOMES = tuple(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What is not counted but looked up: at a tunnel, and at the identity that it uses."""
+
+    opened: int = 0
+    forwarded: int = 0  # bytes, of open connections too
+    returned: int = 0
+    generation: int = 0
+    expiry: float | None = None  # Unix time
+
+
 def timed_counters() -> Counters:
     """For when the metrics are shown somewhere: with both timers."""
     return Counters(handshake=Timer(SHORT), lifetime=Timer(LONG))

@@ -45,6 +45,17 @@ class PostTarget:
         return host if self.port == (443 if self.context else 80) else f"{host}:{self.port}"
 
 
+@dataclass(frozen=True, slots=True)
+class GraphiteTarget:
+    """Where Graphite takes lines."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{_bracketed(self.host)}:{self.port}"
+
+
 def open_trust(cacert: str | None) -> ssl.SSLContext:
     """TLS 1.2 or later, verified by a PEM file's certificates or by the system's; raises ConfigError."""
     try:
@@ -57,18 +68,18 @@ def open_trust(cacert: str | None) -> ssl.SSLContext:
 async def report_by_post(
     source: MetricsSource, target: PostTarget, *, prefix: str, hostname: str, interval: float, say: Say
 ) -> None:
-    """Post a report after each interval, for ever; each has one interval of time."""
+    """Post a report after each interval, for ever."""
 
     async def report() -> None:
         status = await post(target, encode_json(source.snapshot(), prefix, hostname, time.time()))
         if not 200 <= status < 300:
-            say(f"error reporting metrics: {escape(str(target))} answered with status {status}, 2xx was wanted")
+            say(_failure(target, f"answered with status {status}, 2xx was wanted"))
 
     say(f"metrics enabled; reporting metrics via POST to {escape(str(target))}")
-    await _repeat(report, interval, say)
+    await _repeat(report, interval, lambda why: say(_failure(target, why)))
 
 
-async def report_to_graphite(source: MetricsSource, host: str, port: int, *, prefix: str, interval: float, say: Say) -> None:
+async def report_to_graphite(source: MetricsSource, target: GraphiteTarget, *, prefix: str, interval: float, say: Say) -> None:
     """Write a report after each interval, for ever, each over a connection of its own."""
     previous: Snapshot | None = None
 
@@ -77,15 +88,15 @@ async def report_to_graphite(source: MetricsSource, host: str, port: int, *, pre
         snapshot = source.snapshot()
         lines = encode_graphite(snapshot, prefix, time.time(), previous)
         previous = snapshot
-        async with await trio.open_tcp_stream(host, port) as stream:
+        async with await trio.open_tcp_stream(target.host, target.port) as stream:
             await stream.send_all(lines)
 
-    say(f"metrics enabled; reporting metrics via TCP to {escape(_bracketed(host))}:{port}")
-    await _repeat(report, interval, say)
+    say(f"metrics enabled; reporting metrics via TCP to {escape(str(target))}")
+    await _repeat(report, interval, lambda why: say(_failure(target, why)))
 
 
-async def _repeat(report: Callable[[], Awaitable[None]], interval: float, say: Say) -> None:
-    """Keep to the beat: one that was late does not delay those that follow."""
+async def _repeat(report: Callable[[], Awaitable[None]], interval: float, fail: Say) -> None:
+    """Keep to the beat, with one interval of time for each: one that was late does not delay those that follow."""
     due = trio.current_time() + interval
     while True:
         await trio.sleep_until(due)
@@ -93,10 +104,14 @@ async def _repeat(report: Callable[[], Awaitable[None]], interval: float, say: S
             with trio.fail_after(interval):
                 await report()
         except trio.TooSlowError:
-            say(f"error reporting metrics: not done within {interval:g}s")
+            fail(f"not done within {interval:g}s")
         except (OSError, UnicodeError, trio.BrokenResourceError, h11.ProtocolError) as error:
-            say(f"error reporting metrics: {escape(_why(error))}")
+            fail(_why(error))
         due += interval * max(1, math.ceil((trio.current_time() - due) / interval))
+
+
+def _failure(target: PostTarget | GraphiteTarget, why: str) -> str:
+    return f"error reporting metrics: {escape(str(target))}: {escape(why)}"
 
 
 async def post(target: PostTarget, body: bytes) -> int:
@@ -133,6 +148,8 @@ def _bracketed(host: str) -> str:
 
 def _why(error: BaseException) -> str:
     """The words of the first cause: trio wraps what a socket or OpenSSL has said."""
-    while error.__cause__ is not None and not isinstance(error.__cause__, BaseExceptionGroup):
-        error = error.__cause__
-    return str(error).lower() or type(error).__name__
+    while error.__cause__ is not None:
+        cause = error.__cause__
+        error = cause.exceptions[-1] if isinstance(cause, BaseExceptionGroup) else cause
+    words = error.strerror.lower() if isinstance(error, OSError) and error.strerror else str(error)
+    return words or type(error).__name__

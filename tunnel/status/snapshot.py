@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from tunnel.errors import Denial, TargetFault, TlsFault
 from tunnel.status import names
-from tunnel.status.counters import Counters
+from tunnel.status.counters import Counters, Standing
 from tunnel.status.names import Metric
 from tunnel.status.runtime import Runtime
 from tunnel.status.timer import Distribution
@@ -43,17 +43,6 @@ class Snapshot:
 
     uptime: float
     readings: tuple[Reading, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """What is not counted but looked up: at a tunnel, and at the identity that it uses."""
-
-    opened: int = 0
-    forwarded: int = 0
-    returned: int = 0
-    generation: int = 0
-    expiry: float | None = None  # Unix time
 
 
 class MetricsSource:
