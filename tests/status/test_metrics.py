@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from known_metrics import EXPIRY, known_snapshot
 from prometheus_client.parser import text_string_to_metric_families
-from scenes_of_metrics import EXPIRY, known_snapshot
 
 from tunnel.errors import Denial
+from tunnel.status import names
 from tunnel.status.metrics import encode_prometheus
+from tunnel.status.names import Kind, Metric
 from tunnel.status.timer import LONG, SHORT
 
 TEXT = encode_prometheus(known_snapshot(), "ghostunnel").decode()
@@ -117,3 +120,17 @@ def test_the_library_is_not_loaded_where_no_metrics_are_shown() -> None:
         "sys.exit('prometheus_client' in sys.modules or 'h11' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+def test_the_table_for_operators_has_every_metric_with_its_series_and_its_kind() -> None:
+    text = (Path(__file__).parents[2] / "docs/metrics.md").read_text()
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| `")]
+    told = {(name.strip("`"), series.strip("`"), kind) for name, series, kind, _meaning in rows}
+    expected = set()
+    for metric in (one for one in vars(names).values() if isinstance(one, Metric)):
+        name = f"{metric.name}.{metric.label.upper()}" if metric.label else metric.name
+        series = metric.name.replace(".", "_").replace("-", "_") + metric.suffix
+        assert f"ghostunnel_{series}" in TYPES
+        kind = "gauge" if metric.kind is Kind.LEVEL else metric.kind.name.lower()
+        expected.add((name, f"{series}{{{metric.label}}}" if metric.label else series, kind))
+    assert told == expected

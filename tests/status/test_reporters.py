@@ -15,7 +15,7 @@ import trio
 import trio.testing
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from forge import Forged, authority, leaf
-from scenes_of_metrics import known_source
+from known_metrics import known_source
 
 from tunnel.errors import ConfigError
 from tunnel.status.reporters import GraphiteTarget, PostTarget, open_trust, report_by_post, report_to_graphite

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from scenes_of_metrics import known_source
+from known_metrics import known_source
 
 from tunnel.status import names, runtime
 from tunnel.status.runtime import Runtime

@@ -150,7 +150,7 @@ class Tunnel:
             forwarded=self.counters.forwarded + sum(forwarded for forwarded, _ in traffic),
             returned=self.counters.returned + sum(returned for _, returned in traffic),
             generation=generation.number if generation else 0,
-            expiry=ends.timestamp() if ends else None,
+            expiry=int(ends.timestamp()) if ends else None,
         )
 
     def crashed(self, crash: Exception) -> None:

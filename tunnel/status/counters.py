@@ -89,7 +89,7 @@ class Standing:
     forwarded: int = 0  # bytes, of open connections too
     returned: int = 0
     generation: int = 0
-    expiry: float | None = None  # Unix time
+    expiry: int | None = None  # Unix time
 
 
 def timed_counters() -> Counters:

@@ -10,7 +10,7 @@ from tunnel.status.snapshot import MetricsSource, Snapshot
 from tunnel.status.timer import LONG, SHORT, Timer
 
 NOW = 1_800_000_000.9
-EXPIRY = 1_800_003_600.0
+EXPIRY = 1_800_003_600
 
 
 class KnownRuntime(Runtime):

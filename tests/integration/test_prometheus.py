@@ -1,0 +1,143 @@
+"""A real Prometheus takes our text without a complaint, and understands it."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import threading
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from known_metrics import EXPIRY, known_snapshot
+from processes import LIMIT, Process
+from requirements import program
+
+from tunnel.status.metrics import PROMETHEUS_TYPE, encode_prometheus
+
+TEXT = encode_prometheus(known_snapshot(), "ghostunnel")
+
+# Names that ghostunnel has given to counters; in everything else `promtool` finds nothing.
+KEPT = ("accept_success", "accept_error", "accept_timeout", "conn_timeout", "conn_error", "runtime_mem_gc_num_gc")
+
+
+def test_promtool_finds_only_names_that_are_kept_on_purpose() -> None:
+    done = subprocess.run(
+        [program("promtool"), "check", "metrics"], input=TEXT, capture_output=True, timeout=LIMIT, check=False
+    )
+    findings = set((done.stdout + done.stderr).decode().splitlines())
+    assert findings == {f'ghostunnel_{name} counter metrics should have "_total" suffix' for name in KEPT}
+
+
+class Page(BaseHTTPRequestHandler):
+    """One page with our text."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", PROMETHEUS_TYPE)
+        self.send_header("Content-Length", str(len(TEXT)))
+        self.end_headers()
+        self.wfile.write(TEXT)
+
+    def log_message(self, *_anything: object) -> None:
+        """Not in the test's output."""
+
+
+@pytest.fixture
+def page() -> Iterator[str]:
+    """The address of a server that serves it."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join(LIMIT)
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+class Prometheus:
+    """A server of its own that scrapes one address every second."""
+
+    def __init__(self, place: Path, target: str) -> None:
+        job = {"job_name": "tunnel", "metrics_path": "/", "static_configs": [{"targets": [target]}]}
+        config = {"global": {"scrape_interval": "1s"}, "scrape_configs": [job]}
+        (place / "prometheus.yml").write_text(json.dumps(config))  # which is YAML too
+        self._at = f"127.0.0.1:{free_port()}"
+        self._process = Process(
+            [
+                program("prometheus"),
+                f"--config.file={place}/prometheus.yml",
+                f"--storage.tsdb.path={place}/data",
+                f"--web.listen-address={self._at}",
+            ],
+            is_merged=True,
+        )
+
+    def ask(self, path: str, **fields: str) -> Any:
+        """The data of an answer of its API, as soon as it answers."""
+        url = f"http://{self._at}/api/v1/{path}?{urllib.parse.urlencode(fields)}"
+        deadline = time.monotonic() + LIMIT
+        while True:
+            try:
+                with urllib.request.urlopen(url, timeout=LIMIT) as answer:
+                    return json.load(answer)["data"]
+            except OSError:
+                assert self._process.is_running, self._process.lines
+                assert time.monotonic() < deadline, self._process.lines
+                time.sleep(0.05)
+
+    def target(self) -> dict[str, str]:
+        """What it says of its target, once it has scraped it."""
+        deadline = time.monotonic() + LIMIT
+        while True:
+            (target,) = self.ask("targets")["activeTargets"] or [{"health": "unknown"}]
+            if target["health"] != "unknown":
+                return dict(target)
+            assert time.monotonic() < deadline, target
+            time.sleep(0.05)
+
+    def value(self, query: str) -> float:
+        """Of an expression with one result."""
+        (found,) = self.ask("query", query=query)["result"]
+        return float(found["value"][1])
+
+    def close(self) -> None:
+        self._process.stop()
+        self._process.close()
+
+
+def test_a_real_prometheus_scrapes_us_and_knows_what_each_number_is(page: str, tmp_path: Path) -> None:
+    with closing(Prometheus(tmp_path, page)) as prometheus:
+        target = prometheus.target()
+        assert (target["health"], target["lastError"]) == ("up", "")
+        values = {
+            "ghostunnel_conn_open": 2,
+            "ghostunnel_accept_total": 7,
+            "ghostunnel_accept_success": 3,
+            'ghostunnel_refusals_total{reason="expired"}': 1,
+            "sum(ghostunnel_refusals_total)": 1,
+            "ghostunnel_conn_handshake_count": 3,
+            "ghostunnel_conn_handshake_sum": 6e6,
+            "ghostunnel_certificate_expiry_timestamp_seconds": EXPIRY,
+        }
+        assert {query: prometheus.value(query) for query in values} == values
+        median = prometheus.value("histogram_quantile(0.5, ghostunnel_conn_handshake_bucket)")
+        assert 1e6 < median < 3e6
+        kinds = {one["metric"]: one["type"] for one in prometheus.ask("targets/metadata")}
+        assert kinds["ghostunnel_accept_success"] == "counter"
+        assert kinds["ghostunnel_conn_open"] == "gauge"
+        assert kinds["ghostunnel_conn_lifetime"] == "histogram"
+        assert "unknown" not in {kind for name, kind in kinds.items() if name.startswith("ghostunnel_")}
