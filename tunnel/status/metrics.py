@@ -30,7 +30,10 @@ _ILLEGAL = re.compile(r"[^a-zA-Z0-9_:]")
 
 
 def encode_prometheus(snapshot: Snapshot, prefix: str) -> bytes:
-    """All metrics; those of the process and of the interpreter have the library's names, without the prefix."""
+    """All metrics; those of the process and of the interpreter have the library's names, without the prefix.
+
+    For any thread but the loop's: the library asks the kernel for each open descriptor, which takes 40 ms for 20000 of them.
+    """
     lines = "".join(
         line for metric, readings in groupby(snapshot.readings, _metric_of) for line in _family(metric, readings, prefix)
     )
