@@ -1,1 +1,1 @@
-"""What operators and their programs see: the status port, counts and metrics."""
+"""What an operator sees: counts and metrics, and the status port that serves them."""

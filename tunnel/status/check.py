@@ -1,0 +1,69 @@
+"""Whether the backend answers: what `/_status` asks each time it is asked.
+
+Knows the three ways of asking and their one time limit; must not know HTTP's server side, and touches no metric. A check is
+one connection of its own, opened as tunnelled ones are and closed at once.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from tunnel.errors import TargetError, TargetFault
+from tunnel.log import one_line
+from tunnel.status.probe import OpenStream, Url, probe
+from tunnel.status.stream import TlsSource, connect_tls
+
+Check = Callable[[], Awaitable[None]]
+
+
+def check_by_connecting(open_stream: OpenStream, limit: float) -> Check:
+    """Connect and close: the check of a server."""
+
+    async def connect() -> None:
+        stream = await open_stream()
+        await trio.aclose_forcefully(stream)
+
+    return _limited(connect, limit)
+
+
+def check_by_handshake(open_stream: OpenStream, source: TlsSource, limit: float) -> Check:
+    """Connect, shake hands, judge the server as any other connection's, and close: the check of a client."""
+
+    async def shake_hands() -> None:
+        transport = await open_stream()
+        try:
+            await (await connect_tls(transport, source)).aclose()
+        except trio.BrokenResourceError as error:
+            why = error.__cause__ or "connection reset"
+            raise TargetError(TargetFault.UNREACHABLE, f"target ended the connection: {one_line(str(why))}") from error
+        finally:
+            await trio.aclose_forcefully(transport)
+
+    return _limited(shake_hands, limit)
+
+
+def check_by_request(open_stream: OpenStream, url: Url, limit: float, agent: str) -> Check:
+    """GET a URL over connections to the target and want 200: the check that `--target-status` asks for.
+
+    The system's roots are read now, and later only by starting again.
+    """
+    trust = ssl.create_default_context()
+
+    async def request() -> None:
+        await probe(url, open_stream, trust, agent)
+
+    return _limited(request, limit)
+
+
+def _limited(ask: Check, limit: float) -> Check:
+    async def check() -> None:
+        try:
+            with trio.fail_after(limit):
+                await ask()
+        except trio.TooSlowError as error:
+            raise TargetError(TargetFault.TIMEOUT, f"no answer from the target within {limit:g}s") from error
+
+    return check

@@ -1,0 +1,98 @@
+"""What the status port offers, by path.
+
+Knows paths, methods and types of content; must not know sockets, nor how anything that is told here is found out. A path
+that is not in the table, or was not switched on, is not there.
+"""
+
+from __future__ import annotations
+
+import gzip
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from http import HTTPStatus
+
+from tunnel.errors import TunnelError
+from tunnel.status.document import Service, Standing, encode_document, is_ok
+from tunnel.status.http import Request, Respond, Response
+
+Check = Callable[[], Awaitable[None]]  # raises TunnelError when the backend does not answer as it should
+EncodeMetrics = Callable[[], tuple[str, bytes]]  # content type and body
+JSON, PROMETHEUS = "json", "prometheus"
+PPROF = "/debug/pprof/"
+
+NOT_FOUND = Response(b"404 page not found\n", HTTPStatus.NOT_FOUND)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """What the answers are made of; `shutdown` and `pprof` are None unless they were switched on."""
+
+    service: Service
+    standing: Callable[[], Standing]
+    check: Check
+    encode_metrics: Mapping[str, EncodeMetrics]  # by JSON and PROMETHEUS
+    shutdown: Callable[[], None] | None = None
+    pprof: Respond | None = None
+    clock: Callable[[], int] = time.time_ns
+
+    def routes(self) -> Respond:
+        """One function that answers every request."""
+        table: dict[str, Respond] = {
+            "/_status": self._status,
+            "/_metrics": self._metrics_by_query,
+            "/_metrics/json": partial(self._metrics, JSON),
+            "/_metrics/prometheus": partial(self._metrics, PROMETHEUS),
+        }
+        if self.shutdown is not None:
+            table["/_shutdown"] = partial(_shut_down, self.shutdown)
+
+        async def respond(request: Request) -> Response:
+            if self.pprof is not None and request.path.startswith(PPROF.rstrip("/")):
+                return await self.pprof(request)
+            route = table.get(request.path)
+            return NOT_FOUND if route is None else await route(request)
+
+        return respond
+
+    async def _status(self, _request: Request) -> Response:
+        backend_error = ""
+        try:
+            await self.check()
+        except TunnelError as error:
+            backend_error = str(error)
+        standing = self.standing()
+        status = HTTPStatus.OK if is_ok(standing, backend_error) else HTTPStatus.SERVICE_UNAVAILABLE
+        body = encode_document(self.service, standing, backend_error, self.clock())
+        return Response(body, status, "application/json")
+
+    async def _metrics_by_query(self, request: Request) -> Response:
+        return await self._metrics(PROMETHEUS if request.first("format") == PROMETHEUS else JSON, request)
+
+    async def _metrics(self, form: str, request: Request) -> Response:
+        content_type, body = self.encode_metrics[form]()
+        if form != PROMETHEUS:
+            return Response(body, content_type=content_type)
+        vary = ("Vary", "Accept-Encoding")
+        if not accepts_gzip(request.headers.get("accept-encoding", "")):
+            return Response(body, content_type=content_type, headers=(vary,))
+        packed = gzip.compress(body, compresslevel=4, mtime=0)
+        return Response(packed, content_type=content_type, headers=(vary, ("Content-Encoding", "gzip")))
+
+
+async def _shut_down(shutdown: Callable[[], None], request: Request) -> Response:
+    if request.method != "POST":
+        body = b"405 method not allowed: POST is wanted\n"
+        return Response(body, HTTPStatus.METHOD_NOT_ALLOWED, headers=(("Allow", "POST"),))
+    shutdown()
+    return Response()
+
+
+def accepts_gzip(accepted: str) -> bool:
+    """Whether an Accept-Encoding names gzip and does not rule it out by a weight of 0 (RFC 9110, 12.5.3)."""
+    for offer in accepted.lower().split(","):
+        coding, *parameters = (part.strip() for part in offer.split(";"))
+        if coding in ("gzip", "x-gzip"):
+            return not any(part.replace(" ", "").rstrip("0") in ("q=", "q=0.", "q=.") for part in parameters)
+    return False

@@ -1,0 +1,124 @@
+"""Diagnosis of a running process, at the addresses where Go programs have it.
+
+Knows which profiles there are and how they are asked for; must not know the tunnel. Python has no pprof files: everything is
+text. Nothing here shows a variable, a source line or an argument that its caller has not redacted.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import tracemalloc
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from http import HTTPStatus
+
+import trio
+
+from tunnel.status.http import TEXT, Request, Response
+from tunnel.status.sampler import Sampler
+from tunnel.status.stacks import encode_goroutines, encode_tree, task_stacks, thread_stacks
+
+_ROOT = "/debug/pprof"
+_SECONDS = 30.0  # Go's default
+_MAX_SECONDS = 60.0
+_TOP = 50
+
+_INDEX = b"""<html><head><title>/debug/pprof/</title></head><body>
+<p>Profiles of a Python process; all are text.</p>
+<ul>
+<li><a href="goroutine?debug=1">goroutine</a>: how many tasks, threads and connections there are, and where they stand
+<li><a href="tasks">tasks</a>: the tree of tasks
+<li><a href="threads">threads</a>: the stacks of threads
+<li><a href="heap">heap</a>: objects by type; allocations by place if the process runs with PYTHONTRACEMALLOC
+<li><a href="profile?seconds=10">profile</a>: folded stacks by wall clock, for flame graph tools
+<li><a href="cmdline">cmdline</a>: the command line, without secrets
+</ul></body></html>
+"""
+
+Profile = Callable[[Request], Awaitable[Response]]
+
+
+class Pprof:
+    """Answers for every path below /debug/pprof; `arguments` is the command line with its secrets taken out."""
+
+    def __init__(self, arguments: Sequence[str], connections: Callable[[], int]) -> None:
+        self._arguments = tuple(arguments)
+        self._connections = connections
+        self._is_sampling = False
+        self._table: dict[str, Profile] = {
+            "/": self._index,
+            "/goroutine": self._goroutine,
+            "/tasks": self._tasks,
+            "/threads": self._threads,
+            "/heap": self._heap,
+            "/profile": self._profile,
+            "/cmdline": self._cmdline,
+        }
+
+    async def __call__(self, request: Request) -> Response:
+        """The profile that a path names."""
+        name = request.path.removeprefix(_ROOT)
+        if not name:
+            return Response(status=HTTPStatus.MOVED_PERMANENTLY, headers=(("Location", f"{_ROOT}/"),))
+        profile = self._table.get(name)
+        if profile is None:
+            return Response(b"404 page not found\n", HTTPStatus.NOT_FOUND)
+        return await profile(request)
+
+    async def _index(self, _request: Request) -> Response:
+        return Response(_INDEX, content_type="text/html; charset=utf-8")
+
+    async def _goroutine(self, _request: Request) -> Response:
+        return Response(encode_goroutines([*task_stacks(), *thread_stacks()], self._connections()))
+
+    async def _tasks(self, _request: Request) -> Response:
+        return Response(encode_tree())
+
+    async def _threads(self, _request: Request) -> Response:
+        return Response(encode_goroutines(thread_stacks(), 0).partition(b"\n")[2])
+
+    async def _cmdline(self, _request: Request) -> Response:
+        return Response("\0".join(self._arguments).encode("utf-8", "backslashreplace"), content_type=TEXT)
+
+    async def _heap(self, _request: Request) -> Response:
+        traced = await trio.to_thread.run_sync(_traced_lines) if tracemalloc.is_tracing() else []
+        return Response("\n".join([*_object_lines(), *traced, ""]).encode("ascii", "backslashreplace"))
+
+    async def _profile(self, request: Request) -> Response:
+        seconds = parse_seconds(request.first("seconds"))
+        if seconds is None:
+            return Response(f"seconds is a number up to {_MAX_SECONDS:g}\n".encode(), HTTPStatus.BAD_REQUEST)
+        if self._is_sampling:
+            return Response(b"a profile is being taken already\n", HTTPStatus.INTERNAL_SERVER_ERROR)
+        self._is_sampling = True
+        sampler = Sampler()
+        try:
+            return Response(await trio.to_thread.run_sync(sampler.run, seconds, abandon_on_cancel=True))
+        finally:
+            sampler.stop()
+            self._is_sampling = False
+
+
+def parse_seconds(text: str) -> float | None:
+    """How long to sample; None for what is no such number."""
+    try:
+        seconds = float(text or _SECONDS)
+    except ValueError:
+        return None
+    return min(seconds, _MAX_SECONDS) if math.isfinite(seconds) and seconds > 0 else None
+
+
+def _object_lines() -> list[str]:
+    counts = Counter(f"{type(one).__module__}.{type(one).__qualname__}" for one in gc.get_objects())
+    head = (
+        f"objects that the collector tracks: {counts.total()}, and {gc.get_freeze_count()} from the start that it leaves alone"
+    )
+    return [head, *(f"{count:>10} {name}" for name, count in counts.most_common(_TOP))]
+
+
+def _traced_lines() -> list[str]:
+    size, peak = tracemalloc.get_traced_memory()
+    statistics = tracemalloc.take_snapshot().statistics("lineno")
+    top = (f"{one.size:>10} {one.count:>8} {one.traceback[0].filename}:{one.traceback[0].lineno}" for one in statistics[:_TOP])
+    return ["", f"bytes that are traced: {size}, at most {peak}", *top]

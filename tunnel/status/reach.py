@@ -1,0 +1,59 @@
+"""A connection to the target, for checks alone.
+
+Knows how each endpoint of an address is tried in its share of the time; must not know what the connection is for. The
+caller owns the time limit of the whole. Tunnelled connections are dialled elsewhere, by plain functions.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import socket
+from contextlib import ExitStack
+
+import trio
+
+from tunnel.errors import TargetError, TargetFault
+from tunnel.net.address import Address
+from tunnel.net.sockets import Endpoint, resolve, resolve_now
+
+_FAULTS = {
+    errno.ECONNREFUSED: TargetFault.REFUSED,
+    errno.ENOENT: TargetFault.REFUSED,
+    errno.EMFILE: TargetFault.EXHAUSTED,
+    errno.ENFILE: TargetFault.EXHAUSTED,
+    errno.ETIMEDOUT: TargetFault.TIMEOUT,
+}
+
+
+async def open_target(address: Address) -> trio.SocketStream:
+    """A stream to the first endpoint that answers, in order; raises TargetError, the last endpoint's."""
+    endpoints = resolve_now(address)
+    if endpoints is None:
+        endpoints = await trio.to_thread.run_sync(resolve, address, abandon_on_cancel=True)
+    failure = TargetError(TargetFault.RESOLVE, f"{address}: no address")
+    deadline = trio.current_effective_deadline()
+    for at, endpoint in enumerate(endpoints):
+        left = deadline - trio.current_time()
+        share = left / (len(endpoints) - at) if math.isfinite(left) else math.inf
+        try:
+            with trio.move_on_after(max(share, 0)):
+                return await _connect(endpoint)
+            await trio.lowlevel.checkpoint_if_cancelled()  # it was the whole time, not this endpoint's share
+            failure = _failed(endpoint, errno.ETIMEDOUT)
+        except OSError as error:
+            failure = _failed(endpoint, error.errno or errno.EINVAL)
+    raise failure
+
+
+async def _connect(endpoint: Endpoint) -> trio.SocketStream:
+    with ExitStack() as undo:
+        sock = undo.enter_context(trio.socket.socket(endpoint.family, socket.SOCK_STREAM))
+        await sock.connect(endpoint.address)
+        undo.pop_all()
+        return trio.SocketStream(sock)
+
+
+def _failed(endpoint: Endpoint, code: int) -> TargetError:
+    return TargetError(_FAULTS.get(code, TargetFault.UNREACHABLE), f"{endpoint}: {os.strerror(code).lower()}")

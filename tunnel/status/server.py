@@ -1,0 +1,126 @@
+"""The status port: accept, shake hands if need be, serve, and come to an end.
+
+Knows sockets, tasks and what a failure of each may stop: one request's fault ends its connection and nothing else. Must not
+know what is asked for. Every connection is a task of its own, so one that is silent or slow keeps nobody waiting.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import trio
+
+from tunnel.errors import PeerDenied, TlsError
+from tunnel.log import escape
+from tunnel.net.listen import Listener
+from tunnel.net.sockets import describe
+from tunnel.status.http import Limits, Respond, linger, serve_http
+from tunnel.status.lobby import Lobby
+from tunnel.status.stream import TlsSource, accept_tls
+
+GRACE = 5.0  # seconds for requests under way when the process stops
+_MAX_PLACES = 256
+_SHARE = 4  # of the descriptors, the part that the status port may take; the rest is the tunnel's
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 1.0  # seconds after an accept that failed, as in Go
+_PASSING = {errno.ECONNABORTED, errno.EPROTO, errno.EINTR, errno.ENETDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EPERM}
+
+
+@dataclass(frozen=True, slots=True)
+class StatusPort:
+    """What one status port serves: over TLS when there is a source for it, in plain text else."""
+
+    respond: Respond
+    limits: Limits
+    log: Callable[[str], None]
+    tls: TlsSource | None = None
+    places: int = _MAX_PLACES
+
+
+async def serve_status(
+    listener: Listener,
+    port: StatusPort,
+    *,
+    stopping: trio.Event,
+    task_status: trio.TaskStatus[Lobby] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve until `stopping`; then close the listener, drop who is idle and leave requests under way GRACE seconds.
+
+    Reports that it has started with the connections, whose number is `len`.
+    """
+    lobby = Lobby(port.places)
+    sock = trio.socket.from_stdlib_socket(listener.socket)
+    try:
+        async with trio.open_nursery() as sessions:
+            async with trio.open_nursery() as accepting:
+                accepting.start_soon(_accept, sock, port, lobby, sessions)
+                task_status.started(lobby)
+                await stopping.wait()
+                accepting.cancel_scope.cancel()
+            listener.close()
+            lobby.close()
+            sessions.cancel_scope.deadline = trio.current_time() + GRACE
+    finally:
+        listener.close()
+
+
+def connection_limit() -> int:
+    """How many connections the status port may hold: few enough to leave most descriptors to the tunnel."""
+    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MAX_PLACES if soft == resource.RLIM_INFINITY else max(1, min(_MAX_PLACES, soft // _SHARE))
+
+
+async def _accept(sock: trio.socket.SocketType, port: StatusPort, lobby: Lobby, sessions: trio.Nursery) -> None:
+    pause = _FIRST_PAUSE
+    while True:
+        await lobby.make_room()
+        try:
+            accepted, address = await sock.accept()
+        except OSError as error:
+            if error.errno in _PASSING:  # that connection's failure, not ours (accept(2))
+                continue
+            port.log(f"http: Accept error: {_why(error)}; retrying in {pause * 1000:g}ms")
+            await trio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+            continue
+        pause = _FIRST_PAUSE
+        name = describe(accepted.family, address).removeprefix("tcp:")
+        sessions.start_soon(_serve_one, accepted, name, port, lobby)
+
+
+def _why(error: OSError) -> str:
+    return os.strerror(error.errno).lower() if error.errno else str(error)
+
+
+async def _serve_one(sock: trio.socket.SocketType, name: str, port: StatusPort, lobby: Lobby) -> None:
+    with lobby.place(), sock:
+        try:
+            await _serve_stream(trio.SocketStream(sock), name, port, lobby)
+        except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
+            pass  # the client has gone or stands still, and there is nobody to tell
+        except Exception as crash:  # noqa: BLE001  # a bug ends its own connection, as in the event loop
+            told = "".join(traceback.format_exception(crash))
+            port.log(f"http: panic serving {escape(name)}: {escape(told)}")
+
+
+async def _serve_stream(transport: trio.SocketStream, name: str, port: StatusPort, lobby: Lobby) -> None:
+    if port.tls is None:
+        await serve_http(transport, port.respond, lobby, port.limits)
+        return
+    try:
+        with lobby.waiting(trio.current_time() + port.limits.header) as wait:
+            stream = await accept_tls(transport, port.tls)
+    except (TlsError, PeerDenied, trio.BrokenResourceError) as error:
+        port.log(f"http: TLS handshake error from {escape(name)}: {escape(str(error))}")
+        await linger(transport)
+        return
+    if wait.cancelled_caught:
+        if wait.deadline <= trio.current_time():
+            port.log(f"http: TLS handshake error from {escape(name)}: i/o timeout")
+        return
+    async with stream:
+        await serve_http(stream, port.respond, lobby, port.limits)
