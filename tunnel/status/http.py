@@ -126,7 +126,7 @@ class _Talk:
 
     async def answer(self, request: Request, response: Response) -> bool:
         """Send an answer; whether another request may follow."""
-        is_last = self._lobby.is_closed or self._wire.their_state is not h11.DONE
+        is_last = self._lobby.is_closed or self._wire.their_state is h11.SEND_BODY
         await self._send(response, has_body=request.method != "HEAD", is_last=is_last)
         if self._wire.our_state is not h11.DONE or self._wire.their_state is not h11.DONE:
             await linger(self._stream)

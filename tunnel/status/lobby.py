@@ -18,27 +18,24 @@ class Lobby:
 
     def __init__(self, places: int) -> None:
         self._places = places
-        self._taken = 0
+        self.taken = 0
         self._waiting: dict[trio.CancelScope, None] = {}  # longest first
         self._room = trio.Event()
         self.is_closed = False
 
-    def __len__(self) -> int:
-        return self._taken
-
     @contextmanager
     def place(self) -> Iterator[None]:
         """One connection, from its accept to its end."""
-        self._taken += 1
+        self.taken += 1
         try:
             yield
         finally:
-            self._taken -= 1
+            self.taken -= 1
             self._room.set()
 
     async def make_room(self) -> None:
         """Until a place is free; whoever has waited longest is asked to leave, if anyone waits."""
-        while self._taken >= self._places:
+        while self.taken >= self._places:
             self._room = trio.Event()
             if self._waiting:
                 self._dismiss(next(iter(self._waiting)))

@@ -17,6 +17,8 @@ import trio
 from tunnel.errors import TargetError, TargetFault
 from tunnel.net.address import Address
 from tunnel.net.sockets import Endpoint, resolve, resolve_now
+from tunnel.wire.exchange import open_exchange
+from tunnel.wire.outbound import Exchange, OutboundProxy, Reached
 
 _FAULTS = {
     errno.ECONNREFUSED: TargetFault.REFUSED,
@@ -45,6 +47,36 @@ async def open_target(address: Address) -> trio.SocketStream:
         except OSError as error:
             failure = _failed(endpoint, error.errno or errno.EINVAL)
     raise failure
+
+
+async def open_through(proxy: OutboundProxy, host: str, port: int) -> trio.SocketStream:
+    """A stream to the target through an outbound proxy; raises TargetError, or WireError for a proxy not understood."""
+    exchange = open_exchange(proxy, host, port)
+    stream = await open_target(proxy.address)
+    with ExitStack() as undo:
+        undo.callback(stream.socket.close)
+        leftover = await _negotiate(stream, exchange, proxy)
+        if leftover:
+            raise TargetError(TargetFault.UNREACHABLE, "target speaks first, which no TLS server does")
+        undo.pop_all()
+    return stream
+
+
+async def _negotiate(stream: trio.SocketStream, exchange: Exchange, proxy: OutboundProxy) -> bytes:
+    said = exchange.start()
+    try:
+        while True:
+            await stream.send_all(said)
+            heard = bytes(await stream.receive_some())
+            if not heard:
+                break
+            answer = exchange.feed(heard)
+            if isinstance(answer, Reached):
+                return answer.leftover
+            said = answer
+    except trio.BrokenResourceError:
+        pass
+    raise TargetError(TargetFault.PROXY_CLOSED, f"proxy {proxy} closed the connection without an answer")
 
 
 async def _connect(endpoint: Endpoint) -> trio.SocketStream:

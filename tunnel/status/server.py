@@ -50,7 +50,7 @@ async def serve_status(
 ) -> None:
     """Serve until `stopping`; then close the listener, drop who is idle and leave requests under way GRACE seconds.
 
-    Reports that it has started with the connections, whose number is `len`.
+    Reports that it has started with the lobby of its connections.
     """
     lobby = Lobby(port.places)
     sock = trio.socket.from_stdlib_socket(listener.socket)

@@ -90,7 +90,7 @@ class TlsStream(trio.abc.HalfCloseableStream):
                 await self._transport.send_all(flight)
             if is_done:
                 break
-            is_done = self._take_flight(await self._receive())
+            is_done = await self._take_flight(await self._receive())
         self._is_open = True
 
     def require_verdict(self) -> None:
@@ -105,19 +105,18 @@ class TlsStream(trio.abc.HalfCloseableStream):
         self.opening = (self.opening + data[:5])[:5]
         return data
 
-    def _take_flight(self, data: bytes) -> bool:
-        size = self._put(data)
-        is_done = self._end.handshake(size)
-        self._keep_rest(size)
+    async def _take_flight(self, data: bytes) -> bool:
+        data = self._tail + data
+        if self._end.is_slow():  # never abandoned: the thread works on memory that `aclose` gives back
+            is_done = await trio.to_thread.run_sync(self._end.handshake_apart, data)
+        else:
+            is_done = self._end.handshake(self._put(data))
+        self._tail = data[self._end.consumed :]
         return is_done
 
     def _put(self, data: bytes) -> int:
-        data = self._tail + data
         self._buffers.inbox_view[: len(data)] = data
         return len(data)
-
-    def _keep_rest(self, size: int) -> None:
-        self._tail = bytes(self._buffers.inbox_view[self._end.consumed : size])
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Plaintext; empty when the peer has ended. Raises trio.BrokenResourceError."""
@@ -134,15 +133,15 @@ class TlsStream(trio.abc.HalfCloseableStream):
         return taken
 
     async def _open_records(self, data: bytes) -> None:
-        size = self._put(data)
+        data = self._tail + data
         try:
-            got = self._end.open_records(size)
+            got = self._end.open_records(self._put(data))
         except TlsError as error:
             self._is_open = False
             await self.say_farewell()
             raise trio.BrokenResourceError(str(error)) from error
         self._plain += bytes(self._buffers.outbox_view[:got])
-        self._keep_rest(size)
+        self._tail = data[self._end.consumed :]
         if self._end.has_spoken and (words := self._end.take()):
             await self._transport.send_all(words)
 

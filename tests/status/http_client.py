@@ -1,0 +1,160 @@
+"""A status port in this process and clients that speak to it byte by byte."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import h11
+import trio
+import trio.testing
+
+from tunnel.net.listen import Listener
+from tunnel.status.http import Limits, Request, Respond, Response, serve_http
+from tunnel.status.lobby import Lobby
+from tunnel.status.server import StatusPort, serve_status
+from tunnel.status.stream import TlsSource
+
+LIMITS = Limits(header=10.0)
+Stream = trio.abc.HalfCloseableStream
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a client got."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+def parse_answers(data: bytes, methods: list[str] | None = None) -> list[Answer]:
+    """The answers in a stream, each read as the answer to its method."""
+    wire = h11.Connection(h11.CLIENT)
+    answers = []
+    for method in methods or ["GET"] * 1000:
+        wire.send(h11.Request(method=method, target="/", headers=[("Host", "x")]))
+        wire.send(h11.EndOfMessage())
+        if data:
+            wire.receive_data(data)
+            data = b""
+        answer = _next_answer(wire)
+        if answer is None:
+            return answers
+        answers.append(answer)
+        if wire.our_state is not h11.DONE or wire.their_state is not h11.DONE:
+            return answers
+        wire.start_next_cycle()
+    return answers
+
+
+def _next_answer(wire: h11.Connection) -> Answer | None:
+    head, body = None, b""
+    while (event := wire.next_event()) is not h11.NEED_DATA:
+        if isinstance(event, h11.Response):
+            head = event
+        elif isinstance(event, h11.Data):
+            body += event.data
+        elif isinstance(event, h11.EndOfMessage):
+            assert head is not None
+            return Answer(head.status_code, {name.decode(): value.decode() for name, value in head.headers}, body)
+    return None
+
+
+async def read_all(stream: trio.abc.ReceiveStream) -> bytes:
+    """Everything up to the end."""
+    data = b""
+    while piece := await stream.receive_some(65536):
+        data += piece
+    return data
+
+
+async def echo(request: Request) -> Response:
+    """An answer that shows what was asked."""
+    return Response(f"{request.method} {request.path} {request.query}".encode())
+
+
+@asynccontextmanager
+async def conversation(
+    respond: Respond = echo, limits: Limits = LIMITS, lobby: Lobby | None = None
+) -> AsyncIterator[trio.StapledStream]:
+    """A client's end of a connection in memory that is served."""
+    client, server = trio.testing.memory_stream_pair()
+
+    async def serve() -> None:
+        try:
+            await serve_http(server, respond, lobby or Lobby(10), limits)
+        except (trio.BrokenResourceError, trio.TooSlowError):
+            pass
+        finally:
+            await server.aclose()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve)
+        yield client
+        nursery.cancel_scope.cancel()
+
+
+@dataclass
+class Served:
+    """A status port on a real socket."""
+
+    address: tuple[str, int]
+    stopping: trio.Event
+    lobby: Lobby
+    lines: list[str]
+    finished: trio.Event = field(default_factory=trio.Event)
+
+    async def connect(self) -> trio.SocketStream:
+        """A connection to it."""
+        return await trio.open_tcp_stream(*self.address)
+
+    async def ask(self, data: bytes = b"GET /a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n") -> list[Answer]:
+        """Send bytes and read all answers."""
+        async with await self.connect() as stream:
+            await stream.send_all(data)
+            return parse_answers(await read_all(stream))
+
+
+def listen() -> Listener:
+    """A listening socket at any port."""
+    return Listener(socket.create_server(("127.0.0.1", 0), backlog=512), None)
+
+
+@asynccontextmanager
+async def served(
+    respond: Respond = echo,
+    *,
+    limits: Limits = LIMITS,
+    tls: TlsSource | None = None,
+    places: int = 256,
+    listener: Listener | None = None,
+) -> AsyncIterator[Served]:
+    """A status port that serves while the block runs."""
+    lines: list[str] = []
+    stopping = trio.Event()
+    listener = listener or listen()
+    address = listener.socket.getsockname()
+    port = StatusPort(respond, limits, lines.append, tls, places)
+    async with trio.open_nursery() as nursery:
+        finished = trio.Event()
+
+        async def serve(task_status: trio.TaskStatus[Lobby]) -> None:
+            await serve_status(listener, port, stopping=stopping, task_status=task_status)
+            finished.set()
+
+        lobby = await nursery.start(serve)
+        yield Served(address, stopping, lobby, lines, finished)
+        nursery.cancel_scope.cancel()
+
+
+def run(test: Callable[[], Awaitable[None]], *, clock: trio.abc.Clock | None = None) -> None:
+    """Run one test on trio, with a bound that only a hang meets."""
+
+    async def bounded() -> None:
+        with trio.fail_after(60 if clock is None else 100_000):
+            await test()
+
+    trio.run(bounded, clock=clock)

@@ -1,0 +1,136 @@
+"""The document has ghostunnel's keys in their order, Go's times, and tells the truth about the last reload."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tunnel.status.document import Identity, Phase, Reload, Service, Standing, encode_document, encode_time, is_ok
+
+SERVICE = Service("localhost:8443", "unix:/run/app", "host", "1.0", "Python 3.11.7")
+KEYS = (
+    "ok status listen_address forward_address backend_ok backend_status time last_reload hostname message revision compiler"
+).split()
+SECOND = 1_000_000_000
+NOON = 1_795_348_800 * SECOND  # 2026-11-22T12:00:00Z
+UP = Standing().listening()
+
+
+@pytest.fixture(autouse=True)
+def zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+def test_a_document_is_compact_and_has_the_keys_in_their_order() -> None:
+    assert encode_document(SERVICE, UP, "", NOON) == (
+        b'{"ok":true,"status":"ok","listen_address":"localhost:8443","forward_address":"unix:/run/app","backend_ok":true,'
+        b'"backend_status":"ok","time":"2026-11-22T12:00:00Z","last_reload":"0001-01-01T00:00:00Z","hostname":"host",'
+        b'"message":"listening","revision":"1.0","compiler":"Python 3.11.7"}'
+    )
+
+
+def test_a_backend_that_fails_is_told_between_its_neighbours() -> None:
+    document = json.loads(encode_document(SERVICE, UP, "no answer", NOON))
+    assert list(document) == [*KEYS[:6], "backend_error", *KEYS[6:]]
+    assert (document["ok"], document["status"], document["backend_ok"]) == (False, "critical", False)
+    assert (document["backend_status"], document["backend_error"]) == ("critical", "no answer")
+
+
+def test_an_empty_hostname_is_left_out() -> None:
+    assert b"hostname" not in encode_document(Service("l", "f", "", "1", "2"), UP, "", NOON)
+
+
+def test_keys_of_our_own_come_last() -> None:
+    standing = UP.reloaded(Reload(NOON, "", "line 3: no rule")).using(Identity("spiffe://a.test/w", NOON // SECOND, 7))
+    document = json.loads(encode_document(SERVICE, standing, "", NOON))
+    assert list(document)[: len(KEYS)] == KEYS
+    assert {key: document[key] for key in list(document)[len(KEYS) :]} == {
+        "certificate_reload": "ok",
+        "policy_reload": "failed: line 3: no rule",
+        "spiffe_id": "spiffe://a.test/w",
+        "not_after": "2026-11-22T12:00:00Z",
+        "generation": 7,
+    }
+
+
+def test_what_has_no_policy_and_no_spiffe_id_tells_of_none() -> None:
+    standing = UP.reloaded(Reload(NOON, "bad key")).using(Identity("", 0, 1))
+    document = json.loads(encode_document(SERVICE, standing, "", NOON))
+    assert document["certificate_reload"] == "failed: bad key"
+    assert "policy_reload" not in document
+    assert "spiffe_id" not in document
+
+
+def test_a_substring_of_an_older_key_finds_that_key_first() -> None:
+    standing = UP.reloaded(Reload(NOON, "", "")).using(Identity("spiffe://a.test/w", 0, 1))
+    text = encode_document(SERVICE, standing, "x", NOON).decode()
+    for key in (*KEYS, "backend_error"):
+        assert text.count(f'"{key}":') == 1
+
+
+@pytest.mark.parametrize("text", ["\udc80", "a\ud83d", "\x1b[31m", '"}', "\u2028", "é😀"])
+def test_any_text_is_json_that_strict_readers_take(text: str) -> None:
+    body = encode_document(Service(text, text, text, "1", "2"), UP, text, NOON)
+    document = json.loads(body.decode("ascii"))
+    for key in ("listen_address", "forward_address", "hostname", "backend_error"):
+        document[key].encode()  # no half of a surrogate pair
+    assert body.isascii()
+    assert b"\x1b" not in body
+
+
+@pytest.mark.parametrize(
+    ("zone_name", "ns", "text"),
+    [
+        ("UTC", 0, "1970-01-01T00:00:00Z"),
+        ("UTC", 1, "1970-01-01T00:00:00.000000001Z"),
+        ("UTC", 123_400_000, "1970-01-01T00:00:00.1234Z"),
+        ("UTC", NOON + 999_999_999, "2026-11-22T12:00:00.999999999Z"),
+        ("XXX-5:30", NOON, "2026-11-22T17:30:00+05:30"),
+        ("XXX3:30", NOON, "2026-11-22T08:30:00-03:30"),
+        ("CET-1CEST,M3.5.0,M10.5.0", NOON - 150 * 86400 * SECOND, "2026-06-25T14:00:00+02:00"),
+    ],
+)
+def test_times_are_as_go_writes_them(monkeypatch: pytest.MonkeyPatch, zone_name: str, ns: int, text: str) -> None:
+    monkeypatch.setenv("TZ", zone_name)
+    time.tzset()
+    assert encode_time(ns) == text
+
+
+def test_a_process_is_ok_once_it_listens_and_its_backend_answers() -> None:
+    assert not is_ok(Standing(), "")
+    assert is_ok(UP, "")
+    assert not is_ok(UP, "refused")
+    assert not is_ok(UP.stopping(), "")
+
+
+def test_ok_stays_as_it_was_while_reloading() -> None:
+    assert is_ok(UP.reloading(), "")
+    assert UP.reloading().phase is Phase.RELOADING
+    assert Standing().reloading() == Standing()
+
+
+def test_the_time_of_a_reload_is_told_when_it_is_over_and_not_before() -> None:
+    first = UP.reloaded(Reload(NOON))
+    again = first.reloading()
+    assert again.reload == Reload(NOON)
+    done = again.reloaded(Reload(NOON + 1, "bad"))
+    assert (done.phase, done.reload) == (Phase.LISTENING, Reload(NOON + 1, "bad"))
+
+
+def test_a_reload_before_listening_does_not_make_it_listen() -> None:
+    assert Standing().reloaded(Reload(NOON)).phase is Phase.INITIALIZING
+
+
+def test_what_is_stopping_stays_so() -> None:
+    stopping = UP.stopping()
+    late = stopping.reloading().reloaded(Reload(NOON)).listening()
+    assert late.phase is Phase.STOPPING
+    assert not late.is_listening
+    assert late.reload == Reload(NOON)
