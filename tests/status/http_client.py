@@ -71,6 +71,12 @@ async def read_all(stream: trio.abc.ReceiveStream) -> bytes:
     return data
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """Until something is so that no event tells of."""
+    while not condition():  # noqa: ASYNC110  # what the kernel and other tasks do sets no event of ours
+        await trio.sleep(0.01)
+
+
 async def echo(request: Request) -> Response:
     """An answer that shows what was asked."""
     return Response(f"{request.method} {request.path} {request.query}".encode())
@@ -105,11 +111,13 @@ class Served:
     stopping: trio.Event
     lobby: Lobby
     lines: list[str]
-    finished: trio.Event = field(default_factory=trio.Event)
+    finished: trio.Event
+    clients: list[trio.SocketStream] = field(default_factory=list)
 
     async def connect(self) -> trio.SocketStream:
-        """A connection to it."""
-        return await trio.open_tcp_stream(*self.address)
+        """A connection to it, closed with the port at the latest."""
+        self.clients.append(await trio.open_tcp_stream(*self.address))
+        return self.clients[-1]
 
     async def ask(self, data: bytes = b"GET /a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n") -> list[Answer]:
         """Send bytes and read all answers."""
@@ -137,16 +145,21 @@ async def served(
     stopping = trio.Event()
     listener = listener or listen()
     address = listener.socket.getsockname()
-    port = StatusPort(respond, limits, lines.append, tls, places)
+    settings = StatusPort(respond, limits, lines.append, tls, places)
     async with trio.open_nursery() as nursery:
         finished = trio.Event()
 
         async def serve(task_status: trio.TaskStatus[Lobby]) -> None:
-            await serve_status(listener, port, stopping=stopping, task_status=task_status)
+            await serve_status(listener, settings, stopping=stopping, task_status=task_status)
             finished.set()
 
         lobby = await nursery.start(serve)
-        yield Served(address, stopping, lobby, lines, finished)
+        port = Served(address, stopping, lobby, lines, finished)
+        try:
+            yield port
+        finally:
+            for client in port.clients:
+                client.socket.close()
         nursery.cancel_scope.cancel()
 
 

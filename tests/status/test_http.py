@@ -6,7 +6,7 @@ from http import HTTPStatus
 
 import pytest
 import trio
-from http_client import Answer, conversation, echo, parse_answers, read_all, run
+from http_client import LIMITS, Answer, conversation, echo, parse_answers, read_all, run
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tunnel.status.http import Limits, Request, Respond, Response, serve_http
@@ -17,7 +17,7 @@ LAST = b"GET /b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
 
 def exchange(
-    *pieces: bytes, respond: Respond = echo, limits: Limits = Limits(10.0), methods: list[str] | None = None
+    *pieces: bytes, respond: Respond = echo, limits: Limits = LIMITS, methods: list[str] | None = None
 ) -> list[Answer]:
     """The answers to what a client sends in pieces and then ends."""
     answers: list[Answer] = []

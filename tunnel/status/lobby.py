@@ -7,10 +7,13 @@ waited longest leaves, so that silent connections never keep out one that speaks
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import trio
+
+STAY = 0.1  # seconds that everyone may wait undisturbed: a request that is on its way is not cut off by a burst of others
 
 
 class Lobby:
@@ -18,28 +21,33 @@ class Lobby:
 
     def __init__(self, places: int) -> None:
         self._places = places
+        self._waiting: dict[trio.CancelScope, float] = {}  # since when, longest first
+        self._changed = trio.Event()
+        self._left = trio.Event()
         self.taken = 0
-        self._waiting: dict[trio.CancelScope, None] = {}  # longest first
-        self._room = trio.Event()
         self.is_closed = False
 
-    @contextmanager
-    def place(self) -> Iterator[None]:
-        """One connection, from its accept to its end."""
+    def take_place(self) -> None:
+        """A connection has been accepted."""
         self.taken += 1
-        try:
-            yield
-        finally:
-            self.taken -= 1
-            self._room.set()
+
+    def leave_place(self) -> None:
+        """It has ended, and its descriptor is closed."""
+        self.taken -= 1
+        self._left.set()
+        self._changed.set()
 
     async def make_room(self) -> None:
         """Until a place is free; whoever has waited longest is asked to leave, if anyone waits."""
         while self.taken >= self._places:
-            self._room = trio.Event()
-            if self._waiting:
-                self._dismiss(next(iter(self._waiting)))
-            await self._room.wait()
+            self._changed, self._left = trio.Event(), trio.Event()
+            oldest = next(iter(self._waiting), None)
+            with trio.move_on_at(math.inf if oldest is None else self._waiting[oldest] + STAY):
+                await self._changed.wait()
+                continue
+            if oldest in self._waiting:
+                self._dismiss(oldest)
+                await self._left.wait()
 
     @contextmanager
     def waiting(self, deadline: float) -> Iterator[trio.CancelScope]:
@@ -47,7 +55,8 @@ class Lobby:
         with trio.CancelScope(deadline=deadline) as scope:
             if self.is_closed:
                 scope.cancel()
-            self._waiting[scope] = None
+            self._waiting[scope] = trio.current_time()
+            self._changed.set()
             try:
                 yield scope
             finally:

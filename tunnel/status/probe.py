@@ -96,8 +96,9 @@ async def _exchange(stream: trio.abc.Stream, url: Url, agent: str) -> tuple[int,
     await stream.send_all(asked + (wire.send(h11.EndOfMessage()) or b""))
     while not isinstance(event := wire.next_event(), h11.Response):
         if event is h11.NEED_DATA:
-            wire.receive_data(bytes(await stream.receive_some(_PIECE)))
-        elif isinstance(event, h11.ConnectionClosed):
-            raise TargetError(TargetFault.UNREACHABLE, "target ended the connection without an answer")
+            data = bytes(await stream.receive_some(_PIECE))
+            if not data:
+                raise TargetError(TargetFault.UNREACHABLE, "target ended the connection without an answer")
+            wire.receive_data(data)
     location = next((value for name, value in event.headers if name == b"location"), b"")
     return event.status_code, location.decode("latin-1")

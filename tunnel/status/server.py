@@ -11,6 +11,7 @@ import os
 import resource
 import traceback
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import trio
@@ -88,6 +89,7 @@ async def _accept(sock: trio.socket.SocketType, port: StatusPort, lobby: Lobby, 
             pause = min(pause * 2, _LONGEST_PAUSE)
             continue
         pause = _FIRST_PAUSE
+        lobby.take_place()
         name = describe(accepted.family, address).removeprefix("tcp:")
         sessions.start_soon(_serve_one, accepted, name, port, lobby)
 
@@ -97,7 +99,9 @@ def _why(error: OSError) -> str:
 
 
 async def _serve_one(sock: trio.socket.SocketType, name: str, port: StatusPort, lobby: Lobby) -> None:
-    with lobby.place(), sock:
+    with ExitStack() as undo:
+        undo.callback(lobby.leave_place)
+        undo.enter_context(sock)
         try:
             await _serve_stream(trio.SocketStream(sock), name, port, lobby)
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):

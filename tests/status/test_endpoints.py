@@ -1,0 +1,157 @@
+"""Each path answers as ghostunnel's does, and what was not switched on is not there."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import pytest
+import trio
+
+from tunnel.errors import TargetError, TargetFault
+from tunnel.status.document import Service, Standing
+from tunnel.status.endpoints import JSON, PROMETHEUS, Endpoints, accepts_gzip
+from tunnel.status.http import Request, Response
+from tunnel.status.pprof import Pprof
+
+SERVICE = Service("localhost:8443", "localhost:8080", "host", "1.0", "Python 3.11.7")
+METRICS: Mapping[str, Callable[[], tuple[str, bytes]]] = {
+    JSON: lambda: ("text/plain; charset=utf-8", b"[]"),
+    PROMETHEUS: lambda: ("text/plain; version=0.0.4", b"# HELP x\n"),
+}
+
+
+async def answers() -> None:
+    """A backend that is well."""
+
+
+async def refuses() -> None:
+    raise TargetError(TargetFault.REFUSED, "tcp:127.0.0.1:1: connection refused")
+
+
+def ask(path: str, method: str = "GET", headers: Mapping[str, str] = {}, **told: Any) -> Response:
+    """The answer of a status port to one request."""
+    fields: dict[str, Any] = {"standing": Standing().listening, "check": answers, "encode_metrics": METRICS}
+    respond: Callable[[Request], Awaitable[Response]] = Endpoints(SERVICE, **(fields | told)).routes()
+    where, _, query = path.partition("?")
+
+    async def one() -> Response:
+        return await respond(Request(method, where, query, headers))
+
+    return trio.run(one)
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "DELETE"])
+def test_status_answers_to_any_method(method: str) -> None:
+    answer = ask("/_status", method, clock=lambda: 0)
+    assert (answer.status, answer.content_type) == (200, "application/json")
+    assert json.loads(answer.body)["ok"] is True
+
+
+def test_a_backend_that_fails_is_503_with_its_error() -> None:
+    answer = ask("/_status", check=refuses)
+    document = json.loads(answer.body)
+    assert answer.status == 503
+    assert (document["ok"], document["backend_error"]) == (False, "tcp:127.0.0.1:1: connection refused")
+    assert document["message"] == "listening"
+
+
+@pytest.mark.parametrize(
+    ("standing", "status"),
+    [
+        (Standing(), 503),
+        (Standing().listening(), 200),
+        (Standing().listening().reloading(), 200),
+        (Standing().listening().stopping(), 503),
+    ],
+)
+def test_status_is_200_while_connections_are_accepted(standing: Standing, status: int) -> None:
+    assert ask("/_status", standing=lambda: standing).status == status
+
+
+def test_status_tells_how_things_stand_when_the_check_is_over() -> None:
+    stages = [Standing().listening()]
+
+    async def slow() -> None:
+        stages[0] = stages[0].stopping()
+
+    answer = ask("/_status", check=slow, standing=lambda: stages[0])
+    assert json.loads(answer.body)["message"] == "stopping"
+
+
+@pytest.mark.parametrize(
+    ("path", "is_prometheus"),
+    [
+        ("/_metrics", False),
+        ("/_metrics?format=prometheus", True),
+        ("/_metrics?x=1&format=prometheus", True),
+        ("/_metrics?format=json&format=prometheus", False),
+        ("/_metrics?format=prometheus&format=json", True),
+        ("/_metrics?format=", False),
+        ("/_metrics?format=Prometheus", False),
+        ("/_metrics/json", False),
+        ("/_metrics/json?format=prometheus", False),
+        ("/_metrics/prometheus", True),
+    ],
+)
+def test_metrics_come_in_the_form_that_is_asked_for(path: str, is_prometheus: bool) -> None:
+    for method in ("GET", "HEAD", "POST"):
+        answer = ask(path, method)
+        expected = METRICS[PROMETHEUS if is_prometheus else JSON]()
+        assert (answer.status, answer.content_type, answer.body) == (200, *expected)
+
+
+def test_prometheus_is_packed_for_whoever_unpacks() -> None:
+    answer = ask("/_metrics/prometheus", headers={"accept-encoding": "gzip"})
+    assert dict(answer.headers) == {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
+    assert gzip.decompress(answer.body) == b"# HELP x\n"
+    assert ask("/_metrics/json", headers={"accept-encoding": "gzip"}).body == b"[]"
+
+
+@pytest.mark.parametrize(
+    ("accepted", "yes"),
+    [
+        ("", False),
+        ("gzip", True),
+        ("deflate, gzip;q=1.0, *;q=0.5", True),
+        ("GZIP", True),
+        ("x-gzip", True),
+        ("gzip;q=0", False),
+        ("gzip; q=0.000", False),
+        ("gzip;q=0.001", True),
+        ("identity", False),
+        ("gzippy", False),
+        ("br,,gzip", True),
+        (";;;,=", False),
+    ],
+)
+def test_gzip_is_sent_only_where_it_is_accepted(accepted: str, yes: bool) -> None:
+    assert accepts_gzip(accepted) is yes
+
+
+def test_shutdown_takes_a_post_and_nothing_else() -> None:
+    asked: list[bool] = []
+    for method in ("GET", "HEAD", "PUT", "DELETE", "post"):
+        answer = ask("/_shutdown", method, shutdown=lambda: asked.append(True))
+        assert (answer.status, answer.headers, asked) == (405, (("Allow", "POST"),), [])
+    for times in (1, 2):
+        answer = ask("/_shutdown", "POST", shutdown=lambda: asked.append(True))
+        assert (answer.status, answer.body, len(asked)) == (200, b"", times)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/", "", "*", "/_status/", "/_statusx", "/_metrics/", "/_metrics/xml", "/_shutdown", "/debug/pprof/", "/debug/pprof",
+     "/debug/pprof/goroutine", "/favicon.ico", "/../_status"],
+)  # fmt: skip
+def test_everything_else_is_not_there(path: str) -> None:
+    answer = ask(path, "POST")
+    assert (answer.status, answer.body, answer.content_type) == (404, b"404 page not found\n", "text/plain; charset=utf-8")
+
+
+def test_pprof_is_there_when_it_is_switched_on() -> None:
+    pprof = Pprof(["tunnel", "server"], lambda: 0)
+    assert ask("/debug/pprof/cmdline", pprof=pprof).body == b"tunnel\0server"
+    assert ask("/debug/pprofx", pprof=pprof).status == 404
