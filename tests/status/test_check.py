@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 import trio
 from cryptography.hazmat.primitives.serialization import Encoding
-from ends import identity, judge
-from http_client import listen, run, served
-from test_stream import OURS, status_context
+from ends import judge
+from ports import OURS, SOURCE, STRANGER, listen, run, served, source_of
 from trio.testing import MockClock
 
 from tunnel.errors import ConfigError, Denial, PeerDenied, TargetError, TargetFault, TlsError, TunnelError
@@ -133,19 +132,13 @@ def test_each_address_has_its_share_of_the_time(monkeypatch: pytest.MonkeyPatch)
 
 
 def client_source(demand: Demand) -> TlsSource:
-    made, buffers = TlsContext(Presented(OURS.chain, OURS.leaf.key), demand, is_server=False), Buffers()
-    return TlsSource(lambda: made.open_end(buffers, "localhost"), buffers)
-
-
-def server_source() -> TlsSource:
-    made, buffers = status_context(OURS), Buffers()
-    return TlsSource(lambda: made.open_end(buffers), buffers)
+    return source_of(TlsContext(Presented(OURS.chain, OURS.leaf.key), demand, is_server=False))
 
 
 @pytest.mark.parametrize("is_slow", [False, True])
 def test_a_server_whom_the_judge_admits_is_well(is_slow: bool) -> None:
     async def talk() -> None:
-        async with served(tls=server_source()) as target:
+        async with served(tls=SOURCE) as target:
             source = client_source(Demand(judge(OURS.root), is_slow=is_slow))
             await check_by_handshake(to(target.address), source, 30)()
 
@@ -154,8 +147,8 @@ def test_a_server_whom_the_judge_admits_is_well(is_slow: bool) -> None:
 
 def test_a_server_whom_the_judge_refuses_is_not() -> None:
     async def talk() -> None:
-        async with served(tls=server_source()) as target:
-            source = client_source(Demand(judge(identity("spiffe://b.test/w").root)))
+        async with served(tls=SOURCE) as target:
+            source = client_source(Demand(judge(STRANGER.root)))
             failure = await failure_of(check_by_handshake(to(target.address), source, 30))()
             assert isinstance(failure, PeerDenied)
             assert failure.reason is Denial.UNKNOWN_TRUST_DOMAIN
@@ -314,11 +307,11 @@ def test_https_is_verified_by_the_name_in_the_url_and_the_systems_roots(
     roots = tmp_path / "roots.pem"
     roots.write_bytes(OURS.root.certificate.public_bytes(Encoding.PEM))
     monkeypatch.setenv("SSL_CERT_FILE", str(roots))
-    assert outcome("https://localhost/", always(200), tls=server_source()) == ""
-    assert "Hostname mismatch" in outcome("https://other.invalid/", always(200), tls=server_source())
+    assert outcome("https://localhost/", always(200), tls=SOURCE) == ""
+    assert "Hostname mismatch" in outcome("https://other.invalid/", always(200), tls=SOURCE)
     assert outcome("https://localhost/", always(200)).startswith("target ended the connection: ")
-    roots.write_bytes(identity("spiffe://b.test/w").root.certificate.public_bytes(Encoding.PEM))
-    assert "unable to get local issuer" in outcome("https://localhost/", always(200), tls=server_source())
+    roots.write_bytes(STRANGER.root.certificate.public_bytes(Encoding.PEM))
+    assert "unable to get local issuer" in outcome("https://localhost/", always(200), tls=SOURCE)
 
 
 @pytest.mark.parametrize(

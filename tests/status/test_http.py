@@ -6,7 +6,7 @@ from http import HTTPStatus
 
 import pytest
 import trio
-from http_client import LIMITS, Answer, conversation, echo, parse_answers, read_all, run
+from ports import LIMITS, Answer, conversation, echo, parse_answers, read_all, run
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tunnel.status.http import Limits, Request, Respond, Response, serve_http

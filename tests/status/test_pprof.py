@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
-from http_client import run
+from ports import run
 from trio.testing import wait_all_tasks_blocked
 
 from tunnel.status.http import Request, Response
@@ -107,7 +107,7 @@ def test_the_tree_shows_each_task_below_its_parent() -> None:
             await wait_all_tasks_blocked()
             lines = (await ask(pprof, "/tasks")).body.decode().splitlines()
             (child,) = [line for line in lines if line.endswith("task test_pprof.keep")]
-            (parent,) = [line for line in lines if line.endswith("task http_client.run.<locals>.bounded")]
+            (parent,) = [line for line in lines if line.endswith("task ports.run.<locals>.bounded")]
             assert len(child) - len(child.lstrip()) > len(parent) - len(parent.lstrip())
             nursery.cancel_scope.cancel()
 

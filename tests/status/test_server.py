@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from http_client import LIMITS, echo, listen, parse_answers, read_all, run, served, until
+from ports import LIMITS, echo, listen, parse_answers, read_all, run, served, until
 from trio.testing import wait_all_tasks_blocked
 
 from tunnel.net.address import parse_address
@@ -205,6 +205,26 @@ def test_stopping_refuses_newcomers_drops_the_idle_and_answers_who_has_asked() -
             go_on.set()
             (answer,) = parse_answers(await read_all(busy))
             assert (answer.body, answer.headers["connection"]) == (b"done", "close")
+            await port.finished.wait()
+
+    run(talk)
+
+
+def test_a_request_that_asks_for_the_end_is_answered_before_it() -> None:
+    async def talk() -> None:
+        stop: list[trio.Event] = []
+
+        async def shut_down(_request: Request) -> Response:
+            stop[0].set()
+            await wait_all_tasks_blocked()
+            return Response()
+
+        async with served(shut_down) as port:
+            stop.append(port.stopping)
+            async with await port.connect() as stream:
+                await stream.send_all(b"POST /_shutdown HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+                (answer,) = parse_answers(await read_all(stream))
+            assert (answer.status, answer.body, answer.headers["connection"]) == (200, b"", "close")
             await port.finished.wait()
 
     run(talk)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,38 +11,15 @@ import pytest
 import trio
 from cryptography.hazmat.primitives.serialization import Encoding
 from ends import Identity, admit_all, context, identity, judge
-from http_client import Served, parse_answers, read_all, run, served, until
+from ports import OURS, SOURCE, STRANGER, Served, parse_answers, read_all, run, served, source_of, status_context, until
 
-from tunnel.authz.authorizer import admit_unasked
 from tunnel.errors import Denial, PeerDenied, TlsError
 from tunnel.status.http import Limits, Request, Response
-from tunnel.status.stream import TlsSource, TlsStream, accept_tls, connect_tls
+from tunnel.status.stream import TlsStream, accept_tls, connect_tls
 from tunnel.tls.callback import Demand
 from tunnel.tls.context import Presented, TlsContext, TlsOptions
-from tunnel.tls.engine import Buffers
 
 CLOSING = b"GET /a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-OURS = identity(uris=("spiffe://a.test/w",), dns_names=("localhost",))
-
-
-def status_context(who: Identity, options: TlsOptions = TlsOptions()) -> TlsContext:  # noqa: B008
-    """A context as the status port has it: no certificate is asked for."""
-    return TlsContext(Presented(who.chain, who.leaf.key), admit_unasked("status"), is_server=True, options=options)
-
-
-def source_of(made: TlsContext | Callable[[], TlsContext | None]) -> TlsSource:
-    """A source with buffers of its own."""
-    buffers = Buffers()
-
-    def open_end() -> Any:
-        now = made if isinstance(made, TlsContext) else made()
-        return None if now is None else now.open_end(buffers)
-
-    return TlsSource(open_end, buffers)
-
-
-STRANGER = identity("spiffe://b.test/w")
-SOURCE = source_of(status_context(OURS))
 
 
 def pem(path: Path, who: Identity) -> Path:

@@ -16,7 +16,7 @@ from tunnel.log import one_line
 from tunnel.status.probe import OpenStream, Url, probe
 from tunnel.status.stream import TlsSource, connect_tls
 
-Check = Callable[[], Awaitable[None]]
+Check = Callable[[], Awaitable[None]]  # raises TunnelError when the backend does not answer as it should
 
 
 def check_by_connecting(open_stream: OpenStream, limit: float) -> Check:

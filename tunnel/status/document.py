@@ -1,7 +1,8 @@
 """The status document: how the process fares, as one line of JSON.
 
 Knows ghostunnel's keys and their order, Go's notation of times, and what may follow what in the life of the process; must
-not know HTTP, nor how the backend is checked. Keys of our own come last, and none holds the name of an older one in quotes.
+not know HTTP, nor how the backend is checked. Keys of our own come last, and none contains the name of an older one, since
+scripts look for substrings.
 """
 
 from __future__ import annotations

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import gzip
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 
 from tunnel.errors import TunnelError
+from tunnel.status.check import Check
 from tunnel.status.document import Service, Standing, encode_document, is_ok
 from tunnel.status.http import Request, Respond, Response
 
-Check = Callable[[], Awaitable[None]]  # raises TunnelError when the backend does not answer as it should
 EncodeMetrics = Callable[[], tuple[str, bytes]]  # content type and body
 JSON, PROMETHEUS = "json", "prometheus"
 PPROF = "/debug/pprof/"

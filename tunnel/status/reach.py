@@ -6,6 +6,7 @@ caller owns the time limit of the whole. Tunnelled connections are dialled elsew
 
 from __future__ import annotations
 
+import encodings.idna  # noqa: F401  # what `connect` loads the first time, when there may be no descriptor left for it
 import errno
 import math
 import os

@@ -10,12 +10,16 @@ from dataclasses import dataclass, field
 import h11
 import trio
 import trio.testing
+from ends import Identity, identity
 
+from tunnel.authz.authorizer import admit_unasked
 from tunnel.net.listen import Listener
 from tunnel.status.http import Limits, Request, Respond, Response, serve_http
 from tunnel.status.lobby import Lobby
 from tunnel.status.server import StatusPort, serve_status
 from tunnel.status.stream import TlsSource
+from tunnel.tls.context import Presented, TlsContext, TlsOptions
+from tunnel.tls.engine import Buffers, TlsEnd
 
 LIMITS = Limits(header=10.0)
 Stream = trio.abc.HalfCloseableStream
@@ -61,6 +65,29 @@ def _next_answer(wire: h11.Connection) -> Answer | None:
             assert head is not None
             return Answer(head.status_code, {name.decode(): value.decode() for name, value in head.headers}, body)
     return None
+
+
+OURS = identity(uris=("spiffe://a.test/w",), dns_names=("localhost",))
+
+
+def status_context(who: Identity, options: TlsOptions = TlsOptions()) -> TlsContext:  # noqa: B008
+    """A context as the status port has it: no certificate is asked for."""
+    return TlsContext(Presented(who.chain, who.leaf.key), admit_unasked("status"), is_server=True, options=options)
+
+
+def source_of(made: TlsContext | Callable[[], TlsContext | None]) -> TlsSource:
+    """A source with buffers of its own."""
+    buffers = Buffers()
+
+    def open_end() -> TlsEnd | None:
+        now = made if isinstance(made, TlsContext) else made()
+        return None if now is None else now.open_end(buffers)
+
+    return TlsSource(open_end, buffers)
+
+
+STRANGER = identity("spiffe://b.test/w")
+SOURCE = source_of(status_context(OURS))
 
 
 async def read_all(stream: trio.abc.ReceiveStream) -> bytes:
