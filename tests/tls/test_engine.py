@@ -36,6 +36,7 @@ from ends import (
     split_records,
 )
 from forge import Forged, key_of
+from OpenSSL import SSL
 
 from tunnel.authz.peer import Admitted
 from tunnel.authz.rules import IdRule
@@ -701,3 +702,28 @@ def test_a_key_that_is_not_the_certificates_cannot_be_presented() -> None:
     with pytest.raises(IdentityError):
         context(mixed, admit_all, is_server=True)
     pair()  # and leaves no error behind
+
+
+# -- what the hello of a client says
+
+
+@BOTH_VERSIONS
+@pytest.mark.parametrize("name", ["", "db.example", "DB"])
+def test_the_name_that_a_client_asks_for_is_known_to_both_sides(name: str, version: int) -> None:
+    client = Side(context(identity(), admit_all, is_server=False, version=version), name)
+    server = Side(context(identity(), admit_all, is_server=True, version=version))
+    shake_hands(client, server)
+    assert (client.end.server_name(), server.end.server_name()) == (name.encode(), name.encode())
+
+
+@BOTH_VERSIONS
+@pytest.mark.parametrize(("offered", "agreed"), [([b"h2"], b"h2"), ([b"http/1.1", b"h2"], b"h2"), ([b"x"], b""), ([], b"")])
+def test_the_protocol_agreed_on_is_known(offered: list[bytes], agreed: bytes, version: int) -> None:
+    made = context(identity(), admit_all, is_server=False, version=version)
+    if offered:
+        made._judged.context.set_alpn_protos(offered)
+    foreign = public_context(identity())
+    foreign.set_alpn_select_callback(lambda _connection, names: b"h2" if b"h2" in names else SSL.NO_OVERLAPPING_PROTOCOLS)
+    client = Side(made)
+    shake_hands(client, PublicPeer(foreign, is_server=True))
+    assert client.end.alpn() == agreed

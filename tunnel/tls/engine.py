@@ -108,6 +108,17 @@ class TlsEnd:
         text: bytes = ffi.string(lib.SSL_get_version(self._ssl))
         return text.decode()
 
+    def server_name(self) -> bytes:
+        """The name that the client asks for (SNI), nothing when it names none."""
+        name = lib.SSL_get_servername(self._ssl, lib.TLSEXT_NAMETYPE_host_name)
+        return b"" if name == ffi.NULL else bytes(ffi.string(name))
+
+    def alpn(self) -> bytes:
+        """The application's protocol that both sides have agreed on, if any."""
+        data, size = ffi.new("unsigned char **"), ffi.new("unsigned int *")
+        lib.SSL_get0_alpn_selected(self._ssl, data, size)
+        return bytes(ffi.buffer(data[0], size[0])) if size[0] else b""
+
     def is_resumed(self) -> bool:
         """Whether the peer came without showing its certificate; this must never be."""
         return bool(lib.SSL_session_reused(self._ssl))
