@@ -144,6 +144,7 @@ class TargetFault(Enum):
     TIMEOUT = "timeout"
     UNREACHABLE = "unreachable"
     EXHAUSTED = "out-of-descriptors"
+    CLOSED = "closed-by-target"
     PROXY_REFUSED = "refused-by-proxy"
     PROXY_NOT_UNDERSTOOD = "proxy-not-understood"
     PROXY_CLOSED = "closed-by-proxy"

@@ -73,9 +73,20 @@ class Handshake:
         self._is_over = False
         self.has_received = False
 
-    def start(self) -> None:
-        """A client speaks first; a server's socket may hold something already."""
+    def start(self, behind: bytes | None = None) -> None:
+        """A client speaks first; a server's socket may hold something already.
+
+        `behind` is what an exchange before the handshake has left; what was announced meanwhile is not announced again.
+        """
         self._advance(0)
+        if behind is None or self._is_over:
+            return
+        self._is_thorough = True
+        self._loop.call_again(self._socket)
+        if behind:
+            self.has_received = True
+            self._buffers.inbox[: len(behind)] = behind
+            self._advance(len(behind))
 
     def ready(self, events: int) -> None:
         """Events of the socket."""

@@ -1,0 +1,90 @@
+"""Asking an outbound proxy for the target, on the event loop.
+
+Knows how to carry an exchange over a connected socket; must not know which protocol it is. The caller owns the time limit.
+What came behind the proxy's answer is the target's, and is handed on.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Protocol
+
+from tunnel.errors import TargetError, TargetFault, WireError
+from tunnel.relay.loop import Loop, Owner
+from tunnel.wire.outbound import Exchange, Reached
+
+_READ_BYTES = 32 * 1024  # in one go: what the handshake takes over must fit its inbox
+
+
+class HopOwner(Owner, Protocol):
+    """Who wants to go on through the proxy."""
+
+    def hopped(self, leftover: bytes) -> None:
+        """From here on the socket is the target's; `leftover` are its first bytes."""
+
+    def dial_failed(self, error: TargetError) -> None:
+        """The proxy does not bring us to the target."""
+
+
+class Hop:
+    """One exchange with a proxy on a dialled socket."""
+
+    __slots__ = ("_exchange", "_loop", "_name", "_owner", "_socket", "_unsent")
+
+    def __init__(self, loop: Loop, owner: HopOwner, sock: socket.socket, exchange: Exchange, name: str) -> None:
+        self._loop = loop
+        self._owner = owner
+        self._socket = sock
+        self._exchange = exchange
+        self._name = name
+        self._unsent = b""
+
+    def start(self) -> None:
+        """We speak first."""
+        self._loop.rewatch(self._socket, self.ready, self._owner)
+        self._send(self._exchange.start())
+        self._loop.call_again(self._socket)  # its end may have been announced before we listened
+
+    def ready(self, _events: int) -> None:
+        """Events of the socket."""
+        self._send(b"")
+        try:
+            reached = self._listen()
+        except TargetError as error:
+            self._owner.dial_failed(error)
+        except WireError as error:
+            self._owner.dial_failed(TargetError(TargetFault.PROXY_NOT_UNDERSTOOD, str(error)))
+        else:
+            if reached is not None:
+                self._owner.hopped(reached.leftover)
+
+    def _listen(self) -> Reached | None:
+        """Take all there is, which an exchange limits, up to the proxy's last word."""
+        while True:
+            try:
+                data = self._socket.recv(_READ_BYTES)
+            except BlockingIOError:
+                return None
+            except OSError as error:
+                raise self._closed((error.strerror or str(error)).lower()) from error
+            if not data:
+                raise self._closed("the connection was closed before the answer")
+            answer = self._exchange.feed(data)
+            if isinstance(answer, Reached):
+                return answer
+            self._send(answer)
+
+    def _send(self, data: bytes) -> None:
+        self._unsent += data
+        if not self._unsent:
+            return
+        try:
+            sent = self._socket.send(self._unsent)
+        except BlockingIOError:
+            return
+        except OSError:  # the reading side will learn of it, and may have a refusal to read before
+            sent = len(self._unsent)
+        self._unsent = self._unsent[sent:]
+
+    def _closed(self, why: str) -> TargetError:
+        return TargetError(TargetFault.PROXY_CLOSED, f"{self._name}: {why}")
