@@ -51,6 +51,16 @@ def set_tcp_options(sock: socket.socket) -> None:
             sock.setsockopt(level, name, value)
 
 
+def port_number(port: str) -> int:
+    """The number of a port that may be a service's name; raises TargetError."""
+    if port.isascii() and port.isdigit():
+        return int(port)
+    try:
+        return socket.getservbyname(port, "tcp")
+    except OSError as error:
+        raise TargetError(TargetFault.RESOLVE, f"no service {port!a} is known: a port's number is wanted") from error
+
+
 def resolve_now(address: Address) -> tuple[Endpoint, ...] | None:
     """The endpoints of an address that needs no resolver, else None."""
     if isinstance(address, UnixAddress):

@@ -1,7 +1,8 @@
 """One connection, from accept to close.
 
-Knows the order of the steps (a server shakes hands, then dials; a client dials, then shakes hands; then both relay) and
-what each way out says and counts; must not know how a step is done. Which socket speaks TLS is data.
+Knows the order of the steps (a server shakes hands, dials and may announce the caller; a client dials, may ask a proxy, and
+shakes hands; then both relay) and what each way out says and counts; must not know how a step is done. Which socket speaks
+TLS is data.
 """
 
 from __future__ import annotations
@@ -9,21 +10,26 @@ from __future__ import annotations
 import socket
 from typing import Any, Protocol
 
-from tunnel.errors import PeerDenied, TargetError, TargetFault, TlsError, TlsFault
+from tunnel.errors import PeerDenied, TargetError, TargetFault, TlsError, TlsFault, WireError
 from tunnel.log import Category, Log, escape
 from tunnel.net.sockets import Endpoint, describe
 from tunnel.proxy.generation import Generation
+from tunnel.proxy.header import build_header
 from tunnel.proxy.report import Pipe, show_address
+from tunnel.proxy.route import Route
 from tunnel.proxy.settings import Settings
 from tunnel.relay.dial import Dial
 from tunnel.relay.end import End
 from tunnel.relay.handshake import Handshake, Shaken
+from tunnel.relay.hop import Hop
 from tunnel.relay.linger import Linger, reset
 from tunnel.relay.loop import GONE, Loop
+from tunnel.relay.preface import Preface
 from tunnel.relay.relay import Relay
 from tunnel.relay.sweeper import Sweeper
 from tunnel.status.counters import Counters
 from tunnel.tls.engine import Buffers
+from tunnel.wire.proxy_v2 import HeaderMode
 
 _ORDINARY = {End.CLOSED, End.RESET_BY_PEER, End.RESET_BY_PLAIN, End.CUT, End.CRASH}  # the closing line says enough
 
@@ -33,6 +39,7 @@ class Host(Protocol):
 
     loop: Loop
     settings: Settings
+    route: Route
     log: Log
     buffers: Buffers
     counters: Counters
@@ -42,7 +49,7 @@ class Host(Protocol):
         """The generation in force, if our identity may be used now."""
 
     def find_target(self, session: Session) -> None:
-        """Tell the session the target's endpoints, now or later."""
+        """Tell the session the endpoints to dial, now or later."""
 
     def count_end(self, relay: Relay, how: End) -> None:
         """Count how the TLS side of a relay ended."""
@@ -59,15 +66,15 @@ class Session:
 
     __slots__ = (
         "_accepted",
+        "_address",
         "_deadline",
-        "_dial",
         "_dialled",
-        "_handshake",
         "_opened",
         "_pipe",
         "_relay",
         "_shaken",
         "_source",
+        "_step",
         "_target",
         "_timer",
         "_tunnel",
@@ -77,10 +84,10 @@ class Session:
         self._tunnel = tunnel
         self._accepted: socket.socket | None = accepted
         self._source = describe(accepted.family, address)
+        self._address = address if tunnel.settings.header is not None else None
         self._target = ""
         self._dialled: socket.socket | None = None
-        self._dial: Dial | None = None
-        self._handshake: Handshake | None = None
+        self._step: Dial | Handshake | Hop | Preface | None = None  # what is under way, until the relay
         self._shaken: Shaken | None = None
         self._relay: Relay | None = None
         self._pipe: Pipe | None = None
@@ -113,29 +120,49 @@ class Session:
             self._tunnel.find_target(self)
 
     def resolved(self, found: tuple[Endpoint, ...] | TargetError) -> None:
-        """From the target's endpoints to dialling them."""
+        """From the endpoints to dialling them."""
         if self._accepted is None:
             return
         if isinstance(found, TargetError):
             self.dial_failed(found)
         else:
-            self._dial = Dial(self._tunnel.loop, self, found, self._deadline)
-            self._dial.start()
+            self._step = dial = Dial(self._tunnel.loop, self, found, self._deadline)
+            dial.start()
 
     def dialled(self, sock: socket.socket, endpoint: Endpoint) -> None:
-        """From the dialled connection to the relay, or to a client's handshake."""
-        self._dial = None
+        """From the dialled connection to a server's relay or announcement, or to a client's proxy or handshake."""
+        self._step = None
         self._dialled = sock
         self._target = str(endpoint)
-        if self._shaken is None:
+        header, detour = self._tunnel.settings.header, self._tunnel.route.detour
+        if self._shaken is not None:
+            if header is None:
+                self._carry(self._shaken, sock)
+            else:
+                self._announce(header, self._shaken, sock)
+        elif detour is None:
             self._tunnel.loop.call_again(sock)  # a server that speaks first may have done so before we listened
             self._shake(sock)
         else:
-            self._carry(self._shaken, sock)
+            self._step = hop = Hop(self._tunnel.loop, self, sock, detour.open_exchange(), str(detour))
+            hop.start()
+
+    def hopped(self, leftover: bytes) -> None:
+        """From the proxy's word that the target is reached to the handshake with it."""
+        assert self._dialled is not None
+        self._step = None
+        self._shake(self._dialled, leftover)
+
+    def prefaced(self) -> None:
+        """From the announcement to the relay."""
+        assert self._shaken is not None
+        assert self._dialled is not None
+        self._step = None
+        self._carry(self._shaken, self._dialled)
 
     def shaken(self, result: Shaken) -> None:
         """From the verdict to the relay, or to a server's dialling."""
-        self._handshake = None
+        self._step = None
         self._shaken = result
         if self._tunnel.settings.is_server:
             self._time_handshake()
@@ -145,16 +172,26 @@ class Session:
             self._tunnel.loop.rewatch(self._accepted, self._waiting, self)
             self._tunnel.find_target(self)
 
-    def _shake(self, sock: socket.socket) -> None:
+    def _announce(self, mode: HeaderMode, shaken: Shaken, dialled: socket.socket) -> None:
+        assert self._accepted is not None
+        try:
+            header = build_header(mode, self._accepted, self._address, shaken)
+        except WireError as error:
+            self._unannounced("building", error)
+            return
+        self._step = preface = Preface(self._tunnel.loop, self, dialled, header, show_address(self._target))
+        preface.start()
+
+    def _shake(self, sock: socket.socket, behind: bytes | None = None) -> None:
         generation = self._tunnel.review()  # now, and not at accept: a client may have dialled for seconds
         if generation is None:
             self._tunnel.counters.unserved += 1
             self._close()
             return
         end = generation.context.open_end(self._tunnel.buffers, self._tunnel.settings.server_name)
-        self._handshake = handshake = Handshake(self._tunnel.loop, self, sock, end, self._tunnel.buffers)
+        self._step = handshake = Handshake(self._tunnel.loop, self, sock, end, self._tunnel.buffers)
         self._tunnel.loop.rewatch(sock, handshake.ready, self)
-        handshake.start()
+        handshake.start(behind)
 
     def _carry(self, shaken: Shaken, dialled: socket.socket) -> None:
         assert self._accepted is not None
@@ -169,7 +206,7 @@ class Session:
             tunnel.log.write(self._pipe.opening(), Category.CONNS)
         tls, plain = (self._accepted, dialled) if settings.is_server else (dialled, self._accepted)
         self._relay = Relay(tunnel.loop, self, shaken, tls, plain, buffers=tunnel.buffers, close_timeout=settings.close_timeout)
-        self._shaken = None
+        self._shaken = self._address = None
         self._relay.start()
 
     # -- the ways out
@@ -195,16 +232,20 @@ class Session:
             self._tunnel.log.write(line, Category.HANDSHAKE_ERRORS)
         else:
             who = "the server refused us: " if error.reason is TlsFault.REFUSED else ""
-            line = f"error on dial: TLS handshake with {show_address(self._target)}: {who}{why}{self._who()}"
+            line = f"error on dial: TLS handshake with {self._where()}: {who}{why}{self._who()}"
             self._tunnel.log.write(line, Category.CONN_ERRORS)
         self._close(farewell)
 
     def dial_failed(self, error: TargetError) -> None:
-        """The target cannot be reached."""
+        """The target cannot be reached, or its proxy does not bring us there."""
         self._tunnel.counters.undialled += 1
         self._tunnel.counters.add_reason(error.reason.value)
         self._tunnel.log.write(f"error on dial: {error} reason={error.reason.value}{self._who()}", Category.CONN_ERRORS)
         self._close()
+
+    def preface_failed(self, error: TargetError) -> None:
+        """The target does not take the announcement."""
+        self._unannounced("writing", error)
 
     def relay_ended(self, how: End, detail: str) -> None:
         """The relay is over, one way or another; its sockets are given up already."""
@@ -247,6 +288,18 @@ class Session:
         """Nanoseconds since it was accepted."""
         return int((self._tunnel.loop.clock() - self._opened) * 1e9)
 
+    def _unannounced(self, what: str, error: TargetError | WireError) -> None:
+        self._tunnel.counters.undialled += 1
+        self._tunnel.counters.add_reason(error.reason.value)
+        line = f"error {what} proxy header: {error} reason={error.reason.value}{self._who()}"
+        self._tunnel.log.write(line, Category.CONN_ERRORS)
+        self._close()
+
+    def _where(self) -> str:
+        """With whom a client shakes hands."""
+        detour = self._tunnel.route.detour
+        return show_address(self._target) if detour is None else f"{self._tunnel.settings.target} through {detour}"
+
     def _who(self) -> str:
         """For whom something failed, as far as that is known."""
         peer = f" {self._shaken.admitted}" if self._shaken is not None else ""
@@ -262,11 +315,13 @@ class Session:
 
     def _too_slow(self) -> None:
         limit = f"nothing within the connect timeout of {self._tunnel.settings.connect_timeout:g}s"
-        is_shaking = self._shaken is None and (self._tunnel.settings.is_server or self._dialled is not None)
-        if is_shaking:
+        if isinstance(self._step, Handshake):
             self.shake_failed(TlsError(TlsFault.TIMEOUT, limit), b"")
+        elif isinstance(self._step, Preface):
+            self.preface_failed(TargetError(TargetFault.TIMEOUT, f"{show_address(self._target)}: {limit}"))
         else:
-            self.dial_failed(TargetError(TargetFault.TIMEOUT, f"{self._tunnel.settings.target}: {limit}"))
+            where = self._tunnel.route.detour or self._tunnel.settings.target
+            self.dial_failed(TargetError(TargetFault.TIMEOUT, f"{where}: {limit}"))
 
     def _too_old(self) -> None:
         if self._relay is not None:
@@ -289,11 +344,9 @@ class Session:
         if plain is not None:
             reset(plain)
             loop.retire(plain)
-        if self._dial is not None:
-            self._dial.abandon()
-        if self._handshake is not None:
-            self._handshake.abandon()
-        self._accepted = self._dialled = self._shaken = self._dial = self._handshake = None
+        if isinstance(self._step, Dial | Handshake):
+            self._step.abandon()
+        self._accepted = self._dialled = self._shaken = self._step = self._address = None
         self._forget()
 
     def _forget(self) -> None:

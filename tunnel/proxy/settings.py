@@ -9,6 +9,8 @@ import ipaddress
 from dataclasses import dataclass
 
 from tunnel.net.address import Address, TcpAddress
+from tunnel.wire.outbound import OutboundProxy
+from tunnel.wire.proxy_v2 import HeaderMode
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,8 @@ class Settings:
     close_timeout: float = 60.0
     max_conn_lifetime: float = 0.0
     max_concurrent_conns: int = 0
+    outbound: OutboundProxy | None = None  # through which a client reaches its target
+    header: HeaderMode | None = None  # what a server tells its backend before the payload
 
     @property
     def server_name(self) -> str:

@@ -19,6 +19,7 @@ from tunnel.net.address import Address
 from tunnel.net.listen import Listener
 from tunnel.net.sockets import Endpoint, resolve_now
 from tunnel.proxy.generation import Generation
+from tunnel.proxy.route import plan_route
 from tunnel.proxy.session import Session
 from tunnel.proxy.settings import Settings
 from tunnel.relay.end import End
@@ -56,7 +57,8 @@ class Tunnel:
         self.counters = counters or Counters()
         self.sweeper = Sweeper(loop)
         self._resolve_later = resolve_later
-        self._endpoints = resolve_now(settings.target)
+        self.route = plan_route(settings)
+        self._endpoints = resolve_now(self.route.address)
         self._clock = clock
         self._generation: Generation | None = None
         self._withdrawn_at = 0.0  # the loop's time from which our identity is not used; 0 while it is ours
@@ -213,7 +215,7 @@ class Tunnel:
     # -- what sessions ask for
 
     def find_target(self, session: Session) -> None:
-        """Tell the session the target's endpoints: now if no resolver is needed, else when it has answered."""
+        """Tell the session the endpoints to dial: now if no resolver is needed, else when it has answered."""
         if self._endpoints is not None:
             session.resolved(self._endpoints)
             return
@@ -221,7 +223,7 @@ class Tunnel:
         def answer(result: tuple[Endpoint, ...] | TargetError) -> None:
             self.loop.call_at(0, partial(session.resolved, result), session)  # as an event of the session, in its net
 
-        self._resolve_later(self.settings.target, answer)
+        self._resolve_later(self.route.address, answer)
 
     def forget(self, session: Session) -> None:
         """A session is over."""

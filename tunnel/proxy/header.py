@@ -1,0 +1,32 @@
+"""What the backend is told of a caller before its first byte.
+
+Knows where the facts of a PROXY header are found; must not know how they are encoded or sent.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from tunnel.relay.handshake import Shaken
+from tunnel.wire.proxy_v2 import HeaderMode, TlsFacts, encode_header
+
+
+def build_header(mode: HeaderMode, accepted: socket.socket, source: Any, shaken: Shaken) -> bytes:
+    """The header for an accepted connection from `source`; raises WireError for what does not fit."""
+    return encode_header(accepted.family, source, accepted.getsockname(), mode, _facts(shaken))
+
+
+def _facts(shaken: Shaken) -> TlsFacts:
+    end, peer = shaken.end, shaken.admitted.peer
+    version = end.version().replace("TLSv", "TLS ")
+    if peer is None:
+        return TlsFacts(version, end.server_name(), end.alpn())
+    return TlsFacts(
+        version,
+        end.server_name(),
+        end.alpn(),
+        common_name=peer.common_name,
+        leaf=peer.leaf,
+        spiffe_id=str(peer.spiffe_id or ""),
+    )
