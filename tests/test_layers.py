@@ -63,7 +63,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
 }
 PRIVATE_PLACE = "tunnel.tls.openssl"  # of what pyOpenSSL does not export
 # The nets that catch every bug: of a connection in the loop, and of one at the status port, which is a task of trio's.
-BROAD_PLACES = {"tunnel.relay.loop": 1}
+BROAD_PLACES = {"tunnel.relay.loop": 1, "tunnel.status.server": 1}
 
 Sources = Mapping[str, str]
 

@@ -146,7 +146,7 @@ class Tunnel:
         """What is open now, what has been carried so far and what the next handshake presents."""
         traffic = [session.traffic for session in self._sessions]
         generation = self._generation
-        ends = generation.valid_until if generation else None
+        ends = generation.expires if generation else None
         return Standing(
             opened=len(self._sessions),
             forwarded=self.counters.forwarded + sum(forwarded for forwarded, _ in traffic),
