@@ -23,6 +23,10 @@ _PACKAGES = {
     "pgbench": "postgresql",
     "initdb": "postgresql",
     "postgres": "postgresql",
+    "haproxy": "haproxy",
+    "nginx": "nginx-light",
+    "tinyproxy": "tinyproxy-bin",
+    "microsocks": "microsocks",
 }
 # Debian keeps the programs of PostgreSQL's server out of the search path, by version.
 _PLACES = [os.environ.get("PATH", os.defpath), *sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True)]

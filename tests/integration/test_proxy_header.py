@@ -1,0 +1,137 @@
+"""What real receivers read in the PROXY header of a real server proxy, and that the payload behind it is whole."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+from backends import Backend, connect, echo, receive_exactly
+from cryptography.hazmat.primitives.serialization import Encoding
+from processes import Proxy
+from receivers import Receiver, haproxy, nginx
+from tls_peer import TlsPeer
+from world import CLIENT, World
+
+REQUEST = b"GET / HTTP/1.1\r\nHost: told\r\nConnection: close\r\n\r\n"
+MODES = ["conn", "tls", "tls-full", "spiffe"]
+SNI = "db.example"
+RECEIVERS = {"haproxy": haproxy, "nginx": nginx}
+Open = Callable[[Path], AbstractContextManager[Receiver]]
+
+
+def ask(world: World, proxy: Proxy) -> tuple[str, dict[str, str]]:
+    """The answer to a request through a proxy, and the addresses of the connection as its client knows them."""
+    with connect(proxy.address) as sock:
+        (here, port), (there, target_port) = sock.getsockname()[:2], sock.getpeername()[:2]
+        answer = answer_on(world, sock)
+    return answer, {"source": here, "source port": str(port), "target": there, "target port": str(target_port)}
+
+
+def answer_on(world: World, sock: socket.socket) -> str:
+    peer = TlsPeer(sock, world.identity(CLIENT))
+    peer.tls.set_tlsext_host_name(SNI.encode())
+    peer.shake_hands()
+    peer.send(REQUEST)
+    head, _, body = peer.receive_all().decode().partition("\r\n\r\n")
+    assert head.startswith("HTTP/1.1 200"), head
+    return body
+
+
+def tls_facts(mode: str) -> dict[str, str]:
+    """What a receiver that can tell TLVs tells of them."""
+    is_tls = mode != "conn"
+    return {
+        "sni": SNI if is_tls else "",
+        "version": "TLS 1.3" if is_tls else "",
+        "cn": "",  # an SVID of the test's agent has none
+        "id": CLIENT if mode == "spiffe" else "",
+    }
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("backend", ["tcp", "unix"])
+@pytest.mark.parametrize("open_receiver", RECEIVERS.values(), ids=RECEIVERS)
+def test_a_receiver_reads_who_is_calling(world: World, tmp_path: Path, open_receiver: Open, backend: str, mode: str) -> None:
+    receiver = world.enter(open_receiver(tmp_path))
+    if mode == "tls-full" and open_receiver is nginx and "id" not in receiver.facts:
+        pytest.skip("an nginx before 1.23.2 takes no header above 107 bytes")
+    proxy = world.server(getattr(receiver, backend), f"--proxy-protocol-mode={mode}")
+    answer, addresses = ask(world, proxy)
+    told = dict(zip(receiver.facts, answer.replace("|-", "|").split("|"), strict=True))
+    expected = addresses | tls_facts(mode)
+    assert told == {fact: expected[fact] for fact in receiver.facts}
+
+
+def test_addresses_of_ipv6_are_read_as_such(world: World, tmp_path: Path) -> None:
+    receiver = world.enter(haproxy(tmp_path))
+    proxy = world.server(receiver.tcp, "--proxy-protocol", listen="[::1]:0")
+    answer, addresses = ask(world, proxy)
+    assert answer.split("|")[:4] == list(addresses.values())
+
+
+def test_an_address_of_ipv4_on_a_socket_for_both_is_read_as_ipv4(world: World, tmp_path: Path) -> None:
+    receiver = world.enter(haproxy(tmp_path))
+    proxy = world.server(receiver.tcp, "--proxy-protocol-mode=spiffe", listen="[::]:0")
+    port = proxy.address[1]
+    with connect(("127.0.0.1", port)) as sock:
+        here = sock.getsockname()
+        answer = answer_on(world, sock)
+    assert answer.split("|")[:4] == ["127.0.0.1", str(here[1]), "127.0.0.1", str(port)]
+
+
+class Told:
+    """A receiver of the test's own: keeps the header, as long as it says it is, and says back what is behind it."""
+
+    def __init__(self) -> None:
+        self.headers: list[bytes] = []
+
+    def serve(self, connection: socket.socket) -> None:
+        head = receive_exactly(connection, 16)
+        self.headers.append(head + receive_exactly(connection, *struct.unpack("!H", head[14:])))
+        connection.sendall(b"hello")
+        echo(connection)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_behind_the_header_of_a_unix_listener_the_payload_is_whole(world: World, tmp_path: Path, mode: str) -> None:
+    """Not read by HAProxy: 2.6 resets every connection from a Unix socket, without TLVs too."""
+    told, front = Told(), tmp_path / "front"
+    target = world.enter(Backend(told.serve)).target
+    proxy = world.server(target, f"--proxy-protocol-mode={mode}", listen=f"unix:{front}")
+    proxy.wait_for("listening for connections")
+    with connect(str(front)) as sock:
+        peer = TlsPeer(sock, world.identity(CLIENT))
+        peer.shake_hands()
+        peer.send(b"payload")
+        assert peer.receive_exactly(12) == b"hellopayload"
+    (header,) = told.headers
+    assert header[12:14] == b"\x21\x31"
+    assert header[16:232] == b"@".ljust(108, b"\0") + str(front).encode().ljust(108, b"\0")[:108]
+    assert (CLIENT.encode() in header[232:]) == (mode in ("spiffe", "tls-full")), "in the certificate or by itself"
+
+
+def test_the_header_comes_before_a_byte_was_said_and_holds_the_whole_certificate(world: World) -> None:
+    told = Told()
+    proxy = world.server(world.enter(Backend(told.serve)).target, "--proxy-protocol-mode=tls-full")
+    with connect(proxy.address) as sock:
+        peer = TlsPeer(sock, world.identity(CLIENT))
+        peer.shake_hands()
+        assert peer.receive_exactly(5) == b"hello"
+        leaf = peer.tls.get_certificate()
+    assert leaf is not None
+    der = leaf.to_cryptography().public_bytes(Encoding.DER)
+    assert struct.pack("!BH", 0x28, len(der)) + der in told.headers[0]
+
+
+def test_a_backend_that_resets_at_once_costs_one_line(world: World) -> None:
+    def serve(connection: socket.socket) -> None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    proxy = world.server(world.enter(Backend(serve)).target, "--proxy-protocol-mode=tls")
+    with connect(proxy.address) as sock:
+        TlsPeer(sock, world.identity(CLIENT)).shake_hands()
+        proxy.wait_for("error writing proxy header: |closed pipe: .* end=reset-by-plain-side$")
