@@ -34,6 +34,8 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     "grpc": ("tunnel.identity.workload", "tunnel.devapi.server"),
     "trio": (
         "tunnel.proxy.supervisor",
+        "tunnel.proxy.status_port",
+        "tunnel.proxy.reporting",
         "tunnel.proxy.workload_feed",
         "tunnel.proxy.disk_feed",
         "tunnel.proxy.acme_feed",

@@ -17,10 +17,17 @@ from tunnel.status.http import Request, Response
 from tunnel.status.pprof import Pprof
 
 SERVICE = Service("localhost:8443", "localhost:8080", "host", "1.0", "Python 3.11.7")
-METRICS: Mapping[str, Callable[[], tuple[str, bytes]]] = {
-    JSON: lambda: ("text/plain; charset=utf-8", b"[]"),
-    PROMETHEUS: lambda: ("text/plain; version=0.0.4", b"# HELP x\n"),
-}
+
+
+async def as_json() -> tuple[str, bytes]:
+    return "text/plain; charset=utf-8", b"[]"
+
+
+async def as_prometheus() -> tuple[str, bytes]:
+    return "text/plain; version=0.0.4", b"# HELP x\n"
+
+
+METRICS = {JSON: as_json, PROMETHEUS: as_prometheus}
 
 
 async def answers() -> None:

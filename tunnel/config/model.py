@@ -117,6 +117,10 @@ class Metrics:
     prefix: str = "ghostunnel"
     interval: float = 30.0
 
+    def has_target(self) -> bool:
+        """Whether there is anywhere to send them."""
+        return self.graphite is not None or bool(self.url)
+
 
 @dataclass(frozen=True, slots=True)
 class ProxyConfig:

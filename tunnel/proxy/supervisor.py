@@ -7,8 +7,11 @@ everything here waits for something slow, and it reaches the data plane by plain
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -18,13 +21,22 @@ from tunnel.identity.credentials import Credentials
 from tunnel.log import Log, escape
 from tunnel.net.address import Address
 from tunnel.net.listen import Listener, open_listener
-from tunnel.net.notify import Notifier, State
+from tunnel.net.notify import Notifier
 from tunnel.net.sockets import Endpoint, resolve
+from tunnel.proxy.board import Board
 from tunnel.proxy.feed import Feed, Publisher
 from tunnel.proxy.generation import Terms, build_generation
 from tunnel.proxy.settings import Settings
 from tunnel.proxy.tunnel import Tunnel
 from tunnel.relay.loop import Loop
+from tunnel.status.counters import Counters, timed_counters
+from tunnel.status.document import Reload
+from tunnel.status.snapshot import open_metrics
+
+if TYPE_CHECKING:  # loaded only when a status port is wanted
+    from tunnel.status.server import StatusPort
+
+OpenFeed = Callable[[Publisher], Feed]
 
 WITHDRAWAL_GRACE = 60.0  # seconds: an agent's restart or a rewritten entry must not cut service
 _REVIEW_INTERVAL = 5.0  # seconds between looks at the clock on the wall, which may jump
@@ -36,19 +48,24 @@ _RELOAD = {signal.SIGHUP: "hangup", signal.SIGUSR1: "user defined signal 1"}
 class Supervisor:
     """Runs one tunnel."""
 
-    def __init__(
-        self, config: ProxyConfig, loop: Loop, log: Log, open_feed: Callable[[Publisher], Feed], notifier: Notifier
-    ) -> None:
+    def __init__(self, config: ProxyConfig, loop: Loop, log: Log, open_feed: OpenFeed, notifier: Notifier) -> None:
         self._config = config
         self._log = log
         self._notifier = notifier
+        self._board = Board(config, notifier)
         self._ready = trio.Event()
         self._empty = trio.Event()
         self._reload_wanted = trio.Event()
+        self._stop_wanted = trio.Event()
+        self._status_over = trio.Event()
+        self._status_over.set()  # until there is a status port
         self._failure: TunnelError | None = None
         self.exit_code = 0
         self._terms = Terms(config.is_server, config.access, config.host, config.tls)
-        self._tunnel = Tunnel(loop, _settings(config), log, self._resolve_later)
+        has_sink = config.status is not None or config.metrics.has_target()
+        counters = timed_counters() if has_sink else Counters()
+        self._tunnel = Tunnel(loop, _settings(config), log, self._resolve_later, counters=counters)
+        self._metrics = open_metrics(counters, self._tunnel.standing) if has_sink else None
         self._feed = open_feed(self)
 
     async def run(self) -> None:
@@ -59,8 +76,8 @@ class Supervisor:
                 self._nursery = nursery
                 nursery.start_soon(self._feed.run)
                 nursery.start_soon(self._serve)
-                await self._obey(signals)
-                nursery.start_soon(self._ignore, signals)
+                nursery.start_soon(self._obey, signals)
+                await self._stop_wanted.wait()
                 await self._drain()
                 nursery.cancel_scope.cancel()
         if self._failure is not None:
@@ -70,7 +87,10 @@ class Supervisor:
 
     def use(self, number: int, credentials: Credentials) -> None:
         """Build all, then swap; what cannot be built is not used, and what is in use stays."""
-        self._tunnel.swap(build_generation(number, credentials, self._terms))
+        generation = build_generation(number, credentials, self._terms)
+        self._tunnel.swap(generation)
+        self._board.show_identity(generation)
+        self._tunnel.counters.certificates.note(is_well=True)
         self._ready.set()
 
     def confirm(self) -> None:
@@ -91,10 +111,12 @@ class Supervisor:
     async def _serve(self) -> None:
         try:
             await self._check_target()
+            port = self._build_status_port()
             await self._ready.wait()
-            self._open()
+            await self._open(port)
         except TunnelError as error:
             self.fail(error)
+            return
         self._nursery.start_soon(self._reload_when_asked)
         self._nursery.start_soon(self._reload_in_time)
         self._nursery.start_soon(self._beat)
@@ -112,15 +134,46 @@ class Supervisor:
             raise ConfigError(f"invalid target address: {error}") from error
         self._log.write(f"using target address {self._config.target}")
 
-    def _open(self) -> None:
-        listener: Listener = open_listener(self._config.listen)
-        self._tunnel.open(listener)
-        self._log.write(f"listening for connections on {str(listener).removeprefix('tcp:')}")
-        self._tell(State.LISTENING)
+    def _build_status_port(self) -> StatusPort | None:
+        config = self._config
+        if self._metrics is not None and config.metrics.has_target():
+            from tunnel.proxy.reporting import start_reports
 
-    def _tell(self, state: State) -> None:
-        mode = "server" if self._config.is_server else "client"
-        self._notifier.tell(state, f"{mode} proxying {self._config.listen} => {self._config.target}")
+            start_reports(self._nursery, config.metrics, config.ca_bundle, self._metrics, self._log)
+        if config.status is None or self._metrics is None:
+            return None
+        from tunnel.proxy.status_port import build_status_port
+
+        return build_status_port(config, config.status, self._tunnel, self._board, self._metrics, self._shut_down, self._log)
+
+    async def _open(self, port: StatusPort | None) -> None:
+        """Everything has been loaded: listen on both sides, with nothing in between."""
+        status = self._config.status
+        listener: Listener = open_listener(self._config.listen)
+        try:
+            status_listener = open_listener(status.address.address) if status is not None else None
+        except ConfigError:
+            listener.close()
+            raise
+        self._tunnel.open(listener)
+        self._board.show_listening()
+        if port is not None and status_listener is not None:
+            await self._nursery.start(partial(self._serve_status, status_listener, port))
+        self._log.write(f"listening for connections on {str(listener).removeprefix('tcp:')}")
+
+    async def _serve_status(self, listener: Listener, port: StatusPort, *, task_status: trio.TaskStatus[object]) -> None:
+        from tunnel.status.server import serve_status
+
+        self._status_over = trio.Event()
+        try:
+            await serve_status(listener, port, stopping=self._stop_wanted, task_status=task_status)
+        finally:
+            self._status_over.set()
+
+    def _shut_down(self) -> None:
+        """Asked for by HTTP."""
+        self._log.write("shutdown was requested via status endpoint")
+        self._stop_wanted.set()
 
     async def _beat(self) -> None:
         while self._notifier.interval:
@@ -153,36 +206,41 @@ class Supervisor:
             self._reload_wanted.set()
 
     async def _reload(self) -> None:
-        self._tell(State.RELOADING)
+        self._board.show_reloading()
+        certificates = await self._reload_certificates()
+        self._log.write("reloading configuration complete")
+        self._board.show_reloaded(Reload(time.time_ns(), certificates))
+
+    async def _reload_certificates(self) -> str:
+        """What went wrong, "" for nothing."""
         try:
             await self._feed.reload()
         except IdentityError as error:
+            self._tunnel.counters.certificates.note(is_well=False)
             self._log.write(f"error reloading TLS configuration: {escape(str(error))}, the last good one stays")
-        self._log.write("reloading configuration complete")
-        self._tell(State.LISTENING)
+            return str(error)
+        return ""
 
     # -- stopping
 
     async def _obey(self, signals: AsyncIterator[int]) -> None:
-        """Until a signal that means stop."""
+        """Stop or reload; in the drain an end that was asked for stays asked for."""
         async for number in signals:
-            if number in _STOP:
+            if number in _STOP and self._stop_wanted.is_set():
+                signal.raise_signal(number)  # came before it could end the process by itself
+            elif number in _STOP:
                 self._log.write(f"received {_STOP[signal.Signals(number)]}, shutting down")
-                return
-            self._log.write(f"received {_RELOAD[signal.Signals(number)]}, reloading TLS configuration")
-            self._reload_wanted.set()
-
-    async def _ignore(self, signals: AsyncIterator[int]) -> None:
-        """In the drain: an end that was asked for stays asked for."""
-        async for number in signals:
-            if number in _STOP:  # came before it could end the process by itself
-                signal.raise_signal(number)
-            self._log.write(f"received {_RELOAD[signal.Signals(number)]}, ignored while shutting down")
+                self._stop_wanted.set()
+            elif self._stop_wanted.is_set():
+                self._log.write(f"received {_RELOAD[signal.Signals(number)]}, ignored while shutting down")
+            else:
+                self._log.write(f"received {_RELOAD[signal.Signals(number)]}, reloading TLS configuration")
+                self._reload_wanted.set()
 
     async def _drain(self) -> None:
         for number in _STOP:
             signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
-        self._tell(State.STOPPING)
+        self._board.show_stopping()
         self._tunnel.on_empty = self._report_empty
         self._tunnel.drain()
         self._log.write(f"shutdown proxy, waiting for drain of {len(self._tunnel)} connections")
@@ -192,6 +250,7 @@ class Supervisor:
         if len(self._tunnel):
             self._log.write(f"graceful shutdown timeout: forcing exit, {self._tunnel.cut()} connections cut")
             self.exit_code = 1
+        await self._status_over.wait()  # whoever asked for the end by HTTP gets an answer; it takes seconds at most
         self._log.write(f"stopped {self._tunnel.counters.summary()}".rstrip())
 
     def _report_empty(self) -> None:
@@ -204,6 +263,8 @@ def _settings(config: ProxyConfig) -> Settings:
         is_server=config.is_server,
         target=config.target,
         host=config.host,
+        outbound=config.outbound,
+        header=config.header_mode,
         connect_timeout=config.connect_timeout,
         close_timeout=config.close_timeout,
         max_conn_lifetime=config.max_conn_lifetime,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gzip
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
@@ -18,7 +18,7 @@ from tunnel.status.check import Check
 from tunnel.status.document import Service, Standing, encode_document, is_ok
 from tunnel.status.http import Request, Respond, Response
 
-EncodeMetrics = Callable[[], tuple[str, bytes]]  # content type and body
+EncodeMetrics = Callable[[], Awaitable[tuple[str, bytes]]]  # content type and body
 JSON, PROMETHEUS = "json", "prometheus"
 PPROF = "/debug/pprof/"
 
@@ -71,7 +71,7 @@ class Endpoints:
         return await self._metrics(PROMETHEUS if request.first("format") == PROMETHEUS else JSON, request)
 
     async def _metrics(self, form: str, request: Request) -> Response:
-        content_type, body = self.encode_metrics[form]()
+        content_type, body = await self.encode_metrics[form]()
         if form != PROMETHEUS:
             return Response(body, content_type=content_type)
         vary = ("Vary", "Accept-Encoding")

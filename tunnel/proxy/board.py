@@ -1,0 +1,49 @@
+"""How the process fares, and everyone who is told of it when that changes.
+
+Knows the steps of its life and what each of them says to the status port and to the service manager; must not know what
+leads to a step. The status port reads `standing`; the service manager is told.
+"""
+
+from __future__ import annotations
+
+from tunnel.config.model import ProxyConfig
+from tunnel.net.notify import Notifier, State
+from tunnel.proxy.generation import Generation
+from tunnel.status.document import Identity, Reload, Standing
+
+
+class Board:
+    """The state of one proxy."""
+
+    def __init__(self, config: ProxyConfig, notifier: Notifier) -> None:
+        mode = "server" if config.is_server else "client"
+        self._summary = f"{mode} proxying {config.listen} => {config.target}"
+        self._notifier = notifier
+        self.standing = Standing()
+
+    def show_identity(self, generation: Generation) -> None:
+        """New connections present another identity, or show none."""
+        if generation.expires is not None:
+            spiffe_id = generation.identity if generation.is_bound_by_expiry else ""
+            identity = Identity(spiffe_id, int(generation.expires.timestamp()), generation.number)
+            self.standing = self.standing.using(identity)
+
+    def show_listening(self) -> None:
+        """Connections are accepted."""
+        self.standing = self.standing.listening()
+        self._notifier.tell(State.LISTENING, self._summary)
+
+    def show_reloading(self) -> None:
+        """A reload has begun."""
+        self.standing = self.standing.reloading()
+        self._notifier.tell(State.RELOADING, self._summary)
+
+    def show_reloaded(self, outcome: Reload) -> None:
+        """A reload is over, and what is new is live."""
+        self.standing = self.standing.reloaded(outcome)
+        self._notifier.tell(State.LISTENING, self._summary)
+
+    def show_stopping(self) -> None:
+        """No more connections are accepted, for good."""
+        self.standing = self.standing.stopping()
+        self._notifier.tell(State.STOPPING, self._summary)

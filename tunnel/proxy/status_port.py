@@ -1,0 +1,114 @@
+"""The status port of one proxy, put together.
+
+Knows what of the proxy each answer is made of, and when answers are encrypted; must not know HTTP. It is imported only when a
+status port is wanted, with all that it will ever need: later there may be no descriptor left to load a module with.
+"""
+
+from __future__ import annotations
+
+import platform
+import socket
+import sys
+import time
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from tunnel import __version__
+from tunnel.config.model import NoIdentity, ProxyConfig, Status
+from tunnel.config.redact import redact
+from tunnel.log import Log, escape
+from tunnel.net.address import TcpAddress
+from tunnel.net.sockets import port_number
+from tunnel.proxy.board import Board
+from tunnel.proxy.tunnel import Tunnel
+from tunnel.status.check import Check, check_by_connecting, check_by_handshake, check_by_request
+from tunnel.status.document import Service
+from tunnel.status.endpoints import JSON, PROMETHEUS, Endpoints
+from tunnel.status.forms import encode_json
+from tunnel.status.http import Limits
+from tunnel.status.metrics import PROMETHEUS_TYPE, encode_prometheus
+from tunnel.status.pprof import Pprof
+from tunnel.status.probe import parse_url
+from tunnel.status.reach import open_target, open_through
+from tunnel.status.server import StatusPort, connection_limit
+from tunnel.status.snapshot import MetricsSource
+from tunnel.status.stream import TlsSource
+from tunnel.tls.engine import TlsEnd
+
+_JSON_TYPE = "text/plain; charset=utf-8"  # as what Go sniffs it
+
+
+def build_status_port(
+    config: ProxyConfig,
+    status: Status,
+    tunnel: Tunnel,
+    board: Board,
+    metrics: MetricsSource,
+    stop: Callable[[], None],
+    log: Log,
+) -> StatusPort:
+    """What the status port will serve; raises ConfigError for a target status that cannot be asked for."""
+    endpoints = Endpoints(
+        service=Service(str(config.listen), str(config.target), socket.gethostname(), __version__, _compiler()),
+        standing=lambda: board.standing,
+        check=_build_check(config, tunnel),
+        encode_metrics={JSON: _json(config, metrics), PROMETHEUS: _prometheus(config, metrics)},
+        shutdown=stop if status.has_shutdown else None,
+        pprof=Pprof(redact(sys.argv), lambda: len(tunnel)) if status.has_pprof else None,
+    )
+    tls = TlsSource(lambda: _open_status_end(tunnel), tunnel.buffers) if _is_encrypted(config, status) else None
+    if tls is None and isinstance(status.address.address, TcpAddress) and status.address.scheme != "http":
+        log.write(f"warning: no certificate to serve {escape(str(status.address))} with: the status port speaks plain HTTP")
+    return StatusPort(endpoints.routes(), Limits(header=config.connect_timeout), log.write, tls, connection_limit())
+
+
+def _compiler() -> str:
+    return f"python{platform.python_version()}"
+
+
+def _is_encrypted(config: ProxyConfig, status: Status) -> bool:
+    """TCP is, unless it says otherwise or there is no certificate."""
+    is_plain = status.address.scheme == "http" or isinstance(config.source, NoIdentity)
+    return isinstance(status.address.address, TcpAddress) and not is_plain
+
+
+def _open_status_end(tunnel: Tunnel) -> TlsEnd | None:
+    """An end that shows our newest certificate, expired or not: whoever looks is here to learn of that."""
+    generation = tunnel.generation
+    if generation is None or generation.status_context is None:
+        return None
+    return generation.status_context.open_end(tunnel.buffers)
+
+
+def _build_check(config: ProxyConfig, tunnel: Tunnel) -> Check:
+    def open_stream() -> Awaitable[trio.abc.HalfCloseableStream]:
+        if config.outbound is not None and isinstance(config.target, TcpAddress):
+            return open_through(config.outbound, config.target.host, port_number(config.target.port))
+        return open_target(config.target)
+
+    def open_end() -> TlsEnd | None:
+        generation = tunnel.review()
+        return generation.context.open_end(tunnel.buffers, tunnel.settings.server_name) if generation else None
+
+    if config.target_status:
+        return check_by_request(open_stream, parse_url(config.target_status), config.connect_timeout, f"tunnel/{__version__}")
+    if config.is_server:
+        return check_by_connecting(open_stream, config.connect_timeout)
+    return check_by_handshake(open_stream, TlsSource(open_end, tunnel.buffers), config.connect_timeout)
+
+
+def _json(config: ProxyConfig, metrics: MetricsSource) -> Callable[[], Awaitable[tuple[str, bytes]]]:
+    async def encode() -> tuple[str, bytes]:
+        return _JSON_TYPE, encode_json(metrics.snapshot(), config.metrics.prefix, socket.gethostname(), time.time())
+
+    return encode
+
+
+def _prometheus(config: ProxyConfig, metrics: MetricsSource) -> Callable[[], Awaitable[tuple[str, bytes]]]:
+    async def encode() -> tuple[str, bytes]:
+        # On a thread: it counts the process' descriptors one by one, of which there may be many thousands.
+        body = await trio.to_thread.run_sync(encode_prometheus, metrics.snapshot(), config.metrics.prefix)
+        return PROMETHEUS_TYPE, body
+
+    return encode
