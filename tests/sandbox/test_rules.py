@@ -1,0 +1,152 @@
+"""Which files and ports stay allowed follows from the flags and the environment alone."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tunnel.net.address import LaunchdAddress, SystemdAddress, TcpAddress, UnixAddress
+from tunnel.sandbox.rules import READABLE, WRITABLE, Needs, Ruleset, build_ruleset, interpreter_paths
+
+SERVICES = {"postgresql": 5432, "https": 443}
+
+
+def ruleset(needs: Needs, **environ: str) -> Ruleset:
+    """The rules on a system without links, where few services are known."""
+
+    def find_service(name: str, protocol: str) -> int:
+        assert protocol == "tcp"
+        if name not in SERVICES:
+            raise OSError("service/proto not found")
+        return SERVICES[name]
+
+    return build_ruleset(needs, environ, ["/py/lib"], follow=str, find_service=find_service)
+
+
+BARE = ruleset(Needs())
+
+
+def test_without_flags_only_the_system_and_the_interpreter_are_left() -> None:
+    assert set(BARE.writable) == {"/dev", "/run", "/var/run", "/proc", "/tmp"} == set(WRITABLE)
+    assert set(BARE.readable) == {*READABLE, "/py/lib"}
+    assert {"/etc", "/sys", "/usr/share/zoneinfo", "/usr/lib"} <= set(BARE.readable)
+    assert (BARE.bind_ports, BARE.connect_ports) == ((), (53,))
+    assert not {"/", "/home", "/root", "/usr", "/var"} & {*BARE.readable, *BARE.writable}
+
+
+@pytest.mark.parametrize(
+    ("needs", "readable"),
+    [
+        (Needs(files=("/certs/tls.crt", "/keys/tls.key")), {"/certs", "/keys"}),
+        (Needs(files=("/home/u/policy/x.rego",)), {"/home/u/policy"}),
+        (Needs(files=("/home/u/bundle/",)), {"/home/u"}),
+        (Needs(files=("",)), set()),
+    ],
+)
+def test_the_directory_of_each_file_may_be_read(needs: Needs, readable: set[str]) -> None:
+    assert set(ruleset(needs).readable) - set(BARE.readable) == readable
+    assert ruleset(needs).writable == BARE.writable
+
+
+def test_a_relative_file_is_in_the_current_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rules = ruleset(Needs(files=("tls.crt",), listens=(UnixAddress("in.sock"),)))
+    assert str(tmp_path) in rules.readable
+    assert str(tmp_path) in rules.writable
+
+
+def test_the_directory_that_a_link_leads_to_may_be_read_too(tmp_path: Path) -> None:
+    """As in a mounted secret: tls.crt -> ..data/tls.crt, and ..data -> ..2026."""
+    (tmp_path / "live").mkdir()
+    (tmp_path / "archive/1").mkdir(parents=True)
+    (tmp_path / "archive/1/tls.crt").touch()
+    (tmp_path / "live/data").symlink_to("../archive/1")
+    (tmp_path / "live/tls.crt").symlink_to("data/tls.crt")
+    rules = build_ruleset(Needs(files=(str(tmp_path / "live/tls.crt"),)), {}, [])
+    assert {str(tmp_path / "live"), os.path.realpath(tmp_path / "archive/1")} <= set(rules.readable)
+
+
+@pytest.mark.parametrize(
+    ("needs", "writable"),
+    [
+        (Needs(listens=(UnixAddress("/srv/in.sock"), UnixAddress("/srv/status/s"))), {"/srv", "/srv/status"}),
+        (Needs(listens=(UnixAddress("@abstract"), SystemdAddress("a"), LaunchdAddress("a"))), set()),
+        (Needs(dials=(UnixAddress("/srv/out.sock"),)), set()),  # connecting is no access to a file
+        (Needs(directories=("/var/lib/acme",)), {"/var/lib/acme"}),
+    ],
+)
+def test_where_a_socket_is_made_or_something_is_kept_may_be_written(needs: Needs, writable: set[str]) -> None:
+    assert set(ruleset(needs).writable) - set(BARE.writable) == writable
+
+
+def tcp(port: str) -> TcpAddress:
+    return TcpAddress("host.test", port)
+
+
+@pytest.mark.parametrize(
+    ("needs", "bind", "connect"),
+    [
+        (Needs(listens=(tcp("8443"), tcp("6060"))), {6060, 8443}, set()),
+        (Needs(listens=(tcp("0"),)), {0}, set()),
+        (Needs(listens=(tcp("https"),), dials=(tcp("postgresql"),)), {443}, {5432}),
+        (Needs(listens=(tcp("nosuch"),), dials=(tcp("nosuch"), tcp("\udcff"))), set(), set()),
+        (Needs(dials=(tcp("80"), UnixAddress("/x"))), set(), {80}),
+        (Needs(urls=("http://m.test/in",)), set(), {80}),
+        (Needs(urls=("https://m.test/in", "https://m.test:9/")), set(), {443, 9}),
+        (Needs(urls=("https://[::1]:8/",)), set(), {8}),
+        (Needs(proxy="http://proxy.test"), set(), {8080}),
+        (Needs(proxy="http://proxy.test:3128"), set(), {3128}),
+        (Needs(proxy="socks5://proxy.test"), set(), {1080}),
+        (Needs(proxy="socks5h://u:p@proxy.test"), set(), {1080}),
+        (Needs(proxy="gopher://proxy.test", urls=("http://h:99999/", "http://[::1/", "", "x")), set(), {80}),
+    ],
+)
+def test_ports_are_those_that_the_flags_name(needs: Needs, bind: set[int], connect: set[int]) -> None:
+    rules = ruleset(needs)
+    assert set(rules.bind_ports) == bind
+    assert set(rules.connect_ports) == connect | {53}
+
+
+def test_the_environment_names_certificates_and_proxies() -> None:
+    rules = ruleset(
+        Needs(),
+        SSL_CERT_FILE="/ca/all.pem",
+        SSL_CERT_DIR="/ca/one:/ca/two:",
+        HTTP_PROXY="http://proxy.test",
+        HTTPS_PROXY="proxy.test:3128",
+        https_proxy="https://proxy.test",
+        LD_LIBRARY_PATH="/opt/lib",
+        OTHER="/secret",
+    )
+    assert set(rules.readable) - set(BARE.readable) == {"/ca", "/ca/one", "/ca/two", "/opt/lib"}
+    assert set(rules.connect_ports) == {53, 80, 443, 3128}
+
+
+def test_rules_are_sorted_and_named_once() -> None:
+    rules = ruleset(Needs(files=("/b/x", "/a/x", "/b/y"), listens=(tcp("2"), tcp("1"), tcp("2"))))
+    assert list(rules.readable) == sorted(set(rules.readable))
+    assert rules.bind_ports == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("search", "kept"),
+    [
+        (["/venv/lib/python3/site-packages", "/opt/modules"], ["/venv/lib/python3/site-packages", "/opt/modules"]),
+        (["", "hook.of.an.editable.install"], []),
+        (["/work/here", "/work", "/"], []),
+        (["/home/u", "/home"], []),
+        (
+            ["/home/u/.local/lib/python3", "/work/here/lib", "/work/here2"],
+            ["/home/u/.local/lib/python3", "/work/here/lib", "/work/here2"],
+        ),
+    ],
+)
+def test_a_home_and_the_current_directory_are_no_place_for_modules(search: list[str], kept: list[str]) -> None:
+    assert interpreter_paths([], search, [], "/home/u", "/work/here") == kept
+    assert interpreter_paths([], search, ["/work/here"], "/home/u", "/work/here") == [*kept, "/work/here"], "unless named"
+
+
+def test_of_a_prefix_only_what_python_has_there_is_readable() -> None:
+    assert interpreter_paths(["/usr"], [], [], "", "") == ["/usr/bin", "/usr/lib", "/usr/lib64", "/usr/pyvenv.cfg"]

@@ -1,0 +1,1 @@
+"""What the process may no longer do once it runs: files and ports beyond its flags."""

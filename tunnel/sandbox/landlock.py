@@ -1,0 +1,169 @@
+"""Landlock: the kernel keeps this process to its rules (landlock(7)).
+
+Knows the system calls and what each version of the interface can do; must not know why a path or a port is needed. A
+restriction binds the calling thread and what it starts later, for ever: so it is set up while there is one thread.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import importlib.util
+import os
+import stat
+import struct
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, Protocol
+
+from tunnel.sandbox.rules import Needs, Ruleset, build_ruleset, interpreter_paths
+
+_CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
+_SET_NO_NEW_PRIVS = 38  # prctl(2); without it only root may restrict itself
+_PATH_BENEATH, _NET_PORT = 1, 2
+_VERSION_FLAG = 1
+
+_EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
+_REFER, _TRUNCATE, _IOCTL_DEV = 1 << 13, 1 << 14, 1 << 15
+_FILE_RIGHTS: Final = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV  # the others are a directory's
+_READ: Final = _EXECUTE | _READ_FILE | _READ_DIR
+_BIND, _CONNECT = 1 << 0, 1 << 1
+_FIRST_WITH_NET = 4
+# The rights that each version of the interface added; what a kernel does not know it cannot deny.
+_FS_RIGHTS = {1: (1 << 13) - 1, 2: _REFER, 3: _TRUNCATE, 5: _IOCTL_DEV}
+_NET_RIGHTS = {_FIRST_WITH_NET: _BIND | _CONNECT}
+_ABSENT = {errno.ENOSYS, errno.EOPNOTSUPP}  # not built in, or not switched on at boot
+
+_LIBRARIES = ("trio", "cryptography", "OpenSSL", "grpc")  # parts of which are imported late, wherever they are installed
+
+
+class Kernel(Protocol):
+    """The system calls; each raises OSError."""
+
+    def thread_count(self) -> int:
+        """How many threads this process has, whoever started them."""
+
+    def version(self) -> int:
+        """The newest version of the interface that the kernel has."""
+
+    def create_ruleset(self, fs_rights: int, net_rights: int) -> int:
+        """A descriptor of rules that deny these rights wherever they do not allow them."""
+
+    def allow_path(self, ruleset: int, rights: int, path: int) -> None:
+        """Allow rights below the file of a descriptor."""
+
+    def allow_port(self, ruleset: int, rights: int, port: int) -> None:
+        """Allow rights on a TCP port."""
+
+    def restrict(self, ruleset: int) -> None:
+        """Keep this thread to the rules, and what it starts."""
+
+
+class Linux:
+    """The kernel that we run on."""
+
+    def __init__(self) -> None:
+        self._libc = ctypes.CDLL(None, use_errno=True)
+
+    def thread_count(self) -> int:
+        return len(os.listdir("/proc/self/task"))
+
+    def version(self) -> int:
+        return self._call(_CREATE_RULESET, None, 0, _VERSION_FLAG)
+
+    def create_ruleset(self, fs_rights: int, net_rights: int) -> int:
+        attributes = struct.pack("=QQ", fs_rights, net_rights)  # an older kernel takes a longer structure if its end is 0
+        return self._call(_CREATE_RULESET, attributes, len(attributes), 0)
+
+    def allow_path(self, ruleset: int, rights: int, path: int) -> None:
+        self._call(_ADD_RULE, ruleset, _PATH_BENEATH, struct.pack("=Qi", rights, path), 0)
+
+    def allow_port(self, ruleset: int, rights: int, port: int) -> None:
+        self._call(_ADD_RULE, ruleset, _NET_PORT, struct.pack("=QQ", rights, port), 0)
+
+    def restrict(self, ruleset: int) -> None:
+        self._check(self._libc.prctl(_SET_NO_NEW_PRIVS, *map(ctypes.c_ulong, (1, 0, 0, 0))))
+        self._call(_RESTRICT_SELF, ruleset, 0)
+
+    def _call(self, number: int, *arguments: int | bytes | None) -> int:
+        # Each argument of a system call is a whole register: an int would leave half of it undefined.
+        words = [ctypes.c_long(argument) if isinstance(argument, int) else argument for argument in arguments]
+        return self._check(self._libc.syscall(ctypes.c_long(number), *words))
+
+    def _check(self, result: int) -> int:
+        if result < 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+        return result
+
+
+def set_up(needs: Needs, environ: Mapping[str, str], write: Callable[[str], None], kernel: Kernel | None = None) -> None:
+    """Restrict this process to what it needs, as far as the kernel can; says how that went, and goes on in any case."""
+    write("setting up landlock rules to limit process privileges")
+    try:
+        version = restrict(build_ruleset(needs, environ, our_paths()), kernel or Linux())
+    except OSError as error:
+        why = "this kernel does not offer it" if error.errno in _ABSENT else (error.strerror or str(error)).lower()
+        write(f"warning: unable to set up landlock: {why}")
+        return
+    if version < _FIRST_WITH_NET:
+        write("note: kernel does not support landlock net rules, sandboxing will be limited")
+
+
+def restrict(rules: Ruleset, kernel: Kernel) -> int:
+    """Keep this process to `rules`; the version of the interface that was there. Raises OSError, and nothing is denied then."""
+    threads = kernel.thread_count()
+    if threads != 1:
+        raise OSError(errno.EBUSY, f"{threads} threads run, and only one of them would be restricted")
+    version = kernel.version()
+    fs_rights, net_rights = _known(_FS_RIGHTS, version), _known(_NET_RIGHTS, version)
+    ruleset = kernel.create_ruleset(fs_rights, net_rights)
+    try:
+        _allow_paths(kernel, ruleset, rules.readable, _READ)
+        _allow_paths(kernel, ruleset, rules.writable, fs_rights)
+        if net_rights:
+            _allow_ports(kernel, ruleset, rules)
+        kernel.restrict(ruleset)
+    finally:
+        os.close(ruleset)
+    return version
+
+
+def our_paths() -> list[str]:
+    """Where this interpreter, this package and its libraries are loaded from."""
+    packages = [Path(__file__).parents[1], Path(os.path.realpath(sys.executable)).parent]
+    for name in _LIBRARIES:
+        with suppress(ValueError):  # a module of this name without a place
+            spec = importlib.util.find_spec(name)
+            if spec is not None and spec.origin is not None:
+                packages.append(Path(spec.origin).parents[1])
+    here = ""
+    with suppress(OSError):  # the current directory may be gone
+        here = os.getcwd()
+    prefixes = (sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix)
+    return interpreter_paths(prefixes, sys.path, map(str, packages), os.path.expanduser("~"), here)
+
+
+def _known(rights: Mapping[int, int], version: int) -> int:
+    return sum(bits for first, bits in rights.items() if first <= version)
+
+
+def _allow_paths(kernel: Kernel, ruleset: int, paths: tuple[str, ...], rights: int) -> None:
+    for path in paths:
+        try:
+            descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            continue  # what cannot be reached now is not needed
+        try:
+            is_directory = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+            kernel.allow_path(ruleset, rights if is_directory else rights & _FILE_RIGHTS, descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _allow_ports(kernel: Kernel, ruleset: int, rules: Ruleset) -> None:
+    for right, ports in ((_BIND, rules.bind_ports), (_CONNECT, rules.connect_ports)):
+        for port in ports:
+            kernel.allow_port(ruleset, right, port)
