@@ -21,7 +21,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("tunnel.authz", "tunnel.net.address"),
     ("tunnel.wire",),
     ("tunnel.config", "tunnel.syslog", "tunnel.strays"),
-    ("tunnel.tls", "tunnel.net", "tunnel.keystore", "tunnel.policy"),
+    ("tunnel.tls", "tunnel.net", "tunnel.keystore", "tunnel.policy", "tunnel.sandbox"),
     ("tunnel.identity", "tunnel.acme", "tunnel.relay", "tunnel.devapi", "tunnel.status"),
     ("tunnel.proxy",),
     ("tunnel.commands",),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import resource
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -46,14 +48,16 @@ class Daemon:
                 return found
 
     def _lines(self) -> list[bytes]:
-        try:
-            if self._connection is None:
-                self._connection = self._socket.accept()[0]
-                self._connection.setblocking(False)
-            while data := self._connection.recv(1 << 20):
-                self._seen += data
-        except BlockingIOError:
-            pass
+        with suppress(BlockingIOError):
+            while True:
+                if self._connection is None:
+                    self._connection = self._socket.accept()[0]
+                    self._connection.setblocking(False)
+                if data := self._connection.recv(1 << 20):
+                    self._seen += data
+                else:
+                    self._connection.close()
+                    self._connection = None
         *lines, self._seen = self._seen.split(b"\n")
         return lines
 
@@ -198,6 +202,20 @@ def test_a_dead_daemons_socket_is_named_as_the_cause(path: Path) -> None:
         dead.bind(str(path))
     with pytest.raises(ConfigError, match=r"connection refused$"):
         open_syslog("tunnel", 7, (str(path), str(path.parent / "none")))
+
+
+def test_without_a_descriptor_left_lines_wait_until_there_is_one(daemon: Daemon, sink: SyslogSink) -> None:
+    sink.close()
+    log = Log(sink=sink, schedule=lambda _delay: None)
+    log.write("hello")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1, hard))
+    try:
+        log.flush()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    log.flush()
+    assert daemon.messages() == ["hello"]
 
 
 def test_a_tag_is_ascii_whatever_the_program_is_called(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 from collections.abc import Iterator
 from contextlib import closing
@@ -137,3 +138,15 @@ def test_the_clock_is_the_managers() -> None:
     before = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
     seen = time.monotonic_ns()
     assert before <= seen <= time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+
+
+def test_a_manager_is_told_with_no_descriptor_left(manager: tuple[socket.socket, str]) -> None:
+    sock, name = manager
+    with closing(Notifier({"NOTIFY_SOCKET": name}, 7)) as notifier:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1, hard))
+        try:
+            notifier.beat()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert waiting(sock) == [b"WATCHDOG=1"]

@@ -11,6 +11,7 @@ import os
 import socket
 import stat
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 from tunnel.errors import ConfigError, TargetError
@@ -130,7 +131,9 @@ def remove_stale_socket(path: Path) -> None:
             path.unlink()
 
 
+@cache
 def _backlog() -> int:
+    """As many as the kernel allows to wait; asked once, so that two sockets open right after one another."""
     try:
         return min(int(_SOMAXCONN.read_text()), _MAX_BACKLOG)
     except (OSError, ValueError):
