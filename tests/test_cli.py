@@ -186,3 +186,23 @@ def test_a_reader_that_has_gone_is_no_traceback() -> None:
     )
     os.close(write)
     assert (done.returncode, done.stderr) == (1, "")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_no_file_or_socket_takes_the_place_of_a_missing_standard_stream(closed: str, tmp_path: Path) -> None:
+    """It would be written to: the log's lines would go to a peer."""
+    source = (
+        "import os, sys; sys.argv[1:] = ['--version']; from tunnel.__main__ import main; code = main(); "
+        f"fd = os.open({str(tmp_path / 'seen')!r}, os.O_CREAT | os.O_WRONLY); "
+        "os.write(fd, f'{code} {fd > 2} {[os.get_inheritable(fd) for fd in range(3)]}'.encode())"
+    )
+    done = subprocess.run(
+        ["/bin/sh", "-c", f'exec "$0" -c "$1" {closed}', sys.executable, source],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (tmp_path / "seen").read_text() == "0 True [True, True, True]"
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == ("" if ">&-" in closed.split() else f"tunnel {__version__}\n")

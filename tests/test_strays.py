@@ -28,6 +28,11 @@ CAUSES = [
         "ValueError: \\x5bgone\\x5d",
     ),
     (
+        "import cffi\n@cffi.FFI().callback('void()')\ndef call(): raise ValueError('lost')\ncall()",
+        "internal error: ",
+        "ValueError: lost",
+    ),
+    (
         "def work(): raise ValueError('over')\nt = threading.Thread(target=work, name='helper')\nt.start(); t.join()",
         "internal error: end of helper: Traceback",
         "ValueError: over",

@@ -1,6 +1,6 @@
 """The process: what must be done before anything else, then the command line.
 
-Knows signals at start and how the interpreter ends; must not know any command.
+Knows signals and descriptors at the start, and how the interpreter ends; must not know any command.
 """
 
 from __future__ import annotations
@@ -10,9 +10,12 @@ import signal
 import sys
 import warnings
 
+_STDOUT, _STDERR = 1, 2
+
 
 def main() -> int:
     """The console script; an interrupt before a command has taken over is no traceback but a death by that signal."""
+    _complete_standard_streams()
     if not sys.warnoptions:  # what a library thinks of a peer's certificate is not for standard error
         warnings.simplefilter("ignore")
     for number in (signal.SIGHUP, signal.SIGUSR1):  # they mean reload, also while we are still starting
@@ -28,6 +31,15 @@ def main() -> int:
     except BrokenPipeError:  # whoever read our output has gone: no message could reach him
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def _complete_standard_streams() -> None:
+    """Open what is missing of the first three descriptors: a socket would take the number, and a peer get to read our log."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    sys.stdout = sys.stdout or os.fdopen(_STDOUT, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(_STDERR, "w", closefd=False)
 
 
 if __name__ == "__main__":

@@ -41,8 +41,9 @@ class Strays:
             write(self._reports.popleft())
 
     def _take_unraisable(self, what: sys.UnraisableHookArgs) -> None:
-        whose = type(what.object).__name__  # never its repr: the object may be half gone
-        self._put(f"ignored in {whose}", _trace(what.exc_type, what.exc_value, what.exc_traceback))
+        # Never the object's own repr: it may be half gone.
+        where = what.err_msg or f"ignored in {type(what.object).__name__}"
+        self._put(where, _trace(what.exc_type, what.exc_value, what.exc_traceback))
 
     def _take_thread(self, what: threading.ExceptHookArgs) -> None:
         if what.exc_type is not SystemExit:
