@@ -104,10 +104,10 @@ def test_a_target_that_the_proxy_cannot_reach_is_an_error_on_dial(world: World, 
     assert "reason=refused-by-proxy" in line
 
 
-def test_a_proxy_of_another_kind_closes_on_us(world: World) -> None:
+def test_a_proxy_of_another_kind_is_not_understood(world: World) -> None:
     place = world.enter(microsocks(world.directory))
     client = world.client("localhost:1", f"--proxy=http://{place}")
-    assert "reason=closed-by-proxy" in error_of(client)
+    assert "reason=proxy-not-understood" in error_of(client)
 
 
 def test_a_proxy_that_is_not_there_is_an_error_on_dial(world: World) -> None:

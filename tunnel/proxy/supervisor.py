@@ -269,4 +269,6 @@ def _settings(config: ProxyConfig) -> Settings:
         close_timeout=config.close_timeout,
         max_conn_lifetime=config.max_conn_lifetime,
         max_concurrent_conns=config.max_concurrent_conns,
+        outbound=config.outbound,
+        header=config.header_mode,
     )
