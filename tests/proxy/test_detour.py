@@ -88,28 +88,52 @@ def test_socks_goes_the_same_way(stages: Stages) -> None:
     assert stage.tunnel.counters.carried == 1
 
 
-@pytest.mark.parametrize("banner", [b"SSH-2.0-server\r\n", b"\x16\x03\x03\x00", b"\x15\x03\x03\x00\x02\x02\x28"])
-def test_what_comes_behind_the_answer_is_the_targets(stages: Stages, banner: bytes) -> None:
-    stage = stages().serve()
-    _, proxy = at_proxy(stage)
-    proxy.send(OPENED + banner)
-    stage.turn()
-    assert received(proxy)[len(ASKED) :].rpartition(b"\r\n\r\n")[2][:2] == b"\x16\x03", "we have said hello all the same"
-    proxy.close()
-    stage.turn()
-    (line,) = stage.log.lines
-    assert line.startswith(f"error on dial: TLS handshake with Db.Example:postgresql through {NAME}: ")
-    assert stage.tunnel.counters.summary() == "accepted=1 refused=1"
+REFUSAL = b"\x15\x03\x03\x00\x02\x02\x28"  # an alert: handshake_failure
+THROUGH = f"error on dial: TLS handshake with Db.Example:postgresql through {NAME}: "
 
 
-def test_a_target_that_speaks_and_ends_before_the_handshake_is_not_waited_for(stages: Stages) -> None:
+@pytest.mark.parametrize("cut", range(len(REFUSAL) + 1))
+def test_what_comes_behind_the_answer_is_the_targets(stages: Stages, cut: int) -> None:
     stage = stages().serve()
     _, proxy = at_proxy(stage)
-    proxy.send(OPENED + b"\x16\x03\x03\x00")
-    proxy.close()
+    proxy.send(OPENED + REFUSAL[:cut])
+    stage.turn()
+    assert received(proxy).rpartition(b"\r\n\r\n")[2][:2] == b"\x16\x03", "we have said hello all the same"
+    if cut < len(REFUSAL):
+        assert stage.log.lines == []
+        proxy.send(REFUSAL[cut:])
+        stage.turn()
+    (line,) = stage.log.lines
+    assert line.startswith(f"{THROUGH}the server refused us: ")
+    assert line.endswith(f" reason=refused-by-peer{CALLER}")
+    assert stage.tunnel.counters.refused == 1
+
+
+def test_a_target_without_tls_is_not_waited_for(stages: Stages) -> None:
+    stage = stages().serve()
+    _, proxy = at_proxy(stage)
+    proxy.send(OPENED + b"SSH-2.0-server\r\n")
     stage.turn()
     (line,) = stage.log.lines
-    assert "closed-in-handshake" in line or "reset-in-handshake" in line
+    assert line.startswith(THROUGH)
+    assert line.endswith(f" reason=tls-failure{CALLER}")
+
+
+@pytest.mark.parametrize("banner", [b"", REFUSAL[:4]])
+def test_an_end_that_came_with_the_answer_is_seen(stages: Stages, banner: bytes) -> None:
+    """The kernel has announced it while the proxy was asked, and does not do so again."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        stage = stages().serve()
+        stage.connect()
+        stage.asked[0][1]((Endpoint(socket.AF_INET, listener.getsockname()),))
+        stage.turn()
+        proxy = stage.opened(listener.accept()[0])
+        proxy.sendall(OPENED + banner)
+        proxy.shutdown(socket.SHUT_WR)
+        stage.turn(8)
+    (line,) = stage.log.lines
+    assert line.startswith(THROUGH)
+    assert line.endswith(f" reason=closed-in-handshake{CALLER}")
 
 
 FAILURES = {

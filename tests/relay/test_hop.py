@@ -26,6 +26,8 @@ class Crossing:
     def __init__(self, pair: Pair, exchange: Exchange) -> None:
         self.loop = Loop(Clock())
         self.near, self.far = pair
+        self.loop.watch(self.near, lambda _events: None, self)  # as a dial has, which has seen what was announced so far
+        self.turn()
         self.outcome: list[bytes | TargetError] = []
         self.hop = Hop(self.loop, self, self.near, exchange, NAME)
         self.hop.start()
@@ -120,6 +122,14 @@ def test_a_proxy_that_closes_is_said_to_have_done_so(crossings: Crossings, befor
 def test_a_proxy_that_has_gone_before_we_spoke(crossings: Crossings) -> None:
     near, far = unix_pair()
     far.close()
+    crossing = crossings((near, far))
+    crossing.turn()
+    assert crossing.fault is TargetFault.PROXY_CLOSED
+
+
+def test_a_proxy_that_ended_before_we_spoke_and_still_listens(crossings: Crossings) -> None:
+    near, far = tcp_pair()
+    far.shutdown(socket.SHUT_WR)
     crossing = crossings((near, far))
     crossing.turn()
     assert crossing.fault is TargetFault.PROXY_CLOSED

@@ -78,12 +78,10 @@ class Handshake:
 
         `behind` is what an exchange before the handshake has left; what was announced meanwhile is not announced again.
         """
+        if behind is not None:
+            self._is_thorough = True
         self._advance(0)
-        if behind is None or self._is_over:
-            return
-        self._is_thorough = True
-        self._loop.call_again(self._socket)
-        if behind:
+        if behind and not self._is_over:
             self.has_received = True
             self._buffers.inbox[: len(behind)] = behind
             self._advance(len(behind))
