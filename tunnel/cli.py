@@ -7,7 +7,7 @@ that it will run, so that a wrong line costs nothing and help is there at once.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import MutableMapping, Sequence
 
 from tunnel import __version__
 from tunnel.config import demo, dev, proxy
@@ -25,7 +25,7 @@ _HELP = Command("help", "Tell more on a command.", ())
 COMMANDS = (proxy.SERVER, proxy.CLIENT, demo.COMMAND, dev.COMMAND, _HELP)
 
 
-def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+def main(argv: Sequence[str], environ: MutableMapping[str, str]) -> int:
     """Run one command line; what is wrong with it is one line on standard error and exit code 1."""
     try:
         parsed = parse_command_line(argv, COMMANDS, environ, early=proxy.COMMON)
@@ -58,7 +58,7 @@ def _help(command: Command | None) -> str:
     return command_usage(PROGRAM, command)
 
 
-def _run(parsed: Parsed, environ: Mapping[str, str]) -> int:
+def _run(parsed: Parsed, environ: MutableMapping[str, str]) -> int:
     command, arguments = parsed.command, parsed.arguments
     if command is _HELP:
         raise HelpWanted(None)

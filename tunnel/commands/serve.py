@@ -8,26 +8,37 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 
 from tunnel.config import proxy
 from tunnel.config.grammar import Arguments, Command
-from tunnel.config.model import LogConfig, NoIdentity, ProxyConfig, WorkloadApi
+from tunnel.config.model import KeyFiles, Keystore, LogConfig, NoIdentity, ProxyConfig, WorkloadApi
 from tunnel.errors import TunnelError
 from tunnel.log import Category, Log, escape, one_line
+from tunnel.net.activation import take_inherited
+from tunnel.net.address import Address, TcpAddress
+from tunnel.net.notify import Notifier
+from tunnel.strays import Strays
 from tunnel.syslog import open_syslog
 
 
-def run(command: Command, arguments: Arguments, environ: Mapping[str, str]) -> int:
+def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str]) -> int:
     """Serve until told to stop; the exit code. Raises ConfigError for a line that is wrong on the face of it."""
+    inherited = take_inherited(environ, os.getpid())  # before anything is started that they do not concern
+    notifier = Notifier(environ, os.getpid())
     log = _open_log(proxy.check_line(arguments))
+    strays = Strays()
+    strays.install()
     try:
         log.write(f"starting tunnel in {command.name} mode")
         config = proxy.build(command, arguments)
         _announce(config, log)
+        if config.is_confined:
+            _confine(config, environ, log)
         from tunnel.proxy.process import run_proxy
+        from tunnel.proxy.surroundings import Surroundings
 
-        return run_proxy(config, log, environ)
+        return run_proxy(config, log, Surroundings(environ, inherited, notifier, strays))
     except TunnelError as error:
         log.write(f"error: {error}")
         log.flush()
@@ -36,8 +47,39 @@ def run(command: Command, arguments: Arguments, environ: Mapping[str, str]) -> i
 
 
 def _open_log(config: LogConfig) -> Log:
-    sink = open_syslog(os.path.basename(sys.argv[0]), os.getpid()) if config.is_syslog else None
+    name = os.path.basename(sys.argv[0])
+    sink = open_syslog("tunnel" if name == "__main__.py" else name, os.getpid()) if config.is_syslog else None
     return Log([Category(word) for word in config.quiet if word], sink=sink)
+
+
+def _confine(config: ProxyConfig, environ: Mapping[str, str], log: Log) -> None:
+    """Keep the process to what its flags name; before any thread exists, since one that does would not be kept."""
+    from tunnel.sandbox.landlock import set_up
+    from tunnel.sandbox.rules import Needs
+
+    dials: list[Address] = [config.target]
+    if config.metrics.graphite is not None:
+        dials.append(config.metrics.graphite)
+    if isinstance(config.source, WorkloadApi) and config.source.endpoint.host:
+        dials.append(TcpAddress(config.source.endpoint.host, str(config.source.endpoint.port)))
+    needs = Needs(
+        files=tuple(filter(None, _files(config))),
+        listens=(config.listen, *((config.status.address.address,) if config.status else ())),
+        dials=tuple(dials),
+        urls=(config.metrics.url,) if config.metrics.url else (),
+        proxy=str(config.outbound or ""),
+    )
+    set_up(needs, environ, log.write)
+
+
+def _files(config: ProxyConfig) -> Iterator[str]:
+    yield config.ca_bundle
+    if isinstance(config.source, KeyFiles):
+        yield from (config.source.cert, config.source.key)
+    if isinstance(config.source, Keystore):
+        yield config.source.path
+    if config.access.policy is not None:
+        yield config.access.policy.path
 
 
 def _announce(config: ProxyConfig, log: Log) -> None:

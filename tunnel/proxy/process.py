@@ -7,33 +7,33 @@ happens in between. Libraries that only one source needs are loaded for that one
 from __future__ import annotations
 
 import gc
-import os
 import resource
 from collections.abc import Mapping
 
 from tunnel.config.model import Acme, ProxyConfig, WorkloadApi
 from tunnel.errors import ConfigError
 from tunnel.log import Log
-from tunnel.net.notify import Notifier
 from tunnel.proxy.feed import Feed, Publisher
 from tunnel.proxy.supervisor import Supervisor
+from tunnel.proxy.surroundings import Surroundings
 from tunnel.relay.loop import Loop
 
 
-def run_proxy(config: ProxyConfig, log: Log, environ: Mapping[str, str]) -> int:
+def run_proxy(config: ProxyConfig, log: Log, surroundings: Surroundings) -> int:
     """Run until told to stop; 0 after a clean drain, 1 after a cut. Raises TunnelError when it could not start or go on."""
     _raise_descriptor_limit()
     loop = Loop()
-    notifier = Notifier(environ, os.getpid())
+    environ = surroundings.environ
     try:
         log.defer(lambda delay: loop.call_later(delay, log.flush))
-        supervisor = Supervisor(config, loop, log, lambda publisher: _open_feed(config, publisher, log, environ), notifier)
+        supervisor = Supervisor(config, loop, log, lambda publisher: _open_feed(config, publisher, log, environ), surroundings)
         gc.freeze()  # what is here now stays: later collections need not look at it
         loop.run_trio(supervisor.run)
         return supervisor.exit_code
     finally:
+        surroundings.strays.drain(log.write)
         log.flush()
-        notifier.close()
+        surroundings.notifier.close()
         loop.close()
 
 

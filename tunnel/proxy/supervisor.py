@@ -21,12 +21,12 @@ from tunnel.identity.credentials import Credentials
 from tunnel.log import Log, escape
 from tunnel.net.address import Address
 from tunnel.net.listen import Listener, open_listener
-from tunnel.net.notify import Notifier
 from tunnel.net.sockets import Endpoint, resolve
 from tunnel.proxy.board import Board
 from tunnel.proxy.feed import Feed, Publisher
 from tunnel.proxy.generation import Terms, build_generation
 from tunnel.proxy.settings import Settings
+from tunnel.proxy.surroundings import Surroundings
 from tunnel.proxy.tunnel import Tunnel
 from tunnel.relay.loop import Loop
 from tunnel.status.counters import Counters, timed_counters
@@ -48,11 +48,11 @@ _RELOAD = {signal.SIGHUP: "hangup", signal.SIGUSR1: "user defined signal 1"}
 class Supervisor:
     """Runs one tunnel."""
 
-    def __init__(self, config: ProxyConfig, loop: Loop, log: Log, open_feed: OpenFeed, notifier: Notifier) -> None:
+    def __init__(self, config: ProxyConfig, loop: Loop, log: Log, open_feed: OpenFeed, surroundings: Surroundings) -> None:
         self._config = config
         self._log = log
-        self._notifier = notifier
-        self._board = Board(config, notifier)
+        self._surroundings = surroundings
+        self._board = Board(config, surroundings.notifier)
         self._ready = trio.Event()
         self._empty = trio.Event()
         self._reload_wanted = trio.Event()
@@ -123,6 +123,7 @@ class Supervisor:
         while True:  # an identity can run out between two updates
             await trio.sleep(_REVIEW_INTERVAL)
             self._tunnel.review()
+            self._surroundings.strays.drain(self._log.write)
 
     async def _check_target(self) -> None:
         """Whether the target's name means anything; the answer is thrown away, since it may change."""
@@ -149,9 +150,10 @@ class Supervisor:
     async def _open(self, port: StatusPort | None) -> None:
         """Everything has been loaded: listen on both sides, with nothing in between."""
         status = self._config.status
-        listener: Listener = open_listener(self._config.listen)
+        inherited = self._surroundings.inherited
+        listener: Listener = open_listener(self._config.listen, inherited)
         try:
-            status_listener = open_listener(status.address.address) if status is not None else None
+            status_listener = open_listener(status.address.address, inherited) if status is not None else None
         except ConfigError:
             listener.close()
             raise
@@ -176,9 +178,10 @@ class Supervisor:
         self._stop_wanted.set()
 
     async def _beat(self) -> None:
-        while self._notifier.interval:
-            self._notifier.beat()
-            await trio.sleep(self._notifier.interval)
+        """Tell the watchdog that the loop turns: a loop that hangs falls silent."""
+        while self._surroundings.notifier.interval:
+            self._surroundings.notifier.beat()
+            await trio.sleep(self._surroundings.notifier.interval)
 
     def _resolve_later(self, address: Address, answer: Callable[[tuple[Endpoint, ...] | TargetError], None]) -> None:
         async def ask() -> None:
@@ -269,6 +272,4 @@ def _settings(config: ProxyConfig) -> Settings:
         close_timeout=config.close_timeout,
         max_conn_lifetime=config.max_conn_lifetime,
         max_concurrent_conns=config.max_concurrent_conns,
-        outbound=config.outbound,
-        header=config.header_mode,
     )

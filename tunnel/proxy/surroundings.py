@@ -1,0 +1,24 @@
+"""What the process was given by whoever started it.
+
+Knows that there may be a service manager, sockets of its making, and libraries that speak up by themselves; must not know
+what is done with any of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tunnel.net.activation import Inherited
+from tunnel.net.notify import Notifier
+from tunnel.strays import Strays
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """One process' own; the environment is as it was after what concerns nobody else was taken out."""
+
+    environ: Mapping[str, str] = field(repr=False)  # may hold passwords
+    inherited: Inherited
+    notifier: Notifier
+    strays: Strays
