@@ -86,7 +86,8 @@ def test_an_entry_that_comes_late_is_waited_for(world: World) -> None:
 def test_no_identity_in_time_is_one_clear_line_and_exit_1(lonely: World) -> None:
     proxy = lonely.server("127.0.0.1:1", "--use-workload-api-timeout=1s")
     assert proxy.exit_code() == 1
-    assert proxy.reason().startswith(f"error: no identity from {lonely.sockets[SERVER]} within 1s (")
+    start = "error: timed out or failed waiting for initial SPIFFE Workload API update: no identity from"
+    assert proxy.reason().startswith(f"{start} {lonely.sockets[SERVER]} within 1s (")
     assert not proxy.matches(NO_LISTENER)
 
 

@@ -107,7 +107,7 @@ def test_a_second_signal_ends_the_process_at_once(world: World, backend: Backend
 @pytest.mark.parametrize("number", RELOAD)
 def test_a_reload_signal_before_the_first_identity_does_no_harm(lonely: World, number: signal.Signals) -> None:
     proxy = lonely.server("127.0.0.1:1")
-    proxy.wait_for("starting tunnel in server mode")
+    proxy.wait_for("using target address")
     proxy.signal(number)
     proxy.wait_for(f"received {RELOAD[number]}, reloading")
     lonely.api.start()
