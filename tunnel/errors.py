@@ -107,6 +107,8 @@ class Denial(Enum):
     HOST_NAME = "wrong-host-name"
     PIN = "not-pinned"
     NO_RULE = "no-rule-admits"
+    POLICY = "policy-denies"
+    POLICY_ERROR = "policy-error"
 
 
 class PeerDenied(TunnelError):
@@ -114,6 +116,24 @@ class PeerDenied(TunnelError):
 
     def __init__(self, reason: Denial, seen: str) -> None:
         super().__init__(f"{reason.value}: {seen}")
+        self.reason = reason
+
+
+class PolicyFault(Enum):
+    """Why a Rego policy cannot be used."""
+
+    NO_ENGINE = "engine-not-installed"
+    UNREADABLE = "policy-unreadable"
+    OVER_LIMIT = "over-limit"
+    INVALID = "policy-invalid"
+    ENGINE = "engine-failed"
+
+
+class PolicyError(TunnelError):
+    """A policy, its bundle or its query that cannot be used as it stands."""
+
+    def __init__(self, reason: PolicyFault, message: str) -> None:
+        super().__init__(message)
         self.reason = reason
 
 

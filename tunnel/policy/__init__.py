@@ -1,0 +1,1 @@
+"""Rego policies: a verdict on a peer's certificate from a process of its own, as the optional extra `opa`."""

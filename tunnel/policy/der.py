@@ -1,0 +1,112 @@
+"""Reading DER, value by value (X.690).
+
+Knows tags, lengths and the few universal types that certificates are made of; must not know certificates. Whatever the
+bytes are, the only error is WireError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tunnel.errors import WireError, WireFault
+
+BOOLEAN, INTEGER, BIT_STRING, OCTET_STRING, OID = 0x01, 0x02, 0x03, 0x04, 0x06
+UTF8, NUMERIC, PRINTABLE, T61, IA5 = 0x0C, 0x12, 0x13, 0x14, 0x16
+UTC_TIME, GENERALIZED_TIME, BMP = 0x17, 0x18, 0x1E
+SEQUENCE, SET = 0x30, 0x31
+_MAX_LENGTH_BYTES = 4  # of a length in its long form
+_MAX_OID = 128  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """One value: its tag with class and form, its content, and all its bytes."""
+
+    tag: int
+    body: bytes
+    whole: bytes
+
+
+def read_values(data: bytes) -> Iterator[Value]:
+    """The values that stand back to back in `data`."""
+    start = 0
+    while start < len(data):
+        body, end = _borders(data, start)
+        yield Value(data[start], data[body:end], data[start:end])
+        start = end
+
+
+def read_value(data: bytes, tag: int) -> Value:
+    """The one value that `data` is, which must have this tag."""
+    values = tuple(read_values(data))
+    if len(values) != 1:
+        raise WireError(WireFault.MALFORMED, f"{len(values)} DER values where one is wanted")
+    return expect(values[0], tag)
+
+
+def read_sequence(data: bytes) -> tuple[Value, ...]:
+    """The values inside the one SEQUENCE that `data` is."""
+    return tuple(read_values(read_value(data, SEQUENCE).body))
+
+
+def expect(value: Value, tag: int) -> Value:
+    """The same value, if it has this tag."""
+    if value.tag != tag:
+        raise WireError(WireFault.MALFORMED, f"a DER value of type 0x{value.tag:02x} where 0x{tag:02x} is wanted")
+    return value
+
+
+def as_integer(value: Value) -> int:
+    """An INTEGER of any size."""
+    if not expect(value, INTEGER).body:
+        raise WireError(WireFault.MALFORMED, "an INTEGER without content")
+    return int.from_bytes(value.body, "big", signed=True)
+
+
+def as_boolean(value: Value) -> bool:
+    """A BOOLEAN."""
+    if expect(value, BOOLEAN).body not in (b"\x00", b"\xff"):
+        raise WireError(WireFault.MALFORMED, "a BOOLEAN that is neither true nor false")
+    return value.body == b"\xff"
+
+
+def as_oid(value: Value) -> tuple[int, ...]:
+    """The numbers of an OBJECT IDENTIFIER."""
+    body = expect(value, OID).body
+    if not body or body[-1] & 0x80 or len(body) > _MAX_OID:
+        raise WireError(WireFault.MALFORMED, "an OBJECT IDENTIFIER that is cut short or very long")
+    numbers, number = [], 0
+    for byte in body:
+        number = number << 7 | byte & 0x7F
+        if not byte & 0x80:
+            numbers.append(number)
+            number = 0
+    first = min(numbers[0] // 40, 2)
+    return (first, numbers[0] - 40 * first, *numbers[1:])
+
+
+def as_bits(value: Value) -> tuple[bytes, int]:
+    """The bytes of a BIT STRING, and how many bits at their end do not count."""
+    body = expect(value, BIT_STRING).body
+    if not body or body[0] > 7 or (body[0] and len(body) == 1):
+        raise WireError(WireFault.MALFORMED, "a BIT STRING that makes no sense")
+    return body[1:], body[0]
+
+
+def _borders(data: bytes, start: int) -> tuple[int, int]:
+    """Where the body of the value at `start` begins and ends."""
+    if start + 2 > len(data):
+        raise WireError(WireFault.TRUNCATED, "DER ends inside a header")
+    if data[start] & 0x1F == 0x1F:
+        raise WireError(WireFault.MALFORMED, "a DER tag of more than one byte")
+    body, length = start + 2, data[start + 1]
+    if length >= 0x80:
+        size = length & 0x7F
+        if not 1 <= size <= _MAX_LENGTH_BYTES:
+            raise WireError(WireFault.MALFORMED, f"byte {start + 1} is no length of DER")
+        length = int.from_bytes(data[body : body + size], "big")
+        body += size
+    if body + length > len(data):
+        raise WireError(WireFault.TRUNCATED, f"DER value at byte {start} is cut short")
+    return body, body + length

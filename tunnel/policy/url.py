@@ -1,0 +1,105 @@
+"""How Go takes a URL apart, since policies see the parts.
+
+Knows the rules of Go's net/url that show in its fields; must not know certificates or policies. A text that Go refuses is
+a WireError.
+"""
+
+from __future__ import annotations
+
+import re
+from ipaddress import AddressValueError, IPv6Address
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+from tunnel.errors import WireError, WireFault
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(.*)", re.DOTALL)
+_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_HOST = re.compile(r"[A-Za-z0-9\-_.~!$&'()*+,;=:\[\]<>\"]*")  # crypto/x509 bears no escape in it
+_PORT = re.compile(r"(:[0-9]*)?")
+_USER = re.compile(r"[A-Za-z0-9\-._:~!$&'()*+,;=%@]*")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_PATH_SAFE = "$&+,/:;=@"
+_FRAGMENT_SAFE = "$&+,/:;=?@!()*"
+
+Url = dict[str, object]
+
+
+def parse_url(text: str) -> Url:
+    """The fields of Go's url.URL by their names; raises WireError."""
+    if _CONTROL.search(text):
+        raise _refused("a control character in it")
+    main, _, fragment = text.partition("#")
+    scheme, rest = _split_scheme(main)
+    force = rest.endswith("?") and rest.count("?") == 1
+    rest, _, query = rest.partition("?")
+    url: Url = {"Scheme": scheme, "Opaque": "", "User": None, "Host": "", "Path": "", "Fragment": "", "RawQuery": query}
+    url |= {"RawPath": "", "RawFragment": "", "ForceQuery": force, "OmitHost": False}
+    url["Fragment"], url["RawFragment"] = _unescape(fragment, _FRAGMENT_SAFE)
+    if scheme and not rest.startswith("/"):
+        return url | {"Opaque": rest}
+    if not scheme and ":" in rest.partition("/")[0]:
+        raise _refused("a colon in its first segment")
+    if rest.startswith("//") and (scheme or not rest.startswith("///")):
+        authority, slash, path = rest[2:].partition("/")
+        rest = slash + path
+        url["User"], url["Host"] = _split_authority(authority)
+    else:
+        url["OmitHost"] = bool(scheme)
+    url["Path"], url["RawPath"] = ("*", "") if main == "*" else _unescape(rest, _PATH_SAFE)
+    return url
+
+
+def _refused(why: str) -> WireError:
+    return WireError(WireFault.MALFORMED, f"a URI name with {why}")
+
+
+def _split_scheme(text: str) -> tuple[str, str]:
+    if text.startswith(":"):
+        raise _refused("no scheme before its colon")
+    match = _SCHEME.fullmatch(text)
+    return (match.group(1).lower(), match.group(2)) if match else ("", text)
+
+
+def _split_authority(authority: str) -> tuple[dict[str, object] | None, str]:
+    """The user, whose fields Go shows to nobody, and the host with its port."""
+    user, at, host = authority.rpartition("@")
+    if not _USER.fullmatch(user) or _BAD_ESCAPE.search(user):
+        raise _refused("a user that cannot be read")
+    return {} if at else None, _parse_host(host)
+
+
+def _parse_host(host: str) -> str:
+    literal, bracket, port = host.rpartition("]")
+    if host.startswith("["):
+        if not bracket or not _is_ip6(literal[1:]):
+            raise _refused("an address that cannot be read")
+    elif ":" in host:
+        port = host[host.rindex(":") :]
+    else:
+        port = ""
+    if "[" in host[1:] or not _PORT.fullmatch(port):
+        raise _refused("a host or port that cannot be read")
+    if not _HOST.fullmatch(host) or (host and "" in host.split(".")):
+        raise _refused("a host that is no domain")
+    return host
+
+
+def _is_ip6(text: str) -> bool:
+    try:
+        IPv6Address(text)
+    except AddressValueError:
+        return False
+    return True
+
+
+def _unescape(text: str, safe: str) -> tuple[str, str]:
+    """The text without its escapes, and as it was when it was not escaped the usual way."""
+    if _BAD_ESCAPE.search(text):
+        raise _refused("a broken escape")
+    plain = unquote_to_bytes(text)
+    return _text(plain), "" if quote_from_bytes(plain, safe) == text else text
+
+
+def _text(data: bytes) -> str:
+    """What Go's JSON makes of bytes: each one that is not UTF-8 is replaced."""
+    return re.sub("[\udc80-\udcff]", "\ufffd", data.decode("utf-8", "surrogateescape"))
