@@ -120,17 +120,19 @@ class PeerDenied(TunnelError):
 
 
 class PolicyFault(Enum):
-    """Why a Rego policy cannot be used."""
+    """Why a Rego policy cannot be used, or gave no answer."""
 
     NO_ENGINE = "engine-not-installed"
     UNREADABLE = "policy-unreadable"
     OVER_LIMIT = "over-limit"
     INVALID = "policy-invalid"
-    ENGINE = "engine-failed"
+    EVALUATION = "evaluation-failed"
+    TIMEOUT = "timeout"
+    ENGINE = "evaluator-gone"
 
 
 class PolicyError(TunnelError):
-    """A policy, its bundle or its query that cannot be used as it stands."""
+    """A policy that cannot be used as it stands, or that has no answer."""
 
     def __init__(self, reason: PolicyFault, message: str) -> None:
         super().__init__(message)

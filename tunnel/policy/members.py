@@ -1,0 +1,81 @@
+"""The files of a bundle, from a directory or a tar.gz, within limits.
+
+Knows archives and directories; must not know what the files mean. Names are relative to the root, without `.` and `..`.
+Links in an archive are left out; in a directory a link to a file is followed, since Kubernetes mounts files so.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import tarfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+from tunnel.errors import PolicyError, PolicyFault
+from tunnel.log import escape
+
+MAX_BYTES = 16 * 1024 * 1024  # of all that is unpacked, together; the engine needs many times as much
+MAX_FILES = 10_000
+_HIDDEN_BUT_MEANT = (".manifest", ".signatures.json")
+
+
+def read_archive(packed: bytes) -> dict[str, bytes]:
+    """The regular files of a tar.gz by their names."""
+    members: dict[str, bytes] = {}
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(packed)) as unpacked:
+            content = unpacked.read(MAX_BYTES + 1)
+        _check_size(len(content))
+        with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
+            for count, member in enumerate(archive):
+                _check_count(count)
+                file = archive.extractfile(member) if member.isreg() and not member.issparse() else None
+                if file is not None:
+                    _add(members, member.name, file.read())
+    # The parser of tar lets out what a broken header makes of it.
+    except (tarfile.TarError, zlib.error, EOFError, OSError, ValueError, OverflowError, RecursionError) as error:
+        raise PolicyError(PolicyFault.UNREADABLE, f"not a bundle in tar.gz: {escape(str(error))}") from error
+    return members
+
+
+def read_directory(path: str) -> dict[str, bytes]:
+    """The files under a directory, but for hidden ones; raises OSError for what cannot be read."""
+    members: dict[str, bytes] = {}
+    size = 0
+    for place, directories, files in os.walk(path, onerror=_raise):
+        directories[:] = sorted(name for name in directories if not name.startswith("."))
+        for name in files:
+            file = Path(place, name)
+            if (name.startswith(".") and name not in _HIDDEN_BUT_MEANT) or not file.is_file():
+                continue
+            _check_count(len(members))
+            size += file.stat().st_size
+            _check_size(size)
+            _add(members, str(file.relative_to(path)), file.read_bytes())
+    return members
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _add(members: dict[str, bytes], name: str, content: bytes) -> None:
+    parts = [part for part in PurePosixPath(name).parts if part not in ("/", "//", ".")]
+    relative = "/".join(parts)
+    if ".." in parts:
+        raise PolicyError(PolicyFault.UNREADABLE, f"{escape(name)}: a name that leads out of the bundle")
+    if relative in members:
+        raise PolicyError(PolicyFault.UNREADABLE, f"{escape(relative)}: comes twice")
+    members[relative] = content
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_BYTES:
+        raise PolicyError(PolicyFault.OVER_LIMIT, f"more than {MAX_BYTES >> 20} MiB when unpacked")
+
+
+def _check_count(count: int) -> None:
+    if count >= MAX_FILES:
+        raise PolicyError(PolicyFault.OVER_LIMIT, f"more than {MAX_FILES} files")
