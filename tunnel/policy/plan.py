@@ -1,0 +1,92 @@
+"""What an engine that compiles too kindly should have refused.
+
+Knows the form of a plan (OPA's intermediate representation, as JSON); must not know the engine. The engine takes a name that
+is never bound as undefined, so that a slip in `not usr == "mallory"` would admit everyone; OPA refuses it, and so do we.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+_INPUT_AND_DATA = (0, 1)
+_RESULTS = ("target", "result")
+_WORKS_THOUGH_ABSENT = "print"  # the engine says that it has it not, and prints
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What the statements of a plan read, bind and call, each with the place where it came first."""
+
+    bound: set[int] = field(default_factory=lambda: set(_INPUT_AND_DATA))
+    read: dict[int, str] = field(default_factory=dict)
+    called: dict[str, str] = field(default_factory=dict)
+    calls: dict[str, set[str]] = field(default_factory=dict)
+
+
+def find_fault(plan: Mapping[str, Any], is_available: Callable[[str], bool]) -> str | None:
+    """The first thing wrong with a plan, with its place `module:line: `, or None."""
+    seen = _Seen()
+    files = [file["value"] for file in plan["static"].get("files", ())]
+    functions = {function["name"]: function for function in plan["funcs"]["funcs"]}
+    for function in functions.values():
+        seen.bound.update(function["params"])
+        _follow(function["blocks"], function["name"], "", files, seen)
+    _follow(plan["plans"]["plans"], "", "", files, seen)
+    built_in = {each["name"] for each in plan["static"]["builtin_funcs"]}
+    return next(_faults(seen, set(functions), built_in, is_available), None)
+
+
+def _faults(seen: _Seen, functions: set[str], built_in: set[str], is_available: Callable[[str], bool]) -> Iterator[str]:
+    for name, place in seen.called.items():
+        if name not in functions | built_in:
+            yield f"{place}undefined function {name}"
+        if name in built_in and name != _WORKS_THOUGH_ABSENT and not is_available(name):
+            yield f"{place}the engine does not offer the function {name}"
+    for number, place in seen.read.items():
+        if number not in seen.bound:
+            yield f"{place}a variable that the engine binds nowhere (unsafe); bind it by := or some first"
+    for name in seen.calls:
+        if _reaches(seen.calls, name):
+            yield f"the rule {name.partition('.')[2]} refers to itself"
+
+
+def _follow(part: Any, function: str, place: str, files: list[str], seen: _Seen) -> None:
+    """Take in a part of the plan and everything inside it."""
+    if isinstance(part, list):
+        for each in part:
+            _follow(each, function, place, files, seen)
+    elif isinstance(part, dict):
+        if part.get("type") == "local":
+            seen.read.setdefault(part["value"], place)
+            return
+        statement = part.get("stmt")
+        if isinstance(statement, dict):
+            place = f"{files[statement['file']]}:{statement['row'] + 1}: " if "row" in statement else place
+            _take(part["type"], statement, function, place, seen)
+        for each in part.values():
+            _follow(each, function, place, files, seen)
+
+
+def _take(kind: str, statement: Mapping[str, Any], function: str, place: str, seen: _Seen) -> None:
+    if kind != "ResetLocalStmt":  # which binds to nothing
+        seen.bound.update(statement[name] for name in _RESULTS if isinstance(statement.get(name), int))
+    if kind == "ScanStmt":
+        seen.bound.update((statement["key"], statement["value"]))
+        seen.read.setdefault(statement["source"], place)
+    if kind == "CallStmt":
+        seen.called.setdefault(statement["func"], place)
+        seen.calls.setdefault(function, set()).add(statement["func"])
+
+
+def _reaches(calls: Mapping[str, set[str]], start: str) -> bool:
+    """Whether a function calls itself, by whatever detour."""
+    seen: set[str] = set()
+    waiting = list(calls[start])
+    while waiting:
+        name = waiting.pop()
+        if name not in seen:
+            seen.add(name)
+            waiting += calls.get(name, ())
+    return start in seen
