@@ -126,7 +126,7 @@ def test_two_values_for_one_rule_are_an_error() -> None:
         ('allow { http.send({"url": "http://a.test"}) }', "data.policy.allow", "does not offer .* http.send"),
         ("allow { allow }", "data.policy.allow", "refers to itself"),
         ("allow { a }\na { b }\nb { a }", "data.policy.allow", "refers to itself"),
-        ('allow { startswith(input.certificate.DNSNames[_], "a") }', "data.policy.allow", "bind what is written as"),
+        ('allow { startswith(input.certificate.DNSNames[_], "a") }', "data.policy.allow", "the engine cannot compile it"),
     ],
 )
 def test_a_policy_that_cannot_mean_what_it_says_is_refused(rules: str, query: str, words: str) -> None:
@@ -135,6 +135,6 @@ def test_a_policy_that_cannot_mean_what_it_says_is_refused(rules: str, query: st
     assert "\n" not in str(caught.value)
 
 
-def test_the_environment_of_the_proxy_is_not_in_the_test_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_policy_can_read_the_environment_of_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET", "x")
     assert answer("allow { opa.runtime().env.SECRET }") is True  # which is why the process empties its own

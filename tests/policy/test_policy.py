@@ -173,6 +173,18 @@ def test_who_waits_too_long_keeps_the_own_deadline(opened: Callable[..., Policy]
         assert not hanging.done()
 
 
+def test_a_crowd_that_runs_out_of_time_costs_no_evaluator(opened: Callable[..., Policy]) -> None:
+    policy = opened(evaluators=1)
+    (evaluator,) = policy._idle
+    policy._idle.remove(evaluator)  # busy, as if
+    with ThreadPoolExecutor() as threads:
+        waiting = [threads.submit(denied, policy, soon(SOON)) for _ in range(8)]
+        assert all("every evaluator was busy" in each.result(LONG) for each in waiting)
+    policy._give_back(evaluator)
+    assert policy.ask(LEAF, soon()) is True
+    assert living() == {evaluator.pid}
+
+
 def test_a_new_policy_decides_while_the_old_one_still_hangs(opened: Callable[..., Policy]) -> None:
     policy = opened(NEVER_ENDS)
     with ThreadPoolExecutor() as threads:

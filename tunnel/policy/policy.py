@@ -16,6 +16,7 @@ from tunnel.policy.child import Evaluator
 
 _EVALUATORS = 2  # one may hang until its deadline while the other answers
 MEMORY = 512 * 1024 * 1024  # bytes that one evaluation may add to what an evaluator occupies when it is ready
+_LEAST = 0.1  # seconds that who has waited must have left: an answer that comes too late costs its evaluator
 _COMPILE = 30.0  # seconds for a start, which takes a fifth of one
 _RETRY = 1.0  # seconds after a start that failed, of a policy that had compiled before
 
@@ -81,9 +82,9 @@ class Policy:
 
     def _borrow(self, deadline: float) -> Evaluator:
         with self._changed:
-            while not self._idle and not self._is_closed:
-                if not self._changed.wait(deadline - time.monotonic()):
-                    break
+            if not self._idle:
+                rest = deadline - _LEAST - time.monotonic()
+                self._changed.wait_for(lambda: self._idle or self._is_closed, rest)
             if self._is_closed:
                 raise _closed()
             if not self._idle:
