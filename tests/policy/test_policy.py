@@ -150,9 +150,10 @@ def test_a_policy_that_eats_memory_is_ended_at_its_limit(opened: Callable[..., P
 def test_one_evaluation_that_hangs_does_not_hold_up_the_others(opened: Callable[..., Policy]) -> None:
     policy = opened(HANGS_FOR_CLIENT)
     with ThreadPoolExecutor() as threads:
-        hanging = threads.submit(denied, policy, soon(2.0))
+        hanging = threads.submit(denied, policy, soon())
         assert [policy.ask(OTHER, soon()) for _ in range(20)] == [True] * 20
-        assert "no answer in time" in hanging.result()
+        assert not hanging.done()
+        policy.close()
 
 
 def test_who_waits_behind_a_stuck_evaluation_is_answered_by_the_replacement(opened: Callable[..., Policy]) -> None:
@@ -167,10 +168,11 @@ def test_who_waits_behind_a_stuck_evaluation_is_answered_by_the_replacement(open
 def test_who_waits_too_long_keeps_the_own_deadline(opened: Callable[..., Policy]) -> None:
     policy = opened(NEVER_ENDS, evaluators=1)
     with ThreadPoolExecutor() as threads:
-        hanging = threads.submit(denied, policy, soon(2.0))
+        hanging = threads.submit(denied, policy, soon())
         wait_until(lambda: not policy._idle)
         assert "every evaluator was busy" in denied(policy, soon(SOON))
         assert not hanging.done()
+        policy.close()
 
 
 def test_a_crowd_that_runs_out_of_time_costs_no_evaluator(opened: Callable[..., Policy]) -> None:
@@ -188,11 +190,12 @@ def test_a_crowd_that_runs_out_of_time_costs_no_evaluator(opened: Callable[..., 
 def test_a_new_policy_decides_while_the_old_one_still_hangs(opened: Callable[..., Policy]) -> None:
     policy = opened(NEVER_ENDS)
     with ThreadPoolExecutor() as threads:
-        hanging = [threads.submit(denied, policy, soon(5.0)) for _ in range(2)]
+        hanging = [threads.submit(denied, policy, soon()) for _ in range(2)]
         wait_until(lambda: not policy._idle)
         policy.load(source(CLIENT))
         assert policy.ask(LEAF, soon()) is True
         assert not any(each.done() for each in hanging)
+        policy.close()
 
 
 def test_an_evaluator_that_is_killed_is_replaced(opened: Callable[..., Policy]) -> None:
