@@ -1,0 +1,147 @@
+"""What a TLS client says first: the name that it wants and the protocols that it offers.
+
+Knows the ClientHello (RFC 8446, 4.1.2, RFC 6066 and RFC 7301) in its records, as much of it as tells an ACME authority's
+probe from other clients; must not know what follows from it. It is read before OpenSSL sees it, and read again by OpenSSL:
+what is refused here is left to OpenSSL, which has the right alert for it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tunnel.errors import WireError, WireFault
+
+_HANDSHAKE, _CLIENT_HELLO = 22, 1
+_HOST_NAME = 0
+_SERVER_NAME, _ALPN = 0, 16  # numbers of extensions
+_MAX_RECORD = 16384
+_MAX_HELLO = 16384  # bytes: an ordinary one has less than 2000, even with a post-quantum key
+_MAX_RECORDS = 8  # that one ClientHello may be cut into, since it is looked at again with every piece
+
+
+@dataclass(frozen=True, slots=True)
+class ClientHello:
+    """The name in lower case, empty when the client gives none, and the offered protocols in their order."""
+
+    server_name: str
+    alpn: tuple[bytes, ...]
+
+
+def parse_client_hello(data: bytes) -> ClientHello | None:
+    """The ClientHello at the start of `data`, None when more bytes are needed; raises WireError for what is none."""
+    message = _parse_records(data)
+    return None if message is None else _parse_hello(message)
+
+
+def _parse_records(data: bytes) -> bytes | None:
+    """The body of the handshake message that begins in the first record."""
+    message, at = b"", 0
+    for _ in range(_MAX_RECORDS):
+        head = data[at : at + 5]
+        _check_record(head)
+        if len(head) < 5:
+            return None
+        size = head[3] << 8 | head[4]
+        message += data[at + 5 : at + 5 + size]
+        _check_message(message)
+        if len(message) >= 4 and len(message) - 4 >= (wanted := int.from_bytes(message[1:4], "big")):
+            return message[4 : 4 + wanted]
+        at += 5 + size
+        if at > len(data):
+            return None
+    raise WireError(WireFault.TOO_LARGE, f"ClientHello in more than {_MAX_RECORDS} records")
+
+
+def _check_record(head: bytes) -> None:
+    if tuple(head[:2]) != (_HANDSHAKE, 3)[: len(head)]:
+        raise WireError(WireFault.MALFORMED, "not the record of a TLS handshake")
+    if len(head) == 5 and not 0 < head[3] << 8 | head[4] <= _MAX_RECORD:
+        raise WireError(WireFault.MALFORMED, "TLS record of a size that no handshake has")
+
+
+def _check_message(message: bytes) -> None:
+    if message and message[0] != _CLIENT_HELLO:
+        raise WireError(WireFault.MALFORMED, f"handshake message {message[0]} instead of a ClientHello")
+    if len(message) >= 4 and int.from_bytes(message[1:4], "big") > _MAX_HELLO:
+        raise WireError(WireFault.TOO_LARGE, f"ClientHello of more than {_MAX_HELLO} bytes")
+
+
+class _Reader:
+    """Takes a structure apart from its front; raises WireError where it is too short."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    @property
+    def has_more(self) -> bool:
+        return self._at < len(self._data)
+
+    def take(self, size: int) -> bytes:
+        piece = self._data[self._at : self._at + size]
+        if len(piece) < size:
+            raise WireError(WireFault.TRUNCATED, "ClientHello ends inside a field")
+        self._at += size
+        return piece
+
+    def number(self, width: int) -> int:
+        return int.from_bytes(self.take(width), "big")
+
+    def vector(self, width: int) -> bytes:
+        """Bytes behind their length, which is `width` bytes long."""
+        return self.take(self.number(width))
+
+
+def _parse_hello(message: bytes) -> ClientHello:
+    reader = _Reader(message)
+    reader.take(2 + 32)  # legacy_version, random
+    for width in (1, 2, 1):  # legacy_session_id, cipher_suites, legacy_compression_methods
+        reader.vector(width)
+    extensions = _parse_extensions(reader)
+    name, alpn = extensions.get(_SERVER_NAME), extensions.get(_ALPN)
+    return ClientHello("" if name is None else _parse_server_name(name), () if alpn is None else _parse_alpn(alpn))
+
+
+def _parse_extensions(reader: _Reader) -> dict[int, bytes]:
+    """Content by number; a client of TLS 1.2 may send none at all."""
+    found: dict[int, bytes] = {}
+    inner = _Reader(reader.vector(2) if reader.has_more else b"")
+    if reader.has_more:
+        raise WireError(WireFault.MALFORMED, "bytes behind the end of the ClientHello")
+    while inner.has_more:
+        number, content = inner.number(2), inner.vector(2)
+        if number in found:  # RFC 8446 4.2
+            raise WireError(WireFault.MALFORMED, f"extension {number} appears twice")
+        found[number] = content
+    return found
+
+
+def _parse_server_name(content: bytes) -> str:
+    """The one host name (RFC 6066, section 3)."""
+    names = _parse_list(content)
+    kind, name = names.number(1), names.vector(2)
+    if kind != _HOST_NAME or names.has_more:
+        raise WireError(WireFault.MALFORMED, "server name that is not one host name")
+    try:
+        return name.decode("ascii").lower()
+    except UnicodeDecodeError as error:
+        raise WireError(WireFault.NOT_TEXT, "server name is not ASCII") from error
+
+
+def _parse_alpn(content: bytes) -> tuple[bytes, ...]:
+    """The protocols, of which there is one at least and none is empty (RFC 7301, 3.1)."""
+    names, offered = _parse_list(content), []
+    while names.has_more:
+        offered.append(names.vector(1))
+    if not all(offered):
+        raise WireError(WireFault.MALFORMED, "protocol without a name")
+    return tuple(offered)
+
+
+def _parse_list(content: bytes) -> _Reader:
+    """The inside of an extension that is one list and nothing else."""
+    outer = _Reader(content)
+    inner = _Reader(outer.vector(2))
+    if outer.has_more or not inner.has_more:
+        raise WireError(WireFault.MALFORMED, "extension that is not one list")
+    return inner
