@@ -20,6 +20,7 @@ from tunnel.proxy.route import Route
 from tunnel.proxy.settings import Settings
 from tunnel.relay.dial import Dial
 from tunnel.relay.end import End
+from tunnel.relay.gate import GatedHandshake
 from tunnel.relay.handshake import Handshake, Shaken
 from tunnel.relay.hop import Hop
 from tunnel.relay.linger import Linger, reset
@@ -28,6 +29,7 @@ from tunnel.relay.preface import Preface
 from tunnel.relay.relay import Relay
 from tunnel.relay.sweeper import Sweeper
 from tunnel.status.counters import Counters
+from tunnel.tls.challenge import ChallengeGate
 from tunnel.tls.engine import Buffers
 from tunnel.wire.proxy_v2 import HeaderMode
 
@@ -44,6 +46,7 @@ class Host(Protocol):
     buffers: Buffers
     counters: Counters
     sweeper: Sweeper
+    gate: ChallengeGate | None
 
     def review(self) -> Generation | None:
         """The generation in force, if our identity may be used now."""
@@ -189,7 +192,8 @@ class Session:
             self._close()
             return
         end = generation.context.open_end(self._tunnel.buffers, self._tunnel.settings.server_name)
-        self._step = handshake = Handshake(self._tunnel.loop, self, sock, end, self._tunnel.buffers)
+        parts, gate = (self._tunnel.loop, self, sock, end, self._tunnel.buffers), self._tunnel.gate
+        self._step = handshake = Handshake(*parts) if gate is None else GatedHandshake(*parts, gate)
         self._tunnel.loop.rewatch(sock, handshake.ready, self)
         handshake.start(behind)
 
@@ -219,6 +223,14 @@ class Session:
             self._close()
         else:
             self.shake_failed(TlsError(TlsFault.CLOSED, "the target closed the connection without a word"), b"")
+
+    def shake_probed(self, farewell: bytes) -> None:
+        """An ACME authority's look at a challenge: answered, and never dialled."""
+        self._tunnel.counters.challenged += 1
+        self._time_handshake()
+        line = f"closed ACME challenge from {show_address(self._source).removeprefix('tcp:')}"
+        self._tunnel.log.write(line, Category.CONNS)
+        self._close(farewell)
 
     def shake_failed(self, error: TlsError | PeerDenied, farewell: bytes) -> None:
         """No handshake, or a peer that may not pass: it is told by an alert."""

@@ -42,6 +42,9 @@ class HandshakeOwner(Owner, Protocol):
     def shake_silent(self) -> None:
         """The peer closed the connection without having sent a byte."""
 
+    def shake_probed(self, farewell: bytes) -> None:
+        """An ACME authority has seen what it came for; `farewell` is the end of the handshake."""
+
 
 class Handshake:
     """One handshake on a watched socket."""

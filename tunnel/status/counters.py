@@ -37,6 +37,7 @@ class Counters:
     gone: int = 0  # the accepted side vanished before the relay
     unserved: int = 0  # closed at once for want of a valid identity
     probes: int = 0  # closed by the other side without a byte
+    challenged: int = 0  # looked at by an ACME authority
     clean_ends: int = 0  # the TLS side ended with close_notify
     bare_fins: int = 0  # the TLS side ended with a FIN between two records
     truncated: int = 0  # the TLS side ended inside a record
@@ -77,7 +78,10 @@ class Counters:
 
 
 _OUTCOMES = tuple(
-    "accepted carried refused undialled gone unserved probes clean_ends bare_fins truncated crashed accept_errors".split()
+    (
+        "accepted carried refused undialled gone unserved probes challenged "
+        "clean_ends bare_fins truncated crashed accept_errors"
+    ).split()
 )
 
 

@@ -15,6 +15,7 @@ from tunnel.authz.peer import Admitted
 from tunnel.config.model import TlsOptions
 from tunnel.errors import IdentityError, IdentityFault
 from tunnel.spiffe.x509 import PrivateKey
+from tunnel.tls.alpn import install_acme_alpn
 from tunnel.tls.callback import Demand, JudgedContext, install_demand
 from tunnel.tls.engine import Buffers, TlsEnd
 from tunnel.tls.openssl import lib, pointer
@@ -37,7 +38,8 @@ class Presented:
 class TlsContext:
     """What every handshake of one generation uses; immutable once made.
 
-    `asked` is what the peer's certificate must stand; or, where none is asked for, the admission that everyone gets.
+    `asked` is what the peer's certificate must stand; or, where none is asked for, the admission that everyone gets. A
+    context that knows ACME selects its protocol, and refuses clients that offer others only.
     """
 
     __slots__ = ("_is_server", "_judged")
@@ -49,8 +51,11 @@ class TlsContext:
         *,
         is_server: bool,
         options: TlsOptions = _DEFAULT,
+        knows_acme: bool = False,
     ) -> None:
         context = _new_context(options)
+        if knows_acme:
+            install_acme_alpn(context)
         if presented is not None:
             _present(context, presented)
         if isinstance(asked, Demand):

@@ -28,6 +28,7 @@ _NAMES = """
     X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS X509_CHECK_FLAG_NEVER_CHECK_SUBJECT
     sk_X509_num sk_X509_value sk_X509_free ERR_get_error ERR_clear_error ERR_reason_error_string
     ERR_GET_REASON
+    SSL_CTX_set_alpn_select_cb SSL_TLSEXT_ERR_OK SSL_TLSEXT_ERR_ALERT_FATAL
 """.split()
 if missing := [name for name in _NAMES if not hasattr(lib, name)]:
     raise ImportError(f"this pyOpenSSL or cryptography lacks {', '.join(missing)}: use the versions in pyproject.toml")

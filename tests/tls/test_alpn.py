@@ -1,0 +1,91 @@
+"""A server that has its certificate from ACME knows one protocol; any other server does not hear of protocols at all."""
+
+from __future__ import annotations
+
+import pytest
+from ends import VERSIONS, PublicPeer, Side, identity, public_context, shake_hands
+
+from tunnel.authz.authorizer import admit_unasked
+from tunnel.errors import TlsError
+from tunnel.tls.challenge import ChallengeGate
+from tunnel.tls.client_hello import ClientHello
+from tunnel.tls.context import Presented, TlsContext
+
+WHO = identity()
+BOTH_VERSIONS = pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS)
+PRESENTED = Presented(WHO.chain, WHO.leaf.key)
+
+
+def client(version: int, offers: list[bytes]) -> PublicPeer:
+    made = public_context(version=version)
+    if offers:
+        made.set_alpn_protos(offers)
+    return PublicPeer(made, is_server=False)
+
+
+def server(*, knows_acme: bool) -> Side:
+    return Side(TlsContext(PRESENTED, admit_unasked("test"), is_server=True, knows_acme=knows_acme))
+
+
+@BOTH_VERSIONS
+@pytest.mark.parametrize(
+    ("offers", "agreed"),
+    [
+        ([], b""),
+        ([b"acme-tls/1"], b"acme-tls/1"),
+        ([b"h2", b"acme-tls/1"], b"acme-tls/1"),
+        ([b"acme-tls/1", b"h2"], b"acme-tls/1"),
+    ],
+)
+def test_acmes_protocol_is_agreed_on_when_it_is_offered(version: int, offers: list[bytes], agreed: bytes) -> None:
+    ours, theirs = server(knows_acme=True), client(version, offers)
+    shake_hands(theirs, ours)
+    assert ours.end.alpn() == agreed
+    assert theirs.connection.get_alpn_proto_negotiated() == agreed
+
+
+@BOTH_VERSIONS
+@pytest.mark.parametrize("offers", [[b"h2"], [b"h2", b"http/1.1"], [b"acme-tls/10"], [b"acme-tls/"], [b"x" * 255]])
+def test_a_client_that_offers_others_only_is_refused_by_an_alert(version: int, offers: list[bytes]) -> None:
+    ours, theirs = server(knows_acme=True), client(version, offers)
+    with pytest.raises(TlsError):
+        ours.shake(theirs.shake())
+    theirs.shake(ours.end.take())
+    assert "no application protocol" in theirs.error
+
+
+@BOTH_VERSIONS
+def test_without_acme_nothing_is_agreed_on(version: int) -> None:
+    ours, theirs = server(knows_acme=False), client(version, [b"h2", b"acme-tls/1"])
+    shake_hands(theirs, ours)
+    assert ours.end.alpn() == b""
+    assert theirs.connection.get_alpn_proto_negotiated() == b""
+
+
+PROBE = ClientHello("www.example.test", (b"acme-tls/1",))
+
+
+@pytest.mark.parametrize(
+    ("hello", "is_admitted"),
+    [
+        (PROBE, True),
+        (ClientHello("", PROBE.alpn), False),
+        (ClientHello("other.example.test", PROBE.alpn), False),
+        (ClientHello(PROBE.server_name, ()), False),
+        (ClientHello(PROBE.server_name, (b"h2",)), False),
+        (ClientHello(PROBE.server_name, (b"h2", b"acme-tls/1")), False),
+        (ClientHello(PROBE.server_name, (b"acme-tls/1", b"acme-tls/1")), False),
+    ],
+)
+def test_the_gate_is_open_to_a_probe_and_to_nobody_else(hello: ClientHello, is_admitted: bool) -> None:
+    gate = ChallengeGate()
+    with gate.show("www.example.test", PRESENTED):
+        assert (gate.admit(hello) is not None) == is_admitted
+
+
+def test_the_gate_is_closed_before_and_after_a_challenge() -> None:
+    gate = ChallengeGate()
+    assert gate.admit(PROBE) is None
+    with pytest.raises(KeyError), gate.show("www.example.test", PRESENTED):
+        raise KeyError
+    assert gate.admit(PROBE) is None

@@ -1,0 +1,62 @@
+"""A server's handshake where ACME authorities may come to look at a challenge.
+
+Knows that the ClientHello decides which context answers, before OpenSSL sees it, and that an authority's probe ends with
+the handshake; must not know challenges, which the gate has.
+"""
+
+from __future__ import annotations
+
+import socket
+
+from tunnel.errors import WireError
+from tunnel.relay.handshake import Handshake, HandshakeOwner
+from tunnel.relay.loop import Loop
+from tunnel.tls.alpn import ACME_PROTOCOL
+from tunnel.tls.challenge import ChallengeGate
+from tunnel.tls.client_hello import parse_client_hello
+from tunnel.tls.engine import Buffers, TlsEnd
+
+
+class GatedHandshake(Handshake):
+    """A handshake that looks at the ClientHello first; everyone but a probe goes on with the end that was meant for him."""
+
+    __slots__ = ("_gate", "_is_decided", "_is_probe")
+
+    def __init__(
+        self, loop: Loop, owner: HandshakeOwner, sock: socket.socket, end: TlsEnd, buffers: Buffers, gate: ChallengeGate
+    ) -> None:
+        super().__init__(loop, owner, sock, end, buffers)
+        self._gate = gate
+        self._is_decided = False
+        self._is_probe = False
+
+    def _advance(self, size: int) -> None:
+        if self._is_decided or self._decide(size):
+            super()._advance(size)
+            return
+        self._tail = bytes(self._buffers.inbox_view[:size])
+        if self._is_thorough:
+            self._loop.call_again(self._socket)
+
+    def _decide(self, size: int) -> bool:
+        """Choose the end that answers, once the ClientHello is there; what is none is OpenSSL's to refuse."""
+        try:
+            hello = parse_client_hello(bytes(self._buffers.inbox_view[:size]))
+        except WireError:
+            self._is_decided = True
+            return True
+        if hello is None:
+            return False
+        context = self._gate.admit(hello)
+        if context is not None:
+            self._is_probe = True
+            self._end = context.open_end(self._buffers)
+        self._is_decided = True
+        return True
+
+    def _proceed(self, is_done: bool, tail: bytes) -> None:
+        # Whoever has agreed on ACME's protocol wants nothing else, and a probe has shown no certificate: never carried.
+        if is_done and (self._is_probe or self._end.alpn() == ACME_PROTOCOL):
+            self._owner.shake_probed(self._unsent + self._end.take())
+        else:
+            super()._proceed(is_done, tail)
