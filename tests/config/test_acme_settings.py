@@ -1,0 +1,80 @@
+"""What an ACME server is asked becomes one value, or one line says what is wrong."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tunnel.config.acme import LETS_ENCRYPT, AcmeConfig, complete_acme
+from tunnel.config.model import Acme
+from tunnel.errors import ConfigError
+
+HOME = {"HOME": "/home/u"}
+CHOSEN = Acme("www.example.org", "a@example.org", "", 600.0, 443)
+
+
+def complete(environ: dict[str, str] = HOME, **changed: Any) -> AcmeConfig:
+    return complete_acme(replace(CHOSEN, **changed), environ)
+
+
+def test_a_name_and_an_address_are_enough() -> None:
+    assert complete() == AcmeConfig(
+        domain="www.example.org",
+        email="a@example.org",
+        directory_url=LETS_ENCRYPT,
+        storage_dir=Path("/home/u/.local/share/tunnel/acme"),
+        ca_trust=None,
+        challenge_port=443,
+        check_interval=600,
+    )
+
+
+@pytest.mark.parametrize(
+    ("changed", "field", "value"),
+    [
+        ({"directory_url": "https://ca/dir"}, "directory_url", "https://ca/dir"),
+        ({"domain": "WWW.Example.org."}, "domain", "www.example.org"),
+        ({"domain": "localhost"}, "domain", "localhost"),
+        ({"domain": "xn--bcher-kva.example"}, "domain", "xn--bcher-kva.example"),
+        ({"challenge_port": 5001}, "challenge_port", 5001),
+        ({"check_interval": 1.5}, "check_interval", 1.5),
+        ({"environ": {"XDG_DATA_HOME": "/data"}}, "storage_dir", Path("/data/tunnel/acme")),
+        ({"environ": HOME | {"XDG_DATA_HOME": "data"}}, "storage_dir", Path("/home/u/.local/share/tunnel/acme")),
+        ({"environ": HOME | {"SSL_CERT_FILE": "/roots.pem"}}, "ca_trust", Path("/roots.pem")),
+    ],
+)
+def test_each_setting_has_its_effect(changed: dict[str, Any], field: str, value: object) -> None:
+    assert getattr(complete(**changed), field) == value
+
+
+@pytest.mark.parametrize(
+    ("changed", "complaint"),
+    [
+        ({"email": "nobody"}, "not one e-mail address"),
+        ({"email": "a@b.org,c@d.org"}, "not one e-mail address"),
+        ({"email": "a@b.org\n"}, "not one e-mail address"),
+        ({"domain": "*.example.org"}, "wildcard"),
+        ({"domain": "192.0.2.1"}, "not the full name"),
+        ({"domain": "a..b"}, "not the full name"),
+        ({"domain": "-a.b"}, "not the full name"),
+        ({"domain": "a_b.c"}, "not the full name"),
+        ({"domain": "../a"}, "not the full name"),
+        ({"domain": "b\u00fccher.example"}, "not the full name"),
+        ({"domain": f"{'a' * 64}.b"}, "not the full name"),
+        ({"domain": ".".join(["a" * 60] * 5)}, "not the full name"),
+        ({"domain": "a.b\n"}, "not the full name"),
+        ({"directory_url": "http://ca/dir"}, "must be an https:// URL"),
+        ({"directory_url": "ca.example"}, "must be an https:// URL"),
+        ({"challenge_port": 0}, "not a port"),
+        ({"challenge_port": 65536}, "not a port"),
+        ({"environ": {}}, "set XDG_DATA_HOME or HOME"),
+        ({"environ": {"XDG_DATA_HOME": "data", "HOME": "home"}}, "set XDG_DATA_HOME or HOME"),
+    ],
+)
+def test_each_wrong_setting_is_refused_in_one_line(changed: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint) as refused:
+        complete(**changed)
+    assert str(refused.value).isprintable()
