@@ -72,6 +72,7 @@ class IdentityFault(Enum):
     OVER_LIMIT = "over-limit"
     UNVERIFIED = "own-svid-does-not-verify"
     REFUSED = "refused-by-agent"
+    ACME = "acme-failed"
     TIMEOUT = "timeout"
     CRASHED = "internal-error"
 

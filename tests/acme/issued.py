@@ -1,0 +1,27 @@
+"""Certificates for a name, as an authority would issue them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+
+from tunnel.acme.material import new_key
+from tunnel.keystore.material import KeyMaterial
+
+NAME = "www.example.test"
+NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
+
+
+def material(name: str = NAME, *, start: datetime = NOW, lasts: float = 90 * 86400) -> KeyMaterial:
+    """A certificate that is good for so many seconds from a moment, and its key."""
+    key = new_key()
+    certificate = (
+        x509.CertificateBuilder(x509.Name([]), x509.Name([]), key.public_key(), x509.random_serial_number())
+        .not_valid_before(start)
+        .not_valid_after(start + timedelta(seconds=lasts))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    return KeyMaterial((certificate,), key)

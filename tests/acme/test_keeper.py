@@ -1,0 +1,266 @@
+"""A certificate is had at the start or not at all, renewed in time, and never lost while it works."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from issued import NAME, NOW, material
+
+from tunnel.acme.keeper import AcmeKeeper
+from tunnel.acme.material import encode_key, renew_due_at
+from tunnel.acme.storage import Storage
+from tunnel.config.acme import AcmeConfig
+from tunnel.errors import IdentityError, IdentityFault
+from tunnel.keystore.material import KeyMaterial
+from tunnel.tls.challenge import ChallengeGate
+from tunnel.tls.client_hello import ClientHello
+
+PROBE = ClientHello(NAME, (b"acme-tls/1",))
+DAY = 86400.0
+BROKEN = "the authority is out to lunch"
+TAKEN = "cannot listen on port 443 for the challenge: address already in use"
+
+
+class World:
+    """An authority, a clock and a disk of the test's own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.config = AcmeConfig(NAME, "a@example.test", "https://ca.test/dir", folder / "tunnel" / "acme")
+        self.now = NOW.timestamp()
+        self.slept: list[float] = []
+        self.said: list[str] = []
+        self.failures = 0  # that are still to come
+        self.lasts = 90 * DAY
+        self.accounts: list[bytes] = []  # one for each time that we were asked
+        self.is_port_taken = False
+        self.answers: list[tuple[bool, bool]] = []  # whether the gate answered, and a port of its own
+        self._is_open = False
+        self.gate = ChallengeGate()
+
+    def keeper(self, **changed: Any) -> AcmeKeeper:
+        """As after a restart."""
+        return AcmeKeeper(
+            replace(self.config, **changed),
+            self.gate,
+            self.said.append,
+            issue=self.issue,
+            open_port=self.open_port,
+            clock=lambda: self.now,
+            sleep=self.sleep,
+        )
+
+    def issue(self, _: AcmeConfig, account: Any, show: Callable[[KeyMaterial], AbstractContextManager[None]]) -> KeyMaterial:
+        self.accounts.append(encode_key(account))
+        with show(material()):
+            self.answers.append((self.gate.admit(PROBE) is not None, self._is_open))
+        if self.failures:
+            self.failures -= 1
+            raise IdentityError(IdentityFault.ACME, BROKEN)
+        return material(start=NOW + timedelta(seconds=self.now - NOW.timestamp()), lasts=self.lasts)
+
+    @contextmanager
+    def open_port(self, gate: ChallengeGate, port: int) -> Iterator[None]:
+        assert gate is self.gate
+        assert port == self.config.challenge_port
+        if self.is_port_taken:
+            raise IdentityError(IdentityFault.ACME, TAKEN)
+        self._is_open = True
+        try:
+            yield
+        finally:
+            self._is_open = False
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+    def stored(self) -> KeyMaterial:
+        kept = Storage(self.config).load()
+        assert kept is not None
+        return kept
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+# -- the first one
+
+
+def test_the_first_certificate_is_asked_for_and_kept(world: World) -> None:
+    held = world.keeper().obtain()
+    assert world.answers == [(True, True)]
+    assert world.stored().chain == held.chain
+    assert world.gate.admit(PROBE) is None
+
+
+def test_one_that_was_kept_is_used_without_asking(world: World) -> None:
+    held = world.keeper().obtain()
+    assert world.keeper().obtain().chain == held.chain
+    assert len(world.accounts) == 1
+
+
+def test_one_that_is_due_serves_until_it_ends_and_no_longer(world: World) -> None:
+    held = world.keeper().obtain()
+    world.now += 89 * DAY
+    keeper = world.keeper()
+    assert keeper.obtain().chain == held.chain
+    fresh = keeper.renew_if_due()
+    assert fresh is not None
+    assert fresh.chain != held.chain
+    world.now += 90 * DAY
+    assert world.keeper().obtain().chain != fresh.chain
+
+
+def test_one_that_cannot_be_read_is_replaced(world: World) -> None:
+    world.keeper().obtain()
+    (path,) = world.config.storage_dir.rglob("certificate-*")
+    path.write_bytes(b"rubbish")
+    fresh = world.keeper().obtain()
+    assert len(world.accounts) == 2
+    assert any("a new certificate will take its place" in line for line in world.said)
+    assert world.stored().chain == fresh.chain
+
+
+def test_the_account_is_the_same_each_time(world: World) -> None:
+    keeper = world.keeper()
+    keeper.obtain()
+    world.now += 61 * DAY
+    keeper.renew_if_due()
+    assert len(world.accounts) == 2
+    assert len(set(world.accounts)) == 1
+
+
+@pytest.mark.parametrize("failures", [1, 4])
+def test_it_is_tried_again_after_longer_and_longer_pauses(world: World, failures: int) -> None:
+    world.failures = failures
+    world.keeper().obtain()
+    assert world.slept == [5, 10, 20, 40][:failures]
+    assert [line for line in world.said if BROKEN in line][-1].startswith(f"ACME: attempt {failures} of 5: ")
+
+
+def test_after_five_attempts_it_is_given_up(world: World) -> None:
+    world.failures = 5
+    with pytest.raises(IdentityError, match=BROKEN):
+        world.keeper().obtain()
+    assert len(world.accounts) == 5
+    assert world.slept == [5, 10, 20, 40]
+
+
+def test_at_the_start_a_port_that_is_taken_is_an_error(world: World) -> None:
+    world.is_port_taken = True
+    with pytest.raises(IdentityError, match="address already in use"):
+        world.keeper().obtain()
+    assert world.answers == []
+
+
+def test_a_certificate_that_cannot_be_kept_serves_all_the_same(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise IdentityError(IdentityFault.ACME, "cannot write: disk full")
+
+    monkeypatch.setattr(Storage, "save", fail)
+    assert world.keeper().obtain().chain
+    assert "disk full: it will have to be asked for again after a restart" in world.said[-1]
+
+
+# -- the next one
+
+
+@pytest.mark.parametrize("lasts", [30.0, DAY, 90 * DAY])
+def test_it_is_renewed_when_a_third_of_its_life_is_left(world: World, lasts: float) -> None:
+    world.lasts = lasts
+    keeper = world.keeper()
+    held = keeper.obtain()
+    assert renew_due_at(held.chain).timestamp() == NOW.timestamp() + lasts * 2 / 3
+    world.now += lasts * 2 / 3 - 1
+    assert keeper.renew_if_due() is None
+    world.now += 1
+    fresh = keeper.renew_if_due()
+    assert fresh is not None
+    assert fresh.chain != held.chain
+    assert world.stored().chain == fresh.chain
+    assert keeper.renew_if_due() is None
+
+
+def test_a_renewal_is_answered_by_the_tunnel_when_the_port_is_its_own(world: World) -> None:
+    keeper = world.keeper()
+    keeper.obtain()
+    world.is_port_taken = True
+    world.now += 61 * DAY
+    assert keeper.renew_if_due() is not None
+    assert world.answers == [(True, True), (True, False)]
+
+
+def test_a_renewal_is_answered_on_the_challenges_port_too_when_it_is_free(world: World) -> None:
+    keeper = world.keeper()
+    keeper.obtain()
+    world.now += 61 * DAY
+    keeper.renew_if_due()
+    assert world.answers == [(True, True), (True, True)]
+
+
+def test_a_failed_renewal_leaves_the_certificate_that_works(world: World) -> None:
+    keeper = world.keeper()
+    held = keeper.obtain()
+    world.now += 61 * DAY
+    world.failures = 1
+    with pytest.raises(IdentityError, match=BROKEN):
+        keeper.renew_if_due()
+    assert world.stored().chain == held.chain
+    assert keeper.renew_if_due() is not None
+
+
+# -- when to look
+
+
+@pytest.mark.parametrize(
+    ("lasts", "interval", "expected"),
+    [
+        (30, 600, 20),  # a certificate of 30 seconds is renewed within 45
+        (30, 1, 1),
+        (90 * DAY, 600, 600),
+        (900, 600, 600),
+        (0, 600, 5),  # due at once, but not asked for without end
+        (0, 2, 2),
+    ],
+)
+def test_the_next_look_is_when_it_is_due_or_at_the_interval(
+    world: World, lasts: float, interval: float, expected: float
+) -> None:
+    world.lasts = lasts
+    keeper = world.keeper(check_interval=interval)
+    keeper.obtain()
+    assert keeper.seconds_to_next_look() == expected
+
+
+@pytest.mark.parametrize(
+    ("left", "delays"),
+    [
+        (10.0, [5, 10, 20, 40, 80, 120, 120]),
+        (-DAY, [5, 10, 20, 40, 80, 120, 120]),
+        (7200.0, [5, 10, 20, 40, 80, 160, 320, 360, 360]),
+        (29 * DAY, [5, 10, 20, 40, 80, 160, 320, 640, 1280, 2560, 3600, 3600]),
+    ],
+)
+def test_failed_renewals_are_tried_again_the_more_often_the_less_time_is_left(
+    world: World, left: float, delays: list[float]
+) -> None:
+    keeper = world.keeper()
+    held = keeper.obtain()
+    world.now = held.chain[0].not_valid_after_utc.timestamp() - left
+    world.failures = len(delays)
+    seen = []
+    for _ in delays:
+        with pytest.raises(IdentityError):
+            keeper.renew_if_due()
+        seen.append(keeper.seconds_to_next_look())
+    assert seen == delays
+    assert keeper.renew_if_due() is not None
+    assert keeper.seconds_to_next_look() == world.config.check_interval

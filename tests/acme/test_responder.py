@@ -1,0 +1,159 @@
+"""On its own port an authority's probe is answered, strangers are hung up on, and afterwards the port is free again."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
+
+import pytest
+from cryptography import x509
+from issued import NAME, material
+from OpenSSL import SSL
+
+from tunnel.acme import responder
+from tunnel.acme.responder import open_responder
+from tunnel.errors import IdentityError, IdentityFault
+from tunnel.tls.challenge import ChallengeGate
+from tunnel.tls.context import Presented
+
+LIMIT = 60.0  # seconds of every wait: generous, and never reached when things work
+ANSWER = material()
+BOTH_VERSIONS = pytest.mark.parametrize("version", [SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION], ids=["tls12", "tls13"])
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """The port of a responder with an open challenge."""
+    gate, number = ChallengeGate(), free_port()
+    with gate.show(NAME, Presented(ANSWER.chain, ANSWER.private_key)), open_responder(gate, number):
+        yield number
+
+
+@contextmanager
+def connected(port: int, host: str = "127.0.0.1") -> Iterator[socket.socket]:
+    with socket.create_connection((host, port), timeout=LIMIT) as sock:
+        yield sock
+
+
+def hello(version: int, *, name: str = NAME, offers: tuple[bytes, ...] = (b"acme-tls/1",)) -> SSL.Connection:
+    made = SSL.Context(SSL.TLS_METHOD)
+    made.set_max_proto_version(version)
+    made.set_alpn_protos(list(offers))
+    connection = SSL.Connection(made)
+    connection.set_tlsext_host_name(name.encode())
+    connection.set_connect_state()
+    return connection
+
+
+def first_flight(version: int, **fields: Any) -> bytes:
+    connection = hello(version, **fields)
+    with pytest.raises(SSL.WantReadError):
+        connection.do_handshake()
+    return connection.bio_read(1 << 16)
+
+
+def probe(sock: socket.socket, version: int, size: int = 1 << 16) -> x509.Certificate:
+    """What is shown to an authority that writes pieces of a size."""
+    connection = hello(version)
+    is_done = False
+    while not is_done:
+        with suppress(SSL.WantReadError):
+            connection.do_handshake()
+            is_done = True
+        with suppress(SSL.WantReadError):
+            flight = connection.bio_read(1 << 16)
+            for at in range(0, len(flight), size):
+                sock.sendall(flight[at : at + size])
+        if not is_done:
+            data = sock.recv(1 << 16)
+            assert data, "closed in the handshake"
+            connection.bio_write(data)
+    assert connection.get_alpn_proto_negotiated() == b"acme-tls/1"
+    shown = connection.get_peer_certificate()
+    assert shown is not None
+    return shown.to_cryptography()
+
+
+def is_hung_up(sock: socket.socket) -> bool:
+    with suppress(ConnectionResetError):
+        while sock.recv(1 << 16):
+            pass
+    return True
+
+
+@BOTH_VERSIONS
+@pytest.mark.parametrize("size", [1 << 16, 1])
+def test_a_probe_sees_the_answer_and_is_hung_up_on(port: int, version: int, size: int) -> None:
+    with connected(port) as sock:
+        assert probe(sock, version, size) == ANSWER.chain[0]
+        assert is_hung_up(sock)
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
+def test_a_probe_may_come_by_ipv6(port: int) -> None:
+    with connected(port, "::1") as sock:
+        assert probe(sock, SSL.TLS1_3_VERSION) == ANSWER.chain[0]
+
+
+@BOTH_VERSIONS
+@pytest.mark.parametrize(
+    ("name", "offers"),
+    [("other.example.test", (b"acme-tls/1",)), (NAME, (b"h2",)), (NAME, (b"h2", b"acme-tls/1"))],
+)
+def test_who_is_no_probe_is_hung_up_on_without_a_word(port: int, version: int, name: str, offers: tuple[bytes, ...]) -> None:
+    with connected(port) as sock:
+        sock.sendall(first_flight(version, name=name, offers=offers))
+        assert sock.recv(1 << 16) == b""
+
+
+@pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\n\r\n", b"\x16\3\1\0\4\1\0\xff\xff"])
+def test_noise_is_hung_up_on(port: int, data: bytes) -> None:
+    with connected(port) as sock:
+        sock.sendall(data)
+        assert is_hung_up(sock)
+
+
+def test_an_authority_that_breaks_off_is_forgotten(port: int) -> None:
+    with connected(port) as sock:
+        sock.sendall(first_flight(SSL.TLS1_3_VERSION)[:-1])
+    with connected(port) as sock:
+        sock.sendall(first_flight(SSL.TLS1_3_VERSION) + b"\x17\3\3\0\1x")
+        assert is_hung_up(sock)
+    with connected(port) as sock:
+        assert probe(sock, SSL.TLS1_3_VERSION) == ANSWER.chain[0]
+
+
+def test_the_silent_make_room_in_the_end(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(responder, "_SECONDS", 0.2)
+    with ExitStack() as stack:
+        for _ in range(40):
+            stack.enter_context(connected(port))
+        with connected(port) as sock:
+            assert probe(sock, SSL.TLS1_3_VERSION) == ANSWER.chain[0]
+
+
+def test_a_silent_visitor_does_not_keep_the_port() -> None:
+    gate, number = ChallengeGate(), free_port()
+    with open_responder(gate, number):
+        stack = ExitStack()
+        for _ in range(20):
+            stack.enter_context(connected(number))
+    with stack, socket.create_server(("", number)):  # which can be listened on by the next at once
+        pass
+    assert not [one for one in threading.enumerate() if one.name == "acme-responder"]
+
+
+def test_a_port_that_is_taken_is_named() -> None:
+    with socket.create_server(("", 0)) as taken:
+        number = taken.getsockname()[1]
+        with pytest.raises(IdentityError, match=f"cannot listen on port {number} .*: address already in use") as refused:
+            open_responder(ChallengeGate(), number).__enter__()
+    assert refused.value.reason is IdentityFault.ACME

@@ -1,0 +1,173 @@
+"""One certificate from an ACME authority, with the library `acme`.
+
+Knows the library and the steps of an order (RFC 8555, section 7.4); must not know when one is due or where things are kept.
+Everything here blocks, for minutes at worst, so it belongs into a thread. Imported only when ACME is asked for: the library
+is the optional extra `acme`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import requests
+from acme import challenges, client, crypto_util, errors, messages
+from cryptography.hazmat.primitives.asymmetric import ec
+from josepy import jwa, jwk
+from josepy.errors import Error as JoseError
+
+from tunnel.acme.challenge import make_challenge
+from tunnel.acme.material import check_name, encode_key, new_key
+from tunnel.config.acme import AcmeConfig
+from tunnel.errors import IdentityError, IdentityFault
+from tunnel.keystore.material import KeyMaterial, make_material
+from tunnel.keystore.pem import parse_blocks, parse_chain
+
+Show = Callable[[KeyMaterial], AbstractContextManager[None]]  # answers a challenge with a certificate while it is entered
+
+_REQUEST_SECONDS = 30
+_PROOF_SECONDS = 90.0  # until the authority has looked at our challenge, from several places
+_ISSUE_SECONDS = 90.0
+_MAX_REASON = 500  # characters of what an authority says
+
+
+@challenges.ChallengeResponse.register
+class _TlsAlpn01Response(challenges.KeyAuthorizationChallengeResponse):
+    """The answer that says: look now."""
+
+    typ = "tls-alpn-01"
+
+
+@challenges.Challenge.register
+class _TlsAlpn01(challenges.KeyAuthorizationChallenge):
+    """The challenge of RFC 8737, which the library leaves to its users."""
+
+    typ = "tls-alpn-01"
+    response_cls = _TlsAlpn01Response
+
+    def validation(self, account_key: jwk.JWK, **_: Any) -> str:
+        return self.key_authorization(account_key)
+
+
+def issue(config: AcmeConfig, account_key: ec.EllipticCurvePrivateKey, show: Show) -> KeyMaterial:
+    """A new certificate with a new key; raises IdentityError, in one line, whatever went wrong."""
+    key = new_key()
+    network = client.ClientNetwork(
+        jwk.JWKEC(key=account_key),
+        alg=jwa.ES256,
+        verify_ssl=_trust(config),
+        user_agent="spiffe-tunnel",
+        timeout=_REQUEST_SECONDS,
+    )
+    try:
+        with _translated(config):
+            directory = messages.Directory.from_json(network.get(config.directory_url).json())
+            authority = client.ClientV2(directory, network)
+            _sign_in(authority, config.email)
+            order = authority.new_order(crypto_util.make_csr(encode_key(key), [config.domain]))
+            for authorization in order.authorizations:
+                if authorization.body.status == messages.STATUS_PENDING:  # one that was proven lately may be valid already
+                    _prove(authority, order, authorization, config.domain, show)
+            order = authority.finalize_order(order, _deadline(_ISSUE_SECONDS))
+            chain = parse_chain(parse_blocks(order.fullchain_pem.encode()))
+            return check_name(make_material(chain, key), config.domain)
+    finally:
+        network.session.close()
+
+
+def _trust(config: AcmeConfig) -> Any:
+    """A path, or True for the library's own roots: what requests calls `verify`, though `acme` declares a bool."""
+    return True if config.ca_trust is None else str(config.ca_trust)
+
+
+def _sign_in(authority: client.ClientV2, email: str) -> None:
+    """Register the account's key, or find the account that it has."""
+    wanted = messages.NewRegistration.from_data(email=email, terms_of_service_agreed=True)
+    try:
+        authority.new_account(wanted)
+    except errors.ConflictError as known:
+        authority.net.account = messages.RegistrationResource(body=messages.Registration(), uri=known.location)
+
+
+def _prove(
+    authority: client.ClientV2,
+    order: messages.OrderResource,
+    authorization: messages.AuthorizationResource,
+    domain: str,
+    show: Show,
+) -> None:
+    account_key = authority.net.key
+    assert account_key is not None
+    offered = [body for body in authorization.body.challenges if isinstance(body.chall, _TlsAlpn01)]
+    if not offered:
+        raise errors.ClientError("the authority does not offer the challenge tls-alpn-01")
+    (body, *_) = offered
+    certificate = make_challenge(domain, body.chall.key_authorization(account_key), datetime.now(UTC))
+    with show(certificate):
+        authority.answer_challenge(body, body.chall.response(account_key))
+        authority.poll_authorizations(order, _deadline(_PROOF_SECONDS))
+
+
+def _deadline(seconds: float) -> datetime:
+    """The local time without a zone, as the library counts."""
+    return datetime.now() + timedelta(seconds=seconds)
+
+
+@contextmanager
+def _translated(config: AcmeConfig) -> Iterator[None]:
+    """Whatever the library raises, as our error in one line."""
+    try:
+        yield
+    except IdentityError as error:
+        raise _failure(config, str(error)) from error
+    except (errors.Error, JoseError, requests.RequestException, OSError) as error:
+        raise _failure(config, _reason(error)) from error
+    except (LookupError, ValueError, TypeError, AttributeError) as error:  # the library's own, at JSON of another shape
+        raise _failure(config, _strange(error)) from error
+
+
+def _failure(config: AcmeConfig, why: str) -> IdentityError:
+    line = " ".join(why.split())
+    line = line if len(line) <= _MAX_REASON else line[:_MAX_REASON] + "..."
+    return IdentityError(IdentityFault.ACME, f"no certificate for {config.domain} from {config.directory_url}: {line}")
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, errors.ValidationError):
+        failed = [body.error for one in error.failed_authzrs for body in one.body.challenges if body.error is not None]
+        return f"the challenge was not met: {'; '.join(map(_problem, failed))}"
+    if isinstance(error, errors.IssuanceError):
+        return _problem(error.error)
+    if isinstance(error, messages.Error):
+        return _problem(error)
+    if isinstance(error, errors.TimeoutError):
+        return "the authority has not made up its mind in time"
+    if isinstance(error, requests.exceptions.SSLError):
+        return f"the directory's certificate is not trusted (name its roots in SSL_CERT_FILE): {_innermost(error)}"
+    if isinstance(error, requests.Timeout):
+        return f"no answer within {_REQUEST_SECONDS}s"
+    if isinstance(error, requests.ConnectionError):
+        return f"cannot be reached: {_innermost(error)}"
+    if isinstance(error, errors.ClientError) and error.args and isinstance(error.args[0], requests.Response):
+        return f"{error.args[0].url} answers with the HTTP status {error.args[0].status_code}"
+    if isinstance(error, JoseError | requests.JSONDecodeError):
+        return _strange(error)
+    return f"{type(error).__name__}: {error}"
+
+
+def _strange(error: BaseException) -> str:
+    return f"an answer that is not ACME's: {type(error).__name__}: {error}"
+
+
+def _problem(problem: messages.Error) -> str:
+    """An authority's own words (RFC 8555, section 6.7)."""
+    return f"{problem.code or problem.typ}: {problem.detail or problem.title or 'no details'}"
+
+
+def _innermost(error: BaseException) -> str:
+    """The cause under the wrappings of requests and urllib3, whose texts name objects by their addresses in memory."""
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)

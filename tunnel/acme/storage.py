@@ -1,0 +1,117 @@
+"""The account's key and the certificate on disk.
+
+Knows names, modes and atomic replacement of files; must not know what is asked of an authority. This is the one place where
+the program writes keys: nobody but the user may read them from their first byte on, and a file is old or new, never half.
+One folder for each directory URL, so that a test authority's certificate is never taken for a real one.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import quote
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from tunnel.acme.material import check_name, encode_key, encode_material, new_key
+from tunnel.config.acme import AcmeConfig
+from tunnel.errors import IdentityError, IdentityFault
+from tunnel.keystore.material import KeyMaterial
+from tunnel.keystore.pem import find_key, parse_blocks, parse_key, parse_pem
+
+_MAX_BYTES = 1024 * 1024  # of a file; ours have a few thousand
+
+
+class Storage:
+    """What is kept for one domain at one authority."""
+
+    def __init__(self, config: AcmeConfig) -> None:
+        self._domain = config.domain
+        self._folder = config.storage_dir / quote(config.directory_url, safe="")
+        self._account = self._folder / f"account-{quote(config.email, safe='@')}.pem"
+        self._certificate = self._folder / f"certificate-{config.domain}.pem"
+
+    def account_key(self) -> ec.EllipticCurvePrivateKey:
+        """The key of the account, a new one at the first time; raises IdentityError."""
+        pem = self._read(self._account)
+        if pem is None:
+            key = new_key()
+            self._write(self._account, encode_key(key))
+            return key
+        try:
+            return _parse_account_key(pem)
+        except IdentityError as error:
+            text = f"{self._account}: {error} (remove the file to register a new account)"
+            raise IdentityError(error.reason, text) from error
+
+    def load(self) -> KeyMaterial | None:
+        """The certificate that was kept, however old, or None; raises IdentityError."""
+        pem = self._read(self._certificate)
+        if pem is None:
+            return None
+        try:
+            return check_name(parse_pem(pem, ""), self._domain)
+        except IdentityError as error:
+            raise IdentityError(error.reason, f"{self._certificate}: {error}") from error
+
+    def save(self, material: KeyMaterial) -> None:
+        """Keep a certificate in the place of the one before; raises IdentityError."""
+        self._write(self._certificate, encode_material(material))
+
+    def _read(self, path: Path) -> bytes | None:
+        try:
+            with path.open("rb") as file:
+                return file.read(_MAX_BYTES)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise _failure("read", path, error) from error
+
+    def _write(self, path: Path, content: bytes) -> None:
+        fresh = path.with_name(f".{secrets.token_hex(8)}.tmp")  # short: the name itself may be as long as names can be
+        try:
+            self._make_folder()
+            _write_secret(fresh, content)
+            os.replace(fresh, path)
+            _sync(self._folder)
+        except OSError as error:
+            with suppress(OSError):
+                fresh.unlink(missing_ok=True)
+            raise _failure("write", path, error) from error
+
+    def _make_folder(self) -> None:
+        """Our own folders are for the user alone; those above are made as the user's mask has them."""
+        ours = self._folder.parent
+        ours.parent.mkdir(parents=True, exist_ok=True)
+        for folder in (ours, self._folder):
+            folder.mkdir(mode=0o700, exist_ok=True)
+
+
+def _parse_account_key(pem: bytes) -> ec.EllipticCurvePrivateKey:
+    block = find_key(parse_blocks(pem))
+    key = None if block is None else parse_key(block)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise IdentityError(IdentityFault.BAD_KEY, "no private key of the kind that an account has here")
+    return key
+
+
+def _write_secret(path: Path, content: bytes) -> None:
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _failure(what: str, path: Path, error: OSError) -> IdentityError:
+    why = (error.strerror or str(error)).lower()
+    return IdentityError(IdentityFault.ACME, f"cannot {what} {path}: {why}")
