@@ -27,6 +27,8 @@ _PACKAGES = {
     "nginx": "nginx-light",
     "tinyproxy": "tinyproxy-bin",
     "microsocks": "microsocks",
+    "pebble": "pebble",
+    "pebble-challtestsrv": "pebble",
 }
 # Debian keeps the programs of PostgreSQL's server out of the search path, by version.
 _PLACES = [os.environ.get("PATH", os.defpath), *sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True)]

@@ -1,0 +1,219 @@
+"""Against Pebble, Let's Encrypt's own test authority: a certificate is had, and the next one while we serve."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from pebble import Pebble, free_port
+
+from tunnel.acme import client
+from tunnel.acme.keeper import AcmeKeeper
+from tunnel.acme.material import renew_due_at
+from tunnel.authz.authorizer import admit_unasked
+from tunnel.config.acme import AcmeConfig
+from tunnel.errors import IdentityError, IdentityFault
+from tunnel.keystore.material import KeyMaterial
+from tunnel.log import Category
+from tunnel.net.address import TcpAddress
+from tunnel.net.listen import open_listener
+from tunnel.proxy.generation import Generation
+from tunnel.proxy.settings import Settings
+from tunnel.proxy.tunnel import Tunnel
+from tunnel.relay.loop import Loop
+from tunnel.tls.challenge import ChallengeGate
+from tunnel.tls.context import Presented, TlsContext
+
+NAME = "www.example.test"
+LIFETIME = 30  # seconds
+
+
+@pytest.fixture(scope="module")
+def pebble(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pebble]:
+    with closing(Pebble(tmp_path_factory.mktemp("pebble"), lifetime=LIFETIME)) as running:
+        yield running
+
+
+@pytest.fixture
+def config(pebble: Pebble, tmp_path: Path) -> AcmeConfig:
+    """Settings for a certificate of this test's own."""
+    return replace(pebble.config(NAME), storage_dir=tmp_path / "tunnel" / "acme")
+
+
+def open_keeper(config: AcmeConfig, gate: ChallengeGate | None = None, **fields: Any) -> AcmeKeeper:
+    """The real one but for its pauses."""
+    return AcmeKeeper(config, gate or ChallengeGate(), print, issue=client.issue, sleep=lambda _: None, **fields)
+
+
+def refused(config: AcmeConfig) -> str:
+    """Why no certificate can be had."""
+    with pytest.raises(IdentityError) as caught:
+        open_keeper(config).obtain()
+    assert caught.value.reason is IdentityFault.ACME
+    text = str(caught.value)
+    assert "\n" not in text
+    return text.removeprefix(f"no certificate for {config.domain} from {config.directory_url}: ")
+
+
+def key_bytes(key: Any) -> bytes:
+    return bytes(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
+
+
+# -- the first certificate
+
+
+def test_a_certificate_is_had_with_its_chain(config: AcmeConfig) -> None:
+    held = open_keeper(config).obtain()
+    leaf, issuer = held.chain
+    leaf.verify_directly_issued_by(issuer)
+    names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == [NAME]
+    assert key_bytes(leaf.public_key()) == key_bytes(held.private_key.public_key())
+    assert (leaf.not_valid_after_utc - renew_due_at(held.chain)).total_seconds() < LIFETIME / 2
+
+
+def test_the_challenges_port_is_free_afterwards(config: AcmeConfig) -> None:
+    open_keeper(config).obtain()
+    socket.create_server(("", config.challenge_port)).close()
+
+
+def test_after_a_restart_the_account_is_found_again(pebble: Pebble, config: AcmeConfig) -> None:
+    late = datetime.now(UTC).timestamp() + 3600
+    first = open_keeper(config).obtain()
+    count = pebble.process.matches("accounts in memory")[-1]
+    second = open_keeper(config, clock=lambda: late).obtain()  # an hour later the kept one is over
+    assert second.chain != first.chain
+    assert pebble.process.matches("accounts in memory")[-1] == count
+
+
+# -- what goes wrong
+
+
+def test_an_authority_that_rejects_good_nonces_is_asked_again(tmp_path: Path) -> None:
+    with closing(Pebble(tmp_path, rejected_nonces=10)) as fussy:
+        assert open_keeper(fussy.config(NAME)).obtain().chain
+
+
+def test_an_authority_that_does_not_reach_us_says_so(config: AcmeConfig) -> None:
+    said = refused(replace(config, challenge_port=free_port()))
+    assert said.startswith("the challenge was not met: ")
+    assert f"Failed to connect to 127.0.0.1:{config.challenge_port}" in said
+
+
+def test_a_directory_that_is_not_trusted_is_not_used(config: AcmeConfig) -> None:
+    said = refused(replace(config, ca_trust=None))
+    assert said.startswith("the directory's certificate is not trusted (name its roots in SSL_CERT_FILE): ")
+
+
+def test_an_authority_whose_terms_are_refused_refuses_us(config: AcmeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    register = client.messages.NewRegistration.from_data
+
+    def disagree(*, email: str, terms_of_service_agreed: bool) -> Any:
+        assert terms_of_service_agreed, "the operator has agreed, or the flags are refused"
+        return register(email=email)
+
+    monkeypatch.setattr(client.messages.NewRegistration, "from_data", disagree)
+    assert "agree" in refused(config)
+
+
+def test_a_url_that_is_no_directory_is_told(pebble: Pebble, config: AcmeConfig) -> None:
+    url = pebble.url("nothing")
+    assert refused(replace(config, directory_url=url)) == f"{url} answers with the HTTP status 404"
+
+
+# -- the next certificate, while serving
+
+
+class Lines:
+    """A log in memory, written by the thread that serves."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def wants(self, _: Category) -> bool:
+        return True
+
+    def write(self, message: str, _: Category = Category.OTHER) -> None:
+        self.lines.append(message)
+
+
+def generation(number: int, held: KeyMaterial) -> Generation:
+    presented = Presented(held.chain, held.private_key)
+    made = TlsContext(presented, admit_unasked("all"), is_server=True, knows_acme=True)
+    return Generation(number, NAME, held.chain[0].not_valid_after_utc, False, made, None)
+
+
+class Served:
+    """A tunnel on the challenge's own port, on a thread of its own."""
+
+    def __init__(self, port: int, gate: ChallengeGate, held: KeyMaterial, target: int) -> None:
+        self.log = Lines()
+        self._loop = Loop()
+        settings = Settings(is_server=True, target=TcpAddress("127.0.0.1", str(target)))
+        self.tunnel = Tunnel(self._loop, settings, self.log, lambda _address, _answer: None)  # type: ignore[arg-type]
+        self.tunnel.gate = gate
+        self.tunnel.swap(generation(1, held))
+        self.tunnel.open(open_listener(TcpAddress("127.0.0.1", str(port))))
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            self._loop.turn(0.01)
+        self.tunnel.drain()
+        self.tunnel.cut()
+        self._loop.turn(0)
+        self._loop.close()
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+def serial_shown(port: int) -> int:
+    """The certificate that an ordinary client sees."""
+    made = ssl.create_default_context()
+    made.check_hostname = False
+    made.verify_mode = ssl.CERT_NONE
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as sock, made.wrap_socket(sock) as tls:
+        der = tls.getpeercert(binary_form=True)
+    assert der is not None
+    return x509.load_der_x509_certificate(der).serial_number
+
+
+@contextmanager
+def backend() -> Iterator[int]:
+    """A port where connections are taken, and nothing else happens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+def test_a_renewal_is_answered_where_we_serve(config: AcmeConfig) -> None:
+    gate = ChallengeGate()
+    clock = [datetime.now(UTC).timestamp()]
+    keeper = open_keeper(config, gate, clock=lambda: clock[0])
+    held = keeper.obtain()
+    assert keeper.seconds_to_next_look() <= LIFETIME * 2 / 3
+    with backend() as target, closing(Served(config.challenge_port, gate, held, target)) as served:
+        assert serial_shown(config.challenge_port) == held.chain[0].serial_number
+        assert keeper.renew_if_due() is None
+        clock[0] += 3600
+        fresh = keeper.renew_if_due()
+        assert fresh is not None
+        assert served.tunnel.counters.challenged >= 1
+        assert any(line.startswith("closed ACME challenge from 127.0.0.1:") for line in served.log.lines)
+        assert serial_shown(config.challenge_port) == held.chain[0].serial_number
+        served.tunnel.swap(generation(2, fresh))
+        assert serial_shown(config.challenge_port) == fresh.chain[0].serial_number != held.chain[0].serial_number
+        assert served.tunnel.counters.crashed == 0
