@@ -36,6 +36,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
         "tunnel.proxy.supervisor",
         "tunnel.proxy.status_port",
         "tunnel.proxy.reporting",
+        "tunnel.proxy.policy_desk",
         "tunnel.proxy.workload_feed",
         "tunnel.proxy.disk_feed",
         "tunnel.proxy.acme_feed",

@@ -18,13 +18,14 @@ import trio
 from tunnel.config.model import ProxyConfig
 from tunnel.errors import ConfigError, IdentityError, TargetError, TunnelError
 from tunnel.identity.credentials import Credentials
-from tunnel.log import Log, escape
+from tunnel.log import Log
 from tunnel.net.address import Address
 from tunnel.net.listen import Listener, open_listener
 from tunnel.net.sockets import Endpoint, resolve
 from tunnel.proxy.board import Board
 from tunnel.proxy.feed import Feed, Publisher
 from tunnel.proxy.generation import Terms, build_generation
+from tunnel.proxy.policy_desk import PolicyDesk
 from tunnel.proxy.settings import Settings
 from tunnel.proxy.surroundings import Surroundings
 from tunnel.proxy.tunnel import Tunnel
@@ -62,6 +63,9 @@ class Supervisor:
         self._failure: TunnelError | None = None
         self.exit_code = 0
         self._terms = Terms(config.is_server, config.access, config.host, config.tls)
+        self._policy = PolicyDesk(config.access.policy, config.connect_timeout) if config.access.policy else None
+        if self._policy is not None:
+            self._terms = self._terms.with_policy(self._policy.rule)
         has_sink = config.status is not None or config.metrics.has_target()
         counters = timed_counters() if has_sink else Counters()
         self._tunnel = Tunnel(loop, _settings(config), log, self._resolve_later, counters=counters)
@@ -71,15 +75,19 @@ class Supervisor:
     async def run(self) -> None:
         """Wait for an identity, serve, drain; raises TunnelError when service cannot begin."""
         self._token = trio.lowlevel.current_trio_token()
-        with trio.open_signal_receiver(*_STOP, *_RELOAD) as signals:
-            async with trio.open_nursery() as nursery:
-                self._nursery = nursery
-                nursery.start_soon(self._feed.run)
-                nursery.start_soon(self._serve)
-                nursery.start_soon(self._obey, signals)
-                await self._stop_wanted.wait()
-                await self._drain()
-                nursery.cancel_scope.cancel()
+        try:
+            with trio.open_signal_receiver(*_STOP, *_RELOAD) as signals:
+                async with trio.open_nursery() as nursery:
+                    self._nursery = nursery
+                    nursery.start_soon(self._feed.run)
+                    nursery.start_soon(self._serve)
+                    nursery.start_soon(self._obey, signals)
+                    await self._stop_wanted.wait()
+                    await self._drain()
+                    nursery.cancel_scope.cancel()
+        finally:
+            if self._policy is not None:
+                self._policy.close()
         if self._failure is not None:
             raise self._failure
 
@@ -111,6 +119,8 @@ class Supervisor:
     async def _serve(self) -> None:
         try:
             await self._check_target()
+            if self._policy is not None:
+                await self._policy.load()
             port = self._build_status_port()
             await self._ready.wait()
             await self._open(port)
@@ -211,8 +221,9 @@ class Supervisor:
     async def _reload(self) -> None:
         self._board.show_reloading()
         certificates = await self._reload_certificates()
+        policy = None if self._policy is None else await self._reload_policy(self._policy)
         self._log.write("reloading configuration complete")
-        self._board.show_reloaded(Reload(time.time_ns(), certificates))
+        self._board.show_reloaded(Reload(time.time_ns(), certificates, policy))
 
     async def _reload_certificates(self) -> str:
         """What went wrong, "" for nothing."""
@@ -220,8 +231,19 @@ class Supervisor:
             await self._feed.reload()
         except IdentityError as error:
             self._tunnel.counters.certificates.note(is_well=False)
-            self._log.write(f"error reloading TLS configuration: {escape(str(error))}, the last good one stays")
+            self._log.write(f"error reloading TLS configuration: {error}, the last good one stays")
             return str(error)
+        return ""
+
+    async def _reload_policy(self, policy: PolicyDesk) -> str:
+        """What went wrong, "" for nothing."""
+        try:
+            await policy.load()
+        except ConfigError as error:
+            self._tunnel.counters.policy.note(is_well=False)
+            self._log.write(f"error reloading OPA policy: {error}, the last good one stays")
+            return str(error)
+        self._tunnel.counters.policy.note(is_well=True)
         return ""
 
     # -- stopping
