@@ -16,6 +16,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pebble import Pebble, free_port
+from processes import Proxy, bare_environment, eventually, tunnel_argv
 
 from tunnel.acme import client
 from tunnel.acme.keeper import AcmeKeeper
@@ -217,3 +218,66 @@ def test_a_renewal_is_answered_where_we_serve(config: AcmeConfig) -> None:
         served.tunnel.swap(generation(2, fresh))
         assert serial_shown(config.challenge_port) == fresh.chain[0].serial_number != held.chain[0].serial_number
         assert served.tunnel.counters.crashed == 0
+
+
+# -- the whole process
+
+
+def test_a_server_gets_its_certificate_renews_it_and_keeps_it(tmp_path: Path) -> None:
+    with closing(Pebble(tmp_path, lifetime=12)) as short, backend() as target:
+        port = short.challenge_port
+        argv = tunnel_argv(
+            "server",
+            f"--listen=127.0.0.1:{port}",
+            f"--target=127.0.0.1:{target}",
+            "--disable-authentication",
+            f"--auto-acme-cert={NAME}",
+            "--auto-acme-email=a@example.test",
+            "--auto-acme-agree-to-tos",
+            f"--auto-acme-testca={short.url('dir')}",
+            f"--auto-acme-alt-tls-alpn-port={port}",
+            "--auto-acme-renew-check-interval=1s",
+        )
+        environ = {**bare_environment(), "SSL_CERT_FILE": str(short.roots), "XDG_DATA_HOME": str(tmp_path / "data")}
+        with closing(Proxy(argv, environ=environ)) as server:
+            assert server.address == ("127.0.0.1", port)
+            first = serial_shown(port)
+            server.wait_for("ACME: got a certificate", count=2)
+            server.wait_for("closed ACME challenge from 127.0.0.1:")
+            eventually(lambda: serial_shown(port) != first, "the next certificate is shown")
+            assert server.stop() == 0
+        kept = list((tmp_path / "data" / "tunnel" / "acme").rglob("*.pem"))
+        assert sorted(path.name.partition("-")[0] for path in kept) == ["account", "certificate"]
+
+
+def test_a_server_whose_settings_cannot_be_ends_with_the_reason() -> None:
+    argv = tunnel_argv(
+        "server",
+        "--listen=127.0.0.1:0",
+        "--target=127.0.0.1:1",
+        "--disable-authentication",
+        f"--auto-acme-cert={NAME}",
+        "--auto-acme-email=a@example.test",
+        "--auto-acme-agree-to-tos",
+        "--auto-acme-ca=http://ca.test/dir",
+    )
+    with closing(Proxy(argv, environ=bare_environment())) as server:
+        assert server.exit_code() == 1
+        assert "must be an https:// URL" in server.reason()
+
+
+def test_a_server_can_be_stopped_while_it_waits_for_its_certificate(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        argv = tunnel_argv(
+            "server",
+            "--listen=127.0.0.1:0",
+            "--target=127.0.0.1:1",
+            "--disable-authentication",
+            f"--auto-acme-cert={NAME}",
+            "--auto-acme-email=a@example.test",
+            "--auto-acme-agree-to-tos",
+            f"--auto-acme-ca=https://127.0.0.1:{silent.getsockname()[1]}/dir",
+        )
+        with closing(Proxy(argv, environ={**bare_environment(), "XDG_DATA_HOME": str(tmp_path)})) as server:
+            server.wait_for("ACME: asking https://")
+            assert server.stop() == 0  # long before five attempts are over

@@ -60,6 +60,17 @@ class Storage:
         """Keep a certificate in the place of the one before; raises IdentityError."""
         self._write(self._certificate, encode_material(material))
 
+    def make_folder(self) -> Path:
+        """The folder of everything that is kept, which exists now; ours are for the user alone. Raises IdentityError."""
+        ours = self._folder.parent
+        try:
+            ours.parent.mkdir(parents=True, exist_ok=True)
+            for folder in (ours, self._folder):
+                folder.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise _failure("make", self._folder, error) from error
+        return self._folder
+
     def _read(self, path: Path) -> bytes | None:
         try:
             with path.open("rb") as file:
@@ -71,8 +82,8 @@ class Storage:
 
     def _write(self, path: Path, content: bytes) -> None:
         fresh = path.with_name(f".{secrets.token_hex(8)}.tmp")  # short: the name itself may be as long as names can be
+        self.make_folder()
         try:
-            self._make_folder()
             _write_secret(fresh, content)
             os.replace(fresh, path)
             _sync(self._folder)
@@ -80,13 +91,6 @@ class Storage:
             with suppress(OSError):
                 fresh.unlink(missing_ok=True)
             raise _failure("write", path, error) from error
-
-    def _make_folder(self) -> None:
-        """Our own folders are for the user alone; those above are made as the user's mask has them."""
-        ours = self._folder.parent
-        ours.parent.mkdir(parents=True, exist_ok=True)
-        for folder in (ours, self._folder):
-            folder.mkdir(mode=0o700, exist_ok=True)
 
 
 def _parse_account_key(pem: bytes) -> ec.EllipticCurvePrivateKey:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Mapping, MutableMapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from tunnel.config import proxy
 from tunnel.config.grammar import Arguments, Command
-from tunnel.config.model import KeyFiles, Keystore, LogConfig, NoIdentity, ProxyConfig, WorkloadApi
+from tunnel.config.model import Acme, KeyFiles, Keystore, LogConfig, NoIdentity, ProxyConfig, WorkloadApi
 from tunnel.errors import TunnelError
 from tunnel.log import Category, Log, escape, one_line
 from tunnel.net.activation import take_inherited
@@ -20,6 +22,9 @@ from tunnel.net.address import Address, TcpAddress
 from tunnel.net.notify import Notifier
 from tunnel.strays import Strays
 from tunnel.syslog import open_syslog
+
+if TYPE_CHECKING:  # loaded only where a process is to be confined
+    from tunnel.sandbox.rules import Needs
 
 
 def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str]) -> int:
@@ -69,7 +74,23 @@ def _confine(config: ProxyConfig, environ: Mapping[str, str], log: Log) -> None:
         urls=(config.metrics.url,) if config.metrics.url else (),
         proxy=str(config.outbound or ""),
     )
+    if isinstance(config.source, Acme):
+        needs = _with_acme(needs, config.source, environ)
     set_up(needs, environ, log.write)
+
+
+def _with_acme(needs: Needs, source: Acme, environ: Mapping[str, str]) -> Needs:
+    """What is needed besides for a certificate from an ACME server; where it is kept is there from now on."""
+    from tunnel.acme.storage import Storage
+    from tunnel.config.acme import complete_acme
+
+    acme = complete_acme(source, environ)
+    return replace(
+        needs,
+        directories=(*needs.directories, str(Storage(acme).make_folder())),
+        listens=(*needs.listens, TcpAddress("", str(acme.challenge_port))),
+        urls=(*needs.urls, acme.directory_url),
+    )
 
 
 def _files(config: ProxyConfig) -> Iterator[str]:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from tunnel.errors import TunnelError
 from tunnel.identity.credentials import Credentials
+from tunnel.tls.challenge import ChallengeGate
 
 
 class Publisher(Protocol):
@@ -22,6 +23,9 @@ class Publisher(Protocol):
 
     def withdraw(self) -> None:
         """What is in use has been taken away from us."""
+
+    def expect_probes(self, gate: ChallengeGate) -> None:
+        """From now on an ACME server may look in where we listen."""
 
     def fail(self, error: TunnelError) -> None:
         """There will be no credentials: the process ends with this reason."""

@@ -30,6 +30,7 @@ class Terms:
     access: Access
     host: str = ""  # whom a client wants, where certificates follow ordinary PKI rules
     tls: TlsOptions = TlsOptions()  # noqa: RUF009  # frozen
+    knows_acme: bool = False  # our certificate is from an ACME server, which looks in where we listen
 
     def with_policy(self, rule: PolicyRule) -> Terms:
         """These terms with a policy that is asked after every other rule."""
@@ -64,7 +65,13 @@ def build_generation(number: int, credentials: Credentials, terms: Terms) -> Gen
         identity,
         expires,
         isinstance(credentials, SvidCredentials),
-        TlsContext(presented if is_shown else None, _asked(credentials, terms), is_server=terms.is_server, options=terms.tls),
+        TlsContext(
+            presented if is_shown else None,
+            _asked(credentials, terms),
+            is_server=terms.is_server,
+            options=terms.tls,
+            knows_acme=terms.knows_acme,
+        ),
         _status_context(presented, terms),
     )
 

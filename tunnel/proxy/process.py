@@ -9,9 +9,9 @@ from __future__ import annotations
 import gc
 import resource
 from collections.abc import Mapping
+from functools import partial
 
 from tunnel.config.model import Acme, ProxyConfig, WorkloadApi
-from tunnel.errors import ConfigError
 from tunnel.log import Log
 from tunnel.proxy.feed import Feed, Publisher
 from tunnel.proxy.supervisor import Supervisor
@@ -43,7 +43,11 @@ def _open_feed(config: ProxyConfig, publisher: Publisher, log: Log, environ: Map
 
         return WorkloadFeed(config.source, publisher, log)
     if isinstance(config.source, Acme):
-        raise ConfigError("ACME is not wired yet")
+        from tunnel.acme.keeper import open_keeper
+        from tunnel.config.acme import complete_acme
+        from tunnel.proxy.acme_feed import AcmeFeed
+
+        return AcmeFeed(partial(open_keeper, complete_acme(config.source, environ)), config.ca_bundle, publisher, log, environ)
     from tunnel.proxy.disk_feed import DiskFeed
 
     return DiskFeed(config.source, config.ca_bundle, publisher, log, environ)

@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,7 @@ from tunnel.relay.loop import Loop
 from tunnel.status.counters import Counters, timed_counters
 from tunnel.status.document import Reload
 from tunnel.status.snapshot import open_metrics
+from tunnel.tls.challenge import ChallengeGate
 
 if TYPE_CHECKING:  # loaded only when a status port is wanted
     from tunnel.status.server import StatusPort
@@ -108,6 +110,11 @@ class Supervisor:
     def withdraw(self) -> None:
         """What is in use has been taken away from us."""
         self._tunnel.withdraw(WITHDRAWAL_GRACE)
+
+    def expect_probes(self, gate: ChallengeGate) -> None:
+        """From now on an ACME server may look in where we listen."""
+        self._tunnel.gate = gate
+        self._terms = replace(self._terms, knows_acme=True)
 
     def fail(self, error: TunnelError) -> None:
         """End, with this reason."""

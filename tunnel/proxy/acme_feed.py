@@ -1,0 +1,80 @@
+"""Credentials from an ACME server: the first before we listen, the next in time.
+
+Knows when to look and what a failure leaves in use; must not know the protocol or the challenge. Whatever blocks does so on a
+thread, which is left alone when the process ends. A reload reads the authorities again: the certificate takes care of itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+
+import trio
+
+from tunnel.acme.keeper import AcmeKeeper
+from tunnel.errors import IdentityError
+from tunnel.identity.credentials import PkiCredentials
+from tunnel.keystore.anchors import load_anchors, load_system_anchors
+from tunnel.keystore.material import KeyMaterial
+from tunnel.log import Log, escape
+from tunnel.proxy.feed import Publisher
+from tunnel.tls.challenge import ChallengeGate
+
+OpenKeeper = Callable[[ChallengeGate, Callable[[str], None]], AcmeKeeper]
+
+
+class AcmeFeed:
+    """Keeps one certificate."""
+
+    def __init__(
+        self, open_keeper: OpenKeeper, ca_bundle: str, publisher: Publisher, log: Log, environ: Mapping[str, str]
+    ) -> None:
+        self._gate = ChallengeGate()
+        self._keeper = open_keeper(self._gate, self._say)
+        self._ca_bundle = ca_bundle
+        self._publisher = publisher
+        self._log = log
+        self._environ = environ
+        self._held: KeyMaterial | None = None
+        self._generation = 0
+
+    async def run(self) -> None:
+        """Publish a certificate, then every newer one, until cancelled."""
+        self._token = trio.lowlevel.current_trio_token()
+        self._publisher.expect_probes(self._gate)
+        try:
+            await self._use(await trio.to_thread.run_sync(self._keeper.obtain, abandon_on_cancel=True))
+        except IdentityError as error:
+            self._publisher.fail(error)
+            return
+        while True:
+            await trio.sleep(self._keeper.seconds_to_next_look())
+            await self._renew()
+
+    async def reload(self) -> None:
+        """Read the authorities again; raises IdentityError, and what is in use stays."""
+        if self._held is not None:
+            await self._use(self._held)
+
+    async def _renew(self) -> None:
+        try:
+            fresh = await trio.to_thread.run_sync(self._keeper.renew_if_due, abandon_on_cancel=True)
+            if fresh is not None:
+                await self._use(fresh)
+        except IdentityError as error:
+            delay = self._keeper.seconds_to_next_look()
+            self._log.write(f"ACME: {escape(str(error))}: the certificate in use stays, the next attempt is in {delay:g}s")
+
+    async def _use(self, material: KeyMaterial) -> None:
+        self._publisher.use(self._generation + 1, await trio.to_thread.run_sync(self._complete, material))
+        self._generation += 1
+        self._held = material
+
+    def _complete(self, material: KeyMaterial) -> PkiCredentials:
+        authorities = load_anchors(self._ca_bundle) if self._ca_bundle else load_system_anchors(self._environ)
+        return PkiCredentials(material.chain, material.private_key, authorities)
+
+    def _say(self, line: str) -> None:
+        """From the keeper's thread; when trio is over, so is the interest."""
+        with suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(self._log.write, escape(line))
