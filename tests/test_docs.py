@@ -11,7 +11,15 @@ from tunnel.cli import COMMANDS
 from tunnel.config.grammar import Flag
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/metrics.md", "docs/status.md", "bench/README.md"]
+DOCUMENTS = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/architecture.md",
+    "docs/metrics.md",
+    "docs/status.md",
+    "docs/acme.md",
+    "bench/README.md",
+]
 _PATH = re.compile(r"`((?:tunnel|tests|docs|bench|\.ci)/[\w./-]*)`")
 _FLAG = re.compile(r"(?<![\w-])--([a-z][a-z-]+)")
 
