@@ -135,6 +135,22 @@ def test_a_policy_that_cannot_mean_what_it_says_is_refused(rules: str, query: st
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "data", [{"policy": {"allow": True}}, {"policy": {"allow": {}}}, {"policy": 1}, {"policy": {"names": ["x"]}}]
+)
+def test_data_never_stands_in_for_a_rule(data: Any) -> None:
+    module = "package policy\ndefault allow = false\nnames contains x if x := input.n"
+    with pytest.raises(Refused, match="both a rule and data for"):
+        Compiled([["policy.rego", module]], json.dumps(data), "data.policy.allow")
+
+
+def test_data_may_stand_beside_rules() -> None:
+    compiled = Compiled(
+        [["p.rego", "package policy\nallow = data.policy.is_open"]], '{"policy": {"is_open": true}}', "data.policy.allow"
+    )
+    assert compiled.ask("{}") == {"allowed": True}
+
+
 def test_a_policy_can_read_the_environment_of_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET", "x")
     assert answer("allow { opa.runtime().env.SECRET }") is True  # which is why the process empties its own

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunnel.policy.frames import FrameParser, encode_frame
-from tunnel.policy.plan import find_fault
+from tunnel.policy.plan import find_conflict, find_fault
 
 if TYPE_CHECKING:
     from regopy import Bundle, Interpreter, Output
@@ -28,9 +28,7 @@ _NICE = 10  # a policy yields to the traffic
 _PIECE = 64 * 1024
 _MEMORY_DIRECTORY = Path("/dev/shm")  # noqa: S108 - a private directory is made in it
 # The engine says no more than that it failed. Nearly always it is this.
-_TOO_DEEP = (
-    "the engine cannot compile it; bind what is written as x[_] by y := x[_] before it stands in a call or beside another"
-)
+_TOO_DEEP = "the engine cannot compile it; write y := x[_] first where x[_] stands in a call or is compared with another"
 _ERROR = re.compile(r"\(error(?: \d+:(?P<module>\d+)\|(?P<offset>\d+)\|\d+)?\s*\(errormsg (?P<length>\d+):")
 
 
@@ -54,10 +52,10 @@ class Compiled:
             self._bundle: Bundle = self._interpreter.build(query)
             if not self._bundle.ok():
                 raise Refused(_TOO_DEEP)
-            fault = find_fault(_plan(self._interpreter, self._bundle), self._interpreter.is_builtin)
+            plan = _plan(self._interpreter, self._bundle)
         except RegoError as error:
             raise Refused(one_error(str(error), modules)) from error
-        if fault:
+        if fault := find_fault(plan, self._interpreter.is_builtin) or find_conflict(plan, json.loads(data)):
             place, colon, rest = fault.partition(":")
             raise Refused(modules[int(place)][0] + colon + rest if place.isdigit() else fault)
 

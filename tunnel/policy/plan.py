@@ -1,7 +1,8 @@
 """What an engine that compiles too kindly should have refused.
 
 Knows the form of a plan (OPA's intermediate representation, as JSON); must not know the engine. The engine takes a name that
-is never bound as undefined, so that a slip in `not usr == "mallory"` would admit everyone; OPA refuses it, and so do we.
+is never bound as undefined, so that a slip in `not usr == "mallory"` would admit everyone, and data that has the name of a rule
+as the value of that rule. OPA refuses both, and so do we.
 """
 
 from __future__ import annotations
@@ -36,6 +37,25 @@ def find_fault(plan: Mapping[str, Any], is_available: Callable[[str], bool]) -> 
     _follow(plan["plans"]["plans"], "", "", files, seen)
     built_in = {each["name"] for each in plan["static"]["builtin_funcs"]}
     return next(_faults(seen, set(functions), built_in, is_available), None)
+
+
+def find_conflict(plan: Mapping[str, Any], data: Any) -> str | None:
+    """The first rule in whose place there is data, or None."""
+    for function in plan["funcs"]["funcs"]:
+        path = function["path"][1:]  # the first part is no name of the policy's
+        if _is_taken(data, path):
+            return f"there is both a rule and data for data.{'.'.join(path)}"
+    return None
+
+
+def _is_taken(data: Any, path: list[str]) -> bool:
+    for name in path:
+        if not isinstance(data, dict):
+            return True
+        if name not in data:
+            return False
+        data = data[name]
+    return True
 
 
 def _faults(seen: _Seen, functions: set[str], built_in: set[str], is_available: Callable[[str], bool]) -> Iterator[str]:
