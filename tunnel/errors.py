@@ -108,7 +108,6 @@ class Denial(Enum):
     HOST_NAME = "wrong-host-name"
     PIN = "not-pinned"
     NO_RULE = "no-rule-admits"
-    POLICY = "policy-denies"
     POLICY_ERROR = "policy-error"
 
 

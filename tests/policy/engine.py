@@ -1,0 +1,56 @@
+"""The engine in a process of its own, as the program has it: in one with other native libraries it may abort.
+
+Knows how to ask `tunnel.policy.evaluator` without its frames; must not know policies.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import subprocess
+import sys
+from functools import cache
+from typing import Any
+
+from tunnel.policy.evaluator import Refused
+
+_SERVE = """
+import json, sys
+from tunnel.policy.evaluator import Compiled, Refused
+for line in sys.stdin:
+    modules, data, query, terms = json.loads(line)
+    try:
+        compiled = Compiled(modules, data, query)
+        answer = [compiled.ask(term) for term in terms]
+    except Refused as error:
+        answer = str(error)
+    sys.__stderr__.write(json.dumps(answer) + "\\n")
+"""
+
+
+def ask_engine(modules: list[list[str]], data: str, query: str, *terms: str) -> list[dict[str, Any]]:
+    """The answer to each term, given as JSON, from one compiled policy; raises Refused for one that does not compile."""
+    engine = _engine()
+    assert engine.stdin is not None
+    assert engine.stderr is not None
+    engine.stdin.write(json.dumps([modules, data, query, terms]) + "\n")
+    engine.stdin.flush()
+    answer = json.loads(engine.stderr.readline())
+    if isinstance(answer, str):
+        raise Refused(answer)
+    found: list[dict[str, Any]] = answer
+    return found
+
+
+@cache
+def _engine() -> subprocess.Popen[str]:
+    """It ends with its standard input, so with this process; what the engine prints by itself goes nowhere."""
+    engine = subprocess.Popen(
+        [sys.executable, "-c", _SERVE],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        encoding="ascii",
+    )
+    atexit.register(engine.communicate)
+    return engine
