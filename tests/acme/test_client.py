@@ -136,6 +136,11 @@ def test_an_authority_that_does_not_run_is_said_not_to_be_reached() -> None:
     assert refused(f"https://127.0.0.1:{port}/dir").lower() == "cannot be reached: connection refused"
 
 
+def test_a_server_that_speaks_no_tls_is_not_said_to_be_untrusted(authority: Authority) -> None:
+    said = refused(f"{authority.url.replace('http:', 'https:')}/dir")
+    assert said.startswith("TLS with the directory failed: ")
+
+
 def test_an_authority_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "_REQUEST_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import os
 import socket
-from contextlib import ExitStack
+import ssl
+import time
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -17,16 +19,20 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from processes import Process
+from processes import LIMIT, Process
 from requirements import program
 
 from tunnel.config.acme import AcmeConfig
 
 
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+def free_ports(count: int) -> list[int]:
+    """Ports that were free a moment ago, each another one."""
+    with ExitStack() as held:
+        listeners = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [int(listener.getsockname()[1]) for listener in listeners]
+
+
+_ATTEMPTS = 5
 
 
 class Pebble:
@@ -36,35 +42,52 @@ class Pebble:
         """Certificates last `lifetime` seconds; of a hundred good nonces, so many are rejected, as Pebble does by habit."""
         self.folder = folder
         self.roots = folder / "directory.pem"
-        self.challenge_port = free_port()
-        self._port, dns, management = free_port(), free_port(), free_port()
         self._write_certificate()
+        self._environ = {**os.environ, "PEBBLE_VA_NOSLEEP": "1", "PEBBLE_AUTHZREUSE": "0"}
+        self._environ["PEBBLE_WFE_NONCEREJECT"] = str(rejected_nonces)
+        self._stack = ExitStack()
+        for _ in range(_ATTEMPTS):  # somebody else may have taken a port meanwhile
+            self._start(lifetime)
+            if self._answers():
+                return
+            self.close()
+        raise AssertionError(f"no Pebble after {_ATTEMPTS} attempts")
+
+    def _start(self, lifetime: int) -> None:
+        self.challenge_port, self._port, dns, management, http = free_ports(5)
         settings = {
             "listenAddress": f"127.0.0.1:{self._port}",
             "managementListenAddress": "",
             "certificate": str(self.roots),
-            "privateKey": str(folder / "directory.key"),
-            "httpPort": free_port(),
+            "privateKey": str(self.folder / "directory.key"),
+            "httpPort": http,
             "tlsPort": self.challenge_port,
             "certificateValidityPeriod": lifetime,
         }
-        config = folder / "pebble.json"
+        config = self.folder / "pebble.json"
         config.write_text(json.dumps({"pebble": settings}))
-        environ = {**os.environ, "PEBBLE_VA_NOSLEEP": "1", "PEBBLE_AUTHZREUSE": "0"}
-        environ["PEBBLE_WFE_NONCEREJECT"] = str(rejected_nonces)
         names = [program("pebble-challtestsrv"), "-dns01", f"127.0.0.1:{dns}", "-management", f"127.0.0.1:{management}"]
         names += ["-defaultIPv6", "", "-http01", "", "-https01", "", "-tlsalpn01", ""]
         authority = [program("pebble"), "-strict", "-config", str(config), "-dnsserver", f"127.0.0.1:{dns}"]
-        self._stack = ExitStack()
-        try:
-            for argv, word in ((names, "Starting management server"), (authority, "ACME directory available")):
-                process = Process(argv, environ=environ, is_merged=True)
-                self._stack.callback(process.close)
-                process.wait_for(word)
-        except BaseException:
-            self.close()
-            raise
-        self.process = process
+        self._names, self.process = (self._stack.enter_context(closing(self._open(argv))) for argv in (names, authority))
+
+    def _open(self, argv: list[str]) -> Process:
+        return Process(argv, environ=self._environ, is_merged=True)
+
+    def _answers(self) -> bool:
+        """Whether it is our authority that answers, once somebody does; not when a program has ended."""
+        trusting = ssl.create_default_context(cafile=str(self.roots))
+        deadline = time.monotonic() + LIMIT
+        while self._names.is_running and self.process.is_running and time.monotonic() < deadline:
+            try:
+                with socket.create_connection(("127.0.0.1", self._port), timeout=LIMIT) as sock:
+                    trusting.wrap_socket(sock, server_hostname="127.0.0.1").close()
+                return self._names.is_running and self.process.is_running
+            except ConnectionRefusedError:
+                time.sleep(0.05)
+            except OSError:  # of TLS too: somebody else's port
+                return False
+        return False
 
     def config(self, domain: str) -> AcmeConfig:
         """Settings for a certificate of this authority."""

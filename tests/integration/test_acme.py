@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from pebble import Pebble, free_port
+from pebble import Pebble, free_ports
 from processes import Proxy, bare_environment, eventually, tunnel_argv
 
 from tunnel.acme import client
@@ -106,7 +106,7 @@ def test_an_authority_that_rejects_good_nonces_is_asked_again(tmp_path: Path) ->
 
 
 def test_an_authority_that_does_not_reach_us_says_so(config: AcmeConfig) -> None:
-    said = refused(replace(config, challenge_port=free_port()))
+    said = refused(replace(config, challenge_port=free_ports(1)[0]))
     assert said.startswith("the challenge was not met: ")
     assert f"Failed to connect to 127.0.0.1:{config.challenge_port}" in said
 
@@ -205,7 +205,6 @@ def test_a_renewal_is_answered_where_we_serve(config: AcmeConfig) -> None:
     clock = [datetime.now(UTC).timestamp()]
     keeper = open_keeper(config, gate, clock=lambda: clock[0])
     held = keeper.obtain()
-    assert keeper.seconds_to_next_look() <= LIFETIME * 2 / 3
     with backend() as target, closing(Served(config.challenge_port, gate, held, target)) as served:
         assert serial_shown(config.challenge_port) == held.chain[0].serial_number
         assert keeper.renew_if_due() is None

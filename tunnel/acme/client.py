@@ -7,6 +7,7 @@ is the optional extra `acme`.
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -145,11 +146,14 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, errors.TimeoutError):
         return "the authority has not made up its mind in time"
     if isinstance(error, requests.exceptions.SSLError):
-        return f"the directory's certificate is not trusted (name its roots in SSL_CERT_FILE): {_innermost(error)}"
+        inner = _innermost(error)
+        if isinstance(inner, ssl.SSLCertVerificationError):
+            return f"the directory's certificate is not trusted (name its roots in SSL_CERT_FILE): {inner.verify_message}"
+        return f"TLS with the directory failed: {_words(inner)}"
     if isinstance(error, requests.Timeout):
         return f"no answer within {_REQUEST_SECONDS}s"
     if isinstance(error, requests.ConnectionError):
-        return f"cannot be reached: {_innermost(error)}"
+        return f"cannot be reached: {_words(_innermost(error))}"
     if isinstance(error, errors.ClientError) and error.args and isinstance(error.args[0], requests.Response):
         return f"{error.args[0].url} answers with the HTTP status {error.args[0].status_code}"
     if isinstance(error, JoseError | requests.JSONDecodeError):
@@ -166,8 +170,12 @@ def _problem(problem: messages.Error) -> str:
     return f"{problem.code or problem.typ}: {problem.detail or problem.title or 'no details'}"
 
 
-def _innermost(error: BaseException) -> str:
+def _innermost(error: BaseException) -> BaseException:
     """The cause under the wrappings of requests and urllib3, whose texts name objects by their addresses in memory."""
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
+    return error
+
+
+def _words(error: BaseException) -> str:
     return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
