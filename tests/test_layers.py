@@ -56,6 +56,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
         "tunnel.spiffe.x509",
         "tunnel.spiffe.bundle",
         "tunnel.identity.credentials",
+        "tunnel.proxy.generation",
         "tunnel.identity.update",
         "tunnel.tls",
         "tunnel.devapi",

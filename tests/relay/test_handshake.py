@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import threading
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -20,10 +22,13 @@ from ends import (
 from forge import key_of
 from plane import Clock, is_over, is_reset, narrow_unix_pair, received, tcp_pair, unix_pair
 
+from tunnel.authz.peer import Admitted
 from tunnel.errors import Denial, PeerDenied, TlsError, TlsFault
 from tunnel.relay.handshake import Handshake, Shaken
 from tunnel.relay.linger import Linger
 from tunnel.relay.loop import Loop
+from tunnel.tls.callback import Demand
+from tunnel.tls.context import Presented, TlsContext
 from tunnel.tls.engine import Buffers
 
 WHO = identity(middles=3)  # whose chain makes a flight of some kilobytes
@@ -272,3 +277,136 @@ def test_last_words_to_nobody_end_at_once() -> None:
     gone.turn()
     assert near.fileno() == -1
     gone.loop.close()
+
+
+# -- a verdict that takes time
+
+
+class SlowJudge:
+    """A judge whose answers wait until the test lets them go."""
+
+    def __init__(self, *, admits: bool = True) -> None:
+        self._admits = admits
+        self.asked = threading.Event()
+        self.may_answer = threading.Event()
+
+    def __call__(self, digest: bytes, path: Callable[[], tuple[bytes, ...]]) -> Admitted:
+        self.asked.set()
+        assert self.may_answer.wait(60)
+        if not self._admits:
+            raise PeerDenied(Denial.NO_RULE, "not you")
+        return admit_all(digest, path)
+
+    def context(self, *, is_server: bool, version: int) -> TlsContext:
+        made = TlsContext(Presented(WHO.chain, WHO.leaf.key), Demand(self, is_slow=True), is_server=is_server)
+        made._judged.context.set_max_proto_version(version)
+        return made
+
+
+def until(bout: Bout, is_so: Callable[[], bool]) -> None:
+    """Turn the loop until something holds: a thread is at work, which no clock of ours drives."""
+    for _ in range(6000):
+        bout.turn(1)
+        if is_so():
+            return
+        time.sleep(0.01)
+    raise AssertionError("not within a minute")
+
+
+def carry(bout: Bout) -> None:
+    """One step of the peer's with what has come from us."""
+    answer = bout.peer.shake(received(bout.far)) if not bout.peer.is_done else b""
+    if answer:
+        bout.far.sendall(answer)
+
+
+@BOTH_VERSIONS
+@BOTH_ROLES
+def test_a_slow_verdict_falls_inside_the_handshake_while_the_loop_turns(bouts: Bouts, we_serve: bool, version: int) -> None:
+    slow = SlowJudge()
+    bout = bouts(tcp_pair(), we_serve=we_serve, version=version, ours=slow.context(is_server=we_serve, version=version))
+    if not bout.peer.is_server:
+        bout.far.sendall(bout.peer.shake())
+    until(bout, lambda: carry(bout) or slow.asked.is_set())
+    assert not bout.outcome
+    for _ in range(3):
+        bout.turn()  # the loop is free
+    slow.may_answer.set()
+    until(bout, lambda: carry(bout) or bool(bout.outcome))
+    assert bout.result.admitted == admit_all(b"", tuple)
+
+
+@BOTH_VERSIONS
+@BOTH_ROLES
+def test_a_slow_refusal_is_an_alert_in_the_handshake(bouts: Bouts, we_serve: bool, version: int) -> None:
+    slow = SlowJudge(admits=False)
+    slow.may_answer.set()
+    bout = bouts(tcp_pair(), we_serve=we_serve, version=version, ours=slow.context(is_server=we_serve, version=version))
+    if not bout.peer.is_server:
+        bout.far.sendall(bout.peer.shake())
+    until(bout, lambda: carry(bout) or bool(bout.outcome))
+    assert bout.fault() is Denial.NO_RULE
+    with pytest.raises(TlsError) as heard:
+        (bout.peer.open if bout.peer.is_done else bout.peer.shake)(bout.farewell)
+    assert heard.value.alert == 42
+
+
+def test_data_that_comes_while_a_verdict_is_awaited_is_kept(bouts: Bouts) -> None:
+    slow = SlowJudge()
+    bout = bouts(tcp_pair(), ours=slow.context(is_server=True, version=TLS13))
+    bout.far.sendall(bout.peer.shake())
+    until(bout, lambda: carry(bout) or slow.asked.is_set())
+    bout.far.sendall(bout.peer.seal(b"early"))
+    bout.turn()
+    slow.may_answer.set()
+    until(bout, lambda: bool(bout.outcome))
+    bout.turn()
+    rest = bout.result.tail + received(bout.near)
+    ours = Side.__new__(Side)
+    ours.buffers, ours.end, ours.tail = bout.buffers, bout.result.end, b""
+    assert ours.open(rest) == b"early"
+
+
+def test_a_verdict_for_a_handshake_that_was_given_up_reaches_nobody(bouts: Bouts) -> None:
+    slow = SlowJudge()
+    bout = bouts(tcp_pair(), ours=slow.context(is_server=True, version=TLS13))
+    bout.far.sendall(bout.peer.shake())
+    until(bout, lambda: carry(bout) or slow.asked.is_set())
+    bout.handshake.abandon()
+    slow.may_answer.set()
+    for _ in range(20):
+        bout.turn()
+        time.sleep(0.01)
+    assert bout.outcome == []
+
+
+def test_verdicts_of_one_context_do_not_mix(bouts: Bouts) -> None:
+    """Two handshakes wait at once on their threads, and each gets its own."""
+
+    def odd(digest: bytes, path: Callable[[], tuple[bytes, ...]]) -> Admitted:
+        both.wait(60)
+        (leaf, *_rest) = path()
+        if leaf != first.der:
+            raise PeerDenied(Denial.NO_RULE, "the other one")
+        return admit_all(digest, path)
+
+    both = threading.Barrier(2)
+    ours = TlsContext(Presented(WHO.chain, WHO.leaf.key), Demand(odd, is_slow=True), is_server=True)
+    one, other = identity(), identity(uri="spiffe://a.test/other")
+    first = one.leaf
+    pair_of_bouts = []
+    for who in (one, other):
+        bout = bouts(tcp_pair(), ours=ours)
+        bout.peer = Side(context(who, admit_all, is_server=False))
+        bout.far.sendall(bout.peer.shake())
+        pair_of_bouts.append(bout)
+
+    def both_have_ended() -> bool:
+        for bout in pair_of_bouts:
+            carry(bout)
+            bout.turn(1)
+        return all(bout.outcome for bout in pair_of_bouts)
+
+    until(pair_of_bouts[0], both_have_ended)
+    assert isinstance(pair_of_bouts[0].outcome[0], Shaken)
+    assert isinstance(pair_of_bouts[1].outcome[0], PeerDenied)

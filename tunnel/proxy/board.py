@@ -9,7 +9,7 @@ from __future__ import annotations
 from tunnel.config.model import ProxyConfig
 from tunnel.net.notify import Notifier, State
 from tunnel.proxy.generation import Generation
-from tunnel.status.document import Identity, Reload, Standing
+from tunnel.status.document import Identity, Phase, Reload, Standing
 
 
 class Board:
@@ -31,19 +31,24 @@ class Board:
     def show_listening(self) -> None:
         """Connections are accepted."""
         self.standing = self.standing.listening()
-        self._notifier.tell(State.LISTENING, self._summary)
+        self._tell(State.LISTENING)
 
     def show_reloading(self) -> None:
         """A reload has begun."""
         self.standing = self.standing.reloading()
-        self._notifier.tell(State.RELOADING, self._summary)
+        self._tell(State.RELOADING)
 
     def show_reloaded(self, outcome: Reload) -> None:
         """A reload is over, and what is new is live."""
         self.standing = self.standing.reloaded(outcome)
-        self._notifier.tell(State.LISTENING, self._summary)
+        self._tell(State.LISTENING)
 
     def show_stopping(self) -> None:
         """No more connections are accepted, for good."""
+        self._tell(State.STOPPING)
         self.standing = self.standing.stopping()
-        self._notifier.tell(State.STOPPING, self._summary)
+
+    def _tell(self, state: State) -> None:
+        """Once it is stopping it stays so, even if a reload ends later."""
+        if self.standing.phase is not Phase.STOPPING:
+            self._notifier.tell(state, self._summary)

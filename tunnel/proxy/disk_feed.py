@@ -44,6 +44,10 @@ class DiskFeed:
         credentials = await trio.to_thread.run_sync(self._load)
         self._publisher.use(self._generation + 1, credentials)
         self._generation += 1
+        if not credentials.authorities:
+            self._log.write(
+                "warning: this system has no certificate authorities, so no peer's certificate verifies: say --cacert FILE"
+            )
         if credentials.chain:
             self._log.write(f"loaded certificate: {escape(credentials.chain[0].subject.rfc4514_string())}")
 

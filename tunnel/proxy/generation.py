@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
 from tunnel.authz.authorizer import Authorizer, admit_unasked
 from tunnel.authz.peer import Admitted
 from tunnel.authz.rules import PolicyRule
@@ -17,7 +19,7 @@ from tunnel.identity.credentials import Credentials, PkiCredentials, SvidCredent
 from tunnel.tls.callback import Demand
 from tunnel.tls.context import Presented, TlsContext
 from tunnel.tls.judge import PeerJudge
-from tunnel.tls.path import Verifier
+from tunnel.tls.path import usable
 from tunnel.tls.pki import PinVerifier, PkiVerifier
 from tunnel.tls.verify import SpiffeVerifier
 
@@ -92,24 +94,25 @@ def _status_context(presented: Presented | None, terms: Terms) -> TlsContext | N
 
 
 def _asked(credentials: Credentials, terms: Terms) -> Demand | Admitted:
-    if terms.is_server and not terms.access.is_mutual:
+    access = terms.access
+    if terms.is_server and not access.is_mutual:
         return admit_unasked("no-authentication")
-    own = credentials.svid.spiffe_id.trust_domain if isinstance(credentials, SvidCredentials) else None
-    authorizer = Authorizer(terms.access.rules, own)
-    judge = PeerJudge(_verifier(credentials, terms.access), authorizer)
-    is_pki = isinstance(credentials, PkiCredentials) and not terms.access.pins
+    if access.pins:
+        return Demand(PeerJudge(PinVerifier(access.pins), Authorizer(access.rules, None)), is_leaf_enough=True)
+    if isinstance(credentials, SvidCredentials):
+        authorizer = Authorizer(access.rules, credentials.svid.spiffe_id.trust_domain)
+        return Demand(PeerJudge(SpiffeVerifier(credentials.bundles), authorizer), is_slow=authorizer.is_slow())
+    return _asked_by_pki(credentials, terms)
+
+
+def _asked_by_pki(credentials: PkiCredentials, terms: Terms) -> Demand:
+    authorizer = Authorizer(terms.access.rules, None)
+    authorities = usable(credentials.authorities)
+    purpose = ExtendedKeyUsageOID.CLIENT_AUTH if terms.is_server else ExtendedKeyUsageOID.SERVER_AUTH
     return Demand(
-        judge,
-        host=terms.host.rstrip(".") if is_pki and not terms.is_server else "",
-        authorities=credentials.authorities if isinstance(credentials, PkiCredentials) and is_pki and terms.is_server else (),
-        is_leaf_enough=bool(terms.access.pins),
+        PeerJudge(PkiVerifier(authorities, purpose), authorizer),
+        host="" if terms.is_server else terms.host.rstrip("."),
+        authorities=authorities if terms.is_server else (),
+        knows_purpose=True,
         is_slow=authorizer.is_slow(),
     )
-
-
-def _verifier(credentials: Credentials, access: Access) -> Verifier:
-    if access.pins:
-        return PinVerifier(access.pins)
-    if isinstance(credentials, SvidCredentials):
-        return SpiffeVerifier(credentials.bundles)
-    return PkiVerifier(credentials.authorities)

@@ -80,7 +80,7 @@ def parse_leaf_id(certificate: x509.Certificate) -> SpiffeId:
 
 def check_leaf_is_no_authority(certificate: x509.Certificate) -> None:
     """cA is false or basicConstraints is absent (X509-SVID 4.1)."""
-    constraints = _extension(certificate, x509.BasicConstraints)
+    constraints = find_extension(certificate, x509.BasicConstraints)
     if constraints is not None and constraints.value.ca:
         raise PeerDenied(Denial.LEAF_IS_CA, "the leaf certificate is marked as an authority")
 
@@ -96,14 +96,14 @@ def check_leaf_key_usage(certificate: x509.Certificate) -> None:
 
 def check_extended_key_usage(certificate: x509.Certificate) -> None:
     """Absent, or with both serverAuth and clientAuth (X509-SVID 4.4)."""
-    usage = _extension(certificate, x509.ExtendedKeyUsage)
+    usage = find_extension(certificate, x509.ExtendedKeyUsage)
     if usage is not None and not set(usage.value) >= _BOTH_SIDES:
         raise PeerDenied(Denial.EXTENDED_KEY_USAGE, "extended key usage lacks serverAuth or clientAuth")
 
 
 def check_is_authority(certificate: x509.Certificate) -> None:
     """cA is true (X509-SVID 4.1)."""
-    constraints = _extension(certificate, x509.BasicConstraints)
+    constraints = find_extension(certificate, x509.BasicConstraints)
     if constraints is None or not constraints.value.ca:
         raise PeerDenied(Denial.NOT_CA, "a signing certificate is not marked as an authority")
 
@@ -156,7 +156,7 @@ def check_dates(certificate: x509.Certificate, now: datetime) -> None:
 
 
 def _uri_names(certificate: x509.Certificate) -> list[str]:
-    names = _extension(certificate, x509.SubjectAlternativeName)
+    names = find_extension(certificate, x509.SubjectAlternativeName)
     return names.value.get_values_for_type(x509.UniformResourceIdentifier) if names is not None else []
 
 
@@ -168,13 +168,13 @@ def _parse_id(uri: str) -> SpiffeId:
 
 
 def _key_usage(certificate: x509.Certificate) -> x509.KeyUsage:
-    usage = _extension(certificate, x509.KeyUsage)
+    usage = find_extension(certificate, x509.KeyUsage)
     if usage is None or not usage.critical:
         raise PeerDenied(Denial.KEY_USAGE, "key usage is absent or not critical")
     return usage.value
 
 
-def _extension(certificate: x509.Certificate, kind: type[E]) -> x509.Extension[E] | None:
+def find_extension(certificate: x509.Certificate, kind: type[E]) -> x509.Extension[E] | None:
     """The extension, or None; the library reads extensions late, so what it cannot read shows here."""
     try:
         return certificate.extensions.get_extension_for_class(kind)

@@ -19,7 +19,7 @@ from OpenSSL import SSL
 from tunnel.authz.peer import Admitted
 from tunnel.errors import Denial, IdentityError, IdentityFault, PeerDenied
 from tunnel.tls.openssl import ffi, lib, pointer
-from tunnel.tls.path import MAX_PATH, NO_ANCHOR_ERRORS, denial_of, to_openssl
+from tunnel.tls.path import MAX_PATH, NO_ANCHOR_ERRORS, WRONG_PURPOSE, denial_of
 
 # What is filed as the error decides the alert (ssl_x509err2alert).
 _REJECTED = 28  # alert 42, bad_certificate
@@ -60,6 +60,7 @@ class Demand:
     host: str = ""  # the name or the address that its certificate must have, "" for none (RFC 6125)
     authorities: tuple[x509.Certificate, ...] = ()  # told to clients, which may choose a certificate by them
     is_leaf_enough: bool = False  # a pinned key: what OpenSSL thinks of path, dates and purpose does not count
+    knows_purpose: bool = False  # the judge looks at purposes itself, which OpenSSL does not do as Go does
     is_slow: bool = False  # the judge may wait, so it must be asked on a thread that can
 
 
@@ -81,8 +82,8 @@ def install_demand(context: SSL.Context, demand: Demand, *, is_server: bool) -> 
     lib.SSL_CTX_set_verify(pointer(context), lib.SSL_VERIFY_PEER | lib.SSL_VERIFY_FAIL_IF_NO_PEER_CERT, callback)
     if demand.host:
         _demand_host(lib.SSL_CTX_get0_param(pointer(context)), demand.host)
-    if demand.authorities:
-        context.set_client_ca_list([to_openssl(authority).get_subject() for authority in demand.authorities])
+    for authority in demand.authorities:
+        context.add_client_ca(authority)
     return JudgedContext(context, callback, is_slow=demand.is_slow)
 
 
@@ -111,7 +112,7 @@ def _verify_callback(demand: Demand, errors: Mapping[Denial, int]) -> Callable[[
         code = lib.X509_STORE_CTX_get_error(store_context)
         if not ok:
             # Go on at the errors that say "no anchor here" and at no other: the rest are OpenSSL's own findings.
-            if demand.is_leaf_enough or code in NO_ANCHOR_ERRORS:
+            if demand.is_leaf_enough or code in NO_ANCHOR_ERRORS or (demand.knows_purpose and code == WRONG_PURPOSE):
                 return 1
             text = ffi.string(lib.X509_verify_cert_error_string(code)).decode()
             return refuse(end, store_context, PeerDenied(denial_of(code), text))

@@ -6,7 +6,7 @@ self-signed: whoever named it as one vouches for it (Trust Domain and Bundle, 4.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -21,10 +21,11 @@ MAX_PATH = 16  # certificates; SPIRE's paths have two or three
 
 # OpenSSL's numbers for why a path fails (x509_vfy.h). Those that only say that no anchor is at hand come first.
 NO_ANCHOR_ERRORS = frozenset({2, 18, 19, 20, 21})
+WRONG_PURPOSE = 26
 _DENIALS = {
     9: Denial.NOT_YET_VALID,
     10: Denial.EXPIRED,
-    26: Denial.EXTENDED_KEY_USAGE,
+    WRONG_PURPOSE: Denial.EXTENDED_KEY_USAGE,
     32: Denial.KEY_USAGE,
     62: Denial.HOST_NAME,
     64: Denial.HOST_NAME,
@@ -83,6 +84,19 @@ def build_path(anchors: Sequence[crypto.X509], path: Sequence[x509.Certificate],
 def span_of(chain: Sequence[x509.Certificate]) -> tuple[datetime, datetime]:
     """The time in which every certificate of a chain is within its dates."""
     return max(one.not_valid_before_utc for one in chain), min(one.not_valid_after_utc for one in chain)
+
+
+def usable(certificates: Iterable[x509.Certificate]) -> tuple[x509.Certificate, ...]:
+    """Those that OpenSSL can read; an authority that it cannot read is trusted by nobody."""
+    return tuple(one for one in certificates if _is_readable(one))
+
+
+def _is_readable(certificate: x509.Certificate) -> bool:
+    try:
+        to_openssl(certificate)
+    except PeerDenied:
+        return False
+    return True
 
 
 def to_openssl(certificate: x509.Certificate) -> crypto.X509:

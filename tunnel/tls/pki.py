@@ -1,8 +1,8 @@
 """Whether a certificate path is good by ordinary PKI rules, as certificates on disk are.
 
-Knows paths to a set of anchors (RFC 5280) and pins of public keys; must not know SPIFFE's stricter profile or who may pass.
-What a certificate may be used for, how strong its key is and whether it has the host's name, OpenSSL has looked at before,
-inside the handshake.
+Knows paths to a set of anchors (RFC 5280), purposes, and pins of public keys; must not know SPIFFE's stricter profile or who
+may pass. How strong a key is and whether a certificate has the host's name, OpenSSL has looked at before, inside the
+handshake.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from tunnel.authz.pins import SpkiPin
 from tunnel.errors import Denial, PeerDenied
-from tunnel.spiffe.x509 import check_dates
+from tunnel.spiffe.x509 import check_dates, find_extension
 from tunnel.tls.facts import public_key_of
 from tunnel.tls.path import Verified, build_path, check_length, span_of, to_openssl
 
@@ -26,8 +27,9 @@ _FOR_EVER = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 class PkiVerifier:
     """Judges paths by one pool of anchors; any certificate may be an anchor, an intermediate or a leaf too, as in Go."""
 
-    def __init__(self, anchors: Sequence[x509.Certificate]) -> None:
+    def __init__(self, anchors: Sequence[x509.Certificate], purpose: x509.ObjectIdentifier) -> None:
         self._anchors = [to_openssl(anchor) for anchor in anchors]
+        self._purpose = purpose  # what a peer's certificate must be good for
 
     def verify(self, path: Sequence[x509.Certificate], now: datetime) -> Verified:
         """What `path`, leaf first, proves at `now`; raises PeerDenied with the rule that it breaks."""
@@ -35,7 +37,16 @@ class PkiVerifier:
         chain = build_path(self._anchors, path, now)
         for certificate in chain:
             check_dates(certificate, now)
+            check_purpose(certificate, self._purpose)
         return Verified(path[0], *span_of(chain))
+
+
+def check_purpose(certificate: x509.Certificate, purpose: x509.ObjectIdentifier) -> None:
+    """Extended key usage is absent, or has the purpose or any: in a leaf, and in whoever signed it, as Go nests them."""
+    usage = find_extension(certificate, x509.ExtendedKeyUsage)
+    if usage is not None and not {purpose, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE} & set(usage.value):
+        wanted = "clientAuth" if purpose == ExtendedKeyUsageOID.CLIENT_AUTH else "serverAuth"
+        raise PeerDenied(Denial.EXTENDED_KEY_USAGE, f"extended key usage lacks {wanted}")
 
 
 class PinVerifier:

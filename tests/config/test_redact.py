@@ -1,0 +1,27 @@
+"""A command line that others may see holds no secret."""
+
+from __future__ import annotations
+
+import pytest
+
+from tunnel.config.redact import redact
+
+
+@pytest.mark.parametrize(
+    ("argv", "shown"),
+    [
+        (["tunnel", "server", "--listen", ":1"], ["tunnel", "server", "--listen", ":1"]),
+        (["--storepass", "secret", "--listen"], ["--storepass", "(hidden)", "--listen"]),
+        (["--storepass=secret"], ["--storepass=(hidden)"]),
+        (["--storepass="], ["--storepass=(hidden)"]),
+        (["--storepass", "--storepass", "x"], ["--storepass", "(hidden)", "x"]),
+        (["--pkcs11-pin=1234"], ["--pkcs11-pin=(hidden)"]),
+        (["--pkcs11-pin", "1234"], ["--pkcs11-pin", "(hidden)"]),
+        (["--proxy", "http://me:secret@p:1"], ["--proxy", "http://(hidden)@p:1"]),
+        (["--metrics-url=https://me:secret@m/x@y"], ["--metrics-url=https://(hidden)@m/x@y"]),
+        (["--storepass"], ["--storepass"]),
+        ([], []),
+    ],
+)
+def test_secrets_are_hidden_and_nothing_else(argv: list[str], shown: list[str]) -> None:
+    assert list(redact(argv)) == shown

@@ -1,0 +1,161 @@
+"""What credentials, roles and access make of a generation: whom it shows, whom it asks, and when it ends."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from ends import EARLY, LATE, Identity, PublicPeer, Side, identity, public_context, shake_hands
+from forge import Forged, forge, key_of
+
+from tunnel.authz.pins import SpkiPin
+from tunnel.authz.rules import AnyRule, CommonNameRule, PolicyRule, Rule
+from tunnel.config.model import Access, TlsOptions
+from tunnel.errors import Denial, PeerDenied, TlsError
+from tunnel.identity.credentials import Credentials, PkiCredentials, SvidCredentials, X509Svid
+from tunnel.proxy.generation import Generation, Terms, build_generation
+from tunnel.spiffe.bundle import BundleSet, TrustBundle
+from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id
+from tunnel.tls.context import TlsContext
+
+LASTING: dict[str, Any] = {"start": EARLY, "end": LATE}
+ROOT = forge(is_ca=True, usage=("key_cert_sign",), key=key_of("p256", 20), subject="root", **LASTING)
+ANYONE: tuple[Rule, ...] = (AnyRule(),)
+
+
+def shown(number: int, *, dns_names: tuple[str, ...] = ("db.test",), issuer: Forged | None = ROOT) -> Forged:
+    return forge(
+        issuer=issuer, is_ca=None, usage=None, key=key_of("p256", number), subject=f"n{number}", dns_names=dns_names, **LASTING
+    )
+
+
+OURS, THEIRS = shown(30), shown(31)
+DISK = PkiCredentials((OURS.certificate,), OURS.key, (ROOT.certificate,))
+BARE = PkiCredentials((), None, (ROOT.certificate,))
+
+
+def svid_credentials(who: Identity) -> SvidCredentials:
+    svid = X509Svid(parse_spiffe_id("spiffe://a.test/w"), "", who.chain, who.leaf.key, LATE)
+    return SvidCredentials(
+        svid, BundleSet({TrustDomain("a.test"): TrustBundle(TrustDomain("a.test"), (who.root.certificate,))})
+    )
+
+
+def build(credentials: Credentials, *, is_server: bool = True, host: str = "db.test", **access: Any) -> Generation:
+    return build_generation(1, credentials, Terms(is_server, Access(**({"rules": ANYONE} | access)), host))
+
+
+def meet(context: TlsContext, who: Forged | None, *, is_server: bool = True) -> tuple[Side, PublicPeer]:
+    side = Side(context)
+    peer = PublicPeer(public_context(Identity(who, (), ROOT) if who else None), is_server=not is_server)
+    shake_hands(*((peer, side) if is_server else (side, peer)))
+    return side, peer
+
+
+def test_a_server_with_files_shows_them_and_asks_by_ordinary_rules() -> None:
+    generation = build(DISK, rules=(CommonNameRule("n31"),))
+    side, peer = meet(generation.context, THEIRS)
+    assert str(side.end.admitted) == "peer=db.test rule=cn:n31"
+    seen = peer.connection.get_peer_certificate(as_cryptography=True)
+    assert seen == OURS.certificate
+    with pytest.raises(PeerDenied) as refused:
+        meet(generation.context, shown(32))
+    assert refused.value.reason is Denial.NO_RULE
+    assert (generation.identity, generation.is_bound_by_expiry) == ("CN=n30", False)
+    assert generation.expires == OURS.certificate.not_valid_after_utc
+
+
+def test_a_client_with_files_verifies_the_host_and_shows_its_certificate() -> None:
+    side, peer = meet(build(DISK, is_server=False, host="db.test.").context, THEIRS, is_server=False)
+    assert side.end.admitted is not None
+    seen = peer.connection.get_peer_certificate(as_cryptography=True)
+    assert seen == OURS.certificate
+    with pytest.raises(PeerDenied) as refused:
+        meet(build(DISK, is_server=False, host="other.test").context, THEIRS, is_server=False)
+    assert refused.value.reason is Denial.HOST_NAME
+
+
+@pytest.mark.parametrize("credentials", [BARE, DISK], ids=["without-files", "with-files"])
+def test_a_client_that_shows_nothing_verifies_the_server_all_the_same(credentials: PkiCredentials) -> None:
+    generation = build(credentials, is_server=False, is_mutual=False)
+    side, peer = meet(generation.context, THEIRS, is_server=False)
+    assert side.end.admitted is not None
+    assert peer.connection.get_peer_certificate(as_cryptography=True) is None
+    with pytest.raises(PeerDenied):
+        meet(generation.context, shown(31, issuer=None), is_server=False)
+
+
+def test_without_a_certificate_there_is_nothing_to_show_at_the_status_port() -> None:
+    generation = build(BARE, is_server=False, is_mutual=False)
+    assert (generation.status_context, generation.expires, generation.identity) == (None, None, "")
+
+
+def test_a_server_that_asks_for_nothing_admits_everyone_as_nobody() -> None:
+    for credentials in (DISK, svid_credentials(identity())):
+        side, _peer = meet(build(credentials, rules=(), is_mutual=False).context, None)
+        assert str(side.end.admitted) == "peer=anonymous rule=no-authentication"
+
+
+def test_nobody_is_asked_for_a_certificate_at_the_status_port() -> None:
+    for credentials in (DISK, svid_credentials(identity())):
+        context = build(credentials, rules=()).status_context
+        assert context is not None
+        side, _peer = meet(context, None)
+        assert str(side.end.admitted) == "peer=anonymous rule=status"
+
+
+def test_pins_count_alone() -> None:
+    lonely = shown(33, issuer=None)
+    key = lonely.certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    pin = SpkiPin("sha256", hashlib.sha256(key).digest())
+    for is_server in (True, False):
+        context = build(DISK, is_server=is_server, host="nowhere.test", pins=(pin,)).context
+        side, _peer = meet(context, lonely, is_server=is_server)
+        assert side.end.admitted is not None
+        with pytest.raises(PeerDenied) as refused:
+            meet(context, THEIRS, is_server=is_server)
+        assert refused.value.reason is Denial.PIN
+
+
+def test_under_spiffe_ordinary_certificates_prove_nothing() -> None:
+    ours = identity()
+    generation = build(svid_credentials(ours))
+    side, _peer = meet(generation.context, ours.leaf)
+    assert str(side.end.admitted) == "peer=spiffe://a.test/w rule=any"
+    with pytest.raises(PeerDenied):
+        meet(generation.context, THEIRS)
+    assert (generation.identity, generation.is_bound_by_expiry) == ("spiffe://a.test/w", True)
+
+
+def test_without_a_certificate_a_server_that_asks_admits_nobody() -> None:
+    side = Side(build(DISK).context)
+    with pytest.raises(TlsError, match="peer did not return a certificate"):
+        shake_hands(PublicPeer(public_context(), is_server=False), side)
+    assert side.end.admitted is None
+
+
+def test_a_policy_is_asked_last_and_makes_the_handshake_slow() -> None:
+    asked = []
+
+    def ask(peer: object) -> bool:
+        asked.append(peer)
+        return True
+
+    terms = Terms(True, Access((CommonNameRule("n31"),))).with_policy(PolicyRule("data.p", ask))
+    context = build_generation(1, DISK, terms).context
+    side, _peer = meet(context, THEIRS)
+    assert side.end.is_slow()
+    assert (str(side.end.admitted), asked) == ("peer=db.test rule=cn:n31", [])
+    for count in (1, 2):  # it may change its mind, so it is asked each time
+        side, _peer = meet(context, shown(32))
+        assert side.end.admitted is not None
+        assert (side.end.admitted.rule, len(asked)) == ("policy:data.p", count)
+
+
+def test_the_newest_protocol_can_be_chosen() -> None:
+    for options, version in ((TlsOptions(), "TLSv1.3"), (TlsOptions(is_tls12_the_most=True), "TLSv1.2")):
+        context = build_generation(1, DISK, Terms(True, Access(ANYONE), tls=options)).context
+        side, _peer = meet(context, THEIRS)
+        assert side.end.version() == version

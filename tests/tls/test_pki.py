@@ -1,0 +1,298 @@
+"""Certificates that follow ordinary PKI rules: what a path, a host name and a pin prove, through whole handshakes."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import timedelta
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509.oid import ExtendedKeyUsageOID
+from ends import EARLY, LATE, VERSIONS, Identity, PublicPeer, Side, public_context, shake_hands
+from forge import CLIENT_ONLY, NOW, SERVER_ONLY, START, Forged, forge, key_of
+
+from tunnel.authz.authorizer import Authorizer, admit_unasked
+from tunnel.authz.pins import SpkiPin
+from tunnel.authz.rules import AnyRule
+from tunnel.errors import Denial, PeerDenied
+from tunnel.spiffe.x509 import parse_certificates
+from tunnel.tls.callback import Demand
+from tunnel.tls.context import Presented, TlsContext
+from tunnel.tls.facts import describe_peer
+from tunnel.tls.judge import PeerJudge
+from tunnel.tls.pki import PinVerifier, PkiVerifier
+
+LASTING: dict[str, Any] = {"start": EARLY, "end": LATE}
+BOTH_VERSIONS = pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS)
+
+
+def root(number: int = 20, **fields: Any) -> Forged:
+    told = {"is_ca": True, "usage": ("key_cert_sign",), "key": key_of("p256", number), "subject": "root"} | LASTING
+    return forge(**(told | fields))
+
+
+def plain_leaf(issuer: Forged | None, **fields: Any) -> Forged:
+    """As most tools make them: no basicConstraints, no key usage."""
+    told = {"subject": "plain", "is_ca": None, "usage": None, "key": key_of("p256", 30)} | LASTING
+    return forge(issuer=issuer, **(told | fields))
+
+
+def verify(anchors: list[Forged], *path: Forged) -> None:
+    PkiVerifier([one.certificate for one in anchors], CLIENT_ONLY[0]).verify([one.certificate for one in path], NOW)
+
+
+ROOT = root()
+MIDDLE = root(21, issuer=ROOT, subject="middle")
+
+
+@pytest.mark.parametrize(
+    ("anchors", "path"),
+    [
+        ([ROOT], [plain_leaf(ROOT)]),
+        ([ROOT], [plain_leaf(MIDDLE), MIDDLE]),
+        ([MIDDLE], [plain_leaf(MIDDLE)]),
+        ([MIDDLE], [plain_leaf(MIDDLE), MIDDLE]),
+        ([root(22), ROOT], [plain_leaf(ROOT)]),
+        ([ROOT], [plain_leaf(ROOT, usage=("key_encipherment",))]),
+        ([ROOT], [plain_leaf(ROOT, uris=("spiffe://a.test",))]),
+    ],
+    ids=["leaf", "through-intermediate", "intermediate-as-anchor", "both", "one-of-two", "key-usage", "id-without-path"],
+)
+def test_a_path_to_an_anchor_is_good(anchors: list[Forged], path: list[Forged]) -> None:
+    verify(anchors, *path)
+
+
+def test_a_leaf_that_is_an_anchor_itself_is_good() -> None:
+    lonely = plain_leaf(None)
+    verify([lonely], lonely)
+
+
+@pytest.mark.parametrize(
+    ("anchors", "path", "reason"),
+    [
+        ([], [plain_leaf(ROOT)], Denial.UNKNOWN_AUTHORITY),
+        ([root(22)], [plain_leaf(ROOT)], Denial.BAD_PATH),  # the same name, another key
+        ([ROOT], [plain_leaf(MIDDLE)], Denial.UNKNOWN_AUTHORITY),
+        ([ROOT], [plain_leaf(None)], Denial.UNKNOWN_AUTHORITY),
+        ([ROOT], [plain_leaf(ROOT, end=NOW - timedelta(seconds=1))], Denial.EXPIRED),
+        ([ROOT], [plain_leaf(ROOT, start=NOW + timedelta(seconds=1))], Denial.NOT_YET_VALID),
+        ([ROOT], [], Denial.BAD_PATH),
+    ],
+    ids=["no-anchor", "impostor", "intermediate-missing", "self-signed", "expired", "early", "empty"],
+)
+def test_a_path_to_nowhere_is_refused(anchors: list[Forged], path: list[Forged], reason: Denial) -> None:
+    with pytest.raises(PeerDenied) as refused:
+        verify(anchors, *path)
+    assert refused.value.reason in (reason, Denial.UNKNOWN_AUTHORITY if reason is Denial.BAD_PATH else reason)
+
+
+# -- through handshakes
+
+
+def judge(verifier: Any) -> PeerJudge:
+    return PeerJudge(verifier, Authorizer((AnyRule(),), None))
+
+
+def ours(demand: Demand, *, is_server: bool, shown: Forged | None = None) -> Side:
+    presented = Presented((shown.certificate,), shown.key) if shown else None
+    return Side(TlsContext(presented, demand, is_server=is_server))
+
+
+def demand(verifier: Any, **fields: Any) -> Demand:
+    return Demand(judge(verifier), **fields)
+
+
+def meet(side: Side, who: Forged | None, version: int) -> PublicPeer:
+    """Shake hands with a peer that shows `who`; raises PeerDenied when ours refuses."""
+    peer = PublicPeer(public_context(Identity(who, (), ROOT) if who else None, version=version), is_server=not side.is_server)
+    shake_hands(*((peer, side) if side.is_server else (side, peer)))
+    return peer
+
+
+def meet_as_client(host: str, who: Forged, version: int) -> Side:
+    side = ours(demand(PkiVerifier([ROOT.certificate], SERVER_ONLY[0]), host=host, knows_purpose=True), is_server=False)
+    meet(side, who, version)
+    return side
+
+
+NAMED = plain_leaf(ROOT, dns_names=("db.test", "*.wild.test"), extra=())
+ADDRESSED = plain_leaf(
+    ROOT,
+    extra=((x509.SubjectAlternativeName([x509.IPAddress(ip_address("192.0.2.1")), x509.IPAddress(ip_address("::1"))]), False),),
+)
+
+
+@BOTH_VERSIONS
+@pytest.mark.parametrize(
+    ("host", "who"),
+    [
+        ("db.test", NAMED),
+        ("DB.test", NAMED),
+        ("a.wild.test", NAMED),
+        ("192.0.2.1", ADDRESSED),
+        ("::1", ADDRESSED),
+    ],
+)
+def test_a_server_with_the_hosts_name_is_good(host: str, who: Forged, version: int) -> None:
+    side = meet_as_client(host, who, version)
+    assert side.end.admitted is not None
+
+
+@BOTH_VERSIONS
+@pytest.mark.parametrize(
+    ("host", "who"),
+    [
+        ("other.test", NAMED),
+        ("wild.test", NAMED),
+        ("a.b.wild.test", NAMED),
+        ("plain", plain_leaf(ROOT)),  # a common name is no host name
+        ("plain", plain_leaf(ROOT, dns_names=("other.test",))),
+        ("192.0.2.2", ADDRESSED),
+        ("192.0.2.1", plain_leaf(ROOT, dns_names=("192.0.2.1",))),
+        ("db.test", plain_leaf(ROOT, dns_names=("d*.test",))),
+        ("db.test", plain_leaf(ROOT, dns_names=("db.test.",))),
+        ("db.test", ADDRESSED),
+    ],
+)
+def test_a_server_without_the_hosts_name_is_refused(host: str, who: Forged, version: int) -> None:
+    with pytest.raises(PeerDenied) as refused:
+        meet_as_client(host, who, version)
+    assert refused.value.reason is Denial.HOST_NAME
+
+
+@BOTH_VERSIONS
+@pytest.mark.parametrize(("we_serve", "wrong"), [(True, SERVER_ONLY), (False, CLIENT_ONLY)], ids=["server", "client"])
+def test_a_certificate_for_another_purpose_is_refused(we_serve: bool, wrong: tuple[Any, ...], version: int) -> None:
+    for purposes, is_good in ((wrong, False), ((ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE,), True), (None, True)):
+        who = plain_leaf(ROOT, purposes=purposes, dns_names=("db.test",))
+        right = (CLIENT_ONLY if we_serve else SERVER_ONLY)[0]
+        wanted = demand(PkiVerifier([ROOT.certificate], right), host="" if we_serve else "db.test", knows_purpose=True)
+        side = ours(wanted, is_server=we_serve, shown=NAMED if we_serve else None)
+        if is_good:
+            meet(side, who, version)
+            assert side.end.admitted is not None
+        else:
+            with pytest.raises(PeerDenied) as refused:
+                meet(side, who, version)
+            assert refused.value.reason is Denial.EXTENDED_KEY_USAGE
+
+
+@pytest.mark.parametrize("kind", ["rsa2048", "p256", "p384", "ed25519"])
+def test_every_usual_kind_of_key_is_taken(kind: str) -> None:
+    who = plain_leaf(ROOT, key=key_of(kind), dns_names=("db.test",))
+    assert meet_as_client("db.test", who, VERSIONS["tls13"]).end.admitted is not None
+
+
+def test_a_server_tells_clients_whose_certificates_it_takes() -> None:
+    for authorities, told in (((ROOT.certificate,), 1), ((), 0)):
+        wanted = demand(PkiVerifier([ROOT.certificate], CLIENT_ONLY[0]), authorities=authorities, knows_purpose=True)
+        peer = meet(ours(wanted, is_server=True, shown=NAMED), plain_leaf(ROOT), VERSIONS["tls12"])
+        assert len(peer.connection.get_client_ca_list()) == told
+
+
+def test_a_host_that_no_certificate_could_have_is_refused() -> None:
+    from tunnel.errors import IdentityError
+
+    with pytest.raises(IdentityError, match="no name that a certificate could have"):
+        ours(demand(PkiVerifier([], SERVER_ONLY[0]), host="a\0b"), is_server=False)
+
+
+# -- pins
+
+
+def pin_of(one: Forged, algorithm: str = "sha256") -> SpkiPin:
+    key = one.certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return SpkiPin(algorithm, hashlib.new(algorithm, key).digest())
+
+
+@BOTH_VERSIONS
+@pytest.mark.parametrize("we_serve", [True, False], ids=["server", "client"])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"end": START},
+        {"is_ca": True},
+        {"purposes": (ExtendedKeyUsageOID.CODE_SIGNING,)},
+    ],
+    ids=["self-signed", "expired", "authority", "for-code"],
+)
+def test_a_pinned_key_is_the_whole_authentication(fields: dict[str, Any], we_serve: bool, version: int) -> None:
+    who = plain_leaf(None, **fields)
+    for algorithm in ("sha256", "sha384", "sha512"):
+        verifier = PinVerifier([SpkiPin("sha256", bytes(32)), pin_of(who, algorithm)])
+        side = ours(demand(verifier, is_leaf_enough=True), is_server=we_serve, shown=NAMED if we_serve else None)
+        meet(side, who, version)
+        assert side.end.admitted is not None
+
+
+@BOTH_VERSIONS
+@pytest.mark.parametrize("we_serve", [True, False], ids=["server", "client"])
+def test_another_key_is_refused_however_good_its_path(we_serve: bool, version: int) -> None:
+    other = plain_leaf(ROOT, key=key_of("p256", 31))
+    verifier = PinVerifier([pin_of(plain_leaf(ROOT)), pin_of(ROOT)])
+    side = ours(demand(verifier, is_leaf_enough=True), is_server=we_serve, shown=NAMED if we_serve else None)
+    with pytest.raises(PeerDenied, match="unauthorized: pin verification failed") as refused:
+        meet(side, other, version)
+    assert refused.value.reason is Denial.PIN
+
+
+# -- nobody is asked
+
+
+@BOTH_VERSIONS
+def test_where_no_certificate_is_asked_for_everyone_is_admitted_as_nobody(version: int) -> None:
+    presented = Presented((NAMED.certificate,), NAMED.key)
+    side = Side(TlsContext(presented, admit_unasked("no-authentication"), is_server=True))
+    peer = meet(side, plain_leaf(ROOT), version)
+    assert peer.is_done
+    assert str(side.end.admitted) == "peer=anonymous rule=no-authentication"
+    assert len(peer.connection.get_client_ca_list()) == 0
+
+
+def test_a_client_always_asks_who_the_server_is() -> None:
+    with pytest.raises(AssertionError):
+        TlsContext(None, admit_unasked("x"), is_server=False)
+
+
+# -- facts
+
+
+def test_the_facts_of_a_peer_are_what_its_certificate_says() -> None:
+    names = x509.Name(
+        [
+            x509.NameAttribute(x509.NameOID.COMMON_NAME, "first"),
+            x509.NameAttribute(x509.NameOID.ORGANIZATIONAL_UNIT_NAME, "one"),
+            x509.NameAttribute(x509.NameOID.ORGANIZATIONAL_UNIT_NAME, "two"),
+            x509.NameAttribute(x509.NameOID.COMMON_NAME, "last"),
+        ]
+    )
+    san = x509.SubjectAlternativeName(
+        [
+            x509.DNSName("Db.test"),
+            x509.UniformResourceIdentifier("HTTPS://A.test/X"),
+            x509.UniformResourceIdentifier("spiffe://a.test/w"),
+            x509.IPAddress(ip_address("192.0.2.1")),
+            x509.RFC822Name("me@a.test"),
+        ]
+    )
+    key = key_of("p256", 30)
+    builder = x509.CertificateBuilder(names, names, key.public_key(), 7, EARLY, LATE).add_extension(san, critical=False)
+    from cryptography.hazmat.primitives import hashes
+
+    made = builder.sign(key, hashes.SHA256())
+    peer = describe_peer(made, None)
+    assert (peer.common_name, peer.organizational_units) == ("last", ("one", "two"))
+    assert (peer.dns_names, peer.uris) == (("Db.test",), ("https://A.test/X", "spiffe://a.test/w"))
+    assert peer.ip_addresses == (ip_address("192.0.2.1"),)
+    assert parse_certificates(peer.leaf) == (made,)
+    assert peer.public_key == key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def test_a_certificate_without_names_has_no_facts_but_is_a_peer() -> None:
+    peer = describe_peer(plain_leaf(ROOT, subject="").certificate, None)
+    assert (peer.common_name, peer.dns_names, peer.uris, peer.ip_addresses) == ("", (), (), ())
+    assert str(peer) == "unnamed"
