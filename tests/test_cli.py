@@ -123,6 +123,14 @@ def test_help_without_a_command_names_them_all(capsys: pytest.CaptureFixture[str
         assert err == ""
 
 
+def test_long_help_is_the_help_on_all_and_on_each(capsys: pytest.CaptureFixture[str]) -> None:
+    for argv in (["--help-long"], ["server", "--help-long"]):
+        assert main(argv, {}) == 0
+        out, _ = capsys.readouterr()
+        assert out.startswith("usage: tunnel COMMAND")
+        assert all(f"\nusage: tunnel {command.name} " in out for command in COMMANDS if command.name != "help")
+
+
 @pytest.mark.parametrize("name", [command.name for command in COMMANDS if command.name != "help"])
 def test_help_on_a_command_is_the_same_either_way(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([name, "--help"], {}) == 0

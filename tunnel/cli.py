@@ -12,7 +12,7 @@ from collections.abc import MutableMapping, Sequence
 from tunnel import __version__
 from tunnel.config import demo, dev, proxy
 from tunnel.config.grammar import Command, HelpWanted, Parsed, VersionWanted, parse_command_line
-from tunnel.config.help import command_usage, usage
+from tunnel.config.help import command_usage, long_usage, usage
 from tunnel.errors import TunnelError
 from tunnel.log import one_line
 
@@ -31,7 +31,7 @@ def main(argv: Sequence[str], environ: MutableMapping[str, str]) -> int:
         parsed = parse_command_line(argv, COMMANDS, environ, early=proxy.COMMON)
         return _run(parsed, environ)
     except HelpWanted as wanted:
-        print_out(_help(wanted.command))
+        print_out(_help(wanted))
         return 0
     except VersionWanted:
         print_out(f"{PROGRAM} {__version__}\n")
@@ -52,10 +52,12 @@ def print_error(line: str) -> None:
     sys.stderr.write(one_line(line) + "\n")
 
 
-def _help(command: Command | None) -> str:
-    if command is None or command is _HELP:
+def _help(wanted: HelpWanted) -> str:
+    if wanted.is_long:
+        return long_usage(PROGRAM, _ABOUT, [command for command in COMMANDS if command is not _HELP])
+    if wanted.command is None or wanted.command is _HELP:
         return usage(PROGRAM, _ABOUT, COMMANDS)
-    return command_usage(PROGRAM, command)
+    return command_usage(PROGRAM, wanted.command)
 
 
 def _run(parsed: Parsed, environ: MutableMapping[str, str]) -> int:

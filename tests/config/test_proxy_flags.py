@@ -246,7 +246,7 @@ BAD_VALUES = [
     ("--use-workload-api-timeout=-1s", "--use-workload-api-timeout: duration must not be negative"),
     ("--close-timeout=5", "--close-timeout: '5' is not a duration"),
     ("--max-concurrent-conns=-1", "--max-concurrent-conns: '-1' is not a number"),
-    ("--quiet=loud", "--quiet: enum value must be one of ,all,conns,conn-errs,handshake-errs, got 'loud'"),
+    ("--quiet=loud", "--quiet: enum value must be one of ,all,conns,handshake-errs,conn-errs, got 'loud'"),
     ("--spiffe-id=spiffe://a.test", "--spiffe-id: "),
     ("--allow-id=spiffe://a.test/*", "--allow-id: "),
     ("--allow-trust-domain=a.test/x", "--allow-trust-domain: "),
@@ -259,7 +259,8 @@ BAD_VALUES = [
     ("--metrics-url=http://", "--metrics-url: "),
     ("--target-status=x", "--target-status: "),
     ("--status=https://unix:/x", "--status: "),
-    ("--metrics-graphite=x", "--metrics-graphite: "),
+    ("--metrics-graphite=x", "--metrics-graphite: 'x' is not a valid TCP address: "),
+    ("--metrics-graphite=unix:/x", "--metrics-graphite: 'unix:/x' is not a valid TCP address: "),
     ("--proxy-protocol-mode=v1", "--proxy-protocol-mode: enum value must be one of conn,tls,tls-full,spiffe, got 'v1'"),
     ("--max-tls-version=TLS1.1", "--max-tls-version: invalid max TLS version: 'TLS1.1'"),
     ("--enable-pprof", "--enable-pprof needs --status"),
@@ -436,3 +437,7 @@ def test_the_last_spelling_of_the_outbound_proxy_wins() -> None:
 )
 def test_the_header_has_a_mode(line: tuple[str, ...], mode: str | None) -> None:
     assert build(*SERVER, *FILES, *ALL, *line).header_mode == (HeaderMode(mode) if mode else None)
+
+
+def test_an_empty_status_address_is_none() -> None:
+    assert build(*SERVER, *API, *ALLOW, "--status=").status is None

@@ -84,6 +84,13 @@ def test_a_bare_number_is_told_that_its_unit_is_missing(text: str) -> None:
         parse_duration(text)
 
 
+def test_a_duration_that_no_counter_of_nanoseconds_holds_is_refused() -> None:
+    assert parse_duration("2562047h") == 2562047 * 3600
+    for text in ("2562048h", "9" * 400 + "h"):
+        with pytest.raises(ConfigError, match="too long a duration"):
+            parse_duration(text)
+
+
 def test_limits_are_not_negative_and_some_durations_are_above_zero() -> None:
     assert parse_limit("0") == 0
     assert parse_limit("1s") == 1

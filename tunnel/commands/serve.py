@@ -106,6 +106,8 @@ def _files(config: ProxyConfig) -> Iterator[str]:
 def _announce(config: ProxyConfig, log: Log) -> None:
     for warning in config.warnings:
         log.write(f"warning: {escape(warning)}")
+    if config.outbound is not None:
+        log.write(f"using proxy {config.outbound}")
     if isinstance(config.source, NoIdentity):
         log.write("no cert source configured -- running without certificate")
     else:

@@ -105,11 +105,12 @@ class Parsed:
 
 
 class HelpWanted(Exception):
-    """The line asks for help: on one command, or on all when there is none."""
+    """The line asks for help: on one command, or on all when there is none; long, with the flags of every command."""
 
-    def __init__(self, command: Command | None) -> None:
+    def __init__(self, command: Command | None, *, is_long: bool = False) -> None:
         super().__init__()
         self.command = command
+        self.is_long = is_long
 
 
 class VersionWanted(Exception):
@@ -174,6 +175,8 @@ class _Line:
         name, equals, value = text.partition("=")
         if name == "help" and not equals:
             raise HelpWanted(self.command)
+        if name == "help-long" and not equals:
+            raise HelpWanted(None, is_long=True)
         if name == "version" and not equals:
             raise VersionWanted
         flag, negated = self._flag_named(name)

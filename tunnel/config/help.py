@@ -25,6 +25,11 @@ def usage(program: str, about: str, commands: Sequence[Command]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def long_usage(program: str, about: str, commands: Sequence[Command]) -> str:
+    """The help on the whole program and then on each command."""
+    return "\n".join([usage(program, about, commands), *(command_usage(program, command) for command in commands)])
+
+
 def command_usage(program: str, command: Command) -> str:
     """The help on one command."""
     needed = " ".join(f"--{flag.name} {flag.placeholder}" for flag in command.flags if flag.is_required)

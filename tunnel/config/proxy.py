@@ -36,7 +36,14 @@ from tunnel.config.scalars import (
 )
 from tunnel.config.sources import build_source, check_acme
 from tunnel.errors import ConfigError
-from tunnel.net.address import TcpAddress, is_local, parse_address, parse_listen_address, parse_status_address
+from tunnel.net.address import (
+    StatusAddress,
+    TcpAddress,
+    is_local,
+    parse_address,
+    parse_listen_address,
+    parse_status_address,
+)
 from tunnel.wire.outbound import parse_outbound
 from tunnel.wire.proxy_v2 import HeaderMode
 
@@ -45,6 +52,21 @@ _SUITES = {  # ghostunnel's groups in OpenSSL's notation
     "CHACHA": "ECDHE+CHACHA20",
     "UNSAFE-AZURE": "ECDHE-RSA-AES128-SHA256",
 }
+
+
+def _parse_status_or_none(text: str) -> StatusAddress | None:
+    return parse_status_address(text) if text else None
+
+
+def _parse_graphite(text: str) -> TcpAddress:
+    try:
+        address = parse_address(text)
+    except ConfigError as error:
+        raise ConfigError(f"'{text}' is not a valid TCP address: {error}") from error
+    if not isinstance(address, TcpAddress):
+        raise ConfigError(f"'{text}' is not a valid TCP address: HOST:PORT is wanted")
+    return address
+
 
 CONNECT_TIMEOUT = option(
     "connect-timeout",
@@ -81,13 +103,13 @@ STATUS = option(
     "status",
     "Serve status and metrics here: [http://|https://]HOST:PORT, unix:PATH or systemd:NAME. HOST:PORT speaks HTTPS with our "
     "own certificate unless it says http://; anyone who reaches it may ask.",
-    parse_status_address,
+    _parse_status_or_none,
     None,
     placeholder="ADDR",
 )
 PPROF = switch("enable-pprof", "Serve task lists and profiles at /debug/pprof/ of the status port.")
 SHUTDOWN = switch("enable-shutdown", "Let a POST to /_shutdown of the status port end the process.")
-GRAPHITE = option("metrics-graphite", "Send metrics to this Graphite server.", parse_address, None, placeholder="HOST:PORT")
+GRAPHITE = option("metrics-graphite", "Send metrics to this Graphite server.", _parse_graphite, None, placeholder="HOST:PORT")
 METRICS_URL = option("metrics-url", "POST metrics as JSON to this URL.", parse_web_url, "", placeholder="URL")
 METRICS_PREFIX = option(
     "metrics-prefix", "What the names of metrics begin with; default ghostunnel.", parse_text, "ghostunnel", placeholder="NAME"
@@ -99,7 +121,7 @@ SKIP_RESOLVE = switch("skip-resolve", "Do not look up --target at start: its nam
 QUIET = repeated(
     "quiet",
     "Leave lines out of the log: conns, conn-errs, handshake-errs, or all. May be repeated.",
-    one_of("", "all", "conns", "conn-errs", "handshake-errs"),
+    one_of("", "all", "conns", "handshake-errs", "conn-errs"),
     placeholder="WHAT",
 )
 SYSLOG = switch("syslog", "Log to the local syslog, in the place of standard output.")
@@ -334,10 +356,7 @@ def _tls_options(arguments: Arguments) -> TlsOptions:
 
 
 def _metrics(arguments: Arguments) -> Metrics:
-    graphite = arguments[GRAPHITE]
-    if graphite is not None and not isinstance(graphite, TcpAddress):
-        raise ConfigError(f"--metrics-graphite: '{graphite}' is not a valid TCP address")
-    return Metrics(graphite, arguments[METRICS_URL], arguments[METRICS_PREFIX], arguments[METRICS_INTERVAL])
+    return Metrics(arguments[GRAPHITE], arguments[METRICS_URL], arguments[METRICS_PREFIX], arguments[METRICS_INTERVAL])
 
 
 def _warnings(arguments: Arguments, source: Source, granted: Access, flags: AccessFlags) -> tuple[str, ...]:

@@ -30,6 +30,7 @@ _NUMBER = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
 _PART = re.compile(rf"({_NUMBER})({'|'.join(sorted(_SECONDS, key=len, reverse=True))})")
 _DURATION = re.compile(rf"[+-]?(?:{_PART.pattern})+")
 _UINT32_MAX = 2**32 - 1
+_MOST_SECONDS = 2**63 / 1e9  # what Go counts in nanoseconds: 292 years
 
 
 def parse_text(text: str) -> str:
@@ -74,6 +75,8 @@ def parse_duration(text: str) -> float:
         hint = "; missing unit in duration" if re.fullmatch(rf"[+-]?{_NUMBER}", text) else ""
         raise ConfigError(f"{text!a} is not a duration such as 250ms, 10s or 1h30m{hint}")
     seconds = sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(text))
+    if seconds >= _MOST_SECONDS:
+        raise ConfigError(f"{text!a} is too long a duration: at most 292 years are wanted")
     return -seconds if text.startswith("-") else seconds
 
 

@@ -190,9 +190,11 @@ class Supervisor:
             self._status_over.set()
 
     def _shut_down(self) -> None:
-        """Asked for by HTTP."""
+        """Asked for by HTTP, perhaps more than once."""
         self._log.write("shutdown was requested via status endpoint")
-        self._stop_wanted.set()
+        if not self._stop_wanted.is_set():
+            self._log.write("shutdown request processing, shutting down")
+            self._stop_wanted.set()
 
     async def _beat(self) -> None:
         """Tell the watchdog that the loop turns: a loop that hangs falls silent."""
