@@ -25,6 +25,8 @@ _PACKAGES = {
     "postgres": "postgresql",
     "haproxy": "haproxy",
     "nginx": "nginx-light",
+    "stunnel": "stunnel4",
+    "curl": "curl",
     "tinyproxy": "tinyproxy-bin",
     "microsocks": "microsocks",
     "pebble": "pebble",
