@@ -3,6 +3,8 @@
  * a-z  echo, that byte included
  * U    sink: the head's count is what will come; at the half-close the answer says whether every byte was right
  * D    source: sends the head's count of bytes and closes
+ *
+ * A connection may begin with a header of the PROXY protocol, version 2, which is passed over.
  */
 #define _GNU_SOURCE
 #include "common.h"
@@ -18,12 +20,13 @@
 #include <unistd.h>
 
 #define EVENTS 64
+#define FIXED 16 /* bytes of the PROXY protocol's header before those that its last two count */
 
 struct client {
     int fd;
     char mode;
     unsigned char head[HEAD];
-    size_t have;
+    size_t have, seen, length; /* of the head; of the PROXY protocol's header, and of its part behind FIXED */
     uint64_t count, position, moved;
     int is_wrong;
 };
@@ -92,10 +95,28 @@ static void check(struct client *client, const unsigned char *bytes, size_t size
     client->moved += size;
 }
 
+/* How many of the first bytes belong to the PROXY protocol's header, which alone begins with a carriage return. */
+static size_t skip_header(struct client *client, const unsigned char *bytes, size_t size)
+{
+    size_t at = 0;
+    if (client->seen == 0 && bytes[0] != '\r')
+        return 0;
+    for (; at < size && client->seen < FIXED + client->length; at++, client->seen++)
+        if (client->seen == FIXED - 2 || client->seen == FIXED - 1)
+            client->length = client->length << 8 | bytes[at];
+    return at;
+}
+
 static int take(struct client *client, const unsigned char *bytes, size_t size, int epoll)
 {
-    if (!client->mode)
+    if (!client->mode) {
+        size_t header = skip_header(client, bytes, size);
+        if (header == size)
+            return 1;
+        bytes += header;
+        size -= header;
         client->mode = (char)bytes[0];
+    }
     if (client->mode >= 'a' && client->mode <= 'z')
         return write_all(client->fd, bytes, size);
     if (client->mode != 'U' && client->mode != 'D')

@@ -21,16 +21,22 @@ from typing import Protocol
 
 from bench.generator import Generator
 from bench.identity import CLIENT_ID, Identity
-from bench.processes import BenchError, running
+from bench.processes import NOTHING, BenchError, read_usage, running
 
 START_SECONDS = 20.0
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 
 class Peer(Protocol):
-    """A proxy that can be started; `name` is what the table calls it."""
+    """A proxy that can be started."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What the table calls it."""
+
+    @property
+    def adds_to(self) -> str:
+        """A peer from which it differs only in what a new connection costs, so that nothing else is measured; or ""."""
 
     def versions(self) -> tuple[str, str]:
         """The proxy's own version and that of the OpenSSL in it; raises BenchError when it is not there."""
@@ -43,6 +49,7 @@ class HAProxy:
     """Debian's HAProxy, one thread."""
 
     name = "haproxy"
+    adds_to = ""
 
     def versions(self) -> tuple[str, str]:
         if not shutil.which("haproxy"):
@@ -85,10 +92,15 @@ backend plain
 """
 
 
+@dataclass(frozen=True, slots=True)
 class Tunnel:
-    """This checkout."""
+    """This checkout, or another one, run by the interpreter that runs this program."""
 
-    name = "tunnel"
+    name: str
+    adds_to: str = ""
+    is_on_disk: bool = False  # credentials from files; else from the Workload API
+    flags: tuple[str, ...] = ()
+    checkout: Path = CHECKOUT
 
     def versions(self) -> tuple[str, str]:
         program = (
@@ -96,19 +108,33 @@ class Tunnel:
             "print(tunnel.__version__, 'on Python', platform.python_version(), 'with pyOpenSSL', OpenSSL.__version__);"
             "print(SSL.SSLeay_version(SSL.SSLEAY_VERSION).decode())"
         )
-        outcome = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=CHECKOUT)
+        command = [sys.executable, "-c", program]
+        outcome = subprocess.run(command, capture_output=True, text=True, check=False, cwd=self.checkout)
         if outcome.returncode:
-            raise BenchError(f"this checkout does not run: {outcome.stderr.strip().splitlines()[-1]}")
+            raise BenchError(f"{self.name} does not run: {outcome.stderr.strip().splitlines()[-1]}")
         own, library = outcome.stdout.splitlines()
         return own, " ".join(library.split()[:2])
 
     def command(self, directory: Path, identity: Identity, *, port: int, backend: int) -> list[str]:
         listen = ["--listen", f"127.0.0.1:{port}", "--target", f"127.0.0.1:{backend}"]
-        trust = ["--use-workload-api-addr", identity.workload_api, "--allow-id", CLIENT_ID]
-        return [sys.executable, "-m", "tunnel", "server", *listen, *trust]
+        flags = [flag.format(free_port=_free_port()) for flag in self.flags]
+        return [sys.executable, "-m", "tunnel", "server", *listen, *self._trust(identity), *flags]
+
+    def _trust(self, identity: Identity) -> list[str]:
+        if not self.is_on_disk:
+            return ["--use-workload-api-addr", identity.workload_api, "--allow-id", CLIENT_ID]
+        pair = ["--cert", str(identity.server_chain), "--key", str(identity.server_key)]
+        return [*pair, "--cacert", str(identity.authorities), "--allow-uri", CLIENT_ID]
 
 
-PEERS: dict[str, Peer] = {peer.name: peer for peer in (HAProxy(), Tunnel())}
+_PEERS: tuple[Peer, ...] = (
+    HAProxy(),
+    Tunnel("tunnel"),
+    Tunnel("disk", is_on_disk=True),
+    Tunnel("status", "disk", is_on_disk=True, flags=("--status", "http://127.0.0.1:{free_port}")),  # the metrics' timers run
+    Tunnel("header", "disk", is_on_disk=True, flags=("--proxy-protocol",)),
+)
+PEERS: dict[str, Peer] = {peer.name: peer for peer in _PEERS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +146,7 @@ class Proxy:
     core: int
     port: int
     log: Path
+    start: tuple[float, float]  # seconds of CPU, user and system, until it listened
 
     def log_lines(self) -> int:
         """How many lines it has logged."""
@@ -132,18 +159,21 @@ def started(peer: Peer, generator: Generator, directory: Path, *, core: int, bac
     port = _free_port()
     log = directory / f"{peer.name}.log"
     command = peer.command(directory, generator.identity, port=port, backend=backend)
-    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    checkout = peer.checkout if isinstance(peer, Tunnel) else CHECKOUT
+    environment = {**os.environ, "PYTHONPATH": str(checkout)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # nobody who counts the cost of a start compiles at each
     with (
         log.open("wb") as output,
-        running(command, core=core, stdout=output, stderr=output, environment=environment, directory=CHECKOUT) as process,
+        running(command, core=core, stdout=output, stderr=output, environment=environment, directory=checkout) as process,
     ):
         _await_ready(peer.name, process, port, log)
+        start = read_usage(process.pid).since(NOTHING)
         with generator.client("handshakes", port, (1, 1)) as client:
             try:
                 client.expect("READY")
             except BenchError as error:
                 raise BenchError(f"{peer.name} does not carry a byte: {error}{_last_line(log)}") from error
-        yield Proxy(peer.name, process.pid, core, port, log)
+        yield Proxy(peer.name, process.pid, core, port, log, start)
 
 
 def _free_port() -> int:

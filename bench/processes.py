@@ -42,6 +42,9 @@ class Usage:
         return total * share, total * (1 - share)
 
 
+NOTHING = Usage(0.0, 0, 0)
+
+
 def read_usage(root: int) -> Usage:
     """What the tree under the process `root` has used since it began."""
     total, user, system = 0.0, 0, 0

@@ -1,7 +1,8 @@
 """The result of a run, as a table for people and as JSON.
 
 Knows medians and ratios; must not know how a sample was taken. A ratio is made of two samples of the same round, and the
-one printed is the median of the rounds, with the smallest and the largest beside it.
+one printed is the median of the rounds, with the smallest and the largest beside it. The first peer is what the others are
+compared with; the targets are for HAProxy.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 
 from bench.workloads import Sample, Workload
 
-REFERENCE = "haproxy"
+_AIM = "haproxy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +26,14 @@ class Result:
     samples: dict[tuple[str, str], list[Sample]] = field(default_factory=dict)  # by workload and peer, one per round
     log_lines: dict[str, float] = field(default_factory=dict)  # per connection
 
+    @property
+    def reference(self) -> str:
+        """The peer with which the others are compared."""
+        return next(iter(self.versions))
+
     def ratios(self, workload: Workload, peer: str) -> list[float]:
         """The peer's cost over the reference's, round by round."""
-        ours, theirs = self.samples[workload.name, peer], self.samples.get((workload.name, REFERENCE), [])
+        ours, theirs = self.samples.get((workload.name, peer), []), self.samples.get((workload.name, self.reference), [])
         return [one.total / other.total for one, other in zip(ours, theirs, strict=False) if other.total > 0]
 
 
@@ -53,33 +59,30 @@ def format_result(result: Result) -> str:
 
 
 def _rows(result: Result) -> Iterator[str]:
-    peers = list(result.versions)
-    others = [peer for peer in peers if peer != REFERENCE and REFERENCE in peers]
-    heads = ["per unit of work"]
-    heads += [f"{peer} (user + system)" for peer in peers]
-    heads += [head for peer in others for head in (f"{peer} / {REFERENCE} (min-max)", "target")]
+    heads = ["per unit of work", "peer", "user + system", f"/ {result.reference} (min-max)"]
+    has_targets = result.reference == _AIM
+    heads += ["target"] if has_targets else []
     yield "| " + " | ".join(heads) + " |"
     yield "|" + "---|" * len(heads)
     for workload in result.workloads:
-        cells = [f"{workload.title}, {workload.unit}"]
-        cells += [_cost(result.samples.get((workload.name, peer), [])) for peer in peers]
-        for peer in others:
-            cells += _comparison(result, workload, peer)
-        yield "| " + " | ".join(cells) + " |"
+        title = f"{workload.title}, {workload.unit}"
+        for peer in result.versions:
+            if samples := result.samples.get((workload.name, peer)):
+                cells = [title, peer, _cost(samples), *_comparison(result, workload, peer)]
+                yield "| " + " | ".join(cells if has_targets else cells[:-1]) + " |"
+                title = ""
 
 
 def _cost(samples: Sequence[Sample]) -> str:
-    if not samples:
-        return ""
     total = statistics.median(sample.total for sample in samples)
     user = statistics.median(sample.user for sample in samples)
     system = statistics.median(sample.system for sample in samples)
-    split = f" ({_number(user)} + {_number(system)})" if system else ""
+    split = f" = {_number(user)} + {_number(system)}" if system else ""
     return f"{_number(total)}{split}"
 
 
 def _comparison(result: Result, workload: Workload, peer: str) -> list[str]:
-    ratios = result.ratios(workload, peer) if (workload.name, peer) in result.samples else []
+    ratios = result.ratios(workload, peer) if peer != result.reference else []
     if not ratios:
         return ["", ""]
     middle = statistics.median(ratios)
@@ -96,7 +99,7 @@ def encode_result(result: Result) -> dict[str, object]:
     for workload in result.workloads:
         for peer in result.versions:
             samples = result.samples.get((workload.name, peer), [])
-            ratios = result.ratios(workload, peer) if samples and peer != REFERENCE else []
+            ratios = result.ratios(workload, peer) if samples and peer != result.reference else []
             rows.append(
                 {
                     "workload": workload.name,

@@ -24,14 +24,14 @@ from pathlib import Path
 
 from bench.generator import SOURCES, Generator, compile_load
 from bench.identity import open_identity
-from bench.peers import PEERS, Peer, Proxy, started
+from bench.peers import PEERS, Peer, Proxy, Tunnel, started
 from bench.processes import BenchError
 from bench.profile import profile_work
 from bench.report import Result, encode_result, format_result
-from bench.workloads import DEFAULT, WORKLOADS, Sample, Workload, sample_idle, sample_work
+from bench.workloads import DEFAULT, WORKLOADS, Sample, Workload, needs_fresh, sample_fresh, sample_work
 
 QUICK_DIVISOR, QUICK_ROUNDS = 5, 2
-IDLE_ROUNDS = 3  # memory repeats to a percent, and is slow to sample
+FRESH_ROUNDS = 3  # memory repeats to a percent, and is slow to sample
 FLUSH_SECONDS = 0.5  # until the last connection's line is in the log
 
 
@@ -73,16 +73,20 @@ def _parse(argv: Sequence[str] | None) -> Options:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_ROUNDS} rounds of a fifth of the work: rough")
     parser.add_argument("--only", default=",".join(DEFAULT), metavar="LIST", help=f"of {', '.join(names)}")
-    parser.add_argument("--peer", default=",".join(PEERS), metavar="LIST", help=f"of {', '.join(PEERS)}")
+    parser.add_argument("--peer", metavar="LIST", help=f"of {', '.join(PEERS)}; the others are compared with the first")
     parser.add_argument("--cores", default=f"{cores[-1]},{cores[0]}", metavar="PROXY,LOAD")
     parser.add_argument("--json", type=Path, metavar="FILE", help="every sample")
     parser.add_argument("--profile", action="store_true", help="one more pass under perf: the symbols that cost most")
+    parser.add_argument("--before", type=Path, metavar="CHECKOUT", help="another checkout, as the peer `before`")
     given = parser.parse_args(argv)
     proxy_core, _, load_core = given.cores.partition(",")
     if proxy_core == load_core:
         print("bench: proxy and load share a core; ratios stay, but differ from those of two cores", file=sys.stderr)
+    known = dict(PEERS)
+    if given.before:
+        known["before"] = Tunnel("before", checkout=given.before.resolve())
     return Options(
-        peers=[PEERS[name] for name in _choice(given.peer, list(PEERS))],
+        peers=[known[name] for name in _choice(given.peer or ",".join(known), list(known))],
         workloads=[WORKLOADS[names.index(name)] for name in _choice(given.only, names)],
         rounds=min(given.rounds, QUICK_ROUNDS) if given.quick else given.rounds,
         divisor=QUICK_DIVISOR if given.quick else 1,
@@ -91,6 +95,11 @@ def _parse(argv: Sequence[str] | None) -> Options:
         json=given.json,
         profile=given.profile,
     )
+
+
+def is_measured(workload: Workload, peer: Peer) -> bool:
+    """Whether a workload says anything about a peer that another peer's does not."""
+    return not peer.adds_to or workload.mode in ("handshakes", "start")
 
 
 def _choice(text: str, known: Sequence[str]) -> list[str]:
@@ -113,8 +122,8 @@ def _measure(options: Options) -> Result:
         for number in range(options.rounds):
             order = options.peers if number % 2 == 0 else options.peers[::-1]
             run.work_round(number, order)
-            if number < IDLE_ROUNDS:
-                run.idle_round(number, order)
+            if number < FRESH_ROUNDS:
+                run.fresh_round(number, order)
         if options.profile:
             run.profile()
     return result
@@ -133,29 +142,30 @@ class _Run:
 
     def work_round(self, number: int, order: Sequence[Peer]) -> None:
         """Every piece of work on every peer, peer after peer, before the next piece."""
-        workloads = [workload for workload in self.options.workloads if workload.mode != "idle"]
+        workloads = [workload for workload in self.options.workloads if not needs_fresh(workload)]
         if not workloads:
             return
         with contextlib.ExitStack() as stack:
             proxies = [stack.enter_context(self._start(peer)) for peer in order]
             for workload in workloads:
-                for proxy in proxies:
-                    self._note(number, workload, proxy, self._sample(workload, proxy))
-            for proxy in proxies:
-                self._check_log(proxy, workloads)
+                for peer, proxy in zip(order, proxies, strict=True):
+                    if is_measured(workload, peer):
+                        self._note(number, workload, proxy, self._sample(workload, proxy))
+            for peer, proxy in zip(order, proxies, strict=True):
+                self._check_log(proxy, [workload for workload in workloads if is_measured(workload, peer)])
 
-    def idle_round(self, number: int, order: Sequence[Peer]) -> None:
-        """Memory, in processes that have carried nothing before."""
-        for workload in self.options.workloads:
-            if workload.mode == "idle":
-                for peer in order:
+    def fresh_round(self, number: int, order: Sequence[Peer]) -> None:
+        """What is measured in processes that have carried nothing before."""
+        for workload in filter(needs_fresh, self.options.workloads):
+            for peer in order:
+                if is_measured(workload, peer):
                     with self._start(peer) as proxy:
-                        self._note(number, workload, proxy, sample_idle(self.generator, proxy))
+                        self._note(number, workload, proxy, sample_fresh(workload, self.generator, proxy))
 
     def profile(self) -> None:
         """Prints what costs most, per piece of work and peer; nothing of it enters the table."""
         for workload in self.options.workloads:
-            for peer in self.options.peers if workload.mode != "idle" else ():
+            for peer in self.options.peers if not needs_fresh(workload) else ():
                 with self._start(peer) as proxy:
                     print(f"\n{workload.title}: {peer.name}")
                     print(profile_work(workload, self.generator, proxy, self.directory, self.options.divisor))

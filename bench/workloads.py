@@ -23,7 +23,7 @@ class Workload:
 
     name: str
     title: str
-    mode: str  # the word of load.c
+    mode: str  # the word of load.c; "start" is measured as soon as the process has shown that it works
     counts: tuple[int, ...]  # how much of it is one sample, then how many connections at once if there is a choice
     unit: str
     per_unit: float  # printed units per second of CPU and per unit of work
@@ -45,9 +45,11 @@ WORKLOADS = (
     Workload("upload", "upload (TLS to plain), per GB", "upload", (2_000_000_000,), "s", 1e9, 0.75),
     Workload("download", "download (plain to TLS), per GB", "download", (2_000_000_000,), "s", 1e9, 0.75),
     Workload("idle", f"memory per idle connection, {IDLE_FROM} to {IDLE_TO}", "idle", (), "KiB", 1.0, 1.6),
+    Workload("start", "CPU from start to listening", "start", (), "ms", 1e3, None),
+    Workload("memory", "memory after the first connections", "start", (), "MiB", 1.0, None),
     Workload("handshake16", "full handshake, 16 at once", "handshakes", (2000, 16), "us", 1e6, None),
 )
-DEFAULT = ("handshake", "echo1", "echo32", "upload", "download", "idle")
+DEFAULT = ("handshake", "echo1", "echo32", "upload", "download", "idle", "start", "memory")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,21 @@ class Sample:
     @property
     def total(self) -> float:
         return self.user + self.system
+
+
+def needs_fresh(workload: Workload) -> bool:
+    """Whether the process must have carried nothing before."""
+    return workload.mode in ("idle", "start")
+
+
+def sample_fresh(workload: Workload, generator: Generator, proxy: Proxy) -> Sample:
+    """One measurement of a process that has carried a few bytes."""
+    if workload.mode == "idle":
+        return sample_idle(generator, proxy)
+    if workload.name == "memory":
+        return Sample(read_memory(proxy.pid) / 1024, 0.0, 0.0, 0.0)
+    user, system = proxy.start
+    return Sample(user * workload.per_unit, system * workload.per_unit, 0.0, 0.0)
 
 
 def sample_work(workload: Workload, generator: Generator, proxy: Proxy, divisor: int) -> Sample:
