@@ -302,7 +302,8 @@ def test_a_target_that_refuses_is_said_and_counted(stages: Stages) -> None:
     assert stage.log.lines[0].startswith("error on dial: unix:/nowhere/at/all: ")
     assert stage.log.lines[0].endswith(f" reason=connection-refused{KNOWN}")
     assert stage.tunnel.counters.summary() == "accepted=1 undialled=1"
-    assert not peer.side.end.has_ended
+    assert peer.hear() == b""
+    assert peer.side.end.has_ended, "who has shaken hands hears an orderly end, as from ghostunnel"
 
 
 def test_a_connection_has_a_longest_life(stages: Stages) -> None:
@@ -638,6 +639,7 @@ def test_a_target_that_does_not_answer_is_given_up_within_the_same_time(stages: 
     assert stage.log.lines == [f"error on dial: {target}: nothing within the connect timeout of 10s reason=timeout{for_whom}"]
     assert stage.tunnel.counters.undialled == 1
     assert len(stage.tunnel) == 0
+    stage.later(100)  # for a peer that has not taken its leave
     assert not [owner for owner in stage.loop._owners.values() if owner is not stage.tunnel]
 
 

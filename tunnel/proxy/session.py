@@ -23,7 +23,7 @@ from tunnel.relay.end import End
 from tunnel.relay.gate import GatedHandshake
 from tunnel.relay.handshake import Handshake, Shaken
 from tunnel.relay.hop import Hop
-from tunnel.relay.linger import Linger, reset
+from tunnel.relay.linger import Linger
 from tunnel.relay.loop import GONE, Loop
 from tunnel.relay.preface import Preface
 from tunnel.relay.relay import Relay
@@ -346,15 +346,16 @@ class Session:
             self._close()
 
     def _close(self, farewell: bytes = b"") -> None:
-        """Give up before the relay. The TLS side hears the farewell, a client's plain side gets a reset: not an answer."""
+        """Give up before the relay; a peer that has shaken hands hears an orderly end, one that has not the farewell."""
         loop, is_server = self._tunnel.loop, self._tunnel.settings.is_server
         tls, plain = (self._accepted, self._dialled) if is_server else (self._dialled, self._accepted)
+        if self._shaken is not None:
+            farewell = self._shaken.unsent + self._shaken.end.close_notify()
         if tls is not None and farewell:
             Linger(loop, tls, farewell, self._tunnel.buffers.inbox_view)
         elif tls is not None:
             loop.retire(tls)
         if plain is not None:
-            reset(plain)
             loop.retire(plain)
         if isinstance(self._step, Dial | Handshake):
             self._step.abandon()
