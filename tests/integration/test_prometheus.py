@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import subprocess
 import threading
 import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from backends import Backend, echo
+from disk import Disk
 from known_metrics import EXPIRY, known_snapshot
+from OpenSSL import SSL
 from processes import LIMIT, Process
 from requirements import program
+from tls_peer import tls_connection
 
 from tunnel.status.metrics import PROMETHEUS_TYPE, encode_prometheus
 
@@ -28,12 +33,18 @@ TEXT = encode_prometheus(known_snapshot(), "ghostunnel")
 KEPT = ("accept_success", "accept_error", "accept_timeout", "conn_timeout", "conn_error", "runtime_mem_gc_num_gc")
 
 
+EXPECTED = {f'ghostunnel_{name} counter metrics should have "_total" suffix' for name in KEPT}
+
+
+def findings(text: bytes) -> set[str]:
+    """What `promtool` has to say of a text."""
+    argv = [program("promtool"), "check", "metrics"]
+    done = subprocess.run(argv, input=text, capture_output=True, timeout=LIMIT, check=False)
+    return set((done.stdout + done.stderr).decode().splitlines())
+
+
 def test_promtool_finds_only_names_that_are_kept_on_purpose() -> None:
-    done = subprocess.run(
-        [program("promtool"), "check", "metrics"], input=TEXT, capture_output=True, timeout=LIMIT, check=False
-    )
-    findings = set((done.stdout + done.stderr).decode().splitlines())
-    assert findings == {f'ghostunnel_{name} counter metrics should have "_total" suffix' for name in KEPT}
+    assert findings(TEXT) == EXPECTED
 
 
 class Page(BaseHTTPRequestHandler):
@@ -71,8 +82,8 @@ def free_port() -> int:
 class Prometheus:
     """A server of its own that scrapes one address every second."""
 
-    def __init__(self, place: Path, target: str) -> None:
-        job = {"job_name": "tunnel", "metrics_path": "/", "static_configs": [{"targets": [target]}]}
+    def __init__(self, place: Path, target: str, **fields: object) -> None:
+        job = {"job_name": "tunnel", "metrics_path": "/", "static_configs": [{"targets": [target]}], **fields}
         config = {"global": {"scrape_interval": "1s"}, "scrape_configs": [job]}
         (place / "prometheus.yml").write_text(json.dumps(config))  # which is YAML too
         self._at = f"127.0.0.1:{free_port()}"
@@ -141,3 +152,31 @@ def test_a_real_prometheus_scrapes_us_and_knows_what_each_number_is(page: str, t
         assert kinds["ghostunnel_conn_open"] == "gauge"
         assert kinds["ghostunnel_conn_lifetime"] == "histogram"
         assert "unknown" not in {kind for name, kind in kinds.items() if name.startswith("ghostunnel_")}
+
+
+def test_a_real_prometheus_scrapes_a_real_proxy_over_https(tmp_path: Path) -> None:
+    port = free_port()
+    with closing(Disk(tmp_path)) as disk, Backend(echo) as backend:
+        server = disk.serve(backend.target, f"--status=127.0.0.1:{port}", rules=("--allow-cn", "client"))
+        for files, is_carried in ((disk.client_files, True), (disk.server_files, False)):
+            with suppress(SSL.Error, OSError), tls_connection(server.address, files) as peer:
+                peer.send(b"ping")
+                assert peer.receive_exactly(4) == (b"ping" if is_carried else b"")
+        server.wait_for("closed pipe")
+        server.wait_for("no-rule-admits")
+        fields = {"scheme": "https", "tls_config": {"ca_file": str(disk.pki.cacert)}, "metrics_path": "/_metrics/prometheus"}
+        with closing(Prometheus(tmp_path, f"127.0.0.1:{port}", **fields)) as prometheus:
+            target = prometheus.target()
+            assert (target["health"], target["lastError"]) == ("up", "")
+            values = {
+                "ghostunnel_accept_total": 2,
+                "ghostunnel_accept_success": 1,
+                "ghostunnel_accept_error": 1,
+                'ghostunnel_refusals_total{reason="no-rule-admits"}': 1,
+                "ghostunnel_traffic_forwarded_bytes_total": 4,
+                "ghostunnel_conn_lifetime_count": 2,
+            }
+            assert {query: prometheus.value(query) for query in values} == values
+        context = ssl.create_default_context(cafile=disk.pki.cacert)
+        with urllib.request.urlopen(f"https://127.0.0.1:{port}/_metrics?format=prometheus", context=context) as answer:
+            assert findings(answer.read()) == EXPECTED
