@@ -38,11 +38,12 @@ def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str
         log.write(f"starting tunnel in {command.name} mode")
         config = proxy.build(command, arguments)
         _announce(config, log)
-        if config.is_confined:
-            _confine(config, environ, log)
+        # Loaded before it is confined: trio looks for a library by running programs, and tries more of them where it may not.
         from tunnel.proxy.process import run_proxy
         from tunnel.proxy.surroundings import Surroundings
 
+        if config.is_confined:
+            _confine(config, environ, log)
         return run_proxy(config, log, Surroundings(environ, inherited, notifier, strays))
     except TunnelError as error:
         log.write(f"error: {error}")
