@@ -12,7 +12,6 @@ from collections.abc import MutableMapping, Sequence
 from tunnel import __version__
 from tunnel.config import demo, dev, proxy
 from tunnel.config.grammar import Command, HelpWanted, Parsed, VersionWanted, parse_command_line
-from tunnel.config.help import command_usage, long_usage, usage
 from tunnel.errors import TunnelError
 from tunnel.log import one_line
 
@@ -53,6 +52,8 @@ def print_error(line: str) -> None:
 
 
 def _help(wanted: HelpWanted) -> str:
+    from tunnel.config.help import command_usage, long_usage, usage
+
     if wanted.is_long:
         return long_usage(PROGRAM, _ABOUT, [command for command in COMMANDS if command is not _HELP])
     if wanted.command is None or wanted.command is _HELP:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from tunnel.net.listen import open_listener
 from tunnel.proxy.generation import Generation
 from tunnel.proxy.settings import Settings
 from tunnel.proxy.tunnel import Tunnel
+from tunnel.relay.gate import GatedHandshake
 from tunnel.relay.loop import Loop
 from tunnel.tls.challenge import ChallengeGate
 from tunnel.tls.context import Presented, TlsContext
@@ -162,7 +164,7 @@ class Served:
         self._loop = Loop()
         settings = Settings(is_server=True, target=TcpAddress("127.0.0.1", str(target)))
         self.tunnel = Tunnel(self._loop, settings, self.log, lambda _address, _answer: None)  # type: ignore[arg-type]
-        self.tunnel.gate = gate
+        self.tunnel.new_handshake = partial(GatedHandshake, gate=gate)
         self.tunnel.swap(generation(1, held))
         self.tunnel.open(open_listener(TcpAddress("127.0.0.1", str(port))))
         self._stop = threading.Event()

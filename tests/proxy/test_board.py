@@ -15,7 +15,7 @@ from tunnel.net.address import TcpAddress
 from tunnel.net.notify import Notifier
 from tunnel.proxy.board import Board
 from tunnel.proxy.generation import Generation
-from tunnel.status.document import Phase, Reload
+from tunnel.status.life import Phase, Reload
 
 CONFIG = ProxyConfig(True, TcpAddress("", "8443"), TcpAddress("localhost", "80"), NoIdentity(), Access(()))
 SUMMARY = "server proxying :8443 => localhost:80"

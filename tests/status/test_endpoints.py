@@ -11,9 +11,10 @@ import pytest
 import trio
 
 from tunnel.errors import TargetError, TargetFault
-from tunnel.status.document import Service, Standing
+from tunnel.status.document import Service
 from tunnel.status.endpoints import JSON, PROMETHEUS, Endpoints, accepts_gzip
 from tunnel.status.http import Request, Response
+from tunnel.status.life import Standing
 from tunnel.status.pprof import Pprof
 
 SERVICE = Service("localhost:8443", "localhost:8080", "host", "1.0", "Python 3.11.7")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from tunnel.config.model import ProxyConfig
 from tunnel.net.notify import Notifier, State
 from tunnel.proxy.generation import Generation
-from tunnel.status.document import Identity, Phase, Reload, Standing
+from tunnel.status.life import Identity, Phase, Reload, Standing
 
 
 class Board:

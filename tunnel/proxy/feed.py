@@ -5,11 +5,13 @@ Knows what is asked of a source of credentials and what it may say in turn; must
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from tunnel.errors import TunnelError
 from tunnel.identity.credentials import Credentials
-from tunnel.tls.challenge import ChallengeGate
+
+if TYPE_CHECKING:  # loaded only when a certificate comes from an ACME server
+    from tunnel.tls.challenge import ChallengeGate
 
 
 class Publisher(Protocol):

@@ -20,8 +20,7 @@ from tunnel.proxy.route import Route
 from tunnel.proxy.settings import Settings
 from tunnel.relay.dial import Dial
 from tunnel.relay.end import End
-from tunnel.relay.gate import GatedHandshake
-from tunnel.relay.handshake import Handshake, Shaken
+from tunnel.relay.handshake import Handshake, NewHandshake, Shaken
 from tunnel.relay.hop import Hop
 from tunnel.relay.linger import Linger
 from tunnel.relay.loop import GONE, Loop
@@ -29,7 +28,6 @@ from tunnel.relay.preface import Preface
 from tunnel.relay.relay import Relay
 from tunnel.relay.sweeper import Sweeper
 from tunnel.status.counters import Counters
-from tunnel.tls.challenge import ChallengeGate
 from tunnel.tls.engine import Buffers
 from tunnel.wire.proxy_v2 import HeaderMode
 
@@ -46,7 +44,7 @@ class Host(Protocol):
     buffers: Buffers
     counters: Counters
     sweeper: Sweeper
-    gate: ChallengeGate | None
+    new_handshake: NewHandshake
 
     def review(self) -> Generation | None:
         """The generation in force, if our identity may be used now."""
@@ -192,8 +190,7 @@ class Session:
             self._close()
             return
         end = generation.context.open_end(self._tunnel.buffers, self._tunnel.settings.server_name)
-        parts, gate = (self._tunnel.loop, self, sock, end, self._tunnel.buffers), self._tunnel.gate
-        self._step = handshake = Handshake(*parts) if gate is None else GatedHandshake(*parts, gate)
+        self._step = handshake = self._tunnel.new_handshake(self._tunnel.loop, self, sock, end, self._tunnel.buffers)
         self._tunnel.loop.rewatch(sock, handshake.ready, self)
         handshake.start(behind)
 

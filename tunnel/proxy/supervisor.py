@@ -32,12 +32,12 @@ from tunnel.proxy.surroundings import Surroundings
 from tunnel.proxy.tunnel import Tunnel
 from tunnel.relay.loop import Loop
 from tunnel.status.counters import Counters, timed_counters
-from tunnel.status.document import Reload
-from tunnel.status.snapshot import open_metrics
-from tunnel.tls.challenge import ChallengeGate
+from tunnel.status.life import Reload
 
-if TYPE_CHECKING:  # loaded only when a status port is wanted
+if TYPE_CHECKING:  # loaded only when a status port, metrics or ACME are wanted
     from tunnel.status.server import StatusPort
+    from tunnel.status.snapshot import MetricsSource
+    from tunnel.tls.challenge import ChallengeGate
 
 OpenFeed = Callable[[Publisher], Feed]
 
@@ -71,7 +71,7 @@ class Supervisor:
         has_sink = config.status is not None or config.metrics.has_target()
         counters = timed_counters() if has_sink else Counters()
         self._tunnel = Tunnel(loop, _settings(config), log, self._resolve_later, counters=counters)
-        self._metrics = open_metrics(counters, self._tunnel.standing) if has_sink else None
+        self._metrics = _open_metrics(self._tunnel) if has_sink else None
         self._feed = open_feed(self)
 
     async def run(self) -> None:
@@ -113,7 +113,9 @@ class Supervisor:
 
     def expect_probes(self, gate: ChallengeGate) -> None:
         """From now on an ACME server may look in where we listen."""
-        self._tunnel.gate = gate
+        from tunnel.relay.gate import GatedHandshake
+
+        self._tunnel.new_handshake = partial(GatedHandshake, gate=gate)
         self._terms = replace(self._terms, knows_acme=True)
 
     def fail(self, error: TunnelError) -> None:
@@ -290,6 +292,12 @@ class Supervisor:
     def _report_empty(self) -> None:
         with suppress(trio.RunFinishedError):
             self._token.run_sync_soon(self._empty.set)
+
+
+def _open_metrics(tunnel: Tunnel) -> MetricsSource:
+    from tunnel.status.snapshot import open_metrics
+
+    return open_metrics(tunnel.counters, tunnel.standing)
 
 
 def _settings(config: ProxyConfig) -> Settings:

@@ -23,11 +23,11 @@ from tunnel.proxy.route import plan_route
 from tunnel.proxy.session import Session
 from tunnel.proxy.settings import Settings
 from tunnel.relay.end import End
+from tunnel.relay.handshake import Handshake, NewHandshake
 from tunnel.relay.loop import Loop, Timer
 from tunnel.relay.relay import Relay
 from tunnel.relay.sweeper import Sweeper
 from tunnel.status.counters import Counters, Standing
-from tunnel.tls.challenge import ChallengeGate
 from tunnel.tls.engine import Buffers
 
 _ACCEPTS = 64  # in one turn, so that open connections are served in between
@@ -57,7 +57,7 @@ class Tunnel:
         self.buffers = Buffers()
         self.counters = counters or Counters()
         self.sweeper = Sweeper(loop)
-        self.gate: ChallengeGate | None = None  # where our certificate comes from an ACME authority, which looks in here
+        self.new_handshake: NewHandshake = Handshake  # or one that lets in an ACME authority, which looks at our certificate
         self._resolve_later = resolve_later
         self.route = plan_route(settings)
         self._endpoints = resolve_now(self.route.address)

@@ -7,6 +7,7 @@ what OpenSSL wants to say later, are handed on with the result.
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -183,3 +184,6 @@ class Handshake:
         except OSError:  # the reading side will learn of it, and may have an alert to read before
             sent = len(self._unsent)
         self._unsent = self._unsent[sent:]
+
+
+NewHandshake = Callable[[Loop, HandshakeOwner, socket.socket, TlsEnd, Buffers], Handshake]

@@ -7,8 +7,10 @@ by the loop's thread; the two timers are there only when somebody will ask for t
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from tunnel.status.timer import LONG, SHORT, Timer
+if TYPE_CHECKING:  # loaded only when somebody will ask for them
+    from tunnel.status.timer import Timer
 
 
 @dataclass(slots=True)
@@ -98,4 +100,6 @@ class Standing:
 
 def timed_counters() -> Counters:
     """For when the metrics are shown somewhere: with both timers."""
+    from tunnel.status.timer import LONG, SHORT, Timer
+
     return Counters(handshake=Timer(SHORT), lifetime=Timer(LONG))

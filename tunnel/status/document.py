@@ -1,7 +1,7 @@
 """The status document: how the process fares, as one line of JSON.
 
-Knows ghostunnel's keys and their order, Go's notation of times, and what may follow what in the life of the process; must
-not know HTTP, nor how the backend is checked. Keys of our own come last, and none contains the name of an older one, since
+Knows ghostunnel's keys and their order, and Go's notation of times; must not know HTTP, nor how the backend is
+checked. Keys of our own come last, and none contains the name of an older one, since
 scripts look for substrings.
 """
 
@@ -10,20 +10,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from enum import Enum
+from dataclasses import dataclass
+
+from tunnel.status.life import Identity, Reload, Standing
 
 _NEVER = "0001-01-01T00:00:00Z"  # Go's zero time
 _NS = 1_000_000_000
-
-
-class Phase(Enum):
-    """Where the process is in its life; the value is the document's `message`."""
-
-    INITIALIZING = "initializing"
-    LISTENING = "listening"
-    RELOADING = "reloading"
-    STOPPING = "stopping"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,55 +27,6 @@ class Service:
     hostname: str
     revision: str
     compiler: str
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """What new connections present; `not_after` in seconds of the epoch, `spiffe_id` empty where there is none."""
-
-    spiffe_id: str
-    not_after: int
-    generation: int
-
-
-@dataclass(frozen=True, slots=True)
-class Reload:
-    """When one reload was over (nanoseconds of the epoch) and how each part went: empty, or the error; None is no part."""
-
-    at: int
-    certificates: str | None = ""
-    policy: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """What changes while the process runs; each step makes a new value."""
-
-    phase: Phase = Phase.INITIALIZING
-    is_listening: bool = False
-    reload: Reload | None = None
-    identity: Identity | None = None
-
-    def listening(self) -> Standing:
-        """Connections are accepted."""
-        return self if self.phase is Phase.STOPPING else replace(self, phase=Phase.LISTENING, is_listening=True)
-
-    def reloading(self) -> Standing:
-        """A reload has begun; whoever was served is served."""
-        return replace(self, phase=Phase.RELOADING) if self.is_listening else self
-
-    def reloaded(self, outcome: Reload) -> Standing:
-        """A reload is over: what is new is live, or the attempt has failed. To be called then and not before."""
-        done = replace(self, reload=outcome)
-        return done.listening() if self.is_listening else done
-
-    def using(self, identity: Identity) -> Standing:
-        """New connections present another identity."""
-        return replace(self, identity=identity)
-
-    def stopping(self) -> Standing:
-        """No more connections are accepted, for good."""
-        return replace(self, phase=Phase.STOPPING, is_listening=False)
 
 
 def is_ok(standing: Standing, backend_error: str) -> bool:

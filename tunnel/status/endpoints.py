@@ -15,8 +15,9 @@ from http import HTTPStatus
 
 from tunnel.errors import TunnelError
 from tunnel.status.check import Check
-from tunnel.status.document import Service, Standing, encode_document, is_ok
+from tunnel.status.document import Service, encode_document, is_ok
 from tunnel.status.http import Request, Respond, Response
+from tunnel.status.life import Standing
 
 EncodeMetrics = Callable[[], Awaitable[tuple[str, bytes]]]  # content type and body
 JSON, PROMETHEUS = "json", "prometheus"

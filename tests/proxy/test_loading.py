@@ -1,0 +1,38 @@
+"""What a start loads: time before the first connection, and memory for as long as the process lives."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+ALWAYS = "import tunnel.commands.serve, tunnel.proxy.process"
+UNASKED = {"json", "h11", "prometheus_client", "acme", "josepy", "requests", "regopy", "jks", "asyncio"} | {
+    "tunnel.status.document",
+    "tunnel.status.snapshot",
+    "tunnel.status.timer",
+    "tunnel.relay.gate",
+    "tunnel.tls.client_hello",
+    "tunnel.policy",
+    "tunnel.acme",
+    "tunnel.devapi",
+}
+
+
+def loaded(program: str) -> set[str]:
+    code = f"{program}; import sys; print(*sys.modules)"
+    return set(
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout.split()
+    )
+
+
+@pytest.mark.parametrize(
+    ("program", "unasked"),
+    [
+        (f"{ALWAYS}, tunnel.proxy.disk_feed", UNASKED | {"grpc"}),
+        (f"{ALWAYS}, tunnel.proxy.workload_feed", UNASKED - {"asyncio"} | {"tunnel.keystore"}),  # grpc brings asyncio
+    ],
+)
+def test_nothing_is_loaded_that_was_not_asked_for(program: str, unasked: set[str]) -> None:
+    assert loaded(program) & unasked == set()

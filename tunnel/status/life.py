@@ -1,0 +1,67 @@
+"""Where the process is in its life, as values.
+
+Knows what may follow what; must not know who is told, nor in which words. Loaded in every proxy, unlike those who tell.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+
+
+class Phase(Enum):
+    """Where the process is in its life; the value is the word for it."""
+
+    INITIALIZING = "initializing"
+    LISTENING = "listening"
+    RELOADING = "reloading"
+    STOPPING = "stopping"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What new connections present; `not_after` in seconds of the epoch, `spiffe_id` empty where there is none."""
+
+    spiffe_id: str
+    not_after: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """When one reload was over (nanoseconds of the epoch) and how each part went: empty, or the error; None is no part."""
+
+    at: int
+    certificates: str | None = ""
+    policy: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What changes while the process runs; each step makes a new value."""
+
+    phase: Phase = Phase.INITIALIZING
+    is_listening: bool = False
+    reload: Reload | None = None
+    identity: Identity | None = None
+
+    def listening(self) -> Standing:
+        """Connections are accepted."""
+        return self if self.phase is Phase.STOPPING else replace(self, phase=Phase.LISTENING, is_listening=True)
+
+    def reloading(self) -> Standing:
+        """A reload has begun; whoever was served is served."""
+        return replace(self, phase=Phase.RELOADING) if self.is_listening else self
+
+    def reloaded(self, outcome: Reload) -> Standing:
+        """A reload is over: what is new is live, or the attempt has failed. To be called then and not before."""
+        done = replace(self, reload=outcome)
+        return done.listening() if self.is_listening else done
+
+    def using(self, identity: Identity) -> Standing:
+        """New connections present another identity."""
+        return replace(self, identity=identity)
+
+    def stopping(self) -> Standing:
+        """No more connections are accepted, for good."""
+        return replace(self, phase=Phase.STOPPING, is_listening=False)
