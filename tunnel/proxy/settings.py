@@ -6,7 +6,7 @@ Knows the limits and the target as values; must not know flags or connections.
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tunnel.net.address import Address, TcpAddress
 from tunnel.wire.outbound import OutboundProxy
@@ -26,13 +26,17 @@ class Settings:
     max_concurrent_conns: int = 0
     outbound: OutboundProxy | None = None  # through which a client reaches its target
     header: HeaderMode | None = None  # what a server tells its backend before the payload
+    server_name: str = field(init=False)  # the SNI that a client sends, "" for none
 
-    @property
-    def server_name(self) -> str:
-        """The SNI that a client sends: the server's host, unless that is an address (RFC 6066, section 3)."""
-        host = self.host or (self.target.host if isinstance(self.target, TcpAddress) else "")
-        try:
-            ipaddress.ip_address(host)
-        except ValueError:
-            return "" if self.is_server else host.rstrip(".")  # absolute for the resolver, never so in TLS
-        return ""
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "server_name", "" if self.is_server else _server_name(self.host, self.target))
+
+
+def _server_name(host: str, target: Address) -> str:
+    """The server's host, unless that is an address (RFC 6066, section 3)."""
+    name = host or (target.host if isinstance(target, TcpAddress) else "")
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return name.rstrip(".")  # absolute for the resolver, never so in TLS
+    return ""

@@ -237,13 +237,14 @@ class Tunnel:
 
     def count_end(self, relay: Relay, how: End) -> None:
         """Count how the TLS side of a relay ended."""
+        if how is End.CLOSED:
+            self.counters.bare_fins += relay.has_bare_fin
+            self.counters.clean_ends += not relay.has_bare_fin
+            return
         self.counters.reaped += how in _LIMITS
         self.counters.broken += how in _ERRORS
         if how is End.TRUNCATED:
             self.counters.truncated += 1
-        elif how is End.CLOSED:
-            self.counters.bare_fins += relay.has_bare_fin
-            self.counters.clean_ends += not relay.has_bare_fin
         else:
             self.counters.other_ends[how.value] = self.counters.other_ends.get(how.value, 0) + 1
 
