@@ -20,7 +20,7 @@ _ABOUT = (
     "Gives a plain TCP service or client a SPIFFE identity: mutual TLS outside, plain bytes inside, and only those pass "
     "whom you named."
 )
-_HELP = Command("help", "Tell more on a command.", ())
+_HELP = Command("help", "Tell more on a command.")
 COMMANDS = (proxy.SERVER, proxy.CLIENT, demo.COMMAND, dev.COMMAND, _HELP)
 
 

@@ -10,6 +10,7 @@ import pytest
 from tunnel.config.grammar import (
     Arguments,
     Command,
+    Group,
     HelpWanted,
     Parsed,
     VersionWanted,
@@ -35,9 +36,9 @@ EASY = switch("easy", "Soft.", default=True)
 COUNT = option("count", "How many.", parse_number, 7, placeholder="N", env="COUNT")
 ALLOW = repeated("allow", "Whom.", str, placeholder="WHO", aliases=("allow-too",))
 EARLY = option("early", "Anywhere.", parse_number, 0, placeholder="N")
-RUN = Command("run", "Runs.", (LISTEN, TARGET, FORCE, EASY, COUNT, ALLOW, EARLY))
-IDLE = Command("idle", "Idles.", (FORCE,))
-HELP = Command("help", "Helps.", ())
+RUN = Command("run", "Runs.", (Group("Flags", (LISTEN, TARGET, FORCE, EASY, COUNT, ALLOW, EARLY)),))
+IDLE = Command("idle", "Idles.", (Group("Flags", (FORCE,)),))
+HELP = Command("help", "Helps.")
 NEEDED = ("--listen", "l", "--target", "t")
 
 

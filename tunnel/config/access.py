@@ -51,9 +51,9 @@ class AccessFlags:
         """Those that name peers by what their certificates say."""
         return (self.ids, self.uris, self.domains, self.common_names, self.units, self.dns_names, self.ips)
 
-    def all(self) -> tuple[Flag[Any], ...]:
-        """Every one, as the help shows them."""
-        return (*self.named(), self.policy, self.query, self.pins, self.any, self.disable)
+    def admitting(self) -> tuple[Flag[Any], ...]:
+        """Those that say who may pass, as the help shows them."""
+        return (*self.named(), self.policy, self.query, self.pins, self.any)
 
 
 def _flags(verb: str, who: str, any_flag: Flag[bool], disable: str) -> AccessFlags:
@@ -165,7 +165,8 @@ def _check_combination(arguments: Arguments, flags: AccessFlags, *, is_spiffe: b
     asked = [flag for flag in (flags.policy, flags.query) if arguments[flag]]
     pins = [flags.pins] if arguments[flags.pins] else []
     if is_server and not (named or asked or pins or arguments[flags.any] or arguments[flags.disable]):
-        raise ConfigError(f"nothing says which clients may pass: give at least one of {_list(flags.all())}")
+        enough = (*flags.named(), flags.policy, flags.pins, flags.any, flags.disable)
+        raise ConfigError(f"nothing says which clients may pass: give at least one of {_list(enough)}")
     if arguments[flags.any]:
         disable = [flags.disable] if is_server and arguments[flags.disable] else []
         _exclude(flags.any, "admits everyone: it", [*named, *asked, *pins, *disable])
@@ -182,7 +183,8 @@ def _check_combination(arguments: Arguments, flags: AccessFlags, *, is_spiffe: b
     if not is_spiffe:
         _check_without_spiffe(arguments, flags, is_server=is_server)
     elif not is_server and not (named or asked or arguments[flags.any]):
-        raise ConfigError(f"nothing says which server is expected: give at least one of {_list((*flags.named(), flags.any))}")
+        enough = (*flags.named(), flags.policy, flags.any)
+        raise ConfigError(f"nothing says which server is expected: give at least one of {_list(enough)}")
 
 
 def _check_without_spiffe(arguments: Arguments, flags: AccessFlags, *, is_server: bool) -> None:

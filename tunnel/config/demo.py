@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tunnel.config.grammar import Arguments, Command, option
+from tunnel.config.grammar import Arguments, Command, Group, option
 from tunnel.config.scalars import parse_positive_duration
 
 
@@ -25,7 +25,7 @@ ROTATE = option(
 COMMAND = Command(
     "demo",
     "Show it all on this machine in a few seconds: two identities, a tunnel, a rotation, a stranger who is refused.",
-    (ROTATE,),
+    (Group("Flags", (ROTATE,)),),
     "Nothing is needed and nothing is left behind: the identities come from a throw-away Workload API.",
 )
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from tunnel.config.dev_model import KEY_TYPES, DevConfig, Entry, Issuing, check_local
-from tunnel.config.grammar import Arguments, Command, option, repeated, switch
+from tunnel.config.grammar import Arguments, Command, Group, option, repeated, switch
 from tunnel.config.scalars import one_of, parse_domain, parse_id, parse_limit, parse_positive_duration
 from tunnel.errors import ConfigError
 from tunnel.spiffe.endpoint import Endpoint, parse_endpoint
@@ -22,12 +22,15 @@ DEFAULT_ID = Entry(SpiffeId(TrustDomain("example.org"), "/workload"))
 _DETAIL = """\
 For development and tests: every process that can open the socket is given the keys.
 
-Serves the SPIFFE Workload API (FetchX509SVID, FetchX509Bundles) as an agent of SPIRE does, from authorities that are made at
-the start and forgotten at the end. Prints the SPIFFE_ENDPOINT_SOCKET to give to workloads.
+Serves the SPIFFE Workload API (FetchX509SVID, FetchX509Bundles) as an agent of SPIRE does, from
+authorities that are made at the start and forgotten at the end. Prints the SPIFFE_ENDPOINT_SOCKET
+to give to workloads.
 
+Examples:
   tunnel dev
   tunnel dev --socket unix:///tmp/a.sock --id spiffe://a.test/db,dns=db.a.test --ttl 10s --rotate 3s
-  tunnel dev --id unix:///tmp/a.sock=spiffe://a.test/x --id unix:///tmp/b.sock=spiffe://b.test/y --federate a.test,b.test
+  tunnel dev --id unix:///tmp/a.sock=spiffe://a.test/x --id unix:///tmp/b.sock=spiffe://b.test/y \\
+      --federate a.test,b.test
 """
 _MAX_HINT_BYTES = 1024  # Workload API, section 5.2.1
 _MAX_LIFE = timedelta(days=3650).total_seconds()
@@ -154,18 +157,9 @@ COMMAND = Command(
     "dev",
     "Serve a throw-away Workload API for development and tests.",
     (
-        SOCKET,
-        ID,
-        FEDERATE,
-        TTL,
-        ROTATE,
-        CA_TTL,
-        CA_ROTATE,
-        INTERMEDIATE,
-        SAME_SUBJECT,
-        KEY_TYPE,
-        SOCKET_MODE,
-        VERBOSE,
+        Group("Whom it serves", (SOCKET, SOCKET_MODE, ID, FEDERATE)),
+        Group("How long things last", (TTL, ROTATE, CA_TTL, CA_ROTATE)),
+        Group("What it makes, and says", (KEY_TYPE, INTERMEDIATE, SAME_SUBJECT, VERBOSE)),
     ),
     _DETAIL,
 )

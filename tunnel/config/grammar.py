@@ -72,13 +72,26 @@ def repeated(
 
 
 @dataclass(frozen=True)
+class Group:
+    """Flags that belong together, for whoever reads the help."""
+
+    title: str
+    flags: tuple[Flag[Any], ...]
+
+
+@dataclass(frozen=True)
 class Command:
     """A word of the command line with the flags that may follow it."""
 
     name: str
     summary: str
-    flags: tuple[Flag[Any], ...]
+    groups: tuple[Group, ...] = ()
     detail: str = ""
+
+    @property
+    def flags(self) -> tuple[Flag[Any], ...]:
+        """All of them."""
+        return tuple(flag for group in self.groups for flag in group.flags)
 
 
 class Arguments:

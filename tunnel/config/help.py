@@ -21,7 +21,8 @@ def usage(program: str, about: str, commands: Sequence[Command]) -> str:
     lines = [f"usage: {program} COMMAND [FLAGS]", "", *textwrap.wrap(about, _WIDTH), "", "Commands:"]
     for command in commands:
         lines += _entry(f"  {command.name}", command.summary, 12)
-    lines += ["", f"'{program} help COMMAND' tells more on each. '@FILE' stands for the lines of a file, one argument a line."]
+    more = f"'{program} help COMMAND' tells more on each. '@FILE' stands for the lines of a file, one argument a line."
+    lines += ["", *textwrap.wrap(more, _WIDTH)]
     return "\n".join(lines) + "\n"
 
 
@@ -40,10 +41,11 @@ def command_usage(program: str, command: Command) -> str:
     ]
     if command.detail:
         lines += ["", command.detail.rstrip()]
-    lines += ["", "Flags:"]
-    for flag in command.flags:
-        if not flag.is_hidden:
-            lines += _entry(f"  {_spelling(flag)}", flag.help + _source(flag), _COLUMN)
+    for group in command.groups:
+        lines += ["", f"{group.title}:"]
+        for flag in group.flags:
+            if not flag.is_hidden:
+                lines += _entry(f"  {_spelling(flag)}", flag.help + _source(flag), _COLUMN)
     return "\n".join(lines) + "\n"
 
 
@@ -56,7 +58,7 @@ def _source(flag: Flag[Any]) -> str:
 
 
 def _entry(head: str, text: str, column: int) -> list[str]:
-    body = textwrap.wrap(text, _WIDTH - column)
+    body = textwrap.wrap(text, _WIDTH - column, break_on_hyphens=False)  # a flag's name stays whole
     if len(head) + 2 > column:
         return [head, *(" " * column + line for line in body)]
     return [head.ljust(column) + body[0], *(" " * column + line for line in body[1:])]

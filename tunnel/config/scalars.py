@@ -9,10 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from tunnel.errors import ConfigError, SpiffeIdError
 from tunnel.spiffe.ids import SpiffeId, TrustDomain, parse_spiffe_id, parse_trust_domain
+
+T = TypeVar("T")
 
 _SECONDS = {
     "ns": 1e-9,
@@ -125,6 +128,11 @@ def parse_domain(text: str) -> TrustDomain:
         return parse_trust_domain(text)
     except SpiffeIdError as error:
         raise ConfigError(str(error)) from error
+
+
+def or_none(parse: Callable[[str], T]) -> Callable[[str], T | None]:
+    """The same parser, to which an empty text means none."""
+    return lambda text: parse(text) if text else None
 
 
 def one_of(*words: str) -> Callable[[str], str]:

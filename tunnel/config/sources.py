@@ -10,21 +10,16 @@ from typing import Any
 
 from tunnel.config.grammar import Arguments, Flag, option, switch
 from tunnel.config.model import Acme, KeyFiles, Keystore, NoIdentity, Source, WorkloadApi
-from tunnel.config.scalars import parse_id, parse_limit, parse_positive_duration, parse_text, parse_uint32
+from tunnel.config.scalars import or_none, parse_id, parse_limit, parse_positive_duration, parse_text, parse_uint32
 from tunnel.errors import ConfigError
-from tunnel.spiffe.endpoint import ENVIRONMENT, Endpoint, parse_endpoint
+from tunnel.spiffe.endpoint import ENVIRONMENT, parse_endpoint
 from tunnel.spiffe.selection import Selection
-
-
-def _parse_endpoint_or_none(text: str) -> Endpoint | None:
-    return parse_endpoint(text) if text else None
-
 
 USE_API = switch("use-workload-api", f"Take the identity from the Workload API at ${ENVIRONMENT}.")
 API_ADDRESS = option(
     "use-workload-api-addr",
     "Take the identity from the Workload API at this address: unix:///PATH or tcp://IP:PORT.",
-    _parse_endpoint_or_none,
+    or_none(parse_endpoint),
     None,
     placeholder="ADDR",
     env=ENVIRONMENT,
@@ -76,7 +71,9 @@ TIMED_RELOAD = option(
     placeholder="TIME",
 )
 PKCS11 = tuple(
-    option(name, "Not offered: use a key in a file or the Workload API.", parse_text, "", placeholder=word, env=env)
+    option(
+        name, "Not offered: use a key in a file or the Workload API.", parse_text, "", placeholder=word, env=env, hidden=True
+    )
     for name, word, env in (
         ("pkcs11-module", "FILE", "PKCS11_MODULE"),
         ("pkcs11-token-label", "LABEL", "PKCS11_TOKEN_LABEL"),
@@ -109,7 +106,7 @@ ACME_PORT = option(
     hidden=True,
 )
 
-COMMON: tuple[Flag[Any], ...] = (
+FLAGS: tuple[Flag[Any], ...] = (
     USE_API,
     API_ADDRESS,
     API_TIMEOUT,
@@ -123,7 +120,7 @@ COMMON: tuple[Flag[Any], ...] = (
     TIMED_RELOAD,
     *PKCS11,
 )
-SERVER_ONLY: tuple[Flag[Any], ...] = (
+ACME: tuple[Flag[Any], ...] = (
     ACME_NAME,
     ACME_EMAIL,
     ACME_AGREE,

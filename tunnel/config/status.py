@@ -1,0 +1,71 @@
+"""The flags of the status port and of metrics, and the values that they mean.
+
+Knows where either may be offered; must not know what they say.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tunnel.config.grammar import Arguments, Flag, option, switch
+from tunnel.config.model import Metrics, Status
+from tunnel.config.scalars import or_none, parse_positive_duration, parse_text, parse_web_url
+from tunnel.errors import ConfigError
+from tunnel.net.address import TcpAddress, parse_address, parse_status_address
+
+
+def _parse_graphite(text: str) -> TcpAddress:
+    try:
+        address = parse_address(text)
+    except ConfigError as error:
+        raise ConfigError(f"'{text}' is not a valid TCP address: {error}") from error
+    if not isinstance(address, TcpAddress):
+        raise ConfigError(f"'{text}' is not a valid TCP address: HOST:PORT is wanted")
+    return address
+
+
+STATUS = option(
+    "status",
+    "Serve status and metrics here: [http://|https://]HOST:PORT, unix:PATH or systemd:NAME. HOST:PORT speaks HTTPS with our "
+    "own certificate unless it says http://; anyone who reaches it may ask.",
+    or_none(parse_status_address),
+    None,
+    placeholder="ADDR",
+)
+PPROF = switch("enable-pprof", "Serve task lists and profiles at /debug/pprof/ of the status port.")
+SHUTDOWN = switch("enable-shutdown", "Let a POST to /_shutdown of the status port end the process.")
+GRAPHITE = option("metrics-graphite", "Send metrics to this Graphite server.", _parse_graphite, None, placeholder="HOST:PORT")
+METRICS_URL = option("metrics-url", "POST metrics as JSON to this URL.", parse_web_url, "", placeholder="URL")
+METRICS_PREFIX = option(
+    "metrics-prefix", "What the names of metrics begin with; default ghostunnel.", parse_text, "ghostunnel", placeholder="NAME"
+)
+METRICS_INTERVAL = option(
+    "metrics-interval", "How often metrics are sent; default 30s.", parse_positive_duration, 30.0, placeholder="TIME"
+)
+TARGET_STATUS = option(  # of a server only
+    "target-status",
+    "Ask the target for this URL, and expect 200, when the status is asked for; default, whether it accepts connections.",
+    parse_web_url,
+    "",
+    placeholder="URL",
+)
+
+FLAGS: tuple[Flag[Any], ...] = (STATUS, PPROF, SHUTDOWN, GRAPHITE, METRICS_URL, METRICS_PREFIX, METRICS_INTERVAL)
+
+
+def check_served(arguments: Arguments) -> None:
+    """What is served at the status port needs one; raises ConfigError."""
+    for flag in (PPROF, SHUTDOWN):
+        if arguments[flag] and arguments[STATUS] is None:
+            raise ConfigError(f"--{flag.name} needs --status: it is served there")
+
+
+def build_status(arguments: Arguments) -> Status | None:
+    """The status port that a line's flags mean, if any."""
+    address = arguments[STATUS]
+    return Status(address, arguments[PPROF], arguments[SHUTDOWN]) if address is not None else None
+
+
+def build_metrics(arguments: Arguments) -> Metrics:
+    """Where a line's flags have metrics sent."""
+    return Metrics(arguments[GRAPHITE], arguments[METRICS_URL], arguments[METRICS_PREFIX], arguments[METRICS_INTERVAL])
