@@ -77,19 +77,15 @@ class Supervisor:
     async def run(self) -> None:
         """Wait for an identity, serve, drain; raises TunnelError when service cannot begin."""
         self._token = trio.lowlevel.current_trio_token()
-        try:
-            with trio.open_signal_receiver(*_STOP, *_RELOAD) as signals:
-                async with trio.open_nursery() as nursery:
-                    self._nursery = nursery
-                    nursery.start_soon(self._feed.run)
-                    nursery.start_soon(self._serve)
-                    nursery.start_soon(self._obey, signals)
-                    await self._stop_wanted.wait()
-                    await self._drain()
-                    nursery.cancel_scope.cancel()
-        finally:
-            if self._policy is not None:
-                self._policy.close()
+        with trio.open_signal_receiver(*_STOP, *_RELOAD) as signals:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                nursery.start_soon(self._feed.run)
+                nursery.start_soon(self._serve)
+                nursery.start_soon(self._obey, signals)
+                await self._stop_wanted.wait()
+                await self._drain()
+                self._end()
         if self._failure is not None:
             raise self._failure
 
@@ -121,6 +117,12 @@ class Supervisor:
     def fail(self, error: TunnelError) -> None:
         """End, with this reason."""
         self._failure = error
+        self._end()
+
+    def _end(self) -> None:
+        """Leave nothing running; a policy first, since threads may wait for its answers."""
+        if self._policy is not None:
+            self._policy.close()
         self._nursery.cancel_scope.cancel()
 
     # -- serving
