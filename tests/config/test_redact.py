@@ -18,6 +18,7 @@ from tunnel.config.redact import redact
         (["--pkcs11-pin=1234"], ["--pkcs11-pin=(hidden)"]),
         (["--pkcs11-pin", "1234"], ["--pkcs11-pin", "(hidden)"]),
         (["--proxy", "http://me:secret@p:1"], ["--proxy", "http://(hidden)@p:1"]),
+        (["--proxy", "http://me:sec@ret@p:1"], ["--proxy", "http://(hidden)@p:1"]),
         (["--metrics-url=https://me:secret@m/x@y"], ["--metrics-url=https://(hidden)@m/x@y"]),
         (["--storepass"], ["--storepass"]),
         ([], []),

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from tunnel.config.sources import PKCS11, STOREPASS
 
 _SECRETS = {f"--{flag.name}" for flag in (STOREPASS, *PKCS11)}
-_CREDENTIALS = re.compile(r"(?<=://)[^/@]*@")  # of a URL (RFC 3986, 3.2.1)
+_CREDENTIALS = re.compile(r"(?<=://)[^/]*@")  # of a URL (RFC 3986, 3.2.1); up to the last @, as they are read
 _HIDDEN = "(hidden)"
 
 
