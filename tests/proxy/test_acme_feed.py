@@ -194,3 +194,32 @@ def test_what_blocks_does_so_on_another_thread(ca_bundle: Path) -> None:
     stage.run()
     assert stage.keeper.threads
     assert threading.get_ident() not in stage.keeper.threads
+
+
+def test_a_slow_reload_of_the_old_one_does_not_replace_a_newer_one(ca_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage(ca_bundle, FIRST)
+    began, overtaken, complete = threading.Event(), threading.Event(), stage.feed._complete
+
+    def slowly(material: KeyMaterial) -> PkiCredentials:
+        if material is FIRST and stage.publisher.used:
+            began.set()
+            overtaken.wait(0.5)  # in vain, when it is done right
+        return complete(material)
+
+    def use(number: int, credentials: Credentials) -> None:
+        Publisher.use(stage.publisher, number, credentials)
+        if number > 1:
+            overtaken.set()
+
+    monkeypatch.setattr(stage.feed, "_complete", slowly)
+    monkeypatch.setattr(stage.publisher, "use", use)
+
+    async def reload_and_renew() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stage.feed.reload)
+            await trio.to_thread.run_sync(began.wait)
+            stage.keeper.renew_if_due = lambda: SECOND  # type: ignore[method-assign]
+            await stage.feed._renew()
+
+    stage.run(reload_and_renew)
+    assert stage.chains == [(1, FIRST.chain), (2, FIRST.chain), (3, SECOND.chain)]

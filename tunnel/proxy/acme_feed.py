@@ -37,13 +37,16 @@ class AcmeFeed:
         self._environ = environ
         self._held: KeyMaterial | None = None
         self._generation = 0
+        self._turn = trio.Lock()  # a reload of the old one must not come after the new one
 
     async def run(self) -> None:
         """Publish a certificate, then every newer one, until cancelled."""
         self._token = trio.lowlevel.current_trio_token()
         self._publisher.expect_probes(self._gate)
         try:
-            await self._use(await trio.to_thread.run_sync(self._keeper.obtain, abandon_on_cancel=True))
+            first = await trio.to_thread.run_sync(self._keeper.obtain, abandon_on_cancel=True)
+            async with self._turn:
+                await self._use(first)
         except IdentityError as error:
             self._publisher.fail(error)
             return
@@ -53,14 +56,16 @@ class AcmeFeed:
 
     async def reload(self) -> None:
         """Read the authorities again; raises IdentityError, and what is in use stays."""
-        if self._held is not None:
-            await self._use(self._held)
+        async with self._turn:
+            if self._held is not None:
+                await self._use(self._held)
 
     async def _renew(self) -> None:
         try:
             fresh = await trio.to_thread.run_sync(self._keeper.renew_if_due, abandon_on_cancel=True)
             if fresh is not None:
-                await self._use(fresh)
+                async with self._turn:
+                    await self._use(fresh)
         except IdentityError as error:
             delay = self._keeper.seconds_to_next_look()
             self._log.write(f"ACME: {escape(str(error))}: the certificate in use stays, the next attempt is in {delay:g}s")
