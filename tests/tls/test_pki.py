@@ -296,3 +296,15 @@ def test_a_certificate_without_names_has_no_facts_but_is_a_peer() -> None:
     peer = describe_peer(plain_leaf(ROOT, subject="").certificate, None)
     assert (peer.common_name, peer.dns_names, peer.uris, peer.ip_addresses) == ("", (), (), ())
     assert str(peer) == "unnamed"
+
+
+# In DER: the curve P-256, and a number that is nobody's.
+_P256, _NO_CURVE = bytes.fromhex("2a8648ce3d030107"), bytes.fromhex("2a8648ce3d03017f")
+
+
+def test_a_key_on_a_curve_that_nobody_knows_is_no_pinned_one_and_no_bug() -> None:
+    odd = x509.load_der_x509_certificate(plain_leaf(None).der.replace(_P256, _NO_CURVE))
+    with pytest.raises(PeerDenied) as refused:
+        PinVerifier([pin_of(plain_leaf(None))]).verify([odd], NOW)
+    assert refused.value.reason is Denial.PIN
+    assert describe_peer(odd, None).public_key == b""

@@ -10,6 +10,7 @@ import re
 from ipaddress import IPv4Address, IPv6Address
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
@@ -48,7 +49,7 @@ def public_key_of(leaf: x509.Certificate) -> bytes:
     """The DER of a certificate's SubjectPublicKeyInfo, "" where the key is of no kind that we know."""
     try:
         return leaf.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    except _UNREADABLE:
+    except (*_UNREADABLE, UnsupportedAlgorithm):
         return b""
 
 
