@@ -11,15 +11,8 @@ from tunnel.cli import COMMANDS
 from tunnel.config.grammar import Flag
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = [
-    "README.md",
-    "CONTRIBUTING.md",
-    "docs/architecture.md",
-    "docs/metrics.md",
-    "docs/status.md",
-    "docs/acme.md",
-    "bench/README.md",
-]
+PAGES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "bench/README.md", *PAGES]
 _PATH = re.compile(r"`((?:tunnel|tests|docs|bench|\.ci)/[\w./-]*)`")
 _FLAG = re.compile(r"(?<![\w-])--([a-z][a-z-]+)")
 
@@ -28,6 +21,11 @@ _FLAG = re.compile(r"(?<![\w-])--([a-z][a-z-]+)")
 def test_every_file_that_a_document_names_exists(document: str) -> None:
     named = _PATH.findall((ROOT / document).read_text())
     assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_the_readme_leads_to_every_page() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert [page for page in PAGES if f"]({page})" not in text] == []
 
 
 def test_the_architecture_page_names_every_module_of_the_data_plane() -> None:
