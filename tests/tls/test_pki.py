@@ -113,7 +113,7 @@ def meet(side: Side, who: Forged | None, version: int) -> PublicPeer:
 
 
 def meet_as_client(host: str, who: Forged, version: int) -> Side:
-    side = ours(demand(PkiVerifier([ROOT.certificate], SERVER_ONLY[0]), host=host, knows_purpose=True), is_server=False)
+    side = ours(demand(PkiVerifier([ROOT.certificate], SERVER_ONLY[0], host), knows_purpose=True), is_server=False)
     meet(side, who, version)
     return side
 
@@ -169,7 +169,7 @@ def test_a_certificate_for_another_purpose_is_refused(we_serve: bool, wrong: tup
     for purposes, is_good in ((wrong, False), ((ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE,), True), (None, True)):
         who = plain_leaf(ROOT, purposes=purposes, dns_names=("db.test",))
         right = (CLIENT_ONLY if we_serve else SERVER_ONLY)[0]
-        wanted = demand(PkiVerifier([ROOT.certificate], right), host="" if we_serve else "db.test", knows_purpose=True)
+        wanted = demand(PkiVerifier([ROOT.certificate], right, "" if we_serve else "db.test"), knows_purpose=True)
         side = ours(wanted, is_server=we_serve, shown=NAMED if we_serve else None)
         if is_good:
             meet(side, who, version)
@@ -197,7 +197,7 @@ def test_a_host_that_no_certificate_could_have_is_refused() -> None:
     from tunnel.errors import IdentityError
 
     with pytest.raises(IdentityError, match="no name that a certificate could have"):
-        ours(demand(PkiVerifier([], SERVER_ONLY[0]), host="a\0b"), is_server=False)
+        PkiVerifier([], SERVER_ONLY[0], "a\0b")
 
 
 # -- pins

@@ -141,7 +141,7 @@ class IpRule:
 
     def admits(self, peer: Peer) -> bool:
         """Whether one of the peer's addresses is this one."""
-        return any(_unmapped(address) == _unmapped(self.address) for address in peer.ip_addresses)
+        return any(unmapped(address) == unmapped(self.address) for address in peer.ip_addresses)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,5 +184,6 @@ class AnyRule:
 Rule = IdRule | TrustDomainRule | UriRule | CommonNameRule | UnitRule | DnsRule | IpRule | PolicyRule | AnyRule
 
 
-def _unmapped(address: IpAddress) -> IpAddress:
+def unmapped(address: IpAddress) -> IpAddress:
+    """The IPv4 address that an IPv6 one stands for, else the address itself."""
     return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address

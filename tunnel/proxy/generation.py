@@ -109,9 +109,9 @@ def _asked_by_pki(credentials: PkiCredentials, terms: Terms) -> Demand:
     authorizer = Authorizer(terms.access.rules, None)
     authorities = usable(credentials.authorities)
     purpose = ExtendedKeyUsageOID.CLIENT_AUTH if terms.is_server else ExtendedKeyUsageOID.SERVER_AUTH
+    host = "" if terms.is_server else terms.host.rstrip(".")
     return Demand(
-        PeerJudge(PkiVerifier(authorities, purpose), authorizer),
-        host="" if terms.is_server else terms.host.rstrip("."),
+        PeerJudge(PkiVerifier(authorities, purpose, host), authorizer),
         authorities=authorities if terms.is_server else (),
         knows_purpose=True,
         is_slow=authorizer.is_slow(),

@@ -7,7 +7,6 @@ whose turn it is.
 
 from __future__ import annotations
 
-import ipaddress
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,9 +16,9 @@ from cryptography import x509
 from OpenSSL import SSL
 
 from tunnel.authz.peer import Admitted
-from tunnel.errors import Denial, IdentityError, IdentityFault, PeerDenied
+from tunnel.errors import Denial, PeerDenied
 from tunnel.tls.openssl import ffi, lib, pointer
-from tunnel.tls.path import MAX_PATH, NO_ANCHOR_ERRORS, WRONG_PURPOSE, denial_of
+from tunnel.tls.path import DATE_ERRORS, MAX_PATH, NO_ANCHOR_ERRORS, WRONG_PURPOSE, denial_of
 
 # What is filed as the error decides the alert (ssl_x509err2alert).
 _REJECTED = 28  # alert 42, bad_certificate
@@ -57,7 +56,6 @@ class Demand:
     """What a context asks of the peer before it is admitted."""
 
     judge: Judge
-    host: str = ""  # the name or the address that its certificate must have, "" for none (RFC 6125)
     authorities: tuple[x509.Certificate, ...] = ()  # told to clients, which may choose a certificate by them
     is_leaf_enough: bool = False  # a pinned key: what OpenSSL thinks of path, dates and purpose does not count
     knows_purpose: bool = False  # the judge looks at purposes itself, which OpenSSL does not do as Go does
@@ -80,26 +78,9 @@ def install_demand(context: SSL.Context, demand: Demand, *, is_server: bool) -> 
     callback = ffi.callback("int(int, X509_STORE_CTX *)", verify, error=0, onerror=_file_crash)
     # The next line switches OpenSSL's own verdict off where it only lacks an anchor; the callback is the replacement.
     lib.SSL_CTX_set_verify(pointer(context), lib.SSL_VERIFY_PEER | lib.SSL_VERIFY_FAIL_IF_NO_PEER_CERT, callback)
-    if demand.host:
-        _demand_host(lib.SSL_CTX_get0_param(pointer(context)), demand.host)
     for authority in demand.authorities:
         context.add_client_ca(authority)
     return JudgedContext(context, callback, is_slow=demand.is_slow)
-
-
-def _demand_host(parameters: Any, host: str) -> None:
-    """A SAN with this name, by OpenSSL's matching: a wildcard is one whole label, the common name never counts."""
-    lib.X509_VERIFY_PARAM_set_hostflags(
-        parameters, lib.X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | lib.X509_CHECK_FLAG_NEVER_CHECK_SUBJECT
-    )
-    try:
-        packed = ipaddress.ip_address(host).packed
-        is_set = lib.X509_VERIFY_PARAM_set1_ip(parameters, packed, len(packed))
-    except ValueError:
-        name = host.encode("idna") if not host.isascii() else host.encode()
-        is_set = lib.X509_VERIFY_PARAM_set1_host(parameters, name, len(name))
-    if is_set != 1:
-        raise IdentityError(IdentityFault.BAD_HOST, f"{host!a} is no name that a certificate could have")
 
 
 def _verify_callback(demand: Demand, errors: Mapping[Denial, int]) -> Callable[[int, Any], int]:
@@ -109,16 +90,24 @@ def _verify_callback(demand: Demand, errors: Mapping[Denial, int]) -> Callable[[
         end = TURNS.end
         if end is None:  # a verification outside of a handshake that we drive: there is none, so fail closed
             return 0
-        code = lib.X509_STORE_CTX_get_error(store_context)
+        code, depth = lib.X509_STORE_CTX_get_error(store_context), lib.X509_STORE_CTX_get_error_depth(store_context)
         if not ok:
-            # Go on at the errors that say "no anchor here" and at no other: the rest are OpenSSL's own findings.
-            if demand.is_leaf_enough or code in NO_ANCHOR_ERRORS or (demand.knows_purpose and code == WRONG_PURPOSE):
+            if is_for_the_judge(code, depth):
                 return 1
             text = ffi.string(lib.X509_verify_cert_error_string(code)).decode()
             return refuse(end, store_context, PeerDenied(denial_of(code), text))
-        if lib.X509_STORE_CTX_get_error_depth(store_context) != 0:
+        if depth:
             return 1
         return conclude(end, store_context)
+
+    def is_for_the_judge(code: int, depth: int) -> bool:
+        """Errors that say "no anchor here", and no other: the rest are OpenSSL's own findings.
+
+        But for dates of authorities: the path to an anchor of ours may not need what the peer has sent.
+        """
+        if demand.is_leaf_enough or code in NO_ANCHOR_ERRORS:
+            return True
+        return (demand.knows_purpose and code == WRONG_PURPOSE) or (depth > 0 and code in DATE_ERRORS)
 
     def conclude(end: Turn, store_context: Any) -> int:
         try:

@@ -22,13 +22,12 @@ MAX_PATH = 16  # certificates; SPIRE's paths have two or three
 # OpenSSL's numbers for why a path fails (x509_vfy.h). Those that only say that no anchor is at hand come first.
 NO_ANCHOR_ERRORS = frozenset({2, 18, 19, 20, 21})
 WRONG_PURPOSE = 26
+DATE_ERRORS = frozenset({9, 10})
 _DENIALS = {
     9: Denial.NOT_YET_VALID,
     10: Denial.EXPIRED,
     WRONG_PURPOSE: Denial.EXTENDED_KEY_USAGE,
     32: Denial.KEY_USAGE,
-    62: Denial.HOST_NAME,
-    64: Denial.HOST_NAME,
     66: Denial.WEAK_KEY,
     67: Denial.WEAK_KEY,
     68: Denial.WEAK_SIGNATURE,

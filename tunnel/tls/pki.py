@@ -1,8 +1,7 @@
 """Whether a certificate path is good by ordinary PKI rules, as certificates on disk are.
 
-Knows paths to a set of anchors (RFC 5280), purposes, and pins of public keys; must not know SPIFFE's stricter profile or who
-may pass. How strong a key is and whether a certificate has the host's name, OpenSSL has looked at before, inside the
-handshake.
+Knows paths to a set of anchors (RFC 5280), purposes, the host's name, and pins of public keys; must not know SPIFFE's
+stricter profile or who may pass. How strong a key is OpenSSL has looked at before, inside the handshake.
 """
 
 from __future__ import annotations
@@ -15,20 +14,25 @@ from datetime import UTC, datetime
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from tunnel.authz.host import parse_host
 from tunnel.authz.pins import SpkiPin
 from tunnel.errors import Denial, PeerDenied
 from tunnel.spiffe.x509 import check_dates, find_extension
-from tunnel.tls.facts import public_key_of
+from tunnel.tls.facts import describe_peer, public_key_of
 from tunnel.tls.path import Verified, build_path, check_length, span_of, to_openssl
 
 _FOR_EVER = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 
 class PkiVerifier:
-    """Judges paths by one pool of anchors; any certificate may be an anchor, an intermediate or a leaf too, as in Go."""
+    """Judges paths by one pool of anchors; any certificate may be an anchor, an intermediate or a leaf too, as in Go.
 
-    def __init__(self, anchors: Sequence[x509.Certificate], purpose: x509.ObjectIdentifier) -> None:
+    Raises IdentityError for a host that no certificate could have.
+    """
+
+    def __init__(self, anchors: Sequence[x509.Certificate], purpose: x509.ObjectIdentifier, host: str = "") -> None:
         self._anchors = [to_openssl(anchor) for anchor in anchors]
+        self._host = parse_host(host) if host else None  # whose name a peer's certificate must have
         self._purpose = purpose  # what a peer's certificate must be good for
 
     def verify(self, path: Sequence[x509.Certificate], now: datetime) -> Verified:
@@ -38,6 +42,8 @@ class PkiVerifier:
         for certificate in chain:
             check_dates(certificate, now)
             check_purpose(certificate, self._purpose)
+        if self._host is not None:
+            self._host.check(describe_peer(path[0], None))
         return Verified(path[0], *span_of(chain))
 
 
