@@ -56,7 +56,7 @@ class Files(Identity):
     def pin(self, algorithm: str = "sha256") -> str:
         """The digest of its public key, as the flags for pins want it."""
         key = self.leaf.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        return f"{algorithm}:{base64.b64encode(hashlib.new(algorithm, key).digest()).decode()}"
+        return f"{algorithm}:{base64.b64encode(hashlib.new(algorithm.lower(), key).digest()).decode()}"
 
     def pkcs12(self, password: str, *flags: str) -> Path:
         """The same in PKCS#12, as the openssl command makes it."""
