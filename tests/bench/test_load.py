@@ -12,6 +12,7 @@ import socket
 import ssl
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -201,3 +202,15 @@ def test_a_server_of_another_authority_is_refused(generator: Generator, tmp_path
         pytest.raises(BenchError, match="certificate verify failed"),
     ):
         run(generator, "handshakes", port)
+
+
+def test_a_header_before_the_first_byte_is_passed_over_however_it_is_cut(generator: Generator) -> None:
+    header = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c" + bytes(range(0x61, 0x6D))
+    with generator.backend() as port:
+        for cut in range(len(header) + 2):
+            with socket.create_connection(("127.0.0.1", port), timeout=20) as plain:
+                for piece in filter(None, ((header + b"ab")[:cut], (header + b"ab")[cut:])):
+                    plain.sendall(piece)
+                    time.sleep(0.01)  # so that mostly it is read in two pieces; it must be right in any case
+                plain.shutdown(socket.SHUT_WR)
+                assert b"".join(iter(lambda plain=plain: plain.recv(100), b"")) == b"ab"  # type: ignore[misc]
