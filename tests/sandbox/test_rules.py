@@ -96,11 +96,7 @@ def tcp(port: str) -> TcpAddress:
         (Needs(urls=("http://m.test/in",)), set(), {80}),
         (Needs(urls=("https://m.test/in", "https://m.test:9/")), set(), {443, 9}),
         (Needs(urls=("https://[::1]:8/",)), set(), {8}),
-        (Needs(proxy="http://proxy.test"), set(), {8080}),
-        (Needs(proxy="http://proxy.test:3128"), set(), {3128}),
-        (Needs(proxy="socks5://proxy.test"), set(), {1080}),
-        (Needs(proxy="socks5h://u:p@proxy.test"), set(), {1080}),
-        (Needs(proxy="gopher://proxy.test", urls=("http://h:99999/", "http://[::1/", "", "x")), set(), {80}),
+        (Needs(urls=("http://h:99999/", "http://[::1/", "", "x")), set(), {80}),
     ],
 )
 def test_ports_are_those_that_the_flags_name(needs: Needs, bind: set[int], connect: set[int]) -> None:

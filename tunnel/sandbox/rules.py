@@ -32,7 +32,6 @@ _DIRECTORIES_IN_ENVIRONMENT = ("SSL_CERT_DIR", "LD_LIBRARY_PATH", "OPENSSL_MODUL
 _PROXIES_IN_ENVIRONMENT = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
 _DNS = 53
 _PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
-_PROXY_PORTS = {**_PORTS, "http": 8080}  # of --proxy, as ghostunnel dials it
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +43,6 @@ class Needs:
     listens: tuple[ListenAddress, ...] = ()
     dials: tuple[Address, ...] = ()
     urls: tuple[str, ...] = ()  # asked by HTTP
-    proxy: str = ""  # the URL of --proxy
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +68,7 @@ def build_ruleset(
     listed = ":".join(environ.get(name, "") for name in _DIRECTORIES_IN_ENVIRONMENT).split(":")
     sockets = [address.path for address in needs.listens if isinstance(address, UnixAddress)]
     urls = [*needs.urls, *(environ.get(name, "") for name in _PROXIES_IN_ENVIRONMENT)]
-    connect = {_DNS, *_ports(needs.dials, find_service), *_url_ports(urls, _PORTS), *_url_ports([needs.proxy], _PROXY_PORTS)}
+    connect = {_DNS, *_ports(needs.dials, find_service), *_url_ports(urls)}
     return Ruleset(
         readable=_paths([*READABLE, *interpreter, *_parents(files, follow), *listed]),
         writable=_paths([*WRITABLE, *needs.directories, *_parents((path for path in sockets if path[0] != "@"), follow)]),
@@ -123,12 +121,12 @@ def _ports(addresses: Iterable[ListenAddress], find_service: Callable[[str, str]
                 continue  # whoever opens it will say so
 
 
-def _url_ports(urls: Iterable[str], defaults: Mapping[str, int]) -> Iterator[int]:
+def _url_ports(urls: Iterable[str]) -> Iterator[int]:
     """The port of each URL; one that cannot be read is for its user to refuse."""
     for url in urls:
         try:
             parts = urlsplit(url if "://" in url else f"http://{url}") if url else None
-            port = parts and (parts.port or defaults.get(parts.scheme))
+            port = parts and (parts.port or _PORTS.get(parts.scheme))
         except ValueError:
             continue
         if port:

@@ -1,0 +1,57 @@
+"""A proxy may reach what its flags name: every file that a reload reads, every port that is bound or dialled."""
+
+from __future__ import annotations
+
+import pytest
+
+from tunnel.config.grammar import parse_command_line
+from tunnel.config.model import ProxyConfig
+from tunnel.config.proxy import CLIENT, COMMON, SERVER, build
+from tunnel.proxy.confinement import needs_of
+from tunnel.sandbox.rules import build_ruleset
+
+_SERVER = "server --listen :8443 --target localhost:80 --allow-all"
+_CLIENT = "client --listen localhost:70 --target db.test:443"
+_KEYS = "--cert /c/crt --key /k/key"
+
+
+def configured(line: str) -> ProxyConfig:
+    parsed = parse_command_line(line.split(), (SERVER, CLIENT), {}, early=COMMON)
+    return build(parsed.command, parsed.arguments)
+
+
+@pytest.mark.parametrize(
+    ("line", "files"),
+    [
+        (f"{_SERVER} {_KEYS}", {"/c/crt", "/k/key"}),
+        (f"{_SERVER} {_KEYS} --cacert /a/ca", {"/c/crt", "/k/key", "/a/ca"}),
+        (f"{_SERVER} --keystore /s/p12", {"/s/p12"}),
+        (f"{_SERVER} --use-workload-api-addr unix:///api", set()),
+        (
+            f"{_SERVER.replace('--allow-all', '--allow-policy /p/rego --allow-query data.a')} {_KEYS}",
+            {"/c/crt", "/k/key", "/p/rego"},
+        ),
+    ],
+)
+def test_files_are_those_that_a_reload_reads(line: str, files: set[str]) -> None:
+    assert set(needs_of(configured(line)).files) == files
+
+
+@pytest.mark.parametrize(
+    ("line", "bind", "connect"),
+    [
+        (f"{_SERVER} {_KEYS}", {8443}, {80}),
+        (f"{_SERVER} {_KEYS} --status http://localhost:6060", {8443, 6060}, {80}),
+        (f"{_SERVER} {_KEYS} --status unix:/s", {8443}, {80}),
+        (f"{_SERVER} {_KEYS} --metrics-graphite g:2003 --metrics-url https://m/in", {8443}, {80, 2003, 443}),
+        (f"{_SERVER} --use-workload-api-addr tcp://127.0.0.1:8081", {8443}, {80, 8081}),
+        (f"{_CLIENT} {_KEYS}", {70}, {443}),
+        (f"{_CLIENT} {_KEYS} --proxy http://p.test", {70}, {443, 8080}),
+        (f"{_CLIENT} {_KEYS} --proxy socks5h://u:p@p.test", {70}, {443, 1080}),
+        (f"{_CLIENT} {_KEYS} --proxy http://p.test:3128", {70}, {443, 3128}),
+    ],
+)
+def test_ports_are_those_that_are_bound_and_dialled(line: str, bind: set[int], connect: set[int]) -> None:
+    rules = build_ruleset(needs_of(configured(line)), {}, ())
+    assert set(rules.bind_ports) == bind
+    assert set(rules.connect_ports) == connect | {53}

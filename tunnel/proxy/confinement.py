@@ -1,0 +1,74 @@
+"""What a configuration needs of the machine, and keeping the process to that.
+
+Knows which of its parts name files, ports and URLs; must not know how a kernel is told. It is done before any thread exists,
+since one that does would not be kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from tunnel.config.acme import complete_acme
+from tunnel.config.model import Acme, KeyFiles, Keystore, ProxyConfig, WorkloadApi
+from tunnel.log import Log
+from tunnel.net.address import Address, ListenAddress, TcpAddress
+from tunnel.sandbox.landlock import set_up
+from tunnel.sandbox.rules import Needs
+
+
+def confine(config: ProxyConfig, environ: Mapping[str, str], log: Log) -> None:
+    """Keep the process to what its flags name, as far as the kernel can; raises ConfigError and IdentityError."""
+    needs = needs_of(config)
+    if isinstance(config.source, Acme):
+        needs = _with_acme(needs, config.source, environ)
+    set_up(needs, environ, log.write)
+
+
+def needs_of(config: ProxyConfig) -> Needs:
+    """The files, ports and URLs that a configuration names."""
+    return Needs(
+        files=tuple(path for path in _files(config) if path),
+        listens=tuple(_listens(config)),
+        dials=tuple(_dials(config)),
+        urls=(config.metrics.url,) if config.metrics.url else (),
+    )
+
+
+def _files(config: ProxyConfig) -> Iterator[str]:
+    yield config.ca_bundle
+    if isinstance(config.source, KeyFiles):
+        yield from (config.source.cert, config.source.key)
+    if isinstance(config.source, Keystore):
+        yield config.source.path
+    if config.access.policy is not None:
+        yield config.access.policy.path
+
+
+def _listens(config: ProxyConfig) -> Iterator[ListenAddress]:
+    yield config.listen
+    if config.status is not None:
+        yield config.status.address.address
+
+
+def _dials(config: ProxyConfig) -> Iterator[Address]:
+    yield config.target
+    if config.outbound is not None:
+        yield config.outbound.address
+    if config.metrics.graphite is not None:
+        yield config.metrics.graphite
+    if isinstance(config.source, WorkloadApi) and config.source.endpoint.host:
+        yield TcpAddress(config.source.endpoint.host, str(config.source.endpoint.port))
+
+
+def _with_acme(needs: Needs, source: Acme, environ: Mapping[str, str]) -> Needs:
+    """What is needed besides for a certificate from an ACME server; where it is kept is there from now on."""
+    from tunnel.acme.storage import Storage  # loads cryptography
+
+    acme = complete_acme(source, environ)
+    return replace(
+        needs,
+        directories=(*needs.directories, str(Storage(acme).make_folder())),
+        listens=(*needs.listens, TcpAddress("", str(acme.challenge_port))),
+        urls=(*needs.urls, acme.directory_url),
+    )
