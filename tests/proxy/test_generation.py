@@ -58,6 +58,7 @@ def test_a_server_with_files_shows_them_and_asks_by_ordinary_rules() -> None:
     generation = build(DISK, rules=(CommonNameRule("n31"),))
     side, peer = meet(generation.context, THEIRS)
     assert str(side.end.admitted) == "peer=db.test rule=cn:n31"
+    assert len(peer.connection.get_client_ca_list()) == 1
     seen = peer.connection.get_peer_certificate(as_cryptography=True)
     assert seen == OURS.certificate
     with pytest.raises(PeerDenied) as refused:

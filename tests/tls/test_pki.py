@@ -17,7 +17,7 @@ from forge import CLIENT_ONLY, NOW, SERVER_ONLY, START, Forged, forge, key_of
 from tunnel.authz.authorizer import Authorizer, admit_unasked
 from tunnel.authz.pins import SpkiPin
 from tunnel.authz.rules import AnyRule
-from tunnel.errors import Denial, PeerDenied
+from tunnel.errors import Denial, IdentityError, PeerDenied
 from tunnel.spiffe.x509 import parse_certificates
 from tunnel.tls.callback import Demand
 from tunnel.tls.context import Presented, TlsContext
@@ -131,6 +131,10 @@ ADDRESSED = plain_leaf(
     [
         ("db.test", NAMED),
         ("DB.test", NAMED),
+        ("db.test.", NAMED),
+        ("db.test", plain_leaf(ROOT, dns_names=("*.test",))),  # which OpenSSL would not take
+        ("b\u00fccher.test", plain_leaf(ROOT, dns_names=("xn--bcher-kva.test",))),
+        ("::ffff:192.0.2.1", ADDRESSED),
         ("a.wild.test", NAMED),
         ("192.0.2.1", ADDRESSED),
         ("::1", ADDRESSED),
@@ -155,6 +159,9 @@ def test_a_server_with_the_hosts_name_is_good(host: str, who: Forged, version: i
         ("db.test", plain_leaf(ROOT, dns_names=("d*.test",))),
         ("db.test", plain_leaf(ROOT, dns_names=("db.test.",))),
         ("db.test", ADDRESSED),
+        ("a.b.test", plain_leaf(ROOT, dns_names=("*.*.test", "a.*.test", "*"))),
+        ("test", plain_leaf(ROOT, dns_names=("*", "*."))),
+        ("db.test", plain_leaf(ROOT, uris=("https://db.test",))),
     ],
 )
 def test_a_server_without_the_hosts_name_is_refused(host: str, who: Forged, version: int) -> None:
@@ -193,11 +200,54 @@ def test_a_server_tells_clients_whose_certificates_it_takes() -> None:
         assert len(peer.connection.get_client_ca_list()) == told
 
 
-def test_a_host_that_no_certificate_could_have_is_refused() -> None:
-    from tunnel.errors import IdentityError
-
+@pytest.mark.parametrize("text", ["a\0b", "\u00fc" * 70, "a\n"])
+def test_a_host_that_no_certificate_could_have_is_refused(text: str) -> None:
     with pytest.raises(IdentityError, match="no name that a certificate could have"):
-        PkiVerifier([], SERVER_ONLY[0], "a\0b")
+        PkiVerifier([], SERVER_ONLY[0], text)
+
+
+@BOTH_VERSIONS
+@pytest.mark.parametrize("we_serve", [True, False], ids=["server", "client"])
+def test_a_weak_key_is_refused_by_ordinary_rules_too(we_serve: bool, version: int) -> None:
+    who = plain_leaf(ROOT, key=key_of("rsa1024"), dns_names=("db.test",))
+    verifier = PkiVerifier([ROOT.certificate], (CLIENT_ONLY if we_serve else SERVER_ONLY)[0])
+    with pytest.raises(PeerDenied) as refused:
+        meet(ours(demand(verifier, knows_purpose=True), is_server=we_serve, shown=NAMED if we_serve else None), who, version)
+    assert refused.value.reason is Denial.WEAK_KEY
+
+
+# -- what a peer sends besides
+
+# OpenSSL looks at the clock on the wall: what has run out has done so long ago.
+GONE = {"start": EARLY - timedelta(days=9), "end": EARLY}
+OLD_ROOT = root(20, **GONE)  # of ROOT's name and key
+STRANGER = root(23, subject="stranger", **GONE)
+CROSSED = root(20, issuer=STRANGER)  # ROOT's name and key under another authority
+
+
+@BOTH_VERSIONS
+@pytest.mark.parametrize("we_serve", [True, False], ids=["server", "client"])
+@pytest.mark.parametrize("besides", [[OLD_ROOT], [CROSSED, STRANGER], [CROSSED, OLD_ROOT]], ids=["old", "crossed", "both"])
+def test_a_path_ends_at_an_authority_that_we_trust_whatever_else_the_peer_sends(
+    besides: list[Forged], we_serve: bool, version: int
+) -> None:
+    verifier = PkiVerifier([ROOT.certificate], (CLIENT_ONLY if we_serve else SERVER_ONLY)[0])
+    wanted = demand(verifier, authorities=(ROOT.certificate,), knows_purpose=True)
+    side = ours(wanted, is_server=we_serve, shown=NAMED if we_serve else None)
+    peer = PublicPeer(public_context(Identity(NAMED, tuple(besides), ROOT), version=version), is_server=not we_serve)
+    shake_hands(*((peer, side) if we_serve else (side, peer)))
+    assert side.end.admitted is not None
+
+
+@BOTH_VERSIONS
+@pytest.mark.parametrize("we_serve", [True, False], ids=["server", "client"])
+def test_we_send_what_we_were_given_and_no_authority_that_we_trust(we_serve: bool, version: int) -> None:
+    who = plain_leaf(MIDDLE, dns_names=("db.test",))
+    verifier = PkiVerifier([ROOT.certificate], (CLIENT_ONLY if we_serve else SERVER_ONLY)[0])
+    wanted = demand(verifier, authorities=(ROOT.certificate, MIDDLE.certificate), knows_purpose=True)
+    peer = meet(ours(wanted, is_server=we_serve, shown=who), plain_leaf(ROOT), version)
+    assert peer.connection.get_peer_certificate(as_cryptography=True) == who.certificate
+    assert len(peer.connection.get_peer_cert_chain(as_cryptography=True)) == (1 if we_serve else 0)
 
 
 # -- pins

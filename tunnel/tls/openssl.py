@@ -24,8 +24,6 @@ _NAMES = """
     BIO_new BIO_new_mem_buf BIO_set_mem_eof_return BIO_s_mem BIO_read BIO_write BIO_free i2d_X509_bio
     X509_STORE_CTX_get_error X509_STORE_CTX_get_error_depth X509_STORE_CTX_set_error X509_STORE_CTX_get0_cert
     X509_STORE_CTX_get1_chain X509_digest X509_free X509_verify_cert_error_string EVP_get_digestbyname
-    SSL_CTX_get0_param X509_VERIFY_PARAM_set1_host X509_VERIFY_PARAM_set1_ip X509_VERIFY_PARAM_set_hostflags
-    X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS X509_CHECK_FLAG_NEVER_CHECK_SUBJECT
     sk_X509_num sk_X509_value sk_X509_free ERR_get_error ERR_clear_error ERR_reason_error_string
     ERR_GET_REASON
     SSL_CTX_set_alpn_select_cb SSL_TLSEXT_ERR_OK SSL_TLSEXT_ERR_ALERT_FATAL
