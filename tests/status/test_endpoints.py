@@ -107,7 +107,7 @@ def test_status_tells_how_things_stand_when_the_check_is_over() -> None:
 def test_metrics_come_in_the_form_that_is_asked_for(path: str, is_prometheus: bool) -> None:
     for method in ("GET", "HEAD", "POST"):
         answer = ask(path, method)
-        expected = METRICS[PROMETHEUS if is_prometheus else JSON]()
+        expected = trio.run(as_prometheus if is_prometheus else as_json)
         assert (answer.status, answer.content_type, answer.body) == (200, *expected)
 
 
