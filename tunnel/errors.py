@@ -14,6 +14,11 @@ class TunnelError(Exception):
     """What the program refuses knowingly; everything else that escapes is a bug."""
 
 
+def words_of(error: OSError) -> str:
+    """What the system says of it, in lower case as our own messages are (`too many open files`)."""
+    return (error.strerror or str(error)).lower()
+
+
 class ConfigError(TunnelError):
     """The operator's flags, addresses or environment cannot be used as they stand."""
 

@@ -70,7 +70,7 @@ def test_a_bundle_without_a_certificate_is_refused(tmp_path: Path, blob: bytes, 
 
 def test_a_bundle_that_is_not_there_is_named(tmp_path: Path) -> None:
     reason, message = refusal_of(load_anchors, str(tmp_path / "none"))
-    assert (reason, message) == (IdentityFault.FILE, f"cannot read {str(tmp_path / 'none')!a}: No such file or directory")
+    assert (reason, message) == (IdentityFault.FILE, f"cannot read {str(tmp_path / 'none')!a}: no such file or directory")
 
 
 @given(st.binary(max_size=200), st.binary(max_size=200))

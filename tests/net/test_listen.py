@@ -84,7 +84,7 @@ def test_a_name_that_nobody_knows_is_refused_in_one_line(monkeypatch: pytest.Mon
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(sockets.socket, "getaddrinfo", fail)
-    with pytest.raises(ConfigError, match=r"^cannot listen on nowhere\.test:80: Name or service not known$"):
+    with pytest.raises(ConfigError, match=r"^cannot listen on nowhere\.test:80: name or service not known$"):
         open_listener(parse_address("nowhere.test:80"))
 
 

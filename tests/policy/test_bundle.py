@@ -195,5 +195,5 @@ def test_what_is_wrong_with_a_bundle_is_one_clear_line(files: dict[str, Any], wo
 
 @pytest.mark.parametrize("name", ["absent.rego", "absent"])
 def test_a_policy_that_is_not_there_is_named(tmp_path: Path, name: str) -> None:
-    with pytest.raises(PolicyError, match=f"{name}: No such file or directory"):
+    with pytest.raises(PolicyError, match=f"{name}: no such file or directory"):
         load_policy(str(tmp_path / name))

@@ -22,7 +22,7 @@ from josepy.errors import Error as JoseError
 from tunnel.acme.challenge import make_challenge
 from tunnel.acme.material import check_name, encode_key, new_key
 from tunnel.config.acme import AcmeConfig
-from tunnel.errors import IdentityError, IdentityFault
+from tunnel.errors import IdentityError, IdentityFault, words_of
 from tunnel.keystore.material import KeyMaterial, make_material
 from tunnel.keystore.pem import parse_blocks, parse_chain
 
@@ -178,4 +178,4 @@ def _innermost(error: BaseException) -> BaseException:
 
 
 def _words(error: BaseException) -> str:
-    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return words_of(error) if isinstance(error, OSError) else str(error)

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from tunnel.acme.material import check_name, encode_key, encode_material, new_key
 from tunnel.config.acme import AcmeConfig
-from tunnel.errors import IdentityError, IdentityFault
+from tunnel.errors import IdentityError, IdentityFault, words_of
 from tunnel.keystore.material import KeyMaterial
 from tunnel.keystore.pem import find_key, parse_blocks, parse_key, parse_pem
 
@@ -117,5 +117,5 @@ def _sync(folder: Path) -> None:
 
 
 def _failure(what: str, path: Path, error: OSError) -> IdentityError:
-    why = (error.strerror or str(error)).lower()
+    why = words_of(error)
     return IdentityError(IdentityFault.ACME, f"cannot {what} {path}: {why}")

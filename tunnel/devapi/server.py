@@ -21,7 +21,7 @@ import grpc
 
 from tunnel.config.dev_model import check_local
 from tunnel.devapi.feed import Feed, Refusal
-from tunnel.errors import ConfigError
+from tunnel.errors import ConfigError, words_of
 from tunnel.net.listen import remove_stale_socket
 from tunnel.spiffe.endpoint import Endpoint
 from tunnel.spiffe.messages import HEADER, SERVICE
@@ -113,7 +113,7 @@ def _bind_tcp(server: Any, endpoint: Endpoint) -> None:
         # Tried first, because gRPC's own answer does not say why.
         socket.create_server((endpoint.host, endpoint.port), family=family).close()
     except OSError as error:
-        raise ConfigError(f"cannot listen on {endpoint}: {error.strerror}") from error
+        raise ConfigError(f"cannot listen on {endpoint}: {words_of(error)}") from error
     _bind(server, endpoint.authority)
 
 
@@ -137,6 +137,6 @@ def _make_room(path: str) -> None:
         if not os.access(os.path.dirname(path), os.W_OK | os.X_OK):
             raise ConfigError(f"cannot listen on {path}: there is no such directory, or it may not be written to") from None
     except OSError as error:
-        raise ConfigError(f"cannot listen on {path}: {error.strerror}") from error
+        raise ConfigError(f"cannot listen on {path}: {words_of(error)}") from error
     else:
         raise ConfigError(f"{path} is in use by another process" if is_socket else f"{path} is there already and is no socket")

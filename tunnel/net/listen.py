@@ -14,7 +14,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-from tunnel.errors import ConfigError, TargetError
+from tunnel.errors import ConfigError, TargetError, words_of
 from tunnel.net.activation import Inherited
 from tunnel.net.address import LaunchdAddress, ListenAddress, SystemdAddress, TcpAddress, UnixAddress
 from tunnel.net.sockets import Endpoint, describe, resolve, set_tcp_options
@@ -58,7 +58,7 @@ def open_listener(address: ListenAddress, inherited: Inherited | None = None) ->
     except TargetError as error:
         raise ConfigError(f"cannot listen on {error}") from error
     except OSError as error:
-        why = (error.strerror or str(error)).lower()
+        why = words_of(error)
         raise ConfigError(f"cannot listen on {address}: {why}") from error
 
 

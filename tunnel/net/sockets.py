@@ -11,7 +11,7 @@ import socket
 from dataclasses import dataclass
 from typing import Any
 
-from tunnel.errors import TargetError, TargetFault
+from tunnel.errors import TargetError, TargetFault, words_of
 from tunnel.net.address import Address, UnixAddress
 
 # Go's defaults, which ghostunnel's users have: 15 s idle, 15 s between probes, 9 probes.
@@ -90,6 +90,6 @@ def resolve(address: Address, *, passive: bool = False) -> tuple[Endpoint, ...]:
     try:
         found = socket.getaddrinfo(address.host or None, address.port, type=socket.SOCK_STREAM, flags=flags)
     except (OSError, UnicodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "no name of a host"
+        why = words_of(error) if isinstance(error, OSError) else "no name of a host"
         raise TargetError(TargetFault.RESOLVE, f"{address}: {why}") from error
     return tuple(dict.fromkeys(Endpoint(family, sockaddr) for family, _, _, _, sockaddr in found))

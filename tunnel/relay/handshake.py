@@ -14,7 +14,7 @@ from functools import partial
 from typing import Protocol
 
 from tunnel.authz.peer import Admitted
-from tunnel.errors import Denial, PeerDenied, TlsError, TlsFault
+from tunnel.errors import Denial, PeerDenied, TlsError, TlsFault, words_of
 from tunnel.relay.loop import ENDING, IN, Loop, Owner
 from tunnel.tls.engine import Buffers, TlsEnd
 
@@ -114,7 +114,7 @@ class Handshake:
             return
         except OSError as error:
             if self.has_received:
-                self._owner.shake_failed(TlsError(TlsFault.RESET, (error.strerror or str(error)).lower()), b"")
+                self._owner.shake_failed(TlsError(TlsFault.RESET, words_of(error)), b"")
             else:
                 self._owner.shake_silent()
             return

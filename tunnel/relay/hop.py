@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 from typing import Protocol
 
-from tunnel.errors import TargetError, TargetFault, WireError
+from tunnel.errors import TargetError, TargetFault, WireError, words_of
 from tunnel.relay.loop import Loop, Owner
 from tunnel.wire.outbound import Exchange, Reached
 
@@ -66,7 +66,7 @@ class Hop:
             except BlockingIOError:
                 return None
             except OSError as error:
-                raise self._closed((error.strerror or str(error)).lower()) from error
+                raise self._closed(words_of(error)) from error
             if not data:
                 raise self._closed("the connection was closed before the answer")
             answer = self._exchange.feed(data)

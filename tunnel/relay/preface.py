@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 from typing import Protocol
 
-from tunnel.errors import TargetError, TargetFault
+from tunnel.errors import TargetError, TargetFault, words_of
 from tunnel.relay.loop import GONE, OUT, Loop, Owner
 
 
@@ -49,7 +49,7 @@ class Preface:
         except BlockingIOError:
             return
         except OSError as error:
-            why = (error.strerror or str(error)).lower()
+            why = words_of(error)
             self._owner.preface_failed(TargetError(TargetFault.CLOSED, f"{self._name}: {why}"))
             return
         self._unsent = self._unsent[sent:]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import socket
 
-from tunnel.errors import TlsError
+from tunnel.errors import TlsError, words_of
 from tunnel.relay.end import End, RelayOwner
 from tunnel.relay.handshake import Shaken
 from tunnel.relay.linger import Linger, reset
@@ -304,7 +304,7 @@ class Relay:
         except BlockingIOError:
             sent = 0
         except OSError as error:
-            self.abort(End.RESET_BY_PEER, _why(error))
+            self.abort(End.RESET_BY_PEER, words_of(error))
             return
         if sent < len(data):
             self._to_tls = bytes(data[sent:])
@@ -325,7 +325,7 @@ class Relay:
     def _read_failed(self, error: OSError, how: End) -> None:
         """Nothing is left, so whatever was announced has been read; or the connection has failed."""
         if not isinstance(error, BlockingIOError):
-            self.abort(how, _why(error))
+            self.abort(how, words_of(error))
         elif how is End.RESET_BY_PEER:
             self._tls_thorough = self._tls.family == socket.AF_UNIX
         else:
@@ -341,7 +341,7 @@ class Relay:
             return False
         except OSError as error:
             if is_tls:
-                self.abort(End.RESET_BY_PEER, _why(error))
+                self.abort(End.RESET_BY_PEER, words_of(error))
             else:
                 self._plain_broke(error)
             return False
@@ -381,7 +381,7 @@ class Relay:
 
     def _plain_broke(self, error: OSError) -> None:
         """The plain side takes no more; what it said before that still belongs to the peer, and is carried to its end."""
-        self._cut = _why(error)
+        self._cut = words_of(error)
         self.is_up_over = True
         self._to_plain = b""
         if not self.is_down_over:
@@ -420,7 +420,3 @@ class Relay:
         self._loop.retire(self._plain)
         self._end.free()
         self._owner.relay_ended(how, detail)
-
-
-def _why(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()

@@ -16,7 +16,7 @@ import h11
 import trio
 
 from tunnel import __version__
-from tunnel.errors import ConfigError
+from tunnel.errors import ConfigError, words_of
 from tunnel.log import escape
 from tunnel.status.forms import JSON_TYPE, encode_graphite, encode_json
 from tunnel.status.snapshot import MetricsSource, Snapshot
@@ -61,8 +61,9 @@ def open_trust(cacert: str | None) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=cacert)
     except OSError as error:  # ssl.SSLError is one
-        why = error.strerror or str(error)
-        raise ConfigError(f"{cacert}: no certificates to verify the metrics URL with can be read ({why})") from error
+        raise ConfigError(
+            f"{cacert}: no certificates to verify the metrics URL with can be read ({words_of(error)})"
+        ) from error
 
 
 async def report_by_post(
@@ -151,5 +152,5 @@ def _why(error: BaseException) -> str:
     while error.__cause__ is not None:
         cause = error.__cause__
         error = cause.exceptions[-1] if isinstance(cause, BaseExceptionGroup) else cause
-    words = error.strerror.lower() if isinstance(error, OSError) and error.strerror else str(error)
+    words = words_of(error) if isinstance(error, OSError) else str(error)
     return words or type(error).__name__

@@ -7,7 +7,6 @@ know what is asked for. Every connection is a task of its own, so one that is si
 from __future__ import annotations
 
 import errno
-import os
 import resource
 import traceback
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 
 import trio
 
-from tunnel.errors import PeerDenied, TlsError
+from tunnel.errors import PeerDenied, TlsError, words_of
 from tunnel.log import escape
 from tunnel.net.listen import Listener
 from tunnel.net.sockets import describe
@@ -84,7 +83,7 @@ async def _accept(sock: trio.socket.SocketType, port: StatusPort, lobby: Lobby, 
         except OSError as error:
             if error.errno in _PASSING:  # that connection's failure, not ours (accept(2))
                 continue
-            port.log(f"http: Accept error: {_why(error)}; retrying in {pause * 1000:g}ms")
+            port.log(f"http: Accept error: {words_of(error)}; retrying in {pause * 1000:g}ms")
             await trio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
             continue
@@ -92,10 +91,6 @@ async def _accept(sock: trio.socket.SocketType, port: StatusPort, lobby: Lobby, 
         lobby.take_place()
         name = describe(accepted.family, address).removeprefix("tcp:")
         sessions.start_soon(_serve_one, accepted, name, port, lobby)
-
-
-def _why(error: OSError) -> str:
-    return os.strerror(error.errno).lower() if error.errno else str(error)
 
 
 async def _serve_one(sock: trio.socket.SocketType, name: str, port: StatusPort, lobby: Lobby) -> None:
