@@ -380,6 +380,25 @@ def test_a_verdict_for_a_handshake_that_was_given_up_reaches_nobody(bouts: Bouts
     assert bout.outcome == []
 
 
+def test_a_handshake_that_was_given_up_while_it_waited_for_a_thread_takes_none(
+    bouts: Bouts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else whoever comes after a crowd that has given up would wait for all of it."""
+    monkeypatch.setattr("tunnel.relay.loop._THREADS", 1)
+    bout = bouts(tcp_pair(), ours=SlowJudge().context(is_server=True, version=TLS13))
+    is_free, over = threading.Event(), []
+    bout.loop.call_in_thread(is_free.wait, over.append, bout)
+    bout.far.sendall(bout.peer.shake())
+    bout.turn()
+    end = bout.handshake._end
+    bout.handshake.abandon()
+    bout.loop.call_in_thread(bool, over.append, bout)
+    is_free.set()
+    until(bout, lambda: len(over) == 2)
+    assert bout.outcome == []
+    assert end.take() == b"", "nothing was answered to the ClientHello"
+
+
 def test_verdicts_of_one_context_do_not_mix(bouts: Bouts) -> None:
     """Two handshakes wait at once on their threads, and each gets its own."""
 

@@ -53,9 +53,9 @@ class Handshake:
     __slots__ = (
         "_buffers",
         "_end",
-        "_is_lent",
         "_is_over",
         "_is_thorough",
+        "_lent",
         "_loop",
         "_owner",
         "_socket",
@@ -73,7 +73,7 @@ class Handshake:
         self._tail = b""
         self._unsent = b""
         self._is_thorough = sock.family == socket.AF_UNIX
-        self._is_lent = False  # a thread is at work on our end
+        self._lent: Future[bool] | None = None  # a thread is at work on our end, or will be
         self._is_over = False
         self.has_received = False
 
@@ -94,7 +94,7 @@ class Handshake:
         """Events of the socket."""
         if events & ENDING:
             self._is_thorough = True
-        if self._is_lent:
+        if self._lent is not None:
             return
         if self._unsent:
             self._send(b"")
@@ -102,8 +102,10 @@ class Handshake:
             self._receive()
 
     def abandon(self) -> None:
-        """The owner has given up: an answer that is still to come reaches nobody."""
+        """The owner has given up: an answer that is still to come reaches nobody, and no thread begins for it."""
         self._is_over = True
+        if self._lent is not None:
+            self._lent.cancel()
 
     def _receive(self) -> None:
         start = len(self._tail)
@@ -132,8 +134,8 @@ class Handshake:
         end = self._end
         if end.is_slow() and size:
             data = bytes(self._buffers.inbox_view[:size])
-            self._is_lent = True
-            self._loop.call_in_thread(partial(end.handshake_apart, data), partial(self._returned, data), self._owner)
+            step = partial(end.handshake_apart, data)
+            self._lent = self._loop.call_in_thread(step, partial(self._returned, data), self._owner)
             return
         try:
             is_done = end.handshake(size)
@@ -146,7 +148,7 @@ class Handshake:
         """Back from a thread; what has happened on the socket meanwhile is looked at in the next turn."""
         if self._is_over:
             return
-        self._is_lent = False
+        self._lent = None
         try:
             is_done = step.result()
         except (TlsError, PeerDenied) as error:

@@ -180,15 +180,20 @@ class Loop:
             self._from_threads.append(action)
         os.eventfd_write(self._wake_fd, 1)
 
-    def call_in_thread(self, action: Callable[[], T], answer: Callable[[Future[T]], None], owner: Owner) -> None:
-        """Call `action` on a thread, since it may wait, and `answer` with its result in a turn of the loop after it."""
+    def call_in_thread(self, action: Callable[[], T], answer: Callable[[Future[T]], None], owner: Owner) -> Future[T]:
+        """Call `action` on a thread, since it may wait, and `answer` with its result in a turn of the loop after it.
+
+        Cancelling what comes back spares the threads an action that nobody needs any more, unless it has begun.
+        """
         if self._threads is None:
             self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="tunnel")
 
         def hand_over(future: Future[T]) -> None:
             self.call_from_thread(lambda: self.call_at(0, partial(answer, future), owner))
 
-        self._threads.submit(action).add_done_callback(hand_over)
+        future = self._threads.submit(action)
+        future.add_done_callback(hand_over)
+        return future
 
     # -- running
 
