@@ -131,17 +131,17 @@ def test_rules_are_sorted_and_named_once() -> None:
     [
         (["/venv/lib/python3/site-packages", "/opt/modules"], ["/venv/lib/python3/site-packages", "/opt/modules"]),
         (["", "hook.of.an.editable.install"], []),
-        (["/work/here", "/work", "/"], []),
+        (["/srv/here", "/srv", "/"], []),
         (["/home/u", "/home"], []),
         (
-            ["/home/u/.local/lib/python3", "/work/here/lib", "/work/here2"],
-            ["/home/u/.local/lib/python3", "/work/here/lib", "/work/here2"],
+            ["/home/u/.local/lib/python3", "/srv/here/lib", "/srv/here2"],
+            ["/home/u/.local/lib/python3", "/srv/here/lib", "/srv/here2"],
         ),
     ],
 )
 def test_a_home_and_the_current_directory_are_no_place_for_modules(search: list[str], kept: list[str]) -> None:
-    assert interpreter_paths([], search, [], "/home/u", "/work/here") == kept
-    assert interpreter_paths([], search, ["/work/here"], "/home/u", "/work/here") == [*kept, "/work/here"], "unless named"
+    assert interpreter_paths([], search, [], "/home/u", "/srv/here") == kept
+    assert interpreter_paths([], search, ["/srv/here"], "/home/u", "/srv/here") == [*kept, "/srv/here"], "unless named"
 
 
 def test_of_a_prefix_only_what_python_has_there_is_readable() -> None:
