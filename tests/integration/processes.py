@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO
 
 LIMIT = 60.0  # seconds of every wait: generous, and never reached when things work
-_NEVER_LOGGED = ("Traceback", "internal error", "PRIVATE KEY")
+_NEVER_LOGGED = ("Traceback", "internal error", "PRIVATE KEY-----")
 
 
 class Process:

@@ -38,10 +38,9 @@ def load_anchors(path: str) -> Certificates:
     anchors = parse_anchors(blob)
     if not anchors:
         with naming(path):
+            seen = describe(parse_blocks(blob))
             raise IdentityError(
-                IdentityFault.BAD_BUNDLE,
-                "unable to read certificates from CA bundle: none that is whole in it; wanted CERTIFICATE blocks of PEM,"
-                f" seen {describe(parse_blocks(blob))}",
+                IdentityFault.BAD_BUNDLE, f"unable to read certificates from CA bundle: no whole CERTIFICATE block, {seen}"
             )
     return anchors
 
