@@ -1,0 +1,373 @@
+"""What operators see and ask of a proxy with certificates on disk: status, shutdown, quiet, activation, replacement, limits."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from contextlib import ExitStack, closing, suppress
+from http.client import HTTPConnection
+from pathlib import Path
+
+import pytest
+from backends import Backend, connect, echo, free_port, receive_all
+from disk import Disk
+from OpenSSL import SSL
+from openssl import s_client
+from processes import LIMIT, Proxy, eventually
+from requirements import program
+from tls_peer import TlsPeer, tls_connection
+from world import ANY_PORT, SERVER, World
+
+ACTIVATE = Path(__file__).with_name("activate.py")
+MLKEM_SHARE = bytes.fromhex("00330464 11ec0460")  # a ServerHello's key share of X25519MLKEM768
+
+
+def curl(*arguments: str, code: int = 0) -> str:
+    """What curl prints; `code` is how it must end."""
+    done = subprocess.run([program("curl"), "-sS", "--max-time", str(LIMIT), *arguments], capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    return done.stdout
+
+
+def status_port() -> tuple[str, str]:
+    """The flag for a status port, and the address."""
+    address = f"127.0.0.1:{free_port()}"
+    return f"--status={address}", address
+
+
+def has_echo(peer: TlsPeer, text: bytes = b"more") -> bool:
+    peer.send(text)
+    return peer.receive_exactly(len(text)) == text
+
+
+# -- the status port
+
+
+def test_the_status_port_speaks_https_with_our_certificate_and_asks_for_none(disk: Disk) -> None:
+    flag, address = status_port()
+    proxy = disk.serve(disk.enter(Backend(echo)).target, flag)
+    assert proxy.address
+    document = json.loads(curl("--cacert", str(disk.pki.cacert), f"https://{address}/_status"))
+    assert (document["ok"], document["backend_ok"]) == (True, True)
+    assert curl("-k", "-o", "/dev/null", "-w", "%{http_code}", f"https://{address}/_status") == "200"
+    assert "Client sent an HTTP request to an HTTPS server." in curl("--http0.9", f"http://{address}/_status")
+
+
+def test_under_spiffe_too_nobody_is_asked_for_a_certificate(world: World) -> None:
+    flag, address = status_port()
+    proxy = world.server(world.enter(Backend(echo)).target, flag)
+    assert proxy.address
+    document = json.loads(curl("-k", f"https://{address}/_status"))
+    assert (document["ok"], document["spiffe_id"]) == (True, SERVER)
+
+
+@pytest.mark.parametrize("scheme", ["http", "unix", "none"])
+def test_the_status_port_speaks_http_where_it_is_told_to(disk: Disk, scheme: str) -> None:
+    path, address = disk.directory / "status", f"127.0.0.1:{free_port()}"
+    flag = {"http": f"--status=http://{address}", "unix": f"--status=unix:{path}", "none": f"--status={address}"}[scheme]
+    server = disk.serve(disk.enter(Backend(echo)).target, "--disable-authentication", rules=())
+    if scheme == "none":
+        shown = f"--cacert={disk.pki.cacert}", "--disable-authentication"
+        proxy = disk.start("client", f"--listen={ANY_PORT}", f"--target={server.target}", *shown, flag)
+    else:
+        proxy = disk.call(server.target, flag)
+    assert proxy.address
+    where = ["--unix-socket", str(path), "http://status/_status"] if scheme == "unix" else [f"http://{address}/_status"]
+    assert json.loads(curl(*where))["ok"]
+
+
+def test_a_client_checks_its_target_by_a_handshake(disk: Disk) -> None:
+    path = disk.directory / "status"
+    server = disk.serve(disk.enter(Backend(echo)).target, rules=("--allow-cn=client",))
+    proxy = disk.call(server.target, f"--status=unix:{path}", "--override-server-name=localhost")
+    wrong = disk.call(server.target, f"--status=unix:{path}2", "--override-server-name=other.test")
+    assert proxy.address
+    assert wrong.address
+    assert json.loads(curl("--unix-socket", str(path), "http://status/_status"))["backend_ok"]
+    document = json.loads(curl("--unix-socket", f"{path}2", "http://status/_status"))
+    assert (document["ok"], document["backend_ok"]) == (False, False)
+    assert "hostname mismatch" in document["backend_error"]
+    assert not wrong.matches("error on dial")
+
+
+def test_the_target_may_be_the_status_port_itself(disk: Disk) -> None:
+    """Requests are served side by side: the check of one is another."""
+    flag, address = status_port()
+    proxy = disk.serve(address, flag.replace("=", "=http://"), f"--target-status=http://{address}/_metrics")
+    assert proxy.address
+    document = json.loads(curl(f"http://{address}/_status"))
+    assert document["ok"], document
+    files = disk.client_files
+    shown = "--cacert", str(disk.pki.cacert), "--cert", str(files.chain), "--key", str(files.key)
+    through = json.loads(curl(*shown, f"https://localhost:{proxy.address[1]}/_status", "-4"))
+    assert through["forward_address"] == address
+
+
+@pytest.mark.parametrize("code", [200, 500])
+def test_the_target_is_asked_for_its_status(disk: Disk, code: int) -> None:
+    asked: list[bytes] = []
+
+    def serve(connection: socket.socket) -> None:
+        asked.append(connection.recv(65536))
+        connection.sendall(f"HTTP/1.1 {code} x\r\nContent-Length: 0\r\n\r\n".encode())
+
+    path = disk.directory / "status"
+    target = disk.enter(Backend(serve)).target
+    proxy = disk.serve(target, f"--status=unix:{path}", "--target-status=http://db.test/health")
+    assert proxy.address
+    document = json.loads(curl("--unix-socket", str(path), "http://status/_status"))
+    assert document["ok"] == (code == 200)
+    assert document.get("backend_error", "") == ("" if code == 200 else "target returned status: 500")
+    assert asked[0].startswith(b"GET /health HTTP/1.1\r\nHost: db.test\r\n")
+
+
+def test_a_shutdown_asked_for_by_post_drains(disk: Disk) -> None:
+    path = disk.directory / "status"
+    proxy = disk.serve(disk.enter(Backend(echo)).target, f"--status=unix:{path}", "--enable-shutdown")
+    where = "--unix-socket", str(path), "-o", "/dev/null", "-w", "%{http_code}", "http://status/_shutdown"
+    with tls_connection(proxy.address, disk.client_files) as peer:
+        assert has_echo(peer)
+        assert curl(*where) == "405"
+        assert curl("-X", "POST", *where) == "200"
+        proxy.wait_for("shutdown proxy, waiting for drain of 1 connections")
+        assert has_echo(peer)
+        peer.end()
+        assert proxy.exit_code() == 0
+
+
+def test_without_the_flag_nobody_can_shut_down(disk: Disk) -> None:
+    path = disk.directory / "status"
+    proxy = disk.serve("127.0.0.1:1", f"--status=unix:{path}")
+    assert proxy.address
+    where = "--unix-socket", str(path), "-o", "/dev/null", "-w", "%{http_code}", "http://status/_shutdown"
+    assert curl("-X", "POST", *where) == "404"
+
+
+# -- quiet
+
+
+CATEGORIES = {"conns": "opening pipe|closed pipe", "handshake-errs": "error on TLS handshake", "conn-errs": "error on dial"}
+
+
+@pytest.mark.parametrize("quiet", [["conns"], ["handshake-errs"], ["conn-errs"], ["conns", "conn-errs"], ["all"]])
+def test_what_is_to_be_quiet_is_and_the_rest_is_not(disk: Disk, quiet: list[str]) -> None:
+    path = disk.directory / "listen"
+    backend = Backend(echo, path=disk.directory / "backend")
+    flags = [f"--quiet={word}" for word in quiet]
+    proxy = disk.serve(backend.target, *flags, listen=f"unix:{path}")
+    eventually(path.exists, "the proxy listens")
+
+    def attempt() -> bytes:
+        with connect(str(path)) as sock:
+            peer = TlsPeer(sock, disk.client_files)
+            peer.shake_hands()
+            peer.end()
+            return peer.receive_all()
+
+    attempt()
+    with connect(str(path)) as sock:
+        stranger = TlsPeer(sock, None)
+        stranger.shake_hands()
+        with pytest.raises(SSL.Error):
+            stranger.receive()
+    backend.__exit__(None, None, None)
+    attempt()
+    assert proxy.stop() == 0
+    seen = {name for name, words in CATEGORIES.items() if proxy.matches(words)}
+    assert seen == (set() if quiet == ["all"] else set(CATEGORIES) - set(quiet))
+    assert bool(proxy.lines) == (quiet != ["all"])
+    assert proxy.complaints == []
+
+
+# -- life
+
+
+def test_both_sockets_may_come_from_the_service_manager(disk: Disk) -> None:
+    port, path = free_port(), disk.directory / "status"
+    before = sys.executable, str(ACTIVATE), f"web=127.0.0.1:{port}", f"probe=unix:{path}", "--"
+    line = "--listen=systemd:web", "--status=systemd:probe", f"--target={disk.enter(Backend(echo)).target}", "--allow-all"
+    proxy = disk.start("server", *line, *disk.named(disk.server_files), before=before)
+    proxy.wait_for("listening for connections")
+    with tls_connection(("127.0.0.1", port), disk.client_files) as peer:
+        assert has_echo(peer)
+    document = json.loads(curl("--unix-socket", str(path), "http://status/_status"))
+    assert (document["ok"], document["listen_address"]) == (True, "systemd:web")
+    assert proxy.stop() == 0
+    assert path.exists(), "it is the manager's"
+
+
+def test_a_process_takes_the_place_of_another_without_a_lost_connection(disk: Disk) -> None:
+    backend = disk.enter(Backend(echo))
+    first = disk.serve(backend.target)
+    address = first.address
+    with ExitStack() as stack:
+        old = [stack.enter_context(tls_connection(address, disk.client_files)) for _ in range(5)]
+        second = disk.serve(backend.target, listen=first.target)
+        assert second.address == address
+        first.signal(signal.SIGTERM)
+        first.wait_for("shutdown proxy, waiting for drain of 5")
+        for _ in range(10):
+            with tls_connection(address, disk.client_files) as peer:
+                assert has_echo(peer)
+        assert all(has_echo(peer) for peer in old)
+        for peer in old:
+            peer.end()
+        assert first.exit_code() == 0
+    assert len(second.matches("opening pipe")) == 10
+
+
+# -- limits
+
+
+def test_without_descriptors_status_and_signals_still_work_and_service_returns(disk: Disk) -> None:
+    _, address = status_port()
+    before = program("prlimit"), "--nofile=64:64"
+    line = f"--listen={ANY_PORT}", f"--target={disk.enter(Backend(echo)).target}", "--allow-all", f"--status=http://{address}"
+    proxy = disk.start("server", *line, *disk.named(disk.server_files), before=before)
+    assert proxy.address
+    with ExitStack() as stack:
+        open_before = stack.enter_context(closing(HTTPConnection(address, timeout=LIMIT)))
+        assert answer(open_before, "/_status")[0] == 200
+        for _ in range(100):
+            stack.enter_context(connect(proxy.address))
+        proxy.wait_for("error accepting connection: accept tcp:.*: too many open files")
+        assert answer(open_before, "/_status")[0] == 503  # no descriptor to look at the backend with
+        code, body = answer(open_before, "/_metrics")
+        metrics = {entry["metric"]: entry["value"] for entry in json.loads(body)}
+        assert (code, metrics["ghostunnel.accept.error"] > 0) == (200, True)
+        proxy.signal(signal.SIGHUP)
+        proxy.wait_for("reloading configuration complete")
+    eventually(lambda: is_served(disk, proxy), "served again")
+    assert json.loads(curl(f"http://{address}/_status"))["ok"]
+    assert proxy.stop() == 0
+
+
+def answer(connection: HTTPConnection, path: str) -> tuple[int, bytes]:
+    connection.request("GET", path)
+    response = connection.getresponse()
+    return response.status, response.read()
+
+
+def is_served(disk: Disk, proxy: Proxy) -> bool:
+    try:
+        with tls_connection(proxy.address, disk.client_files) as peer:
+            return has_echo(peer)
+    except (OSError, SSL.Error):
+        return False
+
+
+@pytest.mark.parametrize("mode", ["conn", "tls-full"])
+def test_a_backend_that_never_reads_holds_nobody_else_up(disk: Disk, mode: str) -> None:
+    silence = threading.Event()
+
+    def serve(connection: socket.socket) -> None:
+        silence.wait(LIMIT)
+
+    try:
+        proxy = disk.serve(disk.enter(Backend(serve)).target, f"--proxy-protocol-mode={mode}", "--max-concurrent-conns=2")
+        with tls_connection(proxy.address, disk.client_files) as stuck:
+            stuck.socket.settimeout(0.5)
+            with suppress(TimeoutError):
+                while True:
+                    stuck.send(bytes(65536))
+            with tls_connection(proxy.address, disk.client_files):
+                proxy.wait_for("opening pipe", count=2)
+    finally:
+        silence.set()
+
+
+def test_a_half_close_starts_a_limit_of_silence_and_not_of_time(disk: Disk) -> None:
+    go, pieces = threading.Semaphore(0), 5
+
+    def serve(connection: socket.socket) -> None:
+        receive_all(connection)
+        while go.acquire(timeout=LIMIT):
+            connection.sendall(b"piece")
+
+    proxy = disk.serve(disk.enter(Backend(serve)).target, "--close-timeout=1500ms")
+    with tls_connection(proxy.address, disk.client_files) as peer:
+        peer.end()
+        for _ in range(pieces):
+            threading.Timer(0.5, go.release).start()
+            assert peer.receive_exactly(5) == b"piece"
+        assert peer.receive_all() == b""
+        assert not peer.has_ended, "a cut is no end"
+    proxy.wait_for(r"closed pipe: .*returned 25 bytes, .* end=close-timeout$")
+
+
+# -- the protocol
+
+
+def test_between_two_of_ours_the_key_exchange_is_post_quantum(disk: Disk) -> None:
+    server = disk.serve(disk.enter(Backend(echo)).target)
+    heard = b""
+
+    def listen_in(connection: socket.socket) -> None:
+        nonlocal heard
+        with connect(server.address) as onward:
+            first = connection.recv(65536)
+            onward.sendall(first)
+            heard = onward.recv(65536)
+            connection.sendall(heard)
+
+    client = disk.call(disk.enter(Backend(listen_in)).target)
+    with connect(client.address):
+        eventually(lambda: bool(heard), "a ServerHello passes")
+    assert MLKEM_SHARE in heard
+
+
+@pytest.mark.parametrize(
+    ("flags", "offer", "agreed"),
+    [
+        ((), (), "TLSv1.3"),
+        (("--max-tls-version=tls1.2",), (), "TLSv1.2"),
+        (("--max-tls-version=TLS1.3",), (), "TLSv1.3"),
+        (("--cipher-suites=CHACHA",), ("-tls1_2",), "CHACHA20"),
+        (("--cipher-suites=AES",), ("-tls1_2", "-cipher", "ECDHE+CHACHA20"), ""),
+        (("--cipher-suites=CHACHA,AES",), ("-tls1_2", "-cipher", "ECDHE-RSA-AES256-GCM-SHA384"), "AES256-GCM"),
+        (
+            ("--cipher-suites=UNSAFE-AZURE", "--allow-unsafe-cipher-suites"),
+            ("-tls1_2", "-cipher", "ECDHE-RSA-AES128-SHA256"),
+            "ECDHE-RSA-AES128-SHA256",
+        ),
+        ((), ("-tls1_2", "-cipher", "ECDHE-RSA-AES128-SHA256"), ""),
+        ((), ("-tls1_2", "-cipher", "AES128-GCM-SHA256"), ""),
+        (("--max-tls-version=TLS1.2",), ("-tls1_3",), ""),
+    ],
+)
+def test_only_what_is_allowed_is_agreed_on(disk: Disk, flags: tuple[str, ...], offer: tuple[str, ...], agreed: str) -> None:
+    files = disk.pki.leaf("server", kind="rsa")
+    proxy = disk.serve(disk.enter(Backend(echo)).target, *flags, files=files)
+    client = s_client(disk, proxy.address, disk.client_files, *offer)
+    if agreed:
+        client.say("ping")
+        client.wait_for("^ping$")
+        client.say("Q")
+        assert client.exit_code() == 0
+        assert client.matches(f"New, .*{agreed}|Protocol *: {agreed}|Cipher is .*{agreed}")
+    else:
+        assert client.exit_code() != 0
+        assert client.matches("SSL alert number (40|70)")
+
+
+def test_sessions_and_renegotiation_do_not_work_with_files_either(disk: Disk, tmp_path: Path) -> None:
+    proxy = disk.serve(disk.enter(Backend(echo)).target)
+    session = tmp_path / "session"
+    for flags in (["-sess_out", str(session)], ["-sess_in", str(session)]):
+        client = s_client(disk, proxy.address, disk.client_files, "-tls1_3", *flags)
+        client.say("ping")
+        client.wait_for("^ping$")
+        client.say("Q")
+        assert client.exit_code() == 0
+        assert client.matches("^New, TLSv1")
+        assert not client.matches("^Reused")
+    client = s_client(disk, proxy.address, disk.client_files, "-tls1_2")
+    client.say("ping")
+    client.wait_for("^ping$")
+    client.say("R")
+    assert client.exit_code() != 0
+    assert client.matches("no renegotiation")
