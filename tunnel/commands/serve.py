@@ -31,7 +31,6 @@ def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str
     try:
         log.write(f"starting tunnel in {command.name} mode")
         config = proxy.build(command, arguments)
-        _announce(config, log)
         # Loaded before it is confined: trio looks for a library by running programs, and tries more of them where it may not.
         from tunnel.proxy.process import run_proxy
         from tunnel.proxy.surroundings import Surroundings
@@ -40,6 +39,7 @@ def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str
             from tunnel.proxy.confinement import confine
 
             confine(config, environ, log)
+        _announce(config, log)
         return run_proxy(config, log, Surroundings(environ, inherited, notifier, strays))
     except TunnelError as error:
         log.write(f"error: {error}")
