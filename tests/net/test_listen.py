@@ -88,6 +88,13 @@ def test_a_name_that_nobody_knows_is_refused_in_one_line(monkeypatch: pytest.Mon
         open_listener(parse_address("nowhere.test:80"))
 
 
+@pytest.mark.parametrize("address", [":8443x", "db.test:8443x", "127.0.0.1:8443x"])
+def test_a_port_that_is_no_service_is_refused_in_one_line(address: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        open_listener(parse_address(address))
+    assert str(refused.value) == f"cannot listen on {address}: no service '8443x' is known: a port's number is wanted"
+
+
 def test_what_is_accepted_has_keep_alive_and_no_delay(stack: ExitStack) -> None:
     listener = opened(stack, "127.0.0.1:0")
     stack.enter_context(socket.create_connection(("127.0.0.1", port_of(listener))))

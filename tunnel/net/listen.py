@@ -79,7 +79,7 @@ def _open_tcp(address: TcpAddress) -> socket.socket:
 
 def _open_any(port: str) -> socket.socket:
     """Every address of the machine, of both families where the kernel has IPv6."""
-    number = resolve(TcpAddress("127.0.0.1", port), passive=True)[0].address[1]
+    number = resolve(TcpAddress("", port), passive=True)[0].address[1]
     try:
         return _bind(Endpoint(socket.AF_INET6, ("::", number)), is_dual=True)
     except OSError as error:

@@ -88,7 +88,10 @@ def resolve(address: Address, *, passive: bool = False) -> tuple[Endpoint, ...]:
     assert not isinstance(address, UnixAddress)
     flags = socket.AI_PASSIVE if passive else 0
     try:
+        port_number(address.port)  # of a service that it does not know the resolver has no word that helps
         found = socket.getaddrinfo(address.host or None, address.port, type=socket.SOCK_STREAM, flags=flags)
+    except TargetError as error:
+        raise TargetError(error.reason, f"{address}: {error}") from error
     except (OSError, UnicodeError) as error:
         why = words_of(error) if isinstance(error, OSError) else "no name of a host"
         raise TargetError(TargetFault.RESOLVE, f"{address}: {why}") from error
