@@ -58,6 +58,13 @@ def mistake(*argv: str, environ: Mapping[str, str] | None = None) -> str:
     return str(wrong.value)
 
 
+def test_a_slip_is_told_what_was_probably_meant() -> None:
+    assert mistake("run", *NEEDED, "--cuont=1") == "unknown long flag '--cuont', did you mean '--count'"
+    assert mistake("idel") == 'expected command but got "idel"'
+    assert mistake("helpp") == "expected command but got \"helpp\", did you mean 'help'"
+    assert mistake("run", *NEEDED, "--nothing-like-it") == "unknown long flag '--nothing-like-it'"
+
+
 def test_what_is_not_given_has_its_default() -> None:
     arguments = run()
     assert (arguments[LISTEN], arguments[TARGET], arguments[COUNT], arguments[ALLOW]) == ("l", "t", 7, ())

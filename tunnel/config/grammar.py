@@ -16,6 +16,8 @@ from tunnel.errors import ConfigError
 T = TypeVar("T")
 D = TypeVar("D")
 
+_NEAR = 0.8  # how alike two words are when one is taken for a slip of the other: a letter or two
+
 
 @dataclass(frozen=True, eq=False)
 class Flag(Generic[T]):
@@ -182,7 +184,7 @@ class _Line:
         for command in self.commands:
             if command.name == word:
                 return command
-        raise ConfigError(f'expected command but got "{word}"')
+        raise ConfigError(f'expected command but got "{word}"{_meant(word, "", [command.name for command in self.commands])}')
 
     def _take_flag(self, text: str, tokens: Iterator[str]) -> None:
         name, equals, value = text.partition("=")
@@ -214,7 +216,8 @@ class _Line:
                 return flag, False
             if flag.parse is None and name == f"no-{flag.name}":
                 return flag, True
-        raise ConfigError(f"unknown long flag '--{name}'")
+        shown = [flag.name for flag in known if not flag.is_hidden]
+        raise ConfigError(f"unknown long flag '--{name}'{_meant(name, '--', shown)}")
 
     def _store(self, flag: Flag[Any], value: Any) -> None:
         if flag.is_repeated:
@@ -236,6 +239,13 @@ class _Line:
         if missing:
             raise ConfigError(f"required flag(s) {', '.join(missing)} not provided")
         return values
+
+
+def _meant(word: str, dashes: str, known: Iterable[str]) -> str:
+    """What was probably meant, to be added to an error; "" where nothing is near."""
+    from difflib import get_close_matches  # loaded only for a line that is wrong
+
+    return "".join(f", did you mean '{dashes}{near}'" for near in get_close_matches(word, list(known), 1, _NEAR))
 
 
 def _parse_value(flag: Flag[Any], text: str, where: str) -> Any:
