@@ -89,6 +89,22 @@ def test_a_path_to_nowhere_is_refused(anchors: list[Forged], path: list[Forged],
     assert refused.value.reason in (reason, Denial.UNKNOWN_AUTHORITY if reason is Denial.BAD_PATH else reason)
 
 
+@pytest.mark.parametrize(
+    ("path", "named"),
+    [
+        ([plain_leaf(MIDDLE), MIDDLE], "CN=root"),
+        ([plain_leaf(MIDDLE)], "CN=middle"),
+        ([plain_leaf(None)], "CN=plain"),
+        ([plain_leaf(root(22, subject="a\nb"))], "CN=a\\nb"),
+    ],
+    ids=["chain", "intermediate-missing", "self-signed", "hostile"],
+)
+def test_a_refusal_names_the_authority_that_is_not_trusted(path: list[Forged], named: str) -> None:
+    with pytest.raises(PeerDenied) as refused:
+        verify([], *path)
+    assert str(refused.value).endswith(f" '{named}'")
+
+
 # -- through handshakes
 
 

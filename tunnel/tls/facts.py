@@ -53,6 +53,14 @@ def public_key_of(leaf: x509.Certificate) -> bytes:
         return b""
 
 
+def issuer_of(certificate: x509.Certificate) -> str:
+    """The name of who is said to have signed a certificate, for the log."""
+    try:
+        return certificate.issuer.rfc4514_string()
+    except _UNREADABLE:
+        return "(unreadable)"
+
+
 def _lower(match: re.Match[str]) -> str:
     return match.group().lower()  # RFC 3986, 3.1: a scheme has no case; Go prints it in lower case
 

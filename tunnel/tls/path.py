@@ -16,6 +16,7 @@ from OpenSSL import crypto
 
 from tunnel.errors import Denial, PeerDenied
 from tunnel.spiffe.ids import SpiffeId
+from tunnel.tls.facts import issuer_of
 
 MAX_PATH = 16  # certificates; SPIRE's paths have two or three
 
@@ -77,7 +78,9 @@ def build_path(anchors: Sequence[crypto.X509], path: Sequence[x509.Certificate],
         return [certificate.to_cryptography() for certificate in attempt.get_verified_chain()]
     except crypto.X509StoreContextError as error:
         code, _depth, text = error.errors[:3]
-        raise PeerDenied(denial_of(code), str(text)) from error
+        # The name helps whoever has given the wrong bundle; it is the peer's claim, and proves nothing.
+        whose = f" {issuer_of(error.certificate.to_cryptography())!a}" if code in NO_ANCHOR_ERRORS else ""
+        raise PeerDenied(denial_of(code), f"{text}{whose}") from error
 
 
 def span_of(chain: Sequence[x509.Certificate]) -> tuple[datetime, datetime]:
