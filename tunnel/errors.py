@@ -1,22 +1,28 @@
 """The one family of errors, each with an enumerated reason.
 
-Knows the reasons and their words; must not know who raises them or who prints them. A reason's value is also its word in
-the log, and later the label of a metric, so a value is never renamed without need. Messages are lower case, say what was
-seen and what was wanted, end without a full stop and never carry key material.
+Knows the reasons and their words, and those of the system's own errors; must not know who raises them or who prints them.
+A reason's value is also its word in the log, and the label of a metric, so a value is never renamed without need. Messages
+are lower case, say what was seen and what was wanted, end without a full stop and never carry key material.
 """
 
 from __future__ import annotations
 
 from enum import Enum
+from typing import Generic, TypeVar
+
+Reason = TypeVar("Reason", bound=Enum)
 
 
 class TunnelError(Exception):
     """What the program refuses knowingly; everything else that escapes is a bug."""
 
 
-def words_of(error: OSError) -> str:
-    """What the system says of it, in lower case as our own messages are (`too many open files`)."""
-    return (error.strerror or str(error)).lower()
+class ReasonedError(TunnelError, Generic[Reason]):
+    """A refusal with an enumerated reason."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class ConfigError(TunnelError):
@@ -35,12 +41,8 @@ class IdFault(Enum):
     LENGTH = "id-too-long"
 
 
-class SpiffeIdError(TunnelError):
+class SpiffeIdError(ReasonedError[IdFault]):
     """A text that is not a SPIFFE ID or a trust domain name."""
-
-    def __init__(self, reason: IdFault, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
 
 
 class WireFault(Enum):
@@ -52,12 +54,8 @@ class WireFault(Enum):
     NOT_TEXT = "not-text"
 
 
-class WireError(TunnelError):
+class WireError(ReasonedError[WireFault]):
     """Bytes that are not the message they should be."""
-
-    def __init__(self, reason: WireFault, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
 
 
 class IdentityFault(Enum):
@@ -82,12 +80,8 @@ class IdentityFault(Enum):
     CRASHED = "internal-error"
 
 
-class IdentityError(TunnelError):
+class IdentityError(ReasonedError[IdentityFault]):
     """An identity or a bundle that cannot be used."""
-
-    def __init__(self, reason: IdentityFault, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
 
 
 class Denial(Enum):
@@ -116,12 +110,11 @@ class Denial(Enum):
     POLICY_ERROR = "policy-error"
 
 
-class PeerDenied(TunnelError):
+class PeerDenied(ReasonedError[Denial]):
     """A certificate that breaks a rule, or a peer whom no rule admits."""
 
     def __init__(self, reason: Denial, seen: str) -> None:
-        super().__init__(f"{reason.value}: {seen}")
-        self.reason = reason
+        super().__init__(reason, f"{reason.value}: {seen}")
 
 
 class PolicyFault(Enum):
@@ -136,12 +129,8 @@ class PolicyFault(Enum):
     ENGINE = "evaluator-gone"
 
 
-class PolicyError(TunnelError):
+class PolicyError(ReasonedError[PolicyFault]):
     """A policy that cannot be used as it stands, or that has no answer."""
-
-    def __init__(self, reason: PolicyFault, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
 
 
 class TlsFault(Enum):
@@ -154,12 +143,11 @@ class TlsFault(Enum):
     TIMEOUT = "handshake-timeout"
 
 
-class TlsError(TunnelError):
+class TlsError(ReasonedError[TlsFault]):
     """The TLS connection is over; `alert` is the number that the peer sent, when it was the peer who ended it."""
 
     def __init__(self, reason: TlsFault, message: str, alert: int | None = None) -> None:
-        super().__init__(message)
-        self.reason = reason
+        super().__init__(reason, message)
         self.alert = alert
 
 
@@ -177,9 +165,10 @@ class TargetFault(Enum):
     PROXY_CLOSED = "closed-by-proxy"
 
 
-class TargetError(TunnelError):
+class TargetError(ReasonedError[TargetFault]):
     """The target cannot be reached."""
 
-    def __init__(self, reason: TargetFault, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
+
+def words_of(error: OSError) -> str:
+    """What the system says of it, in lower case as our own messages are (`too many open files`)."""
+    return (error.strerror or str(error)).lower()
