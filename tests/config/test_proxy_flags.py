@@ -316,8 +316,8 @@ def test_every_path_and_password_can_come_from_the_environment() -> None:
     [
         ((*SERVER, *ALL), "no source of an identity"),
         (CLIENT, "no source of an identity"),
-        ((*SERVER, *ALL, *FILES, *STORE), "--keystore and --cert and --key are mutually exclusive"),
-        ((*SERVER, *ALL, *FILES, *API), "--cert and --key and --use-workload-api-addr are mutually exclusive"),
+        ((*SERVER, *ALL, *FILES, *STORE), "--keystore and --cert with --key are mutually exclusive"),
+        ((*SERVER, *ALL, *FILES, *API), "--cert with --key and --use-workload-api-addr are mutually exclusive"),
         ((*SERVER, *ALL, *STORE, *ACME), "--keystore and --auto-acme-cert are mutually exclusive"),
         ((*CLIENT, *BARE_CLIENT, *STORE), "it and --keystore are mutually exclusive"),
         ((*SERVER, *ALL, "--cert", "c.pem"), "--cert needs --key"),

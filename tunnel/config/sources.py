@@ -138,7 +138,7 @@ def build_source(arguments: Arguments, *, is_server: bool, is_mutual: bool) -> S
     if arguments[KEYSTORE]:
         offered.append(("--keystore", Keystore(arguments[KEYSTORE], arguments[STOREPASS])))
     if arguments[CERT] or arguments[KEY]:
-        offered.append(("--cert and --key", KeyFiles(arguments[CERT], arguments[KEY])))
+        offered.append(("--cert with --key", KeyFiles(arguments[CERT], arguments[KEY])))
     if arguments[USE_API] or arguments[API_ADDRESS] is not None:
         offered.append((_name_of_api(arguments), _build_api(arguments)))
     if is_server and arguments[ACME_NAME]:
