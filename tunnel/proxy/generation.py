@@ -112,7 +112,7 @@ def _asked_by_pki(credentials: PkiCredentials, terms: Terms) -> Demand:
     host = "" if terms.is_server else terms.host.rstrip(".")
     return Demand(
         PeerJudge(PkiVerifier(authorities, purpose, host), authorizer),
-        authorities=authorities,
+        authorities=authorities if terms.is_server else (),
         knows_purpose=True,
         is_slow=authorizer.is_slow(),
     )

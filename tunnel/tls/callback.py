@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from cryptography import x509
-from OpenSSL import SSL, crypto
+from OpenSSL import SSL
 
 from tunnel.authz.peer import Admitted
 from tunnel.errors import Denial, PeerDenied
 from tunnel.tls.openssl import ffi, lib, pointer
-from tunnel.tls.path import DATE_ERRORS, MAX_PATH, NO_ANCHOR_ERRORS, WRONG_PURPOSE, denial_of, to_openssl
+from tunnel.tls.path import DATE_ERRORS, MAX_PATH, NO_ANCHOR_ERRORS, WRONG_PURPOSE, denial_of
 
 # What is filed as the error decides the alert (ssl_x509err2alert).
 _REJECTED = 28  # alert 42, bad_certificate
@@ -56,7 +56,7 @@ class Demand:
     """What a context asks of the peer before it is admitted."""
 
     judge: Judge
-    authorities: tuple[x509.Certificate, ...] = ()  # that OpenSSL prefers for the path; clients are told of them
+    authorities: tuple[x509.Certificate, ...] = ()  # told to clients, which may choose a certificate by them
     is_leaf_enough: bool = False  # a pinned key: what OpenSSL thinks of path, dates and purpose does not count
     knows_purpose: bool = False  # the judge looks at purposes itself, which OpenSSL does not do as Go does
     is_slow: bool = False  # the judge may wait, so it must be asked on a thread that can
@@ -78,19 +78,9 @@ def install_demand(context: SSL.Context, demand: Demand, *, is_server: bool) -> 
     callback = ffi.callback("int(int, X509_STORE_CTX *)", verify, error=0, onerror=_file_crash)
     # The next line switches OpenSSL's own verdict off where it only lacks an anchor; the callback is the replacement.
     lib.SSL_CTX_set_verify(pointer(context), lib.SSL_VERIFY_PEER | lib.SSL_VERIFY_FAIL_IF_NO_PEER_CERT, callback)
-    _prefer(context, demand.authorities, is_server=is_server)
+    for authority in demand.authorities:
+        context.add_client_ca(authority)
     return JudgedContext(context, callback, is_slow=demand.is_slow)
-
-
-def _prefer(context: SSL.Context, authorities: tuple[x509.Certificate, ...], *, is_server: bool) -> None:
-    """Have OpenSSL end its path at these where it can: a peer may send others too, such as an old one of the same key."""
-    store = context.get_cert_store()
-    assert store is not None, "a context has a store of its own"
-    store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
-    for authority in authorities:
-        store.add_cert(to_openssl(authority))
-        if is_server:  # which a client may choose its certificate by
-            context.add_client_ca(authority)
 
 
 def _verify_callback(demand: Demand, errors: Mapping[Denial, int]) -> Callable[[int, Any], int]:

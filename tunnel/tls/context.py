@@ -25,7 +25,6 @@ from tunnel.tls.path import MAX_PATH
 _TLS13_SUITES = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
 _DEFAULT = TlsOptions()
 _RELEASE_BUFFERS = 0x10  # SSL_MODE_RELEASE_BUFFERS: an idle connection keeps no record buffers (SSL_CTX_set_mode(3))
-_NO_AUTO_CHAIN = 0x8  # SSL_MODE_NO_AUTO_CHAIN: what we send is what we were given, not what peers are judged by besides
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +83,7 @@ def _new_context(options: TlsOptions) -> SSL.Context:
     context.set_options(SSL.OP_NO_TICKET)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_session_id(b"never resumed")
-    context.set_mode(_RELEASE_BUFFERS | _NO_AUTO_CHAIN)
+    context.set_mode(_RELEASE_BUFFERS)
     lib.SSL_CTX_clear_mode(pointer(context), lib.SSL_MODE_ENABLE_PARTIAL_WRITE)  # one call writes several records
     context.set_verify_depth(MAX_PATH)
     return context
