@@ -76,10 +76,10 @@ class Pki:
         self.middle = self.authority(f"{name} intermediate", self.root, kind=kind)
         self.cacert = self.bundle("ca", self.root)
 
-    def authority(self, name: str, issuer: Signer | None, *, kind: str = "p256", key: Any = None, **dates: datetime) -> Signer:
+    def authority(self, name: str, issuer: Signer | None, *, kind: str = "p256", key: Any = None, **fields: Any) -> Signer:
         """An authority below another one, or a root."""
         key = key or _KEYS[kind]()
-        certificate = _sign(_subject(name), key, issuer, [(x509.BasicConstraints(True, None), True), (_SIGNS, True)], **dates)
+        certificate = _sign(_subject(name), key, issuer, [(x509.BasicConstraints(True, None), True), (_SIGNS, True)], **fields)
         return Signer(certificate, key, (certificate, *issuer.path) if issuer else ())
 
     def bundle(self, name: str, *signers: Signer) -> Path:
@@ -101,7 +101,7 @@ class Pki:
         uris: Sequence[str] = (),
         purposes: Sequence[ObjectIdentifier] = (*FOR_SERVERS, *FOR_CLIENTS),
         file: str = "",
-        **dates: datetime,
+        **fields: Any,
     ) -> Files:
         """A leaf of the intermediate, or of whom it is told, in files by its name."""
         key = _KEYS[kind]()
@@ -114,7 +114,7 @@ class Pki:
             extensions.append((x509.SubjectAlternativeName(names), False))
         if purposes:
             extensions.append((x509.ExtendedKeyUsage(purposes), False))
-        certificate = _sign(_subject(name, units), key, signer, extensions, **dates)
+        certificate = _sign(_subject(name, units), key, signer, extensions, **fields)
         return self._write(file or f"{name}-{kind}", certificate, key, signer.path if signer else ())
 
     def shown_with(self, files: Files, name: str, *others: x509.Certificate) -> Files:
@@ -157,6 +157,7 @@ def _sign(
     *,
     start: datetime | None = None,
     end: datetime | None = None,
+    has_key_ids: bool = True,
 ) -> x509.Certificate:
     now, signing = datetime.now(UTC), issuer.key if issuer else key
     builder = (
@@ -167,9 +168,11 @@ def _sign(
         .serial_number(x509.random_serial_number())
         .not_valid_before(start or now - HOUR)
         .not_valid_after(end or now + 24 * HOUR)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signing.public_key()), critical=False)
     )
+    if has_key_ids:
+        builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        issued_by = x509.AuthorityKeyIdentifier.from_issuer_public_key(signing.public_key())
+        builder = builder.add_extension(issued_by, critical=False)
     for extension, is_critical in extensions:
         builder = builder.add_extension(extension, critical=is_critical)
     return builder.sign(signing, None if isinstance(signing, ed25519.Ed25519PrivateKey) else hashes.SHA256())

@@ -347,6 +347,20 @@ def test_an_expired_cross_certificate_that_is_sent_along_does_no_harm(gate: Gate
     assert is_admitted(gate.proxy, files)
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_authority_with_a_new_key_and_its_old_name_is_known_by_both(gate: Gate, version: str) -> None:
+    """Without key identifiers: what `openssl x509 -req` makes has none."""
+    twins = [gate.pki.authority("twin", None, has_key_ids=False) for _ in range(2)]
+    impostor = gate.pki.authority("twin", None, has_key_ids=False)
+    shown = gate.server_files
+    flags = f"--cert={shown.chain}", f"--key={shown.key}", f"--cacert={gate.pki.bundle('twins', *twins)}", "--allow-all"
+    proxy = gate.start("server", "--listen=127.0.0.1:0", f"--target={gate.backend.target}", *flags)
+    for number, twin in enumerate(twins):
+        assert is_admitted(proxy, gate.pki.leaf("client", issuer=twin, has_key_ids=False, file=f"of-twin-{number}"))
+    stranger = gate.pki.leaf("client", issuer=impostor, has_key_ids=False, file="of-impostor")
+    assert alert_of(s_client(gate, proxy.address, stranger, version)) == UNKNOWN_CA
+
+
 def test_a_root_that_is_sent_along_does_no_harm(gate: Gate) -> None:
     files = gate.pki.shown_with(gate.client_files, "rooted", gate.pki.middle.certificate, gate.pki.root.certificate)
     assert is_admitted(gate.proxy, files)

@@ -6,7 +6,7 @@ self-signed: whoever named it as one vouches for it (Trust Domain and Bundle, 4.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -19,9 +19,11 @@ from tunnel.spiffe.ids import SpiffeId
 from tunnel.tls.facts import issuer_of
 
 MAX_PATH = 16  # certificates; SPIRE's paths have two or three
+_MOST_NAMESAKES = 8  # anchors of one name that are tried in turn: a stranger must not cost us a verification for each of many
 
 # OpenSSL's numbers for why a path fails (x509_vfy.h). Those that only say that no anchor is at hand come first.
 NO_ANCHOR_ERRORS = frozenset({2, 18, 19, 20, 21})
+WRONG_SIGNATURE = 7  # by none of the authorities of that name: nobody whom we know has signed it
 WRONG_PURPOSE = 26
 DATE_ERRORS = frozenset({9, 10})
 _DENIALS = {
@@ -33,7 +35,7 @@ _DENIALS = {
     67: Denial.WEAK_KEY,
     68: Denial.WEAK_SIGNATURE,
     79: Denial.NOT_CA,
-} | dict.fromkeys(NO_ANCHOR_ERRORS, Denial.UNKNOWN_AUTHORITY)
+} | dict.fromkeys((*NO_ANCHOR_ERRORS, WRONG_SIGNATURE), Denial.UNKNOWN_AUTHORITY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,35 @@ def check_length(path: Sequence[x509.Certificate]) -> None:
 
 def build_path(anchors: Sequence[crypto.X509], path: Sequence[x509.Certificate], now: datetime) -> list[x509.Certificate]:
     """The path that leads from the leaf to one of `anchors`, both included; raises PeerDenied."""
+    for pool in _pools(anchors):
+        try:
+            return _attempt(pool, path, now)
+        except crypto.X509StoreContextError as error:
+            failure = error
+        if failure.errors[0] != WRONG_SIGNATURE:
+            break
+    code, _depth, text = failure.errors[:3]
+    # The name helps whoever has given the wrong bundle; it is the peer's claim, and proves nothing.
+    whose = f" {issuer_of(failure.certificate.to_cryptography())!a}" if denial_of(code) is Denial.UNKNOWN_AUTHORITY else ""
+    raise PeerDenied(denial_of(code), f"{text}{whose}") from failure
+
+
+def _pools(anchors: Sequence[crypto.X509]) -> Iterator[Sequence[crypto.X509]]:
+    """All anchors; then, since of several with one name OpenSSL tries the first alone, each of them with no other.
+
+    This matters where an authority has a new key and its old name, and certificates do not say by which key (RFC 5280,
+    4.2.1.1) they are signed.
+    """
+    yield anchors
+    by_name: dict[int, list[crypto.X509]] = {}
+    for anchor in anchors:
+        by_name.setdefault(anchor.subject_name_hash(), []).append(anchor)
+    most = max(map(len, by_name.values()), default=1)
+    for turn in range(min(most, _MOST_NAMESAKES) if most > 1 else 0):
+        yield [namesakes[min(turn, len(namesakes) - 1)] for namesakes in by_name.values()]
+
+
+def _attempt(anchors: Sequence[crypto.X509], path: Sequence[x509.Certificate], now: datetime) -> list[x509.Certificate]:
     store = crypto.X509Store()
     store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
     # A store takes a time once and silently keeps it at the next call, so each verification has a store of its own.
@@ -73,14 +104,8 @@ def build_path(anchors: Sequence[crypto.X509], path: Sequence[x509.Certificate],
     for anchor in anchors:
         store.add_cert(anchor)
     leaf, *untrusted = map(to_openssl, path)
-    attempt = crypto.X509StoreContext(store, leaf, untrusted)
-    try:
-        return [certificate.to_cryptography() for certificate in attempt.get_verified_chain()]
-    except crypto.X509StoreContextError as error:
-        code, _depth, text = error.errors[:3]
-        # The name helps whoever has given the wrong bundle; it is the peer's claim, and proves nothing.
-        whose = f" {issuer_of(error.certificate.to_cryptography())!a}" if code in NO_ANCHOR_ERRORS else ""
-        raise PeerDenied(denial_of(code), f"{text}{whose}") from error
+    chain = crypto.X509StoreContext(store, leaf, untrusted).get_verified_chain()
+    return [certificate.to_cryptography() for certificate in chain]
 
 
 def span_of(chain: Sequence[x509.Certificate]) -> tuple[datetime, datetime]:
