@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import socket
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -270,7 +273,28 @@ def test_it_starts_with_64_descriptors(stand: Stand, backend: Backend) -> None:
     assert ask(str(path), "/_status")[0] == 200
 
 
-def test_without_landlock_nothing_is_said_of_it(stand: Stand, backend: Backend) -> None:
-    proxy = stand.server(backend.target, "--disable-landlock")
-    assert proxy.address
-    assert not proxy.matches("landlock")
+@pytest.fixture
+def elsewhere(stand: Stand) -> Iterator[Path]:
+    """A keystore in a directory that no flag names, and that is not below /tmp, where all may be read."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
+        copy = Path(directory) / "server.pem"
+        copy.write_bytes(Path(stand.papers.keystore("server")).read_bytes())
+        yield copy
+
+
+def test_landlock_keeps_a_process_to_the_places_of_its_flags(stand: Stand, backend: Backend, elsewhere: Path) -> None:
+    keystore = stand.directory / "server.pem"
+    keystore.write_bytes(elsewhere.read_bytes())
+    line = ("server", f"--keystore={keystore}", "--listen=127.0.0.1:0", f"--target={backend.target}", "--allow-all")
+    confined, free = stand.start(*line), stand.start(*line, "--disable-landlock")
+    assert confined.address
+    assert free.address
+    assert not free.matches("landlock")
+    if confined.matches("unable to set up landlock"):
+        pytest.skip("this kernel has no Landlock")
+    keystore.unlink()
+    keystore.symlink_to(elsewhere)
+    for proxy, words in ((confined, "error reloading TLS configuration: .*permission denied"), (free, "loaded certificate")):
+        since = len(proxy.lines)
+        proxy.signal(signal.SIGHUP)
+        proxy.wait_for(words, since)
