@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 from pathlib import Path
 
@@ -10,9 +9,8 @@ import pytest
 from backends import Backend, connect, echo
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, load_pem_private_key, pkcs12
-from processes import Proxy
-from stand import Stand, ask, failed_start, status_of
-from tls_peer import TlsPeer, tls_connection
+from stand import Stand, ask, failed_start
+from tls_peer import tls_connection
 from world import Identity
 
 
@@ -86,54 +84,7 @@ def test_what_is_not_local_needs_a_word(stand: Stand) -> None:
 # -- TLS
 
 
-def shaken(stand: Stand, proxy: Proxy) -> tuple[str, str]:
-    """Version and cipher suite that a client of today gets."""
-    with connect(proxy.address) as sock:
-        peer = TlsPeer(sock, stand.papers.identity("client"))
-        peer.shake_hands()
-        return peer.tls.get_protocol_version_name(), str(peer.tls.get_cipher_name())
-
-
-def test_versions_and_suites_are_those_that_the_hidden_flags_name(stand: Stand, backend: Backend) -> None:
-    assert shaken(stand, stand.server(backend.target))[0] == "TLSv1.3"
-    assert shaken(stand, stand.server(backend.target, "--max-tls-version=tls1.3"))[0] == "TLSv1.3"
-    older = ("--max-tls-version=TLS1.2", "--cipher-suites=CHACHA")
-    version, suite = shaken(stand, stand.server(backend.target, *older))
-    assert version == "TLSv1.2"
-    assert "CHACHA20" in suite
-
-
-def test_the_key_exchange_is_post_quantum_by_default(stand: Stand, backend: Backend) -> None:
-    proxy = stand.server(backend.target)
-    with tls_connection(proxy.address, stand.papers.identity("client")) as peer:
-        assert peer.tls.get_group_name() == "X25519MLKEM768"
-        peer.send(b"x")
-        assert peer.receive_exactly(1) == b"x"
-
-
 # -- the backend's health
-
-
-def test_the_target_is_asked_for_a_url_over_a_connection_to_the_target(stand: Stand) -> None:
-    answers = [b"200 OK", b"503 Busy"]
-
-    def serve(connection: socket.socket) -> None:
-        head = b""
-        while b"\r\n\r\n" not in head:
-            head += connection.recv(4096)
-        assert head.startswith(b"GET /health HTTP/1.1\r\n")
-        assert b"Host: elsewhere.example" in head
-        connection.sendall(b"HTTP/1.1 %b\r\nContent-Length: 0\r\nConnection: close\r\n\r\n" % answers.pop(0))
-
-    path = str(stand.directory / "status")
-    target = stand.enter(Backend(serve)).target
-    proxy = stand.server(target, "--target-status=http://elsewhere.example/health", f"--status=unix:{path}")
-    assert proxy.address
-    assert status_of(path)["backend_ok"]
-    code, body = ask(path, "/_status")
-    document = json.loads(body)
-    assert (code, document["status"], document["backend_status"]) == (503, "critical", "critical")
-    assert "503" in document["backend_error"]
 
 
 def test_a_client_without_a_certificate_serves_its_status_in_the_clear_and_warns(stand: Stand, backend: Backend) -> None:

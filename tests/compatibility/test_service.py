@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import signal
 import socket
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import activate
 import pytest
 from backends import Backend, connect, echo
 from processes import LIMIT, Proxy
@@ -95,17 +93,6 @@ def test_the_watchdog_of_another_process_is_not_fed(stand: Stand, backend: Backe
     assert b"WATCHDOG=1" not in seen
 
 
-def test_sockets_that_a_manager_hands_over_are_served_and_stay(stand: Stand, backend: Backend) -> None:
-    path = stand.directory / "status"
-    before = (sys.executable, activate.__file__, "web=127.0.0.1:0", f"state=unix:{path}", "--")
-    proxy = stand.server(backend.target, "--status=systemd:state", listen="systemd:web", before=before)
-    wait_for_echo(stand, proxy)
-    document = status_of(str(path))
-    assert (document["ok"], document["listen_address"]) == (True, "systemd:web")
-    assert proxy.stop() == 0
-    assert path.exists()
-
-
 def test_a_socket_that_no_manager_has_handed_over_ends_the_start(stand: Stand, backend: Backend) -> None:
     proxy = stand.server(backend.target, listen="systemd:web")
     assert proxy.exit_code() == 1
@@ -115,19 +102,16 @@ def test_a_socket_that_no_manager_has_handed_over_ends_the_start(stand: Stand, b
 # -- reload
 
 
-@pytest.mark.parametrize(("number", "word"), [(signal.SIGHUP, "hangup"), (signal.SIGUSR1, "user defined signal 1")])
-def test_a_signal_reloads_and_the_log_and_the_status_say_so(
-    stand: Stand, backend: Backend, number: signal.Signals, word: str
-) -> None:
+def test_a_signal_reloads_and_the_log_and_the_status_say_so(stand: Stand, backend: Backend) -> None:
     path = stand.directory / "status"
     proxy = stand.server(backend.target, f"--status=unix:{path}")
     assert proxy.address
     since = len(proxy.lines)
-    proxy.signal(number)
+    proxy.signal(signal.SIGUSR1)
     proxy.wait_for("reloading configuration complete$", since)
     words = [line.partition(" ")[2].split(" ", 2)[2] for line in proxy.lines[since:]]
     assert words == [
-        f"received {word}, reloading TLS configuration",
+        "received user defined signal 1, reloading TLS configuration",
         "loaded certificate: CN=server",
         "reloading configuration complete",
     ]
@@ -135,12 +119,6 @@ def test_a_signal_reloads_and_the_log_and_the_status_say_so(
     assert document["last_reload"] > "2026"
     assert (document["message"], document["ok"]) == ("listening", True)
     wait_for_echo(stand, proxy)
-
-
-def test_timed_reloads_come_without_a_signal(stand: Stand, backend: Backend) -> None:
-    proxy = stand.server(backend.target, "--timed-reload=50ms")
-    proxy.wait_for("reloading configuration complete$", count=2)
-    assert not proxy.matches("received")
 
 
 # -- the end
@@ -156,15 +134,6 @@ def test_http_can_ask_for_the_end(stand: Stand, backend: Backend) -> None:
     assert proxy.matches("shutdown was requested via status endpoint$")
     assert proxy.matches("shutdown request processing")
     assert not path.exists()
-
-
-def test_without_the_flag_http_cannot(stand: Stand, backend: Backend) -> None:
-    path = stand.directory / "status"
-    proxy = stand.server(backend.target, f"--status=unix:{path}")
-    assert proxy.address
-    assert ask(str(path), "/_shutdown", "POST")[0] == 404
-    assert ask(str(path), "/debug/pprof/")[0] == 404
-    wait_for_echo(stand, proxy)
 
 
 @pytest.mark.parametrize("limit", ["0", "100ms"])

@@ -119,27 +119,6 @@ def test_a_pipe_has_ghostunnels_line_with_our_fields_behind_it(stand: Stand) -> 
         proxy.wait_for("closed " + PIPE.format(accepted=accepted, dialled=dialled, counts=COUNTS, end=" end=closed"))
 
 
-def test_a_category_that_is_quiet_says_nothing_and_the_others_do(stand: Stand) -> None:
-    nowhere = f"127.0.0.1:{free_port()}"
-    proxy = stand.server(nowhere, "--quiet=conns", "--quiet=conn-errs")
-    identity = stand.papers.identity("client")
-    with tls_connection(proxy.address, identity) as peer:
-        assert peer.receive() == b""
-    with connect(proxy.address) as noise:
-        noise.sendall(b"GET / HTTP/1.1\r\n\r\n")
-        receive_all(noise)
-    proxy.wait_for("error on TLS handshake from 127.0.0.1:")
-    assert not proxy.matches("error on dial|pipe:")
-    loud = stand.server(nowhere, "--quiet=handshake-errs", "--quiet=")
-    with connect(loud.address) as noise:
-        noise.sendall(b"GET / HTTP/1.1\r\n\r\n")
-        receive_all(noise)
-    with tls_connection(loud.address, identity) as peer:
-        assert peer.receive() == b""
-    loud.wait_for("error on dial: ")
-    assert not loud.matches("error on TLS handshake")
-
-
 def test_a_syslog_that_is_not_there_is_fatal() -> None:
     if any(Path(path).exists() for path in ("/dev/log", "/var/run/syslog")):
         pytest.skip("this machine has a syslog")
@@ -230,12 +209,6 @@ def test_the_status_document_has_the_keys_that_scripts_read(stand: Stand, backen
     assert (document["ok"], document["status"], document["backend_status"]) == (True, "ok", "ok")
     assert (document["listen_address"], document["forward_address"]) == (listen, backend.target)
     assert document["last_reload"] == "0001-01-01T00:00:00Z"
-
-
-def test_the_target_may_be_the_status_port_itself(stand: Stand) -> None:
-    port = free_port()
-    stand.server(f"127.0.0.1:{port}", f"--status=http://127.0.0.1:{port}").wait_for("listening for")
-    assert ask(("127.0.0.1", port), "/_status")[0] == 200
 
 
 # -- where it listens

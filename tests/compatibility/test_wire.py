@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import signal
 import socket
-import ssl
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
-from backends import Backend, connect, echo, free_port, receive_all, receive_exactly
+from backends import Backend, connect, echo, receive_exactly
 from processes import eventually
 from stand import Stand, ask
 from tls_peer import TlsPeer, tls_connection
@@ -80,30 +79,6 @@ def test_protocols_of_a_client_are_passed_over(stand: Stand, backend: Backend) -
 
 
 # -- the status port
-
-
-def fetch(address: tuple[str, int], path: str) -> bytes:
-    """An answer over TLS to a client that shows no certificate."""
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    with connect(address) as sock, context.wrap_socket(sock) as wrapped:
-        wrapped.sendall(b"GET %b HTTP/1.0\r\n\r\n" % path.encode())
-        return receive_all(wrapped)
-
-
-def test_under_spiffe_the_status_port_asks_for_no_certificate(world: World) -> None:
-    address = ("127.0.0.1", free_port())
-    proxy = world.server(world.enter(Backend(echo)).target, f"--status=127.0.0.1:{address[1]}")
-    assert proxy.address
-    assert b" 200 " in fetch(address, "/_status").partition(b"\r\n")[0]
-
-
-def test_plain_http_to_the_https_port_hears_so(stand: Stand, backend: Backend) -> None:
-    address = ("127.0.0.1", free_port())
-    proxy = stand.server(backend.target, f"--status={address[0]}:{address[1]}")
-    assert proxy.address
-    assert b" 200 " in fetch(address, "/_status").partition(b"\r\n")[0]
-    assert ask(address, "/_status") == (400, b"Client sent an HTTP request to an HTTPS server.\n")
 
 
 def test_an_idle_scraper_holds_no_shutdown_up(stand: Stand, backend: Backend) -> None:
