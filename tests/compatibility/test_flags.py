@@ -81,10 +81,7 @@ def test_what_is_not_local_needs_a_word(stand: Stand) -> None:
     assert carries(client.address)
 
 
-# -- TLS
-
-
-# -- the backend's health
+# -- without certificates
 
 
 def test_a_client_without_a_certificate_serves_its_status_in_the_clear_and_warns(stand: Stand, backend: Backend) -> None:

@@ -176,15 +176,11 @@ def connect_when_it_listens(address: tuple[str, int]) -> socket.socket:
     return found[0]
 
 
-@pytest.mark.parametrize("is_first_status", [False, True])
-def test_who_sees_one_port_open_finds_the_other_open_and_the_status_ok(
-    stand: Stand, backend: Backend, is_first_status: bool
-) -> None:
+def test_who_finds_the_status_port_open_finds_the_other_open_and_the_first_answer_true(stand: Stand, backend: Backend) -> None:
     main, status = ("127.0.0.1", free_port()), ("127.0.0.1", free_port())
     stand.server(backend.target, f"--status=http://127.0.0.1:{status[1]}", listen=f"127.0.0.1:{main[1]}")
-    with closing(connect_when_it_listens(status if is_first_status else main)):
-        if is_first_status:
-            connect(main).close()
+    with closing(connect_when_it_listens(status)):
+        connect(main).close()
         code, body = ask(status, "/_status")
     assert (code, json.loads(body)["message"]) == (200, "listening")
 
