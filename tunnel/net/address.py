@@ -25,7 +25,7 @@ class TcpAddress:
     port: str
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return join_host_port(self.host, self.port)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +103,11 @@ def parse_status_address(text: str) -> StatusAddress:
                 raise ConfigError(f"{text!a}: {prefix} goes with HOST:PORT only; other sockets speak HTTP, write {address}")
             return StatusAddress(address, scheme)
     return StatusAddress(parse_listen_address(text), "")
+
+
+def join_host_port(host: str, port: str | int) -> str:
+    """`HOST:PORT`, an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def is_local(text: str) -> bool:

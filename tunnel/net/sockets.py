@@ -6,13 +6,15 @@ once; what needs a resolver blocks, so only a thread or start-up may ask for it.
 
 from __future__ import annotations
 
+import errno
 import ipaddress
+import os
 import socket
 from dataclasses import dataclass
 from typing import Any
 
 from tunnel.errors import TargetError, TargetFault, words_of
-from tunnel.net.address import Address, UnixAddress
+from tunnel.net.address import Address, UnixAddress, join_host_port
 
 # Go's defaults, which ghostunnel's users have: 15 s idle, 15 s between probes, 9 probes.
 _TCP_OPTIONS = (
@@ -22,6 +24,13 @@ _TCP_OPTIONS = (
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 9),
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
 )
+_FAULTS = {
+    errno.ECONNREFUSED: TargetFault.REFUSED,
+    errno.ENOENT: TargetFault.REFUSED,
+    errno.EMFILE: TargetFault.EXHAUSTED,
+    errno.ENFILE: TargetFault.EXHAUSTED,
+    errno.ETIMEDOUT: TargetFault.TIMEOUT,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +50,12 @@ def describe(family: int, address: Any) -> str:
         path = address.decode("utf-8", "surrogateescape") if isinstance(address, bytes) else address
         return f"unix:{path.replace(chr(0), '@', 1) or '@'}"
     host, port = address[:2]
-    return f"tcp:[{host}]:{port}" if ":" in host else f"tcp:{host}:{port}"
+    return f"tcp:{join_host_port(host, port)}"
+
+
+def unreached(endpoint: Endpoint, code: int) -> TargetError:
+    """What an errno of `connect` means."""
+    return TargetError(_FAULTS.get(code, TargetFault.UNREACHABLE), f"{endpoint}: {os.strerror(code).lower()}")
 
 
 def set_tcp_options(sock: socket.socket) -> None:

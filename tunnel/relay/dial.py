@@ -7,21 +7,12 @@ gets an even share of what is left of it.
 from __future__ import annotations
 
 import errno
-import os
 import socket
 from typing import Protocol
 
-from tunnel.errors import TargetError, TargetFault
-from tunnel.net.sockets import Endpoint, set_tcp_options
+from tunnel.errors import TargetError
+from tunnel.net.sockets import Endpoint, set_tcp_options, unreached
 from tunnel.relay.loop import GONE, OUT, Loop, Owner, Timer
-
-_FAULTS = {
-    errno.ECONNREFUSED: TargetFault.REFUSED,
-    errno.ENOENT: TargetFault.REFUSED,
-    errno.EMFILE: TargetFault.EXHAUSTED,
-    errno.ENFILE: TargetFault.EXHAUSTED,
-    errno.ETIMEDOUT: TargetFault.TIMEOUT,
-}
 
 
 class DialOwner(Owner, Protocol):
@@ -104,5 +95,4 @@ class Dial:
         if self._rest:
             self.start()
             return
-        why = os.strerror(code).lower()
-        self._owner.dial_failed(TargetError(_FAULTS.get(code, TargetFault.UNREACHABLE), f"{self._endpoint}: {why}"))
+        self._owner.dial_failed(unreached(self._endpoint, code))

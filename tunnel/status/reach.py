@@ -9,7 +9,6 @@ from __future__ import annotations
 import encodings.idna  # noqa: F401  # what `connect` loads the first time, when there may be no descriptor left for it
 import errno
 import math
-import os
 import socket
 from contextlib import ExitStack
 
@@ -17,17 +16,9 @@ import trio
 
 from tunnel.errors import TargetError, TargetFault
 from tunnel.net.address import Address
-from tunnel.net.sockets import Endpoint, resolve, resolve_now
+from tunnel.net.sockets import Endpoint, resolve, resolve_now, unreached
 from tunnel.wire.exchange import open_exchange
 from tunnel.wire.outbound import Exchange, OutboundProxy, Reached
-
-_FAULTS = {
-    errno.ECONNREFUSED: TargetFault.REFUSED,
-    errno.ENOENT: TargetFault.REFUSED,
-    errno.EMFILE: TargetFault.EXHAUSTED,
-    errno.ENFILE: TargetFault.EXHAUSTED,
-    errno.ETIMEDOUT: TargetFault.TIMEOUT,
-}
 
 
 async def open_target(address: Address) -> trio.SocketStream:
@@ -44,9 +35,9 @@ async def open_target(address: Address) -> trio.SocketStream:
             with trio.move_on_after(max(share, 0)):
                 return await _connect(endpoint)
             await trio.lowlevel.checkpoint_if_cancelled()  # it was the whole time, not this endpoint's share
-            failure = _failed(endpoint, errno.ETIMEDOUT)
+            failure = unreached(endpoint, errno.ETIMEDOUT)
         except OSError as error:
-            failure = _failed(endpoint, error.errno or errno.EINVAL)
+            failure = unreached(endpoint, error.errno or errno.EINVAL)
     raise failure
 
 
@@ -86,7 +77,3 @@ async def _connect(endpoint: Endpoint) -> trio.SocketStream:
         await sock.connect(endpoint.address)
         undo.pop_all()
         return trio.SocketStream(sock)
-
-
-def _failed(endpoint: Endpoint, code: int) -> TargetError:
-    return TargetError(_FAULTS.get(code, TargetFault.UNREACHABLE), f"{endpoint}: {os.strerror(code).lower()}")

@@ -18,6 +18,7 @@ import trio
 from tunnel import __version__
 from tunnel.errors import ConfigError, words_of
 from tunnel.log import escape
+from tunnel.net.address import join_host_port
 from tunnel.status.forms import JSON_TYPE, encode_graphite, encode_json
 from tunnel.status.snapshot import MetricsSource, Snapshot
 
@@ -36,13 +37,13 @@ class PostTarget:
     context: ssl.SSLContext | None = None
 
     def __str__(self) -> str:
-        return f"{'https' if self.context else 'http'}://{_bracketed(self.host)}:{self.port}{self.path}"
+        return f"{'https' if self.context else 'http'}://{join_host_port(self.host, self.port)}{self.path}"
 
     @property
     def authority(self) -> str:
         """For the Host header: a port that is the scheme's own goes without saying (RFC 9110, 7.2)."""
-        host = _bracketed(self.host)
-        return host if self.port == (443 if self.context else 80) else f"{host}:{self.port}"
+        authority = join_host_port(self.host, self.port)
+        return authority.removesuffix(f":{443 if self.context else 80}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class GraphiteTarget:
     port: int
 
     def __str__(self) -> str:
-        return f"{_bracketed(self.host)}:{self.port}"
+        return join_host_port(self.host, self.port)
 
 
 def open_trust(cacert: str | None) -> ssl.SSLContext:
@@ -141,10 +142,6 @@ async def _connect(target: PostTarget) -> trio.abc.Stream:
     if target.context is None:
         return stream
     return trio.SSLStream(stream, target.context, server_hostname=target.host, https_compatible=True)
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
 
 
 def _why(error: BaseException) -> str:
