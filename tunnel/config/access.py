@@ -6,8 +6,9 @@ to; a client under SPIFFE names the server that it expects, and with certificate
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from tunnel.authz.pattern import UriPattern, parse_pattern
 from tunnel.authz.pins import parse_pin
@@ -28,6 +29,8 @@ from tunnel.config.model import Access, PolicyFiles
 from tunnel.config.scalars import parse_domain, parse_id, parse_ip, parse_name, parse_text
 from tunnel.errors import ConfigError
 from tunnel.spiffe.ids import SpiffeId
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -57,60 +60,42 @@ class AccessFlags:
 
 
 def _flags(verb: str, who: str, any_flag: Flag[bool], disable: str) -> AccessFlags:
-    def names(kind: str, what: str) -> Flag[tuple[str, ...]]:
-        aliases = (f"{verb}-{kind}-san",) if kind == "dns" else ()
-        text = f"Admit each {who} whose certificate has this {what}. May be repeated."
-        return repeated(f"{verb}-{kind}", text, parse_name, placeholder="NAME", aliases=aliases)
+    def rule(
+        kind: str,
+        text: str,
+        parse: Callable[[str], T],
+        placeholder: str = "NAME",
+        *,
+        is_san: bool = False,  # then ghostunnel has a second name for it
+        hidden: bool = False,
+    ) -> Flag[tuple[T, ...]]:
+        aliases = (f"{verb}-{kind}-san",) if is_san else ()
+        more = f"{text} May be repeated."
+        return repeated(f"{verb}-{kind}", more, parse, placeholder=placeholder, aliases=aliases, hidden=hidden)
 
+    has = f"Admit each {who} whose certificate has this"
+    uri = (
+        f"Admit each {who} whose SPIFFE ID or other URI matches: * is one segment, ** at the end any number. Under SPIFFE a "
+        "wildcard in the trust domain's place stands for our own."
+    )
+    pin = (
+        f"Admit the {who} with this public key, whoever signed its certificate: sha256:BASE64, also sha384 and sha512. "
+        "Excludes the other rules and the Workload API."
+    )
+    policy = f"Admit each {who} whom this Rego policy admits: a .rego file or an OPA bundle."
+    query = "The query that asks the policy, data.policy.allow for instance."
     return AccessFlags(
         any=any_flag,
-        ids=repeated(f"{verb}-id", f"Admit the {who} with this very SPIFFE ID. May be repeated.", parse_id, placeholder="ID"),
-        domains=repeated(
-            f"{verb}-trust-domain",
-            f"Admit every {who} of this trust domain. May be repeated.",
-            parse_domain,
-            placeholder="NAME",
-        ),
-        common_names=names("cn", "common name"),
-        units=names("ou", "organizational unit"),
-        dns_names=names("dns", "DNS name"),
-        ips=repeated(
-            f"{verb}-ip",
-            f"Admit each {who} whose certificate has this IP address. May be repeated.",
-            parse_ip,
-            placeholder="IP",
-            aliases=(f"{verb}-ip-san",),
-            hidden=True,
-        ),
-        uris=repeated(
-            f"{verb}-uri",
-            f"Admit each {who} whose SPIFFE ID or other URI matches: * is one segment, ** at the end any number. Under "
-            "SPIFFE a wildcard in the trust domain's place stands for our own. May be repeated.",
-            parse_pattern,
-            placeholder="PATTERN",
-            aliases=(f"{verb}-uri-san",),
-        ),
-        pins=repeated(
-            f"{verb}-spki-pin",
-            f"Admit the {who} with this public key, whoever signed its certificate: sha256:BASE64, also sha384 and sha512. "
-            "Excludes the other rules and the Workload API. May be repeated.",
-            parse_text,
-            placeholder="PIN",
-        ),
-        policy=option(
-            f"{verb}-policy",
-            f"Admit each {who} whom this Rego policy admits: a .rego file or an OPA bundle.",
-            parse_text,
-            "",
-            placeholder="FILE",
-        ),
-        query=option(
-            f"{verb}-query",
-            "The query that asks the policy, data.policy.allow for instance.",
-            parse_text,
-            "",
-            placeholder="QUERY",
-        ),
+        ids=rule("id", f"Admit the {who} with this very SPIFFE ID.", parse_id, "ID"),
+        domains=rule("trust-domain", f"Admit every {who} of this trust domain.", parse_domain),
+        common_names=rule("cn", f"{has} common name.", parse_name),
+        units=rule("ou", f"{has} organizational unit.", parse_name),
+        dns_names=rule("dns", f"{has} DNS name.", parse_name, is_san=True),
+        ips=rule("ip", f"{has} IP address.", parse_ip, "IP", is_san=True, hidden=True),
+        uris=rule("uri", uri, parse_pattern, "PATTERN", is_san=True),
+        pins=rule("spki-pin", pin, parse_text, "PIN"),
+        policy=option(f"{verb}-policy", policy, parse_text, "", placeholder="FILE"),
+        query=option(f"{verb}-query", query, parse_text, "", placeholder="QUERY"),
         disable=switch("disable-authentication", disable),
     )
 
