@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -16,6 +17,8 @@ from tls_peer import TlsPeer, tls_connection
 from world import CLIENT, FOREIGNER, SERVER, STRANGER, World
 
 pytest.importorskip("regopy")
+
+from tunnel.policy.policy import _COMPILE
 
 QUERY = "data.policy.allow"
 NAMED = 'named { input.certificate.URIs[_].Path == "/%s" }\n'
@@ -167,3 +170,20 @@ def test_a_policy_admits_beside_other_rules(world: World, backend: Backend, poli
         with tls_connection(server.address, world.identity(who)) as peer:
             assert has_echo(peer)
     assert is_refused(world, server, SERVER)
+
+
+@pytest.mark.parametrize("when", ["start", "reload"])
+def test_a_policy_that_takes_long_to_compile_delays_no_end(world: World, backend: Backend, policy: Path, when: str) -> None:
+    long = "".join(f'allow {{ input.certificate.DNSNames[_] == "d{number}" }}\n' for number in range(20_000))
+    write(policy, "allow { true }\n" if when == "reload" else long)
+    server = world.server(backend.target, "--shutdown-timeout=1s", rules=allowing(policy))
+    if when == "reload":
+        assert server.address
+        write(policy, long)
+        server.signal(signal.SIGHUP)
+        server.wait_for("received hangup")
+    else:
+        server.wait_for("using target address")
+    started = time.monotonic()
+    assert server.stop() == 0
+    assert time.monotonic() - started < _COMPILE / 2

@@ -23,7 +23,7 @@ pytest.importorskip("regopy")
 from tunnel.errors import Denial, PeerDenied, PolicyError, PolicyFault
 from tunnel.policy.bundle import Module, PolicySource
 from tunnel.policy.child import Evaluator
-from tunnel.policy.policy import Policy, open_policy
+from tunnel.policy.policy import Policy
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parent / "vectors" / "certificates.json").read_text())
 LEAF = b64decode(VECTORS["rsa"]["Raw"])
@@ -47,6 +47,17 @@ def source(rules: str) -> PolicySource:
 
 def soon(seconds: float = LONG) -> float:
     return time.monotonic() + seconds
+
+
+def open_policy(rules: PolicySource, query: str) -> Policy:
+    """A policy that is ready; closed again if it cannot be."""
+    policy = Policy(query)
+    try:
+        policy.load(rules)
+    except PolicyError:
+        policy.close()
+        raise
+    return policy
 
 
 @pytest.fixture

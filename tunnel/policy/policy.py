@@ -22,7 +22,7 @@ _RETRY = 1.0  # seconds after a start that failed, of a policy that had compiled
 
 
 class Policy:
-    """A query about one source after the other; `open_policy` makes one."""
+    """A query about one source after the other, the first of which is to be loaded before anyone asks."""
 
     def __init__(self, query: str, *, evaluators: int = _EVALUATORS, memory: int = MEMORY) -> None:
         if "\0" in query or not query.strip():
@@ -162,17 +162,6 @@ class Policy:
 
     def _is_missing_one(self) -> bool:
         return not self._is_closed and self._source is not None and len(self._current) < self._wanted
-
-
-def open_policy(source: PolicySource, query: str) -> Policy:
-    """A policy that is compiled and ready; raises PolicyError."""
-    policy = Policy(query)
-    try:
-        policy.load(source)
-    except PolicyError:
-        policy.close()
-        raise
-    return policy
 
 
 def _closed() -> PolicyError:

@@ -41,7 +41,7 @@ class DiskFeed:
 
     async def reload(self) -> None:
         """Publish what the files hold now; raises IdentityError, and what is in use stays."""
-        credentials = await trio.to_thread.run_sync(self._load)
+        credentials = await trio.to_thread.run_sync(self._load, abandon_on_cancel=True)  # a file may be a pipe
         self._publisher.use(self._generation + 1, credentials)
         self._generation += 1
         if not credentials.authorities:

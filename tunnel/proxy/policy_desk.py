@@ -28,28 +28,34 @@ class PolicyDesk:
         self._files = files
         self._limit = limit  # seconds that an answer may take
         self._policy: Policy | None = None
+        self._is_closed = False
 
     async def load(self) -> None:
-        """Read the files and let what they say count; raises ConfigError, and what is in force stays."""
+        """Read the files and let what they say count; raises ConfigError, and what is in force stays.
+
+        Compiling may take half a minute: when the process ends meanwhile, the thread is left alone, and `close` stops it.
+        """
         try:
-            self._policy = await trio.to_thread.run_sync(self._load)
+            await trio.to_thread.run_sync(self._load, abandon_on_cancel=True)
         except PolicyError as error:
             raise ConfigError(f"Invalid rego policy or query: {error}") from error
 
     def close(self) -> None:
-        """End what evaluates; whoever is asking gets an error at once."""
+        """End what evaluates or compiles; whoever is asking gets an error at once."""
+        self._is_closed = True
         if self._policy is not None:
             self._policy.close()
 
-    def _load(self) -> Policy:
+    def _load(self) -> None:
         from tunnel.policy.bundle import load_policy
-        from tunnel.policy.policy import open_policy
+        from tunnel.policy.policy import Policy
 
         source = load_policy(self._files.path)
         if self._policy is None:
-            return open_policy(source, self._files.query)
+            self._policy = Policy(self._files.query)
+        if self._is_closed:  # while the files were read
+            self._policy.close()
         self._policy.load(source)
-        return self._policy
 
     def _ask(self, peer: Peer) -> bool:
         if self._policy is None:
