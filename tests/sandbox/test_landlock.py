@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -77,7 +78,8 @@ def test_a_kernel_is_asked_for_what_it_knows_and_no_more(version: int, tmp_path:
     assert restrict(rules, kernel) == version
     net = 0b11 if version >= 4 else 0
     assert kernel.created == (ALL[version], net)
-    assert kernel.paths == {str(tmp_path / "r"): READ, str(tmp_path / "w"): ALL[version], str(tmp_path / "file"): 0b101}
+    asked = {str(tmp_path / "r"): READ, str(tmp_path / "w"): ALL[version], str(tmp_path / "file"): 0b101}
+    assert kernel.paths == asked | {str(ROOT): 0b1000}, "of the checkout names only"
     assert kernel.ports == ([(1, 0), (1, 80), (2, 53)] if net else [])
     assert kernel.is_restricted
 
@@ -86,7 +88,7 @@ def test_a_file_that_may_be_written_gets_no_rights_of_a_directory(tmp_path: Path
     (tmp_path / "file").touch()
     kernel = FakeKernel(6)
     restrict(Ruleset((), (str(tmp_path / "file"),), (), ()), kernel)
-    assert kernel.paths == {str(tmp_path / "file"): 0b1100000000000111}
+    assert kernel.paths[str(tmp_path / "file")] == 0b1100000000000111
 
 
 @pytest.mark.parametrize(("version", "lines"), [(3, [GOING, LIMITED]), (4, [GOING]), (7, [GOING])])
@@ -335,6 +337,25 @@ assert open("/etc/hosts").read() is not None
 assert trio.run(trio.to_thread.run_sync, os.getpid) == os.getpid()
 """,
         here,
+    )
+
+
+@real
+def test_a_process_that_comes_later_finds_the_package_in_the_directory_that_we_run_in(here: Path) -> None:
+    shutil.copytree(ROOT / "tunnel", here / "tunnel", ignore=shutil.ignore_patterns("__pycache__"))
+    (here / "secret").write_text("x")
+    run(
+        """
+import subprocess, tunnel
+assert tunnel.__file__.startswith(HERE)
+sandbox()
+source = "import tunnel.policy.frames; print(tunnel.__file__)"
+child = subprocess.run([sys.executable, "-P", "-c", source], env={"PYTHONPATH": HERE}, capture_output=True, text=True)
+assert child.stdout.startswith(HERE), child
+assert denied(open, HERE + "/secret")
+""",
+        here,
+        PYTHONPATH=str(here),
     )
 
 

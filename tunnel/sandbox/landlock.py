@@ -37,6 +37,7 @@ _FS_RIGHTS = {1: (1 << 13) - 1, 2: _REFER, 3: _TRUNCATE, 5: _IOCTL_DEV}
 _NET_RIGHTS = {_FIRST_WITH_NET: _BIND | _CONNECT}
 _ABSENT = {errno.ENOSYS, errno.EOPNOTSUPP}  # not built in, or not switched on at boot
 
+_HOME = str(Path(__file__).parents[2])  # where this package is found: by its name, so the directory must be listed
 _LIBRARIES = ("trio", "cryptography", "OpenSSL", "grpc")  # parts of which are imported late, wherever they are installed
 
 
@@ -124,6 +125,7 @@ def restrict(rules: Ruleset, kernel: Kernel) -> int:
     try:
         _allow_paths(kernel, ruleset, rules.readable, _READ)
         _allow_paths(kernel, ruleset, rules.writable, fs_rights)
+        _allow_paths(kernel, ruleset, (_HOME,), _READ_DIR)  # it may be a checkout, which nobody is to read
         if net_rights:
             _allow_ports(kernel, ruleset, rules)
         kernel.restrict(ruleset)
