@@ -10,7 +10,7 @@ from forge import NOW, Forged, authority, key_of, leaf, rewritten
 
 from tunnel.authz.authorizer import Authorizer
 from tunnel.authz.peer import Admitted
-from tunnel.authz.rules import AnyRule, IdRule, Rule
+from tunnel.authz.rules import AnyRule, IdRule, PolicyRule, Rule
 from tunnel.errors import Denial, PeerDenied
 from tunnel.spiffe.bundle import BundleSet, TrustBundle
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id
@@ -58,6 +58,14 @@ def test_a_peer_met_again_is_not_verified_again() -> None:
     first = bench.meet(worker)
     assert bench.meet(worker) is first
     assert bench.looked_at == 1
+
+
+def test_a_policy_is_asked_each_time_since_its_answer_may_change() -> None:
+    root = authority()
+    answers = [True, False]
+    bench, worker = Bench(root, rule=PolicyRule("data.x", lambda _peer: answers.pop(0))), leaf(issuer=root)
+    assert bench.meet(worker).rule == "policy:data.x"
+    assert bench.refusal(worker) is Denial.NO_RULE
 
 
 def test_another_leaf_is_another_peer() -> None:
