@@ -35,6 +35,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     "trio": (
         "tunnel.proxy.supervisor",
         "tunnel.proxy.status_port",
+        "tunnel.proxy.reloader",
         "tunnel.proxy.reporting",
         "tunnel.proxy.policy_desk",
         "tunnel.proxy.workload_feed",

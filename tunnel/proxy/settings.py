@@ -36,7 +36,7 @@ def _server_name(host: str, target: Address) -> str:
     """The server's host, unless that is an address (RFC 6066, section 3)."""
     name = host or (target.host if isinstance(target, TcpAddress) else "")
     try:
-        ipaddress.ip_address(name)
+        ipaddress.ip_address(name[1:-1] if name.startswith("[") else name)
     except ValueError:
         return name.rstrip(".")  # absolute for the resolver, never so in TLS
     return ""

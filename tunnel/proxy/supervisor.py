@@ -7,7 +7,6 @@ everything here waits for something slow, and it reaches the data plane by plain
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from tunnel.config.model import ProxyConfig
-from tunnel.errors import ConfigError, IdentityError, TargetError, TunnelError
+from tunnel.errors import ConfigError, TargetError, TunnelError
 from tunnel.identity.credentials import Credentials
 from tunnel.log import Log
 from tunnel.net.address import Address
@@ -27,12 +26,12 @@ from tunnel.proxy.board import Board
 from tunnel.proxy.feed import Feed, Publisher
 from tunnel.proxy.generation import Terms, build_generation
 from tunnel.proxy.policy_desk import PolicyDesk
+from tunnel.proxy.reloader import Reloader
 from tunnel.proxy.settings import Settings
 from tunnel.proxy.surroundings import Surroundings
 from tunnel.proxy.tunnel import Tunnel
 from tunnel.relay.loop import Loop
 from tunnel.status.counters import Counters, timed_counters
-from tunnel.status.life import Reload
 
 if TYPE_CHECKING:  # loaded only when a status port, metrics or ACME are wanted
     from tunnel.status.server import StatusPort
@@ -58,7 +57,6 @@ class Supervisor:
         self._board = Board(config, surroundings.notifier)
         self._ready = trio.Event()
         self._empty = trio.Event()
-        self._reload_wanted = trio.Event()
         self._stop_wanted = trio.Event()
         self._status_over = trio.Event()
         self._status_over.set()  # until there is a status port
@@ -73,6 +71,7 @@ class Supervisor:
         self._tunnel = Tunnel(loop, _settings(config), log, self._resolve_later, counters=counters)
         self._metrics = _open_metrics(self._tunnel) if has_sink else None
         self._feed = open_feed(self)
+        self._reloader = Reloader(self._feed, self._policy, self._board, counters, log, interval=config.timed_reload)
 
     async def run(self) -> None:
         """Wait for an identity, serve, drain; raises TunnelError when service cannot begin."""
@@ -138,8 +137,7 @@ class Supervisor:
         except TunnelError as error:
             self.fail(error)
             return
-        self._nursery.start_soon(self._reload_when_asked)
-        self._nursery.start_soon(self._reload_in_time)
+        self._nursery.start_soon(self._reloader.run)
         self._nursery.start_soon(self._beat)
         while True:  # an identity can run out between two updates
             await trio.sleep(_REVIEW_INTERVAL)
@@ -217,48 +215,6 @@ class Supervisor:
 
         self._token.run_sync_soon(self._nursery.start_soon, ask)
 
-    # -- reloading
-
-    async def _reload_when_asked(self) -> None:
-        """One reload at a time; what is asked for meanwhile is done once, after it."""
-        while True:
-            await self._reload_wanted.wait()
-            self._reload_wanted = trio.Event()
-            await self._reload()
-
-    async def _reload_in_time(self) -> None:
-        while self._config.timed_reload:
-            await trio.sleep(self._config.timed_reload)
-            self._reload_wanted.set()
-
-    async def _reload(self) -> None:
-        self._board.show_reloading()
-        certificates = await self._reload_certificates()
-        policy = None if self._policy is None else await self._reload_policy(self._policy)
-        self._log.write("reloading configuration complete")
-        self._board.show_reloaded(Reload(time.time_ns(), certificates, policy))
-
-    async def _reload_certificates(self) -> str:
-        """What went wrong, "" for nothing."""
-        try:
-            await self._feed.reload()
-        except IdentityError as error:
-            self._tunnel.counters.certificates.note(is_well=False)
-            self._log.write(f"error reloading TLS configuration: {error}, the last good one stays")
-            return str(error)
-        return ""
-
-    async def _reload_policy(self, policy: PolicyDesk) -> str:
-        """What went wrong, "" for nothing."""
-        try:
-            await policy.load()
-        except ConfigError as error:
-            self._tunnel.counters.policy.note(is_well=False)
-            self._log.write(f"error reloading OPA policy: {error}, the last good one stays")
-            return str(error)
-        self._tunnel.counters.policy.note(is_well=True)
-        return ""
-
     # -- stopping
 
     async def _obey(self, signals: AsyncIterator[int]) -> None:
@@ -273,7 +229,7 @@ class Supervisor:
                 self._log.write(f"received {_RELOAD[signal.Signals(number)]}, ignored while shutting down")
             else:
                 self._log.write(f"received {_RELOAD[signal.Signals(number)]}, reloading TLS configuration")
-                self._reload_wanted.set()
+                self._reloader.ask()
 
     async def _drain(self) -> None:
         for number in _STOP:

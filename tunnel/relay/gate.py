@@ -57,6 +57,6 @@ class GatedHandshake(Handshake):
     def _proceed(self, is_done: bool, tail: bytes) -> None:
         # Whoever has agreed on ACME's protocol wants nothing else, and a probe has shown no certificate: never carried.
         if is_done and (self._is_probe or self._end.alpn() == ACME_PROTOCOL):
-            self._owner.shake_probed(self._unsent + self._end.take())
+            self._owner.shake_probed(self._outbox.waiting + self._end.take())
         else:
             super()._proceed(is_done, tail)

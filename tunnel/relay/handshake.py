@@ -16,6 +16,7 @@ from typing import Protocol
 from tunnel.authz.peer import Admitted
 from tunnel.errors import Denial, PeerDenied, TlsError, TlsFault, words_of
 from tunnel.relay.loop import ENDING, IN, Loop, Owner
+from tunnel.relay.outbox import Outbox
 from tunnel.tls.engine import Buffers, TlsEnd
 
 _READ_BYTES = 32 * 1024  # in one go: more than a handshake needs, and what is held for data that comes behind it
@@ -57,10 +58,10 @@ class Handshake:
         "_is_thorough",
         "_lent",
         "_loop",
+        "_outbox",
         "_owner",
         "_socket",
         "_tail",
-        "_unsent",
         "has_received",
     )
 
@@ -71,7 +72,7 @@ class Handshake:
         self._end = end
         self._buffers = buffers
         self._tail = b""
-        self._unsent = b""
+        self._outbox = Outbox(sock)
         self._is_thorough = sock.family == socket.AF_UNIX
         self._lent: Future[bool] | None = None  # a thread is at work on our end, or will be
         self._is_over = False
@@ -96,8 +97,8 @@ class Handshake:
             self._is_thorough = True
         if self._lent is not None:
             return
-        if self._unsent:
-            self._send(b"")
+        if self._outbox.waiting:
+            self._outbox.send()
         if events & (IN | ENDING) or not events:
             self._receive()
 
@@ -159,33 +160,21 @@ class Handshake:
         self._proceed(is_done, data[self._end.consumed :])
 
     def _fail(self, error: TlsError | PeerDenied) -> None:
-        self._owner.shake_failed(error, self._unsent + self._end.take())
+        self._owner.shake_failed(error, self._outbox.waiting + self._end.take())
 
     def _proceed(self, is_done: bool, tail: bytes) -> None:
         end = self._end
         self._tail = tail
         flight = end.take()
         if not is_done:
-            self._send(flight)
+            self._outbox.send(flight)
             if self._is_thorough:
                 self._loop.call_again(self._socket)
         elif end.admitted is None or end.is_resumed():  # belt and braces: our judge has not seen this peer
             self._owner.shake_failed(PeerDenied(Denial.NO_CERTIFICATE, "handshake without a verdict"), b"")
         else:
-            self._send(flight)
-            self._owner.shaken(Shaken(end, end.admitted, self._tail, self._unsent))
-
-    def _send(self, flight: bytes) -> None:
-        self._unsent += flight
-        if not self._unsent:
-            return
-        try:
-            sent = self._socket.send(self._unsent)
-        except BlockingIOError:
-            return
-        except OSError:  # the reading side will learn of it, and may have an alert to read before
-            sent = len(self._unsent)
-        self._unsent = self._unsent[sent:]
+            self._outbox.send(flight)
+            self._owner.shaken(Shaken(end, end.admitted, self._tail, self._outbox.waiting))
 
 
 NewHandshake = Callable[[Loop, HandshakeOwner, socket.socket, TlsEnd, Buffers], Handshake]

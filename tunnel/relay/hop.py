@@ -11,6 +11,7 @@ from typing import Protocol
 
 from tunnel.errors import TargetError, TargetFault, WireError, words_of
 from tunnel.relay.loop import Loop, Owner
+from tunnel.relay.outbox import Outbox
 from tunnel.wire.outbound import Exchange, Reached
 
 _READ_BYTES = 32 * 1024  # in one go: what the handshake takes over must fit its inbox
@@ -29,7 +30,7 @@ class HopOwner(Owner, Protocol):
 class Hop:
     """One exchange with a proxy on a dialled socket."""
 
-    __slots__ = ("_exchange", "_loop", "_name", "_owner", "_socket", "_unsent")
+    __slots__ = ("_exchange", "_loop", "_name", "_outbox", "_owner", "_socket")
 
     def __init__(self, loop: Loop, owner: HopOwner, sock: socket.socket, exchange: Exchange, name: str) -> None:
         self._loop = loop
@@ -37,17 +38,17 @@ class Hop:
         self._socket = sock
         self._exchange = exchange
         self._name = name
-        self._unsent = b""
+        self._outbox = Outbox(sock)
 
     def start(self) -> None:
         """We speak first."""
         self._loop.rewatch(self._socket, self.ready, self._owner)
-        self._send(self._exchange.start())
+        self._outbox.send(self._exchange.start())
         self._loop.call_again(self._socket)  # its end may have been announced before we listened
 
     def ready(self, _events: int) -> None:
         """Events of the socket."""
-        self._send(b"")
+        self._outbox.send()
         try:
             reached = self._listen()
         except TargetError as error:
@@ -72,19 +73,7 @@ class Hop:
             answer = self._exchange.feed(data)
             if isinstance(answer, Reached):
                 return answer
-            self._send(answer)
-
-    def _send(self, data: bytes) -> None:
-        self._unsent += data
-        if not self._unsent:
-            return
-        try:
-            sent = self._socket.send(self._unsent)
-        except BlockingIOError:
-            return
-        except OSError:  # the reading side will learn of it, and may have a refusal to read before
-            sent = len(self._unsent)
-        self._unsent = self._unsent[sent:]
+            self._outbox.send(answer)
 
     def _closed(self, why: str) -> TargetError:
         return TargetError(TargetFault.PROXY_CLOSED, f"{self._name}: {why}")

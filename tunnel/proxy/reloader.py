@@ -1,0 +1,79 @@
+"""Reading again what changes without a word: certificates and policy, each on its own.
+
+Knows when a reload is due, what it says, and that a broken file keeps everything old of its kind; must not know files.
+"""
+
+from __future__ import annotations
+
+import time
+
+import trio
+
+from tunnel.errors import ConfigError, IdentityError
+from tunnel.log import Log
+from tunnel.proxy.board import Board
+from tunnel.proxy.feed import Feed
+from tunnel.proxy.policy_desk import PolicyDesk
+from tunnel.status.counters import Counters
+from tunnel.status.life import Reload
+
+
+class Reloader:
+    """One reload at a time; what is asked for meanwhile is done once, after it."""
+
+    def __init__(
+        self, feed: Feed, policy: PolicyDesk | None, board: Board, counters: Counters, log: Log, *, interval: float
+    ) -> None:
+        self._feed = feed
+        self._policy = policy
+        self._board = board
+        self._counters = counters
+        self._log = log
+        self._interval = interval  # seconds between reloads that nobody asks for; 0 for none
+        self._wanted = trio.Event()
+
+    def ask(self) -> None:
+        """Reload soon."""
+        self._wanted.set()
+
+    async def run(self) -> None:
+        """Reload whenever it is asked for or due, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._ask_in_time)
+            while True:
+                await self._wanted.wait()
+                self._wanted = trio.Event()
+                await self._reload()
+
+    async def _ask_in_time(self) -> None:
+        while self._interval:
+            await trio.sleep(self._interval)
+            self.ask()
+
+    async def _reload(self) -> None:
+        self._board.show_reloading()
+        certificates = await self._reload_certificates()
+        policy = None if self._policy is None else await self._reload_policy(self._policy)
+        self._log.write("reloading configuration complete")
+        self._board.show_reloaded(Reload(time.time_ns(), certificates, policy))
+
+    async def _reload_certificates(self) -> str:
+        """What went wrong, "" for nothing."""
+        try:
+            await self._feed.reload()
+        except IdentityError as error:
+            self._counters.certificates.note(is_well=False)
+            self._log.write(f"error reloading TLS configuration: {error}, the last good one stays")
+            return str(error)
+        return ""
+
+    async def _reload_policy(self, policy: PolicyDesk) -> str:
+        """What went wrong, "" for nothing."""
+        try:
+            await policy.load()
+        except ConfigError as error:
+            self._counters.policy.note(is_well=False)
+            self._log.write(f"error reloading OPA policy: {error}, the last good one stays")
+            return str(error)
+        self._counters.policy.note(is_well=True)
+        return ""
