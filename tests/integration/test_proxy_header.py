@@ -19,8 +19,8 @@ from world import CLIENT, World
 REQUEST = b"GET / HTTP/1.1\r\nHost: told\r\nConnection: close\r\n\r\n"
 MODES = ["conn", "tls", "tls-full", "spiffe"]
 SNI = "db.example"
-RECEIVERS = {"haproxy": haproxy, "nginx": nginx}
 Open = Callable[[Path], AbstractContextManager[Receiver]]
+RECEIVERS: dict[str, Open] = {"haproxy": haproxy, "nginx": nginx}
 
 
 def ask(world: World, proxy: Proxy) -> tuple[str, dict[str, str]]:
@@ -52,13 +52,14 @@ def tls_facts(mode: str) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("mode", MODES)
+# Debian 12's nginx, as all before 1.23.2, takes no header above 107 bytes: a whole certificate is for HAProxy to read.
+READINGS = [(name, mode) for name in RECEIVERS for mode in MODES if (name, mode) != ("nginx", "tls-full")]
+
+
 @pytest.mark.parametrize("backend", ["tcp", "unix"])
-@pytest.mark.parametrize("open_receiver", RECEIVERS.values(), ids=RECEIVERS)
-def test_a_receiver_reads_who_is_calling(world: World, tmp_path: Path, open_receiver: Open, backend: str, mode: str) -> None:
-    receiver = world.enter(open_receiver(tmp_path))
-    if mode == "tls-full" and open_receiver is nginx and "id" not in receiver.facts:
-        pytest.skip("an nginx before 1.23.2 takes no header above 107 bytes")
+@pytest.mark.parametrize(("name", "mode"), READINGS)
+def test_a_receiver_reads_who_is_calling(world: World, tmp_path: Path, name: str, backend: str, mode: str) -> None:
+    receiver = world.enter(RECEIVERS[name](tmp_path))
     proxy = world.server(getattr(receiver, backend), f"--proxy-protocol-mode={mode}")
     answer, addresses = ask(world, proxy)
     told = dict(zip(receiver.facts, answer.replace("|-", "|").split("|"), strict=True))
