@@ -57,6 +57,28 @@ def test_the_status_port_speaks_https_with_our_certificate_and_asks_for_none(dis
     assert "Client sent an HTTP request to an HTTPS server." in curl("--http0.9", f"http://{address}/_status")
 
 
+def test_a_clients_check_is_a_connection_in_good_order_to_its_server(disk: Disk) -> None:
+    server = disk.serve(disk.enter(Backend(echo)).target, rules=("--allow-cn", "client"))
+    flag, address = status_port()
+    client = disk.call(f"localhost:{server.address[1]}", flag.replace("=", "=http://"))
+    assert client.address
+    for _ in range(3):
+        assert json.loads(curl(f"http://{address}/_status"))["backend_ok"]
+    server.wait_for("closed pipe", count=3)
+    assert not server.matches("error")
+
+
+@pytest.mark.parametrize("version", ["TLS1.2", "TLS1.3"])
+def test_a_client_that_its_server_refuses_is_not_well(disk: Disk, version: str) -> None:
+    most = f"--max-tls-version={version}"
+    server = disk.serve(disk.enter(Backend(echo)).target, most, rules=("--allow-cn", "somebody else"))
+    flag, address = status_port()
+    client = disk.call(f"localhost:{server.address[1]}", most, flag.replace("=", "=http://"))
+    assert client.address
+    document = json.loads(curl(f"http://{address}/_status"))
+    assert (document["ok"], "bad certificate" in document["backend_error"]) == (False, True)
+
+
 def test_under_spiffe_too_nobody_is_asked_for_a_certificate(world: World) -> None:
     flag, address = status_port()
     proxy = world.server(world.enter(Backend(echo)).target, flag)

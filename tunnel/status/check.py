@@ -11,10 +11,12 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from tunnel.errors import TargetError, TargetFault
+from tunnel.errors import TargetError, TargetFault, TlsError
 from tunnel.log import one_line
 from tunnel.status.probe import OpenStream, Url, probe
-from tunnel.status.stream import TlsSource, connect_tls
+from tunnel.status.stream import TlsSource, TlsStream, connect_tls
+
+_LEAVE = 0.25  # seconds for the other side to end, once we have
 
 Check = Callable[[], Awaitable[None]]  # raises TunnelError when the backend does not answer as it should
 
@@ -35,7 +37,7 @@ def check_by_handshake(open_stream: OpenStream, source: TlsSource, limit: float)
     async def shake_hands() -> None:
         transport = await open_stream()
         try:
-            await (await connect_tls(transport, source)).aclose()
+            await _take_leave(await connect_tls(transport, source), transport)
         except trio.BrokenResourceError as error:
             why = error.__cause__ or "connection reset"
             raise TargetError(TargetFault.UNREACHABLE, f"target ended the connection: {one_line(str(why))}") from error
@@ -56,6 +58,24 @@ def check_by_request(open_stream: OpenStream, url: Url, limit: float, agent: str
         await probe(url, open_stream, trust, agent)
 
     return _limited(request, limit)
+
+
+async def _take_leave(stream: TlsStream, transport: trio.abc.HalfCloseableStream) -> None:
+    """Close in good order: over what has not been read it would be a reset, which the server takes for a failure.
+
+    Raises TlsError for a server that refuses us: in TLS 1.3 it says so when our handshake is over (RFC 8446, 4.4.2.4).
+    """
+    try:
+        with trio.move_on_after(_LEAVE):
+            await stream.send_eof()
+            await transport.send_eof()
+            while await stream.receive_some():
+                pass
+    except trio.BrokenResourceError as error:
+        if isinstance(error.__cause__, TlsError):
+            raise error.__cause__ from None
+    finally:
+        await stream.aclose()
 
 
 def _limited(ask: Check, limit: float) -> Check:
