@@ -11,11 +11,11 @@ import pytest
 import trio
 from cryptography.hazmat.primitives.serialization import Encoding
 from ends import identity, lasting_authority
+from kept_log import Lines
 
 from tunnel.errors import IdentityError, IdentityFault, TunnelError
 from tunnel.identity.credentials import Credentials, PkiCredentials
 from tunnel.keystore.material import KeyMaterial
-from tunnel.log import Log
 from tunnel.proxy.acme_feed import AcmeFeed
 from tunnel.tls.challenge import ChallengeGate
 
@@ -55,17 +55,6 @@ class Keeper:
     def seconds_to_next_look(self) -> float:
         self.looks += 1
         return 0.0
-
-
-class Lines(Log):
-    """A log that keeps its lines."""
-
-    def __init__(self) -> None:
-        super().__init__(schedule=lambda _delay: None)
-        self.kept: list[str] = []
-
-    def write(self, message: str, *_category: Any) -> None:
-        self.kept.append(message)
 
 
 class Publisher:

@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import pytest
 import trio
 import trio.testing
+from kept_log import Lines
 
 from tunnel.config.model import WorkloadApi
 from tunnel.errors import IdentityError, IdentityFault, TunnelError
 from tunnel.identity.credentials import Credentials, X509Context
 from tunnel.identity.workload import Denied, Event, Updated
-from tunnel.log import Log
 from tunnel.proxy.workload_feed import WorkloadFeed
 from tunnel.spiffe.bundle import BundleSet
 from tunnel.spiffe.endpoint import Endpoint
-
-
-class Lines(Log):
-    """A log that keeps its lines."""
-
-    def __init__(self) -> None:
-        super().__init__(schedule=lambda _delay: None)
-        self.kept: list[str] = []
-
-    def write(self, message: str, *_category: Any) -> None:
-        self.kept.append(message)
 
 
 class Refusing:
