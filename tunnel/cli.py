@@ -7,7 +7,7 @@ that it will run, so that a wrong line costs nothing and help is there at once.
 from __future__ import annotations
 
 import sys
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 
 from tunnel import __version__
 from tunnel.config import demo, dev, proxy
@@ -20,6 +20,7 @@ _ABOUT = (
     "Gives a plain TCP service or client a SPIFFE identity: mutual TLS outside, plain bytes inside, and only those pass "
     "whom you named."
 )
+_FAMILIES: Mapping[str, str] = {}  # what is told of commands that share their first word
 _HELP = Command("help", "Tell more on a command.")
 COMMANDS = (proxy.SERVER, proxy.CLIENT, demo.COMMAND, dev.COMMAND, _HELP)
 
@@ -56,25 +57,24 @@ def _help(wanted: HelpWanted) -> str:
 
     if wanted.is_long:
         return long_usage(PROGRAM, _ABOUT, [command for command in COMMANDS if command is not _HELP])
+    if wanted.family:
+        members = [command for command in COMMANDS if command.name.split()[0] == wanted.family.split()[0]]
+        return usage(f"{PROGRAM} {wanted.family}", _FAMILIES.get(wanted.family, ""), members)
     if wanted.command is None or wanted.command is _HELP:
         return usage(PROGRAM, _ABOUT, COMMANDS)
     return command_usage(PROGRAM, wanted.command)
 
 
 def _run(parsed: Parsed, environ: MutableMapping[str, str]) -> int:
+    """Each command's module makes sure that its line means something before it loads what is heavy."""
     command, arguments = parsed.command, parsed.arguments
-    if command is _HELP:
-        raise HelpWanted(None)
-    if command is dev.COMMAND:
-        dev_config = dev.build(arguments, environ)
-        from tunnel.commands.dev import run as run_dev
-
-        return run_dev(dev_config)
-    if command is demo.COMMAND:
-        demo_config = demo.build(arguments)
-        from tunnel.commands.demo import run as run_demo
-
-        return run_demo(demo_config)
-    from tunnel.commands.serve import run as serve
-
-    return serve(command, arguments, environ)
+    match command.name:
+        case "dev":
+            from tunnel.commands.dev import run
+        case "demo":
+            from tunnel.commands.demo import run
+        case "server" | "client":
+            from tunnel.commands.serve import run
+        case _:
+            raise HelpWanted(None)
+    return run(command, arguments, environ)

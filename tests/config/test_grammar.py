@@ -19,6 +19,7 @@ from tunnel.config.grammar import (
     repeated,
     required,
     switch,
+    word,
 )
 from tunnel.errors import ConfigError
 
@@ -259,3 +260,73 @@ def test_a_file_that_is_not_utf8_is_a_mistake(write: Callable[[str], str]) -> No
 
 def test_a_directory_is_no_file(tmp_path: Path) -> None:
     assert mistake("idle", f"@{tmp_path}").startswith("cannot read arguments from")
+
+
+FAMILY = (
+    Command("do", "Does.", words=(word("THING", "What to do.", str),), rest="COMMAND [ARG...]"),
+    Command("do twice", "Does it twice.", (Group("How", (switch("loud", "Say so.", short="l"),)),)),
+    Command("keep go", "Goes on.", words=(word("THING", "What.", str, default="all", required=False),)),
+    Command("keep up", "Is fast."),
+    Command("line", "Takes lines.", (Group("How", (switch("soon", "At once."),)),), lines="LINE [+ LINE...]"),
+    HELP,
+)
+
+
+def family(*argv: str) -> Parsed:
+    return parse_command_line(argv, FAMILY, {})
+
+
+def test_a_command_may_have_two_words_and_be_the_beginning_of_another() -> None:
+    assert family("do", "it", "--", "x").command.name == "do"
+    assert family("do", "twice").command.name == "do twice"
+    assert family("keep", "up").command.name == "keep up"
+
+
+def test_a_family_alone_asks_for_help_on_it() -> None:
+    with pytest.raises(HelpWanted) as wanted:
+        family("keep")
+    assert (wanted.value.command, wanted.value.family) == (None, "keep")
+    with pytest.raises(ConfigError, match="expected command but got \"keep pu\", did you mean 'keep up'"):
+        family("keep", "pu")
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "beginning"), [(["keep"], "", "keep"), (["keep", "go"], "keep go", ""), (["do"], "do", "")]
+)
+def test_help_takes_names_of_two_words(words: list[str], name: str, beginning: str) -> None:
+    with pytest.raises(HelpWanted) as wanted:
+        family("help", *words)
+    assert (wanted.value.command.name if wanted.value.command else "", wanted.value.family) == (name, beginning)
+
+
+def test_a_word_has_its_place() -> None:
+    (thing,) = FAMILY[2].words
+    assert family("keep", "go").arguments[thing] == "all"
+    assert family("keep", "go", "home").arguments[thing] == "home"
+    with pytest.raises(ConfigError, match="unexpected now"):
+        family("keep", "go", "home", "now")
+    with pytest.raises(ConfigError, match=r"THING is missing: What to do\."):
+        family("do", "--", "true")
+
+
+def test_what_stands_behind_two_dashes_is_left_alone() -> None:
+    assert family("do", "it", "--", "psql", "--help", "@x", "--", "y").arguments.rest == ("psql", "--help", "@x", "--", "y")
+    for line in (["do", "it"], ["do", "it", "--"]):
+        with pytest.raises(ConfigError, match=r"nothing to run: -- COMMAND \[ARG\.\.\.\] is missing"):
+            family(*line)
+    with pytest.raises(ConfigError, match=r"unexpected psql, the command to run stands behind a lone --: -- psql \.\.\."):
+        family("do", "it", "psql")
+
+
+def test_a_command_of_lines_takes_all_from_the_first_word_on() -> None:
+    parsed = family("line", "--soon", "server", "--soon", "--", "x", "+", "client")
+    assert parsed.arguments.rest == ("server", "--soon", "--", "x", "+", "client")
+    with pytest.raises(ConfigError, match="is missing"):
+        family("line", "--soon")
+
+
+def test_a_switch_may_have_a_letter() -> None:
+    assert family("do", "twice", "-l").arguments[FAMILY[1].flags[0]] is True
+    for line in (["do", "twice", "-l", "-l"], ["do", "twice", "-lx"], ["keep", "up", "-l"]):
+        with pytest.raises(ConfigError):
+            family(*line)

@@ -10,12 +10,15 @@ import re
 import sys
 import tempfile
 import time
+from collections.abc import MutableMapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from tunnel.commands.demo_stage import Actor, Caller, DemoError, Stage
+from tunnel.config import demo
 from tunnel.config.demo import DemoConfig
+from tunnel.config.grammar import Arguments, Command
 
 _DOMAIN = "spiffe://demo.test"
 _PICTURE = """\
@@ -36,8 +39,9 @@ class Cast:
     stranger: Actor
 
 
-def run(config: DemoConfig) -> int:
+def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str]) -> int:
     """Play it; 0 when everything went as it should, 1 with one line when not."""
+    config = demo.build(arguments)
     began = time.monotonic()
     try:
         with ExitStack() as resources:

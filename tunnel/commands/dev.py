@@ -10,15 +10,20 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from tunnel.config import dev
 from tunnel.config.dev_model import DevConfig, Entry
-from tunnel.devapi.api import DevWorkloadApi
+from tunnel.config.grammar import Arguments, Command
 from tunnel.spiffe.endpoint import ENVIRONMENT, Endpoint
+
+if TYPE_CHECKING:  # loaded when the line is known to be a good one
+    from tunnel.devapi.api import DevWorkloadApi
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _SOCKET_NAME = "tunnel-dev.sock"
@@ -39,8 +44,11 @@ class _Job:
     steps: Iterator[tuple[str, Callable[[], None]]]
 
 
-def run(config: DevConfig) -> int:
+def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str]) -> int:
     """Serve until SIGTERM or SIGINT, then remove the sockets; raises ConfigError when it cannot listen."""
+    config = dev.build(arguments, environ)
+    from tunnel.devapi.api import DevWorkloadApi
+
     # Blocked before any thread starts: the threads inherit it, and so the signal is left to the wait in this one.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
     try:

@@ -33,11 +33,12 @@ class Flag(Generic[T]):
     is_required: bool = False
     is_repeated: bool = False
     is_hidden: bool = False
+    short: str = ""  # of a boolean: one letter, written `-v`
 
 
-def switch(name: str, help: str, *, default: bool = False, hidden: bool = False) -> Flag[bool]:
-    """A boolean: `--name` sets it, `--no-name` clears it."""
-    return Flag(name, help, None, default, is_hidden=hidden)
+def switch(name: str, help: str, *, default: bool = False, hidden: bool = False, short: str = "") -> Flag[bool]:
+    """A boolean: `--name` sets it, `--no-name` clears it, and so does `-n` set it where there is a short form."""
+    return Flag(name, help, None, default, is_hidden=hidden, short=short)
 
 
 def option(
@@ -73,6 +74,11 @@ def repeated(
     return Flag(name, help, parse, (), placeholder, aliases=aliases, is_repeated=True, is_hidden=hidden)
 
 
+def word(name: str, help: str, parse: Callable[[str], T], *, default: Any = None, required: bool = True) -> Flag[T]:
+    """What stands by itself in a line and not behind a flag; `name` is how the help shows it, `HOST:PORT` for instance."""
+    return Flag(name, help, parse, default, name, is_required=required)
+
+
 @dataclass(frozen=True)
 class Group:
     """Flags that belong together, for whoever reads the help."""
@@ -83,12 +89,15 @@ class Group:
 
 @dataclass(frozen=True)
 class Command:
-    """A word of the command line with the flags that may follow it."""
+    """A word of the command line, or two for one of a family (`svid fetch`), with what may follow."""
 
     name: str
     summary: str
     groups: tuple[Group, ...] = ()
     detail: str = ""
+    words: tuple[Flag[Any], ...] = ()  # that stand by themselves, in this order
+    rest: str = ""  # what must stand behind a lone `--` and is not ours, as the help shows it: `COMMAND [ARG...]`
+    lines: str = ""  # what takes the whole rest of the line from the first word on, as the help shows it
 
     @property
     def flags(self) -> tuple[Flag[Any], ...]:
@@ -99,9 +108,10 @@ class Command:
 class Arguments:
     """The values of one command line, asked for by the flag itself."""
 
-    def __init__(self, values: Mapping[Flag[Any], Any], given: Collection[Flag[Any]] = ()) -> None:
+    def __init__(self, values: Mapping[Flag[Any], Any], given: Collection[Flag[Any]] = (), rest: Sequence[str] = ()) -> None:
         self._values = values
         self._given = frozenset(given)
+        self.rest = tuple(rest)  # what is another program's, or another line of ours
 
     def __getitem__(self, flag: Flag[T]) -> T:
         return cast(T, self._values[flag])
@@ -109,6 +119,10 @@ class Arguments:
     def is_given(self, flag: Flag[Any]) -> bool:
         """Whether the line itself has the flag, rather than the environment or nobody."""
         return flag in self._given
+
+    def replaced(self, changes: Mapping[Flag[Any], Any]) -> Arguments:
+        """These with other values, as if the line had said so."""
+        return Arguments({**self._values, **changes}, {*self._given, *changes}, self.rest)
 
 
 @dataclass(frozen=True)
@@ -120,11 +134,12 @@ class Parsed:
 
 
 class HelpWanted(Exception):
-    """The line asks for help: on one command, or on all when there is none; long, with the flags of every command."""
+    """The line asks for help: on one command, on a family, or on all; long, with the flags of every command."""
 
-    def __init__(self, command: Command | None, *, is_long: bool = False) -> None:
+    def __init__(self, command: Command | None, *, family: str = "", is_long: bool = False) -> None:
         super().__init__()
         self.command = command
+        self.family = family
         self.is_long = is_long
 
 
@@ -138,53 +153,87 @@ def parse_command_line(
     environ: Mapping[str, str],
     *,
     early: Sequence[Flag[Any]] = (),
+    has_files: bool = True,
 ) -> Parsed:
     """The command and its values; `early` flags may also stand before the command.
 
-    Raises ConfigError for a line that is wrong, HelpWanted and VersionWanted for one that asks.
+    Of a line that is a part of another one, the files (`@file`) have been read already. Raises ConfigError for a line that is
+    wrong, HelpWanted and VersionWanted for one that asks.
     """
-    return _Line(argv, commands, early).parse(environ)
+    return _Line(_expand_files(argv) if has_files else iter(argv), commands, early).parse(environ)
 
 
 @dataclass
 class _Line:
     """One reading of one command line; the state is what has been seen so far."""
 
-    argv: Sequence[str]
+    tokens: Iterator[str]
     commands: Sequence[Command]
     early: Sequence[Flag[Any]]
     command: Command | None = None
+    family: str = ""  # the words so far, while they are only the beginning of a command's name
     given: dict[Flag[Any], Any] = field(default_factory=dict)
     spellings: list[tuple[Flag[Any], str]] = field(default_factory=list)
+    rest: list[str] = field(default_factory=list)
 
     def parse(self, environ: Mapping[str, str]) -> Parsed:
-        tokens = _expand_files(self.argv)
-        for token in tokens:
+        for token in self.tokens:
             if token == "--":
-                for rest in tokens:
-                    self._take_word(rest)
+                self._take_rest()
             elif token.startswith("--"):
-                self._take_flag(token[2:], tokens)
+                self._take_flag(token[2:], self.tokens)
             elif token.startswith("-") and token != "-":
-                raise ConfigError(f"unknown short flag '{token[:2]}'")
+                self._take_short(token)
             else:
                 self._take_word(token)
         if self.command is None:
-            raise HelpWanted(None)
-        return Parsed(self.command, Arguments(self._finish(self.command, environ), self.given))
+            raise HelpWanted(None, family=self.family)
+        return Parsed(self.command, Arguments(self._finish(self.command, environ), self.given, self.rest))
+
+    def _take_rest(self) -> None:
+        for token in self.tokens:
+            if self.command is not None and self.command.rest:
+                self.rest.append(token)
+            else:
+                self._take_word(token)
 
     def _take_word(self, word: str) -> None:
-        if self.command is not None:
-            if self.command.name == "help":
-                raise HelpWanted(self._command_named(word))
-            raise ConfigError(f"unexpected {word}")
-        self.command = self._command_named(word)
+        name = f"{self.command.name if self.command else self.family} {word}".strip()
+        found = next((command for command in self.commands if command.name == name), None)
+        if found is not None:
+            self.command, self.family = found, ""
+        elif any(command.name.startswith(f"{name} ") for command in self.commands):
+            self.command, self.family = None, name
+        elif self.command is None:
+            raise ConfigError(f'expected command but got "{name}"{_meant(name, "", [known.name for known in self.commands])}')
+        elif self.command.name == "help":
+            self._help(word)
+        elif self.command.lines:
+            self.rest += [word, *self.tokens]
+        else:
+            self._store(self._next_place(self.command, word), word)
 
-    def _command_named(self, word: str) -> Command:
-        for command in self.commands:
-            if command.name == word:
-                return command
-        raise ConfigError(f'expected command but got "{word}"{_meant(word, "", [command.name for command in self.commands])}')
+    def _help(self, word: str) -> None:
+        """Take the words behind `help` for a line of their own, which asks for itself."""
+        inner = _Line(iter([word, *self.tokens]), self.commands, self.early)
+        for token in inner.tokens:
+            inner._take_word(token)
+        raise HelpWanted(inner.command, family=inner.family)
+
+    def _next_place(self, command: Command, word: str) -> Flag[Any]:
+        place = next((place for place in command.words if place not in self.given), None)
+        if place is None:
+            where = f", the command to run stands behind a lone --: -- {word} ..." if command.rest else ""
+            raise ConfigError(f"unexpected {word}{where}")
+        return place
+
+    def _take_short(self, token: str) -> None:
+        known = [*self.early, *(self.command.flags if self.command else ())]
+        flag = next((flag for flag in known if flag.short and token == f"-{flag.short}"), None)
+        if flag is None:
+            raise ConfigError(f"unknown short flag '{token[:2]}'")
+        self.spellings.append((flag, flag.name))
+        self._store(flag, True)
 
     def _take_flag(self, text: str, tokens: Iterator[str]) -> None:
         name, equals, value = text.partition("=")
@@ -229,15 +278,24 @@ class _Line:
         for flag, name in self.spellings:
             if flag not in command.flags:
                 raise ConfigError(f"unknown long flag '--{name}' for {command.name}")
-        values = {flag: flag.default for flag in command.flags}
+        values = {flag: flag.default for flag in (*command.flags, *command.words)}
         for flag in command.flags:
             text = environ.get(flag.env, "") if flag.env else ""
             if text and flag not in self.given:
                 values[flag] = _parse_value(flag, text, flag.env)
         values.update(self.given)
+        for place in command.words:
+            if place in self.given:
+                values[place] = _parse_value(place, self.given[place], place.name)
+            elif place.is_required:
+                raise ConfigError(f"{place.name} is missing: {place.help}")
         missing = [f"'--{flag.name}'" for flag in command.flags if flag.is_required and flag not in self.given]
         if missing:
             raise ConfigError(f"required flag(s) {', '.join(missing)} not provided")
+        if (command.rest or command.lines) and not self.rest:
+            raise ConfigError(
+                f"nothing to run: -- {command.rest} is missing" if command.rest else f"{command.lines} is missing"
+            )
         return values
 
 

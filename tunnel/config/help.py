@@ -17,10 +17,11 @@ _COLUMN = 34
 
 
 def usage(program: str, about: str, commands: Sequence[Command]) -> str:
-    """The help on the whole program."""
+    """The help on the whole program, or on a family of commands."""
     lines = [f"usage: {program} COMMAND [FLAGS]", "", *textwrap.wrap(about, _WIDTH), "", "Commands:"]
+    column = max(len(command.name) for command in commands) + 4
     for command in commands:
-        lines += _entry(f"  {command.name}", command.summary, 12)
+        lines += _entry(f"  {command.name}", command.summary, column)
     more = f"'{program} help COMMAND' tells more on each. '@FILE' stands for the lines of a file, one argument a line."
     lines += ["", *textwrap.wrap(more, _WIDTH)]
     return "\n".join(lines) + "\n"
@@ -33,14 +34,13 @@ def long_usage(program: str, about: str, commands: Sequence[Command]) -> str:
 
 def command_usage(program: str, command: Command) -> str:
     """The help on one command."""
-    needed = " ".join(f"--{flag.name} {flag.placeholder}" for flag in command.flags if flag.is_required)
-    lines = [
-        f"usage: {program} {command.name} {needed} [FLAGS]".replace("  ", " "),
-        "",
-        *textwrap.wrap(command.summary, _WIDTH),
-    ]
+    lines = [f"usage: {program} {command_line(command)}", "", *textwrap.wrap(command.summary, _WIDTH)]
     if command.detail:
         lines += ["", command.detail.rstrip()]
+    if command.words:
+        lines.append("")
+        for place in command.words:
+            lines += _entry(f"  {place.name}", place.help, _COLUMN)
     for group in command.groups:
         lines += ["", f"{group.title}:"]
         for flag in group.flags:
@@ -49,8 +49,18 @@ def command_usage(program: str, command: Command) -> str:
     return "\n".join(lines) + "\n"
 
 
+def command_line(command: Command) -> str:
+    """How a line of this command looks: what must be there, in its order."""
+    needed = (f"--{flag.name} {flag.placeholder}" for flag in command.flags if flag.is_required)
+    places = (place.name if place.is_required else f"[{place.name}]" for place in command.words)
+    rest = [f"-- {command.rest}"] if command.rest else [command.lines] if command.lines else []
+    return " ".join([command.name, *needed, "[FLAGS]", *places, *rest])
+
+
 def _spelling(flag: Flag[Any]) -> str:
-    return f"--[no-]{flag.name}" if flag.parse is None else f"--{flag.name} {flag.placeholder}"
+    if flag.parse is not None:
+        return f"--{flag.name} {flag.placeholder}"
+    return f"-{flag.short}, --{flag.name}" if flag.short else f"--[no-]{flag.name}"
 
 
 def _source(flag: Flag[Any]) -> str:
