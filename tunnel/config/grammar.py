@@ -232,6 +232,8 @@ class _Line:
         flag = next((flag for flag in known if flag.short and token == f"-{flag.short}"), None)
         if flag is None:
             raise ConfigError(f"unknown short flag '{token[:2]}'")
+        if (flag, flag.name) in self.spellings:
+            raise ConfigError(f"flag '{flag.name}' cannot be repeated")
         self.spellings.append((flag, flag.name))
         self._store(flag, True)
 
