@@ -42,6 +42,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
         "tunnel.proxy.disk_feed",
         "tunnel.proxy.acme_feed",
         "tunnel.proxy.proxy",
+        "tunnel.proxy.upkeep",
         "tunnel.proxy.household",
         "tunnel.proxy.caller",
         "tunnel.svid",

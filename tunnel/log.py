@@ -28,6 +28,7 @@ class Category(Enum):
     CONNS = "conns"
     CONN_ERRORS = "conn-errs"
     HANDSHAKE_ERRORS = "handshake-errs"
+    NEWS = "news"  # all is well: what a tool that speaks only of trouble leaves out, and no word of `--quiet`
     OTHER = "all"
 
 
@@ -88,11 +89,14 @@ class Log:
         schedule: Callable[[float], None] | None = None,
         clock: Callable[[], float] = time.time,
         sink: Sink | None = None,
+        name: str = "",
     ) -> None:
+        """With a `name` it stands before each line in the place of process and time: for a person at a terminal."""
         self._schedule = schedule
         self._quiet = frozenset(Category) if Category.OTHER in quiet else frozenset(quiet)
         self._clock = clock
         self._sink = sink or DescriptorSink(_STDOUT)
+        self._name = name
         self._prefix = f"[{os.getpid()}] "
         self._lines: list[str] = []
         self._backlog = b""  # what has found no room yet
@@ -124,6 +128,10 @@ class Log:
         elif is_first:
             self._schedule(0)
 
+    def tell(self, message: str) -> None:
+        """One line that says how things go, while they go well."""
+        self.write(message, Category.NEWS)
+
     def flush(self) -> None:
         """Write what has been collected; a log that cannot be written never stops the traffic."""
         data = self._backlog + "".join(self._lines).encode("ascii", "backslashreplace")
@@ -145,6 +153,8 @@ class Log:
             self._schedule(_RETRY)
 
     def _stamped(self, message: str) -> str:
+        if self._name:
+            return f"{self._name}: {one_line(message)}\n"
         now = self._clock()
         second = int(now)
         if second != self._second:

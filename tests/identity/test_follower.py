@@ -46,7 +46,7 @@ class Said:
     lines: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.follower = Follower(self.selection, self.lines.append)
+        self.follower = Follower(self.selection, self.lines.append, self.lines.append)
 
     def take(self, *events: Event) -> list[Outcome]:
         return [self.follower.take(event) for event in events]

@@ -27,8 +27,8 @@ UNKNOWN_CA, BAD_CERTIFICATE = 48, 42
 SHORT_GRACE = """
 import os, sys
 from tunnel import cli
-from tunnel.proxy import supervisor
-supervisor.WITHDRAWAL_GRACE = 1.0
+from tunnel.proxy import proxy
+proxy.WITHDRAWAL_GRACE = 1.0
 sys.exit(cli.main(sys.argv[1:], os.environ))
 """
 

@@ -62,6 +62,9 @@ class Lines:
         if self.wants(category):
             self.lines.append(message)
 
+    def tell(self, message: str) -> None:
+        self.write(message)
+
     def take(self) -> list[str]:
         lines, self.lines = self.lines, []
         return lines

@@ -29,7 +29,7 @@ def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str
     strays = Strays()
     strays.install()
     try:
-        log.write(f"starting tunnel in {command.name} mode")
+        log.tell(f"starting tunnel in {command.name} mode")
         config = proxy.build(command, arguments)
         # Loaded before it is confined: trio looks for a library by running programs, and tries more of them where it may not.
         from tunnel.proxy.process import run_proxy
@@ -58,9 +58,9 @@ def _announce(config: ProxyConfig, log: Log) -> None:
     for warning in config.warnings:
         log.write(f"warning: {escape(warning)}")
     if config.outbound is not None:
-        log.write(f"using proxy {config.outbound}")
+        log.tell(f"using proxy {config.outbound}")
     if isinstance(config.source, NoIdentity):
-        log.write("no cert source configured -- running without certificate")
+        log.tell("no cert source configured -- running without certificate")
     else:
         where = f": {config.source.endpoint}" if isinstance(config.source, WorkloadApi) else ""
-        log.write(f"using {config.source} as certificate source{where}")
+        log.tell(f"using {config.source} as certificate source{where}")

@@ -127,7 +127,7 @@ class ProxyConfig:
     """Everything one proxy needs to know."""
 
     is_server: bool
-    listen: ListenAddress
+    listen: ListenAddress | None  # None: it carries one connection, which is there already
     target: Address
     source: Source
     access: Access
@@ -147,6 +147,7 @@ class ProxyConfig:
     target_status: str = ""
     metrics: Metrics = field(default_factory=Metrics)
     is_confined: bool = True  # by Landlock
+    is_private: bool = False  # only processes of our own user may connect to where it listens
     warnings: tuple[str, ...] = ()
 
     @property

@@ -33,9 +33,10 @@ _WITHDRAWN = Outcome(is_withdrawn=True)
 class Follower:
     """Turns events into outcomes and lines of the log."""
 
-    def __init__(self, selection: Selection, say: Callable[[str], None]) -> None:
+    def __init__(self, selection: Selection, say: Callable[[str], None], tell: Callable[[str], None]) -> None:
         self._selection = selection
-        self._say = say
+        self._say = say  # what is amiss
+        self._tell = tell  # what goes well
         self._current: SpiffeId | None = None
         self._remarks: set[str] = set()  # said once for the life of the process
         self.complaint = ""  # the trouble we are in, "" when all is well
@@ -71,14 +72,14 @@ class Follower:
             self._complain(f"the Workload API does not offer {self._selection}, only {offered}")
             return _WITHDRAWN if self._current else _NOTHING
         if self.complaint:
-            self._say("Workload API is well again")
+            self._tell("Workload API is well again")
             self.complaint = ""
         if not event.is_new and svid.spiffe_id == self._current:
             return _CONFIRMED
         self._current = svid.spiffe_id
         self.generation += 1
         domains = ", ".join(sorted(domain.name for domain in context.bundles.bundles))
-        self._say(
+        self._tell(
             f"identity {svid.spiffe_id} generation {self.generation} valid until "
             f"{svid.not_after:%Y-%m-%dT%H:%M:%SZ}, trust domains {domains}"
         )

@@ -17,7 +17,7 @@ class Board:
 
     def __init__(self, config: ProxyConfig, notifier: Notifier) -> None:
         mode = "server" if config.is_server else "client"
-        self._summary = f"{mode} proxying {config.listen} => {config.target}"
+        self._summary = f"{mode} proxying {config.listen or 'standard input'} => {config.target}"
         self._notifier = notifier
         self.standing = Standing()
 

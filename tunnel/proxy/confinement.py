@@ -22,7 +22,7 @@ def confine(config: ProxyConfig, environ: Mapping[str, str], log: Log) -> None:
     needs = needs_of(config)
     if isinstance(config.source, Acme):
         needs = _with_acme(needs, config.source, environ)
-    set_up(needs, environ, log.write)
+    set_up(needs, environ, log.tell)
 
 
 def needs_of(config: ProxyConfig) -> Needs:
@@ -46,7 +46,8 @@ def _files(config: ProxyConfig) -> Iterator[str]:
 
 
 def _listens(config: ProxyConfig) -> Iterator[ListenAddress]:
-    yield config.listen
+    if config.listen is not None:
+        yield config.listen
     if config.status is not None:
         yield config.status.address.address
 

@@ -49,7 +49,7 @@ class DiskFeed:
                 "warning: this system has no certificate authorities, so no peer's certificate verifies: say --cacert FILE"
             )
         if credentials.chain:
-            self._log.write(f"loaded certificate: {escape(credentials.chain[0].subject.rfc4514_string())}")
+            self._log.tell(f"loaded certificate: {escape(credentials.chain[0].subject.rfc4514_string())}")
 
     def _load(self) -> PkiCredentials:
         authorities = load_anchors(self._ca_bundle) if self._ca_bundle else load_system_anchors(self._environ)

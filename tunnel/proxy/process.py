@@ -1,4 +1,4 @@
-"""The process of one proxy: loop, log, limits, exit code.
+"""The process of one or several proxies: loop, log, limits.
 
 Knows what is set up before the first event, and which source of credentials the configuration means; must not know what
 happens in between. Libraries that only one source needs are loaded for that one.
@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import gc
 import resource
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 
 from tunnel.config.model import Acme, ProxyConfig, WorkloadApi
 from tunnel.log import Log
+from tunnel.net.notify import Notifier
 from tunnel.proxy.feed import Feed, Publisher
+from tunnel.proxy.proxy import Proxy
 from tunnel.proxy.supervisor import Supervisor
 from tunnel.proxy.surroundings import Surroundings
 from tunnel.relay.loop import Loop
@@ -21,20 +24,33 @@ from tunnel.relay.loop import Loop
 
 def run_proxy(config: ProxyConfig, log: Log, surroundings: Surroundings) -> int:
     """Run until told to stop; 0 after a clean drain, 1 after a cut. Raises TunnelError when it could not start or go on."""
-    _raise_descriptor_limit()
-    loop = Loop()
-    environ = surroundings.environ
-    try:
-        log.defer(lambda delay: loop.call_later(delay, log.flush))
-        supervisor = Supervisor(config, loop, log, lambda publisher: _open_feed(config, publisher, log, environ), surroundings)
+    with open_loop(log, surroundings) as loop:
+        proxy = open_proxy(config, loop, log, surroundings, surroundings.notifier)
+        supervisor = Supervisor(proxy, log, surroundings)
         gc.freeze()  # what is here now stays: later collections need not look at it
         loop.run_trio(supervisor.run)
         return supervisor.exit_code
+
+
+@contextmanager
+def open_loop(log: Log, surroundings: Surroundings) -> Iterator[Loop]:
+    """The loop of this process, with its log and its limits; what was said last is written at the end."""
+    _raise_descriptor_limit()
+    loop = Loop()
+    try:
+        log.defer(lambda delay: loop.call_later(delay, log.flush))
+        yield loop
     finally:
         surroundings.strays.drain(log.write)
         log.flush()
         surroundings.notifier.close()
         loop.close()
+
+
+def open_proxy(config: ProxyConfig, loop: Loop, log: Log, surroundings: Surroundings, notifier: Notifier) -> Proxy:
+    """A proxy that begins when it is run; `notifier` is told how it fares."""
+    feed = partial(_open_feed, config, log=log, environ=surroundings.environ)
+    return Proxy(config, loop, log, feed, surroundings.inherited, notifier)
 
 
 def _open_feed(config: ProxyConfig, publisher: Publisher, log: Log, environ: Mapping[str, str]) -> Feed:

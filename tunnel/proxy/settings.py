@@ -26,6 +26,7 @@ class Settings:
     max_concurrent_conns: int = 0
     outbound: OutboundProxy | None = None  # through which a client reaches its target
     header: HeaderMode | None = None  # what a server tells its backend before the payload
+    only_user: int | None = None  # the user ID whose processes alone may connect; None for whoever can reach us
     server_name: str = field(init=False)  # the SNI that a client sends, "" for none
 
     def __post_init__(self) -> None:

@@ -50,7 +50,7 @@ def build_status_port(
 ) -> StatusPort:
     """What the status port will serve; raises ConfigError for a target status that cannot be asked for."""
     endpoints = Endpoints(
-        service=Service(str(config.listen), str(config.target), socket.gethostname(), __version__, _compiler()),
+        service=Service(str(config.listen or "-"), str(config.target), socket.gethostname(), __version__, _compiler()),
         standing=lambda: board.standing,
         check=_build_check(config, tunnel),
         encode_metrics={JSON: _json(config, metrics), PROMETHEUS: _prometheus(config, metrics)},

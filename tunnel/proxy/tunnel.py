@@ -7,6 +7,7 @@ signals, flags or the Workload API. It lives on the event loop's thread.
 from __future__ import annotations
 
 import errno
+import socket
 import time
 import traceback
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from tunnel.errors import TargetError, words_of
 from tunnel.log import Category, Log, escape
 from tunnel.net.address import Address
 from tunnel.net.listen import Listener
+from tunnel.net.owner import owner_of_peer
 from tunnel.net.sockets import Endpoint, resolve_now
 from tunnel.proxy.generation import Generation
 from tunnel.proxy.route import plan_route
@@ -101,7 +103,7 @@ class Tunnel:
         if why and self._is_serving:
             self.log.write(f"{why}: new connections are closed at once until a new identity arrives")
         elif not why and not self._is_serving:
-            self.log.write("serving again with a new identity")
+            self.log.tell("serving again with a new identity")
         self._is_serving = not why
         return None if why else self._generation
 
@@ -121,6 +123,10 @@ class Tunnel:
         """Accept from now on."""
         self._listener = listener
         self._resume()
+
+    def adopt(self, sock: socket.socket) -> None:
+        """Carry a connection that is there already, as if it had been accepted."""
+        self._admit(sock, sock.getpeername())
 
     def drain(self) -> None:
         """Accept no more; sessions that carry go on, those still on their way are given up."""
@@ -178,8 +184,10 @@ class Tunnel:
                 self._stop_accepting()
                 return
 
-    def _admit(self, sock: Any, address: Any) -> None:
+    def _admit(self, sock: socket.socket, address: Any) -> None:
         self.counters.accepted += 1
+        if self.settings.only_user is not None and not self._is_own(sock, address):
+            return
         if self.review() is None:
             self.counters.unserved += 1
             if self.counters.lifetime is not None:
@@ -190,6 +198,18 @@ class Tunnel:
         session = Session(self, sock, address)
         self._sessions.add(session)
         session.start()
+
+    def _is_own(self, sock: socket.socket, address: Any) -> bool:
+        """Whether a process of our own user is at the other end; else the connection is over."""
+        user = owner_of_peer(sock, address)
+        if user == self.settings.only_user:
+            return True
+        self.counters.strangers += 1
+        who = "nobody that is still there" if user is None else f"user {user}"
+        line = f"refused a local connection of {who}: only user {self.settings.only_user} may use this tunnel"
+        self.log.write(line, Category.CONN_ERRORS)
+        sock.close()
+        return False
 
     def _is_full(self) -> bool:
         return 0 < self.settings.max_concurrent_conns <= len(self._sessions)

@@ -26,7 +26,7 @@ class WorkloadFeed:
         self._source = source
         self._publisher = publisher
         self._log = log
-        self._follower = Follower(source.selection, log.write)
+        self._follower = Follower(source.selection, log.write, log.tell)
         self._ready = trio.Event()
 
     async def run(self) -> None:

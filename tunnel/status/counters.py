@@ -40,6 +40,7 @@ class Counters:
     unserved: int = 0  # closed at once for want of a valid identity
     probes: int = 0  # closed by the other side without a byte
     challenged: int = 0  # looked at by an ACME authority
+    strangers: int = 0  # of another user of this machine, where only our own may connect
     clean_ends: int = 0  # the TLS side ended with close_notify
     bare_fins: int = 0  # the TLS side ended with a FIN between two records
     truncated: int = 0  # the TLS side ended inside a record
@@ -62,7 +63,7 @@ class Counters:
     @property
     def failed(self) -> int:
         """Ghostunnel's `accept.error`: could not be accepted, or was and did not reach the relay."""
-        return self.accept_errors + self.refused + self.undialled + self.gone + self.unserved + self.probes
+        return self.accept_errors + self.refused + self.undialled + self.gone + self.unserved + self.probes + self.strangers
 
     def outcomes(self) -> dict[str, int]:
         """The counts by outcome, without those by reason."""
@@ -81,7 +82,7 @@ class Counters:
 
 _OUTCOMES = tuple(
     (
-        "accepted carried refused undialled gone unserved probes challenged "
+        "accepted carried refused undialled gone unserved probes challenged strangers "
         "clean_ends bare_fins truncated crashed accept_errors"
     ).split()
 )

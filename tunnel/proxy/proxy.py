@@ -1,0 +1,261 @@
+"""One proxy: its tunnel, and everything that keeps it going.
+
+Knows what follows from new credentials, from a reload and from the end; must not know signals or the process, which may hold
+several of them. It is a part of trio's side: everything here waits for something slow, and it reaches the data plane by plain
+calls in the same thread.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from tunnel.config.model import ProxyConfig
+from tunnel.errors import ConfigError, TargetError, TunnelError
+from tunnel.identity.credentials import Credentials
+from tunnel.log import Log
+from tunnel.net.activation import Inherited
+from tunnel.net.address import Address
+from tunnel.net.listen import Listener, open_listener
+from tunnel.net.notify import Notifier
+from tunnel.net.sockets import Endpoint, resolve
+from tunnel.proxy.board import Board
+from tunnel.proxy.feed import Feed, Publisher
+from tunnel.proxy.generation import Terms, build_generation
+from tunnel.proxy.policy_desk import PolicyDesk
+from tunnel.proxy.reloader import Reloader
+from tunnel.proxy.settings import Settings
+from tunnel.proxy.tunnel import Tunnel
+from tunnel.relay.loop import Loop
+from tunnel.status.counters import Counters, timed_counters
+
+if TYPE_CHECKING:  # loaded only when a status port, metrics or ACME are wanted
+    from tunnel.status.server import StatusPort
+    from tunnel.status.snapshot import MetricsSource
+    from tunnel.tls.challenge import ChallengeGate
+
+OpenFeed = Callable[[Publisher], Feed]
+
+WITHDRAWAL_GRACE = 60.0  # seconds: an agent's restart or a rewritten entry must not cut service
+_REVIEW_INTERVAL = 5.0  # seconds between looks at the clock on the wall, which may jump
+
+
+class Proxy:
+    """Serves from the first identity until it is drained; `stop_wanted` says that somebody asks for that."""
+
+    def __init__(
+        self, config: ProxyConfig, loop: Loop, log: Log, open_feed: OpenFeed, inherited: Inherited, notifier: Notifier
+    ) -> None:
+        self.config = config
+        self.stop_wanted = trio.Event()
+        self.is_listening = trio.Event()
+        self.bound: Any = None  # where it listens, as the socket has it
+        self._log = log
+        self._inherited = inherited
+        self._board = Board(config, notifier)
+        self._ready = trio.Event()
+        self._empty = trio.Event()
+        self._status_over = trio.Event()
+        self._status_over.set()  # until there is a status port
+        self._failure: TunnelError | None = None
+        self._terms = Terms(config.is_server, config.access, config.host, config.tls)
+        self._policy = PolicyDesk(config.access.policy, config.connect_timeout) if config.access.policy else None
+        if self._policy is not None:
+            self._terms = self._terms.with_policy(self._policy.rule)
+        has_sink = config.status is not None or config.metrics.has_target()
+        counters = timed_counters() if has_sink else Counters()
+        self.tunnel = Tunnel(loop, _settings(config), log, self._resolve_later, counters=counters)
+        self._metrics = _open_metrics(self.tunnel) if has_sink else None
+        self._feed = open_feed(self)
+        self._reloader = Reloader(self._feed, self._policy, self._board, counters, log, interval=config.timed_reload)
+
+    async def run(self) -> None:
+        """Serve until `close`; raises TunnelError when service cannot begin or go on."""
+        self._token = trio.lowlevel.current_trio_token()
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            nursery.start_soon(self._feed.run)
+            nursery.start_soon(self._serve)
+        if self._failure is not None:
+            raise self._failure
+
+    def reload(self) -> None:
+        """Read again, soon, what changes without a word."""
+        self._reloader.ask()
+
+    def shut(self) -> None:
+        """Accept no more; what is carried goes on, what is only on its way is given up."""
+        self.stop_wanted.set()
+        self._board.show_stopping()
+        self.tunnel.on_empty = self._report_empty
+        self.tunnel.drain()
+
+    async def drain(self, limit: float) -> int:
+        """Let what is carried end within so many seconds, and cut the rest: how many those were."""
+        self.shut()
+        self._log.tell(f"shutdown proxy, waiting for drain of {len(self.tunnel)} connections")
+        cut = 0
+        if len(self.tunnel):
+            with trio.move_on_after(max(limit, 0)):
+                await self._empty.wait()
+        if len(self.tunnel):
+            cut = self.tunnel.cut()
+            self._log.write(f"graceful shutdown timeout: forcing exit, {cut} connections cut")
+        await self._status_over.wait()  # whoever asked for the end by HTTP gets an answer; it takes seconds at most
+        self._log.tell(f"stopped {self.tunnel.counters.summary()}".rstrip())
+        return cut
+
+    def close(self) -> None:
+        """Leave nothing running; a policy first, since threads may wait for its answers."""
+        if self._policy is not None:
+            self._policy.close()
+        self._nursery.cancel_scope.cancel()
+
+    # -- what the feed says
+
+    def use(self, number: int, credentials: Credentials) -> None:
+        """Build all, then swap; what cannot be built is not used, and what is in use stays."""
+        generation = build_generation(number, credentials, self._terms)
+        self.tunnel.swap(generation)
+        self._board.show_identity(generation)
+        self.tunnel.counters.certificates.note(is_well=True)
+        self._ready.set()
+
+    def confirm(self) -> None:
+        """What is in use is ours still."""
+        self.tunnel.confirm()
+
+    def withdraw(self) -> None:
+        """What is in use has been taken away from us."""
+        self.tunnel.withdraw(WITHDRAWAL_GRACE)
+
+    def expect_probes(self, gate: ChallengeGate) -> None:
+        """From now on an ACME server may look in where we listen."""
+        from tunnel.relay.gate import GatedHandshake
+
+        self.tunnel.new_handshake = partial(GatedHandshake, gate=gate)
+        self._terms = replace(self._terms, knows_acme=True)
+
+    def fail(self, error: TunnelError) -> None:
+        """End, with this reason."""
+        self._failure = error
+        self.close()
+
+    # -- serving
+
+    async def _serve(self) -> None:
+        try:
+            await self._check_target()
+            if self._policy is not None:
+                await self._policy.load()
+            port = self._build_status_port()
+            await self._ready.wait()
+            await self._open(port)
+        except TunnelError as error:
+            self.fail(error)
+            return
+        self._nursery.start_soon(self._reloader.run)
+        self.is_listening.set()
+        while True:  # an identity can run out between two updates
+            await trio.sleep(_REVIEW_INTERVAL)
+            self.tunnel.review()
+
+    async def _check_target(self) -> None:
+        """Whether the target's name means anything; the answer is thrown away, since it may change."""
+        if not self.config.is_resolved_early or self.config.outbound is not None:
+            return
+        try:
+            await trio.to_thread.run_sync(resolve, self.config.target, abandon_on_cancel=True)
+        except TargetError as error:
+            raise ConfigError(f"invalid target address: {error}") from error
+        self._log.tell(f"using target address {self.config.target}")
+
+    def _build_status_port(self) -> StatusPort | None:
+        config = self.config
+        if self._metrics is not None and config.metrics.has_target():
+            from tunnel.proxy.reporting import start_reports
+
+            start_reports(self._nursery, config.metrics, config.ca_bundle, self._metrics, self._log)
+        if config.status is None or self._metrics is None:
+            return None
+        from tunnel.proxy.status_port import build_status_port
+
+        return build_status_port(config, config.status, self.tunnel, self._board, self._metrics, self._shut_down, self._log)
+
+    async def _open(self, port: StatusPort | None) -> None:
+        """Everything has been loaded: listen on both sides, with nothing in between."""
+        status = self.config.status
+        inherited = self._inherited
+        listener = open_listener(self.config.listen, inherited) if self.config.listen is not None else None
+        try:
+            status_listener = open_listener(status.address.address, inherited) if status is not None else None
+        except ConfigError:
+            if listener is not None:
+                listener.close()
+            raise
+        if listener is not None:
+            self.tunnel.open(listener)
+            self.bound = listener.socket.getsockname()
+        self._board.show_listening()
+        if port is not None and status_listener is not None:
+            await self._nursery.start(partial(self._serve_status, status_listener, port))
+        if listener is not None:
+            self._log.tell(f"listening for connections on {str(listener).removeprefix('tcp:')}")
+
+    async def _serve_status(self, listener: Listener, port: StatusPort, *, task_status: trio.TaskStatus[object]) -> None:
+        from tunnel.status.server import serve_status
+
+        self._status_over = trio.Event()
+        try:
+            await serve_status(listener, port, stopping=self.stop_wanted, task_status=task_status)
+        finally:
+            self._status_over.set()
+
+    def _shut_down(self) -> None:
+        """Asked for by HTTP, perhaps more than once."""
+        self._log.tell("shutdown was requested via status endpoint")
+        if not self.stop_wanted.is_set():
+            self._log.tell("shutdown request processing, shutting down")
+            self.stop_wanted.set()
+
+    def _resolve_later(self, address: Address, answer: Callable[[tuple[Endpoint, ...] | TargetError], None]) -> None:
+        async def ask() -> None:
+            result: tuple[Endpoint, ...] | TargetError
+            try:
+                result = await trio.to_thread.run_sync(resolve, address, abandon_on_cancel=True)
+            except TargetError as error:
+                result = error
+            answer(result)
+
+        self._token.run_sync_soon(self._nursery.start_soon, ask)
+
+    def _report_empty(self) -> None:
+        with suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(self._empty.set)
+
+
+def _open_metrics(tunnel: Tunnel) -> MetricsSource:
+    from tunnel.status.snapshot import open_metrics
+
+    return open_metrics(tunnel.counters, tunnel.standing)
+
+
+def _settings(config: ProxyConfig) -> Settings:
+    return Settings(
+        is_server=config.is_server,
+        target=config.target,
+        host=config.host,
+        outbound=config.outbound,
+        header=config.header_mode,
+        connect_timeout=config.connect_timeout,
+        close_timeout=config.close_timeout,
+        max_conn_lifetime=config.max_conn_lifetime,
+        max_concurrent_conns=config.max_concurrent_conns,
+        only_user=os.getuid() if config.is_private else None,
+    )
