@@ -43,6 +43,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
         "tunnel.proxy.acme_feed",
         "tunnel.proxy.proxy",
         "tunnel.proxy.upkeep",
+        "tunnel.proxy.patience",
         "tunnel.proxy.household",
         "tunnel.proxy.caller",
         "tunnel.svid",

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, MutableMapping, Sequence
 
 from tunnel import __version__
-from tunnel.config import demo, dev, proxy
+from tunnel.config import connect, demo, dev, proxy
 from tunnel.config.grammar import Command, HelpWanted, Parsed, VersionWanted, parse_command_line
 from tunnel.errors import TunnelError
 from tunnel.log import one_line
@@ -22,7 +22,7 @@ _ABOUT = (
 )
 _FAMILIES: Mapping[str, str] = {}  # what is told of commands that share their first word
 _HELP = Command("help", "Tell more on a command.")
-COMMANDS = (proxy.SERVER, proxy.CLIENT, demo.COMMAND, dev.COMMAND, _HELP)
+COMMANDS = (proxy.SERVER, proxy.CLIENT, connect.COMMAND, demo.COMMAND, dev.COMMAND, _HELP)
 
 
 def main(argv: Sequence[str], environ: MutableMapping[str, str]) -> int:
@@ -69,6 +69,8 @@ def _run(parsed: Parsed, environ: MutableMapping[str, str]) -> int:
     """Each command's module makes sure that its line means something before it loads what is heavy."""
     command, arguments = parsed.command, parsed.arguments
     match command.name:
+        case "connect":
+            from tunnel.commands.connect import run
         case "dev":
             from tunnel.commands.dev import run
         case "demo":

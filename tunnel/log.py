@@ -89,9 +89,9 @@ class Log:
         schedule: Callable[[float], None] | None = None,
         clock: Callable[[], float] = time.time,
         sink: Sink | None = None,
-        name: str = "",
+        name: str | None = None,
     ) -> None:
-        """With a `name` it stands before each line in the place of process and time: for a person at a terminal."""
+        """With a `name` it stands before each line in the place of process and time; "" for lines as they are."""
         self._schedule = schedule
         self._quiet = frozenset(Category) if Category.OTHER in quiet else frozenset(quiet)
         self._clock = clock
@@ -153,8 +153,8 @@ class Log:
             self._schedule(_RETRY)
 
     def _stamped(self, message: str) -> str:
-        if self._name:
-            return f"{self._name}: {one_line(message)}\n"
+        if self._name is not None:
+            return f"{self._name}{': ' if self._name else ''}{one_line(message)}\n"
         now = self._clock()
         second = int(now)
         if second != self._second:

@@ -39,7 +39,7 @@ def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str
             from tunnel.proxy.confinement import confine
 
             confine(config, environ, log)
-        _announce(config, log)
+        announce(config, log)
         return run_proxy(config, log, Surroundings(environ, inherited, notifier, strays))
     except TunnelError as error:
         log.write(f"error: {error}")
@@ -54,7 +54,8 @@ def _open_log(config: LogConfig) -> Log:
     return Log([Category(word) for word in config.quiet if word], sink=sink)
 
 
-def _announce(config: ProxyConfig, log: Log) -> None:
+def announce(config: ProxyConfig, log: Log) -> None:
+    """Say what is about to be done, and what may surprise."""
     for warning in config.warnings:
         log.write(f"warning: {escape(warning)}")
     if config.outbound is not None:

@@ -120,9 +120,9 @@ class Arguments:
         """Whether the line itself has the flag, rather than the environment or nobody."""
         return flag in self._given
 
-    def replaced(self, changes: Mapping[Flag[Any], Any]) -> Arguments:
-        """These with other values, as if the line had said so."""
-        return Arguments({**self._values, **changes}, {*self._given, *changes}, self.rest)
+    def amended(self, changes: Mapping[Flag[Any], Any], defaults: Collection[Flag[Any]] = ()) -> Arguments:
+        """These for another command: with other values, and with the default of each flag that the line could not name."""
+        return Arguments({**{flag: flag.default for flag in defaults}, **self._values, **changes}, self._given, self.rest)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from tunnel.config.model import Access, KeyFiles, Keystore, LogConfig, ProxyConf
 from tunnel.config.scalars import one_of, parse_duration, parse_limit, parse_positive_duration, parse_text, parse_uint32
 from tunnel.config.sources import build_source, check_acme
 from tunnel.errors import ConfigError
-from tunnel.net.address import TcpAddress, is_local, parse_address, parse_listen_address
+from tunnel.net.address import Address, ListenAddress, TcpAddress, is_local, parse_address, parse_listen_address
 from tunnel.wire.outbound import parse_outbound
 from tunnel.wire.proxy_v2 import HeaderMode
 
@@ -155,7 +155,18 @@ def check_line(arguments: Arguments) -> LogConfig:
 
 def build(command: Command, arguments: Arguments) -> ProxyConfig:
     """The configuration that a command line means; raises ConfigError."""
-    config = _build_server(arguments) if command is SERVER else _build_client(arguments)
+    if command is SERVER:
+        return _complete(_build_server(arguments), arguments)
+    _check_local(arguments, LISTEN, UNSAFE_LISTEN)
+    return build_client(arguments, arguments[LISTEN], arguments[TARGET])
+
+
+def build_client(arguments: Arguments, listen: ListenAddress | None, target: Address) -> ProxyConfig:
+    """A client's configuration, from wherever its two ends have come; raises ConfigError."""
+    return _complete(_build_client(arguments, listen, target), arguments)
+
+
+def _complete(config: ProxyConfig, arguments: Arguments) -> ProxyConfig:
     return replace(
         config,
         ca_bundle=arguments[sources.CACERT],
@@ -194,15 +205,14 @@ def _build_server(arguments: Arguments) -> ProxyConfig:
     )
 
 
-def _build_client(arguments: Arguments) -> ProxyConfig:
+def _build_client(arguments: Arguments, listen: ListenAddress | None, target: Address) -> ProxyConfig:
     is_mutual = not arguments[VERIFY.disable]
     source = build_source(arguments, is_server=False, is_mutual=is_mutual)
-    _check_local(arguments, LISTEN, UNSAFE_LISTEN)
     granted = build_access(arguments, VERIFY, is_spiffe=isinstance(source, WorkloadApi))
     config = ProxyConfig(
         is_server=False,
-        listen=arguments[LISTEN],
-        target=arguments[TARGET],
+        listen=listen,
+        target=target,
         source=source,
         access=granted,
         server_name=arguments[SERVER_NAME],

@@ -1,0 +1,55 @@
+"""`tunnel connect`: standard input and output joined to one authenticated connection.
+
+Knows the order of a start and what is said at the end; must not know how the connection is carried.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import MutableMapping
+from functools import partial
+
+from tunnel.commands.quiet import Voice, say
+from tunnel.config import connect
+from tunnel.config.grammar import Arguments, Command
+from tunnel.config.tool import VERBOSE
+from tunnel.errors import TunnelError
+from tunnel.net.activation import Inherited
+from tunnel.net.notify import Notifier
+from tunnel.strays import Strays
+
+
+def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str]) -> int:
+    """0 when the server has ended in good order, else 1 and a line that says why; raises ConfigError for a wrong line."""
+    config = connect.build(arguments)
+    for number in (signal.SIGHUP, signal.SIGUSR1):  # nothing to reload: whoever started us ends us by these, as ssh does
+        signal.signal(number, signal.SIG_DFL)
+    voice = Voice(is_verbose=arguments[VERBOSE])
+    log = voice.log
+    strays = Strays()
+    strays.install()
+
+    from tunnel.commands.serve import announce
+    from tunnel.proxy.caller import Caller
+    from tunnel.proxy.process import open_loop, open_proxy
+    from tunnel.proxy.surroundings import Surroundings
+
+    surroundings = Surroundings(environ, Inherited(), Notifier({}, os.getpid()), strays)
+    try:
+        if config.is_confined:
+            from tunnel.proxy.confinement import confine
+
+            confine(config, environ, log)
+        announce(config, log)
+        with open_loop(log, surroundings) as loop:
+            caller = Caller(
+                open_proxy(config, loop, log, surroundings, surroundings.notifier), partial(voice.complain, config.source)
+            )
+            loop.run_trio(caller.run)
+    except TunnelError as error:
+        say(f"error: {error}")
+        return 1
+    if not caller.is_well and not voice.report() and not arguments[VERBOSE]:
+        say("the connection was cut")
+    return 0 if caller.is_well else 1

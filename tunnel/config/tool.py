@@ -1,0 +1,36 @@
+"""The flags that `tunnel connect` and `tunnel exec` share: a client's, for one piece of work.
+
+Knows which of a client's flags make sense there and what is different by default; must not know how any of it is carried
+out.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tunnel.config import proxy, sources, tls
+from tunnel.config.access import VERIFY
+from tunnel.config.grammar import Arguments, Flag, Group, option, switch
+from tunnel.config.scalars import parse_limit
+
+WAIT = option(
+    sources.API_TIMEOUT.name,
+    "How long to wait for an identity; default 15s, 0 waits for ever.",
+    parse_limit,
+    15.0,
+    placeholder="TIME",
+    aliases=("wait",),
+)
+VERBOSE = switch("verbose", "Say on standard error who we are, who answered and what was carried.", short="v")
+
+_UNFIT = (sources.API_TIMEOUT, sources.TIMED_RELOAD)
+IDENTITY = Group(
+    "Identity and trust: one source",
+    (*(flag for flag in sources.FLAGS if flag not in _UNFIT), WAIT, VERIFY.disable),
+)
+LIMITS = Group("Limits", (proxy.CONNECT_TIMEOUT, proxy.CLOSE_TIMEOUT, *tls.FLAGS))
+
+
+def as_client(arguments: Arguments, changes: dict[Flag[Any], Any] | None = None) -> Arguments:
+    """What a line of `tunnel client` would say."""
+    return arguments.amended({sources.API_TIMEOUT: arguments[WAIT], **(changes or {})}, proxy.CLIENT.flags)
