@@ -33,6 +33,7 @@ class Flag(Generic[T]):
     is_required: bool = False
     is_repeated: bool = False
     is_hidden: bool = False
+    is_secret: bool = False  # nobody else may see the value
     short: str = ""  # of a boolean: one letter, written `-v`
 
 
@@ -51,9 +52,10 @@ def option(
     env: str = "",
     aliases: tuple[str, ...] = (),
     hidden: bool = False,
+    secret: bool = False,
 ) -> Flag[T | D]:
     """A flag with a value and a default; of several spellings the last on the line wins."""
-    return Flag(name, help, parse, default, placeholder, env, aliases, is_hidden=hidden)
+    return Flag(name, help, parse, default, placeholder, env, aliases, is_hidden=hidden, is_secret=secret)
 
 
 def required(name: str, help: str, parse: Callable[[str], T], *, placeholder: str) -> Flag[T]:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from tunnel.config.sources import PKCS11, STOREPASS
+from tunnel.config.sources import FLAGS
 
-_SECRETS = {f"--{flag.name}" for flag in (STOREPASS, *PKCS11)}
+_SECRETS = {f"--{flag.name}" for flag in FLAGS if flag.is_secret}
 _CREDENTIALS = re.compile(r"(?<=://)[^/]*@")  # of a URL (RFC 3986, 3.2.1); up to the last @, as they are read
 _HIDDEN = "(hidden)"
 

@@ -50,6 +50,7 @@ STOREPASS = option(
     "",
     placeholder="PASSWORD",
     env="KEYSTORE_PASS",
+    secret=True,
 )
 CERT = option(
     "cert", "Take the certificate chain from this PEM file, leaf first.", parse_text, "", placeholder="FILE", env="CERT_PATH"
@@ -72,7 +73,14 @@ TIMED_RELOAD = option(
 )
 PKCS11 = tuple(
     option(
-        name, "Not offered: use a key in a file or the Workload API.", parse_text, "", placeholder=word, env=env, hidden=True
+        name,
+        "Not offered: use a key in a file or the Workload API.",
+        parse_text,
+        "",
+        placeholder=word,
+        env=env,
+        hidden=True,
+        secret=name == "pkcs11-pin",
     )
     for name, word, env in (
         ("pkcs11-module", "FILE", "PKCS11_MODULE"),

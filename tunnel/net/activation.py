@@ -10,10 +10,10 @@ import os
 import socket
 from collections.abc import MutableMapping
 
+from tunnel.config.variables import SOCKETS
 from tunnel.errors import ConfigError
 
 FIRST_DESCRIPTOR = 3  # sd_listen_fds(3): behind standard input, output and error
-_VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID")
 _MAX_DIGITS = 10  # of a count: no process has more descriptors
 _FAMILIES = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
 
@@ -45,7 +45,7 @@ class Inherited:
 
 def take_inherited(environ: MutableMapping[str, str], pid: int) -> Inherited:
     """What was handed over to the process `pid`, which is this one; the variables are gone afterwards."""
-    meant_for, count, names, _ = (environ.pop(name, "") for name in _VARIABLES)
+    meant_for, count, names, _ = (environ.pop(name, "") for name in SOCKETS)
     if not meant_for and not count:
         return Inherited()
     if meant_for != str(pid):
