@@ -1,0 +1,182 @@
+"""The user behind a local connection is told, and nobody is told for one who has gone."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+
+import pytest
+
+from tunnel.net import owner
+from tunnel.net.owner import owner_of_peer
+
+OTHER = 64321  # a user with no name
+# Becomes another user, connects, says so, and holds the connection until standard input ends.
+CALLER = """
+import os, socket, sys
+user, family, host, port = sys.argv[1:]
+os.setuid(int(user))
+with socket.socket(int(family)) as sock:
+    sock.connect((host, int(port)) if port else host.replace("@", chr(0)))
+    print("connected", flush=True)
+    sys.stdin.read()
+"""
+LOOPBACKS = [
+    (socket.AF_INET, "127.0.0.1", socket.AF_INET, "127.0.0.1"),
+    (socket.AF_INET, "127.0.0.1", socket.AF_INET6, "::ffff:127.0.0.1"),
+    (socket.AF_INET6, "::1", socket.AF_INET6, "::1"),
+    (socket.AF_INET6, "::", socket.AF_INET, "127.0.0.1"),
+    (socket.AF_INET6, "::", socket.AF_INET6, "::ffff:127.0.0.2"),
+    (socket.AF_INET6, "::", socket.AF_INET6, "::1"),
+]
+
+
+@pytest.fixture(params=["asked", "looked up"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways to the answer; the kernel of the tests must know both."""
+    assert owner.can_ask_kernel()
+    if request.param == "looked up":
+        monkeypatch.setattr(owner, "can_ask_kernel", lambda: False)
+    return str(request.param)
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def listening(stack: ExitStack, family: int, host: str) -> socket.socket:
+    sock = stack.enter_context(socket.socket(family))
+    if family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    sock.bind((host, 0))
+    sock.listen()
+    return sock
+
+
+def called(stack: ExitStack, listener: socket.socket, family: int, host: str) -> tuple[socket.socket, socket.socket, object]:
+    """A caller of ours, and what was accepted of it."""
+    caller = stack.enter_context(socket.socket(family))
+    caller.connect((host, listener.getsockname()[1]))
+    accepted, address = listener.accept()
+    return caller, stack.enter_context(accepted), address
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize(("family", "host", "from_family", "to_host"), LOOPBACKS)
+def test_a_caller_of_ours_is_known_until_it_closes(
+    stack: ExitStack, family: int, host: str, from_family: int, to_host: str
+) -> None:
+    caller, accepted, address = called(stack, listening(stack, family, host), from_family, to_host)
+    assert owner_of_peer(accepted, address) == os.getuid()
+    caller.shutdown(socket.SHUT_WR)
+    assert owner_of_peer(accepted, address) == os.getuid()
+    caller.close()  # now the kernel shows user 0, which we may be
+    assert owner_of_peer(accepted, address) is None
+
+
+@pytest.mark.usefixtures("way")
+def test_a_caller_that_was_cut_off_is_nobody(stack: ExitStack) -> None:
+    caller, accepted, address = called(stack, listening(stack, socket.AF_INET, "127.0.0.1"), socket.AF_INET, "127.0.0.1")
+    caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # a reset: no socket is left at all
+    caller.close()
+    assert owner_of_peer(accepted, address) is None
+
+
+@pytest.mark.usefixtures("way")
+def test_who_listens_at_a_caller_s_port_is_not_the_caller(stack: ExitStack) -> None:
+    """A search for a connection that is no more must not end at a listener, which is ours."""
+    caller, accepted, address = called(stack, listening(stack, socket.AF_INET, "127.0.0.1"), socket.AF_INET, "127.0.0.1")
+    place = caller.getsockname()
+    caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    caller.close()
+    listener = stack.enter_context(socket.socket())
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(place)
+    listener.listen()
+    assert owner_of_peer(accepted, address) is None
+
+
+@pytest.mark.usefixtures("way")
+def test_one_of_many_is_found(stack: ExitStack) -> None:
+    listener = listening(stack, socket.AF_INET, "127.0.0.1")
+    pairs = [called(stack, listener, socket.AF_INET, "127.0.0.1") for _ in range(200)]
+    assert {owner_of_peer(accepted, address) for _, accepted, address in pairs} == {os.getuid()}
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can start another user's process")
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("place", ["127.0.0.1", "::1", "unix"])
+def test_another_user_s_caller_is_known_for_that(stack: ExitStack, place: str) -> None:
+    if place == "unix":
+        name = f"@tunnel-owner-{os.getpid()}"
+        listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+        listener.bind(name.replace("@", "\0"))
+        listener.listen()
+        where = [name, ""]
+    else:
+        listener = listening(stack, socket.AF_INET6 if ":" in place else socket.AF_INET, place)
+        where = [place, str(listener.getsockname()[1])]
+    argv = [sys.executable, "-c", CALLER, str(OTHER), str(int(listener.family)), *where]
+    process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"connected\n"
+        accepted, address = listener.accept()
+        with closing(accepted):
+            assert owner_of_peer(accepted, address) == OTHER
+            process.communicate()
+            assert owner_of_peer(accepted, address) == (OTHER if place == "unix" else None)
+
+
+def test_a_unix_caller_is_known_by_who_he_was_when_he_called(stack: ExitStack) -> None:
+    ours, theirs = socket.socketpair()
+    stack.enter_context(ours)
+    theirs.close()
+    assert owner_of_peer(ours, "") == os.getuid()
+
+
+def test_with_no_descriptor_left_nobody_is_known(stack: ExitStack) -> None:
+    """Neither way is open then; and once there are descriptors again, the kernel is asked again."""
+    _, accepted, address = called(stack, listening(stack, socket.AF_INET, "127.0.0.1"), socket.AF_INET, "127.0.0.1")
+    owner.can_ask_kernel.cache_clear()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        seen = owner_of_peer(accepted, address)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert seen is None
+    assert owner.can_ask_kernel()
+    assert owner_of_peer(accepted, address) == os.getuid()
+
+
+def test_a_kernel_that_must_not_be_asked_is_looked_up(stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A filter of system calls may forbid netlink."""
+    _, accepted, address = called(stack, listening(stack, socket.AF_INET, "127.0.0.1"), socket.AF_INET, "127.0.0.1")
+
+    def refuse(*_: object) -> tuple[int, bytes]:
+        raise PermissionError(1, "not permitted")
+
+    owner.can_ask_kernel.cache_clear()
+    monkeypatch.setattr(owner, "_exchange", refuse)
+    try:
+        assert owner_of_peer(accepted, address) == os.getuid()
+    finally:
+        owner.can_ask_kernel.cache_clear()
+
+
+def test_what_is_no_connection_of_tcp_has_no_owner(stack: ExitStack) -> None:
+    listener = listening(stack, socket.AF_INET, "127.0.0.1")
+    _, accepted, _ = called(stack, listener, socket.AF_INET, "127.0.0.1")
+    assert owner_of_peer(accepted, ("no address", 1)) is None
+    assert owner_of_peer(accepted, ("127.0.0.1", 1)) is None
+    assert owner_of_peer(accepted, ("::1", 1)) is None
+    listener.close()
+    assert owner_of_peer(listener, ("127.0.0.1", 1)) is None
