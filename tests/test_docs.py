@@ -30,7 +30,9 @@ def test_the_readme_leads_to_every_page() -> None:
 
 def test_the_architecture_page_names_every_module_of_the_data_plane() -> None:
     text = (ROOT / "docs/architecture.md").read_text()
-    modules = [path for folder in ("relay", "tls", "proxy", "identity") for path in (ROOT / "tunnel" / folder).glob("*.py")]
+    modules = [
+        path for folder in ("relay", "tls", "proxy", "identity", "child") for path in (ROOT / "tunnel" / folder).glob("*.py")
+    ]
     assert [str(path.relative_to(ROOT)) for path in modules if not _is_explained(path, text)] == []
 
 

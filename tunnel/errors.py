@@ -29,6 +29,14 @@ class ConfigError(TunnelError):
     """The operator's flags, addresses or environment cannot be used as they stand."""
 
 
+class CommandError(TunnelError):
+    """A command that was to be run cannot be; `exit_code` is a shell's for that."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 class IdFault(Enum):
     """Why a text is not a SPIFFE ID (SPIFFE-ID, section 2)."""
 

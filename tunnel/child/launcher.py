@@ -1,0 +1,184 @@
+"""Fork early, exec late: a command is started by a process that has never seen what we have become since.
+
+Knows processes and what a command must find unchanged; must not know why it is run. By the time a command may start, this
+process has threads, other signals, a higher limit of descriptors, and perhaps Landlock, which children inherit. So a child is
+forked while there is nothing of that, and waits for the order. What it is given is what our own parent gave us: standard
+streams (shared and never touched, never made non-blocking), other descriptors, working directory, umask, limits, process
+group, terminal, ignored and blocked signals, save what `tunnel/child/inherited.py` says is lost.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import NoReturn
+
+from tunnel.child.inherited import Inherited, inherited
+from tunnel.child.kernel import SET_PDEATHSIG, prctl
+from tunnel.child.orders import (
+    ABSENT,
+    Failure,
+    Order,
+    build_order,
+    describe_failure,
+    encode_failure,
+    encode_order,
+    read_failure,
+    read_order,
+)
+from tunnel.errors import CommandError, words_of
+
+_SHELL = b"/bin/sh"
+_BROKEN = 125  # as env(1) and timeout(1) say that they themselves have failed
+_SIGNALLED = 128  # POSIX.1-2024, Shell, 2.8.2
+
+
+class Launcher:
+    """One child that waits, then runs one command; to be made by the main thread, while it is the only one.
+
+    The child is killed when that thread ends, however it ends. The kernel forgets this for a command that is set-user-ID,
+    set-group-ID or has capabilities of its own (prctl(2), PR_SET_PDEATHSIG), and it holds for the command alone, not for what
+    that starts.
+    """
+
+    def __init__(self) -> None:
+        assert threading.active_count() == 1, "a fork copies one thread, and the locks of all"
+        given = inherited()
+        if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, the kernel would keep no exit status
+        self._code: int | None = None
+        self._is_started = False
+        try:
+            orders, self._orders = os.pipe()  # none of these is inherited by the command (PEP 446)
+            self._answers, answers = os.pipe()
+            self.pid = self._fork(orders, answers, given)
+            os.close(orders)
+            os.close(answers)
+            self.pidfd = os.pidfd_open(self.pid)  # readable once it has ended
+        except OSError as error:
+            raise CommandError(f"no process can be started for a command: {words_of(error)}", _BROKEN) from error
+
+    def start(self, argv: Sequence[str], environ: Mapping[str, str]) -> None:
+        """Have the child become this command; raises CommandError if there is none such, and the child is gone then.
+
+        Returns when it runs. A child that was killed before is taken for a command that was.
+        """
+        assert not self._is_started
+        self._is_started = True
+        with suppress(BrokenPipeError):
+            left = memoryview(encode_order(build_order(argv, environ)))
+            while left:
+                left = left[os.write(self._orders, left) :]
+        failure = read_failure(self._answers)
+        self._close_pipes()
+        if failure is not None:
+            os.waitpid(self.pid, 0)
+            error = describe_failure(argv[0], failure)
+            self._code = error.exit_code
+            raise error
+
+    def send(self, number: int) -> None:
+        """Send a signal to the command, if it is still there and ours to signal."""
+        with suppress(ProcessLookupError, PermissionError):  # it may have become another user's (sudo)
+            signal.pidfd_send_signal(self.pidfd, number)
+
+    def exit_code(self) -> int | None:
+        """How the command ended: its own code, or 128 + N for signal N; None while it runs. Reaps it."""
+        if self._code is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self._code = _code_of(status)
+        return self._code
+
+    def abandon(self) -> None:
+        """End a child that is still waiting; does nothing to a command."""
+        if not self._is_started:
+            self._is_started = True
+            self._close_pipes()
+            self.send(signal.SIGKILL)
+            self._code = _code_of(os.waitpid(self.pid, 0)[1])
+
+    def close(self) -> None:
+        """Abandon, and give back the last descriptor."""
+        self.abandon()
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
+
+    def _close_pipes(self) -> None:
+        os.close(self._orders)
+        os.close(self._answers)
+
+    def _fork(self, orders: int, answers: int, given: Inherited) -> int:
+        """Fork with every signal blocked, so that none runs a handler of ours in the child."""
+        parent = os.getpid()
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    _wait(parent, orders, answers, (self._orders, self._answers), given)
+                finally:
+                    os._exit(_BROKEN)  # whatever happened: there is only one way out
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        return pid
+
+
+def _code_of(status: int) -> int:
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else _SIGNALLED - code
+
+
+# -- in the child
+
+
+def _wait(parent: int, orders: int, answers: int, not_ours: tuple[int, ...], given: Inherited) -> NoReturn:
+    """Wait for the order and carry it out; end without running anything when the parent is gone or gives up."""
+    prctl(SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before the kernel knew that we care
+        os._exit(_BROKEN)
+    for descriptor in not_ours:  # or we would never see the end of our own pipe
+        os.close(descriptor)
+    order = read_order(orders)
+    if order is None:
+        os._exit(_BROKEN)
+    _restore(given)
+    os.write(answers, encode_failure(_execute(order)))
+    os._exit(_BROKEN)
+
+
+def _restore(given: Inherited) -> None:
+    """Signals as our parent gave them to us; what has come meanwhile is delivered now, and does what it does to a command."""
+    for number in signal.valid_signals():
+        wanted = signal.SIG_IGN if number in given.ignored else signal.SIG_DFL
+        if signal.getsignal(number) != wanted:
+            signal.signal(number, wanted)
+    signal.pthread_sigmask(signal.SIG_SETMASK, given.blocked)
+
+
+def _execute(order: Order) -> Failure:
+    """Become the first of the order's places that can be run, as execvp(3) does; says why there is none."""
+    environ = dict(entry.split(b"=", 1) for entry in order.environ)
+    failure = Failure(errno.ENOENT, is_there=False)
+    for place in order.places:
+        try:
+            try:
+                os.execve(place, order.argv, environ)  # noqa: S606  # as asked
+            except OSError as error:
+                if error.errno != errno.ENOEXEC:
+                    raise
+                # A script without a first line that says whose it is: every shell takes it for its own.
+                os.execve(_SHELL, (_SHELL, place, *order.argv[1:]), environ)  # noqa: S606
+        except OSError as error:
+            number = error.errno or 0
+            is_there = number not in ABSENT or os.path.lexists(place)
+            if is_there and not failure.is_there:
+                failure = Failure(number, is_there=True)
+            if number not in (*ABSENT, errno.EACCES):
+                break
+    return failure
