@@ -47,7 +47,7 @@ def _flags_of(*names: str) -> set[str]:
 
 def test_every_flag_that_the_readme_shows_exists() -> None:
     text = (ROOT / "README.md").read_text().partition("## Use")[2]
-    assert set(_FLAG.findall(text)) <= _flags_of("server", "client", "dev", "demo")
+    assert set(_FLAG.findall(text)) <= _flags_of(*(command.name for command in COMMANDS))
 
 
 def test_the_readme_opens_with_two_commands_for_a_fresh_machine() -> None:

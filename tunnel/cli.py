@@ -11,7 +11,9 @@ from collections.abc import Mapping, MutableMapping, Sequence
 
 from tunnel import __version__
 from tunnel.config import connect, demo, dev, proxy
-from tunnel.config.grammar import Command, HelpWanted, Parsed, VersionWanted, parse_command_line
+from tunnel.config import exec as execution
+from tunnel.config import run as household
+from tunnel.config.grammar import Command, HelpWanted, LineError, Parsed, VersionWanted, parse_command_line
 from tunnel.errors import TunnelError
 from tunnel.log import one_line
 
@@ -22,13 +24,15 @@ _ABOUT = (
 )
 _FAMILIES: Mapping[str, str] = {}  # what is told of commands that share their first word
 _HELP = Command("help", "Tell more on a command.")
-COMMANDS = (proxy.SERVER, proxy.CLIENT, connect.COMMAND, demo.COMMAND, dev.COMMAND, _HELP)
+COMMANDS = (proxy.SERVER, proxy.CLIENT, execution.COMMAND, connect.COMMAND, household.COMMAND, demo.COMMAND, dev.COMMAND, _HELP)
 
 
 def main(argv: Sequence[str], environ: MutableMapping[str, str]) -> int:
-    """Run one command line; what is wrong with it is one line on standard error and exit code 1."""
+    """Run one command line; what is wrong with it is one line on standard error and exit code 1, or the command's own."""
+    command = None
     try:
         parsed = parse_command_line(argv, COMMANDS, environ, early=proxy.COMMON)
+        command = parsed.command
         return _run(parsed, environ)
     except HelpWanted as wanted:
         print_out(_help(wanted))
@@ -38,7 +42,8 @@ def main(argv: Sequence[str], environ: MutableMapping[str, str]) -> int:
         return 0
     except TunnelError as error:
         print_error(f"{PROGRAM}: error: {error}, try --help")
-        return 1
+        command = error.command if isinstance(error, LineError) else command
+        return command.failure if command else 1
 
 
 def print_out(text: str) -> None:
@@ -75,6 +80,10 @@ def _run(parsed: Parsed, environ: MutableMapping[str, str]) -> int:
             from tunnel.commands.dev import run
         case "demo":
             from tunnel.commands.demo import run
+        case "exec":
+            from tunnel.commands.exec import run
+        case "run":
+            from tunnel.commands.run import run
         case "server" | "client":
             from tunnel.commands.serve import run
         case _:

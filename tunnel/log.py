@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection
 from enum import Enum
 from typing import Protocol
 
-_STDOUT = 1
+STDOUT, STDERR = 1, 2
 _MAX_TEXT = 4096
 _MAX_BACKLOG = 1024 * 1024  # bytes that wait for a reader; what comes then is lost and counted
 _RETRY = 0.1  # seconds until a reader that stands still is looked at again
@@ -95,7 +95,7 @@ class Log:
         self._schedule = schedule
         self._quiet = frozenset(Category) if Category.OTHER in quiet else frozenset(quiet)
         self._clock = clock
-        self._sink = sink or DescriptorSink(_STDOUT)
+        self._sink = sink or DescriptorSink(STDOUT)
         self._name = name
         self._prefix = f"[{os.getpid()}] "
         self._lines: list[str] = []

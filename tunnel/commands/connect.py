@@ -40,7 +40,7 @@ def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str
         if config.is_confined:
             from tunnel.proxy.confinement import confine
 
-            confine(config, environ, log)
+            confine([config], environ, log)
         announce(config, log)
         with open_loop(log, surroundings) as loop:
             caller = Caller(

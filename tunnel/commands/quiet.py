@@ -8,10 +8,9 @@ from __future__ import annotations
 import sys
 
 from tunnel.config.model import Source, WorkloadApi
-from tunnel.log import Category, DescriptorSink, Log, one_line
+from tunnel.log import STDERR, Category, DescriptorSink, Log, one_line
 
 _NAME = "tunnel"
-_STDERR = 2
 _MOST = 20  # lines that are kept: what went wrong first, and then how often more
 
 
@@ -47,7 +46,7 @@ class Voice:
     def __init__(self, *, is_verbose: bool) -> None:
         self._kept = Kept()
         if is_verbose:
-            self.log = Log(sink=DescriptorSink(_STDERR), name=_NAME)
+            self.log = Log(sink=DescriptorSink(STDERR), name=_NAME)
         else:
             self.log = Log([Category.NEWS, Category.CONNS], sink=self._kept, name="")
 

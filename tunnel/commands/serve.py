@@ -14,7 +14,7 @@ from tunnel.config import proxy
 from tunnel.config.grammar import Arguments, Command
 from tunnel.config.model import LogConfig, NoIdentity, ProxyConfig, WorkloadApi
 from tunnel.errors import TunnelError
-from tunnel.log import Category, Log, escape, one_line
+from tunnel.log import STDOUT, Category, DescriptorSink, Log, Sink, escape, one_line
 from tunnel.net.activation import take_inherited
 from tunnel.net.notify import Notifier
 from tunnel.strays import Strays
@@ -25,7 +25,7 @@ def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str
     """Serve until told to stop; the exit code. Raises ConfigError for a line that is wrong on the face of it."""
     inherited = take_inherited(environ, os.getpid())  # before anything is started that they do not concern
     notifier = Notifier(environ, os.getpid())
-    log = _open_log(proxy.check_line(arguments))
+    log = open_log(proxy.check_line(arguments), STDOUT)
     strays = Strays()
     strays.install()
     try:
@@ -38,7 +38,7 @@ def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str
         if config.is_confined:
             from tunnel.proxy.confinement import confine
 
-            confine(config, environ, log)
+            confine([config], environ, log)
         announce(config, log)
         return run_proxy(config, log, Surroundings(environ, inherited, notifier, strays))
     except TunnelError as error:
@@ -48,9 +48,12 @@ def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str
         return 1
 
 
-def _open_log(config: LogConfig) -> Log:
-    name = os.path.basename(sys.argv[0])
-    sink = open_syslog("tunnel" if name == "__main__.py" else name, os.getpid()) if config.is_syslog else None
+def open_log(config: LogConfig, descriptor: int) -> Log:
+    """The log of this process: the system's, or this descriptor."""
+    sink: Sink = DescriptorSink(descriptor)
+    if config.is_syslog:
+        name = os.path.basename(sys.argv[0])
+        sink = open_syslog("tunnel" if name == "__main__.py" else name, os.getpid())
     return Log([Category(word) for word in config.quiet if word], sink=sink)
 
 

@@ -25,12 +25,13 @@ COMMAND = Command(
         Group("The process", (VERBOSE, proxy.DISABLE_LANDLOCK)),
     ),
     """\
-The end of the input is passed on, and the command ends when the server has ended. It says nothing unless something goes
-wrong: then it is one line on standard error, and exit code 1.
+The end of the input is passed on, and the command ends when the server has ended. It says
+nothing unless something goes wrong: then it is one line on standard error, and exit code 1.
 
 Examples:
   echo PING | tunnel connect --verify-id spiffe://example.org/cache cache.example.org:8443
-  ssh -o 'ProxyCommand=tunnel connect --verify-id spiffe://example.org/%h %h:8022' build.example.org
+  ssh -o 'ProxyCommand=tunnel connect --verify-id spiffe://example.org/%h %h:8022' \\
+      build.example.org
 """,
     words=(SERVER,),
 )

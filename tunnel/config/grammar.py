@@ -100,6 +100,7 @@ class Command:
     words: tuple[Flag[Any], ...] = ()  # that stand by themselves, in this order
     rest: str = ""  # what must stand behind a lone `--` and is not ours, as the help shows it: `COMMAND [ARG...]`
     lines: str = ""  # what takes the whole rest of the line from the first word on, as the help shows it
+    failure: int = 1  # the exit code when it cannot be carried out
 
     @property
     def flags(self) -> tuple[Flag[Any], ...]:
@@ -135,6 +136,14 @@ class Parsed:
     arguments: Arguments
 
 
+class LineError(ConfigError):
+    """A line that is wrong, and the command that it is about as far as that is known."""
+
+    def __init__(self, message: str, command: Command | None) -> None:
+        super().__init__(message)
+        self.command = command
+
+
 class HelpWanted(Exception):
     """The line asks for help: on one command, on a family, or on all; long, with the flags of every command."""
 
@@ -159,10 +168,14 @@ def parse_command_line(
 ) -> Parsed:
     """The command and its values; `early` flags may also stand before the command.
 
-    Of a line that is a part of another one, the files (`@file`) have been read already. Raises ConfigError for a line that is
+    Of a line that is a part of another one, the files (`@file`) have been read already. Raises LineError for a line that is
     wrong, HelpWanted and VersionWanted for one that asks.
     """
-    return _Line(_expand_files(argv) if has_files else iter(argv), commands, early).parse(environ)
+    line = _Line(_expand_files(argv) if has_files else iter(argv), commands, early)
+    try:
+        return line.parse(environ)
+    except ConfigError as error:
+        raise LineError(str(error), line.command) from error
 
 
 @dataclass

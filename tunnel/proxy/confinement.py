@@ -6,7 +6,7 @@ since one that does would not be kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from tunnel.config.acme import complete_acme
@@ -17,11 +17,13 @@ from tunnel.sandbox.landlock import set_up
 from tunnel.sandbox.rules import Needs
 
 
-def confine(config: ProxyConfig, environ: Mapping[str, str], log: Log) -> None:
-    """Keep the process to what its flags name, as far as the kernel can; raises ConfigError and IdentityError."""
-    needs = needs_of(config)
-    if isinstance(config.source, Acme):
-        needs = _with_acme(needs, config.source, environ)
+def confine(configs: Sequence[ProxyConfig], environ: Mapping[str, str], log: Log) -> None:
+    """Keep the process to what its proxies' flags name, as far as the kernel can; raises ConfigError and IdentityError."""
+    needs = Needs()
+    for config in configs:
+        needs = needs.joined(needs_of(config))
+        if isinstance(config.source, Acme):
+            needs = _with_acme(needs, config.source, environ)
     set_up(needs, environ, log.tell)
 
 

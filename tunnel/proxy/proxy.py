@@ -78,10 +78,14 @@ class Proxy:
     async def run(self) -> None:
         """Serve until `close`; raises TunnelError when service cannot begin or go on."""
         self._token = trio.lowlevel.current_trio_token()
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            nursery.start_soon(self._feed.run)
-            nursery.start_soon(self._serve)
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                nursery.start_soon(self._feed.run)
+                nursery.start_soon(self._serve)
+        finally:
+            if self._policy is not None:  # threads may wait for its answers
+                self._policy.close()
         if self._failure is not None:
             raise self._failure
 
@@ -112,9 +116,7 @@ class Proxy:
         return cut
 
     def close(self) -> None:
-        """Leave nothing running; a policy first, since threads may wait for its answers."""
-        if self._policy is not None:
-            self._policy.close()
+        """Leave nothing running."""
         self._nursery.cancel_scope.cancel()
 
     # -- what the feed says

@@ -44,6 +44,16 @@ class Needs:
     dials: tuple[Address, ...] = ()
     urls: tuple[str, ...] = ()  # asked by HTTP
 
+    def joined(self, other: Needs) -> Needs:
+        """What two need in one process."""
+        return Needs(
+            self.files + other.files,
+            self.directories + other.directories,
+            self.listens + other.listens,
+            self.dials + other.dials,
+            self.urls + other.urls,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Ruleset:

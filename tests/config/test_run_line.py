@@ -1,0 +1,66 @@
+"""How a line of `tunnel run` is taken apart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tunnel.cli import COMMANDS
+from tunnel.config import run as line
+from tunnel.config.grammar import HelpWanted, parse_command_line
+from tunnel.config.run import RunConfig
+from tunnel.errors import ConfigError
+
+API = {"SPIFFE_ENDPOINT_SOCKET": "unix:///run/api.sock"}
+SERVER = ("server", "--listen=:1", "--target=localhost:2", "--allow-id=spiffe://a.test/x")
+CLIENT = ("client", "--listen=localhost:3", "--target=b.test:4", "--verify-id=spiffe://a.test/y")
+RUN = ("--", "app", "--flag", "+", "--")
+
+
+def build(*words: str) -> RunConfig:
+    return line.build(parse_command_line(["run", *words], COMMANDS, API).arguments, API)
+
+
+def test_a_line_is_proxies_and_a_command() -> None:
+    config = build("--wait-ready=1m", "--stop-timeout=5s", *SERVER, "--quiet=conns", "+", *CLIENT, *RUN)
+    assert [proxy.is_server for proxy in config.proxies] == [True, False]
+    assert config.argv == ("app", "--flag", "+", "--")
+    assert (config.wait_ready, config.stop_timeout) == (60, 5)
+    assert config.log.quiet == ("conns",)
+    assert not config.log.is_syslog
+
+
+def test_what_is_not_said_has_a_default() -> None:
+    config = build(*SERVER, *RUN)
+    assert (config.wait_ready, config.stop_timeout) == (15, 25)
+
+
+def test_a_line_may_come_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "line").write_text("\n".join([*SERVER, "+"]))
+    assert len(build(f"@{tmp_path / 'line'}", *CLIENT, *RUN).proxies) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (SERVER, "nothing to run: -- COMMAND .* is missing; a sidecar without a command is 'tunnel server'"),
+        ((*SERVER, "--"), "nothing to run"),
+        ((*SERVER, "+", *RUN), "a line is missing beside '\\+'"),
+        (("+", *SERVER, *RUN), "a line is missing beside '\\+'"),
+        (("dev", *RUN), 'expected command but got "dev"'),
+        ((*SERVER[:-1], *RUN), "nothing says which clients may pass"),
+        ((*SERVER, "--wait-ready=1s", *RUN), "unknown long flag '--wait-ready'"),
+        (("--stop-timeout=0s", *SERVER, *RUN), "--stop-timeout: "),
+    ],
+)
+def test_what_is_wrong_is_said(words: tuple[str, ...], why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        build(*words)
+
+
+def test_help_on_a_line_is_help_on_its_command() -> None:
+    with pytest.raises(HelpWanted) as wanted:
+        build("server", "--help", *RUN)
+    assert wanted.value.command is not None
+    assert wanted.value.command.name == "server"

@@ -1,0 +1,123 @@
+"""`tunnel exec`: a command of the user's, with tunnels open for as long as it runs.
+
+Knows the order of a start and what is said at the end; must not know how a tunnel is opened or a command started.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tunnel.child.environment import for_command
+from tunnel.child.family import become_subreaper
+from tunnel.child.launcher import Launcher
+from tunnel.child.signals import block
+from tunnel.commands.quiet import Voice, say
+from tunnel.config import exec as line
+from tunnel.config.grammar import Arguments, Command
+from tunnel.config.places import Values, fill_places, variables
+from tunnel.errors import CommandError, ConfigError, TunnelError, words_of
+from tunnel.net.activation import Inherited
+from tunnel.net.address import parse_address
+from tunnel.net.notify import Notifier
+from tunnel.strays import Strays
+
+if TYPE_CHECKING:  # loaded when the line is known to be a good one, and the command's process is there
+    from tunnel.proxy.household import Order
+    from tunnel.proxy.proxy import Proxy
+
+_DRAIN = 5.0  # seconds for what the command has said last to reach the servers
+
+
+def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str]) -> int:
+    """The command's exit code, or one that says why there was none; raises ConfigError for a wrong line."""
+    config = line.build(arguments)
+    launcher = Launcher()  # before there are threads, rules of Landlock, other signals
+    block()
+    voice = Voice(is_verbose=config.is_verbose)
+    try:
+        with _own_sockets(config.targets) as targets:
+            code = _run(config, targets, launcher, voice, environ)
+    except TunnelError as error:
+        say(f"error: {error}")
+        return error.exit_code if isinstance(error, CommandError) else command.failure
+    finally:
+        launcher.close()
+    voice.report()
+    return code
+
+
+@contextmanager
+def _own_sockets(targets: Sequence[line.Target]) -> Iterator[Sequence[line.Target]]:
+    """The targets with a place for each socket, in a directory that nobody else can enter and that goes at the end."""
+    if not any(target.socket for target in targets):
+        yield targets
+        return
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    try:
+        place = tempfile.TemporaryDirectory(prefix="tunnel-", dir=runtime if os.access(runtime, os.W_OK | os.X_OK) else None)
+    except OSError as error:
+        raise ConfigError(f"cannot make a directory for --unix: {words_of(error)}") from error
+    with place as directory:
+        yield [_with_socket(target, Path(directory)) for target in targets]
+
+
+def _with_socket(target: line.Target, directory: Path) -> line.Target:
+    if not target.socket:
+        return target
+    own = directory / target.name  # of several targets each has its own: two may want the same name
+    own.mkdir(mode=0o700, exist_ok=True)
+    return replace(target, config=replace(target.config, listen=parse_address(f"unix:{own / target.socket}")))
+
+
+def _run(
+    config: line.ExecConfig, targets: Sequence[line.Target], launcher: Launcher, voice: Voice, environ: Mapping[str, str]
+) -> int:
+    strays = Strays()
+    strays.install()
+    from tunnel.commands.serve import announce
+    from tunnel.proxy.household import Household, Manners
+    from tunnel.proxy.process import open_loop, open_proxy
+    from tunnel.proxy.surroundings import Surroundings
+
+    surroundings = Surroundings(environ, Inherited(), Notifier({}, os.getpid()), strays)
+    first = targets[0].config
+    if first.is_confined:
+        from tunnel.proxy.confinement import confine
+
+        confine([target.config for target in targets], environ, voice.log)
+    for target in targets:
+        announce(target.config, voice.log)
+    become_subreaper()
+    with open_loop(voice.log, surroundings) as loop:
+        proxies = [open_proxy(one.config, loop, voice.log, surroundings, surroundings.notifier) for one in targets]
+        named = {target.name: proxy for target, proxy in zip(targets, proxies, strict=True)}
+        order = partial(_order, config.argv, named, environ, voice)
+        manners = Manners(limit=_DRAIN)
+        complain = partial(voice.complain, first.source)
+        household = Household(proxies, launcher, order, manners, surroundings, voice.log, complain)
+        loop.run_trio(household.run)
+    return household.exit_code
+
+
+def _order(argv: Sequence[str], proxies: Mapping[str, Proxy], environ: Mapping[str, str], voice: Voice) -> Order:
+    """What to run, now that every port is known."""
+    from tunnel.proxy.household import Order
+
+    voice.log.flush()
+    voice.forget()  # what was in the way of a tunnel that is open now
+    values = {name: _values(proxy) for name, proxy in proxies.items()}
+    return Order(fill_places(argv, values), for_command(environ, variables(values)))
+
+
+def _values(proxy: Proxy) -> Values:
+    if isinstance(proxy.bound, str):
+        return {"socket": proxy.bound, "dir": os.path.dirname(proxy.bound)}
+    host, port = proxy.bound[:2]
+    return {"host": host, "port": str(port), "addr": f"{host}:{port}"}

@@ -1,0 +1,68 @@
+"""`tunnel run`: proxies and a command under one roof, as the entry point of a container.
+
+Knows the order of a start; must not know how a proxy serves or a command is started.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, MutableMapping
+
+from tunnel.child.environment import for_command
+from tunnel.child.family import become_subreaper
+from tunnel.child.launcher import Launcher
+from tunnel.child.signals import block
+from tunnel.commands.quiet import say
+from tunnel.commands.serve import announce, open_log
+from tunnel.config import run as line
+from tunnel.config.grammar import Arguments, Command
+from tunnel.errors import CommandError, TunnelError
+from tunnel.log import STDERR, Log
+from tunnel.net.activation import Inherited, take_inherited
+from tunnel.net.notify import Notifier
+from tunnel.strays import Strays
+
+
+def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str]) -> int:
+    """The command's exit code, or one that says what failed; raises ConfigError for a wrong line."""
+    block()  # from here on no signal is lost: as process 1 we would not even be ended by it
+    config = line.build(arguments, environ)
+    inherited = take_inherited(environ, os.getpid())  # before the fork, which would keep what was handed over to us
+    launcher = Launcher()  # before there are threads, or rules of Landlock
+    log = open_log(config.log, STDERR)
+    try:
+        return _run(config, launcher, inherited, log, environ)
+    except TunnelError as error:
+        log.flush()
+        say(f"error: {error}")
+        return error.exit_code if isinstance(error, CommandError) else command.failure
+    finally:
+        launcher.close()
+
+
+def _run(config: line.RunConfig, launcher: Launcher, inherited: Inherited, log: Log, environ: Mapping[str, str]) -> int:
+    strays = Strays()
+    strays.install()
+    notifier = Notifier(environ, os.getpid())
+    from tunnel.proxy.household import Household, Manners, Order
+    from tunnel.proxy.process import open_loop, open_proxy
+    from tunnel.proxy.surroundings import Surroundings
+
+    surroundings = Surroundings(environ, inherited, notifier, strays)
+    if all(one.is_confined for one in config.proxies):  # the rules of the process are the rules of each
+        from tunnel.proxy.confinement import confine
+
+        confine(config.proxies, environ, log)
+    for one in config.proxies:
+        log.tell(f"starting tunnel in {'server' if one.is_server else 'client'} mode")
+        announce(one, log)
+    if os.getpid() != 1:
+        become_subreaper()
+    with open_loop(log, surroundings) as loop:
+        silent = Notifier({}, os.getpid())  # the manager hears of the whole, not of each proxy
+        proxies = [open_proxy(one, loop, log, surroundings, silent) for one in config.proxies]
+        order = Order(config.argv, for_command(environ, {}))
+        manners = Manners(config.wait_ready, config.stop_timeout, is_service=True)
+        household = Household(proxies, launcher, lambda: order, manners, surroundings, log, lambda: None)
+        loop.run_trio(household.run)
+    return household.exit_code

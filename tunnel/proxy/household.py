@@ -1,0 +1,212 @@
+"""Proxies and one command of the user's, under one roof: `tunnel exec` and `tunnel run`.
+
+Knows who waits for whom at the start and at the end, and which signals are the command's; must not know what the command is,
+nor what the proxies carry.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import trio
+
+from tunnel.child.family import end_descendants, reap_orphans
+from tunnel.child.launcher import Launcher
+from tunnel.child.signals import SignalThread
+from tunnel.errors import CommandError, ConfigError, TunnelError
+from tunnel.log import Log
+from tunnel.net.notify import State
+from tunnel.proxy.patience import await_ready
+from tunnel.proxy.proxy import Proxy
+from tunnel.proxy.surroundings import Surroundings
+from tunnel.proxy.upkeep import keep_up
+
+SIGNALLED = 128  # and the number of the signal: how a shell tells that one has ended a command
+_STOP = (signal.SIGTERM, signal.SIGINT)
+_END = (*_STOP, signal.SIGHUP, signal.SIGQUIT)  # of them each ends us while there is no command that could take it
+_NOTHING = 0  # the signal that is none (kill(2))
+_GRACE = 2.0  # seconds between SIGTERM and SIGKILL for what a command has left behind
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What to run, known when the proxies are ready: their ports are."""
+
+    argv: Sequence[str]
+    environ: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Manners:
+    """How the household lives; durations in seconds."""
+
+    wait: float = 0.0  # for all proxies to be ready; 0 for as long as they themselves wait
+    limit: float = 25.0  # from the beginning of the end until everything is cut
+    is_service: bool = False  # it is stopped by SIGTERM and SIGINT; else they are the command's like any other
+
+
+class Household:
+    """Starts the proxies, then the command; ends with the command."""
+
+    def __init__(
+        self,
+        proxies: Sequence[Proxy],
+        launcher: Launcher,
+        give_order: Callable[[], Order],
+        manners: Manners,
+        surroundings: Surroundings,
+        log: Log,
+        complain: Callable[[], None],
+    ) -> None:
+        self._proxies = proxies
+        self._launcher = launcher
+        self._give_order = give_order
+        self._manners = manners
+        self._surroundings = surroundings
+        self._log = log
+        self._complain = complain
+        self._has_command = False
+        self._command_over = trio.Event()
+        self._failure: TunnelError | None = None
+        self._patience = trio.CancelScope()  # its deadline is when everything is cut, none until the end begins
+        self._exit_code = 0
+
+    async def run(self) -> None:
+        """Return when the command and the connections have ended; raises TunnelError when a proxy could not begin or go on."""
+        self._token = trio.lowlevel.current_trio_token()
+        async with trio.open_nursery() as nursery:
+            self._everything = nursery.cancel_scope
+            for proxy in self._proxies:
+                nursery.start_soon(self._run_proxy, proxy)
+                nursery.start_soon(self._await_shutdown, proxy)
+            nursery.start_soon(keep_up, self._surroundings, self._log)
+            SignalThread(self._hear, self._hear_of_child)
+            await self._start(nursery)
+            await self._await_end()
+            self._everything.cancel()
+        if self._failure is not None:
+            raise self._failure
+
+    @property
+    def exit_code(self) -> int:
+        """The command's, or of the signal that came before there was one."""
+        return self._exit_code
+
+    # -- the start
+
+    async def _start(self, nursery: trio.Nursery) -> None:
+        limit = self._manners.wait or math.inf
+        with trio.move_on_after(limit) as waiting:
+            await await_ready(self._proxies, self._complain)
+        if waiting.cancelled_caught:
+            late = ", ".join(str(proxy.config.target) for proxy in self._proxies if not proxy.is_listening.is_set())
+            self._give_up(ConfigError(f"not ready within {limit:g}s: the proxy for {late}"))
+            await trio.sleep_forever()
+        order = self._give_order()
+        try:
+            self._launcher.start(order.argv, order.environ)
+        except CommandError as error:
+            self._give_up(error)
+            await trio.sleep_forever()
+        self._has_command = True
+        self._surroundings.notifier.tell(State.LISTENING, f"running {order.argv[0]}")
+        nursery.start_soon(self._watch_command)
+
+    async def _watch_command(self) -> None:
+        while (code := self._launcher.exit_code()) is None:
+            await trio.lowlevel.wait_readable(self._launcher.pidfd)
+        self._exit_code = code
+        self._log.tell(f"the command has ended with {code}")
+        self._command_over.set()
+
+    async def _run_proxy(self, proxy: Proxy) -> None:
+        try:
+            await proxy.run()
+        except TunnelError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: TunnelError) -> None:
+        """End, with this reason: at once if there is no command, else as soon as it has ended."""
+        self._failure = self._failure or error
+        if not self._has_command:
+            self._everything.cancel()
+            return
+        self._log.write(f"error: {error}")
+        self._begin_end(signal.SIGTERM)
+
+    # -- the end
+
+    async def _await_end(self) -> None:
+        """The command first, then what it has left behind, then what is still carried."""
+        with self._patience:
+            await self._command_over.wait()
+        if not self._command_over.is_set():
+            self._log.write(f"the command has not ended within {self._manners.limit:g}s: it is killed")
+            self._launcher.send(signal.SIGKILL)
+            await self._command_over.wait()
+        self._set_due()
+        self._surroundings.notifier.tell(State.STOPPING, "stopping")
+        for pause in end_descendants(min(_GRACE, self._left()), self._own()):
+            await trio.sleep(pause)
+        async with trio.open_nursery() as nursery:
+            for proxy in self._proxies:
+                nursery.start_soon(proxy.drain, self._left())
+
+    async def _await_shutdown(self, proxy: Proxy) -> None:
+        await proxy.stop_wanted.wait()
+        if self._patience.deadline == math.inf:  # else it is we who have shut it
+            self._begin_end(signal.SIGTERM)
+
+    def _begin_end(self, number: int) -> None:
+        """Servers accept no more and the command is told; clients serve it until it has ended."""
+        if not self._has_command:
+            self._exit_code = SIGNALLED + number
+            self._everything.cancel()
+            return
+        self._set_due()
+        for proxy in self._proxies:
+            if proxy.config.is_server and proxy.is_listening.is_set():
+                proxy.shut()
+        self._launcher.send(number)
+
+    def _set_due(self) -> None:
+        """From now on, or from before, the time runs."""
+        self._patience.deadline = min(self._patience.deadline, trio.current_time() + self._manners.limit)
+
+    def _left(self) -> float:
+        return max(self._patience.deadline - trio.current_time(), 0.0)
+
+    # -- what the thread of signals hears
+
+    def _hear(self, number: int, is_from_terminal: bool) -> None:
+        with suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(self._obey, number, is_from_terminal)
+
+    def _obey(self, number: int, is_from_terminal: bool) -> None:
+        if self._command_over.is_set():
+            if number in _END:  # whoever says so does not want to wait for the rest
+                for proxy in self._proxies:
+                    proxy.tunnel.cut()
+        elif not self._has_command:
+            if number in _END:
+                self._begin_end(number)
+        elif self._manners.is_service and number in _STOP:
+            self._log.tell(f"received {signal.Signals(number).name}, shutting down")
+            self._begin_end(_NOTHING if is_from_terminal else number)
+        elif not is_from_terminal:
+            self._launcher.send(number)
+
+    def _hear_of_child(self) -> None:
+        with suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(self._reap)
+
+    def _reap(self) -> None:
+        reap_orphans(self._own())
+
+    def _own(self) -> set[int]:
+        """Our child whose status the launcher waits for; whoever has started another one bears that it is reaped."""
+        return {self._launcher.pid}
