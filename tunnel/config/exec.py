@@ -50,7 +50,7 @@ COMMAND = Command(
     (
         Group("Where to", (TARGET, UNIX, _CLIENTS[proxy.SERVER_NAME], proxy.PROXY)),
         Group(
-            "Which server is meant: with the Workload API at least one of these, joined by or; of several targets say NAME=...",
+            "Which server is meant: at least one of these, joined by or; for one of several targets NAME=...",
             (*(_CLIENTS[flag] for flag in VERIFY.admitting() if flag in _CLIENTS), VERIFY.any),
         ),
         IDENTITY,
