@@ -166,6 +166,9 @@ second.start(["true"], os.environ)
 os.waitid(os.P_PID, second.pid, os.WEXITED | os.WNOWAIT)
 assert second.exit_code() == 137
 second.send(signal.SIGTERM)  # to nobody
+second.close()
+second.close()
+second.send(signal.SIGTERM)
 print(Launcher().pid)
 """
     pid = int(run_source(source))

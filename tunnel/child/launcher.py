@@ -83,7 +83,7 @@ class Launcher:
 
     def send(self, number: int) -> None:
         """Send a signal to the command, if it is still there and ours to signal."""
-        with suppress(ProcessLookupError, PermissionError):  # it may have become another user's (sudo)
+        with suppress(OSError):  # it may have ended, or become another user's (sudo), or be closed by another thread
             signal.pidfd_send_signal(self.pidfd, number)
 
     def exit_code(self) -> int | None:
