@@ -330,3 +330,12 @@ def test_a_switch_may_have_a_letter() -> None:
     for line in (["do", "twice", "-l", "-l"], ["do", "twice", "-lx"], ["keep", "up", "-l"]):
         with pytest.raises(ConfigError):
             family(*line)
+
+
+def test_behind_a_command_its_own_flag_hides_an_early_one_of_that_name() -> None:
+    own = switch("early", "Something else.", short="e")
+    command = Command("look", "Looks.", (Group("Flags", (own,)),))
+    for line in (["look", "--early"], ["look", "-e"]):
+        assert parse_command_line(line, (RUN, command), {}, early=(EARLY,)).arguments[own] is True
+    with pytest.raises(ConfigError, match="unknown long flag '--early' for look"):
+        parse_command_line(["--early=1", "look"], (RUN, command), {}, early=(EARLY,))

@@ -243,7 +243,7 @@ class _Line:
         return place
 
     def _take_short(self, token: str) -> None:
-        known = [*self.early, *(self.command.flags if self.command else ())]
+        known = [*(self.command.flags if self.command else ()), *self.early]
         flag = next((flag for flag in known if flag.short and token == f"-{flag.short}"), None)
         if flag is None:
             raise ConfigError(f"unknown short flag '{token[:2]}'")
@@ -276,7 +276,7 @@ class _Line:
         self._store(flag, _parse_value(flag, value, f"--{name}"))
 
     def _flag_named(self, name: str) -> tuple[Flag[Any], bool]:
-        known = [*self.early, *(self.command.flags if self.command else ())]
+        known = [*(self.command.flags if self.command else ()), *self.early]
         for flag in known:
             if name == flag.name or name in flag.aliases:
                 return flag, False
