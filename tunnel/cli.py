@@ -10,7 +10,13 @@ import sys
 from collections.abc import Mapping, MutableMapping, Sequence
 
 from tunnel import __version__
-from tunnel.config import connect, demo, dev, proxy
+from tunnel.config import (
+    connect,
+    demo,
+    dev,
+    health,
+    proxy,
+)
 from tunnel.config import exec as execution
 from tunnel.config import run as household
 from tunnel.config.grammar import Command, HelpWanted, LineError, Parsed, VersionWanted, parse_command_line
@@ -24,7 +30,17 @@ _ABOUT = (
 )
 _FAMILIES: Mapping[str, str] = {}  # what is told of commands that share their first word
 _HELP = Command("help", "Tell more on a command.")
-COMMANDS = (proxy.SERVER, proxy.CLIENT, execution.COMMAND, connect.COMMAND, household.COMMAND, demo.COMMAND, dev.COMMAND, _HELP)
+COMMANDS = (
+    proxy.SERVER,
+    proxy.CLIENT,
+    execution.COMMAND,
+    connect.COMMAND,
+    household.COMMAND,
+    health.COMMAND,
+    demo.COMMAND,
+    dev.COMMAND,
+    _HELP,
+)
 
 
 def main(argv: Sequence[str], environ: MutableMapping[str, str]) -> int:
@@ -84,6 +100,8 @@ def _run(parsed: Parsed, environ: MutableMapping[str, str]) -> int:
             from tunnel.commands.exec import run
         case "run":
             from tunnel.commands.run import run
+        case "health":
+            from tunnel.commands.health import run
         case "server" | "client":
             from tunnel.commands.serve import run
         case _:

@@ -1,0 +1,81 @@
+"""`tunnel health`: the answer of a status port as an exit code.
+
+Knows what is printed and the limit for the whole; must not know HTTP. Nothing but the standard library is loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from collections.abc import MutableMapping
+from typing import TYPE_CHECKING
+
+from tunnel.config import health
+from tunnel.config.grammar import Arguments, Command
+from tunnel.config.health import HealthConfig
+from tunnel.errors import TargetError, TargetFault, TunnelError
+from tunnel.log import one_line
+
+if TYPE_CHECKING:  # loaded when the line is known to be a good one
+    import ssl
+
+    from tunnel.status.ask import Answer
+
+_WIDEST = 500  # characters of a line: what came may be of any length
+
+
+def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str]) -> int:
+    """0 if all is well, else 1 with a line why; raises ConfigError."""
+    config = health.build(arguments)
+    from tunnel.status.ask import trust_of
+
+    trust = trust_of(config.cacert)
+    try:
+        answer = _ask_in_time(config, trust)
+    except TunnelError as error:
+        return _refuse(config, str(error))
+    fault = answer.fault(config.url.path)
+    if config.is_json:
+        _say(json.dumps(answer.document) if answer.document is not None else "")
+    elif not fault and not config.is_quiet:
+        _say(one_line(answer.summary()[:_WIDEST]))
+    return _refuse(config, fault) if fault else 0
+
+
+def _say(line: str) -> None:
+    if line:
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+
+
+def _refuse(config: HealthConfig, why: str) -> int:
+    if not config.is_quiet:
+        sys.stderr.write(f"{one_line(f'tunnel health: {config.url}: {why}'[:_WIDEST])}\n")
+    return 1
+
+
+def _ask_in_time(config: HealthConfig, trust: ssl.SSLContext) -> Answer:
+    """The answer; raises TunnelError, after the limit at the latest.
+
+    On a thread: neither a resolver nor an answer that comes byte by byte can be limited in another way. One that is left
+    behind ends with the process.
+    """
+    from tunnel.status.ask import ask
+
+    found: list[Answer | TunnelError] = []
+
+    def work() -> None:
+        try:
+            found.append(ask(config.url, trust, config.timeout))
+        except TunnelError as error:
+            found.append(error)
+
+    asking = threading.Thread(target=work, daemon=True)
+    asking.start()
+    asking.join(config.timeout)
+    if not found:
+        raise TargetError(TargetFault.TIMEOUT, f"no answer within {config.timeout:g}s")
+    if isinstance(found[0], TunnelError):
+        raise found[0]
+    return found[0]
