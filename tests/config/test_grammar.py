@@ -20,6 +20,7 @@ from tunnel.config.grammar import (
     required,
     switch,
     word,
+    words,
 )
 from tunnel.errors import ConfigError
 
@@ -305,7 +306,7 @@ def test_a_word_has_its_place() -> None:
     assert family("keep", "go", "home").arguments[thing] == "home"
     with pytest.raises(ConfigError, match="unexpected now"):
         family("keep", "go", "home", "now")
-    with pytest.raises(ConfigError, match=r"THING is missing: What to do\."):
+    with pytest.raises(ConfigError, match=r"THING is missing: What to do$"):
         family("do", "--", "true")
 
 
@@ -339,3 +340,12 @@ def test_behind_a_command_its_own_flag_hides_an_early_one_of_that_name() -> None
         assert parse_command_line(line, (RUN, command), {}, early=(EARLY,)).arguments[own] is True
     with pytest.raises(ConfigError, match="unknown long flag '--early' for look"):
         parse_command_line(["--early=1", "look"], (RUN, command), {}, early=(EARLY,))
+
+
+def test_the_last_word_of_a_command_may_come_any_number_of_times() -> None:
+    first, more = word("FIRST", "One.", str), words("MORE", "Others.", parse_number)
+    command = Command("add", "Adds.", (Group("Flags", (FORCE,)),), words=(first, more))
+    for line, seen in ((["add", "a"], ()), (["add", "a", "1"], (1,)), (["add", "a", "1", "--force", "2"], (1, 2))):
+        assert parse_command_line(line, (command,), {}).arguments[more] == seen
+    with pytest.raises(ConfigError, match="MORE: 'b' is not a number"):
+        parse_command_line(["add", "a", "1", "b"], (command,), {})

@@ -81,6 +81,11 @@ def word(name: str, help: str, parse: Callable[[str], T], *, default: Any = None
     return Flag(name, help, parse, default, name, is_required=required)
 
 
+def words(name: str, help: str, parse: Callable[[str], T]) -> Flag[tuple[T, ...]]:
+    """The last of what stands by itself, any number of times and maybe never."""
+    return Flag(name, help, parse, (), name, is_repeated=True)
+
+
 @dataclass(frozen=True)
 class Group:
     """Flags that belong together, for whoever reads the help."""
@@ -236,7 +241,7 @@ class _Line:
         raise HelpWanted(inner.command, family=inner.family)
 
     def _next_place(self, command: Command, word: str) -> Flag[Any]:
-        place = next((place for place in command.words if place not in self.given), None)
+        place = next((place for place in command.words if place.is_repeated or place not in self.given), None)
         if place is None:
             where = f", the command to run stands behind a lone --: -- {word} ..." if command.rest else ""
             raise ConfigError(f"unexpected {word}{where}")
@@ -302,10 +307,12 @@ class _Line:
                 values[flag] = _parse_value(flag, text, flag.env)
         values.update(self.given)
         for place in command.words:
-            if place in self.given:
+            if place in self.given and place.is_repeated:
+                values[place] = tuple(_parse_value(place, text, place.name) for text in self.given[place])
+            elif place in self.given:
                 values[place] = _parse_value(place, self.given[place], place.name)
             elif place.is_required:
-                raise ConfigError(f"{place.name} is missing: {place.help}")
+                raise ConfigError(f"{place.name} is missing: {place.help.rstrip('.')}")
         missing = [f"'--{flag.name}'" for flag in command.flags if flag.is_required and flag not in self.given]
         if missing:
             raise ConfigError(f"required flag(s) {', '.join(missing)} not provided")

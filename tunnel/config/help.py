@@ -52,9 +52,13 @@ def command_usage(program: str, command: Command) -> str:
 def command_line(command: Command) -> str:
     """How a line of this command looks: what must be there, in its order."""
     needed = (f"--{flag.name} {flag.placeholder}" for flag in command.flags if flag.is_required)
-    places = (place.name if place.is_required else f"[{place.name}]" for place in command.words)
+    places = (place.name if place.is_required else f"[{place.name}{_dots(place)}]" for place in command.words)
     rest = [f"-- {command.rest}"] if command.rest else [command.lines] if command.lines else []
     return " ".join([command.name, *needed, "[FLAGS]", *places, *rest])
+
+
+def _dots(place: Flag[Any]) -> str:
+    return "..." if place.is_repeated else ""
 
 
 def _spelling(flag: Flag[Any]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -135,12 +136,19 @@ def or_none(parse: Callable[[str], T]) -> Callable[[str], T | None]:
     return lambda text: parse(text) if text else None
 
 
-def one_of(*words: str) -> Callable[[str], str]:
-    """A parser that takes these words only."""
+@dataclass(frozen=True, slots=True)
+class OneOf:
+    """A parser that takes certain words only, and can name them."""
 
-    def parse(text: str) -> str:
-        if text not in words:
-            raise ConfigError(f"enum value must be one of {','.join(words)}, got '{text}'")
+    words: tuple[str, ...]
+
+    def __call__(self, text: str) -> str:
+        """The word itself."""
+        if text not in self.words:
+            raise ConfigError(f"enum value must be one of {','.join(self.words)}, got '{text}'")
         return text
 
-    return parse
+
+def one_of(*words: str) -> OneOf:
+    """A parser that takes these words only."""
+    return OneOf(words)
