@@ -16,10 +16,11 @@ from tunnel.config import (
     dev,
     health,
     proxy,
+    texts,
 )
 from tunnel.config import exec as execution
 from tunnel.config import run as household
-from tunnel.config.grammar import Command, HelpWanted, LineError, Parsed, VersionWanted, parse_command_line
+from tunnel.config.grammar import Command, HelpWanted, LineError, Parsed, TextWanted, VersionWanted, parse_command_line
 from tunnel.errors import TunnelError
 from tunnel.log import one_line
 
@@ -39,12 +40,16 @@ COMMANDS = (
     health.COMMAND,
     demo.COMMAND,
     dev.COMMAND,
+    texts.COMPLETION,
+    texts.MAN,
     _HELP,
 )
 
 
 def main(argv: Sequence[str], environ: MutableMapping[str, str]) -> int:
     """Run one command line; what is wrong with it is one line on standard error and exit code 1, or the command's own."""
+    if argv[:1] == [texts.CANDIDATES]:  # what follows is a line that is being written, and need not make sense
+        return _print_candidates(argv[1:])
     command = None
     try:
         parsed = parse_command_line(argv, COMMANDS, environ, early=proxy.COMMON)
@@ -56,6 +61,10 @@ def main(argv: Sequence[str], environ: MutableMapping[str, str]) -> int:
     except VersionWanted:
         print_out(f"{PROGRAM} {__version__}\n")
         return 0
+    except TextWanted as wanted:
+        from tunnel.commands.texts import run_flag
+
+        return run_flag(_program(), wanted.name)
     except TunnelError as error:
         print_error(f"{PROGRAM}: error: {error}, try --help")
         command = error.command if isinstance(error, LineError) else command
@@ -100,6 +109,10 @@ def _run(parsed: Parsed, environ: MutableMapping[str, str]) -> int:
             from tunnel.commands.exec import run
         case "run":
             from tunnel.commands.run import run
+        case "completion" | "man":
+            from tunnel.commands.texts import run as run_text
+
+            return run_text(_program(), command, arguments)
         case "health":
             from tunnel.commands.health import run
         case "server" | "client":
@@ -107,3 +120,13 @@ def _run(parsed: Parsed, environ: MutableMapping[str, str]) -> int:
         case _:
             raise HelpWanted(None)
     return run(command, arguments, environ)
+
+
+def _print_candidates(words: Sequence[str]) -> int:
+    from tunnel.commands.texts import print_candidates
+
+    return print_candidates(_program(), words)
+
+
+def _program() -> texts.Program:
+    return texts.Program(PROGRAM, __version__, _ABOUT, COMMANDS, proxy.COMMON)

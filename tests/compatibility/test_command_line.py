@@ -193,11 +193,6 @@ REFUSED = {
     (*SERVER, "--keychain-issuer=x"): "unknown long flag '--keychain-issuer'",
     (*SERVER, "--keychain-require-token"): "unknown long flag '--keychain-require-token'",
     (*SERVER, "--eventlog"): "unknown long flag '--eventlog'",
-    ("--help-man",): "unknown long flag '--help-man'",
-    ("--help-custom-man",): "unknown long flag '--help-custom-man'",
-    ("--completion-script-bash",): "unknown long flag '--completion-script-bash'",
-    ("--completion-script-zsh",): "unknown long flag '--completion-script-zsh'",
-    ("--completion-bash",): "unknown long flag '--completion-bash'",
     ("-h",): "unknown short flag '-h'",
 }
 
@@ -229,6 +224,32 @@ def test_long_help_has_the_flags_of_all_commands() -> None:
     done = run("--help-long")
     assert (done.returncode, done.stderr) == (0, "")
     assert all(flag in done.stdout for flag in ("--allow-cn", "--verify-cn", "--use-workload-api-addr"))
+
+
+@pytest.mark.parametrize("line", [("--help-man",), ("--help-custom-man",), ("server", "--help-man")])
+def test_the_manual_is_printed_as_roff(line: tuple[str, ...]) -> None:
+    done = run(*line)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith('.TH "TUNNEL" 1 ')
+    assert all(flag in done.stdout for flag in ("\\-\\-allow\\-cn", "\\-\\-verify\\-cn", "\\-\\-use\\-workload\\-api\\-addr"))
+
+
+def test_shells_are_served_as_kingpin_serves_them() -> None:
+    """Its script asks the program with the words up to the cursor, and takes what is printed."""
+    for line, offered in (
+        (("s",), ["server"]),
+        (("server", "--listen=:1", "--allow-d"), ["--allow-dns"]),
+        (("server", "--proxy-protocol-mode", "tl"), ["tls", "tls-full"]),
+        (("client", "--no-sy"), ["--no-syslog"]),
+        (("service", "--"), ["--help"]),
+    ):
+        done = run("--completion-bash", *line)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert set(offered) <= set(done.stdout.splitlines())
+    for shell, words in (("bash", "complete -F _tunnel tunnel"), ("zsh", "#compdef tunnel")):
+        done = run(f"--completion-script-{shell}")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert words in done.stdout.splitlines()
 
 
 @pytest.mark.parametrize("line", [("--version",), (*SERVER, "--version")])

@@ -55,7 +55,8 @@ def test_every_flag_of_ours_has_a_row_and_no_other_has() -> None:
     ours = {name for command in (proxy.SERVER, proxy.CLIENT) for flag in command.flags for name in (flag.name, *flag.aliases)}
     assert ours <= named_flags()
     offered = {name for row in BODY if row[1] != "not offered" for name in re.findall(r"`--([a-z0-9-]+)`", row[0])}
-    assert offered - ours == {"help", "help-long", "version"}
+    texts = {"help-man", "help-custom-man", "completion-bash", "completion-script-bash", "completion-script-zsh"}
+    assert offered - ours == {"help", "help-long", "version"} | texts
 
 
 def test_each_test_that_a_row_names_is_there() -> None:

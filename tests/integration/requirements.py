@@ -31,6 +31,10 @@ _PACKAGES = {
     "microsocks": "microsocks",
     "pebble": "pebble",
     "pebble-challtestsrv": "pebble",
+    "zsh": "zsh",
+    "fish": "fish",
+    "groff": "groff-base",
+    "lexgrog": "man-db",
 }
 # Debian keeps the programs of PostgreSQL's server out of the search path, by version.
 _PLACES = [os.environ.get("PATH", os.defpath), *sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True)]

@@ -16,6 +16,7 @@ from tunnel.errors import ConfigError
 T = TypeVar("T")
 D = TypeVar("D")
 
+_TEXTS = ("help-man", "help-custom-man", "completion-script-bash", "completion-script-zsh")  # of kingpin's, in every line
 _NEAR = 0.8  # how alike two words are when one is taken for a slip of the other: a letter or two
 
 
@@ -163,6 +164,14 @@ class VersionWanted(Exception):
     """The line asks for the version."""
 
 
+class TextWanted(Exception):
+    """The line asks for a text that is made from the tables, by the name of a flag of kingpin's."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
 def parse_command_line(
     argv: Sequence[str],
     commands: Sequence[Command],
@@ -174,7 +183,7 @@ def parse_command_line(
     """The command and its values; `early` flags may also stand before the command.
 
     Of a line that is a part of another one, the files (`@file`) have been read already. Raises LineError for a line that is
-    wrong, HelpWanted and VersionWanted for one that asks.
+    wrong, HelpWanted, VersionWanted and TextWanted for one that asks.
     """
     line = _Line(_expand_files(argv) if has_files else iter(argv), commands, early)
     try:
@@ -265,6 +274,8 @@ class _Line:
             raise HelpWanted(None, is_long=True)
         if name == "version" and not equals:
             raise VersionWanted
+        if name in _TEXTS and not equals:
+            raise TextWanted(name)
         flag, negated = self._flag_named(name)
         if not flag.is_repeated and (flag, name.removeprefix("no-")) in self.spellings:
             raise ConfigError(f"flag '{name.removeprefix('no-')}' cannot be repeated")
