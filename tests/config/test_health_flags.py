@@ -75,6 +75,14 @@ def test_only_this_machine_is_believed_without_a_proof() -> None:
         build("http://localhost:1", "--cacert=ca.pem")
 
 
+def test_another_path_may_be_asked_for_also_at_a_socket() -> None:
+    assert str(build("unix:/x", "--path=/ready").url) == "unix:/x /ready"
+    assert build("localhost:1/", "--path=/ready").url == parse_status_url("localhost:1/ready")
+    for line in (("localhost:1/live", "--path=/ready"), ("unix:/x", "--path=ready"), ("unix:/x", "--path=/a b")):
+        with pytest.raises(ConfigError, match="path"):
+            build(*line)
+
+
 def test_defaults_and_switches() -> None:
     config = build("localhost:1")
     assert (config.timeout, config.is_quiet, config.is_json) == (5.0, False, False)

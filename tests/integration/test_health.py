@@ -66,6 +66,9 @@ def test_a_port_without_tls_is_asked_in_plain_http_unless_the_line_wants_more(
         for line in ([f"https://{where}"], [where, f"--cacert={disk.pki.cacert}"]):
             assert main(["health", *line], {}) == 1
             assert "speaks no TLS" in capsys.readouterr().err
+        assert main(["health", f"unix:{path}", "--path=/_metrics"], {}) == 0
+        assert main(["health", f"unix:{path}", "--path=/ready"], {}) == 1
+        assert capsys.readouterr() == ("ok\n", f"tunnel health: unix:{path} /ready: 404 Not Found\n")
         done = subprocess.run(
             [sys.executable, "-c", _RUN, "health", f"unix://{path}"],
             env=bare_environment(),

@@ -33,7 +33,7 @@ STARTING = {**WELL, "ok": False, "status": "critical", "message": "initializing"
         (799, None, "/_status", "799 is no status document"),
         (200, None, "/live", ""),
         (200, {"ok": False}, "/live", "critical: 200 OK"),
-        (404, None, "/live", "404 Not Found is no status document"),
+        (404, None, "/live", "404 Not Found"),
     ],
 )
 def test_only_an_answer_that_says_ok_is_well(code: int, document: dict[str, object] | None, path: str, fault: str) -> None:

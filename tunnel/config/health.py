@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from tunnel.config.grammar import Arguments, Command, Group, option, switch, word
-from tunnel.config.scalars import parse_positive_duration, parse_text
+from tunnel.config.scalars import or_none, parse_positive_duration, parse_text
 from tunnel.errors import ConfigError
 from tunnel.net.address import Address, LaunchdAddress, SystemdAddress, TcpAddress, parse_status_address
 
@@ -31,7 +31,9 @@ class StatusUrl:
 
     def __str__(self) -> str:
         place = f"{self.scheme}://{self.address}" if self.scheme and isinstance(self.address, TcpAddress) else str(self.address)
-        return place if self.path == STATUS_PATH else place + self.path
+        if self.path == STATUS_PATH:
+            return place
+        return place + (self.path if isinstance(self.address, TcpAddress) else f" {self.path}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +57,16 @@ def parse_status_url(text: str) -> StatusUrl:
     status = parse_status_address(place)
     if isinstance(status.address, SystemdAddress | LaunchdAddress):
         raise ConfigError(f"{text!a} is a socket to listen on: give what its unit listens on, HOST:PORT or unix:PATH")
-    if path and not _PATH.fullmatch(path):
-        raise ConfigError(f"{text!a}: a path of printable ASCII without spaces is wanted")
     is_plain = not isinstance(status.address, TcpAddress)  # what reaches a Unix socket is of this machine
-    return StatusUrl("http" if is_plain else status.scheme, status.address, path if path not in ("", "/") else STATUS_PATH)
+    return StatusUrl(
+        "http" if is_plain else status.scheme, status.address, _parse_path(path) if path not in ("", "/") else STATUS_PATH
+    )
+
+
+def _parse_path(text: str) -> str:
+    if not _PATH.fullmatch(text):
+        raise ConfigError(f"{text!a} is no path: it begins with / and is printable ASCII without spaces")
+    return text
 
 
 WHERE = word(
@@ -75,13 +83,21 @@ CACERT = option(
     "",
     placeholder="FILE",
 )
+PATH = option(
+    "path",
+    f"What to ask for instead of {STATUS_PATH}, also at a Unix socket; a 200 is enough then. Made for the answers of other "
+    "commands, /ready of 'tunnel svid watch --health' for one.",
+    or_none(_parse_path),
+    None,
+    placeholder="PATH",
+)
 JSON = switch("json", "Print the status document that came, well or not.")
 QUIET = switch("quiet", "Say nothing: the exit code is the answer.", short="q")
 
 COMMAND = Command(
     "health",
     "Ask a status port how its proxy fares, and end with 0 if all is well, else with 1.",
-    (Group("Flags", (TIMEOUT, CACERT, JSON, QUIET)),),
+    (Group("Flags", (PATH, TIMEOUT, CACERT, JSON, QUIET)),),
     """\
 Made for probes and health checks in images that have no shell and no curl. Well means that the
 status port answers 200 and its document says ok: the proxy accepts connections and its backend
@@ -103,7 +119,10 @@ Examples:
 
 def build(arguments: Arguments) -> HealthConfig:
     """What a command line asks; raises ConfigError."""
-    url, cacert = arguments[WHERE], arguments[CACERT]
+    url, cacert, path = arguments[WHERE], arguments[CACERT], arguments[PATH]
+    if path and url.path != STATUS_PATH:
+        raise ConfigError(f"--path {path} and {url} name two paths: leave one away")
+    url = replace(url, path=path or url.path)
     if cacert and url.scheme == "http":
         raise ConfigError(f"--cacert has nothing to judge at {url}, which speaks plain HTTP")
     if not cacert and url.scheme != "http" and not _is_this_machine(url.address):

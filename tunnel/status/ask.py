@@ -39,6 +39,8 @@ class Answer:
         is_ok = document.get("ok", path != STATUS_PATH)
         if self.code == http.HTTPStatus.OK and is_ok is True:
             return ""
+        if "ok" not in document and path != STATUS_PATH:
+            return _describe(self.code)
         if "ok" not in document:
             return f"{_describe(self.code)} is no status document: is it a status port of tunnel?"
         found = [str(document[key]) for key in ("message",) if key in document]
