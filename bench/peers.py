@@ -120,6 +120,15 @@ class Tunnel:
         flags = [flag.format(free_port=_free_port()) for flag in self.flags]
         return [sys.executable, "-m", "tunnel", "server", *listen, *self._trust(identity), *flags]
 
+    def has_tools(self) -> bool:
+        """Whether `tunnel exec` is measured with it: it is there, and no other peer's is the same."""
+        return not self.is_on_disk and (self.checkout / "tunnel/commands/exec.py").exists()
+
+    def tool(self, identity: Identity) -> list[str]:
+        """A command that ends at once, with a tunnel that nobody uses."""
+        source = ["--use-workload-api-addr", identity.workload_api, "--verify-id", CLIENT_ID]
+        return [sys.executable, "-m", "tunnel", "exec", "--target", "127.0.0.1:1", *source, "--", "true"]
+
     def _trust(self, identity: Identity) -> list[str]:
         if not self.is_on_disk:
             return ["--use-workload-api-addr", identity.workload_api, "--allow-id", CLIENT_ID]
@@ -174,6 +183,21 @@ def started(peer: Peer, generator: Generator, directory: Path, *, core: int, bac
             except BenchError as error:
                 raise BenchError(f"{peer.name} does not carry a byte: {error}{_last_line(log)}") from error
         yield Proxy(peer.name, process.pid, core, port, log, start)
+
+
+def run_tool(peer: Tunnel, identity: Identity, core: int) -> tuple[float, float, float]:
+    """`tunnel exec -- true` to its end: seconds that passed, and of CPU in user and system, the command's own among them."""
+    environment = {**os.environ, "PYTHONPATH": str(peer.checkout)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    began = time.monotonic()
+    process = subprocess.Popen(
+        peer.tool(identity), env=environment, cwd=peer.checkout, preexec_fn=lambda: os.sched_setaffinity(0, {core})
+    )
+    _pid, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise BenchError(f"tunnel exec -- true ended with {process.returncode}")
+    return time.monotonic() - began, usage.ru_utime, usage.ru_stime
 
 
 def _free_port() -> int:

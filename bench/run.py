@@ -28,7 +28,17 @@ from bench.peers import PEERS, Peer, Proxy, Tunnel, started
 from bench.processes import BenchError
 from bench.profile import profile_work
 from bench.report import Result, encode_result, format_result
-from bench.workloads import DEFAULT, WORKLOADS, Sample, Workload, needs_fresh, sample_fresh, sample_work
+from bench.workloads import (
+    DEFAULT,
+    WORKLOADS,
+    Sample,
+    Workload,
+    is_traffic,
+    needs_fresh,
+    sample_fresh,
+    sample_tool,
+    sample_work,
+)
 
 QUICK_DIVISOR, QUICK_ROUNDS = 5, 2
 FRESH_ROUNDS = 3  # memory repeats to a percent, and is slow to sample
@@ -124,6 +134,7 @@ def _measure(options: Options) -> Result:
             run.work_round(number, order)
             if number < FRESH_ROUNDS:
                 run.fresh_round(number, order)
+            run.tool_round(number, order)
         if options.profile:
             run.profile()
     return result
@@ -142,7 +153,7 @@ class _Run:
 
     def work_round(self, number: int, order: Sequence[Peer]) -> None:
         """Every piece of work on every peer, peer after peer, before the next piece."""
-        workloads = [workload for workload in self.options.workloads if not needs_fresh(workload)]
+        workloads = [workload for workload in self.options.workloads if is_traffic(workload)]
         if not workloads:
             return
         with contextlib.ExitStack() as stack:
@@ -150,7 +161,7 @@ class _Run:
             for workload in workloads:
                 for peer, proxy in zip(order, proxies, strict=True):
                     if is_measured(workload, peer):
-                        self._note(number, workload, proxy, self._sample(workload, proxy))
+                        self._note(number, workload, proxy.name, self._sample(workload, proxy))
             for peer, proxy in zip(order, proxies, strict=True):
                 self._check_log(proxy, [workload for workload in workloads if is_measured(workload, peer)])
 
@@ -160,12 +171,21 @@ class _Run:
             for peer in order:
                 if is_measured(workload, peer):
                     with self._start(peer) as proxy:
-                        self._note(number, workload, proxy, sample_fresh(workload, self.generator, proxy))
+                        self._note(number, workload, proxy.name, sample_fresh(workload, self.generator, proxy))
+
+    def tool_round(self, number: int, order: Sequence[Peer]) -> None:
+        """What is measured in processes that end by themselves."""
+        for workload in self.options.workloads:
+            for peer in order:
+                if workload.mode == "tool" and isinstance(peer, Tunnel) and peer.has_tools():
+                    self._note(
+                        number, workload, peer.name, sample_tool(workload, peer, self.generator, self.options.proxy_core)
+                    )
 
     def profile(self) -> None:
         """Prints what costs most, per piece of work and peer; nothing of it enters the table."""
         for workload in self.options.workloads:
-            for peer in self.options.peers if not needs_fresh(workload) else ():
+            for peer in self.options.peers if is_traffic(workload) else ():
                 with self._start(peer) as proxy:
                     print(f"\n{workload.title}: {peer.name}")
                     print(profile_work(workload, self.generator, proxy, self.directory, self.options.divisor))
@@ -176,11 +196,11 @@ class _Run:
         except BenchError as error:
             raise BenchError(f"{workload.name} through {proxy.name}: {error}") from error
 
-    def _note(self, number: int, workload: Workload, proxy: Proxy, sample: Sample) -> None:
-        self.result.samples.setdefault((workload.name, proxy.name), []).append(sample)
+    def _note(self, number: int, workload: Workload, peer: str, sample: Sample) -> None:
+        self.result.samples.setdefault((workload.name, peer), []).append(sample)
         busy = f", core {sample.busy:.0%} busy, others {sample.others:.0%}" if sample.busy else ""
         print(
-            f"round {number + 1}: {workload.name:12} {proxy.name:8} {sample.total:9.2f} {workload.unit}{busy}",
+            f"round {number + 1}: {workload.name:12} {peer:8} {sample.total:9.2f} {workload.unit}{busy}",
             file=sys.stderr,
         )
 

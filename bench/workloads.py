@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 
 from bench.generator import Generator
-from bench.peers import Proxy
+from bench.peers import Proxy, Tunnel, run_tool
 from bench.processes import read_core, read_memory, read_usage
 
 IDLE_FROM, IDLE_TO = 100, 2000
@@ -23,7 +23,7 @@ class Workload:
 
     name: str
     title: str
-    mode: str  # the word of load.c; "start" is measured as soon as the process has shown that it works
+    mode: str  # the word of load.c; "start" is measured as soon as the process has shown that it works, "tool" as it ends
     counts: tuple[int, ...]  # how much of it is one sample, then how many connections at once if there is a choice
     unit: str
     per_unit: float  # printed units per second of CPU and per unit of work
@@ -47,9 +47,11 @@ WORKLOADS = (
     Workload("idle", f"memory per idle connection, {IDLE_FROM} to {IDLE_TO}", "idle", (), "KiB", 1.0, 1.6),
     Workload("start", "CPU from start to listening", "start", (), "ms", 1e3, None),
     Workload("memory", "memory after the first connections", "start", (), "MiB", 1.0, None),
+    Workload("exec-cpu", "tunnel exec -- true, CPU", "tool", (), "ms", 1e3, None),
+    Workload("exec", "tunnel exec -- true, from start to end", "tool", (), "ms", 1e3, None),
     Workload("handshake16", "full handshake, 16 at once", "handshakes", (2000, 16), "us", 1e6, None),
 )
-DEFAULT = ("handshake", "echo1", "echo32", "upload", "download", "idle", "start", "memory")
+DEFAULT = ("handshake", "echo1", "echo32", "upload", "download", "idle", "start", "memory", "exec-cpu", "exec")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,19 @@ class Sample:
 def needs_fresh(workload: Workload) -> bool:
     """Whether the process must have carried nothing before."""
     return workload.mode in ("idle", "start")
+
+
+def is_traffic(workload: Workload) -> bool:
+    """Whether it is what a proxy carries."""
+    return workload.mode not in ("idle", "start", "tool")
+
+
+def sample_tool(workload: Workload, peer: Tunnel, generator: Generator, core: int) -> Sample:
+    """One command with one tunnel, from nothing to nothing."""
+    seconds, user, system = run_tool(peer, generator.identity, core)
+    if workload.name == "exec":
+        return Sample(seconds * workload.per_unit, 0.0, 0.0, 0.0)
+    return Sample(user * workload.per_unit, system * workload.per_unit, 0.0, 0.0)
 
 
 def sample_fresh(workload: Workload, generator: Generator, proxy: Proxy) -> Sample:
