@@ -5,6 +5,7 @@ Knows signals and descriptors at the start, and how the interpreter ends; must n
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ import warnings
 from tunnel.child.inherited import inherited
 
 _STDOUT, _STDERR = 1, 2
+_RARELY = 50_000  # new objects between two looks of the collector
 
 
 def main() -> int:
@@ -23,6 +25,8 @@ def main() -> int:
         warnings.simplefilter("ignore")
     for number in (signal.SIGHUP, signal.SIGUSR1):  # they mean reload, also while we are still starting
         signal.signal(number, signal.SIG_IGN)
+    # What importing makes stays: to look through it again and again, as is the default, is a tenth of a start.
+    gc.set_threshold(_RARELY)
     try:
         from tunnel.cli import main as run
 

@@ -83,7 +83,7 @@ def _run(
     strays.install()
     from tunnel.commands.serve import announce
     from tunnel.proxy.household import Household, Manners
-    from tunnel.proxy.process import open_loop, open_proxy
+    from tunnel.proxy.process import open_loop, open_proxy, settle
     from tunnel.proxy.surroundings import Surroundings
 
     surroundings = Surroundings(environ, Inherited(), Notifier({}, os.getpid()), strays)
@@ -102,6 +102,7 @@ def _run(
         manners = Manners(limit=_DRAIN)
         complain = partial(voice.complain, first.source)
         household = Household(proxies, launcher, order, manners, surroundings, voice.log, complain)
+        settle()
         loop.run_trio(household.run)
     return household.exit_code
 

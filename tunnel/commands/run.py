@@ -45,7 +45,7 @@ def _run(config: line.RunConfig, launcher: Launcher, inherited: Inherited, log: 
     strays.install()
     notifier = Notifier(environ, os.getpid())
     from tunnel.proxy.household import Household, Manners, Order
-    from tunnel.proxy.process import open_loop, open_proxy
+    from tunnel.proxy.process import open_loop, open_proxy, settle
     from tunnel.proxy.surroundings import Surroundings
 
     surroundings = Surroundings(environ, inherited, notifier, strays)
@@ -64,5 +64,6 @@ def _run(config: line.RunConfig, launcher: Launcher, inherited: Inherited, log: 
         order = Order(config.argv, for_command(environ, {}))
         manners = Manners(config.wait_ready, config.stop_timeout, is_service=True)
         household = Household(proxies, launcher, lambda: order, manners, surroundings, log, lambda: None)
+        settle()
         loop.run_trio(household.run)
     return household.exit_code

@@ -21,13 +21,15 @@ from tunnel.proxy.supervisor import Supervisor
 from tunnel.proxy.surroundings import Surroundings
 from tunnel.relay.loop import Loop
 
+_USUALLY = (700, 10, 10)  # new objects, and rounds, between two looks of the collector: the interpreter's own default
+
 
 def run_proxy(config: ProxyConfig, log: Log, surroundings: Surroundings) -> int:
     """Run until told to stop; 0 after a clean drain, 1 after a cut. Raises TunnelError when it could not start or go on."""
     with open_loop(log, surroundings) as loop:
         proxy = open_proxy(config, loop, log, surroundings, surroundings.notifier)
         supervisor = Supervisor(proxy, log, surroundings)
-        gc.freeze()  # what is here now stays: later collections need not look at it
+        settle()
         loop.run_trio(supervisor.run)
         return supervisor.exit_code
 
@@ -45,6 +47,12 @@ def open_loop(log: Log, surroundings: Surroundings) -> Iterator[Loop]:
         log.flush()
         surroundings.notifier.close()
         loop.close()
+
+
+def settle() -> None:
+    """What is here now stays: from now on the collector looks at what comes, as often as it does by default."""
+    gc.freeze()
+    gc.set_threshold(*_USUALLY)
 
 
 def open_proxy(config: ProxyConfig, loop: Loop, log: Log, surroundings: Surroundings, notifier: Notifier) -> Proxy:
