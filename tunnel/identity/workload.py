@@ -72,6 +72,7 @@ class Hopeless:
     """Before the first identity, an answer that no new attempt will change; at any time, a bug of ours."""
 
     error: IdentityError
+    code: str = ""  # of the answer
 
 
 Event = Updated | Rejected | Lost | Denied | Hopeless
@@ -136,7 +137,7 @@ class WorkloadWatcher:
             if self._stopping.is_set():
                 return
             if self._last is None and ending.code in _HOPELESS:
-                self._emit(Hopeless(_refusal(ending)))
+                self._emit(Hopeless(_refusal(ending), ending.code.name))
                 return
             event = self._ending_event(ending, is_steady=self._clock() - began >= _STEADY)
             self._emit(event)
