@@ -7,6 +7,7 @@ formats or TLS. Reading blocks, so it is done on a thread.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import trio
 
@@ -41,7 +42,8 @@ class DiskFeed:
 
     async def reload(self) -> None:
         """Publish what the files hold now; raises IdentityError, and what is in use stays."""
-        credentials = await trio.to_thread.run_sync(self._load, abandon_on_cancel=True)  # a file may be a pipe
+        load = partial(load_credentials, self._source, self._ca_bundle, self._environ)
+        credentials = await trio.to_thread.run_sync(load, abandon_on_cancel=True)  # a file may be a pipe
         self._publisher.use(self._generation + 1, credentials)
         self._generation += 1
         if not credentials.authorities:
@@ -51,12 +53,14 @@ class DiskFeed:
         if credentials.chain:
             self._log.tell(f"loaded certificate: {escape(credentials.chain[0].subject.rfc4514_string())}")
 
-    def _load(self) -> PkiCredentials:
-        authorities = load_anchors(self._ca_bundle) if self._ca_bundle else load_system_anchors(self._environ)
-        if isinstance(self._source, NoIdentity):
-            return PkiCredentials((), None, authorities)
-        if isinstance(self._source, KeyFiles):
-            material = load_cert_and_key(self._source.cert, self._source.key)
-        else:
-            material = load_keystore(self._source.path, self._source.password)
-        return PkiCredentials(material.chain, material.private_key, authorities)
+
+def load_credentials(source: DiskSource, ca_bundle: str, environ: Mapping[str, str]) -> PkiCredentials:
+    """What the files hold now, which belongs together; raises IdentityError that names the file."""
+    authorities = load_anchors(ca_bundle) if ca_bundle else load_system_anchors(environ)
+    if isinstance(source, NoIdentity):
+        return PkiCredentials((), None, authorities)
+    if isinstance(source, KeyFiles):
+        material = load_cert_and_key(source.cert, source.key)
+    else:
+        material = load_keystore(source.path, source.password)
+    return PkiCredentials(material.chain, material.private_key, authorities)
