@@ -7,7 +7,6 @@ calls in the same thread.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -30,7 +29,7 @@ from tunnel.proxy.feed import Feed, Publisher
 from tunnel.proxy.generation import Terms, build_generation
 from tunnel.proxy.policy_desk import PolicyDesk
 from tunnel.proxy.reloader import Reloader
-from tunnel.proxy.settings import Settings
+from tunnel.proxy.settings import settings_of
 from tunnel.proxy.tunnel import Tunnel
 from tunnel.relay.loop import Loop
 from tunnel.status.counters import Counters, timed_counters
@@ -70,7 +69,7 @@ class Proxy:
             self._terms = self._terms.with_policy(self._policy.rule)
         has_sink = config.status is not None or config.metrics.has_target()
         counters = timed_counters() if has_sink else Counters()
-        self.tunnel = Tunnel(loop, _settings(config), log, self._resolve_later, counters=counters)
+        self.tunnel = Tunnel(loop, settings_of(config), log, self._resolve_later, counters=counters)
         self._metrics = _open_metrics(self.tunnel) if has_sink else None
         self._feed = open_feed(self)
         self._reloader = Reloader(self._feed, self._policy, self._board, counters, log, interval=config.timed_reload)
@@ -246,18 +245,3 @@ def _open_metrics(tunnel: Tunnel) -> MetricsSource:
     from tunnel.status.snapshot import open_metrics
 
     return open_metrics(tunnel.counters, tunnel.standing)
-
-
-def _settings(config: ProxyConfig) -> Settings:
-    return Settings(
-        is_server=config.is_server,
-        target=config.target,
-        host=config.host,
-        outbound=config.outbound,
-        header=config.header_mode,
-        connect_timeout=config.connect_timeout,
-        close_timeout=config.close_timeout,
-        max_conn_lifetime=config.max_conn_lifetime,
-        max_concurrent_conns=config.max_concurrent_conns,
-        only_user=os.getuid() if config.is_private else None,
-    )

@@ -6,8 +6,10 @@ Knows the limits and the target as values; must not know flags or connections.
 from __future__ import annotations
 
 import ipaddress
+import os
 from dataclasses import dataclass, field
 
+from tunnel.config.model import ProxyConfig
 from tunnel.net.address import Address, TcpAddress
 from tunnel.wire.outbound import OutboundProxy
 from tunnel.wire.proxy_v2 import HeaderMode
@@ -31,6 +33,22 @@ class Settings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "server_name", "" if self.is_server else _server_name(self.host, self.target))
+
+
+def settings_of(config: ProxyConfig) -> Settings:
+    """What a configuration says of the tunnel's behaviour."""
+    return Settings(
+        is_server=config.is_server,
+        target=config.target,
+        host=config.host,
+        outbound=config.outbound,
+        header=config.header_mode,
+        connect_timeout=config.connect_timeout,
+        close_timeout=config.close_timeout,
+        max_conn_lifetime=config.max_conn_lifetime,
+        max_concurrent_conns=config.max_concurrent_conns,
+        only_user=os.getuid() if config.is_private else None,
+    )
 
 
 def _server_name(host: str, target: Address) -> str:
