@@ -16,7 +16,7 @@ from tunnel.authz.peer import Admitted
 from tunnel.authz.rules import PolicyRule
 from tunnel.config.model import Access, TlsOptions
 from tunnel.identity.credentials import Credentials, PkiCredentials, SvidCredentials
-from tunnel.tls.callback import Demand
+from tunnel.tls.callback import Demand, Witness
 from tunnel.tls.context import Presented, TlsContext
 from tunnel.tls.judge import PeerJudge
 from tunnel.tls.path import usable
@@ -33,6 +33,7 @@ class Terms:
     host: str = ""  # whom a client wants, where certificates follow ordinary PKI rules
     tls: TlsOptions = TlsOptions()  # noqa: RUF009  # frozen
     knows_acme: bool = False  # our certificate is from an ACME server, which looks in where we listen
+    witness: Witness | None = None  # shown what each peer sent, whatever the verdict
 
     def with_policy(self, rule: PolicyRule) -> Terms:
         """These terms with a policy that is asked after every other rule."""
@@ -98,10 +99,12 @@ def _asked(credentials: Credentials, terms: Terms) -> Demand | Admitted:
     if terms.is_server and not access.is_mutual:
         return admit_unasked("no-authentication")
     if access.pins:
-        return Demand(PeerJudge(PinVerifier(access.pins), Authorizer(access.rules, None)), is_leaf_enough=True)
+        judge = PeerJudge(PinVerifier(access.pins), Authorizer(access.rules, None))
+        return Demand(judge, is_leaf_enough=True, witness=terms.witness)
     if isinstance(credentials, SvidCredentials):
         authorizer = Authorizer(access.rules, credentials.svid.spiffe_id.trust_domain)
-        return Demand(PeerJudge(SpiffeVerifier(credentials.bundles), authorizer), is_slow=authorizer.is_slow())
+        judge = PeerJudge(SpiffeVerifier(credentials.bundles), authorizer)
+        return Demand(judge, is_slow=authorizer.is_slow(), witness=terms.witness)
     return _asked_by_pki(credentials, terms)
 
 
@@ -115,4 +118,5 @@ def _asked_by_pki(credentials: PkiCredentials, terms: Terms) -> Demand:
         authorities=authorities if terms.is_server else (),
         knows_purpose=True,
         is_slow=authorizer.is_slow(),
+        witness=terms.witness,
     )

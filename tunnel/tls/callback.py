@@ -32,6 +32,7 @@ _DIGEST_BYTES = 32
 _SHA256: Final[Any] = lib.EVP_get_digestbyname(b"sha256")
 
 Judge = Callable[[bytes, Callable[[], tuple[bytes, ...]]], Admitted]
+Witness = Callable[[tuple[bytes, ...]], None]  # takes a path of certificates in DER, leaf first; it must not raise
 
 
 class Turn(Protocol):
@@ -60,6 +61,7 @@ class Demand:
     is_leaf_enough: bool = False  # a pinned key: what OpenSSL thinks of path, dates and purpose does not count
     knows_purpose: bool = False  # the judge looks at purposes itself, which OpenSSL does not do as Go does
     is_slow: bool = False  # the judge may wait, so it must be asked on a thread that can
+    witness: Witness | None = None  # shown what the peer sent, whatever the verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +96,17 @@ def _verify_callback(demand: Demand, errors: Mapping[Denial, int]) -> Callable[[
         if not ok:
             if is_for_the_judge(code, depth):
                 return 1
+            attest(store_context)
             text = ffi.string(lib.X509_verify_cert_error_string(code)).decode()
             return refuse(end, store_context, PeerDenied(denial_of(code), text))
         if depth:
             return 1
+        attest(store_context)
         return conclude(end, store_context)
+
+    def attest(store_context: Any) -> None:
+        if demand.witness is not None:
+            demand.witness(_path(store_context))
 
     def is_for_the_judge(code: int, depth: int) -> bool:
         """Errors that say "no anchor here", and no other: the rest are OpenSSL's own findings.
