@@ -31,13 +31,16 @@ def check_by_connecting(open_stream: OpenStream, limit: float) -> Check:
     return _limited(connect, limit)
 
 
-def check_by_handshake(open_stream: OpenStream, source: TlsSource, limit: float) -> Check:
-    """Connect, shake hands, judge the server as any other connection's, and close: the check of a client."""
+def check_by_handshake(open_stream: OpenStream, source: TlsSource, limit: float, leave: float = _LEAVE) -> Check:
+    """Connect, shake hands, judge the server as any other connection's, and close: the check of a client.
+
+    A server that refuses us may say so after the handshake: it has `leave` seconds for that.
+    """
 
     async def shake_hands() -> None:
         transport = await open_stream()
         try:
-            await _take_leave(await connect_tls(transport, source), transport)
+            await _take_leave(await connect_tls(transport, source), transport, leave)
         except trio.BrokenResourceError as error:
             why = error.__cause__ or "connection reset"
             raise TargetError(TargetFault.UNREACHABLE, f"target ended the connection: {one_line(str(why))}") from error
@@ -60,13 +63,13 @@ def check_by_request(open_stream: OpenStream, url: Url, limit: float, agent: str
     return _limited(request, limit)
 
 
-async def _take_leave(stream: TlsStream, transport: trio.abc.HalfCloseableStream) -> None:
+async def _take_leave(stream: TlsStream, transport: trio.abc.HalfCloseableStream, limit: float) -> None:
     """Close in good order: over what has not been read it would be a reset, which the server takes for a failure.
 
     Raises TlsError for a server that refuses us: in TLS 1.3 it says so when our handshake is over (RFC 8446, 4.4.2.4).
     """
     try:
-        with trio.move_on_after(_LEAVE):
+        with trio.move_on_after(limit):
             await stream.send_eof()
             await transport.send_eof()
             while await stream.receive_some():
