@@ -50,7 +50,7 @@ def open_listener(address: ListenAddress, inherited: Inherited | None = None) ->
             case UnixAddress():
                 return _open_unix(address)
             case TcpAddress():
-                return Listener(_open_tcp(address), None)
+                return Listener(_listen(bind_tcp(address)), None)
             case SystemdAddress():
                 return _open_inherited(address, inherited or Inherited())
             case LaunchdAddress():
@@ -69,15 +69,16 @@ def _open_inherited(address: SystemdAddress, inherited: Inherited) -> Listener:
     return Listener(sock, None)
 
 
-def _open_tcp(address: TcpAddress) -> socket.socket:
+def bind_tcp(address: TcpAddress) -> socket.socket:
+    """A socket that is bound as a listener's and takes no connection yet; raises OSError and TargetError."""
     if not address.host:
-        return _open_any(address.port)
+        return _bind_any(address.port)
     found = resolve(address, passive=True)
     # Of a name with both, the IPv4 address, as Go has it: `localhost` is 127.0.0.1 and nothing else.
     return _bind(next((endpoint for endpoint in found if endpoint.family == socket.AF_INET), found[0]))
 
 
-def _open_any(port: str) -> socket.socket:
+def _bind_any(port: str) -> socket.socket:
     """Every address of the machine, of both families where the kernel has IPv6."""
     number = resolve(TcpAddress("", port), passive=True)[0].address[1]
     try:
@@ -92,7 +93,6 @@ _NO_IPV6 = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}
 
 
 def _bind(endpoint: Endpoint, *, is_dual: bool = False) -> socket.socket:
-    backlog = _backlog()  # asked for before: whoever sees a socket's file connects at once
     sock = socket.socket(endpoint.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         if endpoint.family != socket.AF_UNIX:
@@ -103,7 +103,15 @@ def _bind(endpoint: Endpoint, *, is_dual: bool = False) -> socket.socket:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         set_tcp_options(sock)
         sock.bind(endpoint.address)
-        sock.listen(backlog)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _listen(sock: socket.socket) -> socket.socket:
+    try:
+        sock.listen(_backlog())
     except OSError:
         sock.close()
         raise
@@ -112,11 +120,12 @@ def _bind(endpoint: Endpoint, *, is_dual: bool = False) -> socket.socket:
 
 def _open_unix(address: UnixAddress) -> Listener:
     (endpoint,) = resolve(address)
+    _backlog()  # asked for before: whoever sees a socket's file connects at once
     if address.path.startswith("@"):
-        return Listener(_bind(endpoint), None)
+        return Listener(_listen(_bind(endpoint)), None)
     path = Path(address.path)
     remove_stale_socket(path)
-    return Listener(_bind(endpoint), path)
+    return Listener(_listen(_bind(endpoint)), path)
 
 
 def remove_stale_socket(path: Path) -> None:
