@@ -48,7 +48,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
         "tunnel.proxy.household",
         "tunnel.proxy.caller",
         "tunnel.svid",
-        "tunnel.check.target",
+        "tunnel.check.limits",
         "tunnel.relay.loop",
         "tunnel.status",
     ),

@@ -11,6 +11,7 @@ from collections.abc import Mapping, MutableMapping, Sequence
 
 from tunnel import __version__
 from tunnel.config import (
+    check,
     connect,
     demo,
     dev,
@@ -29,7 +30,7 @@ _ABOUT = (
     "Gives a plain TCP service or client a SPIFFE identity: mutual TLS outside, plain bytes inside, and only those pass "
     "whom you named."
 )
-_FAMILIES: Mapping[str, str] = {}  # what is told of commands that share their first word
+_FAMILIES: Mapping[str, str] = {"check": check.FAMILY}  # what is told of commands that share their first word
 _HELP = Command("help", "Tell more on a command.")
 COMMANDS = (
     proxy.SERVER,
@@ -37,6 +38,8 @@ COMMANDS = (
     execution.COMMAND,
     connect.COMMAND,
     household.COMMAND,
+    check.SERVER,
+    check.CLIENT,
     health.COMMAND,
     demo.COMMAND,
     dev.COMMAND,
@@ -101,6 +104,8 @@ def _run(parsed: Parsed, environ: MutableMapping[str, str]) -> int:
     match command.name:
         case "connect":
             from tunnel.commands.connect import run
+        case "check server" | "check client":
+            from tunnel.commands.check import run
         case "dev":
             from tunnel.commands.dev import run
         case "demo":

@@ -1,0 +1,74 @@
+"""A check in this process, from a command line to its findings.
+
+Knows how a line becomes findings; must not know what is looked for.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from tunnel.check.case import Case
+from tunnel.check.diagnosis import diagnose, refuse_line
+from tunnel.check.finding import Finding, Verdict
+from tunnel.cli import COMMANDS
+from tunnel.config import check
+from tunnel.config.grammar import parse_command_line
+
+NOBODY = 65534
+
+
+@dataclass(frozen=True)
+class Report:
+    """The findings of one check."""
+
+    findings: tuple[Finding, ...]
+
+    def all(self, name: str) -> list[Finding]:
+        return [finding for finding in self.findings if finding.name == name]
+
+    def the(self, name: str) -> Finding:
+        """The one finding of this name."""
+        (found,) = self.all(name)
+        return found
+
+    def wrong(self) -> list[str]:
+        """The names of what is wrong."""
+        return [finding.name for finding in self.findings if finding.verdict is Verdict.PROBLEM]
+
+
+def look(*line: str, environ: Mapping[str, str] | None = None, **fields: Any) -> Report:
+    """Check what a line means: `server ...` or `client ...`."""
+    parsed = parse_command_line(["check", *line], COMMANDS, environ or {})
+    config, refusal = check.build(parsed.command, parsed.arguments)
+    findings = [] if refusal is None else [refuse_line(refusal, has_rest=config is not None)]
+    if config is not None:
+        origin = check.origin_of(parsed.arguments)
+        findings += diagnose(Case(config, environ or {}, parsed.arguments[check.TIMEOUT], origin, **fields))
+    return Report(tuple(findings))
+
+
+def all_of(finding: Finding) -> str:
+    """Its whole text."""
+    return f"{finding.verdict.value} {finding.name}: {finding.seen} -> {finding.advice}"
+
+
+@contextmanager
+def another_user() -> Iterator[None]:
+    """Be nobody for a while, if we are root, whom modes do not stop."""
+    if os.geteuid() != 0:
+        yield
+        return
+    gid, groups = os.getegid(), os.getgroups()
+    os.setgroups([])
+    os.setegid(NOBODY)
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(gid)
+        os.setgroups(groups)

@@ -1,0 +1,172 @@
+"""Whatever an agent says, or does not say, is told with what to do about it, and nothing is waited for without an end."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from backends import free_port
+from looking import Report, all_of, look
+from world import CLIENT, FOREIGNER, SERVER, World
+
+from tunnel.check.finding import Verdict
+from tunnel.config.dev_model import Entry
+from tunnel.devapi.api import SVIDS
+from tunnel.devapi.feed import Refusal
+from tunnel.spiffe.ids import parse_spiffe_id
+
+RULE = ("--allow-id", CLIENT)
+OTHER = Entry(parse_spiffe_id("spiffe://a.test/other"), hint="internal")
+
+
+def ask(address: object, *flags: str, rules: tuple[str, ...] = RULE, limit: str = "1s", **fields: object) -> Report:
+    """Check a server that has its identity there; its target is away, which is not looked at here."""
+    line = ("server", f"--use-workload-api-addr={address}", "--listen=127.0.0.1:0", "--target=unix:/nonexistent/target")
+    return look(*line, *rules, f"--timeout={limit}", *flags, **fields)  # type: ignore[arg-type]
+
+
+@contextmanager
+def stranger(path: Path, answer: bytes) -> Iterator[None]:
+    """Somebody who listens and speaks another protocol, or none."""
+    taken: list[socket.socket] = []
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                taken.append(listener.accept()[0])
+                taken[-1].sendall(answer)
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+            for sock in taken:
+                sock.close()
+
+
+def test_an_identity_that_comes_back_is_told_whole(world: World) -> None:
+    report = ask(world.sockets[SERVER])
+    assert report.wrong() == ["target"]
+    assert "1 identity for this process" in report.the("workload-api").seen
+    assert report.the("identity").seen == f"{SERVER}, the only one offered"
+    assert "59m of 60m left" in report.the("expiry").seen
+    assert "key secp256r1" in report.the("key").seen
+    assert "verifies against the bundle of a.test" in report.the("key").seen
+    assert report.the("trust-domains").seen == "a.test (1 authority) is ours, federated with none"
+
+
+def test_where_the_address_came_from_is_told(world: World) -> None:
+    environ = {"SPIFFE_ENDPOINT_SOCKET": str(world.sockets[SERVER])}
+    report = look("server", "--listen=127.0.0.1:0", "--target=unix:/nonexistent/t", *RULE, environ=environ)
+    assert report.the("workload-api-address").seen == f"{world.sockets[SERVER]}, from $SPIFFE_ENDPOINT_SOCKET"
+    assert "from --use-workload-api-addr" in ask(world.sockets[SERVER]).the("workload-api-address").seen
+
+
+def test_without_an_entry_it_says_which_selectors_would_fit(world: World) -> None:
+    world.api.withdraw(world.sockets[SERVER])
+    said: list[str] = []
+    report = ask(world.sockets[SERVER], limit="2.2s", say=said.append)
+    found = report.the("workload-api")
+    assert "has no identity for this process (PERMISSION_DENIED no identity issued)" in found.seen
+    assert "-selector unix:uid:" in found.advice
+    assert "takes some seconds" in found.advice
+    assert report.the("identity").verdict is Verdict.SKIPPED
+    assert said == ["waiting for an identity, up to 2.2s: PERMISSION_DENIED no identity issued"]
+    assert report.the("rule").verdict is Verdict.OK  # what can be said is said
+    assert report.the("listen").verdict is Verdict.OK
+
+
+def test_an_entry_that_comes_meanwhile_is_used(world: World) -> None:
+    world.api.withdraw(world.sockets[SERVER])
+    timer = threading.Timer(0.3, world.api.restore, [world.sockets[SERVER]])
+    timer.start()
+    assert ask(world.sockets[SERVER], limit="60s").wrong() == ["target"]
+    timer.join()
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "advice"),
+    [
+        ("INVALID_ARGUMENT", "security header missing from request", "workload.spiffe.io: true"),
+        ("UNIMPLEMENTED", "unknown service SpiffeWorkloadAPI", "this is another API"),
+        ("UNAVAILABLE", "workload attestation failed", "is it well?"),
+    ],
+)
+def test_each_status_has_its_advice(world: World, code: str, text: str, advice: str) -> None:
+    world.api.publish(world.sockets[SERVER], SVIDS, Refusal(code, text))
+    found = ask(world.sockets[SERVER], limit="0.5s").the("workload-api")
+    assert code in found.seen
+    assert text in found.seen
+    assert advice in found.advice
+
+
+def test_an_answer_that_cannot_be_used_is_quoted(world: World) -> None:
+    world.api.publish(world.sockets[SERVER], SVIDS, b"\xff\x00noise")
+    assert "the agent's answer cannot be used: bad-message" in ask(world.sockets[SERVER]).the("workload-api").seen
+
+
+@pytest.mark.parametrize(("hours", "word"), [(3, "this clock is fast"), (-3, "this clock is slow")])
+def test_a_wrong_clock_is_found_out(world: World, hours: int, word: str) -> None:
+    report = ask(world.sockets[SERVER], clock=lambda: time.time() + hours * 3600)
+    assert word in report.the("workload-api").advice
+
+
+def test_an_agent_that_is_away_is_not_asked(tmp_path: Path) -> None:
+    began = time.monotonic()
+    report = ask(f"unix://{tmp_path}/no.sock", limit="60s")
+    assert report.wrong() == ["workload-api-socket", "target"]
+    assert time.monotonic() - began < 30
+    assert "connection refused" in ask(f"tcp://127.0.0.1:{free_port()}").the("workload-api-socket").seen
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"], ids=["silent", "of another protocol"])
+def test_somebody_else_behind_the_socket_is_not_waited_for(tmp_path: Path, answer: bytes) -> None:
+    with stranger(tmp_path / "a.sock", answer):
+        found = ask(f"unix://{tmp_path}/a.sock").the("workload-api")
+    assert found.verdict is Verdict.PROBLEM
+    assert "somebody listens" in found.seen
+
+
+def test_of_several_identities_the_choice_is_told(world: World) -> None:
+    place = world.sockets[SERVER]
+    world.api.register(place, OTHER)
+    first = ask(place).the("identity")
+    assert first.verdict is Verdict.WARNING
+    assert first.seen == f"{SERVER}, the first of 2: {SERVER}, {OTHER.spiffe_id} (hint internal)"
+    assert f"--spiffe-id {SERVER}" in first.advice
+    chosen = ask(place, "--spiffe-hint=internal").the("identity")
+    assert chosen.verdict is Verdict.OK
+    assert chosen.seen.startswith(f"{OTHER.spiffe_id} (hint internal), chosen by --spiffe-hint internal")
+    missing = ask(place, "--spiffe-id=spiffe://a.test/db", limit="60s")
+    assert missing.the("identity").verdict is Verdict.PROBLEM
+    assert "does not offer --spiffe-id spiffe://a.test/db, only" in missing.the("identity").seen
+
+
+def test_federation_is_told_and_what_a_wide_rule_makes_of_it(world: World) -> None:
+    alone = ask(world.sockets[SERVER], rules=("--allow-id", FOREIGNER))
+    assert alone.the("rule").verdict is Verdict.PROBLEM
+    assert "no bundle" in alone.the("rule").seen
+    both = ask(world.sockets[SERVER], rules=("--allow-id", FOREIGNER, "--allow-id", CLIENT))
+    assert [rule.verdict for rule in both.all("rule")] == [Verdict.WARNING, Verdict.OK]
+    world.federate()
+    wide = ask(world.sockets[SERVER], rules=("--allow-all",))
+    assert wide.the("trust-domains").seen.endswith("federated: b.test (1 authority)")
+    assert wide.the("rule").verdict is Verdict.WARNING
+    assert "everyone of b.test" in wide.the("rule").seen
+    assert ask(world.sockets[SERVER], rules=("--allow-id", FOREIGNER)).the("rule").verdict is Verdict.OK
+
+
+def test_hostile_words_of_an_agent_stay_words(world: World) -> None:
+    world.api.publish(world.sockets[SERVER], SVIDS, Refusal("UNAVAILABLE", "\x1b[2Jgone\nok  all: is well"))
+    assert all_of(ask(world.sockets[SERVER], limit="0.5s").the("workload-api")).isprintable()

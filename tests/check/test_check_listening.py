@@ -1,0 +1,80 @@
+"""Whether an address can be listened on is found out without taking a connection or leaving a trace."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+from looking import another_user
+from test_check_sockets import leave_behind, listening
+
+from tunnel.check.finding import Finding, Verdict
+from tunnel.check.holders import holders_of
+from tunnel.check.listening import examine_listener
+from tunnel.net.address import parse_listen_address
+
+
+def examine(text: object) -> Finding:
+    return examine_listener("listen", parse_listen_address(str(text)))
+
+
+@pytest.mark.parametrize("text", ["127.0.0.1:0", "localhost:0", ":0", "[::1]:0", "unix:@tunnel-check-free"])
+def test_a_free_address_is_well(text: str) -> None:
+    assert examine(text).verdict is Verdict.OK
+
+
+def test_a_port_in_use_names_who_has_it() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        found = examine(f"127.0.0.1:{port}")
+        assert found.verdict is Verdict.PROBLEM
+        assert f"in use by pid {os.getpid()} (" in found.seen
+    assert holders_of(port) == ""
+
+
+def test_a_port_that_is_shared_takes_no_connection_away() -> None:
+    with socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        address = server.getsockname()
+        found = examine(f"127.0.0.1:{address[1]}")
+        assert found.verdict is Verdict.WARNING
+        assert "share the port" in found.seen
+        with socket.create_connection(address):
+            server.accept()[0].close()
+
+
+def test_an_address_of_another_machine_is_none_of_ours() -> None:
+    assert "no address of this machine" in examine("192.0.2.1:8443").seen
+    assert "nowhere.invalid" in examine("nowhere.invalid:8443").seen
+
+
+def test_a_low_port_is_for_those_who_may() -> None:
+    lowest = int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
+    with another_user():
+        found = examine("127.0.0.1:7")
+    assert found.verdict is (Verdict.PROBLEM if lowest > 7 else Verdict.OK)
+    assert lowest <= 7 or "CAP_NET_BIND_SERVICE" in found.advice
+
+
+def test_a_path_is_judged_and_left_as_it_is(public: Path) -> None:
+    leave_behind(public / "stale.sock")
+    (public / "file").touch()
+    before = sorted(os.listdir(public))
+    assert "can be made" in examine(f"unix:{public}/new.sock").seen
+    assert "will be replaced" in examine(f"unix:{public}/stale.sock").seen
+    assert "no socket" in examine(f"unix:{public}/file").seen
+    assert "no directory" in examine(f"unix:{public}/no/new.sock").seen
+    with another_user():
+        assert "not to be written to" in examine(f"unix:{public}/new.sock").seen
+    assert sorted(os.listdir(public)) == before
+    with listening(public / "busy.sock"):
+        assert "in use by another process" in examine(f"unix:{public}/busy.sock").seen
+
+
+def test_what_the_service_manager_has_cannot_be_looked_at() -> None:
+    assert examine("systemd:web").verdict is Verdict.SKIPPED
+    assert examine("launchd:web").verdict is Verdict.PROBLEM

@@ -1,0 +1,124 @@
+"""Each thing that stands between a process and a Unix socket is told by its name, with what to do."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from looking import all_of, another_user
+
+from tunnel.check.finding import Verdict
+from tunnel.check.sockets import examine_socket
+
+
+@contextmanager
+def listening(path: Path | str, backlog: int = 5) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen(backlog)
+        yield listener
+
+
+def leave_behind(path: Path) -> None:
+    """A socket's file whose listener has gone."""
+    with listening(path):
+        pass
+
+
+def examine(path: Path | str, mounts: str = "") -> str:
+    table = Path(f"{path}.mounts") if mounts else Path("/dev/null")
+    if mounts:
+        table.write_text(f"36 35 98:0 / {mounts} rw,noatime master:1 - tmpfs tmpfs rw\n")
+    return all_of(examine_socket("socket", str(path), "the agent", mounts=table))
+
+
+def test_one_that_accepts_is_well(public: Path) -> None:
+    with listening(public / "a.sock"):
+        assert examine_socket("socket", str(public / "a.sock"), "the agent").verdict is Verdict.OK
+
+
+def test_an_abstract_one_is_looked_at_too() -> None:
+    name = f"@tunnel-check-{os.getpid()}"
+    with listening("\0" + name[1:]):
+        assert examine(name).startswith("ok ")
+    assert "nobody listens" in examine(name)
+
+
+def test_what_is_missing_is_named(public: Path) -> None:
+    with listening(public / "spire-agent.sock"):
+        assert f"there is no directory {public}/no" in examine(public / "no" / "agent.sock")
+        wrong_name = examine(public / "agent.sock")
+        assert f"{public} is there, and no agent.sock in it" in wrong_name
+        assert "sockets there: spire-agent.sock" in wrong_name
+        directory = examine(public)
+        assert "is a directory -> name the socket in it" in directory
+        assert "spire-agent.sock" in directory
+    (public / "file").touch()
+    assert "file is no socket" in examine(public / "file")
+    assert "file is no directory" in examine(public / "file" / "agent.sock")
+    (public / "link").symlink_to("nowhere")
+    assert "a link that leads nowhere" in examine(public / "link")
+
+
+def test_a_socket_that_was_left_behind_is_not_an_agent(public: Path) -> None:
+    leave_behind(public / "a.sock")
+    assert "nobody listens on" in examine(public / "a.sock")
+    assert "start the agent" in examine(public / "a.sock")
+
+
+def test_a_socket_that_is_mounted_by_itself_dies_with_the_agent(public: Path) -> None:
+    path = public / "a b.sock"
+    mounted = os.path.realpath(path).replace(" ", "\\040")
+    with listening(path):
+        assert examine(path, mounted).startswith("warning ")
+        assert "mount its directory" in examine(path, mounted)
+        assert examine(path, str(public)).startswith("ok ")
+    assert "mount its directory: the agent was restarted" in examine(path, mounted)
+
+
+def test_the_directory_that_denies_is_named_with_its_owner(public: Path) -> None:
+    closed = public / "closed"
+    closed.mkdir(mode=0o700)
+    (closed / "in").mkdir()
+    with listening(closed / "in" / "a.sock"), another_user():
+        said = examine(closed / "in" / "a.sock")
+    assert said.startswith("problem ")
+    assert f"directory {closed} does not let uid 65534" in said
+    assert "owner uid 0 (root) gid 0 (root), mode 0700" in said
+    assert "pass through it (x)" in said
+
+
+def test_a_socket_that_denies_is_named_with_its_owner(public: Path) -> None:
+    path = public / "a.sock"
+    with listening(path):
+        path.chmod(0o750)
+        with another_user():
+            said = examine(path)
+        assert f"socket {path} does not let uid 65534" in said
+        assert "mode 0750" in said
+        assert "write to it (w)" in said
+        path.chmod(0o777)
+        with another_user():
+            assert examine(path).startswith("ok ")
+
+
+def test_one_that_accepts_nobody_is_not_waited_for(public: Path) -> None:
+    with listening(public / "a.sock", backlog=0) as listener:
+        waiting = [socket.socket(socket.AF_UNIX) for _ in range(3)]
+        for sock in waiting:
+            sock.setblocking(False)
+            sock.connect_ex(listener.getsockname())
+        assert "accepts nobody" in examine(public / "a.sock")
+        for sock in waiting:
+            sock.close()
+
+
+@pytest.mark.parametrize("path", ["/" + "x" * 200, "/tmp/\x1b[31m"])
+def test_a_path_that_cannot_be_is_one_harmless_line(path: str) -> None:
+    said = examine(path)
+    assert said.startswith("problem ")
+    assert said.isprintable()

@@ -1,0 +1,82 @@
+"""The whole check, in the order in which things are needed.
+
+Knows which step goes on from which; must not know how any of it is looked at. Everything that can be said is said: a step that
+needs what an earlier one has not found says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tunnel.check.agent import examine_agent
+from tunnel.check.caller import describe_caller, look_at_caller
+from tunnel.check.case import Case
+from tunnel.check.files import examine_files
+from tunnel.check.finding import Finding, Steps, ok, problem, skipped, warning
+from tunnel.check.identity import examine_identity
+from tunnel.check.limits import run
+from tunnel.check.listening import examine_listener
+from tunnel.check.machine import examine_machine
+from tunnel.check.rules import describe_rules
+from tunnel.check.target import examine_target
+from tunnel.config.model import Acme, WorkloadApi
+from tunnel.errors import ConfigError
+from tunnel.identity.credentials import Credentials
+from tunnel.log import escape
+from tunnel.proxy.generation import Terms
+from tunnel.proxy.policy_desk import PolicyDesk
+
+
+def refuse_line(error: ConfigError, *, has_rest: bool) -> Finding:
+    """The line means nothing to the real command, in its own words."""
+    rest = "what else of it can be looked at follows" if has_rest else "nothing else can be looked at before"
+    return problem("command-line", escape(str(error)), f"mend the line; {rest}")
+
+
+def diagnose(case: Case) -> Iterator[Finding]:
+    """Every finding, as soon as it is there."""
+    config = case.config
+    for text in config.warnings:
+        yield warning("command-line", escape(text), "mend the line if that is not what was meant")
+    caller = look_at_caller(case.environ)
+    yield from describe_caller(caller)
+    credentials: Credentials | None = None
+    match config.source:
+        case WorkloadApi():
+            context = yield from examine_agent(case, config.source, caller)
+            if context is None:
+                yield skipped("identity", "the agent has told us none")
+            else:
+                credentials = yield from examine_identity(context, config.source.selection, case.now)
+        case Acme():
+            yield skipped("certificate", f"an ACME server issues it for {escape(config.source.domain)} when the proxy starts")
+        case _:
+            credentials = yield from examine_files(case, config.source)
+    yield from describe_rules(case, credentials)
+    if config.listen is not None:
+        yield examine_listener("listen", config.listen)
+    if config.status is not None:
+        yield examine_listener("status", config.status.address.address)
+    yield from _examine_with_policy(case, credentials)
+    yield from examine_machine(is_confined=config.is_confined)
+
+
+def _examine_with_policy(case: Case, credentials: Credentials | None) -> Steps[None]:
+    config = case.config
+    terms: Terms | None = Terms(config.is_server, config.access, config.host, config.tls)
+    if config.access.policy is None:
+        yield from examine_target(case, credentials, terms)
+        return
+    desk = PolicyDesk(config.access.policy, config.connect_timeout)
+    try:
+        try:
+            run(desk.load)
+        except ConfigError as error:
+            terms = None
+            yield problem("policy", escape(str(error)), "mend the policy or the query (opa check, opa eval)")
+        else:
+            terms = terms.with_policy(desk.rule) if terms else None
+            yield ok("policy", f"{escape(config.access.policy.path)} compiles")
+        yield from examine_target(case, credentials, terms)
+    finally:
+        desk.close()

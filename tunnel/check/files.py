@@ -1,0 +1,118 @@
+"""Certificates in files: whether they can be used, and for how long.
+
+Knows what a proxy reads at its start and what peers will ask of it; must not know formats. The files are read by the proxy's
+own loader.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from functools import partial
+
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from tunnel.check.case import Case
+from tunnel.check.finding import Finding, Steps, ok, problem, warning
+from tunnel.check.identity import has_living, key_kind
+from tunnel.check.limits import within
+from tunnel.check.spans import judge_dates, span_of_chain
+from tunnel.config.model import Keystore, NoIdentity
+from tunnel.errors import IdentityError, IdentityFault, PeerDenied
+from tunnel.identity.credentials import PkiCredentials
+from tunnel.log import escape
+from tunnel.proxy.disk_feed import DiskSource, load_credentials
+from tunnel.tls.facts import describe_peer
+from tunnel.tls.pki import check_purpose
+
+CERTIFICATE, AUTHORITIES = "certificate", "authorities"
+_READ = 10.0  # seconds: a file may be a pipe, or on another machine
+_ADVICE = {
+    IdentityFault.FILE: "mend the path, or let this user read it (ls -l, and every directory above)",
+    IdentityFault.PASSWORD: "give the right one in $KEYSTORE_PASS",
+    IdentityFault.BAD_KEY: "put the key there that the certificate was made for",
+}
+_SHOWN = 4
+
+
+def examine_files(case: Case, source: DiskSource) -> Steps[PkiCredentials | None]:
+    """What the files hold, or None when they cannot be used."""
+    yield from _look_at_modes(source)
+    try:
+        credentials = within(_READ, partial(load_credentials, source, case.config.ca_bundle, case.environ))
+    except IdentityError as error:
+        advice = _ADVICE.get(error.reason, "put a file there that holds what the flag says")
+        yield problem(CERTIFICATE, f"{error.reason.value}: {escape(str(error))}", advice)
+        return None
+    except TimeoutError as error:
+        yield problem(CERTIFICATE, f"the files cannot be read: {error}", "is one of them a pipe, or on a machine that is away?")
+        return None
+    if credentials.chain and credentials.private_key is not None:
+        names = _names(credentials.chain[0])
+        many = f"chain of {len(credentials.chain)}"
+        yield ok(CERTIFICATE, f"{names}, {many}, {key_kind(credentials.private_key)} fits")
+        yield judge_dates("expiry", span_of_chain(credentials.chain), case.now, "renew the certificate")
+        yield from _look_at_purpose(case, credentials.chain[0])
+    else:
+        yield ok(CERTIFICATE, "none is shown")
+    yield _look_at_authorities(case, credentials)
+    return credentials
+
+
+def _look_at_modes(source: DiskSource) -> Iterator[Finding]:
+    if isinstance(source, NoIdentity):
+        return
+    path = source.path if isinstance(source, Keystore) else source.key
+    try:
+        mode = stat.S_IMODE(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return  # whoever reads it says why
+    if mode & 0o077:
+        seen = f"{escape(path)} holds a key, and has mode {mode:04o}"
+        yield warning("key-file", seen, "keep it from other users: chmod 600, unless a group is meant")
+    else:
+        yield ok("key-file", f"{escape(path)} is this user's alone (mode {mode:04o})")
+
+
+def _names(leaf: x509.Certificate) -> str:
+    try:
+        peer = describe_peer(leaf, None)
+    except PeerDenied as error:
+        return f"a certificate whose names cannot be read ({escape(str(error))})"
+    names = [*peer.dns_names, *map(str, peer.ip_addresses), *peer.uris]
+    more = ", ..." if len(names) > _SHOWN else ""
+    shown = f" for {', '.join(map(escape, names[:_SHOWN]))}{more}" if names else ""
+    return f"{escape(peer.subject) or 'no subject'}{shown}"
+
+
+def _look_at_purpose(case: Case, leaf: x509.Certificate) -> Iterator[Finding]:
+    """What peers will ask of the certificate, so that it is known before they do."""
+    is_server = case.config.is_server
+    try:
+        check_purpose(leaf, ExtendedKeyUsageOID.SERVER_AUTH if is_server else ExtendedKeyUsageOID.CLIENT_AUTH)
+        peer = describe_peer(leaf, None)
+    except PeerDenied as error:
+        yield warning(CERTIFICATE, escape(str(error)), f"{case.peer}s will refuse it: have one issued for this purpose")
+        return
+    if is_server and not (peer.dns_names or peer.ip_addresses or peer.uris):
+        advice = "clients that verify the host name will refuse it: a common name does not count"
+        yield warning(CERTIFICATE, "it has no DNS name and no IP address", advice)
+
+
+def _look_at_authorities(case: Case, credentials: PkiCredentials) -> Finding:
+    config, authorities = case.config, credentials.authorities
+    where = escape(config.ca_bundle) if config.ca_bundle else "the system"
+    if config.access.pins or (config.is_server and not config.access.is_mutual):
+        return ok(AUTHORITIES, "not needed: no certificate is verified by one")
+    if not authorities:
+        return problem(AUTHORITIES, f"{where} has none, so no {case.peer} verifies", "say --cacert FILE")
+    if not has_living(authorities, case.now):
+        return problem(
+            AUTHORITIES, f"none of {where} is valid now, so no {case.peer} verifies", "give newer ones by --cacert FILE"
+        )
+    if not config.ca_bundle:
+        seen = f"{len(authorities)} of the system: the web's authorities vouch for {case.peer}s"
+        return warning(AUTHORITIES, seen, "say --cacert FILE with your own") if config.is_server else ok(AUTHORITIES, seen)
+    return ok(AUTHORITIES, f"{len(authorities)} in {where}")

@@ -1,0 +1,87 @@
+"""Which identity would be used, and what it is good for.
+
+Knows the choice among several, lifetimes and bundles; must not know how an update was had. That each SVID verifies against its
+own bundle is a condition of being here: an update is taken whole, or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from tunnel.check.finding import Finding, Steps, ok, problem, warning
+from tunnel.check.spans import judge_dates, span_of_chain
+from tunnel.identity.credentials import SvidCredentials, X509Context, X509Svid, select_svid
+from tunnel.log import escape
+from tunnel.spiffe.bundle import TrustBundle
+from tunnel.spiffe.ids import TrustDomain
+from tunnel.spiffe.selection import Selection
+from tunnel.spiffe.x509 import PrivateKey
+
+_SHOWN = 8
+
+
+def examine_identity(context: X509Context, selection: Selection, now: datetime) -> Steps[SvidCredentials | None]:
+    """The identity that would be used with its bundles, or None."""
+    svid = select_svid(context.svids, selection, None)
+    offered = ", ".join(map(_name, context.svids[:_SHOWN])) + (", ..." if len(context.svids) > _SHOWN else "")
+    if svid is None:
+        yield problem("identity", f"the agent does not offer {escape(str(selection))}, only {offered}", "name one of these")
+        return None
+    if len(context.svids) == 1:
+        yield ok("identity", f"{_name(svid)}, the only one offered")
+    elif not selection.is_open():
+        yield ok("identity", f"{_name(svid)}, chosen by {escape(str(selection))} out of {offered}")
+    else:
+        seen = f"{_name(svid)}, the first of {len(context.svids)}: {offered}"
+        advice = f"an agent's order is arbitrary: choose, by --spiffe-id {svid.spiffe_id} for instance, or by --spiffe-hint"
+        yield warning("identity", seen, advice)
+    span = replace(span_of_chain(svid.chain), end=svid.not_after)  # which may be that of the authority
+    yield judge_dates("expiry", span, now, "the agent should have renewed it by now: see its log")
+    many = f"chain of {len(svid.chain)}" if len(svid.chain) > 1 else "signed by the authority itself"
+    yield ok("key", f"{key_kind(svid.private_key)}, {many}, verifies against the bundle of {svid.spiffe_id.trust_domain}")
+    yield from _describe_bundles(context, svid.spiffe_id.trust_domain, now)
+    return SvidCredentials(svid, context.bundles)
+
+
+def key_kind(key: PrivateKey) -> str:
+    """What kind of key it is, and how large."""
+    if isinstance(key, ec.EllipticCurvePrivateKey):
+        return f"key {key.curve.name}"
+    if isinstance(key, rsa.RSAPrivateKey):
+        return f"key RSA {key.key_size}"
+    return f"key {type(key).__name__.removesuffix('PrivateKey').lstrip('_')}"
+
+
+def has_living(authorities: tuple[x509.Certificate, ...], now: datetime) -> bool:
+    """Whether one of them at least is within its dates."""
+    return any(one.not_valid_before_utc <= now <= one.not_valid_after_utc for one in authorities)
+
+
+def _describe_bundles(context: X509Context, own: TrustDomain, now: datetime) -> Iterator[Finding]:
+    bundles = context.bundles.bundles
+    others = [_bundle_words(bundles[domain]) for domain in sorted(bundles) if domain != own]
+    federated = f"federated: {', '.join(others)}" if others else "federated with none"
+    yield ok("trust-domains", f"{_bundle_words(bundles[own])} is ours, {federated}")
+    for note in context.notes:
+        yield warning("trust-domains", escape(note), "mend the bundle that was federated")
+    if context.crl_count:
+        seen = f"the agent sends revocation lists ({context.crl_count}), which are not used"
+        yield warning("trust-domains", seen, "rely on short lifetimes, and not on revocation")
+    for domain, bundle in sorted(bundles.items()):
+        if not has_living(bundle.authorities, now):
+            seen = f"the bundle of {domain} holds no authority that is valid now"
+            yield warning("trust-domains", seen, f"nobody of {domain} verifies: refresh the federation with it")
+
+
+def _bundle_words(bundle: TrustBundle) -> str:
+    count = len(bundle.authorities)
+    return f"{bundle.trust_domain} ({count} authorit{'y' if count == 1 else 'ies'})"
+
+
+def _name(svid: X509Svid) -> str:
+    return f"{svid.spiffe_id} (hint {escape(svid.hint)})" if svid.hint else str(svid.spiffe_id)

@@ -1,0 +1,44 @@
+"""The report of a check: lines for people, one document for programs.
+
+Knows the two forms; must not know what was looked at. Texts may quote files, servers and certificates: no sign in them
+moves a terminal's cursor.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+
+from tunnel.check.finding import Finding, Verdict
+from tunnel.log import one_line
+
+_MARKS = {Verdict.OK: "ok", Verdict.WARNING: "??", Verdict.PROBLEM: "!!", Verdict.SKIPPED: "--"}
+_COUNTED = ((Verdict.PROBLEM, "problem"), (Verdict.WARNING, "warning"))
+
+
+def line_of(finding: Finding) -> str:
+    """`ok  NAME: what was seen`, with `-> what to do` where there is something."""
+    advice = f" -> {finding.advice}" if finding.advice else ""
+    return one_line(f"{_MARKS[finding.verdict]}  {finding.name}: {finding.seen}{advice}")
+
+
+def summary_of(findings: Sequence[Finding]) -> str:
+    """How many things are wrong."""
+    counts = Counter(finding.verdict for finding in findings)
+    words = [f"{count} {word}{'s' * (count > 1)}" for verdict, word in _COUNTED if (count := counts[verdict])]
+    return ", ".join(words) or "nothing is wrong"
+
+
+def encode_json(command: str, findings: Sequence[Finding]) -> str:
+    """One document: `command`, `ok`, and `findings` with `name`, `verdict`, `seen` and `advice` each."""
+    rows = [
+        {"name": one.name, "verdict": one.verdict.value, "seen": one_line(one.seen), "advice": one_line(one.advice)}
+        for one in findings
+    ]
+    return json.dumps({"command": command, "ok": is_well(findings), "findings": rows}, indent=2)
+
+
+def is_well(findings: Sequence[Finding]) -> bool:
+    """Whether a start would succeed, as far as was seen."""
+    return all(finding.verdict is not Verdict.PROBLEM for finding in findings)

@@ -1,0 +1,106 @@
+"""The flags of `tunnel check server` and `tunnel check client`, and what of a line can be looked at.
+
+Knows that they are the flags of the real commands and two more; must not know what is looked at. A line that the real
+command refuses is refused in the same words, and what of it makes sense by itself is looked at all the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tunnel.config import proxy, sources
+from tunnel.config.access import ALLOW, VERIFY, access_warnings
+from tunnel.config.grammar import Arguments, Command, Group, option, switch
+from tunnel.config.model import Access, ProxyConfig, WorkloadApi
+from tunnel.config.scalars import parse_positive_duration
+from tunnel.errors import ConfigError
+from tunnel.spiffe.endpoint import ENVIRONMENT
+
+JSON = switch("json", "Print one JSON document in the place of lines.")
+TIMEOUT = option("timeout", "How long to wait for an identity; default 15s.", parse_positive_duration, 15.0, placeholder="TIME")
+_REPORT = Group("The report", (JSON, TIMEOUT))
+_DETAIL = """\
+Takes the line of '{mode}' as it stands, looks at everything that it needs, and starts nothing.
+Each line of the report says ok, or behind an arrow what to do:
+
+  ok  fine             ??  works, and may surprise
+  !!  will not work    --  not looked at, and why
+
+Run it where the proxy will run: as its user, in its container. An agent knows a process by such
+things. Nothing is changed by it; {traffic}
+Exit code: 0 when nothing is marked '!!', else 1.
+
+Example:
+  tunnel check {example}
+"""
+
+SERVER = Command(
+    "check server",
+    "Look whether 'server' with these flags would work, and say what to do where not.",
+    (_REPORT, *proxy.SERVER.groups),
+    _DETAIL.format(
+        mode="server",
+        traffic="the target sees one connection that is closed\nat once.",
+        example="""\
+server --use-workload-api-addr unix:///run/spire/agent.sock --listen :8443 \\
+      --target localhost:6379 --allow-id spiffe://example.org/cache-user""",
+    ),
+)
+CLIENT = Command(
+    "check client",
+    "Look whether 'client' with these flags would work, whom it would meet, and say what to do where not.",
+    (_REPORT, *proxy.CLIENT.groups),
+    _DETAIL.format(
+        mode="client",
+        traffic="the server sees one handshake, and its target one\nconnection that is closed at once.",
+        example="""\
+client --use-workload-api-addr unix:///run/spire/agent.sock --listen localhost:6379 \\
+      --target cache.example.org:8443 --verify-id spiffe://example.org/cache""",
+    ),
+)
+FAMILY = "A diagnosis before anything is started: is there an identity, whom do the rules admit, does the other side answer."
+
+
+def build(command: Command, arguments: Arguments) -> tuple[ProxyConfig | None, ConfigError | None]:
+    """What can be looked at, and why the real command would refuse the line if it would."""
+    mode = proxy.SERVER if command is SERVER else proxy.CLIENT
+    try:
+        proxy.check_line(arguments)
+        config = proxy.build(mode, arguments)
+    except ConfigError as error:
+        return _build_rest(arguments, is_server=mode is proxy.SERVER), error
+    return replace(config, warnings=_other_warnings(config)), None
+
+
+def origin_of(arguments: Arguments) -> str:
+    """What named the address of the Workload API."""
+    return f"--{sources.API_ADDRESS.name}" if arguments.is_given(sources.API_ADDRESS) else f"${ENVIRONMENT}"
+
+
+def _build_rest(arguments: Arguments, *, is_server: bool) -> ProxyConfig | None:
+    """Source, listener and target of a line that is wrong elsewhere, with rules that admit nobody; None if it is wrong here."""
+    if not is_server and arguments[proxy.PROXY]:
+        return None  # the way to the target may be what is wrong
+    try:
+        source = sources.build_source(arguments, is_server=is_server, is_mutual=True)
+    except ConfigError:
+        return None
+    return ProxyConfig(
+        is_server=is_server,
+        listen=arguments[proxy.LISTEN],
+        target=arguments[proxy.TARGET],
+        source=source,
+        access=Access(()),
+        ca_bundle=arguments[sources.CACERT],
+        server_name="" if is_server else arguments[proxy.SERVER_NAME],
+        connect_timeout=arguments[proxy.CONNECT_TIMEOUT],
+        is_confined=not arguments[proxy.DISABLE_LANDLOCK],
+    )
+
+
+def _other_warnings(config: ProxyConfig) -> tuple[str, ...]:
+    """Those that are not about rules: the check tells each rule in words."""
+    if not isinstance(config.source, WorkloadApi):
+        return config.warnings
+    about_rules = access_warnings(config.access, ALLOW if config.is_server else VERIFY)
+    return tuple(warning for warning in config.warnings if warning not in about_rules)
