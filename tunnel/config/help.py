@@ -22,7 +22,9 @@ def usage(program: str, about: str, commands: Sequence[Command]) -> str:
     column = max(len(command.name) for command in commands) + 4
     for command in commands:
         lines += _entry(f"  {command.name}", command.summary, column)
-    more = f"'{program} help COMMAND' tells more on each. '@FILE' stands for the lines of a file, one argument a line."
+    more = (
+        f"'{program.split()[0]} help COMMAND' tells more on each. '@FILE' stands for the lines of a file, one argument a line."
+    )
     lines += ["", *textwrap.wrap(more, _WIDTH)]
     return "\n".join(lines) + "\n"
 
