@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunnel.check.case import Case
-from tunnel.check.diagnosis import diagnose, refuse_line
+from tunnel.check.diagnosis import diagnose
 from tunnel.check.finding import Finding, Verdict
+from tunnel.check.report import line_of
 from tunnel.cli import COMMANDS
 from tunnel.config import check
 from tunnel.config.grammar import parse_command_line
@@ -43,17 +44,13 @@ class Report:
 def look(*line: str, environ: Mapping[str, str] | None = None, **fields: Any) -> Report:
     """Check what a line means: `server ...` or `client ...`."""
     parsed = parse_command_line(["check", *line], COMMANDS, environ or {})
-    config, refusal = check.build(parsed.command, parsed.arguments)
-    findings = [] if refusal is None else [refuse_line(refusal, has_rest=config is not None)]
-    if config is not None:
-        origin = check.origin_of(parsed.arguments)
-        findings += diagnose(Case(config, environ or {}, parsed.arguments[check.TIMEOUT], origin, **fields))
-    return Report(tuple(findings))
+    meant, origin = check.build(parsed.command, parsed.arguments), check.origin_of(parsed.arguments)
+    return Report(tuple(diagnose(Case(meant, environ or {}, parsed.arguments[check.TIMEOUT], origin, **fields))))
 
 
 def all_of(finding: Finding) -> str:
-    """Its whole text."""
-    return f"{finding.verdict.value} {finding.name}: {finding.seen} -> {finding.advice}"
+    """Its verdict and its line."""
+    return f"{finding.verdict.value} {line_of(finding)}"
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from backends import free_port
 from looking import Report, all_of, look
 from world import CLIENT, FOREIGNER, SERVER, World
 
+from tunnel.check import agent
 from tunnel.check.finding import Verdict
 from tunnel.config.dev_model import Entry
 from tunnel.devapi.api import SVIDS
@@ -24,7 +25,7 @@ RULE = ("--allow-id", CLIENT)
 OTHER = Entry(parse_spiffe_id("spiffe://a.test/other"), hint="internal")
 
 
-def ask(address: object, *flags: str, rules: tuple[str, ...] = RULE, limit: str = "1s", **fields: object) -> Report:
+def ask(address: object, *flags: str, rules: tuple[str, ...] = RULE, limit: str = "0.5s", **fields: object) -> Report:
     """Check a server that has its identity there; its target is away, which is not looked at here."""
     line = ("server", f"--use-workload-api-addr={address}", "--listen=127.0.0.1:0", "--target=unix:/nonexistent/target")
     return look(*line, *rules, f"--timeout={limit}", *flags, **fields)  # type: ignore[arg-type]
@@ -73,16 +74,17 @@ def test_where_the_address_came_from_is_told(world: World) -> None:
     assert "from --use-workload-api-addr" in ask(world.sockets[SERVER]).the("workload-api-address").seen
 
 
-def test_without_an_entry_it_says_which_selectors_would_fit(world: World) -> None:
+def test_without_an_entry_it_says_which_selectors_would_fit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agent, "_PATIENCE", 0.3)
     world.api.withdraw(world.sockets[SERVER])
     said: list[str] = []
-    report = ask(world.sockets[SERVER], limit="2.2s", say=said.append)
+    report = ask(world.sockets[SERVER], limit="0.5s", say=said.append)
     found = report.the("workload-api")
     assert "has no identity for this process (PERMISSION_DENIED no identity issued)" in found.seen
     assert "-selector unix:uid:" in found.advice
     assert "takes some seconds" in found.advice
     assert report.the("identity").verdict is Verdict.SKIPPED
-    assert said == ["waiting for an identity, up to 2.2s: PERMISSION_DENIED no identity issued"]
+    assert said == ["waiting for an identity, up to 0.5s: PERMISSION_DENIED no identity issued"]
     assert report.the("rule").verdict is Verdict.OK  # what can be said is said
     assert report.the("listen").verdict is Verdict.OK
 

@@ -30,7 +30,7 @@ BATCH = Entry(parse_spiffe_id("spiffe://example.org/batch"), hint="internal")
 _VARYING = [
     (r"pid \d+", "pid N"),
     (r"(uid|gid) \d+( \([\w-]+\))?", r"\1 N"),
-    (r", groups [\w ()-]+?(?=:)", ""),
+    (r", groups [\w ()-]+$", ""),
     (r"unix:uid:\d+", "unix:uid:N"),
     (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ, \d+\w of \d+\w", "DATE"),
     (r"executable: \S+", "executable: PYTHON"),

@@ -19,7 +19,6 @@ from tunnel.config.model import WorkloadApi
 from tunnel.errors import Denial, IdentityError, PeerDenied, words_of
 from tunnel.identity.credentials import X509Context
 from tunnel.identity.workload import Denied, Event, Hopeless, Lost, Rejected, Updated, WorkloadWatcher
-from tunnel.log import escape
 from tunnel.spiffe.endpoint import Endpoint
 
 ADDRESS, SOCKET, API = "workload-api-address", "workload-api-socket", "workload-api"
@@ -31,7 +30,7 @@ _CLOCK = "compare this clock with the agent's (timedatectl, chronyc tracking)"
 
 def examine_agent(case: Case, source: WorkloadApi, caller: Caller) -> Steps[X509Context | None]:
     """The update that the agent has for us, or None."""
-    yield ok(ADDRESS, f"{escape(str(source.endpoint))}, from {case.origin}")
+    yield ok(ADDRESS, f"{source.endpoint}, from {case.origin}")
     reached = _examine_endpoint(source.endpoint)
     yield reached
     if reached.verdict is Verdict.PROBLEM:
@@ -85,7 +84,7 @@ def _await(events: queue.SimpleQueue[Event], limit: float, say: Callable[[str], 
 
 
 def _complaint(event: Event | None) -> str:
-    return escape(f"{event.code} {event.details}".strip()) if isinstance(event, Lost) else "the agent has not answered yet"
+    return f"{event.code} {event.details}".strip() if isinstance(event, Lost) else "the agent has not answered yet"
 
 
 def _explain(event: Event | None, case: Case, caller: Caller) -> Finding:
@@ -113,7 +112,7 @@ def _explain_denial(event: Denied, caller: Caller) -> Finding:
 
 
 def _explain_hopeless(event: Hopeless) -> Finding:
-    said = escape(str(event.error))
+    said = str(event.error)
     if event.code == "INVALID_ARGUMENT":
         advice = (
             "we send the header workload.spiffe.io: true with every request, once: is something between us and the agent "
@@ -127,7 +126,7 @@ def _explain_hopeless(event: Hopeless) -> Finding:
 
 
 def _explain_rejection(error: IdentityError) -> Finding:
-    seen = f"the agent's answer cannot be used: {error.reason.value}: {escape(str(error))}"
+    seen = f"the agent's answer cannot be used: {error.reason.value}: {error}"
     cause = error.__cause__
     if isinstance(cause, PeerDenied) and cause.reason is Denial.EXPIRED:
         return problem(API, seen, f"this clock is fast ({_CLOCK}), or the agent cannot renew: see its log")

@@ -16,7 +16,6 @@ from pathlib import Path
 
 from tunnel.check.finding import Finding, ok
 from tunnel.check.limits import within
-from tunnel.log import escape
 
 _POD = re.compile(r"pods?[-_/]?([0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12})")
 _CONTAINER = re.compile(r"(?:^|[/-])([0-9a-f]{64})(?:\.scope|/|$)")
@@ -67,19 +66,19 @@ def look_at_caller(environ: Mapping[str, str], proc: Path = Path("/proc/self"), 
 def describe_caller(caller: Caller) -> Iterator[Finding]:
     """What an agent sees of us, and what must not be made of it."""
     groups = f", groups {' '.join(map(group_name, caller.groups))}" if caller.groups else ""
-    unit = f", systemd unit {escape(caller.unit)}" if caller.unit else ""
+    unit = f", systemd unit {caller.unit}" if caller.unit else ""
     yield ok(
         "process",
-        f"pid {caller.pid}, uid {user_name(caller.uid)}, gid {group_name(caller.gid)}{groups}{unit}: so an agent sees us",
+        f"an agent sees pid {caller.pid}, uid {user_name(caller.uid)}, gid {group_name(caller.gid)}{groups}{unit}",
     )
     yield ok(
         "executable",
-        f"{escape(caller.executable) or 'unknown'} is Python: a selector unix:path or unix:sha256 sees the interpreter and not "
+        f"{caller.executable or 'unknown'} is Python: a selector unix:path or unix:sha256 sees the interpreter and not "
         "tunnel, and would admit every Python program",
     )
     if caller.is_kubernetes or caller.pod or caller.container:
         where = [f"container {caller.container[:12]}" if caller.container else "", f"pod {caller.pod}" if caller.pod else ""]
-        where.append(f"namespace {escape(caller.namespace)}" if caller.namespace else "")
+        where.append(f"namespace {caller.namespace}" if caller.namespace else "")
         place = ", ".join(filter(None, where)) or "in Kubernetes"
         yield ok(
             "container",
@@ -91,9 +90,9 @@ def describe_caller(caller: Caller) -> Iterator[Finding]:
 def selectors_for(caller: Caller) -> tuple[str, ...]:
     """Selectors that fit this process and no more than it needs, for a registration entry; each must fit."""
     if caller.is_kubernetes or caller.pod:
-        return f"k8s:ns:{escape(caller.namespace) or 'NAMESPACE'}", "k8s:sa:SERVICE-ACCOUNT"
+        return f"k8s:ns:{caller.namespace or 'NAMESPACE'}", "k8s:sa:SERVICE-ACCOUNT"
     if caller.unit:
-        return f"systemd:id:{escape(caller.unit)}", f"unix:uid:{caller.uid}"
+        return f"systemd:id:{caller.unit}", f"unix:uid:{caller.uid}"
     return (f"unix:uid:{caller.uid}",)
 
 
@@ -109,7 +108,7 @@ def group_name(gid: int) -> str:
 
 def _with_name(number: int, look_up: Callable[[], str]) -> str:
     try:
-        return f"{number} ({escape(within(_PATIENCE, look_up))})"
+        return f"{number} ({within(_PATIENCE, look_up)})"
     except (KeyError, OSError):
         return str(number)
 

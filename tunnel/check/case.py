@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from tunnel.config.check import Line
 from tunnel.config.model import ProxyConfig
 
 
@@ -17,12 +18,17 @@ from tunnel.config.model import ProxyConfig
 class Case:
     """One configuration, on this machine, now."""
 
-    config: ProxyConfig
+    line: Line
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)  # may hold passwords
     limit: float = 15.0  # seconds for an identity
     origin: str = "--use-workload-api-addr"  # what named the address of the Workload API
     say: Callable[[str], None] = field(default=lambda _: None)  # told when something takes long
     clock: Callable[[], float] = time.time
+
+    @property
+    def config(self) -> ProxyConfig:
+        """What the line means."""
+        return self.line.config
 
     @property
     def now(self) -> datetime:

@@ -19,25 +19,21 @@ from tunnel.check.listening import examine_listener
 from tunnel.check.machine import examine_machine
 from tunnel.check.rules import describe_rules
 from tunnel.check.target import examine_target
-from tunnel.config.model import Acme, WorkloadApi
+from tunnel.config.model import Acme, NoIdentity, WorkloadApi
 from tunnel.errors import ConfigError
 from tunnel.identity.credentials import Credentials
-from tunnel.log import escape
 from tunnel.proxy.generation import Terms
 from tunnel.proxy.policy_desk import PolicyDesk
-
-
-def refuse_line(error: ConfigError, *, has_rest: bool) -> Finding:
-    """The line means nothing to the real command, in its own words."""
-    rest = "what else of it can be looked at follows" if has_rest else "nothing else can be looked at before"
-    return problem("command-line", escape(str(error)), f"mend the line; {rest}")
 
 
 def diagnose(case: Case) -> Iterator[Finding]:
     """Every finding, as soon as it is there."""
     config = case.config
+    refusal = case.line.refusal
+    if refusal is not None:
+        yield problem("command-line", str(refusal), "mend the line; what else of it can be looked at follows")
     for text in config.warnings:
-        yield warning("command-line", escape(text), "mend the line if that is not what was meant")
+        yield warning("command-line", text, "mend the line if that is not what was meant")
     caller = look_at_caller(case.environ)
     yield from describe_caller(caller)
     credentials: Credentials | None = None
@@ -49,7 +45,9 @@ def diagnose(case: Case) -> Iterator[Finding]:
             else:
                 credentials = yield from examine_identity(context, config.source.selection, case.now)
         case Acme():
-            yield skipped("certificate", f"an ACME server issues it for {escape(config.source.domain)} when the proxy starts")
+            yield skipped("certificate", f"an ACME server issues it for {config.source.domain} when the proxy starts")
+        case NoIdentity() if refusal is not None:
+            yield skipped("identity", "the line names no source of one that could be looked at")
         case _:
             credentials = yield from examine_files(case, config.source)
     yield from describe_rules(case, credentials)
@@ -57,7 +55,10 @@ def diagnose(case: Case) -> Iterator[Finding]:
         yield examine_listener("listen", config.listen)
     if config.status is not None:
         yield examine_listener("status", config.status.address.address)
-    yield from _examine_with_policy(case, credentials)
+    if case.line.is_way_known:
+        yield from _examine_with_policy(case, credentials)
+    else:
+        yield skipped("target", "--proxy is wrong, and the target is not to be reached around it")
     yield from examine_machine(is_confined=config.is_confined)
 
 
@@ -73,10 +74,10 @@ def _examine_with_policy(case: Case, credentials: Credentials | None) -> Steps[N
             run(desk.load)
         except ConfigError as error:
             terms = None
-            yield problem("policy", escape(str(error)), "mend the policy or the query (opa check, opa eval)")
+            yield problem("policy", str(error), "mend the policy or the query (opa check, opa eval)")
         else:
             terms = terms.with_policy(desk.rule) if terms else None
-            yield ok("policy", f"{escape(config.access.policy.path)} compiles")
+            yield ok("policy", f"{config.access.policy.path} compiles")
         yield from examine_target(case, credentials, terms)
     finally:
         desk.close()

@@ -22,7 +22,6 @@ from tunnel.check.spans import judge_dates, span_of_chain
 from tunnel.config.model import Keystore, NoIdentity
 from tunnel.errors import IdentityError, IdentityFault, PeerDenied
 from tunnel.identity.credentials import PkiCredentials
-from tunnel.log import escape
 from tunnel.proxy.disk_feed import DiskSource, load_credentials
 from tunnel.tls.facts import describe_peer
 from tunnel.tls.pki import check_purpose
@@ -44,7 +43,7 @@ def examine_files(case: Case, source: DiskSource) -> Steps[PkiCredentials | None
         credentials = within(_READ, partial(load_credentials, source, case.config.ca_bundle, case.environ))
     except IdentityError as error:
         advice = _ADVICE.get(error.reason, "put a file there that holds what the flag says")
-        yield problem(CERTIFICATE, f"{error.reason.value}: {escape(str(error))}", advice)
+        yield problem(CERTIFICATE, f"{error.reason.value}: {error}", advice)
         return None
     except TimeoutError as error:
         yield problem(CERTIFICATE, f"the files cannot be read: {error}", "is one of them a pipe, or on a machine that is away?")
@@ -70,21 +69,21 @@ def _look_at_modes(source: DiskSource) -> Iterator[Finding]:
     except (OSError, ValueError):
         return  # whoever reads it says why
     if mode & 0o077:
-        seen = f"{escape(path)} holds a key, and has mode {mode:04o}"
+        seen = f"{path} holds a key, and has mode {mode:04o}"
         yield warning("key-file", seen, "keep it from other users: chmod 600, unless a group is meant")
     else:
-        yield ok("key-file", f"{escape(path)} is this user's alone (mode {mode:04o})")
+        yield ok("key-file", f"{path} is this user's alone (mode {mode:04o})")
 
 
 def _names(leaf: x509.Certificate) -> str:
     try:
         peer = describe_peer(leaf, None)
     except PeerDenied as error:
-        return f"a certificate whose names cannot be read ({escape(str(error))})"
+        return f"a certificate whose names cannot be read ({error})"
     names = [*peer.dns_names, *map(str, peer.ip_addresses), *peer.uris]
     more = ", ..." if len(names) > _SHOWN else ""
-    shown = f" for {', '.join(map(escape, names[:_SHOWN]))}{more}" if names else ""
-    return f"{escape(peer.subject) or 'no subject'}{shown}"
+    shown = f" for {', '.join(names[:_SHOWN])}{more}" if names else ""
+    return f"{peer.subject or 'no subject'}{shown}"
 
 
 def _look_at_purpose(case: Case, leaf: x509.Certificate) -> Iterator[Finding]:
@@ -94,7 +93,7 @@ def _look_at_purpose(case: Case, leaf: x509.Certificate) -> Iterator[Finding]:
         check_purpose(leaf, ExtendedKeyUsageOID.SERVER_AUTH if is_server else ExtendedKeyUsageOID.CLIENT_AUTH)
         peer = describe_peer(leaf, None)
     except PeerDenied as error:
-        yield warning(CERTIFICATE, escape(str(error)), f"{case.peer}s will refuse it: have one issued for this purpose")
+        yield warning(CERTIFICATE, str(error), f"{case.peer}s will refuse it: have one issued for this purpose")
         return
     if is_server and not (peer.dns_names or peer.ip_addresses or peer.uris):
         advice = "clients that verify the host name will refuse it: a common name does not count"
@@ -103,7 +102,7 @@ def _look_at_purpose(case: Case, leaf: x509.Certificate) -> Iterator[Finding]:
 
 def _look_at_authorities(case: Case, credentials: PkiCredentials) -> Finding:
     config, authorities = case.config, credentials.authorities
-    where = escape(config.ca_bundle) if config.ca_bundle else "the system"
+    where = config.ca_bundle or "the system"
     if config.access.pins or (config.is_server and not config.access.is_mutual):
         return ok(AUTHORITIES, "not needed: no certificate is verified by one")
     if not authorities:

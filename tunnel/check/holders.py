@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from tunnel.log import escape
-
 _LISTENING = "0A"  # TCP_LISTEN
 _MOST = 3
 
@@ -23,7 +21,7 @@ def holders_of(port: int, proc: Path = Path("/proc")) -> str:
     if not inodes:
         return ""
     found = sorted(_owners(inodes, proc))
-    return ", ".join(f"pid {pid} ({escape(name)})" for pid, name in found[:_MOST]) or "a process of another user or container"
+    return ", ".join(f"pid {pid} ({name})" for pid, name in found[:_MOST]) or "a process of another user or container"
 
 
 def _listening_inodes(port: int, proc: Path) -> Iterator[str]:

@@ -16,7 +16,6 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from tunnel.check.finding import Finding, Steps, ok, problem, warning
 from tunnel.check.spans import judge_dates, span_of_chain
 from tunnel.identity.credentials import SvidCredentials, X509Context, X509Svid, select_svid
-from tunnel.log import escape
 from tunnel.spiffe.bundle import TrustBundle
 from tunnel.spiffe.ids import TrustDomain
 from tunnel.spiffe.selection import Selection
@@ -30,12 +29,12 @@ def examine_identity(context: X509Context, selection: Selection, now: datetime) 
     svid = select_svid(context.svids, selection, None)
     offered = ", ".join(map(_name, context.svids[:_SHOWN])) + (", ..." if len(context.svids) > _SHOWN else "")
     if svid is None:
-        yield problem("identity", f"the agent does not offer {escape(str(selection))}, only {offered}", "name one of these")
+        yield problem("identity", f"the agent does not offer {selection}, only {offered}", "name one of these")
         return None
     if len(context.svids) == 1:
         yield ok("identity", f"{_name(svid)}, the only one offered")
     elif not selection.is_open():
-        yield ok("identity", f"{_name(svid)}, chosen by {escape(str(selection))} out of {offered}")
+        yield ok("identity", f"{_name(svid)}, chosen by {selection} out of {offered}")
     else:
         seen = f"{_name(svid)}, the first of {len(context.svids)}: {offered}"
         advice = f"an agent's order is arbitrary: choose, by --spiffe-id {svid.spiffe_id} for instance, or by --spiffe-hint"
@@ -68,7 +67,7 @@ def _describe_bundles(context: X509Context, own: TrustDomain, now: datetime) -> 
     federated = f"federated: {', '.join(others)}" if others else "federated with none"
     yield ok("trust-domains", f"{_bundle_words(bundles[own])} is ours, {federated}")
     for note in context.notes:
-        yield warning("trust-domains", escape(note), "mend the bundle that was federated")
+        yield warning("trust-domains", note, "mend the bundle that was federated")
     if context.crl_count:
         seen = f"the agent sends revocation lists ({context.crl_count}), which are not used"
         yield warning("trust-domains", seen, "rely on short lifetimes, and not on revocation")
@@ -84,4 +83,4 @@ def _bundle_words(bundle: TrustBundle) -> str:
 
 
 def _name(svid: X509Svid) -> str:
-    return f"{svid.spiffe_id} (hint {escape(svid.hint)})" if svid.hint else str(svid.spiffe_id)
+    return f"{svid.spiffe_id} (hint {svid.hint})" if svid.hint else str(svid.spiffe_id)

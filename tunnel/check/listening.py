@@ -17,7 +17,6 @@ from tunnel.check.finding import Finding, ok, problem, skipped, warning
 from tunnel.check.holders import holders_of
 from tunnel.check.limits import within
 from tunnel.errors import TargetError, words_of
-from tunnel.log import escape
 from tunnel.net.address import LaunchdAddress, ListenAddress, SystemdAddress, TcpAddress, UnixAddress
 from tunnel.net.listen import bind_tcp
 from tunnel.net.sockets import port_number
@@ -34,41 +33,39 @@ def examine_listener(name: str, address: ListenAddress) -> Finding:
         case UnixAddress():
             return _examine_path(name, address)
         case SystemdAddress():
-            return skipped(name, f"{escape(str(address))} is handed over by the service manager at the start")
+            return skipped(name, f"{address} is handed over by the service manager at the start")
         case LaunchdAddress():
-            return problem(name, f"{escape(str(address))}: launchd is macOS's", "use systemd:NAME here")
+            return problem(name, f"{address}: launchd is macOS's", "use systemd:NAME here")
 
 
 def _examine_port(name: str, address: TcpAddress) -> Finding:
-    shown = escape(str(address))
     try:
         within(_LOOK_UP, partial(bind_tcp, address)).close()
     except TargetError as error:
-        return problem(name, escape(str(error)), f"give --{name} an address of this machine")
+        return problem(name, str(error), f"give --{name} an address of this machine")
     except OSError as error:
         return _explain(name, address, error)
     holders = holders_of(port_number(address.port)) if address.port != "0" else ""
     if holders:
-        seen = f"{shown} is listened on by {holders}, which lets others of its user share the port"
+        seen = f"{address} is listened on by {holders}, which lets others of its user share the port"
         return warning(name, seen, "fine for a change of guard; else choose another port: each gets some of the connections")
-    return ok(name, f"{shown} can be bound")
+    return ok(name, f"{address} can be bound")
 
 
 def _explain(name: str, address: TcpAddress, error: OSError) -> Finding:
-    shown = escape(str(address))
     if error.errno == errno.EADDRINUSE:
         who = holders_of(port_number(address.port)) or "somebody"
-        return problem(name, f"{shown} is in use by {who}", "end that, or choose another port")
+        return problem(name, f"{address} is in use by {who}", "end that, or choose another port")
     if error.errno in (errno.EACCES, errno.EPERM):
-        seen = f"{shown}: ports below {_first_free_port()} are for those who may"
+        seen = f"{address}: ports below {_first_free_port()} are for those who may"
         return problem(
             name, seen, "choose a higher one, or grant CAP_NET_BIND_SERVICE, or have systemd hand it over (systemd:NAME)"
         )
     if error.errno == errno.EADDRNOTAVAIL:
         return problem(
-            name, f"{shown} is no address of this machine", f"give --{name} one that is (ip address), or :PORT for all"
+            name, f"{address} is no address of this machine", f"give --{name} one that is (ip address), or :PORT for all"
         )
-    return problem(name, f"{shown}: {words_of(error)}", f"give --{name} another address")
+    return problem(name, f"{address}: {words_of(error)}", f"give --{name} another address")
 
 
 def _first_free_port() -> str:
@@ -79,28 +76,26 @@ def _first_free_port() -> str:
 
 
 def _examine_path(name: str, address: UnixAddress) -> Finding:
-    path, shown = address.path, escape(str(address))
+    path = address.path
     if path.startswith("@"):
         return _examine_abstract(name, address)
     directory = os.path.dirname(os.path.abspath(path))
     if not os.path.isdir(directory):
-        return problem(name, f"there is no directory {escape(directory)}", "make it, for this user")
+        return problem(name, f"there is no directory {directory}", "make it, for this user")
     if not os.access(directory, os.W_OK | os.X_OK, effective_ids=True):
-        return problem(
-            name, f"{escape(directory)} is not to be written to by this user", "give it to this user, or choose another"
-        )
+        return problem(name, f"{directory} is not to be written to by this user", "give it to this user, or choose another")
     try:
         is_socket = stat.S_ISSOCK(os.lstat(path).st_mode)
     except FileNotFoundError:
-        return ok(name, f"{shown} can be made")
+        return ok(name, f"{address} can be made")
     except OSError as error:
-        return problem(name, f"{shown}: {words_of(error)}", "choose another path")
+        return problem(name, f"{address}: {words_of(error)}", "choose another path")
     if not is_socket:
-        return problem(name, f"{shown} is there already, and no socket", "choose another path")
+        return problem(name, f"{address} is there already, and no socket", "choose another path")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
         if probe.connect_ex(path) == errno.ECONNREFUSED:
-            return ok(name, f"{shown} was left behind by somebody who is gone, and will be replaced")
-    return problem(name, f"{shown} is in use by another process", "end that, or choose another path")
+            return ok(name, f"{address} was left behind by somebody who is gone, and will be replaced")
+    return problem(name, f"{address} is in use by another process", "end that, or choose another path")
 
 
 def _examine_abstract(name: str, address: UnixAddress) -> Finding:
@@ -108,5 +103,5 @@ def _examine_abstract(name: str, address: UnixAddress) -> Finding:
         try:
             probe.bind("\0" + address.path[1:])
         except OSError as error:
-            return problem(name, f"{escape(str(address))}: {words_of(error)}", "end who has it, or choose another name")
-    return ok(name, f"{escape(str(address))} can be bound")
+            return problem(name, f"{address}: {words_of(error)}", "end who has it, or choose another name")
+    return ok(name, f"{address} can be bound")

@@ -23,7 +23,6 @@ from tunnel.errors import (
     TunnelError,
     WireError,
 )
-from tunnel.log import escape
 from tunnel.spiffe.x509 import parse_certificate, parse_leaf_id
 from tunnel.tls.facts import describe_peer, issuer_of
 
@@ -77,12 +76,12 @@ def explain_failure(case: Case, failure: TunnelError, seen: Shown | None, we: st
         return _explain_tls(case, failure, seen, we)
     reason = failure.reason.value if isinstance(failure, ReasonedError) else "refused"
     fault = failure.reason if isinstance(failure, TargetError) else TargetFault.PROXY_NOT_UNDERSTOOD
-    return problem(SERVER, f"{reason}: {escape(str(failure))}", advice_of(fault))
+    return problem(SERVER, f"{reason}: {failure}", advice_of(fault))
 
 
 def _explain_refusal(case: Case, denied: PeerDenied, seen: Shown | None) -> Finding:
-    who = f"{escape(str(case.config.target))} shows a certificate of {escape(seen.name) if seen else 'nobody we can read'}"
-    return problem(SERVER, f"{who}, and is refused: {escape(str(denied))}", _advice(case, denied, seen))
+    who = f"{case.config.target} shows a certificate of {seen.name if seen else 'nobody we can read'}"
+    return problem(SERVER, f"{who}, and is refused: {denied}", _advice(case, denied, seen))
 
 
 def _advice(case: Case, denied: PeerDenied, seen: Shown | None) -> str:
@@ -92,7 +91,7 @@ def _advice(case: Case, denied: PeerDenied, seen: Shown | None) -> str:
         case Denial.HOST_NAME:
             return "if that is the server that is meant, say --override-server-name with one of its names"
         case Denial.UNKNOWN_AUTHORITY:
-            issuer = f" ({escape(seen.issuer)})" if seen else ""
+            issuer = f" ({seen.issuer})" if seen else ""
             return f"if that is the server that is meant, give the certificate of its authority{issuer} by --cacert FILE"
         case Denial.NO_RULE:
             return "if that is the server that is meant, mend the --verify-... rules above"
@@ -105,7 +104,7 @@ def _advice(case: Case, denied: PeerDenied, seen: Shown | None) -> str:
 def _advice_under_spiffe(denied: PeerDenied, seen: Shown | None) -> str:
     match denied.reason:
         case Denial.NO_RULE if seen is not None:
-            return f"if that is the server that is meant, say --verify-id {escape(seen.name)}"
+            return f"if that is the server that is meant, say --verify-id {seen.name}"
         case Denial.UNKNOWN_TRUST_DOMAIN:
             return "have our registration entry federate with that trust domain (-federatesWith), if it is to be trusted"
         case Denial.UNKNOWN_AUTHORITY:
@@ -127,23 +126,22 @@ def _clock(seen: Shown | None) -> str:
 
 
 def _explain_tls(case: Case, error: TlsError, seen: Shown | None, we: str) -> Finding:
-    server = escape(seen.name) if seen else escape(str(case.config.target))
+    server = seen.name if seen else str(case.config.target)
     if error.reason is TlsFault.REFUSED:
-        return problem(ADMISSION, f"{server} refuses us: {escape(str(error))}", _ask_operator(error, server, we))
+        return problem(ADMISSION, f"{server} refuses us: {error}", _ask_operator(error, server, we))
     if error.reason is TlsFault.PROTOCOL:
-        said = f"{server} does not answer in TLS: {escape(str(error))}"
+        said = f"{server} does not answer in TLS as we speak it: {error}"
         return problem(SERVER, said, "is this the port of a tunnel server, and not of the plain service behind it?")
-    return problem(SERVER, f"{server}: {error.reason.value}: {escape(str(error))}", advice_of(TargetFault.UNREACHABLE))
+    return problem(SERVER, f"{server}: {error.reason.value}: {error}", advice_of(TargetFault.UNREACHABLE))
 
 
 def _ask_operator(error: TlsError, server: str, we: str) -> str:
-    shown = escape(we)
     if error.alert == _CERTIFICATE_REQUIRED or not we:
         return "it wants a certificate, and we show none: leave --disable-authentication out"
     if error.alert == _UNKNOWN_CA:
-        return f"it knows no authority of ours: ask its operator to trust that of {shown} (under SPIFFE, to federate with it)"
+        return f"it knows no authority of ours: ask its operator to trust that of {we} (under SPIFFE, to federate with it)"
     if error.alert == _EXPIRED:
         return "by its clock our certificate is out of date: compare the clocks here and there"
     if error.alert == _VERSION:
         return "it speaks no version of TLS that we do (1.2 and 1.3)"
-    return f"ask the operator of {server} to admit {shown} (--allow-id {shown}), and see the reason in its log"
+    return f"ask the operator of {server} to admit {we} (--allow-id {we}), and see the reason in its log"

@@ -15,12 +15,11 @@ from tunnel.check.case import Case
 from tunnel.check.finding import Finding, ok, problem, warning
 from tunnel.errors import SpiffeIdError
 from tunnel.identity.credentials import Credentials, SvidCredentials
-from tunnel.log import escape
 from tunnel.spiffe.bundle import BundleSet
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id, parse_trust_domain
 
 NAME = "rule"
-_NAMES = {"cn": "the common name", "ou": "the organizational unit", "dns": "the DNS name", "ip": "the IP address"}
+_NAMES = {"cn": "common name", "ou": "organizational unit", "dns": "DNS name", "ip": "IP address"}
 _ANY_SEGMENT = "x"
 
 
@@ -50,7 +49,7 @@ def describe_rules(case: Case, credentials: Credentials | None) -> Iterator[Find
     readings = [read_rule(rule, case.peer, own, bundles) for rule in access.rules]
     is_hopeless = access.policy is None and all(reading.is_dead for reading in readings)
     for rule, reading in zip(access.rules, readings, strict=True):
-        seen = f"{escape(str(rule))}: {reading.whom}"
+        seen = f"{_flag(rule, case)}: {reading.whom}"
         if not reading.fault:
             yield ok(NAME, seen)
         elif reading.is_dead and is_hopeless:
@@ -59,16 +58,28 @@ def describe_rules(case: Case, credentials: Credentials | None) -> Iterator[Find
             yield warning(NAME, f"{seen}; {reading.fault}", reading.advice)
     if access.policy is not None:
         scope = f" of {own}" if own else ""
-        yield ok(NAME, f"policy {escape(access.policy.query)}: asked about every {case.peer}{scope} whom nothing else admits")
+        yield ok(
+            NAME,
+            f"--{case.verb}-policy: {access.policy.query} is asked about every {case.peer}{scope} whom nothing else admits",
+        )
+
+
+def _flag(rule: Rule, case: Case) -> str:
+    """The rule as it is written on the line."""
+    if isinstance(rule, AnyRule):
+        everyone = "--allow-all" if case.config.is_server else "--verify-any"
+        return everyone if rule.name == "any" else rule.name
+    kind, _, value = str(rule).partition(":")
+    return f"--{case.verb}-{kind} {value}"
 
 
 def read_rule(rule: Rule, peer: str, own: TrustDomain | None, bundles: BundleSet | None) -> Reading:
     """What a rule means; `own` is our trust domain, None where there is none or it is not known."""
     match rule:
         case IdRule():
-            return _with_bundle(Reading(f"the one {peer} {rule.spiffe_id}"), rule.spiffe_id.trust_domain, bundles)
+            return _with_bundle(Reading(f"that very {peer}"), rule.spiffe_id.trust_domain, bundles)
         case TrustDomainRule():
-            return _with_bundle(Reading(f"every {peer} of {rule.trust_domain}"), rule.trust_domain, bundles)
+            return _with_bundle(Reading(f"every {peer} of it"), rule.trust_domain, bundles)
         case UriRule():
             return _read_pattern(rule.pattern, peer, own, bundles)
         case AnyRule():
@@ -76,9 +87,8 @@ def read_rule(rule: Rule, peer: str, own: TrustDomain | None, bundles: BundleSet
         case PolicyRule():
             return Reading("whom the policy admits")
         case _:
-            kind, _, value = str(rule).partition(":")
             scope = f" of {own}, our own trust domain," if own else ""
-            return Reading(f"every {peer}{scope} whose certificate has {_NAMES[kind]} {escape(value)}")
+            return Reading(f"every {peer}{scope} whose certificate has this {_NAMES[str(rule).partition(':')[0]]}")
 
 
 def _read_any(rule: AnyRule, peer: str, own: TrustDomain | None, bundles: BundleSet | None) -> Reading:
@@ -94,14 +104,14 @@ def _read_any(rule: AnyRule, peer: str, own: TrustDomain | None, bundles: Bundle
 
 def _read_pattern(pattern: UriPattern, peer: str, own: TrustDomain | None, bundles: BundleSet | None) -> Reading:
     """Under SPIFFE the pattern is tried on an ID of its own making: no ID, no match."""
-    whom = f"every {peer} whose URI matches {escape(pattern.text)}"
+    whom = f"every {peer} whose URI matches"
     if bundles is None:
         return Reading(whom)
     example = _example(pattern, own)
     if example is None:
         return Reading(whom, "no SPIFFE ID of a workload can match that", _pattern_advice(pattern), is_dead=True)
     scope = "" if pattern.names_trust_domain() else f" and is of {own}, our own trust domain"
-    reading = Reading(f"{whom}{scope}, {escape(example)} for instance")
+    reading = Reading(f"{whom}{scope}, {example} for instance")
     return _with_bundle(reading, parse_spiffe_id(example).trust_domain, bundles)
 
 
@@ -132,8 +142,8 @@ def _pattern_advice(pattern: UriPattern) -> str:
     try:
         parse_trust_domain(text)
     except SpiffeIdError as error:
-        return escape(f"an ID is written without wildcards inside a segment, and in these letters: {error}")
-    return f"write {escape(text)}/** for everyone of that trust domain"
+        return f"an ID is written without wildcards inside a segment, and in these letters: {error}"
+    return f"write {text}/** for everyone of that trust domain"
 
 
 def _with_bundle(reading: Reading, domain: TrustDomain, bundles: BundleSet | None) -> Reading:
@@ -141,4 +151,4 @@ def _with_bundle(reading: Reading, domain: TrustDomain, bundles: BundleSet | Non
         return reading
     why = bundles.disabled.get(domain, "the agent gives us no bundle of it")
     advice = f"have our entry federate with {domain} (spire-server entry update -federatesWith {domain}), or mend the name"
-    return Reading(reading.whom, f"nobody of {domain} can be verified: {escape(why)}", advice, is_dead=True)
+    return Reading(reading.whom, f"nobody of {domain} can be verified: {why}", advice, is_dead=True)

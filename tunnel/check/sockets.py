@@ -15,7 +15,6 @@ from pathlib import Path
 from tunnel.check.caller import group_name, user_name
 from tunnel.check.finding import Finding, ok, problem, warning
 from tunnel.errors import words_of
-from tunnel.log import escape
 
 _CONNECT = 5.0  # seconds; a Unix socket answers at once or not at all
 _SELINUX = Path("/sys/fs/selinux/enforce")
@@ -36,13 +35,11 @@ def _obstacle(name: str, path: str, owner: str) -> Finding | None:
         try:
             found = os.stat(directory)
         except FileNotFoundError:
-            return problem(
-                name, f"there is no directory {escape(str(directory))}", f"start {owner}, or mount its directory here"
-            )
+            return problem(name, f"there is no directory {directory}", f"start {owner}, or mount its directory here")
         except OSError as error:
-            return problem(name, f"{escape(str(directory))}: {words_of(error)}", "look at that directory")
+            return problem(name, f"{directory}: {words_of(error)}", "look at that directory")
         if not stat.S_ISDIR(found.st_mode):
-            return problem(name, f"{escape(str(directory))} is no directory", "mend the path")
+            return problem(name, f"{directory} is no directory", "mend the path")
         if not os.access(directory, os.X_OK, effective_ids=True):
             return problem(name, f"directory {_denial(str(directory), found)}", _grant("pass through it (x)", found))
     return _bad_file(name, path, owner)
@@ -54,11 +51,11 @@ def _bad_file(name: str, path: str, owner: str) -> Finding | None:
     except FileNotFoundError:
         return _missing(name, path, owner)
     except OSError as error:
-        return problem(name, f"{escape(path)}: {words_of(error)}", "look at that file")
+        return problem(name, f"{path}: {words_of(error)}", "look at that file")
     if stat.S_ISDIR(found.st_mode):
-        return problem(name, f"{escape(path)} is a directory", f"name the socket in it{_neighbours(path)}")
+        return problem(name, f"{path} is a directory", f"name the socket in it{_neighbours(path)}")
     if not stat.S_ISSOCK(found.st_mode):
-        return problem(name, f"{escape(path)} is no socket", f"name the socket of {owner}{_neighbours(os.path.dirname(path))}")
+        return problem(name, f"{path} is no socket", f"name the socket of {owner}{_neighbours(os.path.dirname(path))}")
     if not os.access(path, os.W_OK, effective_ids=True):
         return problem(name, f"socket {_denial(path, found)}", _grant("write to it (w)", found))
     return None
@@ -66,10 +63,10 @@ def _bad_file(name: str, path: str, owner: str) -> Finding | None:
 
 def _missing(name: str, path: str, owner: str) -> Finding:
     if os.path.islink(path):
-        return problem(name, f"{escape(path)} is a link that leads nowhere", f"start {owner}, or mend the link")
+        return problem(name, f"{path} is a link that leads nowhere", f"start {owner}, or mend the link")
     directory = os.path.dirname(path)
     advice = f"start {owner}, or mend the name{_neighbours(directory)}"
-    return problem(name, f"{escape(directory)} is there, and no {escape(os.path.basename(path))} in it", advice)
+    return problem(name, f"{directory} is there, and no {os.path.basename(path)} in it", advice)
 
 
 def _neighbours(directory: str) -> str:
@@ -79,12 +76,12 @@ def _neighbours(directory: str) -> str:
             names = sorted(entry.name for entry in entries if stat.S_ISSOCK(entry.stat().st_mode))
     except OSError:
         return ""
-    return f"; sockets there: {', '.join(map(escape, names[:_SHOWN]))}" if names else ""
+    return f"; sockets there: {', '.join(names[:_SHOWN])}" if names else ""
 
 
 def _denial(path: str, found: os.stat_result) -> str:
     who = f"uid {user_name(os.geteuid())}"
-    return f"{escape(path)} does not let {who} in: owner {_owner(found)}, mode {stat.S_IMODE(found.st_mode):04o}"
+    return f"{path} does not let {who} in: owner {_owner(found)}, mode {stat.S_IMODE(found.st_mode):04o}"
 
 
 def _owner(found: os.stat_result) -> str:
@@ -107,24 +104,23 @@ def _connect(name: str, path: str, owner: str, mounts: Path) -> Finding:
     if _is_mount(path, mounts):
         return warning(
             name,
-            f"{escape(path)} answers, and is mounted as a single file",
+            f"{path} answers, and is mounted as a single file",
             f"mount its directory: a restart of {owner} makes a new one",
         )
-    return ok(name, f"{escape(path)} accepts connections")
+    return ok(name, f"{path} accepts connections")
 
 
 def _refused(name: str, path: str, owner: str, error: OSError, *, is_mounted: bool) -> Finding:
-    shown = escape(path)
     if error.errno == errno.ECONNREFUSED and is_mounted:
-        seen = f"nobody listens on {shown}, which is mounted as a single file"
+        seen = f"nobody listens on {path}, which is mounted as a single file"
         return problem(name, seen, f"mount its directory: {owner} was restarted, and its new socket does not show here")
     if error.errno == errno.ECONNREFUSED:
-        return problem(name, f"nobody listens on {shown}: it was left behind", f"start {owner}")
+        return problem(name, f"nobody listens on {path}: it was left behind", f"start {owner}")
     if error.errno in (errno.EACCES, errno.EPERM):
-        return problem(name, f"{shown}: its modes allow it, and the kernel does not", _mandatory())
+        return problem(name, f"{path}: its modes allow it, and the kernel does not", _mandatory())
     if isinstance(error, BlockingIOError | TimeoutError):
-        return problem(name, f"{shown}: somebody listens and accepts nobody", f"restart {owner}: it hangs, or is overloaded")
-    return problem(name, f"{shown}: {words_of(error)}", f"look at the socket of {owner}")
+        return problem(name, f"{path}: somebody listens and accepts nobody", f"restart {owner}: it hangs, or is overloaded")
+    return problem(name, f"{path}: {words_of(error)}", f"look at the socket of {owner}")
 
 
 def _mandatory() -> str:

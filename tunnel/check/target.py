@@ -18,7 +18,6 @@ from tunnel.check.sockets import examine_socket
 from tunnel.check.spans import judge_dates
 from tunnel.errors import ConfigError, IdentityError, TargetError, TargetFault, TunnelError
 from tunnel.identity.credentials import Credentials, SvidCredentials
-from tunnel.log import escape
 from tunnel.net.address import TcpAddress, UnixAddress
 from tunnel.net.sockets import port_number, resolve, resolve_now
 from tunnel.proxy.generation import Terms, build_generation
@@ -79,11 +78,11 @@ def _resolve(case: Case, target: TcpAddress) -> Steps[bool]:
     except (TargetError, TimeoutError) as error:
         advice = advice_of(TargetFault.RESOLVE)
         if case.config.is_resolved_early:
-            yield problem("name", escape(str(error)), advice)
+            yield problem("name", str(error), advice)
         else:
-            yield warning("name", escape(str(error)), f"{advice}; with --skip-resolve the proxy starts all the same")
+            yield warning("name", str(error), f"{advice}; with --skip-resolve the proxy starts all the same")
         return False
-    yield ok("name", f"{escape(target.host)} is {', '.join(str(endpoint).removeprefix('tcp:') for endpoint in found)}")
+    yield ok("name", f"{target.host} is {', '.join(str(endpoint).removeprefix('tcp:') for endpoint in found)}")
     return True
 
 
@@ -91,8 +90,8 @@ def _connect(case: Case) -> Finding:
     try:
         run(check_by_connecting(_way(case), case.config.connect_timeout))
     except TargetError as error:
-        return problem(TARGET, f"{error.reason.value}: {escape(str(error))}", advice_of(error.reason))
-    return ok(TARGET, f"{escape(str(case.config.target))} accepts connections")
+        return problem(TARGET, f"{error.reason.value}: {error}", advice_of(error.reason))
+    return ok(TARGET, f"{case.config.target} accepts connections")
 
 
 def _ask_status(case: Case) -> Finding:
@@ -100,7 +99,7 @@ def _ask_status(case: Case) -> Finding:
     try:
         run(check_by_request(partial(open_target, case.config.target), parse_url(url), case.config.connect_timeout, "tunnel"))
     except (TargetError, ConfigError) as error:
-        return problem(STATUS, escape(str(error)), "mend --target-status, or what answers it: 200 is wanted")
+        return problem(STATUS, str(error), "mend --target-status, or what answers it: 200 is wanted")
     return ok(STATUS, "the target answers 200 to --target-status")
 
 
@@ -114,20 +113,20 @@ class _Outcome:
 
 
 def _shake_hands(case: Case, credentials: Credentials, terms: Terms) -> Steps[None]:
-    we = _name_of(credentials)
+    we = _name_of(credentials) if case.config.access.is_mutual else ""
     try:
         outcome = _try(case, credentials, terms)
     except IdentityError as error:
-        yield problem(SERVER, f"{error.reason.value}: {escape(str(error))}", "mend the identity, or the host's name")
+        yield problem(SERVER, f"{error.reason.value}: {error}", "mend the identity, or the host's name")
         return
     failure, admitted = outcome.failure, outcome.admitted
     if admitted is not None:
-        name = escape(str(admitted.peer or "anonymous"))
-        yield ok(SERVER, f"{escape(str(case.config.target))} is {name}, admitted by {escape(admitted.rule)}")
+        name = str(admitted.peer or "anonymous")
+        yield ok(SERVER, f"{case.config.target} is {name}, admitted by {admitted.rule}")
     if failure is not None:
         yield explain_failure(case, failure, outcome.shown, we)
     else:
-        yield ok(ADMISSION, f"it takes us as {escape(we)}" if we else "it does without our certificate")
+        yield ok(ADMISSION, f"it takes us as {we}" if we else "it does without our certificate")
     if outcome.shown is not None:
         renewal = "the server should have renewed it: tell its operator"
         yield judge_dates("server-expiry", outcome.shown.span, case.now, renewal)

@@ -15,23 +15,18 @@ from tunnel.log import one_line
 
 def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str]) -> int:
     """Print the report; 0 when a start would succeed as far as was seen, else 1."""
-    config, refusal = check.build(command, arguments)
+    line = check.build(command, arguments)
     from tunnel.check.case import Case
-    from tunnel.check.diagnosis import diagnose, refuse_line
+    from tunnel.check.diagnosis import diagnose
     from tunnel.check.report import encode_json, is_well, line_of, summary_of
 
-    findings = [] if refusal is None else [refuse_line(refusal, has_rest=config is not None)]
-    case = config and Case(config, environ, arguments[check.TIMEOUT], check.origin_of(arguments), _say)
-    if arguments[check.JSON]:
-        findings += diagnose(case) if case else ()
-        _print(encode_json(command.name, findings))
-        return 0 if is_well(findings) else 1
-    for finding in findings:
-        _print(line_of(finding))
-    for finding in diagnose(case) if case else ():
+    case = Case(line, environ, arguments[check.TIMEOUT], check.origin_of(arguments), _say)
+    findings = []
+    for finding in diagnose(case):
         findings.append(finding)
-        _print(line_of(finding))  # each at once: the next may take its time
-    _print(summary_of(findings))
+        if not arguments[check.JSON]:
+            _print(line_of(finding))  # each at once: the next may take its time
+    _print(encode_json(command.name, findings) if arguments[check.JSON] else summary_of(findings))
     return 0 if is_well(findings) else 1
 
 

@@ -6,15 +6,17 @@ command refuses is refused in the same words, and what of it makes sense by itse
 
 from __future__ import annotations
 
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 from tunnel.config import proxy, sources
 from tunnel.config.access import ALLOW, VERIFY, access_warnings
 from tunnel.config.grammar import Arguments, Command, Group, option, switch
-from tunnel.config.model import Access, ProxyConfig, WorkloadApi
+from tunnel.config.model import Access, NoIdentity, ProxyConfig, Source, WorkloadApi
 from tunnel.config.scalars import parse_positive_duration
 from tunnel.errors import ConfigError
 from tunnel.spiffe.endpoint import ENVIRONMENT
+from tunnel.wire.outbound import parse_outbound
 
 JSON = switch("json", "Print one JSON document in the place of lines.")
 TIMEOUT = option("timeout", "How long to wait for an identity; default 15s.", parse_positive_duration, 15.0, placeholder="TIME")
@@ -61,15 +63,24 @@ client --use-workload-api-addr unix:///run/spire/agent.sock --listen localhost:6
 FAMILY = "A diagnosis before anything is started: is there an identity, whom do the rules admit, does the other side answer."
 
 
-def build(command: Command, arguments: Arguments) -> tuple[ProxyConfig | None, ConfigError | None]:
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What of a command line can be looked at."""
+
+    config: ProxyConfig
+    refusal: ConfigError | None = None  # of the real command, which would not start with this line
+    is_way_known: bool = True  # else --proxy is wrong, and the target is not to be reached around it
+
+
+def build(command: Command, arguments: Arguments) -> Line:
     """What can be looked at, and why the real command would refuse the line if it would."""
     mode = proxy.SERVER if command is SERVER else proxy.CLIENT
     try:
         proxy.check_line(arguments)
         config = proxy.build(mode, arguments)
     except ConfigError as error:
-        return _build_rest(arguments, is_server=mode is proxy.SERVER), error
-    return replace(config, warnings=_other_warnings(config)), None
+        return _build_rest(arguments, error, is_server=mode is proxy.SERVER)
+    return Line(replace(config, warnings=_other_warnings(config)))
 
 
 def origin_of(arguments: Arguments) -> str:
@@ -77,15 +88,17 @@ def origin_of(arguments: Arguments) -> str:
     return f"--{sources.API_ADDRESS.name}" if arguments.is_given(sources.API_ADDRESS) else f"${ENVIRONMENT}"
 
 
-def _build_rest(arguments: Arguments, *, is_server: bool) -> ProxyConfig | None:
-    """Source, listener and target of a line that is wrong elsewhere, with rules that admit nobody; None if it is wrong here."""
-    if not is_server and arguments[proxy.PROXY]:
-        return None  # the way to the target may be what is wrong
-    try:
+def _build_rest(arguments: Arguments, refusal: ConfigError, *, is_server: bool) -> Line:
+    """Listener, target and source of a line that is wrong elsewhere, with rules that admit nobody."""
+    source: Source = NoIdentity()
+    with suppress(ConfigError):
         source = sources.build_source(arguments, is_server=is_server, is_mutual=True)
-    except ConfigError:
-        return None
-    return ProxyConfig(
+    outbound = None
+    has_detour = not is_server and bool(arguments[proxy.PROXY])
+    if has_detour:
+        with suppress(ConfigError):
+            outbound = parse_outbound(arguments[proxy.PROXY])
+    config = ProxyConfig(
         is_server=is_server,
         listen=arguments[proxy.LISTEN],
         target=arguments[proxy.TARGET],
@@ -93,9 +106,11 @@ def _build_rest(arguments: Arguments, *, is_server: bool) -> ProxyConfig | None:
         access=Access(()),
         ca_bundle=arguments[sources.CACERT],
         server_name="" if is_server else arguments[proxy.SERVER_NAME],
+        outbound=outbound,
         connect_timeout=arguments[proxy.CONNECT_TIMEOUT],
         is_confined=not arguments[proxy.DISABLE_LANDLOCK],
     )
+    return Line(config, refusal, is_way_known=has_detour == (outbound is not None))
 
 
 def _other_warnings(config: ProxyConfig) -> tuple[str, ...]:

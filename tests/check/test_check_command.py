@@ -1,0 +1,57 @@
+"""The command as a script meets it: one exit code, one stream for the report, and lines that are wrong."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from backends import free_port
+from looking import look
+from processes import LIMIT, bare_environment, tunnel_argv
+from world import CLIENT, SERVER, World
+
+from tunnel.check.finding import Verdict
+from tunnel.cli import main
+
+WHERE = ("--listen=127.0.0.1:0", "--target=unix:/nonexistent/target")
+
+
+def test_a_process_ends_with_its_report_on_standard_output_alone(world: World) -> None:
+    world.api.withdraw(world.sockets[SERVER])
+    source = f"--use-workload-api-addr={world.sockets[SERVER]}"
+    line = tunnel_argv("check", "server", source, *WHERE, "--allow-id", CLIENT, "--timeout=0.3s")
+    done = subprocess.run(line, capture_output=True, text=True, timeout=LIMIT, env=bare_environment(), check=False)
+    assert (done.returncode, done.stderr) == (1, "")
+    marks = {line[:4] for line in done.stdout.splitlines()[:-1]}
+    assert marks <= {"ok  ", "??  ", "!!  ", "--  "}
+    assert done.stdout.splitlines()[-1].startswith("2 problems")
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ((), "no source of an identity"),
+        (("--keystore=a.pem", "--cert=b.pem", "--key=c.pem"), "are mutually exclusive"),
+        (("--use-workload-api-addr=unix:///nonexistent/a.sock", "--enable-pprof"), "--enable-pprof needs --status"),
+    ],
+)
+def test_of_a_line_that_is_wrong_the_rest_is_looked_at(flags: tuple[str, ...], words: str) -> None:
+    report = look("server", *WHERE, "--allow-cn=web", *flags)
+    assert words in report.the("command-line").seen
+    assert report.the("listen").verdict is Verdict.OK
+    assert report.the("target").verdict is Verdict.PROBLEM
+
+
+def test_a_client_whose_proxy_is_no_proxy_does_not_go_around_it() -> None:
+    line = ("client", "--disable-authentication", "--listen=127.0.0.1:0", f"--target=127.0.0.1:{free_port()}")
+    report = look(*line, "--proxy=ftp://a:1")
+    assert "unknown scheme" in report.the("command-line").seen
+    assert report.the("target").verdict is Verdict.SKIPPED
+    assert report.all("server") == []
+
+
+def test_what_only_warns_in_a_start_only_warns_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["check", "server", "--keystore", f"{tmp_path}/none.pem", "--spiffe-hint=x", "--allow-cn=web", *WHERE]
+    assert main(line, {}) == 1
+    assert "??  command-line: --spiffe-hint has no effect without the Workload API" in capsys.readouterr().out
