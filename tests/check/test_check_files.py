@@ -81,6 +81,7 @@ def test_files_that_do_not_belong_together_say_so(disk: Disk) -> None:
 
 
 def test_a_file_that_this_user_may_not_read_says_so(disk: Disk) -> None:
+    disk.server_files.key.chmod(0)
     with another_user():
         found = ask(disk, disk.server_files).the("certificate")
     assert "permission denied" in found.seen

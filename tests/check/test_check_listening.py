@@ -68,8 +68,10 @@ def test_a_path_is_judged_and_left_as_it_is(public: Path) -> None:
     assert "will be replaced" in examine(f"unix:{public}/stale.sock").seen
     assert "no socket" in examine(f"unix:{public}/file").seen
     assert "no directory" in examine(f"unix:{public}/no/new.sock").seen
+    public.chmod(0o555)
     with another_user():
         assert "not to be written to" in examine(f"unix:{public}/new.sock").seen
+    public.chmod(0o755)
     assert sorted(os.listdir(public)) == before
     with listening(public / "busy.sock"):
         assert "in use by another process" in examine(f"unix:{public}/busy.sock").seen
