@@ -28,6 +28,16 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[World, Pr
         yield world, world.server(backend.target, rules=("--allow-id", CLIENT, "--allow-id", FOREIGNER))
 
 
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    with closing(Disk(tmp_path)) as disk:
+        yield disk
+
+
+def call_by_files(disk: Disk, server: Proxy, *flags: str) -> Report:
+    return look("client", "--listen=127.0.0.1:0", f"--target=localhost:{server.address[1]}", *flags)
+
+
 def refuse_in_http(sock: socket.socket) -> None:
     sock.recv(4096)
     sock.sendall(b"HTTP/1.1 403 Not here\r\n\r\n")
@@ -116,29 +126,32 @@ def test_through_a_proxy_its_no_is_told(served: tuple[World, Proxy]) -> None:
         assert "http:// and socks5:// differ" in odd.advice
 
 
-def test_an_expired_server_is_a_matter_of_clocks(served: tuple[World, Proxy], tmp_path: Path) -> None:
-    with closing(Disk(tmp_path)) as disk:
-        now = datetime.now(UTC)
-        old = disk.pki.leaf("old", dns=("localhost",), start=now - timedelta(hours=3), end=now - timedelta(hours=1))
-        server = disk.serve(disk.enter(Backend(echo)).target, files=old)
-        line = ("client", *disk.named(disk.client_files), "--listen=127.0.0.1:0")
-        report = look(*line, f"--target=localhost:{server.address[1]}")
-        assert "expired" in report.the("server").seen
-        assert "compare the clocks" in report.the("server").advice
-        assert report.the("server-expiry").verdict is Verdict.PROBLEM
-        good = disk.serve(disk.enter(Backend(echo)).target)
-        assert look(*line, f"--target=localhost:{good.address[1]}").wrong() == []
-        other = look(*line, f"--target=localhost:{good.address[1]}", "--override-server-name=db.example.org")
-        assert "wrong-host-name" in other.the("server").seen
-        assert "--override-server-name" in other.the("server").advice
-        shy = look(
-            "client",
-            f"--cacert={disk.pki.cacert}",
-            "--disable-authentication",
-            "--listen=127.0.0.1:0",
-            f"--target=localhost:{good.address[1]}",
-        )
-        assert "we show none" in shy.the("admission").advice
+def test_an_ordinary_tls_server_is_told_from_one_with_an_svid(served: tuple[World, Proxy], disk: Disk) -> None:
+    world, _proxy = served
+    ordinary = disk.serve(disk.enter(Backend(echo)).target)
+    report = call(world, ordinary.target)
+    assert "shows a certificate of localhost, and is refused" in report.the("server").seen
+    assert "that is no SVID" in report.the("server").advice
+
+
+def test_an_expired_server_is_a_matter_of_clocks(disk: Disk) -> None:
+    now = datetime.now(UTC)
+    old = disk.pki.leaf("old", dns=("localhost",), start=now - timedelta(hours=3), end=now - timedelta(hours=1))
+    server = disk.serve(disk.enter(Backend(echo)).target, files=old)
+    report = call_by_files(disk, server, *disk.named(disk.client_files))
+    assert "expired" in report.the("server").seen
+    assert "compare the clocks" in report.the("server").advice
+    assert report.the("server-expiry").verdict is Verdict.PROBLEM
+
+
+def test_with_files_the_host_and_our_certificate_are_what_is_judged(disk: Disk) -> None:
+    server = disk.serve(disk.enter(Backend(echo)).target)
+    assert call_by_files(disk, server, *disk.named(disk.client_files)).wrong() == []
+    other = call_by_files(disk, server, *disk.named(disk.client_files), "--override-server-name=db.example.org")
+    assert "wrong-host-name" in other.the("server").seen
+    assert "--override-server-name" in other.the("server").advice
+    shy = call_by_files(disk, server, f"--cacert={disk.pki.cacert}", "--disable-authentication")
+    assert "we show none" in shy.the("admission").advice
 
 
 def test_a_server_is_asked_whether_its_target_answers_and_no_more(served: tuple[World, Proxy]) -> None:
