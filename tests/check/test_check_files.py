@@ -33,7 +33,7 @@ def test_a_good_pair_is_told_with_its_names(disk: Disk) -> None:
     disk.server_files.key.chmod(0o600)
     report = ask(disk, disk.server_files)
     assert report.wrong() == ["target"]
-    assert report.the("certificate").seen == "CN=server for localhost, 127.0.0.1, chain of 2, key secp256r1 fits"
+    assert report.the("certificate").seen == "CN=server for localhost, 127.0.0.1, chain of 2, its key (EC secp256r1) fits"
     assert report.the("expiry").verdict is Verdict.OK
     assert report.the("authorities").seen == f"1 in {disk.pki.cacert}"
     assert report.the("key-file").verdict is Verdict.OK

@@ -150,6 +150,9 @@ def test_with_files_the_host_and_our_certificate_are_what_is_judged(disk: Disk) 
     other = call_by_files(disk, server, *disk.named(disk.client_files), "--override-server-name=db.example.org")
     assert "wrong-host-name" in other.the("server").seen
     assert "--override-server-name" in other.the("server").advice
+    strict = disk.serve(disk.enter(Backend(echo)).target, rules=("--allow-cn=somebody-else",))
+    refused = call_by_files(disk, strict, *disk.named(disk.client_files)).the("admission")
+    assert "ask the operator of localhost to admit client, and see" in refused.advice
     shy = call_by_files(disk, server, f"--cacert={disk.pki.cacert}", "--disable-authentication")
     assert "we show none" in shy.the("admission").advice
 

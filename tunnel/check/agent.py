@@ -1,7 +1,7 @@
 """What the agent behind a Workload API address says to this process.
 
-Knows its socket, and what each status (Workload API, sections 4 and 5) means to an
-operator; must not know what is done with an identity. The watcher is the proxy's own.
+Knows its socket, and what each status (Workload API, sections 4 and 5) means to an operator; must not know what is done with
+an identity. The watcher is the proxy's own.
 """
 
 from __future__ import annotations

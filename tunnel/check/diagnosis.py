@@ -7,6 +7,7 @@ needs what an earlier one has not found says so.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 
 from tunnel.check.agent import examine_agent
 from tunnel.check.caller import describe_caller, look_at_caller
@@ -64,20 +65,16 @@ def diagnose(case: Case) -> Iterator[Finding]:
 
 def _examine_with_policy(case: Case, credentials: Credentials | None) -> Steps[None]:
     config = case.config
-    terms: Terms | None = Terms(config.is_server, config.access, config.host, config.tls)
+    terms = Terms(config.is_server, config.access, config.host, config.tls)
     if config.access.policy is None:
         yield from examine_target(case, credentials, terms)
         return
-    desk = PolicyDesk(config.access.policy, config.connect_timeout)
-    try:
+    with closing(PolicyDesk(config.access.policy, config.connect_timeout)) as desk:
         try:
             run(desk.load)
         except ConfigError as error:
-            terms = None
             yield problem("policy", str(error), "mend the policy or the query (opa check, opa eval)")
+            yield from examine_target(case, credentials, None)
         else:
-            terms = terms.with_policy(desk.rule) if terms else None
             yield ok("policy", f"{config.access.policy.path} compiles")
-        yield from examine_target(case, credentials, terms)
-    finally:
-        desk.close()
+            yield from examine_target(case, credentials, terms.with_policy(desk.rule))

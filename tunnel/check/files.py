@@ -51,7 +51,7 @@ def examine_files(case: Case, source: DiskSource) -> Steps[PkiCredentials | None
     if credentials.chain and credentials.private_key is not None:
         names = _names(credentials.chain[0])
         many = f"chain of {len(credentials.chain)}"
-        yield ok(CERTIFICATE, f"{names}, {many}, {key_kind(credentials.private_key)} fits")
+        yield ok(CERTIFICATE, f"{names}, {many}, its key ({key_kind(credentials.private_key)}) fits")
         yield judge_dates("expiry", span_of_chain(credentials.chain), case.now, "renew the certificate")
         yield from _look_at_purpose(case, credentials.chain[0])
     else:

@@ -50,10 +50,10 @@ def examine_identity(context: X509Context, selection: Selection, now: datetime) 
 def key_kind(key: PrivateKey) -> str:
     """What kind of key it is, and how large."""
     if isinstance(key, ec.EllipticCurvePrivateKey):
-        return f"key {key.curve.name}"
+        return f"EC {key.curve.name}"
     if isinstance(key, rsa.RSAPrivateKey):
-        return f"key RSA {key.key_size}"
-    return f"key {type(key).__name__.removesuffix('PrivateKey').lstrip('_')}"
+        return f"RSA {key.key_size}"
+    return type(key).__name__.removesuffix("PrivateKey").lstrip("_")
 
 
 def has_living(authorities: tuple[x509.Certificate, ...], now: datetime) -> bool:

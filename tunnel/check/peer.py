@@ -23,6 +23,7 @@ from tunnel.errors import (
     TunnelError,
     WireError,
 )
+from tunnel.spiffe.ids import SCHEME
 from tunnel.spiffe.x509 import parse_certificate, parse_leaf_id
 from tunnel.tls.facts import describe_peer, issuer_of
 
@@ -36,7 +37,8 @@ _ADVICE = {
     TargetFault.PROXY_NOT_UNDERSTOOD: "is --proxy that kind of proxy? http:// and socks5:// differ",
     TargetFault.PROXY_CLOSED: "see the proxy's log",
 }
-_UNKNOWN_CA, _EXPIRED, _CERTIFICATE_REQUIRED, _VERSION = 48, 45, 116, 70  # alerts (RFC 8446, 6.2)
+# Alerts (RFC 8446, section 6.2).
+_HANDSHAKE_FAILURE, _EXPIRED, _UNKNOWN_CA, _VERSION, _CERTIFICATE_REQUIRED = 40, 45, 48, 70, 116
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,12 +138,13 @@ def _explain_tls(case: Case, error: TlsError, seen: Shown | None, we: str) -> Fi
 
 
 def _ask_operator(error: TlsError, server: str, we: str) -> str:
+    if error.alert in (_HANDSHAKE_FAILURE, _VERSION):
+        return "it has no version of TLS (1.2, 1.3), no cipher suite or no kind of key in common with us: see its log"
     if error.alert == _CERTIFICATE_REQUIRED or not we:
         return "it wants a certificate, and we show none: leave --disable-authentication out"
     if error.alert == _UNKNOWN_CA:
         return f"it knows no authority of ours: ask its operator to trust that of {we} (under SPIFFE, to federate with it)"
     if error.alert == _EXPIRED:
         return "by its clock our certificate is out of date: compare the clocks here and there"
-    if error.alert == _VERSION:
-        return "it speaks no version of TLS that we do (1.2 and 1.3)"
-    return f"ask the operator of {server} to admit {we} (--allow-id {we}), and see the reason in its log"
+    flag = f" (--allow-id {we})" if we.startswith(SCHEME) else ""
+    return f"ask the operator of {server} to admit {we}{flag}, and see the reason in its log"

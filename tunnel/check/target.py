@@ -16,7 +16,7 @@ from tunnel.check.limits import run, within
 from tunnel.check.peer import ADMISSION, SERVER, Shown, advice_of, explain_failure, read_shown
 from tunnel.check.sockets import examine_socket
 from tunnel.check.spans import judge_dates
-from tunnel.errors import ConfigError, IdentityError, TargetError, TargetFault, TunnelError
+from tunnel.errors import ConfigError, IdentityError, PeerDenied, TargetError, TargetFault, TunnelError
 from tunnel.identity.credentials import Credentials, SvidCredentials
 from tunnel.net.address import TcpAddress, UnixAddress
 from tunnel.net.sockets import port_number, resolve, resolve_now
@@ -27,6 +27,7 @@ from tunnel.status.probe import OpenStream, parse_url
 from tunnel.status.reach import open_target, open_through
 from tunnel.status.stream import TlsSource
 from tunnel.tls.engine import Buffers, TlsEnd
+from tunnel.tls.facts import describe_peer
 
 TARGET, STATUS = "target", "target-status"
 _REFUSAL = 2.0  # seconds that a server may take to say no when our handshake is over
@@ -154,4 +155,7 @@ def _try(case: Case, credentials: Credentials, terms: Terms) -> _Outcome:
 def _name_of(credentials: Credentials) -> str:
     if isinstance(credentials, SvidCredentials):
         return str(credentials.svid.spiffe_id)
-    return credentials.chain[0].subject.rfc4514_string() if credentials.chain else ""
+    try:
+        return str(describe_peer(credentials.chain[0], None)) if credentials.chain else ""
+    except PeerDenied:
+        return "our certificate"
