@@ -32,7 +32,7 @@ Run it where the proxy will run: as its user, in its container. An agent knows a
 things. Nothing is changed by it; {traffic}
 Exit code: 0 when nothing is marked '!!', else 1.
 
-Example:
+Examples:
   tunnel check {example}
 """
 
