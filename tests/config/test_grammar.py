@@ -22,6 +22,7 @@ from tunnel.config.grammar import (
     word,
     words,
 )
+from tunnel.config.help import command_line
 from tunnel.errors import ConfigError
 
 
@@ -317,6 +318,13 @@ def test_what_stands_behind_two_dashes_is_left_alone() -> None:
             family(*line)
     with pytest.raises(ConfigError, match=r"unexpected psql, the command to run stands behind a lone --: -- psql \.\.\."):
         family("do", "it", "psql")
+
+
+def test_what_stands_behind_two_dashes_may_be_left_out_where_the_command_says_so() -> None:
+    watch = Command("watch", "Watches.", rest="COMMAND [ARG...]", is_rest_optional=True)
+    for line, rest in ((["watch"], ()), (["watch", "--"], ()), (["watch", "--", "x", "--y"], ("x", "--y"))):
+        assert parse_command_line(line, (watch,), {}).arguments.rest == rest
+    assert command_line(watch) == "watch [FLAGS] [-- COMMAND [ARG...]]"
 
 
 def test_a_command_of_lines_takes_all_from_the_first_word_on() -> None:

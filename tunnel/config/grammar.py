@@ -105,6 +105,7 @@ class Command:
     detail: str = ""
     words: tuple[Flag[Any], ...] = ()  # that stand by themselves, in this order
     rest: str = ""  # what must stand behind a lone `--` and is not ours, as the help shows it: `COMMAND [ARG...]`
+    is_rest_optional: bool = False
     lines: str = ""  # what takes the whole rest of the line from the first word on, as the help shows it
     failure: int = 1  # the exit code when it cannot be carried out
 
@@ -327,7 +328,7 @@ class _Line:
         missing = [f"'--{flag.name}'" for flag in command.flags if flag.is_required and flag not in self.given]
         if missing:
             raise ConfigError(f"required flag(s) {', '.join(missing)} not provided")
-        if (command.rest or command.lines) and not self.rest:
+        if (command.rest or command.lines) and not (self.rest or command.is_rest_optional):
             raise ConfigError(
                 f"nothing to run: -- {command.rest} is missing" if command.rest else f"{command.lines} is missing"
             )

@@ -55,8 +55,13 @@ def command_line(command: Command) -> str:
     """How a line of this command looks: what must be there, in its order."""
     needed = (f"--{flag.name} {flag.placeholder}" for flag in command.flags if flag.is_required)
     places = (place.name if place.is_required else f"[{place.name}{_dots(place)}]" for place in command.words)
-    rest = [f"-- {command.rest}"] if command.rest else [command.lines] if command.lines else []
-    return " ".join([command.name, *needed, "[FLAGS]", *places, *rest])
+    return " ".join([command.name, *needed, "[FLAGS]", *places, *_rest(command)])
+
+
+def _rest(command: Command) -> list[str]:
+    if command.rest:
+        return [f"[-- {command.rest}]" if command.is_rest_optional else f"-- {command.rest}"]
+    return [command.lines] if command.lines else []
 
 
 def _dots(place: Flag[Any]) -> str:
