@@ -34,6 +34,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     "OpenSSL": ("tunnel.tls",),
     "grpc": ("tunnel.identity.workload", "tunnel.identity.jwt", "tunnel.devapi.server"),
     "trio": (
+        "tunnel.identity.arrivals",
         "tunnel.proxy.supervisor",
         "tunnel.proxy.status_port",
         "tunnel.proxy.reloader",

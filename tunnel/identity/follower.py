@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from tunnel.identity.credentials import SvidCredentials, X509Context, select_svid
 from tunnel.identity.workload import Denied, Event, Hopeless, Lost, Rejected, Updated
 from tunnel.log import escape
+from tunnel.spiffe.endpoint import Endpoint
 from tunnel.spiffe.ids import SpiffeId
 from tunnel.spiffe.selection import Selection
 
@@ -28,6 +29,12 @@ class Outcome:
 _NOTHING = Outcome()
 _CONFIRMED = Outcome(is_confirmed=True)
 _WITHDRAWN = Outcome(is_withdrawn=True)
+
+
+def describe_wait(endpoint: Endpoint, limit: float, complaint: str) -> str:
+    """What to tell an operator whose first identity has not come within `limit` seconds; `complaint` is the follower's."""
+    why = complaint or "the Workload API has not answered"
+    return f"no identity from {endpoint} within {limit:g}s (does the agent run, and has it an entry for this process?): {why}"
 
 
 class Follower:

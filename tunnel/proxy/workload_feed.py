@@ -1,4 +1,4 @@
-"""Credentials from the Workload API: from the watcher's thread into trio, and on to whoever uses them.
+"""Credentials from the Workload API, on their way to whoever uses them.
 
 Knows what to do with each outcome of an event, and how long the first identity may take; must not know streams or TLS.
 """
@@ -6,15 +6,15 @@ Knows what to do with each outcome of an event, and how long the first identity 
 from __future__ import annotations
 
 import math
-from contextlib import suppress
 
 import trio
 
 from tunnel.config.model import WorkloadApi
 from tunnel.errors import IdentityError, IdentityFault
+from tunnel.identity.arrivals import Arrivals, open_arrivals, receive_newest
 from tunnel.identity.credentials import SvidCredentials
-from tunnel.identity.follower import Follower
-from tunnel.identity.workload import Event, Updated, WorkloadWatcher
+from tunnel.identity.follower import Follower, describe_wait
+from tunnel.identity.workload import Event
 from tunnel.log import Log, escape
 from tunnel.proxy.feed import Publisher
 
@@ -31,35 +31,17 @@ class WorkloadFeed:
 
     async def run(self) -> None:
         """Publish every update until cancelled."""
-        self._token = trio.lowlevel.current_trio_token()
-        self._events, events = trio.open_memory_channel[Event](math.inf)
-        watcher = WorkloadWatcher(self._source.endpoint, self._emit)
-        try:
-            async with trio.open_nursery() as nursery:
-                watcher.start()
-                nursery.start_soon(self._follow, events)
-                nursery.start_soon(self._await_identity)
-        finally:
-            watcher.stop()
+        async with open_arrivals(self._source.endpoint) as events, trio.open_nursery() as nursery:
+            nursery.start_soon(self._follow, events)
+            nursery.start_soon(self._await_identity)
 
     async def reload(self) -> None:
         """Nothing to do: every update comes by itself."""
 
-    def _emit(self, event: Event) -> None:
-        """Take an event over from the watcher's thread; when trio is over, so is the interest."""
-        with suppress(trio.RunFinishedError):
-            self._token.run_sync_soon(self._events.send_nowait, event)
-
-    async def _follow(self, events: trio.MemoryReceiveChannel[Event]) -> None:
-        async for event in events:
-            newest = event
-            with suppress(trio.WouldBlock):
-                while True:  # in a storm of updates only the newest counts: each is the whole state
-                    following = events.receive_nowait()
-                    if not (isinstance(newest, Updated) and isinstance(following, Updated)):
-                        self._apply(newest)
-                    newest = following
-            self._apply(newest)
+    async def _follow(self, events: Arrivals) -> None:
+        while True:
+            for event in await receive_newest(events):
+                self._apply(event)
 
     def _apply(self, event: Event) -> None:
         try:
@@ -89,11 +71,7 @@ class WorkloadFeed:
         with trio.move_on_after(limit or math.inf):
             await self._ready.wait()
             return
-        why = self._follower.complaint or "the Workload API has not answered"
+        why = describe_wait(self._source.endpoint, limit, self._follower.complaint)
         self._publisher.fail(
-            IdentityError(
-                IdentityFault.TIMEOUT,
-                "timed out or failed waiting for initial SPIFFE Workload API update: no identity from "
-                f"{self._source.endpoint} within {limit:g}s (does the agent run, and has it an entry for this process?): {why}",
-            )
+            IdentityError(IdentityFault.TIMEOUT, f"timed out or failed waiting for initial SPIFFE Workload API update: {why}")
         )
