@@ -13,7 +13,7 @@ from datetime import timedelta
 
 from tunnel.config.dev_model import KEY_TYPES, DevConfig, Entry, Issuing, check_local
 from tunnel.config.grammar import Arguments, Command, Group, option, repeated, switch
-from tunnel.config.scalars import one_of, parse_domain, parse_id, parse_limit, parse_positive_duration
+from tunnel.config.scalars import one_of, parse_domain, parse_id, parse_limit, parse_mode, parse_positive_duration
 from tunnel.errors import ConfigError
 from tunnel.spiffe.endpoint import Endpoint, parse_endpoint
 from tunnel.spiffe.ids import SCHEME, SpiffeId, TrustDomain
@@ -82,12 +82,6 @@ def _parse_federation(text: str) -> frozenset[TrustDomain]:
     return domains
 
 
-def _parse_mode(text: str) -> int:
-    if not re.fullmatch(r"0?[0-7]{3}", text):
-        raise ConfigError(f"{text!a} is not a mode such as 0600 or 0660")
-    return int(text, 8)
-
-
 def _parse_life(text: str) -> float:
     seconds = parse_positive_duration(text)
     if not 1 <= seconds <= _MAX_LIFE:
@@ -147,7 +141,7 @@ KEY_TYPE = option(
 SOCKET_MODE = option(
     "socket-mode",
     "Mode of the Unix sockets, default 0600; who may write may have the keys.",
-    _parse_mode,
+    parse_mode,
     0o600,
     placeholder="MODE",
 )

@@ -112,6 +112,13 @@ def parse_uint32(text: str) -> int:
     return value
 
 
+def parse_mode(text: str) -> int:
+    """The permissions of a file, in octal."""
+    if not re.fullmatch(r"0?[0-7]{3}", text):
+        raise ConfigError(f"{text!a} is not a mode such as 0600 or 0660")
+    return int(text, 8)
+
+
 def parse_id(text: str) -> SpiffeId:
     """One exact SPIFFE ID of a workload."""
     try:
