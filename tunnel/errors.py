@@ -92,6 +92,10 @@ class IdentityError(ReasonedError[IdentityFault]):
     """An identity or a bundle that cannot be used."""
 
 
+class OutputError(TunnelError):
+    """Files could not be written as they should be; what was there before is there still."""
+
+
 class Denial(Enum):
     """Why a certificate or its bearer is not admitted (X509-SVID, sections 2 to 5, and our own rules)."""
 

@@ -1,0 +1,236 @@
+"""Files that change together: what is seen at each moment, with which modes, and what a failure leaves."""
+
+from __future__ import annotations
+
+import os
+import resource
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from tunnel.errors import OutputError
+from tunnel.svid.folder import GRACE, Folder, NamedFile, open_folder
+
+START = 1_700_000_000.0
+
+
+class Clock:
+    """Goes on when told."""
+
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> float:
+        self.now += 0.001  # two updates never have one name
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    return tmp_path / "tls"
+
+
+@pytest.fixture
+def folder(place: Path, clock: Clock) -> Iterator[Folder]:
+    with closing(open_folder(str(place), None, clock)) as folder:
+        yield folder
+
+
+def update(number: int, *more: str) -> list[NamedFile]:
+    public = [NamedFile(name, f"{name} {number}".encode(), 0o644) for name in ("svid.pem", *more)]
+    return [*public, NamedFile("key.pem", f"key {number}".encode(), 0o600)]
+
+
+def seen(place: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in place.iterdir() if not path.name.startswith(".")}
+
+
+def folders(place: Path) -> list[str]:
+    return sorted(path.name for path in place.iterdir() if path.is_dir() and not path.is_symlink())
+
+
+@contextmanager
+def umask(mask: int) -> Iterator[None]:
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+@contextmanager
+def full_disk(size: int) -> Iterator[None]:
+    """No file may grow beyond `size`; what does not fit is refused as a full disk refuses it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_the_layout_is_that_of_kubernetes(folder: Folder, place: Path) -> None:
+    assert folder.replace(update(1)) == ()
+    (name,) = folders(place)
+    assert name.startswith("..2023_11_14_22_13_20.")
+    assert os.readlink(place / "..data") == name
+    assert os.readlink(place / "svid.pem") == "..data/svid.pem"
+    assert seen(place) == {"svid.pem": "svid.pem 1", "key.pem": "key 1"}
+
+
+@pytest.mark.parametrize("mask", [0, 0o077])
+def test_no_umask_widens_or_narrows_a_mode(tmp_path: Path, mask: int) -> None:
+    place = tmp_path / "new"
+    with umask(mask), closing(open_folder(str(place), None)) as folder:
+        folder.replace(update(1), NamedFile(str(tmp_path / "both.pem"), b"both", 0o640))
+    paths = (place, place / "..data", place / "svid.pem", place / "key.pem", tmp_path / "both.pem")
+    assert [stat.S_IMODE(path.stat().st_mode) for path in paths] == [0o755, 0o755, 0o644, 0o600, 0o640]
+
+
+def test_modes_and_groups_are_right_before_the_first_byte(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    group = 12345 if os.geteuid() == 0 else os.getegid()
+    written: list[tuple[int, int, bytes]] = []
+    write = os.write
+
+    def spy(descriptor: int, data: bytes) -> int:
+        status = os.fstat(descriptor)
+        written.append((stat.S_IMODE(status.st_mode), status.st_gid, bytes(data)))
+        return write(descriptor, data[:5])  # a disk may take less than it is given
+
+    monkeypatch.setattr(os, "write", spy)
+    with closing(open_folder(str(place), group)) as folder:
+        folder.replace(update(1), NamedFile(str(place / "both.pem"), b"combined", 0o640))
+    assert {(mode, owner) for mode, owner, data in written if data.startswith(b"key")} == {(0o600, group)}
+    assert {(mode, owner) for mode, owner, data in written if data.startswith(b"svid")} == {(0o644, group)}
+    assert {(mode, owner) for mode, owner, data in written if data.startswith(b"comb")} == {(0o640, group)}
+    assert (place / "both.pem").read_bytes() == b"combined"
+
+
+def test_what_an_update_lacks_vanishes(folder: Folder, place: Path) -> None:
+    folder.replace(update(1, "bundle.b.test.pem"))
+    (place / "notes.txt").write_text("ours to leave alone")
+    (place / "elsewhere").symlink_to("notes.txt")
+    folder.replace(update(2))
+    assert seen(place) == {
+        "svid.pem": "svid.pem 2",
+        "key.pem": "key 2",
+        "notes.txt": "ours to leave alone",
+        "elsewhere": "ours to leave alone",
+    }
+
+
+def test_a_reader_who_has_resolved_the_link_can_go_on(folder: Folder, place: Path, clock: Clock) -> None:
+    folder.replace(update(1))
+    resolved = (place / "..data").resolve()
+    clock.now += 3600
+    folder.replace(update(2))
+    assert (resolved / "key.pem").read_text() == "key 1"
+    folder.replace(update(3))
+    assert (resolved / "key.pem").read_text() == "key 1"  # replaced twice, and not yet GRACE ago
+    clock.now += GRACE
+    folder.replace(update(4))
+    assert not resolved.exists()
+    assert len(folders(place)) == 2
+
+
+def test_what_a_writer_left_that_was_killed_is_cleared_away(folder: Folder, place: Path, clock: Clock) -> None:
+    folder.replace(update(1))
+    torn = place / "..2020_01_01_00_00_00.000000000"
+    torn.mkdir()
+    (torn / "key.pem").write_text("half a k")
+    os.utime(torn, (START - 1000, START - 1000))
+    (place / "..data_tmp").symlink_to(torn.name)
+    folder.replace(update(2))
+    assert not torn.exists()
+    assert seen(place)["key.pem"] == "key 2"
+    assert not os.path.lexists(place / "..data_tmp")
+
+
+def test_plain_files_of_these_names_are_replaced_and_named(folder: Folder, place: Path, tmp_path: Path) -> None:
+    (place / "svid.pem").write_text("of somebody's own")
+    (tmp_path / "precious").write_text("precious")
+    (place / "key.pem").symlink_to(tmp_path / "precious")
+    assert folder.replace(update(1)) == ("svid.pem", "key.pem")
+    assert seen(place) == {"svid.pem": "svid.pem 1", "key.pem": "key 1"}
+    assert (tmp_path / "precious").read_text() == "precious"
+    assert folder.replace(update(2)) == ()
+
+
+@pytest.mark.parametrize("name", ["svid.pem", "..data"])
+def test_a_folder_in_the_way_is_refused(folder: Folder, place: Path, name: str) -> None:
+    (place / name).mkdir()
+    with pytest.raises(OutputError, match=rf"cannot replace {place}/{name}: it is a folder"):
+        folder.replace(update(1))
+    assert [path.name for path in place.iterdir()] == [name]
+
+
+def test_a_folder_has_one_keeper(folder: Folder, place: Path) -> None:
+    with pytest.raises(OutputError, match="is kept by another process: a folder has one writer"):
+        open_folder(str(place), None)
+    folder.close()
+    again = open_folder(str(place), None)
+    folder._descriptor = again._descriptor  # for the fixture to close
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_full_disk_changes_nothing(folder: Folder, place: Path, tmp_path: Path, is_first: bool) -> None:
+    both = str(tmp_path / "both.pem")
+    if not is_first:
+        folder.replace(update(1), NamedFile(both, b"both 1", 0o600))
+    before = sorted(os.listdir(place)), seen(place), sorted(os.listdir(tmp_path))
+    big = [*update(2, "bundle.new.pem"), NamedFile("bundle.pem", b"x" * 5000, 0o644)]
+    with full_disk(4096), pytest.raises(OutputError, match=rf"cannot write bundle\.pem in {place}: file too large"):
+        folder.replace(big, NamedFile(both, b"both 2", 0o600))
+    with full_disk(4096), pytest.raises(OutputError, match=rf"cannot write {both}: file too large"):
+        folder.replace(update(2), NamedFile(both, b"x" * 5000, 0o600))
+    assert (sorted(os.listdir(place)), seen(place), sorted(os.listdir(tmp_path))) == before
+
+
+def cannot(*_arguments: object, **_more: object) -> None:
+    raise PermissionError(1, "Operation not permitted")
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        ("fchown", "cannot give files to group 7: only root and members of the group may"),
+        ("mkdir", "cannot replace the files in {}: operation not permitted"),
+        ("symlink", "cannot replace the files in {}: operation not permitted"),
+        ("replace", "cannot replace the files in {}: operation not permitted"),
+    ],
+)
+def test_what_may_not_be_done_is_one_clear_line_and_changes_nothing(
+    place: Path, monkeypatch: pytest.MonkeyPatch, call: str, words: str
+) -> None:
+    with closing(open_folder(str(place), 7)) as folder:
+        monkeypatch.setattr(os, call, cannot)
+        with pytest.raises(OutputError) as refused:
+            folder.replace(update(1))
+        assert str(refused.value) == words.format(place)
+        assert [name for name in os.listdir(place) if name != "..data_tmp"] == []
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda path: path.write_text("a file"), "cannot use {} as a folder: not a directory"),
+        (lambda path: path.symlink_to("/dev/null"), "cannot use {} as a folder: not a directory"),
+    ],
+)
+def test_what_is_no_folder_is_refused(place: Path, make: Callable[[Path], object], words: str) -> None:
+    make(place)
+    with pytest.raises(OutputError) as refused:
+        open_folder(str(place), None)
+    assert str(refused.value) == words.format(place)
+
+
+def test_no_content_is_in_a_repr() -> None:
+    assert "secret" not in repr(NamedFile("key.pem", b"secret", 0o600))
