@@ -17,6 +17,7 @@ from tunnel.config import (
     dev,
     health,
     proxy,
+    svid,
     texts,
 )
 from tunnel.config import exec as execution
@@ -30,7 +31,10 @@ _ABOUT = (
     "Gives a plain TCP service or client a SPIFFE identity: mutual TLS outside, plain bytes inside, and only those pass "
     "whom you named."
 )
-_FAMILIES: Mapping[str, str] = {"check": check.FAMILY}  # what is told of commands that share their first word
+_FAMILIES: Mapping[str, str] = {  # what is told of commands that share their first word
+    "check": check.FAMILY,
+    "svid": "The identity itself, for programs that take it from files rather than through a proxy.",
+}
 _HELP = Command("help", "Tell more on a command.")
 COMMANDS = (
     proxy.SERVER,
@@ -40,6 +44,7 @@ COMMANDS = (
     household.COMMAND,
     check.SERVER,
     check.CLIENT,
+    *svid.COMMANDS,
     health.COMMAND,
     demo.COMMAND,
     dev.COMMAND,
@@ -120,6 +125,8 @@ def _run(parsed: Parsed, environ: MutableMapping[str, str]) -> int:
             return run_text(_program(), command, arguments)
         case "health":
             from tunnel.commands.health import run
+        case "svid fetch" | "svid watch" | "svid show":
+            from tunnel.commands.svid import run
         case "server" | "client":
             from tunnel.commands.serve import run
         case _:

@@ -1,0 +1,307 @@
+"""`tunnel svid fetch`, `watch` and `show` as processes, against an agent that rotates, refuses and goes away."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import socket
+import stat
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from datetime import timedelta
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from processes import Process, bare_environment, eventually, tunnel_argv
+from world import SERVER, World
+
+from tunnel.config.dev_model import Entry, Issuing
+from tunnel.spiffe.ids import parse_spiffe_id
+
+SERVICE = """
+import signal, sys, time
+def told(number, frame):
+    print("told", open(sys.argv[1] + "/svid.pem").read().count("BEGIN"), flush=True)
+signal.signal(signal.SIGHUP, told)
+print("serving", signal.getsignal(signal.SIGUSR1), flush=True)
+while True:
+    time.sleep(600)
+"""
+
+
+class Svid:
+    """The folder of a test, and the commands that keep it or look at the agent."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.place = world.directory / "tls"
+
+    def start(self, command: str, *flags: str, who: str = SERVER) -> Process:
+        argv = tunnel_argv("svid", command, *flags)
+        environ = {**bare_environment(), "SPIFFE_ENDPOINT_SOCKET": str(self.world.sockets[who])}
+        return self.world.watch(Process(argv, environ=environ))
+
+    def fetch(self, *flags: str) -> Process:
+        return self.start("fetch", "--out", str(self.place), *flags)
+
+    def watch(self, *flags: str) -> Process:
+        return self.start("watch", "--out", str(self.place), "--json", *flags)
+
+
+@pytest.fixture
+def svid(world: World) -> Svid:
+    return Svid(world)
+
+
+def fits(pem: bytes, key: bytes) -> bool:
+    """Whether a key is that of the first certificate."""
+    return x509.load_pem_x509_certificate(pem).public_key() == load_pem_private_key(key, None).public_key()
+
+
+def events(process: Process, name: str = "") -> list[dict[str, Any]]:
+    told = [json.loads(line) for line in process.lines if line.startswith('{"event"')]
+    return [event for event in told if name in ("", event["event"])]
+
+
+def wait_for(process: Process, event: str, count: int = 1) -> dict[str, Any]:
+    process.wait_for(f'^{{"event": "{event}"', count=count)
+    return events(process, event)[count - 1]
+
+
+def ask(path: str, place: str) -> tuple[int, Any]:
+    """Health by its Unix socket."""
+    with closing(HTTPConnection("localhost", timeout=60)) as connection:
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.connect(place)
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
+
+
+def test_fetch_writes_and_says_so_in_one_line(svid: Svid) -> None:
+    svid.world.federate()
+    both = svid.place / "both.pem"
+    process = svid.fetch("--combined", str(both), "--key-mode", "0640")
+    assert process.exit_code() == 0
+    (line,) = process.complaints
+    assert line.startswith(f"tunnel: wrote {SERVER}, valid until 20")
+    assert line.endswith(f"to {svid.place}: svid.pem, svid_key.pem, bundle.pem, bundle.b.test.pem, {both}")
+    assert process.lines == []
+    assert fits((svid.place / "svid.pem").read_bytes(), (svid.place / "svid_key.pem").read_bytes())
+    assert fits(both.read_bytes(), both.read_bytes())
+    assert stat.S_IMODE((svid.place / "svid_key.pem").stat().st_mode) == 0o640
+    svid.world.separate()
+    quiet = svid.fetch("--quiet")
+    assert (quiet.exit_code(), quiet.complaints, quiet.lines) == (0, [], [])
+    assert not os.path.lexists(svid.place / "bundle.b.test.pem")
+
+
+def test_fetch_asks_again_until_it_is_given_an_identity(svid: Svid) -> None:
+    endpoint = svid.world.sockets[SERVER]
+    svid.world.api.withdraw(endpoint)
+    process = svid.fetch("--timeout", "0", "--json")
+    eventually((svid.place).exists, "fetch has begun")
+    svid.world.api.restore(endpoint)
+    assert process.exit_code() == 0
+    (event,) = events(process)
+    assert (event["event"], event["spiffe_id"], event["trust_domains"]) == ("written", SERVER, ["a.test"])
+
+
+def test_fetch_and_show_say_in_one_line_that_there_is_nothing(svid: Svid) -> None:
+    svid.world.api.withdraw(svid.world.sockets[SERVER])
+    for process in (svid.fetch("--timeout", "500ms"), svid.start("show", "--timeout", "500ms")):
+        assert process.exit_code() == 1
+        (line,) = process.complaints
+        assert line.startswith(f"tunnel: error: no identity from {svid.world.sockets[SERVER]} within 0.5s (does the agent run")
+        assert line.endswith("Workload API gives this process no identity (PERMISSION_DENIED: no identity issued)")
+    assert list(svid.place.iterdir()) == []
+
+
+def test_show_tells_all_but_the_key(svid: Svid) -> None:
+    svid.world.federate()
+    (issued,) = svid.world.api.issued(svid.world.sockets[SERVER])
+    shown = svid.start("show")
+    assert shown.exit_code() == 0
+    assert shown.lines[0] == SERVER
+    assert shown.complaints == []
+    assert [line.split(":")[0] for line in shown.lines[-2:]] == ["trust domain a.test (own)", "trust domain b.test (federated)"]
+    pem = svid.start("show", "--pem")
+    assert pem.exit_code() == 0
+    assert "\n".join(pem.lines) + "\n" == issued.chain_pem.decode()
+
+
+class Reader:
+    """Somebody who reads all the time, and counts what does not belong together."""
+
+    def __init__(self, read: Callable[[], tuple[bytes, bytes]]) -> None:
+        self._read = read
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self.seen: set[bytes] = set()
+        self.faults: list[str] = []
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        self._thread.start()
+        try:
+            yield
+        finally:
+            self._stopping.set()
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                pem, key = self._read()
+                if key not in self.seen and not fits(pem, key):
+                    self.faults.append("key and certificate are of two updates")
+                self.seen.add(key)
+            except (OSError, ValueError) as error:
+                self.faults.append(repr(error))
+
+
+def test_through_fifty_rotations_key_and_certificate_belong_together(svid: Svid) -> None:
+    both = svid.world.directory / "both.pem"
+    process = svid.watch("--combined", str(both))
+    wait_for(process, "written")
+
+    def through_the_link() -> tuple[bytes, bytes]:
+        folder = svid.place / os.readlink(svid.place / "..data")
+        return (folder / "svid.pem").read_bytes(), (folder / "svid_key.pem").read_bytes()
+
+    def combined() -> tuple[bytes, bytes]:
+        pem = both.read_bytes()
+        return pem, pem
+
+    readers = Reader(through_the_link), Reader(combined)
+    with readers[0].reading(), readers[1].reading():
+        for count in range(2, 52):
+            svid.world.api.rotate_svids()
+            wait_for(process, "written", count)
+    assert [reader.faults for reader in readers] == [[], []]
+    assert [len(reader.seen) > 25 for reader in readers] == [True, True]
+    serials = [event["serial"] for event in events(process, "written")]
+    assert len(set(serials)) == len(serials) == 51
+    assert [event["rotation"] for event in events(process, "written")] == list(range(1, 52))
+    assert process.stop() == 0
+
+
+def test_a_command_starts_with_the_first_files_and_is_told_of_later_ones(svid: Svid) -> None:
+    svid.world.api.withdraw(svid.world.sockets[SERVER])
+    process = svid.watch("--signal", "HUP", "--", sys.executable, "-c", SERVICE, str(svid.place))
+    wait_for(process, "denied")
+    assert events(process, "started") == []
+    svid.world.api.restore(svid.world.sockets[SERVER])
+    process.wait_for(r"^serving Handlers.SIG_DFL$|^serving 0$")  # what we ignore is not ignored there
+    started = wait_for(process, "started")
+    svid.world.api.rotate_svids()
+    process.wait_for("^told 1$")
+    assert wait_for(process, "reloaded")["message"].startswith("sent SIGHUP to python")
+    process.signal(signal.SIGHUP)  # which is nothing to us
+    assert process.stop() == 0
+    assert wait_for(process, "ended") | {"time": ""} == {
+        "event": "ended",
+        "time": "",
+        "message": f"{Path(sys.executable).name} was ended by signal 15",
+        "pid": started["pid"],
+        "exit_code": 143,
+    }
+
+
+def test_the_end_of_the_command_is_ours(svid: Svid) -> None:
+    process = svid.watch("--", "sh", "-c", "exit 3")
+    assert process.exit_code() == 3
+    assert wait_for(process, "ended")["exit_code"] == 3
+
+
+def test_a_reload_command_runs_at_every_update_and_its_failure_is_no_end(svid: Svid) -> None:
+    count = svid.world.directory / "count"
+    process = svid.watch("--reload-command", f"sh -c 'echo x >> {count}; test $(wc -l < {count}) -ne 2'")
+    wait_for(process, "reloaded")
+    svid.world.api.rotate_svids()
+    assert wait_for(process, "reload-failed")["message"] == "reload failed: sh ended with exit code 1"
+    svid.world.api.rotate_svids()
+    wait_for(process, "reloaded", 2)
+    assert process.stop() == 0
+
+
+def test_a_pid_file_that_comes_later_is_found(svid: Svid) -> None:
+    pid_file = svid.world.directory / "service.pid"
+    process = svid.watch("--signal", "HUP", "--pid-file", str(pid_file))
+    wait_for(process, "reload-failed")
+    service = svid.world.watch(Process([sys.executable, "-c", SERVICE, str(svid.place)]))
+    service.wait_for("^serving")
+    pid_file.write_text(f"{service.pid}\n")
+    service.wait_for("^told 1$")
+    assert wait_for(process, "reloaded")["message"] == f"sent SIGHUP to process {service.pid}"
+
+
+def test_a_disk_that_was_full_is_written_when_it_has_room(svid: Svid) -> None:
+    place = str(svid.world.directory / "health.sock")
+    process = svid.watch("--health", f"unix:{place}")
+    first = wait_for(process, "written")
+    before = (svid.place / "svid.pem").read_bytes()
+    _soft, hard = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (10, hard))
+    svid.world.api.rotate_svids()
+    failed = wait_for(process, "write-failed")
+    assert failed["message"] == f"cannot write svid.pem in {svid.place}: file too large; the files before it stay, trying again"
+    assert (svid.place / "svid.pem").read_bytes() == before
+    status, body = ask("/ready", place)
+    assert (status, body["serial"], bool(body["write_error"])) == (200, first["serial"], True)
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (hard, hard))
+    wait_for(process, "written", 2)
+    assert ask("/ready", place)[1]["write_error"] == ""
+
+
+def test_health_outlives_the_agent_until_what_is_on_the_disk_expires(tmp_path: Path) -> None:
+    with closing(World(tmp_path, issuing=Issuing(ttl=timedelta(seconds=4)))) as world:
+        svid, place = Svid(world), str(tmp_path / "health.sock")
+        process = svid.watch("--health", f"unix:{place}")
+        written = wait_for(process, "written")
+        world.api.stop()
+        wait_for(process, "unavailable")
+        status, body = ask("/live", place)
+        assert (status, body["ready"], body["trouble"].split("(")[0]) == (200, True, "Workload API is not available ")
+        assert wait_for(process, "expired")["serial"] == written["serial"]
+        assert (ask("/live", place)[0], ask("/ready", place)[0]) == (503, 503)
+        assert fits((svid.place / "svid.pem").read_bytes(), (svid.place / "svid_key.pem").read_bytes())
+        world.api.start()
+
+        def is_renewed() -> bool:  # however long the client waits, it then finds a fresh one
+            world.api.rotate_svids()
+            time.sleep(0.2)
+            return len(events(process, "written")) > 1
+
+        eventually(is_renewed, "a fresh identity is written")
+        assert (ask("/live", place)[0], ask("/ready", place)[0]) == (200, 200)
+        assert process.stop() == 0
+
+
+def test_an_update_that_is_not_ours_is_no_rotation_and_a_folder_has_one_writer(svid: Svid) -> None:
+    process = svid.watch()
+    wait_for(process, "written")
+    second = svid.fetch()
+    assert second.exit_code() == 1
+    assert second.complaints == [
+        f"tunnel: error: {svid.place} is kept by another process: a folder has one writer, say another --out"
+    ]
+    svid.world.api.withdraw(svid.world.sockets[SERVER])
+    assert "identity spiffe://a.test/server stays in use for now" in wait_for(process, "denied")["message"]
+    svid.world.api.restore(svid.world.sockets[SERVER])
+    assert wait_for(process, "update")["message"] == "Workload API is well again"
+    svid.world.api.register(svid.world.sockets[SERVER], Entry(parse_spiffe_id("spiffe://a.test/another")))
+    assert wait_for(process, "update", 2)["message"].startswith("warning: 2 identities are offered and none is chosen")
+    svid.world.api.rotate_svids()
+    assert wait_for(process, "written", 2)["rotation"] == 2
+    assert process.stop() == 0
+    assert process.complaints == []

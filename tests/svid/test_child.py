@@ -1,0 +1,73 @@
+"""A command beside the files: its end, its next start, and how it is ended with us."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+from heard import Heard
+from processes import eventually
+
+from tunnel.config.svid_model import ChildSignal, Supervised
+from tunnel.svid.child import Child
+from tunnel.svid.journal import Event
+from tunnel.svid.pid_file import Told
+from tunnel.svid.standing import Standing
+
+DEAF = (
+    "import signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); open(sys.argv[1], 'w').close(); time.sleep(600)"
+)
+
+
+@pytest.fixture
+def heard() -> Heard:
+    return Heard()
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "words"),
+    [
+        (("true",), 0, "true ended with exit code 0"),
+        (("sh", "-c", "exit 3"), 3, "sh ended with exit code 3"),
+        (("sh", "-c", "kill -9 $$"), 137, "sh was ended by signal 9"),
+        (("/nowhere/at all",), 127, "cannot start 'at all': no such file or directory"),
+        (("/etc/passwd",), 126, "cannot start passwd: permission denied"),
+    ],
+)
+def test_its_end_has_the_exit_code_of_a_shell(heard: Heard, argv: tuple[str, ...], code: int, words: str) -> None:
+    standing = Standing()
+    assert trio.run(Child(Supervised(argv), heard, standing).run) == code
+    assert heard.events[-1] == (Event.ENDED, words)
+    assert (standing.child_pid, standing.child_exit_code) == (None, code)
+
+
+def test_one_that_cannot_be_started_is_not_tried_again(heard: Heard) -> None:
+    assert trio.run(Child(Supervised(("/nowhere/at/all",), is_restarted=True), heard, Standing()).run) == 127
+
+
+def test_one_that_ends_is_started_again_and_one_that_is_deaf_is_killed(heard: Heard, tmp_path: Path) -> None:
+    once, deaf = tmp_path / "once", tmp_path / "deaf"
+    script = f"mkdir {once} && exit 1; exec {shlex.join([sys.executable, '-c', DEAF, str(deaf)])}"
+    standing = Standing()
+    child = Child(Supervised(("sh", "-c", script), is_restarted=True, stop_limit=0.1), heard, standing)
+
+    async def main() -> None:
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(child.run)
+                await trio.to_thread.run_sync(eventually, deaf.exists, "the second one runs")
+                nursery.cancel_scope.cancel()
+
+    trio.run(main)
+    assert [event for event, _ in heard.events] == [Event.STARTED, Event.ENDED, Event.STARTED, Event.NOTICE, Event.ENDED]
+    assert heard.events[3][1] == "sh has not ended within 0.1s of SIGTERM: killed"
+    assert (standing.child_starts, standing.child_exit_code, standing.child_pid) == (2, 137, None)
+
+
+def test_one_that_does_not_run_needs_no_signal(heard: Heard) -> None:
+    child = Child(Supervised(("true",)), heard, Standing())
+    assert trio.run(child.tell, ChildSignal(signal.SIGHUP)) == Told(True, "true is not running, and needs no SIGHUP")

@@ -1,0 +1,88 @@
+"""Health is what is true of the disk, whether the agent answers or not."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import trio
+from forge import END, NOW
+from given import credentials
+from prometheus_client.parser import text_string_to_metric_families
+
+from tunnel.config.svid_model import Output
+from tunnel.status.http import Request
+from tunnel.svid.health import answer_health
+from tunnel.svid.material import build_material
+from tunnel.svid.standing import Standing
+
+BEGIN, EXPIRY = NOW.timestamp(), END.timestamp()
+
+
+@pytest.fixture
+def written() -> Standing:
+    standing = Standing()
+    standing.take(build_material(credentials(hint="web"), Output("/tls"), NOW), BEGIN)
+    return standing
+
+
+def ask(standing: Standing, path: str, now: float = BEGIN) -> tuple[int, Any]:
+    answer = trio.run(answer_health(standing, lambda: now), Request("GET", path))
+    return answer.status, answer.body.decode()
+
+
+def test_before_the_first_identity_it_lives_and_is_not_ready() -> None:
+    assert ask(Standing(), "/live")[0] == 200
+    status, body = ask(Standing(), "/ready")
+    assert status == 503
+    assert json.loads(body)["expiry"] is None
+
+
+@pytest.mark.parametrize("path", ["/live", "/ready"])
+@pytest.mark.parametrize(("late", "status"), [(-3600.0, 200), (-0.5, 200), (0.0, 503), (3600.0, 503)])
+def test_it_is_well_until_what_is_on_the_disk_expires(written: Standing, path: str, late: float, status: int) -> None:
+    written.trouble = "Workload API is not available"
+    written.write_error = "no space left on device"
+    assert ask(written, path, EXPIRY + late)[0] == status
+
+
+def test_the_body_says_why(written: Standing) -> None:
+    written.trouble = "Workload API is not available"
+    written.reloads, written.reload_failures, written.reload_error = 2, 1, "not there"
+    written.has_child, written.child_pid, written.child_starts = True, 42, 1
+    body = json.loads(ask(written, "/ready")[1])
+    assert body.pop("serial")
+    assert body == {
+        "live": True,
+        "ready": True,
+        "spiffe_id": "spiffe://a.test/w",
+        "hint": "web",
+        "expiry": "2026-11-22T13:00:00Z",
+        "last_rotation": "2026-11-22T12:00:00Z",
+        "rotations": 1,
+        "trouble": "Workload API is not available",
+        "write_error": "",
+        "reload": {"done": 2, "failed": 1, "error": "not there"},
+        "child": {"state": "running", "pid": 42, "starts": 1, "exit_code": None},
+    }
+
+
+def test_the_numbers_are_there_for_prometheus(written: Standing) -> None:
+    written.has_child, written.child_starts = True, 3
+    status, body = ask(written, "/metrics")
+    assert status == 200
+    values = {sample.name: sample.value for family in text_string_to_metric_families(body) for sample in family.samples}
+    assert values == {
+        "tunnel_svid_rotations_total": 1,
+        "tunnel_svid_reloads_total": 0,
+        "tunnel_svid_reload_failures_total": 0,
+        "tunnel_svid_last_rotation_timestamp_seconds": BEGIN,
+        "tunnel_svid_expiry_timestamp_seconds": EXPIRY,
+        "tunnel_svid_child_running": 0,
+        "tunnel_svid_child_starts_total": 3,
+    }
+
+
+def test_nothing_else_is_there(written: Standing) -> None:
+    assert ask(written, "/")[0] == 404

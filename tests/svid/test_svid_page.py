@@ -1,0 +1,52 @@
+"""What docs/svid.md says of flags, events, keys and numbers is what there is, and its lines can be run."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from forge import NOW
+from given import credentials
+
+from tunnel.config import svid
+from tunnel.config.grammar import parse_command_line
+from tunnel.config.svid_model import Output
+from tunnel.svid.journal import Event
+from tunnel.svid.material import build_material, facts_of
+from tunnel.svid.standing import Standing
+
+PAGE = (Path(__file__).parents[2] / "docs" / "svid.md").read_text()
+BUILDS = {svid.FETCH: svid.build_fetch, svid.WATCH: svid.build_watch, svid.SHOW: svid.build_show}
+LINES = [
+    *(shlex.split(line)[1:] for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()),
+    *(json.loads(args) for args in re.findall(r"args: (\[.*?\])", PAGE)),
+]
+
+
+@pytest.mark.parametrize("line", LINES, ids=" ".join)
+def test_its_lines_mean_something(line: list[str]) -> None:
+    parsed = parse_command_line(line, svid.COMMANDS, {"SPIFFE_ENDPOINT_SOCKET": "unix:///run/api.sock"})
+    assert BUILDS[parsed.command](parsed.arguments)
+
+
+def test_it_has_lines() -> None:
+    assert len(LINES) == 5
+
+
+def test_its_flags_exist() -> None:
+    flags = {flag.name for command in svid.COMMANDS for flag in command.flags}
+    assert set(re.findall(r"(?<![\w-])--([a-z][a-z-]+)", PAGE)) <= flags
+
+
+def test_it_names_every_event_key_and_number() -> None:
+    standing = Standing(has_child=True)
+    material = build_material(credentials(), Output("/tls"), NOW)
+    standing.take(material, NOW.timestamp())
+    named = set(re.findall(r"`([a-z_-]+)`", PAGE))
+    assert {event.value for event in Event} <= named
+    assert set(standing.document(NOW.timestamp())) <= named
+    assert set(standing.numbers()) <= named
+    assert {*facts_of(material, "/tls"), "rotation", "pid", "exit_code"} <= named

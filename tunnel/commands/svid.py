@@ -1,0 +1,87 @@
+"""`tunnel svid fetch`, `watch` and `show`: the identity itself, in files or on a terminal.
+
+Knows the order of a start and what is printed where; must not know certificates or how files are laid out.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, MutableMapping
+from contextlib import closing
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING
+
+from tunnel.commands.quiet import say
+from tunnel.config import svid
+from tunnel.config.grammar import Arguments, Command
+from tunnel.config.svid_model import FetchConfig, Output, ShowConfig, WatchConfig
+from tunnel.errors import TunnelError
+
+if TYPE_CHECKING:  # loaded when the line is known to be a good one
+    from tunnel.svid.folder import Folder
+
+
+def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str]) -> int:
+    """Do it; 0, or 1 with one line on standard error, or the command's own code. Raises ConfigError for a wrong line."""
+    job = _job_of(command, arguments)
+    try:
+        return job()
+    except TunnelError as error:
+        say(f"error: {error}")
+        return 1
+
+
+def _job_of(command: Command, arguments: Arguments) -> Callable[[], int]:
+    if command is svid.FETCH:
+        return partial(_fetch, svid.build_fetch(arguments))
+    if command is svid.WATCH:
+        return partial(_watch, svid.build_watch(arguments))
+    return partial(_show, svid.build_show(arguments))
+
+
+def _fetch(config: FetchConfig) -> int:
+    from tunnel.svid.fetch import run_fetch
+    from tunnel.svid.journal import Form, Journal
+
+    with closing(_open_folder(config.output)) as folder:
+        run_fetch(config, folder, Journal(Form.JSON if config.is_json else Form.PLAIN), _say_to_person)
+    return 0
+
+
+def _watch(config: WatchConfig) -> int:
+    from tunnel.svid.journal import Form, Journal
+    from tunnel.svid.watch import run_watch
+
+    with closing(_open_folder(config.output)) as folder:
+        return run_watch(config, folder, Journal(Form.JSON if config.is_json else Form.LOG))
+
+
+def _open_folder(output: Output) -> Folder:
+    from tunnel.svid.folder import open_folder
+
+    return open_folder(output.folder, output.group)
+
+
+def _show(config: ShowConfig) -> int:
+    from tunnel.svid.first import run_first
+    from tunnel.svid.material import encode_certificates
+    from tunnel.svid.report import choose_svids, describe_update, report_update
+
+    first = run_first(config.source, _say_to_person)
+    svids = choose_svids(first.context, first.credentials.svid, is_open=config.source.selection.is_open())
+    if config.is_pem:
+        sys.stdout.write(b"".join(encode_certificates(one.chain) for one in svids).decode())
+    elif config.is_json:
+        sys.stdout.write(json.dumps(report_update(svids, first.context), indent=2) + "\n")
+    else:
+        sys.stdout.write(describe_update(svids, first.context, datetime.now(UTC)))
+    sys.stdout.flush()
+    return 0
+
+
+def _say_to_person(line: str) -> None:
+    """Something that only who waits before a terminal wants to know."""
+    if sys.stderr.isatty():
+        say(line)

@@ -1,0 +1,38 @@
+"""One identity, written once.
+
+Knows what is awaited and what follows; must not know how files are laid out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import trio
+
+from tunnel.config.svid_model import FetchConfig
+from tunnel.svid.first import fetch_first
+from tunnel.svid.folder import Folder
+from tunnel.svid.journal import Event, Journal
+from tunnel.svid.material import build_material, describe_written, facts_of
+
+
+def run_fetch(config: FetchConfig, folder: Folder, journal: Journal, say: Callable[[str], None]) -> None:
+    """Write the first identity that is offered; `say` is told what a person should know meanwhile.
+
+    Raises IdentityError when there is none in time, OutputError when it cannot be written.
+    """
+    trio.run(_fetch, config, folder, journal, say)
+
+
+async def _fetch(config: FetchConfig, folder: Folder, journal: Journal, say: Callable[[str], None]) -> None:
+    first = await fetch_first(config.source, say)
+    material = build_material(first.credentials, config.output, datetime.now(UTC))
+    taken = folder.replace(material.files, material.combined)
+    remarks = [*first.warnings, *(f"warning: {note}" for note in material.notes)]
+    remarks += [f"{name} in {folder.path} was not ours, and has been replaced" for name in taken]
+    for remark in remarks:
+        journal.tell(Event.NOTICE, remark)
+    if not config.is_quiet:
+        facts = facts_of(material, folder.path)
+        journal.tell(Event.WRITTEN, describe_written(material, folder.path), **facts)

@@ -1,0 +1,43 @@
+"""Health over HTTP.
+
+Knows three paths and what each answers; must not know sockets, nor what makes an identity healthy.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+
+from tunnel.status.http import Request, Respond, Response
+from tunnel.svid.standing import Standing
+
+_METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"  # Prometheus's text format
+
+
+def answer_health(standing: Standing, wall: Callable[[], float] = time.time) -> Respond:
+    """A function that answers every request: 200 for yes, 503 for no, and the reasons as JSON."""
+
+    async def respond(request: Request) -> Response:
+        now = wall()
+        match request.path:
+            case "/live":
+                return _say(is_well=standing.is_live(now), standing=standing, now=now)
+            case "/ready":
+                return _say(is_well=standing.is_ready(now), standing=standing, now=now)
+            case "/metrics":
+                return Response(_encode(standing), content_type=_METRICS_TYPE)
+        return Response(b"404 page not found: /live, /ready and /metrics are here\n", HTTPStatus.NOT_FOUND)
+
+    return respond
+
+
+def _say(*, is_well: bool, standing: Standing, now: float) -> Response:
+    status = HTTPStatus.OK if is_well else HTTPStatus.SERVICE_UNAVAILABLE
+    return Response(json.dumps(standing.document(now)).encode() + b"\n", status, "application/json")
+
+
+def _encode(standing: Standing) -> bytes:
+    lines = [f"# TYPE {name} {kind}\n{name} {value:.15g}\n" for name, (kind, value) in standing.numbers().items()]
+    return "".join(lines).encode()

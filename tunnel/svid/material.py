@@ -1,0 +1,103 @@
+"""One update as named files.
+
+Knows what goes into which file, and in which form; must not know a disk. Each trust domain's bundle has a file of its own:
+they are never pooled, since a bundle is authority for one trust domain only (SPIFFE Federation, section 7).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from tunnel.config.svid_model import Output
+from tunnel.identity.credentials import SvidCredentials, X509Svid
+from tunnel.log import escape
+from tunnel.spiffe.ids import SpiffeId, TrustDomain
+from tunnel.svid.folder import NamedFile
+from tunnel.svid.moment import format_time
+
+_LONGEST_NAME = 255  # bytes of a file's name
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """The files of one update, and what is told of them."""
+
+    spiffe_id: SpiffeId
+    hint: str
+    serial: str
+    not_after: datetime
+    trust_domains: tuple[TrustDomain, ...]  # whose bundles are there, the own one first
+    files: tuple[NamedFile, ...]
+    combined: NamedFile | None = None
+    notes: tuple[str, ...] = ()  # what was left out, for the log
+
+
+def build_material(credentials: SvidCredentials, output: Output, now: datetime) -> Material:
+    """The files that `output` asks for, of an update that has been verified; `now` decides which authorities have expired."""
+    svid, names = credentials.svid, output.names
+    own = svid.spiffe_id.trust_domain
+    chain = encode_certificates(svid.chain)
+    key = _encode_key(svid)
+    shown, moved = (svid.chain[:1], svid.chain[1:]) if output.has_intermediates_in_bundle else (svid.chain, ())
+    files = [
+        NamedFile(names.cert, encode_certificates(shown), output.cert_mode),
+        NamedFile(names.key, key, output.key_mode),
+    ]
+    notes = []
+    domains = []
+    for domain in sorted(credentials.bundles.bundles, key=lambda domain: (domain != own, domain)):
+        name = names.bundle if domain == own else names.bundle_of(domain)
+        if len(name.encode()) > _LONGEST_NAME:
+            notes.append(f"the bundle of {domain} is left out: its name is too long for a file's, {len(name)} bytes")
+            continue
+        authorities: Sequence[x509.Certificate] = credentials.bundles.bundles[domain].authorities
+        if output.is_expired_omitted:
+            authorities = [authority for authority in authorities if authority.not_valid_after_utc >= now]
+        added = moved if domain == own else ()
+        files.append(NamedFile(name, encode_certificates((*authorities, *added)), output.cert_mode))
+        domains.append(domain)
+    combined = NamedFile(output.combined, key + chain, output.key_mode) if output.combined else None
+    return Material(
+        svid.spiffe_id, svid.hint, serial_of(svid), svid.not_after, tuple(domains), tuple(files), combined, tuple(notes)
+    )
+
+
+def describe_written(material: Material, folder: str) -> str:
+    """One line on files that were written, for people."""
+    names = ", ".join(file.name for file in (*material.files, *((material.combined,) if material.combined else ())))
+    hint = f" (hint {escape(material.hint)})" if material.hint else ""
+    return f"wrote {material.spiffe_id}{hint}, valid until {format_time(material.not_after)}, to {folder}: {names}"
+
+
+def facts_of(material: Material, folder: str) -> dict[str, object]:
+    """The same for machines."""
+    return {
+        "spiffe_id": str(material.spiffe_id),
+        "hint": material.hint,
+        "serial": material.serial,
+        "expiry": format_time(material.not_after),
+        "trust_domains": [str(domain) for domain in material.trust_domains],
+        "folder": folder,
+        "files": [file.name for file in material.files],
+        "combined": material.combined.name if material.combined else None,
+    }
+
+
+def serial_of(svid: X509Svid) -> str:
+    """The serial number of the leaf, in hexadecimal as OpenSSL shows it."""
+    digits = f"{svid.chain[0].serial_number:X}"
+    return digits.zfill(len(digits) + len(digits) % 2)
+
+
+def encode_certificates(certificates: Iterable[x509.Certificate]) -> bytes:
+    """Certificates in PEM, one after the other; of none an empty text."""
+    return b"".join(certificate.public_bytes(Encoding.PEM) for certificate in certificates)
+
+
+def _encode_key(svid: X509Svid) -> bytes:
+    return svid.private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

@@ -1,0 +1,122 @@
+"""What the Workload API gives this process, told to people or to machines.
+
+Knows how SVIDs and bundles are described; must not know how they were fetched. Never a key: not a byte of one, only its kind.
+What stands in certificates is hostile text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from tunnel.identity.credentials import X509Context, X509Svid
+from tunnel.log import escape
+from tunnel.spiffe.bundle import TrustBundle
+from tunnel.spiffe.ids import TrustDomain
+from tunnel.spiffe.x509 import PrivateKey
+from tunnel.svid.material import serial_of
+from tunnel.svid.moment import describe_distance, format_time
+
+
+def choose_svids(context: X509Context, chosen: X509Svid, *, is_open: bool) -> tuple[X509Svid, ...]:
+    """Those to show: all of an update, or the one that was asked for."""
+    return context.svids if is_open else (chosen,)
+
+
+def describe_update(svids: Iterable[X509Svid], context: X509Context, now: datetime) -> str:
+    """Identities and bundles, for people."""
+    svids = tuple(svids)
+    lines: list[str] = []
+    for svid in svids:
+        lines += [*_describe_svid(svid, now), ""]
+    own = {svid.spiffe_id.trust_domain for svid in svids}
+    for domain, bundle in _in_order(context, own):
+        lines.append(f"trust domain {domain} ({'own' if domain in own else 'federated'}): {_describe_bundle(bundle, now)}")
+    lines += [f"warning: {escape(note)}" for note in context.notes]
+    return "\n".join(lines) + "\n"
+
+
+def report_update(svids: Iterable[X509Svid], context: X509Context) -> dict[str, object]:
+    """The same for machines; times are in UTC."""
+    svids = tuple(svids)
+    own = {svid.spiffe_id.trust_domain for svid in svids}
+    return {
+        "svids": [_report_svid(svid) for svid in svids],
+        "bundles": [
+            {
+                "trust_domain": str(domain),
+                "federated": domain not in own,
+                "authorities": [_report_certificate(authority) for authority in bundle.authorities],
+            }
+            for domain, bundle in _in_order(context, own)
+        ],
+        "disabled": {str(domain): why for domain, why in context.bundles.disabled.items()},
+        "notes": list(context.notes),
+    }
+
+
+def _in_order(context: X509Context, own: set[TrustDomain]) -> list[tuple[TrustDomain, TrustBundle]]:
+    return sorted(context.bundles.bundles.items(), key=lambda item: (item[0] not in own, item[0]))
+
+
+def _describe_svid(svid: X509Svid, now: datetime) -> Iterator[str]:
+    yield f"{svid.spiffe_id}{f' (hint {escape(svid.hint)})' if svid.hint else ''}"
+    yield f"  serial   {serial_of(svid)}"
+    yield f"  expires  {describe_distance(svid.not_after, now)}, {format_time(svid.not_after)}"
+    yield f"  key      {describe_key(svid.private_key)}"
+    for number, certificate in enumerate(svid.chain):
+        until = format_time(certificate.not_valid_after_utc)
+        yield f"  {'' if number else 'chain':8} {_describe_names(certificate)}, until {until}"
+
+
+def _describe_names(certificate: x509.Certificate) -> str:
+    subject, issuer = (_name(name) or "(empty)" for name in (certificate.subject, certificate.issuer))
+    return f"subject {escape(subject)}, issuer {escape(issuer)}"
+
+
+def _describe_bundle(bundle: TrustBundle, now: datetime) -> str:
+    count = len(bundle.authorities)
+    if not count:
+        return "no authority, nobody of it is trusted"
+    last = max(authority.not_valid_after_utc for authority in bundle.authorities)
+    words = "1 authority, which expires" if count == 1 else f"{count} authorities, the last of which expires"
+    return f"{words} {describe_distance(last, now)}, {format_time(last)}"
+
+
+def _report_svid(svid: X509Svid) -> dict[str, object]:
+    return {
+        "spiffe_id": str(svid.spiffe_id),
+        "hint": svid.hint,
+        "serial": serial_of(svid),
+        "expiry": format_time(svid.not_after),
+        "key": describe_key(svid.private_key),
+        "chain": [_report_certificate(certificate) for certificate in svid.chain],
+    }
+
+
+def _report_certificate(certificate: x509.Certificate) -> dict[str, object]:
+    return {
+        "subject": _name(certificate.subject),
+        "issuer": _name(certificate.issuer),
+        "not_before": format_time(certificate.not_valid_before_utc),
+        "not_after": format_time(certificate.not_valid_after_utc),
+    }
+
+
+def _name(name: x509.Name) -> str:
+    try:
+        return name.rfc4514_string()
+    except ValueError:  # an attribute that breaks its own type's rules
+        return "(unreadable)"
+
+
+def describe_key(key: PrivateKey) -> str:
+    """The kind of a key and its size."""
+    if isinstance(key, ec.EllipticCurvePrivateKey):
+        return f"EC {key.curve.name}"
+    if isinstance(key, rsa.RSAPrivateKey):
+        return f"RSA {key.key_size}"
+    return type(key).__name__.strip("_").removesuffix("PrivateKey")

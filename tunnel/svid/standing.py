@@ -1,0 +1,85 @@
+"""How things stand: what is on the disk, until when it is valid, and how whoever uses it fares.
+
+Knows what health and metrics are made of; must not know who asks, nor how anything here comes about.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tunnel.svid.material import Material
+from tunnel.svid.moment import format_time, time_of
+
+
+@dataclass(slots=True)
+class Standing:
+    """Written by the tasks of `watch`, read by whoever wants to know."""
+
+    written: Material | None = None
+    written_at: float = 0.0  # seconds since the epoch
+    rotations: int = 0  # updates that were written
+    trouble: str = ""  # with the Workload API, "" when all is well
+    write_error: str = ""
+    reloads: int = 0
+    reload_failures: int = 0
+    reload_error: str = ""  # of the newest attempt
+    has_child: bool = False
+    child_pid: int | None = None  # None while it does not run
+    child_starts: int = 0
+    child_exit_code: int | None = None  # of the last that ended
+
+    def take(self, material: Material, now: float) -> None:
+        """These files are on the disk now."""
+        self.written, self.written_at = material, now
+        self.rotations += 1
+        self.write_error = ""
+
+    def seconds_left(self, now: float) -> float | None:
+        """Until what is on the disk expires; None when there is nothing."""
+        return self.written.not_after.timestamp() - now if self.written else None
+
+    def is_ready(self, now: float) -> bool:
+        """Whether a valid identity is on the disk, however the agent is."""
+        left = self.seconds_left(now)
+        return left is not None and left > 0
+
+    def is_live(self, now: float) -> bool:
+        """Whether that is so or may still come: waiting for the first identity is no reason to be started again."""
+        return self.written is None or self.is_ready(now)
+
+    def document(self, now: float) -> dict[str, object]:
+        """All of it for JSON."""
+        written = self.written
+        return {
+            "live": self.is_live(now),
+            "ready": self.is_ready(now),
+            "spiffe_id": str(written.spiffe_id) if written else None,
+            "hint": written.hint if written else None,
+            "serial": written.serial if written else None,
+            "expiry": format_time(written.not_after) if written else None,
+            "last_rotation": time_of(self.written_at) if written else None,
+            "rotations": self.rotations,
+            "trouble": self.trouble,
+            "write_error": self.write_error,
+            "reload": {"done": self.reloads, "failed": self.reload_failures, "error": self.reload_error},
+            "child": self._child() if self.has_child else None,
+        }
+
+    def _child(self) -> dict[str, object]:
+        state = "running" if self.child_pid else "ended" if self.child_starts else "waiting"
+        return {"state": state, "pid": self.child_pid, "starts": self.child_starts, "exit_code": self.child_exit_code}
+
+    def numbers(self) -> dict[str, tuple[str, float]]:
+        """What can be drawn as a curve: by name, its kind and its value."""
+        numbers: dict[str, tuple[str, float]] = {
+            "tunnel_svid_rotations_total": ("counter", self.rotations),
+            "tunnel_svid_reloads_total": ("counter", self.reloads),
+            "tunnel_svid_reload_failures_total": ("counter", self.reload_failures),
+        }
+        if self.written is not None:
+            numbers["tunnel_svid_last_rotation_timestamp_seconds"] = ("gauge", self.written_at)
+            numbers["tunnel_svid_expiry_timestamp_seconds"] = ("gauge", self.written.not_after.timestamp())
+        if self.has_child:
+            numbers["tunnel_svid_child_running"] = ("gauge", self.child_pid is not None)
+            numbers["tunnel_svid_child_starts_total"] = ("counter", self.child_starts)
+        return numbers

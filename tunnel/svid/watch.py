@@ -1,0 +1,237 @@
+"""Files that follow the Workload API, and whoever is told of them, until we are told to stop.
+
+Knows which task does what, and how each may end all of them; must not know how files are laid out or processes told. The newest
+update wins: one that could not be written is tried again until it is, or until another takes its place.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+
+import trio
+
+from tunnel.config.svid_model import ChildSignal, PidFileSignal, Reload, ReloadCommand, WatchConfig
+from tunnel.errors import IdentityError, IdentityFault, OutputError
+from tunnel.identity.arrivals import open_arrivals, receive_newest
+from tunnel.identity.credentials import SvidCredentials
+from tunnel.identity.follower import Follower, describe_wait
+from tunnel.identity.workload import Denied, Lost, Rejected
+from tunnel.identity.workload import Event as WorkloadEvent
+from tunnel.net.listen import Listener, open_listener
+from tunnel.status.http import Limits
+from tunnel.status.server import StatusPort, connection_limit, serve_status
+from tunnel.svid.child import Child
+from tunnel.svid.folder import Folder, NamedFile
+from tunnel.svid.health import answer_health
+from tunnel.svid.journal import Event, Journal
+from tunnel.svid.material import Material, build_material, describe_written, facts_of
+from tunnel.svid.moment import format_time
+from tunnel.svid.pid_file import signal_by_pid_file
+from tunnel.svid.reload import Reloader, Tell, run_reload_command
+from tunnel.svid.standing import Standing
+
+_RETRY = 2.0  # seconds between attempts to write
+_LOOK = 5.0  # seconds between looks at the clock; it may have been set
+_HEADER_LIMIT = 10.0  # seconds for a request for health to arrive
+_STOPPING = (signal.SIGTERM, signal.SIGINT)
+_NOT_OURS = (signal.SIGHUP, signal.SIGUSR1)  # nothing to read again: every update comes by itself
+
+Write = Callable[[tuple[NamedFile, ...], NamedFile | None], tuple[str, ...]]
+
+
+def run_watch(config: WatchConfig, folder: Folder, journal: Journal) -> int:
+    """Keep the files until SIGTERM or SIGINT, or until the command ends; the exit code.
+
+    Raises ConfigError when health cannot be served, IdentityError when there is no first identity, now or ever.
+    """
+    health = open_listener(config.health) if config.health is not None else None
+    return trio.run(Watch(config, folder, journal).run, health)
+
+
+class Watch:
+    """One run of `svid watch`."""
+
+    def __init__(self, config: WatchConfig, folder: Folder, journal: Journal, *, wall: Callable[[], float] = time.time) -> None:
+        self._config = config
+        self._folder = folder
+        self._journal = journal
+        self._wall = wall
+        self.standing = Standing()
+        self._lines: list[str] = []  # what the follower has to say about the event at hand
+        self._follower = Follower(config.source.selection, self._lines.append, self._lines.append)
+        self._wanted: SvidCredentials | None = None
+        self._changed = trio.Event()
+        self._has_written = trio.Event()
+        self._child = Child(config.child, journal, self.standing) if config.child else None
+        self._reloader = Reloader(self._way_of(config.reload), journal, self.standing) if config.reload else None
+        self._code = 0
+        self._failure: IdentityError | None = None
+
+    async def run(self, health: Listener | None = None) -> int:
+        """All of it."""
+        with trio.open_signal_receiver(*_STOPPING, *_NOT_OURS) as signals:
+            async with trio.open_nursery() as nursery:
+                self._scope = nursery.cancel_scope
+                if health is not None:
+                    await nursery.start(self._serve_health, health)
+                nursery.start_soon(self._follow)
+                nursery.start_soon(self._keep_files)
+                nursery.start_soon(self._await_first)
+                nursery.start_soon(self._look_at_clock)
+                if self._reloader is not None:
+                    nursery.start_soon(self._reloader.run)
+                if self._child is not None:
+                    nursery.start_soon(self._run_child, self._child)
+                async for number in signals:
+                    if number in _STOPPING:
+                        self._end(0)
+        self._journal.flush()
+        if self._failure is not None:
+            raise self._failure
+        return self._code
+
+    def _end(self, code: int, failure: IdentityError | None = None) -> None:
+        self._code, self._failure = code, failure
+        self._scope.cancel()
+
+    # -- the Workload API
+
+    async def _follow(self) -> None:
+        async with open_arrivals(self._config.source.endpoint) as events:
+            while True:
+                for event in await receive_newest(events):
+                    self._take(event)
+
+    def _take(self, event: WorkloadEvent) -> None:
+        try:
+            outcome = self._follower.take(event)
+        except IdentityError as error:
+            self._end(1, error)
+            return
+        self.standing.trouble = self._follower.complaint
+        kind = self._kind_of(event)
+        if outcome.credentials is not None:
+            self._lines.pop()  # on the identity: what is said of the files says it all
+        for line in self._lines:
+            self._journal.tell(kind, line)
+        self._lines.clear()
+        if outcome.credentials is not None:
+            self._wanted = outcome.credentials
+            self._changed.set()
+
+    def _kind_of(self, event: WorkloadEvent) -> Event:
+        if isinstance(event, Rejected):
+            return Event.REJECTED
+        if isinstance(event, Lost) and not isinstance(event, Denied):
+            return Event.UNAVAILABLE
+        return Event.DENIED if self._follower.complaint else Event.UPDATE  # other identities than ours are none for us
+
+    async def _await_first(self) -> None:
+        limit = self._config.source.timeout
+        with trio.move_on_after(limit or math.inf):
+            await self._changed.wait()
+            return
+        why = describe_wait(self._config.source.endpoint, limit, self._follower.complaint)
+        self._end(1, IdentityError(IdentityFault.TIMEOUT, why))
+
+    # -- the files
+
+    async def _keep_files(self) -> None:
+        while True:
+            await self._changed.wait()
+            self._changed = trio.Event()
+            while not await self._write_newest():
+                with trio.move_on_after(_RETRY):
+                    await self._changed.wait()
+                    self._changed = trio.Event()
+
+    async def _write_newest(self) -> bool:
+        """Whether what is on the disk is what is wanted."""
+        assert self._wanted is not None
+        material = build_material(self._wanted, self._config.output, datetime.fromtimestamp(self._wall(), UTC))
+        before = self.standing.written
+        if before is not None and (before.files, before.combined) == (material.files, material.combined):
+            return True  # another identity of ours has changed, which nobody has asked for
+        try:
+            taken = await trio.to_thread.run_sync(self._folder.replace, material.files, material.combined)
+        except OutputError as error:
+            self._complain(str(error))
+            return False
+        self.standing.take(material, self._wall())
+        self._tell_written(material, taken)
+        self._announce(is_first=before is None)
+        return True
+
+    def _complain(self, trouble: str) -> None:
+        if trouble != self.standing.write_error:
+            self.standing.write_error = trouble
+            kept = "the files before it stay" if self.standing.written else "there are no files yet"
+            self._journal.tell(Event.WRITE_FAILED, f"{trouble}; {kept}, trying again")
+
+    def _tell_written(self, material: Material, taken: tuple[str, ...]) -> None:
+        for note in material.notes:
+            self._journal.tell(Event.NOTICE, f"warning: {note}")
+        for name in taken:
+            self._journal.tell(Event.NOTICE, f"{name} in {self._folder.path} was not ours, and has been replaced")
+        self._journal.tell(
+            Event.WRITTEN,
+            describe_written(material, self._folder.path),
+            **facts_of(material, self._folder.path),
+            rotation=self.standing.rotations,
+        )
+
+    def _announce(self, *, is_first: bool) -> None:
+        """Tell those who use the files; a command of ours reads the first ones when it starts."""
+        if is_first:
+            self._has_written.set()
+        if self._reloader is not None and not (is_first and self._child is not None):
+            self._reloader.request()
+
+    async def _look_at_clock(self) -> None:
+        await self._has_written.wait()
+        expired = None
+        while True:
+            written = self.standing.written
+            left = self.standing.seconds_left(self._wall())
+            if written is not None and written is not expired and left is not None and left <= 0:
+                expired = written
+                self._journal.tell(
+                    Event.EXPIRED,
+                    f"{written.spiffe_id} in {self._folder.path} has expired at {format_time(written.not_after)}; "
+                    "the files stay, and nobody should take them",
+                    **facts_of(written, self._folder.path),
+                )
+            self._journal.flush()
+            await trio.sleep(min(_LOOK, max(left, 0.1)) if left is not None and left > 0 else _LOOK)
+
+    # -- who is told
+
+    def _way_of(self, reload: Reload) -> Tell:
+        match reload:
+            case PidFileSignal():
+                return partial(trio.to_thread.run_sync, signal_by_pid_file, reload)
+            case ReloadCommand():
+                return partial(run_reload_command, reload)
+            case ChildSignal():
+                assert self._child is not None
+                return partial(self._child.tell, reload)
+
+    async def _run_child(self, child: Child) -> None:
+        await self._has_written.wait()
+        self._end(await child.run())
+
+    async def _serve_health(
+        self, listener: Listener, *, task_status: trio.TaskStatus[object] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        port = StatusPort(
+            answer_health(self.standing, self._wall),
+            Limits(header=_HEADER_LIMIT),
+            lambda line: self._journal.tell(Event.NOTICE, line),
+            places=connection_limit(),
+        )
+        await serve_status(listener, port, stopping=trio.Event(), task_status=task_status)
