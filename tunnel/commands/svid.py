@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import closing
 from datetime import UTC, datetime
 from functools import partial
@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # loaded when the line is known to be a good one
 
 def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str]) -> int:
     """Do it; 0, or 1 with one line on standard error, or the command's own code. Raises ConfigError for a wrong line."""
-    job = _job_of(command, arguments)
+    job = _job_of(command, arguments, environ)
     try:
         return job()
     except TunnelError as error:
@@ -33,11 +33,11 @@ def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str
         return 1
 
 
-def _job_of(command: Command, arguments: Arguments) -> Callable[[], int]:
+def _job_of(command: Command, arguments: Arguments, environ: Mapping[str, str]) -> Callable[[], int]:
     if command is svid.FETCH:
         return partial(_fetch, svid.build_fetch(arguments))
     if command is svid.WATCH:
-        return partial(_watch, svid.build_watch(arguments))
+        return partial(_watch, svid.build_watch(arguments), environ)
     return partial(_show, svid.build_show(arguments))
 
 
@@ -50,12 +50,12 @@ def _fetch(config: FetchConfig) -> int:
     return 0
 
 
-def _watch(config: WatchConfig) -> int:
+def _watch(config: WatchConfig, environ: Mapping[str, str]) -> int:
     from tunnel.svid.journal import Form, Journal
     from tunnel.svid.watch import run_watch
 
     with closing(_open_folder(config.output)) as folder:
-        return run_watch(config, folder, Journal(Form.JSON if config.is_json else Form.LOG))
+        return run_watch(config, folder, Journal(Form.JSON if config.is_json else Form.LOG), environ)
 
 
 def _open_folder(output: Output) -> Folder:

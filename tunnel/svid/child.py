@@ -1,6 +1,6 @@
 """A command that lives beside the files.
 
-Knows how it is started, signalled and ended; must not know what it is told for. Its streams, terminal and environment are ours.
+Knows how it is started, signalled and ended; must not know what it is told for. Its streams and terminal are ours.
 SIGHUP and SIGUSR1 must have a handler in this process while it lives: signals that are ignored here would be ignored there.
 """
 
@@ -10,6 +10,7 @@ import errno
 import os
 import shlex
 import signal
+from collections.abc import Mapping
 
 import trio
 
@@ -29,8 +30,12 @@ _NOT_FOUND, _NOT_RUN = 127, 126  # as a shell says them
 class Child:
     """One command, started once or again and again."""
 
-    def __init__(self, config: Supervised, journal: Journal, standing: Standing) -> None:
+    def __init__(
+        self, config: Supervised, journal: Journal, standing: Standing, environ: Mapping[str, str] | None = None
+    ) -> None:
+        """`environ` is what the command is given; None for all that we have."""
         self._config = config
+        self._environ = environ
         self._journal = journal
         self._standing = standing
         self._name = shlex.quote(os.path.basename(config.argv[0]))
@@ -58,7 +63,7 @@ class Child:
 
     async def _run_once(self) -> int:
         try:
-            self._process = process = await trio.lowlevel.open_process(list(self._config.argv))
+            self._process = process = await trio.lowlevel.open_process(list(self._config.argv), env=self._environ)
         except (OSError, ValueError) as error:
             return self._fail(error)
         self._standing.child_pid = process.pid

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import trio
 
@@ -69,12 +69,12 @@ class Reloader:
         return told.is_done or not told.may_come
 
 
-async def run_reload_command(way: ReloadCommand) -> Told:
-    """Run the program to its end; what it prints goes to our standard error."""
+async def run_reload_command(way: ReloadCommand, environ: Mapping[str, str] | None = None) -> Told:
+    """Run the program to its end, in this environment or in ours; what it prints goes to our standard error."""
     name = shlex.quote(os.path.basename(way.argv[0]))
     with trio.move_on_after(way.limit):
         try:
-            ended = await trio.run_process(list(way.argv), stdin=subprocess.DEVNULL, stdout=_STDERR, check=False)
+            ended = await trio.run_process(list(way.argv), stdin=subprocess.DEVNULL, stdout=_STDERR, check=False, env=environ)
         except OSError as error:
             return Told(False, f"cannot run {name}: {words_of(error)}")
         except ValueError:

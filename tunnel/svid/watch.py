@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 
 import trio
 
+from tunnel.child.environment import for_command
 from tunnel.config.svid_model import ChildSignal, PidFileSignal, Reload, ReloadCommand, WatchConfig
 from tunnel.errors import IdentityError, IdentityFault, OutputError
 from tunnel.identity.arrivals import open_arrivals, receive_newest
@@ -26,7 +27,7 @@ from tunnel.net.listen import Listener, open_listener
 from tunnel.status.http import Limits
 from tunnel.status.server import StatusPort, connection_limit, serve_status
 from tunnel.svid.child import Child
-from tunnel.svid.folder import Folder, NamedFile
+from tunnel.svid.folder import Folder
 from tunnel.svid.health import answer_health
 from tunnel.svid.journal import Event, Journal
 from tunnel.svid.material import Material, build_material, describe_written, facts_of
@@ -41,25 +42,32 @@ _HEADER_LIMIT = 10.0  # seconds for a request for health to arrive
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
 _NOT_OURS = (signal.SIGHUP, signal.SIGUSR1)  # nothing to read again: every update comes by itself
 
-Write = Callable[[tuple[NamedFile, ...], NamedFile | None], tuple[str, ...]]
 
-
-def run_watch(config: WatchConfig, folder: Folder, journal: Journal) -> int:
+def run_watch(config: WatchConfig, folder: Folder, journal: Journal, environ: Mapping[str, str]) -> int:
     """Keep the files until SIGTERM or SIGINT, or until the command ends; the exit code.
 
     Raises ConfigError when health cannot be served, IdentityError when there is no first identity, now or ever.
     """
     health = open_listener(config.health) if config.health is not None else None
-    return trio.run(Watch(config, folder, journal).run, health)
+    return trio.run(Watch(config, folder, journal, for_command(environ, {})).run, health)
 
 
 class Watch:
     """One run of `svid watch`."""
 
-    def __init__(self, config: WatchConfig, folder: Folder, journal: Journal, *, wall: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        config: WatchConfig,
+        folder: Folder,
+        journal: Journal,
+        environ: Mapping[str, str],  # of what we start
+        *,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
         self._config = config
         self._folder = folder
         self._journal = journal
+        self._environ = environ
         self._wall = wall
         self.standing = Standing()
         self._lines: list[str] = []  # what the follower has to say about the event at hand
@@ -67,7 +75,7 @@ class Watch:
         self._wanted: SvidCredentials | None = None
         self._changed = trio.Event()
         self._has_written = trio.Event()
-        self._child = Child(config.child, journal, self.standing) if config.child else None
+        self._child = Child(config.child, journal, self.standing, environ) if config.child else None
         self._reloader = Reloader(self._way_of(config.reload), journal, self.standing) if config.reload else None
         self._code = 0
         self._failure: IdentityError | None = None
@@ -216,7 +224,7 @@ class Watch:
             case PidFileSignal():
                 return partial(trio.to_thread.run_sync, signal_by_pid_file, reload)
             case ReloadCommand():
-                return partial(run_reload_command, reload)
+                return partial(run_reload_command, reload, self._environ)
             case ChildSignal():
                 assert self._child is not None
                 return partial(self._child.tell, reload)
