@@ -75,10 +75,18 @@ def test_a_process_that_has_gone_is_said(path: Path, service: subprocess.Popen[s
 
 def test_a_process_that_has_the_number_of_another_one_is_left_alone(path: Path, service: subprocess.Popen[str]) -> None:
     path.write_text(str(service.pid))
-    os.utime(path, (time.time() - 60, time.time() - 60))  # written before this process was there
+    os.utime(path, (time.time() - 3600, time.time() - 3600))  # written long before this process was there
     told = send(path)
-    assert told == Told(False, f"pid file {path} is older than process {service.pid}, so that is another one", may_come=True)
+    assert told == Told(
+        False, f"pid file {path} is much older than process {service.pid}, so that is another one", may_come=True
+    )
     assert service.poll() is None
+
+
+def test_a_clock_that_was_set_since_is_no_reason(path: Path, service: subprocess.Popen[str]) -> None:
+    path.write_text(str(service.pid))
+    os.utime(path, (time.time() - 120, time.time() - 120))
+    assert send(path).is_done
 
 
 def test_what_is_no_file_keeps_nobody_waiting(path: Path) -> None:

@@ -17,7 +17,7 @@ from tunnel.errors import words_of
 
 _MOST_BYTES = 64  # some programs put more lines behind the number
 _LARGEST_PID = 2**22  # PID_MAX_LIMIT of Linux
-_SLACK = 5.0  # seconds: a clock tick, and the steps of a file system's clock
+_SLACK = 600.0  # seconds by which a clock may have been set since the file was written, shortly after a boot for instance
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ def signal_by_pid_file(way: PidFileSignal) -> Told:
     if pid <= 1 or pid == os.getpid():
         return Told(False, f"pid file {way.path} says {pid}, which is never signalled")
     if (started := _start_of(pid)) is not None and started > written + _SLACK:
-        return Told(False, f"pid file {way.path} is older than process {pid}, so that is another one", may_come=True)
+        return Told(False, f"pid file {way.path} is much older than process {pid}, so that is another one", may_come=True)
     try:
         os.kill(pid, way.number)
     except ProcessLookupError:

@@ -81,7 +81,7 @@ class Watch:
         self._failure: IdentityError | None = None
 
     async def run(self, health: Listener | None = None) -> int:
-        """All of it."""
+        """The exit code, once it is time; raises IdentityError."""
         with trio.open_signal_receiver(*_STOPPING, *_NOT_OURS) as signals:
             async with trio.open_nursery() as nursery:
                 self._scope = nursery.cancel_scope
@@ -164,6 +164,7 @@ class Watch:
         material = build_material(self._wanted, self._config.output, datetime.fromtimestamp(self._wall(), UTC))
         before = self.standing.written
         if before is not None and (before.files, before.combined) == (material.files, material.combined):
+            self.standing.write_error = ""
             return True  # another identity of ours has changed, which nobody has asked for
         try:
             taken = await trio.to_thread.run_sync(self._folder.replace, material.files, material.combined)
