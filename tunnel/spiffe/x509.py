@@ -1,13 +1,16 @@
 """The rules of X509-SVID for single certificates: one function a rule, for our own and for a peer's alike.
 
 Knows sections 2 to 4 of X509-SVID and which keys are strong enough; must not know how a path is built or who is admitted.
-Each check raises PeerDenied with the rule that is broken.
+Each check raises PeerDenied with the rule that is broken. The tables at the end are what a handshake asks, and what is told
+to whoever wants to know of every rule.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -25,6 +28,9 @@ MIN_RSA_BITS = 2048  # what OpenSSL's security level 2 asks for
 _CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 _WEAK_HASHES = (hashes.MD5, hashes.SHA1)
 _BOTH_SIDES = {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH}
+_OURS = "ours, not the standard's"
+# What the library raises for extensions that it cannot read.
+_UNREADABLE = (ValueError, LookupError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, x509.InvalidVersion)
 
 E = TypeVar("E", bound=x509.ExtensionType)
 
@@ -42,83 +48,135 @@ def parse_certificate(der: bytes) -> x509.Certificate:
         raise WireError(WireFault.MALFORMED, f"not a certificate: {error}") from error
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A certificate whose extensions have been read once; `signs_for` is asked of authorities only."""
+
+    certificate: x509.Certificate
+    extensions: Mapping[type[x509.ExtensionType], x509.Extension[Any]]
+    signs_for: TrustDomain | None = None
+
+    def find(self, kind: type[E]) -> x509.Extension[E] | None:
+        """The extension, or None."""
+        return self.extensions.get(kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule: its name, where it stands, and the function that raises PeerDenied for whoever breaks it.
+
+    `first` is the rule without which this one means nothing.
+    """
+
+    name: str
+    section: str
+    words: str
+    check: Callable[[Reading], object]
+    first: str = ""
+
+
+def read_extensions(certificate: x509.Certificate, signs_for: TrustDomain | None = None) -> Reading:
+    """The certificate as the rules want it; the library reads extensions late, so what it cannot read shows here."""
+    try:
+        return Reading(certificate, {type(one.value): one for one in certificate.extensions}, signs_for)
+    except _UNREADABLE as error:
+        raise PeerDenied(Denial.UNREADABLE, f"extensions cannot be read: {error}") from error
+
+
 def check_leaf(certificate: x509.Certificate) -> SpiffeId:
     """The SPIFFE ID of a certificate that keeps every rule of a leaf (X509-SVID 2, 3.1, 4)."""
-    check_leaf_is_no_authority(certificate)
-    check_leaf_key_usage(certificate)
-    check_extended_key_usage(certificate)
-    check_key_strength(certificate)
-    check_signature_strength(certificate)
-    return parse_leaf_id(certificate)
+    reading = read_extensions(certificate)
+    for rule in LEAF_RULES:
+        rule.check(reading)
+    return _parse_workload_id(reading)  # which is all of the rules of names
 
 
 def check_intermediate(certificate: x509.Certificate, trust_domain: TrustDomain) -> None:
     """A signing certificate that a peer sent keeps every rule (X509-SVID 3.2, 4)."""
-    check_authority(certificate, trust_domain)
-    check_extended_key_usage(certificate)
-    check_signature_strength(certificate)
+    reading = read_extensions(certificate, trust_domain)
+    for rule in INTERMEDIATE_RULES:
+        rule.check(reading)
 
 
 def check_authority(certificate: x509.Certificate, trust_domain: TrustDomain) -> None:
     """A certificate may sign for `trust_domain`; whoever put it into the bundle vouches for its own signature."""
-    check_is_authority(certificate)
-    check_authority_key_usage(certificate)
-    check_authority_id(certificate, trust_domain)
-    check_key_strength(certificate)
+    reading = read_extensions(certificate, trust_domain)
+    for rule in AUTHORITY_RULES:
+        rule.check(reading)
 
 
 def parse_leaf_id(certificate: x509.Certificate) -> SpiffeId:
     """The ID in the one URI SAN of a leaf (X509-SVID 2, 5.2: exactly one, and not the root path)."""
-    uris = _uri_names(certificate)
-    if len(uris) != 1:
-        raise PeerDenied(Denial.URI_SAN, f"the certificate has {len(uris)} URI names where one is wanted")
-    spiffe_id = _parse_id(uris[0])
+    return _parse_workload_id(read_extensions(certificate))
+
+
+def _parse_workload_id(reading: Reading) -> SpiffeId:
+    spiffe_id = _parse_only_id(reading)
     if not spiffe_id.is_workload():
         raise PeerDenied(Denial.ROOT_PATH, f"{spiffe_id} names a trust domain, not a workload")
     return spiffe_id
 
 
-def check_leaf_is_no_authority(certificate: x509.Certificate) -> None:
-    """cA is false or basicConstraints is absent (X509-SVID 4.1)."""
-    constraints = find_extension(certificate, x509.BasicConstraints)
+def _parse_only_id(reading: Reading) -> SpiffeId:
+    try:
+        return parse_spiffe_id(_only_uri(reading))
+    except SpiffeIdError as error:
+        raise PeerDenied(Denial.SPIFFE_ID, str(error)) from error
+
+
+def _only_uri(reading: Reading) -> str:
+    uris = _uri_names(reading)
+    if len(uris) != 1:
+        raise PeerDenied(Denial.URI_SAN, f"the certificate has {len(uris)} URI names where one is wanted")
+    return uris[0]
+
+
+def _check_leaf_is_no_authority(reading: Reading) -> None:
+    constraints = reading.find(x509.BasicConstraints)
     if constraints is not None and constraints.value.ca:
         raise PeerDenied(Denial.LEAF_IS_CA, "the leaf certificate is marked as an authority")
 
 
-def check_leaf_key_usage(certificate: x509.Certificate) -> None:
-    """Critical, with digitalSignature, without keyCertSign and cRLSign (X509-SVID 4.3)."""
-    usage = _key_usage(certificate)
-    if not usage.digital_signature:
+def _critical_usage(reading: Reading) -> x509.KeyUsage:
+    usage = reading.find(x509.KeyUsage)
+    if usage is None or not usage.critical:
+        raise PeerDenied(Denial.KEY_USAGE, "key usage is absent or not critical")
+    return usage.value
+
+
+def _check_digital_signature(reading: Reading) -> None:
+    if not _critical_usage(reading).digital_signature:
         raise PeerDenied(Denial.KEY_USAGE, "the leaf's key usage lacks digitalSignature")
+
+
+def _check_leaf_signs_nothing(reading: Reading) -> None:
+    usage = _critical_usage(reading)
     if usage.key_cert_sign or usage.crl_sign:
         raise PeerDenied(Denial.KEY_USAGE, "the leaf's key usage has keyCertSign or cRLSign")
 
 
-def check_extended_key_usage(certificate: x509.Certificate) -> None:
-    """Absent, or with both serverAuth and clientAuth (X509-SVID 4.4)."""
-    usage = find_extension(certificate, x509.ExtendedKeyUsage)
+def _check_extended_key_usage(reading: Reading) -> None:
+    usage = reading.find(x509.ExtendedKeyUsage)
     if usage is not None and not set(usage.value) >= _BOTH_SIDES:
         raise PeerDenied(Denial.EXTENDED_KEY_USAGE, "extended key usage lacks serverAuth or clientAuth")
 
 
-def check_is_authority(certificate: x509.Certificate) -> None:
-    """cA is true (X509-SVID 4.1)."""
-    constraints = find_extension(certificate, x509.BasicConstraints)
+def _check_is_authority(reading: Reading) -> None:
+    constraints = reading.find(x509.BasicConstraints)
     if constraints is None or not constraints.value.ca:
         raise PeerDenied(Denial.NOT_CA, "a signing certificate is not marked as an authority")
 
 
-def check_authority_key_usage(certificate: x509.Certificate) -> None:
-    """Critical, with keyCertSign (X509-SVID 4.3)."""
-    if not _key_usage(certificate).key_cert_sign:
+def _check_signs_certificates(reading: Reading) -> None:
+    if not _critical_usage(reading).key_cert_sign:
         raise PeerDenied(Denial.KEY_USAGE, "a signing certificate's key usage lacks keyCertSign")
 
 
-def check_authority_id(certificate: x509.Certificate, trust_domain: TrustDomain) -> None:
-    """No URI SAN, or the trust domain's own ID (X509-SVID 3.2; real roots without one exist)."""
-    uris = _uri_names(certificate)
-    if uris and uris != [f"spiffe://{trust_domain}"]:
-        raise PeerDenied(Denial.AUTHORITY_ID, f"a signing certificate is named {uris[0]!a}, not spiffe://{trust_domain}")
+def _check_authority_id(reading: Reading) -> None:
+    """No URI SAN, or the trust domain's own ID: real roots without one exist."""
+    uris = _uri_names(reading)
+    if uris and uris != [f"spiffe://{reading.signs_for}"]:
+        raise PeerDenied(Denial.AUTHORITY_ID, f"a signing certificate is named {uris[0]!a}, not spiffe://{reading.signs_for}")
 
 
 def check_key_strength(certificate: x509.Certificate) -> None:
@@ -155,30 +213,67 @@ def check_dates(certificate: x509.Certificate, now: datetime) -> None:
         raise PeerDenied(Denial.NOT_YET_VALID, f"a certificate begins at {certificate.not_valid_before_utc:%Y-%m-%dT%H:%M:%SZ}")
 
 
-def _uri_names(certificate: x509.Certificate) -> list[str]:
-    names = find_extension(certificate, x509.SubjectAlternativeName)
+def _uri_names(reading: Reading) -> list[str]:
+    names = reading.find(x509.SubjectAlternativeName)
     return names.value.get_values_for_type(x509.UniformResourceIdentifier) if names is not None else []
 
 
-def _parse_id(uri: str) -> SpiffeId:
-    try:
-        return parse_spiffe_id(uri)
-    except SpiffeIdError as error:
-        raise PeerDenied(Denial.SPIFFE_ID, str(error)) from error
-
-
-def _key_usage(certificate: x509.Certificate) -> x509.KeyUsage:
-    usage = find_extension(certificate, x509.KeyUsage)
-    if usage is None or not usage.critical:
-        raise PeerDenied(Denial.KEY_USAGE, "key usage is absent or not critical")
-    return usage.value
-
-
 def find_extension(certificate: x509.Certificate, kind: type[E]) -> x509.Extension[E] | None:
-    """The extension, or None; the library reads extensions late, so what it cannot read shows here."""
+    """One extension of a certificate, or None; raises PeerDenied when they cannot be read."""
     try:
         return certificate.extensions.get_extension_for_class(kind)
     except x509.ExtensionNotFound:
         return None
-    except (ValueError, LookupError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, x509.InvalidVersion) as error:
+    except _UNREADABLE as error:
         raise PeerDenied(Denial.UNREADABLE, f"extensions cannot be read: {error}") from error
+
+
+_CRITICAL_USAGE = Rule("key-usage", "X509-SVID 4.3", "key usage is there and marked critical", _critical_usage)
+_PURPOSES = Rule(
+    "extended-key-usage",
+    "X509-SVID 4.4",
+    "extended key usage is absent, or names both serverAuth and clientAuth",
+    _check_extended_key_usage,
+)
+_KEY_STRENGTH = Rule(
+    "key-strength",
+    _OURS,
+    "the key is RSA of 2048 bits or more, P-256, P-384, P-521, Ed25519 or Ed448",
+    lambda reading: check_key_strength(reading.certificate),
+)
+_SIGNATURE_STRENGTH = Rule(
+    "signature-strength",
+    _OURS,
+    "it is not signed over MD5 or SHA-1",
+    lambda reading: check_signature_strength(reading.certificate),
+)
+# In the order in which they are asked: the cheap ones first.
+LEAF_RULES = (
+    Rule("no-authority", "X509-SVID 4.1", "cA is false, or basic constraints are absent", _check_leaf_is_no_authority),
+    _CRITICAL_USAGE,
+    Rule("digital-signature", "X509-SVID 4.3", "key usage has digitalSignature", _check_digital_signature, "key-usage"),
+    Rule(
+        "signs-nothing",
+        "X509-SVID 4.3",
+        "key usage has neither keyCertSign nor cRLSign",
+        _check_leaf_signs_nothing,
+        "key-usage",
+    ),
+    _PURPOSES,
+    _KEY_STRENGTH,
+    _SIGNATURE_STRENGTH,
+)
+# The steps of `parse_leaf_id`, each of which holds the one before.
+NAME_RULES = (
+    Rule("one-uri", "X509-SVID 2", "there is exactly one URI among its names", _only_uri),
+    Rule("spiffe-id", "SPIFFE-ID 2", "the URI is a SPIFFE ID", _parse_only_id, "one-uri"),
+    Rule("path", "X509-SVID 3.1", "the ID has a path: it names a workload", _parse_workload_id, "spiffe-id"),
+)
+AUTHORITY_RULES = (
+    Rule("authority", "X509-SVID 4.1", "cA is true", _check_is_authority),
+    _CRITICAL_USAGE,
+    Rule("signs-certificates", "X509-SVID 4.3", "key usage has keyCertSign", _check_signs_certificates, "key-usage"),
+    Rule("authority-id", "X509-SVID 3.2", "it has no URI, or the ID of the leaf's trust domain", _check_authority_id),
+    _KEY_STRENGTH,
+)
+INTERMEDIATE_RULES = (*AUTHORITY_RULES, _PURPOSES, _SIGNATURE_STRENGTH)
