@@ -129,6 +129,30 @@ class PeerDenied(ReasonedError[Denial]):
         super().__init__(reason, f"{reason.value}: {seen}")
 
 
+class TokenFault(Enum):
+    """Why a token is not taken for a JWT-SVID (JWT-SVID, sections 2 to 6, and our own limits)."""
+
+    MALFORMED = "not-a-compact-jws"
+    TOO_LARGE = "token-too-large"
+    ALGORITHM = "bad-algorithm"
+    TYPE = "bad-type"
+    HEADER = "unknown-header"
+    KEY_ID = "bad-key-id"
+    SUBJECT = "bad-subject"
+    AUDIENCE = "wrong-audience"
+    EXPIRY = "bad-expiry"
+    EXPIRED = "expired"
+    NOT_YET_VALID = "not-yet-valid"
+    UNKNOWN_TRUST_DOMAIN = "unknown-trust-domain"
+    UNKNOWN_KEY = "unknown-key"
+    SIGNATURE = "bad-signature"
+    REFUSED = "refused-by-agent"
+
+
+class TokenError(ReasonedError[TokenFault]):
+    """A token that proves no SPIFFE ID."""
+
+
 class PolicyFault(Enum):
     """Why a Rego policy cannot be used, or gave no answer."""
 

@@ -55,6 +55,16 @@ def test_one_socket_alone_has_the_default_workload() -> None:
     assert build("--socket=tcp://127.0.0.1:8081").sockets == {Endpoint(host="127.0.0.1", port=8081): (dev.DEFAULT_ID,)}
 
 
+def test_a_token_lives_five_minutes_and_never_longer_than_its_key_is_good() -> None:
+    assert build().issuing.jwt_ttl == timedelta(minutes=5)
+    assert build("--jwt-ttl=10m").issuing.jwt_ttl == timedelta(minutes=10)
+    assert build("--ca-rotate=20s").issuing.jwt_ttl == timedelta(seconds=20)
+    assert build("--ca-rotate=300ms").issuing.jwt_ttl == timedelta(seconds=1)
+    assert build("--ca-rotate=0", "--jwt-ttl=48h").issuing.jwt_ttl == timedelta(hours=48)
+    with pytest.raises(ConfigError, match="outlive its key"):
+        build("--ca-rotate=20s", "--jwt-ttl=21s")
+
+
 def test_seconds_work_and_renewal_is_at_half_the_life_unless_told() -> None:
     config = build("--ttl=10s", "--rotate=3s", "--ca-ttl=60s", "--ca-rotate=5s")
     assert (config.issuing.ttl, config.rotate, config.issuing.ca_ttl, config.ca_rotate) == (

@@ -93,7 +93,7 @@ def test_wit_svids_are_refused_in_an_agents_words(
     assert ending(open_stream("FetchWITSVID")) == captured_status("unimplemented/wit")
 
 
-@pytest.mark.parametrize("rpc", ["FetchJWTSVID", "FetchJWTBundles", "ValidateJWTSVID", "FetchWITBundles", "FetchPie"])
+@pytest.mark.parametrize("rpc", ["FetchWITBundles", "FetchPie"])
 def test_what_is_not_served_is_unimplemented(rpc: str, api: DevWorkloadApi, open_stream: Open) -> None:
     assert ending(open_stream(rpc))[0] == "UNIMPLEMENTED"
 

@@ -20,12 +20,23 @@ from tunnel.spiffe import messages
 from tunnel.spiffe.messages import (
     BundlesResponse,
     JwtSvidEntry,
+    JwtSvidRequest,
     SvidEntry,
+    ValidateRequest,
+    ValidateResponse,
     X509SvidResponse,
+    encode_jwt_bundles_response,
+    encode_jwt_svid_request,
+    encode_jwt_svid_response,
+    encode_validate_request,
+    encode_validate_response,
     encode_x509_bundles_response,
     encode_x509_svid_response,
     parse_jwt_bundles_response,
+    parse_jwt_svid_request,
     parse_jwt_svid_response,
+    parse_validate_request,
+    parse_validate_response,
     parse_x509_bundles_response,
     parse_x509_svid_response,
 )
@@ -144,6 +155,28 @@ def test_captured_x509_messages_are_encoded_back_byte_for_byte() -> None:
         response = parse_x509_bundles_response(scenes.message(name))
         again = parse_x509_bundles_response(encode_x509_bundles_response(response))  # the order of a map is free
         assert again == response
+
+
+def test_captured_jwt_messages_are_encoded_back_byte_for_byte() -> None:
+    for name in scenes.of("FetchJWTSVID"):
+        request = parse_jwt_svid_request(bytes.fromhex(scenes.call(name.rpartition("/")[0])["request"]))
+        assert request == JwtSvidRequest(("db1",))
+        assert encode_jwt_svid_request(request).hex() == scenes.call(name.rpartition("/")[0])["request"]
+        message = scenes.message(name)
+        assert encode_jwt_svid_response(parse_jwt_svid_response(message)) == message
+    for name in scenes.of("FetchJWTBundles"):
+        message = scenes.message(name)
+        assert encode_jwt_bundles_response(parse_jwt_bundles_response(message).bundles) == message
+
+
+def test_a_question_about_a_token_and_its_answer_come_back_as_they_were() -> None:
+    question = ValidateRequest("db", "a.b.c")
+    assert parse_validate_request(encode_validate_request(question)) == question
+    assert "a.b.c" not in repr(question)
+    answer = ValidateResponse("spiffe://a.test/x", {"aud": ["db"], "exp": 1.5, "deep": {"no": None, "yes": True}})
+    assert parse_validate_response(encode_validate_response(answer)) == answer
+    asked = JwtSvidRequest(("a", "", "b"), "spiffe://a.test/x")
+    assert parse_jwt_svid_request(encode_jwt_svid_request(asked)) == asked
 
 
 def svid_fields() -> Iterator[bytes]:

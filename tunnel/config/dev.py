@@ -22,8 +22,8 @@ DEFAULT_ID = Entry(SpiffeId(TrustDomain("example.org"), "/workload"))
 _DETAIL = """\
 For development and tests: every process that can open the socket is given the keys.
 
-Serves the SPIFFE Workload API (FetchX509SVID, FetchX509Bundles) as an agent of SPIRE does, from
-authorities that are made at the start and forgotten at the end. Prints the SPIFFE_ENDPOINT_SOCKET
+Serves the SPIFFE Workload API (the profiles for X.509-SVIDs and for JWT-SVIDs) as an agent of SPIRE does,
+from authorities that are made at the start and forgotten at the end. Prints the SPIFFE_ENDPOINT_SOCKET
 to give to workloads.
 
 Examples:
@@ -35,6 +35,7 @@ Examples:
 _MAX_HINT_BYTES = 1024  # Workload API, section 5.2.1
 _MAX_LIFE = timedelta(days=3650).total_seconds()
 _MIN_INTERVAL = 0.1
+_JWT_TTL = 300.0
 _DNS_NAME = re.compile(r"(?:\*\.)?[a-zA-Z0-9_-]{1,63}(?:\.[a-zA-Z0-9_-]{1,63})*")
 _MAX_DNS_NAME = 253  # RFC 1035, section 2.3.4, without the root
 
@@ -124,6 +125,13 @@ ROTATE = option(
     None,
     placeholder="TIME",
 )
+JWT_TTL = option(
+    "jwt-ttl",
+    "How long a JWT-SVID is valid; default 5m, but no longer than --ca-rotate, since its key leaves the bundle then.",
+    _parse_life,
+    None,
+    placeholder="DURATION",
+)
 CA_TTL = option("ca-ttl", "How long an authority is valid; default 24h.", _parse_life, 86400.0, placeholder="DURATION")
 CA_ROTATE = option(
     "ca-rotate",
@@ -152,7 +160,7 @@ COMMAND = Command(
     "Serve a throw-away Workload API for development and tests.",
     (
         Group("Whom it serves", (SOCKET, SOCKET_MODE, ID, FEDERATE)),
-        Group("How long things last", (TTL, ROTATE, CA_TTL, CA_ROTATE)),
+        Group("How long things last", (TTL, ROTATE, JWT_TTL, CA_TTL, CA_ROTATE)),
         Group("What it makes, and says", (KEY_TYPE, INTERMEDIATE, SAME_SUBJECT, VERBOSE)),
     ),
     _DETAIL,
@@ -174,6 +182,7 @@ def build(arguments: Arguments, environ: Mapping[str, str]) -> DevConfig:
         issuing=Issuing(
             ttl=timedelta(seconds=ttl),
             ca_ttl=timedelta(seconds=ca_ttl),
+            jwt_ttl=timedelta(seconds=_jwt_ttl(arguments[JWT_TTL], ca_rotate)),
             key_type=arguments[KEY_TYPE],
             has_intermediate=arguments[INTERMEDIATE],
             has_same_subject=arguments[SAME_SUBJECT],
@@ -184,6 +193,14 @@ def build(arguments: Arguments, environ: Mapping[str, str]) -> DevConfig:
         is_verbose=arguments[VERBOSE],
         runtime_dir=environ.get("XDG_RUNTIME_DIR", ""),
     )
+
+
+def _jwt_ttl(given: float | None, ca_rotate: float) -> float:
+    """How long a token may live: one that was signed in the last moment of its key is good for one step more."""
+    longest = max(ca_rotate, 1.0) if ca_rotate else _MAX_LIFE
+    if given is not None and given > longest:
+        raise ConfigError(f"--jwt-ttl {given:g}s is longer than --ca-rotate {ca_rotate:g}s: a token would outlive its key")
+    return min(_JWT_TTL, longest) if given is None else given
 
 
 def _given_or(value: float | None, default: float) -> float:

@@ -36,6 +36,7 @@ class Issuing:
 
     ttl: timedelta = timedelta(hours=1)
     ca_ttl: timedelta = timedelta(hours=24)
+    jwt_ttl: timedelta = timedelta(minutes=5)
     key_type: str = "ec-p256"
     has_intermediate: bool = False
     has_same_subject: bool = False

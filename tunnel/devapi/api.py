@@ -10,11 +10,13 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from types import TracebackType
 
 from tunnel.config.dev_model import Entry, Issuing, check_local
 from tunnel.devapi.authority import IssuedSvid
 from tunnel.devapi.feed import NO_IDENTITY, Answer, Feed
+from tunnel.devapi.jwt_calls import answer_fetch, answer_validate
 from tunnel.devapi.plan import Plan
 from tunnel.devapi.server import serve
 from tunnel.spiffe.endpoint import Endpoint
@@ -22,6 +24,9 @@ from tunnel.spiffe.ids import TrustDomain
 
 SVIDS = "FetchX509SVID"
 BUNDLES = "FetchX509Bundles"
+JWT_SVIDS = "FetchJWTSVID"
+JWT_BUNDLES = "FetchJWTBundles"
+VALIDATE = "ValidateJWTSVID"
 
 
 def _utc_now() -> datetime:
@@ -48,7 +53,8 @@ class DevWorkloadApi:
         self._lock = threading.Lock()
         self._plan = Plan(issuing or Issuing())
         self._withdrawn: set[Endpoint] = set()
-        self._feeds = {endpoint: {SVIDS: Feed(), BUNDLES: Feed()} for endpoint in sockets}
+        self._said: dict[tuple[Endpoint, str], Answer] = {}
+        self._feeds = {endpoint: {SVIDS: Feed(), BUNDLES: Feed(), JWT_BUNDLES: Feed()} for endpoint in sockets}
         self._running = ExitStack()
         with self._changed_plan() as plan:
             for endpoint, entries in sockets.items():
@@ -68,7 +74,8 @@ class DevWorkloadApi:
         """Listen on every socket or on none; raises ConfigError."""
         with ExitStack() as started:
             for endpoint, feeds in self._feeds.items():
-                started.enter_context(serve(endpoint, feeds, socket_mode=self._socket_mode))
+                calls = {rpc: partial(self._answer, endpoint, rpc) for rpc in (JWT_SVIDS, VALIDATE)}
+                started.enter_context(serve(endpoint, feeds, calls, socket_mode=self._socket_mode))
             self._running = started.pop_all()
 
     def stop(self) -> None:
@@ -127,7 +134,12 @@ class DevWorkloadApi:
 
     def publish(self, endpoint: Endpoint, rpc: str, answer: Answer) -> None:
         """Say something else than the plan has it, until the next change: any bytes, or any status."""
-        self._feeds[endpoint][rpc].publish(answer)
+        feed = self._feeds[endpoint].get(rpc)
+        if feed is not None:
+            feed.publish(answer)
+        else:
+            with self._lock:
+                self._said[endpoint, rpc] = answer
 
     def end_streams(self, endpoint: Endpoint) -> None:
         """End the open streams of a socket with OK; new ones are served."""
@@ -143,12 +155,28 @@ class DevWorkloadApi:
         with self._lock:
             return self._plan.issued(endpoint)
 
+    def _answer(self, endpoint: Endpoint, rpc: str, request: bytes) -> Answer:
+        """What a call with one answer gets now."""
+        with self._lock:
+            if (endpoint, rpc) in self._said:
+                return self._said[endpoint, rpc]
+            if rpc == VALIDATE:
+                return answer_validate(self._plan, endpoint, request, self._clock())
+            answer = answer_fetch(self._plan, endpoint, request, self._clock())
+            return NO_IDENTITY if endpoint in self._withdrawn and isinstance(answer, bytes) else answer
+
     @contextmanager
     def _changed_plan(self) -> Iterator[Plan]:
         """The plan, to be changed by one thread at a time; what it says afterwards is published."""
         with self._lock:
             yield self._plan
+            self._said.clear()
+            messages = {
+                SVIDS: self._plan.svid_message,
+                BUNDLES: self._plan.bundles_message,
+                JWT_BUNDLES: self._plan.jwt_bundles_message,
+            }
             for endpoint, feeds in self._feeds.items():
                 is_withdrawn = endpoint in self._withdrawn
-                feeds[SVIDS].publish(NO_IDENTITY if is_withdrawn else self._plan.svid_message(endpoint) or NO_IDENTITY)
-                feeds[BUNDLES].publish(NO_IDENTITY if is_withdrawn else self._plan.bundles_message(endpoint) or NO_IDENTITY)
+                for rpc, message in messages.items():
+                    feeds[rpc].publish(NO_IDENTITY if is_withdrawn else message(endpoint) or NO_IDENTITY)

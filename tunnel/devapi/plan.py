@@ -6,18 +6,23 @@ has one owner, who calls it from one thread at a time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from tunnel.config.dev_model import Entry, Issuing
 from tunnel.devapi.authority import Authority, IssuedSvid
 from tunnel.devapi.certificates import SAME_SUBJECT, encode_certificates
+from tunnel.devapi.jwt_authority import JwtAuthority
+from tunnel.errors import TokenError, TokenFault
 from tunnel.spiffe.endpoint import Endpoint
 from tunnel.spiffe.ids import SpiffeId, TrustDomain
+from tunnel.spiffe.jwt import Token
 from tunnel.spiffe.messages import (
     BundlesResponse,
+    JwtSvidEntry,
     SvidEntry,
     X509SvidResponse,
+    encode_jwt_bundles_response,
     encode_x509_bundles_response,
     encode_x509_svid_response,
 )
@@ -29,6 +34,7 @@ class Plan:
     def __init__(self, issuing: Issuing) -> None:
         self._issuing = issuing
         self._authorities: dict[TrustDomain, Authority] = {}
+        self._jwt_authorities: dict[TrustDomain, JwtAuthority] = {}
         self._federations: set[frozenset[TrustDomain]] = set()
         self._svids: dict[Endpoint, dict[Entry, IssuedSvid]] = {}
 
@@ -42,6 +48,7 @@ class Plan:
                 has_intermediate=self._issuing.has_intermediate,
                 subject=SAME_SUBJECT if self._issuing.has_same_subject else None,
             )
+            self._jwt_authorities[trust_domain] = JwtAuthority()
         return self._authorities[trust_domain]
 
     def register(self, endpoint: Endpoint, entry: Entry, now: datetime) -> None:
@@ -73,17 +80,23 @@ class Plan:
         """Put each trust domain's next authority into its bundle."""
         for authority in self._authorities.values():
             authority.prepare(now)
+        for jwt_authority in self._jwt_authorities.values():
+            jwt_authority.prepare()
 
     def activate(self, now: datetime) -> None:
         """Let the prepared authorities sign, and renew all SVIDs: nobody holds one of an authority that goes next."""
         for authority in self._authorities.values():
             authority.activate()
+        for jwt_authority in self._jwt_authorities.values():
+            jwt_authority.activate()
         self.renew(now)
 
     def drop_old(self) -> None:
         """Take the authorities that sign no more out of the bundles."""
         for authority in self._authorities.values():
             authority.drop_old()
+        for jwt_authority in self._jwt_authorities.values():
+            jwt_authority.drop_old()
 
     def issued(self, endpoint: Endpoint) -> tuple[IssuedSvid, ...]:
         """The SVIDs of one socket, the default first."""
@@ -101,10 +114,35 @@ class Plan:
 
     def bundles_message(self, endpoint: Endpoint) -> bytes | None:
         """What `FetchX509Bundles` answers; None without an identity."""
-        own = self._domains(endpoint)
-        if not own:
-            return None
-        return encode_x509_bundles_response(BundlesResponse(self._bundles(own | self._federated(own))))
+        known = self._known(endpoint)
+        return encode_x509_bundles_response(BundlesResponse(self._bundles(known))) if known else None
+
+    def jwt_svids(
+        self, endpoint: Endpoint, audience: Sequence[str], wanted: SpiffeId | None, now: datetime
+    ) -> tuple[JwtSvidEntry, ...]:
+        """A new token for each identity of a socket, or for the one that is wanted."""
+        return tuple(
+            JwtSvidEntry(str(entry.spiffe_id), self._issue_token(entry, audience, now), entry.hint)
+            for entry in self._svids.get(endpoint, {})
+            if wanted in (None, entry.spiffe_id)
+        )
+
+    def jwt_bundles_message(self, endpoint: Endpoint) -> bytes | None:
+        """What `FetchJWTBundles` answers; None without an identity."""
+        known = self._known(endpoint)
+        bundles = {str(SpiffeId(domain, "")): self._jwt_authorities[domain].bundle for domain in sorted(known)}
+        return encode_jwt_bundles_response(bundles) if bundles else None
+
+    def check_signature(self, endpoint: Endpoint, token: Token, spiffe_id: SpiffeId) -> None:
+        """The token is signed by its own trust domain's authority, which the socket's workloads know; raises TokenError."""
+        trust_domain = spiffe_id.trust_domain
+        if trust_domain not in self._known(endpoint):
+            raise TokenError(TokenFault.UNKNOWN_TRUST_DOMAIN, f'no keys found for trust domain "{trust_domain}"')
+        self._jwt_authorities[trust_domain].check_signature(token)
+
+    def _issue_token(self, entry: Entry, audience: Sequence[str], now: datetime) -> str:
+        authority = self._jwt_authorities[entry.spiffe_id.trust_domain]
+        return authority.issue(entry.spiffe_id, audience, now=now, ttl=self._issuing.jwt_ttl)
 
     def _issue(self, entry: Entry, now: datetime) -> IssuedSvid:
         return self.authority(entry.spiffe_id.trust_domain, now).issue(
@@ -113,6 +151,10 @@ class Plan:
 
     def _domains(self, endpoint: Endpoint) -> set[TrustDomain]:
         return {entry.spiffe_id.trust_domain for entry in self._svids.get(endpoint, {})}
+
+    def _known(self, endpoint: Endpoint) -> set[TrustDomain]:
+        own = self._domains(endpoint)
+        return own | self._federated(own)
 
     def _federated(self, own: set[TrustDomain]) -> set[TrustDomain]:
         return {domain for federation in self._federations if federation & own for domain in federation}

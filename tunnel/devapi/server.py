@@ -10,17 +10,17 @@ import os
 import socket
 import stat
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 
 from tunnel.config.dev_model import check_local
-from tunnel.devapi.feed import Feed, Refusal
+from tunnel.devapi.feed import Answer, Feed, Refusal
 from tunnel.errors import ConfigError, words_of
 from tunnel.net.listen import remove_stale_socket
 from tunnel.spiffe.endpoint import Endpoint
@@ -28,9 +28,6 @@ from tunnel.spiffe.messages import HEADER, SERVICE
 
 _NO_HEADER = Refusal("INVALID_ARGUMENT", "security header missing from request")
 _UNSERVED = {
-    "FetchJWTSVID": "fetching JWT-SVIDs is not implemented",
-    "FetchJWTBundles": "fetching JWT bundles is not implemented",
-    "ValidateJWTSVID": "validating JWT-SVIDs is not implemented",
     "FetchWITSVID": "fetching WIT-SVIDs is not implemented",
     "FetchWITBundles": "fetching WIT bundles is not implemented",
 }
@@ -40,15 +37,18 @@ _umask_lock = threading.Lock()  # the mask belongs to the whole process
 
 
 @contextmanager
-def serve(endpoint: Endpoint, feeds: Mapping[str, Feed], *, socket_mode: int) -> Iterator[None]:
-    """Answer the calls that `feeds` names, from entry to exit; raises ConfigError when it cannot listen.
+def serve(
+    endpoint: Endpoint, feeds: Mapping[str, Feed], calls: Mapping[str, Callable[[bytes], Answer]], *, socket_mode: int
+) -> Iterator[None]:
+    """Answer from entry to exit, by a stream what `feeds` names and once what `calls` does; raises ConfigError when it
+    cannot listen.
 
     At the exit all connections are cut, as by an agent that goes down; gRPC removes the socket that it bound.
     """
     check_local(endpoint)
     with ThreadPoolExecutor(_MAX_STREAMS, thread_name_prefix="workload-api") as pool:
         server = grpc.server(pool, options=_OPTIONS, maximum_concurrent_rpcs=_MAX_STREAMS)
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, _handlers(feeds)),))
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, _handlers(feeds, calls)),))
         if endpoint.path:
             _bind_unix(server, endpoint.path, socket_mode)
         else:
@@ -60,13 +60,14 @@ def serve(endpoint: Endpoint, feeds: Mapping[str, Feed], *, socket_mode: int) ->
             server.stop(grace=None).wait()
 
 
-def _handlers(feeds: Mapping[str, Feed]) -> dict[str, Any]:
-    served = {rpc: grpc.unary_stream_rpc_method_handler(partial(_stream, feed)) for rpc, feed in feeds.items()}
+def _handlers(feeds: Mapping[str, Feed], calls: Mapping[str, Callable[[bytes], Answer]]) -> dict[str, Any]:
+    streamed = {rpc: grpc.unary_stream_rpc_method_handler(partial(_stream, feed)) for rpc, feed in feeds.items()}
+    answered = {rpc: grpc.unary_unary_rpc_method_handler(partial(_answer, call)) for rpc, call in calls.items()}
     unserved = {
         rpc: grpc.unary_unary_rpc_method_handler(partial(_refuse, Refusal("UNIMPLEMENTED", text)))
         for rpc, text in _UNSERVED.items()
     }
-    return served | unserved
+    return streamed | answered | unserved
 
 
 def _stream(feed: Feed, request: bytes, context: Any) -> Iterator[bytes]:
@@ -85,6 +86,14 @@ def _stream(feed: Feed, request: bytes, context: Any) -> Iterator[bytes]:
         feed.close_stream(stream)
 
 
+def _answer(call: Callable[[bytes], Answer], request: bytes, context: Any) -> bytes:
+    _check_header(context)
+    answer = call(request)
+    if isinstance(answer, Refusal):
+        _abort(context, answer)
+    return answer
+
+
 def _refuse(refusal: Refusal, request: bytes, context: Any) -> None:
     _check_header(context)
     _abort(context, refusal)
@@ -96,8 +105,9 @@ def _check_header(context: Any) -> None:
         _abort(context, _NO_HEADER)
 
 
-def _abort(context: Any, refusal: Refusal) -> None:
-    context.abort(grpc.StatusCode[refusal.code], refusal.text)  # raises, to leave the handler
+def _abort(context: Any, refusal: Refusal) -> NoReturn:
+    context.abort(grpc.StatusCode[refusal.code], refusal.text)
+    raise AssertionError("abort raises, to leave the handler")
 
 
 def _bind(server: Any, address: str) -> None:

@@ -7,10 +7,11 @@ are kept out of every repr.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from tunnel.spiffe import protobuf
+from tunnel.spiffe import claims, protobuf
 
 SERVICE = "SpiffeWorkloadAPI"  # the proto has no package, so this is the whole name
 HEADER = ("workload.spiffe.io", "true")  # Workload Endpoint, section 4: exactly once on every call
@@ -58,6 +59,30 @@ class JwtSvidEntry:
     hint: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class JwtSvidRequest:
+    """`JWTSVIDRequest`: for whom the token is meant, and which identity is wanted if not all of them."""
+
+    audience: tuple[str, ...] = ()
+    spiffe_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ValidateRequest:
+    """`ValidateJWTSVIDRequest`: a token and the one audience that asks."""
+
+    audience: str = ""
+    svid: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ValidateResponse:
+    """`ValidateJWTSVIDResponse`: whose token it is and what it says."""
+
+    spiffe_id: str = ""
+    claims: Mapping[str, Any] = field(default_factory=dict)
+
+
 def parse_x509_svid_response(data: bytes) -> X509SvidResponse:
     """The response to `FetchX509SVID`; raises WireError."""
     svids, crl, federated = [], [], {}
@@ -94,6 +119,55 @@ def parse_jwt_svid_response(data: bytes) -> tuple[JwtSvidEntry, ...]:
     return tuple(_parse_jwt_svid(value) for number, value in protobuf.parse_fields(data) if number == 1)
 
 
+def parse_jwt_svid_request(data: bytes) -> JwtSvidRequest:
+    """The request of `FetchJWTSVID`; raises WireError."""
+    audience, spiffe_id = [], ""
+    for number, value in protobuf.parse_fields(data):
+        if number == 1:
+            audience.append(protobuf.parse_text(value))
+        elif number == 2:
+            spiffe_id = protobuf.parse_text(value)
+    return JwtSvidRequest(tuple(audience), spiffe_id)
+
+
+def parse_validate_request(data: bytes) -> ValidateRequest:
+    """The request of `ValidateJWTSVID`; raises WireError."""
+    fields = dict(protobuf.parse_fields(data))
+    return ValidateRequest(*(protobuf.parse_text(fields.get(number, b"")) for number in (1, 2)))
+
+
+def parse_validate_response(data: bytes) -> ValidateResponse:
+    """The response to `ValidateJWTSVID`; raises WireError."""
+    fields = dict(protobuf.parse_fields(data))
+    return ValidateResponse(protobuf.parse_text(fields.get(1, b"")), claims.parse_struct(fields.get(2, b"")))
+
+
+def encode_jwt_svid_request(request: JwtSvidRequest) -> bytes:
+    """What a client asks of `FetchJWTSVID`."""
+    audience = b"".join(protobuf.encode_message(1, name.encode()) for name in request.audience)
+    return audience + protobuf.encode_field(2, request.spiffe_id)
+
+
+def encode_jwt_svid_response(svids: Iterable[JwtSvidEntry]) -> bytes:
+    """What a server answers to `FetchJWTSVID`."""
+    return b"".join(protobuf.encode_message(1, _encode_texts(svid.spiffe_id, svid.svid, svid.hint)) for svid in svids)
+
+
+def encode_jwt_bundles_response(bundles: Mapping[str, bytes]) -> bytes:
+    """What a server answers to `FetchJWTBundles`."""
+    return protobuf.encode_map(1, bundles.items())
+
+
+def encode_validate_request(request: ValidateRequest) -> bytes:
+    """What a client asks of `ValidateJWTSVID`."""
+    return _encode_texts(request.audience, request.svid)
+
+
+def encode_validate_response(response: ValidateResponse) -> bytes:
+    """What a server answers to `ValidateJWTSVID`."""
+    return protobuf.encode_field(1, response.spiffe_id) + protobuf.encode_message(2, claims.encode_struct(response.claims))
+
+
 def encode_x509_svid_response(response: X509SvidResponse) -> bytes:
     """What a server answers to `FetchX509SVID`."""
     svids = b"".join(protobuf.encode_message(1, _encode_svid(svid)) for svid in response.svids)
@@ -125,5 +199,9 @@ def _parse_jwt_svid(data: bytes) -> JwtSvidEntry:
 
 
 def _encode_svid(svid: SvidEntry) -> bytes:
-    values: tuple[str | bytes, ...] = (svid.spiffe_id, svid.x509_svid, svid.x509_svid_key, svid.bundle, svid.hint)
+    return _encode_texts(svid.spiffe_id, svid.x509_svid, svid.x509_svid_key, svid.bundle, svid.hint)
+
+
+def _encode_texts(*values: str | bytes) -> bytes:
+    """The fields of a message whose numbers follow each other."""
     return b"".join(protobuf.encode_field(number, value) for number, value in enumerate(values, 1))

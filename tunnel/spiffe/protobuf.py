@@ -28,6 +28,23 @@ def parse_fields(data: bytes) -> Iterator[tuple[int, bytes]]:
             at = _skip(data, at, number, kind, depth=0)
 
 
+def parse_all_fields(data: bytes) -> Iterator[tuple[int, bytes | int]]:
+    """Number and value of each field that is no group: a varint is a number, all others are bytes. Raises WireError."""
+    at = 0
+    while at < len(data):
+        number, kind, at = _parse_tag(data, at)
+        if kind == _BYTES:
+            value, at = _parse_bytes(data, at)
+            yield number, value
+        elif kind == _VARINT:
+            amount, at = _parse_varint(data, at)
+            yield number, amount
+        else:
+            start, at = at, _skip(data, at, number, kind, depth=0)
+            if kind != _GROUP_START:
+                yield number, data[start:at]
+
+
 def parse_text(value: bytes) -> str:
     """The text of a string field, which proto3 demands to be UTF-8."""
     try:
@@ -56,6 +73,17 @@ def encode_field(number: int, value: bytes | str) -> bytes:
 def encode_message(number: int, content: bytes) -> bytes:
     """An embedded message or an item of a repeated field: present even when empty."""
     return _encode_varint(number << 3 | _BYTES) + _encode_varint(len(content)) + content
+
+
+def encode_varint_field(number: int, value: int) -> bytes:
+    """A number or a truth value, present even when it is zero."""
+    return _encode_varint(number << 3 | _VARINT) + _encode_varint(value)
+
+
+def encode_fixed64(number: int, value: bytes) -> bytes:
+    """A field of eight bytes, such as a double."""
+    assert len(value) == 8
+    return _encode_varint(number << 3 | _FIXED64) + value
 
 
 def encode_map(number: int, entries: Iterable[tuple[str, bytes]]) -> bytes:
