@@ -12,11 +12,12 @@ from cryptography import x509
 from dev_process import LIMIT, end, read_sockets, tunnel_dev
 
 CLIENT = Path(__file__).with_name("py_spiffe_client.py")
+JWT_CLIENT = Path(__file__).with_name("py_spiffe_jwt_client.py")
 
 
-def ask(address: str, updates: int) -> list[Any]:
+def ask(address: str, wish: object, *, client: Path = CLIENT) -> list[Any]:
     """What the client printed."""
-    done = subprocess.run([sys.executable, CLIENT, address, str(updates)], capture_output=True, text=True, timeout=2 * LIMIT)
+    done = subprocess.run([sys.executable, client, address, str(wish)], capture_output=True, text=True, timeout=2 * LIMIT)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -55,4 +56,15 @@ def test_it_sees_every_rotation_and_always_has_a_bundle_that_fits(tmp_path: Path
         bundles = {tuple(sorted(update["bundles"]["example.org"])) for update in updates}
         assert len(chains) > 2, "the SVID is renewed"
         assert len(bundles) > 1, "the authority changes"
+        assert end(process) == 0
+
+
+def test_it_fetches_tokens_and_takes_them_by_itself_and_by_the_workload_api(tmp_path: Path) -> None:
+    here, there = (f"unix://{tmp_path}/{name}.sock" for name in ("here", "there"))
+    flags = [f"--id={here}=spiffe://a.test/x", f"--id={here}=spiffe://a.test/z,hint=h", f"--id={there}=spiffe://b.test/y"]
+    with tunnel_dev(*flags, "--federate=a.test,b.test") as process:
+        read_sockets(process, 2)
+        *tokens, domains = ask(here, "db", client=JWT_CLIENT)
+        assert tokens == [["spiffe://a.test/x"] * 3, ["spiffe://a.test/z"] * 3]
+        assert domains == ["a.test", "b.test"]
         assert end(process) == 0
