@@ -85,6 +85,7 @@ class IdentityFault(Enum):
     REFUSED = "refused-by-agent"
     ACME = "acme-failed"
     TIMEOUT = "timeout"
+    STOPPED = "stopped"
     CRASHED = "internal-error"
 
 

@@ -6,8 +6,9 @@ time-outs. Only a federated bundle that cannot be read is left out by itself: it
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
+from typing import TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -17,7 +18,7 @@ from tunnel.errors import IdentityError, IdentityFault, PeerDenied, SpiffeIdErro
 from tunnel.identity.credentials import X509Context, X509Svid
 from tunnel.spiffe.bundle import BundleSet, TrustBundle
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id, parse_trust_domain
-from tunnel.spiffe.messages import SvidEntry, X509SvidResponse
+from tunnel.spiffe.messages import BundlesResponse, JwtSvidEntry, SvidEntry, X509SvidResponse
 from tunnel.spiffe.x509 import PrivateKey, parse_certificates
 from tunnel.tls.verify import SpiffeVerifier
 
@@ -27,13 +28,14 @@ MAX_BUNDLES = 2000
 MAX_BUNDLE_BYTES = 4 * 1024 * 1024
 MAX_HINT_BYTES = 1024  # Workload API 5.2.1
 
+Hinted = TypeVar("Hinted", SvidEntry, JwtSvidEntry)
 Read = tuple[SvidEntry, tuple[x509.Certificate, ...], PrivateKey, TrustDomain]
 
 
 def accept_update(response: X509SvidResponse, now: datetime) -> X509Context:
     """The update that `response` holds, each SVID verified as a peer would; raises IdentityError."""
     _check_limits(response)
-    entries = [_read_entry(entry) for entry in _without_repeated_hints(response.svids)]
+    entries = [_read_entry(entry) for entry in without_repeated_hints(response.svids)]
     bundles, notes = _read_bundles(response, entries)
     verifier = SpiffeVerifier(bundles)
     svids = tuple(_verify(verifier, entry, now) for entry in entries)
@@ -45,15 +47,17 @@ def _check_limits(response: X509SvidResponse) -> None:
         raise IdentityError(IdentityFault.NO_SVID, "the update holds no SVID")
     if len(response.svids) > MAX_SVIDS:
         raise IdentityError(IdentityFault.OVER_LIMIT, f"{len(response.svids)} SVIDs, at most {MAX_SVIDS} are taken")
-    if len(response.federated_bundles) > MAX_BUNDLES:
-        raise IdentityError(
-            IdentityFault.OVER_LIMIT, f"{len(response.federated_bundles)} bundles, at most {MAX_BUNDLES} are taken"
-        )
+    _check_bundle_count(response.federated_bundles)
     if any(len(svid.hint.encode()) > MAX_HINT_BYTES for svid in response.svids):
         raise IdentityError(IdentityFault.OVER_LIMIT, f"a hint is longer than {MAX_HINT_BYTES} bytes")
 
 
-def _without_repeated_hints(svids: Iterable[SvidEntry]) -> list[SvidEntry]:
+def _check_bundle_count(bundles: Collection[str]) -> None:
+    if len(bundles) > MAX_BUNDLES:
+        raise IdentityError(IdentityFault.OVER_LIMIT, f"{len(bundles)} bundles, at most {MAX_BUNDLES} are taken")
+
+
+def without_repeated_hints(svids: Iterable[Hinted]) -> list[Hinted]:
     """The first of those that share a hint (Workload API 5.2.1)."""
     seen: set[str] = set()
     kept = []
@@ -98,13 +102,23 @@ def _read_key(entry: SvidEntry, leaf: x509.Certificate) -> PrivateKey:
     return key
 
 
+def accept_bundles(response: BundlesResponse) -> BundleSet:
+    """The bundles that a response to `FetchX509Bundles` holds; raises IdentityError for too many of them."""
+    _check_bundle_count(response.bundles)
+    return _read_others({}, response.bundles)[0]
+
+
 def _read_bundles(response: X509SvidResponse, entries: Iterable[Read]) -> tuple[BundleSet, tuple[str, ...]]:
     """Each trust domain's bundle by itself; our own is never replaced by one that comes as a federated one."""
-    bundles = {domain: _read_bundle(domain, entry.bundle) for entry, _chain, _key, domain in entries}
-    own = frozenset(bundles)
+    own = {domain: _read_bundle(domain, entry.bundle) for entry, _chain, _key, domain in entries}
+    return _read_others(own, response.federated_bundles)
+
+
+def _read_others(own: Mapping[TrustDomain, TrustBundle], others: Mapping[str, bytes]) -> tuple[BundleSet, tuple[str, ...]]:
+    bundles = dict(own)
     disabled: dict[TrustDomain, str] = {}
     notes = []
-    for name, blob in response.federated_bundles.items():
+    for name, blob in others.items():
         try:
             trust_domain = parse_trust_domain(name)
         except SpiffeIdError as error:

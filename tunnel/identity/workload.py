@@ -29,8 +29,8 @@ _MAX_MESSAGE_BYTES = 64 * 1024 * 1024  # a large federation passes gRPC's own li
 _STEADY = 1.0  # seconds that a stream must have lived for its end to be met by an attempt at once
 _CAP_STARTING, _CAP_RUNNING = 5.0, 30.0  # seconds between attempts: without any identity there is more to win
 _NO_IDENTITY_FLOOR = 1.0  # an agent attests the caller anew each time
-_HOPELESS = {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNIMPLEMENTED}
-_OPTIONS = (
+HOPELESS = {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNIMPLEMENTED}
+CHANNEL_OPTIONS = (
     ("grpc.default_authority", "localhost"),  # a socket's path as authority is refused by strict servers
     ("grpc.enable_http_proxy", 0),
     ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
@@ -98,7 +98,7 @@ class WorkloadWatcher:
         wall: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._target = _grpc_target(endpoint)
+        self._target = grpc_target(endpoint)
         self._emit = emit
         self._backoff = backoff or Backoff()
         self._wall = wall
@@ -136,15 +136,15 @@ class WorkloadWatcher:
             ending = self._follow_stream()
             if self._stopping.is_set():
                 return
-            if self._last is None and ending.code in _HOPELESS:
-                self._emit(Hopeless(_refusal(ending), ending.code.name))
+            if self._last is None and ending.code in HOPELESS:
+                self._emit(Hopeless(refusal(ending.code.name, ending.details), ending.code.name))
                 return
             event = self._ending_event(ending, is_steady=self._clock() - began >= _STEADY)
             self._emit(event)
             self._stopping.wait(event.delay)
 
     def _follow_stream(self) -> _Ending:
-        with grpc.insecure_channel(self._target, options=_OPTIONS) as channel:  # Workload Endpoint, section 3: no TLS
+        with grpc.insecure_channel(self._target, options=CHANNEL_OPTIONS) as channel:  # Workload Endpoint, section 3: no TLS
             fetch = channel.unary_stream(method_path("FetchX509SVID"))
             self._call = call = fetch(b"", metadata=(HEADER,))
             if self._stopping.is_set():
@@ -154,7 +154,7 @@ class WorkloadWatcher:
                     self._take(message)
             except grpc.RpcError:
                 pass  # the call itself knows how it ended
-            return _Ending(call.code(), _plain_words(call.details() or ""))
+            return _Ending(call.code(), plain_words(call.details() or ""))
 
     def _take(self, message: bytes) -> None:
         try:
@@ -179,23 +179,23 @@ class WorkloadWatcher:
         code = ending.code.name
         if ending.code is grpc.StatusCode.PERMISSION_DENIED:
             return Denied(code, ending.details, self._backoff.next(floor=_NO_IDENTITY_FLOOR, cap=cap))
-        if ending.code in _HOPELESS:
+        if ending.code in HOPELESS:
             floor = cap
         return Lost(code, ending.details, self._backoff.next(floor=floor, cap=cap))
 
 
-def _plain_words(details: str) -> str:
+def plain_words(details: str) -> str:
     """What the agent says, or of gRPC's account of a failed connect only what the system said."""
     return details.rpartition(" error: ")[2] if details.startswith("failed to connect") else details
 
 
-def _refusal(ending: _Ending) -> IdentityError:
-    return IdentityError(
-        IdentityFault.REFUSED, f"the Workload API will not serve this program: {ending.code.name}: {ending.details}"
-    )
+def refusal(code: str, details: str) -> IdentityError:
+    """The error for an answer that no new attempt will change."""
+    return IdentityError(IdentityFault.REFUSED, f"the Workload API will not serve this program: {code}: {details}")
 
 
-def _grpc_target(endpoint: Endpoint) -> str:
+def grpc_target(endpoint: Endpoint) -> str:
+    """The endpoint as gRPC spells it."""
     if endpoint.path:
         return f"unix:{endpoint.path}"
     return f"ipv6:{endpoint.authority}" if ":" in endpoint.host else f"ipv4:{endpoint.authority}"

@@ -1,0 +1,225 @@
+"""Single calls of the Workload API against a real server on a real socket, in all that an agent can do to them."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from tokens import NOW, jwk, jwks, token
+
+from tunnel.config.dev_model import Entry
+from tunnel.devapi.api import BUNDLES, JWT_BUNDLES, JWT_SVIDS, VALIDATE, DevWorkloadApi
+from tunnel.devapi.feed import Refusal
+from tunnel.errors import IdentityError, IdentityFault, TokenError, TokenFault
+from tunnel.identity.backoff import Backoff
+from tunnel.identity.jwt import WorkloadCalls
+from tunnel.identity.tokens import accept_jwt_bundles, accept_tokens, select_token
+from tunnel.spiffe.endpoint import Endpoint
+from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id
+from tunnel.spiffe.messages import BundlesResponse, JwtSvidEntry, encode_jwt_svid_response, encode_validate_response
+from tunnel.spiffe.messages import ValidateResponse as Validated
+from tunnel.spiffe.selection import Selection
+
+LIMIT = 60.0  # of every wait: generous, and never reached when things work
+X, Z = Entry(parse_spiffe_id("spiffe://a.test/x")), Entry(parse_spiffe_id("spiffe://a.test/z"), "inner")
+FIRST = Selection()
+WHEN = datetime.fromtimestamp(NOW, UTC)
+
+
+class Hurried(Backoff):
+    """Hardly waits, and calls `after` each time."""
+
+    def __init__(self, after: Callable[[], None] = lambda: None) -> None:
+        super().__init__(lambda: 0.0)
+        self._after = after
+
+    def next(self, *, floor: float, cap: float) -> float:
+        self._after()
+        return 0.01
+
+
+@pytest.fixture
+def endpoint(tmp_path: Path) -> Endpoint:
+    return Endpoint(path=str(tmp_path / "api.sock"))
+
+
+@pytest.fixture
+def api(endpoint: Endpoint) -> Iterator[DevWorkloadApi]:
+    with DevWorkloadApi({endpoint: [X, Z]}) as api:
+        yield api
+
+
+@pytest.fixture
+def calls(endpoint: Endpoint) -> WorkloadCalls:
+    return WorkloadCalls(endpoint, limit=LIMIT, backoff=Hurried())
+
+
+def test_a_token_comes_for_the_identity_that_is_wanted(api: DevWorkloadApi, calls: WorkloadCalls) -> None:
+    svid, count = calls.fetch_token(["db", "web"], FIRST)
+    assert (str(svid.spiffe_id), svid.audience, count) == ("spiffe://a.test/x", ("db", "web"), 2)
+    assert svid.token.text not in repr(svid)
+    assert calls.fetch_token(["db"], Selection(hint="inner"))[0].spiffe_id == Z.spiffe_id
+    svid, count = calls.fetch_token(["db"], Selection(Z.spiffe_id))
+    assert (svid.spiffe_id, count) == (Z.spiffe_id, 1)
+
+
+def test_a_token_is_validated_by_the_agents_word(api: DevWorkloadApi, calls: WorkloadCalls) -> None:
+    svid, _ = calls.fetch_token(["db"], FIRST)
+    answer = calls.validate_token("db", svid.token.text)
+    assert (answer.spiffe_id, answer.claims["aud"]) == ("spiffe://a.test/x", ["db"])
+    with pytest.raises(TokenError) as refused:
+        calls.validate_token("web", svid.token.text)
+    assert refused.value.reason is TokenFault.REFUSED
+    assert "web" in str(refused.value)
+    assert svid.token.text not in str(refused.value)
+
+
+def test_bundles_of_both_kinds_are_read_once(api: DevWorkloadApi, calls: WorkloadCalls, endpoint: Endpoint) -> None:
+    svid, _ = calls.fetch_token(["db"], FIRST)
+    assert list(calls.fetch_jwt_bundles().bundles[TrustDomain("a.test")]) == [svid.token.header["kid"]]
+    assert len(calls.fetch_x509_bundles().bundles[TrustDomain("a.test")].authorities) == 1
+    deadline = time.monotonic() + LIMIT
+    while api.stream_count(endpoint):
+        assert time.monotonic() < deadline, "the streams stay open"
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("code", ["PERMISSION_DENIED", "UNAVAILABLE", "INTERNAL", "DEADLINE_EXCEEDED"])
+@pytest.mark.parametrize("rpc", [JWT_SVIDS, JWT_BUNDLES])
+def test_what_may_pass_is_asked_again(code: str, rpc: str, api: DevWorkloadApi, endpoint: Endpoint) -> None:
+    api.publish(endpoint, rpc, Refusal(code, "not now"))
+    calls = WorkloadCalls(endpoint, limit=LIMIT, backoff=Hurried(api.rotate_svids))  # which ends what was published
+    if rpc == JWT_SVIDS:
+        assert calls.fetch_token(["db"], FIRST)
+    else:
+        assert calls.fetch_jwt_bundles()
+
+
+@pytest.mark.parametrize("raw", [b"\xff", b"", encode_jwt_svid_response([JwtSvidEntry("spiffe://a.test/x", token())])])
+def test_an_answer_that_is_not_taken_is_asked_for_again(raw: bytes, api: DevWorkloadApi, endpoint: Endpoint) -> None:
+    api.publish(endpoint, JWT_SVIDS, raw)
+    calls = WorkloadCalls(endpoint, limit=LIMIT, backoff=Hurried(api.rotate_svids))
+    assert calls.fetch_token(["db"], FIRST)[0].spiffe_id == X.spiffe_id
+
+
+@pytest.mark.parametrize("code", ["INVALID_ARGUMENT", "UNIMPLEMENTED"])
+def test_what_will_not_pass_is_told_at_once(code: str, api: DevWorkloadApi, calls: WorkloadCalls, endpoint: Endpoint) -> None:
+    api.publish(endpoint, JWT_SVIDS, Refusal(code, "never"))
+    api.publish(endpoint, JWT_BUNDLES, Refusal(code, "never"))
+    for ask in (lambda: calls.fetch_token(["db"], FIRST), calls.fetch_jwt_bundles):
+        with pytest.raises(IdentityError, match=f"{code}: never") as refused:
+            ask()
+        assert refused.value.reason is IdentityFault.REFUSED
+
+
+def test_a_limit_ends_the_wait_and_names_the_trouble(api: DevWorkloadApi, endpoint: Endpoint) -> None:
+    api.publish(endpoint, JWT_SVIDS, Refusal("PERMISSION_DENIED", "no identity issued"))
+    api.publish(endpoint, BUNDLES, Refusal("UNAVAILABLE", "not now"))
+    calls = WorkloadCalls(endpoint, limit=0.2, backoff=Hurried())
+    for ask, trouble in (
+        (lambda: calls.fetch_token(["db"], FIRST), "PERMISSION_DENIED: no identity issued"),
+        (calls.fetch_x509_bundles, "UNAVAILABLE: not now"),
+    ):
+        with pytest.raises(IdentityError, match=trouble) as late:
+            ask()
+        assert late.value.reason is IdentityFault.TIMEOUT
+
+
+def test_nobody_there_and_a_hint_that_is_not_offered_are_troubles_too(
+    api: DevWorkloadApi, tmp_path: Path, endpoint: Endpoint
+) -> None:
+    with pytest.raises(IdentityError, match=r"UNAVAILABLE.*[Nn]o such file"):
+        WorkloadCalls(Endpoint(path=str(tmp_path / "none")), limit=0.2, backoff=Hurried()).fetch_token(["db"], FIRST)
+    with pytest.raises(IdentityError, match=r"--spiffe-hint other, only spiffe://a.test/x, spiffe://a.test/z \(hint inner\)"):
+        WorkloadCalls(endpoint, limit=0.2, backoff=Hurried()).fetch_token(["db"], Selection(hint="other"))
+
+
+def test_one_who_takes_the_call_and_never_answers_is_told_of_and_can_be_left(endpoint: Endpoint) -> None:
+    told: list[str] = []
+    heard = threading.Event()
+
+    def say(text: str) -> None:
+        told.append(text)
+        heard.set()
+
+    with socket.socket(socket.AF_UNIX) as mute:
+        mute.bind(endpoint.path)
+        mute.listen()
+        calls = WorkloadCalls(endpoint, limit=0, say=say)
+        failures: list[BaseException] = []
+
+        def ask() -> None:
+            try:
+                calls.fetch_token(["db"], FIRST)
+            except IdentityError as error:
+                failures.append(error)
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        assert heard.wait(LIMIT)
+        calls.stop()
+        thread.join(LIMIT)
+    assert not thread.is_alive()
+    assert [error.reason for error in failures if isinstance(error, IdentityError)] == [IdentityFault.STOPPED]
+    assert told == [f"waiting for FetchJWTSVID at {endpoint}"]
+
+
+def test_an_answer_without_a_name_is_no_answer(api: DevWorkloadApi, calls: WorkloadCalls, endpoint: Endpoint) -> None:
+    api.publish(endpoint, VALIDATE, encode_validate_response(Validated("", {"sub": "spiffe://a.test/x"})))
+    with pytest.raises(IdentityError, match="names no SPIFFE ID"):
+        calls.validate_token("db", token())
+
+
+def entry(text: str = "", spiffe_id: str = "spiffe://a.test/w", hint: str = "") -> JwtSvidEntry:
+    return JwtSvidEntry(spiffe_id, text or token(), hint)
+
+
+@pytest.mark.parametrize(
+    ("entries", "reason"),
+    [
+        ([], IdentityFault.NO_SVID),
+        ([entry()] * 101, IdentityFault.OVER_LIMIT),
+        ([entry(hint="h" * 1025)], IdentityFault.OVER_LIMIT),
+        ([JwtSvidEntry("", token())], IdentityFault.INCOMPLETE),
+        ([JwtSvidEntry("spiffe://a.test/w", "")], IdentityFault.INCOMPLETE),
+        ([entry("x.y.z")], IdentityFault.UNVERIFIED),
+        ([entry(token(aud="web"))], IdentityFault.UNVERIFIED),
+        ([entry(token(exp=NOW))], IdentityFault.UNVERIFIED),
+        ([entry(token(sub="spiffe://a.test/v"))], IdentityFault.WRONG_ID),
+        ([entry(), entry(token(sub="spiffe://a.test/v"))], IdentityFault.WRONG_ID),
+    ],
+)
+def test_tokens_are_taken_whole_or_not_at_all(entries: list[JwtSvidEntry], reason: IdentityFault) -> None:
+    with pytest.raises(IdentityError) as refused:
+        accept_tokens(entries, ["db"], WHEN)
+    assert refused.value.reason is reason
+
+
+def test_of_several_with_one_hint_the_first_counts() -> None:
+    other = entry(token(sub="spiffe://a.test/v"), "spiffe://a.test/v", "h")
+    svids = accept_tokens([entry(hint="h"), other, entry()], ["db"], WHEN)
+    assert [(str(svid.spiffe_id), svid.hint) for svid in svids] == [("spiffe://a.test/w", "h"), ("spiffe://a.test/w", "")]
+    assert select_token(svids, Selection(hint="h")) is svids[0]
+    assert select_token(svids, Selection(parse_spiffe_id("spiffe://a.test/v"))) is None
+
+
+def test_each_bundle_stands_for_itself() -> None:
+    read = accept_jwt_bundles(
+        BundlesResponse(
+            {
+                "spiffe://a.test": jwks(),
+                "b.test": jwks(jwk("k2")),
+                "spiffe://b.test": jwks(),
+                "c.test": b"not json",
+                "d.test": b'{"keys": []}',
+                "Not A Domain": jwks(),
+            }
+        )
+    )
+    assert {domain.name: list(keys) for domain, keys in read.bundles.items()} == {"a.test": ["k1"], "d.test": []}
+    assert {domain.name for domain in read.disabled} == {"b.test", "c.test"}
