@@ -18,6 +18,7 @@ from tunnel.config import (
     health,
     proxy,
     svid,
+    svid_jwt,
     texts,
 )
 from tunnel.config import exec as execution
@@ -45,6 +46,7 @@ COMMANDS = (
     check.SERVER,
     check.CLIENT,
     *svid.COMMANDS,
+    *svid_jwt.COMMANDS,
     health.COMMAND,
     demo.COMMAND,
     dev.COMMAND,
@@ -127,6 +129,8 @@ def _run(parsed: Parsed, environ: MutableMapping[str, str]) -> int:
             from tunnel.commands.health import run
         case "svid fetch" | "svid watch" | "svid show":
             from tunnel.commands.svid import run
+        case "svid jwt" | "svid jwt verify":
+            from tunnel.commands.svid_jwt import run
         case "server" | "client":
             from tunnel.commands.serve import run
         case _:

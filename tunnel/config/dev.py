@@ -22,9 +22,9 @@ DEFAULT_ID = Entry(SpiffeId(TrustDomain("example.org"), "/workload"))
 _DETAIL = """\
 For development and tests: every process that can open the socket is given the keys.
 
-Serves the SPIFFE Workload API (the profiles for X.509-SVIDs and for JWT-SVIDs) as an agent of SPIRE does,
-from authorities that are made at the start and forgotten at the end. Prints the SPIFFE_ENDPOINT_SOCKET
-to give to workloads.
+Serves the SPIFFE Workload API (the profiles for X.509-SVIDs and for JWT-SVIDs) as an agent of SPIRE
+does, from authorities that are made at the start and forgotten at the end. Prints the
+SPIFFE_ENDPOINT_SOCKET to give to workloads.
 
 Examples:
   tunnel dev

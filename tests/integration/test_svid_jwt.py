@@ -1,0 +1,68 @@
+"""`tunnel svid jwt` and `tunnel svid verify` as real processes: what goes where, exit codes, and a file that stays fresh."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from processes import LIMIT, Process, bare_environment, tunnel_argv
+from world import CLIENT, FOREIGNER, World
+
+from tunnel.config.dev_model import Issuing
+from tunnel.devapi.feed import Refusal
+from tunnel.spiffe.jwt import parse_token
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    with closing(World(tmp_path, issuing=Issuing(jwt_ttl=timedelta(seconds=3)))) as world:
+        yield world
+
+
+def tunnel(world: World, *arguments: str, of: str = CLIENT, feed: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    """A command with the Workload API of one workload in its environment, to its end."""
+    environ = {**bare_environment(), "SPIFFE_ENDPOINT_SOCKET": str(world.sockets[of])}
+    return subprocess.run(tunnel_argv(*arguments), input=feed, capture_output=True, env=environ, timeout=LIMIT)
+
+
+def test_a_token_stands_alone_on_standard_output_and_is_judged_by_its_readers(world: World) -> None:
+    fetched = tunnel(world, "svid", "jwt", "--audience=db")
+    assert (fetched.returncode, fetched.stderr) == (0, b"")
+    assert parse_token(fetched.stdout.decode().strip()).claims["sub"] == CLIENT
+    for how in ((), ("--local",)):
+        good = tunnel(world, "svid", "jwt", "verify", "--audience=db", *how, feed=fetched.stdout)
+        assert (good.returncode, good.stderr) == (0, b"")
+        assert good.stdout.splitlines()[-1].startswith(b"valid: " + CLIENT.encode())
+    bad = tunnel(world, "svid", "jwt", "verify", "--audience=web", "--json", of=FOREIGNER, feed=fetched.stdout)
+    assert (bad.returncode, bad.stderr) == (1, b"")
+    assert {rule["rule"] for rule in json.loads(bad.stdout)["rules"] if rule["verdict"] == "broken"} >= {"workload-api", "aud"}
+
+
+def test_a_file_is_kept_fresh_while_the_agent_comes_and_goes_until_sigterm(world: World, tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    argv = tunnel_argv("svid", "jwt", "--audience=db", f"--out={path}", "--watch", "--json")
+    watcher = world.watch(Process(argv, environ={**bare_environment(), "SPIFFE_ENDPOINT_SOCKET": str(world.sockets[CLIENT])}))
+    watcher.wait_for('"event": "written"')
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    first = path.read_text()
+    watcher.wait_for('"event": "written"', count=2)
+    world.api.publish(world.sockets[CLIENT], "FetchJWTSVID", Refusal("UNIMPLEMENTED", "switched off"))
+    watcher.wait_for('"event": "unavailable".*switched off')
+    last = path.read_text()
+    assert parse_token(last).claims["exp"] > parse_token(first).claims["exp"]
+    watcher.wait_for('"event": "expired"')
+    world.api.rotate_svids()
+    watcher.wait_for('"event": "written"', count=3)
+    watcher.signal(signal.SIGTERM)
+    assert watcher.exit_code() == 0
+    assert watcher.complaints == []
+    assert not any(text in watcher.transcript() for text in (first, last, path.read_text()))
+    assert sorted(name for name in os.listdir(tmp_path) if "token" in name) == ["token"]

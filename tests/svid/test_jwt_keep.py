@@ -1,0 +1,177 @@
+"""A token in a file: whole at every moment, with the right permissions from its first byte, and fresh."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import threading
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.lowlevel
+from tokens import NOW, token
+
+from tunnel.errors import IdentityError, IdentityFault, OutputError
+from tunnel.identity.backoff import Backoff
+from tunnel.identity.tokens import JwtSvid, accept_tokens
+from tunnel.spiffe.messages import JwtSvidEntry
+from tunnel.svid.jwt_file import write_token
+from tunnel.svid.jwt_watch import Keeper, renewal_delay
+
+LIMIT = 60.0
+
+
+def test_a_file_is_replaced_in_one_step_with_its_mode_whatever_the_mask(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    path.write_text("old")
+    path.chmod(0o666)
+    before = os.umask(0o077)
+    try:
+        with path.open() as reader:
+            write_token(str(path), "new", 0o640, os.getgid())
+            assert reader.read() == "old"
+    finally:
+        os.umask(before)
+    assert path.read_text() == "new"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert os.listdir(tmp_path) == ["token"]
+
+
+def test_what_a_killed_run_has_left_is_no_obstacle_and_no_way_in(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / ".token.new").symlink_to(victim)
+    write_token(str(tmp_path / "token"), "new", 0o600, None)
+    assert (victim.read_text(), (tmp_path / "token").read_text()) == ("precious", "new")
+
+
+def test_what_cannot_be_written_is_one_error_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "none" / "token", tmp_path / "folder"):
+        with pytest.raises(OutputError, match="cannot write"):
+            write_token(str(path), "new", 0o600, None)
+    assert os.listdir(tmp_path) == ["folder"]
+
+
+class AtOnce(Backoff):
+    def next(self, *, floor: float, cap: float) -> float:
+        return 0.01
+
+
+@dataclass
+class Stage:
+    """A keeper whose agent follows a script: lives in seconds, or troubles."""
+
+    script: list[float | Exception]
+    path: Path
+    said: list[tuple[str, str]] = field(default_factory=list)
+    wall: float = NOW
+    written: list[str] = field(default_factory=list)
+    stopped: threading.Event = field(default_factory=threading.Event)
+
+    def fetch(self) -> JwtSvid:
+        if not self.script:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert self.stopped.wait(LIMIT)
+            raise IdentityError(IdentityFault.STOPPED, "stopped")
+        step = self.script.pop(0)
+        if isinstance(step, Exception):
+            raise step
+        text = token(exp=self.wall + step, jti=len(self.script))
+        (svid,) = accept_tokens([JwtSvidEntry("spiffe://a.test/w", text)], ["db"], datetime.fromtimestamp(self.wall, UTC))
+        return svid
+
+    def write(self, svid: JwtSvid) -> None:
+        write_token(str(self.path), svid.token.text, 0o600, None)
+        self.written.append(svid.token.text)
+
+    def tell(self, event: str, text: str, **facts: Any) -> None:
+        assert "\n" not in text
+        assert not any(written in f"{text}{facts}" for written in self.written)
+        self.said.append((event, text))
+
+    def keeper(self) -> Keeper:
+        return Keeper(self.fetch, self.fetch, self.stopped.set, self.write, self.tell, lambda: self.wall, AtOnce())
+
+    @property
+    def events(self) -> list[str]:
+        return [event for event, _ in self.said]
+
+
+def run(stage: Stage) -> None:
+    """Until the script has ended, when the agent's last caller is sent SIGTERM; time goes as fast as it is waited for."""
+    keeper = stage.keeper()
+
+    async def hurry(due: float) -> None:
+        stage.wall = max(stage.wall, due)
+        await trio.lowlevel.checkpoint()
+
+    keeper._sleep_until = hurry  # type: ignore[method-assign]
+
+    async def main() -> None:
+        with trio.fail_after(LIMIT):
+            await keeper.run()
+
+    trio.run(main)
+
+
+def test_each_token_is_written_and_sigterm_is_a_good_end(tmp_path: Path) -> None:
+    stage = Stage([300.0, 300.0, 300.0], tmp_path / "token")
+    run(stage)
+    assert stage.events == ["written"] * 3
+    assert stage.path.read_text() == stage.written[-1]
+    assert stage.wall == pytest.approx(NOW + 2 * renewal_delay(300) + renewal_delay(300))
+
+
+def test_while_no_token_can_be_had_the_old_one_stays_and_the_trouble_is_told_once(tmp_path: Path) -> None:
+    away = IdentityError(IdentityFault.TIMEOUT, "the agent is away")
+    stage = Stage([300.0, away, away, OutputError("disk full"), 300.0], tmp_path / "token")
+    run(stage)
+    assert stage.events == ["written", "unavailable", "write-failed", "written"]
+    assert "the old one stays" in stage.said[1][1]
+
+
+def test_the_end_of_a_token_that_could_not_be_renewed_is_told_once_and_the_file_stays(tmp_path: Path) -> None:
+    stage = Stage([300.0], tmp_path / "token")
+    away = iter(range(5))
+
+    def fetch() -> JwtSvid:
+        if stage.written and next(away, None) is not None:
+            stage.wall += 100
+            raise IdentityError(IdentityFault.TIMEOUT, "the agent is away")
+        return Stage.fetch(stage)
+
+    stage.fetch = fetch  # type: ignore[method-assign]
+    run(stage)
+    assert stage.events == ["written", "unavailable", "expired"]
+    assert stage.path.read_text() == stage.written[0]
+
+
+def test_an_agent_that_hands_out_the_same_token_again_causes_no_event(tmp_path: Path) -> None:
+    stage = Stage([300.0], tmp_path / "token")
+    once = stage.fetch()
+    answers = [once, once, once]
+
+    def fetch() -> JwtSvid:
+        return answers.pop() if answers else Stage.fetch(stage)
+
+    stage.fetch = fetch  # type: ignore[method-assign]
+    run(stage)
+    assert stage.events == ["written"]
+
+
+@pytest.mark.parametrize("trouble", [IdentityError(IdentityFault.REFUSED, "never"), OutputError("disk full")])
+def test_without_a_first_token_it_is_an_error(trouble: Exception, tmp_path: Path) -> None:
+    with pytest.raises(type(trouble), match=str(trouble)):
+        run(Stage([trouble], tmp_path / "token"))
+
+
+def test_a_token_is_renewed_a_little_after_half_of_its_life() -> None:
+    assert renewal_delay(300) == 151
+    assert renewal_delay(4) == pytest.approx(2.4)
+    assert renewal_delay(-5) == 0.5

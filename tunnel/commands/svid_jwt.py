@@ -1,0 +1,194 @@
+"""`tunnel svid jwt` and `tunnel svid jwt verify`: fetch a token, keep one fresh, judge one.
+
+Knows what goes to standard output and what to standard error; must not know flags, gRPC or the rules of tokens.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import MutableMapping
+from typing import TYPE_CHECKING, Any
+
+from tunnel.config import svid_jwt
+from tunnel.config.grammar import Arguments, Command
+from tunnel.config.model import WorkloadApi
+from tunnel.config.svid_jwt import STDIN, JwtConfig, JwtVerifyConfig, NamedBundle, TokenFile
+from tunnel.errors import IdentityError, IdentityFault, TokenError
+from tunnel.log import DescriptorSink, Log, one_line
+from tunnel.spiffe.jwt import MAX_TOKEN_BYTES, Reader, moment, parse_subject, parse_token
+from tunnel.svid.terminal import remark, say, show
+
+if TYPE_CHECKING:  # loaded when the line is known to be a good one
+    from tunnel.identity.jwt import WorkloadCalls
+    from tunnel.identity.tokens import JwtSvid
+    from tunnel.spiffe.jwks import JwtBundles
+
+_STDOUT, _STDERR = 1, 2
+_TIMES = ("exp", "iat", "nbf")
+_RENEWAL_LIMIT = 5.0  # seconds for one attempt; while the old token is there, trouble is told and not waited out
+
+
+def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str]) -> int:
+    """Exit code 0 for a token that was had or is good, 1 for one that is not; raises TunnelError."""
+    if command is svid_jwt.VERIFY:
+        return _verify(svid_jwt.build_verify(arguments))
+    return _fetch(svid_jwt.build_jwt(arguments))
+
+
+def _fetch(config: JwtConfig) -> int:
+    if config.file is not None:
+        return _write(config, config.file)
+    svid = _fetch_one(config, _open_calls(config.source))
+    if config.is_decoded:
+        say(_object_text(svid, has_token=False) if config.is_json else _decoded(svid))
+    else:
+        say(_object_text(svid, has_token=True) if config.is_json else f"{svid.token.text}\n")
+        if sys.stdout.isatty():  # a script knows what it asked for
+            remark(
+                f"note: a secret: until {moment(svid.expires_at)} whoever has it is {svid.spiffe_id} to "
+                + ", ".join(svid.audience)
+            )
+    return 0
+
+
+def _fetch_one(config: JwtConfig, calls: WorkloadCalls) -> JwtSvid:
+    svid, count = calls.fetch_token(config.audience, config.source.selection)
+    if count > 1 and config.source.selection.is_open():
+        remark(
+            f"warning: {count} identities are offered and none is chosen by --spiffe-id or --spiffe-hint: "
+            f"the first is used, {svid.spiffe_id}, and an agent's order is arbitrary"
+        )
+    return svid
+
+
+def _write(config: JwtConfig, file: TokenFile) -> int:
+    from tunnel.identity.jwt import WorkloadCalls
+    from tunnel.svid.jwt_file import write_token
+    from tunnel.svid.jwt_watch import Keeper
+
+    source, journal = config.source, _Journal(config.is_json)
+    first = WorkloadCalls(source.endpoint, limit=source.timeout, say=lambda text: journal.tell("unavailable", text))
+    later = WorkloadCalls(source.endpoint, limit=_RENEWAL_LIMIT)
+
+    def stop() -> None:
+        first.stop()
+        later.stop()
+
+    keeper = Keeper(
+        fetch_first=lambda: _fetch_one(config, first),
+        fetch_next=lambda: later.fetch_token(config.audience, source.selection)[0],
+        stop=stop,
+        write=lambda svid: write_token(file.path, svid.token.text, file.mode, file.group),
+        tell=journal.tell,
+    )
+    if file.is_kept_fresh:
+        keeper.keep()
+    else:
+        keeper.take_one()
+    return 0
+
+
+def _verify(config: JwtVerifyConfig) -> int:
+    is_local = config.is_local or config.bundle is not None
+    if is_local:
+        from tunnel.svid.jose import require_library
+
+        require_library()
+    from tunnel.svid.jwt_verify import ask_workload_api, conclusion, examine_token
+
+    text = _read_token(config.path)
+    reader = Reader(config.audience, time.time())
+    if is_local:
+        report = examine_token(text, reader, _bundles(config, text))
+    else:
+        assert config.source is not None
+        report = ask_workload_api(text, reader, _open_calls(config.source).validate_token)
+    return show(report, "" if report.broken else conclusion(report, config.audience), is_json=config.is_json)
+
+
+def _bundles(config: JwtVerifyConfig, text: str) -> JwtBundles:
+    if config.bundle is None:
+        assert config.source is not None
+        return _open_calls(config.source).fetch_jwt_bundles()
+    return _read_bundle(config.bundle, text)
+
+
+def _read_bundle(named: NamedBundle, text: str) -> JwtBundles:
+    """The bundle of a file; when nobody says whose it is, the token does."""
+    from tunnel.keystore.disk import naming, read_file
+    from tunnel.spiffe.jwks import JwtBundles, parse_jwks
+
+    with naming(named.path):
+        keys = parse_jwks(read_file(named.path))
+    domain = named.trust_domain
+    if domain is None:
+        try:
+            domain = parse_subject(parse_token(text)).trust_domain
+        except TokenError:
+            return JwtBundles({})
+        remark(f"note: {named.path} is taken for the bundle of {domain}, as the token says; --bundle {domain}=FILE makes sure")
+    return JwtBundles({domain: keys})
+
+
+def _read_token(path: str) -> str:
+    """The token in a file or on standard input, without blanks around it; raises IdentityError."""
+    from tunnel.keystore.disk import read_file
+
+    if path == STDIN:
+        if sys.stdin.isatty():
+            remark("reading a token from standard input; end it with Ctrl-D")
+        data = sys.stdin.buffer.read(MAX_TOKEN_BYTES + 3)
+    else:
+        data = read_file(path)
+    text = data.decode("ascii", "replace").strip()
+    if not text:
+        raise IdentityError(IdentityFault.FILE, f"there is no token in {'standard input' if path == STDIN else ascii(path)}")
+    return text
+
+
+def _open_calls(source: WorkloadApi) -> WorkloadCalls:
+    from tunnel.identity.jwt import WorkloadCalls
+
+    return WorkloadCalls(source.endpoint, limit=source.timeout, say=remark)
+
+
+def _object_text(svid: JwtSvid, *, has_token: bool) -> str:
+    found: dict[str, Any] = {
+        "spiffe_id": str(svid.spiffe_id),
+        "hint": svid.hint,
+        "audience": list(svid.audience),
+        "expires_at": moment(svid.expires_at),
+        "header": svid.token.header,
+        "claims": svid.token.claims,
+    }
+    return json.dumps({**found, "token": svid.token.text} if has_token else found) + "\n"
+
+
+def _decoded(svid: JwtSvid) -> str:
+    """Header and claims, one a line, with times that people read."""
+    lines = []
+    for title, part in (("header", svid.token.header), ("claims", svid.token.claims)):
+        lines.append(title)
+        for name, value in part.items():
+            is_time = title == "claims" and name in _TIMES and isinstance(value, int | float)
+            shown = f"{value} ({moment(value)})" if is_time else value if isinstance(value, str) else json.dumps(value)
+            lines.append(f"  {name}: {shown}")
+    return "\n".join(one_line(line) for line in lines) + "\n"
+
+
+class _Journal:
+    """Where events are told: a line of the log on standard error, or an object on standard output."""
+
+    def __init__(self, is_json: bool) -> None:
+        self._is_json = is_json
+        self._log = Log(sink=DescriptorSink(_STDERR))
+        self._sink = DescriptorSink(_STDOUT)
+
+    def tell(self, event: str, text: str, **facts: object) -> None:
+        if not self._is_json:
+            self._log.write(text)
+            return
+        record = {"event": event, "time": moment(time.time()), "message": one_line(text), **facts}
+        self._sink.write(json.dumps(record).encode() + b"\n", 0)

@@ -1,0 +1,64 @@
+"""A file that always holds a whole token.
+
+Knows how a file is replaced in one step, and with which permissions it begins; must not know what a token says. The new file
+has its group and its mode before its first byte; readers see the old token or the new one.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack, suppress
+
+from tunnel.errors import OutputError, words_of
+
+
+def write_token(path: str, token: str, mode: int, group: int | None) -> None:
+    """Let the file hold this token and nothing else; raises OutputError, and then what was there is there still."""
+    folder, name = os.path.split(path)
+    fresh = os.path.join(folder, f".{name}.new")
+    try:
+        if os.path.isdir(path):
+            raise OutputError(f"cannot write {path!a}: it is a folder")
+        _discard(fresh)  # of a run that was killed
+        with ExitStack() as undo:
+            undo.callback(_discard, fresh)
+            _write_new(fresh, token.encode(), mode, group)
+            os.replace(fresh, path)
+            undo.pop_all()
+        _sync_folder(folder or ".")
+    except OSError as error:
+        raise OutputError(f"cannot write {path!a}: {words_of(error)}") from error
+
+
+def _write_new(path: str, data: bytes, mode: int, group: int | None) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    try:
+        if group is not None:
+            _give(descriptor, group)
+        os.fchmod(descriptor, mode)  # not the umask's business
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _discard(path: str) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def _give(descriptor: int, group: int) -> None:
+    try:
+        os.fchown(descriptor, -1, group)
+    except PermissionError:
+        raise OutputError(f"cannot give a file to group {group}: only root and members of the group may") from None
+
+
+def _sync_folder(folder: str) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
