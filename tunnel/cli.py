@@ -19,6 +19,7 @@ from tunnel.config import (
     proxy,
     svid,
     svid_jwt,
+    svid_verify,
     texts,
 )
 from tunnel.config import exec as execution
@@ -47,6 +48,7 @@ COMMANDS = (
     check.CLIENT,
     *svid.COMMANDS,
     *svid_jwt.COMMANDS,
+    svid_verify.COMMAND,
     health.COMMAND,
     demo.COMMAND,
     dev.COMMAND,
@@ -131,6 +133,8 @@ def _run(parsed: Parsed, environ: MutableMapping[str, str]) -> int:
             from tunnel.commands.svid import run
         case "svid jwt" | "svid jwt verify":
             from tunnel.commands.svid_jwt import run
+        case "svid verify":
+            from tunnel.commands.svid_verify import run
         case "server" | "client":
             from tunnel.commands.serve import run
         case _:

@@ -66,3 +66,21 @@ def test_a_file_is_kept_fresh_while_the_agent_comes_and_goes_until_sigterm(world
     assert watcher.complaints == []
     assert not any(text in watcher.transcript() for text in (first, last, path.read_text()))
     assert sorted(name for name in os.listdir(tmp_path) if "token" in name) == ["token"]
+
+
+def test_a_certificate_is_judged_with_its_key_and_by_the_workload_api(world: World, tmp_path: Path) -> None:
+    (issued,) = world.api.issued(world.sockets[CLIENT])
+    pem, der, key = (tmp_path / name for name in ("svid.pem", "svid.der", "key.pem"))
+    pem.write_bytes(issued.chain_pem + issued.key_pem)
+    der.write_bytes(issued.chain_der)
+    key.write_bytes(issued.key_pem)
+    for name, feed in ((str(der), b""), ("-", pem.read_bytes())):
+        good = tunnel(world, "svid", "verify", name, f"--key={key}", feed=feed)
+        assert (good.returncode, good.stderr) == (0, b"")
+        assert good.stdout.splitlines()[-1].startswith(b"valid: " + CLIENT.encode())
+    bad = tunnel(world, "svid", "verify", str(pem), "--json", of=FOREIGNER)
+    assert bad.returncode == 1
+    (broken,) = (rule for rule in json.loads(bad.stdout)["rules"] if rule["verdict"] == "broken")
+    assert (broken["rule"], broken["reason"]) == ("certification-path", "unknown-trust-domain")
+    none = tunnel(world, "svid", "verify", str(key))
+    assert (none.returncode, none.stdout, none.stderr.count(b"\n")) == (1, b"", 1)

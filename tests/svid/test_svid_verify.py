@@ -1,0 +1,127 @@
+"""Every rule of X509-SVID is told of: for each one a certificate that breaks it and nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from cryptography import x509
+from forge import NOW, Forged, authority, key_of, leaf
+
+from tunnel.spiffe.bundle import BundleSet, TrustBundle
+from tunnel.spiffe.ids import TrustDomain
+from tunnel.svid.findings import Report, Verdict
+from tunnel.svid.verify import Trust, conclusion, examine_certificate
+
+HOME = TrustDomain("a.test")
+NOBODY = Trust(None, "nobody was asked", is_wanted=False)
+ROOT = authority()
+
+
+def trust(*authorities: Forged, domain: TrustDomain = HOME) -> Trust:
+    return Trust(BundleSet({domain: TrustBundle(domain, tuple(made.certificate for made in authorities))}), "of the test")
+
+
+def told(report: Report, verdict: Verdict) -> list[str]:
+    return [finding.rule for finding in report.findings if finding.verdict is verdict]
+
+
+def judged(*path: Forged, by: Trust = NOBODY, key: object = None) -> Report:
+    return examine_certificate([made.certificate for made in path], NOW, by, key)
+
+
+BREAKING: dict[str, tuple[Callable[[], Forged], list[str], list[str]]] = {
+    "authority": (lambda: leaf(is_ca=True), ["no-authority"], []),
+    "no key usage": (lambda: leaf(usage=None), ["key-usage"], ["digital-signature", "signs-nothing"]),
+    "key usage not critical": (
+        lambda: leaf(is_usage_critical=False),
+        ["key-usage"],
+        ["digital-signature", "signs-nothing"],
+    ),
+    "no digitalSignature": (lambda: leaf(usage=("key_agreement",)), ["digital-signature"], []),
+    "keyCertSign": (lambda: leaf(usage=("digital_signature", "key_cert_sign")), ["signs-nothing"], []),
+    "for servers only": (lambda: leaf(purposes=(x509.ExtendedKeyUsageOID.SERVER_AUTH,)), ["extended-key-usage"], []),
+    "weak key": (lambda: leaf(key=key_of("rsa1024"), issuer=authority()), ["key-strength"], []),
+    "no URI": (lambda: leaf(uris=()), ["one-uri"], ["spiffe-id", "path"]),
+    "two URIs": (lambda: leaf(uris=("spiffe://a.test/w", "spiffe://a.test/v")), ["one-uri"], ["spiffe-id", "path"]),
+    "https URI": (lambda: leaf("https://a.test/w"), ["spiffe-id"], ["path"]),
+    "no path": (lambda: leaf("spiffe://a.test"), ["path"], []),
+    "ended": (lambda: leaf(end=NOW - timedelta(minutes=1)), ["dates"], []),
+    "several": (lambda: leaf(is_ca=True, usage=("key_cert_sign",), uris=()), ["no-authority", "digital-signature",
+        "signs-nothing", "one-uri"], ["spiffe-id", "path"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "broken", "not_asked"), BREAKING.values(), ids=BREAKING)
+def test_each_broken_rule_is_told_and_what_means_nothing_without_it_is_not_asked(
+    make: Callable[[], Forged], broken: list[str], not_asked: list[str]
+) -> None:
+    report = judged(make())
+    assert told(report, Verdict.BROKEN) == broken
+    assert told(report, Verdict.NOT_ASKED) == [*not_asked, "certification-path"]
+    assert len(report.findings) == 14
+    assert all(finding.section for finding in report.findings)
+
+
+def test_a_good_chain_keeps_every_rule() -> None:
+    middle = authority(issuer=ROOT)
+    made = leaf(issuer=middle)
+    report = judged(made, middle, by=trust(ROOT), key=made.key.public_key())
+    assert told(report, Verdict.KEPT) == [finding.rule for finding in report.findings]
+    assert conclusion(report) == "valid: spiffe://a.test/w until 2026-11-22T13:00:00Z"
+    found = json.loads(report.as_json())
+    assert (found["valid"], found["spiffe_id"]) == (True, "spiffe://a.test/w")
+
+
+def test_without_a_bundle_the_path_is_not_looked_at_and_that_is_said() -> None:
+    report = judged(leaf(issuer=ROOT))
+    assert told(report, Verdict.NOT_ASKED) == ["certification-path"]
+    assert report.broken is None
+    assert conclusion(report).endswith("who has signed it was not looked at")
+    unavailable = judged(leaf(issuer=ROOT), by=Trust(None, "no answer"))
+    assert told(unavailable, Verdict.BROKEN) == ["certification-path"]
+
+
+@pytest.mark.parametrize(
+    ("by", "reason"),
+    [
+        (trust(authority()), "unknown-authority"),
+        (trust(ROOT, domain=TrustDomain("b.test")), "unknown-trust-domain"),
+        (trust(), "unknown-authority"),
+    ],
+)
+def test_a_path_to_nobody_we_know_is_told(by: Trust, reason: str) -> None:
+    report = judged(leaf(issuer=ROOT), by=by)
+    assert told(report, Verdict.BROKEN) == ["certification-path"]
+    assert report.findings[-1].reason == reason
+
+
+def test_intermediates_are_asked_by_number_and_their_order_counts() -> None:
+    middle = authority(issuer=ROOT)
+    made = leaf(issuer=middle)
+    bad = authority("b.test", issuer=ROOT, usage=("crl_sign",))
+    report = judged(made, middle, bad, by=trust(ROOT))
+    assert told(report, Verdict.BROKEN) == ["order", "[3]signs-certificates", "[3]authority-id"]
+    assert "certificate 2 is not signed by certificate 3" in report.as_text("")
+    nameless = judged(leaf(uris=(), issuer=middle), middle)
+    assert told(nameless, Verdict.NOT_ASKED) == ["spiffe-id", "path", "[2]authority-id", "certification-path"]
+
+
+def test_a_key_of_another_certificate_is_told() -> None:
+    made = leaf(issuer=ROOT)
+    assert told(judged(made, key=key_of("p256", 7).public_key()), Verdict.BROKEN) == ["key"]
+
+
+def test_a_certificate_that_cannot_be_read_is_told_and_nothing_else_is_asked() -> None:
+    bad = leaf(extra=((x509.UnrecognizedExtension(x509.OID_INHIBIT_ANY_POLICY, b"\x30\x00"), False),))
+    report = judged(bad, by=trust(ROOT))
+    assert told(report, Verdict.BROKEN) == ["readable"]
+    assert told(report, Verdict.KEPT) == ["dates", "order"]
+
+
+def test_hostile_names_do_nothing_to_a_terminal() -> None:
+    text = judged(leaf("spiffe://a.test/\x1b[2J\nok  everything")).as_text("")
+    assert text.replace("\n", "").isprintable()
+    assert len(text.splitlines()) == 15

@@ -1,0 +1,69 @@
+"""`tunnel svid verify`: which rules of X509-SVID a certificate keeps.
+
+Knows by what its path is checked; must not know flags, gRPC, formats or the rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from tunnel.config import svid_verify
+from tunnel.config.grammar import Arguments, Command
+from tunnel.config.svid_jwt import NamedBundle
+from tunnel.config.svid_verify import VerifyConfig
+from tunnel.errors import IdentityError
+from tunnel.spiffe.ids import TrustDomain
+
+if TYPE_CHECKING:  # loaded when the line is known to be a good one
+    from tunnel.svid.verify import Trust
+
+
+def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str]) -> int:
+    """Exit code 0 when no rule is broken, else 1; raises TunnelError for what cannot be read at all."""
+    config = svid_verify.build(arguments)
+    from tunnel.svid.terminal import show
+    from tunnel.svid.verify import conclusion, examine_certificate
+    from tunnel.svid.verify_files import claimed_domain, read_path, read_public_key
+
+    path = read_path(config.path)
+    key = read_public_key(config.key_path) if config.key_path else None
+    trust = _trust(config, claimed_domain(path[0]))
+    report = examine_certificate(path, datetime.now(UTC), trust, key)
+    return show(report, "" if report.broken else conclusion(report), is_json=config.is_json)
+
+
+def _trust(config: VerifyConfig, claimed: TrustDomain | None) -> Trust:
+    """By what the path is checked; that the Workload API does not answer is told as a rule that is not kept."""
+    from tunnel.svid.verify import Trust
+
+    if config.bundle is not None:
+        return _trust_file(config.bundle, claimed)
+    if config.source is None:
+        return Trust(None, "there is no --bundle and no address of a Workload API", is_wanted=False)
+    from tunnel.identity.jwt import WorkloadCalls
+    from tunnel.svid.terminal import remark
+
+    calls = WorkloadCalls(config.source.endpoint, limit=config.source.timeout, say=remark)
+    try:
+        return Trust(calls.fetch_x509_bundles(), f"as the Workload API at {config.source.endpoint} has it")
+    except IdentityError as error:
+        return Trust(None, str(error))
+
+
+def _trust_file(named: NamedBundle, claimed: TrustDomain | None) -> Trust:
+    from tunnel.spiffe.bundle import BundleSet
+    from tunnel.svid.terminal import remark
+    from tunnel.svid.verify import Trust
+    from tunnel.svid.verify_files import read_authorities
+
+    domain = named.trust_domain or claimed
+    if domain is None:
+        return Trust(BundleSet({}), named.path)
+    if named.trust_domain is None:
+        remark(
+            f"note: {named.path} is taken for the bundle of {domain}, as the certificate says; "
+            f"--bundle {domain}=FILE makes sure"
+        )
+    return Trust(read_authorities(named.path, domain), f"as {named.path} has it")

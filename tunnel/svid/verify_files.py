@@ -1,0 +1,78 @@
+"""The files of `tunnel svid verify`: a certificate with what follows it, a key, authorities.
+
+Knows the formats in which they come; must not know which rules they are judged by. Every error names its file.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+
+from cryptography import x509
+
+from tunnel.errors import IdentityError, IdentityFault, PeerDenied, WireError
+from tunnel.keystore.disk import MAX_FILE_BYTES, naming, read_file
+from tunnel.keystore.pem import describe, find_key, parse_blocks, parse_chain, parse_key
+from tunnel.spiffe.bundle import BundleSet, TrustBundle
+from tunnel.spiffe.ids import TrustDomain
+from tunnel.spiffe.x509 import parse_certificates, parse_leaf_id
+
+STDIN = "-"
+_PEM = b"-----BEGIN "
+
+
+def read_path(name: str) -> Sequence[x509.Certificate]:
+    """The certificates in a file, leaf first, at least one: PEM, or DER back to back; raises IdentityError."""
+    blob = _read(name)
+    with _naming(name):
+        return _parse_pem(blob) if _PEM in blob else _parse_der(blob)
+
+
+def read_public_key(name: str) -> object:
+    """The public half of the private key in a PEM file; raises IdentityError."""
+    blocks = parse_blocks(_read(name))
+    with _naming(name):
+        block = find_key(blocks)
+        if block is None:
+            raise IdentityError(IdentityFault.BAD_KEY, f"no PRIVATE KEY block, {describe(blocks)}")
+        return parse_key(block).public_key()
+
+
+def read_authorities(name: str, trust_domain: TrustDomain) -> BundleSet:
+    """A file as the bundle of one trust domain; raises IdentityError."""
+    return BundleSet({trust_domain: TrustBundle(trust_domain, tuple(read_path(name)))})
+
+
+def claimed_domain(leaf: x509.Certificate) -> TrustDomain | None:
+    """The trust domain that a certificate says it is of, proven or not."""
+    try:
+        return parse_leaf_id(leaf).trust_domain
+    except PeerDenied:
+        return None
+
+
+def _read(name: str) -> bytes:
+    return sys.stdin.buffer.read(MAX_FILE_BYTES) if name == STDIN else read_file(name)
+
+
+def _naming(name: str) -> AbstractContextManager[None]:
+    return naming("standard input" if name == STDIN else name)
+
+
+def _parse_pem(blob: bytes) -> Sequence[x509.Certificate]:
+    blocks = parse_blocks(blob)
+    path = parse_chain(blocks)
+    if not path:
+        raise IdentityError(IdentityFault.BAD_CERTIFICATE, f"no CERTIFICATE block, {describe(blocks)}")
+    return path
+
+
+def _parse_der(blob: bytes) -> Sequence[x509.Certificate]:
+    try:
+        path = parse_certificates(blob)
+    except WireError as error:
+        raise IdentityError(IdentityFault.FORMAT, f"no certificate in PEM or DER: {error}") from error
+    if not path:
+        raise IdentityError(IdentityFault.FORMAT, "no certificate, it is empty")
+    return path
