@@ -122,8 +122,8 @@ def test_a_limit_ends_the_wait_and_names_the_trouble(api: DevWorkloadApi, endpoi
     api.publish(endpoint, BUNDLES, Refusal("UNAVAILABLE", "not now"))
     calls = WorkloadCalls(endpoint, limit=0.2, backoff=Hurried())
     for ask, trouble in (
-        (lambda: calls.fetch_token(["db"], FIRST), "PERMISSION_DENIED: no identity issued"),
-        (calls.fetch_x509_bundles, "UNAVAILABLE: not now"),
+        (lambda: calls.fetch_token(["db"], FIRST), r"no such identity \(PERMISSION_DENIED: no identity issued\)"),
+        (calls.fetch_x509_bundles, r"not available \(UNAVAILABLE: not now\)"),
     ):
         with pytest.raises(IdentityError, match=trouble) as late:
             ask()
@@ -166,12 +166,12 @@ def test_one_who_takes_the_call_and_never_answers_is_told_of_and_can_be_left(end
         thread.join(LIMIT)
     assert not thread.is_alive()
     assert [error.reason for error in failures if isinstance(error, IdentityError)] == [IdentityFault.STOPPED]
-    assert told == [f"waiting for FetchJWTSVID at {endpoint}"]
+    assert told == [f"waiting for the Workload API at {endpoint} (FetchJWTSVID)"]
 
 
 def test_an_answer_without_a_name_is_no_answer(api: DevWorkloadApi, calls: WorkloadCalls, endpoint: Endpoint) -> None:
     api.publish(endpoint, VALIDATE, encode_validate_response(Validated("", {"sub": "spiffe://a.test/x"})))
-    with pytest.raises(IdentityError, match="names no SPIFFE ID"):
+    with pytest.raises(IdentityError, match="its answer names no SPIFFE ID"):
         calls.validate_token("db", token())
 
 

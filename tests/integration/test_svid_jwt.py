@@ -22,7 +22,8 @@ from tunnel.spiffe.jwt import parse_token
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+def hasty(tmp_path: Path) -> Iterator[World]:
+    """A world whose tokens live for three seconds."""
     with closing(World(tmp_path, issuing=Issuing(jwt_ttl=timedelta(seconds=3)))) as world:
         yield world
 
@@ -46,7 +47,8 @@ def test_a_token_stands_alone_on_standard_output_and_is_judged_by_its_readers(wo
     assert {rule["rule"] for rule in json.loads(bad.stdout)["rules"] if rule["verdict"] == "broken"} >= {"workload-api", "aud"}
 
 
-def test_a_file_is_kept_fresh_while_the_agent_comes_and_goes_until_sigterm(world: World, tmp_path: Path) -> None:
+def test_a_file_is_kept_fresh_while_the_agent_comes_and_goes_until_sigterm(hasty: World, tmp_path: Path) -> None:
+    world = hasty
     path = tmp_path / "token"
     argv = tunnel_argv("svid", "jwt", "--audience=db", f"--out={path}", "--watch", "--json")
     watcher = world.watch(Process(argv, environ={**bare_environment(), "SPIFFE_ENDPOINT_SOCKET": str(world.sockets[CLIENT])}))

@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # loaded when the line is known to be a good one
     from tunnel.spiffe.jwks import JwtBundles
 
 _STDOUT, _STDERR = 1, 2
+_MAX_BACKLOG = 64 * 1024
 _TIMES = ("exp", "iat", "nbf")
 _RENEWAL_LIMIT = 5.0  # seconds for one attempt; while the old token is there, trouble is told and not waited out
 
@@ -120,8 +121,9 @@ def _read_bundle(named: NamedBundle, text: str) -> JwtBundles:
     from tunnel.keystore.disk import naming, read_file
     from tunnel.spiffe.jwks import JwtBundles, parse_jwks
 
+    document = read_file(named.path)
     with naming(named.path):
-        keys = parse_jwks(read_file(named.path))
+        keys = parse_jwks(document)
     domain = named.trust_domain
     if domain is None:
         try:
@@ -143,8 +145,11 @@ def _read_token(path: str) -> str:
     else:
         data = read_file(path)
     text = data.decode("ascii", "replace").strip()
+    where = "standard input" if path == STDIN else ascii(path)
     if not text:
-        raise IdentityError(IdentityFault.FILE, f"there is no token in {'standard input' if path == STDIN else ascii(path)}")
+        raise IdentityError(IdentityFault.FILE, f"there is no token in {where}")
+    if len(text) > MAX_TOKEN_BYTES:
+        raise IdentityError(IdentityFault.OVER_LIMIT, f"{where} has over {MAX_TOKEN_BYTES} bytes: no token is as large")
     return text
 
 
@@ -185,10 +190,17 @@ class _Journal:
         self._is_json = is_json
         self._log = Log(sink=DescriptorSink(_STDERR))
         self._sink = DescriptorSink(_STDOUT)
+        self._backlog = b""  # what has found no room
 
     def tell(self, event: str, text: str, **facts: object) -> None:
         if not self._is_json:
             self._log.write(text)
             return
         record = {"event": event, "time": moment(time.time()), "message": one_line(text), **facts}
-        self._sink.write(json.dumps(record).encode() + b"\n", 0)
+        if len(self._backlog) < _MAX_BACKLOG:  # a reader that stands still holds up no renewal
+            self._backlog += json.dumps(record).encode() + b"\n"
+        start = -1
+        end = 0
+        while start < end < len(self._backlog):
+            start, end = end, self._sink.write(self._backlog, end)
+        self._backlog = self._backlog[end:]

@@ -14,13 +14,14 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from tunnel.errors import IdentityError, IdentityFault, TokenError, TokenFault, WireError
+from tunnel.errors import IdentityError, IdentityFault, SpiffeIdError, TokenError, TokenFault, WireError
 from tunnel.identity.backoff import Backoff
 from tunnel.identity.tokens import JwtSvid, accept_jwt_bundles, accept_tokens, select_token
 from tunnel.identity.update import accept_bundles
 from tunnel.identity.workload import CHANNEL_OPTIONS, HOPELESS, grpc_target, plain_words, refusal
 from tunnel.spiffe.bundle import BundleSet
 from tunnel.spiffe.endpoint import Endpoint
+from tunnel.spiffe.ids import parse_spiffe_id
 from tunnel.spiffe.jwks import JwtBundles
 from tunnel.spiffe.messages import (
     HEADER,
@@ -104,8 +105,10 @@ class WorkloadCalls:
             response = self._ask("ValidateJWTSVID", request, parse_validate_response)
         except _InvalidArgument as error:
             raise TokenError(TokenFault.REFUSED, error.details) from error
-        if not response.spiffe_id:
-            raise IdentityError(IdentityFault.INCOMPLETE, "the Workload API names no SPIFFE ID in its answer")
+        try:
+            parse_spiffe_id(response.spiffe_id)
+        except SpiffeIdError as error:
+            raise IdentityError(IdentityFault.WRONG_ID, f"its answer names no SPIFFE ID: {error}") from error
         return response
 
     def fetch_jwt_bundles(self) -> JwtBundles:
@@ -142,7 +145,8 @@ class WorkloadCalls:
         left = deadline - self._clock()
         if left <= delay:
             raise IdentityError(
-                IdentityFault.TIMEOUT, f"{rpc} at {self._endpoint} gave nothing within {self._limit:g}s: {self._trouble}"
+                IdentityFault.TIMEOUT,
+                f"nothing came from the Workload API at {self._endpoint} within {self._limit:g}s ({rpc}): {self._trouble}",
             )
         self._stopping.wait(delay)
 
@@ -170,7 +174,7 @@ class WorkloadCalls:
     def _saying_when_long(self, rpc: str) -> Iterator[None]:
         def tell() -> None:
             why = f": {self._trouble}" if self._trouble else ""
-            self._say(f"waiting for {rpc} at {self._endpoint}{why}")
+            self._say(f"waiting for the Workload API at {self._endpoint} ({rpc}){why}")
 
         timer = threading.Timer(_LONG, tell)
         timer.daemon = True
@@ -189,7 +193,9 @@ class _Refused(IdentityError):
         super().__init__(error.reason, str(error))
         self.code = code
         self.details = details
-        self.trouble = f"{code.name}: {details}".rstrip(": ")
+        said = f"{code.name}: {details}".rstrip(": ")
+        is_denied = code is grpc.StatusCode.PERMISSION_DENIED
+        self.trouble = f"it gives this process no such identity ({said})" if is_denied else f"it is not available ({said})"
 
 
 class _InvalidArgument(_Refused):

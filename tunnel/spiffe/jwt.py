@@ -70,9 +70,7 @@ def parse_token(text: str) -> Token:
         raise TokenError(TokenFault.TOO_LARGE, f"the token has {len(text)} characters, at most {MAX_TOKEN_BYTES} are read")
     parts = text.split(".")
     if len(parts) != 3:
-        raise TokenError(
-            TokenFault.MALFORMED, f"{len(parts)} parts joined by dots where a token has three: header.claims.signature"
-        )
+        raise TokenError(TokenFault.MALFORMED, f"{len(parts) - 1} dots where a token has two: header.claims.signature")
     _decode(parts[2])
     return Token(_parse_object(parts[0], "header"), _parse_object(parts[1], "claims"), text)
 
