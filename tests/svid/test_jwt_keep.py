@@ -20,6 +20,7 @@ from tunnel.errors import IdentityError, IdentityFault, OutputError
 from tunnel.identity.backoff import Backoff
 from tunnel.identity.tokens import JwtSvid, accept_tokens
 from tunnel.spiffe.messages import JwtSvidEntry
+from tunnel.svid.journal import Event
 from tunnel.svid.jwt_file import write_token
 from tunnel.svid.jwt_watch import Keeper, renewal_delay
 
@@ -90,10 +91,10 @@ class Stage:
         write_token(str(self.path), svid.token.text, 0o600, None)
         self.written.append(svid.token.text)
 
-    def tell(self, event: str, text: str, **facts: Any) -> None:
+    def tell(self, event: Event, text: str, **facts: Any) -> None:
         assert "\n" not in text
         assert not any(written in f"{text}{facts}" for written in self.written)
-        self.said.append((event, text))
+        self.said.append((event.value, text))
 
     def keeper(self) -> Keeper:
         return Keeper(self.fetch, self.fetch, self.stopped.set, self.write, self.tell, lambda: self.wall, AtOnce())

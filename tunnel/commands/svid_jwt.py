@@ -16,7 +16,7 @@ from tunnel.config.grammar import Arguments, Command
 from tunnel.config.model import WorkloadApi
 from tunnel.config.svid_jwt import STDIN, JwtConfig, JwtVerifyConfig, NamedBundle, TokenFile
 from tunnel.errors import IdentityError, IdentityFault, TokenError
-from tunnel.log import DescriptorSink, Log, one_line
+from tunnel.log import one_line
 from tunnel.spiffe.jwt import MAX_TOKEN_BYTES, Reader, moment, parse_subject, parse_token
 from tunnel.svid.terminal import remark, say, show
 
@@ -25,8 +25,6 @@ if TYPE_CHECKING:  # loaded when the line is known to be a good one
     from tunnel.identity.tokens import JwtSvid
     from tunnel.spiffe.jwks import JwtBundles
 
-_STDOUT, _STDERR = 1, 2
-_MAX_BACKLOG = 64 * 1024
 _TIMES = ("exp", "iat", "nbf")
 _RENEWAL_LIMIT = 5.0  # seconds for one attempt; while the old token is there, trouble is told and not waited out
 
@@ -66,11 +64,14 @@ def _fetch_one(config: JwtConfig, calls: WorkloadCalls) -> JwtSvid:
 
 def _write(config: JwtConfig, file: TokenFile) -> int:
     from tunnel.identity.jwt import WorkloadCalls
+    from tunnel.svid.journal import Event, Form, Journal
     from tunnel.svid.jwt_file import write_token
     from tunnel.svid.jwt_watch import Keeper
 
-    source, journal = config.source, _Journal(config.is_json)
-    first = WorkloadCalls(source.endpoint, limit=source.timeout, say=lambda text: journal.tell("unavailable", text))
+    source = config.source
+    form = Form.LOG if file.is_kept_fresh else Form.PLAIN
+    journal = Journal(Form.JSON if config.is_json else form)
+    first = WorkloadCalls(source.endpoint, limit=source.timeout, say=lambda text: journal.tell(Event.UNAVAILABLE, text))
     later = WorkloadCalls(source.endpoint, limit=_RENEWAL_LIMIT)
 
     def stop() -> None:
@@ -181,26 +182,3 @@ def _decoded(svid: JwtSvid) -> str:
             shown = f"{value} ({moment(value)})" if is_time else value if isinstance(value, str) else json.dumps(value)
             lines.append(f"  {name}: {shown}")
     return "\n".join(one_line(line) for line in lines) + "\n"
-
-
-class _Journal:
-    """Where events are told: a line of the log on standard error, or an object on standard output."""
-
-    def __init__(self, is_json: bool) -> None:
-        self._is_json = is_json
-        self._log = Log(sink=DescriptorSink(_STDERR))
-        self._sink = DescriptorSink(_STDOUT)
-        self._backlog = b""  # what has found no room
-
-    def tell(self, event: str, text: str, **facts: object) -> None:
-        if not self._is_json:
-            self._log.write(text)
-            return
-        record = {"event": event, "time": moment(time.time()), "message": one_line(text), **facts}
-        if len(self._backlog) < _MAX_BACKLOG:  # a reader that stands still holds up no renewal
-            self._backlog += json.dumps(record).encode() + b"\n"
-        start = -1
-        end = 0
-        while start < end < len(self._backlog):
-            start, end = end, self._sink.write(self._backlog, end)
-        self._backlog = self._backlog[end:]

@@ -59,7 +59,8 @@ def _parse_key_mode(text: str) -> int:
     return mode
 
 
-def _parse_group(text: str) -> int:
+def parse_group(text: str) -> int:
+    """A group of this machine, by name or number."""
     try:
         return parse_uint32(text) if text.isdigit() else grp.getgrnam(text).gr_gid
     except (KeyError, ValueError):
@@ -133,7 +134,7 @@ KEY_MODE = option(
     placeholder="MODE",
 )
 GROUP = option(
-    "group", "The group of all files, by name or number; default the system's choice.", _parse_group, None, placeholder="GROUP"
+    "group", "The group of all files, by name or number; default the system's choice.", parse_group, None, placeholder="GROUP"
 )
 OMIT_EXPIRED = switch("omit-expired", "Leave authorities that have expired out of the bundles.")
 INTERMEDIATES = switch(

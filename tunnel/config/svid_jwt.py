@@ -5,14 +5,14 @@ Knows which of them go together; must not open a file or ask anyone, but for the
 
 from __future__ import annotations
 
-import grp
 import re
 from dataclasses import dataclass
 
 from tunnel.config.grammar import Arguments, Command, Group, option, repeated, required, switch, word
 from tunnel.config.model import WorkloadApi
-from tunnel.config.scalars import or_none, parse_limit, parse_mode, parse_uint32
+from tunnel.config.scalars import or_none, parse_limit, parse_mode
 from tunnel.config.sources import API_ADDRESS, SPIFFE_HINT, SPIFFE_ID, USE_API
+from tunnel.config.svid import parse_group
 from tunnel.errors import ConfigError, SpiffeIdError
 from tunnel.spiffe.endpoint import ENVIRONMENT
 from tunnel.spiffe.ids import TrustDomain, parse_trust_domain
@@ -107,13 +107,6 @@ def _parse_secret_mode(text: str) -> int:
     return mode
 
 
-def _parse_group(text: str) -> int:
-    try:
-        return parse_uint32(text) if text.isdigit() else grp.getgrnam(text).gr_gid
-    except (KeyError, ValueError):
-        raise ConfigError(f"there is no group {text!a}; a name or a number is wanted") from None
-
-
 TIMEOUT = option(
     "timeout",
     "How long to wait for an answer; default 15s, 0 waits for ever.",
@@ -138,7 +131,7 @@ MODE = option(
     placeholder="MODE",
 )
 GROUP = option(
-    "group", "The group of the file, by name or number; default the system's choice.", _parse_group, None, placeholder="GROUP"
+    "group", "The group of the file, by name or number; default the system's choice.", parse_group, None, placeholder="GROUP"
 )
 DECODE = switch("decode", "Show what the token says in the place of the token, and not the token.")
 JSON = switch(

@@ -10,6 +10,7 @@ import os
 from contextlib import ExitStack, suppress
 
 from tunnel.errors import OutputError, words_of
+from tunnel.svid.folder import NamedFile, write_new
 
 
 def write_token(path: str, token: str, mode: int, group: int | None) -> None:
@@ -22,7 +23,7 @@ def write_token(path: str, token: str, mode: int, group: int | None) -> None:
         _discard(fresh)  # of a run that was killed
         with ExitStack() as undo:
             undo.callback(_discard, fresh)
-            _write_new(fresh, token.encode(), mode, group)
+            write_new(NamedFile(name, token.encode(), mode), fresh, group)
             os.replace(fresh, path)
             undo.pop_all()
         _sync_folder(folder or ".")
@@ -30,30 +31,9 @@ def write_token(path: str, token: str, mode: int, group: int | None) -> None:
         raise OutputError(f"cannot write {path!a}: {words_of(error)}") from error
 
 
-def _write_new(path: str, data: bytes, mode: int, group: int | None) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    try:
-        if group is not None:
-            _give(descriptor, group)
-        os.fchmod(descriptor, mode)  # not the umask's business
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(descriptor, rest) :]
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _discard(path: str) -> None:
     with suppress(FileNotFoundError):
         os.unlink(path)
-
-
-def _give(descriptor: int, group: int) -> None:
-    try:
-        os.fchown(descriptor, -1, group)
-    except PermissionError:
-        raise OutputError(f"cannot give a file to group {group}: only root and members of the group may") from None
 
 
 def _sync_folder(folder: str) -> None:

@@ -19,6 +19,7 @@ from tunnel.errors import IdentityError, OutputError
 from tunnel.identity.backoff import Backoff
 from tunnel.identity.tokens import JwtSvid
 from tunnel.spiffe.jwt import moment
+from tunnel.svid.journal import Event
 
 _STEP = 10.0  # seconds; a machine that slept wakes up with another time
 _SHORTEST = 0.5  # seconds between renewals, however short a token lives
@@ -28,7 +29,7 @@ _FLOOR, _CAP = 1.0, 30.0  # seconds between attempts
 class Tell(Protocol):
     """Takes one event: its word, all of it in a sentence, and the parts that a machine may want."""
 
-    def __call__(self, event: str, text: str, **facts: object) -> None: ...
+    def __call__(self, event: Event, text: str, **facts: object) -> None: ...
 
 
 @dataclass
@@ -113,7 +114,7 @@ class Keeper:
         self._is_told_expired = False
         end = moment(svid.expires_at)
         self.tell(
-            "written",
+            Event.WRITTEN,
             f"token of {svid.spiffe_id} for {', '.join(svid.audience)} written, valid until {end}",
             spiffe_id=str(svid.spiffe_id),
             audience=list(svid.audience),
@@ -124,7 +125,7 @@ class Keeper:
         if str(error) == self._complaint:
             return
         self._complaint = str(error)
-        event = "unavailable" if isinstance(error, IdentityError) else "write-failed"
+        event = Event.UNAVAILABLE if isinstance(error, IdentityError) else Event.WRITE_FAILED
         self.tell(event, f"no fresh token: {error}; the old one stays, trying again")
 
     def _tell_expired(self) -> None:
@@ -132,7 +133,7 @@ class Keeper:
         if not self._is_told_expired and self.wall() >= self._current.expires_at:
             self._is_told_expired = True
             end = moment(self._current.expires_at)
-            self.tell("expired", f"the token in the file ended at {end}; trying again", expires_at=end)
+            self.tell(Event.EXPIRED, f"the token in the file ended at {end}; trying again", expires_at=end)
 
     async def _sleep_until(self, due: float) -> None:
         while (left := due - self.wall()) > 0:  # noqa: ASYNC110 - no event tells that the wall clock was set
