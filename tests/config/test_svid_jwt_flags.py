@@ -76,10 +76,10 @@ def test_a_file_is_for_its_owner_unless_told() -> None:
         (f"jwt {API} --audience db --out t/", "is no file"),
         (f"jwt verify {API}", "'--audience' not provided"),
         ("jwt verify --audience db", "no Workload API to ask"),
-        (f"jwt verify {API} --audience db --local --bundle b", "two sources of keys"),
+        (f"jwt verify {API} --audience db --local --bundle a.test=b", "two sources of keys"),
         (f"jwt verify {API} --audience db a b", "unexpected b"),
         ("verify", "CERT is missing"),
-        (f"verify {API} c --bundle b", "two sources of authorities"),
+        (f"verify {API} c --bundle a.test=b", "two sources of authorities"),
         ("verify c --use-workload-api", "no Workload API to ask"),
         ("verify - --key=-", "expected argument|standard input"),
     ],
@@ -108,16 +108,19 @@ def test_a_token_is_judged_by_the_workload_api_unless_told() -> None:
 @pytest.mark.parametrize(
     ("text", "path", "domain"),
     [
-        ("b.json", "b.json", None),
         ("a.test=b.json", "b.json", "a.test"),
         ("spiffe://a.test=/x/b.json", "/x/b.json", "a.test"),
-        ("./a=b", "./a=b", None),
-        ("/run/a=b", "/run/a=b", None),
-        ("a.test=", "a.test=", None),
+        ("a.test=./a=b", "./a=b", "a.test"),
     ],
 )
-def test_a_bundle_may_say_whose_it_is(text: str, path: str, domain: str | None) -> None:
-    assert svid_jwt.parse_bundle(text) == NamedBundle(path, TrustDomain(domain) if domain else None)
+def test_a_bundle_says_whose_it_is(text: str, path: str, domain: str) -> None:
+    assert svid_jwt.parse_bundle(text) == NamedBundle(path, TrustDomain(domain))
+
+
+@pytest.mark.parametrize("text", ["", "b.json", "a.test=", "/run/a=b", "A b=c"])
+def test_a_bundle_of_nobody_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="does not say whose bundle it is"):
+        svid_jwt.parse_bundle(text)
 
 
 def test_a_certificate_is_compared_with_what_is_there() -> None:
@@ -125,4 +128,4 @@ def test_a_certificate_is_compared_with_what_is_there() -> None:
     config = examine("c.pem --key k.pem", SPIFFE_ENDPOINT_SOCKET="unix:///run/a.sock")
     assert config.source is not None
     assert (config.path, config.key_path, config.source.endpoint) == ("c.pem", "k.pem", SOCKET)
-    assert examine("- --bundle b.pem", SPIFFE_ENDPOINT_SOCKET="unix:///run/a.sock").source is None
+    assert examine("- --bundle a.test=b.pem", SPIFFE_ENDPOINT_SOCKET="unix:///run/a.sock").source is None

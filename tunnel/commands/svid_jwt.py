@@ -15,9 +15,9 @@ from tunnel.config import svid_jwt
 from tunnel.config.grammar import Arguments, Command
 from tunnel.config.model import WorkloadApi
 from tunnel.config.svid_jwt import STDIN, JwtConfig, JwtVerifyConfig, NamedBundle, TokenFile
-from tunnel.errors import IdentityError, IdentityFault, TokenError
+from tunnel.errors import IdentityError, IdentityFault
 from tunnel.log import one_line
-from tunnel.spiffe.jwt import MAX_TOKEN_BYTES, Reader, moment, parse_subject, parse_token
+from tunnel.spiffe.jwt import MAX_TOKEN_BYTES, Reader, moment
 from tunnel.svid.terminal import remark, say, show
 
 if TYPE_CHECKING:  # loaded when the line is known to be a good one
@@ -103,36 +103,27 @@ def _verify(config: JwtVerifyConfig) -> int:
     text = _read_token(config.path)
     reader = Reader(config.audience, time.time())
     if is_local:
-        report = examine_token(text, reader, _bundles(config, text))
+        report = examine_token(text, reader, _bundles(config))
     else:
         assert config.source is not None
         report = ask_workload_api(text, reader, _open_calls(config.source).validate_token)
     return show(report, "" if report.broken else conclusion(report, config.audience), is_json=config.is_json)
 
 
-def _bundles(config: JwtVerifyConfig, text: str) -> JwtBundles:
+def _bundles(config: JwtVerifyConfig) -> JwtBundles:
     if config.bundle is None:
         assert config.source is not None
         return _open_calls(config.source).fetch_jwt_bundles()
-    return _read_bundle(config.bundle, text)
+    return _read_bundle(config.bundle)
 
 
-def _read_bundle(named: NamedBundle, text: str) -> JwtBundles:
-    """The bundle of a file; when nobody says whose it is, the token does."""
+def _read_bundle(named: NamedBundle) -> JwtBundles:
     from tunnel.keystore.disk import naming, read_file
     from tunnel.spiffe.jwks import JwtBundles, parse_jwks
 
     document = read_file(named.path)
     with naming(named.path):
-        keys = parse_jwks(document)
-    domain = named.trust_domain
-    if domain is None:
-        try:
-            domain = parse_subject(parse_token(text)).trust_domain
-        except TokenError:
-            return JwtBundles({})
-        remark(f"note: {named.path} is taken for the bundle of {domain}, as the token says; --bundle {domain}=FILE makes sure")
-    return JwtBundles({domain: keys})
+        return JwtBundles({named.trust_domain: parse_jwks(document)})
 
 
 def _read_token(path: str) -> str:

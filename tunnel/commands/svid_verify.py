@@ -39,7 +39,7 @@ def _trust(config: VerifyConfig, claimed: TrustDomain | None) -> Trust:
     from tunnel.svid.verify import Trust
 
     if config.bundle is not None:
-        return _trust_file(config.bundle, claimed)
+        return _trust_file(config.bundle)
     if config.source is None:
         return Trust(None, "there is no --bundle and no address of a Workload API", is_wanted=False)
     from tunnel.identity.jwt import WorkloadCalls
@@ -52,18 +52,8 @@ def _trust(config: VerifyConfig, claimed: TrustDomain | None) -> Trust:
         return Trust(None, str(error))
 
 
-def _trust_file(named: NamedBundle, claimed: TrustDomain | None) -> Trust:
-    from tunnel.spiffe.bundle import BundleSet
-    from tunnel.svid.terminal import remark
+def _trust_file(named: NamedBundle) -> Trust:
     from tunnel.svid.verify import Trust
     from tunnel.svid.verify_files import read_authorities
 
-    domain = named.trust_domain or claimed
-    if domain is None:
-        return Trust(BundleSet({}), named.path)
-    if named.trust_domain is None:
-        remark(
-            f"note: {named.path} is taken for the bundle of {domain}, as the certificate says; "
-            f"--bundle {domain}=FILE makes sure"
-        )
-    return Trust(read_authorities(named.path, domain), f"as {named.path} has it")
+    return Trust(read_authorities(named.path, named.trust_domain), f"as {named.path} has it")

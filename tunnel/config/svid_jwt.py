@@ -46,10 +46,10 @@ class JwtConfig:
 
 @dataclass(frozen=True, slots=True)
 class NamedBundle:
-    """A file with a bundle, and the trust domain that it is for, if the line says so."""
+    """A file with a bundle, and the one trust domain that it is for."""
 
     path: str
-    trust_domain: TrustDomain | None
+    trust_domain: TrustDomain
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,16 +72,15 @@ def parse_audience(text: str) -> str:
 
 
 def parse_bundle(text: str) -> NamedBundle:
-    """`FILE`, or `TRUST-DOMAIN=FILE`."""
-    name, equals, path = text.partition("=")
-    if equals and path:
-        try:
-            return NamedBundle(path, parse_trust_domain(name))
-        except SpiffeIdError:
-            pass  # a file whose name has an equals sign
-    if not text:
-        raise ConfigError("a file with a bundle is wanted, got nothing")
-    return NamedBundle(text, None)
+    """`TRUST-DOMAIN=FILE`: what is in the file vouches for that trust domain and no other; raises ConfigError."""
+    name, _, path = text.partition("=")
+    try:
+        trust_domain = parse_trust_domain(name) if path else None
+    except SpiffeIdError as error:
+        raise ConfigError(f"{text!a} does not say whose bundle it is: {error}; as in example.org=FILE") from error
+    if trust_domain is None:
+        raise ConfigError(f"{text!a} does not say whose bundle it is: TRUST-DOMAIN=FILE is wanted, as in example.org=FILE")
+    return NamedBundle(path, trust_domain)
 
 
 def parse_token_path(text: str) -> str:
@@ -169,10 +168,10 @@ LOCAL = switch("local", "Judge it on this machine, by the JWT bundles of the Wor
 BUNDLE = option(
     "bundle",
     "Judge it on this machine, by the JWKS in this file, and ask nobody. A JWKS does not say whose it is, so name its trust "
-    "domain, as in example.org=bundle.json; without that it is taken for the domain that the token names.",
+    "domain, as in example.org=bundle.json.",
     or_none(parse_bundle),
     None,
-    placeholder="[DOMAIN=]FILE",
+    placeholder="DOMAIN=FILE",
 )
 VERIFY_JSON = switch("json", "Print one JSON object.")
 

@@ -32,11 +32,11 @@ CERT = word("CERT", "The certificate, with its intermediates behind it: PEM, DER
 KEY = option("key", "Say also whether this private key (PEM) is the certificate's.", parse_text, "", placeholder="FILE")
 BUNDLE = option(
     "bundle",
-    "Check the path by the authorities in this PEM file, and ask nobody. Name their trust domain to be sure of it, as in "
-    "example.org=bundle.pem; without that they are taken for the domain that the certificate names.",
+    "Check the path by the authorities in this PEM file, and ask nobody. They vouch for the trust domain that is named, as in "
+    "example.org=bundle.pem, and for no other.",
     or_none(parse_bundle),
     None,
-    placeholder="[DOMAIN=]FILE",
+    placeholder="DOMAIN=FILE",
 )
 JSON = switch("json", "Print one JSON object.")
 
