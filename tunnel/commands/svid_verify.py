@@ -14,7 +14,6 @@ from tunnel.config.grammar import Arguments, Command
 from tunnel.config.svid_jwt import NamedBundle
 from tunnel.config.svid_verify import VerifyConfig
 from tunnel.errors import IdentityError
-from tunnel.spiffe.ids import TrustDomain
 
 if TYPE_CHECKING:  # loaded when the line is known to be a good one
     from tunnel.svid.verify import Trust
@@ -25,16 +24,16 @@ def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str
     config = svid_verify.build(arguments)
     from tunnel.svid.terminal import show
     from tunnel.svid.verify import conclusion, examine_certificate
-    from tunnel.svid.verify_files import claimed_domain, read_path, read_public_key
+    from tunnel.svid.verify_files import read_path, read_public_key
 
     path = read_path(config.path)
     key = read_public_key(config.key_path) if config.key_path else None
-    trust = _trust(config, claimed_domain(path[0]))
+    trust = _trust(config)
     report = examine_certificate(path, datetime.now(UTC), trust, key)
     return show(report, "" if report.broken else conclusion(report), is_json=config.is_json)
 
 
-def _trust(config: VerifyConfig, claimed: TrustDomain | None) -> Trust:
+def _trust(config: VerifyConfig) -> Trust:
     """By what the path is checked; that the Workload API does not answer is told as a rule that is not kept."""
     from tunnel.svid.verify import Trust
 

@@ -11,12 +11,12 @@ from contextlib import AbstractContextManager
 
 from cryptography import x509
 
-from tunnel.errors import IdentityError, IdentityFault, PeerDenied, WireError
+from tunnel.errors import IdentityError, IdentityFault, WireError
 from tunnel.keystore.disk import MAX_FILE_BYTES, naming, read_file
 from tunnel.keystore.pem import describe, find_key, parse_blocks, parse_chain, parse_key
 from tunnel.spiffe.bundle import BundleSet, TrustBundle
 from tunnel.spiffe.ids import TrustDomain
-from tunnel.spiffe.x509 import parse_certificates, parse_leaf_id
+from tunnel.spiffe.x509 import parse_certificates
 
 STDIN = "-"
 _PEM = b"-----BEGIN "
@@ -42,14 +42,6 @@ def read_public_key(name: str) -> object:
 def read_authorities(name: str, trust_domain: TrustDomain) -> BundleSet:
     """A file as the bundle of one trust domain; raises IdentityError."""
     return BundleSet({trust_domain: TrustBundle(trust_domain, tuple(read_path(name)))})
-
-
-def claimed_domain(leaf: x509.Certificate) -> TrustDomain | None:
-    """The trust domain that a certificate says it is of, proven or not."""
-    try:
-        return parse_leaf_id(leaf).trust_domain
-    except PeerDenied:
-        return None
 
 
 def _read(name: str) -> bytes:
