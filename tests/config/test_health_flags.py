@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tunnel.config import health
@@ -88,3 +90,32 @@ def test_defaults_and_switches() -> None:
     assert (config.timeout, config.is_quiet, config.is_json) == (5.0, False, False)
     config = build("-q", "--json", "--timeout=250ms", "localhost:1")
     assert (config.timeout, config.is_quiet, config.is_json) == (0.25, True, True)
+
+
+@pytest.mark.parametrize(
+    ("line", "ports"),
+    [
+        ("tunnel server --status=http://:6060 --listen=:1", ["http://:6060"]),
+        ("/opt/tunnel/bin/python3 /opt/tunnel/bin/tunnel client --status unix:/run/s", ["unix:/run/s"]),
+        ("python3 -m tunnel server --listen :1", []),
+        ("/sbin/docker-init -- tunnel server --status 10.0.0.1:6060", ["10.0.0.1:6060"]),
+        ("tunnel run server --status=:1 + client --status=:2 -- app --status=:3", [":1", ":2"]),
+    ],
+)
+def test_the_status_ports_of_a_process_stand_in_its_line(line: str, ports: list[str]) -> None:
+    assert [str(url) for url in health.status_ports(line.split())] == ports
+
+
+def test_a_file_of_arguments_is_a_part_of_the_line(tmp_path: Path) -> None:
+    (tmp_path / "flags").write_text("--listen=:1\n--status=:6060\n")
+    assert [str(url) for url in health.status_ports(["tunnel", "server", f"@{tmp_path}/flags"])] == [":6060"]
+
+
+def test_the_status_port_of_another_program_is_not_guessed() -> None:
+    with pytest.raises(ConfigError, match="process 1 is no tunnel"):
+        health.status_ports(["/sbin/init", "splash"])
+
+
+def test_the_own_address_of_a_proxy_needs_no_proof() -> None:
+    (own,) = health.status_ports(["tunnel", "server", "--status=10.0.0.1:6060"])
+    assert health.build(parse_command_line(["health"], (health.COMMAND,), {}).arguments, own).url == own

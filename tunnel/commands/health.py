@@ -6,15 +6,17 @@ Knows what is printed and the limit for the whole; must not know HTTP. Nothing b
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 from collections.abc import MutableMapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunnel.config import health
 from tunnel.config.grammar import Arguments, Command
 from tunnel.config.health import HealthConfig
-from tunnel.errors import TargetError, TargetFault, TunnelError
+from tunnel.errors import ConfigError, TargetError, TargetFault, TunnelError, words_of
 from tunnel.log import one_line
 
 if TYPE_CHECKING:  # loaded when the line is known to be a good one
@@ -27,7 +29,22 @@ _WIDEST = 500  # characters of a line: what came may be of any length
 
 def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str]) -> int:
     """0 if all is well, else 1 with a line why; raises ConfigError."""
-    config = health.build(arguments)
+    if arguments[health.WHERE]:
+        return _judge(health.build(arguments))
+    own = health.status_ports(_first_process())
+    if not own and not arguments[health.QUIET]:
+        _say("process 1 has no --status: nothing to ask")
+    return max((_judge(health.build(arguments, url)) for url in own), default=0)
+
+
+def _first_process() -> list[str]:
+    try:
+        return os.fsdecode(Path("/proc/1/cmdline").read_bytes()).rstrip("\0").split("\0")
+    except OSError as error:
+        raise ConfigError(f"cannot see what process 1 serves: {words_of(error)}") from error
+
+
+def _judge(config: HealthConfig) -> int:
     from tunnel.status.ask import trust_of
 
     trust = trust_of(config.cacert)

@@ -186,7 +186,7 @@ def parse_command_line(
     Of a line that is a part of another one, the files (`@file`) have been read already. Raises LineError for a line that is
     wrong, HelpWanted, VersionWanted and TextWanted for one that asks.
     """
-    line = _Line(_expand_files(argv) if has_files else iter(argv), commands, early)
+    line = _Line(expand_files(argv) if has_files else iter(argv), commands, early)
     try:
         return line.parse(environ)
     except ConfigError as error:
@@ -350,7 +350,7 @@ def _parse_value(flag: Flag[Any], text: str, where: str) -> Any:
         raise ConfigError(f"{where}: {error}") from error
 
 
-def _expand_files(argv: Iterable[str]) -> Iterator[str]:
+def expand_files(argv: Iterable[str]) -> Iterator[str]:
     """The arguments, with `@file` replaced by the lines of that file up to a `--`."""
     is_plain = False
     for argument in argv:

@@ -6,11 +6,14 @@ Knows the spellings of an address and which may be asked without a proof of who 
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import dropwhile, pairwise, takewhile
 from typing import Literal
 
-from tunnel.config.grammar import Arguments, Command, Group, option, switch, word
+from tunnel.config.grammar import Arguments, Command, Group, expand_files, option, switch, word
 from tunnel.config.scalars import or_none, parse_positive_duration, parse_text
 from tunnel.errors import ConfigError
 from tunnel.net.address import Address, LaunchdAddress, SystemdAddress, TcpAddress, parse_status_address
@@ -72,8 +75,9 @@ def _parse_path(text: str) -> str:
 WHERE = word(
     "ADDR",
     "The status port: what --status of the proxy says, [http://|https://]HOST:PORT or unix:PATH, and for TCP a /PATH behind "
-    "it if another one than /_status is meant.",
+    "it if another one than /_status is meant. Without it: every one that process 1 serves, for use in a container.",
     parse_status_url,
+    required=False,
 )
 TIMEOUT = option("timeout", "Limit for the whole; default 5s.", parse_positive_duration, 5.0, placeholder="TIME")
 CACERT = option(
@@ -107,7 +111,12 @@ HOST:PORT without a scheme is asked over HTTPS as the proxy serves it, and in pl
 what it speaks. The certificate there is the proxy's own and is not judged unless --cacert is
 given; without it only a loopback address is asked over HTTPS. No name in it is judged in any case.
 
+Without an address it asks what process 1 serves, as its command line says: in a container that is
+the proxy itself, also under an init such as tini. A proxy without --status has nothing to ask, and
+counts as well as long as it lives.
+
 Examples:
+  tunnel health
   tunnel health localhost:6060
   tunnel health http://127.0.0.1:6060 --timeout 2s
   tunnel health unix:/run/tunnel/status.sock --json
@@ -117,15 +126,26 @@ Examples:
 )
 
 
-def build(arguments: Arguments) -> HealthConfig:
-    """What a command line asks; raises ConfigError."""
-    url, cacert, path = arguments[WHERE], arguments[CACERT], arguments[PATH]
+def status_ports(argv: Sequence[str]) -> tuple[StatusUrl, ...]:
+    """What the proxies of a process of tunnel serve, by its command line; raises ConfigError if it is of another program."""
+    line = list(dropwhile(lambda word: os.path.basename(word) != "tunnel", argv))  # behind an interpreter or an init
+    if not line:
+        raise ConfigError("ADDR is missing: process 1 is no tunnel whose status port could be asked, so say which")
+    words = list(takewhile(lambda word: word != "--", expand_files(line)))
+    found = [word.partition("=")[2] for word in words if word.startswith("--status=")]
+    found += [value for word, value in pairwise(words) if word == "--status"]
+    return tuple(map(parse_status_url, found))
+
+
+def build(arguments: Arguments, own: StatusUrl | None = None) -> HealthConfig:
+    """What a command line asks, of its address or of `own`, which is known to be of this machine; raises ConfigError."""
+    url, cacert, path = own or arguments[WHERE], arguments[CACERT], arguments[PATH]
     if path and url.path != STATUS_PATH:
         raise ConfigError(f"--path {path} and {url} name two paths: leave one away")
     url = replace(url, path=path or url.path)
     if cacert and url.scheme == "http":
         raise ConfigError(f"--cacert has nothing to judge at {url}, which speaks plain HTTP")
-    if not cacert and url.scheme != "http" and not _is_this_machine(url.address):
+    if not cacert and url.scheme != "http" and not own and not _is_this_machine(url.address):
         raise ConfigError(
             f"{url} is not on loopback: say --cacert FILE to know who answers, or http:// if that is what it speaks"
         )
