@@ -1,12 +1,45 @@
-# A small image of the proxy. The base is an argument, so that it can be pinned by digest or replaced by a mirror.
-ARG BASE=docker.io/library/python:3.11-slim-bookworm
+# The image of the proxy: a Python and `tunnel` beside it, for a user who may write nothing.
+#
+#   docker build --tag tunnel .
+#   docker build --tag tunnel --build-arg EXTRAS=acme,opa .
+#
+# Two bases with one Python at one path. BUILD_BASE has a compiler, since `twofish`, which the extra `jks` needs, comes as source; it
+# stays behind. BASE is what runs: it needs no shell, no pip and no compiler. Somebody can move a tag, nobody a digest. To pin, ask
+# your registry (`docker buildx imagetools inspect IMAGE` prints the digest) and give BASE=IMAGE@sha256:..., BUILD_BASE likewise.
+ARG BUILD_BASE=docker.io/library/python:3.11.14-bookworm
+ARG BASE=docker.io/library/python:3.11.14-slim-bookworm
 
-FROM ${BASE} AS build
-COPY . /source
-RUN python3 -m venv /opt/tunnel && /opt/tunnel/bin/pip install --no-cache-dir --no-compile /source
+FROM ${BUILD_BASE} AS build
+# Everything there is; the image is smaller with less. acme: ACME servers, jks: Java keystores, jwt: JWT-SVIDs, opa: Rego policies.
+ARG EXTRAS=acme,jks,jwt,opa
+WORKDIR /source
+# An environment without pip, filled by the pip of another one.
+RUN python3 -m venv /build && python3 -m venv --without-pip /opt/tunnel
+COPY pyproject.toml README.md LICENSE ./
+COPY tunnel tunnel
+RUN /build/bin/pip --python /opt/tunnel/bin/python install --no-compile --disable-pip-version-check ".${EXTRAS:+[$EXTRAS]}"
+# Nobody can write bytecode into the image later, so it is made now: that of the standard library too, which the official images
+# leave out. It carries the hash of its source: on a base whose library differs it is passed over. A package may hold a file for a
+# newer Python, which is no failure here.
+RUN library=$(python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib"))') \
+ && find "$library" -name __pycache__ -prune -exec rm -r {} + \
+ && { python3 -m compileall -qq -j 0 --invalidation-mode checked-hash "$library" /opt/tunnel/lib \
+        -x "$library/(dist-packages|site-packages|ensurepip|idlelib|lib2to3|test|tkinter|turtledemo)/" || true; } \
+ && mkdir -p /image/opt && mv /opt/tunnel /image/opt/ \
+ && find "$library" -name __pycache__ -exec cp -r --parents {} /image \;
 
 FROM ${BASE}
-COPY --from=build /opt/tunnel /opt/tunnel
-ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+ARG BASE
+ARG VERSION=0.1.0
+LABEL org.opencontainers.image.title="tunnel" \
+      org.opencontainers.image.description="Gives a plain TCP service or client a SPIFFE identity" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.base.name="${BASE}"
+COPY --from=build /image /
+ENV PATH=/opt/tunnel/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+# By number: Kubernetes' runAsNonRoot cannot judge a name.
 USER 65532:65532
-ENTRYPOINT ["/opt/tunnel/bin/tunnel"]
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=30s --timeout=10s --start-period=30s CMD ["tunnel", "health"]
+ENTRYPOINT ["tunnel"]

@@ -14,6 +14,12 @@ import pytest
 _PACKAGES = {
     "openssl": "openssl",
     "prlimit": "util-linux",
+    "unshare": "util-linux",
+    "ip": "iproute2",
+    "systemd-analyze": "systemd",
+    "systemctl": "systemd",
+    "docker-compose": "docker-compose",
+    "nsenter": "util-linux",
     "prometheus": "prometheus",
     "promtool": "prometheus",
     "redis-server": "redis-server",
@@ -35,6 +41,8 @@ _PACKAGES = {
     "fish": "fish",
     "groff": "groff-base",
     "lexgrog": "man-db",
+    "mmdebstrap": "mmdebstrap",
+    "buildah": "buildah",
 }
 # Debian keeps the programs of PostgreSQL's server out of the search path, by version.
 _PLACES = [os.environ.get("PATH", os.defpath), *sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True)]
