@@ -1,0 +1,154 @@
+"""The systemd units: without a line that systemd passes over, well shut in, and they run so, in a real systemd."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from backends import Backend, echo, receive_all
+from image import ROOT, Image
+from manager import SYSTEMD, Manager
+from processes import LIMIT, eventually
+from requirements import program
+
+from tunnel.config.dev_model import Entry
+from tunnel.devapi.api import DevWorkloadApi
+from tunnel.spiffe.endpoint import Endpoint
+from tunnel.spiffe.ids import parse_spiffe_id
+
+UNITS = ROOT / "deploy/systemd"
+SERVICES = ["tunnel-server.service", "tunnel@.service"]
+WORST = 15  # of systemd's score, in tenths; what it still blames is that a proxy reaches the network
+_ARGS = """client
+--use-workload-api-addr=unix:///run/spire/client.sock
+--listen=127.0.0.1:6380
+--target=127.0.0.1:8443
+--verify-id=spiffe://example.org/cache
+--status=unix:/run/tunnel-web/status
+"""
+
+
+def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
+    argv = [program("systemd-analyze"), *arguments]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=LIMIT, env={**os.environ, "SYSTEMD_PAGER": ""})
+
+
+@pytest.fixture
+def units(tmp_path: Path) -> Path:
+    """A copy whose program is there, and whose template has a name."""
+    copied = tmp_path / "units"
+    copied.mkdir()
+    for path in UNITS.iterdir():
+        text = path.read_text().replace("/opt/tunnel/bin/tunnel", "/bin/true").replace("AssertPathExists=", "#")
+        (copied / path.name.replace("@.", "@web.")).write_text(text)
+    return copied
+
+
+def test_systemd_understands_every_line(units: Path) -> None:
+    done = analyze("verify", *(str(path) for path in sorted(units.iterdir())))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")  # it passes over what it does not know, and ends with 0
+
+
+def test_a_line_that_systemd_passes_over_would_be_seen(units: Path) -> None:
+    with (units / "tunnel-server.service").open("a") as unit:
+        unit.write("[Service]\nProtectEverything=yes\n")
+    assert "ProtectEverything" in analyze("verify", str(units / "tunnel-server.service")).stderr
+
+
+@pytest.mark.parametrize("name", ["tunnel-server.service", "tunnel@web.service"])
+def test_the_units_are_well_shut_in(units: Path, name: str) -> None:
+    done = analyze("security", "--offline=true", f"--threshold={WORST}", "--no-pager", str(units / name))
+    assert done.returncode == 0, done.stdout
+
+
+def test_both_units_are_shut_in_alike() -> None:
+    server, other = ((UNITS / name).read_text().partition("\n# A user of its own")[2] for name in SERVICES)
+    assert server
+    assert server.replace("tunnel-server", "tunnel-%i") == other
+
+
+@pytest.fixture
+def manager(image: Image, tmp_path: Path) -> Iterator[Manager]:
+    """Has the units as they are, the program of the image, and an agent that knows a server and a client."""
+    if not SYSTEMD.exists() or not os.access("/usr/bin/python3.11", os.X_OK):
+        pytest.skip("the image's program needs Debian's Python 3.11 here, and its units a systemd to run them")
+    tmp_path.chmod(0o755)
+    shutil.copytree(UNITS, tmp_path / "units")
+    for name, lines in (("tunnel-server", "WatchdogSec=3\nRestartSec=0\n"), ("tunnel@", "")):
+        extra = tmp_path / "units" / f"{name}.service.d"
+        extra.mkdir()
+        (extra / "test.conf").write_text(f"[Service]\n{lines}StandardOutput=append:/run/log\nStandardError=inherit\n")
+    (tmp_path / "etc/tunnel").mkdir(parents=True)
+    (tmp_path / "etc/tunnel/web.args").write_text(_ARGS)
+    (tmp_path / "sockets").mkdir()
+    (tmp_path / "tunnel").symlink_to(image.files / "opt/tunnel")
+    workloads = {"agent.sock": "spiffe://example.org/cache", "client.sock": "spiffe://example.org/web"}
+    entries = {
+        Endpoint(path=str(tmp_path / "sockets" / name)): [Entry(parse_spiffe_id(who))] for name, who in workloads.items()
+    }
+    with DevWorkloadApi(entries, socket_mode=0o666), ExitStack() as things:
+        manager = Manager(tmp_path)
+        things.callback(manager.close)
+        yield manager
+
+
+def exchange(manager: Manager) -> bytes:
+    """What comes back of some bytes that are given to the client's proxy."""
+    connection = manager.in_network(lambda: socket.create_connection(("127.0.0.1", 6380), LIMIT))
+    with connection:
+        connection.settimeout(LIMIT)
+        connection.sendall(b"through both")
+        connection.shutdown(socket.SHUT_WR)
+        return receive_all(connection)
+
+
+def test_the_units_carry_traffic_as_they_are(manager: Manager) -> None:
+    with manager.in_network(lambda: Backend(echo, port=6379)):
+        manager.ask("start", "tunnel-server.socket")
+        manager.ask("start", "tunnel@web.service")  # Type=notify: comes back when it is ready
+        assert exchange(manager) == b"through both"  # the first connection starts the server
+        assert manager.property("tunnel-server.service", "ActiveState") == "active"
+        assert manager.property("tunnel-server.service", "StatusText").startswith("listening | server proxying systemd:tunnel")
+        manager.ask("reload", "tunnel-server.service", "tunnel@web.service")
+        first = manager.property("tunnel-server.service", "MainPID")
+        assert is_confined(manager, int(first))
+        hang(manager, int(first))
+        eventually(
+            lambda: manager.property("tunnel-server.service", "MainPID") not in (first, "0"), "the watchdog starts another"
+        )
+        assert exchange(manager) == b"through both"
+        manager.ask("stop", "tunnel@web.service", "tunnel-server.service", "tunnel-server.socket")
+    assert manager.property("tunnel@web.service", "Result") == "success"
+
+
+def outer_pid(manager: Manager, pid: int) -> int:
+    """The process that has this number in there, as this machine numbers it."""
+    for status in Path("/proc").glob("[0-9]*/status"):
+        found = re.search(rf"^NSpid:\t(\d+)\t{pid}$", status.read_text(), re.MULTILINE)
+        if found and os.readlink(f"/proc/{found[1]}/ns/pid") == os.readlink(f"/proc/{manager.first_pid}/ns/pid"):
+            return int(found[1])
+    raise AssertionError(f"no process {pid}")
+
+
+def is_confined(manager: Manager, pid: int) -> bool:
+    """Whether the kernel holds it: no user of ours, no right, no way to get one, and a filter for its calls."""
+    lines = Path(f"/proc/{outer_pid(manager, pid)}/status").read_text().splitlines()
+    facts = dict(line.split(":\t", 1) for line in lines)
+    return (facts["Uid"].split()[0] != "0", facts["CapEff"], facts["NoNewPrivs"], facts["Seccomp"]) == (
+        True,
+        "0" * 16,
+        "1",
+        "2",
+    )
+
+
+def hang(manager: Manager, pid: int) -> None:
+    os.kill(outer_pid(manager, pid), signal.SIGSTOP)
