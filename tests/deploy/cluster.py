@@ -1,0 +1,104 @@
+"""Kubernetes objects, judged as an API server and a cautious cluster would.
+
+Knows the schemas of Kubernetes, what the Pod Security Standard `restricted` demands, and which containers are ours; must not
+know where the objects come from.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tunnel.cli import COMMANDS
+from tunnel.config import proxy
+from tunnel.config.grammar import Parsed, parse_command_line
+
+Object = dict[str, Any]
+VERSIONS = ("1.33", "1.37")  # the oldest that is looked after, and the newest that the validator knows
+
+
+def module(name: str) -> Any:
+    """A library of the extra `dev`; without it the test is skipped, but fails where everything has to be there."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        if os.environ.get("CI"):
+            pytest.fail(f"{error}: install the extra dev")
+        pytest.skip(f"{error}: install the extra dev")
+
+
+def parse(text: str) -> list[Object]:
+    """The objects of a file of YAML."""
+    return [document for document in module("yaml").safe_load_all(text) if document]
+
+
+def check(found: Object) -> None:
+    """It is one that Kubernetes takes, in every version, without a key that is passed over; and its pods are shut in."""
+    validate = module("kubernetes_validate").validate
+    for version in VERSIONS:
+        validate(found, version, strict=True)
+    pod = found.get("spec", {}).get("template", {}).get("spec")
+    if pod:
+        _check_pod(pod)
+
+
+def containers(pod: Object) -> Iterator[Object]:
+    """All of a pod's, in the order in which they start."""
+    yield from pod.get("initContainers", ())
+    yield from pod["containers"]
+
+
+def _check_pod(pod: Object) -> None:
+    general = pod["securityContext"]
+    assert general["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert pod["automountServiceAccountToken"] is False
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    assert all(set(volume) & {"csi", "emptyDir"} for volume in volumes.values())  # never hostPath
+    for container in containers(pod):
+        own = container["securityContext"]
+        assert (own.get("runAsNonRoot") or general.get("runAsNonRoot")) is True
+        assert own["runAsUser"] > 0
+        assert own["readOnlyRootFilesystem"] is True
+        assert own["allowPrivilegeEscalation"] is False
+        assert own["capabilities"] == {"drop": ["ALL"]}
+        assert container["resources"]["limits"]["memory"]
+        assert {mount["name"] for mount in container.get("volumeMounts", ())} <= set(volumes)
+        _check_probes(container)
+
+
+def _check_probes(container: Object) -> None:
+    """Each asks a port that the container has, in plain HTTP, and its limit is not shorter than the answer may take."""
+    named = {port["name"] for port in container.get("ports", ())}
+    for kind in ("startupProbe", "livenessProbe", "readinessProbe"):
+        probe = container.get(kind)
+        if not probe:
+            continue
+        asked = probe.get("httpGet") or probe.get("tcpSocket")
+        if asked:
+            assert asked["port"] in named
+            assert asked.get("scheme", "HTTP") == "HTTP"
+            if asked.get("path") == "/_status":
+                assert kind != "livenessProbe"  # a restart of the proxy mends no backend
+                assert probe["timeoutSeconds"] > 10  # --connect-timeout
+
+
+def own_lines(pod: Object) -> Iterator[list[str]]:
+    """The command line of each container that is ours, and of its probes."""
+    for container in containers(pod):
+        if "tunnel" not in container["image"]:
+            continue
+        yield list(container["args"])
+        probes = [probe["exec"]["command"] for kind, probe in container.items() if kind.endswith("Probe") and "exec" in probe]
+        yield from (command[1:] for command in probes)
+
+
+def read_line(line: list[str]) -> Parsed:
+    """What our program makes of a command line; raises ConfigError."""
+    parsed = parse_command_line(line, COMMANDS, {"SPIFFE_ENDPOINT_SOCKET": "unix:///run/agent.sock"})
+    if parsed.command.name in ("server", "client"):
+        proxy.build(parsed.command, parsed.arguments)
+    return parsed

@@ -1,0 +1,47 @@
+"""The manifests are what a recent Kubernetes takes, strictly read, and each line for our program is one that it takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from cluster import check, own_lines, parse, read_line
+from image import ROOT
+
+from tunnel import __version__
+
+MANIFESTS = sorted((ROOT / "deploy/kubernetes").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
+def test_a_manifest_is_valid_and_its_pods_are_restricted(path: Path) -> None:
+    found = parse(path.read_text())
+    assert found
+    for one in found:
+        check(one)
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
+def test_our_program_takes_each_line_of_a_manifest(path: Path) -> None:
+    pods = [one["spec"]["template"]["spec"] for one in parse(path.read_text()) if "template" in one.get("spec", {})]
+    lines = [line for pod in pods for line in own_lines(pod)]
+    assert lines
+    for line in lines:
+        read_line(line)
+
+
+def test_a_key_that_kubernetes_would_pass_over_is_refused() -> None:
+    (first, *_) = parse(MANIFESTS[0].read_text())
+    first["spec"]["template"]["spec"]["readOnlyRoot"] = True
+    with pytest.raises(Exception, match="readOnlyRoot"):
+        check(first)
+
+
+def test_the_images_are_of_this_version() -> None:
+    images = [
+        line.split()[1]
+        for path in MANIFESTS
+        for line in path.read_text().splitlines()
+        if "image: " in line and "/tunnel:" in line
+    ]
+    assert {image.rpartition(":")[2] for image in images} == {__version__}
