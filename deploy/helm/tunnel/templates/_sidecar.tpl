@@ -1,0 +1,83 @@
+{{/*
+A sidecar for a pod of another chart, which has this one among its dependencies with `gateway.enabled: false`:
+
+  initContainers:
+    {{- include "tunnel.sidecar" (dict "values" .Values.tunnel "args" (list "server" "--listen=:8443" ...)) | nindent 8 }}
+  volumes:
+    {{- include "tunnel.volumes" .Values.tunnel | nindent 8 }}
+
+The identity (--use-workload-api), the status port and the probes are added here. `awaits`: "target" lets the pod's containers start
+only when the target answers too, as a job wants it; default "identity".
+*/}}
+{{- define "tunnel.sidecar" -}}
+- {{ include "tunnel.container" . | indent 2 | trim }}
+  restartPolicy: Always
+{{- end }}
+
+{{- define "tunnel.volumes" -}}
+- name: spiffe-workload-api
+  csi:
+    driver: {{ .workloadApi.driver }}
+    readOnly: true
+{{- end }}
+
+{{- define "tunnel.image" -}}
+{{ .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ .tag }}{{ end }}
+{{- end }}
+
+{{- define "tunnel.container" -}}
+{{- $values := .values -}}
+name: tunnel
+image: {{ include "tunnel.image" $values.image | quote }}
+imagePullPolicy: {{ $values.image.pullPolicy }}
+args:
+  {{- toYaml .args | nindent 2 }}
+  - --use-workload-api
+  - --status=http://:6060
+env:
+  - name: SPIFFE_ENDPOINT_SOCKET
+    value: unix://{{ $values.workloadApi.mountPath }}/{{ $values.workloadApi.socket }}
+ports:
+  - name: status
+    containerPort: 6060
+  {{- with .ports }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+startupProbe:
+  {{- if eq (default "identity" .awaits) "target" }}
+  httpGet:
+    path: /_status
+    port: status
+  timeoutSeconds: 11
+  {{- else }}
+  tcpSocket:
+    port: status
+  {{- end }}
+  periodSeconds: 2
+  failureThreshold: 330
+livenessProbe:
+  tcpSocket:
+    port: status
+readinessProbe:
+  httpGet:
+    path: /_status
+    port: status
+  periodSeconds: 5
+  timeoutSeconds: 11
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 65532
+  runAsGroup: 65532
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  seccompProfile:
+    type: RuntimeDefault
+  capabilities:
+    drop: [ALL]
+resources:
+  {{- toYaml $values.resources | nindent 2 }}
+volumeMounts:
+  - name: spiffe-workload-api
+    mountPath: {{ $values.workloadApi.mountPath }}
+    readOnly: true
+{{- end }}
