@@ -13,7 +13,7 @@ from tunnel.config.grammar import Flag
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "bench/README.md", *PAGES]
-_PATH = re.compile(r"`((?:tunnel|tests|docs|bench|\.ci)/[\w./-]*)`")
+_PATH = re.compile(r"`((?:tunnel|tests|docs|deploy|bench|\.ci)/[\w./-]*)`")
 _FLAG = re.compile(r"(?<![\w-])--([a-z][a-z-]+)")
 
 
