@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import termios
 import time
 from collections.abc import Iterator
@@ -65,6 +66,12 @@ def test_a_unix_socket_has_the_name_that_is_wanted_and_goes_at_the_end(world: Wo
     assert (done.code, mode, done.err) == (0, "drwx------", "")
     assert directory.startswith(str(world.directory))
     assert not Path(directory).exists()
+
+
+def test_a_directory_for_sockets_goes_wherever_temporary_files_are(world: World, target: str) -> None:
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as elsewhere:  # where Landlock lets nobody write who does not ask
+        done = run_exec(world, f"--target={target}", ID, "--unix=x", "--", "test", "-S", "{socket}", TMPDIR=elsewhere)
+        assert (done.code, done.out, done.err, os.listdir(elsewhere)) == (0, "", "", [])
 
 
 def test_of_several_targets_each_has_its_own_server(world: World, target: str) -> None:

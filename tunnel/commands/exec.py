@@ -42,8 +42,8 @@ def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str
     block()
     voice = Voice(is_verbose=config.is_verbose)
     try:
-        with _own_sockets(config.targets) as targets:
-            code = _run(config, targets, launcher, voice, environ)
+        with _own_sockets(config.targets) as (targets, place):
+            code = _run(config, targets, place, launcher, voice, environ)
     except TunnelError as error:
         say(f"error: {error}")
         return error.exit_code if isinstance(error, CommandError) else command.failure
@@ -54,10 +54,13 @@ def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str
 
 
 @contextmanager
-def _own_sockets(targets: Sequence[line.Target]) -> Iterator[Sequence[line.Target]]:
-    """The targets with a place for each socket, in a directory that nobody else can enter and that goes at the end."""
+def _own_sockets(targets: Sequence[line.Target]) -> Iterator[tuple[Sequence[line.Target], str]]:
+    """The targets with a place for each socket, in a directory that nobody else can enter and that goes at the end.
+
+    And the directory which that is taken out of then, "" for none.
+    """
     if not any(target.socket for target in targets):
-        yield targets
+        yield targets, ""
         return
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     try:
@@ -65,7 +68,7 @@ def _own_sockets(targets: Sequence[line.Target]) -> Iterator[Sequence[line.Targe
     except OSError as error:
         raise ConfigError(f"cannot make a directory for --unix: {words_of(error)}") from error
     with place as directory:
-        yield [_with_socket(target, Path(directory)) for target in targets]
+        yield [_with_socket(target, Path(directory)) for target in targets], os.path.dirname(directory)
 
 
 def _with_socket(target: line.Target, directory: Path) -> line.Target:
@@ -77,7 +80,12 @@ def _with_socket(target: line.Target, directory: Path) -> line.Target:
 
 
 def _run(
-    config: line.ExecConfig, targets: Sequence[line.Target], launcher: Launcher, voice: Voice, environ: Mapping[str, str]
+    config: line.ExecConfig,
+    targets: Sequence[line.Target],
+    place: str,
+    launcher: Launcher,
+    voice: Voice,
+    environ: Mapping[str, str],
 ) -> int:
     strays = Strays()
     strays.install()
@@ -91,7 +99,7 @@ def _run(
     if first.is_confined:
         from tunnel.proxy.confinement import confine
 
-        confine([target.config for target in targets], environ, voice.log)
+        confine([target.config for target in targets], environ, voice.log, place)
     for target in targets:
         announce(target.config, voice.log)
     become_subreaper()

@@ -17,9 +17,12 @@ from tunnel.sandbox.landlock import set_up
 from tunnel.sandbox.rules import Needs
 
 
-def confine(configs: Sequence[ProxyConfig], environ: Mapping[str, str], log: Log) -> None:
-    """Keep the process to what its proxies' flags name, as far as the kernel can; raises ConfigError and IdentityError."""
-    needs = Needs()
+def confine(configs: Sequence[ProxyConfig], environ: Mapping[str, str], log: Log, place: str = "") -> None:
+    """Keep the process to what its proxies' flags name, as far as the kernel can; raises ConfigError and IdentityError.
+
+    `place` is a directory that it may write to besides.
+    """
+    needs = Needs(directories=(place,) if place else ())
     for config in configs:
         needs = needs.joined(needs_of(config))
         if isinstance(config.source, Acme):
