@@ -1,4 +1,4 @@
-"""Redis and PostgreSQL as throw-away processes in a directory of their own.
+"""Redis, PostgreSQL and MariaDB as throw-away processes in a directory of their own.
 
 Knows how each is started, on TCP and on a Unix socket, and how its tools are called; must not know what is tested.
 """
@@ -9,7 +9,7 @@ import os
 import pwd
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,25 +19,28 @@ from processes import LIMIT, Process, eventually
 from requirements import program
 
 _SUPERUSER = "postgres"  # the account that Debian's package makes; the server refuses to run as root
+_NO_FILES: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
 class Database:
-    """Where one listens, as targets of a proxy."""
+    """Where one listens, as targets of a proxy; `tcp` is of no use where a file of settings has closed the port."""
 
     tcp: str
     unix: str
 
 
 @contextmanager
-def redis(directory: Path) -> Iterator[Database]:
-    """A Redis that keeps nothing on disk."""
+def redis(directory: Path, files: Mapping[str, str] = _NO_FILES) -> Iterator[Database]:
+    """A Redis that keeps nothing on disk; `files` may have a redis.conf, which comes before our options."""
     port, path = free_port(), directory / "redis.sock"
-    options = {"port": str(port), "bind": "127.0.0.1", "unixsocket": str(path), "save": "", "dir": str(directory)}
-    argv = [program("redis-server"), *(word for name, value in options.items() for word in (f"--{name}", value))]
-    process = Process(argv)
+    _write(directory, files)
+    ports = {} if files else {"port": str(port), "bind": "127.0.0.1"}
+    options = {**ports, "unixsocket": str(path), "save": "", "dir": str(directory)}
+    argv = [program("redis-server"), *(str(directory / name) for name in files)]
+    process = Process([*argv, *(word for name, value in options.items() for word in (f"--{name}", value))])
     try:
-        process.wait_for("Ready to accept connections")
+        process.wait_for("[Rr]eady to accept connections")  # on a port, or at a path
         eventually(path.exists, "Redis listens on its Unix socket")
         yield Database(f"127.0.0.1:{port}", f"unix:{path}")
     finally:
@@ -46,22 +49,52 @@ def redis(directory: Path) -> Iterator[Database]:
 
 
 @contextmanager
-def postgresql(directory: Path) -> Iterator[Database]:
-    """A PostgreSQL cluster that trusts everyone who reaches it; `directory` is its own."""
-    port, data = free_port(), directory / "data"
+def postgresql(
+    directory: Path, files: Mapping[str, str] = _NO_FILES, *, port: int = 0, superuser: str = _SUPERUSER
+) -> Iterator[Database]:
+    """A PostgreSQL cluster that trusts everyone who reaches it, unless one of `files` says else; `directory` is its own."""
+    port, data = port or free_port(), directory / "data"
     data.mkdir()
-    as_owner = _as_owner(directory, data)
-    initialise = [program("initdb"), "--pgdata", str(data), "--auth=trust", f"--username={_SUPERUSER}", "--no-sync"]
-    subprocess.run([*as_owner, *initialise], check=True, stdout=subprocess.DEVNULL, timeout=LIMIT, cwd=directory)
-    settings = {"port": port, "listen_addresses": "127.0.0.1", "unix_socket_directories": directory, "fsync": "off"}
+    owner = _as_owner(directory, data)
+    initialise = [program("initdb"), "--pgdata", str(data), "--auth=trust", f"--username={superuser}", "--no-sync"]
+    subprocess.run([*owner, *initialise], check=True, stdout=subprocess.DEVNULL, timeout=LIMIT, cwd=directory)
+    _write(data, files)
+    settings = {"port": port, "unix_socket_directories": directory, "fsync": "off"}
+    if "postgresql.conf" not in files:
+        settings["listen_addresses"] = "127.0.0.1"
     options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-    process = Process([*as_owner, program("postgres"), "-D", str(data), *options], cwd=directory, is_merged=True)
+    process = Process([*owner, program("postgres"), "-D", str(data), *options], cwd=directory, is_merged=True)
     try:
         process.wait_for("database system is ready to accept connections")
         yield Database(f"127.0.0.1:{port}", f"unix:{directory / f'.s.PGSQL.{port}'}")
     finally:
         process.stop()
         process.close()
+
+
+@contextmanager
+def mariadb(directory: Path, files: Mapping[str, str]) -> Iterator[Database]:
+    """A MariaDB whose root is our own user; `files` are option files, which come before our options."""
+    data, path, user = directory / "data", directory / "mysqld.sock", pwd.getpwuid(os.geteuid()).pw_name
+    _write(directory, files)
+    root = ["--auth-root-authentication-method=socket", f"--auth-root-socket-user={user}", "--skip-test-db"]
+    initialise = [program("mariadb-install-db"), "--no-defaults", f"--datadir={data}", f"--user={user}", *root]
+    subprocess.run(initialise, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=LIMIT)
+    (option_file,) = (directory / name for name in files)
+    argv = [program("mariadbd"), f"--defaults-file={option_file}", f"--user={user}", f"--datadir={data}", f"--socket={path}"]
+    process = Process(argv, is_merged=True)
+    try:
+        process.wait_for("ready for connections")
+        yield Database("", f"unix:{path}")
+    finally:
+        process.stop()
+        process.close()
+
+
+def _write(directory: Path, files: Mapping[str, str]) -> None:
+    """Settings in files of these names."""
+    for name, text in files.items():
+        (directory / name).write_text(text)
 
 
 def _as_owner(*directories: Path) -> list[str]:

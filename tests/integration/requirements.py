@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -29,6 +30,18 @@ _PACKAGES = {
     "pgbench": "postgresql",
     "initdb": "postgresql",
     "postgres": "postgresql",
+    "mariadb-install-db": "mariadb-server-core",
+    "mariadbd": "mariadb-server-core",
+    "mariadb": "mariadb-client-core",
+    "mysql": "mariadb-client-core",
+    "ssh": "openssh-client",
+    "scp": "openssh-client",
+    "ssh-keygen": "openssh-client",
+    "sshd": "openssh-server",
+    "rsync": "rsync",
+    "git": "git",
+    "javac": "default-jdk-headless",
+    "java": "default-jdk-headless",
     "haproxy": "haproxy",
     "nginx": "nginx-light",
     "stunnel": "stunnel4",
@@ -45,15 +58,23 @@ _PACKAGES = {
     "buildah": "buildah",
 }
 # Debian keeps the programs of PostgreSQL's server out of the search path, by version.
-_PLACES = [os.environ.get("PATH", os.defpath), *sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True)]
+_PLACES = [
+    os.environ.get("PATH", os.defpath),
+    "/usr/sbin",
+    *sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True),
+]
+
+
+def need(text: str) -> NoReturn:
+    """The test is skipped for what is not there, but fails where everything has to be there."""
+    if os.environ.get("CI"):
+        pytest.fail(text)
+    pytest.skip(text)
 
 
 def program(name: str) -> str:
     """The path of a program; without it the test is skipped, but fails where everything has to be there."""
     found = shutil.which(name, path=os.pathsep.join(_PLACES))
     if found is None:
-        text = f"no program {name}: install the Debian package {_PACKAGES[name]}"
-        if os.environ.get("CI"):
-            pytest.fail(text)
-        pytest.skip(text)
+        need(f"no program {name}: install the Debian package {_PACKAGES[name]}")
     return found
