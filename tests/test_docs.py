@@ -12,7 +12,8 @@ from tunnel.config.grammar import Flag
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "bench/README.md", *PAGES]
+RECIPES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs/cookbook").glob("*.md"))
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "bench/README.md", *PAGES, *RECIPES]
 _PATH = re.compile(r"`((?:tunnel|tests|docs|deploy|bench|\.ci)/[\w./-]*)`")
 _FLAG = re.compile(r"(?<![\w-])--([a-z][a-z-]+)")
 
@@ -26,6 +27,13 @@ def test_every_file_that_a_document_names_exists(document: str) -> None:
 def test_the_readme_leads_to_every_page() -> None:
     text = (ROOT / "README.md").read_text()
     assert [page for page in PAGES if f"]({page})" not in text] == []
+
+
+def test_the_cookbook_leads_to_every_recipe() -> None:
+    index = "docs/cookbook/README.md"
+    assert f"]({index})" in (ROOT / "README.md").read_text()
+    text = (ROOT / index).read_text()
+    assert [page for page in RECIPES if page != index and f"]({Path(page).name})" not in text] == []
 
 
 def test_the_architecture_page_names_every_module_of_the_data_plane() -> None:
