@@ -1,0 +1,144 @@
+"""Who waits for whom, and which code comes out, when everything happens at once."""
+
+from __future__ import annotations
+
+import signal
+from contextlib import suppress
+
+import pytest
+import trio
+import trio.testing
+from hearth import SERVICE, TOOL, FakeProxy, Stage, be_alone, nothing, play, up
+
+from tunnel.errors import ConfigError
+from tunnel.net.notify import State
+from tunnel.proxy.household import Manners
+
+TERM, INT, HUP, QUIT, USR1 = signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1
+
+
+@pytest.fixture(autouse=True)
+def graces(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long those may live that the command has left behind."""
+    return be_alone(monkeypatch)
+
+
+# -- the start
+
+
+def test_the_order_is_given_when_all_are_ready_and_the_command_s_code_is_ours() -> None:
+    late = FakeProxy(is_ready=False)
+
+    async def script(stage: Stage) -> None:
+        await trio.sleep(14)
+        assert not stage.launcher.is_started.is_set()
+        late.is_listening.set()
+        await up(stage)
+        assert [state for _, state in stage.told] == [State.LISTENING]
+        stage.launcher.end(7)
+
+    assert play(Stage(FakeProxy(is_server=True), late), script) == 7
+
+
+def test_who_is_late_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"^not ready within 15s: the proxy for target$"):
+        play(Stage(FakeProxy(), FakeProxy(is_ready=False)), nothing)
+
+
+@pytest.mark.parametrize("number", [TERM, INT, QUIT])
+@pytest.mark.parametrize("is_from_terminal", [False, True])
+def test_a_signal_before_the_command_is_there_ends_us(number: int, is_from_terminal: bool) -> None:
+    stage = Stage(FakeProxy(is_ready=False))
+
+    async def script(stage: Stage) -> None:
+        await trio.testing.wait_all_tasks_blocked()
+        stage.hear(number, is_from_terminal)
+
+    assert play(stage, script) == 128 + number
+    assert not stage.launcher.is_started.is_set()
+
+
+@pytest.mark.parametrize("manners", [SERVICE, TOOL])
+def test_the_end_of_the_terminal_is_the_end(manners: Manners) -> None:
+    async def script(stage: Stage) -> None:
+        await trio.testing.wait_all_tasks_blocked()
+        stage.hear(HUP, True)
+
+    assert play(Stage(FakeProxy(is_ready=False), manners=manners), script) == 128 + HUP
+
+
+# -- the end
+
+
+def test_a_command_that_does_not_end_is_killed_and_nothing_outlives_that(graces: list[float]) -> None:
+    stage = Stage(FakeProxy(is_server=True, carries=99), dies_of={signal.SIGKILL: 0})
+
+    async def script(stage: Stage) -> None:
+        await up(stage)
+        for number in (TERM, USR1, TERM, INT):  # all of them are passed on, and the time is that of the first
+            stage.hear(number, False)
+            await trio.sleep(5)
+
+    assert play(stage, script) == 137
+    assert [number for _, number in stage.launcher.sent] == [TERM, USR1, TERM, INT, signal.SIGKILL]
+    assert stage.launcher.sent[-1][0] == pytest.approx(25, abs=0.5)
+    assert graces == [0]
+    assert stage.ended_at == pytest.approx(25, abs=1)
+
+
+def test_ctrl_c_is_not_sent_twice() -> None:
+    async def script(stage: Stage) -> None:
+        await up(stage)
+        stage.hear(INT, True)
+        await trio.sleep(1)
+        stage.launcher.end(130)
+
+    stage = Stage(server := FakeProxy(is_server=True))
+    assert play(stage, script) == 130
+    assert server.shut_at is not None
+    assert [number for _, number in stage.launcher.sent] == [0]
+
+
+@pytest.mark.parametrize("is_server", [True, False])
+def test_whoever_asks_a_proxy_to_stop_stops_the_whole(is_server: bool) -> None:
+    async def script(stage: Stage) -> None:
+        await up(stage)
+        proxy.stop_wanted.set()
+
+    stage = Stage(proxy := FakeProxy(is_server=is_server), FakeProxy(is_server=True))
+    assert play(stage, script) == 143
+    assert [number for _, number in stage.launcher.sent] == [TERM]
+
+
+# -- failures
+
+
+def test_a_proxy_that_dies_ends_the_whole_with_its_reason() -> None:
+    stage = Stage(server := FakeProxy(is_server=True), client := FakeProxy(), dies_of={TERM: 3})
+
+    async def script(stage: Stage) -> None:
+        await up(stage)
+        client.fail(ConfigError("broken"))
+        await trio.sleep(2)
+        assert server.shut_at is not None
+        server.fail(ConfigError("broken too"))  # a consequence, perhaps; the first is the reason
+
+    with pytest.raises(ConfigError, match=r"^broken$"):
+        play(stage, script)
+    assert stage.log.kept.count("error: broken") == 1
+    assert stage.launcher.exit_code() == 143
+
+
+def test_a_failure_as_the_command_ends_is_one_or_the_other() -> None:
+    for is_failure_first in (False, True):
+        stage = Stage(proxy := FakeProxy(carries=1))
+
+        async def script(stage: Stage, proxy: FakeProxy = proxy, is_first: bool = is_failure_first) -> None:
+            await up(stage)
+            steps = [lambda: proxy.fail(ConfigError("broken")), lambda: stage.launcher.end(4)]
+            for step in steps if is_first else reversed(steps):
+                step()
+
+        with suppress(ConfigError):
+            assert play(stage, script) == 4
+        assert "error: broken" in stage.log.kept or stage.household.exit_code == 4
