@@ -10,9 +10,9 @@ import trio
 import trio.testing
 from hearth import SERVICE, TOOL, FakeProxy, Stage, be_alone, nothing, play, up
 
-from tunnel.errors import ConfigError
+from tunnel.errors import CommandError, ConfigError, TunnelError
 from tunnel.net.notify import State
-from tunnel.proxy.household import Manners
+from tunnel.proxy.household import Manners, Order
 
 TERM, INT, HUP, QUIT, USR1 = signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1
 
@@ -43,6 +43,18 @@ def test_the_order_is_given_when_all_are_ready_and_the_command_s_code_is_ours() 
 def test_who_is_late_is_named() -> None:
     with pytest.raises(ConfigError, match=r"^not ready within 15s: the proxy for target$"):
         play(Stage(FakeProxy(), FakeProxy(is_ready=False)), nothing)
+
+
+@pytest.mark.parametrize("error", [CommandError("app: command not found", 127), ConfigError("{x} is no place")])
+@pytest.mark.parametrize("is_in_order", [False, True])
+def test_a_command_that_cannot_be_is_that_error_and_nothing_else(error: TunnelError, is_in_order: bool) -> None:
+    def refuse() -> Order:
+        raise error
+
+    stage = Stage(give_order=refuse) if is_in_order else Stage(error=error)
+    with pytest.raises(type(error)) as caught:
+        play(stage, nothing)
+    assert caught.value is error
 
 
 @pytest.mark.parametrize("number", [TERM, INT, QUIT])

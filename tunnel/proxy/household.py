@@ -17,7 +17,7 @@ import trio
 from tunnel.child.family import end_descendants, reap_orphans
 from tunnel.child.launcher import Launcher
 from tunnel.child.signals import SignalThread
-from tunnel.errors import CommandError, ConfigError, TunnelError
+from tunnel.errors import ConfigError, TunnelError
 from tunnel.log import Log
 from tunnel.net.notify import State
 from tunnel.proxy.patience import await_ready
@@ -106,10 +106,10 @@ class Household:
             late = ", ".join(str(proxy.config.target) for proxy in self._proxies if not proxy.is_listening.is_set())
             self._give_up(ConfigError(f"not ready within {limit:g}s: the proxy for {late}"))
             await trio.sleep_forever()
-        order = self._give_order()
         try:
+            order = self._give_order()
             self._launcher.start(order.argv, order.environ)
-        except CommandError as error:
+        except TunnelError as error:
             self._give_up(error)
             await trio.sleep_forever()
         self._has_command = True
