@@ -57,6 +57,23 @@ def test_a_command_that_cannot_be_is_that_error_and_nothing_else(error: TunnelEr
     assert caught.value is error
 
 
+def test_a_failure_in_the_moment_in_which_all_are_ready_starts_nothing() -> None:
+    """Both events are there when the start goes on: it must look once more."""
+    for is_failure_first in (False, True):
+        stage = Stage(first := FakeProxy(), last := FakeProxy(is_ready=False))
+
+        async def script(_: Stage, first: FakeProxy = first, last: FakeProxy = last, is_first: bool = is_failure_first) -> None:
+            await trio.testing.wait_all_tasks_blocked()
+            steps = [lambda: first.fail(ConfigError("broken")), last.is_listening.set]
+            for step in steps if is_first else reversed(steps):
+                step()
+
+        with pytest.raises(ConfigError, match="broken"):
+            play(stage, script)
+        if stage.launcher.is_started.is_set():  # all were ready before
+            assert stage.launcher.exit_code() == 143
+
+
 @pytest.mark.parametrize("number", [TERM, INT, QUIT])
 @pytest.mark.parametrize("is_from_terminal", [False, True])
 def test_a_signal_before_the_command_is_there_ends_us(number: int, is_from_terminal: bool) -> None:

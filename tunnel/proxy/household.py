@@ -106,6 +106,7 @@ class Household:
             late = ", ".join(str(proxy.config.target) for proxy in self._proxies if not proxy.is_listening.is_set())
             self._give_up(ConfigError(f"not ready within {limit:g}s: the proxy for {late}"))
             await trio.sleep_forever()
+        await trio.lowlevel.checkpoint_if_cancelled()  # the last one may have become ready as another one failed
         try:
             order = self._give_order()
             self._launcher.start(order.argv, order.environ)
