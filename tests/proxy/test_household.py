@@ -87,6 +87,17 @@ def test_a_signal_before_the_command_is_there_ends_us(number: int, is_from_termi
     assert not stage.launcher.is_started.is_set()
 
 
+def test_what_fails_while_a_signal_ends_us_changes_nothing() -> None:
+    stage = Stage(proxy := FakeProxy(is_ready=False))
+
+    async def script(stage: Stage) -> None:
+        await trio.testing.wait_all_tasks_blocked()
+        proxy.fail(ConfigError("broken"), only_when_cancelled=True)
+        stage.hear(TERM, False)
+
+    assert play(stage, script) == 143
+
+
 @pytest.mark.parametrize("manners", [SERVICE, TOOL])
 def test_the_end_of_the_terminal_is_the_end(manners: Manners) -> None:
     async def script(stage: Stage) -> None:
@@ -156,6 +167,20 @@ def test_a_proxy_that_dies_ends_the_whole_with_its_reason() -> None:
         play(stage, script)
     assert stage.log.kept.count("error: broken") == 1
     assert stage.launcher.exit_code() == 143
+
+
+def test_what_fails_when_the_end_has_begun_leaves_the_exit_code_to_the_command() -> None:
+    for is_drain in (False, True):
+        stage = Stage(FakeProxy(is_server=True, carries=5), client := FakeProxy(), dies_of={TERM: 2})
+
+        async def script(stage: Stage, client: FakeProxy = client, is_drain: bool = is_drain) -> None:
+            await up(stage)
+            stage.hear(TERM, False)
+            await trio.sleep(4 if is_drain else 1)
+            client.fail(ConfigError("broken"))
+
+        assert play(stage, script) == 143
+        assert "error: broken" in stage.log.kept
 
 
 def test_a_failure_as_the_command_ends_is_one_or_the_other() -> None:

@@ -131,13 +131,17 @@ class Household:
             self._give_up(error)
 
     def _give_up(self, error: TunnelError) -> None:
-        """End, with this reason: at once if there is no command, else as soon as it has ended."""
-        self._failure = self._failure or error
-        if not self._has_command:
-            self._everything.cancel()
+        """End, with this reason: at once if there is no command, else as soon as it has ended.
+
+        When the end has begun already, whatever began it is the reason: the exit code is what that made of it.
+        """
+        if self._everything.cancel_called:
             return
-        self._log.write(f"error: {error}")
-        self._begin_end(signal.SIGTERM)
+        if self._has_command:
+            self._log.write(f"error: {error}")
+        if not self._is_ending:
+            self._failure = error
+            self._begin_end(signal.SIGTERM)
 
     # -- the end
 
@@ -159,7 +163,7 @@ class Household:
 
     async def _await_shutdown(self, proxy: Proxy) -> None:
         await proxy.stop_wanted.wait()
-        if self._patience.deadline == math.inf:  # else it is we who have shut it
+        if not self._is_ending:  # else it is we who have shut it
             self._begin_end(signal.SIGTERM)
 
     def _begin_end(self, number: int) -> None:
@@ -177,6 +181,10 @@ class Household:
     def _set_due(self) -> None:
         """From now on, or from before, the time runs."""
         self._patience.deadline = min(self._patience.deadline, trio.current_time() + self._manners.limit)
+
+    @property
+    def _is_ending(self) -> bool:
+        return self._patience.deadline < math.inf
 
     def _left(self) -> float:
         return max(self._patience.deadline - trio.current_time(), 0.0)
