@@ -98,6 +98,23 @@ def test_what_fails_while_a_signal_ends_us_changes_nothing() -> None:
     assert play(stage, script) == 143
 
 
+def test_a_service_is_not_ended_by_a_signal_that_its_command_would_have_had() -> None:
+    """SIGHUP asks a command to read its files again; save from the terminal, which goes away."""
+
+    async def script(stage: Stage) -> None:
+        await trio.testing.wait_all_tasks_blocked()
+        for number in (HUP, USR1):
+            stage.hear(number, False)
+        await trio.testing.wait_all_tasks_blocked()
+        proxy.is_listening.set()
+        await up(stage)
+        stage.launcher.end(3)
+
+    stage = Stage(proxy := FakeProxy(is_ready=False))
+    assert play(stage, script) == 3
+    assert stage.launcher.sent == []
+
+
 @pytest.mark.parametrize("manners", [SERVICE, TOOL])
 def test_the_end_of_the_terminal_is_the_end(manners: Manners) -> None:
     async def script(stage: Stage) -> None:
@@ -124,6 +141,24 @@ def test_a_command_that_does_not_end_is_killed_and_nothing_outlives_that(graces:
     assert stage.launcher.sent[-1][0] == pytest.approx(25, abs=0.5)
     assert graces == [0]
     assert stage.ended_at == pytest.approx(25, abs=1)
+
+
+@pytest.mark.parametrize("number", [TERM, INT])
+def test_a_second_signal_in_the_drain_cuts(number: int) -> None:
+    stage = Stage(FakeProxy(is_server=True, carries=20), FakeProxy(carries=20))
+
+    async def script(stage: Stage) -> None:
+        await up(stage)
+        stage.hear(TERM, False)
+        await trio.sleep(5)
+        for other in (HUP, USR1):
+            stage.hear(other, False)
+        await trio.sleep(1)
+        assert not any(proxy.cuts for proxy in stage.proxies)
+        stage.hear(number, False)
+
+    assert play(stage, script) == 143
+    assert stage.ended_at == pytest.approx(6.5, abs=0.5)
 
 
 def test_ctrl_c_is_not_sent_twice() -> None:

@@ -27,7 +27,7 @@ from tunnel.proxy.upkeep import keep_up
 
 SIGNALLED = 128  # and the number of the signal: how a shell tells that one has ended a command
 _STOP = (signal.SIGTERM, signal.SIGINT)
-_END = (*_STOP, signal.SIGHUP, signal.SIGQUIT)  # of them each ends us while there is no command that could take it
+_END = (*_STOP, signal.SIGQUIT)  # of them each ends us while there is no command that could take it
 _NOTHING = 0  # the signal that is none (kill(2))
 _GRACE = 2.0  # seconds between SIGTERM and SIGKILL for what a command has left behind
 
@@ -197,17 +197,21 @@ class Household:
 
     def _obey(self, number: int, is_from_terminal: bool) -> None:
         if self._command_over.is_set():
-            if number in _END:  # whoever says so does not want to wait for the rest
+            if self._ends_us(number, is_from_terminal):  # whoever says so does not want to wait for the rest
                 for proxy in self._proxies:
                     proxy.tunnel.cut()
         elif not self._has_command:
-            if number in _END:
+            if self._ends_us(number, is_from_terminal):
                 self._begin_end(number)
         elif self._manners.is_service and number in _STOP:
             self._log.tell(f"received {signal.Signals(number).name}, shutting down")
             self._begin_end(_NOTHING if is_from_terminal else number)
         elif not is_from_terminal:
             self._launcher.send(number)
+
+    def _ends_us(self, number: int, is_from_terminal: bool) -> bool:
+        """While there is no command; to a service SIGHUP means that the terminal is gone, or it was meant for the command."""
+        return number in _END or (number == signal.SIGHUP and (is_from_terminal or not self._manners.is_service))
 
     def _hear_of_child(self) -> None:
         with suppress(trio.RunFinishedError):
