@@ -127,6 +127,27 @@ def test_the_end_of_the_terminal_is_the_end(manners: Manners) -> None:
 # -- the end
 
 
+def test_a_stop_goes_in_its_order() -> None:
+    """Server and command at once; the client when that has ended; what it carries has what is left of the time."""
+    stage = Stage(server := FakeProxy(is_server=True, carries=99), client := FakeProxy(carries=99), dies_of={TERM: 10})
+
+    async def script(stage: Stage) -> None:
+        await up(stage)
+        start = trio.current_time()
+        stage.hear(TERM, False)
+        await trio.testing.wait_all_tasks_blocked()
+        assert (server.shut_at, client.shut_at, stage.launcher.sent) == (start, None, [(start, TERM)])
+        assert stage.told[-1] == (start, State.STOPPING)
+        await trio.sleep(9.9)
+        assert client.shut_at is None
+
+    assert play(stage, script) == 143
+    assert client.shut_at == pytest.approx(10.5, abs=0.5)
+    assert [at for proxy in (server, client) for at in proxy.cuts] == pytest.approx([25, 25], abs=0.5)
+    assert stage.ended_at == pytest.approx(25, abs=1)
+    assert [state for _, state in stage.told] == [State.LISTENING, State.STOPPING]
+
+
 def test_a_command_that_does_not_end_is_killed_and_nothing_outlives_that(graces: list[float]) -> None:
     stage = Stage(FakeProxy(is_server=True, carries=99), dies_of={signal.SIGKILL: 0})
 
@@ -141,6 +162,20 @@ def test_a_command_that_does_not_end_is_killed_and_nothing_outlives_that(graces:
     assert stage.launcher.sent[-1][0] == pytest.approx(25, abs=0.5)
     assert graces == [0]
     assert stage.ended_at == pytest.approx(25, abs=1)
+
+
+def test_servers_are_shut_as_soon_as_the_command_has_ended_by_itself(graces: list[float]) -> None:
+    stage = Stage(server := FakeProxy(is_server=True), client := FakeProxy())
+
+    async def script(stage: Stage) -> None:
+        await up(stage)
+        stage.launcher.end(0)
+
+    assert play(stage, script) == 0
+    assert server.shut_at is not None
+    assert client.shut_at is not None
+    assert client.shut_at - server.shut_at == pytest.approx(0.5), "what it has left behind may still need clients"
+    assert graces == [2]
 
 
 @pytest.mark.parametrize("number", [TERM, INT])

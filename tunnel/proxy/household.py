@@ -153,8 +153,7 @@ class Household:
             self._log.write(f"the command has not ended within {self._manners.limit:g}s: it is killed")
             self._launcher.send(signal.SIGKILL)
             await self._command_over.wait()
-        self._set_due()
-        self._surroundings.notifier.tell(State.STOPPING, "stopping")
+        self._close_doors()
         for pause in end_descendants(min(_GRACE, self._left()), self._own()):
             await trio.sleep(pause)
         async with trio.open_nursery() as nursery:
@@ -172,15 +171,18 @@ class Household:
             self._exit_code = SIGNALLED + number
             self._everything.cancel()
             return
-        self._set_due()
-        for proxy in self._proxies:
-            if proxy.config.is_server and proxy.is_listening.is_set():
-                proxy.shut()
+        self._close_doors()
         self._launcher.send(number)
 
-    def _set_due(self) -> None:
-        """From now on, or from before, the time runs."""
-        self._patience.deadline = min(self._patience.deadline, trio.current_time() + self._manners.limit)
+    def _close_doors(self) -> None:
+        """From now on, or from before, the time runs and servers accept no more."""
+        if self._is_ending:
+            return
+        self._patience.deadline = trio.current_time() + self._manners.limit
+        self._surroundings.notifier.tell(State.STOPPING, "stopping")
+        for proxy in self._proxies:
+            if proxy.config.is_server:
+                proxy.shut()
 
     @property
     def _is_ending(self) -> bool:
