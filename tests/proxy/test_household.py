@@ -164,6 +164,29 @@ def test_a_command_that_does_not_end_is_killed_and_nothing_outlives_that(graces:
     assert stage.ended_at == pytest.approx(25, abs=1)
 
 
+def test_a_command_that_cannot_be_killed_does_not_keep_us() -> None:
+    """It may be another user's by now, or in the kernel's hands."""
+    stage = Stage(dies_of={})
+
+    async def script(stage: Stage) -> None:
+        await up(stage)
+        stage.hear(TERM, False)
+
+    assert play(stage, script) == 137
+    assert stage.ended_at < 40
+
+
+def test_a_request_at_a_status_port_does_not_hold_up_the_end() -> None:
+    stage = Stage(FakeProxy(is_server=True, carries=99, lingers=60))
+
+    async def script(stage: Stage) -> None:
+        await up(stage)
+        stage.hear(TERM, False)
+
+    assert play(stage, script) == 143
+    assert stage.ended_at == pytest.approx(25, abs=2)
+
+
 def test_servers_are_shut_as_soon_as_the_command_has_ended_by_itself(graces: list[float]) -> None:
     stage = Stage(server := FakeProxy(is_server=True), client := FakeProxy())
 

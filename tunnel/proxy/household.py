@@ -30,6 +30,7 @@ _STOP = (signal.SIGTERM, signal.SIGINT)
 _END = (*_STOP, signal.SIGQUIT)  # of them each ends us while there is no command that could take it
 _NOTHING = 0  # the signal that is none (kill(2))
 _GRACE = 2.0  # seconds between SIGTERM and SIGKILL for what a command has left behind
+_LAST_WORDS = 1.0  # seconds, when the time is over, for what must still be seen to: a death, an answer at a status port
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,13 +153,16 @@ class Household:
         if not self._command_over.is_set():
             self._log.write(f"the command has not ended within {self._manners.limit:g}s: it is killed")
             self._launcher.send(signal.SIGKILL)
-            await self._command_over.wait()
+            self._exit_code = SIGNALLED + signal.SIGKILL
+            with trio.move_on_after(_LAST_WORDS):  # another user's cannot be killed, nor what is in the kernel's hands
+                await self._command_over.wait()
         self._close_doors()
         for pause in end_descendants(min(_GRACE, self._left()), self._own()):
             await trio.sleep(pause)
-        async with trio.open_nursery() as nursery:
-            for proxy in self._proxies:
-                nursery.start_soon(proxy.drain, self._left())
+        with trio.move_on_after(self._left() + _LAST_WORDS):
+            async with trio.open_nursery() as nursery:
+                for proxy in self._proxies:
+                    nursery.start_soon(proxy.drain, self._left())
 
     async def _await_shutdown(self, proxy: Proxy) -> None:
         await proxy.stop_wanted.wait()
