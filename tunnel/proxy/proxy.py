@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from tunnel.config.model import ProxyConfig
-from tunnel.errors import ConfigError, TargetError, TunnelError
+from tunnel.errors import ConfigError, TargetError, TargetFault, TunnelError
 from tunnel.identity.credentials import Credentials
 from tunnel.log import Log
 from tunnel.net.activation import Inherited
@@ -63,6 +63,7 @@ class Proxy:
         self._status_over = trio.Event()
         self._status_over.set()  # until there is a status port
         self._failure: TunnelError | None = None
+        self._is_over = False
         self._terms = Terms(config.is_server, config.access, config.host, config.tls)
         self._policy = PolicyDesk(config.access.policy, config.connect_timeout) if config.access.policy else None
         if self._policy is not None:
@@ -83,6 +84,7 @@ class Proxy:
                 nursery.start_soon(self._feed.run)
                 nursery.start_soon(self._serve)
         finally:
+            self._is_over = True
             if self._policy is not None:  # threads may wait for its answers
                 self._policy.close()
         if self._failure is not None:
@@ -234,7 +236,13 @@ class Proxy:
                 result = error
             answer(result)
 
-        self._token.run_sync_soon(self._nursery.start_soon, ask)
+        def begin() -> None:
+            if self._is_over:  # the process may have more to do than this proxy
+                answer(TargetError(TargetFault.RESOLVE, f"{address}: not looked up, the proxy is at its end"))
+            else:
+                self._nursery.start_soon(ask)
+
+        self._token.run_sync_soon(begin)
 
     def _report_empty(self) -> None:
         with suppress(trio.RunFinishedError):

@@ -1,0 +1,56 @@
+"""A proxy that has failed, in a process that goes on for a while."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import trio
+from kept_log import Lines
+
+from tunnel.config.model import Access, NoIdentity, ProxyConfig
+from tunnel.errors import ConfigError, TargetError
+from tunnel.net.activation import Inherited
+from tunnel.net.address import TcpAddress
+from tunnel.net.notify import Notifier
+from tunnel.net.sockets import Endpoint
+from tunnel.proxy.feed import Publisher
+from tunnel.proxy.proxy import Proxy
+from tunnel.relay.loop import Loop
+
+TARGET = TcpAddress("localhost", "1")
+
+
+class Failing:
+    """A source of credentials that has none."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
+
+    async def run(self) -> None:
+        self._publisher.fail(ConfigError("broken"))
+
+    async def reload(self) -> None:
+        raise AssertionError
+
+
+def test_a_name_that_is_looked_up_later_is_an_error_of_that_connection() -> None:
+    """The client goes on accepting until the command has ended, and that may connect once more."""
+    loop = Loop()
+    config = ProxyConfig(False, None, TARGET, NoIdentity(), Access(()))
+    proxy = Proxy(config, loop, Lines(), Failing, Inherited(), Notifier({}, os.getpid()))
+    answers: list[tuple[Endpoint, ...] | TargetError] = []
+
+    async def main() -> None:
+        with pytest.raises(ConfigError, match="broken"):
+            await proxy.run()
+        proxy._resolve_later(TARGET, answers.append)
+        with trio.move_on_after(60):
+            while not answers:  # noqa: ASYNC110  # a plain call tells
+                await trio.sleep(0.01)
+
+    loop.run_trio(main)
+    loop.close()
+    (answer,) = answers
+    assert isinstance(answer, TargetError)
+    assert str(answer) == "localhost:1: not looked up, the proxy is at its end"
