@@ -11,6 +11,7 @@ import signal
 import sys
 import warnings
 
+from tunnel.child.first import restore_default
 from tunnel.child.inherited import inherited
 
 _STDOUT, _STDERR = 1, 2
@@ -21,6 +22,8 @@ def main() -> int:
     """The console script; an interrupt before a command has taken over is no traceback but a death by that signal."""
     _complete_standard_streams()
     inherited()  # before any of it is changed
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:  # until a command takes it over
+        restore_default(signal.SIGTERM)
     if not sys.warnoptions:  # what a library thinks of a peer's certificate is not for standard error
         warnings.simplefilter("ignore")
     for number in (signal.SIGHUP, signal.SIGUSR1):  # they mean reload, also while we are still starting

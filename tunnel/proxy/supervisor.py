@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 
 import trio
 
+from tunnel.child.first import restore_default
 from tunnel.errors import TunnelError
 from tunnel.log import Log
 from tunnel.proxy.proxy import Proxy
@@ -39,7 +40,7 @@ class Supervisor:
                 nursery.start_soon(keep_up, self._surroundings, self._log)
                 await self._proxy.stop_wanted.wait()
                 for number in _STOP:
-                    signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
+                    restore_default(number)  # a second one ends the process at once
                 self.exit_code = 1 if await self._proxy.drain(self._proxy.config.shutdown_timeout) else 0
                 self._proxy.close()
         if self._failure is not None:
