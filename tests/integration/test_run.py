@@ -1,0 +1,256 @@
+"""`tunnel run`: as process 1 of a PID namespace, and under a service manager; what it promises at each end."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import pytest
+from backends import Backend, connect, echo
+from first import First, in_namespace
+from processes import LIMIT, Process, bare_environment, eventually, tunnel_argv
+from tls_peer import TlsPeer, tls_connection
+from tool import run_tool
+from world import ANY_PORT, CLIENT, SERVER, World
+
+TERM, INT, HUP, USR1 = signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1
+ACTIVATE = Path(__file__).with_name("activate.py")
+LISTENING = r"listening for connections on (\S+):(\d+)$"
+
+# A command with orphans by the hundred; it says when none of them is left, dead or alive, and which signals have come.
+BUSY = """
+import os, signal, subprocess, time
+from pathlib import Path
+
+def others():
+    found = [Path("/proc", name, "stat") for name in os.listdir("/proc") if name.isdecimal()]
+    return [path for path in found if int(path.parent.name) not in (1, os.getpid())]
+
+for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+    signal.signal(number, lambda number, _: print("heard", number, flush=True))
+for _ in range(3):
+    subprocess.run(["sh", "-c", "for i in $(seq 100); do (sleep 0.1 &) ; done"])
+while others():
+    time.sleep(0.02)
+print("alone", os.getppid(), flush=True)
+subprocess.run(["sh", "-c", "for i in $(seq 100); do (sleep 600 &) ; done"])
+input()
+raise SystemExit(7)
+"""
+# A command that needs its client until the very end.
+PARTING = """
+import signal, socket, sys, threading
+
+def ask(number):
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(60)
+        sock.connect(sys.argv[1])
+        sock.sendall(b"%d" % number)
+        return sock.recv(9) == b"%d" % number
+
+stop = threading.Event()
+signal.signal(signal.SIGTERM, lambda *_: stop.set())
+print("up", ask(0), flush=True)
+stop.wait()
+print("asked", sum(ask(number) for number in range(50)), flush=True)
+input()
+raise SystemExit(5)
+"""
+
+
+@pytest.fixture
+def backend(world: World) -> Backend:
+    return world.enter(Backend(echo))
+
+
+@pytest.fixture
+def lonely(tmp_path: Path) -> Iterator[World]:
+    """A world whose agent is not there."""
+    with closing(World(tmp_path, agent=False)) as world:
+        yield world
+
+
+def server(world: World, target: str, *flags: str, listen: str = ANY_PORT) -> tuple[str, ...]:
+    """A server's part of a line."""
+    who = f"--use-workload-api-addr={world.sockets[SERVER]}"
+    return ("server", who, f"--listen={listen}", f"--target={target}", f"--allow-id={CLIENT}", *flags)
+
+
+def client(world: World, target: str, *flags: str, listen: str = ANY_PORT) -> tuple[str, ...]:
+    """A client's part of a line."""
+    who = f"--use-workload-api-addr={world.sockets[CLIENT]}"
+    return ("client", who, f"--listen={listen}", f"--target={target}", f"--verify-id={SERVER}", *flags)
+
+
+def start_first(world: World, *words: str) -> First:
+    """`tunnel run` as process 1; its log and what the command says are together."""
+    argv = [*in_namespace(), *tunnel_argv("run", *words)]
+    return world.watch(First(argv, environ=bare_environment(), is_merged=True))
+
+
+def address_of(process: Process) -> tuple[str, int]:
+    """Where the first proxy on TCP listens."""
+    host, port = process.wait_for(LISTENING).groups()
+    return host, int(port)
+
+
+def has_echo(peer: TlsPeer, data: bytes = b"more") -> bool:
+    peer.send(data)
+    return peer.receive_exactly(len(data)) == data
+
+
+# -- as process 1
+
+
+def test_process_1_reaps_and_passes_signals_on(world: World, backend: Backend) -> None:
+    first = start_first(world, *server(world, backend.target), "--", sys.executable, "-c", BUSY)
+    assert first.wait_for(r"alone (\d+)")[1] == "1"
+    for number in (HUP, USR1, INT, TERM):
+        first.signal(number)
+        first.wait_for(f"heard {number:d}$")
+    for word in ("SIGINT", "SIGTERM"):
+        first.wait_for(f"received {word}, shutting down")
+    first.say("")
+    assert first.exit_code() == 7
+    assert first.lines[-1].endswith("stopped")
+
+
+@pytest.mark.parametrize(
+    ("flags", "command", "code", "last"),
+    [
+        ((), ("sh", "-c", "kill -KILL $$"), 137, "stopped$"),
+        ((), ("/nonexistent",), 127, "^tunnel: error: /nonexistent: no such file or directory$"),
+        ((), ("/etc/passwd",), 126, "^tunnel: error: /etc/passwd: permission denied$"),
+        (("--wait-ready=200ms",), ("true",), 125, "^tunnel: error: not ready within 0.2s: the proxy for 127.0.0.1:1$"),
+        (("--nonsense",), ("true",), 125, "^tunnel: error: unknown long flag '--nonsense', try --help$"),
+    ],
+)
+def test_the_exit_code_says_who_failed(
+    world: World, flags: tuple[str, ...], command: tuple[str, ...], code: int, last: str
+) -> None:
+    if code == 125:
+        world.api.withdraw(world.sockets[SERVER])
+    line = (*flags, *server(world, "127.0.0.1:1"), "--", *command)
+    done = run_tool(bare_environment(), "run", *line, before=in_namespace())
+    assert (done.code, done.out) == (code, "")
+    assert re.search(last, done.err.splitlines()[-1])
+
+
+def test_a_stop_in_the_first_moment_ends_process_1(lonely: World) -> None:
+    first = start_first(lonely, *server(lonely, "127.0.0.1:1"), "--", "echo", "never")
+    eventually(lambda: first.catches(TERM), "the first moment in which it is not lost")
+    first.signal(TERM)
+    assert first.exit_code() == 128 + TERM
+    assert not first.matches("never")
+
+
+def test_a_stop_while_proxies_are_not_ready_ends_process_1(lonely: World) -> None:
+    first = start_first(lonely, *server(lonely, "127.0.0.1:1"), "--", "echo", "never")
+    first.wait_for("Workload API is not available")
+    first.signal(HUP)  # the command's, which is not there to take it
+    first.signal(INT)
+    assert first.exit_code() == 128 + INT
+    assert not first.matches("never")
+
+
+class Pump(threading.Thread):
+    """A connection that always carries something; says how often it has, and ends in good order when it is told."""
+
+    def __init__(self, peer: TlsPeer) -> None:
+        super().__init__()
+        self.rounds = 0
+        self.is_well = False
+        self.end = threading.Event()
+        self._peer = peer
+
+    def run(self) -> None:
+        while not self.end.is_set():
+            if not has_echo(self._peer, os.urandom(20_000)):
+                return
+            self.rounds += 1
+        self._peer.end()
+        self.is_well = self._peer.receive_all() == b"" and self._peer.has_ended
+
+
+def test_a_stop_under_load_goes_in_its_order(world: World, backend: Backend) -> None:
+    """No more at once, the command has its client to the end, and what is carried is carried on after that."""
+    remote = world.server(world.enter(Backend(echo)).target)
+    door = world.directory / "door"
+    line = (*server(world, backend.target), "+", *client(world, remote.target, listen=f"unix:{door}"))
+    first = start_first(world, *line, "--", sys.executable, "-c", PARTING, str(door))
+    first.wait_for("up True")
+    with ExitStack() as stack:
+        address = address_of(first)
+        papers = world.identity(CLIENT)
+        pumps = [Pump(stack.enter_context(tls_connection(address, papers))) for _ in range(12)]
+        for pump in pumps:
+            pump.start()
+            stack.callback(pump.end.set)
+        eventually(lambda: all(pump.rounds for pump in pumps), "all carry")
+        first.signal(TERM)
+        first.wait_for("received SIGTERM, shutting down")
+        with pytest.raises(ConnectionRefusedError):
+            connect(address)
+        first.wait_for("asked 50")
+        connect(str(door)).close()
+        first.say("")
+        first.wait_for("the command has ended with 5")
+        first.wait_for("waiting for drain of 12 connections")
+        before = [pump.rounds for pump in pumps]
+        eventually(lambda: all(pump.rounds > rounds + 1 for pump, rounds in zip(pumps, before, strict=True)), "still carried")
+        assert not door.exists()
+        for pump in pumps:
+            pump.end.set()
+        for pump in pumps:
+            pump.join(LIMIT)
+        assert all(pump.is_well for pump in pumps), "not a byte was lost"
+    assert first.exit_code() == 5
+    assert first.matches(r"stopped accepted=12 carried=12 clean_ends=12$")
+    assert first.matches(r"stopped accepted=52 carried=51 gone=1 clean_ends=51$"), "one has only knocked"
+
+
+def test_when_the_time_is_over_everything_is_cut(world: World, backend: Backend) -> None:
+    script = "trap '' TERM; sh -c 'while :; do sleep 1; done' & echo up; while :; do sleep 1; done"
+    first = start_first(world, "--stop-timeout=500ms", *server(world, backend.target), "--", "sh", "-c", script)
+    first.wait_for("up")
+    with tls_connection(address_of(first), world.identity(CLIENT)) as peer:
+        assert has_echo(peer)
+        first.signal(TERM)
+        assert first.exit_code() == 137
+        with pytest.raises(ConnectionResetError):
+            peer.receive()
+    assert first.matches("the command has not ended within 0.5s: it is killed")
+    assert first.matches("forcing exit, 1 connections cut")
+
+
+def test_a_second_signal_cuts_what_drains(world: World, backend: Backend) -> None:
+    first = start_first(world, *server(world, backend.target), "--", "sh", "-c", "echo up; exec sleep 1000")
+    first.wait_for("up")
+    with tls_connection(address_of(first), world.identity(CLIENT)) as peer:
+        assert has_echo(peer)
+        first.signal(TERM)
+        first.wait_for("waiting for drain of 1 connections")
+        first.signal(HUP)
+        assert has_echo(peer)
+        first.signal(TERM)
+        with pytest.raises(ConnectionResetError):
+            peer.receive()
+        assert first.exit_code() == 143
+
+
+def test_a_proxy_alone_as_process_1_is_ended_by_a_second_signal(world: World, backend: Backend) -> None:
+    """The plain modes are fit for a sidecar's entry point."""
+    argv = [*in_namespace(), *tunnel_argv(*server(world, backend.target))]
+    first = world.watch(First(argv, environ=bare_environment()))
+    with tls_connection(address_of(first), world.identity(CLIENT)) as peer:
+        assert has_echo(peer)
+        first.signal(TERM)
+        first.wait_for("waiting for drain of 1 connections")
+        first.signal(TERM)
+        assert first.exit_code() == 143
