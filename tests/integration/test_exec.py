@@ -253,7 +253,8 @@ def test_ctrl_z_stops_both_and_fg_continues(world: World, target: str) -> None:
         os.write(terminal, " ".join(f"'{word}'" for word in argv).encode() + b"\n")
         read_until(terminal, b"\rup\r\n")
         os.write(terminal, b"\x1a")
-        read_until(terminal, b"Stopped")
+        if b"$ " not in read_until(terminal, b"Stopped").partition(b"Stopped")[2]:
+            read_until(terminal, b"$ ")  # before its prompt the shell may lose what is typed
         os.write(terminal, b"fg\n")
         time.sleep(0.1)
         os.write(terminal, b"more\n")
