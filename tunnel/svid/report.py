@@ -11,6 +11,7 @@ from datetime import datetime
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import NameOID
 
 from tunnel.identity.credentials import X509Context, X509Svid
 from tunnel.log import escape
@@ -108,7 +109,7 @@ def _report_certificate(certificate: x509.Certificate) -> dict[str, object]:
 
 def _name(name: x509.Name) -> str:
     try:
-        return name.rfc4514_string()
+        return name.rfc4514_string({NameOID.SERIAL_NUMBER: "serialNumber"})  # SPIRE names its authorities by it
     except ValueError:  # an attribute that breaks its own type's rules
         return "(unreadable)"
 
