@@ -33,6 +33,11 @@ class First(Process):
         eventually(lambda: bool(place.read_text()), "the namespace's first process")
         return int(place.read_text())
 
+    def children(self) -> list[int]:
+        """The processes that process 1 has started or adopted."""
+        threads = Path(f"/proc/{self.inner_pid}/task").glob("*/children")
+        return [int(word) for thread in threads for word in thread.read_text().split()]
+
     def signal(self, number: signal.Signals) -> None:
         os.kill(self.inner_pid, number)
 

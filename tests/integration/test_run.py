@@ -8,12 +8,13 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import pytest
 from backends import Backend, connect, echo
 from first import First, in_namespace
+from OpenSSL import SSL
 from processes import LIMIT, Process, bare_environment, eventually, tunnel_argv
 from tls_peer import TlsPeer, tls_connection
 from tool import run_tool
@@ -76,10 +77,12 @@ def lonely(tmp_path: Path) -> Iterator[World]:
         yield world
 
 
-def server(world: World, target: str, *flags: str, listen: str = ANY_PORT) -> tuple[str, ...]:
+def server(
+    world: World, target: str, *flags: str, listen: str = ANY_PORT, rules: tuple[str, ...] = (f"--allow-id={CLIENT}",)
+) -> tuple[str, ...]:
     """A server's part of a line."""
     who = f"--use-workload-api-addr={world.sockets[SERVER]}"
-    return ("server", who, f"--listen={listen}", f"--target={target}", f"--allow-id={CLIENT}", *flags)
+    return ("server", who, f"--listen={listen}", f"--target={target}", *rules, *flags)
 
 
 def client(world: World, target: str, *flags: str, listen: str = ANY_PORT) -> tuple[str, ...]:
@@ -218,7 +221,7 @@ def test_a_stop_under_load_goes_in_its_order(world: World, backend: Backend) -> 
 def test_when_the_time_is_over_everything_is_cut(world: World, backend: Backend) -> None:
     script = "trap '' TERM; sh -c 'while :; do sleep 1; done' & echo up; while :; do sleep 1; done"
     first = start_first(world, "--stop-timeout=500ms", *server(world, backend.target), "--", "sh", "-c", script)
-    first.wait_for("up")
+    first.wait_for("^up$")
     with tls_connection(address_of(first), world.identity(CLIENT)) as peer:
         assert has_echo(peer)
         first.signal(TERM)
@@ -231,7 +234,7 @@ def test_when_the_time_is_over_everything_is_cut(world: World, backend: Backend)
 
 def test_a_second_signal_cuts_what_drains(world: World, backend: Backend) -> None:
     first = start_first(world, *server(world, backend.target), "--", "sh", "-c", "echo up; exec sleep 1000")
-    first.wait_for("up")
+    first.wait_for("^up$")
     with tls_connection(address_of(first), world.identity(CLIENT)) as peer:
         assert has_echo(peer)
         first.signal(TERM)
@@ -242,6 +245,37 @@ def test_a_second_signal_cuts_what_drains(world: World, backend: Backend) -> Non
         with pytest.raises(ConnectionResetError):
             peer.receive()
         assert first.exit_code() == 143
+
+
+def test_what_evaluates_a_policy_is_not_the_reaper_s(world: World, backend: Backend) -> None:
+    pytest.importorskip("regopy")
+    policy = world.directory / "policy.rego"
+    policy.write_text('package p\nallow { input.certificate.URIs[_].Path == "/client" }\n')
+    rules = (f"--allow-policy={policy}", "--allow-query=data.p.allow")
+    line = server(world, backend.target, rules=rules)
+    first = start_first(world, *line, "--", "sh", "-c", "echo up; read line; exit 4")
+    first.wait_for("^up$")
+    evaluators = [pid for pid in first.children() if is_evaluator(pid)]
+    assert evaluators
+    for pid in evaluators:
+        os.kill(pid, signal.SIGKILL)
+    papers = world.identity(CLIENT)
+
+    def passes() -> bool:
+        with tls_connection(address_of(first), papers) as peer, suppress(SSL.Error, ConnectionResetError):
+            return has_echo(peer)
+        return False
+
+    assert not passes()
+    eventually(passes, "others have taken their places")
+    first.say("")
+    assert first.exit_code() == 4
+    assert first.matches("the evaluator is gone: killed")
+    assert not first.matches("the evaluator is gone: status")
+
+
+def is_evaluator(pid: int) -> bool:
+    return b"tunnel.policy.evaluator" in Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 def test_a_proxy_alone_as_process_1_is_ended_by_a_second_signal(world: World, backend: Backend) -> None:

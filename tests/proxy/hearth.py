@@ -35,6 +35,7 @@ class FakeProxy:
         self.stop_wanted = trio.Event()
         self.is_listening = trio.Event()
         self.tunnel = self
+        self.pids: set[int] = set()
         self.shut_at: float | None = None
         self.cuts: list[float] = []
         self._is_ready = is_ready
@@ -140,6 +141,7 @@ class Stage:
         self.log = Lines()
         self.told: list[tuple[float, State]] = []
         self.hear: Callable[[int, bool], None]
+        self.spared: set[int]  # when what the command has left is ended
         notifier = SimpleNamespace(interval=0, tell=self._tell)
         surroundings = SimpleNamespace(notifier=notifier, strays=SimpleNamespace(drain=lambda _write: None))
         parts: tuple[Any, ...] = (self.proxies, self.launcher, give_order, manners, surroundings, self.log)
@@ -163,6 +165,7 @@ def be_alone(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
     def end_descendants(grace: float, own: Collection[int] = (), *, is_everywhere: bool = False) -> Iterator[float]:
         graces.append(grace)
+        _playing[-1].spared = set(own)
         yield min(grace, 0.5)
 
     def listen(on_signal: Callable[[int, bool], None], _on_child: Callable[[], None]) -> None:

@@ -201,6 +201,18 @@ def test_servers_are_shut_as_soon_as_the_command_has_ended_by_itself(graces: lis
     assert graces == [2]
 
 
+def test_what_works_for_a_proxy_is_nobody_that_the_command_has_left() -> None:
+    stage = Stage(proxy := FakeProxy())
+    proxy.pids = {7, 8}
+
+    async def script(stage: Stage) -> None:
+        await up(stage)
+        stage.launcher.end(0)
+
+    assert play(stage, script) == 0
+    assert stage.spared == {stage.launcher.pid, 7, 8}
+
+
 @pytest.mark.parametrize("number", [TERM, INT])
 def test_a_second_signal_in_the_drain_cuts(number: int) -> None:
     stage = Stage(FakeProxy(is_server=True, carries=20), FakeProxy(carries=20))

@@ -80,6 +80,11 @@ class Policy:
             self._changed.notify_all()
         self._keeper.join()
 
+    @property
+    def pids(self) -> set[int]:
+        """The processes that evaluate, until somebody here has taken their status."""
+        return {evaluator.pid for evaluator in self._living.copy()}
+
     def _borrow(self, deadline: float) -> Evaluator:
         with self._changed:
             if not self._idle:

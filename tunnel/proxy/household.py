@@ -227,5 +227,5 @@ class Household:
         reap_orphans(self._own())
 
     def _own(self) -> set[int]:
-        """Our child whose status the launcher waits for; whoever has started another one bears that it is reaped."""
-        return {self._launcher.pid}
+        """Our children whose status somebody waits for, and which are no orphans."""
+        return {self._launcher.pid}.union(*(proxy.pids for proxy in self._proxies))

@@ -46,6 +46,11 @@ class PolicyDesk:
         if self._policy is not None:
             self._policy.close()
 
+    @property
+    def pids(self) -> set[int]:
+        """The processes that evaluate."""
+        return self._policy.pids if self._policy is not None else set()
+
     def _load(self) -> None:
         from tunnel.policy.bundle import load_policy
         from tunnel.policy.policy import Policy

@@ -90,6 +90,11 @@ class Proxy:
         if self._failure is not None:
             raise self._failure
 
+    @property
+    def pids(self) -> set[int]:
+        """The processes that work for this proxy, whose status it takes."""
+        return self._policy.pids if self._policy is not None else set()
+
     def reload(self) -> None:
         """Read again, soon, what changes without a word."""
         self._reloader.ask()
