@@ -41,6 +41,8 @@ while others():
     time.sleep(0.02)
 print("alone", os.getppid(), flush=True)
 subprocess.run(["sh", "-c", "for i in $(seq 100); do (sleep 600 &) ; done"])
+told = "import signal, time; signal.signal(15, lambda *_: (print('told', flush=True), exit())); print('left', flush=True)"
+subprocess.Popen(["setsid", "python3", "-c", told + "; time.sleep(600)"])
 input()
 raise SystemExit(7)
 """
@@ -114,6 +116,7 @@ def has_echo(peer: TlsPeer, data: bytes = b"more") -> bool:
 def test_process_1_reaps_and_passes_signals_on(world: World, backend: Backend) -> None:
     first = start_first(world, *server(world, backend.target), "--", sys.executable, "-c", BUSY)
     assert first.wait_for(r"alone (\d+)")[1] == "1"
+    first.wait_for("^left$")
     for number in (HUP, USR1, INT, TERM):
         first.signal(number)
         first.wait_for(f"heard {number:d}$")
@@ -121,6 +124,7 @@ def test_process_1_reaps_and_passes_signals_on(world: World, backend: Backend) -
         first.wait_for(f"received {word}, shutting down")
     first.say("")
     assert first.exit_code() == 7
+    assert first.matches("^told$"), "whoever has left the session on purpose ends with us too, and is told before"
     assert first.lines[-1].endswith("stopped")
 
 

@@ -7,6 +7,7 @@ nor what the proxies carry.
 from __future__ import annotations
 
 import math
+import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -157,7 +158,8 @@ class Household:
             with trio.move_on_after(_LAST_WORDS):  # another user's cannot be killed, nor what is in the kernel's hands
                 await self._command_over.wait()
         self._close_doors()
-        for pause in end_descendants(min(_GRACE, self._left()), self._own()):
+        is_all = os.getpid() == 1  # whom the kernel kills when we end, without a word
+        for pause in end_descendants(min(_GRACE, self._left()), self._own(), is_everywhere=is_all):
             await trio.sleep(pause)
         with trio.move_on_after(self._left() + _LAST_WORDS):
             async with trio.open_nursery() as nursery:
