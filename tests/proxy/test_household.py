@@ -12,6 +12,7 @@ from hearth import SERVICE, TOOL, FakeProxy, Stage, be_alone, nothing, play, up
 
 from tunnel.errors import CommandError, ConfigError, TunnelError
 from tunnel.net.notify import State
+from tunnel.proxy import household
 from tunnel.proxy.household import Manners, Order
 
 TERM, INT, HUP, QUIT, USR1 = signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1
@@ -184,6 +185,20 @@ def test_a_request_at_a_status_port_does_not_hold_up_the_end() -> None:
         stage.hear(TERM, False)
 
     assert play(stage, script) == 143
+    assert stage.ended_at == pytest.approx(25, abs=2)
+
+
+def test_what_the_command_has_left_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another user's process, for instance, which may not be signalled."""
+    monkeypatch.setattr(household, "end_descendants", lambda *_, **__: [0.2] * 500)
+    stage = Stage(proxy := FakeProxy(is_server=True, carries=99))
+
+    async def script(stage: Stage) -> None:
+        await up(stage)
+        stage.hear(TERM, False)
+
+    assert play(stage, script) == 143
+    assert proxy.cuts
     assert stage.ended_at == pytest.approx(25, abs=2)
 
 

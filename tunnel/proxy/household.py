@@ -159,8 +159,9 @@ class Household:
                 await self._command_over.wait()
         self._close_doors()
         is_all = os.getpid() == 1  # whom the kernel kills when we end, without a word
-        for pause in end_descendants(min(_GRACE, self._left()), self._own(), is_everywhere=is_all):
-            await trio.sleep(pause)
+        with trio.move_on_after(self._left() + _LAST_WORDS):
+            for pause in end_descendants(min(_GRACE, self._left()), self._own(), is_everywhere=is_all):
+                await trio.sleep(pause)
         with trio.move_on_after(self._left() + _LAST_WORDS):
             async with trio.open_nursery() as nursery:
                 for proxy in self._proxies:
