@@ -183,7 +183,7 @@ def play(stage: Stage, script: Script) -> int:
     """Run it to its end beside a script; the exit code."""
     _playing.append(stage)
     try:
-        trio.run(stage.run, script, clock=trio.testing.MockClock(autojump_threshold=0.02))
+        trio.run(stage.run, script, clock=trio.testing.MockClock(autojump_threshold=0.005))
     except BaseExceptionGroup as group:
         (error,) = group.exceptions  # of the stage's own nursery
         raise error from None

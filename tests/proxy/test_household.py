@@ -190,7 +190,7 @@ def test_a_request_at_a_status_port_does_not_hold_up_the_end() -> None:
 
 def test_what_the_command_has_left_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another user's process, for instance, which may not be signalled."""
-    monkeypatch.setattr(household, "end_descendants", lambda *_, **__: [0.2] * 500)
+    monkeypatch.setattr(household, "end_descendants", lambda *_, **__: [2.0] * 50)
     stage = Stage(proxy := FakeProxy(is_server=True, carries=99))
 
     async def script(stage: Stage) -> None:
