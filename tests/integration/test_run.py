@@ -282,14 +282,13 @@ def test_what_evaluates_a_policy_is_not_the_reaper_s(world: World, backend: Back
     line = server(world, backend.target, rules=rules)
     first = start_first(world, *line, "--", "sh", "-c", "echo up; read line; exit 4")
     first.wait_for("^up$")
-    evaluators = [pid for pid in first.children() if is_evaluator(pid)]
-    assert evaluators
-    for pid in evaluators:
+    eventually(lambda: len(evaluators_of(first)) == 2, "both evaluators")
+    for pid in evaluators_of(first):
         os.kill(pid, signal.SIGKILL)
     papers = world.identity(CLIENT)
 
     def passes() -> bool:
-        with tls_connection(address_of(first), papers) as peer, suppress(SSL.Error, ConnectionResetError):
+        with suppress(SSL.Error, ConnectionError), tls_connection(address_of(first), papers) as peer:
             return has_echo(peer)
         return False
 
@@ -301,8 +300,8 @@ def test_what_evaluates_a_policy_is_not_the_reaper_s(world: World, backend: Back
     assert not first.matches("the evaluator is gone: status")
 
 
-def is_evaluator(pid: int) -> bool:
-    return b"tunnel.policy.evaluator" in Path(f"/proc/{pid}/cmdline").read_bytes()
+def evaluators_of(first: First) -> list[int]:
+    return [pid for pid in first.children() if b"tunnel.policy.evaluator" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def test_a_proxy_alone_as_process_1_is_ended_by_a_second_signal(world: World, backend: Backend) -> None:
