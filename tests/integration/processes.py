@@ -172,8 +172,8 @@ def tunnel_argv(*arguments: str) -> list[str]:
 
 
 def bare_environment() -> dict[str, str]:
-    """Our environment without an address of a Workload API."""
-    return {name: value for name, value in os.environ.items() if name != "SPIFFE_ENDPOINT_SOCKET"}
+    """Our environment without an address of a Workload API, and without what our own client of it has put there."""
+    return {name: value for name, value in os.environ.items() if name not in ("SPIFFE_ENDPOINT_SOCKET", "GRPC_VERBOSITY")}
 
 
 def eventually(is_so: Callable[[], bool], what: str) -> None:
