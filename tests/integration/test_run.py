@@ -1,30 +1,27 @@
-"""`tunnel run`: as process 1 of a PID namespace, and under a service manager; what it promises at each end."""
+"""`tunnel run` as process 1 of a PID namespace: orphans, signals, exit codes, and the order of an end."""
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
-import socket
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
-from backends import Backend, connect, echo, receive_all
+from backends import Backend, connect, echo
 from first import First, in_namespace
 from OpenSSL import SSL
 from processes import LIMIT, Process, bare_environment, eventually, tunnel_argv
+from run_line import client, has_echo, server
 from tls_peer import TlsPeer, tls_connection
 from tool import run_tool
-from world import ANY_PORT, CLIENT, SERVER, World
+from world import CLIENT, SERVER, World
 
 TERM, INT, HUP, USR1 = signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1
-ACTIVATE = Path(__file__).with_name("activate.py")
 LISTENING = r"listening for connections on (\S+):(\d+)$"
 
 # A command with orphans by the hundred; it says when none of them is left, dead or alive, and which signals have come.
@@ -70,26 +67,6 @@ raise SystemExit(5)
 """
 
 
-# A feed that goes on until the second update, and then never again.
-DYING = """
-import sys
-from tunnel.errors import IdentityError, IdentityFault
-from tunnel.proxy.workload_feed import WorkloadFeed
-
-apply = WorkloadFeed._apply
-
-def fail_later(self, event):
-    if self._follower.generation:
-        self._publisher.fail(IdentityError(IdentityFault.CRASHED, "broken for ever"))
-    else:
-        apply(self, event)
-
-WorkloadFeed._apply = fail_later
-from tunnel.__main__ import main
-sys.exit(main())
-"""
-
-
 @pytest.fixture
 def backend(world: World) -> Backend:
     return world.enter(Backend(echo))
@@ -102,20 +79,6 @@ def lonely(tmp_path: Path) -> Iterator[World]:
         yield world
 
 
-def server(
-    world: World, target: str, *flags: str, listen: str = ANY_PORT, rules: tuple[str, ...] = (f"--allow-id={CLIENT}",)
-) -> tuple[str, ...]:
-    """A server's part of a line."""
-    who = f"--use-workload-api-addr={world.sockets[SERVER]}"
-    return ("server", who, f"--listen={listen}", f"--target={target}", *rules, *flags)
-
-
-def client(world: World, target: str, *flags: str, listen: str = ANY_PORT) -> tuple[str, ...]:
-    """A client's part of a line."""
-    who = f"--use-workload-api-addr={world.sockets[CLIENT]}"
-    return ("client", who, f"--listen={listen}", f"--target={target}", f"--verify-id={SERVER}", *flags)
-
-
 def start_first(world: World, *words: str) -> First:
     """`tunnel run` as process 1; its log and what the command says are together."""
     argv = [*in_namespace(), *tunnel_argv("run", *words)]
@@ -126,14 +89,6 @@ def address_of(process: Process) -> tuple[str, int]:
     """Where the first proxy on TCP listens."""
     host, port = process.wait_for(LISTENING).groups()
     return host, int(port)
-
-
-def has_echo(peer: TlsPeer, data: bytes = b"more") -> bool:
-    peer.send(data)
-    return peer.receive_exactly(len(data)) == data
-
-
-# -- as process 1
 
 
 def test_process_1_reaps_and_passes_signals_on(world: World, backend: Backend) -> None:
@@ -314,102 +269,3 @@ def test_a_proxy_alone_as_process_1_is_ended_by_a_second_signal(world: World, ba
         first.wait_for("waiting for drain of 1 connections")
         first.signal(TERM)
         assert first.exit_code() == 143
-
-
-# -- elsewhere
-
-
-def told(manager: socket.socket, *, beats: bool = False) -> str:
-    """The next datagram, of those about the watchdog or of the others."""
-    while True:
-        datagram = manager.recv(4096).decode()
-        if (datagram == "WATCHDOG=1") == beats:
-            return datagram
-
-
-def ask(place: Path, line: str) -> str:
-    """A status port's answer."""
-    with connect(str(place)) as sock:
-        sock.sendall(f"{line} HTTP/1.0\r\nContent-Length: 0\r\n\r\n".encode())
-        return receive_all(sock).decode()
-
-
-def test_a_service_manager_sees_one_service_and_the_command_nothing_of_it(world: World, backend: Backend) -> None:
-    place = world.directory
-    names = ("web", "health", "door", "state", "notify")
-    web, health, door, state, notify = (place / name for name in names)
-    manager = world.enter(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
-    manager.bind(str(notify))
-    manager.settimeout(LIMIT)
-    ours = {"NOTIFY_SOCKET": str(notify), "WATCHDOG_USEC": "20000", "KEYSTORE_PASS": "secret", "KEPT": "1"}
-    parts = (
-        *server(world, backend.target, "--status=systemd:health", "--enable-shutdown", listen="systemd:web"),
-        "+",
-        *client(world, "127.0.0.1:1", f"--status=unix:{state}", listen=f"unix:{door}"),
-    )
-    script = "env | cut -d= -f1; ls /proc/$$/fd; trap 'exit 6' TERM; echo up; read line; read line"
-    sockets = [sys.executable, str(ACTIVATE), f"web=unix:{web}", f"health=unix:{health}", "--"]
-    argv = [*sockets, *tunnel_argv("run", *parts, "--", "sh", "-c", script)]
-    process = world.watch(Process(argv, environ={**bare_environment(), **ours}))
-    process.wait_for("^up$")
-    assert [told(manager), told(manager)] == ["READY=1", "STATUS=listening | running sh"]
-    assert [told(manager, beats=True) for _ in range(3)] == ["WATCHDOG=1"] * 3
-    said = set(process.lines)
-    assert "KEPT" in said
-    assert not said & ours.keys() - {"KEPT"}
-    assert not [name for name in said if name.startswith(("LISTEN_", "WATCHDOG_"))]
-    assert {name for name in said if name.isdecimal()} == {"0", "1", "2"}
-    peer = TlsPeer(world.enter(connect(str(web))), world.identity(CLIENT))
-    peer.shake_hands()
-    assert has_echo(peer)
-    for where, target, who in ((health, backend.target, SERVER), (state, "127.0.0.1:1", CLIENT)):
-        answer = ask(where, "GET /_status")
-        assert f'"forward_address":"{target}"' in answer, "each has a status of its own"
-        assert f'"spiffe_id":"{who}"' in answer
-    assert " 200 " in ask(health, "POST /_shutdown")
-    assert told(manager) == "STOPPING=1"
-    peer.end()
-    assert process.exit_code() == 6
-    assert process.lines[-1] == "up", "the log is on standard error"
-    assert process.complaints[-1].endswith("stopped")
-
-
-def test_a_proxy_that_dies_ends_the_whole_with_its_reason(world: World) -> None:
-    script = "trap 'echo told; exit 3' TERM; echo up; read line; read line"
-    parts = (*server(world, "127.0.0.1:1"), "+", *client(world, "127.0.0.1:1", "--quiet=all"))
-    argv = [sys.executable, "-c", DYING, "run", *parts, "--", "sh", "-c", script]
-    process = world.watch(Process(argv, environ=bare_environment()))
-    process.wait_for("^up$")
-    world.api.rotate_svids()
-    process.wait_for("^told$")
-    assert process.exit_code() == 125
-    assert process.complaints == ["tunnel: error: broken for ever"], "--quiet of one is that of all"
-
-
-def test_proxies_are_confined_and_the_command_is_not(world: World) -> None:
-    """A certificate that has moved to where nobody has named anything can be read by the command alone."""
-    papers = world.identity(SERVER)
-    with TemporaryDirectory(dir="/var/tmp") as name:  # /tmp is open to the proxies
-        named, other = Path(name, "named"), Path(name, "other")
-        for directory in (named, other):
-            directory.mkdir()
-            shutil.copy(papers.chain, directory)
-            shutil.copy(papers.key, directory)
-        link = named / "link"
-        link.symlink_to(named / papers.chain.name)
-        line = ("--timed-reload=50ms", f"--cert={link}", f"--key={named / papers.key.name}", f"--cacert={link}")
-        part = ("server", f"--listen={ANY_PORT}", "--target=127.0.0.1:1", "--allow-cn=x", *line)
-        script = f"echo up; while read word; do head -n1 {link}; done"
-        argv = tunnel_argv("run", *part, "--", "sh", "-c", script)
-        process = world.watch(Process(argv, environ=bare_environment(), is_merged=True))
-        process.wait_for("^up$")
-        if process.matches("unable to set up landlock"):
-            pytest.skip("this kernel does not offer Landlock")
-        fresh = named / "fresh"
-        fresh.symlink_to(other / papers.chain.name)
-        fresh.rename(link)
-        process.wait_for("permission denied")
-        process.say("now")
-        process.wait_for("^-----BEGIN CERTIFICATE-----$")
-        process.hush()
-        assert process.exit_code() == 0
