@@ -104,6 +104,23 @@ def test_who_listens_at_a_caller_s_port_is_not_the_caller(stack: ExitStack) -> N
 
 
 @pytest.mark.usefixtures("way")
+def test_who_calls_from_a_dead_caller_s_port_is_not_that_caller(stack: ExitStack) -> None:
+    """What the dead one has sent can still be read, and must not pass for what the living one, who is of our user, says."""
+    listener = listening(stack, socket.AF_INET, "127.0.0.1")
+    dead, accepted, address = called(stack, listener, socket.AF_INET, "127.0.0.1")
+    place = dead.getsockname()
+    dead.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    dead.close()
+    living = stack.enter_context(socket.socket())
+    living.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    living.bind(place)
+    living.connect(listener.getsockname())
+    second, second_address = listener.accept()
+    stack.enter_context(second)
+    assert (owner_of_peer(accepted, address), owner_of_peer(second, second_address)) == (None, os.getuid())
+
+
+@pytest.mark.usefixtures("way")
 def test_one_of_many_is_found(stack: ExitStack) -> None:
     listener = listening(stack, socket.AF_INET, "127.0.0.1")
     pairs = [called(stack, listener, socket.AF_INET, "127.0.0.1") for _ in range(200)]

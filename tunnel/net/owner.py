@@ -48,7 +48,9 @@ def owner_of_peer(sock: socket.socket, address: Any) -> int | None:
             _, user, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
             return int(user)
         theirs, ours = _end(address), _end(sock.getsockname())
-        return ask_kernel(theirs, ours) if can_ask_kernel() else look_up(theirs, ours)
+        user = ask_kernel(theirs, ours) if can_ask_kernel() else look_up(theirs, ours)
+        sock.getpeername()  # it fails after a reset, and then the port over there may be another socket's by now
+        return user
     except (OSError, ValueError, struct.error):  # no descriptor is left, or an answer is not what it should be
         return None
 
