@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 from backends import Backend, connect, echo
 from processes import LIMIT, Process, eventually, tunnel_argv
+from requirements import program
 from tool import Done, environment, is_alive, run_tool
 from world import SERVER, STRANGER, World
 
@@ -72,6 +73,17 @@ def test_a_directory_for_sockets_goes_wherever_temporary_files_are(world: World,
     with tempfile.TemporaryDirectory(dir="/var/tmp") as elsewhere:  # where Landlock lets nobody write who does not ask
         done = run_exec(world, f"--target={target}", ID, "--unix=x", "--", "test", "-S", "{socket}", TMPDIR=elsewhere)
         assert (done.code, done.out, done.err, os.listdir(elsewhere)) == (0, "", "", [])
+
+
+def test_where_users_cannot_be_told_apart_no_port_is_opened(world: World, target: str) -> None:
+    """All whom a user namespace does not map look the same; in a private directory they are kept out all the same."""
+    alone = (program("unshare"), "--user")
+    done = run_tool(environment(world), "exec", f"--target={target}", ID, "--", "true", before=alone)
+    assert (done.code, "say --unix FILE" in done.err) == (125, True)
+    ask = "import socket; s = socket.socket(socket.AF_UNIX); s.connect('{socket}'); s.sendall(b'ping'); print(s.recv(9))"
+    flags = (f"--target={target}", ID, "--unix=s")
+    done = run_tool(environment(world), "exec", *flags, "--", sys.executable, "-c", ask, before=alone)
+    assert (done.code, done.out, done.err) == (0, "b'ping'\n", "")
 
 
 def test_of_several_targets_each_has_its_own_server(world: World, target: str) -> None:

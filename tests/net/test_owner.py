@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from pathlib import Path
 
 import pytest
 
@@ -150,6 +151,32 @@ def test_another_user_s_caller_is_known_for_that(stack: ExitStack, place: str) -
             assert owner_of_peer(accepted, address) == OTHER
             process.communicate()
             assert owner_of_peer(accepted, address) == (OTHER if place == "unix" else None)
+
+
+@pytest.mark.parametrize(
+    ("rows", "blurred"),
+    [
+        ("         0          0 4294967295\n", None),
+        ("0 100000 65536\n", 65534),
+        ("0 1000 1\n1 100000 65535\n", 65534),
+        ("", 65534),
+        (None, 65534),  # there is no /proc
+    ],
+)
+def test_a_user_whom_the_kernel_shows_for_many_is_nobody(
+    stack: ExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: str | None, blurred: int | None
+) -> None:
+    if rows is not None:
+        (tmp_path / "map").write_text(rows)
+    monkeypatch.setattr(owner, "_UID_MAP", str(tmp_path / "map"))
+    monkeypatch.setattr(owner, "ask_kernel", lambda *_: 65534)
+    owner.blurred_user.cache_clear()
+    _, accepted, address = called(stack, listening(stack, socket.AF_INET, "127.0.0.1"), socket.AF_INET, "127.0.0.1")
+    try:
+        assert owner.blurred_user() == blurred
+        assert owner_of_peer(accepted, address) == (None if blurred else 65534)
+    finally:
+        owner.blurred_user.cache_clear()
 
 
 def test_a_unix_caller_is_known_by_who_he_was_when_he_called(stack: ExitStack) -> None:

@@ -26,6 +26,7 @@ from tunnel.errors import CommandError, ConfigError, TunnelError, words_of
 from tunnel.net.activation import Inherited
 from tunnel.net.address import parse_address
 from tunnel.net.notify import Notifier
+from tunnel.net.owner import blurred_user
 from tunnel.strays import Strays
 
 if TYPE_CHECKING:  # loaded when the line is known to be a good one, and the command's process is there
@@ -38,6 +39,7 @@ _DRAIN = 5.0  # seconds for what the command has said last to reach the servers
 def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str]) -> int:
     """The command's exit code, or one that says why there was none; raises ConfigError for a wrong line."""
     config = line.build(arguments)
+    _check_user(config.targets)
     launcher = Launcher()  # before there are threads, rules of Landlock, other signals
     block()
     voice = Voice(is_verbose=config.is_verbose)
@@ -51,6 +53,15 @@ def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str
         launcher.close()
     voice.report()
     return code
+
+
+def _check_user(targets: Sequence[line.Target]) -> None:
+    """Raise ConfigError if the kernel would not tell us from others at a port; at a socket the directory keeps them out."""
+    if os.geteuid() == blurred_user() and not all(target.socket for target in targets):
+        raise ConfigError(
+            f"in this user namespace user {os.geteuid()} stands for many users, and all of them could use a port: "
+            "say --unix FILE, or become a user that is mapped"
+        )
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 Knows SO_PEERCRED, sock_diag(7) and the kernel's tables of TCP; must not know who is welcome. Whatever cannot be told is None,
 and None is nobody: a caller that has closed already is shown as user 0, and must not pass for root. The user is the one who
-made the socket; handed to another process it stays his.
+made the socket; handed to another process it stays his. Of TCP, a user whom our namespace cannot tell from others is nobody.
 """
 
 from __future__ import annotations
@@ -35,6 +35,10 @@ _MAPPED = ipaddress.ip_address("::ffff:0:0").packed[:12]  # RFC 4291, 2.5.5.2
 _TABLES = {4: "/proc/net/tcp", 16: "/proc/net/tcp6"}  # proc_net(5), by the length of an address
 _READINGS = 2  # a row can be missed while others come and go
 
+_UID_MAP, _OVERFLOW_UID = "/proc/self/uid_map", "/proc/sys/kernel/overflowuid"
+_ALL_USERS = 0xFFFFFFFF
+_NOBODY = 65534  # what the kernel says by default for whom it cannot name
+
 End = tuple[bytes, int]  # address, port
 
 
@@ -50,9 +54,22 @@ def owner_of_peer(sock: socket.socket, address: Any) -> int | None:
         theirs, ours = _end(address), _end(sock.getsockname())
         user = ask_kernel(theirs, ours) if can_ask_kernel() else look_up(theirs, ours)
         sock.getpeername()  # it fails after a reset, and then the port over there may be another socket's by now
-        return user
+        return None if user == blurred_user() else user
     except (OSError, ValueError, struct.error):  # no descriptor is left, or an answer is not what it should be
         return None
+
+
+@cache
+def blurred_user() -> int | None:
+    """The user ID that stands for every user whom our user namespace does not map (user_namespaces(7)); None if all are."""
+    try:
+        with open(_UID_MAP, encoding="ascii") as rows:
+            if sum(int(row.split()[2]) for row in rows) >= _ALL_USERS:
+                return None
+        with open(_OVERFLOW_UID, encoding="ascii") as number:
+            return int(number.read())
+    except (FileNotFoundError, PermissionError):  # without /proc nothing says that all are mapped
+        return _NOBODY
 
 
 def _end(address: Any) -> End:
