@@ -6,7 +6,6 @@ Knows the order of a start and what is said at the end; must not know how a tunn
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,11 +21,12 @@ from tunnel.commands.quiet import Voice, say
 from tunnel.config import exec as line
 from tunnel.config.grammar import Arguments, Command
 from tunnel.config.places import Values, fill_places, variables
-from tunnel.errors import CommandError, ConfigError, TunnelError, words_of
+from tunnel.errors import CommandError, ConfigError, TunnelError
 from tunnel.net.activation import Inherited
 from tunnel.net.address import parse_address
 from tunnel.net.notify import Notifier
 from tunnel.net.owner import blurred_user
+from tunnel.net.private import private_directory
 from tunnel.strays import Strays
 
 if TYPE_CHECKING:  # loaded when the line is known to be a good one, and the command's process is there
@@ -73,13 +73,10 @@ def _own_sockets(targets: Sequence[line.Target]) -> Iterator[tuple[Sequence[line
     if not any(target.socket for target in targets):
         yield targets, ""
         return
-    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    try:
-        place = tempfile.TemporaryDirectory(prefix="tunnel-", dir=runtime if os.access(runtime, os.W_OK | os.X_OK) else None)
-    except OSError as error:
-        raise ConfigError(f"cannot make a directory for --unix: {words_of(error)}") from error
-    with place as directory:
-        yield [_with_socket(target, Path(directory)) for target in targets], os.path.dirname(directory)
+    with private_directory(os.environ) as directory:
+        yield [_with_socket(target, directory) for target in targets], str(directory.parent)
+    if directory.exists():
+        say(f"{directory} is left behind: it could not be removed")
 
 
 def _with_socket(target: line.Target, directory: Path) -> line.Target:
