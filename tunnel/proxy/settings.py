@@ -47,7 +47,7 @@ def settings_of(config: ProxyConfig) -> Settings:
         close_timeout=config.close_timeout,
         max_conn_lifetime=config.max_conn_lifetime,
         max_concurrent_conns=config.max_concurrent_conns,
-        only_user=os.getuid() if config.is_private else None,
+        only_user=os.geteuid() if config.is_private else None,  # as sockets have it
     )
 
 

@@ -1,0 +1,21 @@
+"""What a configuration means for a tunnel."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import pytest
+
+from tunnel.config.model import Access, NoIdentity, ProxyConfig
+from tunnel.net.address import TcpAddress
+from tunnel.proxy.settings import settings_of
+
+
+def test_a_private_tunnel_is_for_the_user_whose_sockets_the_kernel_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which is the effective one: the real one is that of whoever has started a set-user-ID program."""
+    config = ProxyConfig(False, TcpAddress("127.0.0.1", "0"), TcpAddress("a.test", "1"), NoIdentity(), Access(()))
+    monkeypatch.setattr(os, "getuid", lambda: 1)
+    monkeypatch.setattr(os, "geteuid", lambda: 2)
+    assert settings_of(replace(config, is_private=True)).only_user == 2
+    assert settings_of(config).only_user is None
