@@ -126,6 +126,19 @@ def test_ssh_ends_it_by_a_hangup(world: World) -> None:
         assert process.wait(LIMIT) == -signal.SIGHUP
 
 
+def test_a_hangup_that_nobody_wants_to_hear_is_not_heard(world: World, target: str) -> None:
+    argv = ["nohup", *tunnel_argv("connect", ID, target)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(world), bufsize=0) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"x")
+        assert process.stdout.read(1) == b"x"
+        process.send_signal(signal.SIGHUP)
+        process.stdin.write(b"y")
+        process.stdin.close()
+        assert (process.stdout.read(), process.wait(LIMIT)) == (b"y", 0)
+
+
 def test_a_shared_descriptor_stays_as_it_was(world: World, target: str) -> None:
     ours, theirs = socket.socketpair()
     with (

@@ -10,6 +10,7 @@ import signal
 from collections.abc import MutableMapping
 from functools import partial
 
+from tunnel.child.inherited import inherited
 from tunnel.commands.quiet import Voice, say
 from tunnel.config import connect
 from tunnel.config.grammar import Arguments, Command
@@ -23,8 +24,8 @@ from tunnel.strays import Strays
 def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str]) -> int:
     """0 when the server has ended in good order, else 1 and a line that says why; raises ConfigError for a wrong line."""
     config = connect.build(arguments)
-    for number in (signal.SIGHUP, signal.SIGUSR1):  # nothing to reload: whoever started us ends us by these, as ssh does
-        signal.signal(number, signal.SIG_DFL)
+    for number in {signal.SIGHUP, signal.SIGUSR1} - inherited().ignored:  # by `nohup`
+        signal.signal(number, signal.SIG_DFL)  # nothing to reload: whoever started us ends us by these, as ssh does
     voice = Voice(is_verbose=arguments[VERBOSE])
     log = voice.log
     strays = Strays()
