@@ -296,3 +296,18 @@ def test_what_was_said_last_reaches_the_server(world: World) -> None:
     script = "import socket; s = socket.create_connection(('{host}', {port})); s.sendall(bytes(3_000_000))"
     assert run_exec(world, f"--target={target}", ID, "--", sys.executable, "-c", script).code == 0
     eventually(lambda: sum(map(len, received)) == 3_000_000, "all of it")
+
+
+def test_a_last_line_that_nobody_reads_does_not_keep_us_from_ending(world: World, target: str) -> None:
+    read, write = os.pipe()
+    with open(read, "rb"), open(write, "wb", buffering=0) as full:
+        os.set_blocking(write, False)
+        while full.write(bytes(select.PIPE_BUF)) is not None:
+            pass
+        os.set_blocking(write, True)
+        argv = tunnel_argv("exec", f"--target={target}", ID, "--unix=x", "--", "/nonexistent")
+        with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stderr=full, env=environment(world)) as process:
+            eventually(lambda: list(world.directory.glob("tunnel-*")) != [], "a start")
+            eventually(lambda: list(world.directory.glob("tunnel-*")) == [], "an end")
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(LIMIT) == 128 + signal.SIGTERM

@@ -201,8 +201,11 @@ class Household:
     # -- what the thread of signals hears
 
     def _hear(self, number: int, is_from_terminal: bool) -> None:
-        with suppress(trio.RunFinishedError):
+        try:
             self._token.run_sync_soon(self._obey, number, is_from_terminal)
+        except trio.RunFinishedError:
+            if number in _END:  # all has ended, and the main thread waits for whoever should read its last line
+                os._exit(SIGNALLED + number)
 
     def _obey(self, number: int, is_from_terminal: bool) -> None:
         if self._command_over.is_set():
