@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -214,3 +215,32 @@ def test_no_file_or_socket_takes_the_place_of_a_missing_standard_stream(closed: 
     assert (tmp_path / "seen").read_text() == "0 True [True, True, True]"
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == ("" if ">&-" in closed.split() else f"tunnel {__version__}\n")
+
+
+def test_output_for_which_there_is_no_room_is_one_line_and_no_traceback() -> None:
+    for argv in (["--help"], ["man"], ["exec", "--help"]):
+        with open("/dev/full", "wb") as full:
+            argv = [sys.executable, "-m", "tunnel", *argv]
+            done = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT, check=False)
+        assert (done.returncode, done.stderr) == (1, "tunnel: error: there is no room for what was to be printed\n")
+
+
+@pytest.mark.parametrize(
+    ("argv", "code"), [(["health", "[::1]:1"], 1), (["exec", *CLIENT[3:], "--verify-any", "--", "x"], 125)]
+)
+def test_a_machine_that_is_exhausted_is_one_line_and_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], argv: list[str], code: int
+) -> None:
+    def run(*_: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(f"tunnel.commands.{argv[0]}.run", run)
+    assert main(argv, {}) == code
+    assert capsys.readouterr().err == "tunnel: error: too many open files\n"
+
+
+def test_a_sign_that_the_locale_lacks_is_shown_all_the_same() -> None:
+    script = "import sys; sys.argv[1:] = ['--version']; from tunnel.__main__ import main; main(); print('\u6f22')"
+    environ = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environ, cwd=ROOT, check=True)
+    assert done.stdout.splitlines()[1:] == ["\\u6f22"]

@@ -5,11 +5,13 @@ Knows signals and descriptors at the start, and how the interpreter ends; must n
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import signal
 import sys
 import warnings
+from io import TextIOWrapper
 
 from tunnel.child.first import restore_default
 from tunnel.child.inherited import inherited
@@ -39,8 +41,22 @@ def main() -> int:
         os.kill(os.getpid(), signal.SIGINT)
         return 130
     except BrokenPipeError:  # whoever read our output has gone: no message could reach him
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        sys.stderr.write("tunnel: error: there is no room for what was to be printed\n")
+        return 1
+    finally:
+        _give_up_output()
+
+
+def _give_up_output() -> None:
+    """Drop what could not be written: the interpreter would try once more at its end, and complain."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _complete_standard_streams() -> None:
@@ -50,6 +66,8 @@ def _complete_standard_streams() -> None:
     os.close(descriptor)
     sys.stdout = sys.stdout or os.fdopen(_STDOUT, "w", closefd=False)
     sys.stderr = sys.stderr or os.fdopen(_STDERR, "w", closefd=False)
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a sign that the locale lacks is shown as one of standard error is
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ that it will run, so that a wrong line costs nothing and help is there at once.
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Mapping, MutableMapping, Sequence
 
@@ -25,7 +26,7 @@ from tunnel.config import (
 from tunnel.config import exec as execution
 from tunnel.config import run as household
 from tunnel.config.grammar import Command, HelpWanted, LineError, Parsed, TextWanted, VersionWanted, parse_command_line
-from tunnel.errors import TunnelError
+from tunnel.errors import TunnelError, words_of
 from tunnel.log import one_line
 
 PROGRAM = "tunnel"
@@ -56,6 +57,8 @@ COMMANDS = (
     texts.MAN,
     _HELP,
 )
+# What no command can do without: descriptors, memory, room for what it prints.
+EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def main(argv: Sequence[str], environ: MutableMapping[str, str]) -> int:
@@ -139,7 +142,13 @@ def _run(parsed: Parsed, environ: MutableMapping[str, str]) -> int:
             from tunnel.commands.serve import run
         case _:
             raise HelpWanted(None)
-    return run(command, arguments, environ)
+    try:
+        return run(command, arguments, environ)
+    except OSError as error:
+        if error.errno not in EXHAUSTED:
+            raise
+        print_error(f"{PROGRAM}: error: {words_of(error)}")
+        return command.failure
 
 
 def _print_candidates(words: Sequence[str]) -> int:
