@@ -59,8 +59,9 @@ def test_what_is_wrong_is_said(words: tuple[str, ...], why: str) -> None:
         build(*words)
 
 
-def test_help_on_a_line_is_help_on_its_command() -> None:
+@pytest.mark.parametrize("command", [RUN, ()])
+def test_help_on_a_line_is_help_on_its_command(command: tuple[str, ...]) -> None:
     with pytest.raises(HelpWanted) as wanted:
-        build("server", "--help", *RUN)
+        build("server", "--help", *command)
     assert wanted.value.command is not None
     assert wanted.value.command.name == "server"

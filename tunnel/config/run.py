@@ -91,9 +91,9 @@ def build(arguments: Arguments, environ: Mapping[str, str]) -> RunConfig:
 
 def _split(rest: Sequence[str]) -> tuple[list[list[str]], tuple[str, ...]]:
     """The lines of proxies, and the command."""
-    if _COMMAND not in rest or not rest[rest.index(_COMMAND) + 1 :]:
+    end = rest.index(_COMMAND) if _COMMAND in rest else len(rest)
+    if not rest[end + 1 :] and "--help" not in rest[:end]:  # which the line that has it answers
         raise ConfigError("nothing to run: -- COMMAND [ARG...] is missing; a sidecar without a command is 'tunnel server'")
-    end = rest.index(_COMMAND)
     lines: list[list[str]] = [[]]
     for token in rest[:end]:
         if token == _NEXT:
