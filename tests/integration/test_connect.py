@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -63,6 +64,18 @@ def test_a_reader_that_goes_is_no_error(world: World, target: str) -> None:
     assert (done.stdout, done.stderr) == (b"y\n0\n", b"")
 
 
+def test_what_cannot_be_written_or_read_is_an_error(world: World, target: str) -> None:
+    script = "echo x | {tool} >/dev/full; echo $?; {tool} </proc/self/mem; echo $?"
+    tool = shlex.join(tunnel_argv("connect", ID, target))
+    argv = ["sh", "-c", script.format(tool=tool)]
+    done = subprocess.run(argv, env=environment(world), capture_output=True, text=True, timeout=LIMIT, check=True)
+    assert done.stdout == "1\n1\n"
+    assert done.stderr.splitlines() == [
+        "tunnel: error: standard output: no space left on device",
+        "tunnel: error: standard input: input/output error",
+    ]
+
+
 def test_it_says_who_answered_when_asked(world: World, target: str) -> None:
     done = connect(world, "-v", ID, target, given=b"x")
     assert (done.code, done.out) == (0, "x")
@@ -110,7 +123,8 @@ def test_a_cut_is_no_end(world: World) -> None:
     assert len(done.err.splitlines()) == 1
 
 
-def test_ssh_ends_it_by_a_hangup(world: World) -> None:
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
+def test_ssh_ends_it_by_a_hangup_and_a_person_by_an_interrupt(world: World, number: signal.Signals) -> None:
     target = world.server(world.enter(Backend(lambda connection: receive_all(connection) and None)).target).target
     with subprocess.Popen(
         tunnel_argv("connect", "-v", ID, target),
@@ -122,8 +136,9 @@ def test_ssh_ends_it_by_a_hangup(world: World) -> None:
         assert process.stderr is not None
         while "opening pipe" not in process.stderr.readline():
             pass
-        process.send_signal(signal.SIGHUP)
-        assert process.wait(LIMIT) == -signal.SIGHUP
+        process.send_signal(number)
+        assert process.wait(LIMIT) == -number
+        assert "Traceback" not in process.stderr.read()
 
 
 def test_a_hangup_that_nobody_wants_to_hear_is_not_heard(world: World, target: str) -> None:

@@ -24,8 +24,8 @@ from tunnel.strays import Strays
 def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str]) -> int:
     """0 when the server has ended in good order, else 1 and a line that says why; raises ConfigError for a wrong line."""
     config = connect.build(arguments)
-    for number in {signal.SIGHUP, signal.SIGUSR1} - inherited().ignored:  # by `nohup`
-        signal.signal(number, signal.SIG_DFL)  # nothing to reload: whoever started us ends us by these, as ssh does
+    for number in {signal.SIGHUP, signal.SIGUSR1, signal.SIGINT} - inherited().ignored:  # by `nohup`, by a shell for its `&`
+        signal.signal(number, signal.SIG_DFL)  # nothing to reload or to drain: whoever wants us to end ends us
     voice = Voice(is_verbose=arguments[VERBOSE])
     log = voice.log
     strays = Strays()
@@ -51,6 +51,9 @@ def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str
     except TunnelError as error:
         say(f"error: {error}")
         return 1
-    if not caller.is_well and not voice.report() and not arguments[VERBOSE]:
+    is_told = voice.report()
+    if caller.fault:
+        say(f"error: {caller.fault}")
+    elif not (caller.is_well or is_told or arguments[VERBOSE]):
         say("the connection was cut")
     return 0 if caller.is_well else 1

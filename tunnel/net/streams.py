@@ -6,6 +6,7 @@ with the shell, a pipe with its other end's heirs) and are therefore never made 
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
@@ -13,8 +14,11 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
+from tunnel.errors import words_of
+
 _STDIN, _STDOUT = 0, 1
 _PIECE = 128 * 1024
+_GONE = (errno.EPIPE, errno.ECONNRESET)  # whoever read it: the second is a socket's
 
 
 class StandardStreams:
@@ -25,6 +29,7 @@ class StandardStreams:
         self.inner, self._outer = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         self._on_over = on_over
         self.is_broken = False  # whoever read our output has gone
+        self.fault = ""  # what else has kept us from reading or writing to the end
 
     def start(self) -> None:
         """Begin to copy."""
@@ -38,8 +43,8 @@ class StandardStreams:
             self._outer.shutdown(socket.SHUT_WR)
 
     def _copy_in(self) -> None:
-        with suppress(OSError):  # nothing more can be read, or nobody wants it
-            while piece := _read(_STDIN):
+        with suppress(OSError):  # nobody wants it
+            while piece := self._read():
                 self._outer.sendall(piece)
         self.end_input()
 
@@ -51,11 +56,21 @@ class StandardStreams:
             self._outer.shutdown(socket.SHUT_RD)
         self._on_over()
 
+    def _read(self) -> bytes:
+        try:
+            return _read(_STDIN)
+        except OSError as error:
+            self.fault = f"standard input: {words_of(error)}"
+            raise
+
     def _write(self, piece: bytes) -> None:
         try:
             _write_all(_STDOUT, piece)
-        except OSError:
-            self.is_broken = True
+        except OSError as error:
+            if error.errno in _GONE:
+                self.is_broken = True
+            else:
+                self.fault = f"standard output: {words_of(error)}"
             raise
 
 

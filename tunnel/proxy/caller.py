@@ -38,12 +38,17 @@ class Caller:
             self._proxy.tunnel.adopt(self._streams.inner)
             self._streams.start()
             await self._over.wait()
-            self.is_well = self._streams.is_broken or self._has_good_end()
+            self.is_well = not self.fault and (self._streams.is_broken or self._has_good_end())
             self._streams.end_input()
             await self._proxy.drain(_FAREWELL)
             self._proxy.close()
         if self._failure is not None:
             raise self._failure
+
+    @property
+    def fault(self) -> str:
+        """What has kept standard input or output from being carried whole; "" if nothing has."""
+        return self._streams.fault
 
     def _has_good_end(self) -> bool:
         """Whether all that has come out is all that the server has said."""
