@@ -13,7 +13,9 @@ from looking import all_of, another_user
 
 from tunnel.check.caller import group_name, user_name
 from tunnel.check.finding import Verdict
+from tunnel.check.listening import examine_listener
 from tunnel.check.sockets import examine_socket
+from tunnel.net.address import UnixAddress
 
 
 @contextmanager
@@ -126,3 +128,10 @@ def test_a_path_that_cannot_be_is_one_harmless_line(path: str) -> None:
     said = examine(path)
     assert said.startswith("problem ")
     assert said.isprintable()
+
+
+def test_a_current_directory_that_is_gone_is_no_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    tmp_path.rmdir()
+    assert examine_socket("target", "a.sock", "the target").verdict is Verdict.PROBLEM
+    assert examine_listener("listen", UnixAddress("a.sock")).name == "listen"

@@ -16,6 +16,7 @@ from pathlib import Path
 from tunnel.check.finding import Finding, ok, problem, skipped, warning
 from tunnel.check.holders import holders_of
 from tunnel.check.limits import within
+from tunnel.check.sockets import absolute
 from tunnel.errors import TargetError, words_of
 from tunnel.net.address import LaunchdAddress, ListenAddress, SystemdAddress, TcpAddress, UnixAddress
 from tunnel.net.listen import bind_tcp
@@ -79,7 +80,7 @@ def _examine_path(name: str, address: UnixAddress) -> Finding:
     path = address.path
     if path.startswith("@"):
         return _examine_abstract(name, address)
-    directory = os.path.dirname(os.path.abspath(path))
+    directory = os.path.dirname(absolute(path)) or os.curdir
     if not os.path.isdir(directory):
         return problem(name, f"there is no directory {directory}", "make it, for this user")
     if not os.access(directory, os.W_OK | os.X_OK, effective_ids=True):

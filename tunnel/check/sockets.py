@@ -26,8 +26,16 @@ def examine_socket(name: str, path: str, owner: str, *, mounts: Path = _MOUNTS) 
     """Whether somebody listens at `path` for this process; `owner` is who should, in words."""
     if path.startswith("@"):
         return _connect(name, path, owner, mounts)
-    whole = os.path.abspath(path)
+    whole = absolute(path)
     return _obstacle(name, whole, owner) or _connect(name, whole, owner, mounts)
+
+
+def absolute(path: str) -> str:
+    """The path from the root on; as it stands if the current directory is gone."""
+    try:
+        return os.path.abspath(path)
+    except FileNotFoundError:
+        return path
 
 
 def _obstacle(name: str, path: str, owner: str) -> Finding | None:
