@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from tunnel import __version__
-from tunnel.cli import COMMANDS, main
+from tunnel.cli import main
 from tunnel.config import proxy
+from tunnel.config.commands import load_commands
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ("trio", "grpc", "OpenSSL", "cryptography")
@@ -120,7 +121,7 @@ def test_help_without_a_command_names_them_all(capsys: pytest.CaptureFixture[str
     for argv in ((), ("--help",), ("help",), ("help", "help")):
         assert main(argv, {}) == 0
         out, err = capsys.readouterr()
-        assert all(f"  {command.name} " in out for command in COMMANDS)
+        assert all(f"  {command.name} " in out for command in load_commands())
         assert err == ""
 
 
@@ -129,10 +130,10 @@ def test_long_help_is_the_help_on_all_and_on_each(capsys: pytest.CaptureFixture[
         assert main(argv, {}) == 0
         out, _ = capsys.readouterr()
         assert out.startswith("usage: tunnel COMMAND")
-        assert all(f"\nusage: tunnel {command.name} " in out for command in COMMANDS if command.name != "help")
+        assert all(f"\nusage: tunnel {command.name} " in out for command in load_commands() if command.name != "help")
 
 
-@pytest.mark.parametrize("name", [command.name for command in COMMANDS if command.name != "help"])
+@pytest.mark.parametrize("name", [command.name for command in load_commands() if command.name != "help"])
 def test_help_on_a_command_is_the_same_either_way(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([name, "--help"], {}) == 0
     first = capsys.readouterr().out

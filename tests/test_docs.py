@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tunnel.cli import COMMANDS
+from tunnel.config.commands import load_commands
 from tunnel.config.grammar import Flag
 
 ROOT = Path(__file__).parent.parent
@@ -49,13 +49,13 @@ def _is_explained(path: Path, text: str) -> bool:
 
 
 def _flags_of(*names: str) -> set[str]:
-    flags: list[Flag[object]] = [flag for command in COMMANDS if command.name in names for flag in command.flags]
+    flags: list[Flag[object]] = [flag for command in load_commands() if command.name in names for flag in command.flags]
     return {flag.name for flag in flags} | {"help", "version"}
 
 
 def test_every_flag_that_the_readme_shows_exists() -> None:
     text = (ROOT / "README.md").read_text().partition("## Use")[2]
-    assert set(_FLAG.findall(text)) <= _flags_of(*(command.name for command in COMMANDS))
+    assert set(_FLAG.findall(text)) <= _flags_of(*(command.name for command in load_commands()))
 
 
 def test_the_readme_opens_with_two_commands_for_a_fresh_machine() -> None:

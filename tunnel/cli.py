@@ -1,73 +1,42 @@
 """The command line: argv to an exit code.
 
-Knows the commands and how each ends; must not know TLS or sockets. What a command needs is imported when it is certain
-that it will run, so that a wrong line costs nothing and help is there at once.
+Knows how each command begins and ends; must not know TLS or sockets. What a command needs is imported when it is certain that
+it will run, so that a wrong line costs nothing and help is there at once.
 """
 
 from __future__ import annotations
 
 import errno
 import sys
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import MutableMapping, Sequence
+from typing import TYPE_CHECKING
 
 from tunnel import __version__
-from tunnel.config import (
-    check,
-    connect,
-    demo,
-    dev,
-    health,
-    proxy,
-    svid,
-    svid_jwt,
-    svid_verify,
-    texts,
-)
-from tunnel.config import exec as execution
-from tunnel.config import run as household
-from tunnel.config.grammar import Command, HelpWanted, LineError, Parsed, TextWanted, VersionWanted, parse_command_line
+from tunnel.config.commands import FAMILIES, HELP, load_commands, load_commands_of
+from tunnel.config.grammar import HelpWanted, LineError, Parsed, TextWanted, VersionWanted, parse_command_line
 from tunnel.errors import TunnelError, words_of
 from tunnel.log import one_line
+
+if TYPE_CHECKING:  # of all commands, which few lines need
+    from tunnel.config.texts import Program
 
 PROGRAM = "tunnel"
 _ABOUT = (
     "Gives a plain TCP service or client a SPIFFE identity: mutual TLS outside, plain bytes inside, and only those pass "
     "whom you named."
 )
-_FAMILIES: Mapping[str, str] = {  # what is told of commands that share their first word
-    "check": check.FAMILY,
-    "svid": "The identity itself, for programs that take it from files rather than through a proxy.",
-}
-_HELP = Command("help", "Tell more on a command.")
-COMMANDS = (
-    proxy.SERVER,
-    proxy.CLIENT,
-    execution.COMMAND,
-    connect.COMMAND,
-    household.COMMAND,
-    check.SERVER,
-    check.CLIENT,
-    *svid.COMMANDS,
-    *svid_jwt.COMMANDS,
-    svid_verify.COMMAND,
-    health.COMMAND,
-    demo.COMMAND,
-    dev.COMMAND,
-    texts.COMPLETION,
-    texts.MAN,
-    _HELP,
-)
 # What no command can do without: descriptors, memory, room for what it prints.
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_CANDIDATES = "--completion-bash"  # kingpin's: the first word of a line, before the words to complete
 
 
 def main(argv: Sequence[str], environ: MutableMapping[str, str]) -> int:
     """Run one command line; what is wrong with it is one line on standard error and exit code 1, or the command's own."""
-    if argv[:1] == [texts.CANDIDATES]:  # what follows is a line that is being written, and need not make sense
+    if argv[:1] == [_CANDIDATES]:  # what follows is a line that is being written, and need not make sense
         return _print_candidates(argv[1:])
     command = None
     try:
-        parsed = parse_command_line(argv, COMMANDS, environ, early=proxy.COMMON)
+        parsed = _parse(argv, environ)
         command = parsed.command
         return _run(parsed, environ)
     except HelpWanted as wanted:
@@ -86,6 +55,17 @@ def main(argv: Sequence[str], environ: MutableMapping[str, str]) -> int:
         return command.failure if command else 1
 
 
+def _parse(argv: Sequence[str], environ: MutableMapping[str, str]) -> Parsed:
+    """What the line asks for; of one that begins with a command, nothing but that command's tables is loaded."""
+    if argv[:1] == ["--version"]:
+        raise VersionWanted
+    if argv and (commands := load_commands_of(argv[0])):
+        return parse_command_line(argv, commands, environ)
+    from tunnel.config.proxy import COMMON
+
+    return parse_command_line(argv, load_commands(), environ, early=COMMON)
+
+
 def print_out(text: str) -> None:
     """Text that was asked for."""
     sys.stdout.write(text)
@@ -101,12 +81,13 @@ def _help(wanted: HelpWanted) -> str:
     from tunnel.config.help import command_usage, long_usage, usage
 
     if wanted.is_long:
-        return long_usage(PROGRAM, _ABOUT, [command for command in COMMANDS if command is not _HELP])
+        return long_usage(PROGRAM, _ABOUT, [command for command in load_commands() if command is not HELP])
     if wanted.family:
-        members = [command for command in COMMANDS if command.name.split()[0] == wanted.family.split()[0]]
-        return usage(f"{PROGRAM} {wanted.family}", _FAMILIES.get(wanted.family, ""), members)
-    if wanted.command is None or wanted.command is _HELP:
-        return usage(PROGRAM, _ABOUT, COMMANDS)
+        word = wanted.family.split()[0]
+        members = [command for command in load_commands() if command.name.split()[0] == word]
+        return usage(f"{PROGRAM} {wanted.family}", FAMILIES.get(wanted.family, ""), members)
+    if wanted.command is None or wanted.command is HELP:
+        return usage(PROGRAM, _ABOUT, load_commands())
     return command_usage(PROGRAM, wanted.command)
 
 
@@ -157,5 +138,8 @@ def _print_candidates(words: Sequence[str]) -> int:
     return print_candidates(_program(), words)
 
 
-def _program() -> texts.Program:
-    return texts.Program(PROGRAM, __version__, _ABOUT, COMMANDS, proxy.COMMON)
+def _program() -> Program:
+    from tunnel.config.proxy import COMMON
+    from tunnel.config.texts import Program
+
+    return Program(PROGRAM, __version__, _ABOUT, load_commands(), COMMON)

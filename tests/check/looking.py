@@ -15,8 +15,8 @@ from tunnel.check.case import Case
 from tunnel.check.diagnosis import diagnose
 from tunnel.check.finding import Finding, Verdict
 from tunnel.check.report import line_of
-from tunnel.cli import COMMANDS
 from tunnel.config import check
+from tunnel.config.commands import load_commands
 from tunnel.config.grammar import parse_command_line
 
 NOBODY = 65534
@@ -43,7 +43,7 @@ class Report:
 
 def look(*line: str, environ: Mapping[str, str] | None = None, **fields: Any) -> Report:
     """Check what a line means: `server ...` or `client ...`."""
-    parsed = parse_command_line(["check", *line], COMMANDS, environ or {})
+    parsed = parse_command_line(["check", *line], load_commands(), environ or {})
     meant, origin = check.build(parsed.command, parsed.arguments), check.origin_of(parsed.arguments)
     return Report(tuple(diagnose(Case(meant, environ or {}, parsed.arguments[check.TIMEOUT], origin, **fields))))
 

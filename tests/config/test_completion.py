@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 from offered import LINES, TABLES, visible_flags
 
-from tunnel.cli import COMMANDS, main
+from tunnel.cli import main
 from tunnel.config import proxy
+from tunnel.config.commands import load_commands
 from tunnel.config.completion import build_contexts, candidates
 from tunnel.config.grammar import Command, HelpWanted, VersionWanted, parse_command_line
 from tunnel.errors import ConfigError
 
-CONTEXTS = build_contexts(COMMANDS, proxy.COMMON)
+CONTEXTS = build_contexts(load_commands(), proxy.COMMON)
 
 
 @pytest.mark.parametrize(("line", "offered"), LINES.items(), ids=map(ascii, LINES))
@@ -19,18 +20,18 @@ def test_a_word_is_completed_by_what_stands_before_it(line: str, offered: set[st
     assert set(candidates(build_contexts(TABLES, ()), line.split(" ")[1:])) == offered
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+@pytest.mark.parametrize("command", load_commands(), ids=lambda command: command.name)
 def test_every_flag_of_a_command_is_offered_and_none_is_unknown(command: Command) -> None:
     offered = candidates(CONTEXTS, [*command.name.split(), "-"])
     assert set(offered) == visible_flags(command)
     for text in offered:
         with pytest.raises((ConfigError, HelpWanted, VersionWanted)) as raised:
-            parse_command_line([*command.name.split(), text, "--end"], COMMANDS, {}, early=proxy.COMMON)
+            parse_command_line([*command.name.split(), text, "--end"], load_commands(), {}, early=proxy.COMMON)
         assert f"'{text}'" not in str(raised.value).partition(", did you mean")[0] or "expected argument" in str(raised.value)
 
 
 def test_every_command_is_reached_word_by_word() -> None:
-    for name in (command.name.split() for command in COMMANDS):
+    for name in (command.name.split() for command in load_commands()):
         for count in range(len(name)):
             assert name[count] in candidates(CONTEXTS, [*name[:count], name[count][:1]])
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tunnel.authz.rules import IdRule
-from tunnel.cli import COMMANDS
 from tunnel.config import exec as line
+from tunnel.config.commands import load_commands
 from tunnel.config.exec import ExecConfig
 from tunnel.config.grammar import LineError, parse_command_line
 from tunnel.config.model import WorkloadApi
@@ -19,7 +19,7 @@ A, B = "spiffe://a.test/a", "spiffe://a.test/b"
 
 
 def build(*flags: str, command: tuple[str, ...] = ("true",)) -> ExecConfig:
-    return line.build(parse_command_line(["exec", *flags, "--", *command], COMMANDS, API).arguments)
+    return line.build(parse_command_line(["exec", *flags, "--", *command], load_commands(), API).arguments)
 
 
 def test_one_target_needs_no_name() -> None:
@@ -99,6 +99,6 @@ def test_a_place_that_would_stay_empty_is_refused(flags: tuple[str, ...], place:
 
 def test_a_line_without_a_command_is_refused_with_the_code_of_exec() -> None:
     with pytest.raises(LineError) as refused:
-        parse_command_line(["exec", "--target=x:1"], COMMANDS, API)
+        parse_command_line(["exec", "--target=x:1"], load_commands(), API)
     assert refused.value.command is not None
     assert refused.value.command.failure == 125

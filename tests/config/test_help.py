@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from tunnel.cli import COMMANDS, PROGRAM
+from tunnel.cli import PROGRAM
+from tunnel.config.commands import load_commands
 from tunnel.config.grammar import Command, Group, option, switch
 from tunnel.config.help import command_usage, usage
 
-IDS = [command.name for command in COMMANDS]
+IDS = [command.name for command in load_commands()]
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=IDS)
+@pytest.mark.parametrize("command", load_commands(), ids=IDS)
 def test_every_flag_that_is_not_hidden_is_in_its_commands_help(command: Command) -> None:
     text = command_usage(PROGRAM, command)
     for flag in command.flags:
@@ -19,7 +20,7 @@ def test_every_flag_that_is_not_hidden_is_in_its_commands_help(command: Command)
         assert flag.is_hidden or not flag.env or f"[${flag.env}]" in text
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=IDS)
+@pytest.mark.parametrize("command", load_commands(), ids=IDS)
 def test_required_flags_are_in_the_first_line(command: Command) -> None:
     first = command_usage(PROGRAM, command).splitlines()[0]
     assert first.startswith(f"usage: {PROGRAM} {command.name}")
@@ -27,11 +28,11 @@ def test_required_flags_are_in_the_first_line(command: Command) -> None:
 
 
 def test_every_command_is_in_the_help_on_all() -> None:
-    text = usage(PROGRAM, "Does things.", COMMANDS)
-    assert all(f"\n  {command.name} " in text for command in COMMANDS)
+    text = usage(PROGRAM, "Does things.", load_commands())
+    assert all(f"\n  {command.name} " in text for command in load_commands())
 
 
-@pytest.mark.parametrize("text", [usage(PROGRAM, "x", COMMANDS), *(command_usage(PROGRAM, c) for c in COMMANDS)])
+@pytest.mark.parametrize("text", [usage(PROGRAM, "x", load_commands()), *(command_usage(PROGRAM, c) for c in load_commands())])
 def test_help_fits_a_wide_terminal_and_ends_with_one_newline(text: str) -> None:
     assert max(map(len, text.splitlines())) <= 100
     assert text.endswith("\n")

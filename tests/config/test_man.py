@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 from offered import TABLES
 
-from tunnel.cli import COMMANDS, main
+from tunnel.cli import main
+from tunnel.config.commands import load_commands
 from tunnel.config.grammar import Command, Group, option
 from tunnel.config.man import all_pages, command_page, long_page
 from tunnel.config.texts import Program
 
 HOSTILE = ".so /etc/passwd\n'hidden \\fB\\*(x `a' \"b\" ~^-é\U0001f600\x1b[31m"
-PAGED = [command for command in COMMANDS if command.name != "help"]
+PAGED = [command for command in load_commands() if command.name != "help"]
 
 
 def plain(page: str) -> str:

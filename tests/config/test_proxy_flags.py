@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import pytest
 
 from tunnel.authz.rules import AnyRule, IdRule
-from tunnel.cli import COMMANDS
 from tunnel.config import proxy
+from tunnel.config.commands import load_commands
 from tunnel.config.grammar import parse_command_line
 from tunnel.config.model import (
     Access,
@@ -40,7 +40,7 @@ VERIFY = ("--verify-id", "spiffe://a.test/w")
 
 
 def build(*argv: str, environ: Mapping[str, str] | None = None) -> ProxyConfig:
-    parsed = parse_command_line(argv, COMMANDS, environ or {}, early=proxy.COMMON)
+    parsed = parse_command_line(argv, load_commands(), environ or {}, early=proxy.COMMON)
     proxy.check_line(parsed.arguments)
     return proxy.build(parsed.command, parsed.arguments)
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tunnel.cli import COMMANDS
 from tunnel.config import run as line
+from tunnel.config.commands import load_commands
 from tunnel.config.grammar import HelpWanted, parse_command_line
 from tunnel.config.run import RunConfig
 from tunnel.errors import ConfigError
@@ -19,7 +19,7 @@ RUN = ("--", "app", "--flag", "+", "--")
 
 
 def build(*words: str) -> RunConfig:
-    return line.build(parse_command_line(["run", *words], COMMANDS, API).arguments, API)
+    return line.build(parse_command_line(["run", *words], load_commands(), API).arguments, API)
 
 
 def test_a_line_is_proxies_and_a_command() -> None:

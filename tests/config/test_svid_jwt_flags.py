@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from tunnel.cli import COMMANDS
 from tunnel.config import svid_jwt, svid_verify
+from tunnel.config.commands import load_commands
 from tunnel.config.grammar import Parsed, parse_command_line
 from tunnel.config.proxy import COMMON
 from tunnel.config.svid_jwt import NamedBundle, TokenFile
@@ -21,7 +21,7 @@ SOCKET = Endpoint(path="/run/a.sock")
 
 
 def parse(line: str, **environ: str) -> Parsed:
-    return parse_command_line(line.split(), COMMANDS, environ, early=COMMON)
+    return parse_command_line(line.split(), load_commands(), environ, early=COMMON)
 
 
 def fetch(line: str, **environ: str) -> svid_jwt.JwtConfig:

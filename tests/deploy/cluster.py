@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from tunnel.cli import COMMANDS
 from tunnel.config import proxy
+from tunnel.config.commands import load_commands
 from tunnel.config.grammar import Parsed, parse_command_line
 
 Object = dict[str, Any]
@@ -98,7 +98,7 @@ def own_lines(pod: Object) -> Iterator[list[str]]:
 
 def read_line(line: list[str]) -> Parsed:
     """What our program makes of a command line; raises ConfigError."""
-    parsed = parse_command_line(line, COMMANDS, {"SPIFFE_ENDPOINT_SOCKET": "unix:///run/agent.sock"})
+    parsed = parse_command_line(line, load_commands(), {"SPIFFE_ENDPOINT_SOCKET": "unix:///run/agent.sock"})
     if parsed.command.name in ("server", "client"):
         proxy.build(parsed.command, parsed.arguments)
     return parsed

@@ -13,8 +13,8 @@ from processes import LIMIT
 from requirements import program
 from shells import Shell
 
-from tunnel.cli import COMMANDS
 from tunnel.config import proxy
+from tunnel.config.commands import load_commands
 from tunnel.config.completion import build_contexts
 from tunnel.config.shells import SCRIPTS
 
@@ -101,7 +101,7 @@ def _but_typed(offered: set[str], line: str) -> set[str]:
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_each_flag_of_each_command_is_offered_and_nothing_else(name: str, tmp_path: Path) -> None:
-    lines = [f"tunnel {command.name} -" for command in COMMANDS]
-    with _asking(name, SCRIPTS[name]("tunnel", build_contexts(COMMANDS, proxy.COMMON)), tmp_path) as ask:
+    lines = [f"tunnel {command.name} -" for command in load_commands()]
+    with _asking(name, SCRIPTS[name]("tunnel", build_contexts(load_commands(), proxy.COMMON)), tmp_path) as ask:
         found = dict(zip(lines, ask(lines), strict=True))
-    assert found == {f"tunnel {command.name} -": visible_flags(command) for command in COMMANDS}
+    assert found == {f"tunnel {command.name} -": visible_flags(command) for command in load_commands()}

@@ -60,7 +60,7 @@ client --use-workload-api-addr unix:///run/spire/agent.sock --listen localhost:6
       --target cache.example.org:8443 --verify-id spiffe://example.org/cache""",
     ),
 )
-FAMILY = "A diagnosis before anything is started: is there an identity, whom do the rules admit, does the other side answer."
+COMMANDS = (SERVER, CLIENT)
 
 
 @dataclass(frozen=True, slots=True)

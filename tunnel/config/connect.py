@@ -35,6 +35,7 @@ Examples:
 """,
     words=(SERVER,),
 )
+COMMANDS = (COMMAND,)
 
 
 def build(arguments: Arguments) -> ProxyConfig:

@@ -28,6 +28,7 @@ COMMAND = Command(
     (Group("Flags", (ROTATE,)),),
     "Nothing is needed and nothing is left behind: the identities come from a throw-away Workload API.",
 )
+COMMANDS = (COMMAND,)
 
 
 def build(arguments: Arguments) -> DemoConfig:

@@ -165,6 +165,7 @@ COMMAND = Command(
     ),
     _DETAIL,
 )
+COMMANDS = (COMMAND,)
 
 
 def build(arguments: Arguments, environ: Mapping[str, str]) -> DevConfig:

@@ -80,6 +80,7 @@ Examples:
     rest="COMMAND [ARG...]",
     failure=125,
 )
+COMMANDS = (COMMAND,)
 
 
 @dataclass(frozen=True, slots=True)

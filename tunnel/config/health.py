@@ -124,6 +124,7 @@ Examples:
 """,
     words=(WHERE,),
 )
+COMMANDS = (COMMAND,)
 
 
 def status_ports(argv: Sequence[str]) -> tuple[StatusUrl, ...]:

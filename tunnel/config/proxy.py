@@ -143,6 +143,7 @@ Examples:
       --target web.example.org:8443
 """,
 )
+COMMANDS = (SERVER, CLIENT)
 # ghostunnel's app-level flags: they may also stand before the command.
 COMMON = (*sources.FLAGS, *_LIMITS.flags, *status.FLAGS, SKIP_RESOLVE, *_PROCESS.flags)
 

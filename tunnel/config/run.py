@@ -58,6 +58,7 @@ Examples:
     lines=f"{_LINE} FLAGS [+ {_LINE} FLAGS...] -- COMMAND [ARG...]",
     failure=125,
 )
+COMMANDS = (COMMAND,)
 
 
 @dataclass(frozen=True, slots=True)

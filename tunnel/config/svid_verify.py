@@ -60,6 +60,7 @@ Examples:
 """,
     (CERT,),
 )
+COMMANDS = (COMMAND,)
 
 
 def build(arguments: Arguments) -> VerifyConfig:

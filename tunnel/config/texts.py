@@ -31,8 +31,6 @@ class Program:
 
 SHELLS = ("bash", "zsh", "fish")
 
-CANDIDATES = "--completion-bash"  # kingpin's: the first word of a line, before the words to complete
-
 SHELL = word("SHELL", "bash, zsh or fish.", one_of(*SHELLS))
 COMPLETION = Command(
     "completion",
@@ -65,3 +63,4 @@ Examples:
 """,
     words=(TOPIC,),
 )
+COMMANDS = (COMPLETION, MAN)
