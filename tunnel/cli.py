@@ -7,15 +7,14 @@ it will run, so that a wrong line costs nothing and help is there at once.
 from __future__ import annotations
 
 import errno
-import sys
 from collections.abc import MutableMapping, Sequence
 from typing import TYPE_CHECKING
 
 from tunnel import __version__
+from tunnel.commands.output import say, show
 from tunnel.config.commands import FAMILIES, HELP, load_commands, load_commands_of
 from tunnel.config.grammar import HelpWanted, LineError, Parsed, TextWanted, VersionWanted, parse_command_line
 from tunnel.errors import TunnelError, words_of
-from tunnel.log import one_line
 
 if TYPE_CHECKING:  # of all commands, which few lines need
     from tunnel.config.texts import Program
@@ -40,17 +39,17 @@ def main(argv: Sequence[str], environ: MutableMapping[str, str]) -> int:
         command = parsed.command
         return _run(parsed, environ)
     except HelpWanted as wanted:
-        print_out(_help(wanted))
+        show(_help(wanted))
         return 0
     except VersionWanted:
-        print_out(f"{PROGRAM} {__version__}\n")
+        show(f"{PROGRAM} {__version__}\n")
         return 0
     except TextWanted as wanted:
         from tunnel.commands.texts import run_flag
 
         return run_flag(_program(), wanted.name)
     except TunnelError as error:
-        print_error(f"{PROGRAM}: error: {error}, try --help")
+        say(f"error: {error}, try --help")
         command = error.command if isinstance(error, LineError) else command
         return command.failure if command else 1
 
@@ -64,17 +63,6 @@ def _parse(argv: Sequence[str], environ: MutableMapping[str, str]) -> Parsed:
     from tunnel.config.proxy import COMMON
 
     return parse_command_line(argv, load_commands(), environ, early=COMMON)
-
-
-def print_out(text: str) -> None:
-    """Text that was asked for."""
-    sys.stdout.write(text)
-    sys.stdout.flush()
-
-
-def print_error(line: str) -> None:
-    """One line about what went wrong, whatever was quoted in it."""
-    sys.stderr.write(one_line(line) + "\n")
 
 
 def _help(wanted: HelpWanted) -> str:
@@ -128,7 +116,7 @@ def _run(parsed: Parsed, environ: MutableMapping[str, str]) -> int:
     except OSError as error:
         if error.errno not in EXHAUSTED:
             raise
-        print_error(f"{PROGRAM}: error: {words_of(error)}")
+        say(f"error: {words_of(error)}")
         return command.failure
 
 

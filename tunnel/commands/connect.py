@@ -11,7 +11,8 @@ from collections.abc import MutableMapping
 from functools import partial
 
 from tunnel.child.inherited import inherited
-from tunnel.commands.quiet import Voice, say
+from tunnel.commands.output import say
+from tunnel.commands.quiet import Voice
 from tunnel.config import connect
 from tunnel.config.grammar import Arguments, Command
 from tunnel.config.tool import VERBOSE

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tunnel.commands.demo_stage import Actor, Caller, DemoError, Stage
+from tunnel.commands.output import show
 from tunnel.config import demo
 from tunnel.config.demo import DemoConfig
 from tunnel.config.grammar import Arguments, Command
@@ -125,5 +126,4 @@ def _exchange(caller: Caller, text: str) -> None:
 
 
 def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    show(text + "\n")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
@@ -17,6 +16,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tunnel.commands.output import show
 from tunnel.config import dev
 from tunnel.config.dev_model import DevConfig, Entry
 from tunnel.config.grammar import Arguments, Command
@@ -61,7 +61,7 @@ def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str
                 sockets, issuing=config.issuing, federations=config.federations, socket_mode=config.socket_mode
             )
             resources.enter_context(api)
-            _say(_NOTE + "".join(_introductions(sockets)))
+            show(_NOTE + "".join(_introductions(sockets)))
             _rotate_until_signal(_jobs(api, config), is_verbose=config.is_verbose)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -102,13 +102,8 @@ def _rotate_until_signal(jobs: Sequence[_Job], *, is_verbose: bool) -> None:
                 step()
                 job.due = time.monotonic() + job.interval
                 if is_verbose:
-                    _say(f"# {word}\n")
+                    show(f"# {word}\n")
 
 
 def _signal_within(seconds: float) -> bool:
     return signal.sigtimedwait(_STOP_SIGNALS, max(seconds, 0.0)) is not None
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()

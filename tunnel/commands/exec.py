@@ -17,7 +17,8 @@ from tunnel.child.environment import for_command
 from tunnel.child.family import become_subreaper
 from tunnel.child.launcher import Launcher
 from tunnel.child.signals import block
-from tunnel.commands.quiet import Voice, say
+from tunnel.commands.output import say
+from tunnel.commands.quiet import Voice
 from tunnel.config import exec as line
 from tunnel.config.grammar import Arguments, Command
 from tunnel.config.places import Values, fill_places, variables

@@ -13,6 +13,7 @@ from collections.abc import MutableMapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tunnel.commands.output import show
 from tunnel.config import health
 from tunnel.config.grammar import Arguments, Command
 from tunnel.config.health import HealthConfig
@@ -33,7 +34,7 @@ def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str
         return _judge(health.build(arguments))
     own = health.status_ports(_first_process())
     if not own and not arguments[health.QUIET]:
-        _say("process 1 has no --status: nothing to ask")
+        show("process 1 has no --status: nothing to ask\n")
     return max((_judge(health.build(arguments, url)) for url in own), default=0)
 
 
@@ -54,16 +55,10 @@ def _judge(config: HealthConfig) -> int:
         return _refuse(config, str(error))
     fault = answer.fault(config.url.path)
     if config.is_json:
-        _say(json.dumps(answer.document) if answer.document is not None else "")
+        show(f"{json.dumps(answer.document)}\n" if answer.document is not None else "")
     elif not fault and not config.is_quiet:
-        _say(one_line(answer.summary()[:_WIDEST]))
+        show(one_line(answer.summary()[:_WIDEST]) + "\n")
     return _refuse(config, fault) if fault else 0
-
-
-def _say(line: str) -> None:
-    if line:
-        sys.stdout.write(line + "\n")
-        sys.stdout.flush()
 
 
 def _refuse(config: HealthConfig, why: str) -> int:

@@ -5,10 +5,9 @@ Knows standard error and what is kept for later; must not know what any line mea
 
 from __future__ import annotations
 
-import sys
-
+from tunnel.commands.output import has_person, say
 from tunnel.config.model import Source, WorkloadApi
-from tunnel.log import STDERR, Category, DescriptorSink, Log, one_line
+from tunnel.log import STDERR, Category, DescriptorSink, Log
 
 _NAME = "tunnel"
 _MOST = 20  # lines that are kept: what went wrong first, and then how often more
@@ -52,7 +51,7 @@ class Voice:
 
     def complain(self, source: Source) -> None:
         """Tell a person at a terminal what we wait for, and what was in the way last."""
-        if sys.stderr.isatty():
+        if has_person():  # else the lines are kept for the report
             where = source.endpoint if isinstance(source, WorkloadApi) else source
             say(f"waiting for an identity from {where}: {(self._kept.take() or ['no answer yet'])[-1]}")
 
@@ -67,9 +66,3 @@ class Voice:
         for line in lines:
             say(line)
         return bool(lines)
-
-
-def say(line: str) -> None:
-    """One line on standard error, now."""
-    sys.stderr.write(one_line(f"{_NAME}: {line}") + "\n")
-    sys.stderr.flush()

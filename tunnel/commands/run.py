@@ -12,7 +12,7 @@ from tunnel.child.environment import for_command
 from tunnel.child.family import become_subreaper
 from tunnel.child.launcher import Launcher
 from tunnel.child.signals import block
-from tunnel.commands.quiet import say
+from tunnel.commands.output import say
 from tunnel.commands.serve import announce, open_log
 from tunnel.config import run as line
 from tunnel.config.grammar import Arguments, Command

@@ -6,14 +6,13 @@ Knows the order of a start and what is printed where; must not know certificates
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import closing
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
-from tunnel.commands.quiet import say
+from tunnel.commands.output import say, say_to_person, show
 from tunnel.config import svid
 from tunnel.config.grammar import Arguments, Command
 from tunnel.config.svid_model import FetchConfig, Output, ShowConfig, WatchConfig
@@ -46,7 +45,7 @@ def _fetch(config: FetchConfig) -> int:
     from tunnel.svid.journal import Form, Journal
 
     with closing(_open_folder(config.output)) as folder:
-        run_fetch(config, folder, Journal(Form.JSON if config.is_json else Form.PLAIN), _say_to_person)
+        run_fetch(config, folder, Journal(Form.JSON if config.is_json else Form.PLAIN), say_to_person)
     return 0
 
 
@@ -69,19 +68,12 @@ def _show(config: ShowConfig) -> int:
     from tunnel.svid.material import encode_certificates
     from tunnel.svid.report import choose_svids, describe_update, report_update
 
-    first = run_first(config.source, _say_to_person)
+    first = run_first(config.source, say_to_person)
     svids = choose_svids(first.context, first.credentials.svid, is_open=config.source.selection.is_open())
     if config.is_pem:
-        sys.stdout.write(b"".join(encode_certificates(one.chain) for one in svids).decode())
+        show(b"".join(encode_certificates(one.chain) for one in svids).decode())
     elif config.is_json:
-        sys.stdout.write(json.dumps(report_update(svids, first.context), indent=2) + "\n")
+        show(json.dumps(report_update(svids, first.context), indent=2) + "\n")
     else:
-        sys.stdout.write(describe_update(svids, first.context, datetime.now(UTC)))
-    sys.stdout.flush()
+        show(describe_update(svids, first.context, datetime.now(UTC)))
     return 0
-
-
-def _say_to_person(line: str) -> None:
-    """Something that only who waits before a terminal wants to know."""
-    if sys.stderr.isatty():
-        say(line)

@@ -5,10 +5,10 @@ Knows which text is asked for and where it goes; must not know what is in it.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tunnel.commands.output import show
 from tunnel.config import completion, man, shells, texts
 from tunnel.config.grammar import Arguments, Command
 from tunnel.config.texts import Program
@@ -67,6 +67,5 @@ def _write_pages(program: Program, folder: Path) -> int:
 
 
 def _print(text: str) -> int:
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    show(text)
     return 0
