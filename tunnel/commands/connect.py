@@ -5,7 +5,6 @@ Knows the order of a start and what is said at the end; must not know how the co
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import MutableMapping
 from functools import partial
@@ -13,13 +12,11 @@ from functools import partial
 from tunnel.child.inherited import inherited
 from tunnel.commands.output import say
 from tunnel.commands.quiet import Voice
+from tunnel.commands.start import begin, open_private_surroundings
 from tunnel.config import connect
 from tunnel.config.grammar import Arguments, Command
 from tunnel.config.tool import VERBOSE
 from tunnel.errors import TunnelError
-from tunnel.net.activation import Inherited
-from tunnel.net.notify import Notifier
-from tunnel.strays import Strays
 
 
 def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str]) -> int:
@@ -28,26 +25,15 @@ def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str
     for number in {signal.SIGHUP, signal.SIGUSR1, signal.SIGINT} - inherited().ignored:  # by `nohup`, by a shell for its `&`
         signal.signal(number, signal.SIG_DFL)  # nothing to reload or to drain: whoever wants us to end ends us
     voice = Voice(is_verbose=arguments[VERBOSE])
-    log = voice.log
-    strays = Strays()
-    strays.install()
-
-    from tunnel.commands.serve import announce
+    surroundings = open_private_surroundings(environ)
     from tunnel.proxy.caller import Caller
     from tunnel.proxy.process import open_loop, open_proxy
-    from tunnel.proxy.surroundings import Surroundings
 
-    surroundings = Surroundings(environ, Inherited(), Notifier({}, os.getpid()), strays)
     try:
-        if config.is_confined:
-            from tunnel.proxy.confinement import confine
-
-            confine([config], environ, log)
-        announce(config, log)
-        with open_loop(log, surroundings) as loop:
-            caller = Caller(
-                open_proxy(config, loop, log, surroundings, surroundings.notifier), partial(voice.complain, config.source)
-            )
+        begin([config], environ, voice.log)
+        with open_loop(voice.log, surroundings) as loop:
+            proxy = open_proxy(config, loop, voice.log, surroundings, surroundings.notifier)
+            caller = Caller(proxy, partial(voice.complain, config.source))
             loop.run_trio(caller.run)
     except TunnelError as error:
         say(f"error: {error}")

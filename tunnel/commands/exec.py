@@ -19,16 +19,14 @@ from tunnel.child.launcher import Launcher
 from tunnel.child.signals import block
 from tunnel.commands.output import say
 from tunnel.commands.quiet import Voice
+from tunnel.commands.start import begin, open_private_surroundings
 from tunnel.config import exec as line
 from tunnel.config.grammar import Arguments, Command
 from tunnel.config.places import Values, fill_places, variables
 from tunnel.errors import CommandError, ConfigError, TunnelError
-from tunnel.net.activation import Inherited
 from tunnel.net.address import parse_address
-from tunnel.net.notify import Notifier
 from tunnel.net.owner import blurred_user
 from tunnel.net.private import private_directory
-from tunnel.strays import Strays
 
 if TYPE_CHECKING:  # loaded when the line is known to be a good one, and the command's process is there
     from tunnel.proxy.household import Order
@@ -96,28 +94,19 @@ def _run(
     voice: Voice,
     environ: Mapping[str, str],
 ) -> int:
-    strays = Strays()
-    strays.install()
-    from tunnel.commands.serve import announce
+    surroundings = open_private_surroundings(environ)
     from tunnel.proxy.household import Household, Manners
     from tunnel.proxy.process import open_loop, open_proxy, settle
-    from tunnel.proxy.surroundings import Surroundings
 
-    surroundings = Surroundings(environ, Inherited(), Notifier({}, os.getpid()), strays)
-    first = targets[0].config
-    if first.is_confined:
-        from tunnel.proxy.confinement import confine
-
-        confine([target.config for target in targets], environ, voice.log, place)
-    for target in targets:
-        announce(target.config, voice.log)
+    configs = [target.config for target in targets]
+    begin(configs, environ, voice.log, place)
     become_subreaper()
     with open_loop(voice.log, surroundings) as loop:
-        proxies = [open_proxy(one.config, loop, voice.log, surroundings, surroundings.notifier) for one in targets]
+        proxies = [open_proxy(one, loop, voice.log, surroundings, surroundings.notifier) for one in configs]
         named = {target.name: proxy for target, proxy in zip(targets, proxies, strict=True)}
         order = partial(_order, config.argv, named, environ, voice)
         manners = Manners(limit=_DRAIN)
-        complain = partial(voice.complain, first.source)
+        complain = partial(voice.complain, configs[0].source)
         household = Household(proxies, launcher, order, manners, surroundings, voice.log, complain)
         settle()
         loop.run_trio(household.run)

@@ -13,7 +13,7 @@ from tunnel.child.family import become_subreaper
 from tunnel.child.launcher import Launcher
 from tunnel.child.signals import block
 from tunnel.commands.output import say
-from tunnel.commands.serve import announce, open_log
+from tunnel.commands.start import begin, open_log
 from tunnel.config import run as line
 from tunnel.config.grammar import Arguments, Command
 from tunnel.errors import CommandError, TunnelError
@@ -49,13 +49,9 @@ def _run(config: line.RunConfig, launcher: Launcher, inherited: Inherited, log: 
     from tunnel.proxy.surroundings import Surroundings
 
     surroundings = Surroundings(environ, inherited, notifier, strays)
-    if all(one.is_confined for one in config.proxies):  # the rules of the process are the rules of each
-        from tunnel.proxy.confinement import confine
-
-        confine(config.proxies, environ, log)
     for one in config.proxies:
         log.tell(f"starting tunnel in {'server' if one.is_server else 'client'} mode")
-        announce(one, log)
+    begin(config.proxies, environ, log)
     if os.getpid() != 1:
         become_subreaper()
     with open_loop(log, surroundings) as loop:

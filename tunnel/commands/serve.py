@@ -10,15 +10,14 @@ import os
 import sys
 from collections.abc import MutableMapping
 
+from tunnel.commands.start import begin, open_log
 from tunnel.config import proxy
 from tunnel.config.grammar import Arguments, Command
-from tunnel.config.model import LogConfig, NoIdentity, ProxyConfig, WorkloadApi
 from tunnel.errors import TunnelError
-from tunnel.log import STDOUT, Category, DescriptorSink, Log, Sink, escape, one_line
+from tunnel.log import STDOUT, one_line
 from tunnel.net.activation import take_inherited
 from tunnel.net.notify import Notifier
 from tunnel.strays import Strays
-from tunnel.syslog import open_syslog
 
 
 def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str]) -> int:
@@ -31,40 +30,13 @@ def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str
     try:
         log.tell(f"starting tunnel in {command.name} mode")
         config = proxy.build(command, arguments)
-        # Loaded before it is confined: trio looks for a library by running programs, and tries more of them where it may not.
         from tunnel.proxy.process import run_proxy
         from tunnel.proxy.surroundings import Surroundings
 
-        if config.is_confined:
-            from tunnel.proxy.confinement import confine
-
-            confine([config], environ, log)
-        announce(config, log)
+        begin([config], environ, log)
         return run_proxy(config, log, Surroundings(environ, inherited, notifier, strays))
     except TunnelError as error:
         log.write(f"error: {error}")
         log.flush()
         sys.stderr.write(one_line(f"error: {error}") + "\n")
         return 1
-
-
-def open_log(config: LogConfig, descriptor: int) -> Log:
-    """The log of this process: the system's, or this descriptor."""
-    sink: Sink = DescriptorSink(descriptor)
-    if config.is_syslog:
-        name = os.path.basename(sys.argv[0])
-        sink = open_syslog("tunnel" if name == "__main__.py" else name, os.getpid())
-    return Log([Category(word) for word in config.quiet if word], sink=sink)
-
-
-def announce(config: ProxyConfig, log: Log) -> None:
-    """Say what is about to be done, and what may surprise."""
-    for warning in config.warnings:
-        log.write(f"warning: {escape(warning)}")
-    if config.outbound is not None:
-        log.tell(f"using proxy {config.outbound}")
-    if isinstance(config.source, NoIdentity):
-        log.tell("no cert source configured -- running without certificate")
-    else:
-        where = f": {config.source.endpoint}" if isinstance(config.source, WorkloadApi) else ""
-        log.tell(f"using {config.source} as certificate source{where}")

@@ -1,0 +1,66 @@
+"""What every command with proxies does before they begin.
+
+Knows the log, the confinement and what an operator is told; must not know what a proxy does.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from tunnel.config.model import LogConfig, NoIdentity, ProxyConfig, WorkloadApi
+from tunnel.log import Category, DescriptorSink, Log, Sink, escape
+from tunnel.net.activation import Inherited
+from tunnel.net.notify import Notifier
+from tunnel.strays import Strays
+from tunnel.syslog import open_syslog
+
+if TYPE_CHECKING:  # loaded when the line is known to be a good one
+    from tunnel.proxy.surroundings import Surroundings
+
+
+def open_log(config: LogConfig, descriptor: int) -> Log:
+    """The log of this process: the system's, or this descriptor."""
+    sink: Sink = DescriptorSink(descriptor)
+    if config.is_syslog:
+        name = os.path.basename(sys.argv[0])
+        sink = open_syslog("tunnel" if name == "__main__.py" else name, os.getpid())
+    return Log([Category(word) for word in config.quiet if word], sink=sink)
+
+
+def open_private_surroundings(environ: Mapping[str, str]) -> Surroundings:
+    """Those of a tool: what a service manager has given is somebody else's. Collects strays from now on."""
+    strays = Strays()
+    strays.install()
+    from tunnel.proxy.surroundings import Surroundings
+
+    return Surroundings(environ, Inherited(), Notifier({}, os.getpid()), strays)
+
+
+def begin(configs: Sequence[ProxyConfig], environ: Mapping[str, str], log: Log, place: str = "") -> None:
+    """Confine the process to what its proxies need and to `place`, a directory, and announce them.
+
+    To be called when the modules are loaded: trio looks for a library by running programs, and tries more of them where it may
+    not.
+    """
+    if all(config.is_confined for config in configs):  # the rules of the process are the rules of each
+        from tunnel.proxy.confinement import confine
+
+        confine(configs, environ, log, place)
+    for config in configs:
+        _announce(config, log)
+
+
+def _announce(config: ProxyConfig, log: Log) -> None:
+    """Say what is about to be done, and what may surprise."""
+    for warning in config.warnings:
+        log.write(f"warning: {escape(warning)}")
+    if config.outbound is not None:
+        log.tell(f"using proxy {config.outbound}")
+    if isinstance(config.source, NoIdentity):
+        log.tell("no cert source configured -- running without certificate")
+    else:
+        where = f": {config.source.endpoint}" if isinstance(config.source, WorkloadApi) else ""
+        log.tell(f"using {config.source} as certificate source{where}")
