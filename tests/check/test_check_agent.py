@@ -61,7 +61,7 @@ def test_an_identity_that_comes_back_is_told_whole(world: World) -> None:
     assert report.wrong() == ["target"]
     assert "1 identity for this process" in report.the("workload-api").seen
     assert report.the("identity").seen == f"{SERVER}, the only one offered"
-    assert "59m of 60m left" in report.the("expiry").seen
+    assert "59 minutes of 60 minutes left" in report.the("expiry").seen
     assert "EC secp256r1, signed by the authority itself" in report.the("key").seen
     assert "verifies against the bundle of a.test" in report.the("key").seen
     assert report.the("trust-domains").seen == "a.test (1 authority) is ours, federated with none"

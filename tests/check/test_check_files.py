@@ -58,7 +58,7 @@ def test_what_peers_would_refuse_is_told_before(disk: Disk) -> None:
 @pytest.mark.parametrize(
     ("start", "end", "verdict", "words"),
     [
-        (-3, -2, Verdict.PROBLEM, "expired 2h ago"),
+        (-3, -2, Verdict.PROBLEM, "expired 2 hours ago"),
         (2, 3, Verdict.PROBLEM, "not valid before"),
         (-20, 1, Verdict.WARNING, "left"),
     ],

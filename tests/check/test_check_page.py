@@ -33,7 +33,7 @@ _VARYING = [
     (r"(uid|gid) \d+( \([\w-]+\))?", r"\1 N"),
     (r", groups [\w ()-]+$", ""),
     (r"unix:uid:\d+", "unix:uid:N"),
-    (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ, \d+\w of \d+\w", "DATE"),
+    (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ, \d+ \w+ of \d+ \w+", "DATE"),
     (r"executable: \S+", "executable: PYTHON"),
 ]
 

@@ -9,8 +9,9 @@ import pytest
 from forge import NOW, key_of, leaf
 from given import FOREIGN, INTERMEDIATE, bundle, context, svid
 
-from tunnel.svid.moment import describe_distance
-from tunnel.svid.report import choose_svids, describe_key, describe_update, report_update
+from tunnel.identity.credentials import describe_key
+from tunnel.moment import describe_distance
+from tunnel.svid.report import choose_svids, describe_update, report_update
 
 UPDATE = context(
     bundle("b.test", FOREIGN), bundle("c.test"), hint="web", notes=("trust domain d.test is trusted by nobody: \x1b",)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from datetime import UTC, datetime
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -19,6 +18,7 @@ from tunnel.acme.storage import Storage
 from tunnel.config.acme import AcmeConfig
 from tunnel.errors import ConfigError, IdentityError
 from tunnel.keystore.material import KeyMaterial
+from tunnel.moment import format_time
 from tunnel.tls.challenge import ChallengeGate
 from tunnel.tls.context import Presented
 
@@ -148,8 +148,6 @@ def _delay(failures: int, cap: float) -> float:
 
 
 def _span(material: KeyMaterial) -> str:
-    return f"good until {_show(material.chain[0].not_valid_after_utc)}, due at {_show(renew_due_at(material.chain))}"
-
-
-def _show(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return (
+        f"good until {format_time(material.chain[0].not_valid_after_utc)}, due at {format_time(renew_due_at(material.chain))}"
+    )

@@ -16,12 +16,12 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from tunnel.check.case import Case
 from tunnel.check.finding import Finding, Steps, ok, problem, warning
-from tunnel.check.identity import has_living, key_kind
+from tunnel.check.identity import has_living
 from tunnel.check.limits import within
 from tunnel.check.spans import judge_dates, span_of_chain
 from tunnel.config.model import Keystore, NoIdentity
 from tunnel.errors import IdentityError, IdentityFault, PeerDenied
-from tunnel.identity.credentials import PkiCredentials
+from tunnel.identity.credentials import PkiCredentials, describe_key
 from tunnel.proxy.disk_feed import DiskSource, load_credentials
 from tunnel.tls.facts import describe_peer
 from tunnel.tls.pki import check_purpose
@@ -51,7 +51,7 @@ def examine_files(case: Case, source: DiskSource) -> Steps[PkiCredentials | None
     if credentials.chain and credentials.private_key is not None:
         names = _names(credentials.chain[0])
         many = f"chain of {len(credentials.chain)}"
-        yield ok(CERTIFICATE, f"{names}, {many}, its key ({key_kind(credentials.private_key)}) fits")
+        yield ok(CERTIFICATE, f"{names}, {many}, its key ({describe_key(credentials.private_key)}) fits")
         yield judge_dates("expiry", span_of_chain(credentials.chain), case.now, "renew the certificate")
         yield from _look_at_purpose(case, credentials.chain[0])
     else:

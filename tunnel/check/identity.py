@@ -11,15 +11,13 @@ from dataclasses import replace
 from datetime import datetime
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from tunnel.check.finding import Finding, Steps, ok, problem, warning
 from tunnel.check.spans import judge_dates, span_of_chain
-from tunnel.identity.credentials import SvidCredentials, X509Context, X509Svid, select_svid
+from tunnel.identity.credentials import SvidCredentials, X509Context, X509Svid, describe_key, select_svid
 from tunnel.spiffe.bundle import TrustBundle
 from tunnel.spiffe.ids import TrustDomain
 from tunnel.spiffe.selection import Selection
-from tunnel.spiffe.x509 import PrivateKey
 
 _SHOWN = 8
 
@@ -42,18 +40,9 @@ def examine_identity(context: X509Context, selection: Selection, now: datetime) 
     span = replace(span_of_chain(svid.chain), end=svid.not_after)  # which may be that of the authority
     yield judge_dates("expiry", span, now, "the agent should have renewed it by now: see its log")
     many = f"chain of {len(svid.chain)}" if len(svid.chain) > 1 else "signed by the authority itself"
-    yield ok("key", f"{key_kind(svid.private_key)}, {many}, verifies against the bundle of {svid.spiffe_id.trust_domain}")
+    yield ok("key", f"{describe_key(svid.private_key)}, {many}, verifies against the bundle of {svid.spiffe_id.trust_domain}")
     yield from _describe_bundles(context, svid.spiffe_id.trust_domain, now)
     return SvidCredentials(svid, context.bundles)
-
-
-def key_kind(key: PrivateKey) -> str:
-    """What kind of key it is, and how large."""
-    if isinstance(key, ec.EllipticCurvePrivateKey):
-        return f"EC {key.curve.name}"
-    if isinstance(key, rsa.RSAPrivateKey):
-        return f"RSA {key.key_size}"
-    return type(key).__name__.removesuffix("PrivateKey").lstrip("_")
 
 
 def has_living(authorities: tuple[x509.Certificate, ...], now: datetime) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from tunnel.check.case import Case
 from tunnel.check.finding import Finding, problem
-from tunnel.check.spans import Span, span_of_chain, stamp
+from tunnel.check.spans import Span, span_of_chain
 from tunnel.config.model import WorkloadApi
 from tunnel.errors import (
     Denial,
@@ -23,6 +23,7 @@ from tunnel.errors import (
     TunnelError,
     WireError,
 )
+from tunnel.moment import format_time
 from tunnel.spiffe.ids import SCHEME
 from tunnel.spiffe.x509 import parse_certificate, parse_leaf_id
 from tunnel.tls.facts import describe_peer, issuer_of
@@ -123,7 +124,7 @@ def _advice_under_spiffe(denied: PeerDenied, seen: Shown | None) -> str:
 
 
 def _clock(seen: Shown | None) -> str:
-    dates = f" (its certificate says {stamp(seen.span.start)} to {stamp(seen.span.end)})" if seen else ""
+    dates = f" (its certificate says {format_time(seen.span.start)} to {format_time(seen.span.end)})" if seen else ""
     return f"compare the clocks here and there{dates}; else the server cannot renew: run its check there"
 
 

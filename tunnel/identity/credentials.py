@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from tunnel.spiffe.bundle import BundleSet
 from tunnel.spiffe.ids import SpiffeId
@@ -68,3 +69,12 @@ def select_svid(svids: tuple[X509Svid, ...], selection: Selection, current: Spif
     offered = [svid for svid in offered if selection.hint in ("", svid.hint)]
     kept = [svid for svid in offered if svid.spiffe_id == current]
     return next(iter(kept or offered), None)
+
+
+def describe_key(key: PrivateKey) -> str:
+    """The kind of a key and its size; not a byte of the key."""
+    if isinstance(key, ec.EllipticCurvePrivateKey):
+        return f"EC {key.curve.name}"
+    if isinstance(key, rsa.RSAPrivateKey):
+        return f"RSA {key.key_size}"
+    return type(key).__name__.strip("_").removesuffix("PrivateKey")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from tunnel.identity.credentials import SvidCredentials, X509Context, select_svid
 from tunnel.identity.workload import Denied, Event, Hopeless, Lost, Rejected, Updated
 from tunnel.log import escape
+from tunnel.moment import format_time
 from tunnel.spiffe.endpoint import Endpoint
 from tunnel.spiffe.ids import SpiffeId
 from tunnel.spiffe.selection import Selection
@@ -88,7 +89,7 @@ class Follower:
         domains = ", ".join(sorted(domain.name for domain in context.bundles.bundles))
         self._tell(
             f"identity {svid.spiffe_id} generation {self.generation} valid until "
-            f"{svid.not_after:%Y-%m-%dT%H:%M:%SZ}, trust domains {domains}"
+            f"{format_time(svid.not_after)}, trust domains {domains}"
         )
         return Outcome(SvidCredentials(svid, context.bundles))
 

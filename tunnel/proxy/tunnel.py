@@ -16,6 +16,7 @@ from typing import Any
 
 from tunnel.errors import TargetError, words_of
 from tunnel.log import Category, Log, escape
+from tunnel.moment import format_time
 from tunnel.net.address import Address
 from tunnel.net.listen import Listener
 from tunnel.net.owner import owner_of_peer
@@ -112,7 +113,7 @@ class Tunnel:
             return "no identity yet"
         identity, end = self._generation.identity, self._generation.expires
         if end is not None and self._generation.is_bound_by_expiry and self._clock() > end.timestamp():
-            return f"identity {identity} has expired at {end:%Y-%m-%dT%H:%M:%SZ}"
+            return f"identity {identity} has expired at {format_time(end)}"
         if self._withdrawn_at and self.loop.clock() >= self._withdrawn_at:
             return f"identity {identity} has been withdrawn"
         return ""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from enum import Enum
 
 from tunnel.log import DescriptorSink, Log, Sink, one_line
-from tunnel.svid.moment import time_of
+from tunnel.moment import time_of
 
 _STDOUT, _STDERR = 1, 2
 _NAME = "tunnel"

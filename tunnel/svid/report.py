@@ -10,16 +10,14 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
-from tunnel.identity.credentials import X509Context, X509Svid
+from tunnel.identity.credentials import X509Context, X509Svid, describe_key
 from tunnel.log import escape
+from tunnel.moment import describe_distance, format_time
 from tunnel.spiffe.bundle import TrustBundle
 from tunnel.spiffe.ids import TrustDomain
-from tunnel.spiffe.x509 import PrivateKey
 from tunnel.svid.material import serial_of
-from tunnel.svid.moment import describe_distance, format_time
 
 
 def choose_svids(context: X509Context, chosen: X509Svid, *, is_open: bool) -> tuple[X509Svid, ...]:
@@ -112,12 +110,3 @@ def _name(name: x509.Name) -> str:
         return name.rfc4514_string({NameOID.SERIAL_NUMBER: "serialNumber"})  # SPIRE names its authorities by it
     except ValueError:  # an attribute that breaks its own type's rules
         return "(unreadable)"
-
-
-def describe_key(key: PrivateKey) -> str:
-    """The kind of a key and its size."""
-    if isinstance(key, ec.EllipticCurvePrivateKey):
-        return f"EC {key.curve.name}"
-    if isinstance(key, rsa.RSAPrivateKey):
-        return f"RSA {key.key_size}"
-    return type(key).__name__.strip("_").removesuffix("PrivateKey")

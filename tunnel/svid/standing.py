@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tunnel.moment import format_time, time_of
 from tunnel.svid.material import Material
-from tunnel.svid.moment import format_time, time_of
 
 
 @dataclass(slots=True)

@@ -23,6 +23,7 @@ from tunnel.identity.credentials import SvidCredentials
 from tunnel.identity.follower import Follower, describe_wait
 from tunnel.identity.workload import Denied, Lost, Rejected
 from tunnel.identity.workload import Event as WorkloadEvent
+from tunnel.moment import format_time
 from tunnel.net.listen import Listener, open_listener
 from tunnel.status.http import Limits
 from tunnel.status.server import StatusPort, connection_limit, serve_status
@@ -31,7 +32,6 @@ from tunnel.svid.folder import Folder
 from tunnel.svid.health import answer_health
 from tunnel.svid.journal import Event, Journal
 from tunnel.svid.material import Material, build_material, describe_written, facts_of
-from tunnel.svid.moment import format_time
 from tunnel.svid.pid_file import signal_by_pid_file
 from tunnel.svid.reload import Reloader, Tell, run_reload_command
 from tunnel.svid.standing import Standing

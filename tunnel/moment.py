@@ -1,4 +1,4 @@
-"""Moments in the two notations that are used here: RFC 3339 for machines, and in words for people.
+"""Moments and spans of time in the notations that are used everywhere: RFC 3339, and words for people.
 
 Knows dates; must not know what happens at them.
 """
@@ -20,10 +20,16 @@ def format_time(moment: datetime) -> str:
     return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
 
 
+def describe_span(seconds: float) -> str:
+    """How long something takes, in the largest unit of which there are two: `54 minutes`, `3 days`."""
+    whole = int(seconds)
+    size, unit = next(((size, unit) for size, unit in _UNITS if whole >= 2 * size), (1, "second"))
+    count = whole // size
+    return f"{count} {unit}{'' if count == 1 else 's'}"
+
+
 def describe_distance(moment: datetime, now: datetime) -> str:
     """How far away a moment is: `in 59 minutes`, `3 days ago`."""
     seconds = int((moment - now).total_seconds())
-    size, unit = next(((size, unit) for size, unit in _UNITS if abs(seconds) >= 2 * size), (1, "second"))
-    count = abs(seconds) // size
-    words = f"{count} {unit}{'' if count == 1 else 's'}"
+    words = describe_span(abs(seconds))
     return f"{words} ago" if seconds < 0 else f"in {words}"
