@@ -45,7 +45,7 @@ def look(*line: str, environ: Mapping[str, str] | None = None, **fields: Any) ->
     """Check what a line means: `server ...` or `client ...`."""
     parsed = parse_command_line(["check", *line], load_commands(), environ or {})
     meant, origin = check.build(parsed.command, parsed.arguments), check.origin_of(parsed.arguments)
-    return Report(tuple(diagnose(Case(meant, environ or {}, parsed.arguments[check.TIMEOUT], origin, **fields))))
+    return Report(tuple(diagnose(Case(meant, environ or {}, parsed.arguments[check.WAIT], origin, **fields))))
 
 
 def all_of(finding: Finding) -> str:

@@ -87,7 +87,7 @@ def test_what_is_not_clear_is_refused(flags: tuple[str, ...], words: str) -> Non
 @pytest.mark.parametrize(
     ("flags", "place", "words"),
     [
-        ((), "{socket}", "{socket} is for a Unix socket: say --unix FILE; here {host} or {port} or {addr} can be used"),
+        ((), "{socket}", "{socket} is for a Unix socket: say --unix SOCKET; here {host} or {port} or {addr} can be used"),
         (("--unix=s",), "-p{port}", "{port} is for a port, and --unix is given; here {socket} or {dir} can be used"),
     ],
 )

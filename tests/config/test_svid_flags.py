@@ -39,7 +39,7 @@ def test_the_address_in_the_environment_is_enough() -> None:
 
 def test_watch_waits_for_ever() -> None:
     assert watch().source.timeout == 0.0
-    assert watch("--timeout", "1m").source.timeout == 60.0
+    assert watch("--wait", "1m").source.timeout == 60.0
 
 
 def test_an_identity_may_be_chosen() -> None:

@@ -119,7 +119,7 @@ def test_the_environment_is_without_what_is_ours(world: World, target: str) -> N
         ((ID,), ("sh", "-c", "kill -KILL $$"), 137, ""),
         ((), ("true",), 125, "nothing says which server is expected"),
         ((ID, "--wait=1s", "--use-workload-api-addr=unix:///nonexistent"), ("true",), 125, "no identity from unix:///nonexist"),
-        ((ID,), ("echo", "{socket}"), 125, "{socket} is for a Unix socket: say --unix FILE"),
+        ((ID,), ("echo", "{socket}"), 125, "{socket} is for a Unix socket: say --unix SOCKET"),
         ((ID, "--unix=a/b"), ("true",), 125, "--unix 'a/b' is no name of a file"),
         ((ID, "--cert=/nonexistent", "--key=/nonexistent"), ("true",), 125, "mutually exclusive"),
     ],

@@ -19,7 +19,7 @@ def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str
     from tunnel.check.diagnosis import diagnose
     from tunnel.check.report import encode_json, is_well, line_of, summary_of
 
-    case = Case(line, environ, arguments[check.TIMEOUT], check.origin_of(arguments), say_to_person)
+    case = Case(line, environ, arguments[check.WAIT], check.origin_of(arguments), say_to_person)
     findings = []
     for finding in diagnose(case):
         findings.append(finding)

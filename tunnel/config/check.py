@@ -19,8 +19,15 @@ from tunnel.spiffe.endpoint import ENVIRONMENT
 from tunnel.wire.outbound import parse_outbound
 
 JSON = switch("json", "Print one JSON document in the place of lines.")
-TIMEOUT = option("timeout", "How long to wait for an identity; default 15s.", parse_positive_duration, 15.0, placeholder="TIME")
-_REPORT = Group("The report", (JSON, TIMEOUT))
+WAIT = option(  # the line's own --use-workload-api-timeout is the proxy's
+    "wait",
+    "How long to wait for an identity; default 15s.",
+    parse_positive_duration,
+    15.0,
+    placeholder="TIME",
+    aliases=("timeout",),
+)
+_REPORT = Group("The report", (JSON, WAIT))
 _DETAIL = """\
 Takes the line of '{mode}' as it stands, looks at everything that it needs, and starts nothing.
 Each line of the report says ok, or behind an arrow what to do:

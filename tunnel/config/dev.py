@@ -153,7 +153,7 @@ SOCKET_MODE = option(
     0o600,
     placeholder="MODE",
 )
-VERBOSE = switch("verbose", "Print a line for every rotation.")
+VERBOSE = switch("verbose", "Print a line for every rotation.", short="v")
 
 COMMAND = Command(
     "dev",

@@ -38,9 +38,10 @@ TARGET = repeated(
 )
 UNIX = repeated(
     "unix",
-    "Listen on a Unix socket of this name, in a directory of its own, in the place of a port: .s.PGSQL.5432 for instance.",
+    "Listen on a Unix socket of this name, in a directory of its own, in the place of a port: .s.PGSQL.5432 for instance. "
+    "May be repeated, once for each target.",
     parse_text,
-    placeholder="FILE",
+    placeholder="[NAME=]SOCKET",
 )
 _CLIENTS = {flag: _of_target(flag) for flag in (*VERIFY.admitting(), proxy.SERVER_NAME) if flag.parse is not None}
 

@@ -28,7 +28,9 @@ def check_places(argv: Sequence[str], offered: Mapping[str, Collection[str]]) ->
                     names = ", ".join(f"{{{one}.{key}}}" for one in offered)
                     raise ConfigError(f"{{{key}}} says not which target is meant: write {names}")
             elif key not in keys:
-                why = "is for a Unix socket: say --unix FILE" if key in KEYS_OF_SOCKET else "is for a port, and --unix is given"
+                why = (
+                    "is for a Unix socket: say --unix SOCKET" if key in KEYS_OF_SOCKET else "is for a port, and --unix is given"
+                )
                 shown = " or ".join(f"{{{name}{'.' if name else ''}{one}}}" for one in keys)
                 raise ConfigError(f"{{{key}}} {why}; here {shown} can be used")
 

@@ -20,6 +20,7 @@ WAIT_READY = option(
     parse_limit,
     15.0,
     placeholder="TIME",
+    aliases=("wait",),
 )
 STOP_TIMEOUT = option(
     "stop-timeout",

@@ -31,6 +31,14 @@ API_TIMEOUT = option(
     600.0,
     placeholder="TIME",
 )
+WAIT = option(  # the same for a tool, which has somebody waiting
+    "wait",
+    "How long to wait for an identity; default 15s, 0 waits for ever.",
+    parse_limit,
+    15.0,
+    placeholder="TIME",
+    aliases=(API_TIMEOUT.name, "timeout"),
+)
 SPIFFE_ID = option(
     "spiffe-id", "Of several identities, be this one, and wait until it is offered.", parse_id, None, placeholder="ID"
 )

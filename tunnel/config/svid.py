@@ -16,7 +16,7 @@ from typing import Any
 from tunnel.config.grammar import Arguments, Command, Flag, Group, option, required, switch
 from tunnel.config.model import WorkloadApi
 from tunnel.config.scalars import or_none, parse_limit, parse_mode, parse_positive_duration, parse_text, parse_uint32
-from tunnel.config.sources import API_ADDRESS, SPIFFE_HINT, SPIFFE_ID, USE_API
+from tunnel.config.sources import API_ADDRESS, SPIFFE_HINT, SPIFFE_ID, USE_API, WAIT
 from tunnel.config.svid_model import (
     ChildSignal,
     FetchConfig,
@@ -92,19 +92,12 @@ def _parse_health(text: str) -> ListenAddress:
     return address.address
 
 
-TIMEOUT = option(
-    "timeout",
-    "How long to wait for an identity; default 15s, 0 waits for ever.",
-    parse_limit,
-    15.0,
-    placeholder="TIME",
-)
 OUT = required("out", "The folder to write to; it is made if need be.", _parse_folder, placeholder="DIR")
 CERT_NAME = option(
     "cert-name",
     "The certificate and its chain, leaf first; default svid.pem.",
     _parse_file_name,
-    "svid.pem",
+    _NAMES.cert,
     placeholder="NAME",
 )
 KEY_NAME = option(
@@ -147,12 +140,13 @@ JSON = switch("json", "Print JSON, one object a line, on standard output in the 
 SHOW_JSON = switch("json", "Print one JSON object.")
 SHOW_PEM = switch("pem", "Print the certificate chain as PEM; never the key.")
 
-FIRST_TIMEOUT = option(
-    "timeout",
+FIRST_WAIT = option(
+    WAIT.name,
     "How long to wait for the first identity; default 0, for ever.",
     parse_limit,
     0.0,
     placeholder="TIME",
+    aliases=WAIT.aliases,
 )
 SIGNAL = option(
     "signal",
@@ -211,7 +205,7 @@ _FILES = Group(
 FETCH = Command(
     "svid fetch",
     "Write this process's X.509 identity to files, once.",
-    (Group("Which identity", (*_API, TIMEOUT)), _FILES, Group("What it says", (QUIET, JSON))),
+    (Group("Which identity", (*_API, WAIT)), _FILES, Group("What it says", (QUIET, JSON))),
     """\
 All files of one update appear together: DIR/svid.pem is a link through DIR/..data, which leads to
 a folder of this update. A key on a disk can be copied, so keep DIR in memory (tmpfs) where you can,
@@ -227,7 +221,7 @@ WATCH = Command(
     "svid watch",
     "Keep files with this process's X.509 identity fresh, and tell whoever uses them.",
     (
-        Group("Which identity", (*_API, FIRST_TIMEOUT)),
+        Group("Which identity", (*_API, FIRST_WAIT)),
         _FILES,
         Group("Who is told: at most one of --signal and --reload-command", (SIGNAL, PID_FILE, RELOAD_COMMAND, RELOAD_TIMEOUT)),
         Group("A command of its own", (RESTART, STOP_TIMEOUT)),
@@ -251,7 +245,7 @@ Examples:
 SHOW = Command(
     "svid show",
     "Show which X.509 identities and bundles the Workload API gives this process.",
-    (Group("Which identity: all that are offered, if none is chosen", (*_API, TIMEOUT)), Group("How", (SHOW_JSON, SHOW_PEM))),
+    (Group("Which identity: all that are offered, if none is chosen", (*_API, WAIT)), Group("How", (SHOW_JSON, SHOW_PEM))),
     """\
 An agent looks at the process that asks: another user, container or program may be given others.
 
@@ -265,14 +259,14 @@ COMMANDS = (FETCH, WATCH, SHOW)
 
 def build_fetch(arguments: Arguments) -> FetchConfig:
     """The configuration that a line of `svid fetch` means; raises ConfigError."""
-    source = build_source(arguments, TIMEOUT)
+    source = build_source(arguments, WAIT)
     return FetchConfig(source, _build_output(arguments), arguments[QUIET], arguments[JSON])
 
 
 def build_watch(arguments: Arguments) -> WatchConfig:
     """The configuration that a line of `svid watch` means; raises ConfigError."""
     return WatchConfig(
-        build_source(arguments, FIRST_TIMEOUT),
+        build_source(arguments, FIRST_WAIT),
         _build_output(arguments),
         _build_reload(arguments),
         _build_child(arguments),
@@ -285,15 +279,15 @@ def build_show(arguments: Arguments) -> ShowConfig:
     """The configuration that a line of `svid show` means; raises ConfigError."""
     if arguments[SHOW_JSON] and arguments[SHOW_PEM]:
         raise ConfigError("--json and --pem are mutually exclusive")
-    return ShowConfig(build_source(arguments, TIMEOUT), arguments[SHOW_JSON], arguments[SHOW_PEM])
+    return ShowConfig(build_source(arguments, WAIT), arguments[SHOW_JSON], arguments[SHOW_PEM])
 
 
-def build_source(arguments: Arguments, timeout: Flag[float]) -> WorkloadApi:
+def build_source(arguments: Arguments, wait: Flag[float]) -> WorkloadApi:
     """The Workload API that is to be asked; raises ConfigError when there is no address."""
     endpoint = arguments[API_ADDRESS]
     if endpoint is None:
         raise ConfigError(f"no Workload API to ask: give --use-workload-api-addr ADDR, or set {ENVIRONMENT}")
-    return WorkloadApi(endpoint, arguments[timeout], Selection(arguments[SPIFFE_ID], arguments[SPIFFE_HINT]))
+    return WorkloadApi(endpoint, arguments[wait], Selection(arguments[SPIFFE_ID], arguments[SPIFFE_HINT]))
 
 
 def _build_output(arguments: Arguments) -> Output:

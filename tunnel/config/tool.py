@@ -10,27 +10,18 @@ from typing import Any
 
 from tunnel.config import proxy, sources, tls
 from tunnel.config.access import VERIFY
-from tunnel.config.grammar import Arguments, Flag, Group, option, switch
-from tunnel.config.scalars import parse_limit
+from tunnel.config.grammar import Arguments, Flag, Group, switch
 
-WAIT = option(
-    sources.API_TIMEOUT.name,
-    "How long to wait for an identity; default 15s, 0 waits for ever.",
-    parse_limit,
-    15.0,
-    placeholder="TIME",
-    aliases=("wait",),
-)
 VERBOSE = switch("verbose", "Say on standard error who we are, who answered and what was carried.", short="v")
 
-_UNFIT = (sources.API_TIMEOUT, sources.TIMED_RELOAD)
+_VARIANTS = {sources.API_TIMEOUT: sources.WAIT}
 IDENTITY = Group(
     "Identity and trust: one source",
-    (*(flag for flag in sources.FLAGS if flag not in _UNFIT), WAIT, VERIFY.disable),
+    (*(_VARIANTS.get(flag, flag) for flag in sources.FLAGS if flag is not sources.TIMED_RELOAD), VERIFY.disable),
 )
 LIMITS = Group("Limits", (proxy.CONNECT_TIMEOUT, proxy.CLOSE_TIMEOUT, *tls.FLAGS))
 
 
 def as_client(arguments: Arguments, changes: dict[Flag[Any], Any] | None = None) -> Arguments:
     """What a line of `tunnel client` would say."""
-    return arguments.amended({sources.API_TIMEOUT: arguments[WAIT], **(changes or {})}, proxy.CLIENT.flags)
+    return arguments.amended({sources.API_TIMEOUT: arguments[sources.WAIT], **(changes or {})}, proxy.CLIENT.flags)
