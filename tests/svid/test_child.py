@@ -13,10 +13,10 @@ from heard import Heard
 from processes import eventually
 
 from tunnel.config.svid_model import ChildSignal, Supervised
-from tunnel.svid.child import Child
 from tunnel.svid.journal import Event
 from tunnel.svid.pid_file import Told
 from tunnel.svid.standing import Standing
+from tunnel.svid.supervised import Child
 
 DEAF = (
     "import signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); open(sys.argv[1], 'w').close(); time.sleep(600)"

@@ -100,7 +100,7 @@ def _relatives() -> dict[int, Relative]:
     """Every process that can be seen, by its number."""
     if not _is_our_proc():
         return {}
-    found = (_read(int(name)) for name in os.listdir("/proc") if name.isdecimal())
+    found = (look_up(int(name)) for name in os.listdir("/proc") if name.isdecimal())
     return {one.pid: one for one in found if one is not None}
 
 
@@ -111,7 +111,7 @@ def _is_our_proc() -> bool:
         return False
 
 
-def _read(pid: int) -> Relative | None:
+def look_up(pid: int) -> Relative | None:
     """A process; None if it has gone meanwhile."""
     try:
         with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
@@ -129,7 +129,7 @@ def _signal(relative: Relative, *numbers: int) -> None:
     with suppress(OSError):
         pidfd = os.pidfd_open(relative.pid)
         try:
-            now = _read(relative.pid)
+            now = look_up(relative.pid)
             if now is not None and now.start == relative.start:
                 for number in numbers:
                     signal.pidfd_send_signal(pidfd, number)

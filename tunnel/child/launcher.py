@@ -24,6 +24,7 @@ from tunnel.child.orders import (
     Failure,
     Order,
     build_order,
+    code_of_end,
     describe_failure,
     encode_failure,
     encode_order,
@@ -34,7 +35,6 @@ from tunnel.errors import CommandError, words_of
 
 _SHELL = b"/bin/sh"
 _BROKEN = 125  # as env(1) and timeout(1) say that they themselves have failed
-_SIGNALLED = 128  # POSIX.1-2024, Shell, 2.8.2
 
 
 class Launcher:
@@ -91,7 +91,7 @@ class Launcher:
         if self._code is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
-                self._code = _code_of(status)
+                self._code = code_of_end(os.waitstatus_to_exitcode(status))
         return self._code
 
     def abandon(self) -> None:
@@ -100,7 +100,7 @@ class Launcher:
             self._is_started = True
             self._close_pipes()
             self.send(signal.SIGKILL)
-            self._code = _code_of(os.waitpid(self.pid, 0)[1])
+            self._code = code_of_end(os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1]))
 
     def close(self) -> None:
         """Abandon, and give back the last descriptor."""
@@ -127,11 +127,6 @@ class Launcher:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         return pid
-
-
-def _code_of(status: int) -> int:
-    code = os.waitstatus_to_exitcode(status)
-    return code if code >= 0 else _SIGNALLED - code
 
 
 # -- in the child

@@ -18,6 +18,7 @@ from tunnel.log import escape
 
 NOT_EXECUTABLE: Final = 126  # POSIX.1-2024, Shell, 2.8.2
 NOT_FOUND: Final = 127
+_SIGNALLED: Final = 128
 ABSENT: Final = (errno.ENOENT, errno.ENOTDIR)
 
 _SIZE = struct.Struct("=Q")  # of what follows
@@ -99,6 +100,11 @@ def describe_failure(name: str, failure: Failure) -> CommandError:
         words = words_of(OSError(failure.number, os.strerror(failure.number))) if "/" in name else "command not found"
         return CommandError(f"{shown}: {words}", NOT_FOUND)
     return CommandError(f"{shown}: {words_of(OSError(failure.number, os.strerror(failure.number)))}", NOT_EXECUTABLE)
+
+
+def code_of_end(code: int) -> int:
+    """The exit code of a shell whose command has ended so: its own, or 128 + N for signal N, which Python has as -N."""
+    return code if code >= 0 else _SIGNALLED - code
 
 
 def _read(descriptor: int, size: int) -> bytes | None:

@@ -11,10 +11,9 @@ import time
 from collections.abc import Callable
 from enum import Enum
 
-from tunnel.log import DescriptorSink, Log, Sink, one_line
+from tunnel.log import STDERR, STDOUT, DescriptorSink, Log, Sink, one_line
 from tunnel.moment import time_of
 
-_STDOUT, _STDERR = 1, 2
 _NAME = "tunnel"
 
 
@@ -51,7 +50,7 @@ class Journal:
         self._wall = wall
         self._log = Log(
             clock=wall,
-            sink=sink or DescriptorSink(_STDOUT if self._is_json else _STDERR),
+            sink=sink or DescriptorSink(STDOUT if self._is_json else STDERR),
             name={Form.LOG: None, Form.PLAIN: _NAME, Form.JSON: ""}[form],
         )
 

@@ -12,6 +12,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from tunnel.child.family import look_up
 from tunnel.config.svid_model import PidFileSignal
 from tunnel.errors import words_of
 
@@ -75,9 +76,9 @@ def _parse_pid(content: str) -> int | None:
 
 def _start_of(pid: int) -> float | None:
     """When a process has started, in seconds since the epoch; None when the kernel does not say."""
+    found = look_up(pid)
     try:
-        ticks = int(Path(f"/proc/{pid}/stat").read_text("ascii", "replace").rpartition(")")[2].split()[19])  # proc(5), field 22
         booted = re.search(r"^btime (\d+)$", Path("/proc/stat").read_text("ascii"), re.MULTILINE)
-    except (OSError, ValueError, IndexError):
+    except (OSError, ValueError):
         return None
-    return int(booted[1]) + ticks / os.sysconf("SC_CLK_TCK") if booted else None
+    return int(booted[1]) + found.start / os.sysconf("SC_CLK_TCK") if booted and found else None

@@ -15,11 +15,11 @@ import trio
 
 from tunnel.config.svid_model import ReloadCommand
 from tunnel.errors import words_of
+from tunnel.log import STDERR
 from tunnel.svid.journal import Event, Journal
 from tunnel.svid.pid_file import Told
 from tunnel.svid.standing import Standing
 
-_STDERR = 2
 _PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # seconds: for a minute a process may be about to start
 
 Tell = Callable[[], Awaitable[Told]]
@@ -74,7 +74,7 @@ async def run_reload_command(way: ReloadCommand, environ: Mapping[str, str] | No
     name = shlex.quote(os.path.basename(way.argv[0]))
     with trio.move_on_after(way.limit):
         try:
-            ended = await trio.run_process(list(way.argv), stdin=subprocess.DEVNULL, stdout=_STDERR, check=False, env=environ)
+            ended = await trio.run_process(list(way.argv), stdin=subprocess.DEVNULL, stdout=STDERR, check=False, env=environ)
         except OSError as error:
             return Told(False, f"cannot run {name}: {words_of(error)}")
         except ValueError:

@@ -27,7 +27,6 @@ from tunnel.moment import format_time
 from tunnel.net.listen import Listener, open_listener
 from tunnel.status.http import Limits
 from tunnel.status.server import StatusPort, connection_limit, serve_status
-from tunnel.svid.child import Child
 from tunnel.svid.folder import Folder
 from tunnel.svid.health import answer_health
 from tunnel.svid.journal import Event, Journal
@@ -35,6 +34,7 @@ from tunnel.svid.material import Material, build_material, describe_written, fac
 from tunnel.svid.pid_file import signal_by_pid_file
 from tunnel.svid.reload import Reloader, Tell, run_reload_command
 from tunnel.svid.standing import Standing
+from tunnel.svid.supervised import Child
 
 _RETRY = 2.0  # seconds between attempts to write
 _LOOK = 5.0  # seconds between looks at the clock; it may have been set

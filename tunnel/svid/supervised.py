@@ -1,12 +1,12 @@
 """A command that lives beside the files.
 
-Knows how it is started, signalled and ended; must not know what it is told for. Its streams and terminal are ours.
+Knows how it is started, signalled and ended; must not know what it is told for. Its streams and terminal are ours. It may be
+started again and again, so `tunnel/child/launcher.py`, which runs one command once, is no help.
 SIGHUP and SIGUSR1 must have a handler in this process while it lives: signals that are ignored here would be ignored there.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import shlex
 import signal
@@ -14,6 +14,7 @@ from collections.abc import Mapping
 
 import trio
 
+from tunnel.child.orders import ABSENT, NOT_EXECUTABLE, NOT_FOUND, code_of_end
 from tunnel.config.svid_model import ChildSignal, Supervised
 from tunnel.errors import words_of
 from tunnel.identity.backoff import Backoff
@@ -24,7 +25,6 @@ from tunnel.svid.standing import Standing
 
 _STEADY = 10.0  # seconds that a command must have lived to be started again at once
 _PAUSE, _LONGEST_PAUSE = 1.0, 30.0
-_NOT_FOUND, _NOT_RUN = 127, 126  # as a shell says them
 
 
 class Child:
@@ -48,7 +48,7 @@ class Child:
         while True:
             began = trio.current_time()
             code = await self._run_once()
-            if not self._config.is_restarted or code in (_NOT_FOUND, _NOT_RUN):
+            if not self._config.is_restarted or code in (NOT_FOUND, NOT_EXECUTABLE):
                 return code
             if trio.current_time() - began >= _STEADY:
                 backoff.reset()
@@ -79,14 +79,13 @@ class Child:
 
     def _note_end(self, process: trio.Process) -> int:
         assert process.returncode is not None
-        code = 128 - process.returncode if process.returncode < 0 else process.returncode
+        code = code_of_end(process.returncode)
         self._standing.child_pid, self._standing.child_exit_code = None, code
         self._journal.tell(Event.ENDED, f"{self._name} {describe_end(process.returncode)}", pid=process.pid, exit_code=code)
         return code
 
     def _fail(self, error: OSError | ValueError) -> int:
-        is_missing = isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.ENOTDIR)
-        code = _NOT_FOUND if is_missing else _NOT_RUN
+        code = NOT_FOUND if isinstance(error, OSError) and error.errno in ABSENT else NOT_EXECUTABLE
         why = words_of(error) if isinstance(error, OSError) else "an argument has a null byte"
         self._standing.child_exit_code = code
         self._journal.tell(Event.ENDED, f"cannot start {self._name}: {why}", exit_code=code)
