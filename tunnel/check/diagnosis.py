@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing
 
 from tunnel.check.agent import examine_agent
-from tunnel.check.caller import describe_caller, look_at_caller
+from tunnel.check.caller import Caller, describe_caller, look_at_caller
 from tunnel.check.case import Case
 from tunnel.check.files import examine_files
 from tunnel.check.finding import Finding, Steps, ok, problem, skipped, warning
@@ -37,20 +37,7 @@ def diagnose(case: Case) -> Iterator[Finding]:
         yield warning("command-line", text, "mend the line if that is not what was meant")
     caller = look_at_caller(case.environ)
     yield from describe_caller(caller)
-    credentials: Credentials | None = None
-    match config.source:
-        case WorkloadApi():
-            context = yield from examine_agent(case, config.source, caller)
-            if context is None:
-                yield skipped("identity", "the agent has told us none")
-            else:
-                credentials = yield from examine_identity(context, config.source.selection, case.now)
-        case Acme():
-            yield skipped("certificate", f"an ACME server issues it for {config.source.domain} when the proxy starts")
-        case NoIdentity() if refusal is not None:
-            yield skipped("identity", "the line names no source of one that could be looked at")
-        case _:
-            credentials = yield from examine_files(case, config.source)
+    credentials = yield from _examine_source(case, caller)
     yield from describe_rules(case, credentials)
     if config.listen is not None:
         yield examine_listener("listen", config.listen)
@@ -61,6 +48,24 @@ def diagnose(case: Case) -> Iterator[Finding]:
     else:
         yield skipped("target", "--proxy is wrong, and the target is not to be reached around it")
     yield from examine_machine(is_confined=config.is_confined)
+
+
+def _examine_source(case: Case, caller: Caller) -> Steps[Credentials | None]:
+    """What a proxy would show and trust, or None."""
+    source = case.config.source
+    match source:
+        case WorkloadApi():
+            context = yield from examine_agent(case, source, caller)
+            if context is not None:
+                return (yield from examine_identity(context, source.selection, case.now))
+            yield skipped("identity", "the agent has told us none")
+        case Acme():
+            yield skipped("certificate", f"an ACME server issues it for {source.domain} when the proxy starts")
+        case NoIdentity() if case.line.refusal is not None:
+            yield skipped("identity", "the line names no source of one that could be looked at")
+        case _:
+            return (yield from examine_files(case, source))
+    return None
 
 
 def _examine_with_policy(case: Case, credentials: Credentials | None) -> Steps[None]:
