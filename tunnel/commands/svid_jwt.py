@@ -11,6 +11,8 @@ import time
 from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any
 
+from tunnel.commands.output import say, show
+from tunnel.commands.svid_verify import show_report
 from tunnel.config import svid_jwt
 from tunnel.config.grammar import Arguments, Command
 from tunnel.config.model import WorkloadApi
@@ -18,7 +20,6 @@ from tunnel.config.svid_jwt import STDIN, JwtConfig, JwtVerifyConfig, NamedBundl
 from tunnel.errors import IdentityError, IdentityFault
 from tunnel.log import one_line
 from tunnel.spiffe.jwt import MAX_TOKEN_BYTES, Reader, moment
-from tunnel.svid.terminal import remark, say, show
 
 if TYPE_CHECKING:  # loaded when the line is known to be a good one
     from tunnel.identity.jwt import WorkloadCalls
@@ -41,11 +42,11 @@ def _fetch(config: JwtConfig) -> int:
         return _write(config, config.file)
     svid = _fetch_one(config, _open_calls(config.source))
     if config.is_decoded:
-        say(_object_text(svid, has_token=False) if config.is_json else _decoded(svid))
+        show(_object_text(svid, has_token=False) if config.is_json else _decoded(svid))
     else:
-        say(_object_text(svid, has_token=True) if config.is_json else f"{svid.token.text}\n")
+        show(_object_text(svid, has_token=True) if config.is_json else f"{svid.token.text}\n")
         if sys.stdout.isatty():  # a script knows what it asked for
-            remark(
+            say(
                 f"note: a secret: until {moment(svid.expires_at)} whoever has it is {svid.spiffe_id} to "
                 + ", ".join(svid.audience)
             )
@@ -55,7 +56,7 @@ def _fetch(config: JwtConfig) -> int:
 def _fetch_one(config: JwtConfig, calls: WorkloadCalls) -> JwtSvid:
     svid, count = calls.fetch_token(config.audience, config.source.selection)
     if count > 1 and config.source.selection.is_open():
-        remark(
+        say(
             f"warning: {count} identities are offered and none is chosen by --spiffe-id or --spiffe-hint: "
             f"the first is used, {svid.spiffe_id}, and an agent's order is arbitrary"
         )
@@ -107,7 +108,7 @@ def _verify(config: JwtVerifyConfig) -> int:
     else:
         assert config.source is not None
         report = ask_workload_api(text, reader, _open_calls(config.source).validate_token)
-    return show(report, "" if report.broken else conclusion(report, config.audience), is_json=config.is_json)
+    return show_report(report, "" if report.broken else conclusion(report, config.audience), is_json=config.is_json)
 
 
 def _bundles(config: JwtVerifyConfig) -> JwtBundles:
@@ -132,7 +133,7 @@ def _read_token(path: str) -> str:
 
     if path == STDIN:
         if sys.stdin.isatty():
-            remark("reading a token from standard input; end it with Ctrl-D")
+            say("reading a token from standard input; end it with Ctrl-D")
         data = sys.stdin.buffer.read(MAX_TOKEN_BYTES + 3)
     else:
         data = read_file(path)
@@ -148,7 +149,7 @@ def _read_token(path: str) -> str:
 def _open_calls(source: WorkloadApi) -> WorkloadCalls:
     from tunnel.identity.jwt import WorkloadCalls
 
-    return WorkloadCalls(source.endpoint, limit=source.timeout, say=remark)
+    return WorkloadCalls(source.endpoint, limit=source.timeout, say=say)
 
 
 def _object_text(svid: JwtSvid, *, has_token: bool) -> str:

@@ -9,6 +9,7 @@ from collections.abc import MutableMapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from tunnel.commands.output import say, show
 from tunnel.config import svid_verify
 from tunnel.config.grammar import Arguments, Command
 from tunnel.config.svid_jwt import NamedBundle
@@ -16,13 +17,13 @@ from tunnel.config.svid_verify import VerifyConfig
 from tunnel.errors import IdentityError
 
 if TYPE_CHECKING:  # loaded when the line is known to be a good one
+    from tunnel.svid.findings import Report
     from tunnel.svid.verify import Trust
 
 
 def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str]) -> int:
     """Exit code 0 when no rule is broken, else 1; raises TunnelError for what cannot be read at all."""
     config = svid_verify.build(arguments)
-    from tunnel.svid.terminal import show
     from tunnel.svid.verify import conclusion, examine_certificate
     from tunnel.svid.verify_files import read_path, read_public_key
 
@@ -30,7 +31,13 @@ def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str
     key = read_public_key(config.key_path) if config.key_path else None
     trust = _trust(config)
     report = examine_certificate(path, datetime.now(UTC), trust, key)
-    return show(report, "" if report.broken else conclusion(report), is_json=config.is_json)
+    return show_report(report, "" if report.broken else conclusion(report), is_json=config.is_json)
+
+
+def show_report(report: Report, kept: str, *, is_json: bool) -> int:
+    """All findings, and the exit code that says the same; `kept` is the last line when no rule is broken."""
+    show(report.as_json() if is_json else report.as_text(kept))
+    return 1 if report.broken else 0
 
 
 def _trust(config: VerifyConfig) -> Trust:
@@ -42,9 +49,8 @@ def _trust(config: VerifyConfig) -> Trust:
     if config.source is None:
         return Trust(None, "there is no --bundle and no address of a Workload API", is_wanted=False)
     from tunnel.identity.jwt import WorkloadCalls
-    from tunnel.svid.terminal import remark
 
-    calls = WorkloadCalls(config.source.endpoint, limit=config.source.timeout, say=remark)
+    calls = WorkloadCalls(config.source.endpoint, limit=config.source.timeout, say=say)
     try:
         return Trust(calls.fetch_x509_bundles(), f"as the Workload API at {config.source.endpoint} has it")
     except IdentityError as error:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from tunnel.config.grammar import Arguments, Command, Group, option, repeated, required, switch, word
 from tunnel.config.model import WorkloadApi
-from tunnel.config.scalars import or_none, parse_limit, parse_mode
-from tunnel.config.sources import API_ADDRESS, SPIFFE_HINT, SPIFFE_ID, USE_API
+from tunnel.config.scalars import or_none, parse_mode
+from tunnel.config.sources import API_ADDRESS, SPIFFE_HINT, SPIFFE_ID, USE_API, WAIT
 from tunnel.config.svid import parse_group
 from tunnel.errors import ConfigError, SpiffeIdError
 from tunnel.spiffe.endpoint import ENVIRONMENT
@@ -106,13 +106,6 @@ def _parse_secret_mode(text: str) -> int:
     return mode
 
 
-TIMEOUT = option(
-    "timeout",
-    "How long to wait for an answer; default 15s, 0 waits for ever.",
-    parse_limit,
-    15.0,
-    placeholder="TIME",
-)
 AUDIENCE = repeated(
     "audience",
     "Whom the token is for, as that service knows itself. May be given several times, for one token that all of them take: "
@@ -142,7 +135,7 @@ COMMAND = Command(
     "Fetch a JWT-SVID, a token that says who we are to one audience.",
     (
         Group("Whom it is for", (AUDIENCE,)),
-        Group("Which identity", (USE_API, API_ADDRESS, SPIFFE_ID, SPIFFE_HINT, TIMEOUT)),
+        Group("Which identity", (USE_API, API_ADDRESS, SPIFFE_ID, SPIFFE_HINT, WAIT)),
         Group("A file with it", (OUT, WATCH, MODE, GROUP)),
         Group("What it prints", (DECODE, JSON)),
     ),
@@ -180,7 +173,7 @@ VERIFY = Command(
     "Say whether a token is a good JWT-SVID for an audience, and which rule it breaks if not.",
     (
         Group("Who reads it", (VERIFY_AUDIENCE,)),
-        Group("Who judges it: the Workload API, if nothing is chosen", (USE_API, API_ADDRESS, TIMEOUT, LOCAL, BUNDLE)),
+        Group("Who judges it: the Workload API, if nothing is chosen", (USE_API, API_ADDRESS, WAIT, LOCAL, BUNDLE)),
         Group("How", (VERIFY_JSON,)),
     ),
     """\
@@ -232,7 +225,7 @@ def _build_api(arguments: Arguments, selection: Selection) -> WorkloadApi:
     endpoint = arguments[API_ADDRESS]
     if endpoint is None:
         raise ConfigError(f"no Workload API to ask: give --use-workload-api-addr ADDR, or set {ENVIRONMENT}")
-    return WorkloadApi(endpoint, arguments[TIMEOUT], selection)
+    return WorkloadApi(endpoint, arguments[WAIT], selection)
 
 
 def _refuse_without_out(arguments: Arguments) -> None:

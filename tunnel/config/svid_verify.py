@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from tunnel.config.grammar import Arguments, Command, Group, option, switch, word
 from tunnel.config.model import WorkloadApi
 from tunnel.config.scalars import or_none, parse_name, parse_text
-from tunnel.config.sources import API_ADDRESS, USE_API
-from tunnel.config.svid_jwt import TIMEOUT, NamedBundle, parse_bundle
+from tunnel.config.sources import API_ADDRESS, USE_API, WAIT
+from tunnel.config.svid_jwt import NamedBundle, parse_bundle
 from tunnel.errors import ConfigError
 from tunnel.spiffe.endpoint import ENVIRONMENT
 from tunnel.spiffe.selection import Selection
@@ -44,7 +44,7 @@ COMMAND = Command(
     "svid verify",
     "Say of each rule of the X509-SVID standard whether a certificate keeps it.",
     (
-        Group("What it is compared with", (USE_API, API_ADDRESS, TIMEOUT, BUNDLE, KEY)),
+        Group("What it is compared with", (USE_API, API_ADDRESS, WAIT, BUNDLE, KEY)),
         Group("How", (JSON,)),
     ),
     """\
@@ -72,5 +72,5 @@ def build(arguments: Arguments) -> VerifyConfig:
         raise ConfigError(f"no Workload API to ask: give --use-workload-api-addr ADDR, or set {ENVIRONMENT}")
     if arguments[CERT] == arguments[KEY] == "-":
         raise ConfigError("standard input cannot be both the certificate and the key")
-    source = WorkloadApi(endpoint, arguments[TIMEOUT], Selection()) if endpoint is not None and bundle is None else None
+    source = WorkloadApi(endpoint, arguments[WAIT], Selection()) if endpoint is not None and bundle is None else None
     return VerifyConfig(arguments[CERT], arguments[KEY], bundle, source, arguments[JSON])
