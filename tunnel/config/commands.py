@@ -17,7 +17,7 @@ HELP: Final = Command("help", "Tell more on a command.")
 FAMILIES: Mapping[str, str] = {  # what is told of commands that share their first word
     "check": "A diagnosis before anything is started: is there an identity, whom do the rules admit, does the other side "
     "answer.",
-    "svid": "The identity itself, for programs that take it from files rather than through a proxy.",
+    "svid": "The identity itself, as files or as a token, for programs that need no proxy; and which rules one keeps.",
 }
 # Each module has its tables under COMMANDS; in the order in which help shows them, with the words that they begin with.
 _HOMES: Mapping[str, tuple[str, ...]] = {
