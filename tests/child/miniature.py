@@ -2,7 +2,7 @@
 
 A script, and not a test: `python miniature.py [WORD...] -- COMMAND [ARG...]`. It says on standard error what it does. The
 words are `hold` (never give the order), `late` (look at signals, and give it, when a line has come), `trio` (wait as trio's
-guest).
+guest), `spawn` (start the waiting child when there are threads already, and change nothing that a child inherits).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from tunnel.child.environment import for_command
 from tunnel.child.inherited import inherited
 from tunnel.child.launcher import Launcher
 from tunnel.child.signals import SignalThread, block
+from tunnel.child.spawned import SpawnedLauncher
 from tunnel.errors import CommandError
 from tunnel.sandbox.landlock import set_up
 from tunnel.sandbox.rules import Needs
@@ -36,9 +37,10 @@ def main() -> int:
     for number in (signal.SIGHUP, signal.SIGUSR1):  # as __main__ does
         signal.signal(number, signal.SIG_IGN)
     block()
-    launcher = Launcher()
+    launcher = spawn() if "spawn" in words else Launcher()
     say("child", launcher.pid)
-    change()
+    if "spawn" not in words:
+        change()
     if "hold" in words:
         hold()
     if "late" in words:
@@ -58,6 +60,12 @@ def main() -> int:
     assert code is not None
     launcher.close()
     return code
+
+
+def spawn() -> Launcher:
+    threading.Thread(target=hold, daemon=True).start()
+    kept.extend(socket.socketpair())
+    return SpawnedLauncher()
 
 
 def take(launcher: Launcher, number: int, is_shared: bool) -> None:

@@ -46,16 +46,16 @@ class Launcher:
     """
 
     def __init__(self) -> None:
-        assert threading.active_count() == 1, "a fork copies one thread, and the locks of all"
         given = inherited()
         if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, the kernel would keep no exit status
         self._code: int | None = None
+        self.ended_by: int | None = None  # the signal, if one has ended it
         self._is_started = False
         try:
             orders, self._orders = os.pipe()  # none of these is inherited by the command (PEP 446)
             self._answers, answers = os.pipe()
-            self.pid = self._fork(orders, answers, given)
+            self.pid = self._make_child(orders, answers, given)
             os.close(orders)
             os.close(answers)
             self.pidfd = os.pidfd_open(self.pid)  # readable once it has ended
@@ -92,6 +92,7 @@ class Launcher:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
                 self._code = code_of_end(os.waitstatus_to_exitcode(status))
+                self.ended_by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
         return self._code
 
     def abandon(self) -> None:
@@ -113,15 +114,16 @@ class Launcher:
         os.close(self._orders)
         os.close(self._answers)
 
-    def _fork(self, orders: int, answers: int, given: Inherited) -> int:
+    def _make_child(self, orders: int, answers: int, given: Inherited) -> int:
         """Fork with every signal blocked, so that none runs a handler of ours in the child."""
+        assert threading.active_count() == 1, "a fork copies one thread, and the locks of all"
         parent = os.getpid()
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             pid = os.fork()
             if pid == 0:
                 try:
-                    _wait(parent, orders, answers, (self._orders, self._answers), given)
+                    wait_for_order(parent, orders, answers, (self._orders, self._answers), given)
                 finally:
                     os._exit(_BROKEN)  # whatever happened: there is only one way out
         finally:
@@ -132,7 +134,7 @@ class Launcher:
 # -- in the child
 
 
-def _wait(parent: int, orders: int, answers: int, not_ours: tuple[int, ...], given: Inherited) -> NoReturn:
+def wait_for_order(parent: int, orders: int, answers: int, not_ours: tuple[int, ...], given: Inherited) -> NoReturn:
     """Wait for the order and carry it out; end without running anything when the parent is gone or gives up."""
     prctl(SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before the kernel knew that we care

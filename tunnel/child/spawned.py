@@ -1,0 +1,56 @@
+"""Exec late without having forked early: a fresh interpreter is the child that waits.
+
+Knows how that interpreter is started and what it is told; must not know why a command is run. A process with threads cannot
+fork a child that still has something to do before it becomes the command, for a copy of a lock that another thread held is
+never released. It can start another program, so the child is this interpreter anew, which needs a tenth of a second.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Collection
+from pathlib import Path
+from typing import NoReturn
+
+from tunnel.child.inherited import Inherited
+from tunnel.child.launcher import Launcher, wait_for_order
+
+_ROOT = str(Path(__file__).parents[2])  # where the package is
+_PROGRAM = (
+    "import sys; sys.path.insert(0, sys.argv[1]); from tunnel.child.spawned import wait_as_told; wait_as_told(sys.argv[2:])"
+)
+
+
+class SpawnedLauncher(Launcher):
+    """A Launcher that may be made at any time, once for each start of a command; by the main thread.
+
+    Not by another one: a thread that had nothing to do would end, and the command with it.
+    """
+
+    def _make_child(self, orders: int, answers: int, given: Inherited) -> int:
+        assert threading.current_thread() is threading.main_thread(), "the command would end with this thread"
+        numbers = [str(os.getpid()), str(orders), str(answers), _encode(given.ignored), _encode(given.blocked)]
+        for descriptor in (orders, answers):
+            os.set_inheritable(descriptor, True)
+        # Isolated: what the environment says of Python is meant for the command. Blocked: no signal shall find an interpreter.
+        argv = [sys.executable, "-I", "-S", "-c", _PROGRAM, _ROOT, *numbers]
+        return os.posix_spawn(sys.executable, argv, os.environ, setsigmask=signal.valid_signals())
+
+
+def wait_as_told(words: list[str]) -> NoReturn:
+    """What the fresh interpreter does, to the end of it."""
+    parent, orders, answers = map(int, words[:3])
+    for descriptor in (orders, answers):
+        os.set_inheritable(descriptor, False)  # they are not the command's
+    wait_for_order(parent, orders, answers, (), Inherited(_decode(words[3]), _decode(words[4]), frozenset()))
+
+
+def _encode(numbers: Collection[int]) -> str:
+    return ",".join(map(str, sorted(numbers)))
+
+
+def _decode(text: str) -> frozenset[int]:
+    return frozenset(int(number) for number in text.split(",") if number)
