@@ -142,7 +142,7 @@ class Stage:
         self.told: list[tuple[float, State]] = []
         self.hear: Callable[[int, bool], None]
         self.spared: set[int]  # when what the command has left is ended
-        notifier = SimpleNamespace(interval=0, tell=self._tell)
+        notifier = SimpleNamespace(keep_beating=lambda sleep: sleep(0), tell=self._tell)
         surroundings = SimpleNamespace(notifier=notifier, strays=SimpleNamespace(drain=lambda _write: None))
         parts: tuple[Any, ...] = (self.proxies, self.launcher, give_order, manners, surroundings, self.log)
         self.household = Household(*parts, lambda: None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum
 
 from tunnel.log import one_line
@@ -22,15 +22,16 @@ class State(Enum):
     """What the process is doing; the value is the word that `systemctl status` shows."""
 
     LISTENING = "listening"
+    KEEPING = "keeping"  # files, for others
     RELOADING = "reloading"
     STOPPING = "stopping"
 
 
 def encode_state(state: State, summary: str, monotonic_usec: int) -> tuple[bytes, ...]:
-    """The datagrams that announce a state; `summary` says what is proxied, as in `server proxying :8443 => localhost:80`."""
+    """The datagrams that announce a state; `summary` says of what, as in `server proxying :8443 => localhost:80`."""
     status = f"STATUS={one_line(f'{state.value} | {summary}')}".encode("utf-8", "backslashreplace")
     match state:
-        case State.LISTENING:
+        case State.LISTENING | State.KEEPING:
             return b"READY=1", status
         case State.RELOADING:  # Type=notify-reload wants both in one datagram
             return b"RELOADING=1\nMONOTONIC_USEC=%d" % monotonic_usec, status
@@ -62,6 +63,12 @@ class Notifier:
     def beat(self) -> None:
         """Tell the watchdog that the loop turns; to be called every `interval` seconds, if that is not 0, by the loop."""
         self._send(_BEAT)
+
+    async def keep_beating(self, sleep: Callable[[float], Awaitable[None]]) -> None:
+        """Beat until cancelled, in the loop that `sleep` belongs to: one that hangs falls silent."""
+        while self.interval:
+            self.beat()
+            await sleep(self.interval)
 
     def close(self) -> None:
         """Tell no more."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import trio
 
 from tunnel.log import Log
-from tunnel.net.notify import Notifier
 from tunnel.proxy.surroundings import Surroundings
 
 _STRAYS_INTERVAL = 5.0  # seconds
@@ -17,14 +16,7 @@ _STRAYS_INTERVAL = 5.0  # seconds
 async def keep_up(surroundings: Surroundings, log: Log) -> None:
     """Until cancelled: tell the watchdog that the loop turns, and the log what nobody else has written down."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_beat, surroundings.notifier)
+        nursery.start_soon(surroundings.notifier.keep_beating, trio.sleep)
         while True:
             await trio.sleep(_STRAYS_INTERVAL)
             surroundings.strays.drain(log.write)
-
-
-async def _beat(notifier: Notifier) -> None:
-    """A loop that hangs falls silent."""
-    while notifier.interval:
-        notifier.beat()
-        await trio.sleep(notifier.interval)
