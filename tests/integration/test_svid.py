@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import resource
+import select
 import signal
 import socket
 import stat
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import timedelta
 from http.client import HTTPConnection
@@ -45,9 +46,9 @@ class Svid:
         self.world = world
         self.place = world.directory / "tls"
 
-    def start(self, command: str, *flags: str, who: str = SERVER) -> Process:
-        argv = tunnel_argv("svid", command, *flags)
-        environ = {**bare_environment(), "SPIFFE_ENDPOINT_SOCKET": str(self.world.sockets[who])}
+    def start(self, command: str, *flags: str, before: Sequence[str] = (), **more: str) -> Process:
+        argv = [*before, *tunnel_argv("svid", command, *flags)]
+        environ = {**bare_environment(), "SPIFFE_ENDPOINT_SOCKET": str(self.world.sockets[SERVER]), **more}
         return self.world.watch(Process(argv, environ=environ))
 
     def fetch(self, *flags: str) -> Process:
@@ -221,6 +222,53 @@ def test_the_end_of_the_command_is_ours(svid: Svid) -> None:
     process = svid.watch("--", "sh", "-c", "exit 3")
     assert process.exit_code() == 3
     assert wait_for(process, "ended")["exit_code"] == 3
+
+
+def test_the_command_ends_with_us_however_we_end_and_the_manager_is_told(svid: Svid) -> None:
+    """Also one that a restart has started, some time later."""
+    name = str(svid.world.directory / "notify")
+    script = f"test -e {svid.place}/seen && exec sleep 3600; : > {svid.place}/seen"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(name)
+        manager.settimeout(60)
+        environ = {"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "200000"}
+        process = svid.start("watch", "--out", str(svid.place), "--json", "--restart", "--", "sh", "-c", script, **environ)
+        said = [manager.recv(4096) for _ in range(5)]
+        assert said.count(b"READY=1") == 1
+        assert any(one.startswith(f"STATUS=keeping | {SERVER} in {svid.place}, valid until 20".encode()) for one in said)
+        assert said.count(b"WATCHDOG=1") == 3
+    child = wait_for(process, "started", 2)["pid"]
+    pidfd = os.pidfd_open(child)
+    try:
+        process.signal(signal.SIGKILL)
+        assert select.select([pidfd], [], [], 60)[0], "the command is still there"
+    finally:
+        os.close(pidfd)
+    assert process.exit_code() == -signal.SIGKILL
+
+
+def children(pid: int) -> list[str]:
+    """The names of a process's children, dead ones among them."""
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    found = [number for thread in threads for number in (thread / "children").read_text().split()]
+    return [Path(f"/proc/{number}/comm").read_text().strip() for number in found]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can make a PID namespace")
+def test_process_1_reaps_orphans_and_knows_how_its_own_end(svid: Svid) -> None:
+    script = "echo first; (sh -c 'sleep 0.1; echo $$' &); while :; do sleep 0.1; done"
+    reload = "sh -c '(sleep 0.05 &); exit 3'"
+    unshare = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
+    flags = ("--out", str(svid.place), "--json", "--reload-command", reload, "--", "sh", "-c", script)
+    process = svid.start("watch", *flags, before=unshare)
+    assert int(process.wait_for(r"^(\d+)$")[1]) > 1  # its parent has gone before it
+    first = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text())
+    svid.world.api.rotate_svids()
+    assert wait_for(process, "reload-failed")["message"] == "reload failed: sh ended with exit code 3"
+    eventually(lambda: children(first) == ["sh"], "only the command is left, and nobody unburied")
+    os.kill(first, signal.SIGTERM)
+    assert wait_for(process, "ended")["exit_code"] == 143
+    assert process.exit_code() == 0
 
 
 def test_a_reload_command_runs_at_every_update_and_its_failure_is_no_end(svid: Svid) -> None:

@@ -34,8 +34,8 @@ def heard() -> Heard:
         (("true",), 0, "true ended with exit code 0"),
         (("sh", "-c", "exit 3"), 3, "sh ended with exit code 3"),
         (("sh", "-c", "kill -9 $$"), 137, "sh was ended by signal 9"),
-        (("/nowhere/at all",), 127, "cannot start 'at all': no such file or directory"),
-        (("/etc/passwd",), 126, "cannot start passwd: permission denied"),
+        (("/nowhere/at all",), 127, "cannot start /nowhere/at all: no such file or directory"),
+        (("/etc/passwd",), 126, "cannot start /etc/passwd: permission denied"),
     ],
 )
 def test_its_end_has_the_exit_code_of_a_shell(heard: Heard, argv: tuple[str, ...], code: int, words: str) -> None:

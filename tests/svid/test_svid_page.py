@@ -11,7 +11,7 @@ import pytest
 from forge import NOW
 from given import credentials
 
-from tunnel.config import svid
+from tunnel.config import svid, svid_jwt
 from tunnel.config.grammar import parse_command_line
 from tunnel.config.svid_model import Output
 from tunnel.svid.journal import Event
@@ -37,7 +37,7 @@ def test_it_has_lines() -> None:
 
 
 def test_its_flags_exist() -> None:
-    flags = {flag.name for command in svid.COMMANDS for flag in command.flags}
+    flags = {flag.name for command in (*svid.COMMANDS, *svid_jwt.COMMANDS) for flag in command.flags}
     assert set(re.findall(r"(?<![\w-])--([a-z][a-z-]+)", PAGE)) <= flags
 
 

@@ -1,8 +1,7 @@
 """A command that lives beside the files.
 
-Knows how it is started, signalled and ended; must not know what it is told for. Its streams and terminal are ours. It may be
-started again and again, so `tunnel/child/launcher.py`, which runs one command once, is no help.
-SIGHUP and SIGUSR1 must have a handler in this process while it lives: signals that are ignored here would be ignored there.
+Knows how it is started, signalled and ended; must not know what it is told for. Its streams and terminal are ours. The kernel
+kills it when we are killed.
 """
 
 from __future__ import annotations
@@ -11,14 +10,18 @@ import os
 import shlex
 import signal
 from collections.abc import Mapping
+from contextlib import closing
 
 import trio
 
-from tunnel.child.orders import ABSENT, NOT_EXECUTABLE, NOT_FOUND, code_of_end
+from tunnel.child.launcher import Launcher
+from tunnel.child.orders import NOT_EXECUTABLE, NOT_FOUND
+from tunnel.child.spawned import SpawnedLauncher
 from tunnel.config.svid_model import ChildSignal, Supervised
-from tunnel.errors import words_of
+from tunnel.errors import CommandError
 from tunnel.identity.backoff import Backoff
 from tunnel.svid.journal import Event, Journal
+from tunnel.svid.orphans import Orphans
 from tunnel.svid.pid_file import Told
 from tunnel.svid.reload import describe_end
 from tunnel.svid.standing import Standing
@@ -31,15 +34,21 @@ class Child:
     """One command, started once or again and again."""
 
     def __init__(
-        self, config: Supervised, journal: Journal, standing: Standing, environ: Mapping[str, str] | None = None
+        self,
+        config: Supervised,
+        journal: Journal,
+        standing: Standing,
+        environ: Mapping[str, str] | None = None,
+        orphans: Orphans | None = None,
     ) -> None:
         """`environ` is what the command is given; None for all that we have."""
         self._config = config
-        self._environ = environ
+        self._environ = os.environ if environ is None else environ
         self._journal = journal
         self._standing = standing
+        self._orphans = orphans or Orphans()
         self._name = shlex.quote(os.path.basename(config.argv[0]))
-        self._process: trio.Process | None = None
+        self._running: Launcher | None = None
         standing.has_child = True
 
     async def run(self) -> int:
@@ -56,50 +65,53 @@ class Child:
 
     async def tell(self, way: ChildSignal) -> Told:
         """Send it a signal; one that does not run finds the new files when it starts."""
-        if self._process is None or self._process.returncode is not None:
+        if self._running is None:
             return Told(True, f"{self._name} is not running, and needs no {way.number.name}")
-        self._process.send_signal(way.number)
-        return Told(True, f"sent {way.number.name} to {self._name}, process {self._process.pid}")
+        self._running.send(way.number)
+        return Told(True, f"sent {way.number.name} to {self._name}, process {self._running.pid}")
 
     async def _run_once(self) -> int:
         try:
-            self._process = process = await trio.lowlevel.open_process(list(self._config.argv), env=self._environ)
-        except (OSError, ValueError) as error:
-            return self._fail(error)
-        self._standing.child_pid = process.pid
+            launcher = SpawnedLauncher()
+            with self._orphans.spare(launcher.pid), closing(launcher):
+                await trio.to_thread.run_sync(launcher.start, self._config.argv, self._environ)
+                return await self._see_to_end(launcher)
+        except CommandError as error:
+            self._standing.child_exit_code = error.exit_code
+            self._journal.tell(Event.ENDED, f"cannot start {error}", exit_code=error.exit_code)
+            return error.exit_code
+
+    async def _see_to_end(self, launcher: Launcher) -> int:
+        self._running = launcher
+        self._standing.child_pid = launcher.pid
         self._standing.child_starts += 1
-        self._journal.tell(Event.STARTED, f"started {self._name}, process {process.pid}", pid=process.pid)
+        self._journal.tell(Event.STARTED, f"started {self._name}, process {launcher.pid}", pid=launcher.pid)
         try:
-            await process.wait()
+            await trio.lowlevel.wait_readable(launcher.pidfd)
         finally:
-            if process.returncode is None:
-                await self._stop(process)
-            code = self._note_end(process)
+            if (code := launcher.exit_code()) is None:
+                code = await self._stop(launcher)
+            self._note_end(launcher, code)
         return code
 
-    def _note_end(self, process: trio.Process) -> int:
-        assert process.returncode is not None
-        code = code_of_end(process.returncode)
+    def _note_end(self, launcher: Launcher, code: int) -> None:
+        self._running = None
         self._standing.child_pid, self._standing.child_exit_code = None, code
-        self._journal.tell(Event.ENDED, f"{self._name} {describe_end(process.returncode)}", pid=process.pid, exit_code=code)
-        return code
+        how = describe_end(code if launcher.ended_by is None else -launcher.ended_by)
+        self._journal.tell(Event.ENDED, f"{self._name} {how}", pid=launcher.pid, exit_code=code)
 
-    def _fail(self, error: OSError | ValueError) -> int:
-        code = NOT_FOUND if isinstance(error, OSError) and error.errno in ABSENT else NOT_EXECUTABLE
-        why = words_of(error) if isinstance(error, OSError) else "an argument has a null byte"
-        self._standing.child_exit_code = code
-        self._journal.tell(Event.ENDED, f"cannot start {self._name}: {why}", exit_code=code)
-        return code
-
-    async def _stop(self, process: trio.Process) -> None:
+    async def _stop(self, launcher: Launcher) -> int:
         """Ask it to end, and end it when it does not."""
         with trio.CancelScope(shield=True):
-            process.send_signal(signal.SIGTERM)
-            with trio.move_on_after(self._config.stop_limit):
-                await process.wait()
-                return
-            self._journal.tell(
-                Event.NOTICE, f"{self._name} has not ended within {self._config.stop_limit:g}s of SIGTERM: killed"
-            )
-            process.kill()
-            await process.wait()
+            launcher.send(signal.SIGTERM)
+            with trio.move_on_after(self._config.stop_limit) as waiting:
+                await trio.lowlevel.wait_readable(launcher.pidfd)
+            if waiting.cancelled_caught:
+                self._journal.tell(
+                    Event.NOTICE, f"{self._name} has not ended within {self._config.stop_limit:g}s of SIGTERM: killed"
+                )
+                launcher.send(signal.SIGKILL)
+                await trio.lowlevel.wait_readable(launcher.pidfd)
+        code = launcher.exit_code()
+        assert code is not None
+        return code

@@ -7,6 +7,7 @@ update wins: one that could not be written is tried again until it is, or until 
 from __future__ import annotations
 
 import math
+import os
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -25,13 +26,15 @@ from tunnel.identity.workload import Denied, Lost, Rejected
 from tunnel.identity.workload import Event as WorkloadEvent
 from tunnel.moment import format_time
 from tunnel.net.listen import Listener, open_listener
+from tunnel.net.notify import Notifier, State
 from tunnel.status.http import Limits
 from tunnel.status.server import StatusPort, connection_limit, serve_status
 from tunnel.svid.folder import Folder
 from tunnel.svid.health import answer_health
 from tunnel.svid.journal import Event, Journal
 from tunnel.svid.material import Material, build_material, describe_written, facts_of
-from tunnel.svid.pid_file import signal_by_pid_file
+from tunnel.svid.orphans import Orphans
+from tunnel.svid.pid_file import Told, signal_by_pid_file
 from tunnel.svid.reload import Reloader, Tell, run_reload_command
 from tunnel.svid.standing import Standing
 from tunnel.svid.supervised import Child
@@ -49,7 +52,8 @@ def run_watch(config: WatchConfig, folder: Folder, journal: Journal, environ: Ma
     Raises ConfigError when health cannot be served, IdentityError when there is no first identity, now or ever.
     """
     health = open_listener(config.health) if config.health is not None else None
-    return trio.run(Watch(config, folder, journal, for_command(environ, {})).run, health)
+    notifier = Notifier(environ, os.getpid())
+    return trio.run(Watch(config, folder, journal, for_command(environ, {}), notifier).run, health)
 
 
 class Watch:
@@ -61,6 +65,7 @@ class Watch:
         folder: Folder,
         journal: Journal,
         environ: Mapping[str, str],  # of what we start
+        notifier: Notifier,
         *,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -68,6 +73,7 @@ class Watch:
         self._folder = folder
         self._journal = journal
         self._environ = environ
+        self._notifier = notifier
         self._wall = wall
         self.standing = Standing()
         self._lines: list[str] = []  # what the follower has to say about the event at hand
@@ -75,7 +81,8 @@ class Watch:
         self._wanted: SvidCredentials | None = None
         self._changed = trio.Event()
         self._has_written = trio.Event()
-        self._child = Child(config.child, journal, self.standing, environ) if config.child else None
+        self._orphans = Orphans()
+        self._child = Child(config.child, journal, self.standing, environ, self._orphans) if config.child else None
         self._reloader = Reloader(self._way_of(config.reload), journal, self.standing) if config.reload else None
         self._code = 0
         self._failure: IdentityError | None = None
@@ -91,6 +98,8 @@ class Watch:
                 nursery.start_soon(self._keep_files)
                 nursery.start_soon(self._await_first)
                 nursery.start_soon(self._look_at_clock)
+                nursery.start_soon(self._orphans.run_as_first)
+                nursery.start_soon(self._notifier.keep_beating, trio.sleep)
                 if self._reloader is not None:
                     nursery.start_soon(self._reloader.run)
                 if self._child is not None:
@@ -105,6 +114,7 @@ class Watch:
 
     def _end(self, code: int, failure: IdentityError | None = None) -> None:
         self._code, self._failure = code, failure
+        self._notifier.tell(State.STOPPING, self._folder.path)
         self._scope.cancel()
 
     # -- the Workload API
@@ -196,10 +206,17 @@ class Watch:
 
     def _announce(self, *, is_first: bool) -> None:
         """Tell those who use the files; a command of ours reads the first ones when it starts."""
+        self._tell_manager()
         if is_first:
             self._has_written.set()
         if self._reloader is not None and not (is_first and self._child is not None):
             self._reloader.request()
+
+    def _tell_manager(self) -> None:
+        written = self.standing.written
+        assert written is not None
+        until = format_time(written.not_after)
+        self._notifier.tell(State.KEEPING, f"{written.spiffe_id} in {self._folder.path}, valid until {until}")
 
     async def _look_at_clock(self) -> None:
         await self._has_written.wait()
@@ -225,10 +242,14 @@ class Watch:
             case PidFileSignal():
                 return partial(trio.to_thread.run_sync, signal_by_pid_file, reload)
             case ReloadCommand():
-                return partial(run_reload_command, reload, self._environ)
+                return partial(self._run_reload_command, reload)
             case ChildSignal():
                 assert self._child is not None
                 return partial(self._child.tell, reload)
+
+    async def _run_reload_command(self, reload: ReloadCommand) -> Told:
+        with self._orphans.spare():
+            return await run_reload_command(reload, self._environ)
 
     async def _run_child(self, child: Child) -> None:
         await self._has_written.wait()
