@@ -103,7 +103,7 @@ def _run(parsed: Parsed, environ: MutableMapping[str, str]) -> int:
             from tunnel.commands.health import run
         case "svid fetch" | "svid watch" | "svid show":
             from tunnel.commands.svid import run
-        case "svid jwt" | "svid jwt verify":
+        case "svid jwt" | "svid jwt bundles" | "svid jwt verify":
             from tunnel.commands.svid_jwt import run
         case "svid verify":
             from tunnel.commands.svid_verify import run

@@ -9,8 +9,9 @@ import pytest
 from tunnel.config import svid_jwt, svid_verify
 from tunnel.config.commands import load_commands
 from tunnel.config.grammar import Parsed, parse_command_line
+from tunnel.config.model import WorkloadApi
 from tunnel.config.proxy import COMMON
-from tunnel.config.svid_jwt import NamedBundle, TokenFile
+from tunnel.config.svid_jwt import KeptFile, NamedBundle
 from tunnel.errors import ConfigError
 from tunnel.spiffe.endpoint import Endpoint
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id
@@ -42,7 +43,12 @@ def examine(line: str, **environ: str) -> svid_verify.VerifyConfig:
 
 def build(line: str) -> object:
     read = parse(f"svid {line}")
-    builders = {"svid jwt": svid_jwt.build_jwt, "svid jwt verify": svid_jwt.build_verify, "svid verify": svid_verify.build}
+    builders = {
+        "svid jwt": svid_jwt.build_jwt,
+        "svid jwt bundles": svid_jwt.build_bundles,
+        "svid jwt verify": svid_jwt.build_verify,
+        "svid verify": svid_verify.build,
+    }
     return builders[read.command.name](read.arguments)
 
 
@@ -55,10 +61,17 @@ def test_a_token_is_printed_unless_a_file_is_named() -> None:
 
 
 def test_a_file_is_for_its_owner_unless_told() -> None:
-    assert fetch(f"{API} --audience db --out t").file == TokenFile("t", 0o600, None, False)
+    assert fetch(f"{API} --audience db --out t").file == KeptFile("t", 0o600, None, False)
     group = os.getgid()
     file = fetch(f"{API} --audience db --out t --watch --mode 0640 --group {group}").file
-    assert file == TokenFile("t", 0o640, group, True)
+    assert file == KeptFile("t", 0o640, group, True)
+
+
+def test_bundles_are_printed_or_kept_for_everybody() -> None:
+    assert build(f"jwt bundles {API}") == svid_jwt.BundlesConfig(WorkloadApi(SOCKET, 15.0, Selection()))
+    config = build(f"jwt bundles {API} --out b --watch")
+    assert isinstance(config, svid_jwt.BundlesConfig)
+    assert config.file == KeptFile("b", 0o644, None, True)
 
 
 @pytest.mark.parametrize(
@@ -74,6 +87,9 @@ def test_a_file_is_for_its_owner_unless_told() -> None:
         (f"jwt {API} --audience db --out t --mode 0644", "everybody"),
         (f"jwt {API} --audience db --out t --group no-such-group-here", "no group"),
         (f"jwt {API} --audience db --out t/", "is no file"),
+        ("jwt bundles", "no Workload API to ask"),
+        (f"jwt bundles {API} --watch", "--watch needs --out"),
+        (f"jwt bundles {API} --audience db", "unknown|unexpected|audience"),
         (f"jwt verify {API}", "'--audience' not provided"),
         ("jwt verify --audience db", "no Workload API to ask"),
         (f"jwt verify {API} --audience db --local --bundle a.test=b", "two sources of keys"),

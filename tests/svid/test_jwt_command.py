@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import stat
@@ -74,6 +75,19 @@ def test_a_token_is_judged_by_a_bundle_that_says_whose_it_is(run: Run, tmp_path:
     assert out.splitlines()[-1].startswith("valid: spiffe://a.test/w for 'db' until 2096-")
     code, out, err = run("verify", "--audience=db", f"--bundle=b.test={bundle}", feed=good)
     assert (code, err, out.splitlines()[-1]) == (1, "", "not valid: key: a.test: no bundle for it")
+
+
+def test_bundles_are_printed_or_written_by_trust_domain_and_judge_a_token(run: Run, tmp_path: Path) -> None:
+    code, out, err = run("bundles")
+    assert (code, err) == (0, "")
+    (document,) = json.loads(out).items()
+    assert document[0] == "a.test"
+    bundle, path = tmp_path / "bundle.json", tmp_path / "bundles.json"
+    bundle.write_bytes(base64.b64decode(document[1], validate=True))
+    fetched = run("--audience=db", "--spiffe-hint=inner")[1]
+    assert run("verify", "--audience=db", f"--bundle=a.test={bundle}", feed=fetched)[0] == 0
+    assert run("bundles", f"--out={path}")[:2] == (0, "")
+    assert (path.read_text(), stat.S_IMODE(path.stat().st_mode)) == (out.strip(), 0o644)
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,8 @@ from tunnel.identity.backoff import Backoff
 from tunnel.identity.tokens import JwtSvid, accept_tokens
 from tunnel.spiffe.messages import JwtSvidEntry
 from tunnel.svid.journal import Event
-from tunnel.svid.jwt_file import write_token
-from tunnel.svid.jwt_watch import Keeper, renewal_delay
+from tunnel.svid.jwt_token import TokenKeeper, renewal_delay
+from tunnel.svid.whole_file import write_whole
 
 LIMIT = 60.0
 
@@ -34,7 +34,7 @@ def test_a_file_is_replaced_in_one_step_with_its_mode_whatever_the_mask(tmp_path
     before = os.umask(0o077)
     try:
         with path.open() as reader:
-            write_token(str(path), "new", 0o640, os.getgid())
+            write_whole(str(path), "new", 0o640, os.getgid())
             assert reader.read() == "old"
     finally:
         os.umask(before)
@@ -47,7 +47,7 @@ def test_what_a_killed_run_has_left_is_no_obstacle_and_no_way_in(tmp_path: Path)
     victim = tmp_path / "victim"
     victim.write_text("precious")
     (tmp_path / ".token.new").symlink_to(victim)
-    write_token(str(tmp_path / "token"), "new", 0o600, None)
+    write_whole(str(tmp_path / "token"), "new", 0o600, None)
     assert (victim.read_text(), (tmp_path / "token").read_text()) == ("precious", "new")
 
 
@@ -55,7 +55,7 @@ def test_what_cannot_be_written_is_one_error_and_leaves_nothing(tmp_path: Path) 
     (tmp_path / "folder").mkdir()
     for path in (tmp_path / "none" / "token", tmp_path / "folder"):
         with pytest.raises(OutputError, match="cannot write"):
-            write_token(str(path), "new", 0o600, None)
+            write_whole(str(path), "new", 0o600, None)
     assert os.listdir(tmp_path) == ["folder"]
 
 
@@ -88,7 +88,7 @@ class Stage:
         return svid
 
     def write(self, svid: JwtSvid) -> None:
-        write_token(str(self.path), svid.token.text, 0o600, None)
+        write_whole(str(self.path), svid.token.text, 0o600, None)
         self.written.append(svid.token.text)
 
     def tell(self, event: Event, text: str, **facts: Any) -> None:
@@ -96,8 +96,8 @@ class Stage:
         assert not any(written in f"{text}{facts}" for written in self.written)
         self.said.append((event.value, text))
 
-    def keeper(self) -> Keeper:
-        return Keeper(self.fetch, self.fetch, self.stopped.set, self.write, self.tell, lambda: self.wall, AtOnce())
+    def keeper(self) -> TokenKeeper:
+        return TokenKeeper(self.fetch, self.fetch, self.stopped.set, self.write, self.tell, lambda: self.wall, AtOnce())
 
     @property
     def events(self) -> list[str]:

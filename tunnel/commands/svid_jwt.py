@@ -1,4 +1,4 @@
-"""`tunnel svid jwt` and `tunnel svid jwt verify`: fetch a token, keep one fresh, judge one.
+"""`tunnel svid jwt`, `svid jwt bundles` and `svid jwt verify`: fetch a token, keep one fresh, judge one.
 
 Knows what goes to standard output and what to standard error; must not know flags, gRPC or the rules of tokens.
 """
@@ -6,18 +6,21 @@ Knows what goes to standard output and what to standard error; must not know fla
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
-from collections.abc import MutableMapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, MutableMapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tunnel.commands.output import say, show
 from tunnel.commands.svid_verify import show_report
 from tunnel.config import svid_jwt
 from tunnel.config.grammar import Arguments, Command
 from tunnel.config.model import WorkloadApi
-from tunnel.config.svid_jwt import STDIN, JwtConfig, JwtVerifyConfig, NamedBundle, TokenFile
-from tunnel.errors import IdentityError, IdentityFault
+from tunnel.config.svid_jwt import STDIN, BundlesConfig, JwtConfig, JwtVerifyConfig, KeptFile, NamedBundle
+from tunnel.errors import IdentityError, IdentityFault, OutputError
 from tunnel.log import one_line
 from tunnel.spiffe.jwt import MAX_TOKEN_BYTES, Reader, moment
 
@@ -25,21 +28,35 @@ if TYPE_CHECKING:  # loaded when the line is known to be a good one
     from tunnel.identity.jwt import WorkloadCalls
     from tunnel.identity.tokens import JwtSvid
     from tunnel.spiffe.jwks import JwtBundles
+    from tunnel.svid.keeper import Keeper
+
+T = TypeVar("T")
 
 _TIMES = ("exp", "iat", "nbf")
 _RENEWAL_LIMIT = 5.0  # seconds for one attempt; while the old token is there, trouble is told and not waited out
 
 
 def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str]) -> int:
-    """Exit code 0 for a token that was had or is good, 1 for one that is not; raises TunnelError."""
+    """Exit code 0 for what was had or is good, else 1 with one line; raises ConfigError for a wrong line."""
+    job = _job_of(command, arguments, environ)
+    try:
+        return job()
+    except (IdentityError, OutputError) as error:  # of which the help says nothing
+        say(f"error: {error}")
+        return 1
+
+
+def _job_of(command: Command, arguments: Arguments, environ: Mapping[str, str]) -> Callable[[], int]:
     if command is svid_jwt.VERIFY:
-        return _verify(svid_jwt.build_verify(arguments))
-    return _fetch(svid_jwt.build_jwt(arguments))
+        return partial(_verify, svid_jwt.build_verify(arguments))
+    if command is svid_jwt.BUNDLES:
+        return partial(_fetch_bundles, svid_jwt.build_bundles(arguments), environ)
+    return partial(_fetch, svid_jwt.build_jwt(arguments), environ)
 
 
-def _fetch(config: JwtConfig) -> int:
+def _fetch(config: JwtConfig, environ: Mapping[str, str]) -> int:
     if config.file is not None:
-        return _write(config, config.file)
+        return _write_token(config, config.file, environ)
     svid = _fetch_one(config, _open_calls(config.source))
     if config.is_decoded:
         show(_object_text(svid, has_token=False) if config.is_json else _decoded(svid))
@@ -63,15 +80,56 @@ def _fetch_one(config: JwtConfig, calls: WorkloadCalls) -> JwtSvid:
     return svid
 
 
-def _write(config: JwtConfig, file: TokenFile) -> int:
-    from tunnel.identity.jwt import WorkloadCalls
-    from tunnel.svid.journal import Event, Form, Journal
-    from tunnel.svid.jwt_file import write_token
-    from tunnel.svid.jwt_watch import Keeper
+def _write_token(config: JwtConfig, file: KeptFile, environ: Mapping[str, str]) -> int:
+    from tunnel.svid.jwt_token import TokenKeeper
 
-    source = config.source
+    def fetch(calls: WorkloadCalls, is_first: bool) -> JwtSvid:
+        return _fetch_one(config, calls) if is_first else calls.fetch_token(config.audience, config.source.selection)[0]
+
+    return _write(TokenKeeper, fetch, lambda svid: svid.token.text, file, _Manner(config.source, config.is_json, environ))
+
+
+def _fetch_bundles(config: BundlesConfig, environ: Mapping[str, str]) -> int:
+    from tunnel.svid.jwt_bundles import BundleDocument, BundlesKeeper, build_document
+
+    def fetch(calls: WorkloadCalls, is_first: bool) -> BundleDocument:
+        return build_document(calls.fetch_jwt_bundles())
+
+    if config.file is not None:
+        manner = _Manner(config.source, config.is_json, environ)
+        return _write(BundlesKeeper, fetch, lambda document: document.text, config.file, manner)
+    document = fetch(_open_calls(config.source), is_first=True)
+    for warning in document.left_out:
+        say(f"warning: {warning}")
+    show(f"{document.text}\n")
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Manner:
+    """Who is asked, and how that is told."""
+
+    source: WorkloadApi
+    is_json: bool
+    environ: Mapping[str, str]
+
+
+def _write(
+    kind: Callable[..., Keeper[T]],
+    fetch: Callable[[WorkloadCalls, bool], T],
+    text_of: Callable[[T], str],
+    file: KeptFile,
+    manner: _Manner,
+) -> int:
+    """Write what is fetched to the file, once or again and again."""
+    from tunnel.identity.jwt import WorkloadCalls
+    from tunnel.net.notify import Notifier
+    from tunnel.svid.journal import Event, Form, Journal
+    from tunnel.svid.whole_file import write_whole
+
+    source = manner.source
     form = Form.LOG if file.is_kept_fresh else Form.PLAIN
-    journal = Journal(Form.JSON if config.is_json else form)
+    journal = Journal(Form.JSON if manner.is_json else form)
     first = WorkloadCalls(source.endpoint, limit=source.timeout, say=lambda text: journal.tell(Event.UNAVAILABLE, text))
     later = WorkloadCalls(source.endpoint, limit=_RENEWAL_LIMIT)
 
@@ -79,12 +137,13 @@ def _write(config: JwtConfig, file: TokenFile) -> int:
         first.stop()
         later.stop()
 
-    keeper = Keeper(
-        fetch_first=lambda: _fetch_one(config, first),
-        fetch_next=lambda: later.fetch_token(config.audience, source.selection)[0],
+    keeper = kind(
+        fetch_first=lambda: fetch(first, True),
+        fetch_next=lambda: fetch(later, False),
         stop=stop,
-        write=lambda svid: write_token(file.path, svid.token.text, file.mode, file.group),
+        write=lambda found: write_whole(file.path, text_of(found), file.mode, file.group),
         tell=journal.tell,
+        notifier=Notifier(manner.environ if file.is_kept_fresh else {}, os.getpid()),
     )
     if file.is_kept_fresh:
         keeper.keep()

@@ -17,7 +17,8 @@ HELP: Final = Command("help", "Tell more on a command.")
 FAMILIES: Mapping[str, str] = {  # what is told of commands that share their first word
     "check": "A diagnosis before anything is started: is there an identity, whom do the rules admit, does the other side "
     "answer.",
-    "svid": "The identity itself, as files or as a token, for programs that need no proxy; and which rules one keeps.",
+    "svid": "The identity itself, for programs that need no proxy: X.509 by fetch, watch and show, tokens by jwt. verify says "
+    "which rules a certificate keeps, and jwt verify which a token does.",
 }
 # Each module has its tables under COMMANDS; in the order in which help shows them, with the words that they begin with.
 _HOMES: Mapping[str, tuple[str, ...]] = {

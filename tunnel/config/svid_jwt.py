@@ -1,4 +1,4 @@
-"""The flags of `tunnel svid jwt` and `tunnel svid jwt verify`, and the frozen configurations they make.
+"""The flags of `tunnel svid jwt`, `svid jwt bundles` and `svid jwt verify`, and the frozen configurations they make.
 
 Knows which of them go together; must not open a file or ask anyone, but for the number of a named group.
 """
@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
-from tunnel.config.grammar import Arguments, Command, Group, option, repeated, required, switch, word
+from tunnel.config.grammar import Arguments, Command, Flag, Group, option, repeated, required, switch, word
 from tunnel.config.model import WorkloadApi
 from tunnel.config.scalars import or_none, parse_mode
 from tunnel.config.sources import API_ADDRESS, SPIFFE_HINT, SPIFFE_ID, USE_API, WAIT
@@ -20,12 +21,12 @@ from tunnel.spiffe.selection import Selection
 
 STDIN = "-"
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{2,}\.[A-Za-z0-9_-]*")
-_DEFAULT_MODE = 0o600
+_DEFAULT_MODE, _DEFAULT_BUNDLES_MODE = 0o600, 0o644
 
 
 @dataclass(frozen=True, slots=True)
-class TokenFile:
-    """The file that holds a token."""
+class KeptFile:
+    """The file that holds what was fetched."""
 
     path: str
     mode: int
@@ -39,8 +40,17 @@ class JwtConfig:
 
     source: WorkloadApi
     audience: tuple[str, ...]
-    file: TokenFile | None = None
+    file: KeptFile | None = None
     is_decoded: bool = False
+    is_json: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BundlesConfig:
+    """The JWT bundles, printed or kept in a file."""
+
+    source: WorkloadApi
+    file: KeptFile | None = None
     is_json: bool = False
 
 
@@ -151,6 +161,36 @@ Examples:
 """,
 )
 
+BUNDLES_OUT = option("out", "Write them to this file, in one step.", or_none(_parse_out), None, placeholder="FILE")
+BUNDLES_WATCH = switch("watch", "Keep the file fresh, until SIGTERM: the Workload API is asked once a minute.")
+BUNDLES_MODE = option(
+    "mode",
+    "Permissions of the file; default 0644, as they are public keys.",
+    parse_mode,
+    _DEFAULT_BUNDLES_MODE,
+    placeholder="MODE",
+)
+BUNDLES_JSON = switch("json", "With --out, print a JSON object for each event; what is printed without it is JSON anyway.")
+
+BUNDLES = Command(
+    "svid jwt bundles",
+    "Fetch the JWT bundles, the keys by which tokens are checked.",
+    (
+        Group("Where from", (USE_API, API_ADDRESS, WAIT)),
+        Group("A file with them", (BUNDLES_OUT, BUNDLES_WATCH, BUNDLES_MODE, GROUP)),
+        Group("What it prints", (BUNDLES_JSON,)),
+    ),
+    """\
+One JSON object: by the name of each trust domain, its JWKS in base64, as spiffe-helper writes it.
+Check a token by the keys of its own trust domain, and by no others.
+
+Examples:
+  tunnel svid jwt bundles --out /run/app/bundles.json --watch
+  tunnel svid jwt bundles | jq -r '.["example.org"] | @base64d' > bundle.json
+  tunnel svid jwt verify token.jwt --audience reports --bundle example.org=bundle.json
+""",
+)
+
 TOKEN_FILE = word(
     "TOKEN-FILE", "The file with the token; default -, standard input.", parse_token_path, default=STDIN, required=False
 )
@@ -187,7 +227,7 @@ Examples:
 """,
     (TOKEN_FILE,),
 )
-COMMANDS = (COMMAND, VERIFY)
+COMMANDS = (COMMAND, BUNDLES, VERIFY)
 
 
 def build_jwt(arguments: Arguments) -> JwtConfig:
@@ -198,12 +238,22 @@ def build_jwt(arguments: Arguments) -> JwtConfig:
     if len(set(audience)) < len(audience):
         raise ConfigError("one --audience is given twice")
     if path is None:
-        _refuse_without_out(arguments)
+        _refuse_without_out(arguments, WATCH, MODE, GROUP)
     elif arguments[DECODE]:
         raise ConfigError("--decode shows what a token says and --out writes the token: give one of them")
-    file = TokenFile(path, arguments[MODE], arguments[GROUP], arguments[WATCH]) if path is not None else None
+    file = KeptFile(path, arguments[MODE], arguments[GROUP], arguments[WATCH]) if path is not None else None
     selection = Selection(arguments[SPIFFE_ID], arguments[SPIFFE_HINT])
     return JwtConfig(_build_api(arguments, selection), audience, file, arguments[DECODE], arguments[JSON])
+
+
+def build_bundles(arguments: Arguments) -> BundlesConfig:
+    """The configuration that a line of `svid jwt bundles` means; raises ConfigError."""
+    path = arguments[BUNDLES_OUT]
+    if path is None:
+        _refuse_without_out(arguments, BUNDLES_WATCH, BUNDLES_MODE, GROUP)
+    is_kept = arguments[BUNDLES_WATCH]
+    file = KeptFile(path, arguments[BUNDLES_MODE], arguments[GROUP], is_kept) if path is not None else None
+    return BundlesConfig(_build_api(arguments, Selection()), file, arguments[BUNDLES_JSON])
 
 
 def build_verify(arguments: Arguments) -> JwtVerifyConfig:
@@ -228,7 +278,7 @@ def _build_api(arguments: Arguments, selection: Selection) -> WorkloadApi:
     return WorkloadApi(endpoint, arguments[WAIT], selection)
 
 
-def _refuse_without_out(arguments: Arguments) -> None:
-    for flag in (WATCH, MODE, GROUP):
+def _refuse_without_out(arguments: Arguments, *flags: Flag[Any]) -> None:
+    for flag in flags:
         if arguments.is_given(flag):
-            raise ConfigError(f"--{flag.name} needs --out FILE: it is about the file that holds the token")
+            raise ConfigError(f"--{flag.name} needs --out FILE: it is about that file")

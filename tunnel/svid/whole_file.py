@@ -1,7 +1,7 @@
-"""A file that always holds a whole token.
+"""A file whose content is always whole.
 
-Knows how a file is replaced in one step, and with which permissions it begins; must not know what a token says. The new file
-has its group and its mode before its first byte; readers see the old token or the new one.
+Knows how a file is replaced in one step, and with which permissions it begins; must not know what it says. The new file has
+its group and its mode before its first byte; readers see the old content or the new one.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from tunnel.errors import OutputError, words_of
 from tunnel.svid.folder import NamedFile, write_new
 
 
-def write_token(path: str, token: str, mode: int, group: int | None) -> None:
-    """Let the file hold this token and nothing else; raises OutputError, and then what was there is there still."""
+def write_whole(path: str, text: str, mode: int, group: int | None) -> None:
+    """Let the file hold this text and nothing else; raises OutputError, and then what was there is there still."""
     folder, name = os.path.split(path)
     fresh = os.path.join(folder, f".{name}.new")
     try:
@@ -23,7 +23,7 @@ def write_token(path: str, token: str, mode: int, group: int | None) -> None:
         _discard(fresh)  # of a run that was killed
         with ExitStack() as undo:
             undo.callback(_discard, fresh)
-            write_new(NamedFile(name, token.encode(), mode), fresh, group)
+            write_new(NamedFile(name, text.encode(), mode), fresh, group)
             os.replace(fresh, path)
             undo.pop_all()
         _sync_folder(folder or ".")

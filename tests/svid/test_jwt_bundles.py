@@ -1,0 +1,88 @@
+"""JWT bundles in a file: each trust domain by itself, and new when the agent has new ones."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode
+from pathlib import Path
+
+import trio
+from heard import Heard
+from processes import eventually
+from tokens import jwk, jwks
+
+from tunnel.config.dev_model import Entry
+from tunnel.devapi.api import DevWorkloadApi
+from tunnel.devapi.feed import Refusal
+from tunnel.identity.backoff import Backoff
+from tunnel.identity.jwt import WorkloadCalls
+from tunnel.identity.tokens import accept_jwt_bundles
+from tunnel.spiffe.endpoint import Endpoint
+from tunnel.spiffe.ids import parse_spiffe_id
+from tunnel.spiffe.messages import BundlesResponse
+from tunnel.svid.journal import Event
+from tunnel.svid.jwt_bundles import BundleDocument, BundlesKeeper, build_document
+from tunnel.svid.whole_file import write_whole
+
+
+def document(**bundles: bytes) -> BundleDocument:
+    """Of bundles by the first part of their trust domain's name."""
+    return build_document(accept_jwt_bundles(BundlesResponse({f"spiffe://{name}.test": one for name, one in bundles.items()})))
+
+
+def test_each_trust_domain_has_its_own_keys_and_those_for_tokens_alone() -> None:
+    made = document(b=jwks(jwk("k2"), jwk("x", use="x509-svid")), a=jwks(jwk("k1")), c=b'{"keys": []}')
+    found = {name: json.loads(b64decode(text, validate=True)) for name, text in json.loads(made.text).items()}
+    assert found == {"a.test": {"keys": [jwk("k1")]}, "b.test": {"keys": [jwk("k2")]}, "c.test": {"keys": []}}
+    assert made == document(a=jwks(jwk("k1")), c=b'{"keys":[]}', b=jwks(jwk("k2")))  # the same, however it comes
+
+
+def test_a_bundle_that_cannot_be_read_is_left_out_and_said() -> None:
+    made = document(a=jwks(jwk()), b=b"\xff")
+    assert (list(json.loads(made.text)), made.trust_domains) == (["a.test"], ("a.test",))
+    (why,) = made.left_out
+    assert why.startswith("the JWT bundle of b.test cannot be read and is left out, so that nobody of it is trusted: not JSON")
+
+
+def test_a_file_follows_the_agent_and_stays_while_it_has_nothing(tmp_path: Path) -> None:
+    endpoint, file, heard = Endpoint(path=str(tmp_path / "api.sock")), tmp_path / "bundles.json", Heard()
+
+    class AtOnce(Backoff):
+        def next(self, *, floor: float, cap: float) -> float:
+            return 0.01
+
+    def told(event: Event) -> int:
+        return sum(one is event for one, _ in heard.events)
+
+    with DevWorkloadApi({endpoint: [Entry(parse_spiffe_id("spiffe://a.test/x"))]}) as api:
+        calls = WorkloadCalls(endpoint, limit=5)
+        keeper = BundlesKeeper(
+            fetch_first=lambda: build_document(calls.fetch_jwt_bundles()),
+            fetch_next=lambda: build_document(calls.fetch_jwt_bundles()),
+            stop=calls.stop,
+            write=lambda found: write_whole(str(file), found.text, 0o644, None),
+            tell=heard.tell,
+            backoff=AtOnce(),
+            interval=0.01,
+        )
+
+        async def until(event: Event, count: int) -> None:
+            await trio.to_thread.run_sync(eventually, lambda: told(event) >= count, f"{event} for the {count}. time")
+
+        async def main() -> None:
+            with trio.fail_after(120):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(keeper.run)
+                    await until(Event.WRITTEN, 1)
+                    first = file.read_text()
+                    api.prepare_authorities()
+                    await until(Event.WRITTEN, 2)
+                    assert file.read_text() != first
+                    api.publish(endpoint, "FetchJWTBundles", Refusal("UNIMPLEMENTED", "switched off"))
+                    await until(Event.UNAVAILABLE, 1)
+                    assert list(json.loads(file.read_text())) == ["a.test"]
+                    nursery.cancel_scope.cancel()
+
+        trio.run(main)
+    assert heard.events[-1][1].endswith("switched off; the old ones stay, trying again")
+    assert heard.events[0] == (Event.WRITTEN, "JWT bundles of a.test written")
