@@ -19,6 +19,7 @@ from tokens import NOW, token
 from tunnel.errors import IdentityError, IdentityFault, OutputError
 from tunnel.identity.backoff import Backoff
 from tunnel.identity.tokens import JwtSvid, accept_tokens
+from tunnel.net.notify import Notifier, State
 from tunnel.spiffe.messages import JwtSvidEntry
 from tunnel.svid.journal import Event
 from tunnel.svid.jwt_token import TokenKeeper, renewal_delay
@@ -64,6 +65,18 @@ class AtOnce(Backoff):
         return 0.01
 
 
+class Listened(Notifier):
+    """Keeps the states that a service manager is told."""
+
+    def __init__(self, states: list[State]) -> None:
+        super().__init__({}, 0)
+        self._states = states
+
+    def tell(self, state: State, summary: str) -> bool:
+        self._states.append(state)
+        return True
+
+
 @dataclass
 class Stage:
     """A keeper whose agent follows a script: lives in seconds, or troubles."""
@@ -74,6 +87,7 @@ class Stage:
     wall: float = NOW
     written: list[str] = field(default_factory=list)
     stopped: threading.Event = field(default_factory=threading.Event)
+    states: list[State] = field(default_factory=list)
 
     def fetch(self) -> JwtSvid:
         if not self.script:
@@ -97,7 +111,10 @@ class Stage:
         self.said.append((event.value, text))
 
     def keeper(self) -> TokenKeeper:
-        return TokenKeeper(self.fetch, self.fetch, self.stopped.set, self.write, self.tell, lambda: self.wall, AtOnce())
+        notifier = Listened(self.states)
+        return TokenKeeper(
+            self.fetch, self.fetch, self.stopped.set, self.write, self.tell, lambda: self.wall, AtOnce(), notifier
+        )
 
     @property
     def events(self) -> list[str]:
@@ -125,6 +142,7 @@ def test_each_token_is_written_and_sigterm_is_a_good_end(tmp_path: Path) -> None
     stage = Stage([300.0, 300.0, 300.0], tmp_path / "token")
     run(stage)
     assert stage.events == ["written"] * 3
+    assert stage.states == [State.KEEPING] * 3 + [State.STOPPING]
     assert stage.path.read_text() == stage.written[-1]
     assert stage.wall == pytest.approx(NOW + 2 * renewal_delay(300) + renewal_delay(300))
 
