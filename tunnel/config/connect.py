@@ -5,14 +5,23 @@ Knows its flags; must not know how a connection comes about.
 
 from __future__ import annotations
 
-from tunnel.config import proxy
+from tunnel.config import proxy, tls
 from tunnel.config.access import VERIFY
-from tunnel.config.grammar import Arguments, Command, Group, word
+from tunnel.config.grammar import Arguments, Command, Group, option, word
 from tunnel.config.model import ProxyConfig
-from tunnel.config.tool import IDENTITY, LIMITS, VERBOSE, as_client
+from tunnel.config.scalars import parse_limit
+from tunnel.config.tool import IDENTITY, VERBOSE, as_client
 from tunnel.net.address import parse_address
 
 SERVER = word("HOST:PORT", "The server, which speaks mutual TLS; unix:PATH for a socket of this machine.", parse_address)
+
+CLOSE_TIMEOUT = option(
+    proxy.CLOSE_TIMEOUT.name,
+    "Limit for silence after the input has ended; default 24h: whoever asks waits for the answer.",
+    parse_limit,
+    86_400.0,
+    placeholder="TIME",
+)
 
 COMMAND = Command(
     "connect",
@@ -21,7 +30,7 @@ COMMAND = Command(
         Group("Which server is meant: with the Workload API at least one of these, joined by or", VERIFY.admitting()),
         IDENTITY,
         Group("The way there", (proxy.SERVER_NAME, proxy.PROXY)),
-        LIMITS,
+        Group("Limits", (proxy.CONNECT_TIMEOUT, CLOSE_TIMEOUT, *tls.FLAGS)),
         Group("The process", (VERBOSE, proxy.DISABLE_LANDLOCK)),
     ),
     """\
@@ -40,4 +49,4 @@ COMMANDS = (COMMAND,)
 
 def build(arguments: Arguments) -> ProxyConfig:
     """The connection that is wanted; raises ConfigError."""
-    return proxy.build_client(as_client(arguments), None, arguments[SERVER])
+    return proxy.build_client(as_client(arguments, {proxy.CLOSE_TIMEOUT: arguments[CLOSE_TIMEOUT]}), None, arguments[SERVER])
