@@ -103,6 +103,13 @@ def test_of_several_targets_each_has_its_own_server(world: World, target: str) -
     assert "no-rule-admits" in line
 
 
+def test_targets_with_sockets_have_a_place_each(world: World, target: str) -> None:
+    flags = (f"--target={target}", ID, "--unix=a", f"--target=a={target}", f"--verify-id=a={SERVER}", "--unix=a=a")
+    done = run_exec(world, *flags, "--", "sh", "-c", "test -S {socket} -a -S {a.socket} && echo {dir} {a.dir}")
+    unnamed, named = done.out.split()
+    assert (done.code, done.err, unnamed == named) == (0, "", False)
+
+
 def test_the_environment_is_without_what_is_ours(world: World, target: str) -> None:
     more = {"NOTIFY_SOCKET": "/nowhere", "WATCHDOG_USEC": "1", "KEYSTORE_PASS": "secret", "KEPT": "yes"}
     done = run_exec(world, f"--target={target}", ID, "--", "env", **more)

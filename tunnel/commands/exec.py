@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # loaded when the line is known to be a good one, and the com
     from tunnel.proxy.household import Order
     from tunnel.proxy.proxy import Proxy
 
+_UNNAMED = "_"  # which no target can be called
 _DRAIN = 5.0  # seconds for what the command has said last to reach the servers
 
 
@@ -73,17 +74,18 @@ def _own_sockets(targets: Sequence[line.Target]) -> Iterator[tuple[Sequence[line
         yield targets, ""
         return
     with private_directory(os.environ) as directory:
-        yield [_with_socket(target, directory) for target in targets], str(directory.parent)
+        # Of several targets each has a place of its own: two may want the same name.
+        places = [directory / (target.name or _UNNAMED) if targets[1:] else directory for target in targets]
+        yield [_with_socket(target, place) for target, place in zip(targets, places, strict=True)], str(directory.parent)
     if directory.exists():
         say(f"{directory} is left behind: it could not be removed")
 
 
-def _with_socket(target: line.Target, directory: Path) -> line.Target:
+def _with_socket(target: line.Target, place: Path) -> line.Target:
     if not target.socket:
         return target
-    own = directory / target.name  # of several targets each has its own: two may want the same name
-    own.mkdir(mode=0o700, exist_ok=True)
-    return replace(target, config=replace(target.config, listen=parse_address(f"unix:{own / target.socket}")))
+    place.mkdir(mode=0o700, exist_ok=True)
+    return replace(target, config=replace(target.config, listen=parse_address(f"unix:{place / target.socket}")))
 
 
 def _run(
