@@ -258,6 +258,7 @@ BAD_VALUES = [
     ("--metrics-url=ftp://x", "--metrics-url: "),
     ("--metrics-url=http://", "--metrics-url: "),
     ("--target-status=x", "--target-status: "),
+    ("--target-status=http://user:pw@", "--target-status: '' is no URL"),
     ("--status=https://unix:/x", "--status: "),
     ("--metrics-graphite=x", "--metrics-graphite: 'x' is not a valid TCP address: "),
     ("--metrics-graphite=unix:/x", "--metrics-graphite: 'unix:/x' is not a valid TCP address: "),

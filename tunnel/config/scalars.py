@@ -67,7 +67,8 @@ def parse_web_url(text: str) -> str:
     except ValueError:
         is_good = False
     if not is_good or not text.isprintable() or " " in text:
-        raise ConfigError(f"{text!a} is no URL that begins with http:// or https:// and names a host")
+        shown = text.rpartition("@")[2]  # without credentials
+        raise ConfigError(f"{shown!a} is no URL that begins with http:// or https:// and names a host")
     return text
 
 

@@ -17,6 +17,7 @@ import trio
 
 from tunnel.child.family import end_descendants, reap_orphans
 from tunnel.child.launcher import Launcher
+from tunnel.child.orders import code_of_end
 from tunnel.child.signals import SignalThread
 from tunnel.errors import ConfigError, TunnelError
 from tunnel.log import Log
@@ -26,7 +27,6 @@ from tunnel.proxy.proxy import Proxy
 from tunnel.proxy.surroundings import Surroundings
 from tunnel.proxy.upkeep import keep_up
 
-SIGNALLED = 128  # and the number of the signal: how a shell tells that one has ended a command
 _STOP = (signal.SIGTERM, signal.SIGINT)
 _END = (*_STOP, signal.SIGQUIT)  # of them each ends us while there is no command that could take it
 _NOTHING = 0  # the signal that is none (kill(2))
@@ -154,7 +154,7 @@ class Household:
         if not self._command_over.is_set():
             self._log.write(f"the command has not ended within {self._manners.limit:g}s: it is killed")
             self._launcher.send(signal.SIGKILL)
-            self._exit_code = SIGNALLED + signal.SIGKILL
+            self._exit_code = code_of_end(-signal.SIGKILL)
             with trio.move_on_after(_LAST_WORDS):  # another user's cannot be killed, nor what is in the kernel's hands
                 await self._command_over.wait()
         self._close_doors()
@@ -175,7 +175,7 @@ class Household:
     def _begin_end(self, number: int) -> None:
         """Servers accept no more and the command is told; clients serve it until it has ended."""
         if not self._has_command:
-            self._exit_code = SIGNALLED + number
+            self._exit_code = code_of_end(-number)
             self._everything.cancel()
             return
         self._close_doors()
@@ -205,7 +205,7 @@ class Household:
             self._token.run_sync_soon(self._obey, number, is_from_terminal)
         except trio.RunFinishedError:
             if number in _END:  # all has ended, and the main thread waits for whoever should read its last line
-                os._exit(SIGNALLED + number)
+                os._exit(code_of_end(-number))
 
     def _obey(self, number: int, is_from_terminal: bool) -> None:
         if self._command_over.is_set():
