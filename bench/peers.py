@@ -190,9 +190,7 @@ def run_tool(peer: Tunnel, identity: Identity, core: int) -> tuple[float, float,
     environment = {**os.environ, "PYTHONPATH": str(peer.checkout)}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     began = time.monotonic()
-    process = subprocess.Popen(
-        peer.tool(identity), env=environment, cwd=peer.checkout, preexec_fn=lambda: os.sched_setaffinity(0, {core})
-    )
+    process = subprocess.Popen(["taskset", "-c", str(core), *peer.tool(identity)], env=environment, cwd=peer.checkout)
     _pid, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
