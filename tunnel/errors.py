@@ -128,6 +128,7 @@ class PeerDenied(ReasonedError[Denial]):
 
     def __init__(self, reason: Denial, seen: str) -> None:
         super().__init__(reason, f"{reason.value}: {seen}")
+        self.seen = seen
 
 
 class TokenFault(Enum):

@@ -11,19 +11,22 @@ from typing import Any
 import pytest
 import scenes
 from cryptography import x509
-from forge import CLIENT_ONLY, END, NOW, SERVER_ONLY, START, Forged, authority, key_of, leaf, rewritten, signed_over
+from cryptography.x509.oid import ExtendedKeyUsageOID
+from forge import CLIENT_ONLY, END, NOW, SERVER_ONLY, START, Forged, authority, forge, key_of, leaf, rewritten, signed_over
 
 from tunnel.errors import Denial, PeerDenied, WireError
 from tunnel.spiffe.der import split_sequences
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id
 from tunnel.spiffe.messages import parse_x509_svid_response
 from tunnel.spiffe.x509 import (
-    check_authority,
+    SIGNING_RULES,
+    check_anchor,
     check_dates,
     check_intermediate,
     check_leaf,
     parse_certificate,
     parse_certificates,
+    read_extensions,
 )
 
 HOME = TrustDomain("a.test")
@@ -99,27 +102,33 @@ GOOD_LEAVES: dict[str, Make] = {
     "RSA-4096": lambda: leaf(key=key_of("rsa4096")),
 }
 
-# Rules for whatever signs, be it sent by the peer or in the bundle.
+# What neither an anchor nor an intermediate may be.
 BAD_AUTHORITIES: dict[str, tuple[Make, Denial]] = {
-    "not an authority": (lambda: authority(is_ca=False), Denial.NOT_CA),
-    "no basicConstraints": (lambda: authority(is_ca=None), Denial.NOT_CA),
+    "cA is false": (lambda: authority(is_ca=False), Denial.NOT_CA),
     "no keyCertSign": (lambda: authority(usage=("crl_sign", "digital_signature")), Denial.KEY_USAGE),
-    "no keyUsage": (lambda: authority(usage=None), Denial.KEY_USAGE),
-    "keyUsage not critical": (lambda: authority(is_usage_critical=False), Denial.KEY_USAGE),
-    "ID of another trust domain": (lambda: authority("b.test"), Denial.AUTHORITY_ID),
-    "ID with a path": (lambda: authority(uris=("spiffe://a.test/ca",)), Denial.AUTHORITY_ID),
-    "ID with a slash at its end": (lambda: authority(uris=("spiffe://a.test/",)), Denial.AUTHORITY_ID),
-    "two IDs": (lambda: authority(uris=("spiffe://a.test", "spiffe://b.test")), Denial.AUTHORITY_ID),
-    "two IDs, ours last": (lambda: authority(uris=("spiffe://b.test", "spiffe://a.test")), Denial.AUTHORITY_ID),
-    "a URI that is no ID": (lambda: authority(uris=("https://a.test",)), Denial.AUTHORITY_ID),
+    "no keyCertSign, not critical": (lambda: authority(usage=("crl_sign",), is_usage_critical=False), Denial.KEY_USAGE),
     "RSA-1024": (lambda: authority(key=key_of("rsa1024")), Denial.WEAK_KEY),
     "secp256k1": (lambda: authority(key=key_of("k256")), Denial.WEAK_KEY),
 }
 # Rules for what a peer sent only: a bundle's certificate is vouched for by whoever put it there.
 BAD_INTERMEDIATES: dict[str, tuple[Make, Denial]] = {
-    "for servers only": (lambda: authority(purposes=SERVER_ONLY), Denial.EXTENDED_KEY_USAGE),
-    "for clients only": (lambda: authority(purposes=CLIENT_ONLY), Denial.EXTENDED_KEY_USAGE),
+    "no basicConstraints": (lambda: authority(is_ca=None), Denial.NOT_CA),
+    "ID of another trust domain": (lambda: authority("b.test"), Denial.AUTHORITY_ID),
+    "ID with a path in another trust domain": (lambda: authority(uris=("spiffe://b.test/ca",)), Denial.AUTHORITY_ID),
+    "two IDs, one of another": (lambda: authority(uris=("spiffe://a.test", "spiffe://b.test")), Denial.AUTHORITY_ID),
+    "no purpose of TLS": (lambda: authority(purposes=(ExtendedKeyUsageOID.CODE_SIGNING,)), Denial.EXTENDED_KEY_USAGE),
     "SHA-1": (lambda: signed_with_sha1(authority), Denial.WEAK_SIGNATURE),
+}
+# Ordinary PKI: good enough to sign, and a warning where somebody asks for the rules of X509-SVID.
+ORDINARY_AUTHORITIES: dict[str, tuple[Make, str]] = {
+    "no keyUsage": (lambda: authority(usage=None), "signer-key-usage"),
+    "keyUsage not critical": (lambda: authority(is_usage_critical=False), "signer-key-usage"),
+    "ID with a path": (lambda: authority(uris=("spiffe://a.test/ca",)), "signer-id"),
+    "ID with a slash at its end": (lambda: authority(uris=("spiffe://a.test/",)), "signer-id"),
+    "a URI that is no ID": (lambda: authority(uris=("https://pki.a.test/ca",)), "signer-id"),
+    "for servers only": (lambda: authority(purposes=SERVER_ONLY), "signer-purposes"),
+    "for clients only": (lambda: authority(purposes=CLIENT_ONLY), "signer-purposes"),
+    "any purpose": (lambda: authority(purposes=(ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE,)), "signer-purposes"),
 }
 GOOD_AUTHORITIES: dict[str, Make] = {
     "plain": authority,
@@ -155,7 +164,7 @@ def test_a_leaf_within_the_rules_has_its_id(make: Make) -> None:
 @pytest.mark.parametrize(("make", "reason"), BAD_AUTHORITIES.values(), ids=BAD_AUTHORITIES)
 def test_an_authority_that_breaks_one_rule_is_refused_for_it(make: Make, reason: Denial) -> None:
     certificate = make().certificate
-    assert denial(lambda: check_authority(certificate, HOME)) is reason
+    assert denial(lambda: check_anchor(certificate)) is reason
     assert denial(lambda: check_intermediate(certificate, HOME)) is reason
 
 
@@ -163,14 +172,44 @@ def test_an_authority_that_breaks_one_rule_is_refused_for_it(make: Make, reason:
 def test_some_rules_are_for_intermediates_only(make: Make, reason: Denial) -> None:
     certificate = make().certificate
     assert denial(lambda: check_intermediate(certificate, HOME)) is reason
-    check_authority(certificate, HOME)
+    check_anchor(certificate)
 
 
 @pytest.mark.parametrize("make", GOOD_AUTHORITIES.values(), ids=GOOD_AUTHORITIES)
 def test_an_authority_within_the_rules_may_sign(make: Make) -> None:
     certificate = make().certificate
-    check_authority(certificate, HOME)
+    check_anchor(certificate)
     check_intermediate(certificate, HOME)
+    assert warnings_of(certificate) == []
+
+
+@pytest.mark.parametrize(("make", "rule"), ORDINARY_AUTHORITIES.values(), ids=ORDINARY_AUTHORITIES)
+def test_an_ordinary_authority_may_sign_and_breaks_a_rule_of_the_standard(make: Make, rule: str) -> None:
+    certificate = make().certificate
+    check_anchor(certificate)
+    check_intermediate(certificate, HOME)
+    assert warnings_of(certificate) == [rule]
+
+
+def warnings_of(certificate: x509.Certificate) -> list[str]:
+    reading, broken = read_extensions(certificate, HOME), []
+    for rule in SIGNING_RULES:
+        try:
+            rule.check(reading)
+        except PeerDenied:
+            broken.append(rule.name)
+    return broken
+
+
+def test_an_anchor_without_any_extension_is_a_name_and_a_key() -> None:
+    check_anchor(forge(subject="root", is_ca=None, usage=None, has_key_ids=False).certificate)
+
+
+def test_a_refusal_names_the_rule() -> None:
+    with pytest.raises(PeerDenied, match=r"^issuer-is-not-ca: rule authority: its basic constraints say cA FALSE$"):
+        check_anchor(authority(is_ca=False).certificate)
+    with pytest.raises(PeerDenied, match=r"^not-one-uri-san: rule one-uri: "):
+        check_leaf(leaf(uris=()).certificate)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +239,7 @@ def test_every_captured_certificate_is_within_the_rules() -> None:
             for certificate in intermediates:
                 check_intermediate(certificate, spiffe_id.trust_domain)
             for certificate in parse_certificates(svid.bundle):
-                check_authority(certificate, spiffe_id.trust_domain)
+                check_anchor(certificate)
 
 
 @pytest.mark.parametrize("cut", [1, 5, 100, -1])

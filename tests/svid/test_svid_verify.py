@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 from cryptography import x509
-from forge import NOW, Forged, authority, key_of, leaf
+from forge import CLIENT_ONLY, NOW, Forged, authority, key_of, leaf
 
 from tunnel.spiffe.bundle import BundleSet, TrustBundle
 from tunnel.spiffe.ids import TrustDomain
@@ -103,10 +103,20 @@ def test_intermediates_are_asked_by_number_and_their_order_counts() -> None:
     made = leaf(issuer=middle)
     bad = authority("b.test", issuer=ROOT, usage=("crl_sign",))
     report = judged(made, middle, bad, by=trust(ROOT))
-    assert told(report, Verdict.BROKEN) == ["order", "[3]signs-certificates", "[3]authority-id"]
+    assert told(report, Verdict.BROKEN) == ["order", "[3]signs-certificates", "[3]trust-domain"]
     assert "certificate 2 is not signed by certificate 3" in report.as_text("")
     nameless = judged(leaf(uris=(), issuer=middle), middle)
-    assert told(nameless, Verdict.NOT_ASKED) == ["spiffe-id", "path", "[2]authority-id", "certification-path"]
+    unasked = ["spiffe-id", "path", "[2]trust-domain", "[2]signer-id", "certification-path"]
+    assert told(nameless, Verdict.NOT_ASKED) == unasked
+
+
+def test_an_ordinary_intermediate_is_valid_with_a_warning_for_each_rule_of_the_standard() -> None:
+    middle = authority(issuer=ROOT, usage=None, uris=("https://pki.a.test/issuing",), purposes=CLIENT_ONLY)
+    report = judged(leaf(issuer=middle), middle, by=trust(ROOT))
+    assert report.broken is None
+    assert told(report, Verdict.WARNING) == ["[2]signer-key-usage", "[2]signer-id", "[2]signer-purposes"]
+    assert "\n!   [2]signer-key-usage" in report.as_text("kept")
+    assert json.loads(report.as_json())["valid"] is True
 
 
 def test_a_key_of_another_certificate_is_told() -> None:

@@ -139,7 +139,7 @@ def meet(side: Side, who: Forged | None, version: int) -> PublicPeer:
 
 
 def meet_as_client(host: str, who: Forged, version: int) -> Side:
-    side = ours(demand(PkiVerifier([ROOT.certificate], SERVER_ONLY[0], host), knows_purpose=True), is_server=False)
+    side = ours(demand(PkiVerifier([ROOT.certificate], SERVER_ONLY[0], host)), is_server=False)
     meet(side, who, version)
     return side
 
@@ -202,7 +202,7 @@ def test_a_certificate_for_another_purpose_is_refused(we_serve: bool, wrong: tup
     for purposes, is_good in ((wrong, False), ((ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE,), True), (None, True)):
         who = plain_leaf(ROOT, purposes=purposes, dns_names=("db.test",))
         right = (CLIENT_ONLY if we_serve else SERVER_ONLY)[0]
-        wanted = demand(PkiVerifier([ROOT.certificate], right, "" if we_serve else "db.test"), knows_purpose=True)
+        wanted = demand(PkiVerifier([ROOT.certificate], right, "" if we_serve else "db.test"))
         side = ours(wanted, is_server=we_serve, shown=NAMED if we_serve else None)
         if is_good:
             meet(side, who, version)
@@ -221,7 +221,7 @@ def test_every_usual_kind_of_key_is_taken(kind: str) -> None:
 
 def test_a_server_tells_clients_whose_certificates_it_takes() -> None:
     for authorities, told in (((ROOT.certificate,), 1), ((), 0)):
-        wanted = demand(PkiVerifier([ROOT.certificate], CLIENT_ONLY[0]), authorities=authorities, knows_purpose=True)
+        wanted = demand(PkiVerifier([ROOT.certificate], CLIENT_ONLY[0]), authorities=authorities)
         peer = meet(ours(wanted, is_server=True, shown=NAMED), plain_leaf(ROOT), VERSIONS["tls12"])
         assert len(peer.connection.get_client_ca_list()) == told
 
@@ -238,7 +238,7 @@ def test_a_weak_key_is_refused_by_ordinary_rules_too(we_serve: bool, version: in
     who = plain_leaf(ROOT, key=key_of("rsa1024"), dns_names=("db.test",))
     verifier = PkiVerifier([ROOT.certificate], (CLIENT_ONLY if we_serve else SERVER_ONLY)[0])
     with pytest.raises(PeerDenied) as refused:
-        meet(ours(demand(verifier, knows_purpose=True), is_server=we_serve, shown=NAMED if we_serve else None), who, version)
+        meet(ours(demand(verifier), is_server=we_serve, shown=NAMED if we_serve else None), who, version)
     assert refused.value.reason is Denial.WEAK_KEY
 
 
@@ -258,7 +258,7 @@ def test_a_path_ends_at_an_authority_that_we_trust_whatever_else_the_peer_sends(
     besides: list[Forged], we_serve: bool, version: int
 ) -> None:
     verifier = PkiVerifier([ROOT.certificate], (CLIENT_ONLY if we_serve else SERVER_ONLY)[0])
-    wanted = demand(verifier, authorities=(ROOT.certificate,), knows_purpose=True)
+    wanted = demand(verifier, authorities=(ROOT.certificate,))
     side = ours(wanted, is_server=we_serve, shown=NAMED if we_serve else None)
     peer = PublicPeer(public_context(Identity(NAMED, tuple(besides), ROOT), version=version), is_server=not we_serve)
     shake_hands(*((peer, side) if we_serve else (side, peer)))
@@ -270,7 +270,7 @@ def test_a_path_ends_at_an_authority_that_we_trust_whatever_else_the_peer_sends(
 def test_we_send_what_we_were_given_and_no_authority_that_we_trust(we_serve: bool, version: int) -> None:
     who = plain_leaf(MIDDLE, dns_names=("db.test",))
     verifier = PkiVerifier([ROOT.certificate], (CLIENT_ONLY if we_serve else SERVER_ONLY)[0])
-    wanted = demand(verifier, authorities=(ROOT.certificate, MIDDLE.certificate), knows_purpose=True)
+    wanted = demand(verifier, authorities=(ROOT.certificate, MIDDLE.certificate))
     peer = meet(ours(wanted, is_server=we_serve, shown=who), plain_leaf(ROOT), version)
     assert peer.connection.get_peer_certificate(as_cryptography=True) == who.certificate
     assert len(peer.connection.get_peer_cert_chain(as_cryptography=True)) == (1 if we_serve else 0)

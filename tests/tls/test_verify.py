@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
+from itertools import permutations
+from typing import Any
 
 import pytest
 import scenes
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from forge import CLIENT_ONLY, END, NOW, START, Forged, authority, forge, key_of, leaf, rewritten, signed_over
 from OpenSSL import SSL
 
@@ -21,6 +24,7 @@ from tunnel.tls.path import NO_ANCHOR_ERRORS, WRONG_SIGNATURE, Verified, denial_
 from tunnel.tls.verify import SpiffeVerifier
 
 SECOND = timedelta(seconds=1)
+CODE_SIGNING = (ExtendedKeyUsageOID.CODE_SIGNING,)
 A, B = TrustDomain("a.test"), TrustDomain("b.test")
 Path = list[x509.Certificate]
 
@@ -39,10 +43,14 @@ def verify(held: BundleSet, *made: Forged, now: datetime = NOW) -> Verified:
     return SpiffeVerifier(held).verify(path_of(*made), now)
 
 
-def denial(held: BundleSet, *made: Forged, now: datetime = NOW) -> Denial:
+def refusal(held: BundleSet, *made: Forged, now: datetime = NOW) -> PeerDenied:
     with pytest.raises(PeerDenied) as refused:
         verify(held, *made, now=now)
-    return refused.value.reason
+    return refused.value
+
+
+def denial(held: BundleSet, *made: Forged, now: datetime = NOW) -> Denial:
+    return refusal(held, *made, now=now).reason
 
 
 def response(scene: str) -> X509SvidResponse:
@@ -185,8 +193,10 @@ def test_an_intermediate_that_is_not_sent_is_missed() -> None:
 
 def test_a_leaf_that_is_its_own_anchor_is_refused() -> None:
     worker = leaf(subject="worker")
-    assert denial(bundles(a=[worker]), worker) is Denial.UNKNOWN_AUTHORITY
-    assert denial(bundles(a=[worker]), worker, worker) is Denial.UNKNOWN_AUTHORITY
+    assert denial(bundles(a=[worker]), worker) is Denial.NOT_CA
+    assert denial(bundles(a=[worker]), worker, worker) is Denial.NOT_CA
+    unmarked = leaf(subject="worker", is_ca=None, usage=("digital_signature",))
+    assert denial(bundles(a=[unmarked]), unmarked) is Denial.KEY_USAGE
 
 
 def test_a_leaf_that_stands_in_the_bundle_beside_its_authority_is_not_its_own_anchor() -> None:
@@ -226,26 +236,117 @@ def test_thirty_anchors_of_one_subject_are_told_apart(place: int) -> None:
     ("make", "reason"),
     [
         (lambda: authority(is_ca=False), Denial.NOT_CA),
-        (lambda: authority(usage=("crl_sign",)), Denial.NOT_CA),
-        (lambda: authority("b.test", subject="authority of b"), Denial.AUTHORITY_ID),
-        (lambda: authority(uris=("spiffe://a.test/ca",)), Denial.AUTHORITY_ID),
-        (lambda: authority(is_usage_critical=False), Denial.KEY_USAGE),
+        (lambda: authority(usage=("crl_sign",)), Denial.KEY_USAGE),
         (lambda: authority(key=key_of("rsa1024")), Denial.WEAK_KEY),
         (lambda: authority(key=key_of("k256")), Denial.WEAK_KEY),
     ],
-    ids=["not an authority", "no keyCertSign", "other domain", "with a path", "usage not critical", "RSA-1024", "secp256k1"],
+    ids=["not an authority", "no keyCertSign", "RSA-1024", "secp256k1"],
 )
-def test_an_anchor_that_breaks_a_rule_anchors_nothing(make: Callable[[], Forged], reason: Denial) -> None:
+def test_an_anchor_that_breaks_a_rule_anchors_nothing_and_is_named(make: Callable[[], Forged], reason: Denial) -> None:
     root = make()
-    assert denial(bundles(a=[root]), leaf(issuer=root)) is reason
+    serial = f"{root.certificate.serial_number:X}"
+    seen = refusal(bundles(a=[authority(subject="another"), root]), leaf(issuer=root))
+    assert seen.reason is reason
+    assert f"authority 2 of the bundle (subject 'CN=authority of a.test', serial {serial}): rule " in str(seen)
+
+
+CORPORATE: dict[str, dict[str, Any]] = {
+    "no key usage": {"usage": None, "uris": ()},
+    "key usage not critical": {"is_usage_critical": False, "uris": ()},
+    "a URI that is no SPIFFE ID": {"uris": ("https://pki.example.com/root",)},
+    "the ID of another trust domain": {"uris": ("spiffe://b.test",)},
+    "an ID with a path": {"uris": ("spiffe://a.test/ca",)},
+    "for one purpose": {"purposes": CLIENT_ONLY},
+    "no extension at all": {"is_ca": None, "usage": None, "uris": (), "has_key_ids": False},
+    "an unknown critical extension": {
+        "extra": ((x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.99999.1"), b"\x05\x00"), True),)
+    },
+}
+
+
+@pytest.mark.parametrize("fields", CORPORATE.values(), ids=CORPORATE)
+@pytest.mark.parametrize("has_intermediate", [False, True])
+def test_a_trust_anchor_is_a_name_and_a_key(fields: dict[str, Any], has_intermediate: bool) -> None:
+    root = authority(subject="corporate root", **fields)
+    path = [authority(issuer=root, subject="middle")] if has_intermediate else []
+    assert verify(bundles(a=[root]), leaf(issuer=path[0] if path else root), *path).spiffe_id.trust_domain == A
+
+
+INTERMEDIATES: dict[str, dict[str, Any]] = {
+    "no key usage": {"usage": None},
+    "key usage not critical": {"is_usage_critical": False},
+    "a URI that is no SPIFFE ID": {"uris": ("https://pki.example.com/issuing",)},
+    "an ID with a path": {"uris": ("spiffe://a.test/ca",)},
+    "for servers only": {"purposes": (ExtendedKeyUsageOID.SERVER_AUTH,)},
+}
+
+
+@pytest.mark.parametrize("fields", INTERMEDIATES.values(), ids=INTERMEDIATES)
+def test_an_ordinary_intermediate_carries_a_path(fields: dict[str, Any]) -> None:
+    root = authority(uris=(), usage=None, subject="corporate root")
+    middle = authority(issuer=root, subject="middle", **fields)
+    assert verify(bundles(a=[root]), leaf(issuer=middle), middle).spiffe_id.trust_domain == A
+
+
+RENEWED: dict[str, dict[str, Any]] = {
+    "no extension at all": {"is_ca": None, "usage": None, "uris": (), "has_key_ids": False},
+    "not an authority": {"is_ca": False},
+    "no keyCertSign": {"usage": ("digital_signature",)},
+    "a path length that is too short": {"path_length": 0},
+    "name constraints that exclude": {
+        "extra": ((x509.NameConstraints([x509.UniformResourceIdentifier("other.test")], None), True),)
+    },
+    "expired": {"end": NOW - SECOND},
+}
+
+
+@pytest.mark.parametrize("fields", RENEWED.values(), ids=RENEWED)
+def test_a_root_that_stands_twice_in_a_bundle_works_in_every_order(fields: dict[str, Any]) -> None:
+    """A renewed root: same name and key, and only one of the two is good."""
+    key = key_of("p384", 5)
+    good = authority(subject="corporate root", uris=(), key=key)
+    other = authority(**{"subject": "corporate root", "uris": (), "key": key, **fields})
+    middle = authority(issuer=good, subject="middle")
+    for anchors in permutations([good, other, authority(subject="unrelated")]):
+        assert verify(bundles(a=anchors), leaf(issuer=middle), middle).not_after == END
+        if "path_length" in fields:
+            assert verify(bundles(a=anchors), leaf(issuer=good)).not_after == END
+    assert fields.keys() & {"usage", "path_length"} or denial(bundles(a=[other]), leaf(issuer=middle), middle)
+
+
+def test_a_root_renewed_with_its_old_key_verifies_what_names_the_old_certificate() -> None:
+    """The intermediate names its issuer by serial number (RFC 5280, 4.2.1.1), which is that of the old certificate."""
+    key = key_of("p384", 5)
+    old, new = (authority(subject="corporate root", uris=(), key=key) for _ in range(2))
+    subject = x509.DirectoryName(old.certificate.subject)
+    by_serial = x509.AuthorityKeyIdentifier(None, [subject], old.certificate.serial_number)
+    middle = authority(issuer=old, subject="middle", has_key_ids=False, extra=((by_serial, False),))
+    assert verify(bundles(a=[old]), leaf(issuer=middle), middle).not_after == END
+    assert verify(bundles(a=[new]), leaf(issuer=middle), middle).not_after == END
+
+
+def test_what_is_wrong_with_a_path_names_the_certificate_and_the_rule() -> None:
+    root = authority()
+    middle = authority(issuer=root, subject="middle", usage=("digital_signature",))
+    serial = f"{middle.certificate.serial_number:X}"
+    assert str(refusal(bundles(a=[root]), leaf(issuer=middle), middle)).startswith(
+        f"issuer-is-not-ca: certificate 2 of the path (subject 'CN=middle', serial {serial}): "
+    )
+    worker = leaf(issuer=root, usage=("key_agreement",), subject="worker")
+    serial = f"{worker.certificate.serial_number:X}"
+    assert str(refusal(bundles(a=[root]), worker)).startswith(
+        f"bad-key-usage: certificate 1 of the path (subject 'CN=worker', serial {serial}): rule digital-signature: "
+    )
+    late = authority(end=NOW - SECOND)
+    assert "certificate 2 of the path (subject 'CN=authority of a.test'" in str(refusal(bundles(a=[late]), leaf(issuer=late)))
 
 
 def test_an_anchor_that_openssl_cannot_read_is_trusted_by_nobody() -> None:
     signer = key_of("ed25519")
     root = authority(key=signer)
     broken = rewritten(root, b"authority of", b"authority\xff\xfef", signer)
-    assert denial(bundles(a=[broken]), leaf(issuer=root)) is Denial.UNREADABLE
-    assert denial(bundles(a=[root, broken]), leaf(issuer=root)) is Denial.UNREADABLE
+    assert denial(bundles(a=[broken]), leaf(issuer=root)) is Denial.UNKNOWN_AUTHORITY
+    assert verify(bundles(a=[broken, root]), leaf(issuer=root)).not_after == END
 
 
 # -- the path
@@ -257,12 +358,12 @@ def test_an_anchor_that_openssl_cannot_read_is_trusted_by_nobody() -> None:
         (lambda root: authority(issuer=root, subject="middle", is_ca=False), Denial.NOT_CA),
         (lambda root: authority(issuer=root, subject="middle", usage=("digital_signature",)), Denial.NOT_CA),
         (lambda root: authority("b.test", issuer=root), Denial.AUTHORITY_ID),
-        (lambda root: authority(issuer=root, subject="m", uris=("spiffe://a.test/x",)), Denial.AUTHORITY_ID),
-        (lambda root: authority(issuer=root, subject="m", purposes=CLIENT_ONLY), Denial.EXTENDED_KEY_USAGE),
+        (lambda root: authority(issuer=root, subject="m", is_ca=None), Denial.NOT_CA),
+        (lambda root: authority(issuer=root, subject="m", purposes=CODE_SIGNING), Denial.EXTENDED_KEY_USAGE),
         (lambda root: authority(issuer=root, subject="m", key=key_of("rsa1024")), Denial.WEAK_KEY),
         (lambda root: leaf("spiffe://a.test/other", issuer=root, subject="another worker"), Denial.NOT_CA),
     ],
-    ids=["not an authority", "no keyCertSign", "other domain", "with a path", "for clients only", "RSA-1024", "a leaf"],
+    ids=["not an authority", "no keyCertSign", "other domain", "no basicConstraints", "for code only", "RSA-1024", "a leaf"],
 )
 def test_an_intermediate_that_breaks_a_rule_carries_nothing(make: Callable[[Forged], Forged], reason: Denial) -> None:
     root = authority()

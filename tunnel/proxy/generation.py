@@ -116,7 +116,6 @@ def _asked_by_pki(credentials: PkiCredentials, terms: Terms) -> Demand:
     return Demand(
         PeerJudge(PkiVerifier(authorities, purpose, host), authorizer),
         authorities=authorities if terms.is_server else (),
-        knows_purpose=True,
         is_slow=authorizer.is_slow(),
         witness=terms.witness,
     )

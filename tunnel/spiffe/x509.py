@@ -1,13 +1,14 @@
 """The rules of X509-SVID for single certificates: one function a rule, for our own and for a peer's alike.
 
-Knows sections 2 to 4 of X509-SVID and which keys are strong enough; must not know how a path is built or who is admitted.
-Each check raises PeerDenied with the rule that is broken. The tables at the end are what a handshake asks, and what is told
-to whoever wants to know of every rule.
+Each check raises PeerDenied with the rule that is broken. The tables at the end are what a handshake checks and what
+`svid verify` reports. SVIDs keep every rule of X509-SVID. A trust anchor is a name and a key (RFC 5280, 6.1.1 d), and an
+intermediate follows RFC 5280, 6.1.4: real authorities are ordinary PKI, which breaks the standard's rules for signing
+certificates. Those stricter rules are in SIGNING_RULES, which no handshake checks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
@@ -28,6 +29,7 @@ MIN_RSA_BITS = 2048  # what OpenSSL's security level 2 asks for
 _CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 _WEAK_HASHES = (hashes.MD5, hashes.SHA1)
 _BOTH_SIDES = {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH}
+_TLS_PURPOSES = {*_BOTH_SIDES, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}
 _OURS = "ours, not the standard's"
 # What the library raises for extensions that it cannot read.
 _UNREADABLE = (ValueError, LookupError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, x509.InvalidVersion)
@@ -65,7 +67,7 @@ class Reading:
 class Rule:
     """One rule: its name, where it stands, and the function that raises PeerDenied for whoever breaks it.
 
-    `first` is the rule without which this one means nothing.
+    `first` is the rule without which this one means nothing; `is_about_domain` when it needs the leaf's trust domain.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Rule:
     words: str
     check: Callable[[Reading], object]
     first: str = ""
+    is_about_domain: bool = False
 
 
 def read_extensions(certificate: x509.Certificate, signs_for: TrustDomain | None = None) -> Reading:
@@ -86,23 +89,34 @@ def read_extensions(certificate: x509.Certificate, signs_for: TrustDomain | None
 def check_leaf(certificate: x509.Certificate) -> SpiffeId:
     """The SPIFFE ID of a certificate that keeps every rule of a leaf (X509-SVID 2, 3.1, 4)."""
     reading = read_extensions(certificate)
-    for rule in LEAF_RULES:
-        rule.check(reading)
-    return _parse_workload_id(reading)  # which is all of the rules of names
+    _check_rules((*LEAF_RULES, *NAME_RULES), reading)
+    return _parse_workload_id(reading)
 
 
 def check_intermediate(certificate: x509.Certificate, trust_domain: TrustDomain) -> None:
-    """A signing certificate that a peer sent keeps every rule (X509-SVID 3.2, 4)."""
-    reading = read_extensions(certificate, trust_domain)
-    for rule in INTERMEDIATE_RULES:
-        rule.check(reading)
+    """A signing certificate that a peer sent may sign for `trust_domain` (RFC 5280, 6.1.4 k to n)."""
+    _check_rules(INTERMEDIATE_RULES, read_extensions(certificate, trust_domain))
 
 
-def check_authority(certificate: x509.Certificate, trust_domain: TrustDomain) -> None:
-    """A certificate may sign for `trust_domain`; whoever put it into the bundle vouches for its own signature."""
-    reading = read_extensions(certificate, trust_domain)
-    for rule in AUTHORITY_RULES:
-        rule.check(reading)
+def check_anchor(certificate: x509.Certificate) -> None:
+    """A certificate of a bundle can be a trust anchor: a name and a key (RFC 5280, 6.1.1 d).
+
+    Extensions that the library cannot read are left to OpenSSL, which checks cA and keyCertSign by itself.
+    """
+    try:
+        reading = read_extensions(certificate)
+    except PeerDenied:
+        check_key_strength(certificate)
+    else:
+        _check_rules(ANCHOR_RULES, reading)
+
+
+def _check_rules(rules: Iterable[Rule], reading: Reading) -> None:
+    for rule in rules:
+        try:
+            rule.check(reading)
+        except PeerDenied as denied:
+            raise PeerDenied(denied.reason, f"rule {rule.name}: {denied.seen}") from denied
 
 
 def parse_leaf_id(certificate: x509.Certificate) -> SpiffeId:
@@ -164,19 +178,47 @@ def _check_extended_key_usage(reading: Reading) -> None:
 def _check_is_authority(reading: Reading) -> None:
     constraints = reading.find(x509.BasicConstraints)
     if constraints is None or not constraints.value.ca:
-        raise PeerDenied(Denial.NOT_CA, "a signing certificate is not marked as an authority")
+        raise PeerDenied(Denial.NOT_CA, "a signing certificate needs basic constraints with cA TRUE")
+
+
+def _check_may_be_authority(reading: Reading) -> None:
+    constraints = reading.find(x509.BasicConstraints)
+    if constraints is not None and not constraints.value.ca:
+        raise PeerDenied(Denial.NOT_CA, "its basic constraints say cA FALSE")
 
 
 def _check_signs_certificates(reading: Reading) -> None:
+    usage = reading.find(x509.KeyUsage)
+    if usage is not None and not usage.value.key_cert_sign:
+        raise PeerDenied(Denial.KEY_USAGE, "its key usage lacks keyCertSign")
+
+
+def _check_key_usage_of_signer(reading: Reading) -> None:
     if not _critical_usage(reading).key_cert_sign:
-        raise PeerDenied(Denial.KEY_USAGE, "a signing certificate's key usage lacks keyCertSign")
+        raise PeerDenied(Denial.KEY_USAGE, "its key usage lacks keyCertSign")
+
+
+def _check_trust_domain(reading: Reading) -> None:
+    """Refuse the signing certificate of another trust domain: two domains may have one root, and then only its name tells."""
+    for uri in _uri_names(reading):
+        try:
+            domain = parse_spiffe_id(uri).trust_domain
+        except SpiffeIdError:
+            continue  # a name in somebody's own PKI
+        if domain != reading.signs_for:
+            raise PeerDenied(Denial.AUTHORITY_ID, f"its SPIFFE ID is {uri!a}, and the leaf is of {reading.signs_for}")
 
 
 def _check_authority_id(reading: Reading) -> None:
-    """No URI SAN, or the trust domain's own ID: real roots without one exist."""
     uris = _uri_names(reading)
     if uris and uris != [f"spiffe://{reading.signs_for}"]:
-        raise PeerDenied(Denial.AUTHORITY_ID, f"a signing certificate is named {uris[0]!a}, not spiffe://{reading.signs_for}")
+        raise PeerDenied(Denial.AUTHORITY_ID, f"its URI name is {uris[0]!a}, expected spiffe://{reading.signs_for}")
+
+
+def _check_tls_purpose(reading: Reading) -> None:
+    usage = reading.find(x509.ExtendedKeyUsage)
+    if usage is not None and not set(usage.value) & _TLS_PURPOSES:
+        raise PeerDenied(Denial.EXTENDED_KEY_USAGE, "its extended key usage names no purpose of TLS")
 
 
 def check_key_strength(certificate: x509.Certificate) -> None:
@@ -269,11 +311,37 @@ NAME_RULES = (
     Rule("spiffe-id", "SPIFFE-ID 2", "the URI is a SPIFFE ID", _parse_only_id, "one-uri"),
     Rule("path", "X509-SVID 3.1", "the ID has a path: it names a workload", _parse_workload_id, "spiffe-id"),
 )
-AUTHORITY_RULES = (
-    Rule("authority", "X509-SVID 4.1", "cA is true", _check_is_authority),
-    _CRITICAL_USAGE,
-    Rule("signs-certificates", "X509-SVID 4.3", "key usage has keyCertSign", _check_signs_certificates, "key-usage"),
-    Rule("authority-id", "X509-SVID 3.2", "it has no URI, or the ID of the leaf's trust domain", _check_authority_id),
+_SIGNS_CERTIFICATES = Rule(
+    "signs-certificates", "RFC 5280 6.1.4 n", "key usage is absent, or has keyCertSign", _check_signs_certificates
+)
+ANCHOR_RULES = (
+    Rule("authority", "RFC 5280 6.1.1 d", "basic constraints are absent, or cA is true", _check_may_be_authority),
+    _SIGNS_CERTIFICATES,
     _KEY_STRENGTH,
 )
-INTERMEDIATE_RULES = (*AUTHORITY_RULES, _PURPOSES, _SIGNATURE_STRENGTH)
+INTERMEDIATE_RULES = (
+    Rule("authority", "RFC 5280 6.1.4 k", "cA is true", _check_is_authority),
+    _SIGNS_CERTIFICATES,
+    Rule(
+        "trust-domain",
+        _OURS,
+        "it has no SPIFFE ID, or one of the leaf's trust domain",
+        _check_trust_domain,
+        is_about_domain=True,
+    ),
+    Rule("purpose", _OURS, "extended key usage is absent, or names a purpose of TLS", _check_tls_purpose),
+    _KEY_STRENGTH,
+    _SIGNATURE_STRENGTH,
+)
+# What X509-SVID asks of signing certificates beyond that: reported as warnings.
+SIGNING_RULES = (
+    Rule("signer-key-usage", "X509-SVID 4.3", "key usage is critical and has keyCertSign", _check_key_usage_of_signer),
+    Rule(
+        "signer-id",
+        "X509-SVID 3.2",
+        "it has no URI name, or the ID of the leaf's trust domain",
+        _check_authority_id,
+        is_about_domain=True,
+    ),
+    Rule("signer-purposes", "X509-SVID 4.4", _PURPOSES.words, _check_extended_key_usage),
+)

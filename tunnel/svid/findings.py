@@ -21,10 +21,11 @@ class Verdict(Enum):
 
     KEPT = "kept"
     BROKEN = "broken"
+    WARNING = "warning"  # broken, and no proxy refuses for it
     NOT_ASKED = "not-asked"
 
 
-_MARKS = {Verdict.KEPT: "ok", Verdict.BROKEN: "NO", Verdict.NOT_ASKED: "-"}
+_MARKS = {Verdict.KEPT: "ok", Verdict.BROKEN: "NO", Verdict.WARNING: "!", Verdict.NOT_ASKED: "-"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,16 @@ class Examiner:
     def __init__(self) -> None:
         self.findings: list[Finding] = []
 
-    def ask(self, rule: str, section: str, words: str, check: Callable[[], object], *, needs: Iterable[str] = ()) -> bool:
+    def ask(
+        self,
+        rule: str,
+        section: str,
+        words: str,
+        check: Callable[[], object],
+        *,
+        needs: Iterable[str] = (),
+        otherwise: Verdict = Verdict.BROKEN,
+    ) -> bool:
         """Whether a rule is kept, after asking it; one that means nothing without another is not asked when that is broken."""
         missing = next((name for name in needs if not self.is_kept(name)), None)
         if missing is not None:
@@ -89,7 +99,7 @@ class Examiner:
             check()
         except (PeerDenied, TokenError) as error:
             text = str(error).removeprefix(f"{error.reason.value}: ")
-            self.add(rule, section, Verdict.BROKEN, text, error.reason.value)
+            self.add(rule, section, otherwise, text, error.reason.value)
             return False
         self.add(rule, section, Verdict.KEPT, words)
         return True

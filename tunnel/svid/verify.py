@@ -22,7 +22,9 @@ from tunnel.spiffe.x509 import (
     INTERMEDIATE_RULES,
     LEAF_RULES,
     NAME_RULES,
+    SIGNING_RULES,
     Reading,
+    Rule,
     check_dates,
     parse_leaf_id,
     read_extensions,
@@ -49,7 +51,7 @@ def examine_certificate(path: Sequence[x509.Certificate], now: datetime, trust: 
     readings = list[Reading]()
     examiner.ask("readable", "RFC 5280 4.2", "its extensions can be read", lambda: readings.append(read_extensions(path[0])))
     for rule in (*LEAF_RULES, *NAME_RULES):
-        _ask(examiner, "", rule.name, rule.section, rule.words, readings, rule.check, rule.first)
+        _ask(examiner, "", rule, readings)
     spiffe_id = parse_leaf_id(path[0]) if examiner.is_kept("path") else None
     _ask_dates(examiner, "dates", path[0], now)
     if key is not None:
@@ -69,18 +71,13 @@ def conclusion(report: Report) -> str:
     return f"keeps the rules for an SVID: {subject}; who has signed it was not looked at"
 
 
-def _ask(
-    examiner: Examiner,
-    prefix: str,
-    name: str,
-    section: str,
-    words: str,
-    readings: Sequence[Reading],
-    check: Any,
-    first: str,
-) -> None:
-    needs = [f"{prefix}readable", *([f"{prefix}{first}"] if first else ())]
-    examiner.ask(f"{prefix}{name}", section, words, lambda: check(readings[0]), needs=needs)
+def _ask(examiner: Examiner, prefix: str, rule: Rule, readings: Sequence[Reading], otherwise: Verdict = Verdict.BROKEN) -> None:
+    needs = [f"{prefix}readable", *([f"{prefix}{rule.first}"] if rule.first else ())]
+
+    def check() -> None:
+        rule.check(readings[0])
+
+    examiner.ask(f"{prefix}{rule.name}", rule.section, rule.words, check, needs=needs, otherwise=otherwise)
 
 
 def _ask_dates(examiner: Examiner, name: str, certificate: x509.Certificate, now: datetime) -> None:
@@ -127,12 +124,12 @@ def _ask_intermediate(
         "its extensions can be read",
         lambda: readings.append(read_extensions(certificate, domain)),
     )
-    for rule in INTERMEDIATE_RULES:
-        if rule.name == "authority-id" and domain is None:
+    for rule in (*INTERMEDIATE_RULES, *SIGNING_RULES):
+        if rule.is_about_domain and domain is None:
             words = f"{rule.words}: not looked at, since the leaf names none"
             examiner.add(f"{prefix}{rule.name}", rule.section, Verdict.NOT_ASKED, words)
         else:
-            _ask(examiner, prefix, rule.name, rule.section, rule.words, readings, rule.check, rule.first)
+            _ask(examiner, prefix, rule, readings, Verdict.WARNING if rule in SIGNING_RULES else Verdict.BROKEN)
     _ask_dates(examiner, f"{prefix}dates", certificate, now)
 
 

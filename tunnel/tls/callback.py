@@ -16,9 +16,10 @@ from cryptography import x509
 from OpenSSL import SSL
 
 from tunnel.authz.peer import Admitted
-from tunnel.errors import Denial, PeerDenied
+from tunnel.errors import Denial, PeerDenied, WireError
+from tunnel.spiffe.x509 import parse_certificate
 from tunnel.tls.openssl import ffi, lib, pointer
-from tunnel.tls.path import DATE_ERRORS, MAX_PATH, NO_ANCHOR_ERRORS, WRONG_PURPOSE, denial_of
+from tunnel.tls.path import AUTHORITY_ERRORS, MAX_PATH, NO_ANCHOR_ERRORS, WRONG_PURPOSE, denial_of, refuse_certificate
 
 # What is filed as the error decides the alert (ssl_x509err2alert).
 _REJECTED = 28  # alert 42, bad_certificate
@@ -59,7 +60,6 @@ class Demand:
     judge: Judge
     authorities: tuple[x509.Certificate, ...] = ()  # told to clients, which may choose a certificate by them
     is_leaf_enough: bool = False  # a pinned key: what OpenSSL thinks of path, dates and purpose does not count
-    knows_purpose: bool = False  # the judge looks at purposes itself, which OpenSSL does not do as Go does
     is_slow: bool = False  # the judge may wait, so it must be asked on a thread that can
     witness: Witness | None = None  # shown what the peer sent, whatever the verdict
 
@@ -97,8 +97,7 @@ def _verify_callback(demand: Demand, errors: Mapping[Denial, int]) -> Callable[[
             if is_for_the_judge(code, depth):
                 return 1
             attest(store_context)
-            text = ffi.string(lib.X509_verify_cert_error_string(code)).decode()
-            return refuse(end, store_context, PeerDenied(denial_of(code), text))
+            return refuse(end, store_context, _describe_error(store_context, code, depth))
         if depth:
             return 1
         attest(store_context)
@@ -109,13 +108,14 @@ def _verify_callback(demand: Demand, errors: Mapping[Denial, int]) -> Callable[[
             demand.witness(_path(store_context))
 
     def is_for_the_judge(code: int, depth: int) -> bool:
-        """Errors that say "no anchor here", and no other: the rest are OpenSSL's own findings.
+        """Errors that say "no anchor here", and what the judge looks at itself; the rest are OpenSSL's own findings.
 
-        But for dates of authorities: the path to an anchor of ours may not need what the peer has sent.
+        The judge has its own rule for purposes. It has OpenSSL build the path to an anchor of ours anew: there it counts what is
+        wrong with an authority that the peer sent, if that path needs it.
         """
-        if demand.is_leaf_enough or code in NO_ANCHOR_ERRORS:
+        if demand.is_leaf_enough or code in NO_ANCHOR_ERRORS or code == WRONG_PURPOSE:
             return True
-        return (demand.knows_purpose and code == WRONG_PURPOSE) or (depth > 0 and code in DATE_ERRORS)
+        return depth > 0 and code in AUTHORITY_ERRORS
 
     def conclude(end: Turn, store_context: Any) -> int:
         try:
@@ -133,6 +133,19 @@ def _verify_callback(demand: Demand, errors: Mapping[Denial, int]) -> Callable[[
         return 0
 
     return verify
+
+
+def _describe_error(store_context: Any, code: int, depth: int) -> PeerDenied:
+    """OpenSSL's finding on one certificate of the path."""
+    text = ffi.string(lib.X509_verify_cert_error_string(code)).decode()
+    current = lib.X509_STORE_CTX_get_current_cert(store_context)
+    try:
+        certificate = parse_certificate(_der(current)) if current != ffi.NULL else None
+    except WireError:
+        certificate = None
+    if certificate is None:
+        return PeerDenied(denial_of(code), f"certificate {depth + 1} of the path: {text}")
+    return refuse_certificate(denial_of(code), depth, certificate, text)
 
 
 def _file_crash(_kind: Any, crash: BaseException, _traceback: Any) -> None:

@@ -33,7 +33,7 @@ def describe_peer(leaf: x509.Certificate, spiffe_id: SpiffeId | None) -> Peer:
     addresses = names.get_values_for_type(x509.IPAddress)
     common_names = _subject_values(leaf, NameOID.COMMON_NAME)
     return Peer(
-        subject=_subject(leaf),
+        subject=subject_of(leaf),
         spiffe_id=spiffe_id,
         leaf=leaf.public_bytes(Encoding.DER),
         public_key=public_key_of(leaf),
@@ -61,16 +61,16 @@ def issuer_of(certificate: x509.Certificate) -> str:
         return "(unreadable)"
 
 
-def _lower(match: re.Match[str]) -> str:
-    return match.group().lower()  # RFC 3986, 3.1: a scheme has no case; Go prints it in lower case
-
-
-def _subject(leaf: x509.Certificate) -> str:
+def subject_of(certificate: x509.Certificate) -> str:
     """The subject for the log; it proves nothing by itself, so one that cannot be read is no reason to refuse."""
     try:
-        return leaf.subject.rfc4514_string()
+        return certificate.subject.rfc4514_string()
     except _UNREADABLE:
         return "(unreadable)"
+
+
+def _lower(match: re.Match[str]) -> str:
+    return match.group().lower()  # RFC 3986, 3.1: a scheme has no case; Go prints it in lower case
 
 
 def _subject_values(leaf: x509.Certificate, oid: x509.ObjectIdentifier) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ self-signed: whoever named it as one vouches for it (Trust Domain and Bundle, 4.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -16,7 +17,7 @@ from OpenSSL import crypto
 
 from tunnel.errors import Denial, PeerDenied
 from tunnel.spiffe.ids import SpiffeId
-from tunnel.tls.facts import issuer_of
+from tunnel.tls.facts import issuer_of, subject_of
 
 MAX_PATH = 16  # certificates; SPIRE's paths have two or three
 _MOST_NAMESAKES = 8  # anchors of one name that are tried in turn: a stranger must not cost us a verification for each of many
@@ -25,7 +26,8 @@ _MOST_NAMESAKES = 8  # anchors of one name that are tried in turn: a stranger mu
 NO_ANCHOR_ERRORS = frozenset({2, 18, 19, 20, 21})
 WRONG_SIGNATURE = 7  # by none of the authorities of that name: nobody whom we know has signed it
 WRONG_PURPOSE = 26
-DATE_ERRORS = frozenset({9, 10})
+# Dates, path length, keyCertSign, critical extensions, cA: of an authority that the peer sent and the path may not need.
+AUTHORITY_ERRORS = frozenset({9, 10, 25, 32, 34, 79})
 _DENIALS = {
     9: Denial.NOT_YET_VALID,
     10: Denial.EXPIRED,
@@ -68,24 +70,44 @@ def check_length(path: Sequence[x509.Certificate]) -> None:
 
 def build_path(anchors: Sequence[crypto.X509], path: Sequence[x509.Certificate], now: datetime) -> list[x509.Certificate]:
     """The path that leads from the leaf to one of `anchors`, both included; raises PeerDenied."""
+    failures = []
     for pool in _pools(anchors):
         try:
             return _attempt(pool, path, now)
         except crypto.X509StoreContextError as error:
-            failure = error
-        if failure.errors[0] != WRONG_SIGNATURE:
-            break
-    code, _depth, text = failure.errors[:3]
-    # The name helps whoever has given the wrong bundle; it is the peer's claim, and proves nothing.
-    whose = f" {issuer_of(failure.certificate.to_cryptography())!a}" if denial_of(code) is Denial.UNKNOWN_AUTHORITY else ""
-    raise PeerDenied(denial_of(code), f"{text}{whose}") from failure
+            failures.append(error)
+    # A wrong signature is what an anchor of the same name and another key gives: any other failure says more.
+    failure = next((one for one in failures if one.errors[0] != WRONG_SIGNATURE), failures[0])
+    code, depth, text = failure.errors[:3]
+    raise refuse_certificate(denial_of(code), depth, failure.certificate.to_cryptography(), text) from failure
+
+
+def refuse_certificate(reason: Denial, depth: int, certificate: x509.Certificate, seen: str) -> PeerDenied:
+    """The refusal of a path for one of its certificates, which it names; `depth` is 0 for the leaf."""
+    # The issuer helps whoever has given the wrong bundle; it is the peer's claim, and proves nothing.
+    whose = f", issued by {issuer_of(certificate)!a}" if reason is Denial.UNKNOWN_AUTHORITY else ""
+    return PeerDenied(reason, f"certificate {depth + 1} of the path {describe_certificate(certificate)}: {seen}{whose}")
+
+
+@contextmanager
+def at_depth(depth: int, certificate: x509.Certificate) -> Iterator[None]:
+    """Name the certificate in what a rule says of it."""
+    try:
+        yield
+    except PeerDenied as denied:
+        raise refuse_certificate(denied.reason, depth, certificate, denied.seen) from denied
+
+
+def describe_certificate(certificate: x509.Certificate) -> str:
+    """`(subject "CN=Issuing CA", serial 1F)`, for a message; both are the certificate's claims."""
+    return f"(subject {subject_of(certificate)!a}, serial {certificate.serial_number:X})"
 
 
 def _pools(anchors: Sequence[crypto.X509]) -> Iterator[Sequence[crypto.X509]]:
     """All anchors; then, since of several with one name OpenSSL tries the first alone, each of them with no other.
 
-    This matters where an authority has a new key and its old name, and certificates do not say by which key (RFC 5280,
-    4.2.1.1) they are signed.
+    This matters when an authority has a new key and its old name, and certificates do not say by which key (RFC 5280,
+    4.2.1.1) they are signed; and when it was renewed with its old key and other constraints.
     """
     yield anchors
     by_name: dict[int, list[crypto.X509]] = {}

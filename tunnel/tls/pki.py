@@ -19,7 +19,7 @@ from tunnel.authz.pins import SpkiPin
 from tunnel.errors import Denial, PeerDenied
 from tunnel.spiffe.x509 import check_dates, find_extension
 from tunnel.tls.facts import describe_peer, public_key_of
-from tunnel.tls.path import Verified, build_path, check_length, span_of, to_openssl
+from tunnel.tls.path import Verified, at_depth, build_path, check_length, span_of, to_openssl
 
 _FOR_EVER = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
@@ -39,9 +39,10 @@ class PkiVerifier:
         """What `path`, leaf first, proves at `now`; raises PeerDenied with the rule that it breaks."""
         check_length(path)
         chain = build_path(self._anchors, path, now)
-        for certificate in chain:
-            check_dates(certificate, now)
-            check_purpose(certificate, self._purpose)
+        for depth, certificate in enumerate(chain):
+            with at_depth(depth, certificate):
+                check_dates(certificate, now)
+                check_purpose(certificate, self._purpose)
         if self._host is not None:
             self._host.check(describe_peer(path[0], None))
         return Verified(path[0], *span_of(chain))

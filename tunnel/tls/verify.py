@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from cryptography import x509
-from OpenSSL import crypto
 
 from tunnel.errors import Denial, PeerDenied
 from tunnel.spiffe.bundle import BundleSet
 from tunnel.spiffe.ids import TrustDomain
-from tunnel.spiffe.x509 import check_authority, check_dates, check_intermediate, check_leaf
-from tunnel.tls.path import Verified, build_path, check_length, span_of, to_openssl
+from tunnel.spiffe.x509 import check_dates, check_intermediate, check_leaf
+from tunnel.tls.anchors import Anchors, build_anchors
+from tunnel.tls.path import Verified, at_depth, build_path, check_length, span_of
 
 
 class SpiffeVerifier:
@@ -25,28 +25,38 @@ class SpiffeVerifier:
 
     def __init__(self, bundles: BundleSet) -> None:
         self._bundles = bundles
-        self._anchors: dict[TrustDomain, list[crypto.X509]] = {}  # made when first asked for: there may be hundreds
+        self._anchors: dict[TrustDomain, Anchors] = {}  # made when first asked for: there may be hundreds
 
     def verify(self, path: Sequence[x509.Certificate], now: datetime) -> Verified:
-        """What `path`, leaf first, proves at `now`; raises PeerDenied with the rule that it breaks."""
+        """What `path`, leaf first, proves at `now`; raises PeerDenied with the certificate and the rule that it breaks."""
         check_length(path)
-        spiffe_id = check_leaf(path[0])
-        chain = build_path(self._anchors_of(spiffe_id.trust_domain), path, now)
+        with at_depth(0, path[0]):
+            spiffe_id = check_leaf(path[0])
+        chain = self._build(path, spiffe_id.trust_domain, now)
         if len(chain) < 2:  # a partial chain may be a leaf that is its own anchor
             raise PeerDenied(Denial.UNKNOWN_AUTHORITY, "the leaf certificate is its own authority")
-        *intermediates, anchor = chain[1:]
-        for certificate in intermediates:
-            check_intermediate(certificate, spiffe_id.trust_domain)
-        check_authority(anchor, spiffe_id.trust_domain)
-        for certificate in chain:
-            check_dates(certificate, now)
+        for depth, certificate in enumerate(chain):
+            with at_depth(depth, certificate):
+                if 0 < depth < len(chain) - 1:
+                    check_intermediate(certificate, spiffe_id.trust_domain)
+                check_dates(certificate, now)
         return Verified(path[0], *span_of(chain), spiffe_id)
 
-    def _anchors_of(self, trust_domain: TrustDomain) -> list[crypto.X509]:
+    def _build(self, path: Sequence[x509.Certificate], trust_domain: TrustDomain, now: datetime) -> list[x509.Certificate]:
+        anchors = self._anchors_of(trust_domain)
+        try:
+            return build_path(anchors.prepare_for(path), path, now)
+        except PeerDenied as denied:
+            refusal = anchors.find_refusal(path) if denied.reason is Denial.UNKNOWN_AUTHORITY else None
+            if refusal is None:
+                raise
+            raise refusal from denied
+
+    def _anchors_of(self, trust_domain: TrustDomain) -> Anchors:
         if trust_domain not in self._anchors:
             bundle = self._bundles.bundles.get(trust_domain)
             if bundle is None:
                 why = self._bundles.disabled.get(trust_domain, "no bundle for it")
                 raise PeerDenied(Denial.UNKNOWN_TRUST_DOMAIN, f"{trust_domain}: {why}")
-            self._anchors[trust_domain] = [to_openssl(authority) for authority in bundle.authorities]
+            self._anchors[trust_domain] = build_anchors(bundle.authorities)
         return self._anchors[trust_domain]
