@@ -7,6 +7,7 @@ are lower case, say what was seen and what was wanted, end without a full stop a
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import Enum
 from typing import Generic, TypeVar
 
@@ -90,7 +91,11 @@ class IdentityFault(Enum):
 
 
 class IdentityError(ReasonedError[IdentityFault]):
-    """An identity or a bundle that cannot be used."""
+    """An identity or a bundle that cannot be used; `begins` is when it can, if that is all that is wrong."""
+
+    def __init__(self, reason: IdentityFault, message: str, begins: datetime | None = None) -> None:
+        super().__init__(reason, message)
+        self.begins = begins
 
 
 class OutputError(TunnelError):

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from forge import END, NOW, authority, key_of, leaf
 
 from tunnel.errors import IdentityError, IdentityFault
-from tunnel.identity.credentials import X509Context, X509Svid, select_svid
+from tunnel.identity.credentials import X509Context, X509Svid
 from tunnel.identity.follower import Follower, Outcome
-from tunnel.identity.workload import Denied, Event, Hopeless, Lost, Rejected, Updated
+from tunnel.identity.workload import Denied, Event, Hopeless, Lost, Overdue, Rejected, Updated
 from tunnel.spiffe.bundle import BundleSet, TrustBundle
-from tunnel.spiffe.ids import SpiffeId, TrustDomain, parse_spiffe_id
-from tunnel.spiffe.selection import Selection
+from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id
+from tunnel.spiffe.selection import Offer, Selection
 
 HOME = TrustDomain("a.test")
 ROOT = authority()
@@ -30,8 +31,10 @@ def svid(path: str, hint: str = "") -> X509Svid:
     return X509Svid(parse_spiffe_id(f"spiffe://a.test/{path}"), hint, (WORKER.certificate,), WORKER.key, END)
 
 
-def updated(*svids: X509Svid, is_new: bool = True, notes: tuple[str, ...] = (), crl_count: int = 0) -> Updated:
-    return Updated(X509Context(svids, BUNDLES, notes, crl_count), is_new)
+def updated(svid: X509Svid | None, *others: X509Svid, is_new: bool = True, **fields: Any) -> Updated:
+    """An update of which the first SVID is selected; None when what is wanted is not offered."""
+    offered = tuple(Offer(str(one.spiffe_id), one.hint) for one in (svid, *others) if one is not None)
+    return Updated(X509Context(svid, BUNDLES, offered, **fields), is_new)
 
 
 def rejected(message: str) -> Rejected:
@@ -61,42 +64,8 @@ class Said:
         return sum(words in line for line in self.lines)
 
 
-def chosen(*svids: X509Svid, wish: Selection = ANY, current: SpiffeId | None = None) -> str | None:
-    found = select_svid(svids, wish, current)
-    return found.spiffe_id.path if found else None
-
-
-ONE, TWO, THREE = svid("one", "x"), svid("two", "y"), svid("three", "x")
-
-
-def test_without_a_wish_the_first_is_chosen() -> None:
-    assert chosen(ONE, TWO) == "/one"
-    assert chosen(TWO, ONE) == "/two"
-
-
-@pytest.mark.parametrize(
-    ("wish", "path"),
-    [
-        (Selection(parse_spiffe_id("spiffe://a.test/two")), "/two"),
-        (Selection(hint="y"), "/two"),
-        (Selection(hint="x"), "/one"),  # of several with one hint the first
-        (Selection(parse_spiffe_id("spiffe://a.test/three"), "x"), "/three"),
-        (Selection(parse_spiffe_id("spiffe://a.test/two"), "x"), None),
-        (Selection(parse_spiffe_id("spiffe://a.test/four")), None),
-        (Selection(parse_spiffe_id("spiffe://b.test/two")), None),
-        (Selection(hint="z"), None),
-        (Selection(hint="X"), None),
-    ],
-)
-def test_a_wish_is_kept_to_the_letter(wish: Selection, path: str | None) -> None:
-    assert chosen(ONE, TWO, THREE, wish=wish) == path
-
-
-def test_the_one_in_use_is_kept_while_it_is_offered() -> None:
-    assert chosen(ONE, TWO, current=TWO.spiffe_id) == "/two"
-    assert chosen(ONE, THREE, wish=Selection(hint="x"), current=THREE.spiffe_id) == "/three"
-    assert chosen(ONE, current=TWO.spiffe_id) == "/one"
-    assert chosen(ONE, TWO, wish=Selection(hint="x"), current=TWO.spiffe_id) == "/one"
+ONE, TWO = svid("one", "x"), svid("two", "y")
+OVERDUE = Overdue(ONE)
 
 
 def test_an_update_brings_credentials_and_a_generation() -> None:
@@ -121,18 +90,9 @@ def test_an_equal_update_confirms_and_says_nothing() -> None:
     assert said.lines == before
 
 
-def test_the_choice_is_kept_when_the_list_is_reordered() -> None:
-    said = Said()
-    assert said.used(updated(TWO, ONE)) == "/two"
-    assert said.used(updated(ONE, TWO)) == "/two"
-    assert said.used(updated(ONE)) == "/one"
-    assert said.used(updated(TWO, ONE)) == "/one"
-    assert said.follower.generation == 4
-
-
 def test_the_choice_among_several_is_warned_of_once() -> None:
     said = Said()
-    said.take(updated(ONE, TWO), updated(TWO, ONE), updated(ONE, TWO))
+    said.take(updated(ONE, TWO), updated(ONE, TWO), updated(TWO, ONE))
     assert said.count("2 identities are offered and none is chosen") == 1
     for wish in (Selection(hint="x"), Selection(ONE.spiffe_id)):
         said = Said(wish)
@@ -142,27 +102,28 @@ def test_the_choice_among_several_is_warned_of_once() -> None:
 
 def test_a_wish_that_is_not_offered_is_waited_for_and_said_once() -> None:
     said = Said(Selection(hint="y"))
-    assert said.take(updated(ONE), updated(ONE, is_new=False), updated(ONE)) == [NOTHING] * 3
+    missing = updated(None, ONE)
+    assert said.take(missing, updated(None, ONE, is_new=False), missing) == [NOTHING] * 3
     assert said.count("does not offer --spiffe-hint y, only spiffe://a.test/one (hint x)") == 1
     assert said.follower.generation == 0
-    assert said.used(updated(ONE, TWO)) == "/two"
-    assert said.count("well again") == 1
+    assert said.used(updated(TWO, ONE)) == "/two"
+    assert said.count("recovered") == 1
 
 
 def test_a_wish_that_is_offered_no_more_is_withdrawn() -> None:
     said = Said(Selection(parse_spiffe_id("spiffe://a.test/two")))
-    said.take(updated(ONE, TWO))
-    assert said.take(updated(ONE)) == [WITHDRAWN]
+    said.take(updated(TWO, ONE))
+    assert said.take(updated(None, ONE)) == [WITHDRAWN]
     assert said.count("does not offer --spiffe-id spiffe://a.test/two") == 1
     assert said.count("identity spiffe://a.test/two stays in use for now") == 1
 
 
 def test_an_identity_that_comes_back_is_confirmed_or_taken() -> None:
     said = Said(Selection(hint="y"))
-    said.take(updated(ONE, TWO))
-    said.take(updated(ONE))
-    assert said.used(updated(ONE, TWO)) == "/two"
-    assert said.count("well again") == 1
+    said.take(updated(TWO, ONE))
+    said.take(updated(None, ONE))
+    assert said.used(updated(TWO, ONE)) == "/two"
+    assert said.count("recovered") == 1
 
 
 @pytest.mark.parametrize("trouble", [DOWN, NO_IDENTITY, rejected("bad key")], ids=["down", "denied", "rejected"])
@@ -174,7 +135,7 @@ def test_trouble_is_said_when_it_begins_and_when_it_is_over(trouble: Event) -> N
     assert len(said.lines) == 1
     assert said.follower.complaint
     assert said.take(updated(ONE, is_new=False)) == [CONFIRMED]
-    assert said.lines[1:] == ["Workload API is well again"]
+    assert said.lines[1:] == ["Workload API connection recovered"]
     assert not said.follower.complaint
     said.take(trouble)
     assert len(said.lines) == 3, "new trouble is said anew"
@@ -191,7 +152,7 @@ def test_a_lost_stream_changes_nothing() -> None:
     assert said.take(DOWN, updated(ONE))[0] == NOTHING
     assert said.take(DOWN, rejected("bad"), ENDED) == [NOTHING] * 3
     assert said.count("identity spiffe://a.test/one stays in use for now, trying again") == 1
-    assert said.count("the last good one stays") == 1
+    assert said.count("keeping the previous one") == 1
 
 
 def test_a_clean_end_is_no_trouble_once_there_is_an_identity() -> None:
@@ -203,6 +164,33 @@ def test_a_clean_end_is_no_trouble_once_there_is_an_identity() -> None:
     early = Said()
     early.take(ENDED)
     assert early.count("not available (OK)") == 1
+
+
+def test_an_overdue_rotation_is_told_once_and_is_over_with_a_new_svid() -> None:
+    said = Said()
+    said.take(updated(ONE))
+    said.lines.clear()
+    assert said.take(OVERDUE, updated(ONE, is_new=False), DOWN, updated(ONE, is_new=False)) == [
+        NOTHING,
+        CONFIRMED,
+        NOTHING,
+        CONFIRMED,
+    ]
+    until = f"{END:%Y-%m-%dT%H:%M:%SZ}"
+    overdue = f"rotation of spiffe://a.test/one is overdue: its SVID ends at {until}, and no newer one has come"
+    assert said.lines[0] == f"{overdue}; opening a new stream to the Workload API"
+    assert len(said.lines) == 2
+    assert said.follower.complaint == overdue
+    said.take(updated(ONE))
+    assert said.count("recovered") == 1
+    assert said.follower.complaint == ""
+
+
+def test_an_svid_that_is_left_out_is_told_once() -> None:
+    said = Said(Selection(hint="x"))
+    failure = "own-svid-does-not-verify: SVID 'spiffe://a.test/two': expired"
+    said.take(updated(ONE, TWO, left_out=(failure,)), updated(ONE, TWO, left_out=(failure,)))
+    assert said.count(f"warning: an identity is left out: {failure}") == 1
 
 
 def test_no_identity_is_a_withdrawal() -> None:
@@ -231,7 +219,7 @@ def test_notes_are_said_once_each() -> None:
 
 def test_hostile_text_stays_in_its_line() -> None:
     said = Said(Selection(hint="y"))
-    said.take(Lost("UNAVAILABLE", "evil\nline \x1b[31m \u202e", 0.0), rejected("bad\r\nkey"), updated(svid("w", "h\ni")))
+    said.take(Lost("UNAVAILABLE", "evil\nline \x1b[31m \u202e", 0.0), rejected("bad\r\nkey"), updated(None, svid("w", "h\ni")))
     said.take(updated(svid("w", "y"), notes=("n\no",)))
     assert len(said.lines) >= 4
     assert all(line.isprintable() and line.isascii() for line in said.lines)

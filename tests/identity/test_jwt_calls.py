@@ -18,7 +18,7 @@ from tunnel.devapi.feed import Refusal
 from tunnel.errors import IdentityError, IdentityFault, TokenError, TokenFault
 from tunnel.identity.backoff import Backoff
 from tunnel.identity.jwt import WorkloadCalls
-from tunnel.identity.tokens import accept_jwt_bundles, accept_tokens, select_token
+from tunnel.identity.tokens import accept_jwt_bundles, accept_token
 from tunnel.spiffe.endpoint import Endpoint
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id
 from tunnel.spiffe.messages import BundlesResponse, JwtSvidEntry, encode_jwt_svid_response, encode_validate_response
@@ -60,16 +60,17 @@ def calls(endpoint: Endpoint) -> WorkloadCalls:
 
 
 def test_a_token_comes_for_the_identity_that_is_wanted(api: DevWorkloadApi, calls: WorkloadCalls) -> None:
-    svid, count = calls.fetch_token(["db", "web"], FIRST)
-    assert (str(svid.spiffe_id), svid.audience, count) == ("spiffe://a.test/x", ("db", "web"), 2)
-    assert svid.token.text not in repr(svid)
-    assert calls.fetch_token(["db"], Selection(hint="inner"))[0].spiffe_id == Z.spiffe_id
-    svid, count = calls.fetch_token(["db"], Selection(Z.spiffe_id))
-    assert (svid.spiffe_id, count) == (Z.spiffe_id, 1)
+    answer = calls.fetch_token(["db", "web"], FIRST)
+    svid = answer.svid
+    assert (str(svid.spiffe_id), svid.audience, answer.offered) == ("spiffe://a.test/x", ("db", "web"), 2)
+    assert svid.token.text not in repr(answer)
+    assert calls.fetch_token(["db"], Selection(hint="inner")).svid.spiffe_id == Z.spiffe_id
+    answer = calls.fetch_token(["db"], Selection(Z.spiffe_id))
+    assert (answer.svid.spiffe_id, answer.offered) == (Z.spiffe_id, 1)
 
 
 def test_a_token_is_validated_by_the_agents_word(api: DevWorkloadApi, calls: WorkloadCalls) -> None:
-    svid, _ = calls.fetch_token(["db"], FIRST)
+    svid = calls.fetch_token(["db"], FIRST).svid
     answer = calls.validate_token("db", svid.token.text)
     assert (answer.spiffe_id, answer.claims["aud"]) == ("spiffe://a.test/x", ["db"])
     with pytest.raises(TokenError) as refused:
@@ -80,7 +81,7 @@ def test_a_token_is_validated_by_the_agents_word(api: DevWorkloadApi, calls: Wor
 
 
 def test_bundles_of_both_kinds_are_read_once(api: DevWorkloadApi, calls: WorkloadCalls, endpoint: Endpoint) -> None:
-    svid, _ = calls.fetch_token(["db"], FIRST)
+    svid = calls.fetch_token(["db"], FIRST).svid
     assert list(calls.fetch_jwt_bundles().bundles[TrustDomain("a.test")]) == [svid.token.header["kid"]]
     assert len(calls.fetch_x509_bundles().bundles[TrustDomain("a.test")].authorities) == 1
     deadline = time.monotonic() + LIMIT
@@ -104,7 +105,7 @@ def test_what_may_pass_is_asked_again(code: str, rpc: str, api: DevWorkloadApi, 
 def test_an_answer_that_is_not_taken_is_asked_for_again(raw: bytes, api: DevWorkloadApi, endpoint: Endpoint) -> None:
     api.publish(endpoint, JWT_SVIDS, raw)
     calls = WorkloadCalls(endpoint, limit=LIMIT, backoff=Hurried(api.rotate_svids))
-    assert calls.fetch_token(["db"], FIRST)[0].spiffe_id == X.spiffe_id
+    assert calls.fetch_token(["db"], FIRST).svid.spiffe_id == X.spiffe_id
 
 
 @pytest.mark.parametrize("code", ["INVALID_ARGUMENT", "UNIMPLEMENTED"])
@@ -183,7 +184,6 @@ def entry(text: str = "", spiffe_id: str = "spiffe://a.test/w", hint: str = "") 
     ("entries", "reason"),
     [
         ([], IdentityFault.NO_SVID),
-        ([entry()] * 101, IdentityFault.OVER_LIMIT),
         ([entry(hint="h" * 1025)], IdentityFault.OVER_LIMIT),
         ([JwtSvidEntry("", token())], IdentityFault.INCOMPLETE),
         ([JwtSvidEntry("spiffe://a.test/w", "")], IdentityFault.INCOMPLETE),
@@ -191,21 +191,45 @@ def entry(text: str = "", spiffe_id: str = "spiffe://a.test/w", hint: str = "") 
         ([entry(token(aud="web"))], IdentityFault.UNVERIFIED),
         ([entry(token(exp=NOW))], IdentityFault.UNVERIFIED),
         ([entry(token(sub="spiffe://a.test/v"))], IdentityFault.WRONG_ID),
-        ([entry(), entry(token(sub="spiffe://a.test/v"))], IdentityFault.WRONG_ID),
+        ([entry(token(exp=NOW)), entry(token(sub="spiffe://a.test/v"))], IdentityFault.UNVERIFIED),
     ],
 )
-def test_tokens_are_taken_whole_or_not_at_all(entries: list[JwtSvidEntry], reason: IdentityFault) -> None:
+def test_an_answer_without_a_good_token_is_refused(entries: list[JwtSvidEntry], reason: IdentityFault) -> None:
     with pytest.raises(IdentityError) as refused:
-        accept_tokens(entries, ["db"], WHEN)
+        accept_token(entries, ["db"], WHEN)
     assert refused.value.reason is reason
 
 
-def test_of_several_with_one_hint_the_first_counts() -> None:
-    other = entry(token(sub="spiffe://a.test/v"), "spiffe://a.test/v", "h")
-    svids = accept_tokens([entry(hint="h"), other, entry()], ["db"], WHEN)
-    assert [(str(svid.spiffe_id), svid.hint) for svid in svids] == [("spiffe://a.test/w", "h"), ("spiffe://a.test/w", "")]
-    assert select_token(svids, Selection(hint="h")) is svids[0]
-    assert select_token(svids, Selection(parse_spiffe_id("spiffe://a.test/v"))) is None
+V = "spiffe://a.test/v"
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        JwtSvidEntry(V, ""),
+        entry("x.y.z", V),
+        entry(token(exp=NOW), V),
+        entry(token(), V),
+        JwtSvidEntry("", token()),
+        entry(spiffe_id=V, hint="h" * 1025),
+    ],
+    ids=["no token", "no JWS", "expired", "of another", "no ID", "a hint that is too long"],
+)
+def test_a_bad_token_leaves_the_good_one_alone(bad: JwtSvidEntry) -> None:
+    good = entry(hint="mine")
+    for entries in ([bad, good], [good, bad], [good, *[bad] * 200]):
+        for selection in (FIRST, Selection(hint="mine"), Selection(parse_spiffe_id("spiffe://a.test/w"))):
+            answer = accept_token(entries, ["db"], WHEN, selection)
+            assert (str(answer.svid.spiffe_id), answer.offered) == ("spiffe://a.test/w", len(entries))
+    assert len(accept_token([bad, good], ["db"], WHEN).left_out) == 1
+    with pytest.raises(IdentityError):
+        accept_token([bad, good], ["db"], WHEN, Selection(parse_spiffe_id(V)))
+
+
+def test_of_several_with_one_hint_the_first_counts_and_each_is_found_by_its_id() -> None:
+    entries = [entry(hint="h"), entry(token(sub=V), V, "h"), entry()]
+    assert str(accept_token(entries, ["db"], WHEN, Selection(hint="h")).svid.spiffe_id) == "spiffe://a.test/w"
+    assert str(accept_token(entries, ["db"], WHEN, Selection(parse_spiffe_id(V))).svid.spiffe_id) == V
 
 
 def test_each_bundle_stands_for_itself() -> None:
@@ -223,3 +247,4 @@ def test_each_bundle_stands_for_itself() -> None:
     )
     assert {domain.name: list(keys) for domain, keys in read.bundles.items()} == {"a.test": ["k1"], "d.test": []}
     assert {domain.name for domain in read.disabled} == {"b.test", "c.test"}
+    assert len(accept_jwt_bundles(BundlesResponse({f"{n}.test": b'{"keys": []}' for n in range(2500)})).bundles) == 2500

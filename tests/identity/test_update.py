@@ -16,10 +16,11 @@ from forge import END, NOW, SERVER_ONLY, Forged, authority, key_of, leaf, rewrit
 
 from tunnel.errors import IdentityError, IdentityFault, WireError
 from tunnel.identity import update
-from tunnel.identity.credentials import X509Context
+from tunnel.identity.credentials import X509Context, X509Svid
 from tunnel.identity.update import accept_update
-from tunnel.spiffe.ids import TrustDomain
+from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id
 from tunnel.spiffe.messages import SvidEntry, X509SvidResponse, parse_x509_svid_response
+from tunnel.spiffe.selection import Selection
 
 SECOND = timedelta(seconds=1)
 A, B = TrustDomain("a.test"), TrustDomain("b.test")
@@ -47,8 +48,15 @@ def fault(refused: X509SvidResponse, now: datetime = NOW) -> IdentityFault:
     return raised.value.reason
 
 
-def accept(*svids: SvidEntry, now: datetime = NOW, **fields: Any) -> X509Context:
-    return accept_update(response(*svids, **fields), now)
+def accept(
+    *svids: SvidEntry,
+    now: datetime = NOW,
+    selection: Selection = Selection(),  # noqa: B008
+    current: X509Svid | None = None,
+    wants_all: bool = False,
+    **fields: Any,
+) -> X509Context:
+    return accept_update(response(*svids, **fields), now, selection, current, wants_all=wants_all)
 
 
 # -- what agents sent
@@ -57,7 +65,7 @@ def accept(*svids: SvidEntry, now: datetime = NOW, **fields: Any) -> X509Context
 @pytest.mark.parametrize("name", [name for name in scenes.of("FetchX509SVID") if not name.startswith("rotation/")])
 def test_captured_updates_are_taken(name: str) -> None:
     index = scenes.INDEX[name]
-    context = accept_update(parse_x509_svid_response(scenes.message(name)), scenes.DAY)
+    context = accept_update(parse_x509_svid_response(scenes.message(name)), scenes.DAY, wants_all=True)
     assert [str(svid.spiffe_id) for svid in context.svids] == [svid["spiffe_id"] for svid in index["svids"]]
     assert [svid.hint for svid in context.svids] == [svid["hint"] for svid in index["svids"]]
     assert [svid.not_after.isoformat() for svid in context.svids] == [
@@ -115,10 +123,6 @@ BAD_UPDATES: dict[str, tuple[Callable[[], X509SvidResponse], IdentityFault]] = {
     "no x509_svid_key": (lambda: response(replace(GOOD, x509_svid_key=b"")), IdentityFault.INCOMPLETE),
     "no bundle": (lambda: response(replace(GOOD, bundle=b"")), IdentityFault.INCOMPLETE),
     "nothing at all": (lambda: response(SvidEntry()), IdentityFault.INCOMPLETE),
-    "the second lacks a field": (
-        lambda: response(GOOD, replace(entry("spiffe://a.test/v"), bundle=b"")),
-        IdentityFault.INCOMPLETE,
-    ),
     "key of another": (lambda: response(replace(GOOD, x509_svid_key=leaf().key_der)), IdentityFault.BAD_KEY),
     "key of another kind": (
         lambda: response(replace(GOOD, x509_svid_key=leaf(key=key_of("ed25519")).key_der)),
@@ -170,17 +174,15 @@ BAD_UPDATES: dict[str, tuple[Callable[[], X509SvidResponse], IdentityFault]] = {
         lambda: response(entry_of(leaf(issuer=ROOT), root=unreadable())),
         IdentityFault.UNVERIFIED,
     ),
-    "the second is bad": (lambda: response(GOOD, entry("spiffe://a.test/v", end=NOW - SECOND)), IdentityFault.UNVERIFIED),
-    "too many SVIDs": (lambda: response(*[GOOD] * (update.MAX_SVIDS + 1)), IdentityFault.OVER_LIMIT),
-    "too many bundles": (
-        lambda: response(GOOD, federated={f"{n}.test": b"" for n in range(update.MAX_BUNDLES + 1)}),
-        IdentityFault.OVER_LIMIT,
+    "both are bad": (
+        lambda: response(replace(GOOD, bundle=b""), entry("spiffe://a.test/v", end=NOW - SECOND)),
+        IdentityFault.INCOMPLETE,
     ),
     "a hint too long": (lambda: response(replace(GOOD, hint="h" * 1025)), IdentityFault.OVER_LIMIT),
     "a hint too long in bytes": (lambda: response(replace(GOOD, hint="\u20ac" * 342)), IdentityFault.OVER_LIMIT),
     "a bundle too long": (
         lambda: response(replace(GOOD, bundle=bytes(update.MAX_BUNDLE_BYTES + 1))),
-        IdentityFault.OVER_LIMIT,
+        IdentityFault.BAD_BUNDLE,
     ),
 }
 
@@ -195,7 +197,7 @@ def unreadable() -> Forged:
 
 
 @pytest.mark.parametrize(("make", "reason"), BAD_UPDATES.values(), ids=BAD_UPDATES)
-def test_an_update_with_one_thing_wrong_is_refused_whole(make: Callable[[], X509SvidResponse], reason: IdentityFault) -> None:
+def test_an_update_without_a_good_svid_is_refused(make: Callable[[], X509SvidResponse], reason: IdentityFault) -> None:
     refused = make()
     with pytest.raises(IdentityError) as raised:
         accept_update(refused, NOW)
@@ -204,12 +206,120 @@ def test_an_update_with_one_thing_wrong_is_refused_whole(make: Callable[[], X509
     assert not any(repr(secret)[2:-1] in str(raised.value) or secret.hex() in str(raised.value) for secret in secrets)
 
 
-def test_the_largest_that_is_allowed_is_taken() -> None:
-    svids = [entry(f"spiffe://a.test/{number}", key=key_of("p256", 2)) for number in range(update.MAX_SVIDS)]
-    federated = {f"{number}.test": b"" for number in range(update.MAX_BUNDLES)}
-    context = accept(replace(svids[0], hint="h" * 1024), *svids[1:], federated=federated)
-    assert len(context.svids) == update.MAX_SVIDS
-    assert len(context.bundles.bundles) == update.MAX_BUNDLES + 1
+def test_there_is_no_limit_but_bytes() -> None:
+    """Hundreds of SVIDs and thousands of bundles; of the SVIDs the wanted one is verified and no other."""
+    others = [SvidEntry(f"spiffe://a.test/{number}", b"?", b"?", ROOT.der) for number in range(700)]
+    federated = {f"{number}.test": OTHER_ROOT.der for number in range(2500)}
+    wanted = entry("spiffe://a.test/w/700", hint="h" * 1024)
+    context = accept(*others, wanted, federated=federated, selection=Selection(parse_spiffe_id("spiffe://a.test/w/700")))
+    assert context.svid is not None
+    assert context.svid.spiffe_id.path == "/w/700"
+    assert (len(context.offered), len(context.svids), context.left_out) == (701, 1, ())
+    assert len(context.bundles.bundles) == 2501
+
+
+# -- one of several
+
+V, W = "spiffe://a.test/v", "spiffe://a.test/w"
+BAD_SVIDS: dict[str, Callable[[], SvidEntry]] = {
+    "expired": lambda: entry(V, end=NOW - SECOND),
+    "not yet valid": lambda: entry(V, start=NOW + SECOND),
+    "a field is missing": lambda: replace(entry(V), x509_svid_key=b""),
+    "another key": lambda: replace(entry(V), x509_svid_key=leaf().key_der),
+    "no certificate": lambda: replace(entry(V), x509_svid=b"noise"),
+    "no SPIFFE ID": lambda: replace(entry(V), spiffe_id="v"),
+    "breaks a rule": lambda: entry(V, purposes=SERVER_ONLY),
+    "of an unknown authority": lambda: entry_of(leaf(V, issuer=OTHER_ROOT), uri=V),
+    "a bad bundle of another trust domain": lambda: replace(entry("spiffe://b.test/v", root=OTHER_ROOT), bundle=b"noise"),
+    "a hint that is too long": lambda: replace(entry(V), hint="h" * 1025),
+}
+
+
+@pytest.mark.parametrize("make", BAD_SVIDS.values(), ids=BAD_SVIDS)
+def test_a_bad_svid_leaves_the_good_one_alone(make: Callable[[], SvidEntry]) -> None:
+    bad, good = make(), entry(hint="mine")
+    for svids in ((bad, good), (good, bad)):
+        for selection in (Selection(), Selection(parse_spiffe_id(W)), Selection(hint="mine")):
+            context = accept(*svids, selection=selection)
+            assert context.svid is not None
+            assert str(context.svid.spiffe_id) == W
+    (note,) = accept(bad, good).left_out
+    assert repr(bad.spiffe_id) in note
+    assert accept(good, bad).left_out == ()  # nobody has looked at it
+    assert len(accept(good, bad, wants_all=True).left_out) == 1
+
+
+def test_a_bad_svid_that_is_wanted_is_not_replaced_by_another() -> None:
+    with pytest.raises(IdentityError, match=r"spiffe://a\.test/v"):
+        accept(entry(V, end=NOW - SECOND), GOOD, selection=Selection(parse_spiffe_id(V)))
+
+
+def test_what_is_not_offered_is_no_error() -> None:
+    context = accept(GOOD, selection=Selection(parse_spiffe_id(V)))
+    assert (context.svid, [str(offer) for offer in context.offered]) == (None, [W])
+
+
+def test_the_id_in_use_is_kept_while_its_old_svid_is_valid() -> None:
+    """Its new one is bad: the update is refused, and another identity comes into question when the old one has ended."""
+    current = accept(entry(V)).svid
+    update = response(GOOD, entry(V, end=NOW - SECOND))
+    with pytest.raises(IdentityError, match=r"spiffe://a\.test/v"):
+        accept_update(update, NOW, current=current)
+    late = replace(current, not_after=NOW - SECOND)
+    assert str(accept_update(update, NOW, current=late).svid.spiffe_id) == W
+
+
+def test_two_svids_of_the_id_in_use_are_both_tried() -> None:
+    current = accept(GOOD).svid
+    context = accept_update(response(entry(end=NOW - SECOND, hint="a"), entry(hint="b"), entry(V)), NOW, current=current)
+    assert context.svid.hint == "b"
+
+
+def test_an_svid_that_is_not_yet_valid_says_when_it_is() -> None:
+    with pytest.raises(IdentityError) as raised:
+        accept(entry(start=NOW + SECOND))
+    assert raised.value.begins == NOW + SECOND
+    with pytest.raises(IdentityError) as raised:
+        accept(entry(end=NOW - SECOND))
+    assert raised.value.begins is None
+
+
+@pytest.mark.parametrize(
+    ("selection", "paths"),
+    [
+        (Selection(), "/one"),
+        (Selection(parse_spiffe_id("spiffe://a.test/two")), "/two"),
+        (Selection(hint="y"), "/two"),
+        (Selection(hint="x"), "/one"),  # of several with one hint the first
+        (Selection(parse_spiffe_id("spiffe://a.test/three")), "/three"),  # which shares its hint with another
+        (Selection(parse_spiffe_id("spiffe://a.test/three"), "x"), "/three"),
+        (Selection(parse_spiffe_id("spiffe://a.test/two"), "x"), None),
+        (Selection(parse_spiffe_id("spiffe://a.test/four")), None),
+        (Selection(hint="z"), None),
+        (Selection(hint="X"), None),
+    ],
+)
+def test_a_selection_is_kept_to_the_letter(selection: Selection, paths: str | None) -> None:
+    offered = [entry(f"spiffe://a.test/{name}", hint=hint) for name, hint in (("one", "x"), ("two", "y"), ("three", "x"))]
+    svid = accept(*offered, selection=selection).svid
+    assert (svid and svid.spiffe_id.path) == paths
+
+
+def test_the_id_in_use_is_kept_when_the_list_is_reordered() -> None:
+    one, two = entry("spiffe://a.test/one", hint="x"), entry("spiffe://a.test/two", hint="x")
+    current = accept(two).svid
+    for selection in (Selection(), Selection(hint="x")):
+        assert accept(one, two, selection=selection, current=current).svid.spiffe_id.path == "/two"
+    assert accept(one, current=current).svid.spiffe_id.path == "/one"
+
+
+def test_an_update_that_changes_what_is_not_used_has_the_same_material() -> None:
+    federated = {"b.test": OTHER_ROOT.der}
+    one = accept(GOOD, entry(V), federated=federated)
+    assert one.has_same_material(accept(entry(V), GOOD, selection=Selection(parse_spiffe_id(W)), federated=federated))
+    assert not one.has_same_material(accept(entry(), federated=federated))
+    assert not one.has_same_material(accept(GOOD, federated={"b.test": b""}))
+    assert not one.has_same_material(accept(GOOD))
 
 
 @pytest.mark.parametrize("kind", ["p256", "p384", "p521", "ed25519", "rsa2048"])
@@ -278,6 +388,15 @@ def test_an_empty_federated_bundle_is_a_bundle() -> None:
     assert context.notes == ()
 
 
+def test_an_authority_that_cannot_be_read_leaves_its_neighbours_alone() -> None:
+    for blob in (b"\x30\x00" + ROOT.der, ROOT.der + b"\x30\x03\x02\x01\x05"):
+        context = accept(replace(GOOD, bundle=blob), federated={"b.test": blob.replace(ROOT.der, OTHER_ROOT.der)})
+        assert context.bundles.bundles[A].authorities == (ROOT.certificate,)
+        assert context.bundles.bundles[B].authorities == (OTHER_ROOT.certificate,)
+        assert ["an authority is left out: certificate" in note for note in context.notes] == [True, True]
+    assert set(accept(GOOD, federated={"b.test": b"\x30\x00"}).bundles.disabled) == {B}
+
+
 def test_a_bundle_of_many_authorities_with_expired_ones_among_them_is_taken() -> None:
     expired = authority(subject="old", end=NOW - SECOND)
     context = accept(replace(GOOD, bundle=expired.der + ROOT.der + authority(subject="next").der))
@@ -297,18 +416,7 @@ def test_an_svid_is_not_verified_by_a_federated_bundle() -> None:
     assert fault(response(replace(foreign, bundle=ROOT.der), federated={"b.test": OTHER_ROOT.der})) is IdentityFault.UNVERIFIED
 
 
-# -- hints
-
-
-def test_of_a_doubled_hint_the_first_counts() -> None:
-    context = accept(
-        entry("spiffe://a.test/1", hint="x"),
-        entry("spiffe://a.test/2", hint="y"),
-        entry("spiffe://a.test/3", hint="x"),
-        entry("spiffe://a.test/4"),
-        entry("spiffe://a.test/5"),
-    )
-    assert [svid.spiffe_id.path for svid in context.svids] == ["/1", "/2", "/4", "/5"]
+# -- the rest
 
 
 def test_revocation_lists_are_counted() -> None:

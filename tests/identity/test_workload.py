@@ -7,23 +7,30 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
+import grpc
 import pytest
 import scenes
+from forge import END, NOW, START, authority, leaf
 
 from tunnel.config.dev_model import Entry
 from tunnel.devapi.api import SVIDS, DevWorkloadApi
 from tunnel.devapi.feed import Refusal
 from tunnel.errors import IdentityFault
 from tunnel.identity.backoff import Backoff
-from tunnel.identity.workload import Denied, Event, Hopeless, Lost, Rejected, Updated, WorkloadWatcher
+from tunnel.identity.rotation import next_attempt, overdue_from
+from tunnel.identity.update import accept_update
+from tunnel.identity.workload import Denied, Event, Hopeless, Lost, Overdue, Rejected, Updated, WorkloadWatcher
 from tunnel.spiffe.endpoint import Endpoint
 from tunnel.spiffe.ids import parse_spiffe_id
-from tunnel.spiffe.messages import encode_x509_svid_response, parse_x509_svid_response
+from tunnel.spiffe.messages import SERVICE, SvidEntry, X509SvidResponse, encode_x509_svid_response, parse_x509_svid_response
+from tunnel.spiffe.selection import Selection
 
 LIMIT = 60.0  # of every wait: generous, and never reached when things work
 WORKLOAD = Entry(parse_spiffe_id("spiffe://a.test/x"))
@@ -54,8 +61,9 @@ HOPELESS = ("INVALID_ARGUMENT", "UNIMPLEMENTED")
 class Hurried(Backoff):
     """Hardly waits, and remembers between which ends it would have waited."""
 
-    def __init__(self) -> None:
+    def __init__(self, delay: float = 0.01) -> None:
         super().__init__(lambda: 0.0)
+        self._delay = delay
         self.asked: list[tuple[float, float]] = []
         self.resets = 0
 
@@ -65,7 +73,7 @@ class Hurried(Backoff):
 
     def next(self, *, floor: float, cap: float) -> float:
         self.asked.append((floor, cap))
-        return 0.01
+        return self._delay
 
 
 class Watch:
@@ -148,12 +156,28 @@ def test_each_new_message_is_an_update(api: DevWorkloadApi, endpoint: Endpoint) 
     with watching(endpoint) as watch:
         watch.updated()
         api.rotate_svids()
-        first = watch.updated().context.svids[0]
+        first = watch.updated().context.svid
         api.register(endpoint, OTHER)
-        assert paths(second := watch.updated()) == ["/x", "/y"]
-        assert second.context.svids[0].chain == first.chain
+        second = watch.updated(is_new=False)  # an identity that is not ours
+        assert [offer.spiffe_id for offer in second.context.offered] == ["spiffe://a.test/x", "spiffe://a.test/y"]
+        assert second.context.svid.chain == first.chain
         api.unregister(endpoint, WORKLOAD)
         assert paths(watch.updated()) == ["/y"]
+
+
+def test_the_wanted_svid_is_selected_before_anything_is_verified(api: DevWorkloadApi, endpoint: Endpoint) -> None:
+    api.register(endpoint, OTHER)
+    response = parse_x509_svid_response(good_message(api, endpoint))
+    bad = replace(response.svids[0], x509_svid=b"noise")
+    api.publish(endpoint, SVIDS, encode_x509_svid_response(replace(response, svids=(bad, response.svids[1]))))
+    with watching(endpoint, selection=Selection(OTHER.spiffe_id)) as watch:
+        assert paths(watch.updated()) == ["/y"]
+        api.rotate_svids()
+        assert paths(watch.updated()) == ["/y"]
+    api.publish(endpoint, SVIDS, encode_x509_svid_response(replace(response, svids=(bad, response.svids[1]))))
+    with watching(endpoint, wants_all=True) as watch:
+        event = watch.updated()
+        assert (paths(event), len(event.context.left_out)) == (["/y"], 1)
 
 
 def test_an_equal_message_on_a_new_stream_is_not_new(api: DevWorkloadApi, endpoint: Endpoint) -> None:
@@ -277,14 +301,13 @@ def test_the_end_of_a_steady_stream_is_met_at_once_and_that_of_a_brief_one_is_no
 
 
 def test_a_stream_that_ended_before_it_said_anything_good_is_not_met_at_once(api: DevWorkloadApi, endpoint: Endpoint) -> None:
-    ticks = iter(range(0, 10**6, 10))  # every stream has lived for seconds
     api.publish(endpoint, SVIDS, b"noise")
-    with watching(endpoint, clock=lambda: float(next(ticks))) as watch:
+    with watching(endpoint, backoff=(backoff := Hurried(3600.0))) as watch:
         assert isinstance(watch.next(), Rejected)
         api.end_streams(endpoint)
         assert isinstance(watch.next(), Lost)
-        assert watch.backoff.asked[0] == (0.5, 5.0)
-        assert watch.backoff.resets == 0
+        assert backoff.asked == [(1.0, 5.0), (0.5, 5.0)]
+        assert backoff.resets == 0
 
 
 def test_a_socket_that_is_not_there_yet_is_waited_for(endpoint: Endpoint) -> None:
@@ -361,7 +384,7 @@ def spoilt(message: bytes) -> dict[str, tuple[bytes, IdentityFault]]:
 
 
 @pytest.mark.parametrize("kind", ["noise", "cut", "empty", "no key"])
-def test_a_message_that_is_not_taken_leaves_the_stream_and_the_last_good_one(
+def test_a_message_that_is_not_taken_is_told_once_and_leaves_the_last_good_one(
     kind: str, api: DevWorkloadApi, endpoint: Endpoint
 ) -> None:
     good = good_message(api, endpoint)
@@ -372,9 +395,10 @@ def test_a_message_that_is_not_taken_leaves_the_stream_and_the_last_good_one(
         rejected = watch.next()
         assert isinstance(rejected, Rejected)
         assert rejected.error.reason is reason
+        wait_until(lambda: len(watch.backoff.asked) > 4)  # so many streams have brought it again
         api.publish(endpoint, SVIDS, good)
         watch.updated(is_new=False)
-        assert watch.backoff.asked == [], "the stream was never left"
+        assert set(watch.backoff.asked) == {(1.0, 30.0)}
 
 
 def test_a_bad_first_message_is_no_reason_to_give_up(api: DevWorkloadApi, endpoint: Endpoint) -> None:
@@ -403,6 +427,130 @@ def test_a_message_over_grpcs_own_limit_is_taken(api: DevWorkloadApi, endpoint: 
     api.publish(endpoint, SVIDS, message)
     with watching(endpoint) as watch:
         assert len(watch.updated().context.bundles.bundles) == 1601
+
+
+# -- what time changes
+
+
+class Scripted:
+    """An agent that answers its first stream with the first message, the next with the next one, and never ends a stream."""
+
+    def __init__(self, endpoint: Endpoint, *messages: bytes) -> None:
+        self.opened = 0
+        self._messages = messages
+        self._over = threading.Event()
+        self._server = grpc.server(ThreadPoolExecutor(8))
+        handler = grpc.unary_stream_rpc_method_handler(self._answer)
+        self._server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, {"FetchX509SVID": handler})])
+        self._server.add_insecure_port(f"unix:{endpoint.path}")
+
+    def __enter__(self) -> Scripted:
+        self._server.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        self._over.set()
+        self._server.stop(0).wait()
+
+    def _answer(self, _request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
+        number, self.opened = self.opened, self.opened + 1
+        yield self._messages[min(number, len(self._messages) - 1)]
+        while context.is_active() and not self._over.wait(0.01):
+            pass
+
+
+def message_of(*, start: datetime = START, end: datetime = END) -> bytes:
+    worker = leaf(issuer=ROOT, start=start, end=end)
+    svid = SvidEntry("spiffe://a.test/w", worker.der, worker.key_der, ROOT.der)
+    return encode_x509_svid_response(X509SvidResponse((svid,)))
+
+
+ROOT = authority(start=NOW - timedelta(days=1), end=NOW + timedelta(days=1))
+OLD, NEW = message_of(), message_of(end=END + timedelta(hours=3))
+BAD = encode_x509_svid_response(X509SvidResponse((SvidEntry("spiffe://a.test/w", b"?", b"?", ROOT.der),)))
+
+
+class Wall:
+    """A clock on the wall that somebody sets."""
+
+    def __init__(self, now: datetime = NOW) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now.timestamp()
+
+
+def test_an_update_that_is_not_yet_valid_is_taken_when_it_is(endpoint: Endpoint) -> None:
+    """Our clock is 40 seconds behind. The agent sends nothing more, and no new stream is opened meanwhile."""
+    wall = Wall(START - timedelta(seconds=40))
+    with Scripted(endpoint, OLD) as agent, watching(endpoint, wall=wall, look=0.01, backoff=Hurried(3600.0)) as watch:
+        rejected = watch.next()
+        assert isinstance(rejected, Rejected)
+        assert "not-yet-valid" in str(rejected.error)
+        wall.now = START
+        assert paths(watch.updated()) == ["/w"]
+        assert agent.opened == 1
+
+
+def test_an_update_that_is_not_yet_valid_is_taken_even_if_its_agent_has_gone(endpoint: Endpoint) -> None:
+    wall = Wall(START - timedelta(seconds=40))
+    agent = Scripted(endpoint, OLD)
+    with agent, watching(endpoint, wall=wall, look=0.01, backoff=Hurried(3600.0)) as watch:
+        assert isinstance(watch.next(), Rejected)
+        agent.stop()
+        assert isinstance(watch.next(), Lost)
+        wall.now = START
+        assert paths(watch.updated()) == ["/w"]
+
+
+def test_a_rejected_update_is_followed_by_a_new_stream(endpoint: Endpoint) -> None:
+    """The agent sends nothing more on a stream that it thinks is served."""
+    with Scripted(endpoint, BAD, BAD, OLD) as agent, watching(endpoint, wall=Wall(), look=0.01) as watch:
+        assert isinstance(watch.next(), Rejected)
+        watch.updated()
+        assert agent.opened == 3
+        assert watch.backoff.asked == [(1.0, 5.0)] * 4
+
+
+def test_an_overdue_rotation_opens_a_new_stream(endpoint: Endpoint) -> None:
+    wall = Wall()
+    with Scripted(endpoint, OLD, OLD, NEW) as agent, watching(endpoint, wall=wall, look=0.01) as watch:
+        first = watch.updated().context.svid
+        wall.now = START + 0.75 * (END - START)
+        overdue = watch.next()
+        assert isinstance(overdue, Overdue)
+        assert overdue.svid == first
+        watch.updated(is_new=False)
+        assert agent.opened == 2
+        wall.now = END - timedelta(minutes=1)
+        assert watch.updated().context.svid.not_after == END + timedelta(hours=3)
+        assert agent.opened == 3
+
+
+def test_an_expired_svid_opens_new_streams_and_is_told_of_once(endpoint: Endpoint) -> None:
+    wall = Wall()
+    with Scripted(endpoint, OLD, OLD, OLD, NEW) as agent, watching(endpoint, wall=wall, look=0.01) as watch:
+        watch.updated()
+        wall.now = END - timedelta(seconds=1)
+        assert isinstance(watch.next(), Overdue)
+        watch.updated(is_new=False)
+        wall.now = END + timedelta(seconds=1)
+        assert isinstance(watch.next(), Rejected)
+        assert watch.updated().context.svid.not_after == END + timedelta(hours=3)
+        assert agent.opened == 4
+
+
+def test_attempts_come_closer_towards_the_end_and_go_on_after_it() -> None:
+    (svid,) = accept_update(parse_x509_svid_response(OLD), NOW).svids
+    begin, end = START.timestamp(), END.timestamp()
+    assert next_attempt(svid, begin) == overdue_from(svid) == begin + 0.75 * (end - begin)
+    assert next_attempt(svid, end - 400.0) == end - 200.0
+    assert next_attempt(svid, end - 1.5) == end - 0.5
+    assert next_attempt(svid, end - 0.5) == end
+    assert next_attempt(svid, end) == end + 30.0
 
 
 # -- stopping

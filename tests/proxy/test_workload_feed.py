@@ -45,7 +45,7 @@ def feed(lines: Lines) -> WorkloadFeed:
 
 
 def update(number: int) -> Updated:
-    return Updated(X509Context((), BundleSet({}), notes=(str(number),)), is_new=True)
+    return Updated(X509Context(None, BundleSet({}), notes=(str(number),)), is_new=True)
 
 
 def test_what_cannot_be_presented_is_not_used_and_what_is_in_use_stays(feed: WorkloadFeed, lines: Lines) -> None:

@@ -9,6 +9,7 @@ from forge import END, NOW, START, Forged, authority, key_of, leaf
 from tunnel.identity.credentials import SvidCredentials, X509Context, X509Svid
 from tunnel.spiffe.bundle import BundleSet, TrustBundle
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id
+from tunnel.spiffe.selection import Offer
 
 ROOT = authority()
 OLD_ROOT = authority(start=START - timedelta(days=1), end=NOW - timedelta(minutes=1))
@@ -28,7 +29,9 @@ def svid(hint: str = "", worker: Forged = WORKER, spiffe_id: str = "spiffe://a.t
 
 
 def context(*bundles: tuple[TrustDomain, TrustBundle], hint: str = "", notes: tuple[str, ...] = ()) -> X509Context:
-    return X509Context((svid(hint),), BundleSet(dict([bundle("a.test", ROOT, OLD_ROOT), *bundles])), notes)
+    one = svid(hint)
+    bundle_set = BundleSet(dict([bundle("a.test", ROOT, OLD_ROOT), *bundles]))
+    return X509Context(one, bundle_set, (Offer(str(one.spiffe_id), hint),), (one,), notes=notes)
 
 
 def credentials(*bundles: tuple[TrustDomain, TrustBundle], hint: str = "") -> SvidCredentials:

@@ -48,7 +48,7 @@ def test_of_several_the_first_is_taken_and_a_warning_given(api: DevWorkloadApi, 
 def test_one_may_be_chosen(api: DevWorkloadApi, endpoint: Endpoint) -> None:
     found, _ = ask(WorkloadApi(endpoint, 0.0, Selection(hint="web")))
     assert found.credentials.svid.spiffe_id == TWO.spiffe_id
-    assert (len(found.context.svids), found.warnings) == (2, ())
+    assert (len(found.context.offered), found.warnings) == (2, ())
 
 
 def test_a_person_is_told_once_what_is_waited_for(

@@ -18,7 +18,7 @@ from tokens import NOW, token
 
 from tunnel.errors import IdentityError, IdentityFault, OutputError
 from tunnel.identity.backoff import Backoff
-from tunnel.identity.tokens import JwtSvid, accept_tokens
+from tunnel.identity.tokens import JwtSvid, accept_token
 from tunnel.net.notify import Notifier, State
 from tunnel.spiffe.messages import JwtSvidEntry
 from tunnel.svid.journal import Event
@@ -98,8 +98,8 @@ class Stage:
         if isinstance(step, Exception):
             raise step
         text = token(exp=self.wall + step, jti=len(self.script))
-        (svid,) = accept_tokens([JwtSvidEntry("spiffe://a.test/w", text)], ["db"], datetime.fromtimestamp(self.wall, UTC))
-        return svid
+        entries = [JwtSvidEntry("spiffe://a.test/w", text)]
+        return accept_token(entries, ["db"], datetime.fromtimestamp(self.wall, UTC)).svid
 
     def write(self, svid: JwtSvid) -> None:
         write_whole(str(self.path), svid.token.text, 0o600, None)

@@ -36,9 +36,9 @@ def examine_agent(case: Case, source: WorkloadApi, caller: Caller) -> Steps[X509
     if reached.verdict is Verdict.PROBLEM:
         yield skipped(API, "nobody to ask")
         return None
-    event = _ask(case, source.endpoint)
+    event = _ask(case, source)
     if isinstance(event, Updated):
-        count = len(event.context.svids)
+        count = len(event.context.offered)
         yield ok(API, f"the agent has {count} identit{'y' if count == 1 else 'ies'} for this process")
         return event.context
     yield _explain(event, case, caller)
@@ -55,10 +55,10 @@ def _examine_endpoint(endpoint: Endpoint) -> Finding:
     return ok(SOCKET, f"{endpoint} accepts connections")
 
 
-def _ask(case: Case, endpoint: Endpoint) -> Event | None:
+def _ask(case: Case, source: WorkloadApi) -> Event | None:
     """The first event that settles it; else the last one within the limit, if any."""
     events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-    watcher = WorkloadWatcher(endpoint, events.put, wall=case.clock)
+    watcher = WorkloadWatcher(source.endpoint, events.put, source.selection, wall=case.clock)
     watcher.start()
     try:
         return _await(events, case.limit, case.say)

@@ -1,8 +1,4 @@
-"""Which identity would be used, and what it is good for.
-
-Knows the choice among several, lifetimes and bundles; must not know how an update was had. That each SVID verifies against its
-own bundle is a condition of being here: an update is taken whole, or not at all.
-"""
+"""Which identity would be used, and what it is good for: the choice among several, lifetimes and bundles."""
 
 from __future__ import annotations
 
@@ -14,27 +10,29 @@ from cryptography import x509
 
 from tunnel.check.finding import Finding, Steps, ok, problem, warning
 from tunnel.check.spans import judge_dates, span_of_chain
-from tunnel.identity.credentials import SvidCredentials, X509Context, X509Svid, describe_key, select_svid
+from tunnel.identity.credentials import SvidCredentials, X509Context, describe_key
 from tunnel.spiffe.bundle import TrustBundle
 from tunnel.spiffe.ids import TrustDomain
-from tunnel.spiffe.selection import Selection
-
-_SHOWN = 8
+from tunnel.spiffe.selection import Offer, Selection, describe_offers
+from tunnel.tls.anchors import build_anchors
 
 
 def examine_identity(context: X509Context, selection: Selection, now: datetime) -> Steps[SvidCredentials | None]:
     """The identity that would be used with its bundles, or None."""
-    svid = select_svid(context.svids, selection, None)
-    offered = ", ".join(map(_name, context.svids[:_SHOWN])) + (", ..." if len(context.svids) > _SHOWN else "")
+    svid, offered = context.svid, describe_offers(context.offered)
     if svid is None:
         yield problem("identity", f"the agent does not offer {selection}, only {offered}", "name one of these")
         return None
-    if len(context.svids) == 1:
-        yield ok("identity", f"{_name(svid)}, the only one offered")
+    for failure in context.left_out:
+        yield warning("identity", f"left out: {failure}", "see the agent's log and the entry of this identity")
+    name = Offer(str(svid.spiffe_id), svid.hint)
+    if len(context.offered) == 1:
+        yield ok("identity", f"{name}, the only one offered")
     elif not selection.is_open():
-        yield ok("identity", f"{_name(svid)}, chosen by {selection} out of {offered}")
+        yield ok("identity", f"{name}, chosen by {selection} out of {offered}")
     else:
-        seen = f"{_name(svid)}, the first of {len(context.svids)}: {offered}"
+        which = "the first good one" if context.left_out else "the first"
+        seen = f"{name}, {which} of {len(context.offered)}: {offered}"
         advice = f"an agent's order is arbitrary: choose, by --spiffe-id {svid.spiffe_id} for instance, or by --spiffe-hint"
         yield warning("identity", seen, advice)
     span = replace(span_of_chain(svid.chain), end=svid.not_after)  # which may be that of the authority
@@ -56,11 +54,13 @@ def _describe_bundles(context: X509Context, own: TrustDomain, now: datetime) -> 
     federated = f"federated: {', '.join(others)}" if others else "federated with none"
     yield ok("trust-domains", f"{_bundle_words(bundles[own])} is ours, {federated}")
     for note in context.notes:
-        yield warning("trust-domains", note, "mend the bundle that was federated")
+        yield warning("trust-domains", note, "correct that bundle where the agent's server has it from")
     if context.crl_count:
         seen = f"the agent sends revocation lists ({context.crl_count}), which are not used"
         yield warning("trust-domains", seen, "rely on short lifetimes, and not on revocation")
     for domain, bundle in sorted(bundles.items()):
+        for _anchor, refusal in build_anchors(bundle.authorities).refused:
+            yield warning("trust-domains", f"{domain}: {refusal}", "whoever this authority has signed is refused: replace it")
         if not has_living(bundle.authorities, now):
             seen = f"the bundle of {domain} holds no authority that is valid now"
             yield warning("trust-domains", seen, f"nobody of {domain} verifies: refresh the federation with it")
@@ -69,7 +69,3 @@ def _describe_bundles(context: X509Context, own: TrustDomain, now: datetime) -> 
 def _bundle_words(bundle: TrustBundle) -> str:
     count = len(bundle.authorities)
     return f"{bundle.trust_domain} ({count} authorit{'y' if count == 1 else 'ies'})"
-
-
-def _name(svid: X509Svid) -> str:
-    return f"{svid.spiffe_id} (hint {svid.hint})" if svid.hint else str(svid.spiffe_id)

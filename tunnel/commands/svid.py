@@ -68,8 +68,9 @@ def _show(config: ShowConfig) -> int:
     from tunnel.svid.material import encode_certificates
     from tunnel.svid.report import choose_svids, describe_update, report_update
 
-    first = run_first(config.source, say_to_person)
-    svids = choose_svids(first.context, first.credentials.svid, is_open=config.source.selection.is_open())
+    is_open = config.source.selection.is_open()
+    first = run_first(config.source, say_to_person, wants_all=is_open)
+    svids = choose_svids(first.context, first.credentials.svid, is_open=is_open)
     if config.is_pem:
         show(b"".join(encode_certificates(one.chain) for one in svids).decode())
     elif config.is_json:

@@ -71,20 +71,22 @@ def _fetch(config: JwtConfig, environ: Mapping[str, str]) -> int:
 
 
 def _fetch_one(config: JwtConfig, calls: WorkloadCalls) -> JwtSvid:
-    svid, count = calls.fetch_token(config.audience, config.source.selection)
-    if count > 1 and config.source.selection.is_open():
+    answer = calls.fetch_token(config.audience, config.source.selection)
+    for failure in answer.left_out:
+        say(f"warning: an identity is left out: {failure}")
+    if answer.offered > 1 and config.source.selection.is_open():
         say(
-            f"warning: {count} identities are offered and none is chosen by --spiffe-id or --spiffe-hint: "
-            f"the first is used, {svid.spiffe_id}, and an agent's order is arbitrary"
+            f"warning: {answer.offered} identities are offered and none is chosen by --spiffe-id or --spiffe-hint: "
+            f"the first good one is used, {answer.svid.spiffe_id}, and an agent's order is arbitrary"
         )
-    return svid
+    return answer.svid
 
 
 def _write_token(config: JwtConfig, file: KeptFile, environ: Mapping[str, str]) -> int:
     from tunnel.svid.jwt_token import TokenKeeper
 
     def fetch(calls: WorkloadCalls, is_first: bool) -> JwtSvid:
-        return _fetch_one(config, calls) if is_first else calls.fetch_token(config.audience, config.source.selection)[0]
+        return _fetch_one(config, calls) if is_first else calls.fetch_token(config.audience, config.source.selection).svid
 
     return _write(TokenKeeper, fetch, lambda svid: svid.token.text, file, _Manner(config.source, config.is_json, environ))
 

@@ -13,13 +13,14 @@ import trio
 
 from tunnel.identity.workload import Event, Updated, WorkloadWatcher
 from tunnel.spiffe.endpoint import Endpoint
+from tunnel.spiffe.selection import Selection
 
 Arrivals = trio.MemoryReceiveChannel[Event]
 
 
 @asynccontextmanager
-async def open_arrivals(endpoint: Endpoint) -> AsyncIterator[Arrivals]:
-    """The events of a Workload API, which is watched from entry to exit."""
+async def open_arrivals(endpoint: Endpoint, selection: Selection, *, wants_all: bool = False) -> AsyncIterator[Arrivals]:
+    """The events of a Workload API, which is watched from entry to exit; with `wants_all` every SVID is verified."""
     token = trio.lowlevel.current_trio_token()
     sender, events = trio.open_memory_channel[Event](math.inf)
 
@@ -27,7 +28,7 @@ async def open_arrivals(endpoint: Endpoint) -> AsyncIterator[Arrivals]:
         with suppress(trio.RunFinishedError):  # when trio is over, so is the interest
             token.run_sync_soon(sender.send_nowait, event)
 
-    watcher = WorkloadWatcher(endpoint, emit)
+    watcher = WorkloadWatcher(endpoint, emit, selection, wants_all=wants_all)
     watcher.start()
     try:
         yield events

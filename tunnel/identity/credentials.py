@@ -1,8 +1,4 @@
-"""What we present and trust, as values of one update.
-
-Knows X.509-SVIDs, bundles and which SVID is ours; must not know how they were fetched. The private key stays out of every
-repr.
-"""
+"""What we present and trust, as values of one update. The private key stays out of every repr."""
 
 from __future__ import annotations
 
@@ -14,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from tunnel.spiffe.bundle import BundleSet
 from tunnel.spiffe.ids import SpiffeId
-from tunnel.spiffe.selection import Selection
+from tunnel.spiffe.selection import Offer
 from tunnel.spiffe.x509 import PrivateKey
 
 
@@ -31,12 +27,23 @@ class X509Svid:
 
 @dataclass(frozen=True, slots=True)
 class X509Context:
-    """One update of the Workload API, accepted whole."""
+    """What one update of the Workload API holds for us."""
 
-    svids: tuple[X509Svid, ...]
+    svid: X509Svid | None  # the selected one; None when the agent does not offer it
     bundles: BundleSet
-    notes: tuple[str, ...] = ()  # what was left out, for the log
+    offered: tuple[Offer, ...] = ()  # everything, unverified
+    svids: tuple[X509Svid, ...] = ()  # all that were verified; the selected one is among them
+    left_out: tuple[str, ...] = ()  # SVIDs that cannot be used, and why
+    notes: tuple[str, ...] = ()  # what else was left out
     crl_count: int = 0
+
+    def has_same_material(self, other: X509Context) -> bool:
+        """Whether both present and trust the same, whatever else the agent offers."""
+        return (_material(self.svid), self.bundles) == (_material(other.svid), other.bundles)
+
+
+def _material(svid: X509Svid | None) -> object:
+    return svid and (svid.spiffe_id, svid.hint, svid.chain)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,18 +64,6 @@ class PkiCredentials:
 
 
 Credentials = SvidCredentials | PkiCredentials
-
-
-def select_svid(svids: tuple[X509Svid, ...], selection: Selection, current: SpiffeId | None) -> X509Svid | None:
-    """The wanted SVID, or None when it is not offered.
-
-    Without a wish, the ID chosen before is kept while it is offered, since the order of an agent's list is arbitrary; of
-    several with one hint the first counts (Workload API, section 5.2.1).
-    """
-    offered = [svid for svid in svids if selection.spiffe_id in (None, svid.spiffe_id)]
-    offered = [svid for svid in offered if selection.hint in ("", svid.hint)]
-    kept = [svid for svid in offered if svid.spiffe_id == current]
-    return next(iter(kept or offered), None)
 
 
 def describe_key(key: PrivateKey) -> str:

@@ -1,21 +1,17 @@
-"""What an event of the Workload API means for the identity that we use.
-
-Knows which SVID is wanted, which generation we are at and what has been said already; must not know streams, threads or
-TLS. Everything is said once: trouble when it begins, and that it is over.
-"""
+"""What an event of the Workload API means for the identity that we use. Trouble is logged once, and when it is over."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tunnel.identity.credentials import SvidCredentials, X509Context, select_svid
-from tunnel.identity.workload import Denied, Event, Hopeless, Lost, Rejected, Updated
+from tunnel.identity.credentials import SvidCredentials, X509Context, X509Svid
+from tunnel.identity.workload import Denied, Event, Hopeless, Lost, Overdue, Rejected, Updated
 from tunnel.log import escape
 from tunnel.moment import format_time
 from tunnel.spiffe.endpoint import Endpoint
 from tunnel.spiffe.ids import SpiffeId
-from tunnel.spiffe.selection import Selection
+from tunnel.spiffe.selection import Selection, describe_offers
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +34,10 @@ def describe_wait(endpoint: Endpoint, limit: float, complaint: str) -> str:
     return f"no identity from {endpoint} within {limit:g}s (does the agent run, and has it an entry for this process?): {why}"
 
 
+def _describe_overdue(svid: X509Svid) -> str:
+    return f"rotation of {svid.spiffe_id} is overdue: its SVID ends at {format_time(svid.not_after)}, and no newer one has come"
+
+
 class Follower:
     """Turns events into outcomes and lines of the log."""
 
@@ -46,6 +46,7 @@ class Follower:
         self._say = say  # what is amiss
         self._tell = tell  # what goes well
         self._current: SpiffeId | None = None
+        self._overdue = ""  # the complaint about a rotation that is overdue, until there is a new SVID
         self._remarks: set[str] = set()  # said once for the life of the process
         self.complaint = ""  # the trouble we are in, "" when all is well
         self.generation = 0
@@ -55,8 +56,12 @@ class Follower:
         if isinstance(event, Updated):
             return self._take_update(event)
         if isinstance(event, Rejected):
-            kept = "the last good one stays" if self.generation else "waiting for a good one"
-            self._complain(f"update of the Workload API not taken: {event.error.reason.value}: {event.error}", kept)
+            kept = "keeping the previous one" if self.generation else "waiting for a good one"
+            self._complain(f"Workload API update rejected: {event.error.reason.value}: {event.error}", kept)
+            return _NOTHING
+        if isinstance(event, Overdue):
+            self._overdue = _describe_overdue(event.svid)
+            self._complain(self._overdue, "opening a new stream to the Workload API")
             return _NOTHING
         if isinstance(event, Hopeless):
             raise event.error
@@ -74,15 +79,19 @@ class Follower:
     def _take_update(self, event: Updated) -> Outcome:
         context = event.context
         self._remark_on(context)
-        svid = select_svid(context.svids, self._selection, self._current)
+        svid = context.svid
         if svid is None:
-            offered = ", ".join(f"{svid.spiffe_id}{f' (hint {svid.hint})' if svid.hint else ''}" for svid in context.svids)
-            self._complain(f"the Workload API does not offer {self._selection}, only {offered}")
+            self._complain(f"the Workload API does not offer {self._selection}, only {describe_offers(context.offered)}")
             return _WITHDRAWN if self._current else _NOTHING
+        is_same = not event.is_new and svid.spiffe_id == self._current
+        if is_same and self._overdue:
+            self.complaint = self._overdue  # the agent answers, and still with what should have been renewed
+            return _CONFIRMED
+        self._overdue = ""
         if self.complaint:
-            self._tell("Workload API is well again")
+            self._tell("Workload API connection recovered")
             self.complaint = ""
-        if not event.is_new and svid.spiffe_id == self._current:
+        if is_same:
             return _CONFIRMED
         self._current = svid.spiffe_id
         self.generation += 1
@@ -94,14 +103,16 @@ class Follower:
         return Outcome(SvidCredentials(svid, context.bundles))
 
     def _remark_on(self, context: X509Context) -> None:
+        for failure in context.left_out:
+            self._remark(f"warning: an identity is left out: {failure}")
         for note in context.notes:
             self._remark(f"warning: {note}")
         if context.crl_count:
             self._remark("warning: the Workload API sends revocation lists (crl), which are not used")
-        if len(context.svids) > 1 and self._selection.is_open():
+        if len(context.offered) > 1 and self._selection.is_open():
             self._remark(
-                f"warning: {len(context.svids)} identities are offered and none is chosen by --spiffe-id or --spiffe-hint: "
-                "the first is used, and an agent's order is arbitrary"
+                f"warning: {len(context.offered)} identities are offered and none is chosen by --spiffe-id or --spiffe-hint: "
+                "the first good one is used, and an agent's order is arbitrary"
             )
 
     def _remark(self, text: str) -> None:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from tunnel.errors import IdentityError, IdentityFault, SpiffeIdError, TokenError, TokenFault, WireError
 from tunnel.identity.backoff import Backoff
-from tunnel.identity.tokens import JwtSvid, accept_jwt_bundles, accept_tokens, select_token
+from tunnel.identity.tokens import TokenAnswer, accept_jwt_bundles, accept_token
 from tunnel.identity.update import accept_bundles
 from tunnel.identity.workload import CHANNEL_OPTIONS, HOPELESS, grpc_target, plain_words, refusal
 from tunnel.spiffe.bundle import BundleSet
@@ -82,19 +82,14 @@ class WorkloadCalls:
         if self._call is not None:
             self._call.cancel()
 
-    def fetch_token(self, audience: Sequence[str], selection: Selection) -> tuple[JwtSvid, int]:
-        """The token that is wanted, and of how many it was chosen; raises IdentityError."""
+    def fetch_token(self, audience: Sequence[str], selection: Selection) -> TokenAnswer:
+        """The token that is wanted; raises IdentityError."""
         wanted = str(selection.spiffe_id) if selection.spiffe_id else ""
         request = encode_jwt_svid_request(JwtSvidRequest(tuple(audience), wanted))
 
-        def take(message: bytes) -> tuple[JwtSvid, int]:
+        def take(message: bytes) -> TokenAnswer:
             now = datetime.fromtimestamp(self._wall(), UTC)
-            svids = accept_tokens(parse_jwt_svid_response(message), audience, now)
-            svid = select_token(svids, selection)
-            if svid is None:
-                offered = ", ".join(f"{svid.spiffe_id}{f' (hint {svid.hint})' if svid.hint else ''}" for svid in svids)
-                raise IdentityError(IdentityFault.NO_SVID, f"it does not offer {selection}, only {offered}")
-            return svid, len(svids)
+            return accept_token(parse_jwt_svid_response(message), audience, now, selection)
 
         return self._ask("FetchJWTSVID", request, take)
 
@@ -135,7 +130,8 @@ class WorkloadCalls:
                 except _Refused as error:
                     if isinstance(error, _InvalidArgument) or error.code in HOPELESS:
                         raise
-                    self._trouble = error.trouble
+                    if not (self._trouble and self._clock() >= deadline):  # the end of our time says less
+                        self._trouble = error.trouble
                     floor = _NO_IDENTITY_FLOOR if error.code is grpc.StatusCode.PERMISSION_DENIED else 0.0
                 except IdentityError as error:
                     self._trouble = f"{error.reason.value}: {error}"

@@ -1,8 +1,7 @@
-"""From an answer of the Workload API to tokens and bundles that can be used: whole, or not at all.
+"""From an answer of the Workload API to the token and the bundles that can be used (Workload API, sections 5 and 6).
 
-Knows what makes JWT-SVIDs and JWT bundles acceptable (Workload API, sections 5 and 6); must not know calls or time-outs. We
-are not the one for whom a token is meant, so its signature is not our business: an agent is trusted with that. Only a bundle
-that cannot be read is left out by itself: its trust domain is then trusted by nobody.
+We are not the one for whom a token is meant, so its signature is not checked: the agent is trusted with that. A token that is
+not wanted is not looked at. A bundle that cannot be read is left out by itself: its trust domain is then trusted by nobody.
 """
 
 from __future__ import annotations
@@ -12,12 +11,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from tunnel.errors import IdentityError, IdentityFault, SpiffeIdError, TokenError
-from tunnel.identity.update import MAX_BUNDLES, MAX_HINT_BYTES, MAX_SVIDS, without_repeated_hints
+from tunnel.identity.update import check_hint
 from tunnel.spiffe.ids import SpiffeId, TrustDomain, parse_trust_domain
 from tunnel.spiffe.jwks import Jwk, JwtBundles, parse_jwks
 from tunnel.spiffe.jwt import Token, moment, parse_audience, parse_expiry, parse_issued, parse_subject, parse_token
 from tunnel.spiffe.messages import BundlesResponse, JwtSvidEntry
-from tunnel.spiffe.selection import Selection
+from tunnel.spiffe.selection import Selection, describe_offers
+
+_ANY = Selection()
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,19 +33,41 @@ class JwtSvid:
     token: Token = field(repr=False)
 
 
-def accept_tokens(entries: Sequence[JwtSvidEntry], audience: Iterable[str], now: datetime) -> tuple[JwtSvid, ...]:
-    """The tokens that an answer holds, each of them fresh and for the whole audience; raises IdentityError."""
+@dataclass(frozen=True, slots=True)
+class TokenAnswer:
+    """The wanted token, how many the agent offers, and those before it that cannot be used, and why."""
+
+    svid: JwtSvid
+    offered: int
+    left_out: tuple[str, ...] = ()
+
+
+def accept_token(
+    entries: Sequence[JwtSvidEntry], audience: Iterable[str], now: datetime, selection: Selection = _ANY
+) -> TokenAnswer:
+    """The wanted token of an answer, fresh and for the whole audience: the first good one of those that `selection` means.
+
+    No other is looked at. Raises IdentityError when the answer is empty, when it does not offer what is wanted, or with what is
+    wrong with the first one when none is good.
+    """
     if not entries:
         raise IdentityError(IdentityFault.NO_SVID, "the answer holds no JWT-SVID")
-    if len(entries) > MAX_SVIDS:
-        raise IdentityError(IdentityFault.OVER_LIMIT, f"{len(entries)} JWT-SVIDs, at most {MAX_SVIDS} are taken")
-    return tuple(_accept(entry, frozenset(audience), now) for entry in without_repeated_hints(entries))
+    failures: list[IdentityError] = []
+    for entry in entries:
+        if selection.is_met_by(entry.offer):
+            try:
+                svid = _accept(entry, frozenset(audience), now)
+                return TokenAnswer(svid, len(entries), tuple(f"{error.reason.value}: {error}" for error in failures))
+            except IdentityError as error:
+                failures.append(error)
+    if failures:
+        raise failures[0]
+    offered = describe_offers(entry.offer for entry in entries)
+    raise IdentityError(IdentityFault.NO_SVID, f"it does not offer {selection}, only {offered}")
 
 
 def accept_jwt_bundles(response: BundlesResponse) -> JwtBundles:
-    """The bundles that an answer holds, each trust domain's by itself; raises IdentityError."""
-    if len(response.bundles) > MAX_BUNDLES:
-        raise IdentityError(IdentityFault.OVER_LIMIT, f"{len(response.bundles)} bundles, at most {MAX_BUNDLES} are taken")
+    """The bundles that an answer holds, each trust domain's by itself."""
     bundles: dict[TrustDomain, dict[str, Jwk]] = {}
     disabled: dict[TrustDomain, str] = {}
     for name, document in response.bundles.items():
@@ -62,18 +85,11 @@ def accept_jwt_bundles(response: BundlesResponse) -> JwtBundles:
     return JwtBundles(bundles, disabled)
 
 
-def select_token(svids: Iterable[JwtSvid], selection: Selection) -> JwtSvid | None:
-    """The wanted token, or None when it is not offered; without a wish, the first."""
-    offered = [svid for svid in svids if selection.spiffe_id in (None, svid.spiffe_id)]
-    return next((svid for svid in offered if selection.hint in ("", svid.hint)), None)
-
-
 def _accept(entry: JwtSvidEntry, audience: frozenset[str], now: datetime) -> JwtSvid:
     if not entry.spiffe_id or not entry.svid:
         missing = "spiffe_id" if not entry.spiffe_id else "svid"
         raise IdentityError(IdentityFault.INCOMPLETE, f"a JWT-SVID lacks {missing}")
-    if len(entry.hint.encode()) > MAX_HINT_BYTES:
-        raise IdentityError(IdentityFault.OVER_LIMIT, f"a hint is longer than {MAX_HINT_BYTES} bytes")
+    check_hint(entry.offer)
     try:
         token = parse_token(entry.svid)
         svid = JwtSvid(parse_subject(token), entry.hint, parse_audience(token), parse_issued(token), parse_expiry(token), token)

@@ -1,74 +1,113 @@
-"""From a message of the Workload API to an update that can be used: whole, or not at all.
+"""From a message of the Workload API to what can be used of it (Workload API, section 5; X509-SVID, sections 2 to 5).
 
-Knows what makes an update acceptable (Workload API, section 5; X509-SVID, sections 2 to 5); must not know streams or
-time-outs. Only a federated bundle that cannot be read is left out by itself: its trust domain is then trusted by nobody.
+First the wanted SVID is selected, then it is verified, and no other is. What is bad and not needed is left out by itself: an
+SVID, a certificate in a bundle, a federated bundle (its trust domain is then trusted by nobody).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from datetime import datetime
-from typing import TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 
-from tunnel.errors import IdentityError, IdentityFault, PeerDenied, SpiffeIdError, WireError
+from tunnel.errors import Denial, IdentityError, IdentityFault, PeerDenied, SpiffeIdError, WireError
 from tunnel.identity.credentials import X509Context, X509Svid
 from tunnel.spiffe.bundle import BundleSet, TrustBundle
+from tunnel.spiffe.der import split_sequences
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id, parse_trust_domain
-from tunnel.spiffe.messages import BundlesResponse, JwtSvidEntry, SvidEntry, X509SvidResponse
-from tunnel.spiffe.x509 import PrivateKey, parse_certificates
+from tunnel.spiffe.messages import BundlesResponse, SvidEntry, X509SvidResponse
+from tunnel.spiffe.selection import Offer, Selection
+from tunnel.spiffe.x509 import PrivateKey, parse_certificate, parse_certificates
 from tunnel.tls.verify import SpiffeVerifier
 
-# What an update may hold: far above any that was seen, far below what would hurt.
-MAX_SVIDS = 100
-MAX_BUNDLES = 2000
-MAX_BUNDLE_BYTES = 4 * 1024 * 1024
+_ANY = Selection()
+MAX_BUNDLE_BYTES = 4 * 1024 * 1024  # of one trust domain; the client bounds the message as a whole
 MAX_HINT_BYTES = 1024  # Workload API 5.2.1
 
-Hinted = TypeVar("Hinted", SvidEntry, JwtSvidEntry)
-Read = tuple[SvidEntry, tuple[x509.Certificate, ...], PrivateKey, TrustDomain]
+Good = list[tuple[SvidEntry, X509Svid]]
+Bad = list[tuple[SvidEntry, IdentityError]]
 
 
-def accept_update(response: X509SvidResponse, now: datetime) -> X509Context:
-    """The update that `response` holds, each SVID verified as a peer would; raises IdentityError."""
-    _check_limits(response)
-    entries = [_read_entry(entry) for entry in without_repeated_hints(response.svids)]
-    bundles, notes = _read_bundles(response, entries)
-    verifier = SpiffeVerifier(bundles)
-    svids = tuple(_verify(verifier, entry, now) for entry in entries)
-    return X509Context(svids, bundles, notes, len(response.crl))
+def accept_update(
+    response: X509SvidResponse,
+    now: datetime,
+    selection: Selection = _ANY,
+    current: X509Svid | None = None,
+    *,
+    wants_all: bool = False,
+) -> X509Context:
+    """What `response` holds for us: the wanted SVID, verified as a peer would, and the bundles.
 
-
-def _check_limits(response: X509SvidResponse) -> None:
+    The entries that `selection` means are verified in order until one is good; with `wants_all` every entry is. The order of an
+    agent's list is arbitrary, so the ID of `current` is kept while it is offered: if its new SVID is bad, the update is refused
+    for as long as `current` is valid. Raises IdentityError when the update is empty, or when it offers what is wanted and none
+    of that is good.
+    """
     if not response.svids:
         raise IdentityError(IdentityFault.NO_SVID, "the update holds no SVID")
-    if len(response.svids) > MAX_SVIDS:
-        raise IdentityError(IdentityFault.OVER_LIMIT, f"{len(response.svids)} SVIDs, at most {MAX_SVIDS} are taken")
-    _check_bundle_count(response.federated_bundles)
-    if any(len(svid.hint.encode()) > MAX_HINT_BYTES for svid in response.svids):
-        raise IdentityError(IdentityFault.OVER_LIMIT, f"a hint is longer than {MAX_HINT_BYTES} bytes")
+    wanted = [entry for entry in response.svids if selection.is_met_by(entry.offer)]
+    if current is not None:
+        wanted.sort(key=lambda entry: entry.spiffe_id != str(current.spiffe_id))
+    kept = str(current.spiffe_id) if current is not None and now <= current.not_after else None
+    bundles, notes = _read_bundles(response, wanted)
+    good, bad = _verify_entries(response.svids if wants_all else wanted, bundles, now, kept, wants_all=wants_all)
+    svid = next((svid for entry, svid in good if selection.is_met_by(entry.offer)), None)
+    if svid is None and wanted:
+        raise next(error for entry, error in bad if selection.is_met_by(entry.offer))
+    return X509Context(
+        svid,
+        bundles,
+        offered=tuple(entry.offer for entry in response.svids),
+        svids=tuple(svid for _entry, svid in good),
+        left_out=tuple(f"{error.reason.value}: {error}" for _entry, error in bad),
+        notes=notes,
+        crl_count=len(response.crl),
+    )
 
 
-def _check_bundle_count(bundles: Collection[str]) -> None:
-    if len(bundles) > MAX_BUNDLES:
-        raise IdentityError(IdentityFault.OVER_LIMIT, f"{len(bundles)} bundles, at most {MAX_BUNDLES} are taken")
+# -- SVIDs
 
 
-def without_repeated_hints(svids: Iterable[Hinted]) -> list[Hinted]:
-    """The first of those that share a hint (Workload API 5.2.1)."""
-    seen: set[str] = set()
-    kept = []
-    for svid in svids:
-        if not svid.hint or svid.hint not in seen:
-            kept.append(svid)
-        seen.add(svid.hint)
-    return kept
+def _verify_entries(
+    entries: Iterable[SvidEntry], bundles: BundleSet, now: datetime, kept: str | None, *, wants_all: bool
+) -> tuple[Good, Bad]:
+    """The good ones and the bad ones; unless all are wanted, up to the first good one, or to the last one whose ID is kept."""
+    verifier = SpiffeVerifier(bundles)
+    good: Good = []
+    bad: Bad = []
+    for entry in entries:
+        is_over = good or (bad and bad[0][0].spiffe_id == kept != entry.spiffe_id)
+        if is_over and not wants_all:
+            break
+        try:
+            good.append((entry, _accept_entry(entry, bundles, verifier, now)))
+        except IdentityError as error:
+            bad.append((entry, error))
+    return good, bad
 
 
-def _read_entry(entry: SvidEntry) -> Read:
+def _accept_entry(entry: SvidEntry, bundles: BundleSet, verifier: SpiffeVerifier, now: datetime) -> X509Svid:
+    chain = _read_chain(entry)
+    key = _read_key(entry, chain[0])
+    if (trouble := bundles.disabled.get(parse_spiffe_id(entry.spiffe_id).trust_domain)) is not None:
+        raise IdentityError(IdentityFault.BAD_BUNDLE, f"SVID {entry.spiffe_id!a}: {trouble}")
+    try:
+        verified = verifier.verify(chain, now)
+    except PeerDenied as error:
+        begins = max(one.not_valid_before_utc for one in chain) if error.reason is Denial.NOT_YET_VALID else None
+        raise IdentityError(IdentityFault.UNVERIFIED, f"SVID {entry.spiffe_id!a}: {error}", begins) from error
+    spiffe_id = verified.spiffe_id
+    if spiffe_id is None or str(spiffe_id) != entry.spiffe_id:
+        raise IdentityError(IdentityFault.WRONG_ID, f"SVID {entry.spiffe_id!a} comes with a certificate for {spiffe_id}")
+    return X509Svid(spiffe_id, entry.hint, chain, key, verified.not_after)
+
+
+def _read_chain(entry: SvidEntry) -> tuple[x509.Certificate, ...]:
+    check_hint(entry.offer)
     mandatory = {
         "spiffe_id": entry.spiffe_id,
         "x509_svid": entry.x509_svid,
@@ -77,15 +116,20 @@ def _read_entry(entry: SvidEntry) -> Read:
     }
     missing = [name for name, value in mandatory.items() if not value]
     if missing:
-        raise IdentityError(IdentityFault.INCOMPLETE, f"an SVID lacks {', '.join(missing)}")
+        raise IdentityError(IdentityFault.INCOMPLETE, f"SVID {entry.spiffe_id!a} lacks {', '.join(missing)}")
     try:
-        chain = parse_certificates(entry.x509_svid)
-        trust_domain = parse_spiffe_id(entry.spiffe_id).trust_domain
-    except WireError as error:
-        raise IdentityError(IdentityFault.BAD_CERTIFICATE, f"SVID {entry.spiffe_id!a}: {error}") from error
+        parse_spiffe_id(entry.spiffe_id)
+        return parse_certificates(entry.x509_svid)
     except SpiffeIdError as error:
         raise IdentityError(IdentityFault.WRONG_ID, f"SVID {entry.spiffe_id!a}: {error}") from error
-    return entry, chain, _read_key(entry, chain[0]), trust_domain
+    except WireError as error:
+        raise IdentityError(IdentityFault.BAD_CERTIFICATE, f"SVID {entry.spiffe_id!a}: {error}") from error
+
+
+def check_hint(offer: Offer) -> None:
+    """Raise IdentityError for a hint that is longer than the standard has it (Workload API 5.2.1)."""
+    if len(offer.hint.encode()) > MAX_HINT_BYTES:
+        raise IdentityError(IdentityFault.OVER_LIMIT, f"SVID {offer.spiffe_id!a}: its hint is over {MAX_HINT_BYTES} bytes")
 
 
 def _read_key(entry: SvidEntry, leaf: x509.Certificate) -> PrivateKey:
@@ -102,57 +146,79 @@ def _read_key(entry: SvidEntry, leaf: x509.Certificate) -> PrivateKey:
     return key
 
 
+# -- bundles
+
+
 def accept_bundles(response: BundlesResponse) -> BundleSet:
-    """The bundles that a response to `FetchX509Bundles` holds; raises IdentityError for too many of them."""
-    _check_bundle_count(response.bundles)
-    return _read_others({}, response.bundles)[0]
+    """The bundles that a response to `FetchX509Bundles` holds, each trust domain's by itself."""
+    return _Bundles().add_federated(response.bundles.items()).as_set()
 
 
-def _read_bundles(response: X509SvidResponse, entries: Iterable[Read]) -> tuple[BundleSet, tuple[str, ...]]:
-    """Each trust domain's bundle by itself; our own is never replaced by one that comes as a federated one."""
-    own = {domain: _read_bundle(domain, entry.bundle) for entry, _chain, _key, domain in entries}
-    return _read_others(own, response.federated_bundles)
+def _read_bundles(response: X509SvidResponse, wanted: Iterable[SvidEntry]) -> tuple[BundleSet, tuple[str, ...]]:
+    """Our own bundles and the federated ones.
+
+    An agent repeats the bundle in every SVID of a trust domain: that of a wanted SVID counts first.
+    """
+    bundles = _Bundles()
+    for entry in (*wanted, *response.svids):
+        with suppress(SpiffeIdError):
+            bundles.add_own(parse_spiffe_id(entry.spiffe_id).trust_domain, entry.bundle)
+    bundles.add_federated(response.federated_bundles.items())
+    return bundles.as_set(), tuple(bundles.notes)
 
 
-def _read_others(own: Mapping[TrustDomain, TrustBundle], others: Mapping[str, bytes]) -> tuple[BundleSet, tuple[str, ...]]:
-    bundles = dict(own)
-    disabled: dict[TrustDomain, str] = {}
-    notes = []
-    for name, blob in others.items():
+class _Bundles:
+    """Each trust domain's bundle by itself, while a message is read; one of our own is never replaced by a federated one."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self._own: set[TrustDomain] = set()
+        self._read: dict[TrustDomain, TrustBundle] = {}
+        self._disabled: dict[TrustDomain, str] = {}
+
+    def as_set(self) -> BundleSet:
+        return BundleSet(self._read, self._disabled)
+
+    def add_own(self, trust_domain: TrustDomain, blob: bytes) -> None:
+        if trust_domain not in self._own:
+            self._own.add(trust_domain)
+            self._add(trust_domain, blob)
+
+    def add_federated(self, blobs: Iterable[tuple[str, bytes]]) -> _Bundles:
+        for name, blob in blobs:
+            try:
+                trust_domain = parse_trust_domain(name)
+            except SpiffeIdError as error:
+                self.notes.append(f"a federated bundle is left out: {error}")
+                continue
+            if trust_domain not in self._own:
+                self._add(trust_domain, blob)
+        return self
+
+    def _add(self, trust_domain: TrustDomain, blob: bytes) -> None:
         try:
-            trust_domain = parse_trust_domain(name)
-        except SpiffeIdError as error:
-            notes.append(f"a federated bundle is left out: {error}")
-            continue
-        if trust_domain in own:
-            continue
-        try:
-            if trust_domain in bundles or trust_domain in disabled:  # by its ID and by its bare name: neither is the better one
+            if trust_domain in self._read or trust_domain in self._disabled:  # by its ID and by its name: neither is better
                 raise IdentityError(IdentityFault.BAD_BUNDLE, f"two bundles of {trust_domain}")
-            bundles[trust_domain] = _read_bundle(trust_domain, blob)
+            self._read[trust_domain] = TrustBundle(trust_domain, tuple(self._parse(trust_domain, blob)))
         except IdentityError as error:
-            bundles.pop(trust_domain, None)
-            disabled[trust_domain] = str(error)
-            notes.append(f"trust domain {trust_domain} is trusted by nobody: {error}")
-    return BundleSet(bundles, disabled), tuple(notes)
+            self._read.pop(trust_domain, None)
+            self._disabled[trust_domain] = str(error)
+            self.notes.append(f"trust domain {trust_domain} is trusted by nobody: {error}")
 
-
-def _read_bundle(trust_domain: TrustDomain, blob: bytes) -> TrustBundle:
-    if len(blob) > MAX_BUNDLE_BYTES:
-        raise IdentityError(IdentityFault.OVER_LIMIT, f"the bundle of {trust_domain} is over {MAX_BUNDLE_BYTES} bytes")
-    try:
-        return TrustBundle(trust_domain, parse_certificates(blob))
-    except WireError as error:
-        raise IdentityError(IdentityFault.BAD_BUNDLE, f"the bundle of {trust_domain}: {error}") from error
-
-
-def _verify(verifier: SpiffeVerifier, read: Read, now: datetime) -> X509Svid:
-    entry, chain, key, _trust_domain = read
-    try:
-        verified = verifier.verify(chain, now)
-    except PeerDenied as error:
-        raise IdentityError(IdentityFault.UNVERIFIED, f"SVID {entry.spiffe_id!a}: {error}") from error
-    spiffe_id = verified.spiffe_id
-    if spiffe_id is None or str(spiffe_id) != entry.spiffe_id:
-        raise IdentityError(IdentityFault.WRONG_ID, f"SVID {entry.spiffe_id!a} comes with a certificate for {spiffe_id}")
-    return X509Svid(spiffe_id, entry.hint, chain, key, verified.not_after)
+    def _parse(self, trust_domain: TrustDomain, blob: bytes) -> Iterator[x509.Certificate]:
+        """Its authorities, without those that cannot be read; raises IdentityError when none can."""
+        if len(blob) > MAX_BUNDLE_BYTES:
+            raise IdentityError(IdentityFault.OVER_LIMIT, f"the bundle of {trust_domain} is over {MAX_BUNDLE_BYTES} bytes")
+        try:
+            ders = split_sequences(blob)
+        except WireError as error:
+            raise IdentityError(IdentityFault.BAD_BUNDLE, f"the bundle of {trust_domain}: {error}") from error
+        failures = []
+        for number, der in enumerate(ders, 1):
+            try:
+                yield parse_certificate(der)
+            except WireError as error:
+                failures.append(f"certificate {number} of {len(ders)} in the bundle of {trust_domain}: {error}")
+        if failures and len(failures) == len(ders):
+            raise IdentityError(IdentityFault.BAD_BUNDLE, failures[0])
+        self.notes += [f"an authority is left out: {failure}" for failure in failures]

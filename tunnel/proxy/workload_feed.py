@@ -31,7 +31,7 @@ class WorkloadFeed:
 
     async def run(self) -> None:
         """Publish every update until cancelled."""
-        async with open_arrivals(self._source.endpoint) as events, trio.open_nursery() as nursery:
+        async with open_arrivals(self._source.endpoint, self._source.selection) as events, trio.open_nursery() as nursery:
             nursery.start_soon(self._follow, events)
             nursery.start_soon(self._await_identity)
 

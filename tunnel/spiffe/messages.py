@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tunnel.spiffe import claims, protobuf
+from tunnel.spiffe.selection import Offer
 
 SERVICE = "SpiffeWorkloadAPI"  # the proto has no package, so this is the whole name
 HEADER = ("workload.spiffe.io", "true")  # Workload Endpoint, section 4: exactly once on every call
@@ -31,6 +32,11 @@ class SvidEntry:
     x509_svid_key: bytes = field(default=b"", repr=False)
     bundle: bytes = b""
     hint: str = ""
+
+    @property
+    def offer(self) -> Offer:
+        """Its names."""
+        return Offer(self.spiffe_id, self.hint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +63,11 @@ class JwtSvidEntry:
     spiffe_id: str = ""
     svid: str = field(default="", repr=False)
     hint: str = ""
+
+    @property
+    def offer(self) -> Offer:
+        """Its names."""
+        return Offer(self.spiffe_id, self.hint)
 
 
 @dataclass(frozen=True, slots=True)

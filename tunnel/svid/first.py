@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import trio
 
@@ -32,16 +33,16 @@ class First:
     warnings: tuple[str, ...]
 
 
-async def fetch_first(source: WorkloadApi, say: Callable[[str], None]) -> First:
+async def fetch_first(source: WorkloadApi, say: Callable[[str], None], *, wants_all: bool = False) -> First:
     """Wait for the identity within the source's limit; `say` is told once when that takes long.
 
-    The agent is asked again while it refuses or is away. Raises IdentityError, when the limit has passed or an answer is one
-    that no new attempt will change.
+    With `wants_all` the update holds every good SVID. The agent is asked again while it refuses or is away. Raises
+    IdentityError, when the limit has passed or an answer is one that no new attempt will change.
     """
     lines: list[str] = []
     follower = Follower(source.selection, lines.append, lambda _news: None)
     limit = source.timeout or math.inf
-    async with open_arrivals(source.endpoint) as events:
+    async with open_arrivals(source.endpoint, source.selection, wants_all=wants_all) as events:
         with trio.move_on_after(limit):
             with trio.move_on_after(_LONG):
                 return await _receive_first(events, follower, lines)
@@ -51,9 +52,9 @@ async def fetch_first(source: WorkloadApi, say: Callable[[str], None]) -> First:
     raise IdentityError(IdentityFault.TIMEOUT, describe_wait(source.endpoint, limit, follower.complaint))
 
 
-def run_first(source: WorkloadApi, say: Callable[[str], None]) -> First:
+def run_first(source: WorkloadApi, say: Callable[[str], None], *, wants_all: bool = False) -> First:
     """The same for a program that does nothing else meanwhile."""
-    return trio.run(fetch_first, source, say)
+    return trio.run(partial(fetch_first, source, say, wants_all=wants_all))
 
 
 async def _receive_first(events: Arrivals, follower: Follower, lines: list[str]) -> First:

@@ -120,7 +120,7 @@ class Watch:
     # -- the Workload API
 
     async def _follow(self) -> None:
-        async with open_arrivals(self._config.source.endpoint) as events:
+        async with open_arrivals(self._config.source.endpoint, self._config.source.selection) as events:
             while True:
                 for event in await receive_newest(events):
                     self._take(event)

@@ -110,8 +110,8 @@ def _verify_callback(demand: Demand, errors: Mapping[Denial, int]) -> Callable[[
     def is_for_the_judge(code: int, depth: int) -> bool:
         """Errors that say "no anchor here", and what the judge looks at itself; the rest are OpenSSL's own findings.
 
-        The judge has its own rule for purposes. It has OpenSSL build the path to an anchor of ours anew: there it counts what is
-        wrong with an authority that the peer sent, if that path needs it.
+        The judge has its own rule for purposes. It has OpenSSL build the path to an anchor of ours anew: what is wrong with an
+        authority that the peer sent counts there, if that path needs it.
         """
         if demand.is_leaf_enough or code in NO_ANCHOR_ERRORS or code == WRONG_PURPOSE:
             return True
