@@ -6,15 +6,18 @@ import json
 import os
 import resource
 import select
+import shutil
 import signal
 import socket
 import stat
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import timedelta
+from functools import cache
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -22,7 +25,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from processes import Process, bare_environment, eventually, tunnel_argv
+from processes import LIMIT, Process, bare_environment, eventually, tunnel_argv
 from world import SERVER, World
 
 from tunnel.config.dev_model import Entry, Issuing
@@ -353,3 +356,201 @@ def test_an_update_that_is_not_ours_is_no_rotation_and_a_folder_has_one_writer(s
     assert wait_for(process, "written", 2)["rotation"] == 2
     assert process.stop() == 0
     assert process.complaints == []
+
+
+# -- the path leads elsewhere
+
+
+class Mounts:
+    """A process in a mount namespace of its own, in which file systems are mounted."""
+
+    UNSHARE = ("unshare", "--mount", "--propagation", "private")
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    def mount(self, *arguments: str) -> None:
+        enter = ("nsenter", f"--target={self._process.pid}", "--mount")
+        subprocess.run([*enter, "mount", *arguments], check=True, capture_output=True, timeout=LIMIT)
+
+    def see(self, path: Path) -> Path:
+        """The path as the process has it."""
+        return Path(f"/proc/{self._process.pid}/root{path}")
+
+
+@cache
+def why_no_mounts() -> str:
+    tried = subprocess.run([*Mounts.UNSHARE, "true"], capture_output=True, text=True)
+    return tried.stderr.strip() if tried.returncode else ""
+
+
+@contextmanager
+def stopped(process: Process) -> Iterator[None]:
+    """The process sees what happens meanwhile as one change."""
+    process.signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        process.signal(signal.SIGCONT)
+
+
+def move_aside(place: Path) -> None:
+    place.rename(place.with_name("aside"))
+
+
+def recreate(place: Path) -> None:
+    move_aside(place)
+    place.mkdir()
+
+
+def link_elsewhere(place: Path) -> None:
+    place.with_name("other").mkdir()
+    place.symlink_to("other")
+
+
+def point_elsewhere(place: Path) -> None:
+    move_aside(place)
+    link_elsewhere(place)
+
+
+def has_newest(svid: Svid, place: Path) -> bool:
+    (issued,) = svid.world.api.issued(svid.world.sockets[SERVER])
+    try:
+        return (place / "svid.pem").read_bytes() == issued.chain_pem and fits(
+            issued.chain_pem, (place / "svid_key.pem").read_bytes()
+        )
+    except (OSError, ValueError):
+        return False
+
+
+@pytest.mark.parametrize("move", [move_aside, recreate, point_elsewhere])
+def test_without_a_rotation_the_files_are_written_where_the_path_leads_and_it_is_told(
+    svid: Svid, move: Callable[[Path], None]
+) -> None:
+    process = svid.watch("--reload-command", "true")
+    wait_for(process, "reloaded")
+    with stopped(process):
+        move(svid.place)
+    words = "is gone" if move is move_aside else "is another directory now"
+    assert wait_for(process, "files-changed")["message"] == f"{svid.place} {words}: written again"
+    assert wait_for(process, "written", 2)["rotation"] == 1
+    assert has_newest(svid, svid.place)
+    wait_for(process, "reloaded", 2)
+    svid.world.api.rotate_svids()
+    assert wait_for(process, "written", 3)["rotation"] == 2
+    assert has_newest(svid, svid.place)
+    assert process.stop() == 0
+
+
+@pytest.mark.parametrize("after", [None, Path.mkdir, link_elsewhere])
+def test_while_the_files_are_gone_it_is_not_ready(svid: Svid, after: Callable[[Path], object] | None) -> None:
+    health = str(svid.world.directory / "health.sock")
+    process = svid.watch("--health", f"unix:{health}")
+    wait_for(process, "written")
+    assert ask("/ready", health)[0] == 200
+    with stopped(process):
+        move_aside(svid.place)
+        svid.place.write_text("in the way")
+    status, body = ask("/ready", health)
+    assert (status, body["ready"], body["file_error"]) == (503, False, f"{svid.place} is not a directory")
+    assert ask("/live", health)[0] == 200
+    failed = f"cannot use {svid.place} as a folder: not a directory; the files are not in place, trying again"
+    assert wait_for(process, "write-failed")["message"] == failed
+    svid.world.api.rotate_svids()
+    assert ask("/ready", health)[0] == 503
+    with stopped(process):
+        svid.place.unlink()
+        if after is not None:
+            after(svid.place)
+    wait_for(process, "files-changed")
+    eventually(lambda: has_newest(svid, svid.place), "the newest files are written")
+    eventually(lambda: ask("/ready", health)[0] == 200, "ready again")
+    assert len(events(process, "write-failed")) == 1
+    assert process.stop() == 0
+
+
+def test_a_file_that_somebody_removes_is_written_again(svid: Svid) -> None:
+    process = svid.watch()
+    wait_for(process, "written")
+    (svid.place / "svid.pem").unlink()
+    assert wait_for(process, "files-changed")["message"] == f"{svid.place}/svid.pem is gone: written again"
+    assert has_newest(svid, svid.place)
+    (svid.place / "..data").unlink()
+    assert wait_for(process, "files-changed", 2)["message"] == f"{svid.place}/..data is gone: written again"
+    assert has_newest(svid, svid.place)
+    assert process.stop() == 0
+
+
+def test_a_relative_path_means_the_same_when_the_working_directory_was_replaced(svid: Svid) -> None:
+    here = svid.world.directory / "here"
+    here.mkdir()
+    environ = {**bare_environment(), "SPIFFE_ENDPOINT_SOCKET": str(svid.world.sockets[SERVER])}
+    process = svid.world.watch(Process(tunnel_argv("svid", "watch", "--out=tls", "--json"), environ=environ, cwd=here))
+    wait_for(process, "written")
+    with stopped(process):
+        shutil.rmtree(here)
+        here.mkdir()
+    assert wait_for(process, "files-changed")["message"] == "tls is gone: written again"
+    assert has_newest(svid, here / "tls")
+    assert process.stop() == 0
+
+
+def test_a_file_system_mounted_over_the_directory_gets_the_files_when_it_can_be_written(svid: Svid) -> None:
+    if why := why_no_mounts():
+        pytest.skip(f"no mount namespace can be made here: {why}")
+    health = str(svid.world.directory / "health.sock")
+    flags = ("--out", str(svid.place), "--json", "--health", f"unix:{health}")
+    process = svid.start("watch", *flags, before=Mounts.UNSHARE)
+    mounts = Mounts(process)
+    wait_for(process, "written")
+    mounts.mount("-t", "tmpfs", "-o", "ro", "tmpfs", str(svid.place))
+    assert (ask("/ready", health)[0], ask("/ready", health)[1]["file_error"]) == (503, f"{svid.place} is another directory now")
+    assert "read-only file system; the files are not in place" in wait_for(process, "write-failed")["message"]
+    mounts.mount("-o", "remount,rw", str(svid.place))
+    wait_for(process, "files-changed")
+    assert ask("/ready", health)[0] == 200
+    assert has_newest(svid, mounts.see(svid.place))
+    other = svid.world.directory / "other"
+    other.mkdir()
+    mounts.mount("--bind", str(other), str(svid.place))
+    wait_for(process, "files-changed", 2)
+    svid.world.api.rotate_svids()
+    eventually(lambda: has_newest(svid, other), "the newest files are in the directory that is mounted now")
+    assert process.stop() == 0
+
+
+def test_a_file_system_that_became_read_only_keeps_the_files_and_is_written_later(svid: Svid) -> None:
+    if why := why_no_mounts():
+        pytest.skip(f"no mount namespace can be made here: {why}")
+    svid.place.mkdir()
+    health = str(svid.world.directory / "health.sock")
+    with_tmpfs = (*Mounts.UNSHARE, "sh", "-c", 'mount -t tmpfs tmpfs "$0" && exec "$@"', str(svid.place))
+    flags = ("--out", str(svid.place), "--json", "--health", f"unix:{health}")
+    process = svid.start("watch", *flags, before=with_tmpfs)
+    mounts = Mounts(process)
+    wait_for(process, "written")
+    mounts.mount("-o", "remount,ro", str(svid.place))
+    svid.world.api.rotate_svids()
+    assert wait_for(process, "write-failed")["message"] == (
+        f"cannot replace the files in {svid.place}: read-only file system; the files before it stay, trying again"
+    )
+    assert ask("/ready", health)[0] == 200
+    mounts.mount("-o", "remount,rw", str(svid.place))
+    wait_for(process, "written", 2)
+    assert has_newest(svid, mounts.see(svid.place))
+    assert events(process, "files-changed") == []
+    assert process.stop() == 0
+
+
+def test_fetch_writes_to_the_path_also_when_the_directory_was_replaced_while_it_waited(svid: Svid) -> None:
+    endpoint = svid.world.sockets[SERVER]
+    svid.world.api.withdraw(endpoint)
+    process = svid.fetch("--timeout", "0", "--json")
+    eventually(svid.place.exists, "fetch has opened the directory")
+    with stopped(process):
+        recreate(svid.place)
+    svid.world.api.restore(endpoint)
+    assert process.exit_code() == 0
+    assert wait_for(process, "notice")["message"] == f"{svid.place} is another directory now: opened again"
+    assert has_newest(svid, svid.place)
+    assert list(svid.place.with_name("aside").iterdir()) == []

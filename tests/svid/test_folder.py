@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import stat
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -12,19 +14,23 @@ from pathlib import Path
 import pytest
 
 from tunnel.errors import OutputError
-from tunnel.svid.folder import GRACE, Folder, NamedFile, open_folder
+from tunnel.svid.folder import GRACE, Folder, NamedFile, Replaced, open_folder
 
 START = 1_700_000_000.0
 
 
 class Clock:
-    """Goes on when told."""
+    """The wall clock, which goes on when told and may be set, and the monotonic one, which never is."""
 
     def __init__(self) -> None:
         self.now = START
+        self.set_by = 0.0
 
     def __call__(self) -> float:
         self.now += 0.001  # two updates never have one name
+        return self.now + self.set_by
+
+    def monotonic(self) -> float:
         return self.now
 
 
@@ -40,7 +46,7 @@ def place(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def folder(place: Path, clock: Clock) -> Iterator[Folder]:
-    with closing(open_folder(str(place), None, clock)) as folder:
+    with closing(open_folder(str(place), None, clock, clock.monotonic)) as folder:
         yield folder
 
 
@@ -78,7 +84,7 @@ def full_disk(size: int) -> Iterator[None]:
 
 
 def test_the_layout_is_that_of_kubernetes(folder: Folder, place: Path) -> None:
-    assert folder.replace(update(1)) == ()
+    assert folder.replace(update(1)) == Replaced()
     (name,) = folders(place)
     assert name.startswith("..2023_11_14_22_13_20.")
     assert os.readlink(place / "..data") == name
@@ -141,6 +147,29 @@ def test_a_reader_who_has_resolved_the_link_can_go_on(folder: Folder, place: Pat
     assert len(folders(place)) == 2
 
 
+@pytest.mark.parametrize("step", [3600.0, -3600.0])
+def test_a_clock_that_is_set_between_two_updates_removes_nothing_early(
+    folder: Folder, place: Path, clock: Clock, step: float
+) -> None:
+    folder.replace(update(1))
+    resolved = (place / "..data").resolve()
+    folder.replace(update(2))
+    clock.set_by = step
+    folder.replace(update(3))
+    assert (resolved / "key.pem").read_text() == "key 1"
+    clock.now += GRACE
+    folder.replace(update(4))
+    assert not resolved.exists()
+
+
+def test_an_update_at_the_very_time_of_an_earlier_one_finds_another_name(folder: Folder, place: Path, clock: Clock) -> None:
+    folder.replace(update(1))
+    clock.now -= 0.001 * round((clock.now - START) / 0.001)  # set back to the start
+    folder.replace(update(2))
+    assert seen(place)["key.pem"] == "key 2"
+    assert len(folders(place)) == 2
+
+
 def test_what_a_writer_left_that_was_killed_is_cleared_away(folder: Folder, place: Path, clock: Clock) -> None:
     folder.replace(update(1))
     torn = place / "..2020_01_01_00_00_00.000000000"
@@ -158,10 +187,10 @@ def test_plain_files_of_these_names_are_replaced_and_named(folder: Folder, place
     (place / "svid.pem").write_text("of somebody's own")
     (tmp_path / "precious").write_text("precious")
     (place / "key.pem").symlink_to(tmp_path / "precious")
-    assert folder.replace(update(1)) == ("svid.pem", "key.pem")
+    assert folder.replace(update(1)).taken == ("svid.pem", "key.pem")
     assert seen(place) == {"svid.pem": "svid.pem 1", "key.pem": "key 1"}
     assert (tmp_path / "precious").read_text() == "precious"
-    assert folder.replace(update(2)) == ()
+    assert folder.replace(update(2)) == Replaced()
 
 
 @pytest.mark.parametrize("name", ["svid.pem", "..data"])
@@ -234,3 +263,170 @@ def test_what_is_no_folder_is_refused(place: Path, make: Callable[[Path], object
 
 def test_no_content_is_in_a_repr() -> None:
     assert "secret" not in repr(NamedFile("key.pem", b"secret", 0o600))
+
+
+# -- the path leads elsewhere
+
+
+def rename(place: Path) -> None:
+    place.rename(place.with_name("aside"))
+
+
+def remove(place: Path) -> None:
+    shutil.rmtree(place)
+
+
+def recreate(place: Path) -> None:
+    remove(place)
+    place.mkdir()
+
+
+def exchange(place: Path) -> None:
+    rename(place)
+    shutil.copytree(place.with_name("aside"), place, symlinks=True)
+
+
+def point_elsewhere(place: Path) -> None:
+    """What is a link afterwards leads to another directory."""
+    rename(place)
+    place.with_name("other").mkdir()
+    place.symlink_to("other")
+
+
+def remove_parent(place: Path) -> None:
+    shutil.rmtree(place.parent)
+
+
+MOVES = [
+    (rename, "{} is gone"),
+    (remove, "{} is gone"),
+    (remove_parent, "{} is gone"),
+    (recreate, "{} is another directory now"),
+    (exchange, "{} is another directory now"),
+    (point_elsewhere, "{} is another directory now"),
+]
+
+
+@pytest.fixture
+def deep(tmp_path: Path) -> Path:
+    return tmp_path / "a" / "tls"
+
+
+@pytest.mark.parametrize(("move", "fault"), MOVES, ids=[move.__name__ for move, _ in MOVES])
+def test_the_next_update_goes_to_where_the_path_leads(deep: Path, move: Callable[[Path], None], fault: str) -> None:
+    with closing(open_folder(str(deep), None)) as folder:
+        folder.replace(update(1))
+        move(deep)
+        assert folder.find_fault() == fault.format(deep)
+        assert folder.replace(update(2)).fault == fault.format(deep)
+        assert seen(deep) == {"svid.pem": "svid.pem 2", "key.pem": "key 2"}
+        assert folder.find_fault() == ""
+        assert folder.replace(update(3)) == Replaced()
+        assert stat.S_IMODE(deep.stat().st_mode) == 0o755
+        with pytest.raises(OutputError, match="is kept by another process"):
+            open_folder(str(deep), None)
+
+
+def test_a_directory_that_was_left_may_be_kept_by_another_process(deep: Path) -> None:
+    with closing(open_folder(str(deep), None)) as folder:
+        rename(deep)
+        folder.replace(update(1))
+        open_folder(str(deep.with_name("aside")), None).close()
+
+
+def test_before_the_first_update_too_the_path_is_looked_at(folder: Folder, place: Path) -> None:
+    rename(place)
+    assert folder.replace(update(1)).fault == f"{place} is gone"
+    assert seen(place)["key.pem"] == "key 1"
+    assert list(place.with_name("aside").iterdir()) == []
+
+
+def test_a_file_in_the_place_of_the_directory_is_said_until_it_has_gone(folder: Folder, place: Path) -> None:
+    folder.replace(update(1))
+    rename(place)
+    place.write_text("in the way")
+    for _ in range(2):
+        assert folder.find_fault() == f"{place} is not a directory"
+        with pytest.raises(OutputError, match=rf"^cannot use {place} as a folder: not a directory$"):
+            folder.replace(update(2))
+    place.unlink()
+    assert folder.replace(update(2)).fault == f"{place} is gone"
+    assert seen(place)["key.pem"] == "key 2"
+
+
+def test_a_new_directory_that_cannot_be_written_is_no_good_one(folder: Folder, place: Path) -> None:
+    folder.replace(update(1))
+    recreate(place)
+    with full_disk(3), pytest.raises(OutputError, match="file too large"):
+        folder.replace(update(2))
+    assert folder.find_fault() == f"{place}/..data is gone"
+    folder.replace(update(2))
+    assert seen(place)["key.pem"] == "key 2"
+
+
+def test_a_working_directory_that_was_moved_is_left_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    with closing(open_folder("tls", None)) as folder:
+        folder.replace(update(1), NamedFile("both.pem", b"both 1", 0o600))
+        shutil.rmtree(here)
+        here.mkdir()
+        assert folder.find_fault() == "tls is gone"
+        folder.replace(update(2), NamedFile("both.pem", b"both 2", 0o600))
+    assert (here / "both.pem").read_text() == "both 2"
+    assert seen(here / "tls")["key.pem"] == "key 2"
+
+
+def rewrite_in_place(place: Path) -> None:
+    (place / "svid.pem").write_text("another 1!")  # of the same size
+    os.utime(place / "svid.pem", ns=(1, 1))  # two writes within one tick of the kernel have one time
+
+
+def rename_over(place: Path) -> None:
+    (place / "new").write_text("a plain file")
+    (place / "new").rename(place / "key.pem")
+
+
+DAMAGES = [
+    (lambda place: (place / "svid.pem").unlink(), "svid.pem is gone"),
+    (lambda place: (place / "..data").unlink(), "..data is gone"),
+    (lambda place: shutil.rmtree((place / "..data").resolve()), "..data/svid.pem is gone"),
+    (lambda place: (place / "..data" / "key.pem").unlink(), "..data/key.pem is gone"),
+    (rewrite_in_place, "..data/svid.pem was changed by another process"),
+    (rename_over, "key.pem was replaced by another process"),
+    (lambda place: (place.parent / "both.pem").unlink(), "both.pem is gone"),
+]
+
+
+@pytest.mark.parametrize(("damage", "words"), DAMAGES)
+def test_a_single_file_that_is_missing_or_changed_is_named(
+    folder: Folder, place: Path, damage: Callable[[Path], object], words: str
+) -> None:
+    both = NamedFile(str(place.parent / "both.pem"), b"both", 0o600)
+    folder.replace(update(1), both)
+    damage(place)
+    name = f"{place.parent if words.startswith('both') else place}/{words}"
+    assert folder.find_fault() == name
+    assert folder.replace(update(1), both).fault == name
+    assert folder.find_fault() == ""
+    assert seen(place) == {"svid.pem": "svid.pem 1", "key.pem": "key 1"}
+    assert (place.parent / "both.pem").read_text() == "both"
+
+
+def test_a_look_never_sees_half_of_an_update(folder: Folder) -> None:
+    folder.replace(update(0))
+    faults: list[str] = []
+    stopping = threading.Event()
+
+    def look() -> None:
+        while not stopping.is_set():
+            faults.append(folder.find_fault())
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    for number in range(1, 40):
+        folder.replace(update(number))
+    stopping.set()
+    looking.join()
+    assert set(faults) == {""}

@@ -27,8 +27,11 @@ def written() -> Standing:
     return standing
 
 
-def ask(standing: Standing, path: str, now: float = BEGIN) -> tuple[int, Any]:
-    answer = trio.run(answer_health(standing, lambda: now), Request("GET", path))
+def ask(standing: Standing, path: str, now: float = BEGIN, fault: str = "") -> tuple[int, Any]:
+    async def look_at_files() -> str:
+        return fault
+
+    answer = trio.run(answer_health(standing, look_at_files, lambda: now), Request("GET", path))
     return answer.status, answer.body.decode()
 
 
@@ -47,6 +50,20 @@ def test_it_is_well_until_what_is_on_the_disk_expires(written: Standing, path: s
     assert ask(written, path, EXPIRY + late)[0] == status
 
 
+def test_while_the_files_are_gone_it_is_not_ready_and_a_restart_would_not_help(written: Standing) -> None:
+    status, body = ask(written, "/ready", fault="/tls is gone")
+    assert (status, json.loads(body)["ready"], json.loads(body)["file_error"]) == (503, False, "/tls is gone")
+    assert ask(written, "/live", fault="/tls is gone")[0] == 200
+    assert ask(written, "/live", EXPIRY, "/tls is gone")[0] == 503
+    assert "tunnel_svid_files_present 0\n" in ask(written, "/metrics", fault="/tls is gone")[1]
+
+
+def test_what_had_to_be_written_again_is_no_rotation(written: Standing) -> None:
+    assert written.written is not None
+    written.take(written.written, BEGIN + 60, is_rotation=False)
+    assert (written.rotations, written.written_at) == (1, BEGIN)
+
+
 def test_the_body_says_why(written: Standing) -> None:
     written.trouble = "Workload API is not available"
     written.reloads, written.reload_failures, written.reload_error = 2, 1, "not there"
@@ -63,6 +80,7 @@ def test_the_body_says_why(written: Standing) -> None:
         "rotations": 1,
         "trouble": "Workload API is not available",
         "write_error": "",
+        "file_error": "",
         "reload": {"done": 2, "failed": 1, "error": "not there"},
         "child": {"state": "running", "pid": 42, "starts": 1, "exit_code": None},
     }
@@ -77,6 +95,7 @@ def test_the_numbers_are_there_for_prometheus(written: Standing) -> None:
         "tunnel_svid_rotations_total": 1,
         "tunnel_svid_reloads_total": 0,
         "tunnel_svid_reload_failures_total": 0,
+        "tunnel_svid_files_present": 1,
         "tunnel_svid_last_rotation_timestamp_seconds": BEGIN,
         "tunnel_svid_expiry_timestamp_seconds": EXPIRY,
         "tunnel_svid_child_running": 0,

@@ -47,6 +47,6 @@ def test_it_names_every_event_key_and_number() -> None:
     standing.take(material, NOW.timestamp())
     named = set(re.findall(r"`([a-z_-]+)`", PAGE))
     assert {event.value for event in Event} <= named
-    assert set(standing.document(NOW.timestamp())) <= named
-    assert set(standing.numbers()) <= named
+    assert set(standing.document(NOW.timestamp(), "")) <= named
+    assert set(standing.numbers("")) <= named
     assert {*facts_of(material, "/tls"), "rotation", "pid", "exit_code"} <= named

@@ -28,9 +28,10 @@ def run_fetch(config: FetchConfig, folder: Folder, journal: Journal, say: Callab
 async def _fetch(config: FetchConfig, folder: Folder, journal: Journal, say: Callable[[str], None]) -> None:
     first = await fetch_first(config.source, say)
     material = build_material(first.credentials, config.output, datetime.now(UTC))
-    taken = folder.replace(material.files, material.combined)
+    replaced = folder.replace(material.files, material.combined)
     remarks = [*first.warnings, *(f"warning: {note}" for note in material.notes)]
-    remarks += [f"{name} in {folder.path} was not ours, and has been replaced" for name in taken]
+    remarks += [f"{replaced.fault}: opened again"] if replaced.fault else []
+    remarks += [f"{name} in {folder.path} was not ours, and has been replaced" for name in replaced.taken]
     for remark in remarks:
         journal.tell(Event.NOTICE, remark)
     if not config.is_quiet:

@@ -8,6 +8,9 @@ Knows names, modes, links and how each step may fail; must not know what the fil
 
 A folder that has been replaced stays until the next update, and for 10 seconds at least, so that a reader who has resolved
 `..data` still finds what it led to. Whatever holds up or breaks a step leaves the files as they were.
+
+The directory is open and locked. Before each update its path is compared with the descriptor: where they differ, because the
+directory was renamed, mounted over or replaced, the path is opened and locked again.
 """
 
 from __future__ import annotations
@@ -18,12 +21,14 @@ import os
 import re
 import shutil
 import stat
+import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 
 from tunnel.errors import OutputError, words_of
+from tunnel.svid.file_state import WrittenFile, note_written, working_directory
 
 CURRENT = "..data"
 GRACE = 10.0  # seconds
@@ -42,29 +47,101 @@ class NamedFile:
     mode: int
 
 
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """How an update was written."""
+
+    taken: tuple[str, ...] = ()  # names at which something stood that was not ours
+    fault: str = ""  # why the files of the update before were not at their paths any more
+
+
 class Folder:
     """An open folder, which no other process keeps meanwhile."""
 
-    def __init__(self, path: str, descriptor: int, group: int | None, wall: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        path: str,
+        group: int | None,
+        wall: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Opens and locks the folder; raises OutputError."""
         self.path = path
-        self._descriptor = descriptor
+        self._base = working_directory()
+        self._place = os.path.join(self._base, path)
         self._group = group
         self._wall = wall
+        self._monotonic = monotonic
+        self._replacing = threading.Lock()
+        self._written: tuple[WrittenFile, ...] = ()  # by the last update
+        self._replaced_at: dict[str, float] = {}  # folders of updates that were replaced, by the monotonic clock
+        self._descriptor = self._open()
+        self._identity = _identity_of(os.fstat(self._descriptor))
 
     def close(self) -> None:
         """Let another process keep it."""
         os.close(self._descriptor)
 
-    def replace(self, files: Sequence[NamedFile], combined: NamedFile | None = None) -> tuple[str, ...]:
+    def replace(self, files: Sequence[NamedFile], combined: NamedFile | None = None) -> Replaced:
         """Let these files be there and no others of ours; `combined` has a path for a name, and is replaced right after.
 
-        Everything is on the disk before anything is seen. Returns the names at which something stood that was not ours.
-        Raises OutputError.
+        Everything is on the disk before anything is seen, and is seen at its path at the end. Raises OutputError.
         """
+        with self._replacing, _explained(f"cannot replace the files in {self.path}"):
+            fault = self._compare()
+            if self._compare_folder():
+                self._open_again()
+            taken = self._replace(files, combined)
+            if moved := self._compare():
+                raise OutputError(f"cannot replace the files in {self.path}: {moved}")
+        return Replaced(taken, fault)
+
+    def find_fault(self) -> str:
+        """Why the files of the last update are not at their paths; "" when they are. For any thread; reads no file."""
+        if not self._compare():
+            return ""
+        with self._replacing:  # it may have been half of an update that was seen
+            return self._compare()
+
+    def _open(self) -> int:
+        with _explained(f"cannot use {self.path} as a folder"):
+            is_new = _make_folder(self._place)
+            descriptor = os.open(self._place, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                if is_new:
+                    os.fchmod(descriptor, 0o755)
+                _lock(self.path, descriptor)
+            except (OSError, OutputError):
+                os.close(descriptor)
+                raise
+        return descriptor
+
+    def _open_again(self) -> None:
+        """Leave the directory that the path has led to, for the one to which it leads now."""
+        fresh = self._open()
+        os.close(self._descriptor)
+        self._descriptor, self._identity = fresh, _identity_of(os.fstat(fresh))
+        self._replaced_at.clear()
+
+    def _compare(self) -> str:
+        return self._compare_folder() or next(filter(None, (file.find_change() for file in self._written)), "")
+
+    def _compare_folder(self) -> str:
+        try:
+            found = os.stat(self._place)
+        except FileNotFoundError:
+            return f"{self.path} is gone"
+        except OSError as error:
+            return f"cannot read {self.path}: {words_of(error)}"
+        if _identity_of(found) == self._identity:
+            return ""
+        return f"{self.path} is another directory now" if stat.S_ISDIR(found.st_mode) else f"{self.path} is not a directory"
+
+    def _replace(self, files: Sequence[NamedFile], combined: NamedFile | None) -> tuple[str, ...]:
         names = [file.name for file in files]
-        with _explained(f"cannot replace the files in {self.path}"), ExitStack() as undo:
+        with ExitStack() as undo:
             self._refuse_folders([*names, CURRENT])
-            beside = _Beside(combined, self._group) if combined is not None else None
+            beside = _Beside(combined, self._base, self._group) if combined is not None else None
             if beside is not None:
                 undo.callback(beside.discard)
                 beside.prepare()
@@ -72,12 +149,21 @@ class Folder:
             self._link_missing(names, undo)
             former = self._switch_to(fresh)
             undo.pop_all()  # from here on there is no way back, and none is needed
+            self._written = ()
             taken = self._link_others(names)
             self._unlink_all_but(names)
             if beside is not None:
                 beside.commit()
+            self._written = self._note_written(names, beside)
             self._remove_old(fresh, former)
         return taken
+
+    def _note_written(self, names: Collection[str], beside: _Beside | None) -> tuple[WrittenFile, ...]:
+        inside = (CURRENT, *names, *map(_through, names))
+        files = [
+            note_written(name, os.path.join(self._place, name), f"{self.path}/{name}", self._descriptor) for name in inside
+        ]
+        return (*files, beside.note_written()) if beside is not None else tuple(files)
 
     def _refuse_folders(self, names: Collection[str]) -> None:
         for name in names:
@@ -92,8 +178,7 @@ class Folder:
 
     def _write_folder(self, files: Sequence[NamedFile], undo: ExitStack) -> str:
         """A folder with the files, complete and on the disk; its name."""
-        name = _folder_name(self._wall())
-        os.mkdir(name, 0o700, dir_fd=self._descriptor)
+        name = self._make_update_folder()
         undo.callback(self._remove_folder, name)
         descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=self._descriptor)
         try:
@@ -105,6 +190,17 @@ class Folder:
         finally:
             os.close(descriptor)
         return name
+
+    def _make_update_folder(self) -> str:
+        now = self._wall()
+        while True:
+            name = _folder_name(now)
+            try:
+                os.mkdir(name, 0o700, dir_fd=self._descriptor)
+            except FileExistsError:  # the clock was set back to the time of an earlier update
+                now += 1e-6
+            else:
+                return name
 
     def _link_missing(self, names: Collection[str], undo: ExitStack) -> None:
         """Links that lead nowhere until the switch, for names at which nothing stands."""
@@ -139,15 +235,22 @@ class Folder:
                 self._unlink(name)
 
     def _remove_old(self, current: str, former: str) -> None:
-        now = self._wall()
-        for name in os.listdir(self._descriptor):
-            if not _FOLDER.fullmatch(name) or name == current:
-                continue
+        """Remove what was replaced GRACE ago by a clock that nobody sets; of earlier processes only the time stamp is known."""
+        now, wall = self._monotonic(), self._wall()
+        old = [name for name in os.listdir(self._descriptor) if _FOLDER.fullmatch(name) and name != current]
+        for name in old:
             with suppress(OSError):
                 if name == former:
-                    os.utime(name, (now, now), dir_fd=self._descriptor)  # from now on it is old
-                elif abs(now - os.lstat(name, dir_fd=self._descriptor).st_mtime) >= GRACE:
+                    self._replaced_at[name] = now
+                    os.utime(name, (wall, wall), dir_fd=self._descriptor)  # for the process that comes after us
+                elif self._age_of(name, now, wall) >= GRACE:
                     self._remove_folder(name)
+        self._replaced_at = {name: when for name, when in self._replaced_at.items() if name in old}
+
+    def _age_of(self, name: str, now: float, wall: float) -> float:
+        if name in self._replaced_at:
+            return now - self._replaced_at[name]
+        return abs(wall - os.lstat(name, dir_fd=self._descriptor).st_mtime)
 
     def _remove_folder(self, name: str) -> None:
         shutil.rmtree(name, ignore_errors=True, dir_fd=self._descriptor)
@@ -167,8 +270,9 @@ class Folder:
 class _Beside:
     """A file somewhere else, first under a name of its own."""
 
-    def __init__(self, file: NamedFile, group: int | None) -> None:
-        folder, name = os.path.split(file.name)
+    def __init__(self, file: NamedFile, base: str, group: int | None) -> None:
+        self._path = os.path.join(base, file.name)
+        folder, name = os.path.split(self._path)
         self._file = file
         self._group = group
         self._folder = folder or "."
@@ -176,7 +280,7 @@ class _Beside:
 
     def prepare(self) -> None:
         """Have it complete on the disk, where nobody looks."""
-        if os.path.isdir(self._file.name):
+        if os.path.isdir(self._path):
             raise OutputError(f"cannot replace {self._file.name}: it is a folder")
         self.discard()
         with _explained(f"cannot write {self._file.name}"):
@@ -186,7 +290,7 @@ class _Beside:
         """Let it appear."""
         try:
             with _explained(f"cannot replace {self._file.name}"):
-                os.replace(self._prepared, self._file.name)
+                os.replace(self._prepared, self._path)
         except OutputError:
             self.discard()
             raise
@@ -196,25 +300,24 @@ class _Beside:
         finally:
             os.close(descriptor)
 
+    def note_written(self) -> WrittenFile:
+        """What stands there now."""
+        return note_written(self._path, self._path, self._file.name)
+
     def discard(self) -> None:
         """Leave nothing of it."""
         with suppress(OSError):
             os.unlink(self._prepared)
 
 
-def open_folder(path: str, group: int | None, wall: Callable[[], float] = time.time) -> Folder:
+def open_folder(
+    path: str,
+    group: int | None,
+    wall: Callable[[], float] = time.time,
+    monotonic: Callable[[], float] = time.monotonic,
+) -> Folder:
     """The folder, made if need be, as its only keeper until it is closed; raises OutputError."""
-    with _explained(f"cannot use {path} as a folder"):
-        is_new = _make_folder(path)
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            if is_new:
-                os.fchmod(descriptor, 0o755)
-            _lock(path, descriptor)
-        except (OSError, OutputError):
-            os.close(descriptor)
-            raise
-    return Folder(path, descriptor, group, wall)
+    return Folder(path, group, wall, monotonic)
 
 
 def write_new(file: NamedFile, path: str, group: int | None, folder: int | None = None) -> None:
@@ -245,6 +348,10 @@ def _make_folder(path: str) -> bool:
     except FileExistsError:
         return False
     return True
+
+
+def _identity_of(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
 
 
 def _lock(path: str, descriptor: int) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 
 from tunnel.status.http import Request, Respond, Response
@@ -16,28 +16,34 @@ from tunnel.svid.standing import Standing
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"  # Prometheus's text format
 
 
-def answer_health(standing: Standing, wall: Callable[[], float] = time.time) -> Respond:
-    """A function that answers every request: 200 for yes, 503 for no, and the reasons as JSON."""
+def answer_health(
+    standing: Standing, look_at_files: Callable[[], Awaitable[str]], wall: Callable[[], float] = time.time
+) -> Respond:
+    """A function that answers every request: 200 for yes, 503 for no, and the reasons as JSON.
+
+    `look_at_files` is asked at each request why the written files are not at their paths; "" when they are.
+    """
 
     async def respond(request: Request) -> Response:
-        now = wall()
+        fault, now = await look_at_files(), wall()
+        document = standing.document(now, fault)
         match request.path:
             case "/live":
-                return _say(is_well=standing.is_live(now), standing=standing, now=now)
+                return _say(is_well=standing.is_live(now), document=document)
             case "/ready":
-                return _say(is_well=standing.is_ready(now), standing=standing, now=now)
+                return _say(is_well=standing.is_ready(now, fault), document=document)
             case "/metrics":
-                return Response(_encode(standing), content_type=_METRICS_TYPE)
+                return Response(_encode(standing.numbers(fault)), content_type=_METRICS_TYPE)
         return Response(b"404 page not found: /live, /ready and /metrics are here\n", HTTPStatus.NOT_FOUND)
 
     return respond
 
 
-def _say(*, is_well: bool, standing: Standing, now: float) -> Response:
+def _say(*, is_well: bool, document: dict[str, object]) -> Response:
     status = HTTPStatus.OK if is_well else HTTPStatus.SERVICE_UNAVAILABLE
-    return Response(json.dumps(standing.document(now)).encode() + b"\n", status, "application/json")
+    return Response(json.dumps(document).encode() + b"\n", status, "application/json")
 
 
-def _encode(standing: Standing) -> bytes:
-    lines = [f"# TYPE {name} {kind}\n{name} {value:.15g}\n" for name, (kind, value) in standing.numbers().items()]
+def _encode(numbers: dict[str, tuple[str, float]]) -> bytes:
+    lines = [f"# TYPE {name} {kind}\n{name} {value:.15g}\n" for name, (kind, value) in numbers.items()]
     return "".join(lines).encode()

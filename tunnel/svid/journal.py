@@ -26,6 +26,7 @@ class Event(Enum):
     DENIED = "denied"
     WRITTEN = "written"
     WRITE_FAILED = "write-failed"
+    FILES_CHANGED = "files-changed"
     EXPIRED = "expired"
     RELOADED = "reloaded"
     RELOAD_FAILED = "reload-failed"

@@ -28,31 +28,39 @@ class Standing:
     child_starts: int = 0
     child_exit_code: int | None = None  # of the last that ended
 
-    def take(self, material: Material, now: float) -> None:
-        """These files are on the disk now."""
-        self.written, self.written_at = material, now
-        self.rotations += 1
+    def take(self, material: Material, now: float, *, is_rotation: bool = True) -> None:
+        """These files are on the disk now; no rotation when the same ones had to be written again."""
+        self.written = material
         self.write_error = ""
+        if is_rotation:
+            self.written_at = now
+            self.rotations += 1
 
     def seconds_left(self, now: float) -> float | None:
         """Until what is on the disk expires; None when there is nothing."""
         return self.written.not_after.timestamp() - now if self.written else None
 
-    def is_ready(self, now: float) -> bool:
-        """Whether a valid identity is on the disk, however the agent is."""
+    def is_ready(self, now: float, fault: str) -> bool:
+        """Whether a valid identity is at its paths, however the agent is; `fault` says why its files are not there."""
+        return self._is_valid(now) and not fault
+
+    def is_live(self, now: float) -> bool:
+        """Whether a restart would not help: what was written is valid, or the first identity is awaited.
+
+        Missing files are written again without a restart.
+        """
+        return self.written is None or self._is_valid(now)
+
+    def _is_valid(self, now: float) -> bool:
         left = self.seconds_left(now)
         return left is not None and left > 0
 
-    def is_live(self, now: float) -> bool:
-        """Whether that is so or may still come: waiting for the first identity is no reason to be started again."""
-        return self.written is None or self.is_ready(now)
-
-    def document(self, now: float) -> dict[str, object]:
+    def document(self, now: float, fault: str) -> dict[str, object]:
         """All of it for JSON."""
         written = self.written
         return {
             "live": self.is_live(now),
-            "ready": self.is_ready(now),
+            "ready": self.is_ready(now, fault),
             "spiffe_id": str(written.spiffe_id) if written else None,
             "hint": written.hint if written else None,
             "serial": written.serial if written else None,
@@ -61,6 +69,7 @@ class Standing:
             "rotations": self.rotations,
             "trouble": self.trouble,
             "write_error": self.write_error,
+            "file_error": fault,
             "reload": {"done": self.reloads, "failed": self.reload_failures, "error": self.reload_error},
             "child": self._child() if self.has_child else None,
         }
@@ -69,7 +78,7 @@ class Standing:
         state = "running" if self.child_pid else "ended" if self.child_starts else "waiting"
         return {"state": state, "pid": self.child_pid, "starts": self.child_starts, "exit_code": self.child_exit_code}
 
-    def numbers(self) -> dict[str, tuple[str, float]]:
+    def numbers(self, fault: str) -> dict[str, tuple[str, float]]:
         """What can be drawn as a curve: by name, its kind and its value."""
         numbers: dict[str, tuple[str, float]] = {
             "tunnel_svid_rotations_total": ("counter", self.rotations),
@@ -77,6 +86,7 @@ class Standing:
             "tunnel_svid_reload_failures_total": ("counter", self.reload_failures),
         }
         if self.written is not None:
+            numbers["tunnel_svid_files_present"] = ("gauge", not fault)
             numbers["tunnel_svid_last_rotation_timestamp_seconds"] = ("gauge", self.written_at)
             numbers["tunnel_svid_expiry_timestamp_seconds"] = ("gauge", self.written.not_after.timestamp())
         if self.has_child:

@@ -29,7 +29,7 @@ from tunnel.net.listen import Listener, open_listener
 from tunnel.net.notify import Notifier, State
 from tunnel.status.http import Limits
 from tunnel.status.server import StatusPort, connection_limit, serve_status
-from tunnel.svid.folder import Folder
+from tunnel.svid.folder import Folder, Replaced
 from tunnel.svid.health import answer_health
 from tunnel.svid.journal import Event, Journal
 from tunnel.svid.material import Material, build_material, describe_written, facts_of
@@ -40,7 +40,8 @@ from tunnel.svid.standing import Standing
 from tunnel.svid.supervised import Child
 
 _RETRY = 2.0  # seconds between attempts to write
-_LOOK = 5.0  # seconds between looks at the clock; it may have been set
+_LOOK = 5.0  # seconds between looks at the clock, which may have been set, and at the files
+_LOOK_LIMIT = 5.0  # seconds for a look at the files when somebody asks for health; a file system may hang
 _HEADER_LIMIT = 10.0  # seconds for a request for health to arrive
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
 _NOT_OURS = (signal.SIGHUP, signal.SIGUSR1)  # nothing to read again: every update comes by itself
@@ -160,42 +161,58 @@ class Watch:
     # -- the files
 
     async def _keep_files(self) -> None:
+        await self._changed.wait()
+        is_right = False
         while True:
-            await self._changed.wait()
-            self._changed = trio.Event()
-            while not await self._write_newest():
-                with trio.move_on_after(_RETRY):
-                    await self._changed.wait()
-                    self._changed = trio.Event()
+            if self._changed.is_set() or not is_right or await self._find_fault():
+                self._changed = trio.Event()
+                is_right = await self._write_newest()
+            with trio.move_on_after(_LOOK if is_right else _RETRY):
+                await self._changed.wait()
+
+    async def _find_fault(self) -> str:
+        """Why the files are not where they were written; "" when they are, or none was written yet."""
+        if self.standing.written is None:
+            return ""
+        return await trio.to_thread.run_sync(self._folder.find_fault, abandon_on_cancel=True)
 
     async def _write_newest(self) -> bool:
         """Whether what is on the disk is what is wanted."""
         assert self._wanted is not None
         material = build_material(self._wanted, self._config.output, datetime.fromtimestamp(self._wall(), UTC))
         before = self.standing.written
-        if before is not None and (before.files, before.combined) == (material.files, material.combined):
-            self.standing.write_error = ""
+        is_same = before is not None and (before.files, before.combined) == (material.files, material.combined)
+        fault = await self._find_fault()
+        if is_same and not fault:
+            self._note_recovery()
             return True  # another identity of ours has changed, which nobody has asked for
         try:
-            taken = await trio.to_thread.run_sync(self._folder.replace, material.files, material.combined)
+            replaced = await trio.to_thread.run_sync(self._folder.replace, material.files, material.combined)
         except OutputError as error:
-            self._complain(str(error))
+            self._complain(str(error), "the files are not in place" if fault else "the files before it stay")
             return False
-        self.standing.take(material, self._wall())
-        self._tell_written(material, taken)
+        self.standing.take(material, self._wall(), is_rotation=not is_same)
+        self._tell_written(material, replaced)
         self._announce(is_first=before is None)
         return True
 
-    def _complain(self, trouble: str) -> None:
+    def _note_recovery(self) -> None:
+        if self.standing.write_error:
+            self.standing.write_error = ""
+            self._journal.tell(Event.UPDATE, f"the files in {self._folder.path} are up to date again")
+
+    def _complain(self, trouble: str, kept: str) -> None:
         if trouble != self.standing.write_error:
             self.standing.write_error = trouble
-            kept = "the files before it stay" if self.standing.written else "there are no files yet"
+            kept = kept if self.standing.written else "there are no files yet"
             self._journal.tell(Event.WRITE_FAILED, f"{trouble}; {kept}, trying again")
 
-    def _tell_written(self, material: Material, taken: tuple[str, ...]) -> None:
+    def _tell_written(self, material: Material, replaced: Replaced) -> None:
+        if replaced.fault:
+            self._journal.tell(Event.FILES_CHANGED, f"{replaced.fault}: written again")
         for note in material.notes:
             self._journal.tell(Event.NOTICE, f"warning: {note}")
-        for name in taken:
+        for name in replaced.taken:
             self._journal.tell(Event.NOTICE, f"{name} in {self._folder.path} was not ours, and has been replaced")
         self._journal.tell(
             Event.WRITTEN,
@@ -255,11 +272,16 @@ class Watch:
         await self._has_written.wait()
         self._end(await child.run())
 
+    async def _look_at_files(self) -> str:
+        with trio.move_on_after(_LOOK_LIMIT):
+            return await self._find_fault()
+        return f"{self._folder.path} does not answer within {_LOOK_LIMIT:g}s"
+
     async def _serve_health(
         self, listener: Listener, *, task_status: trio.TaskStatus[object] = trio.TASK_STATUS_IGNORED
     ) -> None:
         port = StatusPort(
-            answer_health(self.standing, self._wall),
+            answer_health(self.standing, self._look_at_files, self._wall),
             Limits(header=_HEADER_LIMIT),
             lambda line: self._journal.tell(Event.NOTICE, line),
             places=connection_limit(),
