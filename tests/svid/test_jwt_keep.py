@@ -190,6 +190,15 @@ def test_without_a_first_token_it_is_an_error(trouble: Exception, tmp_path: Path
         run(Stage([trouble], tmp_path / "token"))
 
 
+@pytest.mark.parametrize(("step", "delay"), [(0.0, 151.0), (-3600.0, 151.0), (200.0, 51.0)])
+def test_a_clock_that_was_set_back_delays_no_renewal(tmp_path: Path, step: float, delay: float) -> None:
+    stage = Stage([], tmp_path / "token")
+    text = token(iat=NOW, exp=NOW + 300)
+    (svid,) = accept_tokens([JwtSvidEntry("spiffe://a.test/w", text)], ["db"], datetime.fromtimestamp(NOW, UTC))
+    stage.wall = NOW + step
+    assert stage.keeper().delay(svid) == delay
+
+
 def test_a_token_is_renewed_a_little_after_half_of_its_life() -> None:
     assert renewal_delay(300) == 151
     assert renewal_delay(4) == pytest.approx(2.4)

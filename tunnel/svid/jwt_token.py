@@ -24,8 +24,12 @@ class TokenKeeper(Keeper[JwtSvid]):
     _expired: JwtSvid | None = None
 
     def delay(self, current: JwtSvid) -> float:
-        """Until a little after half of its life."""
-        return renewal_delay(current.expires_at - self.wall())
+        """Until a little after half of its life; never longer, also while our clock is behind that of the agent."""
+        remaining = current.expires_at - self.wall()
+        issued_at = current.token.claims.get("iat")
+        if isinstance(issued_at, int | float) and issued_at < current.expires_at:
+            remaining = min(remaining, current.expires_at - issued_at)
+        return renewal_delay(remaining)
 
     def describe(self, current: JwtSvid) -> Description:
         """Whose it is, for whom and until when; not the token."""
