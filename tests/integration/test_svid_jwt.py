@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -86,3 +87,29 @@ def test_a_certificate_is_judged_with_its_key_and_by_the_workload_api(world: Wor
     assert (broken["rule"], broken["reason"]) == ("certification-path", "unknown-trust-domain")
     none = tunnel(world, "svid", "verify", str(key))
     assert (none.returncode, none.stdout, none.stderr.count(b"\n")) == (1, b"", 1)
+
+
+@pytest.mark.parametrize("what", [("jwt", "--audience=db"), ("jwt", "bundles")])
+def test_a_file_that_another_process_removes_or_replaces_is_written_again(world: World, what: tuple[str, ...]) -> None:
+    here = world.directory / "here"
+    here.mkdir()
+    environ = {**bare_environment(), "SPIFFE_ENDPOINT_SOCKET": str(world.sockets[CLIENT])}
+    argv = tunnel_argv("svid", *what, "--out=kept", "--watch", "--json")
+    watcher = world.watch(Process(argv, environ=environ, cwd=here))
+    watcher.wait_for('"event": "written"')
+    kept = here / "kept"
+    content = kept.read_bytes()
+    kept.unlink()
+    watcher.wait_for('"event": "files-changed".*"message": "kept is gone: written again"')
+    assert kept.read_bytes() == content
+    (here / "other").write_text("of another process")
+    (here / "other").rename(kept)
+    watcher.wait_for('"event": "files-changed".*"message": "kept was replaced by another process: written again"')
+    assert kept.read_bytes() == content
+    shutil.rmtree(here)
+    watcher.wait_for('"event": "write-failed".*"message": "kept is gone: cannot write \'kept\': no such file or directory')
+    here.mkdir()
+    watcher.wait_for('"event": "files-changed"', count=3)
+    assert kept.read_bytes() == content
+    assert len(watcher.matches('"event": "write-failed"')) == 1
+    assert watcher.stop() == 0

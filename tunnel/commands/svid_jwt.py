@@ -127,9 +127,10 @@ def _write(
     from tunnel.identity.jwt import WorkloadCalls
     from tunnel.net.notify import Notifier
     from tunnel.svid.journal import Event, Form, Journal
-    from tunnel.svid.whole_file import write_whole
+    from tunnel.svid.whole_file import WholeFile
 
     source = manner.source
+    kept = WholeFile(file.path, file.mode, file.group)
     form = Form.LOG if file.is_kept_fresh else Form.PLAIN
     journal = Journal(Form.JSON if manner.is_json else form)
     first = WorkloadCalls(source.endpoint, limit=source.timeout, say=lambda text: journal.tell(Event.UNAVAILABLE, text))
@@ -143,7 +144,8 @@ def _write(
         fetch_first=lambda: fetch(first, True),
         fetch_next=lambda: fetch(later, False),
         stop=stop,
-        write=lambda found: write_whole(file.path, text_of(found), file.mode, file.group),
+        write=lambda found: kept.write(text_of(found)),
+        find_fault=kept.find_fault,
         tell=journal.tell,
         notifier=Notifier(manner.environ if file.is_kept_fresh else {}, os.getpid()),
     )

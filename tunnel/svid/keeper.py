@@ -21,6 +21,7 @@ from tunnel.net.notify import Notifier, State
 from tunnel.svid.journal import Event
 
 _STEP = 10.0  # seconds; a machine that slept wakes up with another time
+_LOOK = 5.0  # seconds between looks at the file, which another process may have removed or replaced
 _FLOOR, _CAP = 1.0, 30.0  # seconds between attempts
 
 T = TypeVar("T")
@@ -56,6 +57,9 @@ class Keeper(ABC, Generic[T]):
     wall: Callable[[], float] = time.time
     backoff: Backoff = field(default_factory=Backoff)
     notifier: Notifier = field(default_factory=lambda: Notifier({}, 0))
+    find_fault: Callable[[], str] = lambda: ""  # why what was written last is not in the file any more
+    _writing: trio.Lock = field(default_factory=trio.Lock)
+    _file_complaint: str = ""
     _current: T | None = None
     _complaint: str = ""
     _summary: str = "nothing was written"
@@ -92,6 +96,7 @@ class Keeper(ABC, Generic[T]):
                     if not nursery.cancel_scope.cancel_called:
                         failure.append(error)
                 else:
+                    nursery.start_soon(self._keep_in_place)
                     await self._keep()
                 nursery.cancel_scope.cancel()
         if failure:
@@ -113,6 +118,30 @@ class Keeper(ABC, Generic[T]):
                 self.note_age(self._current)
                 await trio.sleep(self.backoff.next(floor=_FLOOR, cap=_CAP))
 
+    async def _keep_in_place(self) -> None:
+        while True:
+            await trio.sleep(_LOOK)
+            async with self._writing:
+                await self._restore()
+
+    async def _restore(self) -> None:
+        """Write what is in the file again, if it is not there any more."""
+        assert self._current is not None
+        fault = await trio.to_thread.run_sync(self.find_fault)
+        if fault:
+            try:
+                await trio.to_thread.run_sync(self.write, self._current)
+            except OutputError as error:
+                self._complain_of_file(f"{fault}: {error}; trying again")
+                return
+            self.tell(Event.FILES_CHANGED, f"{fault}: written again")
+        self._file_complaint = ""
+
+    def _complain_of_file(self, trouble: str) -> None:
+        if trouble != self._file_complaint:
+            self._file_complaint = trouble
+            self.tell(Event.WRITE_FAILED, trouble)
+
     async def _try_to_renew(self) -> bool:
         try:
             await self._renew(self.fetch_next)
@@ -128,8 +157,9 @@ class Keeper(ABC, Generic[T]):
         found = await trio.to_thread.run_sync(fetch)
         if found == self._current and not self._complaint:
             return  # an agent hands out one token for some time
-        await trio.to_thread.run_sync(self.write, found)
-        self._note(found)
+        async with self._writing:
+            await trio.to_thread.run_sync(self.write, found)
+            self._note(found)
 
     def take_one(self) -> None:
         """Write once and be done; raises IdentityError and OutputError."""
