@@ -8,12 +8,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tunnel.config.svid_model import PidFileSignal
-from tunnel.svid.pid_file import Told, signal_by_pid_file
+from tunnel.svid.pid_file import Told, find_objection, signal_by_pid_file
 
 
 @pytest.fixture
@@ -21,14 +22,30 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "service.pid"
 
 
-@pytest.fixture
-def service() -> Iterator[subprocess.Popen[str]]:
-    """A process that USR2 ends."""
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], text=True) as process:
+CATCHES = "signal.signal(signal.SIGUSR2, lambda *_: os._exit(42))"
+IGNORES = "signal.signal(signal.SIGUSR2, signal.SIG_IGN)"
+BLOCKS = "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])"
+DEFAULT = "pass"
+
+
+@contextmanager
+def running(setup: str) -> Iterator[subprocess.Popen[str]]:
+    """A process that has run this and goes on for ever."""
+    script = f"import os, signal, sys, time; {setup}; print(flush=True); time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
         try:
+            assert process.stdout is not None
+            process.stdout.readline()
             yield process
         finally:
             process.kill()
+
+
+@pytest.fixture
+def service() -> Iterator[subprocess.Popen[str]]:
+    """A process that USR2 ends with exit code 42."""
+    with running(CATCHES) as process:
+        yield process
 
 
 def send(path: Path) -> Told:
@@ -39,7 +56,7 @@ def send(path: Path) -> Told:
 def test_the_process_is_signalled(path: Path, service: subprocess.Popen[str], content: str) -> None:
     path.write_text(content.format(service.pid))
     assert send(path) == Told(True, f"sent SIGUSR2 to process {service.pid}")
-    assert service.wait(60) == -signal.SIGUSR2
+    assert service.wait(60) == 42
 
 
 @pytest.mark.parametrize(
@@ -73,20 +90,86 @@ def test_a_process_that_has_gone_is_said(path: Path, service: subprocess.Popen[s
     assert send(path) == Told(False, f"pid file {path} says {service.pid}, and there is no such process", may_come=True)
 
 
-def test_a_process_that_has_the_number_of_another_one_is_left_alone(path: Path, service: subprocess.Popen[str]) -> None:
+@pytest.mark.parametrize("written", [1.0, 1e9, time.time() + 1e6])
+def test_the_time_of_the_file_means_nothing_since_the_clock_may_have_been_set(
+    path: Path, service: subprocess.Popen[str], written: float
+) -> None:
     path.write_text(str(service.pid))
-    os.utime(path, (time.time() - 3600, time.time() - 3600))  # written long before this process was there
-    told = send(path)
-    assert told == Told(
-        False, f"pid file {path} is much older than process {service.pid}, so that is another one", may_come=True
-    )
-    assert service.poll() is None
-
-
-def test_a_clock_that_was_set_since_is_no_reason(path: Path, service: subprocess.Popen[str]) -> None:
-    path.write_text(str(service.pid))
-    os.utime(path, (time.time() - 120, time.time() - 120))
+    os.utime(path, (written, written))
     assert send(path).is_done
+    assert service.wait(60) == 42
+
+
+@pytest.mark.parametrize("setup", [IGNORES, BLOCKS])
+def test_a_process_that_the_signal_does_not_end_is_sent_it(path: Path, setup: str) -> None:
+    with running(setup) as process:
+        path.write_text(str(process.pid))
+        assert send(path).is_done
+        assert process.poll() is None
+
+
+def test_a_process_that_the_signal_would_end_is_left_alone(path: Path) -> None:
+    with running(DEFAULT) as process:
+        path.write_text(str(process.pid))
+        assert send(path) == Told(
+            False,
+            f"process {process.pid} of pid file {path} would be ended by SIGUSR2, which it neither catches, blocks nor ignores",
+            may_come=True,
+        )
+        assert signal_by_pid_file(PidFileSignal(str(path), signal.SIGWINCH)).is_done
+        stopping = signal_by_pid_file(PidFileSignal(str(path), signal.SIGTSTP))
+        assert "would be stopped by SIGTSTP" in stopping.text
+        assert process.poll() is None
+
+
+def test_a_process_that_has_ended_and_is_not_reaped_is_said(path: Path, service: subprocess.Popen[str]) -> None:
+    path.write_text(str(service.pid))
+    service.kill()
+    os.waitid(os.P_PID, service.pid, os.WEXITED | os.WNOWAIT)
+    assert send(path) == Told(False, f"process {service.pid} of pid file {path} has ended", may_come=True)
+
+
+STATUS = {"State": "S (sleeping)", "VmSize": "8 kB", "SigBlk": "0" * 16, "SigIgn": "0" * 16, "SigCgt": "0" * 16}
+
+
+@pytest.mark.parametrize(
+    ("status", "number", "words"),
+    [
+        (STATUS, signal.SIGHUP, "would be ended by SIGHUP, which it neither catches, blocks nor ignores"),
+        (STATUS | {"SigCgt": "0000000000000001"}, signal.SIGHUP, ""),
+        (STATUS | {"SigCgt": "0000000000000001"}, signal.SIGINT, "would be ended by SIGINT, which it neither"),
+        (STATUS | {"SigIgn": "fffffffffffffffe"}, signal.SIGHUP, "would be ended by SIGHUP"),
+        (STATUS | {"SigBlk": "8000000000000000"}, signal.SIGRTMAX, ""),
+        (STATUS, signal.SIGRTMAX, "would be ended by SIGRTMAX"),
+        ({name: value for name, value in STATUS.items() if name != "VmSize"}, signal.SIGHUP, "is a kernel thread"),
+        ({}, signal.SIGHUP, ""),
+        ({name: value for name, value in STATUS.items() if name != "SigBlk"}, signal.SIGHUP, ""),
+    ],
+)
+def test_what_the_kernel_says_decides_and_its_silence_objects_to_nothing(
+    status: dict[str, str], number: signal.Signals, words: str
+) -> None:
+    objection = find_objection(status, number)
+    assert objection.startswith(words) if words else objection == ""
+
+
+@pytest.mark.skipif(not Path("/proc/2/status").exists(), reason="no kernel thread is seen in this PID namespace")
+def test_a_kernel_thread_is_never_signalled(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if Path("/proc/2/comm").read_text().strip() != "kthreadd":
+        pytest.skip("process 2 is no kernel thread here")
+    monkeypatch.setattr(os, "kill", lambda *_: pytest.fail("signalled"))
+    path.write_text("2")
+    assert send(path) == Told(False, f"process 2 of pid file {path} is a kernel thread", may_come=True)
+
+
+def test_where_proc_says_nothing_the_signal_is_sent(
+    path: Path, service: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As under hidepid, or with the /proc of another PID namespace."""
+    monkeypatch.setattr("tunnel.svid.pid_file.is_our_proc", lambda: False)
+    path.write_text(str(service.pid))
+    assert send(path).is_done
+    assert service.wait(60) == 42
 
 
 def test_what_is_no_file_keeps_nobody_waiting(path: Path) -> None:

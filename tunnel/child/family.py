@@ -98,13 +98,14 @@ def _descends(one: Relative, ancestor: int, relatives: Mapping[int, Relative]) -
 
 def _relatives() -> dict[int, Relative]:
     """Every process that can be seen, by its number."""
-    if not _is_our_proc():
+    if not is_our_proc():
         return {}
     found = (look_up(int(name)) for name in os.listdir("/proc") if name.isdecimal())
     return {one.pid: one for one in found if one is not None}
 
 
-def _is_our_proc() -> bool:
+def is_our_proc() -> bool:
+    """Whether /proc numbers processes as we do; it may be that of another PID namespace."""
     try:
         return os.readlink("/proc/self") == str(os.getpid())
     except OSError:

@@ -1,24 +1,29 @@
 """A signal to the process whose number stands in a file.
 
-Knows the traps of such files: one that is missing, half written, about a process long gone, or about another one that has its
-number now. Must not know why the signal is sent.
+The file may be missing, half written, about a process that has ended, or about another one that has its number now. Time stamps
+do not tell these apart, since a clock may have been set: what counts is what the process would do with the signal.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import signal
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-from tunnel.child.family import look_up
+from tunnel.child.family import is_our_proc
 from tunnel.config.svid_model import PidFileSignal
 from tunnel.errors import words_of
 
 _MOST_BYTES = 64  # some programs put more lines behind the number
 _LARGEST_PID = 2**22  # PID_MAX_LIMIT of Linux
-_SLACK = 600.0  # seconds by which a clock may have been set since the file was written, shortly after a boot for instance
+# What signals do by default (signal(7)); every other one ends the process.
+_HARMLESS = (signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, signal.SIGWINCH)
+_STOPPING = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
+_MASKS = ("SigCgt", "SigBlk", "SigIgn")
+_DEAD = ("Z", "X")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +38,7 @@ class Told:
 def signal_by_pid_file(way: PidFileSignal) -> Told:
     """Send the signal, unless the file gives reason to think that it would reach somebody else."""
     try:
-        content, written = _read(way.path)
+        content = _read(way.path)
     except FileNotFoundError:
         return Told(False, f"pid file {way.path} is not there", may_come=True)
     except OSError as error:
@@ -43,8 +48,8 @@ def signal_by_pid_file(way: PidFileSignal) -> Told:
         return Told(False, f"pid file {way.path} does not begin with the number of a process", may_come=not content)
     if pid <= 1 or pid == os.getpid():
         return Told(False, f"pid file {way.path} says {pid}, which is never signalled")
-    if (started := _start_of(pid)) is not None and started > written + _SLACK:
-        return Told(False, f"pid file {way.path} is much older than process {pid}, so that is another one", may_come=True)
+    if objection := find_objection(_read_status(pid), way.number):
+        return Told(False, f"process {pid} of pid file {way.path} {objection}", may_come=True)
     try:
         os.kill(pid, way.number)
     except ProcessLookupError:
@@ -54,14 +59,30 @@ def signal_by_pid_file(way: PidFileSignal) -> Told:
     return Told(True, f"sent {way.number.name} to process {pid}")
 
 
-def _read(path: str) -> tuple[str, float]:
-    """The beginning of the file, and when it was written."""
+def find_objection(status: Mapping[str, str], number: signal.Signals) -> str:
+    """Why a process with this status (proc_pid_status(5)) is not the one that awaits the signal; "" when it may be.
+
+    Nothing speaks against a process whose status cannot be read.
+    """
+    if not {"State", *_MASKS} <= status.keys():
+        return ""
+    if status["State"].startswith(_DEAD):
+        return "has ended"
+    if "VmSize" not in status:  # it has no memory of its own
+        return "is a kernel thread"
+    if number in _HARMLESS or any(int(status[name], 16) >> (number - 1) & 1 for name in _MASKS):
+        return ""
+    effect = "stopped" if number in _STOPPING else "ended"
+    return f"would be {effect} by {number.name}, which it neither catches, blocks nor ignores"
+
+
+def _read(path: str) -> str:
+    """The beginning of the file."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe of that name would keep us waiting
     try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            return "?", status.st_mtime
-        return os.read(descriptor, _MOST_BYTES).decode("ascii", "replace"), status.st_mtime
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return "?"
+        return os.read(descriptor, _MOST_BYTES).decode("ascii", "replace")
     finally:
         os.close(descriptor)
 
@@ -74,11 +95,12 @@ def _parse_pid(content: str) -> int | None:
     return int(first)
 
 
-def _start_of(pid: int) -> float | None:
-    """When a process has started, in seconds since the epoch; None when the kernel does not say."""
-    found = look_up(pid)
+def _read_status(pid: int) -> Mapping[str, str]:
+    """What the kernel says of a process, by name; nothing where it says nothing (hidepid) or numbers processes otherwise."""
+    if not is_our_proc():
+        return {}
     try:
-        booted = re.search(r"^btime (\d+)$", Path("/proc/stat").read_text("ascii"), re.MULTILINE)
-    except (OSError, ValueError):
-        return None
-    return int(booted[1]) + found.start / os.sysconf("SC_CLK_TCK") if booted and found else None
+        with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as lines:
+            return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    except OSError:
+        return {}
