@@ -34,6 +34,7 @@ GOOD: list[tuple[str, Address]] = [
     ("unix:relative.sock", UnixAddress("relative.sock")),
     ("unix:@abstract", UnixAddress("@abstract")),
     ("unix:/" + "p" * 106, UnixAddress("/" + "p" * 106)),
+    ("unix:@" + "p" * 107, UnixAddress("@" + "p" * 107)),
 ]
 BAD = [
     ("", "has no port"),
@@ -54,8 +55,9 @@ BAD = [
     ("unix:", "names no socket"),
     ("unix:/a\0b", "names no socket"),
     ("unix:///run/x.sock", "written like a URL; unix:PATH is wanted, such as unix:/run/x.sock"),
-    ("unix:/" + "p" * 107, "at most 107 bytes"),
-    ("unix:/" + "\u20ac" * 36, "at most 107 bytes"),
+    ("unix:/" + "p" * 107, "path has 108 bytes; a Unix socket path has at most 107"),
+    ("unix:/" + "\u20ac" * 36, "path has 109 bytes; a Unix socket path has at most 107"),
+    ("unix:@" + "p" * 108, "name has 108 bytes; an abstract socket name has at most 107"),
     ("localhost:80/", "no port that is one"),
     ("localhost:80 ", "no port that is one"),
     ("systemd:", "names no socket; systemd:NAME is wanted"),
@@ -119,6 +121,16 @@ def test_a_bad_status_address_is_refused_with_the_mistake_named(text: str, words
     with pytest.raises(ConfigError) as refused:
         parse_status_address(text)
     assert words in str(refused.value)
+
+
+def test_a_path_that_the_system_cannot_spell_is_refused() -> None:
+    with pytest.raises(ConfigError, match="has a character that the file-system encoding utf-8 does not have"):
+        parse_address("unix:/\ud800")
+
+
+def test_a_path_of_bytes_that_are_no_text_is_counted_in_bytes() -> None:
+    path = "/" + b"\xff".decode("utf-8", "surrogateescape") * 106
+    assert parse_address(f"unix:{path}") == UnixAddress(path)
 
 
 @pytest.mark.parametrize(("text", "words"), BAD)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tunnel.errors import ConfigError
 from tunnel.net.notify import Notifier, State, encode_state, watchdog_interval
 
 SUMMARY = "server proxying :8443 => localhost:80"
@@ -122,7 +123,7 @@ def test_a_manager_that_was_replaced_is_found_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "relative", "vsock:2:1234", "/nobody/there", "@nobody-there", "/a\0b", "/" + "x" * 200, "@"]
+    "name", ["", "relative", "vsock:2:1234", "/nobody/there", "@nobody-there", "/a\0b", "/" + "x" * 106, "@"]
 )
 def test_where_nobody_can_be_told_nothing_happens(name: str) -> None:
     for environ in ({"NOTIFY_SOCKET": name}, {}):
@@ -130,6 +131,21 @@ def test_where_nobody_can_be_told_nothing_happens(name: str) -> None:
             assert notifier.tell(State.LISTENING, SUMMARY)
             notifier.beat()
         notifier.beat()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("/" + "x" * 107, "path has 108 bytes; a Unix socket path has at most 107"),
+        ("/" + "\u00e4" * 60, "path has 121 bytes; a Unix socket path has at most 107"),
+        ("@" + "x" * 108, "name has 108 bytes; an abstract socket name has at most 107"),
+    ],
+)
+def test_a_name_that_no_socket_can_have_is_refused_at_the_start(name: str, words: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        Notifier({"NOTIFY_SOCKET": name}, 7)
+    assert str(refused.value).startswith('NOTIFY_SOCKET: invalid address "')
+    assert str(refused.value).endswith(f'": {words}')
 
 
 def test_the_clock_is_the_managers() -> None:

@@ -85,7 +85,11 @@ def _with_socket(target: line.Target, place: Path) -> line.Target:
     if not target.socket:
         return target
     place.mkdir(mode=0o700, exist_ok=True)
-    return replace(target, config=replace(target.config, listen=parse_address(f"unix:{place / target.socket}")))
+    try:
+        address = parse_address(f"unix:{place / target.socket}")
+    except ConfigError as error:
+        raise ConfigError(f"--{line.UNIX.name}: {error}") from error
+    return replace(target, config=replace(target.config, listen=address))
 
 
 def _run(

@@ -7,18 +7,18 @@ or gRPC.
 from __future__ import annotations
 
 import ipaddress
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
 from tunnel.errors import ConfigError
+from tunnel.log import escape
 from tunnel.spiffe.endpoint import Endpoint
 from tunnel.spiffe.ids import SpiffeId, TrustDomain
+from tunnel.unix_path import check_unix_path
 
 KEY_TYPES = ("ec-p256", "ec-p384", "rsa-2048", "ed25519")
 _LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
-_MAX_SOCKET_PATH = 107  # sun_path of Linux has 108 bytes, the last one is zero
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,9 @@ class DevConfig:
 def check_local(endpoint: Endpoint) -> None:
     """Refuse an endpoint that others than this machine could reach, or that the kernel cannot bind."""
     if endpoint.path:
-        if len(os.fsencode(endpoint.path)) > _MAX_SOCKET_PATH:
-            raise ConfigError(f"{endpoint} is too long: the path of a socket has at most {_MAX_SOCKET_PATH} bytes")
+        try:
+            check_unix_path(endpoint.path)
+        except ConfigError as error:
+            raise ConfigError(f'invalid address "{escape(str(endpoint))}": {error}') from error
     elif not any(ipaddress.ip_address(endpoint.host) in network for network in _LOOPBACK):
         raise ConfigError(f"{endpoint} is not of this machine only; a development Workload API listens on loopback")

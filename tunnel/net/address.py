@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tunnel.errors import ConfigError
+from tunnel.log import escape
+from tunnel.unix_path import check_unix_path
 
 _LOCAL = ("unix:", "systemd:", "launchd:", "127.0.0.1:", "[::1]:", "localhost:")
-_MAX_UNIX_PATH = 107  # sun_path has 108 bytes, one for the final NUL (unix(7))
 _SCHEMES: tuple[Literal["http", "https"], ...] = ("http", "https")
 
 
@@ -121,8 +122,10 @@ def _parse_unix(text: str) -> UnixAddress:
         raise ConfigError(f"{text!a} names no socket; unix:PATH is wanted")
     if path.startswith("//"):
         raise ConfigError(f"{text!a} is written like a URL; unix:PATH is wanted, such as unix:/{path.lstrip('/')}")
-    if len(path.encode("utf-8", "surrogateescape")) > _MAX_UNIX_PATH:
-        raise ConfigError(f"{text!a}: a socket's path has at most {_MAX_UNIX_PATH} bytes")
+    try:
+        check_unix_path(path)
+    except ConfigError as error:
+        raise ConfigError(f'invalid address "{escape(text)}": {error}') from error
     return UnixAddress(path)
 
 

@@ -7,12 +7,17 @@ event loop, from the loop's own thread, so that a loop that hangs falls silent a
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum
 
-from tunnel.log import one_line
+from tunnel.errors import ConfigError
+from tunnel.log import escape, one_line
+from tunnel.unix_path import check_unix_path
+
+_VARIABLE = "NOTIFY_SOCKET"
 
 _BEAT = b"WATCHDOG=1"
 _MAX_USEC_DIGITS = 18
@@ -48,12 +53,15 @@ def watchdog_interval(environ: Mapping[str, str], pid: int) -> float:
 
 
 class Notifier:
-    """Tells one manager; does nothing when there is none. Opens its socket at once: later there may be no descriptor left."""
+    """Tells one manager; does nothing when there is none. Opens its socket at once: later there may be no descriptor left.
+
+    Raises ConfigError for an address that no socket can have.
+    """
 
     def __init__(self, environ: Mapping[str, str], pid: int, *, clock_ns: Callable[[], int] = time.monotonic_ns) -> None:
         self.interval = watchdog_interval(environ, pid)
         self._clock_ns = clock_ns
-        self._address = _parse_notify_address(environ.get("NOTIFY_SOCKET", ""))
+        self._address = _parse_notify_address(environ.get(_VARIABLE, ""))
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) if self._address else None
 
     def tell(self, state: State, summary: str) -> bool:
@@ -89,8 +97,12 @@ class Notifier:
 
 
 def _parse_notify_address(text: str) -> bytes:
-    """A path or, behind `@`, an abstract name; empty for what is neither."""
+    """A path or, behind `@`, an abstract name; empty for what is neither. Raises ConfigError for one that is too long."""
     if not text.startswith(("/", "@")) or "\0" in text:
         return b""
-    path = text.encode("utf-8", "surrogateescape")
+    try:
+        check_unix_path(text)
+    except ConfigError as error:
+        raise ConfigError(f'{_VARIABLE}: invalid address "{escape(text)}": {error}') from error
+    path = os.fsencode(text)
     return b"\0" + path[1:] if text.startswith("@") else path
