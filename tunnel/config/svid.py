@@ -230,9 +230,10 @@ WATCH = Command(
     """\
 Every update is written as 'tunnel svid fetch' does it, in one step. COMMAND is started when the
 first files are there and gets SIGTERM when this program does; when it ends, so does this program,
-with its exit code. When the identity is taken away or expires the files stay, and the log says so;
---health says no once they have expired. Under systemd, a service of Type=notify is ready when the
-first files are there.
+with its exit code. When the identity is taken away or expires the files stay, and the log says so.
+Files that another process removes, replaces or changes are written again, also when DIR was moved
+or mounted over. --health answers 503 when they have expired and while they are missing. Under
+systemd, a service of Type=notify is ready when the first files are there.
 
 Examples:
   tunnel svid watch --out /run/tls --signal HUP --pid-file /run/nginx.pid
