@@ -264,3 +264,14 @@ def test_failed_renewals_are_tried_again_the_more_often_the_less_time_is_left(
     assert seen == delays
     assert keeper.renew_if_due() is not None
     assert keeper.seconds_to_next_look() == world.config.check_interval
+
+
+def test_a_clock_that_is_set_neither_ends_nor_delays_the_looks(world: World) -> None:
+    keeper = world.keeper()
+    keeper.obtain()
+    world.now -= 365 * DAY
+    assert keeper.renew_if_due() is None
+    assert keeper.seconds_to_next_look() == world.config.check_interval
+    world.now += (365 + 89) * DAY
+    assert keeper.seconds_to_next_look() <= world.config.check_interval
+    assert keeper.renew_if_due() is not None
