@@ -296,6 +296,23 @@ def test_a_pid_file_that_comes_later_is_found(svid: Svid) -> None:
     assert wait_for(process, "reloaded")["message"] == f"sent SIGHUP to process {service.pid}"
 
 
+def test_a_process_without_a_handler_is_not_ended_and_is_told_when_it_has_one(svid: Svid) -> None:
+    go, pid_file = svid.world.directory / "go", svid.world.directory / "service.pid"
+    awaiting = f"import os, time\nwhile not os.path.exists({str(go)!r}): time.sleep(0.01)\n"
+    service = svid.world.watch(Process([sys.executable, "-c", awaiting + SERVICE, str(svid.place)]))
+    pid_file.write_text(f"{service.pid}\n")
+    os.utime(pid_file, (1, 1))  # written before the clock was set
+    process = svid.watch("--signal", "HUP", "--pid-file", str(pid_file))
+    assert wait_for(process, "reload-failed")["message"] == (
+        f"reload failed: process {service.pid} of pid file {pid_file} would be ended by SIGHUP, "
+        "which it neither catches, blocks nor ignores; trying again for a minute"
+    )
+    go.touch()
+    service.wait_for("^told 1$")
+    assert wait_for(process, "reloaded")["message"] == f"sent SIGHUP to process {service.pid}"
+    assert process.stop() == 0
+
+
 def test_a_disk_that_was_full_is_written_when_it_has_room(svid: Svid) -> None:
     place = str(svid.world.directory / "health.sock")
     process = svid.watch("--health", f"unix:{place}")
