@@ -13,6 +13,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import grpc
 import pytest
@@ -27,7 +28,7 @@ from tunnel.identity.backoff import Backoff
 from tunnel.identity.rotation import next_attempt, overdue_from
 from tunnel.identity.update import accept_update
 from tunnel.identity.workload import Denied, Event, Hopeless, Lost, Overdue, Rejected, Updated, WorkloadWatcher
-from tunnel.spiffe.endpoint import Endpoint
+from tunnel.spiffe.endpoint import Endpoint, parse_endpoint
 from tunnel.spiffe.ids import parse_spiffe_id
 from tunnel.spiffe.messages import SERVICE, SvidEntry, X509SvidResponse, encode_x509_svid_response, parse_x509_svid_response
 from tunnel.spiffe.selection import Selection
@@ -188,6 +189,27 @@ def test_an_equal_message_on_a_new_stream_is_not_new(api: DevWorkloadApi, endpoi
         watch.updated(is_new=False)
         api.rotate_svids()
         watch.updated(is_new=True)
+
+
+@pytest.mark.parametrize(
+    "name", ["a b", "%41", "%2F", "a?b#c", "\u00e9\u20ac", "a;b=c@d:e&f", "[x]{y}|^`~", "a+b'c(d)!*", "x\\y", "a//b", "n" * 20]
+)
+def test_a_socket_of_any_name_is_reached(name: str, tmp_path: Path) -> None:
+    """What gRPC would take for a part of a URI reaches it encoded; the server listens by a link of a plain name."""
+    place = tmp_path / "d"
+    place.mkdir()
+    plain = Endpoint(path=str(place / "api.sock"))
+    odd = tmp_path / name
+    odd.parent.mkdir(exist_ok=True)
+    odd.symlink_to(place)
+    address = parse_endpoint("unix:///" + quote(f"{tmp_path}/{name}/api.sock"))
+    with DevWorkloadApi({plain: [WORKLOAD]}), watching(address) as watch:
+        assert paths(watch.updated()) == ["/x"]
+
+
+def test_an_address_of_four_slashes_is_reached(api: DevWorkloadApi, endpoint: Endpoint) -> None:
+    with watching(parse_endpoint(f"unix:///{endpoint.path}")) as watch:
+        assert paths(watch.updated()) == ["/x"]
 
 
 def test_tcp_serves_as_well() -> None:

@@ -194,7 +194,7 @@ def test_without_a_first_token_it_is_an_error(trouble: Exception, tmp_path: Path
 def test_a_clock_that_was_set_back_delays_no_renewal(tmp_path: Path, step: float, delay: float) -> None:
     stage = Stage([], tmp_path / "token")
     text = token(iat=NOW, exp=NOW + 300)
-    (svid,) = accept_tokens([JwtSvidEntry("spiffe://a.test/w", text)], ["db"], datetime.fromtimestamp(NOW, UTC))
+    svid = accept_token([JwtSvidEntry("spiffe://a.test/w", text)], ["db"], datetime.fromtimestamp(NOW, UTC)).svid
     stage.wall = NOW + step
     assert stage.keeper().delay(svid) == delay
 

@@ -7,10 +7,13 @@ whether a socket is there is found out by connecting, again and again.
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 from dataclasses import dataclass
+from urllib.parse import quote, unquote_to_bytes
 
 from tunnel.errors import ConfigError
+from tunnel.unix_path import check_unix_path
 
 ENVIRONMENT = "SPIFFE_ENDPOINT_SOCKET"
 _PARTS = re.compile(
@@ -29,7 +32,7 @@ class Endpoint:
     port: int = 0
 
     def __str__(self) -> str:
-        return f"unix://{self.path}" if self.path else f"tcp://{self.authority}"
+        return f"unix://{quote(os.fsencode(self.path))}" if self.path else f"tcp://{self.authority}"
 
     @property
     def authority(self) -> str:
@@ -64,9 +67,25 @@ def _parse_unix(text: str, authority: str, path: str) -> Endpoint:
         raise ConfigError(f"{text!a} has no absolute path; did you mean unix:///{path}")
     if not path.strip("/"):
         raise ConfigError(f"{text!a} names no socket; {_WANTED}")
-    if "%" in path:
-        raise ConfigError(f"{text!a} has a percent sign, which no path of a Workload API may have; {_WANTED}")
-    return Endpoint(path=path)
+    if path.endswith("/"):
+        raise ConfigError(f"{text!a} ends with a slash, so it names a directory; expected the path of a socket in it")
+    return Endpoint(path=_decode_path(text, "/" + path.lstrip("/")))  # the kernel takes several slashes for one, gRPC does not
+
+
+def _decode_path(text: str, path: str) -> str:
+    """The file's name that a path of a URI stands for (RFC 3986, 2.1)."""
+    if not re.fullmatch(r"([^%]|%[0-9A-Fa-f]{2})*", path):
+        raise ConfigError(f"{text!a} has a percent sign without two hexadecimal digits; write %25 for a percent sign")
+    raw = unquote_to_bytes(path)
+    if b"\0" in raw:
+        raise ConfigError(f"{text!a} has a null byte; {_WANTED}")
+    if b"," in raw:
+        raise ConfigError(f"{text!a} has a comma, which gRPC takes for the end of the path; use a link without one")
+    try:
+        check_unix_path(os.fsdecode(raw))
+    except ConfigError as error:
+        raise ConfigError(f"{text!a}: {error}; use a shorter path, or a link to its directory") from None
+    return os.fsdecode(raw)
 
 
 def _parse_tcp(text: str, authority: str, path: str) -> Endpoint:
