@@ -25,6 +25,7 @@ SUMMARY = "server proxying :8443 => localhost:80"
             State.RELOADING,
             (b"RELOADING=1\nMONOTONIC_USEC=1234567", b"STATUS=reloading | server proxying :8443 => localhost:80"),
         ),
+        (State.NOT_READY, (b"STATUS=not ready | server proxying :8443 => localhost:80",)),
         (State.KEEPING, (b"READY=1", b"STATUS=keeping | server proxying :8443 => localhost:80")),
         (State.STOPPING, (b"STOPPING=1", b"STATUS=stopping | server proxying :8443 => localhost:80")),
     ],

@@ -35,6 +35,8 @@ class FakeProxy:
         self.stop_wanted = trio.Event()
         self.is_listening = trio.Event()
         self.tunnel = self
+        self.identity_error = ""
+        self.on_identity_change: Callable[[], None] = lambda: None
         self.pids: set[int] = set()
         self.shut_at: float | None = None
         self.cuts: list[float] = []
@@ -140,6 +142,7 @@ class Stage:
         self.launcher = FakeLauncher({signal.SIGTERM: 0, signal.SIGKILL: 0} if dies_of is None else dies_of, error)
         self.log = Lines()
         self.told: list[tuple[float, State]] = []
+        self.summaries: list[str] = []  # of what was told
         self.hear: Callable[[int, bool], None]
         self.spared: set[int]  # when what the command has left is ended
         notifier = SimpleNamespace(keep_beating=lambda sleep: sleep(0), tell=self._tell)
@@ -147,8 +150,9 @@ class Stage:
         parts: tuple[Any, ...] = (self.proxies, self.launcher, give_order, manners, surroundings, self.log)
         self.household = Household(*parts, lambda: None)
 
-    def _tell(self, state: State, _summary: str) -> None:
+    def _tell(self, state: State, summary: str) -> None:
         self.told.append((trio.current_time(), state))
+        self.summaries.append(summary)
 
     async def run(self, script: Script) -> None:
         async with trio.open_nursery() as nursery:

@@ -81,6 +81,28 @@ def test_a_reload_that_ends_late_does_not_bring_the_process_back(board: Board, m
     assert manager.heard() == []
 
 
+def test_an_identity_that_cannot_be_used_is_told_until_it_can_be_used_again(board: Board, manager: Manager) -> None:
+    error = "identity spiffe://a.test/w has been withdrawn"
+    board.show_identity_error(error)
+    assert manager.heard() == [], "nobody has been told yet that it listens"
+    board.show_identity_error("")
+    board.show_listening()
+    manager.heard()
+    board.show_identity_error(error)
+    assert (board.standing.is_ready, board.standing.phase) == (False, Phase.LISTENING)
+    assert manager.heard()[-1] == f"STATUS=not ready | {error}: {SUMMARY}"
+    board.show_reloading()
+    board.show_reloaded(Reload(7))
+    assert manager.heard()[-1] == f"STATUS=not ready | {error}: {SUMMARY}", "a reload has not changed it"
+    board.show_identity_error("")
+    assert board.standing.is_ready
+    assert manager.heard()[-1] == f"STATUS=listening | {SUMMARY}"
+    board.show_stopping()
+    manager.heard()
+    board.show_identity_error(error)
+    assert manager.heard() == []
+
+
 def test_only_a_verified_id_is_shown_as_one(board: Board) -> None:
     unused: Any = None
     end = datetime(2026, 11, 22, tzinfo=UTC)

@@ -66,6 +66,7 @@ def test_a_server_with_files_shows_them_and_asks_by_ordinary_rules() -> None:
     assert refused.value.reason is Denial.NO_RULE
     assert (generation.identity, generation.is_bound_by_expiry) == ("CN=n30", False)
     assert generation.expires == OURS.certificate.not_valid_after_utc
+    assert generation.begins == OURS.certificate.not_valid_before_utc
 
 
 def test_a_client_with_files_verifies_the_host_and_shows_its_certificate() -> None:

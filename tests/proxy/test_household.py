@@ -41,6 +41,39 @@ def test_the_order_is_given_when_all_are_ready_and_the_command_s_code_is_ours() 
     assert play(Stage(FakeProxy(is_server=True), late), script) == 7
 
 
+def test_the_manager_is_told_which_identity_cannot_be_used_and_when_it_can_be() -> None:
+    first, second = FakeProxy(is_server=True), FakeProxy()
+
+    def change(proxy: FakeProxy, error: str) -> None:
+        proxy.identity_error = error
+        proxy.on_identity_change()
+
+    async def script(stage: Stage) -> None:
+        await up(stage)
+        change(first, "a has expired")
+        change(second, "b has been withdrawn")
+        change(first, "")
+        change(second, "")
+        stage.launcher.end(0)
+        await trio.testing.wait_all_tasks_blocked()
+        change(first, "what is said at the end is not told")
+
+    stage = Stage(first, second)
+    play(stage, script)
+    said = [f"{state.value} | {text}" for (_, state), text in zip(stage.told, stage.summaries, strict=True)]
+    assert said == [
+        "listening | running app",
+        "listening | running app",
+        "not ready | a has expired: running app",
+        "listening | running app",
+        "not ready | a has expired, b has been withdrawn: running app",
+        "listening | running app",
+        "not ready | b has been withdrawn: running app",
+        "listening | running app",
+        "stopping | stopping",
+    ]
+
+
 def test_who_is_late_is_named() -> None:
     with pytest.raises(ConfigError, match=r"^not ready within 15s: the proxy for target$"):
         play(Stage(FakeProxy(), FakeProxy(is_ready=False)), nothing)

@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -396,6 +397,50 @@ def test_an_expired_identity_serves_nobody(stages: Stages) -> None:
     assert is_over(stage.connect()), "it does not help that it is still ours"
     stage.tunnel.swap(generation(2, lasts=10_000))
     carried(stage)
+
+
+def test_the_reason_for_which_nobody_is_served_is_known_at_any_moment(stages: Stages) -> None:
+    """Without an accept, without a look at the clock in between: it is worked out when it is asked for."""
+    stage = stages()
+    changes: list[str] = []
+    stage.tunnel.on_identity_error = changes.append
+    assert stage.tunnel.identity_error == "no identity yet"
+    stage.serve(lasts=100)
+    assert (stage.tunnel.identity_error, stage.tunnel.standing().is_identity_usable) == ("", True)
+    stage.wall += 101
+    expired = "identity spiffe://a.test/ours has expired at 2026-11-22T12:01:40Z"
+    assert (stage.tunnel.identity_error, stage.tunnel.standing().is_identity_usable) == (expired, False)
+    stage.wall -= 101
+    stage.tunnel.withdraw(60)
+    stage.clock.now += 59.9
+    assert stage.tunnel.identity_error == ""
+    stage.clock.now += 0.1
+    assert stage.tunnel.identity_error == "identity spiffe://a.test/ours has been withdrawn"
+    assert changes == []
+    stage.tunnel.review()
+    stage.tunnel.confirm()
+    assert changes == ["identity spiffe://a.test/ours has been withdrawn", ""]
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "why"),
+    [(-200, -100, "has expired at 2026-11-22T11:58:20Z"), (100, 200, "is not valid before 2026-11-22T12:01:40Z")],
+)
+def test_with_a_certificate_from_a_file_peers_refuse_by_its_dates_and_we_do_not(
+    stages: Stages, start: float, end: float, why: str
+) -> None:
+    stage = stages().serve()
+    dates = {"begins": WALL + timedelta(seconds=start), "expires": WALL + timedelta(seconds=end)}
+    stage.tunnel.swap(replace(generation(2), identity="CN=ours", is_bound_by_expiry=False, **dates))
+    assert stage.tunnel.identity_error == f"certificate CN=ours {why}"
+    assert stage.log.take() == [
+        f"certificate CN=ours {why}: peers that verify it refuse new connections until a valid certificate is loaded"
+    ]
+    carried(stage)
+    stage.log.take()
+    stage.tunnel.swap(generation(3))
+    assert stage.log.take() == ["serving again with a new identity"]
+    assert stage.tunnel.identity_error == ""
 
 
 def test_a_session_ends_with_the_generation_that_it_began_with(stages: Stages) -> None:

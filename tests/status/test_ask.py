@@ -14,6 +14,7 @@ from tunnel.status.ask import Answer
 
 WELL = {"ok": True, "status": "ok", "backend_ok": True, "message": "listening"}
 DOWN = {**WELL, "ok": False, "status": "critical", "backend_ok": False, "backend_error": "connection refused"}
+UNUSABLE = {**WELL, "ok": False, "status": "critical", "identity_error": "identity spiffe://a.test/w has been withdrawn"}
 STARTING = {**WELL, "ok": False, "status": "critical", "message": "initializing"}
 
 
@@ -22,6 +23,7 @@ STARTING = {**WELL, "ok": False, "status": "critical", "message": "initializing"
     [
         (200, WELL, "/_status", ""),
         (503, DOWN, "/_status", "critical: listening, backend: connection refused"),
+        (503, UNUSABLE, "/_status", "critical: listening, identity spiffe://a.test/w has been withdrawn"),
         (503, STARTING, "/_status", "critical: initializing"),
         (200, DOWN, "/_status", "critical: listening, backend: connection refused"),
         (503, WELL, "/_status", "critical: listening"),

@@ -61,6 +61,16 @@ def test_keys_of_our_own_come_last() -> None:
     }
 
 
+def test_an_identity_that_cannot_be_used_is_critical_and_the_last_key_says_why() -> None:
+    standing = UP.using(Identity("spiffe://a.test/w", 0, 1)).failing("identity spiffe://a.test/w has been withdrawn")
+    document = json.loads(encode_document(SERVICE, standing, "", NOON))
+    assert (document["ok"], document["status"], document["backend_ok"]) == (False, "critical", True)
+    assert list(document.items())[-1] == ("identity_error", "identity spiffe://a.test/w has been withdrawn")
+    assert not is_ok(standing, "")
+    assert is_ok(standing.failing(""), "")
+    assert b"identity_error" not in encode_document(SERVICE, standing.failing(""), "", NOON)
+
+
 def test_what_has_no_policy_and_no_spiffe_id_tells_of_none() -> None:
     standing = UP.reloaded(Reload(NOON, "bad key")).using(Identity("", 0, 1))
     document = json.loads(encode_document(SERVICE, standing, "", NOON))
@@ -70,11 +80,11 @@ def test_what_has_no_policy_and_no_spiffe_id_tells_of_none() -> None:
 
 
 def test_no_key_of_our_own_contains_an_older_one() -> None:
-    standing = UP.reloaded(Reload(NOON, "", "")).using(Identity("spiffe://a.test/w", 0, 1))
+    standing = UP.reloaded(Reload(NOON, "", "")).using(Identity("spiffe://a.test/w", 0, 1)).failing("x")
     document = json.loads(encode_document(SERVICE, standing, "x", NOON))
     older = {*KEYS, "backend_error"}
     ours = document.keys() - older
-    assert len(ours) == 5
+    assert len(ours) == 6
     assert [key for key in ours for old in older if old in key] == []
 
 

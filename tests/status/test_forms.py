@@ -57,6 +57,7 @@ def test_each_number_is_an_object_with_four_fields() -> None:
         ("outcomes.close-timeout", 1),
         ("certificate.expiry", EXPIRY),
         ("generation.number", 4),
+        ("identity.usable", 1),
         ("reload.successes.certificates", 1),
         ("reload.failures.certificates", 1),
         ("reload.last-successful.certificates", 0),

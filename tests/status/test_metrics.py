@@ -43,6 +43,7 @@ TYPES = dict(line.split(" ")[2:] for line in TEXT.splitlines() if line.startswit
         ("traffic_returned_bytes_total", "counter", 2000),
         ("certificate_expiry_timestamp_seconds", "gauge", EXPIRY),
         ("generation_number", "gauge", 4),
+        ("identity_usable", "gauge", 1),
         ("runtime_mem_sys", "gauge", 50_000_000),
         ("runtime_mem_gc_num_gc", "counter", 70),
     ],

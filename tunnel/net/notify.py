@@ -29,6 +29,7 @@ class State(Enum):
     LISTENING = "listening"
     KEEPING = "keeping"  # files, for others
     RELOADING = "reloading"
+    NOT_READY = "not ready"  # it listens, and cannot serve
     STOPPING = "stopping"
 
 
@@ -38,6 +39,8 @@ def encode_state(state: State, summary: str, monotonic_usec: int) -> tuple[bytes
     match state:
         case State.LISTENING | State.KEEPING:
             return b"READY=1", status
+        case State.NOT_READY:  # the manager has no word of its own for it
+            return (status,)
         case State.RELOADING:  # Type=notify-reload wants both in one datagram
             return b"RELOADING=1\nMONOTONIC_USEC=%d" % monotonic_usec, status
         case State.STOPPING:

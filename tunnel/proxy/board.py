@@ -28,10 +28,16 @@ class Board:
             identity = Identity(spiffe_id, int(generation.expires.timestamp()), generation.number)
             self.standing = self.standing.using(identity)
 
+    def show_identity_error(self, error: str) -> None:
+        """Our identity cannot be used, for this reason, or with "" it can be used again."""
+        self.standing = self.standing.failing(error)
+        if self.standing.phase is Phase.LISTENING:  # else it is told when the step is over
+            self._tell_listening()
+
     def show_listening(self) -> None:
         """Connections are accepted."""
         self.standing = self.standing.listening()
-        self._tell(State.LISTENING)
+        self._tell_listening()
 
     def show_reloading(self) -> None:
         """A reload has begun."""
@@ -41,12 +47,18 @@ class Board:
     def show_reloaded(self, outcome: Reload) -> None:
         """A reload is over, and what is new is live."""
         self.standing = self.standing.reloaded(outcome)
-        self._tell(State.LISTENING)
+        self._tell_listening()
 
     def show_stopping(self) -> None:
         """No more connections are accepted, for good."""
         self._tell(State.STOPPING)
         self.standing = self.standing.stopping()
+
+    def _tell_listening(self) -> None:
+        if self.standing.phase is Phase.LISTENING:
+            self._tell(State.LISTENING)
+            if self.standing.identity_error:  # the last word is what `systemctl status` shows
+                self._notifier.tell(State.NOT_READY, f"{self.standing.identity_error}: {self._summary}")
 
     def _tell(self, state: State) -> None:
         """Once it is stopping it stays so, even if a reload ends later."""

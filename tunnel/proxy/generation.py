@@ -50,16 +50,18 @@ class Generation:
     is_bound_by_expiry: bool  # an SVID that has run out must not be shown; with files, peers judge that
     context: TlsContext
     status_context: TlsContext | None
+    begins: datetime | None = None  # when the first certificate of our chain begins, where peers judge that
 
 
 def build_generation(number: int, credentials: Credentials, terms: Terms) -> Generation:
     """Contexts for these credentials; the verdicts that they remember die with them. Raises IdentityError."""
     presented = _presented(credentials)
+    begins = None
     if isinstance(credentials, SvidCredentials):
         identity, expires = str(credentials.svid.spiffe_id), credentials.svid.not_after
     elif presented is not None:
         leaf = presented.chain[0]
-        identity, expires = leaf.subject.rfc4514_string(), leaf.not_valid_after_utc
+        identity, expires, begins = leaf.subject.rfc4514_string(), leaf.not_valid_after_utc, leaf.not_valid_before_utc
     else:
         identity, expires = "", None
     is_shown = terms.is_server or terms.access.is_mutual
@@ -76,6 +78,7 @@ def build_generation(number: int, credentials: Credentials, terms: Terms) -> Gen
             knows_acme=terms.knows_acme,
         ),
         _status_context(presented, terms),
+        begins,
     )
 
 

@@ -72,6 +72,7 @@ class Household:
         self._log = log
         self._complain = complain
         self._has_command = False
+        self._summary = ""  # of what the manager is told while the command runs
         self._command_over = trio.Event()
         self._failure: TunnelError | None = None
         self._patience = trio.CancelScope()  # its deadline is when everything is cut, none until the end begins
@@ -83,6 +84,7 @@ class Household:
         async with trio.open_nursery() as nursery:
             self._everything = nursery.cancel_scope
             for proxy in self._proxies:
+                proxy.on_identity_change = self._tell_identities
                 nursery.start_soon(self._run_proxy, proxy)
                 nursery.start_soon(self._await_shutdown, proxy)
             nursery.start_soon(keep_up, self._surroundings, self._log)
@@ -116,8 +118,18 @@ class Household:
             self._give_up(error)
             await trio.sleep_forever()
         self._has_command = True
-        self._surroundings.notifier.tell(State.LISTENING, f"running {order.argv[0]}")
+        self._summary = f"running {order.argv[0]}"
+        self._tell_identities()
         nursery.start_soon(self._watch_command)
+
+    def _tell_identities(self) -> None:
+        """Tell the manager that the command runs, and which of the proxies cannot serve it."""
+        if self._is_ending or not self._has_command:
+            return
+        self._surroundings.notifier.tell(State.LISTENING, self._summary)
+        errors = dict.fromkeys(proxy.tunnel.identity_error for proxy in self._proxies)
+        if any(errors):
+            self._surroundings.notifier.tell(State.NOT_READY, f"{', '.join(filter(None, errors))}: {self._summary}")
 
     async def _watch_command(self) -> None:
         while (code := self._launcher.exit_code()) is None:

@@ -71,6 +71,8 @@ class Proxy:
         has_sink = config.status is not None or config.metrics.has_target()
         counters = timed_counters() if has_sink else Counters()
         self.tunnel = Tunnel(loop, settings_of(config), log, self._resolve_later, counters=counters)
+        self.tunnel.on_identity_error = self._show_identity_error
+        self.on_identity_change: Callable[[], None] | None = None
         self._metrics = _open_metrics(self.tunnel) if has_sink else None
         self._feed = open_feed(self)
         self._reloader = Reloader(self._feed, self._policy, self._board, counters, log, interval=config.timed_reload)
@@ -142,6 +144,11 @@ class Proxy:
     def withdraw(self) -> None:
         """What is in use has been taken away from us."""
         self.tunnel.withdraw(WITHDRAWAL_GRACE)
+
+    def _show_identity_error(self, error: str) -> None:
+        self._board.show_identity_error(error)
+        if self.on_identity_change is not None:
+            self.on_identity_change()
 
     def expect_probes(self, gate: ChallengeGate) -> None:
         """From now on an ACME server may look in where we listen."""

@@ -11,6 +11,7 @@ import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import trio
 
@@ -27,6 +28,7 @@ from tunnel.status.document import Service
 from tunnel.status.endpoints import JSON, PROMETHEUS, Endpoints
 from tunnel.status.forms import encode_json
 from tunnel.status.http import Limits
+from tunnel.status.life import Standing
 from tunnel.status.metrics import PROMETHEUS_TYPE, encode_prometheus
 from tunnel.status.pprof import Pprof
 from tunnel.status.probe import parse_url
@@ -51,7 +53,7 @@ def build_status_port(
     """What the status port will serve; raises ConfigError for a target status that cannot be asked for."""
     endpoints = Endpoints(
         service=Service(str(config.listen or "-"), str(config.target), socket.gethostname(), __version__, _compiler()),
-        standing=lambda: board.standing,
+        standing=partial(_review, tunnel, board),
         check=_build_check(config, tunnel),
         encode_metrics={JSON: _json(config, metrics), PROMETHEUS: _prometheus(config, metrics)},
         shutdown=stop if status.has_shutdown else None,
@@ -61,6 +63,12 @@ def build_status_port(
     if tls is None and isinstance(status.address.address, TcpAddress) and status.address.scheme != "http":
         log.write(f"warning: no certificate to serve {escape(str(status.address))} with: the status port speaks plain HTTP")
     return StatusPort(endpoints.routes(), Limits(header=config.connect_timeout), log.write, tls, connection_limit())
+
+
+def _review(tunnel: Tunnel, board: Board) -> Standing:
+    """How it stands now: an identity runs out by the clock, and nothing else would have told the board yet."""
+    tunnel.review()
+    return board.standing
 
 
 def _compiler() -> str:

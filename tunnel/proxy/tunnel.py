@@ -67,13 +67,14 @@ class Tunnel:
         self._clock = clock
         self._generation: Generation | None = None
         self._withdrawn_at = 0.0  # the loop's time from which our identity is not used; 0 while it is ours
-        self._is_serving = True
+        self._identity_error = ""  # as it was when it was looked at last
         self._listener: Listener | None = None
         self._is_accepting = False
         self._pause = _FIRST_PAUSE
         self._timer: Timer | None = None
         self._sessions: set[Session] = set()
         self.on_empty: Callable[[], None] | None = None
+        self.on_identity_error: Callable[[str], None] | None = None  # told of each change, with "" when all is well again
         loop.on_stray_crash = self.count_crash
 
     # -- the identity
@@ -100,13 +101,26 @@ class Tunnel:
 
     def review(self) -> Generation | None:
         """The generation if it may be used now; says in the log when that changes."""
-        why = self._why_unusable()
-        if why and self._is_serving:
-            self.log.write(f"{why}: new connections are closed at once until a new identity arrives")
-        elif not why and not self._is_serving:
-            self.log.tell("serving again with a new identity")
-        self._is_serving = not why
+        why, error = self._why_unusable(), self.identity_error
+        if error != self._identity_error:
+            self._report_identity(error, is_closing=bool(why))
         return None if why else self._generation
+
+    @property
+    def identity_error(self) -> str:
+        """Why no peer could be served now for want of a valid identity of ours; "" if it is valid."""
+        return self._why_unusable() or self._why_refused()
+
+    def _report_identity(self, error: str, *, is_closing: bool) -> None:
+        if not error:
+            self.log.tell("serving again with a new identity")
+        elif is_closing:
+            self.log.write(f"{error}: new connections are closed at once until a new identity arrives")
+        else:
+            self.log.write(f"{error}: peers that verify it refuse new connections until a valid certificate is loaded")
+        self._identity_error = error
+        if self.on_identity_error is not None:
+            self.on_identity_error(error)
 
     def _why_unusable(self) -> str:
         if self._generation is None:
@@ -116,6 +130,17 @@ class Tunnel:
             return f"identity {identity} has expired at {format_time(end)}"
         if self._withdrawn_at and self.loop.clock() >= self._withdrawn_at:
             return f"identity {identity} has been withdrawn"
+        return ""
+
+    def _why_refused(self) -> str:
+        """Why peers refuse the certificate that we go on presenting: one from a file, whose dates are theirs to judge."""
+        generation, now = self._generation, self._clock()
+        if generation is None or generation.is_bound_by_expiry:
+            return ""
+        if generation.expires is not None and now > generation.expires.timestamp():
+            return f"certificate {escape(generation.identity)} has expired at {format_time(generation.expires)}"
+        if generation.begins is not None and now < generation.begins.timestamp():
+            return f"certificate {escape(generation.identity)} is not valid before {format_time(generation.begins)}"
         return ""
 
     # -- accepting
@@ -162,6 +187,7 @@ class Tunnel:
             returned=self.counters.returned + sum(returned for _, returned in traffic),
             generation=generation.number if generation else 0,
             expiry=int(ends.timestamp()) if ends else None,
+            is_identity_usable=not self.identity_error,
         )
 
     def crashed(self, crash: Exception) -> None:

@@ -46,6 +46,8 @@ class Answer:
         found = [str(document[key]) for key in ("message",) if key in document]
         if not document.get("backend_ok", True):
             found.append(f"backend: {document.get('backend_error', 'critical')}")
+        if "identity_error" in document:
+            found.append(str(document["identity_error"]))
         return f"critical: {', '.join(found) or _describe(self.code)}"
 
     def summary(self) -> str:

@@ -97,6 +97,7 @@ class Standing:
     returned: int = 0
     generation: int = 0
     expiry: int | None = None  # Unix time
+    is_identity_usable: bool = True
 
 
 def timed_counters() -> Counters:

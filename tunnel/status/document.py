@@ -30,8 +30,8 @@ class Service:
 
 
 def is_ok(standing: Standing, backend_error: str) -> bool:
-    """Whether the process serves and its backend answers (an empty error)."""
-    return standing.is_listening and not backend_error
+    """Whether a client would be served now: we listen, our identity is valid, and the backend answers (an empty error)."""
+    return standing.is_ready and not backend_error
 
 
 def encode_document(service: Service, standing: Standing, backend_error: str, now: int) -> bytes:
@@ -76,6 +76,8 @@ def _pairs(service: Service, standing: Standing, backend_error: str, now: int) -
         yield from _reload_pairs(standing.reload)
     if standing.identity is not None:
         yield from _identity_pairs(standing.identity)
+    if standing.identity_error:
+        yield "identity_error", _text(standing.identity_error)
 
 
 def _reload_pairs(reload: Reload) -> Iterator[tuple[str, object]]:

@@ -44,6 +44,12 @@ class Standing:
     is_listening: bool = False
     reload: Reload | None = None
     identity: Identity | None = None
+    identity_error: str = ""  # why no peer can be served now; "" while our identity is valid
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a client that connects now is served, as far as it lies with us."""
+        return self.is_listening and not self.identity_error
 
     def listening(self) -> Standing:
         """Connections are accepted."""
@@ -61,6 +67,10 @@ class Standing:
     def using(self, identity: Identity) -> Standing:
         """New connections present another identity."""
         return replace(self, identity=identity)
+
+    def failing(self, identity_error: str) -> Standing:
+        """Our identity cannot be used, for this reason, or with "" it can be used again."""
+        return replace(self, identity_error=identity_error)
 
     def stopping(self) -> Standing:
         """No more connections are accepted, for good."""

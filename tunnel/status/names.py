@@ -101,6 +101,11 @@ EXPIRY = Metric("certificate.expiry", Kind.GAUGE, "Unix time at which the certif
 GENERATION = Metric(
     "generation.number", Kind.GAUGE, "Number of the identity in use, one more with each update; 0 before the first."
 )
+IDENTITY_USABLE = Metric(
+    "identity.usable",
+    Kind.GAUGE,
+    "Whether new connections can be served with our identity: 0 before the first, after it has expired or been withdrawn.",
+)
 RELOAD_SUCCESSES = Metric("reload.successes", Kind.COUNTER, "Reloads and updates taken into use.", "_total", label="what")
 RELOAD_FAILURES = Metric(
     "reload.failures", Kind.COUNTER, "Reloads and updates that failed; the last good state stayed.", "_total", label="what"

@@ -115,6 +115,7 @@ def _of_identity(counters: Counters, standing: Standing) -> Iterator[Reading]:
     if standing.expiry is not None:
         yield Reading(names.EXPIRY, standing.expiry)
     yield Reading(names.GENERATION, standing.generation)
+    yield Reading(names.IDENTITY_USABLE, int(standing.is_identity_usable))
     reloads = {"certificates": counters.certificates, "policy": counters.policy}
     yield from (Reading(names.RELOAD_SUCCESSES, one.succeeded, what) for what, one in reloads.items())
     yield from (Reading(names.RELOAD_FAILURES, one.failed, what) for what, one in reloads.items())
