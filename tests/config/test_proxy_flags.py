@@ -63,6 +63,7 @@ def test_a_plain_server_has_ghostunnels_defaults() -> None:
     )
     assert (config.connect_timeout, config.close_timeout, config.shutdown_timeout) == (10.0, 60.0, 300.0)
     assert (config.max_conn_lifetime, config.max_concurrent_conns, config.timed_reload) == (0.0, 0, 0.0)
+    assert config.shutdown_delay == 0.0
     assert (config.status, config.header_mode, config.outbound, config.warnings) == (None, None, None, ())
     assert config.metrics == Metrics(None, "", "ghostunnel", 30.0)
     assert config.is_confined
@@ -82,6 +83,7 @@ def test_every_flag_reaches_the_configuration() -> None:
         *("--max-conn-lifetime", "1h"),
         *("--max-concurrent-conns", "0x10"),
         *("--shutdown-timeout", "2m"),
+        *("--shutdown-delay", "10s"),
         *("--status", "http://localhost:9000", "--enable-pprof", "--enable-shutdown"),
         *("--metrics-graphite", "localhost:2003", "--metrics-url", "https://metrics.test/x"),
         *("--metrics-prefix", "p", "--metrics-interval", "1s"),
@@ -100,6 +102,7 @@ def test_every_flag_reaches_the_configuration() -> None:
     assert (config.host, config.ca_bundle) == ("other.test", "ca.pem")
     assert config.outbound == OutboundProxy("socks5", "proxy.test", 1080)
     assert (config.max_conn_lifetime, config.max_concurrent_conns, config.shutdown_timeout) == (3600.0, 16, 120.0)
+    assert config.shutdown_delay == 10.0
 
 
 def test_rules_of_every_kind_are_kept_and_aliases_count() -> None:

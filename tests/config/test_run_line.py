@@ -36,6 +36,15 @@ def test_what_is_not_said_has_a_default() -> None:
     assert (config.wait_ready, config.stop_timeout) == (15, 25)
 
 
+@pytest.mark.parametrize(
+    ("before", "within", "delay"), [([], [], 0), (["10s"], [], 10), ([], ["5s"], 5), (["10s"], ["5s"], 10), (["2s"], ["5s"], 5)]
+)
+def test_the_longest_shutdown_delay_is_that_of_the_whole(before: list[str], within: list[str], delay: float) -> None:
+    own = [f"--shutdown-delay={text}" for text in before]
+    config = build(*own, *SERVER, *(f"--shutdown-delay={text}" for text in within), "+", *CLIENT, *RUN)
+    assert config.shutdown_delay == delay
+
+
 def test_a_line_may_come_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "line").write_text("\n".join([*SERVER, "+"]))
     assert len(build(f"@{tmp_path / 'line'}", *CLIENT, *RUN).proxies) == 2
@@ -52,6 +61,7 @@ def test_a_line_may_come_from_a_file(tmp_path: Path) -> None:
         ((*SERVER[:-1], *RUN), "nothing says which clients may pass"),
         ((*SERVER, "--wait-ready=1s", *RUN), "unknown long flag '--wait-ready'"),
         (("--stop-timeout=0s", *SERVER, *RUN), "--stop-timeout: "),
+        (("--shutdown-delay=-1s", *SERVER, *RUN), "--shutdown-delay: "),
     ],
 )
 def test_what_is_wrong_is_said(words: tuple[str, ...], why: str) -> None:

@@ -9,15 +9,18 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from tunnel.config import proxy
+from tunnel.config import proxy, run
 from tunnel.config.commands import load_commands
 from tunnel.config.grammar import Parsed, parse_command_line
+from tunnel.config.model import ProxyConfig
 
 Object = dict[str, Any]
+_ENVIRONMENT = {"SPIFFE_ENDPOINT_SOCKET": "unix:///run/agent.sock"}
 VERSIONS = ("1.33", "1.37")  # the oldest that is looked after, and the newest that the validator knows
 
 
@@ -86,6 +89,28 @@ def _check_probes(container: Object) -> None:
                 assert probe["timeoutSeconds"] > 10  # --connect-timeout
 
 
+def check_stop(pod: Object) -> None:
+    """A server goes on accepting for a while, and what a stop may take is over before the kubelet kills."""
+    waits = [
+        container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0) for container in containers(pod)
+    ]
+    for config, limit in _stops(pod):
+        assert config.shutdown_delay >= 5 or not config.is_server
+        assert pod["terminationGracePeriodSeconds"] >= max(waits) + config.shutdown_delay + limit + 5
+
+
+def _stops(pod: Object) -> Iterator[tuple[ProxyConfig, float]]:
+    """Each server and each proxy of `run`, with how long its end may take when the delay is over."""
+    for line in own_lines(pod):
+        parsed = read_line(line)
+        if parsed.command.name == "server":
+            config = proxy.build(parsed.command, parsed.arguments)
+            yield config, config.shutdown_timeout
+        elif parsed.command.name == "run":
+            whole = run.build(parsed.arguments, _ENVIRONMENT)
+            yield from ((replace(config, shutdown_delay=whole.shutdown_delay), whole.stop_timeout) for config in whole.proxies)
+
+
 def own_lines(pod: Object) -> Iterator[list[str]]:
     """The command line of each container that is ours, and of its probes."""
     for container in containers(pod):
@@ -98,7 +123,7 @@ def own_lines(pod: Object) -> Iterator[list[str]]:
 
 def read_line(line: list[str]) -> Parsed:
     """What our program makes of a command line; raises ConfigError."""
-    parsed = parse_command_line(line, load_commands(), {"SPIFFE_ENDPOINT_SOCKET": "unix:///run/agent.sock"})
+    parsed = parse_command_line(line, load_commands(), _ENVIRONMENT)
     if parsed.command.name in ("server", "client"):
         proxy.build(parsed.command, parsed.arguments)
     return parsed

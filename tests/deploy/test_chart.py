@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster import check, module, own_lines, parse, read_line
+from cluster import check, check_stop, module, own_lines, parse, read_line
 from image import ROOT
 
 from tunnel import __version__
@@ -20,6 +20,8 @@ FULL: dict[str, Any] = {
         "target": "db.example.org:5432",
         "allow": {"uris": ["spiffe://example.org/ns/prod/**"], "trustDomains": ["partner.org"]},
         "extraArgs": ["--max-concurrent-conns=100"],
+        "shutdownDelaySeconds": 30,
+        "shutdownTimeoutSeconds": 120,
         "podAnnotations": {"a": "b"},
         "podLabels": {"team": "c"},
         "nodeSelector": {"kubernetes.io/os": "linux"},
@@ -76,6 +78,7 @@ def test_what_it_makes_is_valid_and_our_program_takes_its_line(values: dict[str,
     pod = found[1]["spec"]["template"]["spec"]
     (line,) = own_lines(pod)
     assert read_line(line)
+    check_stop(pod)
     digest = values.get("image", {}).get("digest")
     assert pod["containers"][0]["image"].endswith(f"@{digest}" if digest else f":{__version__}")
 

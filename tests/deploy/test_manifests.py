@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from cluster import check, own_lines, parse, read_line
+from cluster import check, check_stop, own_lines, parse, read_line
 from image import ROOT
 
 from tunnel import __version__
@@ -28,6 +28,13 @@ def test_our_program_takes_each_line_of_a_manifest(path: Path) -> None:
     assert lines
     for line in lines:
         read_line(line)
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
+def test_a_stop_serves_new_connections_for_a_while_and_is_over_in_time(path: Path) -> None:
+    for one in parse(path.read_text()):
+        if "template" in one.get("spec", {}):
+            check_stop(one["spec"]["template"]["spec"])
 
 
 def test_a_key_that_kubernetes_would_pass_over_is_refused() -> None:

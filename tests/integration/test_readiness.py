@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
+import signal
 import socket
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -12,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from backends import Backend, connect, echo, receive_all
+from backends import Backend, connect, echo, free_port, receive_all
 from disk import Disk
+from OpenSSL import SSL
 from processes import LIMIT, Process, bare_environment, eventually, tunnel_argv
-from run_line import client, server
+from run_line import client, has_echo, server
 from test_identity_life import SHORT_GRACE
 from tls_peer import tls_connection
 from tool import run_tool
@@ -154,3 +159,147 @@ def test_a_certificate_from_a_file_whose_dates_peers_refuse_is_not_ready(
     with tls_connection(proxy.address, disk.client_files) as peer:
         peer.send(b"x")
         assert peer.receive_exactly(1) == b"x", "a peer that does not look at dates is served as before"
+
+
+# -- the shutdown delay
+
+
+class Callers:
+    """Threads that open connections, one after the other, until one is not served."""
+
+    def __init__(self, world: World, address: tuple[str, int], count: int = 4) -> None:
+        self.served = 0
+        self.failed_at: list[float] = []
+        self._address, self._papers = address, world.identity(CLIENT)
+        self._threads = [threading.Thread(target=self._call) for _ in range(count)]
+        for thread in self._threads:
+            thread.start()
+
+    def join(self) -> None:
+        for thread in self._threads:
+            thread.join(LIMIT)
+
+    def _call(self) -> None:
+        try:
+            while True:
+                with tls_connection(self._address, self._papers) as peer:
+                    assert has_echo(peer)
+                self.served += 1
+                time.sleep(0.005)
+        except (OSError, SSL.Error, AssertionError):
+            self.failed_at.append(time.monotonic())
+
+
+DELAY = 3.0  # seconds; no connection may fail before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_in_the_shutdown_delay_every_new_connection_is_served(world: World, number: signal.Signals) -> None:
+    proxy = world.server(world.enter(Backend(echo)).target, f"--shutdown-delay={DELAY:g}s")
+    callers = Callers(world, proxy.address)
+    eventually(lambda: callers.served > 10, "the callers are served")
+    before, start = callers.served, time.monotonic()
+    proxy.signal(number)
+    callers.join()
+    assert min(callers.failed_at) >= start + DELAY
+    assert callers.served > before + 10
+    assert proxy.exit_code() == 0
+    said = [line.rpartition("] ")[2] for line in proxy.lines if re.search("shut|drain", line)]
+    assert proxy.matches("shutdown delay: not ready, accepting connections for 3s more"), said
+    assert proxy.matches("shutdown delay is over"), said
+    assert proxy.matches("shutdown proxy, waiting for drain of"), said
+
+
+# An echo service that ends at once when it is told to.
+SERVICE = """
+import socket, sys, threading
+
+def echo(sock):
+    with sock:
+        while data := sock.recv(65536):
+            sock.sendall(data)
+
+with socket.create_server(("127.0.0.1", int(sys.argv[1])), backlog=4096) as server:
+    print("up", flush=True)
+    while True:
+        threading.Thread(target=echo, args=(server.accept()[0],), daemon=True).start()
+"""
+
+
+def test_in_the_shutdown_delay_of_run_the_command_serves(world: World) -> None:
+    port = str(free_port())
+    line = (
+        "run",
+        f"--shutdown-delay={DELAY:g}s",
+        *server(world, f"127.0.0.1:{port}"),
+        "--",
+        sys.executable,
+        "-c",
+        SERVICE,
+        port,
+    )
+    process = start(world, *line)
+    process.wait_for("^up$")
+    host, number = process.wait_for(r"listening for connections on (\S+):(\d+)$").groups()
+    callers = Callers(world, (host, int(number)))
+    eventually(lambda: callers.served > 10, "the callers are served")
+    before, begun = callers.served, time.monotonic()
+    process.signal(signal.SIGTERM)
+    callers.join()
+    assert min(callers.failed_at) >= begun + DELAY
+    assert callers.served > before + 10
+    assert process.exit_code() == 128 + signal.SIGTERM
+    assert process.matches("shutdown delay is over")
+
+
+@pytest.mark.parametrize("mode", ["server", "client"])
+def test_in_the_shutdown_delay_all_are_told_and_a_second_signal_ends_the_process(world: World, mode: str) -> None:
+    place, manager = world.directory / "status", open_manager(world)
+    other = world.server(world.enter(Backend(echo)).target)
+    flags = f"--status=unix:{place}", "--shutdown-delay=1h"
+    line = server(world, world.enter(Backend(echo)).target, *flags) if mode == "server" else client(world, other.target, *flags)
+    process = start(world, *line)
+    host, port = process.wait_for(r"listening for connections on (\S+):(\d+)$").groups()
+    assert status(place)[0] == 200
+    process.signal(signal.SIGTERM)
+    process.wait_for("shutdown delay: not ready, accepting connections for 3600s more")
+    told_until(manager, "STOPPING=1")
+    told_until(manager, f"STATUS=stopping | accepting connections for 3600s more: {mode} proxying ")
+    code, document = status(place)
+    assert (code, document["ok"], document["status"], document["backend_ok"]) == (503, False, "critical", True)
+    assert document["message"] == "stopping: new connections are accepted until the shutdown delay is over"
+    done = run_tool(bare_environment(), "health", f"unix:{place}")
+    assert (done.code, "until the shutdown delay is over" in done.err) == (1, True)
+    if mode == "server":
+        with tls_connection((host, int(port)), world.identity(CLIENT)) as peer:
+            assert has_echo(peer)
+    else:
+        with connect((host, int(port))) as plain:
+            plain.sendall(b"more")
+            assert plain.recv(4) == b"more"
+    process.signal(signal.SIGTERM)
+    assert process.exit_code() == -signal.SIGTERM
+
+
+def test_who_asks_for_the_end_by_http_gets_the_shutdown_delay(world: World) -> None:
+    place = world.directory / "status"
+    target = world.enter(Backend(echo)).target
+    proxy = world.server(target, f"--status=unix:{place}", "--enable-shutdown", "--shutdown-delay=1h")
+    assert proxy.address
+    for _ in range(2):
+        with connect(str(place)) as sock:
+            sock.sendall(b"POST /_shutdown HTTP/1.0\r\nContent-Length: 0\r\n\r\n")
+            assert b" 200 " in receive_all(sock)
+    proxy.wait_for("shutdown delay: not ready")
+    with tls_connection(proxy.address, world.identity(CLIENT)) as peer:
+        assert has_echo(peer)
+    proxy.signal(signal.SIGTERM)
+    assert proxy.exit_code() == -signal.SIGTERM
+
+
+def test_who_serves_nobody_yet_has_no_shutdown_delay(tmp_path: Path) -> None:
+    with closing(World(tmp_path, agent=False)) as lonely:
+        proxy = lonely.server("127.0.0.1:1", "--shutdown-delay=1h")
+        proxy.wait_for("Workload API is not available")
+        proxy.signal(signal.SIGTERM)
+        assert proxy.exit_code() == 0

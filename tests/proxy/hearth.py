@@ -22,6 +22,7 @@ from tunnel.proxy import household
 from tunnel.proxy.household import Household, Manners, Order
 
 SERVICE = Manners(wait=15, limit=25, is_service=True)
+PATIENT = Manners(wait=15, limit=25, is_service=True, delay=10)
 TOOL = Manners(limit=5)
 
 Script = Callable[["Stage"], Awaitable[object]]
@@ -39,6 +40,7 @@ class FakeProxy:
         self.on_identity_change: Callable[[], None] = lambda: None
         self.pids: set[int] = set()
         self.shut_at: float | None = None
+        self.delays: list[float] = []  # that it has been told of
         self.cuts: list[float] = []
         self._is_ready = is_ready
         self._carries = carries
@@ -64,6 +66,9 @@ class FakeProxy:
         self._end = error
         if not only_when_cancelled:
             self._over.set()
+
+    def show_shutdown_delay(self, seconds: float) -> None:
+        self.delays.append(seconds)
 
     def shut(self) -> None:
         self.stop_wanted.set()

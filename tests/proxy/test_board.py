@@ -81,6 +81,22 @@ def test_a_reload_that_ends_late_does_not_bring_the_process_back(board: Board, m
     assert manager.heard() == []
 
 
+def test_in_the_shutdown_delay_nothing_makes_it_ready_again(board: Board, manager: Manager) -> None:
+    board.show_listening()
+    manager.heard()
+    board.show_shutdown_delay(10)
+    assert (board.standing.is_listening, board.standing.is_ready) == (True, False)
+    assert manager.heard() == ["STOPPING=1", f"STATUS=stopping | accepting connections for 10s more: {SUMMARY}"]
+    board.show_reloading()
+    board.show_reloaded(Reload(7))
+    board.show_identity_error("expired")
+    board.show_identity_error("")
+    assert (board.standing.phase, board.standing.is_ready) == (Phase.SHUTDOWN_DELAY, False)
+    assert manager.heard() == []
+    board.show_stopping()
+    assert manager.heard() == ["STOPPING=1", f"STATUS=stopping | {SUMMARY}"]
+
+
 def test_an_identity_that_cannot_be_used_is_told_until_it_can_be_used_again(board: Board, manager: Manager) -> None:
     error = "identity spiffe://a.test/w has been withdrawn"
     board.show_identity_error(error)

@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 import trio
 import trio.testing
-from hearth import SERVICE, TOOL, FakeProxy, Stage, be_alone, nothing, play, up
+from hearth import PATIENT, SERVICE, TOOL, FakeProxy, Stage, be_alone, nothing, play, up
 
 from tunnel.errors import CommandError, ConfigError, TunnelError
 from tunnel.net.notify import State
@@ -180,6 +180,112 @@ def test_a_stop_goes_in_its_order() -> None:
     assert [at for proxy in (server, client) for at in proxy.cuts] == pytest.approx([25, 25], abs=0.5)
     assert stage.ended_at == pytest.approx(25, abs=1)
     assert [state for _, state in stage.told] == [State.LISTENING, State.STOPPING]
+
+
+def test_in_the_shutdown_delay_all_is_served_and_the_command_knows_nothing() -> None:
+    stage = Stage(server := FakeProxy(is_server=True), client := FakeProxy(), manners=PATIENT, dies_of={TERM: 24})
+
+    async def script(stage: Stage) -> None:
+        await up(stage)
+        start = trio.current_time()
+        stage.hear(TERM, False)
+        await trio.testing.wait_all_tasks_blocked()
+        assert stage.told[-1] == (start, State.STOPPING)
+        assert (server.delays, client.delays) == ([10], [10])
+        stage.hear(HUP, False)  # the command's, as ever
+        client.on_identity_change()
+        await trio.sleep(9.9)
+        assert (server.shut_at, stage.launcher.sent) == (None, [(start, HUP)])
+        await trio.sleep(0.2)
+        assert server.shut_at == pytest.approx(start + 10)
+        assert stage.launcher.sent[1:] == [(pytest.approx(start + 10), TERM)]
+
+    assert play(stage, script) == 143, "the time for the end has begun with the end"
+    assert [state for _, state in stage.told] == [State.LISTENING, State.STOPPING, State.STOPPING]
+    assert stage.log.kept[:4] == [
+        "received SIGTERM, shutting down",
+        "shutdown delay: not ready, accepting connections for 10s more",
+        "shutdown delay is over",
+        "the command has ended with 143",
+    ]
+
+
+@pytest.mark.parametrize("second", [TERM, INT])
+def test_a_second_stop_ends_the_shutdown_delay(second: int) -> None:
+    stage = Stage(server := FakeProxy(is_server=True), manners=PATIENT, dies_of={TERM: 20, INT: 20})
+
+    async def script(stage: Stage) -> None:
+        await up(stage)
+        start = trio.current_time()
+        stage.hear(TERM, False)
+        await trio.sleep(3)
+        stage.hear(second, False)
+        await trio.testing.wait_all_tasks_blocked()
+        assert server.shut_at == pytest.approx(start + 3)
+        await trio.sleep(10)
+        assert stage.launcher.sent == [(pytest.approx(start + 3), second)], "and the delay does not begin the end once more"
+
+    assert play(stage, script) == 128 + second
+
+
+def test_a_command_that_ends_in_the_shutdown_delay_ends_it() -> None:
+    stage = Stage(server := FakeProxy(is_server=True), manners=PATIENT)
+
+    async def script(stage: Stage) -> None:
+        await up(stage)
+        stage.hear(TERM, False)
+        await trio.sleep(3)
+        stage.launcher.end(4)
+
+    assert play(stage, script) == 4
+    assert server.shut_at == pytest.approx(3, abs=0.5)
+    assert stage.launcher.sent == []
+    assert stage.ended_at < 10
+
+
+def test_the_shutdown_delay_is_for_who_serves() -> None:
+    """Not before the command is there, nor when the terminal has stopped it, nor when a proxy has failed."""
+
+    async def before(stage: Stage) -> None:
+        await trio.testing.wait_all_tasks_blocked()
+        stage.hear(TERM, False)
+
+    stage = Stage(FakeProxy(is_ready=False), manners=PATIENT)
+    assert (play(stage, before), stage.ended_at) == (143, 0)
+
+    async def by_terminal(stage: Stage) -> None:
+        await up(stage)
+        stage.hear(INT, True)
+        await trio.testing.wait_all_tasks_blocked()
+        assert server.shut_at == 0
+        stage.launcher.end(130)
+
+    assert play(Stage(server := FakeProxy(is_server=True), manners=PATIENT), by_terminal) == 130
+
+    async def by_failure(stage: Stage) -> None:
+        await up(stage)
+        broken.fail(ConfigError("broken"))
+
+    stage = Stage(broken := FakeProxy(is_server=True), manners=PATIENT)
+    with pytest.raises(ConfigError, match="broken"):
+        play(stage, by_failure)
+    assert stage.launcher.sent == [(0, TERM)]
+
+
+def test_who_asks_by_http_gets_the_shutdown_delay_and_who_asks_again_changes_nothing() -> None:
+    stage = Stage(first := FakeProxy(is_server=True), second := FakeProxy(is_server=True), manners=PATIENT)
+
+    async def script(stage: Stage) -> None:
+        await up(stage)
+        first.stop_wanted.set()
+        await trio.sleep(3)
+        assert (first.delays, second.delays, second.shut_at) == ([10], [10], None)
+        second.stop_wanted.set()
+        await trio.sleep(6.9)
+        assert second.shut_at is None
+
+    assert play(stage, script) == 143
+    assert stage.launcher.sent == [(pytest.approx(10), TERM)]
 
 
 def test_a_command_that_does_not_end_is_killed_and_nothing_outlives_that(graces: list[float]) -> None:

@@ -52,6 +52,13 @@ SHUTDOWN_TIMEOUT = option(
     300.0,
     placeholder="TIME",
 )
+SHUTDOWN_DELAY = option(
+    "shutdown-delay",
+    "How long to report not ready and still accept connections after SIGTERM or SIGINT, before the drain; default 0.",
+    parse_limit,
+    0.0,
+    placeholder="TIME",
+)
 SKIP_RESOLVE = switch("skip-resolve", "Do not look up --target at start: its name may come to exist later.")
 QUIET = repeated(
     "quiet",
@@ -97,7 +104,9 @@ PROXY = option(
     aliases=("connect-proxy",),
 )
 
-_LIMITS = Group("Limits", (CONNECT_TIMEOUT, CLOSE_TIMEOUT, MAX_LIFETIME, MAX_CONNS, SHUTDOWN_TIMEOUT, *tls.FLAGS))
+_LIMITS = Group(
+    "Limits", (CONNECT_TIMEOUT, CLOSE_TIMEOUT, MAX_LIFETIME, MAX_CONNS, SHUTDOWN_DELAY, SHUTDOWN_TIMEOUT, *tls.FLAGS)
+)
 _PROCESS = Group("The process", (QUIET, SYSLOG, DISABLE_LANDLOCK, USE_LANDLOCK))
 
 SERVER = Command(
@@ -176,6 +185,7 @@ def _complete(config: ProxyConfig, arguments: Arguments) -> ProxyConfig:
         close_timeout=arguments[CLOSE_TIMEOUT],
         max_conn_lifetime=arguments[MAX_LIFETIME],
         max_concurrent_conns=arguments[MAX_CONNS],
+        shutdown_delay=arguments[SHUTDOWN_DELAY],
         shutdown_timeout=arguments[SHUTDOWN_TIMEOUT],
         timed_reload=arguments[sources.TIMED_RELOAD],
         is_resolved_early=not arguments[SKIP_RESOLVE],

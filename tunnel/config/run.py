@@ -24,7 +24,7 @@ WAIT_READY = option(
 )
 STOP_TIMEOUT = option(
     "stop-timeout",
-    "How long a stop may take in all, before everything is cut; default 25s (Kubernetes kills after 30s).",
+    "How long a stop may take, after --shutdown-delay, before everything is cut; default 25s (Kubernetes kills after 30s).",
     parse_positive_duration,
     25.0,
     placeholder="TIME",
@@ -35,17 +35,18 @@ _NEXT, _COMMAND = "+", "--"
 COMMAND = Command(
     "run",
     "Run a command with proxies in front of it and beside it: the entry point of a container.",
-    (Group("The household", (WAIT_READY, STOP_TIMEOUT)),),
+    (Group("The household", (WAIT_READY, proxy.SHUTDOWN_DELAY, STOP_TIMEOUT)),),
     """\
 The proxies are lines of 'tunnel server' and 'tunnel client' with all their flags, joined by a
 lone +. When all of them are ready the command is started, without the variables that are the
 proxies' own. Signals are passed on to it, SIGHUP and SIGUSR1 too; as process 1 its orphans are
 reaped.
 
-SIGTERM and SIGINT stop: servers accept no more, and the command is told at once; clients serve it
-until it has ended; then open connections drain. The exit code is the command's, 128+N if signal N
-ended it; 125 when a proxy could not start or go on, 126 and 127 when the command cannot be run or
-found. The log is on standard error.
+SIGTERM and SIGINT stop. With --shutdown-delay everything is served for that long first, and the
+status says not ready; a second signal ends the delay. Then servers accept no more, and the command
+gets the signal; clients serve it until it has ended; then open connections drain. The exit code is
+the command's, 128+N if signal N ended it; 125 when a proxy could not start or go on, 126 and 127
+when the command cannot be run or found. The log is on standard error.
 
 Examples:
   tunnel run server --use-workload-api --listen :8443 --target localhost:8080 \\
@@ -70,6 +71,7 @@ class RunConfig:
     log: LogConfig
     argv: tuple[str, ...]
     wait_ready: float
+    shutdown_delay: float  # the longest of the line and of the proxies: they stop as one
     stop_timeout: float
 
 
@@ -87,6 +89,7 @@ def build(arguments: Arguments, environ: Mapping[str, str]) -> RunConfig:
         LogConfig(tuple(word for log in logs for word in log.quiet), any(log.is_syslog for log in logs)),
         argv,
         arguments[WAIT_READY],
+        max(arguments[proxy.SHUTDOWN_DELAY], *(config.shutdown_delay for config in configs)),
         arguments[STOP_TIMEOUT],
     )
 

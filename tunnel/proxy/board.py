@@ -49,6 +49,11 @@ class Board:
         self.standing = self.standing.reloaded(outcome)
         self._tell_listening()
 
+    def show_shutdown_delay(self, seconds: float) -> None:
+        """A stop has been asked for, and connections are accepted for so many seconds more."""
+        self.standing = self.standing.delaying_shutdown()
+        self._notifier.tell(State.STOPPING, f"accepting connections for {seconds:g}s more: {self._summary}")
+
     def show_stopping(self) -> None:
         """No more connections are accepted, for good."""
         self._tell(State.STOPPING)
@@ -62,5 +67,5 @@ class Board:
 
     def _tell(self, state: State) -> None:
         """Once it is stopping it stays so, even if a reload ends later."""
-        if self.standing.phase is not Phase.STOPPING:
+        if not self.standing.is_ending or (state is State.STOPPING and self.standing.phase is not Phase.STOPPING):
             self._notifier.tell(state, self._summary)

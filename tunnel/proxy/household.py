@@ -48,6 +48,7 @@ class Manners:
 
     wait: float = 0.0  # for all proxies to be ready; 0 for as long as they themselves wait
     limit: float = 25.0  # from the beginning of the end until everything is cut
+    delay: float = 0.0  # from the request to stop until the end begins: everything is served, and reported not ready
     is_service: bool = False  # it is stopped by SIGTERM and SIGINT; else they are the command's like any other
 
 
@@ -72,6 +73,7 @@ class Household:
         self._log = log
         self._complain = complain
         self._has_command = False
+        self._is_delaying = False
         self._summary = ""  # of what the manager is told while the command runs
         self._command_over = trio.Event()
         self._failure: TunnelError | None = None
@@ -82,6 +84,7 @@ class Household:
         """Return when the command and the connections have ended; raises TunnelError when a proxy could not begin or go on."""
         self._token = trio.lowlevel.current_trio_token()
         async with trio.open_nursery() as nursery:
+            self._nursery = nursery
             self._everything = nursery.cancel_scope
             for proxy in self._proxies:
                 proxy.on_identity_change = self._tell_identities
@@ -124,7 +127,7 @@ class Household:
 
     def _tell_identities(self) -> None:
         """Tell the manager that the command runs, and which of the proxies cannot serve it."""
-        if self._is_ending or not self._has_command:
+        if self._is_ending or self._is_delaying or not self._has_command:
             return
         self._surroundings.notifier.tell(State.LISTENING, self._summary)
         errors = dict.fromkeys(proxy.tunnel.identity_error for proxy in self._proxies)
@@ -181,8 +184,27 @@ class Household:
 
     async def _await_shutdown(self, proxy: Proxy) -> None:
         await proxy.stop_wanted.wait()
-        if not self._is_ending:  # else it is we who have shut it
-            self._begin_end(signal.SIGTERM)
+        if not (self._is_ending or self._is_delaying):  # else it is we who have shut it, or are about to
+            self._stop(signal.SIGTERM)
+
+    def _stop(self, number: int) -> None:
+        """Begin the end, with a signal for the command; first comes the delay, which a second request ends."""
+        limit = self._manners.delay
+        if not limit or self._is_delaying or not self._has_command:
+            self._begin_end(number)
+            return
+        self._is_delaying = True
+        self._log.tell(f"shutdown delay: not ready, accepting connections for {limit:g}s more")
+        self._surroundings.notifier.tell(State.STOPPING, f"accepting connections for {limit:g}s more: {self._summary}")
+        for proxy in self._proxies:
+            proxy.show_shutdown_delay(limit)
+        self._nursery.start_soon(self._end_delay, number)
+
+    async def _end_delay(self, number: int) -> None:
+        await trio.sleep(self._manners.delay)
+        if not self._is_ending:
+            self._log.tell("shutdown delay is over")
+            self._begin_end(number)
 
     def _begin_end(self, number: int) -> None:
         """Servers accept no more and the command is told; clients serve it until it has ended."""
@@ -229,7 +251,10 @@ class Household:
                 self._begin_end(number)
         elif self._manners.is_service and number in _STOP:
             self._log.tell(f"received {signal.Signals(number).name}, shutting down")
-            self._begin_end(_NOTHING if is_from_terminal else number)
+            if is_from_terminal:  # the command has had it, and is about to serve no more
+                self._begin_end(_NOTHING)
+            else:
+                self._stop(number)
         elif not is_from_terminal:
             self._launcher.send(number)
 

@@ -58,6 +58,7 @@ class Proxy:
         self._log = log
         self._inherited = inherited
         self._board = Board(config, notifier)
+        self._is_shut = trio.Event()
         self._ready = trio.Event()
         self._empty = trio.Event()
         self._status_over = trio.Event()
@@ -101,9 +102,22 @@ class Proxy:
         """Read again, soon, what changes without a word."""
         self._reloader.ask()
 
+    def show_shutdown_delay(self, seconds: float) -> None:
+        """Report not ready from now on; connections are accepted until `shut`, which is to come in so many seconds."""
+        self._board.show_shutdown_delay(seconds)
+
+    async def delay_shutdown(self, seconds: float) -> None:
+        """Go on serving for so many seconds and report not ready; not if nobody has been served yet."""
+        if seconds and self._board.standing.is_listening:
+            self.show_shutdown_delay(seconds)
+            self._log.tell(f"shutdown delay: not ready, accepting connections for {seconds:g}s more")
+            await trio.sleep(seconds)
+            self._log.tell("shutdown delay is over")
+
     def shut(self) -> None:
         """Accept no more; what is carried goes on, what is only on its way is given up."""
         self.stop_wanted.set()
+        self._is_shut.set()
         self._board.show_stopping()
         self.tunnel.on_empty = self._report_empty
         self.tunnel.drain()
@@ -228,7 +242,7 @@ class Proxy:
 
         self._status_over = trio.Event()
         try:
-            await serve_status(listener, port, stopping=self.stop_wanted, task_status=task_status)
+            await serve_status(listener, port, stopping=self._is_shut, task_status=task_status)
         finally:
             self._status_over.set()
 

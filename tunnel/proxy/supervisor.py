@@ -41,6 +41,7 @@ class Supervisor:
                 await self._proxy.stop_wanted.wait()
                 for number in _STOP:
                     restore_default(number)  # a second one ends the process at once
+                await self._proxy.delay_shutdown(self._proxy.config.shutdown_delay)
                 self.exit_code = 1 if await self._proxy.drain(self._proxy.config.shutdown_timeout) else 0
                 self._proxy.close()
         if self._failure is not None:
@@ -54,7 +55,7 @@ class Supervisor:
         everything.cancel()
 
     async def _obey(self, signals: AsyncIterator[int]) -> None:
-        """Stop or reload; in the drain an end that was asked for stays asked for."""
+        """Stop or reload; an end that was asked for stays asked for."""
         async for number in signals:
             is_stopping = self._proxy.stop_wanted.is_set()
             if number in _STOP and is_stopping:

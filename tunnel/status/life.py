@@ -15,6 +15,7 @@ class Phase(Enum):
     INITIALIZING = "initializing"
     LISTENING = "listening"
     RELOADING = "reloading"
+    SHUTDOWN_DELAY = "stopping: new connections are accepted until the shutdown delay is over"
     STOPPING = "stopping"
 
 
@@ -49,15 +50,20 @@ class Standing:
     @property
     def is_ready(self) -> bool:
         """Whether a client that connects now is served, as far as it lies with us."""
-        return self.is_listening and not self.identity_error
+        return self.is_listening and not self.is_ending and not self.identity_error
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether a stop has been asked for, which nothing takes back."""
+        return self.phase in (Phase.SHUTDOWN_DELAY, Phase.STOPPING)
 
     def listening(self) -> Standing:
         """Connections are accepted."""
-        return self if self.phase is Phase.STOPPING else replace(self, phase=Phase.LISTENING, is_listening=True)
+        return self if self.is_ending else replace(self, phase=Phase.LISTENING, is_listening=True)
 
     def reloading(self) -> Standing:
         """A reload has begun; whoever was served is served."""
-        return replace(self, phase=Phase.RELOADING) if self.is_listening else self
+        return replace(self, phase=Phase.RELOADING) if self.is_listening and not self.is_ending else self
 
     def reloaded(self, outcome: Reload) -> Standing:
         """A reload is over: what is new is live, or the attempt has failed. To be called then and not before."""
@@ -71,6 +77,10 @@ class Standing:
     def failing(self, identity_error: str) -> Standing:
         """Our identity cannot be used, for this reason, or with "" it can be used again."""
         return replace(self, identity_error=identity_error)
+
+    def delaying_shutdown(self) -> Standing:
+        """A stop has been asked for, and connections are accepted a while longer."""
+        return replace(self, phase=Phase.SHUTDOWN_DELAY)
 
     def stopping(self) -> Standing:
         """No more connections are accepted, for good."""

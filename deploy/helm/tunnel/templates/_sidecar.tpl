@@ -6,6 +6,10 @@ A sidecar for a pod of another chart, which has this one among its dependencies 
   volumes:
     {{- include "tunnel.volumes" .Values.tunnel | nindent 8 }}
 
+A sidecar is stopped after the other containers, so before a server sidecar it is they that have to wait until no more connections
+come: give the service a `lifecycle: {preStop: {sleep: {seconds: 10}}}`, and add the seconds to terminationGracePeriodSeconds.
+In a second container without restartPolicy, --shutdown-delay among the args does it.
+
 The identity (--use-workload-api), the status port and the probes are added here. `awaits`: "target" lets the pod's containers start
 only when the target answers too, as a job wants it; default "identity".
 */}}
