@@ -11,9 +11,9 @@ from looking import another_user
 from test_check_sockets import leave_behind, listening
 
 from tunnel.check.finding import Finding, Verdict
-from tunnel.check.holders import holders_of
 from tunnel.check.listening import examine_listener
 from tunnel.net.address import parse_listen_address
+from tunnel.net.holders import holders_of
 
 
 def examine(text: object) -> Finding:
@@ -45,6 +45,11 @@ def test_a_port_that_is_shared_takes_no_connection_away() -> None:
         assert "share the port" in found.seen
         with socket.create_connection(address):
             server.accept()[0].close()
+
+
+def test_a_port_that_is_listened_on_at_another_address_is_free() -> None:
+    with socket.create_server(("127.0.0.2", 0)) as server:
+        assert examine(f"127.0.0.1:{server.getsockname()[1]}").verdict is Verdict.OK
 
 
 def test_an_address_of_another_machine_is_none_of_ours() -> None:

@@ -14,11 +14,11 @@ from functools import partial
 from pathlib import Path
 
 from tunnel.check.finding import Finding, ok, problem, skipped, warning
-from tunnel.check.holders import holders_of
 from tunnel.check.limits import within
 from tunnel.check.sockets import absolute
 from tunnel.errors import TargetError, words_of
 from tunnel.net.address import LaunchdAddress, ListenAddress, SystemdAddress, TcpAddress, UnixAddress
+from tunnel.net.holders import find_sharing, holders_of
 from tunnel.net.listen import bind_tcp
 from tunnel.net.sockets import port_number
 
@@ -41,14 +41,14 @@ def examine_listener(name: str, address: ListenAddress) -> Finding:
 
 def _examine_port(name: str, address: TcpAddress) -> Finding:
     try:
-        within(_LOOK_UP, partial(bind_tcp, address)).close()
+        with within(_LOOK_UP, partial(bind_tcp, address)) as sock:
+            sharing = find_sharing(sock, {}) if address.port != "0" else None
     except TargetError as error:
         return problem(name, str(error), f"give --{name} an address of this machine")
     except OSError as error:
         return _explain(name, address, error)
-    holders = holders_of(port_number(address.port)) if address.port != "0" else ""
-    if holders:
-        seen = f"{address} is listened on by {holders}, which lets others of its user share the port"
+    if sharing is not None:
+        seen = f"{address} is listened on by {sharing.who}, which lets others of its user share the port"
         return warning(name, seen, "fine for a change of guard; else choose another port: each gets some of the connections")
     return ok(name, f"{address} can be bound")
 

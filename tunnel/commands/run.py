@@ -13,7 +13,7 @@ from tunnel.child.family import become_subreaper
 from tunnel.child.launcher import Launcher
 from tunnel.child.signals import block
 from tunnel.commands.output import say
-from tunnel.commands.start import begin, open_log
+from tunnel.commands.start import begin, open_log, see_holders
 from tunnel.config import run as line
 from tunnel.config.grammar import Arguments, Command
 from tunnel.errors import CommandError, TunnelError
@@ -48,7 +48,7 @@ def _run(config: line.RunConfig, launcher: Launcher, inherited: Inherited, log: 
     from tunnel.proxy.process import open_loop, open_proxy, settle
     from tunnel.proxy.surroundings import Surroundings
 
-    surroundings = Surroundings(environ, inherited, notifier, strays)
+    surroundings = Surroundings(environ, inherited, notifier, strays, see_holders(config.proxies))
     for one in config.proxies:
         log.tell(f"starting tunnel in {'server' if one.is_server else 'client'} mode")
     begin(config.proxies, environ, log)

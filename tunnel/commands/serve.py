@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import MutableMapping
 
-from tunnel.commands.start import begin, open_log
+from tunnel.commands.start import begin, open_log, see_holders
 from tunnel.config import proxy
 from tunnel.config.grammar import Arguments, Command
 from tunnel.errors import TunnelError
@@ -33,8 +33,9 @@ def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str
         from tunnel.proxy.process import run_proxy
         from tunnel.proxy.surroundings import Surroundings
 
+        holders = see_holders([config])
         begin([config], environ, log)
-        return run_proxy(config, log, Surroundings(environ, inherited, notifier, strays))
+        return run_proxy(config, log, Surroundings(environ, inherited, notifier, strays, holders))
     except TunnelError as error:
         log.write(f"error: {error}")
         log.flush()

@@ -8,12 +8,17 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from tunnel.config.model import LogConfig, NoIdentity, ProxyConfig, WorkloadApi
+from tunnel.errors import TargetError
 from tunnel.log import Category, DescriptorSink, Log, Sink, escape
 from tunnel.net.activation import Inherited
+from tunnel.net.address import TcpAddress
+from tunnel.net.holders import Holders, find_holders_of_ports
 from tunnel.net.notify import Notifier
+from tunnel.net.sockets import port_number
 from tunnel.strays import Strays
 from tunnel.syslog import open_syslog
 
@@ -37,6 +42,17 @@ def open_private_surroundings(environ: Mapping[str, str]) -> Surroundings:
     from tunnel.proxy.surroundings import Surroundings
 
     return Surroundings(environ, Inherited(), Notifier({}, os.getpid()), strays)
+
+
+def see_holders(configs: Sequence[ProxyConfig]) -> Holders:
+    """Who listens now where these proxies will; to be called before `begin`, which hides other processes from us."""
+    addresses = [config.listen for config in configs] + [config.status.address.address for config in configs if config.status]
+    ports: set[int] = set()
+    for address in addresses:
+        with suppress(TargetError):  # a name that means nothing is refused when it is opened
+            if isinstance(address, TcpAddress) and address.port != "0":
+                ports.add(port_number(address.port))
+    return find_holders_of_ports(ports)
 
 
 def begin(configs: Sequence[ProxyConfig], environ: Mapping[str, str], log: Log, place: str = "") -> None:

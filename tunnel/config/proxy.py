@@ -72,7 +72,8 @@ USE_LANDLOCK = switch("use-landlock", "Accepted and ignored: confinement is the 
 
 LISTEN = required(
     "listen",
-    "Where to accept: HOST:PORT, unix:PATH or systemd:NAME. Port 0 takes a free one; several processes may share a port.",
+    "Where to accept: HOST:PORT, unix:PATH or systemd:NAME. Port 0 takes a free one; several processes may share a port, which "
+    "the log reports.",
     parse_listen_address,
     placeholder="ADDR",
 )

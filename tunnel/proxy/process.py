@@ -58,7 +58,7 @@ def settle() -> None:
 def open_proxy(config: ProxyConfig, loop: Loop, log: Log, surroundings: Surroundings, notifier: Notifier) -> Proxy:
     """A proxy that begins when it is run; `notifier` is told how it fares."""
     feed = partial(_open_feed, config, log=log, environ=surroundings.environ)
-    return Proxy(config, loop, log, feed, surroundings.inherited, notifier)
+    return Proxy(config, loop, log, feed, surroundings.inherited, notifier, holders=surroundings.holders)
 
 
 def _open_feed(config: ProxyConfig, publisher: Publisher, log: Log, environ: Mapping[str, str]) -> Feed:

@@ -18,9 +18,10 @@ import trio
 from tunnel.config.model import ProxyConfig
 from tunnel.errors import ConfigError, TargetError, TargetFault, TunnelError
 from tunnel.identity.credentials import Credentials
-from tunnel.log import Log
+from tunnel.log import Log, escape
 from tunnel.net.activation import Inherited
-from tunnel.net.address import Address
+from tunnel.net.address import Address, ListenAddress, TcpAddress
+from tunnel.net.holders import Holders, Sharing, find_sharing
 from tunnel.net.listen import Listener, open_listener
 from tunnel.net.notify import Notifier
 from tunnel.net.sockets import Endpoint, resolve
@@ -42,6 +43,7 @@ if TYPE_CHECKING:  # loaded only when a status port, metrics or ACME are wanted
 OpenFeed = Callable[[Publisher], Feed]
 
 WITHDRAWAL_GRACE = 60.0  # seconds: an agent's restart or a rewritten entry must not cut service
+_HOLDERS_LIMIT = 5.0  # seconds for the look at who else listens, which the start waits for
 _REVIEW_INTERVAL = 5.0  # seconds between looks at the clock on the wall, which may jump
 
 
@@ -49,7 +51,15 @@ class Proxy:
     """Serves from the first identity until it is drained; `stop_wanted` says that somebody asks for that."""
 
     def __init__(
-        self, config: ProxyConfig, loop: Loop, log: Log, open_feed: OpenFeed, inherited: Inherited, notifier: Notifier
+        self,
+        config: ProxyConfig,
+        loop: Loop,
+        log: Log,
+        open_feed: OpenFeed,
+        inherited: Inherited,
+        notifier: Notifier,
+        *,
+        holders: Holders | None = None,
     ) -> None:
         self.config = config
         self.stop_wanted = trio.Event()
@@ -57,6 +67,7 @@ class Proxy:
         self.bound: Any = None  # where it listens, as the socket has it
         self._log = log
         self._inherited = inherited
+        self._holders = holders or {}
         self._board = Board(config, notifier)
         self._is_shut = trio.Event()
         self._ready = trio.Event()
@@ -234,8 +245,20 @@ class Proxy:
         self._board.show_listening()
         if port is not None and status_listener is not None:
             await self._nursery.start(partial(self._serve_status, status_listener, port))
+        await self._report_sharing("listen", self.config.listen, listener)
+        await self._report_sharing("status", status.address.address if status is not None else None, status_listener)
         if listener is not None:
             self._log.tell(f"listening for connections on {str(listener).removeprefix('tcp:')}")
+
+    async def _report_sharing(self, name: str, address: ListenAddress | None, listener: Listener | None) -> None:
+        """Warn if another socket listens where ours does, which SO_REUSEPORT allows: for a restart, or by mistake."""
+        if not isinstance(address, TcpAddress) or address.port == "0" or listener is None:
+            return
+        look = partial(find_sharing, listener.socket, self._holders)
+        with trio.move_on_after(_HOLDERS_LIMIT):
+            sharing = await trio.to_thread.run_sync(look, abandon_on_cancel=True)
+            if sharing is not None:
+                self._log.write(f"warning: --{name} {address}: {escape(_describe_sharing(sharing))}")
 
     async def _serve_status(self, listener: Listener, port: StatusPort, *, task_status: trio.TaskStatus[object]) -> None:
         from tunnel.status.server import serve_status
@@ -273,6 +296,12 @@ class Proxy:
     def _report_empty(self) -> None:
         with suppress(trio.RunFinishedError):
             self._token.run_sync_soon(self._empty.set)
+
+
+def _describe_sharing(sharing: Sharing) -> str:
+    if sharing.is_same_address:
+        return f"{sharing.who} listens there too: the kernel shares new connections among them at random"
+    return f"{sharing.who} listens on this port at an overlapping address: each gets some of the new connections"
 
 
 def _open_metrics(tunnel: Tunnel) -> MetricsSource:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tunnel.net.activation import Inherited
+from tunnel.net.holders import Holders
 from tunnel.net.notify import Notifier
 from tunnel.strays import Strays
 
@@ -22,3 +23,4 @@ class Surroundings:
     inherited: Inherited
     notifier: Notifier
     strays: Strays
+    holders: Holders = field(default_factory=dict)  # who listened on our ports at the start; later Landlock hides them

@@ -1,0 +1,126 @@
+"""Who shares a port with us is found among all that listen, and nobody else is named."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tunnel.net.holders import Sharing, find_holders_of_ports, find_sharing, holders_of
+
+ME = f"pid {os.getpid()} ({Path('/proc/self/comm').read_text().strip()}), this process itself"
+Open = Callable[..., socket.socket]
+
+
+@pytest.fixture
+def listen() -> Iterator[Open]:
+    """Opens sockets that let others share their port."""
+    with ExitStack() as stack:
+
+        def open_one(host: str, port: int = 0, *, is_v6_only: bool = False) -> socket.socket:
+            sock = stack.enter_context(socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if ":" in host:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, is_v6_only)
+            sock.bind((host, port))
+            sock.listen()
+            return sock
+
+        yield open_one
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "is_same"),
+    [
+        ("127.0.0.1", "127.0.0.1", True),
+        ("::1", "::1", True),
+        ("::", "::", True),
+        ("0.0.0.0", "127.0.0.1", False),
+        ("127.0.0.1", "0.0.0.0", False),
+        ("::", "127.0.0.1", False),
+        ("127.0.0.1", "::", False),
+        ("::", "0.0.0.0", False),
+        ("::ffff:127.0.0.1", "127.0.0.1", True),
+    ],
+)
+def test_who_listens_at_an_overlapping_address_is_named(listen: Open, theirs: str, ours: str, is_same: bool) -> None:
+    other = listen(theirs)
+    assert find_sharing(listen(ours, other.getsockname()[1]), {}) == Sharing(ME, is_same)
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [("127.0.0.2", "127.0.0.1"), ("::1", "127.0.0.1"), ("0.0.0.0", "::1")])
+def test_who_listens_at_another_address_is_not(listen: Open, theirs: str, ours: str) -> None:
+    other = listen(theirs)
+    assert find_sharing(listen(ours, other.getsockname()[1]), {}) is None
+
+
+def test_a_socket_alone_shares_with_nobody_and_a_closed_one_neither(listen: Open) -> None:
+    ours = listen("127.0.0.1")
+    port = ours.getsockname()[1]
+    assert find_sharing(ours, {}) is None
+    assert holders_of(port) == ME
+    with socket.create_connection(ours.getsockname()):
+        assert find_sharing(ours, {}) is None, "connections of the port are no listeners"
+    ours.close()
+    assert find_sharing(ours, {}) is None
+    assert holders_of(port) == ""
+
+
+def make_proc(place: Path, ours: socket.socket, *rows: str, table: str = "tcp") -> Path:
+    """A /proc with these rows of a table; `PORT` in them is the port of our socket."""
+    (place / "self/net").mkdir(parents=True)
+    text = "\n".join(["  sl  local_address rem_address   st ...", *rows]) + "\n"
+    (place / "self/net" / table).write_text(text.replace("PORT", f"{ours.getsockname()[1]:04X}"))
+    return place
+
+
+def row(user: int, inode: int = 7) -> str:
+    return f"   0: 0100007F:PORT 00000000:0000 0A 00000000:00000000 00:00000000 00000000 {user:5d} 0 {inode} 1 0 100"
+
+
+def test_a_process_that_cannot_be_seen_is_named_if_it_was_seen_before(listen: Open, tmp_path: Path) -> None:
+    ours, me = listen("127.0.0.1"), os.geteuid()
+    proc = make_proc(tmp_path, ours, row(me))
+    assert find_sharing(ours, {}, proc) == Sharing(f"another process of user {me}", True)
+    assert find_sharing(ours, {7: ((812, "redis"), (813, "redis"))}, proc) == Sharing("pid 812 (redis), pid 813 (redis)", True)
+    assert find_sharing(ours, {8: ((812, "redis"),)}, proc) == Sharing(f"another process of user {me}", True)
+
+
+def test_a_socket_of_another_user_shares_nothing(listen: Open, tmp_path: Path) -> None:
+    """The kernel does not let it."""
+    ours = listen("127.0.0.1")
+    assert find_sharing(ours, {}, make_proc(tmp_path, ours, row(os.geteuid() + 1))) is None
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [],
+        [""],
+        ["nonsense"],
+        ["   0: 0100007F:XYZ 0 0A 0 0 0 0 0 0"],
+        ["   0: 01:PORT 0 0A 0 0 0 0 0 7"],
+        ["   0: 0100007F:PORT 0 0A"],
+        ["\udcff"],
+    ],
+)
+def test_tables_that_cannot_be_read_name_nobody(listen: Open, tmp_path: Path, rows: list[str]) -> None:
+    ours = listen("127.0.0.1")
+    (tmp_path / "self/net").mkdir(parents=True)
+    (tmp_path / "self/net/tcp").write_bytes("\n".join(["head", *rows]).encode(errors="surrogateescape"))
+    port = ours.getsockname()[1]
+    assert find_sharing(ours, {}, tmp_path) is None
+    assert find_sharing(ours, {}, tmp_path / "nowhere") is None
+    assert (holders_of(port, tmp_path), find_holders_of_ports([port], tmp_path)) == ("", {})
+
+
+def test_what_is_seen_now_is_kept_by_the_socket(listen: Open) -> None:
+    ours = listen("127.0.0.1")
+    inode = os.fstat(ours.fileno()).st_ino
+    assert list(find_holders_of_ports([ours.getsockname()[1]])) == [inode]
+    assert find_holders_of_ports([]) == {}
