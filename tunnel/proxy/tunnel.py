@@ -101,7 +101,8 @@ class Tunnel:
 
     def review(self) -> Generation | None:
         """The generation if it may be used now; says in the log when that changes."""
-        why, error = self._why_unusable(), self.identity_error
+        why = self._why_unusable()
+        error = why or self._why_refused()  # of one look at the clock
         if error != self._identity_error:
             self._report_identity(error, is_closing=bool(why))
         return None if why else self._generation
