@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from plane import Clock
 
-from tunnel.status.counters import Counters, Standing
+from tunnel.status.counters import Counters, Standing, WorkloadApiState
 from tunnel.status.runtime import Runtime
 from tunnel.status.snapshot import MetricsSource, Snapshot
 from tunnel.status.timer import LONG, SHORT, Timer
@@ -41,6 +41,7 @@ def known_source() -> tuple[MetricsSource, Counters, Clock]:
     for milliseconds in (1, 2, 3):
         counters.handshake.update(milliseconds * 1_000_000)
     counters.lifetime.update(2_000_000_000)
+    counters.workload_api = WorkloadApiState("down", updates=5, rejected=2, left_out=1, last_update=EXPIRY - 60)
     counters.certificates.note(is_well=True)
     counters.certificates.note(is_well=False)
     source = MetricsSource(counters, lambda: Standing(2, 1000, 2000, 4, EXPIRY), KnownRuntime(), clock=clock)

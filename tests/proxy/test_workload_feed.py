@@ -12,10 +12,11 @@ from kept_log import Lines
 from tunnel.config.model import WorkloadApi
 from tunnel.errors import IdentityError, IdentityFault, TunnelError
 from tunnel.identity.credentials import Credentials, X509Context
-from tunnel.identity.workload import Denied, Event, Updated
+from tunnel.identity.workload import Denied, Event, Lost, Rejected, Updated
 from tunnel.proxy.workload_feed import WorkloadFeed
 from tunnel.spiffe.bundle import BundleSet
 from tunnel.spiffe.endpoint import Endpoint
+from tunnel.status.counters import WorkloadApiState
 
 
 class Refusing:
@@ -29,6 +30,12 @@ class Refusing:
 
     def withdraw(self) -> None:
         raise AssertionError
+
+    def __init__(self) -> None:
+        self.states: list[WorkloadApiState] = []
+
+    def show_workload_api(self, state: WorkloadApiState) -> None:
+        self.states.append(state)
 
     def fail(self, error: TunnelError) -> None:
         raise error
@@ -73,3 +80,14 @@ def test_of_a_storm_of_updates_the_newest_counts_and_nothing_else_is_passed_over
 
     trio.run(storm)
     assert applied == [updates[3], denied, updates[5]]
+
+
+def test_the_state_of_the_workload_api_is_shown_after_each_event(lines: Lines) -> None:
+    publisher = Refusing()
+    feed = WorkloadFeed(WorkloadApi(Endpoint(path="/nowhere/agent.sock")), publisher, lines)
+    feed._apply(Rejected(IdentityError(IdentityFault.NO_SVID, "the update holds no SVID")))
+    feed._apply(Lost("UNAVAILABLE", "no such file", 1.0))
+    first, second = publisher.states
+    assert (first.rejected, first.updates, first.last_update) == (1, 0, None)
+    assert "the update holds no SVID" in first.error
+    assert (second.rejected, second.error) == (1, "Workload API is not available (UNAVAILABLE: no such file)")

@@ -44,6 +44,13 @@ def test_a_backend_that_fails_is_told_between_its_neighbours() -> None:
     assert (document["backend_status"], document["backend_error"]) == ("critical", "no answer")
 
 
+def test_the_state_of_the_workload_api_is_told_where_there_is_one() -> None:
+    assert "workload_api" not in json.loads(encode_document(SERVICE, UP, "", NOON))
+    for error, told in (("", "ok"), ("rotation is overdue", "rotation is overdue")):
+        document = json.loads(encode_document(SERVICE, UP.sourced(error), "", NOON))
+        assert (document["workload_api"], document["ok"]) == (told, True)
+
+
 def test_an_empty_hostname_is_left_out() -> None:
     assert b"hostname" not in encode_document(Service("l", "f", "", "1", "2"), UP, "", NOON)
 

@@ -92,6 +92,8 @@ def test_the_numbers_are_there_for_prometheus(written: Standing) -> None:
     assert status == 200
     values = {sample.name: sample.value for family in text_string_to_metric_families(body) for sample in family.samples}
     assert values == {
+        "tunnel_svid_workload_api_ok": 1,
+        "tunnel_svid_identities_left_out_total": 0,
         "tunnel_svid_rotations_total": 1,
         "tunnel_svid_reloads_total": 0,
         "tunnel_svid_reload_failures_total": 0,
@@ -101,6 +103,13 @@ def test_the_numbers_are_there_for_prometheus(written: Standing) -> None:
         "tunnel_svid_child_running": 0,
         "tunnel_svid_child_starts_total": 3,
     }
+
+
+def test_trouble_with_the_workload_api_is_a_number_too(written: Standing) -> None:
+    written.trouble, written.left_out = "rotation is overdue", 2
+    body = ask(written, "/metrics")[1]
+    assert "tunnel_svid_workload_api_ok 0\n" in body
+    assert "tunnel_svid_identities_left_out_total 2\n" in body
 
 
 def test_nothing_else_is_there(written: Standing) -> None:

@@ -28,6 +28,10 @@ class Board:
             identity = Identity(spiffe_id, int(generation.expires.timestamp()), generation.number)
             self.standing = self.standing.using(identity)
 
+    def show_workload_api(self, error: str) -> None:
+        """The Workload API has this trouble, or with "" none."""
+        self.standing = self.standing.sourced(error)
+
     def show_identity_error(self, error: str) -> None:
         """Our identity cannot be used, for this reason, or with "" it can be used again."""
         self.standing = self.standing.failing(error)

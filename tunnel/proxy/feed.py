@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from tunnel.errors import TunnelError
 from tunnel.identity.credentials import Credentials
+from tunnel.status.counters import WorkloadApiState
 
 if TYPE_CHECKING:  # loaded only when a certificate comes from an ACME server
     from tunnel.tls.challenge import ChallengeGate
@@ -25,6 +26,9 @@ class Publisher(Protocol):
 
     def withdraw(self) -> None:
         """What is in use has been taken away from us."""
+
+    def show_workload_api(self, state: WorkloadApiState) -> None:
+        """The Workload API that the credentials come from is in this state."""
 
     def expect_probes(self, gate: ChallengeGate) -> None:
         """From now on an ACME server may look in where we listen."""

@@ -33,7 +33,7 @@ from tunnel.proxy.reloader import Reloader
 from tunnel.proxy.settings import settings_of
 from tunnel.proxy.tunnel import Tunnel
 from tunnel.relay.loop import Loop
-from tunnel.status.counters import Counters, timed_counters
+from tunnel.status.counters import Counters, WorkloadApiState, timed_counters
 
 if TYPE_CHECKING:  # loaded only when a status port, metrics or ACME are wanted
     from tunnel.status.server import StatusPort
@@ -174,6 +174,11 @@ class Proxy:
         self._board.show_identity_error(error)
         if self.on_identity_change is not None:
             self.on_identity_change()
+
+    def show_workload_api(self, state: WorkloadApiState) -> None:
+        """The Workload API that our identity comes from is in this state."""
+        self.tunnel.counters.workload_api = state
+        self._board.show_workload_api(state.error)
 
     def expect_probes(self, gate: ChallengeGate) -> None:
         """From now on an ACME server may look in where we listen."""

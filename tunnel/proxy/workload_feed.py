@@ -6,6 +6,8 @@ Knows what to do with each outcome of an event, and how long the first identity 
 from __future__ import annotations
 
 import math
+import time
+from dataclasses import replace
 
 import trio
 
@@ -14,9 +16,10 @@ from tunnel.errors import IdentityError, IdentityFault
 from tunnel.identity.arrivals import Arrivals, open_arrivals, receive_newest
 from tunnel.identity.credentials import SvidCredentials
 from tunnel.identity.follower import Follower, describe_wait
-from tunnel.identity.workload import Event
+from tunnel.identity.workload import Event, Rejected, Updated
 from tunnel.log import Log, escape
 from tunnel.proxy.feed import Publisher
+from tunnel.status.counters import WorkloadApiState
 
 
 class WorkloadFeed:
@@ -27,6 +30,7 @@ class WorkloadFeed:
         self._publisher = publisher
         self._log = log
         self._follower = Follower(source.selection, log.write, log.tell)
+        self._state = WorkloadApiState()
         self._ready = trio.Event()
 
     async def run(self) -> None:
@@ -49,12 +53,23 @@ class WorkloadFeed:
         except IdentityError as error:
             self._publisher.fail(error)
             return
+        self._show(event)
         if outcome.is_withdrawn:
             self._publisher.withdraw()
         if outcome.credentials is not None:
             self._use(outcome.credentials)
         elif outcome.is_confirmed:
             self._publisher.confirm()
+
+    def _show(self, event: Event) -> None:
+        state = self._state
+        if isinstance(event, Updated):
+            left_out = state.left_out + len(event.context.left_out)
+            state = replace(state, error="", updates=state.updates + 1, left_out=left_out, last_update=int(time.time()))
+        elif isinstance(event, Rejected):
+            state = replace(state, rejected=state.rejected + 1)
+        self._state = replace(state, error=self._follower.complaint or state.error)
+        self._publisher.show_workload_api(self._state)
 
     def _use(self, credentials: SvidCredentials) -> None:
         number = self._follower.generation

@@ -28,6 +28,17 @@ class Reloads:
         self.is_well = is_well
 
 
+@dataclass(frozen=True, slots=True)
+class WorkloadApiState:
+    """The state of the Workload API that our identity comes from."""
+
+    error: str = "no update yet"  # "" while the stream is open and brings what it should
+    updates: int = 0  # messages that were accepted
+    rejected: int = 0
+    left_out: int = 0  # SVIDs of accepted messages that could not be used, and were not needed
+    last_update: int | None = None  # Unix time
+
+
 @dataclass(slots=True)
 class Counters:
     """Counts since the start, by what became of a connection."""
@@ -57,6 +68,7 @@ class Counters:
     reasons: dict[str, int] = field(default_factory=dict)  # of connections that were not carried, by the log's word
     certificates: Reloads = field(default_factory=Reloads)
     policy: Reloads = field(default_factory=Reloads)
+    workload_api: WorkloadApiState | None = None  # None with another source of identity
     handshake: Timer | None = None  # of accepted connections, from accept to the verdict or the failure
     lifetime: Timer | None = None  # of every accepted connection
 

@@ -76,6 +76,8 @@ def _pairs(service: Service, standing: Standing, backend_error: str, now: int) -
         yield from _reload_pairs(standing.reload)
     if standing.identity is not None:
         yield from _identity_pairs(standing.identity)
+    if standing.source_error is not None:
+        yield "workload_api", _text(standing.source_error) or "ok"
     if standing.identity_error:
         yield "identity_error", _text(standing.identity_error)
 

@@ -45,6 +45,7 @@ class Standing:
     is_listening: bool = False
     reload: Reload | None = None
     identity: Identity | None = None
+    source_error: str | None = None  # what is wrong with the Workload API, "" if nothing; None with another source of identity
     identity_error: str = ""  # why no peer can be served now; "" while our identity is valid
 
     @property
@@ -77,6 +78,10 @@ class Standing:
     def failing(self, identity_error: str) -> Standing:
         """Our identity cannot be used, for this reason, or with "" it can be used again."""
         return replace(self, identity_error=identity_error)
+
+    def sourced(self, source_error: str) -> Standing:
+        """The Workload API has this trouble, or with "" none."""
+        return replace(self, source_error=source_error)
 
     def delaying_shutdown(self) -> Standing:
         """A stop has been asked for, and connections are accepted a while longer."""

@@ -106,6 +106,19 @@ IDENTITY_USABLE = Metric(
     Kind.GAUGE,
     "Whether new connections can be served with our identity: 0 before the first, after it has expired or been withdrawn.",
 )
+WORKLOAD_API_OK = Metric(
+    "workload-api.ok",
+    Kind.GAUGE,
+    "Whether the Workload API serves us: 0 while the stream is down, its update is rejected or a rotation is overdue.",
+)
+WORKLOAD_API_LAST = Metric(
+    "workload-api.last-update", Kind.GAUGE, "Unix time of the newest accepted update of the Workload API.", "_timestamp_seconds"
+)
+WORKLOAD_API_UPDATES = Metric("workload-api.updates", Kind.COUNTER, "Updates of the Workload API accepted.", "_total")
+WORKLOAD_API_REJECTED = Metric("workload-api.rejected", Kind.COUNTER, "Updates of the Workload API rejected.", "_total")
+LEFT_OUT = Metric(
+    "workload-api.left-out", Kind.COUNTER, "SVIDs in accepted updates that could not be used and were left out.", "_total"
+)
 RELOAD_SUCCESSES = Metric("reload.successes", Kind.COUNTER, "Reloads and updates taken into use.", "_total", label="what")
 RELOAD_FAILURES = Metric(
     "reload.failures", Kind.COUNTER, "Reloads and updates that failed; the last good state stayed.", "_total", label="what"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from tunnel.errors import Denial, TargetFault, TlsFault
 from tunnel.status import names
-from tunnel.status.counters import Counters, Standing
+from tunnel.status.counters import Counters, Standing, WorkloadApiState
 from tunnel.status.names import Metric
 from tunnel.status.runtime import Runtime
 from tunnel.status.timer import Distribution
@@ -72,6 +72,7 @@ class MetricsSource:
                 *_of_connections(counters, standing),
                 *_of_outcomes(counters),
                 *_of_identity(counters, standing),
+                *_of_workload_api(counters.workload_api),
                 *_of_runtime(self._runtime, uptime),
             ),
         )
@@ -120,6 +121,17 @@ def _of_identity(counters: Counters, standing: Standing) -> Iterator[Reading]:
     yield from (Reading(names.RELOAD_SUCCESSES, one.succeeded, what) for what, one in reloads.items())
     yield from (Reading(names.RELOAD_FAILURES, one.failed, what) for what, one in reloads.items())
     yield from (Reading(names.RELOAD_WELL, int(one.is_well), what) for what, one in reloads.items())
+
+
+def _of_workload_api(state: WorkloadApiState | None) -> Iterator[Reading]:
+    if state is None:
+        return
+    yield Reading(names.WORKLOAD_API_OK, int(not state.error))
+    if state.last_update is not None:
+        yield Reading(names.WORKLOAD_API_LAST, state.last_update)
+    yield Reading(names.WORKLOAD_API_UPDATES, state.updates)
+    yield Reading(names.WORKLOAD_API_REJECTED, state.rejected)
+    yield Reading(names.LEFT_OUT, state.left_out)
 
 
 def _of_runtime(runtime: Runtime, uptime: float) -> Iterator[Reading]:

@@ -19,6 +19,7 @@ class Standing:
     written_at: float = 0.0  # seconds since the epoch
     rotations: int = 0  # updates that were written
     trouble: str = ""  # with the Workload API, "" when all is well
+    left_out: int = 0  # SVIDs of updates that could not be used
     write_error: str = ""
     reloads: int = 0
     reload_failures: int = 0
@@ -81,6 +82,8 @@ class Standing:
     def numbers(self, fault: str) -> dict[str, tuple[str, float]]:
         """What can be drawn as a curve: by name, its kind and its value."""
         numbers: dict[str, tuple[str, float]] = {
+            "tunnel_svid_workload_api_ok": ("gauge", not self.trouble),
+            "tunnel_svid_identities_left_out_total": ("counter", self.left_out),
             "tunnel_svid_rotations_total": ("counter", self.rotations),
             "tunnel_svid_reloads_total": ("counter", self.reloads),
             "tunnel_svid_reload_failures_total": ("counter", self.reload_failures),

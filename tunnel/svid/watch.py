@@ -22,7 +22,7 @@ from tunnel.errors import IdentityError, IdentityFault, OutputError
 from tunnel.identity.arrivals import open_arrivals, receive_newest
 from tunnel.identity.credentials import SvidCredentials
 from tunnel.identity.follower import Follower, describe_wait
-from tunnel.identity.workload import Denied, Lost, Rejected
+from tunnel.identity.workload import Denied, Lost, Overdue, Rejected, Updated
 from tunnel.identity.workload import Event as WorkloadEvent
 from tunnel.moment import format_time
 from tunnel.net.listen import Listener, open_listener
@@ -133,6 +133,8 @@ class Watch:
             self._end(1, error)
             return
         self.standing.trouble = self._follower.complaint
+        if isinstance(event, Updated):
+            self.standing.left_out += len(event.context.left_out)
         kind = self._kind_of(event)
         if outcome.credentials is not None:
             self._lines.pop()  # on the identity: what is said of the files says it all
@@ -146,7 +148,7 @@ class Watch:
     def _kind_of(self, event: WorkloadEvent) -> Event:
         if isinstance(event, Rejected):
             return Event.REJECTED
-        if isinstance(event, Lost) and not isinstance(event, Denied):
+        if isinstance(event, Overdue) or (isinstance(event, Lost) and not isinstance(event, Denied)):
             return Event.UNAVAILABLE
         return Event.DENIED if self._follower.complaint else Event.UPDATE  # other identities than ours are none for us
 
