@@ -109,7 +109,7 @@ def test_a_dead_agent_changes_nothing_while_the_identity_is_valid(world: World) 
     proxy.wait_for(f"Workload API is not available .*{SERVER} stays in use")
     assert_serves(world, proxy)
     world.api.start()
-    proxy.wait_for("Workload API is well again")
+    proxy.wait_for("Workload API connection recovered")
     world.api.rotate_svids()
     proxy.wait_for(" generation 2 ")
     assert_serves(world, proxy)
@@ -122,7 +122,7 @@ def test_an_identity_that_is_withdrawn_is_used_for_a_while_and_may_come_back(wor
     proxy.wait_for(f"Workload API gives this process no identity .*{SERVER} stays in use for now")
     assert_serves(world, proxy)
     world.api.restore(world.sockets[SERVER])
-    proxy.wait_for("Workload API is well again")
+    proxy.wait_for("Workload API connection recovered")
     assert_serves(world, proxy)
 
 
@@ -150,7 +150,7 @@ def test_an_expired_identity_is_not_used_and_a_new_one_is(fleeting: World) -> No
     fleeting.api.rotate_svids()
     fleeting.api.start()
     # An SVID here lives no longer than the pause between two attempts may take: the first one may have run out on the way.
-    proxy.wait_for("serving again with a new identity|update of the Workload API not taken")
+    proxy.wait_for("serving again with a new identity|Workload API update rejected")
     fleeting.api.rotate_svids()
     proxy.wait_for("serving again with a new identity")
     proxy.stop()

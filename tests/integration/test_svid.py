@@ -366,7 +366,7 @@ def test_an_update_that_is_not_ours_is_no_rotation_and_a_folder_has_one_writer(s
     svid.world.api.withdraw(svid.world.sockets[SERVER])
     assert "identity spiffe://a.test/server stays in use for now" in wait_for(process, "denied")["message"]
     svid.world.api.restore(svid.world.sockets[SERVER])
-    assert wait_for(process, "update")["message"] == "Workload API is well again"
+    assert wait_for(process, "update")["message"] == "Workload API connection recovered"
     svid.world.api.register(svid.world.sockets[SERVER], Entry(parse_spiffe_id("spiffe://a.test/another")))
     assert wait_for(process, "update", 2)["message"].startswith("warning: 2 identities are offered and none is chosen")
     svid.world.api.rotate_svids()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -50,6 +51,12 @@ def test_machines_read_it_as_json() -> None:
         ("b.test", True, 1),
         ("c.test", True, 0),
     ]
+
+
+def test_what_is_left_out_is_told() -> None:
+    update = replace(UPDATE, left_out=("own-svid-does-not-verify: SVID 'spiffe://a.test/old': expired",))
+    assert "warning: an identity is left out: own-svid" in describe_update(update.svids, update, NOW)
+    assert report_update(update.svids, update)["left_out"] == list(update.left_out)
 
 
 def test_a_certificate_cannot_play_with_the_terminal() -> None:
