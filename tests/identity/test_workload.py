@@ -479,7 +479,8 @@ class Scripted:
 
     def _answer(self, _request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
         number, self.opened = self.opened, self.opened + 1
-        yield self._messages[min(number, len(self._messages) - 1)]
+        if (message := self._messages[min(number, len(self._messages) - 1)]) is not SILENCE:
+            yield message
         while context.is_active() and not self._over.wait(0.01):
             pass
 
@@ -492,6 +493,7 @@ def message_of(*, start: datetime = START, end: datetime = END) -> bytes:
 
 ROOT = authority(start=NOW - timedelta(days=1), end=NOW + timedelta(days=1))
 OLD, NEW = message_of(), message_of(end=END + timedelta(hours=3))
+SILENCE = b"silence"
 BAD = encode_x509_svid_response(X509SvidResponse((SvidEntry("spiffe://a.test/w", b"?", b"?", ROOT.der),)))
 
 
@@ -563,6 +565,32 @@ def test_an_expired_svid_opens_new_streams_and_is_told_of_once(endpoint: Endpoin
         assert isinstance(watch.next(), Rejected)
         assert watch.updated().context.svid.not_after == END + timedelta(hours=3)
         assert agent.opened == 4
+
+
+def test_an_agent_that_does_not_answer_is_asked_on_a_new_stream(endpoint: Endpoint) -> None:
+    now = [0.0]
+    with Scripted(endpoint, SILENCE, OLD) as agent, watching(endpoint, wall=Wall(), clock=lambda: now[0], look=0.01) as watch:
+        wait_until(lambda: agent.opened == 1)
+        now[0] += 15.0
+        lost = watch.next()
+        assert isinstance(lost, Lost)
+        assert (lost.code, lost.details) == ("DEADLINE_EXCEEDED", "no answer within 15s")
+        watch.updated()
+        now[0] += 3600.0  # a stream that has answered may be silent
+        assert agent.opened == 2
+
+
+def test_an_authority_that_is_not_yet_valid_is_waited_for_by_new_streams(endpoint: Endpoint) -> None:
+    early = authority(start=NOW + timedelta(minutes=1), end=END)
+    worker = leaf(issuer=early)
+    svid = SvidEntry("spiffe://a.test/w", worker.der, worker.key_der, early.der)
+    wall = Wall()
+    with Scripted(endpoint, encode_x509_svid_response(X509SvidResponse((svid,)))), watching(endpoint, wall=wall) as watch:
+        rejected = watch.next()
+        assert isinstance(rejected, Rejected)
+        assert rejected.error.begins is None
+        wall.now = NOW + timedelta(minutes=1)
+        watch.updated()
 
 
 def test_attempts_come_closer_towards_the_end_and_go_on_after_it() -> None:

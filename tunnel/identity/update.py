@@ -98,8 +98,11 @@ def _accept_entry(entry: SvidEntry, bundles: BundleSet, verifier: SpiffeVerifier
     try:
         verified = verifier.verify(chain, now)
     except PeerDenied as error:
-        begins = max(one.not_valid_before_utc for one in chain) if error.reason is Denial.NOT_YET_VALID else None
-        raise IdentityError(IdentityFault.UNVERIFIED, f"SVID {entry.spiffe_id!a}: {error}", begins) from error
+        begins = max(one.not_valid_before_utc for one in chain)  # else it is the authority that is not yet valid
+        is_early = error.reason is Denial.NOT_YET_VALID and begins > now
+        raise IdentityError(
+            IdentityFault.UNVERIFIED, f"SVID {entry.spiffe_id!a}: {error}", begins if is_early else None
+        ) from error
     spiffe_id = verified.spiffe_id
     if spiffe_id is None or str(spiffe_id) != entry.spiffe_id:
         raise IdentityError(IdentityFault.WRONG_ID, f"SVID {entry.spiffe_id!a} comes with a certificate for {spiffe_id}")

@@ -38,6 +38,7 @@ _STEADY = 1.0  # seconds that a stream must have lived for its end to be met by 
 _CAP_STARTING, _CAP_RUNNING = 5.0, 30.0  # seconds between attempts: without any identity there is more to win
 _NO_IDENTITY_FLOOR = 1.0  # an agent attests the caller anew each time
 _REJECTED_FLOOR = 1.0  # seconds from a rejected update to a new stream
+_FIRST_MESSAGE = 15.0  # seconds; an agent sends it without delay (Workload API 4.1), or it hangs
 _LOOK = 5.0  # seconds between looks at the wall clock, which may be set
 HOPELESS = {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNIMPLEMENTED}
 CHANNEL_OPTIONS = (
@@ -205,20 +206,21 @@ class WorkloadWatcher:
                 _drain(inbox, reader)
 
     def _take_messages(self, call: Any, inbox: _Inbox) -> _Ending | None:
-        while not self._stopping.is_set():
+        first_until = self._clock() + _FIRST_MESSAGE
+        while True:
             try:
                 message = inbox.get(timeout=self._until_look())
             except queue.Empty:
                 self._reconsider()
+                if self._clock() >= first_until:
+                    return _Ending(grpc.StatusCode.DEADLINE_EXCEEDED, f"no answer within {_FIRST_MESSAGE:g}s")
             else:
-                if self._stopping.is_set():
-                    break
                 if message is None:
-                    return _Ending(call.code(), plain_words(call.details() or ""))
+                    return None if self._stopping.is_set() else _Ending(call.code(), plain_words(call.details() or ""))
+                first_until = math.inf
                 self._take(message)
-            if self._wants_new_stream():
+            if self._stopping.is_set() or self._wants_new_stream():
                 return None
-        return None
 
     def _take(self, message: bytes) -> None:
         try:
@@ -285,7 +287,7 @@ class WorkloadWatcher:
         return True
 
     def _pause(self, delay: float) -> None:
-        while delay > 0 and not self._stopping.wait(step := min(delay, self._until_look())):
+        while delay > 0 and not self._stopping.wait(step := min(delay, self._look)):
             delay -= step
             self._reconsider()
 
