@@ -19,6 +19,7 @@ from tunnel.config.health import STATUS_PATH, StatusUrl
 from tunnel.errors import ConfigError, TargetError, TargetFault, TlsError, TlsFault, TunnelError, WireError, WireFault, words_of
 from tunnel.net.address import Address, TcpAddress
 from tunnel.net.sockets import resolve, unreached
+from tunnel.status.trust import empty_context
 
 _MOST = 1 << 20  # bytes of a document that are read
 # What OpenSSL says, depending on its version, when the other side speaks another protocol.
@@ -59,7 +60,7 @@ class Answer:
 
 def trust_of(cacert: str) -> ssl.SSLContext:
     """Whom to believe: certificates by an authority in that PEM file, or without one whoever answers; raises ConfigError."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context = empty_context()
     context.check_hostname = False  # an SVID has a SPIFFE ID, and no host name has to be in it (X509-SVID, section 2)
     if not cacert:
         context.verify_mode = ssl.CERT_NONE  # loopback only: see tunnel.config.health

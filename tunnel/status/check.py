@@ -6,7 +6,6 @@ one connection of its own, opened as tunnelled ones are and closed at once.
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Awaitable, Callable
 
 import trio
@@ -15,6 +14,7 @@ from tunnel.errors import TargetError, TargetFault, TlsError
 from tunnel.log import one_line
 from tunnel.status.probe import OpenStream, Url, probe
 from tunnel.status.stream import TlsSource, TlsStream, connect_tls
+from tunnel.status.trust import system_context
 
 _LEAVE = 0.25  # seconds for the other side to end, once we have
 
@@ -55,7 +55,7 @@ def check_by_request(open_stream: OpenStream, url: Url, limit: float, agent: str
 
     The system's roots are read now, and later only by starting again.
     """
-    trust = ssl.create_default_context()
+    trust = system_context()
 
     async def request() -> None:
         await probe(url, open_stream, trust, agent)

@@ -21,6 +21,7 @@ from tunnel.log import escape
 from tunnel.net.address import join_host_port
 from tunnel.status.forms import JSON_TYPE, encode_graphite, encode_json
 from tunnel.status.snapshot import MetricsSource, Snapshot
+from tunnel.status.trust import system_context
 
 _READ = 16 * 1024
 
@@ -60,7 +61,7 @@ class GraphiteTarget:
 def open_trust(cacert: str | None) -> ssl.SSLContext:
     """TLS 1.2 or later, verified by a PEM file's certificates or by the system's; raises ConfigError."""
     try:
-        return ssl.create_default_context(cafile=cacert)
+        return system_context(cacert)
     except OSError as error:  # ssl.SSLError is one
         raise ConfigError(
             f"{cacert}: no certificates to verify the metrics URL with can be read ({words_of(error)})"
