@@ -2,8 +2,25 @@
 
 from __future__ import annotations
 
+import signal
+
 from hypothesis import settings
 
 # Speed of the machine is no property of the program, and a failure must be the same everywhere.
 settings.register_profile("tunnel", deadline=None, derandomize=True)
 settings.load_profile("tunnel")
+
+
+def restore_default_signals() -> None:
+    """Undo what the parent ignores or blocks, for this process and for all that the tests start.
+
+    `nohup` ignores SIGHUP, and a shell script's background job ignores SIGINT and SIGQUIT: the program under test would, too.
+    """
+    kept = {signal.SIGPIPE, signal.SIGXFSZ}  # Python ignores them itself, and subprocess restores them in a child
+    for number in signal.valid_signals() - kept:
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+restore_default_signals()

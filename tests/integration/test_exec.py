@@ -141,8 +141,8 @@ def test_the_exit_code_says_who_failed(
 
 
 def test_a_signal_is_the_commands_and_it_may_ignore_it(world: World, target: str) -> None:
-    with running(world, target, "trap 'echo heard' TERM USR1; read line; read line; read line; exit 3") as process:
-        up(process)
+    with running(world, target, "trap 'echo heard' TERM USR1; echo ready; read line; read line; read line; exit 3") as process:
+        process.wait_for("ready")
         for number in (signal.SIGTERM, signal.SIGUSR1):
             since = len(process.lines)
             process.signal(number)
