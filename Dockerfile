@@ -16,8 +16,12 @@ WORKDIR /source
 # An environment without pip, filled by the pip of another one.
 RUN python3 -m venv /build && python3 -m venv --without-pip /opt/tunnel
 COPY pyproject.toml README.md LICENSE ./
+COPY bin bin
 COPY tunnel tunnel
-RUN /build/bin/pip --python /opt/tunnel/bin/python install --no-compile --disable-pip-version-check ".${EXTRAS:+[$EXTRAS]}"
+# pip drops -I, which keeps the interpreter from environment variables that are meant for the command of `exec` and `run`.
+RUN /build/bin/pip --python /opt/tunnel/bin/python install --no-compile --disable-pip-version-check ".${EXTRAS:+[$EXTRAS]}" \
+ && python3 -c 'from pathlib import Path; script = Path("/opt/tunnel/bin/tunnel"); first, rest = script.read_text().split("\n", 1); \
+      script.write_text(first.removesuffix(" -I") + " -I\n" + rest)'
 # Nobody can write bytecode into the image later, so it is made now: that of the standard library too, which the official images
 # leave out. It carries the hash of its source: on a base whose library differs it is passed over. A package may hold a file for a
 # newer Python, which is no failure here.

@@ -240,6 +240,18 @@ def test_a_machine_that_is_exhausted_is_one_line_and_no_traceback(
     assert capsys.readouterr().err == "tunnel: error: too many open files\n"
 
 
+@pytest.mark.parametrize(
+    ("argv", "code"), [(["health", "[::1]:1"], 1), (["exec", *CLIENT[3:], "--verify-any", "--", "x"], 125)]
+)
+def test_a_package_that_is_missing_is_one_line_and_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], argv: list[str], code: int
+) -> None:
+    monkeypatch.setitem(sys.modules, f"tunnel.commands.{argv[0]}", None)
+    assert main(argv, {}) == code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("tunnel: error: a module cannot be loaded: import of tunnel.commands.")
+
+
 def test_a_sign_that_the_locale_lacks_is_shown_all_the_same() -> None:
     script = "import sys; sys.argv[1:] = ['--version']; from tunnel.__main__ import main; main(); print('\u6f22')"
     environ = {**os.environ, "PYTHONIOENCODING": "ascii"}

@@ -16,7 +16,7 @@ PACKAGE = Path(tunnel.__file__).parent
 
 # From the bottom up. A module may import from lower layers and from its own part, never from a neighbour or from above.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("tunnel", "tunnel.errors", "tunnel.moment"),
+    ("tunnel", "tunnel.errors", "tunnel.interpreter", "tunnel.moment"),
     ("tunnel.unix_path",),
     ("tunnel.spiffe", "tunnel.log"),
     ("tunnel.authz", "tunnel.net.address"),

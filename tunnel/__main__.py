@@ -15,6 +15,7 @@ from io import TextIOWrapper
 
 from tunnel.child.first import restore_default
 from tunnel.child.inherited import inherited
+from tunnel.config.variables import is_of_libraries
 
 _STDOUT, _STDERR = 1, 2
 _RARELY = 50_000  # new objects between two looks of the collector
@@ -30,6 +31,7 @@ def main() -> int:
         warnings.simplefilter("ignore")
     for number in (signal.SIGHUP, signal.SIGUSR1):  # they mean reload, also while we are still starting
         signal.signal(number, signal.SIG_IGN)
+    _drop_library_variables()
     # What importing makes stays: to look through it again and again, as is the default, is a tenth of a start.
     gc.set_threshold(_RARELY)
     try:
@@ -49,6 +51,12 @@ def main() -> int:
         return 1
     finally:
         _give_up_output()
+
+
+def _drop_library_variables() -> None:
+    """Remove what libraries would obey, before any is loaded; OpenSSL and gRPC read the environment of the C library."""
+    for name in filter(is_of_libraries, list(os.environ)):
+        del os.environ[name]
 
 
 def _give_up_output() -> None:

@@ -15,6 +15,7 @@ from tunnel.commands.output import say, show
 from tunnel.config.commands import FAMILIES, HELP, load_commands, load_commands_of
 from tunnel.config.grammar import HelpWanted, LineError, Parsed, TextWanted, VersionWanted, parse_command_line
 from tunnel.errors import TunnelError, words_of
+from tunnel.log import one_line
 
 if TYPE_CHECKING:  # of all commands, which few lines need
     from tunnel.config.texts import Program
@@ -51,6 +52,9 @@ def main(argv: Sequence[str], environ: MutableMapping[str, str]) -> int:
     except TunnelError as error:
         say(f"error: {error}, try --help")
         command = error.command if isinstance(error, LineError) else command
+        return command.failure if command else 1
+    except ImportError as error:  # a package that is missing or broken
+        say(f"error: a module cannot be loaded: {one_line(str(error))}")
         return command.failure if command else 1
 
 

@@ -47,7 +47,7 @@ def main() -> int:
         sys.stdin.readline()
     SignalThread(lambda number, is_shared: take(launcher, number, is_shared))
     try:
-        launcher.start(command, for_command(os.environ, {}))
+        launcher.start(command, for_command({}))
     except CommandError as error:
         say(error)
         return error.exit_code

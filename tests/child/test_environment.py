@@ -1,8 +1,16 @@
-"""A command gets the environment that we were given, without what is about us."""
+"""A command gets the environment that this process was started with, without what is about this process."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
+from stage import LIMIT, environment
+
 from tunnel.child.environment import for_command
+from tunnel.config.sources import FLAGS
+from tunnel.config.variables import SECRETS, is_of_libraries
 
 GIVEN = {"PATH": "/bin", "SPIFFE_ENDPOINT_SOCKET": "unix:///x", "KEYSTORE_PATH": "/k", "HTTPS_PROXY": "http://u:p@h"}
 OURS = (
@@ -11,18 +19,39 @@ OURS = (
 
 
 def test_what_is_the_proxy_s_own_is_left_out() -> None:
-    assert for_command(GIVEN | dict.fromkeys(OURS, "x"), {}) == GIVEN
+    assert for_command({}, GIVEN | dict.fromkeys(OURS, "x")) == GIVEN
 
 
 def test_what_is_added_comes_last() -> None:
-    assert for_command(GIVEN, {"PATH": "/usr/bin", "NOTIFY_SOCKET": "@ours"}) == {
+    assert for_command({"PATH": "/usr/bin", "NOTIFY_SOCKET": "@ours"}, GIVEN) == {
         **GIVEN,
         "PATH": "/usr/bin",
         "NOTIFY_SOCKET": "@ours",
     }
 
 
-def test_what_the_interpreter_or_a_library_has_added_is_left_out_unless_it_was_there() -> None:
-    added = {"LC_CTYPE": "C.UTF-8", "GRPC_VERBOSITY": "NONE"}
-    assert for_command(GIVEN | added, {}, given=[b"PATH"]) == GIVEN
-    assert for_command(GIVEN | added, {}, given=[b"LC_CTYPE", b"GRPC_VERBOSITY"]) == GIVEN | added
+def test_it_is_what_the_kernel_has_recorded_byte_for_byte() -> None:
+    """Without what has been set, changed and removed since, LC_CTYPE by the interpreter among it; of duplicates the first."""
+    source = (
+        "import os; from tunnel.child.environment import for_command; os.environ['NEW'] = 'x'; os.environ['KEPT'] = 'x'; "
+        "del os.environ['GONE']; os.write(1, repr(sorted(for_command({}).items())).encode('ascii', 'backslashreplace'))"
+    )
+    given = {
+        b"PATH": b"/bin",
+        b"LC_ALL": b"C",
+        b"KEPT": b"\xff=\n",
+        b"GONE": b"g",
+        b"PYTHONPATH": environment()["PYTHONPATH"].encode(),
+    }
+    done = subprocess.run([sys.executable, "-c", source], env=given, capture_output=True, timeout=LIMIT, check=True)
+    wanted = {os.fsdecode(name): os.fsdecode(value) for name, value in given.items()}
+    assert done.stdout == repr(sorted(wanted.items())).encode("ascii", "backslashreplace")
+
+
+def test_every_secret_flag_has_its_variable_listed() -> None:
+    assert sorted(SECRETS) == sorted(flag.env for flag in FLAGS if flag.is_secret and flag.env)
+
+
+def test_inputs_of_ours_are_no_settings_of_libraries() -> None:
+    inputs = [flag.env for flag in FLAGS if flag.env]
+    assert not [*filter(is_of_libraries, [*inputs, *GIVEN, "SSL_CERT_FILE", "SSL_CERT_DIR", "NO_PROXY", "no_proxy", "TMPDIR"])]

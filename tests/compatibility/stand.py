@@ -10,7 +10,6 @@ import json
 import os
 import socket
 import subprocess
-import sys
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
@@ -21,19 +20,18 @@ from typing import Any, TypeVar
 from backends import connect
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from forge import Forged, authority, forge
-from processes import LIMIT, Process, Proxy
+from processes import LIMIT, Process, Proxy, tunnel_argv
 from world import Identity
 
 ANY = "127.0.0.1:0"
 _VARIABLES = ("SPIFFE_ENDPOINT_SOCKET", "KEYSTORE_PATH", "KEYSTORE_PASS", "CERT_PATH", "KEY_PATH", "CACERT_PATH")
-_SCRIPT = Path(sys.executable).with_name("tunnel")
 
 T = TypeVar("T")
 
 
 def command(*arguments: str) -> list[str]:
     """The command line of the program as it is installed."""
-    return [str(_SCRIPT), *arguments] if _SCRIPT.exists() else [sys.executable, "-m", "tunnel", *arguments]
+    return tunnel_argv(*arguments)
 
 
 def environment(**more: str) -> dict[str, str]:

@@ -10,13 +10,12 @@ import os
 import re
 import shlex
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
 from backends import free_port
-from processes import LIMIT, Process, Proxy, bare_environment
+from processes import LIMIT, Process, Proxy, bare_environment, tunnel_argv
 from recipe import Block, Page, is_like
 
 from tunnel.config.dev_model import Entry
@@ -34,7 +33,7 @@ class Kitchen:
         self.directory = directory
         self.tools = directory / "bin"
         self.tools.mkdir()
-        self.tool("tunnel", [sys.executable, "-m", "tunnel"])
+        self.tool("tunnel", tunnel_argv())
         self.agents = {name: f"unix://{directory / name.lower()}" for name in ("SERVER_AGENT", "CLIENT_AGENT")}
         self._things = ExitStack()
         self._server: Proxy | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -87,6 +87,16 @@ def test_a_proxy_without_a_status_port_is_not_called_unhealthy(pod: Pod) -> None
         answer = server.execute(*pod.image.config["Healthcheck"]["Test"][1:])
         assert answer.returncode == 0, answer.stderr
         assert "--status" in answer.stdout
+
+
+def test_what_is_meant_for_a_command_does_not_reach_the_entry_point_and_the_health_check(pod: Pod) -> None:
+    hostile = ["PYTHONHOME=/nonexistent", "PYTHONPATH=/run", "PYTHONINSPECT=1", "GRPC_POLL_STRATEGY=nonsense"]
+    image = replace(pod.image, config={**pod.image.config, "Env": [*pod.image.config["Env"], *hostile]})
+    with Backend(echo) as backend:
+        server = replace(pod, image=image).start_server(backend.target, f"--status=http://127.0.0.1:{free_port()}")
+        assert server.address
+        done = server.execute(*image.config["Healthcheck"]["Test"][1:])
+        assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_settings_are_those_of_a_cautious_runtime(image: Image) -> None:

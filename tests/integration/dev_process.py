@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+
+from processes import tunnel_argv
 
 LIMIT = 60.0  # of every wait: generous, and never reached when things work
 
@@ -16,7 +17,7 @@ LIMIT = 60.0  # of every wait: generous, and never reached when things work
 def tunnel_dev(*flags: str, environ: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
     """The process from its start; it is killed at the end unless it has ended."""
     with subprocess.Popen(
-        [sys.executable, "-m", "tunnel", "dev", *flags],
+        tunnel_argv("dev", *flags),
         env={**os.environ, **(environ or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

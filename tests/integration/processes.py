@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO
 
 LIMIT = 60.0  # seconds of every wait: generous, and never reached when things work
+_SCRIPT = Path(sys.executable).with_name("tunnel")
 _NEVER_LOGGED = ("Traceback", "internal error", "PRIVATE KEY-----")
 
 
@@ -167,8 +168,8 @@ class Proxy(Process):
 
 
 def tunnel_argv(*arguments: str) -> list[str]:
-    """The command line of the program under test."""
-    return [sys.executable, "-m", "tunnel", *arguments]
+    """The command line of the program under test, as it is installed."""
+    return [str(_SCRIPT), *arguments] if _SCRIPT.exists() else [sys.executable, "-I", "-m", "tunnel", *arguments]
 
 
 def bare_environment() -> dict[str, str]:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
+
+from processes import tunnel_argv
 
 
 def _demo(*flags: str) -> subprocess.CompletedProcess[str]:
     environ = {**os.environ, "SPIFFE_ENDPOINT_SOCKET": "unix:///nowhere/agent.sock"}  # a machine's own agent is left alone
-    return subprocess.run(
-        [sys.executable, "-m", "tunnel", "demo", *flags], capture_output=True, text=True, timeout=120, env=environ, check=False
-    )
+    return subprocess.run(tunnel_argv("demo", *flags), capture_output=True, text=True, timeout=120, env=environ, check=False)
 
 
 def test_it_shows_who_spoke_to_whom_a_rotation_and_a_refusal() -> None:

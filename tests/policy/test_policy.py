@@ -81,7 +81,7 @@ def living() -> set[int]:
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # gone meanwhile
             parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == os.getpid() and b"tunnel.policy.evaluator" in (process / "cmdline").read_bytes().split(b"\0"):
+            if parent == os.getpid() and b"from tunnel.policy.evaluator import main" in (process / "cmdline").read_bytes():
                 found.add(int(process.name))
     return found
 

@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Mapping
 from functools import cache
 
 _LOST = frozenset({signal.SIGPIPE, signal.SIGXFSZ})
 
 
 class Inherited:
-    """Signals by number, variables by name; never changed."""
+    """Signals by number, the environment; never changed."""
 
-    __slots__ = ("blocked", "ignored", "variables")
+    __slots__ = ("blocked", "environ", "ignored")
 
-    def __init__(self, ignored: frozenset[int], blocked: frozenset[int], variables: frozenset[bytes]) -> None:
+    def __init__(self, ignored: frozenset[int], blocked: frozenset[int], environ: Mapping[str, str]) -> None:
         self.ignored = ignored  # by `nohup`, for instance
         self.blocked = blocked
-        self.variables = variables  # before the interpreter and libraries have added theirs
+        self.environ = environ  # before the interpreter, libraries and we have changed ours
 
 
 @cache
@@ -31,15 +32,19 @@ def inherited() -> Inherited:
     return Inherited(
         ignored=frozenset(int(n) for n in signal.valid_signals() - _LOST if signal.getsignal(n) == signal.SIG_IGN),
         blocked=frozenset(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ()))),
-        variables=frozenset(entry.partition(b"=")[0] for entry in _environment().split(b"\0")),
+        environ=_environment(),
     )
 
 
-def _environment() -> bytes:
-    """The kernel's record of it, which nobody changes later; nothing where that cannot be read."""
+def _environment() -> dict[str, str]:
+    """The kernel's record of it, which nobody changes later; ours as it is now where that cannot be read."""
     try:
         descriptor = os.open("/proc/self/environ", os.O_RDONLY)
     except OSError:
-        return b""
+        return dict(os.environ)
     with open(descriptor, "rb", buffering=0) as record:
-        return record.read()
+        entries = record.read().split(b"\0")
+    environ: dict[str, str] = {}
+    for name, _, value in (entry.partition(b"=") for entry in entries if b"=" in entry):
+        environ.setdefault(os.fsdecode(name), os.fsdecode(value))  # of two the first counts, as for getenv(3)
+    return environ

@@ -12,16 +12,11 @@ import signal
 import sys
 import threading
 from collections.abc import Collection
-from pathlib import Path
 from typing import NoReturn
 
 from tunnel.child.inherited import Inherited
 from tunnel.child.launcher import Launcher, wait_for_order
-
-_ROOT = str(Path(__file__).parents[2])  # where the package is
-_PROGRAM = (
-    "import sys; sys.path.insert(0, sys.argv[1]); from tunnel.child.spawned import wait_as_told; wait_as_told(sys.argv[2:])"
-)
+from tunnel.interpreter import isolated_argv
 
 
 class SpawnedLauncher(Launcher):
@@ -35,17 +30,18 @@ class SpawnedLauncher(Launcher):
         numbers = [str(os.getpid()), str(orders), str(answers), _encode(given.ignored), _encode(given.blocked)]
         for descriptor in (orders, answers):
             os.set_inheritable(descriptor, True)
-        # Isolated: what the environment says of Python is meant for the command. Blocked: no signal shall find an interpreter.
-        argv = [sys.executable, "-I", "-S", "-c", _PROGRAM, _ROOT, *numbers]
+        argv = isolated_argv("tunnel.child.spawned:wait_as_told", *numbers, has_site=False)
+        # Blocked: no signal shall find an interpreter.
         return os.posix_spawn(sys.executable, argv, os.environ, setsigmask=signal.valid_signals())
 
 
-def wait_as_told(words: list[str]) -> NoReturn:
+def wait_as_told() -> NoReturn:
     """What the fresh interpreter does, to the end of it."""
+    words = sys.argv[1:]
     parent, orders, answers = map(int, words[:3])
     for descriptor in (orders, answers):
         os.set_inheritable(descriptor, False)  # they are not the command's
-    wait_for_order(parent, orders, answers, (), Inherited(_decode(words[3]), _decode(words[4]), frozenset()))
+    wait_for_order(parent, orders, answers, (), Inherited(_decode(words[3]), _decode(words[4]), {}))
 
 
 def _encode(numbers: Collection[int]) -> str:

@@ -1,6 +1,6 @@
 """The plain TCP service of `tunnel demo`: it answers each line, and knows nothing of identities.
 
-Knows one port of loopback; must not know TLS or SPIFFE. Run as a process of its own: `python -m`, with no arguments; it
+Knows one port of loopback; must not know TLS or SPIFFE. Run as a process of its own, with no arguments; it
 prints its port.
 """
 
@@ -26,7 +26,3 @@ def main() -> None:
         sys.stdout.write(f"{server.server_address[1]}\n")
         sys.stdout.flush()
         server.serve_forever()
-
-
-if __name__ == "__main__":
-    main()

@@ -10,12 +10,13 @@ import queue
 import re
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
+
+from tunnel.interpreter import isolated_argv
 
 _LIMIT = 20.0  # seconds for any one thing: reached only when something is broken
 _LISTENING = re.compile(r"listening for connections on (?P<address>\S+)")
@@ -103,7 +104,7 @@ class Stage:
 
     def start_service(self) -> int:
         """The plain service; its port."""
-        actor = self._start("service", [], module="tunnel.commands.demo_backend")
+        actor = self._start("service", [], "tunnel.commands.demo_backend:main")
         return int(actor.expect(re.compile(r"^\d+$"))[0])
 
     def start_proxy(self, mode: str, name: str, target: str, *flags: str) -> Actor:
@@ -120,10 +121,10 @@ class Stage:
     def _endpoint(self, name: str) -> str:
         return f"unix://{self._folder}/{name}.sock"
 
-    def _start(self, mode: str, arguments: Sequence[str], module: str = "tunnel") -> Actor:
+    def _start(self, mode: str, arguments: Sequence[str], function: str = "tunnel.__main__:main") -> Actor:
         environ = {name: value for name, value in os.environ.items() if name != "SPIFFE_ENDPOINT_SOCKET"}
         process = subprocess.Popen(  # noqa: S603  # our own program
-            [sys.executable, "-m", module, *arguments],
+            isolated_argv(function, *arguments),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -110,7 +110,7 @@ def _run(
     with open_loop(voice.log, surroundings) as loop:
         proxies = [open_proxy(one, loop, voice.log, surroundings, surroundings.notifier) for one in configs]
         named = {target.name: proxy for target, proxy in zip(targets, proxies, strict=True)}
-        order = partial(_order, config.argv, named, environ, voice)
+        order = partial(_order, config.argv, named, voice)
         manners = Manners(limit=_DRAIN)
         complain = partial(voice.complain, configs[0].source)
         household = Household(proxies, launcher, order, manners, surroundings, voice.log, complain)
@@ -119,14 +119,14 @@ def _run(
     return household.exit_code
 
 
-def _order(argv: Sequence[str], proxies: Mapping[str, Proxy], environ: Mapping[str, str], voice: Voice) -> Order:
+def _order(argv: Sequence[str], proxies: Mapping[str, Proxy], voice: Voice) -> Order:
     """What to run, now that every port is known."""
     from tunnel.proxy.household import Order
 
     voice.log.flush()
     voice.forget()  # what was in the way of a tunnel that is open now
     values = {name: _values(proxy) for name, proxy in proxies.items()}
-    return Order(fill_places(argv, values), for_command(environ, variables(values)))
+    return Order(fill_places(argv, values), for_command(variables(values)))
 
 
 def _values(proxy: Proxy) -> Values:

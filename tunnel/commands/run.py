@@ -57,7 +57,7 @@ def _run(config: line.RunConfig, launcher: Launcher, inherited: Inherited, log: 
     with open_loop(log, surroundings) as loop:
         silent = Notifier({}, os.getpid())  # the manager hears of the whole, not of each proxy
         proxies = [open_proxy(one, loop, log, surroundings, silent) for one in config.proxies]
-        order = Order(config.argv, for_command(environ, {}))
+        order = Order(config.argv, for_command({}))
         manners = Manners(config.wait_ready, config.stop_timeout, is_service=True, delay=config.shutdown_delay)
         household = Household(proxies, launcher, lambda: order, manners, surroundings, log, lambda: None)
         settle()

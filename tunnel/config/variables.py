@@ -1,14 +1,36 @@
-"""The environment variables that are about this process, so that no other program may take them for its own.
+"""Environment variables that another program must not get from us, and those that this program must not obey.
 
-Knows their names; must not know what they mean.
+Loaded before everything else: it imports nothing that takes time, so the names of `SECRETS` are written out (a test compares).
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from tunnel.config.sources import FLAGS
-
 SOCKETS: Final = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID")  # sd_listen_fds(3)
 MANAGER: Final = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")  # sd_notify(3), sd_watchdog_enabled(3)
-SECRETS: Final = tuple(flag.env for flag in FLAGS if flag.is_secret and flag.env)
+SECRETS: Final = ("KEYSTORE_PASS", "PKCS11_PIN")
+
+# Settings of the interpreter and of the libraries, which are meant for the command: this process removes them from its own
+# environment, and the command gets them. Kept, since they are inputs of this program too: SSL_CERT_FILE, SSL_CERT_DIR and, for
+# ACME, HTTP_PROXY, HTTPS_PROXY, NO_PROXY.
+_PREFIXES: Final = (
+    "PYTHON",  # Python; -I ignores them, other programs that we start do not
+    "GRPC_",  # grpc: an unknown GRPC_POLL_STRATEGY aborts the process, GRPC_TRACE writes to standard error
+    "PROMETHEUS_",  # prometheus_client: PROMETHEUS_MULTIPROC_DIR mixes our metrics with the command's
+    "CRYPTOGRAPHY_",  # cryptography: CRYPTOGRAPHY_OPENSSL_NO_LEGACY makes old keystores unreadable
+)
+_NAMES: Final = frozenset(
+    {
+        *("grpc_proxy", "no_grpc_proxy", "CARES_HOSTS"),  # grpc
+        "prometheus_multiproc_dir",  # prometheus_client
+        *("OPENSSL_CONF", "OPENSSL_CONF_INCLUDE", "OPENSSL_MODULES", "OPENSSL_ENGINES"),  # OpenSSL, code to load among it
+        "SSLKEYLOGFILE",  # ssl, urllib3: the keys of TLS sessions are written to it
+        *("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NETRC"),  # requests, for ACME
+    }
+)
+
+
+def is_of_libraries(name: str) -> bool:
+    """Whether the interpreter or a library would obey this variable, which is meant for the command."""
+    return name in _NAMES or name.startswith(_PREFIXES)

@@ -10,12 +10,12 @@ import os
 import select
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from tunnel.errors import PolicyError, PolicyFault
+from tunnel.interpreter import isolated_argv
 from tunnel.policy.bundle import PolicySource
 from tunnel.policy.frames import FrameParser, encode_frame
 
@@ -124,15 +124,14 @@ class Evaluator:
 
 
 def _start() -> tuple[subprocess.Popen[bytes], socket.socket]:
-    """The child, with nothing of ours but its end of the stream and the places of modules; and our end."""
+    """The child, with nothing of ours but its end of the stream; and our end."""
     environment = {name: os.environ[name] for name in ("LD_LIBRARY_PATH", "TMPDIR") if name in os.environ}
-    environment["PYTHONPATH"] = os.pathsep.join(place for place in sys.path if place)
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     with theirs:
         try:
-            process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "tunnel.policy.evaluator"],
+            process = subprocess.Popen(  # noqa: S603  # our own program
+                isolated_argv("tunnel.policy.evaluator:main"),
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

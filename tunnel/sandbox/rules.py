@@ -27,8 +27,8 @@ READABLE = (
     *("/usr/local/lib", "/usr/local/lib64", "/nix/store", "/gnu/store"),
 )
 _SYSTEM_FILES = ("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/services", "/etc/localtime")  # may be links
-_FILES_IN_ENVIRONMENT = ("SSL_CERT_FILE", "OPENSSL_CONF")
-_DIRECTORIES_IN_ENVIRONMENT = ("SSL_CERT_DIR", "LD_LIBRARY_PATH", "OPENSSL_MODULES")
+_FILES_IN_ENVIRONMENT = ("SSL_CERT_FILE",)
+_DIRECTORIES_IN_ENVIRONMENT = ("SSL_CERT_DIR", "LD_LIBRARY_PATH")
 _PROXIES_IN_ENVIRONMENT = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
 _DNS = 53
 _PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}

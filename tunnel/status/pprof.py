@@ -30,7 +30,7 @@ _INDEX = b"""<html><head><title>/debug/pprof/</title></head><body>
 <li><a href="goroutine?debug=1">goroutine</a>: how many tasks, threads and connections there are, and where they stand
 <li><a href="tasks">tasks</a>: the tree of tasks
 <li><a href="threads">threads</a>: the stacks of threads
-<li><a href="heap">heap</a>: objects by type; allocations by place if the process runs with PYTHONTRACEMALLOC
+<li><a href="heap">heap</a>: objects by type; allocations by place under python -I -X tracemalloc -m tunnel
 <li><a href="profile?seconds=10">profile</a>: folded stacks by wall clock, for flame graph tools
 <li><a href="cmdline">cmdline</a>: the command line, without secrets
 </ul></body></html>

@@ -54,7 +54,7 @@ def run_watch(config: WatchConfig, folder: Folder, journal: Journal, environ: Ma
     """
     health = open_listener(config.health) if config.health is not None else None
     notifier = Notifier(environ, os.getpid())
-    return trio.run(Watch(config, folder, journal, for_command(environ, {}), notifier).run, health)
+    return trio.run(Watch(config, folder, journal, for_command({}), notifier).run, health)
 
 
 class Watch:
