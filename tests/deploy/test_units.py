@@ -34,6 +34,14 @@ _ARGS = """client
 --verify-id=spiffe://example.org/cache
 --status=unix:/run/tunnel-web/status
 """
+_EXEC = """[Service]
+Type=notify
+ExecStart=/opt/tunnel/bin/tunnel exec --use-workload-api-addr=unix:///run/spire/client.sock \\
+    --target=127.0.0.1:8443 --verify-id=spiffe://example.org/cache -- \\
+    sh -c 'systemd-notify --ready --status=up; trap "exit 0" TERM; while :; do sleep 0.1; done'
+StandardOutput=append:/run/log
+StandardError=inherit
+"""
 
 
 def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -86,6 +94,7 @@ def manager(image: Image, tmp_path: Path) -> Iterator[Manager]:
         extra = tmp_path / "units" / f"{name}.service.d"
         extra.mkdir()
         (extra / "test.conf").write_text(f"[Service]\n{lines}StandardOutput=append:/run/log\nStandardError=inherit\n")
+    (tmp_path / "units/exec.service").write_text(_EXEC)
     (tmp_path / "etc/tunnel").mkdir(parents=True)
     (tmp_path / "etc/tunnel/web.args").write_text(_ARGS)
     (tmp_path / "sockets").mkdir()
@@ -127,6 +136,17 @@ def test_the_units_carry_traffic_as_they_are(manager: Manager) -> None:
         assert exchange(manager) == b"through both"
         manager.ask("stop", "tunnel@web.service", "tunnel-server.service", "tunnel-server.socket")
     assert manager.property("tunnel@web.service", "Result") == "success"
+
+
+def test_a_command_of_exec_makes_its_unit_ready(manager: Manager) -> None:
+    """By a notification that systemd takes from the main process only, which is not the command."""
+    manager.ask("start", "exec.service")  # Type=notify: comes back when the command has said that it is ready
+    assert manager.property("exec.service", "NotifyAccess") == "main"
+    assert manager.property("exec.service", "StatusText") == "up"
+    main = outer_pid(manager, int(manager.property("exec.service", "MainPID")))
+    assert Path(f"/proc/{main}/comm").read_text() == "tunnel\n"
+    manager.ask("stop", "exec.service")
+    assert manager.property("exec.service", "Result") == "success"
 
 
 def outer_pid(manager: Manager, pid: int) -> int:

@@ -111,11 +111,11 @@ def test_targets_with_sockets_have_a_place_each(world: World, target: str) -> No
 
 
 def test_the_environment_is_without_what_is_ours(world: World, target: str) -> None:
-    more = {"NOTIFY_SOCKET": "/nowhere", "WATCHDOG_USEC": "1", "KEYSTORE_PASS": "secret", "KEPT": "yes"}
+    more = {"LISTEN_PID": "1", "LISTEN_FDS": "1", "WATCHDOG_USEC": "1", "KEYSTORE_PASS": "secret", "KEPT": "yes"}
     done = run_exec(world, f"--target={target}", ID, "--", "env", **more)
     names = {line.partition("=")[0] for line in done.out.splitlines()}
     assert {"TUNNEL_HOST", "TUNNEL_PORT", "TUNNEL_ADDR", "KEPT", "SPIFFE_ENDPOINT_SOCKET"} <= names
-    assert not names & {"NOTIFY_SOCKET", "WATCHDOG_USEC", "KEYSTORE_PASS", "GRPC_VERBOSITY"}
+    assert not names & {"LISTEN_PID", "LISTEN_FDS", "WATCHDOG_USEC", "KEYSTORE_PASS", "GRPC_VERBOSITY"}
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +25,8 @@ from tunnel.config.grammar import Arguments, Command
 from tunnel.config.places import Values, fill_places, variables
 from tunnel.errors import CommandError, ConfigError, TunnelError
 from tunnel.net.address import parse_address
+from tunnel.net.notify import parse_notify_address
+from tunnel.net.notify_relay import NotifyRelay
 from tunnel.net.owner import blurred_user
 from tunnel.net.private import private_directory
 
@@ -44,8 +46,8 @@ def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str
     block()
     voice = Voice(is_verbose=config.is_verbose)
     try:
-        with _own_sockets(config.targets) as (targets, place):
-            code = _run(config, targets, place, launcher, voice, environ)
+        with _own_sockets(config.targets) as (targets, place), _open_relay(environ) as relay:
+            code = _run(config.argv, _Prepared(targets, place, launcher, relay, voice), environ)
     except TunnelError as error:
         say(f"error: {error}")
         return error.exit_code if isinstance(error, CommandError) else command.failure
@@ -92,41 +94,62 @@ def _with_socket(target: line.Target, place: Path) -> line.Target:
     return replace(target, config=replace(target.config, listen=address))
 
 
-def _run(
-    config: line.ExecConfig,
-    targets: Sequence[line.Target],
-    place: str,
-    launcher: Launcher,
-    voice: Voice,
-    environ: Mapping[str, str],
-) -> int:
+@contextmanager
+def _open_relay(environ: Mapping[str, str]) -> Iterator[NotifyRelay | None]:
+    """The relay of the command's notifications, if there is a service manager; without a place for its socket there is none."""
+    with ExitStack() as resources:
+        relay = None
+        try:
+            if parse_notify_address(environ.get("NOTIFY_SOCKET", "")):
+                relay = NotifyRelay(environ, os.getpid(), resources.enter_context(private_directory(os.environ)))
+                resources.callback(relay.close)
+        except ConfigError as error:
+            say(f"warning: the command cannot notify the service manager: {error}")
+        yield relay
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """What is there before anything heavy is loaded."""
+
+    targets: Sequence[line.Target]
+    place: str
+    launcher: Launcher
+    relay: NotifyRelay | None
+    voice: Voice
+
+
+def _run(argv: Sequence[str], prepared: _Prepared, environ: Mapping[str, str]) -> int:
+    voice, relay = prepared.voice, prepared.relay
     surroundings = open_private_surroundings(environ)
     from tunnel.proxy.household import Household, Manners
     from tunnel.proxy.process import open_loop, open_proxy, settle
 
-    configs = [target.config for target in targets]
-    begin(configs, environ, voice.log, place)
+    configs = [target.config for target in prepared.targets]
+    begin(configs, environ, voice.log, prepared.place or (relay.place if relay else ""))
     become_subreaper()
+    if relay is not None:
+        relay.start()
     with open_loop(voice.log, surroundings) as loop:
         proxies = [open_proxy(one, loop, voice.log, surroundings, surroundings.notifier) for one in configs]
-        named = {target.name: proxy for target, proxy in zip(targets, proxies, strict=True)}
-        order = partial(_order, config.argv, named, voice)
+        named = {target.name: proxy for target, proxy in zip(prepared.targets, proxies, strict=True)}
+        order = partial(_order, argv, named, relay.variables(prepared.launcher.pid) if relay else {}, voice)
         manners = Manners(limit=_DRAIN)
         complain = partial(voice.complain, configs[0].source)
-        household = Household(proxies, launcher, order, manners, surroundings, voice.log, complain)
+        household = Household(proxies, prepared.launcher, order, manners, surroundings, voice.log, complain)
         settle()
         loop.run_trio(household.run)
     return household.exit_code
 
 
-def _order(argv: Sequence[str], proxies: Mapping[str, Proxy], voice: Voice) -> Order:
-    """What to run, now that every port is known."""
+def _order(argv: Sequence[str], proxies: Mapping[str, Proxy], extra: Mapping[str, str], voice: Voice) -> Order:
+    """What to run, now that every port is known, with `extra` variables."""
     from tunnel.proxy.household import Order
 
     voice.log.flush()
     voice.forget()  # what was in the way of a tunnel that is open now
     values = {name: _values(proxy) for name, proxy in proxies.items()}
-    return Order(fill_places(argv, values), for_command(variables(values)))
+    return Order(fill_places(argv, values), for_command({**variables(values), **extra}))
 
 
 def _values(proxy: Proxy) -> Values:

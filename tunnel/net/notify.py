@@ -64,7 +64,7 @@ class Notifier:
     def __init__(self, environ: Mapping[str, str], pid: int, *, clock_ns: Callable[[], int] = time.monotonic_ns) -> None:
         self.interval = watchdog_interval(environ, pid)
         self._clock_ns = clock_ns
-        self._address = _parse_notify_address(environ.get(_VARIABLE, ""))
+        self._address = parse_notify_address(environ.get(_VARIABLE, ""))
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) if self._address else None
 
     def tell(self, state: State, summary: str) -> bool:
@@ -99,7 +99,7 @@ class Notifier:
         return True
 
 
-def _parse_notify_address(text: str) -> bytes:
+def parse_notify_address(text: str) -> bytes:
     """A path or, behind `@`, an abstract name; empty for what is neither. Raises ConfigError for one that is too long."""
     if not text.startswith(("/", "@")) or "\0" in text:
         return b""
