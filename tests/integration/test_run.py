@@ -34,7 +34,7 @@ def others():
     return [path for path in found if int(path.parent.name) not in (1, os.getpid())]
 
 for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
-    signal.signal(number, lambda number, _: print("heard", number, flush=True))
+    signal.signal(number, lambda number, _: os.write(1, b"heard %d\\n" % number))
 for _ in range(3):
     subprocess.run(["sh", "-c", "for i in $(seq 100); do (sleep 0.1 &) ; done"])
 while others():
