@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from backends import Backend, connect, echo, free_port, receive_all
-from processes import LIMIT, eventually
+from processes import LIMIT, eventually, is_listening
 from requirements import program
 from stand import Stand, ask, command, environment, failed_start, run, status_of
 from tls_peer import tls_connection
@@ -188,7 +188,7 @@ def test_who_finds_the_status_port_open_finds_the_other_open_and_the_first_answe
 def test_the_file_of_a_unix_status_socket_is_there_when_it_answers(stand: Stand, backend: Backend) -> None:
     path = stand.directory / "status"
     stand.server(backend.target, f"--status=unix:{path}")
-    eventually(path.exists, "the socket is there")
+    eventually(lambda: is_listening(path), "the socket is there")
     assert ask(str(path), "/_status")[0] == 200
 
 

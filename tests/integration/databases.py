@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backends import free_port
-from processes import LIMIT, Process, eventually
+from processes import LIMIT, Process, eventually, is_listening
 from requirements import program
 
 _SUPERUSER = "postgres"  # the account that Debian's package makes; the server refuses to run as root
@@ -41,7 +41,7 @@ def redis(directory: Path, files: Mapping[str, str] = _NO_FILES) -> Iterator[Dat
     process = Process([*argv, *(word for name, value in options.items() for word in (f"--{name}", value))])
     try:
         process.wait_for("[Rr]eady to accept connections")  # on a port, or at a path
-        eventually(path.exists, "Redis listens on its Unix socket")
+        eventually(lambda: is_listening(path), "Redis listens on its Unix socket")
         yield Database(f"127.0.0.1:{port}", f"unix:{path}")
     finally:
         process.stop()

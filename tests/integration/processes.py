@@ -177,6 +177,12 @@ def bare_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in ("SPIFFE_ENDPOINT_SOCKET", "GRPC_VERBOSITY")}
 
 
+def is_listening(path: Path) -> bool:
+    """Whether somebody listens on a Unix socket: its file is there before that (proc_net(5): flag __SO_ACCEPTCON)."""
+    rows = (line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:])
+    return any(len(row) > 7 and row[7] == str(path) and int(row[3], 16) & 0x10000 for row in rows)
+
+
 def eventually(is_so: Callable[[], bool], what: str) -> None:
     """Return once `is_so()` holds: for facts of the kernel that no line announces."""
     deadline = time.monotonic() + LIMIT

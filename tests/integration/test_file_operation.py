@@ -17,7 +17,7 @@ from backends import Backend, connect, echo, free_port, receive_all
 from disk import Disk
 from OpenSSL import SSL
 from openssl import s_client
-from processes import LIMIT, Proxy, eventually
+from processes import LIMIT, Proxy, eventually, is_listening
 from requirements import program
 from tls_peer import TlsPeer, tls_connection
 from world import ANY_PORT, SERVER, World
@@ -181,7 +181,7 @@ def test_what_is_to_be_quiet_is_and_the_rest_is_not(disk: Disk, quiet: list[str]
     backend = Backend(echo, path=disk.directory / "backend")
     flags = [f"--quiet={word}" for word in quiet]
     proxy = disk.serve(backend.target, *flags, listen=f"unix:{path}")
-    eventually(path.exists, "the proxy listens")
+    eventually(lambda: is_listening(path), "the proxy listens")
 
     def attempt() -> bytes:
         with connect(str(path)) as sock:

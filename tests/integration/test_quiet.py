@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from backends import Backend, connect, echo
 from OpenSSL import SSL
-from processes import LIMIT, eventually
+from processes import LIMIT, eventually, is_listening
 from tls_peer import TlsPeer
 from world import CLIENT, STRANGER, World
 
@@ -18,7 +18,7 @@ def test_nothing_is_said_of_a_life_with_all_its_troubles(world: World) -> None:
     path = world.directory / "listen"
     backend = world.enter(Backend(echo))
     proxy = world.server(backend.target, "--quiet=all", listen=f"unix:{path}")
-    eventually(path.exists, "the proxy listens")
+    eventually(lambda: is_listening(path), "the proxy listens")
     with connect(str(path)) as sock:
         peer = TlsPeer(sock, world.identity(CLIENT))
         peer.shake_hands()

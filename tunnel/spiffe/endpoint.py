@@ -84,7 +84,7 @@ def _decode_path(text: str, path: str) -> str:
     try:
         check_unix_path(os.fsdecode(raw))
     except ConfigError as error:
-        raise ConfigError(f"{text!a}: {error}; use a shorter path, or a link to its directory") from None
+        raise ConfigError(f'invalid address "{ascii(text)[1:-1]}": {error}') from None
     return os.fsdecode(raw)
 
 
