@@ -55,7 +55,7 @@ def main() -> int:
     if "trio" in words:
         wait_with_trio(launcher)
     else:
-        select.select([launcher.pidfd], [], [])
+        select.select([launcher], [], [])
     code = launcher.exit_code()
     assert code is not None
     launcher.close()
@@ -96,7 +96,7 @@ def wait_with_trio(launcher: Launcher) -> None:
 
     async def wait() -> None:
         say("waiting")
-        await trio.lowlevel.wait_readable(launcher.pidfd)
+        await trio.lowlevel.wait_readable(launcher)
 
     Loop().run_trio(wait)
 

@@ -28,7 +28,7 @@ for argv in json.loads(sys.argv[2]):
     said = ""
     try:
         launcher.start([{"LONG": "x" * (1 << 18)}.get(word, word) for word in argv], os.environ)
-        select.select([launcher.pidfd], [], [])
+        select.select([launcher], [], [])
     except CommandError as error:
         said = str(error)
         assert launcher.exit_code() == error.exit_code

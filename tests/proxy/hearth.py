@@ -96,13 +96,16 @@ class FakeLauncher:
     pid = 1 << 30
 
     def __init__(self, dies_of: Mapping[int, float], error: TunnelError | None = None) -> None:
-        self.pidfd, self._end_of_pipe = os.pipe()
+        self._readable, self._end_of_pipe = os.pipe()
         self.sent: list[tuple[float, int]] = []
         self.is_started = trio.Event()
         self._dies_of = dies_of
         self._error = error
         self._code: int | None = None
         self.nursery: trio.Nursery
+
+    def fileno(self) -> int:
+        return self._readable
 
     def start(self, argv: Sequence[str], environ: Mapping[str, str]) -> None:
         if self._error is not None:
@@ -129,7 +132,7 @@ class FakeLauncher:
 
     def close(self) -> None:
         self.end(0)
-        os.close(self.pidfd)
+        os.close(self._readable)
 
 
 class Stage:

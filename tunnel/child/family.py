@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
 
+from tunnel.child.handle import open_pidfd, send_signal
 from tunnel.child.kernel import SET_CHILD_SUBREAPER, prctl
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.2  # seconds between two looks
@@ -33,8 +34,12 @@ class Relative:
 
 
 def become_subreaper() -> None:
-    """Have orphans that descend from us become our children (prctl(2)); process 1 is that anyway. Raises OSError."""
-    prctl(SET_CHILD_SUBREAPER, 1)
+    """Have orphans that descend from us become our children (prctl(2)); process 1 is that anyway.
+
+    Where the kernel refuses it, what a command leaves behind is not found.
+    """
+    with suppress(OSError):
+        prctl(SET_CHILD_SUBREAPER, 1)
 
 
 def reap_orphans(own: Collection[int]) -> list[int]:
@@ -127,14 +132,15 @@ def look_up(pid: int) -> Relative | None:
 
 def _signal(relative: Relative, *numbers: int) -> None:
     """Signal this very process, and not one that has got its number since; not at all if it may not be signalled."""
-    with suppress(OSError):
-        pidfd = os.pidfd_open(relative.pid)
-        try:
+    pidfd = open_pidfd(relative.pid)
+    try:
+        with suppress(OSError):
             now = look_up(relative.pid)
             if now is not None and now.start == relative.start:
                 for number in numbers:
-                    signal.pidfd_send_signal(pidfd, number)
-        finally:
+                    send_signal(relative.pid, pidfd, number)
+    finally:
+        if pidfd is not None:
             os.close(pidfd)
 
 

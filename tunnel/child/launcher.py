@@ -12,13 +12,14 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import NoReturn
 
+from tunnel.child.fork import BROKEN, end_with_parent, fork_child
+from tunnel.child.handle import ChildHandle
 from tunnel.child.inherited import Inherited, inherited
-from tunnel.child.kernel import SET_PDEATHSIG, prctl
 from tunnel.child.orders import (
     ABSENT,
     Failure,
@@ -34,7 +35,6 @@ from tunnel.child.orders import (
 from tunnel.errors import CommandError, words_of
 
 _SHELL = b"/bin/sh"
-_BROKEN = 125  # as env(1) and timeout(1) say that they themselves have failed
 
 
 class Launcher:
@@ -58,9 +58,9 @@ class Launcher:
             self.pid = self._make_child(orders, answers, given)
             os.close(orders)
             os.close(answers)
-            self.pidfd = os.pidfd_open(self.pid)  # readable once it has ended
         except OSError as error:
-            raise CommandError(f"no process can be started for a command: {words_of(error)}", _BROKEN) from error
+            raise CommandError(f"no process can be started for a command: {words_of(error)}", BROKEN) from error
+        self._child = ChildHandle(self.pid)
 
     def start(self, argv: Sequence[str], environ: Mapping[str, str]) -> None:
         """Have the child become this command; raises CommandError if there is none such, and the child is gone then.
@@ -68,6 +68,7 @@ class Launcher:
         Returns when it runs. A child that was killed before is taken for a command that was.
         """
         assert not self._is_started
+        self._watch()
         self._is_started = True
         with suppress(BrokenPipeError):
             left = memoryview(encode_order(build_order(argv, environ)))
@@ -76,23 +77,25 @@ class Launcher:
         failure = read_failure(self._answers)
         self._close_pipes()
         if failure is not None:
-            os.waitpid(self.pid, 0)
+            self._child.reap(waits=True)
             error = describe_failure(argv[0], failure)
             self._code = error.exit_code
             raise error
 
+    def fileno(self) -> int:
+        """A descriptor that is readable once the command has ended; there is none before `start`."""
+        return self._child.fileno()
+
     def send(self, number: int) -> None:
         """Send a signal to the command, if it is still there and ours to signal."""
-        with suppress(OSError):  # it may have ended, or become another user's (sudo), or be closed by another thread
-            signal.pidfd_send_signal(self.pidfd, number)
+        with suppress(OSError):  # it may have become another user's (sudo)
+            self._child.send(number)
 
     def exit_code(self) -> int | None:
         """How the command ended: its own code, or 128 + N for signal N; None while it runs. Reaps it."""
-        if self._code is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                self._code = code_of_end(os.waitstatus_to_exitcode(status))
-                self.ended_by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
+        if self._code is None and (status := self._child.reap()) is not None:
+            self._code = code_of_end(os.waitstatus_to_exitcode(status))
+            self.ended_by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
         return self._code
 
     def abandon(self) -> None:
@@ -101,34 +104,26 @@ class Launcher:
             self._is_started = True
             self._close_pipes()
             self.send(signal.SIGKILL)
-            self._code = code_of_end(os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1]))
+            self._child.reap(waits=True)
+            self.exit_code()
 
     def close(self) -> None:
         """Abandon, and give back the last descriptor."""
         self.abandon()
-        if self.pidfd >= 0:
-            os.close(self.pidfd)
-            self.pidfd = -1
+        self._child.close()
+
+    def _watch(self) -> None:
+        try:
+            self._child.watch()
+        except (OSError, RuntimeError) as error:
+            raise CommandError(f"the end of a command cannot be waited for: {error}", BROKEN) from error
 
     def _close_pipes(self) -> None:
         os.close(self._orders)
         os.close(self._answers)
 
     def _make_child(self, orders: int, answers: int, given: Inherited) -> int:
-        """Fork with every signal blocked, so that none runs a handler of ours in the child."""
-        assert threading.active_count() == 1, "a fork copies one thread, and the locks of all"
-        parent = os.getpid()
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        try:
-            pid = os.fork()
-            if pid == 0:
-                try:
-                    wait_for_order(parent, orders, answers, (self._orders, self._answers), given)
-                finally:
-                    os._exit(_BROKEN)  # whatever happened: there is only one way out
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        return pid
+        return fork_child(partial(wait_for_order, os.getpid(), orders, answers, (self._orders, self._answers), given))
 
 
 # -- in the child
@@ -136,17 +131,15 @@ class Launcher:
 
 def wait_for_order(parent: int, orders: int, answers: int, not_ours: tuple[int, ...], given: Inherited) -> NoReturn:
     """Wait for the order and carry it out; end without running anything when the parent is gone or gives up."""
-    prctl(SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the kernel knew that we care
-        os._exit(_BROKEN)
+    end_with_parent(parent)
     for descriptor in not_ours:  # or we would never see the end of our own pipe
         os.close(descriptor)
     order = read_order(orders)
     if order is None:
-        os._exit(_BROKEN)
+        os._exit(BROKEN)
     _restore(given)
     os.write(answers, encode_failure(_execute(order)))
-    os._exit(_BROKEN)
+    os._exit(BROKEN)
 
 
 def _restore(given: Inherited) -> None:

@@ -136,7 +136,7 @@ class Household:
 
     async def _watch_command(self) -> None:
         while (code := self._launcher.exit_code()) is None:
-            await trio.lowlevel.wait_readable(self._launcher.pidfd)
+            await trio.lowlevel.wait_readable(self._launcher)
         self._exit_code = code
         self._log.tell(f"the command has ended with {code}")
         self._command_over.set()

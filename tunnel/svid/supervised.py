@@ -87,7 +87,7 @@ class Child:
         self._standing.child_starts += 1
         self._journal.tell(Event.STARTED, f"started {self._name}, process {launcher.pid}", pid=launcher.pid)
         try:
-            await trio.lowlevel.wait_readable(launcher.pidfd)
+            await trio.lowlevel.wait_readable(launcher)
         finally:
             if (code := launcher.exit_code()) is None:
                 code = await self._stop(launcher)
@@ -105,13 +105,13 @@ class Child:
         with trio.CancelScope(shield=True):
             launcher.send(signal.SIGTERM)
             with trio.move_on_after(self._config.stop_limit) as waiting:
-                await trio.lowlevel.wait_readable(launcher.pidfd)
+                await trio.lowlevel.wait_readable(launcher)
             if waiting.cancelled_caught:
                 self._journal.tell(
                     Event.NOTICE, f"{self._name} has not ended within {self._config.stop_limit:g}s of SIGTERM: killed"
                 )
                 launcher.send(signal.SIGKILL)
-                await trio.lowlevel.wait_readable(launcher.pidfd)
+                await trio.lowlevel.wait_readable(launcher)
         code = launcher.exit_code()
         assert code is not None
         return code
