@@ -91,7 +91,7 @@ class IdentityFault(Enum):
 
 
 class IdentityError(ReasonedError[IdentityFault]):
-    """An identity or a bundle that cannot be used; `begins` is when it can, if that is all that is wrong."""
+    """An identity or a bundle that cannot be used; `begins` is set if it is only not yet valid, and says when it is."""
 
     def __init__(self, reason: IdentityFault, message: str, begins: datetime | None = None) -> None:
         super().__init__(reason, message)

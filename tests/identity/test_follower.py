@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -181,7 +181,9 @@ def test_an_overdue_rotation_is_told_once_and_is_over_with_a_new_svid() -> None:
     assert said.lines[0] == f"{overdue}; opening a new stream to the Workload API"
     assert len(said.lines) == 2
     assert said.follower.complaint == overdue
-    said.take(updated(ONE))
+    said.take(updated(None, TWO), updated(ONE))
+    assert said.follower.complaint == overdue, "it was offered again, and is still the old one"
+    said.take(updated(replace(ONE, chain=(leaf(issuer=ROOT).certificate,))))
     assert said.count("recovered") == 1
     assert said.follower.complaint == ""
 

@@ -554,6 +554,22 @@ def test_an_overdue_rotation_opens_a_new_stream(endpoint: Endpoint) -> None:
         assert agent.opened == 3
 
 
+def test_a_clock_that_was_set_forward_and_back_delays_no_attempt(endpoint: Endpoint) -> None:
+    wall = Wall()
+    with Scripted(endpoint, OLD) as agent, watching(endpoint, wall=wall, look=0.01) as watch:
+        watch.updated()
+        wall.now = NOW + timedelta(days=365)
+        assert isinstance(watch.next(), Overdue)
+        assert isinstance(watch.next(), Rejected)
+        wall.now = START + 0.8 * (END - START)
+        watch.until(Updated)
+        opened = agent.opened
+        while agent.opened == opened:
+            assert wall.now < END, "no new stream before the SVID has expired"
+            wall.now += timedelta(seconds=5)
+            time.sleep(0.02)  # so that the watcher looks
+
+
 def test_an_expired_svid_opens_new_streams_and_is_told_of_once(endpoint: Endpoint) -> None:
     wall = Wall()
     with Scripted(endpoint, OLD, OLD, OLD, NEW) as agent, watching(endpoint, wall=wall, look=0.01) as watch:

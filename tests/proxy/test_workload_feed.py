@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import trio
@@ -11,6 +12,7 @@ from kept_log import Lines
 
 from tunnel.config.model import WorkloadApi
 from tunnel.errors import IdentityError, IdentityFault, TunnelError
+from tunnel.identity.arrivals import receive_newest
 from tunnel.identity.credentials import Credentials, X509Context
 from tunnel.identity.workload import Denied, Event, Lost, Rejected, Updated
 from tunnel.proxy.workload_feed import WorkloadFeed
@@ -80,6 +82,20 @@ def test_of_a_storm_of_updates_the_newest_counts_and_nothing_else_is_passed_over
 
     trio.run(storm)
     assert applied == [updates[3], denied, updates[5]]
+
+
+def test_an_update_that_an_equal_one_follows_at_once_is_still_a_new_one() -> None:
+    """Ours was renewed, and then a neighbour's, which is no news for us."""
+    new, equal = update(1), replace(update(1), is_new=False)
+
+    async def receive(*events: Event) -> list[Event]:
+        send, channel = trio.open_memory_channel[Event](math.inf)
+        for event in events:
+            send.send_nowait(event)
+        return await receive_newest(channel)
+
+    assert trio.run(receive, new, equal) == [new]
+    assert trio.run(receive, equal, equal) == [equal]
 
 
 def test_the_state_of_the_workload_api_is_shown_after_each_event(lines: Lines) -> None:

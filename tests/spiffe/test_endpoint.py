@@ -12,6 +12,7 @@ from tunnel.spiffe.endpoint import Endpoint, parse_endpoint
 GOOD = [
     ("unix:///run/spire/agent.sock", Endpoint(path="/run/spire/agent.sock"), "unix:///run/spire/agent.sock"),
     ("unix:/run/spire/agent.sock", Endpoint(path="/run/spire/agent.sock"), "unix:///run/spire/agent.sock"),
+    ("unix:///%2Frun/x.sock", Endpoint(path="/run/x.sock"), "unix:///run/x.sock"),
     ("unix:////run/x.sock", Endpoint(path="/run/x.sock"), "unix:///run/x.sock"),
     ("unix://///run//x.sock", Endpoint(path="/run//x.sock"), "unix:///run//x.sock"),
     ("unix:///run/a%20b.sock", Endpoint(path="/run/a b.sock"), "unix:///run/a%20b.sock"),
@@ -40,6 +41,7 @@ BAD = [
     ("unix://john:doe@foo/path", "names a user"),
     ("unix:///run/spire/", "names a directory"),
     ("unix:/run/agent.sock//", "names a directory"),
+    ("unix:/run/agent.sock%2F", "names a directory"),
     ("unix:///run/a%", "percent sign without two hexadecimal digits"),
     ("unix:///run/%2", "percent sign without two hexadecimal digits"),
     ("unix:///run/%zz.sock", "percent sign without two hexadecimal digits"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from itertools import permutations
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from tunnel.spiffe.bundle import BundleSet, TrustBundle
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id, parse_trust_domain
 from tunnel.spiffe.messages import X509SvidResponse, parse_x509_svid_response
 from tunnel.spiffe.x509 import parse_certificates
-from tunnel.tls.path import NO_ANCHOR_ERRORS, WRONG_SIGNATURE, Verified, denial_of
+from tunnel.tls.path import NO_ANCHOR_ERRORS, WRONG_SIGNATURE, Verified, denial_of, refuse_certificate
 from tunnel.tls.verify import SpiffeVerifier
 
 SECOND = timedelta(seconds=1)
@@ -323,14 +324,39 @@ def test_a_root_renewed_with_its_old_key_verifies_what_names_the_old_certificate
     middle = authority(issuer=old, subject="middle", has_key_ids=False, extra=((by_serial, False),))
     assert verify(bundles(a=[old]), leaf(issuer=middle), middle).not_after == END
     assert verify(bundles(a=[new]), leaf(issuer=middle), middle).not_after == END
+    stranger = authority(subject="corporate root", uris=())
+    assert denial(bundles(a=[stranger]), leaf(issuer=middle), middle) is Denial.UNKNOWN_AUTHORITY
+
+
+def test_a_root_renewed_with_its_old_key_and_another_key_identifier_verifies_what_names_the_old_one() -> None:
+    key = key_of("p384", 5)
+    old = authority(subject="corporate root", uris=(), key=key)
+    other_id = x509.SubjectKeyIdentifier(b"made by another tool")
+    new = authority(subject="corporate root", uris=(), key=key, has_key_ids=False, extra=((other_id, False),))
+    middle = authority(issuer=old, subject="middle")
+    assert verify(bundles(a=[new]), leaf(issuer=middle), middle).not_after == END
+    assert verify(bundles(a=[new]), leaf(issuer=old)).not_after == END
+
+
+def test_an_anchor_that_is_not_used_is_not_blamed_for_a_stranger_of_its_name() -> None:
+    bad, good, stranger = (authority(subject="root", is_ca=is_ca) for is_ca in (False, True, True))
+    assert denial(bundles(a=[bad, good]), leaf(issuer=stranger)) is Denial.UNKNOWN_AUTHORITY
+    assert denial(bundles(a=[bad]), leaf(issuer=stranger)) is Denial.NOT_CA
+
+
+def test_a_refusal_is_short_whatever_a_certificate_says() -> None:
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "r" * 64)] * 500)
+    odd = SimpleNamespace(subject=name, issuer=name, serial_number=1 << 400_000)
+    assert len(str(refuse_certificate(Denial.UNKNOWN_AUTHORITY, 3, odd, "seen"))) < 1000
 
 
 def test_what_is_wrong_with_a_path_names_the_certificate_and_the_rule() -> None:
     root = authority()
     middle = authority(issuer=root, subject="middle", usage=("digital_signature",))
     serial = f"{middle.certificate.serial_number:X}"
-    assert str(refusal(bundles(a=[root]), leaf(issuer=middle), middle)).startswith(
-        f"issuer-is-not-ca: certificate 2 of the path (subject 'CN=middle', serial {serial}): "
+    assert str(refusal(bundles(a=[root]), leaf(issuer=middle), middle)) == (
+        f"bad-key-usage: certificate 2 of the path (subject 'CN=middle', serial {serial}): "
+        "rule signs-certificates: its key usage lacks keyCertSign"
     )
     worker = leaf(issuer=root, usage=("key_agreement",), subject="worker")
     serial = f"{worker.certificate.serial_number:X}"
@@ -356,7 +382,7 @@ def test_an_anchor_that_openssl_cannot_read_is_trusted_by_nobody() -> None:
     ("make", "reason"),
     [
         (lambda root: authority(issuer=root, subject="middle", is_ca=False), Denial.NOT_CA),
-        (lambda root: authority(issuer=root, subject="middle", usage=("digital_signature",)), Denial.NOT_CA),
+        (lambda root: authority(issuer=root, subject="middle", usage=("digital_signature",)), Denial.KEY_USAGE),
         (lambda root: authority("b.test", issuer=root), Denial.AUTHORITY_ID),
         (lambda root: authority(issuer=root, subject="m", is_ca=None), Denial.NOT_CA),
         (lambda root: authority(issuer=root, subject="m", purposes=CODE_SIGNING), Denial.EXTENDED_KEY_USAGE),

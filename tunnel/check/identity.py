@@ -60,7 +60,7 @@ def _describe_bundles(context: X509Context, own: TrustDomain, now: datetime) -> 
         yield warning("trust-domains", seen, "rely on short lifetimes, and not on revocation")
     for domain, bundle in sorted(bundles.items()):
         for _anchor, refusal in build_anchors(bundle.authorities).refused:
-            yield warning("trust-domains", f"{domain}: {refusal}", "whoever this authority has signed is refused: replace it")
+            yield warning("trust-domains", f"{domain}: {refusal}", "every SVID that it has signed is refused: replace it")
         if not has_living(bundle.authorities, now):
             seen = f"the bundle of {domain} holds no authority that is valid now"
             yield warning("trust-domains", seen, f"nobody of {domain} verifies: refresh the federation with it")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 
 import trio
 
@@ -43,7 +44,7 @@ async def receive_newest(events: Arrivals) -> list[Event]:
         while True:
             following = events.receive_nowait()
             if isinstance(newest[-1], Updated) and isinstance(following, Updated):
-                newest[-1] = following
+                newest[-1] = replace(following, is_new=newest[-1].is_new or following.is_new)
             else:
                 newest.append(following)
     return newest

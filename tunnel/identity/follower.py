@@ -11,7 +11,7 @@ from tunnel.log import escape
 from tunnel.moment import format_time
 from tunnel.spiffe.endpoint import Endpoint
 from tunnel.spiffe.ids import SpiffeId
-from tunnel.spiffe.selection import Selection, describe_offers
+from tunnel.spiffe.selection import Selection, describe_offers, list_some
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Follower:
         self._say = say  # what is amiss
         self._tell = tell  # what goes well
         self._current: SpiffeId | None = None
-        self._overdue = ""  # the complaint about a rotation that is overdue, until there is a new SVID
+        self._overdue: X509Svid | None = None  # whose rotation is overdue, until there is a newer one
         self._remarks: set[str] = set()  # said once for the life of the process
         self.complaint = ""  # the trouble we are in, "" when all is well
         self.generation = 0
@@ -60,8 +60,8 @@ class Follower:
             self._complain(f"Workload API update rejected: {event.error.reason.value}: {event.error}", kept)
             return _NOTHING
         if isinstance(event, Overdue):
-            self._overdue = _describe_overdue(event.svid)
-            self._complain(self._overdue, "opening a new stream to the Workload API")
+            self._overdue = event.svid
+            self._complain(_describe_overdue(event.svid), "opening a new stream to the Workload API")
             return _NOTHING
         if isinstance(event, Hopeless):
             raise event.error
@@ -84,18 +84,18 @@ class Follower:
             self._complain(f"the Workload API does not offer {self._selection}, only {describe_offers(context.offered)}")
             return _WITHDRAWN if self._current else _NOTHING
         is_same = not event.is_new and svid.spiffe_id == self._current
-        if is_same and self._overdue:
-            self.complaint = self._overdue  # the agent answers, and still with what should have been renewed
-            return _CONFIRMED
-        self._overdue = ""
-        if self.complaint:
-            self._tell("Workload API connection recovered")
-            self.complaint = ""
+        if self._overdue is not None and svid.chain == self._overdue.chain:
+            self.complaint = _describe_overdue(svid)  # the agent answers, and still with what should have been renewed
+        else:
+            self._overdue = None
+            if self.complaint:
+                self._tell("Workload API connection recovered")
+                self.complaint = ""
         if is_same:
             return _CONFIRMED
         self._current = svid.spiffe_id
         self.generation += 1
-        domains = ", ".join(sorted(domain.name for domain in context.bundles.bundles))
+        domains = list_some(sorted(domain.name for domain in context.bundles.bundles))
         self._tell(
             f"identity {svid.spiffe_id} generation {self.generation} valid until "
             f"{format_time(svid.not_after)}, trust domains {domains}"

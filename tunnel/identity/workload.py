@@ -195,6 +195,8 @@ class WorkloadWatcher:
     def _follow_stream(self) -> _Ending | None:
         """How the stream has ended; None when a new one is wanted in its place."""
         self._inbox = inbox = _Inbox(1)
+        if self._stopping.is_set():  # `stop` may have put its word into the one before
+            return None
         with grpc.insecure_channel(self._target, options=CHANNEL_OPTIONS) as channel:  # Workload Endpoint, section 3: no TLS
             call = channel.unary_stream(method_path("FetchX509SVID"))(b"", metadata=(HEADER,))
             reader = threading.Thread(target=_read, args=(call, inbox), name="workload-api-stream", daemon=True)
@@ -219,7 +221,7 @@ class WorkloadWatcher:
                     return None if self._stopping.is_set() else _Ending(call.code(), plain_words(call.details() or ""))
                 first_until = math.inf
                 self._take(message)
-            if self._stopping.is_set() or self._wants_new_stream():
+            if self._stopping.is_set() or (first_until == math.inf and self._wants_new_stream()):
                 return None
 
     def _take(self, message: bytes) -> None:
@@ -278,7 +280,10 @@ class WorkloadWatcher:
         if self._rejection is not None and self._clock() >= self._rejection.reopen_at:
             self._rejection = replace(self._rejection, reopen_at=self._clock() + self._next_delay(_REJECTED_FLOOR))
             return True
-        if self._current is None or self._wall() < self._renew_at:
+        if self._current is None:
+            return False
+        self._renew_at = min(self._renew_at, next_attempt(self._current, self._wall()))  # the clock may have been set back
+        if self._wall() < self._renew_at:
             return False
         if not self._is_overdue:
             self._is_overdue = True

@@ -67,16 +67,16 @@ def _parse_unix(text: str, authority: str, path: str) -> Endpoint:
         raise ConfigError(f"{text!a} has no absolute path; did you mean unix:///{path}")
     if not path.strip("/"):
         raise ConfigError(f"{text!a} names no socket; {_WANTED}")
-    if path.endswith("/"):
-        raise ConfigError(f"{text!a} ends with a slash, so it names a directory; expected the path of a socket in it")
-    return Endpoint(path=_decode_path(text, "/" + path.lstrip("/")))  # the kernel takes several slashes for one, gRPC does not
+    return Endpoint(path=_decode_path(text, path))
 
 
 def _decode_path(text: str, path: str) -> str:
     """The file's name that a path of a URI stands for (RFC 3986, 2.1)."""
     if not re.fullmatch(r"([^%]|%[0-9A-Fa-f]{2})*", path):
         raise ConfigError(f"{text!a} has a percent sign without two hexadecimal digits; write %25 for a percent sign")
-    raw = unquote_to_bytes(path)
+    raw = b"/" + unquote_to_bytes(path).lstrip(b"/")  # the kernel takes several slashes for one, gRPC does not
+    if raw.endswith(b"/"):
+        raise ConfigError(f"{text!a} ends with a slash, so it names a directory; expected the path of a socket in it")
     if b"\0" in raw:
         raise ConfigError(f"{text!a} has a null byte; {_WANTED}")
     if b"," in raw:

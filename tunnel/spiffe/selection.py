@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tunnel.spiffe.ids import SpiffeId
@@ -42,7 +42,11 @@ class Selection:
 
 
 def describe_offers(offers: Iterable[Offer]) -> str:
-    """The names of what an agent offers, for a message; the first ones of many."""
-    names = [str(offer) for offer in offers]
+    """The names of what an agent offers, for a message."""
+    return list_some([str(offer) for offer in offers])
+
+
+def list_some(names: Sequence[str]) -> str:
+    """Names for a message: of many the first ones, and how many more there are."""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more

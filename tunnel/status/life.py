@@ -50,7 +50,7 @@ class Standing:
 
     @property
     def is_ready(self) -> bool:
-        """Whether a client that connects now is served, as far as it lies with us."""
+        """Whether we would serve a client that connects now; the backend is not looked at."""
         return self.is_listening and not self.is_ending and not self.identity_error
 
     @property

@@ -35,26 +35,26 @@ class Anchors:
     """The anchors that can be used, and why each of the others cannot."""
 
     usable: tuple[x509.Certificate, ...]
+    prepared: tuple[crypto.X509, ...]  # the same for the path builder
     refused: tuple[tuple[x509.Certificate, PeerDenied], ...]
-    _prepared: tuple[crypto.X509, ...]
 
-    def prepare_for(self, path: Iterable[x509.Certificate]) -> list[crypto.X509]:
-        """The anchors for the path builder, also under the serial numbers by which certificates of `path` name them.
+    def rename_for(self, path: Iterable[x509.Certificate]) -> list[crypto.X509]:
+        """Those that certificates of `path` name as their issuer, under the identifiers that they name it by.
 
-        A certificate may name the serial number of its issuer's certificate (RFC 5280, 4.2.1.1). After a renewal with the same
-        name and key the anchor has another one, which OpenSSL refuses and Go does not.
+        A certificate may name the serial number and the key identifier of its issuer's certificate (RFC 5280, 4.2.1.1). After a
+        renewal with the same name and key the anchor has others, which OpenSSL refuses and Go does not.
         """
         renamed = (
-            _prepare(anchor, claimed)
-            for claimed in filter(None, map(_parse_claim, path))
+            _prepare(anchor, claim)
+            for claim in filter(None, map(_parse_claim, path))
             for anchor in self.usable
-            if _subject_bytes(anchor) == claimed.subject
+            if _subject_bytes(anchor) == claim.subject
         )
-        return [*self._prepared, *islice(renamed, _MOST_RENAMED)]
+        return list(islice(renamed, _MOST_RENAMED))
 
     def find_refusal(self, path: Iterable[x509.Certificate]) -> PeerDenied | None:
         """Why the anchor that issued a certificate of `path` is not used; None when no such anchor was left out."""
-        issuers = {_issuer_bytes(certificate) for certificate in path} - {b""}
+        issuers = {_issuer_bytes(certificate) for certificate in path} - {b""} - set(map(_subject_bytes, self.usable))
         for anchor, refusal in self.refused:
             if _subject_bytes(anchor) in issuers:
                 return PeerDenied(refusal.reason, refusal.seen)  # a new one: each that is raised keeps its own traceback
@@ -63,10 +63,10 @@ class Anchors:
 
 @dataclass(frozen=True, slots=True)
 class _Claim:
-    """How a certificate names its issuer's certificate: its subject, its serial number and perhaps its issuer."""
+    """How a certificate names its issuer's certificate: by its subject, and perhaps its serial number and issuer."""
 
     subject: bytes
-    serial: int
+    serial: int | None
     issuer: x509.Name | None
 
 
@@ -81,7 +81,7 @@ def build_anchors(authorities: Iterable[x509.Certificate]) -> Anchors:
         except PeerDenied as denied:
             where = f"authority {number} of the bundle {describe_certificate(authority)}"
             refused.append((authority, PeerDenied(denied.reason, f"{where}: {denied.seen}")))
-    return Anchors(tuple(usable), tuple(refused), tuple(prepared))
+    return Anchors(tuple(usable), tuple(prepared), tuple(refused))
 
 
 def _parse_claim(certificate: x509.Certificate) -> _Claim | None:
@@ -89,7 +89,7 @@ def _parse_claim(certificate: x509.Certificate) -> _Claim | None:
         found = find_extension(certificate, x509.AuthorityKeyIdentifier)
     except PeerDenied:
         return None
-    if found is None or found.value.authority_cert_serial_number is None:
+    if found is None:
         return None
     names = found.value.authority_cert_issuer or []
     issuer = next((one.value for one in names if isinstance(one, x509.DirectoryName)), None)
@@ -130,14 +130,14 @@ def _rewrite(authority: x509.Certificate, claim: _Claim | None) -> x509.Certific
         issuer_name=(claim.issuer if claim else None) or authority.issuer,
         subject_name=authority.subject,
         public_key=authority.public_key(),  # check_anchor has looked at its kind
-        serial_number=claim.serial if claim else authority.serial_number,
+        serial_number=(claim.serial if claim else None) or authority.serial_number,
         not_valid_before=authority.not_valid_before_utc,
         not_valid_after=authority.not_valid_after_utc,
     )
     length = constraints.value.path_length if constraints is not None else None
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=length), critical=True)
     builder = builder.add_extension(_USAGE, critical=True)
-    for kind in (x509.SubjectKeyIdentifier, x509.NameConstraints):
+    for kind in (x509.NameConstraints,) if claim else (x509.NameConstraints, x509.SubjectKeyIdentifier):
         kept = reading.find(kind)
         if kept is not None:
             builder = builder.add_extension(kept.value, critical=kept.critical)

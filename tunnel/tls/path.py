@@ -20,6 +20,7 @@ from tunnel.spiffe.ids import SpiffeId
 from tunnel.tls.facts import issuer_of, subject_of
 
 MAX_PATH = 16  # certificates; SPIRE's paths have two or three
+_SHOWN = 200  # characters of a name in a message
 _MOST_NAMESAKES = 8  # anchors of one name that are tried in turn: a stranger must not cost us a verification for each of many
 
 # OpenSSL's numbers for why a path fails (x509_vfy.h). Those that only say that no anchor is at hand come first.
@@ -71,22 +72,35 @@ def check_length(path: Sequence[x509.Certificate]) -> None:
 def build_path(anchors: Sequence[crypto.X509], path: Sequence[x509.Certificate], now: datetime) -> list[x509.Certificate]:
     """The path that leads from the leaf to one of `anchors`, both included; raises PeerDenied."""
     failures = []
+    certificates = list(map(to_openssl, path))
     for pool in _pools(anchors):
         try:
-            return _attempt(pool, path, now)
+            return _attempt(pool, certificates, now)
         except crypto.X509StoreContextError as error:
             failures.append(error)
+        if failures[0].errors[0] in NO_ANCHOR_ERRORS:  # a part of them has no issuer that all of them lack
+            break
     # A wrong signature is what an anchor of the same name and another key gives: any other failure says more.
     failure = next((one for one in failures if one.errors[0] != WRONG_SIGNATURE), failures[0])
     code, depth, text = failure.errors[:3]
     raise refuse_certificate(denial_of(code), depth, failure.certificate.to_cryptography(), text) from failure
 
 
-def refuse_certificate(reason: Denial, depth: int, certificate: x509.Certificate, seen: str) -> PeerDenied:
+class PathDenied(PeerDenied):
+    """A path that is refused for one of its certificates; `depth` is 0 for the leaf."""
+
+    def __init__(self, reason: Denial, seen: str, depth: int, certificate: x509.Certificate) -> None:
+        super().__init__(reason, seen)
+        self.depth = depth
+        self.certificate = certificate
+
+
+def refuse_certificate(reason: Denial, depth: int, certificate: x509.Certificate, seen: str) -> PathDenied:
     """The refusal of a path for one of its certificates, which it names; `depth` is 0 for the leaf."""
     # The issuer helps whoever has given the wrong bundle; it is the peer's claim, and proves nothing.
-    whose = f", issued by {issuer_of(certificate)!a}" if reason is Denial.UNKNOWN_AUTHORITY else ""
-    return PeerDenied(reason, f"certificate {depth + 1} of the path {describe_certificate(certificate)}: {seen}{whose}")
+    whose = f", issued by {issuer_of(certificate)[:_SHOWN]!a}" if reason is Denial.UNKNOWN_AUTHORITY else ""
+    where = f"certificate {depth + 1} of the path {describe_certificate(certificate)}"
+    return PathDenied(reason, f"{where}: {seen}{whose}", depth, certificate)
 
 
 @contextmanager
@@ -99,8 +113,9 @@ def at_depth(depth: int, certificate: x509.Certificate) -> Iterator[None]:
 
 
 def describe_certificate(certificate: x509.Certificate) -> str:
-    """`(subject "CN=Issuing CA", serial 1F)`, for a message; both are the certificate's claims."""
-    return f"(subject {subject_of(certificate)!a}, serial {certificate.serial_number:X})"
+    """`(subject 'CN=Issuing CA', serial 1F)`, for a message; both are the certificate's claims, and may be long."""
+    subject, serial = subject_of(certificate), f"{certificate.serial_number:X}"
+    return f"(subject {subject[:_SHOWN]!a}, serial {serial[:_SHOWN]})"
 
 
 def _pools(anchors: Sequence[crypto.X509]) -> Iterator[Sequence[crypto.X509]]:
@@ -118,14 +133,14 @@ def _pools(anchors: Sequence[crypto.X509]) -> Iterator[Sequence[crypto.X509]]:
         yield [namesakes[min(turn, len(namesakes) - 1)] for namesakes in by_name.values()]
 
 
-def _attempt(anchors: Sequence[crypto.X509], path: Sequence[x509.Certificate], now: datetime) -> list[x509.Certificate]:
+def _attempt(anchors: Sequence[crypto.X509], path: Sequence[crypto.X509], now: datetime) -> list[x509.Certificate]:
     store = crypto.X509Store()
     store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
     # A store takes a time once and silently keeps it at the next call, so each verification has a store of its own.
     store.set_time(now)
     for anchor in anchors:
         store.add_cert(anchor)
-    leaf, *untrusted = map(to_openssl, path)
+    leaf, *untrusted = path
     chain = crypto.X509StoreContext(store, leaf, untrusted).get_verified_chain()
     return [certificate.to_cryptography() for certificate in chain]
 
