@@ -14,11 +14,13 @@ import signal
 import socket
 import sys
 import threading
+from functools import partial
 from typing import NoReturn
 
 from tunnel.child.environment import for_command
 from tunnel.child.inherited import inherited
 from tunnel.child.launcher import Launcher
+from tunnel.child.probe import SignalProbe
 from tunnel.child.signals import SignalThread, block
 from tunnel.child.spawned import SpawnedLauncher
 from tunnel.errors import CommandError
@@ -37,6 +39,7 @@ def main() -> int:
     for number in (signal.SIGHUP, signal.SIGUSR1):  # as __main__ does
         signal.signal(number, signal.SIG_IGN)
     block()
+    probe = SignalProbe()
     launcher = spawn() if "spawn" in words else Launcher()
     say("child", launcher.pid)
     if "spawn" not in words:
@@ -45,7 +48,7 @@ def main() -> int:
         hold()
     if "late" in words:
         sys.stdin.readline()
-    SignalThread(lambda number, is_shared: take(launcher, number, is_shared))
+    SignalThread(take, partial(settle, launcher), partial(probe.has_had, launcher.pid))
     try:
         launcher.start(command, for_command({}))
     except CommandError as error:
@@ -59,6 +62,7 @@ def main() -> int:
     code = launcher.exit_code()
     assert code is not None
     launcher.close()
+    probe.close()
     return code
 
 
@@ -68,10 +72,14 @@ def spawn() -> Launcher:
     return SpawnedLauncher()
 
 
-def take(launcher: Launcher, number: int, is_shared: bool) -> None:
-    if not is_shared:
-        launcher.send(number)
+def take(number: int, is_shared: bool) -> None:
     say("signal", number, "shared" if is_shared else "ours")
+
+
+def settle(launcher: Launcher, number: int, has_had: bool) -> None:
+    if not has_had:
+        launcher.send(number)
+    say("settled", number, "had" if has_had else "sent")
 
 
 def hold() -> NoReturn:

@@ -73,10 +73,10 @@ def test_what_a_terminal_sends_is_not_sent_twice(terminal: tuple[int, str]) -> N
         for key, number in ((b"\x03", signal.SIGINT), (b"\x1c", signal.SIGQUIT)):
             os.write(ours, key)
             process.wait_for(f"^got {int(number)}$")
-            process.wait_for(f"^signal {int(number)} shared$")
+            process.wait_for(f"^settled {int(number)} had$")
         fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 10, 20, 0, 0))
         process.wait_for(f"^got {int(signal.SIGWINCH)}$")
-        process.wait_for(f"^signal {int(signal.SIGWINCH)} shared$")
+        process.wait_for(f"^settled {int(signal.SIGWINCH)} had$")
         os.kill(job, signal.SIGINT)
         process.wait_for(f"^signal {int(signal.SIGINT)} ours$")
         process.wait_for(f"^got {int(signal.SIGINT)}$", count=2)

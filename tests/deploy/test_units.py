@@ -25,6 +25,7 @@ from tunnel.spiffe.endpoint import Endpoint
 from tunnel.spiffe.ids import parse_spiffe_id
 
 UNITS = ROOT / "deploy/systemd"
+COUNTING = ROOT / "tests/integration/counting.py"
 SERVICES = ["tunnel-server.service", "tunnel@.service"]
 WORST = 15  # of systemd's score, in tenths; what it still blames is that a proxy reaches the network
 _ARGS = """client
@@ -40,6 +41,15 @@ ExecStart=/opt/tunnel/bin/tunnel exec --use-workload-api-addr=unix:///run/spire/
     --target=127.0.0.1:8443 --verify-id=spiffe://example.org/cache -- \\
     sh -c 'systemd-notify --ready --status=up; trap "exit 0" TERM; while :; do sleep 0.1; done'
 StandardOutput=append:/run/log
+StandardError=inherit
+"""
+# Whoever writes such a unit has not thought of KillMode=.
+_STOPPED = """[Service]
+Type=exec
+ExecStart=/opt/tunnel/bin/tunnel exec --use-workload-api-addr=unix:///run/spire/client.sock \\
+    --target=127.0.0.1:1 --verify-id=spiffe://example.org/cache -- /usr/bin/python3 /etc/tunnel/counting.py
+TimeoutStopSec=5
+StandardOutput=append:/run/stopped
 StandardError=inherit
 """
 
@@ -97,6 +107,8 @@ def manager(image: Image, tmp_path: Path) -> Iterator[Manager]:
     (tmp_path / "units/exec.service").write_text(_EXEC)
     (tmp_path / "etc/tunnel").mkdir(parents=True)
     (tmp_path / "etc/tunnel/web.args").write_text(_ARGS)
+    (tmp_path / "units" / "stopped.service").write_text(_STOPPED)
+    shutil.copy(COUNTING, tmp_path / "etc/tunnel")
     (tmp_path / "sockets").mkdir()
     (tmp_path / "tunnel").symlink_to(image.files / "opt/tunnel")
     workloads = {"agent.sock": "spiffe://example.org/cache", "client.sock": "spiffe://example.org/web"}
@@ -147,6 +159,20 @@ def test_a_command_of_exec_makes_its_unit_ready(manager: Manager) -> None:
     assert Path(f"/proc/{main}/comm").read_text() == "tunnel\n"
     manager.ask("stop", "exec.service")
     assert manager.property("exec.service", "Result") == "success"
+
+
+def test_a_stop_by_the_service_manager_is_one_signal_for_a_command(manager: Manager) -> None:
+    """It signals every process of the unit, and a second time after its time is over: by SIGKILL."""
+    said = Path(f"/proc/{manager.first_pid}/root/run/stopped")
+    manager.ask("start", "stopped.service")
+    eventually(lambda: "up" in said.read_text(), "the command runs")
+    manager.ask("stop", "stopped.service")
+    assert said.read_text().count("got ") == said.read_text().count("got 15\n") == 1
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_stop_of_our_units_is_for_the_main_process(name: str) -> None:
+    assert "\nKillMode=mixed\n" in (UNITS / name).read_text()
 
 
 def outer_pid(manager: Manager, pid: int) -> int:

@@ -24,6 +24,7 @@ from tunnel.proxy.household import Household, Manners, Order
 SERVICE = Manners(wait=15, limit=25, is_service=True)
 PATIENT = Manners(wait=15, limit=25, is_service=True, delay=10)
 TOOL = Manners(limit=5)
+PROBE = 1 << 29  # the process number of the signal probe
 
 Script = Callable[["Stage"], Awaitable[object]]
 
@@ -151,12 +152,22 @@ class Stage:
         self.log = Lines()
         self.told: list[tuple[float, State]] = []
         self.summaries: list[str] = []  # of what was told
-        self.hear: Callable[[int, bool], None]
+        self._on_signal: Callable[[int, bool], None]
+        self._on_settled: Callable[[int, bool], None]
         self.spared: set[int]  # when what the command has left is ended
         notifier = SimpleNamespace(keep_beating=lambda sleep: sleep(0), tell=self._tell)
         surroundings = SimpleNamespace(notifier=notifier, strays=SimpleNamespace(drain=lambda _write: None))
-        parts: tuple[Any, ...] = (self.proxies, self.launcher, give_order, manners, surroundings, self.log)
+        probe = SimpleNamespace(pids={PROBE})
+        parts: tuple[Any, ...] = (self.proxies, self.launcher, probe, give_order, manners, surroundings, self.log)
         self.household = Household(*parts, lambda: None)
+
+    def take_signals(self, on_signal: Callable[[int, bool], None], on_settled: Callable[[int, bool], None]) -> None:
+        self._on_signal, self._on_settled = on_signal, on_settled
+
+    def hear(self, number: int, is_from_terminal: bool, *, has_had: bool | None = None) -> None:
+        """A signal that is settled at once; what a terminal sends, the command has had."""
+        self._on_signal(number, is_from_terminal)
+        self._on_settled(number, is_from_terminal if has_had is None else has_had)
 
     def _tell(self, state: State, summary: str) -> None:
         self.told.append((trio.current_time(), state))
@@ -180,8 +191,8 @@ def be_alone(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         _playing[-1].spared = set(own)
         yield min(grace, 0.5)
 
-    def listen(on_signal: Callable[[int, bool], None], _on_child: Callable[[], None]) -> None:
-        _playing[-1].hear = on_signal
+    def listen(on_signal: Callable[[int, bool], None], on_settled: Callable[[int, bool], None], *_: object) -> None:
+        _playing[-1].take_signals(on_signal, on_settled)
 
     monkeypatch.setattr(household, "end_descendants", end_descendants)
     monkeypatch.setattr(household, "SignalThread", listen)

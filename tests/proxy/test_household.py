@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 import trio
 import trio.testing
-from hearth import PATIENT, SERVICE, TOOL, FakeProxy, Stage, be_alone, nothing, play, up
+from hearth import PATIENT, PROBE, SERVICE, TOOL, FakeProxy, Stage, be_alone, nothing, play, up
 
 from tunnel.errors import CommandError, ConfigError, TunnelError
 from tunnel.net.notify import State
@@ -364,7 +364,7 @@ def test_what_works_for_a_proxy_is_nobody_that_the_command_has_left() -> None:
         stage.launcher.end(0)
 
     assert play(stage, script) == 0
-    assert stage.spared == {stage.launcher.pid, 7, 8}
+    assert stage.spared == {stage.launcher.pid, PROBE, 7, 8}
 
 
 @pytest.mark.parametrize("number", [TERM, INT])
@@ -395,7 +395,25 @@ def test_ctrl_c_is_not_sent_twice() -> None:
     stage = Stage(server := FakeProxy(is_server=True))
     assert play(stage, script) == 130
     assert server.shut_at is not None
-    assert [number for _, number in stage.launcher.sent] == [0]
+    assert stage.launcher.sent == []
+
+
+@pytest.mark.parametrize("manners", [SERVICE, TOOL])
+def test_a_signal_that_the_command_has_had_is_not_sent_twice(manners: Manners) -> None:
+    async def script(stage: Stage) -> None:
+        await up(stage)
+        for number in (USR1, TERM):
+            stage.hear(number, False, has_had=True)
+        await trio.sleep(1)
+        assert stage.launcher.sent == []
+        assert (server.shut_at is not None) is manners.is_service
+        stage.hear(INT, False)
+        await trio.sleep(1)
+        stage.launcher.end(3)
+
+    stage = Stage(server := FakeProxy(is_server=True), manners=manners)
+    assert play(stage, script) == 3
+    assert [number for _, number in stage.launcher.sent] == [INT]
 
 
 @pytest.mark.parametrize("is_server", [True, False])

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from tunnel.child.environment import for_command
 from tunnel.child.family import become_subreaper
 from tunnel.child.launcher import Launcher
+from tunnel.child.probe import SignalProbe
 from tunnel.child.signals import block
 from tunnel.commands.output import say
 from tunnel.commands.quiet import Voice
@@ -42,17 +43,18 @@ def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str
     """The command's exit code, or one that says why there was none; raises ConfigError for a wrong line."""
     config = line.build(arguments)
     _check_user(config.targets)
-    launcher = Launcher()  # before there are threads, rules of Landlock, other signals
+    launcher, probe = Launcher(), SignalProbe()  # before there are threads, rules of Landlock, other signals
     block()
     voice = Voice(is_verbose=config.is_verbose)
     try:
         with _own_sockets(config.targets) as (targets, place), _open_relay(environ) as relay:
-            code = _run(config.argv, _Prepared(targets, place, launcher, relay, voice), environ)
+            code = _run(config.argv, _Prepared(targets, place, launcher, probe, relay, voice), environ)
     except TunnelError as error:
         say(f"error: {error}")
         return error.exit_code if isinstance(error, CommandError) else command.failure
     finally:
         launcher.close()
+        probe.close()
     voice.report()
     return code
 
@@ -115,6 +117,7 @@ class _Prepared:
     targets: Sequence[line.Target]
     place: str
     launcher: Launcher
+    probe: SignalProbe
     relay: NotifyRelay | None
     voice: Voice
 
@@ -136,7 +139,8 @@ def _run(argv: Sequence[str], prepared: _Prepared, environ: Mapping[str, str]) -
         order = partial(_order, argv, named, relay.variables(prepared.launcher.pid) if relay else {}, voice)
         manners = Manners(limit=_DRAIN)
         complain = partial(voice.complain, configs[0].source)
-        household = Household(proxies, prepared.launcher, order, manners, surroundings, voice.log, complain)
+        parts = proxies, prepared.launcher, prepared.probe
+        household = Household(*parts, order, manners, surroundings, voice.log, complain)
         settle()
         loop.run_trio(household.run)
     return household.exit_code

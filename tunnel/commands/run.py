@@ -11,6 +11,7 @@ from collections.abc import Mapping, MutableMapping
 from tunnel.child.environment import for_command
 from tunnel.child.family import become_subreaper
 from tunnel.child.launcher import Launcher
+from tunnel.child.probe import SignalProbe
 from tunnel.child.signals import block
 from tunnel.commands.output import say
 from tunnel.commands.start import begin, open_log, see_holders
@@ -28,19 +29,26 @@ def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str
     block()  # from here on no signal is lost: as process 1 we would not even be ended by it
     config = line.build(arguments, environ)
     inherited = take_inherited(environ, os.getpid())  # before the fork, which would keep what was handed over to us
-    launcher = Launcher()  # before there are threads, or rules of Landlock
+    launcher, probe = Launcher(), SignalProbe()  # before there are threads, or rules of Landlock
     log = open_log(config.log, STDERR)
     try:
-        return _run(config, launcher, inherited, log, environ)
+        return _run(config, (launcher, probe), inherited, log, environ)
     except TunnelError as error:
         log.flush()
         say(f"error: {error}")
         return error.exit_code if isinstance(error, CommandError) else command.failure
     finally:
         launcher.close()
+        probe.close()
 
 
-def _run(config: line.RunConfig, launcher: Launcher, inherited: Inherited, log: Log, environ: Mapping[str, str]) -> int:
+def _run(
+    config: line.RunConfig,
+    child: tuple[Launcher, SignalProbe],
+    inherited: Inherited,
+    log: Log,
+    environ: Mapping[str, str],
+) -> int:
     strays = Strays()
     strays.install()
     notifier = Notifier(environ, os.getpid())
@@ -59,7 +67,7 @@ def _run(config: line.RunConfig, launcher: Launcher, inherited: Inherited, log: 
         proxies = [open_proxy(one, loop, log, surroundings, silent) for one in config.proxies]
         order = Order(config.argv, for_command({}))
         manners = Manners(config.wait_ready, config.stop_timeout, is_service=True, delay=config.shutdown_delay)
-        household = Household(proxies, launcher, lambda: order, manners, surroundings, log, lambda: None)
+        household = Household(proxies, *child, lambda: order, manners, surroundings, log, lambda: None)
         settle()
         loop.run_trio(household.run)
     return household.exit_code

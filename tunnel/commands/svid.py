@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, MutableMapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
+from tunnel.child.probe import SignalProbe
 from tunnel.commands.output import say, say_to_person, show
 from tunnel.config import svid
 from tunnel.config.grammar import Arguments, Command
@@ -50,11 +51,13 @@ def _fetch(config: FetchConfig) -> int:
 
 
 def _watch(config: WatchConfig, environ: Mapping[str, str]) -> int:
-    from tunnel.svid.journal import Form, Journal
-    from tunnel.svid.watch import run_watch
+    with ExitStack() as things:
+        probe = things.enter_context(closing(SignalProbe())) if config.child else None  # before there are threads
+        from tunnel.svid.journal import Form, Journal
+        from tunnel.svid.watch import run_watch
 
-    with closing(_open_folder(config.output)) as folder:
-        return run_watch(config, folder, Journal(Form.JSON if config.is_json else Form.LOG), environ)
+        folder = things.enter_context(closing(_open_folder(config.output)))
+        return run_watch(config, folder, Journal(Form.JSON if config.is_json else Form.LOG), environ, probe)
 
 
 def _open_folder(output: Output) -> Folder:

@@ -18,6 +18,7 @@ import trio
 from tunnel.child.family import end_descendants, reap_orphans
 from tunnel.child.launcher import Launcher
 from tunnel.child.orders import code_of_end
+from tunnel.child.probe import Arrival, SignalProbe
 from tunnel.child.signals import SignalThread
 from tunnel.errors import ConfigError, TunnelError
 from tunnel.log import Log
@@ -59,6 +60,7 @@ class Household:
         self,
         proxies: Sequence[Proxy],
         launcher: Launcher,
+        probe: SignalProbe,
         give_order: Callable[[], Order],
         manners: Manners,
         surroundings: Surroundings,
@@ -67,6 +69,7 @@ class Household:
     ) -> None:
         self._proxies = proxies
         self._launcher = launcher
+        self._probe = probe
         self._give_order = give_order
         self._manners = manners
         self._surroundings = surroundings
@@ -76,6 +79,7 @@ class Household:
         self._is_delaying = False
         self._summary = ""  # of what the manager is told while the command runs
         self._command_over = trio.Event()
+        self._unsettled: set[int] = set()  # signals for the command, which may have had them
         self._failure: TunnelError | None = None
         self._patience = trio.CancelScope()  # its deadline is when everything is cut, none until the end begins
         self._exit_code = 0
@@ -91,7 +95,7 @@ class Household:
                 nursery.start_soon(self._run_proxy, proxy)
                 nursery.start_soon(self._await_shutdown, proxy)
             nursery.start_soon(keep_up, self._surroundings, self._log)
-            SignalThread(self._hear, self._hear_of_child)
+            SignalThread(self._hear, self._hear_settled, self._has_command_had, self._hear_of_child)
             await self._start(nursery)
             await self._await_end()
             self._everything.cancel()
@@ -249,14 +253,35 @@ class Household:
         elif not self._has_command:
             if self._ends_us(number, is_from_terminal):
                 self._begin_end(number)
-        elif self._manners.is_service and number in _STOP:
-            self._log.tell(f"received {signal.Signals(number).name}, shutting down")
-            if is_from_terminal:  # the command has had it, and is about to serve no more
-                self._begin_end(_NOTHING)
-            else:
-                self._stop(number)
-        elif not is_from_terminal:
-            self._launcher.send(number)
+        else:
+            self._unsettled.add(number)
+            if self._is_stop(number):
+                self._log.tell(f"received {signal.Signals(number).name}, shutting down")
+                if is_from_terminal or not self._manners.delay:
+                    self._close_doors()
+
+    def _is_stop(self, number: int) -> bool:
+        return self._manners.is_service and number in _STOP
+
+    def _has_command_had(self, arrival: Arrival) -> bool:
+        return self._probe.has_had(self._launcher.pid, arrival)
+
+    def _hear_settled(self, number: int, has_had: bool) -> None:
+        with suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(self._settle, number, has_had)
+
+    def _settle(self, number: int, has_had: bool) -> None:
+        """Send a signal on, once, unless its sender has sent it to the command too; a stop may have a delay before that."""
+        if number not in self._unsettled:
+            return
+        self._unsettled.remove(number)
+        if not self._is_stop(number):
+            if not has_had:
+                self._launcher.send(number)
+        elif has_had:  # the command is about to serve no more
+            self._begin_end(_NOTHING)
+        else:
+            self._stop(number)
 
     def _ends_us(self, number: int, is_from_terminal: bool) -> bool:
         """While there is no command; to a service SIGHUP means that the terminal is gone, or it was meant for the command."""
@@ -271,4 +296,4 @@ class Household:
 
     def _own(self) -> set[int]:
         """Our children whose status somebody waits for, and which are no orphans."""
-        return {self._launcher.pid}.union(*(proxy.pids for proxy in self._proxies))
+        return {self._launcher.pid, *self._probe.pids}.union(*(proxy.pids for proxy in self._proxies))

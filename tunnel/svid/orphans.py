@@ -13,12 +13,14 @@ from contextlib import contextmanager
 import trio
 
 from tunnel.child.family import reap_orphans
+from tunnel.child.probe import SignalProbe
 
 
 class Orphans:
     """The reaper, and our own children, which it leaves alone."""
 
-    def __init__(self) -> None:
+    def __init__(self, probe: SignalProbe | None = None) -> None:
+        self._probe = probe
         self._own: set[int] = set()
         self._unknown = 0  # children of ours that are being started or run, under numbers that we have not been told
 
@@ -50,4 +52,4 @@ class Orphans:
 
     def _reap(self) -> None:
         if not self._unknown:
-            reap_orphans(self._own)
+            reap_orphans(self._own if self._probe is None else self._own | self._probe.pids)

@@ -6,16 +6,20 @@ kills it when we are killed.
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
+from time import monotonic
 
 import trio
 
 from tunnel.child.launcher import Launcher
 from tunnel.child.orders import NOT_EXECUTABLE, NOT_FOUND
+from tunnel.child.probe import Arrival
+from tunnel.child.signals import SETTLE
 from tunnel.child.spawned import SpawnedLauncher
 from tunnel.config.svid_model import ChildSignal, Supervised
 from tunnel.errors import CommandError
@@ -30,6 +34,14 @@ _STEADY = 10.0  # seconds that a command must have lived to be started again at 
 _PAUSE, _LONGEST_PAUSE = 1.0, 30.0
 
 
+HasHad = Callable[[int, Arrival], bool]  # SignalProbe.has_had
+
+
+def nobody_has_had(_command: int, _arrival: Arrival) -> bool:
+    """Without a probe: every stop is sent on."""
+    return False
+
+
 class Child:
     """One command, started once or again and again."""
 
@@ -40,8 +52,12 @@ class Child:
         standing: Standing,
         environ: Mapping[str, str] | None = None,
         orphans: Orphans | None = None,
+        has_had: HasHad = nobody_has_had,
     ) -> None:
         """`environ` is what the command is given; None for all that we have."""
+        self._has_had = has_had
+        self._stops, self._stops_to_pass_on = trio.open_memory_channel[Arrival](math.inf)
+        self._is_stop = False  # a signal ends us; else it is a failure, of which the command cannot know
         self._config = config
         self._environ = os.environ if environ is None else environ
         self._journal = journal
@@ -62,6 +78,11 @@ class Child:
             if trio.current_time() - began >= _STEADY:
                 backoff.reset()
             await trio.sleep(backoff.next(floor=_PAUSE, cap=_LONGEST_PAUSE))
+
+    def stop(self, number: int) -> None:
+        """A signal that ends us has come, and the command may have had it too. The caller then cancels `run`."""
+        self._is_stop = True
+        self._stops.send_nowait(Arrival(number, monotonic()))
 
     async def tell(self, way: ChildSignal) -> Told:
         """Send it a signal; one that does not run finds the new files when it starts."""
@@ -101,17 +122,31 @@ class Child:
         self._journal.tell(Event.ENDED, f"{self._name} {how}", pid=launcher.pid, exit_code=code)
 
     async def _stop(self, launcher: Launcher) -> int:
-        """Ask it to end, and end it when it does not."""
+        """Have it end: by one signal for each stop, and by SIGKILL when the time is over."""
         with trio.CancelScope(shield=True):
-            launcher.send(signal.SIGTERM)
-            with trio.move_on_after(self._config.stop_limit) as waiting:
-                await trio.lowlevel.wait_readable(launcher)
-            if waiting.cancelled_caught:
-                self._journal.tell(
-                    Event.NOTICE, f"{self._name} has not ended within {self._config.stop_limit:g}s of SIGTERM: killed"
-                )
-                launcher.send(signal.SIGKILL)
-                await trio.lowlevel.wait_readable(launcher)
+            async with trio.open_nursery() as nursery:
+                if not self._is_stop:
+                    launcher.send(signal.SIGTERM)
+                nursery.start_soon(self._pass_on_stops, launcher)
+                await self._await_end(launcher)
+                nursery.cancel_scope.cancel()
         code = launcher.exit_code()
         assert code is not None
         return code
+
+    async def _await_end(self, launcher: Launcher) -> None:
+        with trio.move_on_after(self._config.stop_limit) as waiting:
+            await trio.lowlevel.wait_readable(launcher)
+        if waiting.cancelled_caught:
+            self._journal.tell(
+                Event.NOTICE, f"{self._name} has not ended within {self._config.stop_limit:g}s of SIGTERM: killed"
+            )
+            launcher.send(signal.SIGKILL)
+            await trio.lowlevel.wait_readable(launcher)
+
+    async def _pass_on_stops(self, launcher: Launcher) -> None:
+        """SIGTERM for each stop that was not sent to the command as well."""
+        async for arrival in self._stops_to_pass_on:
+            await trio.sleep(arrival.at + SETTLE - monotonic())
+            if not await trio.to_thread.run_sync(self._has_had, launcher.pid, arrival, abandon_on_cancel=True):
+                launcher.send(signal.SIGTERM)

@@ -10,13 +10,15 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 
 import trio
 
 from tunnel.child.environment import for_command
+from tunnel.child.probe import SignalProbe
+from tunnel.child.signals import SETTLE
 from tunnel.config.svid_model import ChildSignal, PidFileSignal, Reload, ReloadCommand, WatchConfig
 from tunnel.errors import IdentityError, IdentityFault, OutputError
 from tunnel.identity.arrivals import open_arrivals, receive_newest
@@ -37,7 +39,7 @@ from tunnel.svid.orphans import Orphans
 from tunnel.svid.pid_file import Told, signal_by_pid_file
 from tunnel.svid.reload import Reloader, Tell, run_reload_command
 from tunnel.svid.standing import Standing
-from tunnel.svid.supervised import Child
+from tunnel.svid.supervised import Child, nobody_has_had
 
 _RETRY = 2.0  # seconds between attempts to write
 _LOOK = 5.0  # seconds between looks at the clock, which may have been set, and at the files
@@ -47,14 +49,17 @@ _STOPPING = (signal.SIGTERM, signal.SIGINT)
 _NOT_OURS = (signal.SIGHUP, signal.SIGUSR1)  # nothing to read again: every update comes by itself
 
 
-def run_watch(config: WatchConfig, folder: Folder, journal: Journal, environ: Mapping[str, str]) -> int:
-    """Keep the files until SIGTERM or SIGINT, or until the command ends; the exit code.
+def run_watch(
+    config: WatchConfig, folder: Folder, journal: Journal, environ: Mapping[str, str], probe: SignalProbe | None = None
+) -> int:
+    """Keep the files until SIGTERM or SIGINT, or until the command ends; the exit code. A command needs a `probe`.
 
     Raises ConfigError when health cannot be served, IdentityError when there is no first identity, now or ever.
     """
     health = open_listener(config.health) if config.health is not None else None
     notifier = Notifier(environ, os.getpid())
-    return trio.run(Watch(config, folder, journal, for_command({}), notifier).run, health)
+    watch = Watch(config, folder, journal, for_command({}), notifier, probe=probe)
+    return trio.run(watch.run, health)
 
 
 class Watch:
@@ -68,6 +73,7 @@ class Watch:
         environ: Mapping[str, str],  # of what we start
         notifier: Notifier,
         *,
+        probe: SignalProbe | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._config = config
@@ -82,9 +88,11 @@ class Watch:
         self._wanted: SvidCredentials | None = None
         self._changed = trio.Event()
         self._has_written = trio.Event()
-        self._orphans = Orphans()
-        self._child = Child(config.child, journal, self.standing, environ, self._orphans) if config.child else None
+        self._orphans = Orphans(probe)
+        has_had = nobody_has_had if probe is None else probe.has_had
+        self._child = Child(config.child, journal, self.standing, environ, self._orphans, has_had) if config.child else None
         self._reloader = Reloader(self._way_of(config.reload), journal, self.standing) if config.reload else None
+        self._scope = trio.CancelScope()
         self._code = 0
         self._failure: IdentityError | None = None
 
@@ -92,7 +100,18 @@ class Watch:
         """The exit code, once it is time; raises IdentityError."""
         with trio.open_signal_receiver(*_STOPPING, *_NOT_OURS) as signals:
             async with trio.open_nursery() as nursery:
-                self._scope = nursery.cancel_scope
+                nursery.start_soon(self._obey, signals)
+                await self._run_all(health)
+                nursery.cancel_scope.cancel()
+        self._journal.flush()
+        if self._failure is not None:
+            raise self._failure
+        return self._code
+
+    async def _run_all(self, health: Listener | None) -> None:
+        """Everything but signals, until `_end`."""
+        with self._scope:
+            async with trio.open_nursery() as nursery:
                 if health is not None:
                     await nursery.start(self._serve_health, health)
                 nursery.start_soon(self._follow)
@@ -105,13 +124,17 @@ class Watch:
                     nursery.start_soon(self._reloader.run)
                 if self._child is not None:
                     nursery.start_soon(self._run_child, self._child)
-                async for number in signals:
-                    if number in _STOPPING:
-                        self._end(0)
-        self._journal.flush()
-        if self._failure is not None:
-            raise self._failure
-        return self._code
+
+    async def _obey(self, signals: AsyncIterator[int]) -> None:
+        """End at SIGTERM or SIGINT; until the command has ended, each later one is a stop of its own for it."""
+        settled_at: dict[int, float] = {}
+        async for number in signals:
+            if number in _STOPPING and trio.current_time() >= settled_at.get(number, -math.inf):
+                settled_at[number] = trio.current_time() + SETTLE
+                if self._child is not None:
+                    self._child.stop(number)
+                if not self._scope.cancel_called:
+                    self._end(0)
 
     def _end(self, code: int, failure: IdentityError | None = None) -> None:
         self._code, self._failure = code, failure
