@@ -30,7 +30,6 @@ from tunnel.proxy.upkeep import keep_up
 
 _STOP = (signal.SIGTERM, signal.SIGINT)
 _END = (*_STOP, signal.SIGQUIT)  # of them each ends us while there is no command that could take it
-_NOTHING = 0  # the signal that is none (kill(2))
 _GRACE = 2.0  # seconds between SIGTERM and SIGKILL for what a command has left behind
 _LAST_WORDS = 1.0  # seconds, when the time is over, for what must still be seen to: a death, an answer at a status port
 
@@ -279,7 +278,7 @@ class Household:
             if not has_had:
                 self._launcher.send(number)
         elif has_had:  # the command is about to serve no more
-            self._begin_end(_NOTHING)
+            self._close_doors()
         else:
             self._stop(number)
 
