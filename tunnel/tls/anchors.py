@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from itertools import islice
 
@@ -12,9 +14,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import crypto
 
-from tunnel.errors import PeerDenied
+from tunnel.errors import Denial, PeerDenied
 from tunnel.spiffe.x509 import check_anchor, find_extension, read_extensions
-from tunnel.tls.path import describe_certificate, to_openssl
+from tunnel.tls.path import PathDenied, build_path, describe_certificate, to_openssl
 
 _MOST_RENAMED = 8  # each costs a signature, and a peer decides how many there are
 _USAGE = x509.KeyUsage(
@@ -38,7 +40,19 @@ class Anchors:
     prepared: tuple[crypto.X509, ...]  # the same for the path builder
     refused: tuple[tuple[x509.Certificate, PeerDenied], ...]
 
-    def rename_for(self, path: Iterable[x509.Certificate]) -> list[crypto.X509]:
+    def build_path(self, path: Sequence[x509.Certificate], now: datetime) -> list[x509.Certificate]:
+        """The path that leads from the leaf to one of them, both included; raises PeerDenied."""
+        try:
+            return build_path(self.prepared, path, now)
+        except PathDenied as denied:
+            if denied.reason is not Denial.UNKNOWN_AUTHORITY:
+                raise
+            if renamed := self._rename_for(path):
+                with suppress(PeerDenied):
+                    return build_path(renamed, path, now)
+            raise self._find_refusal(path) or denied from None
+
+    def _rename_for(self, path: Iterable[x509.Certificate]) -> list[crypto.X509]:
         """Those that certificates of `path` name as their issuer, under the identifiers that they name it by.
 
         A certificate may name the serial number and the key identifier of its issuer's certificate (RFC 5280, 4.2.1.1). After a
@@ -52,7 +66,7 @@ class Anchors:
         )
         return list(islice(renamed, _MOST_RENAMED))
 
-    def find_refusal(self, path: Iterable[x509.Certificate]) -> PeerDenied | None:
+    def _find_refusal(self, path: Iterable[x509.Certificate]) -> PeerDenied | None:
         """Why the anchor that issued a certificate of `path` is not used; None when no such anchor was left out."""
         issuers = {_issuer_bytes(certificate) for certificate in path} - {b""} - set(map(_subject_bytes, self.usable))
         for anchor, refusal in self.refused:

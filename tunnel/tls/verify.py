@@ -8,7 +8,6 @@ SVID before it is published and every peer's.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import datetime
 
 from cryptography import x509
@@ -18,7 +17,9 @@ from tunnel.spiffe.bundle import BundleSet
 from tunnel.spiffe.ids import TrustDomain
 from tunnel.spiffe.x509 import check_dates, check_intermediate, check_leaf
 from tunnel.tls.anchors import Anchors, build_anchors
-from tunnel.tls.path import PathDenied, Verified, at_depth, build_path, check_length, span_of
+from tunnel.tls.path import PathDenied, Verified, at_depth, check_length, span_of
+
+_WITHOUT_RULE = (Denial.NOT_CA, Denial.KEY_USAGE)  # what OpenSSL finds before we do, without naming the rule
 
 
 class SpiffeVerifier:
@@ -46,11 +47,9 @@ class SpiffeVerifier:
     def _build(self, path: Sequence[x509.Certificate], trust_domain: TrustDomain, now: datetime) -> list[x509.Certificate]:
         anchors = self._anchors_of(trust_domain)
         try:
-            return build_path(anchors.prepared, path, now)
+            return anchors.build_path(path, now)
         except PathDenied as denied:
-            if denied.reason is Denial.UNKNOWN_AUTHORITY:
-                return _build_otherwise(anchors, path, now, denied)
-            if denied.depth:  # name the rule, which OpenSSL does not
+            if denied.depth and denied.reason in _WITHOUT_RULE:
                 with at_depth(denied.depth, denied.certificate):
                     check_intermediate(denied.certificate, trust_domain)
             raise
@@ -63,15 +62,3 @@ class SpiffeVerifier:
                 raise PeerDenied(Denial.UNKNOWN_TRUST_DOMAIN, f"{trust_domain}: {why}")
             self._anchors[trust_domain] = build_anchors(bundle.authorities)
         return self._anchors[trust_domain]
-
-
-def _build_otherwise(
-    anchors: Anchors, path: Sequence[x509.Certificate], now: datetime, denied: PathDenied
-) -> list[x509.Certificate]:
-    """The path if it names an anchor of ours by the identifiers of another certificate; else raises why there is none."""
-    if renamed := anchors.rename_for(path):
-        with suppress(PeerDenied):
-            return build_path(renamed, path, now)
-    if (refusal := anchors.find_refusal(path)) is not None:
-        raise refusal from denied
-    raise denied
