@@ -268,7 +268,10 @@ def test_a_command_on_a_terminal_is_as_without_us(world: World, target: str) -> 
 def test_ctrl_z_stops_both_and_fg_continues(world: World, target: str) -> None:
     argv = tunnel_argv("exec", f"--target={target}", ID, "--", "sh", "-c", "echo up; read line; echo got $line")
     shell = ["bash", "--norc", "-im"]
-    with on_a_terminal(shell, {**environment(world), "PS1": "$ ", "PS0": "", "HISTFILE": "", "TERM": "xterm"}) as (process, terminal):
+    with on_a_terminal(shell, {**environment(world), "PS1": "$ ", "PS0": "", "HISTFILE": "", "TERM": "xterm"}) as (
+        process,
+        terminal,
+    ):
         os.write(terminal, " ".join(f"'{word}'" for word in argv).encode() + b"\n")
         read_until(terminal, b"\rup\r\n")
         os.write(terminal, b"\x1a")

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -21,6 +22,7 @@ Holders = Mapping[int, Processes]  # by the inode of the socket
 
 _PROC = Path("/proc")
 _LISTENING = "0A"  # TCP_LISTEN
+_SYN_RECEIVED = "03"  # TCP_SYN_RECV: beside their listener before Linux 4.4
 _MOST = 3
 
 
@@ -97,10 +99,11 @@ def _overlaps(ours: IpAddress, theirs: IpAddress) -> bool:
 
 
 def _listening(port: int, proc: Path) -> Iterator[ListeningSocket]:
+    """The listening sockets come first in the tables, and hundreds of thousands of others may follow: they are not read."""
     for table in ("self/net/tcp", "self/net/tcp6"):
-        with suppress(OSError, ValueError, IndexError):
-            for line in (proc / table).read_text().splitlines()[1:]:
-                fields = line.split()
+        with suppress(OSError, ValueError, IndexError), (proc / table).open() as rows:
+            next(rows, None)  # the heading
+            for fields in takewhile(lambda row: row[3] in (_LISTENING, _SYN_RECEIVED), map(str.split, rows)):
                 host, _, number = fields[1].rpartition(":")
                 if fields[3] == _LISTENING and int(number, 16) == port:
                     yield ListeningSocket(_parse_host(host), int(fields[7]), int(fields[9]))
