@@ -70,7 +70,7 @@ def test_what_the_probe_has_had_long_before_is_another_signal() -> None:
     """It was sent to the probe, or to all but us."""
     scene("""
 os.killpg(0, USR1)
-assert not had(beside, USR1, later=5)
+assert not had(beside, USR1, later=50)
 assert not had(beside, USR1)
 """)
 

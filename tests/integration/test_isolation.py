@@ -205,6 +205,11 @@ def test_a_script_that_has_lost_the_flag_isolates_itself(
     found = shown(done.stdout)
     assert {name: value for name, value in found.items() if not name.startswith("TUNNEL_")} == without_ours(environ)
     assert set(imported.read_text().split()) <= {"sitecustomize", "usercustomize"}
+    for locale in ("C", "POSIX", "C.UTF-8"):
+        done = run(
+            environ | {"LC_CTYPE": locale}, str(link), "exec", f"--target={target}", ID, "--", "sh", "-c", "echo $LC_CTYPE"
+        )
+        assert done.stdout.decode() == f"{locale}\n"
     done = run(environ, str(link), "exec", f"--target={target}", ID, "--", "sh", "-c", "cat /proc/$PPID/comm")
     assert done.stdout == b"linked\n"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ import trio
 from heard import Heard
 from processes import eventually
 
+from tunnel.child.probe import Arrival
+from tunnel.child.signals import SETTLE
 from tunnel.config.svid_model import ChildSignal, Supervised
 from tunnel.svid.journal import Event
 from tunnel.svid.pid_file import Told
@@ -64,8 +67,32 @@ def test_one_that_ends_is_started_again_and_one_that_is_deaf_is_killed(heard: He
 
     trio.run(main)
     assert [event for event, _ in heard.events] == [Event.STARTED, Event.ENDED, Event.STARTED, Event.NOTICE, Event.ENDED]
-    assert heard.events[3][1] == "sh has not ended within 0.1s of SIGTERM: killed"
+    assert heard.events[3][1] == "sh has not ended within 0.1s of the stop: killed"
     assert (standing.child_starts, standing.child_exit_code, standing.child_pid) == (2, 137, None)
+
+
+def test_stops_that_come_close_together_are_sent_on_however_long_the_first_question_takes(heard: Heard, tmp_path: Path) -> None:
+    """The second one has settled long before its turn comes."""
+    up, got = tmp_path / "up", tmp_path / "got"
+    script = f"trap 'echo x >> {got}' TERM; : > {up}; while [ ! -e {got} ]; do sleep 0.05; done; exit 0"
+
+    def has_had(_command: int, _arrival: Arrival) -> bool:
+        time.sleep(2 * SETTLE)
+        return False
+
+    child = Child(Supervised(("sh", "-c", script), stop_limit=60.0), heard, Standing(), has_had=has_had)
+
+    async def main() -> None:
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(child.run)
+                await trio.to_thread.run_sync(eventually, up.exists, "it runs")
+                child.stop(signal.SIGINT)
+                child.stop(signal.SIGTERM)
+                nursery.cancel_scope.cancel()
+
+    trio.run(main)
+    assert heard.events[-1] == (Event.ENDED, "sh ended with exit code 0")
 
 
 def test_one_that_does_not_run_needs_no_signal(heard: Heard) -> None:

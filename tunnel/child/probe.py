@@ -25,11 +25,11 @@ from tunnel.errors import CommandError, words_of
 _PROGRAM = str(Path(__file__).with_name("probing.py"))
 _GROUP, _OUTSIDE = b"g", b"o"  # as the program has them
 _ANSWER_SIZE = 16 * 1024
-_ANSWER_LIMIT = 5.0  # seconds
+_ANSWER_LIMIT = 1.0  # seconds
 _MOST_DESCRIPTORS = 1024  # that are looked at where there is no /proc
 # Seconds between the time at which the probe takes a signal and the time at which we take the same one. What is older was sent
 # to the probe and not to us: `kill -HUP -1` inside a container does not reach PID 1, `pkill -P` reaches children only.
-_SKEW = 1.0
+_SKEW = 10.0
 
 _FIRST_REALTIME: Final = int(signal.SIGRTMIN)
 
@@ -111,6 +111,9 @@ class SignalProbe:
     def _ask(self) -> None:
         """Read what has arrived there since the last question."""
         try:
+            for process in {self._pid, self._outside_pid} - {0}:
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGCONT)  # somebody may have stopped the process group
             self._channel.send(b"?")
             answer = self._channel.recv(_ANSWER_SIZE)
         except TimeoutError:  # somebody has stopped it

@@ -12,6 +12,7 @@ import shlex
 import signal
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from functools import partial
 from time import monotonic
 
 import trio
@@ -56,6 +57,7 @@ class Child:
     ) -> None:
         """`environ` is what the command is given; None for all that we have."""
         self._has_had = has_had
+        self._one_question = trio.CapacityLimiter(1)  # whatever else waits on threads
         self._stops, self._stops_to_pass_on = trio.open_memory_channel[Arrival](math.inf)
         self._is_stop = False  # a signal ends us; else it is a failure, of which the command cannot know
         self._config = config
@@ -139,7 +141,7 @@ class Child:
             await trio.lowlevel.wait_readable(launcher)
         if waiting.cancelled_caught:
             self._journal.tell(
-                Event.NOTICE, f"{self._name} has not ended within {self._config.stop_limit:g}s of SIGTERM: killed"
+                Event.NOTICE, f"{self._name} has not ended within {self._config.stop_limit:g}s of the stop: killed"
             )
             launcher.send(signal.SIGKILL)
             await trio.lowlevel.wait_readable(launcher)
@@ -147,6 +149,7 @@ class Child:
     async def _pass_on_stops(self, launcher: Launcher) -> None:
         """SIGTERM for each stop that was not sent to the command as well."""
         async for arrival in self._stops_to_pass_on:
-            await trio.sleep(arrival.at + SETTLE - monotonic())
-            if not await trio.to_thread.run_sync(self._has_had, launcher.pid, arrival, abandon_on_cancel=True):
+            await trio.sleep(max(arrival.at + SETTLE - monotonic(), 0.0))
+            had = partial(self._has_had, launcher.pid, arrival)
+            if not await trio.to_thread.run_sync(had, abandon_on_cancel=True, limiter=self._one_question):
                 launcher.send(signal.SIGTERM)

@@ -17,6 +17,7 @@ from functools import partial
 import trio
 
 from tunnel.child.environment import for_command
+from tunnel.child.inherited import inherited
 from tunnel.child.probe import SignalProbe
 from tunnel.child.signals import SETTLE
 from tunnel.config.svid_model import ChildSignal, PidFileSignal, Reload, ReloadCommand, WatchConfig
@@ -45,7 +46,7 @@ _RETRY = 2.0  # seconds between attempts to write
 _LOOK = 5.0  # seconds between looks at the clock, which may have been set, and at the files
 _LOOK_LIMIT = 5.0  # seconds for a look at the files when somebody asks for health; a file system may hang
 _HEADER_LIMIT = 10.0  # seconds for a request for health to arrive
-_STOPPING = (signal.SIGTERM, signal.SIGINT)
+_STOPPING = {signal.SIGTERM, signal.SIGINT}
 _NOT_OURS = (signal.SIGHUP, signal.SIGUSR1)  # nothing to read again: every update comes by itself
 
 
@@ -129,7 +130,7 @@ class Watch:
         """End at SIGTERM or SIGINT; until the command has ended, each later one is a stop of its own for it."""
         settled_at: dict[int, float] = {}
         async for number in signals:
-            if number in _STOPPING and trio.current_time() >= settled_at.get(number, -math.inf):
+            if number in _STOPPING - inherited().ignored and trio.current_time() >= settled_at.get(number, -math.inf):
                 settled_at[number] = trio.current_time() + SETTLE
                 if self._child is not None:
                     self._child.stop(number)
