@@ -7,10 +7,12 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from backends import free_port
+from forge import authority, leaf
 from looking import Report, all_of, look
 from world import CLIENT, FOREIGNER, SERVER, World
 
@@ -20,6 +22,7 @@ from tunnel.config.dev_model import Entry
 from tunnel.devapi.api import SVIDS
 from tunnel.devapi.feed import Refusal
 from tunnel.spiffe.ids import parse_spiffe_id
+from tunnel.spiffe.messages import SvidEntry, X509SvidResponse, encode_x509_svid_response
 
 RULE = ("--allow-id", CLIENT)
 OTHER = Entry(parse_spiffe_id("spiffe://a.test/other"), hint="internal")
@@ -172,3 +175,17 @@ def test_federation_is_told_and_what_a_wide_rule_makes_of_it(world: World) -> No
 def test_hostile_words_of_an_agent_stay_words(world: World) -> None:
     world.api.publish(world.sockets[SERVER], SVIDS, Refusal("UNAVAILABLE", "\x1b[2Jgone\nok  all: is well"))
     assert all_of(ask(world.sockets[SERVER], limit="0.5s").the("workload-api")).isprintable()
+
+
+def test_an_authority_that_signs_nothing_and_an_svid_that_is_left_out_are_told(world: World) -> None:
+    now = datetime.now(UTC)
+    dates = {"start": now - timedelta(hours=1), "end": now + timedelta(hours=1)}
+    root, partner = authority(**dates), authority("b.test", usage=("crl_sign",), **dates)
+    late = leaf("spiffe://a.test/late", issuer=root, start=dates["start"], end=now - timedelta(minutes=1))
+    good = leaf(SERVER, issuer=root, **dates)
+    svids = [SvidEntry(uri, made.der, made.key_der, root.der) for uri, made in (("spiffe://a.test/late", late), (SERVER, good))]
+    message = encode_x509_svid_response(X509SvidResponse(tuple(svids), federated_bundles={"b.test": partner.der}))
+    world.api.publish(world.sockets[SERVER], SVIDS, message)
+    seen = [finding.seen for finding in ask(world.sockets[SERVER]).findings if finding.verdict is Verdict.WARNING]
+    assert any("left out: " in text and "spiffe://a.test/late" in text and "expired" in text for text in seen)
+    assert any(text.startswith("b.test: bad-key-usage: authority 1 of the bundle") for text in seen)
