@@ -175,6 +175,8 @@ def test_a_bundle_has_keys_for_tokens_and_what_is_for_another_use_is_passed_over
     )
     assert list(parse_jwks(document)) == ["k1", "k2"]
     assert parse_jwks(b'{"keys": []}') == {}
+    for bad in ([jwk(kid=ABSENT)], [jwk(kid="")], [jwk(kid=[])], [jwk("twice"), jwk("twice", number=1)]):
+        assert list(parse_jwks(jwks(*bad, jwk()))) == ["k1"], "a bad key leaves its neighbours alone"
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ authority for one trust domain and no other; must not know what a key is or how 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,8 +47,8 @@ class JwtBundles:
 def parse_jwks(document: bytes) -> dict[str, Jwk]:
     """The keys for JWT-SVIDs in a bundle, by name; raises IdentityError.
 
-    Entries for another use or of an unknown kind are passed over. An agent of SPIRE leaves `use` out, so an entry without it
-    counts.
+    Entries for another use, of an unknown kind or without a name of their own are passed over. An agent of SPIRE leaves `use`
+    out, so an entry without it counts.
     """
     if len(document) > MAX_BUNDLE_BYTES:
         raise IdentityError(IdentityFault.OVER_LIMIT, f"the bundle is over {MAX_BUNDLE_BYTES} bytes")
@@ -66,12 +67,10 @@ def _is_meant(entry: Jwk) -> bool:
 
 
 def _by_name(entries: list[dict[str, Any]]) -> dict[str, Jwk]:
-    keys: dict[str, Jwk] = {}
-    for entry in entries:
-        name = entry.get("kid")
-        if not isinstance(name, str) or not name:
-            raise IdentityError(IdentityFault.BAD_BUNDLE, "a key without a name (kid)")
-        if name in keys:  # neither is the better one
-            raise IdentityError(IdentityFault.BAD_BUNDLE, f"two keys of one name: {name[:200]!a}")
-        keys[name] = entry
-    return keys
+    """The keys that have a name (kid) of their own: of two with one name neither is the better one."""
+    pairs = [(name, entry) for entry in entries if isinstance(name := entry.get("kid"), str) and name]
+    counts = Counter(name for name, _entry in pairs)
+    named: dict[str, Jwk] = {name: entry for name, entry in pairs if counts[name] == 1}
+    if entries and not named:
+        raise IdentityError(IdentityFault.BAD_BUNDLE, f"of {len(entries)} keys none has a name (kid) of its own")
+    return named
