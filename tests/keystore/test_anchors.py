@@ -52,12 +52,12 @@ def test_every_certificate_that_can_be_read_is_an_anchor(tmp_path: Path, blob: b
 @pytest.mark.parametrize(
     ("blob", "seen"),
     [
-        (b"", "and no block of PEM at all"),
-        (ROOTS[0].der, "and no block of PEM at all"),
+        (b"", "and no block of PEM at all (BEGIN and END each need a line of their own)"),
+        (ROOTS[0].der, "and no block of PEM at all (BEGIN and END each need a line of their own)"),
         (BROKEN, "only 'CERTIFICATE'"),
         (TRUSTED, "only 'TRUSTED CERTIFICATE'"),
         (key_pem(ROOTS[0].key), "only 'PRIVATE KEY'"),
-        (b"".join(b"-----BEGIN %d-----\n" % number for number in range(9)), "only '0', '1', '2', '3', '4', ..."),
+        (b"".join(b"-----BEGIN %d-----\n" % number for number in range(9)), "only a block of another kind"),
     ],
 )
 def test_a_bundle_without_a_certificate_is_refused(tmp_path: Path, blob: bytes, seen: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import forge
@@ -10,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import PrivateFormat
 from shelf import chain_of, is_pair, key_pem, openssl, pem_of, refusal_of
 
 from tunnel.errors import IdentityError, IdentityFault
+from tunnel.keystore.anchors import load_anchors
 from tunnel.keystore.load import load_cert_and_key, load_keystore
 from tunnel.keystore.pem import parse_blocks, parse_pem
 
@@ -97,9 +99,14 @@ def test_one_file_may_be_named_twice(tmp_path: Path) -> None:
         (CERTIFICATES, OTHER_KEY + KEY, IdentityFault.BAD_KEY, "'CERT' and 'KEY': the private key belongs to none of"),
         (CERTIFICATES, SHUT, IdentityFault.PASSWORD, "'KEY': line 1: the private key is encrypted"),
         (CERTIFICATES, PARAMETERS + SHUT_OLD, IdentityFault.PASSWORD, "'KEY': line 4: the private key is encrypted"),
-        (CERTIFICATES, KEY[:-60], IdentityFault.BAD_KEY, "'KEY': line 1: the 'PRIVATE KEY' block cannot be read"),
+        (CERTIFICATES, KEY[:-60], IdentityFault.BAD_KEY, "'KEY': line 1: the private key ('PRIVATE KEY') cannot be read"),
         (CERTIFICATES[:-60], KEY, IdentityFault.BAD_CERTIFICATE, "'CERT': line "),
-        (CERTIFICATES, b"-----BEGIN X PRIVATE KEY-----\n", IdentityFault.BAD_KEY, "'KEY': line 1: the 'X PRIVATE KEY' block"),
+        (
+            CERTIFICATES,
+            b"-----BEGIN X PRIVATE KEY-----\n",
+            IdentityFault.BAD_KEY,
+            "'KEY': line 1: the private key (a block of another kind) cannot",
+        ),
     ],
 )
 def test_what_cannot_be_used_is_refused_with_the_file_and_what_is_wrong(
@@ -163,5 +170,56 @@ def test_a_file_cut_anywhere_is_refused_or_lacks_whole_certificates_only() -> No
 
 def test_blocks_know_where_they_begin_and_hide_what_is_in_them() -> None:
     blocks = parse_blocks(b"text\n" + KEY + b"-----BEGIN \xff-----\n" + KEY)
-    assert [(block.label, block.line) for block in blocks] == [("PRIVATE KEY", 2), ("\\xff", 7), ("PRIVATE KEY", 8)]
+    assert [(block.label, block.line) for block in blocks] == [("PRIVATE KEY", 2), ("PRIVATE KEY", 8)]
     assert KEY.decode().splitlines()[1] not in repr(blocks)
+
+
+# -- damage never shows what is in a file
+
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "line breaks written out": lambda pem: pem.strip().replace(b"\n", b"\\n") + b"\n",
+    "line breaks are blanks": lambda pem: pem.replace(b"\n", b" "),
+    "no line breaks": lambda pem: pem.replace(b"\n", b""),
+    "no dashes behind BEGIN": lambda pem: pem.replace(b" KEY-----\n", b" KEY ", 1).replace(b"\n", b" "),
+    "the body in the label": lambda pem: b"-----BEGIN %b PRIVATE KEY-----\n" % body_of(pem),
+    "the body as the label": lambda pem: b"-----BEGIN %b-----\nx\n-----END %b-----\n" % (body_of(pem)[:60], body_of(pem)[:60]),
+    "a line with dashes around it": lambda pem: pem.replace(b"\n", b"-----\n-----BEGIN ", 2),
+    "quoted": lambda pem: b'"' + pem.replace(b"\n", b"\\n") + b'"',
+    "no END": lambda pem: pem[: pem.index(b"-----END")],
+    "base64 cut": lambda pem: pem.replace(body_of(pem)[40:80], b"", 1),
+    "other characters": lambda pem: pem.replace(body_of(pem)[20:24], b"\xff\x00\x1b[", 1),
+}
+
+
+def body_of(pem: bytes) -> bytes:
+    return b"".join(line for line in pem.splitlines() if not line.startswith(b"-----"))
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+@pytest.mark.parametrize("secret", [KEY, SHUT, OTHER_KEY], ids=["plain", "encrypted", "another"])
+def test_a_damaged_key_is_never_quoted(tmp_path: Path, damage: Callable[[bytes], bytes], secret: bytes) -> None:
+    path = write(tmp_path, "damaged", damage(secret))
+    both = write(tmp_path, "both", CERTIFICATES + damage(secret))
+    cert = write(tmp_path, "cert", CERTIFICATES)
+    body = body_of(secret).decode()
+    pieces = {body[at : at + 8] for at in range(len(body) - 8)}
+    for load, arguments in (
+        (load_cert_and_key, (cert, path)),
+        (load_cert_and_key, (path, cert)),
+        (load_cert_and_key, (path, path)),
+        (load_keystore, (path, "storepass-canary")),
+        (load_keystore, (both, "storepass-canary")),
+        (load_anchors, (path,)),
+    ):
+        said = outcome_of(load, *arguments)
+        assert not [piece for piece in pieces if piece in said], said
+        assert "storepass-canary" not in said
+        assert said.isprintable()
+
+
+def outcome_of(load: Callable[..., object], *arguments: str) -> str:
+    """What anybody could be shown of it: the message, or else what was loaded."""
+    try:
+        return repr(load(*arguments))
+    except IdentityError as error:
+        return str(error)

@@ -21,17 +21,30 @@ from tunnel.errors import IdentityError, IdentityFault
 from tunnel.keystore.material import KeyMaterial, make_material
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_BOUNDARY = re.compile(rb"-----(BEGIN|END) (.+?)-----")
+# RFC 7468, section 3: a label has no two hyphens in a row, so a boundary never reaches over the body of a block in one line.
+_BOUNDARY = re.compile(rb"-----(BEGIN|END) ([\x21-\x2c\x2e-\x7e](?:[- ]?[\x21-\x2c\x2e-\x7e])*)-----")
 _CERTIFICATE = "CERTIFICATE"
 _PRIVATE_KEY = "PRIVATE KEY"
 _SHOWN_LABELS = 5
+# Labels that a message may show. Any other one may be a part of a damaged key.
+_KNOWN_LABELS = frozenset(
+    """
+    CERTIFICATE, TRUSTED CERTIFICATE, X509 CERTIFICATE, CERTIFICATE REQUEST, NEW CERTIFICATE REQUEST, ATTRIBUTE CERTIFICATE,
+    X509 CRL, PRIVATE KEY, ENCRYPTED PRIVATE KEY, RSA PRIVATE KEY, EC PRIVATE KEY, DSA PRIVATE KEY, ANY PRIVATE KEY,
+    OPENSSH PRIVATE KEY, PUBLIC KEY, RSA PUBLIC KEY, EC PARAMETERS, DH PARAMETERS, DSA PARAMETERS, PKCS7, CMS
+    """.strip()
+    .replace("\n    ", " ")
+    .split(", ")
+)
+_UNKNOWN = "a block of another kind"
+_NO_BLOCK = "and no block of PEM at all (BEGIN and END each need a line of their own)"
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
     """One block by itself, from its first boundary to its last; without the last one when it was cut short."""
 
-    label: str
+    label: str = field(repr=False)
     line: int  # where it begins, counted from 1
     text: bytes = field(repr=False)
 
@@ -44,6 +57,11 @@ class Block:
     def is_key(self) -> bool:
         """Whether it is a private key of any kind."""
         return self.label == _PRIVATE_KEY or self.label.endswith(f" {_PRIVATE_KEY}")
+
+    @property
+    def kind(self) -> str:
+        """Its label for a message."""
+        return f"{self.label!a}" if self.label in _KNOWN_LABELS else _UNKNOWN
 
     @property
     def is_encrypted(self) -> bool:
@@ -115,7 +133,7 @@ def parse_key(block: Block, password: str = "") -> PrivateKeyTypes:
         )
     raise IdentityError(
         IdentityFault.BAD_KEY,
-        f"line {block.line}: the {block.label!a} block cannot be read; wanted an RSA, ECDSA or Ed25519 key that is whole",
+        f"line {block.line}: the private key ({block.kind}) cannot be read; wanted an RSA, ECDSA or Ed25519 key that is whole",
     )
 
 
@@ -131,7 +149,7 @@ def parse_pem(blob: bytes, password: str) -> KeyMaterial:
 
 
 def describe(blocks: Iterable[Block]) -> str:
-    """Which kinds of blocks there are, for an error."""
-    labels = list(dict.fromkeys(f"{block.label[:40]!a}" for block in blocks))
+    """Which kinds of blocks there are, for an error; not a byte of what is in the file."""
+    labels = list(dict.fromkeys(block.kind for block in blocks))
     more = ", ..." if len(labels) > _SHOWN_LABELS else ""
-    return f"only {', '.join(labels[:_SHOWN_LABELS])}{more}" if labels else "and no block of PEM at all"
+    return f"only {', '.join(labels[:_SHOWN_LABELS])}{more}" if labels else _NO_BLOCK
