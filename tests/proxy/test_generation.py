@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from ends import EARLY, LATE, Identity, PublicPeer, Side, identity, public_context, shake_hands
-from forge import Forged, forge, key_of
+from forge import Forged, authority, forge, key_of, leaf, rewritten
 
 from tunnel.authz.pins import SpkiPin
 from tunnel.authz.rules import AnyRule, CommonNameRule, PolicyRule, Rule
 from tunnel.config.model import Access, TlsOptions
-from tunnel.errors import Denial, PeerDenied, TlsError
+from tunnel.errors import Denial, IdentityError, IdentityFault, PeerDenied, TlsError
 from tunnel.identity.credentials import Credentials, PkiCredentials, SvidCredentials, X509Svid
 from tunnel.proxy.generation import Generation, Terms, build_generation
 from tunnel.spiffe.bundle import BundleSet, TrustBundle
@@ -161,3 +161,35 @@ def test_the_newest_protocol_can_be_chosen() -> None:
         context = build_generation(1, DISK, Terms(True, Access(ANYONE), tls=options)).context
         side, _peer = meet(context, THEIRS)
         assert side.end.version() == version
+
+
+ODD_SUBJECTS = {
+    "UTF8String that is not UTF-8": (0x0C, b"n\xff\xfee"),
+    "T61String in Latin-1": (0x14, b"n\xe9me"),
+    "VisibleString": (0x1A, b"name"),
+    "GeneralString": (0x1B, b"name"),
+    "GeneralizedTime": (0x18, b"name"),
+    "IA5String beyond ASCII": (0x16, b"n\xe9me"),
+    "BIT STRING": (0x03, b"\x00abc"),
+}
+
+
+@pytest.mark.parametrize(("tag", "text"), ODD_SUBJECTS.values(), ids=ODD_SUBJECTS)
+@pytest.mark.parametrize("is_server", [True, False])
+def test_a_certificate_with_an_odd_subject_is_presented_or_refused_by_our_own_error(
+    tag: int, text: bytes, is_server: bool
+) -> None:
+    """A reload keeps what was there then; nothing else may come of it."""
+    signer = key_of("ed25519")
+    root = authority(key=signer)
+    odd = rewritten(leaf(issuer=root, subject="NAME"), b"\x0c\x04NAME", bytes([tag, 4]) + text, signer)
+    held = PkiCredentials((odd.certificate,), odd.key, (root.certificate,))
+    assert outcome_of(held, is_server=is_server) in ("(unreadable)", IdentityFault.BAD_CERTIFICATE)
+
+
+def outcome_of(held: PkiCredentials, *, is_server: bool) -> str | IdentityFault:
+    """Whom the generation presents, or why there is none."""
+    try:
+        return build_generation(1, held, Terms(is_server, Access(ANYONE), host="db.test")).identity
+    except IdentityError as error:
+        return error.reason

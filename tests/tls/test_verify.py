@@ -344,6 +344,15 @@ def test_an_anchor_that_is_not_used_is_not_blamed_for_a_stranger_of_its_name() -
     assert denial(bundles(a=[bad]), leaf(issuer=stranger)) is Denial.NOT_CA
 
 
+def test_a_chain_with_names_that_cannot_be_read_is_refused() -> None:
+    signer = key_of("ed25519")
+    root = authority(key=signer, subject="NAME")
+    for odd in (b"\x03\x04\x00abc", b"\x14\x04n\xe9me", b"\x1b\x04name"):
+        worker = rewritten(leaf(issuer=root), b"\x0c\x04NAME", odd, signer)
+        assert denial(bundles(a=[root]), worker) in (Denial.UNKNOWN_AUTHORITY, Denial.UNREADABLE)
+        assert denial(bundles(a=[rewritten(root, b"\x0c\x04NAME", odd, signer)]), leaf(issuer=root)) is not None
+
+
 def test_a_refusal_is_short_whatever_a_certificate_says() -> None:
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "r" * 64)] * 500)
     odd = SimpleNamespace(subject=name, issuer=name, serial_number=1 << 400_000)

@@ -18,6 +18,7 @@ from tunnel.keystore.anchors import load_anchors, load_system_anchors
 from tunnel.keystore.load import load_cert_and_key, load_keystore
 from tunnel.log import Log, escape
 from tunnel.proxy.feed import Publisher
+from tunnel.tls.facts import subject_of
 
 DiskSource = KeyFiles | Keystore | NoIdentity
 
@@ -51,7 +52,7 @@ class DiskFeed:
                 "warning: this system has no certificate authorities, so no peer's certificate verifies: say --cacert FILE"
             )
         if credentials.chain:
-            self._log.tell(f"loaded certificate: {escape(credentials.chain[0].subject.rfc4514_string())}")
+            self._log.tell(f"loaded certificate: {escape(subject_of(credentials.chain[0]))}")
 
 
 def load_credentials(source: DiskSource, ca_bundle: str, environ: Mapping[str, str]) -> PkiCredentials:

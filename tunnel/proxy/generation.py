@@ -18,6 +18,7 @@ from tunnel.config.model import Access, TlsOptions
 from tunnel.identity.credentials import Credentials, PkiCredentials, SvidCredentials
 from tunnel.tls.callback import Demand, Witness
 from tunnel.tls.context import Presented, TlsContext
+from tunnel.tls.facts import subject_of
 from tunnel.tls.judge import PeerJudge
 from tunnel.tls.path import usable
 from tunnel.tls.pki import PinVerifier, PkiVerifier
@@ -61,7 +62,7 @@ def build_generation(number: int, credentials: Credentials, terms: Terms) -> Gen
         identity, expires = str(credentials.svid.spiffe_id), credentials.svid.not_after
     elif presented is not None:
         leaf = presented.chain[0]
-        identity, expires, begins = leaf.subject.rfc4514_string(), leaf.not_valid_after_utc, leaf.not_valid_before_utc
+        identity, expires, begins = subject_of(leaf), leaf.not_valid_after_utc, leaf.not_valid_before_utc
     else:
         identity, expires = "", None
     is_shown = terms.is_server or terms.access.is_mutual

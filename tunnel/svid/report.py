@@ -18,6 +18,7 @@ from tunnel.moment import describe_distance, format_time
 from tunnel.spiffe.bundle import TrustBundle
 from tunnel.spiffe.ids import TrustDomain
 from tunnel.svid.material import serial_of
+from tunnel.tls.facts import issuer_of, subject_of
 
 
 def choose_svids(context: X509Context, chosen: X509Svid, *, is_open: bool) -> tuple[X509Svid, ...]:
@@ -74,7 +75,7 @@ def _describe_svid(svid: X509Svid, now: datetime) -> Iterator[str]:
 
 
 def _describe_names(certificate: x509.Certificate) -> str:
-    subject, issuer = (_name(name) or "(empty)" for name in (certificate.subject, certificate.issuer))
+    subject, issuer = (name or "(empty)" for name in (_subject_of(certificate), _issuer_of(certificate)))
     return f"subject {escape(subject)}, issuer {escape(issuer)}"
 
 
@@ -100,15 +101,19 @@ def _report_svid(svid: X509Svid) -> dict[str, object]:
 
 def _report_certificate(certificate: x509.Certificate) -> dict[str, object]:
     return {
-        "subject": _name(certificate.subject),
-        "issuer": _name(certificate.issuer),
+        "subject": _subject_of(certificate),
+        "issuer": _issuer_of(certificate),
         "not_before": format_time(certificate.not_valid_before_utc),
         "not_after": format_time(certificate.not_valid_after_utc),
     }
 
 
-def _name(name: x509.Name) -> str:
-    try:
-        return name.rfc4514_string({NameOID.SERIAL_NUMBER: "serialNumber"})  # SPIRE names its authorities by it
-    except ValueError:  # an attribute that breaks its own type's rules
-        return "(unreadable)"
+_NAMES = {NameOID.SERIAL_NUMBER: "serialNumber"}  # SPIRE names its authorities by it
+
+
+def _subject_of(certificate: x509.Certificate) -> str:
+    return subject_of(certificate, _NAMES)
+
+
+def _issuer_of(certificate: x509.Certificate) -> str:
+    return issuer_of(certificate, _NAMES)

@@ -16,6 +16,7 @@ from OpenSSL import crypto
 
 from tunnel.errors import Denial, PeerDenied
 from tunnel.spiffe.x509 import check_anchor, find_extension, read_extensions
+from tunnel.tls.facts import UNREADABLE
 from tunnel.tls.path import PathDenied, build_path, describe_certificate, to_openssl
 
 _MOST_RENAMED = 8  # each costs a signature, and a peer decides how many there are
@@ -113,14 +114,14 @@ def _parse_claim(certificate: x509.Certificate) -> _Claim | None:
 def _subject_bytes(certificate: x509.Certificate) -> bytes:
     try:
         return certificate.subject.public_bytes()
-    except ValueError:
+    except UNREADABLE:
         return b""
 
 
 def _issuer_bytes(certificate: x509.Certificate) -> bytes:
     try:
         return certificate.issuer.public_bytes()
-    except ValueError:
+    except UNREADABLE:
         return b""
 
 
@@ -133,7 +134,7 @@ def _prepare(authority: x509.Certificate, claim: _Claim | None = None) -> crypto
     """
     try:
         return to_openssl(_rewrite(authority, claim))
-    except (PeerDenied, ValueError, TypeError):
+    except (PeerDenied, *UNREADABLE):
         return to_openssl(authority)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from cryptography import x509
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 
 from tunnel.authz.peer import Admitted
 from tunnel.config.model import TlsOptions
@@ -96,5 +96,5 @@ def _present(context: SSL.Context, presented: Presented) -> None:
             context.add_extra_chain_cert(certificate)
         context.use_privatekey(presented.private_key)
         context.check_privatekey()
-    except SSL.Error as error:
+    except (SSL.Error, crypto.Error) as error:  # OpenSSL does not read all that the other library reads
         raise IdentityError(IdentityFault.BAD_CERTIFICATE, "OpenSSL cannot present this certificate and key") from error

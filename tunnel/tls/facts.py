@@ -7,6 +7,7 @@ look at these facts only, never at a certificate.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address
 
 from cryptography import x509
@@ -18,8 +19,10 @@ from tunnel.authz.peer import Peer
 from tunnel.errors import Denial, PeerDenied
 from tunnel.spiffe.ids import SpiffeId
 
+_NO_NAMES: Mapping[x509.ObjectIdentifier, str] = {}
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?=:)")
-_UNREADABLE = (ValueError, TypeError, LookupError)  # LookupError: a kind of string that cryptography 48 does not know
+# What the library raises for a name or a key that it cannot read, when it is asked for it.
+UNREADABLE = (ValueError, TypeError, LookupError)  # LookupError: a kind of string that cryptography 48 does not know
 
 
 def describe_peer(leaf: x509.Certificate, spiffe_id: SpiffeId | None) -> Peer:
@@ -28,7 +31,7 @@ def describe_peer(leaf: x509.Certificate, spiffe_id: SpiffeId | None) -> Peer:
         names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         names = x509.SubjectAlternativeName([])
-    except (*_UNREADABLE, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, x509.InvalidVersion) as error:
+    except (*UNREADABLE, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, x509.InvalidVersion) as error:
         raise PeerDenied(Denial.UNREADABLE, f"extensions cannot be read: {error}") from error
     addresses = names.get_values_for_type(x509.IPAddress)
     common_names = _subject_values(leaf, NameOID.COMMON_NAME)
@@ -49,23 +52,23 @@ def public_key_of(leaf: x509.Certificate) -> bytes:
     """The DER of a certificate's SubjectPublicKeyInfo, "" where the key is of no kind that we know."""
     try:
         return leaf.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    except (*_UNREADABLE, UnsupportedAlgorithm):
+    except (*UNREADABLE, UnsupportedAlgorithm):
         return b""
 
 
-def issuer_of(certificate: x509.Certificate) -> str:
-    """The name of who is said to have signed a certificate, for the log."""
+def issuer_of(certificate: x509.Certificate, names: Mapping[x509.ObjectIdentifier, str] = _NO_NAMES) -> str:
+    """The name of who is said to have signed a certificate, for the log; `names` are for attributes that have no short name."""
     try:
-        return certificate.issuer.rfc4514_string()
-    except _UNREADABLE:
+        return certificate.issuer.rfc4514_string(dict(names))
+    except UNREADABLE:
         return "(unreadable)"
 
 
-def subject_of(certificate: x509.Certificate) -> str:
-    """The subject for the log; it proves nothing by itself, so one that cannot be read is no reason to refuse."""
+def subject_of(certificate: x509.Certificate, names: Mapping[x509.ObjectIdentifier, str] = _NO_NAMES) -> str:
+    """The subject, likewise; it proves nothing by itself, so one that cannot be read is no reason to refuse."""
     try:
-        return certificate.subject.rfc4514_string()
-    except _UNREADABLE:
+        return certificate.subject.rfc4514_string(dict(names))
+    except UNREADABLE:
         return "(unreadable)"
 
 
@@ -76,6 +79,6 @@ def _lower(match: re.Match[str]) -> str:
 def _subject_values(leaf: x509.Certificate, oid: x509.ObjectIdentifier) -> tuple[str, ...]:
     try:
         values = [attribute.value for attribute in leaf.subject.get_attributes_for_oid(oid)]
-    except _UNREADABLE:
+    except UNREADABLE:
         return ()
     return tuple(value for value in values if isinstance(value, str))
