@@ -37,7 +37,7 @@ _KNOWN_LABELS = frozenset(
     .split(", ")
 )
 _UNKNOWN = "a block of another kind"
-_NO_BLOCK = "and no block of PEM at all (BEGIN and END each need a line of their own)"
+_NO_BLOCK = "and no block of PEM at all (each boundary needs a line of its own)"
 
 
 @dataclass(frozen=True, slots=True)
