@@ -38,6 +38,7 @@ class Anchors:
     """The anchors that can be used, and why each of the others cannot."""
 
     usable: tuple[x509.Certificate, ...]
+    subjects: tuple[bytes, ...]  # of these, encoded once: a bundle may hold hundreds, and a peer may ask often
     prepared: tuple[crypto.X509, ...]  # the same for the path builder
     refused: tuple[tuple[x509.Certificate, PeerDenied], ...]
 
@@ -62,14 +63,14 @@ class Anchors:
         renamed = (
             _prepare(anchor, claim)
             for claim in filter(None, map(_parse_claim, path))
-            for anchor in self.usable
-            if _subject_bytes(anchor) == claim.subject
+            for anchor, subject in zip(self.usable, self.subjects, strict=True)
+            if subject == claim.subject
         )
         return list(islice(renamed, _MOST_RENAMED))
 
     def _find_refusal(self, path: Iterable[x509.Certificate]) -> PeerDenied | None:
         """Why the anchor that issued a certificate of `path` is not used; None when no such anchor was left out."""
-        issuers = {_issuer_bytes(certificate) for certificate in path} - {b""} - set(map(_subject_bytes, self.usable))
+        issuers = {_issuer_bytes(certificate) for certificate in path} - {b""} - set(self.subjects)
         for anchor, refusal in self.refused:
             if _subject_bytes(anchor) in issuers:
                 return PeerDenied(refusal.reason, refusal.seen)  # a new one: each that is raised keeps its own traceback
@@ -96,7 +97,7 @@ def build_anchors(authorities: Iterable[x509.Certificate]) -> Anchors:
         except PeerDenied as denied:
             where = f"authority {number} of the bundle {describe_certificate(authority)}"
             refused.append((authority, PeerDenied(denied.reason, f"{where}: {denied.seen}")))
-    return Anchors(tuple(usable), tuple(prepared), tuple(refused))
+    return Anchors(tuple(usable), tuple(map(_subject_bytes, usable)), tuple(prepared), tuple(refused))
 
 
 def _parse_claim(certificate: x509.Certificate) -> _Claim | None:
