@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from tunnel.config.dev_model import Entry, Issuing
 from tunnel.devapi.api import SVIDS, DevWorkloadApi
-from tunnel.spiffe.der import split_sequences
+from tunnel.pkix.der import split_sequences
 from tunnel.spiffe.endpoint import Endpoint
 from tunnel.spiffe.ids import parse_spiffe_id
 from tunnel.spiffe.messages import HEADER, SvidEntry, method_path, parse_x509_svid_response

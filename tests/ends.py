@@ -76,7 +76,7 @@ def judge(*trusted: Forged, rule: Rule = AnyRule(), own: str = "a.test", now: da
     """A real judge of the authorities' own trust domains."""
     bundles: dict[TrustDomain, TrustBundle] = {}
     for anchor in trusted:
-        names = anchor.certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        names = anchor.built.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         domain = parse_spiffe_id(names.get_values_for_type(x509.UniformResourceIdentifier)[0] + "/x").trust_domain
         held = bundles[domain].authorities if domain in bundles else ()
         bundles[domain] = TrustBundle(domain, (*held, anchor.certificate))
@@ -216,9 +216,9 @@ def public_context(who: Identity | None = None, *, version: int = TLS13) -> SSL.
     made.set_tls13_ciphersuites(b"TLS_AES_128_GCM_SHA256")
     made.set_verify(SSL.VERIFY_PEER, lambda *_: True)
     if who is not None:
-        made.use_certificate(who.leaf.certificate)
+        made.use_certificate(who.leaf.built)
         for one in who.middles:
-            made.add_extra_chain_cert(one.certificate)
+            made.add_extra_chain_cert(one.built)
         made.use_privatekey(who.leaf.key)
     return made
 

@@ -14,6 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, paddin
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
+from tunnel.pkix.certificate import Certificate, parse_certificate
+
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 START, END = NOW - timedelta(hours=1), NOW + timedelta(hours=1)
 
@@ -59,12 +61,17 @@ def key_of(kind: str, number: int = 0) -> Any:
 class Forged:
     """A certificate and its key."""
 
-    certificate: x509.Certificate
+    built: x509.Certificate
     key: Any
 
     @property
+    def certificate(self) -> Certificate:
+        """The certificate as ours."""
+        return parse_certificate(self.der)
+
+    @property
     def der(self) -> bytes:
-        return self.certificate.public_bytes(Encoding.DER)
+        return self.built.public_bytes(Encoding.DER)
 
     @property
     def key_der(self) -> bytes:
@@ -99,7 +106,7 @@ def forge(
     builder = (
         x509.CertificateBuilder()
         .subject_name(name(subject))
-        .issuer_name(issuer.certificate.subject if issuer else name(subject))
+        .issuer_name(issuer.built.subject if issuer else name(subject))
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(start)
@@ -155,10 +162,10 @@ def rewritten(made: Forged, old: bytes, new: bytes, issuer_key: ed25519.Ed25519P
 
 def _resigned(made: Forged, old: bytes, new: bytes, sign: Callable[[bytes], bytes]) -> Forged:
     assert len(old) == len(new)
-    tbs = made.certificate.tbs_certificate_bytes
+    tbs = made.built.tbs_certificate_bytes
     assert old in tbs
     changed = tbs.replace(old, new)
-    der = made.der.replace(tbs, changed).replace(made.certificate.signature, sign(changed))
+    der = made.der.replace(tbs, changed).replace(made.built.signature, sign(changed))
     if old == _SHA256_WITH_RSA:  # named once more beside the signature
         der = der.replace(old, new)
     return Forged(x509.load_der_x509_certificate(der), made.key)

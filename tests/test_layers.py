@@ -17,7 +17,7 @@ PACKAGE = Path(tunnel.__file__).parent
 # From the bottom up. A module may import from lower layers and from its own part, never from a neighbour or from above.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("tunnel", "tunnel.errors", "tunnel.interpreter", "tunnel.moment"),
-    ("tunnel.unix_path",),
+    ("tunnel.unix_path", "tunnel.pkix"),
     ("tunnel.spiffe", "tunnel.log"),
     ("tunnel.authz", "tunnel.net.address"),
     ("tunnel.wire",),
@@ -65,17 +65,15 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     "requests": ("tunnel.acme.client",),
     "outcome": ("tunnel.relay.loop",),  # a part of trio's interface for host loops, and installed with it
     "cryptography": (
+        "tunnel.pkix.strength",
         "tunnel.spiffe.x509",
-        "tunnel.spiffe.bundle",
         "tunnel.identity.credentials",
-        "tunnel.proxy.generation",
         "tunnel.identity.update",
         "tunnel.tls",
         "tunnel.devapi",
         "tunnel.svid",
         "tunnel.check",
         "tunnel.keystore",
-        "tunnel.policy.certificate",
         "tunnel.acme",
     ),
 }

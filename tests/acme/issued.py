@@ -6,9 +6,11 @@ from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from tunnel.acme.material import new_key
 from tunnel.keystore.material import KeyMaterial
+from tunnel.pkix.certificate import parse_certificate
 
 NAME = "www.example.test"
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
@@ -24,4 +26,4 @@ def material(name: str = NAME, *, start: datetime = NOW, lasts: float = 90 * 864
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=True)
         .sign(key, hashes.SHA256())
     )
-    return KeyMaterial((certificate,), key)
+    return KeyMaterial((parse_certificate(certificate.public_bytes(Encoding.DER)),), key)

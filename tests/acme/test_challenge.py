@@ -12,10 +12,11 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ObjectIdentifier
 
 from tunnel.acme.challenge import make_challenge
+from tunnel.pkix.strength import read_public_key
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 AUTHORIZATION = "evaGxfADs6pSRb2LAv9IZf17Dt3juxGJ-PCt92wr-oA.nP1qzpXGymHBrUEepNY9HCsQk7K8KhOypzEt62jcerQ"
-CERTIFICATE = make_challenge("www.example.test", AUTHORIZATION, NOW).chain[0]
+CERTIFICATE = x509.load_der_x509_certificate(make_challenge("www.example.test", AUTHORIZATION, NOW).chain[0].der)
 
 
 def test_it_names_the_domain_and_nothing_else() -> None:
@@ -38,7 +39,7 @@ def test_it_is_signed_by_itself_and_good_now() -> None:
 def test_every_challenge_has_a_key_of_its_own() -> None:
     first, second = (make_challenge("a.test", AUTHORIZATION, NOW) for _ in range(2))
     assert first.private_key.public_key() != second.private_key.public_key()
-    assert first.chain[0].public_key() == first.private_key.public_key()
+    assert read_public_key(first.chain[0].key_info) == first.private_key.public_key()
 
 
 def test_openssl_reads_it() -> None:

@@ -254,7 +254,7 @@ def test_failed_renewals_are_tried_again_the_more_often_the_less_time_is_left(
 ) -> None:
     keeper = world.keeper()
     held = keeper.obtain()
-    world.now = held.chain[0].not_valid_after_utc.timestamp() - left
+    world.now = held.chain[0].not_after.timestamp() - left
     world.failures = len(delays)
     seen = []
     for _ in delays:

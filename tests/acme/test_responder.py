@@ -9,13 +9,14 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import pytest
-from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from issued import NAME, material
 from OpenSSL import SSL
 
 from tunnel.acme import responder
 from tunnel.acme.responder import open_responder
 from tunnel.errors import IdentityError, IdentityFault
+from tunnel.pkix.certificate import Certificate, parse_certificate
 from tunnel.tls.challenge import ChallengeGate
 from tunnel.tls.context import Presented
 
@@ -60,7 +61,7 @@ def first_flight(version: int, **fields: Any) -> bytes:
     return connection.bio_read(1 << 16)
 
 
-def probe(sock: socket.socket, version: int, size: int = 1 << 16) -> x509.Certificate:
+def probe(sock: socket.socket, version: int, size: int = 1 << 16) -> Certificate:
     """What is shown to an authority that writes pieces of a size."""
     connection = hello(version)
     is_done = False
@@ -79,7 +80,7 @@ def probe(sock: socket.socket, version: int, size: int = 1 << 16) -> x509.Certif
     assert connection.get_alpn_proto_negotiated() == b"acme-tls/1"
     shown = connection.get_peer_certificate()
     assert shown is not None
-    return shown.to_cryptography()
+    return parse_certificate(shown.to_cryptography().public_bytes(Encoding.DER))
 
 
 def is_hung_up(sock: socket.socket) -> bool:

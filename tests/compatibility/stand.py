@@ -109,7 +109,7 @@ def make_papers(directory: Path) -> Papers:
 
 
 def _pem(made: Forged) -> bytes:
-    return made.certificate.public_bytes(Encoding.PEM)
+    return made.certificate.pem
 
 
 class Stand:

@@ -13,7 +13,7 @@ from cryptography.x509.oid import NameOID
 from tunnel.config.dev_model import KEY_TYPES
 from tunnel.devapi.authority import Authority, IssuedSvid
 from tunnel.devapi.certificates import SAME_SUBJECT
-from tunnel.spiffe.der import split_sequences
+from tunnel.pkix.der import split_sequences
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id
 from tunnel.spiffe.messages import parse_x509_svid_response
 

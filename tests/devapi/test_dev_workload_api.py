@@ -19,7 +19,7 @@ from tunnel.config.dev_model import Entry
 from tunnel.devapi.api import BUNDLES, SVIDS, DevWorkloadApi
 from tunnel.devapi.feed import Refusal
 from tunnel.errors import ConfigError
-from tunnel.spiffe.der import split_sequences
+from tunnel.pkix.der import split_sequences
 from tunnel.spiffe.endpoint import Endpoint, parse_endpoint
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id
 from tunnel.spiffe.messages import HEADER, method_path, parse_x509_bundles_response, parse_x509_svid_response

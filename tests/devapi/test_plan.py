@@ -9,7 +9,7 @@ from cryptography import x509
 
 from tunnel.config.dev_model import Entry, Issuing
 from tunnel.devapi.plan import Plan
-from tunnel.spiffe.der import split_sequences
+from tunnel.pkix.der import split_sequences
 from tunnel.spiffe.endpoint import Endpoint
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id
 from tunnel.spiffe.messages import BundlesResponse, X509SvidResponse, parse_x509_bundles_response, parse_x509_svid_response

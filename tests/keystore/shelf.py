@@ -41,7 +41,7 @@ def chain_of(kind: str) -> Chain:
 
 def pem_of(*made: forge.Forged) -> bytes:
     """The certificates in PEM."""
-    return b"".join(one.certificate.public_bytes(Encoding.PEM) for one in made)
+    return b"".join(one.certificate.pem for one in made)
 
 
 def key_pem(key, form: PrivateFormat = PrivateFormat.PKCS8, password: bytes = b"") -> bytes:

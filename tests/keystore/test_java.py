@@ -60,7 +60,7 @@ def sealed(body: bytes, password: str = STORE_PASSWORD) -> bytes:
 def test_what_keytool_wrote_is_read(name: str, kind: type) -> None:
     material = load_keystore(vector(name), STORE_PASSWORD)
     assert isinstance(material.private_key, kind)
-    subjects = [certificate.subject.rfc4514_string() for certificate in material.chain]
+    subjects = [certificate.subject.describe() for certificate in material.chain]
     assert subjects == [
         f"CN={name.split('.')[0].replace('secret', 'p256').replace('trusted-first', 'p256')}",
         "CN=keystore authority",

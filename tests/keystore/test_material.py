@@ -15,15 +15,17 @@ from shelf import chain_of, openssl
 
 from tunnel.errors import IdentityError, IdentityFault
 from tunnel.keystore.material import KeyMaterial, make_material
+from tunnel.keystore.pem import parse_blocks, parse_chain
+from tunnel.pkix.certificate import Certificate
 
 USABLE = ["p256", "p384", "p521", "ed25519", "ed448", "rsa2048", "rsa4096"]
 WEAK = ["p224", "k256", "rsa1024"]
 
 
-def present(chain: tuple[x509.Certificate, ...], key: object) -> None:
+def present(chain: tuple[Certificate, ...], key: object) -> None:
     """A whole handshake with a client that trusts everybody; raises SSL.Error when this cannot be presented."""
     context = SSL.Context(SSL.TLS_METHOD)
-    context.use_certificate(chain[0])
+    context.use_certificate(x509.load_der_x509_certificate(chain[0].der))
     context.use_privatekey(key)
     context.check_privatekey()
     server, client = SSL.Connection(context, None), SSL.Connection(SSL.Context(SSL.TLS_METHOD), None)
@@ -57,7 +59,7 @@ def test_what_cannot_be_presented_is_refused_with_what_can(kind: str) -> None:
 def test_a_key_for_rsa_pss_only_is_refused() -> None:
     arguments = "req -x509 -newkey rsa-pss -pkeyopt rsa_keygen_bits:2048 -nodes -keyout - -subj /CN=pss".split()
     pem = openssl(*arguments)
-    certificate, key = x509.load_pem_x509_certificate(pem), load_pem_private_key(pem, None)
+    (certificate,), key = parse_chain(parse_blocks(pem)), load_pem_private_key(pem, None)
     with pytest.raises(SSL.Error):
         present((certificate,), key)
     with pytest.raises(IdentityError, match=r"for RSA-PSS only.*wanted plain RSA"):

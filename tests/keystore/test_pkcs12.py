@@ -6,7 +6,8 @@ from pathlib import Path
 
 import forge
 import pytest
-from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, NoEncryption, pkcs12
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, pkcs12
 from hypothesis import given
 from hypothesis import strategies as st
 from shelf import STORE_PASSWORD, VECTORS, chain_of, is_pair, key_pem, openssl, pem_of, refusal_of
@@ -14,6 +15,7 @@ from shelf import STORE_PASSWORD, VECTORS, chain_of, is_pair, key_pem, openssl, 
 from tunnel.errors import IdentityError, IdentityFault
 from tunnel.keystore.load import load_keystore
 from tunnel.keystore.pkcs12 import parse_pkcs12
+from tunnel.pkix.certificate import Certificate, parse_certificate
 
 CHAIN = chain_of("p256")
 KINDS = ["p256", "p384", "p521", "ed25519", "rsa2048"]
@@ -33,7 +35,11 @@ def exported(folder: Path, password: str, *options: str, chain=CHAIN) -> bytes:
     return openssl("pkcs12", "-export", "-in", str(folder / "in.pem"), "-passout", f"pass:{password}", *options)
 
 
-def stored(password: bytes | None, *, key=CHAIN.leaf.key, certificate=CHAIN.leaf.certificate, others=()) -> bytes:
+def ours(certificate: x509.Certificate) -> Certificate:
+    return parse_certificate(certificate.public_bytes(Encoding.DER))
+
+
+def stored(password: bytes | None, *, key=CHAIN.leaf.key, certificate=CHAIN.leaf.built, others=()) -> bytes:
     """What the library makes of parts, whether they fit or not."""
     encryption = NoEncryption() if password is None else BestAvailableEncryption(password)
     return pkcs12.serialize_key_and_certificates(b"name", key, certificate, others or None, encryption)
@@ -55,10 +61,10 @@ def test_every_kind_of_key_is_read(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("password", [b"secret", None])
 def test_the_issuers_keep_the_order_in_which_they_are_stored(password: bytes | None) -> None:
-    issuers = [CHAIN.intermediate.certificate, CHAIN.root.certificate]
+    issuers = [CHAIN.intermediate.built, CHAIN.root.built]
     text = (password or b"").decode()
     for others in (issuers, issuers[::-1]):
-        assert list(parse_pkcs12(stored(password, others=others), text).chain) == [CHAIN.leaf.certificate, *others]
+        assert list(parse_pkcs12(stored(password, others=others), text).chain) == list(map(ours, [CHAIN.leaf.built, *others]))
 
 
 def test_what_keytool_wrote_is_read() -> None:
@@ -91,10 +97,10 @@ def test_a_wrong_password_is_called_that(tmp_path: Path, right: str, given_one: 
     ("blob", "said"),
     [
         (stored(None, key=None), "without a private key"),
-        (stored(None, key=None, certificate=None, others=[CHAIN.root.certificate]), "without a private key"),
+        (stored(None, key=None, certificate=None, others=[CHAIN.root.built]), "without a private key"),
         (stored(None, certificate=None), "no certificate for the private key"),
-        (stored(None, certificate=None, others=[CHAIN.root.certificate]), "belongs to none of the certificates"),
-        (stored(b"x", key=forge.key_of("p224"), certificate=forge.leaf(key=forge.key_of("p224")).certificate), "weak-key"),
+        (stored(None, certificate=None, others=[CHAIN.root.built]), "belongs to none of the certificates"),
+        (stored(b"x", key=forge.key_of("p224"), certificate=forge.leaf(key=forge.key_of("p224")).built), "weak-key"),
     ],
 )
 def test_a_store_that_lacks_a_part_is_refused(blob: bytes, said: str) -> None:
@@ -110,7 +116,7 @@ def test_a_file_cut_anywhere_is_damaged_and_not_a_wrong_password(tmp_path: Path)
         assert refused.value.reason is IdentityFault.FORMAT
 
 
-PLAIN = stored(None, others=[CHAIN.root.certificate])
+PLAIN = stored(None, others=[CHAIN.root.built])
 
 
 @given(st.integers(0, len(PLAIN) - 1), st.integers(1, 255))

@@ -15,7 +15,7 @@ from tunnel.keystore.sniff import Format, parse_format
 
 CHAIN = chain_of("ed25519")
 PEM = pem_of(CHAIN.leaf) + key_pem(CHAIN.leaf.key)
-P12 = pkcs12.serialize_key_and_certificates(b"", CHAIN.leaf.key, CHAIN.leaf.certificate, None, NoEncryption())
+P12 = pkcs12.serialize_key_and_certificates(b"", CHAIN.leaf.key, CHAIN.leaf.built, None, NoEncryption())
 PKCS7 = openssl("crl2pkcs7", "-nocrl", "-certfile", "/dev/stdin", "-outform", "DER", stdin=PEM)
 
 CONTENTS = {

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import trio
-from cryptography.hazmat.primitives.serialization import Encoding
 from ends import identity, lasting_authority
 from kept_log import Lines
 
@@ -115,7 +114,7 @@ class Stage:
 @pytest.fixture
 def ca_bundle(tmp_path: Path) -> Path:
     path = tmp_path / "roots.pem"
-    path.write_bytes(ROOT.certificate.public_bytes(Encoding.PEM))
+    path.write_bytes(ROOT.certificate.pem)
     return path
 
 
@@ -158,7 +157,7 @@ def test_a_reload_reads_the_authorities_and_asks_for_nothing(ca_bundle: Path) ->
     other = lasting_authority("b.test").certificate
 
     def reload() -> Awaitable[None]:
-        ca_bundle.write_bytes(other.public_bytes(Encoding.PEM))
+        ca_bundle.write_bytes(other.pem)
         return stage.feed.reload()
 
     stage.run(reload)

@@ -64,7 +64,7 @@ class Files:
 
 
 def pem(one: Forged) -> bytes:
-    return one.certificate.public_bytes(Encoding.PEM)
+    return one.certificate.pem
 
 
 def run(step: Callable[[], Awaitable[None]]) -> None:

@@ -130,7 +130,7 @@ def test_a_probe_gets_its_answer_without_a_certificate_of_its_own(
     door = open_door(doors, is_unix=is_unix)
     peer = door.meet(version, size=size)
     assert peer.is_done, peer.error
-    assert shown(peer) == ANSWER.leaf.certificate
+    assert shown(peer) == ANSWER.leaf.built
     assert door.outcome == ["probed"]
 
 
@@ -159,7 +159,7 @@ def test_a_peer_without_protocols_is_admitted_by_its_certificate(doors: list[Doo
     peer = door.meet(version, offers=(), who=PEER, name=name, size=size)
     (outcome,) = door.outcome
     assert isinstance(outcome, Shaken)
-    assert shown(peer) == OURS.leaf.certificate
+    assert shown(peer) == OURS.leaf.built
 
 
 @BOTH_VERSIONS
@@ -167,7 +167,7 @@ def test_an_admitted_peer_that_speaks_acme_is_not_carried(doors: list[Door], ver
     door = open_door(doors)
     peer = door.meet(version, offers=(b"h2", b"acme-tls/1"), who=PEER)
     assert door.outcome == ["probed"]
-    assert shown(peer) == OURS.leaf.certificate
+    assert shown(peer) == OURS.leaf.built
 
 
 @BOTH_VERSIONS

@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping
+from hashlib import sha256
 from typing import Any
 
 import pytest
 import scenes
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tunnel.errors import WireError
+from tunnel.pkix.certificate import Certificate, parse_certificates
+from tunnel.pkix.strength import read_public_key
 from tunnel.spiffe import messages
 from tunnel.spiffe.messages import (
     BundlesResponse,
@@ -41,7 +42,6 @@ from tunnel.spiffe.messages import (
     parse_x509_svid_response,
 )
 from tunnel.spiffe.protobuf import encode_field, encode_map, encode_message
-from tunnel.spiffe.x509 import parse_certificates
 
 PARSERS: dict[str, Callable[[bytes], object]] = {
     "FetchX509SVID": parse_x509_svid_response,
@@ -53,8 +53,8 @@ ENTRY = SvidEntry("spiffe://a.test/w", b"chain", b"secret-key", b"bundle", "hint
 UNKNOWN = bytes.fromhex("7801" + "79" + "00" * 8 + "7b" + "0801" + "7c" + "7d" + "00" * 4 + "7a0101")  # field 15, all types
 
 
-def key_name(certificate: x509.Certificate) -> str:
-    key = certificate.public_key()
+def key_name(certificate: Certificate) -> str:
+    key = read_public_key(certificate.key_info)
     if isinstance(key, rsa.RSAPublicKey):
         return f"rsa-{key.key_size}"
     assert isinstance(key, ec.EllipticCurvePublicKey)
@@ -65,25 +65,17 @@ def seen_in(blob: bytes) -> list[dict[str, Any]]:
     """What the index says of each certificate, read by our own code."""
     return [
         {
-            "sha256": certificate.fingerprint(hashes.SHA256()).hex(),
+            "sha256": sha256(certificate.der).hexdigest(),
             "serial": f"{certificate.serial_number:x}",
-            "subject": certificate.subject.rfc4514_string(),
-            "issuer": certificate.issuer.rfc4514_string(),
-            "uris": uris_of(certificate),
-            "not_before": certificate.not_valid_before_utc.isoformat(),
-            "not_after": certificate.not_valid_after_utc.isoformat(),
+            "subject": certificate.subject.describe(),
+            "issuer": certificate.issuer.describe(),
+            "uris": list(certificate.extensions.uris()),
+            "not_before": certificate.not_before.isoformat(),
+            "not_after": certificate.not_after.isoformat(),
             "key": key_name(certificate),
         }
         for certificate in parse_certificates(blob)
     ]
-
-
-def uris_of(certificate: x509.Certificate) -> list[str]:
-    try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return []
-    return names.get_values_for_type(x509.UniformResourceIdentifier)
 
 
 def seen_in_bundles(bundles: Mapping[str, bytes]) -> dict[str, list[dict[str, Any]]]:

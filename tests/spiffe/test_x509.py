@@ -15,17 +15,16 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from forge import CLIENT_ONLY, END, NOW, SERVER_ONLY, START, Forged, authority, forge, key_of, leaf, rewritten, signed_over
 
 from tunnel.errors import Denial, PeerDenied, WireError
-from tunnel.spiffe.der import split_sequences
+from tunnel.pkix.certificate import Certificate, parse_certificate, parse_certificates
+from tunnel.pkix.der import split_sequences
+from tunnel.pkix.path import check_dates
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id
 from tunnel.spiffe.messages import parse_x509_svid_response
 from tunnel.spiffe.x509 import (
     SIGNING_RULES,
     check_anchor,
-    check_dates,
     check_intermediate,
     check_leaf,
-    parse_certificate,
-    parse_certificates,
     read_extensions,
 )
 
@@ -80,7 +79,7 @@ BAD_LEAVES: dict[str, tuple[Make, Denial]] = {
     "SHA-1": (lambda: signed_with_sha1(leaf), Denial.WEAK_SIGNATURE),
     "a key of a kind nobody knows": (of_unknown_key, Denial.WEAK_KEY),
     "extension that cannot be read": (
-        lambda: leaf(extra=((x509.UnrecognizedExtension(x509.OID_INHIBIT_ANY_POLICY, b"\x30\x00"), False),)),
+        lambda: leaf(extra=((x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.19"), b"\x05\x00"), False),), is_ca=None),
         Denial.UNREADABLE,
     ),
 }
@@ -191,7 +190,7 @@ def test_an_ordinary_authority_may_sign_and_breaks_a_rule_of_the_standard(make: 
     assert warnings_of(certificate) == [rule]
 
 
-def warnings_of(certificate: x509.Certificate) -> list[str]:
+def warnings_of(certificate: Certificate) -> list[str]:
     reading, broken = read_extensions(certificate, HOME), []
     for rule in SIGNING_RULES:
         try:

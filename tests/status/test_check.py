@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import trio
-from cryptography.hazmat.primitives.serialization import Encoding
 from ends import judge
 from ports import OURS, SOURCE, STRANGER, listen, run, served, source_of
 from trio.testing import MockClock
@@ -305,12 +304,12 @@ def test_https_is_verified_by_the_name_in_the_url_and_the_systems_roots(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     roots = tmp_path / "roots.pem"
-    roots.write_bytes(OURS.root.certificate.public_bytes(Encoding.PEM))
+    roots.write_bytes(OURS.root.certificate.pem)
     monkeypatch.setenv("SSL_CERT_FILE", str(roots))
     assert outcome("https://localhost/", always(200), tls=SOURCE) == ""
     assert "Hostname mismatch" in outcome("https://other.invalid/", always(200), tls=SOURCE)
     assert outcome("https://localhost/", always(200)).startswith("target ended the connection: ")
-    roots.write_bytes(STRANGER.root.certificate.public_bytes(Encoding.PEM))
+    roots.write_bytes(STRANGER.root.certificate.pem)
     assert "unable to get local issuer" in outcome("https://localhost/", always(200), tls=SOURCE)
 
 

@@ -225,7 +225,7 @@ def written(path: Path, *parts: bytes) -> str:
 
 
 def pem(one: Forged) -> bytes:
-    return one.certificate.public_bytes(Encoding.PEM)
+    return one.certificate.pem
 
 
 def serving(place: Path) -> ssl.SSLContext:

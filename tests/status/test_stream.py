@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import trio
-from cryptography.hazmat.primitives.serialization import Encoding
 from ends import Identity, admit_all, context, identity, judge
 from ports import OURS, SOURCE, STRANGER, Served, parse_answers, read_all, run, served, source_of, status_context, until
 
@@ -24,7 +23,7 @@ CLOSING = b"GET /a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
 def pem(path: Path, who: Identity) -> Path:
     """The root of an identity, for clients that verify."""
-    path.write_bytes(who.root.certificate.public_bytes(Encoding.PEM))
+    path.write_bytes(who.root.certificate.pem)
     return path
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from forge import NOW
 from given import FOREIGN, INTERMEDIATE, OLD_ROOT, ROOT, WORKER, bundle, credentials
 
 from tunnel.config.svid_model import FileNames, Output
+from tunnel.pkix.certificate import Certificate, parse_certificate
 from tunnel.svid.material import Material, build_material, describe_written, facts_of
 
 FEDERATED = credentials(bundle("b.test", FOREIGN), bundle("0.test"), hint="web")
@@ -21,8 +22,8 @@ def content(material: Material, name: str) -> bytes:
     return next(file.content for file in material.files if file.name == name)
 
 
-def certificates(pem: bytes) -> list[x509.Certificate]:
-    return x509.load_pem_x509_certificates(pem)
+def certificates(pem: bytes) -> list[Certificate]:
+    return [parse_certificate(one.public_bytes(Encoding.DER)) for one in x509.load_pem_x509_certificates(pem)]
 
 
 def test_the_whole_chain_is_there_leaf_first_and_the_key_fits() -> None:
@@ -30,7 +31,7 @@ def test_the_whole_chain_is_there_leaf_first_and_the_key_fits() -> None:
     assert certificates(content(material, "svid.pem")) == [WORKER.certificate, INTERMEDIATE.certificate]
     pem = content(material, "svid_key.pem")
     assert pem.startswith(b"-----BEGIN PRIVATE KEY-----\n")  # PKCS#8
-    assert load_pem_private_key(pem, None).public_key() == WORKER.certificate.public_key()
+    assert load_pem_private_key(pem, None).public_key() == WORKER.built.public_key()
 
 
 def test_each_trust_domain_has_a_file_and_bundles_are_never_pooled() -> None:

@@ -44,6 +44,7 @@ from tunnel.config.model import Access
 from tunnel.devapi.authority import Authority
 from tunnel.errors import Denial, IdentityError, PeerDenied, TlsError
 from tunnel.identity.credentials import SvidCredentials, X509Svid
+from tunnel.pkix.certificate import parse_certificates
 from tunnel.proxy.generation import Terms, build_generation
 from tunnel.spiffe.bundle import BundleSet, TrustBundle
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id
@@ -581,7 +582,7 @@ def test_nobody_becomes_another_on_an_open_connection(we_serve: bool) -> None:
     shake_hands(*((peer, ours) if we_serve else (ours, peer)))
     admitted = ours.end.admitted
     another = identity("spiffe://a.test/second", root=root)
-    peer.connection.use_certificate(another.leaf.certificate)
+    peer.connection.use_certificate(another.leaf.built)
     peer.connection.use_privatekey(another.leaf.key)
     peer.connection.renegotiate()
     asked = peer.shake_again()
@@ -683,7 +684,9 @@ def test_no_value_shows_a_key() -> None:
     issued = Authority(domain, now=moment, ttl=timedelta(days=9999)).issue(
         parse_spiffe_id("spiffe://a.test/w"), now=moment, ttl=timedelta(days=9999)
     )
-    svid = X509Svid(issued.spiffe_id, "", issued.chain, issued.private_key, issued.chain[0].not_valid_after_utc)
+    svid = X509Svid(
+        issued.spiffe_id, "", parse_certificates(issued.chain_der), issued.private_key, issued.chain[0].not_valid_after_utc
+    )
     credentials = SvidCredentials(svid, BundleSet({domain: TrustBundle(domain, ())}))
     generation = build_generation(1, credentials, Terms(True, Access(())))
     key_der = issued.key_der
@@ -698,7 +701,7 @@ def test_no_value_shows_a_key() -> None:
 
 def test_a_key_that_is_not_the_certificates_cannot_be_presented() -> None:
     who = identity()
-    mixed = Identity(Forged(who.leaf.certificate, key_of("p384")), (), who.root)
+    mixed = Identity(Forged(who.leaf.built, key_of("p384")), (), who.root)
     with pytest.raises(IdentityError):
         context(mixed, admit_all, is_server=True)
     pair()  # and leaves no error behind

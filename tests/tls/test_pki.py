@@ -18,12 +18,14 @@ from tunnel.authz.authorizer import Authorizer, admit_unasked
 from tunnel.authz.pins import SpkiPin
 from tunnel.authz.rules import AnyRule
 from tunnel.errors import Denial, IdentityError, PeerDenied
-from tunnel.spiffe.x509 import parse_certificates
+from tunnel.pkix.certificate import parse_certificate
+from tunnel.pkix.extensions import CLIENT_AUTH, SERVER_AUTH
+from tunnel.pkix.path import Anchors
 from tunnel.tls.callback import Demand
 from tunnel.tls.context import Presented, TlsContext
 from tunnel.tls.facts import describe_peer
 from tunnel.tls.judge import PeerJudge
-from tunnel.tls.pki import PinVerifier, PkiVerifier
+from tunnel.tls.pki import PinVerifier, PkiVerifier, build_pki_anchors
 
 LASTING: dict[str, Any] = {"start": EARLY, "end": LATE}
 BOTH_VERSIONS = pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS)
@@ -40,8 +42,12 @@ def plain_leaf(issuer: Forged | None, **fields: Any) -> Forged:
     return forge(issuer=issuer, **(told | fields))
 
 
+def anchors_of(*made: Forged) -> Anchors:
+    return build_pki_anchors([one.certificate for one in made])
+
+
 def verify(anchors: list[Forged], *path: Forged) -> None:
-    PkiVerifier([one.certificate for one in anchors], CLIENT_ONLY[0]).verify([one.certificate for one in path], NOW)
+    PkiVerifier(anchors_of(*anchors), CLIENT_AUTH).verify([one.certificate for one in path], NOW)
 
 
 ROOT = root()
@@ -139,7 +145,7 @@ def meet(side: Side, who: Forged | None, version: int) -> PublicPeer:
 
 
 def meet_as_client(host: str, who: Forged, version: int) -> Side:
-    side = ours(demand(PkiVerifier([ROOT.certificate], SERVER_ONLY[0], host)), is_server=False)
+    side = ours(demand(PkiVerifier(anchors_of(ROOT), SERVER_AUTH, host)), is_server=False)
     meet(side, who, version)
     return side
 
@@ -201,8 +207,8 @@ def test_a_server_without_the_hosts_name_is_refused(host: str, who: Forged, vers
 def test_a_certificate_for_another_purpose_is_refused(we_serve: bool, wrong: tuple[Any, ...], version: int) -> None:
     for purposes, is_good in ((wrong, False), ((ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE,), True), (None, True)):
         who = plain_leaf(ROOT, purposes=purposes, dns_names=("db.test",))
-        right = (CLIENT_ONLY if we_serve else SERVER_ONLY)[0]
-        wanted = demand(PkiVerifier([ROOT.certificate], right, "" if we_serve else "db.test"))
+        right = CLIENT_AUTH if we_serve else SERVER_AUTH
+        wanted = demand(PkiVerifier(anchors_of(ROOT), right, "" if we_serve else "db.test"))
         side = ours(wanted, is_server=we_serve, shown=NAMED if we_serve else None)
         if is_good:
             meet(side, who, version)
@@ -221,7 +227,7 @@ def test_every_usual_kind_of_key_is_taken(kind: str) -> None:
 
 def test_a_server_tells_clients_whose_certificates_it_takes() -> None:
     for authorities, told in (((ROOT.certificate,), 1), ((), 0)):
-        wanted = demand(PkiVerifier([ROOT.certificate], CLIENT_ONLY[0]), authorities=authorities)
+        wanted = demand(PkiVerifier(anchors_of(ROOT), CLIENT_AUTH), authorities=authorities)
         peer = meet(ours(wanted, is_server=True, shown=NAMED), plain_leaf(ROOT), VERSIONS["tls12"])
         assert len(peer.connection.get_client_ca_list()) == told
 
@@ -229,14 +235,14 @@ def test_a_server_tells_clients_whose_certificates_it_takes() -> None:
 @pytest.mark.parametrize("text", ["a\0b", "\u00fc" * 70, "a\n"])
 def test_a_host_that_no_certificate_could_have_is_refused(text: str) -> None:
     with pytest.raises(IdentityError, match="no name that a certificate could have"):
-        PkiVerifier([], SERVER_ONLY[0], text)
+        PkiVerifier(anchors_of(), SERVER_AUTH, text)
 
 
 @BOTH_VERSIONS
 @pytest.mark.parametrize("we_serve", [True, False], ids=["server", "client"])
 def test_a_weak_key_is_refused_by_ordinary_rules_too(we_serve: bool, version: int) -> None:
     who = plain_leaf(ROOT, key=key_of("rsa1024"), dns_names=("db.test",))
-    verifier = PkiVerifier([ROOT.certificate], (CLIENT_ONLY if we_serve else SERVER_ONLY)[0])
+    verifier = PkiVerifier(anchors_of(ROOT), CLIENT_AUTH if we_serve else SERVER_AUTH)
     with pytest.raises(PeerDenied) as refused:
         meet(ours(demand(verifier), is_server=we_serve, shown=NAMED if we_serve else None), who, version)
     assert refused.value.reason is Denial.WEAK_KEY
@@ -257,7 +263,7 @@ CROSSED = root(20, issuer=STRANGER)  # ROOT's name and key under another authori
 def test_a_path_ends_at_an_authority_that_we_trust_whatever_else_the_peer_sends(
     besides: list[Forged], we_serve: bool, version: int
 ) -> None:
-    verifier = PkiVerifier([ROOT.certificate], (CLIENT_ONLY if we_serve else SERVER_ONLY)[0])
+    verifier = PkiVerifier(anchors_of(ROOT), CLIENT_AUTH if we_serve else SERVER_AUTH)
     wanted = demand(verifier, authorities=(ROOT.certificate,))
     side = ours(wanted, is_server=we_serve, shown=NAMED if we_serve else None)
     peer = PublicPeer(public_context(Identity(NAMED, tuple(besides), ROOT), version=version), is_server=not we_serve)
@@ -269,10 +275,10 @@ def test_a_path_ends_at_an_authority_that_we_trust_whatever_else_the_peer_sends(
 @pytest.mark.parametrize("we_serve", [True, False], ids=["server", "client"])
 def test_we_send_what_we_were_given_and_no_authority_that_we_trust(we_serve: bool, version: int) -> None:
     who = plain_leaf(MIDDLE, dns_names=("db.test",))
-    verifier = PkiVerifier([ROOT.certificate], (CLIENT_ONLY if we_serve else SERVER_ONLY)[0])
+    verifier = PkiVerifier(anchors_of(ROOT), CLIENT_AUTH if we_serve else SERVER_AUTH)
     wanted = demand(verifier, authorities=(ROOT.certificate, MIDDLE.certificate))
     peer = meet(ours(wanted, is_server=we_serve, shown=who), plain_leaf(ROOT), version)
-    assert peer.connection.get_peer_certificate(as_cryptography=True) == who.certificate
+    assert peer.connection.get_peer_certificate(as_cryptography=True) == who.built
     assert len(peer.connection.get_peer_cert_chain(as_cryptography=True)) == (1 if we_serve else 0)
 
 
@@ -280,7 +286,7 @@ def test_we_send_what_we_were_given_and_no_authority_that_we_trust(we_serve: boo
 
 
 def pin_of(one: Forged, algorithm: str = "sha256") -> SpkiPin:
-    key = one.certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    key = one.built.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return SpkiPin(algorithm, hashlib.new(algorithm, key).digest())
 
 
@@ -300,7 +306,7 @@ def test_a_pinned_key_is_the_whole_authentication(fields: dict[str, Any], we_ser
     who = plain_leaf(None, **fields)
     for algorithm in ("sha256", "sha384", "sha512"):
         verifier = PinVerifier([SpkiPin("sha256", bytes(32)), pin_of(who, algorithm)])
-        side = ours(demand(verifier, is_leaf_enough=True), is_server=we_serve, shown=NAMED if we_serve else None)
+        side = ours(demand(verifier), is_server=we_serve, shown=NAMED if we_serve else None)
         meet(side, who, version)
         assert side.end.admitted is not None
 
@@ -310,7 +316,7 @@ def test_a_pinned_key_is_the_whole_authentication(fields: dict[str, Any], we_ser
 def test_another_key_is_refused_however_good_its_path(we_serve: bool, version: int) -> None:
     other = plain_leaf(ROOT, key=key_of("p256", 31))
     verifier = PinVerifier([pin_of(plain_leaf(ROOT)), pin_of(ROOT)])
-    side = ours(demand(verifier, is_leaf_enough=True), is_server=we_serve, shown=NAMED if we_serve else None)
+    side = ours(demand(verifier), is_server=we_serve, shown=NAMED if we_serve else None)
     with pytest.raises(PeerDenied, match="unauthorized: pin verification failed") as refused:
         meet(side, other, version)
     assert refused.value.reason is Denial.PIN
@@ -360,11 +366,11 @@ def test_the_facts_of_a_peer_are_what_its_certificate_says() -> None:
     from cryptography.hazmat.primitives import hashes
 
     made = builder.sign(key, hashes.SHA256())
-    peer = describe_peer(made, None)
+    peer = describe_peer(parse_certificate(made.public_bytes(Encoding.DER)), None)
     assert (peer.common_name, peer.organizational_units) == ("last", ("one", "two"))
     assert (peer.dns_names, peer.uris) == (("Db.test",), ("https://A.test/X", "spiffe://a.test/w"))
     assert peer.ip_addresses == (ip_address("192.0.2.1"),)
-    assert parse_certificates(peer.leaf) == (made,)
+    assert peer.leaf == made.public_bytes(Encoding.DER)
     assert peer.public_key == key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
@@ -379,8 +385,7 @@ _P256, _NO_CURVE = bytes.fromhex("2a8648ce3d030107"), bytes.fromhex("2a8648ce3d0
 
 
 def test_a_key_on_a_curve_that_nobody_knows_is_no_pinned_one_and_no_bug() -> None:
-    odd = x509.load_der_x509_certificate(plain_leaf(None).der.replace(_P256, _NO_CURVE))
+    odd = parse_certificate(plain_leaf(None).der.replace(_P256, _NO_CURVE))
     with pytest.raises(PeerDenied) as refused:
         PinVerifier([pin_of(plain_leaf(None))]).verify([odd], NOW)
     assert refused.value.reason is Denial.PIN
-    assert describe_peer(odd, None).public_key == b""

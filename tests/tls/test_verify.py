@@ -13,21 +13,22 @@ import scenes
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from forge import CLIENT_ONLY, END, NOW, START, Forged, authority, forge, key_of, leaf, rewritten, signed_over
-from OpenSSL import SSL
+from forge import CLIENT_ONLY, END, NOW, START, Forged, authority, key_of, leaf, rewritten, signed_over
 
 from tunnel.errors import Denial, PeerDenied
+from tunnel.pkix.certificate import Certificate, parse_certificates
+from tunnel.pkix.names import Name
+from tunnel.pkix.path import refuse_certificate
 from tunnel.spiffe.bundle import BundleSet, TrustBundle
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id, parse_trust_domain
 from tunnel.spiffe.messages import X509SvidResponse, parse_x509_svid_response
-from tunnel.spiffe.x509 import parse_certificates
-from tunnel.tls.path import NO_ANCHOR_ERRORS, WRONG_SIGNATURE, Verified, denial_of, refuse_certificate
+from tunnel.tls.verified import Verified
 from tunnel.tls.verify import SpiffeVerifier
 
 SECOND = timedelta(seconds=1)
 CODE_SIGNING = (ExtendedKeyUsageOID.CODE_SIGNING,)
 A, B = TrustDomain("a.test"), TrustDomain("b.test")
-Path = list[x509.Certificate]
+Path = list[Certificate]
 
 
 def bundles(**domains: Iterable[Forged]) -> BundleSet:
@@ -319,7 +320,7 @@ def test_a_root_renewed_with_its_old_key_verifies_what_names_the_old_certificate
     """The intermediate names its issuer by serial number (RFC 5280, 4.2.1.1), which is that of the old certificate."""
     key = key_of("p384", 5)
     old, new = (authority(subject="corporate root", uris=(), key=key) for _ in range(2))
-    subject = x509.DirectoryName(old.certificate.subject)
+    subject = x509.DirectoryName(old.built.subject)
     by_serial = x509.AuthorityKeyIdentifier(None, [subject], old.certificate.serial_number)
     middle = authority(issuer=old, subject="middle", has_key_ids=False, extra=((by_serial, False),))
     assert verify(bundles(a=[old]), leaf(issuer=middle), middle).not_after == END
@@ -354,7 +355,7 @@ def test_a_chain_with_names_that_cannot_be_read_is_refused() -> None:
 
 
 def test_a_refusal_is_short_whatever_a_certificate_says() -> None:
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "r" * 64)] * 500)
+    name = Name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "r" * 64)] * 500).public_bytes())
     odd = SimpleNamespace(subject=name, issuer=name, serial_number=1 << 400_000)
     assert len(str(refuse_certificate(Denial.UNKNOWN_AUTHORITY, 3, odd, "seen"))) < 1000
 
@@ -489,10 +490,11 @@ def test_sixteen_certificates_are_taken_and_seventeen_are_not() -> None:
     assert denial(bundles(a=[root]), *path) is Denial.BAD_PATH
 
 
-def test_seventeen_certificates_are_not_even_looked_at() -> None:
+def test_more_than_a_hundred_certificates_are_not_even_looked_at() -> None:
     root = authority()
     worker = leaf(issuer=root)
-    assert denial(bundles(a=[root]), worker, *[root] * 16) is Denial.BAD_PATH
+    assert verify(bundles(a=[root]), worker, *[root] * 99).not_after == END
+    assert denial(bundles(a=[root]), worker, *[root] * 100) is Denial.BAD_PATH
 
 
 def test_no_certificate_at_all_is_refused() -> None:
@@ -567,47 +569,3 @@ def test_a_moment_after_the_year_2038_and_2050_is_no_special_one() -> None:
     root = authority(end=late + SECOND)
     assert verify(bundles(a=[root]), leaf(issuer=root, end=late + SECOND), now=late).not_after == late + SECOND
     assert denial(bundles(a=[root]), leaf(issuer=root), now=late) is Denial.EXPIRED
-
-
-@pytest.mark.parametrize(
-    ("number", "text", "reason"),
-    [
-        (2, "unable to get issuer certificate", Denial.UNKNOWN_AUTHORITY),
-        (7, "certificate signature failure", Denial.UNKNOWN_AUTHORITY),
-        (9, "certificate is not yet valid", Denial.NOT_YET_VALID),
-        (10, "certificate has expired", Denial.EXPIRED),
-        (18, "self-signed certificate", Denial.UNKNOWN_AUTHORITY),
-        (19, "self-signed certificate in certificate chain", Denial.UNKNOWN_AUTHORITY),
-        (20, "unable to get local issuer certificate", Denial.UNKNOWN_AUTHORITY),
-        (21, "unable to verify the first certificate", Denial.UNKNOWN_AUTHORITY),
-        (26, "unsuitable certificate purpose", Denial.EXTENDED_KEY_USAGE),
-        (32, "key usage does not include certificate signing", Denial.KEY_USAGE),
-        (66, "EE certificate key too weak", Denial.WEAK_KEY),
-        (67, "CA certificate key too weak", Denial.WEAK_KEY),
-        (68, "CA signature digest algorithm too weak", Denial.WEAK_SIGNATURE),
-        (79, "invalid CA certificate", Denial.NOT_CA),
-    ],
-)
-def test_the_numbers_are_those_of_the_openssl_at_hand(number: int, text: str, reason: Denial) -> None:
-    spoken = SSL._ffi.string(SSL._lib.X509_verify_cert_error_string(number)).decode()
-    assert spoken.startswith(text)
-    assert denial_of(number) is reason
-    assert (number in NO_ANCHOR_ERRORS or number == WRONG_SIGNATURE) == (reason is Denial.UNKNOWN_AUTHORITY)
-
-
-def test_a_number_without_a_word_of_ours_is_a_bad_path() -> None:
-    assert denial_of(999) is Denial.BAD_PATH
-
-
-@pytest.mark.parametrize("order", [1, -1])
-def test_an_authority_renewed_with_its_old_key_signs_whatever_the_order(order: int) -> None:
-    old = authority(key=key_of("p256"), end=NOW - SECOND)
-    renewed = authority(key=key_of("p256"))
-    assert verify(bundles(a=[old, renewed][::order]), leaf(issuer=old)).not_after == END
-
-
-def test_a_path_without_dates_in_common_never_verifies() -> None:
-    root = authority(end=NOW - SECOND)
-    worker = forge(("spiffe://a.test/w",), issuer=root, usage=("digital_signature",), start=NOW)
-    for moment in (NOW - 2 * SECOND, NOW, NOW + SECOND):
-        denial(bundles(a=[root]), worker, now=moment)

@@ -10,10 +10,12 @@ from datetime import datetime, timedelta
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID, ObjectIdentifier
 
 from tunnel.acme.material import new_key
 from tunnel.keystore.material import KeyMaterial
+from tunnel.pkix.certificate import parse_certificate
 
 _ACME_IDENTIFIER = ObjectIdentifier("1.3.6.1.5.5.7.1.31")  # id-pe-acmeIdentifier
 _OCTET_STRING = b"\x04\x20"  # DER: an OCTET STRING of 32 bytes
@@ -37,4 +39,4 @@ def make_challenge(domain: str, key_authorization: str, now: datetime) -> KeyMat
         .add_extension(x509.UnrecognizedExtension(_ACME_IDENTIFIER, _OCTET_STRING + digest), critical=True)
         .sign(key, hashes.SHA256())
     )
-    return KeyMaterial((certificate,), key)
+    return KeyMaterial((parse_certificate(certificate.public_bytes(Encoding.DER)),), key)

@@ -79,7 +79,7 @@ class AcmeKeeper:
         assert self._held is not None, "obtain first"
         now = self._clock()
         if self._failures:
-            left = self._held.chain[0].not_valid_after_utc.timestamp() - now
+            left = self._held.chain[0].not_after.timestamp() - now
             cap = min(max(left / _PATIENCE, _LONGEST_DELAY), _LONGEST_RENEWAL_DELAY)
             return _delay(self._failures, cap)
         until_due = renew_due_at(self._held.chain).timestamp() - now
@@ -93,7 +93,7 @@ class AcmeKeeper:
         except IdentityError as error:
             self._say(f"ACME: {error}: a new certificate will take its place")
             return None
-        if kept is None or self._clock() >= kept.chain[0].not_valid_after_utc.timestamp():
+        if kept is None or self._clock() >= kept.chain[0].not_after.timestamp():
             return None
         self._say(f"ACME: using the certificate for {self._config.domain} from before, {_span(kept)}")
         return kept
@@ -148,6 +148,4 @@ def _delay(failures: int, cap: float) -> float:
 
 
 def _span(material: KeyMaterial) -> str:
-    return (
-        f"good until {format_time(material.chain[0].not_valid_after_utc)}, due at {format_time(renew_due_at(material.chain))}"
-    )
+    return f"good until {format_time(material.chain[0].not_after)}, due at {format_time(renew_due_at(material.chain))}"

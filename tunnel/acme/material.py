@@ -8,12 +8,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final
 
-from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from tunnel.errors import IdentityError, IdentityFault
+from tunnel.errors import IdentityError, IdentityFault, PeerDenied
 from tunnel.keystore.material import KeyMaterial
+from tunnel.pkix.certificate import Certificate
 from tunnel.spiffe.x509 import PrivateKey
 
 _LEFT: Final = 3  # renewed when one part of so many is left of the lifetime
@@ -24,10 +24,10 @@ def new_key() -> ec.EllipticCurvePrivateKey:
     return ec.generate_private_key(ec.SECP256R1())
 
 
-def renew_due_at(chain: tuple[x509.Certificate, ...]) -> datetime:
+def renew_due_at(chain: tuple[Certificate, ...]) -> datetime:
     """When a third of the leaf's lifetime is left."""
     leaf = chain[0]
-    return leaf.not_valid_after_utc - (leaf.not_valid_after_utc - leaf.not_valid_before_utc) / _LEFT
+    return leaf.not_after - (leaf.not_after - leaf.not_before) / _LEFT
 
 
 def check_name(material: KeyMaterial, domain: str) -> KeyMaterial:
@@ -44,12 +44,11 @@ def encode_key(key: PrivateKey) -> bytes:
 
 def encode_material(material: KeyMaterial) -> bytes:
     """The key and then the certificates, in one text: a file of it cannot be half new."""
-    return encode_key(material.private_key) + b"".join(one.public_bytes(Encoding.PEM) for one in material.chain)
+    return encode_key(material.private_key) + b"".join(one.pem for one in material.chain)
 
 
-def _dns_names(certificate: x509.Certificate) -> list[str]:
+def _dns_names(certificate: Certificate) -> list[str]:
     try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension):
+        return [name.lower() for name in certificate.extensions.dns_names()]
+    except PeerDenied:
         return []
-    return [name.lower() for name in names.get_values_for_type(x509.DNSName)]

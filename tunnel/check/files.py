@@ -11,9 +11,6 @@ import stat
 from collections.abc import Iterator
 from functools import partial
 
-from cryptography import x509
-from cryptography.x509.oid import ExtendedKeyUsageOID
-
 from tunnel.check.case import Case
 from tunnel.check.finding import Finding, Steps, ok, problem, warning
 from tunnel.check.identity import has_living
@@ -22,6 +19,8 @@ from tunnel.check.spans import judge_dates, span_of_chain
 from tunnel.config.model import Keystore, NoIdentity
 from tunnel.errors import IdentityError, IdentityFault, PeerDenied
 from tunnel.identity.credentials import PkiCredentials, describe_key
+from tunnel.pkix.certificate import Certificate
+from tunnel.pkix.extensions import CLIENT_AUTH, SERVER_AUTH
 from tunnel.proxy.disk_feed import DiskSource, load_credentials
 from tunnel.tls.facts import describe_peer
 from tunnel.tls.pki import check_purpose
@@ -56,6 +55,9 @@ def examine_files(case: Case, source: DiskSource) -> Steps[PkiCredentials | None
         yield from _look_at_purpose(case, credentials.chain[0])
     else:
         yield ok(CERTIFICATE, "none is shown")
+    yield from (
+        warning(AUTHORITIES, failure, "replace it: nothing that it has signed verifies") for failure in credentials.left_out
+    )
     yield _look_at_authorities(case, credentials)
     return credentials
 
@@ -75,7 +77,7 @@ def _look_at_modes(source: DiskSource) -> Iterator[Finding]:
         yield ok("key-file", f"{path} is this user's alone (mode {mode:04o})")
 
 
-def _names(leaf: x509.Certificate) -> str:
+def _names(leaf: Certificate) -> str:
     try:
         peer = describe_peer(leaf, None)
     except PeerDenied as error:
@@ -86,11 +88,11 @@ def _names(leaf: x509.Certificate) -> str:
     return f"{peer.subject or 'no subject'}{shown}"
 
 
-def _look_at_purpose(case: Case, leaf: x509.Certificate) -> Iterator[Finding]:
+def _look_at_purpose(case: Case, leaf: Certificate) -> Iterator[Finding]:
     """What peers will ask of the certificate, so that it is known before they do."""
     is_server = case.config.is_server
     try:
-        check_purpose(leaf, ExtendedKeyUsageOID.SERVER_AUTH if is_server else ExtendedKeyUsageOID.CLIENT_AUTH)
+        check_purpose(leaf, SERVER_AUTH if is_server else CLIENT_AUTH)
         peer = describe_peer(leaf, None)
     except PeerDenied as error:
         yield warning(CERTIFICATE, str(error), f"{case.peer}s will refuse it: have one issued for this purpose")

@@ -6,15 +6,15 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 
-from cryptography import x509
-
 from tunnel.check.finding import Finding, Steps, ok, problem, warning
 from tunnel.check.spans import judge_dates, span_of_chain
 from tunnel.identity.credentials import SvidCredentials, X509Context, describe_key
+from tunnel.pkix.certificate import Certificate
+from tunnel.pkix.path import build_anchors
 from tunnel.spiffe.bundle import TrustBundle
 from tunnel.spiffe.ids import TrustDomain
 from tunnel.spiffe.selection import Offer, Selection, describe_offers
-from tunnel.tls.anchors import build_anchors
+from tunnel.spiffe.x509 import check_anchor
 
 
 def examine_identity(context: X509Context, selection: Selection, now: datetime) -> Steps[SvidCredentials | None]:
@@ -43,9 +43,9 @@ def examine_identity(context: X509Context, selection: Selection, now: datetime) 
     return SvidCredentials(svid, context.bundles)
 
 
-def has_living(authorities: tuple[x509.Certificate, ...], now: datetime) -> bool:
+def has_living(authorities: tuple[Certificate, ...], now: datetime) -> bool:
     """Whether one of them at least is within its dates."""
-    return any(one.not_valid_before_utc <= now <= one.not_valid_after_utc for one in authorities)
+    return any(one.not_before <= now <= one.not_after for one in authorities)
 
 
 def _describe_bundles(context: X509Context, own: TrustDomain, now: datetime) -> Iterator[Finding]:
@@ -59,7 +59,7 @@ def _describe_bundles(context: X509Context, own: TrustDomain, now: datetime) -> 
         seen = f"the agent sends revocation lists ({context.crl_count}), which are not used"
         yield warning("trust-domains", seen, "rely on short lifetimes, and not on revocation")
     for domain, bundle in sorted(bundles.items()):
-        for _anchor, refusal in build_anchors(bundle.authorities).refused:
+        for _anchor, refusal in build_anchors(bundle.authorities, check_anchor).refused:
             yield warning("trust-domains", f"{domain}: {refusal}", "every SVID that it has signed is refused: replace it")
         if not has_living(bundle.authorities, now):
             seen = f"the bundle of {domain} holds no authority that is valid now"

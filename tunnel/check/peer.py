@@ -24,9 +24,10 @@ from tunnel.errors import (
     WireError,
 )
 from tunnel.moment import format_time
+from tunnel.pkix.certificate import parse_certificate
 from tunnel.spiffe.ids import SCHEME
-from tunnel.spiffe.x509 import parse_certificate, parse_leaf_id
-from tunnel.tls.facts import describe_peer, issuer_of
+from tunnel.spiffe.x509 import parse_leaf_id
+from tunnel.tls.facts import describe_peer
 
 SERVER, ADMISSION = "server", "admission"
 _ADVICE = {
@@ -63,7 +64,7 @@ def read_shown(path: tuple[bytes, ...]) -> Shown | None:
         name, is_svid = str(parse_leaf_id(leaf)), True
     except PeerDenied:
         name, is_svid = str(peer), False
-    return Shown(name, issuer_of(leaf), is_svid, span_of_chain((leaf,)))
+    return Shown(name, leaf.issuer.describe(), is_svid, span_of_chain((leaf,)))
 
 
 def advice_of(fault: TargetFault) -> str:

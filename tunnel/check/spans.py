@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from cryptography import x509
-
 from tunnel.check.finding import Finding, ok, problem, warning
 from tunnel.moment import describe_span, format_time
-from tunnel.tls.path import span_of
+from tunnel.pkix.certificate import Certificate
+from tunnel.pkix.path import span_of
 
 _LITTLE = 0.2  # of a life that is left: agents and ACME clients renew at half or two thirds of it
 _CLOCK = "compare the clocks (timedatectl, chronyc tracking)"
@@ -28,9 +27,9 @@ class Span:
     born: datetime
 
 
-def span_of_chain(chain: Sequence[x509.Certificate]) -> Span:
+def span_of_chain(chain: Sequence[Certificate]) -> Span:
     """The span of a chain, leaf first."""
-    return Span(*span_of(chain), chain[0].not_valid_before_utc)
+    return Span(*span_of(chain), chain[0].not_before)
 
 
 def judge_dates(name: str, span: Span, now: datetime, renewal: str) -> Finding:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from tunnel.pkix.certificate import Certificate
 from tunnel.spiffe.bundle import BundleSet
 from tunnel.spiffe.ids import SpiffeId
 from tunnel.spiffe.selection import Offer
@@ -20,7 +20,7 @@ class X509Svid:
 
     spiffe_id: SpiffeId
     hint: str
-    chain: tuple[x509.Certificate, ...]
+    chain: tuple[Certificate, ...]
     private_key: PrivateKey = field(repr=False)
     not_after: datetime  # of the certificate in the path that ends first
 
@@ -58,9 +58,10 @@ class SvidCredentials:
 class PkiCredentials:
     """Certificates that follow ordinary PKI rules: ours, leaf first, if we show any, and the authorities we trust."""
 
-    chain: tuple[x509.Certificate, ...]
+    chain: tuple[Certificate, ...]
     private_key: PrivateKey | None = field(repr=False)
-    authorities: tuple[x509.Certificate, ...]
+    authorities: tuple[Certificate, ...]
+    left_out: tuple[str, ...] = ()  # authorities that cannot be used, and why
 
 
 Credentials = SvidCredentials | PkiCredentials

@@ -10,7 +10,7 @@ _SHORTEST, _LONGEST = 1.0, 30.0  # seconds between attempts
 
 def overdue_from(svid: X509Svid) -> float:
     """The moment from which the rotation of an SVID is overdue."""
-    begin, end = svid.chain[0].not_valid_before_utc.timestamp(), svid.not_after.timestamp()
+    begin, end = svid.chain[0].not_before.timestamp(), svid.not_after.timestamp()
     return begin + _OVERDUE * (end - begin)
 
 

@@ -10,18 +10,19 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime
 
-from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 
 from tunnel.errors import Denial, IdentityError, IdentityFault, PeerDenied, SpiffeIdError, WireError
 from tunnel.identity.credentials import X509Context, X509Svid
+from tunnel.pkix.certificate import Certificate, parse_certificate, parse_certificates
+from tunnel.pkix.der import split_sequences
+from tunnel.pkix.strength import read_public_key
 from tunnel.spiffe.bundle import BundleSet, TrustBundle
-from tunnel.spiffe.der import split_sequences
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id, parse_trust_domain
 from tunnel.spiffe.messages import BundlesResponse, SvidEntry, X509SvidResponse
 from tunnel.spiffe.selection import Offer, Selection
-from tunnel.spiffe.x509 import PrivateKey, parse_certificate, parse_certificates
+from tunnel.spiffe.x509 import PrivateKey
 from tunnel.tls.verify import SpiffeVerifier
 
 _ANY = Selection()
@@ -98,7 +99,7 @@ def _accept_entry(entry: SvidEntry, bundles: BundleSet, verifier: SpiffeVerifier
     try:
         verified = verifier.verify(chain, now)
     except PeerDenied as error:
-        begins = max(one.not_valid_before_utc for one in chain)  # else it is the authority that is not yet valid
+        begins = max(one.not_before for one in chain)  # else it is the authority that is not yet valid
         is_early = error.reason is Denial.NOT_YET_VALID and begins > now
         raise IdentityError(
             IdentityFault.UNVERIFIED, f"SVID {entry.spiffe_id!a}: {error}", begins if is_early else None
@@ -109,7 +110,7 @@ def _accept_entry(entry: SvidEntry, bundles: BundleSet, verifier: SpiffeVerifier
     return X509Svid(spiffe_id, entry.hint, chain, key, verified.not_after)
 
 
-def _read_chain(entry: SvidEntry) -> tuple[x509.Certificate, ...]:
+def _read_chain(entry: SvidEntry) -> tuple[Certificate, ...]:
     check_hint(entry.offer)
     mandatory = {
         "spiffe_id": entry.spiffe_id,
@@ -135,12 +136,12 @@ def check_hint(offer: Offer) -> None:
         raise IdentityError(IdentityFault.OVER_LIMIT, f"SVID {offer.spiffe_id!a}: its hint is over {MAX_HINT_BYTES} bytes")
 
 
-def _read_key(entry: SvidEntry, leaf: x509.Certificate) -> PrivateKey:
+def _read_key(entry: SvidEntry, leaf: Certificate) -> PrivateKey:
     """The key in PKCS#8, which must be that of the leaf; what is wrong with it is said without a byte of it."""
     try:
         key = load_der_private_key(entry.x509_svid_key, None)
-        fits = key.public_key() == leaf.public_key()
-    except (ValueError, TypeError, UnsupportedAlgorithm):
+        fits = key.public_key() == read_public_key(leaf.key_info)
+    except (ValueError, TypeError, UnsupportedAlgorithm, PeerDenied):
         raise IdentityError(IdentityFault.BAD_KEY, f"SVID {entry.spiffe_id!a}: its private key cannot be read") from None
     if not isinstance(key, PrivateKey):
         raise IdentityError(IdentityFault.BAD_KEY, f"SVID {entry.spiffe_id!a}: a kind of key that signs no TLS handshake")
@@ -208,7 +209,7 @@ class _Bundles:
             self._disabled[trust_domain] = str(error)
             self.notes.append(f"trust domain {trust_domain} is trusted by nobody: {error}")
 
-    def _parse(self, trust_domain: TrustDomain, blob: bytes) -> Iterator[x509.Certificate]:
+    def _parse(self, trust_domain: TrustDomain, blob: bytes) -> Iterator[Certificate]:
         """Its authorities, without those that cannot be read; raises IdentityError when none can."""
         if len(blob) > MAX_BUNDLE_BYTES:
             raise IdentityError(IdentityFault.OVER_LIMIT, f"the bundle of {trust_domain} is over {MAX_BUNDLE_BYTES} bytes")

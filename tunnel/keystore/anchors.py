@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
-from cryptography import x509
-
-from tunnel.errors import IdentityError, IdentityFault
+from tunnel.errors import IdentityError, IdentityFault, PeerDenied
 from tunnel.keystore.disk import naming, read_file
 from tunnel.keystore.pem import describe, parse_blocks, parse_certificate
+from tunnel.pkix.certificate import Certificate
+from tunnel.pkix.path import describe_certificate
+from tunnel.pkix.strength import check_key_strength
 
 FILE_VARIABLE = "SSL_CERT_FILE"
 DIRECTORY_VARIABLE = "SSL_CERT_DIR"
@@ -29,12 +31,32 @@ _FILES = (
 )
 _DIRECTORIES = ("/etc/ssl/certs", "/etc/pki/tls/certs")  # and all of what is in these
 
-Certificates = tuple[x509.Certificate, ...]
+Certificates = tuple[Certificate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Authorities:
+    """The certificates that we trust, and which of a file cannot be used, with the reason."""
+
+    certificates: Certificates
+    left_out: tuple[str, ...] = ()
+
+
+def load_authorities(path: str, environ: Mapping[str, str]) -> Authorities:
+    """Those of a file, or of the system if no file is named; raises IdentityError that names the file."""
+    if not path:
+        return Authorities(load_system_anchors(environ))
+    blob = read_file(path)
+    left_out = tuple(f"{path}: a certificate is left out: {failure}" for failure in _list_failures(blob))
+    return Authorities(_anchors_of(path, blob), left_out)
 
 
 def load_anchors(path: str) -> Certificates:
     """The certificates of a bundle in PEM, at least one; raises IdentityError that names the file."""
-    blob = read_file(path)
+    return _anchors_of(path, read_file(path))
+
+
+def _anchors_of(path: str, blob: bytes) -> Certificates:
     anchors = parse_anchors(blob)
     if not anchors:
         with naming(path):
@@ -71,6 +93,19 @@ def parse_anchors(blob: bytes) -> Certificates:
             except IdentityError:
                 continue
     return tuple(dict.fromkeys(found))
+
+
+def _list_failures(blob: bytes) -> Iterator[str]:
+    """Why each certificate in PEM that is no anchor is none."""
+    for block in parse_blocks(blob):
+        if block.is_certificate:
+            try:
+                certificate = parse_certificate(block)
+                check_key_strength(certificate)
+            except IdentityError as error:
+                yield str(error)
+            except PeerDenied as denied:
+                yield f"line {block.line}: {describe_certificate(certificate)}: {denied}"
 
 
 def _first_bundle(paths: Iterable[str]) -> tuple[Certificates, IdentityError | None]:

@@ -13,14 +13,13 @@ import logging
 import struct
 from typing import Any
 
-from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 
 from tunnel.errors import IdentityError, IdentityFault, WireError
 from tunnel.keystore.material import KeyMaterial, make_material
-from tunnel.spiffe.x509 import parse_certificate
+from tunnel.pkix.certificate import Certificate, parse_certificate
 
 _WHITENING = b"Mighty Aphrodite"  # what Java puts between the password and the store when it makes the digest
 _DIGEST_BYTES = 20
@@ -98,7 +97,7 @@ def _key(entry: Any) -> PrivateKeyTypes:
         ) from None
 
 
-def _chain(entry: Any) -> list[x509.Certificate]:
+def _chain(entry: Any) -> list[Certificate]:
     try:
         return [parse_certificate(der) for _type, der in entry.cert_chain]
     except WireError as error:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from cryptography import x509
-
 from tunnel.errors import IdentityError, IdentityFault
 from tunnel.keystore.disk import naming, read_file
 from tunnel.keystore.java import parse_java
@@ -17,6 +15,7 @@ from tunnel.keystore.material import KeyMaterial, make_material
 from tunnel.keystore.pem import describe, find_key, parse_blocks, parse_chain, parse_key, parse_pem
 from tunnel.keystore.pkcs12 import parse_pkcs12
 from tunnel.keystore.sniff import Format, parse_format
+from tunnel.pkix.certificate import Certificate
 
 
 def load_cert_and_key(cert_path: str, key_path: str) -> KeyMaterial:
@@ -25,7 +24,7 @@ def load_cert_and_key(cert_path: str, key_path: str) -> KeyMaterial:
     The blocks of both count, the certificate's file first: each may hold more than its name says.
     """
     files = {path: parse_blocks(read_file(path)) for path in (cert_path, key_path)}
-    chain: list[x509.Certificate] = []
+    chain: list[Certificate] = []
     for path, blocks in files.items():
         with naming(path):
             chain += parse_chain(blocks)

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
-from cryptography.x509.oid import PublicKeyAlgorithmOID
 
 from tunnel.errors import IdentityError, IdentityFault, PeerDenied
-from tunnel.spiffe.x509 import MIN_RSA_BITS, PrivateKey, check_key_strength
+from tunnel.pkix.certificate import Certificate
+from tunnel.pkix.strength import MIN_RSA_BITS, check_key_strength, is_for_pss_only, load_public_key
+from tunnel.spiffe.x509 import PrivateKey
 
 _USABLE = f"RSA of {MIN_RSA_BITS} bits or more, P-256, P-384, P-521, Ed25519 or Ed448"
 
@@ -23,7 +23,7 @@ _USABLE = f"RSA of {MIN_RSA_BITS} bits or more, P-256, P-384, P-521, Ed25519 or 
 class KeyMaterial:
     """What we present: the leaf first, and the leaf's own key. Making one of anything else raises IdentityError."""
 
-    chain: tuple[x509.Certificate, ...]
+    chain: tuple[Certificate, ...]
     private_key: PrivateKey = field(repr=False)
 
     def __post_init__(self) -> None:
@@ -33,7 +33,7 @@ class KeyMaterial:
         _check_pair(self.chain, self.private_key)
 
 
-def make_material(chain: Iterable[x509.Certificate], key: PrivateKeyTypes) -> KeyMaterial:
+def make_material(chain: Iterable[Certificate], key: PrivateKeyTypes) -> KeyMaterial:
     """The material of a chain and a key of any kind; a certificate that is there twice counts once. Raises IdentityError."""
     if not isinstance(key, PrivateKey):
         kind = type(key).__name__.lstrip("_")
@@ -43,19 +43,19 @@ def make_material(chain: Iterable[x509.Certificate], key: PrivateKeyTypes) -> Ke
     return KeyMaterial(tuple(dict.fromkeys(chain)), key)
 
 
-def _check_kind(leaf: x509.Certificate) -> None:
+def _check_kind(leaf: Certificate) -> None:
     try:
         check_key_strength(leaf)
     except PeerDenied as error:
         raise IdentityError(IdentityFault.BAD_KEY, f"the first certificate has {error}; wanted {_USABLE}") from error
-    if leaf.public_key_algorithm_oid == PublicKeyAlgorithmOID.RSASSA_PSS:  # its key is loaded as plain RSA, and OpenSSL objects
+    if is_for_pss_only(leaf):  # its key is loaded as plain RSA, and OpenSSL objects
         raise IdentityError(
             IdentityFault.BAD_KEY,
             "the first certificate's key is for RSA-PSS only, which cannot be presented; wanted plain RSA",
         )
 
 
-def _check_pair(chain: tuple[x509.Certificate, ...], key: PrivateKey) -> None:
+def _check_pair(chain: tuple[Certificate, ...], key: PrivateKey) -> None:
     if _belongs(key, chain[0]):
         return
     owner = next((number for number, certificate in enumerate(chain, 1) if _belongs(key, certificate)), None)
@@ -63,9 +63,8 @@ def _check_pair(chain: tuple[x509.Certificate, ...], key: PrivateKey) -> None:
     raise IdentityError(IdentityFault.BAD_KEY, f"the private key {seen}; wanted the first, with its issuers after it")
 
 
-def _belongs(key: PrivateKey, certificate: x509.Certificate) -> bool:
+def _belongs(key: PrivateKey, certificate: Certificate) -> bool:
     try:
-        check_key_strength(certificate)
+        return load_public_key(certificate.key_info) == key.public_key()
     except PeerDenied:  # not even readable, perhaps
         return False
-    return certificate.public_key() == key.public_key()

@@ -8,17 +8,18 @@ is meant but damaged is an error here: a chain is never shortened in silence.
 from __future__ import annotations
 
 import re
-import warnings
+from base64 import b64decode
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from tunnel.errors import IdentityError, IdentityFault
+from tunnel.errors import IdentityError, IdentityFault, WireError, WireFault
 from tunnel.keystore.material import KeyMaterial, make_material
+from tunnel.pkix.certificate import Certificate
+from tunnel.pkix.certificate import parse_certificate as parse_der
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 # RFC 7468, section 3: a label has no two hyphens in a row, so a boundary never reaches over the body of a block in one line.
@@ -93,17 +94,19 @@ def parse_blocks(blob: bytes) -> tuple[Block, ...]:
     return tuple(blocks)
 
 
-def parse_chain(blocks: Iterable[Block]) -> tuple[x509.Certificate, ...]:
+def parse_chain(blocks: Iterable[Block]) -> tuple[Certificate, ...]:
     """Every certificate in order; raises IdentityError at the first that cannot be read."""
     return tuple(parse_certificate(block) for block in blocks if block.is_certificate)
 
 
-def parse_certificate(block: Block) -> x509.Certificate:
+def parse_certificate(block: Block) -> Certificate:
     """The certificate of a block; raises IdentityError."""
+    _begin, *body = block.text.strip().split(b"\n")
     try:
-        with warnings.catch_warnings(action="ignore"):  # said of serial numbers that some roots in use have
-            return x509.load_pem_x509_certificate(block.text)
-    except (ValueError, x509.InvalidVersion) as error:
+        if not body or body.pop() != f"-----END {_CERTIFICATE}-----".encode():
+            raise WireError(WireFault.TRUNCATED, "no end")
+        return parse_der(b64decode(b"".join(b"".join(body).split()), validate=True))
+    except (ValueError, WireError) as error:
         raise IdentityError(
             IdentityFault.BAD_CERTIFICATE, f"line {block.line}: a certificate that is damaged or cut short"
         ) from error

@@ -10,11 +10,13 @@ import warnings
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.hazmat.primitives.serialization.pkcs12 import PKCS12KeyAndCertificates, load_pkcs12
 
 from tunnel.errors import IdentityError, IdentityFault, WireError
 from tunnel.keystore.material import KeyMaterial, make_material
-from tunnel.spiffe.der import split_sequences
+from tunnel.pkix.certificate import parse_certificate
+from tunnel.pkix.der import split_sequences
 
 
 def parse_pkcs12(blob: bytes, password: str) -> KeyMaterial:
@@ -27,7 +29,11 @@ def parse_pkcs12(blob: bytes, password: str) -> KeyMaterial:
     if store.key is None:
         raise IdentityError(IdentityFault.BAD_KEY, "a PKCS#12 file without a private key; wanted a key with its certificate")
     own = [store.cert] if store.cert else []
-    return make_material((entry.certificate for entry in [*own, *store.additional_certs]), store.key)
+    certificates = [entry.certificate.public_bytes(Encoding.DER) for entry in [*own, *store.additional_certs]]
+    try:
+        return make_material(map(parse_certificate, certificates), store.key)
+    except WireError as error:
+        raise IdentityError(IdentityFault.BAD_CERTIFICATE, "a PKCS#12 file with a certificate that cannot be read") from error
 
 
 def _open(blob: bytes, password: bytes | None) -> PKCS12KeyAndCertificates | None:

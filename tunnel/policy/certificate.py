@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from dataclasses import dataclass
 
 from tunnel.errors import Denial, PeerDenied, WireError, WireFault
-from tunnel.policy import der
-from tunnel.policy.dates import encode_time
-from tunnel.policy.der import Value
+from tunnel.pkix import der
+from tunnel.pkix.certificate import split_certificate
+from tunnel.pkix.dates import parse_time
+from tunnel.pkix.der import Value
 from tunnel.policy.extensions import encode_extensions
 from tunnel.policy.key import encode_key, signature_algorithm
 from tunnel.policy.name import encode_name
@@ -36,21 +36,6 @@ _UNSET = (
     "PolicyMappings",
 )
 _ZERO = ("InhibitAnyPolicy", "InhibitPolicyMapping", "RequireExplicitPolicy")
-_EXTENSIONS_TAG, _VERSION_TAG = 0xA3, 0xA0
-
-
-@dataclass(frozen=True, slots=True)
-class _Parts:
-    """The fields of a TBSCertificate that come one after the other (RFC 5280, 4.1.2)."""
-
-    version: int
-    serial: Value
-    algorithm: Value
-    issuer: Value
-    validity: Value
-    subject: Value
-    key: Value
-    extensions: bytes | None
 
 
 def encode_certificate(certificate: bytes) -> str:
@@ -62,28 +47,23 @@ def encode_certificate(certificate: bytes) -> str:
 
 
 def _encode(certificate: bytes) -> Json:
-    outer = der.read_sequence(certificate)
-    if len(outer) != 3:
-        raise WireError(WireFault.MALFORMED, f"a certificate of {len(outer)} parts, not 3")
-    parts = _split(outer[0])
-    if parts.algorithm.whole != outer[1].whole:
-        raise WireError(WireFault.MALFORMED, "two different signature algorithms in one certificate")
-    begin, end = _pair(parts.validity)
+    tbs, parts, signature = split_certificate(certificate)
+    begin, end = parts.validity
     fields: Json = {
         "Raw": base64(certificate),
-        "RawTBSCertificate": base64(outer[0].whole),
-        "RawSubjectPublicKeyInfo": base64(parts.key.whole),
+        "RawTBSCertificate": base64(tbs.whole),
+        "RawSubjectPublicKeyInfo": base64(parts.key_info.whole),
         "RawSubject": base64(parts.subject.whole),
         "RawIssuer": base64(parts.issuer.whole),
-        "Signature": base64(_right_aligned(outer[2])),
+        "Signature": base64(_right_aligned(signature)),
         "SignatureAlgorithm": signature_algorithm(parts.algorithm),
-        **encode_key(parts.key),
+        **encode_key(parts.key_info),
         "Version": parts.version,
         "SerialNumber": _serial(parts.serial),
         "Issuer": encode_name(parts.issuer),
         "Subject": encode_name(parts.subject),
-        "NotBefore": encode_time(begin),
-        "NotAfter": encode_time(end),
+        "NotBefore": parse_time(begin).isoformat(),
+        "NotAfter": parse_time(end).isoformat(),
         **encode_extensions(parts.extensions),
     }
     fields |= dict.fromkeys(_UNSET) | {"PermittedDNSDomainsCritical": False}
@@ -93,25 +73,6 @@ def _encode(certificate: bytes) -> Json:
 def base64(data: bytes) -> str:
     """Bytes as encoding/json writes them."""
     return b64encode(data).decode("ascii")
-
-
-def _split(body: Value) -> _Parts:
-    values = list(der.read_values(der.expect(body, der.SEQUENCE).body))
-    version = 1
-    if values and values[0].tag == _VERSION_TAG:
-        version = 1 + der.as_integer(der.read_value(values.pop(0).body, der.INTEGER))
-    if len(values) < 6 or not 1 <= version <= 3:
-        raise WireError(WireFault.MALFORMED, "a certificate without all of its fields, or of an unknown version")
-    extensions = next((value.body for value in values[6:] if value.tag == _EXTENSIONS_TAG), None)
-    serial, algorithm, issuer, validity, subject, key = values[:6]
-    return _Parts(version, serial, algorithm, issuer, validity, subject, key, extensions if version == 3 else None)
-
-
-def _pair(validity: Value) -> tuple[Value, Value]:
-    times = tuple(der.read_values(der.expect(validity, der.SEQUENCE).body))
-    if len(times) != 2:
-        raise WireError(WireFault.MALFORMED, f"a validity of {len(times)} dates, not 2")
-    return times[0], times[1]
 
 
 def _serial(value: Value) -> int:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
 from tunnel.errors import WireError, WireFault
-from tunnel.policy import der
-from tunnel.policy.der import Value
+from tunnel.pkix import der
+from tunnel.pkix.der import Value
+from tunnel.pkix.extensions import parse_extension
 from tunnel.policy.url import parse_url
 
 Oid = tuple[int, ...]
@@ -84,11 +85,8 @@ def _base64(data: bytes) -> str:
 
 
 def _parse(value: Value) -> _Extension:
-    parts = list(der.read_values(der.expect(value, der.SEQUENCE).body))
-    is_critical = len(parts) == 3 and der.as_boolean(parts.pop(1))
-    if len(parts) != 2:
-        raise WireError(WireFault.MALFORMED, "an extension that is not a name and a value")
-    return _Extension(der.as_oid(parts[0]), is_critical, der.expect(parts[1], der.OCTET_STRING).body)
+    oid, extension = parse_extension(value)
+    return _Extension(der.as_oid(Value(der.OID, oid, b"")), extension.is_critical, extension.value)
 
 
 def _key_usage(value: bytes) -> Json:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from base64 import b64encode
 
 from tunnel.errors import WireError, WireFault
-from tunnel.policy import der
-from tunnel.policy.der import Value
+from tunnel.pkix import der
+from tunnel.pkix.der import Value
 
 Oid = tuple[int, ...]
 

@@ -14,10 +14,10 @@ import trio
 from tunnel.acme.keeper import AcmeKeeper
 from tunnel.errors import IdentityError
 from tunnel.identity.credentials import PkiCredentials
-from tunnel.keystore.anchors import load_anchors, load_system_anchors
+from tunnel.keystore.anchors import load_authorities
 from tunnel.keystore.material import KeyMaterial
 from tunnel.log import Log, escape
-from tunnel.proxy.feed import Publisher
+from tunnel.proxy.feed import Publisher, log_left_out
 from tunnel.tls.challenge import ChallengeGate
 
 OpenKeeper = Callable[[ChallengeGate, Callable[[str], None]], AcmeKeeper]
@@ -71,13 +71,15 @@ class AcmeFeed:
             self._log.write(f"ACME: {escape(str(error))}: the certificate in use stays, the next attempt is in {delay:g}s")
 
     async def _use(self, material: KeyMaterial) -> None:
-        self._publisher.use(self._generation + 1, await trio.to_thread.run_sync(self._complete, material))
+        credentials = await trio.to_thread.run_sync(self._complete, material)
+        self._publisher.use(self._generation + 1, credentials)
         self._generation += 1
+        log_left_out(self._log, credentials)
         self._held = material
 
     def _complete(self, material: KeyMaterial) -> PkiCredentials:
-        authorities = load_anchors(self._ca_bundle) if self._ca_bundle else load_system_anchors(self._environ)
-        return PkiCredentials(material.chain, material.private_key, authorities)
+        authorities = load_authorities(self._ca_bundle, self._environ)
+        return PkiCredentials(material.chain, material.private_key, authorities.certificates, authorities.left_out)
 
     def _say(self, line: str) -> None:
         """From the keeper's thread; when trio is over, so is the interest."""

@@ -14,11 +14,10 @@ import trio
 from tunnel.config.model import KeyFiles, Keystore, NoIdentity
 from tunnel.errors import IdentityError
 from tunnel.identity.credentials import PkiCredentials
-from tunnel.keystore.anchors import load_anchors, load_system_anchors
+from tunnel.keystore.anchors import load_authorities
 from tunnel.keystore.load import load_cert_and_key, load_keystore
 from tunnel.log import Log, escape
-from tunnel.proxy.feed import Publisher
-from tunnel.tls.facts import subject_of
+from tunnel.proxy.feed import Publisher, log_left_out
 
 DiskSource = KeyFiles | Keystore | NoIdentity
 
@@ -47,21 +46,22 @@ class DiskFeed:
         credentials = await trio.to_thread.run_sync(load, abandon_on_cancel=True)  # a file may be a pipe
         self._publisher.use(self._generation + 1, credentials)
         self._generation += 1
+        log_left_out(self._log, credentials)
         if not credentials.authorities:
             self._log.write(
                 "warning: this system has no certificate authorities, so no peer's certificate verifies: say --cacert FILE"
             )
         if credentials.chain:
-            self._log.tell(f"loaded certificate: {escape(subject_of(credentials.chain[0]))}")
+            self._log.tell(f"loaded certificate: {escape(credentials.chain[0].subject.describe())}")
 
 
 def load_credentials(source: DiskSource, ca_bundle: str, environ: Mapping[str, str]) -> PkiCredentials:
     """What the files hold now, which belongs together; raises IdentityError that names the file."""
-    authorities = load_anchors(ca_bundle) if ca_bundle else load_system_anchors(environ)
+    authorities = load_authorities(ca_bundle, environ)
     if isinstance(source, NoIdentity):
-        return PkiCredentials((), None, authorities)
+        return PkiCredentials((), None, authorities.certificates, authorities.left_out)
     if isinstance(source, KeyFiles):
         material = load_cert_and_key(source.cert, source.key)
     else:
         material = load_keystore(source.path, source.password)
-    return PkiCredentials(material.chain, material.private_key, authorities)
+    return PkiCredentials(material.chain, material.private_key, authorities.certificates, authorities.left_out)

@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from tunnel.errors import TunnelError
-from tunnel.identity.credentials import Credentials
+from tunnel.identity.credentials import Credentials, PkiCredentials
+from tunnel.log import Log, escape
 from tunnel.status.counters import WorkloadApiState
 
 if TYPE_CHECKING:  # loaded only when a certificate comes from an ACME server
@@ -45,3 +46,9 @@ class Feed(Protocol):
 
     async def reload(self) -> None:
         """Read again what changes without a word; raises IdentityError, and what is in use stays."""
+
+
+def log_left_out(log: Log, credentials: PkiCredentials) -> None:
+    """Name each authority of a file that cannot be used, since nothing that it has signed verifies."""
+    for failure in credentials.left_out:
+        log.write(f"warning: {escape(failure)}")

@@ -9,19 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from cryptography.x509.oid import ExtendedKeyUsageOID
-
 from tunnel.authz.authorizer import Authorizer, admit_unasked
 from tunnel.authz.peer import Admitted
 from tunnel.authz.rules import PolicyRule
 from tunnel.config.model import Access, TlsOptions
 from tunnel.identity.credentials import Credentials, PkiCredentials, SvidCredentials
+from tunnel.pkix.extensions import CLIENT_AUTH, SERVER_AUTH
 from tunnel.tls.callback import Demand, Witness
 from tunnel.tls.context import Presented, TlsContext
-from tunnel.tls.facts import subject_of
 from tunnel.tls.judge import PeerJudge
-from tunnel.tls.path import usable
-from tunnel.tls.pki import PinVerifier, PkiVerifier
+from tunnel.tls.pki import PinVerifier, PkiVerifier, build_pki_anchors
 from tunnel.tls.verify import SpiffeVerifier
 
 
@@ -62,7 +59,7 @@ def build_generation(number: int, credentials: Credentials, terms: Terms) -> Gen
         identity, expires = str(credentials.svid.spiffe_id), credentials.svid.not_after
     elif presented is not None:
         leaf = presented.chain[0]
-        identity, expires, begins = subject_of(leaf), leaf.not_valid_after_utc, leaf.not_valid_before_utc
+        identity, expires, begins = leaf.subject.describe(), leaf.not_after, leaf.not_before
     else:
         identity, expires = "", None
     is_shown = terms.is_server or terms.access.is_mutual
@@ -104,7 +101,7 @@ def _asked(credentials: Credentials, terms: Terms) -> Demand | Admitted:
         return admit_unasked("no-authentication")
     if access.pins:
         judge = PeerJudge(PinVerifier(access.pins), Authorizer(access.rules, None))
-        return Demand(judge, is_leaf_enough=True, witness=terms.witness)
+        return Demand(judge, witness=terms.witness)
     if isinstance(credentials, SvidCredentials):
         authorizer = Authorizer(access.rules, credentials.svid.spiffe_id.trust_domain)
         judge = PeerJudge(SpiffeVerifier(credentials.bundles), authorizer)
@@ -114,12 +111,12 @@ def _asked(credentials: Credentials, terms: Terms) -> Demand | Admitted:
 
 def _asked_by_pki(credentials: PkiCredentials, terms: Terms) -> Demand:
     authorizer = Authorizer(terms.access.rules, None)
-    authorities = usable(credentials.authorities)
-    purpose = ExtendedKeyUsageOID.CLIENT_AUTH if terms.is_server else ExtendedKeyUsageOID.SERVER_AUTH
+    anchors = build_pki_anchors(credentials.authorities)
+    purpose = CLIENT_AUTH if terms.is_server else SERVER_AUTH
     host = "" if terms.is_server else terms.host.rstrip(".")
     return Demand(
-        PeerJudge(PkiVerifier(authorities, purpose, host), authorizer),
-        authorities=authorities if terms.is_server else (),
+        PeerJudge(PkiVerifier(anchors, purpose, host), authorizer),
+        authorities=anchors.usable if terms.is_server else (),
         is_slow=authorizer.is_slow(),
         witness=terms.witness,
     )

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from cryptography import x509
-
+from tunnel.pkix.certificate import Certificate
 from tunnel.spiffe.ids import TrustDomain
 
 
@@ -19,7 +18,7 @@ class TrustBundle:
     """The authorities of one trust domain; expired and prepared ones may be among them."""
 
     trust_domain: TrustDomain
-    authorities: tuple[x509.Certificate, ...]
+    authorities: tuple[Certificate, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from tunnel.errors import ConfigError, TokenError, TokenFault
+from tunnel.pkix.strength import MIN_RSA_BITS
 from tunnel.spiffe.jwt import ALGORITHMS, Token
-from tunnel.spiffe.x509 import MIN_RSA_BITS
 
 _CURVES = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521"}  # each for one curve (RFC 7518, section 3.4)
 

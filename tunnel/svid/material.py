@@ -10,13 +10,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tunnel.config.svid_model import Output
 from tunnel.identity.credentials import SvidCredentials, X509Svid
 from tunnel.log import escape
 from tunnel.moment import format_time
+from tunnel.pkix.certificate import Certificate
 from tunnel.spiffe.ids import SpiffeId, TrustDomain
 from tunnel.svid.folder import NamedFile
 
@@ -55,9 +55,9 @@ def build_material(credentials: SvidCredentials, output: Output, now: datetime) 
         if len(name.encode()) > _LONGEST_NAME:
             notes.append(f"the bundle of {domain} is left out: its name is too long for a file's, {len(name)} bytes")
             continue
-        authorities: Sequence[x509.Certificate] = credentials.bundles.bundles[domain].authorities
+        authorities: Sequence[Certificate] = credentials.bundles.bundles[domain].authorities
         if output.is_expired_omitted:
-            authorities = [authority for authority in authorities if authority.not_valid_after_utc >= now]
+            authorities = [authority for authority in authorities if authority.not_after >= now]
         added = moved if domain == own else ()
         files.append(NamedFile(name, encode_certificates((*authorities, *added)), output.cert_mode))
         domains.append(domain)
@@ -94,9 +94,9 @@ def serial_of(svid: X509Svid) -> str:
     return digits.zfill(len(digits) + len(digits) % 2)
 
 
-def encode_certificates(certificates: Iterable[x509.Certificate]) -> bytes:
+def encode_certificates(certificates: Iterable[Certificate]) -> bytes:
     """Certificates in PEM, one after the other; of none an empty text."""
-    return b"".join(certificate.public_bytes(Encoding.PEM) for certificate in certificates)
+    return b"".join(certificate.pem for certificate in certificates)
 
 
 def _encode_key(svid: X509Svid) -> bytes:

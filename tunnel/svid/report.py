@@ -9,16 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 
-from cryptography import x509
-from cryptography.x509.oid import NameOID
-
 from tunnel.identity.credentials import X509Context, X509Svid, describe_key
 from tunnel.log import escape
 from tunnel.moment import describe_distance, format_time
+from tunnel.pkix.certificate import Certificate
+from tunnel.pkix.names import SERIAL_NUMBER
 from tunnel.spiffe.bundle import TrustBundle
 from tunnel.spiffe.ids import TrustDomain
 from tunnel.svid.material import serial_of
-from tunnel.tls.facts import issuer_of, subject_of
 
 
 def choose_svids(context: X509Context, chosen: X509Svid, *, is_open: bool) -> tuple[X509Svid, ...]:
@@ -70,11 +68,11 @@ def _describe_svid(svid: X509Svid, now: datetime) -> Iterator[str]:
     yield f"  expires  {describe_distance(svid.not_after, now)}, {format_time(svid.not_after)}"
     yield f"  key      {describe_key(svid.private_key)}"
     for number, certificate in enumerate(svid.chain):
-        until = format_time(certificate.not_valid_after_utc)
+        until = format_time(certificate.not_after)
         yield f"  {'' if number else 'chain':8} {_describe_names(certificate)}, until {until}"
 
 
-def _describe_names(certificate: x509.Certificate) -> str:
+def _describe_names(certificate: Certificate) -> str:
     subject, issuer = (name or "(empty)" for name in (_subject_of(certificate), _issuer_of(certificate)))
     return f"subject {escape(subject)}, issuer {escape(issuer)}"
 
@@ -83,7 +81,7 @@ def _describe_bundle(bundle: TrustBundle, now: datetime) -> str:
     count = len(bundle.authorities)
     if not count:
         return "no authority, nobody of it is trusted"
-    last = max(authority.not_valid_after_utc for authority in bundle.authorities)
+    last = max(authority.not_after for authority in bundle.authorities)
     words = "1 authority, which expires" if count == 1 else f"{count} authorities, the last of which expires"
     return f"{words} {describe_distance(last, now)}, {format_time(last)}"
 
@@ -99,21 +97,21 @@ def _report_svid(svid: X509Svid) -> dict[str, object]:
     }
 
 
-def _report_certificate(certificate: x509.Certificate) -> dict[str, object]:
+def _report_certificate(certificate: Certificate) -> dict[str, object]:
     return {
         "subject": _subject_of(certificate),
         "issuer": _issuer_of(certificate),
-        "not_before": format_time(certificate.not_valid_before_utc),
-        "not_after": format_time(certificate.not_valid_after_utc),
+        "not_before": format_time(certificate.not_before),
+        "not_after": format_time(certificate.not_after),
     }
 
 
-_NAMES = {NameOID.SERIAL_NUMBER: "serialNumber"}  # SPIRE names its authorities by it
+_NAMES = {SERIAL_NUMBER: "serialNumber"}  # SPIRE names its authorities by it
 
 
-def _subject_of(certificate: x509.Certificate) -> str:
-    return subject_of(certificate, _NAMES)
+def _subject_of(certificate: Certificate) -> str:
+    return certificate.subject.describe(_NAMES)
 
 
-def _issuer_of(certificate: x509.Certificate) -> str:
-    return issuer_of(certificate, _NAMES)
+def _issuer_of(certificate: Certificate) -> str:
+    return certificate.issuer.describe(_NAMES)

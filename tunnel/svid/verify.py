@@ -12,10 +12,10 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-
 from tunnel.errors import Denial, PeerDenied
+from tunnel.pkix.certificate import Certificate
+from tunnel.pkix.path import check_dates, check_issued_by, check_sent
+from tunnel.pkix.strength import read_public_key
 from tunnel.spiffe.bundle import BundleSet
 from tunnel.spiffe.ids import SpiffeId
 from tunnel.spiffe.x509 import (
@@ -25,12 +25,10 @@ from tunnel.spiffe.x509 import (
     SIGNING_RULES,
     Reading,
     Rule,
-    check_dates,
     parse_leaf_id,
     read_extensions,
 )
 from tunnel.svid.findings import Examiner, Report, Verdict
-from tunnel.tls.path import check_length
 from tunnel.tls.verify import SpiffeVerifier
 
 _PATH = "certification-path", "X509-SVID 5.1"
@@ -45,7 +43,7 @@ class Trust:
     is_wanted: bool = True  # False: nobody asked for it, so its absence is no fault
 
 
-def examine_certificate(path: Sequence[x509.Certificate], now: datetime, trust: Trust, key: object = None) -> Report:
+def examine_certificate(path: Sequence[Certificate], now: datetime, trust: Trust, key: object = None) -> Report:
     """Every rule for the leaf, `path[0]`, and for what follows it; `key` is the public half of one that should fit."""
     examiner = Examiner()
     readings = list[Reading]()
@@ -80,15 +78,15 @@ def _ask(examiner: Examiner, prefix: str, rule: Rule, readings: Sequence[Reading
     examiner.ask(f"{prefix}{rule.name}", rule.section, rule.words, check, needs=needs, otherwise=otherwise)
 
 
-def _ask_dates(examiner: Examiner, name: str, certificate: x509.Certificate, now: datetime) -> None:
-    words = f"now is within its dates, until {_time(certificate.not_valid_after_utc)}"
+def _ask_dates(examiner: Examiner, name: str, certificate: Certificate, now: datetime) -> None:
+    words = f"now is within its dates, until {_time(certificate.not_after)}"
     examiner.ask(name, "RFC 5280 4.1.2.5", words, lambda: check_dates(certificate, now))
 
 
-def _ask_fit(examiner: Examiner, leaf: x509.Certificate, key: object) -> None:
+def _ask_fit(examiner: Examiner, leaf: Certificate, key: object) -> None:
     try:
-        fits = leaf.public_key() == key
-    except (ValueError, UnsupportedAlgorithm):
+        fits = read_public_key(leaf.key_info) == key
+    except PeerDenied:
         fits = False
     if fits:
         examiner.add("key", "Workload API 5.2.1", Verdict.KEPT, "the private key is the certificate's")
@@ -98,15 +96,15 @@ def _ask_fit(examiner: Examiner, leaf: x509.Certificate, key: object) -> None:
         )
 
 
-def _ask_order(examiner: Examiner, path: Sequence[x509.Certificate]) -> None:
+def _ask_order(examiner: Examiner, path: Sequence[Certificate]) -> None:
     """Certificates stand in the order in which they sign, as TLS sends them."""
 
     def check() -> None:
-        check_length(path)
+        check_sent(path)
         for number, (one, signer) in enumerate(pairwise(path), 1):
             try:
-                one.verify_directly_issued_by(signer)
-            except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+                check_issued_by(one, signer)
+            except PeerDenied:
                 raise PeerDenied(Denial.BAD_PATH, f"certificate {number} is not signed by certificate {number + 1}") from None
 
     words = "it stands alone" if len(path) == 1 else f"of {len(path)} certificates each is signed by the next"
@@ -114,7 +112,7 @@ def _ask_order(examiner: Examiner, path: Sequence[x509.Certificate]) -> None:
 
 
 def _ask_intermediate(
-    examiner: Examiner, prefix: str, certificate: x509.Certificate, now: datetime, spiffe_id: SpiffeId | None
+    examiner: Examiner, prefix: str, certificate: Certificate, now: datetime, spiffe_id: SpiffeId | None
 ) -> None:
     readings = list[Reading]()
     domain = spiffe_id.trust_domain if spiffe_id else None
@@ -133,7 +131,7 @@ def _ask_intermediate(
     _ask_dates(examiner, f"{prefix}dates", certificate, now)
 
 
-def _ask_path(examiner: Examiner, path: Sequence[x509.Certificate], now: datetime, trust: Trust) -> None:
+def _ask_path(examiner: Examiner, path: Sequence[Certificate], now: datetime, trust: Trust) -> None:
     name, section = _PATH
     bundles = trust.bundles
     if bundles is None:
@@ -145,11 +143,11 @@ def _ask_path(examiner: Examiner, path: Sequence[x509.Certificate], now: datetim
     examiner.ask(name, section, words, lambda: SpiffeVerifier(bundles).verify(path, now), needs=needs)
 
 
-def _facts(leaf: x509.Certificate, spiffe_id: SpiffeId | None) -> dict[str, Any]:
+def _facts(leaf: Certificate, spiffe_id: SpiffeId | None) -> dict[str, Any]:
     return {
         "spiffe_id": str(spiffe_id) if spiffe_id else None,
-        "not_before": _time(leaf.not_valid_before_utc),
-        "not_after": _time(leaf.not_valid_after_utc),
+        "not_before": _time(leaf.not_before),
+        "not_after": _time(leaf.not_after),
         "serial_number": f"{leaf.serial_number:x}",
     }
 

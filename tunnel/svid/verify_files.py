@@ -9,20 +9,18 @@ import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
-from cryptography import x509
-
 from tunnel.errors import IdentityError, IdentityFault, WireError
 from tunnel.keystore.disk import MAX_FILE_BYTES, naming, read_file
 from tunnel.keystore.pem import describe, find_key, parse_blocks, parse_chain, parse_key
+from tunnel.pkix.certificate import Certificate, parse_certificates
 from tunnel.spiffe.bundle import BundleSet, TrustBundle
 from tunnel.spiffe.ids import TrustDomain
-from tunnel.spiffe.x509 import parse_certificates
 
 STDIN = "-"
 _PEM = b"-----BEGIN "
 
 
-def read_path(name: str) -> Sequence[x509.Certificate]:
+def read_path(name: str) -> Sequence[Certificate]:
     """The certificates in a file, leaf first, at least one: PEM, or DER back to back; raises IdentityError."""
     blob = _read(name)
     with _naming(name):
@@ -52,7 +50,7 @@ def _naming(name: str) -> AbstractContextManager[None]:
     return naming("standard input" if name == STDIN else name)
 
 
-def _parse_pem(blob: bytes) -> Sequence[x509.Certificate]:
+def _parse_pem(blob: bytes) -> Sequence[Certificate]:
     blocks = parse_blocks(blob)
     path = parse_chain(blocks)
     if not path:
@@ -60,7 +58,7 @@ def _parse_pem(blob: bytes) -> Sequence[x509.Certificate]:
     return path
 
 
-def _parse_der(blob: bytes) -> Sequence[x509.Certificate]:
+def _parse_der(blob: bytes) -> Sequence[Certificate]:
     try:
         path = parse_certificates(blob)
     except WireError as error:

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from cryptography import x509
-from OpenSSL import SSL, crypto
+from OpenSSL import SSL
 
 from tunnel.authz.peer import Admitted
 from tunnel.config.model import TlsOptions
-from tunnel.errors import IdentityError, IdentityFault
+from tunnel.errors import IdentityError, IdentityFault, TlsError
+from tunnel.pkix.certificate import Certificate
 from tunnel.spiffe.x509 import PrivateKey
 from tunnel.tls.alpn import install_acme_alpn
 from tunnel.tls.callback import Demand, JudgedContext, install_demand
 from tunnel.tls.engine import Buffers, TlsEnd
-from tunnel.tls.openssl import lib, pointer
-from tunnel.tls.path import MAX_PATH
+from tunnel.tls.openssl import lib, pointer, use_chain
 
 # AES-128 first, as Go has it: as strong as P-256 and X25519 are, and a quarter cheaper per byte than AES-256.
 _TLS13_SUITES = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
@@ -31,7 +30,7 @@ _RELEASE_BUFFERS = 0x10  # SSL_MODE_RELEASE_BUFFERS: an idle connection keeps no
 class Presented:
     """The certificates that we show, leaf first, and the key of the leaf."""
 
-    chain: tuple[x509.Certificate, ...]
+    chain: tuple[Certificate, ...]
     private_key: PrivateKey = field(repr=False)
 
 
@@ -85,16 +84,14 @@ def _new_context(options: TlsOptions) -> SSL.Context:
     context.set_session_id(b"never resumed")
     context.set_mode(_RELEASE_BUFFERS)
     lib.SSL_CTX_clear_mode(pointer(context), lib.SSL_MODE_ENABLE_PARTIAL_WRITE)  # one call writes several records
-    context.set_verify_depth(MAX_PATH)
+    context.set_verify_depth(0)  # the verdict is ours (tls.callback): OpenSSL is not to look for a path of its own
     return context
 
 
 def _present(context: SSL.Context, presented: Presented) -> None:
     try:
-        context.use_certificate(presented.chain[0])
-        for certificate in presented.chain[1:]:
-            context.add_extra_chain_cert(certificate)
+        use_chain(context, presented.chain[0].der, [one.der for one in presented.chain[1:]])
         context.use_privatekey(presented.private_key)
         context.check_privatekey()
-    except (SSL.Error, crypto.Error) as error:  # OpenSSL does not read all that the other library reads
+    except (SSL.Error, TlsError) as error:  # OpenSSL does not read all that the other library reads
         raise IdentityError(IdentityFault.BAD_CERTIFICATE, "OpenSSL cannot present this certificate and key") from error

@@ -15,9 +15,9 @@ from time import time
 from tunnel.authz.authorizer import Authorizer
 from tunnel.authz.peer import Admitted
 from tunnel.errors import Denial, PeerDenied, WireError
-from tunnel.spiffe.x509 import parse_certificate
+from tunnel.pkix.certificate import Certificate, parse_certificate
 from tunnel.tls.facts import describe_peer
-from tunnel.tls.path import Verified, Verifier
+from tunnel.tls.verified import Verified, Verifier
 
 _MEMORY = 4096  # peers; a proxy that meets more of them in one generation verifies some of them again
 
@@ -30,10 +30,10 @@ class PeerJudge:
         self._authorizer = authorizer
         self._clock = clock
         self._lock = Lock()
-        self._admissions: dict[bytes, tuple[float, float, Admitted]] = {}  # by SHA-256 of the leaf, oldest first
+        self._admissions: dict[bytes, tuple[float, float, Admitted]] = {}  # by SHA-256 of what was sent, oldest first
 
     def __call__(self, digest: bytes, path: Callable[[], tuple[bytes, ...]]) -> Admitted:
-        """The admission of whoever proves to hold the leaf with this digest; raises PeerDenied."""
+        """The admission of whoever sent the certificates with this digest and holds the leaf's key; raises PeerDenied."""
         now = self._clock()
         remembered = self._admissions.get(digest)
         if remembered is not None and remembered[0] <= now <= remembered[1]:
@@ -45,11 +45,13 @@ class PeerJudge:
         return admitted
 
     def _verify(self, path: tuple[bytes, ...], now: float) -> Verified:
+        sent, unreadable = _parse_sent(path)
         try:
-            certificates = [parse_certificate(der) for der in path]
-        except WireError as error:
-            raise PeerDenied(Denial.UNREADABLE, str(error)) from error
-        return self._verifier.verify(certificates, datetime.fromtimestamp(now, UTC))
+            return self._verifier.verify(sent, datetime.fromtimestamp(now, UTC))
+        except PeerDenied as denied:
+            if denied.reason is Denial.UNKNOWN_AUTHORITY and unreadable:
+                raise PeerDenied(denied.reason, f"{denied.seen}; {unreadable[0]}") from denied
+            raise
 
     def _remember(self, digest: bytes, verified: Verified, admitted: Admitted) -> None:
         span = verified.not_before.timestamp(), verified.not_after.timestamp()
@@ -58,3 +60,16 @@ class PeerJudge:
             if len(self._admissions) >= _MEMORY:
                 del self._admissions[next(iter(self._admissions))]
             self._admissions[digest] = (*span, admitted)
+
+
+def _parse_sent(path: tuple[bytes, ...]) -> tuple[list[Certificate], list[str]]:
+    """What can be read, the leaf first, and what is wrong with the rest; raises PeerDenied if the leaf cannot be read."""
+    found, unreadable = [], []
+    for number, der in enumerate(path, 1):
+        try:
+            found.append(parse_certificate(der))
+        except WireError as error:
+            if not found:
+                raise PeerDenied(Denial.UNREADABLE, str(error)) from error
+            unreadable.append(f"certificate {number} that the peer sent is {error}")
+    return found, unreadable

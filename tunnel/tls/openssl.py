@@ -6,6 +6,7 @@ must not know connections. The public calls allocate and copy at every turn, whi
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 from OpenSSL import SSL
@@ -22,21 +23,79 @@ _NAMES = """
     SSL_MODE_ENABLE_PARTIAL_WRITE
     SSL_VERIFY_PEER SSL_VERIFY_FAIL_IF_NO_PEER_CERT SSL_ERROR_WANT_READ SSL_ERROR_ZERO_RETURN
     BIO_new BIO_new_mem_buf BIO_set_mem_eof_return BIO_s_mem BIO_read BIO_write BIO_free i2d_X509_bio
-    X509_STORE_CTX_get_error X509_STORE_CTX_get_error_depth X509_STORE_CTX_set_error X509_STORE_CTX_get0_cert
-    X509_STORE_CTX_get1_chain X509_digest X509_free X509_verify_cert_error_string EVP_get_digestbyname
-    sk_X509_num sk_X509_value sk_X509_free ERR_get_error ERR_clear_error ERR_reason_error_string
+    X509_STORE_CTX_set_error
+    X509_STORE_CTX_new X509_STORE_CTX_init X509_STORE_CTX_free X509_STORE_new X509_STORE_free X509_digest EVP_get_digestbyname
+    sk_X509_new_null sk_X509_num sk_X509_value sk_X509_free ERR_get_error ERR_clear_error ERR_reason_error_string
     ERR_GET_REASON
+    SSL_CTX_use_certificate SSL_CTX_add_extra_chain_cert SSL_CTX_add_client_CA X509_up_ref X509_free d2i_X509_bio
     SSL_CTX_set_alpn_select_cb SSL_TLSEXT_ERR_OK SSL_TLSEXT_ERR_ALERT_FATAL
 """.split()
 if missing := [name for name in _NAMES if not hasattr(lib, name)]:
     raise ImportError(f"this pyOpenSSL or cryptography lacks {', '.join(missing)}: use the versions in pyproject.toml")
 
+_MOST_PLACES = 8  # the structure begins with store, leaf, certificates
+
+
+def _find_sent() -> int:
+    """Where a verification's context keeps the certificates that the peer sent, counted in pointers.
+
+    OpenSSL's X509_STORE_CTX_get0_untrusted is not among the library's names, so a context that is made for it tells the place.
+    """
+    context, store, sent = lib.X509_STORE_CTX_new(), lib.X509_STORE_new(), lib.sk_X509_new_null()
+    try:
+        if lib.X509_STORE_CTX_init(context, store, ffi.NULL, sent) == 1:
+            words = ffi.cast("void **", context)
+            for place in range(_MOST_PLACES):
+                if words[place] == sent:
+                    return place
+    finally:
+        lib.X509_STORE_CTX_free(context)
+        lib.X509_STORE_free(store)
+        lib.sk_X509_free(sent)
+    raise ImportError("this OpenSSL keeps a peer's certificates elsewhere: use the versions in pyproject.toml")
+
+
+_SENT_AT: Final = _find_sent()
+_SENT_TYPE: Final[Any] = ffi.typeof(lib.sk_X509_new_null).result
+
 _ALERT_BASE = 1000  # SSL_AD_REASON_OFFSET: a reason above it is the alert that the peer sent
+
+
+def load_certificate(der: bytes) -> Any:
+    """The `X509 *` of a certificate, of which OpenSSL does not read all that others read; raises TlsError."""
+    memory = lib.BIO_new_mem_buf(der, len(der))
+    certificate = lib.d2i_X509_bio(memory, ffi.NULL)
+    lib.BIO_free(memory)
+    if certificate == ffi.NULL:
+        raise take_failure()
+    return ffi.gc(certificate, lib.X509_free)
+
+
+def use_chain(context: SSL.Context, leaf: bytes, others: Iterable[bytes]) -> None:
+    """Present these certificates in DER; raises TlsError."""
+    if lib.SSL_CTX_use_certificate(pointer(context), load_certificate(leaf)) != 1:
+        raise take_failure()
+    for der in others:
+        certificate = load_certificate(der)
+        if lib.SSL_CTX_add_extra_chain_cert(pointer(context), certificate) != 1:
+            raise take_failure()
+        lib.X509_up_ref(certificate)  # the context keeps what it is given, and so does our own reference
+
+
+def add_client_authority(context: SSL.Context, der: bytes) -> None:
+    """Tell clients that certificates of this authority are taken; raises TlsError."""
+    if lib.SSL_CTX_add_client_CA(pointer(context), load_certificate(der)) != 1:
+        raise take_failure()
 
 
 def pointer(context: SSL.Context) -> Any:
     """The `SSL_CTX *` of a context."""
     return context._context
+
+
+def sent_certificates(store_context: Any) -> Any:
+    """OpenSSL's list of the certificates that the peer sent, the leaf first, inside a verification."""
+    return ffi.cast(_SENT_TYPE, ffi.cast("void **", store_context)[_SENT_AT])
 
 
 def take_failure() -> TlsError:

@@ -1,8 +1,4 @@
-"""Whether a certificate path is good by ordinary PKI rules, as certificates on disk are.
-
-Knows paths to a set of anchors (RFC 5280), purposes, the host's name, and pins of public keys; must not know SPIFFE's
-stricter profile or who may pass. How strong a key is OpenSSL has looked at before, inside the handshake.
-"""
+"""Whether a certificate is good by ordinary PKI rules, as certificates on disk are (RFC 5280), or by a pin of its key."""
 
 from __future__ import annotations
 
@@ -11,15 +7,25 @@ import hmac
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from cryptography import x509
-from cryptography.x509.oid import ExtendedKeyUsageOID
-
 from tunnel.authz.host import parse_host
 from tunnel.authz.pins import SpkiPin
 from tunnel.errors import Denial, PeerDenied
-from tunnel.spiffe.x509 import check_dates, find_extension
-from tunnel.tls.facts import describe_peer, public_key_of
-from tunnel.tls.path import Verified, at_depth, build_path, check_length, span_of, to_openssl
+from tunnel.pkix.certificate import Certificate
+from tunnel.pkix.extensions import ANY_PURPOSE, CLIENT_AUTH
+from tunnel.pkix.path import (
+    Anchors,
+    Path,
+    at_depth,
+    build_anchors,
+    check_dates,
+    check_intermediate,
+    check_sent,
+    find_path,
+    span_of,
+)
+from tunnel.pkix.strength import check_key_strength
+from tunnel.tls.facts import describe_peer
+from tunnel.tls.verified import Verified
 
 _FOR_EVER = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
@@ -30,29 +36,50 @@ class PkiVerifier:
     Raises IdentityError for a host that no certificate could have.
     """
 
-    def __init__(self, anchors: Sequence[x509.Certificate], purpose: x509.ObjectIdentifier, host: str = "") -> None:
-        self._anchors = [to_openssl(anchor) for anchor in anchors]
+    def __init__(self, anchors: Anchors, purpose: bytes, host: str = "") -> None:
+        self._anchors = anchors
         self._host = parse_host(host) if host else None  # whose name a peer's certificate must have
         self._purpose = purpose  # what a peer's certificate must be good for
 
-    def verify(self, path: Sequence[x509.Certificate], now: datetime) -> Verified:
-        """What `path`, leaf first, proves at `now`; raises PeerDenied with the rule that it breaks."""
-        check_length(path)
-        chain = build_path(self._anchors, path, now)
-        for depth, certificate in enumerate(chain):
-            with at_depth(depth, certificate):
-                check_dates(certificate, now)
-                check_purpose(certificate, self._purpose)
+    def verify(self, sent: Sequence[Certificate], now: datetime) -> Verified:
+        """What the leaf, the first of `sent`, proves at `now`; raises PeerDenied with the rule that it breaks."""
+        check_sent(sent)
+        leaf = sent[0]
+        with at_depth(0, leaf):
+            check_dates(leaf, now)
+            check_intermediate(leaf)
+            check_purpose(leaf, self._purpose)
+        path = self._find_path(sent, now)
         if self._host is not None:
-            self._host.check(describe_peer(path[0], None))
-        return Verified(path[0], *span_of(chain))
+            self._host.check(describe_peer(leaf, None))
+        return Verified(leaf, *span_of(path))
+
+    def _find_path(self, sent: Sequence[Certificate], now: datetime) -> Path:
+        if sent[0] in self._anchors.usable:
+            return (sent[0],)
+        return find_path(self._anchors, sent, now, self._check_issuer)
+
+    def _check_issuer(self, certificate: Certificate, is_anchor: bool) -> None:
+        """The certificate may issue others (RFC 5280, 6.1.4 k and n); an anchor of version 1 or 2 cannot say so."""
+        constraints, usage = certificate.extensions.basic_constraints(), certificate.extensions.key_usage()
+        if not (is_anchor and certificate.version < 3) and (constraints is None or not constraints.is_ca):
+            raise PeerDenied(Denial.NOT_CA, "an authority needs basic constraints with cA TRUE")
+        if usage is not None and not usage.key_cert_sign:
+            raise PeerDenied(Denial.KEY_USAGE, "its key usage lacks keyCertSign")
+        certificate.extensions.check_critical()
+        check_purpose(certificate, self._purpose)
 
 
-def check_purpose(certificate: x509.Certificate, purpose: x509.ObjectIdentifier) -> None:
+def build_pki_anchors(authorities: Sequence[Certificate]) -> Anchors:
+    """The anchors of a file: those whose key is strong enough."""
+    return build_anchors(authorities, check_key_strength)
+
+
+def check_purpose(certificate: Certificate, purpose: bytes) -> None:
     """Extended key usage is absent, or has the purpose or any: in a leaf, and in whoever signed it, as Go nests them."""
-    usage = find_extension(certificate, x509.ExtendedKeyUsage)
-    if usage is not None and not {purpose, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE} & set(usage.value):
-        wanted = "clientAuth" if purpose == ExtendedKeyUsageOID.CLIENT_AUTH else "serverAuth"
+    purposes = certificate.extensions.purposes()
+    if purposes is not None and not {purpose, ANY_PURPOSE} & purposes:
+        wanted = "clientAuth" if purpose == CLIENT_AUTH else "serverAuth"
         raise PeerDenied(Denial.EXTENDED_KEY_USAGE, f"extended key usage lacks {wanted}")
 
 
@@ -62,11 +89,11 @@ class PinVerifier:
     def __init__(self, pins: Sequence[SpkiPin]) -> None:
         self._pins = tuple(pins)
 
-    def verify(self, path: Sequence[x509.Certificate], now: datetime) -> Verified:
+    def verify(self, sent: Sequence[Certificate], now: datetime) -> Verified:
         """The leaf, if its key is pinned; raises PeerDenied."""
-        check_length(path)
-        key = public_key_of(path[0])
+        check_sent(sent)
+        key = sent[0].key_info
         for pin in self._pins:
-            if key and hmac.compare_digest(hashlib.new(pin.algorithm, key).digest(), pin.digest):
-                return Verified(path[0], *_FOR_EVER)
+            if hmac.compare_digest(hashlib.new(pin.algorithm, key).digest(), pin.digest):
+                return Verified(sent[0], *_FOR_EVER)
         raise PeerDenied(Denial.PIN, "unauthorized: pin verification failed")

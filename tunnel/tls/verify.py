@@ -1,8 +1,7 @@
-"""Whether a certificate path proves a SPIFFE ID.
+"""Whether a certificate proves a SPIFFE ID (X509-SVID 5).
 
-Knows path validation against the bundle of the leaf's own trust domain (X509-SVID 5); must not know who may pass. Bundles
-are never pooled: there is one set of anchors a trust domain, and only the leaf's is asked. The same function judges our own
-SVID before it is published and every peer's.
+Bundles are never pooled: there is one set of anchors a trust domain, and only the leaf's is asked. The same function judges
+our own SVID before it is published and every peer's.
 """
 
 from __future__ import annotations
@@ -10,16 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from cryptography import x509
-
 from tunnel.errors import Denial, PeerDenied
+from tunnel.pkix.certificate import Certificate
+from tunnel.pkix.path import Anchors, at_depth, build_anchors, check_dates, check_sent, find_path, span_of
 from tunnel.spiffe.bundle import BundleSet
 from tunnel.spiffe.ids import TrustDomain
-from tunnel.spiffe.x509 import check_dates, check_intermediate, check_leaf
-from tunnel.tls.anchors import Anchors, build_anchors
-from tunnel.tls.path import PathDenied, Verified, at_depth, check_length, span_of
-
-_WITHOUT_RULE = (Denial.NOT_CA, Denial.KEY_USAGE)  # what OpenSSL finds before we do, without naming the rule
+from tunnel.spiffe.x509 import check_anchor, check_intermediate, check_leaf
+from tunnel.tls.verified import Verified
 
 
 class SpiffeVerifier:
@@ -29,30 +25,19 @@ class SpiffeVerifier:
         self._bundles = bundles
         self._anchors: dict[TrustDomain, Anchors] = {}  # made when first asked for: there may be hundreds
 
-    def verify(self, path: Sequence[x509.Certificate], now: datetime) -> Verified:
-        """What `path`, leaf first, proves at `now`; raises PeerDenied with the certificate and the rule that it breaks."""
-        check_length(path)
-        with at_depth(0, path[0]):
-            spiffe_id = check_leaf(path[0])
-        chain = self._build(path, spiffe_id.trust_domain, now)
-        if len(chain) < 2:  # a partial chain may be a leaf that is its own anchor
-            raise PeerDenied(Denial.UNKNOWN_AUTHORITY, "the leaf certificate is its own authority")
-        for depth, certificate in enumerate(chain):
-            with at_depth(depth, certificate):
-                if 0 < depth < len(chain) - 1:
-                    check_intermediate(certificate, spiffe_id.trust_domain)
-                check_dates(certificate, now)
-        return Verified(path[0], *span_of(chain), spiffe_id)
+    def verify(self, sent: Sequence[Certificate], now: datetime) -> Verified:
+        """What the leaf, the first of `sent`, proves at `now`; raises PeerDenied with the certificate and the rule."""
+        check_sent(sent)
+        with at_depth(0, sent[0]):
+            spiffe_id = check_leaf(sent[0])
+            check_dates(sent[0], now)
 
-    def _build(self, path: Sequence[x509.Certificate], trust_domain: TrustDomain, now: datetime) -> list[x509.Certificate]:
-        anchors = self._anchors_of(trust_domain)
-        try:
-            return anchors.build_path(path, now)
-        except PathDenied as denied:
-            if denied.depth and denied.reason in _WITHOUT_RULE:
-                with at_depth(denied.depth, denied.certificate):
-                    check_intermediate(denied.certificate, trust_domain)
-            raise
+        def check_issuer(certificate: Certificate, is_anchor: bool) -> None:
+            if not is_anchor:
+                check_intermediate(certificate, spiffe_id.trust_domain)
+
+        path = find_path(self._anchors_of(spiffe_id.trust_domain), sent, now, check_issuer)
+        return Verified(sent[0], *span_of(path), spiffe_id)
 
     def _anchors_of(self, trust_domain: TrustDomain) -> Anchors:
         if trust_domain not in self._anchors:
@@ -60,5 +45,5 @@ class SpiffeVerifier:
             if bundle is None:
                 why = self._bundles.disabled.get(trust_domain, "no bundle for it")
                 raise PeerDenied(Denial.UNKNOWN_TRUST_DOMAIN, f"{trust_domain}: {why}")
-            self._anchors[trust_domain] = build_anchors(bundle.authorities)
+            self._anchors[trust_domain] = build_anchors(bundle.authorities, check_anchor)
         return self._anchors[trust_domain]

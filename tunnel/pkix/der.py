@@ -1,8 +1,4 @@
-"""Reading DER, value by value (X.690).
-
-Knows tags, lengths and the few universal types that certificates are made of; must not know certificates. Whatever the
-bytes are, the only error is WireError.
-"""
+"""A reader of DER (X.690): values, and the few universal types that certificates are made of."""
 
 from __future__ import annotations
 
@@ -11,7 +7,7 @@ from dataclasses import dataclass
 
 from tunnel.errors import WireError, WireFault
 
-BOOLEAN, INTEGER, BIT_STRING, OCTET_STRING, OID = 0x01, 0x02, 0x03, 0x04, 0x06
+BOOLEAN, INTEGER, BIT_STRING, OCTET_STRING, NULL, OID = 0x01, 0x02, 0x03, 0x04, 0x05, 0x06
 UTF8, NUMERIC, PRINTABLE, T61, IA5 = 0x0C, 0x12, 0x13, 0x14, 0x16
 UTC_TIME, GENERALIZED_TIME, BMP = 0x17, 0x18, 0x1E
 SEQUENCE, SET = 0x30, 0x31
@@ -50,6 +46,24 @@ def read_sequence(data: bytes) -> tuple[Value, ...]:
     return tuple(read_values(read_value(data, SEQUENCE).body))
 
 
+def split_sequences(blob: bytes) -> tuple[bytes, ...]:
+    """Each SEQUENCE of `blob` in order; raises WireError unless the blob is nothing but whole SEQUENCEs."""
+    found = []
+    start = 0
+    while start < len(blob):
+        if blob[start] != SEQUENCE:
+            raise WireError(WireFault.MALFORMED, f"byte {start} is 0x{blob[start]:02x}, not the start of a DER sequence")
+        _body, end = _borders(blob, start)
+        found.append(blob[start:end])
+        start = end
+    return tuple(found)
+
+
+def children(value: Value) -> tuple[Value, ...]:
+    """The values inside a SEQUENCE."""
+    return tuple(read_values(expect(value, SEQUENCE).body))
+
+
 def expect(value: Value, tag: int) -> Value:
     """The same value, if it has this tag."""
     if value.tag != tag:
@@ -59,9 +73,14 @@ def expect(value: Value, tag: int) -> Value:
 
 def as_integer(value: Value) -> int:
     """An INTEGER of any size."""
-    if not expect(value, INTEGER).body:
+    return integer_of(expect(value, INTEGER).body)
+
+
+def integer_of(body: bytes) -> int:
+    """The content of an INTEGER, whatever tag it has."""
+    if not body:
         raise WireError(WireFault.MALFORMED, "an INTEGER without content")
-    return int.from_bytes(value.body, "big", signed=True)
+    return int.from_bytes(body, "big", signed=True)
 
 
 def as_boolean(value: Value) -> bool:
@@ -105,6 +124,8 @@ def _borders(data: bytes, start: int) -> tuple[int, int]:
         size = length & 0x7F
         if not 1 <= size <= _MAX_LENGTH_BYTES:
             raise WireError(WireFault.MALFORMED, f"byte {start + 1} is no length of DER")
+        if body + size > len(data):
+            raise WireError(WireFault.TRUNCATED, "DER ends inside a length")
         length = int.from_bytes(data[body : body + size], "big")
         body += size
     if body + length > len(data):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunnel.errors import WireError, WireFault
-from tunnel.spiffe.der import split_sequences
+from tunnel.pkix.der import split_sequences
 from tunnel.spiffe.messages import parse_x509_svid_response
 
 SHORT = bytes.fromhex("3003020105")

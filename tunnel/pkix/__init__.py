@@ -1,0 +1,1 @@
+"""Certificates and certification paths, as RFC 5280 has them."""

@@ -1,0 +1,160 @@
+"""Name constraints: which names an authority may vouch for (RFC 5280, 4.2.1.10)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from ipaddress import ip_address
+
+from tunnel.errors import Denial, PeerDenied, WireError
+from tunnel.pkix.certificate import Certificate
+from tunnel.pkix.der import Value
+from tunnel.pkix.extensions import DIRECTORY, DNS, EMAIL, IP, URI, NameConstraints, parse_text
+from tunnel.pkix.names import COMMON_NAME, Attribute, Name
+
+_MOST_COMPARISONS = 20_000  # of a name and a subtree, for each authority of a path
+_EMPTY_NAME = b"\x30\x00"
+_HOST = re.compile(r"[A-Za-z0-9_*-]+(\.[A-Za-z0-9_-]+)+\.?")
+_URI_HOST = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#@]*@)?(\[[^\]/?#]*\]|[^:/?#]*)")
+_SHOWN = 100  # characters of a name in a message
+
+Match = Callable[[Value, Value, bool], bool]  # a name, the base of a subtree, whether the subtree is excluded
+
+
+def check_name_constraints(path: Sequence[Certificate], at: int) -> None:
+    """The names of every certificate below `path[at]`, leaf first, are within what it constrains them to.
+
+    Raises PeerDenied. An intermediate that is self-issued is exempt (RFC 5280, 6.1.3 b).
+    """
+    constraints = path[at].extensions.name_constraints()
+    if constraints is None:
+        return
+    names = [
+        name for depth, one in enumerate(path[:at]) if not (depth and one.is_self_issued) for name in _names_of(one, depth)
+    ]
+    if len(names) * (len(constraints.permitted) + len(constraints.excluded)) > _MOST_COMPARISONS:
+        raise PeerDenied(Denial.BAD_PATH, f"its name constraints and {len(names)} names need too many comparisons")
+    _check_kinds(constraints)
+    for name in names:
+        try:
+            _check_name(constraints, name)
+        except (WireError, ValueError) as error:
+            raise PeerDenied(Denial.UNREADABLE, f"name constraints and a name that cannot be compared: {error}") from error
+
+
+def _check_kinds(constraints: NameConstraints) -> None:
+    """A critical extension is not taken with subtrees of a kind that cannot be compared (RFC 5280, 6.1.4 g)."""
+    kinds = {base.tag for base in (*constraints.permitted, *constraints.excluded)}
+    if constraints.is_critical and not kinds <= _MATCHES.keys():
+        raise PeerDenied(Denial.BAD_PATH, "its name constraints are critical, and of a kind that is not known")
+
+
+def _check_name(constraints: NameConstraints, name: Value) -> None:
+    match = _MATCHES.get(name.tag)
+    if match is None:
+        return
+    permitted = [base for base in constraints.permitted if base.tag == name.tag]
+    if permitted and not any(match(name, base, False) for base in permitted):
+        raise PeerDenied(Denial.BAD_PATH, f"its name constraints do not permit the name {_describe(name)} below it")
+    if any(match(name, base, True) for base in constraints.excluded if base.tag == name.tag):
+        raise PeerDenied(Denial.BAD_PATH, f"its name constraints exclude the name {_describe(name)} below it")
+
+
+def _describe(name: Value) -> str:
+    text = Name(name.body).describe() if name.tag == DIRECTORY else name.body.decode("latin-1")
+    return ascii(text[:_SHOWN])
+
+
+def _names_of(certificate: Certificate, depth: int) -> list[Value]:
+    """All names of a certificate. The subject is one; so is a leaf's common name, if it could be a host's and no other is."""
+    names = list(certificate.extensions.subject_names())
+    if certificate.subject.der != _EMPTY_NAME:
+        names.append(Value(DIRECTORY, certificate.subject.der, b""))
+    if depth == 0 and not any(name.tag == DNS for name in names):
+        hosts = [text for text in certificate.subject.texts(COMMON_NAME) if _HOST.fullmatch(text)]
+        names += [Value(DNS, text.encode("ascii"), b"") for text in hosts]
+    return names
+
+
+def _match_dns(name: Value, base: Value, is_excluded: bool) -> bool:
+    """A wildcard is a label as any other; but it is excluded as soon as a name that it stands for is."""
+    host, limit = _host(name), _host(base)
+    if is_excluded and host.startswith("*.") and limit.partition(".")[2] == host[2:] and limit.count("."):
+        return True
+    return _is_within(host, limit)
+
+
+def _match_email(name: Value, base: Value, is_excluded: bool) -> bool:
+    """A mailbox, every mailbox of one host, or (with a dot in front) of the hosts below it."""
+    (local, _, host), limit = parse_text(name).rpartition("@"), parse_text(base)
+    if "@" in limit:
+        wanted, _, at = limit.rpartition("@")
+        return local == wanted and host.lower() == at.lower()
+    return _match_host(host.lower(), limit.lower(), is_excluded)
+
+
+def _match_uri(name: Value, base: Value, is_excluded: bool) -> bool:
+    """The host of the URI, which must be a name."""
+    match = _URI_HOST.match(parse_text(name))
+    host = match[1].lower().removesuffix(".") if match else ""
+    if not host or host.startswith("[") or _is_address(host):
+        raise ValueError("a URI without the name of a host")
+    return _match_host(host, parse_text(base).lower().removesuffix("."), is_excluded)
+
+
+def _match_host(host: str, limit: str, is_excluded: bool) -> bool:
+    """A host by itself, or with a dot in front the hosts below it. What is excluded is so with all below, as in Go."""
+    return host == limit or ((is_excluded or limit.startswith(".") or not limit) and _is_within(host, limit))
+
+
+def _is_within(host: str, limit: str) -> bool:
+    """Whether a host is in a domain; with a dot in front, only below it."""
+    return not limit or host == limit or host.endswith(limit if limit.startswith(".") else f".{limit}")
+
+
+def _match_ip(name: Value, base: Value, _is_excluded: bool) -> bool:
+    """An address in a network. Bits of the network beyond its mask do not count."""
+    address, net, mask = name.body, base.body[: len(base.body) // 2], base.body[len(base.body) // 2 :]
+    bits = f"{int.from_bytes(mask, 'big'):0{8 * len(mask)}b}"
+    if len(address) not in (4, 16) or len(base.body) not in (8, 32) or "01" in bits:
+        raise ValueError("an address or a network that is none")
+    return len(address) == len(net) and all((a ^ n) & m == 0 for a, n, m in zip(address, net, mask, strict=True))
+
+
+def _match_directory(name: Value, base: Value, _is_excluded: bool) -> bool:
+    """A name that begins with all parts of the base."""
+    parts, wanted = _canonical(name), _canonical(base)
+    return parts[: len(wanted)] == wanted
+
+
+def _canonical(name: Value) -> list[frozenset[tuple[object, ...]]]:
+    """The parts of a name without what does not count: case, kind of string, repeated spaces (RFC 5280, 7.1)."""
+    return [frozenset(map(_canonical_attribute, group)) for group in Name(name.body).groups()]
+
+
+def _canonical_attribute(attribute: Attribute) -> tuple[object, ...]:
+    try:
+        return attribute.oid, " ".join(attribute.text().casefold().split())
+    except WireError:
+        return attribute.oid, attribute.value.whole
+
+
+def _host(name: Value) -> str:
+    return parse_text(name).lower().removesuffix(".")
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+_MATCHES: dict[int, Match] = {
+    DNS: _match_dns,
+    EMAIL: _match_email,
+    URI: _match_uri,
+    IP: _match_ip,
+    DIRECTORY: _match_directory,
+}

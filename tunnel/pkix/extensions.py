@@ -1,0 +1,297 @@
+"""The extensions of a certificate, each read when a rule asks for it (RFC 5280, 4.2).
+
+One that no rule asks about is not read: an odd policy notice or distribution point must not refuse a certificate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from tunnel.errors import Denial, PeerDenied, WireError, WireFault
+from tunnel.pkix import der
+from tunnel.pkix.der import Value
+
+T = TypeVar("T")
+
+# The content of the DER of their object identifiers: all below 2.5.29, but for two.
+SUBJECT_KEY_ID = b"\x55\x1d\x0e"
+KEY_USAGE = b"\x55\x1d\x0f"
+SUBJECT_NAMES = b"\x55\x1d\x11"
+BASIC_CONSTRAINTS = b"\x55\x1d\x13"
+NAME_CONSTRAINTS = b"\x55\x1d\x1e"
+DISTRIBUTION_POINTS = b"\x55\x1d\x1f"
+POLICIES = b"\x55\x1d\x20"
+POLICY_MAPPINGS = b"\x55\x1d\x21"
+AUTHORITY_KEY_ID = b"\x55\x1d\x23"
+POLICY_CONSTRAINTS = b"\x55\x1d\x24"
+EXTENDED_KEY_USAGE = b"\x55\x1d\x25"
+INHIBIT_ANY_POLICY = b"\x55\x1d\x36"
+_AUTHORITY_INFO = bytes.fromhex("2b06010505070101")
+_WORDS = {
+    KEY_USAGE: "key usage",
+    SUBJECT_NAMES: "subject alternative names",
+    BASIC_CONSTRAINTS: "basic constraints",
+    NAME_CONSTRAINTS: "name constraints",
+    POLICIES: "certificate policies",
+    POLICY_MAPPINGS: "policy mappings",
+    POLICY_CONSTRAINTS: "policy constraints",
+    EXTENDED_KEY_USAGE: "extended key usage",
+    INHIBIT_ANY_POLICY: "inhibit anyPolicy",
+}
+# Those that a critical extension may be, as in Go.
+_UNDERSTOOD = frozenset({*_WORDS, SUBJECT_KEY_ID, AUTHORITY_KEY_ID, DISTRIBUTION_POINTS, _AUTHORITY_INFO})
+
+# Purposes of extended key usage, as above.
+SERVER_AUTH = bytes.fromhex("2b06010505070301")
+CLIENT_AUTH = bytes.fromhex("2b06010505070302")
+ANY_PURPOSE = b"\x55\x1d\x25\x00"
+
+# The tags of general names (RFC 5280, 4.2.1.6).
+EMAIL, DNS, DIRECTORY, URI, IP = 0x81, 0x82, 0xA4, 0x86, 0x87
+
+
+@dataclass(frozen=True, slots=True)
+class Extension:
+    """One extension: whether it is critical, and the DER that is its value."""
+
+    is_critical: bool
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BasicConstraints:
+    """Whether the certificate is an authority's, and how many intermediates may follow it; None means any number."""
+
+    is_ca: bool
+    max_path: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyUsage:
+    """The bits that rules ask about."""
+
+    is_critical: bool
+    digital_signature: bool
+    key_cert_sign: bool
+    crl_sign: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorityKeyId:
+    """A hint at the issuer's certificate: its key identifier, or its serial number."""
+
+    key_id: bytes | None
+    serial_number: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class NameConstraints:
+    """The subtrees of names, as general names, that certificates below may have, and may not."""
+
+    is_critical: bool
+    permitted: tuple[Value, ...]
+    excluded: tuple[Value, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyConstraints:
+    """After how many more certificates a policy is required, and mappings are ignored; None means never."""
+
+    require_explicit: int | None
+    inhibit_mapping: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Extensions:
+    """All extensions of one certificate. What reads one raises PeerDenied if that one cannot be read."""
+
+    found: Mapping[bytes, Extension]
+
+    def check_critical(self) -> None:
+        """Every critical extension is of a kind that is understood; raises PeerDenied."""
+        for oid, extension in self.found.items():
+            if extension.is_critical and oid not in _UNDERSTOOD:
+                raise PeerDenied(Denial.BAD_PATH, f"critical extension {describe_oid(oid)} is not known")
+
+    def basic_constraints(self) -> BasicConstraints | None:
+        """Basic constraints (4.2.1.9)."""
+        return self._read(BASIC_CONSTRAINTS, _parse_basic_constraints)
+
+    def key_usage(self) -> KeyUsage | None:
+        """Key usage (4.2.1.3)."""
+        return self._read(KEY_USAGE, _parse_key_usage)
+
+    def purposes(self) -> frozenset[bytes] | None:
+        """Extended key usage (4.2.1.12), as the content of each object identifier."""
+        return self._read(EXTENDED_KEY_USAGE, lambda extension: frozenset(_parse_oids(extension.value)))
+
+    def subject_names(self) -> tuple[Value, ...]:
+        """Subject alternative names (4.2.1.6) of all kinds."""
+        return self._read(SUBJECT_NAMES, lambda extension: der.read_sequence(extension.value)) or ()
+
+    def uris(self) -> tuple[str, ...]:
+        """The URIs among the subject alternative names."""
+        return self._texts(URI)
+
+    def dns_names(self) -> tuple[str, ...]:
+        """The DNS names among them."""
+        return self._texts(DNS)
+
+    def name_constraints(self) -> NameConstraints | None:
+        """Name constraints (4.2.1.10)."""
+        return self._read(NAME_CONSTRAINTS, _parse_name_constraints)
+
+    def policies(self) -> frozenset[bytes]:
+        """Certificate policies (4.2.1.4), without their qualifiers."""
+        return self._read(POLICIES, _parse_policies) or frozenset()
+
+    def policy_mappings(self) -> tuple[tuple[bytes, bytes], ...]:
+        """Policy mappings (4.2.1.5): of the issuer's domain, and of the subject's."""
+        return self._read(POLICY_MAPPINGS, _parse_mappings) or ()
+
+    def policy_constraints(self) -> PolicyConstraints:
+        """Policy constraints (4.2.1.11)."""
+        return self._read(POLICY_CONSTRAINTS, _parse_policy_constraints) or PolicyConstraints(None, None)
+
+    def inhibit_any_policy(self) -> int | None:
+        """After how many more certificates anyPolicy means nothing (4.2.1.14)."""
+        return self._read(INHIBIT_ANY_POLICY, lambda extension: _count(der.read_value(extension.value, der.INTEGER).body))
+
+    def subject_key_id(self) -> bytes | None:
+        """The identifier of the subject's key (4.2.1.2), a hint: None if it cannot be read."""
+        try:
+            return self._read(SUBJECT_KEY_ID, lambda extension: der.read_value(extension.value, der.OCTET_STRING).body)
+        except PeerDenied:
+            return None
+
+    def authority_key_id(self) -> AuthorityKeyId | None:
+        """How the certificate names its issuer's key (4.2.1.1), a hint: None if it cannot be read."""
+        try:
+            return self._read(AUTHORITY_KEY_ID, _parse_authority_key_id)
+        except PeerDenied:
+            return None
+
+    def _texts(self, tag: int) -> tuple[str, ...]:
+        return self._read(SUBJECT_NAMES, lambda extension: _parse_texts(extension.value, tag)) or ()
+
+    def _read(self, oid: bytes, parse: Callable[[Extension], T]) -> T | None:
+        extension = self.found.get(oid)
+        if extension is None:
+            return None
+        try:
+            return parse(extension)
+        except WireError as error:
+            word = _WORDS.get(oid, describe_oid(oid))
+            raise PeerDenied(Denial.UNREADABLE, f"its {word} cannot be read: {error}") from error
+
+
+def parse_extensions(sequence: bytes) -> Extensions:
+    """The extensions of a certificate, which has each kind once; raises WireError."""
+    found: dict[bytes, Extension] = {}
+    for value in der.read_sequence(sequence):
+        oid, extension = parse_extension(value)
+        if oid in found:
+            raise WireError(WireFault.MALFORMED, f"extension {describe_oid(oid)} comes twice")
+        found[oid] = extension
+    return Extensions(found)
+
+
+def parse_extension(value: Value) -> tuple[bytes, Extension]:
+    """One extension with the content of its object identifier. `critical FALSE` may be written out, as many write it."""
+    parts = list(der.children(value))
+    is_critical = len(parts) == 3 and der.as_boolean(parts.pop(1))
+    if len(parts) != 2:
+        raise WireError(WireFault.MALFORMED, "an extension that is not a name and a value")
+    return der.expect(parts[0], der.OID).body, Extension(is_critical, der.expect(parts[1], der.OCTET_STRING).body)
+
+
+def parse_text(name: Value) -> str:
+    """A general name that is a text; raises WireError unless it is ASCII."""
+    try:
+        return name.body.decode("ascii")
+    except UnicodeDecodeError as error:
+        raise WireError(WireFault.NOT_TEXT, "a name that is not ASCII") from error
+
+
+def describe_oid(oid: bytes) -> str:
+    """`2.5.29.15`, for a message."""
+    try:
+        numbers = der.as_oid(Value(der.OID, oid, b""))
+    except WireError:
+        return "(unreadable)"
+    return ".".join(str(number) if number < 1 << 64 else "..." for number in numbers)
+
+
+def _parse_basic_constraints(extension: Extension) -> BasicConstraints:
+    parts = list(der.read_sequence(extension.value))
+    is_ca = bool(parts) and parts[0].tag == der.BOOLEAN and der.as_boolean(parts.pop(0))
+    if len(parts) > 1:
+        raise WireError(WireFault.MALFORMED, "more than cA and a path length")
+    return BasicConstraints(is_ca, _count(der.expect(parts[0], der.INTEGER).body) if parts else None)
+
+
+def _parse_key_usage(extension: Extension) -> KeyUsage:
+    bits, _ = der.as_bits(der.read_value(extension.value, der.BIT_STRING))
+    first = bits[0] if bits else 0
+    return KeyUsage(extension.is_critical, bool(first & 0x80), bool(first & 0x04), bool(first & 0x02))
+
+
+def _parse_oids(sequence: bytes) -> tuple[bytes, ...]:
+    return tuple(der.expect(value, der.OID).body for value in der.read_sequence(sequence))
+
+
+def _parse_texts(sequence: bytes, tag: int) -> tuple[str, ...]:
+    return tuple(parse_text(name) for name in der.read_sequence(sequence) if name.tag == tag)
+
+
+def _parse_name_constraints(extension: Extension) -> NameConstraints:
+    trees: dict[int, tuple[Value, ...]] = {0xA0: (), 0xA1: ()}
+    for part in der.read_sequence(extension.value):
+        if part.tag not in trees or trees[part.tag]:
+            raise WireError(WireFault.MALFORMED, "other parts than permitted and excluded subtrees")
+        trees[part.tag] = tuple(map(_parse_subtree, der.read_values(part.body)))
+    return NameConstraints(extension.is_critical, trees[0xA0], trees[0xA1])
+
+
+def _parse_subtree(value: Value) -> Value:
+    parts = der.children(value)
+    if not parts or [(bound.tag, bound.body) for bound in parts[1:]] not in ([], [(0x80, b"\0")]):
+        raise WireError(WireFault.MALFORMED, "a subtree without a base, or with bounds")  # RFC 5280 allows no bounds
+    return parts[0]
+
+
+def _parse_policies(extension: Extension) -> frozenset[bytes]:
+    policies = [der.children(value) for value in der.read_sequence(extension.value)]
+    if not all(policies):
+        raise WireError(WireFault.MALFORMED, "a certificate policy without a name")
+    return frozenset(der.expect(policy[0], der.OID).body for policy in policies)
+
+
+def _parse_mappings(extension: Extension) -> tuple[tuple[bytes, bytes], ...]:
+    pairs = [_parse_oids(value.whole) for value in der.read_sequence(extension.value)]
+    if any(len(pair) != 2 for pair in pairs):
+        raise WireError(WireFault.MALFORMED, "a policy mapping that is not two policies")
+    return tuple((pair[0], pair[1]) for pair in pairs)
+
+
+def _parse_policy_constraints(extension: Extension) -> PolicyConstraints:
+    counts = {value.tag: _count(value.body) for value in der.read_sequence(extension.value)}
+    if not counts.keys() <= {0x80, 0x81}:
+        raise WireError(WireFault.MALFORMED, "other parts than the two counts")
+    return PolicyConstraints(counts.get(0x80), counts.get(0x81))
+
+
+def _parse_authority_key_id(extension: Extension) -> AuthorityKeyId:
+    parts = {value.tag: value.body for value in der.read_sequence(extension.value)}
+    serial = der.integer_of(parts[0x82]) if 0x82 in parts else None
+    return AuthorityKeyId(parts.get(0x80), serial)
+
+
+def _count(body: bytes) -> int:
+    """A number of certificates."""
+    count = der.integer_of(body)
+    if count < 0:
+        raise WireError(WireFault.MALFORMED, "a negative number of certificates")
+    return count

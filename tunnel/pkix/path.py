@@ -1,0 +1,277 @@
+"""The search for a certification path from a leaf to a trust anchor, and its validation (RFC 5280, 6.1).
+
+Names are compared first, then the rules of each certificate, and only then signatures, from the anchor down: what no anchor
+has signed costs one signature check at most for each anchor of that name. Every number that a peer decides is bounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from tunnel.errors import Denial, PeerDenied
+from tunnel.pkix.certificate import Certificate
+from tunnel.pkix.constraints import check_name_constraints
+from tunnel.pkix.names import Name
+from tunnel.pkix.policies import check_policies
+from tunnel.pkix.strength import check_key_strength, check_signature, check_signature_strength, check_size
+
+MAX_SENT = 100  # certificates that a peer may send
+MAX_PATH = 16  # certificates of a path below the anchor; SPIRE's have one or two
+_MOST_STEPS = 400  # candidates that one search looks at
+_MOST_FORGED = 8  # signatures that do not fit, beyond one for each anchor of one name
+_SHOWN = 200  # characters of a name in a message
+
+Path = tuple[Certificate, ...]  # leaf first
+CheckIssuer = Callable[[Certificate, bool], None]  # an issuer, and whether it is an anchor; raises PeerDenied
+
+
+class PathDenied(PeerDenied):
+    """A path that is refused for one of its certificates; `depth` is 0 for the leaf."""
+
+    def __init__(self, reason: Denial, seen: str, depth: int, certificate: Certificate) -> None:
+        super().__init__(reason, seen)
+        self.depth = depth
+        self.certificate = certificate
+
+
+@dataclass(frozen=True, slots=True)
+class Anchors:
+    """The anchors that can be used, by their subjects, and why each of the others cannot."""
+
+    usable: tuple[Certificate, ...]
+    by_subject: Mapping[Name, tuple[Certificate, ...]]
+    refused: tuple[tuple[Certificate, PeerDenied], ...]
+
+    def find_refusal(self, sent: Iterable[Certificate]) -> PeerDenied | None:
+        """Why the anchor that issued one of these is not used; None when no such anchor was left out."""
+        issuers = {one.issuer for one in sent} - self.by_subject.keys()
+        for anchor, refusal in self.refused:
+            if anchor.subject in issuers:
+                return PeerDenied(refusal.reason, refusal.seen)  # a new one: each that is raised keeps its own traceback
+        return None
+
+
+def build_anchors(authorities: Iterable[Certificate], check: Callable[[Certificate], None]) -> Anchors:
+    """The anchors of a bundle; one that `check` refuses leaves its neighbours alone."""
+    usable, refused = [], []
+    by_subject: dict[Name, tuple[Certificate, ...]] = {}
+    for number, authority in enumerate(authorities, 1):
+        try:
+            check(authority)
+        except PeerDenied as denied:
+            where = f"authority {number} of the bundle {describe_certificate(authority)}"
+            refused.append((authority, PeerDenied(denied.reason, f"{where}: {denied.seen}")))
+        else:
+            usable.append(authority)
+            by_subject[authority.subject] = (*by_subject.get(authority.subject, ()), authority)
+    return Anchors(tuple(usable), by_subject, tuple(refused))
+
+
+def check_sent(sent: Sequence[Certificate]) -> None:
+    """What a peer sent is worth a search: a bounded number of certificates, none with a key that is too large."""
+    if not 1 <= len(sent) <= MAX_SENT:
+        raise PeerDenied(Denial.BAD_PATH, f"{len(sent)} certificates where 1 to {MAX_SENT} are wanted")
+    for depth, certificate in enumerate(sent):
+        with at_depth(depth, certificate):
+            check_size(certificate)
+
+
+def check_dates(certificate: Certificate, now: datetime) -> None:
+    """`now` (with a time zone) lies within the dates of the certificate (RFC 5280, 4.1.2.5: both ends included)."""
+    if now > certificate.not_after:
+        raise PeerDenied(Denial.EXPIRED, f"a certificate ended at {certificate.not_after:%Y-%m-%dT%H:%M:%SZ}")
+    if now < certificate.not_before:
+        raise PeerDenied(Denial.NOT_YET_VALID, f"a certificate begins at {certificate.not_before:%Y-%m-%dT%H:%M:%SZ}")
+
+
+def find_path(anchors: Anchors, sent: Sequence[Certificate], now: datetime, check_issuer: CheckIssuer) -> Path:
+    """A path from the leaf, `sent[0]`, to an anchor, both included, that is valid at `now`; raises PeerDenied.
+
+    The certificates behind the leaf may stand in any order, and any of them may be of no use. The leaf itself has been
+    checked by the caller, and is no anchor here.
+    """
+    search = _Search(anchors, tuple(dict.fromkeys(sent)), now, check_issuer)
+    search.follow_names()
+    for path in search.candidates((sent[0],)):
+        try:
+            search.prove(path)
+        except PathDenied as denied:
+            search.failures.append(denied)
+        else:
+            return path
+    raise search.find_refusal()
+
+
+@dataclass(slots=True)
+class _Search:
+    """One search; the failures are those of the candidates so far."""
+
+    anchors: Anchors
+    sent: Path
+    now: datetime
+    check_issuer: CheckIssuer
+    failures: list[PathDenied] = field(default_factory=list)
+    led: set[Name] = field(default_factory=set)  # the subjects that lead to an anchor, by their names
+    steps: int = 0
+    forged: int = 0
+    signatures: dict[tuple[Certificate, bytes], PeerDenied | None] = field(default_factory=dict)
+
+    def follow_names(self) -> None:
+        """Find the subjects from which a path of names leads to an anchor: nothing else is looked at."""
+        issued: dict[Name, list[Name]] = {}
+        for one in self.sent:
+            issued.setdefault(one.issuer, []).append(one.subject)
+        waiting = [name for name in issued if name in self.anchors.by_subject]
+        while waiting:
+            for subject in issued.pop(waiting.pop(), ()):
+                self.led.add(subject)
+                waiting.append(subject)
+
+    def candidates(self, path: Path) -> Iterator[Path]:
+        """Every path on from `path` that ends at an anchor by its names, and whose certificates keep their own rules."""
+        anchors = self._issuers(path, self.anchors.by_subject.get(path[-1].issuer, ()))
+        for anchor in anchors:
+            if self._is_sound(path, anchor, is_anchor=True):
+                yield (*path, anchor)
+        if path[-1].issuer in self.led:
+            for issuer in self._issuers(path, [one for one in self.sent[1:] if one.subject == path[-1].issuer]):
+                if self._is_sound(path, issuer, is_anchor=False):
+                    yield from self.candidates((*path, issuer))
+
+    def prove(self, path: Path) -> None:
+        """The signatures of a path fit, and it keeps what its authorities constrain; raises PathDenied."""
+        for depth in range(len(path) - 2, -1, -1):
+            with at_depth(depth, path[depth]):
+                self._check_signature(path[depth], path[depth + 1])
+        for depth in range(1, len(path)):
+            with at_depth(depth, path[depth]):
+                check_name_constraints(path, depth)
+        with at_depth(0, path[0]):
+            check_policies(path)
+
+    def find_refusal(self) -> PeerDenied:
+        """The failure that says most: a broken rule, an anchor that is not used, an unknown issuer."""
+        telling = [one for one in self.failures if one.reason is not Denial.UNKNOWN_AUTHORITY]
+        if telling:
+            return telling[0]
+        if refusal := self.anchors.find_refusal(self.sent):
+            return refusal
+        if self.failures:
+            return self.failures[0]
+        path = self._dead_end()
+        return refuse_certificate(Denial.UNKNOWN_AUTHORITY, len(path) - 1, path[-1], "no trusted authority has issued it")
+
+    def _dead_end(self) -> Path:
+        """From the leaf by names as far as the sent certificates lead."""
+        path = self.sent[:1]
+        while issuers := self._issuers(path, [one for one in self.sent[1:] if one.subject == path[-1].issuer]):
+            path = (*path, issuers[0])
+        return path
+
+    def _issuers(self, path: Path, named: Sequence[Certificate]) -> list[Certificate]:
+        """Those that are not in the path, by name and key; the one that the key identifier hints at comes first."""
+        known = {(one.subject, one.key_info) for one in path}
+        others = [one for one in named if (one.subject, one.key_info) not in known]
+        return sorted(others, key=lambda one: _rank(path[-1], one)) if len(others) > 1 else others
+
+    def _is_sound(self, path: Path, issuer: Certificate, *, is_anchor: bool) -> bool:
+        self.steps += 1
+        try:
+            with at_depth(len(path), issuer):
+                if self.steps > _MOST_STEPS:
+                    raise PeerDenied(Denial.BAD_PATH, f"no path among the first {_MOST_STEPS} candidates")
+                if len(path) > MAX_PATH or (len(path) == MAX_PATH and not is_anchor):
+                    raise PeerDenied(Denial.BAD_PATH, f"a path of more than {MAX_PATH} certificates")
+                check_dates(issuer, self.now)
+                if not is_anchor:
+                    check_intermediate(issuer)
+                self.check_issuer(issuer, is_anchor)
+                _check_path_length(path, issuer)
+        except PathDenied as denied:
+            if self.steps <= _MOST_STEPS + 1:
+                self.failures.append(denied)
+            return False
+        return True
+
+    def _check_signature(self, certificate: Certificate, issuer: Certificate) -> None:
+        checked = certificate, issuer.key_info
+        if checked not in self.signatures:
+            self._count_forged(issuer)
+            try:
+                check_signature(certificate, issuer)
+                self.signatures[checked] = None
+            except PeerDenied as denied:
+                self.forged += 1
+                self.signatures[checked] = denied
+        if (refusal := self.signatures[checked]) is not None:
+            raise refusal
+
+    def _count_forged(self, issuer: Certificate) -> None:
+        if self.forged >= _MOST_FORGED + len(self.anchors.by_subject.get(issuer.subject, ())):
+            raise PeerDenied(Denial.BAD_PATH, f"{self.forged} signatures that do not fit")
+
+
+def check_issued_by(certificate: Certificate, issuer: Certificate) -> None:
+    """The issuer has the name that the certificate gives, and has signed it; raises PeerDenied."""
+    if certificate.issuer != issuer.subject:
+        raise PeerDenied(Denial.UNKNOWN_AUTHORITY, "its issuer has another name")
+    check_signature(certificate, issuer)
+
+
+def check_intermediate(certificate: Certificate) -> None:
+    """What holds for every certificate of a path between leaf and anchor; raises PeerDenied."""
+    certificate.extensions.check_critical()
+    check_key_strength(certificate)
+    check_signature_strength(certificate)
+
+
+def span_of(chain: Sequence[Certificate]) -> tuple[datetime, datetime]:
+    """The time in which every certificate of a chain is within its dates."""
+    return max(one.not_before for one in chain), min(one.not_after for one in chain)
+
+
+def refuse_certificate(reason: Denial, depth: int, certificate: Certificate, seen: str) -> PathDenied:
+    """The refusal of a path for one of its certificates, which it names; `depth` is 0 for the leaf."""
+    # The issuer helps whoever has given the wrong bundle; it is the peer's claim, and proves nothing.
+    whose = f", issued by {certificate.issuer.describe()[:_SHOWN]!a}" if reason is Denial.UNKNOWN_AUTHORITY else ""
+    where = f"certificate {depth + 1} of the path {describe_certificate(certificate)}"
+    return PathDenied(reason, f"{where}: {seen}{whose}", depth, certificate)
+
+
+@contextmanager
+def at_depth(depth: int, certificate: Certificate) -> Iterator[None]:
+    """Name the certificate in what a rule says of it."""
+    try:
+        yield
+    except PeerDenied as denied:
+        raise refuse_certificate(denied.reason, depth, certificate, denied.seen) from denied
+
+
+def describe_certificate(certificate: Certificate) -> str:
+    """`(subject 'CN=Issuing CA', serial 1F)`, for a message; both are the certificate's claims, and may be long."""
+    subject, serial = certificate.subject.describe(), f"{certificate.serial_number:X}"
+    return f"(subject {subject[:_SHOWN]!a}, serial {serial[:_SHOWN]})"
+
+
+def _check_path_length(path: Path, issuer: Certificate) -> None:
+    """No more intermediates follow than the issuer allows (RFC 5280, 4.2.1.9); one that is self-issued does not count."""
+    constraints = issuer.extensions.basic_constraints()
+    below = sum(not one.is_self_issued for one in path[1:])
+    if constraints is not None and constraints.max_path is not None and below > constraints.max_path:
+        raise PeerDenied(Denial.BAD_PATH, f"path length: {below} intermediates follow, expected at most {constraints.max_path}")
+
+
+def _rank(certificate: Certificate, issuer: Certificate) -> int:
+    """How well an issuer fits the hint that the certificate gives: 0 for the one that it names, 2 for another one."""
+    hint = certificate.extensions.authority_key_id()
+    if hint is None:
+        return 1
+    key_id = issuer.extensions.subject_key_id()
+    if hint.key_id is not None and key_id is not None:
+        return 0 if hint.key_id == key_id else 2
+    if hint.serial_number is not None:
+        return 0 if hint.serial_number == issuer.serial_number else 2
+    return 1

@@ -1,0 +1,200 @@
+"""How strong keys and signatures must be, and the check of a signature.
+
+One rule for every certificate of a path, whoever issued it and wherever it was configured. Nobody checks the signature of an
+anchor, so only its key counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+
+from tunnel.errors import Denial, PeerDenied, WireError, WireFault
+from tunnel.pkix import der
+from tunnel.pkix.certificate import Algorithm, Certificate, parse_algorithm
+from tunnel.pkix.extensions import describe_oid
+
+PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | ed448.Ed448PublicKey
+Digest = hashes.SHA256 | hashes.SHA384 | hashes.SHA512
+
+MIN_RSA_BITS = 2048  # as OpenSSL's security level 2
+MAX_RSA_BITS = 8192  # as Go's crypto/tls: a stranger's key must not cost more
+_MAX_EXPONENT_BITS = 32
+_CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
+_KEPT_KEYS = 256  # parsed, by their DER
+
+_RSA = bytes.fromhex("2a864886f70d010101")
+_PSS = bytes.fromhex("2a864886f70d01010a")
+_MGF1 = bytes.fromhex("2a864886f70d010108")
+_NULL = b"\x05\x00"
+_DIGESTS: Mapping[bytes, Digest] = {
+    bytes.fromhex("608648016503040201"): hashes.SHA256(),
+    bytes.fromhex("608648016503040202"): hashes.SHA384(),
+    bytes.fromhex("608648016503040203"): hashes.SHA512(),
+}
+_PKCS1: Mapping[bytes, Digest] = {
+    bytes.fromhex("2a864886f70d01010b"): hashes.SHA256(),
+    bytes.fromhex("2a864886f70d01010c"): hashes.SHA384(),
+    bytes.fromhex("2a864886f70d01010d"): hashes.SHA512(),
+}
+_ECDSA: Mapping[bytes, Digest] = {
+    bytes.fromhex("2a8648ce3d040302"): hashes.SHA256(),
+    bytes.fromhex("2a8648ce3d040303"): hashes.SHA384(),
+    bytes.fromhex("2a8648ce3d040304"): hashes.SHA512(),
+}
+_EDWARDS = (b"\x2b\x65\x70", b"\x2b\x65\x71")  # Ed25519, Ed448
+_WEAK = {
+    bytes.fromhex("2a864886f70d010104"): "MD5",
+    bytes.fromhex("2a864886f70d010105"): "SHA-1",
+    bytes.fromhex("2b0e03021d"): "SHA-1",
+    bytes.fromhex("2a864886f70d01010e"): "SHA-224",
+    bytes.fromhex("2a8648ce3d0401"): "SHA-1",
+    bytes.fromhex("2a8648ce3d040301"): "SHA-224",
+    bytes.fromhex("2a8648ce380403"): "SHA-1",
+}
+
+_Check = Callable[[PublicKey, bytes, bytes], None]  # key, signature, what is signed
+
+
+def check_size(certificate: Certificate) -> None:
+    """An RSA key is not larger than is good for us; raises PeerDenied. Costs nothing but a look at two lengths."""
+    algorithm, bits = _split_key(certificate)
+    if algorithm not in (_RSA, _PSS):
+        return
+    try:
+        modulus, exponent = (value.body.lstrip(b"\0") for value in der.read_sequence(bits))
+    except (WireError, ValueError) as error:
+        raise PeerDenied(Denial.WEAK_KEY, "an RSA key that is not two numbers") from error
+    if 8 * len(modulus) > MAX_RSA_BITS or 8 * len(exponent) > _MAX_EXPONENT_BITS:
+        limit = f"expected at most {MAX_RSA_BITS} and {_MAX_EXPONENT_BITS}"
+        seen = f"an RSA key of {8 * len(modulus)} bits, with an exponent of {8 * len(exponent)}"
+        raise PeerDenied(Denial.WEAK_KEY, f"{seen}; {limit}")
+
+
+def check_key_strength(certificate: Certificate) -> None:
+    """RSA of 2048 to 8192 bits, P-256, P-384, P-521, Ed25519 or Ed448; raises PeerDenied."""
+    check_size(certificate)
+    load_public_key(certificate.key_info)
+
+
+@lru_cache(_KEPT_KEYS)
+def load_public_key(key_info: bytes) -> PublicKey:
+    """A key that is strong enough; raises PeerDenied."""
+    key = read_public_key(key_info)
+    if isinstance(key, rsa.RSAPublicKey) and key.key_size >= MIN_RSA_BITS:
+        return key
+    if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, _CURVES):
+        return key
+    if isinstance(key, ed25519.Ed25519PublicKey | ed448.Ed448PublicKey):
+        return key
+    raise PeerDenied(Denial.WEAK_KEY, f"{describe_public_key(key)} is not strong enough")
+
+
+def read_public_key(key_info: bytes) -> PublicKeyTypes:
+    """A key of any strength; raises PeerDenied."""
+    try:
+        return load_der_public_key(key_info)
+    except (ValueError, UnsupportedAlgorithm) as error:  # a point off its curve, or an algorithm that is not known
+        raise PeerDenied(Denial.WEAK_KEY, f"a key that cannot be used: {error}") from error
+
+
+def is_for_pss_only(certificate: Certificate) -> bool:
+    """Whether the key is an RSA key for RSASSA-PSS only (RFC 4055, 1.2)."""
+    return _split_key(certificate)[0] == _PSS
+
+
+def describe_public_key(key: PublicKeyTypes) -> str:
+    """`RSAPublicKey 1024`, for a message."""
+    return f"{type(key).__name__.lstrip('_')} {getattr(key, 'key_size', '')}".strip()
+
+
+def check_signature_strength(certificate: Certificate) -> None:
+    """Signed over SHA-256, SHA-384 or SHA-512, by RSA or ECDSA, or with Ed25519 or Ed448; raises PeerDenied."""
+    _find_check(certificate.algorithm)
+
+
+def check_signature(certificate: Certificate, issuer: Certificate) -> None:
+    """The issuer's key has signed the certificate; raises PeerDenied, of UNKNOWN_AUTHORITY if it has not."""
+    check = _find_check(certificate.algorithm)
+    try:
+        check(load_public_key(issuer.key_info), certificate.signature, certificate.tbs)
+    except (InvalidSignature, UnsupportedAlgorithm, TypeError, ValueError, AttributeError) as error:
+        raise PeerDenied(Denial.UNKNOWN_AUTHORITY, "the authority of that name has not signed it") from error
+
+
+def _split_key(certificate: Certificate) -> tuple[bytes, bytes]:
+    """The algorithm of the key, and its bits."""
+    try:
+        algorithm, bits = der.read_sequence(certificate.key_info)
+        return parse_algorithm(algorithm).oid, der.as_bits(bits)[0]
+    except (WireError, ValueError) as error:
+        raise PeerDenied(Denial.WEAK_KEY, "a public key that is not an algorithm and some bits") from error
+
+
+def _find_check(algorithm: Algorithm) -> _Check:
+    """How a signature by this algorithm is checked. NULL as parameters is as good as none (RFC 5754 has both)."""
+    oid = algorithm.oid
+    if oid == _PSS:
+        return _check_pss(_parse_pss(algorithm))
+    if algorithm.parameters in (b"", _NULL):
+        if oid in _PKCS1:
+            return _check_pkcs1(_PKCS1[oid])
+        if oid in _ECDSA:
+            return _check_ecdsa(_ECDSA[oid])
+        if oid in _EDWARDS:
+            return _check_edwards
+    seen = f"signed over {_WEAK[oid]}" if oid in _WEAK else f"signed by algorithm {describe_oid(oid)}"
+    raise PeerDenied(Denial.WEAK_SIGNATURE, f"{seen}; expected SHA-256, SHA-384 or SHA-512 with RSA or ECDSA, or EdDSA")
+
+
+def _check_pkcs1(digest: Digest) -> _Check:
+    def check(key: PublicKey, signature: bytes, data: bytes) -> None:
+        if not isinstance(key, rsa.RSAPublicKey):
+            raise TypeError("not an RSA key")
+        key.verify(signature, data, padding.PKCS1v15(), digest)
+
+    return check
+
+
+def _check_pss(digest: Digest) -> _Check:
+    def check(key: PublicKey, signature: bytes, data: bytes) -> None:
+        if not isinstance(key, rsa.RSAPublicKey):
+            raise TypeError("not an RSA key")
+        key.verify(signature, data, padding.PSS(padding.MGF1(digest), padding.PSS.AUTO), digest)
+
+    return check
+
+
+def _check_ecdsa(digest: Digest) -> _Check:
+    def check(key: PublicKey, signature: bytes, data: bytes) -> None:
+        if not isinstance(key, ec.EllipticCurvePublicKey):
+            raise TypeError("not an ECDSA key")
+        key.verify(signature, data, ec.ECDSA(digest))
+
+    return check
+
+
+def _check_edwards(key: PublicKey, signature: bytes, data: bytes) -> None:
+    if not isinstance(key, ed25519.Ed25519PublicKey | ed448.Ed448PublicKey):
+        raise TypeError("not an Edwards key")
+    key.verify(signature, data)
+
+
+def _parse_pss(algorithm: Algorithm) -> Digest:
+    """The digest of RSASSA-PSS, where that of its mask is the same (RFC 4055, 3.1)."""
+    try:
+        fields = {value.tag: value.body for value in der.read_sequence(algorithm.parameters)}
+        digest = parse_algorithm(der.read_value(fields.get(0xA0, b""), der.SEQUENCE))
+        mask = parse_algorithm(der.read_value(fields.get(0xA1, b""), der.SEQUENCE))
+        masked = parse_algorithm(der.read_value(mask.parameters, der.SEQUENCE))
+        if mask.oid != _MGF1 or masked.oid != digest.oid or digest.oid not in _DIGESTS:
+            raise WireError(WireFault.MALFORMED, "an unusual mask or digest")
+    except WireError as error:
+        raise PeerDenied(Denial.WEAK_SIGNATURE, f"signed by RSASSA-PSS with parameters that are not taken: {error}") from error
+    return _DIGESTS[digest.oid]
