@@ -18,6 +18,7 @@ from tunnel.pkix.extensions import Extensions, parse_extensions
 from tunnel.pkix.names import Name
 
 _VERSION_TAG, _EXTENSIONS_TAG = 0xA0, 0xA3
+_UNIQUE_ID_TAGS = (0x81, 0x82)
 _NO_EXTENSIONS = Extensions({})
 
 
@@ -134,8 +135,10 @@ def _split(body: Value) -> Fields:
     if len(values) < 6 or not 1 <= version <= 3:
         raise WireError(WireFault.MALFORMED, "a certificate without all of its fields, or of an unknown version")
     serial, algorithm, issuer, validity, subject, key_info = values[:6]
-    extensions = next((value.body for value in values[6:] if value.tag == _EXTENSIONS_TAG), None)
-    extensions = extensions if version == 3 else None
+    optional = {value.tag: value.body for value in values[6:]}
+    if not optional.keys() <= {*_UNIQUE_ID_TAGS, _EXTENSIONS_TAG} or len(optional) < len(values[6:]):
+        raise WireError(WireFault.MALFORMED, "a certificate with more than its fields")
+    extensions = optional.get(_EXTENSIONS_TAG) if version == 3 else None
     return Fields(version, serial, algorithm, issuer, _pair(validity), subject, key_info, extensions)
 
 

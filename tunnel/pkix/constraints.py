@@ -16,6 +16,7 @@ _MOST_COMPARISONS = 20_000  # of a name and a subtree, for each authority of a p
 _EMPTY_NAME = b"\x30\x00"
 _HOST = re.compile(r"[A-Za-z0-9_*-]+(\.[A-Za-z0-9_-]+)+\.?")
 _URI_HOST = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#@]*@)?(\[[^\]/?#]*\]|[^:/?#]*)")
+_DOMAIN = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
 _SHOWN = 100  # characters of a name in a message
 
 Match = Callable[[Value, Value, bool], bool]  # a name, the base of a subtree, whether the subtree is excluded
@@ -34,29 +35,40 @@ def check_name_constraints(path: Sequence[Certificate], at: int) -> None:
     ]
     if len(names) * (len(constraints.permitted) + len(constraints.excluded)) > _MOST_COMPARISONS:
         raise PeerDenied(Denial.BAD_PATH, f"its name constraints and {len(names)} names need too many comparisons")
-    _check_kinds(constraints)
-    for name in names:
-        try:
+    try:
+        for base in (*constraints.permitted, *constraints.excluded):
+            _check_base(base)
+        for name in names:
             _check_name(constraints, name)
-        except (WireError, ValueError) as error:
-            raise PeerDenied(Denial.UNREADABLE, f"name constraints and a name that cannot be compared: {error}") from error
+    except (WireError, ValueError) as error:
+        raise PeerDenied(Denial.UNREADABLE, f"name constraints and a name that cannot be compared: {error}") from error
 
 
-def _check_kinds(constraints: NameConstraints) -> None:
-    """A critical extension is not taken with subtrees of a kind that cannot be compared (RFC 5280, 6.1.4 g)."""
-    kinds = {base.tag for base in (*constraints.permitted, *constraints.excluded)}
-    if constraints.is_critical and not kinds <= _MATCHES.keys():
-        raise PeerDenied(Denial.BAD_PATH, "its name constraints are critical, and of a kind that is not known")
+def _check_base(base: Value) -> None:
+    """The base of a subtree is one that names can be compared with; raises ValueError or WireError."""
+    if base.tag == IP:
+        _parse_network(base)
+    elif base.tag == DIRECTORY:
+        _canonical(base)
+    elif base.tag in (DNS, URI, EMAIL):
+        host = _host(base).rpartition("@")[2].removeprefix(".")
+        if host and not _DOMAIN.fullmatch(host):
+            raise ValueError("a subtree of hosts that is none")
 
 
 def _check_name(constraints: NameConstraints, name: Value) -> None:
+    permitted = [base for base in constraints.permitted if base.tag == name.tag]
+    excluded = [base for base in constraints.excluded if base.tag == name.tag]
     match = _MATCHES.get(name.tag)
     if match is None:
+        if constraints.is_critical and (permitted or excluded):  # RFC 5280, 4.2.1.10
+            raise PeerDenied(
+                Denial.BAD_PATH, "its name constraints are for a kind of name that is not known, and below it is one"
+            )
         return
-    permitted = [base for base in constraints.permitted if base.tag == name.tag]
     if permitted and not any(match(name, base, False) for base in permitted):
         raise PeerDenied(Denial.BAD_PATH, f"its name constraints do not permit the name {_describe(name)} below it")
-    if any(match(name, base, True) for base in constraints.excluded if base.tag == name.tag):
+    if any(match(name, base, True) for base in excluded):
         raise PeerDenied(Denial.BAD_PATH, f"its name constraints exclude the name {_describe(name)} below it")
 
 
@@ -79,6 +91,8 @@ def _names_of(certificate: Certificate, depth: int) -> list[Value]:
 def _match_dns(name: Value, base: Value, is_excluded: bool) -> bool:
     """A wildcard is a label as any other; but it is excluded as soon as a name that it stands for is."""
     host, limit = _host(name), _host(base)
+    if not _DOMAIN.fullmatch(host.removeprefix("*.")):
+        raise ValueError("a DNS name that is none")
     if is_excluded and host.startswith("*.") and limit.partition(".")[2] == host[2:] and limit.count("."):
         return True
     return _is_within(host, limit)
@@ -87,6 +101,8 @@ def _match_dns(name: Value, base: Value, is_excluded: bool) -> bool:
 def _match_email(name: Value, base: Value, is_excluded: bool) -> bool:
     """A mailbox, every mailbox of one host, or (with a dot in front) of the hosts below it."""
     (local, _, host), limit = parse_text(name).rpartition("@"), parse_text(base)
+    if not local or not _DOMAIN.fullmatch(host.lower()):
+        raise ValueError("a mailbox that is none")
     if "@" in limit:
         wanted, _, at = limit.rpartition("@")
         return local == wanted and host.lower() == at.lower()
@@ -114,11 +130,17 @@ def _is_within(host: str, limit: str) -> bool:
 
 def _match_ip(name: Value, base: Value, _is_excluded: bool) -> bool:
     """An address in a network. Bits of the network beyond its mask do not count."""
-    address, net, mask = name.body, base.body[: len(base.body) // 2], base.body[len(base.body) // 2 :]
-    bits = f"{int.from_bytes(mask, 'big'):0{8 * len(mask)}b}"
-    if len(address) not in (4, 16) or len(base.body) not in (8, 32) or "01" in bits:
-        raise ValueError("an address or a network that is none")
+    address, (net, mask) = name.body, _parse_network(base)
+    if len(address) not in (4, 16):
+        raise ValueError("an address that is none")
     return len(address) == len(net) and all((a ^ n) & m == 0 for a, n, m in zip(address, net, mask, strict=True))
+
+
+def _parse_network(base: Value) -> tuple[bytes, bytes]:
+    net, mask = base.body[: len(base.body) // 2], base.body[len(base.body) // 2 :]
+    if len(base.body) not in (8, 32) or "01" in f"{int.from_bytes(mask, 'big'):0{8 * len(mask)}b}":
+        raise ValueError("a network that is none")
+    return net, mask
 
 
 def _match_directory(name: Value, base: Value, _is_excluded: bool) -> bool:

@@ -80,6 +80,8 @@ def integer_of(body: bytes) -> int:
     """The content of an INTEGER, whatever tag it has."""
     if not body:
         raise WireError(WireFault.MALFORMED, "an INTEGER without content")
+    if len(body) > 1 and (body[0], body[1] >> 7) in ((0x00, 0), (0xFF, 1)):
+        raise WireError(WireFault.MALFORMED, "an INTEGER with a needless byte")
     return int.from_bytes(body, "big", signed=True)
 
 
@@ -127,6 +129,8 @@ def _borders(data: bytes, start: int) -> tuple[int, int]:
         if body + size > len(data):
             raise WireError(WireFault.TRUNCATED, "DER ends inside a length")
         length = int.from_bytes(data[body : body + size], "big")
+        if length < 0x80 or not data[body]:
+            raise WireError(WireFault.MALFORMED, f"byte {start + 1} begins a length that is longer than DER allows")
         body += size
     if body + length > len(data):
         raise WireError(WireFault.TRUNCATED, f"DER value at byte {start} is cut short")

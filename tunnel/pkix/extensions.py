@@ -28,7 +28,6 @@ AUTHORITY_KEY_ID = b"\x55\x1d\x23"
 POLICY_CONSTRAINTS = b"\x55\x1d\x24"
 EXTENDED_KEY_USAGE = b"\x55\x1d\x25"
 INHIBIT_ANY_POLICY = b"\x55\x1d\x36"
-_AUTHORITY_INFO = bytes.fromhex("2b06010505070101")
 _WORDS = {
     KEY_USAGE: "key usage",
     SUBJECT_NAMES: "subject alternative names",
@@ -40,8 +39,8 @@ _WORDS = {
     EXTENDED_KEY_USAGE: "extended key usage",
     INHIBIT_ANY_POLICY: "inhibit anyPolicy",
 }
-# Those that a critical extension may be, as in Go.
-_UNDERSTOOD = frozenset({*_WORDS, SUBJECT_KEY_ID, AUTHORITY_KEY_ID, DISTRIBUTION_POINTS, _AUTHORITY_INFO})
+# Those that a critical extension may be, as in Go. RFC 5280 lets no key identifier be critical.
+_UNDERSTOOD = frozenset({*_WORDS, DISTRIBUTION_POINTS})
 
 # Purposes of extended key usage, as above.
 SERVER_AUTH = bytes.fromhex("2b06010505070301")
@@ -252,6 +251,10 @@ def _parse_name_constraints(extension: Extension) -> NameConstraints:
         if part.tag not in trees or trees[part.tag]:
             raise WireError(WireFault.MALFORMED, "other parts than permitted and excluded subtrees")
         trees[part.tag] = tuple(map(_parse_subtree, der.read_values(part.body)))
+        if not trees[part.tag]:
+            raise WireError(WireFault.MALFORMED, "an empty list of subtrees")
+    if not any(trees.values()):
+        raise WireError(WireFault.MALFORMED, "neither permitted nor excluded subtrees")
     return NameConstraints(extension.is_critical, trees[0xA0], trees[0xA1])
 
 

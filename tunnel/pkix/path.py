@@ -16,12 +16,13 @@ from tunnel.pkix.certificate import Certificate
 from tunnel.pkix.constraints import check_name_constraints
 from tunnel.pkix.names import Name
 from tunnel.pkix.policies import check_policies
-from tunnel.pkix.strength import check_key_strength, check_signature, check_signature_strength, check_size
+from tunnel.pkix.strength import check_key_cost, check_key_strength, check_signature, check_signature_strength
 
 MAX_SENT = 100  # certificates that a peer may send
 MAX_PATH = 16  # certificates of a path below the anchor; SPIRE's have one or two
 _MOST_STEPS = 400  # candidates that one search looks at
-_MOST_FORGED = 8  # signatures that do not fit, beyond one for each anchor of one name
+_MOST_FORGED = 8  # signatures that are not an anchor's, beyond one for each anchor of one name
+_MOST_MISFITS = 32  # signatures that are not those of an intermediate, which an anchor has vouched for
 _SHOWN = 200  # characters of a name in a message
 
 Path = tuple[Certificate, ...]  # leaf first
@@ -76,7 +77,7 @@ def check_sent(sent: Sequence[Certificate]) -> None:
         raise PeerDenied(Denial.BAD_PATH, f"{len(sent)} certificates where 1 to {MAX_SENT} are wanted")
     for depth, certificate in enumerate(sent):
         with at_depth(depth, certificate):
-            check_size(certificate)
+            check_key_cost(certificate)
 
 
 def check_dates(certificate: Certificate, now: datetime) -> None:
@@ -117,6 +118,7 @@ class _Search:
     led: set[Name] = field(default_factory=set)  # the subjects that lead to an anchor, by their names
     steps: int = 0
     forged: int = 0
+    misfits: int = 0
     signatures: dict[tuple[Certificate, bytes], PeerDenied | None] = field(default_factory=dict)
 
     def follow_names(self) -> None:
@@ -199,19 +201,25 @@ class _Search:
     def _check_signature(self, certificate: Certificate, issuer: Certificate) -> None:
         checked = certificate, issuer.key_info
         if checked not in self.signatures:
-            self._count_forged(issuer)
             try:
                 check_signature(certificate, issuer)
                 self.signatures[checked] = None
             except PeerDenied as denied:
-                self.forged += 1
                 self.signatures[checked] = denied
-        if (refusal := self.signatures[checked]) is not None:
+                self._count_failure(issuer)
+        refusal = self.signatures[checked]
+        if refusal is not None:
             raise refusal
 
-    def _count_forged(self, issuer: Certificate) -> None:
-        if self.forged >= _MOST_FORGED + len(self.anchors.by_subject.get(issuer.subject, ())):
-            raise PeerDenied(Denial.BAD_PATH, f"{self.forged} signatures that do not fit")
+    def _count_failure(self, issuer: Certificate) -> None:
+        """End the search after too many signatures that do not fit; whoever sent them decides how many there are."""
+        namesakes = self.anchors.by_subject.get(issuer.subject, ())
+        if issuer in namesakes:
+            self.forged += 1
+        else:
+            self.misfits += 1
+        if self.forged > _MOST_FORGED + len(namesakes) or self.misfits > _MOST_MISFITS:
+            self.steps = _MOST_STEPS
 
 
 def check_issued_by(certificate: Certificate, issuer: Certificate) -> None:
@@ -219,6 +227,13 @@ def check_issued_by(certificate: Certificate, issuer: Certificate) -> None:
     if certificate.issuer != issuer.subject:
         raise PeerDenied(Denial.UNKNOWN_AUTHORITY, "its issuer has another name")
     check_signature(certificate, issuer)
+
+
+def check_readable(certificate: Certificate) -> None:
+    """Every extension that rules ask about can be read, whether or not one asks for it here; raises PeerDenied."""
+    extensions = certificate.extensions
+    for read in (extensions.basic_constraints, extensions.key_usage, extensions.purposes, extensions.subject_names):
+        read()
 
 
 def check_intermediate(certificate: Certificate) -> None:

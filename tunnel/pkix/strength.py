@@ -30,6 +30,7 @@ _CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 _KEPT_KEYS = 256  # parsed, by their DER
 
 _RSA = bytes.fromhex("2a864886f70d010101")
+_EC = bytes.fromhex("2a8648ce3d0201")
 _PSS = bytes.fromhex("2a864886f70d01010a")
 _MGF1 = bytes.fromhex("2a864886f70d010108")
 _NULL = b"\x05\x00"
@@ -62,10 +63,12 @@ _WEAK = {
 _Check = Callable[[PublicKey, bytes, bytes], None]  # key, signature, what is signed
 
 
-def check_size(certificate: Certificate) -> None:
-    """An RSA key is not larger than is good for us; raises PeerDenied. Costs nothing but a look at two lengths."""
+def check_key_cost(certificate: Certificate) -> None:
+    """The key can be worked with at a bounded cost: no large RSA key, no curve of its own; raises PeerDenied."""
     algorithm, bits = _split_key(certificate)
-    if algorithm not in (_RSA, _PSS):
+    if algorithm.oid == _EC and algorithm.parameters[:1] != bytes([der.OID]):  # RFC 5480, 2.1.1
+        raise PeerDenied(Denial.WEAK_KEY, "an elliptic curve that has no name")
+    if algorithm.oid not in (_RSA, _PSS):
         return
     try:
         modulus, exponent = (value.body.lstrip(b"\0") for value in der.read_sequence(bits))
@@ -79,7 +82,7 @@ def check_size(certificate: Certificate) -> None:
 
 def check_key_strength(certificate: Certificate) -> None:
     """RSA of 2048 to 8192 bits, P-256, P-384, P-521, Ed25519 or Ed448; raises PeerDenied."""
-    check_size(certificate)
+    check_key_cost(certificate)
     load_public_key(certificate.key_info)
 
 
@@ -106,7 +109,7 @@ def read_public_key(key_info: bytes) -> PublicKeyTypes:
 
 def is_for_pss_only(certificate: Certificate) -> bool:
     """Whether the key is an RSA key for RSASSA-PSS only (RFC 4055, 1.2)."""
-    return _split_key(certificate)[0] == _PSS
+    return _split_key(certificate)[0].oid == _PSS
 
 
 def describe_public_key(key: PublicKeyTypes) -> str:
@@ -128,11 +131,11 @@ def check_signature(certificate: Certificate, issuer: Certificate) -> None:
         raise PeerDenied(Denial.UNKNOWN_AUTHORITY, "the authority of that name has not signed it") from error
 
 
-def _split_key(certificate: Certificate) -> tuple[bytes, bytes]:
+def _split_key(certificate: Certificate) -> tuple[Algorithm, bytes]:
     """The algorithm of the key, and its bits."""
     try:
         algorithm, bits = der.read_sequence(certificate.key_info)
-        return parse_algorithm(algorithm).oid, der.as_bits(bits)[0]
+        return parse_algorithm(algorithm), der.as_bits(bits)[0]
     except (WireError, ValueError) as error:
         raise PeerDenied(Denial.WEAK_KEY, "a public key that is not an algorithm and some bits") from error
 
@@ -142,13 +145,13 @@ def _find_check(algorithm: Algorithm) -> _Check:
     oid = algorithm.oid
     if oid == _PSS:
         return _check_pss(_parse_pss(algorithm))
+    if oid in _EDWARDS and not algorithm.parameters:
+        return _check_edwards
     if algorithm.parameters in (b"", _NULL):
         if oid in _PKCS1:
             return _check_pkcs1(_PKCS1[oid])
         if oid in _ECDSA:
             return _check_ecdsa(_ECDSA[oid])
-        if oid in _EDWARDS:
-            return _check_edwards
     seen = f"signed over {_WEAK[oid]}" if oid in _WEAK else f"signed by algorithm {describe_oid(oid)}"
     raise PeerDenied(Denial.WEAK_SIGNATURE, f"{seen}; expected SHA-256, SHA-384 or SHA-512 with RSA or ECDSA, or EdDSA")
 

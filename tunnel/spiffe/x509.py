@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from tunnel.errors import Denial, PeerDenied, SpiffeIdError
 from tunnel.pkix.certificate import Certificate
 from tunnel.pkix.extensions import ANY_PURPOSE, CLIENT_AUTH, SERVER_AUTH, KeyUsage
+from tunnel.pkix.path import check_readable
 from tunnel.pkix.strength import check_key_strength, check_signature_strength
 from tunnel.spiffe.ids import SpiffeId, TrustDomain, parse_spiffe_id
 
@@ -51,9 +52,8 @@ class Rule:
 
 def read_extensions(certificate: Certificate, signs_for: TrustDomain | None = None) -> Reading:
     """The certificate as the rules want it, if all that they ask about can be read; raises PeerDenied."""
-    extensions = certificate.extensions
-    for read in (extensions.basic_constraints, extensions.key_usage, extensions.purposes, extensions.uris):
-        read()
+    check_readable(certificate)
+    certificate.extensions.uris()
     return Reading(certificate, signs_for)
 
 
@@ -180,7 +180,7 @@ def _check_authority_id(reading: Reading) -> None:
 
 def _check_tls_purpose(reading: Reading) -> None:
     purposes = reading.certificate.extensions.purposes()
-    if purposes is not None and not purposes & _TLS_PURPOSES:
+    if purposes and not purposes & _TLS_PURPOSES:
         raise PeerDenied(Denial.EXTENDED_KEY_USAGE, "its extended key usage names no purpose of TLS")
 
 

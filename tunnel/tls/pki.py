@@ -19,6 +19,7 @@ from tunnel.pkix.path import (
     build_anchors,
     check_dates,
     check_intermediate,
+    check_readable,
     check_sent,
     find_path,
     span_of,
@@ -47,6 +48,7 @@ class PkiVerifier:
         leaf = sent[0]
         with at_depth(0, leaf):
             check_dates(leaf, now)
+            check_readable(leaf)
             check_intermediate(leaf)
             check_purpose(leaf, self._purpose)
         path = self._find_path(sent, now)
@@ -77,8 +79,8 @@ def build_pki_anchors(authorities: Sequence[Certificate]) -> Anchors:
 
 def check_purpose(certificate: Certificate, purpose: bytes) -> None:
     """Extended key usage is absent, or has the purpose or any: in a leaf, and in whoever signed it, as Go nests them."""
-    purposes = certificate.extensions.purposes()
-    if purposes is not None and not {purpose, ANY_PURPOSE} & purposes:
+    purposes = certificate.extensions.purposes()  # an empty list restricts nothing, as in Go
+    if purposes and not {purpose, ANY_PURPOSE} & purposes:
         wanted = "clientAuth" if purpose == CLIENT_AUTH else "serverAuth"
         raise PeerDenied(Denial.EXTENDED_KEY_USAGE, f"extended key usage lacks {wanted}")
 
