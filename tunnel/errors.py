@@ -184,6 +184,7 @@ class TlsFault(Enum):
     CLOSED = "closed-in-handshake"
     RESET = "reset-in-handshake"
     TIMEOUT = "handshake-timeout"
+    BUSY = "too-many-handshakes"
 
 
 class TlsError(ReasonedError[TlsFault]):

@@ -60,6 +60,7 @@ def test_a_plain_server_has_ghostunnels_defaults() -> None:
         source=WorkloadApi(Endpoint(path="/run/api.sock"), 600.0, Selection()),
         access=Access((IdRule(parse_spiffe_id("spiffe://a.test/w")),)),
         tls=TlsOptions("ECDHE+AESGCM:ECDHE+CHACHA20"),
+        max_handshakes=512,
     )
     assert (config.connect_timeout, config.close_timeout, config.shutdown_timeout) == (10.0, 60.0, 300.0)
     assert (config.max_conn_lifetime, config.max_concurrent_conns, config.timed_reload) == (0.0, 0, 0.0)

@@ -71,11 +71,18 @@ class Lines:
         return lines
 
 
-def generation(number: int = 1, *, is_server: bool = True, rules: tuple[Rule, ...] = ANYONE, lasts: float = 3600) -> Generation:
+def generation(
+    number: int = 1,
+    *,
+    is_server: bool = True,
+    rules: tuple[Rule, ...] = ANYONE,
+    lasts: float = 3600,
+    bundles: BundleSet | None = None,
+) -> Generation:
     """Ours, good for so many seconds from `WALL`."""
     not_after = WALL + timedelta(seconds=lasts)
     svid = X509Svid(parse_spiffe_id("spiffe://a.test/ours"), "", OURS.chain, OURS.leaf.key, not_after)
-    bundles = BundleSet({HOME: TrustBundle(HOME, (ROOT.certificate,))})
+    bundles = bundles or BundleSet({HOME: TrustBundle(HOME, (ROOT.certificate,))})
     return build_generation(number, SvidCredentials(svid, bundles), Terms(is_server, Access(rules)))
 
 
@@ -443,19 +450,103 @@ def test_with_a_certificate_from_a_file_peers_refuse_by_its_dates_and_we_do_not(
     assert stage.tunnel.identity_error == ""
 
 
-def test_a_session_ends_with_the_generation_that_it_began_with(stages: Stages) -> None:
-    """A swap in the middle of a handshake changes nothing for that handshake."""
-    stage = stages().serve()
+NOBODY: list[tuple[dict[str, Any], str]] = [
+    ({"rules": ()}, "no-rule-admits"),
+    ({"bundles": BundleSet({HOME: TrustBundle(HOME, ())})}, "unknown-authority"),
+]
+
+
+@pytest.mark.parametrize(("fields", "reason"), NOBODY, ids=["no rule", "no authority"])
+@pytest.mark.parametrize("when", ["before the first byte", "in the handshake", "while the target is looked for"])
+def test_a_generation_that_comes_before_the_relay_judges_the_peer_again(
+    stages: Stages, when: str, fields: dict[str, Any], reason: str
+) -> None:
+    stage = stages(target=NAMED).serve()
     peer = Peer(stage, stage.connect())
-    hello = peer.side.shake()
-    stage.tunnel.swap(generation(2, rules=()))
-    peer.socket.sendall(hello)
+    if when == "before the first byte":
+        stage.tunnel.swap(generation(2, **fields))
+    peer.socket.sendall(peer.side.shake())
     stage.turn()
+    if when == "in the handshake":
+        stage.tunnel.swap(generation(2, **fields))
     peer.socket.sendall(peer.side.shake(received(peer.socket)))
     stage.turn()
+    if when == "while the target is looked for":
+        stage.tunnel.swap(generation(2, **fields))
+        ((_address, answer),) = stage.asked
+        answer((Endpoint(socket.AF_UNIX, str(stage.place / "backend")),))
+        stage.turn()
+        assert is_over(stage.accepted_by_backend())
+    assert stage.tunnel.counters.reasons == {reason: 1}
+    assert (stage.tunnel.counters.carried, len(stage.tunnel)) == (0, 0)
+    assert f"reason={reason}" in stage.log.lines[-1]
+
+
+@pytest.mark.parametrize("is_server", [True, False])
+def test_a_peer_whom_the_newer_generation_admits_too_is_carried_by_its_rule(stages: Stages, is_server: bool) -> None:
+    stage = stages(is_server=is_server).serve()
+    caller = stage.connect()
+    sock = caller if is_server else stage.accepted_by_backend()
+    assert sock is not None
+    peer = Peer(stage, sock, is_server=not is_server)
+    if is_server:
+        peer.socket.sendall(peer.side.shake())
+        stage.turn()
+    stage.tunnel.swap(generation(2, is_server=is_server, rules=(IdRule(parse_spiffe_id("spiffe://a.test/peer")),)))
+    if is_server:
+        peer.socket.sendall(peer.side.shake(received(peer.socket)))
+    else:
+        peer.shake()
+    stage.turn()
+    assert stage.tunnel.counters.carried == 1
+    assert "rule=id:spiffe://a.test/peer" in stage.log.lines[-1]
+
+
+def test_a_client_that_says_nothing_costs_no_tls_state(stages: Stages) -> None:
+    stage = stages().serve()
+    opened: list[object] = []
+    stage.tunnel.swap(generation(2))
+    context = stage.tunnel.generation.context
+    real = type(context).open_end
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(context), "open_end", lambda made, *given: opened.append(made) or real(made, *given))
+        silent = [stage.connect() for _ in range(5)]
+        assert (len(stage.tunnel), opened) == (5, [])
+        Peer(stage, silent[0]).shake()
+        assert opened.count(context) == 1
+
+
+def test_more_handshakes_than_there_are_places_wait_and_are_refused_with_their_reason(stages: Stages) -> None:
+    stage = stages(max_handshakes=1, connect_timeout=10).serve()
+    slow, waiting, late = (Peer(stage, stage.connect()) for _ in range(3))
+    slow.socket.sendall(slow.side.shake())
+    stage.turn()
+    waiting.socket.sendall(waiting.side.shake())
+    late.socket.sendall(late.side.shake())
+    stage.turn()
+    assert received(waiting.socket) == b""
+    slow.socket.close()  # in the middle of its handshake
+    stage.turn()
+    waiting.socket.sendall(waiting.side.shake(received(waiting.socket)))
+    stage.turn()
+    assert stage.accepted_by_backend() is not None, "the place that was given back"
+    late.socket.sendall(late.side.shake(received(late.socket)))
+    stage.turn()
     assert stage.accepted_by_backend() is not None
-    Peer(stage, stage.connect()).shake()
-    assert stage.accepted_by_backend() is None, "the next one meets the new rules"
+
+
+def test_a_connection_that_finds_no_place_in_time_is_refused(stages: Stages) -> None:
+    stage = stages(max_handshakes=1, connect_timeout=10).serve()
+    refused = Peer(stage, stage.connect())
+    stage.clock.now += 5
+    holder = Peer(stage, stage.connect())
+    for peer in (holder, refused):
+        peer.socket.sendall(peer.side.shake())
+        stage.turn()
+    assert received(refused.socket) == b"", "the other one has the place"
+    stage.later(5)
+    assert stage.tunnel.counters.reasons == {"too-many-handshakes": 1}
+    assert "reason=too-many-handshakes" in "".join(stage.log.lines)
 
 
 # -- accepting

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 
 import pytest
 from cryptography import x509
@@ -14,6 +15,7 @@ from plane import Clock, received, tcp_pair, unix_pair
 from tunnel.errors import Denial, PeerDenied, TlsError, TlsFault
 from tunnel.relay.gate import GatedHandshake
 from tunnel.relay.handshake import Shaken
+from tunnel.relay.handshakes import Handshakes
 from tunnel.relay.loop import Loop
 from tunnel.tls.callback import Demand
 from tunnel.tls.challenge import ChallengeGate
@@ -41,9 +43,10 @@ class Door:
         if is_asked:
             self._stack.enter_context(gate.show(NAME, Presented(ANSWER.chain, ANSWER.leaf.key)))
         buffers = Buffers()
-        self.handshake = GatedHandshake(self.loop, self, self.near, MAIN.open_end(buffers), buffers, gate)
+        handshakes = Handshakes(self.loop, buffers)
+        self.handshake = GatedHandshake(handshakes, self, self.near, partial(MAIN.open_end, buffers), gate=gate)
         self.loop.watch(self.near, self.handshake.ready, self)
-        self.handshake.start()
+        self.handshake.wait()
 
     def shaken(self, result: Shaken) -> None:
         self._end(result)

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 from ends import (
@@ -25,6 +26,7 @@ from plane import Clock, is_over, is_reset, narrow_unix_pair, received, tcp_pair
 from tunnel.authz.peer import Admitted
 from tunnel.errors import Denial, PeerDenied, TlsError, TlsFault
 from tunnel.relay.handshake import Handshake, Shaken
+from tunnel.relay.handshakes import Handshakes
 from tunnel.relay.linger import Linger
 from tunnel.relay.loop import Loop
 from tunnel.tls.callback import Demand
@@ -53,10 +55,13 @@ class Bout:
         self.farewell = b""
         self.peer = Side(CONTEXTS[not we_serve, version])
         made = ours or CONTEXTS[we_serve, version]
-        end = made.open_end(self.buffers)  # type: ignore[attr-defined]
-        self.handshake = Handshake(self.loop, self, self.near, end, self.buffers)
+        open_end = partial(made.open_end, self.buffers)  # type: ignore[attr-defined]
+        self.handshake = Handshake(Handshakes(self.loop, self.buffers), self, self.near, open_end)
         self.loop.watch(self.near, self.handshake.ready, self)
-        self.handshake.start()
+        if we_serve:
+            self.handshake.wait()
+        else:
+            self.handshake.start()
 
     def shaken(self, result: Shaken) -> None:
         self.outcome.append(result)

@@ -246,6 +246,7 @@ def test_a_source_without_an_identity_fails_the_handshake_only() -> None:
         current: list[TlsContext | None] = [None]
         async with served(tls=source_of(lambda: current[0])) as port:
             async with await port.connect() as stream:
+                await stream.send_all(b"\x16\x03\x01")
                 assert await read_all(stream) == b""
             assert port.lines[0].endswith(": no identity that may be used now")
             current[0] = status_context(OURS)

@@ -140,6 +140,7 @@ class ProxyConfig:
     close_timeout: float = 60.0
     max_conn_lifetime: float = 0.0
     max_concurrent_conns: int = 0
+    max_handshakes: int = 0
     shutdown_delay: float = 0.0  # from the request to stop until the drain begins
     shutdown_timeout: float = 300.0
     timed_reload: float = 0.0

@@ -45,6 +45,13 @@ MAX_CONNS = option(
     0,
     placeholder="N",
 )
+MAX_HANDSHAKES = option(
+    "max-handshakes",
+    "Maximum number of TLS handshakes in progress (default 512, 0 for no limit).",
+    parse_uint32,
+    512,
+    placeholder="N",
+)
 SHUTDOWN_TIMEOUT = option(
     "shutdown-timeout",
     "How long open connections may go on after SIGTERM or SIGINT; default 5m.",
@@ -106,7 +113,8 @@ PROXY = option(
 )
 
 _LIMITS = Group(
-    "Limits", (CONNECT_TIMEOUT, CLOSE_TIMEOUT, MAX_LIFETIME, MAX_CONNS, SHUTDOWN_DELAY, SHUTDOWN_TIMEOUT, *tls.FLAGS)
+    "Limits",
+    (CONNECT_TIMEOUT, CLOSE_TIMEOUT, MAX_LIFETIME, MAX_CONNS, MAX_HANDSHAKES, SHUTDOWN_DELAY, SHUTDOWN_TIMEOUT, *tls.FLAGS),
 )
 _PROCESS = Group("The process", (QUIET, SYSLOG, DISABLE_LANDLOCK, USE_LANDLOCK))
 
@@ -186,6 +194,7 @@ def _complete(config: ProxyConfig, arguments: Arguments) -> ProxyConfig:
         close_timeout=arguments[CLOSE_TIMEOUT],
         max_conn_lifetime=arguments[MAX_LIFETIME],
         max_concurrent_conns=arguments[MAX_CONNS],
+        max_handshakes=arguments[MAX_HANDSHAKES],
         shutdown_delay=arguments[SHUTDOWN_DELAY],
         shutdown_timeout=arguments[SHUTDOWN_TIMEOUT],
         timed_reload=arguments[sources.TIMED_RELOAD],

@@ -8,8 +8,13 @@ TLS is data.
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
+from tunnel.authz.peer import Admitted
 from tunnel.errors import PeerDenied, TargetError, TargetFault, TlsError, TlsFault, WireError
 from tunnel.log import Category, Log, escape
 from tunnel.net.sockets import Endpoint, describe
@@ -21,6 +26,7 @@ from tunnel.proxy.settings import Settings
 from tunnel.relay.dial import Dial
 from tunnel.relay.end import End
 from tunnel.relay.handshake import Handshake, NewHandshake, Shaken
+from tunnel.relay.handshakes import Handshakes
 from tunnel.relay.hop import Hop
 from tunnel.relay.linger import Linger
 from tunnel.relay.loop import GONE, Loop
@@ -28,7 +34,7 @@ from tunnel.relay.preface import Preface
 from tunnel.relay.relay import Relay
 from tunnel.relay.sweeper import Sweeper
 from tunnel.status.counters import Counters
-from tunnel.tls.engine import Buffers
+from tunnel.tls.engine import Buffers, TlsEnd
 from tunnel.wire.proxy_v2 import HeaderMode
 
 _ORDINARY = {End.CLOSED, End.RESET_BY_PEER, End.RESET_BY_PLAIN, End.CUT, End.CRASH}  # the closing line says enough
@@ -44,7 +50,12 @@ class Host(Protocol):
     buffers: Buffers
     counters: Counters
     sweeper: Sweeper
+    handshakes: Handshakes
     new_handshake: NewHandshake
+
+    @property
+    def generation(self) -> Generation | None:
+        """The newest generation."""
 
     def review(self) -> Generation | None:
         """The generation in force, if our identity may be used now."""
@@ -70,6 +81,8 @@ class Session:
         "_address",
         "_deadline",
         "_dialled",
+        "_generation",
+        "_host",
         "_opened",
         "_pipe",
         "_relay",
@@ -89,6 +102,8 @@ class Session:
         self._target = ""
         self._dialled: socket.socket | None = None
         self._step: Dial | Handshake | Hop | Preface | None = None  # what is under way, until the relay
+        self._generation: Generation | None = None  # that has admitted the peer
+        self._host = str(address[0]) if isinstance(address, tuple) and address else ""
         self._shaken: Shaken | None = None
         self._relay: Relay | None = None
         self._pipe: Pipe | None = None
@@ -137,10 +152,7 @@ class Session:
         self._target = str(endpoint)
         header, detour = self._tunnel.settings.header, self._tunnel.route.detour
         if self._shaken is not None:
-            if header is None:
-                self._carry(self._shaken, sock)
-            else:
-                self._announce(header, self._shaken, sock)
+            self._readmit(self._carry if header is None else partial(self._announce, header))
         elif detour is None:
             self._tunnel.loop.call_again(sock)  # a server that speaks first may have done so before we listened
             self._shake(sock)
@@ -156,10 +168,8 @@ class Session:
 
     def prefaced(self) -> None:
         """From the announcement to the relay."""
-        assert self._shaken is not None
-        assert self._dialled is not None
         self._step = None
-        self._carry(self._shaken, self._dialled)
+        self._readmit(self._carry)
 
     def shaken(self, result: Shaken) -> None:
         """From the verdict to the relay, or to a server's dialling."""
@@ -167,35 +177,81 @@ class Session:
         self._shaken = result
         if self._tunnel.settings.is_server:
             self._time_handshake()
-        if self._dialled is not None:
-            self._carry(result, self._dialled)
-        elif self._accepted is not None:
-            self._tunnel.loop.rewatch(self._accepted, self._waiting, self)
-            self._tunnel.find_target(self)
+            if self._accepted is not None:
+                self._tunnel.loop.rewatch(self._accepted, self._waiting, self)
+                self._readmit(partial(self._tunnel.find_target, self))
+        elif self._dialled is not None:
+            self._readmit(self._carry)
 
-    def _announce(self, mode: HeaderMode, shaken: Shaken, dialled: socket.socket) -> None:
+    def _announce(self, mode: HeaderMode) -> None:
         assert self._accepted is not None
+        assert self._dialled is not None
+        assert self._shaken is not None
         try:
-            header = build_header(mode, self._accepted, self._address, shaken)
+            header = build_header(mode, self._accepted, self._address, self._shaken)
         except WireError as error:
             self._unannounced("building", error)
             return
-        self._step = preface = Preface(self._tunnel.loop, self, dialled, header, show_address(self._target))
+        self._step = preface = Preface(self._tunnel.loop, self, self._dialled, header, show_address(self._target))
         preface.start()
 
     def _shake(self, sock: socket.socket, behind: bytes | None = None) -> None:
-        generation = self._tunnel.review()  # now, and not at accept: a client may have dialled for seconds
+        tunnel = self._tunnel
+        self._step = handshake = tunnel.new_handshake(tunnel.handshakes, self, sock, self._open_end, self._host)
+        tunnel.loop.rewatch(sock, handshake.ready, self)
+        if tunnel.settings.is_server:
+            handshake.wait()
+        else:
+            handshake.start(behind)
+
+    def _open_end(self) -> TlsEnd | None:
+        """A TLS end of the generation in force at the first byte, and not at accept: there may be seconds in between."""
+        generation = self._tunnel.review()
         if generation is None:
             self._tunnel.counters.unserved += 1
             self._close()
-            return
-        end = generation.context.open_end(self._tunnel.buffers, self._tunnel.settings.server_name)
-        self._step = handshake = self._tunnel.new_handshake(self._tunnel.loop, self, sock, end, self._tunnel.buffers)
-        self._tunnel.loop.rewatch(sock, handshake.ready, self)
-        handshake.start(behind)
+            return None
+        self._generation = generation
+        return generation.context.open_end(self._tunnel.buffers, self._tunnel.settings.server_name)
 
-    def _carry(self, shaken: Shaken, dialled: socket.socket) -> None:
-        assert self._accepted is not None
+    def _readmit(self, go_on: Callable[[], None]) -> None:
+        """Go on if the generation in force admits the peer too, which may be a newer one than that of the handshake.
+
+        An authority, or a rule, that is gone since then must not let anybody in.
+        """
+        generation, shaken = self._tunnel.generation, self._shaken
+        assert shaken is not None
+        if generation is None or generation is self._generation:
+            go_on()
+            return
+        self._generation = generation
+        judge = partial(generation.context.judge_again, shaken.end)
+        if generation.context.is_slow:
+            self._step = None
+            self._tunnel.loop.call_in_thread(judge, partial(self._judged_again, go_on), self)
+            return
+        answer: Future[Admitted] = Future()
+        try:
+            answer.set_result(judge())
+        except PeerDenied as denied:
+            answer.set_exception(denied)
+        self._judged_again(go_on, answer)
+
+    def _judged_again(self, go_on: Callable[[], None], answer: Future[Admitted]) -> None:
+        if self._shaken is None:  # the session has ended meanwhile
+            return
+        try:
+            self._shaken = replace(self._shaken, admitted=answer.result())
+        except PeerDenied as denied:
+            self.shake_failed(denied, b"")
+        else:
+            self._readmit(go_on)
+
+    def _carry(self) -> None:
+        accepted, dialled, shaken = self._accepted, self._dialled, self._shaken
+        assert accepted is not None
+        assert dialled is not None
+        assert shaken is not None
         tunnel, settings = self._tunnel, self._tunnel.settings
         tunnel.counters.carried += 1
         tunnel.loop.cancel(self._timer)
@@ -205,7 +261,7 @@ class Session:
         self._pipe = Pipe(self._source, self._target, settings.is_server, shaken.admitted)
         if tunnel.log.wants(Category.CONNS):
             tunnel.log.write(self._pipe.opening(), Category.CONNS)
-        tls, plain = (self._accepted, dialled) if settings.is_server else (dialled, self._accepted)
+        tls, plain = (accepted, dialled) if settings.is_server else (dialled, accepted)
         self._relay = Relay(tunnel.loop, self, shaken, tls, plain, buffers=tunnel.buffers, close_timeout=settings.close_timeout)
         self._shaken = self._address = None
         self._relay.start()
@@ -324,7 +380,10 @@ class Session:
 
     def _too_slow(self) -> None:
         limit = f"nothing within the connect timeout of {self._tunnel.settings.connect_timeout:g}s"
-        if isinstance(self._step, Handshake):
+        if isinstance(self._step, Handshake) and self._step.is_waiting:
+            most = self._tunnel.settings.max_handshakes
+            self.shake_failed(TlsError(TlsFault.BUSY, f"{most} handshakes at most, and no place {limit[8:]}"), b"")
+        elif isinstance(self._step, Handshake):
             self.shake_failed(TlsError(TlsFault.TIMEOUT, limit), b"")
         elif isinstance(self._step, Preface):
             self.preface_failed(TargetError(TargetFault.TIMEOUT, f"{show_address(self._target)}: {limit}"))

@@ -26,6 +26,7 @@ class Settings:
     close_timeout: float = 60.0
     max_conn_lifetime: float = 0.0
     max_concurrent_conns: int = 0
+    max_handshakes: int = 0  # at one time, of a server
     outbound: OutboundProxy | None = None  # through which a client reaches its target
     header: HeaderMode | None = None  # what a server tells its backend before the payload
     only_user: int | None = None  # the user ID whose processes alone may connect; None for whoever can reach us
@@ -47,6 +48,7 @@ def settings_of(config: ProxyConfig) -> Settings:
         close_timeout=config.close_timeout,
         max_conn_lifetime=config.max_conn_lifetime,
         max_concurrent_conns=config.max_concurrent_conns,
+        max_handshakes=config.max_handshakes,
         only_user=os.geteuid() if config.is_private else None,  # as sockets have it
     )
 

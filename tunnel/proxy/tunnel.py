@@ -27,6 +27,7 @@ from tunnel.proxy.session import Session
 from tunnel.proxy.settings import Settings
 from tunnel.relay.end import End
 from tunnel.relay.handshake import Handshake, NewHandshake
+from tunnel.relay.handshakes import Handshakes
 from tunnel.relay.loop import Loop, Timer
 from tunnel.relay.relay import Relay
 from tunnel.relay.sweeper import Sweeper
@@ -60,6 +61,7 @@ class Tunnel:
         self.buffers = Buffers()
         self.counters = counters or Counters()
         self.sweeper = Sweeper(loop)
+        self.handshakes = Handshakes(loop, self.buffers, settings.max_handshakes if settings.is_server else 0)
         self.new_handshake: NewHandshake = Handshake  # or one that lets in an ACME authority, which looks at our certificate
         self._resolve_later = resolve_later
         self.route = plan_route(settings)

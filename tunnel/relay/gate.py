@@ -9,12 +9,12 @@ from __future__ import annotations
 import socket
 
 from tunnel.errors import WireError
-from tunnel.relay.handshake import Handshake, HandshakeOwner
-from tunnel.relay.loop import Loop
+from tunnel.relay.handshake import Handshake, HandshakeOwner, OpenEnd
+from tunnel.relay.handshakes import Handshakes
 from tunnel.tls.alpn import ACME_PROTOCOL
 from tunnel.tls.challenge import ChallengeGate
 from tunnel.tls.client_hello import parse_client_hello
-from tunnel.tls.engine import Buffers, TlsEnd
+from tunnel.tls.engine import TlsEnd
 
 
 class GatedHandshake(Handshake):
@@ -23,9 +23,16 @@ class GatedHandshake(Handshake):
     __slots__ = ("_gate", "_is_decided", "_is_probe")
 
     def __init__(
-        self, loop: Loop, owner: HandshakeOwner, sock: socket.socket, end: TlsEnd, buffers: Buffers, gate: ChallengeGate
+        self,
+        handshakes: Handshakes,
+        owner: HandshakeOwner,
+        sock: socket.socket,
+        open_end: OpenEnd,
+        source: str = "",
+        *,
+        gate: ChallengeGate,
     ) -> None:
-        super().__init__(loop, owner, sock, end, buffers)
+        super().__init__(handshakes, owner, sock, open_end, source)
         self._gate = gate
         self._is_decided = False
         self._is_probe = False
@@ -54,9 +61,10 @@ class GatedHandshake(Handshake):
         self._is_decided = True
         return True
 
-    def _proceed(self, is_done: bool, tail: bytes) -> None:
+    def _proceed(self, end: TlsEnd, is_done: bool, tail: bytes) -> None:
         # Whoever has agreed on ACME's protocol wants nothing else, and a probe has shown no certificate: never carried.
-        if is_done and (self._is_probe or self._end.alpn() == ACME_PROTOCOL):
-            self._owner.shake_probed(self._outbox.waiting + self._end.take())
+        if is_done and (self._is_probe or end.alpn() == ACME_PROTOCOL):
+            self._leave()
+            self.owner.shake_probed(self._outbox.waiting + end.take())
         else:
-            super()._proceed(is_done, tail)
+            super()._proceed(end, is_done, tail)

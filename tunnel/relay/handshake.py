@@ -15,9 +15,10 @@ from typing import Protocol
 
 from tunnel.authz.peer import Admitted
 from tunnel.errors import Denial, PeerDenied, TlsError, TlsFault, words_of
-from tunnel.relay.loop import ENDING, IN, Loop, Owner
+from tunnel.relay.handshakes import Handshakes
+from tunnel.relay.loop import ENDING, IN, Owner
 from tunnel.relay.outbox import Outbox
-from tunnel.tls.engine import Buffers, TlsEnd
+from tunnel.tls.engine import TlsEnd
 
 _READ_BYTES = 32 * 1024  # in one go: more than a handshake needs, and what is held for data that comes behind it
 
@@ -30,6 +31,9 @@ class Shaken:
     admitted: Admitted
     tail: bytes
     unsent: bytes
+
+
+OpenEnd = Callable[[], TlsEnd | None]  # one of the generation in force, or None when there is none: the owner gives up then
 
 
 class HandshakeOwner(Owner, Protocol):
@@ -54,23 +58,37 @@ class Handshake:
     __slots__ = (
         "_buffers",
         "_end",
+        "_handshakes",
+        "_has_place",
+        "_is_due",
         "_is_over",
         "_is_thorough",
         "_lent",
         "_loop",
+        "_open_end",
         "_outbox",
-        "_owner",
         "_socket",
         "_tail",
         "has_received",
+        "is_waiting",
+        "owner",
+        "source",
     )
 
-    def __init__(self, loop: Loop, owner: HandshakeOwner, sock: socket.socket, end: TlsEnd, buffers: Buffers) -> None:
-        self._loop = loop
-        self._owner = owner
+    def __init__(
+        self, handshakes: Handshakes, owner: HandshakeOwner, sock: socket.socket, open_end: OpenEnd, source: str = ""
+    ) -> None:
+        self._handshakes = handshakes
+        self._loop = handshakes.loop
+        self._buffers = handshakes.buffers
+        self.owner = owner
+        self.source = source  # who is counted for its place: the peer's address
         self._socket = sock
-        self._end = end
-        self._buffers = buffers
+        self._open_end = open_end
+        self._end: TlsEnd | None = None  # none while a client has sent nothing: it costs some tens of kilobytes
+        self._has_place = False
+        self._is_due = False  # the loop will call `resume`
+        self.is_waiting = False  # for a place
         self._tail = b""
         self._outbox = Outbox(sock)
         self._is_thorough = sock.family == socket.AF_UNIX
@@ -78,8 +96,13 @@ class Handshake:
         self._is_over = False
         self.has_received = False
 
+    def wait(self) -> None:
+        """A server waits for the client's first flight, which the socket may hold already."""
+        if self._is_thorough:
+            self._loop.call_again(self._socket)
+
     def start(self, behind: bytes | None = None) -> None:
-        """A client speaks first; a server's socket may hold something already.
+        """A client speaks first.
 
         `behind` is what an exchange before the handshake has left; what was announced meanwhile is not announced again.
         """
@@ -104,48 +127,89 @@ class Handshake:
 
     def abandon(self) -> None:
         """The owner has given up: an answer that is still to come reaches nobody, and no thread begins for it."""
-        self._is_over = True
+        self._leave()
         if self._lent is not None:
             self._lent.cancel()
 
-    def _receive(self) -> None:
+    def resume(self) -> None:
+        """Go on with what had to wait for a place or for a turn."""
+        self._has_place = self._has_place or self.is_waiting
+        self._is_due = self.is_waiting = False
+        if not self._is_over:
+            self._receive(is_due=True)
+
+    def _may_receive(self, *, is_due: bool) -> bool:
+        """Whether there is a place for this handshake, and a turn."""
+        if self._is_due or self.is_waiting:
+            return False
+        if not self._has_place:
+            self._has_place = self._handshakes.enter(self)
+            self.is_waiting = not self._has_place
+            if self.is_waiting:
+                return False
+        self._is_due = not is_due and not self._handshakes.may_step(self)
+        return not self._is_due
+
+    def _give_back(self) -> None:
+        """A client that has sent nothing yet needs no place."""
+        if self._end is None and self._has_place:
+            self._has_place = False
+            self._handshakes.leave(self, is_waiting=False)
+
+    def _leave(self) -> None:
+        """It is over, one way or another."""
+        if not self._is_over:
+            self._is_over = True
+            if self._has_place or self.is_waiting:
+                self._handshakes.leave(self, is_waiting=self.is_waiting)
+
+    def _receive(self, *, is_due: bool = False) -> None:
+        if not self._may_receive(is_due=is_due):
+            return
         start = len(self._tail)
         self._buffers.inbox[:start] = self._tail
         try:
             size = self._socket.recv_into(self._buffers.inbox_view[start : start + _READ_BYTES])
         except BlockingIOError:
+            self._give_back()
             return
         except OSError as error:
-            if self.has_received:
-                self._owner.shake_failed(TlsError(TlsFault.RESET, words_of(error)), b"")
-            else:
-                self._owner.shake_silent()
+            self._end_early(TlsError(TlsFault.RESET, words_of(error)))
             return
         if size:
             self.has_received = True
             if size == _READ_BYTES:
                 self._loop.call_again(self._socket)
             self._advance(start + size)
-        elif self.has_received:
-            self._owner.shake_failed(TlsError(TlsFault.CLOSED, "connection closed in the handshake"), b"")
         else:
-            self._owner.shake_silent()
+            self._end_early(TlsError(TlsFault.CLOSED, "connection closed in the handshake"))
+
+    def _end_early(self, error: TlsError) -> None:
+        self._leave()
+        if self.has_received:
+            self.owner.shake_failed(error, b"")
+        else:
+            self.owner.shake_silent()
 
     def _advance(self, size: int) -> None:
+        if self._end is None:
+            self._end = self._open_end()
         end = self._end
+        if end is None:  # the owner has no identity to show, and has given up
+            return
         if end.is_slow() and size:
             data = bytes(self._buffers.inbox_view[:size])
             step = partial(end.handshake_apart, data)
-            self._lent = self._loop.call_in_thread(step, partial(self._returned, data), self._owner)
+            self._lent = self._loop.call_in_thread(step, partial(self._returned, end, data), self.owner)
             return
         try:
             is_done = end.handshake(size)
         except (TlsError, PeerDenied) as error:
-            self._fail(error)
+            self._fail(end, error)
             return
-        self._proceed(is_done, bytes(self._buffers.inbox_view[end.consumed : size]))
+        self._proceed(end, is_done, bytes(self._buffers.inbox_view[end.consumed : size]))
 
-    def _returned(self, data: bytes, step: Future[bool]) -> None:
+    def _returned(self, end: TlsEnd, data: bytes, step: Future[bool]) -> None:
         """Back from a thread; what has happened on the socket meanwhile is looked at in the next turn."""
         if self._is_over:
             return
@@ -153,28 +217,30 @@ class Handshake:
         try:
             is_done = step.result()
         except (TlsError, PeerDenied) as error:
-            self._fail(error)
+            self._fail(end, error)
             return
         if not is_done:
             self._loop.call_again(self._socket)
-        self._proceed(is_done, data[self._end.consumed :])
+        self._proceed(end, is_done, data[end.consumed :])
 
-    def _fail(self, error: TlsError | PeerDenied) -> None:
-        self._owner.shake_failed(error, self._outbox.waiting + self._end.take())
+    def _fail(self, end: TlsEnd, error: TlsError | PeerDenied) -> None:
+        self._leave()
+        self.owner.shake_failed(error, self._outbox.waiting + end.take())
 
-    def _proceed(self, is_done: bool, tail: bytes) -> None:
-        end = self._end
+    def _proceed(self, end: TlsEnd, is_done: bool, tail: bytes) -> None:
         self._tail = tail
         flight = end.take()
         if not is_done:
             self._outbox.send(flight)
             if self._is_thorough:
                 self._loop.call_again(self._socket)
-        elif end.admitted is None or end.is_resumed():  # belt and braces: our judge has not seen this peer
-            self._owner.shake_failed(PeerDenied(Denial.NO_CERTIFICATE, "handshake without a verdict"), b"")
+            return
+        self._leave()
+        if end.admitted is None or end.is_resumed():  # belt and braces: our judge has not seen this peer
+            self.owner.shake_failed(PeerDenied(Denial.NO_CERTIFICATE, "handshake without a verdict"), b"")
         else:
             self._outbox.send(flight)
-            self._owner.shaken(Shaken(end, end.admitted, self._tail, self._outbox.waiting))
+            self.owner.shaken(Shaken(end, end.admitted, self._tail, self._outbox.waiting))
 
 
-NewHandshake = Callable[[Loop, HandshakeOwner, socket.socket, TlsEnd, Buffers], Handshake]
+NewHandshake = Callable[[Handshakes, HandshakeOwner, socket.socket, OpenEnd, str], Handshake]

@@ -35,9 +35,12 @@ async def accept_tls(transport: trio.abc.HalfCloseableStream, source: TlsSource)
 
     A client that speaks plain HTTP is told so in plain HTTP.
     """
+    opening = await transport.receive_some(_READ_BYTES)  # a client that says nothing costs no more than its socket
+    if not opening:
+        raise TlsError(TlsFault.CLOSED, "EOF")
     stream = _begin(transport, source)
     try:
-        await stream.shake_hands()
+        await stream.shake_hands(bytes(opening))
     except TlsError as error:
         if not stream.opening.startswith(_STARTS_OF_HTTP):
             await stream.say_farewell()
@@ -81,9 +84,10 @@ class TlsStream(trio.abc.HalfCloseableStream):
         self._is_open = False
         self.opening = b""  # the first five bytes that came
 
-    async def shake_hands(self) -> None:
-        """Both flights, and the verdict that falls between them."""
-        is_done = self._end.handshake(0)
+    async def shake_hands(self, opening: bytes = b"") -> None:
+        """Both flights, and the verdict that falls between them; `opening` is what a client has sent already."""
+        self.opening = opening[:5]
+        is_done = await self._take_flight(opening) if opening else self._end.handshake(0)
         while True:
             flight = self._end.take()
             if flight:

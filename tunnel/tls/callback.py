@@ -70,6 +70,7 @@ class JudgedContext:
 
     context: SSL.Context
     callback: object
+    judge: Judge | None = None  # none where no certificate is asked for
     unasked: Admitted | None = None  # the admission of everyone, where no certificate is asked for
     is_slow: bool = False
 
@@ -83,7 +84,16 @@ def install_demand(context: SSL.Context, demand: Demand, *, is_server: bool) -> 
     for authority in demand.authorities:
         with suppress(TlsError):  # a name that OpenSSL cannot read is not told; the authority counts all the same
             add_client_authority(context, authority.der)
-    return JudgedContext(context, callback, is_slow=demand.is_slow)
+    return JudgedContext(context, callback, demand.judge, is_slow=demand.is_slow)
+
+
+def judge_again(judged: JudgedContext, certificates: Sequence[Any]) -> Admitted:
+    """The verdict on what a peer has sent in a handshake that is over; raises PeerDenied."""
+    if judged.unasked is not None:
+        return judged.unasked
+    if judged.judge is None or not certificates:
+        raise PeerDenied(Denial.NO_CERTIFICATE, "the peer has shown no certificate")
+    return judged.judge(_digest(certificates), lambda: _encode_all(certificates))
 
 
 def _verify_callback(demand: Demand, errors: Mapping[Denial, int]) -> Callable[[int, Any], int]:

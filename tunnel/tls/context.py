@@ -16,7 +16,7 @@ from tunnel.errors import IdentityError, IdentityFault, TlsError
 from tunnel.pkix.certificate import Certificate
 from tunnel.spiffe.x509 import PrivateKey
 from tunnel.tls.alpn import install_acme_alpn
-from tunnel.tls.callback import Demand, JudgedContext, install_demand
+from tunnel.tls.callback import Demand, JudgedContext, install_demand, judge_again
 from tunnel.tls.engine import Buffers, TlsEnd
 from tunnel.tls.openssl import lib, pointer, use_chain
 
@@ -63,6 +63,15 @@ class TlsContext:
             assert is_server, "a client always asks who the server is"
             self._judged = JudgedContext(context, None, unasked=asked)
         self._is_server = is_server
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether a verdict may take time, so that it belongs on a thread."""
+        return self._judged.is_slow
+
+    def judge_again(self, end: TlsEnd) -> Admitted:
+        """The verdict of this context on the peer of a finished handshake of another one; raises PeerDenied."""
+        return judge_again(self._judged, end.peer_certificates())
 
     def open_end(self, buffers: Buffers, server_name: str = "") -> TlsEnd:
         """A new connection's end in this context's role; a client names the server it wants (SNI)."""

@@ -12,6 +12,8 @@ file:
 
 from __future__ import annotations
 
+from typing import Any
+
 from tunnel.authz.peer import Admitted
 from tunnel.errors import PeerDenied
 from tunnel.tls.callback import TURNS, JudgedContext
@@ -51,6 +53,7 @@ class TlsEnd:
         "_fed",
         "_inbox",
         "_inbox_at",
+        "_is_server",
         "_judged",
         "_outbox",
         "_outbox_at",
@@ -68,6 +71,7 @@ class TlsEnd:
 
     def __init__(self, judged: JudgedContext, buffers: Buffers, *, is_server: bool, server_name: str = "") -> None:
         self._judged = judged
+        self._is_server = is_server
         self._inbox, self._inbox_at = buffers.inbox, buffers.inbox_at
         self._outbox, self._outbox_at = buffers.outbox_view, buffers.outbox_at
         self._ssl = lib.SSL_new(pointer(judged.context))
@@ -147,6 +151,16 @@ class TlsEnd:
             return self.handshake(len(data))
         finally:
             self._inbox, self._inbox_at = shared
+
+    def peer_certificates(self) -> list[Any]:
+        """What the peer has sent, leaf first, as OpenSSL's `X509 *`, which live as long as this end."""
+        leaf = lib.SSL_get_peer_certificate(self._ssl)
+        if leaf == ffi.NULL:
+            return []
+        lib.X509_free(leaf)  # the session has a reference of its own
+        chain = lib.SSL_get_peer_cert_chain(self._ssl)
+        others = [lib.sk_X509_value(chain, at) for at in range(lib.sk_X509_num(chain))] if chain != ffi.NULL else []
+        return [leaf, *others] if self._is_server else others  # a server's list is without the leaf
 
     def is_slow(self) -> bool:
         """Whether the verdict may take time, so that the handshake belongs on a thread."""
