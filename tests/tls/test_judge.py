@@ -175,6 +175,23 @@ def test_the_memory_is_bounded_and_forgets_the_oldest() -> None:
     assert looked_at == [b"one more", b"first"], "one more, and the oldest is not"
 
 
+def test_the_memory_is_bounded_in_bytes_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = authority()
+    bench = Bench(root)
+    small, large = leaf(issuer=root), leaf(issuer=root, dns_names=[f"{number}.{'x' * 60}.test" for number in range(500)])
+    bench.meet(small)
+    bench.meet(large)
+    assert bench.meet(small) is bench.meet(small)
+    seen = bench.looked_at
+    monkeypatch.setattr("tunnel.tls.judge._MEMORY_BYTES", 3 * len(large.der) + 54096)
+    bench.meet(leaf(issuer=root))
+    bench.meet(small)
+    assert bench.looked_at == seen + 2, "the oldest are forgotten"
+    assert bench._judge._bytes <= 3 * len(large.der) + 54096
+    for _ in range(3):
+        bench.meet(large)
+
+
 ODD_NAME = b"\x0c\x08odd name"  # a UTF8String
 
 

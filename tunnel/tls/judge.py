@@ -20,6 +20,8 @@ from tunnel.tls.facts import describe_peer
 from tunnel.tls.verified import Verified, Verifier
 
 _MEMORY = 4096  # peers; a proxy that meets more of them in one generation verifies some of them again
+_MEMORY_BYTES = 16 * 1024 * 1024  # of their certificates, which peers make as large as they like
+_ENTRY_BYTES, _NAME_BYTES = 2048, 100  # of an entry, and of each of its names, beside them
 
 
 class PeerJudge:
@@ -30,6 +32,7 @@ class PeerJudge:
         self._authorizer = authorizer
         self._clock = clock
         self._lock = Lock()
+        self._bytes = 0  # of the certificates below
         self._admissions: dict[bytes, tuple[float, float, Admitted]] = {}  # by SHA-256 of what was sent, oldest first
 
     def __call__(self, digest: bytes, path: Callable[[], tuple[bytes, ...]]) -> Admitted:
@@ -56,10 +59,25 @@ class PeerJudge:
     def _remember(self, digest: bytes, verified: Verified, admitted: Admitted) -> None:
         span = verified.not_before.timestamp(), verified.not_after.timestamp()
         with self._lock:  # where a policy is asked, we are called on several threads
-            self._admissions.pop(digest, None)
-            if len(self._admissions) >= _MEMORY:
-                del self._admissions[next(iter(self._admissions))]
+            self._forget(digest)
             self._admissions[digest] = (*span, admitted)
+            self._bytes += _size_of(admitted)
+            while len(self._admissions) > _MEMORY or self._bytes > _MEMORY_BYTES:
+                self._forget(next(iter(self._admissions)))
+
+    def _forget(self, digest: bytes) -> None:
+        entry = self._admissions.pop(digest, None)
+        if entry is not None:
+            self._bytes -= _size_of(entry[2])
+
+
+def _size_of(admitted: Admitted) -> int:
+    """About how much memory an admission keeps: a leaf in DER, its texts once more, and an object for each name."""
+    peer = admitted.peer
+    if peer is None:
+        return _ENTRY_BYTES
+    names = len(peer.dns_names) + len(peer.uris) + len(peer.ip_addresses) + len(peer.organizational_units)
+    return _ENTRY_BYTES + 3 * len(peer.leaf) + _NAME_BYTES * names
 
 
 def _parse_sent(path: tuple[bytes, ...]) -> tuple[list[Certificate], list[str]]:
