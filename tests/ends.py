@@ -110,9 +110,10 @@ class Side:
         if self.is_done:
             self.tail += data
             return b""
-        size = self._put(data)
-        self.is_done = self.end.handshake(size)
-        self.tail = bytes(self.buffers.inbox[self.end.consumed : size])
+        for at in range(0, max(len(data), 1), _PIECE):
+            size = self._put(data[at : at + _PIECE])
+            self.is_done = self.end.handshake(size)
+            self.tail = bytes(self.buffers.inbox[self.end.consumed : size])
         return self.end.take()
 
     def seal(self, data: bytes) -> bytes:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from ends import VERSIONS, PublicPeer, Side, identity, public_context, shake_hands
+from ends import VERSIONS, PublicPeer, Side, admit_all, identity, public_context, shake_hands
 
 from tunnel.authz.authorizer import admit_unasked
+from tunnel.config.model import TlsOptions
 from tunnel.errors import TlsError
+from tunnel.tls.callback import Demand
 from tunnel.tls.challenge import ChallengeGate
 from tunnel.tls.client_hello import ClientHello
 from tunnel.tls.context import Presented, TlsContext
@@ -89,3 +91,54 @@ def test_the_gate_is_closed_before_and_after_a_challenge() -> None:
     with pytest.raises(KeyError), gate.show("www.example.test", PRESENTED):
         raise KeyError
     assert gate.admit(PROBE) is None
+
+
+# -- protocols of the operator's
+
+
+def server_of(*protocols: str, knows_acme: bool = False) -> Side:
+    options = TlsOptions(protocols=protocols)
+    return Side(TlsContext(PRESENTED, admit_unasked("test"), is_server=True, options=options, knows_acme=knows_acme))
+
+
+@BOTH_VERSIONS
+@pytest.mark.parametrize("knows_acme", [False, True])
+@pytest.mark.parametrize(
+    ("offers", "agreed"),
+    [
+        ([], b""),
+        ([b"h2"], b"h2"),
+        ([b"http/1.1", b"h2"], b"h2"),
+        ([b"http/1.1"], b"http/1.1"),
+        ([b"x", b"http/1.1"], b"http/1.1"),
+    ],
+)
+def test_a_server_chooses_the_first_of_its_own_protocols(
+    version: int, offers: list[bytes], agreed: bytes, knows_acme: bool
+) -> None:
+    ours, theirs = server_of("h2", "http/1.1", knows_acme=knows_acme), client(version, offers)
+    shake_hands(theirs, ours)
+    assert ours.end.alpn() == agreed
+    assert theirs.connection.get_alpn_proto_negotiated() == agreed
+
+
+@BOTH_VERSIONS
+@pytest.mark.parametrize("offers", [[b"h3"], [b"acme-tls/1"], [b"h"], [b"h22"]])
+def test_a_client_that_offers_no_protocol_of_the_servers_is_refused(version: int, offers: list[bytes]) -> None:
+    ours, theirs = server_of("h2"), client(version, offers)
+    with pytest.raises(TlsError):
+        ours.shake(theirs.shake())
+    theirs.shake(ours.end.take())
+    assert "no application protocol" in theirs.error
+
+
+@BOTH_VERSIONS
+def test_a_client_of_ours_offers_its_protocols_in_their_order(version: int) -> None:
+    options = TlsOptions(protocols=("h2", "http/1.1"))
+    ours = Side(TlsContext(None, Demand(admit_all), is_server=False, options=options))
+    theirs = public_context(WHO, version=version)
+    seen: list[list[bytes]] = []
+    theirs.set_alpn_select_callback(lambda _connection, offered: seen.append(offered) or b"http/1.1")
+    shake_hands(ours, PublicPeer(theirs, is_server=True))
+    assert seen == [[b"h2", b"http/1.1"]]
+    assert ours.end.alpn() == b"http/1.1"

@@ -22,6 +22,7 @@ from tunnel.identity.credentials import PkiCredentials, describe_key
 from tunnel.pkix.certificate import Certificate
 from tunnel.pkix.extensions import CLIENT_AUTH, SERVER_AUTH
 from tunnel.proxy.disk_feed import DiskSource, load_credentials
+from tunnel.proxy.generation import Terms, note_names
 from tunnel.tls.facts import describe_peer
 from tunnel.tls.pki import check_purpose
 
@@ -58,6 +59,8 @@ def examine_files(case: Case, source: DiskSource) -> Steps[PkiCredentials | None
     yield from (
         warning(AUTHORITIES, failure, "replace it: nothing that it has signed verifies") for failure in credentials.left_out
     )
+    for note in note_names(credentials, Terms(case.config.is_server, case.config.access)):
+        yield warning(AUTHORITIES, note, "give fewer authorities, if clients choose their certificate by these names")
     yield _look_at_authorities(case, credentials)
     return credentials
 

@@ -79,6 +79,7 @@ class TlsOptions:
 
     ciphers: str = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2, in OpenSSL's notation
     is_tls12_the_most: bool = False
+    protocols: tuple[str, ...] = ()  # of the application (ALPN), the preferred one first
 
 
 @dataclass(frozen=True, slots=True)

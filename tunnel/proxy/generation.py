@@ -6,6 +6,7 @@ swapped in by one reference, so that no handshake sees half of an update.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -15,7 +16,7 @@ from tunnel.authz.rules import PolicyRule
 from tunnel.config.model import Access, TlsOptions
 from tunnel.identity.credentials import Credentials, PkiCredentials, SvidCredentials
 from tunnel.pkix.extensions import CLIENT_AUTH, SERVER_AUTH
-from tunnel.tls.callback import Demand, Witness
+from tunnel.tls.callback import MAX_NAMES_BYTES, Demand, Witness, are_names_told
 from tunnel.tls.context import Presented, TlsContext
 from tunnel.tls.judge import PeerJudge
 from tunnel.tls.pki import PinVerifier, PkiVerifier, build_pki_anchors
@@ -49,6 +50,7 @@ class Generation:
     context: TlsContext
     status_context: TlsContext | None
     begins: datetime | None = None  # when the first certificate of our chain begins, where peers judge that
+    notes: tuple[str, ...] = ()  # what differs from what the operator may expect, for the log
 
 
 def build_generation(number: int, credentials: Credentials, terms: Terms) -> Generation:
@@ -77,7 +79,17 @@ def build_generation(number: int, credentials: Credentials, terms: Terms) -> Gen
         ),
         _status_context(presented, terms),
         begins,
+        tuple(note_names(credentials, terms)),
     )
+
+
+def note_names(credentials: Credentials, terms: Terms) -> Iterator[str]:
+    """Say that clients are not told which authorities count, where they would be."""
+    if isinstance(credentials, PkiCredentials) and terms.is_server and terms.access.is_mutual and not terms.access.pins:
+        authorities = build_pki_anchors(credentials.authorities).usable
+        if not are_names_told(authorities):
+            seen = f"{len(authorities)} certificate authorities have more than {MAX_NAMES_BYTES} bytes of names"
+            yield f"{seen}: clients are not told which authorities are trusted"
 
 
 def _presented(credentials: Credentials) -> Presented | None:
@@ -92,7 +104,7 @@ def _status_context(presented: Presented | None, terms: Terms) -> TlsContext | N
     """Who asks for the status is no peer: load balancers and probes have no certificate to show."""
     if presented is None:
         return None
-    return TlsContext(presented, admit_unasked("status"), is_server=True, options=terms.tls)
+    return TlsContext(presented, admit_unasked("status"), is_server=True, options=replace(terms.tls, protocols=()))
 
 
 def _asked(credentials: Credentials, terms: Terms) -> Demand | Admitted:

@@ -158,6 +158,8 @@ class Proxy:
         """Build all, then swap; what cannot be built is not used, and what is in use stays."""
         generation = build_generation(number, credentials, self._terms)
         self.tunnel.swap(generation)
+        for note in generation.notes:
+            self._log.write(f"warning: {note}")
         self._board.show_identity(generation)
         self.tunnel.counters.certificates.note(is_well=True)
         self._ready.set()

@@ -31,6 +31,7 @@ _ERROR_OF_DENIAL = {
     Denial.UNKNOWN_TRUST_DOMAIN: 20,
 }
 _DIGEST_BYTES = 32
+MAX_NAMES_BYTES = 60_000  # of the names of authorities: Go's clients take messages of 64 KiB, with the rest of it
 _SHA256: Final[Any] = lib.EVP_get_digestbyname(b"sha256")
 
 Judge = Callable[[bytes, Callable[[], tuple[bytes, ...]]], Admitted]
@@ -66,25 +67,30 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class JudgedContext:
-    """A context with all that its callback needs; every end keeps it, since OpenSSL's own reference keeps no callback."""
+    """A context with its callbacks; every end keeps it, since OpenSSL's own reference keeps no callback."""
 
     context: SSL.Context
-    callback: object
+    callbacks: tuple[object, ...]
     judge: Judge | None = None  # none where no certificate is asked for
     unasked: Admitted | None = None  # the admission of everyone, where no certificate is asked for
     is_slow: bool = False
 
 
-def install_demand(context: SSL.Context, demand: Demand, *, is_server: bool) -> JudgedContext:
-    """Demand a certificate and let a judge decide inside the handshake."""
+def install_demand(context: SSL.Context, demand: Demand, *others: object, is_server: bool) -> JudgedContext:
+    """Demand a certificate and let a judge decide inside the handshake; `others` are callbacks that live as long."""
     verify = _verify_callback(demand, _ERROR_OF_DENIAL if is_server else {})
     callback = ffi.callback("int(int, X509_STORE_CTX *)", verify, error=0, onerror=_file_crash)
     # The next line replaces OpenSSL's verdict, which has no anchor to build on, with the callback's.
     lib.SSL_CTX_set_verify(pointer(context), lib.SSL_VERIFY_PEER | lib.SSL_VERIFY_FAIL_IF_NO_PEER_CERT, callback)
-    for authority in demand.authorities:
+    for authority in demand.authorities if are_names_told(demand.authorities) else ():
         with suppress(TlsError):  # a name that OpenSSL cannot read is not told; the authority counts all the same
             add_client_authority(context, authority.der)
-    return JudgedContext(context, callback, demand.judge, is_slow=demand.is_slow)
+    return JudgedContext(context, (callback, *others), demand.judge, is_slow=demand.is_slow)
+
+
+def are_names_told(authorities: Sequence[Certificate]) -> bool:
+    """Whether a server names its authorities to clients: not if their names are too long for one message (RFC 8446, 4.2.4)."""
+    return sum(2 + len(authority.subject.der) for authority in authorities) <= MAX_NAMES_BYTES
 
 
 def judge_again(judged: JudgedContext, certificates: Sequence[Any]) -> Admitted:

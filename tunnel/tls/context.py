@@ -15,14 +15,15 @@ from tunnel.config.model import TlsOptions
 from tunnel.errors import IdentityError, IdentityFault, TlsError
 from tunnel.pkix.certificate import Certificate
 from tunnel.spiffe.x509 import PrivateKey
-from tunnel.tls.alpn import install_acme_alpn
+from tunnel.tls.alpn import ACME_PROTOCOL, choose_protocol, offer_protocols
 from tunnel.tls.callback import Demand, JudgedContext, install_demand, judge_again
 from tunnel.tls.engine import Buffers, TlsEnd
-from tunnel.tls.openssl import lib, pointer, use_chain
+from tunnel.tls.openssl import lib, pointer, raise_certificate_limit, use_chain
 
 # AES-128 first, as Go has it: as strong as P-256 and X25519 are, and a quarter cheaper per byte than AES-256.
 _TLS13_SUITES = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
 _DEFAULT = TlsOptions()
+MAX_CERTIFICATE_BYTES = 256 * 1024  # of a Certificate message, in both roles, as in Go's crypto/tls
 _RELEASE_BUFFERS = 0x10  # SSL_MODE_RELEASE_BUFFERS: an idle connection keeps no record buffers (SSL_CTX_set_mode(3))
 
 
@@ -53,15 +54,19 @@ class TlsContext:
         knows_acme: bool = False,
     ) -> None:
         context = _new_context(options)
-        if knows_acme:
-            install_acme_alpn(context)
+        protocols = tuple(protocol.encode() for protocol in options.protocols)
+        callbacks: tuple[object, ...] = ()
+        if is_server and (protocols or knows_acme):
+            callbacks = (choose_protocol(context, (*protocols, ACME_PROTOCOL) if knows_acme else protocols),)
+        elif protocols:
+            offer_protocols(context, protocols)
         if presented is not None:
             _present(context, presented)
         if isinstance(asked, Demand):
-            self._judged = install_demand(context, asked, is_server=is_server)
+            self._judged = install_demand(context, asked, *callbacks, is_server=is_server)
         else:
             assert is_server, "a client always asks who the server is"
-            self._judged = JudgedContext(context, None, unasked=asked)
+            self._judged = JudgedContext(context, callbacks, unasked=asked)
         self._is_server = is_server
 
     @property
@@ -90,6 +95,7 @@ def _new_context(options: TlsOptions) -> SSL.Context:
     # lines alone still resumes in TLS 1.3; the third makes of a foreign ticket a full handshake, not an error.
     context.set_options(SSL.OP_NO_TICKET)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    raise_certificate_limit(context, MAX_CERTIFICATE_BYTES)
     context.set_session_id(b"never resumed")
     context.set_mode(_RELEASE_BUFFERS)
     lib.SSL_CTX_clear_mode(pointer(context), lib.SSL_MODE_ENABLE_PARTIAL_WRITE)  # one call writes several records

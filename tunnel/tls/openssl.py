@@ -34,6 +34,42 @@ _NAMES = """
 if missing := [name for name in _NAMES if not hasattr(lib, name)]:
     raise ImportError(f"this pyOpenSSL or cryptography lacks {', '.join(missing)}: use the versions in pyproject.toml")
 
+
+def pointer(context: SSL.Context) -> Any:
+    """The `SSL_CTX *` of a context."""
+    return context._context
+
+
+_LIMIT = 102_400  # SSL_MAX_CERT_LIST_DEFAULT
+_CONTEXT_WORDS, _CONNECTION_WORDS = 128, 400  # in which the limit stands, of the two structures
+
+
+def _find_limit() -> int | None:
+    """Where a context keeps its limit for Certificate messages, counted in words; None if that cannot be told for certain.
+
+    SSL_CTX_set_max_cert_list is a macro that the library does not export. The place is the only one that holds the default,
+    and a connection takes over what is written there.
+    """
+    context = SSL.Context(SSL.TLS_METHOD)
+    words = ffi.cast("size_t *", pointer(context))
+    places = [place for place in range(_CONTEXT_WORDS) if words[place] == _LIMIT]
+    if len(places) != 1:
+        return None
+    before = _places_in_connection(context, _LIMIT)
+    words[places[0]] = _LIMIT + 1
+    after = _places_in_connection(context, _LIMIT + 1)
+    return places[0] if len(before) == 1 and before == after else None
+
+
+def _places_in_connection(context: SSL.Context, value: int) -> list[int]:
+    connection = lib.SSL_new(pointer(context))
+    words = ffi.cast("size_t *", connection)
+    try:
+        return [place for place in range(_CONNECTION_WORDS) if words[place] == value]
+    finally:
+        lib.SSL_free(connection)
+
+
 _MOST_PLACES = 8  # the structure begins with store, leaf, certificates
 
 
@@ -58,6 +94,8 @@ def _find_sent() -> int:
 
 _SENT_AT: Final = _find_sent()
 _SENT_TYPE: Final[Any] = ffi.typeof(lib.sk_X509_new_null).result
+
+_LIMIT_AT: Final = _find_limit()
 
 _ALERT_BASE = 1000  # SSL_AD_REASON_OFFSET: a reason above it is the alert that the peer sent
 
@@ -89,9 +127,10 @@ def add_client_authority(context: SSL.Context, der: bytes) -> None:
         raise take_failure()
 
 
-def pointer(context: SSL.Context) -> Any:
-    """The `SSL_CTX *` of a context."""
-    return context._context
+def raise_certificate_limit(context: SSL.Context, size: int) -> None:
+    """Take Certificate messages of so many bytes, beyond OpenSSL's own 100 KiB."""
+    if _LIMIT_AT is not None:
+        ffi.cast("size_t *", pointer(context))[_LIMIT_AT] = size
 
 
 def sent_certificates(store_context: Any) -> Any:
