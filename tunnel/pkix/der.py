@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from tunnel.errors import WireError, WireFault
 
@@ -13,10 +13,10 @@ UTC_TIME, GENERALIZED_TIME, BMP = 0x17, 0x18, 0x1E
 SEQUENCE, SET = 0x30, 0x31
 _MAX_LENGTH_BYTES = 4  # of a length in its long form
 _MAX_OID = 128  # bytes
+MAX_VALUES = 4096  # in one: a stranger decides how many there are, and each costs a microsecond or two
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
+class Value(NamedTuple):
     """One value: its tag with class and form, its content, and all its bytes."""
 
     tag: int
@@ -25,12 +25,16 @@ class Value:
 
 
 def read_values(data: bytes) -> Iterator[Value]:
-    """The values that stand back to back in `data`."""
+    """The values that stand back to back in `data`, which are `MAX_VALUES` at most."""
     start = 0
-    while start < len(data):
+    for _ in range(MAX_VALUES):
+        if start >= len(data):
+            return
         body, end = _borders(data, start)
         yield Value(data[start], data[body:end], data[start:end])
         start = end
+    if start < len(data):
+        raise WireError(WireFault.TOO_LARGE, f"more than {MAX_VALUES} DER values in one")
 
 
 def read_value(data: bytes, tag: int) -> Value:

@@ -6,8 +6,8 @@ One that no rule asks about is not read: an odd policy notice or distribution po
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, cast
 
 from tunnel.errors import Denial, PeerDenied, WireError, WireFault
 from tunnel.pkix import der
@@ -107,6 +107,7 @@ class Extensions:
     """All extensions of one certificate. What reads one raises PeerDenied if that one cannot be read."""
 
     found: Mapping[bytes, Extension]
+    _read_before: dict[bytes, Any] = field(default_factory=dict, repr=False, compare=False)  # each is parsed once
 
     def check_critical(self) -> None:
         """Every critical extension is of a kind that is understood; raises PeerDenied."""
@@ -173,14 +174,20 @@ class Extensions:
             return None
 
     def _texts(self, tag: int) -> tuple[str, ...]:
-        return self._read(SUBJECT_NAMES, lambda extension: _parse_texts(extension.value, tag)) or ()
+        try:
+            return tuple(parse_text(name) for name in self.subject_names() if name.tag == tag)
+        except WireError as error:
+            raise PeerDenied(Denial.UNREADABLE, f"its {_WORDS[SUBJECT_NAMES]} cannot be read: {error}") from error
 
     def _read(self, oid: bytes, parse: Callable[[Extension], T]) -> T | None:
         extension = self.found.get(oid)
         if extension is None:
             return None
+        if oid in self._read_before:
+            return cast(T, self._read_before[oid])
         try:
-            return parse(extension)
+            self._read_before[oid] = value = parse(extension)
+            return value
         except WireError as error:
             word = _WORDS.get(oid, describe_oid(oid))
             raise PeerDenied(Denial.UNREADABLE, f"its {word} cannot be read: {error}") from error
@@ -239,10 +246,6 @@ def _parse_key_usage(extension: Extension) -> KeyUsage:
 
 def _parse_oids(sequence: bytes) -> tuple[bytes, ...]:
     return tuple(der.expect(value, der.OID).body for value in der.read_sequence(sequence))
-
-
-def _parse_texts(sequence: bytes, tag: int) -> tuple[str, ...]:
-    return tuple(parse_text(name) for name in der.read_sequence(sequence) if name.tag == tag)
 
 
 def _parse_name_constraints(extension: Extension) -> NameConstraints:

@@ -28,6 +28,7 @@ _SHORT_NAMES: Mapping[Oid, str] = {
 }
 _NO_NAMES: Mapping[Oid, str] = {}
 UNREADABLE = "(unreadable)"
+_MOST_SHOWN = 4096  # bytes in DER; a longer name is a stranger's, and would take long to write
 _NARROW = {
     der.PRINTABLE: re.compile(rb"[A-Za-z0-9'()+,\-./ :=?*&]*"),
     der.NUMERIC: re.compile(rb"[0-9 ]*"),
@@ -70,6 +71,8 @@ class Name:
 
     def describe(self, short_names: Mapping[Oid, str] = _NO_NAMES) -> str:
         """The name by RFC 4514, for a message; `short_names` are for attributes that have none by themselves."""
+        if len(self.der) > _MOST_SHOWN:
+            return f"(a name of {len(self.der)} bytes)"
         known = {**_SHORT_NAMES, **short_names}
         try:
             groups = ["+".join(_describe(attribute, known) for attribute in group) for group in self.groups()]

@@ -97,11 +97,7 @@ def find_path(anchors: Anchors, sent: Sequence[Certificate], now: datetime, chec
     search = _Search(anchors, tuple(dict.fromkeys(sent)), now, check_issuer)
     search.follow_names()
     for path in search.candidates((sent[0],)):
-        try:
-            search.prove(path)
-        except PathDenied as denied:
-            search.failures.append(denied)
-        else:
+        if search.is_proven(path):
             return path
     raise search.find_refusal()
 
@@ -114,7 +110,8 @@ class _Search:
     sent: Path
     now: datetime
     check_issuer: CheckIssuer
-    failures: list[PathDenied] = field(default_factory=list)
+    failures: list[tuple[PeerDenied, int, Certificate]] = field(default_factory=list)  # with the place in the path
+    issuers: dict[Name, list[Certificate]] = field(default_factory=dict)  # the certificates that were sent, by subject
     led: set[Name] = field(default_factory=set)  # the subjects that lead to an anchor, by their names
     steps: int = 0
     forged: int = 0
@@ -126,6 +123,8 @@ class _Search:
         issued: dict[Name, list[Name]] = {}
         for one in self.sent:
             issued.setdefault(one.issuer, []).append(one.subject)
+            if one is not self.sent[0]:
+                self.issuers.setdefault(one.subject, []).append(one)
         waiting = [name for name in issued if name in self.anchors.by_subject]
         while waiting:
             for subject in issued.pop(waiting.pop(), ()):
@@ -139,37 +138,41 @@ class _Search:
             if self._is_sound(path, anchor, is_anchor=True):
                 yield (*path, anchor)
         if path[-1].issuer in self.led:
-            for issuer in self._issuers(path, [one for one in self.sent[1:] if one.subject == path[-1].issuer]):
+            for issuer in self._issuers(path, self.issuers.get(path[-1].issuer, ())):
                 if self._is_sound(path, issuer, is_anchor=False):
                     yield from self.candidates((*path, issuer))
 
-    def prove(self, path: Path) -> None:
-        """The signatures of a path fit, and it keeps what its authorities constrain; raises PathDenied."""
-        for depth in range(len(path) - 2, -1, -1):
-            with at_depth(depth, path[depth]):
+    def is_proven(self, path: Path) -> bool:
+        """Whether the signatures of a path fit, and it keeps what its authorities constrain."""
+        depth = 0
+        try:
+            for depth in range(len(path) - 2, -1, -1):
                 self._check_signature(path[depth], path[depth + 1])
-        for depth in range(1, len(path)):
-            with at_depth(depth, path[depth]):
+            for depth in range(1, len(path)):
                 check_name_constraints(path, depth)
-        with at_depth(0, path[0]):
+            depth = 0
             check_policies(path)
+        except PeerDenied as denied:
+            self.failures.append((denied, depth, path[depth]))
+            return False
+        return True
 
     def find_refusal(self) -> PeerDenied:
         """The failure that says most: a broken rule, an anchor that is not used, an unknown issuer."""
-        telling = [one for one in self.failures if one.reason is not Denial.UNKNOWN_AUTHORITY]
-        if telling:
-            return telling[0]
-        if refusal := self.anchors.find_refusal(self.sent):
+        telling = [failure for failure in self.failures if failure[0].reason is not Denial.UNKNOWN_AUTHORITY]
+        refusal = None if telling else self.anchors.find_refusal(self.sent)
+        if refusal is not None:
             return refusal
         if self.failures:
-            return self.failures[0]
+            denied, depth, certificate = (telling or self.failures)[0]
+            return refuse_certificate(denied.reason, depth, certificate, denied.seen)
         path = self._dead_end()
         return refuse_certificate(Denial.UNKNOWN_AUTHORITY, len(path) - 1, path[-1], "no trusted authority has issued it")
 
     def _dead_end(self) -> Path:
         """From the leaf by names as far as the sent certificates lead."""
         path = self.sent[:1]
-        while issuers := self._issuers(path, [one for one in self.sent[1:] if one.subject == path[-1].issuer]):
+        while issuers := self._issuers(path, self.issuers.get(path[-1].issuer, ())):
             path = (*path, issuers[0])
         return path
 
@@ -182,19 +185,18 @@ class _Search:
     def _is_sound(self, path: Path, issuer: Certificate, *, is_anchor: bool) -> bool:
         self.steps += 1
         try:
-            with at_depth(len(path), issuer):
-                if self.steps > _MOST_STEPS:
-                    raise PeerDenied(Denial.BAD_PATH, f"no path among the first {_MOST_STEPS} candidates")
-                if len(path) > MAX_PATH or (len(path) == MAX_PATH and not is_anchor):
-                    raise PeerDenied(Denial.BAD_PATH, f"a path of more than {MAX_PATH} certificates")
-                check_dates(issuer, self.now)
-                if not is_anchor:
-                    check_intermediate(issuer)
-                self.check_issuer(issuer, is_anchor)
-                _check_path_length(path, issuer)
-        except PathDenied as denied:
+            if self.steps > _MOST_STEPS:
+                raise PeerDenied(Denial.BAD_PATH, f"no path among the first {_MOST_STEPS} candidates")
+            if len(path) > MAX_PATH or (len(path) == MAX_PATH and not is_anchor):
+                raise PeerDenied(Denial.BAD_PATH, f"a path of more than {MAX_PATH} certificates")
+            check_dates(issuer, self.now)
+            if not is_anchor:
+                check_intermediate(issuer)
+            self.check_issuer(issuer, is_anchor)
+            _check_path_length(path, issuer)
+        except PeerDenied as denied:
             if self.steps <= _MOST_STEPS + 1:
-                self.failures.append(denied)
+                self.failures.append((denied, len(path), issuer))
             return False
         return True
 
