@@ -1,0 +1,3 @@
+module go_verifier
+
+go 1.24

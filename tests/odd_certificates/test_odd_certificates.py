@@ -1,0 +1,85 @@
+"""Odd certificates and chains: our verdict in every mode, and that of Go's verifier, are those of the table."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import pytest
+from certificate_cases import CERTIFICATES
+from odd_cases import OK, REFUSED, ROLES, Case
+from odd_factory import HOST, Chain
+from odd_judges import judge
+from path_cases import PATHS
+
+CASES = [*PATHS.cases, *CERTIFICATES.cases]
+_GO_VERIFIER = Path(__file__).parent / "go_verifier"
+_OLDEST_GO = (1, 24)  # older ones accept negative serial numbers and short RSA keys, and know no policies
+
+
+# What the library says of serial numbers and of attributes that are too long for their standard.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Parsed a serial number"),
+    pytest.mark.filterwarnings("ignore:Attribute's length"),
+]
+
+
+@cache
+def chain_of(case: Case) -> Chain:
+    return case.chain()
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_verdict_is_that_of_the_table(case: Case, role: str) -> None:
+    chain = chain_of(case)
+    got = judge(role, [one.der for one in chain.anchors], [one.der for one in chain.sent], HOST)
+    expected = getattr(case, role)
+    assert got != OK if expected == REFUSED else got == expected
+
+
+def test_the_table_has_each_name_once() -> None:
+    names = [case.name for case in CASES]
+    assert sorted(set(names)) == sorted(names)
+
+
+def test_go_agrees_with_its_column(tmp_path: Path) -> None:
+    answers = _ask_go(tmp_path)
+    wrong = {case.name: answers[case.name] for case in CASES if _go_verdicts(answers[case.name]) != case.go}
+    assert wrong == {}
+
+
+def _ask_go(tmp_path: Path) -> dict[str, dict[str, str]]:
+    program = tmp_path / "go_verifier"
+    argv = [_go(), "build", "-o", str(program), "."]
+    environ = {"PATH": "/usr/bin:/bin", "GOCACHE": str(tmp_path / "cache"), "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=mod"}
+    subprocess.run(argv, cwd=_GO_VERIFIER, check=True, capture_output=True, env=environ)
+    asked = "".join(_question(case.name, chain_of(case)) for case in CASES)
+    answered = subprocess.run([program], input=asked, check=True, capture_output=True, text=True).stdout
+    return {answer["name"]: answer for answer in map(json.loads, answered.splitlines())}
+
+
+def _go() -> str:
+    """The path of a Go that is new enough; skips the test without one."""
+    path = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
+    if path is None:
+        pytest.skip("no go command")
+    said = subprocess.run([path, "env", "GOVERSION"], check=True, capture_output=True, text=True).stdout
+    version = re.match(r"go(\d+)\.(\d+)", said)
+    if version is None or tuple(map(int, version.groups())) < _OLDEST_GO:
+        pytest.skip(f"{said.strip()} is older than the column")
+    return path
+
+
+def _question(name: str, chain: Chain) -> str:
+    anchors, sent = ([base64.b64encode(one.der).decode() for one in several] for several in (chain.anchors, chain.sent))
+    return json.dumps({"name": name, "anchors": anchors, "chain": sent, "host": HOST}) + "\n"
+
+
+def _go_verdicts(answer: dict[str, str]) -> tuple[bool, ...]:
+    return tuple(answer[role] == "" for role in ROLES)
