@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 from certificate_cases import CERTIFICATES
+from constraint_cases import CONSTRAINTS
 from odd_cases import OK, REFUSED, ROLES, Case
 from odd_factory import HOST, Chain
 from odd_judges import judge
 from path_cases import PATHS
 
-CASES = [*PATHS.cases, *CERTIFICATES.cases]
+CASES = [*PATHS.cases, *CERTIFICATES.cases, *CONSTRAINTS.cases]
 _GO_VERIFIER = Path(__file__).parent / "go_verifier"
 _OLDEST_GO = (1, 24)  # older ones accept negative serial numbers and short RSA keys, and know no policies
 
