@@ -1,0 +1,122 @@
+"""Odd certificates in real handshakes with a proxy: what is accepted gets its bytes through, what is refused gets none.
+
+The peers are OpenSSL's, as Python's `ssl` module has it. A certificate that it cannot load is judged in
+test_odd_certificates.py only.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from backends import Backend, connect, echo, receive_exactly
+from disk import Disk
+from odd_cases import OK, Case
+from odd_factory import HOST
+from odd_peers import VERSIONS, peer_context, pem_of
+from processes import LIMIT, Proxy
+from test_odd_certificates import CASES, chain_of
+
+from tunnel.errors import Denial
+
+HELLO = b"hello"
+_ALERTS = {
+    Denial.EXPIRED: "CERTIFICATE_EXPIRED",
+    Denial.NOT_YET_VALID: "CERTIFICATE_EXPIRED",
+    Denial.UNKNOWN_AUTHORITY: "UNKNOWN_CA",
+}
+_FEWEST = 900  # cases that every OpenSSL can present
+BOTH_VERSIONS = pytest.mark.parametrize("version", VERSIONS)
+
+
+class Field(NamedTuple):
+    """Both proxies, and what stands behind them."""
+
+    server: Proxy
+    backend: Backend
+    client: Proxy
+    listener: socket.socket
+    directory: Path
+
+
+@pytest.fixture(scope="module")
+def field(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
+    directory = tmp_path_factory.mktemp("odd")
+    trusted = directory / "trusted.pem"
+    anchors = {one.der: one for case in CASES for one in chain_of(case).anchors}
+    with closing(Disk(directory)) as disk, socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(LIMIT)
+        trusted.write_text(pem_of(anchors.values()) + disk.pki.cacert.read_text())
+        backend = disk.enter(Backend(echo))
+        files = disk.server_files
+        credentials = f"--cert={files.chain}", f"--key={files.key}", f"--cacert={trusted}", "--listen=127.0.0.1:0"
+        server = disk.start("server", *credentials, f"--target={backend.target}", "--allow-all")
+        target = f"127.0.0.1:{listener.getsockname()[1]}"
+        client = disk.start("client", *credentials, f"--target={target}", f"--override-server-name={HOST}")
+        yield Field(server, backend, client, listener, directory)
+
+
+@BOTH_VERSIONS
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_client_with_odd_certificates_gets_the_verdict(field: Field, case: Case, version: str) -> None:
+    context = peer_context(chain_of(case).sent, field.directory / "peer.pem", is_server=False, version=version)
+    if context is None:
+        pytest.skip("OpenSSL cannot present it")
+    dialled = field.backend.accepted
+    alert = _echo_or_alert(field.server, context)
+    if case.server == OK:
+        assert alert is None
+    else:
+        assert _ALERTS.get(case.server, "ALERT") in alert if isinstance(case.server, Denial) else alert
+        assert field.backend.accepted == dialled
+
+
+def _echo_or_alert(proxy: Proxy, context: ssl.SSLContext) -> str | None:
+    """The alert that a client gets, or None if its bytes come back."""
+    with connect(proxy.address) as plain:
+        try:
+            with context.wrap_socket(plain, server_hostname="localhost") as peer:
+                peer.sendall(HELLO)
+                assert peer.recv(len(HELLO)) == HELLO
+        except (ssl.SSLError, ConnectionResetError, BrokenPipeError) as error:
+            return str(error)
+    return None
+
+
+@BOTH_VERSIONS
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_server_with_odd_certificates_gets_the_verdict(field: Field, case: Case, version: str) -> None:
+    context = peer_context(chain_of(case).sent, field.directory / "peer.pem", is_server=True, version=version)
+    if context is None:
+        pytest.skip("OpenSSL cannot present it")
+    with connect(field.client.address) as plain:
+        plain.sendall(HELLO)
+        accepted, _ = field.listener.accept()
+        got = _bytes_or_alert(accepted, context)
+        assert got == HELLO if case.client == OK else got != HELLO
+        assert receive_exactly(plain, len(HELLO)) == (HELLO if case.client == OK else b"")
+
+
+def _bytes_or_alert(accepted: socket.socket, context: ssl.SSLContext) -> bytes | str:
+    """What the proxy sends to a server that presents a chain, which sends it back; or the alert."""
+    accepted.settimeout(LIMIT)
+    try:
+        with context.wrap_socket(accepted, server_side=True) as peer:
+            got = peer.recv(len(HELLO))
+            peer.sendall(got)
+            return got
+    except (ssl.SSLError, ConnectionResetError, BrokenPipeError) as error:
+        return str(error)
+    finally:
+        accepted.close()
+
+
+def test_openssl_can_present_most_of_the_cases(field: Field) -> None:
+    path = field.directory / "peer.pem"
+    contexts = [peer_context(chain_of(case).sent, path, is_server=False, version="TLS 1.3") for case in CASES]
+    assert len(contexts) - contexts.count(None) >= _FEWEST
