@@ -539,7 +539,7 @@ for _bits, _exponent in ((33, 2**32 + 15), (64, 2**64 - 59)):
     _add(f"intermediate with an RSA exponent of {_bits} bits", three(middle=_keys(_kind)), REFUSED)
     _add(f"anchor with an RSA exponent of {_bits} bits", two(root=_keys(_kind)), REFUSED)
 for _position in ("leaf", "middle"):
-    _add(f"RSA key of 16384 bits in {_position}", three(**{_position: _keys("rsa8200")}), REFUSED)
+    _add(f"RSA key of 16384 bits in {_position}", three(**{_position: _keys("rsa16384")}), REFUSED)
 _point = bytearray(key("p256", 2).spki)
 _point[-1] ^= 1
 _add("leaf with a point off its curve", two({"spki": bytes(_point)}), REFUSED)

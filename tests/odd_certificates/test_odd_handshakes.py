@@ -99,7 +99,14 @@ def test_a_server_with_odd_certificates_gets_the_verdict(field: Field, case: Cas
         accepted, _ = field.listener.accept()
         got = _bytes_or_alert(accepted, context)
         assert got == HELLO if case.client == OK else got != HELLO
-        assert receive_exactly(plain, len(HELLO)) == (HELLO if case.client == OK else b"")
+        assert _receive(plain) == (HELLO if case.client == OK else b"")
+
+
+def _receive(plain: socket.socket) -> bytes:
+    try:
+        return receive_exactly(plain, len(HELLO))
+    except ConnectionResetError:  # the proxy has not read what was sent
+        return b""
 
 
 def _bytes_or_alert(accepted: socket.socket, context: ssl.SSLContext) -> bytes | str:
