@@ -1,0 +1,96 @@
+"""An odd certificate as our own: a running proxy that reloads it stays up, and so do its connections."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from backends import Backend, echo
+from disk import Disk
+from odd_cases import Case
+from odd_peers import key_pem, pem_of
+from pki import Files, replace
+from processes import Proxy
+from test_odd_certificates import CASES, chain_of
+from tls_peer import tls_connection
+
+_DONE = "reloading configuration complete"
+
+
+def _is_in_the_leaf(case: Case) -> bool:
+    """Whether the odd thing is in the certificate that a proxy would present; a name of a case says so.
+
+    Keys over 4096 bits are left out, because loading one takes seconds.
+    """
+    if any(size in case.name for size in ("rsa8", "16384")):
+        return False
+    return case.name.startswith(("leaf ", "name of the leaf", "empty ", "host ")) or case.name.endswith(" in leaf")
+
+
+OWN = [case for case in CASES if _is_in_the_leaf(case)]
+
+
+class Live(NamedTuple):
+    """A server proxy whose certificate file a test replaces."""
+
+    proxy: Proxy
+    files: Files
+    disk: Disk
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    with closing(Disk(tmp_path_factory.mktemp("own"))) as disk:
+        files = disk.pki.leaf("server", dns=("localhost",), file="live")
+        backend = disk.enter(Backend(echo))
+        proxy = disk.serve(backend.target, files=files)
+        assert proxy.address
+        yield Live(proxy, files, disk)
+
+
+def _reload(live: Live, chain: bytes, key: bytes) -> None:
+    """Replace the files and wait until the proxy has taken or refused them."""
+    before = len(live.proxy.matches(_DONE))
+    replace(live.files.key, key)
+    replace(live.files.chain, chain)
+    live.proxy.signal(signal.SIGHUP)
+    live.proxy.wait_for(_DONE, count=before + 1)
+
+
+def test_a_proxy_that_reloads_odd_certificates_keeps_its_connections(live: Live) -> None:
+    good = live.files.chain.read_bytes(), live.files.key.read_bytes()
+    with tls_connection(live.proxy.address, live.disk.client_files) as peer:
+        for case in OWN:
+            try:
+                key = key_pem(chain_of(case).sent[0])
+            except ValueError:  # a key that no library holds
+                continue
+            _reload(live, pem_of(chain_of(case).sent).encode(), key.encode())
+            peer.send(b"x")
+            assert peer.receive_exactly(1) == b"x", case.name
+            assert live.proxy.is_running, case.name
+    _reload(live, *good)
+    with tls_connection(live.proxy.address, live.disk.client_files) as peer:
+        peer.send(b"x")
+        assert peer.receive_exactly(1) == b"x"
+
+
+def test_there_are_many_cases() -> None:
+    assert len(OWN) > 200
+
+
+@pytest.mark.parametrize("case", OWN[::25], ids=lambda case: case.name)
+def test_a_proxy_starts_with_an_odd_certificate_or_says_why_not(tmp_path: Path, case: Case) -> None:
+    with closing(Disk(tmp_path)) as disk:
+        files = disk.pki.leaf("server", file="odd")
+        replace(files.key, key_pem(chain_of(case).sent[0]).encode())
+        replace(files.chain, pem_of(chain_of(case).sent).encode())
+        proxy = disk.serve("127.0.0.1:1", files=files)
+        proxy.wait_for("listening for connections on|error:")
+        if not proxy.matches("listening for connections on"):
+            assert proxy.exit_code() == 1
+            assert proxy.complaints
