@@ -98,7 +98,8 @@ _add("leaf with cA FALSE written", two(_replace(BASIC, extension(BASIC, seq(tlv(
 _add("leaf with an empty basic constraints", two(_replace(BASIC, basic(False))))
 _sweep("cA FALSE and path length 0", _replace(BASIC, basic(False, 0)), (OK, Denial.NOT_CA, REFUSED))
 _sweep("cA FALSE and path length 5, not critical", _replace(BASIC, basic(False, 5, None)), (OK, Denial.NOT_CA, REFUSED))
-_sweep("no basic constraints", _replace(BASIC, b""), (OK, Denial.NOT_CA, REFUSED))
+_ANY_ANCHOR = {"server": REFUSED, "spiffe": OK, "go": False, "why": "anchor-is-name-and-key"}
+_sweep("no basic constraints", _replace(BASIC, b""), (OK, Denial.NOT_CA, _ANY_ANCHOR))
 _sweep("basic constraints that are not critical", _replace(BASIC, basic(True, None, None)), (None, OK, OK))
 _sweep("a negative path length", _replace(BASIC, basic(True, -1)), (None, REFUSED, REFUSED))
 _sweep("cA as an integer", _replace(BASIC, extension(BASIC, seq(integer(1)), True)), (None, REFUSED, REFUSED))
@@ -141,11 +142,8 @@ _add("leaf for mail", two(_purposes(EMAIL)), Denial.EXTENDED_KEY_USAGE, go=(Fals
 _add("leaf with critical purposes", two(_purposes(SERVER_AUTH, CLIENT_AUTH, critical=True)))
 _add("leaf with an unknown purpose too", two(_purposes(SERVER_AUTH, "1.3.6.1.4.1.55555.9", CLIENT_AUTH)))
 _add("leaf with a purpose twice", two(_purposes(SERVER_AUTH, CLIENT_AUTH, CLIENT_AUTH)))
-_sweep(
-    "an empty list of purposes",
-    _replace(PURPOSES, extension(PURPOSES, seq())),
-    ({"server": OK, "spiffe": Denial.EXTENDED_KEY_USAGE, "go": True, "why": "svid-profile"}, None, None),
-)
+_NO_PURPOSE = {"server": Denial.EXTENDED_KEY_USAGE, "go": True, "why": "empty-purposes"}
+_sweep("an empty list of purposes", _replace(PURPOSES, extension(PURPOSES, seq())), (_NO_PURPOSE, None, None))
 for _position in ("middle", "root"):
     _add(f"{_position} for clients", three(**{_position: _purposes(CLIENT_AUTH)}), OK, client=REFUSED, spiffe=OK)
     _add(f"{_position} for servers", three(**{_position: _purposes(SERVER_AUTH)}), REFUSED, client=OK, spiffe=OK)
@@ -252,8 +250,10 @@ for _name, _value in {
     "poison": extension("1.3.6.1.4.1.11129.2.4.3", _NULL, True),
     "TLS feature": extension(TLS_FEATURE, seq(integer(5)), True),
     "subject access": extension("1.3.6.1.5.5.7.1.11", seq(seq(oid("1.2.3"), uri("http://x/"))), True),
+    "issuer alternative name": extension("2.5.29.18", seq(dns("ca.test")), True),
+    "issuing points of a CRL": extension("2.5.29.28", seq(), True),
 }.items():
-    _sweep(f"critical {_name}", _more(_value), _NOWHERE)
+    _sweep(f"critical {_name}", _more(_value), (REFUSED, REFUSED, _ANY_ANCHOR))
 for _name, _kind in {"key usage": KEY_USAGE, "subject key id": SUBJECT_KEY_ID}.items():
     _value = subject_key_id(b"second") if _kind == SUBJECT_KEY_ID else usage("key_cert_sign", "digital_signature")
     _sweep(f"{_name} twice", _more(_value), _NOWHERE)
@@ -274,8 +274,14 @@ for _name, _kind, _value in (
     ("authority key id", AUTHORITY_KEY_ID, authority_key_id(b"an id", critical=False)),
 ):
     _sweep(f"FALSE written for {_name}", _replace(_kind, _value), (None, OK, OK))
-_sweep("critical subject key id", _replace(SUBJECT_KEY_ID, subject_key_id(b"an id", True)), _NOWHERE)
-_sweep("critical authority key id", _replace(AUTHORITY_KEY_ID, authority_key_id(b"an id", critical=True)), _NOWHERE)
+_CRITICAL_HINT = {"go": False, "why": "critical-hint"}
+_sweep("critical subject key id", _replace(SUBJECT_KEY_ID, subject_key_id(b"an id", True)), _EVERYWHERE, **_CRITICAL_HINT)
+_VALUE = authority_key_id(b"an id", critical=True)
+_sweep("critical authority key id", _replace(AUTHORITY_KEY_ID, _VALUE), _EVERYWHERE, **_CRITICAL_HINT)
+_VALUE = extension(AUTHORITY_ACCESS, seq(seq(oid("1.3.6.1.5.5.7.48.2"), uri("http://x/"))), True)
+_sweep("critical authority access", _more(_VALUE), _EVERYWHERE, **_CRITICAL_HINT)
+_VALUE = extension(CRL_POINTS, seq(seq(context(0, context(0, uri("http://x/"))))), True)
+_sweep("critical CRL points", _more(_VALUE), _EVERYWHERE)
 _add("leaf with an empty list of extensions", two({"extension_block": context(3, seq())}), client=REFUSED, spiffe=REFUSED)
 _add("leaf without extensions", two({"extension_block": b""}), client=REFUSED, spiffe=REFUSED)
 _add("leaf with critical names", two(_replace(SAN, usual_san(critical=True))))
@@ -343,9 +349,10 @@ for _name, _value in {
     "IP of 5 bytes": ip(bytes(5)),
     "IP with a mask": ip(bytes(8)),
     "DNS name in Latin-1": implicit(2, b"gr\xfc\xdfe.test"),
-    "email in Latin-1": implicit(1, b"gr\xfc\xdfe@a.test"),
 }.items():
     _add(f"name of the leaf: {_name}", two(_replace(SAN, usual_san(_value))), REFUSED)
+_LATIN = implicit(1, b"gr\xfc\xdfe@a.test")
+_add("name of the leaf: email in Latin-1", two(_replace(SAN, usual_san(_LATIN))), **_UNKNOWN_TO_GO)
 _add("names without a SPIFFE ID", two(_replace(SAN, san(dns(HOST)))), spiffe=Denial.URI_SAN)
 _add("names without the host", two(_replace(SAN, san(uri(SPIFFE_ID)))), client=Denial.HOST_NAME)
 _add("host in upper case", two(_replace(SAN, san(uri(SPIFFE_ID), dns("LEAF.Test")))))
@@ -424,8 +431,9 @@ for _name, _value in {
 }.items():
     _sweep(f"serial number {_name}", {"serial": _value}, _EVERYWHERE)
 _sweep("serial number 0", {"serial": integer(0)}, _EVERYWHERE)
-_sweep("negative serial number", {"serial": integer(-5)}, _NOWHERE)
-_sweep("serial number with a zero too many", {"serial": tlv(2, b"\0\x05")}, _NOWHERE)
+_BER = {"go": False, "why": "unread-field"}
+_sweep("negative serial number", {"serial": integer(-5)}, _EVERYWHERE, **_BER)
+_sweep("serial number with a zero too many", {"serial": tlv(2, b"\0\x05")}, _EVERYWHERE, **_BER)
 _sweep("empty serial number", {"serial": tlv(2)}, _NOWHERE)
 _OLD_LEAF = {"server": OK, "client": REFUSED, "spiffe": REFUSED}
 _sweep("version 1 with extensions", {"version": b""}, (_OLD_LEAF, REFUSED, OK))
@@ -459,12 +467,12 @@ for _name, _value in {
     "three dates": seq(*[utc_time("200101000000Z")] * 3),
     "strings": seq(tlv(PRINTABLE, b"200101000000Z"), tlv(PRINTABLE, b"491231235959Z")),
 }.items():
-    _sweep(f"dates: {_name}", {"validity": _value}, _NOWHERE, **(_NOT_DER if _name.startswith("UTCTime") else {}))
+    _sweep(f"dates: {_name}", {"validity": _value}, _EVERYWHERE if _name.startswith("UTCTime") else _NOWHERE)
 _UNIQUE = implicit(1, b"\0issuer") + implicit(2, b"\0subject")
 _sweep("unique identifiers", {"unique_ids": _UNIQUE}, _EVERYWHERE)
 _sweep("a byte behind the certificate", {"wrap": lambda der: der + b"\0"}, (REFUSED, REFUSED, None))
-_sweep("an element behind the extensions", {"tail": _NULL}, _NOWHERE, **_NOT_DER)
-_sweep("serial number with a long length", {"serial": long_form(integer(5))}, _NOWHERE)
+_sweep("an element behind the extensions", {"tail": _NULL}, _EVERYWHERE)
+_sweep("serial number with a long length", {"serial": long_form(integer(5))}, _EVERYWHERE, **_BER)
 _sweep("key with bytes behind it", {"spki": seq(key("p256", 2).spki[2:], _NULL)}, (REFUSED, None, None), **_NOT_DER)
 _sweep(
     "basic constraints with bytes behind",
@@ -473,9 +481,12 @@ _sweep(
     **_NOT_DER,
 )
 _sweep("basic constraints of odd bytes", _replace(BASIC, extension(BASIC, b"\x30\x80", True)), (None, REFUSED, REFUSED))
-_sweep("key usage of odd bytes", _replace(KEY_USAGE, extension(KEY_USAGE, b"\x03\x00", True)), _NOWHERE)
+_LENIENT = {"server": OK, "spiffe": REFUSED, "go": False, "why": "unread-extension"}
+_VALUE = extension(KEY_USAGE, b"\x03\x00", True)
+_sweep("key usage of odd bytes", _replace(KEY_USAGE, _VALUE), (_LENIENT, REFUSED, REFUSED))
 _sweep("names of odd bytes", _replace(SAN, extension(SAN, b"\x30\x05\x82\xff")), (REFUSED, None, None))
-_sweep("subject key id of odd bytes", _replace(SUBJECT_KEY_ID, extension(SUBJECT_KEY_ID, b"\xff")), _NOWHERE)
+_VALUE = extension(SUBJECT_KEY_ID, b"\xff")
+_sweep("subject key id of odd bytes", _replace(SUBJECT_KEY_ID, _VALUE), _EVERYWHERE, **_UNKNOWN_TO_GO)
 _sweep(
     "TRUE written as 1", _replace(BASIC, seq(oid(BASIC), tlv(1, b"\1"), octets(seq(tlv(1, b"\xff"))))), (None, REFUSED, REFUSED)
 )
@@ -508,7 +519,8 @@ _ECDSA_NULL = {"scheme": Scheme(parameters=_NULL)}
 _sweep("ECDSA signature with NULL parameters", _ECDSA_NULL, _EVERYWHERE)
 _RSA_ROOT = {"key": key("rsa2048")}
 _add("RSA signature without parameters", two({"scheme": Scheme(parameters=b"")}, _RSA_ROOT))
-_add("Ed25519 signature with NULL parameters", two({"scheme": Scheme(parameters=_NULL)}, {"key": key("ed25519")}), REFUSED)
+_NULL_ED25519 = two({"scheme": Scheme(parameters=_NULL)}, {"key": key("ed25519")})
+_add("Ed25519 signature with NULL parameters", _NULL_ED25519, go=False, why="null-parameters")
 _INNER = {"inner_algorithm": seq(oid("1.2.840.10045.4.3.3"))}
 _sweep("signature algorithms that differ", _INNER, _NOWHERE)
 
@@ -525,11 +537,14 @@ for _kind in ("p256", "p384", "p521", "ed25519", "rsa2048", "rsa2048e3", "rsa819
     _add(f"anchor with a key {_kind}", two(root=_keys(_kind)))
 _STRICTER = {"go": True, "why": "key-strength"}
 _ONLY_HERE = (("p224", "rsa1024", "rsa2047"), (("leaf", "rsa512"), ("root", "rsa8200")))
-for _kind in ("p192", "p224", "k256", "bp256", "rsa512", "rsa1024", "rsa2047", "rsa8200", "dsa", "ed448", "explicit"):
+for _kind in ("p192", "p224", "k256", "bp256", "rsa512", "rsa1024", "rsa2047", "rsa8200", "dsa", "generator"):
     for _position in ("leaf", "middle", "root"):
         _is_stricter = _kind in _ONLY_HERE[0] or (_position, _kind) in _ONLY_HERE[1]
         _build = three(**{_position: _keys(_kind)})
         _add(f"key {_kind} in {_position}", _build, REFUSED, **(_STRICTER if _is_stricter else {}))
+for _kind, _why in (("ed448", "ed448"), ("explicit", "explicit-curve")):
+    for _position in ("leaf", "middle", "root"):
+        _add(f"key {_kind} in {_position}", three(**{_position: _keys(_kind)}), go=False, why=_why)
 for _exponent in (3, 2**31 - 1):
     _add(f"intermediate with RSA exponent {_exponent}", three(middle=_keys(f"rsa2048e{_exponent}")))
 for _bits, _exponent in ((33, 2**32 + 15), (64, 2**64 - 59)):

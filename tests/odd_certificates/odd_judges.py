@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
-from cryptography import x509
-from cryptography.x509.oid import ExtendedKeyUsageOID
 from odd_cases import OK, Verdict
 
-from tunnel.errors import Denial, PeerDenied, WireError
+from tunnel.authz.authorizer import Authorizer
+from tunnel.authz.rules import AnyRule
+from tunnel.errors import PeerDenied, WireError
+from tunnel.pkix.certificate import Certificate, parse_certificate
+from tunnel.pkix.extensions import CLIENT_AUTH, SERVER_AUTH
 from tunnel.spiffe.bundle import BundleSet, TrustBundle
 from tunnel.spiffe.ids import TrustDomain
-from tunnel.spiffe.x509 import parse_certificate
-from tunnel.tls.facts import describe_peer
-from tunnel.tls.path import Verifier
-from tunnel.tls.pki import PkiVerifier
+from tunnel.tls.judge import PeerJudge
+from tunnel.tls.pki import PkiVerifier, build_pki_anchors
+from tunnel.tls.verified import Verifier
 from tunnel.tls.verify import SpiffeVerifier
 
 _DOMAIN = TrustDomain("a.test")
@@ -23,18 +24,17 @@ _DOMAIN = TrustDomain("a.test")
 
 def judge(role: str, anchors: Sequence[bytes], sent: Sequence[bytes], host: str, now: datetime | None = None) -> Verdict:
     """The verdict of the file mode's `server` or `client`, or of the `spiffe` mode."""
+    at = now or datetime.now(UTC)
+    authorizer = Authorizer((AnyRule(),), _DOMAIN if role == "spiffe" else None)
+    judged = PeerJudge(_VERIFIERS[role](usable(anchors), host), authorizer, at.timestamp)
     try:
-        path = [parse_certificate(der) for der in sent]
-        verified = _VERIFIERS[role](usable(anchors), host).verify(path, now or datetime.now(UTC))
-        describe_peer(verified.leaf, verified.spiffe_id)  # as every rule needs it, `--allow-all` too
-    except WireError:
-        return Denial.UNREADABLE
+        judged(b"", lambda: tuple(sent))
     except PeerDenied as denied:
         return denied.reason
     return OK
 
 
-def usable(anchors: Sequence[bytes]) -> list[x509.Certificate]:
+def usable(anchors: Sequence[bytes]) -> list[Certificate]:
     """The anchors that can be parsed: a file or a bundle is not refused for one of its certificates."""
     made = []
     for der in anchors:
@@ -45,19 +45,19 @@ def usable(anchors: Sequence[bytes]) -> list[x509.Certificate]:
     return made
 
 
-def _for_server(anchors: Sequence[x509.Certificate], _host: str) -> Verifier:
-    return PkiVerifier(anchors, ExtendedKeyUsageOID.CLIENT_AUTH)
+def _for_server(anchors: Sequence[Certificate], _host: str) -> Verifier:
+    return PkiVerifier(build_pki_anchors(anchors), CLIENT_AUTH)
 
 
-def _for_client(anchors: Sequence[x509.Certificate], host: str) -> Verifier:
-    return PkiVerifier(anchors, ExtendedKeyUsageOID.SERVER_AUTH, host)
+def _for_client(anchors: Sequence[Certificate], host: str) -> Verifier:
+    return PkiVerifier(build_pki_anchors(anchors), SERVER_AUTH, host)
 
 
-def _for_spiffe(anchors: Sequence[x509.Certificate], _host: str) -> Verifier:
+def _for_spiffe(anchors: Sequence[Certificate], _host: str) -> Verifier:
     return SpiffeVerifier(BundleSet({_DOMAIN: TrustBundle(_DOMAIN, tuple(anchors))}))
 
 
-_VERIFIERS: dict[str, Callable[[Sequence[x509.Certificate], str], Verifier]] = {
+_VERIFIERS: dict[str, Callable[[Sequence[Certificate], str], Verifier]] = {
     "server": _for_server,
     "client": _for_client,
     "spiffe": _for_spiffe,

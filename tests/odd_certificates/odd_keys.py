@@ -63,8 +63,8 @@ def key(kind: str, number: int = 0) -> Key:
         return _rsa_key(size, int(exponent or 65537))
     if kind in _CURVES:
         return _key(ec.generate_private_key(_CURVES[kind]()))
-    if kind == "explicit":
-        return _explicit_curve()
+    if kind in ("explicit", "generator"):
+        return _explicit_curve(is_own=kind == "generator")
     makers = {
         "ed25519": ed25519.Ed25519PrivateKey.generate,
         "ed448": ed448.Ed448PrivateKey.generate,
@@ -113,8 +113,11 @@ class _Rsa:
         return at_q + self.q * ((at_p - at_q) * pow(self.q, -1, self.p) % self.p)
 
 
-def _explicit_curve() -> Key:
-    """A P-256 key whose curve is written out (RFC 3279, 2.3.5), which RFC 5480 forbids."""
+def _explicit_curve(*, is_own: bool) -> Key:
+    """A P-256 key whose curve is written out (RFC 3279, 2.3.5), which RFC 5480 forbids.
+
+    With a generator of its own the same public key has another private key (CVE-2020-0601).
+    """
     private = ec.generate_private_key(ec.SECP256R1())
     point = private.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
     prime = 2**256 - 2**224 + 2**192 + 2**96 - 1
@@ -123,6 +126,7 @@ def _explicit_curve() -> Key:
         "046b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296"
         "4fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5"
     )
+    base = point if is_own else base
     order = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
     field = seq(oid("1.2.840.10045.1.1"), integer(prime))
     curve = seq(octets((prime - 3).to_bytes(32, "big")), octets(b.to_bytes(32, "big")))

@@ -258,9 +258,11 @@ def _sent_namesakes(count: int, **changes: Any) -> Callable[[Names], Chain]:
     return build
 
 
-for _count in (2, 10):
+for _count in (2, 8):
     _add(f"{_count} intermediates of one name", _sent_namesakes(_count))
     _add(f"{_count} intermediates of one name without key ids", _sent_namesakes(_count, **_NO_IDS))
+_add("60 intermediates of one name", _sent_namesakes(60))
+_add("60 intermediates of one name without key ids", _sent_namesakes(60, **_NO_IDS), REFUSED, go=True, why="search-bounds")
 
 
 def _cycle(names: Names) -> Chain:
