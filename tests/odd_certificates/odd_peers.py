@@ -9,6 +9,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from odd_factory import Made
 from odd_keys import loaded
+from raw_der import element_size
 
 VERSIONS = {"TLS 1.2": ssl.TLSVersion.TLSv1_2, "TLS 1.3": ssl.TLSVersion.TLSv1_3}
 
@@ -24,7 +25,9 @@ def key_pem(made: Made) -> str:
 
 
 def peer_context(sent: tuple[Made, ...], path: Path, *, is_server: bool, version: str) -> ssl.SSLContext | None:
-    """A context that presents the chain and accepts every peer; None if OpenSSL cannot load or use the certificate."""
+    """A context that presents the chain and accepts every peer; None if OpenSSL cannot load it or would send other bytes."""
+    if any(element_size(one.der) != len(one.der) for one in sent):
+        return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if is_server else ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.minimum_version = context.maximum_version = VERSIONS[version]

@@ -20,6 +20,14 @@ def tlv(tag: int, *parts: bytes) -> bytes:
     return bytes([tag, 0x80 | len(length)]) + length + content
 
 
+def element_size(element: bytes) -> int:
+    """The size of the first element by its own length."""
+    if element[1] < 0x80:
+        return 2 + element[1]
+    count = element[1] & 0x7F
+    return 2 + count + int.from_bytes(element[2 : 2 + count], "big")
+
+
 def long_form(element: bytes) -> bytes:
     """The same short element with one byte of length more than DER permits."""
     assert element[1] < 0x80

@@ -30,6 +30,9 @@ _ALERTS = {
     Denial.NOT_YET_VALID: "CERTIFICATE_EXPIRED",
     Denial.UNKNOWN_AUTHORITY: "UNKNOWN_CA",
 }
+# What OpenSSL refuses before our rules are asked, by the role of the proxy; docs/certificates.md has the reasons.
+_NOT_DECODED = {f"dates: UTCTime without seconds in {position}" for position in ("leaf", "middle")}
+_NO_SIGNER = ("no digitalSignature in leaf", "TLS 1.2")  # an EC certificate of a server
 _FEWEST = 900  # cases that every OpenSSL can present
 BOTH_VERSIONS = pytest.mark.parametrize("version", VERSIONS)
 
@@ -69,7 +72,7 @@ def test_a_client_with_odd_certificates_gets_the_verdict(field: Field, case: Cas
         pytest.skip("OpenSSL cannot present it")
     dialled = field.backend.accepted
     alert = _echo_or_alert(field.server, context)
-    if case.server == OK:
+    if case.server == OK and case.name not in _NOT_DECODED:
         assert alert is None
     else:
         assert _ALERTS.get(case.server, "ALERT") in alert if isinstance(case.server, Denial) else alert
@@ -94,12 +97,13 @@ def test_a_server_with_odd_certificates_gets_the_verdict(field: Field, case: Cas
     context = peer_context(chain_of(case).sent, field.directory / "peer.pem", is_server=True, version=version)
     if context is None:
         pytest.skip("OpenSSL cannot present it")
+    is_accepted = case.client == OK and case.name not in _NOT_DECODED and (case.name, version) != _NO_SIGNER
     with connect(field.client.address) as plain:
         plain.sendall(HELLO)
         accepted, _ = field.listener.accept()
         got = _bytes_or_alert(accepted, context)
-        assert got == HELLO if case.client == OK else got != HELLO
-        assert _receive(plain) == (HELLO if case.client == OK else b"")
+        assert got == HELLO if is_accepted else got != HELLO
+        assert _receive(plain) == (HELLO if is_accepted else b"")
 
 
 def _receive(plain: socket.socket) -> bytes:
