@@ -23,13 +23,6 @@ _GO_VERIFIER = Path(__file__).parent / "go_verifier"
 _OLDEST_GO = (1, 24)  # older ones accept negative serial numbers and short RSA keys, and know no policies
 
 
-# What the library says of serial numbers and of attributes that are too long for their standard.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Parsed a serial number"),
-    pytest.mark.filterwarnings("ignore:Attribute's length"),
-]
-
-
 @cache
 def chain_of(case: Case) -> Chain:
     return case.chain()

@@ -8,21 +8,26 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 from backends import Backend, connect, echo, receive_exactly
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from disk import Disk
 from odd_cases import OK, Case
-from odd_factory import HOST
+from odd_factory import HOST, SPIFFE_ID, Made, Names
+from odd_keys import loaded
 from odd_peers import VERSIONS, peer_context, pem_of
 from processes import LIMIT, Proxy
 from test_odd_certificates import CASES, chain_of
+from world import SERVER, World
 
+from tunnel.devapi.api import SVIDS
 from tunnel.errors import Denial
+from tunnel.spiffe.messages import SvidEntry, X509SvidResponse, encode_x509_svid_response
 
 HELLO = b"hello"
 _ALERTS = {
@@ -38,9 +43,10 @@ BOTH_VERSIONS = pytest.mark.parametrize("version", VERSIONS)
 
 
 class Field(NamedTuple):
-    """Both proxies, and what stands behind them."""
+    """The proxies, and what stands behind them."""
 
     server: Proxy
+    spiffe: Proxy  # a server with an identity of a Workload API
     backend: Backend
     client: Proxy
     listener: socket.socket
@@ -52,7 +58,11 @@ def field(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
     directory = tmp_path_factory.mktemp("odd")
     trusted = directory / "trusted.pem"
     anchors = {one.der: one for case in CASES for one in chain_of(case).anchors}
-    with closing(Disk(directory)) as disk, socket.create_server(("127.0.0.1", 0)) as listener:
+    with (
+        closing(Disk(directory)) as disk,
+        closing(World(tmp_path_factory.mktemp("api"))) as world,
+        socket.create_server(("127.0.0.1", 0)) as listener,
+    ):
         listener.settimeout(LIMIT)
         trusted.write_text(pem_of(anchors.values()) + disk.pki.cacert.read_text())
         backend = disk.enter(Backend(echo))
@@ -60,22 +70,36 @@ def field(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
         credentials = f"--cert={files.chain}", f"--key={files.key}", f"--cacert={trusted}", "--listen=127.0.0.1:0"
         server = disk.start("server", *credentials, f"--target={backend.target}", "--allow-all")
         target = f"127.0.0.1:{listener.getsockname()[1]}"
+        world.api.publish(world.sockets[SERVER], SVIDS, _update(anchors.values()))
+        spiffe = world.server(backend.target, rules=("--allow-all",))
         client = disk.start("client", *credentials, f"--target={target}", f"--override-server-name={HOST}")
-        yield Field(server, backend, client, listener, directory)
+        yield Field(server, spiffe, backend, client, listener, directory)
+
+
+def _update(anchors: Iterable[Made]) -> bytes:
+    """A message of a Workload API: an SVID, and a bundle of all anchors and its own."""
+    names = Names("our own SVID")
+    root = names.root()
+    svid = names.leaf(root)
+    bundle = b"".join(one.der for one in (root, *anchors))
+    key = loaded(svid.key).private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    return encode_x509_svid_response(X509SvidResponse((SvidEntry(SPIFFE_ID, svid.der, key, bundle),)))
 
 
 @BOTH_VERSIONS
+@pytest.mark.parametrize("role", ["server", "spiffe"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_a_client_with_odd_certificates_gets_the_verdict(field: Field, case: Case, version: str) -> None:
+def test_a_client_with_odd_certificates_gets_the_verdict(field: Field, case: Case, role: str, version: str) -> None:
     context = peer_context(chain_of(case).sent, field.directory / "peer.pem", is_server=False, version=version)
     if context is None:
         pytest.skip("OpenSSL cannot present it")
-    dialled = field.backend.accepted
-    alert = _echo_or_alert(field.server, context)
-    if case.server == OK and case.name not in _NOT_DECODED:
+    dialled, verdict = field.backend.accepted, getattr(case, role)
+    alert = _echo_or_alert(getattr(field, role), context)
+    if verdict == OK and case.name not in _NOT_DECODED:
         assert alert is None
     else:
-        assert _ALERTS.get(case.server, "ALERT") in alert if isinstance(case.server, Denial) else alert
+        assert alert is not None
+        assert not isinstance(verdict, Denial) or _ALERTS.get(verdict, "ALERT") in alert
         assert field.backend.accepted == dialled
 
 
