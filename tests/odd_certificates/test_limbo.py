@@ -67,3 +67,9 @@ def test_the_verdict_is_that_of_the_case_or_a_listed_difference(case: dict[str, 
 
 def test_every_listed_difference_is_a_case() -> None:
     assert set(_DIFFERENT) <= {case["id"] for case in CASES}
+
+
+def test_the_documentation_lists_exactly_the_groups_of_differences() -> None:
+    section = (Path(__file__).parents[2] / "docs/certificates.md").read_text().partition("of x509-limbo")[2]
+    rows = section.partition("\n## ")[0].partition("|---|---|\n")[2].splitlines()
+    assert [row.split(" | ")[0].removeprefix("| ") for row in rows if row] == [*ACCEPTED, *REFUSED]

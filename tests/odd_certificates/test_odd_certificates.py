@@ -18,8 +18,13 @@ from odd_factory import HOST, Chain
 from odd_judges import judge
 from path_cases import PATHS
 
+from tunnel.pkix.certificate import parse_certificate
+from tunnel.tls.facts import describe_peer
+
 CASES = [*PATHS.cases, *CERTIFICATES.cases, *CONSTRAINTS.cases]
+_ODD_SUBJECTS = [case for case in CASES if case.name.startswith("subject with ") and case.name.endswith(" in leaf")]
 _GO_VERIFIER = Path(__file__).parent / "go_verifier"
+_DOCUMENT = Path(__file__).parents[2] / "docs/certificates.md"
 _OLDEST_GO = (1, 24)  # older ones accept negative serial numbers and short RSA keys, and know no policies
 
 
@@ -37,9 +42,37 @@ def test_the_verdict_is_that_of_the_table(case: Case, role: str) -> None:
     assert got != OK if expected == REFUSED else got == expected
 
 
+@pytest.mark.parametrize("case", _ODD_SUBJECTS, ids=lambda case: case.name)
+def test_an_odd_attribute_leaves_the_common_name_readable(case: Case) -> None:
+    leaf = parse_certificate(chain_of(case).sent[0].der)
+    text = case.name.removeprefix("subject with ").removesuffix(" in leaf")
+    assert describe_peer(leaf, None).common_name == f"leaf with {text}"
+
+
 def test_the_table_has_each_name_once() -> None:
     names = [case.name for case in CASES]
     assert sorted(set(names)) == sorted(names)
+
+
+def test_the_documentation_lists_exactly_the_differences_from_go() -> None:
+    section = _DOCUMENT.read_text().partition("## Differences from Go's verifier")[2].partition("\n## ")[0]
+    refused, _, accepted = section.partition("Accepted here")
+    for text, is_accepted in ((refused, False), (accepted, True)):
+        documented = set(re.findall(r"^\| `([a-z0-9-]+)` \|", text, re.MULTILINE))
+        assert documented == {case.why for case in CASES if case.why and _is_more_lenient(case) == is_accepted}
+
+
+def _is_more_lenient(case: Case) -> bool:
+    """Whether we accept what Go refuses; no case is both."""
+    differences = {
+        getattr(case, role) == OK for role, theirs in zip(ROLES, case.go, strict=True) if _differs(case, role, theirs)
+    }
+    assert len(differences) == 1, case.name
+    return differences.pop()
+
+
+def _differs(case: Case, role: str, theirs: bool) -> bool:
+    return bool((getattr(case, role) == OK) != theirs)
 
 
 def test_go_agrees_with_its_column(tmp_path: Path) -> None:
