@@ -19,6 +19,8 @@ from odd_judges import judge
 from path_cases import PATHS
 
 from tunnel.pkix.certificate import parse_certificate
+from tunnel.pkix.path import MAX_PATH, MAX_SENT
+from tunnel.pkix.strength import MAX_RSA_BITS, MIN_RSA_BITS
 from tunnel.tls.facts import describe_peer
 
 CASES = [*PATHS.cases, *CERTIFICATES.cases, *CONSTRAINTS.cases]
@@ -60,6 +62,14 @@ def test_the_documentation_lists_exactly_the_differences_from_go() -> None:
     for text, is_accepted in ((refused, False), (accepted, True)):
         documented = set(re.findall(r"^\| `([a-z0-9-]+)` \|", text, re.MULTILINE))
         assert documented == {case.why for case in CASES if case.why and _is_more_lenient(case) == is_accepted}
+
+
+def test_the_documentation_has_the_limits() -> None:
+    text = _DOCUMENT.read_text()
+    assert f"| certificates that a peer sends | {MAX_SENT} |" in text
+    assert f"| certificates of a path, without the anchor | {MAX_PATH} |" in text
+    assert f"| {MAX_RSA_BITS} bits, exponent of 32 bits |" in text
+    assert f"RSA of {MIN_RSA_BITS} to {MAX_RSA_BITS} bits" in text
 
 
 def _is_more_lenient(case: Case) -> bool:
