@@ -13,9 +13,9 @@ from ends import TLS12, TLS13, Side, identity
 from plane import is_over, received
 from test_tunnel import KNOWN, PEER, PEER_CONTEXTS, ROOT, Peer, Stage, carried
 
+from tunnel.net import race
 from tunnel.net.address import TcpAddress
 from tunnel.net.listen import open_listener
-from tunnel.relay import dial
 from tunnel.wire.proxy_v2 import SPIFFE_ID_TYPE, HeaderMode, TlsFacts, encode_header
 
 Stages = Callable[..., Stage]
@@ -95,7 +95,7 @@ def narrow(sock: socket.socket) -> None:
 
 
 def test_a_header_that_finds_no_room_comes_before_the_payload(stages: Stages, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dial, "set_tcp_options", narrow)
+    monkeypatch.setattr(race, "set_tcp_options", narrow)
     stage = stages(header=HeaderMode.TLS_FULL).serve()
     peer, backend = carried(stage, who=LARGE)
     peer.say(b"<payload>")
@@ -111,7 +111,7 @@ def test_a_header_that_finds_no_room_comes_before_the_payload(stages: Stages, mo
 
 
 def test_a_backend_that_does_not_take_the_header_is_given_up_in_time(stages: Stages, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dial, "set_tcp_options", narrow)
+    monkeypatch.setattr(race, "set_tcp_options", narrow)
     stage = stages(header=HeaderMode.TLS_FULL, connect_timeout=10).serve()
     peer, _ = carried(stage, who=LARGE)
     stage.later(10.1)
@@ -123,7 +123,7 @@ def test_a_backend_that_does_not_take_the_header_is_given_up_in_time(stages: Sta
 
 
 def test_a_backend_that_hangs_up_at_once_is_said_to_have_done_so(stages: Stages, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dial, "set_tcp_options", narrow)
+    monkeypatch.setattr(race, "set_tcp_options", narrow)
     stage = stages(header=HeaderMode.TLS_FULL).serve()
     _, backend = carried(stage, who=LARGE)
     backend.close()
@@ -152,7 +152,7 @@ def test_a_header_that_cannot_be_built_lets_nobody_through(stages: Stages) -> No
 
 
 def test_a_caller_that_goes_meanwhile_takes_the_connection_with_it(stages: Stages, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dial, "set_tcp_options", narrow)
+    monkeypatch.setattr(race, "set_tcp_options", narrow)
     stage = stages(header=HeaderMode.TLS_FULL).serve()
     peer, _ = carried(stage, who=LARGE)
     peer.socket.close()

@@ -1,4 +1,4 @@
-"""Endpoints are tried in order, each with its share of the time, until one answers."""
+"""A dial starts the next endpoint 250 ms after the last one, and takes the first that connects."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 from plane import Clock
 
 from tunnel.errors import TargetError, TargetFault
+from tunnel.net.race import ATTEMPT_DELAY, MAX_OPEN_ATTEMPTS, interleave
 from tunnel.net.sockets import Endpoint
 from tunnel.relay.dial import Dial
 from tunnel.relay.loop import Loop
@@ -28,6 +29,7 @@ class Caller:
         self.failures: list[TargetError] = []
         self.crashes: list[Exception] = []
         self._sockets: list[socket.socket] = []
+        self._queues: dict[object, socket.socket] = {}
 
     def dialled(self, sock: socket.socket, endpoint: Endpoint) -> None:
         self.reached.append((sock, endpoint))
@@ -38,8 +40,8 @@ class Caller:
     def crashed(self, crash: Exception) -> None:
         self.crashes.append(crash)
 
-    def dial(self, *endpoints: Endpoint, limit: float = 10) -> Dial:
-        dial = Dial(self.loop, self, endpoints, self.clock.now + limit)
+    def dial(self, *endpoints: Endpoint) -> Dial:
+        dial = Dial(self.loop, self, endpoints)
         dial.start()
         return dial
 
@@ -55,6 +57,11 @@ class Caller:
         self.clock.now += seconds
         for _ in range(3):
             self.loop.turn(0)
+
+    @property
+    def attempts(self) -> int:
+        """How many sockets the dial has open."""
+        return len(self.loop._owners)
 
     @property
     def outcome(self) -> Endpoint | TargetFault | None:
@@ -79,12 +86,21 @@ class Caller:
     def silent(self) -> Endpoint:
         """One that does not answer: its queue is full."""
         endpoint = self._listen(0)
+        self._queues[endpoint.address] = self._sockets[-1]
         for _ in range(3):
             filler = socket.socket()
             filler.setblocking(False)
             filler.connect_ex(endpoint.address)
             self._sockets.append(filler)
         return endpoint
+
+    def empty(self, silent: Endpoint) -> None:
+        """Accept what fills the queue of a silent endpoint, until the loop has an event."""
+        listener = self._queues[silent.address]
+        listener.settimeout(20)
+        while not self.reached:  # the kernel sends SYN again after a second
+            self._sockets.append(listener.accept()[0])
+            self.loop.turn(0.1)
 
     def _listen(self, backlog: int) -> Endpoint:
         sock = socket.socket()
@@ -139,39 +155,68 @@ def test_when_all_refuse_the_last_ones_reason_is_told(caller: Caller) -> None:
     assert not caller.loop._owners, "every socket is given up"
 
 
-def test_one_that_is_silent_is_left_after_its_share_of_the_time(caller: Caller) -> None:
+def test_the_next_endpoint_is_tried_after_the_attempt_delay(caller: Caller) -> None:
     good = caller.listening()
-    caller.dial(caller.silent(), caller.silent(), good, limit=9)
-    caller.later(2.9)
+    caller.dial(caller.silent(), caller.silent(), good)
+    caller.later(ATTEMPT_DELAY - 0.01)
+    assert caller.attempts == 1
+    caller.later(0.02)
+    assert caller.attempts == 2
+    caller.later(ATTEMPT_DELAY - 0.02)
     assert caller.outcome is None
-    caller.later(0.2)  # a third of nine seconds is over, the second has half of what is left
-    caller.later(2.8)
-    assert caller.outcome is None
-    caller.later(0.3)
+    caller.later(0.02)
     caller.until_heard()
+    assert caller.outcome == good
+    caller.later(0)
+    assert caller.attempts == 1, "the others are closed"
+    caller.later(100)
+    assert caller.outcome == good, "no timer is left over"
+
+
+def test_an_earlier_attempt_can_still_win(caller: Caller) -> None:
+    slow = caller.silent()
+    caller.dial(slow, caller.silent())
+    caller.later(ATTEMPT_DELAY + 0.01)
+    assert caller.attempts == 2
+    caller.empty(slow)
+    caller.until_heard()
+    assert caller.outcome == slow
+
+
+def test_a_failure_starts_the_next_attempt_at_once(caller: Caller) -> None:
+    good = caller.listening()
+    caller.dial(caller.silent(), caller.refusing(), caller.refusing(), good)
+    caller.later(ATTEMPT_DELAY + 0.01)
+    caller.until_heard()  # while the clock stands still
     assert caller.outcome == good
 
 
-def test_the_last_one_has_the_callers_whole_time(caller: Caller) -> None:
-    dial = caller.dial(caller.refusing(), caller.silent(), limit=9)
-    caller.later(8)
-    caller.later(1000)
-    assert caller.outcome is None, "the limit of the whole is the caller's to keep"
+def test_the_last_attempt_has_the_callers_whole_time(caller: Caller) -> None:
+    dial = caller.dial(caller.refusing(), caller.silent(), caller.silent())
+    for _ in range(10):
+        caller.later(100)
+    assert caller.outcome is None, "the limit of the whole is the caller's"
+    assert caller.attempts == 2
     dial.abandon()
+    assert not caller.loop._owners
 
 
-def test_what_the_first_saves_the_others_have(caller: Caller) -> None:
-    good = caller.listening()
-    caller.dial(caller.refusing(), caller.silent(), good, limit=10)
-    for _ in range(100):  # until the first has refused and the second is asked
-        if any(timer.action and timer.when == caller.clock.now + 5 for timer in caller.loop._timers):
-            break
-        caller.loop.turn(0)
-    caller.later(4.9)
-    assert caller.outcome is None
-    caller.later(0.2)
+def test_open_attempts_are_bounded(caller: Caller) -> None:
+    silent, good = caller.silent(), caller.listening()
+    caller.dial(*[silent] * (MAX_OPEN_ATTEMPTS + 3), good)
+    for _ in range(MAX_OPEN_ATTEMPTS + 2):
+        caller.later(ATTEMPT_DELAY + 0.01)
+        assert caller.attempts <= MAX_OPEN_ATTEMPTS
+    caller.later(ATTEMPT_DELAY + 0.01)
     caller.until_heard()
     assert caller.outcome == good
+
+
+def test_address_families_alternate() -> None:
+    four = [Endpoint(socket.AF_INET, (f"192.0.2.{n}", 1)) for n in range(3)]
+    six = [Endpoint(socket.AF_INET6, (f"2001:db8::{n}", 1)) for n in range(2)]
+    assert interleave([*six, *four]) == [six[0], four[0], six[1], four[1], four[2]]
+    assert interleave([*four, *six]) == [four[0], six[0], four[1], six[1], four[2]]
 
 
 def test_who_gives_up_hears_nothing_more(caller: Caller) -> None:
@@ -247,7 +292,7 @@ def test_a_family_that_the_machine_lacks_is_passed_over(caller: Caller, monkeypa
             raise OSError(errno.EAFNOSUPPORT, "address family not supported")
         return real(family, *rest)
 
-    monkeypatch.setattr("tunnel.relay.dial.socket.socket", make)
+    monkeypatch.setattr("tunnel.net.race.socket.socket", make)
     caller.dial(Endpoint(socket.AF_INET6, ("::1", 9)), good)
     caller.until_heard()
     assert caller.outcome == good

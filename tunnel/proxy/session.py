@@ -142,7 +142,7 @@ class Session:
         if isinstance(found, TargetError):
             self.dial_failed(found)
         else:
-            self._step = dial = Dial(self._tunnel.loop, self, found, self._deadline)
+            self._step = dial = Dial(self._tunnel.loop, self, found)
             dial.start()
 
     def dialled(self, sock: socket.socket, endpoint: Endpoint) -> None:

@@ -1,17 +1,18 @@
-"""Dialling: one connection to the first endpoint of several that answers.
+"""Dialling on the event loop: one connection to the first of several endpoints that answers.
 
-Knows non-blocking connect; must not know TLS or why we dial. The caller owns the time limit of the whole; each endpoint
-gets an even share of what is left of it.
+The caller owns the time limit of the whole.
 """
 
 from __future__ import annotations
 
-import errno
 import socket
+from collections.abc import Iterable
+from functools import partial
 from typing import Protocol
 
 from tunnel.errors import TargetError
-from tunnel.net.sockets import Endpoint, set_tcp_options, unreached
+from tunnel.net.race import ATTEMPT_DELAY, Attempt, Race
+from tunnel.net.sockets import Endpoint
 from tunnel.relay.loop import GONE, OUT, Loop, Owner, Timer
 
 
@@ -22,77 +23,53 @@ class DialOwner(Owner, Protocol):
         """The connection is there."""
 
     def dial_failed(self, error: TargetError) -> None:
-        """No endpoint answered; the error is the last one's."""
+        """No endpoint answered; the error is that of the attempt that failed last."""
 
 
 class Dial:
-    """One attempt to reach one of several endpoints, in order."""
+    """One race for a connection, on the loop."""
 
-    __slots__ = ("_deadline", "_endpoint", "_loop", "_owner", "_rest", "_socket", "_timer")
+    __slots__ = ("_loop", "_owner", "_race", "_timer")
 
-    def __init__(self, loop: Loop, owner: DialOwner, endpoints: tuple[Endpoint, ...], deadline: float) -> None:
+    def __init__(self, loop: Loop, owner: DialOwner, endpoints: Iterable[Endpoint]) -> None:
         self._loop = loop
         self._owner = owner
-        self._rest = list(endpoints)
-        self._deadline = deadline
-        self._socket: socket.socket | None = None
+        self._race = Race(endpoints, loop.retire)
         self._timer: Timer | None = None
-        self._endpoint = endpoints[0]
 
     def start(self) -> None:
-        """Try the next endpoint; the owner hears of the outcome, possibly before this returns."""
-        self._endpoint = self._rest.pop(0)
-        try:
-            self._socket = sock = socket.socket(self._endpoint.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-            set_tcp_options(sock)
-            code = sock.connect_ex(self._endpoint.address)
-        except OSError as error:
-            code = error.errno or errno.EINVAL
-        if code == 0:
-            self._succeed()
-        elif code == errno.EINPROGRESS:
-            self._wait()
-        else:  # EAGAIN is a Unix socket whose backlog is full: there is no event for room in it
-            self._fail(code)
+        """Begin the next attempt; the owner is told of the outcome, possibly before this returns."""
+        self._stop_timer()
+        attempt = self._race.begin()
+        if attempt is not None:
+            self._loop.watch(attempt.socket, partial(self._ready, attempt), self._owner)
+        if attempt is not None and self._race.has_more:
+            self._timer = self._loop.call_at(self._loop.clock() + ATTEMPT_DELAY, self.start, self._owner)
+        self._tell()
 
     def abandon(self) -> None:
-        """Stop trying; the owner hears nothing more."""
-        if self._timer is not None:
-            self._loop.cancel(self._timer)
-        if self._socket is not None:
-            self._loop.retire(self._socket)
-            self._socket = None
+        """Stop trying; the owner is told nothing more."""
+        self._stop_timer()
+        self._race.stop()
 
-    def _wait(self) -> None:
-        assert self._socket is not None
-        self._loop.watch(self._socket, self._ready, self._owner)
-        if self._rest:
-            now = self._loop.clock()
-            share = (self._deadline - now) / (len(self._rest) + 1)
-            self._timer = self._loop.call_at(now + share, self._give_up, self._owner)
-
-    def _ready(self, events: int) -> None:
-        if self._socket is None or not events & (OUT | GONE):
+    def _ready(self, attempt: Attempt, events: int) -> None:
+        if not events & (OUT | GONE):
             return
-        code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if code:
-            self._fail(code)
-        else:
-            self._succeed()
-
-    def _give_up(self) -> None:
-        self._fail(errno.ETIMEDOUT)
-
-    def _succeed(self) -> None:
-        if self._timer is not None:
-            self._loop.cancel(self._timer)
-        sock, self._socket = self._socket, None
-        assert sock is not None
-        self._owner.dialled(sock, self._endpoint)
-
-    def _fail(self, code: int) -> None:
-        self.abandon()
-        if self._rest:
+        self._race.settle(attempt)
+        if self._race.winner is None:  # it failed: the next one begins at once
             self.start()
-            return
-        self._owner.dial_failed(unreached(self._endpoint, code))
+        else:
+            self._tell()
+
+    def _tell(self) -> None:
+        winner = self._race.winner
+        if winner is not None:
+            self._stop_timer()
+            self._owner.dialled(winner.socket, winner.endpoint)
+        elif self._race.is_lost:
+            self._owner.dial_failed(self._race.failure)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._loop.cancel(self._timer)
+            self._timer = None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,9 +15,10 @@ from typing import Any
 
 from tunnel import __version__
 from tunnel.config.health import STATUS_PATH, StatusUrl
-from tunnel.errors import ConfigError, TargetError, TargetFault, TlsError, TlsFault, TunnelError, WireError, WireFault, words_of
+from tunnel.errors import ConfigError, TargetError, TargetFault, TlsError, TlsFault, WireError, WireFault, words_of
 from tunnel.net.address import Address, TcpAddress
-from tunnel.net.sockets import resolve, unreached
+from tunnel.net.race import connect_first
+from tunnel.net.sockets import resolve
 from tunnel.status.trust import empty_context
 
 _MOST = 1 << 20  # bytes of a document that are read
@@ -129,26 +129,9 @@ class _Connection(http.client.HTTPConnection):
 
     def connect(self) -> None:
         """Reach the first endpoint that answers, and shake hands there if need be."""
-        sock = _dial(self._address, self._limit)
+        sock = connect_first(resolve(self._address), self._limit)
+        sock.settimeout(self._limit)
         self.sock = sock if self._trust is None else self._trust.wrap_socket(sock)
-
-
-def _dial(address: Address, timeout: float) -> socket.socket:
-    failure: TunnelError | None = None
-    for endpoint in resolve(address):
-        sock = socket.socket(endpoint.family, socket.SOCK_STREAM)
-        sock.settimeout(timeout)
-        try:
-            sock.connect(endpoint.address)
-        except TimeoutError:
-            sock.close()
-            raise
-        except OSError as error:
-            sock.close()
-            failure = failure or unreached(endpoint, error.errno or 0)
-        else:
-            return sock
-    raise failure or TargetError(TargetFault.RESOLVE, f"{address} has no address")
 
 
 def _tls_error(error: ssl.SSLError) -> TlsError:

@@ -16,10 +16,11 @@ import h11
 import trio
 
 from tunnel import __version__
-from tunnel.errors import ConfigError, words_of
+from tunnel.errors import ConfigError, TargetError, words_of
 from tunnel.log import escape
-from tunnel.net.address import join_host_port
+from tunnel.net.address import TcpAddress, join_host_port
 from tunnel.status.forms import JSON_TYPE, encode_graphite, encode_json
+from tunnel.status.reach import open_target
 from tunnel.status.snapshot import MetricsSource, Snapshot
 from tunnel.status.trust import system_context
 
@@ -91,7 +92,7 @@ async def report_to_graphite(source: MetricsSource, target: GraphiteTarget, *, p
         snapshot = source.snapshot()
         lines = encode_graphite(snapshot, prefix, time.time(), previous)
         previous = snapshot
-        async with await trio.open_tcp_stream(target.host, target.port) as stream:
+        async with await open_target(TcpAddress(target.host, str(target.port))) as stream:
             await stream.send_all(lines)
 
     say(f"metrics enabled; reporting metrics via TCP to {escape(str(target))}")
@@ -108,7 +109,7 @@ async def _repeat(report: Callable[[], Awaitable[None]], interval: float, fail: 
                 await report()
         except trio.TooSlowError:
             fail(f"not done within {interval:g}s")
-        except (OSError, UnicodeError, trio.BrokenResourceError, h11.ProtocolError) as error:
+        except (OSError, TargetError, trio.BrokenResourceError, h11.ProtocolError) as error:
             fail(_why(error))
         due += interval * max(1, math.ceil((trio.current_time() - due) / interval))
 
@@ -139,7 +140,7 @@ async def post(target: PostTarget, body: bytes) -> int:
 
 
 async def _connect(target: PostTarget) -> trio.abc.Stream:
-    stream = await trio.open_tcp_stream(target.host, target.port)
+    stream = await open_target(TcpAddress(target.host, str(target.port)))
     if target.context is None:
         return stream
     return trio.SSLStream(stream, target.context, server_hostname=target.host, https_compatible=True)

@@ -1,0 +1,69 @@
+"""A target with one address that never answers: the other one is used at once, everywhere."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+from backends import Backend, connect, echo, receive_exactly
+from processes import bare_environment
+from tool import run_tool
+from world import World
+
+PATIENT = "--connect-timeout=1h"  # a share of it is longer than every limit of these tests
+
+
+@contextmanager
+def silent(port: int = 0) -> Iterator[int]:
+    """A port of 127.0.0.1 whose queue is full: the kernel drops what tries to connect."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", port))
+        listener.listen(0)
+        for _ in range(3):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]
+
+
+@pytest.fixture
+def target(world: World) -> str:
+    """`localhost`, of which 127.0.0.1 never answers and ::1 does."""
+    port = world.enter(silent())
+    try:
+        world.enter(Backend(echo, host="::1", port=port))
+    except OSError:
+        pytest.skip("no IPv6 on loopback")
+    return f"localhost:{port}"
+
+
+def test_a_dead_address_delays_neither_connections_nor_the_backend_check(world: World, target: str) -> None:
+    status = world.directory / "status"
+    server = world.server(target, PATIENT, f"--status=unix:{status}")
+    client = world.client(server.target, PATIENT)
+    with connect(client.address) as plain:
+        plain.sendall(b"ping")
+        assert receive_exactly(plain, 4) == b"ping"
+    assert run_tool(bare_environment(), "health", f"unix:{status}", "--timeout=30s").code == 0
+
+
+def test_a_dead_address_of_a_server_delays_no_client(world: World) -> None:
+    backend = world.enter(Backend(echo))
+    server = world.server(backend.target, listen="[::1]:0")
+    port = server.address[1]
+    world.enter(silent(port))
+    client = world.client(f"localhost:{port}", PATIENT)
+    with connect(client.address) as plain:
+        plain.sendall(b"ping")
+        assert receive_exactly(plain, 4) == b"ping"
+
+
+def test_a_dead_address_of_a_status_port_delays_no_probe(world: World) -> None:
+    backend = world.enter(Backend(echo))
+    with silent() as port:
+        server = world.server(backend.target, f"--status=http://[::1]:{port}")
+        server.wait_for("listening")
+        assert run_tool(bare_environment(), "health", f"http://localhost:{port}", "--timeout=1h").code == 0
