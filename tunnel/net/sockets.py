@@ -24,6 +24,7 @@ _TCP_OPTIONS = (
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 9),
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
 )
+_MAPPED = "::ffff:"  # the C library writes an address of ::ffff:0:0/96 with dots (RFC 5952, section 5)
 _FAULTS = {
     errno.ECONNREFUSED: TargetFault.REFUSED,
     errno.ENOENT: TargetFault.REFUSED,
@@ -45,11 +46,13 @@ class Endpoint:
 
 
 def describe(family: int, address: Any) -> str:
-    """`tcp:HOST:PORT` or `unix:PATH`; an unnamed Unix socket is `unix:@`."""
+    """`tcp:HOST:PORT` or `unix:PATH`; an unnamed Unix socket is `unix:@`, an IPv4-mapped address is the IPv4 address."""
     if family == socket.AF_UNIX:
         path = address.decode("utf-8", "surrogateescape") if isinstance(address, bytes) else address
         return f"unix:{path.replace(chr(0), '@', 1) or '@'}"
     host, port = address[:2]
+    if family == socket.AF_INET6 and "." in host:  # a scope's name may have a dot too, and then no such prefix
+        host = host.removeprefix(_MAPPED)
     return f"tcp:{join_host_port(host, port)}"
 
 
