@@ -82,7 +82,7 @@ def test_the_name_that_the_client_asked_for_is_told(stages: Stages) -> None:
     peer.shake()
     backend = stage.accepted_by_backend()
     assert backend is not None
-    assert received(backend) == header_of(stage, HeaderMode.TLS, TlsFacts("TLS 1.3", b"db.example"))
+    assert received(backend) == header_of(stage, HeaderMode.TLS, TlsFacts("TLS 1.3", b"db.example", leaf=PEER.leaf.der))
 
 
 def test_no_header_is_sent_unless_it_is_wanted(stages: Stages) -> None:

@@ -24,6 +24,7 @@ HALF_MAPPED = (socket.AF_INET6, ("::ffff:192.0.2.7", 50000, 0, 0), ("2001:db8::1
 SCOPED = (socket.AF_INET6, ("fe80::7%eth0", 50000, 0, 2), ("fe80::1%eth0", 443, 0, 2))
 NO_TLS = TlsFacts("")
 PLAIN = TlsFacts("TLS 1.3")
+VERIFIED_12 = "20" + "000f" + "01" + "00000000" + "21" + "0007" + b"TLS 1.2".hex()
 FULL = TlsFacts("TLS 1.2", b"db.example", b"h2", "client", b"\x30\x01\x00", "spiffe://a.test/c")
 
 
@@ -68,8 +69,8 @@ def test_the_addresses_of_each_family(where: tuple[Any, ...], expected: str) -> 
     assert encode_header(*where, HeaderMode.CONN, NO_TLS).hex() == SIGNATURE + "21" + expected
 
 
-SSL_13 = "20" + "000f" + "01" + "00000000" + "21" + "0007" + b"TLS 1.3".hex()
-SSL_12 = "20" + "000f" + "01" + "00000000" + "21" + "0007" + b"TLS 1.2".hex()
+# `verify` is 0 only if the client has presented a certificate: section 2.2.5 of the specification.
+SSL_13 = "20" + "000f" + "01" + "00000001" + "21" + "0007" + b"TLS 1.3".hex()
 SNI = "02" + "000a" + b"db.example".hex()
 H2 = "01" + "0002" + b"h2".hex()
 CERTIFICATE = "28" + "0003" + "300100"
@@ -77,7 +78,7 @@ SSL_CERT = "20" + "%s" + "07" + "00000000" + "21" + "0007" + b"TLS 1.2".hex()
 
 TLVS = {
     "conn": (HeaderMode.CONN, FULL, ""),
-    "tls": (HeaderMode.TLS, FULL, H2 + SNI + SSL_12),
+    "tls": (HeaderMode.TLS, FULL, H2 + SNI + VERIFIED_12),
     "tls without SNI and ALPN": (HeaderMode.TLS, PLAIN, SSL_13),
     "tls-full": (HeaderMode.TLS_FULL, FULL, H2 + SNI + SSL_CERT % "001e" + "22" + "0006" + b"client".hex() + CERTIFICATE),
     "tls-full without a common name": (
@@ -85,8 +86,9 @@ TLVS = {
         TlsFacts("TLS 1.2", leaf=b"\x30\x01\x00"),
         SSL_CERT % "0015" + CERTIFICATE,
     ),
+    "tls with a certificate": (HeaderMode.TLS, TlsFacts("TLS 1.2", leaf=b"\x30"), VERIFIED_12),
     "tls-full without a certificate": (HeaderMode.TLS_FULL, PLAIN, SSL_13),
-    "spiffe": (HeaderMode.SPIFFE, FULL, H2 + SNI + SSL_12 + "e5" + "0011" + b"spiffe://a.test/c".hex()),
+    "spiffe": (HeaderMode.SPIFFE, FULL, H2 + SNI + VERIFIED_12 + "e5" + "0011" + b"spiffe://a.test/c".hex()),
     "spiffe without a certificate": (HeaderMode.SPIFFE, PLAIN, SSL_13),
     "names beyond ASCII are UTF-8": (
         HeaderMode.TLS_FULL,
@@ -159,7 +161,8 @@ def test_a_receiver_reads_what_was_told(source: Any, port: int, mode: HeaderMode
     ssl = tlvs[0x20]
     inner = parse_tlvs(ssl[5:])
     is_full = mode is HeaderMode.TLS_FULL and facts.leaf != b""
-    assert (ssl[0], ssl[1:5], inner[0x21].decode()) == (7 if is_full else 1, bytes(4), facts.version)
+    verify = struct.pack("!I", 0 if facts.leaf else 1)
+    assert (ssl[0], ssl[1:5], inner[0x21].decode()) == (7 if is_full else 1, verify, facts.version)
     assert (tlvs.get(1, b""), tlvs.get(2, b"")) == (facts.alpn, facts.server_name)
     assert inner.get(0x28, b"") == (facts.leaf if is_full else b"")
     assert inner.get(0x22, b"") == (facts.common_name.encode("utf-8", "replace") if is_full else b"")

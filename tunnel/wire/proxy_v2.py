@@ -1,8 +1,8 @@
 """The header that tells a backend who is really calling: PROXY protocol, version 2.
 
 Knows the header's bytes (proxy-protocol.txt, section 2.2) and the modes that fill it; must not know sockets or OpenSSL.
-Byte for byte what ghostunnel sends, with two differences: on a Unix listener the length covers the TLVs too, and the mode
-`spiffe` is ours.
+Byte for byte what ghostunnel sends, with three differences: on a Unix listener the length covers the TLVs too, `verify` is not
+0 for a client without a certificate, and the mode `spiffe` is ours.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ _MAX_LENGTH = 0xFFFF
 _ALPN, _AUTHORITY, _SSL = 0x01, 0x02, 0x20
 _SSL_VERSION, _SSL_CN, _SSL_CLIENT_CERT = 0x21, 0x22, 0x28
 _OVER_TLS, _CERT_CONN, _CERT_SESS = 0x01, 0x02, 0x04
+_VERIFIED, _UNVERIFIED = 0, 1  # 0 only if a certificate was presented and verified; a bad one never comes this far
 # From the range for applications, 0xE0 to 0xEF (section 2.2.8). Google's balancers use 0xE0, Amazon's 0xEA, Azure's 0xEE.
 SPIFFE_ID_TYPE = 0xE5
 
@@ -89,7 +90,7 @@ def _encode_facts(mode: HeaderMode, facts: TlsFacts) -> bytes:
     inner = _encode_tlv(_SSL_VERSION, facts.version.encode())
     if has_certificate:
         inner += _encode_tlv(_SSL_CN, _encode_text(facts.common_name)) + _encode_tlv(_SSL_CLIENT_CERT, facts.leaf)
-    tlvs += _encode_tlv(_SSL, struct.pack("!BI", flags, 0) + inner)  # nobody unverified comes this far
+    tlvs += _encode_tlv(_SSL, struct.pack("!BI", flags, _VERIFIED if facts.leaf else _UNVERIFIED) + inner)
     if mode is HeaderMode.SPIFFE:
         tlvs += _encode_tlv(SPIFFE_ID_TYPE, _encode_text(facts.spiffe_id))
     return tlvs
