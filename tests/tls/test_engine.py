@@ -369,6 +369,26 @@ def test_memory_is_renewed_inside_a_record(version: int) -> None:
     assert server.open(record[9:]) == b"in two parts"
 
 
+# -- RFC 5746
+
+
+def server_hello(extensions: bytes) -> bytes:
+    """A record with a ServerHello of TLS 1.2."""
+    body = b"\x03\x03" + bytes(32) + b"\0" + b"\xc0\x2b" + b"\0" + extensions
+    message = b"\x02" + len(body).to_bytes(3, "big") + body
+    return b"\x16\x03\x03" + len(message).to_bytes(2, "big") + message
+
+
+def test_a_tls_1_2_server_without_secure_renegotiation_is_refused() -> None:
+    client = Side(context(identity(), admit_all, is_server=False))
+    client.shake()
+    client.shake(server_hello(b"\0\x05" + b"\xff\x01\0\x01\0"))  # renegotiation_info: the certificate may follow
+    client = Side(context(identity(), admit_all, is_server=False))
+    client.shake()
+    with pytest.raises(TlsError, match="unsafe legacy renegotiation disabled"):
+        client.shake(server_hello(b""))
+
+
 # -- what is no TLS
 
 NO_RECORD = {
