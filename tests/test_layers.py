@@ -19,7 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("tunnel", "tunnel.errors", "tunnel.interpreter", "tunnel.moment"),
     ("tunnel.unix_path", "tunnel.pkix"),
     ("tunnel.spiffe", "tunnel.log"),
-    ("tunnel.authz", "tunnel.net.address"),
+    ("tunnel.authz", "tunnel.net.address", "tunnel.log_limit"),
     ("tunnel.wire",),
     ("tunnel.config", "tunnel.syslog", "tunnel.strays"),
     ("tunnel.tls", "tunnel.net", "tunnel.keystore", "tunnel.policy", "tunnel.sandbox", "tunnel.child"),

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunnel.log import Category, DescriptorSink, Log, escape, one_line
+from tunnel.log import MAX_FOREIGN_TEXT, Category, DescriptorSink, Log, escape, one_line
 
 ESCAPED = [
     ("plain text, with (signs) = #1!", "plain text, with (signs) = #1!"),
@@ -41,9 +41,19 @@ def test_hostile_text_is_escaped(text: str, shown: str) -> None:
 
 
 def test_a_very_long_text_is_cut_and_marked() -> None:
-    assert escape("x" * 4096) == "x" * 4096
-    assert escape("x" * 4097) == "x" * 4096 + "..."
-    assert len(escape("\0" * 10**6)) == 4 * 4096 + 3
+    assert escape("x" * MAX_FOREIGN_TEXT) == "x" * MAX_FOREIGN_TEXT
+    assert escape("x" * (MAX_FOREIGN_TEXT + 1)) == "x" * MAX_FOREIGN_TEXT + "..."
+    assert escape("x" * 99, limit=9) == "x" * 9 + "..."
+
+
+@pytest.mark.parametrize("sign", ["\0", "\\", "[", "\u00fc", "\u202e", "\U0001f600"])
+def test_a_text_is_cut_between_two_escapes(sign: str) -> None:
+    shown = escape(sign)
+    for front in range(8):
+        cut = escape("x" * front + sign * 10**6)
+        assert len(cut) <= MAX_FOREIGN_TEXT + len("...")
+        assert cut.startswith("x" * front)
+        assert cut[front:].removesuffix("...") == shown * ((MAX_FOREIGN_TEXT - front) // len(shown))
 
 
 def test_one_line_leaves_what_is_printable_and_escapes_the_rest() -> None:

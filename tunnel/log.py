@@ -16,7 +16,8 @@ from enum import Enum
 from typing import Protocol
 
 STDOUT, STDERR = 1, 2
-_MAX_TEXT = 4096
+MAX_FOREIGN_TEXT = 512  # characters of one text that somebody else has written, as it stands in the line
+MAX_TRACE = 16 * 1024  # characters of a traceback of ours
 _MAX_BACKLOG = 1024 * 1024  # bytes that wait for a reader; what comes then is lost and counted
 _RETRY = 0.1  # seconds until a reader that stands still is looked at again
 _UNSAFE = re.compile(r"[^\x20-\x7e]|[\\\[\]]")
@@ -32,9 +33,10 @@ class Category(Enum):
     OTHER = "all"
 
 
-def escape(text: str) -> str:
-    """Printable ASCII in one line, whatever `text` holds; brackets too, since they delimit fields of the log."""
-    return _UNSAFE.sub(_escape_one, _fence(text))
+def escape(text: str, limit: int = MAX_FOREIGN_TEXT) -> str:
+    """Printable ASCII in one line, cut to `limit` characters; brackets are escaped, since they delimit fields of the log."""
+    escaped = _UNSAFE.sub(_escape_one, text[: limit + 1])
+    return escaped if len(escaped) <= limit else _cut(text, limit)
 
 
 def one_line(text: str) -> str:
@@ -47,8 +49,12 @@ def _escape_one(match: re.Match[str]) -> str:
     return "\\\\" if code == 0x5C else f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
-def _fence(text: str) -> str:
-    return text if len(text) <= _MAX_TEXT else text[:_MAX_TEXT] + "..."
+def _cut(text: str, limit: int) -> str:
+    """As many whole characters as have room when they are escaped."""
+    end = room = 0
+    while (room := room + len(_UNSAFE.sub(_escape_one, text[end]))) <= limit:
+        end += 1
+    return _UNSAFE.sub(_escape_one, text[:end]) + "..."
 
 
 class Sink(Protocol):

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TextIO
 
-from tunnel.log import escape
+from tunnel.log import MAX_TRACE, escape
 
 _MOST = 100  # that wait to be fetched: the newest
 
@@ -62,7 +62,7 @@ class Strays:
         self._reports.append(f"warning: {escape(f'{category.__name__}: {message} ({filename}:{lineno})')}")
 
     def _put(self, where: str, trace: str) -> None:
-        self._reports.append(f"internal error: {escape(where)}: {escape(trace)}")
+        self._reports.append(f"internal error: {escape(where)}: {escape(trace, MAX_TRACE)}")
 
 
 class _Handler(logging.Handler):
@@ -78,7 +78,7 @@ class _Handler(logging.Handler):
         except (TypeError, ValueError, KeyError):  # its arguments do not fit: the logger's mistake, not ours to raise
             text = str(record.msg)
         trace = _trace(*record.exc_info) if record.exc_info else ""
-        self._put(f"{record.levelname.lower()} of {escape(record.name)}: {escape(text)} {escape(trace)}".rstrip())
+        self._put(f"{record.levelname.lower()} of {escape(record.name)}: {escape(text)} {escape(trace, MAX_TRACE)}".rstrip())
 
 
 def _trace(kind: type[BaseException] | None, value: BaseException | None, where: TracebackType | None) -> str:

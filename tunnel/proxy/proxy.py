@@ -145,6 +145,7 @@ class Proxy:
             cut = self.tunnel.cut()
             self._log.write(f"graceful shutdown timeout: forcing exit, {cut} connections cut")
         await self._status_over.wait()  # whoever asked for the end by HTTP gets an answer; it takes seconds at most
+        self.tunnel.refusals.flush()
         self._log.tell(f"stopped {self.tunnel.counters.summary()}".rstrip())
         return cut
 

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from tunnel.authz.peer import Admitted
 from tunnel.errors import PeerDenied, TargetError, TargetFault, TlsError, TlsFault, WireError
 from tunnel.log import Category, Log, escape
+from tunnel.log_limit import RefusalLog
 from tunnel.net.sockets import Endpoint, describe
 from tunnel.proxy.generation import Generation
 from tunnel.proxy.header import build_header
@@ -47,6 +48,7 @@ class Host(Protocol):
     settings: Settings
     route: Route
     log: Log
+    refusals: RefusalLog
     buffers: Buffers
     counters: Counters
     sweeper: Sweeper
@@ -294,18 +296,18 @@ class Session:
             self._tunnel.counters.handshake_timeouts += error.reason is TlsFault.TIMEOUT
             self._time_handshake()
             line = f"error on TLS handshake from {show_address(self._source).removeprefix('tcp:')}: {why}"
-            self._tunnel.log.write(line, Category.HANDSHAKE_ERRORS)
+            self._log_refusal(error.reason.value, line, Category.HANDSHAKE_ERRORS)
         else:
             who = "the server refused us: " if error.reason is TlsFault.REFUSED else ""
             line = f"error on dial: TLS handshake with {self._where()}: {who}{why}{self._who()}"
-            self._tunnel.log.write(line, Category.CONN_ERRORS)
+            self._log_refusal(error.reason.value, line)
         self._close(farewell)
 
     def dial_failed(self, error: TargetError) -> None:
         """The target cannot be reached, or its proxy does not bring us there."""
         self._tunnel.counters.undialled += 1
         self._tunnel.counters.add_reason(error.reason.value)
-        self._tunnel.log.write(f"error on dial: {error} reason={error.reason.value}{self._who()}", Category.CONN_ERRORS)
+        self._log_refusal(error.reason.value, f"error on dial: {error} reason={error.reason.value}{self._who()}")
         self._close()
 
     def preface_failed(self, error: TargetError) -> None:
@@ -357,8 +359,11 @@ class Session:
         self._tunnel.counters.undialled += 1
         self._tunnel.counters.add_reason(error.reason.value)
         line = f"error {what} proxy header: {error} reason={error.reason.value}{self._who()}"
-        self._tunnel.log.write(line, Category.CONN_ERRORS)
+        self._log_refusal(error.reason.value, line)
         self._close()
+
+    def _log_refusal(self, reason: str, line: str, category: Category = Category.CONN_ERRORS) -> None:
+        self._tunnel.refusals.write(self._source, reason, line, category)
 
     def _where(self) -> str:
         """With whom a client shakes hands."""
@@ -375,7 +380,7 @@ class Session:
         if events & GONE:
             self._tunnel.counters.gone += 1
             line = f"error on dial: the caller has gone before the target was reached reason=gone{self._who()}"
-            self._tunnel.log.write(line, Category.CONN_ERRORS)
+            self._log_refusal("gone", line)
             self._close()
 
     def _too_slow(self) -> None:

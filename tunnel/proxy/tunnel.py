@@ -15,12 +15,13 @@ from functools import partial
 from typing import Any
 
 from tunnel.errors import TargetError, words_of
-from tunnel.log import Category, Log, escape
+from tunnel.log import MAX_TRACE, Category, Log, escape
+from tunnel.log_limit import RefusalLog
 from tunnel.moment import format_time
 from tunnel.net.address import Address
 from tunnel.net.listen import Listener
 from tunnel.net.owner import owner_of_peer
-from tunnel.net.sockets import Endpoint, resolve_now
+from tunnel.net.sockets import Endpoint, describe, resolve_now
 from tunnel.proxy.generation import Generation
 from tunnel.proxy.route import plan_route
 from tunnel.proxy.session import Session
@@ -58,6 +59,7 @@ class Tunnel:
         self.loop = loop
         self.settings = settings
         self.log = log
+        self.refusals = RefusalLog(log, loop.clock, loop.call_later)
         self.buffers = Buffers()
         self.counters = counters or Counters()
         self.sweeper = Sweeper(loop)
@@ -237,7 +239,7 @@ class Tunnel:
         self.counters.strangers += 1
         who = "nobody that is still there" if user is None else f"user {user}"
         line = f"refused a local connection of {who}: only user {self.settings.only_user} may use this tunnel"
-        self.log.write(line, Category.CONN_ERRORS)
+        self.refusals.write(describe(sock.family, address), "another-user", line, Category.CONN_ERRORS)
         sock.close()
         return False
 
@@ -301,4 +303,4 @@ class Tunnel:
     def count_crash(self, crash: Exception) -> None:
         """Write a bug down in one line, with its traceback."""
         self.counters.crashed += 1
-        self.log.write(f"internal error: {escape(''.join(traceback.format_exception(crash)))}")
+        self.log.write(f"internal error: {escape(''.join(traceback.format_exception(crash)), MAX_TRACE)}")

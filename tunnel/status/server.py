@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import trio
 
 from tunnel.errors import PeerDenied, TlsError, words_of
-from tunnel.log import escape
+from tunnel.log import MAX_TRACE, escape
 from tunnel.net.listen import Listener
 from tunnel.net.sockets import describe
 from tunnel.status.http import Limits, Respond, linger, serve_http
@@ -103,7 +103,7 @@ async def _serve_one(sock: trio.socket.SocketType, name: str, port: StatusPort, 
             pass  # the client has gone or stands still, and there is nobody to tell
         except Exception as crash:  # noqa: BLE001  # a bug ends its own connection, as in the event loop
             told = "".join(traceback.format_exception(crash))
-            port.log(f"http: panic serving {escape(name)}: {escape(told)}")
+            port.log(f"http: panic serving {escape(name)}: {escape(told, MAX_TRACE)}")
 
 
 async def _serve_stream(transport: trio.SocketStream, name: str, port: StatusPort, lobby: Lobby) -> None:
