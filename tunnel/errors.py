@@ -136,6 +136,13 @@ class PeerDenied(ReasonedError[Denial]):
         self.seen = seen
 
 
+class WebRefusal(Enum):
+    """Why the status port refuses a request."""
+
+    HOST = "foreign-host"  # it names a host that is not ours: DNS rebinding
+    CROSS_SITE = "cross-site"  # a page of another site would change something
+
+
 class TokenFault(Enum):
     """Why a token is not taken for a JWT-SVID (JWT-SVID, sections 2 to 6, and our own limits)."""
 

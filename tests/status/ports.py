@@ -14,6 +14,7 @@ from ends import Identity, identity
 
 from tunnel.authz.authorizer import admit_unasked
 from tunnel.net.listen import Listener
+from tunnel.status.guard import OpenGuard
 from tunnel.status.http import Limits, Request, Respond, Response, serve_http
 from tunnel.status.lobby import Lobby
 from tunnel.status.server import StatusPort, serve_status
@@ -166,13 +167,15 @@ async def served(
     tls: TlsSource | None = None,
     places: int = 256,
     listener: Listener | None = None,
+    open_guard: OpenGuard | None = None,
+    count_refusal: Callable[[str], None] | None = None,
 ) -> AsyncIterator[Served]:
     """A status port that serves while the block runs."""
     lines: list[str] = []
     stopping = trio.Event()
     listener = listener or listen()
     address = listener.socket.getsockname()
-    settings = StatusPort(respond, limits, lines.append, tls, places)
+    settings = StatusPort(respond, limits, lines.append, tls, places, open_guard, count_refusal=count_refusal)
     async with trio.open_nursery() as nursery:
         finished = trio.Event()
 

@@ -18,7 +18,7 @@ from trio.testing import MockClock
 from tunnel.errors import ConfigError, Denial, PeerDenied, TargetError, TargetFault, TlsError, TunnelError
 from tunnel.net.address import Address, TcpAddress, UnixAddress
 from tunnel.net.sockets import Endpoint
-from tunnel.status.check import Check, check_by_connecting, check_by_handshake, check_by_request
+from tunnel.status.check import Check, check_by_connecting, check_by_handshake, check_by_request, share
 from tunnel.status.http import Request, Respond, Response
 from tunnel.status.probe import parse_url
 from tunnel.status.reach import open_target, open_through
@@ -123,6 +123,69 @@ def test_an_address_that_never_answers_delays_nothing(monkeypatch: pytest.Monkey
             assert failure.reason is TargetFault.TIMEOUT
 
     run(talk)
+
+
+# -- shared
+
+
+def test_one_check_serves_everybody_for_a_second() -> None:
+    calls: list[float] = []
+    is_well = False
+
+    async def check() -> None:
+        calls.append(trio.current_time())
+        await trio.sleep(3)
+        if not is_well:
+            raise TargetError(TargetFault.REFUSED, "down")
+
+    async def talk() -> None:
+        nonlocal is_well
+        shared, failures = share(check), []
+
+        async def ask() -> None:
+            failures.append(await failure_of(shared)())
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(20):
+                nursery.start_soon(ask)
+        assert (len(calls), [str(failure) for failure in failures]) == (1, ["down"] * 20)
+        is_well = True
+        await trio.sleep(0.9)
+        await ask()
+        assert (len(calls), str(failures[-1])) == (1, "down")
+        await trio.sleep(0.2)
+        await shared()
+        await shared()
+        assert len(calls) == 2
+
+    run(talk, clock=MockClock(autojump_threshold=0))
+
+
+def test_a_check_whose_client_has_gone_is_made_again_for_the_next() -> None:
+    calls = 0
+
+    async def check() -> None:
+        nonlocal calls
+        calls += 1
+        await trio.sleep(3)
+
+    async def talk() -> None:
+        shared, first = share(check), trio.CancelScope()
+
+        async def ask_first() -> None:
+            with first:
+                await shared()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask_first)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(shared)
+            await trio.testing.wait_all_tasks_blocked()
+            assert calls == 1
+            first.cancel()
+        assert calls == 2
+
+    run(talk, clock=MockClock(autojump_threshold=10))
 
 
 # -- by a handshake

@@ -107,6 +107,7 @@ class Status:
     address: StatusAddress
     has_pprof: bool = False
     has_shutdown: bool = False
+    allowed_hosts: tuple[str, ...] = ()  # names that a Host may be, besides this machine's
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,15 +18,16 @@ import trio
 from tunnel import __version__
 from tunnel.config.model import NoIdentity, ProxyConfig, Status
 from tunnel.config.redact import redact
-from tunnel.log import Log, escape
+from tunnel.log import Category, Log, escape
 from tunnel.net.address import TcpAddress
 from tunnel.net.sockets import port_number
 from tunnel.proxy.board import Board
 from tunnel.proxy.tunnel import Tunnel
-from tunnel.status.check import Check, check_by_connecting, check_by_handshake, check_by_request
+from tunnel.status.check import Check, check_by_connecting, check_by_handshake, check_by_request, share
 from tunnel.status.document import Service
 from tunnel.status.endpoints import JSON, PROMETHEUS, Endpoints
 from tunnel.status.forms import encode_json
+from tunnel.status.guard import plan_guard
 from tunnel.status.http import Limits
 from tunnel.status.life import Standing
 from tunnel.status.metrics import PROMETHEUS_TYPE, encode_prometheus
@@ -54,7 +55,7 @@ def build_status_port(
     endpoints = Endpoints(
         service=Service(str(config.listen or "-"), str(config.target), socket.gethostname(), __version__, _compiler()),
         standing=partial(_review, tunnel, board),
-        check=_build_check(config, tunnel),
+        check=share(_build_check(config, tunnel)),
         encode_metrics={JSON: _json(config, metrics), PROMETHEUS: _prometheus(config, metrics)},
         shutdown=stop if status.has_shutdown else None,
         pprof=Pprof(redact(sys.argv), lambda: len(tunnel)) if status.has_pprof else None,
@@ -62,7 +63,16 @@ def build_status_port(
     tls = TlsSource(lambda: _open_status_end(tunnel), tunnel.buffers) if _is_encrypted(config, status) else None
     if tls is None and isinstance(status.address.address, TcpAddress) and status.address.scheme != "http":
         log.write(f"warning: no certificate to serve {escape(str(status.address))} with: the status port speaks plain HTTP")
-    return StatusPort(endpoints.routes(), Limits(header=config.connect_timeout), log.write, tls, connection_limit())
+    return StatusPort(
+        endpoints.routes(),
+        Limits(header=config.connect_timeout),
+        log.write,
+        tls,
+        connection_limit(),
+        open_guard=plan_guard(status.allowed_hosts, is_encrypted=tls is not None),
+        note_refusal=partial(tunnel.refusals.write, category=Category.OTHER),
+        count_refusal=tunnel.counters.add_status_refusal,
+    )
 
 
 def _review(tunnel: Tunnel, board: Board) -> Standing:

@@ -1,4 +1,4 @@
-"""Whether the backend answers: what `/_status` asks each time it is asked.
+"""Whether the backend answers: what `/_status` asks, at most once in a second.
 
 Knows the three ways of asking and their one time limit; must not know HTTP's server side, and touches no metric. A check is
 one connection of its own, opened as tunnelled ones are and closed at once.
@@ -6,11 +6,12 @@ one connection of its own, opened as tunnelled ones are and closed at once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 
 import trio
 
-from tunnel.errors import TargetError, TargetFault, TlsError
+from tunnel.errors import TargetError, TargetFault, TlsError, TunnelError
 from tunnel.log import one_line
 from tunnel.status.probe import OpenStream, Url, probe
 from tunnel.status.stream import TlsSource, TlsStream, connect_tls
@@ -61,6 +62,28 @@ def check_by_request(open_stream: OpenStream, url: Url, limit: float, agent: str
         await probe(url, open_stream, trust, agent)
 
     return _limited(request, limit)
+
+
+def share(check: Check, lasts: float = 1.0) -> Check:
+    """The same check, whose outcome is that of everybody who asks until it is `lasts` seconds old."""
+    lock = trio.Lock()
+    error: TunnelError | None = None
+    ends = -math.inf
+
+    async def ask() -> None:
+        nonlocal error, ends
+        async with lock:  # who waits here finds the outcome, or checks if the one before was cancelled
+            if trio.current_time() >= ends:
+                try:
+                    await check()
+                    error = None
+                except TunnelError as failure:
+                    error = failure
+                ends = trio.current_time() + lasts
+        if error is not None:
+            raise error.with_traceback(None)
+
+    return ask
 
 
 async def _take_leave(stream: TlsStream, transport: trio.abc.HalfCloseableStream, limit: float) -> None:

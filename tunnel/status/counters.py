@@ -66,6 +66,7 @@ class Counters:
     forwarded: int = 0  # bytes from accepted to dialled sides, of connections that are over
     returned: int = 0  # and the other way
     reasons: dict[str, int] = field(default_factory=dict)  # of connections that were not carried, by the log's word
+    status_refusals: dict[str, int] = field(default_factory=dict)  # requests that the status port has refused, by reason
     certificates: Reloads = field(default_factory=Reloads)
     policy: Reloads = field(default_factory=Reloads)
     workload_api: WorkloadApiState | None = None  # None with another source of identity
@@ -90,6 +91,10 @@ class Counters:
     def add_reason(self, reason: str) -> None:
         """One more that was not carried, and why."""
         self.reasons[reason] = self.reasons.get(reason, 0) + 1
+
+    def add_status_refusal(self, reason: str) -> None:
+        """One more request that the status port has refused, and why."""
+        self.status_refusals[reason] = self.status_refusals.get(reason, 0) + 1
 
 
 _OUTCOMES = tuple(

@@ -1,7 +1,7 @@
 """HTTP/1.1 on one connection: requests in, answers out, in turn.
 
 Knows h11 and the limits of time and size; must not know paths, TLS or listeners. A request counts from the moment its head
-is whole; until then the connection only waits (`lobby.py`). No Host is looked at: clients of a Unix socket send all sorts.
+is whole; until then the connection only waits (`lobby.py`). Which Host is ours, `guard.py` says.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ class Request:
     path: str
     query: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
+    authority: str = ""  # of a target in absolute form
 
     def first(self, name: str) -> str:
         """The first value of a name in the query, empty when there is none."""
@@ -166,10 +167,12 @@ async def linger(stream: trio.abc.HalfCloseableStream) -> None:
 
 
 def _parse_request(head: h11.Request) -> Request:
-    target = _ORIGIN.sub("", head.target.decode("latin-1"), count=1)
-    path, _, query = target.partition("?")
+    target = head.target.decode("latin-1")
+    origin = _ORIGIN.match(target)
+    authority = origin.group().partition("//")[2] if origin else ""
+    path, _, query = target.removeprefix(origin.group() if origin else "").partition("?")
     headers = {name.decode(): value.decode("latin-1") for name, value in reversed(head.headers)}
-    return Request(head.method.decode(), unquote(path) or "/", query, headers)
+    return Request(head.method.decode(), unquote(path) or "/", query, headers, authority)
 
 
 def _refusal(request: Request) -> Response | None:

@@ -83,6 +83,9 @@ RETURNED = Metric(
 REFUSALS = Metric(
     "refusals", Kind.COUNTER, "Peers refused by us, by the reason that the log shows too.", "_total", label="reason"
 )
+STATUS_REFUSED = Metric(
+    "status.refused", Kind.COUNTER, "Requests refused by the status port, by reason.", "_total", label="reason"
+)
 FAILURES = Metric(
     "failures",
     Kind.COUNTER,

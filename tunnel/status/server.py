@@ -11,7 +11,7 @@ import resource
 import traceback
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import trio
 
@@ -19,7 +19,8 @@ from tunnel.errors import PeerDenied, TlsError, words_of
 from tunnel.log import MAX_TRACE, escape
 from tunnel.net.listen import Listener
 from tunnel.net.sockets import describe
-from tunnel.status.http import Limits, Respond, linger, serve_http
+from tunnel.status.guard import Guard, OpenGuard, refuse
+from tunnel.status.http import Limits, Request, Respond, Response, linger, serve_http
 from tunnel.status.lobby import Lobby
 from tunnel.status.stream import TlsSource, accept_tls
 
@@ -28,6 +29,9 @@ _MAX_PLACES = 256
 _SHARE = 4  # of the descriptors, the part that the status port may take; the rest is the tunnel's
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 1.0  # seconds after an accept that failed, as in Go
 _PASSING = {errno.ECONNABORTED, errno.EPROTO, errno.EINTR, errno.ENETDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EPERM}
+
+
+NoteRefusal = Callable[[str, str, str], None]  # who was refused, the reason, the line for the log
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,16 @@ class StatusPort:
     log: Callable[[str], None]
     tls: TlsSource | None = None
     places: int = _MAX_PLACES
+    open_guard: OpenGuard | None = None
+    note_refusal: NoteRefusal | None = None
+    count_refusal: Callable[[str], None] | None = None  # of a request, by its reason
+
+    def log_refusal(self, peer: str, reason: str, line: str) -> None:
+        """Write a line about a peer that was refused."""
+        if self.note_refusal is None:
+            self.log(line)
+        else:
+            self.note_refusal(peer, reason, line)
 
 
 async def serve_status(
@@ -54,10 +68,11 @@ async def serve_status(
     """
     lobby = Lobby(port.places)
     sock = trio.socket.from_stdlib_socket(listener.socket)
+    guard = port.open_guard(listener.socket) if port.open_guard is not None else None
     try:
         async with trio.open_nursery() as sessions:
             async with trio.open_nursery() as accepting:
-                accepting.start_soon(_accept, sock, port, lobby, sessions)
+                accepting.start_soon(_accept, sock, port, guard, lobby, sessions)
                 task_status.started(lobby)
                 await stopping.wait()
                 accepting.cancel_scope.cancel()
@@ -74,7 +89,9 @@ def connection_limit() -> int:
     return _MAX_PLACES if soft == resource.RLIM_INFINITY else max(1, min(_MAX_PLACES, soft // _SHARE))
 
 
-async def _accept(sock: trio.socket.SocketType, port: StatusPort, lobby: Lobby, sessions: trio.Nursery) -> None:
+async def _accept(
+    sock: trio.socket.SocketType, port: StatusPort, guard: Guard | None, lobby: Lobby, sessions: trio.Nursery
+) -> None:
     pause = _FIRST_PAUSE
     while True:
         await lobby.make_room()
@@ -90,7 +107,24 @@ async def _accept(sock: trio.socket.SocketType, port: StatusPort, lobby: Lobby, 
         pause = _FIRST_PAUSE
         lobby.take_place()
         name = describe(accepted.family, address).removeprefix("tcp:")
-        sessions.start_soon(_serve_one, accepted, name, port, lobby)
+        served = port if guard is None else replace(port, respond=_guarded(port, guard, name))
+        sessions.start_soon(_serve_one, accepted, name, served, lobby)
+
+
+def _guarded(port: StatusPort, guard: Guard, name: str) -> Respond:
+    """Answer as the port does, but for what the guard refuses to one client."""
+
+    async def respond(request: Request) -> Response:
+        why = guard.refusal(request)
+        if why is None:
+            return await port.respond(request)
+        response, detail = refuse(why, request)
+        if port.count_refusal is not None:
+            port.count_refusal(why.value)
+        port.log_refusal(name, why.value, f"http: refused request from {escape(name)}: {detail} reason={why.value}")
+        return response
+
+    return respond
 
 
 async def _serve_one(sock: trio.socket.SocketType, name: str, port: StatusPort, lobby: Lobby) -> None:
@@ -114,12 +148,13 @@ async def _serve_stream(transport: trio.SocketStream, name: str, port: StatusPor
         with lobby.waiting(trio.current_time() + port.limits.header) as wait:
             stream = await accept_tls(transport, port.tls)
     except (TlsError, PeerDenied, trio.BrokenResourceError) as error:
-        port.log(f"http: TLS handshake error from {escape(name)}: {escape(str(error))}")
+        reason = error.reason.value if isinstance(error, TlsError | PeerDenied) else "reset"
+        port.log_refusal(name, reason, f"http: TLS handshake error from {escape(name)}: {escape(str(error))}")
         await linger(transport)
         return
     if wait.cancelled_caught:
         if wait.deadline <= trio.current_time():
-            port.log(f"http: TLS handshake error from {escape(name)}: i/o timeout")
+            port.log_refusal(name, "timeout", f"http: TLS handshake error from {escape(name)}: i/o timeout")
         return
     async with stream:
         await serve_http(stream, port.respond, lobby, port.limits)

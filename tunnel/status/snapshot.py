@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from tunnel.errors import Denial, TargetFault, TlsFault
+from tunnel.errors import Denial, TargetFault, TlsFault, WebRefusal
 from tunnel.status import names
 from tunnel.status.counters import Counters, Standing, WorkloadApiState
 from tunnel.status.names import Metric
@@ -107,6 +107,8 @@ def _of_outcomes(counters: Counters) -> Iterator[Reading]:
         yield Reading(names.REFUSALS, counters.reasons.get(denial.value, 0), denial.value)
     for fault in _FAILURES:
         yield Reading(names.FAILURES, counters.reasons.get(fault, 0), fault)
+    for refusal in WebRefusal:
+        yield Reading(names.STATUS_REFUSED, counters.status_refusals.get(refusal.value, 0), refusal.value)
     for outcome, count in counters.outcomes().items():
         if outcome not in _ELSEWHERE:
             yield Reading(names.OUTCOMES, count, outcome.replace("_", "-"))
