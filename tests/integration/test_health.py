@@ -10,7 +10,7 @@ import pytest
 from backends import Backend, echo, free_port
 from disk import Disk
 from pki import Pki
-from processes import LIMIT, bare_environment
+from processes import LIMIT, bare_environment, eventually
 
 from tunnel.cli import main
 
@@ -42,6 +42,7 @@ def test_a_proxy_is_well_while_its_backend_answers(disk: Disk, capsys: pytest.Ca
         assert "it speaks HTTPS" in health(f"http://{where}")[2]
         assert "404 Not Found" in health(f"https://{where}/_nothing")[2]
         assert "is not by an authority in --cacert" in health(where, f"--cacert={other.cacert}")[2]
+    eventually(lambda: health(where)[0] == 1, "the last look at the backend is a second old")
     code, out, err = health(where, "--json")
     assert (code, json.loads(out)["backend_ok"]) == (1, False)
     assert err.startswith(f"tunnel health: {where}: critical: listening, backend: ")
