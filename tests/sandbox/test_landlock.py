@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tunnel.sandbox.landlock import Linux, restrict, set_up
+from tunnel.sandbox.landlock import Linux, explain_denial, restrict, set_up
 from tunnel.sandbox.rules import Needs, Ruleset
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +31,7 @@ class FakeKernel:
         self._version = version
         self.fails_at = ""
         self.threads = 1
-        self.created: tuple[int, int] | None = None
+        self.created: tuple[int, int, int] | None = None
         self.paths: dict[str, int] = {}
         self.ports: list[tuple[int, int]] = []
         self.is_restricted = False
@@ -49,9 +49,9 @@ class FakeKernel:
             raise OSError(errno.EOPNOTSUPP, "Operation not supported")
         return self._version
 
-    def create_ruleset(self, fs_rights: int, net_rights: int) -> int:
+    def create_ruleset(self, fs_rights: int, net_rights: int, scopes: int) -> int:
         self._maybe_fail("create_ruleset")
-        self.created = (fs_rights, net_rights)
+        self.created = (fs_rights, net_rights, scopes)
         return os.open(os.devnull, os.O_RDONLY)
 
     def allow_path(self, ruleset: int, rights: int, path: int) -> None:
@@ -73,11 +73,14 @@ def test_a_kernel_is_asked_for_what_it_knows_and_no_more(version: int, tmp_path:
     (tmp_path / "w").mkdir()
     (tmp_path / "file").touch()
     kernel = FakeKernel(version)
-    rules = Ruleset((str(tmp_path / "r"), str(tmp_path / "file"), "/nowhere"), (str(tmp_path / "w"),), (0, 80), (53,))
+    (tmp_path / "s").mkdir()
+    readable, places = (str(tmp_path / "r"), str(tmp_path / "file"), "/nowhere"), (str(tmp_path / "s"),)
+    rules = Ruleset(readable, (str(tmp_path / "w"),), places, (0, 80), (53,), False, False)
     assert restrict(rules, kernel) == version
     net = 0b11 if version >= 4 else 0
-    assert kernel.created == (ALL[version], net)
+    assert kernel.created == (ALL[version], net, 0b11 if version >= 6 else 0)
     asked = {str(tmp_path / "r"): READ, str(tmp_path / "w"): ALL[version], str(tmp_path / "file"): 0b101}
+    asked[str(tmp_path / "s")] = 0b1000110000
     assert kernel.paths == asked | {str(ROOT): 0b1000}, "of the checkout names only"
     assert kernel.ports == ([(1, 0), (1, 80), (2, 53)] if net else [])
     assert kernel.is_restricted
@@ -86,8 +89,15 @@ def test_a_kernel_is_asked_for_what_it_knows_and_no_more(version: int, tmp_path:
 def test_a_file_that_may_be_written_gets_no_rights_of_a_directory(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     kernel = FakeKernel(6)
-    restrict(Ruleset((), (str(tmp_path / "file"),), (), ()), kernel)
+    restrict(Ruleset((), (str(tmp_path / "file"),), (str(tmp_path / "file"),), (), (), False, False), kernel)
     assert kernel.paths[str(tmp_path / "file")] == 0b1100000000000111
+
+
+@pytest.mark.parametrize(("signals", "abstract"), [(True, False), (False, True), (True, True)])
+def test_scopes_that_a_configuration_leaves_are_not_asked_for(signals: bool, abstract: bool) -> None:
+    kernel = FakeKernel(6)
+    restrict(Ruleset((), (), (), (), (), signals, abstract), kernel)
+    assert kernel.created == (ALL[6], 0b11, (0 if abstract else 1) | (0 if signals else 2))
 
 
 @pytest.mark.parametrize(("version", "lines"), [(3, [GOING, LIMITED]), (4, [GOING]), (7, [GOING])])
@@ -154,15 +164,12 @@ def missing() -> str:
 
 PRELUDE = """
 import os, socket, sys
-from dataclasses import replace
 from tunnel.net.address import TcpAddress, UnixAddress, parse_address
 from tunnel.sandbox.landlock import Linux, our_paths, restrict
 from tunnel.sandbox.rules import Needs, build_ruleset
 
-def sandbox(without=("/tmp",), **needs):
-    rules = build_ruleset(Needs(**needs), os.environ, our_paths())
-    # Program or interpreter may live in a directory that every process may write to: here they must be found without it.
-    assert restrict(replace(rules, writable=tuple(path for path in rules.writable if path not in without)), Linux()) >= 4
+def sandbox(**needs):
+    assert restrict(build_ruleset(Needs(**needs), os.environ, our_paths()), Linux()) >= 4
 
 def denied(action, *arguments):
     try:
@@ -212,6 +219,96 @@ assert denied(open, "/proc/self/root" + HERE + "/secret"), "no way around by ano
 """,
         here,
     )
+
+
+@real
+def test_neither_the_system_nor_other_users_files_are_reachable(here: Path) -> None:
+    with tempfile.NamedTemporaryFile(dir="/tmp") as temporary, tempfile.NamedTemporaryFile(dir="/run") as running:
+        run(
+            f"""
+files = ["/etc/shadow", "/etc/ssl/private", "/proc/sys/kernel/core_pattern", "/proc/sys/kernel/hostname", "/proc/1/cmdline"]
+files += [{temporary.name!r}, {running.name!r}]
+sandbox(listens=(UnixAddress("/run/tunnel-test.sock"), UnixAddress("/tmp/tunnel-test.sock")))
+for path in files:
+    assert denied(open, path) or not os.path.exists(path), path
+for path in ("/tmp", "/run", "/proc/sys", "/etc", "/dev"):
+    assert denied(os.listdir, path) or os.geteuid() and path == "/etc", path
+    assert path == "/proc/sys" or denied(open, path + "/tunnel-test", "x"), path
+assert denied(open, "/proc/self/oom_score_adj", "w") and denied(open, "/proc/sys/net/core/somaxconn", "w")
+from tunnel.net.listen import open_listener
+open_listener(UnixAddress("/tmp/tunnel-test.sock")).close()
+""",
+            here,
+        )
+
+
+SCOPES = """
+import signal, subprocess
+name = "\\0tunnel-test-%d" % os.getpid()
+ours = socket.socket(socket.AF_UNIX); ours.bind(name); ours.listen()
+source = f"import socket, sys; s = socket.socket(socket.AF_UNIX); s.bind({name!r} + '-other'); s.listen()"
+source += "; print(1, flush=True); sys.stdin.read()"
+other = subprocess.Popen([sys.executable, "-c", source], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+assert other.stdout.readline() == b"1\\n"
+"""
+
+
+@real
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_processes_outside_get_neither_signals_nor_connections_by_abstract_names(here: Path, is_kept: bool) -> None:
+    if Linux().version() < 6:
+        pytest.skip("no scopes before version 6")
+    needs = "" if is_kept else 'dials=(UnixAddress("@x"),), has_command=True'
+    run(
+        SCOPES
+        + f"""
+sandbox({needs})
+assert denied(socket.socket(socket.AF_UNIX).connect, name + "-other") is {is_kept}
+assert denied(other.send_signal, signal.SIGCONT) is {is_kept}
+os.kill(os.getpid(), signal.SIGCONT)
+child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
+child.kill()
+assert child.wait(60) == -9
+other.stdin.close(); other.stdout.close()
+other.wait(60)
+""",
+        here,
+    )
+
+
+@real
+def test_a_denied_reload_names_landlock_and_the_path(here: Path) -> None:
+    (here / "live").mkdir()
+    (here / "elsewhere").mkdir()
+    for name in ("live/1.pem", "elsewhere/2.pem"):
+        (here / name).write_text("x")
+    (here / "live/tls.pem").symlink_to("1.pem")
+    run(
+        """
+import subprocess
+from tunnel.keystore.disk import read_file
+from tunnel.errors import IdentityError
+from tunnel.sandbox.landlock import explain_denial
+mover = subprocess.Popen(["/bin/sh", "-c", f"read _; ln -sfn ../elsewhere/2.pem {HERE}/live/tls.pem"], stdin=subprocess.PIPE)
+sandbox(files=(HERE + "/live/tls.pem",))
+mover.communicate(b"\\n")
+try:
+    read_file(HERE + "/live/tls.pem")
+except IdentityError as error:
+    assert "permission denied" in str(error)
+    assert f"; Landlock denies '{os.path.realpath(HERE)}/elsewhere/2.pem', which no flag led to" in explain_denial(error)
+else:
+    raise AssertionError("read")
+""",
+        here,
+    )
+
+
+def test_other_failures_have_nothing_to_do_with_landlock(tmp_path: Path) -> None:
+    assert explain_denial(None) == explain_denial(ValueError()) == explain_denial(PermissionError()) == ""
+    assert explain_denial(FileNotFoundError(2, "x", str(tmp_path))) == ""
+    assert explain_denial(PermissionError(13, "x", str(tmp_path / "missing"))) == ""
+    assert explain_denial(PermissionError(13, "x", str(tmp_path))) != "", "its mode allows it"
 
 
 @real
@@ -323,9 +420,10 @@ assert "PermissionError" in child.stderr, child.stderr
 def test_what_python_and_the_libraries_load_late_can_be_loaded(here: Path) -> None:
     run(
         """
-sandbox(without=())  # trio's import wants a temporary file
-assert "trio" not in sys.modules and "encodings.idna" not in sys.modules
-import trio, grpc, OpenSSL.SSL, cryptography.hazmat.primitives.serialization.pkcs12
+import trio  # looks for libraries by running programs, before the confinement in every command
+sandbox()
+assert "encodings.idna" not in sys.modules
+import grpc, OpenSSL.SSL, cryptography.hazmat.primitives.serialization.pkcs12
 import encodings.idna, multiprocessing.connection, sqlite3, ssl, zoneinfo, importlib.metadata
 import tunnel.proxy.process, tunnel.identity.workload
 assert socket.getaddrinfo("localhost", "http" if os.path.exists("/etc/services") else 80)

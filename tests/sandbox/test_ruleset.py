@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tunnel.net.address import LaunchdAddress, SystemdAddress, TcpAddress, UnixAddress
-from tunnel.sandbox.rules import READABLE, WRITABLE, Needs, Ruleset, build_ruleset, interpreter_paths
+from tunnel.sandbox.rules import READABLE, SHARED, WRITABLE, Needs, Ruleset, build_ruleset, interpreter_paths
 
 SERVICES = {"postgresql": 5432, "https": 443}
 
@@ -22,18 +22,51 @@ def ruleset(needs: Needs, **environ: str) -> Ruleset:
             raise OSError("service/proto not found")
         return SERVICES[name]
 
-    return build_ruleset(needs, environ, ["/py/lib"], follow=str, find_service=find_service)
+    return build_ruleset(needs, environ, ["/py/lib"], follow=str, find_service=find_service, reads_shadow=True)
 
 
 BARE = ruleset(Needs())
 
 
 def test_without_flags_only_the_system_and_the_interpreter_are_left() -> None:
-    assert set(BARE.writable) == {"/dev", "/run", "/var/run", "/proc", "/tmp"} == set(WRITABLE)
-    assert set(BARE.readable) == {*READABLE, "/py/lib"}
-    assert {"/etc", "/sys", "/usr/share/zoneinfo", "/usr/lib"} <= set(BARE.readable)
-    assert (BARE.bind_ports, BARE.connect_ports) == ((), (53,))
-    assert not {"/", "/home", "/root", "/usr", "/var"} & {*BARE.readable, *BARE.writable}
+    assert set(BARE.writable) == set(WRITABLE)
+    assert {*READABLE, "/py/lib", "/etc/resolv.conf", "/etc/hosts"} <= set(BARE.readable)
+    assert (BARE.socket_places, BARE.bind_ports, BARE.connect_ports) == ((), (), (53,))
+    assert not SHARED & {*BARE.readable, *BARE.writable}
+    assert not {"/root", "/proc/sys", "/etc/ssl", "/etc/pki", "/var/run"} & {*BARE.readable, *BARE.writable}
+    assert (BARE.may_signal_others, BARE.may_dial_abstract) == (False, False)
+
+
+def test_who_cannot_read_passwords_anyway_finds_replaced_files_of_the_system() -> None:
+    rules = build_ruleset(Needs(), {}, [], reads_shadow=False)
+    assert "/etc" in rules.readable
+    assert "/etc" not in rules.writable
+
+
+@pytest.mark.parametrize("directory", sorted(SHARED))
+def test_of_a_shared_directory_only_the_file_that_a_flag_names_is_allowed(directory: str) -> None:
+    path = os.path.join(directory, "tls.crt")
+    assert set(ruleset(Needs(files=(path,))).readable) - set(BARE.readable) == {path}
+
+
+def test_only_a_command_is_signalled_and_only_with_processes_of_ours_all_of_proc_is_read() -> None:
+    assert ruleset(Needs(has_command=True)).may_signal_others
+    for needs in (Needs(has_command=True), Needs(has_policy=True)):
+        assert "/proc" in ruleset(needs).readable
+        assert "/proc" not in ruleset(needs).writable
+    assert not ruleset(Needs(has_policy=True)).may_signal_others
+
+
+def test_abstract_sockets_are_dialled_where_one_is_named() -> None:
+    assert ruleset(Needs(dials=(UnixAddress("@agent"),))).may_dial_abstract
+    assert ruleset(Needs(), NOTIFY_SOCKET="@manager").may_dial_abstract
+    assert not ruleset(Needs(dials=(UnixAddress("/run/a"),)), NOTIFY_SOCKET="/run/systemd/notify").may_dial_abstract
+
+
+def test_a_directory_of_ours_is_removed_from_its_parent_where_nothing_else_may_be_done() -> None:
+    rules = ruleset(Needs(private=("/run/user/7/tunnel-x",)))
+    assert set(rules.writable) - set(BARE.writable) == {"/run/user/7/tunnel-x"}
+    assert rules.socket_places == ("/run/user/7",)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +87,8 @@ def test_a_relative_file_is_in_the_current_directory(tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     rules = ruleset(Needs(files=("tls.crt",), listens=(UnixAddress("in.sock"),)))
     assert str(tmp_path) in rules.readable
-    assert str(tmp_path) in rules.writable
+    assert str(tmp_path) in rules.socket_places
+    assert str(tmp_path) not in rules.writable
 
 
 def test_the_directory_that_a_link_leads_to_may_be_read_too(tmp_path: Path) -> None:
@@ -69,16 +103,20 @@ def test_the_directory_that_a_link_leads_to_may_be_read_too(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("needs", "writable"),
+    ("needs", "places"),
     [
-        (Needs(listens=(UnixAddress("/srv/in.sock"), UnixAddress("/srv/status/s"))), {"/srv", "/srv/status"}),
+        (Needs(listens=(UnixAddress("/srv/in.sock"), UnixAddress("/run/s"))), {"/srv", "/run"}),
         (Needs(listens=(UnixAddress("@abstract"), SystemdAddress("a"), LaunchdAddress("a"))), set()),
         (Needs(dials=(UnixAddress("/srv/out.sock"),)), set()),  # connecting is no access to a file
-        (Needs(directories=("/var/lib/acme",)), {"/var/lib/acme"}),
     ],
 )
-def test_where_a_socket_is_made_or_something_is_kept_may_be_written(needs: Needs, writable: set[str]) -> None:
-    assert set(ruleset(needs).writable) - set(BARE.writable) == writable
+def test_where_a_socket_is_made_only_sockets_are(needs: Needs, places: set[str]) -> None:
+    assert set(ruleset(needs).socket_places) == places
+    assert (ruleset(needs).readable, ruleset(needs).writable) == (BARE.readable, BARE.writable)
+
+
+def test_where_something_is_kept_may_be_written() -> None:
+    assert set(ruleset(Needs(directories=("/var/lib/acme",))).writable) - set(BARE.writable) == {"/var/lib/acme"}
 
 
 def tcp(port: str) -> TcpAddress:

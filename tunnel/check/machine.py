@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from tunnel.check.finding import Finding, ok, warning
 from tunnel.errors import words_of
-from tunnel.sandbox.landlock import Linux
+from tunnel.sandbox.landlock import FIRST_WITH_SCOPES, Linux
 
 _FEW = 1024  # descriptors
 _FIRST_WITH_NET = 4
@@ -35,4 +35,5 @@ def _examine_landlock(*, is_confined: bool) -> Finding:
     except OSError as error:
         return warning("landlock", f"not to be had: {words_of(error)}", "the proxy runs without this confinement, and says so")
     scope = "files and ports" if version >= _FIRST_WITH_NET else "files, not ports: the kernel is too old for that"
-    return ok("landlock", f"version {version}: keeps the process to its {scope}")
+    more = " and from other processes" if version >= FIRST_WITH_SCOPES else ""
+    return ok("landlock", f"version {version}: keeps the process to its {scope}{more}")

@@ -72,7 +72,7 @@ def _check_user(targets: Sequence[line.Target]) -> None:
 def _own_sockets(targets: Sequence[line.Target]) -> Iterator[tuple[Sequence[line.Target], str]]:
     """The targets with a place for each socket, in a directory that nobody else can enter and that goes at the end.
 
-    And the directory which that is taken out of then, "" for none.
+    And that directory, "" for none.
     """
     if not any(target.socket for target in targets):
         yield targets, ""
@@ -80,7 +80,7 @@ def _own_sockets(targets: Sequence[line.Target]) -> Iterator[tuple[Sequence[line
     with private_directory(os.environ) as directory:
         # Of several targets each has a place of its own: two may want the same name.
         places = [directory / (target.name or _UNNAMED) if targets[1:] else directory for target in targets]
-        yield [_with_socket(target, place) for target, place in zip(targets, places, strict=True)], str(directory.parent)
+        yield [_with_socket(target, place) for target, place in zip(targets, places, strict=True)], str(directory)
     if directory.exists():
         say(f"{directory} is left behind: it could not be removed")
 
@@ -106,6 +106,7 @@ def _open_relay(environ: Mapping[str, str]) -> Iterator[NotifyRelay | None]:
                 relay = NotifyRelay(environ, os.getpid(), resources.enter_context(private_directory(os.environ)))
                 resources.callback(relay.close)
         except ConfigError as error:
+            resources.close()  # now: later Landlock allows nothing there
             say(f"warning: the command cannot notify the service manager: {error}")
         yield relay
 
@@ -129,7 +130,8 @@ def _run(argv: Sequence[str], prepared: _Prepared, environ: Mapping[str, str]) -
     from tunnel.proxy.process import open_loop, open_proxy, settle
 
     configs = [target.config for target in prepared.targets]
-    begin(configs, environ, voice.log, prepared.place or (relay.place if relay else ""))
+    private = tuple(filter(None, (prepared.place, relay.place if relay else "")))
+    begin(configs, environ, voice.log, private=private, has_command=True)
     become_subreaper()
     if relay is not None:
         relay.start()

@@ -59,7 +59,7 @@ def _run(
     surroundings = Surroundings(environ, inherited, notifier, strays, see_holders(config.proxies))
     for one in config.proxies:
         log.tell(f"starting tunnel in {'server' if one.is_server else 'client'} mode")
-    begin(config.proxies, environ, log)
+    begin(config.proxies, environ, log, has_command=True)
     if os.getpid() != 1:
         become_subreaper()
     with open_loop(log, surroundings) as loop:

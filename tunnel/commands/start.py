@@ -55,8 +55,15 @@ def see_holders(configs: Sequence[ProxyConfig]) -> Holders:
     return find_holders_of_ports(ports)
 
 
-def begin(configs: Sequence[ProxyConfig], environ: Mapping[str, str], log: Log, place: str = "") -> None:
-    """Confine the process to what its proxies need and to `place`, a directory, and announce them.
+def begin(
+    configs: Sequence[ProxyConfig],
+    environ: Mapping[str, str],
+    log: Log,
+    *,
+    private: tuple[str, ...] = (),
+    has_command: bool = False,
+) -> None:
+    """Confine the process to what its proxies need and to its `private` directories, and announce the proxies.
 
     To be called when the modules are loaded: trio looks for a library by running programs, and tries more of them where it may
     not.
@@ -64,7 +71,7 @@ def begin(configs: Sequence[ProxyConfig], environ: Mapping[str, str], log: Log, 
     if all(config.is_confined for config in configs):  # the rules of the process are the rules of each
         from tunnel.proxy.confinement import confine
 
-        confine(configs, environ, log, place)
+        confine(configs, environ, log, private=private, has_command=has_command)
     for config in configs:
         _announce(config, log)
 

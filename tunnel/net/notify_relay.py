@@ -33,7 +33,7 @@ class NotifyRelay:
         """`environ` is that of the process `pid`, which is this one, and must have a NOTIFY_SOCKET; raises ConfigError."""
         self._environ, self._pid = environ, pid
         self._manager = parse_notify_address(environ.get("NOTIFY_SOCKET", ""))
-        self.place = str(directory.parent)
+        self.place = str(directory)
         self.socket_path = str(directory / "notify")
         self._ours = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)

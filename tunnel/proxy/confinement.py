@@ -12,17 +12,24 @@ from dataclasses import replace
 from tunnel.config.acme import complete_acme
 from tunnel.config.model import Acme, KeyFiles, Keystore, ProxyConfig, WorkloadApi
 from tunnel.log import Log
-from tunnel.net.address import Address, ListenAddress, TcpAddress
+from tunnel.net.address import Address, ListenAddress, TcpAddress, UnixAddress
 from tunnel.sandbox.landlock import set_up
 from tunnel.sandbox.rules import Needs
 
 
-def confine(configs: Sequence[ProxyConfig], environ: Mapping[str, str], log: Log, place: str = "") -> None:
+def confine(
+    configs: Sequence[ProxyConfig],
+    environ: Mapping[str, str],
+    log: Log,
+    *,
+    private: tuple[str, ...] = (),
+    has_command: bool = False,
+) -> None:
     """Keep the process to what its proxies' flags name, as far as the kernel can; raises ConfigError and IdentityError.
 
-    `place` is a directory that it may write to besides.
+    `private` are directories that it has made for itself; `has_command` says whether a command runs beside the proxies.
     """
-    needs = Needs(directories=(place,) if place else ())
+    needs = Needs(private=private, has_command=has_command)
     for config in configs:
         needs = needs.joined(needs_of(config))
         if isinstance(config.source, Acme):
@@ -37,6 +44,7 @@ def needs_of(config: ProxyConfig) -> Needs:
         listens=tuple(_listens(config)),
         dials=tuple(_dials(config)),
         urls=(config.metrics.url,) if config.metrics.url else (),
+        has_policy=config.access.policy is not None,
     )
 
 
@@ -63,7 +71,9 @@ def _dials(config: ProxyConfig) -> Iterator[Address]:
         yield config.outbound.address
     if config.metrics.graphite is not None:
         yield config.metrics.graphite
-    if isinstance(config.source, WorkloadApi) and config.source.endpoint.host:
+    if isinstance(config.source, WorkloadApi) and config.source.endpoint.path:
+        yield UnixAddress(config.source.endpoint.path)
+    elif isinstance(config.source, WorkloadApi):
         yield TcpAddress(config.source.endpoint.host, str(config.source.endpoint.port))
 
 

@@ -14,6 +14,7 @@ from tunnel.log import Log
 from tunnel.proxy.board import Board
 from tunnel.proxy.feed import Feed
 from tunnel.proxy.policy_desk import PolicyDesk
+from tunnel.sandbox.landlock import explain_denial
 from tunnel.status.counters import Counters
 from tunnel.status.life import Reload
 
@@ -63,8 +64,9 @@ class Reloader:
             await self._feed.reload()
         except IdentityError as error:
             self._counters.certificates.note(is_well=False)
-            self._log.write(f"error reloading TLS configuration: {error}, the last good one stays")
-            return str(error)
+            why = f"{error}{explain_denial(error)}"
+            self._log.write(f"error reloading TLS configuration: {why}, the last good one stays")
+            return why
         return ""
 
     async def _reload_policy(self, policy: PolicyDesk) -> str:
@@ -73,7 +75,8 @@ class Reloader:
             await policy.load()
         except ConfigError as error:
             self._counters.policy.note(is_well=False)
-            self._log.write(f"error reloading OPA policy: {error}, the last good one stays")
-            return str(error)
+            why = f"{error}{explain_denial(error)}"
+            self._log.write(f"error reloading OPA policy: {why}, the last good one stays")
+            return why
         self._counters.policy.note(is_well=True)
         return ""

@@ -27,10 +27,14 @@ _PATH_BENEATH, _NET_PORT = 1, 2
 _VERSION_FLAG = 1
 
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
+_REMOVE_DIR, _REMOVE_FILE, _MAKE_SOCK = 1 << 4, 1 << 5, 1 << 9
 _REFER, _TRUNCATE, _IOCTL_DEV = 1 << 13, 1 << 14, 1 << 15
 _FILE_RIGHTS: Final = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV  # the others are a directory's
 _READ: Final = _EXECUTE | _READ_FILE | _READ_DIR
+_SOCKET_PLACE: Final = _REMOVE_DIR | _REMOVE_FILE | _MAKE_SOCK
 _BIND, _CONNECT = 1 << 0, 1 << 1
+_ABSTRACT_SOCKETS, _SIGNALS = 1 << 0, 1 << 1  # scopes: what leaves the confined processes
+FIRST_WITH_SCOPES = 6
 _FIRST_WITH_NET = 4
 # The rights that each version of the interface added; what a kernel does not know it cannot deny.
 _FS_RIGHTS = {1: (1 << 13) - 1, 2: _REFER, 3: _TRUNCATE, 5: _IOCTL_DEV}
@@ -50,8 +54,8 @@ class Kernel(Protocol):
     def version(self) -> int:
         """The newest version of the interface that the kernel has."""
 
-    def create_ruleset(self, fs_rights: int, net_rights: int) -> int:
-        """A descriptor of rules that deny these rights wherever they do not allow them."""
+    def create_ruleset(self, fs_rights: int, net_rights: int, scopes: int) -> int:
+        """A descriptor of rules that deny these rights wherever they do not allow them, and these scopes."""
 
     def allow_path(self, ruleset: int, rights: int, path: int) -> None:
         """Allow rights below the file of a descriptor."""
@@ -75,8 +79,8 @@ class Linux:
     def version(self) -> int:
         return self._call(_CREATE_RULESET, None, 0, _VERSION_FLAG)
 
-    def create_ruleset(self, fs_rights: int, net_rights: int) -> int:
-        attributes = struct.pack("=QQ", fs_rights, net_rights)  # an older kernel takes a longer structure if its end is 0
+    def create_ruleset(self, fs_rights: int, net_rights: int, scopes: int) -> int:
+        attributes = struct.pack("=QQQ", fs_rights, net_rights, scopes)  # an older kernel takes it if its end is 0
         return self._call(_CREATE_RULESET, attributes, len(attributes), 0)
 
     def allow_path(self, ruleset: int, rights: int, path: int) -> None:
@@ -121,10 +125,11 @@ def restrict(rules: Ruleset, kernel: Kernel) -> int:
         raise OSError(errno.EBUSY, f"{threads} threads run, and only one of them would be restricted")
     version = kernel.version()
     fs_rights, net_rights = _known(_FS_RIGHTS, version), _known(_NET_RIGHTS, version)
-    ruleset = kernel.create_ruleset(fs_rights, net_rights)
+    ruleset = kernel.create_ruleset(fs_rights, net_rights, _scopes(rules) if version >= FIRST_WITH_SCOPES else 0)
     try:
         _allow_paths(kernel, ruleset, rules.readable, _READ)
         _allow_paths(kernel, ruleset, rules.writable, fs_rights)
+        _allow_paths(kernel, ruleset, rules.socket_places, _SOCKET_PLACE)
         _allow_paths(kernel, ruleset, (_HOME,), _READ_DIR)  # it may be a checkout, which nobody is to read
         if net_rights:
             _allow_ports(kernel, ruleset, rules)
@@ -149,6 +154,25 @@ def our_paths() -> list[str]:
     return interpreter_paths(prefixes, sys.path, map(str, packages), os.path.expanduser("~"), here)
 
 
+def explain_denial(error: BaseException | None) -> str:
+    """What to do about a file that Landlock has denied, as far as this is the reason for `error`; else nothing."""
+    while error is not None and not isinstance(error, PermissionError):
+        error = error.__cause__
+    if error is None or not isinstance(error.filename, str | bytes):
+        return ""
+    path = os.fsdecode(error.filename)
+    if not os.access(path, os.R_OK, effective_ids=True):  # the file's mode denies it too; Landlock denies no access(2)
+        return ""
+    return (
+        f"; Landlock denies {os.path.realpath(path)!a}, which no flag led to at the start: restart to allow it, keep the file "
+        "in a directory of its own, or use --disable-landlock"
+    )
+
+
+def _scopes(rules: Ruleset) -> int:
+    return (0 if rules.may_dial_abstract else _ABSTRACT_SOCKETS) | (0 if rules.may_signal_others else _SIGNALS)
+
+
 def _known(rights: Mapping[int, int], version: int) -> int:
     return sum(bits for first, bits in rights.items() if first <= version)
 
@@ -161,7 +185,9 @@ def _allow_paths(kernel: Kernel, ruleset: int, paths: tuple[str, ...], rights: i
             continue  # what cannot be reached now is not needed
         try:
             is_directory = stat.S_ISDIR(os.fstat(descriptor).st_mode)
-            kernel.allow_path(ruleset, rights if is_directory else rights & _FILE_RIGHTS, descriptor)
+            asked = rights if is_directory else rights & _FILE_RIGHTS
+            if asked:
+                kernel.allow_path(ruleset, asked, descriptor)
         finally:
             os.close(descriptor)
 
