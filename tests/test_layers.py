@@ -63,6 +63,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     "acme": ("tunnel.acme.client",),
     "josepy": ("tunnel.acme.client",),
     "requests": ("tunnel.acme.client",),
+    "urllib3": ("tunnel.acme.client",),  # a part of requests' interface, and installed with it
     "outcome": ("tunnel.relay.loop",),  # a part of trio's interface for host loops, and installed with it
     "cryptography": (
         "tunnel.pkix.strength",

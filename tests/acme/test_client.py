@@ -7,7 +7,7 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from tunnel.acme.material import new_key
 from tunnel.config.acme import AcmeConfig
 from tunnel.errors import ConfigError, IdentityError, IdentityFault
 from tunnel.keystore.material import KeyMaterial
+from tunnel.net.sockets import Endpoint
 from tunnel.tls.challenge import ChallengeGate
 
 
@@ -115,7 +116,7 @@ ORDER = {
         ("/newOrder", 201, b"", "an answer that is not ACME's: "),
         ("/newOrder", 201, {"status": "strange"}, "an answer that is not ACME's: "),
         ("/newOrder", 201, {**ORDER, "authorizations": ["nothing"]}, "MissingSchema: "),
-        ("/newOrder", 201, ORDER, "cannot be reached: connection refused"),
+        ("/newOrder", 201, ORDER, "cannot be reached: tcp:127.0.0.1:1: connection refused"),
         ("/newOrder", 403, {**PROBLEM, "detail": "x" * 10000}, "rateLimited: xxx"),
     ],
 )
@@ -133,7 +134,7 @@ def test_a_status_of_http_is_told_with_its_url(authority: Authority, path: str) 
 def test_an_authority_that_does_not_run_is_said_not_to_be_reached() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    assert refused(f"https://127.0.0.1:{port}/dir").lower() == "cannot be reached: connection refused"
+    assert refused(f"https://127.0.0.1:{port}/dir") == f"cannot be reached: tcp:127.0.0.1:{port}: connection refused"
 
 
 def test_a_server_that_speaks_no_tls_is_not_said_to_be_untrusted(authority: Authority) -> None:
@@ -145,6 +146,19 @@ def test_an_authority_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(client, "_REQUEST_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         assert refused(f"http://127.0.0.1:{silent.getsockname()[1]}/dir") == "no answer within 0.2s"
+
+
+def test_an_address_that_never_answers_delays_nothing(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "_REQUEST_SECONDS", 10_000)  # for each connection: the test has less
+    port = int(authority.url.rpartition(":")[2])
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as silent, ExitStack() as fillers:
+        for _ in range(3):
+            filler = fillers.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(silent.getsockname())
+        both = tuple(Endpoint(socket.AF_INET, name) for name in (silent.getsockname(), ("127.0.0.1", port)))
+        monkeypatch.setattr(client, "resolve", lambda _address: both)
+        assert refused(f"http://ca.test:{port}/none") == f"http://ca.test:{port}/none answers with the HTTP status 404"
 
 
 def test_roots_that_are_not_there_are_named() -> None:

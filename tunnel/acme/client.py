@@ -7,6 +7,7 @@ is the optional extra `acme`.
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -14,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import requests
+import urllib3
 from acme import challenges, client, crypto_util, errors, messages
 from cryptography.hazmat.primitives.asymmetric import ec
 from josepy import jwa, jwk
@@ -22,9 +24,12 @@ from josepy.errors import Error as JoseError
 from tunnel.acme.challenge import make_challenge
 from tunnel.acme.material import check_name, encode_key, new_key
 from tunnel.config.acme import AcmeConfig
-from tunnel.errors import IdentityError, IdentityFault, words_of
+from tunnel.errors import IdentityError, IdentityFault, TargetError, words_of
 from tunnel.keystore.material import KeyMaterial, make_material
 from tunnel.keystore.pem import parse_blocks, parse_chain
+from tunnel.net.address import TcpAddress
+from tunnel.net.race import connect_first
+from tunnel.net.sockets import resolve
 
 Show = Callable[[KeyMaterial], AbstractContextManager[None]]  # answers a challenge with a certificate while it is entered
 
@@ -32,6 +37,42 @@ _REQUEST_SECONDS = 30
 _PROOF_SECONDS = 90.0  # until the authority has looked at our challenge, from several places
 _ISSUE_SECONDS = 90.0
 _MAX_REASON = 500  # characters of what an authority says
+
+
+class _Connection(urllib3.connection.HTTPConnection):
+    """A connection to the first address that answers, where urllib3 waits for one after the other."""
+
+    def _new_conn(self) -> socket.socket:  # where urllib3 opens its socket, since its first version
+        assert self.port is not None
+        limit = self.timeout if isinstance(self.timeout, int | float) else _REQUEST_SECONDS
+        try:
+            sock = connect_first(resolve(TcpAddress(self.host, str(self.port))), limit)
+        except TimeoutError as error:
+            raise urllib3.exceptions.ConnectTimeoutError(self, "no address answers") from error
+        except TargetError as error:
+            raise urllib3.exceptions.NewConnectionError(self, str(error)) from error
+        sock.settimeout(limit)
+        return sock
+
+
+class _SecureConnection(_Connection, urllib3.connection.HTTPSConnection):
+    """The same with TLS."""
+
+
+class _Pool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _SecurePool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _SecureConnection
+
+
+class _Adapter(requests.adapters.HTTPAdapter):
+    """Takes connections from these pools."""
+
+    def init_poolmanager(self, *words: Any, **options: Any) -> None:
+        super().init_poolmanager(*words, **options)
+        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
 
 
 @challenges.ChallengeResponse.register
@@ -62,6 +103,8 @@ def issue(config: AcmeConfig, account_key: ec.EllipticCurvePrivateKey, show: Sho
         user_agent="spiffe-tunnel",
         timeout=_REQUEST_SECONDS,
     )
+    for scheme in ("http://", "https://"):
+        network.session.mount(scheme, _Adapter())
     try:
         with _translated(config):
             directory = messages.Directory.from_json(network.get(config.directory_url).json())
