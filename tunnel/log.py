@@ -39,8 +39,10 @@ def escape(text: str, limit: int = MAX_FOREIGN_TEXT) -> str:
     return escaped if len(escaped) <= limit else _cut(text, limit)
 
 
-def one_line(text: str) -> str:
-    """`text` as one line that a terminal shows and never obeys; what is printable stays as it is."""
+def one_line(text: str, limit: int | None = None) -> str:
+    """`text` as one line that a terminal shows and never obeys, cut to `limit` characters; what is printable stays as it is."""
+    if limit is not None and len(text) > limit:
+        text = text[:limit] + "..."
     return text if text.isprintable() else "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
 
 

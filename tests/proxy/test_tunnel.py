@@ -20,7 +20,7 @@ from tunnel.authz.rules import AnyRule, IdRule, Rule
 from tunnel.config.model import Access
 from tunnel.errors import PeerDenied, TargetError, TargetFault, TlsError
 from tunnel.identity.credentials import SvidCredentials, X509Svid
-from tunnel.log import Category
+from tunnel.log import MAX_FOREIGN_TEXT, Category
 from tunnel.net.address import Address, TcpAddress, UnixAddress
 from tunnel.net.listen import open_listener
 from tunnel.net.sockets import Endpoint, resolve_now
@@ -305,6 +305,29 @@ def test_a_peer_that_says_something_and_leaves_is_no_health_check(stages: Stages
     (line,) = stage.log.lines
     assert line == "error on TLS handshake from unix:@: connection closed in the handshake reason=closed-in-handshake"
     assert stage.tunnel.counters.summary() == "accepted=1 refused=1"
+
+
+HOSTILE = [
+    {"uri": "spiffe://a.test/" + "x" * 2000},
+    {"uri": "spiffe://b.test/w", "subject": "\u202e" * 21},
+    {"uri": "spiffe://a.test/w", "uris": ["spiffe://a.test/" + "\\" * 900]},
+    {"uri": "spiffe://a.test/w", "dns_names": ["x" * 60 + ".test"] * 200},
+]
+
+
+@pytest.mark.parametrize("fields", HOSTILE)
+@pytest.mark.parametrize("rules", [(), ANYONE])
+def test_no_certificate_makes_a_long_line(stages: Stages, fields: dict[str, Any], rules: tuple[Rule, ...]) -> None:
+    named = dict(fields)
+    who = identity(named.pop("uri"), root=ROOT, **named)
+    stage = stages().serve(rules=rules)
+    peer = Peer(stage, stage.connect(), who=who)
+    with suppress(TlsError):
+        peer.shake()
+    stage.turn()
+    for line in stage.log.lines:
+        assert len(line) < 2 * MAX_FOREIGN_TEXT + 2048 if "pipe:" in line else len(line) < MAX_FOREIGN_TEXT + 200
+    assert stage.log.lines
 
 
 def test_a_target_that_refuses_is_said_and_counted(stages: Stages) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from tunnel.errors import TargetError, TargetFault, TlsError, TunnelError
-from tunnel.log import one_line
+from tunnel.log import MAX_FOREIGN_TEXT, one_line
 from tunnel.status.probe import OpenStream, Url, probe
 from tunnel.status.stream import TlsSource, TlsStream, connect_tls
 from tunnel.status.trust import system_context
@@ -43,8 +43,8 @@ def check_by_handshake(open_stream: OpenStream, source: TlsSource, limit: float,
         try:
             await _take_leave(await connect_tls(transport, source), transport, leave)
         except trio.BrokenResourceError as error:
-            why = error.__cause__ or "connection reset"
-            raise TargetError(TargetFault.UNREACHABLE, f"target ended the connection: {one_line(str(why))}") from error
+            why = one_line(str(error.__cause__ or "connection reset"), MAX_FOREIGN_TEXT)
+            raise TargetError(TargetFault.UNREACHABLE, f"target ended the connection: {why}") from error
         finally:
             await trio.aclose_forcefully(transport)
 

@@ -17,7 +17,7 @@ import h11
 import trio
 
 from tunnel.errors import ConfigError, TargetError, TargetFault
-from tunnel.log import one_line
+from tunnel.log import MAX_FOREIGN_TEXT, one_line
 
 OpenStream = Callable[[], Awaitable[trio.abc.HalfCloseableStream]]
 
@@ -67,7 +67,9 @@ async def probe(url: Url, open_stream: OpenStream, trust: ssl.SSLContext, agent:
         try:
             url = parse_url(urljoin(url.text, location))
         except (ConfigError, ValueError) as error:
-            raise TargetError(TargetFault.UNREACHABLE, f"target redirects to what is no URL: {one_line(location)}") from error
+            raise TargetError(
+                TargetFault.UNREACHABLE, f"target redirects to what is no URL: {one_line(location, MAX_FOREIGN_TEXT)}"
+            ) from error
     raise TargetError(TargetFault.UNREACHABLE, f"target redirects more than {_MAX_REDIRECTS} times")
 
 
@@ -78,10 +80,12 @@ async def _ask(url: Url, open_stream: OpenStream, trust: ssl.SSLContext, agent: 
     try:
         return await _exchange(stream, url, agent)
     except h11.ProtocolError as error:
-        raise TargetError(TargetFault.UNREACHABLE, f"target does not answer in HTTP: {one_line(str(error))}") from error
+        raise TargetError(
+            TargetFault.UNREACHABLE, f"target does not answer in HTTP: {one_line(str(error), MAX_FOREIGN_TEXT)}"
+        ) from error
     except trio.BrokenResourceError as error:
-        why = error.__cause__ or "connection reset"
-        raise TargetError(TargetFault.UNREACHABLE, f"target ended the connection: {one_line(str(why))}") from error
+        why = one_line(str(error.__cause__ or "connection reset"), MAX_FOREIGN_TEXT)
+        raise TargetError(TargetFault.UNREACHABLE, f"target ended the connection: {why}") from error
     finally:
         await trio.aclose_forcefully(stream)
 
