@@ -16,7 +16,7 @@ from tunnel.errors import TargetError, TargetFault
 from tunnel.net.race import ATTEMPT_DELAY, MAX_OPEN_ATTEMPTS, interleave
 from tunnel.net.sockets import Endpoint
 from tunnel.relay.dial import Dial
-from tunnel.relay.loop import Loop
+from tunnel.relay.loop import OUT, Loop
 
 
 class Caller:
@@ -226,6 +226,14 @@ def test_who_gives_up_hears_nothing_more(caller: Caller) -> None:
     caller.later(100)
     assert caller.outcome is None
     assert not caller.loop._owners
+
+
+def test_a_connection_is_told_once_however_often_its_socket_is_ready(caller: Caller) -> None:
+    caller.dial(caller.listening(), caller.listening())
+    caller.until_heard()
+    for _ in range(3):
+        caller.loop._handlers[caller.reached[0][0].fileno()](OUT)
+    assert len(caller.reached) == 1
 
 
 def test_a_connection_that_came_about_and_was_given_up_is_closed(caller: Caller) -> None:

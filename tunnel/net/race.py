@@ -96,10 +96,12 @@ class Race:
             self._take(attempt, code)  # EAGAIN is a Unix socket with a full backlog, for which there is no event
         return None
 
-    def settle(self, attempt: Attempt) -> None:
-        """Take the outcome of an attempt whose socket is writable or has an error."""
-        if attempt in self._open:
-            self._take(attempt, attempt.result())
+    def settle(self, attempt: Attempt) -> bool:
+        """Take the outcome of an attempt whose socket is writable or has an error; False if it is settled already."""
+        if attempt not in self._open:
+            return False
+        self._take(attempt, attempt.result())
+        return True
 
     def stop(self) -> None:
         """Close every attempt but the winner."""

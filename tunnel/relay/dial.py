@@ -53,9 +53,8 @@ class Dial:
         self._race.stop()
 
     def _ready(self, attempt: Attempt, events: int) -> None:
-        if not events & (OUT | GONE):
+        if not events & (OUT | GONE) or not self._race.settle(attempt):
             return
-        self._race.settle(attempt)
         if self._race.winner is None:  # it failed: the next one begins at once
             self.start()
         else:
