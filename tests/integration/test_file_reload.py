@@ -288,3 +288,18 @@ def test_twenty_reloads_lose_nothing_while_twenty_connections_pump(disk: Disk) -
     assert min(totals) > 0
     assert live.proxy.stop() == 0
     assert live.proxy.matches("stopped accepted=40 carried=40 ")
+
+
+def test_a_reload_that_landlock_denies_names_it_and_the_path(disk: Disk, tmp_path_factory: pytest.TempPathFactory) -> None:
+    live = Renewed(disk)
+    if not live.proxy.matches("setting up landlock") or live.proxy.matches("unable to set up landlock"):
+        pytest.skip("no Landlock here")
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "new.pem"
+    elsewhere.write_bytes(live.files.chain.read_bytes())
+    live.files.chain.unlink()
+    live.files.chain.symlink_to(elsewhere)
+    live.reload()
+    (line,) = live.proxy.matches("error reloading TLS configuration: ")
+    assert f"permission denied; Landlock denies '{elsewhere.resolve()}', which no flag led to at the start" in line
+    assert "Landlock" in live.status()["certificate_reload"]
+    assert live.serial()
