@@ -8,11 +8,11 @@ import pytest
 from plane import Clock
 
 from tunnel.log import Category
-from tunnel.log_limit import LINES_PER_WINDOW, MAX_ENTRIES, WINDOW, RefusalLog, source_of
+from tunnel.log_limit import EQUAL_LINES, LINES, MAX_ENTRIES, WINDOW, RefusalLog, source_of
 
 HANDSHAKE, DIAL = Category.HANDSHAKE_ERRORS, Category.CONN_ERRORS
 PEER = "tcp:192.0.2.7:50000"
-COUNT = LINES_PER_WINDOW + 7
+COUNT = EQUAL_LINES + 7
 
 
 class Bench:
@@ -45,6 +45,11 @@ class Bench:
         for _ in range(count):
             self.limit.write(peer, reason, f"refused {reason}", category)
 
+    def refuse_differently(self, count: int) -> None:
+        for number in range(count):
+            peer = f"tcp:192.0.2.7:{50000 + number}"
+            self.limit.write(peer, "expired", f"refused from {peer.removeprefix('tcp:')}: serial {number}", HANDSHAKE)
+
     @property
     def timers(self) -> int:
         return len(self._due)
@@ -57,9 +62,9 @@ def bench() -> Bench:
 
 def test_the_first_lines_are_written_and_the_others_counted_when_the_window_ends(bench: Bench) -> None:
     bench.refuse(COUNT)
-    assert bench.lines == ["refused expired"] * LINES_PER_WINDOW
+    assert bench.lines == ["refused expired"] * EQUAL_LINES
     bench.later(WINDOW + 0.01)
-    assert bench.lines[LINES_PER_WINDOW:] == ["equal refusals left out: from=192.0.2.7 reason=expired suppressed=7"]
+    assert bench.lines[EQUAL_LINES:] == ["equal refusals left out: from=192.0.2.7 reason=expired suppressed=7"]
     assert bench.timers == 0
     bench.refuse()
     assert bench.lines[-1] == "refused expired"
@@ -69,9 +74,19 @@ def test_a_line_that_comes_before_the_timer_has_the_count(bench: Bench) -> None:
     bench.refuse(COUNT)
     bench.clock.now += WINDOW + 1  # and no timer has run yet
     bench.refuse()
-    assert bench.lines[LINES_PER_WINDOW:] == ["refused expired suppressed=7"]
+    assert bench.lines[EQUAL_LINES:] == ["refused expired suppressed=7"]
     bench.later(WINDOW + 1)
-    assert len(bench.lines) == LINES_PER_WINDOW + 1
+    assert len(bench.lines) == EQUAL_LINES + 1
+
+
+def test_different_lines_of_one_source_have_a_limit_too(bench: Bench) -> None:
+    bench.refuse_differently(LINES)
+    assert len(set(bench.lines)) == LINES
+    bench.refuse_differently(2 * LINES)
+    bench.refuse(COUNT)
+    assert len(bench.lines) == LINES
+    bench.limit.flush()
+    assert bench.lines[-1].endswith(f" suppressed={2 * LINES + COUNT}")
 
 
 def test_other_sources_reasons_and_events_are_counted_apart(bench: Bench) -> None:
@@ -84,8 +99,9 @@ def test_other_sources_reasons_and_events_are_counted_apart(bench: Bench) -> Non
 
 def test_the_port_makes_no_other_source(bench: Bench) -> None:
     for port in range(COUNT):
-        bench.refuse(peer=f"tcp:192.0.2.7:{port}")
-    assert len(bench.lines) == LINES_PER_WINDOW
+        peer = f"192.0.2.7:{5000 + port}"
+        bench.limit.write(f"tcp:{peer}", "expired", f"refused from {peer}: expired", HANDSHAKE)
+    assert len(bench.lines) == EQUAL_LINES
 
 
 def test_counts_are_exact_whatever_the_table_holds(bench: Bench) -> None:
@@ -96,7 +112,7 @@ def test_counts_are_exact_whatever_the_table_holds(bench: Bench) -> None:
     bench.limit.flush()
     suppressed = sum(int(line.rpartition("suppressed=")[2]) for line in bench.lines if "suppressed=" in line)
     assert suppressed == 7 * sources
-    assert sum(line == "refused expired" for line in bench.lines) == LINES_PER_WINDOW * sources
+    assert sum(line == "refused expired" for line in bench.lines) == EQUAL_LINES * sources
 
 
 def test_at_the_end_pending_counts_are_written_once(bench: Bench) -> None:
@@ -104,7 +120,7 @@ def test_at_the_end_pending_counts_are_written_once(bench: Bench) -> None:
     bench.limit.flush()
     bench.limit.flush()
     bench.later(WINDOW + 1)
-    assert bench.lines[LINES_PER_WINDOW:] == ["equal refusals left out: from=192.0.2.7 reason=expired suppressed=7"]
+    assert bench.lines[EQUAL_LINES:] == ["equal refusals left out: from=192.0.2.7 reason=expired suppressed=7"]
 
 
 def test_what_quiet_silences_is_not_counted_as_suppressed(bench: Bench) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from tunnel.log import Category, escape
 
 WINDOW = 10.0  # seconds
-LINES_PER_WINDOW = 5  # of one source and one reason: clients behind one load balancer are one source
+EQUAL_LINES = 5  # in a window, that differ in nothing but the port
+LINES = 20  # in a window, of one source and one reason: clients behind one load balancer are one source
 MAX_ENTRIES = 1024  # pairs of source and reason that are remembered; one more evicts the oldest
 _PREFIX = 64  # bits of an IPv6 address that are one source: whoever has one address has the whole prefix
 
@@ -30,6 +31,17 @@ class _Window:
     ends: float
     written: int = 0
     suppressed: int = 0
+    equal: dict[int, int] = field(default_factory=dict)  # lines by the hash of their text
+
+    def takes(self, text: str) -> bool:
+        """Whether one more line has room, which is then counted; else it is counted as suppressed."""
+        count = self.equal.get(hash(text), 0)
+        if self.written >= LINES or count >= EQUAL_LINES:
+            self.suppressed += 1
+            return False
+        self.written += 1
+        self.equal[hash(text)] = count + 1
+        return True
 
 
 _Key = tuple[Category, str, str]  # category, source, reason
@@ -57,11 +69,8 @@ class RefusalLog:
         if window is None or window.ends <= now:
             suppressed = window.suppressed if window is not None else 0
             window = self._open(key, now)
-        if window.written >= LINES_PER_WINDOW:
-            window.suppressed += 1
-            return
-        window.written += 1
-        self._log.write(f"{line} suppressed={suppressed}" if suppressed else line, category)
+        if window.takes(line.replace(peer.removeprefix("tcp:"), "")):
+            self._log.write(f"{line} suppressed={suppressed}" if suppressed else line, category)
 
     def flush(self) -> None:
         """Write every count that is not written yet."""
