@@ -13,9 +13,9 @@ from backends import Backend, echo
 from disk import Disk
 from odd_cases import Case
 from odd_peers import key_pem, pem_of
+from odd_table import CASES, chain_of
 from pki import Files, replace
 from processes import Proxy
-from test_odd_certificates import CASES, chain_of
 from tls_peer import tls_connection
 
 _DONE = "reloading configuration complete"
