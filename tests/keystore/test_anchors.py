@@ -52,8 +52,8 @@ def test_every_certificate_that_can_be_read_is_an_anchor(tmp_path: Path, blob: b
 @pytest.mark.parametrize(
     ("blob", "seen"),
     [
-        (b"", "and no block of PEM at all (each boundary needs a line of its own)"),
-        (ROOTS[0].der, "and no block of PEM at all (each boundary needs a line of its own)"),
+        (b"", "and no block of PEM at all (a block begins at the start of a line)"),
+        (ROOTS[0].der, "and no block of PEM at all (a block begins at the start of a line)"),
         (BROKEN, "only 'CERTIFICATE'"),
         (TRUSTED, "only 'TRUSTED CERTIFICATE'"),
         (key_pem(ROOTS[0].key), "only 'PRIVATE KEY'"),

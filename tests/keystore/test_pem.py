@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,9 +12,10 @@ from cryptography.hazmat.primitives.serialization import PrivateFormat
 from shelf import chain_of, is_pair, key_pem, openssl, pem_of, refusal_of
 
 from tunnel.errors import IdentityError, IdentityFault
-from tunnel.keystore.anchors import load_anchors
+from tunnel.keystore.anchors import load_anchors, load_authorities
 from tunnel.keystore.load import load_cert_and_key, load_keystore
 from tunnel.keystore.pem import parse_blocks, parse_pem
+from tunnel.svid.verify_files import read_path
 
 CHAIN = chain_of("p256")
 CERTIFICATES = pem_of(CHAIN.leaf, CHAIN.intermediate, CHAIN.root)
@@ -50,6 +52,22 @@ COMBINED = {
 }
 
 
+JOINED = {
+    "nothing between blocks": lambda pem: pem.replace(b"-----\n-----", b"----------"),
+    "a blank between blocks": lambda pem: pem.replace(b"-----\n-----", b"----- -----"),
+    "a tab between blocks": lambda pem: pem.replace(b"-----\n-----", b"-----\t-----"),
+    "a comma between blocks": lambda pem: pem.replace(b"-----\n-----", b"-----,-----"),
+    "text after each END": lambda pem: pem.replace(b"-----\n-----", b"----- next: -----"),
+    "joined with CRLF": lambda pem: pem.replace(b"-----\n-----", b"----------").replace(b"\n", b"\r\n"),
+    "no line break before END": lambda pem: pem.replace(b"\n-----END", b"-----END"),
+    "no line break after BEGIN": lambda pem: pem.replace(b"KEY-----\n", b"KEY-----").replace(b"CATE-----\nM", b"CATE-----M"),
+    "no line break at all": lambda pem: pem.replace(b"\n", b""),
+    "blanks for line breaks": lambda pem: pem.replace(b"\n", b" "),
+    "blank lines everywhere": lambda pem: pem.replace(b"\n", b"\n\n \t\n"),
+    "one long line for each body": lambda pem: re.sub(rb"(?<=[A-Za-z0-9+/])\n(?=[A-Za-z0-9+/=])", b"", pem),
+}
+
+
 def write(folder: Path, name: str, blob: bytes) -> str:
     path = folder / name
     path.write_bytes(blob)
@@ -59,6 +77,55 @@ def write(folder: Path, name: str, blob: bytes) -> str:
 @pytest.mark.parametrize("blob", COMBINED.values(), ids=COMBINED)
 def test_a_combined_file_is_read_whatever_its_order_and_surroundings(blob: bytes) -> None:
     assert is_pair(parse_pem(blob, ""), CHAIN)
+
+
+@pytest.mark.parametrize("join", JOINED.values(), ids=JOINED)
+def test_blocks_without_line_breaks_between_them_are_all_read(tmp_path: Path, join: Callable[[bytes], bytes]) -> None:
+    for blob in (CERTIFICATES + KEY, KEY + CERTIFICATES, SEC1 + CERTIFICATES):
+        path = write(tmp_path, "joined.pem", join(blob))
+        assert is_pair(load_keystore(path, ""), CHAIN)
+        assert is_pair(load_cert_and_key(path, path), CHAIN)
+        assert load_anchors(path) == CHAIN.certificates
+    assert list(read_path(write(tmp_path, "chain.crt", join(CERTIFICATES)))) == list(CHAIN.certificates)
+
+
+def test_the_line_breaks_of_an_old_encrypted_key_may_be_missing_around_it(tmp_path: Path) -> None:
+    joined = CERTIFICATES.rstrip() + SHUT_OLD.replace(b"\n\n", b"\n \n\n").rstrip()
+    assert is_pair(load_keystore(write(tmp_path, "old.pem", joined), "secret"), CHAIN)
+
+
+DAMAGED_CHAINS = {
+    "five hyphens for two boundaries": CERTIFICATES.replace(b"-----\n-----", b"-----", 1),
+    "no BEGIN": CERTIFICATES.replace(b"-----BEGIN CERTIFICATE-----\n", b"", 1),
+    "a BEGIN that lacks a hyphen": CERTIFICATES.replace(b"-----BEGIN", b"----BEGIN", 1),
+    "no END": CERTIFICATES.replace(b"-----END CERTIFICATE-----\n", b"", 1),
+    "an END of another kind": CERTIFICATES.replace(b"END CERTIFICATE", b"END X509 CRL", 1),
+    "an END in the first line": CERTIFICATES.replace(b"\nM", b"-----END CERTIFICATE-----\nM", 1),
+    "line breaks written out": CERTIFICATES.strip().replace(b"\n", b"\\n"),
+}
+
+
+@pytest.mark.parametrize("blob", DAMAGED_CHAINS.values(), ids=DAMAGED_CHAINS)
+def test_a_damaged_boundary_never_shortens_a_chain(tmp_path: Path, blob: bytes) -> None:
+    path = write(tmp_path, "chain.pem", KEY + blob)
+    assert refusal_of(load_cert_and_key, path, path)[0] is IdentityFault.BAD_CERTIFICATE
+    assert refusal_of(load_keystore, path, "")[0] is IdentityFault.BAD_CERTIFICATE
+    try:
+        authorities = load_authorities(path, {})
+    except IdentityError:
+        return
+    assert authorities.left_out
+
+
+def test_line_breaks_that_are_written_out_are_named() -> None:
+    with pytest.raises(IdentityError, match="expected real line breaks"):
+        parse_pem(CERTIFICATES + KEY.strip().replace(b"\n", b"\\n"), "")
+
+
+@pytest.mark.parametrize("comment", [b"# ", b"// ", b'"', b"see -----END X-----"])
+def test_a_boundary_behind_other_text_is_text(comment: bytes) -> None:
+    blob = b"".join(comment + line + b"\n" for line in OTHER_KEY.splitlines())
+    assert is_pair(parse_pem(blob + CERTIFICATES + KEY, ""), CHAIN)
 
 
 @pytest.mark.parametrize("kind", ["p256", "p384", "p521", "ed25519", "rsa2048"])

@@ -67,11 +67,11 @@ def test_a_name_that_its_content_belies_is_refused(blob: bytes, seen: Format) ->
 
 
 @pytest.mark.parametrize("blob", [b"", b"text", b"\x30", b"\x30\x82\x01", b"\x00" * 9, b"a -----BEGIN X-----"])
-def test_what_nothing_tells_is_refused_with_its_first_bytes(blob: bytes) -> None:
+def test_what_nothing_tells_is_refused_without_a_byte_of_it(blob: bytes) -> None:
     with pytest.raises(IdentityError, match="unable to guess file format") as refused:
         parse_format("keystore", blob)
     assert refused.value.reason is IdentityFault.FORMAT
-    assert (blob[:4].hex() or "none") in str(refused.value)
+    assert len(blob) < 2 or blob[:4].hex() not in str(refused.value)
 
 
 @pytest.mark.parametrize("blob", [CHAIN.leaf.der, CHAIN.leaf.der + CHAIN.root.der, PKCS7])

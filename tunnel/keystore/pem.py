@@ -24,6 +24,7 @@ from tunnel.pkix.certificate import parse_certificate as parse_der
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 # RFC 7468, section 3: a label has no two hyphens in a row, so a boundary never reaches over the body of a block in one line.
 _BOUNDARY = re.compile(rb"-----(BEGIN|END) ([\x21-\x2c\x2e-\x7e](?:[- ]?[\x21-\x2c\x2e-\x7e])*)-----")
+_BASE64 = re.compile(rb"[A-Za-z0-9+/]{2,}={0,2}")
 _CERTIFICATE = "CERTIFICATE"
 _PRIVATE_KEY = "PRIVATE KEY"
 _SHOWN_LABELS = 5
@@ -37,8 +38,10 @@ _KNOWN_LABELS = frozenset(
     .replace("\n    ", " ")
     .split(", ")
 )
+_ENCRYPTED = re.compile(rb"^Proc-Type:\s*4\s*,\s*ENCRYPTED", re.MULTILINE)
+_ESCAPED = "; its line breaks are written as a backslash with a letter, expected real line breaks"
 _UNKNOWN = "a block of another kind"
-_NO_BLOCK = "and no block of PEM at all (each boundary needs a line of its own)"
+_NO_BLOCK = "and no block of PEM at all (a block begins at the start of a line)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,31 +70,80 @@ class Block:
     @property
     def is_encrypted(self) -> bool:
         """Whether it is a key under a password, in the form of PKCS#8 or in OpenSSL's older one."""
-        return self.label == f"ENCRYPTED {_PRIVATE_KEY}" or b"\nProc-Type: 4,ENCRYPTED" in self.text
+        return self.label == f"ENCRYPTED {_PRIVATE_KEY}" or _ENCRYPTED.search(self.text) is not None
+
+    @property
+    def hint(self) -> str:
+        """What is known to be wrong with its text, to be added to an error."""
+        return _ESCAPED if rb"\n" in self.text or rb"\r" in self.text else ""
 
 
 def parse_blocks(blob: bytes) -> tuple[Block, ...]:
-    """Every block in order; a block ends at the next boundary, whichever that is."""
-    blocks = []
-    label, start, lines = "", 0, list[bytes]()
+    """Every block in order; a block ends at the next boundary, whichever that is.
 
-    def close() -> None:
-        if label:
-            blocks.append(Block(label, start, b"\n".join(lines) + b"\n"))
-
+    A line may hold several boundaries, so a missing line break hides no block. Text in front of a boundary means that it is
+    none, if no block is open. Base64 that ends with an END CERTIFICATE and has no BEGIN counts as a damaged certificate.
+    """
+    reader = _Reader()
     for number, raw in enumerate(blob.removeprefix(_BYTE_ORDER_MARK).splitlines(), 1):
-        line = raw.strip()
-        boundary = _BOUNDARY.fullmatch(line)
-        if boundary and boundary[1] == b"BEGIN":
-            close()
-            label, start, lines = boundary[2].decode("ascii", "backslashreplace"), number, []
-        if label:
-            lines.append(line)
-        if boundary and boundary[1] == b"END":
-            close()
-            label = ""
-    close()
-    return tuple(blocks)
+        reader.read(raw.strip(), number)
+    reader.close()
+    return tuple(reader.blocks)
+
+
+class _Reader:
+    """The blocks of the lines so far, and the lines of the block that is open."""
+
+    def __init__(self) -> None:
+        self.blocks: list[Block] = []
+        self._label = ""
+        self._start = 0
+        self._lines: list[bytes] = []
+        self._is_base64 = False  # the last line of text outside of a block
+
+    def read(self, line: bytes, number: int) -> None:
+        done = 0
+        if self._label or line.startswith(b"-----"):
+            for boundary in _BOUNDARY.finditer(line):
+                if not self._label and not done and boundary.start():
+                    break
+                self._add(line[done : boundary.start()])
+                self._take(boundary, number)
+                done = boundary.end()
+        self._add(line[done:])
+
+    def close(self) -> None:
+        """End the open block, if there is one."""
+        if self._label:
+            self.blocks.append(Block(self._label, self._start, _assemble(self._lines)))
+        self._label, self._is_base64 = "", False
+
+    def _take(self, boundary: re.Match[bytes], number: int) -> None:
+        label = boundary[2].decode("ascii")
+        if boundary[1] == b"BEGIN":
+            self.close()
+            self._label, self._start, self._lines = label, number, [boundary[0]]
+        elif self._label:
+            self._lines.append(boundary[0])
+            self.close()
+        elif self._is_base64 and label == _CERTIFICATE:
+            self.blocks.append(Block(label, number, boundary[0]))
+
+    def _add(self, text: bytes) -> None:
+        if not (text := text.strip()):
+            return
+        if self._label:
+            self._lines.append(text)
+        else:
+            self._is_base64 = bool(_BASE64.fullmatch(text))
+
+
+def _assemble(lines: list[bytes]) -> bytes:
+    """The text of a block without blank lines, except for the one that ends the headers (RFC 1421, section 4.4)."""
+    headers = 1
+    while headers < len(lines) and b":" in lines[headers]:
+        headers += 1
+    return b"\n".join([*lines[:headers], *([b""] if headers > 1 else []), *lines[headers:]]) + b"\n"
 
 
 def parse_chain(blocks: Iterable[Block]) -> tuple[Certificate, ...]:
@@ -105,11 +157,13 @@ def parse_certificate(block: Block) -> Certificate:
     try:
         if not body or body.pop() != f"-----END {_CERTIFICATE}-----".encode():
             raise WireError(WireFault.TRUNCATED, "no end")
-        return parse_der(b64decode(b"".join(b"".join(body).split()), validate=True))
-    except (ValueError, WireError) as error:
-        raise IdentityError(
-            IdentityFault.BAD_CERTIFICATE, f"line {block.line}: a certificate that is damaged or cut short"
-        ) from error
+        base64 = b"".join(line for line in body if b":" not in line)  # without headers
+        return parse_der(b64decode(b"".join(base64.split()), validate=True))
+    except (ValueError, WireError):
+        pass  # the cause may quote the file
+    raise IdentityError(
+        IdentityFault.BAD_CERTIFICATE, f"line {block.line}: a certificate that is damaged or cut short{block.hint}"
+    )
 
 
 def find_key(blocks: Iterable[Block]) -> Block | None:
@@ -136,7 +190,8 @@ def parse_key(block: Block, password: str = "") -> PrivateKeyTypes:
         )
     raise IdentityError(
         IdentityFault.BAD_KEY,
-        f"line {block.line}: the private key ({block.kind}) cannot be read; wanted an RSA, ECDSA or Ed25519 key that is whole",
+        f"line {block.line}: the private key ({block.kind}) cannot be read; wanted an RSA, ECDSA or Ed25519 key that is whole"
+        f"{block.hint}",
     )
 
 

@@ -55,7 +55,7 @@ def parse_format(path: str, blob: bytes) -> Format:
     if form is None:
         raise IdentityError(
             IdentityFault.FORMAT,
-            f"unable to guess file format: neither its name nor its first bytes ({blob[:4].hex() or 'none'}) tell it;"
-            " wanted PEM, PKCS#12 or JCEKS",
+            f"unable to guess file format: {'its name and first bytes do not tell' if blob else 'it is empty'};"
+            " wanted PEM, PKCS#12 or JKS",
         )
     return form
