@@ -3,15 +3,15 @@
 #   docker build --tag tunnel .
 #   docker build --tag tunnel --build-arg EXTRAS=acme,opa .
 #
-# Two bases with one Python at one path. BUILD_BASE has a compiler, since `twofish`, which the extra `jks` needs, comes as source; it
-# stays behind. BASE is what runs: it needs no shell, no pip and no compiler. Somebody can move a tag, nobody a digest. To pin, ask
+# Two bases with one Python at one path. BUILD_BASE has pip and a compiler, for packages that have no wheel; it is not a part of the
+# image. BASE is what runs: it needs no shell, no pip and no compiler. Somebody can move a tag, nobody a digest. To pin, ask
 # your registry (`docker buildx imagetools inspect IMAGE` prints the digest) and give BASE=IMAGE@sha256:..., BUILD_BASE likewise.
 ARG BUILD_BASE=docker.io/library/python:3.11.14-bookworm
 ARG BASE=docker.io/library/python:3.11.14-slim-bookworm
 
 FROM ${BUILD_BASE} AS build
-# Everything there is; the image is smaller with less. acme: ACME servers, jks: Java keystores, jwt: JWT-SVIDs, opa: Rego policies.
-ARG EXTRAS=acme,jks,jwt,opa
+# Everything there is; the image is smaller with less. acme: ACME servers, jwt: JWT-SVIDs, opa: Rego policies.
+ARG EXTRAS=acme,jwt,opa
 WORKDIR /source
 # An environment without pip, filled by the pip of another one.
 RUN python3 -m venv /build && python3 -m venv --without-pip /opt/tunnel

@@ -57,8 +57,6 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     "jwt": ("tunnel.svid.jose",),
     "h11": ("tunnel.wire.connect", "tunnel.status"),
     "prometheus_client": ("tunnel.status.metrics",),
-    "jks": ("tunnel.keystore.java",),
-    "pyasn1": ("tunnel.keystore.java",),  # for the error that pyjks lets through, and installed with it
     "regopy": ("tunnel.policy.evaluator",),  # it runs in a process of its own
     "acme": ("tunnel.acme.client",),
     "josepy": ("tunnel.acme.client",),

@@ -125,7 +125,7 @@ def test_nothing_in_it_belongs_to_its_user_or_is_open_to_it(image: Image) -> Non
 
 def test_only_the_package_and_what_it_needs_is_in_it(image: Image) -> None:
     (packages,) = (image.files / "opt/tunnel/lib").glob("python3.*/site-packages")
-    assert {"acme", "jks", "jwt", "regopy", "tunnel"} <= {path.name for path in packages.iterdir()}
+    assert {"acme", "jwt", "regopy", "tunnel"} <= {path.name for path in packages.iterdir()}
     assert not list(image.files.glob("source*")) + list(image.files.glob("build*"))
     assert not list(image.files.rglob("pyproject.toml"))
 

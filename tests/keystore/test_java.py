@@ -1,14 +1,13 @@
-"""What keytool wrote is read with its password and pyjks; what does not belong to a key is never presented with it."""
+"""What keytool wrote is read with its password; what does not belong to a key is never presented with it."""
 
 from __future__ import annotations
 
 import hashlib
-import logging
+import shutil
 import subprocess
-import sys
 from pathlib import Path
 
-import jks
+import keystore_writer
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from hypothesis import given, settings
@@ -16,6 +15,7 @@ from hypothesis import strategies as st
 from shelf import STORE_PASSWORD, VECTORS, chain_of, is_pair, refusal_of
 
 from tunnel.errors import IdentityError, IdentityFault
+from tunnel.keystore import java
 from tunnel.keystore.java import parse_java
 from tunnel.keystore.load import load_keystore
 
@@ -28,15 +28,15 @@ def vector(name: str) -> str:
     return str(VECTORS / name)
 
 
-def entry(alias: str, chain=CHAIN, certificates=None) -> jks.PrivateKeyEntry:
-    """A key entry; with certificates of another chain if told."""
+def entry(alias: str, chain=CHAIN, certificates=None, *, key: bytes = b"", password: str = STORE_PASSWORD) -> bytes:
+    """A key entry; with certificates of another chain if told, or with other bytes for the key."""
     ders = [made.der for made in (certificates or chain).__dict__.values()]
-    return jks.PrivateKeyEntry.new(alias, ders, chain.leaf.key_der)
+    return keystore_writer.key_entry(alias, key or chain.leaf.key_der, ders, password)
 
 
-def store_of(*entries: jks.PrivateKeyEntry, password: str = STORE_PASSWORD) -> bytes:
-    """What pyjks writes."""
-    return jks.KeyStore.new("jks", entries).saves(password)
+def store_of(*entries: bytes, password: str = STORE_PASSWORD) -> bytes:
+    """A store in JKS."""
+    return keystore_writer.store(entries, password)
 
 
 def sealed(body: bytes, password: str = STORE_PASSWORD) -> bytes:
@@ -98,13 +98,20 @@ def test_what_cannot_be_used_is_refused(name: str, password: str, reason: Identi
 
 
 def test_the_first_key_that_the_password_opens_counts() -> None:
-    shut = entry("first", OTHER)
-    shut.encrypt("another password")
+    shut = entry("first", OTHER, password="another password")
     assert is_pair(parse_java(store_of(shut, entry("second"), entry("third", OTHER)), STORE_PASSWORD), CHAIN)
 
 
 def test_a_password_beyond_ascii_opens_a_store() -> None:
-    assert is_pair(parse_java(store_of(entry("one"), password="pässwörd"), "pässwörd"), CHAIN)
+    store = store_of(entry("one", password="pässwörd"), password="pässwörd")
+    assert is_pair(parse_java(store, "pässwörd"), CHAIN)
+
+
+def test_a_store_of_version_1_is_read() -> None:
+    """It names no types of certificates."""
+    certificates = [made.der for made in CHAIN.__dict__.values()]
+    one = keystore_writer.key_entry("one", CHAIN.leaf.key_der, certificates, STORE_PASSWORD, version=1)
+    assert is_pair(parse_java(keystore_writer.store([one], STORE_PASSWORD, version=1), STORE_PASSWORD), CHAIN)
 
 
 def test_a_key_whose_chain_is_another_ones_is_never_used() -> None:
@@ -112,16 +119,25 @@ def test_a_key_whose_chain_is_another_ones_is_never_used() -> None:
         parse_java(store_of(entry("one", CHAIN, certificates=OTHER)), STORE_PASSWORD)
 
 
-def test_a_key_or_a_certificate_that_cannot_be_read_is_refused_by_its_entry() -> None:
-    odd_key = jks.PrivateKeyEntry.new("odd\n", [CHAIN.leaf.der], CHAIN.leaf.key_der)
-    odd_key.pkey_pkcs8 = odd_key._pkey_pkcs8 = CHAIN.leaf.key_der[:-30] + bytes(30)
-    with pytest.raises(IdentityError, match=r"entry 'odd\\n' cannot be read") as refused:
+def test_a_key_or_a_certificate_that_cannot_be_read_is_refused_by_its_number() -> None:
+    odd_key = entry("odd\n", key=CHAIN.leaf.key_der[:-30] + bytes(30))
+    with pytest.raises(IdentityError, match="the private key of entry 1 cannot be read") as refused:
         parse_java(store_of(odd_key), STORE_PASSWORD)
     assert refused.value.reason is IdentityFault.BAD_KEY
-    odd_certificate = jks.PrivateKeyEntry.new("odd", [b"certificate"], CHAIN.leaf.key_der)
-    with pytest.raises(IdentityError, match="entry 'odd': ") as refused:
+    odd_certificate = keystore_writer.key_entry("odd", CHAIN.leaf.key_der, [b"certificate"], STORE_PASSWORD)
+    with pytest.raises(IdentityError, match="entry 1: a certificate that cannot be read") as refused:
         parse_java(store_of(odd_certificate), STORE_PASSWORD)
     assert refused.value.reason is IdentityFault.BAD_CERTIFICATE
+
+
+def test_a_salt_of_two_equal_halves_is_changed_as_java_changes_it() -> None:
+    """OpenJDK's PBES1Core: [a, b, c, d] becomes [d, a, b, d]."""
+    password, half = b"secret", bytes((1, 2, 3, 4))
+    assert java._derive(password, half + half, 3) == java._derive(password, bytes((4, 1, 2, 4)) + half, 3)
+
+
+def test_more_iterations_than_java_allows_open_nothing() -> None:
+    assert java._decrypt_by_triple_des(bytes(16), "secret", bytes(8), 5_000_001) is None
 
 
 def test_a_store_cut_anywhere_or_changed_in_a_byte_is_refused() -> None:
@@ -147,24 +163,25 @@ def test_a_store_with_the_right_digest_over_nonsense_is_refused_in_silence(body:
     assert len(material.chain) >= 1
 
 
-def test_the_java_parser_is_silent() -> None:
-    load_keystore(vector("secret.jceks"), STORE_PASSWORD)
-    assert logging.getLogger("javaobj").disabled
-
-
-def test_without_the_library_the_refusal_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "jks", None)
-    reason, message = refusal_of(load_keystore, vector("p256.jks"), STORE_PASSWORD)
+def test_a_store_that_is_not_understood_is_to_be_converted() -> None:
+    reason, message = refusal_of(parse_java, sealed(WHOLE[:8] + bytes(3) + b"\x01" + bytes(3) + b"\x09"), STORE_PASSWORD)
     assert reason is IdentityFault.FORMAT
-    assert "spiffe-tunnel[jks]" in message
     assert "keytool -importkeystore -srckeystore OLD.jks -destkeystore NEW.p12 -deststoretype PKCS12" in message
     assert "\n" not in message
 
 
-def test_the_library_is_loaded_for_java_only_and_without_a_warning() -> None:
-    script = (
-        "import sys, tunnel.keystore.load as load; assert 'jks' not in sys.modules;"
-        f"load.load_keystore({vector('p256.jks')!r}, {STORE_PASSWORD!r}); assert 'jks' in sys.modules"
-    )
-    done = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, timeout=60)
-    assert (done.returncode, done.stderr) == (0, b"")
+@pytest.mark.parametrize("kind", ["JKS", "JCEKS"])
+@pytest.mark.parametrize("algorithm", [["-keyalg", "RSA", "-keysize", "2048"], ["-keyalg", "EC", "-groupname", "secp384r1"]])
+def test_what_this_machines_keytool_writes_is_read(tmp_path: Path, kind: str, algorithm: list[str]) -> None:
+    keytool = shutil.which("keytool")
+    if keytool is None:
+        pytest.skip("keytool is missing")
+    path = tmp_path / "made"
+    shared = ["-keystore", str(path), "-storetype", kind, "-storepass", STORE_PASSWORD, "-keypass", STORE_PASSWORD]
+    secret = [[keytool, "-genseckey", "-alias", "a", "-keyalg", "AES", "-keysize", "128", *shared]] if kind == "JCEKS" else []
+    pair = [keytool, "-genkeypair", "-alias", "own", "-dname", "CN=made by keytool", *algorithm, *shared]
+    for argv in [*secret, pair]:
+        done = subprocess.run(argv, capture_output=True, timeout=120)
+        assert done.returncode == 0, done.stdout + done.stderr
+    (leaf,) = load_keystore(str(path), STORE_PASSWORD).chain
+    assert leaf.subject.describe() == "CN=made by keytool"

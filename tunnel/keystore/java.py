@@ -1,47 +1,70 @@
-"""JKS and JCEKS, the keystores of older Java programs.
+"""JKS and JCEKS, the keystores of older Java programs: the first private key that the password opens, with its own chain.
 
-Knows which entry of a store is ours, and is the one place that knows pyjks, an optional extra; must not know files. The
-key is that of the first private key entry, in the file's order, which the store's password opens; the chain is that
-entry's own. Certificates that the store merely trusts are passed over, though they may stand first: one of them would be
-taken for the leaf, and a key is never used with a certificate that is not its own.
+A certificate that the store only trusts may stand first. It is never taken for the leaf: a key is used with its own
+certificates only.
 """
 
 from __future__ import annotations
 
 import hashlib
-import logging
-import struct
-from typing import Any
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from cryptography.hazmat.primitives.ciphers import Cipher, modes
+from cryptography.hazmat.primitives.padding import PKCS7
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 
-from tunnel.errors import IdentityError, IdentityFault, WireError
+from tunnel.errors import IdentityError, IdentityFault, WireError, WireFault
 from tunnel.keystore.material import KeyMaterial, make_material
 from tunnel.pkix.certificate import Certificate, parse_certificate
+from tunnel.pkix.der import OCTET_STRING, as_integer, as_oid, children, expect, read_sequence
 
 _WHITENING = b"Mighty Aphrodite"  # what Java puts between the password and the store when it makes the digest
 _DIGEST_BYTES = 20
-# What pyjks and the libraries below it let through, beside their own errors, when a store holds what they do not expect.
-_STUMBLES = (ValueError, TypeError, LookupError, AttributeError, RuntimeError, OSError, AssertionError, struct.error)
+_JKS, _JCEKS = 0xFEEDFEED, 0xCECECECE
+_KEY, _TRUSTED, _SECRET = 1, 2, 3
+_BY_XOR = (1, 3, 6, 1, 4, 1, 42, 2, 17, 1, 1)  # Sun's key protection of JKS
+_BY_TRIPLE_DES = (1, 3, 6, 1, 4, 1, 42, 2, 19, 1)  # PBEWithMD5AndTripleDES of JCEKS
+_SALT_BYTES = 8
+_MAX_ITERATIONS = 5_000_000  # Java's own limit (jdk.jceks.iterationCount)
 _CONVERT = "keytool -importkeystore -srckeystore OLD.jks -destkeystore NEW.p12 -deststoretype PKCS12"
+# A secret key is a javax.crypto.SealedObject in Java's serialization, without a length in front of it.
+_SEALED = re.compile(
+    rb"\xac\xed\x00\x05sr\x00\x33com\.sun\.crypto\.provider\.SealedObjectForKeyProtector.{8}\x02\x00\x00"
+    rb"xr\x00\x19javax\.crypto\.SealedObject.{8}\x02\x00\x04\[\x00\x0dencodedParamst\x00\x02\[B"
+    rb"\[\x00\x10encryptedContentq\x00~\x00\x02L\x00\tparamsAlgt\x00\x12Ljava/lang/String;L\x00\x07sealAlgq\x00~\x00\x03xp",
+    re.DOTALL,
+)
+_ARRAY = re.compile(rb"ur\x00\x02\[B.{8}\x02\x00\x00xp|uq.{4}", re.DOTALL)  # its class, or a reference to that
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A private key under a password, with its certificates."""
+
+    number: int  # among all entries, counted from 1
+    protected: bytes = field(repr=False)
+    chain: tuple[bytes, ...] = field(repr=False)
 
 
 def parse_java(blob: bytes, password: str) -> KeyMaterial:
     """The first private key that the password opens, with its own chain; raises IdentityError."""
     _check_integrity(blob, password)
-    entries = _key_entries(blob)
+    entries = _key_entries(blob[:-_DIGEST_BYTES])
     if not entries:
         raise IdentityError(IdentityFault.BAD_KEY, "a Java keystore without a private key; wanted a key with its certificates")
-    entry = next((entry for entry in entries if _opens(entry, password)), None)
-    if entry is None:
-        raise IdentityError(
-            IdentityFault.PASSWORD,
-            f"the store's password opens none of its private keys ({len(entries)}); give a key the store's password with"
-            " keytool -keypasswd",
-        )
-    return make_material(_chain(entry), _key(entry))
+    for entry in entries:
+        if (der := _decrypt(entry, password)) is not None:
+            return make_material(_chain(entry), _load_key(entry, der))
+    raise IdentityError(
+        IdentityFault.PASSWORD,
+        f"the store's password opens none of its private keys ({len(entries)}); give a key the store's password with"
+        " keytool -keypasswd",
+    )
 
 
 def _check_integrity(blob: bytes, password: str) -> None:
@@ -49,56 +72,157 @@ def _check_integrity(blob: bytes, password: str) -> None:
     if not password:
         raise IdentityError(IdentityFault.PASSWORD, "a Java keystore cannot be read without its password; give --storepass")
     body, digest = blob[:-_DIGEST_BYTES], blob[-_DIGEST_BYTES:]
-    secret = password.encode("utf-16-be", "surrogatepass")
-    if hashlib.sha1(secret + _WHITENING + body, usedforsecurity=False).digest() != digest:
+    if _sha1(_utf16(password) + _WHITENING + body) != digest:
         raise IdentityError(IdentityFault.PASSWORD, "the password is not this Java keystore's; or it is damaged or cut short")
 
 
-def _library() -> tuple[Any, tuple[type[Exception], ...]]:
-    """pyjks, and everything that it raises."""
+# -- the file
+
+
+class _Reader:
+    """Numbers and byte strings, one after the other; raises WireError where the store ends."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    def take(self, size: int) -> bytes:
+        if self._at + size > len(self._data):
+            raise WireError(WireFault.TRUNCATED, "the store ends inside an entry")
+        self._at += size
+        return self._data[self._at - size : self._at]
+
+    def number(self, size: int = 4) -> int:
+        return int.from_bytes(self.take(size), "big")
+
+    def skip(self, pattern: re.Pattern[bytes]) -> None:
+        found = pattern.match(self._data, self._at)
+        if not found:
+            raise WireError(WireFault.MALFORMED, "an object that is not understood")
+        self._at = found.end()
+
+
+def _key_entries(body: bytes) -> list[_Entry]:
     try:
-        import jks
-        from pyasn1.error import PyAsn1Error
-    except ImportError:
-        raise IdentityError(
-            IdentityFault.FORMAT,
-            f"a Java keystore is read with the extra spiffe-tunnel[jks], which is not installed; or convert it with {_CONVERT}",
-        ) from None
-    logging.getLogger("javaobj").disabled = True  # it writes to standard error whatever it stumbles over
-    return jks, (jks.KeystoreException, PyAsn1Error, *_STUMBLES)
+        return list(_read_entries(_Reader(body)))
+    except WireError:
+        pass
+    raise IdentityError(
+        IdentityFault.FORMAT, f"a Java keystore with something in it that is not understood; convert it with {_CONVERT}"
+    )
 
 
-def _key_entries(blob: bytes) -> list[Any]:
-    jks, refusals = _library()
+def _read_entries(reader: _Reader) -> Iterator[_Entry]:
+    magic, version, count = reader.number(), reader.number(), reader.number()
+    if magic not in (_JKS, _JCEKS) or version not in (1, 2):
+        raise WireError(WireFault.MALFORMED, "neither JKS nor JCEKS")
+    for number in range(1, count + 1):  # each takes bytes, so the length of the store is the bound
+        kind = reader.number()
+        reader.take(reader.number(2))  # its alias
+        reader.take(8)  # its date
+        if kind == _KEY:
+            yield _Entry(number, reader.take(reader.number()), _read_chain(reader, version))
+        elif kind == _TRUSTED:
+            _read_certificate(reader, version)
+        elif kind == _SECRET:
+            _skip_sealed(reader)
+        else:
+            raise WireError(WireFault.MALFORMED, "an entry of an unknown kind")
+
+
+def _read_chain(reader: _Reader, version: int) -> tuple[bytes, ...]:
+    return tuple(_read_certificate(reader, version) for _ in range(reader.number()))
+
+
+def _read_certificate(reader: _Reader, version: int) -> bytes:
+    if version == 2:
+        reader.take(reader.number(2))  # its type, X.509
+    return reader.take(reader.number())
+
+
+def _skip_sealed(reader: _Reader) -> None:
+    reader.skip(_SEALED)
+    for _ in ("encodedParams", "encryptedContent"):
+        reader.skip(_ARRAY)
+        reader.take(reader.number())
+    for _ in ("paramsAlg", "sealAlg"):
+        is_text = reader.take(1) == b"t"  # else a reference to one
+        reader.take(reader.number(2) if is_text else 4)
+
+
+# -- the keys
+
+
+def _decrypt(entry: _Entry, password: str) -> bytes | None:
+    """The key in PKCS#8; None if the password is another one's."""
     try:
-        store = jks.KeyStore.loads(blob, None, try_decrypt_keys=False)
-    except refusals:
-        raise IdentityError(
-            IdentityFault.FORMAT, f"a Java keystore with something in it that is not understood; convert it with {_CONVERT}"
-        ) from None
-    return [entry for entry in store.entries.values() if isinstance(entry, jks.PrivateKeyEntry)]
+        algorithm, encrypted = read_sequence(entry.protected)
+        data = expect(encrypted, OCTET_STRING).body
+        oid, *parameters = children(algorithm)
+        if as_oid(oid) == _BY_XOR:
+            return _decrypt_by_xor(data, _utf16(password))
+        if as_oid(oid) == _BY_TRIPLE_DES:
+            salt, iterations = children(parameters[0])
+            return _decrypt_by_triple_des(data, password, expect(salt, OCTET_STRING).body, as_integer(iterations))
+    except (WireError, ValueError, IndexError):
+        pass
+    return None
 
 
-def _opens(entry: Any, password: str) -> bool:
-    _jks, refusals = _library()
+def _decrypt_by_xor(data: bytes, secret: bytes) -> bytes | None:
+    """Sun's key protection: 20 bytes of salt, the key XOR a chain of SHA-1 digests, a digest of password and key."""
+    block, sealed, digest = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:-_DIGEST_BYTES], data[-_DIGEST_BYTES:]
+    stream = bytearray()
+    while len(stream) < len(sealed):
+        block = _sha1(secret + block)
+        stream += block
+    plain = bytes(one ^ other for one, other in zip(sealed, stream, strict=False))
+    return plain if _sha1(secret + plain) == digest else None
+
+
+def _decrypt_by_triple_des(data: bytes, password: str, salt: bytes, iterations: int) -> bytes | None:
+    if len(salt) != _SALT_BYTES or not 0 < iterations <= _MAX_ITERATIONS:
+        return None
+    derived = _derive(password.encode("ascii"), salt, iterations)  # Java takes no other password for a key of JCEKS
+    decryptor = Cipher(TripleDES(derived[:24]), modes.CBC(derived[24:])).decryptor()
+    unpadder = PKCS7(64).unpadder()
+    return unpadder.update(decryptor.update(data) + decryptor.finalize()) + unpadder.finalize()
+
+
+def _derive(password: bytes, salt: bytes, iterations: int) -> bytes:
+    """24 bytes of key and 8 of IV, by a chain of MD5 for each half of the salt."""
+    first, second = salt[:4], salt[4:]
+    if first == second:  # Java means to reverse the half, and makes this of it
+        first = bytes((first[3], first[0], first[1], first[3]))
+    derived = b""
+    for half in (first, second):
+        for _ in range(iterations):
+            half = hashlib.md5(half + password, usedforsecurity=False).digest()
+        derived += half
+    return derived
+
+
+def _load_key(entry: _Entry, der: bytes) -> PrivateKeyTypes:
     try:
-        entry.decrypt(password)
-    except refusals:
-        return False
-    return True
-
-
-def _key(entry: Any) -> PrivateKeyTypes:
-    try:
-        return load_der_private_key(entry.pkey_pkcs8, None)
+        return load_der_private_key(der, None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise IdentityError(
-            IdentityFault.BAD_KEY, f"the private key of entry {entry.alias!a} cannot be read; wanted RSA, ECDSA or Ed25519"
-        ) from None
+        pass
+    raise IdentityError(
+        IdentityFault.BAD_KEY, f"the private key of entry {entry.number} cannot be read; wanted RSA, ECDSA or Ed25519"
+    )
 
 
-def _chain(entry: Any) -> list[Certificate]:
+def _chain(entry: _Entry) -> list[Certificate]:
     try:
-        return [parse_certificate(der) for _type, der in entry.cert_chain]
-    except WireError as error:
-        raise IdentityError(IdentityFault.BAD_CERTIFICATE, f"entry {entry.alias!a}: {error}") from error
+        return [parse_certificate(der) for der in entry.chain]
+    except WireError:
+        pass
+    raise IdentityError(IdentityFault.BAD_CERTIFICATE, f"entry {entry.number}: a certificate that cannot be read")
+
+
+def _utf16(password: str) -> bytes:
+    return password.encode("utf-16-be", "surrogatepass")
+
+
+def _sha1(data: bytes) -> bytes:
+    return hashlib.sha1(data, usedforsecurity=False).digest()

@@ -49,7 +49,7 @@ def load_keystore(path: str, password: str) -> KeyMaterial:
 def _refuse_der(_blob: bytes, _password: str) -> KeyMaterial:
     raise IdentityError(
         IdentityFault.BAD_KEY,
-        "DER holds certificates or a PKCS#7 message, and never a private key with them; wanted PEM, PKCS#12 or JCEKS,"
+        "DER holds certificates or a PKCS#7 message, and never a private key with them; wanted PEM, PKCS#12, JKS or JCEKS,"
         " or --cert and --key",
     )
 

@@ -56,6 +56,6 @@ def parse_format(path: str, blob: bytes) -> Format:
         raise IdentityError(
             IdentityFault.FORMAT,
             f"unable to guess file format: {'its name and first bytes do not tell' if blob else 'it is empty'};"
-            " wanted PEM, PKCS#12 or JKS",
+            " wanted PEM, PKCS#12, JKS or JCEKS",
         )
     return form
