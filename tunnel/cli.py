@@ -27,6 +27,7 @@ _ABOUT = (
 )
 # What no command can do without: descriptors, memory, room for what it prints.
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_KEYLESS = ("completion", "health", "help", "man")  # commands that hold no key and no password
 _CANDIDATES = "--completion-bash"  # kingpin's: the first word of a line, before the words to complete
 
 
@@ -86,6 +87,10 @@ def _help(wanted: HelpWanted) -> str:
 def _run(parsed: Parsed, environ: MutableMapping[str, str]) -> int:
     """Each command's module makes sure that its line means something before it loads what is heavy."""
     command, arguments = parsed.command, parsed.arguments
+    if command.name not in _KEYLESS:
+        from tunnel.child.core_dumps import forbid_core_dumps
+
+        forbid_core_dumps()
     match command.name:
         case "connect":
             from tunnel.commands.connect import run

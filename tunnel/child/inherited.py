@@ -8,6 +8,7 @@ SIGXFSZ, and nothing tells what they were. The command gets the default of both.
 from __future__ import annotations
 
 import os
+import resource
 import signal
 from collections.abc import Mapping
 from functools import cache
@@ -16,14 +17,15 @@ _LOST = frozenset({signal.SIGPIPE, signal.SIGXFSZ})
 
 
 class Inherited:
-    """Signals by number, the environment; never changed."""
+    """Signals by number, the environment, the soft limit of core dumps; never changed."""
 
-    __slots__ = ("blocked", "environ", "ignored")
+    __slots__ = ("blocked", "core_limit", "environ", "ignored")
 
-    def __init__(self, ignored: frozenset[int], blocked: frozenset[int], environ: Mapping[str, str]) -> None:
+    def __init__(self, ignored: frozenset[int], blocked: frozenset[int], environ: Mapping[str, str], core_limit: int) -> None:
         self.ignored = ignored  # by `nohup`, for instance
         self.blocked = blocked
         self.environ = environ  # before the interpreter, libraries and we have changed ours
+        self.core_limit = core_limit
 
 
 @cache
@@ -33,6 +35,7 @@ def inherited() -> Inherited:
         ignored=frozenset(int(n) for n in signal.valid_signals() - _LOST if signal.getsignal(n) == signal.SIG_IGN),
         blocked=frozenset(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ()))),
         environ=_environment(),
+        core_limit=resource.getrlimit(resource.RLIMIT_CORE)[0],
     )
 
 

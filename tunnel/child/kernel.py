@@ -10,6 +10,7 @@ import os
 from typing import Final
 
 SET_PDEATHSIG: Final = 1
+SET_DUMPABLE: Final = 4
 SET_CHILD_SUBREAPER: Final = 36
 
 _libc = ctypes.CDLL(None, use_errno=True)  # looked up now: nothing is to be loaded between a fork and an exec

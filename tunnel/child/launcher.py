@@ -17,6 +17,7 @@ from contextlib import suppress
 from functools import partial
 from typing import NoReturn
 
+from tunnel.child.core_dumps import limit_core
 from tunnel.child.fork import BROKEN, end_with_parent, fork_child
 from tunnel.child.handle import ChildHandle
 from tunnel.child.inherited import Inherited, inherited
@@ -143,7 +144,11 @@ def wait_for_order(parent: int, orders: int, answers: int, not_ours: tuple[int, 
 
 
 def _restore(given: Inherited) -> None:
-    """Signals as our parent gave them to us; what has come meanwhile is delivered now, and does what it does to a command."""
+    """Signals and the limit of core dumps as our parent gave them to us.
+
+    What has come meanwhile is delivered now, and does what it does to a command.
+    """
+    limit_core(given.core_limit)
     for number in signal.valid_signals():
         wanted = signal.SIG_IGN if number in given.ignored else signal.SIG_DFL
         if signal.getsignal(number) != wanted:

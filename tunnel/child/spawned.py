@@ -27,7 +27,7 @@ class SpawnedLauncher(Launcher):
 
     def _make_child(self, orders: int, answers: int, given: Inherited) -> int:
         assert threading.current_thread() is threading.main_thread(), "the command would end with this thread"
-        numbers = [str(os.getpid()), str(orders), str(answers), _encode(given.ignored), _encode(given.blocked)]
+        numbers = [*map(str, (os.getpid(), orders, answers, given.core_limit)), _encode(given.ignored), _encode(given.blocked)]
         for descriptor in (orders, answers):
             os.set_inheritable(descriptor, True)
         argv = isolated_argv("tunnel.child.spawned:wait_as_told", *numbers, has_site=False)
@@ -38,10 +38,10 @@ class SpawnedLauncher(Launcher):
 def wait_as_told() -> NoReturn:
     """What the fresh interpreter does, to the end of it."""
     words = sys.argv[1:]
-    parent, orders, answers = map(int, words[:3])
+    parent, orders, answers, core_limit = map(int, words[:4])
     for descriptor in (orders, answers):
         os.set_inheritable(descriptor, False)  # they are not the command's
-    wait_for_order(parent, orders, answers, (), Inherited(_decode(words[3]), _decode(words[4]), {}))
+    wait_for_order(parent, orders, answers, (), Inherited(_decode(words[4]), _decode(words[5]), {}, core_limit))
 
 
 def _encode(numbers: Collection[int]) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import trio
 
+from tunnel.child.core_dumps import inherited_core_limit
 from tunnel.config.svid_model import ReloadCommand
 from tunnel.errors import words_of
 from tunnel.log import STDERR
@@ -74,7 +75,10 @@ async def run_reload_command(way: ReloadCommand, environ: Mapping[str, str] | No
     name = shlex.quote(os.path.basename(way.argv[0]))
     with trio.move_on_after(way.limit):
         try:
-            ended = await trio.run_process(list(way.argv), stdin=subprocess.DEVNULL, stdout=STDERR, check=False, env=environ)
+            with inherited_core_limit():
+                ended = await trio.run_process(
+                    list(way.argv), stdin=subprocess.DEVNULL, stdout=STDERR, check=False, env=environ
+                )
         except OSError as error:
             return Told(False, f"cannot run {name}: {words_of(error)}")
         except ValueError:
