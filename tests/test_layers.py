@@ -77,8 +77,8 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     ),
 }
 PRIVATE_PLACE = "tunnel.tls.openssl"  # of what pyOpenSSL does not export
-# The nets that catch every bug: of a connection in the loop, and of one at the status port, which is a task of trio's.
-BROAD_PLACES = {"tunnel.relay.loop": 1, "tunnel.status.server": 1}
+# The nets that catch every bug: of a connection in the loop, of one at the status port, which is a task of trio's, and of new credentials.
+BROAD_PLACES = {"tunnel.errors": 1, "tunnel.relay.loop": 1, "tunnel.status.server": 1}
 
 Sources = Mapping[str, str]
 

@@ -7,8 +7,12 @@ are lower case, say what was seen and what was wanted, end without a full stop a
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from enum import Enum
+from types import TracebackType
 from typing import Generic, TypeVar
 
 Reason = TypeVar("Reason", bound=Enum)
@@ -223,3 +227,30 @@ class TargetError(ReasonedError[TargetFault]):
 def words_of(error: OSError) -> str:
     """What the system says of it, in lower case as our own messages are (`too many open files`)."""
     return (error.strerror or str(error)).lower()
+
+
+@contextmanager
+def identity_errors(what: str) -> Iterator[None]:
+    """Turn everything that is raised inside into an IdentityError about `what`: the caller then keeps the previous identity.
+
+    A panic of a library's Rust code is no Exception, and is known by its name only. The text of a foreign exception may quote a
+    file, so it is not shown.
+    """
+    try:
+        yield
+    except (PeerDenied, WireError, TlsError) as error:
+        raise IdentityError(IdentityFault.BAD_CERTIFICATE, f"{what}: {error}") from error
+    except TunnelError:
+        raise
+    except BaseException as crash:
+        if not isinstance(crash, Exception) and type(crash).__name__ != "PanicException":
+            raise
+        raise IdentityError(IdentityFault.CRASHED, f"{what}: internal error: {_place_of(crash)}") from None
+
+
+def _place_of(crash: BaseException) -> str:
+    """The type of an exception and where it was raised, for a report of a bug; nothing of its text."""
+    place, trace = "", crash.__traceback__
+    while isinstance(trace, TracebackType):
+        place, trace = f" ({os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno})", trace.tb_next
+    return f"{type(crash).__name__}{place}"

@@ -16,7 +16,7 @@ from tunnel.acme.material import renew_due_at
 from tunnel.acme.responder import open_responder
 from tunnel.acme.storage import Storage
 from tunnel.config.acme import AcmeConfig
-from tunnel.errors import ConfigError, IdentityError
+from tunnel.errors import ConfigError, IdentityError, identity_errors
 from tunnel.keystore.material import KeyMaterial
 from tunnel.moment import format_time
 from tunnel.tls.challenge import ChallengeGate
@@ -89,7 +89,8 @@ class AcmeKeeper:
     def _kept(self) -> KeyMaterial | None:
         """What an earlier run has left, until it ends: if it is due, it serves while it is renewed."""
         try:
-            kept = self._storage.load()
+            with identity_errors("the certificate that was kept cannot be used"):
+                kept = self._storage.load()
         except IdentityError as error:
             self._say(f"ACME: {error}: a new certificate will take its place")
             return None
@@ -111,7 +112,8 @@ class AcmeKeeper:
     def _ask(self) -> KeyMaterial:
         config = self._config
         self._say(f"ACME: asking {config.directory_url} for a certificate for {config.domain}")
-        fresh = self._issue(config, self._storage.account_key(), self._answering)
+        with identity_errors("no certificate from the ACME server"):  # the library raises what it likes on an odd answer
+            fresh = self._issue(config, self._storage.account_key(), self._answering)
         self._say(f"ACME: got a certificate for {config.domain}, {_span(fresh)}")
         try:
             self._storage.save(fresh)

@@ -22,7 +22,7 @@ from tunnel.identity.credentials import PkiCredentials, describe_key
 from tunnel.pkix.certificate import Certificate
 from tunnel.pkix.extensions import CLIENT_AUTH, SERVER_AUTH
 from tunnel.proxy.disk_feed import DiskSource, load_credentials
-from tunnel.proxy.generation import Terms, note_names
+from tunnel.proxy.generation import Terms, check_presentable, note_names
 from tunnel.tls.facts import describe_peer
 from tunnel.tls.pki import check_purpose
 
@@ -47,6 +47,11 @@ def examine_files(case: Case, source: DiskSource) -> Steps[PkiCredentials | None
         return None
     except TimeoutError as error:
         yield problem(CERTIFICATE, f"the files cannot be read: {error}", "is one of them a pipe, or on a machine that is away?")
+        return None
+    try:
+        check_presentable(credentials, case.config.tls)
+    except IdentityError as error:
+        yield problem(CERTIFICATE, f"{error.reason.value}: {error}", "have a certificate issued that OpenSSL can present")
         return None
     if credentials.chain and credentials.private_key is not None:
         names = _names(credentials.chain[0])

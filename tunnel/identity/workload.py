@@ -21,7 +21,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import quote
 
-from tunnel.errors import IdentityError, IdentityFault, WireError
+from tunnel.errors import IdentityError, IdentityFault, WireError, identity_errors
 from tunnel.identity.backoff import Backoff
 from tunnel.identity.credentials import X509Context, X509Svid
 from tunnel.identity.rotation import next_attempt
@@ -234,7 +234,8 @@ class WorkloadWatcher:
 
     def _judge(self, response: X509SvidResponse) -> None:
         try:
-            context = self._accept(response, datetime.fromtimestamp(self._wall(), UTC), current=self._current)
+            with identity_errors("the update cannot be used"):
+                context = self._accept(response, datetime.fromtimestamp(self._wall(), UTC), current=self._current)
         except IdentityError as error:
             self._reject(response, error)
             return

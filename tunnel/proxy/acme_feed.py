@@ -12,7 +12,7 @@ from contextlib import suppress
 import trio
 
 from tunnel.acme.keeper import AcmeKeeper
-from tunnel.errors import IdentityError
+from tunnel.errors import IdentityError, identity_errors
 from tunnel.identity.credentials import PkiCredentials
 from tunnel.keystore.anchors import load_authorities
 from tunnel.keystore.material import KeyMaterial
@@ -62,13 +62,17 @@ class AcmeFeed:
 
     async def _renew(self) -> None:
         try:
-            fresh = await trio.to_thread.run_sync(self._keeper.renew_if_due, abandon_on_cancel=True)
-            if fresh is not None:
-                async with self._turn:
-                    await self._use(fresh)
+            with identity_errors("the renewal failed"):  # no thread or no memory, perhaps
+                await self._use_fresh()
         except IdentityError as error:
             delay = self._keeper.seconds_to_next_look()
             self._log.write(f"ACME: {escape(str(error))}: the certificate in use stays, the next attempt is in {delay:g}s")
+
+    async def _use_fresh(self) -> None:
+        fresh = await trio.to_thread.run_sync(self._keeper.renew_if_due, abandon_on_cancel=True)
+        if fresh is not None:
+            async with self._turn:
+                await self._use(fresh)
 
     async def _use(self, material: KeyMaterial) -> None:
         credentials = await trio.to_thread.run_sync(self._complete, material)
@@ -78,7 +82,8 @@ class AcmeFeed:
         self._held = material
 
     def _complete(self, material: KeyMaterial) -> PkiCredentials:
-        authorities = load_authorities(self._ca_bundle, self._environ)
+        with identity_errors("the CA bundle cannot be used"):
+            authorities = load_authorities(self._ca_bundle, self._environ)
         return PkiCredentials(material.chain, material.private_key, authorities.certificates, authorities.left_out)
 
     def _say(self, line: str) -> None:

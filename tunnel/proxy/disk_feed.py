@@ -12,7 +12,7 @@ from functools import partial
 import trio
 
 from tunnel.config.model import KeyFiles, Keystore, NoIdentity
-from tunnel.errors import IdentityError
+from tunnel.errors import IdentityError, identity_errors
 from tunnel.identity.credentials import PkiCredentials
 from tunnel.keystore.anchors import load_authorities
 from tunnel.keystore.load import load_cert_and_key, load_keystore
@@ -56,7 +56,12 @@ class DiskFeed:
 
 
 def load_credentials(source: DiskSource, ca_bundle: str, environ: Mapping[str, str]) -> PkiCredentials:
-    """What the files hold now, which belongs together; raises IdentityError that names the file."""
+    """What the files hold now, which belongs together; raises IdentityError, which names the file, and nothing else."""
+    with identity_errors("the files cannot be used"):
+        return _load(source, ca_bundle, environ)
+
+
+def _load(source: DiskSource, ca_bundle: str, environ: Mapping[str, str]) -> PkiCredentials:
     authorities = load_authorities(ca_bundle, environ)
     if isinstance(source, NoIdentity):
         return PkiCredentials((), None, authorities.certificates, authorities.left_out)

@@ -14,6 +14,7 @@ from tunnel.authz.authorizer import Authorizer, admit_unasked
 from tunnel.authz.peer import Admitted
 from tunnel.authz.rules import PolicyRule
 from tunnel.config.model import Access, TlsOptions
+from tunnel.errors import identity_errors
 from tunnel.identity.credentials import Credentials, PkiCredentials, SvidCredentials
 from tunnel.pkix.extensions import CLIENT_AUTH, SERVER_AUTH
 from tunnel.tls.callback import MAX_NAMES_BYTES, Demand, Witness, are_names_told
@@ -54,7 +55,21 @@ class Generation:
 
 
 def build_generation(number: int, credentials: Credentials, terms: Terms) -> Generation:
-    """Contexts for these credentials; the verdicts that they remember die with them. Raises IdentityError."""
+    """Contexts for these credentials; the verdicts that they remember die with them. Raises IdentityError and nothing else."""
+    with identity_errors("certificate and key cannot be used"):
+        return _build(number, credentials, terms)
+
+
+def check_presentable(credentials: Credentials, options: TlsOptions) -> None:
+    """Whether a handshake can present these credentials; raises IdentityError."""
+    with identity_errors("certificate and key cannot be used"):
+        presented = _presented(credentials)
+        if presented is not None:
+            TlsContext(presented, admit_unasked("check"), is_server=True, options=options)
+            presented.chain[0].subject.describe()
+
+
+def _build(number: int, credentials: Credentials, terms: Terms) -> Generation:
     presented = _presented(credentials)
     begins = None
     if isinstance(credentials, SvidCredentials):

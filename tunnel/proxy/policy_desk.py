@@ -14,7 +14,7 @@ import trio
 from tunnel.authz.peer import Peer
 from tunnel.authz.rules import PolicyRule
 from tunnel.config.model import PolicyFiles
-from tunnel.errors import ConfigError, Denial, PeerDenied, PolicyError
+from tunnel.errors import ConfigError, Denial, IdentityError, PeerDenied, PolicyError, identity_errors
 
 if TYPE_CHECKING:  # loaded only when there is a policy
     from tunnel.policy.policy import Policy
@@ -37,7 +37,7 @@ class PolicyDesk:
         """
         try:
             await trio.to_thread.run_sync(self._load, abandon_on_cancel=True)
-        except PolicyError as error:
+        except (PolicyError, IdentityError) as error:
             raise ConfigError(f"Invalid rego policy or query: {error}") from error
 
     def close(self) -> None:
@@ -52,6 +52,10 @@ class PolicyDesk:
         return self._policy.pids if self._policy is not None else set()
 
     def _load(self) -> None:
+        with identity_errors(self._files.path):
+            self._compile()
+
+    def _compile(self) -> None:
         from tunnel.policy.bundle import load_policy
         from tunnel.policy.policy import Policy
 

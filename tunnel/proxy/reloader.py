@@ -9,7 +9,7 @@ import time
 
 import trio
 
-from tunnel.errors import ConfigError, IdentityError
+from tunnel.errors import TunnelError, identity_errors
 from tunnel.log import Log
 from tunnel.proxy.board import Board
 from tunnel.proxy.feed import Feed
@@ -61,22 +61,30 @@ class Reloader:
     async def _reload_certificates(self) -> str:
         """What went wrong, "" for nothing."""
         try:
-            await self._feed.reload()
-        except IdentityError as error:
-            self._counters.certificates.note(is_well=False)
-            why = f"{error}{explain_denial(error)}"
-            self._log.write(f"error reloading TLS configuration: {why}, the last good one stays")
-            return why
+            with identity_errors("the reload failed"):  # no thread or no memory, perhaps
+                await self._feed.reload()
+        except TunnelError as error:
+            return self._note_certificates(error)
         return ""
+
+    def _note_certificates(self, error: TunnelError) -> str:
+        self._counters.certificates.note(is_well=False)
+        why = f"{error}{explain_denial(error)}"
+        self._log.write(f"error reloading TLS configuration: {why}, the last good one stays")
+        return why
 
     async def _reload_policy(self, policy: PolicyDesk) -> str:
         """What went wrong, "" for nothing."""
         try:
-            await policy.load()
-        except ConfigError as error:
-            self._counters.policy.note(is_well=False)
-            why = f"{error}{explain_denial(error)}"
-            self._log.write(f"error reloading OPA policy: {why}, the last good one stays")
-            return why
+            with identity_errors("the reload failed"):
+                await policy.load()
+        except TunnelError as error:
+            return self._note_policy(error)
         self._counters.policy.note(is_well=True)
         return ""
+
+    def _note_policy(self, error: TunnelError) -> str:
+        self._counters.policy.note(is_well=False)
+        why = f"{error}{explain_denial(error)}"
+        self._log.write(f"error reloading OPA policy: {why}, the last good one stays")
+        return why

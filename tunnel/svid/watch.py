@@ -21,7 +21,7 @@ from tunnel.child.inherited import inherited
 from tunnel.child.probe import SignalProbe
 from tunnel.child.signals import SETTLE
 from tunnel.config.svid_model import ChildSignal, PidFileSignal, Reload, ReloadCommand, WatchConfig
-from tunnel.errors import IdentityError, IdentityFault, OutputError
+from tunnel.errors import IdentityError, IdentityFault, OutputError, identity_errors
 from tunnel.identity.arrivals import open_arrivals, receive_newest
 from tunnel.identity.credentials import SvidCredentials
 from tunnel.identity.follower import Follower, describe_wait
@@ -205,7 +205,12 @@ class Watch:
     async def _write_newest(self) -> bool:
         """Whether what is on the disk is what is wanted."""
         assert self._wanted is not None
-        material = build_material(self._wanted, self._config.output, datetime.fromtimestamp(self._wall(), UTC))
+        try:
+            with identity_errors("the update cannot be written"):
+                material = build_material(self._wanted, self._config.output, datetime.fromtimestamp(self._wall(), UTC))
+        except IdentityError as error:
+            self._complain(str(error), "the files before it stay")
+            return False
         before = self.standing.written
         is_same = before is not None and (before.files, before.combined) == (material.files, material.combined)
         fault = await self._find_fault()

@@ -1,0 +1,144 @@
+"""Whatever is raised while credentials are read or built: the previous ones stay in use, and it is an error like any other."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import trio
+from kept_log import Lines
+from test_disk_feed import Files, Kept, files
+from test_generation import DISK, build
+
+from tunnel.config.model import PolicyFiles, TlsOptions
+from tunnel.errors import ConfigError, Denial, IdentityError, IdentityFault, PeerDenied, WireError, WireFault
+from tunnel.proxy import disk_feed, generation
+from tunnel.proxy.generation import check_presentable
+from tunnel.proxy.policy_desk import PolicyDesk
+from tunnel.proxy.reloader import Reloader
+from tunnel.status.counters import Counters
+from tunnel.status.life import Reload
+
+__all__ = ["files"]
+CANARY = "canary-of-a-file"
+
+
+class PanicException(BaseException):
+    """As a panic of a library's Rust code is: no Exception."""
+
+
+CRASHES = [
+    ValueError(CANARY),
+    UnicodeDecodeError("utf-8", CANARY.encode(), 0, 1, CANARY),
+    RecursionError(CANARY),
+    MemoryError(CANARY),
+    PanicException(CANARY),
+    PeerDenied(Denial.UNREADABLE, "its subject"),
+    WireError(WireFault.MALFORMED, "its subject"),
+]
+every_crash = pytest.mark.parametrize("crash", CRASHES, ids=lambda crash: type(crash).__name__)
+
+
+def raising(crash: BaseException) -> Callable[..., Any]:
+    def fail(*_arguments: Any, **_more: Any) -> Any:
+        raise crash
+
+    return fail
+
+
+def shown(error: BaseException) -> str:
+    """All that a log could have of an error."""
+    return "".join(traceback.format_exception(error))
+
+
+@every_crash
+@pytest.mark.parametrize("step", ["load_authorities", "load_cert_and_key"])
+def test_a_crash_while_files_are_read_is_a_failed_reload(
+    files: Files, monkeypatch: pytest.MonkeyPatch, crash: BaseException, step: str
+) -> None:
+    kept = Kept()
+    feed = files.feed(kept)
+    trio.run(feed.run)
+    monkeypatch.setattr(disk_feed, step, raising(crash))
+    with pytest.raises(IdentityError) as refused:
+        trio.run(feed.reload)
+    assert "the files cannot be used" in str(refused.value)
+    assert CANARY not in str(refused.value)
+    assert [number for number, _ in kept.used] == [1]
+
+
+@every_crash
+def test_a_crash_at_the_start_is_one_error(files: Files, monkeypatch: pytest.MonkeyPatch, crash: BaseException) -> None:
+    kept = Kept()
+    monkeypatch.setattr(disk_feed, "load_cert_and_key", raising(crash))
+    trio.run(files.feed(kept).run)
+    assert isinstance(kept.failure, IdentityError)
+    assert CANARY not in shown(kept.failure)
+
+
+@every_crash
+def test_a_crash_while_a_generation_is_built_is_an_identity_error(
+    monkeypatch: pytest.MonkeyPatch, crash: BaseException
+) -> None:
+    monkeypatch.setattr(generation, "TlsContext", raising(crash))
+    with pytest.raises(IdentityError) as refused:
+        build(DISK)
+    with pytest.raises(IdentityError) as checked:
+        check_presentable(DISK, TlsOptions())
+    assert str(refused.value) == str(checked.value)  # `check` says what the proxy says
+    assert CANARY not in shown(refused.value)
+
+
+class Crashing:
+    """A feed and a policy whose reload raises."""
+
+    def __init__(self, crash: Exception) -> None:
+        self.crash = crash
+
+    async def run(self) -> None:
+        raise AssertionError
+
+    async def reload(self) -> None:
+        raise self.crash
+
+    async def load(self) -> None:
+        raise self.crash
+
+
+class Told:
+    """A board that keeps the outcome of a reload."""
+
+    def __init__(self) -> None:
+        self.outcome: Reload | None = None
+
+    def show_reloading(self) -> None:
+        pass
+
+    def show_reloaded(self, outcome: Reload) -> None:
+        self.outcome = outcome
+
+
+@pytest.mark.parametrize("crash", [RuntimeError(CANARY), MemoryError(CANARY), IdentityError(IdentityFault.FILE, "seen")])
+def test_a_reload_that_raises_is_told_by_log_status_and_metric(crash: Exception) -> None:
+    """A thread that cannot be started raises outside of it."""
+    log, board, counters, crashing = Lines(), Told(), Counters(), Crashing(crash)
+    reloader = Reloader(crashing, crashing, board, counters, log, interval=0)  # type: ignore[arg-type]
+    trio.run(reloader._reload)
+    assert board.outcome is not None
+    for part in (board.outcome.certificates, board.outcome.policy):
+        assert part
+        assert CANARY not in part
+    assert (counters.certificates.failed, counters.policy.failed) == (1, 1)
+    assert [line.split(":")[0] for line in log.kept[:2]] == ["error reloading TLS configuration", "error reloading OPA policy"]
+    assert all("the last good one stays" in line and CANARY not in line for line in log.kept[:2])
+
+
+@pytest.mark.parametrize("crash", [ValueError(CANARY), RecursionError(CANARY), PanicException(CANARY)])
+def test_a_crash_while_a_policy_is_read_is_a_config_error(monkeypatch: pytest.MonkeyPatch, crash: BaseException) -> None:
+    desk = PolicyDesk(PolicyFiles("nowhere.rego", "data.x.allow"), 1.0)
+    monkeypatch.setattr("tunnel.policy.bundle.load_policy", raising(crash))
+    with pytest.raises(ConfigError, match=r"Invalid rego policy or query: nowhere\.rego: internal error") as refused:
+        trio.run(desk.load)
+    assert CANARY not in shown(refused.value)
