@@ -77,7 +77,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     ),
 }
 PRIVATE_PLACE = "tunnel.tls.openssl"  # of what pyOpenSSL does not export
-# The nets that catch every bug: of a connection in the loop, of one at the status port, which is a task of trio's, and of new credentials.
+# The nets that catch every bug: of a connection in the loop, at the status port (a task of trio's), of new credentials.
 BROAD_PLACES = {"tunnel.errors": 1, "tunnel.relay.loop": 1, "tunnel.status.server": 1}
 
 Sources = Mapping[str, str]

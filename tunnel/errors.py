@@ -8,6 +8,7 @@ are lower case, say what was seen and what was wanted, end without a full stop a
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -16,6 +17,23 @@ from types import TracebackType
 from typing import Generic, TypeVar
 
 Reason = TypeVar("Reason", bound=Enum)
+
+
+_HIDDEN = "(hidden)"
+# What an operator may have put where a name, a path or an address belongs.
+_SECRETS = re.compile(
+    r"-----BEGIN[^'\"]*"  # PEM
+    r"|\beyJ[\w-]{6,}(?:\.[\w-]*)+"  # a token
+    r"|\bMI[A-Za-z0-9+/_-]{62}[A-Za-z0-9+/_=-]*"  # DER in base64
+    r"|(?<=://)[^'\"\s]*(?=@)|(?<=%3A%2F%2F)[^'\"\s]*(?=%40)"  # credentials of a URL
+    r"|(?<![^\s'\"=])(?!(?:unix|systemd|launchd|sha[0-9]+):)[^\s'\"/:]+:[^\s'\"]+(?=@)",  # USER:PASSWORD@HOST
+    re.IGNORECASE,
+)
+
+
+def hide_secrets(text: str) -> str:
+    """The text without what looks like a key, a token or a password of a URL."""
+    return _SECRETS.sub(_HIDDEN, text)
 
 
 class TunnelError(Exception):
@@ -32,6 +50,9 @@ class ReasonedError(TunnelError, Generic[Reason]):
 
 class ConfigError(TunnelError):
     """The operator's flags, addresses or environment cannot be used as they stand."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(hide_secrets(message))
 
 
 class CommandError(TunnelError):
@@ -98,7 +119,7 @@ class IdentityError(ReasonedError[IdentityFault]):
     """An identity or a bundle that cannot be used; `begins` is set if it is only not yet valid, and says when it is."""
 
     def __init__(self, reason: IdentityFault, message: str, begins: datetime | None = None) -> None:
-        super().__init__(reason, message)
+        super().__init__(reason, hide_secrets(message))
         self.begins = begins
 
 
@@ -170,6 +191,9 @@ class TokenFault(Enum):
 class TokenError(ReasonedError[TokenFault]):
     """A token that proves no SPIFFE ID."""
 
+    def __init__(self, reason: TokenFault, message: str) -> None:
+        super().__init__(reason, hide_secrets(message))
+
 
 class PolicyFault(Enum):
     """Why a Rego policy cannot be used, or gave no answer."""
@@ -185,6 +209,9 @@ class PolicyFault(Enum):
 
 class PolicyError(ReasonedError[PolicyFault]):
     """A policy that cannot be used as it stands, or that has no answer."""
+
+    def __init__(self, reason: PolicyFault, message: str) -> None:
+        super().__init__(reason, hide_secrets(message))
 
 
 class TlsFault(Enum):

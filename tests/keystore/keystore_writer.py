@@ -32,7 +32,9 @@ def _protect(key: bytes, password: str) -> bytes:
 
 
 def _der(tag: int, body: bytes) -> bytes:
-    return bytes((tag, 0x82)) + len(body).to_bytes(2, "big") + body
+    size = len(body)
+    length = bytes((size,)) if size < 0x80 else bytes((0x81, size)) if size < 0x100 else b"\x82" + size.to_bytes(2, "big")
+    return bytes((tag,)) + length + body
 
 
 def _counted(data: bytes) -> bytes:

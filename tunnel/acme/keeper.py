@@ -16,7 +16,7 @@ from tunnel.acme.material import renew_due_at
 from tunnel.acme.responder import open_responder
 from tunnel.acme.storage import Storage
 from tunnel.config.acme import AcmeConfig
-from tunnel.errors import ConfigError, IdentityError, identity_errors
+from tunnel.errors import ConfigError, IdentityError, hide_secrets, identity_errors
 from tunnel.keystore.material import KeyMaterial
 from tunnel.moment import format_time
 from tunnel.tls.challenge import ChallengeGate
@@ -111,7 +111,7 @@ class AcmeKeeper:
 
     def _ask(self) -> KeyMaterial:
         config = self._config
-        self._say(f"ACME: asking {config.directory_url} for a certificate for {config.domain}")
+        self._say(f"ACME: asking {hide_secrets(config.directory_url)} for a certificate for {config.domain}")
         with identity_errors("no certificate from the ACME server"):  # the library raises what it likes on an odd answer
             fresh = self._issue(config, self._storage.account_key(), self._answering)
         self._say(f"ACME: got a certificate for {config.domain}, {_span(fresh)}")

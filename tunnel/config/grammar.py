@@ -364,7 +364,9 @@ def expand_files(argv: Iterable[str]) -> Iterator[str]:
 def _read_arguments(path: str) -> Iterator[str]:
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError, ValueError) as error:
+    except UnicodeDecodeError:  # its text quotes a byte
+        raise ConfigError(f"cannot read arguments from {path!a}: it is not UTF-8") from None
+    except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read arguments from {path!a}: {error}") from error
     for line in lines:
         if line.strip() and not line.startswith("#"):

@@ -56,7 +56,7 @@ def split_sequences(blob: bytes) -> tuple[bytes, ...]:
     start = 0
     while start < len(blob):
         if blob[start] != SEQUENCE:
-            raise WireError(WireFault.MALFORMED, f"byte {start} is 0x{blob[start]:02x}, not the start of a DER sequence")
+            raise WireError(WireFault.MALFORMED, f"byte {start} does not begin a DER sequence")
         _body, end = _borders(blob, start)
         found.append(blob[start:end])
         start = end

@@ -81,7 +81,7 @@ def one_error(text: str, modules: list[list[str]]) -> str:
     """The first error of the engine's tree of them, with its place."""
     match = _ERROR.search(text)
     if match is None:
-        return " ".join(text.split())
+        return "the engine cannot read it"
     message = text[match.end() : match.end() + int(match["length"])]
     if match["module"] is None or int(match["module"]) >= len(modules):
         return f"query: {message}"

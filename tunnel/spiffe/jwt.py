@@ -146,6 +146,8 @@ def parse_json(data: bytes) -> Any:
     """A document of JSON in which no name stands twice in one object, and no number is infinite; raises ValueError."""
     try:
         return json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+    except UnicodeDecodeError:  # its text quotes a byte
+        raise ValueError("not UTF-8") from None
     except RecursionError:
         raise ValueError("values lie too deep in each other") from None
 

@@ -13,6 +13,7 @@ from tunnel.errors import ConfigError, TokenError, TokenFault
 from tunnel.pkix.strength import MIN_RSA_BITS
 from tunnel.spiffe.jwt import ALGORITHMS, Token
 
+_SHOWN = 40  # characters of a value of a bundle
 _CURVES = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521"}  # each for one curve (RFC 7518, section 3.4)
 
 
@@ -41,17 +42,18 @@ def check_signature(token: Token, key: Mapping[str, Any]) -> None:
         jwt.PyJWS().decode_complete(token.text, public, algorithms=[str(algorithm)])
     except jwt.exceptions.InvalidSignatureError:
         raise TokenError(TokenFault.SIGNATURE, "the signature is not by the key that is named") from None
-    except (jwt.exceptions.PyJWTError, ValueError, TypeError, KeyError) as error:
-        raise TokenError(TokenFault.SIGNATURE, f"key and signature cannot be used: {error}") from None
+    except (jwt.exceptions.PyJWTError, ValueError, TypeError, KeyError):  # whose text may quote the key
+        raise TokenError(TokenFault.SIGNATURE, "key and signature cannot be used") from None
 
 
 def _check_kind(algorithm: str, key: Mapping[str, Any]) -> None:
     curve = _CURVES.get(algorithm)
     has = key.get("crv") if key.get("kty") == "EC" else key.get("kty")
     if has != (curve or "RSA"):
-        raise TokenError(TokenFault.ALGORITHM, f"alg is {algorithm}, and the key that is named is {has!a}")
+        raise TokenError(TokenFault.ALGORITHM, f"alg is {algorithm}, and the key that is named is {ascii(has)[:_SHOWN]}")
     if key.get("alg", algorithm) != algorithm:
-        raise TokenError(TokenFault.ALGORITHM, f"alg is {algorithm}, and the key that is named is for {key.get('alg')!a}")
+        other = ascii(key.get("alg"))[:_SHOWN]
+        raise TokenError(TokenFault.ALGORITHM, f"alg is {algorithm}, and the key that is named is for {other}")
 
 
 def _check_size(public: Any) -> None:
