@@ -103,11 +103,11 @@ def test_a_key_as_the_value_of_a_flag_is_not_shown(disk: Disk) -> None:
             ("svid", "verify", str(files.chain), f"--key={value}"),
             ("health", f"--cacert={value}", "https://127.0.0.1:1"),
             (
-                *server_line(disk, f"--cert={files.chain}", f"--key={files.key}"),
+                *good,
                 f"--allow-policy={value}",
                 "--allow-query=data.x.y",
             ),
-            (*server_line(disk, f"--cert={files.chain}", f"--key={files.key}"), f"--connect-timeout={value}"),
+            (*good, f"--connect-timeout={value}"),
         ]
         for words in cases:
             done = run_tool(bare_environment(), *words)

@@ -6,6 +6,7 @@ Knows the order of a start and what is printed where; must not know certificates
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ from tunnel.errors import TunnelError
 
 if TYPE_CHECKING:  # loaded when the line is known to be a good one
     from tunnel.svid.folder import Folder
+    from tunnel.svid.journal import Journal
 
 
 def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str]) -> int:
@@ -45,8 +47,9 @@ def _fetch(config: FetchConfig) -> int:
     from tunnel.svid.fetch import run_fetch
     from tunnel.svid.journal import Form, Journal
 
-    with closing(_open_folder(config.output)) as folder:
-        run_fetch(config, folder, Journal(Form.JSON if config.is_json else Form.PLAIN), say_to_person)
+    journal = Journal(Form.JSON if config.is_json else Form.PLAIN)
+    with closing(_open_folder(config.output, journal)) as folder:
+        run_fetch(config, folder, journal, say_to_person)
     return 0
 
 
@@ -56,14 +59,20 @@ def _watch(config: WatchConfig, environ: Mapping[str, str]) -> int:
         from tunnel.svid.journal import Form, Journal
         from tunnel.svid.watch import run_watch
 
-        folder = things.enter_context(closing(_open_folder(config.output)))
-        return run_watch(config, folder, Journal(Form.JSON if config.is_json else Form.LOG), environ, probe)
+        journal = Journal(Form.JSON if config.is_json else Form.LOG)
+        folder = things.enter_context(closing(_open_folder(config.output, journal)))
+        return run_watch(config, folder, journal, environ, probe)
 
 
-def _open_folder(output: Output) -> Folder:
+def _open_folder(output: Output, journal: Journal) -> Folder:
+    from tunnel.svid.exposure import list_exposures
     from tunnel.svid.folder import open_folder
+    from tunnel.svid.journal import Event
 
-    return open_folder(output.folder, output.group)
+    folder = open_folder(output.folder, output.group)
+    for exposure in list_exposures(output.folder, *([os.path.dirname(output.combined)] if output.combined else [])):
+        journal.tell(Event.NOTICE, f"warning: {exposure}")
+    return folder
 
 
 def _show(config: ShowConfig) -> int:

@@ -126,6 +126,7 @@ def _write(
     """Write what is fetched to the file, once or again and again."""
     from tunnel.identity.jwt import WorkloadCalls
     from tunnel.net.notify import Notifier
+    from tunnel.svid.exposure import list_exposures
     from tunnel.svid.journal import Event, Form, Journal
     from tunnel.svid.whole_file import WholeFile
 
@@ -133,6 +134,8 @@ def _write(
     kept = WholeFile(file.path, file.mode, file.group)
     form = Form.LOG if file.is_kept_fresh else Form.PLAIN
     journal = Journal(Form.JSON if manner.is_json else form)
+    for exposure in list_exposures(os.path.dirname(file.path)):
+        journal.tell(Event.NOTICE, f"warning: {exposure}")
     first = WorkloadCalls(source.endpoint, limit=source.timeout, say=lambda text: journal.tell(Event.UNAVAILABLE, text))
     later = WorkloadCalls(source.endpoint, limit=_RENEWAL_LIMIT)
 
