@@ -1051,3 +1051,101 @@ def test_a_clients_handshake_uses_the_generation_of_its_moment_and_not_of_the_ac
     dialled, _ = stage.backend.accept()
     assert received(stage.opened(dialled)) == b"", "no ClientHello with an identity that has expired"
     assert stage.tunnel.counters.unserved == 1
+
+
+# -- who sends something and closes at once
+
+
+@pytest.mark.parametrize("version", [TLS12, TLS13], ids=["tls12", "tls13"])
+def test_every_program_that_writes_and_closes_at_once_is_carried(stages: Stages, version: int) -> None:
+    stage = stages(is_server=False).serve()
+    for number in range(20):
+        with socket.socket(socket.AF_UNIX) as program:
+            program.connect(str(stage.place / "front"))
+            program.send(b"message %d" % number)
+        stage.turn()
+        backend = stage.accepted_by_backend()
+        assert backend is not None, stage.log.lines
+        server = Peer(stage, backend, is_server=True, version=version).shake()
+        assert server.hear() == b"message %d" % number
+        assert server.side.end.has_ended
+        server.end()
+    assert stage.tunnel.counters.summary() == "accepted=20 carried=20 clean_ends=20"
+
+
+@pytest.mark.parametrize("where", ["name resolution", "handshake"])
+def test_a_program_may_write_and_close_while_its_target_is_being_reached(stages: Stages, where: str) -> None:
+    stage = stages(is_server=False, target=NAMED).serve()
+    program = stage.connect()
+    endpoint = Endpoint(socket.AF_UNIX, str(stage.place / "backend"))
+    if where == "handshake":
+        stage.asked[0][1]((endpoint,))
+        stage.turn()
+    program.send(b"a message")
+    stage.turn()
+    program.close()
+    stage.turn()
+    if where == "name resolution":
+        stage.asked[0][1]((endpoint,))
+        stage.turn()
+    backend = stage.accepted_by_backend()
+    assert backend is not None, stage.log.lines
+    server = Peer(stage, backend, is_server=True).shake()
+    assert server.hear() == b"a message"
+    assert server.side.end.has_ended
+
+
+@pytest.mark.parametrize("is_orderly", [True, False], ids=["close_notify", "no close_notify"])
+@pytest.mark.parametrize("is_early", [True, False], ids=["with the handshake", "behind it"])
+@pytest.mark.parametrize("version", [TLS12, TLS13], ids=["tls12", "tls13"])
+def test_a_peer_may_send_and_close_while_its_target_is_dialled(
+    stages: Stages, version: int, is_early: bool, is_orderly: bool
+) -> None:
+    stage = stages(target=NAMED).serve()
+    peer = Peer(stage, stage.connect(), version=version)
+    if is_early and version == TLS13:
+        peer.socket.sendall(peer.side.shake())
+        stage.turn()
+        stream = peer.side.shake(received(peer.socket))
+    else:
+        peer.shake()
+        stream = b""
+    stream += peer.side.seal(b"all that it has to say")
+    if is_orderly:
+        stream += peer.side.end.close_notify()
+    peer.socket.sendall(stream)
+    if not is_early:
+        stage.turn()
+    peer.socket.close()
+    stage.turn()
+    assert len(stage.tunnel) == 1, stage.log.lines
+    stage.asked[0][1]((Endpoint(socket.AF_UNIX, str(stage.place / "backend")),))
+    stage.turn()
+    backend = stage.accepted_by_backend()
+    assert backend is not None, stage.log.lines
+    assert received(backend) == b"all that it has to say"
+    assert is_over(backend)
+
+
+def test_what_arrived_before_a_reset_is_carried_to_the_target(stages: Stages) -> None:
+    """A TLS 1.3 client that closes without reading the session tickets resets the connection."""
+    stage = stages(target=NAMED)
+    stage.tunnel.swap(generation())
+    listener = open_listener(TcpAddress("127.0.0.1", "0"))
+    stage.tunnel.open(listener)
+    sock = stage.opened(socket.create_connection(listener.socket.getsockname()))
+    sock.setblocking(False)
+    peer = Peer(stage, sock)
+    sock.sendall(peer.side.shake())
+    stage.turn()
+    sock.sendall(peer.side.shake(received(sock)) + peer.side.seal(b"a request"))
+    stage.turn()
+    sock.sendall(peer.side.seal(b", and the rest"))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+    sock.close()
+    stage.turn()
+    stage.asked[0][1]((Endpoint(socket.AF_UNIX, str(stage.place / "backend")),))
+    stage.turn()
+    backend = stage.accepted_by_backend()
+    assert backend is not None, stage.log.lines
+    assert received(backend) == b"a request, and the rest"

@@ -376,12 +376,22 @@ class Session:
         return f" from={show_address(self._source)}{peer}"
 
     def _waiting(self, events: int) -> None:
-        """The accepted side while something else is under way: all that counts is whether it has gone."""
-        if events & GONE:
+        """The accepted side while something else is under way: all that counts is whether it has gone and sent nothing."""
+        if events & GONE and not self._has_sent():
             self._tunnel.counters.gone += 1
             line = f"error on dial: the caller has gone before the target was reached reason=gone{self._who()}"
             self._log_refusal("gone", line)
             self._close()
+
+    def _has_sent(self) -> bool:
+        """Whether the accepted side has sent something: a Unix peer's close is a hang-up even with input pending."""
+        assert self._accepted is not None
+        if self._shaken is not None and self._shaken.tail:
+            return True
+        try:
+            return bool(self._accepted.recv(1, socket.MSG_PEEK))
+        except OSError:
+            return False
 
     def _too_slow(self) -> None:
         limit = f"nothing within the connect timeout of {self._tunnel.settings.connect_timeout:g}s"
