@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import struct
 from collections.abc import Callable
 from contextlib import suppress
@@ -105,6 +106,13 @@ class Side:
         self.buffers.inbox[: len(data)] = data
         return len(data)
 
+    def _taken(self, got: int, size: int) -> bytes:
+        """What a read has found; raises the failure when it has found nothing before it."""
+        self.tail = bytes(self.buffers.inbox[self.end.consumed : size])
+        if self.end.failure is not None and not got:
+            raise self.end.failure
+        return bytes(self.buffers.outbox_view[:got])
+
     def shake(self, data: bytes = b"") -> bytes:
         """Take a flight or a part of one; the answer to send."""
         if self.is_done:
@@ -127,9 +135,11 @@ class Side:
 
     def _open_piece(self, data: bytes) -> bytes:
         size = self._put(data)
-        got = self.end.open_records(size)
-        self.tail = bytes(self.buffers.inbox[self.end.consumed : size])
-        return bytes(self.buffers.outbox_view[:got])
+        opened = self._taken(self.end.open_records(size), size)
+        while self.end.has_more:
+            size = self._put(b"")
+            opened += self._taken(self.end.open_records(size), size)
+        return opened
 
     def open_small(self, data: bytes) -> bytes:
         """The same by the short way, as the relay goes it when nothing is held."""
@@ -138,9 +148,7 @@ class Side:
         got = self.end.open_one(size)
         if got:
             return bytes(self.buffers.outbox_view[:got])
-        got = self.end.open_records(size)
-        self.tail = bytes(self.buffers.inbox[self.end.consumed : size])
-        return bytes(self.buffers.outbox_view[:got])
+        return self._taken(self.end.open_records(size), size)
 
 
 class PublicPeer:
@@ -293,6 +301,36 @@ class HandMade:
         label = b"tls13 " + label
         info = struct.pack("!HB", size, len(label)) + label + b"\0"
         return HKDFExpand(hashes.SHA256(), size, info).derive(self._secret)
+
+
+class HandMade12:
+    """One direction of a TLS 1.2 connection by hand, behind the handshake (RFC 5288): any record can be written."""
+
+    def __init__(self, connection: SSL.Connection, *, by_server: bool) -> None:
+        seed = b"key expansion" + connection.server_random() + connection.client_random()
+        block, step = b"", seed
+        while len(block) < 40:  # RFC 5246, 5 and 6.3: two keys and two salts
+            step = hmac.digest(connection.master_key(), step, "sha256")
+            block += hmac.digest(connection.master_key(), step + seed, "sha256")
+        at = 16 * by_server, 32 + 4 * by_server
+        self._key, self._salt = AESGCM(block[at[0] : at[0] + 16]), block[at[1] : at[1] + 4]
+        self._sequence = 1  # behind Finished
+
+    def write(self, kind: int, data: bytes) -> bytes:
+        """One record."""
+        number = self._sequence.to_bytes(8, "big")
+        self._sequence += 1
+        head = struct.pack("!BHH", kind, 0x0303, len(data))
+        sealed = self._key.encrypt(self._salt + number, data, number + head)
+        return struct.pack("!BHH", kind, 0x0303, len(sealed) + 8) + number + sealed
+
+
+def hand_made_pair12(*, we_serve: bool = True) -> tuple[Side, HandMade12]:
+    """Our end after a TLS 1.2 handshake, and what writes to it by hand."""
+    peer = PublicPeer(public_context(identity(), version=TLS12), is_server=not we_serve)
+    ours = Side(context(identity(), admit_all, is_server=we_serve, version=TLS12))
+    shake_hands(*((peer, ours) if we_serve else (ours, peer)))
+    return ours, HandMade12(peer.connection, by_server=not we_serve)
 
 
 def split_records(data: bytes) -> list[bytes]:

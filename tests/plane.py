@@ -82,10 +82,15 @@ class Wire:
         close_timeout: float = 60.0,
         before: bytes = b"",
         ours: Side | None = None,
+        loop: Loop | None = None,
     ) -> None:
-        """`before` is plaintext that the peer sends right behind its handshake; `ours` is an end that has shaken hands."""
+        """`before` is plaintext that the peer sends right behind its handshake; `ours` is an end that has shaken hands.
+
+        With a `loop` it is that of another wire, which closes it.
+        """
         self.clock = Clock()
-        self.loop = Loop(self.clock)
+        self.loop = loop or Loop(self.clock)
+        self._is_loop_lent = loop is not None
         self.sweeper = Sweeper(self.loop)
         self.ended: list[tuple[End, str]] = []
         self.grown = 0
@@ -164,7 +169,8 @@ class Wire:
         if self.relay.is_open:
             self.relay.abort(End.CUT)
         self.loop.turn(0)
-        self.loop.close()
+        if not self._is_loop_lent:
+            self.loop.close()
         for sock in (self.peer_socket, self.program, self.tls):  # the last one may still be lingering
             sock.close()
 

@@ -223,6 +223,7 @@ class TlsFault(Enum):
     RESET = "reset-in-handshake"
     TIMEOUT = "handshake-timeout"
     BUSY = "too-many-handshakes"
+    NO_DATA = "records-without-data"
 
 
 class TlsError(ReasonedError[TlsFault]):

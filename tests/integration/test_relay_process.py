@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import resource
@@ -9,6 +10,7 @@ import selectors
 import socket
 import stat
 import struct
+import termios
 import threading
 import time
 from collections.abc import Iterator
@@ -206,6 +208,79 @@ def test_a_reset_of_the_backend_reaches_the_client_as_a_reset(world: World) -> N
             plain.recv(1)
     server.wait_for("closed pipe: .* end=reset-by-plain-side$")
     client.wait_for("closed pipe: .* end=reset-by-peer$")
+
+
+def wait_acknowledged(sock: socket.socket) -> None:
+    """Until the other side's kernel has all that was sent."""
+
+    def is_empty() -> bool:
+        return not any(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))
+
+    eventually(is_empty, "everything is acknowledged")
+
+
+@pytest.mark.parametrize("is_chain", [False, True], ids=["TLS client", "two proxies"])
+def test_a_backend_that_answers_and_resets_loses_nothing_to_a_slow_client(world: World, is_chain: bool) -> None:
+    answer = os.urandom(MIB)
+    is_closed = threading.Event()
+
+    def serve(connection: socket.socket) -> None:
+        connection.recv(1)
+        connection.sendall(answer)
+        wait_acknowledged(connection)
+        connection.close()  # with the rest of the request unread
+        is_closed.set()
+
+    client, server = chain(world, world.enter(Backend(serve)).target)
+    if is_chain:
+        with connect(client.address) as plain:
+            plain.sendall(b"a request")
+            assert is_closed.wait(LIMIT)
+            server.wait_for("closed pipe: .* end=reset-by-plain-side$")
+            assert receive_exactly(plain, len(answer)) == answer
+        return
+    with tls(world, server) as peer:
+        peer.send(b"a request")
+        assert is_closed.wait(LIMIT)
+        server.wait_for("closed pipe: .* end=reset-by-plain-side$")
+        assert peer.receive_exactly(len(answer)) == answer
+        with pytest.raises(ConnectionResetError):
+            peer.receive()
+        assert not peer.has_ended
+
+
+def test_a_client_that_uploads_and_resets_loses_nothing_to_a_slow_backend(world: World) -> None:
+    upload, received = os.urandom(MIB), bytearray()
+    may_read, is_done = threading.Event(), threading.Event()
+
+    def serve(connection: socket.socket) -> None:
+        may_read.wait(LIMIT)
+        with suppress(ConnectionResetError):
+            while data := connection.recv(20_000):
+                received.extend(data)
+        is_done.set()
+
+    server = world.server(world.enter(Backend(serve)).target)
+    with tls(world, server) as peer:
+        peer.send(upload)
+        wait_acknowledged(peer.socket)
+        reset(peer.socket)
+    server.wait_for("closed pipe: .* end=reset-by-peer$")
+    may_read.set()
+    assert is_done.wait(LIMIT)
+    assert received == upload
+
+
+def test_a_unix_client_that_writes_and_closes_at_once_is_carried(world: World) -> None:
+    messages: list[bytes] = []
+    path = world.directory / "plain"
+    server = world.server(world.enter(Backend(lambda connection: messages.append(receive_all(connection)))).target)
+    world.client(server.target, listen=f"unix:{path}").wait_for(f"listening for connections on unix:{path}$")
+    for number in range(20):
+        with connect(str(path)) as plain:
+            plain.sendall(b"message %d" % number)
+    eventually(lambda: len(messages) == 20, "every message has arrived")
+    assert sorted(messages) == sorted(b"message %d" % number for number in range(20))
 
 
 # -- limits

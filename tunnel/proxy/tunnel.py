@@ -37,7 +37,7 @@ from tunnel.tls.engine import Buffers
 
 _ACCEPTS = 64  # in one turn, so that open connections are served in between
 _LIMITS = {End.CLOSE_TIMEOUT, End.LIFETIME}
-_ERRORS = {End.TRUNCATED, End.PROTOCOL, End.REFUSED_BY_PEER, End.CRASH}
+_ERRORS = {End.TRUNCATED, End.PROTOCOL, End.NO_DATA, End.REFUSED_BY_PEER, End.CRASH}
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 1.0  # seconds between attempts to accept when descriptors have run out
 
 ResolveLater = Callable[[Address, Callable[[tuple[Endpoint, ...] | TargetError], None]], None]

@@ -19,6 +19,7 @@ class End(Enum):
     RESET_BY_PEER = "reset-by-peer"
     RESET_BY_PLAIN = "reset-by-plain-side"
     PROTOCOL = "tls-failure"
+    NO_DATA = "records-without-data"
     REFUSED_BY_PEER = "refused-by-peer"
     CLOSE_TIMEOUT = "close-timeout"
     LIFETIME = "max-conn-lifetime"

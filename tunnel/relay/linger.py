@@ -1,34 +1,52 @@
-"""Closing a socket so that its peer still reads our last words.
+"""Closing a socket so that its peer still reads what was sent to it.
 
-Knows that closing with unread input sends a reset, which can destroy an alert on its way; must not know why we close.
+Knows that closing with unread input sends a reset, which destroys what the peer's kernel has not acknowledged; must not know
+why we close.
 """
 
 from __future__ import annotations
 
+import fcntl
 import socket
+import termios
 from contextlib import suppress
 
 from tunnel.relay.loop import Loop
 
 _PATIENCE = 1.0  # seconds for the peer to read and hang up; then it is cut
 _ALLOWANCE = 256 * 1024  # bytes to throw away: more than can be under way from a peer that stops when told
+_INTERVAL = 0.1  # seconds between two looks at what is not acknowledged: there is no event for it
 
 
 class Linger:
-    """One socket on its way out: says its last words, then reads what comes and throws it away until the end."""
+    """One socket on its way out: says its last words, then reads what comes and throws it away until the end.
 
-    __slots__ = ("_allowance", "_buffer", "_loop", "_socket", "_timer")
+    What the peer has not acknowledged is waited for as long as it gets less within every `limit` seconds. If `is_cut`, the end
+    is a reset, as soon as all is acknowledged; else it is a FIN, for a peer that then has a second to hang up.
+    """
 
-    def __init__(self, loop: Loop, sock: socket.socket, farewell: bytes, buffer: memoryview) -> None:
+    __slots__ = ("_allowance", "_buffer", "_is_cut", "_limit", "_loop", "_moved", "_socket", "_timer", "_unread")
+
+    def __init__(
+        self, loop: Loop, sock: socket.socket, farewell: bytes, buffer: memoryview, *, limit: float = 0, is_cut: bool = False
+    ) -> None:
         self._loop = loop
         self._socket = sock
         self._buffer = buffer
+        self._limit = limit
+        self._is_cut = is_cut
         self._allowance = _ALLOWANCE
         with suppress(OSError):
             if farewell:
                 sock.send(farewell)
-            sock.shutdown(socket.SHUT_WR)
-        self._timer = loop.call_at(loop.clock() + _PATIENCE, self._close, self)
+            if not is_cut:
+                sock.shutdown(socket.SHUT_WR)
+        self._moved = loop.clock()
+        self._unread = self._look()
+        self._timer = loop.call_at(self._moved + self._patience(), self._check, self)
+        if is_cut and not self._unread:
+            self._close()
+            return
         loop.rewatch(sock, self.ready, self)
         loop.call_again(sock)
 
@@ -39,9 +57,12 @@ class Linger:
         except BlockingIOError:
             return
         except OSError:
-            size = 0
+            self._close()
+            return
         self._allowance -= size
-        if size and self._allowance > 0:
+        if not size and self._is_cut:  # it says nothing more, but may still read
+            return
+        if size and (self._allowance > 0 or self._look()):
             self._loop.call_again(self._socket)  # one read a turn: whoever talks on here has been refused already
         else:
             self._close()
@@ -50,9 +71,40 @@ class Linger:
         """There is nothing left to lose."""
         self._close()
 
+    def _look(self) -> int:
+        return unacknowledged(self._socket) if self._limit else 0
+
+    def _patience(self) -> float:
+        return _INTERVAL if self._unread else _PATIENCE
+
+    def _check(self) -> None:
+        """Go on waiting while the peer takes something, or close."""
+        now, unread = self._loop.clock(), self._look()
+        if unread != self._unread:
+            self._unread, self._moved = unread, now
+        is_over = self._is_cut if not unread else now >= self._moved + self._limit
+        if is_over or (not unread and now >= self._moved + _PATIENCE):
+            self._close()
+        else:
+            self._timer = self._loop.call_at(now + self._patience(), self._check, self)
+
     def _close(self) -> None:
         self._loop.cancel(self._timer)
+        if self._is_cut:
+            reset(self._socket)
         self._loop.retire(self._socket)
+
+
+def unacknowledged(sock: socket.socket) -> int:
+    """The bytes sent that a reset would destroy: none on a Unix socket, where they are with the peer already."""
+    if sock.family == socket.AF_UNIX:
+        return 0
+    count = bytearray(4)
+    try:
+        fcntl.ioctl(sock, termios.TIOCOUTQ, count)
+    except OSError:
+        return 0
+    return int.from_bytes(count, "little")
 
 
 def reset(sock: socket.socket) -> None:

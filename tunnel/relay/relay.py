@@ -6,21 +6,24 @@ that it was admitted. Rules for whoever edits this file:
 1. At most one piece is held for each direction; while it waits for room, its source is not read.
 2. One read a turn for each direction: `recv` says by a short answer that nothing is left, and is not asked again.
 3. An end is passed on as an end and a failure as a failure: nobody takes a cut stream for a whole one.
+4. A failure of one side comes behind what was read from that side, and what was sent on is acknowledged before a reset.
 """
 
 from __future__ import annotations
 
 import socket
 
-from tunnel.errors import TlsError, words_of
+from tunnel.errors import TlsError, TlsFault, words_of
 from tunnel.relay.end import End, RelayOwner
 from tunnel.relay.handshake import Shaken
 from tunnel.relay.linger import Linger, reset
-from tunnel.relay.loop import ENDING, IN, OUT, Loop, Timer
+from tunnel.relay.loop import ENDING, GONE, IN, OUT, Loop, Timer
 from tunnel.tls.engine import SMALL_HEADS, Buffers
 
 _MAX_HELD = 512 * 1024  # bytes for the TLS side, above what one read can make
 _SMALL = 4096  # bytes in one read up to which OpenSSL's memory stays small
+_LEAST_LINGER = 1.0  # seconds for a peer to take something, where the close timeout is shorter
+_AT_ONCE = {End.CUT, End.CRASH}  # nobody is there to wait
 _READABLE = IN | OUT  # what an edge says of a socket that has input and room
 
 
@@ -30,12 +33,17 @@ class Relay:
     __slots__ = (
         "_close_timeout",
         "_cut",
+        "_detail",
         "_end",
         "_heads",
         "_how",
         "_inbox",
         "_is_down_calm",
+        "_is_down_cut",
+        "_is_due",
+        "_is_tls_gone",
         "_is_up_calm",
+        "_is_up_cut",
         "_last",
         "_loop",
         "_outbox",
@@ -93,7 +101,12 @@ class Relay:
         self._timer: Timer | None = None
         self._last = 0.0
         self._cut = ""  # why the plain side takes no more, when it does not
+        self._is_down_cut = False  # the plain side was reset
+        self._is_due = False  # whole records of the last read are carried in the next turn
+        self._is_tls_gone = False  # the TLS side takes no more
+        self._is_up_cut = False  # the stream from the TLS side has not come to its end: the plain side must not see one
         self._how = End.CLOSED  # unless something has gone wrong
+        self._detail = ""
         self._is_up_calm = self._is_down_calm = False
 
     def start(self) -> None:
@@ -105,7 +118,8 @@ class Relay:
             self._inbox[: len(self._tail)] = self._tail
             self._carry_up(len(self._tail))
         if self.is_open:
-            self._loop.call_again(self._tls)
+            if not self._is_due:
+                self._loop.call_again(self._tls)
             self._loop.call_again(self._plain)
 
     # -- events
@@ -152,8 +166,11 @@ class Relay:
         self._settle()
 
     def _tls_event(self, events: int) -> None:
+        if not events:
+            self._is_due = False
         if events & ENDING:
             self._tls_thorough = True
+            self._watch_gone(events)
         if self._to_tls and self._flush(self._tls):
             self._pump_down()
             if self.is_open and not events & IN:  # what was left unread while too much was held has no event any more
@@ -164,6 +181,7 @@ class Relay:
     def _plain_event(self, events: int) -> None:
         if events & ENDING:
             self._plain_thorough = True
+            self._watch_gone(events)
         if self._to_plain and self._flush(self._plain):
             self._pump_up()
         if self.is_open and (events & (IN | ENDING) or not events):
@@ -178,8 +196,6 @@ class Relay:
     def abort(self, how: End, detail: str = "") -> None:
         """Give both sides up so that neither takes it for an orderly end."""
         if self.is_open:
-            reset(self._tls)
-            reset(self._plain)
             self._finish(how, detail)
 
     def renew_memory(self) -> None:
@@ -198,6 +214,9 @@ class Relay:
         if start:
             view[:start] = self._tail
             view = view[start:]
+            if self._end.has_more:  # the last turn has used its share up
+                self._carry_more(start)
+                return
         try:
             size = self._tls.recv_into(view)
         except OSError as error:
@@ -205,26 +224,33 @@ class Relay:
             return
         self._take_up(size, len(view))
 
+    def _carry_more(self, size: int) -> None:
+        """Whole records that are left of an earlier read: once a turn, whatever has been announced meanwhile."""
+        if self._is_due:
+            return
+        self._carry_up(size)
+        if self.is_open and not self._end.has_more:
+            self._loop.call_again(self._tls)
+
     def _take_up(self, size: int, room: int) -> None:
         """What one read from the TLS side has brought behind the tail."""
         start = len(self._tail)
         if size:
             self._carry_up(start + size)
-            if self.is_open and (self._tls_thorough or size == room):
+            if self.is_open and (self._tls_thorough or size == room) and not self._is_due:
                 self._loop.call_again(self._tls)
+        elif self._is_tls_gone:
+            self._cut_up()
         elif start:
-            self.abort(End.TRUNCATED, "connection closed inside a TLS record")
+            self._note(End.TRUNCATED, "connection closed inside a TLS record")
+            self._cut_up()
         else:
             self.has_bare_fin = True
             self._end_up()
 
     def _carry_up(self, size: int) -> None:
         end = self._end
-        try:
-            plain = end.open_records(size)
-        except TlsError as error:
-            self._fail(error)
-            return
+        plain = end.open_records(size)
         self._tail = bytes(self._inbox[end.consumed : size]) if end.consumed < size else b""
         if plain:
             self.up += plain
@@ -232,8 +258,13 @@ class Relay:
             self._note_size(plain)
         if end.has_spoken and self.is_open:
             self._send_tls(end.take())
-        if end.has_ended and self.is_open:
+        if end.failure is not None and self.is_open:
+            self._fail(end.failure)
+        elif end.has_ended and self.is_open:
             self._end_up()
+        elif end.has_more and self.is_open:
+            self._is_due = True
+            self._loop.call_again(self._tls)
         if self._timer is not None:
             self._last = self._loop.clock()
 
@@ -257,7 +288,15 @@ class Relay:
         else:
             self._shut_plain()
 
+    def _cut_up(self) -> None:
+        """The TLS side has failed: what it sent before goes to the plain side, and nothing more to the TLS side."""
+        self._is_up_cut = self.is_down_over = True
+        self._end_up()
+
     def _shut_plain(self) -> None:
+        if self._is_up_cut:
+            self._end_one()
+            return
         try:
             self._plain.shutdown(socket.SHUT_WR)
         except OSError as error:
@@ -296,6 +335,8 @@ class Relay:
             self._loop.call_again(self._plain)
 
     def _send_tls(self, data: bytes | memoryview) -> None:
+        if self._is_tls_gone:
+            return
         if not data or self._to_tls:
             self._to_tls += bytes(data)
             return
@@ -304,7 +345,7 @@ class Relay:
         except BlockingIOError:
             sent = 0
         except OSError as error:
-            self.abort(End.RESET_BY_PEER, words_of(error))
+            self._tls_broke(error)
             return
         if sent < len(data):
             self._to_tls = bytes(data[sent:])
@@ -313,7 +354,7 @@ class Relay:
     def _end_down(self) -> None:
         self.is_down_over = True
         if self._cut:
-            self._how = End.RESET_BY_PLAIN  # and so without the close_notify that would vouch for the end
+            self._note(End.RESET_BY_PLAIN, self._cut)  # and so without the close_notify that would vouch for the end
         else:
             # close_notify without a FIN: the peer may go on sending (RFC 8446, 6.1).
             self._send_tls(self._end.close_notify())
@@ -323,9 +364,16 @@ class Relay:
     # -- both
 
     def _read_failed(self, error: OSError, how: End) -> None:
-        """Nothing is left, so whatever was announced has been read; or the connection has failed."""
+        """Nothing is left, so whatever was announced has been read; or the side has failed, behind all that it sent."""
         if not isinstance(error, BlockingIOError):
-            self.abort(how, words_of(error))
+            self._note(how, words_of(error))
+            if how is End.RESET_BY_PEER:
+                self._is_tls_gone = True
+                self._to_tls = b""
+                self._cut_up()
+            else:
+                self._is_down_cut = self.is_down_over = True
+                self._plain_broke(error)
         elif how is End.RESET_BY_PEER:
             self._tls_thorough = self._tls.family == socket.AF_UNIX
         else:
@@ -341,7 +389,7 @@ class Relay:
             return False
         except OSError as error:
             if is_tls:
-                self.abort(End.RESET_BY_PEER, words_of(error))
+                self._tls_broke(error)
             else:
                 self._plain_broke(error)
             return False
@@ -364,8 +412,14 @@ class Relay:
         """One direction is over: when the other is too and all is said, so is the whole; till then, silence has a limit."""
         is_all_said = not self._to_plain and not self._to_tls
         if self.is_up_over and self.is_down_over and is_all_said:
-            self._finish(self._how, self._cut)
+            self._finish(self._how, self._detail or self._cut)
         elif self._timer is None:
+            self._last = self._loop.clock()
+            self._watch_silence()
+
+    def _watch_gone(self, events: int) -> None:
+        """A side that is gone is read to its end, which may have to wait for the other side: that too has a limit."""
+        if events & GONE and self._timer is None and self._close_timeout:
             self._last = self._loop.clock()
             self._watch_silence()
 
@@ -375,31 +429,50 @@ class Relay:
         if due > self._loop.clock():
             self._timer = self._loop.call_at(due, self._watch_silence, self._owner)
         else:
-            if not self.is_up_over or self._to_plain:
-                reset(self._plain)  # the TLS side tells a cut by the close_notify that it lacks
-            self._finish(End.CLOSE_TIMEOUT, f"no activity for {self._close_timeout:g}s after half-close")
+            # The TLS side tells a cut by the close_notify that it lacks.
+            self._is_up_cut = self._is_up_cut or not self.is_up_over or bool(self._to_plain)
+            how = End.CLOSE_TIMEOUT if self._how is End.CLOSED else self._how
+            self._finish(how, self._detail or f"no activity for {self._close_timeout:g}s after half-close")
 
     def _plain_broke(self, error: OSError) -> None:
         """The plain side takes no more; what it said before that still belongs to the peer, and is carried to its end."""
         self._cut = words_of(error)
         self.is_up_over = True
+        self._is_up_calm = self._is_down_calm = False
         self._to_plain = b""
         if not self.is_down_over:
             self._plain_thorough = True
             self._loop.call_again(self._plain)
         self._end_one()
 
+    def _tls_broke(self, error: OSError) -> None:
+        """The TLS side takes no more; what it said before that still belongs to the plain side."""
+        self._note(End.RESET_BY_PEER, words_of(error))
+        self._is_tls_gone = self.is_down_over = True
+        self._to_tls = b""
+        if not self.is_up_over:
+            self._tls_thorough = True
+            self._loop.call_again(self._tls)
+        self._end_one()
+
     def _fail(self, error: TlsError) -> None:
         """OpenSSL gave up. An alert before the first byte is the refusal that TLS 1.3 has no earlier place for."""
-        farewell = self._end.take()
-        if farewell and not self._to_tls:
-            self._send_tls(farewell)
-        if error.alert is None:
-            self.abort(End.PROTOCOL, str(error))
-        elif self.up == 0:
-            self.abort(End.REFUSED_BY_PEER, str(error))
+        if error.reason is TlsFault.NO_DATA:
+            how = End.NO_DATA
+        elif error.alert is None:
+            how = End.PROTOCOL
         else:
-            self.abort(End.RESET_BY_PEER, str(error))
+            how = End.REFUSED_BY_PEER if self.up == 0 else End.RESET_BY_PEER
+        self._note(how, str(error))
+        self._send_tls(self._end.take())
+        if self.is_open:
+            self._cut_up()
+
+    def _note(self, how: End, detail: str) -> None:
+        """Something has gone wrong: the first failure is the one that is told."""
+        self._is_up_calm = self._is_down_calm = False
+        if self._how is End.CLOSED:
+            self._how, self._detail = how, detail
 
     def _note_size(self, size: int) -> None:
         if size > _SMALL and not self.is_grown and self.is_open:
@@ -413,10 +486,30 @@ class Relay:
         if self._timer is not None:
             self._loop.cancel(self._timer)
             self._timer = None
-        if self._cut and how is self._how:  # unread input would make of the close a reset, and lose what is on its way
-            Linger(self._loop, self._tls, b"", self._inbox)
-        else:
-            self._loop.retire(self._tls)
-        self._loop.retire(self._plain)
+        self._part_tls(how)
+        self._part_plain(how)
         self._end.free()
         self._owner.relay_ended(how, detail)
+
+    def _part_tls(self, how: End) -> None:
+        """Close the TLS side, after a failure without close_notify; the reset of the plain side is passed on as one."""
+        if self._is_tls_gone or (how is End.CLOSED and not self._cut):
+            self._loop.retire(self._tls)
+        elif how in _AT_ONCE:
+            reset(self._tls)
+            self._loop.retire(self._tls)
+        else:  # unread input would make of the close a reset, and lose what is on its way
+            self._linger(self._tls, is_cut=how is End.LIFETIME or self._is_down_cut)
+
+    def _part_plain(self, how: End) -> None:
+        """Close the plain side: with a reset behind what it was sent, unless that was all."""
+        if how in _AT_ONCE:
+            reset(self._plain)
+        elif not self._cut and (self._is_up_cut or self._is_tls_gone or how is End.LIFETIME):
+            self._linger(self._plain, is_cut=True)
+            return
+        self._loop.retire(self._plain)
+
+    def _linger(self, sock: socket.socket, *, is_cut: bool) -> None:
+        limit = max(self._close_timeout, _LEAST_LINGER)
+        Linger(self._loop, sock, b"", self._inbox, limit=limit, is_cut=is_cut)

@@ -82,6 +82,7 @@ class TlsStream(trio.abc.HalfCloseableStream):
         self._tail = b""  # a record that is not whole yet
         self._plain = b""
         self._is_open = False
+        self._failure: TlsError | None = None  # to be told when all that was sent before it is read
         self.opening = b""  # the first five bytes that came
 
     async def shake_hands(self, opening: bytes = b"") -> None:
@@ -94,7 +95,8 @@ class TlsStream(trio.abc.HalfCloseableStream):
                 await self._transport.send_all(flight)
             if is_done:
                 break
-            is_done = await self._take_flight(await self._receive())
+            data = b"" if self._end.has_more else await self._receive()
+            is_done = await self._take_flight(data)
         self._is_open = True
 
     def require_verdict(self) -> None:
@@ -110,6 +112,8 @@ class TlsStream(trio.abc.HalfCloseableStream):
         return data
 
     async def _take_flight(self, data: bytes) -> bool:
+        if not data:
+            await trio.lowlevel.checkpoint()  # whole records are left of the last turn's share
         data = self._tail + data
         if self._end.is_slow():  # never abandoned: the thread works on memory that `aclose` gives back
             is_done = await trio.to_thread.run_sync(self._end.handshake_apart, data)
@@ -125,11 +129,15 @@ class TlsStream(trio.abc.HalfCloseableStream):
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Plaintext; empty when the peer has ended. Raises trio.BrokenResourceError."""
         await trio.lowlevel.checkpoint_if_cancelled()
-        if not self._plain and self._tail:
+        if not self._plain and self._tail and not self._end.has_more:
             await self._open_records(b"")
         while not self._plain and not self._end.has_ended:
-            data = bytes(await self._transport.receive_some(_READ_BYTES))
-            if not data:
+            if self._failure is not None:
+                await self._fail(self._failure)
+            if self._end.has_more:
+                await trio.lowlevel.checkpoint()
+                data = b""
+            elif not (data := bytes(await self._transport.receive_some(_READ_BYTES))):
                 return b""
             await self._open_records(data)
         size = len(self._plain) if max_bytes is None else max_bytes
@@ -138,16 +146,19 @@ class TlsStream(trio.abc.HalfCloseableStream):
 
     async def _open_records(self, data: bytes) -> None:
         data = self._tail + data
-        try:
-            got = self._end.open_records(self._put(data))
-        except TlsError as error:
-            self._is_open = False
-            await self.say_farewell()
-            raise trio.BrokenResourceError(str(error)) from error
+        got = self._end.open_records(self._put(data))
         self._plain += bytes(self._buffers.outbox_view[:got])
         self._tail = data[self._end.consumed :]
+        self._failure = self._end.failure
+        if self._failure is not None:
+            return
         if self._end.has_spoken and (words := self._end.take()):
             await self._transport.send_all(words)
+
+    async def _fail(self, error: TlsError) -> None:
+        self._is_open = False
+        await self.say_farewell()
+        raise trio.BrokenResourceError(str(error)) from error
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Encrypt and send; raises trio.BrokenResourceError."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import Any
 
 from tunnel.authz.peer import Admitted
-from tunnel.errors import PeerDenied
+from tunnel.errors import PeerDenied, TlsError, TlsFault
 from tunnel.tls.callback import TURNS, JudgedContext
 from tunnel.tls.openssl import ffi, lib, pointer, take_failure
 
@@ -27,6 +27,11 @@ _RECORD_BYTES = 16384  # of plaintext, RFC 8446 5.1
 _MAX_RECORD = 5 + _RECORD_BYTES + 2048  # RFC 5246 6.2.3 allows more overhead than RFC 8446 5.2
 _PIECE_BYTES = 4 * _RECORD_BYTES  # encrypted in one call: more would make the BIO larger, less costs more calls
 SMALL_HEADS = 1024
+_DATA = 23  # the type of records with application data, and of all records in TLS 1.3
+_MANY, _FEW = 64, 8  # records in one call: few after one without data, which costs as much as several small ones with data
+_MAX_IDLE = 32  # records in a row without application data: as many KeyUpdates as BoringSSL takes, twice as many as Go
+_MAX_ANSWER = 4096  # bytes that one call may make us answer: one record of TLS 1.2 can hold 4096 HelloRequests
+_MAX_SHAKE = 4096  # records in a handshake: enough for one whose messages come in records of one byte
 _SEAL_ROOM = 64 * 1024  # headers and tags of an inbox full of records, and what was left to say before
 
 
@@ -51,6 +56,7 @@ class TlsEnd:
 
     __slots__ = (
         "_fed",
+        "_idle",
         "_inbox",
         "_inbox_at",
         "_is_server",
@@ -59,12 +65,15 @@ class TlsEnd:
         "_outbox_at",
         "_rbio",
         "_result",
+        "_share",
         "_ssl",
         "_wbio",
         "admitted",
         "consumed",
         "crash",
+        "failure",
         "has_ended",
+        "has_more",
         "has_spoken",
         "refusal",
     )
@@ -89,6 +98,10 @@ class TlsEnd:
         self.crash: BaseException | None = None
         self.has_ended = False  # the peer's close_notify was read
         self.has_spoken = False  # reading a record made OpenSSL want to say something: ask `take`
+        self.failure: TlsError | None = None  # why no record after those read so far can be read
+        self.has_more = False  # whole records are left over: the last call has used its budget up
+        self._idle = 0  # records since the last read that found application data
+        self._share = _MANY  # of the next call, in records
         self._fed = self._result = 0  # a record that `open_one` has fed without finding data, and what it found
         self.consumed = 0  # bytes of the inbox that the last call used up
 
@@ -130,17 +143,30 @@ class TlsEnd:
     def handshake(self, end: int) -> bool:
         """Take the records in `inbox[:end]` until the handshake is done, and say whether it is.
 
-        Raises TlsError when it failed, PeerDenied when we refused the peer; in both cases `take` has what to send first.
+        `has_more` says whether it stopped for another reason: call it again in another turn. Raises TlsError when it failed,
+        PeerDenied when we refused the peer; in both cases `take` has what to send first.
         """
         self.consumed = 0
+        self.has_more = False
         if end == 0:
             return self._step()
-        while (stop := self._record_end(self.consumed, end)) > self.consumed:
+        for _ in range(_MANY):
+            stop = self._record_end(self.consumed, end)
+            if stop == self.consumed:
+                return False
             _BIO_write(self._rbio, self._inbox_at + self.consumed, stop - self.consumed)
             self.consumed = stop
+            self._count_shake()
             if self._step():
+                self._idle = 0
                 return True
+        self.has_more = self._record_end(self.consumed, end) > self.consumed
         return False
+
+    def _count_shake(self) -> None:
+        self._idle += 1
+        if self._idle > _MAX_SHAKE:
+            raise TlsError(TlsFault.NO_DATA, f"more than {_MAX_SHAKE} records in the handshake")
 
     def handshake_apart(self, data: bytes) -> bool:
         """As `handshake`, with `data` in memory of its own: may wait on another thread while the buffers are in use."""
@@ -192,6 +218,7 @@ class TlsEnd:
         _BIO_write(self._rbio, self._inbox_at, size)
         got: int = _SSL_read(self._ssl, self._outbox_at, _RECORD_BYTES)
         if got > 0:
+            self._idle = 0
             return got
         self._fed, self._result = size, got
         return 0
@@ -199,25 +226,35 @@ class TlsEnd:
     def open_records(self, end: int) -> int:
         """Decrypt the whole records of `inbox[:end]` into the outbox; the number of plaintext bytes.
 
-        `consumed` says how much of the inbox was whole. Raises TlsError for what is no record of this connection.
+        `consumed` says how much of the inbox was used, `has_more` whether whole records are left for another turn. `failure` is
+        set by what is no record of this connection: what was decrypted before it is still the caller's.
         """
         inbox = self._inbox
         at, self._fed = self._fed, 0
-        if at and self._stop_reading(self._result):
-            self.consumed = end
-            return 0
-        start, count = at, 0
-        while at + 5 <= end:
+        self.has_more = False
+        if at:
+            if self._is_over(self._result):
+                self.consumed = end
+                return 0
+            self._count_idle(1, 0)
+        start, count, share = at, 0, self._share
+        while at + 5 <= end and count < share:
             stop = at + 5 + (inbox[at + 3] << 8 | inbox[at + 4])
             if stop > end:
                 break
+            if inbox[at] != _DATA:
+                share = count + 1
             at = stop
             count += 1
-        if at < end and not self._is_plausible(at, end):
+        if at < end and count < share and not self._is_plausible(at, end):
             at = end
             count += 1
+        size = self._read_records(start, at, count) if count else 0
+        if self.failure is not None or self.has_ended:
+            at = end
         self.consumed = at
-        return self._read_records(start, at, count) if count else 0
+        self.has_more = count == share and self._record_end(at, end) > at
+        return size
 
     def _read_records(self, start: int, end: int, count: int) -> int:
         """The plaintext of `count` records in `inbox[start:end]`, read where they lie, without a copy into a BIO."""
@@ -225,17 +262,40 @@ class TlsEnd:
         lent = lib.BIO_new_mem_buf(self._inbox_at + start, end - start)
         lib.BIO_set_mem_eof_return(lent, -1)  # at its end it is empty, not over
         lib.SSL_set_bio(ssl, lent, self._wbio)  # the old one for reading goes, the one for writing stays
-        size = 0
+        size = found = 0
         for _ in range(count):
             got = _SSL_read(ssl, outbox_at + size, _RECORD_BYTES)
             if got > 0:
                 size += got
-            elif self._stop_reading(got):
-                self.consumed = end
+                found += 1
+            elif self._is_over(got):
                 break
         self._rbio = lib.BIO_new(lib.BIO_s_mem())
         lib.SSL_set_bio(ssl, self._rbio, self._wbio)
+        self._count_idle(count, found)
         return size
+
+    def _count_idle(self, count: int, found: int) -> None:
+        """Of `count` records, so many had data; OpenSSL skips the others by itself, so their places are not known."""
+        self._idle = 0 if found else self._idle + count
+        if found == count:
+            self._share = _MANY
+            return
+        self._share = _FEW
+        if self.failure is not None or self.has_ended:
+            return
+        if self._idle >= _MAX_IDLE:
+            self.failure = TlsError(TlsFault.NO_DATA, f"{self._idle} records in a row without application data")
+        elif (answer := lib.BIO_get_mem_data(self._wbio, ffi.new("char **"))) > _MAX_ANSWER:
+            self.failure = TlsError(TlsFault.NO_DATA, f"messages without application data that ask for {answer} bytes")
+
+    def _is_over(self, result: int) -> bool:
+        """Whether no record after the one read last counts: the peer has ended, or `failure` says why."""
+        try:
+            return self._stop_reading(result)
+        except TlsError as error:
+            self.failure = error
+            return True
 
     def _stop_reading(self, result: int) -> bool:
         """What a read without data means: a record of another kind, the peer's close_notify, or an error."""

@@ -23,7 +23,7 @@ _NAMES = """
     SSL_get_servername SSL_get0_alpn_selected TLSEXT_NAMETYPE_host_name SSL_CTX_set_verify SSL_CTX_clear_mode
     SSL_MODE_ENABLE_PARTIAL_WRITE
     SSL_VERIFY_PEER SSL_VERIFY_FAIL_IF_NO_PEER_CERT SSL_ERROR_WANT_READ SSL_ERROR_ZERO_RETURN
-    BIO_new BIO_new_mem_buf BIO_set_mem_eof_return BIO_s_mem BIO_read BIO_write BIO_free i2d_X509_bio
+    BIO_new BIO_get_mem_data BIO_new_mem_buf BIO_set_mem_eof_return BIO_s_mem BIO_read BIO_write BIO_free i2d_X509_bio
     X509_STORE_CTX_set_error
     X509_STORE_CTX_new X509_STORE_CTX_init X509_STORE_CTX_free X509_STORE_new X509_STORE_free X509_digest EVP_get_digestbyname
     sk_X509_new_null sk_X509_num sk_X509_value sk_X509_free ERR_get_error ERR_clear_error ERR_reason_error_string
@@ -97,6 +97,7 @@ _SENT_TYPE: Final[Any] = ffi.typeof(lib.sk_X509_new_null).result
 
 _LIMIT_AT: Final = _find_limit()
 
+_WITHOUT_DATA = {298, 409}  # SSL_R_RECORD_TOO_SMALL, SSL_R_TOO_MANY_WARN_ALERTS: OpenSSL's own limits on such records
 _ALERT_BASE = 1000  # SSL_AD_REASON_OFFSET: a reason above it is the alert that the peer sent
 
 
@@ -149,4 +150,4 @@ def take_failure() -> TlsError:
     words = ffi.string(text).decode() if text != ffi.NULL else f"error {reason}"
     if _ALERT_BASE < reason < _ALERT_BASE + 256:
         return TlsError(TlsFault.REFUSED, words, reason - _ALERT_BASE)
-    return TlsError(TlsFault.PROTOCOL, words)
+    return TlsError(TlsFault.NO_DATA if reason in _WITHOUT_DATA else TlsFault.PROTOCOL, words)
