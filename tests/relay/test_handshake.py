@@ -31,7 +31,7 @@ from tunnel.relay.linger import Linger
 from tunnel.relay.loop import Loop
 from tunnel.tls.callback import Demand
 from tunnel.tls.context import Presented, TlsContext
-from tunnel.tls.engine import Buffers
+from tunnel.tls.engine import Buffers, TlsEnd
 
 WHO = identity(middles=3)  # whose chain makes a flight of some kilobytes
 CONTEXTS = {
@@ -175,6 +175,43 @@ def test_what_comes_behind_the_handshake_is_handed_on_with_it(bouts: Bouts) -> N
     bout.far.sendall(finished + records[:-3])
     bout.turn()
     assert bout.result.tail == records[:-3]
+
+
+@BOTH_VERSIONS
+@pytest.mark.parametrize("make", [unix_pair, tcp_pair], ids=["unix", "tcp"])
+def test_a_flight_in_records_of_one_byte_is_taken_over_some_turns(
+    bouts: Bouts, make: Callable[[], Pair], version: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is announced meanwhile is neither forgotten nor a reason to handle more."""
+    steps: list[int] = []
+    step = TlsEnd._step
+
+    def counted(end: TlsEnd) -> bool:
+        steps[-1] += 1
+        return step(end)
+
+    bout = bouts(make(), version=version)
+    hello = bout.peer.shake()[5:]
+    stream = b"".join(b"\x16\x03\x01\x00\x01" + hello[at : at + 1] for at in range(len(hello)))
+    bout.far.sendall(stream[:-60])
+    monkeypatch.setattr(TlsEnd, "_step", counted)
+    for at in range(10):
+        steps.append(0)
+        bout.far.sendall(stream[len(stream) - 60 + 6 * at :][:6])
+        bout.loop.turn(0)
+    for _ in range(200):
+        steps.append(0)
+        bout.loop.turn(0)
+    assert max(steps) <= 64
+    assert sum(steps) == len(hello)
+    monkeypatch.undo()
+    flight = bout.peer.shake(received(bout.far))
+    for _ in range(5):
+        bout.far.sendall(flight)
+        bout.turn()
+        flight = bout.peer.shake(received(bout.far))
+    assert bout.peer.is_done
+    assert bout.result.admitted is not None
 
 
 def test_a_peer_that_goes_without_a_word_is_silent_however_it_goes(bouts: Bouts) -> None:

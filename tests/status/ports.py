@@ -141,6 +141,7 @@ class Served:
     lines: list[str]
     finished: trio.Event
     clients: list[trio.SocketStream] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)  # that were counted
 
     async def connect(self) -> trio.SocketStream:
         """A connection to it, closed with the port at the latest."""
@@ -175,7 +176,10 @@ async def served(
     stopping = trio.Event()
     listener = listener or listen()
     address = listener.socket.getsockname()
-    settings = StatusPort(respond, limits, lines.append, tls, places, open_guard, count_refusal=count_refusal)
+    reasons: list[str] = []
+    settings = StatusPort(
+        respond, limits, lines.append, tls, places, open_guard, count_refusal=count_refusal, count_failure=reasons.append
+    )
     async with trio.open_nursery() as nursery:
         finished = trio.Event()
 
@@ -184,7 +188,7 @@ async def served(
             finished.set()
 
         lobby = await nursery.start(serve)
-        port = Served(address, stopping, lobby, lines, finished)
+        port = Served(address, stopping, lobby, lines, finished, reasons=reasons)
         try:
             yield port
         finally:

@@ -9,7 +9,20 @@ from typing import Any
 
 import pytest
 import trio
-from ends import Identity, admit_all, context, identity, judge
+from ends import (
+    DATA,
+    HANDSHAKE,
+    KEY_UPDATE,
+    HandMade,
+    Identity,
+    PublicPeer,
+    Secrets,
+    admit_all,
+    context,
+    identity,
+    judge,
+    public_context,
+)
 from ports import OURS, SOURCE, STRANGER, Served, parse_answers, read_all, run, served, source_of, status_context, until
 
 from tunnel.errors import Denial, PeerDenied, TlsError
@@ -338,3 +351,83 @@ def test_a_client_takes_whom_its_judge_admits_and_no_other() -> None:
                 await client_handshake(server, demand)
 
         run(refuse)
+
+
+# -- floods
+
+
+async def hand_made_client(port: Served) -> tuple[trio.SocketStream, HandMade]:
+    """A client that has shaken hands, and what writes its records by hand."""
+    made, secrets = public_context(), Secrets()
+    secrets.listen(made)
+    stream, peer = await port.connect(), PublicPeer(made, is_server=False)
+    flight = peer.shake()
+    while not peer.is_done:
+        await stream.send_all(flight)
+        flight = peer.shake(await stream.receive_some(65536))
+    await stream.send_all(flight)
+    return stream, HandMade(secrets.by_label["CLIENT_TRAFFIC_SECRET_0"])
+
+
+def updates(writer: HandMade, count: int) -> bytes:
+    records = b""
+    for _ in range(count):
+        records += writer.write(HANDSHAKE, KEY_UPDATE)
+        writer.update()
+    return records
+
+
+def test_a_flood_of_key_updates_ends_its_connection_and_delays_no_other() -> None:
+    async def talk() -> None:
+        async with served(tls=SOURCE) as port:
+            stream, writer = await hand_made_client(port)
+            await stream.send_all(updates(writer, 1000))
+            async with await tls_connect(port) as honest:
+                await honest.send_all(CLOSING)
+                (answer,) = parse_answers(await read_all(honest))
+                assert answer.status == 200
+            await until(lambda: bool(port.lines))
+            (line,) = port.lines
+            assert line.startswith("http: TLS error from 127.0.0.1:")
+            assert line.endswith(" records in a row without application data reason=records-without-data")
+            assert port.reasons == ["records-without-data"]
+
+    run(talk)
+
+
+def test_a_key_update_now_and_then_is_followed() -> None:
+    async def talk() -> None:
+        async with served(tls=SOURCE) as port:
+            stream, writer = await hand_made_client(port)
+            data = updates(writer, 3)
+            for at in range(len(CLOSING)):
+                data += writer.write(DATA, CLOSING[at : at + 1]) + updates(writer, at % 5)
+            await stream.send_all(data)
+            assert len(await read_all(stream)) > 100, "an answer"
+            assert port.lines == []
+
+    run(talk)
+
+
+def test_a_turn_handles_few_records_of_one_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted between two turns of the loop, in which another task runs."""
+    shares: list[int] = []
+    opened = TlsStream._open_records
+
+    async def counted(stream: TlsStream, data: bytes) -> None:
+        before = len(stream._tail) + len(data)
+        await opened(stream, data)
+        shares.append(before - len(stream._tail))
+
+    monkeypatch.setattr(TlsStream, "_open_records", counted)
+
+    async def talk() -> None:
+        async with served(tls=SOURCE) as port:
+            stream, writer = await hand_made_client(port)
+            head = writer.write(DATA, b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 1200\r\n\r\n")
+            await stream.send_all(head + b"".join(writer.write(DATA, b"x") for _ in range(1200)))
+            await read_all(stream)
+
+    run(talk)
+    assert len(shares) > 1200 // 64
+    assert max(shares) <= 63 * 23 + 200, "the head, and 63 records of one byte"

@@ -93,7 +93,7 @@ def _answer(sock: socket.socket, gate: ChallengeGate) -> None:
             is_done = True
         sock.sendall(end.take())
         data = data[end.consumed :]
-        if not is_done:
+        if not is_done and not end.has_more:
             data += _receive(sock, deadline)
 
 

@@ -72,6 +72,7 @@ def build_status_port(
         open_guard=plan_guard(status.allowed_hosts, is_encrypted=tls is not None),
         note_refusal=partial(tunnel.refusals.write, category=Category.OTHER),
         count_refusal=tunnel.counters.add_status_refusal,
+        count_failure=tunnel.counters.add_reason,
     )
 
 

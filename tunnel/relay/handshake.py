@@ -62,6 +62,7 @@ class Handshake:
         "_has_place",
         "_is_due",
         "_is_over",
+        "_is_resting",
         "_is_thorough",
         "_lent",
         "_loop",
@@ -88,6 +89,7 @@ class Handshake:
         self._end: TlsEnd | None = None  # none while a client has sent nothing: it costs some tens of kilobytes
         self._has_place = False
         self._is_due = False  # the loop will call `resume`
+        self._is_resting = False  # has used its share of this turn up
         self.is_waiting = False  # for a place
         self._tail = b""
         self._outbox = Outbox(sock)
@@ -168,6 +170,11 @@ class Handshake:
             return
         start = len(self._tail)
         self._buffers.inbox[:start] = self._tail
+        if self._end is not None and self._end.has_more:  # the last turn has used its share up
+            if not self._is_resting:
+                self._is_thorough = True
+                self._advance(start)
+            return
         try:
             size = self._socket.recv_into(self._buffers.inbox_view[start : start + _READ_BYTES])
         except BlockingIOError:
@@ -183,6 +190,12 @@ class Handshake:
             self._advance(start + size)
         else:
             self._end_early(TlsError(TlsFault.CLOSED, "connection closed in the handshake"))
+
+    def _wake(self) -> None:
+        """The turn is over."""
+        self._is_resting = False
+        if not self._is_over:
+            self._loop.call_again(self._socket)
 
     def _end_early(self, error: TlsError) -> None:
         self._leave()
@@ -232,7 +245,10 @@ class Handshake:
         flight = end.take()
         if not is_done:
             self._outbox.send(flight)
-            if self._is_thorough:
+            if end.has_more:
+                self._is_resting = True
+                self._loop.call_soon(self._wake)
+            elif self._is_thorough:
                 self._loop.call_again(self._socket)
             return
         self._leave()

@@ -40,7 +40,7 @@ class Relay:
         "_inbox",
         "_is_down_calm",
         "_is_down_cut",
-        "_is_due",
+        "_is_resting",
         "_is_tls_gone",
         "_is_up_calm",
         "_is_up_cut",
@@ -102,7 +102,7 @@ class Relay:
         self._last = 0.0
         self._cut = ""  # why the plain side takes no more, when it does not
         self._is_down_cut = False  # the plain side was reset
-        self._is_due = False  # whole records of the last read are carried in the next turn
+        self._is_resting = False  # has used its share of this turn up
         self._is_tls_gone = False  # the TLS side takes no more
         self._is_up_cut = False  # the stream from the TLS side has not come to its end: the plain side must not see one
         self._how = End.CLOSED  # unless something has gone wrong
@@ -118,8 +118,7 @@ class Relay:
             self._inbox[: len(self._tail)] = self._tail
             self._carry_up(len(self._tail))
         if self.is_open:
-            if not self._is_due:
-                self._loop.call_again(self._tls)
+            self._loop.call_again(self._tls)
             self._loop.call_again(self._plain)
 
     # -- events
@@ -166,8 +165,6 @@ class Relay:
         self._settle()
 
     def _tls_event(self, events: int) -> None:
-        if not events:
-            self._is_due = False
         if events & ENDING:
             self._tls_thorough = True
             self._watch_gone(events)
@@ -226,10 +223,16 @@ class Relay:
 
     def _carry_more(self, size: int) -> None:
         """Whole records that are left of an earlier read: once a turn, whatever has been announced meanwhile."""
-        if self._is_due:
+        if self._is_resting:
             return
         self._carry_up(size)
         if self.is_open and not self._end.has_more:
+            self._loop.call_again(self._tls)
+
+    def _wake(self) -> None:
+        """The turn is over."""
+        self._is_resting = False
+        if self.is_open:
             self._loop.call_again(self._tls)
 
     def _take_up(self, size: int, room: int) -> None:
@@ -237,7 +240,7 @@ class Relay:
         start = len(self._tail)
         if size:
             self._carry_up(start + size)
-            if self.is_open and (self._tls_thorough or size == room) and not self._is_due:
+            if self.is_open and (self._tls_thorough or size == room):
                 self._loop.call_again(self._tls)
         elif self._is_tls_gone:
             self._cut_up()
@@ -263,8 +266,8 @@ class Relay:
         elif end.has_ended and self.is_open:
             self._end_up()
         elif end.has_more and self.is_open:
-            self._is_due = True
-            self._loop.call_again(self._tls)
+            self._is_resting = True
+            self._loop.call_soon(self._wake)
         if self._timer is not None:
             self._last = self._loop.clock()
 

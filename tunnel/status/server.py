@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import trio
 
-from tunnel.errors import PeerDenied, TlsError, words_of
+from tunnel.errors import PeerDenied, TlsError, TlsFault, words_of
 from tunnel.log import MAX_TRACE, escape
 from tunnel.net.listen import Listener
 from tunnel.net.sockets import describe
@@ -46,6 +46,7 @@ class StatusPort:
     open_guard: OpenGuard | None = None
     note_refusal: NoteRefusal | None = None
     count_refusal: Callable[[str], None] | None = None  # of a request, by its reason
+    count_failure: Callable[[str], None] | None = None  # of a connection that is ended for what it sends
 
     def log_refusal(self, peer: str, reason: str, line: str) -> None:
         """Write a line about a peer that was refused."""
@@ -133,11 +134,24 @@ async def _serve_one(sock: trio.socket.SocketType, name: str, port: StatusPort, 
         undo.enter_context(sock)
         try:
             await _serve_stream(trio.SocketStream(sock), name, port, lobby)
-        except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
-            pass  # the client has gone or stands still, and there is nobody to tell
+        except trio.BrokenResourceError as error:  # the client has gone, and there is nobody to tell
+            if words := _count_flood(error.__cause__, port):
+                line = f"http: TLS error from {escape(name)}: {error}{words}"
+                port.log_refusal(name, TlsFault.NO_DATA.value, line)
+        except (trio.ClosedResourceError, trio.TooSlowError):
+            pass  # likewise, or it stands still
         except Exception as crash:  # noqa: BLE001  # a bug ends its own connection, as in the event loop
             told = "".join(traceback.format_exception(crash))
             port.log(f"http: panic serving {escape(name)}: {escape(told, MAX_TRACE)}")
+
+
+def _count_flood(error: BaseException | None, port: StatusPort) -> str:
+    """Count a client that sent records without data; its reason for the log, nothing for any other error."""
+    if not isinstance(error, TlsError) or error.reason is not TlsFault.NO_DATA:
+        return ""
+    if port.count_failure is not None:
+        port.count_failure(error.reason.value)
+    return f" reason={error.reason.value}"
 
 
 async def _serve_stream(transport: trio.SocketStream, name: str, port: StatusPort, lobby: Lobby) -> None:
@@ -149,7 +163,8 @@ async def _serve_stream(transport: trio.SocketStream, name: str, port: StatusPor
             stream = await accept_tls(transport, port.tls)
     except (TlsError, PeerDenied, trio.BrokenResourceError) as error:
         reason = error.reason.value if isinstance(error, TlsError | PeerDenied) else "reset"
-        port.log_refusal(name, reason, f"http: TLS handshake error from {escape(name)}: {escape(str(error))}")
+        words = _count_flood(error, port)
+        port.log_refusal(name, reason, f"http: TLS handshake error from {escape(name)}: {escape(str(error))}{words}")
         await linger(transport)
         return
     if wait.cancelled_caught:
