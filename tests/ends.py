@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import struct
 from collections.abc import Callable
@@ -252,6 +253,7 @@ def pair(*, version: int = TLS13, client: Identity | None = None, server: Identi
 
 
 HANDSHAKE, ALERT, DATA = 22, 21, 23
+CLOSE_NOTIFY, USER_CANCELED = b"\x01\x00", b"\x01\x5a"  # as warnings, which is how they are sent
 KEY_UPDATE, KEY_UPDATE_ASKING = b"\x18\x00\x00\x01\x00", b"\x18\x00\x00\x01\x01"
 
 
@@ -304,33 +306,37 @@ class HandMade:
 
 
 class HandMade12:
-    """One direction of a TLS 1.2 connection by hand, behind the handshake (RFC 5288): any record can be written."""
+    """One direction of a TLS 1.2 connection by hand, with AES-128-GCM (RFC 5246, 6.2.3.3 and RFC 5288)."""
 
-    def __init__(self, connection: SSL.Connection, *, by_server: bool) -> None:
-        seed = b"key expansion" + connection.server_random() + connection.client_random()
-        block, step = b"", seed
-        while len(block) < 40:  # RFC 5246, 5 and 6.3: two keys and two salts
-            step = hmac.digest(connection.master_key(), step, "sha256")
-            block += hmac.digest(connection.master_key(), step + seed, "sha256")
-        at = 16 * by_server, 32 + 4 * by_server
-        self._key, self._salt = AESGCM(block[at[0] : at[0] + 16]), block[at[1] : at[1] + 4]
-        self._sequence = 1  # behind Finished
+    def __init__(self, key: bytes, iv: bytes) -> None:
+        self._key, self._iv = key, iv
+        self._sequence = 1  # after Finished
 
     def write(self, kind: int, data: bytes) -> bytes:
         """One record."""
+        nonce = self._sequence.to_bytes(8, "big")
+        sealed = AESGCM(self._key).encrypt(self._iv + nonce, data, self._bound(kind, len(data)))
+        return struct.pack("!BHH", kind, 0x0303, len(nonce + sealed)) + nonce + sealed
+
+    def read(self, record: bytes) -> tuple[int, bytes]:
+        """The type and the content of one record."""
+        nonce, sealed = record[5:13], record[13:]
+        return record[0], AESGCM(self._key).decrypt(self._iv + nonce, sealed, self._bound(record[0], len(sealed) - 16))
+
+    def _bound(self, kind: int, size: int) -> bytes:
         number = self._sequence.to_bytes(8, "big")
         self._sequence += 1
-        head = struct.pack("!BHH", kind, 0x0303, len(data))
-        sealed = self._key.encrypt(self._salt + number, data, number + head)
-        return struct.pack("!BHH", kind, 0x0303, len(sealed) + 8) + number + sealed
+        return number + struct.pack("!BHH", kind, 0x0303, size)
 
 
-def hand_made_pair12(*, we_serve: bool = True) -> tuple[Side, HandMade12]:
-    """Our end after a TLS 1.2 handshake, and what writes to it by hand."""
-    peer = PublicPeer(public_context(identity(), version=TLS12), is_server=not we_serve)
-    ours = Side(context(identity(), admit_all, is_server=we_serve, version=TLS12))
-    shake_hands(*((peer, ours) if we_serve else (ours, peer)))
-    return ours, HandMade12(peer.connection, by_server=not we_serve)
+def hand_made_directions_12(connection: SSL.Connection) -> tuple[HandMade12, HandMade12]:
+    """What the client and what the server writes from now on (RFC 5246, 6.3)."""
+    master, seed = connection.master_key(), b"key expansion" + connection.server_random() + connection.client_random()
+    block, link = b"", seed
+    while len(block) < 40:
+        link = hmac.digest(master, link, hashlib.sha256)
+        block += hmac.digest(master, link + seed, hashlib.sha256)
+    return HandMade12(block[:16], block[32:36]), HandMade12(block[16:32], block[36:40])
 
 
 def split_records(data: bytes) -> list[bytes]:
@@ -341,6 +347,15 @@ def split_records(data: bytes) -> list[bytes]:
         records.append(data[:size])
         data = data[size:]
     return records
+
+
+def hand_made_pair_12(*, we_serve: bool = True) -> tuple[Side, HandMade12, HandMade12]:
+    """As `hand_made_pair`, in TLS 1.2."""
+    peer = PublicPeer(public_context(identity(), version=TLS12), is_server=not we_serve)
+    ours = Side(context(identity(), admit_all, is_server=we_serve, version=TLS12))
+    shake_hands(*((peer, ours) if we_serve else (ours, peer)))
+    client, server = hand_made_directions_12(peer.connection)
+    return (ours, client, server) if we_serve else (ours, server, client)
 
 
 def hand_made_pair(*, we_serve: bool = True, who: Identity | None = None) -> tuple[Side, HandMade, HandMade]:
@@ -360,3 +375,8 @@ def hand_made_pair(*, we_serve: bool = True, who: Identity | None = None) -> tup
     if ours.tail:
         ours.open(b"")
     return ours, HandMade(secrets.by_label[server_secret], 2), HandMade(secrets.by_label[client_secret])
+
+
+def any_hand_made_pair(version: int, *, we_serve: bool) -> tuple[Side, HandMade | HandMade12, HandMade | HandMade12]:
+    """`hand_made_pair` in either version."""
+    return hand_made_pair_12(we_serve=we_serve) if version == TLS12 else hand_made_pair(we_serve=we_serve)

@@ -21,7 +21,7 @@ from ends import (
     admit_all,
     context,
     hand_made_pair,
-    hand_made_pair12,
+    hand_made_pair_12,
     identity,
     public_context,
     split_records,
@@ -111,7 +111,7 @@ def test_a_flood_of_records_without_data_ends_the_connection(wires: Wires, what:
 @pytest.mark.parametrize("at_once", [True, False], ids=["at once", "one by one"])
 @pytest.mark.parametrize(("what", "we_serve"), ROLES12)
 def test_a_flood_of_tls12_ends_the_connection_too(wires: Wires, what: str, we_serve: bool, at_once: bool) -> None:
-    ours, writer = hand_made_pair12(we_serve=we_serve)
+    ours, writer, _reader = hand_made_pair_12(we_serve=we_serve)
     wire = wires(tcp_pair, we_serve=we_serve, ours=ours)
     wire.peer_socket.sendall(writer.write(DATA, b"before"))
     assert_flooded(wire, FLOODS12[what](writer), at_once=at_once)
