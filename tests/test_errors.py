@@ -8,8 +8,10 @@ from tunnel.errors import (
     ConfigError,
     IdentityError,
     IdentityFault,
+    IdFault,
     PolicyError,
     PolicyFault,
+    SpiffeIdError,
     TokenError,
     TokenFault,
     TunnelError,
@@ -48,6 +50,7 @@ def test_what_looks_like_a_secret_is_hidden(text: str) -> None:
         IdentityError(IdentityFault.FILE, text),
         PolicyError(PolicyFault.INVALID, text),
         TokenError(TokenFault.MALFORMED, text),
+        SpiffeIdError(IdFault.SCHEME, text),
     ]
     for said in (hide_secrets(text), *map(str, errors), *map(repr, errors)):
         assert SECRET not in said

@@ -78,6 +78,9 @@ class IdFault(Enum):
 class SpiffeIdError(ReasonedError[IdFault]):
     """A text that is not a SPIFFE ID or a trust domain name."""
 
+    def __init__(self, reason: IdFault, message: str) -> None:
+        super().__init__(reason, hide_secrets(message))
+
 
 class WireFault(Enum):
     """Why bytes from another process cannot be read."""
@@ -273,10 +276,10 @@ def identity_errors(what: str) -> Iterator[None]:
     except BaseException as crash:
         if not isinstance(crash, Exception) and type(crash).__name__ != "PanicException":
             raise
-        raise IdentityError(IdentityFault.CRASHED, f"{what}: internal error: {_place_of(crash)}") from None
+        raise IdentityError(IdentityFault.CRASHED, f"{what}: internal error: {describe_crash(crash)}") from None
 
 
-def _place_of(crash: BaseException) -> str:
+def describe_crash(crash: BaseException) -> str:
     """The type of an exception and where it was raised, for a report of a bug; nothing of its text."""
     place, trace = "", crash.__traceback__
     while isinstance(trace, TracebackType):

@@ -21,7 +21,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import quote
 
-from tunnel.errors import IdentityError, IdentityFault, WireError, identity_errors
+from tunnel.errors import IdentityError, IdentityFault, WireError, describe_crash, identity_errors
 from tunnel.identity.backoff import Backoff
 from tunnel.identity.credentials import X509Context, X509Svid
 from tunnel.identity.rotation import next_attempt
@@ -171,7 +171,11 @@ class WorkloadWatcher:
         finally:
             if (crash := sys.exception()) is not None:  # a bug of ours: said aloud, and not the silent end of all updates
                 self._emit(
-                    Hopeless(IdentityError(IdentityFault.CRASHED, f"the watcher of the Workload API has failed: {crash!r}"))
+                    Hopeless(
+                        IdentityError(
+                            IdentityFault.CRASHED, f"the watcher of the Workload API has failed: {describe_crash(crash)}"
+                        )
+                    )
                 )
 
     def _watch(self) -> None:
