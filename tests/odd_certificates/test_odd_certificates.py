@@ -10,6 +10,8 @@ from odd_cases import OK, ROLES, Case
 from odd_table import CASES, chain_of, is_expected
 
 from tunnel.pkix.certificate import parse_certificate
+from tunnel.pkix.der import MAX_VALUES
+from tunnel.pkix.extensions import MAX_EXTENSIONS
 from tunnel.pkix.path import MAX_PATH, MAX_SENT
 from tunnel.pkix.strength import MAX_RSA_BITS, MIN_RSA_BITS
 from tunnel.tls.facts import describe_peer
@@ -48,6 +50,8 @@ def test_the_documentation_has_the_limits() -> None:
     text = _DOCUMENT.read_text()
     assert f"| certificates that a peer sends | {MAX_SENT} |" in text
     assert f"| certificates of a path, without the anchor | {MAX_PATH} |" in text
+    assert f"such as alternative names | {MAX_VALUES} |" in text
+    assert f"| extensions of one certificate | {MAX_EXTENSIONS} |" in text
     assert f"| {MAX_RSA_BITS} bits, exponent of 32 bits |" in text
     assert f"RSA of {MIN_RSA_BITS} to {MAX_RSA_BITS} bits" in text
 

@@ -93,14 +93,14 @@ def test_without_a_limit_everyone_has_a_place(stand: Stand) -> None:
 
 
 def test_one_turn_has_a_bounded_number_of_steps_and_the_rest_go_on_in_their_order(stand: Stand) -> None:
-    callers = [stand.caller(str(number)) for number in range(3 * _STEPS + 3)]
-    assert [stand.handshakes.may_step(one) for one in callers] == [True] * _STEPS + [False] * (2 * _STEPS + 3)
-    names = [one.name for one in callers]
+    callers = [stand.caller(str(number)) for number in range(4 * _STEPS)]
+    assert [stand.handshakes.may_step(one) for one in callers] == [True] * _STEPS + [False] * (3 * _STEPS)
     stand.turn()  # the turn in which they asked
-    assert sorted(stand.turn()) == sorted(names[_STEPS : 2 * _STEPS])
     late = stand.caller("late")
     assert not stand.handshakes.may_step(late), "the others have asked before"
-    assert sorted(stand.turn()) == sorted(names[2 * _STEPS : 3 * _STEPS])
-    assert sorted(stand.turn()) == sorted([*names[3 * _STEPS :], "late"])
+    turns = [sorted(stand.turn()) for _ in range(4)]
+    names = [one.name for one in callers]
+    batches = [names[_STEPS * at : _STEPS * (at + 1)] for at in (1, 2, 3)]
+    assert turns == [*map(sorted, batches), ["late"]]
     stand.turn()
     assert stand.handshakes.may_step(stand.caller("a quiet time"))

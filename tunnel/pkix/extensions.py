@@ -15,6 +15,8 @@ from tunnel.pkix.der import Value
 
 T = TypeVar("T")
 
+MAX_EXTENSIONS = 32  # of one certificate: a stranger decides how many there are; ten are usual
+
 # The content of the DER of their object identifiers: all below 2.5.29, but for two.
 SUBJECT_KEY_ID = b"\x55\x1d\x0e"
 KEY_USAGE = b"\x55\x1d\x0f"
@@ -196,10 +198,12 @@ class Extensions:
 def parse_extensions(sequence: bytes) -> Extensions:
     """The extensions of a certificate, which has each kind once; raises WireError."""
     found: dict[bytes, Extension] = {}
-    for value in der.read_sequence(sequence):
+    for value in der.read_values(der.read_value(sequence, der.SEQUENCE).body):
         oid, extension = parse_extension(value)
         if oid in found:
             raise WireError(WireFault.MALFORMED, f"extension {describe_oid(oid)} comes twice")
+        if len(found) == MAX_EXTENSIONS:
+            raise WireError(WireFault.TOO_LARGE, f"more than {MAX_EXTENSIONS} extensions")
         found[oid] = extension
     return Extensions(found)
 

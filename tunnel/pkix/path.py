@@ -21,7 +21,7 @@ from tunnel.pkix.strength import check_key_cost, check_key_strength, check_signa
 MAX_SENT = 100  # certificates that a peer may send
 MAX_PATH = 16  # certificates of a path below the anchor; SPIRE's have one or two
 _MOST_STEPS = 400  # candidates that one search looks at
-_MOST_FORGED = 8  # signatures that are not an anchor's, beyond one for each anchor of one name
+_MOST_FORGED = 4  # signatures that are not an anchor's, beyond one for each anchor of one name
 _MOST_MISFITS = 32  # signatures that are not those of an intermediate, which an anchor has vouched for
 _SHOWN = 200  # characters of a name in a message
 

@@ -12,7 +12,7 @@ from typing import Protocol
 from tunnel.relay.loop import Loop, Owner
 from tunnel.tls.engine import Buffers
 
-_STEPS = 8  # flights that are worked on in one turn, so that open connections are served in between
+_STEPS = 2  # flights that are worked on in one turn: open connections are served in between, and a turn more costs little
 _SHARES = 4  # sources that can fill all places together
 
 
