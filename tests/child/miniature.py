@@ -17,6 +17,8 @@ import threading
 from functools import partial
 from typing import NoReturn
 
+import trio
+
 from tunnel.child.environment import for_command
 from tunnel.child.inherited import inherited
 from tunnel.child.launcher import Launcher
@@ -93,12 +95,11 @@ def change() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     kept.extend(socket.socketpair())
-    set_up(Needs(), os.environ, lambda _: None)  # Landlock, where the kernel has it
+    set_up(Needs(has_command=True), os.environ, lambda _: None)  # Landlock, where the kernel has it
     threading.Thread(target=hold, daemon=True).start()
 
 
 def wait_with_trio(launcher: Launcher) -> None:
-    import trio
 
     from tunnel.relay.loop import Loop
 

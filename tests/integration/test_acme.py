@@ -77,7 +77,7 @@ def key_bytes(key: Any) -> bytes:
 
 def test_a_certificate_is_had_with_its_chain(config: AcmeConfig) -> None:
     held = open_keeper(config).obtain()
-    leaf, issuer = held.chain
+    leaf, issuer = (x509.load_der_x509_certificate(one.der) for one in held.chain)
     leaf.verify_directly_issued_by(issuer)
     names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert names.get_values_for_type(x509.DNSName) == [NAME]
@@ -153,7 +153,7 @@ class Lines:
 def generation(number: int, held: KeyMaterial) -> Generation:
     presented = Presented(held.chain, held.private_key)
     made = TlsContext(presented, admit_unasked("all"), is_server=True, knows_acme=True)
-    return Generation(number, NAME, held.chain[0].not_valid_after_utc, False, made, None)
+    return Generation(number, NAME, held.chain[0].not_after, False, made, None)
 
 
 class Served:
