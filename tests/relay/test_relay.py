@@ -7,7 +7,19 @@ import socket
 from collections.abc import Callable, Iterator
 
 import pytest
-from ends import ALERT, DATA, HANDSHAKE, KEY_UPDATE, KEY_UPDATE_ASKING, VERSIONS, hand_made_pair, split_records
+from ends import (
+    ALERT,
+    CLOSE_NOTIFY,
+    DATA,
+    HANDSHAKE,
+    KEY_UPDATE,
+    KEY_UPDATE_ASKING,
+    USER_CANCELED,
+    VERSIONS,
+    any_hand_made_pair,
+    hand_made_pair,
+    split_records,
+)
 from plane import MAKERS, Wire, is_over, is_reset, narrow_unix_pair, received, tcp_pair, unix_pair
 
 from tunnel.relay.relay import _MAX_HELD, End
@@ -499,6 +511,35 @@ def test_bytes_that_are_no_record_cut_both_sides(wires: Wires, make: Callable[..
     wire.peer_socket.sendall(b"GET / HTTP/1.1\r\n\r\n")
     wire.turn()
     assert wire.how is End.PROTOCOL
+
+
+@BOTH_ROLES
+@BOTH_FAMILIES
+@pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS)
+def test_a_close_that_begins_with_user_canceled_loses_nothing(
+    wires: Wires, make: Callable[..., object], we_serve: bool, version: int
+) -> None:
+    """The peer closes as Java does, behind more data than the program takes at once; the program's answer still passes."""
+    ours, writer, reader = any_hand_made_pair(version, we_serve=we_serve)
+    wire = wires(make, we_serve=we_serve, ours=ours)
+    data, stream = payload(1_500_000), b""
+    for at in range(0, len(data), 16_000):
+        stream += writer.write(DATA, data[at : at + 16_000])
+    stream += writer.write(ALERT, USER_CANCELED) + writer.write(ALERT, CLOSE_NOTIFY)
+    got = b""
+    while not wire.relay.is_up_over or wire.relay._to_plain:
+        stream = stream[_send(wire.peer_socket, stream[:100_000]) :]
+        wire.turn()
+        got += _take(wire.program, 30_000)
+    got += received(wire.program)
+    assert (len(got), got == data) == (len(data), True)
+    assert is_over(wire.program)
+    wire.write(b"answer")
+    wire.program.shutdown(socket.SHUT_WR)
+    wire.turn()
+    answer = split_records(received(wire.peer_socket))[-2:]
+    assert [reader.read(record) for record in answer] == [(DATA, b"answer"), (ALERT, CLOSE_NOTIFY)]
+    assert wire.how is End.CLOSED
 
 
 def test_a_late_refusal_of_tls13_has_its_own_word(wires: Wires) -> None:

@@ -10,14 +10,19 @@ from typing import Any
 import pytest
 import trio
 from ends import (
+    ALERT,
+    CLOSE_NOTIFY,
     DATA,
     HANDSHAKE,
     KEY_UPDATE,
+    USER_CANCELED,
+    VERSIONS,
     HandMade,
     Identity,
     PublicPeer,
     Secrets,
     admit_all,
+    any_hand_made_pair,
     context,
     identity,
     judge,
@@ -93,6 +98,25 @@ def test_what_is_sent_behind_the_handshake_in_one_flight_is_read() -> None:
             await client.send_eof()
             assert await read_all(client) == b"hello there"
             await client.aclose()
+
+    run(talk)
+
+
+@pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS)
+@pytest.mark.parametrize("we_serve", [True, False], ids=["server", "client"])
+def test_close_notify_after_user_canceled_is_an_end(version: int, we_serve: bool) -> None:
+    """Java 11 to 21 closes so in TLS 1.3."""
+
+    async def talk() -> None:
+        ours, writer, _reader = any_hand_made_pair(version, we_serve=we_serve)
+        near, far = trio.testing.memory_stream_pair()
+        stream = TlsStream(near, ours.end, ours.buffers)
+        for kind, data in ((DATA, b"last words"), (ALERT, USER_CANCELED), (ALERT, CLOSE_NOTIFY)):
+            await far.send_all(writer.write(kind, data))
+        assert await read_all(stream) == b"last words"
+        assert ours.end.has_ended
+        await stream.send_all(b"answer")
+        await stream.aclose()
 
     run(talk)
 

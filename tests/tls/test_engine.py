@@ -12,6 +12,7 @@ import pytest
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from ends import (
     ALERT,
+    CLOSE_NOTIFY,
     DATA,
     EARLY,
     HANDSHAKE,
@@ -20,11 +21,13 @@ from ends import (
     LATE,
     TLS12,
     TLS13,
+    USER_CANCELED,
     VERSIONS,
     Identity,
     PublicPeer,
     Side,
     admit_all,
+    any_hand_made_pair,
     context,
     hand_made_pair,
     identity,
@@ -313,6 +316,53 @@ def test_close_notify_ends_one_direction_only(version: int) -> None:
         assert client.open(server.seal(text)) == text
     assert client.open(server.end.close_notify()) == b""
     assert client.end.has_ended
+
+
+CANCELED = {
+    "at once": [USER_CANCELED, CLOSE_NOTIFY],
+    "several times": [USER_CANCELED, USER_CANCELED, CLOSE_NOTIFY],
+    "with data between": [USER_CANCELED, b"", CLOSE_NOTIFY],
+}
+
+
+@BOTH_ROLES
+@pytest.mark.parametrize("alerts", CANCELED.values(), ids=CANCELED)
+@pytest.mark.parametrize("is_split", [False, True], ids=["one read", "one read per record"])
+def test_close_notify_after_user_canceled_is_an_end(version: int, we_serve: bool, alerts: list[bytes], is_split: bool) -> None:
+    """Java 11 to 21 closes so in TLS 1.3."""
+    ours, writer, reader = any_hand_made_pair(version, we_serve=we_serve)
+    records = [writer.write(DATA, b"last ")]
+    records += [writer.write(ALERT, alert) if alert else writer.write(DATA, b"words") for alert in alerts]
+    got = b"".join(map(ours.open_small, records)) if is_split else ours.open(b"".join(records))
+    assert got == (b"last words" if b"" in alerts else b"last ")
+    assert ours.end.has_ended
+    assert reader.read(ours.seal(b"answer")) == (DATA, b"answer"), "the other direction goes on"
+    assert reader.read(ours.end.close_notify()) == (ALERT, CLOSE_NOTIFY)
+
+
+@BOTH_ROLES
+def test_user_canceled_alone_is_no_end(version: int, we_serve: bool) -> None:
+    ours, writer, _reader = any_hand_made_pair(version, we_serve=we_serve)
+    assert ours.open_small(writer.write(ALERT, USER_CANCELED)) == b""
+    assert not ours.end.has_ended
+    assert ours.open(writer.write(DATA, b"more")) == b"more"
+    assert not ours.end.has_ended
+
+
+@BOTH_ROLES
+@pytest.mark.parametrize("before", [b"", USER_CANCELED], ids=["alone", "after user_canceled"])
+def test_a_fatal_alert_is_no_end_however_often_we_read(version: int, we_serve: bool, before: bytes) -> None:
+    """OpenSSL sets the flag of close_notify for it too, and after the first read it has no error to report."""
+    ours, writer, _reader = any_hand_made_pair(version, we_serve=we_serve)
+    if before:
+        ours.open(writer.write(ALERT, before))
+    with pytest.raises(TlsError) as failed:
+        ours.open(writer.write(ALERT, b"\x02\x50"))
+    assert failed.value.alert == 80
+    for record in (writer.write(ALERT, CLOSE_NOTIFY), writer.write(DATA, b"more")):
+        with pytest.raises(TlsError):
+            ours.open(record)
+    assert not ours.end.has_ended
 
 
 def test_a_fatal_alert_of_the_peer_is_named() -> None:

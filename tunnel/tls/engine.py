@@ -303,10 +303,19 @@ class TlsEnd:
         code = lib.SSL_get_error(self._ssl, result)
         if code == lib.SSL_ERROR_WANT_READ:
             return False
-        if code == lib.SSL_ERROR_ZERO_RETURN:
+        if code == lib.SSL_ERROR_ZERO_RETURN or self._has_late_close_notify(code):
             self.has_ended = True
             return True
         raise take_failure()
+
+    def _has_late_close_notify(self, code: int) -> bool:
+        """Whether a read that OpenSSL reports as a system error found close_notify.
+
+        In TLS 1.3 it reports so for a close_notify after user_canceled, which Java sends before it (RFC 8446, 6.1). A fatal
+        alert sets the same flag, but it also leaves an error in the queue, so the code of its first read is another.
+        """
+        is_received = bool(lib.SSL_get_shutdown(self._ssl) & lib.SSL_RECEIVED_SHUTDOWN)
+        return is_received and code == lib.SSL_ERROR_SYSCALL and self.failure is None
 
     def _record_end(self, at: int, end: int) -> int:
         """Where the record at `at` ends, `at` when it is not all there, `end` when it is none."""

@@ -20,6 +20,7 @@ _NAMES = """
     SSL_new SSL_free SSL_set_bio SSL_set_accept_state SSL_set_connect_state SSL_set_tlsext_host_name SSL_do_handshake
     SSL_read SSL_write SSL_shutdown SSL_get_error SSL_get_version SSL_session_reused
     SSL_get_peer_certificate SSL_get_peer_cert_chain
+    SSL_get_shutdown SSL_RECEIVED_SHUTDOWN SSL_ERROR_SYSCALL
     SSL_get_servername SSL_get0_alpn_selected TLSEXT_NAMETYPE_host_name SSL_CTX_set_verify SSL_CTX_clear_mode
     SSL_MODE_ENABLE_PARTIAL_WRITE
     SSL_VERIFY_PEER SSL_VERIFY_FAIL_IF_NO_PEER_CERT SSL_ERROR_WANT_READ SSL_ERROR_ZERO_RETURN
