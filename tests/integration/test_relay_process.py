@@ -136,6 +136,27 @@ def test_an_answer_arrives_after_the_client_has_ended(world: World) -> None:
         proxy.wait_for("closed pipe: .* end=closed$")
 
 
+def test_a_client_that_closes_without_reading_anything_loses_nothing(world: World) -> None:
+    """Session tickets that it had not read would make its kernel reset the connection and discard what is not sent yet."""
+    outcome, may_read = Outcome(), threading.Event()
+
+    def serve(connection: socket.socket) -> None:
+        assert may_read.wait(LIMIT)
+        outcome.serve(connection)
+
+    proxy = world.server(world.enter(Backend(serve)).target)
+    data = os.urandom(2 * MIB)
+    with tls_connection(proxy.address, world.identity(CLIENT)) as peer:
+        stream = peer.seal(data)
+        peer.tls.shutdown()
+        peer.socket.sendall(stream + peer.tls.bio_read(1000))
+    may_read.set()
+    outcome.wait()
+    assert outcome.error is None
+    assert (len(outcome.received), outcome.received == data) == (len(data), True)
+    proxy.wait_for("closed pipe: .* end=closed$")
+
+
 def test_a_client_may_go_on_after_the_backend_has_ended(world: World) -> None:
     outcome = Outcome()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import closing
 
 import pytest
 from ends import (
@@ -189,6 +190,42 @@ def test_a_part_of_a_record_behind_the_handshake_waits_for_its_rest(wires: Wires
     wire.turn()
     assert wire.read() == b"in two parts"
     wire.close()
+
+
+class WithTickets(Wire):
+    """A relay whose end has not sent its session tickets."""
+
+    def _shake(self, we_serve: bool) -> None:
+        assert we_serve
+        size = self.ours._put(self.peer.shake(self.ours.shake(self.peer.shake())))
+        self.ours.is_done = self.ours.end.handshake(size)
+        assert self.ours.is_done
+
+
+@pytest.mark.parametrize("is_renewed", [False, True], ids=["", "after a burst"])
+@BOTH_FAMILIES
+def test_tickets_wait_for_the_first_data_and_come_before_it(make: Callable[..., object], is_renewed: bool) -> None:
+    with closing(WithTickets(make)) as wire:  # type: ignore[arg-type]
+        wire.turn()
+        wire.say(b"up first")
+        assert wire.read() == b"up first"
+        assert received(wire.peer_socket) == b"", "nothing is sent before there is data"
+        if is_renewed:
+            wire.relay.renew_memory()
+        wire.write(b"first words")
+        raw = received(wire.peer_socket)
+        assert [record[0] for record in split_records(raw)] == [DATA] * 3
+        assert wire.peer.open(raw) == b"first words"
+        wire.write(b"second")
+        assert wire.hear() == b"second"
+
+
+def test_tickets_that_wait_come_before_the_end() -> None:
+    with closing(WithTickets()) as wire:
+        wire.program.shutdown(socket.SHUT_WR)
+        wire.turn()
+        assert wire.hear() == b""
+        assert wire.peer.end.has_ended
 
 
 @BOTH_FAMILIES

@@ -259,7 +259,7 @@ class Relay:
             self.up += plain
             self._send_plain(plain)
             self._note_size(plain)
-        if end.has_spoken and self.is_open:
+        if end.has_spoken and self.is_open and not end.has_ended:  # a peer that has ended may have closed: it gets no tickets
             self._send_tls(end.take())
         if end.failure is not None and self.is_open:
             self._fail(end.failure)

@@ -84,7 +84,7 @@ class TlsEnd:
         self._inbox, self._inbox_at = buffers.inbox, buffers.inbox_at
         self._outbox, self._outbox_at = buffers.outbox_view, buffers.outbox_at
         self._ssl = lib.SSL_new(pointer(judged.context))
-        self._rbio = self._wbio = None
+        self._rbio = self._wbio = ffi.NULL
         self.renew()
 
         if is_server:
@@ -115,10 +115,25 @@ class TlsEnd:
             self._ssl = None
 
     def renew(self) -> None:
-        """Two new BIOs for those that a burst has made large; both must be empty."""
+        """Two new BIOs for those that a burst has made large; the one for reading must be empty."""
+        waiting = self._peek_waiting()
         memory = lib.BIO_s_mem()
         self._rbio, self._wbio = lib.BIO_new(memory), lib.BIO_new(memory)
+        if waiting:
+            lib.BIO_write(self._wbio, waiting, len(waiting))
         lib.SSL_set_bio(self._ssl, self._rbio, self._wbio)
+
+    def _peek_waiting(self) -> bytes:
+        """What OpenSSL has to say and nobody has taken, such as session tickets."""
+        if self._wbio == ffi.NULL:
+            return b""
+        place = ffi.new("char **")
+        size = lib.BIO_get_mem_data(self._wbio, place)
+        return bytes(ffi.buffer(place[0], size)) if size > 0 else b""
+
+    def has_tickets_only(self) -> bool:
+        """Whether after a handshake nothing is left to send but session tickets, which no peer waits for (RFC 8446, 4.6.1)."""
+        return self._is_server and self.version() == "TLSv1.3"
 
     def version(self) -> str:
         """The negotiated protocol, `TLSv1.3`."""
