@@ -42,6 +42,7 @@ _PACKAGES = {
     "git": "git",
     "javac": "default-jdk-headless",
     "java": "default-jdk-headless",
+    "go": "golang-go",
     "haproxy": "haproxy",
     "nginx": "nginx-light",
     "stunnel": "stunnel4",
