@@ -1,0 +1,104 @@
+"""What a stranger's certificates may cost: counted in signature checks and candidates, never in time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from forge import NOW, Forged, authority, key_of, leaf
+
+from tunnel.errors import Denial, PeerDenied
+from tunnel.pkix import path as paths
+from tunnel.pkix.path import _MOST_FORGED, _MOST_MISFITS, _MOST_STEPS, MAX_SENT, Anchors, build_anchors, check_sent, find_path
+
+KEYS = [key_of("p256", 200 + number) for number in range(MAX_SENT)]
+
+
+class Counted:
+    """One search, and what it has looked at."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.signatures = self.issuers = 0
+        real = paths.check_signature
+
+        def check_signature(*given: Any) -> None:
+            self.signatures += 1
+            real(*given)
+
+        patch.setattr(paths, "check_signature", check_signature)
+
+    def refusal(self, anchors: Sequence[Forged], sent: Sequence[Forged]) -> Denial:
+        with pytest.raises(PeerDenied) as refused:
+            find_path(anchors_of(*anchors), [one.certificate for one in sent], NOW, self._check_issuer)
+        return refused.value.reason
+
+    def _check_issuer(self, *_: Any) -> None:
+        self.issuers += 1
+
+
+def anchors_of(*made: Forged) -> Anchors:
+    return build_anchors([one.certificate for one in made], lambda _: None)
+
+
+def named(subject: str, issuer: str, key: Any = None) -> Forged:
+    """An authority whose issuer has a name, and a key that nobody trusts."""
+    return authority(subject=subject, issuer=authority(subject=issuer, key=KEYS[0]), key=key or KEYS[1])
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> Counted:
+    return Counted(monkeypatch)
+
+
+ROOT = authority(subject="root", key=key_of("p256", 190))
+
+
+def test_what_leads_to_no_name_of_an_anchor_costs_no_signature_check(counted: Counted) -> None:
+    sent = [leaf(issuer=named("a", "b"), subject="w"), *(named("a", "b", key) for key in KEYS[1:50])]
+    assert counted.refusal([ROOT], sent) is Denial.UNKNOWN_AUTHORITY
+    assert (counted.signatures, counted.issuers) == (0, 0)
+
+
+@pytest.mark.parametrize("namesakes", [1, 5])
+def test_certificates_that_only_claim_an_anchor_cost_a_few_checks(counted: Counted, namesakes: int) -> None:
+    anchors = [ROOT, *(authority(subject="root", key=KEYS[90 - number]) for number in range(namesakes - 1))]
+    sent = [leaf(issuer=named("a", "root"), subject="w"), *(named("a", "root", key) for key in KEYS[1:])]
+    counted.refusal(anchors, sent)
+    assert counted.signatures <= _MOST_FORGED + namesakes + 1
+
+
+def test_a_leaf_that_none_of_many_true_intermediates_has_signed_costs_some_checks(counted: Counted) -> None:
+    middles = [authority(subject="a", issuer=ROOT, key=key) for key in KEYS[1:80]]
+    stranger = Forged(named("a", "root").built, key_of("p256", 199))
+    counted.refusal([ROOT], [leaf(issuer=stranger), *middles])
+    assert counted.signatures <= 2 * (_MOST_MISFITS + 1)
+
+
+@pytest.mark.parametrize("shape", ["layers", "circle"])
+def test_a_graph_of_names_is_searched_to_a_limit(counted: Counted, shape: str) -> None:
+    if shape == "layers":
+        names = ["root", *(f"layer {number}" for number in range(9))]
+        sent = [named(below, above, key) for above, below in pairwise(names) for key in KEYS[1:12]]
+        first = names[-1]
+    else:
+        sent = [named(subject, issuer, key) for key in KEYS[1:48] for subject, issuer in (("a", "b"), ("b", "a"))]
+        sent.append(named("b", "root", KEYS[60]))
+        first = "a"
+    counted.refusal([ROOT], [leaf(issuer=named(first, "x")), *sent])
+    assert counted.issuers <= _MOST_STEPS
+    assert counted.signatures <= _MOST_FORGED + 2
+
+
+def test_a_key_that_is_too_large_is_refused_before_anything_else(counted: Counted) -> None:
+    large = (
+        rsa.RSAPublicNumbers(65537, (1 << 8199) + 1).public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    )
+    sent = [leaf(issuer=ROOT).certificate, replace(authority(issuer=ROOT).certificate, key_info=large)]
+    with pytest.raises(PeerDenied, match="RSA key of 8200 bits") as refused:
+        check_sent(sent)
+    assert (refused.value.reason, counted.signatures) == (Denial.WEAK_KEY, 0)
