@@ -15,7 +15,6 @@ OIDS = [
     NameOID.ORGANIZATION_NAME,
     NameOID.ORGANIZATIONAL_UNIT_NAME,
     NameOID.USER_ID,
-    NameOID.SERIAL_NUMBER,
     NameOID.STREET_ADDRESS,
 ]
 TEXTS = st.text(st.characters(blacklist_categories=["Cs"]), min_size=1, max_size=20)
@@ -46,6 +45,12 @@ def test_an_odd_attribute_hides_no_other(odd: bytes) -> None:
     name = Name(b"\x30" + bytes([len(groups)]) + groups)
     assert name.texts(COMMON_NAME)[-1] == "good"
     assert name.describe().startswith("CN=good,CN=")
+
+
+def test_a_printable_string_with_other_ascii_is_a_text() -> None:
+    attribute = x509.NameAttribute(NameOID.COMMON_NAME, "db_1@x", x509.name._ASN1Type.PrintableString, _validate=False)
+    name = Name(x509.Name([attribute]).public_bytes())
+    assert (name.texts(COMMON_NAME), name.describe()) == (("db_1@x",), "CN=db_1@x")
 
 
 def test_a_long_name_is_not_written_out() -> None:

@@ -89,10 +89,12 @@ def _parse_attribute(value: Value) -> Attribute:
 
 
 def _text_or_none(attribute: Attribute) -> str | None:
+    """The text of an attribute. Go refuses `@` or `_` in a PrintableString, which authorities in use write."""
     try:
         return attribute.text()
     except WireError:
-        return None
+        value = attribute.value
+        return value.body.decode("ascii") if value.tag in (der.PRINTABLE, der.NUMERIC) and value.body.isascii() else None
 
 
 def _describe(attribute: Attribute, known: Mapping[Oid, str]) -> str:
