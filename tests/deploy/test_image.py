@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from backends import Backend, connect, echo, free_port, receive_all
 from image import Container, Image
+from processes import eventually
 from world import ANY_PORT, CLIENT, SERVER
 
 from tunnel import __version__
@@ -75,9 +76,8 @@ def test_the_health_check_of_the_image_says_how_the_proxy_fares(pod: Pod) -> Non
         assert server.address
         well = server.execute(*check)
         assert well.returncode == 0, well.stderr
-    ill = server.execute(*check)
-    assert ill.returncode == 1, ill.stdout
-    assert "refused" in ill.stderr
+    eventually(lambda: server.execute(*check).returncode == 1, "the next look at the backend finds nobody")
+    assert "refused" in server.execute(*check).stderr
 
 
 def test_a_proxy_without_a_status_port_is_not_called_unhealthy(pod: Pod) -> None:

@@ -238,6 +238,7 @@ def test_a_server_gets_its_certificate_renews_it_and_keeps_it(tmp_path: Path) ->
             f"--auto-acme-testca={short.url('dir')}",
             f"--auto-acme-alt-tls-alpn-port={port}",
             "--auto-acme-renew-check-interval=1s",
+            "--close-timeout=1s",  # the target reads nothing and ends nothing
         )
         environ = {**bare_environment(), "SSL_CERT_FILE": str(short.roots), "XDG_DATA_HOME": str(tmp_path / "data")}
         with closing(Proxy(argv, environ=environ)) as server:
