@@ -16,7 +16,7 @@ import pytest
 from ends import TLS12, TLS13, Identity, Side, admit_all, context, identity, judge, lasting_authority
 from plane import Clock, is_over, received
 
-from tunnel.authz.rules import AnyRule, IdRule, Rule
+from tunnel.authz.rules import AnyRule, IdRule, PolicyRule, Rule
 from tunnel.config.model import Access
 from tunnel.errors import PeerDenied, TargetError, TargetFault, TlsError
 from tunnel.identity.credentials import SvidCredentials, X509Svid
@@ -503,6 +503,21 @@ def test_a_generation_that_comes_before_the_relay_judges_the_peer_again(
     assert stage.tunnel.counters.reasons == {reason: 1}
     assert (stage.tunnel.counters.carried, len(stage.tunnel)) == (0, 0)
     assert f"reason={reason}" in stage.log.lines[-1]
+
+
+@pytest.mark.parametrize("is_admitted", [True, False])
+def test_a_policy_that_came_meanwhile_is_asked_on_a_thread(stages: Stages, is_admitted: bool) -> None:
+    stage = stages(target=NAMED).serve()
+    Peer(stage, stage.connect()).shake()
+    stage.tunnel.swap(generation(2, rules=(PolicyRule("data.x", lambda _peer: is_admitted),)))
+    ((_address, answer),) = stage.asked
+    answer((Endpoint(socket.AF_UNIX, str(stage.place / "backend")),))
+    for _ in range(600):  # a minute at most
+        stage.loop.turn(0.1)
+        if stage.tunnel.counters.carried or stage.tunnel.counters.reasons:
+            break
+    assert stage.tunnel.counters.carried == is_admitted
+    assert stage.tunnel.counters.reasons == ({} if is_admitted else {"no-rule-admits": 1})
 
 
 @pytest.mark.parametrize("is_server", [True, False])
