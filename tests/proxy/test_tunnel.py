@@ -573,6 +573,18 @@ def test_more_handshakes_than_there_are_places_wait_and_are_refused_with_their_r
     assert stage.accepted_by_backend() is not None
 
 
+def test_no_place_is_lost_when_everything_is_given_up_at_once(stages: Stages) -> None:
+    stage = stages(max_handshakes=1).serve()
+    for peer in [Peer(stage, stage.connect()) for _ in range(6)]:
+        peer.socket.sendall(peer.side.shake())
+        stage.turn()
+    handshakes = stage.tunnel.handshakes
+    assert (handshakes._held, sum(map(len, handshakes._waiting.values()))) == (1, 5)
+    stage.tunnel.drain()
+    stage.turn()
+    assert (handshakes._held, handshakes._holders, handshakes._waiting) == (0, {}, {})
+
+
 def test_a_connection_that_finds_no_place_in_time_is_refused(stages: Stages) -> None:
     stage = stages(max_handshakes=1, connect_timeout=10).serve()
     refused = Peer(stage, stage.connect())

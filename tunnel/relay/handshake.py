@@ -136,10 +136,13 @@ class Handshake:
 
     def resume(self) -> None:
         """Go on with what had to wait for a place or for a turn."""
-        self._has_place = self._has_place or self.is_waiting
+        has_got_place = self.is_waiting
         self._is_due = self.is_waiting = False
         if not self._is_over:
+            self._has_place = self._has_place or has_got_place
             self._receive(is_due=True)
+        elif has_got_place:  # and has been given up since
+            self._handshakes.leave(self, is_waiting=False)
 
     def _may_receive(self, *, is_due: bool) -> bool:
         """Whether there is a place for this handshake, and a turn."""
