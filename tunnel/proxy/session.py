@@ -265,7 +265,7 @@ class Session:
             tunnel.log.write(self._pipe.opening(), Category.CONNS)
         tls, plain = (accepted, dialled) if settings.is_server else (dialled, accepted)
         self._relay = Relay(tunnel.loop, self, shaken, tls, plain, buffers=tunnel.buffers, close_timeout=settings.close_timeout)
-        self._shaken = self._address = None
+        self._shaken = self._address = self._generation = None
         self._relay.start()
 
     # -- the ways out
