@@ -205,3 +205,6 @@ def is_reset(sock: socket.socket) -> bool:
     except BlockingIOError:
         return False
     return False
+
+
+Wires = Callable[..., Wire]

@@ -14,7 +14,7 @@ from shelf import chain_of, key_pem, openssl, pem_of, refusal_of
 
 from tunnel.errors import IdentityFault
 from tunnel.keystore import anchors
-from tunnel.keystore.anchors import load_anchors, load_system_anchors, parse_anchors
+from tunnel.keystore.anchors import load_authorities, load_system_anchors, parse_anchors
 
 ROOTS = [forge.authority(f"{name}.test") for name in "abc"]
 A, B, C = (root.certificate for root in ROOTS)
@@ -46,7 +46,7 @@ def write(path: Path, blob: bytes) -> Path:
     ],
 )
 def test_every_certificate_that_can_be_read_is_an_anchor(tmp_path: Path, blob: bytes, found: tuple) -> None:
-    assert load_anchors(str(write(tmp_path / "ca.pem", blob))) == found
+    assert load_authorities(str(write(tmp_path / "ca.pem", blob)), {}).certificates == found
 
 
 @pytest.mark.parametrize(
@@ -62,14 +62,14 @@ def test_every_certificate_that_can_be_read_is_an_anchor(tmp_path: Path, blob: b
 )
 def test_a_bundle_without_a_certificate_is_refused(tmp_path: Path, blob: bytes, seen: str) -> None:
     path = write(tmp_path / "ca.pem", blob)
-    reason, message = refusal_of(load_anchors, str(path))
+    reason, message = refusal_of(load_authorities, str(path), {})
     assert reason is IdentityFault.BAD_BUNDLE
     assert message.startswith(f"{str(path)!a}: unable to read certificates from CA bundle")
     assert message.endswith(seen)
 
 
 def test_a_bundle_that_is_not_there_is_named(tmp_path: Path) -> None:
-    reason, message = refusal_of(load_anchors, str(tmp_path / "none"))
+    reason, message = refusal_of(load_authorities, str(tmp_path / "none"), {})
     assert (reason, message) == (IdentityFault.FILE, f"cannot read {str(tmp_path / 'none')!a}: no such file or directory")
 
 

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization.pkcs12 import serialize_key_an
 from shelf import chain_of, key_pem, openssl, pem_of
 
 from tunnel.errors import IdentityError, TunnelError
-from tunnel.keystore.anchors import load_anchors, load_authorities
+from tunnel.keystore.anchors import load_authorities
 from tunnel.keystore.load import load_cert_and_key, load_keystore
 from tunnel.policy.bundle import load_policy
 from tunnel.spiffe.ids import TrustDomain
@@ -53,7 +53,6 @@ def all_that_is_said(path: str, good: str) -> str:
         said_by(load_cert_and_key, good, path),
         said_by(load_cert_and_key, path, good),
         said_by(load_cert_and_key, path, path),
-        said_by(load_anchors, path),
         said_by(load_authorities, path, {}),
         said_by(read_path, path),
         said_by(read_public_key, path),

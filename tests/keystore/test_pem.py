@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import PrivateFormat
 from shelf import chain_of, is_pair, key_pem, openssl, pem_of, refusal_of
 
 from tunnel.errors import IdentityError, IdentityFault
-from tunnel.keystore.anchors import load_anchors, load_authorities
+from tunnel.keystore.anchors import load_authorities
 from tunnel.keystore.load import load_cert_and_key, load_keystore
 from tunnel.keystore.pem import parse_blocks, parse_pem
 from tunnel.svid.verify_files import read_path
@@ -85,7 +85,7 @@ def test_blocks_without_line_breaks_between_them_are_all_read(tmp_path: Path, jo
         path = write(tmp_path, "joined.pem", join(blob))
         assert is_pair(load_keystore(path, ""), CHAIN)
         assert is_pair(load_cert_and_key(path, path), CHAIN)
-        assert load_anchors(path) == CHAIN.certificates
+        assert load_authorities(path, {}).certificates == CHAIN.certificates
     assert list(read_path(write(tmp_path, "chain.crt", join(CERTIFICATES)))) == list(CHAIN.certificates)
 
 
@@ -276,7 +276,7 @@ def test_a_damaged_key_is_never_quoted(tmp_path: Path, damage: Callable[[bytes],
         (load_cert_and_key, (path, path)),
         (load_keystore, (path, "storepass-canary")),
         (load_keystore, (both, "storepass-canary")),
-        (load_anchors, (path,)),
+        (load_authorities, (path, {})),
     ):
         said = outcome_of(load, *arguments)
         assert not [piece for piece in pieces if piece in said], said

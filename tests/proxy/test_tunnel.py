@@ -554,7 +554,7 @@ def test_a_client_that_says_nothing_costs_no_tls_state(stages: Stages) -> None:
         assert opened.count(context) == 1
 
 
-def test_more_handshakes_than_there_are_places_wait_and_are_refused_with_their_reason(stages: Stages) -> None:
+def test_more_handshakes_than_there_are_slots_wait_and_are_refused_with_their_reason(stages: Stages) -> None:
     stage = stages(max_handshakes=1, connect_timeout=10).serve()
     slow, waiting, late = (Peer(stage, stage.connect()) for _ in range(3))
     slow.socket.sendall(slow.side.shake())
@@ -567,13 +567,13 @@ def test_more_handshakes_than_there_are_places_wait_and_are_refused_with_their_r
     stage.turn()
     waiting.socket.sendall(waiting.side.shake(received(waiting.socket)))
     stage.turn()
-    assert stage.accepted_by_backend() is not None, "the place that was given back"
+    assert stage.accepted_by_backend() is not None, "the slot that was given back"
     late.socket.sendall(late.side.shake(received(late.socket)))
     stage.turn()
     assert stage.accepted_by_backend() is not None
 
 
-def test_no_place_is_lost_when_everything_is_given_up_at_once(stages: Stages) -> None:
+def test_no_slot_is_lost_when_everything_is_given_up_at_once(stages: Stages) -> None:
     stage = stages(max_handshakes=1).serve()
     for peer in [Peer(stage, stage.connect()) for _ in range(6)]:
         peer.socket.sendall(peer.side.shake())
@@ -585,7 +585,7 @@ def test_no_place_is_lost_when_everything_is_given_up_at_once(stages: Stages) ->
     assert (handshakes._held, handshakes._holders, handshakes._waiting) == (0, {}, {})
 
 
-def test_a_connection_that_finds_no_place_in_time_is_refused(stages: Stages) -> None:
+def test_a_connection_that_finds_no_slot_in_time_is_refused(stages: Stages) -> None:
     stage = stages(max_handshakes=1, connect_timeout=10).serve()
     refused = Peer(stage, stage.connect())
     stage.clock.now += 5
@@ -593,7 +593,7 @@ def test_a_connection_that_finds_no_place_in_time_is_refused(stages: Stages) -> 
     for peer in (holder, refused):
         peer.socket.sendall(peer.side.shake())
         stage.turn()
-    assert received(refused.socket) == b"", "the other one has the place"
+    assert received(refused.socket) == b"", "the other one has the slot"
     stage.later(5)
     assert stage.tunnel.counters.reasons == {"too-many-handshakes": 1}
     assert "reason=too-many-handshakes" in "".join(stage.log.lines)

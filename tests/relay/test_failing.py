@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
 from ends import ALERT, DATA, VERSIONS, any_hand_made_pair
-from plane import Wire, is_over, is_reset, received, tcp_pair, unix_pair
+from plane import Wire, Wires, is_over, is_reset, received, tcp_pair, unix_pair
 
 from tunnel.errors import TlsError
 from tunnel.relay.linger import unacknowledged
 from tunnel.relay.relay import End
 
-Wires = Callable[..., Wire]
 BOTH_FAMILIES = pytest.mark.parametrize("make", [unix_pair, tcp_pair], ids=["unix", "tcp"])
 BOTH_ROLES = pytest.mark.parametrize("we_serve", [True, False], ids=["server", "client"])
 BOTH_VERSIONS = pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS)
@@ -26,19 +25,6 @@ BAD = {
     "a record of no key": b"\x17\x03\x03\x00\x20" + bytes(32),
     "a record that is too long": b"\x17\x03\x03\xff\xff" + bytes(32),
 }
-
-
-@pytest.fixture
-def wires() -> Iterator[Wires]:
-    made: list[Wire] = []
-
-    def make(*args: object, **fields: object) -> Wire:
-        made.append(Wire(*args, **fields))  # type: ignore[arg-type]
-        return made[-1]
-
-    yield make
-    for wire in made:
-        wire.close()
 
 
 # -- a record that fails

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from ends import (
@@ -26,28 +26,14 @@ from ends import (
     public_context,
     split_records,
 )
-from plane import Wire, is_reset, received, tcp_pair, unix_pair
+from plane import Wire, Wires, is_reset, received, tcp_pair, unix_pair
 
 from tunnel.errors import TlsError, TlsFault
 from tunnel.relay.relay import End
 from tunnel.tls.engine import _FEW, _MANY, _MAX_IDLE, _MAX_SHAKE
 
-Wires = Callable[..., Wire]
 BOTH_ROLES = pytest.mark.parametrize("we_serve", [True, False], ids=["server", "client"])
 BOTH_VERSIONS = pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS)
-
-
-@pytest.fixture
-def wires() -> Iterator[Wires]:
-    made: list[Wire] = []
-
-    def make(*args: object, **fields: object) -> Wire:
-        made.append(Wire(*args, **fields))  # type: ignore[arg-type]
-        return made[-1]
-
-    yield make
-    for wire in reversed(made):
-        wire.close()
 
 
 def key_updates(writer: HandMade, count: int, message: bytes = KEY_UPDATE) -> list[bytes]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 
 import pytest
@@ -21,25 +21,9 @@ from ends import (
     hand_made_pair,
     split_records,
 )
-from plane import MAKERS, Wire, is_over, is_reset, narrow_unix_pair, received, tcp_pair, unix_pair
+from plane import MAKERS, Wire, Wires, is_over, is_reset, narrow_unix_pair, received, tcp_pair, unix_pair
 
 from tunnel.relay.relay import _MAX_HELD, End
-
-Wires = Callable[..., Wire]
-
-
-@pytest.fixture
-def wires() -> Iterator[Wires]:
-    made: list[Wire] = []
-
-    def make(*args: object, **fields: object) -> Wire:
-        made.append(Wire(*args, **fields))  # type: ignore[arg-type]
-        return made[-1]
-
-    yield make
-    for wire in made:
-        wire.close()
-
 
 EVERYWHERE = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
 BOTH_FAMILIES = pytest.mark.parametrize("make", [unix_pair, tcp_pair], ids=["unix", "tcp"])

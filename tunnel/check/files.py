@@ -22,9 +22,9 @@ from tunnel.identity.credentials import PkiCredentials, describe_key
 from tunnel.pkix.certificate import Certificate
 from tunnel.pkix.extensions import CLIENT_AUTH, SERVER_AUTH
 from tunnel.proxy.disk_feed import DiskSource, load_credentials
-from tunnel.proxy.generation import Terms, check_presentable, note_names
+from tunnel.proxy.generation import check_presentable, note_names
 from tunnel.tls.facts import describe_peer
-from tunnel.tls.pki import check_purpose
+from tunnel.tls.pki import build_pki_anchors, check_purpose
 
 CERTIFICATE, AUTHORITIES = "certificate", "authorities"
 _READ = 10.0  # seconds: a file may be a pipe, or on another machine
@@ -64,9 +64,7 @@ def examine_files(case: Case, source: DiskSource) -> Steps[PkiCredentials | None
     yield from (
         warning(AUTHORITIES, failure, "replace it: nothing that it has signed verifies") for failure in credentials.left_out
     )
-    for note in note_names(credentials, Terms(case.config.is_server, case.config.access)):
-        yield warning(AUTHORITIES, note, "give fewer authorities, if clients choose their certificate by these names")
-    yield _look_at_authorities(case, credentials)
+    yield from _look_at_authorities(case, credentials)
     return credentials
 
 
@@ -110,11 +108,20 @@ def _look_at_purpose(case: Case, leaf: Certificate) -> Iterator[Finding]:
         yield warning(CERTIFICATE, "it has no DNS name and no IP address", advice)
 
 
-def _look_at_authorities(case: Case, credentials: PkiCredentials) -> Finding:
-    config, authorities = case.config, credentials.authorities
-    where = config.ca_bundle or "the system"
+def _look_at_authorities(case: Case, credentials: PkiCredentials) -> Iterator[Finding]:
+    config = case.config
     if config.access.pins or (config.is_server and not config.access.is_mutual):
-        return ok(AUTHORITIES, "not needed: no certificate is verified by one")
+        yield ok(AUTHORITIES, "not needed: no certificate is verified by one")
+        return
+    if config.is_server:
+        for note in note_names(build_pki_anchors(credentials.authorities).usable):
+            yield warning(AUTHORITIES, note, "give fewer authorities, if clients choose their certificate by these names")
+    yield _count_authorities(case, credentials.authorities)
+
+
+def _count_authorities(case: Case, authorities: tuple[Certificate, ...]) -> Finding:
+    config = case.config
+    where = config.ca_bundle or "the system"
     if not authorities:
         return problem(AUTHORITIES, f"{where} has none, so no {case.peer} verifies", "say --cacert FILE")
     if not has_living(authorities, case.now):

@@ -43,28 +43,18 @@ class Authorities:
 
 
 def load_authorities(path: str, environ: Mapping[str, str]) -> Authorities:
-    """Those of a file, or of the system if no file is named; raises IdentityError that names the file."""
+    """Those of a file, at least one, or of the system if no file is named; raises IdentityError that names the file."""
     if not path:
         return Authorities(load_system_anchors(environ))
     blob = read_file(path)
-    left_out = tuple(f"{path}: a certificate is left out: {failure}" for failure in _list_failures(blob))
-    return Authorities(_anchors_of(path, blob), left_out)
-
-
-def load_anchors(path: str) -> Certificates:
-    """The certificates of a bundle in PEM, at least one; raises IdentityError that names the file."""
-    return _anchors_of(path, read_file(path))
-
-
-def _anchors_of(path: str, blob: bytes) -> Certificates:
-    anchors = parse_anchors(blob)
-    if not anchors:
+    found = _read_authorities(blob)
+    if not found.certificates:
         with naming(path):
             seen = describe(parse_blocks(blob))
             raise IdentityError(
                 IdentityFault.BAD_BUNDLE, f"unable to read certificates from CA bundle: no whole CERTIFICATE block, {seen}"
             )
-    return anchors
+    return Authorities(found.certificates, tuple(f"{path}: a certificate is left out: {why}" for why in found.left_out))
 
 
 def load_system_anchors(environ: Mapping[str, str]) -> Certificates:
@@ -85,27 +75,23 @@ def load_system_anchors(environ: Mapping[str, str]) -> Certificates:
 
 def parse_anchors(blob: bytes) -> Certificates:
     """Every certificate in PEM that can be read, each once."""
-    found = []
-    for block in parse_blocks(blob):
-        if block.is_certificate:
-            try:
-                found.append(parse_certificate(block))
-            except IdentityError:
-                continue
-    return tuple(dict.fromkeys(found))
+    return _read_authorities(blob).certificates
 
 
-def _list_failures(blob: bytes) -> Iterator[str]:
-    """Why each certificate in PEM that is no anchor is none."""
+def _read_authorities(blob: bytes) -> Authorities:
+    """Every certificate in PEM that can be read, each once, and why each one that is no anchor cannot be used."""
+    found, left_out = [], []
     for block in parse_blocks(blob):
         if block.is_certificate:
             try:
                 certificate = parse_certificate(block)
+                found.append(certificate)
                 check_key_strength(certificate)
             except IdentityError as error:
-                yield str(error)
+                left_out.append(str(error))
             except PeerDenied as denied:
-                yield f"line {block.line}: {describe_certificate(certificate)}: {denied}"
+                left_out.append(f"line {block.line}: {describe_certificate(certificate)}: {denied}")
+    return Authorities(tuple(dict.fromkeys(found)), tuple(left_out))
 
 
 def _first_bundle(paths: Iterable[str]) -> tuple[Certificates, IdentityError | None]:

@@ -53,7 +53,7 @@ def _check_base(base: Value) -> None:
     elif base.tag in (DNS, URI, EMAIL):
         host = _host(base).rpartition("@")[2].removeprefix(".")
         if host and not _DOMAIN.fullmatch(host):
-            raise ValueError("a subtree of hosts that is none")
+            raise ValueError("an invalid host in a subtree")
 
 
 def _check_name(constraints: NameConstraints, name: Value) -> None:
@@ -89,10 +89,10 @@ def _names_of(certificate: Certificate, depth: int) -> list[Value]:
 
 
 def _match_dns(name: Value, base: Value, is_excluded: bool) -> bool:
-    """A wildcard is a label as any other; but it is excluded as soon as a name that it stands for is."""
+    """A wildcard is compared like any other label, and is also excluded if a name that it matches is excluded."""
     host, limit = _host(name), _host(base)
     if not _DOMAIN.fullmatch(host.removeprefix("*.")):
-        raise ValueError("a DNS name that is none")
+        raise ValueError("an invalid DNS name")
     if is_excluded and host.startswith("*.") and limit.partition(".")[2] == host[2:] and limit.count("."):
         return True
     return _is_within(host, limit)
@@ -102,7 +102,7 @@ def _match_email(name: Value, base: Value, is_excluded: bool) -> bool:
     """A mailbox, every mailbox of one host, or (with a dot in front) of the hosts below it."""
     (local, _, host), limit = parse_text(name).rpartition("@"), parse_text(base)
     if not local or not _DOMAIN.fullmatch(host.lower()):
-        raise ValueError("a mailbox that is none")
+        raise ValueError("an invalid mailbox")
     if "@" in limit:
         wanted, _, at = limit.rpartition("@")
         return local == wanted and host.lower() == at.lower()
@@ -132,14 +132,14 @@ def _match_ip(name: Value, base: Value, _is_excluded: bool) -> bool:
     """An address in a network. Bits of the network beyond its mask do not count."""
     address, (net, mask) = name.body, _parse_network(base)
     if len(address) not in (4, 16):
-        raise ValueError("an address that is none")
+        raise ValueError("an invalid IP address")
     return len(address) == len(net) and all((a ^ n) & m == 0 for a, n, m in zip(address, net, mask, strict=True))
 
 
 def _parse_network(base: Value) -> tuple[bytes, bytes]:
     net, mask = base.body[: len(base.body) // 2], base.body[len(base.body) // 2 :]
     if len(base.body) not in (8, 32) or "01" in f"{int.from_bytes(mask, 'big'):0{8 * len(mask)}b}":
-        raise ValueError("a network that is none")
+        raise ValueError("an invalid network")
     return net, mask
 
 

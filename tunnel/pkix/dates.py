@@ -21,14 +21,14 @@ def parse_time(value: Value) -> datetime:
     form = _FORMS.get(value.tag)
     match = form.fullmatch(value.body) if form else None
     if match is None:
-        raise WireError(WireFault.MALFORMED, "a date that is not written as certificates write it")
+        raise WireError(WireFault.MALFORMED, "a date in an unknown form")
     minute, second, offset = (part.decode("ascii") if part else "" for part in match.groups())
     if value.tag == der.UTC_TIME:
         minute = ("20" if minute < "5" else "19") + minute
     try:
         return _parse_minute(minute, second or "00") - _parse_offset(offset)
     except (ValueError, OverflowError) as error:
-        raise WireError(WireFault.MALFORMED, "a date that is none") from error
+        raise WireError(WireFault.MALFORMED, "an invalid date") from error
 
 
 def _parse_minute(minute: str, second: str) -> datetime:

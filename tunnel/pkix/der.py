@@ -13,7 +13,7 @@ UTC_TIME, GENERALIZED_TIME, BMP = 0x17, 0x18, 0x1E
 SEQUENCE, SET = 0x30, 0x31
 _MAX_LENGTH_BYTES = 4  # of a length in its long form
 _MAX_OID = 128  # bytes
-MAX_VALUES = 2048  # in one: a stranger decides how many there are, and each costs a microsecond or two
+MAX_VALUES = 2048  # in one: the peer decides how many there are, and each costs a microsecond or two
 
 
 class Value(NamedTuple):

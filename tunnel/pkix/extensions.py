@@ -1,6 +1,6 @@
 """The extensions of a certificate, each read when a rule asks for it (RFC 5280, 4.2).
 
-One that no rule asks about is not read: an odd policy notice or distribution point must not refuse a certificate.
+An extension that no rule reads may hold anything: a malformed policy notice is no reason to refuse a certificate.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from tunnel.pkix.der import Value
 
 T = TypeVar("T")
 
-MAX_EXTENSIONS = 32  # of one certificate: a stranger decides how many there are; ten are usual
+MAX_EXTENSIONS = 32  # of one certificate: the peer decides how many there are; ten are usual
 
-# The content of the DER of their object identifiers: all below 2.5.29, but for two.
+# Object identifiers, as the content of their DER; all are below 2.5.29.
 SUBJECT_KEY_ID = b"\x55\x1d\x0e"
 KEY_USAGE = b"\x55\x1d\x0f"
 SUBJECT_NAMES = b"\x55\x1d\x11"

@@ -1,4 +1,4 @@
-"""Distinguished names: their attributes one by one, so that an odd one hides no other (RFC 5280, 4.1.2.4)."""
+"""Distinguished names, read attribute by attribute: a malformed one does not hide the others (RFC 5280, 4.1.2.4)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SHORT_NAMES: Mapping[Oid, str] = {
 }
 _NO_NAMES: Mapping[Oid, str] = {}
 UNREADABLE = "(unreadable)"
-_MOST_SHOWN = 4096  # bytes in DER; a longer name is a stranger's, and would take long to write
+_MOST_SHOWN = 4096  # bytes in DER; a longer name takes long to write, and the peer decides how long it is
 _NARROW = {
     der.PRINTABLE: re.compile(rb"[A-Za-z0-9'()+,\-./ :=?*&]*"),
     der.NUMERIC: re.compile(rb"[0-9 ]*"),

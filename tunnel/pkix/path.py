@@ -21,21 +21,12 @@ from tunnel.pkix.strength import check_key_cost, check_key_strength, check_signa
 MAX_SENT = 100  # certificates that a peer may send
 MAX_PATH = 16  # certificates of a path below the anchor; SPIRE's have one or two
 _MOST_STEPS = 400  # candidates that one search looks at
-_MOST_FORGED = 4  # signatures that are not an anchor's, beyond one for each anchor of one name
-_MOST_MISFITS = 32  # signatures that are not those of an intermediate, which an anchor has vouched for
+_MOST_FORGED = 4  # failed signature checks by the key of an anchor, beyond one for each anchor of that name
+_MOST_MISFITS = 32  # failed signature checks by the key of an intermediate, which an anchor has signed
 _SHOWN = 200  # characters of a name in a message
 
 Path = tuple[Certificate, ...]  # leaf first
 CheckIssuer = Callable[[Certificate, bool], None]  # an issuer, and whether it is an anchor; raises PeerDenied
-
-
-class PathDenied(PeerDenied):
-    """A path that is refused for one of its certificates; `depth` is 0 for the leaf."""
-
-    def __init__(self, reason: Denial, seen: str, depth: int, certificate: Certificate) -> None:
-        super().__init__(reason, seen)
-        self.depth = depth
-        self.certificate = certificate
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +62,15 @@ def build_anchors(authorities: Iterable[Certificate], check: Callable[[Certifica
     return Anchors(tuple(usable), by_subject, tuple(refused))
 
 
+def check_count(count: int) -> None:
+    """A peer has sent a bounded number of certificates, and at least one; raises PeerDenied."""
+    if not 1 <= count <= MAX_SENT:
+        raise PeerDenied(Denial.BAD_PATH, f"the peer sent {count} certificates; expected 1 to {MAX_SENT}")
+
+
 def check_sent(sent: Sequence[Certificate]) -> None:
-    """What a peer sent is worth a search: a bounded number of certificates, none with a key that is too large."""
-    if not 1 <= len(sent) <= MAX_SENT:
-        raise PeerDenied(Denial.BAD_PATH, f"{len(sent)} certificates where 1 to {MAX_SENT} are wanted")
+    """What a peer sent can be searched at a bounded cost: not too many certificates, and no key that is too large."""
+    check_count(len(sent))
     for depth, certificate in enumerate(sent):
         with at_depth(depth, certificate):
             check_key_cost(certificate)
@@ -214,7 +210,7 @@ class _Search:
             raise refusal
 
     def _count_failure(self, issuer: Certificate) -> None:
-        """End the search after too many signatures that do not fit; whoever sent them decides how many there are."""
+        """End the search after too many failed signature checks: the peer decides how many there could be."""
         namesakes = self.anchors.by_subject.get(issuer.subject, ())
         if issuer in namesakes:
             self.forged += 1
@@ -250,12 +246,12 @@ def span_of(chain: Sequence[Certificate]) -> tuple[datetime, datetime]:
     return max(one.not_before for one in chain), min(one.not_after for one in chain)
 
 
-def refuse_certificate(reason: Denial, depth: int, certificate: Certificate, seen: str) -> PathDenied:
+def refuse_certificate(reason: Denial, depth: int, certificate: Certificate, seen: str) -> PeerDenied:
     """The refusal of a path for one of its certificates, which it names; `depth` is 0 for the leaf."""
     # The issuer helps whoever has given the wrong bundle; it is the peer's claim, and proves nothing.
     whose = f", issued by {certificate.issuer.describe()[:_SHOWN]!a}" if reason is Denial.UNKNOWN_AUTHORITY else ""
     where = f"certificate {depth + 1} of the path {describe_certificate(certificate)}"
-    return PathDenied(reason, f"{where}: {seen}{whose}", depth, certificate)
+    return PeerDenied(reason, f"{where}: {seen}{whose}")
 
 
 @contextmanager

@@ -24,7 +24,7 @@ PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519Public
 Digest = hashes.SHA256 | hashes.SHA384 | hashes.SHA512
 
 MIN_RSA_BITS = 2048  # as OpenSSL's security level 2
-MAX_RSA_BITS = 8192  # as Go's crypto/tls: a stranger's key must not cost more
+MAX_RSA_BITS = 8192  # as Go's crypto/tls: a larger key of a peer would cost too much
 _MAX_EXPONENT_BITS = 32
 _CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 _KEPT_KEYS = 256  # parsed, by their DER

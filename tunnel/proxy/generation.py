@@ -6,7 +6,7 @@ swapped in by one reference, so that no handshake sees half of an update.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -16,6 +16,7 @@ from tunnel.authz.rules import PolicyRule
 from tunnel.config.model import Access, TlsOptions
 from tunnel.errors import identity_errors
 from tunnel.identity.credentials import Credentials, PkiCredentials, SvidCredentials
+from tunnel.pkix.certificate import Certificate
 from tunnel.pkix.extensions import CLIENT_AUTH, SERVER_AUTH
 from tunnel.tls.callback import MAX_NAMES_BYTES, Demand, Witness, are_names_told
 from tunnel.tls.context import Presented, TlsContext
@@ -80,6 +81,7 @@ def _build(number: int, credentials: Credentials, terms: Terms) -> Generation:
     else:
         identity, expires = "", None
     is_shown = terms.is_server or terms.access.is_mutual
+    asked = _asked(credentials, terms)
     return Generation(
         number,
         identity,
@@ -87,24 +89,23 @@ def _build(number: int, credentials: Credentials, terms: Terms) -> Generation:
         isinstance(credentials, SvidCredentials),
         TlsContext(
             presented if is_shown else None,
-            _asked(credentials, terms),
+            asked,
             is_server=terms.is_server,
             options=terms.tls,
             knows_acme=terms.knows_acme,
         ),
         _status_context(presented, terms),
         begins,
-        tuple(note_names(credentials, terms)),
+        note_names(asked.authorities) if isinstance(asked, Demand) else (),
     )
 
 
-def note_names(credentials: Credentials, terms: Terms) -> Iterator[str]:
-    """Say that clients are not told which authorities count, where they would be."""
-    if isinstance(credentials, PkiCredentials) and terms.is_server and terms.access.is_mutual and not terms.access.pins:
-        authorities = build_pki_anchors(credentials.authorities).usable
-        if not are_names_told(authorities):
-            seen = f"{len(authorities)} certificate authorities have more than {MAX_NAMES_BYTES} bytes of names"
-            yield f"{seen}: clients are not told which authorities are trusted"
+def note_names(authorities: Sequence[Certificate]) -> tuple[str, ...]:
+    """Say that clients are not told which authorities are trusted, if these are too many to be named."""
+    if are_names_told(authorities):
+        return ()
+    seen = f"{len(authorities)} certificate authorities have more than {MAX_NAMES_BYTES} bytes of names"
+    return (f"{seen}: clients are not told which authorities are trusted",)
 
 
 def _presented(credentials: Credentials) -> Presented | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
@@ -17,7 +16,7 @@ from typing import Any, Protocol
 from tunnel.authz.peer import Admitted
 from tunnel.errors import PeerDenied, TargetError, TargetFault, TlsError, TlsFault, WireError
 from tunnel.log import Category, Log, escape
-from tunnel.log_limit import RefusalLog
+from tunnel.log_limit import RefusalLog, source_of
 from tunnel.net.sockets import Endpoint, describe
 from tunnel.proxy.generation import Generation
 from tunnel.proxy.header import build_header
@@ -84,7 +83,6 @@ class Session:
         "_deadline",
         "_dialled",
         "_generation",
-        "_host",
         "_opened",
         "_pipe",
         "_relay",
@@ -105,7 +103,6 @@ class Session:
         self._dialled: socket.socket | None = None
         self._step: Dial | Handshake | Hop | Preface | None = None  # what is under way, until the relay
         self._generation: Generation | None = None  # that has admitted the peer
-        self._host = str(address[0]) if isinstance(address, tuple) and address else ""
         self._shaken: Shaken | None = None
         self._relay: Relay | None = None
         self._pipe: Pipe | None = None
@@ -199,7 +196,7 @@ class Session:
 
     def _shake(self, sock: socket.socket, behind: bytes | None = None) -> None:
         tunnel = self._tunnel
-        self._step = handshake = tunnel.new_handshake(tunnel.handshakes, self, sock, self._open_end, self._host)
+        self._step = handshake = tunnel.new_handshake(tunnel.handshakes, self, sock, self._open_end, source_of(self._source))
         tunnel.loop.rewatch(sock, handshake.ready, self)
         if tunnel.settings.is_server:
             handshake.wait()
@@ -229,23 +226,17 @@ class Session:
         self._generation = generation
         judge = partial(generation.context.judge_again, shaken.end)
         if generation.context.is_slow:
-            self._step = None
-            self._tunnel.loop.call_in_thread(judge, partial(self._judged_again, go_on), self)
-            return
-        answer: Future[Admitted] = Future()
-        try:
-            answer.set_result(judge())
-        except PeerDenied as denied:
-            answer.set_exception(denied)
-        self._judged_again(go_on, answer)
+            self._tunnel.loop.call_in_thread(judge, lambda future: self._take_verdict(future.result, go_on), self)
+        else:
+            self._take_verdict(judge, go_on)
 
-    def _judged_again(self, go_on: Callable[[], None], answer: Future[Admitted]) -> None:
+    def _take_verdict(self, judge: Callable[[], Admitted], go_on: Callable[[], None]) -> None:
         if self._shaken is None:  # the session has ended meanwhile
             return
         try:
-            self._shaken = replace(self._shaken, admitted=answer.result())
+            self._shaken = replace(self._shaken, admitted=judge())
         except PeerDenied as denied:
-            self.shake_failed(denied, b"")
+            self._refuse(denied, b"")
         else:
             self._readmit(go_on)
 
@@ -288,13 +279,18 @@ class Session:
         self._close(farewell)
 
     def shake_failed(self, error: TlsError | PeerDenied, farewell: bytes) -> None:
-        """No handshake, or a peer that may not pass: it is told by an alert."""
+        """The handshake failed; `farewell` is the alert for the peer."""
+        if self._tunnel.settings.is_server:
+            self._time_handshake()
+        self._refuse(error, farewell)
+
+    def _refuse(self, error: TlsError | PeerDenied, farewell: bytes) -> None:
+        """Log and count why there is no connection with the peer, and close."""
         self._tunnel.counters.refused += 1
         self._tunnel.counters.add_reason(error.reason.value)
         why = f"{escape(str(error))} reason={error.reason.value}"
         if self._tunnel.settings.is_server:
             self._tunnel.counters.handshake_timeouts += error.reason is TlsFault.TIMEOUT
-            self._time_handshake()
             line = f"error on TLS handshake from {show_address(self._source).removeprefix('tcp:')}: {why}"
             self._log_refusal(error.reason.value, line, Category.HANDSHAKE_ERRORS)
         else:
@@ -396,8 +392,8 @@ class Session:
     def _too_slow(self) -> None:
         limit = f"nothing within the connect timeout of {self._tunnel.settings.connect_timeout:g}s"
         if isinstance(self._step, Handshake) and self._step.is_waiting:
-            most = self._tunnel.settings.max_handshakes
-            self.shake_failed(TlsError(TlsFault.BUSY, f"{most} handshakes at most, and no place {limit[8:]}"), b"")
+            busy = f"no free slot for a handshake, of {self._tunnel.settings.max_handshakes}: {limit}"
+            self.shake_failed(TlsError(TlsFault.BUSY, busy), b"")
         elif isinstance(self._step, Handshake):
             self.shake_failed(TlsError(TlsFault.TIMEOUT, limit), b"")
         elif isinstance(self._step, Preface):

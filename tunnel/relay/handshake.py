@@ -60,7 +60,7 @@ class Handshake:
         "_buffers",
         "_end",
         "_handshakes",
-        "_has_place",
+        "_has_slot",
         "_is_due",
         "_is_over",
         "_is_resting",
@@ -84,14 +84,14 @@ class Handshake:
         self._loop = handshakes.loop
         self._buffers = handshakes.buffers
         self.owner = owner
-        self.source = source  # who is counted for its place: the peer's address
+        self.source = source  # who is counted for its slot: the peer's address
         self._socket = sock
         self._open_end = open_end
         self._end: TlsEnd | None = None  # none while a client has sent nothing: it costs some tens of kilobytes
-        self._has_place = False
+        self._has_slot = False
         self._is_due = False  # the loop will call `resume`
         self._is_resting = False  # has used its share of this turn up
-        self.is_waiting = False  # for a place
+        self.is_waiting = False  # for a slot
         self._tail = b""
         self._outbox = Outbox(sock)
         self._is_thorough = sock.family == socket.AF_UNIX
@@ -135,38 +135,38 @@ class Handshake:
             self._lent.cancel()
 
     def resume(self) -> None:
-        """Go on with what had to wait for a place or for a turn."""
-        has_got_place = self.is_waiting
+        """Go on with what had to wait for a slot or for a turn."""
+        has_got_slot = self.is_waiting
         self._is_due = self.is_waiting = False
         if not self._is_over:
-            self._has_place = self._has_place or has_got_place
+            self._has_slot = self._has_slot or has_got_slot
             self._receive(is_due=True)
-        elif has_got_place:  # and has been given up since
+        elif has_got_slot:  # and has been given up since
             self._handshakes.leave(self, is_waiting=False)
 
     def _may_receive(self, *, is_due: bool) -> bool:
-        """Whether there is a place for this handshake, and a turn."""
+        """Whether there is a slot for this handshake, and a turn."""
         if self._is_due or self.is_waiting:
             return False
-        if not self._has_place:
-            self._has_place = self._handshakes.enter(self)
-            self.is_waiting = not self._has_place
+        if not self._has_slot:
+            self._has_slot = self._handshakes.enter(self)
+            self.is_waiting = not self._has_slot
             if self.is_waiting:
                 return False
         self._is_due = not is_due and not self._handshakes.may_step(self)
         return not self._is_due
 
     def _give_back(self) -> None:
-        """A client that has sent nothing yet needs no place."""
-        if self._end is None and self._has_place:
-            self._has_place = False
+        """A client that has sent nothing yet needs no slot."""
+        if not self.has_received and self._has_slot:
+            self._has_slot = False
             self._handshakes.leave(self, is_waiting=False)
 
     def _leave(self) -> None:
         """It is over, one way or another."""
         if not self._is_over:
             self._is_over = True
-            if self._has_place or self.is_waiting:
+            if self._has_slot or self.is_waiting:
                 self._handshakes.leave(self, is_waiting=self.is_waiting)
 
     def _receive(self, *, is_due: bool = False) -> None:

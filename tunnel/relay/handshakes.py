@@ -1,7 +1,7 @@
 """The handshakes of one listener: how many are in progress, and how much of their work one turn of the loop does.
 
 A connection that waits for its handshake holds nothing but its socket. Nobody keeps others out: one source has a quarter
-of the places at most, and waiting sources take turns.
+of the slots at most, and waiting sources take turns.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from tunnel.relay.loop import Loop, Owner
 from tunnel.tls.engine import Buffers
 
 _STEPS = 2  # flights that are worked on in one turn: open connections are served in between, and a turn more costs little
-_SHARES = 4  # sources that can fill all places together
+_SHARES = 4  # sources that can fill all slots together
 
 
 class Waiting(Protocol):
-    """A handshake, as far as places and turns go."""
+    """A handshake, as far as slots and turns go."""
 
     @property
     def owner(self) -> Owner:
@@ -25,14 +25,14 @@ class Waiting(Protocol):
 
     @property
     def source(self) -> str:
-        """Who is counted for its place."""
+        """Who is counted for its slot."""
 
     def resume(self) -> None:
-        """Go on: there is a place, or a turn."""
+        """Go on: there is a slot, or a turn."""
 
 
 class Handshakes:
-    """Who has one of `limit` places, 0 for no limit, and whose turn it is."""
+    """Who has one of `limit` slots, 0 for no limit, and whose turn it is."""
 
     __slots__ = ("_due", "_held", "_holders", "_is_ending", "_limit", "_steps", "_waiting", "buffers", "loop")
 
@@ -48,7 +48,7 @@ class Handshakes:
         self._is_ending = False  # the end of this turn is to be seen to
 
     def enter(self, handshake: Waiting) -> bool:
-        """Take a place for it; False when there is none: `resume` is called when there is."""
+        """Take a slot for it; False when there is none: `resume` is called when there is."""
         if not self._limit:
             return True
         if self._held < self._limit and self._has_share(handshake.source) and handshake.source not in self._waiting:
@@ -58,7 +58,7 @@ class Handshakes:
         return False
 
     def leave(self, handshake: Waiting, *, is_waiting: bool) -> None:
-        """It is over: its place goes to the next source that waits."""
+        """It is over: its slot goes to the next source that waits."""
         if not self._limit:
             return
         if is_waiting:

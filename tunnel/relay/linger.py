@@ -15,7 +15,7 @@ from tunnel.relay.loop import Loop
 
 _PATIENCE = 1.0  # seconds for the peer to read and hang up; then it is cut
 _ALLOWANCE = 256 * 1024  # bytes to throw away: more than can be under way from a peer that stops when told
-_INTERVAL = 0.1  # seconds between two looks at what is not acknowledged: there is no event for it
+_INTERVAL = 0.1  # seconds until the first look at what is not acknowledged, for which there is no event
 
 
 class Linger:
@@ -75,7 +75,9 @@ class Linger:
         return unacknowledged(self._socket) if self._limit else 0
 
     def _patience(self) -> float:
-        return _INTERVAL if self._unread else _PATIENCE
+        """Seconds until the next look: the longer the peer takes nothing, the longer."""
+        stalled = self._loop.clock() - self._moved
+        return min(max(stalled, _INTERVAL), _PATIENCE) if self._unread else _PATIENCE
 
     def _check(self) -> None:
         """Go on waiting while the peer takes something, or close."""

@@ -19,7 +19,7 @@ from OpenSSL import SSL
 from tunnel.authz.peer import Admitted
 from tunnel.errors import Denial, PeerDenied, TlsError
 from tunnel.pkix.certificate import Certificate
-from tunnel.pkix.path import MAX_SENT
+from tunnel.pkix.path import check_count
 from tunnel.tls.openssl import add_client_authority, ffi, lib, pointer, sent_certificates
 
 # What is filed as the error decides the alert (ssl_x509err2alert).
@@ -142,8 +142,7 @@ def _list_sent(store_context: Any) -> list[Any]:
     """What the peer sent, leaf first, as OpenSSL's `X509 *`, which live as long as the call that has given us the context."""
     sent = sent_certificates(store_context)
     count = lib.sk_X509_num(sent)
-    if not 1 <= count <= MAX_SENT:
-        raise PeerDenied(Denial.BAD_PATH, f"{count} certificates where 1 to {MAX_SENT} are wanted")
+    check_count(count)
     return [lib.sk_X509_value(sent, at) for at in range(count)]
 
 

@@ -1,4 +1,4 @@
-"""Places and turns of handshakes: bounded, in order, and no source keeps the others out."""
+"""Slots and turns of handshakes: bounded, in order, and no source keeps the others out."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def stand(request: pytest.FixtureRequest) -> Iterator[Stand]:
     made.loop.close()
 
 
-def test_a_source_has_a_quarter_of_the_places_and_leaves_the_rest_to_others(stand: Stand) -> None:
+def test_a_source_has_a_quarter_of_the_slots_and_leaves_the_rest_to_others(stand: Stand) -> None:
     greedy = [stand.caller(str(number)) for number in range(5)]
     assert [stand.handshakes.enter(one) for one in greedy] == [True, True, False, False, False]
     other = stand.caller("other", "192.0.2.2")
