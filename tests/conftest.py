@@ -1,4 +1,4 @@
-"""What the tests of several packages need; its being here puts this directory on the path, for `forge` and `scenes`."""
+"""Settings for all tests: the default signals, and hypothesis without a deadline."""
 
 from __future__ import annotations
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from plane import Clock
 
+from tests.support.socket_pairs import Clock
 from tunnel.log import Category
 from tunnel.log_limit import EQUAL_LINES, LINES, MAX_ENTRIES, WINDOW, RefusalLog, source_of
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from issued import NAME
 
+from tests.support.issued_certificates import NAME
 from tunnel.acme import client
 from tunnel.acme.keeper import open_keeper
 from tunnel.acme.material import new_key

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from issued import NAME, NOW, material
 
+from tests.support.issued_certificates import NAME, NOW, material
 from tunnel.acme.keeper import AcmeKeeper
 from tunnel.acme.material import encode_key, renew_due_at
 from tunnel.acme.storage import Storage
@@ -27,7 +27,7 @@ BROKEN = "the authority is out to lunch"
 TAKEN = "cannot listen on port 443 for the challenge: address already in use"
 
 
-class World:
+class Workloads:
     """An authority, a clock and a disk of the test's own."""
 
     def __init__(self, folder: Path) -> None:
@@ -87,133 +87,133 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path)
+def workloads(tmp_path: Path) -> Workloads:
+    return Workloads(tmp_path)
 
 
 # -- the first one
 
 
-def test_the_first_certificate_is_asked_for_and_kept(world: World) -> None:
-    held = world.keeper().obtain()
-    assert world.answers == [(True, True)]
-    assert world.stored().chain == held.chain
-    assert world.gate.admit(PROBE) is None
+def test_the_first_certificate_is_asked_for_and_kept(workloads: Workloads) -> None:
+    held = workloads.keeper().obtain()
+    assert workloads.answers == [(True, True)]
+    assert workloads.stored().chain == held.chain
+    assert workloads.gate.admit(PROBE) is None
 
 
-def test_one_that_was_kept_is_used_without_asking(world: World) -> None:
-    held = world.keeper().obtain()
-    assert world.keeper().obtain().chain == held.chain
-    assert len(world.accounts) == 1
+def test_one_that_was_kept_is_used_without_asking(workloads: Workloads) -> None:
+    held = workloads.keeper().obtain()
+    assert workloads.keeper().obtain().chain == held.chain
+    assert len(workloads.accounts) == 1
 
 
-def test_one_that_is_due_serves_until_it_ends_and_no_longer(world: World) -> None:
-    held = world.keeper().obtain()
-    world.now += 89 * DAY
-    keeper = world.keeper()
+def test_one_that_is_due_serves_until_it_ends_and_no_longer(workloads: Workloads) -> None:
+    held = workloads.keeper().obtain()
+    workloads.now += 89 * DAY
+    keeper = workloads.keeper()
     assert keeper.obtain().chain == held.chain
     fresh = keeper.renew_if_due()
     assert fresh is not None
     assert fresh.chain != held.chain
-    world.now += 90 * DAY
-    assert world.keeper().obtain().chain != fresh.chain
+    workloads.now += 90 * DAY
+    assert workloads.keeper().obtain().chain != fresh.chain
 
 
-def test_one_that_cannot_be_read_is_replaced(world: World) -> None:
-    world.keeper().obtain()
-    (path,) = world.config.storage_dir.rglob("certificate-*")
+def test_one_that_cannot_be_read_is_replaced(workloads: Workloads) -> None:
+    workloads.keeper().obtain()
+    (path,) = workloads.config.storage_dir.rglob("certificate-*")
     path.write_bytes(b"rubbish")
-    fresh = world.keeper().obtain()
-    assert len(world.accounts) == 2
-    assert any("a new certificate will take its place" in line for line in world.said)
-    assert world.stored().chain == fresh.chain
+    fresh = workloads.keeper().obtain()
+    assert len(workloads.accounts) == 2
+    assert any("a new certificate will take its place" in line for line in workloads.said)
+    assert workloads.stored().chain == fresh.chain
 
 
-def test_the_account_is_the_same_each_time(world: World) -> None:
-    keeper = world.keeper()
+def test_the_account_is_the_same_each_time(workloads: Workloads) -> None:
+    keeper = workloads.keeper()
     keeper.obtain()
-    world.now += 61 * DAY
+    workloads.now += 61 * DAY
     keeper.renew_if_due()
-    assert len(world.accounts) == 2
-    assert len(set(world.accounts)) == 1
+    assert len(workloads.accounts) == 2
+    assert len(set(workloads.accounts)) == 1
 
 
 @pytest.mark.parametrize("failures", [1, 4])
-def test_it_is_tried_again_after_longer_and_longer_pauses(world: World, failures: int) -> None:
-    world.failures = failures
-    world.keeper().obtain()
-    assert world.slept == [5, 10, 20, 40][:failures]
-    assert [line for line in world.said if BROKEN in line][-1].startswith(f"ACME: attempt {failures} of 5: ")
+def test_it_is_tried_again_after_longer_and_longer_pauses(workloads: Workloads, failures: int) -> None:
+    workloads.failures = failures
+    workloads.keeper().obtain()
+    assert workloads.slept == [5, 10, 20, 40][:failures]
+    assert [line for line in workloads.said if BROKEN in line][-1].startswith(f"ACME: attempt {failures} of 5: ")
 
 
-def test_after_five_attempts_it_is_given_up(world: World) -> None:
-    world.failures = 5
+def test_after_five_attempts_it_is_given_up(workloads: Workloads) -> None:
+    workloads.failures = 5
     with pytest.raises(IdentityError, match=BROKEN):
-        world.keeper().obtain()
-    assert len(world.accounts) == 5
-    assert world.slept == [5, 10, 20, 40]
+        workloads.keeper().obtain()
+    assert len(workloads.accounts) == 5
+    assert workloads.slept == [5, 10, 20, 40]
 
 
-def test_at_the_start_a_port_that_is_taken_is_an_error(world: World) -> None:
-    world.is_port_taken = True
+def test_at_the_start_a_port_that_is_taken_is_an_error(workloads: Workloads) -> None:
+    workloads.is_port_taken = True
     with pytest.raises(IdentityError, match="address already in use"):
-        world.keeper().obtain()
-    assert world.answers == []
+        workloads.keeper().obtain()
+    assert workloads.answers == []
 
 
-def test_a_certificate_that_cannot_be_kept_serves_all_the_same(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_certificate_that_cannot_be_kept_serves_all_the_same(workloads: Workloads, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise IdentityError(IdentityFault.ACME, "cannot write: disk full")
 
     monkeypatch.setattr(Storage, "save", fail)
-    assert world.keeper().obtain().chain
-    assert "disk full: it will have to be asked for again after a restart" in world.said[-1]
+    assert workloads.keeper().obtain().chain
+    assert "disk full: it will have to be asked for again after a restart" in workloads.said[-1]
 
 
 # -- the next one
 
 
 @pytest.mark.parametrize("lasts", [30.0, DAY, 90 * DAY])
-def test_it_is_renewed_when_a_third_of_its_life_is_left(world: World, lasts: float) -> None:
-    world.lasts = lasts
-    keeper = world.keeper()
+def test_it_is_renewed_when_a_third_of_its_life_is_left(workloads: Workloads, lasts: float) -> None:
+    workloads.lasts = lasts
+    keeper = workloads.keeper()
     held = keeper.obtain()
     assert renew_due_at(held.chain).timestamp() == NOW.timestamp() + lasts * 2 / 3
-    world.now += lasts * 2 / 3 - 1
+    workloads.now += lasts * 2 / 3 - 1
     assert keeper.renew_if_due() is None
-    world.now += 1
+    workloads.now += 1
     fresh = keeper.renew_if_due()
     assert fresh is not None
     assert fresh.chain != held.chain
-    assert world.stored().chain == fresh.chain
+    assert workloads.stored().chain == fresh.chain
     assert keeper.renew_if_due() is None
 
 
-def test_a_renewal_is_answered_by_the_tunnel_when_the_port_is_its_own(world: World) -> None:
-    keeper = world.keeper()
+def test_a_renewal_is_answered_by_the_tunnel_when_the_port_is_its_own(workloads: Workloads) -> None:
+    keeper = workloads.keeper()
     keeper.obtain()
-    world.is_port_taken = True
-    world.now += 61 * DAY
+    workloads.is_port_taken = True
+    workloads.now += 61 * DAY
     assert keeper.renew_if_due() is not None
-    assert world.answers == [(True, True), (True, False)]
+    assert workloads.answers == [(True, True), (True, False)]
 
 
-def test_a_renewal_is_answered_on_the_challenges_port_too_when_it_is_free(world: World) -> None:
-    keeper = world.keeper()
+def test_a_renewal_is_answered_on_the_challenges_port_too_when_it_is_free(workloads: Workloads) -> None:
+    keeper = workloads.keeper()
     keeper.obtain()
-    world.now += 61 * DAY
+    workloads.now += 61 * DAY
     keeper.renew_if_due()
-    assert world.answers == [(True, True), (True, True)]
+    assert workloads.answers == [(True, True), (True, True)]
 
 
-def test_a_failed_renewal_leaves_the_certificate_that_works(world: World) -> None:
-    keeper = world.keeper()
+def test_a_failed_renewal_leaves_the_certificate_that_works(workloads: Workloads) -> None:
+    keeper = workloads.keeper()
     held = keeper.obtain()
-    world.now += 61 * DAY
-    world.failures = 1
+    workloads.now += 61 * DAY
+    workloads.failures = 1
     with pytest.raises(IdentityError, match=BROKEN):
         keeper.renew_if_due()
-    assert world.stored().chain == held.chain
+    assert workloads.stored().chain == held.chain
     assert keeper.renew_if_due() is not None
 
 
@@ -232,10 +232,10 @@ def test_a_failed_renewal_leaves_the_certificate_that_works(world: World) -> Non
     ],
 )
 def test_the_next_look_is_when_it_is_due_or_at_the_interval(
-    world: World, lasts: float, interval: float, expected: float
+    workloads: Workloads, lasts: float, interval: float, expected: float
 ) -> None:
-    world.lasts = lasts
-    keeper = world.keeper(check_interval=interval)
+    workloads.lasts = lasts
+    keeper = workloads.keeper(check_interval=interval)
     keeper.obtain()
     assert keeper.seconds_to_next_look() == expected
 
@@ -250,12 +250,12 @@ def test_the_next_look_is_when_it_is_due_or_at_the_interval(
     ],
 )
 def test_failed_renewals_are_tried_again_the_more_often_the_less_time_is_left(
-    world: World, left: float, delays: list[float]
+    workloads: Workloads, left: float, delays: list[float]
 ) -> None:
-    keeper = world.keeper()
+    keeper = workloads.keeper()
     held = keeper.obtain()
-    world.now = held.chain[0].not_after.timestamp() - left
-    world.failures = len(delays)
+    workloads.now = held.chain[0].not_after.timestamp() - left
+    workloads.failures = len(delays)
     seen = []
     for _ in delays:
         with pytest.raises(IdentityError):
@@ -263,15 +263,15 @@ def test_failed_renewals_are_tried_again_the_more_often_the_less_time_is_left(
         seen.append(keeper.seconds_to_next_look())
     assert seen == delays
     assert keeper.renew_if_due() is not None
-    assert keeper.seconds_to_next_look() == world.config.check_interval
+    assert keeper.seconds_to_next_look() == workloads.config.check_interval
 
 
-def test_a_clock_that_is_set_neither_ends_nor_delays_the_looks(world: World) -> None:
-    keeper = world.keeper()
+def test_a_clock_that_is_set_neither_ends_nor_delays_the_looks(workloads: Workloads) -> None:
+    keeper = workloads.keeper()
     keeper.obtain()
-    world.now -= 365 * DAY
+    workloads.now -= 365 * DAY
     assert keeper.renew_if_due() is None
-    assert keeper.seconds_to_next_look() == world.config.check_interval
-    world.now += (365 + 89) * DAY
-    assert keeper.seconds_to_next_look() <= world.config.check_interval
+    assert keeper.seconds_to_next_look() == workloads.config.check_interval
+    workloads.now += (365 + 89) * DAY
+    assert keeper.seconds_to_next_look() <= workloads.config.check_interval
     assert keeper.renew_if_due() is not None

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
-from issued import NAME, material
 from OpenSSL import SSL
 
+from tests.support.issued_certificates import NAME, material
 from tunnel.acme import responder
 from tunnel.acme.responder import open_responder
 from tunnel.errors import IdentityError, IdentityFault

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-from issued import NAME, material
 
+from tests.support.issued_certificates import NAME, material
 from tunnel.acme.material import encode_key, encode_material, new_key
 from tunnel.acme.storage import Storage
 from tunnel.config.acme import AcmeConfig

@@ -9,14 +9,15 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from world import World
+
+from tests.support.workloads import Workloads
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+def workloads(tmp_path: Path) -> Iterator[Workloads]:
     """An agent of the test's own, and everything that the test starts."""
-    with closing(World(tmp_path)) as world:
-        yield world
+    with closing(Workloads(tmp_path)) as workloads:
+        yield workloads
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from backends import free_port
-from forge import authority, leaf
-from looking import Report, all_of, look
-from world import CLIENT, FOREIGNER, SERVER, World
 
+from tests.support.cert_factory import authority, leaf
+from tests.support.check_runner import Report, all_of, look
+from tests.support.plain_backends import free_port
+from tests.support.workloads import CLIENT, FOREIGNER, SERVER, Workloads
 from tunnel.check import agent
 from tunnel.check.finding import Verdict
 from tunnel.config.dev_model import Entry
@@ -59,8 +59,8 @@ def stranger(path: Path, answer: bytes) -> Iterator[None]:
                 sock.close()
 
 
-def test_an_identity_that_comes_back_is_told_whole(world: World) -> None:
-    report = ask(world.sockets[SERVER])
+def test_an_identity_that_comes_back_is_told_whole(workloads: Workloads) -> None:
+    report = ask(workloads.sockets[SERVER])
     assert report.wrong() == ["target"]
     assert "1 identity for this process" in report.the("workload-api").seen
     assert report.the("identity").seen == f"{SERVER}, the only one offered"
@@ -70,18 +70,18 @@ def test_an_identity_that_comes_back_is_told_whole(world: World) -> None:
     assert report.the("trust-domains").seen == "a.test (1 authority) is ours, federated with none"
 
 
-def test_where_the_address_came_from_is_told(world: World) -> None:
-    environ = {"SPIFFE_ENDPOINT_SOCKET": str(world.sockets[SERVER])}
+def test_where_the_address_came_from_is_told(workloads: Workloads) -> None:
+    environ = {"SPIFFE_ENDPOINT_SOCKET": str(workloads.sockets[SERVER])}
     report = look("server", "--listen=127.0.0.1:0", "--target=unix:/nonexistent/t", *RULE, environ=environ)
-    assert report.the("workload-api-address").seen == f"{world.sockets[SERVER]}, from $SPIFFE_ENDPOINT_SOCKET"
-    assert "from --use-workload-api-addr" in ask(world.sockets[SERVER]).the("workload-api-address").seen
+    assert report.the("workload-api-address").seen == f"{workloads.sockets[SERVER]}, from $SPIFFE_ENDPOINT_SOCKET"
+    assert "from --use-workload-api-addr" in ask(workloads.sockets[SERVER]).the("workload-api-address").seen
 
 
-def test_without_an_entry_it_says_which_selectors_would_fit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_an_entry_it_says_which_selectors_would_fit(workloads: Workloads, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(agent, "_PATIENCE", 0.3)
-    world.api.withdraw(world.sockets[SERVER])
+    workloads.api.withdraw(workloads.sockets[SERVER])
     said: list[str] = []
-    report = ask(world.sockets[SERVER], limit="0.5s", say=said.append)
+    report = ask(workloads.sockets[SERVER], limit="0.5s", say=said.append)
     found = report.the("workload-api")
     assert "has no identity for this process (PERMISSION_DENIED no identity issued)" in found.seen
     assert "-selector unix:uid:" in found.advice
@@ -92,11 +92,11 @@ def test_without_an_entry_it_says_which_selectors_would_fit(world: World, monkey
     assert report.the("listen").verdict is Verdict.OK
 
 
-def test_an_entry_that_comes_meanwhile_is_used(world: World) -> None:
-    world.api.withdraw(world.sockets[SERVER])
-    timer = threading.Timer(0.3, world.api.restore, [world.sockets[SERVER]])
+def test_an_entry_that_comes_meanwhile_is_used(workloads: Workloads) -> None:
+    workloads.api.withdraw(workloads.sockets[SERVER])
+    timer = threading.Timer(0.3, workloads.api.restore, [workloads.sockets[SERVER]])
     timer.start()
-    assert ask(world.sockets[SERVER], limit="60s").wrong() == ["target"]
+    assert ask(workloads.sockets[SERVER], limit="60s").wrong() == ["target"]
     timer.join()
 
 
@@ -108,22 +108,22 @@ def test_an_entry_that_comes_meanwhile_is_used(world: World) -> None:
         ("UNAVAILABLE", "workload attestation failed", "is it well?"),
     ],
 )
-def test_each_status_has_its_advice(world: World, code: str, text: str, advice: str) -> None:
-    world.api.publish(world.sockets[SERVER], SVIDS, Refusal(code, text))
-    found = ask(world.sockets[SERVER], limit="0.5s").the("workload-api")
+def test_each_status_has_its_advice(workloads: Workloads, code: str, text: str, advice: str) -> None:
+    workloads.api.publish(workloads.sockets[SERVER], SVIDS, Refusal(code, text))
+    found = ask(workloads.sockets[SERVER], limit="0.5s").the("workload-api")
     assert code in found.seen
     assert text in found.seen
     assert advice in found.advice
 
 
-def test_an_answer_that_cannot_be_used_is_quoted(world: World) -> None:
-    world.api.publish(world.sockets[SERVER], SVIDS, b"\xff\x00noise")
-    assert "the agent's answer cannot be used: bad-message" in ask(world.sockets[SERVER]).the("workload-api").seen
+def test_an_answer_that_cannot_be_used_is_quoted(workloads: Workloads) -> None:
+    workloads.api.publish(workloads.sockets[SERVER], SVIDS, b"\xff\x00noise")
+    assert "the agent's answer cannot be used: bad-message" in ask(workloads.sockets[SERVER]).the("workload-api").seen
 
 
 @pytest.mark.parametrize(("hours", "word"), [(3, "this clock is fast"), (-3, "this clock is slow")])
-def test_a_wrong_clock_is_found_out(world: World, hours: int, word: str) -> None:
-    report = ask(world.sockets[SERVER], clock=lambda: time.time() + hours * 3600)
+def test_a_wrong_clock_is_found_out(workloads: Workloads, hours: int, word: str) -> None:
+    report = ask(workloads.sockets[SERVER], clock=lambda: time.time() + hours * 3600)
     assert word in report.the("workload-api").advice
 
 
@@ -143,9 +143,9 @@ def test_somebody_else_behind_the_socket_is_not_waited_for(tmp_path: Path, answe
     assert "somebody listens" in found.seen
 
 
-def test_of_several_identities_the_choice_is_told(world: World) -> None:
-    place = world.sockets[SERVER]
-    world.api.register(place, OTHER)
+def test_of_several_identities_the_choice_is_told(workloads: Workloads) -> None:
+    place = workloads.sockets[SERVER]
+    workloads.api.register(place, OTHER)
     first = ask(place).the("identity")
     assert first.verdict is Verdict.WARNING
     assert first.seen == f"{SERVER}, the first of 2: {SERVER}, {OTHER.spiffe_id} (hint internal)"
@@ -158,26 +158,26 @@ def test_of_several_identities_the_choice_is_told(world: World) -> None:
     assert "does not offer --spiffe-id spiffe://a.test/db, only" in missing.the("identity").seen
 
 
-def test_federation_is_told_and_what_a_wide_rule_makes_of_it(world: World) -> None:
-    alone = ask(world.sockets[SERVER], rules=("--allow-id", FOREIGNER))
+def test_federation_is_told_and_what_a_wide_rule_makes_of_it(workloads: Workloads) -> None:
+    alone = ask(workloads.sockets[SERVER], rules=("--allow-id", FOREIGNER))
     assert alone.the("rule").verdict is Verdict.PROBLEM
     assert "no bundle" in alone.the("rule").seen
-    both = ask(world.sockets[SERVER], rules=("--allow-id", FOREIGNER, "--allow-id", CLIENT))
+    both = ask(workloads.sockets[SERVER], rules=("--allow-id", FOREIGNER, "--allow-id", CLIENT))
     assert [rule.verdict for rule in both.all("rule")] == [Verdict.WARNING, Verdict.OK]
-    world.federate()
-    wide = ask(world.sockets[SERVER], rules=("--allow-all",))
+    workloads.federate()
+    wide = ask(workloads.sockets[SERVER], rules=("--allow-all",))
     assert wide.the("trust-domains").seen.endswith("federated: b.test (1 authority)")
     assert wide.the("rule").verdict is Verdict.WARNING
     assert "everyone of b.test" in wide.the("rule").seen
-    assert ask(world.sockets[SERVER], rules=("--allow-id", FOREIGNER)).the("rule").verdict is Verdict.OK
+    assert ask(workloads.sockets[SERVER], rules=("--allow-id", FOREIGNER)).the("rule").verdict is Verdict.OK
 
 
-def test_hostile_words_of_an_agent_stay_words(world: World) -> None:
-    world.api.publish(world.sockets[SERVER], SVIDS, Refusal("UNAVAILABLE", "\x1b[2Jgone\nok  all: is well"))
-    assert all_of(ask(world.sockets[SERVER], limit="0.5s").the("workload-api")).isprintable()
+def test_hostile_words_of_an_agent_stay_words(workloads: Workloads) -> None:
+    workloads.api.publish(workloads.sockets[SERVER], SVIDS, Refusal("UNAVAILABLE", "\x1b[2Jgone\nok  all: is well"))
+    assert all_of(ask(workloads.sockets[SERVER], limit="0.5s").the("workload-api")).isprintable()
 
 
-def test_an_authority_that_signs_nothing_and_an_svid_that_is_left_out_are_told(world: World) -> None:
+def test_an_authority_that_signs_nothing_and_an_svid_that_is_left_out_are_told(workloads: Workloads) -> None:
     now = datetime.now(UTC)
     dates = {"start": now - timedelta(hours=1), "end": now + timedelta(hours=1)}
     root, partner = authority(**dates), authority("b.test", usage=("crl_sign",), **dates)
@@ -185,7 +185,7 @@ def test_an_authority_that_signs_nothing_and_an_svid_that_is_left_out_are_told(w
     good = leaf(SERVER, issuer=root, **dates)
     svids = [SvidEntry(uri, made.der, made.key_der, root.der) for uri, made in (("spiffe://a.test/late", late), (SERVER, good))]
     message = encode_x509_svid_response(X509SvidResponse(tuple(svids), federated_bundles={"b.test": partner.der}))
-    world.api.publish(world.sockets[SERVER], SVIDS, message)
-    seen = [finding.seen for finding in ask(world.sockets[SERVER]).findings if finding.verdict is Verdict.WARNING]
+    workloads.api.publish(workloads.sockets[SERVER], SVIDS, message)
+    seen = [finding.seen for finding in ask(workloads.sockets[SERVER]).findings if finding.verdict is Verdict.WARNING]
     assert any("left out: " in text and "spiffe://a.test/late" in text and "expired" in text for text in seen)
     assert any(text.startswith("b.test: bad-key-usage: authority 1 of the bundle") for text in seen)

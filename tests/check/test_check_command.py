@@ -6,20 +6,20 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from backends import free_port
-from looking import look
-from processes import LIMIT, bare_environment, tunnel_argv
-from world import CLIENT, SERVER, World
 
+from tests.support.check_runner import look
+from tests.support.plain_backends import free_port
+from tests.support.processes import LIMIT, bare_environment, tunnel_argv
+from tests.support.workloads import CLIENT, SERVER, Workloads
 from tunnel.check.finding import Verdict
 from tunnel.cli import main
 
 WHERE = ("--listen=127.0.0.1:0", "--target=unix:/nonexistent/target")
 
 
-def test_a_process_ends_with_its_report_on_standard_output_alone(world: World) -> None:
-    world.api.withdraw(world.sockets[SERVER])
-    source = f"--use-workload-api-addr={world.sockets[SERVER]}"
+def test_a_process_ends_with_its_report_on_standard_output_alone(workloads: Workloads) -> None:
+    workloads.api.withdraw(workloads.sockets[SERVER])
+    source = f"--use-workload-api-addr={workloads.sockets[SERVER]}"
     line = tunnel_argv("check", "server", source, *WHERE, "--allow-id", CLIENT, "--timeout=0.3s")
     done = subprocess.run(line, capture_output=True, text=True, timeout=LIMIT, env=bare_environment(), check=False)
     assert (done.returncode, done.stderr) == (1, "")

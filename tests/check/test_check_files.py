@@ -10,49 +10,51 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from disk import Disk
-from looking import Report, another_user, look
-from pki import FOR_CLIENTS, HOUR
-from world import Identity
 
+from tests.support.certificate_files import FOR_CLIENTS, HOUR
+from tests.support.check_runner import Report, another_user, look
+from tests.support.file_identities import FileIdentities
+from tests.support.workloads import Identity
 from tunnel.check import files as files_check
 from tunnel.check.finding import Verdict
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Disk]:
-    with closing(Disk(tmp_path)) as disk:
-        yield disk
+def file_identities(tmp_path: Path) -> Iterator[FileIdentities]:
+    with closing(FileIdentities(tmp_path)) as file_identities:
+        yield file_identities
 
 
-def ask(disk: Disk, files: Identity, *flags: str) -> Report:
-    return look("server", *disk.named(files), "--allow-all", "--listen=127.0.0.1:0", "--target=unix:/nonexistent/t", *flags)
+def ask(file_identities: FileIdentities, files: Identity, *flags: str) -> Report:
+    return look(
+        "server", *file_identities.named(files), "--allow-all", "--listen=127.0.0.1:0", "--target=unix:/nonexistent/t", *flags
+    )
 
 
-def test_a_good_pair_is_told_with_its_names(disk: Disk) -> None:
-    disk.server_files.key.chmod(0o600)
-    report = ask(disk, disk.server_files)
+def test_a_good_pair_is_told_with_its_names(file_identities: FileIdentities) -> None:
+    file_identities.server_files.key.chmod(0o600)
+    report = ask(file_identities, file_identities.server_files)
     assert report.wrong() == ["target"]
     assert report.the("certificate").seen == "CN=server for localhost, 127.0.0.1, chain of 2, its key (EC secp256r1) fits"
     assert report.the("expiry").verdict is Verdict.OK
-    assert report.the("authorities").seen == f"1 in {disk.pki.cacert}"
+    assert report.the("authorities").seen == f"1 in {file_identities.pki.cacert}"
     assert report.the("key-file").verdict is Verdict.OK
 
 
-def test_a_key_that_others_can_read_is_a_warning(disk: Disk) -> None:
-    disk.server_files.key.chmod(0o644)
-    found = ask(disk, disk.server_files).the("key-file")
+def test_a_key_that_others_can_read_is_a_warning(file_identities: FileIdentities) -> None:
+    file_identities.server_files.key.chmod(0o644)
+    found = ask(file_identities, file_identities.server_files).the("key-file")
     assert found.verdict is Verdict.WARNING
     assert "mode 0644" in found.seen
 
 
-def test_what_peers_would_refuse_is_told_before(disk: Disk) -> None:
-    for_clients = disk.pki.leaf("odd", dns=("localhost",), purposes=FOR_CLIENTS)
-    _good, lacking = ask(disk, for_clients).all("certificate")
+def test_what_peers_would_refuse_is_told_before(file_identities: FileIdentities) -> None:
+    for_clients = file_identities.pki.leaf("odd", dns=("localhost",), purposes=FOR_CLIENTS)
+    _good, lacking = ask(file_identities, for_clients).all("certificate")
     assert lacking.verdict is Verdict.WARNING
     assert "lacks serverAuth" in lacking.seen
-    nameless = disk.pki.leaf("nameless")
-    assert "no DNS name" in ask(disk, nameless).all("certificate")[1].seen
+    nameless = file_identities.pki.leaf("nameless")
+    assert "no DNS name" in ask(file_identities, nameless).all("certificate")[1].seen
 
 
 @pytest.mark.parametrize(
@@ -63,46 +65,57 @@ def test_what_peers_would_refuse_is_told_before(disk: Disk) -> None:
         (-20, 1, Verdict.WARNING, "left"),
     ],
 )
-def test_dates_are_compared_with_this_clock(disk: Disk, start: int, end: int, verdict: Verdict, words: str) -> None:
+def test_dates_are_compared_with_this_clock(
+    file_identities: FileIdentities, start: int, end: int, verdict: Verdict, words: str
+) -> None:
     now = datetime.now(UTC)
-    files = disk.pki.leaf("dated", dns=("localhost",), start=now + start * HOUR, end=now + end * HOUR + timedelta(minutes=-1))
-    found = ask(disk, files).the("expiry")
+    files = file_identities.pki.leaf(
+        "dated", dns=("localhost",), start=now + start * HOUR, end=now + end * HOUR + timedelta(minutes=-1)
+    )
+    found = ask(file_identities, files).the("expiry")
     assert found.verdict is verdict
     assert words in found.seen
 
 
-def test_files_that_do_not_belong_together_say_so(disk: Disk) -> None:
-    mixed = Identity(disk.server_files.chain, disk.client_files.key)
-    report = ask(disk, mixed)
+def test_files_that_do_not_belong_together_say_so(file_identities: FileIdentities) -> None:
+    mixed = Identity(file_identities.server_files.chain, file_identities.client_files.key)
+    report = ask(file_identities, mixed)
     assert report.the("certificate").verdict is Verdict.PROBLEM
     assert report.the("certificate").seen.startswith("bad-key: ")
-    missing = Identity(disk.directory / "no.pem", disk.client_files.key)
-    assert "mend the path" in ask(disk, missing).the("certificate").advice
+    missing = Identity(file_identities.directory / "no.pem", file_identities.client_files.key)
+    assert "mend the path" in ask(file_identities, missing).the("certificate").advice
 
 
-def test_a_file_that_this_user_may_not_read_says_so(disk: Disk) -> None:
-    disk.server_files.key.chmod(0)
+def test_a_file_that_this_user_may_not_read_says_so(file_identities: FileIdentities) -> None:
+    file_identities.server_files.key.chmod(0)
     with another_user():
-        found = ask(disk, disk.server_files).the("certificate")
+        found = ask(file_identities, file_identities.server_files).the("certificate")
     assert "permission denied" in found.seen
     assert "let this user read it" in found.advice
 
 
-def test_a_pipe_that_nobody_writes_to_is_not_waited_for(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pipe_that_nobody_writes_to_is_not_waited_for(
+    file_identities: FileIdentities, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(files_check, "_READ", 0.2)
-    pipe = disk.directory / "pipe"
+    pipe = file_identities.directory / "pipe"
     os.mkfifo(pipe)
     began = time.monotonic()
-    found = ask(disk, Identity(pipe, disk.server_files.key)).the("certificate")
+    found = ask(file_identities, Identity(pipe, file_identities.server_files.key)).the("certificate")
     assert "no answer within 0.2s" in found.seen
     assert time.monotonic() - began < 30
     os.close(os.open(pipe, os.O_RDWR | os.O_NONBLOCK))  # lets the thread that was left behind go
 
 
-def test_authorities_that_are_none_or_the_webs_are_told(disk: Disk, tmp_path: Path) -> None:
-    line = ("server", f"--cert={disk.server_files.chain}", f"--key={disk.server_files.key}", "--allow-all")
+def test_authorities_that_are_none_or_the_webs_are_told(file_identities: FileIdentities, tmp_path: Path) -> None:
+    line = (
+        "server",
+        f"--cert={file_identities.server_files.chain}",
+        f"--key={file_identities.server_files.key}",
+        "--allow-all",
+    )
     rest = ("--listen=127.0.0.1:0", "--target=unix:/nonexistent/t")
     nothing = {"SSL_CERT_FILE": str(tmp_path / "no"), "SSL_CERT_DIR": str(tmp_path / "no")}
     assert look(*line, *rest, environ=nothing).the("authorities").verdict is Verdict.PROBLEM
-    web = {"SSL_CERT_FILE": str(disk.pki.cacert), "SSL_CERT_DIR": str(tmp_path / "no")}
+    web = {"SSL_CERT_FILE": str(file_identities.pki.cacert), "SSL_CERT_DIR": str(tmp_path / "no")}
     assert "the web's authorities vouch" in look(*line, *rest, environ=web).the("authorities").seen

@@ -7,9 +7,9 @@ import socket
 from pathlib import Path
 
 import pytest
-from looking import another_user
 from test_check_sockets import leave_behind, listening
 
+from tests.support.check_runner import another_user
 from tunnel.check.finding import Finding, Verdict
 from tunnel.check.listening import examine_listener
 from tunnel.net.address import parse_listen_address

@@ -12,11 +12,11 @@ from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 import pytest
-from backends import Backend, echo
-from looking import another_user
-from processes import Proxy, bare_environment, tunnel_argv
 
 import tunnel.commands.check  # noqa: F401  # loaded before we are another user, who may not read it
+from tests.support.check_runner import another_user
+from tests.support.plain_backends import Backend, echo
+from tests.support.processes import Proxy, bare_environment, tunnel_argv
 from tunnel.cli import main
 from tunnel.config.dev_model import Entry
 from tunnel.devapi.api import DevWorkloadApi

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from forge import authority
 
+from tests.support.cert_factory import authority
 from tunnel.authz.pattern import parse_pattern
 from tunnel.authz.rules import AnyRule, CommonNameRule, DnsRule, IdRule, Rule, TrustDomainRule, UriRule
 from tunnel.check.rules import read_rule

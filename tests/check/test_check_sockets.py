@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from looking import all_of, another_user
 
+from tests.support.check_runner import all_of, another_user
 from tunnel.check.caller import group_name, user_name
 from tunnel.check.finding import Verdict
 from tunnel.check.listening import examine_listener

@@ -10,31 +10,31 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from backends import Backend, echo, free_port
-from disk import Disk
-from looking import Report, look
-from processes import Proxy
-from world import CLIENT, FOREIGNER, SERVER, STRANGER, World
 
+from tests.support.check_runner import Report, look
+from tests.support.file_identities import FileIdentities
+from tests.support.plain_backends import Backend, echo, free_port
+from tests.support.processes import Proxy
+from tests.support.workloads import CLIENT, FOREIGNER, SERVER, STRANGER, Workloads
 from tunnel.check.finding import Verdict
 from tunnel.cli import main
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[World, Proxy]]:
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Workloads, Proxy]]:
     """A server proxy that admits CLIENT and FOREIGNER, in front of an echo."""
-    with closing(World(tmp_path_factory.mktemp("served"))) as world:
-        backend = world.enter(Backend(echo))
-        yield world, world.server(backend.target, rules=("--allow-id", CLIENT, "--allow-id", FOREIGNER))
+    with closing(Workloads(tmp_path_factory.mktemp("served"))) as workloads:
+        backend = workloads.enter(Backend(echo))
+        yield workloads, workloads.server(backend.target, rules=("--allow-id", CLIENT, "--allow-id", FOREIGNER))
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Disk]:
-    with closing(Disk(tmp_path)) as disk:
-        yield disk
+def file_identities(tmp_path: Path) -> Iterator[FileIdentities]:
+    with closing(FileIdentities(tmp_path)) as file_identities:
+        yield file_identities
 
 
-def call_by_files(disk: Disk, server: Proxy, *flags: str) -> Report:
+def call_by_files(file_identities: FileIdentities, server: Proxy, *flags: str) -> Report:
     return look("client", "--listen=127.0.0.1:0", f"--target=localhost:{server.address[1]}", *flags)
 
 
@@ -44,15 +44,15 @@ def refuse_in_http(sock: socket.socket) -> None:
 
 
 def call(
-    world: World, target: str, spiffe_id: str = CLIENT, *flags: str, rules: tuple[str, ...] = ("--verify-id", SERVER)
+    workloads: Workloads, target: str, spiffe_id: str = CLIENT, *flags: str, rules: tuple[str, ...] = ("--verify-id", SERVER)
 ) -> Report:
-    line = ("client", f"--use-workload-api-addr={world.sockets[spiffe_id]}", "--listen=127.0.0.1:0", f"--target={target}")
+    line = ("client", f"--use-workload-api-addr={workloads.sockets[spiffe_id]}", "--listen=127.0.0.1:0", f"--target={target}")
     return look(*line, *rules, "--timeout=60s", *flags)
 
 
-def test_a_server_that_is_meant_and_takes_us_is_well(served: tuple[World, Proxy]) -> None:
-    world, proxy = served
-    report = call(world, proxy.target)
+def test_a_server_that_is_meant_and_takes_us_is_well(served: tuple[Workloads, Proxy]) -> None:
+    workloads, proxy = served
+    report = call(workloads, proxy.target)
     assert report.wrong() == []
     assert report.the("server").seen == f"{proxy.target} is {SERVER}, admitted by id:{SERVER}"
     assert report.the("admission").seen == f"it takes us as {CLIENT}"
@@ -60,108 +60,112 @@ def test_a_server_that_is_meant_and_takes_us_is_well(served: tuple[World, Proxy]
     assert proxy.wait_for("opening pipe").string.endswith(f"peer={CLIENT} rule=id:{CLIENT}")
 
 
-def test_a_server_that_no_rule_names_is_named(served: tuple[World, Proxy]) -> None:
-    world, proxy = served
-    report = call(world, proxy.target, rules=("--verify-id", STRANGER))
+def test_a_server_that_no_rule_names_is_named(served: tuple[Workloads, Proxy]) -> None:
+    workloads, proxy = served
+    report = call(workloads, proxy.target, rules=("--verify-id", STRANGER))
     assert report.wrong() == ["server"]
     assert f"shows a certificate of {SERVER}, and is refused: no-rule-admits" in report.the("server").seen
     assert report.the("server").advice == f"if that is the server that is meant, say --verify-id {SERVER}"
 
 
-def test_without_any_rule_the_line_is_wrong_and_the_server_is_named(served: tuple[World, Proxy]) -> None:
-    world, proxy = served
-    report = call(world, proxy.target, rules=())
+def test_without_any_rule_the_line_is_wrong_and_the_server_is_named(served: tuple[Workloads, Proxy]) -> None:
+    workloads, proxy = served
+    report = call(workloads, proxy.target, rules=())
     assert report.wrong() == ["command-line", "server"]
     assert "nothing says which server is expected" in report.the("command-line").seen
     assert f"--verify-id {SERVER}" in report.the("server").advice
 
 
-def test_a_server_that_refuses_us_is_asked_for_by_name(served: tuple[World, Proxy]) -> None:
-    world, proxy = served
-    report = call(world, proxy.target, STRANGER)
+def test_a_server_that_refuses_us_is_asked_for_by_name(served: tuple[Workloads, Proxy]) -> None:
+    workloads, proxy = served
+    report = call(workloads, proxy.target, STRANGER)
     assert report.the("server").verdict is Verdict.OK
     assert report.wrong() == ["admission"]
     assert f"{SERVER} refuses us" in report.the("admission").seen
     assert f"to admit {STRANGER} (--allow-id {STRANGER})" in report.the("admission").advice
-    tls12 = call(world, proxy.target, STRANGER, "--max-tls-version=TLS1.2")
+    tls12 = call(workloads, proxy.target, STRANGER, "--max-tls-version=TLS1.2")
     assert "admission" in tls12.wrong()
 
 
-def test_a_server_of_a_trust_domain_without_a_bundle_is_named(served: tuple[World, Proxy]) -> None:
-    world, proxy = served
-    report = call(world, proxy.target, FOREIGNER)
+def test_a_server_of_a_trust_domain_without_a_bundle_is_named(served: tuple[Workloads, Proxy]) -> None:
+    workloads, proxy = served
+    report = call(workloads, proxy.target, FOREIGNER)
     assert "unknown-trust-domain: a.test" in report.the("server").seen
     assert "-federatesWith" in report.the("server").advice
     assert report.all("rule")[0].verdict is Verdict.PROBLEM
 
 
-def test_the_plain_service_is_told_from_a_server(served: tuple[World, Proxy]) -> None:
-    world, _proxy = served
+def test_the_plain_service_is_told_from_a_server(served: tuple[Workloads, Proxy]) -> None:
+    workloads, _proxy = served
     with Backend(lambda sock: sock.sendall(b"220 smtp.example.org ESMTP\r\n")) as plain:
-        report = call(world, plain.target)
+        report = call(workloads, plain.target)
     assert "does not answer in TLS" in report.the("server").seen
     assert "the port of a tunnel server, and not of the plain service" in report.the("server").advice
     with Backend(lambda sock: sock.close()) as closing_one:
-        assert call(world, closing_one.target).wrong() == ["server"]
+        assert call(workloads, closing_one.target).wrong() == ["server"]
 
 
-def test_a_target_that_is_away_is_told_by_why(served: tuple[World, Proxy]) -> None:
-    world, _proxy = served
-    refused = call(world, f"127.0.0.1:{free_port()}")
+def test_a_target_that_is_away_is_told_by_why(served: tuple[Workloads, Proxy]) -> None:
+    workloads, _proxy = served
+    refused = call(workloads, f"127.0.0.1:{free_port()}")
     assert "connection-refused" in refused.the("target").seen
     assert refused.the("server").verdict is Verdict.SKIPPED
-    unknown = call(world, "nowhere.invalid:8443")
+    unknown = call(workloads, "nowhere.invalid:8443")
     assert unknown.the("name").verdict is Verdict.PROBLEM
-    later = call(world, "nowhere.invalid:8443", CLIENT, "--skip-resolve")
+    later = call(workloads, "nowhere.invalid:8443", CLIENT, "--skip-resolve")
     assert later.the("name").verdict is Verdict.WARNING
 
 
-def test_through_a_proxy_its_no_is_told(served: tuple[World, Proxy]) -> None:
-    world, proxy = served
+def test_through_a_proxy_its_no_is_told(served: tuple[Workloads, Proxy]) -> None:
+    workloads, proxy = served
     with Backend(refuse_in_http) as outbound:
-        found = call(world, proxy.target, CLIENT, f"--proxy=http://{outbound.target}").the("server")
+        found = call(workloads, proxy.target, CLIENT, f"--proxy=http://{outbound.target}").the("server")
         assert found.seen.startswith("refused-by-proxy")
         assert "operator" in found.advice
-        odd = call(world, proxy.target, CLIENT, f"--proxy=socks5://{outbound.target}").the("server")
+        odd = call(workloads, proxy.target, CLIENT, f"--proxy=socks5://{outbound.target}").the("server")
         assert "http:// and socks5:// differ" in odd.advice
 
 
-def test_an_ordinary_tls_server_is_told_from_one_with_an_svid(served: tuple[World, Proxy], disk: Disk) -> None:
-    world, _proxy = served
-    ordinary = disk.serve(disk.enter(Backend(echo)).target)
-    report = call(world, ordinary.target)
+def test_an_ordinary_tls_server_is_told_from_one_with_an_svid(
+    served: tuple[Workloads, Proxy], file_identities: FileIdentities
+) -> None:
+    workloads, _proxy = served
+    ordinary = file_identities.serve(file_identities.enter(Backend(echo)).target)
+    report = call(workloads, ordinary.target)
     assert "shows a certificate of localhost, and is refused" in report.the("server").seen
     assert "that is no SVID" in report.the("server").advice
 
 
-def test_an_expired_server_is_a_matter_of_clocks(disk: Disk) -> None:
+def test_an_expired_server_is_a_matter_of_clocks(file_identities: FileIdentities) -> None:
     now = datetime.now(UTC)
-    old = disk.pki.leaf("old", dns=("localhost",), start=now - timedelta(hours=3), end=now - timedelta(hours=1))
-    server = disk.serve(disk.enter(Backend(echo)).target, files=old)
-    report = call_by_files(disk, server, *disk.named(disk.client_files))
+    old = file_identities.pki.leaf("old", dns=("localhost",), start=now - timedelta(hours=3), end=now - timedelta(hours=1))
+    server = file_identities.serve(file_identities.enter(Backend(echo)).target, files=old)
+    report = call_by_files(file_identities, server, *file_identities.named(file_identities.client_files))
     assert "expired" in report.the("server").seen
     assert "compare the clocks" in report.the("server").advice
     assert report.the("server-expiry").verdict is Verdict.PROBLEM
 
 
-def test_with_files_the_host_and_our_certificate_are_what_is_judged(disk: Disk) -> None:
-    server = disk.serve(disk.enter(Backend(echo)).target)
-    assert call_by_files(disk, server, *disk.named(disk.client_files)).wrong() == []
-    other = call_by_files(disk, server, *disk.named(disk.client_files), "--override-server-name=db.example.org")
+def test_with_files_the_host_and_our_certificate_are_what_is_judged(file_identities: FileIdentities) -> None:
+    server = file_identities.serve(file_identities.enter(Backend(echo)).target)
+    assert call_by_files(file_identities, server, *file_identities.named(file_identities.client_files)).wrong() == []
+    other = call_by_files(
+        file_identities, server, *file_identities.named(file_identities.client_files), "--override-server-name=db.example.org"
+    )
     assert "wrong-host-name" in other.the("server").seen
     assert "--override-server-name" in other.the("server").advice
-    strict = disk.serve(disk.enter(Backend(echo)).target, rules=("--allow-cn=somebody-else",))
-    refused = call_by_files(disk, strict, *disk.named(disk.client_files)).the("admission")
+    strict = file_identities.serve(file_identities.enter(Backend(echo)).target, rules=("--allow-cn=somebody-else",))
+    refused = call_by_files(file_identities, strict, *file_identities.named(file_identities.client_files)).the("admission")
     assert "ask the operator of localhost to admit client, and see" in refused.advice
-    shy = call_by_files(disk, server, f"--cacert={disk.pki.cacert}", "--disable-authentication")
+    shy = call_by_files(file_identities, server, f"--cacert={file_identities.pki.cacert}", "--disable-authentication")
     assert "we show none" in shy.the("admission").advice
 
 
-def test_a_server_is_asked_whether_its_target_answers_and_no_more(served: tuple[World, Proxy]) -> None:
-    world, _proxy = served
+def test_a_server_is_asked_whether_its_target_answers_and_no_more(served: tuple[Workloads, Proxy]) -> None:
+    workloads, _proxy = served
     report = look(
         "server",
-        f"--use-workload-api-addr={world.sockets[SERVER]}",
+        f"--use-workload-api-addr={workloads.sockets[SERVER]}",
         "--allow-id",
         CLIENT,
         "--listen=127.0.0.1:0",
@@ -171,28 +175,28 @@ def test_a_server_is_asked_whether_its_target_answers_and_no_more(served: tuple[
     assert report.all("server") == []
 
 
-def test_a_policy_that_does_not_compile_is_a_problem(served: tuple[World, Proxy], tmp_path: Path) -> None:
+def test_a_policy_that_does_not_compile_is_a_problem(served: tuple[Workloads, Proxy], tmp_path: Path) -> None:
     pytest.importorskip("regopy")
-    world, proxy = served
+    workloads, proxy = served
     policy = tmp_path / "policy.rego"
     flags = ("--verify-policy", str(policy), "--verify-query", "data.policy.allow")
     policy.write_text("package policy\nallow { nonsense(")
-    report = call(world, proxy.target, rules=flags)
+    report = call(workloads, proxy.target, rules=flags)
     assert report.the("policy").verdict is Verdict.PROBLEM
     assert report.the("server").verdict is Verdict.SKIPPED
     policy.write_text("package policy\nallow { true }")
-    assert call(world, proxy.target, rules=flags).wrong() == []
+    assert call(workloads, proxy.target, rules=flags).wrong() == []
 
 
-def test_nothing_is_changed_by_a_check(served: tuple[World, Proxy], capsys: pytest.CaptureFixture[str]) -> None:
-    world, proxy = served
-    before = sorted(os.listdir(world.directory))
+def test_nothing_is_changed_by_a_check(served: tuple[Workloads, Proxy], capsys: pytest.CaptureFixture[str]) -> None:
+    workloads, proxy = served
+    before = sorted(os.listdir(workloads.directory))
     code = main(
         [
             "check",
             "client",
-            f"--use-workload-api-addr={world.sockets[CLIENT]}",
-            f"--listen=unix:{world.directory}/plain.sock",
+            f"--use-workload-api-addr={workloads.sockets[CLIENT]}",
+            f"--listen=unix:{workloads.directory}/plain.sock",
             f"--target={proxy.target}",
             "--verify-id",
             SERVER,
@@ -201,4 +205,4 @@ def test_nothing_is_changed_by_a_check(served: tuple[World, Proxy], capsys: pyte
     )
     assert code == 0
     assert capsys.readouterr().out.endswith("nothing is wrong\n")
-    assert sorted(os.listdir(world.directory)) == before
+    assert sorted(os.listdir(workloads.directory)) == before

@@ -14,9 +14,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from processes import Process, eventually
-from stage import HERE, LISTENING, environment, miniature, run_source
 
+from tests.support.processes import Process, eventually
+from tests.support.script_runner import LISTENING, SCRIPTS, environment, miniature, run_source
 from tunnel.child.signals import forwarded, is_from_terminal
 
 BY_KILL, BY_KERNEL = 0, 0x80  # si_code
@@ -67,7 +67,7 @@ def test_what_kill_sends_is_sent_on_while_trio_waits() -> None:
 def test_what_a_terminal_sends_is_not_sent_twice(terminal: tuple[int, str]) -> None:
     """And Ctrl-Z stops both processes, and whoever continues the group continues both."""
     ours, name = terminal
-    with started(sys.executable, str(HERE / "job_control.py"), name, "--", *miniature(), *LISTENING) as process:
+    with started(sys.executable, str(SCRIPTS / "job_control.py"), name, "--", *miniature(), *LISTENING) as process:
         process.wait_for("^listening")
         job, child = (int(process.wait_for(rf"^{word} (\d+)")[1]) for word in ("job", "child"))
         for key, number in ((b"\x03", signal.SIGINT), (b"\x1c", signal.SIGQUIT)):
@@ -99,7 +99,7 @@ def test_the_end_of_the_line_is_sent_on_where_we_lead_the_session() -> None:
     os.close(theirs)
     command = "trap 'exit 3' HUP; echo ready; while :; do sleep 0.05; done"
     with started(
-        sys.executable, str(HERE / "job_control.py"), name, "lead", "--", *miniature(), "sh", "-c", command
+        sys.executable, str(SCRIPTS / "job_control.py"), name, "lead", "--", *miniature(), "sh", "-c", command
     ) as process:
         process.wait_for("^ready")
         os.close(ours)

@@ -6,8 +6,7 @@ import os
 import subprocess
 import sys
 
-from stage import LIMIT, environment
-
+from tests.support.script_runner import LIMIT, environment
 from tunnel.child.environment import for_command
 from tunnel.config.sources import FLAGS
 from tunnel.config.variables import SECRETS, is_of_libraries

@@ -7,7 +7,8 @@ import os
 import sys
 
 import pytest
-from stage import environment, run, run_source
+
+from tests.support.script_runner import environment, run, run_source
 
 # A dead child of ours is the first that the kernel shows; two orphans are behind it, and a living child.
 ORPHANS = """

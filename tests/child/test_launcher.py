@@ -11,9 +11,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from processes import Process, eventually
-from stage import environment, miniature, run, run_source
 
+from tests.support.processes import Process, eventually
+from tests.support.script_runner import environment, miniature, run, run_source
 from tunnel.child.orders import Order, build_order, encode_order, read_order
 
 # Several commands one after the other, each by a launcher of its own: how each ended, and what was said.

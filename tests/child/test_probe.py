@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from stage import run_source
 
+from tests.support.script_runner import run_source
 from tunnel.child.probe import is_same_cgroup
 
 # A leader of its session with a probe, and two processes: one is in its process group, one has a group of its own.

@@ -8,7 +8,8 @@ import subprocess
 import sys
 
 import pytest
-from stage import LIMIT, environment
+
+from tests.support.script_runner import LIMIT, environment
 
 # A command that takes its time and takes no signals, in the place of all commands.
 SLOW = """

@@ -7,16 +7,17 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from stand import Papers, Stand, make_papers
+
+from tests.support.installed_command import CommandFiles, InstalledCommand, make_command_files
 
 
 @pytest.fixture(scope="session")
-def papers(tmp_path_factory: pytest.TempPathFactory) -> Papers:
-    return make_papers(tmp_path_factory.mktemp("papers"))
+def command_files(tmp_path_factory: pytest.TempPathFactory) -> CommandFiles:
+    return make_command_files(tmp_path_factory.mktemp("papers"))
 
 
 @pytest.fixture
-def stand(tmp_path: Path, papers: Papers) -> Iterator[Stand]:
+def installed_command(tmp_path: Path, command_files: CommandFiles) -> Iterator[InstalledCommand]:
     """Everything that a test starts, with certificates on disk."""
-    with closing(Stand(tmp_path, papers)) as stand:
-        yield stand
+    with closing(InstalledCommand(tmp_path, command_files)) as installed_command:
+        yield installed_command

@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from processes import LIMIT
-from stand import command, environment, failed_start, refusal, run
 
+from tests.support.installed_command import command, environment, failed_start, refusal, run
+from tests.support.processes import LIMIT
 from tunnel import __version__
 
 SERVER = ("server", "--listen=127.0.0.1:0", "--target=127.0.0.1:1")

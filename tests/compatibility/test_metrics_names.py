@@ -9,10 +9,11 @@ import threading
 from collections.abc import Callable
 
 import pytest
-from backends import Backend, connect, echo, free_port
-from processes import LIMIT, eventually
-from stand import Stand, ask
-from tls_peer import tls_connection
+
+from tests.support.installed_command import InstalledCommand, ask
+from tests.support.plain_backends import Backend, connect, echo, free_port
+from tests.support.processes import LIMIT, eventually
+from tests.support.tls_peer import tls_connection
 
 COUNTS = ("accept.total", "accept.success", "accept.timeout", "accept.error", "conn.open", "conn.timeout")
 TIMERS = ("conn.lifetime", "conn.handshake")
@@ -32,10 +33,12 @@ GRAPHITE_TIMER = (
 class Numbers:
     """A proxy that has carried one connection and refused another."""
 
-    def __init__(self, stand: Stand, *flags: str) -> None:
-        self._path = str(stand.directory / "status")
-        self.proxy = stand.server(stand.enter(Backend(echo)).target, f"--status=unix:{self._path}", *flags)
-        with tls_connection(self.proxy.address, stand.papers.identity("client")) as peer:
+    def __init__(self, installed_command: InstalledCommand, *flags: str) -> None:
+        self._path = str(installed_command.directory / "status")
+        self.proxy = installed_command.server(
+            installed_command.enter(Backend(echo)).target, f"--status=unix:{self._path}", *flags
+        )
+        with tls_connection(self.proxy.address, installed_command.command_files.identity("client")) as peer:
             peer.send(b"x")
             assert peer.receive_exactly(1) == b"x"
             peer.end()
@@ -56,8 +59,8 @@ class Numbers:
 
 
 @pytest.fixture
-def numbers(stand: Stand) -> Numbers:
-    return Numbers(stand, "--metrics-prefix=proxy", "--enable-pprof")
+def numbers(installed_command: InstalledCommand) -> Numbers:
+    return Numbers(installed_command, "--metrics-prefix=proxy", "--enable-pprof")
 
 
 def test_json_prometheus_and_pprof_say_what_scripts_look_for(numbers: Numbers) -> None:
@@ -121,10 +124,10 @@ def length_of(head: bytes) -> int:
     return int(found[1])
 
 
-def test_reports_are_sent_by_post_and_to_graphite_at_the_interval(stand: Stand) -> None:
+def test_reports_are_sent_by_post_and_to_graphite_at_the_interval(installed_command: InstalledCommand) -> None:
     posts, lines = Collector(is_whole_request, b"HTTP/1.1 204 No Content\r\n\r\n"), Collector(lambda data: False)
-    post, graphite = stand.enter(Backend(posts.serve)), stand.enter(Backend(lines.serve))
-    stand.server(
+    post, graphite = installed_command.enter(Backend(posts.serve)), installed_command.enter(Backend(lines.serve))
+    installed_command.server(
         "127.0.0.1:1",
         f"--metrics-url=http://{post.target}/metrics",
         f"--metrics-graphite={graphite.target}",
@@ -149,19 +152,19 @@ def assert_graphite(report: bytes) -> None:
     assert names >= {f"{timer}.{field}" for timer in TIMERS for field in GRAPHITE_TIMER}
 
 
-def test_graphite_hears_nothing_before_the_interval_is_over(stand: Stand) -> None:
+def test_graphite_hears_nothing_before_the_interval_is_over(installed_command: InstalledCommand) -> None:
     """Ghostunnel writes every second whatever the flag says."""
     lines = Collector(lambda data: False)
-    graphite = stand.enter(Backend(lines.serve))
-    proxy = stand.server(
+    graphite = installed_command.enter(Backend(lines.serve))
+    proxy = installed_command.server(
         "127.0.0.1:1", f"--metrics-graphite={graphite.target}", "--metrics-interval=1h", "--timed-reload=1200ms"
     )
     proxy.wait_for("reloading configuration complete$", count=1)
     assert graphite.accepted == 0
 
 
-def test_a_place_for_reports_that_is_not_there_is_said_in_the_log_only(stand: Stand) -> None:
-    proxy = stand.server("127.0.0.1:1", f"--metrics-url=http://127.0.0.1:{free_port()}/", "--metrics-interval=50ms")
+def test_a_place_for_reports_that_is_not_there_is_said_in_the_log_only(installed_command: InstalledCommand) -> None:
+    proxy = installed_command.server("127.0.0.1:1", f"--metrics-url=http://127.0.0.1:{free_port()}/", "--metrics-interval=50ms")
     proxy.wait_for("error reporting metrics: ")
     assert proxy.stop() == 0
     assert not proxy.complaints

@@ -9,17 +9,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from backends import Backend, connect, echo
-from processes import LIMIT, Proxy
-from stand import Stand, ask, status_of
-from tls_peer import TlsPeer, tls_connection
+
+from tests.support.installed_command import InstalledCommand, ask, status_of
+from tests.support.plain_backends import Backend, connect, echo
+from tests.support.processes import LIMIT, Proxy
+from tests.support.tls_peer import TlsPeer, tls_connection
 
 DRAINING = "shutdown proxy, waiting for drain"
 
 
 @pytest.fixture
-def backend(stand: Stand) -> Backend:
-    return stand.enter(Backend(echo))
+def backend(installed_command: InstalledCommand) -> Backend:
+    return installed_command.enter(Backend(echo))
 
 
 @pytest.fixture
@@ -39,12 +40,12 @@ def told(manager: socket.socket, *, beats: bool = False) -> str:
             return datagram
 
 
-def notified(stand: Stand, backend: Backend, **environ: str) -> Proxy:
-    return stand.server(backend.target, NOTIFY_SOCKET=str(stand.directory / "notify"), **environ)
+def notified(installed_command: InstalledCommand, backend: Backend, **environ: str) -> Proxy:
+    return installed_command.server(backend.target, NOTIFY_SOCKET=str(installed_command.directory / "notify"), **environ)
 
 
-def wait_for_echo(stand: Stand, proxy: Proxy) -> None:
-    with tls_connection(proxy.address, stand.papers.identity("client")) as peer:
+def wait_for_echo(installed_command: InstalledCommand, proxy: Proxy) -> None:
+    with tls_connection(proxy.address, installed_command.command_files.identity("client")) as peer:
         assert has_echo(peer)
 
 
@@ -57,9 +58,9 @@ def has_echo(peer: TlsPeer) -> bool:
 
 
 def test_a_manager_is_told_of_each_step_in_datagrams_of_their_own(
-    stand: Stand, backend: Backend, manager: socket.socket
+    installed_command: InstalledCommand, backend: Backend, manager: socket.socket
 ) -> None:
-    proxy = notified(stand, backend)
+    proxy = notified(installed_command, backend)
     summary = f"server proxying 127.0.0.1:0 => {backend.target}"
     assert [told(manager), told(manager)] == ["READY=1", f"STATUS=listening | {summary}"]
     before = time.monotonic_ns() // 1000
@@ -77,14 +78,18 @@ def test_a_manager_is_told_of_each_step_in_datagrams_of_their_own(
     assert proxy.exit_code() == 0
 
 
-def test_the_watchdog_is_fed_while_the_process_serves(stand: Stand, backend: Backend, manager: socket.socket) -> None:
-    notified(stand, backend, WATCHDOG_USEC="20000")
+def test_the_watchdog_is_fed_while_the_process_serves(
+    installed_command: InstalledCommand, backend: Backend, manager: socket.socket
+) -> None:
+    notified(installed_command, backend, WATCHDOG_USEC="20000")
     assert [told(manager, beats=True) for _ in range(3)] == ["WATCHDOG=1"] * 3
 
 
-def test_the_watchdog_of_another_process_is_not_fed(stand: Stand, backend: Backend, manager: socket.socket) -> None:
-    proxy = notified(stand, backend, WATCHDOG_USEC="2000", WATCHDOG_PID="1")
-    wait_for_echo(stand, proxy)
+def test_the_watchdog_of_another_process_is_not_fed(
+    installed_command: InstalledCommand, backend: Backend, manager: socket.socket
+) -> None:
+    proxy = notified(installed_command, backend, WATCHDOG_USEC="2000", WATCHDOG_PID="1")
+    wait_for_echo(installed_command, proxy)
     assert proxy.stop() == 0
     seen = []
     while not seen or not seen[-1].startswith(b"STATUS=stopping"):
@@ -93,8 +98,8 @@ def test_the_watchdog_of_another_process_is_not_fed(stand: Stand, backend: Backe
     assert b"WATCHDOG=1" not in seen
 
 
-def test_a_socket_that_no_manager_has_handed_over_ends_the_start(stand: Stand, backend: Backend) -> None:
-    proxy = stand.server(backend.target, listen="systemd:web")
+def test_a_socket_that_no_manager_has_handed_over_ends_the_start(installed_command: InstalledCommand, backend: Backend) -> None:
+    proxy = installed_command.server(backend.target, listen="systemd:web")
     assert proxy.exit_code() == 1
     assert "web" in proxy.reason()
 
@@ -102,9 +107,9 @@ def test_a_socket_that_no_manager_has_handed_over_ends_the_start(stand: Stand, b
 # -- reload
 
 
-def test_a_signal_reloads_and_the_log_and_the_status_say_so(stand: Stand, backend: Backend) -> None:
-    path = stand.directory / "status"
-    proxy = stand.server(backend.target, f"--status=unix:{path}")
+def test_a_signal_reloads_and_the_log_and_the_status_say_so(installed_command: InstalledCommand, backend: Backend) -> None:
+    path = installed_command.directory / "status"
+    proxy = installed_command.server(backend.target, f"--status=unix:{path}")
     assert proxy.address
     since = len(proxy.lines)
     proxy.signal(signal.SIGUSR1)
@@ -118,15 +123,15 @@ def test_a_signal_reloads_and_the_log_and_the_status_say_so(stand: Stand, backen
     document = status_of(str(path))
     assert document["last_reload"] > "2026"
     assert (document["message"], document["ok"]) == ("listening", True)
-    wait_for_echo(stand, proxy)
+    wait_for_echo(installed_command, proxy)
 
 
 # -- the end
 
 
-def test_http_can_ask_for_the_end(stand: Stand, backend: Backend) -> None:
-    path = stand.directory / "status"
-    proxy = stand.server(backend.target, f"--status=unix:{path}", "--enable-shutdown")
+def test_http_can_ask_for_the_end(installed_command: InstalledCommand, backend: Backend) -> None:
+    path = installed_command.directory / "status"
+    proxy = installed_command.server(backend.target, f"--status=unix:{path}", "--enable-shutdown")
     assert proxy.address
     assert ask(str(path), "/_shutdown")[0] == 405
     assert ask(str(path), "/_shutdown", "POST") == (200, b"")
@@ -137,12 +142,16 @@ def test_http_can_ask_for_the_end(stand: Stand, backend: Backend) -> None:
 
 
 @pytest.mark.parametrize("limit", ["0", "100ms"])
-def test_the_limit_of_the_drain_forces_exit_1_and_no_file_is_left(stand: Stand, backend: Backend, limit: str) -> None:
-    listen, status = stand.directory / "listen", stand.directory / "status"
-    proxy = stand.server(backend.target, f"--status=unix:{status}", f"--shutdown-timeout={limit}", listen=f"unix:{listen}")
+def test_the_limit_of_the_drain_forces_exit_1_and_no_file_is_left(
+    installed_command: InstalledCommand, backend: Backend, limit: str
+) -> None:
+    listen, status = installed_command.directory / "listen", installed_command.directory / "status"
+    proxy = installed_command.server(
+        backend.target, f"--status=unix:{status}", f"--shutdown-timeout={limit}", listen=f"unix:{listen}"
+    )
     proxy.wait_for("listening for")
     with connect(str(listen)) as sock:
-        peer = TlsPeer(sock, stand.papers.identity("client"))
+        peer = TlsPeer(sock, installed_command.command_files.identity("client"))
         peer.shake_hands()
         assert has_echo(peer)
         proxy.signal(signal.SIGTERM)
@@ -152,12 +161,14 @@ def test_the_limit_of_the_drain_forces_exit_1_and_no_file_is_left(stand: Stand, 
     assert not status.exists()
 
 
-def test_in_the_drain_a_hangup_is_nothing_and_a_second_signal_kills(stand: Stand, backend: Backend) -> None:
-    listen = stand.directory / "listen"
-    proxy = stand.server(backend.target, listen=f"unix:{listen}")
+def test_in_the_drain_a_hangup_is_nothing_and_a_second_signal_kills(
+    installed_command: InstalledCommand, backend: Backend
+) -> None:
+    listen = installed_command.directory / "listen"
+    proxy = installed_command.server(backend.target, listen=f"unix:{listen}")
     proxy.wait_for("listening for")
     with connect(str(listen)) as sock:
-        peer = TlsPeer(sock, stand.papers.identity("client"))
+        peer = TlsPeer(sock, installed_command.command_files.identity("client"))
         peer.shake_hands()
         assert has_echo(peer)
         proxy.signal(signal.SIGINT)

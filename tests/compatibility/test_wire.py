@@ -10,25 +10,26 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
-from backends import Backend, connect, echo, receive_exactly
-from processes import eventually
-from stand import Stand, ask
-from tls_peer import TlsPeer, tls_connection
-from world import World
+
+from tests.support.installed_command import InstalledCommand, ask
+from tests.support.plain_backends import Backend, connect, echo, receive_exactly
+from tests.support.processes import eventually
+from tests.support.tls_peer import TlsPeer, tls_connection
+from tests.support.workloads import Workloads
 
 KEEP_ALIVE = 15 * 100  # seconds, in the ticks of /proc
 
 
 @pytest.fixture
-def backend(stand: Stand) -> Backend:
-    return stand.enter(Backend(echo))
+def backend(installed_command: InstalledCommand) -> Backend:
+    return installed_command.enter(Backend(echo))
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+def workloads(tmp_path: Path) -> Iterator[Workloads]:
     """An agent and its workloads."""
-    with closing(World(tmp_path)) as world:
-        yield world
+    with closing(Workloads(tmp_path)) as workloads:
+        yield workloads
 
 
 def has_echo(peer: TlsPeer) -> bool:
@@ -46,9 +47,9 @@ def keep_alive_ticks(port: int, *, is_local: bool) -> list[int]:
     return [int(row[5].partition(":")[2], 16) for row in established if row[5].startswith("02:")]
 
 
-def test_both_sides_are_kept_alive_after_15_seconds(stand: Stand, backend: Backend) -> None:
-    proxy = stand.server(backend.target)
-    with tls_connection(proxy.address, stand.papers.identity("client")) as peer:
+def test_both_sides_are_kept_alive_after_15_seconds(installed_command: InstalledCommand, backend: Backend) -> None:
+    proxy = installed_command.server(backend.target)
+    with tls_connection(proxy.address, installed_command.command_files.identity("client")) as peer:
         assert has_echo(peer)
         for port, is_local in ((proxy.address[1], True), (backend.port, False)):
             eventually(lambda p=port, q=is_local: bool(keep_alive_ticks(p, is_local=q)), "nothing but the probe is due")  # type: ignore[misc]
@@ -59,19 +60,22 @@ def test_both_sides_are_kept_alive_after_15_seconds(stand: Stand, backend: Backe
 # -- TLS
 
 
-def test_the_systems_authorities_are_those_of_the_environment(stand: Stand, backend: Backend) -> None:
-    keystore = f"--keystore={stand.papers.keystore('server')}"
+def test_the_systems_authorities_are_those_of_the_environment(installed_command: InstalledCommand, backend: Backend) -> None:
+    keystore = f"--keystore={installed_command.command_files.keystore('server')}"
     line = ("server", "--listen=127.0.0.1:0", f"--target={backend.target}", "--allow-cn=client", keystore)
-    for name, value in (("SSL_CERT_FILE", stand.papers.ca), ("SSL_CERT_DIR", str(stand.papers.directory))):
-        proxy = stand.start(*line, **{name: value})
-        with tls_connection(proxy.address, stand.papers.identity("client")) as peer:
+    for name, value in (
+        ("SSL_CERT_FILE", installed_command.command_files.ca),
+        ("SSL_CERT_DIR", str(installed_command.command_files.directory)),
+    ):
+        proxy = installed_command.start(*line, **{name: value})
+        with tls_connection(proxy.address, installed_command.command_files.identity("client")) as peer:
             assert has_echo(peer)
 
 
-def test_protocols_of_a_client_are_passed_over(stand: Stand, backend: Backend) -> None:
-    proxy = stand.server(backend.target)
+def test_protocols_of_a_client_are_passed_over(installed_command: InstalledCommand, backend: Backend) -> None:
+    proxy = installed_command.server(backend.target)
     with connect(proxy.address) as sock:
-        peer = TlsPeer(sock, stand.papers.identity("client"))
+        peer = TlsPeer(sock, installed_command.command_files.identity("client"))
         peer.tls.set_alpn_protos([b"h2", b"http/1.1"])
         peer.shake_hands()
         assert peer.tls.get_alpn_proto_negotiated() == b""
@@ -81,9 +85,9 @@ def test_protocols_of_a_client_are_passed_over(stand: Stand, backend: Backend) -
 # -- the status port
 
 
-def test_an_idle_scraper_holds_no_shutdown_up(stand: Stand, backend: Backend) -> None:
-    path = stand.directory / "status"
-    proxy = stand.server(backend.target, f"--status=unix:{path}")
+def test_an_idle_scraper_holds_no_shutdown_up(installed_command: InstalledCommand, backend: Backend) -> None:
+    path = installed_command.directory / "status"
+    proxy = installed_command.server(backend.target, f"--status=unix:{path}")
     assert proxy.address
     with connect(str(path)) as scraper:
         scraper.sendall(b"GET /_metrics HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -92,11 +96,13 @@ def test_an_idle_scraper_holds_no_shutdown_up(stand: Stand, backend: Backend) ->
         assert proxy.exit_code() == 0, "long before its limit of five minutes"
 
 
-def test_a_connection_that_is_cut_is_one_timeout_and_a_health_check_an_error(stand: Stand, backend: Backend) -> None:
-    path = str(stand.directory / "status")
-    proxy = stand.server(backend.target, f"--status=unix:{path}", "--max-conn-lifetime=100ms")
+def test_a_connection_that_is_cut_is_one_timeout_and_a_health_check_an_error(
+    installed_command: InstalledCommand, backend: Backend
+) -> None:
+    path = str(installed_command.directory / "status")
+    proxy = installed_command.server(backend.target, f"--status=unix:{path}", "--max-conn-lifetime=100ms")
     connect(proxy.address).close()
-    with tls_connection(proxy.address, stand.papers.identity("client")) as peer:
+    with tls_connection(proxy.address, installed_command.command_files.identity("client")) as peer:
         assert has_echo(peer)
         with suppress(ConnectionResetError):
             peer.receive_all()
@@ -127,10 +133,10 @@ class Asked:
             self.said += data
 
 
-def test_an_http_proxy_is_asked_for_the_name_as_it_is_written_and_told_who_asks(stand: Stand) -> None:
+def test_an_http_proxy_is_asked_for_the_name_as_it_is_written_and_told_who_asks(installed_command: InstalledCommand) -> None:
     asked = Asked()
-    address = stand.enter(Backend(asked.serve)).target
-    proxy = stand.client("Db.Example.ORG:5432", f"--proxy=http://user:secret@{address}")
+    address = installed_command.enter(Backend(asked.serve)).target
+    proxy = installed_command.client("Db.Example.ORG:5432", f"--proxy=http://user:secret@{address}")
     with connect(proxy.address):
         eventually(lambda: b"\r\n\r\n" in asked.said, "the proxy has been asked")
     lines = asked.said.decode().split("\r\n")
@@ -141,10 +147,12 @@ def test_an_http_proxy_is_asked_for_the_name_as_it_is_written_and_told_who_asks(
     assert not proxy.matches("secret")
 
 
-def test_a_socks_proxy_is_asked_for_the_name(stand: Stand) -> None:
+def test_a_socks_proxy_is_asked_for_the_name(installed_command: InstalledCommand) -> None:
     name = b"Db.Example.ORG"
     asked = Asked((3, b"\x05\x00"), (5 + len(name) + 2, b""))
-    proxy = stand.client("Db.Example.ORG:5432", f"--connect-proxy=socks5://{stand.enter(Backend(asked.serve)).target}")
+    proxy = installed_command.client(
+        "Db.Example.ORG:5432", f"--connect-proxy=socks5://{installed_command.enter(Backend(asked.serve)).target}"
+    )
     with connect(proxy.address):
         eventually(lambda: asked.said.endswith((5432).to_bytes(2, "big")), "the proxy has been asked")
     assert asked.said == b"\x05\x01\x00" + b"\x05\x01\x00\x03" + bytes([len(name)]) + name + (5432).to_bytes(2, "big")
@@ -153,8 +161,8 @@ def test_a_socks_proxy_is_asked_for_the_name(stand: Stand) -> None:
 # -- SPIFFE
 
 
-def test_a_client_that_names_no_server_does_not_start(world: World) -> None:
-    proxy = world.client("127.0.0.1:1", rules=())
+def test_a_client_that_names_no_server_does_not_start(workloads: Workloads) -> None:
+    proxy = workloads.client("127.0.0.1:1", rules=())
     assert proxy.exit_code() == 1
     assert proxy.reason().startswith("error: nothing says which server is expected")
-    assert world.client("127.0.0.1:1", rules=("--verify-any",)).address
+    assert workloads.client("127.0.0.1:1", rules=("--verify-any",)).address

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from offered import LINES, TABLES, visible_flags
 
+from tests.support.command_tables import LINES, TABLES, visible_flags
 from tunnel.cli import main
 from tunnel.config import proxy
 from tunnel.config.commands import load_commands

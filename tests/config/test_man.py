@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-from offered import TABLES
 
+from tests.support.command_tables import TABLES
 from tunnel.cli import main
 from tunnel.config.commands import load_commands
 from tunnel.config.grammar import Command, Group, option

@@ -10,11 +10,12 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from databases import Database, mariadb, postgresql, redis
-from kitchen import Kitchen
-from recipe import read_page
-from requirements import need, program
-from services import nginx, sshd
+
+from tests.support.cookbook_page import read_page
+from tests.support.cookbook_runner import CookbookRunner
+from tests.support.cookbook_services import nginx, sshd
+from tests.support.databases import Database, mariadb, postgresql, redis
+from tests.support.requirements import need, program
 
 USER = pwd.getpwuid(os.geteuid()).pw_name
 _COOK = "cook"
@@ -29,8 +30,8 @@ def cellar() -> Iterator[Path]:
 
 
 @pytest.fixture
-def kitchen(cellar: Path) -> Iterator[Kitchen]:
-    with tempfile.TemporaryDirectory(dir=cellar) as directory, closing(Kitchen(Path(directory))) as kitchen:
+def kitchen(cellar: Path) -> Iterator[CookbookRunner]:
+    with tempfile.TemporaryDirectory(dir=cellar) as directory, closing(CookbookRunner(Path(directory))) as kitchen:
         yield kitchen
 
 
@@ -51,13 +52,13 @@ def owner_of(database: Database) -> dict[str, str]:
     return {"PGHOST": str(Path(database.unix.removeprefix("unix:")).parent), "PGUSER": _COOK, "PGDATABASE": "postgres"}
 
 
-def test_postgresql(kitchen: Kitchen, sql: Database) -> None:
+def test_postgresql(kitchen: CookbookRunner, sql: Database) -> None:
     program("psql")
     page = read_page("postgresql").adapted({**kitchen.values(), "SERVICE": sql.unix, "SOCKETS": str(kitchen.directory)})
     kitchen.follow(page, owner=owner_of(sql))
 
 
-def test_redis(kitchen: Kitchen) -> None:
+def test_redis(kitchen: CookbookRunner) -> None:
     program("redis-cli")
     socket = kitchen.directory / "redis.sock"
     page = read_page("redis").adapted({**kitchen.values(), "SERVICE": f"unix:{socket}", "LOCAL": kitchen.port()})
@@ -65,7 +66,7 @@ def test_redis(kitchen: Kitchen) -> None:
         kitchen.follow(page)
 
 
-def test_mysql(kitchen: Kitchen) -> None:
+def test_mysql(kitchen: CookbookRunner) -> None:
     program("mysql")
     program("mariadb")
     page = read_page("mysql")
@@ -73,7 +74,7 @@ def test_mysql(kitchen: Kitchen) -> None:
         kitchen.follow(page.adapted({**kitchen.values(), "SERVICE": database.unix, "LOCAL": kitchen.port()}))
 
 
-def test_ssh(kitchen: Kitchen) -> None:
+def test_ssh(kitchen: CookbookRunner) -> None:
     place, address = kitchen.directory / "build", kitchen.port()
     place.mkdir()
     page = read_page("ssh").adapted({**kitchen.values(), "SERVICE": address, "PLACE": str(place)})
@@ -88,14 +89,14 @@ def test_ssh(kitchen: Kitchen) -> None:
         kitchen.follow(page)
 
 
-def test_http(kitchen: Kitchen) -> None:
+def test_http(kitchen: CookbookRunner) -> None:
     program("curl")
     page = read_page("http").adapted({**kitchen.values(), "SERVICE": kitchen.port(), "LOCAL": kitchen.port("localhost")})
     with nginx(kitchen.directory, page.files["web.conf"], page.names["SERVICE"]):
         kitchen.follow(page)
 
 
-def test_java(kitchen: Kitchen, sql: Database) -> None:
+def test_java(kitchen: CookbookRunner, sql: Database) -> None:
     program("java")
     program("javac")
     page = read_page("java")
@@ -105,6 +106,6 @@ def test_java(kitchen: Kitchen, sql: Database) -> None:
     kitchen.follow(page, owner=owner_of(sql))
 
 
-def test_the_index(kitchen: Kitchen) -> None:
+def test_the_index(kitchen: CookbookRunner) -> None:
     page = read_page("README")
     kitchen.follow(page.adapted({**kitchen.values(), "SERVICE": kitchen.port(), **kitchen.agents}))

@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-from recipe import COOKBOOK, is_like, parse_page, read_page
+
+from tests.support.cookbook_page import COOKBOOK, is_like, parse_page, read_page
 
 PAGES = sorted(path.stem for path in COOKBOOK.glob("*.md"))
 TESTS = (Path(__file__).parent / "test_cookbook.py").read_text()

@@ -7,7 +7,8 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from image import Builder, Image
+
+from tests.support.container_image import Builder, Image
 
 
 @pytest.fixture(scope="session")

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster import check, check_stop, module, own_lines, parse, read_line
-from image import ROOT
 
+from tests.support.container_image import ROOT
+from tests.support.kubernetes_objects import check, check_stop, module, own_lines, parse, read_line
 from tunnel import __version__
 
 CHART = ROOT / "deploy/helm/tunnel"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from cluster import parse, read_line
-from image import ROOT
-from processes import LIMIT
-from requirements import program
+from tests.support.container_image import ROOT
+from tests.support.kubernetes_objects import parse, read_line
+from tests.support.processes import LIMIT
+from tests.support.requirements import program
 
 COMPOSE = ROOT / "deploy/compose/compose.yaml"
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from backends import Backend, connect, echo, free_port, receive_all
-from image import Container, Image
-from processes import eventually
-from world import ANY_PORT, CLIENT, SERVER
 
+from tests.support.container_image import Container, Image
+from tests.support.plain_backends import Backend, connect, echo, free_port, receive_all
+from tests.support.processes import eventually
+from tests.support.workloads import ANY_PORT, CLIENT, SERVER
 from tunnel import __version__
 from tunnel.config.dev_model import Entry
 from tunnel.devapi.api import DevWorkloadApi

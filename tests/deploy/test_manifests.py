@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from cluster import check, check_stop, own_lines, parse, read_line
-from image import ROOT
 
+from tests.support.container_image import ROOT
+from tests.support.kubernetes_objects import check, check_stop, own_lines, parse, read_line
 from tunnel import __version__
 
 MANIFESTS = sorted((ROOT / "deploy/kubernetes").glob("*.yaml"))

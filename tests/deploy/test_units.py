@@ -13,19 +13,19 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from backends import Backend, echo, receive_all
-from image import ROOT, Image
-from manager import SYSTEMD, Manager
-from processes import LIMIT, eventually
-from requirements import program
 
+from tests.support.container_image import ROOT, Image
+from tests.support.plain_backends import Backend, echo, receive_all
+from tests.support.processes import LIMIT, eventually
+from tests.support.requirements import program
+from tests.support.systemd_manager import SYSTEMD, Manager
 from tunnel.config.dev_model import Entry
 from tunnel.devapi.api import DevWorkloadApi
 from tunnel.spiffe.endpoint import Endpoint
 from tunnel.spiffe.ids import parse_spiffe_id
 
 UNITS = ROOT / "deploy/systemd"
-COUNTING = ROOT / "tests/integration/counting.py"
+COUNTING = ROOT / "tests/support/scripts/signal_counter.py"
 SERVICES = ["tunnel-server.service", "tunnel@.service"]
 WORST = 15  # of systemd's score, in tenths; what it still blames is that a proxy reaches the network
 _ARGS = """client
@@ -47,7 +47,7 @@ StandardError=inherit
 _STOPPED = """[Service]
 Type=exec
 ExecStart=/opt/tunnel/bin/tunnel exec --use-workload-api-addr=unix:///run/spire/client.sock \\
-    --target=127.0.0.1:1 --verify-id=spiffe://example.org/cache -- /usr/bin/python3 /etc/tunnel/counting.py
+    --target=127.0.0.1:1 --verify-id=spiffe://example.org/cache -- /usr/bin/python3 /etc/tunnel/signal_counter.py
 TimeoutStopSec=5
 StandardOutput=append:/run/stopped
 StandardError=inherit

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
-from forge import END, NOW, authority, key_of, leaf
 
+from tests.support.cert_factory import END, NOW, authority, key_of, leaf
 from tunnel.errors import IdentityError, IdentityFault
 from tunnel.identity.credentials import X509Context, X509Svid
 from tunnel.identity.follower import Follower, Outcome

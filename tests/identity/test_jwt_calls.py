@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from tokens import NOW, jwk, jwks, token
 
+from tests.support.jwt_factory import NOW, jwk, jwks, token
 from tunnel.config.dev_model import Entry
 from tunnel.devapi.api import BUNDLES, JWT_BUNDLES, JWT_SVIDS, VALIDATE, DevWorkloadApi
 from tunnel.devapi.feed import Refusal

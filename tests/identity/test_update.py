@@ -9,11 +9,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-import scenes
 from cryptography.hazmat.primitives.asymmetric import x25519
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
-from forge import END, NOW, SERVER_ONLY, Forged, authority, key_of, leaf, rewritten
 
+from tests.support import spire_captures
+from tests.support.cert_factory import END, NOW, SERVER_ONLY, MadeCertificate, authority, key_of, leaf, rewritten
 from tunnel.errors import IdentityError, IdentityFault, WireError
 from tunnel.identity import update
 from tunnel.identity.credentials import X509Context, X509Svid
@@ -28,12 +28,18 @@ ROOT = authority(key=key_of("p256"))
 OTHER_ROOT = authority("b.test", key=key_of("p256", 1))
 
 
-def entry_of(worker: Forged, *others: Forged, root: Forged = ROOT, uri: str = "spiffe://a.test/w", hint: str = "") -> SvidEntry:
+def entry_of(
+    worker: MadeCertificate,
+    *others: MadeCertificate,
+    root: MadeCertificate = ROOT,
+    uri: str = "spiffe://a.test/w",
+    hint: str = "",
+) -> SvidEntry:
     """What an agent says of an identity."""
     return SvidEntry(uri, worker.der + b"".join(one.der for one in others), worker.key_der, root.der, hint)
 
 
-def entry(uri: str = "spiffe://a.test/w", *, hint: str = "", root: Forged = ROOT, **fields: Any) -> SvidEntry:
+def entry(uri: str = "spiffe://a.test/w", *, hint: str = "", root: MadeCertificate = ROOT, **fields: Any) -> SvidEntry:
     """A good identity but for what is told of its leaf."""
     return entry_of(leaf(uri, issuer=root, **fields), root=root, uri=uri, hint=hint)
 
@@ -62,10 +68,10 @@ def accept(
 # -- what agents sent
 
 
-@pytest.mark.parametrize("name", [name for name in scenes.of("FetchX509SVID") if not name.startswith("rotation/")])
+@pytest.mark.parametrize("name", [name for name in spire_captures.of("FetchX509SVID") if not name.startswith("rotation/")])
 def test_captured_updates_are_taken(name: str) -> None:
-    index = scenes.INDEX[name]
-    context = accept_update(parse_x509_svid_response(scenes.message(name)), scenes.DAY, wants_all=True)
+    index = spire_captures.INDEX[name]
+    context = accept_update(parse_x509_svid_response(spire_captures.message(name)), spire_captures.DAY, wants_all=True)
     assert [str(svid.spiffe_id) for svid in context.svids] == [svid["spiffe_id"] for svid in index["svids"]]
     assert [svid.hint for svid in context.svids] == [svid["hint"] for svid in index["svids"]]
     assert [svid.not_after.isoformat() for svid in context.svids] == [
@@ -79,10 +85,10 @@ def test_captured_updates_are_taken(name: str) -> None:
 
 def test_the_captured_rotation_is_taken_message_by_message() -> None:
     """71 seconds of an agent's life: each message is good at its second, and only one equals the one before."""
-    call = scenes.call("rotation/svid")
+    call = spire_captures.call("rotation/svid")
     before, equal, same_svid = None, [], []
     for number, second in enumerate(call["messages_at"]):
-        message = parse_x509_svid_response(scenes.message(f"rotation/svid/{number:02}"))
+        message = parse_x509_svid_response(spire_captures.message(f"rotation/svid/{number:02}"))
         context = accept_update(message, datetime.fromtimestamp(call["started"] + second, UTC))
         (svid,) = context.svids
         assert str(svid.spiffe_id) == "spiffe://r.test/w"
@@ -97,16 +103,16 @@ def test_the_captured_rotation_is_taken_message_by_message() -> None:
 
 
 def test_a_captured_message_is_refused_when_its_svid_has_ended() -> None:
-    message = parse_x509_svid_response(scenes.message("rotation/svid/00"))
-    end = datetime.fromisoformat(scenes.INDEX["rotation/svid/00.bin"]["svids"][0]["chain"][0]["not_after"])
+    message = parse_x509_svid_response(spire_captures.message("rotation/svid/00"))
+    end = datetime.fromisoformat(spire_captures.INDEX["rotation/svid/00.bin"]["svids"][0]["chain"][0]["not_after"])
     assert accept_update(message, end).svids[0].not_after == end
     assert fault(message, end + SECOND) is IdentityFault.UNVERIFIED
 
 
 def test_an_svid_of_before_a_change_of_authority_does_not_verify_after_it() -> None:
-    call = scenes.call("rotation/svid")
-    old = parse_x509_svid_response(scenes.message("rotation/svid/05")).svids[0]  # signed by the authority that went
-    new = parse_x509_svid_response(scenes.message("rotation/svid/11")).svids[0]  # the bundle without it
+    call = spire_captures.call("rotation/svid")
+    old = parse_x509_svid_response(spire_captures.message("rotation/svid/05")).svids[0]  # signed by the authority that went
+    new = parse_x509_svid_response(spire_captures.message("rotation/svid/11")).svids[0]  # the bundle without it
     moment = datetime.fromtimestamp(call["started"] + call["messages_at"][5], UTC)
     accept(old, now=moment)
     assert fault(response(replace(old, bundle=new.bundle)), moment) is IdentityFault.UNVERIFIED
@@ -191,7 +197,7 @@ def encrypted_key() -> bytes:
     return bytes(key_of("p256").private_bytes(Encoding.DER, PrivateFormat.PKCS8, BestAvailableEncryption(b"password")))
 
 
-def unreadable() -> Forged:
+def unreadable() -> MadeCertificate:
     signer = key_of("ed25519")
     return rewritten(authority(key=signer), b"authority of", b"authority\xff\xfef", signer)
 
@@ -426,9 +432,9 @@ def test_revocation_lists_are_counted() -> None:
 @pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")  # the library takes such, still
 def test_a_captured_message_with_any_byte_changed_is_taken_or_refused() -> None:
     """Nothing an agent sends can end the watcher's thread: our own errors come of it, and no others."""
-    data = scenes.message("federated/svid/00")  # not an RSA one: the library proves each such key, which takes long
+    data = spire_captures.message("federated/svid/00")  # not an RSA one: the library proves each such key, which takes long
     for place in range(len(data)):
         changed = bytearray(data)
         changed[place] ^= (0x01, 0x80, 0xFF)[place % 3]
         with suppress(WireError, IdentityError):
-            accept_update(parse_x509_svid_response(bytes(changed)), scenes.DAY)
+            accept_update(parse_x509_svid_response(bytes(changed)), spire_captures.DAY)

@@ -17,9 +17,9 @@ from urllib.parse import quote
 
 import grpc
 import pytest
-import scenes
-from forge import END, NOW, START, authority, leaf
 
+from tests.support import spire_captures
+from tests.support.cert_factory import END, NOW, START, authority, leaf
 from tunnel.config.dev_model import Entry
 from tunnel.devapi.api import SVIDS, DevWorkloadApi
 from tunnel.devapi.feed import Refusal
@@ -258,7 +258,7 @@ def test_each_status_after_an_accepted_update(code: str, api: DevWorkloadApi, en
 
 @pytest.mark.parametrize("scene", ["no-identity", "no-header", "header-twice", "header-wrong"])
 def test_the_captured_statuses_have_their_meaning(scene: str, api: DevWorkloadApi, endpoint: Endpoint) -> None:
-    status = scenes.call(f"{scene}/svid")["status"]
+    status = spire_captures.call(f"{scene}/svid")["status"]
     api.publish(endpoint, SVIDS, Refusal(status["code"], status["details"]))
     with watching(endpoint) as watch:
         event = watch.next()
@@ -282,8 +282,8 @@ def test_an_identity_taken_away_on_an_open_stream_is_denied_and_one_given_back_i
 
 def test_the_captured_end_of_the_rotation_is_a_denial(api: DevWorkloadApi, endpoint: Endpoint) -> None:
     """Two messages of the scene and its end, with the clock of its capture."""
-    call = scenes.call("rotation/svid")
-    first, second = (scenes.message(f"rotation/svid/{number}") for number in (15, 16))
+    call = spire_captures.call("rotation/svid")
+    first, second = (spire_captures.message(f"rotation/svid/{number}") for number in (15, 16))
     api.publish(endpoint, SVIDS, first)
     with watching(endpoint, wall=lambda: call["started"] + call["messages_at"][16]) as watch:
         one = watch.updated()

@@ -7,19 +7,20 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from disk import Disk
-from world import World
+
+from tests.support.file_identities import FileIdentities
+from tests.support.workloads import Workloads
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+def workloads(tmp_path: Path) -> Iterator[Workloads]:
     """An agent of the test's own, and everything that the test starts."""
-    with closing(World(tmp_path)) as world:
-        yield world
+    with closing(Workloads(tmp_path)) as workloads:
+        yield workloads
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Disk]:
+def file_identities(tmp_path: Path) -> Iterator[FileIdentities]:
     """An authority of the test's own, and everything that the test starts."""
-    with closing(Disk(tmp_path)) as disk:
-        yield disk
+    with closing(FileIdentities(tmp_path)) as file_identities:
+        yield file_identities

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from pebble import Pebble, free_ports
-from processes import Proxy, bare_environment, eventually, tunnel_argv
 
+from tests.support.pebble import Pebble, free_ports
+from tests.support.processes import Proxy, bare_environment, eventually, tunnel_argv
 from tunnel.acme import client
 from tunnel.acme.keeper import AcmeKeeper
 from tunnel.acme.material import renew_due_at
@@ -137,7 +137,7 @@ def test_a_url_that_is_no_directory_is_told(pebble: Pebble, config: AcmeConfig) 
 # -- the next certificate, while serving
 
 
-class Lines:
+class RecordedLog:
     """A log in memory, written by the thread that serves."""
 
     def __init__(self) -> None:
@@ -160,7 +160,7 @@ class Served:
     """A tunnel on the challenge's own port, on a thread of its own."""
 
     def __init__(self, port: int, gate: ChallengeGate, held: KeyMaterial, target: int) -> None:
-        self.log = Lines()
+        self.log = RecordedLog()
         self._loop = Loop()
         settings = Settings(is_server=True, target=TcpAddress("127.0.0.1", str(target)))
         self.tunnel = Tunnel(self._loop, settings, self.log, lambda _address, _answer: None)  # type: ignore[arg-type]

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 
 import grpc
 import pytest
-from disk import Disk
-from processes import LIMIT, Proxy
+
+from tests.support.file_identities import FileIdentities
+from tests.support.processes import LIMIT, Proxy
 
 METHOD = "/test.Echo/Say"
 
@@ -45,27 +46,31 @@ def said(channel: grpc.Channel, text: bytes = b"hello") -> bytes:
     return answer
 
 
-def test_grpc_finds_its_protocol_through_both_proxies(disk: Disk) -> None:
-    files = disk.client_files
+def test_grpc_finds_its_protocol_through_both_proxies(file_identities: FileIdentities) -> None:
+    files = file_identities.client_files
     with served() as backend:
-        proxy = disk.serve(backend, "--alpn=h2")
-        trust = grpc.ssl_channel_credentials(disk.pki.cacert.read_bytes(), files.key.read_bytes(), files.chain.read_bytes())
+        proxy = file_identities.serve(backend, "--alpn=h2")
+        trust = grpc.ssl_channel_credentials(
+            file_identities.pki.cacert.read_bytes(), files.key.read_bytes(), files.chain.read_bytes()
+        )
         options = (("grpc.ssl_target_name_override", "localhost"),)
         assert said(grpc.secure_channel(name_of(proxy), trust, options)) == b"hello"
-    shown = disk.server_files
+    shown = file_identities.server_files
     trust_clients = grpc.ssl_server_credentials(
-        [(shown.key.read_bytes(), shown.chain.read_bytes())], disk.pki.cacert.read_bytes(), require_client_auth=True
+        [(shown.key.read_bytes(), shown.chain.read_bytes())], file_identities.pki.cacert.read_bytes(), require_client_auth=True
     )
     with served(trust_clients) as server:
-        proxy = disk.call(server, "--alpn=h2", "--alpn=http/1.1", "--override-server-name=localhost")
+        proxy = file_identities.call(server, "--alpn=h2", "--alpn=http/1.1", "--override-server-name=localhost")
         assert said(grpc.insecure_channel(name_of(proxy))) == b"hello"
 
 
-def test_without_the_flag_grpc_refuses_the_server(disk: Disk) -> None:
-    files = disk.client_files
+def test_without_the_flag_grpc_refuses_the_server(file_identities: FileIdentities) -> None:
+    files = file_identities.client_files
     with served() as backend:
-        proxy = disk.serve(backend)
-        trust = grpc.ssl_channel_credentials(disk.pki.cacert.read_bytes(), files.key.read_bytes(), files.chain.read_bytes())
+        proxy = file_identities.serve(backend)
+        trust = grpc.ssl_channel_credentials(
+            file_identities.pki.cacert.read_bytes(), files.key.read_bytes(), files.chain.read_bytes()
+        )
         options = (("grpc.ssl_target_name_override", "localhost"),)
         with grpc.secure_channel(name_of(proxy), trust, options) as channel, pytest.raises(grpc.RpcError) as refused:
             channel.unary_unary(METHOD)(b"hello", timeout=LIMIT)

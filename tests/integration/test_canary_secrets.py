@@ -9,21 +9,29 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from backends import Backend, echo
-from canaries import DAMAGE, body_of, found_in, pieces_of
-from disk import Disk
-from pki import Files, replace
-from processes import bare_environment
 from test_file_operation import curl
-from tool import Done, run_tool
+
+from tests.support.certificate_files import Files, replace
+from tests.support.command_runner import Done, run_tool
+from tests.support.file_identities import FileIdentities
+from tests.support.plain_backends import Backend, echo
+from tests.support.processes import bare_environment
+from tests.support.secret_canaries import DAMAGE, body_of, found_in, pieces_of
 
 DONE = "reloading configuration complete"
 PASSWORD = "canary-password"
 STARTED = ("line breaks written out", "the body in the label", "no END", "a byte order mark and UTF-16")
 
 
-def server_line(disk: Disk, *source: str) -> tuple[str, ...]:
-    return "server", "--listen=127.0.0.1:0", "--target=127.0.0.1:1", "--allow-all", f"--cacert={disk.pki.cacert}", *source
+def server_line(file_identities: FileIdentities, *source: str) -> tuple[str, ...]:
+    return (
+        "server",
+        "--listen=127.0.0.1:0",
+        "--target=127.0.0.1:1",
+        "--allow-all",
+        f"--cacert={file_identities.pki.cacert}",
+        *source,
+    )
 
 
 def said(done: Done) -> str:
@@ -44,12 +52,12 @@ def sources_of(files: Files, folder: Path, blob: bytes) -> Iterable[tuple[str, .
 
 
 @pytest.mark.parametrize("kind", STARTED)
-def test_a_start_and_a_check_show_no_byte_of_a_damaged_key(disk: Disk, tmp_path: Path, kind: str) -> None:
-    files = disk.server_files
+def test_a_start_and_a_check_show_no_byte_of_a_damaged_key(file_identities: FileIdentities, tmp_path: Path, kind: str) -> None:
+    files = file_identities.server_files
     key = files.key.read_bytes()
     for source in sources_of(files, tmp_path, DAMAGE[kind](key)):
         for before in ((), ("check",)):
-            done = run_tool(bare_environment(), *before, *server_line(disk, *source))
+            done = run_tool(bare_environment(), *before, *server_line(file_identities, *source))
             assert done.code == 1, said(done)
             assert not found_in(said(done), pieces_of(key)), said(done)
             assert PASSWORD not in said(done)
@@ -65,14 +73,14 @@ def test_a_start_and_a_check_show_no_byte_of_a_damaged_key(disk: Disk, tmp_path:
         assert not found_in(said(done), pieces_of(key)), said(done)
 
 
-def test_a_failed_reload_shows_no_byte_of_a_damaged_key(disk: Disk, tmp_path: Path) -> None:
-    files = disk.pki.leaf("server", dns=("localhost",), file="live")
+def test_a_failed_reload_shows_no_byte_of_a_damaged_key(file_identities: FileIdentities, tmp_path: Path) -> None:
+    files = file_identities.pki.leaf("server", dns=("localhost",), file="live")
     good, key = files.combined.read_bytes(), files.key.read_bytes()
-    backend = disk.enter(Backend(echo))
+    backend = file_identities.enter(Backend(echo))
     place = tmp_path / "status"
     flags = (f"--keystore={files.combined}", f"--storepass={PASSWORD}", f"--status=unix:{place}", "--allow-all")
-    line = ("--listen=127.0.0.1:0", f"--target={backend.target}", f"--cacert={disk.pki.cacert}", *flags)
-    proxy = disk.start("server", *line)
+    line = ("--listen=127.0.0.1:0", f"--target={backend.target}", f"--cacert={file_identities.pki.cacert}", *flags)
+    proxy = file_identities.start("server", *line)
     assert proxy.address
     shown = []
     for count, damage in enumerate(DAMAGE.values(), 1):
@@ -89,16 +97,16 @@ def test_a_failed_reload_shows_no_byte_of_a_damaged_key(disk: Disk, tmp_path: Pa
     assert PASSWORD not in everything
 
 
-def test_a_key_as_the_value_of_a_flag_is_not_shown(disk: Disk) -> None:
+def test_a_key_as_the_value_of_a_flag_is_not_shown(file_identities: FileIdentities) -> None:
     """As of `--key "$KEY"`, where the variable holds the key and not its path."""
-    files = disk.server_files
+    files = file_identities.server_files
     key = files.key.read_text()
     body = body_of(key.encode()).decode()
-    good = server_line(disk, f"--cert={files.chain}", f"--key={files.key}")
+    good = server_line(file_identities, f"--cert={files.chain}", f"--key={files.key}")
     for value in (key, key.replace("\n", "\\n"), body):
         cases = [
-            server_line(disk, f"--cert={files.chain}", f"--key={value}"),
-            server_line(disk, f"--keystore={value}", f"--storepass={PASSWORD}"),
+            server_line(file_identities, f"--cert={files.chain}", f"--key={value}"),
+            server_line(file_identities, f"--keystore={value}", f"--storepass={PASSWORD}"),
             ("svid", "verify", value),
             ("svid", "verify", str(files.chain), f"--key={value}"),
             ("health", f"--cacert={value}", "https://127.0.0.1:1"),
@@ -113,7 +121,7 @@ def test_a_key_as_the_value_of_a_flag_is_not_shown(disk: Disk) -> None:
             done = run_tool(bare_environment(), *words)
             assert done.code != 0
             assert not found_in(said(done), pieces_of(key.encode())), (words[:2], said(done))
-    done = run_tool({**bare_environment(), "KEY_PATH": key, "CERT_PATH": str(files.chain)}, *server_line(disk))
+    done = run_tool({**bare_environment(), "KEY_PATH": key, "CERT_PATH": str(files.chain)}, *server_line(file_identities))
     assert done.code == 1
     assert not found_in(said(done), pieces_of(key.encode()))
 
@@ -158,13 +166,15 @@ def test_the_workload_apis_address_of_the_environment_is_not_shown_with_a_passwo
     assert PASSWORD not in said(done)
 
 
-def test_a_proxy_with_passwords_in_urls_shows_none_of_them(disk: Disk, tmp_path: Path) -> None:
+def test_a_proxy_with_passwords_in_urls_shows_none_of_them(file_identities: FileIdentities, tmp_path: Path) -> None:
     """Neither when it starts, nor when whoever the URL names refuses."""
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     urls = (f"--proxy=http://me:{PASSWORD}@127.0.0.1:{port}", f"--metrics-url=http://me:{PASSWORD}@127.0.0.1:{port}/x")
     flags = ("--metrics-interval=100ms", f"--status=unix:{tmp_path / 'status'}", "--disable-authentication")
-    client = disk.start("client", "--listen=127.0.0.1:0", "--target=localhost:1", f"--cacert={disk.pki.cacert}", *urls, *flags)
+    client = file_identities.start(
+        "client", "--listen=127.0.0.1:0", "--target=localhost:1", f"--cacert={file_identities.pki.cacert}", *urls, *flags
+    )
     with socket.create_connection(client.address, timeout=60) as caller:
         assert caller.recv(1) == b""
     client.wait_for(r"(?i)metrics.*(refused|cannot|failed)")

@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from backends import Backend, echo
-from disk import Disk
-from processes import LIMIT, Process, Proxy, bare_environment, eventually, tunnel_argv
-from world import CLIENT, World
+
+from tests.support.file_identities import FileIdentities
+from tests.support.plain_backends import Backend, echo
+from tests.support.processes import LIMIT, Process, Proxy, bare_environment, eventually, tunnel_argv
+from tests.support.workloads import CLIENT, Workloads
 
 ANY = "--listen=127.0.0.1:0"
 _GENEROUS = 1 << 30
@@ -58,23 +59,25 @@ def leaves_core(argv: list[str], folder: Path, is_up: str = "") -> bool:
 
 
 @pytest.mark.usefixtures("generous")
-def test_a_proxy_that_aborts_leaves_no_core_dump(disk: Disk, tmp_path: Path) -> None:
+def test_a_proxy_that_aborts_leaves_no_core_dump(file_identities: FileIdentities, tmp_path: Path) -> None:
     if not leaves_core([sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"], tmp_path, "up"):
         pytest.skip("this machine writes no core dumps")
-    files = disk.named(disk.server_files)  # Landlock would deny the core dump too
+    files = file_identities.named(file_identities.server_files)  # Landlock would deny the core dump too
     argv = tunnel_argv("server", ANY, "--target=127.0.0.1:1", *files, "--allow-all", "--disable-landlock")
     assert not leaves_core(argv, tmp_path, "listening for connections on")
 
 
 @pytest.mark.usefixtures("generous")
-def test_every_process_with_a_key_has_a_limit_of_0(world: World, disk: Disk, tmp_path: Path) -> None:
-    backend = world.enter(Backend(echo))
+def test_every_process_with_a_key_has_a_limit_of_0(
+    workloads: Workloads, file_identities: FileIdentities, tmp_path: Path
+) -> None:
+    backend = workloads.enter(Backend(echo))
     watch = Process(
-        tunnel_argv("svid", "watch", f"--out={tmp_path / 'svid'}", f"--use-workload-api-addr={world.sockets[CLIENT]}"),
+        tunnel_argv("svid", "watch", f"--out={tmp_path / 'svid'}", f"--use-workload-api-addr={workloads.sockets[CLIENT]}"),
         environ=bare_environment(),
     )
-    world.watch(watch)
-    for process in (world.server(backend.target), world.client("127.0.0.1:1"), disk.serve(backend.target)):
+    workloads.watch(watch)
+    for process in (workloads.server(backend.target), workloads.client("127.0.0.1:1"), file_identities.serve(backend.target)):
         assert process.address
         assert core_limit_of(process.pid) == "0"
     eventually(lambda: (tmp_path / "svid").exists(), "the files are written")
@@ -82,7 +85,7 @@ def test_every_process_with_a_key_has_a_limit_of_0(world: World, disk: Disk, tmp
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="another user is wanted")
-def test_no_process_of_the_same_user_sees_into_a_proxy(disk: Disk) -> None:
+def test_no_process_of_the_same_user_sees_into_a_proxy(file_identities: FileIdentities) -> None:
     setpriv = shutil.which("setpriv")
     assert setpriv is not None
     nobody = [setpriv, "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"]
@@ -92,7 +95,7 @@ def test_no_process_of_the_same_user_sees_into_a_proxy(disk: Disk) -> None:
     proxy = Proxy(
         [*nobody, *tunnel_argv("client", ANY, "--target=localhost:1", "--disable-authentication")], environ=bare_environment()
     )
-    disk.watch(proxy)
+    file_identities.watch(proxy)
     assert proxy.address
     assert os.stat(f"/proc/{proxy.pid}/environ").st_uid == 0
     spy = subprocess.run([*nobody, "cat", f"/proc/{proxy.pid}/environ"], capture_output=True, timeout=LIMIT, check=False)
@@ -101,27 +104,29 @@ def test_no_process_of_the_same_user_sees_into_a_proxy(disk: Disk) -> None:
 
 
 @pytest.mark.parametrize("is_spawned", [False, True], ids=["exec", "svid watch"])
-def test_a_command_is_given_the_limit_that_we_were_given(world: World, tmp_path: Path, generous: str, is_spawned: bool) -> None:
-    api = f"--use-workload-api-addr={world.sockets[CLIENT]}"
+def test_a_command_is_given_the_limit_that_we_were_given(
+    workloads: Workloads, tmp_path: Path, generous: str, is_spawned: bool
+) -> None:
+    api = f"--use-workload-api-addr={workloads.sockets[CLIENT]}"
     if is_spawned:
         words = ["svid", "watch", f"--out={tmp_path / 'svid'}", api]
     else:
         words = ["exec", "--target=127.0.0.1:1", api, "--verify-id=spiffe://a.test/x"]
     seen = tmp_path / "seen"
     done = Process(tunnel_argv(*words, "--", "sh", "-c", f"{_LOOK} > {seen}.new; mv {seen}.new {seen}; exec sleep 600"))
-    world.watch(done)
+    workloads.watch(done)
     eventually(seen.exists, "the command has looked")
     assert _ROW.findall(seen.read_text()) == [(generous, "unlimited")]
 
 
-def test_a_reload_command_is_given_the_limit_that_we_were_given(world: World, tmp_path: Path, generous: str) -> None:
+def test_a_reload_command_is_given_the_limit_that_we_were_given(workloads: Workloads, tmp_path: Path, generous: str) -> None:
     seen = tmp_path / "seen"
     reload = f'sh -c "{_LOOK} > {seen}.new; mv {seen}.new {seen}"'
-    words = ["svid", "watch", f"--out={tmp_path / 'svid'}", f"--use-workload-api-addr={world.sockets[CLIENT]}"]
+    words = ["svid", "watch", f"--out={tmp_path / 'svid'}", f"--use-workload-api-addr={workloads.sockets[CLIENT]}"]
     watch = Process(tunnel_argv(*words, f"--reload-command={reload}"), environ=bare_environment())
-    world.watch(watch)
+    workloads.watch(watch)
     eventually(lambda: (tmp_path / "svid").exists(), "the files are written")
-    world.api.rotate_svids()
+    workloads.api.rotate_svids()
     eventually(seen.exists, "the reload command has run")
     assert _ROW.findall(seen.read_text()) == [(generous, "unlimited")]
     eventually(lambda: core_limit_of(watch.pid) == "0", "the limit is ours again, as soon as the command has started")

@@ -19,12 +19,12 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from backends import connect
-from databases import Database, pgbench, postgresql, psql, redis, redis_cli
-from processes import LIMIT, Process, Proxy
-from requirements import program
-from world import World
 
+from tests.support.databases import Database, pgbench, postgresql, psql, redis, redis_cli
+from tests.support.plain_backends import connect
+from tests.support.processes import LIMIT, Process, Proxy
+from tests.support.requirements import program
+from tests.support.workloads import Workloads
 from tunnel.config.dev_model import Issuing
 
 WINDOW = 60.0  # seconds
@@ -75,8 +75,8 @@ class Window:
 class Ways:
     """Pairs of proxies in front of databases, and the ports to reach them by."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, workloads: Workloads) -> None:
+        self._world = workloads
         self.proxies: list[Proxy] = []
 
     def to(self, target: str) -> int:
@@ -86,14 +86,14 @@ class Ways:
         return client.address[1]
 
 
-def rotate(world: World, window: Window) -> None:
+def rotate(workloads: Workloads, window: Window) -> None:
     """New SVIDs again and again, and in the middle a new authority in three steps."""
-    change = [world.api.prepare_authorities, world.api.activate_authorities, world.api.drop_old_authorities]
+    change = [workloads.api.prepare_authorities, workloads.api.activate_authorities, workloads.api.drop_old_authorities]
     while not window.is_closed.wait(ROTATION):
         if change and time.monotonic() > window.middle:
             change.pop(0)()
             window.has_new_authority = not change
-        world.api.rotate_svids()
+        workloads.api.rotate_svids()
 
 
 def run(argv: list[str], text: str | None = None) -> str:
@@ -138,25 +138,25 @@ def keep_redis(port: int, window: Window) -> list[tuple[str, int]]:
     return seen
 
 
-def work(world: World, sql: Database, cache: Database) -> Seen:
+def work(workloads: Workloads, sql: Database, cache: Database) -> Seen:
     """All programs at once, while identities change from the first proxy's start to the last look at the data."""
     window = Window()
     with ThreadPoolExecutor() as threads:
-        rotation = threads.submit(rotate, world, window)
+        rotation = threads.submit(rotate, workloads, window)
         try:
-            return work_meanwhile(world, sql, cache, window, threads)
+            return work_meanwhile(workloads, sql, cache, window, threads)
         finally:
             window.is_over.set()
             window.is_closed.set()
             rotation.result()
 
 
-def work_meanwhile(world: World, sql: Database, cache: Database, window: Window, threads: ThreadPoolExecutor) -> Seen:
-    ways = Ways(world)
+def work_meanwhile(workloads: Workloads, sql: Database, cache: Database, window: Window, threads: ThreadPoolExecutor) -> Seen:
+    ways = Ways(workloads)
     sql_port, sql_unix, cache_port, cache_unix = map(ways.to, (sql.tcp, sql.unix, cache.tcp, cache.unix))
     run(pgbench(sql_port, "--initialize", "--quiet"))
-    session = world.watch(Process(psql(sql_unix)))
-    subscriber = world.watch(Process(redis_cli(cache_unix, "SUBSCRIBE", "news")))
+    session = workloads.watch(Process(psql(sql_unix)))
+    subscriber = workloads.watch(Process(redis_cli(cache_unix, "SUBSCRIBE", "news")))
     subscriber.wait_for("^1$")
     window.begin()
     load = ["--no-vacuum", f"--time={WINDOW:g}", "--client=2"]
@@ -198,8 +198,8 @@ def seen() -> Iterator[Seen]:
             (directory / name).mkdir()
         sql = stack.enter_context(postgresql(directory / "sql"))
         cache = stack.enter_context(redis(directory / "cache"))
-        world = stack.enter_context(closing(World(directory / "world", issuing=Issuing(ttl=SVID_LIFE))))
-        yield work(world, sql, cache)
+        workloads = stack.enter_context(closing(Workloads(directory / "world", issuing=Issuing(ttl=SVID_LIFE))))
+        yield work(workloads, sql, cache)
 
 
 def test_the_identity_and_its_authority_have_changed_all_the_time(seen: Seen) -> None:

@@ -6,7 +6,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from processes import tunnel_argv
+from tests.support.processes import tunnel_argv
 
 
 def _demo(*flags: str) -> subprocess.CompletedProcess[str]:

@@ -8,7 +8,8 @@ import stat
 from pathlib import Path
 
 import pytest
-from dev_process import end, read_sockets, tunnel_dev
+
+from tests.support.dev_workload_api import end, read_sockets, tunnel_dev
 
 
 def test_plain_dev_serves_in_the_runtime_directory_and_cleans_up(tmp_path: Path) -> None:

@@ -17,11 +17,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from backends import Backend, connect, echo
-from processes import LIMIT, Process, eventually, tunnel_argv
-from requirements import program
-from tool import Done, environment, is_alive, run_tool
-from world import SERVER, STRANGER, World
+
+from tests.support.command_runner import Done, environment, is_alive, run_tool
+from tests.support.plain_backends import Backend, connect, echo
+from tests.support.processes import LIMIT, Process, eventually, tunnel_argv
+from tests.support.requirements import program
+from tests.support.workloads import SERVER, STRANGER, Workloads
 
 ID = f"--verify-id={SERVER}"
 ASK = "import socket; s = socket.create_connection(('{host}', {port})); s.sendall(b'ping'); print(s.recv(9).decode())"
@@ -29,20 +30,20 @@ NOBODY = 65534
 
 
 @pytest.fixture
-def target(world: World) -> str:
+def target(workloads: Workloads) -> str:
     """A server in front of an echo."""
-    return world.server(world.enter(Backend(echo)).target).target
+    return workloads.server(workloads.enter(Backend(echo)).target).target
 
 
-def run_exec(world: World, *arguments: str, **more: str) -> Done:
-    return run_tool(environment(world, **more), "exec", *arguments)
+def run_exec(workloads: Workloads, *arguments: str, **more: str) -> Done:
+    return run_tool(environment(workloads, **more), "exec", *arguments)
 
 
 @contextmanager
-def running(world: World, target: str, script: str, *flags: str) -> Iterator[Process]:
+def running(workloads: Workloads, target: str, script: str, *flags: str) -> Iterator[Process]:
     """`tunnel exec` with a shell script that says `up` and its process number first."""
     argv = tunnel_argv("exec", f"--target={target}", ID, *flags, "--", "sh", "-c", f"echo up $$; {script}")
-    process = Process(argv, environ=environment(world))
+    process = Process(argv, environ=environment(workloads))
     try:
         yield process
     finally:
@@ -54,39 +55,39 @@ def up(process: Process) -> int:
     return int(process.wait_for(r"up (\d+)")[1])
 
 
-def test_a_command_reaches_the_server_and_its_exit_code_is_ours(world: World, target: str) -> None:
+def test_a_command_reaches_the_server_and_its_exit_code_is_ours(workloads: Workloads, target: str) -> None:
     script = f"{ASK}; import os; print(os.environ['TUNNEL_ADDR'] == '{{addr}}', '{{x}}'); raise SystemExit(7)"
-    done = run_exec(world, f"--target={target}", ID, "--", sys.executable, "-c", script)
+    done = run_exec(workloads, f"--target={target}", ID, "--", sys.executable, "-c", script)
     assert (done.code, done.out, done.err) == (7, "ping\nTrue {x}\n", "")
 
 
-def test_a_unix_socket_has_the_name_that_is_wanted_and_goes_at_the_end(world: World, target: str) -> None:
+def test_a_unix_socket_has_the_name_that_is_wanted_and_goes_at_the_end(workloads: Workloads, target: str) -> None:
     script = "ls -ld {dir} | cut -c1-10; test {socket} = $TUNNEL_DIR/.s.PGSQL.5432 -a -S $TUNNEL_SOCKET && echo {dir}"
-    done = run_exec(world, f"--target={target}", ID, "--unix=.s.PGSQL.5432", "--", "sh", "-c", script)
+    done = run_exec(workloads, f"--target={target}", ID, "--unix=.s.PGSQL.5432", "--", "sh", "-c", script)
     mode, directory = done.out.split()
     assert (done.code, mode, done.err) == (0, "drwx------", "")
-    assert directory.startswith(str(world.directory))
+    assert directory.startswith(str(workloads.directory))
     assert not Path(directory).exists()
 
 
-def test_a_directory_for_sockets_goes_wherever_temporary_files_are(world: World, target: str) -> None:
+def test_a_directory_for_sockets_goes_wherever_temporary_files_are(workloads: Workloads, target: str) -> None:
     with tempfile.TemporaryDirectory(dir="/var/tmp") as elsewhere:  # where Landlock lets nobody write who does not ask
-        done = run_exec(world, f"--target={target}", ID, "--unix=x", "--", "test", "-S", "{socket}", TMPDIR=elsewhere)
+        done = run_exec(workloads, f"--target={target}", ID, "--unix=x", "--", "test", "-S", "{socket}", TMPDIR=elsewhere)
         assert (done.code, done.out, done.err, os.listdir(elsewhere)) == (0, "", "", [])
 
 
-def test_where_users_cannot_be_told_apart_no_port_is_opened(world: World, target: str) -> None:
+def test_where_users_cannot_be_told_apart_no_port_is_opened(workloads: Workloads, target: str) -> None:
     """All whom a user namespace does not map look the same; in a private directory they are kept out all the same."""
     alone = (program("unshare"), "--user")
-    done = run_tool(environment(world), "exec", f"--target={target}", ID, "--", "true", before=alone)
+    done = run_tool(environment(workloads), "exec", f"--target={target}", ID, "--", "true", before=alone)
     assert (done.code, "say --unix FILE" in done.err) == (125, True)
     ask = "import socket; s = socket.socket(socket.AF_UNIX); s.connect('{socket}'); s.sendall(b'ping'); print(s.recv(9))"
     flags = (f"--target={target}", ID, "--unix=s")
-    done = run_tool(environment(world), "exec", *flags, "--", sys.executable, "-c", ask, before=alone)
+    done = run_tool(environment(workloads), "exec", *flags, "--", sys.executable, "-c", ask, before=alone)
     assert (done.code, done.out, done.err) == (0, "b'ping'\n", "")
 
 
-def test_of_several_targets_each_has_its_own_server(world: World, target: str) -> None:
+def test_of_several_targets_each_has_its_own_server(workloads: Workloads, target: str) -> None:
     """Both stand at one address here: what is admitted for the one is not for the other."""
     say = (
         "import socket\n"
@@ -96,23 +97,23 @@ def test_of_several_targets_each_has_its_own_server(world: World, target: str) -
         "    except ConnectionError: print(b'')"
     )
     flags = (f"--target=good={target}", f"--verify-id=good={SERVER}", f"--target=bad={target}", f"--verify-id=bad={STRANGER}")
-    done = run_exec(world, *flags, "--", sys.executable, "-c", say)
+    done = run_exec(workloads, *flags, "--", sys.executable, "-c", say)
     assert (done.code, done.out) == (0, "b'x'\nb''\n")
     (line,) = done.err.splitlines()  # what was refused is said at the end
     assert line.startswith("tunnel: error on dial: TLS handshake with")
     assert "no-rule-admits" in line
 
 
-def test_targets_with_sockets_have_a_place_each(world: World, target: str) -> None:
+def test_targets_with_sockets_have_a_place_each(workloads: Workloads, target: str) -> None:
     flags = (f"--target={target}", ID, "--unix=a", f"--target=a={target}", f"--verify-id=a={SERVER}", "--unix=a=a")
-    done = run_exec(world, *flags, "--", "sh", "-c", "test -S {socket} -a -S {a.socket} && echo {dir} {a.dir}")
+    done = run_exec(workloads, *flags, "--", "sh", "-c", "test -S {socket} -a -S {a.socket} && echo {dir} {a.dir}")
     unnamed, named = done.out.split()
     assert (done.code, done.err, unnamed == named) == (0, "", False)
 
 
-def test_the_environment_is_without_what_is_ours(world: World, target: str) -> None:
+def test_the_environment_is_without_what_is_ours(workloads: Workloads, target: str) -> None:
     more = {"LISTEN_PID": "1", "LISTEN_FDS": "1", "WATCHDOG_USEC": "1", "KEYSTORE_PASS": "secret", "KEPT": "yes"}
-    done = run_exec(world, f"--target={target}", ID, "--", "env", **more)
+    done = run_exec(workloads, f"--target={target}", ID, "--", "env", **more)
     names = {line.partition("=")[0] for line in done.out.splitlines()}
     assert {"TUNNEL_HOST", "TUNNEL_PORT", "TUNNEL_ADDR", "KEPT", "SPIFFE_ENDPOINT_SOCKET"} <= names
     assert not names & {"LISTEN_PID", "LISTEN_FDS", "WATCHDOG_USEC", "KEYSTORE_PASS", "GRPC_VERBOSITY"}
@@ -132,16 +133,18 @@ def test_the_environment_is_without_what_is_ours(world: World, target: str) -> N
     ],
 )
 def test_the_exit_code_says_who_failed(
-    world: World, target: str, flags: tuple[str, ...], command: tuple[str, ...], code: int, words: str
+    workloads: Workloads, target: str, flags: tuple[str, ...], command: tuple[str, ...], code: int, words: str
 ) -> None:
-    done = run_exec(world, f"--target={target}", *flags, "--", *command)
+    done = run_exec(workloads, f"--target={target}", *flags, "--", *command)
     assert done.code == code
     assert len(done.err.splitlines()) == bool(words)
     assert words in done.err
 
 
-def test_a_signal_is_the_commands_and_it_may_ignore_it(world: World, target: str) -> None:
-    with running(world, target, "trap 'echo heard' TERM USR1; echo ready; read line; read line; read line; exit 3") as process:
+def test_a_signal_is_the_commands_and_it_may_ignore_it(workloads: Workloads, target: str) -> None:
+    with running(
+        workloads, target, "trap 'echo heard' TERM USR1; echo ready; read line; read line; read line; exit 3"
+    ) as process:
         process.wait_for("ready")
         for number in (signal.SIGTERM, signal.SIGUSR1):
             since = len(process.lines)
@@ -152,20 +155,20 @@ def test_a_signal_is_the_commands_and_it_may_ignore_it(world: World, target: str
         assert process.exit_code() == 3
 
 
-def test_a_signal_that_ends_the_command_ends_us(world: World, target: str) -> None:
-    with running(world, target, "exec sleep 1000", "--unix=x") as process:
+def test_a_signal_that_ends_the_command_ends_us(workloads: Workloads, target: str) -> None:
+    with running(workloads, target, "exec sleep 1000", "--unix=x") as process:
         child = up(process)
         process.signal(signal.SIGTERM)
         assert process.exit_code() == 128 + signal.SIGTERM
         assert not is_alive(child)
-        assert not list(world.directory.glob("tunnel-*"))
+        assert not list(workloads.directory.glob("tunnel-*"))
 
 
-def test_what_a_command_leaves_behind_ends_with_it(world: World, target: str) -> None:
+def test_what_a_command_leaves_behind_ends_with_it(workloads: Workloads, target: str) -> None:
     """Save what has left our session on purpose, as a daemon does."""
     stubborn = "trap '' TERM; echo left $$; while :; do sleep 1; done"
     script = f'sh -c "{stubborn.replace("$", chr(92) + "$")}" & setsid sh -c "echo daemon \\$\\$; exec sleep 1000" & sleep 0.5'
-    with running(world, target, script) as process:
+    with running(workloads, target, script) as process:
         left = int(process.wait_for(r"left (\d+)")[1])
         daemon = int(process.wait_for(r"daemon (\d+)")[1])
         eventually(lambda: not process.is_running, "the end")
@@ -176,29 +179,29 @@ def test_what_a_command_leaves_behind_ends_with_it(world: World, target: str) ->
             os.kill(daemon, signal.SIGKILL)
 
 
-def test_a_kill_of_ours_is_the_commands_end(world: World, target: str) -> None:
-    with running(world, target, "exec sleep 1000", "--unix=x") as process:
+def test_a_kill_of_ours_is_the_commands_end(workloads: Workloads, target: str) -> None:
+    with running(workloads, target, "exec sleep 1000", "--unix=x") as process:
         pid = up(process)
         process.signal(signal.SIGKILL)
         eventually(lambda: not is_alive(pid), "the command is killed too")
-        assert len(list(world.directory.glob("tunnel-*"))) == 1, "as documented, the socket's directory stays"
+        assert len(list(workloads.directory.glob("tunnel-*"))) == 1, "as documented, the socket's directory stays"
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
 @pytest.mark.parametrize("kind", ["port", "socket"])
-def test_a_process_of_another_user_is_refused(world: World, target: str, kind: str) -> None:
+def test_a_process_of_another_user_is_refused(workloads: Workloads, target: str, kind: str) -> None:
     flags = ["--unix=x"] if kind == "socket" else []
     place = "{socket}" if kind == "socket" else "{port}"
     say = f"echo up {place}; chmod 755 {{dir}} 2>/dev/null; read line"
     argv = tunnel_argv("exec", f"--target={target}", ID, *flags, "--", "sh", "-c", say if flags else say.replace("{dir}", "/x"))
-    world.directory.chmod(0o755)
-    process = Process(argv, environ=environment(world))
+    workloads.directory.chmod(0o755)
+    process = Process(argv, environ=environment(workloads))
     try:
         where = process.wait_for(r"up (\S+)")[1]
         address = where if flags else ("127.0.0.1", int(where))
         if flags:
             for directory in Path(where).parents:
-                if directory.is_relative_to(world.directory.parents[1]):
+                if directory.is_relative_to(workloads.directory.parents[1]):
                     directory.chmod(0o755)
             Path(where).chmod(0o777)
         script = (
@@ -242,7 +245,7 @@ def read_until(terminal: int, words: bytes) -> bytes:
     return seen
 
 
-def test_a_command_on_a_terminal_is_as_without_us(world: World, target: str) -> None:
+def test_a_command_on_a_terminal_is_as_without_us(workloads: Workloads, target: str) -> None:
     """Ctrl-C reaches it once, the terminal's state is left alone, and no shared descriptor is made non-blocking."""
     script = (
         "import os, signal, sys, time\n"
@@ -254,7 +257,7 @@ def test_a_command_on_a_terminal_is_as_without_us(world: World, target: str) -> 
         "print('heard', len(heard), 'and typed', flush=True)\n"
     )
     argv = tunnel_argv("exec", f"--target={target}", ID, "--", sys.executable, "-c", script)
-    with on_a_terminal(argv, environment(world)) as (process, terminal):
+    with on_a_terminal(argv, environment(workloads)) as (process, terminal):
         assert b"up True True True" in read_until(terminal, b"True\r\n")
         before = termios.tcgetattr(terminal)
         os.write(terminal, b"\x03")
@@ -265,10 +268,10 @@ def test_a_command_on_a_terminal_is_as_without_us(world: World, target: str) -> 
         assert termios.tcgetattr(terminal) == before
 
 
-def test_ctrl_z_stops_both_and_fg_continues(world: World, target: str) -> None:
+def test_ctrl_z_stops_both_and_fg_continues(workloads: Workloads, target: str) -> None:
     argv = tunnel_argv("exec", f"--target={target}", ID, "--", "sh", "-c", "echo up; read line; echo got $line")
     shell = ["bash", "--norc", "-im"]
-    with on_a_terminal(shell, {**environment(world), "PS1": "$ ", "PS0": "", "HISTFILE": "", "TERM": "xterm"}) as (
+    with on_a_terminal(shell, {**environment(workloads), "PS1": "$ ", "PS0": "", "HISTFILE": "", "TERM": "xterm"}) as (
         process,
         terminal,
     ):
@@ -285,30 +288,30 @@ def test_ctrl_z_stops_both_and_fg_continues(world: World, target: str) -> None:
         process.wait(LIMIT)
 
 
-def test_somebody_at_a_terminal_is_told_what_we_wait_for(world: World, target: str) -> None:
+def test_somebody_at_a_terminal_is_told_what_we_wait_for(workloads: Workloads, target: str) -> None:
     argv = tunnel_argv("exec", f"--target={target}", ID, "--use-workload-api-addr=unix:///nonexistent", "--", "true")
-    with on_a_terminal(argv, environment(world)) as (process, terminal):
+    with on_a_terminal(argv, environment(workloads)) as (process, terminal):
         seen = read_until(terminal, b"\r\n")
         assert b"tunnel: waiting for an identity from unix:///nonexistent: Workload API is not available" in seen
         os.write(terminal, b"\x03")
         assert process.wait(LIMIT) == 128 + signal.SIGINT
 
 
-def test_what_was_said_last_reaches_the_server(world: World) -> None:
+def test_what_was_said_last_reaches_the_server(workloads: Workloads) -> None:
     received: list[bytes] = []
 
     def take(connection: socket.socket) -> None:
         while data := connection.recv(65536):
             received.append(data)
 
-    backend = world.enter(Backend(take))
-    target = world.server(backend.target).target
+    backend = workloads.enter(Backend(take))
+    target = workloads.server(backend.target).target
     script = "import socket; s = socket.create_connection(('{host}', {port})); s.sendall(bytes(3_000_000))"
-    assert run_exec(world, f"--target={target}", ID, "--", sys.executable, "-c", script).code == 0
+    assert run_exec(workloads, f"--target={target}", ID, "--", sys.executable, "-c", script).code == 0
     eventually(lambda: sum(map(len, received)) == 3_000_000, "all of it")
 
 
-def test_a_last_line_that_nobody_reads_does_not_keep_us_from_ending(world: World, target: str) -> None:
+def test_a_last_line_that_nobody_reads_does_not_keep_us_from_ending(workloads: Workloads, target: str) -> None:
     read, write = os.pipe()
     with open(read, "rb"), open(write, "wb", buffering=0) as full:
         os.set_blocking(write, False)
@@ -316,8 +319,8 @@ def test_a_last_line_that_nobody_reads_does_not_keep_us_from_ending(world: World
             pass
         os.set_blocking(write, True)
         argv = tunnel_argv("exec", f"--target={target}", ID, "--unix=x", "--", "/nonexistent")
-        with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stderr=full, env=environment(world)) as process:
-            eventually(lambda: list(world.directory.glob("tunnel-*")) != [], "a start")
-            eventually(lambda: list(world.directory.glob("tunnel-*")) == [], "an end")
+        with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stderr=full, env=environment(workloads)) as process:
+            eventually(lambda: list(workloads.directory.glob("tunnel-*")) != [], "a start")
+            eventually(lambda: list(workloads.directory.glob("tunnel-*")) == [], "an end")
             process.send_signal(signal.SIGTERM)
             assert process.wait(LIMIT) == 128 + signal.SIGTERM

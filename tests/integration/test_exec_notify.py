@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from backends import Backend, echo
-from processes import LIMIT, Process, tunnel_argv
-from requirements import program
-from tool import environment
-from world import SERVER, World
 
+from tests.support.command_runner import environment
+from tests.support.plain_backends import Backend, echo
+from tests.support.processes import LIMIT, Process, tunnel_argv
+from tests.support.requirements import program
+from tests.support.workloads import SERVER, Workloads
 from tunnel.net.notify_relay import keep_main_process
 
 ID = f"--verify-id={SERVER}"
@@ -56,22 +56,22 @@ def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Manager]
 
 
 @pytest.fixture
-def target(world: World) -> str:
-    return world.server(world.enter(Backend(echo)).target).target
+def target(workloads: Workloads) -> str:
+    return workloads.server(workloads.enter(Backend(echo)).target).target
 
 
-def start(world: World, target: str, *command: str, **more: str) -> Process:
+def start(workloads: Workloads, target: str, *command: str, **more: str) -> Process:
     """`tunnel exec` with this command, under a shell that lets a manager name it as the process that it watches."""
     argv = tunnel_argv("exec", f"--target={target}", ID, "--", *command)
     shell = ("sh", "-c", 'WATCHDOG_PID=${WATCHDOG_PID:+$$} exec "$@"', "sh")
-    return world.watch(Process([*shell, *argv], environ=environment(world, **more)))
+    return workloads.watch(Process([*shell, *argv], environ=environment(workloads, **more)))
 
 
-def test_a_command_is_ready_by_a_notification_of_ours(world: World, target: str, manager: Manager) -> None:
+def test_a_command_is_ready_by_a_notification_of_ours(workloads: Workloads, target: str, manager: Manager) -> None:
     script = (
         NOTIFY + 'manager.send(b"READY=1\\nSTATUS=up"); manager.send(b"MAINPID=%d" % os.getpid()); manager.send(b"STOPPING=1")'
     )
-    process = start(world, target, sys.executable, "-c", script, NOTIFY_SOCKET=manager.address)
+    process = start(workloads, target, sys.executable, "-c", script, NOTIFY_SOCKET=manager.address)
     assert manager.receive() == (b"READY=1\nSTATUS=up", process.pid, [])
     assert process.exit_code() == 0
     assert manager.receive() == (b"STOPPING=1", process.pid, []), "sent as the last thing that the command did"
@@ -80,7 +80,7 @@ def test_a_command_is_ready_by_a_notification_of_ours(world: World, target: str,
         manager.receive()
 
 
-def test_descriptors_are_passed_on_and_not_kept(world: World, target: str, manager: Manager) -> None:
+def test_descriptors_are_passed_on_and_not_kept(workloads: Workloads, target: str, manager: Manager) -> None:
     """A barrier is one: its sender waits until everybody has closed it."""
     script = NOTIFY + (
         "read, write = os.pipe()\n"
@@ -88,7 +88,7 @@ def test_descriptors_are_passed_on_and_not_kept(world: World, target: str, manag
         "os.close(write)\n"
         'print("end", os.read(read, 1), flush=True)\n'
     )
-    process = start(world, target, sys.executable, "-c", script, NOTIFY_SOCKET=manager.address)
+    process = start(workloads, target, sys.executable, "-c", script, NOTIFY_SOCKET=manager.address)
     data, sender, (descriptor,) = manager.receive()
     assert (data, sender) == (b"BARRIER=1", process.pid)
     assert process.is_running
@@ -97,8 +97,8 @@ def test_descriptors_are_passed_on_and_not_kept(world: World, target: str, manag
     assert process.exit_code() == 0
 
 
-def test_systemd_notify_and_its_barrier(world: World, target: str, manager: Manager) -> None:
-    process = start(world, target, program("systemd-notify"), "--ready", "--status=up", NOTIFY_SOCKET=manager.address)
+def test_systemd_notify_and_its_barrier(workloads: Workloads, target: str, manager: Manager) -> None:
+    process = start(workloads, target, program("systemd-notify"), "--ready", "--status=up", NOTIFY_SOCKET=manager.address)
     data, sender, _ = manager.receive()
     assert (set(data.split(b"\n")) >= {b"READY=1", b"STATUS=up"}, sender) == (True, process.pid)
     data, sender, (descriptor,) = manager.receive()
@@ -107,25 +107,25 @@ def test_systemd_notify_and_its_barrier(world: World, target: str, manager: Mana
     assert process.exit_code() == 0
 
 
-def test_the_watchdog_watches_the_command(world: World, target: str, manager: Manager) -> None:
+def test_the_watchdog_watches_the_command(workloads: Workloads, target: str, manager: Manager) -> None:
     show = ("sh", "-c", "echo $$ $WATCHDOG_PID $WATCHDOG_USEC")
-    process = start(world, target, *show, NOTIFY_SOCKET=manager.address, WATCHDOG_PID="us", WATCHDOG_USEC="3000000")
+    process = start(workloads, target, *show, NOTIFY_SOCKET=manager.address, WATCHDOG_PID="us", WATCHDOG_USEC="3000000")
     assert process.exit_code() == 0
     pid, watched, limit = process.lines[0].split()
     assert (watched, limit, pid != str(process.pid)) == (pid, "3000000", True)
 
 
-def test_one_of_another_process_is_left_alone_and_without_a_manager_there_is_none(world: World, target: str) -> None:
+def test_one_of_another_process_is_left_alone_and_without_a_manager_there_is_none(workloads: Workloads, target: str) -> None:
     show = ("sh", "-c", "echo $NOTIFY_SOCKET $WATCHDOG_PID $WATCHDOG_USEC.")
     for address in ("", "vsock:2:1234", "relative"):
-        process = start(world, target, *show, NOTIFY_SOCKET=address, WATCHDOG_USEC="3000000")
+        process = start(workloads, target, *show, NOTIFY_SOCKET=address, WATCHDOG_USEC="3000000")
         assert process.exit_code() == 0
         assert (process.lines, process.complaints) == (["."], [])
 
 
-def test_the_socket_is_private_and_goes_at_the_end(world: World, target: str, manager: Manager) -> None:
+def test_the_socket_is_private_and_goes_at_the_end(workloads: Workloads, target: str, manager: Manager) -> None:
     show = ("sh", "-c", 'stat -c %a "$(dirname "$NOTIFY_SOCKET")"; echo "$NOTIFY_SOCKET"; read line')
-    process = start(world, target, *show, NOTIFY_SOCKET=manager.address)
+    process = start(workloads, target, *show, NOTIFY_SOCKET=manager.address)
     path = process.wait_for("^/.*")[0]
     assert process.lines[0] == "700"
     process.hush()
@@ -133,26 +133,28 @@ def test_the_socket_is_private_and_goes_at_the_end(world: World, target: str, ma
     assert not Path(path).parent.exists()
 
 
-def test_a_manager_that_is_gone_or_has_no_room_does_not_stop_the_command(world: World, target: str, manager: Manager) -> None:
+def test_a_manager_that_is_gone_or_has_no_room_does_not_stop_the_command(
+    workloads: Workloads, target: str, manager: Manager
+) -> None:
     """What did not fit waits for room; the command does not."""
     script = NOTIFY + 'for n in range(100): manager.send(b"STATUS=%d" % n)\nprint("sent", flush=True)'
-    process = start(world, target, sys.executable, "-c", script, NOTIFY_SOCKET=manager.address)
+    process = start(workloads, target, sys.executable, "-c", script, NOTIFY_SOCKET=manager.address)
     received = [manager.receive()[0] for _ in range(100)]
     assert received == [b"STATUS=%d" % n for n in range(100)]
     process.wait_for("sent")
     assert process.exit_code() == 0
     manager.socket.close()
-    process = start(world, target, sys.executable, "-c", script, NOTIFY_SOCKET=manager.address)
+    process = start(workloads, target, sys.executable, "-c", script, NOTIFY_SOCKET=manager.address)
     assert (process.exit_code(), process.complaints) == (0, [])
 
 
 def test_without_a_place_for_the_socket_the_command_runs_and_a_line_says_what_is_missing(
-    world: World, target: str, manager: Manager
+    workloads: Workloads, target: str, manager: Manager
 ) -> None:
-    place = world.directory / ("x" * 100)  # with it the socket's path is too long
+    place = workloads.directory / ("x" * 100)  # with it the socket's path is too long
     place.mkdir()
     show = ("sh", "-c", "echo .$NOTIFY_SOCKET")
-    process = start(world, target, *show, NOTIFY_SOCKET=manager.address, TMPDIR=str(place))
+    process = start(workloads, target, *show, NOTIFY_SOCKET=manager.address, TMPDIR=str(place))
     assert process.exit_code() == 0
     assert process.lines == ["."]
     (line,) = process.complaints

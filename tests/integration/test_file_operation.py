@@ -14,16 +14,18 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
-from backends import Backend, connect, echo, free_port, receive_all
-from disk import Disk
 from OpenSSL import SSL
-from openssl import s_client
-from processes import LIMIT, Proxy, eventually, is_listening
-from requirements import program
-from tls_peer import TlsPeer, tls_connection
-from world import ANY_PORT, SERVER, World
 
-ACTIVATE = Path(__file__).with_name("activate.py")
+from tests.support.file_identities import FileIdentities
+from tests.support.openssl_command import s_client
+from tests.support.plain_backends import Backend, connect, echo, free_port, receive_all
+from tests.support.processes import LIMIT, Proxy, eventually, is_listening
+from tests.support.requirements import program
+from tests.support.script_runner import SCRIPTS
+from tests.support.tls_peer import TlsPeer, tls_connection
+from tests.support.workloads import ANY_PORT, SERVER, Workloads
+
+ACTIVATE = SCRIPTS / "socket_activation.py"
 MLKEM_SHARE = bytes.fromhex("00330464 11ec0460")  # a ServerHello's key share of X25519MLKEM768
 
 
@@ -48,20 +50,20 @@ def has_echo(peer: TlsPeer, text: bytes = b"more") -> bool:
 # -- the status port
 
 
-def test_the_status_port_speaks_https_with_our_certificate_and_asks_for_none(disk: Disk) -> None:
+def test_the_status_port_speaks_https_with_our_certificate_and_asks_for_none(file_identities: FileIdentities) -> None:
     flag, address = status_port()
-    proxy = disk.serve(disk.enter(Backend(echo)).target, flag)
+    proxy = file_identities.serve(file_identities.enter(Backend(echo)).target, flag)
     assert proxy.address
-    document = json.loads(curl("--cacert", str(disk.pki.cacert), f"https://{address}/_status"))
+    document = json.loads(curl("--cacert", str(file_identities.pki.cacert), f"https://{address}/_status"))
     assert (document["ok"], document["backend_ok"]) == (True, True)
     assert curl("-k", "-o", "/dev/null", "-w", "%{http_code}", f"https://{address}/_status") == "200"
     assert "Client sent an HTTP request to an HTTPS server." in curl("--http0.9", f"http://{address}/_status")
 
 
-def test_a_clients_check_is_a_connection_in_good_order_to_its_server(disk: Disk) -> None:
-    server = disk.serve(disk.enter(Backend(echo)).target, rules=("--allow-cn", "client"))
+def test_a_clients_check_is_a_connection_in_good_order_to_its_server(file_identities: FileIdentities) -> None:
+    server = file_identities.serve(file_identities.enter(Backend(echo)).target, rules=("--allow-cn", "client"))
     flag, address = status_port()
-    client = disk.call(f"localhost:{server.address[1]}", flag.replace("=", "=http://"))
+    client = file_identities.call(f"localhost:{server.address[1]}", flag.replace("=", "=http://"))
     assert client.address
     for count in range(1, 4):
         before = time.monotonic()
@@ -72,44 +74,44 @@ def test_a_clients_check_is_a_connection_in_good_order_to_its_server(disk: Disk)
 
 
 @pytest.mark.parametrize("version", ["TLS1.2", "TLS1.3"])
-def test_a_client_that_its_server_refuses_is_not_well(disk: Disk, version: str) -> None:
+def test_a_client_that_its_server_refuses_is_not_well(file_identities: FileIdentities, version: str) -> None:
     most = f"--max-tls-version={version}"
-    server = disk.serve(disk.enter(Backend(echo)).target, most, rules=("--allow-cn", "somebody else"))
+    server = file_identities.serve(file_identities.enter(Backend(echo)).target, most, rules=("--allow-cn", "somebody else"))
     flag, address = status_port()
-    client = disk.call(f"localhost:{server.address[1]}", most, flag.replace("=", "=http://"))
+    client = file_identities.call(f"localhost:{server.address[1]}", most, flag.replace("=", "=http://"))
     assert client.address
     document = json.loads(curl(f"http://{address}/_status"))
     assert (document["ok"], "bad certificate" in document["backend_error"]) == (False, True)
 
 
-def test_under_spiffe_too_nobody_is_asked_for_a_certificate(world: World) -> None:
+def test_under_spiffe_too_nobody_is_asked_for_a_certificate(workloads: Workloads) -> None:
     flag, address = status_port()
-    proxy = world.server(world.enter(Backend(echo)).target, flag)
+    proxy = workloads.server(workloads.enter(Backend(echo)).target, flag)
     assert proxy.address
     document = json.loads(curl("-k", f"https://{address}/_status"))
     assert (document["ok"], document["spiffe_id"]) == (True, SERVER)
 
 
 @pytest.mark.parametrize("scheme", ["http", "unix", "none"])
-def test_the_status_port_speaks_http_where_it_is_told_to(disk: Disk, scheme: str) -> None:
-    path, address = disk.directory / "status", f"127.0.0.1:{free_port()}"
+def test_the_status_port_speaks_http_where_it_is_told_to(file_identities: FileIdentities, scheme: str) -> None:
+    path, address = file_identities.directory / "status", f"127.0.0.1:{free_port()}"
     flag = {"http": f"--status=http://{address}", "unix": f"--status=unix:{path}", "none": f"--status={address}"}[scheme]
-    server = disk.serve(disk.enter(Backend(echo)).target, "--disable-authentication", rules=())
+    server = file_identities.serve(file_identities.enter(Backend(echo)).target, "--disable-authentication", rules=())
     if scheme == "none":
-        shown = f"--cacert={disk.pki.cacert}", "--disable-authentication"
-        proxy = disk.start("client", f"--listen={ANY_PORT}", f"--target={server.target}", *shown, flag)
+        shown = f"--cacert={file_identities.pki.cacert}", "--disable-authentication"
+        proxy = file_identities.start("client", f"--listen={ANY_PORT}", f"--target={server.target}", *shown, flag)
     else:
-        proxy = disk.call(server.target, flag)
+        proxy = file_identities.call(server.target, flag)
     assert proxy.address
     where = ["--unix-socket", str(path), "http://status/_status"] if scheme == "unix" else [f"http://{address}/_status"]
     assert json.loads(curl(*where))["ok"]
 
 
-def test_a_client_checks_its_target_by_a_handshake(disk: Disk) -> None:
-    path = disk.directory / "status"
-    server = disk.serve(disk.enter(Backend(echo)).target, rules=("--allow-cn=client",))
-    proxy = disk.call(server.target, f"--status=unix:{path}", "--override-server-name=localhost")
-    wrong = disk.call(server.target, f"--status=unix:{path}2", "--override-server-name=other.test")
+def test_a_client_checks_its_target_by_a_handshake(file_identities: FileIdentities) -> None:
+    path = file_identities.directory / "status"
+    server = file_identities.serve(file_identities.enter(Backend(echo)).target, rules=("--allow-cn=client",))
+    proxy = file_identities.call(server.target, f"--status=unix:{path}", "--override-server-name=localhost")
+    wrong = file_identities.call(server.target, f"--status=unix:{path}2", "--override-server-name=other.test")
     assert proxy.address
     assert wrong.address
     assert json.loads(curl("--unix-socket", str(path), "http://status/_status"))["backend_ok"]
@@ -119,30 +121,30 @@ def test_a_client_checks_its_target_by_a_handshake(disk: Disk) -> None:
     assert not wrong.matches("error on dial")
 
 
-def test_the_target_may_be_the_status_port_itself(disk: Disk) -> None:
+def test_the_target_may_be_the_status_port_itself(file_identities: FileIdentities) -> None:
     """Requests are served side by side: the check of one is another."""
     flag, address = status_port()
-    proxy = disk.serve(address, flag.replace("=", "=http://"), f"--target-status=http://{address}/_metrics")
+    proxy = file_identities.serve(address, flag.replace("=", "=http://"), f"--target-status=http://{address}/_metrics")
     assert proxy.address
     document = json.loads(curl(f"http://{address}/_status"))
     assert document["ok"], document
-    files = disk.client_files
-    shown = "--cacert", str(disk.pki.cacert), "--cert", str(files.chain), "--key", str(files.key)
+    files = file_identities.client_files
+    shown = "--cacert", str(file_identities.pki.cacert), "--cert", str(files.chain), "--key", str(files.key)
     through = json.loads(curl(*shown, f"https://localhost:{proxy.address[1]}/_status", "-4"))
     assert through["forward_address"] == address
 
 
 @pytest.mark.parametrize("code", [200, 500])
-def test_the_target_is_asked_for_its_status(disk: Disk, code: int) -> None:
+def test_the_target_is_asked_for_its_status(file_identities: FileIdentities, code: int) -> None:
     asked: list[bytes] = []
 
     def serve(connection: socket.socket) -> None:
         asked.append(connection.recv(65536))
         connection.sendall(f"HTTP/1.1 {code} x\r\nContent-Length: 0\r\n\r\n".encode())
 
-    path = disk.directory / "status"
-    target = disk.enter(Backend(serve)).target
-    proxy = disk.serve(target, f"--status=unix:{path}", "--target-status=http://db.test/health")
+    path = file_identities.directory / "status"
+    target = file_identities.enter(Backend(serve)).target
+    proxy = file_identities.serve(target, f"--status=unix:{path}", "--target-status=http://db.test/health")
     assert proxy.address
     document = json.loads(curl("--unix-socket", str(path), "http://status/_status"))
     assert document["ok"] == (code == 200)
@@ -150,11 +152,11 @@ def test_the_target_is_asked_for_its_status(disk: Disk, code: int) -> None:
     assert asked[0].startswith(b"GET /health HTTP/1.1\r\nHost: db.test\r\n")
 
 
-def test_a_shutdown_asked_for_by_post_drains(disk: Disk) -> None:
-    path = disk.directory / "status"
-    proxy = disk.serve(disk.enter(Backend(echo)).target, f"--status=unix:{path}", "--enable-shutdown")
+def test_a_shutdown_asked_for_by_post_drains(file_identities: FileIdentities) -> None:
+    path = file_identities.directory / "status"
+    proxy = file_identities.serve(file_identities.enter(Backend(echo)).target, f"--status=unix:{path}", "--enable-shutdown")
     where = "--unix-socket", str(path), "-o", "/dev/null", "-w", "%{http_code}", "http://status/_shutdown"
-    with tls_connection(proxy.address, disk.client_files) as peer:
+    with tls_connection(proxy.address, file_identities.client_files) as peer:
         assert has_echo(peer)
         assert curl(*where) == "405"
         assert curl("-X", "POST", *where) == "200"
@@ -164,9 +166,9 @@ def test_a_shutdown_asked_for_by_post_drains(disk: Disk) -> None:
         assert proxy.exit_code() == 0
 
 
-def test_without_the_flag_nobody_can_shut_down(disk: Disk) -> None:
-    path = disk.directory / "status"
-    proxy = disk.serve("127.0.0.1:1", f"--status=unix:{path}")
+def test_without_the_flag_nobody_can_shut_down(file_identities: FileIdentities) -> None:
+    path = file_identities.directory / "status"
+    proxy = file_identities.serve("127.0.0.1:1", f"--status=unix:{path}")
     assert proxy.address
     where = "--unix-socket", str(path), "-o", "/dev/null", "-w", "%{http_code}", "http://status/_shutdown"
     assert curl("-X", "POST", *where) == "404"
@@ -179,16 +181,16 @@ CATEGORIES = {"conns": "opening pipe|closed pipe", "handshake-errs": "error on T
 
 
 @pytest.mark.parametrize("quiet", [["conns"], ["handshake-errs"], ["conn-errs"], ["conns", "conn-errs"], ["all"]])
-def test_what_is_to_be_quiet_is_and_the_rest_is_not(disk: Disk, quiet: list[str]) -> None:
-    path = disk.directory / "listen"
-    backend = Backend(echo, path=disk.directory / "backend")
+def test_what_is_to_be_quiet_is_and_the_rest_is_not(file_identities: FileIdentities, quiet: list[str]) -> None:
+    path = file_identities.directory / "listen"
+    backend = Backend(echo, path=file_identities.directory / "backend")
     flags = [f"--quiet={word}" for word in quiet]
-    proxy = disk.serve(backend.target, *flags, listen=f"unix:{path}")
+    proxy = file_identities.serve(backend.target, *flags, listen=f"unix:{path}")
     eventually(lambda: is_listening(path), "the proxy listens")
 
     def attempt() -> bytes:
         with connect(str(path)) as sock:
-            peer = TlsPeer(sock, disk.client_files)
+            peer = TlsPeer(sock, file_identities.client_files)
             peer.shake_hands()
             peer.end()
             return peer.receive_all()
@@ -211,13 +213,18 @@ def test_what_is_to_be_quiet_is_and_the_rest_is_not(disk: Disk, quiet: list[str]
 # -- life
 
 
-def test_both_sockets_may_come_from_the_service_manager(disk: Disk) -> None:
-    port, path = free_port(), disk.directory / "status"
+def test_both_sockets_may_come_from_the_service_manager(file_identities: FileIdentities) -> None:
+    port, path = free_port(), file_identities.directory / "status"
     before = sys.executable, str(ACTIVATE), f"web=127.0.0.1:{port}", f"probe=unix:{path}", "--"
-    line = "--listen=systemd:web", "--status=systemd:probe", f"--target={disk.enter(Backend(echo)).target}", "--allow-all"
-    proxy = disk.start("server", *line, *disk.named(disk.server_files), before=before)
+    line = (
+        "--listen=systemd:web",
+        "--status=systemd:probe",
+        f"--target={file_identities.enter(Backend(echo)).target}",
+        "--allow-all",
+    )
+    proxy = file_identities.start("server", *line, *file_identities.named(file_identities.server_files), before=before)
     proxy.wait_for("listening for connections")
-    with tls_connection(("127.0.0.1", port), disk.client_files) as peer:
+    with tls_connection(("127.0.0.1", port), file_identities.client_files) as peer:
         assert has_echo(peer)
     document = json.loads(curl("--unix-socket", str(path), "http://status/_status"))
     assert (document["ok"], document["listen_address"]) == (True, "systemd:web")
@@ -225,18 +232,18 @@ def test_both_sockets_may_come_from_the_service_manager(disk: Disk) -> None:
     assert path.exists(), "it is the manager's"
 
 
-def test_a_process_takes_the_place_of_another_without_a_lost_connection(disk: Disk) -> None:
-    backend = disk.enter(Backend(echo))
-    first = disk.serve(backend.target)
+def test_a_process_takes_the_place_of_another_without_a_lost_connection(file_identities: FileIdentities) -> None:
+    backend = file_identities.enter(Backend(echo))
+    first = file_identities.serve(backend.target)
     address = first.address
     with ExitStack() as stack:
-        old = [stack.enter_context(tls_connection(address, disk.client_files)) for _ in range(5)]
-        second = disk.serve(backend.target, listen=first.target)
+        old = [stack.enter_context(tls_connection(address, file_identities.client_files)) for _ in range(5)]
+        second = file_identities.serve(backend.target, listen=first.target)
         assert second.address == address
         first.signal(signal.SIGTERM)
         first.wait_for("shutdown proxy, waiting for drain of 5")
         for _ in range(10):
-            with tls_connection(address, disk.client_files) as peer:
+            with tls_connection(address, file_identities.client_files) as peer:
                 assert has_echo(peer)
         assert all(has_echo(peer) for peer in old)
         for peer in old:
@@ -248,11 +255,16 @@ def test_a_process_takes_the_place_of_another_without_a_lost_connection(disk: Di
 # -- limits
 
 
-def test_without_descriptors_status_and_signals_still_work_and_service_returns(disk: Disk) -> None:
+def test_without_descriptors_status_and_signals_still_work_and_service_returns(file_identities: FileIdentities) -> None:
     _, address = status_port()
     before = program("prlimit"), "--nofile=64:64"
-    line = f"--listen={ANY_PORT}", f"--target={disk.enter(Backend(echo)).target}", "--allow-all", f"--status=http://{address}"
-    proxy = disk.start("server", *line, *disk.named(disk.server_files), before=before)
+    line = (
+        f"--listen={ANY_PORT}",
+        f"--target={file_identities.enter(Backend(echo)).target}",
+        "--allow-all",
+        f"--status=http://{address}",
+    )
+    proxy = file_identities.start("server", *line, *file_identities.named(file_identities.server_files), before=before)
     assert proxy.address
     with ExitStack() as stack:
         open_before = stack.enter_context(closing(HTTPConnection(address, timeout=LIMIT)))
@@ -267,7 +279,7 @@ def test_without_descriptors_status_and_signals_still_work_and_service_returns(d
         assert (code, metrics["ghostunnel.accept.error"] > 0) == (200, True)
         proxy.signal(signal.SIGHUP)
         proxy.wait_for("reloading configuration complete")
-    eventually(lambda: is_served(disk, proxy), "served again")
+    eventually(lambda: is_served(file_identities, proxy), "served again")
     eventually(lambda: json.loads(curl(f"http://{address}/_status"))["ok"], "ready again")
     assert proxy.stop() == 0
 
@@ -278,35 +290,37 @@ def answer(connection: HTTPConnection, path: str) -> tuple[int, bytes]:
     return response.status, response.read()
 
 
-def is_served(disk: Disk, proxy: Proxy) -> bool:
+def is_served(file_identities: FileIdentities, proxy: Proxy) -> bool:
     try:
-        with tls_connection(proxy.address, disk.client_files) as peer:
+        with tls_connection(proxy.address, file_identities.client_files) as peer:
             return has_echo(peer)
     except (OSError, SSL.Error):
         return False
 
 
 @pytest.mark.parametrize("mode", ["conn", "tls-full"])
-def test_a_backend_that_never_reads_holds_nobody_else_up(disk: Disk, mode: str) -> None:
+def test_a_backend_that_never_reads_holds_nobody_else_up(file_identities: FileIdentities, mode: str) -> None:
     silence = threading.Event()
 
     def serve(connection: socket.socket) -> None:
         silence.wait(LIMIT)
 
     try:
-        proxy = disk.serve(disk.enter(Backend(serve)).target, f"--proxy-protocol-mode={mode}", "--max-concurrent-conns=2")
-        with tls_connection(proxy.address, disk.client_files) as stuck:
+        proxy = file_identities.serve(
+            file_identities.enter(Backend(serve)).target, f"--proxy-protocol-mode={mode}", "--max-concurrent-conns=2"
+        )
+        with tls_connection(proxy.address, file_identities.client_files) as stuck:
             stuck.socket.settimeout(0.5)
             with suppress(TimeoutError):
                 while True:
                     stuck.send(bytes(65536))
-            with tls_connection(proxy.address, disk.client_files):
+            with tls_connection(proxy.address, file_identities.client_files):
                 proxy.wait_for("opening pipe", count=2)
     finally:
         silence.set()
 
 
-def test_a_half_close_starts_a_limit_of_silence_and_not_of_time(disk: Disk) -> None:
+def test_a_half_close_starts_a_limit_of_silence_and_not_of_time(file_identities: FileIdentities) -> None:
     go, pieces = threading.Semaphore(0), 5
 
     def serve(connection: socket.socket) -> None:
@@ -314,8 +328,8 @@ def test_a_half_close_starts_a_limit_of_silence_and_not_of_time(disk: Disk) -> N
         while go.acquire(timeout=LIMIT):
             connection.sendall(b"piece")
 
-    proxy = disk.serve(disk.enter(Backend(serve)).target, "--close-timeout=1500ms")
-    with tls_connection(proxy.address, disk.client_files) as peer:
+    proxy = file_identities.serve(file_identities.enter(Backend(serve)).target, "--close-timeout=1500ms")
+    with tls_connection(proxy.address, file_identities.client_files) as peer:
         peer.end()
         for _ in range(pieces):
             threading.Timer(0.5, go.release).start()
@@ -328,8 +342,8 @@ def test_a_half_close_starts_a_limit_of_silence_and_not_of_time(disk: Disk) -> N
 # -- the protocol
 
 
-def test_between_two_of_ours_the_key_exchange_is_post_quantum(disk: Disk) -> None:
-    server = disk.serve(disk.enter(Backend(echo)).target)
+def test_between_two_of_ours_the_key_exchange_is_post_quantum(file_identities: FileIdentities) -> None:
+    server = file_identities.serve(file_identities.enter(Backend(echo)).target)
     heard = b""
 
     def listen_in(connection: socket.socket) -> None:
@@ -340,7 +354,7 @@ def test_between_two_of_ours_the_key_exchange_is_post_quantum(disk: Disk) -> Non
             heard = onward.recv(65536)
             connection.sendall(heard)
 
-    client = disk.call(disk.enter(Backend(listen_in)).target)
+    client = file_identities.call(file_identities.enter(Backend(listen_in)).target)
     with connect(client.address):
         eventually(lambda: bool(heard), "a ServerHello passes")
     assert MLKEM_SHARE in heard
@@ -365,10 +379,12 @@ def test_between_two_of_ours_the_key_exchange_is_post_quantum(disk: Disk) -> Non
         (("--max-tls-version=TLS1.2",), ("-tls1_3",), ""),
     ],
 )
-def test_only_what_is_allowed_is_agreed_on(disk: Disk, flags: tuple[str, ...], offer: tuple[str, ...], agreed: str) -> None:
-    files = disk.pki.leaf("server", kind="rsa")
-    proxy = disk.serve(disk.enter(Backend(echo)).target, *flags, files=files)
-    client = s_client(disk, proxy.address, disk.client_files, *offer)
+def test_only_what_is_allowed_is_agreed_on(
+    file_identities: FileIdentities, flags: tuple[str, ...], offer: tuple[str, ...], agreed: str
+) -> None:
+    files = file_identities.pki.leaf("server", kind="rsa")
+    proxy = file_identities.serve(file_identities.enter(Backend(echo)).target, *flags, files=files)
+    client = s_client(file_identities, proxy.address, file_identities.client_files, *offer)
     if agreed:
         client.say("ping")
         client.wait_for("^ping$")
@@ -380,18 +396,18 @@ def test_only_what_is_allowed_is_agreed_on(disk: Disk, flags: tuple[str, ...], o
         assert client.matches("SSL alert number (40|70)")
 
 
-def test_sessions_and_renegotiation_do_not_work_with_files_either(disk: Disk, tmp_path: Path) -> None:
-    proxy = disk.serve(disk.enter(Backend(echo)).target)
+def test_sessions_and_renegotiation_do_not_work_with_files_either(file_identities: FileIdentities, tmp_path: Path) -> None:
+    proxy = file_identities.serve(file_identities.enter(Backend(echo)).target)
     session = tmp_path / "session"
     for flags in (["-sess_out", str(session)], ["-sess_in", str(session)]):
-        client = s_client(disk, proxy.address, disk.client_files, "-tls1_3", *flags)
+        client = s_client(file_identities, proxy.address, file_identities.client_files, "-tls1_3", *flags)
         client.say("ping")
         client.wait_for("^ping$")
         client.say("Q")
         assert client.exit_code() == 0
         assert client.matches("^New, TLSv1")
         assert not client.matches("^Reused")
-    client = s_client(disk, proxy.address, disk.client_files, "-tls1_2")
+    client = s_client(file_identities, proxy.address, file_identities.client_files, "-tls1_2")
     client.say("ping")
     client.wait_for("^ping$")
     client.say("R")

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from backends import Backend, connect, echo
-from disk import Disk
 from OpenSSL import SSL
-from pki import replace
-from processes import LIMIT, eventually
-from requirements import program
-from tls_peer import TlsPeer, tls_connection
+
+from tests.support.certificate_files import replace
+from tests.support.file_identities import FileIdentities
+from tests.support.plain_backends import Backend, connect, echo
+from tests.support.processes import LIMIT, eventually
+from tests.support.requirements import program
+from tests.support.tls_peer import TlsPeer, tls_connection
 
 SIGNALS = [signal.SIGHUP, signal.SIGUSR1]
 DONE = "reloading configuration complete"
@@ -29,19 +30,19 @@ DONE = "reloading configuration complete"
 class Renewed:
     """A server proxy whose files the test replaces, and its status port."""
 
-    def __init__(self, disk: Disk, *flags: str) -> None:
-        self.disk = disk
-        self.path = disk.directory / "status"
+    def __init__(self, file_identities: FileIdentities, *flags: str) -> None:
+        self.file_identities = file_identities
+        self.path = file_identities.directory / "status"
         self.count = 0
-        self.files = disk.pki.leaf("server", dns=("localhost",), ips=("127.0.0.1",), file="live")
-        self.backend = disk.enter(Backend(echo))
-        self.proxy = disk.serve(self.backend.target, *flags, f"--status=unix:{self.path}", files=self.files)
+        self.files = file_identities.pki.leaf("server", dns=("localhost",), ips=("127.0.0.1",), file="live")
+        self.backend = file_identities.enter(Backend(echo))
+        self.proxy = file_identities.serve(self.backend.target, *flags, f"--status=unix:{self.path}", files=self.files)
         assert self.proxy.address
 
     def renew(self) -> int:
         """Replace chain and key by new ones; the new serial number."""
         self.count += 1
-        files = self.disk.pki.leaf("server", dns=("localhost",), ips=("127.0.0.1",), file=f"new-{self.count}")
+        files = self.file_identities.pki.leaf("server", dns=("localhost",), ips=("127.0.0.1",), file=f"new-{self.count}")
         replace(self.files.key, files.key.read_bytes())
         replace(self.files.chain, files.chain.read_bytes())
         return files.leaf.serial_number
@@ -54,7 +55,7 @@ class Renewed:
 
     def serial(self) -> int:
         """Of the certificate that a new connection sees."""
-        with tls_connection(self.proxy.address, self.disk.client_files) as peer:
+        with tls_connection(self.proxy.address, self.file_identities.client_files) as peer:
             peer.send(b"x")
             assert peer.receive_exactly(1) == b"x"
             return serial_of(peer)
@@ -81,9 +82,11 @@ def serial_of(peer: TlsPeer) -> int:
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_brings_the_new_certificate_and_leaves_open_connections_alone(disk: Disk, number: signal.Signals) -> None:
-    live = Renewed(disk)
-    with tls_connection(live.proxy.address, disk.client_files) as old:
+def test_a_signal_brings_the_new_certificate_and_leaves_open_connections_alone(
+    file_identities: FileIdentities, number: signal.Signals
+) -> None:
+    live = Renewed(file_identities)
+    with tls_connection(live.proxy.address, file_identities.client_files) as old:
         first = live.status()
         assert first["last_reload"] == "0001-01-01T00:00:00Z"
         wanted = live.renew()
@@ -98,9 +101,9 @@ def test_a_signal_brings_the_new_certificate_and_leaves_open_connections_alone(d
     assert live.proxy.matches("loaded certificate: CN=server$")
 
 
-def test_last_reload_moves_when_the_new_certificate_is_live(disk: Disk) -> None:
+def test_last_reload_moves_when_the_new_certificate_is_live(file_identities: FileIdentities) -> None:
     """As scripts do: wait for a change, and connect at once."""
-    live = Renewed(disk)
+    live = Renewed(file_identities)
     before = live.status()["last_reload"]
     for _ in range(3):
         wanted = live.renew()
@@ -110,8 +113,8 @@ def test_last_reload_moves_when_the_new_certificate_is_live(disk: Disk) -> None:
         before = live.status()["last_reload"]
 
 
-def test_a_timer_reloads_without_being_asked(disk: Disk) -> None:
-    live = Renewed(disk, "--timed-reload=200ms")
+def test_a_timer_reloads_without_being_asked(file_identities: FileIdentities) -> None:
+    live = Renewed(file_identities, "--timed-reload=200ms")
     wanted = live.renew()
     eventually(lambda: live.serial() == wanted, "the new certificate is live")
     assert not live.proxy.matches("received")
@@ -141,12 +144,12 @@ BREAKAGES: list[tuple[str, Callable[[Path], None]]] = [
 ]
 
 
-def test_whatever_is_broken_keeps_everything_old_and_is_told_everywhere(disk: Disk) -> None:
-    live = Renewed(disk)
+def test_whatever_is_broken_keeps_everything_old_and_is_told_everywhere(file_identities: FileIdentities) -> None:
+    live = Renewed(file_identities)
     old = live.serial()
     for failures, (name, damage) in enumerate(BREAKAGES, 1):
-        path = disk.pki.cacert if name == "cacert" else getattr(live.files, name)
-        kept = {each: each.read_bytes() for each in (live.files.chain, live.files.key, disk.pki.cacert)}
+        path = file_identities.pki.cacert if name == "cacert" else getattr(live.files, name)
+        kept = {each: each.read_bytes() for each in (live.files.chain, live.files.key, file_identities.pki.cacert)}
         if name == "cacert":
             live.renew()  # is good, and not used either
         before = live.status()["last_reload"]
@@ -169,28 +172,28 @@ def test_whatever_is_broken_keeps_everything_old_and_is_told_everywhere(disk: Di
     assert counts == [2, len(BREAKAGES)]
 
 
-def test_authorities_are_reloaded_with_the_certificate(disk: Disk) -> None:
-    live = Renewed(disk)
-    other = disk.pki.authority("another root", None)
-    newcomer = disk.pki.leaf("client", issuer=other, file="newcomer")
+def test_authorities_are_reloaded_with_the_certificate(file_identities: FileIdentities) -> None:
+    live = Renewed(file_identities)
+    other = file_identities.pki.authority("another root", None)
+    newcomer = file_identities.pki.leaf("client", issuer=other, file="newcomer")
     with pytest.raises(SSL.Error), tls_connection(live.proxy.address, newcomer) as peer:
         peer.receive()
-    disk.pki.bundle("ca", other)
+    file_identities.pki.bundle("ca", other)
     live.reload()
     with tls_connection(live.proxy.address, newcomer) as peer:
         peer.send(b"x")
         assert peer.receive_exactly(1) == b"x"
-    with pytest.raises(SSL.Error), tls_connection(live.proxy.address, disk.client_files) as peer:
+    with pytest.raises(SSL.Error), tls_connection(live.proxy.address, file_identities.client_files) as peer:
         peer.receive()
 
 
-def test_a_mounted_secret_is_followed_as_kubernetes_swaps_it(disk: Disk) -> None:
+def test_a_mounted_secret_is_followed_as_kubernetes_swaps_it(file_identities: FileIdentities) -> None:
     """Files are links into `..data`, a link that is renamed over."""
-    mount = disk.directory / "mount"
+    mount = file_identities.directory / "mount"
     mount.mkdir()
 
     def put(number: int) -> int:
-        files = disk.pki.leaf("server", ips=("127.0.0.1",), file=f"secret-{number}")
+        files = file_identities.pki.leaf("server", ips=("127.0.0.1",), file=f"secret-{number}")
         place = mount / f"..{number}"
         place.mkdir()
         (place / "tls.crt").write_bytes(files.chain.read_bytes())
@@ -202,12 +205,12 @@ def test_a_mounted_secret_is_followed_as_kubernetes_swaps_it(disk: Disk) -> None
     first = put(1)
     for name in ("tls.crt", "tls.key"):
         (mount / name).symlink_to(f"..data/{name}")
-    target = disk.enter(Backend(echo)).target
-    flags = f"--cert={mount}/tls.crt", f"--key={mount}/tls.key", f"--cacert={disk.pki.cacert}", "--allow-all"
-    proxy = disk.start("server", "--listen=127.0.0.1:0", f"--target={target}", *flags)
+    target = file_identities.enter(Backend(echo)).target
+    flags = f"--cert={mount}/tls.crt", f"--key={mount}/tls.key", f"--cacert={file_identities.pki.cacert}", "--allow-all"
+    proxy = file_identities.start("server", "--listen=127.0.0.1:0", f"--target={target}", *flags)
 
     def serial() -> int:
-        with tls_connection(proxy.address, disk.client_files) as peer:
+        with tls_connection(proxy.address, file_identities.client_files) as peer:
             return serial_of(peer)
 
     assert serial() == first
@@ -217,12 +220,12 @@ def test_a_mounted_secret_is_followed_as_kubernetes_swaps_it(disk: Disk) -> None
     assert serial() == second
 
 
-def test_a_client_shows_its_new_certificate(disk: Disk) -> None:
-    server = disk.serve(disk.enter(Backend(echo)).target)
-    files = disk.pki.leaf("first", file="mine")
-    client = disk.call(server.target, files=files)
+def test_a_client_shows_its_new_certificate(file_identities: FileIdentities) -> None:
+    server = file_identities.serve(file_identities.enter(Backend(echo)).target)
+    files = file_identities.pki.leaf("first", file="mine")
+    client = file_identities.call(server.target, files=files)
     for name in ("first", "second"):
-        renewed = disk.pki.leaf(name, file=f"mine-{name}")
+        renewed = file_identities.pki.leaf(name, file=f"mine-{name}")
         replace(files.combined, renewed.combined.read_bytes())
         replace(files.key, renewed.key.read_bytes())
         replace(files.chain, renewed.chain.read_bytes())
@@ -239,25 +242,25 @@ def test_a_client_shows_its_new_certificate(disk: Disk) -> None:
     "flags", [[], ["-legacy", "-descert"], ["-keypbe", "NONE", "-certpbe", "NONE"]], ids=["aes", "legacy", "bare"]
 )
 @pytest.mark.parametrize("password", ["", "secret"])
-def test_a_keystore_is_a_certificate_too(disk: Disk, flags: list[str], password: str) -> None:
-    store = disk.server_files.pkcs12(password, *flags)
-    target = disk.enter(Backend(echo)).target
-    line = f"--keystore={store}", f"--storepass={password}", f"--cacert={disk.pki.cacert}", "--allow-all"
-    proxy = disk.start("server", "--listen=127.0.0.1:0", f"--target={target}", *line)
-    with tls_connection(proxy.address, disk.client_files) as peer:
-        assert serial_of(peer) == disk.server_files.leaf.serial_number
+def test_a_keystore_is_a_certificate_too(file_identities: FileIdentities, flags: list[str], password: str) -> None:
+    store = file_identities.server_files.pkcs12(password, *flags)
+    target = file_identities.enter(Backend(echo)).target
+    line = f"--keystore={store}", f"--storepass={password}", f"--cacert={file_identities.pki.cacert}", "--allow-all"
+    proxy = file_identities.start("server", "--listen=127.0.0.1:0", f"--target={target}", *line)
+    with tls_connection(proxy.address, file_identities.client_files) as peer:
+        assert serial_of(peer) == file_identities.server_files.leaf.serial_number
         assert len(peer.tls.get_peer_cert_chain(as_cryptography=True) or ()) == 2
 
 
-def test_twenty_reloads_lose_nothing_while_twenty_connections_pump(disk: Disk) -> None:
-    live = Renewed(disk)
+def test_twenty_reloads_lose_nothing_while_twenty_connections_pump(file_identities: FileIdentities) -> None:
+    live = Renewed(file_identities)
     stop, failures, totals = threading.Event(), [], []
     block = os.urandom(16384)
 
     def pump() -> None:
         total = 0
         try:
-            with tls_connection(live.proxy.address, disk.client_files) as peer:
+            with tls_connection(live.proxy.address, file_identities.client_files) as peer:
                 while not stop.is_set():
                     peer.send(block)
                     assert peer.receive_exactly(len(block)) == block
@@ -290,8 +293,10 @@ def test_twenty_reloads_lose_nothing_while_twenty_connections_pump(disk: Disk) -
     assert live.proxy.matches("stopped accepted=40 carried=40 ")
 
 
-def test_a_reload_that_landlock_denies_names_it_and_the_path(disk: Disk, tmp_path_factory: pytest.TempPathFactory) -> None:
-    live = Renewed(disk)
+def test_a_reload_that_landlock_denies_names_it_and_the_path(
+    file_identities: FileIdentities, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    live = Renewed(file_identities)
     if not live.proxy.matches("setting up landlock") or live.proxy.matches("unable to set up landlock"):
         pytest.skip("no Landlock here")
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "new.pem"

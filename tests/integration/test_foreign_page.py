@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import http.client
 
-from backends import Backend, echo, free_port
-from processes import Proxy
-from world import World
+from tests.support.plain_backends import Backend, echo, free_port
+from tests.support.processes import Proxy
+from tests.support.workloads import Workloads
 
 
-def start(world: World, *flags: str) -> tuple[Proxy, int]:
+def start(workloads: Workloads, *flags: str) -> tuple[Proxy, int]:
     port = free_port()
-    backend = world.enter(Backend(echo))
-    proxy = world.server(backend.target, f"--status=http://127.0.0.1:{port}", "--enable-shutdown", "--enable-pprof", *flags)
+    backend = workloads.enter(Backend(echo))
+    proxy = workloads.server(backend.target, f"--status=http://127.0.0.1:{port}", "--enable-shutdown", "--enable-pprof", *flags)
     proxy.wait_for("listening for connections")
     return proxy, port
 
@@ -26,8 +26,8 @@ def ask(port: int, method: str, path: str, **headers: str) -> int:
     return response.status
 
 
-def test_a_foreign_page_can_neither_read_nor_end_a_proxy(world: World) -> None:
-    proxy, port = start(world)
+def test_a_foreign_page_can_neither_read_nor_end_a_proxy(workloads: Workloads) -> None:
+    proxy, port = start(workloads)
     for path in ("/_status", "/_metrics", "/debug/pprof/goroutine?debug=1"):
         assert ask(port, "GET", path, Host=f"rebound.example:{port}") == 421
         assert ask(port, "GET", path, Host=f"localhost:{port}") == 200
@@ -41,8 +41,8 @@ def test_a_foreign_page_can_neither_read_nor_end_a_proxy(world: World) -> None:
     assert proxy.exit_code() == 0
 
 
-def test_an_allowed_name_is_served_and_refusals_are_few_lines(world: World) -> None:
-    proxy, port = start(world, "--status-allow-host=ops.example", "--status-allow-host=other.example")
+def test_an_allowed_name_is_served_and_refusals_are_few_lines(workloads: Workloads) -> None:
+    proxy, port = start(workloads, "--status-allow-host=ops.example", "--status-allow-host=other.example")
     assert ask(port, "GET", "/_status", Host="OPS.example") == 200
     assert ask(port, "GET", "/_status", Host="other.example:1") == 200
     for _ in range(20):

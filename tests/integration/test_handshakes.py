@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-from backends import Backend, connect, echo, receive_exactly
-from processes import Proxy
-from world import World
+from tests.support.plain_backends import Backend, connect, echo, receive_exactly
+from tests.support.processes import Proxy
+from tests.support.workloads import Workloads
 
 ROTATIONS = 100
 HANDSHAKES = 1000
@@ -22,14 +22,14 @@ def call(proxy: Proxy, count: int) -> int:
     return good
 
 
-def test_no_handshake_fails_over_a_hundred_rotations(world: World) -> None:
-    server = world.server(world.enter(Backend(echo)).target)
-    client = world.client(server.target)
+def test_no_handshake_fails_over_a_hundred_rotations(workloads: Workloads) -> None:
+    server = workloads.server(workloads.enter(Backend(echo)).target)
+    client = workloads.client(server.target)
     assert client.address
     with ThreadPoolExecutor() as threads:
         for number in range(ROTATIONS):
             calls = [threads.submit(call, client, HANDSHAKES // ROTATIONS // 2) for _ in range(2)]
-            world.api.rotate_svids()
+            workloads.api.rotate_svids()
             for proxy in (server, client):
                 proxy.wait_for(f" generation {number + 2} ")
             assert sum(done.result() for done in calls) == HANDSHAKES // ROTATIONS

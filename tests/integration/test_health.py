@@ -7,11 +7,11 @@ import subprocess
 import sys
 
 import pytest
-from backends import Backend, echo, free_port
-from disk import Disk
-from pki import Pki
-from processes import LIMIT, bare_environment, eventually
 
+from tests.support.certificate_files import Pki
+from tests.support.file_identities import FileIdentities
+from tests.support.plain_backends import Backend, echo, free_port
+from tests.support.processes import LIMIT, bare_environment, eventually
 from tunnel.cli import main
 
 _RUN = """
@@ -23,21 +23,21 @@ print(code, sorted(heavy & set(sys.modules)))
 """
 
 
-def test_a_proxy_is_well_while_its_backend_answers(disk: Disk, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_proxy_is_well_while_its_backend_answers(file_identities: FileIdentities, capsys: pytest.CaptureFixture[str]) -> None:
     where = f"127.0.0.1:{free_port()}"
-    (disk.directory / "other").mkdir()
-    other = Pki(disk.directory / "other")
+    (file_identities.directory / "other").mkdir()
+    other = Pki(file_identities.directory / "other")
 
     def health(*arguments: str) -> tuple[int, str, str]:
         return main(["health", *arguments], {}), *capsys.readouterr()
 
     with Backend(echo) as backend:
-        server = disk.serve(backend.target, f"--status={where}")
+        server = file_identities.serve(backend.target, f"--status={where}")
         assert server.address
         assert health(where) == (0, "ok, listening\n", "")
         assert health(where, "-q") == (0, "", "")
         assert health(f"https://{where}/_metrics") == (0, "ok\n", "")
-        code, out, err = health(f"https://{where}", "--json", f"--cacert={disk.pki.cacert}")
+        code, out, err = health(f"https://{where}", "--json", f"--cacert={file_identities.pki.cacert}")
         assert (code, json.loads(out)["listen_address"], err) == (0, "127.0.0.1:0", "")
         assert "it speaks HTTPS" in health(f"http://{where}")[2]
         assert "404 Not Found" in health(f"https://{where}/_nothing")[2]
@@ -52,19 +52,19 @@ def test_a_proxy_is_well_while_its_backend_answers(disk: Disk, capsys: pytest.Ca
 
 
 def test_a_port_without_tls_is_asked_in_plain_http_unless_the_line_wants_more(
-    disk: Disk, capsys: pytest.CaptureFixture[str]
+    file_identities: FileIdentities, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    where, path = f"127.0.0.1:{free_port()}", disk.directory / "status"
+    where, path = f"127.0.0.1:{free_port()}", file_identities.directory / "status"
     with Backend(echo) as backend:
-        plain = disk.start(
+        plain = file_identities.start(
             "client", "--disable-authentication", "--listen=127.0.0.1:0", f"--target={backend.target}", f"--status={where}"
         )
-        local = disk.serve(backend.target, f"--status=unix:{path}")
+        local = file_identities.serve(backend.target, f"--status=unix:{path}")
         assert plain.address
         assert local.address
         assert main(["health", where], {}) == 1
         assert "critical: listening, backend: " in capsys.readouterr().err  # there is no TLS behind it either
-        for line in ([f"https://{where}"], [where, f"--cacert={disk.pki.cacert}"]):
+        for line in ([f"https://{where}"], [where, f"--cacert={file_identities.pki.cacert}"]):
             assert main(["health", *line], {}) == 1
             assert "speaks no TLS" in capsys.readouterr().err
         assert main(["health", f"unix:{path}", "--path=/_metrics"], {}) == 0

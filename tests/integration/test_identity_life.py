@@ -10,12 +10,12 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from backends import Backend, connect, echo
-from openssl import alert_of, s_client
-from processes import Proxy, bare_environment, tunnel_argv
-from tls_peer import tls_connection
-from world import ANY_PORT, CLIENT, FOREIGNER, SERVER, World
 
+from tests.support.openssl_command import alert_of, s_client
+from tests.support.plain_backends import Backend, connect, echo
+from tests.support.processes import Proxy, bare_environment, tunnel_argv
+from tests.support.tls_peer import tls_connection
+from tests.support.workloads import ANY_PORT, CLIENT, FOREIGNER, SERVER, Workloads
 from tunnel.config.dev_model import Entry, Issuing
 from tunnel.devapi.api import SVIDS
 from tunnel.devapi.feed import Refusal
@@ -34,25 +34,25 @@ sys.exit(cli.main(sys.argv[1:], os.environ))
 
 
 @pytest.fixture
-def lonely(tmp_path: Path) -> Iterator[World]:
+def lonely(tmp_path: Path) -> Iterator[Workloads]:
     """A world whose agent is not there yet."""
-    with closing(World(tmp_path, agent=False)) as world:
-        yield world
+    with closing(Workloads(tmp_path, agent=False)) as workloads:
+        yield workloads
 
 
 @pytest.fixture
-def fleeting(tmp_path: Path) -> Iterator[World]:
+def fleeting(tmp_path: Path) -> Iterator[Workloads]:
     """A world of SVIDs that live for five seconds."""
-    with closing(World(tmp_path, issuing=Issuing(ttl=timedelta(seconds=5)))) as world:
-        yield world
+    with closing(Workloads(tmp_path, issuing=Issuing(ttl=timedelta(seconds=5)))) as workloads:
+        yield workloads
 
 
-def backend(world: World) -> str:
-    return world.enter(Backend(echo)).target
+def backend(workloads: Workloads) -> str:
+    return workloads.enter(Backend(echo)).target
 
 
-def assert_serves(world: World, proxy: Proxy, who: str = CLIENT) -> None:
-    with tls_connection(proxy.address, world.identity(who)) as peer:
+def assert_serves(workloads: Workloads, proxy: Proxy, who: str = CLIENT) -> None:
+    with tls_connection(proxy.address, workloads.identity(who)) as peer:
         peer.send(b"x")
         assert peer.receive_exactly(1) == b"x"
 
@@ -65,7 +65,7 @@ def assert_closes_at_once(proxy: Proxy) -> None:
 # -- the first identity
 
 
-def test_an_agent_that_comes_late_is_waited_for(lonely: World) -> None:
+def test_an_agent_that_comes_late_is_waited_for(lonely: Workloads) -> None:
     proxy = lonely.server(backend(lonely))
     proxy.wait_for("Workload API is not available .*trying again")
     assert not proxy.matches(NO_LISTENER)
@@ -73,17 +73,17 @@ def test_an_agent_that_comes_late_is_waited_for(lonely: World) -> None:
     assert_serves(lonely, proxy)
 
 
-def test_an_entry_that_comes_late_is_waited_for(world: World) -> None:
-    world.api.withdraw(world.sockets[SERVER])
-    proxy = world.server(backend(world))
+def test_an_entry_that_comes_late_is_waited_for(workloads: Workloads) -> None:
+    workloads.api.withdraw(workloads.sockets[SERVER])
+    proxy = workloads.server(backend(workloads))
     proxy.wait_for("Workload API gives this process no identity .*PERMISSION_DENIED.*trying again")
     assert not proxy.matches(NO_LISTENER)
-    world.api.restore(world.sockets[SERVER])
-    assert_serves(world, proxy)
+    workloads.api.restore(workloads.sockets[SERVER])
+    assert_serves(workloads, proxy)
     assert len(proxy.matches("gives this process no identity")) == 1  # said once, however often it was tried
 
 
-def test_no_identity_in_time_is_one_clear_line_and_exit_1(lonely: World) -> None:
+def test_no_identity_in_time_is_one_clear_line_and_exit_1(lonely: Workloads) -> None:
     proxy = lonely.server("127.0.0.1:1", "--use-workload-api-timeout=1s")
     assert proxy.exit_code() == 1
     start = "error: timed out or failed waiting for initial SPIFFE Workload API update: no identity from"
@@ -92,9 +92,9 @@ def test_no_identity_in_time_is_one_clear_line_and_exit_1(lonely: World) -> None
 
 
 @pytest.mark.parametrize("status", ["INVALID_ARGUMENT", "UNIMPLEMENTED"])
-def test_an_answer_that_no_new_attempt_changes_is_one_clear_line_and_exit_1(world: World, status: str) -> None:
-    world.api.publish(world.sockets[SERVER], SVIDS, Refusal(status, "not here"))
-    proxy = world.server("127.0.0.1:1")
+def test_an_answer_that_no_new_attempt_changes_is_one_clear_line_and_exit_1(workloads: Workloads, status: str) -> None:
+    workloads.api.publish(workloads.sockets[SERVER], SVIDS, Refusal(status, "not here"))
+    proxy = workloads.server("127.0.0.1:1")
     assert proxy.exit_code() == 1
     assert proxy.reason() == f"error: the Workload API will not serve this program: {status}: not here"
 
@@ -102,46 +102,46 @@ def test_an_answer_that_no_new_attempt_changes_is_one_clear_line_and_exit_1(worl
 # -- later
 
 
-def test_a_dead_agent_changes_nothing_while_the_identity_is_valid(world: World) -> None:
-    proxy = world.server(backend(world))
+def test_a_dead_agent_changes_nothing_while_the_identity_is_valid(workloads: Workloads) -> None:
+    proxy = workloads.server(backend(workloads))
     assert proxy.address
-    world.api.stop()
+    workloads.api.stop()
     proxy.wait_for(f"Workload API is not available .*{SERVER} stays in use")
-    assert_serves(world, proxy)
-    world.api.start()
+    assert_serves(workloads, proxy)
+    workloads.api.start()
     proxy.wait_for("Workload API connection recovered")
-    world.api.rotate_svids()
+    workloads.api.rotate_svids()
     proxy.wait_for(" generation 2 ")
-    assert_serves(world, proxy)
+    assert_serves(workloads, proxy)
 
 
-def test_an_identity_that_is_withdrawn_is_used_for_a_while_and_may_come_back(world: World) -> None:
-    proxy = world.server(backend(world))
+def test_an_identity_that_is_withdrawn_is_used_for_a_while_and_may_come_back(workloads: Workloads) -> None:
+    proxy = workloads.server(backend(workloads))
     assert proxy.address
-    world.api.withdraw(world.sockets[SERVER])
+    workloads.api.withdraw(workloads.sockets[SERVER])
     proxy.wait_for(f"Workload API gives this process no identity .*{SERVER} stays in use for now")
-    assert_serves(world, proxy)
-    world.api.restore(world.sockets[SERVER])
+    assert_serves(workloads, proxy)
+    workloads.api.restore(workloads.sockets[SERVER])
     proxy.wait_for("Workload API connection recovered")
-    assert_serves(world, proxy)
+    assert_serves(workloads, proxy)
 
 
-def test_after_the_grace_a_withdrawn_identity_serves_nobody_until_it_comes_back(world: World) -> None:
-    flags = f"--listen={ANY_PORT}", f"--target={backend(world)}", f"--allow-id={CLIENT}"
-    argv = [sys.executable, "-c", SHORT_GRACE, "server", f"--use-workload-api-addr={world.sockets[SERVER]}", *flags]
-    proxy = world.watch(Proxy(argv, environ=bare_environment()))
-    with tls_connection(proxy.address, world.identity(CLIENT)) as open_before:
-        world.api.withdraw(world.sockets[SERVER])
+def test_after_the_grace_a_withdrawn_identity_serves_nobody_until_it_comes_back(workloads: Workloads) -> None:
+    flags = f"--listen={ANY_PORT}", f"--target={backend(workloads)}", f"--allow-id={CLIENT}"
+    argv = [sys.executable, "-c", SHORT_GRACE, "server", f"--use-workload-api-addr={workloads.sockets[SERVER]}", *flags]
+    proxy = workloads.watch(Proxy(argv, environ=bare_environment()))
+    with tls_connection(proxy.address, workloads.identity(CLIENT)) as open_before:
+        workloads.api.withdraw(workloads.sockets[SERVER])
         proxy.wait_for(f"identity {SERVER} has been withdrawn: new connections are closed at once")
         assert_closes_at_once(proxy)
         open_before.send(b"still")
         assert open_before.receive_exactly(5) == b"still"
-    world.api.restore(world.sockets[SERVER])
+    workloads.api.restore(workloads.sockets[SERVER])
     proxy.wait_for("serving again with a new identity")
-    assert_serves(world, proxy)
+    assert_serves(workloads, proxy)
 
 
-def test_an_expired_identity_is_not_used_and_a_new_one_is(fleeting: World) -> None:
+def test_an_expired_identity_is_not_used_and_a_new_one_is(fleeting: Workloads) -> None:
     proxy = fleeting.server(backend(fleeting))
     assert_serves(fleeting, proxy)
     fleeting.api.stop()
@@ -157,7 +157,7 @@ def test_an_expired_identity_is_not_used_and_a_new_one_is(fleeting: World) -> No
     assert "unserved=1" in proxy.lines[-1]
 
 
-def test_an_open_connection_outlives_its_identity(fleeting: World) -> None:
+def test_an_open_connection_outlives_its_identity(fleeting: Workloads) -> None:
     proxy = fleeting.server(backend(fleeting))
     with tls_connection(proxy.address, fleeting.identity(CLIENT)) as peer:
         fleeting.api.stop()
@@ -169,54 +169,54 @@ def test_an_open_connection_outlives_its_identity(fleeting: World) -> None:
 # -- other trust domains
 
 
-def test_a_federated_peer_is_admitted_by_a_rule_that_names_its_domain(world: World) -> None:
-    world.federate()
+def test_a_federated_peer_is_admitted_by_a_rule_that_names_its_domain(workloads: Workloads) -> None:
+    workloads.federate()
     for rule in (["--allow-id", FOREIGNER], ["--allow-trust-domain", "b.test"], ["--allow-uri", "spiffe://b.test/**"]):
-        assert_serves(world, world.server(backend(world), rules=rule), FOREIGNER)
+        assert_serves(workloads, workloads.server(backend(workloads), rules=rule), FOREIGNER)
 
 
-def test_a_federated_peer_is_admitted_by_allow_all_which_warns(world: World) -> None:
-    world.federate()
-    proxy = world.server(backend(world), rules=["--allow-all"])
-    assert_serves(world, proxy, FOREIGNER)
+def test_a_federated_peer_is_admitted_by_allow_all_which_warns(workloads: Workloads) -> None:
+    workloads.federate()
+    proxy = workloads.server(backend(workloads), rules=["--allow-all"])
+    assert_serves(workloads, proxy, FOREIGNER)
     proxy.wait_for("warning: --allow-all admits every valid SVID of our own trust domain and of every federated one")
 
 
 @pytest.mark.parametrize("pattern", ["spiffe://*/client", "spiffe://*/**", "**"])
-def test_a_federated_peer_is_not_meant_by_a_wildcard(world: World, pattern: str) -> None:
-    world.federate()
-    proxy = world.server(backend(world), rules=["--allow-uri", pattern])
-    assert alert_of(s_client(world, proxy.address, world.identity(FOREIGNER))) == BAD_CERTIFICATE
+def test_a_federated_peer_is_not_meant_by_a_wildcard(workloads: Workloads, pattern: str) -> None:
+    workloads.federate()
+    proxy = workloads.server(backend(workloads), rules=["--allow-uri", pattern])
+    assert alert_of(s_client(workloads, proxy.address, workloads.identity(FOREIGNER))) == BAD_CERTIFICATE
     proxy.wait_for(f"{FOREIGNER} reason=no-rule-admits$")
-    assert_serves(world, proxy)
+    assert_serves(workloads, proxy)
 
 
-def test_the_end_of_a_federation_shuts_its_peers_out(world: World) -> None:
-    world.federate()
-    proxy = world.server(backend(world), rules=["--allow-id", FOREIGNER])
-    assert_serves(world, proxy, FOREIGNER)
-    world.separate()
+def test_the_end_of_a_federation_shuts_its_peers_out(workloads: Workloads) -> None:
+    workloads.federate()
+    proxy = workloads.server(backend(workloads), rules=["--allow-id", FOREIGNER])
+    assert_serves(workloads, proxy, FOREIGNER)
+    workloads.separate()
     proxy.wait_for("generation 2 .*trust domains a.test$")
-    assert alert_of(s_client(world, proxy.address, world.identity(FOREIGNER))) == UNKNOWN_CA
+    assert alert_of(s_client(workloads, proxy.address, workloads.identity(FOREIGNER))) == UNKNOWN_CA
 
 
 # -- one of several identities
 
 
 @pytest.mark.parametrize("wish", [["--spiffe-id", "spiffe://a.test/second"], ["--spiffe-hint", "inside"]])
-def test_of_several_identities_the_wanted_one_is_used(world: World, wish: list[str]) -> None:
-    world.api.register(world.sockets[SERVER], Entry(parse_spiffe_id("spiffe://a.test/second"), hint="inside"))
-    proxy = world.server(backend(world), *wish)
+def test_of_several_identities_the_wanted_one_is_used(workloads: Workloads, wish: list[str]) -> None:
+    workloads.api.register(workloads.sockets[SERVER], Entry(parse_spiffe_id("spiffe://a.test/second"), hint="inside"))
+    proxy = workloads.server(backend(workloads), *wish)
     proxy.wait_for("identity spiffe://a.test/second generation 1 ")
-    assert_serves(world, proxy)
+    assert_serves(workloads, proxy)
 
 
-def test_a_wanted_identity_that_is_not_offered_is_waited_for(world: World) -> None:
-    proxy = world.server(backend(world), "--spiffe-id", "spiffe://a.test/second")
+def test_a_wanted_identity_that_is_not_offered_is_waited_for(workloads: Workloads) -> None:
+    proxy = workloads.server(backend(workloads), "--spiffe-id", "spiffe://a.test/second")
     proxy.wait_for(f"does not offer --spiffe-id spiffe://a.test/second, only {SERVER}; trying again")
     assert not proxy.matches(NO_LISTENER)
-    world.api.register(world.sockets[SERVER], Entry(parse_spiffe_id("spiffe://a.test/second")))
-    assert_serves(world, proxy)
+    workloads.api.register(workloads.sockets[SERVER], Entry(parse_spiffe_id("spiffe://a.test/second")))
+    assert_serves(workloads, proxy)
 
 
 # -- the disk
@@ -236,18 +236,18 @@ def files_open_for_writing(pid: int) -> list[str]:
     return found
 
 
-def test_nothing_is_written_to_disk(world: World) -> None:
-    home = world.directory / "home"
+def test_nothing_is_written_to_disk(workloads: Workloads) -> None:
+    home = workloads.directory / "home"
     home.mkdir()
     environ = bare_environment() | {"HOME": str(home), "TMPDIR": str(home), "XDG_RUNTIME_DIR": str(home)}
     environ["SSLKEYLOGFILE"] = str(home / "keys")
-    flags = f"--listen={ANY_PORT}", f"--target={backend(world)}", f"--allow-id={CLIENT}"
-    argv = tunnel_argv("server", f"--use-workload-api-addr={world.sockets[SERVER]}", *flags)
-    proxy = world.watch(Proxy(argv, environ=environ | {"PYTHONDONTWRITEBYTECODE": "1"}, cwd=home))
-    assert_serves(world, proxy)
-    world.api.rotate_svids()
+    flags = f"--listen={ANY_PORT}", f"--target={backend(workloads)}", f"--allow-id={CLIENT}"
+    argv = tunnel_argv("server", f"--use-workload-api-addr={workloads.sockets[SERVER]}", *flags)
+    proxy = workloads.watch(Proxy(argv, environ=environ | {"PYTHONDONTWRITEBYTECODE": "1"}, cwd=home))
+    assert_serves(workloads, proxy)
+    workloads.api.rotate_svids()
     proxy.wait_for(" generation 2 ")
-    assert_serves(world, proxy)
+    assert_serves(workloads, proxy)
     assert not [name for name in files_open_for_writing(proxy.pid) if not name.startswith("/dev/")]
     assert proxy.stop() == 0
     assert not list(home.iterdir())

@@ -11,13 +11,14 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from backends import Backend, connect, echo, receive_all, receive_exactly
-from disk import Disk
-from openssl import s_client, s_server
-from pki import Files
-from processes import LIMIT, Proxy
-from requirements import program
-from stock import CLIENTS, SERVERS
+
+from tests.support.certificate_files import Files
+from tests.support.file_identities import FileIdentities
+from tests.support.openssl_command import s_client, s_server
+from tests.support.plain_backends import Backend, connect, echo, receive_all, receive_exactly
+from tests.support.processes import LIMIT, Proxy
+from tests.support.requirements import program
+from tests.support.stock_proxies import CLIENTS, SERVERS
 
 KINDS = ["rsa", "p256", "ed25519"]
 VERSIONS = ["1.2", "1.3"]
@@ -25,7 +26,7 @@ SAID = b"there and back" * 5000
 CLOSED = r"\[forwarded 68.4 KiB, returned 68.4 KiB, .* end=closed$"  # and no other connection's line
 
 
-class Stage(Disk):
+class Stage(FileIdentities):
     """A server proxy and a client's files for each kind of key, in front of an echo."""
 
     def __init__(self, directory: Path) -> None:

@@ -9,14 +9,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from backends import Backend, connect, echo, receive_exactly
-from disk import Disk
 from OpenSSL import SSL
-from openssl import alert_of, s_client, s_server
-from pki import FOR_CLIENTS, FOR_SERVERS, HOUR, Files, Pki, Signer
-from processes import Proxy
-from tls_peer import TlsPeer
-from world import Identity
+
+from tests.support.certificate_files import FOR_CLIENTS, FOR_SERVERS, HOUR, Files, Pki, Signer
+from tests.support.file_identities import FileIdentities
+from tests.support.openssl_command import alert_of, s_client, s_server
+from tests.support.plain_backends import Backend, connect, echo, receive_exactly
+from tests.support.processes import Proxy
+from tests.support.tls_peer import TlsPeer
+from tests.support.workloads import Identity
 
 BAD_CERTIFICATE, CERTIFICATE_EXPIRED, HANDSHAKE_FAILURE, UNKNOWN_CA, CERTIFICATE_REQUIRED = 42, 45, 40, 48, 116
 VERSIONS = ["-tls1_2", "-tls1_3"]
@@ -24,7 +25,7 @@ LONG_AGO = {"start": datetime.now(UTC) - 48 * HOUR, "end": datetime.now(UTC) - 2
 LATER = {"start": datetime.now(UTC) + 24 * HOUR, "end": datetime.now(UTC) + 48 * HOUR}
 
 
-class Gate(Disk):
+class Gate(FileIdentities):
     """A server proxy that admits every certificate of the authority, peers good and bad, and the backend behind."""
 
     def __init__(self, directory: Path) -> None:

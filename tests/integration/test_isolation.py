@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from backends import Backend, connect, echo
-from processes import LIMIT, Process, Proxy, tunnel_argv
-from run_line import client
-from tool import environment, run_tool
-from world import CLIENT, SERVER, World
 
 import tunnel
+from tests.support.command_runner import environment, run_tool
+from tests.support.plain_backends import Backend, connect, echo
+from tests.support.processes import LIMIT, Process, Proxy, tunnel_argv
+from tests.support.run_line import client
+from tests.support.workloads import CLIENT, SERVER, Workloads
 from tunnel.config.variables import MANAGER, SECRETS, SOCKETS
 
 ID = f"--verify-id={SERVER}"
@@ -65,14 +65,14 @@ def hostile(imported: Path, tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def target(world: World) -> str:
+def target(workloads: Workloads) -> str:
     """A server in front of an echo."""
-    return world.server(world.enter(Backend(echo)).target).target
+    return workloads.server(workloads.enter(Backend(echo)).target).target
 
 
-def given(world: World, hostile: Mapping[str, str], who: str = CLIENT) -> dict[str, str]:
+def given(workloads: Workloads, hostile: Mapping[str, str], who: str = CLIENT) -> dict[str, str]:
     """The environment of a workload, with these variables and with no other that says how to print."""
-    clean = {name: value for name, value in environment(world, who).items() if not name.startswith(("LC_", "PYTHON"))}
+    clean = {name: value for name, value in environment(workloads, who).items() if not name.startswith(("LC_", "PYTHON"))}
     return {**clean, **hostile}
 
 
@@ -97,9 +97,9 @@ def test_the_script_that_is_tested_is_isolated_by_its_first_line() -> None:
 
 
 def test_exec_gives_the_command_what_it_does_not_obey(
-    world: World, target: str, hostile: dict[str, str], imported: Path
+    workloads: Workloads, target: str, hostile: dict[str, str], imported: Path
 ) -> None:
-    environ = given(world, hostile)
+    environ = given(workloads, hostile)
     done = run(environ, *tunnel_argv("exec", f"--target={target}", ID, "--", *SHOW))
     assert (done.returncode, done.stderr) == (3, b"")
     found = shown(done.stdout)
@@ -109,40 +109,42 @@ def test_exec_gives_the_command_what_it_does_not_obey(
     assert not imported.exists()
 
 
-def test_each_variable_alone_changes_nothing(world: World, target: str, hostile: dict[str, str], imported: Path) -> None:
+def test_each_variable_alone_changes_nothing(
+    workloads: Workloads, target: str, hostile: dict[str, str], imported: Path
+) -> None:
     for name, value in hostile.items():
-        done = run(given(world, {name: value}), *tunnel_argv("exec", f"--target={target}", ID, "--", "printenv", name))
+        done = run(given(workloads, {name: value}), *tunnel_argv("exec", f"--target={target}", ID, "--", "printenv", name))
         assert (done.returncode, done.stdout, done.stderr) == (0, os.fsencode(value) + b"\n", b""), name
     assert not imported.exists()
     assert not Path(hostile["SSLKEYLOGFILE"]).exists()
 
 
 @pytest.mark.parametrize("strategy", ["poll", "epoll1", "epollex", "none", "nonsense"])
-def test_no_strategy_of_grpc_ends_the_process(world: World, target: str, strategy: str) -> None:
-    done = run_tool(environment(world, GRPC_POLL_STRATEGY=strategy), "exec", f"--target={target}", ID, "--", "true")
+def test_no_strategy_of_grpc_ends_the_process(workloads: Workloads, target: str, strategy: str) -> None:
+    done = run_tool(environment(workloads, GRPC_POLL_STRATEGY=strategy), "exec", f"--target={target}", ID, "--", "true")
     assert (done.code, done.err) == (0, "")
 
 
 def test_run_gives_the_command_what_it_does_not_obey(
-    world: World, target: str, hostile: dict[str, str], imported: Path
+    workloads: Workloads, target: str, hostile: dict[str, str], imported: Path
 ) -> None:
-    environ = given(world, hostile)
-    done = run(environ, *tunnel_argv("run", *client(world, target), "--", *SHOW))
+    environ = given(workloads, hostile)
+    done = run(environ, *tunnel_argv("run", *client(workloads, target), "--", *SHOW))
     assert done.returncode == 3, done.stderr
     assert shown(done.stdout) == without_ours(environ)
     assert not imported.exists()
 
 
 def test_svid_watch_gives_the_command_what_it_does_not_obey(
-    world: World, hostile: dict[str, str], imported: Path, tmp_path: Path
+    workloads: Workloads, hostile: dict[str, str], imported: Path, tmp_path: Path
 ) -> None:
     """The command, which an interpreter of its own starts, and a reload command."""
-    environ = given(world, hostile)
+    environ = given(workloads, hostile)
     watch = tunnel_argv("svid", "watch", f"--out={tmp_path / 'tls'}")
     done = run(environ, *watch, "--", *SHOW)
     assert done.returncode == 3, done.stderr
     assert shown(done.stdout) == without_ours(environ)
-    watching = world.watch(
+    watching = workloads.watch(
         Process([*watch, f"--reload-command=cp /proc/self/environ {tmp_path}/reloaded"], environ=environ, is_merged=True)
     )
     watching.wait_for("cp has run")
@@ -150,13 +152,15 @@ def test_svid_watch_gives_the_command_what_it_does_not_obey(
     assert not imported.exists()
 
 
-def test_a_server_serves_and_its_health_is_told(world: World, hostile: dict[str, str], imported: Path, tmp_path: Path) -> None:
-    backend = world.enter(Backend(echo))
-    environ = given(world, hostile, SERVER)
+def test_a_server_serves_and_its_health_is_told(
+    workloads: Workloads, hostile: dict[str, str], imported: Path, tmp_path: Path
+) -> None:
+    backend = workloads.enter(Backend(echo))
+    environ = given(workloads, hostile, SERVER)
     status = f"unix:{tmp_path}/status"
     flags = ("--listen=127.0.0.1:0", f"--target={backend.target}", "--allow-all", f"--status={status}")
-    server = world.watch(Proxy(tunnel_argv("server", *flags), environ=environ))
-    caller = world.client(server.target)
+    server = workloads.watch(Proxy(tunnel_argv("server", *flags), environ=environ))
+    caller = workloads.client(server.target)
     with connect(caller.address) as sock:
         sock.sendall(b"ping")
         assert sock.recv(9) == b"ping"
@@ -191,13 +195,13 @@ def script_without_flag(directory: Path, python: str) -> Path:
 
 
 def test_a_script_that_has_lost_the_flag_isolates_itself(
-    world: World, target: str, hostile: dict[str, str], imported: Path, tmp_path: Path
+    workloads: Workloads, target: str, hostile: dict[str, str], imported: Path, tmp_path: Path
 ) -> None:
     """A first interpreter obeys some of the variables; it is replaced before it loads anything of the program."""
     script = script_without_flag(tmp_path, sys.executable)
     for name in ("PYTHONHOME", "PYTHONVERBOSE", "PYTHONWARNINGS"):
         del hostile[name]
-    environ = given(world, hostile)
+    environ = given(workloads, hostile)
     link = tmp_path / "linked"
     link.symlink_to(script)
     done = run(environ, str(link), "exec", f"--target={target}", ID, "--", *SHOW)

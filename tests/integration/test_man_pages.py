@@ -6,9 +6,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from processes import LIMIT
-from requirements import program
-
+from tests.support.processes import LIMIT
+from tests.support.requirements import program
 from tunnel.cli import main
 from tunnel.config.commands import load_commands
 from tunnel.config.grammar import Command, Group, option

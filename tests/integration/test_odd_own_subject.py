@@ -6,14 +6,15 @@ import signal
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from backends import Backend, echo
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from disk import Disk
-from forge import authority, key_of, leaf, rewritten
-from pki import replace
-from processes import bare_environment
-from tls_peer import tls_connection
-from tool import run_tool
+
+from tests.support.cert_factory import authority, key_of, leaf, rewritten
+from tests.support.certificate_files import replace
+from tests.support.command_runner import run_tool
+from tests.support.file_identities import FileIdentities
+from tests.support.plain_backends import Backend, echo
+from tests.support.processes import bare_environment
+from tests.support.tls_peer import tls_connection
 
 DONE = "reloading configuration complete"
 # What stands in the place of a common name: the type of its string and four bytes.
@@ -41,11 +42,11 @@ def write_odd(folder: Path, tag: int, text: bytes) -> tuple[bytes, bytes]:
     return odd.certificate.pem, odd.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
-def test_check_and_start_agree_and_a_reload_keeps_the_connections(disk: Disk, tmp_path: Path) -> None:
-    live = disk.pki.leaf("server", dns=("localhost",), file="live")
-    backend = disk.enter(Backend(echo))
-    proxy = disk.serve(backend.target, f"--status=unix:{tmp_path / 'status'}", files=live)
-    with tls_connection(proxy.address, disk.client_files) as peer:
+def test_check_and_start_agree_and_a_reload_keeps_the_connections(file_identities: FileIdentities, tmp_path: Path) -> None:
+    live = file_identities.pki.leaf("server", dns=("localhost",), file="live")
+    backend = file_identities.enter(Backend(echo))
+    proxy = file_identities.serve(backend.target, f"--status=unix:{tmp_path / 'status'}", files=live)
+    with tls_connection(proxy.address, file_identities.client_files) as peer:
         for count, (name, (tag, text)) in enumerate(ODD.items(), 1):
             chain, key = write_odd(tmp_path, tag, text)
             replace(live.key, key)
@@ -58,17 +59,17 @@ def test_check_and_start_agree_and_a_reload_keeps_the_connections(disk: Disk, tm
     assert failed + len(proxy.matches("loaded certificate")) == len(ODD) + 1
 
 
-def test_a_start_is_refused_where_check_says_so(disk: Disk, tmp_path: Path) -> None:
-    backend = disk.enter(Backend(echo))
+def test_a_start_is_refused_where_check_says_so(file_identities: FileIdentities, tmp_path: Path) -> None:
+    backend = file_identities.enter(Backend(echo))
     for name, (tag, text) in ODD.items():
         chain, key = write_odd(tmp_path, tag, text)
         (tmp_path / "chain").write_bytes(chain)
         (tmp_path / "key").write_bytes(key)
-        files = (f"--cert={tmp_path / 'chain'}", f"--key={tmp_path / 'key'}", f"--cacert={disk.pki.cacert}")
+        files = (f"--cert={tmp_path / 'chain'}", f"--key={tmp_path / 'key'}", f"--cacert={file_identities.pki.cacert}")
         line = ("server", "--listen=127.0.0.1:0", f"--target={backend.target}", "--allow-all", *files)
         checked = run_tool(bare_environment(), "check", *line)
         assert "Traceback" not in checked.err, name
-        proxy = disk.start(*line)
+        proxy = file_identities.start(*line)
         proxy.wait_for("listening for connections on|error:")
         if proxy.matches("listening for connections on"):
             assert checked.code == 0, (name, checked.out)

@@ -8,10 +8,11 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from backends import Backend, connect, echo, free_port, receive_all, receive_exactly
-from processes import Process, Proxy, eventually
-from requirements import program
-from world import World
+
+from tests.support.plain_backends import Backend, connect, echo, free_port, receive_all, receive_exactly
+from tests.support.processes import Process, Proxy, eventually
+from tests.support.requirements import program
+from tests.support.workloads import Workloads
 
 LOGIN, WRONG = "user:p%34ss", "user:WRONG"  # p4ss: tinyproxy takes letters and digits only
 SCHEMES = ["http", "socks5", "socks5h"]
@@ -62,10 +63,10 @@ PROXIES: dict[str, Callable[[Path], AbstractContextManager[str]]] = {
 }
 
 
-def client_through(world: World, scheme: str, target: str, *, login: str = LOGIN) -> Proxy:
+def client_through(workloads: Workloads, scheme: str, target: str, *, login: str = LOGIN) -> Proxy:
     """A client proxy that goes through an outbound proxy of its own."""
-    place = world.enter(PROXIES[scheme](world.directory))
-    return world.client(target, f"--proxy={scheme}://{login}@{place}")
+    place = workloads.enter(PROXIES[scheme](workloads.directory))
+    return workloads.client(target, f"--proxy={scheme}://{login}@{place}")
 
 
 def error_of(proxy: Proxy) -> str:
@@ -78,9 +79,9 @@ def error_of(proxy: Proxy) -> str:
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_bytes_pass_through_an_outbound_proxy(world: World, scheme: str) -> None:
-    server = world.server(world.enter(Backend(echo)).target)
-    client = client_through(world, scheme, f"localhost:{server.address[1]}")
+def test_bytes_pass_through_an_outbound_proxy(workloads: Workloads, scheme: str) -> None:
+    server = workloads.server(workloads.enter(Backend(echo)).target)
+    client = client_through(workloads, scheme, f"localhost:{server.address[1]}")
     data = os.urandom(100_000)
     for _ in range(3):
         with connect(client.address) as sock:
@@ -90,26 +91,26 @@ def test_bytes_pass_through_an_outbound_proxy(world: World, scheme: str) -> None
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_a_wrong_password_is_said_to_be_one(world: World, scheme: str) -> None:
-    line = error_of(client_through(world, scheme, "localhost:1", login=WRONG))
+def test_a_wrong_password_is_said_to_be_one(workloads: Workloads, scheme: str) -> None:
+    line = error_of(client_through(workloads, scheme, "localhost:1", login=WRONG))
     assert f"proxy {scheme}://127.0.0.1:" in line
     assert ("refused: 401 " in line or "refused: 407 " in line) if scheme == "http" else "wrong username or password" in line
     assert "reason=refused-by-proxy" in line
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_a_target_that_the_proxy_cannot_reach_is_an_error_on_dial(world: World, scheme: str) -> None:
-    line = error_of(client_through(world, scheme, f"127.0.0.1:{free_port()}"))
+def test_a_target_that_the_proxy_cannot_reach_is_an_error_on_dial(workloads: Workloads, scheme: str) -> None:
+    line = error_of(client_through(workloads, scheme, f"127.0.0.1:{free_port()}"))
     assert "refused: 500 " in line if scheme == "http" else "refused: connection refused (reply 5)" in line
     assert "reason=refused-by-proxy" in line
 
 
-def test_a_proxy_of_another_kind_is_not_understood(world: World) -> None:
-    place = world.enter(microsocks(world.directory))
-    client = world.client("localhost:1", f"--proxy=http://{place}")
+def test_a_proxy_of_another_kind_is_not_understood(workloads: Workloads) -> None:
+    place = workloads.enter(microsocks(workloads.directory))
+    client = workloads.client("localhost:1", f"--proxy=http://{place}")
     assert "reason=proxy-not-understood" in error_of(client)
 
 
-def test_a_proxy_that_is_not_there_is_an_error_on_dial(world: World) -> None:
-    client = world.client("localhost:1", f"--proxy=http://127.0.0.1:{free_port()}")
+def test_a_proxy_that_is_not_there_is_an_error_on_dial(workloads: Workloads) -> None:
+    client = workloads.client("localhost:1", f"--proxy=http://127.0.0.1:{free_port()}")
     assert "connection refused reason=connection-refused" in error_of(client)

@@ -10,11 +10,12 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
-from backends import Backend, connect, echo
 from OpenSSL import SSL
-from processes import Proxy
-from tls_peer import TlsPeer, tls_connection
-from world import CLIENT, FOREIGNER, SERVER, STRANGER, World
+
+from tests.support.plain_backends import Backend, connect, echo
+from tests.support.processes import Proxy
+from tests.support.tls_peer import TlsPeer, tls_connection
+from tests.support.workloads import CLIENT, FOREIGNER, SERVER, STRANGER, Workloads
 
 pytest.importorskip("regopy")
 
@@ -63,9 +64,9 @@ def ask_status(path: Path) -> dict[str, object]:
     return found
 
 
-def is_refused(world: World, proxy: Proxy, who: str) -> bool:
+def is_refused(workloads: Workloads, proxy: Proxy, who: str) -> bool:
     try:
-        with tls_connection(proxy.address, world.identity(who)) as peer:
+        with tls_connection(proxy.address, workloads.identity(who)) as peer:
             peer.send(b"x")
             return peer.receive() == b""
     except (SSL.Error, OSError):
@@ -83,20 +84,20 @@ def reload(proxy: Proxy) -> None:
     proxy.wait_for("reloading configuration complete", since)
 
 
-def test_a_server_asks_inside_the_handshake(world: World, backend: Backend, policy: Path) -> None:
+def test_a_server_asks_inside_the_handshake(workloads: Workloads, backend: Backend, policy: Path) -> None:
     write(policy, NAMED % path_of(CLIENT), ONLY_NAMED)
-    server = world.server(backend.target, rules=allowing(policy))
-    with tls_connection(server.address, world.identity(CLIENT)) as peer:
+    server = workloads.server(backend.target, rules=allowing(policy))
+    with tls_connection(server.address, workloads.identity(CLIENT)) as peer:
         assert has_echo(peer)
-    assert is_refused(world, server, STRANGER)
+    assert is_refused(workloads, server, STRANGER)
     server.wait_for("error on TLS handshake from .*no-rule-admits: unauthorized")
     assert backend.accepted == 1, "nothing is dialled for whom the policy refuses"
 
 
-def test_a_client_asks_before_its_last_flight_leaves(world: World, backend: Backend, policy: Path) -> None:
+def test_a_client_asks_before_its_last_flight_leaves(workloads: Workloads, backend: Backend, policy: Path) -> None:
     write(policy, NAMED % "nobody", ONLY_NAMED)
-    server = world.server(backend.target)
-    client = world.client(server.target, rules=allowing(policy, "verify"))
+    server = workloads.server(backend.target)
+    client = workloads.client(server.target, rules=allowing(policy, "verify"))
     with connect(client.address) as sock, suppress(ConnectionError):
         assert sock.recv(1) == b""
     client.wait_for("error on dial: .*no-rule-admits: unauthorized")
@@ -104,27 +105,27 @@ def test_a_client_asks_before_its_last_flight_leaves(world: World, backend: Back
     assert backend.accepted == 0
 
 
-def test_policies_speak_of_our_own_trust_domain_only(world: World, backend: Backend, policy: Path) -> None:
-    world.federate()
+def test_policies_speak_of_our_own_trust_domain_only(workloads: Workloads, backend: Backend, policy: Path) -> None:
+    workloads.federate()
     write(policy, "allow { true }\n")
-    server = world.server(backend.target, rules=allowing(policy))
+    server = workloads.server(backend.target, rules=allowing(policy))
     server.wait_for("warning: --allow-policy names no trust domain")
-    with tls_connection(server.address, world.identity(STRANGER)) as peer:
+    with tls_connection(server.address, workloads.identity(STRANGER)) as peer:
         assert has_echo(peer)
-    assert is_refused(world, server, FOREIGNER)
+    assert is_refused(workloads, server, FOREIGNER)
 
 
 @pytest.mark.parametrize("rules", [NEVER_ENDS, EATS], ids=["never-ends", "eats-memory"])
 def test_traffic_and_status_do_not_notice_a_policy_that(
-    world: World, backend: Backend, policy: Path, tmp_path: Path, rules: str
+    workloads: Workloads, backend: Backend, policy: Path, tmp_path: Path, rules: str
 ) -> None:
     write(policy, NAMED % path_of(STRANGER), UNLESS_NAMED, rules)
     status = tmp_path / "status"
-    server = world.server(backend.target, f"--status=unix:{status}", "--connect-timeout=3s", rules=allowing(policy))
+    server = workloads.server(backend.target, f"--status=unix:{status}", "--connect-timeout=3s", rules=allowing(policy))
     with ExitStack() as stack:
-        peer = stack.enter_context(tls_connection(server.address, world.identity(CLIENT)))
+        peer = stack.enter_context(tls_connection(server.address, workloads.identity(CLIENT)))
         stuck = [stack.enter_context(connect(server.address)) for _ in range(4)]
-        strangers = [TlsPeer(sock, world.identity(STRANGER)) for sock in stuck]
+        strangers = [TlsPeer(sock, workloads.identity(STRANGER)) for sock in stuck]
         for stranger in strangers:
             stranger.shake_hands()  # a client of TLS 1.3 is done before the server has judged it
         while not server.matches("unauthorized: policy returned error|handshake-timeout"):
@@ -133,24 +134,24 @@ def test_traffic_and_status_do_not_notice_a_policy_that(
         assert len(server.matches("opening pipe")) == 1, "who waits for the policy has reached nothing"
         write(policy, NAMED % path_of(STRANGER), ONLY_NAMED)
         reload(server)
-        with tls_connection(server.address, world.identity(STRANGER)) as admitted:
+        with tls_connection(server.address, workloads.identity(STRANGER)) as admitted:
             assert has_echo(admitted)
         assert has_echo(peer)
 
 
-def test_a_bad_policy_at_start_is_fatal(world: World, backend: Backend, policy: Path) -> None:
+def test_a_bad_policy_at_start_is_fatal(workloads: Workloads, backend: Backend, policy: Path) -> None:
     write(policy, "allow { this is no rego }\n")
-    server = world.server(backend.target, rules=allowing(policy))
+    server = workloads.server(backend.target, rules=allowing(policy))
     assert server.exit_code() == 1
     assert server.reason().startswith("error: Invalid rego policy or query: ")
 
 
 def test_a_bad_policy_at_reload_keeps_the_old_one_and_says_so(
-    world: World, backend: Backend, policy: Path, tmp_path: Path
+    workloads: Workloads, backend: Backend, policy: Path, tmp_path: Path
 ) -> None:
     write(policy, NAMED % path_of(CLIENT), ONLY_NAMED)
     status = tmp_path / "status"
-    server = world.server(backend.target, f"--status=unix:{status}", rules=allowing(policy))
+    server = workloads.server(backend.target, f"--status=unix:{status}", rules=allowing(policy))
     assert server.address
     write(policy, "allow { this is no rego }\n")
     reload(server)
@@ -158,25 +159,27 @@ def test_a_bad_policy_at_reload_keeps_the_old_one_and_says_so(
     document = ask_status(status)
     assert str(document["policy_reload"]).startswith("failed: Invalid rego policy or query")
     assert document["certificate_reload"] == "ok"
-    with tls_connection(server.address, world.identity(CLIENT)) as peer:
+    with tls_connection(server.address, workloads.identity(CLIENT)) as peer:
         assert has_echo(peer)
-    assert is_refused(world, server, STRANGER)
+    assert is_refused(workloads, server, STRANGER)
 
 
-def test_a_policy_admits_beside_other_rules(world: World, backend: Backend, policy: Path) -> None:
+def test_a_policy_admits_beside_other_rules(workloads: Workloads, backend: Backend, policy: Path) -> None:
     write(policy, NAMED % path_of(STRANGER), ONLY_NAMED)
-    server = world.server(backend.target, rules=("--allow-id", CLIENT, *allowing(policy)))
+    server = workloads.server(backend.target, rules=("--allow-id", CLIENT, *allowing(policy)))
     for who in (CLIENT, STRANGER):
-        with tls_connection(server.address, world.identity(who)) as peer:
+        with tls_connection(server.address, workloads.identity(who)) as peer:
             assert has_echo(peer)
-    assert is_refused(world, server, SERVER)
+    assert is_refused(workloads, server, SERVER)
 
 
 @pytest.mark.parametrize("when", ["start", "reload"])
-def test_a_policy_that_takes_long_to_compile_delays_no_end(world: World, backend: Backend, policy: Path, when: str) -> None:
+def test_a_policy_that_takes_long_to_compile_delays_no_end(
+    workloads: Workloads, backend: Backend, policy: Path, when: str
+) -> None:
     long = "".join(f'allow {{ input.certificate.DNSNames[_] == "d{number}" }}\n' for number in range(20_000))
     write(policy, "allow { true }\n" if when == "reload" else long)
-    server = world.server(backend.target, "--shutdown-timeout=1s", rules=allowing(policy))
+    server = workloads.server(backend.target, "--shutdown-timeout=1s", rules=allowing(policy))
     if when == "reload":
         assert server.address
         write(policy, long)

@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from backends import Backend, echo
-from disk import Disk
-from known_metrics import EXPIRY, known_snapshot
 from OpenSSL import SSL
-from processes import LIMIT, Process
-from requirements import program
-from tls_peer import tls_connection
 
+from tests.support.file_identities import FileIdentities
+from tests.support.known_metrics import EXPIRY, known_snapshot
+from tests.support.plain_backends import Backend, echo
+from tests.support.processes import LIMIT, Process
+from tests.support.requirements import program
+from tests.support.tls_peer import tls_connection
 from tunnel.status.metrics import PROMETHEUS_TYPE, encode_prometheus
 
 TEXT = encode_prometheus(known_snapshot(), "ghostunnel")
@@ -156,15 +156,19 @@ def test_a_real_prometheus_scrapes_us_and_knows_what_each_number_is(page: str, t
 
 def test_a_real_prometheus_scrapes_a_real_proxy_over_https(tmp_path: Path) -> None:
     port = free_port()
-    with closing(Disk(tmp_path)) as disk, Backend(echo) as backend:
-        server = disk.serve(backend.target, f"--status=127.0.0.1:{port}", rules=("--allow-cn", "client"))
-        for files, is_carried in ((disk.client_files, True), (disk.server_files, False)):
+    with closing(FileIdentities(tmp_path)) as file_identities, Backend(echo) as backend:
+        server = file_identities.serve(backend.target, f"--status=127.0.0.1:{port}", rules=("--allow-cn", "client"))
+        for files, is_carried in ((file_identities.client_files, True), (file_identities.server_files, False)):
             with suppress(SSL.Error, OSError), tls_connection(server.address, files) as peer:
                 peer.send(b"ping")
                 assert peer.receive_exactly(4) == (b"ping" if is_carried else b"")
         server.wait_for("closed pipe")
         server.wait_for("no-rule-admits")
-        fields = {"scheme": "https", "tls_config": {"ca_file": str(disk.pki.cacert)}, "metrics_path": "/_metrics/prometheus"}
+        fields = {
+            "scheme": "https",
+            "tls_config": {"ca_file": str(file_identities.pki.cacert)},
+            "metrics_path": "/_metrics/prometheus",
+        }
         with closing(Prometheus(tmp_path, f"127.0.0.1:{port}", **fields)) as prometheus:
             target = prometheus.target()
             assert (target["health"], target["lastError"]) == ("up", "")
@@ -177,6 +181,6 @@ def test_a_real_prometheus_scrapes_a_real_proxy_over_https(tmp_path: Path) -> No
                 "ghostunnel_conn_lifetime_count": 2,
             }
             assert {query: prometheus.value(query) for query in values} == values
-        context = ssl.create_default_context(cafile=disk.pki.cacert)
+        context = ssl.create_default_context(cafile=file_identities.pki.cacert)
         with urllib.request.urlopen(f"https://127.0.0.1:{port}/_metrics?format=prometheus", context=context) as answer:
             assert findings(answer.read()) == EXPECTED

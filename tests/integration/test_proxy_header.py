@@ -9,12 +9,13 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
-from backends import Backend, connect, echo, receive_exactly
 from cryptography.hazmat.primitives.serialization import Encoding
-from processes import Proxy
-from receivers import Receiver, haproxy, nginx
-from tls_peer import TlsPeer
-from world import CLIENT, World
+
+from tests.support.plain_backends import Backend, connect, echo, receive_exactly
+from tests.support.processes import Proxy
+from tests.support.proxy_header_receivers import Receiver, haproxy, nginx
+from tests.support.tls_peer import TlsPeer
+from tests.support.workloads import CLIENT, Workloads
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: told\r\nConnection: close\r\n\r\n"
 MODES = ["conn", "tls", "tls-full", "spiffe"]
@@ -23,16 +24,16 @@ Open = Callable[[Path], AbstractContextManager[Receiver]]
 RECEIVERS: dict[str, Open] = {"haproxy": haproxy, "nginx": nginx}
 
 
-def ask(world: World, proxy: Proxy) -> tuple[str, dict[str, str]]:
+def ask(workloads: Workloads, proxy: Proxy) -> tuple[str, dict[str, str]]:
     """The answer to a request through a proxy, and the addresses of the connection as its client knows them."""
     with connect(proxy.address) as sock:
         (here, port), (there, target_port) = sock.getsockname()[:2], sock.getpeername()[:2]
-        answer = answer_on(world, sock)
+        answer = answer_on(workloads, sock)
     return answer, {"source": here, "source port": str(port), "target": there, "target port": str(target_port)}
 
 
-def answer_on(world: World, sock: socket.socket) -> str:
-    peer = TlsPeer(sock, world.identity(CLIENT))
+def answer_on(workloads: Workloads, sock: socket.socket) -> str:
+    peer = TlsPeer(sock, workloads.identity(CLIENT))
     peer.tls.set_tlsext_host_name(SNI.encode())
     peer.shake_hands()
     peer.send(REQUEST)
@@ -58,29 +59,29 @@ READINGS = [(name, mode) for name in RECEIVERS for mode in MODES if (name, mode)
 
 @pytest.mark.parametrize("backend", ["tcp", "unix"])
 @pytest.mark.parametrize(("name", "mode"), READINGS)
-def test_a_receiver_reads_who_is_calling(world: World, tmp_path: Path, name: str, backend: str, mode: str) -> None:
-    receiver = world.enter(RECEIVERS[name](tmp_path))
-    proxy = world.server(getattr(receiver, backend), f"--proxy-protocol-mode={mode}")
-    answer, addresses = ask(world, proxy)
+def test_a_receiver_reads_who_is_calling(workloads: Workloads, tmp_path: Path, name: str, backend: str, mode: str) -> None:
+    receiver = workloads.enter(RECEIVERS[name](tmp_path))
+    proxy = workloads.server(getattr(receiver, backend), f"--proxy-protocol-mode={mode}")
+    answer, addresses = ask(workloads, proxy)
     told = dict(zip(receiver.facts, answer.replace("|-", "|").split("|"), strict=True))
     expected = addresses | tls_facts(mode)
     assert told == {fact: expected[fact] for fact in receiver.facts}
 
 
-def test_addresses_of_ipv6_are_read_as_such(world: World, tmp_path: Path) -> None:
-    receiver = world.enter(haproxy(tmp_path))
-    proxy = world.server(receiver.tcp, "--proxy-protocol", listen="[::1]:0")
-    answer, addresses = ask(world, proxy)
+def test_addresses_of_ipv6_are_read_as_such(workloads: Workloads, tmp_path: Path) -> None:
+    receiver = workloads.enter(haproxy(tmp_path))
+    proxy = workloads.server(receiver.tcp, "--proxy-protocol", listen="[::1]:0")
+    answer, addresses = ask(workloads, proxy)
     assert answer.split("|")[:4] == list(addresses.values())
 
 
-def test_an_address_of_ipv4_on_a_socket_for_both_is_read_as_ipv4(world: World, tmp_path: Path) -> None:
-    receiver = world.enter(haproxy(tmp_path))
-    proxy = world.server(receiver.tcp, "--proxy-protocol-mode=spiffe", listen="[::]:0")
+def test_an_address_of_ipv4_on_a_socket_for_both_is_read_as_ipv4(workloads: Workloads, tmp_path: Path) -> None:
+    receiver = workloads.enter(haproxy(tmp_path))
+    proxy = workloads.server(receiver.tcp, "--proxy-protocol-mode=spiffe", listen="[::]:0")
     port = proxy.address[1]
     with connect(("127.0.0.1", port)) as sock:
         here = sock.getsockname()
-        answer = answer_on(world, sock)
+        answer = answer_on(workloads, sock)
     assert answer.split("|")[:4] == ["127.0.0.1", str(here[1]), "127.0.0.1", str(port)]
 
 
@@ -98,14 +99,14 @@ class Told:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_behind_the_header_of_a_unix_listener_the_payload_is_whole(world: World, tmp_path: Path, mode: str) -> None:
+def test_behind_the_header_of_a_unix_listener_the_payload_is_whole(workloads: Workloads, tmp_path: Path, mode: str) -> None:
     """Not read by HAProxy: 2.6 resets every connection from a Unix socket, without TLVs too."""
     told, front = Told(), tmp_path / "front"
-    target = world.enter(Backend(told.serve)).target
-    proxy = world.server(target, f"--proxy-protocol-mode={mode}", listen=f"unix:{front}")
+    target = workloads.enter(Backend(told.serve)).target
+    proxy = workloads.server(target, f"--proxy-protocol-mode={mode}", listen=f"unix:{front}")
     proxy.wait_for("listening for connections")
     with connect(str(front)) as sock:
-        peer = TlsPeer(sock, world.identity(CLIENT))
+        peer = TlsPeer(sock, workloads.identity(CLIENT))
         peer.shake_hands()
         peer.send(b"payload")
         assert peer.receive_exactly(12) == b"hellopayload"
@@ -115,11 +116,11 @@ def test_behind_the_header_of_a_unix_listener_the_payload_is_whole(world: World,
     assert (CLIENT.encode() in header[232:]) == (mode in ("spiffe", "tls-full")), "in the certificate or by itself"
 
 
-def test_the_header_comes_before_a_byte_was_said_and_holds_the_whole_certificate(world: World) -> None:
+def test_the_header_comes_before_a_byte_was_said_and_holds_the_whole_certificate(workloads: Workloads) -> None:
     told = Told()
-    proxy = world.server(world.enter(Backend(told.serve)).target, "--proxy-protocol-mode=tls-full")
+    proxy = workloads.server(workloads.enter(Backend(told.serve)).target, "--proxy-protocol-mode=tls-full")
     with connect(proxy.address) as sock:
-        peer = TlsPeer(sock, world.identity(CLIENT))
+        peer = TlsPeer(sock, workloads.identity(CLIENT))
         peer.shake_hands()
         assert peer.receive_exactly(5) == b"hello"
         leaf = peer.tls.get_certificate()
@@ -128,12 +129,12 @@ def test_the_header_comes_before_a_byte_was_said_and_holds_the_whole_certificate
     assert struct.pack("!BH", 0x28, len(der)) + der in told.headers[0]
 
 
-def test_a_backend_that_resets_at_once_costs_one_line(world: World) -> None:
+def test_a_backend_that_resets_at_once_costs_one_line(workloads: Workloads) -> None:
     def serve(connection: socket.socket) -> None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
-    proxy = world.server(world.enter(Backend(serve)).target, "--proxy-protocol-mode=tls")
+    proxy = workloads.server(workloads.enter(Backend(serve)).target, "--proxy-protocol-mode=tls")
     with connect(proxy.address) as sock:
-        TlsPeer(sock, world.identity(CLIENT)).shake_hands()
+        TlsPeer(sock, workloads.identity(CLIENT)).shake_hands()
         # Which step the reset meets is a matter of microseconds.
         proxy.wait_for("error on dial: .*reset|error writing proxy header: |closed pipe: .* end=reset-by-plain-side$")

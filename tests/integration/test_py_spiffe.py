@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from cryptography import x509
-from dev_process import LIMIT, end, read_sockets, tunnel_dev
 
-CLIENT = Path(__file__).with_name("py_spiffe_client.py")
-JWT_CLIENT = Path(__file__).with_name("py_spiffe_jwt_client.py")
+from tests.support.dev_workload_api import LIMIT, end, read_sockets, tunnel_dev
+from tests.support.script_runner import SCRIPTS
+
+CLIENT = SCRIPTS / "py_spiffe_client.py"
+JWT_CLIENT = SCRIPTS / "py_spiffe_jwt_client.py"
 
 
 def ask(address: str, wish: object, *, client: Path = CLIENT) -> list[Any]:

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from backends import Backend, connect, echo
-from dev_process import read_sockets, tunnel_dev
-from forge import authority, leaf
-from processes import Process, bare_environment, eventually, tunnel_argv
 from test_readiness import metric
 from test_readiness import status as read_status
-from tool import environment, run_tool
-from world import CLIENT, SERVER, World
 
+from tests.support.cert_factory import authority, leaf
+from tests.support.command_runner import environment, run_tool
+from tests.support.dev_workload_api import read_sockets, tunnel_dev
+from tests.support.plain_backends import Backend, connect, echo
+from tests.support.processes import Process, bare_environment, eventually, tunnel_argv
+from tests.support.workloads import CLIENT, SERVER, Workloads
 from tunnel.devapi.api import SVIDS
 from tunnel.spiffe.messages import SvidEntry, X509SvidResponse, encode_x509_svid_response
 
@@ -34,34 +34,34 @@ def entry(spiffe_id: str, *, hint: str = "", **fields: object) -> SvidEntry:
     return SvidEntry(spiffe_id, worker.der + ISSUING.der, worker.key_der, RENEWED.der + CORPORATE.der, hint)
 
 
-def publish(world: World, who: str, *svids: SvidEntry) -> None:
-    world.api.publish(world.sockets[who], SVIDS, encode_x509_svid_response(X509SvidResponse(svids)))
+def publish(workloads: Workloads, who: str, *svids: SvidEntry) -> None:
+    workloads.api.publish(workloads.sockets[who], SVIDS, encode_x509_svid_response(X509SvidResponse(svids)))
 
 
-def test_workloads_under_a_corporate_root_talk_to_each_other(world: World) -> None:
+def test_workloads_under_a_corporate_root_talk_to_each_other(workloads: Workloads) -> None:
     """The root has no key usage and a URI of its own, and is in the bundle twice; the intermediate's usage is not critical."""
     for who in (SERVER, CLIENT):
-        publish(world, who, entry(who))
-    server = world.server(world.enter(Backend(echo)).target)
-    client = world.client(server.target)
+        publish(workloads, who, entry(who))
+    server = workloads.server(workloads.enter(Backend(echo)).target)
+    client = workloads.client(server.target)
     with connect(client.address) as sock:
         sock.sendall(b"x")
         assert sock.recv(1) == b"x"
-    shown = run_tool(environment(world), "svid", "show")
+    shown = run_tool(environment(workloads), "svid", "show")
     assert (shown.code, "corporate root" in shown.out) == (0, True)
 
 
 @pytest.mark.parametrize(
     "flags", [(), ("--spiffe-id", SERVER), ("--spiffe-hint", "mine")], ids=["no choice", "by ID", "by a hint that both have"]
 )
-def test_an_expired_svid_beside_ours_changes_nothing(world: World, flags: tuple[str, ...]) -> None:
+def test_an_expired_svid_beside_ours_changes_nothing(workloads: Workloads, flags: tuple[str, ...]) -> None:
     expired = entry("spiffe://a.test/old", hint="mine", end=NOW - timedelta(seconds=1))
-    publish(world, SERVER, expired, entry(SERVER, hint="mine"))
-    status = world.directory / "status"
-    proxy = world.server(world.enter(Backend(echo)).target, *flags, "--status", f"unix:{status}")
+    publish(workloads, SERVER, expired, entry(SERVER, hint="mine"))
+    status = workloads.directory / "status"
+    proxy = workloads.server(workloads.enter(Backend(echo)).target, *flags, "--status", f"unix:{status}")
     proxy.wait_for(f"identity {SERVER} generation 1")
     for generation in (2, 3):
-        publish(world, SERVER, expired, entry(SERVER, hint="mine"))
+        publish(workloads, SERVER, expired, entry(SERVER, hint="mine"))
         proxy.wait_for(f"identity {SERVER} generation {generation}")
     is_tried = "--spiffe-id" not in flags
     assert len(proxy.matches("an identity is left out: .*spiffe://a.test/old.*expired")) == is_tried

@@ -18,11 +18,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 
 import pytest
-from backends import Backend, connect, echo, free_port, receive_all, receive_exactly
-from processes import LIMIT, Proxy, eventually
-from requirements import program
-from tls_peer import TlsPeer, tls_connection
-from world import ANY_PORT, CLIENT, SERVER, World
+
+from tests.support.plain_backends import Backend, connect, echo, free_port, receive_all, receive_exactly
+from tests.support.processes import LIMIT, Proxy, eventually
+from tests.support.requirements import program
+from tests.support.tls_peer import TlsPeer, tls_connection
+from tests.support.workloads import ANY_PORT, CLIENT, SERVER, Workloads
 
 MIB = 1024 * 1024
 BULK = 256 * MIB
@@ -30,14 +31,14 @@ CROWD = 2000
 CROWD_MEMORY = 80 * 1024  # bytes that a proxy may keep for each idle connection
 
 
-def chain(world: World, target: str, *flags: str) -> tuple[Proxy, Proxy]:
+def chain(workloads: Workloads, target: str, *flags: str) -> tuple[Proxy, Proxy]:
     """A client proxy and the server proxy behind it, in front of `target`."""
-    server = world.server(target, *flags)
-    return world.client(server.target, *flags), server
+    server = workloads.server(target, *flags)
+    return workloads.client(server.target, *flags), server
 
 
-def tls(world: World, proxy: Proxy) -> AbstractContextManager[TlsPeer]:
-    return tls_connection(proxy.address, world.identity(CLIENT))
+def tls(workloads: Workloads, proxy: Proxy) -> AbstractContextManager[TlsPeer]:
+    return tls_connection(proxy.address, workloads.identity(CLIENT))
 
 
 def reset(sock: socket.socket) -> None:
@@ -86,7 +87,7 @@ def receive_bulk(sock: socket.socket) -> str:
     return digest.hexdigest()
 
 
-def test_bulk_passes_both_ways_at_once_unchanged(world: World) -> None:
+def test_bulk_passes_both_ways_at_once_unchanged(workloads: Workloads) -> None:
     with ThreadPoolExecutor() as threads:
         far: list[tuple[str, str]] = []
 
@@ -95,7 +96,7 @@ def test_bulk_passes_both_ways_at_once_unchanged(world: World) -> None:
             received = receive_bulk(connection)
             far.append((sent.result(), received))
 
-        client, server = chain(world, world.enter(Backend(serve)).target)
+        client, server = chain(workloads, workloads.enter(Backend(serve)).target)
         with connect(client.address) as plain:
             sent = threads.submit(send_bulk, plain)
             received = receive_bulk(plain)
@@ -105,8 +106,8 @@ def test_bulk_passes_both_ways_at_once_unchanged(world: World) -> None:
             proxy.wait_for("closed pipe: .*forwarded 256.0 MiB, returned 256.0 MiB, .* end=closed$")
 
 
-def test_single_bytes_pass_unchanged_and_in_order(world: World) -> None:
-    client, _ = chain(world, world.enter(Backend(echo)).target)
+def test_single_bytes_pass_unchanged_and_in_order(workloads: Workloads) -> None:
+    client, _ = chain(workloads, workloads.enter(Backend(echo)).target)
     data = os.urandom(2000)
     with connect(client.address) as plain:
         for byte in data:
@@ -114,8 +115,8 @@ def test_single_bytes_pass_unchanged_and_in_order(world: World) -> None:
         assert receive_exactly(plain, len(data)) == data
 
 
-def test_what_is_said_first_by_the_backend_arrives(world: World) -> None:
-    client, _ = chain(world, world.enter(Backend(lambda connection: connection.sendall(b"220 ready\r\n"))).target)
+def test_what_is_said_first_by_the_backend_arrives(workloads: Workloads) -> None:
+    client, _ = chain(workloads, workloads.enter(Backend(lambda connection: connection.sendall(b"220 ready\r\n"))).target)
     with connect(client.address) as plain:
         assert receive_all(plain) == b"220 ready\r\n"
 
@@ -123,11 +124,11 @@ def test_what_is_said_first_by_the_backend_arrives(world: World) -> None:
 # -- ends
 
 
-def test_an_answer_arrives_after_the_client_has_ended(world: World) -> None:
+def test_an_answer_arrives_after_the_client_has_ended(workloads: Workloads) -> None:
     def serve(connection: socket.socket) -> None:
         connection.sendall(b"answer to " + receive_all(connection))
 
-    client, server = chain(world, world.enter(Backend(serve)).target)
+    client, server = chain(workloads, workloads.enter(Backend(serve)).target)
     with connect(client.address) as plain:
         plain.sendall(b"question")
         plain.shutdown(socket.SHUT_WR)
@@ -136,7 +137,7 @@ def test_an_answer_arrives_after_the_client_has_ended(world: World) -> None:
         proxy.wait_for("closed pipe: .* end=closed$")
 
 
-def test_a_client_that_closes_without_reading_anything_loses_nothing(world: World) -> None:
+def test_a_client_that_closes_without_reading_anything_loses_nothing(workloads: Workloads) -> None:
     """Session tickets that it had not read would make its kernel reset the connection and discard what is not sent yet."""
     outcome, may_read = Outcome(), threading.Event()
 
@@ -144,9 +145,9 @@ def test_a_client_that_closes_without_reading_anything_loses_nothing(world: Worl
         assert may_read.wait(LIMIT)
         outcome.serve(connection)
 
-    proxy = world.server(world.enter(Backend(serve)).target)
+    proxy = workloads.server(workloads.enter(Backend(serve)).target)
     data = os.urandom(2 * MIB)
-    with tls_connection(proxy.address, world.identity(CLIENT)) as peer:
+    with tls_connection(proxy.address, workloads.identity(CLIENT)) as peer:
         stream = peer.seal(data)
         peer.tls.shutdown()
         peer.socket.sendall(stream + peer.tls.bio_read(1000))
@@ -157,7 +158,7 @@ def test_a_client_that_closes_without_reading_anything_loses_nothing(world: Worl
     proxy.wait_for("closed pipe: .* end=closed$")
 
 
-def test_a_client_may_go_on_after_the_backend_has_ended(world: World) -> None:
+def test_a_client_may_go_on_after_the_backend_has_ended(workloads: Workloads) -> None:
     outcome = Outcome()
 
     def serve(connection: socket.socket) -> None:
@@ -165,7 +166,7 @@ def test_a_client_may_go_on_after_the_backend_has_ended(world: World) -> None:
         connection.shutdown(socket.SHUT_WR)
         outcome.serve(connection)
 
-    client, _ = chain(world, world.enter(Backend(serve)).target)
+    client, _ = chain(workloads, workloads.enter(Backend(serve)).target)
     with connect(client.address) as plain:
         assert receive_all(plain) == b"enough"
         plain.sendall(b"but this as well")
@@ -174,14 +175,14 @@ def test_a_client_may_go_on_after_the_backend_has_ended(world: World) -> None:
     assert outcome.received == b"but this as well"
 
 
-def test_close_notify_and_a_bare_fin_are_both_ends_and_counted_apart(world: World) -> None:
-    proxy = world.server(world.enter(Backend(echo)).target)
-    with tls(world, proxy) as peer:
+def test_close_notify_and_a_bare_fin_are_both_ends_and_counted_apart(workloads: Workloads) -> None:
+    proxy = workloads.server(workloads.enter(Backend(echo)).target)
+    with tls(workloads, proxy) as peer:
         peer.send(b"a")
         peer.end()
         assert peer.receive_all() == b"a"
         assert peer.has_ended
-    with tls(world, proxy) as peer:
+    with tls(workloads, proxy) as peer:
         peer.send(b"b")
         peer.fin()
         assert peer.receive_all() == b"b"
@@ -192,10 +193,10 @@ def test_close_notify_and_a_bare_fin_are_both_ends_and_counted_apart(world: Worl
 
 
 @pytest.mark.parametrize("kept", [1, 5, 100])
-def test_a_stream_cut_inside_a_record_reaches_the_backend_as_a_reset(world: World, kept: int) -> None:
+def test_a_stream_cut_inside_a_record_reaches_the_backend_as_a_reset(workloads: Workloads, kept: int) -> None:
     outcome = Outcome()
-    proxy = world.server(world.enter(Backend(outcome.serve)).target)
-    with tls(world, proxy) as peer:
+    proxy = workloads.server(workloads.enter(Backend(outcome.serve)).target)
+    with tls(workloads, proxy) as peer:
         peer.send(b"whole")
         peer.socket.sendall(peer.seal(bytes(200))[:kept])
         peer.fin()
@@ -206,9 +207,9 @@ def test_a_stream_cut_inside_a_record_reaches_the_backend_as_a_reset(world: Worl
     assert proxy.lines[-1].endswith("stopped accepted=1 carried=1 truncated=1")
 
 
-def test_a_reset_of_the_client_reaches_the_backend_as_a_reset(world: World) -> None:
+def test_a_reset_of_the_client_reaches_the_backend_as_a_reset(workloads: Workloads) -> None:
     outcome = Outcome()
-    client, server = chain(world, world.enter(Backend(outcome.serve)).target)
+    client, server = chain(workloads, workloads.enter(Backend(outcome.serve)).target)
     plain = connect(client.address)
     plain.sendall(b"half a")
     server.wait_for("opening pipe")
@@ -217,12 +218,12 @@ def test_a_reset_of_the_client_reaches_the_backend_as_a_reset(world: World) -> N
     assert isinstance(outcome.error, ConnectionResetError)
 
 
-def test_a_reset_of_the_backend_reaches_the_client_as_a_reset(world: World) -> None:
+def test_a_reset_of_the_backend_reaches_the_client_as_a_reset(workloads: Workloads) -> None:
     def serve(connection: socket.socket) -> None:
         connection.recv(1)
         reset(connection)
 
-    client, server = chain(world, world.enter(Backend(serve)).target)
+    client, server = chain(workloads, workloads.enter(Backend(serve)).target)
     with connect(client.address) as plain:
         plain.sendall(b"x")
         with pytest.raises(ConnectionResetError):
@@ -241,7 +242,7 @@ def wait_acknowledged(sock: socket.socket) -> None:
 
 
 @pytest.mark.parametrize("is_chain", [False, True], ids=["TLS client", "two proxies"])
-def test_a_backend_that_answers_and_resets_loses_nothing_to_a_slow_client(world: World, is_chain: bool) -> None:
+def test_a_backend_that_answers_and_resets_loses_nothing_to_a_slow_client(workloads: Workloads, is_chain: bool) -> None:
     answer = os.urandom(MIB)
     is_closed = threading.Event()
 
@@ -252,7 +253,7 @@ def test_a_backend_that_answers_and_resets_loses_nothing_to_a_slow_client(world:
         connection.close()  # with the rest of the request unread
         is_closed.set()
 
-    client, server = chain(world, world.enter(Backend(serve)).target)
+    client, server = chain(workloads, workloads.enter(Backend(serve)).target)
     if is_chain:
         with connect(client.address) as plain:
             plain.sendall(b"a request")
@@ -260,7 +261,7 @@ def test_a_backend_that_answers_and_resets_loses_nothing_to_a_slow_client(world:
             server.wait_for("closed pipe: .* end=reset-by-plain-side$")
             assert receive_exactly(plain, len(answer)) == answer
         return
-    with tls(world, server) as peer:
+    with tls(workloads, server) as peer:
         peer.send(b"a request")
         assert is_closed.wait(LIMIT)
         server.wait_for("closed pipe: .* end=reset-by-plain-side$")
@@ -270,7 +271,7 @@ def test_a_backend_that_answers_and_resets_loses_nothing_to_a_slow_client(world:
         assert not peer.has_ended
 
 
-def test_a_client_that_uploads_and_resets_loses_nothing_to_a_slow_backend(world: World) -> None:
+def test_a_client_that_uploads_and_resets_loses_nothing_to_a_slow_backend(workloads: Workloads) -> None:
     upload, received = os.urandom(MIB), bytearray()
     may_read, is_done = threading.Event(), threading.Event()
 
@@ -281,8 +282,8 @@ def test_a_client_that_uploads_and_resets_loses_nothing_to_a_slow_backend(world:
                 received.extend(data)
         is_done.set()
 
-    server = world.server(world.enter(Backend(serve)).target)
-    with tls(world, server) as peer:
+    server = workloads.server(workloads.enter(Backend(serve)).target)
+    with tls(workloads, server) as peer:
         peer.send(upload)
         wait_acknowledged(peer.socket)
         reset(peer.socket)
@@ -292,11 +293,11 @@ def test_a_client_that_uploads_and_resets_loses_nothing_to_a_slow_backend(world:
     assert received == upload
 
 
-def test_a_unix_client_that_writes_and_closes_at_once_is_carried(world: World) -> None:
+def test_a_unix_client_that_writes_and_closes_at_once_is_carried(workloads: Workloads) -> None:
     messages: list[bytes] = []
-    path = world.directory / "plain"
-    server = world.server(world.enter(Backend(lambda connection: messages.append(receive_all(connection)))).target)
-    world.client(server.target, listen=f"unix:{path}").wait_for(f"listening for connections on unix:{path}$")
+    path = workloads.directory / "plain"
+    server = workloads.server(workloads.enter(Backend(lambda connection: messages.append(receive_all(connection)))).target)
+    workloads.client(server.target, listen=f"unix:{path}").wait_for(f"listening for connections on unix:{path}$")
     for number in range(20):
         with connect(str(path)) as plain:
             plain.sendall(b"message %d" % number)
@@ -307,7 +308,7 @@ def test_a_unix_client_that_writes_and_closes_at_once_is_carried(world: World) -
 # -- limits
 
 
-def test_a_reader_that_stands_still_stops_the_sender_and_costs_little_memory(world: World) -> None:
+def test_a_reader_that_stands_still_stops_the_sender_and_costs_little_memory(workloads: Workloads) -> None:
     sent = 0
     is_stuck = threading.Event()
 
@@ -322,7 +323,7 @@ def test_a_reader_that_stands_still_stops_the_sender_and_costs_little_memory(wor
         connection.settimeout(LIMIT)
         connection.recv(1)
 
-    proxies = chain(world, world.enter(Backend(serve)).target)
+    proxies = chain(workloads, workloads.enter(Backend(serve)).target)
     with connect(proxies[0].address) as plain:
         before = [proxy.resident_bytes for proxy in proxies]
         assert is_stuck.wait(LIMIT)
@@ -331,11 +332,11 @@ def test_a_reader_that_stands_still_stops_the_sender_and_costs_little_memory(wor
         assert len(receive_all(plain)) == sent
 
 
-def test_one_connection_too_many_waits_until_another_ends(world: World) -> None:
-    proxy = world.server(world.enter(Backend(echo)).target, "--max-concurrent-conns=2")
-    with tls(world, proxy) as first, tls(world, proxy), connect(proxy.address) as waiting:
+def test_one_connection_too_many_waits_until_another_ends(workloads: Workloads) -> None:
+    proxy = workloads.server(workloads.enter(Backend(echo)).target, "--max-concurrent-conns=2")
+    with tls(workloads, proxy) as first, tls(workloads, proxy), connect(proxy.address) as waiting:
         waiting.settimeout(0.3)
-        third = TlsPeer(waiting, world.identity(CLIENT))
+        third = TlsPeer(waiting, workloads.identity(CLIENT))
         with pytest.raises(TimeoutError):
             third.shake_hands()
         first.end()
@@ -346,23 +347,23 @@ def test_one_connection_too_many_waits_until_another_ends(world: World) -> None:
         assert third.receive_exactly(7) == b"at last"
 
 
-def test_the_life_of_a_connection_has_a_limit(world: World) -> None:
-    proxy = world.server(world.enter(Backend(echo)).target, "--max-conn-lifetime=300ms")
-    with tls(world, proxy) as peer:
+def test_the_life_of_a_connection_has_a_limit(workloads: Workloads) -> None:
+    proxy = workloads.server(workloads.enter(Backend(echo)).target, "--max-conn-lifetime=300ms")
+    with tls(workloads, proxy) as peer:
         peer.send(b"x")
         with pytest.raises(ConnectionResetError):
             peer.receive_all()
     proxy.wait_for("closed pipe: .* end=max-conn-lifetime$")
 
 
-def test_a_silent_client_is_closed_after_the_connect_timeout(world: World) -> None:
-    proxy = world.server("127.0.0.1:1", "--connect-timeout=200ms")
+def test_a_silent_client_is_closed_after_the_connect_timeout(workloads: Workloads) -> None:
+    proxy = workloads.server("127.0.0.1:1", "--connect-timeout=200ms")
     with connect(proxy.address) as silent:
         assert silent.recv(1) == b""
     proxy.wait_for("error on TLS handshake from .*: nothing within the connect timeout of 0.2s")
 
 
-def test_after_one_end_only_silence_has_a_limit(world: World) -> None:
+def test_after_one_end_only_silence_has_a_limit(workloads: Workloads) -> None:
     pieces = 6
 
     done = threading.Event()
@@ -374,8 +375,8 @@ def test_after_one_end_only_silence_has_a_limit(world: World) -> None:
             connection.sendall(b"piece")
         done.wait(LIMIT)
 
-    proxy = world.server(world.enter(Backend(serve)).target, "--close-timeout=2s")
-    with tls(world, proxy) as peer:
+    proxy = workloads.server(workloads.enter(Backend(serve)).target, "--close-timeout=2s")
+    with tls(workloads, proxy) as peer:
         peer.end()
         assert peer.receive_exactly(5 * pieces) == b"piece" * pieces
         assert peer.receive() == b""
@@ -388,9 +389,9 @@ def test_after_one_end_only_silence_has_a_limit(world: World) -> None:
 # -- targets
 
 
-def test_a_client_whose_target_refuses_hears_an_orderly_end(world: World) -> None:
-    proxy = world.server(f"127.0.0.1:{free_port()}")
-    with tls(world, proxy) as peer:
+def test_a_client_whose_target_refuses_hears_an_orderly_end(workloads: Workloads) -> None:
+    proxy = workloads.server(f"127.0.0.1:{free_port()}")
+    with tls(workloads, proxy) as peer:
         assert peer.receive() == b""
         assert peer.has_ended
     proxy.wait_for(
@@ -398,8 +399,8 @@ def test_a_client_whose_target_refuses_hears_an_orderly_end(world: World) -> Non
     )
 
 
-def test_a_plain_client_whose_server_is_not_there_hears_an_end(world: World) -> None:
-    proxy = world.client(f"127.0.0.1:{free_port()}")
+def test_a_plain_client_whose_server_is_not_there_hears_an_end(workloads: Workloads) -> None:
+    proxy = workloads.client(f"127.0.0.1:{free_port()}")
     with connect(proxy.address) as plain:
         assert plain.recv(1) == b""
     proxy.wait_for(r"error on dial: .*connection refused reason=connection-refused from=tcp:\S+$")
@@ -416,10 +417,10 @@ def black_hole() -> Iterator[str]:
         yield f"127.0.0.1:{server.getsockname()[1]}"
 
 
-def test_a_target_that_never_answers_is_given_up_after_the_connect_timeout(world: World) -> None:
+def test_a_target_that_never_answers_is_given_up_after_the_connect_timeout(workloads: Workloads) -> None:
     with black_hole() as target:
-        proxy = world.server(target, "--connect-timeout=500ms")
-        with tls(world, proxy) as peer:
+        proxy = workloads.server(target, "--connect-timeout=500ms")
+        with tls(workloads, proxy) as peer:
             assert peer.receive() == b""
         proxy.wait_for(
             rf"error on dial: .*nothing within the connect timeout of 0.5s reason=timeout from=tcp:\S+ peer={CLIENT} "
@@ -427,17 +428,17 @@ def test_a_target_that_never_answers_is_given_up_after_the_connect_timeout(world
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-def test_every_address_of_a_name_is_tried(world: World, host: str) -> None:
-    backend = world.enter(Backend(echo, host=host))
-    proxy = world.server(f"localhost:{backend.port}")
-    with tls(world, proxy) as peer:
+def test_every_address_of_a_name_is_tried(workloads: Workloads, host: str) -> None:
+    backend = workloads.enter(Backend(echo, host=host))
+    proxy = workloads.server(f"localhost:{backend.port}")
+    with tls(workloads, proxy) as peer:
         peer.send(b"x")
         assert peer.receive_exactly(1) == b"x"
 
 
-def test_unix_sockets_carry_on_both_sides(world: World) -> None:
-    path = world.directory / "plain"
-    client, server = chain_of_unix(world, str(path))
+def test_unix_sockets_carry_on_both_sides(workloads: Workloads) -> None:
+    path = workloads.directory / "plain"
+    client, server = chain_of_unix(workloads, str(path))
     client.wait_for(f"listening for connections on unix:{path}$")
     with connect(str(path)) as plain:
         plain.sendall(b"there")
@@ -448,26 +449,26 @@ def test_unix_sockets_carry_on_both_sides(world: World) -> None:
     assert stat.S_ISSOCK(path.stat().st_mode)
 
 
-def chain_of_unix(world: World, path: str) -> tuple[Proxy, Proxy]:
-    backend = world.enter(Backend(echo, path=world.directory / "backend"))
-    server = world.server(backend.target)
-    return world.client(server.target, listen=f"unix:{path}"), server
+def chain_of_unix(workloads: Workloads, path: str) -> tuple[Proxy, Proxy]:
+    backend = workloads.enter(Backend(echo, path=workloads.directory / "backend"))
+    server = workloads.server(backend.target)
+    return workloads.client(server.target, listen=f"unix:{path}"), server
 
 
 # -- listening
 
 
-def test_a_stale_unix_socket_is_replaced(world: World) -> None:
-    path = world.directory / "plain"
+def test_a_stale_unix_socket_is_replaced(workloads: Workloads) -> None:
+    path = workloads.directory / "plain"
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(path))
-    world.client("127.0.0.1:1", listen=f"unix:{path}").wait_for(f"listening for connections on unix:{path}$")
+    workloads.client("127.0.0.1:1", listen=f"unix:{path}").wait_for(f"listening for connections on unix:{path}$")
 
 
-def test_a_live_unix_socket_is_left_to_its_owner(world: World) -> None:
-    path = world.directory / "plain"
+def test_a_live_unix_socket_is_left_to_its_owner(workloads: Workloads) -> None:
+    path = workloads.directory / "plain"
     with Backend(echo, path=path):
-        proxy = world.client("127.0.0.1:1", listen=f"unix:{path}")
+        proxy = workloads.client("127.0.0.1:1", listen=f"unix:{path}")
         assert proxy.exit_code() == 1
         assert proxy.reason() == f"error: cannot listen on unix:{path}: address already in use"
         with connect(str(path)) as plain:
@@ -475,21 +476,21 @@ def test_a_live_unix_socket_is_left_to_its_owner(world: World) -> None:
             assert plain.recv(1) == b"x"
 
 
-def test_a_port_in_use_is_one_clear_line_and_exit_1(world: World) -> None:
+def test_a_port_in_use_is_one_clear_line_and_exit_1(workloads: Workloads) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         address = f"127.0.0.1:{other.getsockname()[1]}"
-        proxy = world.server("127.0.0.1:1", listen=address)
+        proxy = workloads.server("127.0.0.1:1", listen=address)
         assert proxy.exit_code() == 1
         assert proxy.reason() == f"error: cannot listen on {address}: address already in use"
 
 
-def test_two_proxies_share_a_port(world: World) -> None:
-    backend = world.enter(Backend(echo))
-    first = world.server(backend.target)
-    second = world.server(backend.target, listen=first.target)
+def test_two_proxies_share_a_port(workloads: Workloads) -> None:
+    backend = workloads.enter(Backend(echo))
+    first = workloads.server(backend.target)
+    second = workloads.server(backend.target, listen=first.target)
     assert second.address == first.address
     assert first.stop() == 0
-    with tls(world, second) as peer:
+    with tls(workloads, second) as peer:
         peer.send(b"x")
         assert peer.receive_exactly(1) == b"x"
 
@@ -555,8 +556,8 @@ def many_descriptors() -> Iterator[None]:
 
 @pytest.mark.usefixtures("many_descriptors")
 @pytest.mark.parametrize("burst", [1, 64 * 1024], ids=["idle", "after a burst"])
-def test_a_crowd_of_connections_keeps_little_memory(world: World, burst: int) -> None:
-    proxies = chain(world, world.enter(Crowd()).target)
+def test_a_crowd_of_connections_keeps_little_memory(workloads: Workloads, burst: int) -> None:
+    proxies = chain(workloads, workloads.enter(Crowd()).target)
     address, data = proxies[0].address, bytes(burst)
 
     def join(stack: ExitStack) -> None:
@@ -580,10 +581,10 @@ def test_a_crowd_of_connections_keeps_little_memory(world: World, burst: int) ->
         proxy.wait_for("closed pipe", count=CROWD + 10)
 
 
-def test_a_proxy_out_of_descriptors_waits_and_recovers(world: World) -> None:
-    backend = world.enter(Backend(echo))
+def test_a_proxy_out_of_descriptors_waits_and_recovers(workloads: Workloads) -> None:
+    backend = workloads.enter(Backend(echo))
     flags = f"--listen={ANY_PORT}", f"--target={backend.target}", "--allow-id", CLIENT
-    proxy = world.proxy("server", SERVER, *flags, before=(program("prlimit"), "--nofile=64:64"))
+    proxy = workloads.proxy("server", SERVER, *flags, before=(program("prlimit"), "--nofile=64:64"))
     with ExitStack() as stack:
         for _ in range(100):
             stack.enter_context(connect(proxy.address))
@@ -592,6 +593,6 @@ def test_a_proxy_out_of_descriptors_waits_and_recovers(world: World) -> None:
         time.sleep(1)
         assert proxy.cpu_seconds - before < 0.3
         assert len(proxy.lines) - lines < 20
-    with tls(world, proxy) as peer:
+    with tls(workloads, proxy) as peer:
         peer.send(b"x")
         assert peer.receive_exactly(1) == b"x"

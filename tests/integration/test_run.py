@@ -12,14 +12,15 @@ from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import pytest
-from backends import Backend, connect, echo
-from first import First, in_namespace
 from OpenSSL import SSL
-from processes import LIMIT, Process, bare_environment, eventually, tunnel_argv
-from run_line import client, has_echo, server
-from tls_peer import TlsPeer, tls_connection
-from tool import run_tool
-from world import CLIENT, SERVER, World
+
+from tests.support.command_runner import run_tool
+from tests.support.pid1_process import First, in_namespace
+from tests.support.plain_backends import Backend, connect, echo
+from tests.support.processes import LIMIT, Process, bare_environment, eventually, tunnel_argv
+from tests.support.run_line import client, has_echo, server
+from tests.support.tls_peer import TlsPeer, tls_connection
+from tests.support.workloads import CLIENT, SERVER, Workloads
 
 TERM, INT, HUP, USR1 = signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1
 LISTENING = r"listening for connections on (\S+):(\d+)$"
@@ -70,21 +71,21 @@ raise SystemExit(5)
 
 
 @pytest.fixture
-def backend(world: World) -> Backend:
-    return world.enter(Backend(echo))
+def backend(workloads: Workloads) -> Backend:
+    return workloads.enter(Backend(echo))
 
 
 @pytest.fixture
-def lonely(tmp_path: Path) -> Iterator[World]:
+def lonely(tmp_path: Path) -> Iterator[Workloads]:
     """A world whose agent is not there."""
-    with closing(World(tmp_path, agent=False)) as world:
-        yield world
+    with closing(Workloads(tmp_path, agent=False)) as workloads:
+        yield workloads
 
 
-def start_first(world: World, *words: str) -> First:
+def start_first(workloads: Workloads, *words: str) -> First:
     """`tunnel run` as process 1; its log and what the command says are together."""
     argv = [*in_namespace(), *tunnel_argv("run", *words)]
-    return world.watch(First(argv, environ=bare_environment(), is_merged=True))
+    return workloads.watch(First(argv, environ=bare_environment(), is_merged=True))
 
 
 def address_of(process: Process) -> tuple[str, int]:
@@ -93,8 +94,8 @@ def address_of(process: Process) -> tuple[str, int]:
     return host, int(port)
 
 
-def test_process_1_reaps_and_passes_signals_on(world: World, backend: Backend) -> None:
-    first = start_first(world, *server(world, backend.target), "--", sys.executable, "-c", BUSY)
+def test_process_1_reaps_and_passes_signals_on(workloads: Workloads, backend: Backend) -> None:
+    first = start_first(workloads, *server(workloads, backend.target), "--", sys.executable, "-c", BUSY)
     assert first.wait_for(r"alone (\d+)")[1] == "1"
     first.wait_for("^left$")
     for number in (HUP, USR1, INT, TERM):
@@ -119,17 +120,17 @@ def test_process_1_reaps_and_passes_signals_on(world: World, backend: Backend) -
     ],
 )
 def test_the_exit_code_says_who_failed(
-    world: World, flags: tuple[str, ...], command: tuple[str, ...], code: int, last: str
+    workloads: Workloads, flags: tuple[str, ...], command: tuple[str, ...], code: int, last: str
 ) -> None:
     if code == 125:
-        world.api.withdraw(world.sockets[SERVER])
-    line = (*flags, *server(world, "127.0.0.1:1"), "--", *command)
+        workloads.api.withdraw(workloads.sockets[SERVER])
+    line = (*flags, *server(workloads, "127.0.0.1:1"), "--", *command)
     done = run_tool(bare_environment(), "run", *line, before=in_namespace())
     assert (done.code, done.out) == (code, "")
     assert re.search(last, done.err.splitlines()[-1])
 
 
-def test_a_stop_in_the_first_moment_ends_process_1(lonely: World) -> None:
+def test_a_stop_in_the_first_moment_ends_process_1(lonely: Workloads) -> None:
     first = start_first(lonely, *server(lonely, "127.0.0.1:1"), "--", "echo", "never")
     eventually(lambda: first.catches(TERM), "the first moment in which it is not lost")
     first.signal(TERM)
@@ -137,7 +138,7 @@ def test_a_stop_in_the_first_moment_ends_process_1(lonely: World) -> None:
     assert not first.matches("never")
 
 
-def test_a_stop_while_proxies_are_not_ready_ends_process_1(lonely: World) -> None:
+def test_a_stop_while_proxies_are_not_ready_ends_process_1(lonely: Workloads) -> None:
     first = start_first(lonely, *server(lonely, "127.0.0.1:1"), "--", "echo", "never")
     first.wait_for("Workload API is not available")
     first.signal(HUP)  # the command's, which is not there to take it
@@ -165,17 +166,17 @@ class Pump(threading.Thread):
         self.is_well = self._peer.receive_all() == b"" and self._peer.has_ended
 
 
-def test_a_stop_under_load_goes_in_its_order(world: World, backend: Backend) -> None:
+def test_a_stop_under_load_goes_in_its_order(workloads: Workloads, backend: Backend) -> None:
     """No more at once, the command has its client to the end, and what is carried is carried on after that."""
-    remote = world.server(world.enter(Backend(echo)).target)
-    door = world.directory / "door"
-    line = (*server(world, backend.target), "+", *client(world, remote.target, listen=f"unix:{door}"))
-    first = start_first(world, *line, "--", sys.executable, "-c", PARTING, str(door))
+    remote = workloads.server(workloads.enter(Backend(echo)).target)
+    door = workloads.directory / "door"
+    line = (*server(workloads, backend.target), "+", *client(workloads, remote.target, listen=f"unix:{door}"))
+    first = start_first(workloads, *line, "--", sys.executable, "-c", PARTING, str(door))
     first.wait_for("up True")
     with ExitStack() as stack:
         address = address_of(first)
-        papers = world.identity(CLIENT)
-        pumps = [Pump(stack.enter_context(tls_connection(address, papers))) for _ in range(12)]
+        command_files = workloads.identity(CLIENT)
+        pumps = [Pump(stack.enter_context(tls_connection(address, command_files))) for _ in range(12)]
         for pump in pumps:
             pump.start()
             stack.callback(pump.end.set)
@@ -202,11 +203,11 @@ def test_a_stop_under_load_goes_in_its_order(world: World, backend: Backend) -> 
     assert first.matches(r"stopped accepted=52 carried=51 gone=1 clean_ends=51$"), "one has only knocked"
 
 
-def test_when_the_time_is_over_everything_is_cut(world: World, backend: Backend) -> None:
+def test_when_the_time_is_over_everything_is_cut(workloads: Workloads, backend: Backend) -> None:
     script = "trap '' TERM; sh -c 'while :; do sleep 1; done' & echo up; while :; do sleep 1; done"
-    first = start_first(world, "--stop-timeout=500ms", *server(world, backend.target), "--", "sh", "-c", script)
+    first = start_first(workloads, "--stop-timeout=500ms", *server(workloads, backend.target), "--", "sh", "-c", script)
     first.wait_for("^up$")
-    with tls_connection(address_of(first), world.identity(CLIENT)) as peer:
+    with tls_connection(address_of(first), workloads.identity(CLIENT)) as peer:
         assert has_echo(peer)
         first.signal(TERM)
         assert first.exit_code() == 137
@@ -216,10 +217,10 @@ def test_when_the_time_is_over_everything_is_cut(world: World, backend: Backend)
     assert first.matches("forcing exit, 1 connections cut")
 
 
-def test_a_second_signal_cuts_what_drains(world: World, backend: Backend) -> None:
-    first = start_first(world, *server(world, backend.target), "--", "sh", "-c", "echo up; exec sleep 1000")
+def test_a_second_signal_cuts_what_drains(workloads: Workloads, backend: Backend) -> None:
+    first = start_first(workloads, *server(workloads, backend.target), "--", "sh", "-c", "echo up; exec sleep 1000")
     first.wait_for("^up$")
-    with tls_connection(address_of(first), world.identity(CLIENT)) as peer:
+    with tls_connection(address_of(first), workloads.identity(CLIENT)) as peer:
         assert has_echo(peer)
         first.signal(TERM)
         first.wait_for("waiting for drain of 1 connections")
@@ -231,21 +232,21 @@ def test_a_second_signal_cuts_what_drains(world: World, backend: Backend) -> Non
         assert first.exit_code() == 143
 
 
-def test_what_evaluates_a_policy_is_not_the_reaper_s(world: World, backend: Backend) -> None:
+def test_what_evaluates_a_policy_is_not_the_reaper_s(workloads: Workloads, backend: Backend) -> None:
     pytest.importorskip("regopy")
-    policy = world.directory / "policy.rego"
+    policy = workloads.directory / "policy.rego"
     policy.write_text('package p\nallow { input.certificate.URIs[_].Path == "/client" }\n')
     rules = (f"--allow-policy={policy}", "--allow-query=data.p.allow")
-    line = server(world, backend.target, rules=rules)
-    first = start_first(world, *line, "--", "sh", "-c", "echo up; read line; exit 4")
+    line = server(workloads, backend.target, rules=rules)
+    first = start_first(workloads, *line, "--", "sh", "-c", "echo up; read line; exit 4")
     first.wait_for("^up$")
     eventually(lambda: len(evaluators_of(first)) == 2, "both evaluators")
     for pid in evaluators_of(first):
         os.kill(pid, signal.SIGKILL)
-    papers = world.identity(CLIENT)
+    command_files = workloads.identity(CLIENT)
 
     def passes() -> bool:
-        with suppress(SSL.Error, ConnectionError), tls_connection(address_of(first), papers) as peer:
+        with suppress(SSL.Error, ConnectionError), tls_connection(address_of(first), command_files) as peer:
             return has_echo(peer)
         return False
 
@@ -261,11 +262,11 @@ def evaluators_of(first: First) -> list[int]:
     return [pid for pid in first.children() if b"tunnel.policy.evaluator" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
-def test_a_proxy_alone_as_process_1_is_ended_by_a_second_signal(world: World, backend: Backend) -> None:
+def test_a_proxy_alone_as_process_1_is_ended_by_a_second_signal(workloads: Workloads, backend: Backend) -> None:
     """The plain modes are fit for a sidecar's entry point."""
-    argv = [*in_namespace(), *tunnel_argv(*server(world, backend.target))]
-    first = world.watch(First(argv, environ=bare_environment()))
-    with tls_connection(address_of(first), world.identity(CLIENT)) as peer:
+    argv = [*in_namespace(), *tunnel_argv(*server(workloads, backend.target))]
+    first = workloads.watch(First(argv, environ=bare_environment()))
+    with tls_connection(address_of(first), workloads.identity(CLIENT)) as peer:
         assert has_echo(peer)
         first.signal(TERM)
         first.wait_for("waiting for drain of 1 connections")

@@ -9,13 +9,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from backends import Backend, connect, echo, receive_all
-from processes import LIMIT, Process, bare_environment, tunnel_argv
-from run_line import client, has_echo, server
-from tls_peer import TlsPeer
-from world import ANY_PORT, CLIENT, SERVER, World
 
-ACTIVATE = Path(__file__).with_name("activate.py")
+from tests.support.plain_backends import Backend, connect, echo, receive_all
+from tests.support.processes import LIMIT, Process, bare_environment, tunnel_argv
+from tests.support.run_line import client, has_echo, server
+from tests.support.script_runner import SCRIPTS
+from tests.support.tls_peer import TlsPeer
+from tests.support.workloads import ANY_PORT, CLIENT, SERVER, Workloads
+
+ACTIVATE = SCRIPTS / "socket_activation.py"
 # A feed that goes on until the second update, and then never again.
 DYING = """
 import sys
@@ -37,8 +39,8 @@ sys.exit(main())
 
 
 @pytest.fixture
-def backend(world: World) -> Backend:
-    return world.enter(Backend(echo))
+def backend(workloads: Workloads) -> Backend:
+    return workloads.enter(Backend(echo))
 
 
 def told(manager: socket.socket, *, beats: bool = False) -> str:
@@ -56,23 +58,23 @@ def ask(place: Path, line: str) -> str:
         return receive_all(sock).decode()
 
 
-def test_a_service_manager_sees_one_service_and_the_command_nothing_of_it(world: World, backend: Backend) -> None:
-    place = world.directory
+def test_a_service_manager_sees_one_service_and_the_command_nothing_of_it(workloads: Workloads, backend: Backend) -> None:
+    place = workloads.directory
     names = ("web", "health", "door", "state", "notify")
     web, health, door, state, notify = (place / name for name in names)
-    manager = world.enter(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+    manager = workloads.enter(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
     manager.bind(str(notify))
     manager.settimeout(LIMIT)
     ours = {"NOTIFY_SOCKET": str(notify), "WATCHDOG_USEC": "20000", "KEYSTORE_PASS": "secret", "KEPT": "1"}
     parts = (
-        *server(world, backend.target, "--status=systemd:health", "--enable-shutdown", listen="systemd:web"),
+        *server(workloads, backend.target, "--status=systemd:health", "--enable-shutdown", listen="systemd:web"),
         "+",
-        *client(world, "127.0.0.1:1", f"--status=unix:{state}", listen=f"unix:{door}"),
+        *client(workloads, "127.0.0.1:1", f"--status=unix:{state}", listen=f"unix:{door}"),
     )
     script = "env | cut -d= -f1; ls /proc/$$/fd; trap 'exit 6' TERM; echo up; read line; read line"
     sockets = [sys.executable, str(ACTIVATE), f"web=unix:{web}", f"health=unix:{health}", "--"]
     argv = [*sockets, *tunnel_argv("run", *parts, "--", "sh", "-c", script)]
-    process = world.watch(Process(argv, environ={**bare_environment(), **ours}))
+    process = workloads.watch(Process(argv, environ={**bare_environment(), **ours}))
     process.wait_for("^up$")
     assert [told(manager), told(manager)] == ["READY=1", "STATUS=listening | running sh"]
     assert [told(manager, beats=True) for _ in range(3)] == ["WATCHDOG=1"] * 3
@@ -81,7 +83,7 @@ def test_a_service_manager_sees_one_service_and_the_command_nothing_of_it(world:
     assert not said & ours.keys() - {"KEPT"}
     assert not [name for name in said if name.startswith(("LISTEN_", "WATCHDOG_"))]
     assert {name for name in said if name.isdecimal()} == {"0", "1", "2"}
-    peer = TlsPeer(world.enter(connect(str(web))), world.identity(CLIENT))
+    peer = TlsPeer(workloads.enter(connect(str(web))), workloads.identity(CLIENT))
     peer.shake_hands()
     assert has_echo(peer)
     for where, target, who in ((health, backend.target, SERVER), (state, "127.0.0.1:1", CLIENT)):
@@ -96,39 +98,39 @@ def test_a_service_manager_sees_one_service_and_the_command_nothing_of_it(world:
     assert " stopped" in process.complaints[-1], "of whichever proxy ended last"
 
 
-def test_a_proxy_that_dies_ends_the_whole_with_its_reason(world: World) -> None:
+def test_a_proxy_that_dies_ends_the_whole_with_its_reason(workloads: Workloads) -> None:
     script = "trap 'echo told; exit 3' TERM; echo up; read line; read line"
-    parts = (*server(world, "127.0.0.1:1"), "+", *client(world, "127.0.0.1:1", "--quiet=all"))
+    parts = (*server(workloads, "127.0.0.1:1"), "+", *client(workloads, "127.0.0.1:1", "--quiet=all"))
     argv = [sys.executable, "-c", DYING, "run", *parts, "--", "sh", "-c", script]
-    process = world.watch(Process(argv, environ=bare_environment()))
+    process = workloads.watch(Process(argv, environ=bare_environment()))
     process.wait_for("^up$")
-    world.api.rotate_svids()
+    workloads.api.rotate_svids()
     process.wait_for("^told$")
     assert process.exit_code() == 125
     assert process.complaints == ["tunnel: error: broken for ever"], "--quiet of one is that of all"
 
 
-def test_proxies_are_confined_and_the_command_is_not(world: World) -> None:
+def test_proxies_are_confined_and_the_command_is_not(workloads: Workloads) -> None:
     """A certificate that has moved to where nobody has named anything can be read by the command alone."""
-    papers = world.identity(SERVER)
+    command_files = workloads.identity(SERVER)
     with TemporaryDirectory(dir="/var/tmp") as name:  # /tmp is open to the proxies
         named, other = Path(name, "named"), Path(name, "other")
         for directory in (named, other):
             directory.mkdir()
-            shutil.copy(papers.chain, directory)
-            shutil.copy(papers.key, directory)
+            shutil.copy(command_files.chain, directory)
+            shutil.copy(command_files.key, directory)
         link = named / "link"
-        link.symlink_to(named / papers.chain.name)
-        line = ("--timed-reload=50ms", f"--cert={link}", f"--key={named / papers.key.name}", f"--cacert={link}")
+        link.symlink_to(named / command_files.chain.name)
+        line = ("--timed-reload=50ms", f"--cert={link}", f"--key={named / command_files.key.name}", f"--cacert={link}")
         part = ("server", f"--listen={ANY_PORT}", "--target=127.0.0.1:1", "--allow-cn=x", *line)
         script = f"echo up; while read word; do head -n1 {link}; done"
         argv = tunnel_argv("run", *part, "--", "sh", "-c", script)
-        process = world.watch(Process(argv, environ=bare_environment(), is_merged=True))
+        process = workloads.watch(Process(argv, environ=bare_environment(), is_merged=True))
         process.wait_for("^up$")
         if process.matches("unable to set up landlock"):
             pytest.skip("this kernel does not offer Landlock")
         fresh = named / "fresh"
-        fresh.symlink_to(other / papers.chain.name)
+        fresh.symlink_to(other / command_files.chain.name)
         fresh.rename(link)
         process.wait_for("permission denied")
         process.say("now")

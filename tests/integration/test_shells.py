@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from offered import LINES, TABLES, visible_flags
-from processes import LIMIT
-from requirements import program
-from shells import Shell
 
+from tests.support.command_tables import LINES, TABLES, visible_flags
+from tests.support.processes import LIMIT
+from tests.support.requirements import program
+from tests.support.shells import Shell
 from tunnel.config import proxy
 from tunnel.config.commands import load_commands
 from tunnel.config.completion import build_contexts

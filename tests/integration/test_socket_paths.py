@@ -7,8 +7,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from processes import LIMIT, bare_environment, tunnel_argv
-from world import CLIENT, SERVER, World
+
+from tests.support.processes import LIMIT, bare_environment, tunnel_argv
+from tests.support.workloads import CLIENT, SERVER, Workloads
 
 LONG = "/" + "p" * 129
 PATH = "path has 130 bytes; a Unix socket path has at most 107"
@@ -83,18 +84,18 @@ def test_a_manager_that_nobody_can_reach_is_refused_at_the_start(line: tuple[str
     assert f'error: NOTIFY_SOCKET: invalid address "{LONG}": {PATH}' in said
 
 
-def test_the_longest_path_and_name_work(world: World) -> None:
+def test_the_longest_path_and_name_work(workloads: Workloads) -> None:
     """With a character of several bytes: it is bytes that are counted."""
-    room = 107 - len(os.fsencode(world.directory)) - 1
-    listening = world.directory / ("\u00e4" * (room // 2) + "l" * (room % 2))
-    status = world.directory / ("s" * room)
-    name = "@" + world.directory.name + "n" * (107 - len(world.directory.name))
+    room = 107 - len(os.fsencode(workloads.directory)) - 1
+    listening = workloads.directory / ("\u00e4" * (room // 2) + "l" * (room % 2))
+    status = workloads.directory / ("s" * room)
+    name = "@" + workloads.directory.name + "n" * (107 - len(workloads.directory.name))
     assert len(os.fsencode(listening)) == len(os.fsencode(status)) == len(name) - 1 == 107
-    server = world.proxy(
+    server = workloads.proxy(
         "server", SERVER, f"--listen=unix:{listening}", f"--target=unix:{name}", f"--status=unix:{status}", "--allow-all"
     )
     server.wait_for("listening for connections on")
-    client = world.proxy("client", CLIENT, f"--listen=unix:{name}", f"--target=unix:{listening}", "--verify-any")
+    client = workloads.proxy("client", CLIENT, f"--listen=unix:{name}", f"--target=unix:{listening}", "--verify-any")
     client.wait_for("listening for connections on")
     ended = subprocess.run(tunnel_argv("health", f"unix:{status}"), env=bare_environment(), timeout=LIMIT)
     assert ended.returncode == 0

@@ -12,15 +12,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from backends import Backend, echo
-from processes import Process, eventually, tunnel_argv
-from requirements import program
-from run_line import server
-from tool import environment, is_alive
-from world import SERVER, World
 
-COUNTING = (sys.executable, str(Path(__file__).with_name("counting.py")))
-JOB_CONTROL = str(Path(__file__).parents[1] / "child" / "job_control.py")
+from tests.support.command_runner import environment, is_alive
+from tests.support.plain_backends import Backend, echo
+from tests.support.processes import Process, eventually, tunnel_argv
+from tests.support.requirements import program
+from tests.support.run_line import server
+from tests.support.script_runner import SCRIPTS
+from tests.support.workloads import SERVER, Workloads
+
+COUNTING = (sys.executable, str(SCRIPTS / "signal_counter.py"))
+JOB_CONTROL = str(SCRIPTS / "job_control.py")
 TERM, INT, HUP, QUIT, USR1 = map(int, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1))
 WRAPPERS = ["exec", "run"]
 
@@ -28,20 +30,24 @@ Start = Callable[..., Process]
 
 
 @pytest.fixture
-def start(world: World) -> Start:
+def start(workloads: Workloads) -> Start:
     """Starts a command under one of our own; `before` is what starts that."""
 
     def line(wrapper: str, limit: str) -> tuple[str, ...]:
         if wrapper == "exec":
-            return ("exec", f"--target={world.server(world.enter(Backend(echo)).target).target}", f"--verify-id={SERVER}")
+            return (
+                "exec",
+                f"--target={workloads.server(workloads.enter(Backend(echo)).target).target}",
+                f"--verify-id={SERVER}",
+            )
         if wrapper == "run":
-            return ("run", limit, *server(world, "127.0.0.1:1"))
-        return ("svid", "watch", f"--out={world.directory / 'tls'}", limit)
+            return ("run", limit, *server(workloads, "127.0.0.1:1"))
+        return ("svid", "watch", f"--out={workloads.directory / 'tls'}", limit)
 
     def start(wrapper: str, *words: str, before: tuple[str, ...] = ("setsid",), limit: str = "60s") -> Process:
         argv = [*before, *tunnel_argv(*line(wrapper, f"--stop-timeout={limit}"), "--", *COUNTING, *words)]
         clean = ["env", "--default-signal", *argv]
-        process = world.watch(Process(clean, environ=environment(world, SERVER), is_merged=True))
+        process = workloads.watch(Process(clean, environ=environment(workloads, SERVER), is_merged=True))
         process.wait_for(r"^up (\d+)")
         return process
 

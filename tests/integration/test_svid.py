@@ -25,9 +25,9 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from processes import LIMIT, Process, bare_environment, eventually, tunnel_argv
-from world import SERVER, World
 
+from tests.support.processes import LIMIT, Process, bare_environment, eventually, tunnel_argv
+from tests.support.workloads import SERVER, Workloads
 from tunnel.config.dev_model import Entry, Issuing
 from tunnel.spiffe.ids import parse_spiffe_id
 
@@ -45,14 +45,14 @@ while True:
 class Svid:
     """The folder of a test, and the commands that keep it or look at the agent."""
 
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.place = world.directory / "tls"
+    def __init__(self, workloads: Workloads) -> None:
+        self.workloads = workloads
+        self.place = workloads.directory / "tls"
 
     def start(self, command: str, *flags: str, before: Sequence[str] = (), **more: str) -> Process:
         argv = [*before, *tunnel_argv("svid", command, *flags)]
-        environ = {**bare_environment(), "SPIFFE_ENDPOINT_SOCKET": str(self.world.sockets[SERVER]), **more}
-        return self.world.watch(Process(argv, environ=environ))
+        environ = {**bare_environment(), "SPIFFE_ENDPOINT_SOCKET": str(self.workloads.sockets[SERVER]), **more}
+        return self.workloads.watch(Process(argv, environ=environ))
 
     def fetch(self, *flags: str) -> Process:
         return self.start("fetch", "--out", str(self.place), *flags)
@@ -62,8 +62,8 @@ class Svid:
 
 
 @pytest.fixture
-def svid(world: World) -> Svid:
-    return Svid(world)
+def svid(workloads: Workloads) -> Svid:
+    return Svid(workloads)
 
 
 def fits(pem: bytes, key: bytes) -> bool:
@@ -92,7 +92,7 @@ def ask(path: str, place: str) -> tuple[int, Any]:
 
 
 def test_fetch_writes_and_says_so_in_one_line(svid: Svid) -> None:
-    svid.world.federate()
+    svid.workloads.federate()
     both = svid.place / "both.pem"
     process = svid.fetch("--combined", str(both), "--key-mode", "0640")
     assert process.exit_code() == 0
@@ -103,36 +103,38 @@ def test_fetch_writes_and_says_so_in_one_line(svid: Svid) -> None:
     assert fits((svid.place / "svid.pem").read_bytes(), (svid.place / "svid_key.pem").read_bytes())
     assert fits(both.read_bytes(), both.read_bytes())
     assert stat.S_IMODE((svid.place / "svid_key.pem").stat().st_mode) == 0o640
-    svid.world.separate()
+    svid.workloads.separate()
     quiet = svid.fetch("--quiet")
     assert (quiet.exit_code(), quiet.complaints, quiet.lines) == (0, [], [])
     assert not os.path.lexists(svid.place / "bundle.b.test.pem")
 
 
 def test_fetch_asks_again_until_it_is_given_an_identity(svid: Svid) -> None:
-    endpoint = svid.world.sockets[SERVER]
-    svid.world.api.withdraw(endpoint)
+    endpoint = svid.workloads.sockets[SERVER]
+    svid.workloads.api.withdraw(endpoint)
     process = svid.fetch("--timeout", "0", "--json")
     eventually((svid.place).exists, "fetch has begun")
-    svid.world.api.restore(endpoint)
+    svid.workloads.api.restore(endpoint)
     assert process.exit_code() == 0
     (event,) = events(process)
     assert (event["event"], event["spiffe_id"], event["trust_domains"]) == ("written", SERVER, ["a.test"])
 
 
 def test_fetch_and_show_say_in_one_line_that_there_is_nothing(svid: Svid) -> None:
-    svid.world.api.withdraw(svid.world.sockets[SERVER])
+    svid.workloads.api.withdraw(svid.workloads.sockets[SERVER])
     for process in (svid.fetch("--timeout", "500ms"), svid.start("show", "--timeout", "500ms")):
         assert process.exit_code() == 1
         (line,) = process.complaints
-        assert line.startswith(f"tunnel: error: no identity from {svid.world.sockets[SERVER]} within 0.5s (does the agent run")
+        assert line.startswith(
+            f"tunnel: error: no identity from {svid.workloads.sockets[SERVER]} within 0.5s (does the agent run"
+        )
         assert line.endswith("Workload API gives this process no identity (PERMISSION_DENIED: no identity issued)")
     assert list(svid.place.iterdir()) == []
 
 
 def test_show_tells_all_but_the_key(svid: Svid) -> None:
-    svid.world.federate()
-    (issued,) = svid.world.api.issued(svid.world.sockets[SERVER])
+    svid.workloads.federate()
+    (issued,) = svid.workloads.api.issued(svid.workloads.sockets[SERVER])
     shown = svid.start("show")
     assert shown.exit_code() == 0
     assert shown.lines[0] == SERVER
@@ -174,7 +176,7 @@ class Reader:
 
 
 def test_through_fifty_rotations_key_and_certificate_belong_together(svid: Svid) -> None:
-    both = svid.world.directory / "both.pem"
+    both = svid.workloads.directory / "both.pem"
     process = svid.watch("--combined", str(both))
     wait_for(process, "written")
 
@@ -189,7 +191,7 @@ def test_through_fifty_rotations_key_and_certificate_belong_together(svid: Svid)
     readers = Reader(through_the_link), Reader(combined)
     with readers[0].reading(), readers[1].reading():
         for count in range(2, 52):
-            svid.world.api.rotate_svids()
+            svid.workloads.api.rotate_svids()
             wait_for(process, "written", count)
     assert [reader.faults for reader in readers] == [[], []]
     assert [len(reader.seen) > 25 for reader in readers] == [True, True]
@@ -200,14 +202,14 @@ def test_through_fifty_rotations_key_and_certificate_belong_together(svid: Svid)
 
 
 def test_a_command_starts_with_the_first_files_and_is_told_of_later_ones(svid: Svid) -> None:
-    svid.world.api.withdraw(svid.world.sockets[SERVER])
+    svid.workloads.api.withdraw(svid.workloads.sockets[SERVER])
     process = svid.watch("--signal", "HUP", "--", sys.executable, "-c", SERVICE, str(svid.place))
     wait_for(process, "denied")
     assert events(process, "started") == []
-    svid.world.api.restore(svid.world.sockets[SERVER])
+    svid.workloads.api.restore(svid.workloads.sockets[SERVER])
     process.wait_for(r"^serving Handlers.SIG_DFL$|^serving 0$")  # what we ignore is not ignored there
     started = wait_for(process, "started")
-    svid.world.api.rotate_svids()
+    svid.workloads.api.rotate_svids()
     process.wait_for("^told 1$")
     assert wait_for(process, "reloaded")["message"].startswith("sent SIGHUP to python")
     process.signal(signal.SIGHUP)  # which is nothing to us
@@ -229,7 +231,7 @@ def test_the_end_of_the_command_is_ours(svid: Svid) -> None:
 
 def test_the_command_ends_with_us_however_we_end_and_the_manager_is_told(svid: Svid) -> None:
     """Also one that a restart has started, some time later."""
-    name = str(svid.world.directory / "notify")
+    name = str(svid.workloads.directory / "notify")
     script = f"test -e {svid.place}/seen && exec sleep 3600; : > {svid.place}/seen"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(name)
@@ -266,7 +268,7 @@ def test_process_1_reaps_orphans_and_knows_how_its_own_end(svid: Svid) -> None:
     process = svid.start("watch", *flags, before=unshare)
     assert int(process.wait_for(r"^(\d+)$")[1]) > 1  # its parent has gone before it
     first = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text())
-    svid.world.api.rotate_svids()
+    svid.workloads.api.rotate_svids()
     assert wait_for(process, "reload-failed")["message"] == "reload failed: sh ended with exit code 3"
     alone = ["sh", "signal-probe"]
     eventually(lambda: sorted(children(first)) == alone, "only the command is left, and nobody unburied")
@@ -276,21 +278,21 @@ def test_process_1_reaps_orphans_and_knows_how_its_own_end(svid: Svid) -> None:
 
 
 def test_a_reload_command_runs_at_every_update_and_its_failure_is_no_end(svid: Svid) -> None:
-    count = svid.world.directory / "count"
+    count = svid.workloads.directory / "count"
     process = svid.watch("--reload-command", f"sh -c 'echo x >> {count}; test $(wc -l < {count}) -ne 2'")
     wait_for(process, "reloaded")
-    svid.world.api.rotate_svids()
+    svid.workloads.api.rotate_svids()
     assert wait_for(process, "reload-failed")["message"] == "reload failed: sh ended with exit code 1"
-    svid.world.api.rotate_svids()
+    svid.workloads.api.rotate_svids()
     wait_for(process, "reloaded", 2)
     assert process.stop() == 0
 
 
 def test_a_pid_file_that_comes_later_is_found(svid: Svid) -> None:
-    pid_file = svid.world.directory / "service.pid"
+    pid_file = svid.workloads.directory / "service.pid"
     process = svid.watch("--signal", "HUP", "--pid-file", str(pid_file))
     wait_for(process, "reload-failed")
-    service = svid.world.watch(Process([sys.executable, "-c", SERVICE, str(svid.place)]))
+    service = svid.workloads.watch(Process([sys.executable, "-c", SERVICE, str(svid.place)]))
     service.wait_for("^serving")
     pid_file.write_text(f"{service.pid}\n")
     service.wait_for("^told 1$")
@@ -298,9 +300,9 @@ def test_a_pid_file_that_comes_later_is_found(svid: Svid) -> None:
 
 
 def test_a_process_without_a_handler_is_not_ended_and_is_told_when_it_has_one(svid: Svid) -> None:
-    go, pid_file = svid.world.directory / "go", svid.world.directory / "service.pid"
+    go, pid_file = svid.workloads.directory / "go", svid.workloads.directory / "service.pid"
     awaiting = f"import os, time\nwhile not os.path.exists({str(go)!r}): time.sleep(0.01)\n"
-    service = svid.world.watch(Process([sys.executable, "-c", awaiting + SERVICE, str(svid.place)]))
+    service = svid.workloads.watch(Process([sys.executable, "-c", awaiting + SERVICE, str(svid.place)]))
     pid_file.write_text(f"{service.pid}\n")
     os.utime(pid_file, (1, 1))  # written before the clock was set
     process = svid.watch("--signal", "HUP", "--pid-file", str(pid_file))
@@ -315,13 +317,13 @@ def test_a_process_without_a_handler_is_not_ended_and_is_told_when_it_has_one(sv
 
 
 def test_a_disk_that_was_full_is_written_when_it_has_room(svid: Svid) -> None:
-    place = str(svid.world.directory / "health.sock")
+    place = str(svid.workloads.directory / "health.sock")
     process = svid.watch("--health", f"unix:{place}")
     first = wait_for(process, "written")
     before = (svid.place / "svid.pem").read_bytes()
     _soft, hard = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (10, hard))
-    svid.world.api.rotate_svids()
+    svid.workloads.api.rotate_svids()
     failed = wait_for(process, "write-failed")
     assert failed["message"] == f"cannot write svid.pem in {svid.place}: file too large; the files before it stay, trying again"
     assert (svid.place / "svid.pem").read_bytes() == before
@@ -333,21 +335,21 @@ def test_a_disk_that_was_full_is_written_when_it_has_room(svid: Svid) -> None:
 
 
 def test_health_outlives_the_agent_until_what_is_on_the_disk_expires(tmp_path: Path) -> None:
-    with closing(World(tmp_path, issuing=Issuing(ttl=timedelta(seconds=4)))) as world:
-        svid, place = Svid(world), str(tmp_path / "health.sock")
+    with closing(Workloads(tmp_path, issuing=Issuing(ttl=timedelta(seconds=4)))) as workloads:
+        svid, place = Svid(workloads), str(tmp_path / "health.sock")
         process = svid.watch("--health", f"unix:{place}")
         written = wait_for(process, "written")
-        world.api.stop()
+        workloads.api.stop()
         wait_for(process, "unavailable")
         status, body = ask("/live", place)
         assert (status, body["ready"], body["trouble"].split("(")[0]) == (200, True, "Workload API is not available ")
         assert wait_for(process, "expired")["serial"] == written["serial"]
         assert (ask("/live", place)[0], ask("/ready", place)[0]) == (503, 503)
         assert fits((svid.place / "svid.pem").read_bytes(), (svid.place / "svid_key.pem").read_bytes())
-        world.api.start()
+        workloads.api.start()
 
         def is_renewed() -> bool:  # however long the client waits, it then finds a fresh one
-            world.api.rotate_svids()
+            workloads.api.rotate_svids()
             time.sleep(0.2)
             return len(events(process, "written")) > 1
 
@@ -364,13 +366,13 @@ def test_an_update_that_is_not_ours_is_no_rotation_and_a_folder_has_one_writer(s
     assert second.complaints == [
         f"tunnel: error: {svid.place} is kept by another process: a folder has one writer, say another --out"
     ]
-    svid.world.api.withdraw(svid.world.sockets[SERVER])
+    svid.workloads.api.withdraw(svid.workloads.sockets[SERVER])
     assert "identity spiffe://a.test/server stays in use for now" in wait_for(process, "denied")["message"]
-    svid.world.api.restore(svid.world.sockets[SERVER])
+    svid.workloads.api.restore(svid.workloads.sockets[SERVER])
     assert wait_for(process, "update")["message"] == "Workload API connection recovered"
-    svid.world.api.register(svid.world.sockets[SERVER], Entry(parse_spiffe_id("spiffe://a.test/another")))
+    svid.workloads.api.register(svid.workloads.sockets[SERVER], Entry(parse_spiffe_id("spiffe://a.test/another")))
     assert wait_for(process, "update", 2)["message"].startswith("warning: 2 identities are offered and none is chosen")
-    svid.world.api.rotate_svids()
+    svid.workloads.api.rotate_svids()
     assert wait_for(process, "written", 2)["rotation"] == 2
     assert process.stop() == 0
     assert process.complaints == []
@@ -432,7 +434,7 @@ def point_elsewhere(place: Path) -> None:
 
 
 def has_newest(svid: Svid, place: Path) -> bool:
-    (issued,) = svid.world.api.issued(svid.world.sockets[SERVER])
+    (issued,) = svid.workloads.api.issued(svid.workloads.sockets[SERVER])
     try:
         return (place / "svid.pem").read_bytes() == issued.chain_pem and fits(
             issued.chain_pem, (place / "svid_key.pem").read_bytes()
@@ -454,7 +456,7 @@ def test_without_a_rotation_the_files_are_written_where_the_path_leads_and_it_is
     assert wait_for(process, "written", 2)["rotation"] == 1
     assert has_newest(svid, svid.place)
     wait_for(process, "reloaded", 2)
-    svid.world.api.rotate_svids()
+    svid.workloads.api.rotate_svids()
     assert wait_for(process, "written", 3)["rotation"] == 2
     assert has_newest(svid, svid.place)
     assert process.stop() == 0
@@ -462,7 +464,7 @@ def test_without_a_rotation_the_files_are_written_where_the_path_leads_and_it_is
 
 @pytest.mark.parametrize("after", [None, Path.mkdir, link_elsewhere])
 def test_while_the_files_are_gone_it_is_not_ready(svid: Svid, after: Callable[[Path], object] | None) -> None:
-    health = str(svid.world.directory / "health.sock")
+    health = str(svid.workloads.directory / "health.sock")
     process = svid.watch("--health", f"unix:{health}")
     wait_for(process, "written")
     assert ask("/ready", health)[0] == 200
@@ -474,7 +476,7 @@ def test_while_the_files_are_gone_it_is_not_ready(svid: Svid, after: Callable[[P
     assert ask("/live", health)[0] == 200
     failed = f"cannot use {svid.place} as a folder: not a directory; the files are not in place, trying again"
     assert wait_for(process, "write-failed")["message"] == failed
-    svid.world.api.rotate_svids()
+    svid.workloads.api.rotate_svids()
     assert ask("/ready", health)[0] == 503
     with stopped(process):
         svid.place.unlink()
@@ -500,10 +502,10 @@ def test_a_file_that_somebody_removes_is_written_again(svid: Svid) -> None:
 
 
 def test_a_relative_path_means_the_same_when_the_working_directory_was_replaced(svid: Svid) -> None:
-    here = svid.world.directory / "here"
+    here = svid.workloads.directory / "here"
     here.mkdir()
-    environ = {**bare_environment(), "SPIFFE_ENDPOINT_SOCKET": str(svid.world.sockets[SERVER])}
-    process = svid.world.watch(Process(tunnel_argv("svid", "watch", "--out=tls", "--json"), environ=environ, cwd=here))
+    environ = {**bare_environment(), "SPIFFE_ENDPOINT_SOCKET": str(svid.workloads.sockets[SERVER])}
+    process = svid.workloads.watch(Process(tunnel_argv("svid", "watch", "--out=tls", "--json"), environ=environ, cwd=here))
     wait_for(process, "written")
     with stopped(process):
         shutil.rmtree(here)
@@ -516,7 +518,7 @@ def test_a_relative_path_means_the_same_when_the_working_directory_was_replaced(
 def test_a_file_system_mounted_over_the_directory_gets_the_files_when_it_can_be_written(svid: Svid) -> None:
     if why := why_no_mounts():
         pytest.skip(f"no mount namespace can be made here: {why}")
-    health = str(svid.world.directory / "health.sock")
+    health = str(svid.workloads.directory / "health.sock")
     flags = ("--out", str(svid.place), "--json", "--health", f"unix:{health}")
     process = svid.start("watch", *flags, before=Mounts.UNSHARE)
     mounts = Mounts(process)
@@ -528,11 +530,11 @@ def test_a_file_system_mounted_over_the_directory_gets_the_files_when_it_can_be_
     wait_for(process, "files-changed")
     assert ask("/ready", health)[0] == 200
     assert has_newest(svid, mounts.see(svid.place))
-    other = svid.world.directory / "other"
+    other = svid.workloads.directory / "other"
     other.mkdir()
     mounts.mount("--bind", str(other), str(svid.place))
     wait_for(process, "files-changed", 2)
-    svid.world.api.rotate_svids()
+    svid.workloads.api.rotate_svids()
     eventually(lambda: has_newest(svid, other), "the newest files are in the directory that is mounted now")
     assert process.stop() == 0
 
@@ -541,14 +543,14 @@ def test_a_file_system_that_became_read_only_keeps_the_files_and_is_written_late
     if why := why_no_mounts():
         pytest.skip(f"no mount namespace can be made here: {why}")
     svid.place.mkdir()
-    health = str(svid.world.directory / "health.sock")
+    health = str(svid.workloads.directory / "health.sock")
     with_tmpfs = (*Mounts.UNSHARE, "sh", "-c", 'mount -t tmpfs tmpfs "$0" && exec "$@"', str(svid.place))
     flags = ("--out", str(svid.place), "--json", "--health", f"unix:{health}")
     process = svid.start("watch", *flags, before=with_tmpfs)
     mounts = Mounts(process)
     wait_for(process, "written")
     mounts.mount("-o", "remount,ro", str(svid.place))
-    svid.world.api.rotate_svids()
+    svid.workloads.api.rotate_svids()
     assert wait_for(process, "write-failed")["message"] == (
         f"cannot replace the files in {svid.place}: read-only file system; the files before it stay, trying again"
     )
@@ -561,13 +563,13 @@ def test_a_file_system_that_became_read_only_keeps_the_files_and_is_written_late
 
 
 def test_fetch_writes_to_the_path_also_when_the_directory_was_replaced_while_it_waited(svid: Svid) -> None:
-    endpoint = svid.world.sockets[SERVER]
-    svid.world.api.withdraw(endpoint)
+    endpoint = svid.workloads.sockets[SERVER]
+    svid.workloads.api.withdraw(endpoint)
     process = svid.fetch("--timeout", "0", "--json")
     eventually(svid.place.exists, "fetch has opened the directory")
     with stopped(process):
         recreate(svid.place)
-    svid.world.api.restore(endpoint)
+    svid.workloads.api.restore(endpoint)
     assert process.exit_code() == 0
     assert wait_for(process, "notice")["message"] == f"{svid.place} is another directory now: opened again"
     assert has_newest(svid, svid.place)

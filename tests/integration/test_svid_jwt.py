@@ -14,55 +14,57 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from processes import LIMIT, Process, bare_environment, tunnel_argv
-from world import CLIENT, FOREIGNER, World
 
+from tests.support.processes import LIMIT, Process, bare_environment, tunnel_argv
+from tests.support.workloads import CLIENT, FOREIGNER, Workloads
 from tunnel.config.dev_model import Issuing
 from tunnel.devapi.feed import Refusal
 from tunnel.spiffe.jwt import parse_token
 
 
 @pytest.fixture
-def hasty(tmp_path: Path) -> Iterator[World]:
+def hasty(tmp_path: Path) -> Iterator[Workloads]:
     """A world whose tokens live for three seconds."""
-    with closing(World(tmp_path, issuing=Issuing(jwt_ttl=timedelta(seconds=3)))) as world:
-        yield world
+    with closing(Workloads(tmp_path, issuing=Issuing(jwt_ttl=timedelta(seconds=3)))) as workloads:
+        yield workloads
 
 
-def tunnel(world: World, *arguments: str, of: str = CLIENT, feed: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+def tunnel(workloads: Workloads, *arguments: str, of: str = CLIENT, feed: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     """A command with the Workload API of one workload in its environment, to its end."""
-    environ = {**bare_environment(), "SPIFFE_ENDPOINT_SOCKET": str(world.sockets[of])}
+    environ = {**bare_environment(), "SPIFFE_ENDPOINT_SOCKET": str(workloads.sockets[of])}
     return subprocess.run(tunnel_argv(*arguments), input=feed, capture_output=True, env=environ, timeout=LIMIT)
 
 
-def test_a_token_stands_alone_on_standard_output_and_is_judged_by_its_readers(world: World) -> None:
-    fetched = tunnel(world, "svid", "jwt", "--audience=db")
+def test_a_token_stands_alone_on_standard_output_and_is_judged_by_its_readers(workloads: Workloads) -> None:
+    fetched = tunnel(workloads, "svid", "jwt", "--audience=db")
     assert (fetched.returncode, fetched.stderr) == (0, b"")
     assert parse_token(fetched.stdout.decode().strip()).claims["sub"] == CLIENT
     for how in ((), ("--local",)):
-        good = tunnel(world, "svid", "jwt", "verify", "--audience=db", *how, feed=fetched.stdout)
+        good = tunnel(workloads, "svid", "jwt", "verify", "--audience=db", *how, feed=fetched.stdout)
         assert (good.returncode, good.stderr) == (0, b"")
         assert good.stdout.splitlines()[-1].startswith(b"valid: " + CLIENT.encode())
-    bad = tunnel(world, "svid", "jwt", "verify", "--audience=web", "--json", of=FOREIGNER, feed=fetched.stdout)
+    bad = tunnel(workloads, "svid", "jwt", "verify", "--audience=web", "--json", of=FOREIGNER, feed=fetched.stdout)
     assert (bad.returncode, bad.stderr) == (1, b"")
     assert {rule["rule"] for rule in json.loads(bad.stdout)["rules"] if rule["verdict"] == "broken"} >= {"workload-api", "aud"}
 
 
-def test_a_file_is_kept_fresh_while_the_agent_comes_and_goes_until_sigterm(hasty: World, tmp_path: Path) -> None:
-    world = hasty
+def test_a_file_is_kept_fresh_while_the_agent_comes_and_goes_until_sigterm(hasty: Workloads, tmp_path: Path) -> None:
+    workloads = hasty
     path = tmp_path / "token"
     argv = tunnel_argv("svid", "jwt", "--audience=db", f"--out={path}", "--watch", "--json")
-    watcher = world.watch(Process(argv, environ={**bare_environment(), "SPIFFE_ENDPOINT_SOCKET": str(world.sockets[CLIENT])}))
+    watcher = workloads.watch(
+        Process(argv, environ={**bare_environment(), "SPIFFE_ENDPOINT_SOCKET": str(workloads.sockets[CLIENT])})
+    )
     watcher.wait_for('"event": "written"')
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     first = path.read_text()
     watcher.wait_for('"event": "written"', count=2)
-    world.api.publish(world.sockets[CLIENT], "FetchJWTSVID", Refusal("UNIMPLEMENTED", "switched off"))
+    workloads.api.publish(workloads.sockets[CLIENT], "FetchJWTSVID", Refusal("UNIMPLEMENTED", "switched off"))
     watcher.wait_for('"event": "unavailable".*switched off')
     last = path.read_text()
     assert parse_token(last).claims["exp"] > parse_token(first).claims["exp"]
     watcher.wait_for('"event": "expired"')
-    world.api.rotate_svids()
+    workloads.api.rotate_svids()
     watcher.wait_for('"event": "written"', count=3)
     watcher.signal(signal.SIGTERM)
     assert watcher.exit_code() == 0
@@ -71,31 +73,31 @@ def test_a_file_is_kept_fresh_while_the_agent_comes_and_goes_until_sigterm(hasty
     assert sorted(name for name in os.listdir(tmp_path) if "token" in name) == ["token"]
 
 
-def test_a_certificate_is_judged_with_its_key_and_by_the_workload_api(world: World, tmp_path: Path) -> None:
-    (issued,) = world.api.issued(world.sockets[CLIENT])
+def test_a_certificate_is_judged_with_its_key_and_by_the_workload_api(workloads: Workloads, tmp_path: Path) -> None:
+    (issued,) = workloads.api.issued(workloads.sockets[CLIENT])
     pem, der, key = (tmp_path / name for name in ("svid.pem", "svid.der", "key.pem"))
     pem.write_bytes(issued.chain_pem + issued.key_pem)
     der.write_bytes(issued.chain_der)
     key.write_bytes(issued.key_pem)
     for name, feed in ((str(der), b""), ("-", pem.read_bytes())):
-        good = tunnel(world, "svid", "verify", name, f"--key={key}", feed=feed)
+        good = tunnel(workloads, "svid", "verify", name, f"--key={key}", feed=feed)
         assert (good.returncode, good.stderr) == (0, b"")
         assert good.stdout.splitlines()[-1].startswith(b"valid: " + CLIENT.encode())
-    bad = tunnel(world, "svid", "verify", str(pem), "--json", of=FOREIGNER)
+    bad = tunnel(workloads, "svid", "verify", str(pem), "--json", of=FOREIGNER)
     assert bad.returncode == 1
     (broken,) = (rule for rule in json.loads(bad.stdout)["rules"] if rule["verdict"] == "broken")
     assert (broken["rule"], broken["reason"]) == ("certification-path", "unknown-trust-domain")
-    none = tunnel(world, "svid", "verify", str(key))
+    none = tunnel(workloads, "svid", "verify", str(key))
     assert (none.returncode, none.stdout, none.stderr.count(b"\n")) == (1, b"", 1)
 
 
 @pytest.mark.parametrize("what", [("jwt", "--audience=db"), ("jwt", "bundles")])
-def test_a_file_that_another_process_removes_or_replaces_is_written_again(world: World, what: tuple[str, ...]) -> None:
-    here = world.directory / "here"
+def test_a_file_that_another_process_removes_or_replaces_is_written_again(workloads: Workloads, what: tuple[str, ...]) -> None:
+    here = workloads.directory / "here"
     here.mkdir()
-    environ = {**bare_environment(), "SPIFFE_ENDPOINT_SOCKET": str(world.sockets[CLIENT])}
+    environ = {**bare_environment(), "SPIFFE_ENDPOINT_SOCKET": str(workloads.sockets[CLIENT])}
     argv = tunnel_argv("svid", *what, "--out=kept", "--watch", "--json")
-    watcher = world.watch(Process(argv, environ=environ, cwd=here))
+    watcher = workloads.watch(Process(argv, environ=environ, cwd=here))
     watcher.wait_for('"event": "written"')
     kept = here / "kept"
     content = kept.read_bytes()

@@ -8,11 +8,12 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from backends import Backend, connect, echo, receive_all
-from openssl import alert_of, s_client, s_server
-from processes import Process, Proxy, eventually
-from tls_peer import tls_connection
-from world import CLIENT, FOREIGNER, SERVER, STRANGER, World
+
+from tests.support.openssl_command import alert_of, s_client, s_server
+from tests.support.plain_backends import Backend, connect, echo, receive_all
+from tests.support.processes import Process, Proxy, eventually
+from tests.support.tls_peer import tls_connection
+from tests.support.workloads import CLIENT, FOREIGNER, SERVER, STRANGER, Workloads
 
 VERSIONS = ["-tls1_2", "-tls1_3"]
 BAD_CERTIFICATE, CERTIFICATE_EXPIRED, HANDSHAKE_FAILURE, UNKNOWN_CA, PROTOCOL_VERSION, CERTIFICATE_REQUIRED = (
@@ -28,14 +29,14 @@ BAD_CERTIFICATE, CERTIFICATE_EXPIRED, HANDSHAKE_FAILURE, UNKNOWN_CA, PROTOCOL_VE
 class Gate:
     """A server proxy that admits the client, and the backend behind it."""
 
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.backend = world.enter(Backend(echo))
-        self.proxy = world.server(self.backend.target)
+    def __init__(self, workloads: Workloads) -> None:
+        self.workloads = workloads
+        self.backend = workloads.enter(Backend(echo))
+        self.proxy = workloads.server(self.backend.target)
 
     def client(self, who: str | None, *flags: str) -> Process:
         """openssl at the gate, with the SVID of a workload or without any."""
-        return s_client(self.world, self.proxy.address, self.world.identity(who) if who else None, *flags)
+        return s_client(self.workloads, self.proxy.address, self.workloads.identity(who) if who else None, *flags)
 
     def generation(self) -> int:
         return len(self.proxy.matches("identity .* generation"))
@@ -43,15 +44,15 @@ class Gate:
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
-    with closing(World(tmp_path_factory.mktemp("gate"))) as world:
-        yield Gate(world)
+    with closing(Workloads(tmp_path_factory.mktemp("gate"))) as workloads:
+        yield Gate(workloads)
 
 
 @pytest.fixture
 def gate(shared: Gate) -> Iterator[Gate]:
     """A gate that serves its client after each test as well as before."""
     yield shared
-    with tls_connection(shared.proxy.address, shared.world.identity(CLIENT)) as peer:
+    with tls_connection(shared.proxy.address, shared.workloads.identity(CLIENT)) as peer:
         peer.send(b"still")
         assert peer.receive_exactly(5) == b"still"
 
@@ -81,7 +82,7 @@ def test_a_tls_1_3_session_is_never_resumed(gate: Gate, tmp_path: Path, is_rotat
     assert session.stat().st_size
     if is_rotated:
         number = gate.generation()
-        gate.world.api.rotate_svids()
+        gate.workloads.api.rotate_svids()
         gate.proxy.wait_for(f"generation {number + 1} ")
     assert_full_handshake(gate.client(CLIENT, "-tls1_3", "-sess_in", str(session)))
 
@@ -97,8 +98,8 @@ def test_a_tls_1_2_session_cannot_even_be_kept(gate: Gate, tmp_path: Path) -> No
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_session_of_another_server_is_a_full_handshake(gate: Gate, tmp_path: Path, version: str) -> None:
     session = tmp_path / "session"
-    _, port = s_server(gate.world, gate.world.identity(SERVER))
-    other = s_client(gate.world, ("127.0.0.1", port), gate.world.identity(CLIENT), version, "-sess_out", str(session))
+    _, port = s_server(gate.workloads, gate.workloads.identity(SERVER))
+    other = s_client(gate.workloads, ("127.0.0.1", port), gate.workloads.identity(CLIENT), version, "-sess_out", str(session))
     eventually(lambda: session.exists() and session.stat().st_size > 0, "a session is saved")
     other.say("Q")
     assert_full_handshake(gate.client(CLIENT, version, "-sess_in", str(session)))
@@ -148,16 +149,16 @@ def test_an_svid_of_an_unknown_trust_domain_is_refused(gate: Gate, version: str)
 @pytest.mark.parametrize("version", VERSIONS)
 def test_an_svid_of_an_impostor_of_our_trust_domain_is_refused(gate: Gate, tmp_path: Path, version: str) -> None:
     since = len(gate.proxy.lines)
-    with closing(World(tmp_path, agent=False)) as impostor:
-        assert alert_of(s_client(gate.world, gate.proxy.address, impostor.identity(CLIENT), version)) == UNKNOWN_CA
+    with closing(Workloads(tmp_path, agent=False)) as impostor:
+        assert alert_of(s_client(gate.workloads, gate.proxy.address, impostor.identity(CLIENT), version)) == UNKNOWN_CA
     gate.proxy.wait_for(" reason=unknown-authority$", since)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_an_expired_svid_is_refused(gate: Gate, version: str) -> None:
     since = len(gate.proxy.lines)
-    expired = gate.world.odd_identity(age=timedelta(hours=2))
-    assert alert_of(s_client(gate.world, gate.proxy.address, expired, version)) == CERTIFICATE_EXPIRED
+    expired = gate.workloads.odd_identity(age=timedelta(hours=2))
+    assert alert_of(s_client(gate.workloads, gate.proxy.address, expired, version)) == CERTIFICATE_EXPIRED
     gate.proxy.wait_for(" reason=expired$", since)
 
 
@@ -170,8 +171,8 @@ def test_plain_http_is_closed_at_once(gate: Gate) -> None:
     assert gate.backend.accepted == dialled
 
 
-def test_connecting_and_closing_is_counted_and_not_reported(world: World) -> None:
-    gate = Gate(world)
+def test_connecting_and_closing_is_counted_and_not_reported(workloads: Workloads) -> None:
+    gate = Gate(workloads)
     with connect(gate.proxy.address):
         pass
     converse(gate.client(CLIENT))  # accepted later, so the other one is over
@@ -183,8 +184,8 @@ def test_connecting_and_closing_is_counted_and_not_reported(world: World) -> Non
 @pytest.mark.parametrize("hostile", ["evil\n[1] a second line", "\x1b[31mred", "tab\there", "back\\slash", "[x]"])
 def test_hostile_text_in_a_subject_stays_one_harmless_line(gate: Gate, hostile: str) -> None:
     since = len(gate.proxy.lines)
-    odd = gate.world.odd_identity(dns_names=(hostile,))
-    converse(s_client(gate.world, gate.proxy.address, odd))
+    odd = gate.workloads.odd_identity(dns_names=(hostile,))
+    converse(s_client(gate.workloads, gate.proxy.address, odd))
     gate.proxy.wait_for("closed pipe: .*CN=", since)
     assert len(gate.proxy.matches("(opening|closed) pipe: .*CN=", since)) == 2
     new = gate.proxy.lines[since:]
@@ -194,9 +195,9 @@ def test_hostile_text_in_a_subject_stays_one_harmless_line(gate: Gate, hostile: 
 # -- the client proxy as the one who looks
 
 
-def test_a_wrong_server_gets_an_alert_and_not_a_byte(world: World) -> None:
-    server, port = s_server(world, world.identity(STRANGER))
-    proxy = world.client(f"127.0.0.1:{port}")
+def test_a_wrong_server_gets_an_alert_and_not_a_byte(workloads: Workloads) -> None:
+    server, port = s_server(workloads, workloads.identity(STRANGER))
+    proxy = workloads.client(f"127.0.0.1:{port}")
     with connect(proxy.address) as plain:
         plain.sendall(b"secret")
         with pytest.raises(ConnectionResetError):
@@ -207,9 +208,9 @@ def test_a_wrong_server_gets_an_alert_and_not_a_byte(world: World) -> None:
 
 
 @pytest.mark.parametrize(("host", "is_sent"), [("localhost", True), ("127.0.0.1", False)])
-def test_the_server_name_is_sent_if_it_is_a_name(world: World, host: str, is_sent: bool) -> None:
-    server, port = s_server(world, world.identity(SERVER), "-tlsextdebug")
-    proxy = world.client(f"{host}:{port}")
+def test_the_server_name_is_sent_if_it_is_a_name(workloads: Workloads, host: str, is_sent: bool) -> None:
+    server, port = s_server(workloads, workloads.identity(SERVER), "-tlsextdebug")
+    proxy = workloads.client(f"{host}:{port}")
     with connect(proxy.address) as plain:
         plain.sendall(b"hello\n")
         server.wait_for("hello")
@@ -217,10 +218,10 @@ def test_the_server_name_is_sent_if_it_is_a_name(world: World, host: str, is_sen
     assert bool(server.matches("localhost")) == is_sent  # in the extension's dump
 
 
-def test_a_client_proxy_that_is_refused_says_so_and_resets_its_plain_side(world: World) -> None:
-    backend = world.enter(Backend(echo))
-    server = world.server(backend.target, rules=("--allow-id", STRANGER))
-    client = world.client(server.target)
+def test_a_client_proxy_that_is_refused_says_so_and_resets_its_plain_side(workloads: Workloads) -> None:
+    backend = workloads.enter(Backend(echo))
+    server = workloads.server(backend.target, rules=("--allow-id", STRANGER))
+    client = workloads.client(server.target)
     with connect(client.address) as plain, pytest.raises(ConnectionResetError):
         plain.recv(1)
     client.wait_for(r"error during copy: the peer refused us: .*bad certificate")
@@ -229,10 +230,10 @@ def test_a_client_proxy_that_is_refused_says_so_and_resets_its_plain_side(world:
     assert backend.accepted == 0
 
 
-def test_a_server_that_its_client_refuses_has_dialled_nothing(world: World) -> None:
-    backend = world.enter(Backend(echo))
-    server: Proxy = world.server(backend.target)
-    client = world.client(server.target, rules=("--verify-id", STRANGER))
+def test_a_server_that_its_client_refuses_has_dialled_nothing(workloads: Workloads) -> None:
+    backend = workloads.enter(Backend(echo))
+    server: Proxy = workloads.server(backend.target)
+    client = workloads.client(server.target, rules=("--verify-id", STRANGER))
     with connect(client.address) as plain:
         assert plain.recv(1) == b""
     server.wait_for("error on TLS handshake from .*alert bad certificate")

@@ -14,10 +14,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from backends import connect
-from disk import Disk
-from processes import LIMIT, Proxy, eventually
-from stack_peers import STACKS, Result, StackPeer, start_peer
+
+from tests.support.file_identities import FileIdentities
+from tests.support.plain_backends import connect
+from tests.support.processes import LIMIT, Proxy, eventually
+from tests.support.tls_stack_peers import STACKS, Result, StackPeer, start_peer
 
 BIG, ANSWER = 2_000_003, 300_007
 HELD = 200_000  # bytes that a proxy takes from a sender while their reader reads nothing
@@ -25,7 +26,7 @@ HELD = 200_000  # bytes that a proxy takes from a sender while their reader read
 
 @dataclass(frozen=True)
 class Scenario:
-    """What the TLS peer and the plain program do, in the words of `stacks/peer.py`, and what each of them must receive."""
+    """What the TLS peer and the plain program do, in the words of `tls_stacks/peer.py`, and what each of them must receive."""
 
     peer: str
     plain: str
@@ -162,21 +163,21 @@ class Stage:
     """One authority, the proxies, and each peer from its first case on."""
 
     def __init__(self, directory: Path) -> None:
-        self.disk = Disk(directory)
+        self.file_identities = FileIdentities(directory)
         self._peers: dict[tuple[str, str], StackPeer] = {}
         self._proxies: dict[int, Proxy] = {}
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._listener.settimeout(LIMIT)
 
     def close(self) -> None:
-        self.disk.close()
+        self.file_identities.close()
         self._listener.close()
 
     def peer(self, stack: str, role: str) -> StackPeer:
         """The peer of one kind."""
         if (stack, role) not in self._peers:
-            files = self.disk.client_files if role == "client" else self.disk.server_files
-            self._peers[stack, role] = start_peer(self.disk, stack, role, files, self.disk.pki.cacert)
+            files = self.file_identities.client_files if role == "client" else self.file_identities.server_files
+            self._peers[stack, role] = start_peer(self.file_identities, stack, role, files, self.file_identities.pki.cacert)
         return self._peers[stack, role]
 
     def forget(self, stack: str, role: str) -> None:
@@ -187,7 +188,7 @@ class Stage:
         """In front of the program's listener a server, else a client."""
         if target_port not in self._proxies:
             is_server = target_port == self._listener.getsockname()[1]
-            start = self.disk.serve if is_server else self.disk.call
+            start = self.file_identities.serve if is_server else self.file_identities.call
             self._proxies[target_port] = start(f"127.0.0.1:{target_port}")
         return self._proxies[target_port]
 

@@ -6,17 +6,17 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import forge
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from shelf import chain_of, key_pem, openssl, pem_of, refusal_of
 
+from tests.support import cert_factory
+from tests.support.keystore_files import chain_of, key_pem, openssl, pem_of, refusal_of
 from tunnel.errors import IdentityFault
 from tunnel.keystore import anchors
 from tunnel.keystore.anchors import load_authorities, load_system_anchors, parse_anchors
 
-ROOTS = [forge.authority(f"{name}.test") for name in "abc"]
+ROOTS = [cert_factory.authority(f"{name}.test") for name in "abc"]
 A, B, C = (root.certificate for root in ROOTS)
 PEM_A, PEM_B, PEM_C = map(pem_of, ROOTS)
 BROKEN = PEM_B.replace(b"\nMII", b"\nMIJ", 1)

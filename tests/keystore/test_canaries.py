@@ -7,13 +7,13 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-import keystore_writer
 import pytest
-from canaries import DAMAGE, Damage, found_in, pieces_of
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, PrivateFormat
 from cryptography.hazmat.primitives.serialization.pkcs12 import serialize_key_and_certificates
-from shelf import chain_of, key_pem, openssl, pem_of
 
+from tests.support import jks_writer
+from tests.support.keystore_files import chain_of, key_pem, openssl, pem_of
+from tests.support.secret_canaries import DAMAGE, Damage, found_in, pieces_of
 from tunnel.errors import IdentityError, TunnelError
 from tunnel.keystore.anchors import load_authorities
 from tunnel.keystore.load import load_cert_and_key, load_keystore
@@ -85,7 +85,7 @@ def stores() -> dict[str, bytes]:
     encryption = BestAvailableEncryption(PASSWORD.encode())
     return {
         "PKCS#12": serialize_key_and_certificates(b"canary-alias", key, leaf.built, None, encryption),
-        "JKS": keystore_writer.store([keystore_writer.key_entry("canary-alias", leaf.key_der, [leaf.der], PASSWORD)], PASSWORD),
+        "JKS": jks_writer.store([jks_writer.key_entry("canary-alias", leaf.key_der, [leaf.der], PASSWORD)], PASSWORD),
         "a key in DER": leaf.key_der,
     }
 

@@ -7,13 +7,13 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import keystore_writer
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shelf import STORE_PASSWORD, VECTORS, chain_of, is_pair, refusal_of
 
+from tests.support import jks_writer
+from tests.support.keystore_files import STORE_PASSWORD, VECTORS, chain_of, is_pair, refusal_of
 from tunnel.errors import IdentityError, IdentityFault
 from tunnel.keystore import java
 from tunnel.keystore.java import parse_java
@@ -31,12 +31,12 @@ def vector(name: str) -> str:
 def entry(alias: str, chain=CHAIN, certificates=None, *, key: bytes = b"", password: str = STORE_PASSWORD) -> bytes:
     """A key entry; with certificates of another chain if told, or with other bytes for the key."""
     ders = [made.der for made in (certificates or chain).__dict__.values()]
-    return keystore_writer.key_entry(alias, key or chain.leaf.key_der, ders, password)
+    return jks_writer.key_entry(alias, key or chain.leaf.key_der, ders, password)
 
 
 def store_of(*entries: bytes, password: str = STORE_PASSWORD) -> bytes:
     """A store in JKS."""
-    return keystore_writer.store(entries, password)
+    return jks_writer.store(entries, password)
 
 
 def sealed(body: bytes, password: str = STORE_PASSWORD) -> bytes:
@@ -110,8 +110,8 @@ def test_a_password_beyond_ascii_opens_a_store() -> None:
 def test_a_store_of_version_1_is_read() -> None:
     """It names no types of certificates."""
     certificates = [made.der for made in CHAIN.__dict__.values()]
-    one = keystore_writer.key_entry("one", CHAIN.leaf.key_der, certificates, STORE_PASSWORD, version=1)
-    assert is_pair(parse_java(keystore_writer.store([one], STORE_PASSWORD, version=1), STORE_PASSWORD), CHAIN)
+    one = jks_writer.key_entry("one", CHAIN.leaf.key_der, certificates, STORE_PASSWORD, version=1)
+    assert is_pair(parse_java(jks_writer.store([one], STORE_PASSWORD, version=1), STORE_PASSWORD), CHAIN)
 
 
 def test_a_key_whose_chain_is_another_ones_is_never_used() -> None:
@@ -124,7 +124,7 @@ def test_a_key_or_a_certificate_that_cannot_be_read_is_refused_by_its_number() -
     with pytest.raises(IdentityError, match="the private key of entry 1 cannot be read") as refused:
         parse_java(store_of(odd_key), STORE_PASSWORD)
     assert refused.value.reason is IdentityFault.BAD_KEY
-    odd_certificate = keystore_writer.key_entry("odd", CHAIN.leaf.key_der, [b"certificate"], STORE_PASSWORD)
+    odd_certificate = jks_writer.key_entry("odd", CHAIN.leaf.key_der, [b"certificate"], STORE_PASSWORD)
     with pytest.raises(IdentityError, match="entry 1: a certificate that cannot be read") as refused:
         parse_java(store_of(odd_certificate), STORE_PASSWORD)
     assert refused.value.reason is IdentityFault.BAD_CERTIFICATE

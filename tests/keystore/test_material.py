@@ -5,14 +5,14 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import FrozenInstanceError
 
-import forge
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import dsa, x25519
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from OpenSSL import SSL
-from shelf import chain_of, openssl
 
+from tests.support import cert_factory
+from tests.support.keystore_files import chain_of, openssl
 from tunnel.errors import IdentityError, IdentityFault
 from tunnel.keystore.material import KeyMaterial, make_material
 from tunnel.keystore.pem import parse_blocks, parse_chain
@@ -48,7 +48,7 @@ def test_what_is_accepted_can_be_presented(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", WEAK)
 def test_what_cannot_be_presented_is_refused_with_what_can(kind: str) -> None:
-    weak = forge.leaf(key=forge.key_of(kind))
+    weak = cert_factory.leaf(key=cert_factory.key_of(kind))
     with pytest.raises(SSL.Error):
         present((weak.certificate,), weak.key)
     with pytest.raises(IdentityError, match=r"weak-key: .*; wanted RSA of 2048 bits or more, P-256") as refused:
@@ -75,7 +75,7 @@ def test_a_key_that_signs_no_handshake_is_refused(key) -> None:
 
 def test_a_key_of_another_certificate_is_refused() -> None:
     with pytest.raises(IdentityError, match=r"belongs to none of the certificates \(3\)"):
-        KeyMaterial(chain_of("p256").certificates, forge.key_of("p256"))
+        KeyMaterial(chain_of("p256").certificates, cert_factory.key_of("p256"))
 
 
 def test_a_chain_upside_down_is_refused_with_where_the_leaf_is() -> None:
@@ -96,9 +96,9 @@ def test_a_certificate_that_is_there_twice_counts_once() -> None:
 
 
 def test_ordinary_pki_is_enough() -> None:
-    plain = forge.forge(subject="no extension at all", is_ca=None, usage=None, has_key_ids=False)
+    plain = cert_factory.make_certificate(subject="no extension at all", is_ca=None, usage=None, has_key_ids=False)
     assert make_material([plain.certificate], plain.key).chain == (plain.certificate,)
-    itself = forge.authority()
+    itself = cert_factory.authority()
     assert make_material([itself.certificate], itself.key).private_key is itself.key
 
 

@@ -6,11 +6,11 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-import forge
 import pytest
 from cryptography.hazmat.primitives.serialization import PrivateFormat
-from shelf import chain_of, is_pair, key_pem, openssl, pem_of, refusal_of
 
+from tests.support import cert_factory
+from tests.support.keystore_files import chain_of, is_pair, key_pem, openssl, pem_of, refusal_of
 from tunnel.errors import IdentityError, IdentityFault
 from tunnel.keystore.anchors import load_authorities
 from tunnel.keystore.load import load_cert_and_key, load_keystore
@@ -21,7 +21,7 @@ CHAIN = chain_of("p256")
 CERTIFICATES = pem_of(CHAIN.leaf, CHAIN.intermediate, CHAIN.root)
 KEY = key_pem(CHAIN.leaf.key)
 SEC1 = key_pem(CHAIN.leaf.key, PrivateFormat.TraditionalOpenSSL)
-OTHER_KEY = key_pem(forge.key_of("p256", 99))
+OTHER_KEY = key_pem(cert_factory.key_of("p256", 99))
 PARAMETERS = openssl("ecparam", "-name", "prime256v1")
 SHUT = key_pem(CHAIN.leaf.key, password=b"secret")
 SHUT_OLD = openssl("ec", "-aes128", "-passout", "pass:secret", stdin=KEY)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import forge
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, pkcs12
 from hypothesis import given
 from hypothesis import strategies as st
-from shelf import STORE_PASSWORD, VECTORS, chain_of, is_pair, key_pem, openssl, pem_of, refusal_of
 
+from tests.support import cert_factory
+from tests.support.keystore_files import STORE_PASSWORD, VECTORS, chain_of, is_pair, key_pem, openssl, pem_of, refusal_of
 from tunnel.errors import IdentityError, IdentityFault
 from tunnel.keystore.load import load_keystore
 from tunnel.keystore.pkcs12 import parse_pkcs12
@@ -101,7 +101,10 @@ def test_a_wrong_password_is_called_that(tmp_path: Path, right: str, given_one: 
         (stored(None, key=None, certificate=None, others=[CHAIN.root.built]), "without a private key"),
         (stored(None, certificate=None), "no certificate for the private key"),
         (stored(None, certificate=None, others=[CHAIN.root.built]), "belongs to none of the certificates"),
-        (stored(b"x", key=forge.key_of("p224"), certificate=forge.leaf(key=forge.key_of("p224")).built), "weak-key"),
+        (
+            stored(b"x", key=cert_factory.key_of("p224"), certificate=cert_factory.leaf(key=cert_factory.key_of("p224")).built),
+            "weak-key",
+        ),
     ],
 )
 def test_a_store_that_lacks_a_part_is_refused(blob: bytes, said: str) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.serialization import NoEncryption, pkcs12
-from shelf import VECTORS, chain_of, key_pem, openssl, pem_of, refusal_of
 
+from tests.support.keystore_files import VECTORS, chain_of, key_pem, openssl, pem_of, refusal_of
 from tunnel.errors import IdentityError, IdentityFault
 from tunnel.keystore import disk
 from tunnel.keystore.load import load_cert_and_key, load_keystore

@@ -14,7 +14,7 @@ from tunnel.errors import ConfigError
 from tunnel.net.activation import take_inherited
 
 ROOT = Path(__file__).parents[2]
-ACTIVATE = ROOT / "tests/integration/activate.py"
+ACTIVATE = ROOT / "tests/support/scripts/socket_activation.py"
 # Opens each address it is given, and says how that went, which flags the descriptor has, and what is left for children.
 HELPER = """
 import fcntl, json, os, sys

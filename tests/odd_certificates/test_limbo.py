@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from odd_cases import OK
-from odd_judges import judge
+
+from tests.support.odd_certificates.cases import OK
+from tests.support.odd_certificates.verifiers import judge
 
 CASES: list[dict[str, Any]] = json.loads(lzma.decompress((Path(__file__).parent / "limbo.json.xz").read_bytes()))
 # What we accept although the case asks for a refusal, by the reason.

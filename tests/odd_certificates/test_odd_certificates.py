@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
-from odd_cases import OK, ROLES, Case
-from odd_table import CASES, chain_of, is_expected
 
+from tests.support.odd_certificates.cases import OK, ROLES, Case
+from tests.support.odd_certificates.table import CASES, chain_of, is_expected
 from tunnel.pkix.certificate import parse_certificate
 from tunnel.pkix.der import MAX_VALUES
 from tunnel.pkix.extensions import MAX_EXTENSIONS

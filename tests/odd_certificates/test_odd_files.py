@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from odd_factory import Names
-from odd_peers import pem_of
 
+from tests.support.odd_certificates.factory import Names
+from tests.support.odd_certificates.peers import pem_of
 from tunnel.errors import IdentityError
 from tunnel.keystore.anchors import load_authorities
 from tunnel.keystore.pem import parse_blocks, parse_chain

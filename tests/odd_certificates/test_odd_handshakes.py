@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from backends import Backend, connect, echo, receive_exactly
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from disk import Disk
-from odd_cases import OK, Case
-from odd_factory import HOST, SPIFFE_ID, Made, Names
-from odd_keys import loaded
-from odd_peers import VERSIONS, peer_context, pem_of
-from odd_table import CASES, chain_of, is_expected
-from processes import LIMIT, Proxy
-from world import SERVER, World
 
+from tests.support.file_identities import FileIdentities
+from tests.support.odd_certificates.cases import OK, Case
+from tests.support.odd_certificates.factory import HOST, SPIFFE_ID, Made, Names
+from tests.support.odd_certificates.keys import loaded
+from tests.support.odd_certificates.peers import VERSIONS, peer_context, pem_of
+from tests.support.odd_certificates.table import CASES, chain_of, is_expected
+from tests.support.plain_backends import Backend, connect, echo, receive_exactly
+from tests.support.processes import LIMIT, Proxy
+from tests.support.workloads import SERVER, Workloads
 from tunnel.devapi.api import SVIDS
 from tunnel.errors import Denial
 from tunnel.spiffe.messages import SvidEntry, X509SvidResponse, encode_x509_svid_response
@@ -68,20 +68,20 @@ def field(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
     trusted = directory / "trusted.pem"
     anchors = {one.der: one for case in CASES for one in chain_of(case).anchors}
     with (
-        closing(Disk(directory)) as disk,
-        closing(World(tmp_path_factory.mktemp("api"))) as world,
+        closing(FileIdentities(directory)) as file_identities,
+        closing(Workloads(tmp_path_factory.mktemp("api"))) as workloads,
         socket.create_server(("127.0.0.1", 0)) as listener,
     ):
         listener.settimeout(LIMIT)
-        trusted.write_text(pem_of(anchors.values()) + disk.pki.cacert.read_text())
-        backend = disk.enter(Backend(echo))
-        files = disk.server_files
+        trusted.write_text(pem_of(anchors.values()) + file_identities.pki.cacert.read_text())
+        backend = file_identities.enter(Backend(echo))
+        files = file_identities.server_files
         credentials = f"--cert={files.chain}", f"--key={files.key}", f"--cacert={trusted}", "--listen=127.0.0.1:0"
-        server = disk.start("server", *credentials, f"--target={backend.target}", "--allow-all")
+        server = file_identities.start("server", *credentials, f"--target={backend.target}", "--allow-all")
         target = f"127.0.0.1:{listener.getsockname()[1]}"
-        world.api.publish(world.sockets[SERVER], SVIDS, _update(anchors.values()))
-        spiffe = world.server(backend.target, rules=("--allow-all",))
-        client = disk.start("client", *credentials, f"--target={target}", f"--override-server-name={HOST}")
+        workloads.api.publish(workloads.sockets[SERVER], SVIDS, _update(anchors.values()))
+        spiffe = workloads.server(backend.target, rules=("--allow-all",))
+        client = file_identities.start("client", *credentials, f"--target={target}", f"--override-server-name={HOST}")
         yield Field(server, spiffe, backend, client, listener, directory)
 
 

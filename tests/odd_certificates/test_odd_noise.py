@@ -6,8 +6,9 @@ from dataclasses import replace
 from random import Random
 
 import pytest
-from odd_cases import OK, ROLES
-from odd_factory import (
+
+from tests.support.odd_certificates.cases import OK, ROLES
+from tests.support.odd_certificates.factory import (
     HOST,
     NAME_CONSTRAINTS,
     POLICIES,
@@ -25,9 +26,8 @@ from odd_factory import (
     uri,
     usual_san,
 )
-from odd_judges import judge
-from raw_der import common_name, extension, oid, seq
-
+from tests.support.odd_certificates.raw_der import common_name, extension, oid, seq
+from tests.support.odd_certificates.verifiers import judge
 from tunnel.errors import Denial
 
 _ROUNDS = 250

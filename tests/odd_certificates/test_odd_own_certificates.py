@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from backends import Backend, echo
-from disk import Disk
-from odd_cases import Case
-from odd_peers import key_pem, pem_of
-from odd_table import CASES, chain_of
-from pki import Files, replace
-from processes import Proxy
-from tls_peer import tls_connection
+
+from tests.support.certificate_files import Files, replace
+from tests.support.file_identities import FileIdentities
+from tests.support.odd_certificates.cases import Case
+from tests.support.odd_certificates.peers import key_pem, pem_of
+from tests.support.odd_certificates.table import CASES, chain_of
+from tests.support.plain_backends import Backend, echo
+from tests.support.processes import Proxy
+from tests.support.tls_peer import tls_connection
 
 _DONE = "reloading configuration complete"
 
@@ -39,17 +40,17 @@ class Live(NamedTuple):
 
     proxy: Proxy
     files: Files
-    disk: Disk
+    file_identities: FileIdentities
 
 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    with closing(Disk(tmp_path_factory.mktemp("own"))) as disk:
-        files = disk.pki.leaf("server", dns=("localhost",), file="live")
-        backend = disk.enter(Backend(echo))
-        proxy = disk.serve(backend.target, files=files)
+    with closing(FileIdentities(tmp_path_factory.mktemp("own"))) as file_identities:
+        files = file_identities.pki.leaf("server", dns=("localhost",), file="live")
+        backend = file_identities.enter(Backend(echo))
+        proxy = file_identities.serve(backend.target, files=files)
         assert proxy.address
-        yield Live(proxy, files, disk)
+        yield Live(proxy, files, file_identities)
 
 
 def _reload(live: Live, chain: bytes, key: bytes) -> None:
@@ -63,7 +64,7 @@ def _reload(live: Live, chain: bytes, key: bytes) -> None:
 
 def test_a_proxy_that_reloads_odd_certificates_keeps_its_connections(live: Live) -> None:
     good = live.files.chain.read_bytes(), live.files.key.read_bytes()
-    with tls_connection(live.proxy.address, live.disk.client_files) as peer:
+    with tls_connection(live.proxy.address, live.file_identities.client_files) as peer:
         for case in OWN:
             try:
                 key = key_pem(chain_of(case).sent[0])
@@ -74,7 +75,7 @@ def test_a_proxy_that_reloads_odd_certificates_keeps_its_connections(live: Live)
             assert peer.receive_exactly(1) == b"x", case.name
             assert live.proxy.is_running, case.name
     _reload(live, *good)
-    with tls_connection(live.proxy.address, live.disk.client_files) as peer:
+    with tls_connection(live.proxy.address, live.file_identities.client_files) as peer:
         peer.send(b"x")
         assert peer.receive_exactly(1) == b"x"
 
@@ -85,11 +86,11 @@ def test_there_are_many_cases() -> None:
 
 @pytest.mark.parametrize("case", OWN[::25], ids=lambda case: case.name)
 def test_a_proxy_starts_with_an_odd_certificate_or_says_why_not(tmp_path: Path, case: Case) -> None:
-    with closing(Disk(tmp_path)) as disk:
-        files = disk.pki.leaf("server", file="odd")
+    with closing(FileIdentities(tmp_path)) as file_identities:
+        files = file_identities.pki.leaf("server", file="odd")
         replace(files.key, key_pem(chain_of(case).sent[0]).encode())
         replace(files.chain, pem_of(chain_of(case).sent).encode())
-        proxy = disk.serve("127.0.0.1:1", files=files)
+        proxy = file_identities.serve("127.0.0.1:1", files=files)
         proxy.wait_for("listening for connections on|error:")
         if not proxy.matches("listening for connections on"):
             assert proxy.exit_code() == 1

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 
 import pytest
-import scenes
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support import spire_captures
 from tunnel.errors import WireError, WireFault
 from tunnel.pkix.der import split_sequences
 from tunnel.spiffe.messages import parse_x509_svid_response
@@ -50,7 +50,7 @@ def test_what_is_no_run_of_sequences_is_refused(blob: str, reason: WireFault) ->
 
 
 def test_a_captured_chain_cut_anywhere_but_between_certificates_is_truncated() -> None:
-    chain = parse_x509_svid_response(scenes.message("same-subject-left/svid/00")).svids[0].x509_svid
+    chain = parse_x509_svid_response(spire_captures.message("same-subject-left/svid/00")).svids[0].x509_svid
     leaf, intermediate = split_sequences(chain)
     assert leaf + intermediate == chain
     for cut in range(len(chain)):

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from forge import NOW, Forged, authority, key_of, leaf
 
+from tests.support.cert_factory import NOW, MadeCertificate, authority, key_of, leaf
 from tunnel.errors import Denial, PeerDenied
 from tunnel.pkix import path as paths
 from tunnel.pkix.path import _MOST_FORGED, _MOST_MISFITS, _MOST_STEPS, MAX_SENT, Anchors, build_anchors, check_sent, find_path
@@ -32,7 +32,7 @@ class Counted:
 
         patch.setattr(paths, "check_signature", check_signature)
 
-    def refusal(self, anchors: Sequence[Forged], sent: Sequence[Forged]) -> Denial:
+    def refusal(self, anchors: Sequence[MadeCertificate], sent: Sequence[MadeCertificate]) -> Denial:
         with pytest.raises(PeerDenied) as refused:
             find_path(anchors_of(*anchors), [one.certificate for one in sent], NOW, self._check_issuer)
         return refused.value.reason
@@ -41,11 +41,11 @@ class Counted:
         self.issuers += 1
 
 
-def anchors_of(*made: Forged) -> Anchors:
+def anchors_of(*made: MadeCertificate) -> Anchors:
     return build_anchors([one.certificate for one in made], lambda _: None)
 
 
-def named(subject: str, issuer: str, key: Any = None) -> Forged:
+def named(subject: str, issuer: str, key: Any = None) -> MadeCertificate:
     """An authority whose issuer has a name, and a key that nobody trusts."""
     return authority(subject=subject, issuer=authority(subject=issuer, key=KEYS[0]), key=key or KEYS[1])
 
@@ -74,7 +74,7 @@ def test_certificates_that_only_claim_an_anchor_cost_a_few_checks(counted: Count
 
 def test_a_leaf_that_none_of_many_true_intermediates_has_signed_costs_some_checks(counted: Counted) -> None:
     middles = [authority(subject="a", issuer=ROOT, key=key) for key in KEYS[1:80]]
-    stranger = Forged(named("a", "root").built, key_of("p256", 199))
+    stranger = MadeCertificate(named("a", "root").built, key_of("p256", 199))
     counted.refusal([ROOT], [leaf(issuer=stranger), *middles])
     assert counted.signatures <= 2 * (_MOST_MISFITS + 1)
 

@@ -8,12 +8,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import forge
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
+from tests.support import cert_factory
 from tunnel.errors import Denial, PeerDenied
 from tunnel.policy.certificate import encode_certificate
 
@@ -71,10 +71,10 @@ def test_bytes_after_the_certificate_are_refused() -> None:
 @pytest.mark.parametrize("bits", [8192, 16384])
 def test_a_key_is_written_up_to_the_size_that_go_takes(bits: int) -> None:
     key = rsa.RSAPublicNumbers(65537, 2 ** (bits - 1) + 1).public_key()
-    name = forge.name("large")
+    name = cert_factory.name("large")
     builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key).serial_number(1)
-    builder = builder.not_valid_before(forge.START).not_valid_after(forge.END)
-    made = forge.Forged(builder.sign(forge.key_of("p256"), forge.hashes.SHA256()), key)
+    builder = builder.not_valid_before(cert_factory.START).not_valid_after(cert_factory.END)
+    made = cert_factory.MadeCertificate(builder.sign(cert_factory.key_of("p256"), cert_factory.hashes.SHA256()), key)
     if bits == 8192:
         assert json.loads(encode_certificate(made.der))["PublicKey"]["N"] == 2**8191 + 1
     else:
@@ -85,10 +85,10 @@ def test_a_key_is_written_up_to_the_size_that_go_takes(bits: int) -> None:
 def test_text_that_is_hostile_stays_data() -> None:
     text = 'a", "Admin": "yes\n\0\u2028${x}`'
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
-    key = forge.key_of("p256")
+    key = cert_factory.key_of("p256")
     builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-    builder = builder.serial_number(2**150).not_valid_before(forge.START).not_valid_after(forge.END)
-    made = encode_certificate(forge.Forged(builder.sign(key, forge.hashes.SHA256()), key).der)
+    builder = builder.serial_number(2**150).not_valid_before(cert_factory.START).not_valid_after(cert_factory.END)
+    made = encode_certificate(cert_factory.MadeCertificate(builder.sign(key, cert_factory.hashes.SHA256()), key).der)
     assert made.isascii()
     assert json.loads(made)["Subject"]["CommonName"] == text
     assert json.loads(made)["SerialNumber"] == 2**150

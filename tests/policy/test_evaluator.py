@@ -9,8 +9,7 @@ import pytest
 
 pytest.importorskip("regopy")
 
-from engine import ask_engine
-
+from tests.support.policy_engine import ask_engine
 from tunnel.policy.evaluator import Refused
 from tunnel.policy.v0 import to_v1
 

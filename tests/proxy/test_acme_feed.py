@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import trio
-from ends import identity, lasting_authority
-from kept_log import Lines
 
+from tests.support.recorded_log import RecordedLog
+from tests.support.tls_ends import identity, lasting_authority
 from tunnel.errors import IdentityError, IdentityFault, TunnelError
 from tunnel.identity.credentials import Credentials, PkiCredentials
 from tunnel.keystore.material import KeyMaterial
@@ -86,7 +86,7 @@ class Stage:
     """A feed of a keeper, and what it has told to whom."""
 
     def __init__(self, ca_bundle: Path, *outcomes: Outcome) -> None:
-        self.keeper, self.publisher, self.lines = Keeper(*outcomes), Publisher(), Lines()
+        self.keeper, self.publisher, self.lines = Keeper(*outcomes), Publisher(), RecordedLog()
         self.ca_bundle = ca_bundle
         self.feed = AcmeFeed(self._open, str(ca_bundle), self.publisher, self.lines, {})
 

@@ -6,9 +6,9 @@ import errno
 
 import pytest
 import test_tunnel
-from plane import received
 from test_tunnel import NAMED, PEER_CONTEXTS, TLS13, Peer, Side, Stage, Stages, carried, dialled, hang_up, with_listener
 
+from tests.support.socket_pairs import received
 from tunnel.authz.rules import IdRule
 from tunnel.errors import TargetError, TargetFault
 from tunnel.net.address import UnixAddress

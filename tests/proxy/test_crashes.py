@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import trio
-from kept_log import Lines
 from test_disk_feed import Files, Kept, files
 from test_generation import DISK, build
 
+from tests.support.recorded_log import RecordedLog
 from tunnel.config.model import PolicyFiles, TlsOptions
 from tunnel.errors import ConfigError, Denial, IdentityError, IdentityFault, PeerDenied, WireError, WireFault
 from tunnel.proxy import disk_feed, generation
@@ -123,7 +123,7 @@ class Told:
 @pytest.mark.parametrize("crash", [RuntimeError(CANARY), MemoryError(CANARY), IdentityError(IdentityFault.FILE, "seen")])
 def test_a_reload_that_raises_is_told_by_log_status_and_metric(crash: Exception) -> None:
     """A thread that cannot be started raises outside of it."""
-    log, board, counters, crashing = Lines(), Told(), Counters(), Crashing(crash)
+    log, board, counters, crashing = RecordedLog(), Told(), Counters(), Crashing(crash)
     reloader = Reloader(crashing, crashing, board, counters, log, interval=0)  # type: ignore[arg-type]
     trio.run(reloader._reload)
     assert board.outcome is not None

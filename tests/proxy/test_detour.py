@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ends import TLS12, TLS13
-from plane import is_over, received
 from test_tunnel import CALLER, Peer, Stage
 
+from tests.support.socket_pairs import is_over, received
+from tests.support.tls_ends import TLS12, TLS13
 from tunnel.errors import ConfigError, TargetError
 from tunnel.net.address import Address, TcpAddress, UnixAddress
 from tunnel.net.sockets import Endpoint

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 import trio
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from forge import Forged, forge, key_of
 
+from tests.support.cert_factory import MadeCertificate, key_of, make_certificate
 from tunnel.config.model import KeyFiles, NoIdentity
 from tunnel.errors import IdentityError, IdentityFault, TunnelError
 from tunnel.identity.credentials import Credentials, PkiCredentials
 from tunnel.log import Log
 from tunnel.proxy.disk_feed import DiskFeed
 
-ROOT = forge(is_ca=True, usage=("key_cert_sign",), key=key_of("p256", 20), subject="root")
+ROOT = make_certificate(is_ca=True, usage=("key_cert_sign",), key=key_of("p256", 20), subject="root")
 
 
 class Kept:
@@ -55,7 +55,7 @@ class Files:
         self.cert, self.key, self.bundle = (directory / name for name in ("cert.pem", "key.pem", "ca.pem"))
         self.bundle.write_bytes(pem(ROOT))
 
-    def write(self, one: Forged) -> None:
+    def write(self, one: MadeCertificate) -> None:
         self.cert.write_bytes(pem(one))
         self.key.write_bytes(one.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 
@@ -63,7 +63,7 @@ class Files:
         return DiskFeed(KeyFiles(str(self.cert), str(self.key)), str(self.bundle), kept, kept.log, {})
 
 
-def pem(one: Forged) -> bytes:
+def pem(one: MadeCertificate) -> bytes:
     return one.certificate.pem
 
 
@@ -74,7 +74,7 @@ def run(step: Callable[[], Awaitable[None]]) -> None:
 @pytest.fixture
 def files(tmp_path: Path) -> Files:
     made = Files(tmp_path)
-    made.write(forge(issuer=ROOT, subject="one", key=key_of("p256", 30)))
+    made.write(make_certificate(issuer=ROOT, subject="one", key=key_of("p256", 30)))
     return made
 
 
@@ -82,7 +82,7 @@ def test_what_the_files_hold_is_published_at_start_and_at_each_reload(files: Fil
     kept = Kept()
     feed = files.feed(kept)
     run(feed.run)
-    second = forge(issuer=ROOT, subject="two", key=key_of("p256", 31))
+    second = make_certificate(issuer=ROOT, subject="two", key=key_of("p256", 31))
     files.write(second)
     run(feed.reload)
     run(feed.reload)
@@ -99,7 +99,7 @@ def test_a_broken_file_keeps_everything_of_its_kind(files: Files, broken: str) -
     kept = Kept()
     feed = files.feed(kept)
     run(feed.run)
-    files.write(forge(issuer=ROOT, subject="two", key=key_of("p256", 31)))
+    files.write(make_certificate(issuer=ROOT, subject="two", key=key_of("p256", 31)))
     getattr(files, broken).write_bytes(b"rubbish")
     with pytest.raises(IdentityError, match=getattr(files, broken).name):
         run(feed.reload)

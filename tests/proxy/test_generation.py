@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from ends import EARLY, LATE, Identity, PublicPeer, Side, identity, public_context, shake_hands
-from forge import Forged, authority, forge, key_of, leaf, rewritten
 
+from tests.support.cert_factory import MadeCertificate, authority, key_of, leaf, make_certificate, rewritten
+from tests.support.tls_ends import EARLY, LATE, Identity, PublicPeer, Side, identity, public_context, shake_hands
 from tunnel.authz.pins import SpkiPin
 from tunnel.authz.rules import AnyRule, CommonNameRule, PolicyRule, Rule
 from tunnel.config.model import Access, TlsOptions
@@ -21,12 +21,12 @@ from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id
 from tunnel.tls.context import TlsContext
 
 LASTING: dict[str, Any] = {"start": EARLY, "end": LATE}
-ROOT = forge(is_ca=True, usage=("key_cert_sign",), key=key_of("p256", 20), subject="root", **LASTING)
+ROOT = make_certificate(is_ca=True, usage=("key_cert_sign",), key=key_of("p256", 20), subject="root", **LASTING)
 ANYONE: tuple[Rule, ...] = (AnyRule(),)
 
 
-def shown(number: int, *, dns_names: tuple[str, ...] = ("db.test",), issuer: Forged | None = ROOT) -> Forged:
-    return forge(
+def shown(number: int, *, dns_names: tuple[str, ...] = ("db.test",), issuer: MadeCertificate | None = ROOT) -> MadeCertificate:
+    return make_certificate(
         issuer=issuer, is_ca=None, usage=None, key=key_of("p256", number), subject=f"n{number}", dns_names=dns_names, **LASTING
     )
 
@@ -47,7 +47,7 @@ def build(credentials: Credentials, *, is_server: bool = True, host: str = "db.t
     return build_generation(1, credentials, Terms(is_server, Access(**({"rules": ANYONE} | access)), host))
 
 
-def meet(context: TlsContext, who: Forged | None, *, is_server: bool = True) -> tuple[Side, PublicPeer]:
+def meet(context: TlsContext, who: MadeCertificate | None, *, is_server: bool = True) -> tuple[Side, PublicPeer]:
     side = Side(context)
     peer = PublicPeer(public_context(Identity(who, (), ROOT) if who else None), is_server=not is_server)
     shake_hands(*((peer, side) if is_server else (side, peer)))

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ends import TLS12, TLS13, Side, identity
-from plane import is_over, received
 from test_tunnel import KNOWN, PEER, PEER_CONTEXTS, ROOT, Peer, Stage, carried
 
+from tests.support.socket_pairs import is_over, received
+from tests.support.tls_ends import TLS12, TLS13, Side, identity
 from tunnel.net import race
 from tunnel.net.address import TcpAddress
 from tunnel.net.listen import open_listener

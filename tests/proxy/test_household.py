@@ -8,8 +8,8 @@ from contextlib import suppress
 import pytest
 import trio
 import trio.testing
-from hearth import PATIENT, PROBE, SERVICE, TOOL, FakeProxy, Stage, be_alone, nothing, play, up
 
+from tests.support.fake_supervisor import PATIENT, PROBE, SERVICE, TOOL, FakeProxy, Stage, be_alone, nothing, play, up
 from tunnel.errors import CommandError, ConfigError, TunnelError
 from tunnel.net.notify import State
 from tunnel.proxy import household

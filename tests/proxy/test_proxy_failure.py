@@ -6,8 +6,8 @@ import os
 
 import pytest
 import trio
-from kept_log import Lines
 
+from tests.support.recorded_log import RecordedLog
 from tunnel.config.model import Access, NoIdentity, ProxyConfig
 from tunnel.errors import ConfigError, TargetError
 from tunnel.net.activation import Inherited
@@ -38,7 +38,7 @@ def test_a_name_that_is_looked_up_later_is_an_error_of_that_connection() -> None
     """The client goes on accepting until the command has ended, and that may connect once more."""
     loop = Loop()
     config = ProxyConfig(False, None, TARGET, NoIdentity(), Access(()))
-    proxy = Proxy(config, loop, Lines(), Failing, Inherited(), Notifier({}, os.getpid()))
+    proxy = Proxy(config, loop, RecordedLog(), Failing, Inherited(), Notifier({}, os.getpid()))
     answers: list[tuple[Endpoint, ...] | TargetError] = []
 
     async def main() -> None:

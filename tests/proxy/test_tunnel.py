@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ends import TLS12, TLS13, Identity, Side, admit_all, context, identity, judge, lasting_authority
-from plane import Clock, is_over, received
 
+from tests.support.socket_pairs import Clock, is_over, received
+from tests.support.tls_ends import TLS12, TLS13, Identity, Side, admit_all, context, identity, judge, lasting_authority
 from tunnel.authz.rules import AnyRule, IdRule, PolicyRule, Rule
 from tunnel.config.model import Access
 from tunnel.errors import PeerDenied, TargetError, TargetFault, TlsError
@@ -49,7 +49,7 @@ NAMED = TcpAddress("db.example", "5432")
 Answer = Callable[[tuple[Endpoint, ...] | TargetError], None]
 
 
-class Lines:
+class RecordedLog:
     """A log in memory."""
 
     def __init__(self) -> None:
@@ -101,7 +101,7 @@ class Stage:
         self.clock = Clock()
         self.wall = WALL.timestamp()
         self.loop = Loop(self.clock)
-        self.log = Lines()
+        self.log = RecordedLog()
         self.is_server = is_server
         self.asked: list[tuple[Address, Answer]] = []
         self._opened: list[Any] = []

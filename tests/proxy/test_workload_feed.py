@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 import trio
 import trio.testing
-from kept_log import Lines
 
+from tests.support.recorded_log import RecordedLog
 from tunnel.config.model import WorkloadApi
 from tunnel.errors import IdentityError, IdentityFault, TunnelError
 from tunnel.identity.arrivals import receive_newest
@@ -44,12 +44,12 @@ class Refusing:
 
 
 @pytest.fixture
-def lines() -> Lines:
-    return Lines()
+def lines() -> RecordedLog:
+    return RecordedLog()
 
 
 @pytest.fixture
-def feed(lines: Lines) -> WorkloadFeed:
+def feed(lines: RecordedLog) -> WorkloadFeed:
     return WorkloadFeed(WorkloadApi(Endpoint(path="/nowhere/agent.sock")), Refusing(), lines)
 
 
@@ -57,7 +57,7 @@ def update(number: int) -> Updated:
     return Updated(X509Context(None, BundleSet({}), notes=(str(number),)), is_new=True)
 
 
-def test_what_cannot_be_presented_is_not_used_and_what_is_in_use_stays(feed: WorkloadFeed, lines: Lines) -> None:
+def test_what_cannot_be_presented_is_not_used_and_what_is_in_use_stays(feed: WorkloadFeed, lines: RecordedLog) -> None:
     feed._use(None)  # type: ignore[arg-type]  # the credentials, which nobody looks at here
     assert lines.kept == ["generation 0 cannot be used, the last good one stays: bad-certificate: OpenSSL cannot present this"]
     assert not feed._ready.is_set()
@@ -98,7 +98,7 @@ def test_an_update_that_an_equal_one_follows_at_once_is_still_a_new_one() -> Non
     assert trio.run(receive, equal, equal) == [equal]
 
 
-def test_the_state_of_the_workload_api_is_shown_after_each_event(lines: Lines) -> None:
+def test_the_state_of_the_workload_api_is_shown_after_each_event(lines: RecordedLog) -> None:
     publisher = Refusing()
     feed = WorkloadFeed(WorkloadApi(Endpoint(path="/nowhere/agent.sock")), publisher, lines)
     feed._apply(Rejected(IdentityError(IdentityFault.NO_SVID, "the update holds no SVID")))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from plane import Wire, Wires
+
+from tests.support.socket_pairs import Wire, Wires
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from plane import Clock
 
+from tests.support.socket_pairs import Clock
 from tunnel.errors import TargetError, TargetFault
 from tunnel.net.race import ATTEMPT_DELAY, MAX_OPEN_ATTEMPTS, interleave
 from tunnel.net.sockets import Endpoint

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
-from ends import ALERT, DATA, VERSIONS, any_hand_made_pair
-from plane import Wire, Wires, is_over, is_reset, received, tcp_pair, unix_pair
 
+from tests.support.socket_pairs import Wire, Wires, is_over, is_reset, received, tcp_pair, unix_pair
+from tests.support.tls_ends import ALERT, DATA, VERSIONS, any_hand_made_pair
 from tunnel.errors import TlsError
 from tunnel.relay.linger import unacknowledged
 from tunnel.relay.relay import End

@@ -6,7 +6,9 @@ import socket
 from collections.abc import Callable
 
 import pytest
-from ends import (
+
+from tests.support.socket_pairs import Wire, Wires, is_reset, received, tcp_pair, unix_pair
+from tests.support.tls_ends import (
     ALERT,
     DATA,
     HANDSHAKE,
@@ -26,8 +28,6 @@ from ends import (
     public_context,
     split_records,
 )
-from plane import Wire, Wires, is_reset, received, tcp_pair, unix_pair
-
 from tunnel.errors import TlsError, TlsFault
 from tunnel.relay.relay import End
 from tunnel.tls.engine import _FEW, _MANY, _MAX_IDLE, _MAX_SHAKE

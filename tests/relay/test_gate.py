@@ -9,9 +9,9 @@ from functools import partial
 
 import pytest
 from cryptography import x509
-from ends import VERSIONS, Identity, PublicPeer, identity, judge, lasting_authority, public_context
-from plane import Clock, received, tcp_pair, unix_pair
 
+from tests.support.socket_pairs import Clock, received, tcp_pair, unix_pair
+from tests.support.tls_ends import VERSIONS, Identity, PublicPeer, identity, judge, lasting_authority, public_context
 from tunnel.errors import Denial, PeerDenied, TlsError, TlsFault
 from tunnel.relay.gate import GatedHandshake
 from tunnel.relay.handshake import Shaken

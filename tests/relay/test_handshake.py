@@ -9,7 +9,10 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 import pytest
-from ends import (
+
+from tests.support.cert_factory import key_of
+from tests.support.socket_pairs import Clock, is_over, is_reset, narrow_unix_pair, received, tcp_pair, unix_pair
+from tests.support.tls_ends import (
     TLS12,
     TLS13,
     VERSIONS,
@@ -20,9 +23,6 @@ from ends import (
     judge,
     lasting_authority,
 )
-from forge import key_of
-from plane import Clock, is_over, is_reset, narrow_unix_pair, received, tcp_pair, unix_pair
-
 from tunnel.authz.peer import Admitted
 from tunnel.errors import Denial, PeerDenied, TlsError, TlsFault
 from tunnel.relay.handshake import Handshake, Shaken

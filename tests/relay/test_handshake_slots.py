@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from plane import Clock
 
+from tests.support.socket_pairs import Clock
 from tunnel.relay.handshakes import _STEPS, Handshakes
 from tunnel.relay.loop import Loop
 from tunnel.tls.engine import Buffers
@@ -29,7 +29,7 @@ class Caller:
         raise crash
 
 
-class Stand:
+class Slots:
     """The handshakes of a loop that is turned by hand."""
 
     def __init__(self, limit: int) -> None:
@@ -48,59 +48,63 @@ class Stand:
 
 
 @pytest.fixture
-def stand(request: pytest.FixtureRequest) -> Iterator[Stand]:
-    made = Stand(getattr(request, "param", 8))
+def slots(request: pytest.FixtureRequest) -> Iterator[Slots]:
+    made = Slots(getattr(request, "param", 8))
     yield made
     made.loop.close()
 
 
-def test_a_source_has_a_quarter_of_the_slots_and_leaves_the_rest_to_others(stand: Stand) -> None:
-    greedy = [stand.caller(str(number)) for number in range(5)]
-    assert [stand.handshakes.enter(one) for one in greedy] == [True, True, False, False, False]
-    other = stand.caller("other", "192.0.2.2")
-    assert stand.handshakes.enter(other)
-    stand.handshakes.leave(greedy[0], is_waiting=False)
-    assert stand.turn() == ["2"], "the first that waits"
-    stand.handshakes.leave(other, is_waiting=False)
-    assert stand.turn() == [], "the greedy source has its share"
+def test_a_source_has_a_quarter_of_the_slots_and_leaves_the_rest_to_others(slots: Slots) -> None:
+    greedy = [slots.caller(str(number)) for number in range(5)]
+    assert [slots.handshakes.enter(one) for one in greedy] == [True, True, False, False, False]
+    other = slots.caller("other", "192.0.2.2")
+    assert slots.handshakes.enter(other)
+    slots.handshakes.leave(greedy[0], is_waiting=False)
+    assert slots.turn() == ["2"], "the first that waits"
+    slots.handshakes.leave(other, is_waiting=False)
+    assert slots.turn() == [], "the greedy source has its share"
 
 
-def test_sources_that_wait_take_turns(stand: Stand) -> None:
-    holders = [stand.caller(f"h{number}", f"198.51.100.{number // 2}") for number in range(8)]
-    assert all(stand.handshakes.enter(one) for one in holders)
-    crowd = [stand.caller(f"a{number}", "192.0.2.1") for number in range(4)]
-    late = stand.caller("b", "192.0.2.2")
-    assert not any(stand.handshakes.enter(one) for one in (*crowd, late))
+def test_sources_that_wait_take_turns(slots: Slots) -> None:
+    holders = [slots.caller(f"h{number}", f"198.51.100.{number // 2}") for number in range(8)]
+    assert all(slots.handshakes.enter(one) for one in holders)
+    crowd = [slots.caller(f"a{number}", "192.0.2.1") for number in range(4)]
+    late = slots.caller("b", "192.0.2.2")
+    assert not any(slots.handshakes.enter(one) for one in (*crowd, late))
     for holder in holders[:3]:
-        stand.handshakes.leave(holder, is_waiting=False)
-    assert sorted(stand.turn()) == ["a0", "a1", "b"]
+        slots.handshakes.leave(holder, is_waiting=False)
+    assert sorted(slots.turn()) == ["a0", "a1", "b"]
 
 
-def test_one_that_gives_up_while_it_waits_is_forgotten(stand: Stand) -> None:
-    first, second, waiting, last = (stand.caller(name) for name in ("first", "second", "waiting", "last"))
-    assert [stand.handshakes.enter(one) for one in (first, second, waiting, last)] == [True, True, False, False]
-    stand.handshakes.leave(waiting, is_waiting=True)
-    stand.handshakes.leave(first, is_waiting=False)
-    assert stand.turn() == ["last"]
+def test_one_that_gives_up_while_it_waits_is_forgotten(slots: Slots) -> None:
+    first, second, waiting, last = (slots.caller(name) for name in ("first", "second", "waiting", "last"))
+    assert [slots.handshakes.enter(one) for one in (first, second, waiting, last)] == [True, True, False, False]
+    slots.handshakes.leave(waiting, is_waiting=True)
+    slots.handshakes.leave(first, is_waiting=False)
+    assert slots.turn() == ["last"]
     for one in (second, last):
-        stand.handshakes.leave(one, is_waiting=False)
-    assert (stand.handshakes._held, stand.handshakes._holders, stand.handshakes._waiting) == (0, {}, {})
+        slots.handshakes.leave(one, is_waiting=False)
+    assert (
+        slots.handshakes._held,
+        slots.handshakes._holders,
+        slots.handshakes._waiting,
+    ) == (0, {}, {})
 
 
-@pytest.mark.parametrize("stand", [0], indirect=True)
-def test_without_a_limit_everyone_has_a_place(stand: Stand) -> None:
-    assert all(stand.handshakes.enter(stand.caller(str(number))) for number in range(100))
+@pytest.mark.parametrize("slots", [0], indirect=True)
+def test_without_a_limit_everyone_has_a_place(slots: Slots) -> None:
+    assert all(slots.handshakes.enter(slots.caller(str(number))) for number in range(100))
 
 
-def test_one_turn_has_a_bounded_number_of_steps_and_the_rest_go_on_in_their_order(stand: Stand) -> None:
-    callers = [stand.caller(str(number)) for number in range(4 * _STEPS)]
-    assert [stand.handshakes.may_step(one) for one in callers] == [True] * _STEPS + [False] * (3 * _STEPS)
-    stand.turn()  # the turn in which they asked
-    late = stand.caller("late")
-    assert not stand.handshakes.may_step(late), "the others have asked before"
-    turns = [sorted(stand.turn()) for _ in range(4)]
+def test_one_turn_has_a_bounded_number_of_steps_and_the_rest_go_on_in_their_order(slots: Slots) -> None:
+    callers = [slots.caller(str(number)) for number in range(4 * _STEPS)]
+    assert [slots.handshakes.may_step(one) for one in callers] == [True] * _STEPS + [False] * (3 * _STEPS)
+    slots.turn()  # the turn in which they asked
+    late = slots.caller("late")
+    assert not slots.handshakes.may_step(late), "the others have asked before"
+    turns = [sorted(slots.turn()) for _ in range(4)]
     names = [one.name for one in callers]
     batches = [names[_STEPS * at : _STEPS * (at + 1)] for at in (1, 2, 3)]
     assert turns == [*map(sorted, batches), ["late"]]
-    stand.turn()
-    assert stand.handshakes.may_step(stand.caller("a quiet time"))
+    slots.turn()
+    assert slots.handshakes.may_step(slots.caller("a quiet time"))

@@ -6,8 +6,8 @@ import socket
 from collections.abc import Callable, Iterator
 
 import pytest
-from plane import MAKERS, Clock, narrow_unix_pair, received, tcp_pair, unix_pair
 
+from tests.support.socket_pairs import MAKERS, Clock, narrow_unix_pair, received, tcp_pair, unix_pair
 from tunnel.errors import TargetError, TargetFault
 from tunnel.relay.hop import Hop
 from tunnel.relay.loop import Loop

@@ -6,8 +6,8 @@ import socket
 from collections.abc import Callable, Iterator
 
 import pytest
-from plane import MAKERS, Clock, received, tcp_pair
 
+from tests.support.socket_pairs import MAKERS, Clock, received, tcp_pair
 from tunnel.errors import TargetError, TargetFault
 from tunnel.relay.loop import Loop
 from tunnel.relay.preface import Preface

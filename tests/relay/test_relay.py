@@ -8,7 +8,9 @@ from collections.abc import Callable
 from contextlib import closing
 
 import pytest
-from ends import (
+
+from tests.support.socket_pairs import MAKERS, Wire, Wires, is_over, is_reset, narrow_unix_pair, received, tcp_pair, unix_pair
+from tests.support.tls_ends import (
     ALERT,
     CLOSE_NOTIFY,
     DATA,
@@ -21,8 +23,6 @@ from ends import (
     hand_made_pair,
     split_records,
 )
-from plane import MAKERS, Wire, Wires, is_over, is_reset, narrow_unix_pair, received, tcp_pair, unix_pair
-
 from tunnel.relay.relay import _MAX_HELD, End
 
 EVERYWHERE = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())

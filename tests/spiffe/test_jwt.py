@@ -7,11 +7,11 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
-import scenes
 from hypothesis import given
 from hypothesis import strategies as st
-from tokens import ABSENT, NOW, jwk, jwks, token
 
+from tests.support import spire_captures
+from tests.support.jwt_factory import ABSENT, NOW, jwk, jwks, token
 from tunnel.errors import IdentityError, TokenError, TokenFault
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id
 from tunnel.spiffe.jwks import JwtBundles, parse_jwks
@@ -138,10 +138,10 @@ def test_a_token_within_the_rules_claims_its_subject(text: str) -> None:
 
 
 def test_captured_tokens_keep_the_rules_and_name_a_key_of_their_bundle() -> None:
-    document = parse_jwt_bundles_response(scenes.message("jwt/bundles/00")).bundles["spiffe://a.test"]
+    document = parse_jwt_bundles_response(spire_captures.message("jwt/bundles/00")).bundles["spiffe://a.test"]
     bundles = JwtBundles({TrustDomain("a.test"): parse_jwks(document)})
     for scene in ("jwt/svid/00", "jwt/svid-two-hints/00"):
-        for entry in parse_jwt_svid_response(scenes.message(scene)):
+        for entry in parse_jwt_svid_response(spire_captures.message(scene)):
             parsed = parse_token(entry.svid)
             spiffe_id = check_token(parsed, Reader("db1", NOW))
             assert str(spiffe_id) == entry.spiffe_id

@@ -9,11 +9,11 @@ from hashlib import sha256
 from typing import Any
 
 import pytest
-import scenes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support import spire_captures
 from tunnel.errors import WireError
 from tunnel.pkix.certificate import Certificate, parse_certificates
 from tunnel.pkix.strength import read_public_key
@@ -82,9 +82,9 @@ def seen_in_bundles(bundles: Mapping[str, bytes]) -> dict[str, list[dict[str, An
     return {domain: seen_in(blob) for domain, blob in bundles.items()}
 
 
-@pytest.mark.parametrize("name", scenes.of("FetchX509SVID"))
+@pytest.mark.parametrize("name", spire_captures.of("FetchX509SVID"))
 def test_captured_svids_hold_what_the_index_says(name: str) -> None:
-    response = parse_x509_svid_response(scenes.message(name))
+    response = parse_x509_svid_response(spire_captures.message(name))
     assert {
         "rpc": "FetchX509SVID",
         "svids": [
@@ -98,41 +98,41 @@ def test_captured_svids_hold_what_the_index_says(name: str) -> None:
         ],
         "federated_bundles": seen_in_bundles(response.federated_bundles),
         "crl": len(response.crl),
-    } == scenes.INDEX[name]
+    } == spire_captures.INDEX[name]
 
 
-@pytest.mark.parametrize("name", scenes.of("FetchX509Bundles"))
+@pytest.mark.parametrize("name", spire_captures.of("FetchX509Bundles"))
 def test_captured_bundles_hold_what_the_index_says(name: str) -> None:
-    response = parse_x509_bundles_response(scenes.message(name))
+    response = parse_x509_bundles_response(spire_captures.message(name))
     assert {
         "rpc": "FetchX509Bundles",
         "bundles": seen_in_bundles(response.bundles),
         "crl": len(response.crl),
-    } == scenes.INDEX[name]
+    } == spire_captures.INDEX[name]
 
 
-@pytest.mark.parametrize("name", scenes.of("FetchJWTSVID"))
+@pytest.mark.parametrize("name", spire_captures.of("FetchJWTSVID"))
 def test_captured_jwt_svids_hold_what_the_index_says(name: str) -> None:
-    svids = parse_jwt_svid_response(scenes.message(name))
+    svids = parse_jwt_svid_response(spire_captures.message(name))
     seen = [{"spiffe_id": svid.spiffe_id, "hint": svid.hint, "svid": svid.svid} for svid in svids]
-    assert {"rpc": "FetchJWTSVID", "svids": seen} == scenes.INDEX[name]
+    assert {"rpc": "FetchJWTSVID", "svids": seen} == spire_captures.INDEX[name]
 
 
-@pytest.mark.parametrize("name", scenes.of("FetchJWTBundles"))
+@pytest.mark.parametrize("name", spire_captures.of("FetchJWTBundles"))
 def test_captured_jwt_bundles_hold_what_the_index_says(name: str) -> None:
-    bundles = parse_jwt_bundles_response(scenes.message(name)).bundles
-    assert {"rpc": "FetchJWTBundles", "bundles": {k: json.loads(v) for k, v in bundles.items()}} == scenes.INDEX[name]
+    bundles = parse_jwt_bundles_response(spire_captures.message(name)).bundles
+    assert {"rpc": "FetchJWTBundles", "bundles": {k: json.loads(v) for k, v in bundles.items()}} == spire_captures.INDEX[name]
 
 
 def test_every_captured_message_is_in_the_index_and_is_read_by_one_of_these_tests() -> None:
-    files = {str(path.relative_to(scenes.HERE)) for path in scenes.HERE.rglob("*.bin")}
-    assert files == set(scenes.INDEX)
-    assert {entry["rpc"] for entry in scenes.INDEX.values()} == set(PARSERS)
+    files = {str(path.relative_to(spire_captures.HERE)) for path in spire_captures.HERE.rglob("*.bin")}
+    assert files == set(spire_captures.INDEX)
+    assert {entry["rpc"] for entry in spire_captures.INDEX.values()} == set(PARSERS)
 
 
-@pytest.mark.parametrize("name", [name for name in scenes.INDEX if not name.startswith("rotation/svid/1")])
+@pytest.mark.parametrize("name", [name for name in spire_captures.INDEX if not name.startswith("rotation/svid/1")])
 def test_a_captured_message_cut_anywhere_is_refused_or_read(name: str) -> None:
-    parse, data = PARSERS[scenes.INDEX[name]["rpc"]], scenes.message(name)
+    parse, data = PARSERS[spire_captures.INDEX[name]["rpc"]], spire_captures.message(name)
     whole = parse(data)
     for cut in range(len(data)):
         with contextlib.suppress(WireError):
@@ -140,24 +140,24 @@ def test_a_captured_message_cut_anywhere_is_refused_or_read(name: str) -> None:
 
 
 def test_captured_x509_messages_are_encoded_back_byte_for_byte() -> None:
-    for name in scenes.of("FetchX509SVID"):
-        data = scenes.message(name)
+    for name in spire_captures.of("FetchX509SVID"):
+        data = spire_captures.message(name)
         assert encode_x509_svid_response(parse_x509_svid_response(data)) == data
-    for name in scenes.of("FetchX509Bundles"):
-        response = parse_x509_bundles_response(scenes.message(name))
+    for name in spire_captures.of("FetchX509Bundles"):
+        response = parse_x509_bundles_response(spire_captures.message(name))
         again = parse_x509_bundles_response(encode_x509_bundles_response(response))  # the order of a map is free
         assert again == response
 
 
 def test_captured_jwt_messages_are_encoded_back_byte_for_byte() -> None:
-    for name in scenes.of("FetchJWTSVID"):
-        request = parse_jwt_svid_request(bytes.fromhex(scenes.call(name.rpartition("/")[0])["request"]))
+    for name in spire_captures.of("FetchJWTSVID"):
+        request = parse_jwt_svid_request(bytes.fromhex(spire_captures.call(name.rpartition("/")[0])["request"]))
         assert request == JwtSvidRequest(("db1",))
-        assert encode_jwt_svid_request(request).hex() == scenes.call(name.rpartition("/")[0])["request"]
-        message = scenes.message(name)
+        assert encode_jwt_svid_request(request).hex() == spire_captures.call(name.rpartition("/")[0])["request"]
+        message = spire_captures.message(name)
         assert encode_jwt_svid_response(parse_jwt_svid_response(message)) == message
-    for name in scenes.of("FetchJWTBundles"):
-        message = scenes.message(name)
+    for name in spire_captures.of("FetchJWTBundles"):
+        message = spire_captures.message(name)
         assert encode_jwt_bundles_response(parse_jwt_bundles_response(message).bundles) == message
 
 
@@ -231,8 +231,8 @@ def test_no_secret_is_in_a_repr() -> None:
     assert "secret" not in repr(response)
     assert "secret" not in f"{response} {ENTRY!s} {[ENTRY]}"
     assert "bearer" not in repr(JwtSvidEntry("spiffe://a.test/w", "bearer-token", "hint"))
-    for name in scenes.of("FetchX509SVID"):
-        response = parse_x509_svid_response(scenes.message(name))
+    for name in spire_captures.of("FetchX509SVID"):
+        response = parse_x509_svid_response(spire_captures.message(name))
         assert all(repr(svid.x509_svid_key)[2:-1] not in repr(response) for svid in response.svids)
 
 
@@ -248,9 +248,9 @@ def test_noise_is_parsed_or_refused_with_a_wire_error(data: bytes, rpc: str) -> 
 
 @given(st.data())
 def test_a_captured_message_with_changed_bytes_is_parsed_or_refused(data: st.DataObject) -> None:
-    name = data.draw(st.sampled_from(sorted(scenes.INDEX)))
-    changed = bytearray(scenes.message(name))
+    name = data.draw(st.sampled_from(sorted(spire_captures.INDEX)))
+    changed = bytearray(spire_captures.message(name))
     for _ in range(data.draw(st.integers(1, 4))):
         changed[data.draw(st.integers(0, len(changed) - 1))] = data.draw(st.integers(0, 255))
     with contextlib.suppress(WireError):
-        PARSERS[scenes.INDEX[name]["rpc"]](bytes(changed))
+        PARSERS[spire_captures.INDEX[name]["rpc"]](bytes(changed))

@@ -9,11 +9,24 @@ from functools import partial
 from typing import Any
 
 import pytest
-import scenes
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from forge import CLIENT_ONLY, END, NOW, SERVER_ONLY, START, Forged, authority, forge, key_of, leaf, rewritten, signed_over
 
+from tests.support import spire_captures
+from tests.support.cert_factory import (
+    CLIENT_ONLY,
+    END,
+    NOW,
+    SERVER_ONLY,
+    START,
+    MadeCertificate,
+    authority,
+    key_of,
+    leaf,
+    make_certificate,
+    rewritten,
+    signed_over,
+)
 from tunnel.errors import Denial, PeerDenied, WireError
 from tunnel.pkix.certificate import Certificate, parse_certificate, parse_certificates
 from tunnel.pkix.der import split_sequences
@@ -29,15 +42,15 @@ from tunnel.spiffe.x509 import (
 )
 
 HOME = TrustDomain("a.test")
-Make = Callable[[], Forged]
+Make = Callable[[], MadeCertificate]
 
 
-def signed_with_sha1(make: Callable[..., Forged], **fields: Any) -> Forged:
+def signed_with_sha1(make: Callable[..., MadeCertificate], **fields: Any) -> MadeCertificate:
     key = key_of("rsa2048")
     return signed_over(make(key=key, **fields), "sha1", key)
 
 
-def of_unknown_key() -> Forged:
+def of_unknown_key() -> MadeCertificate:
     """A leaf whose key is of a kind that no library knows: the OID of Ed25519 with another last number."""
     signer = key_of("ed25519")
     made = leaf(issuer=authority(key=signer), key=key_of("ed25519", 1))
@@ -201,7 +214,7 @@ def warnings_of(certificate: Certificate) -> list[str]:
 
 
 def test_an_anchor_without_any_extension_is_a_name_and_a_key() -> None:
-    check_anchor(forge(subject="root", is_ca=None, usage=None, has_key_ids=False).certificate)
+    check_anchor(make_certificate(subject="root", is_ca=None, usage=None, has_key_ids=False).certificate)
 
 
 def test_a_refusal_names_the_rule() -> None:
@@ -230,8 +243,8 @@ def test_both_ends_of_the_dates_are_included(moment: Any, reason: Denial | None)
 
 
 def test_every_captured_certificate_is_within_the_rules() -> None:
-    for name in scenes.of("FetchX509SVID"):
-        for svid in parse_x509_svid_response(scenes.message(name)).svids:
+    for name in spire_captures.of("FetchX509SVID"):
+        for svid in parse_x509_svid_response(spire_captures.message(name)).svids:
             first, *intermediates = parse_certificates(svid.x509_svid)
             spiffe_id = check_leaf(first)
             assert spiffe_id == parse_spiffe_id(svid.spiffe_id)
@@ -267,7 +280,7 @@ def test_a_sequence_that_is_no_certificate_is_a_wire_error() -> None:
 @pytest.mark.parametrize("name", ["federated/svid/00", "same-subject-left/svid/00", "rsa/svid/00"])
 def test_a_captured_certificate_with_any_byte_changed_is_refused_or_judged(name: str) -> None:
     """Hostile certificates raise our own errors and no others, wherever the library finds the fault."""
-    response = parse_x509_svid_response(scenes.message(name))
+    response = parse_x509_svid_response(spire_captures.message(name))
     for der in split_sequences(response.svids[0].x509_svid):
         for place in range(len(der)):
             for flip in (0x01, 0x20, 0x80, 0xFF):

@@ -7,8 +7,8 @@ from contextlib import suppress
 from socket import socket
 
 import pytest
-from backends import Backend
 
+from tests.support.plain_backends import Backend
 from tunnel.cli import main
 from tunnel.status.ask import Answer
 

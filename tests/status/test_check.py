@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import trio
-from ends import judge
-from ports import OURS, SOURCE, STRANGER, listen, run, served, source_of
 from trio.testing import MockClock
 
+from tests.support.status_port_client import OURS, SOURCE, STRANGER, listen, run, served, source_of
+from tests.support.tls_ends import judge
 from tunnel.errors import ConfigError, Denial, PeerDenied, TargetError, TargetFault, TlsError, TunnelError
 from tunnel.net.address import Address, TcpAddress, UnixAddress
 from tunnel.net.sockets import Endpoint

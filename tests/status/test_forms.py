@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from known_metrics import EXPIRY, NOW, known_snapshot, known_source
 
+from tests.support.known_metrics import EXPIRY, NOW, known_snapshot, known_source
 from tunnel.status import names
 from tunnel.status.counters import timed_counters
 from tunnel.status.forms import encode_graphite, encode_json

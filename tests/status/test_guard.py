@@ -6,8 +6,8 @@ import socket
 from collections.abc import Mapping
 
 import pytest
-from ports import run, served
 
+from tests.support.status_port_client import run, served
 from tunnel.errors import WebRefusal
 from tunnel.status.guard import Guard, plan_guard
 from tunnel.status.http import Request

@@ -6,9 +6,9 @@ from http import HTTPStatus
 
 import pytest
 import trio
-from ports import LIMITS, Answer, conversation, echo, parse_answers, read_all, run
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from tests.support.status_port_client import LIMITS, Answer, conversation, echo, parse_answers, read_all, run
 from tunnel.status.http import Limits, Request, Respond, Response, serve_http
 from tunnel.status.lobby import Lobby
 

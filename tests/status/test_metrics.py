@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from known_metrics import EXPIRY, known_snapshot
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support.known_metrics import EXPIRY, known_snapshot
 from tunnel.errors import Denial
 from tunnel.status import names
 from tunnel.status.metrics import encode_prometheus

@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
-from ports import run
 from trio.testing import wait_all_tasks_blocked
 
+from tests.support.status_port_client import run
 from tunnel.status.http import Request, Response
 from tunnel.status.pprof import Pprof, parse_seconds
 from tunnel.status.sampler import Sampler
@@ -107,7 +107,7 @@ def test_the_tree_shows_each_task_below_its_parent() -> None:
             await wait_all_tasks_blocked()
             lines = (await ask(pprof, "/tasks")).body.decode().splitlines()
             (child,) = [line for line in lines if line.endswith("task test_pprof.keep")]
-            (parent,) = [line for line in lines if line.endswith("task ports.run.<locals>.bounded")]
+            (parent,) = [line for line in lines if line.endswith("task tests.support.status_port_client.run.<locals>.bounded")]
             assert len(child) - len(child.lstrip()) > len(parent) - len(parent.lstrip())
             nursery.cancel_scope.cancel()
 

@@ -14,9 +14,9 @@ import pytest
 import trio
 import trio.testing
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from forge import Forged, authority, leaf
-from known_metrics import known_source
 
+from tests.support.cert_factory import MadeCertificate, authority, leaf
+from tests.support.known_metrics import known_source
 from tunnel.errors import ConfigError
 from tunnel.status.reporters import GraphiteTarget, PostTarget, open_trust, report_by_post, report_to_graphite
 
@@ -224,7 +224,7 @@ def written(path: Path, *parts: bytes) -> str:
     return str(path)
 
 
-def pem(one: Forged) -> bytes:
+def pem(one: MadeCertificate) -> bytes:
     return one.certificate.pem
 
 

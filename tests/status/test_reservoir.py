@@ -8,8 +8,8 @@ import statistics
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from plane import Clock
 
+from tests.support.socket_pairs import Clock
 from tunnel.status.reservoir import SIZE, Reservoir, Sample
 
 

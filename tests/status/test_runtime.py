@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import trio
-from known_metrics import known_source
 
+from tests.support.known_metrics import known_source
 from tunnel.status import names, runtime
 from tunnel.status.runtime import Runtime
 from tunnel.status.snapshot import open_metrics

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 import trio
-from ports import LIMITS, echo, listen, parse_answers, read_all, run, served, until
 from trio.testing import wait_all_tasks_blocked
 
+from tests.support.status_port_client import LIMITS, echo, listen, parse_answers, read_all, run, served, until
 from tunnel.net.address import parse_address
 from tunnel.net.listen import open_listener
 from tunnel.status.http import Request, Response

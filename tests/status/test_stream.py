@@ -9,7 +9,21 @@ from typing import Any
 
 import pytest
 import trio
-from ends import (
+
+from tests.support.status_port_client import (
+    OURS,
+    SOURCE,
+    STRANGER,
+    Served,
+    parse_answers,
+    read_all,
+    run,
+    served,
+    source_of,
+    status_context,
+    until,
+)
+from tests.support.tls_ends import (
     ALERT,
     CLOSE_NOTIFY,
     DATA,
@@ -28,8 +42,6 @@ from ends import (
     judge,
     public_context,
 )
-from ports import OURS, SOURCE, STRANGER, Served, parse_answers, read_all, run, served, source_of, status_context, until
-
 from tunnel.errors import Denial, PeerDenied, TlsError
 from tunnel.status.http import Limits, Request, Response
 from tunnel.status.stream import TlsStream, accept_tls, connect_tls

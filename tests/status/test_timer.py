@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 import pytest
-from plane import Clock
 
+from tests.support.socket_pairs import Clock
 from tunnel.status.timer import LONG, SHORT, Rates, Timer, spread
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import trio
-from heard import Heard
-from processes import eventually
 
+from tests.support.processes import eventually
+from tests.support.recorded_events import RecordedEvents
 from tunnel.child.probe import Arrival
 from tunnel.child.signals import SETTLE
 from tunnel.config.svid_model import ChildSignal, Supervised
@@ -27,8 +27,8 @@ DEAF = (
 
 
 @pytest.fixture
-def heard() -> Heard:
-    return Heard()
+def heard() -> RecordedEvents:
+    return RecordedEvents()
 
 
 @pytest.mark.parametrize(
@@ -41,18 +41,18 @@ def heard() -> Heard:
         (("/etc/passwd",), 126, "cannot start /etc/passwd: permission denied"),
     ],
 )
-def test_its_end_has_the_exit_code_of_a_shell(heard: Heard, argv: tuple[str, ...], code: int, words: str) -> None:
+def test_its_end_has_the_exit_code_of_a_shell(heard: RecordedEvents, argv: tuple[str, ...], code: int, words: str) -> None:
     standing = Standing()
     assert trio.run(Child(Supervised(argv), heard, standing).run) == code
     assert heard.events[-1] == (Event.ENDED, words)
     assert (standing.child_pid, standing.child_exit_code) == (None, code)
 
 
-def test_one_that_cannot_be_started_is_not_tried_again(heard: Heard) -> None:
+def test_one_that_cannot_be_started_is_not_tried_again(heard: RecordedEvents) -> None:
     assert trio.run(Child(Supervised(("/nowhere/at/all",), is_restarted=True), heard, Standing()).run) == 127
 
 
-def test_one_that_ends_is_started_again_and_one_that_is_deaf_is_killed(heard: Heard, tmp_path: Path) -> None:
+def test_one_that_ends_is_started_again_and_one_that_is_deaf_is_killed(heard: RecordedEvents, tmp_path: Path) -> None:
     once, deaf = tmp_path / "once", tmp_path / "deaf"
     script = f"mkdir {once} && exit 1; exec {shlex.join([sys.executable, '-c', DEAF, str(deaf)])}"
     standing = Standing()
@@ -71,7 +71,9 @@ def test_one_that_ends_is_started_again_and_one_that_is_deaf_is_killed(heard: He
     assert (standing.child_starts, standing.child_exit_code, standing.child_pid) == (2, 137, None)
 
 
-def test_stops_that_come_close_together_are_sent_on_however_long_the_first_question_takes(heard: Heard, tmp_path: Path) -> None:
+def test_stops_that_come_close_together_are_sent_on_however_long_the_first_question_takes(
+    heard: RecordedEvents, tmp_path: Path
+) -> None:
     """The second one has settled long before its turn comes."""
     up, got = tmp_path / "up", tmp_path / "got"
     script = f"trap 'echo x >> {got}' TERM; : > {up}; while [ ! -e {got} ]; do sleep 0.05; done; exit 0"
@@ -95,6 +97,6 @@ def test_stops_that_come_close_together_are_sent_on_however_long_the_first_quest
     assert heard.events[-1] == (Event.ENDED, "sh ended with exit code 0")
 
 
-def test_one_that_does_not_run_needs_no_signal(heard: Heard) -> None:
+def test_one_that_does_not_run_needs_no_signal(heard: RecordedEvents) -> None:
     child = Child(Supervised(("true",)), heard, Standing())
     assert trio.run(child.tell, ChildSignal(signal.SIGHUP)) == Told(True, "true is not running, and needs no SIGHUP")

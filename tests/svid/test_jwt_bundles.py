@@ -7,10 +7,10 @@ from base64 import b64decode
 from pathlib import Path
 
 import trio
-from heard import Heard
-from processes import eventually
-from tokens import jwk, jwks
 
+from tests.support.jwt_factory import jwk, jwks
+from tests.support.processes import eventually
+from tests.support.recorded_events import RecordedEvents
 from tunnel.config.dev_model import Entry
 from tunnel.devapi.api import DevWorkloadApi
 from tunnel.devapi.feed import Refusal
@@ -45,7 +45,7 @@ def test_a_bundle_that_cannot_be_read_is_left_out_and_said() -> None:
 
 
 def test_a_file_follows_the_agent_and_stays_while_it_has_nothing(tmp_path: Path) -> None:
-    endpoint, file, heard = Endpoint(path=str(tmp_path / "api.sock")), tmp_path / "bundles.json", Heard()
+    endpoint, file, heard = Endpoint(path=str(tmp_path / "api.sock")), tmp_path / "bundles.json", RecordedEvents()
 
     class AtOnce(Backoff):
         def next(self, *, floor: float, cap: float) -> float:

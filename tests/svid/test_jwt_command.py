@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tokens import jwk, jwks, token
 
+from tests.support.jwt_factory import jwk, jwks, token
 from tunnel.cli import main
 from tunnel.config.dev_model import Entry
 from tunnel.devapi.api import DevWorkloadApi

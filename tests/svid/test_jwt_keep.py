@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import trio
 import trio.lowlevel
-from tokens import NOW, token
 
+from tests.support.jwt_factory import NOW, token
 from tunnel.errors import IdentityError, IdentityFault, OutputError
 from tunnel.identity.backoff import Backoff
 from tunnel.identity.tokens import JwtSvid, accept_token

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from tokens import ABSENT, NOW, jwk, signing_key, token
 
+from tests.support.jwt_factory import ABSENT, NOW, jwk, signing_key, token
 from tunnel.errors import ConfigError, TokenError, TokenFault
 from tunnel.spiffe.ids import TrustDomain
 from tunnel.spiffe.jwks import Jwk, JwtBundles

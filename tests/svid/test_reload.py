@@ -7,8 +7,8 @@ import sys
 import pytest
 import trio
 import trio.testing
-from heard import Heard
 
+from tests.support.recorded_events import RecordedEvents
 from tunnel.config.svid_model import ReloadCommand
 from tunnel.svid.journal import Event
 from tunnel.svid.pid_file import Told
@@ -18,9 +18,9 @@ from tunnel.svid.standing import Standing
 SOON, NEVER, DONE = Told(False, "not there", may_come=True), Told(False, "not allowed"), Told(True, "done")
 
 
-def play(*answers: Told) -> tuple[Heard, Standing, float]:
+def play(*answers: Told) -> tuple[RecordedEvents, Standing, float]:
     """One request, answered by these in turn; what was heard, and after how long all was told."""
-    heard, standing, left = Heard(), Standing(), list(answers)
+    heard, standing, left = RecordedEvents(), Standing(), list(answers)
     ended = 0.0
 
     async def tell() -> Told:

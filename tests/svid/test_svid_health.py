@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import trio
-from forge import END, NOW
-from given import credentials
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support.cert_factory import END, NOW
+from tests.support.workload_updates import credentials
 from tunnel.config.svid_model import Output
 from tunnel.status.http import Request
 from tunnel.svid.health import answer_health

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
-from forge import NOW
-from given import FOREIGN, INTERMEDIATE, OLD_ROOT, ROOT, WORKER, bundle, credentials
 
+from tests.support.cert_factory import NOW
+from tests.support.workload_updates import FOREIGN, INTERMEDIATE, OLD_ROOT, ROOT, WORKER, bundle, credentials
 from tunnel.config.svid_model import FileNames, Output
 from tunnel.pkix.certificate import Certificate, parse_certificate
 from tunnel.svid.material import Material, build_material, describe_written, facts_of

@@ -8,9 +8,9 @@ import shlex
 from pathlib import Path
 
 import pytest
-from forge import NOW
-from given import credentials
 
+from tests.support.cert_factory import NOW
+from tests.support.workload_updates import credentials
 from tunnel.config import svid, svid_jwt
 from tunnel.config.grammar import parse_command_line
 from tunnel.config.svid_model import Output

@@ -7,9 +7,9 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from forge import NOW, key_of, leaf
-from given import FOREIGN, INTERMEDIATE, bundle, context, svid
 
+from tests.support.cert_factory import NOW, key_of, leaf
+from tests.support.workload_updates import FOREIGN, INTERMEDIATE, bundle, context, svid
 from tunnel.identity.credentials import describe_key
 from tunnel.moment import describe_distance
 from tunnel.svid.report import choose_svids, describe_update, report_update

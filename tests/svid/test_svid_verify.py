@@ -8,8 +8,8 @@ from datetime import timedelta
 
 import pytest
 from cryptography import x509
-from forge import CLIENT_ONLY, NOW, Forged, authority, key_of, leaf
 
+from tests.support.cert_factory import CLIENT_ONLY, NOW, MadeCertificate, authority, key_of, leaf
 from tunnel.spiffe.bundle import BundleSet, TrustBundle
 from tunnel.spiffe.ids import TrustDomain
 from tunnel.svid.findings import Report, Verdict
@@ -20,7 +20,7 @@ NOBODY = Trust(None, "nobody was asked", is_wanted=False)
 ROOT = authority()
 
 
-def trust(*authorities: Forged, domain: TrustDomain = HOME) -> Trust:
+def trust(*authorities: MadeCertificate, domain: TrustDomain = HOME) -> Trust:
     return Trust(BundleSet({domain: TrustBundle(domain, tuple(made.certificate for made in authorities))}), "of the test")
 
 
@@ -28,11 +28,11 @@ def told(report: Report, verdict: Verdict) -> list[str]:
     return [finding.rule for finding in report.findings if finding.verdict is verdict]
 
 
-def judged(*path: Forged, by: Trust = NOBODY, key: object = None) -> Report:
+def judged(*path: MadeCertificate, by: Trust = NOBODY, key: object = None) -> Report:
     return examine_certificate([made.certificate for made in path], NOW, by, key)
 
 
-BREAKING: dict[str, tuple[Callable[[], Forged], list[str], list[str]]] = {
+BREAKING: dict[str, tuple[Callable[[], MadeCertificate], list[str], list[str]]] = {
     "authority": (lambda: leaf(is_ca=True), ["no-authority"], []),
     "no key usage": (lambda: leaf(usage=None), ["key-usage"], ["digital-signature", "signs-nothing"]),
     "key usage not critical": (
@@ -56,7 +56,7 @@ BREAKING: dict[str, tuple[Callable[[], Forged], list[str], list[str]]] = {
 
 @pytest.mark.parametrize(("make", "broken", "not_asked"), BREAKING.values(), ids=BREAKING)
 def test_each_broken_rule_is_told_and_what_means_nothing_without_it_is_not_asked(
-    make: Callable[[], Forged], broken: list[str], not_asked: list[str]
+    make: Callable[[], MadeCertificate], broken: list[str], not_asked: list[str]
 ) -> None:
     report = judged(make())
     assert told(report, Verdict.BROKEN) == broken

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from ends import VERSIONS, PublicPeer, Side, admit_all, identity, public_context, shake_hands
 
+from tests.support.tls_ends import VERSIONS, PublicPeer, Side, admit_all, identity, public_context, shake_hands
 from tunnel.authz.authorizer import admit_unasked
 from tunnel.config.model import TlsOptions
 from tunnel.errors import TlsError

@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from ends import (
+from OpenSSL import SSL
+
+from tests.support.cert_factory import MadeCertificate, key_of
+from tests.support.tls_ends import (
     ALERT,
     CLOSE_NOTIFY,
     DATA,
@@ -38,9 +41,6 @@ from ends import (
     shake_hands,
     split_records,
 )
-from forge import Forged, key_of
-from OpenSSL import SSL
-
 from tunnel.authz.peer import Admitted
 from tunnel.authz.rules import IdRule
 from tunnel.config.model import Access
@@ -771,7 +771,7 @@ def test_no_value_shows_a_key() -> None:
 
 def test_a_key_that_is_not_the_certificates_cannot_be_presented() -> None:
     who = identity()
-    mixed = Identity(Forged(who.leaf.built, key_of("p384")), (), who.root)
+    mixed = Identity(MadeCertificate(who.leaf.built, key_of("p384")), (), who.root)
     with pytest.raises(IdentityError):
         context(mixed, admit_all, is_server=True)
     pair()  # and leaves no error behind

@@ -6,8 +6,8 @@ import hashlib
 from datetime import datetime, timedelta
 
 import pytest
-from forge import NOW, Forged, authority, key_of, leaf, rewritten
 
+from tests.support.cert_factory import NOW, MadeCertificate, authority, key_of, leaf, rewritten
 from tunnel.authz.authorizer import Authorizer
 from tunnel.authz.peer import Admitted
 from tunnel.authz.rules import AnyRule, IdRule, PolicyRule, Rule
@@ -25,20 +25,20 @@ ANYONE = AnyRule()
 class Bench:
     """A judge with a clock of ours, and peers that come before it."""
 
-    def __init__(self, *anchors: Forged, rule: Rule = ANYONE) -> None:
+    def __init__(self, *anchors: MadeCertificate, rule: Rule = ANYONE) -> None:
         held = BundleSet({HOME: TrustBundle(HOME, tuple(anchor.certificate for anchor in anchors))})
         self.now = NOW
         self.looked_at = 0  # how many paths have been asked for
         self._judge = PeerJudge(SpiffeVerifier(held), Authorizer((rule,), HOME), lambda: self.now.timestamp())
 
-    def meet(self, *path: Forged) -> Admitted:
+    def meet(self, *path: MadeCertificate) -> Admitted:
         def ask() -> tuple[bytes, ...]:
             self.looked_at += 1
             return tuple(one.der for one in path)
 
         return self._judge(hashlib.sha256(path[0].der).digest(), ask)
 
-    def refusal(self, *path: Forged) -> Denial:
+    def refusal(self, *path: MadeCertificate) -> Denial:
         with pytest.raises(PeerDenied) as refused:
             self.meet(*path)
         return refused.value.reason

@@ -6,9 +6,20 @@ from typing import Any
 
 import pytest
 from cryptography import x509
-from ends import EARLY, LATE, VERSIONS, Identity, PublicPeer, Side, admit_all, identity, public_context, shake_hands
-from forge import forge, key_of
 
+from tests.support.cert_factory import key_of, make_certificate
+from tests.support.tls_ends import (
+    EARLY,
+    LATE,
+    VERSIONS,
+    Identity,
+    PublicPeer,
+    Side,
+    admit_all,
+    identity,
+    public_context,
+    shake_hands,
+)
 from tunnel.authz.authorizer import Authorizer
 from tunnel.authz.rules import AnyRule
 from tunnel.config.model import Access
@@ -54,18 +65,18 @@ def test_certificates_of_up_to_256_kib_are_taken_in_both_roles(size: int, is_tak
 def named(number: int) -> Any:
     """An authority whose name has 100 bytes and more."""
     key = key_of("p256", number % 2)
-    return forge(is_ca=True, usage=("key_cert_sign",), subject=f"{number:04} {'authority ' * 5}", key=key, **LASTING)
+    return make_certificate(is_ca=True, usage=("key_cert_sign",), subject=f"{number:04} {'authority ' * 5}", key=key, **LASTING)
 
 
 @BOTH_VERSIONS
 @pytest.mark.parametrize("count", [2, 1000])
 def test_a_server_with_many_authorities_names_none_and_shakes_hands(count: int, version: int) -> None:
     authorities = tuple(named(number).certificate for number in range(count))
-    root = forge(is_ca=True, usage=("key_cert_sign",), subject="root", key=key_of("p256", 20), **LASTING)
+    root = make_certificate(is_ca=True, usage=("key_cert_sign",), subject="root", key=key_of("p256", 20), **LASTING)
     anchors = build_pki_anchors((*authorities, root.certificate))
     judge = PeerJudge(PkiVerifier(anchors, CLIENT_AUTH), Authorizer((AnyRule(),), None))
     ours = Side(TlsContext(Presented(OURS.chain, OURS.leaf.key), Demand(judge, authorities=anchors.usable), is_server=True))
-    worker = forge(issuer=root, subject="worker", is_ca=None, usage=None, key=key_of("p256", 30), **LASTING)
+    worker = make_certificate(issuer=root, subject="worker", is_ca=None, usage=None, key=key_of("p256", 30), **LASTING)
     theirs = PublicPeer(public_context(Identity(worker, (), root), version=version), is_server=False)
     shake_hands(theirs, ours)
     assert ours.end.admitted is not None

@@ -11,9 +11,9 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from ends import EARLY, LATE, VERSIONS, Identity, PublicPeer, Side, public_context, shake_hands
-from forge import CLIENT_ONLY, NOW, SERVER_ONLY, START, Forged, forge, key_of
 
+from tests.support.cert_factory import CLIENT_ONLY, NOW, SERVER_ONLY, START, MadeCertificate, key_of, make_certificate
+from tests.support.tls_ends import EARLY, LATE, VERSIONS, Identity, PublicPeer, Side, public_context, shake_hands
 from tunnel.authz.authorizer import Authorizer, admit_unasked
 from tunnel.authz.pins import SpkiPin
 from tunnel.authz.rules import AnyRule
@@ -31,22 +31,22 @@ LASTING: dict[str, Any] = {"start": EARLY, "end": LATE}
 BOTH_VERSIONS = pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS)
 
 
-def root(number: int = 20, **fields: Any) -> Forged:
+def root(number: int = 20, **fields: Any) -> MadeCertificate:
     told = {"is_ca": True, "usage": ("key_cert_sign",), "key": key_of("p256", number), "subject": "root"} | LASTING
-    return forge(**(told | fields))
+    return make_certificate(**(told | fields))
 
 
-def plain_leaf(issuer: Forged | None, **fields: Any) -> Forged:
+def plain_leaf(issuer: MadeCertificate | None, **fields: Any) -> MadeCertificate:
     """As most tools make them: no basicConstraints, no key usage."""
     told = {"subject": "plain", "is_ca": None, "usage": None, "key": key_of("p256", 30)} | LASTING
-    return forge(issuer=issuer, **(told | fields))
+    return make_certificate(issuer=issuer, **(told | fields))
 
 
-def anchors_of(*made: Forged) -> Anchors:
+def anchors_of(*made: MadeCertificate) -> Anchors:
     return build_pki_anchors([one.certificate for one in made])
 
 
-def verify(anchors: list[Forged], *path: Forged) -> None:
+def verify(anchors: list[MadeCertificate], *path: MadeCertificate) -> None:
     PkiVerifier(anchors_of(*anchors), CLIENT_AUTH).verify([one.certificate for one in path], NOW)
 
 
@@ -67,15 +67,15 @@ MIDDLE = root(21, issuer=ROOT, subject="middle")
     ],
     ids=["leaf", "through-intermediate", "intermediate-as-anchor", "both", "one-of-two", "key-usage", "id-without-path"],
 )
-def test_a_path_to_an_anchor_is_good(anchors: list[Forged], path: list[Forged]) -> None:
+def test_a_path_to_an_anchor_is_good(anchors: list[MadeCertificate], path: list[MadeCertificate]) -> None:
     verify(anchors, *path)
 
 
 @pytest.mark.parametrize("signer", [0, 1, 2])
 def test_of_authorities_with_one_name_and_no_key_ids_each_is_tried(signer: int) -> None:
-    named_alike = [forge(is_ca=True, subject="alike", usage=("key_cert_sign",), has_key_ids=False) for _ in range(3)]
+    named_alike = [make_certificate(is_ca=True, subject="alike", usage=("key_cert_sign",), has_key_ids=False) for _ in range(3)]
     verify([ROOT, *named_alike], plain_leaf(named_alike[signer], has_key_ids=False))
-    impostor = forge(is_ca=True, subject="alike", usage=("key_cert_sign",), has_key_ids=False)
+    impostor = make_certificate(is_ca=True, subject="alike", usage=("key_cert_sign",), has_key_ids=False)
     with pytest.raises(PeerDenied) as refused:
         verify([ROOT, *named_alike], plain_leaf(impostor, has_key_ids=False))
     assert refused.value.reason is Denial.UNKNOWN_AUTHORITY
@@ -99,7 +99,7 @@ def test_a_leaf_that_is_an_anchor_itself_is_good() -> None:
     ],
     ids=["no-anchor", "impostor", "intermediate-missing", "self-signed", "expired", "early", "empty"],
 )
-def test_a_path_to_nowhere_is_refused(anchors: list[Forged], path: list[Forged], reason: Denial) -> None:
+def test_a_path_to_nowhere_is_refused(anchors: list[MadeCertificate], path: list[MadeCertificate], reason: Denial) -> None:
     with pytest.raises(PeerDenied) as refused:
         verify(anchors, *path)
     assert refused.value.reason is reason
@@ -115,7 +115,7 @@ def test_a_path_to_nowhere_is_refused(anchors: list[Forged], path: list[Forged],
     ],
     ids=["chain", "intermediate-missing", "self-signed", "hostile"],
 )
-def test_a_refusal_names_the_authority_that_is_not_trusted(path: list[Forged], named: str) -> None:
+def test_a_refusal_names_the_authority_that_is_not_trusted(path: list[MadeCertificate], named: str) -> None:
     with pytest.raises(PeerDenied) as refused:
         verify([], *path)
     assert str(refused.value).endswith(f" '{named}'")
@@ -128,7 +128,7 @@ def judge(verifier: Any) -> PeerJudge:
     return PeerJudge(verifier, Authorizer((AnyRule(),), None))
 
 
-def ours(demand: Demand, *, is_server: bool, shown: Forged | None = None) -> Side:
+def ours(demand: Demand, *, is_server: bool, shown: MadeCertificate | None = None) -> Side:
     presented = Presented((shown.certificate,), shown.key) if shown else None
     return Side(TlsContext(presented, demand, is_server=is_server))
 
@@ -137,14 +137,14 @@ def demand(verifier: Any, **fields: Any) -> Demand:
     return Demand(judge(verifier), **fields)
 
 
-def meet(side: Side, who: Forged | None, version: int) -> PublicPeer:
+def meet(side: Side, who: MadeCertificate | None, version: int) -> PublicPeer:
     """Shake hands with a peer that shows `who`; raises PeerDenied when ours refuses."""
     peer = PublicPeer(public_context(Identity(who, (), ROOT) if who else None, version=version), is_server=not side.is_server)
     shake_hands(*((peer, side) if side.is_server else (side, peer)))
     return peer
 
 
-def meet_as_client(host: str, who: Forged, version: int) -> Side:
+def meet_as_client(host: str, who: MadeCertificate, version: int) -> Side:
     side = ours(demand(PkiVerifier(anchors_of(ROOT), SERVER_AUTH, host)), is_server=False)
     meet(side, who, version)
     return side
@@ -172,7 +172,7 @@ ADDRESSED = plain_leaf(
         ("::1", ADDRESSED),
     ],
 )
-def test_a_server_with_the_hosts_name_is_good(host: str, who: Forged, version: int) -> None:
+def test_a_server_with_the_hosts_name_is_good(host: str, who: MadeCertificate, version: int) -> None:
     side = meet_as_client(host, who, version)
     assert side.end.admitted is not None
 
@@ -196,7 +196,7 @@ def test_a_server_with_the_hosts_name_is_good(host: str, who: Forged, version: i
         ("db.test", plain_leaf(ROOT, uris=("https://db.test",))),
     ],
 )
-def test_a_server_without_the_hosts_name_is_refused(host: str, who: Forged, version: int) -> None:
+def test_a_server_without_the_hosts_name_is_refused(host: str, who: MadeCertificate, version: int) -> None:
     with pytest.raises(PeerDenied) as refused:
         meet_as_client(host, who, version)
     assert refused.value.reason is Denial.HOST_NAME
@@ -261,7 +261,7 @@ CROSSED = root(20, issuer=STRANGER)  # ROOT's name and key under another authori
 @pytest.mark.parametrize("we_serve", [True, False], ids=["server", "client"])
 @pytest.mark.parametrize("besides", [[OLD_ROOT], [CROSSED, STRANGER], [CROSSED, OLD_ROOT]], ids=["old", "crossed", "both"])
 def test_a_path_ends_at_an_authority_that_we_trust_whatever_else_the_peer_sends(
-    besides: list[Forged], we_serve: bool, version: int
+    besides: list[MadeCertificate], we_serve: bool, version: int
 ) -> None:
     verifier = PkiVerifier(anchors_of(ROOT), CLIENT_AUTH if we_serve else SERVER_AUTH)
     wanted = demand(verifier, authorities=(ROOT.certificate,))
@@ -285,7 +285,7 @@ def test_we_send_what_we_were_given_and_no_authority_that_we_trust(we_serve: boo
 # -- pins
 
 
-def pin_of(one: Forged, algorithm: str = "sha256") -> SpkiPin:
+def pin_of(one: MadeCertificate, algorithm: str = "sha256") -> SpkiPin:
     key = one.built.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return SpkiPin(algorithm, hashlib.new(algorithm, key).digest())
 

@@ -9,12 +9,23 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import scenes
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from forge import CLIENT_ONLY, END, NOW, START, Forged, authority, key_of, leaf, rewritten, signed_over
 
+from tests.support import spire_captures
+from tests.support.cert_factory import (
+    CLIENT_ONLY,
+    END,
+    NOW,
+    START,
+    MadeCertificate,
+    authority,
+    key_of,
+    leaf,
+    rewritten,
+    signed_over,
+)
 from tunnel.errors import Denial, PeerDenied
 from tunnel.pkix.certificate import Certificate, parse_certificates
 from tunnel.pkix.names import Name
@@ -31,32 +42,32 @@ A, B = TrustDomain("a.test"), TrustDomain("b.test")
 Path = list[Certificate]
 
 
-def bundles(**domains: Iterable[Forged]) -> BundleSet:
+def bundles(**domains: Iterable[MadeCertificate]) -> BundleSet:
     """Bundles by the first label of their trust domains: `a` is `a.test`."""
     made = {TrustDomain(f"{label}.test"): tuple(one.certificate for one in anchors) for label, anchors in domains.items()}
     return BundleSet({domain: TrustBundle(domain, authorities) for domain, authorities in made.items()})
 
 
-def path_of(*made: Forged) -> Path:
+def path_of(*made: MadeCertificate) -> Path:
     return [one.certificate for one in made]
 
 
-def verify(held: BundleSet, *made: Forged, now: datetime = NOW) -> Verified:
+def verify(held: BundleSet, *made: MadeCertificate, now: datetime = NOW) -> Verified:
     return SpiffeVerifier(held).verify(path_of(*made), now)
 
 
-def refusal(held: BundleSet, *made: Forged, now: datetime = NOW) -> PeerDenied:
+def refusal(held: BundleSet, *made: MadeCertificate, now: datetime = NOW) -> PeerDenied:
     with pytest.raises(PeerDenied) as refused:
         verify(held, *made, now=now)
     return refused.value
 
 
-def denial(held: BundleSet, *made: Forged, now: datetime = NOW) -> Denial:
+def denial(held: BundleSet, *made: MadeCertificate, now: datetime = NOW) -> Denial:
     return refusal(held, *made, now=now).reason
 
 
 def response(scene: str) -> X509SvidResponse:
-    return parse_x509_svid_response(scenes.message(f"{scene}/svid/00"))
+    return parse_x509_svid_response(spire_captures.message(f"{scene}/svid/00"))
 
 
 def captured_path(scene: str) -> Path:
@@ -147,7 +158,7 @@ def test_an_empty_bundle_trusts_nobody() -> None:
 
 @pytest.mark.parametrize("scene", ["one", "two-hints", "federated", "peer", "rsa", "p384", "same-subject-left"])
 def test_captured_svids_verify_under_the_bundle_they_came_with(scene: str) -> None:
-    verified = SpiffeVerifier(captured_bundles(scene)).verify(captured_path(scene), scenes.DAY)
+    verified = SpiffeVerifier(captured_bundles(scene)).verify(captured_path(scene), spire_captures.DAY)
     assert str(verified.spiffe_id) == response(scene).svids[0].spiffe_id
 
 
@@ -156,20 +167,20 @@ def test_captured_svids_verify_under_the_bundle_they_came_with(scene: str) -> No
 )
 def test_roots_of_one_subject_verify_their_own_only(own: str, other: str) -> None:
     name, both = own.removeprefix("same-subject-"), {**captured_bundles(own).bundles, **captured_bundles(other).bundles}
-    verified = SpiffeVerifier(BundleSet(both)).verify(captured_path(own), scenes.DAY)
+    verified = SpiffeVerifier(BundleSet(both)).verify(captured_path(own), spire_captures.DAY)
     assert str(verified.spiffe_id) == f"spiffe://{name}.test/w"
     domain, foreign = verified.spiffe_id.trust_domain, parse_spiffe_id(response(other).svids[0].spiffe_id).trust_domain
     swapped = BundleSet({domain: TrustBundle(domain, both[foreign].authorities)})
     with pytest.raises(PeerDenied):
-        SpiffeVerifier(swapped).verify(captured_path(own), scenes.DAY)
+        SpiffeVerifier(swapped).verify(captured_path(own), spire_captures.DAY)
 
 
 def test_a_captured_pair_of_federated_workloads_verifies_each_other() -> None:
     for me, other in (("federated", "peer"), ("peer", "federated")):
-        verified = SpiffeVerifier(captured_bundles(me)).verify(captured_path(other), scenes.DAY)
+        verified = SpiffeVerifier(captured_bundles(me)).verify(captured_path(other), spire_captures.DAY)
         assert str(verified.spiffe_id) == response(other).svids[0].spiffe_id
     with pytest.raises(PeerDenied) as refused:
-        SpiffeVerifier(captured_bundles("one")).verify(captured_path("peer"), scenes.DAY)
+        SpiffeVerifier(captured_bundles("one")).verify(captured_path("peer"), spire_captures.DAY)
     assert refused.value.reason is Denial.UNKNOWN_TRUST_DOMAIN
 
 
@@ -244,7 +255,7 @@ def test_thirty_anchors_of_one_subject_are_told_apart(place: int) -> None:
     ],
     ids=["not an authority", "no keyCertSign", "RSA-1024", "secp256k1"],
 )
-def test_an_anchor_that_breaks_a_rule_anchors_nothing_and_is_named(make: Callable[[], Forged], reason: Denial) -> None:
+def test_an_anchor_that_breaks_a_rule_anchors_nothing_and_is_named(make: Callable[[], MadeCertificate], reason: Denial) -> None:
     root = make()
     serial = f"{root.certificate.serial_number:X}"
     seen = refusal(bundles(a=[authority(subject="another"), root]), leaf(issuer=root))
@@ -401,7 +412,9 @@ def test_an_anchor_that_openssl_cannot_read_is_trusted_by_nobody() -> None:
     ],
     ids=["not an authority", "no keyCertSign", "other domain", "no basicConstraints", "for code only", "RSA-1024", "a leaf"],
 )
-def test_an_intermediate_that_breaks_a_rule_carries_nothing(make: Callable[[Forged], Forged], reason: Denial) -> None:
+def test_an_intermediate_that_breaks_a_rule_carries_nothing(
+    make: Callable[[MadeCertificate], MadeCertificate], reason: Denial
+) -> None:
     root = authority()
     middle = make(root)
     assert denial(bundles(a=[root]), leaf(issuer=middle), middle) is reason
@@ -473,10 +486,10 @@ def test_every_good_kind_of_key_may_sign_and_be_signed(kind: str) -> None:
     assert verify(bundles(a=[root]), leaf(issuer=root, key=key_of(kind, 1))).not_after == END
 
 
-def chain_of(length: int) -> tuple[Forged, list[Forged]]:
+def chain_of(length: int) -> tuple[MadeCertificate, list[MadeCertificate]]:
     """An anchor and a path of `length` certificates under it."""
     root = signer = authority()
-    middles: list[Forged] = []
+    middles: list[MadeCertificate] = []
     for number in range(length - 1):
         signer = authority(issuer=signer, subject=f"middle {number}")
         middles.insert(0, signer)

@@ -6,8 +6,18 @@ from contextlib import suppress
 from datetime import timedelta
 
 import pytest
-from ends import EARLY, Identity, PublicPeer, Side, identity, judge, lasting_authority, public_context, shake_hands
 
+from tests.support.tls_ends import (
+    EARLY,
+    Identity,
+    PublicPeer,
+    Side,
+    identity,
+    judge,
+    lasting_authority,
+    public_context,
+    shake_hands,
+)
 from tunnel.errors import PeerDenied
 from tunnel.tls.callback import Demand
 from tunnel.tls.context import Presented, TlsContext

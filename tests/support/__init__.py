@@ -1,0 +1,1 @@
+"""What tests of several packages share: factories, fakes, and real processes to test against."""

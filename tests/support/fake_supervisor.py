@@ -1,0 +1,224 @@
+"""A household on fakes, with a clock that goes on as soon as nobody has anything to do.
+
+Knows what a household asks of proxies and of a command; must not know what is tested.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from tests.support.recorded_log import RecordedLog
+from tunnel.errors import TunnelError
+from tunnel.net.notify import State
+from tunnel.proxy import household
+from tunnel.proxy.household import Household, Manners, Order
+
+SERVICE = Manners(wait=15, limit=25, is_service=True)
+PATIENT = Manners(wait=15, limit=25, is_service=True, delay=10)
+TOOL = Manners(limit=5)
+PROBE = 1 << 29  # the process number of the signal probe
+
+Script = Callable[["Stage"], Awaitable[object]]
+
+
+class FakeProxy:
+    """Ready when it is told, or from the start; carries so many seconds of connections."""
+
+    def __init__(self, *, is_server: bool = False, is_ready: bool = True, carries: float = 0.0, lingers: float = 0.0) -> None:
+        self.config = SimpleNamespace(is_server=is_server, target="target")
+        self.stop_wanted = trio.Event()
+        self.is_listening = trio.Event()
+        self.tunnel = self
+        self.identity_error = ""
+        self.on_identity_change: Callable[[], None] = lambda: None
+        self.pids: set[int] = set()
+        self.shut_at: float | None = None
+        self.delays: list[float] = []  # that it has been told of
+        self.cuts: list[float] = []
+        self._is_ready = is_ready
+        self._carries = carries
+        self._lingers = lingers
+        self._empty = trio.Event()
+        self._over = trio.Event()
+        self._end: TunnelError | None = None
+        self._on_end: Callable[[], None] = lambda: None
+
+    async def run(self) -> None:
+        if self._is_ready:
+            self.is_listening.set()
+        try:
+            await self._over.wait()
+        except trio.Cancelled:
+            if self._end is not None:
+                raise self._end from None
+            raise
+        if self._end is not None:
+            raise self._end
+
+    def fail(self, error: TunnelError, *, only_when_cancelled: bool = False) -> None:
+        self._end = error
+        if not only_when_cancelled:
+            self._over.set()
+
+    def show_shutdown_delay(self, seconds: float) -> None:
+        self.delays.append(seconds)
+
+    def shut(self) -> None:
+        self.stop_wanted.set()
+        if self.shut_at is None:
+            self.shut_at = trio.current_time()
+
+    def cut(self) -> int:
+        self.cuts.append(trio.current_time())
+        self._empty.set()
+        return 0
+
+    async def drain(self, limit: float) -> int:
+        self.shut()
+        with trio.move_on_after(min(self._carries, limit)):
+            await self._empty.wait()
+        if self._carries > limit and not self.cuts:
+            self.cut()
+        await trio.sleep(self._lingers)
+        return 0
+
+
+class FakeLauncher:
+    """A command that ends when it is told to, or by the signals in `dies_of`."""
+
+    pid = 1 << 30
+
+    def __init__(self, dies_of: Mapping[int, float], error: TunnelError | None = None) -> None:
+        self._readable, self._end_of_pipe = os.pipe()
+        self.sent: list[tuple[float, int]] = []
+        self.is_started = trio.Event()
+        self._dies_of = dies_of
+        self._error = error
+        self._code: int | None = None
+        self.nursery: trio.Nursery
+
+    def fileno(self) -> int:
+        return self._readable
+
+    def start(self, argv: Sequence[str], environ: Mapping[str, str]) -> None:
+        if self._error is not None:
+            raise self._error
+        self.is_started.set()
+
+    def send(self, number: int) -> None:
+        assert self.is_started.is_set(), "what waits for an order is not to be signalled"
+        self.sent.append((trio.current_time(), number))
+        if number in self._dies_of:
+            self.nursery.start_soon(self._die, self._dies_of[number], 128 + number)
+
+    async def _die(self, delay: float, code: int) -> None:
+        await trio.sleep(delay)
+        self.end(code)
+
+    def end(self, code: int) -> None:
+        if self._code is None:
+            self._code = code
+            os.close(self._end_of_pipe)
+
+    def exit_code(self) -> int | None:
+        return self._code
+
+    def close(self) -> None:
+        self.end(0)
+        os.close(self._readable)
+
+
+class Stage:
+    """A household whose every part is at hand."""
+
+    def __init__(
+        self,
+        *proxies: FakeProxy,
+        manners: Manners = SERVICE,
+        dies_of: Mapping[int, float] | None = None,
+        error: TunnelError | None = None,
+        give_order: Callable[[], Order] = lambda: Order(("app",), {}),
+    ) -> None:
+        self.proxies = proxies or (FakeProxy(is_server=True), FakeProxy())
+        self.launcher = FakeLauncher({signal.SIGTERM: 0, signal.SIGKILL: 0} if dies_of is None else dies_of, error)
+        self.log = RecordedLog()
+        self.told: list[tuple[float, State]] = []
+        self.summaries: list[str] = []  # of what was told
+        self._on_signal: Callable[[int, bool], None]
+        self._on_settled: Callable[[int, bool], None]
+        self.spared: set[int]  # when what the command has left is ended
+        notifier = SimpleNamespace(keep_beating=lambda sleep: sleep(0), tell=self._tell)
+        surroundings = SimpleNamespace(notifier=notifier, strays=SimpleNamespace(drain=lambda _write: None))
+        probe = SimpleNamespace(pids={PROBE})
+        parts: tuple[Any, ...] = (self.proxies, self.launcher, probe, give_order, manners, surroundings, self.log)
+        self.household = Household(*parts, lambda: None)
+
+    def take_signals(self, on_signal: Callable[[int, bool], None], on_settled: Callable[[int, bool], None]) -> None:
+        self._on_signal, self._on_settled = on_signal, on_settled
+
+    def hear(self, number: int, is_from_terminal: bool, *, has_had: bool | None = None) -> None:
+        """A signal that is settled at once; what a terminal sends, the command has had."""
+        self._on_signal(number, is_from_terminal)
+        self._on_settled(number, is_from_terminal if has_had is None else has_had)
+
+    def _tell(self, state: State, summary: str) -> None:
+        self.told.append((trio.current_time(), state))
+        self.summaries.append(summary)
+
+    async def run(self, script: Script) -> None:
+        async with trio.open_nursery() as nursery:
+            self.launcher.nursery = nursery
+            nursery.start_soon(script, self)
+            await self.household.run()
+            self.ended_at = trio.current_time()
+            nursery.cancel_scope.cancel()
+
+
+def be_alone(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Have no household meet real signals or processes; how long each lets those live that a command has left."""
+    graces: list[float] = []
+
+    def end_descendants(grace: float, own: Collection[int] = (), *, is_everywhere: bool = False) -> Iterator[float]:
+        graces.append(grace)
+        _playing[-1].spared = set(own)
+        yield min(grace, 0.5)
+
+    def listen(on_signal: Callable[[int, bool], None], on_settled: Callable[[int, bool], None], *_: object) -> None:
+        _playing[-1].take_signals(on_signal, on_settled)
+
+    monkeypatch.setattr(household, "end_descendants", end_descendants)
+    monkeypatch.setattr(household, "SignalThread", listen)
+    return graces
+
+
+_playing: list[Stage] = []
+
+
+def play(stage: Stage, script: Script) -> int:
+    """Run it to its end beside a script; the exit code."""
+    _playing.append(stage)
+    try:
+        trio.run(stage.run, script, clock=trio.testing.MockClock(autojump_threshold=0.005))
+    except BaseExceptionGroup as group:
+        (error,) = group.exceptions  # of the stage's own nursery
+        raise error from None
+    finally:
+        stage.launcher.close()
+    return stage.household.exit_code
+
+
+async def up(stage: Stage) -> None:
+    await stage.launcher.is_started.wait()
+    await trio.testing.wait_all_tasks_blocked()
+
+
+async def nothing(_stage: Stage) -> None:
+    """Let it live."""

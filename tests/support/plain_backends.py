@@ -1,0 +1,110 @@
+"""Plain servers for proxies to stand in front of.
+
+Knows sockets and threads; must not know TLS.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+from tests.support.processes import LIMIT
+
+Serve = Callable[[socket.socket], None]
+
+
+class Backend:
+    """Listens from the start on; gives each connection to `serve` in a thread, and ends all of them at the exit."""
+
+    def __init__(self, serve: Serve, *, path: Path | None = None, host: str = "127.0.0.1", port: int = 0) -> None:
+        self._serve = serve
+        if path is not None:
+            self._listener = socket.socket(socket.AF_UNIX)
+            self._listener.bind(str(path))
+            self._listener.listen()
+            self.target = f"unix:{path}"
+        else:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            self._listener = socket.create_server((host, port), family=family, backlog=4096)
+            self.port: int = self._listener.getsockname()[1]
+            self.target = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+        self._connections: list[socket.socket] = []
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    @property
+    def accepted(self) -> int:
+        """How many connections there have been."""
+        return len(self._connections)
+
+    def __enter__(self) -> Backend:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._threads[0].join(LIMIT)
+        self._listener.close()
+        for connection in self._connections:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads[1:]:
+            thread.join(LIMIT)
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                connection.settimeout(LIMIT)
+                self._connections.append(connection)
+                thread = threading.Thread(target=self._run, args=(connection,))
+                self._threads.append(thread)
+                thread.start()
+
+    def _run(self, connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            self._serve(connection)
+
+
+def echo(connection: socket.socket) -> None:
+    """Say back what comes, and its end."""
+    while data := connection.recv(65536):
+        connection.sendall(data)
+    connection.shutdown(socket.SHUT_WR)
+
+
+def receive_all(connection: socket.socket) -> bytes:
+    """What comes until the end."""
+    parts = []
+    while data := connection.recv(65536):
+        parts.append(data)
+    return b"".join(parts)
+
+
+def receive_exactly(connection: socket.socket, size: int) -> bytes:
+    """The next `size` bytes; fewer only at the end."""
+    parts = b""
+    while len(parts) < size and (data := connection.recv(size - len(parts))):
+        parts += data
+    return parts
+
+
+def connect(address: tuple[str, int] | str) -> socket.socket:
+    """A plain connection that waits no longer than the limit of every wait."""
+    if isinstance(address, tuple):
+        sock = socket.create_connection(address, LIMIT)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return sock
+    sock = socket.socket(socket.AF_UNIX)
+    sock.settimeout(LIMIT)
+    sock.connect(address)
+    return sock
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])

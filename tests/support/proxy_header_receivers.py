@@ -1,0 +1,107 @@
+"""HAProxy and nginx as backends that read a PROXY header and answer a request with what they have read.
+
+Knows their configuration, and what each version can tell; must not know what is expected. Of TLVs by number they can tell
+from HAProxy 2.9 and from nginx 1.23.2 on.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support.plain_backends import free_port
+from tests.support.processes import LIMIT, Process, eventually
+from tests.support.requirements import program
+
+_HAPROXY = """
+global
+    maxconn 100
+defaults
+    mode http
+    timeout client 60s
+    timeout server 60s
+    timeout connect 60s
+frontend told
+    bind 127.0.0.1:{port} accept-proxy
+    bind unix@{path} accept-proxy
+    http-request return status 200 content-type text/plain lf-string "{words}"
+"""
+_NGINX = """
+daemon off;
+master_process off;
+pid {directory}/nginx.pid;
+error_log stderr;
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path {directory}/body;
+    proxy_temp_path {directory}/proxy;
+    fastcgi_temp_path {directory}/fastcgi;
+    scgi_temp_path {directory}/scgi;
+    uwsgi_temp_path {directory}/uwsgi;
+    server {{
+        listen 127.0.0.1:{port} proxy_protocol;
+        listen unix:{path} proxy_protocol;
+        return 200 "{words}";
+    }}
+}}
+"""
+
+
+@dataclass(frozen=True)
+class Receiver:
+    """Where one listens, as targets of a proxy, and the facts it can tell, in the order in which it does."""
+
+    tcp: str
+    unix: str
+    facts: tuple[str, ...]
+
+
+@contextmanager
+def haproxy(directory: Path) -> Iterator[Receiver]:
+    """HAProxy, which tells addresses and SNI, and the SPIFFE ID if it is new enough."""
+    sources = {"source": "src", "source port": "src_port", "target": "dst", "target port": "dst_port", "sni": "fc_pp_authority"}
+    if _version("haproxy", "-v") >= (2, 9):
+        sources |= {"id": "fc_pp_tlv(0xE5)"}
+    words = "|".join(f"%[{source}]" for source in sources.values())
+    port, path = free_port(), directory / "haproxy.sock"
+    text = _HAPROXY.format(port=port, path=path, words=words)
+    with _running([program("haproxy"), "-db", "-f"], text, directory / "haproxy.cfg", path):
+        yield Receiver(f"127.0.0.1:{port}", f"unix:{path}", tuple(sources))
+
+
+@contextmanager
+def nginx(directory: Path) -> Iterator[Receiver]:
+    """nginx, which tells addresses, and TLVs if it is new enough."""
+    sources = {"source": "addr", "source port": "port", "target": "server_addr", "target port": "server_port"}
+    if _version("nginx", "-v") >= (1, 23, 2):
+        sources |= {"sni": "tlv_authority", "version": "tlv_ssl_version", "cn": "tlv_ssl_cn", "id": "tlv_0xe5"}
+    words = "|".join(f"$proxy_protocol_{source}" for source in sources.values())
+    port, path = free_port(), directory / "nginx.sock"
+    text = _NGINX.format(port=port, path=path, words=words, directory=directory)
+    with _running([program("nginx"), "-c"], text, directory / "nginx.conf", path):
+        yield Receiver(f"127.0.0.1:{port}", f"unix:{path}", tuple(sources))
+
+
+def _version(name: str, flag: str) -> tuple[int, ...]:
+    done = subprocess.run([program(name), flag], capture_output=True, text=True, timeout=LIMIT, check=True)
+    found = re.search(r"[0-9]+(?:\.[0-9]+)+", done.stdout + done.stderr)
+    assert found is not None
+    return tuple(map(int, found[0].split(".")))
+
+
+@contextmanager
+def _running(argv: list[str], text: str, file: Path, path: Path) -> Iterator[None]:
+    file.write_text(text)
+    process = Process([*argv, str(file)], is_merged=True)
+    try:
+        eventually(lambda: path.exists() or not process.is_running, f"{argv[0]} listens")
+        assert process.is_running, process.transcript()
+        yield
+    finally:
+        process.stop()
+        process.close()

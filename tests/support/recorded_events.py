@@ -1,0 +1,18 @@
+"""A journal that keeps what it is told."""
+
+from __future__ import annotations
+
+from tunnel.svid.journal import Event, Form, Journal
+
+
+class RecordedEvents(Journal):
+    """The events so far, and the facts that came with the newest."""
+
+    def __init__(self) -> None:
+        super().__init__(Form.PLAIN)
+        self.events: list[tuple[Event, str]] = []
+        self.facts: dict[str, object] = {}
+
+    def tell(self, event: Event, text: str, **facts: object) -> None:
+        self.events.append((event, text))
+        self.facts = facts

@@ -1,0 +1,18 @@
+"""A log for tests of what is said."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tunnel.log import Log
+
+
+class RecordedLog(Log):
+    """A log that keeps its lines."""
+
+    def __init__(self) -> None:
+        super().__init__(schedule=lambda _delay: None)
+        self.kept: list[str] = []
+
+    def write(self, message: str, *_category: Any) -> None:
+        self.kept.append(message)

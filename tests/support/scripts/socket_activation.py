@@ -1,0 +1,52 @@
+"""Starts a command as a service manager does: with listening sockets from descriptor 3 upward.
+
+    python socket_activation.py web=127.0.0.1:0 status=unix:/run/s.sock =127.0.0.1:0 -- COMMAND...
+
+Knows sd_listen_fds(3); must not know the command. A name may be empty; `NAME=closed` hands over a descriptor that is none,
+`NAME=datagram` and `NAME=idle` sockets that do not listen. ACTIVATE_PID replaces the process that they are said to be for.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+
+FIRST = 3
+
+
+def open_socket(text: str) -> int:
+    """A descriptor that a command inherits."""
+    if text == "datagram":
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    elif text == "idle":
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    elif text == "closed":
+        return os.open(os.devnull, os.O_RDONLY)
+    elif text.startswith("unix:"):
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.bind(text.removeprefix("unix:"))
+        sock.listen()
+    else:
+        host, _, port = text.rpartition(":")
+        host = host.strip("[]")
+        sock = socket.create_server((host, int(port)), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    return sock.detach()
+
+
+def main(argv: list[str]) -> None:
+    """Open, set the variables, and become the command."""
+    split = argv.index("--")
+    pairs = [text.partition("=")[::2] for text in argv[:split]]
+    for place, (_, kind) in enumerate(pairs, FIRST):
+        fd = open_socket(kind)  # the lowest number that is free: each in its place
+        assert fd == place, f"descriptor {place} was open before"
+        os.set_inheritable(fd, True)
+    os.environ["LISTEN_PID"] = os.environ.pop("ACTIVATE_PID", str(os.getpid()))
+    os.environ["LISTEN_FDS"] = str(len(pairs))
+    os.environ["LISTEN_FDNAMES"] = ":".join(name for name, _ in pairs)
+    os.execvp(argv[split + 1], argv[split + 1 :])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,209 @@
+"""A relay between two socket pairs, turned by hand, with a clock that stands still."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+
+from tests.support.tls_ends import TLS13, Side, admit_all, context, identity
+from tunnel.relay.end import End
+from tunnel.relay.handshake import Shaken
+from tunnel.relay.loop import Loop
+from tunnel.relay.relay import Relay
+from tunnel.relay.sweeper import Sweeper
+from tunnel.tls.context import TlsContext
+
+SERVING = {True: context(identity(), admit_all, is_server=True), False: context(identity(), admit_all, is_server=False)}
+
+
+class Clock:
+    """Stands still until it is told to go on."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def unix_pair() -> tuple[socket.socket, socket.socket]:
+    """Two ends of a Unix connection, non-blocking."""
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    far.setblocking(False)
+    return near, far
+
+
+def tcp_pair(room: int = 0) -> tuple[socket.socket, socket.socket]:
+    """Two ends of a TCP connection over loopback, non-blocking; with `room`, buffers that hold hardly more than it."""
+    with socket.socket() as listener:
+        far = socket.socket()
+        for sock in (listener, far):
+            if room:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, room)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(1)
+        far.connect(listener.getsockname())
+        near, _ = listener.accept()
+    for sock in (near, far):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setblocking(False)
+    return near, far
+
+
+def narrow_unix_pair() -> tuple[socket.socket, socket.socket]:
+    """A Unix connection whose buffers are as small as the kernel lets them be."""
+    near, far = unix_pair()
+    for sock in (near, far):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    return near, far
+
+
+MAKERS: dict[str, Callable[[], tuple[socket.socket, socket.socket]]] = {
+    "unix": unix_pair,
+    "tcp": tcp_pair,
+    "narrow unix": narrow_unix_pair,
+    "narrow tcp": lambda: tcp_pair(4096),
+}
+
+
+class Wire:
+    """A relay that serves (or not), a TLS peer on one side and a plain program on the other."""
+
+    def __init__(
+        self,
+        make: Callable[[], tuple[socket.socket, socket.socket]] = unix_pair,
+        *,
+        we_serve: bool = True,
+        version: int = TLS13,
+        close_timeout: float = 60.0,
+        before: bytes = b"",
+        ours: Side | None = None,
+        loop: Loop | None = None,
+    ) -> None:
+        """`before` is plaintext that the peer sends right behind its handshake; `ours` is an end that has shaken hands.
+
+        With a `loop` it is that of another wire, which closes it.
+        """
+        self.clock = Clock()
+        self.loop = loop or Loop(self.clock)
+        self._is_loop_lent = loop is not None
+        self.sweeper = Sweeper(self.loop)
+        self.ended: list[tuple[End, str]] = []
+        self.grown = 0
+        self.crashes: list[Exception] = []
+        self.tls, self.peer_socket = make()
+        self.plain, self.program = make()
+        self.peer = Side(SERVING[not we_serve] if version == TLS13 else _context(not we_serve, version))
+        self.ours = ours or Side(SERVING[we_serve] if version == TLS13 else _context(we_serve, version))
+        if ours is None:
+            self._shake(we_serve)
+        tail = self.ours.tail + (self.peer.seal(before) if before else b"")
+        shaken = Shaken(self.ours.end, admit_all(b"", tuple), tail, unsent=b"")
+        self.relay = Relay(
+            self.loop, self, shaken, self.tls, self.plain, buffers=self.ours.buffers, close_timeout=close_timeout
+        )
+        self.relay.start()
+
+    def _shake(self, we_serve: bool) -> None:
+        """Both handshakes, to the last word."""
+        client, server = (self.peer, self.ours) if we_serve else (self.ours, self.peer)
+        flight = server.shake(client.shake())
+        client.shake(server.shake(client.shake(flight)))
+
+    # -- what the relay's owner hears
+
+    def relay_ended(self, how: End, detail: str) -> None:
+        self.ended.append((how, detail))
+
+    def relay_grown(self) -> None:
+        assert not self.ended, "an ended relay asks for nothing"
+        self.grown += 1
+        self.sweeper.add(self.relay)
+
+    def crashed(self, crash: Exception) -> None:
+        self.crashes.append(crash)
+
+    # -- what a test does
+
+    def turn(self, times: int = 3) -> None:
+        """Handle what is there."""
+        for _ in range(times):
+            self.loop.turn(0)
+        assert not self.crashes, self.crashes
+
+    def later(self, seconds: float) -> None:
+        """Let time pass."""
+        self.clock.now += seconds
+        self.turn()
+
+    def say(self, data: bytes) -> None:
+        """Plaintext from the peer."""
+        self.peer_socket.sendall(self.peer.seal(data))
+        self.turn()
+
+    def hear(self) -> bytes:
+        """Plaintext that has come to the peer."""
+        return self.peer.open(received(self.peer_socket))
+
+    def write(self, data: bytes) -> None:
+        """Bytes from the program."""
+        self.program.sendall(data)
+        self.turn()
+
+    def read(self) -> bytes:
+        """Bytes that have come to the program."""
+        return received(self.program)
+
+    @property
+    def how(self) -> End | None:
+        """How the relay has ended, None while it has not."""
+        assert len(self.ended) <= 1, "an end is told once"
+        return self.ended[0][0] if self.ended else None
+
+    def close(self) -> None:
+        """Give everything back."""
+        if self.relay.is_open:
+            self.relay.abort(End.CUT)
+        self.loop.turn(0)
+        if not self._is_loop_lent:
+            self.loop.close()
+        for sock in (self.peer_socket, self.program, self.tls):  # the last one may still be lingering
+            sock.close()
+
+
+def _context(is_server: bool, version: int) -> TlsContext:
+    return context(identity(), admit_all, is_server=is_server, version=version)
+
+
+def received(sock: socket.socket) -> bytes:
+    """Everything that has come, up to what is not there yet or the end."""
+    parts = []
+    with suppress(BlockingIOError):
+        while data := sock.recv(65536):
+            parts.append(data)
+    return b"".join(parts)
+
+
+def is_over(sock: socket.socket) -> bool:
+    """Whether nothing more will come: an orderly end."""
+    try:
+        return sock.recv(1) == b""
+    except BlockingIOError:
+        return False
+
+
+def is_reset(sock: socket.socket) -> bool:
+    """Whether the connection was cut."""
+    try:
+        sock.recv(1)
+    except ConnectionResetError:
+        return True
+    except BlockingIOError:
+        return False
+    return False
+
+
+Wires = Callable[..., Wire]
