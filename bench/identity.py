@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from tunnel.config.dev_model import Entry, Issuing
 from tunnel.devapi.api import SVIDS, DevWorkloadApi
 from tunnel.pkix.der import split_sequences
-from tunnel.spiffe.endpoint import Endpoint
+from tunnel.spiffe.endpoint import WorkloadEndpoint
 from tunnel.spiffe.ids import parse_spiffe_id
 from tunnel.spiffe.messages import HEADER, SvidEntry, method_path, parse_x509_svid_response
 
@@ -46,7 +46,7 @@ class Identity:
 def open_identity(directory: Path) -> Iterator[Identity]:
     """Serves the server's SVID from a socket in `directory`, and leaves both SVIDs there, until the block ends."""
     ids = {"server": SERVER_ID, "client": CLIENT_ID}
-    endpoints = {name: Endpoint(path=str(directory / f"{name}.sock")) for name in ids}
+    endpoints = {name: WorkloadEndpoint(path=str(directory / f"{name}.sock")) for name in ids}
     entries = {endpoints[name]: [Entry(parse_spiffe_id(spiffe_id))] for name, spiffe_id in ids.items()}
     with DevWorkloadApi(entries, issuing=Issuing(ttl=_LIFETIME, ca_ttl=2 * _LIFETIME)):
         for name, endpoint in endpoints.items():
@@ -58,7 +58,7 @@ def open_identity(directory: Path) -> Iterator[Identity]:
         yield Identity(files[0], files[1], files[2], files[3], files[4], str(endpoints["server"]))
 
 
-def _fetch(endpoint: Endpoint) -> SvidEntry:
+def _fetch(endpoint: WorkloadEndpoint) -> SvidEntry:
     """What any workload is told on that socket."""
     with grpc.insecure_channel(str(endpoint)) as channel:
         stream = channel.unary_stream(method_path(SVIDS))(b"", metadata=[HEADER], timeout=_FETCH_SECONDS, wait_for_ready=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tunnel.config.commands import load_commands
-from tunnel.config.grammar import Flag
+from tunnel.config.parser import Flag
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))

@@ -13,8 +13,8 @@ import sys
 import warnings
 from io import TextIOWrapper
 
-from tunnel.child.first import restore_default
 from tunnel.child.inherited import inherited
+from tunnel.child.pid1 import restore_default
 from tunnel.config.variables import is_of_libraries
 
 _STDOUT, _STDERR = 1, 2

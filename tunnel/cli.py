@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from tunnel import __version__
 from tunnel.commands.output import say, show
 from tunnel.config.commands import FAMILIES, HELP, load_commands, load_commands_of
-from tunnel.config.grammar import HelpWanted, LineError, Parsed, TextWanted, VersionWanted, parse_command_line
+from tunnel.config.parser import HelpWanted, LineError, Parsed, TextWanted, VersionWanted, parse_command_line
 from tunnel.errors import TunnelError, words_of
 from tunnel.log import one_line
 

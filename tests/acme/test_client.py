@@ -16,13 +16,13 @@ import pytest
 
 from tests.support.issued_certificates import NAME
 from tunnel.acme import client
-from tunnel.acme.keeper import open_keeper
 from tunnel.acme.material import new_key
+from tunnel.acme.renewal import open_renewer
 from tunnel.config.acme import AcmeConfig
 from tunnel.errors import ConfigError, IdentityError, IdentityFault
 from tunnel.keystore.material import KeyMaterial
-from tunnel.net.sockets import Endpoint
-from tunnel.tls.challenge import ChallengeGate
+from tunnel.net.sockets import SocketAddress
+from tunnel.tls.acme_challenge import AcmeChallenges
 
 
 class Authority:
@@ -156,7 +156,7 @@ def test_an_address_that_never_answers_delays_nothing(authority: Authority, monk
             filler = fillers.enter_context(socket.socket())
             filler.setblocking(False)
             filler.connect_ex(silent.getsockname())
-        both = tuple(Endpoint(socket.AF_INET, name) for name in (silent.getsockname(), ("127.0.0.1", port)))
+        both = tuple(SocketAddress(socket.AF_INET, name) for name in (silent.getsockname(), ("127.0.0.1", port)))
         monkeypatch.setattr(client, "resolve", lambda _address: both)
         assert refused(f"http://ca.test:{port}/none") == f"http://ca.test:{port}/none answers with the HTTP status 404"
 
@@ -177,4 +177,4 @@ def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(builtins, "__import__", without)
     config = AcmeConfig(NAME, "a@example.test", "https://ca.test/dir", tmp_path)
     with pytest.raises(ConfigError, match=r"No module named 'acme'.*spiffe-tunnel\[acme\]"):
-        open_keeper(config, ChallengeGate(), print)
+        open_renewer(config, AcmeChallenges(), print)

@@ -17,7 +17,7 @@ from tunnel.acme import responder
 from tunnel.acme.responder import open_responder
 from tunnel.errors import IdentityError, IdentityFault
 from tunnel.pkix.certificate import Certificate, parse_certificate
-from tunnel.tls.challenge import ChallengeGate
+from tunnel.tls.acme_challenge import AcmeChallenges
 from tunnel.tls.context import Presented
 
 LIMIT = 60.0  # seconds of every wait: generous, and never reached when things work
@@ -33,8 +33,8 @@ def free_port() -> int:
 @pytest.fixture
 def port() -> Iterator[int]:
     """The port of a responder with an open challenge."""
-    gate, number = ChallengeGate(), free_port()
-    with gate.show(NAME, Presented(ANSWER.chain, ANSWER.private_key)), open_responder(gate, number):
+    challenges, number = AcmeChallenges(), free_port()
+    with challenges.show(NAME, Presented(ANSWER.chain, ANSWER.private_key)), open_responder(challenges, number):
         yield number
 
 
@@ -142,8 +142,8 @@ def test_the_silent_make_room_in_the_end(port: int, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_silent_visitor_does_not_keep_the_port() -> None:
-    gate, number = ChallengeGate(), free_port()
-    with open_responder(gate, number):
+    challenges, number = AcmeChallenges(), free_port()
+    with open_responder(challenges, number):
         stack = ExitStack()
         for _ in range(20):
             stack.enter_context(connected(number))
@@ -156,5 +156,5 @@ def test_a_port_that_is_taken_is_named() -> None:
     with socket.create_server(("", 0)) as taken:
         number = taken.getsockname()[1]
         with pytest.raises(IdentityError, match=f"cannot listen on port {number} .*: address already in use") as refused:
-            open_responder(ChallengeGate(), number).__enter__()
+            open_responder(AcmeChallenges(), number).__enter__()
     assert refused.value.reason is IdentityFault.ACME

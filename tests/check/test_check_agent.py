@@ -20,7 +20,7 @@ from tunnel.check import agent
 from tunnel.check.finding import Verdict
 from tunnel.config.dev_model import Entry
 from tunnel.devapi.api import SVIDS
-from tunnel.devapi.feed import Refusal
+from tunnel.devapi.publisher import Refusal
 from tunnel.spiffe.ids import parse_spiffe_id
 from tunnel.spiffe.messages import SvidEntry, X509SvidResponse, encode_x509_svid_response
 
@@ -78,7 +78,7 @@ def test_where_the_address_came_from_is_told(workloads: Workloads) -> None:
 
 
 def test_without_an_entry_it_says_which_selectors_would_fit(workloads: Workloads, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(agent, "_PATIENCE", 0.3)
+    monkeypatch.setattr(agent, "_WAIT_LIMIT", 0.3)
     workloads.api.withdraw(workloads.sockets[SERVER])
     said: list[str] = []
     report = ask(workloads.sockets[SERVER], limit="0.5s", say=said.append)

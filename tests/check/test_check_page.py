@@ -20,7 +20,7 @@ from tests.support.processes import Proxy, bare_environment, tunnel_argv
 from tunnel.cli import main
 from tunnel.config.dev_model import Entry
 from tunnel.devapi.api import DevWorkloadApi
-from tunnel.spiffe.endpoint import Endpoint
+from tunnel.spiffe.endpoint import WorkloadEndpoint
 from tunnel.spiffe.ids import parse_spiffe_id
 
 PAGE = Path(__file__).parents[2] / "docs" / "check.md"
@@ -43,7 +43,7 @@ class Stage:
 
     def __init__(self, directory: Path, things: ExitStack) -> None:
         self.directory = directory
-        sockets = {name: Endpoint(path=f"{directory}/{name}/agent.sock") for name in ("cache", "web", "both", "nobody")}
+        sockets = {name: WorkloadEndpoint(path=f"{directory}/{name}/agent.sock") for name in ("cache", "web", "both", "nobody")}
         for name in sockets:
             (directory / name).mkdir(mode=0o700)
         entries = {"cache": [CACHE], "web": [WEB], "both": [WEB, BATCH], "nobody": []}

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.check_runner import all_of, another_user
-from tunnel.check.caller import group_name, user_name
 from tunnel.check.finding import Verdict
 from tunnel.check.listening import examine_listener
 from tunnel.check.sockets import examine_socket
+from tunnel.check.workload_attributes import group_name, user_name
 from tunnel.net.address import UnixAddress
 
 

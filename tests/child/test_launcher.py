@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.processes import Process, eventually
 from tests.support.script_runner import environment, miniature, run, run_source
-from tunnel.child.orders import Order, build_order, encode_order, read_order
+from tunnel.child.exec_protocol import ExecRequest, build_exec_request, encode_exec_request, read_exec_request
 
 # Several commands one after the other, each by a launcher of its own: how each ended, and what was said.
 SERIES = """
@@ -200,24 +200,24 @@ def test_what_comes_while_it_waits_ends_the_command_at_once() -> None:
 @pytest.mark.parametrize(
     "order",
     [
-        Order((), (), ()),
-        Order((b"/bin/x", b""), (b"x", b"", b"\xff" * 70_000), (b"A=", b"B=\n=")),
+        ExecRequest((), (), ()),
+        ExecRequest((b"/bin/x", b""), (b"x", b"", b"\xff" * 70_000), (b"A=", b"B=\n=")),
     ],
 )
-def test_an_order_arrives_as_it_was_sent(order: Order, tmp_path: Path) -> None:
+def test_an_order_arrives_as_it_was_sent(order: ExecRequest, tmp_path: Path) -> None:
     file = tmp_path / "order"
-    file.write_bytes(encode_order(order))
+    file.write_bytes(encode_exec_request(order))
     with file.open("rb", buffering=0) as stream:
-        assert read_order(stream.fileno()) == order
+        assert read_exec_request(stream.fileno()) == order
 
 
 def test_half_an_order_is_none(tmp_path: Path) -> None:
-    whole = encode_order(build_order(["x", "y"], {"A": "B"}))
+    whole = encode_exec_request(build_exec_request(["x", "y"], {"A": "B"}))
     file = tmp_path / "order"
     for size in range(len(whole)):
         file.write_bytes(whole[:size])
         with file.open("rb", buffering=0) as stream:
-            assert read_order(stream.fileno()) is None
+            assert read_exec_request(stream.fileno()) is None
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_half_an_order_is_none(tmp_path: Path) -> None:
     ],
 )
 def test_a_name_without_a_slash_is_searched_for(name: str, environ: dict[str, str], places: list[bytes]) -> None:
-    assert list(build_order([name], environ).places) == places
+    assert list(build_exec_request([name], environ).places) == places
 
 
 def test_a_launcher_is_made_before_there_are_threads() -> None:

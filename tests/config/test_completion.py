@@ -9,7 +9,7 @@ from tunnel.cli import main
 from tunnel.config import proxy
 from tunnel.config.commands import load_commands
 from tunnel.config.completion import build_contexts, candidates
-from tunnel.config.grammar import Command, HelpWanted, VersionWanted, parse_command_line
+from tunnel.config.parser import Command, HelpWanted, VersionWanted, parse_command_line
 from tunnel.errors import ConfigError
 
 CONTEXTS = build_contexts(load_commands(), proxy.COMMON)

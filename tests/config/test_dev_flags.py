@@ -10,9 +10,9 @@ import pytest
 
 from tunnel.config import dev
 from tunnel.config.dev_model import DevConfig, Entry
-from tunnel.config.grammar import parse_command_line
+from tunnel.config.parser import parse_command_line
 from tunnel.errors import ConfigError
-from tunnel.spiffe.endpoint import Endpoint
+from tunnel.spiffe.endpoint import WorkloadEndpoint
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id
 
 
@@ -42,17 +42,17 @@ def test_ids_go_to_the_socket_they_name_or_to_the_first_one() -> None:
         "--id=spiffe://a.test/z",
     )
     assert config.sockets == {
-        Endpoint(path="/run/a.sock"): (
+        WorkloadEndpoint(path="/run/a.sock"): (
             entry("spiffe://a.test/x", "internal", "db.a.test", "*.a.test"),
             entry("spiffe://a.test/z"),
         ),
-        Endpoint(path="/run/c.sock"): (),
-        Endpoint(path="/run/b.sock"): (entry("spiffe://b.test/y"),),
+        WorkloadEndpoint(path="/run/c.sock"): (),
+        WorkloadEndpoint(path="/run/b.sock"): (entry("spiffe://b.test/y"),),
     }
 
 
 def test_one_socket_alone_has_the_default_workload() -> None:
-    assert build("--socket=tcp://127.0.0.1:8081").sockets == {Endpoint(host="127.0.0.1", port=8081): (dev.DEFAULT_ID,)}
+    assert build("--socket=tcp://127.0.0.1:8081").sockets == {WorkloadEndpoint(host="127.0.0.1", port=8081): (dev.DEFAULT_ID,)}
 
 
 def test_a_token_lives_five_minutes_and_never_longer_than_its_key_is_good() -> None:

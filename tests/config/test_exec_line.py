@@ -8,8 +8,8 @@ from tunnel.authz.rules import IdRule
 from tunnel.config import exec as line
 from tunnel.config.commands import load_commands
 from tunnel.config.exec import ExecConfig
-from tunnel.config.grammar import LineError, parse_command_line
 from tunnel.config.model import WorkloadApi
+from tunnel.config.parser import LineError, parse_command_line
 from tunnel.errors import ConfigError
 from tunnel.net.address import TcpAddress, UnixAddress
 from tunnel.spiffe.ids import parse_spiffe_id

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tunnel.config import health
-from tunnel.config.grammar import parse_command_line
 from tunnel.config.health import HealthConfig, parse_status_url
+from tunnel.config.parser import parse_command_line
 from tunnel.errors import ConfigError
 
 

@@ -6,8 +6,8 @@ import pytest
 
 from tunnel.cli import PROGRAM
 from tunnel.config.commands import load_commands
-from tunnel.config.grammar import Command, Group, option, switch
 from tunnel.config.help import command_usage, usage
+from tunnel.config.parser import Command, Group, option, switch
 
 IDS = [command.name for command in load_commands()]
 

@@ -10,8 +10,8 @@ import pytest
 from tests.support.command_tables import TABLES
 from tunnel.cli import main
 from tunnel.config.commands import load_commands
-from tunnel.config.grammar import Command, Group, option
 from tunnel.config.man import all_pages, command_page, long_page
+from tunnel.config.parser import Command, Group, option
 from tunnel.config.texts import Program
 
 HOSTILE = ".so /etc/passwd\n'hidden \\fB\\*(x `a' \"b\" ~^-é\U0001f600\x1b[31m"

@@ -9,7 +9,6 @@ import pytest
 from tunnel.authz.rules import AnyRule, IdRule
 from tunnel.config import proxy
 from tunnel.config.commands import load_commands
-from tunnel.config.grammar import parse_command_line
 from tunnel.config.model import (
     Access,
     Acme,
@@ -24,9 +23,10 @@ from tunnel.config.model import (
     TlsOptions,
     WorkloadApi,
 )
+from tunnel.config.parser import parse_command_line
 from tunnel.errors import ConfigError
 from tunnel.net.address import StatusAddress, TcpAddress, UnixAddress
-from tunnel.spiffe.endpoint import Endpoint
+from tunnel.spiffe.endpoint import WorkloadEndpoint
 from tunnel.spiffe.ids import parse_spiffe_id
 from tunnel.spiffe.selection import Selection
 from tunnel.wire.outbound import OutboundProxy
@@ -57,7 +57,7 @@ def test_a_plain_server_has_ghostunnels_defaults() -> None:
         is_server=True,
         listen=TcpAddress("", "8443"),
         target=TcpAddress("localhost", "80"),
-        source=WorkloadApi(Endpoint(path="/run/api.sock"), 600.0, Selection()),
+        source=WorkloadApi(WorkloadEndpoint(path="/run/api.sock"), 600.0, Selection()),
         access=Access((IdRule(parse_spiffe_id("spiffe://a.test/w")),)),
         tls=TlsOptions("ECDHE+AESGCM:ECDHE+CHACHA20"),
         max_handshakes=512,
@@ -93,7 +93,7 @@ def test_every_flag_reaches_the_configuration() -> None:
         *("--override-server-name", "other.test", "--proxy", "socks5://proxy.test", "--cacert", "ca.pem"),
     )
     assert not config.is_server
-    endpoint = Endpoint(path="/run/api.sock")
+    endpoint = WorkloadEndpoint(path="/run/api.sock")
     assert config.source == WorkloadApi(endpoint, 0.0, Selection(parse_spiffe_id("spiffe://a.test/me"), "internal"))
     assert (config.connect_timeout, config.close_timeout) == (1.0, 0.0)
     assert config.status == Status(StatusAddress(TcpAddress("localhost", "9000"), "http"), True, True)
@@ -210,7 +210,7 @@ def test_without_any_source_of_an_identity_the_line_is_refused() -> None:
 
 def test_the_environment_names_the_source_and_the_flag_wins() -> None:
     environ = {"SPIFFE_ENDPOINT_SOCKET": "tcp://127.0.0.1:8080"}
-    tcp, unix = WorkloadApi(Endpoint(host="127.0.0.1", port=8080)), WorkloadApi(Endpoint(path="/run/api.sock"))
+    tcp, unix = WorkloadApi(WorkloadEndpoint(host="127.0.0.1", port=8080)), WorkloadApi(WorkloadEndpoint(path="/run/api.sock"))
     assert build(*SERVER, *ALLOW, environ=environ).source == tcp
     assert build(*SERVER, *ALLOW, "--use-workload-api", environ=environ).source == tcp
     assert build(*SERVER, *ALLOW, *API, environ=environ).source == unix
@@ -300,7 +300,7 @@ BARE_CLIENT = ("--disable-authentication",)
         ),
         ((*CLIENT, *FILES), KeyFiles("c.pem", "k.pem")),
         ((*CLIENT, *BARE_CLIENT), NoIdentity()),
-        ((*CLIENT, *BARE_CLIENT, *API, *VERIFY), WorkloadApi(Endpoint(path="/run/api.sock"))),
+        ((*CLIENT, *BARE_CLIENT, *API, *VERIFY), WorkloadApi(WorkloadEndpoint(path="/run/api.sock"))),
     ],
 )
 def test_each_source_of_credentials_can_be_chosen(line: tuple[str, ...], source: Source) -> None:

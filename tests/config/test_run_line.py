@@ -8,7 +8,7 @@ import pytest
 
 from tunnel.config import run as line
 from tunnel.config.commands import load_commands
-from tunnel.config.grammar import HelpWanted, parse_command_line
+from tunnel.config.parser import HelpWanted, parse_command_line
 from tunnel.config.run import RunConfig
 from tunnel.errors import ConfigError
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from tunnel.config import svid
-from tunnel.config.grammar import Arguments, parse_command_line
+from tunnel.config.parser import Arguments, parse_command_line
 from tunnel.config.svid_model import ChildSignal, FileNames, Output, PidFileSignal, ReloadCommand, Supervised, WatchConfig
 from tunnel.errors import ConfigError
 from tunnel.net.address import TcpAddress, UnixAddress
-from tunnel.spiffe.endpoint import Endpoint
+from tunnel.spiffe.endpoint import WorkloadEndpoint
 from tunnel.spiffe.ids import parse_spiffe_id
 from tunnel.spiffe.selection import Selection
 
@@ -31,7 +31,7 @@ def watch(*argv: str) -> WatchConfig:
 
 def test_the_address_in_the_environment_is_enough() -> None:
     config = svid.build_fetch(parse("fetch", "--out", "/tls"))
-    assert config.source.endpoint == Endpoint(path="/run/api.sock")
+    assert config.source.endpoint == WorkloadEndpoint(path="/run/api.sock")
     assert config.source.timeout == 15.0
     assert config.output == Output("/tls")
     assert svid.build_show(parse("show", "--use-workload-api")).source == config.source

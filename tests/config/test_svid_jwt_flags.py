@@ -8,17 +8,17 @@ import pytest
 
 from tunnel.config import svid_jwt, svid_verify
 from tunnel.config.commands import load_commands
-from tunnel.config.grammar import Parsed, parse_command_line
 from tunnel.config.model import WorkloadApi
+from tunnel.config.parser import Parsed, parse_command_line
 from tunnel.config.proxy import COMMON
 from tunnel.config.svid_jwt import KeptFile, NamedBundle
 from tunnel.errors import ConfigError
-from tunnel.spiffe.endpoint import Endpoint
+from tunnel.spiffe.endpoint import WorkloadEndpoint
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id
 from tunnel.spiffe.selection import Selection
 
 API = "--use-workload-api-addr=unix:///run/a.sock"
-SOCKET = Endpoint(path="/run/a.sock")
+SOCKET = WorkloadEndpoint(path="/run/a.sock")
 
 
 def parse(line: str, **environ: str) -> Parsed:

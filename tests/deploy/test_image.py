@@ -16,7 +16,7 @@ from tests.support.workloads import ANY_PORT, CLIENT, SERVER
 from tunnel import __version__
 from tunnel.config.dev_model import Entry
 from tunnel.devapi.api import DevWorkloadApi
-from tunnel.spiffe.endpoint import Endpoint
+from tunnel.spiffe.endpoint import WorkloadEndpoint
 from tunnel.spiffe.ids import parse_spiffe_id
 
 _TOOLS = {"sh", "bash", "dash", "gcc", "cc", "c++", "as", "ld", "make", "pip", "pip3"}
@@ -45,7 +45,7 @@ class Pod:
 def pod(image: Image, tmp_path: Path) -> Iterator[Pod]:
     tmp_path.chmod(0o755)  # for the user of the image
     entries = {
-        Endpoint(path=str(tmp_path / f"{who.rpartition('/')[2]}.sock")): [Entry(parse_spiffe_id(who))]
+        WorkloadEndpoint(path=str(tmp_path / f"{who.rpartition('/')[2]}.sock")): [Entry(parse_spiffe_id(who))]
         for who in (SERVER, CLIENT)
     }
     with DevWorkloadApi(entries, socket_mode=0o666), ExitStack() as things:

@@ -21,7 +21,7 @@ from tests.support.requirements import program
 from tests.support.systemd_manager import SYSTEMD, Manager
 from tunnel.config.dev_model import Entry
 from tunnel.devapi.api import DevWorkloadApi
-from tunnel.spiffe.endpoint import Endpoint
+from tunnel.spiffe.endpoint import WorkloadEndpoint
 from tunnel.spiffe.ids import parse_spiffe_id
 
 UNITS = ROOT / "deploy/systemd"
@@ -113,7 +113,8 @@ def manager(image: Image, tmp_path: Path) -> Iterator[Manager]:
     (tmp_path / "tunnel").symlink_to(image.files / "opt/tunnel")
     workloads = {"agent.sock": "spiffe://example.org/cache", "client.sock": "spiffe://example.org/web"}
     entries = {
-        Endpoint(path=str(tmp_path / "sockets" / name)): [Entry(parse_spiffe_id(who))] for name, who in workloads.items()
+        WorkloadEndpoint(path=str(tmp_path / "sockets" / name)): [Entry(parse_spiffe_id(who))]
+        for name, who in workloads.items()
     }
     with DevWorkloadApi(entries, socket_mode=0o666), ExitStack() as things:
         manager = Manager(tmp_path)

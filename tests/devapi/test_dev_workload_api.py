@@ -17,10 +17,10 @@ import pytest
 
 from tunnel.config.dev_model import Entry
 from tunnel.devapi.api import BUNDLES, SVIDS, DevWorkloadApi
-from tunnel.devapi.feed import Refusal
+from tunnel.devapi.publisher import Refusal
 from tunnel.errors import ConfigError
 from tunnel.pkix.der import split_sequences
-from tunnel.spiffe.endpoint import Endpoint, parse_endpoint
+from tunnel.spiffe.endpoint import WorkloadEndpoint, parse_endpoint
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id
 from tunnel.spiffe.messages import HEADER, method_path, parse_x509_bundles_response, parse_x509_svid_response
 
@@ -30,22 +30,24 @@ Open = Callable[..., Any]
 
 
 @pytest.fixture
-def endpoint(tmp_path: Path) -> Endpoint:
-    return Endpoint(path=str(tmp_path / "api.sock"))
+def endpoint(tmp_path: Path) -> WorkloadEndpoint:
+    return WorkloadEndpoint(path=str(tmp_path / "api.sock"))
 
 
 @pytest.fixture
-def api(endpoint: Endpoint) -> Iterator[DevWorkloadApi]:
+def api(endpoint: WorkloadEndpoint) -> Iterator[DevWorkloadApi]:
     with DevWorkloadApi({endpoint: [WORKLOAD]}) as api:
         yield api
 
 
 @pytest.fixture
-def open_stream(endpoint: Endpoint) -> Iterator[Open]:
+def open_stream(endpoint: WorkloadEndpoint) -> Iterator[Open]:
     """Opens a stream of one call; the channels are closed after the test."""
     with ExitStack() as channels:
 
-        def opened(rpc: str = SVIDS, *, at: Endpoint = endpoint, metadata: Sequence[tuple[str, str]] = (HEADER,)) -> Any:
+        def opened(
+            rpc: str = SVIDS, *, at: WorkloadEndpoint = endpoint, metadata: Sequence[tuple[str, str]] = (HEADER,)
+        ) -> Any:
             target = f"unix:{at.path}" if at.path else at.authority
             options = (("grpc.use_local_subchannel_pool", 1),)
             channel = channels.enter_context(grpc.insecure_channel(target, options))
@@ -100,7 +102,7 @@ def test_what_is_not_served_is_unimplemented(rpc: str, api: DevWorkloadApi, open
 
 @pytest.mark.parametrize(("rpc", "scene"), [(SVIDS, "no-identity/svid"), (BUNDLES, "no-identity/bundles")])
 def test_a_socket_without_workloads_issues_no_identity(
-    rpc: str, scene: str, endpoint: Endpoint, open_stream: Open, captured_status: Callable[[str], tuple[str, str]]
+    rpc: str, scene: str, endpoint: WorkloadEndpoint, open_stream: Open, captured_status: Callable[[str], tuple[str, str]]
 ) -> None:
     with DevWorkloadApi({endpoint: []}):
         assert ending(open_stream(rpc)) == captured_status(scene)
@@ -130,7 +132,7 @@ def test_a_change_of_authority_is_three_messages_on_each_stream(api: DevWorkload
     assert sizes == [2, 1]
 
 
-def test_nothing_is_sent_twice(api: DevWorkloadApi, open_stream: Open, endpoint: Endpoint) -> None:
+def test_nothing_is_sent_twice(api: DevWorkloadApi, open_stream: Open, endpoint: WorkloadEndpoint) -> None:
     stream = open_stream()
     first = next(stream)
     api.restore(endpoint)
@@ -140,7 +142,7 @@ def test_nothing_is_sent_twice(api: DevWorkloadApi, open_stream: Open, endpoint:
 
 
 def test_a_withdrawn_workload_is_told_on_open_streams_and_new_ones(
-    api: DevWorkloadApi, open_stream: Open, endpoint: Endpoint
+    api: DevWorkloadApi, open_stream: Open, endpoint: WorkloadEndpoint
 ) -> None:
     stream = open_stream()
     first = next(stream)
@@ -152,7 +154,7 @@ def test_a_withdrawn_workload_is_told_on_open_streams_and_new_ones(
 
 
 def test_an_unregistered_workload_is_gone_and_a_registered_one_is_there(
-    api: DevWorkloadApi, open_stream: Open, endpoint: Endpoint
+    api: DevWorkloadApi, open_stream: Open, endpoint: WorkloadEndpoint
 ) -> None:
     stream = open_stream()
     next(stream)
@@ -172,7 +174,7 @@ def test_federation_is_given_and_taken_on_an_open_stream(api: DevWorkloadApi, op
     assert not parse_x509_svid_response(next(stream)).federated_bundles
 
 
-def test_streams_can_be_ended_properly(api: DevWorkloadApi, open_stream: Open, endpoint: Endpoint) -> None:
+def test_streams_can_be_ended_properly(api: DevWorkloadApi, open_stream: Open, endpoint: WorkloadEndpoint) -> None:
     stream = open_stream()
     first = next(stream)
     api.end_streams(endpoint)
@@ -182,7 +184,7 @@ def test_streams_can_be_ended_properly(api: DevWorkloadApi, open_stream: Open, e
 
 @pytest.mark.parametrize("raw", [b"", b"\xff\xff not a message"])
 def test_any_bytes_can_be_sent_until_the_next_change(
-    raw: bytes, api: DevWorkloadApi, open_stream: Open, endpoint: Endpoint
+    raw: bytes, api: DevWorkloadApi, open_stream: Open, endpoint: WorkloadEndpoint
 ) -> None:
     stream = open_stream()
     next(stream)
@@ -193,7 +195,9 @@ def test_any_bytes_can_be_sent_until_the_next_change(
     assert parse_x509_svid_response(next(stream)).svids
 
 
-def test_any_status_can_be_answered_until_the_next_change(api: DevWorkloadApi, open_stream: Open, endpoint: Endpoint) -> None:
+def test_any_status_can_be_answered_until_the_next_change(
+    api: DevWorkloadApi, open_stream: Open, endpoint: WorkloadEndpoint
+) -> None:
     api.publish(endpoint, SVIDS, Refusal("UNAVAILABLE", "not now"))
     assert ending(open_stream()) == ("UNAVAILABLE", "not now")
     api.rotate_svids()
@@ -201,7 +205,7 @@ def test_any_status_can_be_answered_until_the_next_change(api: DevWorkloadApi, o
 
 
 def test_many_streams_are_served_at_once_and_freed_when_their_callers_hang_up(
-    api: DevWorkloadApi, open_stream: Open, endpoint: Endpoint
+    api: DevWorkloadApi, open_stream: Open, endpoint: WorkloadEndpoint
 ) -> None:
     streams = [open_stream() for _ in range(64)]
     assert len({next(stream) for stream in streams}) == 1
@@ -213,7 +217,7 @@ def test_many_streams_are_served_at_once_and_freed_when_their_callers_hang_up(
     wait_until(lambda: api.stream_count(endpoint) == 0)
 
 
-def test_stopping_cuts_streams_removes_the_socket_and_leaves_no_thread(endpoint: Endpoint, open_stream: Open) -> None:
+def test_stopping_cuts_streams_removes_the_socket_and_leaves_no_thread(endpoint: WorkloadEndpoint, open_stream: Open) -> None:
     with DevWorkloadApi({endpoint: [WORKLOAD]}):
         stream = open_stream()
         next(stream)
@@ -230,7 +234,7 @@ def test_started_again_it_serves_the_same_state(api: DevWorkloadApi, open_stream
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o660, 0o666])
-def test_the_socket_has_the_mode_that_was_asked_for_and_the_mask_is_as_before(mode: int, endpoint: Endpoint) -> None:
+def test_the_socket_has_the_mode_that_was_asked_for_and_the_mask_is_as_before(mode: int, endpoint: WorkloadEndpoint) -> None:
     before = os.umask(0o022)
     try:
         with DevWorkloadApi({endpoint: [WORKLOAD]}, socket_mode=mode):
@@ -240,24 +244,24 @@ def test_the_socket_has_the_mode_that_was_asked_for_and_the_mask_is_as_before(mo
         os.umask(before)
 
 
-def test_the_mode_is_0600_unless_told_otherwise(api: DevWorkloadApi, endpoint: Endpoint) -> None:
+def test_the_mode_is_0600_unless_told_otherwise(api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> None:
     assert stat.S_IMODE(os.stat(endpoint.path).st_mode) == 0o600
 
 
-def test_a_stale_socket_is_replaced(endpoint: Endpoint, open_stream: Open) -> None:
+def test_a_stale_socket_is_replaced(endpoint: WorkloadEndpoint, open_stream: Open) -> None:
     with closing(socket.socket(socket.AF_UNIX)) as dead:
         dead.bind(endpoint.path)
     with DevWorkloadApi({endpoint: [WORKLOAD]}):
         assert next(open_stream())
 
 
-def test_a_socket_in_use_is_left_alone(api: DevWorkloadApi, endpoint: Endpoint, open_stream: Open) -> None:
+def test_a_socket_in_use_is_left_alone(api: DevWorkloadApi, endpoint: WorkloadEndpoint, open_stream: Open) -> None:
     with pytest.raises(ConfigError, match="in use"):
         DevWorkloadApi({endpoint: [WORKLOAD]}).start()
     assert next(open_stream())
 
 
-def test_a_file_is_not_replaced(endpoint: Endpoint) -> None:
+def test_a_file_is_not_replaced(endpoint: WorkloadEndpoint) -> None:
     Path(endpoint.path).write_text("precious")
     with pytest.raises(ConfigError, match="no socket"):
         DevWorkloadApi({endpoint: [WORKLOAD]}).start()
@@ -266,11 +270,11 @@ def test_a_file_is_not_replaced(endpoint: Endpoint) -> None:
 
 def test_a_missing_directory_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such directory"):
-        DevWorkloadApi({Endpoint(path=str(tmp_path / "missing" / "api.sock")): [WORKLOAD]}).start()
+        DevWorkloadApi({WorkloadEndpoint(path=str(tmp_path / "missing" / "api.sock")): [WORKLOAD]}).start()
 
 
-def test_all_sockets_are_served_or_none(api: DevWorkloadApi, endpoint: Endpoint, tmp_path: Path) -> None:
-    other = Endpoint(path=str(tmp_path / "other.sock"))
+def test_all_sockets_are_served_or_none(api: DevWorkloadApi, endpoint: WorkloadEndpoint, tmp_path: Path) -> None:
+    other = WorkloadEndpoint(path=str(tmp_path / "other.sock"))
     with pytest.raises(ConfigError):
         DevWorkloadApi({other: [WORKLOAD], endpoint: [WORKLOAD]}).start()
     assert not os.path.exists(other.path)
@@ -283,7 +287,7 @@ def test_loopback_is_served_and_a_port_in_use_is_refused(address: str, open_stre
             port = probe.getsockname()[1]
     except OSError:
         pytest.skip(f"{address} cannot be used here")
-    endpoint = Endpoint(host=address, port=port)
+    endpoint = WorkloadEndpoint(host=address, port=port)
     with DevWorkloadApi({endpoint: [WORKLOAD]}):
         assert next(open_stream(at=endpoint))
         with pytest.raises(ConfigError, match="cannot listen"):

@@ -13,10 +13,10 @@ import pytest
 
 from tunnel.config.dev_model import Entry, Issuing
 from tunnel.devapi.api import JWT_BUNDLES, JWT_SVIDS, VALIDATE, DevWorkloadApi
-from tunnel.devapi.feed import Refusal
 from tunnel.devapi.jwt_authority import JwtAuthority
+from tunnel.devapi.publisher import Refusal
 from tunnel.errors import TokenError
-from tunnel.spiffe.endpoint import Endpoint
+from tunnel.spiffe.endpoint import WorkloadEndpoint
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id
 from tunnel.spiffe.jwks import parse_jwks
 from tunnel.spiffe.jwt import Reader, check_token, parse_token
@@ -39,13 +39,13 @@ Call = Callable[..., Any]
 
 
 @pytest.fixture
-def sockets(tmp_path: Path) -> tuple[Endpoint, Endpoint, Endpoint]:
-    here, there, empty = (Endpoint(path=str(tmp_path / f"{name}.sock")) for name in ("here", "there", "empty"))
+def sockets(tmp_path: Path) -> tuple[WorkloadEndpoint, WorkloadEndpoint, WorkloadEndpoint]:
+    here, there, empty = (WorkloadEndpoint(path=str(tmp_path / f"{name}.sock")) for name in ("here", "there", "empty"))
     return here, there, empty
 
 
 @pytest.fixture
-def api(sockets: tuple[Endpoint, Endpoint, Endpoint], now: datetime) -> Iterator[DevWorkloadApi]:
+def api(sockets: tuple[WorkloadEndpoint, WorkloadEndpoint, WorkloadEndpoint], now: datetime) -> Iterator[DevWorkloadApi]:
     here, there, empty = sockets
     issuing = Issuing(jwt_ttl=timedelta(seconds=90))
     with DevWorkloadApi({here: [X, Z], there: [Y], empty: []}, issuing=issuing, clock=lambda: now) as api:
@@ -53,7 +53,7 @@ def api(sockets: tuple[Endpoint, Endpoint, Endpoint], now: datetime) -> Iterator
 
 
 @pytest.fixture
-def call(sockets: tuple[Endpoint, Endpoint, Endpoint]) -> Iterator[Call]:
+def call(sockets: tuple[WorkloadEndpoint, WorkloadEndpoint, WorkloadEndpoint]) -> Iterator[Call]:
     """Asks one call of a socket, which is `here` unless told: the answer, or code and text."""
     with ExitStack() as channels:
 
@@ -162,7 +162,7 @@ def test_the_keys_change_with_the_authorities(api: DevWorkloadApi, call: Call) -
 
 
 def test_a_withdrawn_socket_gives_no_token_and_an_answer_can_be_said(
-    api: DevWorkloadApi, call: Call, sockets: tuple[Endpoint, Endpoint, Endpoint]
+    api: DevWorkloadApi, call: Call, sockets: tuple[WorkloadEndpoint, WorkloadEndpoint, WorkloadEndpoint]
 ) -> None:
     api.withdraw(sockets[0])
     assert call(JWT_SVIDS, request("db")) == ("PERMISSION_DENIED", "no identity issued")

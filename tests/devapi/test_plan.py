@@ -10,12 +10,12 @@ from cryptography import x509
 from tunnel.config.dev_model import Entry, Issuing
 from tunnel.devapi.plan import Plan
 from tunnel.pkix.der import split_sequences
-from tunnel.spiffe.endpoint import Endpoint
+from tunnel.spiffe.endpoint import WorkloadEndpoint
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id
 from tunnel.spiffe.messages import BundlesResponse, X509SvidResponse, parse_x509_bundles_response, parse_x509_svid_response
 
-HERE = Endpoint(path="/run/here.sock")
-THERE = Endpoint(path="/run/there.sock")
+HERE = WorkloadEndpoint(path="/run/here.sock")
+THERE = WorkloadEndpoint(path="/run/there.sock")
 A, B, C = (TrustDomain(name) for name in ("a.test", "b.test", "c.test"))
 
 
@@ -23,13 +23,13 @@ def entry(text: str, hint: str = "") -> Entry:
     return Entry(parse_spiffe_id(text), hint)
 
 
-def svids(plan: Plan, endpoint: Endpoint = HERE) -> X509SvidResponse:
+def svids(plan: Plan, endpoint: WorkloadEndpoint = HERE) -> X509SvidResponse:
     message = plan.svid_message(endpoint)
     assert message is not None
     return parse_x509_svid_response(message)
 
 
-def bundles(plan: Plan, endpoint: Endpoint = HERE) -> BundlesResponse:
+def bundles(plan: Plan, endpoint: WorkloadEndpoint = HERE) -> BundlesResponse:
     message = plan.bundles_message(endpoint)
     assert message is not None
     return parse_x509_bundles_response(message)
@@ -53,7 +53,7 @@ def test_a_message_has_chain_key_and_bundle_that_fit(plan: Plan) -> None:
 
 
 def test_a_socket_without_entries_has_no_message(plan: Plan) -> None:
-    nowhere = Endpoint(path="/run/nowhere.sock")
+    nowhere = WorkloadEndpoint(path="/run/nowhere.sock")
     assert (plan.svid_message(nowhere), plan.bundles_message(nowhere)) == (None, None)
     plan.unregister(HERE, entry("spiffe://a.test/x"))
     assert (plan.svid_message(HERE), plan.bundles_message(HERE)) == (None, None)

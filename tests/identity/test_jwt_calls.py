@@ -14,12 +14,12 @@ import pytest
 from tests.support.jwt_factory import NOW, jwk, jwks, token
 from tunnel.config.dev_model import Entry
 from tunnel.devapi.api import BUNDLES, JWT_BUNDLES, JWT_SVIDS, VALIDATE, DevWorkloadApi
-from tunnel.devapi.feed import Refusal
+from tunnel.devapi.publisher import Refusal
 from tunnel.errors import IdentityError, IdentityFault, TokenError, TokenFault
 from tunnel.identity.backoff import Backoff
 from tunnel.identity.jwt import WorkloadCalls
 from tunnel.identity.tokens import accept_jwt_bundles, accept_token
-from tunnel.spiffe.endpoint import Endpoint
+from tunnel.spiffe.endpoint import WorkloadEndpoint
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id
 from tunnel.spiffe.messages import BundlesResponse, JwtSvidEntry, encode_jwt_svid_response, encode_validate_response
 from tunnel.spiffe.messages import ValidateResponse as Validated
@@ -44,18 +44,18 @@ class Hurried(Backoff):
 
 
 @pytest.fixture
-def endpoint(tmp_path: Path) -> Endpoint:
-    return Endpoint(path=str(tmp_path / "api.sock"))
+def endpoint(tmp_path: Path) -> WorkloadEndpoint:
+    return WorkloadEndpoint(path=str(tmp_path / "api.sock"))
 
 
 @pytest.fixture
-def api(endpoint: Endpoint) -> Iterator[DevWorkloadApi]:
+def api(endpoint: WorkloadEndpoint) -> Iterator[DevWorkloadApi]:
     with DevWorkloadApi({endpoint: [X, Z]}) as api:
         yield api
 
 
 @pytest.fixture
-def calls(endpoint: Endpoint) -> WorkloadCalls:
+def calls(endpoint: WorkloadEndpoint) -> WorkloadCalls:
     return WorkloadCalls(endpoint, limit=LIMIT, backoff=Hurried())
 
 
@@ -80,7 +80,7 @@ def test_a_token_is_validated_by_the_agents_word(api: DevWorkloadApi, calls: Wor
     assert svid.token.text not in str(refused.value)
 
 
-def test_bundles_of_both_kinds_are_read_once(api: DevWorkloadApi, calls: WorkloadCalls, endpoint: Endpoint) -> None:
+def test_bundles_of_both_kinds_are_read_once(api: DevWorkloadApi, calls: WorkloadCalls, endpoint: WorkloadEndpoint) -> None:
     svid = calls.fetch_token(["db"], FIRST).svid
     assert list(calls.fetch_jwt_bundles().bundles[TrustDomain("a.test")]) == [svid.token.header["kid"]]
     assert len(calls.fetch_x509_bundles().bundles[TrustDomain("a.test")].authorities) == 1
@@ -92,7 +92,7 @@ def test_bundles_of_both_kinds_are_read_once(api: DevWorkloadApi, calls: Workloa
 
 @pytest.mark.parametrize("code", ["PERMISSION_DENIED", "UNAVAILABLE", "INTERNAL", "DEADLINE_EXCEEDED"])
 @pytest.mark.parametrize("rpc", [JWT_SVIDS, JWT_BUNDLES])
-def test_what_may_pass_is_asked_again(code: str, rpc: str, api: DevWorkloadApi, endpoint: Endpoint) -> None:
+def test_what_may_pass_is_asked_again(code: str, rpc: str, api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> None:
     api.publish(endpoint, rpc, Refusal(code, "not now"))
     calls = WorkloadCalls(endpoint, limit=LIMIT, backoff=Hurried(api.rotate_svids))  # which ends what was published
     if rpc == JWT_SVIDS:
@@ -102,14 +102,16 @@ def test_what_may_pass_is_asked_again(code: str, rpc: str, api: DevWorkloadApi, 
 
 
 @pytest.mark.parametrize("raw", [b"\xff", b"", encode_jwt_svid_response([JwtSvidEntry("spiffe://a.test/x", token())])])
-def test_an_answer_that_is_not_taken_is_asked_for_again(raw: bytes, api: DevWorkloadApi, endpoint: Endpoint) -> None:
+def test_an_answer_that_is_not_taken_is_asked_for_again(raw: bytes, api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> None:
     api.publish(endpoint, JWT_SVIDS, raw)
     calls = WorkloadCalls(endpoint, limit=LIMIT, backoff=Hurried(api.rotate_svids))
     assert calls.fetch_token(["db"], FIRST).svid.spiffe_id == X.spiffe_id
 
 
 @pytest.mark.parametrize("code", ["INVALID_ARGUMENT", "UNIMPLEMENTED"])
-def test_what_will_not_pass_is_told_at_once(code: str, api: DevWorkloadApi, calls: WorkloadCalls, endpoint: Endpoint) -> None:
+def test_what_will_not_pass_is_told_at_once(
+    code: str, api: DevWorkloadApi, calls: WorkloadCalls, endpoint: WorkloadEndpoint
+) -> None:
     api.publish(endpoint, JWT_SVIDS, Refusal(code, "never"))
     api.publish(endpoint, JWT_BUNDLES, Refusal(code, "never"))
     for ask in (lambda: calls.fetch_token(["db"], FIRST), calls.fetch_jwt_bundles):
@@ -118,7 +120,7 @@ def test_what_will_not_pass_is_told_at_once(code: str, api: DevWorkloadApi, call
         assert refused.value.reason is IdentityFault.REFUSED
 
 
-def test_a_limit_ends_the_wait_and_names_the_trouble(api: DevWorkloadApi, endpoint: Endpoint) -> None:
+def test_a_limit_ends_the_wait_and_names_the_trouble(api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> None:
     api.publish(endpoint, JWT_SVIDS, Refusal("PERMISSION_DENIED", "no identity issued"))
     api.publish(endpoint, BUNDLES, Refusal("UNAVAILABLE", "not now"))
     calls = WorkloadCalls(endpoint, limit=0.2, backoff=Hurried())
@@ -132,15 +134,15 @@ def test_a_limit_ends_the_wait_and_names_the_trouble(api: DevWorkloadApi, endpoi
 
 
 def test_nobody_there_and_a_hint_that_is_not_offered_are_troubles_too(
-    api: DevWorkloadApi, tmp_path: Path, endpoint: Endpoint
+    api: DevWorkloadApi, tmp_path: Path, endpoint: WorkloadEndpoint
 ) -> None:
     with pytest.raises(IdentityError, match=r"UNAVAILABLE.*[Nn]o such file"):
-        WorkloadCalls(Endpoint(path=str(tmp_path / "none")), limit=0.2, backoff=Hurried()).fetch_token(["db"], FIRST)
+        WorkloadCalls(WorkloadEndpoint(path=str(tmp_path / "none")), limit=0.2, backoff=Hurried()).fetch_token(["db"], FIRST)
     with pytest.raises(IdentityError, match=r"--spiffe-hint other, only spiffe://a.test/x, spiffe://a.test/z \(hint inner\)"):
         WorkloadCalls(endpoint, limit=0.2, backoff=Hurried()).fetch_token(["db"], Selection(hint="other"))
 
 
-def test_one_who_takes_the_call_and_never_answers_is_told_of_and_can_be_left(endpoint: Endpoint) -> None:
+def test_one_who_takes_the_call_and_never_answers_is_told_of_and_can_be_left(endpoint: WorkloadEndpoint) -> None:
     told: list[str] = []
     heard = threading.Event()
 
@@ -170,7 +172,7 @@ def test_one_who_takes_the_call_and_never_answers_is_told_of_and_can_be_left(end
     assert told == [f"waiting for the Workload API at {endpoint} (FetchJWTSVID)"]
 
 
-def test_an_answer_without_a_name_is_no_answer(api: DevWorkloadApi, calls: WorkloadCalls, endpoint: Endpoint) -> None:
+def test_an_answer_without_a_name_is_no_answer(api: DevWorkloadApi, calls: WorkloadCalls, endpoint: WorkloadEndpoint) -> None:
     api.publish(endpoint, VALIDATE, encode_validate_response(Validated("", {"sub": "spiffe://a.test/x"})))
     with pytest.raises(IdentityError, match="its answer names no SPIFFE ID"):
         calls.validate_token("db", token())

@@ -22,13 +22,13 @@ from tests.support import spire_captures
 from tests.support.cert_factory import END, NOW, START, authority, leaf
 from tunnel.config.dev_model import Entry
 from tunnel.devapi.api import SVIDS, DevWorkloadApi
-from tunnel.devapi.feed import Refusal
+from tunnel.devapi.publisher import Refusal
 from tunnel.errors import IdentityFault
 from tunnel.identity.backoff import Backoff
 from tunnel.identity.rotation import next_attempt, overdue_from
 from tunnel.identity.update import accept_update
-from tunnel.identity.workload import Denied, Event, Hopeless, Lost, Overdue, Rejected, Updated, WorkloadWatcher
-from tunnel.spiffe.endpoint import Endpoint, parse_endpoint
+from tunnel.identity.workload import Denied, Disconnected, Event, FatalError, Overdue, Rejected, Updated, WorkloadWatcher
+from tunnel.spiffe.endpoint import WorkloadEndpoint, parse_endpoint
 from tunnel.spiffe.ids import parse_spiffe_id
 from tunnel.spiffe.messages import SERVICE, SvidEntry, X509SvidResponse, encode_x509_svid_response, parse_x509_svid_response
 from tunnel.spiffe.selection import Selection
@@ -36,7 +36,7 @@ from tunnel.spiffe.selection import Selection
 LIMIT = 60.0  # of every wait: generous, and never reached when things work
 WORKLOAD = Entry(parse_spiffe_id("spiffe://a.test/x"))
 OTHER = Entry(parse_spiffe_id("spiffe://a.test/y"))
-E = TypeVar("E", bound=Lost | Updated | Rejected | Hopeless)
+E = TypeVar("E", bound=Disconnected | Updated | Rejected | FatalError)
 
 STATUSES = [
     "CANCELLED",
@@ -56,7 +56,7 @@ STATUSES = [
     "DATA_LOSS",
     "UNAUTHENTICATED",
 ]
-HOPELESS = ("INVALID_ARGUMENT", "UNIMPLEMENTED")
+FATAL = ("INVALID_ARGUMENT", "UNIMPLEMENTED")
 
 
 class Hurried(Backoff):
@@ -80,7 +80,7 @@ class Hurried(Backoff):
 class Watch:
     """A watcher and the events that came of it, one by one."""
 
-    def __init__(self, endpoint: Endpoint, **fields: Any) -> None:
+    def __init__(self, endpoint: WorkloadEndpoint, **fields: Any) -> None:
         self.backoff = Hurried()
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         fields.setdefault("backoff", self.backoff)
@@ -108,7 +108,7 @@ class Watch:
 
 
 @contextmanager
-def watching(endpoint: Endpoint, **fields: Any) -> Iterator[Watch]:
+def watching(endpoint: WorkloadEndpoint, **fields: Any) -> Iterator[Watch]:
     watch = Watch(endpoint, **fields)
     watch.watcher.start()
     try:
@@ -118,12 +118,12 @@ def watching(endpoint: Endpoint, **fields: Any) -> Iterator[Watch]:
 
 
 @pytest.fixture
-def endpoint(tmp_path: Path) -> Endpoint:
-    return Endpoint(path=str(tmp_path / "api.sock"))
+def endpoint(tmp_path: Path) -> WorkloadEndpoint:
+    return WorkloadEndpoint(path=str(tmp_path / "api.sock"))
 
 
 @pytest.fixture
-def api(endpoint: Endpoint) -> Iterator[DevWorkloadApi]:
+def api(endpoint: WorkloadEndpoint) -> Iterator[DevWorkloadApi]:
     with DevWorkloadApi({endpoint: [WORKLOAD]}) as api:
         yield api
 
@@ -132,7 +132,7 @@ def paths(event: Updated) -> list[str]:
     return [svid.spiffe_id.path for svid in event.context.svids]
 
 
-def good_message(api: DevWorkloadApi, endpoint: Endpoint) -> bytes:
+def good_message(api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> bytes:
     """What the server says by its plan."""
     message = api._plan.svid_message(endpoint)
     assert message is not None
@@ -146,14 +146,14 @@ def wait_until(is_so: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def test_the_first_message_is_the_first_event(api: DevWorkloadApi, endpoint: Endpoint) -> None:
+def test_the_first_message_is_the_first_event(api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> None:
     """The server demands the security header exactly once, so this proves that too."""
     with watching(endpoint) as watch:
         assert paths(watch.updated()) == ["/x"]
         assert watch.backoff.resets == 1
 
 
-def test_each_new_message_is_an_update(api: DevWorkloadApi, endpoint: Endpoint) -> None:
+def test_each_new_message_is_an_update(api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> None:
     with watching(endpoint) as watch:
         watch.updated()
         api.rotate_svids()
@@ -166,7 +166,7 @@ def test_each_new_message_is_an_update(api: DevWorkloadApi, endpoint: Endpoint) 
         assert paths(watch.updated()) == ["/y"]
 
 
-def test_the_wanted_svid_is_selected_before_anything_is_verified(api: DevWorkloadApi, endpoint: Endpoint) -> None:
+def test_the_wanted_svid_is_selected_before_anything_is_verified(api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> None:
     api.register(endpoint, OTHER)
     response = parse_x509_svid_response(good_message(api, endpoint))
     bad = replace(response.svids[0], x509_svid=b"noise")
@@ -181,11 +181,11 @@ def test_the_wanted_svid_is_selected_before_anything_is_verified(api: DevWorkloa
         assert (paths(event), len(event.context.left_out)) == (["/y"], 1)
 
 
-def test_an_equal_message_on_a_new_stream_is_not_new(api: DevWorkloadApi, endpoint: Endpoint) -> None:
+def test_an_equal_message_on_a_new_stream_is_not_new(api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> None:
     with watching(endpoint) as watch:
         watch.updated()
         api.end_streams(endpoint)
-        assert type(watch.next()) is Lost
+        assert type(watch.next()) is Disconnected
         watch.updated(is_new=False)
         api.rotate_svids()
         watch.updated(is_new=True)
@@ -198,7 +198,7 @@ def test_a_socket_of_any_name_is_reached(name: str, tmp_path: Path) -> None:
     """What gRPC would take for a part of a URI reaches it encoded; the server listens by a link of a plain name."""
     place = tmp_path / "d"
     place.mkdir()
-    plain = Endpoint(path=str(place / "api.sock"))
+    plain = WorkloadEndpoint(path=str(place / "api.sock"))
     odd = tmp_path / name
     odd.parent.mkdir(exist_ok=True)
     odd.symlink_to(place)
@@ -207,7 +207,7 @@ def test_a_socket_of_any_name_is_reached(name: str, tmp_path: Path) -> None:
         assert paths(watch.updated()) == ["/x"]
 
 
-def test_an_address_of_four_slashes_is_reached(api: DevWorkloadApi, endpoint: Endpoint) -> None:
+def test_an_address_of_four_slashes_is_reached(api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> None:
     with watching(parse_endpoint(f"unix:///{endpoint.path}")) as watch:
         assert paths(watch.updated()) == ["/x"]
 
@@ -215,7 +215,7 @@ def test_an_address_of_four_slashes_is_reached(api: DevWorkloadApi, endpoint: En
 def test_tcp_serves_as_well() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        place = Endpoint(host="127.0.0.1", port=probe.getsockname()[1])
+        place = WorkloadEndpoint(host="127.0.0.1", port=probe.getsockname()[1])
     with DevWorkloadApi({place: [WORKLOAD]}), watching(place) as watch:
         assert paths(watch.until(Updated)) == ["/x"]
 
@@ -224,18 +224,18 @@ def test_tcp_serves_as_well() -> None:
 
 
 @pytest.mark.parametrize("code", STATUSES)
-def test_each_status_at_the_start(code: str, api: DevWorkloadApi, endpoint: Endpoint) -> None:
+def test_each_status_at_the_start(code: str, api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> None:
     api.publish(endpoint, SVIDS, Refusal(code, "so it is"))
     with watching(endpoint) as watch:
         event = watch.next()
-        if code in HOPELESS:
-            assert isinstance(event, Hopeless)
+        if code in FATAL:
+            assert isinstance(event, FatalError)
             assert event.error.reason is IdentityFault.REFUSED
             assert f"{code}: so it is" in str(event.error)
             wait_until(lambda: not watch.watcher._thread.is_alive())
             assert watch.is_silent()
             return
-        assert type(event) is (Denied if code == "PERMISSION_DENIED" else Lost)
+        assert type(event) is (Denied if code == "PERMISSION_DENIED" else Disconnected)
         assert (event.code, event.details) == (code, "so it is")
         assert watch.backoff.asked[0] == ((1.0 if code == "PERMISSION_DENIED" else 0.5), 5.0)
         api.publish(endpoint, SVIDS, good_message(api, endpoint))
@@ -243,12 +243,12 @@ def test_each_status_at_the_start(code: str, api: DevWorkloadApi, endpoint: Endp
 
 
 @pytest.mark.parametrize("code", STATUSES)
-def test_each_status_after_an_accepted_update(code: str, api: DevWorkloadApi, endpoint: Endpoint) -> None:
+def test_each_status_after_an_accepted_update(code: str, api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> None:
     with watching(endpoint) as watch:
         watch.updated()
         api.publish(endpoint, SVIDS, Refusal(code, "so it is"))
         event = watch.next()
-        assert type(event) is (Denied if code == "PERMISSION_DENIED" else Lost), "nothing is without hope any more"
+        assert type(event) is (Denied if code == "PERMISSION_DENIED" else Disconnected), "nothing is without hope any more"
         assert (event.code, event.details) == (code, "so it is")
         floor = {"PERMISSION_DENIED": 1.0, "INVALID_ARGUMENT": 30.0, "UNIMPLEMENTED": 30.0}.get(code, 0.5)
         assert watch.backoff.asked[0] == (floor, 30.0)
@@ -257,7 +257,7 @@ def test_each_status_after_an_accepted_update(code: str, api: DevWorkloadApi, en
 
 
 @pytest.mark.parametrize("scene", ["no-identity", "no-header", "header-twice", "header-wrong"])
-def test_the_captured_statuses_have_their_meaning(scene: str, api: DevWorkloadApi, endpoint: Endpoint) -> None:
+def test_the_captured_statuses_have_their_meaning(scene: str, api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> None:
     status = spire_captures.call(f"{scene}/svid")["status"]
     api.publish(endpoint, SVIDS, Refusal(status["code"], status["details"]))
     with watching(endpoint) as watch:
@@ -265,12 +265,12 @@ def test_the_captured_statuses_have_their_meaning(scene: str, api: DevWorkloadAp
         if scene == "no-identity":
             assert event == Denied("PERMISSION_DENIED", "no identity issued", 0.01)
         else:
-            assert isinstance(event, Hopeless)
+            assert isinstance(event, FatalError)
             assert "security header missing from request" in str(event.error)
 
 
 def test_an_identity_taken_away_on_an_open_stream_is_denied_and_one_given_back_is_taken(
-    api: DevWorkloadApi, endpoint: Endpoint
+    api: DevWorkloadApi, endpoint: WorkloadEndpoint
 ) -> None:
     with watching(endpoint) as watch:
         watch.updated()
@@ -280,7 +280,7 @@ def test_an_identity_taken_away_on_an_open_stream_is_denied_and_one_given_back_i
         watch.until(Updated)
 
 
-def test_the_captured_end_of_the_rotation_is_a_denial(api: DevWorkloadApi, endpoint: Endpoint) -> None:
+def test_the_captured_end_of_the_rotation_is_a_denial(api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> None:
     """Two messages of the scene and its end, with the clock of its capture."""
     call = spire_captures.call("rotation/svid")
     first, second = (spire_captures.message(f"rotation/svid/{number}") for number in (15, 16))
@@ -297,24 +297,24 @@ def test_the_captured_end_of_the_rotation_is_a_denial(api: DevWorkloadApi, endpo
 # -- ends and outages
 
 
-def test_a_clean_end_is_met_by_a_new_stream(api: DevWorkloadApi, endpoint: Endpoint) -> None:
+def test_a_clean_end_is_met_by_a_new_stream(api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> None:
     with watching(endpoint) as watch:
         watch.updated()
         for _ in range(3):
             api.end_streams(endpoint)
-            assert watch.next() == Lost("OK", "", 0.01)
+            assert watch.next() == Disconnected("OK", "", 0.01)
             watch.updated(is_new=False)
         assert api.stream_count(endpoint) == 1
 
 
 def test_the_end_of_a_steady_stream_is_met_at_once_and_that_of_a_brief_one_is_not(
-    api: DevWorkloadApi, endpoint: Endpoint
+    api: DevWorkloadApi, endpoint: WorkloadEndpoint
 ) -> None:
     now = [0.0]
     with watching(endpoint, clock=lambda: now[0]) as watch:
         watch.updated()
         api.end_streams(endpoint)
-        assert isinstance(watch.next(), Lost)
+        assert isinstance(watch.next(), Disconnected)
         watch.updated(is_new=False)
         now[0] += 1.0  # the second stream has begun already
         api.end_streams(endpoint)
@@ -322,48 +322,50 @@ def test_the_end_of_a_steady_stream_is_met_at_once_and_that_of_a_brief_one_is_no
         assert watch.backoff.asked == [(0.5, 30.0), (0.0, 30.0)]
 
 
-def test_a_stream_that_ended_before_it_said_anything_good_is_not_met_at_once(api: DevWorkloadApi, endpoint: Endpoint) -> None:
+def test_a_stream_that_ended_before_it_said_anything_good_is_not_met_at_once(
+    api: DevWorkloadApi, endpoint: WorkloadEndpoint
+) -> None:
     api.publish(endpoint, SVIDS, b"noise")
     with watching(endpoint, backoff=(backoff := Hurried(3600.0))) as watch:
         assert isinstance(watch.next(), Rejected)
         api.end_streams(endpoint)
-        assert isinstance(watch.next(), Lost)
+        assert isinstance(watch.next(), Disconnected)
         assert backoff.asked == [(1.0, 5.0), (0.5, 5.0)]
         assert backoff.resets == 0
 
 
-def test_a_socket_that_is_not_there_yet_is_waited_for(endpoint: Endpoint) -> None:
+def test_a_socket_that_is_not_there_yet_is_waited_for(endpoint: WorkloadEndpoint) -> None:
     with watching(endpoint) as watch:
         for _ in range(3):
             event = watch.next()
-            assert type(event) is Lost
+            assert type(event) is Disconnected
             assert event.code == "UNAVAILABLE"
         assert watch.backoff.asked[:3] == [(0.5, 5.0)] * 3
         with DevWorkloadApi({endpoint: [WORKLOAD]}):
             assert paths(watch.until(Updated)) == ["/x"]
 
 
-def test_a_socket_that_nobody_listens_on_is_waited_for(endpoint: Endpoint) -> None:
+def test_a_socket_that_nobody_listens_on_is_waited_for(endpoint: WorkloadEndpoint) -> None:
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(endpoint.path)
     with watching(endpoint) as watch:
-        assert watch.until(Lost).code == "UNAVAILABLE"
+        assert watch.until(Disconnected).code == "UNAVAILABLE"
         with DevWorkloadApi({endpoint: [WORKLOAD]}):
             assert paths(watch.until(Updated)) == ["/x"]
 
 
-def test_an_agent_that_restarts_is_found_again(api: DevWorkloadApi, endpoint: Endpoint) -> None:
+def test_an_agent_that_restarts_is_found_again(api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> None:
     with watching(endpoint) as watch:
         watch.updated()
         api.stop()
         lost = watch.next()
-        assert type(lost) is Lost
+        assert type(lost) is Disconnected
         assert lost.code in ("UNAVAILABLE", "CANCELLED", "UNKNOWN")
         api.start()
         assert watch.until(Updated).is_new is False
 
 
-def test_another_agent_on_the_same_socket_is_found(api: DevWorkloadApi, endpoint: Endpoint) -> None:
+def test_another_agent_on_the_same_socket_is_found(api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> None:
     with watching(endpoint) as watch:
         watch.updated()
         api.stop()
@@ -371,7 +373,7 @@ def test_another_agent_on_the_same_socket_is_found(api: DevWorkloadApi, endpoint
             assert paths(watch.until(Updated)) == ["/y"]
 
 
-def test_something_that_is_no_grpc_server_is_a_loss(endpoint: Endpoint) -> None:
+def test_something_that_is_no_grpc_server_is_a_loss(endpoint: WorkloadEndpoint) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(endpoint.path)
         listener.listen()
@@ -385,7 +387,7 @@ def test_something_that_is_no_grpc_server_is_a_loss(endpoint: Endpoint) -> None:
         speaker = threading.Thread(target=answer)
         speaker.start()
         with watching(endpoint) as watch:
-            assert watch.until(Lost).code == "UNAVAILABLE"
+            assert watch.until(Disconnected).code == "UNAVAILABLE"
             speaker.join()
             listener.close()
 
@@ -407,7 +409,7 @@ def spoilt(message: bytes) -> dict[str, tuple[bytes, IdentityFault]]:
 
 @pytest.mark.parametrize("kind", ["noise", "cut", "empty", "no key"])
 def test_a_message_that_is_not_taken_is_told_once_and_leaves_the_last_good_one(
-    kind: str, api: DevWorkloadApi, endpoint: Endpoint
+    kind: str, api: DevWorkloadApi, endpoint: WorkloadEndpoint
 ) -> None:
     good = good_message(api, endpoint)
     bad, reason = spoilt(good)[kind]
@@ -423,7 +425,7 @@ def test_a_message_that_is_not_taken_is_told_once_and_leaves_the_last_good_one(
         assert set(watch.backoff.asked) == {(1.0, 30.0)}
 
 
-def test_a_bad_first_message_is_no_reason_to_give_up(api: DevWorkloadApi, endpoint: Endpoint) -> None:
+def test_a_bad_first_message_is_no_reason_to_give_up(api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> None:
     good = good_message(api, endpoint)
     api.publish(endpoint, SVIDS, b"noise")
     with watching(endpoint) as watch:
@@ -432,14 +434,14 @@ def test_a_bad_first_message_is_no_reason_to_give_up(api: DevWorkloadApi, endpoi
         watch.updated()
 
 
-def test_a_message_is_judged_by_the_clock_on_the_wall(api: DevWorkloadApi, endpoint: Endpoint) -> None:
+def test_a_message_is_judged_by_the_clock_on_the_wall(api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> None:
     with watching(endpoint, wall=lambda: 4e9) as watch:
         rejected = watch.next()
         assert isinstance(rejected, Rejected)
         assert rejected.error.reason is IdentityFault.UNVERIFIED
 
 
-def test_a_message_over_grpcs_own_limit_is_taken(api: DevWorkloadApi, endpoint: Endpoint) -> None:
+def test_a_message_over_grpcs_own_limit_is_taken(api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> None:
     """A large federation passes 4 MiB."""
     response = parse_x509_svid_response(good_message(api, endpoint))
     (svid,) = response.svids
@@ -457,7 +459,7 @@ def test_a_message_over_grpcs_own_limit_is_taken(api: DevWorkloadApi, endpoint: 
 class Scripted:
     """An agent that answers its first stream with the first message, the next with the next one, and never ends a stream."""
 
-    def __init__(self, endpoint: Endpoint, *messages: bytes) -> None:
+    def __init__(self, endpoint: WorkloadEndpoint, *messages: bytes) -> None:
         self.opened = 0
         self._messages = messages
         self._over = threading.Event()
@@ -507,7 +509,7 @@ class Wall:
         return self.now.timestamp()
 
 
-def test_an_update_that_is_not_yet_valid_is_taken_when_it_is(endpoint: Endpoint) -> None:
+def test_an_update_that_is_not_yet_valid_is_taken_when_it_is(endpoint: WorkloadEndpoint) -> None:
     """Our clock is 40 seconds behind. The agent sends nothing more, and no new stream is opened meanwhile."""
     wall = Wall(START - timedelta(seconds=40))
     with Scripted(endpoint, OLD) as agent, watching(endpoint, wall=wall, look=0.01, backoff=Hurried(3600.0)) as watch:
@@ -519,18 +521,18 @@ def test_an_update_that_is_not_yet_valid_is_taken_when_it_is(endpoint: Endpoint)
         assert agent.opened == 1
 
 
-def test_an_update_that_is_not_yet_valid_is_taken_even_if_its_agent_has_gone(endpoint: Endpoint) -> None:
+def test_an_update_that_is_not_yet_valid_is_taken_even_if_its_agent_has_gone(endpoint: WorkloadEndpoint) -> None:
     wall = Wall(START - timedelta(seconds=40))
     agent = Scripted(endpoint, OLD)
     with agent, watching(endpoint, wall=wall, look=0.01, backoff=Hurried(3600.0)) as watch:
         assert isinstance(watch.next(), Rejected)
         agent.stop()
-        assert isinstance(watch.next(), Lost)
+        assert isinstance(watch.next(), Disconnected)
         wall.now = START
         assert paths(watch.updated()) == ["/w"]
 
 
-def test_a_rejected_update_is_followed_by_a_new_stream(endpoint: Endpoint) -> None:
+def test_a_rejected_update_is_followed_by_a_new_stream(endpoint: WorkloadEndpoint) -> None:
     """The agent sends nothing more on a stream that it thinks is served."""
     with Scripted(endpoint, BAD, BAD, OLD) as agent, watching(endpoint, wall=Wall(), look=0.01) as watch:
         assert isinstance(watch.next(), Rejected)
@@ -539,7 +541,7 @@ def test_a_rejected_update_is_followed_by_a_new_stream(endpoint: Endpoint) -> No
         assert watch.backoff.asked == [(1.0, 5.0)] * 4
 
 
-def test_an_overdue_rotation_opens_a_new_stream(endpoint: Endpoint) -> None:
+def test_an_overdue_rotation_opens_a_new_stream(endpoint: WorkloadEndpoint) -> None:
     wall = Wall()
     with Scripted(endpoint, OLD, OLD, NEW) as agent, watching(endpoint, wall=wall, look=0.01) as watch:
         first = watch.updated().context.svid
@@ -554,7 +556,7 @@ def test_an_overdue_rotation_opens_a_new_stream(endpoint: Endpoint) -> None:
         assert agent.opened == 3
 
 
-def test_a_clock_that_was_set_forward_and_back_delays_no_attempt(endpoint: Endpoint) -> None:
+def test_a_clock_that_was_set_forward_and_back_delays_no_attempt(endpoint: WorkloadEndpoint) -> None:
     wall = Wall()
     with Scripted(endpoint, OLD) as agent, watching(endpoint, wall=wall, look=0.01) as watch:
         watch.updated()
@@ -570,7 +572,7 @@ def test_a_clock_that_was_set_forward_and_back_delays_no_attempt(endpoint: Endpo
             time.sleep(0.02)  # so that the watcher looks
 
 
-def test_an_expired_svid_opens_new_streams_and_is_told_of_once(endpoint: Endpoint) -> None:
+def test_an_expired_svid_opens_new_streams_and_is_told_of_once(endpoint: WorkloadEndpoint) -> None:
     wall = Wall()
     with Scripted(endpoint, OLD, OLD, OLD, NEW) as agent, watching(endpoint, wall=wall, look=0.01) as watch:
         watch.updated()
@@ -583,20 +585,20 @@ def test_an_expired_svid_opens_new_streams_and_is_told_of_once(endpoint: Endpoin
         assert agent.opened == 4
 
 
-def test_an_agent_that_does_not_answer_is_asked_on_a_new_stream(endpoint: Endpoint) -> None:
+def test_an_agent_that_does_not_answer_is_asked_on_a_new_stream(endpoint: WorkloadEndpoint) -> None:
     now = [0.0]
     with Scripted(endpoint, SILENCE, OLD) as agent, watching(endpoint, wall=Wall(), clock=lambda: now[0], look=0.01) as watch:
         wait_until(lambda: agent.opened == 1)
         now[0] += 15.0
         lost = watch.next()
-        assert isinstance(lost, Lost)
+        assert isinstance(lost, Disconnected)
         assert (lost.code, lost.details) == ("DEADLINE_EXCEEDED", "no answer within 15s")
         watch.updated()
         now[0] += 3600.0  # a stream that has answered may be silent
         assert agent.opened == 2
 
 
-def test_an_authority_that_is_not_yet_valid_is_waited_for_by_new_streams(endpoint: Endpoint) -> None:
+def test_an_authority_that_is_not_yet_valid_is_waited_for_by_new_streams(endpoint: WorkloadEndpoint) -> None:
     early = authority(start=NOW + timedelta(minutes=1), end=END)
     worker = leaf(issuer=early)
     svid = SvidEntry("spiffe://a.test/w", worker.der, worker.key_der, early.der)
@@ -622,7 +624,7 @@ def test_attempts_come_closer_towards_the_end_and_go_on_after_it() -> None:
 # -- stopping
 
 
-def test_stop_ends_the_thread_while_a_stream_is_open(api: DevWorkloadApi, endpoint: Endpoint) -> None:
+def test_stop_ends_the_thread_while_a_stream_is_open(api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> None:
     with watching(endpoint) as watch:
         watch.updated()
     assert not watch.watcher._thread.is_alive()
@@ -630,24 +632,24 @@ def test_stop_ends_the_thread_while_a_stream_is_open(api: DevWorkloadApi, endpoi
     wait_until(lambda: api.stream_count(endpoint) == 0)
 
 
-def test_stop_ends_the_thread_while_it_waits_for_the_next_attempt(endpoint: Endpoint) -> None:
+def test_stop_ends_the_thread_while_it_waits_for_the_next_attempt(endpoint: WorkloadEndpoint) -> None:
     class Patient(Backoff):
         def next(self, *, floor: float, cap: float) -> float:
             return 3600.0
 
     with watching(endpoint, backoff=Patient()) as watch:
-        assert watch.until(Lost).delay == 3600.0
+        assert watch.until(Disconnected).delay == 3600.0
     assert not watch.watcher._thread.is_alive()
 
 
-def test_stop_right_after_the_start_ends_the_thread(api: DevWorkloadApi, endpoint: Endpoint) -> None:
+def test_stop_right_after_the_start_ends_the_thread(api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> None:
     for _ in range(10):
         with watching(endpoint) as watch:
             pass
         assert not watch.watcher._thread.is_alive()
 
 
-def test_stop_ends_the_thread_of_one_that_is_never_answered(endpoint: Endpoint) -> None:
+def test_stop_ends_the_thread_of_one_that_is_never_answered(endpoint: WorkloadEndpoint) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(endpoint.path)
         listener.listen()
@@ -660,20 +662,20 @@ def test_stop_ends_the_thread_of_one_that_is_never_answered(endpoint: Endpoint) 
         assert not watch.watcher._thread.is_alive()
 
 
-def test_stop_after_an_end_without_hope_is_no_error(api: DevWorkloadApi, endpoint: Endpoint) -> None:
+def test_stop_after_an_end_without_hope_is_no_error(api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> None:
     api.publish(endpoint, SVIDS, Refusal("UNIMPLEMENTED", "no"))
     with watching(endpoint) as watch:
-        watch.until(Hopeless)
+        watch.until(FatalError)
     watch.watcher.stop()
 
 
 def test_a_bug_in_the_watcher_is_said_and_not_the_silent_end_of_all_updates(monkeypatch: pytest.MonkeyPatch) -> None:
     told: queue.Queue[Event] = queue.Queue()
     monkeypatch.setattr(threading, "excepthook", lambda _args: None)  # what Python prints of it is not the point
-    watcher = WorkloadWatcher(Endpoint(path="/nowhere/agent.sock"), told.put)
+    watcher = WorkloadWatcher(WorkloadEndpoint(path="/nowhere/agent.sock"), told.put)
     monkeypatch.setattr(watcher, "_follow_stream", lambda: 1 / 0)
     watcher.start()
     event = told.get(timeout=60)
-    assert isinstance(event, Hopeless)
+    assert isinstance(event, FatalError)
     assert event.error.reason is IdentityFault.CRASHED
     watcher.stop()

@@ -20,9 +20,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from tests.support.pebble import Pebble, free_ports
 from tests.support.processes import Proxy, bare_environment, eventually, tunnel_argv
 from tunnel.acme import client
-from tunnel.acme.keeper import AcmeKeeper
 from tunnel.acme.material import renew_due_at
-from tunnel.authz.authorizer import admit_unasked
+from tunnel.acme.renewal import CertificateRenewer
+from tunnel.authz.authorizer import allow_anonymous
 from tunnel.config.acme import AcmeConfig
 from tunnel.errors import IdentityError, IdentityFault
 from tunnel.keystore.material import KeyMaterial
@@ -32,9 +32,9 @@ from tunnel.net.listen import open_listener
 from tunnel.proxy.generation import Generation
 from tunnel.proxy.settings import Settings
 from tunnel.proxy.tunnel import Tunnel
-from tunnel.relay.gate import GatedHandshake
+from tunnel.relay.acme_handshake import AcmeHandshake
 from tunnel.relay.loop import Loop
-from tunnel.tls.challenge import ChallengeGate
+from tunnel.tls.acme_challenge import AcmeChallenges
 from tunnel.tls.context import Presented, TlsContext
 
 NAME = "www.example.test"
@@ -53,15 +53,15 @@ def config(pebble: Pebble, tmp_path: Path) -> AcmeConfig:
     return replace(pebble.config(NAME), storage_dir=tmp_path / "tunnel" / "acme")
 
 
-def open_keeper(config: AcmeConfig, gate: ChallengeGate | None = None, **fields: Any) -> AcmeKeeper:
+def open_renewer(config: AcmeConfig, challenges: AcmeChallenges | None = None, **fields: Any) -> CertificateRenewer:
     """The real one but for its pauses."""
-    return AcmeKeeper(config, gate or ChallengeGate(), print, issue=client.issue, sleep=lambda _: None, **fields)
+    return CertificateRenewer(config, challenges or AcmeChallenges(), print, issue=client.issue, sleep=lambda _: None, **fields)
 
 
 def refused(config: AcmeConfig) -> str:
     """Why no certificate can be had."""
     with pytest.raises(IdentityError) as caught:
-        open_keeper(config).obtain()
+        open_renewer(config).obtain()
     assert caught.value.reason is IdentityFault.ACME
     text = str(caught.value)
     assert "\n" not in text
@@ -76,7 +76,7 @@ def key_bytes(key: Any) -> bytes:
 
 
 def test_a_certificate_is_had_with_its_chain(config: AcmeConfig) -> None:
-    held = open_keeper(config).obtain()
+    held = open_renewer(config).obtain()
     leaf, issuer = (x509.load_der_x509_certificate(one.der) for one in held.chain)
     leaf.verify_directly_issued_by(issuer)
     names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -86,15 +86,15 @@ def test_a_certificate_is_had_with_its_chain(config: AcmeConfig) -> None:
 
 
 def test_the_challenges_port_is_free_afterwards(config: AcmeConfig) -> None:
-    open_keeper(config).obtain()
+    open_renewer(config).obtain()
     socket.create_server(("", config.challenge_port)).close()
 
 
 def test_after_a_restart_the_account_is_found_again(pebble: Pebble, config: AcmeConfig) -> None:
     late = datetime.now(UTC).timestamp() + 3600
-    first = open_keeper(config).obtain()
+    first = open_renewer(config).obtain()
     count = pebble.process.matches("accounts in memory")[-1]
-    second = open_keeper(config, clock=lambda: late).obtain()  # an hour later the kept one is over
+    second = open_renewer(config, clock=lambda: late).obtain()  # an hour later the kept one is over
     assert second.chain != first.chain
     assert pebble.process.matches("accounts in memory")[-1] == count
 
@@ -104,7 +104,7 @@ def test_after_a_restart_the_account_is_found_again(pebble: Pebble, config: Acme
 
 def test_an_authority_that_rejects_good_nonces_is_asked_again(tmp_path: Path) -> None:
     with closing(Pebble(tmp_path, rejected_nonces=10)) as fussy:
-        assert open_keeper(fussy.config(NAME)).obtain().chain
+        assert open_renewer(fussy.config(NAME)).obtain().chain
 
 
 def test_an_authority_that_does_not_reach_us_says_so(config: AcmeConfig) -> None:
@@ -152,19 +152,19 @@ class RecordedLog:
 
 def generation(number: int, held: KeyMaterial) -> Generation:
     presented = Presented(held.chain, held.private_key)
-    made = TlsContext(presented, admit_unasked("all"), is_server=True, knows_acme=True)
+    made = TlsContext(presented, allow_anonymous("all"), is_server=True, knows_acme=True)
     return Generation(number, NAME, held.chain[0].not_after, False, made, None)
 
 
 class Served:
     """A tunnel on the challenge's own port, on a thread of its own."""
 
-    def __init__(self, port: int, gate: ChallengeGate, held: KeyMaterial, target: int) -> None:
+    def __init__(self, port: int, challenges: AcmeChallenges, held: KeyMaterial, target: int) -> None:
         self.log = RecordedLog()
         self._loop = Loop()
         settings = Settings(is_server=True, target=TcpAddress("127.0.0.1", str(target)))
         self.tunnel = Tunnel(self._loop, settings, self.log, lambda _address, _answer: None)  # type: ignore[arg-type]
-        self.tunnel.new_handshake = partial(GatedHandshake, gate=gate)
+        self.tunnel.new_handshake = partial(AcmeHandshake, challenges=challenges)
         self.tunnel.swap(generation(1, held))
         self.tunnel.open(open_listener(TcpAddress("127.0.0.1", str(port))))
         self._stop = threading.Event()
@@ -203,17 +203,17 @@ def backend() -> Iterator[int]:
 
 
 def test_a_renewal_is_answered_where_we_serve(config: AcmeConfig) -> None:
-    gate = ChallengeGate()
+    challenges = AcmeChallenges()
     clock = [datetime.now(UTC).timestamp()]
-    keeper = open_keeper(config, gate, clock=lambda: clock[0])
+    keeper = open_renewer(config, challenges, clock=lambda: clock[0])
     held = keeper.obtain()
-    with backend() as target, closing(Served(config.challenge_port, gate, held, target)) as served:
+    with backend() as target, closing(Served(config.challenge_port, challenges, held, target)) as served:
         assert serial_shown(config.challenge_port) == held.chain[0].serial_number
         assert keeper.renew_if_due() is None
         clock[0] += 3600
         fresh = keeper.renew_if_due()
         assert fresh is not None
-        assert served.tunnel.counters.challenged >= 1
+        assert served.tunnel.counters.acme_challenge >= 1
         assert any(line.startswith("closed ACME challenge from 127.0.0.1:") for line in served.log.lines)
         assert serial_shown(config.challenge_port) == held.chain[0].serial_number
         served.tunnel.swap(generation(2, fresh))

@@ -245,4 +245,4 @@ def test_the_proxies_have_refused_and_lost_nothing(seen: Seen) -> None:
     for proxy in seen.proxies:
         assert not proxy.matches("error")
         assert proxy.stop() == 0
-        assert not re.search("(refused|undialled|unserved|truncated|crashed)=", proxy.lines[-1])
+        assert not re.search("(refused|dial_failed|no_identity|truncated|crashed)=", proxy.lines[-1])

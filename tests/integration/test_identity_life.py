@@ -18,7 +18,7 @@ from tests.support.tls_peer import tls_connection
 from tests.support.workloads import ANY_PORT, CLIENT, FOREIGNER, SERVER, Workloads
 from tunnel.config.dev_model import Entry, Issuing
 from tunnel.devapi.api import SVIDS
-from tunnel.devapi.feed import Refusal
+from tunnel.devapi.publisher import Refusal
 from tunnel.spiffe.ids import parse_spiffe_id
 
 NO_LISTENER = "listening for connections"
@@ -154,7 +154,7 @@ def test_an_expired_identity_is_not_used_and_a_new_one_is(fleeting: Workloads) -
     fleeting.api.rotate_svids()
     proxy.wait_for("serving again with a new identity")
     proxy.stop()
-    assert "unserved=1" in proxy.lines[-1]
+    assert "no_identity=1" in proxy.lines[-1]
 
 
 def test_an_open_connection_outlives_its_identity(fleeting: Workloads) -> None:

@@ -25,7 +25,7 @@ LONG_AGO = {"start": datetime.now(UTC) - 48 * HOUR, "end": datetime.now(UTC) - 2
 LATER = {"start": datetime.now(UTC) + 24 * HOUR, "end": datetime.now(UTC) + 48 * HOUR}
 
 
-class Gate(FileIdentities):
+class GuardedServer(FileIdentities):
     """A server proxy that admits every certificate of the authority, peers good and bad, and the backend behind."""
 
     def __init__(self, directory: Path) -> None:
@@ -64,9 +64,9 @@ class Gate(FileIdentities):
 
 
 @pytest.fixture(scope="module")
-def gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
-    with closing(Gate(tmp_path_factory.mktemp("gate"))) as gate:
-        yield gate
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GuardedServer]:
+    with closing(GuardedServer(tmp_path_factory.mktemp("guarded"))) as guarded:
+        yield guarded
 
 
 def is_admitted(proxy: Proxy, identity: Identity | None) -> bool:
@@ -107,28 +107,30 @@ def is_over(plain: socket.socket) -> bool:
         ("of a leaf", BAD_CERTIFICATE, "issuer-is-not-ca"),
     ],
 )
-def test_who_may_not_pass_is_told_why_by_an_alert(gate: Gate, what: str, alert: int | None, reason: str, version: str) -> None:
+def test_who_may_not_pass_is_told_why_by_an_alert(
+    guarded: GuardedServer, what: str, alert: int | None, reason: str, version: str
+) -> None:
     if alert is None:
         alert = CERTIFICATE_REQUIRED if version == "-tls1_3" else HANDSHAKE_FAILURE
-    dialled, since = gate.backend.accepted, len(gate.proxy.lines)
-    assert alert_of(s_client(gate, gate.proxy.address, gate.peer(what), version)) == alert
-    gate.proxy.wait_for(rf"error on TLS handshake from 127\.0\.0\.1:\d+: .* reason={reason}$", since)
-    assert gate.backend.accepted == dialled
+    target_connected, since = guarded.backend.accepted, len(guarded.proxy.lines)
+    assert alert_of(s_client(guarded, guarded.proxy.address, guarded.peer(what), version)) == alert
+    guarded.proxy.wait_for(rf"error on TLS handshake from 127\.0\.0\.1:\d+: .* reason={reason}$", since)
+    assert guarded.backend.accepted == target_connected
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("what", ["a stranger", "self-signed", "expired", "a client's only", "of another name"])
-def test_our_client_tells_every_bad_server_the_same(gate: Gate, what: str, version: str) -> None:
+def test_our_client_tells_every_bad_server_the_same(guarded: GuardedServer, what: str, version: str) -> None:
     names = {"dns": ("localhost",)}
     make: dict[str, Callable[[], Files]] = {
-        "a stranger": lambda: gate.other.leaf("server", **names),
-        "self-signed": lambda: gate.pki.leaf("server", is_self_signed=True, file="server-self-signed", **names),
-        "expired": lambda: gate.pki.leaf("server", file="server-expired", **names, **LONG_AGO),
-        "a client's only": lambda: gate.pki.leaf("server", purposes=FOR_CLIENTS, file="client-only", **names),
-        "of another name": lambda: gate.pki.leaf("localhost", dns=("localhost.other",), file="other-name"),
+        "a stranger": lambda: guarded.other.leaf("server", **names),
+        "self-signed": lambda: guarded.pki.leaf("server", is_self_signed=True, file="server-self-signed", **names),
+        "expired": lambda: guarded.pki.leaf("server", file="server-expired", **names, **LONG_AGO),
+        "a client's only": lambda: guarded.pki.leaf("server", purposes=FOR_CLIENTS, file="client-only", **names),
+        "of another name": lambda: guarded.pki.leaf("localhost", dns=("localhost.other",), file="other-name"),
     }
-    server, port = s_server(gate, make[what](), version)
-    proxy = gate.call(f"localhost:{port}")
+    server, port = s_server(guarded, make[what](), version)
+    proxy = guarded.call(f"localhost:{port}")
     with connect(proxy.address) as plain:
         plain.sendall(b"secret")
         assert is_over(plain)
@@ -147,19 +149,19 @@ def authorities_asked_for(proxy: Proxy, identity: Identity) -> list[str]:
         return [str(name.CN) for name in peer.tls.get_client_ca_list()]
 
 
-def test_a_server_names_the_authorities_it_takes(gate: Gate) -> None:
-    assert authorities_asked_for(gate.proxy, gate.client_files) == ["pki root"]
+def test_a_server_names_the_authorities_it_takes(guarded: GuardedServer) -> None:
+    assert authorities_asked_for(guarded.proxy, guarded.client_files) == ["pki root"]
 
 
-def test_a_server_with_pins_names_no_authority(gate: Gate) -> None:
-    proxy = gate.serve(gate.backend.target, rules=(f"--allow-spki-pin={gate.client_files.pin()}",))
-    assert authorities_asked_for(proxy, gate.client_files) == []
+def test_a_server_with_pins_names_no_authority(guarded: GuardedServer) -> None:
+    proxy = guarded.serve(guarded.backend.target, rules=(f"--allow-spki-pin={guarded.client_files.pin()}",))
+    assert authorities_asked_for(proxy, guarded.client_files) == []
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_without_authentication_no_certificate_is_asked_for(gate: Gate, version: str) -> None:
-    proxy = gate.serve(gate.backend.target, rules=("--disable-authentication",))
-    client = s_client(gate, proxy.address, None, version)
+def test_without_authentication_no_certificate_is_asked_for(guarded: GuardedServer, version: str) -> None:
+    proxy = guarded.serve(guarded.backend.target, rules=("--disable-authentication",))
+    client = s_client(guarded, proxy.address, None, version)
     client.say("ping")
     client.wait_for("^ping$")
     client.say("Q")
@@ -169,25 +171,25 @@ def test_without_authentication_no_certificate_is_asked_for(gate: Gate, version:
     proxy.wait_for(r"opening pipe: tcp:\S+ \[no cert\] ")
 
 
-def test_our_client_without_authentication_shows_no_certificate_but_looks_at_the_servers(gate: Gate) -> None:
-    server, port = s_server(gate, gate.server_files, "-verify", "9")
-    flags = f"--cacert={gate.pki.cacert}", "--disable-authentication"
-    proxy = gate.start("client", "--listen=127.0.0.1:0", f"--target=localhost:{port}", *flags)
+def test_our_client_without_authentication_shows_no_certificate_but_looks_at_the_servers(guarded: GuardedServer) -> None:
+    server, port = s_server(guarded, guarded.server_files, "-verify", "9")
+    flags = f"--cacert={guarded.pki.cacert}", "--disable-authentication"
+    proxy = guarded.start("client", "--listen=127.0.0.1:0", f"--target=localhost:{port}", *flags)
     with connect(proxy.address) as plain:
         plain.sendall(b"ping\n")
         server.wait_for("^ping$")
     assert not server.matches("subject=|depth=0")
-    bad = gate.other.leaf("server", dns=("localhost",), file="bad-server")
-    _, port = s_server(gate, bad, "-verify", "9")
-    proxy = gate.start("client", "--listen=127.0.0.1:0", f"--target=localhost:{port}", *flags)
+    bad = guarded.other.leaf("server", dns=("localhost",), file="bad-server")
+    _, port = s_server(guarded, bad, "-verify", "9")
+    proxy = guarded.start("client", "--listen=127.0.0.1:0", f"--target=localhost:{port}", *flags)
     with connect(proxy.address) as plain:
         assert is_over(plain)
     proxy.wait_for("error on dial: .*reason=unknown-authority")
 
 
-def test_our_client_shows_its_certificate_whatever_authorities_are_named(gate: Gate) -> None:
-    server, port = s_server(gate, gate.server_files, "-CAfile", str(gate.other.cacert))
-    proxy = gate.call(f"localhost:{port}")
+def test_our_client_shows_its_certificate_whatever_authorities_are_named(guarded: GuardedServer) -> None:
+    server, port = s_server(guarded, guarded.server_files, "-CAfile", str(guarded.other.cacert))
+    proxy = guarded.call(f"localhost:{port}")
     with connect(proxy.address) as plain:
         plain.sendall(b"ping\n")
         server.wait_for("^ping$")
@@ -219,8 +221,8 @@ REFUSING = [
 
 
 @pytest.fixture(scope="module")
-def known(gate: Gate) -> Files:
-    return gate.pki.leaf(
+def known(guarded: GuardedServer) -> Files:
+    return guarded.pki.leaf(
         "client",
         units=("first", "second"),
         dns=("client.test",),
@@ -231,28 +233,28 @@ def known(gate: Gate) -> Files:
 
 
 @pytest.mark.parametrize("rule", ADMITTING)
-def test_a_rule_admits_by_what_the_certificate_says(gate: Gate, known: Files, rule: str) -> None:
-    proxy = gate.serve(gate.backend.target, rules=(rule,))
+def test_a_rule_admits_by_what_the_certificate_says(guarded: GuardedServer, known: Files, rule: str) -> None:
+    proxy = guarded.serve(guarded.backend.target, rules=(rule,))
     assert is_admitted(proxy, known)
-    assert not is_admitted(proxy, gate.pki.leaf("nobody"))
+    assert not is_admitted(proxy, guarded.pki.leaf("nobody"))
     proxy.wait_for("unauthorized: invalid principal, or principal not allowed")
 
 
-def test_rules_that_are_nearly_met_admit_nobody(gate: Gate, known: Files) -> None:
-    assert not is_admitted(gate.serve(gate.backend.target, rules=REFUSING), known)
+def test_rules_that_are_nearly_met_admit_nobody(guarded: GuardedServer, known: Files) -> None:
+    assert not is_admitted(guarded.serve(guarded.backend.target, rules=REFUSING), known)
 
 
-def test_rules_are_joined_by_or(gate: Gate, known: Files) -> None:
-    proxy = gate.serve(gate.backend.target, rules=("--allow-cn=nobody", "--allow-ou=nobody", "--allow-dns=client.test"))
+def test_rules_are_joined_by_or(guarded: GuardedServer, known: Files) -> None:
+    proxy = guarded.serve(guarded.backend.target, rules=("--allow-cn=nobody", "--allow-ou=nobody", "--allow-dns=client.test"))
     assert is_admitted(proxy, known)
-    assert not is_admitted(proxy, gate.client_files)
+    assert not is_admitted(proxy, guarded.client_files)
 
 
 @pytest.mark.parametrize(
     ("rule", "admits"), [("--verify-cn=server", True), ("--verify-cn=other", False), ("--verify-ip=127.0.0.1", True)]
 )
-def test_a_client_has_rules_beside_the_host_name(gate: Gate, rule: str, admits: bool) -> None:
-    proxy = gate.call(gate.proxy.target, rule)
+def test_a_client_has_rules_beside_the_host_name(guarded: GuardedServer, rule: str, admits: bool) -> None:
+    proxy = guarded.call(guarded.proxy.target, rule)
     with connect(proxy.address) as plain:
         if admits:
             plain.sendall(b"x")
@@ -268,36 +270,36 @@ def test_a_client_has_rules_beside_the_host_name(gate: Gate, rule: str, admits: 
     ("what", "algorithm"),
     [("self-signed", "sha256"), ("expired", "sha384"), ("a stranger", "sha512"), ("a server's only", "SHA256")],
 )
-def test_a_pin_is_the_whole_authentication(gate: Gate, what: str, algorithm: str) -> None:
-    files = gate.peer(what)
+def test_a_pin_is_the_whole_authentication(guarded: GuardedServer, what: str, algorithm: str) -> None:
+    files = guarded.peer(what)
     assert files is not None
-    proxy = gate.serve(gate.backend.target, rules=(f"--allow-spki-pin={files.pin(algorithm)}",))
+    proxy = guarded.serve(guarded.backend.target, rules=(f"--allow-spki-pin={files.pin(algorithm)}",))
     assert is_admitted(proxy, files)
-    assert not is_admitted(proxy, gate.client_files)
+    assert not is_admitted(proxy, guarded.client_files)
     proxy.wait_for("unauthorized: pin verification failed")
     assert not is_admitted(proxy, None)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_pinned_key_is_told_what_is_wrong(gate: Gate, version: str) -> None:
-    proxy = gate.serve(gate.backend.target, rules=(f"--allow-spki-pin={gate.server_files.pin()}",))
-    assert alert_of(s_client(gate, proxy.address, gate.client_files, version)) == BAD_CERTIFICATE
+def test_a_pinned_key_is_told_what_is_wrong(guarded: GuardedServer, version: str) -> None:
+    proxy = guarded.serve(guarded.backend.target, rules=(f"--allow-spki-pin={guarded.server_files.pin()}",))
+    assert alert_of(s_client(guarded, proxy.address, guarded.client_files, version)) == BAD_CERTIFICATE
     nobody = CERTIFICATE_REQUIRED if version == "-tls1_3" else HANDSHAKE_FAILURE
-    assert alert_of(s_client(gate, proxy.address, None, version)) == nobody
+    assert alert_of(s_client(guarded, proxy.address, None, version)) == nobody
 
 
 @pytest.mark.parametrize("is_mutual", [True, False])
-def test_a_client_may_pin_a_server_of_any_name_and_date(gate: Gate, is_mutual: bool) -> None:
-    files = gate.pki.leaf("whoever", is_self_signed=True, file="pinned", **LONG_AGO)
+def test_a_client_may_pin_a_server_of_any_name_and_date(guarded: GuardedServer, is_mutual: bool) -> None:
+    files = guarded.pki.leaf("whoever", is_self_signed=True, file="pinned", **LONG_AGO)
     rules = ("--allow-all",) if is_mutual else ("--disable-authentication",)
-    server = gate.serve(gate.backend.target, files=files, rules=rules)
+    server = guarded.serve(guarded.backend.target, files=files, rules=rules)
     flags = "--listen=127.0.0.1:0", f"--target=localhost:{server.address[1]}"
-    shown = gate.named(gate.client_files) if is_mutual else ["--disable-authentication"]
-    good = gate.start("client", *flags, *shown, f"--verify-spki-pin={files.pin()}")
+    shown = guarded.named(guarded.client_files) if is_mutual else ["--disable-authentication"]
+    good = guarded.start("client", *flags, *shown, f"--verify-spki-pin={files.pin()}")
     with connect(good.address) as plain:
         plain.sendall(b"x")
         assert plain.recv(1) == b"x"
-    bad = gate.start("client", *flags, *shown, f"--verify-spki-pin={gate.client_files.pin()}")
+    bad = guarded.start("client", *flags, *shown, f"--verify-spki-pin={guarded.client_files.pin()}")
     with connect(bad.address) as plain:
         assert is_over(plain)
 
@@ -305,71 +307,73 @@ def test_a_client_may_pin_a_server_of_any_name_and_date(gate: Gate, is_mutual: b
 # -- anchors
 
 
-def test_an_intermediate_may_be_the_anchor(gate: Gate) -> None:
-    anchor = gate.pki.bundle("middle", gate.pki.middle)
-    files = gate.server_files
+def test_an_intermediate_may_be_the_anchor(guarded: GuardedServer) -> None:
+    anchor = guarded.pki.bundle("middle", guarded.pki.middle)
+    files = guarded.server_files
     flags = f"--cert={files.chain}", f"--key={files.key}", f"--cacert={anchor}", "--allow-all"
-    proxy = gate.start("server", "--listen=127.0.0.1:0", f"--target={gate.backend.target}", *flags)
-    assert is_admitted(proxy, gate.client_files)
-    assert is_admitted(proxy, gate.peer("without its intermediate"))
-    beside = gate.pki.authority("another intermediate", gate.pki.root)
-    assert not is_admitted(proxy, gate.pki.leaf("client", issuer=beside, file="beside"))
+    proxy = guarded.start("server", "--listen=127.0.0.1:0", f"--target={guarded.backend.target}", *flags)
+    assert is_admitted(proxy, guarded.client_files)
+    assert is_admitted(proxy, guarded.peer("without its intermediate"))
+    beside = guarded.pki.authority("another intermediate", guarded.pki.root)
+    assert not is_admitted(proxy, guarded.pki.leaf("client", issuer=beside, file="beside"))
 
 
-def test_a_leaf_may_be_its_own_anchor(gate: Gate) -> None:
-    files = gate.peer("self-signed")
+def test_a_leaf_may_be_its_own_anchor(guarded: GuardedServer) -> None:
+    files = guarded.peer("self-signed")
     assert files is not None
-    shown = gate.server_files
+    shown = guarded.server_files
     flags = f"--cert={shown.chain}", f"--key={shown.key}", f"--cacert={files.chain}", "--allow-all"
-    proxy = gate.start("server", "--listen=127.0.0.1:0", f"--target={gate.backend.target}", *flags)
+    proxy = guarded.start("server", "--listen=127.0.0.1:0", f"--target={guarded.backend.target}", *flags)
     assert is_admitted(proxy, files)
-    assert not is_admitted(proxy, gate.client_files)
+    assert not is_admitted(proxy, guarded.client_files)
 
 
-def test_without_a_bundle_the_systems_authorities_count(gate: Gate) -> None:
-    files = gate.server_files
+def test_without_a_bundle_the_systems_authorities_count(guarded: GuardedServer) -> None:
+    files = guarded.server_files
     flags = (
         "--listen=127.0.0.1:0",
-        f"--target={gate.backend.target}",
+        f"--target={guarded.backend.target}",
         f"--cert={files.chain}",
         f"--key={files.key}",
         "--allow-all",
     )
-    proxy = gate.start("server", *flags, environ={"SSL_CERT_FILE": str(gate.pki.cacert), "SSL_CERT_DIR": "/nonexistent"})
-    assert is_admitted(proxy, gate.client_files)
-    stranger = gate.other.leaf("client", file="system")
+    proxy = guarded.start("server", *flags, environ={"SSL_CERT_FILE": str(guarded.pki.cacert), "SSL_CERT_DIR": "/nonexistent"})
+    assert is_admitted(proxy, guarded.client_files)
+    stranger = guarded.other.leaf("client", file="system")
     assert not is_admitted(proxy, stranger)
 
 
-def test_an_expired_cross_certificate_that_is_sent_along_does_no_harm(gate: Gate) -> None:
+def test_an_expired_cross_certificate_that_is_sent_along_does_no_harm(guarded: GuardedServer) -> None:
     """As at the end of AddTrust: the peer still sends the old root, of the same name and key as the new one."""
-    old = gate.pki.authority("pki root", None, key=gate.pki.root.key, **LONG_AGO)
-    files = gate.pki.shown_with(gate.client_files, "cross", gate.pki.middle.certificate, old.certificate)
-    assert is_admitted(gate.proxy, files)
+    old = guarded.pki.authority("pki root", None, key=guarded.pki.root.key, **LONG_AGO)
+    files = guarded.pki.shown_with(guarded.client_files, "cross", guarded.pki.middle.certificate, old.certificate)
+    assert is_admitted(guarded.proxy, files)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_an_authority_with_a_new_key_and_its_old_name_is_known_by_both(gate: Gate, version: str) -> None:
+def test_an_authority_with_a_new_key_and_its_old_name_is_known_by_both(guarded: GuardedServer, version: str) -> None:
     """Without key identifiers: what `openssl x509 -req` makes has none."""
-    twins = [gate.pki.authority("twin", None, has_key_ids=False) for _ in range(2)]
-    impostor = gate.pki.authority("twin", None, has_key_ids=False)
-    shown = gate.server_files
-    flags = f"--cert={shown.chain}", f"--key={shown.key}", f"--cacert={gate.pki.bundle('twins', *twins)}", "--allow-all"
-    proxy = gate.start("server", "--listen=127.0.0.1:0", f"--target={gate.backend.target}", *flags)
+    twins = [guarded.pki.authority("twin", None, has_key_ids=False) for _ in range(2)]
+    impostor = guarded.pki.authority("twin", None, has_key_ids=False)
+    shown = guarded.server_files
+    flags = f"--cert={shown.chain}", f"--key={shown.key}", f"--cacert={guarded.pki.bundle('twins', *twins)}", "--allow-all"
+    proxy = guarded.start("server", "--listen=127.0.0.1:0", f"--target={guarded.backend.target}", *flags)
     for number, twin in enumerate(twins):
-        assert is_admitted(proxy, gate.pki.leaf("client", issuer=twin, has_key_ids=False, file=f"of-twin-{number}"))
-    stranger = gate.pki.leaf("client", issuer=impostor, has_key_ids=False, file="of-impostor")
-    assert alert_of(s_client(gate, proxy.address, stranger, version)) == UNKNOWN_CA
+        assert is_admitted(proxy, guarded.pki.leaf("client", issuer=twin, has_key_ids=False, file=f"of-twin-{number}"))
+    stranger = guarded.pki.leaf("client", issuer=impostor, has_key_ids=False, file="of-impostor")
+    assert alert_of(s_client(guarded, proxy.address, stranger, version)) == UNKNOWN_CA
 
 
-def test_a_root_that_is_sent_along_does_no_harm(gate: Gate) -> None:
-    files = gate.pki.shown_with(gate.client_files, "rooted", gate.pki.middle.certificate, gate.pki.root.certificate)
-    assert is_admitted(gate.proxy, files)
+def test_a_root_that_is_sent_along_does_no_harm(guarded: GuardedServer) -> None:
+    files = guarded.pki.shown_with(guarded.client_files, "rooted", guarded.pki.middle.certificate, guarded.pki.root.certificate)
+    assert is_admitted(guarded.proxy, files)
 
 
-def test_the_order_of_what_is_sent_does_not_matter(gate: Gate) -> None:
-    files = gate.pki.shown_with(gate.client_files, "unordered", gate.pki.root.certificate, gate.pki.middle.certificate)
-    assert is_admitted(gate.proxy, files)
+def test_the_order_of_what_is_sent_does_not_matter(guarded: GuardedServer) -> None:
+    files = guarded.pki.shown_with(
+        guarded.client_files, "unordered", guarded.pki.root.certificate, guarded.pki.middle.certificate
+    )
+    assert is_admitted(guarded.proxy, files)
 
 
 # -- host names
@@ -388,13 +392,15 @@ HOSTS = [
 
 
 @pytest.mark.parametrize(("names", "host", "agrees"), HOSTS)
-def test_the_host_name_is_looked_for_in_the_certificate(gate: Gate, names: Sequence[str], host: str, agrees: bool) -> None:
+def test_the_host_name_is_looked_for_in_the_certificate(
+    guarded: GuardedServer, names: Sequence[str], host: str, agrees: bool
+) -> None:
     dns = [name[4:] for name in names if name.startswith("dns:")]
     ips = [name[3:] for name in names if name.startswith("ip:")]
     number = HOSTS.index((names, host, agrees))
-    files = gate.pki.leaf("server", dns=dns, ips=ips, file=f"host-{number}")
-    server, port = s_server(gate, files)
-    proxy = gate.call(f"127.0.0.1:{port}", f"--override-server-name={host}")
+    files = guarded.pki.leaf("server", dns=dns, ips=ips, file=f"host-{number}")
+    server, port = s_server(guarded, files)
+    proxy = guarded.call(f"127.0.0.1:{port}", f"--override-server-name={host}")
     with connect(proxy.address) as plain:
         if agrees:
             plain.sendall(b"ping\n")
@@ -414,7 +420,7 @@ def test_the_host_name_is_looked_for_in_the_certificate(gate: Gate, names: Seque
         (("--target=127.0.0.1:{port}", "--override-server-name=db.test."), "db.test"),
     ],
 )
-def test_the_server_name_is_sent_if_it_is_a_name(gate: Gate, flags: Sequence[str], sent: str) -> None:
+def test_the_server_name_is_sent_if_it_is_a_name(guarded: GuardedServer, flags: Sequence[str], sent: str) -> None:
     seen: list[bytes | None] = []
 
     def serve(sock) -> None:
@@ -428,10 +434,10 @@ def test_the_server_name_is_sent_if_it_is_a_name(gate: Gate, flags: Sequence[str
         connection.do_handshake()
         connection.sendall(b"done")
 
-    files = gate.pki.leaf("server", dns=("localhost", "db.test"), ips=("127.0.0.1",), file="named")
+    files = guarded.pki.leaf("server", dns=("localhost", "db.test"), ips=("127.0.0.1",), file="named")
     with Backend(serve) as backend:
         line = (flag.format(port=backend.port) for flag in flags)
-        proxy = gate.start("client", "--listen=127.0.0.1:0", *line, *gate.named(gate.client_files))
+        proxy = guarded.start("client", "--listen=127.0.0.1:0", *line, *guarded.named(guarded.client_files))
         with connect(proxy.address) as plain:
             assert receive_exactly(plain, 4) == b"done"
     assert seen == [sent.encode() or None]

@@ -10,8 +10,8 @@ from tests.support.processes import LIMIT
 from tests.support.requirements import program
 from tunnel.cli import main
 from tunnel.config.commands import load_commands
-from tunnel.config.grammar import Command, Group, option
 from tunnel.config.man import all_pages, long_page
+from tunnel.config.parser import Command, Group, option
 from tunnel.config.texts import Program
 
 HOSTILE = ".so /nonexistent\n'hidden \\fB\\*(x `a' \"b\" ~^-é \\"

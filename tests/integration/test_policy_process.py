@@ -125,8 +125,8 @@ def test_traffic_and_status_do_not_notice_a_policy_that(
     with ExitStack() as stack:
         peer = stack.enter_context(tls_connection(server.address, workloads.identity(CLIENT)))
         stuck = [stack.enter_context(connect(server.address)) for _ in range(4)]
-        strangers = [TlsPeer(sock, workloads.identity(STRANGER)) for sock in stuck]
-        for stranger in strangers:
+        wrong_local_user = [TlsPeer(sock, workloads.identity(STRANGER)) for sock in stuck]
+        for stranger in wrong_local_user:
             stranger.shake_hands()  # a client of TLS 1.3 is done before the server has judged it
         while not server.matches("unauthorized: policy returned error|handshake-timeout"):
             assert has_echo(peer)

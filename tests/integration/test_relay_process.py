@@ -189,7 +189,7 @@ def test_close_notify_and_a_bare_fin_are_both_ends_and_counted_apart(workloads: 
         assert peer.has_ended
     proxy.wait_for("closed pipe", count=2)
     proxy.stop()
-    assert proxy.lines[-1].endswith("stopped accepted=2 carried=2 clean_ends=1 bare_fins=1")
+    assert proxy.lines[-1].endswith("stopped accepted=2 carried=2 close_notify=1 fin_without_close_notify=1")
 
 
 @pytest.mark.parametrize("kept", [1, 5, 100])

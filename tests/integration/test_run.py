@@ -15,7 +15,7 @@ import pytest
 from OpenSSL import SSL
 
 from tests.support.command_runner import run_tool
-from tests.support.pid1_process import First, in_namespace
+from tests.support.pid1_process import IdentityWait, in_namespace
 from tests.support.plain_backends import Backend, connect, echo
 from tests.support.processes import LIMIT, Process, bare_environment, eventually, tunnel_argv
 from tests.support.run_line import client, has_echo, server
@@ -82,10 +82,10 @@ def lonely(tmp_path: Path) -> Iterator[Workloads]:
         yield workloads
 
 
-def start_first(workloads: Workloads, *words: str) -> First:
+def start_first(workloads: Workloads, *words: str) -> IdentityWait:
     """`tunnel run` as process 1; its log and what the command says are together."""
     argv = [*in_namespace(), *tunnel_argv("run", *words)]
-    return workloads.watch(First(argv, environ=bare_environment(), is_merged=True))
+    return workloads.watch(IdentityWait(argv, environ=bare_environment(), is_merged=True))
 
 
 def address_of(process: Process) -> tuple[str, int]:
@@ -199,8 +199,8 @@ def test_a_stop_under_load_goes_in_its_order(workloads: Workloads, backend: Back
             pump.join(LIMIT)
         assert all(pump.is_well for pump in pumps), "not a byte was lost"
     assert first.exit_code() == 5
-    assert first.matches(r"stopped accepted=12 carried=12 clean_ends=12$")
-    assert first.matches(r"stopped accepted=52 carried=51 gone=1 clean_ends=51$"), "one has only knocked"
+    assert first.matches(r"stopped accepted=12 carried=12 close_notify=12$")
+    assert first.matches(r"stopped accepted=52 carried=51 client_gone=1 close_notify=51$"), "one has only knocked"
 
 
 def test_when_the_time_is_over_everything_is_cut(workloads: Workloads, backend: Backend) -> None:
@@ -258,14 +258,14 @@ def test_what_evaluates_a_policy_is_not_the_reaper_s(workloads: Workloads, backe
     assert not first.matches("the evaluator is gone: status")
 
 
-def evaluators_of(first: First) -> list[int]:
+def evaluators_of(first: IdentityWait) -> list[int]:
     return [pid for pid in first.children() if b"tunnel.policy.evaluator" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def test_a_proxy_alone_as_process_1_is_ended_by_a_second_signal(workloads: Workloads, backend: Backend) -> None:
     """The plain modes are fit for a sidecar's entry point."""
     argv = [*in_namespace(), *tunnel_argv(*server(workloads, backend.target))]
-    first = workloads.watch(First(argv, environ=bare_environment()))
+    first = workloads.watch(IdentityWait(argv, environ=bare_environment()))
     with tls_connection(address_of(first), workloads.identity(CLIENT)) as peer:
         assert has_echo(peer)
         first.signal(TERM)

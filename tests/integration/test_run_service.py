@@ -22,17 +22,17 @@ ACTIVATE = SCRIPTS / "socket_activation.py"
 DYING = """
 import sys
 from tunnel.errors import IdentityError, IdentityFault
-from tunnel.proxy.workload_feed import WorkloadFeed
+from tunnel.proxy.workload_api_source import WorkloadApiSource
 
-apply = WorkloadFeed._apply
+apply = WorkloadApiSource._apply
 
 def fail_later(self, event):
-    if self._follower.generation:
-        self._publisher.fail(IdentityError(IdentityFault.CRASHED, "broken for ever"))
+    if self._tracker.generation:
+        self._sink.fail(IdentityError(IdentityFault.CRASHED, "broken for ever"))
     else:
         apply(self, event)
 
-WorkloadFeed._apply = fail_later
+WorkloadApiSource._apply = fail_later
 from tunnel.__main__ import main
 sys.exit(main())
 """

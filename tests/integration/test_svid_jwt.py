@@ -18,7 +18,7 @@ import pytest
 from tests.support.processes import LIMIT, Process, bare_environment, tunnel_argv
 from tests.support.workloads import CLIENT, FOREIGNER, Workloads
 from tunnel.config.dev_model import Issuing
-from tunnel.devapi.feed import Refusal
+from tunnel.devapi.publisher import Refusal
 from tunnel.spiffe.jwt import parse_token
 
 
@@ -29,10 +29,10 @@ def hasty(tmp_path: Path) -> Iterator[Workloads]:
         yield workloads
 
 
-def tunnel(workloads: Workloads, *arguments: str, of: str = CLIENT, feed: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+def tunnel(workloads: Workloads, *arguments: str, of: str = CLIENT, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     """A command with the Workload API of one workload in its environment, to its end."""
     environ = {**bare_environment(), "SPIFFE_ENDPOINT_SOCKET": str(workloads.sockets[of])}
-    return subprocess.run(tunnel_argv(*arguments), input=feed, capture_output=True, env=environ, timeout=LIMIT)
+    return subprocess.run(tunnel_argv(*arguments), input=given, capture_output=True, env=environ, timeout=LIMIT)
 
 
 def test_a_token_stands_alone_on_standard_output_and_is_judged_by_its_readers(workloads: Workloads) -> None:
@@ -40,10 +40,10 @@ def test_a_token_stands_alone_on_standard_output_and_is_judged_by_its_readers(wo
     assert (fetched.returncode, fetched.stderr) == (0, b"")
     assert parse_token(fetched.stdout.decode().strip()).claims["sub"] == CLIENT
     for how in ((), ("--local",)):
-        good = tunnel(workloads, "svid", "jwt", "verify", "--audience=db", *how, feed=fetched.stdout)
+        good = tunnel(workloads, "svid", "jwt", "verify", "--audience=db", *how, given=fetched.stdout)
         assert (good.returncode, good.stderr) == (0, b"")
         assert good.stdout.splitlines()[-1].startswith(b"valid: " + CLIENT.encode())
-    bad = tunnel(workloads, "svid", "jwt", "verify", "--audience=web", "--json", of=FOREIGNER, feed=fetched.stdout)
+    bad = tunnel(workloads, "svid", "jwt", "verify", "--audience=web", "--json", of=FOREIGNER, given=fetched.stdout)
     assert (bad.returncode, bad.stderr) == (1, b"")
     assert {rule["rule"] for rule in json.loads(bad.stdout)["rules"] if rule["verdict"] == "broken"} >= {"workload-api", "aud"}
 
@@ -79,8 +79,8 @@ def test_a_certificate_is_judged_with_its_key_and_by_the_workload_api(workloads:
     pem.write_bytes(issued.chain_pem + issued.key_pem)
     der.write_bytes(issued.chain_der)
     key.write_bytes(issued.key_pem)
-    for name, feed in ((str(der), b""), ("-", pem.read_bytes())):
-        good = tunnel(workloads, "svid", "verify", name, f"--key={key}", feed=feed)
+    for name, given in ((str(der), b""), ("-", pem.read_bytes())):
+        good = tunnel(workloads, "svid", "verify", name, f"--key={key}", given=given)
         assert (good.returncode, good.stderr) == (0, b"")
         assert good.stdout.splitlines()[-1].startswith(b"valid: " + CLIENT.encode())
     bad = tunnel(workloads, "svid", "verify", str(pem), "--json", of=FOREIGNER)

@@ -26,7 +26,7 @@ BAD_CERTIFICATE, CERTIFICATE_EXPIRED, HANDSHAKE_FAILURE, UNKNOWN_CA, PROTOCOL_VE
 )
 
 
-class Gate:
+class GuardedServer:
     """A server proxy that admits the client, and the backend behind it."""
 
     def __init__(self, workloads: Workloads) -> None:
@@ -43,13 +43,13 @@ class Gate:
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
-    with closing(Workloads(tmp_path_factory.mktemp("gate"))) as workloads:
-        yield Gate(workloads)
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GuardedServer]:
+    with closing(Workloads(tmp_path_factory.mktemp("guarded"))) as workloads:
+        yield GuardedServer(workloads)
 
 
 @pytest.fixture
-def gate(shared: Gate) -> Iterator[Gate]:
+def guarded(shared: GuardedServer) -> Iterator[GuardedServer]:
     """A gate that serves its client after each test as well as before."""
     yield shared
     with tls_connection(shared.proxy.address, shared.workloads.identity(CLIENT)) as peer:
@@ -76,37 +76,39 @@ def assert_full_handshake(client: Process) -> None:
 
 
 @pytest.mark.parametrize("is_rotated", [False, True])
-def test_a_tls_1_3_session_is_never_resumed(gate: Gate, tmp_path: Path, is_rotated: bool) -> None:
+def test_a_tls_1_3_session_is_never_resumed(guarded: GuardedServer, tmp_path: Path, is_rotated: bool) -> None:
     session = tmp_path / "session"
-    converse(gate.client(CLIENT, "-tls1_3", "-sess_out", str(session)))
+    converse(guarded.client(CLIENT, "-tls1_3", "-sess_out", str(session)))
     assert session.stat().st_size
     if is_rotated:
-        number = gate.generation()
-        gate.workloads.api.rotate_svids()
-        gate.proxy.wait_for(f"generation {number + 1} ")
-    assert_full_handshake(gate.client(CLIENT, "-tls1_3", "-sess_in", str(session)))
+        number = guarded.generation()
+        guarded.workloads.api.rotate_svids()
+        guarded.proxy.wait_for(f"generation {number + 1} ")
+    assert_full_handshake(guarded.client(CLIENT, "-tls1_3", "-sess_in", str(session)))
 
 
-def test_a_tls_1_2_session_cannot_even_be_kept(gate: Gate, tmp_path: Path) -> None:
+def test_a_tls_1_2_session_cannot_even_be_kept(guarded: GuardedServer, tmp_path: Path) -> None:
     session = tmp_path / "session"
-    client = gate.client(CLIENT, "-tls1_2", "-sess_out", str(session))
+    client = guarded.client(CLIENT, "-tls1_2", "-sess_out", str(session))
     converse(client)
     assert client.matches(r"Session-ID: $")
     assert not session.exists()
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_session_of_another_server_is_a_full_handshake(gate: Gate, tmp_path: Path, version: str) -> None:
+def test_a_session_of_another_server_is_a_full_handshake(guarded: GuardedServer, tmp_path: Path, version: str) -> None:
     session = tmp_path / "session"
-    _, port = s_server(gate.workloads, gate.workloads.identity(SERVER))
-    other = s_client(gate.workloads, ("127.0.0.1", port), gate.workloads.identity(CLIENT), version, "-sess_out", str(session))
+    _, port = s_server(guarded.workloads, guarded.workloads.identity(SERVER))
+    other = s_client(
+        guarded.workloads, ("127.0.0.1", port), guarded.workloads.identity(CLIENT), version, "-sess_out", str(session)
+    )
     eventually(lambda: session.exists() and session.stat().st_size > 0, "a session is saved")
     other.say("Q")
-    assert_full_handshake(gate.client(CLIENT, version, "-sess_in", str(session)))
+    assert_full_handshake(guarded.client(CLIENT, version, "-sess_in", str(session)))
 
 
-def test_renegotiation_is_refused(gate: Gate) -> None:
-    client = gate.client(CLIENT, "-tls1_2")
+def test_renegotiation_is_refused(guarded: GuardedServer) -> None:
+    client = guarded.client(CLIENT, "-tls1_2")
     client.say("ping")
     client.wait_for("^ping$")
     client.say("R")
@@ -119,77 +121,77 @@ def test_renegotiation_is_refused(gate: Gate) -> None:
 
 
 @pytest.mark.parametrize("version", ["-tls1", "-tls1_1"])
-def test_an_old_protocol_is_refused(gate: Gate, version: str) -> None:
-    assert alert_of(gate.client(CLIENT, version, "-cipher", "ALL@SECLEVEL=0")) == PROTOCOL_VERSION
+def test_an_old_protocol_is_refused(guarded: GuardedServer, version: str) -> None:
+    assert alert_of(guarded.client(CLIENT, version, "-cipher", "ALL@SECLEVEL=0")) == PROTOCOL_VERSION
 
 
 @pytest.mark.parametrize(("version", "alert"), [("-tls1_2", HANDSHAKE_FAILURE), ("-tls1_3", CERTIFICATE_REQUIRED)])
-def test_a_client_without_a_certificate_is_refused(gate: Gate, version: str, alert: int) -> None:
-    dialled, since = gate.backend.accepted, len(gate.proxy.lines)
-    assert alert_of(gate.client(None, version)) == alert
-    gate.proxy.wait_for("error on TLS handshake from 127.0.0.1:.*certificate", since)
-    assert gate.backend.accepted == dialled
+def test_a_client_without_a_certificate_is_refused(guarded: GuardedServer, version: str, alert: int) -> None:
+    target_connected, since = guarded.backend.accepted, len(guarded.proxy.lines)
+    assert alert_of(guarded.client(None, version)) == alert
+    guarded.proxy.wait_for("error on TLS handshake from 127.0.0.1:.*certificate", since)
+    assert guarded.backend.accepted == target_connected
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_stranger_is_refused_and_named_in_the_log(gate: Gate, version: str) -> None:
-    dialled, since = gate.backend.accepted, len(gate.proxy.lines)
-    assert alert_of(gate.client(STRANGER, version)) == BAD_CERTIFICATE
-    gate.proxy.wait_for(rf"error on TLS handshake from 127\.0\.0\.1:\d+: .*{STRANGER}.* reason=no-rule-admits$", since)
-    assert gate.backend.accepted == dialled
+def test_a_stranger_is_refused_and_named_in_the_log(guarded: GuardedServer, version: str) -> None:
+    target_connected, since = guarded.backend.accepted, len(guarded.proxy.lines)
+    assert alert_of(guarded.client(STRANGER, version)) == BAD_CERTIFICATE
+    guarded.proxy.wait_for(rf"error on TLS handshake from 127\.0\.0\.1:\d+: .*{STRANGER}.* reason=no-rule-admits$", since)
+    assert guarded.backend.accepted == target_connected
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_an_svid_of_an_unknown_trust_domain_is_refused(gate: Gate, version: str) -> None:
-    since = len(gate.proxy.lines)
-    assert alert_of(gate.client(FOREIGNER, version)) == UNKNOWN_CA
-    gate.proxy.wait_for(r"b\.test.* reason=unknown-trust-domain$", since)
+def test_an_svid_of_an_unknown_trust_domain_is_refused(guarded: GuardedServer, version: str) -> None:
+    since = len(guarded.proxy.lines)
+    assert alert_of(guarded.client(FOREIGNER, version)) == UNKNOWN_CA
+    guarded.proxy.wait_for(r"b\.test.* reason=unknown-trust-domain$", since)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_an_svid_of_an_impostor_of_our_trust_domain_is_refused(gate: Gate, tmp_path: Path, version: str) -> None:
-    since = len(gate.proxy.lines)
+def test_an_svid_of_an_impostor_of_our_trust_domain_is_refused(guarded: GuardedServer, tmp_path: Path, version: str) -> None:
+    since = len(guarded.proxy.lines)
     with closing(Workloads(tmp_path, agent=False)) as impostor:
-        assert alert_of(s_client(gate.workloads, gate.proxy.address, impostor.identity(CLIENT), version)) == UNKNOWN_CA
-    gate.proxy.wait_for(" reason=unknown-authority$", since)
+        assert alert_of(s_client(guarded.workloads, guarded.proxy.address, impostor.identity(CLIENT), version)) == UNKNOWN_CA
+    guarded.proxy.wait_for(" reason=unknown-authority$", since)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_an_expired_svid_is_refused(gate: Gate, version: str) -> None:
-    since = len(gate.proxy.lines)
-    expired = gate.workloads.odd_identity(age=timedelta(hours=2))
-    assert alert_of(s_client(gate.workloads, gate.proxy.address, expired, version)) == CERTIFICATE_EXPIRED
-    gate.proxy.wait_for(" reason=expired$", since)
+def test_an_expired_svid_is_refused(guarded: GuardedServer, version: str) -> None:
+    since = len(guarded.proxy.lines)
+    expired = guarded.workloads.odd_identity(age=timedelta(hours=2))
+    assert alert_of(s_client(guarded.workloads, guarded.proxy.address, expired, version)) == CERTIFICATE_EXPIRED
+    guarded.proxy.wait_for(" reason=expired$", since)
 
 
-def test_plain_http_is_closed_at_once(gate: Gate) -> None:
-    dialled, since = gate.backend.accepted, len(gate.proxy.lines)
-    with connect(gate.proxy.address) as sock:
+def test_plain_http_is_closed_at_once(guarded: GuardedServer) -> None:
+    target_connected, since = guarded.backend.accepted, len(guarded.proxy.lines)
+    with connect(guarded.proxy.address) as sock:
         sock.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert len(receive_all(sock)) <= 7  # an alert at most
-    gate.proxy.wait_for("error on TLS handshake from 127.0.0.1:.*http request", since)
-    assert gate.backend.accepted == dialled
+    guarded.proxy.wait_for("error on TLS handshake from 127.0.0.1:.*http request", since)
+    assert guarded.backend.accepted == target_connected
 
 
 def test_connecting_and_closing_is_counted_and_not_reported(workloads: Workloads) -> None:
-    gate = Gate(workloads)
-    with connect(gate.proxy.address):
+    guarded = GuardedServer(workloads)
+    with connect(guarded.proxy.address):
         pass
-    converse(gate.client(CLIENT))  # accepted later, so the other one is over
-    assert gate.proxy.stop() == 0
-    assert gate.proxy.lines[-1].endswith("stopped accepted=2 carried=1 probes=1 clean_ends=1")
-    assert not gate.proxy.matches("error")
+    converse(guarded.client(CLIENT))  # accepted later, so the other one is over
+    assert guarded.proxy.stop() == 0
+    assert guarded.proxy.lines[-1].endswith("stopped accepted=2 carried=1 closed_without_data=1 close_notify=1")
+    assert not guarded.proxy.matches("error")
 
 
 @pytest.mark.parametrize("hostile", ["evil\n[1] a second line", "\x1b[31mred", "tab\there", "back\\slash", "[x]"])
-def test_hostile_text_in_a_subject_stays_one_harmless_line(gate: Gate, hostile: str) -> None:
-    since = len(gate.proxy.lines)
-    odd = gate.workloads.odd_identity(dns_names=(hostile,))
-    converse(s_client(gate.workloads, gate.proxy.address, odd))
-    gate.proxy.wait_for("closed pipe: .*CN=", since)
-    assert len(gate.proxy.matches("(opening|closed) pipe: .*CN=", since)) == 2
-    new = gate.proxy.lines[since:]
-    assert all(line.isprintable() and hostile not in line and line.startswith(f"[{gate.proxy.pid}] ") for line in new)
+def test_hostile_text_in_a_subject_stays_one_harmless_line(guarded: GuardedServer, hostile: str) -> None:
+    since = len(guarded.proxy.lines)
+    odd = guarded.workloads.odd_identity(dns_names=(hostile,))
+    converse(s_client(guarded.workloads, guarded.proxy.address, odd))
+    guarded.proxy.wait_for("closed pipe: .*CN=", since)
+    assert len(guarded.proxy.matches("(opening|closed) pipe: .*CN=", since)) == 2
+    new = guarded.proxy.lines[since:]
+    assert all(line.isprintable() and hostile not in line and line.startswith(f"[{guarded.proxy.pid}] ") for line in new)
 
 
 # -- the client proxy as the one who looks

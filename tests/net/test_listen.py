@@ -15,7 +15,7 @@ from tunnel.errors import ConfigError
 from tunnel.net import listen, sockets
 from tunnel.net.address import SystemdAddress, parse_address
 from tunnel.net.listen import Listener, open_listener
-from tunnel.net.sockets import Endpoint
+from tunnel.net.sockets import SocketAddress
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_the_host_says_which_families_are_served(stack: ExitStack, host: str, re
 
 
 def test_of_a_name_with_both_families_the_ipv4_address_is_taken(stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
-    both = (Endpoint(socket.AF_INET6, ("::1", 0, 0, 0)), Endpoint(socket.AF_INET, ("127.0.0.1", 0)))
+    both = (SocketAddress(socket.AF_INET6, ("::1", 0, 0, 0)), SocketAddress(socket.AF_INET, ("127.0.0.1", 0)))
     monkeypatch.setattr(listen, "resolve", lambda *_args, **_options: both)
     assert str(opened(stack, "db.test:0")).startswith("tcp:127.0.0.1:")
     monkeypatch.setattr(listen, "resolve", lambda *_args, **_options: both[:1])

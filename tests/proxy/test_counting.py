@@ -6,35 +6,47 @@ import errno
 
 import pytest
 import test_tunnel
-from test_tunnel import NAMED, PEER_CONTEXTS, TLS13, Peer, Side, Stage, Stages, carried, dialled, hang_up, with_listener
+from test_tunnel import (
+    NAMED,
+    PEER_CONTEXTS,
+    TLS13,
+    Peer,
+    Side,
+    Stage,
+    Stages,
+    carried,
+    hang_up,
+    target_connected,
+    with_listener,
+)
 
 from tests.support.socket_pairs import received
 from tunnel.authz.rules import IdRule
 from tunnel.errors import TargetError, TargetFault
 from tunnel.net.address import UnixAddress
 from tunnel.spiffe.ids import parse_spiffe_id
-from tunnel.status import names
+from tunnel.status import metric_table
 from tunnel.status.counters import Counters
+from tunnel.status.durations import LONG, SHORT, DurationMetric
 from tunnel.status.runtime import Runtime
 from tunnel.status.snapshot import MetricsSource
-from tunnel.status.timer import LONG, SHORT, Timer
 
 stages = test_tunnel.stages
 
 GHOSTUNNELS = (
-    names.OPEN,
-    names.ACCEPT_TOTAL,
-    names.ACCEPT_SUCCESS,
-    names.ACCEPT_ERROR,
-    names.ACCEPT_TIMEOUT,
-    names.CONN_TIMEOUT,
-    names.CONN_ERROR,
+    metric_table.OPEN,
+    metric_table.ACCEPT_TOTAL,
+    metric_table.ACCEPT_SUCCESS,
+    metric_table.ACCEPT_ERROR,
+    metric_table.ACCEPT_TIMEOUT,
+    metric_table.CONN_TIMEOUT,
+    metric_table.CONN_ERROR,
 )
 
 
 def timed(stage: Stage) -> Stage:
-    stage.tunnel.counters.handshake = Timer(SHORT, clock=stage.clock)
-    stage.tunnel.counters.lifetime = Timer(LONG, clock=stage.clock)
+    stage.tunnel.counters.handshake = DurationMetric(SHORT, clock=stage.clock)
+    stage.tunnel.counters.lifetime = DurationMetric(LONG, clock=stage.clock)
     return stage
 
 
@@ -42,13 +54,16 @@ def numbers(stage: Stage) -> dict[str, int | float]:
     """Those of ghostunnel's names that are not 0; of the timers, how many."""
     readings = MetricsSource(stage.tunnel.counters, stage.tunnel.standing, Runtime()).snapshot().readings
     found = {one.name: one.value for one in readings if one.metric in GHOSTUNNELS and one.value}
-    for metric, timer in ((names.HANDSHAKE, stage.tunnel.counters.handshake), (names.LIFETIME, stage.tunnel.counters.lifetime)):
+    for metric, timer in (
+        (metric_table.HANDSHAKE, stage.tunnel.counters.handshake),
+        (metric_table.LIFETIME, stage.tunnel.counters.lifetime),
+    ):
         if timer is not None and timer.distribution().count:
             found[metric.name] = timer.distribution().count
     return found
 
 
-def lasted(timer: Timer | None) -> tuple[int, ...]:
+def lasted(timer: DurationMetric | None) -> tuple[int, ...]:
     assert timer is not None
     return timer.distribution().sample.values
 
@@ -130,7 +145,7 @@ def test_a_connection_that_cannot_be_accepted_is_an_error_and_no_connection(stag
 
 def test_a_client_times_no_handshake_and_its_targets_silence_is_no_accept_timeout(stages: Stages) -> None:
     stage = timed(stages(is_server=False)).serve()
-    dialled(stage)
+    target_connected(stage)
     stage.later(11)
     assert numbers(stage) == FAILED
     assert stage.tunnel.counters.reasons == {"handshake-timeout": 1}
@@ -138,7 +153,7 @@ def test_a_client_times_no_handshake_and_its_targets_silence_is_no_accept_timeou
 
 def test_a_client_counts_what_it_carries(stages: Stages) -> None:
     stage = timed(stages(is_server=False)).serve()
-    program, server = dialled(stage)
+    program, server = target_connected(stage)
     server.shake()
     stage.turn()
     program.send(b"four")
@@ -200,6 +215,6 @@ def test_without_timers_nothing_is_timed(stages: Stages) -> None:
     stage = stages(target=UnixAddress("/nowhere/at/all")).serve()
     Peer(stage, stage.connect()).shake()
     assert numbers(stage) == {"accept.total": 1, "accept.error": 1}
-    assert stage.tunnel.counters == Counters(accepted=1, undialled=1, reasons={"connection-refused": 1}), (
+    assert stage.tunnel.counters == Counters(accepted=1, dial_failed=1, reasons={"connection-refused": 1}), (
         "no timer has come by itself"
     )

@@ -8,18 +8,18 @@ from typing import Any
 
 import pytest
 import trio
-from test_disk_feed import Files, Kept, files
+from test_file_source import Files, Kept, files
 from test_generation import DISK, build
 
 from tests.support.recorded_log import RecordedLog
 from tunnel.config.model import PolicyFiles, TlsOptions
 from tunnel.errors import ConfigError, Denial, IdentityError, IdentityFault, PeerDenied, WireError, WireFault
-from tunnel.proxy import disk_feed, generation
+from tunnel.proxy import file_source, generation
 from tunnel.proxy.generation import check_presentable
-from tunnel.proxy.policy_desk import PolicyDesk
+from tunnel.proxy.reloadable_policy import ReloadablePolicy
 from tunnel.proxy.reloader import Reloader
 from tunnel.status.counters import Counters
-from tunnel.status.life import Reload
+from tunnel.status.process_state import Reload
 
 __all__ = ["files"]
 CANARY = "canary-of-a-file"
@@ -59,11 +59,11 @@ def test_a_crash_while_files_are_read_is_a_failed_reload(
     files: Files, monkeypatch: pytest.MonkeyPatch, crash: BaseException, step: str
 ) -> None:
     kept = Kept()
-    feed = files.feed(kept)
-    trio.run(feed.run)
-    monkeypatch.setattr(disk_feed, step, raising(crash))
+    source = files.source(kept)
+    trio.run(source.run)
+    monkeypatch.setattr(file_source, step, raising(crash))
     with pytest.raises(IdentityError) as refused:
-        trio.run(feed.reload)
+        trio.run(source.reload)
     assert "the files cannot be used" in str(refused.value)
     assert CANARY not in str(refused.value)
     assert [number for number, _ in kept.used] == [1]
@@ -72,8 +72,8 @@ def test_a_crash_while_files_are_read_is_a_failed_reload(
 @every_crash
 def test_a_crash_at_the_start_is_one_error(files: Files, monkeypatch: pytest.MonkeyPatch, crash: BaseException) -> None:
     kept = Kept()
-    monkeypatch.setattr(disk_feed, "load_cert_and_key", raising(crash))
-    trio.run(files.feed(kept).run)
+    monkeypatch.setattr(file_source, "load_cert_and_key", raising(crash))
+    trio.run(files.source(kept).run)
     assert isinstance(kept.failure, IdentityError)
     assert CANARY not in shown(kept.failure)
 
@@ -123,11 +123,11 @@ class Told:
 @pytest.mark.parametrize("crash", [RuntimeError(CANARY), MemoryError(CANARY), IdentityError(IdentityFault.FILE, "seen")])
 def test_a_reload_that_raises_is_told_by_log_status_and_metric(crash: Exception) -> None:
     """A thread that cannot be started raises outside of it."""
-    log, board, counters, crashing = RecordedLog(), Told(), Counters(), Crashing(crash)
-    reloader = Reloader(crashing, crashing, board, counters, log, interval=0)  # type: ignore[arg-type]
+    log, state_reporter, counters, crashing = RecordedLog(), Told(), Counters(), Crashing(crash)
+    reloader = Reloader(crashing, crashing, state_reporter, counters, log, interval=0)  # type: ignore[arg-type]
     trio.run(reloader._reload)
-    assert board.outcome is not None
-    for part in (board.outcome.certificates, board.outcome.policy):
+    assert state_reporter.outcome is not None
+    for part in (state_reporter.outcome.certificates, state_reporter.outcome.policy):
         assert part
         assert CANARY not in part
     assert (counters.certificates.failed, counters.policy.failed) == (1, 1)
@@ -137,8 +137,8 @@ def test_a_reload_that_raises_is_told_by_log_status_and_metric(crash: Exception)
 
 @pytest.mark.parametrize("crash", [ValueError(CANARY), RecursionError(CANARY), PanicException(CANARY)])
 def test_a_crash_while_a_policy_is_read_is_a_config_error(monkeypatch: pytest.MonkeyPatch, crash: BaseException) -> None:
-    desk = PolicyDesk(PolicyFiles("nowhere.rego", "data.x.allow"), 1.0)
+    reloadable_policy = ReloadablePolicy(PolicyFiles("nowhere.rego", "data.x.allow"), 1.0)
     monkeypatch.setattr("tunnel.policy.bundle.load_policy", raising(crash))
     with pytest.raises(ConfigError, match=r"Invalid rego policy or query: nowhere\.rego: internal error") as refused:
-        trio.run(desk.load)
+        trio.run(reloadable_policy.load)
     assert CANARY not in shown(refused.value)

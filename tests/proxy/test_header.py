@@ -117,7 +117,7 @@ def test_a_backend_that_does_not_take_the_header_is_given_up_in_time(stages: Sta
     stage.later(10.1)
     limit = "nothing within the connect timeout of 10s reason=timeout"
     assert stage.log.lines == [f"error writing proxy header: unix:{stage.place}/backend: {limit}{KNOWN}"]
-    assert stage.tunnel.counters.summary() == "accepted=1 undialled=1"
+    assert stage.tunnel.counters.summary() == "accepted=1 dial_failed=1"
     peer.hear()
     assert is_over(peer.socket)
 
@@ -130,7 +130,7 @@ def test_a_backend_that_hangs_up_at_once_is_said_to_have_done_so(stages: Stages,
     stage.turn()
     why = "broken pipe reason=closed-by-target"
     assert stage.log.lines == [f"error writing proxy header: unix:{stage.place}/backend: {why}{KNOWN}"]
-    assert stage.tunnel.counters.summary() == "accepted=1 undialled=1"
+    assert stage.tunnel.counters.summary() == "accepted=1 dial_failed=1"
     assert len(stage.tunnel) == 0
 
 
@@ -146,7 +146,7 @@ def test_a_header_that_cannot_be_built_lets_nobody_through(stages: Stages) -> No
     (line,) = stage.log.lines
     assert line.startswith("error building proxy header: value 0x28 of the PROXY header has ")
     assert line.endswith(f" bytes, of which 65535 fit reason=too-large{KNOWN}")
-    assert stage.tunnel.counters.summary() == "accepted=1 undialled=1"
+    assert stage.tunnel.counters.summary() == "accepted=1 dial_failed=1"
     peer.hear()
     assert is_over(peer.socket)
 
@@ -157,7 +157,7 @@ def test_a_caller_that_goes_meanwhile_takes_the_connection_with_it(stages: Stage
     peer, _ = carried(stage, who=LARGE)
     peer.socket.close()
     stage.turn()
-    assert stage.tunnel.counters.summary() == "accepted=1 gone=1"
+    assert stage.tunnel.counters.summary() == "accepted=1 client_gone=1"
     assert len(stage.tunnel) == 0
 
 

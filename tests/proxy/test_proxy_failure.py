@@ -10,11 +10,11 @@ import trio
 from tests.support.recorded_log import RecordedLog
 from tunnel.config.model import Access, NoIdentity, ProxyConfig
 from tunnel.errors import ConfigError, TargetError
-from tunnel.net.activation import Inherited
+from tunnel.net.activation import ActivationSockets
 from tunnel.net.address import TcpAddress
 from tunnel.net.notify import Notifier
-from tunnel.net.sockets import Endpoint
-from tunnel.proxy.feed import Publisher
+from tunnel.net.sockets import SocketAddress
+from tunnel.proxy.identity_source import CredentialSink
 from tunnel.proxy.proxy import Proxy
 from tunnel.relay.loop import Loop
 
@@ -24,11 +24,11 @@ TARGET = TcpAddress("localhost", "1")
 class Failing:
     """A source of credentials that has none."""
 
-    def __init__(self, publisher: Publisher) -> None:
-        self._publisher = publisher
+    def __init__(self, sink: CredentialSink) -> None:
+        self._sink = sink
 
     async def run(self) -> None:
-        self._publisher.fail(ConfigError("broken"))
+        self._sink.fail(ConfigError("broken"))
 
     async def reload(self) -> None:
         raise AssertionError
@@ -38,8 +38,8 @@ def test_a_name_that_is_looked_up_later_is_an_error_of_that_connection() -> None
     """The client goes on accepting until the command has ended, and that may connect once more."""
     loop = Loop()
     config = ProxyConfig(False, None, TARGET, NoIdentity(), Access(()))
-    proxy = Proxy(config, loop, RecordedLog(), Failing, Inherited(), Notifier({}, os.getpid()))
-    answers: list[tuple[Endpoint, ...] | TargetError] = []
+    proxy = Proxy(config, loop, RecordedLog(), Failing, ActivationSockets(), Notifier({}, os.getpid()))
+    answers: list[tuple[SocketAddress, ...] | TargetError] = []
 
     async def main() -> None:
         with pytest.raises(ConfigError, match="broken"):

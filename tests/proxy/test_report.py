@@ -90,4 +90,4 @@ def test_a_hostile_subject_can_forge_neither_a_line_nor_a_field() -> None:
 
 def test_a_path_of_a_socket_is_escaped() -> None:
     plain = pipe("CN=w")
-    assert "\n" not in Pipe("unix:/run/a\nb", plain.dialled, True, plain.admitted).opening()
+    assert "\n" not in Pipe("unix:/run/a\nb", plain.target_connected, True, plain.admitted).opening()

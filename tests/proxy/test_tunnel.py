@@ -23,7 +23,7 @@ from tunnel.identity.credentials import SvidCredentials, X509Svid
 from tunnel.log import MAX_FOREIGN_TEXT, Category
 from tunnel.net.address import Address, TcpAddress, UnixAddress
 from tunnel.net.listen import open_listener
-from tunnel.net.sockets import Endpoint, resolve_now
+from tunnel.net.sockets import SocketAddress, resolve_now
 from tunnel.proxy.generation import Generation, Terms, build_generation
 from tunnel.proxy.session import Session
 from tunnel.proxy.settings import Settings
@@ -46,7 +46,7 @@ PEER_CONTEXTS = {
 WALL = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 NAMED = TcpAddress("db.example", "5432")
 
-Answer = Callable[[tuple[Endpoint, ...] | TargetError], None]
+Answer = Callable[[tuple[SocketAddress, ...] | TargetError], None]
 
 
 class RecordedLog:
@@ -254,7 +254,7 @@ def test_a_connection_is_carried_said_and_counted(stages: Stages, version: int) 
         f"opening pipe: unix:@ [] <-> {target} [no tls] {who}",
         f"closed pipe: unix:@ [] <-> {target} [no tls] [forwarded 8 bytes, returned 7 bytes, open 1.5s] {who} end=closed",
     ]
-    assert stage.tunnel.counters.summary() == "accepted=1 carried=1 clean_ends=1"
+    assert stage.tunnel.counters.summary() == "accepted=1 carried=1 close_notify=1"
     assert len(stage.tunnel) == 0
 
 
@@ -279,7 +279,7 @@ def test_what_the_peer_says_too_early_waits_for_the_target(stages: Stages) -> No
     stage = stages(target=NAMED).serve()
     peer = Peer(stage, stage.connect()).shake()
     peer.say(b"as soon as it could")
-    stage.asked[0][1]((Endpoint(socket.AF_UNIX, str(stage.place / "backend")),))
+    stage.asked[0][1]((SocketAddress(socket.AF_UNIX, str(stage.place / "backend")),))
     stage.turn()
     backend = stage.accepted_by_backend()
     assert backend is not None
@@ -292,7 +292,7 @@ def test_a_health_check_is_counted_and_not_said(stages: Stages) -> None:
         stage.connect().close()
         stage.turn()
     assert stage.log.lines == []
-    assert stage.tunnel.counters.summary() == "accepted=3 probes=3"
+    assert stage.tunnel.counters.summary() == "accepted=3 closed_without_data=3"
     assert len(stage.tunnel) == 0
 
 
@@ -335,7 +335,7 @@ def test_a_target_that_refuses_is_said_and_counted(stages: Stages) -> None:
     peer = Peer(stage, stage.connect()).shake()
     assert stage.log.lines[0].startswith("error on dial: unix:/nowhere/at/all: ")
     assert stage.log.lines[0].endswith(f" reason=connection-refused{KNOWN}")
-    assert stage.tunnel.counters.summary() == "accepted=1 undialled=1"
+    assert stage.tunnel.counters.summary() == "accepted=1 dial_failed=1"
     assert peer.hear() == b""
     assert peer.side.end.has_ended, "who has shaken hands hears an orderly end, as from ghostunnel"
 
@@ -360,7 +360,7 @@ def test_without_an_identity_connections_are_closed_at_once(stages: Stages) -> N
     for _ in range(3):
         assert is_over(stage.connect())
     assert stage.log.take() == ["no identity yet: new connections are closed at once until a new identity arrives"]
-    assert stage.tunnel.counters.summary() == "accepted=3 unserved=3"
+    assert stage.tunnel.counters.summary() == "accepted=3 no_identity=3"
     stage.tunnel.swap(generation())
     assert stage.log.take() == ["serving again with a new identity"]
     carried(stage)
@@ -497,7 +497,7 @@ def test_a_generation_that_comes_before_the_relay_judges_the_peer_again(
     if when == "while the target is looked for":
         stage.tunnel.swap(generation(2, **fields))
         ((_address, answer),) = stage.asked
-        answer((Endpoint(socket.AF_UNIX, str(stage.place / "backend")),))
+        answer((SocketAddress(socket.AF_UNIX, str(stage.place / "backend")),))
         stage.turn()
         assert is_over(stage.accepted_by_backend())
     assert stage.tunnel.counters.reasons == {reason: 1}
@@ -511,7 +511,7 @@ def test_a_policy_that_came_meanwhile_is_asked_on_a_thread(stages: Stages, is_ad
     Peer(stage, stage.connect()).shake()
     stage.tunnel.swap(generation(2, rules=(PolicyRule("data.x", lambda _peer: is_admitted),)))
     ((_address, answer),) = stage.asked
-    answer((Endpoint(socket.AF_UNIX, str(stage.place / "backend")),))
+    answer((SocketAddress(socket.AF_UNIX, str(stage.place / "backend")),))
     for _ in range(600):  # a minute at most
         stage.loop.turn(0.1)
         if stage.tunnel.counters.carried or stage.tunnel.counters.reasons:
@@ -727,7 +727,7 @@ def test_a_name_is_asked_for_when_a_peer_is_admitted_and_answered_later(stages: 
     ((address, answer),) = stage.asked
     assert address == NAMED
     assert stage.accepted_by_backend() is None
-    answer((Endpoint(socket.AF_UNIX, str(stage.place / "backend")),))
+    answer((SocketAddress(socket.AF_UNIX, str(stage.place / "backend")),))
     stage.turn()
     backend = stage.accepted_by_backend()
     assert backend is not None
@@ -741,7 +741,7 @@ def test_a_name_that_is_not_found_is_said_and_counted(stages: Stages) -> None:
     stage.asked[0][1](TargetError(TargetFault.RESOLVE, "db.example:5432: name or service not known"))
     stage.turn()
     assert stage.log.lines == [f"error on dial: db.example:5432: name or service not known reason=name-not-resolved{KNOWN}"]
-    assert stage.tunnel.counters.undialled == 1
+    assert stage.tunnel.counters.dial_failed == 1
     peer.hear()
     assert is_over(peer.socket)
 
@@ -753,9 +753,9 @@ def test_an_answer_for_a_session_that_is_gone_is_dropped(stages: Stages, is_foun
     peer.socket.close()
     stage.turn()
     assert len(stage.tunnel) == 0
-    assert stage.log.take() == [f"error on dial: the caller has gone before the target was reached reason=gone{KNOWN}"]
-    assert stage.tunnel.counters.gone == 1
-    found = (Endpoint(socket.AF_UNIX, str(stage.place / "backend")),)
+    assert stage.log.take() == [f"error on dial: the caller has gone before the target was reached reason=client-gone{KNOWN}"]
+    assert stage.tunnel.counters.client_gone == 1
+    found = (SocketAddress(socket.AF_UNIX, str(stage.place / "backend")),)
     stage.asked[0][1](found if is_found else TargetError(TargetFault.RESOLVE, "not found"))
     stage.turn()
     assert stage.accepted_by_backend() is None
@@ -826,7 +826,7 @@ def test_a_target_that_does_not_answer_is_given_up_within_the_same_time(stages: 
     stage.later(0.2)
     for_whom = KNOWN if is_server else CALLER
     assert stage.log.lines == [f"error on dial: {target}: nothing within the connect timeout of 10s reason=timeout{for_whom}"]
-    assert stage.tunnel.counters.undialled == 1
+    assert stage.tunnel.counters.dial_failed == 1
     assert len(stage.tunnel) == 0
     stage.later(100)  # for a peer that has not taken its leave
     assert not [owner for owner in stage.loop._owners.values() if owner is not stage.tunnel]
@@ -934,7 +934,7 @@ def fail(*_anything: object) -> None:
 # -- as a client
 
 
-def dialled(stage: Stage, **fields: Any) -> tuple[socket.socket, Peer]:
+def target_connected(stage: Stage, **fields: Any) -> tuple[socket.socket, Peer]:
     """A plain program, and the TLS server that the tunnel has dialled for it."""
     program = stage.connect()
     accepted = stage.accepted_by_backend()
@@ -945,7 +945,7 @@ def dialled(stage: Stage, **fields: Any) -> tuple[socket.socket, Peer]:
 @pytest.mark.parametrize("version", [TLS12, TLS13], ids=["tls12", "tls13"])
 def test_a_client_carries_and_says_so(stages: Stages, version: int) -> None:
     stage = stages(is_server=False).serve()
-    program, server = dialled(stage, version=version)
+    program, server = target_connected(stage, version=version)
     server.shake()
     program.send(b"plain")
     stage.turn()
@@ -962,7 +962,7 @@ def test_a_client_carries_and_says_so(stages: Stages, version: int) -> None:
 
 def test_what_a_program_says_before_the_server_is_known_waits(stages: Stages) -> None:
     stage = stages(is_server=False).serve()
-    program, server = dialled(stage)
+    program, server = target_connected(stage)
     program.send(b"too early")
     stage.turn()
     server.shake()
@@ -972,7 +972,7 @@ def test_what_a_program_says_before_the_server_is_known_waits(stages: Stages) ->
 
 def test_a_server_that_closes_without_a_word_is_an_error_on_dial(stages: Stages) -> None:
     stage = stages(is_server=False).serve()
-    program, server = dialled(stage)
+    program, server = target_connected(stage)
     received(server.socket)
     server.socket.close()
     stage.turn()
@@ -1002,7 +1002,7 @@ def test_a_server_that_spoke_before_it_was_listened_to_is_heard(stages: Stages) 
 
 def test_a_server_that_says_nothing_is_given_up(stages: Stages) -> None:
     stage = stages(is_server=False, connect_timeout=10).serve()
-    dialled(stage)
+    target_connected(stage)
     stage.later(11)
     (line,) = stage.log.lines
     assert line.startswith("error on dial: TLS handshake with unix:")
@@ -1011,7 +1011,7 @@ def test_a_server_that_says_nothing_is_given_up(stages: Stages) -> None:
 
 def test_a_server_whom_no_rule_admits_is_an_error_on_dial_and_hears_nothing_of_the_program(stages: Stages) -> None:
     stage = stages(is_server=False).serve(rules=(IdRule(parse_spiffe_id("spiffe://a.test/other")),))
-    program, server = dialled(stage)
+    program, server = target_connected(stage)
     program.send(b"secret")
     stage.turn()
     with pytest.raises(TlsError, match="alert"):
@@ -1025,7 +1025,7 @@ def test_a_server_whom_no_rule_admits_is_an_error_on_dial_and_hears_nothing_of_t
 def test_a_server_that_refuses_us_is_said_to_have_done_so(stages: Stages, version: int) -> None:
     """In TLS 1.3 we hear of it only after our own handshake is over."""
     stage = stages(is_server=False).serve()
-    program, server = dialled(stage)
+    program, server = target_connected(stage)
     server.side = Side(refusing_server(version))
     flight = b""
     for _ in range(4):
@@ -1075,9 +1075,9 @@ def test_a_clients_handshake_uses_the_generation_of_its_moment_and_not_of_the_ac
     stage.wall += 101
     answer(resolve_now(UnixAddress(str(stage.place / "backend"))) or ())
     stage.turn()
-    dialled, _ = stage.backend.accept()
-    assert received(stage.opened(dialled)) == b"", "no ClientHello with an identity that has expired"
-    assert stage.tunnel.counters.unserved == 1
+    target_connected, _ = stage.backend.accept()
+    assert received(stage.opened(target_connected)) == b"", "no ClientHello with an identity that has expired"
+    assert stage.tunnel.counters.no_identity == 1
 
 
 # -- who sends something and closes at once
@@ -1097,14 +1097,14 @@ def test_every_program_that_writes_and_closes_at_once_is_carried(stages: Stages,
         assert server.hear() == b"message %d" % number
         assert server.side.end.has_ended
         server.end()
-    assert stage.tunnel.counters.summary() == "accepted=20 carried=20 clean_ends=20"
+    assert stage.tunnel.counters.summary() == "accepted=20 carried=20 close_notify=20"
 
 
 @pytest.mark.parametrize("where", ["name resolution", "handshake"])
 def test_a_program_may_write_and_close_while_its_target_is_being_reached(stages: Stages, where: str) -> None:
     stage = stages(is_server=False, target=NAMED).serve()
     program = stage.connect()
-    endpoint = Endpoint(socket.AF_UNIX, str(stage.place / "backend"))
+    endpoint = SocketAddress(socket.AF_UNIX, str(stage.place / "backend"))
     if where == "handshake":
         stage.asked[0][1]((endpoint,))
         stage.turn()
@@ -1146,7 +1146,7 @@ def test_a_peer_may_send_and_close_while_its_target_is_dialled(
     peer.socket.close()
     stage.turn()
     assert len(stage.tunnel) == 1, stage.log.lines
-    stage.asked[0][1]((Endpoint(socket.AF_UNIX, str(stage.place / "backend")),))
+    stage.asked[0][1]((SocketAddress(socket.AF_UNIX, str(stage.place / "backend")),))
     stage.turn()
     backend = stage.accepted_by_backend()
     assert backend is not None, stage.log.lines
@@ -1171,7 +1171,7 @@ def test_what_arrived_before_a_reset_is_carried_to_the_target(stages: Stages) ->
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
     sock.close()
     stage.turn()
-    stage.asked[0][1]((Endpoint(socket.AF_UNIX, str(stage.place / "backend")),))
+    stage.asked[0][1]((SocketAddress(socket.AF_UNIX, str(stage.place / "backend")),))
     stage.turn()
     backend = stage.accepted_by_backend()
     assert backend is not None, stage.log.lines

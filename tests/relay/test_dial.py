@@ -14,7 +14,7 @@ import pytest
 from tests.support.socket_pairs import Clock
 from tunnel.errors import TargetError, TargetFault
 from tunnel.net.race import ATTEMPT_DELAY, MAX_OPEN_ATTEMPTS, interleave
-from tunnel.net.sockets import Endpoint
+from tunnel.net.sockets import SocketAddress
 from tunnel.relay.dial import Dial
 from tunnel.relay.loop import OUT, Loop
 
@@ -25,13 +25,13 @@ class Caller:
     def __init__(self) -> None:
         self.clock = Clock()
         self.loop = Loop(self.clock)
-        self.reached: list[tuple[socket.socket, Endpoint]] = []
+        self.reached: list[tuple[socket.socket, SocketAddress]] = []
         self.failures: list[TargetError] = []
         self.crashes: list[Exception] = []
         self._sockets: list[socket.socket] = []
         self._queues: dict[object, socket.socket] = {}
 
-    def dialled(self, sock: socket.socket, endpoint: Endpoint) -> None:
+    def target_connected(self, sock: socket.socket, endpoint: SocketAddress) -> None:
         self.reached.append((sock, endpoint))
 
     def dial_failed(self, error: TargetError) -> None:
@@ -40,7 +40,7 @@ class Caller:
     def crashed(self, crash: Exception) -> None:
         self.crashes.append(crash)
 
-    def dial(self, *endpoints: Endpoint) -> Dial:
+    def dial(self, *endpoints: SocketAddress) -> Dial:
         dial = Dial(self.loop, self, endpoints)
         dial.start()
         return dial
@@ -64,7 +64,7 @@ class Caller:
         return len(self.loop._owners)
 
     @property
-    def outcome(self) -> Endpoint | TargetFault | None:
+    def outcome(self) -> SocketAddress | TargetFault | None:
         assert len(self.reached) + len(self.failures) <= 1, "one outcome"
         if self.reached:
             return self.reached[0][1]
@@ -72,18 +72,18 @@ class Caller:
 
     # -- endpoints
 
-    def listening(self) -> Endpoint:
+    def listening(self) -> SocketAddress:
         """One that answers."""
         return self._listen(8)
 
-    def refusing(self) -> Endpoint:
+    def refusing(self) -> SocketAddress:
         """One where nobody listens."""
         sock = socket.socket()
         sock.bind(("127.0.0.1", 0))
         self._sockets.append(sock)  # bound, so that nobody else comes to listen there
-        return Endpoint(socket.AF_INET, sock.getsockname())
+        return SocketAddress(socket.AF_INET, sock.getsockname())
 
-    def silent(self) -> Endpoint:
+    def silent(self) -> SocketAddress:
         """One that does not answer: its queue is full."""
         endpoint = self._listen(0)
         self._queues[endpoint.address] = self._sockets[-1]
@@ -94,7 +94,7 @@ class Caller:
             self._sockets.append(filler)
         return endpoint
 
-    def empty(self, silent: Endpoint) -> None:
+    def empty(self, silent: SocketAddress) -> None:
         """Accept what fills the queue of a silent endpoint, until the loop has an event."""
         listener = self._queues[silent.address]
         listener.settimeout(20)
@@ -102,12 +102,12 @@ class Caller:
             self._sockets.append(listener.accept()[0])
             self.loop.turn(0.1)
 
-    def _listen(self, backlog: int) -> Endpoint:
+    def _listen(self, backlog: int) -> SocketAddress:
         sock = socket.socket()
         sock.bind(("127.0.0.1", 0))
         sock.listen(backlog)
         self._sockets.append(sock)
-        return Endpoint(socket.AF_INET, sock.getsockname())
+        return SocketAddress(socket.AF_INET, sock.getsockname())
 
     def close(self) -> None:
         for sock, _ in self.reached:
@@ -213,8 +213,8 @@ def test_open_attempts_are_bounded(caller: Caller) -> None:
 
 
 def test_address_families_alternate() -> None:
-    four = [Endpoint(socket.AF_INET, (f"192.0.2.{n}", 1)) for n in range(3)]
-    six = [Endpoint(socket.AF_INET6, (f"2001:db8::{n}", 1)) for n in range(2)]
+    four = [SocketAddress(socket.AF_INET, (f"192.0.2.{n}", 1)) for n in range(3)]
+    six = [SocketAddress(socket.AF_INET6, (f"2001:db8::{n}", 1)) for n in range(2)]
     assert interleave([*six, *four]) == [six[0], four[0], six[1], four[1], four[2]]
     assert interleave([*four, *six]) == [four[0], six[0], four[1], six[1], four[2]]
 
@@ -249,8 +249,8 @@ def test_a_unix_socket_is_reached_at_once(caller: Caller, tmp_path: Path) -> Non
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
         listener.listen(1)
-        caller.dial(Endpoint(socket.AF_UNIX, path))
-        assert caller.outcome == Endpoint(socket.AF_UNIX, path), "before start returns"
+        caller.dial(SocketAddress(socket.AF_UNIX, path))
+        assert caller.outcome == SocketAddress(socket.AF_UNIX, path), "before start returns"
 
 
 @pytest.mark.parametrize("is_there", [False, True], ids=["no file", "nobody listens"])
@@ -259,7 +259,7 @@ def test_a_unix_socket_without_a_listener_is_refused(caller: Caller, tmp_path: P
     if is_there:
         with socket.socket(socket.AF_UNIX) as sock:
             sock.bind(path)
-    caller.dial(Endpoint(socket.AF_UNIX, path))
+    caller.dial(SocketAddress(socket.AF_UNIX, path))
     assert caller.outcome is TargetFault.REFUSED
     assert path in str(caller.failures[0])
 
@@ -271,7 +271,7 @@ def test_a_unix_socket_whose_queue_is_full_is_unreachable_at_once(caller: Caller
         listener.bind(path)
         listener.listen(0)
         filler.connect(path)
-        caller.dial(Endpoint(socket.AF_UNIX, path))
+        caller.dial(SocketAddress(socket.AF_UNIX, path))
         assert caller.outcome is TargetFault.UNREACHABLE
 
 
@@ -301,6 +301,6 @@ def test_a_family_that_the_machine_lacks_is_passed_over(caller: Caller, monkeypa
         return real(family, *rest)
 
     monkeypatch.setattr("tunnel.net.race.socket.socket", make)
-    caller.dial(Endpoint(socket.AF_INET6, ("::1", 9)), good)
+    caller.dial(SocketAddress(socket.AF_INET6, ("::1", 9)), good)
     caller.until_heard()
     assert caller.outcome == good

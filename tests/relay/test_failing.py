@@ -12,7 +12,7 @@ from tests.support.socket_pairs import Wire, Wires, is_over, is_reset, received,
 from tests.support.tls_ends import ALERT, DATA, VERSIONS, any_hand_made_pair
 from tunnel.errors import TlsError
 from tunnel.relay.linger import unacknowledged
-from tunnel.relay.relay import End
+from tunnel.relay.relay import CloseReason
 
 BOTH_FAMILIES = pytest.mark.parametrize("make", [unix_pair, tcp_pair], ids=["unix", "tcp"])
 BOTH_ROLES = pytest.mark.parametrize("we_serve", [True, False], ids=["server", "client"])
@@ -45,7 +45,7 @@ def test_a_failing_record_takes_nothing_from_those_before_it(wires: Wires, versi
             wire.turn()
         assert wire.program.recv(65536) == PLAIN, f"cut in front of record {cut}"
         assert is_reset(wire.program), "a failure is no end"
-        assert wire.how is (End.RESET_BY_PEER if bad == "a fatal alert" else End.PROTOCOL)
+        assert wire.how is (CloseReason.RESET_BY_PEER if bad == "a fatal alert" else CloseReason.PROTOCOL)
         assert wire.relay.up == len(PLAIN)
 
 
@@ -74,7 +74,7 @@ def test_behind_a_handshake_too_what_came_before_the_failure_is_delivered(versio
     wire.turn()
     assert wire.program.recv(65536) == PLAIN
     assert is_reset(wire.program)
-    assert wire.how is End.PROTOCOL
+    assert wire.how is CloseReason.PROTOCOL
     wire.close()
 
 
@@ -97,7 +97,7 @@ def test_a_slow_program_gets_all_before_the_failure(wires: Wires) -> None:
         got += wire.read()
         wire.later(1)
     assert got == sent
-    assert wire.how is End.PROTOCOL
+    assert wire.how is CloseReason.PROTOCOL
 
 
 def test_a_program_that_reads_nothing_more_delays_a_failure_by_the_close_timeout(wires: Wires) -> None:
@@ -105,7 +105,7 @@ def test_a_program_that_reads_nothing_more_delays_a_failure_by_the_close_timeout
     wire.later(9)
     assert wire.how is None
     wire.later(2)
-    assert wire.how is End.PROTOCOL, "the failure is what is told, and not the limit"
+    assert wire.how is CloseReason.PROTOCOL, "the failure is what is told, and not the limit"
 
 
 def test_the_alert_for_a_failing_record_reaches_the_peer(wires: Wires) -> None:
@@ -125,7 +125,7 @@ def test_an_end_inside_a_record_takes_nothing_from_a_slow_peer(wires: Wires) -> 
     wire.peer_socket.sendall(wire.peer.seal(b"never whole")[:9])
     wire.peer_socket.shutdown(socket.SHUT_WR)
     wire.turn()
-    assert wire.how is End.TRUNCATED
+    assert wire.how is CloseReason.TRUNCATED
     assert _read_slowly(wire, wire.hear) == answer[:sent]
     assert not wire.peer.end.has_ended
 
@@ -173,7 +173,7 @@ def test_a_reset_of_the_program_takes_nothing_from_its_answer(wires: Wires, vers
     _fill(wire, answer)
     wire.program.close()  # with unread input: a reset
     wire.turn()
-    assert wire.how is End.RESET_BY_PLAIN
+    assert wire.how is CloseReason.RESET_BY_PLAIN
     got = _read_slowly(wire, lambda: wire.peer.open(_small_reads(wire.peer_socket)))
     assert got == answer
     assert not wire.peer.end.has_ended, "a cut must not pass for an end"
@@ -197,7 +197,7 @@ def test_a_reset_of_the_program_takes_nothing_from_what_waits_for_room(wires: Wi
     got = _read_slowly(wire, lambda: wire.peer.open(_small_reads(wire.peer_socket)))
     assert len(got) == wire.relay.down
     assert not wire.peer.end.has_ended
-    assert wire.how is End.RESET_BY_PLAIN
+    assert wire.how is CloseReason.RESET_BY_PLAIN
 
 
 @BOTH_VERSIONS
@@ -218,7 +218,7 @@ def test_a_reset_of_the_peer_takes_nothing_from_its_upload(wires: Wires, version
     wire.turn()
     got = _read_slowly(wire, lambda: _small_reads(wire.program))
     assert got == upload
-    assert wire.how is End.RESET_BY_PEER
+    assert wire.how is CloseReason.RESET_BY_PEER
     with pytest.raises((ConnectionResetError, BrokenPipeError)):
         wire.program.send(b"x")
 

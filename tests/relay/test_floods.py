@@ -29,7 +29,7 @@ from tests.support.tls_ends import (
     split_records,
 )
 from tunnel.errors import TlsError, TlsFault
-from tunnel.relay.relay import End
+from tunnel.relay.relay import CloseReason
 from tunnel.tls.engine import _FEW, _MANY, _MAX_IDLE, _MAX_SHAKE
 
 BOTH_ROLES = pytest.mark.parametrize("we_serve", [True, False], ids=["server", "client"])
@@ -79,7 +79,7 @@ def assert_flooded(wire: Wire, records: list[bytes], *, at_once: bool) -> None:
             wire.peer_socket.sendall(piece)
             wire.turn()
     wire.turn(60)
-    assert wire.how is End.NO_DATA
+    assert wire.how is CloseReason.NO_DATA
     assert wire.program.recv(100) == b"before"
     assert is_reset(wire.program)
 
@@ -119,7 +119,7 @@ def test_a_limit_is_some_tens_of_records(wires: Wires, we_serve: bool) -> None:
         assert wire.how is None
         wire.peer_socket.sendall(record)
         wire.turn()
-    assert wire.how is End.NO_DATA
+    assert wire.how is CloseReason.NO_DATA
     assert wire.ended[0][1] == f"{_MAX_IDLE} records in a row without application data"
 
 
@@ -202,7 +202,7 @@ def test_what_is_announced_while_records_are_left_is_read_behind_them(wires: Wir
     wire.peer_socket.shutdown(socket.SHUT_WR)
     wire.turn(100)
     assert wire.read() == b"x" * 1000 + b"y" * 10
-    assert wire.relay.has_bare_fin
+    assert wire.relay.has_fin_without_close_notify
 
 
 def test_records_left_over_wait_for_a_slow_program(wires: Wires) -> None:

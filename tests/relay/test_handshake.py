@@ -25,11 +25,11 @@ from tests.support.tls_ends import (
 )
 from tunnel.authz.peer import Admitted
 from tunnel.errors import Denial, PeerDenied, TlsError, TlsFault
-from tunnel.relay.handshake import Handshake, Shaken
-from tunnel.relay.handshakes import Handshakes
+from tunnel.relay.handshake import Handshake, HandshakeResult
+from tunnel.relay.handshake_slots import HandshakeSlots
 from tunnel.relay.linger import Linger
 from tunnel.relay.loop import Loop
-from tunnel.tls.callback import Demand
+from tunnel.tls.callback import PeerAuth
 from tunnel.tls.context import Presented, TlsContext
 from tunnel.tls.engine import Buffers, TlsEnd
 
@@ -51,28 +51,28 @@ class Bout:
         self.loop = Loop(Clock())
         self.near, self.far = pair
         self.buffers = Buffers()
-        self.outcome: list[Shaken | TlsError | PeerDenied | str] = []
+        self.outcome: list[HandshakeResult | TlsError | PeerDenied | str] = []
         self.farewell = b""
         self.peer = Side(CONTEXTS[not we_serve, version])
         made = ours or CONTEXTS[we_serve, version]
         open_end = partial(made.open_end, self.buffers)  # type: ignore[attr-defined]
-        self.handshake = Handshake(Handshakes(self.loop, self.buffers), self, self.near, open_end)
+        self.handshake = Handshake(HandshakeSlots(self.loop, self.buffers), self, self.near, open_end)
         self.loop.watch(self.near, self.handshake.ready, self)
         if we_serve:
             self.handshake.wait()
         else:
             self.handshake.start()
 
-    def shaken(self, result: Shaken) -> None:
+    def handshake_done(self, result: HandshakeResult) -> None:
         self.outcome.append(result)
         self.loop.rewatch(self.near, lambda _events: None, self)
 
-    def shake_failed(self, error: TlsError | PeerDenied, farewell: bytes) -> None:
+    def handshake_failed(self, error: TlsError | PeerDenied, farewell: bytes) -> None:
         self.outcome.append(error)
         self.farewell = farewell
         self.loop.unwatch(self.near)
 
-    def shake_silent(self) -> None:
+    def closed_without_data(self) -> None:
         self.outcome.append("silent")
         self.loop.unwatch(self.near)
 
@@ -94,9 +94,9 @@ class Bout:
             flight = self.peer.shake(received(self.far))
 
     @property
-    def result(self) -> Shaken:
+    def result(self) -> HandshakeResult:
         (only,) = self.outcome
-        assert isinstance(only, Shaken), only
+        assert isinstance(only, HandshakeResult), only
         return only
 
     def fault(self) -> TlsFault | Denial:
@@ -340,7 +340,7 @@ class SlowJudge:
         return admit_all(digest, path)
 
     def context(self, *, is_server: bool, version: int) -> TlsContext:
-        made = TlsContext(Presented(WHO.chain, WHO.leaf.key), Demand(self, is_slow=True), is_server=is_server)
+        made = TlsContext(Presented(WHO.chain, WHO.leaf.key), PeerAuth(self, is_slow=True), is_server=is_server)
         made._judged.context.set_max_proto_version(version)
         return made
 
@@ -452,7 +452,7 @@ def test_verdicts_of_one_context_do_not_mix(bouts: Bouts) -> None:
         return admit_all(digest, path)
 
     both = threading.Barrier(2)
-    ours = TlsContext(Presented(WHO.chain, WHO.leaf.key), Demand(odd, is_slow=True), is_server=True)
+    ours = TlsContext(Presented(WHO.chain, WHO.leaf.key), PeerAuth(odd, is_slow=True), is_server=True)
     one, other = identity(), identity(uri="spiffe://a.test/other")
     first = one.leaf
     pair_of_bouts = []
@@ -469,5 +469,5 @@ def test_verdicts_of_one_context_do_not_mix(bouts: Bouts) -> None:
         return all(bout.outcome for bout in pair_of_bouts)
 
     until(pair_of_bouts[0], both_have_ended)
-    assert isinstance(pair_of_bouts[0].outcome[0], Shaken)
+    assert isinstance(pair_of_bouts[0].outcome[0], HandshakeResult)
     assert isinstance(pair_of_bouts[1].outcome[0], PeerDenied)

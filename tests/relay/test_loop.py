@@ -392,8 +392,8 @@ def test_a_bug_in_a_timer_ends_its_owner_and_the_other_timers_fire(loop: Loop, c
 
 
 def test_a_bug_after_the_owner_has_given_its_socket_up_is_told_all_the_same(loop: Loop, pairs: Pairs) -> None:
-    strays: list[str] = []
-    loop.on_stray_crash = lambda crash: strays.append(str(crash))
+    log_capture: list[str] = []
+    loop.on_unowned_crash = lambda crash: log_capture.append(str(crash))
     near, _far = pairs()
     other, _ = pairs()
     who, neighbour = Somebody(), Somebody()
@@ -405,7 +405,7 @@ def test_a_bug_after_the_owner_has_given_its_socket_up_is_told_all_the_same(loop
     loop.watch(near, handler, who)
     loop.watch(other, neighbour.ready, neighbour)
     loop.turn(0)
-    assert strays == ["after the end"]
+    assert log_capture == ["after the end"]
     assert who.crashes == []
     assert len(neighbour.events) == 1
     assert near.fileno() == -1

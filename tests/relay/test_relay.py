@@ -23,7 +23,7 @@ from tests.support.tls_ends import (
     hand_made_pair,
     split_records,
 )
-from tunnel.relay.relay import _MAX_HELD, End
+from tunnel.relay.relay import _MAX_HELD, CloseReason
 
 EVERYWHERE = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
 BOTH_FAMILIES = pytest.mark.parametrize("make", [unix_pair, tcp_pair], ids=["unix", "tcp"])
@@ -340,8 +340,8 @@ def test_the_programs_end_becomes_a_close_notify_and_the_peer_may_go_on(wires: W
     wire.peer_socket.sendall(wire.peer.end.close_notify())
     wire.turn()
     assert is_over(wire.program)
-    assert wire.how is End.CLOSED
-    assert not wire.relay.has_bare_fin
+    assert wire.how is CloseReason.CLOSED
+    assert not wire.relay.has_fin_without_close_notify
 
 
 @EVERYWHERE
@@ -360,8 +360,8 @@ def test_the_peers_close_notify_becomes_an_end_and_the_program_may_go_on(wires: 
     wire.turn()
     assert wire.hear() == b""
     assert wire.peer.end.has_ended
-    assert wire.how is End.CLOSED
-    assert not wire.relay.has_bare_fin
+    assert wire.how is CloseReason.CLOSED
+    assert not wire.relay.has_fin_without_close_notify
 
 
 @EVERYWHERE
@@ -383,7 +383,7 @@ def test_an_end_comes_after_everything_that_was_said_before_it(wires: Wires, mak
     wire.hear()
     assert wire.peer.end.has_ended
     assert is_over(wire.program)
-    assert wire.how is End.CLOSED
+    assert wire.how is CloseReason.CLOSED
 
 
 @BOTH_FAMILIES
@@ -394,12 +394,12 @@ def test_a_fin_between_two_records_is_an_end_and_told_apart(wires: Wires, make: 
     wire.turn()
     assert wire.read() == b"last words"
     assert is_over(wire.program)
-    assert wire.relay.has_bare_fin
+    assert wire.relay.has_fin_without_close_notify
     wire.write(b"the answer")
     assert wire.hear() == b"the answer"
     wire.program.close()
     wire.turn()
-    assert wire.how is End.CLOSED
+    assert wire.how is CloseReason.CLOSED
 
 
 @pytest.mark.parametrize("cut", [1, 4, 5, 6, 20, -1])
@@ -409,7 +409,7 @@ def test_a_fin_inside_a_record_is_a_cut_stream(wires: Wires, cut: int) -> None:
     wire.peer_socket.sendall(wire.peer.seal(b"never whole")[:cut])
     wire.peer_socket.shutdown(socket.SHUT_WR)
     wire.turn()
-    assert wire.how is End.TRUNCATED
+    assert wire.how is CloseReason.TRUNCATED
     assert wire.program.recv(100) == b"whole "
     assert is_reset(wire.program), "not an orderly end"
 
@@ -446,7 +446,7 @@ def test_what_was_there_before_the_relay_is_carried_with_its_end() -> None:
     wire.turn()
     assert wire.read() == b"early too"
     assert wire.hear() == b"too early"
-    assert wire.how is End.CLOSED
+    assert wire.how is CloseReason.CLOSED
     wire.close()
 
 
@@ -461,7 +461,7 @@ def test_a_reset_by_the_peer_is_a_reset_for_the_program(wires: Wires) -> None:
     assert wire.read() == b"data"
     _reset(wire.peer_socket)
     wire.turn()
-    assert wire.how is End.RESET_BY_PEER
+    assert wire.how is CloseReason.RESET_BY_PEER
     assert is_reset(wire.program)
 
 
@@ -507,7 +507,7 @@ def test_a_reset_by_the_program_is_a_reset_for_the_peer_and_no_close_notify(wire
     wire.turn()
     _reset(wire.program)
     wire.turn()
-    assert wire.how is End.RESET_BY_PLAIN
+    assert wire.how is CloseReason.RESET_BY_PLAIN
     assert is_reset(wire.peer_socket)
     assert not wire.peer.end.has_ended
 
@@ -531,7 +531,7 @@ def test_bytes_that_are_no_record_cut_both_sides(wires: Wires, make: Callable[..
     wire.say(b"good")
     wire.peer_socket.sendall(b"GET / HTTP/1.1\r\n\r\n")
     wire.turn()
-    assert wire.how is End.PROTOCOL
+    assert wire.how is CloseReason.PROTOCOL
 
 
 @BOTH_ROLES
@@ -560,7 +560,7 @@ def test_a_close_that_begins_with_user_canceled_loses_nothing(
     wire.turn()
     answer = split_records(received(wire.peer_socket))[-2:]
     assert [reader.read(record) for record in answer] == [(DATA, b"answer"), (ALERT, CLOSE_NOTIFY)]
-    assert wire.how is End.CLOSED
+    assert wire.how is CloseReason.CLOSED
 
 
 def test_a_late_refusal_of_tls13_has_its_own_word(wires: Wires) -> None:
@@ -570,7 +570,7 @@ def test_a_late_refusal_of_tls13_has_its_own_word(wires: Wires) -> None:
     wire.turn()
     wire.peer_socket.sendall(writer.write(ALERT, b"\x02\x2a"))
     wire.turn()
-    assert wire.how is End.REFUSED_BY_PEER
+    assert wire.how is CloseReason.REFUSED_BY_PEER
     assert "bad certificate" in wire.ended[0][1]
     assert is_reset(wire.program)
 
@@ -582,20 +582,20 @@ def test_an_alert_in_the_middle_of_the_data_is_no_refusal(wires: Wires) -> None:
     wire.turn()
     wire.peer_socket.sendall(writer.write(ALERT, b"\x02\x50"))
     wire.turn()
-    assert wire.how is End.RESET_BY_PEER
+    assert wire.how is CloseReason.RESET_BY_PEER
     assert wire.program.recv(100) == b"half a page"
     assert is_reset(wire.program)
 
 
 def test_after_the_end_nothing_is_told_twice(wires: Wires) -> None:
     wire = wires()
-    wire.relay.abort(End.LIFETIME, "max connection lifetime reached")
-    wire.relay.abort(End.CUT)
+    wire.relay.abort(CloseReason.LIFETIME, "max connection lifetime reached")
+    wire.relay.abort(CloseReason.CUT)
     wire.relay.renew_memory()
     wire.relay.tls_ready(5)
     wire.relay.plain_ready(5)
     wire.turn()
-    assert wire.ended == [(End.LIFETIME, "max connection lifetime reached")]
+    assert wire.ended == [(CloseReason.LIFETIME, "max connection lifetime reached")]
 
 
 # -- key updates
@@ -659,7 +659,7 @@ def test_silence_after_half_close_has_a_limit(wires: Wires, who: str) -> None:
     wire.later(9.9)
     assert wire.how is None
     wire.later(0.2)
-    assert wire.how is End.CLOSE_TIMEOUT
+    assert wire.how is CloseReason.CLOSE_TIMEOUT
     assert wire.ended[0][1] == "no activity for 10s after half-close"
     if who == "program":
         assert is_reset(wire.program), "what was cut is no end"
@@ -683,7 +683,7 @@ def test_traffic_after_half_close_goes_on_for_as_long_as_it_likes(wires: Wires, 
     wire.later(9)
     assert wire.how is None
     wire.later(1.1)
-    assert wire.how is End.CLOSE_TIMEOUT
+    assert wire.how is CloseReason.CLOSE_TIMEOUT
 
 
 def test_a_slow_reader_after_half_close_is_no_silence(wires: Wires) -> None:
@@ -707,7 +707,7 @@ def test_a_slow_reader_after_half_close_is_no_silence(wires: Wires) -> None:
 @BOTH_SIDES
 def test_a_close_timeout_of_zero_closes_at_once(wires: Wires, who: str) -> None:
     wire = half_closed(wires, 0, who)
-    assert wire.how is End.CLOSE_TIMEOUT
+    assert wire.how is CloseReason.CLOSE_TIMEOUT
 
 
 def test_without_a_half_close_silence_has_no_limit(wires: Wires) -> None:
@@ -768,7 +768,7 @@ def test_memory_of_an_ended_relay_is_left_alone(wires: Wires) -> None:
     wire = wires()
     wire.say(payload(100_000))
     assert wire.grown == 1
-    wire.relay.abort(End.CUT)
+    wire.relay.abort(CloseReason.CUT)
     wire.later(5)
     assert not wire.loop._timers
 
@@ -796,4 +796,4 @@ def test_a_program_that_reads_nothing_more_is_cut_when_the_peer_has_ended(wires:
     wire.later(59)
     assert wire.how is None, "what moves is not silent"
     wire.later(2)
-    assert wire.how is End.CLOSE_TIMEOUT
+    assert wire.how is CloseReason.CLOSE_TIMEOUT

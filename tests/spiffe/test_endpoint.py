@@ -7,21 +7,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunnel.errors import ConfigError
-from tunnel.spiffe.endpoint import Endpoint, parse_endpoint
+from tunnel.spiffe.endpoint import WorkloadEndpoint, parse_endpoint
 
 GOOD = [
-    ("unix:///run/spire/agent.sock", Endpoint(path="/run/spire/agent.sock"), "unix:///run/spire/agent.sock"),
-    ("unix:/run/spire/agent.sock", Endpoint(path="/run/spire/agent.sock"), "unix:///run/spire/agent.sock"),
-    ("unix:///%2Frun/x.sock", Endpoint(path="/run/x.sock"), "unix:///run/x.sock"),
-    ("unix:////run/x.sock", Endpoint(path="/run/x.sock"), "unix:///run/x.sock"),
-    ("unix://///run//x.sock", Endpoint(path="/run//x.sock"), "unix:///run//x.sock"),
-    ("unix:///run/a%20b.sock", Endpoint(path="/run/a b.sock"), "unix:///run/a%20b.sock"),
-    ("unix:///run/%41%3F%23%25.sock", Endpoint(path="/run/A?#%.sock"), "unix:///run/A%3F%23%25.sock"),
-    ("unix:///run/\u00e9.sock", Endpoint(path="/run/\u00e9.sock"), "unix:///run/%C3%A9.sock"),
-    (f"unix:///{'d' * 106}", Endpoint(path=f"/{'d' * 106}"), f"unix:///{'d' * 106}"),
-    ("tcp://1.2.3.4:5", Endpoint(host="1.2.3.4", port=5), "tcp://1.2.3.4:5"),
-    ("tcp://[::1]:8000", Endpoint(host="::1", port=8000), "tcp://[::1]:8000"),
-    ("tcp://127.0.0.1:65535", Endpoint(host="127.0.0.1", port=65535), "tcp://127.0.0.1:65535"),
+    ("unix:///run/spire/agent.sock", WorkloadEndpoint(path="/run/spire/agent.sock"), "unix:///run/spire/agent.sock"),
+    ("unix:/run/spire/agent.sock", WorkloadEndpoint(path="/run/spire/agent.sock"), "unix:///run/spire/agent.sock"),
+    ("unix:///%2Frun/x.sock", WorkloadEndpoint(path="/run/x.sock"), "unix:///run/x.sock"),
+    ("unix:////run/x.sock", WorkloadEndpoint(path="/run/x.sock"), "unix:///run/x.sock"),
+    ("unix://///run//x.sock", WorkloadEndpoint(path="/run//x.sock"), "unix:///run//x.sock"),
+    ("unix:///run/a%20b.sock", WorkloadEndpoint(path="/run/a b.sock"), "unix:///run/a%20b.sock"),
+    ("unix:///run/%41%3F%23%25.sock", WorkloadEndpoint(path="/run/A?#%.sock"), "unix:///run/A%3F%23%25.sock"),
+    ("unix:///run/\u00e9.sock", WorkloadEndpoint(path="/run/\u00e9.sock"), "unix:///run/%C3%A9.sock"),
+    (f"unix:///{'d' * 106}", WorkloadEndpoint(path=f"/{'d' * 106}"), f"unix:///{'d' * 106}"),
+    ("tcp://1.2.3.4:5", WorkloadEndpoint(host="1.2.3.4", port=5), "tcp://1.2.3.4:5"),
+    ("tcp://[::1]:8000", WorkloadEndpoint(host="::1", port=8000), "tcp://[::1]:8000"),
+    ("tcp://127.0.0.1:65535", WorkloadEndpoint(host="127.0.0.1", port=65535), "tcp://127.0.0.1:65535"),
 ]
 
 # The value, and words of the message that name the mistake.
@@ -89,7 +89,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("text", "endpoint", "canonical"), GOOD)
-def test_a_good_address_is_parsed_and_shown_in_one_form(text: str, endpoint: Endpoint, canonical: str) -> None:
+def test_a_good_address_is_parsed_and_shown_in_one_form(text: str, endpoint: WorkloadEndpoint, canonical: str) -> None:
     assert parse_endpoint(text) == endpoint
     assert str(endpoint) == canonical
     assert parse_endpoint(canonical) == endpoint

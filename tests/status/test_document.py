@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tunnel.status.document import Service, encode_document, encode_time, is_ok
-from tunnel.status.life import Identity, Phase, Reload, Standing
+from tunnel.status.process_state import Identity, Phase, ProcessState, Reload
 
 SERVICE = Service("localhost:8443", "unix:/run/app", "host", "1.0", "Python 3.11.7")
 KEYS = (
@@ -17,7 +17,7 @@ KEYS = (
 ).split()
 SECOND = 1_000_000_000
 NOON = 1_795_348_800 * SECOND  # 2026-11-22T12:00:00Z
-UP = Standing().listening()
+UP = ProcessState().listening()
 
 
 @pytest.fixture(autouse=True)
@@ -124,7 +124,7 @@ def test_times_are_as_go_writes_them(monkeypatch: pytest.MonkeyPatch, zone_name:
 
 
 def test_a_process_is_ok_once_it_listens_and_its_backend_answers() -> None:
-    assert not is_ok(Standing(), "")
+    assert not is_ok(ProcessState(), "")
     assert is_ok(UP, "")
     assert not is_ok(UP, "refused")
     assert not is_ok(UP.stopping(), "")
@@ -133,7 +133,7 @@ def test_a_process_is_ok_once_it_listens_and_its_backend_answers() -> None:
 def test_ok_stays_as_it_was_while_reloading() -> None:
     assert is_ok(UP.reloading(), "")
     assert UP.reloading().phase is Phase.RELOADING
-    assert Standing().reloading() == Standing()
+    assert ProcessState().reloading() == ProcessState()
 
 
 def test_the_time_of_a_reload_is_told_when_it_is_over_and_not_before() -> None:
@@ -145,7 +145,7 @@ def test_the_time_of_a_reload_is_told_when_it_is_over_and_not_before() -> None:
 
 
 def test_a_reload_before_listening_does_not_make_it_listen() -> None:
-    assert Standing().reloaded(Reload(NOON)).phase is Phase.INITIALIZING
+    assert ProcessState().reloaded(Reload(NOON)).phase is Phase.INITIALIZING
 
 
 def test_what_is_stopping_stays_so() -> None:

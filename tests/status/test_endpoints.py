@@ -14,8 +14,8 @@ from tunnel.errors import TargetError, TargetFault
 from tunnel.status.document import Service
 from tunnel.status.endpoints import JSON, PROMETHEUS, Endpoints, accepts_gzip
 from tunnel.status.http import Request, Response
-from tunnel.status.life import Standing
 from tunnel.status.pprof import Pprof
+from tunnel.status.process_state import ProcessState
 
 SERVICE = Service("localhost:8443", "localhost:8080", "host", "1.0", "Python 3.11.7")
 
@@ -41,7 +41,7 @@ async def refuses() -> None:
 
 def ask(path: str, method: str = "GET", headers: Mapping[str, str] = {}, **told: Any) -> Response:
     """The answer of a status port to one request."""
-    fields: dict[str, Any] = {"standing": Standing().listening, "check": answers, "encode_metrics": METRICS}
+    fields: dict[str, Any] = {"standing": ProcessState().listening, "check": answers, "encode_metrics": METRICS}
     respond: Callable[[Request], Awaitable[Response]] = Endpoints(SERVICE, **(fields | told)).routes()
     where, _, query = path.partition("?")
 
@@ -69,18 +69,18 @@ def test_a_backend_that_fails_is_503_with_its_error() -> None:
 @pytest.mark.parametrize(
     ("standing", "status"),
     [
-        (Standing(), 503),
-        (Standing().listening(), 200),
-        (Standing().listening().reloading(), 200),
-        (Standing().listening().stopping(), 503),
+        (ProcessState(), 503),
+        (ProcessState().listening(), 200),
+        (ProcessState().listening().reloading(), 200),
+        (ProcessState().listening().stopping(), 503),
     ],
 )
-def test_status_is_200_while_connections_are_accepted(standing: Standing, status: int) -> None:
+def test_status_is_200_while_connections_are_accepted(standing: ProcessState, status: int) -> None:
     assert ask("/_status", standing=lambda: standing).status == status
 
 
 def test_status_tells_how_things_stand_when_the_check_is_over() -> None:
-    stages = [Standing().listening()]
+    stages = [ProcessState().listening()]
 
     async def slow() -> None:
         stages[0] = stages[0].stopping()

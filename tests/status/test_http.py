@@ -9,8 +9,8 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.support.status_port_client import LIMITS, Answer, conversation, echo, parse_answers, read_all, run
+from tunnel.status.connection_limiter import ConnectionLimiter
 from tunnel.status.http import Limits, Request, Respond, Response, serve_http
-from tunnel.status.lobby import Lobby
 
 ONE = b"GET /a?x=1 HTTP/1.1\r\nHost: x\r\n\r\n"
 LAST = b"GET /b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
@@ -214,14 +214,14 @@ def test_a_client_that_does_not_read_is_left_in_time() -> None:
             nursery.start_soon(near.send_all, ONE)
             start = trio.current_time()
             with pytest.raises(trio.TooSlowError):
-                await serve_http(far, much, Lobby(1), SLOW)
+                await serve_http(far, much, ConnectionLimiter(1), SLOW)
             assert trio.current_time() - start == 30
 
     run(talk, clock=MockClock(autojump_threshold=0))
 
 
 def test_a_closed_lobby_serves_what_is_under_way_and_then_ends() -> None:
-    lobby = Lobby(10)
+    limiter = ConnectionLimiter(10)
     go_on = trio.Event()
 
     async def slow(_request: Request) -> Response:
@@ -229,10 +229,10 @@ def test_a_closed_lobby_serves_what_is_under_way_and_then_ends() -> None:
         return Response(b"done")
 
     async def talk() -> None:
-        async with conversation(slow, lobby=lobby) as client:
+        async with conversation(slow, limiter=limiter) as client:
             await client.send_all(ONE)
             await wait_all_tasks_blocked()
-            lobby.close()
+            limiter.close()
             go_on.set()
             (answer,) = parse_answers(await read_all(client))
             assert (answer.body, answer.headers["connection"]) == (b"done", "close")
@@ -242,12 +242,12 @@ def test_a_closed_lobby_serves_what_is_under_way_and_then_ends() -> None:
 
 def test_a_closed_lobby_ends_who_is_idle_at_once() -> None:
     async def talk() -> None:
-        lobby = Lobby(10)
-        async with conversation(lobby=lobby) as client:
+        limiter = ConnectionLimiter(10)
+        async with conversation(limiter=limiter) as client:
             await client.send_all(ONE)
             await client.receive_some(1)
             start = trio.current_time()
-            lobby.close()
+            limiter.close()
             await read_all(client)
             assert trio.current_time() == start
 

@@ -11,10 +11,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.known_metrics import EXPIRY, known_snapshot
 from tunnel.errors import Denial
-from tunnel.status import names
+from tunnel.status import metric_table
+from tunnel.status.durations import LONG, SHORT
+from tunnel.status.metric_table import Kind, Metric
 from tunnel.status.metrics import encode_prometheus
-from tunnel.status.names import Kind, Metric
-from tunnel.status.timer import LONG, SHORT
 
 TEXT = encode_prometheus(known_snapshot(), "ghostunnel").decode()
 FAMILIES = list(text_string_to_metric_families(TEXT))
@@ -64,7 +64,7 @@ def test_a_number_has_its_series_and_its_kind(name: str, kind: str, value: float
         ("refusals_total", ("reason", "expired"), "counter", 1),
         ("refusals_total", ("reason", "weak-key"), "counter", 0),
         ("failures_total", ("reason", "connection-refused"), "counter", 1),
-        ("outcomes_total", ("outcome", "probes"), "counter", 1),
+        ("outcomes_total", ("outcome", "closed_without_data"), "counter", 1),
         ("reload_successes_total", ("what", "certificates"), "counter", 1),
         ("reload_failures_total", ("what", "policy"), "counter", 0),
         ("reload_last_successful", ("what", "certificates"), "gauge", 0),
@@ -122,7 +122,7 @@ def test_any_prefix_makes_legal_names(prefix: str, name: str) -> None:
 
 def test_the_library_is_not_loaded_where_no_metrics_are_shown() -> None:
     code = (
-        "import sys, tunnel.proxy.process, tunnel.status.counters, tunnel.status.snapshot, tunnel.status.forms;"
+        "import sys, tunnel.proxy.process, tunnel.status.counters, tunnel.status.snapshot, tunnel.status.encoders;"
         "sys.exit('prometheus_client' in sys.modules or 'h11' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
@@ -133,7 +133,7 @@ def test_the_table_for_operators_has_every_metric_with_its_series_and_its_kind()
     rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| `")]
     told = {(name.strip("`"), series.strip("`"), kind) for name, series, kind, _meaning in rows}
     expected = set()
-    for metric in (one for one in vars(names).values() if isinstance(one, Metric)):
+    for metric in (one for one in vars(metric_table).values() if isinstance(one, Metric)):
         name = f"{metric.name}.{metric.label.upper()}" if metric.label else metric.name
         series = metric.name.replace(".", "_").replace("-", "_") + metric.suffix
         assert f"ghostunnel_{series}" in TYPES

@@ -75,7 +75,7 @@ def test_a_flood_of_silence_makes_room_for_whoever_speaks() -> None:
             for _ in range(5):
                 (answer,) = await port.ask()
                 assert answer.status == 200
-            assert port.lobby.taken <= 8
+            assert port.limiter.taken <= 8
             assert await silent[0].receive_some(1) == b""  # who has waited longest has left
 
     run(talk)
@@ -120,7 +120,7 @@ def test_all_places_busy_is_a_wait_and_not_a_refusal() -> None:
             for _ in range(6):
                 nursery.start_soon(ask)
             await settle()
-            assert port.lobby.taken == 2
+            assert port.limiter.taken == 2
             go_on.set()
             await until(lambda: len(bodies) == 6)
 
@@ -328,7 +328,7 @@ def test_apachebench_like_load_leaves_no_connection_behind() -> None:
             async with trio.open_nursery() as nursery:
                 for _ in range(20):
                     nursery.start_soon(ask_often)
-            await until(lambda: port.lobby.taken == 0)
+            await until(lambda: port.limiter.taken == 0)
 
     run(talk)
 

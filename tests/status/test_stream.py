@@ -45,7 +45,7 @@ from tests.support.tls_ends import (
 from tunnel.errors import Denial, PeerDenied, TlsError
 from tunnel.status.http import Limits, Request, Response
 from tunnel.status.stream import TlsStream, accept_tls, connect_tls
-from tunnel.tls.callback import Demand
+from tunnel.tls.callback import PeerAuth
 from tunnel.tls.context import Presented, TlsContext, TlsOptions
 
 CLOSING = b"GET /a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
@@ -315,7 +315,7 @@ def test_rubbish_after_the_handshake_ends_that_connection() -> None:
             with pytest.raises(trio.BrokenResourceError):
                 await read_all(stream)
             await trio.aclose_forcefully(stream)
-            await until(lambda: port.lobby.taken == 0)
+            await until(lambda: port.limiter.taken == 0)
             assert port.lines == []
 
     run(talk)
@@ -327,7 +327,7 @@ def test_a_truncated_connection_is_an_end() -> None:
             stream = await tls_connect(port)
             await stream.do_handshake()
             await stream.transport_stream.aclose()
-            await until(lambda: port.lobby.taken == 0)
+            await until(lambda: port.limiter.taken == 0)
             assert port.lines == []
 
     run(talk)
@@ -363,7 +363,7 @@ async def client_handshake(server: Identity, by: Any) -> None:
 
         nursery.start_soon(serve)
         mine = Presented(OURS.chain, OURS.leaf.key)
-        made = TlsContext(mine, by if isinstance(by, Demand) else Demand(by), is_server=False)
+        made = TlsContext(mine, by if isinstance(by, PeerAuth) else PeerAuth(by), is_server=False)
         try:
             stream = await connect_tls(near, source_of(made))
             assert isinstance(stream, TlsStream)
@@ -377,14 +377,14 @@ def test_a_client_takes_whom_its_judge_admits_and_no_other() -> None:
 
     async def talk() -> None:
         await client_handshake(server, judge(server.root))
-        await client_handshake(server, Demand(judge(server.root), is_slow=True))
+        await client_handshake(server, PeerAuth(judge(server.root), is_slow=True))
 
     run(talk)
-    for demand in (Demand(judge(STRANGER.root)), Demand(judge(STRANGER.root), is_slow=True)):
+    for peer_auth in (PeerAuth(judge(STRANGER.root)), PeerAuth(judge(STRANGER.root), is_slow=True)):
 
-        async def refuse(demand: Demand = demand) -> None:
+        async def refuse(peer_auth: PeerAuth = peer_auth) -> None:
             with pytest.RaisesGroup(pytest.RaisesExc(PeerDenied, check=lambda e: e.reason is Denial.UNKNOWN_TRUST_DOMAIN)):
-                await client_handshake(server, demand)
+                await client_handshake(server, peer_auth)
 
         run(refuse)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import tunnel
-from tunnel.status.ask import trust_of
+from tunnel.status.client import trust_of
 from tunnel.status.reporters import open_trust
 from tunnel.status.trust import empty_context, system_context
 

@@ -17,7 +17,7 @@ from tunnel.check.finding import Finding, Verdict
 from tunnel.check.report import line_of
 from tunnel.config import check
 from tunnel.config.commands import load_commands
-from tunnel.config.grammar import parse_command_line
+from tunnel.config.parser import parse_command_line
 
 NOBODY = 65534
 

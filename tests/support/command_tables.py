@@ -5,8 +5,8 @@ Knows what a user may expect; must not know how any shell is told.
 
 from __future__ import annotations
 
-from tunnel.config.grammar import Command, Group, option, repeated, required, switch, word, words
-from tunnel.config.scalars import one_of, parse_text
+from tunnel.config.parser import Command, Group, option, repeated, required, switch, word, words
+from tunnel.config.values import one_of, parse_text
 
 _MODE = option("mode", "How: as it's told.", one_of("", "fast", "fair"), "", placeholder="MODE")
 _OTHERS = repeated("also", "More.", parse_text, placeholder="X", aliases=("too",))

@@ -19,7 +19,7 @@ from tests.support.plain_backends import free_port
 from tests.support.processes import LIMIT, Process, Proxy, bare_environment, tunnel_argv
 from tunnel.config.dev_model import Entry
 from tunnel.devapi.api import DevWorkloadApi
-from tunnel.spiffe.endpoint import Endpoint, parse_endpoint
+from tunnel.spiffe.endpoint import WorkloadEndpoint, parse_endpoint
 from tunnel.spiffe.ids import parse_spiffe_id
 
 _LISTENS = "listening for connections on "
@@ -84,7 +84,7 @@ class CookbookRunner:
                     self._look_up(block)
             before = block
 
-    def _entries(self, page: Page) -> dict[Endpoint, list[Entry]]:
+    def _entries(self, page: Page) -> dict[WorkloadEndpoint, list[Entry]]:
         """What an agent has to say to both sides."""
         ids = (page.names["SERVER_ID"], page.names["CLIENT_ID"])
         return {

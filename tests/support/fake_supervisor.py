@@ -18,12 +18,12 @@ import trio.testing
 from tests.support.recorded_log import RecordedLog
 from tunnel.errors import TunnelError
 from tunnel.net.notify import State
-from tunnel.proxy import household
-from tunnel.proxy.household import Household, Manners, Order
+from tunnel.proxy import supervisor
+from tunnel.proxy.supervisor import CommandSpec, StopPolicy, Supervisor
 
-SERVICE = Manners(wait=15, limit=25, is_service=True)
-PATIENT = Manners(wait=15, limit=25, is_service=True, delay=10)
-TOOL = Manners(limit=5)
+SERVICE = StopPolicy(wait=15, limit=25, is_service=True)
+PATIENT = StopPolicy(wait=15, limit=25, is_service=True, delay=10)
+TOOL = StopPolicy(limit=5)
 PROBE = 1 << 29  # the process number of the signal probe
 
 Script = Callable[["Stage"], Awaitable[object]]
@@ -142,10 +142,10 @@ class Stage:
     def __init__(
         self,
         *proxies: FakeProxy,
-        manners: Manners = SERVICE,
+        stop_policy: StopPolicy = SERVICE,
         dies_of: Mapping[int, float] | None = None,
         error: TunnelError | None = None,
-        give_order: Callable[[], Order] = lambda: Order(("app",), {}),
+        send_request: Callable[[], CommandSpec] = lambda: CommandSpec(("app",), {}),
     ) -> None:
         self.proxies = proxies or (FakeProxy(is_server=True), FakeProxy())
         self.launcher = FakeLauncher({signal.SIGTERM: 0, signal.SIGKILL: 0} if dies_of is None else dies_of, error)
@@ -156,10 +156,10 @@ class Stage:
         self._on_settled: Callable[[int, bool], None]
         self.spared: set[int]  # when what the command has left is ended
         notifier = SimpleNamespace(keep_beating=lambda sleep: sleep(0), tell=self._tell)
-        surroundings = SimpleNamespace(notifier=notifier, strays=SimpleNamespace(drain=lambda _write: None))
+        process_context = SimpleNamespace(notifier=notifier, log_capture=SimpleNamespace(drain=lambda _write: None))
         probe = SimpleNamespace(pids={PROBE})
-        parts: tuple[Any, ...] = (self.proxies, self.launcher, probe, give_order, manners, surroundings, self.log)
-        self.household = Household(*parts, lambda: None)
+        parts: tuple[Any, ...] = (self.proxies, self.launcher, probe, send_request, stop_policy, process_context, self.log)
+        self.supervisor = Supervisor(*parts, lambda: None)
 
     def take_signals(self, on_signal: Callable[[int, bool], None], on_settled: Callable[[int, bool], None]) -> None:
         self._on_signal, self._on_settled = on_signal, on_settled
@@ -177,7 +177,7 @@ class Stage:
         async with trio.open_nursery() as nursery:
             self.launcher.nursery = nursery
             nursery.start_soon(script, self)
-            await self.household.run()
+            await self.supervisor.run()
             self.ended_at = trio.current_time()
             nursery.cancel_scope.cancel()
 
@@ -194,8 +194,8 @@ def be_alone(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     def listen(on_signal: Callable[[int, bool], None], on_settled: Callable[[int, bool], None], *_: object) -> None:
         _playing[-1].take_signals(on_signal, on_settled)
 
-    monkeypatch.setattr(household, "end_descendants", end_descendants)
-    monkeypatch.setattr(household, "SignalThread", listen)
+    monkeypatch.setattr(supervisor, "end_descendants", end_descendants)
+    monkeypatch.setattr(supervisor, "SignalThread", listen)
     return graces
 
 
@@ -212,7 +212,7 @@ def play(stage: Stage, script: Script) -> int:
         raise error from None
     finally:
         stage.launcher.close()
-    return stage.household.exit_code
+    return stage.supervisor.exit_code
 
 
 async def up(stage: Stage) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from tests.support.socket_pairs import Clock
-from tunnel.status.counters import Counters, Standing, WorkloadApiState
+from tunnel.status.counters import Counters, TunnelGauges, WorkloadApiState
+from tunnel.status.durations import LONG, SHORT, DurationMetric
 from tunnel.status.runtime import Runtime
 from tunnel.status.snapshot import MetricsSource, Snapshot
-from tunnel.status.timer import LONG, SHORT, Timer
 
 NOW = 1_800_000_000.9
 EXPIRY = 1_800_003_600
@@ -32,18 +32,26 @@ def known_source() -> tuple[MetricsSource, Counters, Clock]:
     """Handshakes of 1, 2 and 3 milliseconds, one lifetime of 2 seconds, some failures; ten seconds after the start."""
     clock = Clock()
     counters = Counters(
-        accepted=7, carried=3, refused=2, undialled=1, probes=1, handshake_timeouts=1, reaped=1, broken=1, clean_ends=1
+        accepted=7,
+        carried=3,
+        refused=2,
+        dial_failed=1,
+        closed_without_data=1,
+        handshake_timeouts=1,
+        reaped=1,
+        broken=1,
+        close_notify=1,
     )
     counters.other_ends = {"close-timeout": 1, "tls-failure": 1}
     counters.reasons = {"expired": 1, "handshake-timeout": 1, "connection-refused": 1}
-    counters.handshake, counters.lifetime = Timer(SHORT, clock=clock), Timer(LONG, clock=clock)
+    counters.handshake, counters.lifetime = DurationMetric(SHORT, clock=clock), DurationMetric(LONG, clock=clock)
     for milliseconds in (1, 2, 3):
         counters.handshake.update(milliseconds * 1_000_000)
     counters.lifetime.update(2_000_000_000)
     counters.workload_api = WorkloadApiState("down", updates=5, rejected=2, left_out=1, last_update=EXPIRY - 60)
     counters.certificates.note(is_well=True)
     counters.certificates.note(is_well=False)
-    source = MetricsSource(counters, lambda: Standing(2, 1000, 2000, 4, EXPIRY), KnownRuntime(), clock=clock)
+    source = MetricsSource(counters, lambda: TunnelGauges(2, 1000, 2000, 4, EXPIRY), KnownRuntime(), clock=clock)
     clock.now += 10
     return source, counters, clock
 

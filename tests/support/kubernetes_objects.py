@@ -16,8 +16,8 @@ import pytest
 
 from tunnel.config import proxy, run
 from tunnel.config.commands import load_commands
-from tunnel.config.grammar import Parsed, parse_command_line
 from tunnel.config.model import ProxyConfig
+from tunnel.config.parser import Parsed, parse_command_line
 
 Object = dict[str, Any]
 _ENVIRONMENT = {"SPIFFE_ENDPOINT_SOCKET": "unix:///run/agent.sock"}

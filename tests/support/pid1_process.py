@@ -24,7 +24,7 @@ def in_namespace() -> tuple[str, ...]:
     return (program("unshare"), "--pid", "--fork", "--kill-child", "--mount-proc")
 
 
-class First(Process):
+class IdentityWait(Process):
     """Process 1, and around it the process that has made its namespace."""
 
     @property

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tunnel.svid.journal import Event, Form, Journal
+from tunnel.svid.event_log import Event, EventLog, Form
 
 
-class RecordedEvents(Journal):
+class RecordedEvents(EventLog):
     """The events so far, and the facts that came with the newest."""
 
     def __init__(self) -> None:

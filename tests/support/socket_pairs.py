@@ -7,11 +7,11 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from tests.support.tls_ends import TLS13, Side, admit_all, context, identity
-from tunnel.relay.end import End
-from tunnel.relay.handshake import Shaken
+from tunnel.relay.buffer_trimmer import BufferTrimmer
+from tunnel.relay.close_reason import CloseReason
+from tunnel.relay.handshake import HandshakeResult
 from tunnel.relay.loop import Loop
 from tunnel.relay.relay import Relay
-from tunnel.relay.sweeper import Sweeper
 from tunnel.tls.context import TlsContext
 
 SERVING = {True: context(identity(), admit_all, is_server=True), False: context(identity(), admit_all, is_server=False)}
@@ -90,8 +90,8 @@ class Wire:
         self.clock = Clock()
         self.loop = loop or Loop(self.clock)
         self._is_loop_lent = loop is not None
-        self.sweeper = Sweeper(self.loop)
-        self.ended: list[tuple[End, str]] = []
+        self.buffer_trimmer = BufferTrimmer(self.loop)
+        self.ended: list[tuple[CloseReason, str]] = []
         self.grown = 0
         self.crashes: list[Exception] = []
         self.tls, self.peer_socket = make()
@@ -101,9 +101,9 @@ class Wire:
         if ours is None:
             self._shake(we_serve)
         tail = self.ours.tail + (self.peer.seal(before) if before else b"")
-        shaken = Shaken(self.ours.end, admit_all(b"", tuple), tail, unsent=b"")
+        handshake_done = HandshakeResult(self.ours.end, admit_all(b"", tuple), tail, unsent=b"")
         self.relay = Relay(
-            self.loop, self, shaken, self.tls, self.plain, buffers=self.ours.buffers, close_timeout=close_timeout
+            self.loop, self, handshake_done, self.tls, self.plain, buffers=self.ours.buffers, close_timeout=close_timeout
         )
         self.relay.start()
 
@@ -115,13 +115,13 @@ class Wire:
 
     # -- what the relay's owner hears
 
-    def relay_ended(self, how: End, detail: str) -> None:
+    def relay_ended(self, how: CloseReason, detail: str) -> None:
         self.ended.append((how, detail))
 
     def relay_grown(self) -> None:
         assert not self.ended, "an ended relay asks for nothing"
         self.grown += 1
-        self.sweeper.add(self.relay)
+        self.buffer_trimmer.add(self.relay)
 
     def crashed(self, crash: Exception) -> None:
         self.crashes.append(crash)
@@ -158,7 +158,7 @@ class Wire:
         return received(self.program)
 
     @property
-    def how(self) -> End | None:
+    def how(self) -> CloseReason | None:
         """How the relay has ended, None while it has not."""
         assert len(self.ended) <= 1, "an end is told once"
         return self.ended[0][0] if self.ended else None
@@ -166,7 +166,7 @@ class Wire:
     def close(self) -> None:
         """Give everything back."""
         if self.relay.is_open:
-            self.relay.abort(End.CUT)
+            self.relay.abort(CloseReason.CUT)
         self.loop.turn(0)
         if not self._is_loop_lent:
             self.loop.close()

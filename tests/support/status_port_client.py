@@ -12,11 +12,11 @@ import trio
 import trio.testing
 
 from tests.support.tls_ends import Identity, identity
-from tunnel.authz.authorizer import admit_unasked
+from tunnel.authz.authorizer import allow_anonymous
 from tunnel.net.listen import Listener
+from tunnel.status.connection_limiter import ConnectionLimiter
 from tunnel.status.guard import OpenGuard
 from tunnel.status.http import Limits, Request, Respond, Response, serve_http
-from tunnel.status.lobby import Lobby
 from tunnel.status.server import StatusPort, serve_status
 from tunnel.status.stream import TlsSource
 from tunnel.tls.context import Presented, TlsContext, TlsOptions
@@ -73,7 +73,7 @@ OURS = identity(uris=("spiffe://a.test/w",), dns_names=("localhost",))
 
 def status_context(who: Identity, options: TlsOptions = TlsOptions()) -> TlsContext:  # noqa: B008
     """A context as the status port has it: no certificate is asked for."""
-    return TlsContext(Presented(who.chain, who.leaf.key), admit_unasked("status"), is_server=True, options=options)
+    return TlsContext(Presented(who.chain, who.leaf.key), allow_anonymous("status"), is_server=True, options=options)
 
 
 def source_of(made: TlsContext | Callable[[], TlsContext | None]) -> TlsSource:
@@ -112,14 +112,14 @@ async def echo(request: Request) -> Response:
 
 @asynccontextmanager
 async def conversation(
-    respond: Respond = echo, limits: Limits = LIMITS, lobby: Lobby | None = None
+    respond: Respond = echo, limits: Limits = LIMITS, limiter: ConnectionLimiter | None = None
 ) -> AsyncIterator[trio.StapledStream]:
     """A client's end of a connection in memory that is served."""
     client, server = trio.testing.memory_stream_pair()
 
     async def serve() -> None:
         try:
-            await serve_http(server, respond, lobby or Lobby(10), limits)
+            await serve_http(server, respond, limiter or ConnectionLimiter(10), limits)
         except (trio.BrokenResourceError, trio.TooSlowError):
             pass
         finally:
@@ -137,7 +137,7 @@ class Served:
 
     address: tuple[str, int]
     stopping: trio.Event
-    lobby: Lobby
+    limiter: ConnectionLimiter
     lines: list[str]
     finished: trio.Event
     clients: list[trio.SocketStream] = field(default_factory=list)
@@ -183,12 +183,12 @@ async def served(
     async with trio.open_nursery() as nursery:
         finished = trio.Event()
 
-        async def serve(task_status: trio.TaskStatus[Lobby]) -> None:
+        async def serve(task_status: trio.TaskStatus[ConnectionLimiter]) -> None:
             await serve_status(listener, settings, stopping=stopping, task_status=task_status)
             finished.set()
 
-        lobby = await nursery.start(serve)
-        port = Served(address, stopping, lobby, lines, finished, reasons=reasons)
+        limiter = await nursery.start(serve)
+        port = Served(address, stopping, limiter, lines, finished, reasons=reasons)
         try:
             yield port
         finally:

@@ -23,7 +23,7 @@ from tunnel.authz.peer import Admitted, Peer
 from tunnel.authz.rules import AnyRule, Rule
 from tunnel.spiffe.bundle import BundleSet, TrustBundle
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id
-from tunnel.tls.callback import Demand, Judge
+from tunnel.tls.callback import Judge, PeerAuth
 from tunnel.tls.context import Presented, TlsContext
 from tunnel.tls.engine import Buffers, TlsEnd
 from tunnel.tls.judge import PeerJudge
@@ -87,7 +87,7 @@ def judge(*trusted: MadeCertificate, rule: Rule = AnyRule(), own: str = "a.test"
 
 def context(who: Identity, by: Judge, *, is_server: bool, version: int = TLS13) -> TlsContext:
     """A context of ours that goes up to a version."""
-    made = TlsContext(Presented(who.chain, who.leaf.key), Demand(by), is_server=is_server)
+    made = TlsContext(Presented(who.chain, who.leaf.key), PeerAuth(by), is_server=is_server)
     made._judged.context.set_max_proto_version(version)
     return made
 

@@ -15,7 +15,7 @@ from typing import TypeVar
 from tests.support.processes import Process, Proxy, bare_environment, tunnel_argv
 from tunnel.config.dev_model import Entry, Issuing
 from tunnel.devapi.api import DevWorkloadApi
-from tunnel.spiffe.endpoint import Endpoint
+from tunnel.spiffe.endpoint import WorkloadEndpoint
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id
 
 SERVER = "spiffe://a.test/server"
@@ -44,7 +44,7 @@ class Workloads:
         self._late = timedelta()
         self._things = ExitStack()
         self.sockets = {
-            spiffe_id: Endpoint(path=str(directory / spiffe_id.removeprefix("spiffe://").replace("/", "-")))
+            spiffe_id: WorkloadEndpoint(path=str(directory / spiffe_id.removeprefix("spiffe://").replace("/", "-")))
             for spiffe_id in (SERVER, CLIENT, STRANGER, FOREIGNER)
         }
         entries = {endpoint: [Entry(parse_spiffe_id(spiffe_id))] for spiffe_id, endpoint in self.sockets.items()}

@@ -16,10 +16,10 @@ from tests.support.recorded_events import RecordedEvents
 from tunnel.child.probe import Arrival
 from tunnel.child.signals import SETTLE
 from tunnel.config.svid_model import ChildSignal, Supervised
-from tunnel.svid.journal import Event
+from tunnel.svid.event_log import Event
 from tunnel.svid.pid_file import Told
-from tunnel.svid.standing import Standing
 from tunnel.svid.supervised import Child
+from tunnel.svid.watch_state import WatchState
 
 DEAF = (
     "import signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); open(sys.argv[1], 'w').close(); time.sleep(600)"
@@ -42,20 +42,20 @@ def heard() -> RecordedEvents:
     ],
 )
 def test_its_end_has_the_exit_code_of_a_shell(heard: RecordedEvents, argv: tuple[str, ...], code: int, words: str) -> None:
-    standing = Standing()
+    standing = WatchState()
     assert trio.run(Child(Supervised(argv), heard, standing).run) == code
     assert heard.events[-1] == (Event.ENDED, words)
     assert (standing.child_pid, standing.child_exit_code) == (None, code)
 
 
 def test_one_that_cannot_be_started_is_not_tried_again(heard: RecordedEvents) -> None:
-    assert trio.run(Child(Supervised(("/nowhere/at/all",), is_restarted=True), heard, Standing()).run) == 127
+    assert trio.run(Child(Supervised(("/nowhere/at/all",), is_restarted=True), heard, WatchState()).run) == 127
 
 
 def test_one_that_ends_is_started_again_and_one_that_is_deaf_is_killed(heard: RecordedEvents, tmp_path: Path) -> None:
     once, deaf = tmp_path / "once", tmp_path / "deaf"
     script = f"mkdir {once} && exit 1; exec {shlex.join([sys.executable, '-c', DEAF, str(deaf)])}"
-    standing = Standing()
+    standing = WatchState()
     child = Child(Supervised(("sh", "-c", script), is_restarted=True, stop_limit=0.1), heard, standing)
 
     async def main() -> None:
@@ -82,7 +82,7 @@ def test_stops_that_come_close_together_are_sent_on_however_long_the_first_quest
         time.sleep(2 * SETTLE)
         return False
 
-    child = Child(Supervised(("sh", "-c", script), stop_limit=60.0), heard, Standing(), has_had=has_had)
+    child = Child(Supervised(("sh", "-c", script), stop_limit=60.0), heard, WatchState(), has_had=has_had)
 
     async def main() -> None:
         with trio.fail_after(60):
@@ -98,5 +98,5 @@ def test_stops_that_come_close_together_are_sent_on_however_long_the_first_quest
 
 
 def test_one_that_does_not_run_needs_no_signal(heard: RecordedEvents) -> None:
-    child = Child(Supervised(("true",)), heard, Standing())
+    child = Child(Supervised(("true",)), heard, WatchState())
     assert trio.run(child.tell, ChildSignal(signal.SIGHUP)) == Told(True, "true is not running, and needs no SIGHUP")

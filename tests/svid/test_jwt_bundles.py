@@ -13,15 +13,15 @@ from tests.support.processes import eventually
 from tests.support.recorded_events import RecordedEvents
 from tunnel.config.dev_model import Entry
 from tunnel.devapi.api import DevWorkloadApi
-from tunnel.devapi.feed import Refusal
+from tunnel.devapi.publisher import Refusal
 from tunnel.identity.backoff import Backoff
 from tunnel.identity.jwt import WorkloadCalls
 from tunnel.identity.tokens import accept_jwt_bundles
-from tunnel.spiffe.endpoint import Endpoint
+from tunnel.spiffe.endpoint import WorkloadEndpoint
 from tunnel.spiffe.ids import parse_spiffe_id
 from tunnel.spiffe.messages import BundlesResponse
-from tunnel.svid.journal import Event
-from tunnel.svid.jwt_bundles import BundleDocument, BundlesKeeper, build_document
+from tunnel.svid.event_log import Event
+from tunnel.svid.jwt_bundles import BundleDocument, BundlesRefresher, build_document
 from tunnel.svid.whole_file import write_whole
 
 
@@ -45,7 +45,7 @@ def test_a_bundle_that_cannot_be_read_is_left_out_and_said() -> None:
 
 
 def test_a_file_follows_the_agent_and_stays_while_it_has_nothing(tmp_path: Path) -> None:
-    endpoint, file, heard = Endpoint(path=str(tmp_path / "api.sock")), tmp_path / "bundles.json", RecordedEvents()
+    endpoint, file, heard = WorkloadEndpoint(path=str(tmp_path / "api.sock")), tmp_path / "bundles.json", RecordedEvents()
 
     class AtOnce(Backoff):
         def next(self, *, floor: float, cap: float) -> float:
@@ -56,8 +56,8 @@ def test_a_file_follows_the_agent_and_stays_while_it_has_nothing(tmp_path: Path)
 
     with DevWorkloadApi({endpoint: [Entry(parse_spiffe_id("spiffe://a.test/x"))]}) as api:
         calls = WorkloadCalls(endpoint, limit=5)
-        keeper = BundlesKeeper(
-            fetch_first=lambda: build_document(calls.fetch_jwt_bundles()),
+        keeper = BundlesRefresher(
+            wait_identity=lambda: build_document(calls.fetch_jwt_bundles()),
             fetch_next=lambda: build_document(calls.fetch_jwt_bundles()),
             stop=calls.stop,
             write=lambda found: write_whole(str(file), found.text, 0o644, None),

@@ -16,7 +16,7 @@ from tests.support.jwt_factory import jwk, jwks, token
 from tunnel.cli import main
 from tunnel.config.dev_model import Entry
 from tunnel.devapi.api import DevWorkloadApi
-from tunnel.spiffe.endpoint import Endpoint
+from tunnel.spiffe.endpoint import WorkloadEndpoint
 from tunnel.spiffe.ids import parse_spiffe_id
 from tunnel.spiffe.jwt import parse_token
 
@@ -28,7 +28,7 @@ Run = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     """Runs a line: its exit code, standard output and standard error."""
-    endpoint = Endpoint(path=str(tmp_path / "api.sock"))
+    endpoint = WorkloadEndpoint(path=str(tmp_path / "api.sock"))
 
     def ran(*line: str, feed: str = "") -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(feed.encode())))

@@ -21,8 +21,8 @@ from tunnel.identity.backoff import Backoff
 from tunnel.identity.tokens import JwtSvid, accept_token
 from tunnel.net.notify import Notifier, State
 from tunnel.spiffe.messages import JwtSvidEntry
-from tunnel.svid.journal import Event
-from tunnel.svid.jwt_token import TokenKeeper, renewal_delay
+from tunnel.svid.event_log import Event
+from tunnel.svid.jwt_token import TokenRefresher, renewal_delay
 from tunnel.svid.whole_file import write_whole
 
 LIMIT = 60.0
@@ -110,9 +110,9 @@ class Stage:
         assert not any(written in f"{text}{facts}" for written in self.written)
         self.said.append((event.value, text))
 
-    def keeper(self) -> TokenKeeper:
+    def keeper(self) -> TokenRefresher:
         notifier = Listened(self.states)
-        return TokenKeeper(
+        return TokenRefresher(
             self.fetch, self.fetch, self.stopped.set, self.write, self.tell, lambda: self.wall, AtOnce(), notifier
         )
 

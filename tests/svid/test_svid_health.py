@@ -15,19 +15,19 @@ from tunnel.config.svid_model import Output
 from tunnel.status.http import Request
 from tunnel.svid.health import answer_health
 from tunnel.svid.material import build_material
-from tunnel.svid.standing import Standing
+from tunnel.svid.watch_state import WatchState
 
 BEGIN, EXPIRY = NOW.timestamp(), END.timestamp()
 
 
 @pytest.fixture
-def written() -> Standing:
-    standing = Standing()
+def written() -> WatchState:
+    standing = WatchState()
     standing.take(build_material(credentials(hint="web"), Output("/tls"), NOW), BEGIN)
     return standing
 
 
-def ask(standing: Standing, path: str, now: float = BEGIN, fault: str = "") -> tuple[int, Any]:
+def ask(standing: WatchState, path: str, now: float = BEGIN, fault: str = "") -> tuple[int, Any]:
     async def look_at_files() -> str:
         return fault
 
@@ -36,21 +36,21 @@ def ask(standing: Standing, path: str, now: float = BEGIN, fault: str = "") -> t
 
 
 def test_before_the_first_identity_it_lives_and_is_not_ready() -> None:
-    assert ask(Standing(), "/live")[0] == 200
-    status, body = ask(Standing(), "/ready")
+    assert ask(WatchState(), "/live")[0] == 200
+    status, body = ask(WatchState(), "/ready")
     assert status == 503
     assert json.loads(body)["expiry"] is None
 
 
 @pytest.mark.parametrize("path", ["/live", "/ready"])
 @pytest.mark.parametrize(("late", "status"), [(-3600.0, 200), (-0.5, 200), (0.0, 503), (3600.0, 503)])
-def test_it_is_well_until_what_is_on_the_disk_expires(written: Standing, path: str, late: float, status: int) -> None:
+def test_it_is_well_until_what_is_on_the_disk_expires(written: WatchState, path: str, late: float, status: int) -> None:
     written.trouble = "Workload API is not available"
     written.write_error = "no space left on device"
     assert ask(written, path, EXPIRY + late)[0] == status
 
 
-def test_while_the_files_are_gone_it_is_not_ready_and_a_restart_would_not_help(written: Standing) -> None:
+def test_while_the_files_are_gone_it_is_not_ready_and_a_restart_would_not_help(written: WatchState) -> None:
     status, body = ask(written, "/ready", fault="/tls is gone")
     assert (status, json.loads(body)["ready"], json.loads(body)["file_error"]) == (503, False, "/tls is gone")
     assert ask(written, "/live", fault="/tls is gone")[0] == 200
@@ -58,13 +58,13 @@ def test_while_the_files_are_gone_it_is_not_ready_and_a_restart_would_not_help(w
     assert "tunnel_svid_files_present 0\n" in ask(written, "/metrics", fault="/tls is gone")[1]
 
 
-def test_what_had_to_be_written_again_is_no_rotation(written: Standing) -> None:
+def test_what_had_to_be_written_again_is_no_rotation(written: WatchState) -> None:
     assert written.written is not None
     written.take(written.written, BEGIN + 60, is_rotation=False)
     assert (written.rotations, written.written_at) == (1, BEGIN)
 
 
-def test_the_body_says_why(written: Standing) -> None:
+def test_the_body_says_why(written: WatchState) -> None:
     written.trouble = "Workload API is not available"
     written.reloads, written.reload_failures, written.reload_error = 2, 1, "not there"
     written.has_child, written.child_pid, written.child_starts = True, 42, 1
@@ -86,7 +86,7 @@ def test_the_body_says_why(written: Standing) -> None:
     }
 
 
-def test_the_numbers_are_there_for_prometheus(written: Standing) -> None:
+def test_the_numbers_are_there_for_prometheus(written: WatchState) -> None:
     written.has_child, written.child_starts = True, 3
     status, body = ask(written, "/metrics")
     assert status == 200
@@ -105,12 +105,12 @@ def test_the_numbers_are_there_for_prometheus(written: Standing) -> None:
     }
 
 
-def test_trouble_with_the_workload_api_is_a_number_too(written: Standing) -> None:
+def test_trouble_with_the_workload_api_is_a_number_too(written: WatchState) -> None:
     written.trouble, written.left_out = "rotation is overdue", 2
     body = ask(written, "/metrics")[1]
     assert "tunnel_svid_workload_api_ok 0\n" in body
     assert "tunnel_svid_identities_left_out_total 2\n" in body
 
 
-def test_nothing_else_is_there(written: Standing) -> None:
+def test_nothing_else_is_there(written: WatchState) -> None:
     assert ask(written, "/")[0] == 404

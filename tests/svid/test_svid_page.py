@@ -12,11 +12,11 @@ import pytest
 from tests.support.cert_factory import NOW
 from tests.support.workload_updates import credentials
 from tunnel.config import svid, svid_jwt
-from tunnel.config.grammar import parse_command_line
+from tunnel.config.parser import parse_command_line
 from tunnel.config.svid_model import Output
-from tunnel.svid.journal import Event
+from tunnel.svid.event_log import Event
 from tunnel.svid.material import build_material, facts_of
-from tunnel.svid.standing import Standing
+from tunnel.svid.watch_state import WatchState
 
 PAGE = (Path(__file__).parents[2] / "docs" / "svid.md").read_text()
 BUILDS = {svid.FETCH: svid.build_fetch, svid.WATCH: svid.build_watch, svid.SHOW: svid.build_show}
@@ -42,7 +42,7 @@ def test_its_flags_exist() -> None:
 
 
 def test_it_names_every_event_key_and_number() -> None:
-    standing = Standing(has_child=True)
+    standing = WatchState(has_child=True)
     material = build_material(credentials(), Output("/tls"), NOW)
     standing.take(material, NOW.timestamp())
     named = set(re.findall(r"`([a-z_-]+)`", PAGE))

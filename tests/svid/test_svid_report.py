@@ -11,8 +11,8 @@ import pytest
 from tests.support.cert_factory import NOW, key_of, leaf
 from tests.support.workload_updates import FOREIGN, INTERMEDIATE, bundle, context, svid
 from tunnel.identity.credentials import describe_key
-from tunnel.moment import describe_distance
 from tunnel.svid.report import choose_svids, describe_update, report_update
+from tunnel.time_format import describe_distance
 
 UPDATE = context(
     bundle("b.test", FOREIGN), bundle("c.test"), hint="web", notes=("trust domain d.test is trusted by nobody: \x1b",)

@@ -106,8 +106,8 @@ def test_intermediates_are_asked_by_number_and_their_order_counts() -> None:
     assert told(report, Verdict.BROKEN) == ["order", "[3]signs-certificates", "[3]trust-domain"]
     assert "certificate 2 is not signed by certificate 3" in report.as_text("")
     nameless = judged(leaf(uris=(), issuer=middle), middle)
-    unasked = ["spiffe-id", "path", "[2]trust-domain", "[2]signer-id", "certification-path"]
-    assert told(nameless, Verdict.NOT_ASKED) == unasked
+    anonymous = ["spiffe-id", "path", "[2]trust-domain", "[2]signer-id", "certification-path"]
+    assert told(nameless, Verdict.NOT_ASKED) == anonymous
 
 
 def test_an_ordinary_intermediate_is_valid_with_a_warning_for_each_rule_of_the_standard() -> None:

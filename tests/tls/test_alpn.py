@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from tests.support.tls_ends import VERSIONS, PublicPeer, Side, admit_all, identity, public_context, shake_hands
-from tunnel.authz.authorizer import admit_unasked
+from tunnel.authz.authorizer import allow_anonymous
 from tunnel.config.model import TlsOptions
 from tunnel.errors import TlsError
-from tunnel.tls.callback import Demand
-from tunnel.tls.challenge import ChallengeGate
+from tunnel.tls.acme_challenge import AcmeChallenges
+from tunnel.tls.callback import PeerAuth
 from tunnel.tls.client_hello import ClientHello
 from tunnel.tls.context import Presented, TlsContext
 
@@ -26,7 +26,7 @@ def client(version: int, offers: list[bytes]) -> PublicPeer:
 
 
 def server(*, knows_acme: bool) -> Side:
-    return Side(TlsContext(PRESENTED, admit_unasked("test"), is_server=True, knows_acme=knows_acme))
+    return Side(TlsContext(PRESENTED, allow_anonymous("test"), is_server=True, knows_acme=knows_acme))
 
 
 @BOTH_VERSIONS
@@ -80,17 +80,17 @@ PROBE = ClientHello("www.example.test", (b"acme-tls/1",))
     ],
 )
 def test_the_gate_is_open_to_a_probe_and_to_nobody_else(hello: ClientHello, is_admitted: bool) -> None:
-    gate = ChallengeGate()
-    with gate.show("www.example.test", PRESENTED):
-        assert (gate.admit(hello) is not None) == is_admitted
+    challenges = AcmeChallenges()
+    with challenges.show("www.example.test", PRESENTED):
+        assert (challenges.admit(hello) is not None) == is_admitted
 
 
 def test_the_gate_is_closed_before_and_after_a_challenge() -> None:
-    gate = ChallengeGate()
-    assert gate.admit(PROBE) is None
-    with pytest.raises(KeyError), gate.show("www.example.test", PRESENTED):
+    challenges = AcmeChallenges()
+    assert challenges.admit(PROBE) is None
+    with pytest.raises(KeyError), challenges.show("www.example.test", PRESENTED):
         raise KeyError
-    assert gate.admit(PROBE) is None
+    assert challenges.admit(PROBE) is None
 
 
 # -- protocols of the operator's
@@ -98,7 +98,7 @@ def test_the_gate_is_closed_before_and_after_a_challenge() -> None:
 
 def server_of(*protocols: str, knows_acme: bool = False) -> Side:
     options = TlsOptions(protocols=protocols)
-    return Side(TlsContext(PRESENTED, admit_unasked("test"), is_server=True, options=options, knows_acme=knows_acme))
+    return Side(TlsContext(PRESENTED, allow_anonymous("test"), is_server=True, options=options, knows_acme=knows_acme))
 
 
 @BOTH_VERSIONS
@@ -135,7 +135,7 @@ def test_a_client_that_offers_no_protocol_of_the_servers_is_refused(version: int
 @BOTH_VERSIONS
 def test_a_client_of_ours_offers_its_protocols_in_their_order(version: int) -> None:
     options = TlsOptions(protocols=("h2", "http/1.1"))
-    ours = Side(TlsContext(None, Demand(admit_all), is_server=False, options=options))
+    ours = Side(TlsContext(None, PeerAuth(admit_all), is_server=False, options=options))
     theirs = public_context(WHO, version=version)
     seen: list[list[bytes]] = []
     theirs.set_alpn_select_callback(lambda _connection, offered: seen.append(offered) or b"http/1.1")

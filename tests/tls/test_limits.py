@@ -27,7 +27,7 @@ from tunnel.errors import TlsError
 from tunnel.identity.credentials import PkiCredentials
 from tunnel.pkix.extensions import CLIENT_AUTH
 from tunnel.proxy.generation import Terms, build_generation
-from tunnel.tls.callback import Demand, are_names_told
+from tunnel.tls.callback import PeerAuth, are_names_told
 from tunnel.tls.context import MAX_CERTIFICATE_BYTES, Presented, TlsContext
 from tunnel.tls.judge import PeerJudge
 from tunnel.tls.openssl import _LIMIT_AT
@@ -51,7 +51,7 @@ def padded(size: int) -> Identity:
 )
 def test_certificates_of_up_to_256_kib_are_taken_in_both_roles(size: int, is_taken: bool, we_serve: bool, version: int) -> None:
     assert _LIMIT_AT is not None, "this build of OpenSSL keeps its limit where it is not found"
-    ours = Side(TlsContext(Presented(OURS.chain, OURS.leaf.key), Demand(admit_all), is_server=we_serve))
+    ours = Side(TlsContext(Presented(OURS.chain, OURS.leaf.key), PeerAuth(admit_all), is_server=we_serve))
     theirs = PublicPeer(public_context(padded(size), version=version), is_server=not we_serve)
     pair = (theirs, ours) if we_serve else (ours, theirs)
     if is_taken:
@@ -75,7 +75,7 @@ def test_a_server_with_many_authorities_names_none_and_shakes_hands(count: int, 
     root = make_certificate(is_ca=True, usage=("key_cert_sign",), subject="root", key=key_of("p256", 20), **LASTING)
     anchors = build_pki_anchors((*authorities, root.certificate))
     judge = PeerJudge(PkiVerifier(anchors, CLIENT_AUTH), Authorizer((AnyRule(),), None))
-    ours = Side(TlsContext(Presented(OURS.chain, OURS.leaf.key), Demand(judge, authorities=anchors.usable), is_server=True))
+    ours = Side(TlsContext(Presented(OURS.chain, OURS.leaf.key), PeerAuth(judge, authorities=anchors.usable), is_server=True))
     worker = make_certificate(issuer=root, subject="worker", is_ca=None, usage=None, key=key_of("p256", 30), **LASTING)
     theirs = PublicPeer(public_context(Identity(worker, (), root), version=version), is_server=False)
     shake_hands(theirs, ours)

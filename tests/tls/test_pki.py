@@ -14,14 +14,14 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from tests.support.cert_factory import CLIENT_ONLY, NOW, SERVER_ONLY, START, MadeCertificate, key_of, make_certificate
 from tests.support.tls_ends import EARLY, LATE, VERSIONS, Identity, PublicPeer, Side, public_context, shake_hands
-from tunnel.authz.authorizer import Authorizer, admit_unasked
+from tunnel.authz.authorizer import Authorizer, allow_anonymous
 from tunnel.authz.pins import SpkiPin
 from tunnel.authz.rules import AnyRule
 from tunnel.errors import Denial, IdentityError, PeerDenied
 from tunnel.pkix.certificate import parse_certificate
 from tunnel.pkix.extensions import CLIENT_AUTH, SERVER_AUTH
 from tunnel.pkix.path import Anchors
-from tunnel.tls.callback import Demand
+from tunnel.tls.callback import PeerAuth
 from tunnel.tls.context import Presented, TlsContext
 from tunnel.tls.facts import describe_peer
 from tunnel.tls.judge import PeerJudge
@@ -128,13 +128,13 @@ def judge(verifier: Any) -> PeerJudge:
     return PeerJudge(verifier, Authorizer((AnyRule(),), None))
 
 
-def ours(demand: Demand, *, is_server: bool, shown: MadeCertificate | None = None) -> Side:
+def ours(peer_auth: PeerAuth, *, is_server: bool, shown: MadeCertificate | None = None) -> Side:
     presented = Presented((shown.certificate,), shown.key) if shown else None
-    return Side(TlsContext(presented, demand, is_server=is_server))
+    return Side(TlsContext(presented, peer_auth, is_server=is_server))
 
 
-def demand(verifier: Any, **fields: Any) -> Demand:
-    return Demand(judge(verifier), **fields)
+def peer_auth(verifier: Any, **fields: Any) -> PeerAuth:
+    return PeerAuth(judge(verifier), **fields)
 
 
 def meet(side: Side, who: MadeCertificate | None, version: int) -> PublicPeer:
@@ -145,7 +145,7 @@ def meet(side: Side, who: MadeCertificate | None, version: int) -> PublicPeer:
 
 
 def meet_as_client(host: str, who: MadeCertificate, version: int) -> Side:
-    side = ours(demand(PkiVerifier(anchors_of(ROOT), SERVER_AUTH, host)), is_server=False)
+    side = ours(peer_auth(PkiVerifier(anchors_of(ROOT), SERVER_AUTH, host)), is_server=False)
     meet(side, who, version)
     return side
 
@@ -208,7 +208,7 @@ def test_a_certificate_for_another_purpose_is_refused(we_serve: bool, wrong: tup
     for purposes, is_good in ((wrong, False), ((ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE,), True), (None, True)):
         who = plain_leaf(ROOT, purposes=purposes, dns_names=("db.test",))
         right = CLIENT_AUTH if we_serve else SERVER_AUTH
-        wanted = demand(PkiVerifier(anchors_of(ROOT), right, "" if we_serve else "db.test"))
+        wanted = peer_auth(PkiVerifier(anchors_of(ROOT), right, "" if we_serve else "db.test"))
         side = ours(wanted, is_server=we_serve, shown=NAMED if we_serve else None)
         if is_good:
             meet(side, who, version)
@@ -227,7 +227,7 @@ def test_every_usual_kind_of_key_is_taken(kind: str) -> None:
 
 def test_a_server_tells_clients_whose_certificates_it_takes() -> None:
     for authorities, told in (((ROOT.certificate,), 1), ((), 0)):
-        wanted = demand(PkiVerifier(anchors_of(ROOT), CLIENT_AUTH), authorities=authorities)
+        wanted = peer_auth(PkiVerifier(anchors_of(ROOT), CLIENT_AUTH), authorities=authorities)
         peer = meet(ours(wanted, is_server=True, shown=NAMED), plain_leaf(ROOT), VERSIONS["tls12"])
         assert len(peer.connection.get_client_ca_list()) == told
 
@@ -244,7 +244,7 @@ def test_a_weak_key_is_refused_by_ordinary_rules_too(we_serve: bool, version: in
     who = plain_leaf(ROOT, key=key_of("rsa1024"), dns_names=("db.test",))
     verifier = PkiVerifier(anchors_of(ROOT), CLIENT_AUTH if we_serve else SERVER_AUTH)
     with pytest.raises(PeerDenied) as refused:
-        meet(ours(demand(verifier), is_server=we_serve, shown=NAMED if we_serve else None), who, version)
+        meet(ours(peer_auth(verifier), is_server=we_serve, shown=NAMED if we_serve else None), who, version)
     assert refused.value.reason is Denial.WEAK_KEY
 
 
@@ -264,7 +264,7 @@ def test_a_path_ends_at_an_authority_that_we_trust_whatever_else_the_peer_sends(
     besides: list[MadeCertificate], we_serve: bool, version: int
 ) -> None:
     verifier = PkiVerifier(anchors_of(ROOT), CLIENT_AUTH if we_serve else SERVER_AUTH)
-    wanted = demand(verifier, authorities=(ROOT.certificate,))
+    wanted = peer_auth(verifier, authorities=(ROOT.certificate,))
     side = ours(wanted, is_server=we_serve, shown=NAMED if we_serve else None)
     peer = PublicPeer(public_context(Identity(NAMED, tuple(besides), ROOT), version=version), is_server=not we_serve)
     shake_hands(*((peer, side) if we_serve else (side, peer)))
@@ -276,7 +276,7 @@ def test_a_path_ends_at_an_authority_that_we_trust_whatever_else_the_peer_sends(
 def test_we_send_what_we_were_given_and_no_authority_that_we_trust(we_serve: bool, version: int) -> None:
     who = plain_leaf(MIDDLE, dns_names=("db.test",))
     verifier = PkiVerifier(anchors_of(ROOT), CLIENT_AUTH if we_serve else SERVER_AUTH)
-    wanted = demand(verifier, authorities=(ROOT.certificate, MIDDLE.certificate))
+    wanted = peer_auth(verifier, authorities=(ROOT.certificate, MIDDLE.certificate))
     peer = meet(ours(wanted, is_server=we_serve, shown=who), plain_leaf(ROOT), version)
     assert peer.connection.get_peer_certificate(as_cryptography=True) == who.built
     assert len(peer.connection.get_peer_cert_chain(as_cryptography=True)) == (1 if we_serve else 0)
@@ -306,7 +306,7 @@ def test_a_pinned_key_is_the_whole_authentication(fields: dict[str, Any], we_ser
     who = plain_leaf(None, **fields)
     for algorithm in ("sha256", "sha384", "sha512"):
         verifier = PinVerifier([SpkiPin("sha256", bytes(32)), pin_of(who, algorithm)])
-        side = ours(demand(verifier), is_server=we_serve, shown=NAMED if we_serve else None)
+        side = ours(peer_auth(verifier), is_server=we_serve, shown=NAMED if we_serve else None)
         meet(side, who, version)
         assert side.end.admitted is not None
 
@@ -316,7 +316,7 @@ def test_a_pinned_key_is_the_whole_authentication(fields: dict[str, Any], we_ser
 def test_another_key_is_refused_however_good_its_path(we_serve: bool, version: int) -> None:
     other = plain_leaf(ROOT, key=key_of("p256", 31))
     verifier = PinVerifier([pin_of(plain_leaf(ROOT)), pin_of(ROOT)])
-    side = ours(demand(verifier), is_server=we_serve, shown=NAMED if we_serve else None)
+    side = ours(peer_auth(verifier), is_server=we_serve, shown=NAMED if we_serve else None)
     with pytest.raises(PeerDenied, match="unauthorized: pin verification failed") as refused:
         meet(side, other, version)
     assert refused.value.reason is Denial.PIN
@@ -328,7 +328,7 @@ def test_another_key_is_refused_however_good_its_path(we_serve: bool, version: i
 @BOTH_VERSIONS
 def test_where_no_certificate_is_asked_for_everyone_is_admitted_as_nobody(version: int) -> None:
     presented = Presented((NAMED.certificate,), NAMED.key)
-    side = Side(TlsContext(presented, admit_unasked("no-authentication"), is_server=True))
+    side = Side(TlsContext(presented, allow_anonymous("no-authentication"), is_server=True))
     peer = meet(side, plain_leaf(ROOT), version)
     assert peer.is_done
     assert str(side.end.admitted) == "peer=anonymous rule=no-authentication"
@@ -337,7 +337,7 @@ def test_where_no_certificate_is_asked_for_everyone_is_admitted_as_nobody(versio
 
 def test_a_client_always_asks_who_the_server_is() -> None:
     with pytest.raises(AssertionError):
-        TlsContext(None, admit_unasked("x"), is_server=False)
+        TlsContext(None, allow_anonymous("x"), is_server=False)
 
 
 # -- facts

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from tunnel.errors import IdentityError, IdentityFault, TlsError, WireError, words_of
-from tunnel.tls.challenge import ChallengeGate
+from tunnel.tls.acme_challenge import AcmeChallenges
 from tunnel.tls.client_hello import parse_client_hello
 from tunnel.tls.engine import Buffers
 
@@ -25,11 +25,11 @@ _READ_BYTES = 16384
 
 
 @contextmanager
-def open_responder(gate: ChallengeGate, port: int) -> Iterator[None]:
+def open_responder(challenges: AcmeChallenges, port: int) -> Iterator[None]:
     """Answer probes on a port of all addresses until the context is left; raises IdentityError."""
     listener = _listen(port)
     closing = threading.Event()
-    thread = threading.Thread(target=_accept, args=(listener, gate, closing), name="acme-responder", daemon=True)
+    thread = threading.Thread(target=_accept, args=(listener, challenges, closing), name="acme-responder", daemon=True)
     thread.start()
     try:
         yield
@@ -51,7 +51,7 @@ def _listen(port: int) -> socket.socket:
         raise IdentityError(IdentityFault.ACME, f"cannot listen on port {port} for the challenge: {why}") from error
 
 
-def _accept(listener: socket.socket, gate: ChallengeGate, closing: threading.Event) -> None:
+def _accept(listener: socket.socket, challenges: AcmeChallenges, closing: threading.Event) -> None:
     slots = threading.Semaphore(_CONNECTIONS)
     while not closing.is_set():
         if not slots.acquire(timeout=_TICK):
@@ -62,24 +62,24 @@ def _accept(listener: socket.socket, gate: ChallengeGate, closing: threading.Eve
             slots.release()
             closing.wait(_TICK)
             continue
-        threading.Thread(target=_converse, args=(sock, gate, slots), name="acme-probe", daemon=True).start()
+        threading.Thread(target=_converse, args=(sock, challenges, slots), name="acme-probe", daemon=True).start()
 
 
-def _converse(sock: socket.socket, gate: ChallengeGate, slots: threading.Semaphore) -> None:
+def _converse(sock: socket.socket, challenges: AcmeChallenges, slots: threading.Semaphore) -> None:
     """One connection to its end; what goes wrong with it is the peer's affair, and the authority will say so."""
     try:
         with sock, suppress(OSError, WireError):
-            _answer(sock, gate)
+            _answer(sock, challenges)
     finally:
         slots.release()
 
 
-def _answer(sock: socket.socket, gate: ChallengeGate) -> None:
+def _answer(sock: socket.socket, challenges: AcmeChallenges) -> None:
     deadline = time.monotonic() + _SECONDS
     data = b""
     while (hello := parse_client_hello(data)) is None:
         data += _receive(sock, deadline)
-    context = gate.admit(hello)
+    context = challenges.admit(hello)
     if context is None:
         return
     buffers = Buffers()

@@ -34,6 +34,6 @@ class Authorizer:
         return any(isinstance(rule, PolicyRule) for rule in self.rules)
 
 
-def admit_unasked(why: str) -> Admitted:
+def allow_anonymous(why: str) -> Admitted:
     """The admission of whoever comes where no certificate is asked for, on the operator's word."""
     return Admitted(None, why)

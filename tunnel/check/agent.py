@@ -11,24 +11,24 @@ import socket
 import time
 from collections.abc import Callable
 
-from tunnel.check.caller import Caller, selectors_for
 from tunnel.check.case import Case
 from tunnel.check.finding import Finding, Steps, Verdict, ok, problem, skipped
 from tunnel.check.sockets import examine_socket
+from tunnel.check.workload_attributes import WorkloadAttributes, selectors_for
 from tunnel.config.model import WorkloadApi
 from tunnel.errors import Denial, IdentityError, PeerDenied, words_of
 from tunnel.identity.credentials import X509Context
-from tunnel.identity.workload import Denied, Event, Hopeless, Lost, Rejected, Updated, WorkloadWatcher
-from tunnel.spiffe.endpoint import Endpoint
+from tunnel.identity.workload import Denied, Disconnected, Event, FatalError, Rejected, Updated, WorkloadWatcher
+from tunnel.spiffe.endpoint import WorkloadEndpoint
 
 ADDRESS, SOCKET, API = "workload-api-address", "workload-api-socket", "workload-api"
 _AGENT = "the agent"
 _CONNECT = 5.0  # seconds
-_PATIENCE = 2.0  # seconds after which somebody at a terminal wants to know why nothing happens
+_WAIT_LIMIT = 2.0  # seconds after which somebody at a terminal wants to know why nothing happens
 _CLOCK = "compare this clock with the agent's (timedatectl, chronyc tracking)"
 
 
-def examine_agent(case: Case, source: WorkloadApi, caller: Caller) -> Steps[X509Context | None]:
+def examine_agent(case: Case, source: WorkloadApi, caller: WorkloadAttributes) -> Steps[X509Context | None]:
     """The update that the agent has for us, or None."""
     yield ok(ADDRESS, f"{source.endpoint}, from {case.origin}")
     reached = _examine_endpoint(source.endpoint)
@@ -45,7 +45,7 @@ def examine_agent(case: Case, source: WorkloadApi, caller: Caller) -> Steps[X509
     return None
 
 
-def _examine_endpoint(endpoint: Endpoint) -> Finding:
+def _examine_endpoint(endpoint: WorkloadEndpoint) -> Finding:
     if endpoint.path:
         return examine_socket(SOCKET, endpoint.path, _AGENT)
     try:
@@ -72,36 +72,36 @@ def _await(events: queue.SimpleQueue[Event], limit: float, say: Callable[[str], 
     has_said = False
     while (left := began + limit - time.monotonic()) > 0:
         try:
-            newest = events.get(timeout=left if has_said else min(left, _PATIENCE))
+            newest = events.get(timeout=left if has_said else min(left, _WAIT_LIMIT))
         except queue.Empty:
             if not has_said:
                 has_said = True
                 say(f"waiting for an identity, up to {limit:g}s: {_complaint(newest)}")
             continue
-        if not isinstance(newest, Lost):
+        if not isinstance(newest, Disconnected):
             return newest
     return newest
 
 
 def _complaint(event: Event | None) -> str:
-    return f"{event.code} {event.details}".strip() if isinstance(event, Lost) else "the agent has not answered yet"
+    return f"{event.code} {event.details}".strip() if isinstance(event, Disconnected) else "the agent has not answered yet"
 
 
-def _explain(event: Event | None, case: Case, caller: Caller) -> Finding:
+def _explain(event: Event | None, case: Case, caller: WorkloadAttributes) -> Finding:
     if isinstance(event, Denied):
         return _explain_denial(event, caller)
-    if isinstance(event, Lost):
+    if isinstance(event, Disconnected):
         seen = f"somebody listens, and the call breaks off ({_complaint(event)})"
         return problem(API, seen, "is it an agent, and is it well? See spire-agent healthcheck, and the agent's log")
-    if isinstance(event, Hopeless):
-        return _explain_hopeless(event)
+    if isinstance(event, FatalError):
+        return _explain_fatal(event)
     if isinstance(event, Rejected):
         return _explain_rejection(event.error)
     seen = f"somebody listens, and does not answer within {case.limit:g}s"
     return problem(API, seen, "is it the agent's Workload API? If so, it hangs: see its log, restart it")
 
 
-def _explain_denial(event: Denied, caller: Caller) -> Finding:
+def _explain_denial(event: Denied, caller: WorkloadAttributes) -> Finding:
     selectors = " ".join(f"-selector {selector}" for selector in selectors_for(caller))
     return problem(
         API,
@@ -111,7 +111,7 @@ def _explain_denial(event: Denied, caller: Caller) -> Finding:
     )
 
 
-def _explain_hopeless(event: Hopeless) -> Finding:
+def _explain_fatal(event: FatalError) -> Finding:
     said = str(event.error)
     if event.code == "INVALID_ARGUMENT":
         advice = (

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import closing
 
 from tunnel.check.agent import examine_agent
-from tunnel.check.caller import Caller, describe_caller, look_at_caller
 from tunnel.check.case import Case
 from tunnel.check.files import examine_files
 from tunnel.check.finding import Finding, Steps, ok, problem, skipped, warning
@@ -20,11 +19,12 @@ from tunnel.check.listening import examine_listener
 from tunnel.check.machine import examine_machine
 from tunnel.check.rules import describe_rules
 from tunnel.check.target import examine_target
+from tunnel.check.workload_attributes import WorkloadAttributes, describe_workload, read_workload_attributes
 from tunnel.config.model import Acme, NoIdentity, WorkloadApi
 from tunnel.errors import ConfigError
 from tunnel.identity.credentials import Credentials
 from tunnel.proxy.generation import Terms
-from tunnel.proxy.policy_desk import PolicyDesk
+from tunnel.proxy.reloadable_policy import ReloadablePolicy
 
 
 def diagnose(case: Case) -> Iterator[Finding]:
@@ -35,8 +35,8 @@ def diagnose(case: Case) -> Iterator[Finding]:
         yield problem("command-line", str(refusal), "mend the line; what else of it can be looked at follows")
     for text in config.warnings:
         yield warning("command-line", text, "mend the line if that is not what was meant")
-    caller = look_at_caller(case.environ)
-    yield from describe_caller(caller)
+    caller = read_workload_attributes(case.environ)
+    yield from describe_workload(caller)
     credentials = yield from _examine_source(case, caller)
     yield from describe_rules(case, credentials)
     if config.listen is not None:
@@ -50,7 +50,7 @@ def diagnose(case: Case) -> Iterator[Finding]:
     yield from examine_machine(is_confined=config.is_confined)
 
 
-def _examine_source(case: Case, caller: Caller) -> Steps[Credentials | None]:
+def _examine_source(case: Case, caller: WorkloadAttributes) -> Steps[Credentials | None]:
     """What a proxy would show and trust, or None."""
     source = case.config.source
     match source:
@@ -74,12 +74,12 @@ def _examine_with_policy(case: Case, credentials: Credentials | None) -> Steps[N
     if config.access.policy is None:
         yield from examine_target(case, credentials, terms)
         return
-    with closing(PolicyDesk(config.access.policy, config.connect_timeout)) as desk:
+    with closing(ReloadablePolicy(config.access.policy, config.connect_timeout)) as reloadable_policy:
         try:
-            run(desk.load)
+            run(reloadable_policy.load)
         except ConfigError as error:
             yield problem("policy", str(error), "mend the policy or the query (opa check, opa eval)")
             yield from examine_target(case, credentials, None)
         else:
             yield ok("policy", f"{config.access.policy.path} compiles")
-            yield from examine_target(case, credentials, terms.with_policy(desk.rule))
+            yield from examine_target(case, credentials, terms.with_policy(reloadable_policy.rule))

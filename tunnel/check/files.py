@@ -21,7 +21,7 @@ from tunnel.errors import IdentityError, IdentityFault, PeerDenied
 from tunnel.identity.credentials import PkiCredentials, describe_key
 from tunnel.pkix.certificate import Certificate
 from tunnel.pkix.extensions import CLIENT_AUTH, SERVER_AUTH
-from tunnel.proxy.disk_feed import DiskSource, load_credentials
+from tunnel.proxy.file_source import DiskSource, load_credentials
 from tunnel.proxy.generation import check_presentable, note_names
 from tunnel.tls.facts import describe_peer
 from tunnel.tls.pki import build_pki_anchors, check_purpose

@@ -23,10 +23,10 @@ from tunnel.errors import (
     TunnelError,
     WireError,
 )
-from tunnel.moment import format_time
 from tunnel.pkix.certificate import parse_certificate
 from tunnel.spiffe.ids import SCHEME
 from tunnel.spiffe.x509 import parse_leaf_id
+from tunnel.time_format import format_time
 from tunnel.tls.facts import describe_peer
 
 SERVER, ADMISSION = "server", "admission"

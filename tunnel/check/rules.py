@@ -24,7 +24,7 @@ _ANY_SEGMENT = "x"
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class RuleMeaning:
     """A rule in words, and what is wrong with it if something is."""
 
     whom: str
@@ -47,12 +47,12 @@ def describe_rules(case: Case, credentials: Credentials | None) -> Iterator[Find
     if isinstance(credentials, SvidCredentials):
         own, bundles = credentials.svid.spiffe_id.trust_domain, credentials.bundles
     readings = [read_rule(rule, case.peer, own, bundles) for rule in access.rules]
-    is_hopeless = access.policy is None and all(reading.is_dead for reading in readings)
+    is_fatal = access.policy is None and all(reading.is_dead for reading in readings)
     for rule, reading in zip(access.rules, readings, strict=True):
         seen = f"{_flag(rule, case)}: {reading.whom}"
         if not reading.fault:
             yield ok(NAME, seen)
-        elif reading.is_dead and is_hopeless:
+        elif reading.is_dead and is_fatal:
             yield problem(NAME, f"{seen}; {reading.fault}", reading.advice)
         else:
             yield warning(NAME, f"{seen}; {reading.fault}", reading.advice)
@@ -73,45 +73,45 @@ def _flag(rule: Rule, case: Case) -> str:
     return f"--{case.verb}-{kind} {value}"
 
 
-def read_rule(rule: Rule, peer: str, own: TrustDomain | None, bundles: BundleSet | None) -> Reading:
+def read_rule(rule: Rule, peer: str, own: TrustDomain | None, bundles: BundleSet | None) -> RuleMeaning:
     """What a rule means; `own` is our trust domain, None where there is none or it is not known."""
     match rule:
         case IdRule():
-            return _with_bundle(Reading(f"that very {peer}"), rule.spiffe_id.trust_domain, bundles)
+            return _with_bundle(RuleMeaning(f"that very {peer}"), rule.spiffe_id.trust_domain, bundles)
         case TrustDomainRule():
-            return _with_bundle(Reading(f"every {peer} of it"), rule.trust_domain, bundles)
+            return _with_bundle(RuleMeaning(f"every {peer} of it"), rule.trust_domain, bundles)
         case UriRule():
             return _read_pattern(rule.pattern, peer, own, bundles)
         case AnyRule():
             return _read_any(rule, peer, own, bundles)
         case PolicyRule():
-            return Reading("whom the policy admits")
+            return RuleMeaning("whom the policy admits")
         case _:
             scope = f" of {own}, our own trust domain," if own else ""
-            return Reading(f"every {peer}{scope} whose certificate has this {_NAMES[str(rule).partition(':')[0]]}")
+            return RuleMeaning(f"every {peer}{scope} whose certificate has this {_NAMES[str(rule).partition(':')[0]]}")
 
 
-def _read_any(rule: AnyRule, peer: str, own: TrustDomain | None, bundles: BundleSet | None) -> Reading:
+def _read_any(rule: AnyRule, peer: str, own: TrustDomain | None, bundles: BundleSet | None) -> RuleMeaning:
     if rule.name == "host-name":
-        return Reading("the server whose certificate verifies and has the host's name")
+        return RuleMeaning("the server whose certificate verifies and has the host's name")
     others = sorted(domain.name for domain in bundles.bundles if domain != own) if bundles and own else []
     whom = f"every {peer} whose certificate verifies"
     if not others:
-        return Reading(f"{whom}{f', which is everyone of {own}' if own else ''}")
+        return RuleMeaning(f"{whom}{f', which is everyone of {own}' if own else ''}")
     fault = f"besides {own} that is everyone of {', '.join(others)}, and of what is federated later"
-    return Reading(whom, fault, "name those that are meant, unless it is everyone")
+    return RuleMeaning(whom, fault, "name those that are meant, unless it is everyone")
 
 
-def _read_pattern(pattern: UriPattern, peer: str, own: TrustDomain | None, bundles: BundleSet | None) -> Reading:
+def _read_pattern(pattern: UriPattern, peer: str, own: TrustDomain | None, bundles: BundleSet | None) -> RuleMeaning:
     """Under SPIFFE the pattern is tried on an ID of its own making: no ID, no match."""
     whom = f"every {peer} whose URI matches"
     if bundles is None:
-        return Reading(whom)
+        return RuleMeaning(whom)
     example = _example(pattern, own)
     if example is None:
-        return Reading(whom, "no SPIFFE ID of a workload can match that", _pattern_advice(pattern), is_dead=True)
+        return RuleMeaning(whom, "no SPIFFE ID of a workload can match that", _pattern_advice(pattern), is_dead=True)
     scope = "" if pattern.names_trust_domain() else f" and is of {own}, our own trust domain"
-    reading = Reading(f"{whom}{scope}, {example} for instance")
+    reading = RuleMeaning(f"{whom}{scope}, {example} for instance")
     return _with_bundle(reading, parse_spiffe_id(example).trust_domain, bundles)
 
 
@@ -146,9 +146,9 @@ def _pattern_advice(pattern: UriPattern) -> str:
     return f"write {text}/** for everyone of that trust domain"
 
 
-def _with_bundle(reading: Reading, domain: TrustDomain, bundles: BundleSet | None) -> Reading:
+def _with_bundle(reading: RuleMeaning, domain: TrustDomain, bundles: BundleSet | None) -> RuleMeaning:
     if bundles is None or domain in bundles.bundles:
         return reading
     why = bundles.disabled.get(domain, "the agent gives us no bundle of it")
     advice = f"have our entry federate with {domain} (spire-server entry update -federatesWith {domain}), or mend the name"
-    return Reading(reading.whom, f"nobody of {domain} can be verified: {why}", advice, is_dead=True)
+    return RuleMeaning(reading.whom, f"nobody of {domain} can be verified: {why}", advice, is_dead=True)

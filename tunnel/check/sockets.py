@@ -12,8 +12,8 @@ import socket
 import stat
 from pathlib import Path
 
-from tunnel.check.caller import group_name, user_name
 from tunnel.check.finding import Finding, ok, problem, warning
+from tunnel.check.workload_attributes import group_name, user_name
 from tunnel.errors import words_of
 
 _CONNECT = 5.0  # seconds; a Unix socket answers at once or not at all

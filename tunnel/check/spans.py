@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from tunnel.check.finding import Finding, ok, problem, warning
-from tunnel.moment import describe_span, format_time
 from tunnel.pkix.certificate import Certificate
 from tunnel.pkix.path import span_of
+from tunnel.time_format import describe_span, format_time
 
 _LITTLE = 0.2  # of a life that is left: agents and ACME clients renew at half or two thirds of it
 _CLOCK = "compare the clocks (timedatectl, chronyc tracking)"

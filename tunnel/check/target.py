@@ -22,9 +22,9 @@ from tunnel.net.address import TcpAddress, UnixAddress
 from tunnel.net.sockets import port_number, resolve, resolve_now
 from tunnel.proxy.generation import Terms, build_generation
 from tunnel.proxy.settings import settings_of
-from tunnel.status.check import check_by_connecting, check_by_handshake, check_by_request
+from tunnel.status.backend_health import check_by_connecting, check_by_handshake, check_by_request
+from tunnel.status.dial import open_target, open_through
 from tunnel.status.probe import OpenStream, parse_url
-from tunnel.status.reach import open_target, open_through
 from tunnel.status.stream import TlsSource
 from tunnel.tls.engine import Buffers, TlsEnd
 from tunnel.tls.facts import describe_peer
@@ -137,7 +137,7 @@ def _try(case: Case, credentials: Credentials, terms: Terms) -> _Outcome:
     """One handshake as the proxy makes it; raises IdentityError for credentials that no handshake can be made with."""
     paths: list[tuple[bytes, ...]] = []
     ends: list[TlsEnd] = []
-    context = build_generation(1, credentials, replace(terms, witness=paths.append)).context
+    context = build_generation(1, credentials, replace(terms, chain_observer=paths.append)).context
     buffers = Buffers()
 
     def open_end() -> TlsEnd:

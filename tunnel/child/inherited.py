@@ -16,7 +16,7 @@ from functools import cache
 _LOST = frozenset({signal.SIGPIPE, signal.SIGXFSZ})
 
 
-class Inherited:
+class InheritedState:
     """Signals by number, the environment, the soft limit of core dumps; never changed."""
 
     __slots__ = ("blocked", "core_limit", "environ", "ignored")
@@ -29,9 +29,9 @@ class Inherited:
 
 
 @cache
-def inherited() -> Inherited:
+def inherited() -> InheritedState:
     """What was inherited; to be asked for the first time before anything is changed, and the same ever after."""
-    return Inherited(
+    return InheritedState(
         ignored=frozenset(int(n) for n in signal.valid_signals() - _LOST if signal.getsignal(n) == signal.SIG_IGN),
         blocked=frozenset(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ()))),
         environ=_environment(),

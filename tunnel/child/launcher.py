@@ -18,21 +18,21 @@ from functools import partial
 from typing import NoReturn
 
 from tunnel.child.core_dumps import limit_core
+from tunnel.child.exec_protocol import (
+    ABSENT,
+    ExecFailure,
+    ExecRequest,
+    build_exec_request,
+    code_of_end,
+    describe_exec_failure,
+    encode_exec_failure,
+    encode_exec_request,
+    read_exec_failure,
+    read_exec_request,
+)
 from tunnel.child.fork import BROKEN, end_with_parent, fork_child
 from tunnel.child.handle import ChildHandle
-from tunnel.child.inherited import Inherited, inherited
-from tunnel.child.orders import (
-    ABSENT,
-    Failure,
-    Order,
-    build_order,
-    code_of_end,
-    describe_failure,
-    encode_failure,
-    encode_order,
-    read_failure,
-    read_order,
-)
+from tunnel.child.inherited import InheritedState, inherited
 from tunnel.errors import CommandError, words_of
 
 _SHELL = b"/bin/sh"
@@ -72,14 +72,14 @@ class Launcher:
         self._watch()
         self._is_started = True
         with suppress(BrokenPipeError):
-            left = memoryview(encode_order(build_order(argv, environ)))
+            left = memoryview(encode_exec_request(build_exec_request(argv, environ)))
             while left:
                 left = left[os.write(self._orders, left) :]
-        failure = read_failure(self._answers)
+        failure = read_exec_failure(self._answers)
         self._close_pipes()
         if failure is not None:
             self._child.reap(waits=True)
-            error = describe_failure(argv[0], failure)
+            error = describe_exec_failure(argv[0], failure)
             self._code = error.exit_code
             raise error
 
@@ -123,27 +123,27 @@ class Launcher:
         os.close(self._orders)
         os.close(self._answers)
 
-    def _make_child(self, orders: int, answers: int, given: Inherited) -> int:
-        return fork_child(partial(wait_for_order, os.getpid(), orders, answers, (self._orders, self._answers), given))
+    def _make_child(self, orders: int, answers: int, given: InheritedState) -> int:
+        return fork_child(partial(wait_for_exec_request, os.getpid(), orders, answers, (self._orders, self._answers), given))
 
 
 # -- in the child
 
 
-def wait_for_order(parent: int, orders: int, answers: int, not_ours: tuple[int, ...], given: Inherited) -> NoReturn:
+def wait_for_exec_request(parent: int, orders: int, answers: int, not_ours: tuple[int, ...], given: InheritedState) -> NoReturn:
     """Wait for the order and carry it out; end without running anything when the parent is gone or gives up."""
     end_with_parent(parent)
     for descriptor in not_ours:  # or we would never see the end of our own pipe
         os.close(descriptor)
-    order = read_order(orders)
+    order = read_exec_request(orders)
     if order is None:
         os._exit(BROKEN)
     _restore(given)
-    os.write(answers, encode_failure(_execute(order)))
+    os.write(answers, encode_exec_failure(_execute(order)))
     os._exit(BROKEN)
 
 
-def _restore(given: Inherited) -> None:
+def _restore(given: InheritedState) -> None:
     """Signals and the limit of core dumps as our parent gave them to us.
 
     What has come meanwhile is delivered now, and does what it does to a command.
@@ -156,10 +156,10 @@ def _restore(given: Inherited) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, given.blocked)
 
 
-def _execute(order: Order) -> Failure:
+def _execute(order: ExecRequest) -> ExecFailure:
     """Become the first of the order's places that can be run, as execvp(3) does; says why there is none."""
     environ = dict(entry.split(b"=", 1) for entry in order.environ)
-    failure = Failure(errno.ENOENT, is_there=False)
+    failure = ExecFailure(errno.ENOENT, is_there=False)
     for place in order.places:
         try:
             try:
@@ -173,7 +173,7 @@ def _execute(order: Order) -> Failure:
             number = error.errno or 0
             is_there = number not in ABSENT or os.path.lexists(place)
             if is_there and not failure.is_there:
-                failure = Failure(number, is_there=True)
+                failure = ExecFailure(number, is_there=True)
             if number not in (*ABSENT, errno.EACCES):
                 break
     return failure

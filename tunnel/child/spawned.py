@@ -14,8 +14,8 @@ import threading
 from collections.abc import Collection
 from typing import NoReturn
 
-from tunnel.child.inherited import Inherited
-from tunnel.child.launcher import Launcher, wait_for_order
+from tunnel.child.inherited import InheritedState
+from tunnel.child.launcher import Launcher, wait_for_exec_request
 from tunnel.interpreter import isolated_argv
 
 
@@ -25,7 +25,7 @@ class SpawnedLauncher(Launcher):
     Not by another one: a thread that had nothing to do would end, and the command with it.
     """
 
-    def _make_child(self, orders: int, answers: int, given: Inherited) -> int:
+    def _make_child(self, orders: int, answers: int, given: InheritedState) -> int:
         assert threading.current_thread() is threading.main_thread(), "the command would end with this thread"
         numbers = [*map(str, (os.getpid(), orders, answers, given.core_limit)), _encode(given.ignored), _encode(given.blocked)]
         for descriptor in (orders, answers):
@@ -41,7 +41,7 @@ def wait_as_told() -> NoReturn:
     parent, orders, answers, core_limit = map(int, words[:4])
     for descriptor in (orders, answers):
         os.set_inheritable(descriptor, False)  # they are not the command's
-    wait_for_order(parent, orders, answers, (), Inherited(_decode(words[4]), _decode(words[5]), {}, core_limit))
+    wait_for_exec_request(parent, orders, answers, (), InheritedState(_decode(words[4]), _decode(words[5]), {}, core_limit))
 
 
 def _encode(numbers: Collection[int]) -> str:

@@ -9,7 +9,7 @@ from collections.abc import MutableMapping
 
 from tunnel.commands.output import say_to_person, show
 from tunnel.config import check
-from tunnel.config.grammar import Arguments, Command
+from tunnel.config.parser import Arguments, Command
 
 
 def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str]) -> int:

@@ -10,12 +10,12 @@ from collections.abc import MutableMapping
 from functools import partial
 
 from tunnel.child.inherited import inherited
+from tunnel.commands.deferred_log import DeferredLog
 from tunnel.commands.output import say
-from tunnel.commands.quiet import Voice
-from tunnel.commands.start import begin, open_private_surroundings
+from tunnel.commands.start import begin, open_private_context
 from tunnel.config import connect
-from tunnel.config.grammar import Arguments, Command
-from tunnel.config.tool import VERBOSE
+from tunnel.config.client_flags import VERBOSE
+from tunnel.config.parser import Arguments, Command
 from tunnel.errors import TunnelError
 
 
@@ -24,21 +24,21 @@ def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str
     config = connect.build(arguments)
     for number in {signal.SIGHUP, signal.SIGUSR1, signal.SIGINT} - inherited().ignored:  # by `nohup`, by a shell for its `&`
         signal.signal(number, signal.SIG_DFL)  # nothing to reload or to drain: whoever wants us to end ends us
-    voice = Voice(is_verbose=arguments[VERBOSE])
-    surroundings = open_private_surroundings(environ)
-    from tunnel.proxy.caller import Caller
+    deferred_log = DeferredLog(is_verbose=arguments[VERBOSE])
+    process_context = open_private_context(environ)
     from tunnel.proxy.process import open_loop, open_proxy
+    from tunnel.proxy.stdio_client import StdioClient
 
     try:
-        begin([config], environ, voice.log)
-        with open_loop(voice.log, surroundings) as loop:
-            proxy = open_proxy(config, loop, voice.log, surroundings, surroundings.notifier)
-            caller = Caller(proxy, partial(voice.complain, config.source))
+        begin([config], environ, deferred_log.log)
+        with open_loop(deferred_log.log, process_context) as loop:
+            proxy = open_proxy(config, loop, deferred_log.log, process_context, process_context.notifier)
+            caller = StdioClient(proxy, partial(deferred_log.complain, config.source))
             loop.run_trio(caller.run)
     except TunnelError as error:
         say(f"error: {error}")
         return 1
-    is_told = voice.report()
+    is_told = deferred_log.report()
     if caller.fault:
         say(f"error: {caller.fault}")
     elif not (caller.is_well or is_told or arguments[VERBOSE]):

@@ -15,11 +15,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from tunnel.commands.demo_stage import Actor, Caller, DemoError, Stage
+from tunnel.commands.demo_stage import Actor, DemoError, PlainClient, Stage
 from tunnel.commands.output import show
 from tunnel.config import demo
 from tunnel.config.demo import DemoConfig
-from tunnel.config.grammar import Arguments, Command
+from tunnel.config.parser import Arguments, Command
 
 _DOMAIN = "spiffe://demo.test"
 _PICTURE = """\
@@ -84,7 +84,7 @@ def _enter(stage: Stage, config: DemoConfig) -> Cast:
     return Cast(server, client, stranger)
 
 
-def _talk(stage: Stage, cast: Cast) -> Caller:
+def _talk(stage: Stage, cast: Cast) -> PlainClient:
     _say("\n2. A caller speaks plain TCP to its proxy, and the service answers in plain TCP.")
     caller = stage.call(cast.client)
     _exchange(caller, "good morning")
@@ -94,7 +94,7 @@ def _talk(stage: Stage, cast: Cast) -> Caller:
     return caller
 
 
-def _rotate(stage: Stage, cast: Cast, caller: Caller) -> None:
+def _rotate(stage: Stage, cast: Cast, caller: PlainClient) -> None:
     _say("\n3. The identities rotate, while the connection stays open.")
     for actor in (cast.server, cast.client):
         seen = actor.expect(_GENERATION)
@@ -118,7 +118,7 @@ def _refuse(stage: Stage, cast: Cast) -> None:
     stranger.close()
 
 
-def _exchange(caller: Caller, text: str) -> None:
+def _exchange(caller: PlainClient, text: str) -> None:
     answer = caller.try_say(text)
     if answer != f"the service heard: {text}":
         raise DemoError(f"{text!r} was answered by {answer!a}")

@@ -61,7 +61,7 @@ class Actor:
         self._lines.put("")
 
 
-class Caller:
+class PlainClient:
     """A plain TCP connection that says a line and hears one."""
 
     def __init__(self, address: str) -> None:
@@ -114,9 +114,9 @@ class Stage:
         actor.address = actor.expect(_LISTENING)["address"]
         return actor
 
-    def call(self, actor: Actor) -> Caller:
+    def call(self, actor: Actor) -> PlainClient:
         """A plain connection to a proxy."""
-        return Caller(actor.address)
+        return PlainClient(actor.address)
 
     def _endpoint(self, name: str) -> str:
         return f"unix://{self._folder}/{name}.sock"

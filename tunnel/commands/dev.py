@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 from tunnel.commands.output import show
 from tunnel.config import dev
 from tunnel.config.dev_model import DevConfig, Entry
-from tunnel.config.grammar import Arguments, Command
-from tunnel.spiffe.endpoint import ENVIRONMENT, Endpoint
+from tunnel.config.parser import Arguments, Command
+from tunnel.spiffe.endpoint import ENVIRONMENT, WorkloadEndpoint
 
 if TYPE_CHECKING:  # loaded when the line is known to be a good one
     from tunnel.devapi.api import DevWorkloadApi
@@ -68,15 +68,15 @@ def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str
     return 0
 
 
-def _default_endpoint(runtime_dir: str, resources: ExitStack) -> Endpoint:
+def _default_endpoint(runtime_dir: str, resources: ExitStack) -> WorkloadEndpoint:
     """A socket of the user's own: in the runtime directory, or in a directory made for this run."""
     if os.path.isabs(runtime_dir) and os.access(runtime_dir, os.W_OK | os.X_OK):
-        return Endpoint(path=str(Path(runtime_dir, _SOCKET_NAME)))
+        return WorkloadEndpoint(path=str(Path(runtime_dir, _SOCKET_NAME)))
     private = resources.enter_context(tempfile.TemporaryDirectory(prefix="tunnel-dev-"))  # its mode is 0700
-    return Endpoint(path=str(Path(private, _SOCKET_NAME)))
+    return WorkloadEndpoint(path=str(Path(private, _SOCKET_NAME)))
 
 
-def _introductions(sockets: Mapping[Endpoint, Sequence[Entry]]) -> Iterator[str]:
+def _introductions(sockets: Mapping[WorkloadEndpoint, Sequence[Entry]]) -> Iterator[str]:
     for endpoint, entries in sockets.items():
         names = (f"{entry.spiffe_id} (hint {entry.hint})" if entry.hint else str(entry.spiffe_id) for entry in entries)
         yield f"# {', '.join(names) or 'no identity'}\n{ENVIRONMENT}={endpoint}\n"

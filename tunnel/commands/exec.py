@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunnel.child.environment import for_command
-from tunnel.child.family import become_subreaper
 from tunnel.child.launcher import Launcher
 from tunnel.child.probe import SignalProbe
+from tunnel.child.process_tree import become_subreaper
 from tunnel.child.signals import block
+from tunnel.commands.deferred_log import DeferredLog
 from tunnel.commands.output import say
-from tunnel.commands.quiet import Voice
-from tunnel.commands.start import begin, open_private_surroundings
+from tunnel.commands.start import begin, open_private_context
 from tunnel.config import exec as line
-from tunnel.config.grammar import Arguments, Command
-from tunnel.config.places import Values, fill_places, variables
+from tunnel.config.parser import Arguments, Command
+from tunnel.config.placeholders import Values, fill_places, variables
 from tunnel.errors import CommandError, ConfigError, TunnelError
 from tunnel.net.address import parse_address
 from tunnel.net.notify import parse_notify_address
@@ -32,8 +32,8 @@ from tunnel.net.owner import blurred_user
 from tunnel.net.private import private_directory
 
 if TYPE_CHECKING:  # loaded when the line is known to be a good one, and the command's process is there
-    from tunnel.proxy.household import Order
     from tunnel.proxy.proxy import Proxy
+    from tunnel.proxy.supervisor import CommandSpec
 
 _UNNAMED = "_"  # which no target can be called
 _DRAIN = 5.0  # seconds for what the command has said last to reach the servers
@@ -45,17 +45,17 @@ def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str
     _check_user(config.targets)
     launcher, probe = Launcher(), SignalProbe()  # before there are threads, rules of Landlock, other signals
     block()
-    voice = Voice(is_verbose=config.is_verbose)
+    deferred_log = DeferredLog(is_verbose=config.is_verbose)
     try:
         with _own_sockets(config.targets) as (targets, place), _open_relay(environ) as relay:
-            code = _run(config.argv, _Prepared(targets, place, launcher, probe, relay, voice), environ)
+            code = _run(config.argv, _Prepared(targets, place, launcher, probe, relay, deferred_log), environ)
     except TunnelError as error:
         say(f"error: {error}")
         return error.exit_code if isinstance(error, CommandError) else command.failure
     finally:
         launcher.close()
         probe.close()
-    voice.report()
+    deferred_log.report()
     return code
 
 
@@ -120,42 +120,44 @@ class _Prepared:
     launcher: Launcher
     probe: SignalProbe
     relay: NotifyRelay | None
-    voice: Voice
+    deferred_log: DeferredLog
 
 
 def _run(argv: Sequence[str], prepared: _Prepared, environ: Mapping[str, str]) -> int:
-    voice, relay = prepared.voice, prepared.relay
-    surroundings = open_private_surroundings(environ)
-    from tunnel.proxy.household import Household, Manners
+    deferred_log, relay = prepared.deferred_log, prepared.relay
+    process_context = open_private_context(environ)
     from tunnel.proxy.process import open_loop, open_proxy, settle
+    from tunnel.proxy.supervisor import StopPolicy, Supervisor
 
     configs = [target.config for target in prepared.targets]
     private = tuple(filter(None, (prepared.place, relay.place if relay else "")))
-    begin(configs, environ, voice.log, private=private, has_command=True)
+    begin(configs, environ, deferred_log.log, private=private, has_command=True)
     become_subreaper()
     if relay is not None:
         relay.start()
-    with open_loop(voice.log, surroundings) as loop:
-        proxies = [open_proxy(one, loop, voice.log, surroundings, surroundings.notifier) for one in configs]
+    with open_loop(deferred_log.log, process_context) as loop:
+        proxies = [open_proxy(one, loop, deferred_log.log, process_context, process_context.notifier) for one in configs]
         named = {target.name: proxy for target, proxy in zip(prepared.targets, proxies, strict=True)}
-        order = partial(_order, argv, named, relay.variables(prepared.launcher.pid) if relay else {}, voice)
-        manners = Manners(limit=_DRAIN)
-        complain = partial(voice.complain, configs[0].source)
+        order = partial(_order, argv, named, relay.variables(prepared.launcher.pid) if relay else {}, deferred_log)
+        stop_policy = StopPolicy(limit=_DRAIN)
+        complain = partial(deferred_log.complain, configs[0].source)
         parts = proxies, prepared.launcher, prepared.probe
-        household = Household(*parts, order, manners, surroundings, voice.log, complain)
+        supervisor = Supervisor(*parts, order, stop_policy, process_context, deferred_log.log, complain)
         settle()
-        loop.run_trio(household.run)
-    return household.exit_code
+        loop.run_trio(supervisor.run)
+    return supervisor.exit_code
 
 
-def _order(argv: Sequence[str], proxies: Mapping[str, Proxy], extra: Mapping[str, str], voice: Voice) -> Order:
+def _order(
+    argv: Sequence[str], proxies: Mapping[str, Proxy], extra: Mapping[str, str], deferred_log: DeferredLog
+) -> CommandSpec:
     """What to run, now that every port is known, with `extra` variables."""
-    from tunnel.proxy.household import Order
+    from tunnel.proxy.supervisor import CommandSpec
 
-    voice.log.flush()
-    voice.forget()  # what was in the way of a tunnel that is open now
+    deferred_log.log.flush()
+    deferred_log.forget()  # what was in the way of a tunnel that is open now
     values = {name: _values(proxy) for name, proxy in proxies.items()}
-    return Order(fill_places(argv, values), for_command({**variables(values), **extra}))
+    return CommandSpec(fill_places(argv, values), for_command({**variables(values), **extra}))
 
 
 def _values(proxy: Proxy) -> Values:

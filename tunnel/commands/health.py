@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING
 
 from tunnel.commands.output import show
 from tunnel.config import health
-from tunnel.config.grammar import Arguments, Command
 from tunnel.config.health import HealthConfig
+from tunnel.config.parser import Arguments, Command
 from tunnel.errors import ConfigError, TargetError, TargetFault, TunnelError, words_of
 from tunnel.log import one_line
 
 if TYPE_CHECKING:  # loaded when the line is known to be a good one
     import ssl
 
-    from tunnel.status.ask import Answer
+    from tunnel.status.client import Answer
 
 _WIDEST = 500  # characters of a line: what came may be of any length
 
@@ -46,7 +46,7 @@ def _first_process() -> list[str]:
 
 
 def _judge(config: HealthConfig) -> int:
-    from tunnel.status.ask import trust_of
+    from tunnel.status.client import trust_of
 
     trust = trust_of(config.cacert)
     try:
@@ -73,7 +73,7 @@ def _ask_in_time(config: HealthConfig, trust: ssl.SSLContext) -> Answer:
     On a thread: neither a resolver nor an answer that comes byte by byte can be limited in another way. One that is left
     behind ends with the process.
     """
-    from tunnel.status.ask import ask
+    from tunnel.status.client import ask
 
     found: list[Answer | TunnelError] = []
 

@@ -9,19 +9,19 @@ import os
 from collections.abc import Mapping, MutableMapping
 
 from tunnel.child.environment import for_command
-from tunnel.child.family import become_subreaper
 from tunnel.child.launcher import Launcher
 from tunnel.child.probe import SignalProbe
+from tunnel.child.process_tree import become_subreaper
 from tunnel.child.signals import block
 from tunnel.commands.output import say
 from tunnel.commands.start import begin, open_log, see_holders
 from tunnel.config import run as line
-from tunnel.config.grammar import Arguments, Command
+from tunnel.config.parser import Arguments, Command
 from tunnel.errors import CommandError, TunnelError
 from tunnel.log import STDERR, Log
-from tunnel.net.activation import Inherited, take_inherited
+from tunnel.log_capture import LogCapture
+from tunnel.net.activation import ActivationSockets, take_inherited
 from tunnel.net.notify import Notifier
-from tunnel.strays import Strays
 
 
 def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str]) -> int:
@@ -45,29 +45,29 @@ def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str
 def _run(
     config: line.RunConfig,
     child: tuple[Launcher, SignalProbe],
-    inherited: Inherited,
+    inherited: ActivationSockets,
     log: Log,
     environ: Mapping[str, str],
 ) -> int:
-    strays = Strays()
-    strays.install()
+    log_capture = LogCapture()
+    log_capture.install()
     notifier = Notifier(environ, os.getpid())
-    from tunnel.proxy.household import Household, Manners, Order
     from tunnel.proxy.process import open_loop, open_proxy, settle
-    from tunnel.proxy.surroundings import Surroundings
+    from tunnel.proxy.process_context import ProcessContext
+    from tunnel.proxy.supervisor import CommandSpec, StopPolicy, Supervisor
 
-    surroundings = Surroundings(environ, inherited, notifier, strays, see_holders(config.proxies))
+    process_context = ProcessContext(environ, inherited, notifier, log_capture, see_holders(config.proxies))
     for one in config.proxies:
         log.tell(f"starting tunnel in {'server' if one.is_server else 'client'} mode")
     begin(config.proxies, environ, log, has_command=True)
     if os.getpid() != 1:
         become_subreaper()
-    with open_loop(log, surroundings) as loop:
+    with open_loop(log, process_context) as loop:
         silent = Notifier({}, os.getpid())  # the manager hears of the whole, not of each proxy
-        proxies = [open_proxy(one, loop, log, surroundings, silent) for one in config.proxies]
-        order = Order(config.argv, for_command({}))
-        manners = Manners(config.wait_ready, config.stop_timeout, is_service=True, delay=config.shutdown_delay)
-        household = Household(proxies, *child, lambda: order, manners, surroundings, log, lambda: None)
+        proxies = [open_proxy(one, loop, log, process_context, silent) for one in config.proxies]
+        order = CommandSpec(config.argv, for_command({}))
+        stop_policy = StopPolicy(config.wait_ready, config.stop_timeout, is_service=True, delay=config.shutdown_delay)
+        supervisor = Supervisor(proxies, *child, lambda: order, stop_policy, process_context, log, lambda: None)
         settle()
-        loop.run_trio(household.run)
-    return household.exit_code
+        loop.run_trio(supervisor.run)
+    return supervisor.exit_code

@@ -12,12 +12,12 @@ from collections.abc import MutableMapping
 
 from tunnel.commands.start import begin, open_log, see_holders
 from tunnel.config import proxy
-from tunnel.config.grammar import Arguments, Command
+from tunnel.config.parser import Arguments, Command
 from tunnel.errors import TunnelError
 from tunnel.log import STDOUT, one_line
+from tunnel.log_capture import LogCapture
 from tunnel.net.activation import take_inherited
 from tunnel.net.notify import Notifier
-from tunnel.strays import Strays
 
 
 def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str]) -> int:
@@ -25,17 +25,17 @@ def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str
     inherited = take_inherited(environ, os.getpid())  # before anything is started that they do not concern
     notifier = Notifier(environ, os.getpid())
     log = open_log(proxy.check_line(arguments), STDOUT)
-    strays = Strays()
-    strays.install()
+    log_capture = LogCapture()
+    log_capture.install()
     try:
         log.tell(f"starting tunnel in {command.name} mode")
         config = proxy.build(command, arguments)
         from tunnel.proxy.process import run_proxy
-        from tunnel.proxy.surroundings import Surroundings
+        from tunnel.proxy.process_context import ProcessContext
 
         holders = see_holders([config])
         begin([config], environ, log)
-        return run_proxy(config, log, Surroundings(environ, inherited, notifier, strays, holders))
+        return run_proxy(config, log, ProcessContext(environ, inherited, notifier, log_capture, holders))
     except TunnelError as error:
         log.write(f"error: {error}")
         log.flush()

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING
 from tunnel.config.model import LogConfig, NoIdentity, ProxyConfig, WorkloadApi
 from tunnel.errors import TargetError
 from tunnel.log import Category, DescriptorSink, Log, Sink, escape
-from tunnel.net.activation import Inherited
+from tunnel.log_capture import LogCapture
+from tunnel.net.activation import ActivationSockets
 from tunnel.net.address import TcpAddress
 from tunnel.net.holders import Holders, find_holders_of_ports
 from tunnel.net.notify import Notifier
 from tunnel.net.sockets import port_number
-from tunnel.strays import Strays
 from tunnel.syslog import open_syslog
 
 if TYPE_CHECKING:  # loaded when the line is known to be a good one
-    from tunnel.proxy.surroundings import Surroundings
+    from tunnel.proxy.process_context import ProcessContext
 
 
 def open_log(config: LogConfig, descriptor: int) -> Log:
@@ -35,13 +35,13 @@ def open_log(config: LogConfig, descriptor: int) -> Log:
     return Log([Category(word) for word in config.quiet if word], sink=sink)
 
 
-def open_private_surroundings(environ: Mapping[str, str]) -> Surroundings:
+def open_private_context(environ: Mapping[str, str]) -> ProcessContext:
     """Those of a tool: what a service manager has given is somebody else's. Collects strays from now on."""
-    strays = Strays()
-    strays.install()
-    from tunnel.proxy.surroundings import Surroundings
+    log_capture = LogCapture()
+    log_capture.install()
+    from tunnel.proxy.process_context import ProcessContext
 
-    return Surroundings(environ, Inherited(), Notifier({}, os.getpid()), strays)
+    return ProcessContext(environ, ActivationSockets(), Notifier({}, os.getpid()), log_capture)
 
 
 def see_holders(configs: Sequence[ProxyConfig]) -> Holders:

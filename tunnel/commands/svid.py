@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 from tunnel.child.probe import SignalProbe
 from tunnel.commands.output import say, say_to_person, show
 from tunnel.config import svid
-from tunnel.config.grammar import Arguments, Command
+from tunnel.config.parser import Arguments, Command
 from tunnel.config.svid_model import FetchConfig, Output, ShowConfig, WatchConfig
 from tunnel.errors import TunnelError
 
 if TYPE_CHECKING:  # loaded when the line is known to be a good one
-    from tunnel.svid.folder import Folder
-    from tunnel.svid.journal import Journal
+    from tunnel.svid.atomic_directory import AtomicDirectory
+    from tunnel.svid.event_log import EventLog
 
 
 def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str]) -> int:
@@ -44,44 +44,44 @@ def _job_of(command: Command, arguments: Arguments, environ: Mapping[str, str]) 
 
 
 def _fetch(config: FetchConfig) -> int:
+    from tunnel.svid.event_log import EventLog, Form
     from tunnel.svid.fetch import run_fetch
-    from tunnel.svid.journal import Form, Journal
 
-    journal = Journal(Form.JSON if config.is_json else Form.PLAIN)
-    with closing(_open_folder(config.output, journal)) as folder:
-        run_fetch(config, folder, journal, say_to_person)
+    event_log = EventLog(Form.JSON if config.is_json else Form.PLAIN)
+    with closing(_open_folder(config.output, event_log)) as folder:
+        run_fetch(config, folder, event_log, say_to_person)
     return 0
 
 
 def _watch(config: WatchConfig, environ: Mapping[str, str]) -> int:
     with ExitStack() as things:
         probe = things.enter_context(closing(SignalProbe())) if config.child else None  # before there are threads
-        from tunnel.svid.journal import Form, Journal
+        from tunnel.svid.event_log import EventLog, Form
         from tunnel.svid.watch import run_watch
 
-        journal = Journal(Form.JSON if config.is_json else Form.LOG)
-        folder = things.enter_context(closing(_open_folder(config.output, journal)))
-        return run_watch(config, folder, journal, environ, probe)
+        event_log = EventLog(Form.JSON if config.is_json else Form.LOG)
+        folder = things.enter_context(closing(_open_folder(config.output, event_log)))
+        return run_watch(config, folder, event_log, environ, probe)
 
 
-def _open_folder(output: Output, journal: Journal) -> Folder:
+def _open_folder(output: Output, event_log: EventLog) -> AtomicDirectory:
+    from tunnel.svid.atomic_directory import open_atomic_directory
+    from tunnel.svid.event_log import Event
     from tunnel.svid.exposure import list_exposures
-    from tunnel.svid.folder import open_folder
-    from tunnel.svid.journal import Event
 
-    folder = open_folder(output.folder, output.group)
+    folder = open_atomic_directory(output.folder, output.group)
     for exposure in list_exposures(output.folder, *([os.path.dirname(output.combined)] if output.combined else [])):
-        journal.tell(Event.NOTICE, f"warning: {exposure}")
+        event_log.tell(Event.NOTICE, f"warning: {exposure}")
     return folder
 
 
 def _show(config: ShowConfig) -> int:
-    from tunnel.svid.first import run_first
     from tunnel.svid.material import encode_certificates
     from tunnel.svid.report import choose_svids, describe_update, report_update
+    from tunnel.svid.wait_identity import run_with_identity
 
     is_open = config.source.selection.is_open()
-    first = run_first(config.source, say_to_person, wants_all=is_open)
+    first = run_with_identity(config.source, say_to_person, wants_all=is_open)
     svids = choose_svids(first.context, first.credentials.svid, is_open=is_open)
     if config.is_pem:
         show(b"".join(encode_certificates(one.chain) for one in svids).decode())

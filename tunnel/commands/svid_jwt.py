@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tunnel.commands.output import say, show
 from tunnel.commands.svid_verify import show_report
 from tunnel.config import svid_jwt
-from tunnel.config.grammar import Arguments, Command
 from tunnel.config.model import WorkloadApi
+from tunnel.config.parser import Arguments, Command
 from tunnel.config.svid_jwt import STDIN, BundlesConfig, JwtConfig, JwtVerifyConfig, KeptFile, NamedBundle
 from tunnel.errors import IdentityError, IdentityFault, OutputError
 from tunnel.log import one_line
@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # loaded when the line is known to be a good one
     from tunnel.identity.jwt import WorkloadCalls
     from tunnel.identity.tokens import JwtSvid
     from tunnel.spiffe.jwks import JwtBundles
-    from tunnel.svid.keeper import Keeper
+    from tunnel.svid.file_refresher import FileRefresher
 
 T = TypeVar("T")
 
@@ -83,23 +83,23 @@ def _fetch_one(config: JwtConfig, calls: WorkloadCalls) -> JwtSvid:
 
 
 def _write_token(config: JwtConfig, file: KeptFile, environ: Mapping[str, str]) -> int:
-    from tunnel.svid.jwt_token import TokenKeeper
+    from tunnel.svid.jwt_token import TokenRefresher
 
     def fetch(calls: WorkloadCalls, is_first: bool) -> JwtSvid:
         return _fetch_one(config, calls) if is_first else calls.fetch_token(config.audience, config.source.selection).svid
 
-    return _write(TokenKeeper, fetch, lambda svid: svid.token.text, file, _Manner(config.source, config.is_json, environ))
+    return _write(TokenRefresher, fetch, lambda svid: svid.token.text, file, _Manner(config.source, config.is_json, environ))
 
 
 def _fetch_bundles(config: BundlesConfig, environ: Mapping[str, str]) -> int:
-    from tunnel.svid.jwt_bundles import BundleDocument, BundlesKeeper, build_document
+    from tunnel.svid.jwt_bundles import BundleDocument, BundlesRefresher, build_document
 
     def fetch(calls: WorkloadCalls, is_first: bool) -> BundleDocument:
         return build_document(calls.fetch_jwt_bundles())
 
     if config.file is not None:
         manner = _Manner(config.source, config.is_json, environ)
-        return _write(BundlesKeeper, fetch, lambda document: document.text, config.file, manner)
+        return _write(BundlesRefresher, fetch, lambda document: document.text, config.file, manner)
     document = fetch(_open_calls(config.source), is_first=True)
     for warning in document.left_out:
         say(f"warning: {warning}")
@@ -117,7 +117,7 @@ class _Manner:
 
 
 def _write(
-    kind: Callable[..., Keeper[T]],
+    kind: Callable[..., FileRefresher[T]],
     fetch: Callable[[WorkloadCalls, bool], T],
     text_of: Callable[[T], str],
     file: KeptFile,
@@ -126,17 +126,17 @@ def _write(
     """Write what is fetched to the file, once or again and again."""
     from tunnel.identity.jwt import WorkloadCalls
     from tunnel.net.notify import Notifier
+    from tunnel.svid.event_log import Event, EventLog, Form
     from tunnel.svid.exposure import list_exposures
-    from tunnel.svid.journal import Event, Form, Journal
     from tunnel.svid.whole_file import WholeFile
 
     source = manner.source
     kept = WholeFile(file.path, file.mode, file.group)
     form = Form.LOG if file.is_kept_fresh else Form.PLAIN
-    journal = Journal(Form.JSON if manner.is_json else form)
+    event_log = EventLog(Form.JSON if manner.is_json else form)
     for exposure in list_exposures(os.path.dirname(file.path)):
-        journal.tell(Event.NOTICE, f"warning: {exposure}")
-    first = WorkloadCalls(source.endpoint, limit=source.timeout, say=lambda text: journal.tell(Event.UNAVAILABLE, text))
+        event_log.tell(Event.NOTICE, f"warning: {exposure}")
+    first = WorkloadCalls(source.endpoint, limit=source.timeout, say=lambda text: event_log.tell(Event.UNAVAILABLE, text))
     later = WorkloadCalls(source.endpoint, limit=_RENEWAL_LIMIT)
 
     def stop() -> None:
@@ -144,12 +144,12 @@ def _write(
         later.stop()
 
     keeper = kind(
-        fetch_first=lambda: fetch(first, True),
+        wait_identity=lambda: fetch(first, True),
         fetch_next=lambda: fetch(later, False),
         stop=stop,
         write=lambda found: kept.write(text_of(found)),
         find_fault=kept.find_fault,
-        tell=journal.tell,
+        tell=event_log.tell,
         notifier=Notifier(manner.environ if file.is_kept_fresh else {}, os.getpid()),
     )
     if file.is_kept_fresh:

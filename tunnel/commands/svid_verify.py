@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tunnel.commands.output import say, show
 from tunnel.config import svid_verify
-from tunnel.config.grammar import Arguments, Command
+from tunnel.config.parser import Arguments, Command
 from tunnel.config.svid_jwt import NamedBundle
 from tunnel.config.svid_verify import VerifyConfig
 from tunnel.errors import IdentityError

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tunnel.commands.output import show
 from tunnel.config import completion, man, shells, texts
-from tunnel.config.grammar import Arguments, Command
+from tunnel.config.parser import Arguments, Command
 from tunnel.config.texts import Program
 from tunnel.errors import ConfigError, words_of
 

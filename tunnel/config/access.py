@@ -24,9 +24,9 @@ from tunnel.authz.rules import (
     UnitRule,
     UriRule,
 )
-from tunnel.config.grammar import Arguments, Flag, option, repeated, switch
 from tunnel.config.model import Access, PolicyFiles
-from tunnel.config.scalars import parse_domain, parse_id, parse_ip, parse_name, parse_text
+from tunnel.config.parser import Arguments, Flag, option, repeated, switch
+from tunnel.config.values import parse_domain, parse_id, parse_ip, parse_name, parse_text
 from tunnel.errors import ConfigError
 from tunnel.spiffe.ids import SpiffeId
 

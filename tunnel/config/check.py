@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 
 from tunnel.config import proxy, sources
 from tunnel.config.access import ALLOW, VERIFY, access_warnings
-from tunnel.config.grammar import Arguments, Command, Group, option, switch
 from tunnel.config.model import Access, NoIdentity, ProxyConfig, Source, WorkloadApi
-from tunnel.config.scalars import parse_positive_duration
+from tunnel.config.parser import Arguments, Command, Group, option, switch
+from tunnel.config.values import parse_positive_duration
 from tunnel.errors import ConfigError
 from tunnel.spiffe.endpoint import ENVIRONMENT
 from tunnel.wire.outbound import parse_outbound
@@ -101,8 +101,8 @@ def _build_rest(arguments: Arguments, refusal: ConfigError, *, is_server: bool) 
     with suppress(ConfigError):
         source = sources.build_source(arguments, is_server=is_server, is_mutual=True)
     outbound = None
-    has_detour = not is_server and bool(arguments[proxy.PROXY])
-    if has_detour:
+    is_via_proxy = not is_server and bool(arguments[proxy.PROXY])
+    if is_via_proxy:
         with suppress(ConfigError):
             outbound = parse_outbound(arguments[proxy.PROXY])
     config = ProxyConfig(
@@ -117,7 +117,7 @@ def _build_rest(arguments: Arguments, refusal: ConfigError, *, is_server: bool) 
         connect_timeout=arguments[proxy.CONNECT_TIMEOUT],
         is_confined=not arguments[proxy.DISABLE_LANDLOCK],
     )
-    return Line(config, refusal, is_way_known=has_detour == (outbound is not None))
+    return Line(config, refusal, is_way_known=is_via_proxy == (outbound is not None))
 
 
 def _other_warnings(config: ProxyConfig) -> tuple[str, ...]:

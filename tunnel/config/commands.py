@@ -11,7 +11,7 @@ from functools import cache
 from importlib import import_module
 from typing import Final
 
-from tunnel.config.grammar import Command
+from tunnel.config.parser import Command
 
 HELP: Final = Command("help", "Tell more on a command.")
 FAMILIES: Mapping[str, str] = {  # what is told of commands that share their first word

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tunnel.config.grammar import Command, Flag
-from tunnel.config.scalars import OneOf
+from tunnel.config.parser import Command, Flag
+from tunnel.config.values import OneOf
 
 ROOT = "-"  # the context of a line in which there is no command yet; no command can have this name
 REST = "--"  # the context behind a lone `--`: another program's line
@@ -25,7 +25,7 @@ Kind = Literal["any", "file", "dir", "command"]
 
 
 @dataclass(frozen=True, slots=True)
-class Value:
+class ValueHint:
     """What a shell can know of a value before it is there."""
 
     kind: Kind
@@ -47,7 +47,7 @@ class Spelling:
 
     text: str
     help: str
-    value: Value | None
+    value: ValueHint | None
     is_hidden: bool
 
 
@@ -58,7 +58,7 @@ class Context:
     name: str
     words: tuple[Word, ...] = ()
     flags: tuple[Spelling, ...] = ()
-    place: Value | None = None
+    place: ValueHint | None = None
     onward: str = ""
 
     def shown_words(self) -> tuple[tuple[str, str], ...]:
@@ -70,7 +70,7 @@ class Context:
         """What is offered behind a dash, and where there is nothing else."""
         return tuple((flag.text, flag.help) for flag in self.flags if not flag.is_hidden)
 
-    def step(self, word: str) -> tuple[str, Value | None]:
+    def step(self, word: str) -> tuple[str, ValueHint | None]:
         """The context behind a word, and the value that has to come first if the word is a flag that takes one."""
         value = next((flag.value for flag in self.flags if flag.text == word), None)
         to = next((known.to for known in self.words if known.text == word), "")
@@ -85,7 +85,7 @@ def build_contexts(commands: Sequence[Command], early: Iterable[Flag[Any]]) -> d
     found += [Context(family, _members(family, commands), (_HELP,)) for family in _families(commands)]
     for command in commands:
         found += _contexts_of(command, commands)
-    found += [Context(REST, place=Value("command")), Context(_END)]
+    found += [Context(REST, place=ValueHint("command")), Context(_END)]
     return {context.name: context for context in found}
 
 
@@ -181,10 +181,10 @@ def _spellings(flags: Iterable[Flag[Any]]) -> tuple[Spelling, ...]:
     return tuple(found)
 
 
-def _value(flag: Flag[Any]) -> Value:
+def _value(flag: Flag[Any]) -> ValueHint:
     if isinstance(flag.parse, OneOf):
-        return Value("any", tuple(word for word in flag.parse.words if word))
-    return Value("file" if flag.placeholder.endswith(_FILES) else "dir" if flag.placeholder.endswith(_FOLDERS) else "any")
+        return ValueHint("any", tuple(word for word in flag.parse.words if word))
+    return ValueHint("file" if flag.placeholder.endswith(_FILES) else "dir" if flag.placeholder.endswith(_FOLDERS) else "any")
 
 
 def _clause(text: str) -> str:

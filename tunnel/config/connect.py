@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from tunnel.config import proxy, tls
 from tunnel.config.access import VERIFY
-from tunnel.config.grammar import Arguments, Command, Group, option, word
+from tunnel.config.client_flags import IDENTITY, VERBOSE, as_client
 from tunnel.config.model import ProxyConfig
-from tunnel.config.scalars import parse_limit
-from tunnel.config.tool import IDENTITY, VERBOSE, as_client
+from tunnel.config.parser import Arguments, Command, Group, option, word
+from tunnel.config.values import parse_limit
 from tunnel.net.address import parse_address
 
 SERVER = word("HOST:PORT", "The server, which speaks mutual TLS; unix:PATH for a socket of this machine.", parse_address)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tunnel.config.grammar import Arguments, Command, Group, option
-from tunnel.config.scalars import parse_positive_duration
+from tunnel.config.parser import Arguments, Command, Group, option
+from tunnel.config.values import parse_positive_duration
 
 
 @dataclass(frozen=True, slots=True)

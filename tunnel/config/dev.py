@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from tunnel.config.dev_model import KEY_TYPES, DevConfig, Entry, Issuing, check_local
-from tunnel.config.grammar import Arguments, Command, Group, option, repeated, switch
-from tunnel.config.scalars import one_of, parse_domain, parse_id, parse_limit, parse_mode, parse_positive_duration
+from tunnel.config.parser import Arguments, Command, Group, option, repeated, switch
+from tunnel.config.values import one_of, parse_domain, parse_id, parse_limit, parse_mode, parse_positive_duration
 from tunnel.errors import ConfigError
-from tunnel.spiffe.endpoint import Endpoint, parse_endpoint
+from tunnel.spiffe.endpoint import WorkloadEndpoint, parse_endpoint
 from tunnel.spiffe.ids import SCHEME, SpiffeId, TrustDomain
 
 DEFAULT_ID = Entry(SpiffeId(TrustDomain("example.org"), "/workload"))
@@ -44,11 +44,11 @@ _MAX_DNS_NAME = 253  # RFC 1035, section 2.3.4, without the root
 class _Placed:
     """An identity and the socket it was given for, if it was."""
 
-    endpoint: Endpoint | None
+    endpoint: WorkloadEndpoint | None
     entry: Entry
 
 
-def _parse_local_endpoint(text: str) -> Endpoint:
+def _parse_local_endpoint(text: str) -> WorkloadEndpoint:
     endpoint = parse_endpoint(text)
     check_local(endpoint)
     return endpoint
@@ -208,10 +208,12 @@ def _given_or(value: float | None, default: float) -> float:
     return default if value is None else value
 
 
-def _place(endpoints: tuple[Endpoint, ...], ids: tuple[_Placed, ...]) -> dict[Endpoint | None, tuple[Entry, ...]]:
+def _place(
+    endpoints: tuple[WorkloadEndpoint, ...], ids: tuple[_Placed, ...]
+) -> dict[WorkloadEndpoint | None, tuple[Entry, ...]]:
     """The entries of each socket, in the order of the command line."""
     first = endpoints[0] if endpoints else None
-    sockets: dict[Endpoint | None, tuple[Entry, ...]] = dict.fromkeys(endpoints, ())
+    sockets: dict[WorkloadEndpoint | None, tuple[Entry, ...]] = dict.fromkeys(endpoints, ())
     for placed in ids or (_Placed(None, DEFAULT_ID),):
         endpoint = placed.endpoint or first
         sockets[endpoint] = (*sockets.get(endpoint, ()), placed.entry)

@@ -13,7 +13,7 @@ from datetime import timedelta
 
 from tunnel.errors import ConfigError
 from tunnel.log import escape
-from tunnel.spiffe.endpoint import Endpoint
+from tunnel.spiffe.endpoint import WorkloadEndpoint
 from tunnel.spiffe.ids import SpiffeId, TrustDomain
 from tunnel.unix_path import check_unix_path
 
@@ -46,7 +46,7 @@ class Issuing:
 class DevConfig:
     """One run of `tunnel dev`; the key `None` is the socket whose place the program chooses itself."""
 
-    sockets: Mapping[Endpoint | None, tuple[Entry, ...]]
+    sockets: Mapping[WorkloadEndpoint | None, tuple[Entry, ...]]
     federations: tuple[frozenset[TrustDomain], ...]
     issuing: Issuing
     rotate: float
@@ -56,7 +56,7 @@ class DevConfig:
     runtime_dir: str
 
 
-def check_local(endpoint: Endpoint) -> None:
+def check_local(endpoint: WorkloadEndpoint) -> None:
     """Refuse an endpoint that others than this machine could reach, or that the kernel cannot bind."""
     if endpoint.path:
         try:

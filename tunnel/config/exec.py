@@ -13,11 +13,11 @@ from typing import Any
 
 from tunnel.config import proxy
 from tunnel.config.access import VERIFY
-from tunnel.config.grammar import Arguments, Command, Flag, Group, repeated
+from tunnel.config.client_flags import IDENTITY, LIMITS, VERBOSE, as_client
 from tunnel.config.model import ProxyConfig
-from tunnel.config.places import KEYS_OF_PORT, KEYS_OF_SOCKET, check_places
-from tunnel.config.scalars import parse_text
-from tunnel.config.tool import IDENTITY, LIMITS, VERBOSE, as_client
+from tunnel.config.parser import Arguments, Command, Flag, Group, repeated
+from tunnel.config.placeholders import KEYS_OF_PORT, KEYS_OF_SOCKET, check_places
+from tunnel.config.values import parse_text
 from tunnel.errors import ConfigError
 from tunnel.net.address import Address, TcpAddress, parse_address
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from itertools import dropwhile, pairwise, takewhile
 from typing import Literal
 
-from tunnel.config.grammar import Arguments, Command, Group, expand_files, option, switch, word
-from tunnel.config.scalars import or_none, parse_positive_duration, parse_text
+from tunnel.config.parser import Arguments, Command, Group, expand_files, option, switch, word
+from tunnel.config.values import or_none, parse_positive_duration, parse_text
 from tunnel.errors import ConfigError
 from tunnel.net.address import Address, LaunchdAddress, SystemdAddress, TcpAddress, parse_status_address
 

@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from tunnel.config.grammar import Command, Flag
+from tunnel.config.parser import Command, Flag
 
 _WIDTH = 96
 _COLUMN = 34

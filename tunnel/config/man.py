@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
-from tunnel.config.grammar import Command, Flag, Group
 from tunnel.config.help import command_line
+from tunnel.config.parser import Command, Flag, Group
 from tunnel.config.texts import Program
 
 SECTION = 1

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from tunnel.authz.pins import SpkiPin
 from tunnel.authz.rules import Rule
 from tunnel.net.address import Address, ListenAddress, StatusAddress, TcpAddress
-from tunnel.spiffe.endpoint import Endpoint
+from tunnel.spiffe.endpoint import WorkloadEndpoint
 from tunnel.spiffe.selection import Selection
 from tunnel.wire.outbound import OutboundProxy
 from tunnel.wire.proxy_v2 import HeaderMode
@@ -21,7 +21,7 @@ from tunnel.wire.proxy_v2 import HeaderMode
 class WorkloadApi:
     """Identity and trust bundles from the SPIFFE Workload API."""
 
-    endpoint: Endpoint
+    endpoint: WorkloadEndpoint
     timeout: float = 600.0  # for the first identity; 0 waits for ever
     selection: Selection = field(default_factory=Selection)
 

@@ -12,10 +12,10 @@ from typing import Any
 
 from tunnel.config import sources, status, tls
 from tunnel.config.access import ALLOW, VERIFY, AccessFlags, access_warnings, build_access
-from tunnel.config.grammar import Arguments, Command, Flag, Group, option, repeated, required, switch
 from tunnel.config.model import Access, KeyFiles, Keystore, LogConfig, ProxyConfig, Source, WorkloadApi
-from tunnel.config.scalars import one_of, parse_duration, parse_limit, parse_positive_duration, parse_text, parse_uint32
+from tunnel.config.parser import Arguments, Command, Flag, Group, option, repeated, required, switch
 from tunnel.config.sources import build_source, check_acme
+from tunnel.config.values import one_of, parse_duration, parse_limit, parse_positive_duration, parse_text, parse_uint32
 from tunnel.errors import ConfigError
 from tunnel.net.address import Address, ListenAddress, TcpAddress, is_local, parse_address, parse_listen_address
 from tunnel.wire.outbound import parse_outbound

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tunnel.config import proxy
-from tunnel.config.grammar import Arguments, Command, Group, option, parse_command_line
 from tunnel.config.model import LogConfig, ProxyConfig
-from tunnel.config.scalars import parse_limit, parse_positive_duration
+from tunnel.config.parser import Arguments, Command, Group, option, parse_command_line
+from tunnel.config.values import parse_limit, parse_positive_duration
 from tunnel.errors import ConfigError
 
 WAIT_READY = option(

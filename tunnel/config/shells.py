@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from tunnel.config.completion import REST, ROOT, Context, Value
+from tunnel.config.completion import REST, ROOT, Context, ValueHint
 
 Contexts = Mapping[str, Context]
 
@@ -319,7 +319,7 @@ def _takes(context: Context) -> list[tuple[str, str]]:
     return [(flag.text, _kind(flag.value)) for flag in context.flags if flag.value is not None]
 
 
-def _kind(value: Value) -> str:
+def _kind(value: ValueHint) -> str:
     return "=" + " ".join(value.words) if value.words else value.kind
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from tunnel.config.grammar import Arguments, Flag, option, switch
 from tunnel.config.model import Acme, KeyFiles, Keystore, NoIdentity, Source, WorkloadApi
-from tunnel.config.scalars import or_none, parse_id, parse_limit, parse_positive_duration, parse_text, parse_uint32
+from tunnel.config.parser import Arguments, Flag, option, switch
+from tunnel.config.values import or_none, parse_id, parse_limit, parse_positive_duration, parse_text, parse_uint32
 from tunnel.errors import ConfigError
 from tunnel.spiffe.endpoint import ENVIRONMENT, parse_endpoint
 from tunnel.spiffe.selection import Selection

@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from tunnel.config.grammar import Arguments, Flag, option, repeated, switch
 from tunnel.config.model import Metrics, Status
-from tunnel.config.scalars import or_none, parse_positive_duration, parse_text, parse_web_url
+from tunnel.config.parser import Arguments, Flag, option, repeated, switch
+from tunnel.config.values import or_none, parse_positive_duration, parse_text, parse_web_url
 from tunnel.errors import ConfigError
 from tunnel.net.address import TcpAddress, parse_address, parse_status_address
 

@@ -13,9 +13,8 @@ import shlex
 import signal
 from typing import Any
 
-from tunnel.config.grammar import Arguments, Command, Flag, Group, option, required, switch
 from tunnel.config.model import WorkloadApi
-from tunnel.config.scalars import or_none, parse_limit, parse_mode, parse_positive_duration, parse_text, parse_uint32
+from tunnel.config.parser import Arguments, Command, Flag, Group, option, required, switch
 from tunnel.config.sources import API_ADDRESS, SPIFFE_HINT, SPIFFE_ID, USE_API, WAIT
 from tunnel.config.svid_model import (
     ChildSignal,
@@ -29,6 +28,7 @@ from tunnel.config.svid_model import (
     Supervised,
     WatchConfig,
 )
+from tunnel.config.values import or_none, parse_limit, parse_mode, parse_positive_duration, parse_text, parse_uint32
 from tunnel.errors import ConfigError
 from tunnel.net.address import LaunchdAddress, ListenAddress, SystemdAddress, parse_status_address
 from tunnel.spiffe.endpoint import ENVIRONMENT

@@ -9,11 +9,11 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from tunnel.config.grammar import Arguments, Command, Flag, Group, option, repeated, required, switch, word
 from tunnel.config.model import WorkloadApi
-from tunnel.config.scalars import or_none, parse_mode
+from tunnel.config.parser import Arguments, Command, Flag, Group, option, repeated, required, switch, word
 from tunnel.config.sources import API_ADDRESS, SPIFFE_HINT, SPIFFE_ID, USE_API, WAIT
 from tunnel.config.svid import parse_group
+from tunnel.config.values import or_none, parse_mode
 from tunnel.errors import ConfigError, SpiffeIdError
 from tunnel.spiffe.endpoint import ENVIRONMENT
 from tunnel.spiffe.ids import TrustDomain, parse_trust_domain

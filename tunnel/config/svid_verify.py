@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tunnel.config.grammar import Arguments, Command, Group, option, switch, word
 from tunnel.config.model import WorkloadApi
-from tunnel.config.scalars import or_none, parse_name, parse_text
+from tunnel.config.parser import Arguments, Command, Group, option, switch, word
 from tunnel.config.sources import API_ADDRESS, USE_API, WAIT
 from tunnel.config.svid_jwt import NamedBundle, parse_bundle
+from tunnel.config.values import or_none, parse_name, parse_text
 from tunnel.errors import ConfigError
 from tunnel.spiffe.endpoint import ENVIRONMENT
 from tunnel.spiffe.selection import Selection

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tunnel.config.grammar import Command, Flag, Group, option, word, words
-from tunnel.config.scalars import one_of, parse_text
+from tunnel.config.parser import Command, Flag, Group, option, word, words
+from tunnel.config.values import one_of, parse_text
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from tunnel.config.grammar import Arguments, Flag, option, repeated, switch
 from tunnel.config.model import TlsOptions
-from tunnel.config.scalars import parse_text
+from tunnel.config.parser import Arguments, Flag, option, repeated, switch
+from tunnel.config.values import parse_text
 from tunnel.errors import ConfigError
 
 _SUITES = {  # ghostunnel's groups in OpenSSL's notation

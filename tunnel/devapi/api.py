@@ -15,11 +15,11 @@ from types import TracebackType
 
 from tunnel.config.dev_model import Entry, Issuing, check_local
 from tunnel.devapi.authority import IssuedSvid
-from tunnel.devapi.feed import NO_IDENTITY, Answer, Feed
 from tunnel.devapi.jwt_calls import answer_fetch, answer_validate
 from tunnel.devapi.plan import Plan
+from tunnel.devapi.publisher import NO_IDENTITY, Answer, AnswerPublisher
 from tunnel.devapi.server import serve
-from tunnel.spiffe.endpoint import Endpoint
+from tunnel.spiffe.endpoint import WorkloadEndpoint
 from tunnel.spiffe.ids import TrustDomain
 
 SVIDS = "FetchX509SVID"
@@ -38,7 +38,7 @@ class DevWorkloadApi:
 
     def __init__(
         self,
-        sockets: Mapping[Endpoint, Iterable[Entry]],
+        sockets: Mapping[WorkloadEndpoint, Iterable[Entry]],
         *,
         issuing: Issuing | None = None,
         federations: Iterable[Iterable[TrustDomain]] = (),
@@ -52,9 +52,12 @@ class DevWorkloadApi:
         self._socket_mode = socket_mode
         self._lock = threading.Lock()
         self._plan = Plan(issuing or Issuing())
-        self._withdrawn: set[Endpoint] = set()
-        self._said: dict[tuple[Endpoint, str], Answer] = {}
-        self._feeds = {endpoint: {SVIDS: Feed(), BUNDLES: Feed(), JWT_BUNDLES: Feed()} for endpoint in sockets}
+        self._withdrawn: set[WorkloadEndpoint] = set()
+        self._said: dict[tuple[WorkloadEndpoint, str], Answer] = {}
+        self._publishers = {
+            endpoint: {SVIDS: AnswerPublisher(), BUNDLES: AnswerPublisher(), JWT_BUNDLES: AnswerPublisher()}
+            for endpoint in sockets
+        }
         self._running = ExitStack()
         with self._changed_plan() as plan:
             for endpoint, entries in sockets.items():
@@ -73,9 +76,9 @@ class DevWorkloadApi:
     def start(self) -> None:
         """Listen on every socket or on none; raises ConfigError."""
         with ExitStack() as started:
-            for endpoint, feeds in self._feeds.items():
+            for endpoint, publishers in self._publishers.items():
                 calls = {rpc: partial(self._answer, endpoint, rpc) for rpc in (JWT_SVIDS, VALIDATE)}
-                started.enter_context(serve(endpoint, feeds, calls, socket_mode=self._socket_mode))
+                started.enter_context(serve(endpoint, publishers, calls, socket_mode=self._socket_mode))
             self._running = started.pop_all()
 
     def stop(self) -> None:
@@ -102,12 +105,12 @@ class DevWorkloadApi:
         with self._changed_plan() as plan:
             plan.drop_old()
 
-    def register(self, endpoint: Endpoint, entry: Entry) -> None:
+    def register(self, endpoint: WorkloadEndpoint, entry: Entry) -> None:
         """Hand out one more identity on a socket."""
         with self._changed_plan() as plan:
             plan.register(endpoint, entry, self._clock())
 
-    def unregister(self, endpoint: Endpoint, entry: Entry) -> None:
+    def unregister(self, endpoint: WorkloadEndpoint, entry: Entry) -> None:
         """Take one identity away; a socket without any answers as an agent without an entry."""
         with self._changed_plan() as plan:
             plan.unregister(endpoint, entry)
@@ -122,40 +125,40 @@ class DevWorkloadApi:
         with self._changed_plan() as plan:
             plan.unfederate(domains)
 
-    def withdraw(self, endpoint: Endpoint) -> None:
+    def withdraw(self, endpoint: WorkloadEndpoint) -> None:
         """Answer "no identity issued" on a socket, its open streams included, until `restore`."""
         with self._changed_plan():
             self._withdrawn.add(endpoint)
 
-    def restore(self, endpoint: Endpoint) -> None:
+    def restore(self, endpoint: WorkloadEndpoint) -> None:
         """Serve a withdrawn socket again."""
         with self._changed_plan():
             self._withdrawn.discard(endpoint)
 
-    def publish(self, endpoint: Endpoint, rpc: str, answer: Answer) -> None:
+    def publish(self, endpoint: WorkloadEndpoint, rpc: str, answer: Answer) -> None:
         """Say something else than the plan has it, until the next change: any bytes, or any status."""
-        feed = self._feeds[endpoint].get(rpc)
-        if feed is not None:
-            feed.publish(answer)
+        publisher = self._publishers[endpoint].get(rpc)
+        if publisher is not None:
+            publisher.publish(answer)
         else:
             with self._lock:
                 self._said[endpoint, rpc] = answer
 
-    def end_streams(self, endpoint: Endpoint) -> None:
+    def end_streams(self, endpoint: WorkloadEndpoint) -> None:
         """End the open streams of a socket with OK; new ones are served."""
-        for feed in self._feeds[endpoint].values():
-            feed.end_streams()
+        for publisher in self._publishers[endpoint].values():
+            publisher.end_streams()
 
-    def stream_count(self, endpoint: Endpoint) -> int:
+    def stream_count(self, endpoint: WorkloadEndpoint) -> int:
         """How many streams are open on a socket."""
-        return sum(feed.stream_count for feed in self._feeds[endpoint].values())
+        return sum(publisher.stream_count for publisher in self._publishers[endpoint].values())
 
-    def issued(self, endpoint: Endpoint) -> tuple[IssuedSvid, ...]:
+    def issued(self, endpoint: WorkloadEndpoint) -> tuple[IssuedSvid, ...]:
         """The current SVIDs of one socket, the default first."""
         with self._lock:
             return self._plan.issued(endpoint)
 
-    def _answer(self, endpoint: Endpoint, rpc: str, request: bytes) -> Answer:
+    def _answer(self, endpoint: WorkloadEndpoint, rpc: str, request: bytes) -> Answer:
         """What a call with one answer gets now."""
         with self._lock:
             if (endpoint, rpc) in self._said:
@@ -176,7 +179,7 @@ class DevWorkloadApi:
                 BUNDLES: self._plan.bundles_message,
                 JWT_BUNDLES: self._plan.jwt_bundles_message,
             }
-            for endpoint, feeds in self._feeds.items():
+            for endpoint, publishers in self._publishers.items():
                 is_withdrawn = endpoint in self._withdrawn
                 for rpc, message in messages.items():
-                    feeds[rpc].publish(NO_IDENTITY if is_withdrawn else message(endpoint) or NO_IDENTITY)
+                    publishers[rpc].publish(NO_IDENTITY if is_withdrawn else message(endpoint) or NO_IDENTITY)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from tunnel.devapi.feed import NO_IDENTITY, Answer, Refusal
 from tunnel.devapi.plan import Plan
+from tunnel.devapi.publisher import NO_IDENTITY, Answer, Refusal
 from tunnel.errors import SpiffeIdError, TokenError, WireError
-from tunnel.spiffe.endpoint import Endpoint
+from tunnel.spiffe.endpoint import WorkloadEndpoint
 from tunnel.spiffe.ids import parse_spiffe_id
 from tunnel.spiffe.jwt import Reader, check_token, parse_token
 from tunnel.spiffe.messages import (
@@ -26,7 +26,7 @@ _NO_AUDIENCE = Refusal("INVALID_ARGUMENT", "audience must be specified")
 _NO_TOKEN = Refusal("INVALID_ARGUMENT", "svid must be specified")
 
 
-def answer_fetch(plan: Plan, endpoint: Endpoint, message: bytes, now: datetime) -> Answer:
+def answer_fetch(plan: Plan, endpoint: WorkloadEndpoint, message: bytes, now: datetime) -> Answer:
     """What `FetchJWTSVID` answers."""
     try:
         request = parse_jwt_svid_request(message)
@@ -41,7 +41,7 @@ def answer_fetch(plan: Plan, endpoint: Endpoint, message: bytes, now: datetime) 
     return encode_jwt_svid_response(svids) if svids else NO_IDENTITY
 
 
-def answer_validate(plan: Plan, endpoint: Endpoint, message: bytes, now: datetime) -> Answer:
+def answer_validate(plan: Plan, endpoint: WorkloadEndpoint, message: bytes, now: datetime) -> Answer:
     """What `ValidateJWTSVID` answers; without an identity, a socket knows no bundle."""
     try:
         request = parse_validate_request(message)

@@ -14,7 +14,7 @@ from tunnel.devapi.authority import Authority, IssuedSvid
 from tunnel.devapi.certificates import SAME_SUBJECT, encode_certificates
 from tunnel.devapi.jwt_authority import JwtAuthority
 from tunnel.errors import TokenError, TokenFault
-from tunnel.spiffe.endpoint import Endpoint
+from tunnel.spiffe.endpoint import WorkloadEndpoint
 from tunnel.spiffe.ids import SpiffeId, TrustDomain
 from tunnel.spiffe.jwt import Token
 from tunnel.spiffe.messages import (
@@ -36,7 +36,7 @@ class Plan:
         self._authorities: dict[TrustDomain, Authority] = {}
         self._jwt_authorities: dict[TrustDomain, JwtAuthority] = {}
         self._federations: set[frozenset[TrustDomain]] = set()
-        self._svids: dict[Endpoint, dict[Entry, IssuedSvid]] = {}
+        self._svids: dict[WorkloadEndpoint, dict[Entry, IssuedSvid]] = {}
 
     def authority(self, trust_domain: TrustDomain, now: datetime) -> Authority:
         """The authority of a trust domain, made when it is first asked for."""
@@ -51,11 +51,11 @@ class Plan:
             self._jwt_authorities[trust_domain] = JwtAuthority()
         return self._authorities[trust_domain]
 
-    def register(self, endpoint: Endpoint, entry: Entry, now: datetime) -> None:
+    def register(self, endpoint: WorkloadEndpoint, entry: Entry, now: datetime) -> None:
         """Hand out one more identity; the order of registration is the order in the message."""
         self._svids.setdefault(endpoint, {})[entry] = self._issue(entry, now)
 
-    def unregister(self, endpoint: Endpoint, entry: Entry) -> None:
+    def unregister(self, endpoint: WorkloadEndpoint, entry: Entry) -> None:
         """Take an identity away."""
         del self._svids[endpoint][entry]
 
@@ -98,11 +98,11 @@ class Plan:
         for jwt_authority in self._jwt_authorities.values():
             jwt_authority.drop_old()
 
-    def issued(self, endpoint: Endpoint) -> tuple[IssuedSvid, ...]:
+    def issued(self, endpoint: WorkloadEndpoint) -> tuple[IssuedSvid, ...]:
         """The SVIDs of one socket, the default first."""
         return tuple(self._svids.get(endpoint, {}).values())
 
-    def svid_message(self, endpoint: Endpoint) -> bytes | None:
+    def svid_message(self, endpoint: WorkloadEndpoint) -> bytes | None:
         """What `FetchX509SVID` answers; None without an identity."""
         svids = self._svids.get(endpoint)
         if not svids:
@@ -112,13 +112,13 @@ class Plan:
         entries = tuple(self._svid_entry(entry, svid) for entry, svid in svids.items())
         return encode_x509_svid_response(X509SvidResponse(entries, (), self._bundles(federated)))
 
-    def bundles_message(self, endpoint: Endpoint) -> bytes | None:
+    def bundles_message(self, endpoint: WorkloadEndpoint) -> bytes | None:
         """What `FetchX509Bundles` answers; None without an identity."""
         known = self._known(endpoint)
         return encode_x509_bundles_response(BundlesResponse(self._bundles(known))) if known else None
 
     def jwt_svids(
-        self, endpoint: Endpoint, audience: Sequence[str], wanted: SpiffeId | None, now: datetime
+        self, endpoint: WorkloadEndpoint, audience: Sequence[str], wanted: SpiffeId | None, now: datetime
     ) -> tuple[JwtSvidEntry, ...]:
         """A new token for each identity of a socket, or for the one that is wanted."""
         return tuple(
@@ -127,13 +127,13 @@ class Plan:
             if wanted in (None, entry.spiffe_id)
         )
 
-    def jwt_bundles_message(self, endpoint: Endpoint) -> bytes | None:
+    def jwt_bundles_message(self, endpoint: WorkloadEndpoint) -> bytes | None:
         """What `FetchJWTBundles` answers; None without an identity."""
         known = self._known(endpoint)
         bundles = {str(SpiffeId(domain, "")): self._jwt_authorities[domain].bundle for domain in sorted(known)}
         return encode_jwt_bundles_response(bundles) if bundles else None
 
-    def check_signature(self, endpoint: Endpoint, token: Token, spiffe_id: SpiffeId) -> None:
+    def check_signature(self, endpoint: WorkloadEndpoint, token: Token, spiffe_id: SpiffeId) -> None:
         """The token is signed by its own trust domain's authority, which the socket's workloads know; raises TokenError."""
         trust_domain = spiffe_id.trust_domain
         if trust_domain not in self._known(endpoint):
@@ -149,10 +149,10 @@ class Plan:
             entry.spiffe_id, now=now, ttl=self._issuing.ttl, key_type=self._issuing.key_type, dns_names=entry.dns_names
         )
 
-    def _domains(self, endpoint: Endpoint) -> set[TrustDomain]:
+    def _domains(self, endpoint: WorkloadEndpoint) -> set[TrustDomain]:
         return {entry.spiffe_id.trust_domain for entry in self._svids.get(endpoint, {})}
 
-    def _known(self, endpoint: Endpoint) -> set[TrustDomain]:
+    def _known(self, endpoint: WorkloadEndpoint) -> set[TrustDomain]:
         own = self._domains(endpoint)
         return own | self._federated(own)
 

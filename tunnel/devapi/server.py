@@ -20,10 +20,10 @@ from typing import Any, NoReturn
 import grpc
 
 from tunnel.config.dev_model import check_local
-from tunnel.devapi.feed import Answer, Feed, Refusal
+from tunnel.devapi.publisher import Answer, AnswerPublisher, Refusal
 from tunnel.errors import ConfigError, words_of
 from tunnel.net.listen import remove_stale_socket
-from tunnel.spiffe.endpoint import Endpoint
+from tunnel.spiffe.endpoint import WorkloadEndpoint
 from tunnel.spiffe.messages import HEADER, SERVICE
 
 _NO_HEADER = Refusal("INVALID_ARGUMENT", "security header missing from request")
@@ -38,7 +38,11 @@ _umask_lock = threading.Lock()  # the mask belongs to the whole process
 
 @contextmanager
 def serve(
-    endpoint: Endpoint, feeds: Mapping[str, Feed], calls: Mapping[str, Callable[[bytes], Answer]], *, socket_mode: int
+    endpoint: WorkloadEndpoint,
+    publishers: Mapping[str, AnswerPublisher],
+    calls: Mapping[str, Callable[[bytes], Answer]],
+    *,
+    socket_mode: int,
 ) -> Iterator[None]:
     """Answer from entry to exit, by a stream what `feeds` names and once what `calls` does; raises ConfigError when it
     cannot listen.
@@ -48,7 +52,7 @@ def serve(
     check_local(endpoint)
     with ThreadPoolExecutor(_MAX_STREAMS, thread_name_prefix="workload-api") as pool:
         server = grpc.server(pool, options=_OPTIONS, maximum_concurrent_rpcs=_MAX_STREAMS)
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, _handlers(feeds, calls)),))
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, _handlers(publishers, calls)),))
         if endpoint.path:
             _bind_unix(server, endpoint.path, socket_mode)
         else:
@@ -60,22 +64,22 @@ def serve(
             server.stop(grace=None).wait()
 
 
-def _handlers(feeds: Mapping[str, Feed], calls: Mapping[str, Callable[[bytes], Answer]]) -> dict[str, Any]:
-    streamed = {rpc: grpc.unary_stream_rpc_method_handler(partial(_stream, feed)) for rpc, feed in feeds.items()}
+def _handlers(publishers: Mapping[str, AnswerPublisher], calls: Mapping[str, Callable[[bytes], Answer]]) -> dict[str, Any]:
+    streamed = {rpc: grpc.unary_stream_rpc_method_handler(partial(_stream, publisher)) for rpc, publisher in publishers.items()}
     answered = {rpc: grpc.unary_unary_rpc_method_handler(partial(_answer, call)) for rpc, call in calls.items()}
-    unserved = {
+    no_identity = {
         rpc: grpc.unary_unary_rpc_method_handler(partial(_refuse, Refusal("UNIMPLEMENTED", text)))
         for rpc, text in _UNSERVED.items()
     }
-    return streamed | answered | unserved
+    return streamed | answered | no_identity
 
 
-def _stream(feed: Feed, request: bytes, context: Any) -> Iterator[bytes]:
+def _stream(publisher: AnswerPublisher, request: bytes, context: Any) -> Iterator[bytes]:
     _check_header(context)
-    stream = feed.open_stream()
+    stream = publisher.open_stream()
     try:
         # False: the caller has gone already, and nobody would wake the stream.
-        if not context.add_callback(partial(feed.close_stream, stream)):
+        if not context.add_callback(partial(publisher.close_stream, stream)):
             return
         for answer in stream:
             if isinstance(answer, Refusal):
@@ -83,7 +87,7 @@ def _stream(feed: Feed, request: bytes, context: Any) -> Iterator[bytes]:
             else:
                 yield answer
     finally:
-        feed.close_stream(stream)
+        publisher.close_stream(stream)
 
 
 def _answer(call: Callable[[bytes], Answer], request: bytes, context: Any) -> bytes:
@@ -117,7 +121,7 @@ def _bind(server: Any, address: str) -> None:
         raise ConfigError(f"cannot listen on {address}: {error}") from error
 
 
-def _bind_tcp(server: Any, endpoint: Endpoint) -> None:
+def _bind_tcp(server: Any, endpoint: WorkloadEndpoint) -> None:
     family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
     try:
         # Tried first, because gRPC's own answer does not say why.

@@ -18,9 +18,9 @@ from tunnel.errors import IdentityError, IdentityFault, SpiffeIdError, TokenErro
 from tunnel.identity.backoff import Backoff
 from tunnel.identity.tokens import TokenAnswer, accept_jwt_bundles, accept_token
 from tunnel.identity.update import accept_bundles
-from tunnel.identity.workload import CHANNEL_OPTIONS, HOPELESS, grpc_target, plain_words, refusal
+from tunnel.identity.workload import CHANNEL_OPTIONS, FATAL, grpc_target, plain_words, refusal
 from tunnel.spiffe.bundle import BundleSet
-from tunnel.spiffe.endpoint import Endpoint
+from tunnel.spiffe.endpoint import WorkloadEndpoint
 from tunnel.spiffe.ids import parse_spiffe_id
 from tunnel.spiffe.jwks import JwtBundles
 from tunnel.spiffe.messages import (
@@ -58,7 +58,7 @@ class WorkloadCalls:
 
     def __init__(
         self,
-        endpoint: Endpoint,
+        endpoint: WorkloadEndpoint,
         *,
         limit: float = LIMIT,
         say: Callable[[str], None] = lambda text: None,
@@ -128,7 +128,7 @@ class WorkloadCalls:
                 except WireError as error:
                     self._trouble = f"an answer that cannot be read: {error}"
                 except _Refused as error:
-                    if isinstance(error, _InvalidArgument) or error.code in HOPELESS:
+                    if isinstance(error, _InvalidArgument) or error.code in FATAL:
                         raise
                     if not (self._trouble and self._clock() >= deadline):  # the end of our time says less
                         self._trouble = error.trouble

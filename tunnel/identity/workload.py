@@ -26,7 +26,7 @@ from tunnel.identity.backoff import Backoff
 from tunnel.identity.credentials import X509Context, X509Svid
 from tunnel.identity.rotation import next_attempt
 from tunnel.identity.update import accept_update
-from tunnel.spiffe.endpoint import Endpoint
+from tunnel.spiffe.endpoint import WorkloadEndpoint
 from tunnel.spiffe.messages import HEADER, X509SvidResponse, method_path, parse_x509_svid_response
 from tunnel.spiffe.selection import Selection
 
@@ -40,7 +40,7 @@ _NO_IDENTITY_FLOOR = 1.0  # an agent attests the caller anew each time
 _REJECTED_FLOOR = 1.0  # seconds from a rejected update to a new stream
 _FIRST_MESSAGE = 15.0  # seconds; an agent sends it without delay (Workload API 4.1), or it hangs
 _LOOK = 5.0  # seconds between looks at the wall clock, which may be set
-HOPELESS = {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNIMPLEMENTED}
+FATAL = {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNIMPLEMENTED}
 CHANNEL_OPTIONS = (
     ("grpc.default_authority", "localhost"),  # a socket's path as authority is refused by strict servers
     ("grpc.enable_http_proxy", 0),
@@ -81,7 +81,7 @@ class Overdue:
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
+class Disconnected:
     """The stream is down; the next attempt is `delay` seconds away."""
 
     code: str
@@ -90,19 +90,19 @@ class Lost:
 
 
 @dataclass(frozen=True, slots=True)
-class Denied(Lost):
+class Denied(Disconnected):
     """The agent says that there is no identity for this process, now."""
 
 
 @dataclass(frozen=True, slots=True)
-class Hopeless:
+class FatalError:
     """Before the first identity, an answer that no new attempt will change; at any time, a bug of ours."""
 
     error: IdentityError
     code: str = ""  # of the answer
 
 
-Event = Updated | Rejected | Overdue | Lost | Denied | Hopeless
+Event = Updated | Rejected | Overdue | Disconnected | Denied | FatalError
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ class WorkloadWatcher:
 
     def __init__(
         self,
-        endpoint: Endpoint,
+        endpoint: WorkloadEndpoint,
         emit: Callable[[Event], None],
         selection: Selection = _ANY,
         *,
@@ -171,7 +171,7 @@ class WorkloadWatcher:
         finally:
             if (crash := sys.exception()) is not None:  # a bug of ours: said aloud, and not the silent end of all updates
                 self._emit(
-                    Hopeless(
+                    FatalError(
                         IdentityError(
                             IdentityFault.CRASHED, f"the watcher of the Workload API has failed: {describe_crash(crash)}"
                         )
@@ -187,8 +187,8 @@ class WorkloadWatcher:
                 return
             if ending is None:
                 continue
-            if self._last is None and ending.code in HOPELESS:
-                self._emit(Hopeless(refusal(ending.code.name, ending.details), ending.code.name))
+            if self._last is None and ending.code in FATAL:
+                self._emit(FatalError(refusal(ending.code.name, ending.details), ending.code.name))
                 return
             event = self._ending_event(ending, is_steady=self._clock() - began >= _STEADY)
             self._emit(event)
@@ -304,14 +304,14 @@ class WorkloadWatcher:
     def _next_delay(self, floor: float) -> float:
         return self._backoff.next(floor=floor, cap=_CAP_STARTING if self._last is None else _CAP_RUNNING)
 
-    def _ending_event(self, ending: _Ending, *, is_steady: bool) -> Lost:
+    def _ending_event(self, ending: _Ending, *, is_steady: bool) -> Disconnected:
         """The event for a stream's end, a clean one included (Workload API 4.1): the client comes back."""
         code = ending.code.name
         if ending.code is grpc.StatusCode.PERMISSION_DENIED:
             self._rejection = None
             return Denied(code, ending.details, self._next_delay(_NO_IDENTITY_FLOOR))
         floor = 0.0 if self._has_accepted and is_steady else 0.5
-        return Lost(code, ending.details, self._next_delay(_CAP_RUNNING if ending.code in HOPELESS else floor))
+        return Disconnected(code, ending.details, self._next_delay(_CAP_RUNNING if ending.code in FATAL else floor))
 
 
 def _read(call: Any, inbox: _Inbox) -> None:
@@ -343,7 +343,7 @@ def refusal(code: str, details: str) -> IdentityError:
     return IdentityError(IdentityFault.REFUSED, f"the Workload API will not serve this program: {code}: {details}")
 
 
-def grpc_target(endpoint: Endpoint) -> str:
+def grpc_target(endpoint: WorkloadEndpoint) -> str:
     """The endpoint as gRPC spells it."""
     if endpoint.path:
         return f"unix:{quote(os.fsencode(endpoint.path))}"  # gRPC reads a URI

@@ -79,7 +79,7 @@ def _check_integrity(blob: bytes, password: str) -> None:
 # -- the file
 
 
-class _Reader:
+class _JksReader:
     """Numbers and byte strings, one after the other; raises WireError where the store ends."""
 
     def __init__(self, data: bytes) -> None:
@@ -104,7 +104,7 @@ class _Reader:
 
 def _key_entries(body: bytes) -> list[_Entry]:
     try:
-        return list(_read_entries(_Reader(body)))
+        return list(_read_entries(_JksReader(body)))
     except WireError:
         pass
     raise IdentityError(
@@ -112,7 +112,7 @@ def _key_entries(body: bytes) -> list[_Entry]:
     )
 
 
-def _read_entries(reader: _Reader) -> Iterator[_Entry]:
+def _read_entries(reader: _JksReader) -> Iterator[_Entry]:
     magic, version, count = reader.number(), reader.number(), reader.number()
     if magic not in (_JKS, _JCEKS) or version not in (1, 2):
         raise WireError(WireFault.MALFORMED, "neither JKS nor JCEKS")
@@ -130,17 +130,17 @@ def _read_entries(reader: _Reader) -> Iterator[_Entry]:
             raise WireError(WireFault.MALFORMED, "an entry of an unknown kind")
 
 
-def _read_chain(reader: _Reader, version: int) -> tuple[bytes, ...]:
+def _read_chain(reader: _JksReader, version: int) -> tuple[bytes, ...]:
     return tuple(_read_certificate(reader, version) for _ in range(reader.number()))
 
 
-def _read_certificate(reader: _Reader, version: int) -> bytes:
+def _read_certificate(reader: _JksReader, version: int) -> bytes:
     if version == 2:
         reader.take(reader.number(2))  # its type, X.509
     return reader.take(reader.number())
 
 
-def _skip_sealed(reader: _Reader) -> None:
+def _skip_sealed(reader: _JksReader) -> None:
     reader.skip(_SEALED)
     for _ in ("encodedParams", "encryptedContent"):
         reader.skip(_ARRAY)

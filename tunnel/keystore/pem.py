@@ -84,14 +84,14 @@ def parse_blocks(blob: bytes) -> tuple[Block, ...]:
     A line may hold several boundaries, so a missing line break hides no block. Text in front of a boundary means that it is
     none, if no block is open. Base64 that ends with an END CERTIFICATE and has no BEGIN counts as a damaged certificate.
     """
-    reader = _Reader()
+    reader = _PemReader()
     for number, raw in enumerate(blob.removeprefix(_BYTE_ORDER_MARK).splitlines(), 1):
         reader.read(raw.strip(), number)
     reader.close()
     return tuple(reader.blocks)
 
 
-class _Reader:
+class _PemReader:
     """The blocks of the lines so far, and the lines of the block that is open."""
 
     def __init__(self) -> None:

@@ -18,7 +18,7 @@ _MAX_DIGITS = 10  # of a count: no process has more descriptors
 _FAMILIES = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
 
 
-class Inherited:
+class ActivationSockets:
     """The descriptors that were handed over, by name; each is given out once."""
 
     def __init__(self, names: tuple[str, ...] = (), *, why_none: str = "no sockets were handed over") -> None:
@@ -43,21 +43,21 @@ class Inherited:
         return sock
 
 
-def take_inherited(environ: MutableMapping[str, str], pid: int) -> Inherited:
+def take_inherited(environ: MutableMapping[str, str], pid: int) -> ActivationSockets:
     """What was handed over to the process `pid`, which is this one; the variables are gone afterwards."""
     meant_for, count, names, _ = (environ.pop(name, "") for name in SOCKETS)
     if not meant_for and not count:
-        return Inherited()
+        return ActivationSockets()
     if meant_for != str(pid):
-        return Inherited(why_none=f"sockets were handed over to process {meant_for!a}, and this is {pid}")
+        return ActivationSockets(why_none=f"sockets were handed over to process {meant_for!a}, and this is {pid}")
     if not (count.isascii() and count.isdigit() and len(count) <= _MAX_DIGITS):
-        return Inherited(why_none=f"LISTEN_FDS is {count!a}, and a number is wanted")
+        return ActivationSockets(why_none=f"LISTEN_FDS is {count!a}, and a number is wanted")
     try:
         for fd in range(FIRST_DESCRIPTOR, FIRST_DESCRIPTOR + int(count)):
             os.set_inheritable(fd, False)
     except OSError:
-        return Inherited(why_none=f"LISTEN_FDS is {count}, and descriptor {fd} is not open")
-    return Inherited(_names(int(count), names))
+        return ActivationSockets(why_none=f"LISTEN_FDS is {count}, and descriptor {fd} is not open")
+    return ActivationSockets(_names(int(count), names))
 
 
 def _names(count: int, text: str) -> tuple[str, ...]:

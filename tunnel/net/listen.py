@@ -15,9 +15,9 @@ from functools import cache
 from pathlib import Path
 
 from tunnel.errors import ConfigError, TargetError, words_of
-from tunnel.net.activation import Inherited
+from tunnel.net.activation import ActivationSockets
 from tunnel.net.address import LaunchdAddress, ListenAddress, SystemdAddress, TcpAddress, UnixAddress
-from tunnel.net.sockets import Endpoint, describe, resolve, set_tcp_options
+from tunnel.net.sockets import SocketAddress, describe, resolve, set_tcp_options
 
 _SOMAXCONN = Path("/proc/sys/net/core/somaxconn")
 _MAX_BACKLOG = 65535
@@ -43,7 +43,7 @@ class Listener:
                     self._path.unlink()
 
 
-def open_listener(address: ListenAddress, inherited: Inherited | None = None) -> Listener:
+def open_listener(address: ListenAddress, inherited: ActivationSockets | None = None) -> Listener:
     """A bound, listening, non-blocking socket, which for `systemd:` is one of the `inherited`; raises ConfigError."""
     try:
         match address:
@@ -52,7 +52,7 @@ def open_listener(address: ListenAddress, inherited: Inherited | None = None) ->
             case TcpAddress():
                 return Listener(_listen(bind_tcp(address)), None)
             case SystemdAddress():
-                return _open_inherited(address, inherited or Inherited())
+                return _open_inherited(address, inherited or ActivationSockets())
             case LaunchdAddress():
                 raise ConfigError(f"cannot listen on {address}: launchd is macOS's; on Linux use systemd:NAME")
     except TargetError as error:
@@ -62,7 +62,7 @@ def open_listener(address: ListenAddress, inherited: Inherited | None = None) ->
         raise ConfigError(f"cannot listen on {address}: {why}") from error
 
 
-def _open_inherited(address: SystemdAddress, inherited: Inherited) -> Listener:
+def _open_inherited(address: SystemdAddress, inherited: ActivationSockets) -> Listener:
     """The manager's socket; a Unix socket's file is the manager's too, and stays."""
     sock = inherited.take(address.name)
     set_tcp_options(sock)
@@ -82,17 +82,17 @@ def _bind_any(port: str) -> socket.socket:
     """Every address of the machine, of both families where the kernel has IPv6."""
     number = resolve(TcpAddress("", port), passive=True)[0].address[1]
     try:
-        return _bind(Endpoint(socket.AF_INET6, ("::", number)), is_dual=True)
+        return _bind(SocketAddress(socket.AF_INET6, ("::", number)), is_dual=True)
     except OSError as error:
         if socket.has_ipv6 and error.errno not in _NO_IPV6:
             raise
-        return _bind(Endpoint(socket.AF_INET, ("0.0.0.0", number)))  # noqa: S104  # what an empty host asks for
+        return _bind(SocketAddress(socket.AF_INET, ("0.0.0.0", number)))  # noqa: S104  # what an empty host asks for
 
 
 _NO_IPV6 = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}
 
 
-def _bind(endpoint: Endpoint, *, is_dual: bool = False) -> socket.socket:
+def _bind(endpoint: SocketAddress, *, is_dual: bool = False) -> socket.socket:
     sock = socket.socket(endpoint.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         if endpoint.family != socket.AF_UNIX:

@@ -39,7 +39,7 @@ _UID_MAP, _OVERFLOW_UID = "/proc/self/uid_map", "/proc/sys/kernel/overflowuid"
 _ALL_USERS = 0xFFFFFFFF
 _NOBODY = 65534  # what the kernel says by default for whom it cannot name
 
-End = tuple[bytes, int]  # address, port
+CloseReason = tuple[bytes, int]  # address, port
 
 
 def owner_of_peer(sock: socket.socket, address: Any) -> int | None:
@@ -72,7 +72,7 @@ def blurred_user() -> int | None:
         return _NOBODY
 
 
-def _end(address: Any) -> End:
+def _end(address: Any) -> CloseReason:
     """An end of TCP; an IPv4 address in IPv6's clothes is the IPv4 address."""
     host, port = address[:2]
     return ipaddress.ip_address(host).packed.removeprefix(_MAPPED), port
@@ -93,7 +93,7 @@ def can_ask_kernel() -> bool:
         return False
 
 
-def ask_kernel(theirs: End, ours: End) -> int | None:
+def ask_kernel(theirs: CloseReason, ours: CloseReason) -> int | None:
     """The owner of the socket with these two ends, in the time of one system call."""
     family = socket.AF_INET if len(theirs[0]) == 4 else socket.AF_INET6
     question = _QUESTION.pack(family, socket.IPPROTO_TCP, 0, _ALL_STATES)
@@ -123,7 +123,7 @@ def _exchange(flags: int, question: bytes) -> tuple[int, bytes]:
 # -- the kernel's tables, read through
 
 
-def look_up(theirs: End, ours: End) -> int | None:
+def look_up(theirs: CloseReason, ours: CloseReason) -> int | None:
     """The owner by the tables: as slow as there are sockets on the machine."""
     for _ in range(_READINGS):
         for size, path in _TABLES.items():
@@ -146,7 +146,7 @@ def _find_row(path: str, ends: str) -> int | None:
     return None
 
 
-def _hex(end: End, size: int) -> str:
+def _hex(end: CloseReason, size: int) -> str:
     """An end as the table for addresses of this size has it: words in the machine's order."""
     host = end[0] if len(end[0]) == size else _MAPPED + end[0]
     words = (int.from_bytes(host[at : at + 4], sys.byteorder) for at in range(0, size, 4))

@@ -14,15 +14,15 @@ from itertools import chain, zip_longest
 from time import monotonic
 
 from tunnel.errors import TargetError, TargetFault
-from tunnel.net.sockets import Endpoint, set_tcp_options, unreached
+from tunnel.net.sockets import SocketAddress, set_tcp_options, unreached
 
 ATTEMPT_DELAY = 0.25  # seconds after one attempt until the next begins: RFC 8305, section 8
 MAX_OPEN_ATTEMPTS = 16  # at one time; to begin another one gives up the oldest
 
 
-def interleave(endpoints: Iterable[Endpoint]) -> list[Endpoint]:
+def interleave(endpoints: Iterable[SocketAddress]) -> list[SocketAddress]:
     """Alternate between the address families, beginning with the first one's; the order within a family stays (section 4)."""
-    families: dict[int, list[Endpoint]] = {}
+    families: dict[int, list[SocketAddress]] = {}
     for endpoint in endpoints:
         families.setdefault(endpoint.family, []).append(endpoint)
     return [endpoint for endpoint in chain.from_iterable(zip_longest(*families.values())) if endpoint is not None]
@@ -33,7 +33,7 @@ class Attempt:
 
     __slots__ = ("endpoint", "socket")
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: SocketAddress) -> None:
         """Raises OSError if there is no such socket."""
         self.endpoint = endpoint
         self.socket = socket.socket(endpoint.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -56,7 +56,9 @@ class Race:
 
     __slots__ = ("_close", "_failure", "_open", "_rest", "winner")
 
-    def __init__(self, endpoints: Iterable[Endpoint], close: Callable[[socket.socket], None] = socket.socket.close) -> None:
+    def __init__(
+        self, endpoints: Iterable[SocketAddress], close: Callable[[socket.socket], None] = socket.socket.close
+    ) -> None:
         self._rest = deque(interleave(endpoints))
         self._close = close
         self._open: dict[Attempt, None] = {}  # in the order in which they began
@@ -126,7 +128,7 @@ class Race:
 class PolledRace:
     """A race whose sockets are watched by one epoll descriptor, for callers without the event loop."""
 
-    def __init__(self, endpoints: tuple[Endpoint, ...]) -> None:
+    def __init__(self, endpoints: tuple[SocketAddress, ...]) -> None:
         """Raises TargetError if there is no descriptor left."""
         self._race = Race(endpoints)
         self._attempts: dict[int, Attempt] = {}
@@ -165,7 +167,7 @@ class PolledRace:
         self._epoll.close()
 
 
-def connect_first(endpoints: tuple[Endpoint, ...], timeout: float) -> socket.socket:
+def connect_first(endpoints: tuple[SocketAddress, ...], timeout: float) -> socket.socket:
     """A non-blocking socket, connected to the first endpoint that answers within `timeout` seconds.
 
     Raises TargetError or TimeoutError.

@@ -35,7 +35,7 @@ _FAULTS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
+class SocketAddress:
     """A socket's family and its address in that family."""
 
     family: int
@@ -56,7 +56,7 @@ def describe(family: int, address: Any) -> str:
     return f"tcp:{join_host_port(host, port)}"
 
 
-def unreached(endpoint: Endpoint, code: int) -> TargetError:
+def unreached(endpoint: SocketAddress, code: int) -> TargetError:
     """What an errno of `connect` means."""
     return TargetError(_FAULTS.get(code, TargetFault.UNREACHABLE), f"{endpoint}: {os.strerror(code).lower()}")
 
@@ -78,26 +78,26 @@ def port_number(port: str) -> int:
         raise TargetError(TargetFault.RESOLVE, f"no service {port!a} is known: a port's number is wanted") from error
 
 
-def resolve_now(address: Address) -> tuple[Endpoint, ...] | None:
+def resolve_now(address: Address) -> tuple[SocketAddress, ...] | None:
     """The endpoints of an address that needs no resolver, else None."""
     if isinstance(address, UnixAddress):
         path = "\0" + address.path[1:] if address.path.startswith("@") else address.path
-        return (Endpoint(socket.AF_UNIX, path),)
+        return (SocketAddress(socket.AF_UNIX, path),)
     if not (address.port.isascii() and address.port.isdigit()):
         return None
     port = int(address.port)
     if address.host == "localhost":
-        return (Endpoint(socket.AF_INET, ("127.0.0.1", port)), Endpoint(socket.AF_INET6, ("::1", port)))
+        return (SocketAddress(socket.AF_INET, ("127.0.0.1", port)), SocketAddress(socket.AF_INET6, ("::1", port)))
     try:
         ip = ipaddress.ip_address(address.host or "127.0.0.1")
     except ValueError:
         return None
     if ip.version == 6 and "%" in address.host:  # a scope is an interface's name: the resolver knows its number
         return None
-    return (Endpoint(socket.AF_INET if ip.version == 4 else socket.AF_INET6, (str(ip), port)),)
+    return (SocketAddress(socket.AF_INET if ip.version == 4 else socket.AF_INET6, (str(ip), port)),)
 
 
-def resolve(address: Address, *, passive: bool = False) -> tuple[Endpoint, ...]:
+def resolve(address: Address, *, passive: bool = False) -> tuple[SocketAddress, ...]:
     """The endpoints of an address, asking the resolver if need be, which blocks; raises TargetError."""
     now = resolve_now(address)
     if now is not None:
@@ -112,4 +112,4 @@ def resolve(address: Address, *, passive: bool = False) -> tuple[Endpoint, ...]:
     except (OSError, UnicodeError) as error:
         why = words_of(error) if isinstance(error, OSError) else "no name of a host"
         raise TargetError(TargetFault.RESOLVE, f"{address}: {why}") from error
-    return tuple(dict.fromkeys(Endpoint(family, sockaddr) for family, _, _, _, sockaddr in found))
+    return tuple(dict.fromkeys(SocketAddress(family, sockaddr) for family, _, _, _, sockaddr in found))

@@ -13,7 +13,7 @@ from datetime import datetime
 from tunnel.errors import WireError, WireFault
 from tunnel.pkix import der
 from tunnel.pkix.dates import parse_time
-from tunnel.pkix.der import Value
+from tunnel.pkix.der import DerValue
 from tunnel.pkix.extensions import Extensions, parse_extensions
 from tunnel.pkix.names import Name
 
@@ -65,12 +65,12 @@ class Fields:
     """The fields of a TBSCertificate (RFC 5280, 4.1.2)."""
 
     version: int
-    serial: Value
-    algorithm: Value
-    issuer: Value
-    validity: tuple[Value, Value]
-    subject: Value
-    key_info: Value
+    serial: DerValue
+    algorithm: DerValue
+    issuer: DerValue
+    validity: tuple[DerValue, DerValue]
+    subject: DerValue
+    key_info: DerValue
     extensions: bytes | None
 
 
@@ -87,7 +87,7 @@ def parse_certificate(encoded: bytes) -> Certificate:
         raise WireError(error.reason, f"not a certificate: {error}") from error
 
 
-def split_certificate(encoded: bytes) -> tuple[Value, Fields, Value]:
+def split_certificate(encoded: bytes) -> tuple[DerValue, Fields, DerValue]:
     """What is signed, its fields, and the signature; raises WireError."""
     outer = der.read_sequence(encoded)
     if len(outer) != 3:
@@ -98,7 +98,7 @@ def split_certificate(encoded: bytes) -> tuple[Value, Fields, Value]:
     return outer[0], fields, outer[2]
 
 
-def parse_algorithm(value: Value) -> Algorithm:
+def parse_algorithm(value: DerValue) -> Algorithm:
     """An AlgorithmIdentifier; raises WireError."""
     parts = der.children(value)
     if not 1 <= len(parts) <= 2:
@@ -127,7 +127,7 @@ def _parse(encoded: bytes) -> Certificate:
     )
 
 
-def _split(body: Value) -> Fields:
+def _split(body: DerValue) -> Fields:
     values = list(der.children(body))
     version = 1
     if values and values[0].tag == _VERSION_TAG:
@@ -142,7 +142,7 @@ def _split(body: Value) -> Fields:
     return Fields(version, serial, algorithm, issuer, _pair(validity), subject, key_info, extensions)
 
 
-def _pair(validity: Value) -> tuple[Value, Value]:
+def _pair(validity: DerValue) -> tuple[DerValue, DerValue]:
     times = der.children(validity)
     if len(times) != 2:
         raise WireError(WireFault.MALFORMED, f"a validity of {len(times)} dates, not 2")

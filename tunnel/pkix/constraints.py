@@ -8,7 +8,7 @@ from ipaddress import ip_address
 
 from tunnel.errors import Denial, PeerDenied, WireError
 from tunnel.pkix.certificate import Certificate
-from tunnel.pkix.der import Value
+from tunnel.pkix.der import DerValue
 from tunnel.pkix.extensions import DIRECTORY, DNS, EMAIL, IP, URI, NameConstraints, parse_text
 from tunnel.pkix.names import COMMON_NAME, Attribute, Name
 
@@ -19,7 +19,7 @@ _URI_HOST = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#@]*@)?(\[[^\]/?#]*\]|
 _DOMAIN = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
 _SHOWN = 100  # characters of a name in a message
 
-Match = Callable[[Value, Value, bool], bool]  # a name, the base of a subtree, whether the subtree is excluded
+Match = Callable[[DerValue, DerValue, bool], bool]  # a name, the base of a subtree, whether the subtree is excluded
 
 
 def check_name_constraints(path: Sequence[Certificate], at: int) -> None:
@@ -44,7 +44,7 @@ def check_name_constraints(path: Sequence[Certificate], at: int) -> None:
         raise PeerDenied(Denial.UNREADABLE, f"name constraints and a name that cannot be compared: {error}") from error
 
 
-def _check_base(base: Value) -> None:
+def _check_base(base: DerValue) -> None:
     """The base of a subtree is one that names can be compared with; raises ValueError or WireError."""
     if base.tag == IP:
         _parse_network(base)
@@ -56,7 +56,7 @@ def _check_base(base: Value) -> None:
             raise ValueError("an invalid host in a subtree")
 
 
-def _check_name(constraints: NameConstraints, name: Value) -> None:
+def _check_name(constraints: NameConstraints, name: DerValue) -> None:
     permitted = [base for base in constraints.permitted if base.tag == name.tag]
     excluded = [base for base in constraints.excluded if base.tag == name.tag]
     match = _MATCHES.get(name.tag)
@@ -72,23 +72,23 @@ def _check_name(constraints: NameConstraints, name: Value) -> None:
         raise PeerDenied(Denial.BAD_PATH, f"its name constraints exclude the name {_describe(name)} below it")
 
 
-def _describe(name: Value) -> str:
+def _describe(name: DerValue) -> str:
     text = Name(name.body).describe() if name.tag == DIRECTORY else name.body.decode("latin-1")
     return ascii(text[:_SHOWN])
 
 
-def _names_of(certificate: Certificate, depth: int) -> list[Value]:
+def _names_of(certificate: Certificate, depth: int) -> list[DerValue]:
     """All names of a certificate. The subject is one; so is a leaf's common name, if it could be a host's and no other is."""
     names = list(certificate.extensions.subject_names())
     if certificate.subject.der != _EMPTY_NAME:
-        names.append(Value(DIRECTORY, certificate.subject.der, b""))
+        names.append(DerValue(DIRECTORY, certificate.subject.der, b""))
     if depth == 0 and not any(name.tag == DNS for name in names):
         hosts = [text for text in certificate.subject.texts(COMMON_NAME) if _HOST.fullmatch(text)]
-        names += [Value(DNS, text.encode("ascii"), b"") for text in hosts]
+        names += [DerValue(DNS, text.encode("ascii"), b"") for text in hosts]
     return names
 
 
-def _match_dns(name: Value, base: Value, is_excluded: bool) -> bool:
+def _match_dns(name: DerValue, base: DerValue, is_excluded: bool) -> bool:
     """A wildcard is compared like any other label, and is also excluded if a name that it matches is excluded."""
     host, limit = _host(name), _host(base)
     if not _DOMAIN.fullmatch(host.removeprefix("*.")):
@@ -98,7 +98,7 @@ def _match_dns(name: Value, base: Value, is_excluded: bool) -> bool:
     return _is_within(host, limit)
 
 
-def _match_email(name: Value, base: Value, is_excluded: bool) -> bool:
+def _match_email(name: DerValue, base: DerValue, is_excluded: bool) -> bool:
     """A mailbox, every mailbox of one host, or (with a dot in front) of the hosts below it."""
     (local, _, host), limit = parse_text(name).rpartition("@"), parse_text(base)
     if not local or not _DOMAIN.fullmatch(host.lower()):
@@ -109,7 +109,7 @@ def _match_email(name: Value, base: Value, is_excluded: bool) -> bool:
     return _match_host(host.lower(), limit.lower(), is_excluded)
 
 
-def _match_uri(name: Value, base: Value, is_excluded: bool) -> bool:
+def _match_uri(name: DerValue, base: DerValue, is_excluded: bool) -> bool:
     """The host of the URI, which must be a name."""
     match = _URI_HOST.match(parse_text(name))
     host = match[1].lower().removesuffix(".") if match else ""
@@ -128,7 +128,7 @@ def _is_within(host: str, limit: str) -> bool:
     return not limit or host == limit or host.endswith(limit if limit.startswith(".") else f".{limit}")
 
 
-def _match_ip(name: Value, base: Value, _is_excluded: bool) -> bool:
+def _match_ip(name: DerValue, base: DerValue, _is_excluded: bool) -> bool:
     """An address in a network. Bits of the network beyond its mask do not count."""
     address, (net, mask) = name.body, _parse_network(base)
     if len(address) not in (4, 16):
@@ -136,20 +136,20 @@ def _match_ip(name: Value, base: Value, _is_excluded: bool) -> bool:
     return len(address) == len(net) and all((a ^ n) & m == 0 for a, n, m in zip(address, net, mask, strict=True))
 
 
-def _parse_network(base: Value) -> tuple[bytes, bytes]:
+def _parse_network(base: DerValue) -> tuple[bytes, bytes]:
     net, mask = base.body[: len(base.body) // 2], base.body[len(base.body) // 2 :]
     if len(base.body) not in (8, 32) or "01" in f"{int.from_bytes(mask, 'big'):0{8 * len(mask)}b}":
         raise ValueError("an invalid network")
     return net, mask
 
 
-def _match_directory(name: Value, base: Value, _is_excluded: bool) -> bool:
+def _match_directory(name: DerValue, base: DerValue, _is_excluded: bool) -> bool:
     """A name that begins with all parts of the base."""
     parts, wanted = _canonical(name), _canonical(base)
     return parts[: len(wanted)] == wanted
 
 
-def _canonical(name: Value) -> list[frozenset[tuple[object, ...]]]:
+def _canonical(name: DerValue) -> list[frozenset[tuple[object, ...]]]:
     """The parts of a name without what does not count: case, kind of string, repeated spaces (RFC 5280, 7.1)."""
     return [frozenset(map(_canonical_attribute, group)) for group in Name(name.body).groups()]
 
@@ -161,7 +161,7 @@ def _canonical_attribute(attribute: Attribute) -> tuple[object, ...]:
         return attribute.oid, attribute.value.whole
 
 
-def _host(name: Value) -> str:
+def _host(name: DerValue) -> str:
     return parse_text(name).lower().removesuffix(".")
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from tunnel.errors import WireError, WireFault
 from tunnel.pkix import der
-from tunnel.pkix.der import Value
+from tunnel.pkix.der import DerValue
 
 # As Go reads them: UTCTime may lack its seconds, and both may have an offset in the place of Z.
 _FORMS = {
@@ -16,7 +16,7 @@ _FORMS = {
 }
 
 
-def parse_time(value: Value) -> datetime:
+def parse_time(value: DerValue) -> datetime:
     """A time in UTC, to the second; raises WireError. The year 0 is read as the year 1, the first that is known here."""
     form = _FORMS.get(value.tag)
     match = form.fullmatch(value.body) if form else None

@@ -16,7 +16,7 @@ _MAX_OID = 128  # bytes
 MAX_VALUES = 2048  # in one: the peer decides how many there are, and each costs a microsecond or two
 
 
-class Value(NamedTuple):
+class DerValue(NamedTuple):
     """One value: its tag with class and form, its content, and all its bytes."""
 
     tag: int
@@ -24,7 +24,7 @@ class Value(NamedTuple):
     whole: bytes
 
 
-def read_values(data: bytes) -> Iterator[Value]:
+def read_values(data: bytes) -> Iterator[DerValue]:
     """The values that stand back to back in `data`, which are `MAX_VALUES` at most."""
     start, size = 0, len(data)
     for _ in range(MAX_VALUES):
@@ -34,13 +34,13 @@ def read_values(data: bytes) -> Iterator[Value]:
         # The usual header is read here, without a call: this loop is where a large certificate costs its time.
         if body > size or data[start + 1] >= 0x80 or data[start] & 0x1F == 0x1F or (end := body + data[start + 1]) > size:
             body, end = _borders(data, start)
-        yield Value(data[start], data[body:end], data[start:end])
+        yield DerValue(data[start], data[body:end], data[start:end])
         start = end
     if start < size:
         raise WireError(WireFault.TOO_LARGE, f"more than {MAX_VALUES} DER values in one")
 
 
-def read_value(data: bytes, tag: int) -> Value:
+def read_value(data: bytes, tag: int) -> DerValue:
     """The one value that `data` is, which must have this tag."""
     values = tuple(read_values(data))
     if len(values) != 1:
@@ -48,7 +48,7 @@ def read_value(data: bytes, tag: int) -> Value:
     return expect(values[0], tag)
 
 
-def read_sequence(data: bytes) -> tuple[Value, ...]:
+def read_sequence(data: bytes) -> tuple[DerValue, ...]:
     """The values inside the one SEQUENCE that `data` is."""
     return tuple(read_values(read_value(data, SEQUENCE).body))
 
@@ -66,19 +66,19 @@ def split_sequences(blob: bytes) -> tuple[bytes, ...]:
     return tuple(found)
 
 
-def children(value: Value) -> tuple[Value, ...]:
+def children(value: DerValue) -> tuple[DerValue, ...]:
     """The values inside a SEQUENCE."""
     return tuple(read_values(expect(value, SEQUENCE).body))
 
 
-def expect(value: Value, tag: int) -> Value:
+def expect(value: DerValue, tag: int) -> DerValue:
     """The same value, if it has this tag."""
     if value.tag != tag:
         raise WireError(WireFault.MALFORMED, f"a DER value of type 0x{value.tag:02x} where 0x{tag:02x} is wanted")
     return value
 
 
-def as_integer(value: Value) -> int:
+def as_integer(value: DerValue) -> int:
     """An INTEGER of any size."""
     return integer_of(expect(value, INTEGER).body)
 
@@ -92,14 +92,14 @@ def integer_of(body: bytes) -> int:
     return int.from_bytes(body, "big", signed=True)
 
 
-def as_boolean(value: Value) -> bool:
+def as_boolean(value: DerValue) -> bool:
     """A BOOLEAN."""
     if expect(value, BOOLEAN).body not in (b"\x00", b"\xff"):
         raise WireError(WireFault.MALFORMED, "a BOOLEAN that is neither true nor false")
     return value.body == b"\xff"
 
 
-def as_oid(value: Value) -> tuple[int, ...]:
+def as_oid(value: DerValue) -> tuple[int, ...]:
     """The numbers of an OBJECT IDENTIFIER."""
     body = expect(value, OID).body
     if not body or body[-1] & 0x80 or len(body) > _MAX_OID:
@@ -114,7 +114,7 @@ def as_oid(value: Value) -> tuple[int, ...]:
     return (first, numbers[0] - 40 * first, *numbers[1:])
 
 
-def as_bits(value: Value) -> tuple[bytes, int]:
+def as_bits(value: DerValue) -> tuple[bytes, int]:
     """The bytes of a BIT STRING, and how many bits at their end do not count."""
     body = expect(value, BIT_STRING).body
     if not body or body[0] > 7 or (body[0] and len(body) == 1):

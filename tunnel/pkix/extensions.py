@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 
 from tunnel.errors import Denial, PeerDenied, WireError, WireFault
 from tunnel.pkix import der
-from tunnel.pkix.der import Value
+from tunnel.pkix.der import DerValue
 
 T = TypeVar("T")
 
@@ -92,8 +92,8 @@ class NameConstraints:
     """The subtrees of names, as general names, that certificates below may have, and may not."""
 
     is_critical: bool
-    permitted: tuple[Value, ...]
-    excluded: tuple[Value, ...]
+    permitted: tuple[DerValue, ...]
+    excluded: tuple[DerValue, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ class Extensions:
         """Extended key usage (4.2.1.12), as the content of each object identifier."""
         return self._read(EXTENDED_KEY_USAGE, lambda extension: frozenset(_parse_oids(extension.value)))
 
-    def subject_names(self) -> tuple[Value, ...]:
+    def subject_names(self) -> tuple[DerValue, ...]:
         """Subject alternative names (4.2.1.6) of all kinds."""
         return self._read(SUBJECT_NAMES, lambda extension: der.read_sequence(extension.value)) or ()
 
@@ -208,7 +208,7 @@ def parse_extensions(sequence: bytes) -> Extensions:
     return Extensions(found)
 
 
-def parse_extension(value: Value) -> tuple[bytes, Extension]:
+def parse_extension(value: DerValue) -> tuple[bytes, Extension]:
     """One extension with the content of its object identifier. `critical FALSE` may be written out, as many write it."""
     parts = list(der.children(value))
     is_critical = len(parts) == 3 and der.as_boolean(parts.pop(1))
@@ -217,7 +217,7 @@ def parse_extension(value: Value) -> tuple[bytes, Extension]:
     return der.expect(parts[0], der.OID).body, Extension(is_critical, der.expect(parts[1], der.OCTET_STRING).body)
 
 
-def parse_text(name: Value) -> str:
+def parse_text(name: DerValue) -> str:
     """A general name that is a text; raises WireError unless it is ASCII."""
     try:
         return name.body.decode("ascii")
@@ -228,7 +228,7 @@ def parse_text(name: Value) -> str:
 def describe_oid(oid: bytes) -> str:
     """`2.5.29.15`, for a message."""
     try:
-        numbers = der.as_oid(Value(der.OID, oid, b""))
+        numbers = der.as_oid(DerValue(der.OID, oid, b""))
     except WireError:
         return "(unreadable)"
     return ".".join(str(number) if number < 1 << 64 else "..." for number in numbers)
@@ -253,7 +253,7 @@ def _parse_oids(sequence: bytes) -> tuple[bytes, ...]:
 
 
 def _parse_name_constraints(extension: Extension) -> NameConstraints:
-    trees: dict[int, tuple[Value, ...]] = {0xA0: (), 0xA1: ()}
+    trees: dict[int, tuple[DerValue, ...]] = {0xA0: (), 0xA1: ()}
     for part in der.read_sequence(extension.value):
         if part.tag not in trees or trees[part.tag]:
             raise WireError(WireFault.MALFORMED, "other parts than permitted and excluded subtrees")
@@ -265,7 +265,7 @@ def _parse_name_constraints(extension: Extension) -> NameConstraints:
     return NameConstraints(extension.is_critical, trees[0xA0], trees[0xA1])
 
 
-def _parse_subtree(value: Value) -> Value:
+def _parse_subtree(value: DerValue) -> DerValue:
     parts = der.children(value)
     if not parts or [(bound.tag, bound.body) for bound in parts[1:]] not in ([], [(0x80, b"\0")]):
         raise WireError(WireFault.MALFORMED, "a subtree without a base, or with bounds")  # RFC 5280 allows no bounds

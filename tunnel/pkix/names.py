@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tunnel.errors import WireError, WireFault
 from tunnel.pkix import der
-from tunnel.pkix.der import Value
+from tunnel.pkix.der import DerValue
 
 Oid = tuple[int, ...]
 
@@ -43,7 +43,7 @@ class Attribute:
     """One attribute of a name."""
 
     oid: Oid
-    value: Value
+    value: DerValue
 
     def text(self) -> str:
         """Its value as Go reads it; raises WireError for a kind of string, or characters, that Go does not read."""
@@ -81,7 +81,7 @@ class Name:
         return ",".join(reversed(groups))
 
 
-def _parse_attribute(value: Value) -> Attribute:
+def _parse_attribute(value: DerValue) -> Attribute:
     parts = der.children(value)
     if len(parts) != 2:
         raise WireError(WireFault.MALFORMED, f"an attribute of a name with {len(parts)} parts, not 2")
@@ -110,7 +110,7 @@ def _escape(text: str) -> str:
     return f"{escaped[:-1]}\\ " if escaped.endswith(" ") else escaped
 
 
-def _decode(value: Value) -> str:
+def _decode(value: DerValue) -> str:
     narrow = _NARROW.get(value.tag)
     if narrow is not None and narrow.fullmatch(value.body):
         return value.body.decode("ascii")

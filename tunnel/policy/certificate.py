@@ -15,7 +15,7 @@ from tunnel.errors import Denial, PeerDenied, WireError, WireFault
 from tunnel.pkix import der
 from tunnel.pkix.certificate import split_certificate
 from tunnel.pkix.dates import parse_time
-from tunnel.pkix.der import Value
+from tunnel.pkix.der import DerValue
 from tunnel.policy.extensions import encode_extensions
 from tunnel.policy.key import encode_key, signature_algorithm
 from tunnel.policy.name import encode_name
@@ -75,13 +75,13 @@ def base64(data: bytes) -> str:
     return b64encode(data).decode("ascii")
 
 
-def _serial(value: Value) -> int:
+def _serial(value: DerValue) -> int:
     serial = der.as_integer(value)
     if serial < 0 or len(value.body) > 64:  # RFC 5280 says 20 bytes; a number of any size would take long to write
         raise WireError(WireFault.MALFORMED, "a serial number that is negative or longer than 64 bytes")
     return serial
 
 
-def _right_aligned(value: Value) -> bytes:
+def _right_aligned(value: DerValue) -> bytes:
     bits, unused = der.as_bits(value)
     return (int.from_bytes(bits, "big") >> unused).to_bytes(len(bits), "big")

@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 from tunnel.errors import WireError, WireFault
 from tunnel.pkix import der
-from tunnel.pkix.der import Value
+from tunnel.pkix.der import DerValue
 from tunnel.pkix.extensions import parse_extension
 from tunnel.policy.url import parse_url
 
@@ -84,9 +84,9 @@ def _base64(data: bytes) -> str:
     return b64encode(data).decode("ascii")
 
 
-def _parse(value: Value) -> _Extension:
+def _parse(value: DerValue) -> _Extension:
     oid, extension = parse_extension(value)
-    return _Extension(der.as_oid(Value(der.OID, oid, b"")), extension.is_critical, extension.value)
+    return _Extension(der.as_oid(DerValue(der.OID, oid, b"")), extension.is_critical, extension.value)
 
 
 def _key_usage(value: bytes) -> Json:
@@ -121,7 +121,7 @@ def _names(value: bytes) -> Json:
     }
 
 
-def _ia5(name: Value) -> str:
+def _ia5(name: DerValue) -> str:
     try:
         return name.body.decode("ascii")
     except UnicodeDecodeError as error:

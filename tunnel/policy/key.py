@@ -9,7 +9,7 @@ from base64 import b64encode
 
 from tunnel.errors import WireError, WireFault
 from tunnel.pkix import der
-from tunnel.pkix.der import Value
+from tunnel.pkix.der import DerValue
 
 Oid = tuple[int, ...]
 
@@ -47,7 +47,7 @@ _CURVES: dict[Oid, int] = {
 _MAX_KEY = 1100  # bytes: RSA of 8192 bits, the most that Go's crypto/tls takes; Python refuses to write very long numbers
 
 
-def signature_algorithm(value: Value) -> int:
+def signature_algorithm(value: DerValue) -> int:
     """Go's number for an AlgorithmIdentifier; 0 for one that it does not know."""
     oid, parameters = _algorithm(value)
     if oid == _PSS:
@@ -55,7 +55,7 @@ def signature_algorithm(value: Value) -> int:
     return 0 if oid == _ED25519 and parameters else _SIGNATURES.get(oid, 0)
 
 
-def encode_key(info: Value) -> dict[str, object]:
+def encode_key(info: DerValue) -> dict[str, object]:
     """The fields PublicKeyAlgorithm and PublicKey of a SubjectPublicKeyInfo."""
     parts = tuple(der.read_values(der.expect(info, der.SEQUENCE).body))
     if len(parts) != 2 or len(info.whole) > _MAX_KEY:
@@ -73,7 +73,7 @@ def encode_key(info: Value) -> dict[str, object]:
     return {"PublicKeyAlgorithm": 2 if oid == _DSA else 0, "PublicKey": None}
 
 
-def _algorithm(value: Value) -> tuple[Oid, tuple[Value, ...]]:
+def _algorithm(value: DerValue) -> tuple[Oid, tuple[DerValue, ...]]:
     parts = tuple(der.read_values(der.expect(value, der.SEQUENCE).body))
     if not 1 <= len(parts) <= 2:
         raise WireError(WireFault.MALFORMED, f"an algorithm of {len(parts)} parts")
@@ -87,14 +87,14 @@ def _rsa(bits: bytes) -> dict[str, int]:
     return {"N": numbers[0], "E": numbers[1]}
 
 
-def _point(parameters: tuple[Value, ...], bits: bytes) -> dict[str, object]:
+def _point(parameters: tuple[DerValue, ...], bits: bytes) -> dict[str, object]:
     size = _CURVES.get(der.as_oid(parameters[0])) if parameters else None
     if size is None or len(bits) != 1 + 2 * size or bits[0] != 4:
         raise WireError(WireFault.MALFORMED, "an ECDSA key of another curve than NIST's, or a compressed one")
     return {"Curve": {}, "X": int.from_bytes(bits[1 : 1 + size], "big"), "Y": int.from_bytes(bits[1 + size :], "big")}
 
 
-def _pss(parameters: Value) -> int:
+def _pss(parameters: DerValue) -> int:
     """The number of an RSASSA-PSS whose digest, mask and salt belong together (RFC 4055, 3.1)."""
     try:
         fields = {value.tag: value.body for value in der.read_values(der.expect(parameters, der.SEQUENCE).body)}

@@ -6,7 +6,7 @@ Knows the attributes that have a field of their own and the string types that Go
 from __future__ import annotations
 
 from tunnel.pkix import der
-from tunnel.pkix.der import Value
+from tunnel.pkix.der import DerValue
 from tunnel.pkix.names import Name
 
 _LISTS = {
@@ -22,7 +22,7 @@ _TEXTS = {5: "SerialNumber", 3: "CommonName"}
 _X520 = (2, 5, 4)
 
 
-def encode_name(name: Value) -> dict[str, object]:
+def encode_name(name: DerValue) -> dict[str, object]:
     """The fields by their names; of a single-valued attribute that comes twice, the last one counts."""
     groups = Name(der.expect(name, der.SEQUENCE).whole).groups()
     attributes = [(attribute.oid, attribute.text()) for group in groups for attribute in group]

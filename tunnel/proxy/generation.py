@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from tunnel.authz.authorizer import Authorizer, admit_unasked
+from tunnel.authz.authorizer import Authorizer, allow_anonymous
 from tunnel.authz.peer import Admitted
 from tunnel.authz.rules import PolicyRule
 from tunnel.config.model import Access, TlsOptions
@@ -18,7 +18,7 @@ from tunnel.errors import identity_errors
 from tunnel.identity.credentials import Credentials, PkiCredentials, SvidCredentials
 from tunnel.pkix.certificate import Certificate
 from tunnel.pkix.extensions import CLIENT_AUTH, SERVER_AUTH
-from tunnel.tls.callback import MAX_NAMES_BYTES, Demand, Witness, are_names_told
+from tunnel.tls.callback import MAX_NAMES_BYTES, ChainObserver, PeerAuth, are_names_told
 from tunnel.tls.context import Presented, TlsContext
 from tunnel.tls.judge import PeerJudge
 from tunnel.tls.pki import PinVerifier, PkiVerifier, build_pki_anchors
@@ -34,7 +34,7 @@ class Terms:
     host: str = ""  # whom a client wants, where certificates follow ordinary PKI rules
     tls: TlsOptions = TlsOptions()  # noqa: RUF009  # frozen
     knows_acme: bool = False  # our certificate is from an ACME server, which looks in where we listen
-    witness: Witness | None = None  # shown what each peer sent, whatever the verdict
+    chain_observer: ChainObserver | None = None  # shown what each peer sent, whatever the verdict
 
     def with_policy(self, rule: PolicyRule) -> Terms:
         """These terms with a policy that is asked after every other rule."""
@@ -66,7 +66,7 @@ def check_presentable(credentials: Credentials, options: TlsOptions) -> None:
     with identity_errors("certificate and key cannot be used"):
         presented = _presented(credentials)
         if presented is not None:
-            TlsContext(presented, admit_unasked("check"), is_server=True, options=options)
+            TlsContext(presented, allow_anonymous("check"), is_server=True, options=options)
             presented.chain[0].subject.describe()
 
 
@@ -96,7 +96,7 @@ def _build(number: int, credentials: Credentials, terms: Terms) -> Generation:
         ),
         _status_context(presented, terms),
         begins,
-        note_names(asked.authorities) if isinstance(asked, Demand) else (),
+        note_names(asked.authorities) if isinstance(asked, PeerAuth) else (),
     )
 
 
@@ -120,31 +120,31 @@ def _status_context(presented: Presented | None, terms: Terms) -> TlsContext | N
     """Who asks for the status is no peer: load balancers and probes have no certificate to show."""
     if presented is None:
         return None
-    return TlsContext(presented, admit_unasked("status"), is_server=True, options=replace(terms.tls, protocols=()))
+    return TlsContext(presented, allow_anonymous("status"), is_server=True, options=replace(terms.tls, protocols=()))
 
 
-def _asked(credentials: Credentials, terms: Terms) -> Demand | Admitted:
+def _asked(credentials: Credentials, terms: Terms) -> PeerAuth | Admitted:
     access = terms.access
     if terms.is_server and not access.is_mutual:
-        return admit_unasked("no-authentication")
+        return allow_anonymous("no-authentication")
     if access.pins:
         judge = PeerJudge(PinVerifier(access.pins), Authorizer(access.rules, None))
-        return Demand(judge, witness=terms.witness)
+        return PeerAuth(judge, chain_observer=terms.chain_observer)
     if isinstance(credentials, SvidCredentials):
         authorizer = Authorizer(access.rules, credentials.svid.spiffe_id.trust_domain)
         judge = PeerJudge(SpiffeVerifier(credentials.bundles), authorizer)
-        return Demand(judge, is_slow=authorizer.is_slow(), witness=terms.witness)
+        return PeerAuth(judge, is_slow=authorizer.is_slow(), chain_observer=terms.chain_observer)
     return _asked_by_pki(credentials, terms)
 
 
-def _asked_by_pki(credentials: PkiCredentials, terms: Terms) -> Demand:
+def _asked_by_pki(credentials: PkiCredentials, terms: Terms) -> PeerAuth:
     authorizer = Authorizer(terms.access.rules, None)
     anchors = build_pki_anchors(credentials.authorities)
     purpose = CLIENT_AUTH if terms.is_server else SERVER_AUTH
     host = "" if terms.is_server else terms.host.rstrip(".")
-    return Demand(
+    return PeerAuth(
         PeerJudge(PkiVerifier(anchors, purpose, host), authorizer),
         authorities=anchors.usable if terms.is_server else (),
         is_slow=authorizer.is_slow(),
-        witness=terms.witness,
+        chain_observer=terms.chain_observer,
     )

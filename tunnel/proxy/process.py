@@ -15,27 +15,27 @@ from functools import partial
 from tunnel.config.model import Acme, ProxyConfig, WorkloadApi
 from tunnel.log import Log
 from tunnel.net.notify import Notifier
-from tunnel.proxy.feed import Feed, Publisher
+from tunnel.proxy.identity_source import CredentialSink, IdentitySource
+from tunnel.proxy.process_context import ProcessContext
 from tunnel.proxy.proxy import Proxy
-from tunnel.proxy.supervisor import Supervisor
-from tunnel.proxy.surroundings import Surroundings
+from tunnel.proxy.proxy_runner import ProxyRunner
 from tunnel.relay.loop import Loop
 
 _USUALLY = (700, 10, 10)  # new objects, and rounds, between two looks of the collector: the interpreter's own default
 
 
-def run_proxy(config: ProxyConfig, log: Log, surroundings: Surroundings) -> int:
+def run_proxy(config: ProxyConfig, log: Log, process_context: ProcessContext) -> int:
     """Run until told to stop; 0 after a clean drain, 1 after a cut. Raises TunnelError when it could not start or go on."""
-    with open_loop(log, surroundings) as loop:
-        proxy = open_proxy(config, loop, log, surroundings, surroundings.notifier)
-        supervisor = Supervisor(proxy, log, surroundings)
+    with open_loop(log, process_context) as loop:
+        proxy = open_proxy(config, loop, log, process_context, process_context.notifier)
+        supervisor = ProxyRunner(proxy, log, process_context)
         settle()
         loop.run_trio(supervisor.run)
         return supervisor.exit_code
 
 
 @contextmanager
-def open_loop(log: Log, surroundings: Surroundings) -> Iterator[Loop]:
+def open_loop(log: Log, process_context: ProcessContext) -> Iterator[Loop]:
     """The loop of this process, with its log and its limits; what was said last is written at the end."""
     _raise_descriptor_limit()
     loop = Loop()
@@ -43,9 +43,9 @@ def open_loop(log: Log, surroundings: Surroundings) -> Iterator[Loop]:
         log.defer(lambda delay: loop.call_later(delay, log.flush))
         yield loop
     finally:
-        surroundings.strays.drain(log.write)
+        process_context.log_capture.drain(log.write)
         log.flush()
-        surroundings.notifier.close()
+        process_context.notifier.close()
         loop.close()
 
 
@@ -55,26 +55,26 @@ def settle() -> None:
     gc.set_threshold(*_USUALLY)
 
 
-def open_proxy(config: ProxyConfig, loop: Loop, log: Log, surroundings: Surroundings, notifier: Notifier) -> Proxy:
+def open_proxy(config: ProxyConfig, loop: Loop, log: Log, process_context: ProcessContext, notifier: Notifier) -> Proxy:
     """A proxy that begins when it is run; `notifier` is told how it fares."""
-    feed = partial(_open_feed, config, log=log, environ=surroundings.environ)
-    return Proxy(config, loop, log, feed, surroundings.inherited, notifier, holders=surroundings.holders)
+    source = partial(_open_source, config, log=log, environ=process_context.environ)
+    return Proxy(config, loop, log, source, process_context.inherited, notifier, holders=process_context.holders)
 
 
-def _open_feed(config: ProxyConfig, publisher: Publisher, log: Log, environ: Mapping[str, str]) -> Feed:
+def _open_source(config: ProxyConfig, sink: CredentialSink, log: Log, environ: Mapping[str, str]) -> IdentitySource:
     if isinstance(config.source, WorkloadApi):
-        from tunnel.proxy.workload_feed import WorkloadFeed
+        from tunnel.proxy.workload_api_source import WorkloadApiSource
 
-        return WorkloadFeed(config.source, publisher, log)
+        return WorkloadApiSource(config.source, sink, log)
     if isinstance(config.source, Acme):
-        from tunnel.acme.keeper import open_keeper
+        from tunnel.acme.renewal import open_renewer
         from tunnel.config.acme import complete_acme
-        from tunnel.proxy.acme_feed import AcmeFeed
+        from tunnel.proxy.acme_source import AcmeSource
 
-        return AcmeFeed(partial(open_keeper, complete_acme(config.source, environ)), config.ca_bundle, publisher, log, environ)
-    from tunnel.proxy.disk_feed import DiskFeed
+        return AcmeSource(partial(open_renewer, complete_acme(config.source, environ)), config.ca_bundle, sink, log, environ)
+    from tunnel.proxy.file_source import FileSource
 
-    return DiskFeed(config.source, config.ca_bundle, publisher, log, environ)
+    return FileSource(config.source, config.ca_bundle, sink, log, environ)
 
 
 def _raise_descriptor_limit() -> None:

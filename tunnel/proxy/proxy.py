@@ -19,18 +19,18 @@ from tunnel.config.model import ProxyConfig
 from tunnel.errors import ConfigError, TargetError, TargetFault, TunnelError
 from tunnel.identity.credentials import Credentials
 from tunnel.log import Log, escape
-from tunnel.net.activation import Inherited
+from tunnel.net.activation import ActivationSockets
 from tunnel.net.address import Address, ListenAddress, TcpAddress
 from tunnel.net.holders import Holders, Sharing, find_sharing
 from tunnel.net.listen import Listener, open_listener
 from tunnel.net.notify import Notifier
-from tunnel.net.sockets import Endpoint, resolve
-from tunnel.proxy.board import Board
-from tunnel.proxy.feed import Feed, Publisher
+from tunnel.net.sockets import SocketAddress, resolve
 from tunnel.proxy.generation import Terms, build_generation
-from tunnel.proxy.policy_desk import PolicyDesk
+from tunnel.proxy.identity_source import CredentialSink, IdentitySource
+from tunnel.proxy.reloadable_policy import ReloadablePolicy
 from tunnel.proxy.reloader import Reloader
 from tunnel.proxy.settings import settings_of
+from tunnel.proxy.state_reporter import StateReporter
 from tunnel.proxy.tunnel import Tunnel
 from tunnel.relay.loop import Loop
 from tunnel.status.counters import Counters, WorkloadApiState, timed_counters
@@ -38,9 +38,9 @@ from tunnel.status.counters import Counters, WorkloadApiState, timed_counters
 if TYPE_CHECKING:  # loaded only when a status port, metrics or ACME are wanted
     from tunnel.status.server import StatusPort
     from tunnel.status.snapshot import MetricsSource
-    from tunnel.tls.challenge import ChallengeGate
+    from tunnel.tls.acme_challenge import AcmeChallenges
 
-OpenFeed = Callable[[Publisher], Feed]
+OpenSource = Callable[[CredentialSink], IdentitySource]
 
 WITHDRAWAL_GRACE = 60.0  # seconds: an agent's restart or a rewritten entry must not cut service
 _HOLDERS_LIMIT = 5.0  # seconds for the look at who else listens, which the start waits for
@@ -55,8 +55,8 @@ class Proxy:
         config: ProxyConfig,
         loop: Loop,
         log: Log,
-        open_feed: OpenFeed,
-        inherited: Inherited,
+        open_source: OpenSource,
+        inherited: ActivationSockets,
         notifier: Notifier,
         *,
         holders: Holders | None = None,
@@ -68,7 +68,7 @@ class Proxy:
         self._log = log
         self._inherited = inherited
         self._holders = holders or {}
-        self._board = Board(config, notifier)
+        self._state_reporter = StateReporter(config, notifier)
         self._is_shut = trio.Event()
         self._ready = trio.Event()
         self._empty = trio.Event()
@@ -77,7 +77,7 @@ class Proxy:
         self._failure: TunnelError | None = None
         self._is_over = False
         self._terms = Terms(config.is_server, config.access, config.host, config.tls)
-        self._policy = PolicyDesk(config.access.policy, config.connect_timeout) if config.access.policy else None
+        self._policy = ReloadablePolicy(config.access.policy, config.connect_timeout) if config.access.policy else None
         if self._policy is not None:
             self._terms = self._terms.with_policy(self._policy.rule)
         has_sink = config.status is not None or config.metrics.has_target()
@@ -86,8 +86,10 @@ class Proxy:
         self.tunnel.on_identity_error = self._show_identity_error
         self.on_identity_change: Callable[[], None] | None = None
         self._metrics = _open_metrics(self.tunnel) if has_sink else None
-        self._feed = open_feed(self)
-        self._reloader = Reloader(self._feed, self._policy, self._board, counters, log, interval=config.timed_reload)
+        self._identity_source = open_source(self)
+        self._reloader = Reloader(
+            self._identity_source, self._policy, self._state_reporter, counters, log, interval=config.timed_reload
+        )
 
     async def run(self) -> None:
         """Serve until `close`; raises TunnelError when service cannot begin or go on."""
@@ -95,7 +97,7 @@ class Proxy:
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                nursery.start_soon(self._feed.run)
+                nursery.start_soon(self._identity_source.run)
                 nursery.start_soon(self._serve)
         finally:
             self._is_over = True
@@ -115,11 +117,11 @@ class Proxy:
 
     def show_shutdown_delay(self, seconds: float) -> None:
         """Report not ready from now on; connections are accepted until `shut`, which is to come in so many seconds."""
-        self._board.show_shutdown_delay(seconds)
+        self._state_reporter.show_shutdown_delay(seconds)
 
     async def delay_shutdown(self, seconds: float) -> None:
         """Go on serving for so many seconds and report not ready; not if nobody has been served yet."""
-        if seconds and self._board.standing.is_listening:
+        if seconds and self._state_reporter.standing.is_listening:
             self.show_shutdown_delay(seconds)
             self._log.tell(f"shutdown delay: not ready, accepting connections for {seconds:g}s more")
             await trio.sleep(seconds)
@@ -129,7 +131,7 @@ class Proxy:
         """Accept no more; what is carried goes on, what is only on its way is given up."""
         self.stop_wanted.set()
         self._is_shut.set()
-        self._board.show_stopping()
+        self._state_reporter.show_stopping()
         self.tunnel.on_empty = self._report_empty
         self.tunnel.drain()
 
@@ -161,7 +163,7 @@ class Proxy:
         self.tunnel.swap(generation)
         for note in generation.notes:
             self._log.write(f"warning: {note}")
-        self._board.show_identity(generation)
+        self._state_reporter.show_identity(generation)
         self.tunnel.counters.certificates.note(is_well=True)
         self._ready.set()
 
@@ -174,20 +176,20 @@ class Proxy:
         self.tunnel.withdraw(WITHDRAWAL_GRACE)
 
     def _show_identity_error(self, error: str) -> None:
-        self._board.show_identity_error(error)
+        self._state_reporter.show_identity_error(error)
         if self.on_identity_change is not None:
             self.on_identity_change()
 
     def show_workload_api(self, state: WorkloadApiState) -> None:
         """The Workload API that our identity comes from is in this state."""
         self.tunnel.counters.workload_api = state
-        self._board.show_workload_api(state.error)
+        self._state_reporter.show_workload_api(state.error)
 
-    def expect_probes(self, gate: ChallengeGate) -> None:
+    def expect_probes(self, challenges: AcmeChallenges) -> None:
         """From now on an ACME server may look in where we listen."""
-        from tunnel.relay.gate import GatedHandshake
+        from tunnel.relay.acme_handshake import AcmeHandshake
 
-        self.tunnel.new_handshake = partial(GatedHandshake, gate=gate)
+        self.tunnel.new_handshake = partial(AcmeHandshake, challenges=challenges)
         self._terms = replace(self._terms, knows_acme=True)
 
     def fail(self, error: TunnelError) -> None:
@@ -234,7 +236,9 @@ class Proxy:
             return None
         from tunnel.proxy.status_port import build_status_port
 
-        return build_status_port(config, config.status, self.tunnel, self._board, self._metrics, self._shut_down, self._log)
+        return build_status_port(
+            config, config.status, self.tunnel, self._state_reporter, self._metrics, self._shut_down, self._log
+        )
 
     async def _open(self, port: StatusPort | None) -> None:
         """Everything has been loaded: listen on both sides, with nothing in between."""
@@ -250,7 +254,7 @@ class Proxy:
         if listener is not None:
             self.tunnel.open(listener)
             self.bound = listener.socket.getsockname()
-        self._board.show_listening()
+        self._state_reporter.show_listening()
         if port is not None and status_listener is not None:
             await self._nursery.start(partial(self._serve_status, status_listener, port))
         await self._report_sharing("listen", self.config.listen, listener)
@@ -284,9 +288,9 @@ class Proxy:
             self._log.tell("shutdown request processing, shutting down")
             self.stop_wanted.set()
 
-    def _resolve_later(self, address: Address, answer: Callable[[tuple[Endpoint, ...] | TargetError], None]) -> None:
+    def _resolve_later(self, address: Address, answer: Callable[[tuple[SocketAddress, ...] | TargetError], None]) -> None:
         async def ask() -> None:
-            result: tuple[Endpoint, ...] | TargetError
+            result: tuple[SocketAddress, ...] | TargetError
             try:
                 result = await trio.to_thread.run_sync(resolve, address, abandon_on_cancel=True)
             except TargetError as error:

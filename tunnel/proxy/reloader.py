@@ -11,23 +11,30 @@ import trio
 
 from tunnel.errors import TunnelError, identity_errors
 from tunnel.log import Log
-from tunnel.proxy.board import Board
-from tunnel.proxy.feed import Feed
-from tunnel.proxy.policy_desk import PolicyDesk
+from tunnel.proxy.identity_source import IdentitySource
+from tunnel.proxy.reloadable_policy import ReloadablePolicy
+from tunnel.proxy.state_reporter import StateReporter
 from tunnel.sandbox.landlock import explain_denial
 from tunnel.status.counters import Counters
-from tunnel.status.life import Reload
+from tunnel.status.process_state import Reload
 
 
 class Reloader:
     """One reload at a time; what is asked for meanwhile is done once, after it."""
 
     def __init__(
-        self, feed: Feed, policy: PolicyDesk | None, board: Board, counters: Counters, log: Log, *, interval: float
+        self,
+        source: IdentitySource,
+        policy: ReloadablePolicy | None,
+        state_reporter: StateReporter,
+        counters: Counters,
+        log: Log,
+        *,
+        interval: float,
     ) -> None:
-        self._feed = feed
+        self._identity_source = source
         self._policy = policy
-        self._board = board
+        self._state_reporter = state_reporter
         self._counters = counters
         self._log = log
         self._interval = interval  # seconds between reloads that nobody asks for; 0 for none
@@ -52,17 +59,17 @@ class Reloader:
             self.ask()
 
     async def _reload(self) -> None:
-        self._board.show_reloading()
+        self._state_reporter.show_reloading()
         certificates = await self._reload_certificates()
         policy = None if self._policy is None else await self._reload_policy(self._policy)
         self._log.tell("reloading configuration complete")
-        self._board.show_reloaded(Reload(time.time_ns(), certificates, policy))
+        self._state_reporter.show_reloaded(Reload(time.time_ns(), certificates, policy))
 
     async def _reload_certificates(self) -> str:
         """What went wrong, "" for nothing."""
         try:
             with identity_errors("the reload failed"):  # no thread or no memory, perhaps
-                await self._feed.reload()
+                await self._identity_source.reload()
         except TunnelError as error:
             return self._note_certificates(error)
         return ""
@@ -73,7 +80,7 @@ class Reloader:
         self._log.write(f"error reloading TLS configuration: {why}, the last good one stays")
         return why
 
-    async def _reload_policy(self, policy: PolicyDesk) -> str:
+    async def _reload_policy(self, policy: ReloadablePolicy) -> str:
         """What went wrong, "" for nothing."""
         try:
             with identity_errors("the reload failed"):

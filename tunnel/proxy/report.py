@@ -19,7 +19,7 @@ class Pipe:
     """Both ends of a carried connection: the accepted one, the dialled one, and which of them speaks TLS."""
 
     accepted: str
-    dialled: str
+    target_connected: str
     is_server: bool
     admitted: Admitted
 
@@ -36,8 +36,8 @@ class Pipe:
     def _ends(self) -> str:
         peer = self.admitted.peer
         subject = "no cert" if peer is None else escape(peer.subject)
-        accepted, dialled = (subject, "no tls") if self.is_server else ("no tls", subject)
-        return f"{show_address(self.accepted)} [{accepted}] <-> {show_address(self.dialled)} [{dialled}]"
+        accepted, target_connected = (subject, "no tls") if self.is_server else ("no tls", subject)
+        return f"{show_address(self.accepted)} [{accepted}] <-> {show_address(self.target_connected)} [{target_connected}]"
 
     def who(self) -> str:
         return str(self.admitted)

@@ -17,7 +17,7 @@ from tunnel.wire.outbound import Exchange, OutboundProxy
 
 
 @dataclass(frozen=True, slots=True)
-class Detour:
+class ViaProxy:
     """A proxy, and the target to ask it for."""
 
     proxy: OutboundProxy
@@ -37,7 +37,7 @@ class Route:
     """Where to dial, and the detour if this is not the target itself."""
 
     address: Address
-    detour: Detour | None = None
+    via_proxy: ViaProxy | None = None
 
 
 def plan_route(settings: Settings) -> Route:
@@ -47,6 +47,6 @@ def plan_route(settings: Settings) -> Route:
         return Route(target)
     if isinstance(target, UnixAddress):
         raise ConfigError(f"{target} cannot be reached through a proxy: a target of HOST:PORT is wanted")
-    detour = Detour(proxy, target.host, port_number(target.port))
-    detour.open_exchange()  # what cannot be asked for is said now and not at the first connection
-    return Route(proxy.address, detour)
+    via_proxy = ViaProxy(proxy, target.host, port_number(target.port))
+    via_proxy.open_exchange()  # what cannot be asked for is said now and not at the first connection
+    return Route(proxy.address, via_proxy)

@@ -21,19 +21,19 @@ from tunnel.config.redact import redact
 from tunnel.log import Category, Log, escape
 from tunnel.net.address import TcpAddress
 from tunnel.net.sockets import port_number
-from tunnel.proxy.board import Board
+from tunnel.proxy.state_reporter import StateReporter
 from tunnel.proxy.tunnel import Tunnel
-from tunnel.status.check import Check, check_by_connecting, check_by_handshake, check_by_request, share
+from tunnel.status.backend_health import Check, check_by_connecting, check_by_handshake, check_by_request, share
+from tunnel.status.dial import open_target, open_through
 from tunnel.status.document import Service
+from tunnel.status.encoders import encode_json
 from tunnel.status.endpoints import JSON, PROMETHEUS, Endpoints
-from tunnel.status.forms import encode_json
 from tunnel.status.guard import plan_guard
 from tunnel.status.http import Limits
-from tunnel.status.life import Standing
 from tunnel.status.metrics import PROMETHEUS_TYPE, encode_prometheus
 from tunnel.status.pprof import Pprof
 from tunnel.status.probe import parse_url
-from tunnel.status.reach import open_target, open_through
+from tunnel.status.process_state import ProcessState
 from tunnel.status.server import StatusPort, connection_limit
 from tunnel.status.snapshot import MetricsSource
 from tunnel.status.stream import TlsSource
@@ -46,7 +46,7 @@ def build_status_port(
     config: ProxyConfig,
     status: Status,
     tunnel: Tunnel,
-    board: Board,
+    state_reporter: StateReporter,
     metrics: MetricsSource,
     stop: Callable[[], None],
     log: Log,
@@ -54,7 +54,7 @@ def build_status_port(
     """What the status port will serve; raises ConfigError for a target status that cannot be asked for."""
     endpoints = Endpoints(
         service=Service(str(config.listen or "-"), str(config.target), socket.gethostname(), __version__, _compiler()),
-        standing=partial(_review, tunnel, board),
+        standing=partial(_review, tunnel, state_reporter),
         check=share(_build_check(config, tunnel)),
         encode_metrics={JSON: _json(config, metrics), PROMETHEUS: _prometheus(config, metrics)},
         shutdown=stop if status.has_shutdown else None,
@@ -76,10 +76,10 @@ def build_status_port(
     )
 
 
-def _review(tunnel: Tunnel, board: Board) -> Standing:
+def _review(tunnel: Tunnel, state_reporter: StateReporter) -> ProcessState:
     """How it stands now: an identity runs out by the clock, and nothing else would have told the board yet."""
     tunnel.review()
-    return board.standing
+    return state_reporter.standing
 
 
 def _compiler() -> str:

@@ -17,30 +17,30 @@ from typing import Any
 from tunnel.errors import TargetError, words_of
 from tunnel.log import MAX_TRACE, Category, Log, escape
 from tunnel.log_limit import RefusalLog
-from tunnel.moment import format_time
 from tunnel.net.address import Address
 from tunnel.net.listen import Listener
 from tunnel.net.owner import owner_of_peer
-from tunnel.net.sockets import Endpoint, describe, resolve_now
+from tunnel.net.sockets import SocketAddress, describe, resolve_now
 from tunnel.proxy.generation import Generation
 from tunnel.proxy.route import plan_route
 from tunnel.proxy.session import Session
 from tunnel.proxy.settings import Settings
-from tunnel.relay.end import End
+from tunnel.relay.buffer_trimmer import BufferTrimmer
+from tunnel.relay.close_reason import CloseReason
 from tunnel.relay.handshake import Handshake, NewHandshake
-from tunnel.relay.handshakes import Handshakes
+from tunnel.relay.handshake_slots import HandshakeSlots
 from tunnel.relay.loop import Loop, Timer
 from tunnel.relay.relay import Relay
-from tunnel.relay.sweeper import Sweeper
-from tunnel.status.counters import Counters, Standing
+from tunnel.status.counters import Counters, TunnelGauges
+from tunnel.time_format import format_time
 from tunnel.tls.engine import Buffers
 
 _ACCEPTS = 64  # in one turn, so that open connections are served in between
-_LIMITS = {End.CLOSE_TIMEOUT, End.LIFETIME}
-_ERRORS = {End.TRUNCATED, End.PROTOCOL, End.NO_DATA, End.REFUSED_BY_PEER, End.CRASH}
+_LIMITS = {CloseReason.CLOSE_TIMEOUT, CloseReason.LIFETIME}
+_ERRORS = {CloseReason.TRUNCATED, CloseReason.PROTOCOL, CloseReason.NO_DATA, CloseReason.REFUSED_BY_PEER, CloseReason.CRASH}
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 1.0  # seconds between attempts to accept when descriptors have run out
 
-ResolveLater = Callable[[Address, Callable[[tuple[Endpoint, ...] | TargetError], None]], None]
+ResolveLater = Callable[[Address, Callable[[tuple[SocketAddress, ...] | TargetError], None]], None]
 
 
 class Tunnel:
@@ -62,8 +62,8 @@ class Tunnel:
         self.refusals = RefusalLog(log, loop.clock, loop.call_later)
         self.buffers = Buffers()
         self.counters = counters or Counters()
-        self.sweeper = Sweeper(loop)
-        self.handshakes = Handshakes(loop, self.buffers, settings.max_handshakes if settings.is_server else 0)
+        self.buffer_trimmer = BufferTrimmer(loop)
+        self.handshakes = HandshakeSlots(loop, self.buffers, settings.max_handshakes if settings.is_server else 0)
         self.new_handshake: NewHandshake = Handshake  # or one that lets in an ACME authority, which looks at our certificate
         self._resolve_later = resolve_later
         self.route = plan_route(settings)
@@ -79,7 +79,7 @@ class Tunnel:
         self._sessions: set[Session] = set()
         self.on_empty: Callable[[], None] | None = None
         self.on_identity_error: Callable[[str], None] | None = None  # told of each change, with "" when all is well again
-        loop.on_stray_crash = self.count_crash
+        loop.on_unowned_crash = self.count_crash
 
     # -- the identity
 
@@ -181,12 +181,12 @@ class Tunnel:
     def __len__(self) -> int:
         return len(self._sessions)
 
-    def standing(self) -> Standing:
+    def standing(self) -> TunnelGauges:
         """What is open now, what has been carried so far and what the next handshake presents."""
         traffic = [session.traffic for session in self._sessions]
         generation = self._generation
         ends = generation.expires if generation else None
-        return Standing(
+        return TunnelGauges(
             opened=len(self._sessions),
             forwarded=self.counters.forwarded + sum(forwarded for forwarded, _ in traffic),
             returned=self.counters.returned + sum(returned for _, returned in traffic),
@@ -221,7 +221,7 @@ class Tunnel:
         if self.settings.only_user is not None and not self._is_own(sock, address):
             return
         if self.review() is None:
-            self.counters.unserved += 1
+            self.counters.no_identity += 1
             if self.counters.lifetime is not None:
                 self.counters.lifetime.update(0)
             sock.close()
@@ -236,7 +236,7 @@ class Tunnel:
         user = owner_of_peer(sock, address)
         if user == self.settings.only_user:
             return True
-        self.counters.strangers += 1
+        self.counters.wrong_local_user += 1
         who = "nobody that is still there" if user is None else f"user {user}"
         line = f"refused a local connection of {who}: only user {self.settings.only_user} may use this tunnel"
         self.refusals.write(describe(sock.family, address), "another-user", line, Category.CONN_ERRORS)
@@ -274,7 +274,7 @@ class Tunnel:
             session.resolved(self._endpoints)
             return
 
-        def answer(result: tuple[Endpoint, ...] | TargetError) -> None:
+        def answer(result: tuple[SocketAddress, ...] | TargetError) -> None:
             self.loop.call_at(0, partial(session.resolved, result), session)  # as an event of the session, in its net
 
         self._resolve_later(self.route.address, answer)
@@ -287,15 +287,15 @@ class Tunnel:
         if not self._sessions and self.on_empty is not None:
             self.on_empty()
 
-    def count_end(self, relay: Relay, how: End) -> None:
+    def count_end(self, relay: Relay, how: CloseReason) -> None:
         """Count how the TLS side of a relay ended."""
-        if how is End.CLOSED:
-            self.counters.bare_fins += relay.has_bare_fin
-            self.counters.clean_ends += not relay.has_bare_fin
+        if how is CloseReason.CLOSED:
+            self.counters.fin_without_close_notify += relay.has_fin_without_close_notify
+            self.counters.close_notify += not relay.has_fin_without_close_notify
             return
         self.counters.reaped += how in _LIMITS
         self.counters.broken += how in _ERRORS
-        if how is End.TRUNCATED:
+        if how is CloseReason.TRUNCATED:
             self.counters.truncated += 1
         else:
             self.counters.other_ends[how.value] = self.counters.other_ends.get(how.value, 0) + 1

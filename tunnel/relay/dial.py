@@ -12,14 +12,14 @@ from typing import Protocol
 
 from tunnel.errors import TargetError
 from tunnel.net.race import ATTEMPT_DELAY, Attempt, Race
-from tunnel.net.sockets import Endpoint
+from tunnel.net.sockets import SocketAddress
 from tunnel.relay.loop import GONE, OUT, Loop, Owner, Timer
 
 
 class DialOwner(Owner, Protocol):
     """Who wants the connection."""
 
-    def dialled(self, sock: socket.socket, endpoint: Endpoint) -> None:
+    def target_connected(self, sock: socket.socket, endpoint: SocketAddress) -> None:
         """The connection is there."""
 
     def dial_failed(self, error: TargetError) -> None:
@@ -31,7 +31,7 @@ class Dial:
 
     __slots__ = ("_loop", "_owner", "_race", "_timer")
 
-    def __init__(self, loop: Loop, owner: DialOwner, endpoints: Iterable[Endpoint]) -> None:
+    def __init__(self, loop: Loop, owner: DialOwner, endpoints: Iterable[SocketAddress]) -> None:
         self._loop = loop
         self._owner = owner
         self._race = Race(endpoints, loop.retire)
@@ -64,7 +64,7 @@ class Dial:
         winner = self._race.winner
         if winner is not None:
             self._stop_timer()
-            self._owner.dialled(winner.socket, winner.endpoint)
+            self._owner.target_connected(winner.socket, winner.endpoint)
         elif self._race.is_lost:
             self._owner.dial_failed(self._race.failure)
 

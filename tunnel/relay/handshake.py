@@ -16,7 +16,7 @@ from typing import Protocol
 
 from tunnel.authz.peer import Admitted
 from tunnel.errors import Denial, PeerDenied, TlsError, TlsFault, words_of
-from tunnel.relay.handshakes import Handshakes
+from tunnel.relay.handshake_slots import HandshakeSlots
 from tunnel.relay.loop import ENDING, IN, Owner
 from tunnel.relay.outbox import Outbox
 from tunnel.tls.engine import TlsEnd
@@ -25,7 +25,7 @@ _READ_BYTES = 32 * 1024  # in one go: more than a handshake needs, and what is h
 
 
 @dataclass(frozen=True, slots=True)
-class Shaken:
+class HandshakeResult:
     """A finished handshake, and the bytes left over: received behind it, and to be sent when there is room."""
 
     end: TlsEnd
@@ -40,16 +40,16 @@ OpenEnd = Callable[[], TlsEnd | None]  # one of the generation in force, or None
 class HandshakeOwner(Owner, Protocol):
     """Who wants the handshake."""
 
-    def shaken(self, result: Shaken) -> None:
+    def handshake_done(self, result: HandshakeResult) -> None:
         """The handshake is done on both sides, as far as ours can tell (RFC 8446, 4.4.4)."""
 
-    def shake_failed(self, error: TlsError | PeerDenied, farewell: bytes) -> None:
+    def handshake_failed(self, error: TlsError | PeerDenied, farewell: bytes) -> None:
         """The handshake failed; `farewell` holds the alert that tells the peer why."""
 
-    def shake_silent(self) -> None:
+    def closed_without_data(self) -> None:
         """The peer closed the connection without having sent a byte."""
 
-    def shake_probed(self, farewell: bytes) -> None:
+    def acme_probe_answered(self, farewell: bytes) -> None:
         """An ACME authority has seen what it came for; `farewell` is the end of the handshake."""
 
 
@@ -78,7 +78,7 @@ class Handshake:
     )
 
     def __init__(
-        self, handshakes: Handshakes, owner: HandshakeOwner, sock: socket.socket, open_end: OpenEnd, source: str = ""
+        self, handshakes: HandshakeSlots, owner: HandshakeOwner, sock: socket.socket, open_end: OpenEnd, source: str = ""
     ) -> None:
         self._handshakes = handshakes
         self._loop = handshakes.loop
@@ -204,9 +204,9 @@ class Handshake:
     def _end_early(self, error: TlsError) -> None:
         self._leave()
         if self.has_received:
-            self.owner.shake_failed(error, b"")
+            self.owner.handshake_failed(error, b"")
         else:
-            self.owner.shake_silent()
+            self.owner.closed_without_data()
 
     def _advance(self, size: int) -> None:
         if self._end is None:
@@ -242,7 +242,7 @@ class Handshake:
 
     def _fail(self, end: TlsEnd, error: TlsError | PeerDenied) -> None:
         self._leave()
-        self.owner.shake_failed(error, self._outbox.waiting + end.take())
+        self.owner.handshake_failed(error, self._outbox.waiting + end.take())
 
     def _proceed(self, end: TlsEnd, is_done: bool, tail: bytes) -> None:
         self._tail = tail
@@ -256,13 +256,13 @@ class Handshake:
             return
         self._leave()
         if end.admitted is None or end.is_resumed():  # belt and braces: our judge has not seen this peer
-            self.owner.shake_failed(PeerDenied(Denial.NO_CERTIFICATE, "handshake without a verdict"), b"")
+            self.owner.handshake_failed(PeerDenied(Denial.NO_CERTIFICATE, "handshake without a verdict"), b"")
         else:
             if end.has_tickets_only():
                 self._acknowledge()
             else:
                 self._outbox.send(end.take())
-            self.owner.shaken(Shaken(end, end.admitted, self._tail, self._outbox.waiting))
+            self.owner.handshake_done(HandshakeResult(end, end.admitted, self._tail, self._outbox.waiting))
 
     def _acknowledge(self) -> None:
         """Acknowledge the client's Finished without sending data: session tickets wait in `end` for the first data.
@@ -275,4 +275,4 @@ class Handshake:
                 self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
 
-NewHandshake = Callable[[Handshakes, HandshakeOwner, socket.socket, OpenEnd, str], Handshake]
+NewHandshake = Callable[[HandshakeSlots, HandshakeOwner, socket.socket, OpenEnd, str], Handshake]

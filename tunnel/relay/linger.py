@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from tunnel.relay.loop import Loop
 
-_PATIENCE = 1.0  # seconds for the peer to read and hang up; then it is cut
+_WAIT_LIMIT = 1.0  # seconds for the peer to read and hang up; then it is cut
 _ALLOWANCE = 256 * 1024  # bytes to throw away: more than can be under way from a peer that stops when told
 _INTERVAL = 0.1  # seconds until the first look at what is not acknowledged, for which there is no event
 
@@ -43,7 +43,7 @@ class Linger:
                 sock.shutdown(socket.SHUT_WR)
         self._moved = loop.clock()
         self._unread = self._look()
-        self._timer = loop.call_at(self._moved + self._patience(), self._check, self)
+        self._timer = loop.call_at(self._moved + self._wait_limit(), self._check, self)
         if is_cut and not self._unread:
             self._close()
             return
@@ -74,10 +74,10 @@ class Linger:
     def _look(self) -> int:
         return unacknowledged(self._socket) if self._limit else 0
 
-    def _patience(self) -> float:
+    def _wait_limit(self) -> float:
         """Seconds until the next look: the longer the peer takes nothing, the longer."""
         stalled = self._loop.clock() - self._moved
-        return min(max(stalled, _INTERVAL), _PATIENCE) if self._unread else _PATIENCE
+        return min(max(stalled, _INTERVAL), _WAIT_LIMIT) if self._unread else _WAIT_LIMIT
 
     def _check(self) -> None:
         """Go on waiting while the peer takes something, or close."""
@@ -85,10 +85,10 @@ class Linger:
         if unread != self._unread:
             self._unread, self._moved = unread, now
         is_over = self._is_cut if not unread else now >= self._moved + self._limit
-        if is_over or (not unread and now >= self._moved + _PATIENCE):
+        if is_over or (not unread and now >= self._moved + _WAIT_LIMIT):
             self._close()
         else:
-            self._timer = self._loop.call_at(now + self._patience(), self._check, self)
+            self._timer = self._loop.call_at(now + self._wait_limit(), self._check, self)
 
     def _close(self) -> None:
         self._loop.cancel(self._timer)

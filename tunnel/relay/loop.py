@@ -88,7 +88,7 @@ class Loop:
         self._set_handler(self._wake_fd, self._take_from_threads)
         self._threads: ThreadPoolExecutor | None = None  # none, unless something must wait
         self._is_running = True
-        self.on_stray_crash: Callable[[Exception], None] | None = None
+        self.on_unowned_crash: Callable[[Exception], None] | None = None
 
     def close(self) -> None:
         """Give the loop's own descriptors back."""
@@ -224,14 +224,14 @@ class Loop:
         while self._is_running:
             self.turn()
 
-    def turn(self, patience: float = -1) -> None:
+    def turn(self, wait_limit: float = -1) -> None:
         """Wait for events, at most `patience` seconds unless that is below 0, and handle one batch."""
         if self._again or self._soon:
-            patience = 0
+            wait_limit = 0
         elif self._timers:
             left = max(self._timers[0].when - self.clock(), 0)
-            patience = left if patience < 0 else min(left, patience)
-        ready = self._epoll.poll(patience, _BATCH)
+            wait_limit = left if wait_limit < 0 else min(left, wait_limit)
+        ready = self._epoll.poll(wait_limit, _BATCH)
         if self._again:
             ready += self._again
             self._again = []
@@ -260,8 +260,8 @@ class Loop:
                 owner = self._at_work if fd == _NO_FD else self._owners.get(fd)
                 if owner is not None:
                     owner.crashed(crash)
-                elif self.on_stray_crash is not None:  # the owner has given its sockets up already
-                    self.on_stray_crash(crash)
+                elif self.on_unowned_crash is not None:  # the owner has given its sockets up already
+                    self.on_unowned_crash(crash)
                 else:
                     raise
 

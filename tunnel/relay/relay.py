@@ -14,8 +14,8 @@ from __future__ import annotations
 import socket
 
 from tunnel.errors import TlsError, TlsFault, words_of
-from tunnel.relay.end import End, RelayOwner
-from tunnel.relay.handshake import Shaken
+from tunnel.relay.close_reason import CloseReason, RelayOwner
+from tunnel.relay.handshake import HandshakeResult
 from tunnel.relay.linger import Linger, reset
 from tunnel.relay.loop import ENDING, GONE, IN, OUT, Loop, Timer
 from tunnel.tls.engine import SMALL_HEADS, Buffers
@@ -23,12 +23,12 @@ from tunnel.tls.engine import SMALL_HEADS, Buffers
 _MAX_HELD = 512 * 1024  # bytes for the TLS side, above what one read can make
 _SMALL = 4096  # bytes in one read up to which OpenSSL's memory stays small
 _LEAST_LINGER = 1.0  # seconds for a peer to take something, where the close timeout is shorter
-_AT_ONCE = {End.CUT, End.CRASH}  # nobody is there to wait
+_AT_ONCE = {CloseReason.CUT, CloseReason.CRASH}  # nobody is there to wait
 _READABLE = IN | OUT  # what an edge says of a socket that has input and room
 
 
 class Relay:
-    """One carried connection; that it takes a `Shaken`, which holds an `Admitted`, is what keeps strangers out."""
+    """One carried connection; that it takes a `HandshakeResult`, which holds an `Admitted`, is what keeps strangers out."""
 
     __slots__ = (
         "_close_timeout",
@@ -57,7 +57,7 @@ class Relay:
         "_to_plain",
         "_to_tls",
         "down",
-        "has_bare_fin",
+        "has_fin_without_close_notify",
         "is_down_over",
         "is_grown",
         "is_open",
@@ -69,7 +69,7 @@ class Relay:
         self,
         loop: Loop,
         owner: RelayOwner,
-        shaken: Shaken,
+        handshake_done: HandshakeResult,
         tls: socket.socket,
         plain: socket.socket,
         *,
@@ -78,15 +78,15 @@ class Relay:
     ) -> None:
         self._loop = loop
         self._owner = owner
-        self._end = shaken.end
-        self._tail = shaken.tail  # of a record that is not all there, or not looked at yet
+        self._end = handshake_done.end
+        self._tail = handshake_done.tail  # of a record that is not all there, or not looked at yet
         self._tls = tls
         self._plain = plain
         self._inbox = buffers.inbox_view
         self._outbox = buffers.outbox_view
         self._heads = buffers.outbox_heads
         self._close_timeout = close_timeout
-        self._to_tls = shaken.unsent  # waiting for room
+        self._to_tls = handshake_done.unsent  # waiting for room
         self._to_plain = b""
         # A short read proves that nothing is left, but not on a Unix socket, nor once an end has been announced: then it is
         # read until the kernel says so. Also at first, since an announcement may have come before we took over.
@@ -95,7 +95,7 @@ class Relay:
         self.down = 0
         self.is_up_over = False
         self.is_down_over = False
-        self.has_bare_fin = False
+        self.has_fin_without_close_notify = False
         self.is_grown = False
         self.is_open = True
         self._timer: Timer | None = None
@@ -105,7 +105,7 @@ class Relay:
         self._is_resting = False  # has used its share of this turn up
         self._is_tls_gone = False  # the TLS side takes no more
         self._is_up_cut = False  # the stream from the TLS side has not come to its end: the plain side must not see one
-        self._how = End.CLOSED  # unless something has gone wrong
+        self._how = CloseReason.CLOSED  # unless something has gone wrong
         self._detail = ""
         self._is_up_calm = self._is_down_calm = False
 
@@ -129,7 +129,7 @@ class Relay:
             try:
                 size = self._tls.recv_into(self._inbox)
             except OSError as error:
-                self._read_failed(error, End.RESET_BY_PEER)
+                self._read_failed(error, CloseReason.RESET_BY_PEER)
                 return
             if 0 < size <= _SMALL:
                 plain = self._end.open_one(size)
@@ -148,7 +148,7 @@ class Relay:
             try:
                 size = self._plain.recv_into(self._inbox)
             except OSError as error:
-                self._read_failed(error, End.RESET_BY_PLAIN)
+                self._read_failed(error, CloseReason.RESET_BY_PLAIN)
                 return
             if 0 < size <= _SMALL:
                 self.down += size
@@ -190,7 +190,7 @@ class Relay:
         self._is_up_calm = is_calm and not (self._tail or self._tls_thorough)
         self._is_down_calm = is_calm and not self._plain_thorough
 
-    def abort(self, how: End, detail: str = "") -> None:
+    def abort(self, how: CloseReason, detail: str = "") -> None:
         """Give both sides up so that neither takes it for an orderly end."""
         if self.is_open:
             self._finish(how, detail)
@@ -217,7 +217,7 @@ class Relay:
         try:
             size = self._tls.recv_into(view)
         except OSError as error:
-            self._read_failed(error, End.RESET_BY_PEER)
+            self._read_failed(error, CloseReason.RESET_BY_PEER)
             return
         self._take_up(size, len(view))
 
@@ -245,10 +245,10 @@ class Relay:
         elif self._is_tls_gone:
             self._cut_up()
         elif start:
-            self._note(End.TRUNCATED, "connection closed inside a TLS record")
+            self._note(CloseReason.TRUNCATED, "connection closed inside a TLS record")
             self._cut_up()
         else:
-            self.has_bare_fin = True
+            self.has_fin_without_close_notify = True
             self._end_up()
 
     def _carry_up(self, size: int) -> None:
@@ -315,7 +315,7 @@ class Relay:
         try:
             size = self._plain.recv_into(self._inbox)
         except OSError as error:
-            self._read_failed(error, End.RESET_BY_PLAIN)
+            self._read_failed(error, CloseReason.RESET_BY_PLAIN)
             return
         self._take_down(size)
 
@@ -357,7 +357,7 @@ class Relay:
     def _end_down(self) -> None:
         self.is_down_over = True
         if self._cut:
-            self._note(End.RESET_BY_PLAIN, self._cut)  # and so without the close_notify that would vouch for the end
+            self._note(CloseReason.RESET_BY_PLAIN, self._cut)  # and so without the close_notify that would vouch for the end
         else:
             # close_notify without a FIN: the peer may go on sending (RFC 8446, 6.1).
             self._send_tls(self._end.close_notify())
@@ -366,18 +366,18 @@ class Relay:
 
     # -- both
 
-    def _read_failed(self, error: OSError, how: End) -> None:
+    def _read_failed(self, error: OSError, how: CloseReason) -> None:
         """Nothing is left, so whatever was announced has been read; or the side has failed, behind all that it sent."""
         if not isinstance(error, BlockingIOError):
             self._note(how, words_of(error))
-            if how is End.RESET_BY_PEER:
+            if how is CloseReason.RESET_BY_PEER:
                 self._is_tls_gone = True
                 self._to_tls = b""
                 self._cut_up()
             else:
                 self._is_down_cut = self.is_down_over = True
                 self._plain_broke(error)
-        elif how is End.RESET_BY_PEER:
+        elif how is CloseReason.RESET_BY_PEER:
             self._tls_thorough = self._tls.family == socket.AF_UNIX
         else:
             self._plain_thorough = self._plain.family == socket.AF_UNIX
@@ -434,7 +434,7 @@ class Relay:
         else:
             # The TLS side tells a cut by the close_notify that it lacks.
             self._is_up_cut = self._is_up_cut or not self.is_up_over or bool(self._to_plain)
-            how = End.CLOSE_TIMEOUT if self._how is End.CLOSED else self._how
+            how = CloseReason.CLOSE_TIMEOUT if self._how is CloseReason.CLOSED else self._how
             self._finish(how, self._detail or f"no activity for {self._close_timeout:g}s after half-close")
 
     def _plain_broke(self, error: OSError) -> None:
@@ -450,7 +450,7 @@ class Relay:
 
     def _tls_broke(self, error: OSError) -> None:
         """The TLS side takes no more; what it said before that still belongs to the plain side."""
-        self._note(End.RESET_BY_PEER, words_of(error))
+        self._note(CloseReason.RESET_BY_PEER, words_of(error))
         self._is_tls_gone = self.is_down_over = True
         self._to_tls = b""
         if not self.is_up_over:
@@ -461,20 +461,20 @@ class Relay:
     def _fail(self, error: TlsError) -> None:
         """OpenSSL gave up. An alert before the first byte is the refusal that TLS 1.3 has no earlier place for."""
         if error.reason is TlsFault.NO_DATA:
-            how = End.NO_DATA
+            how = CloseReason.NO_DATA
         elif error.alert is None:
-            how = End.PROTOCOL
+            how = CloseReason.PROTOCOL
         else:
-            how = End.REFUSED_BY_PEER if self.up == 0 else End.RESET_BY_PEER
+            how = CloseReason.REFUSED_BY_PEER if self.up == 0 else CloseReason.RESET_BY_PEER
         self._note(how, str(error))
         self._send_tls(self._end.take())
         if self.is_open:
             self._cut_up()
 
-    def _note(self, how: End, detail: str) -> None:
+    def _note(self, how: CloseReason, detail: str) -> None:
         """Something has gone wrong: the first failure is the one that is told."""
         self._is_up_calm = self._is_down_calm = False
-        if self._how is End.CLOSED:
+        if self._how is CloseReason.CLOSED:
             self._how, self._detail = how, detail
 
     def _note_size(self, size: int) -> None:
@@ -482,7 +482,7 @@ class Relay:
             self.is_grown = True
             self._owner.relay_grown()
 
-    def _finish(self, how: End, detail: str = "") -> None:
+    def _finish(self, how: CloseReason, detail: str = "") -> None:
         self.is_open = self._is_up_calm = self._is_down_calm = False
         self.is_up_over = self.is_down_over = True
         self._to_plain = self._to_tls = self._tail = b""
@@ -494,21 +494,21 @@ class Relay:
         self._end.free()
         self._owner.relay_ended(how, detail)
 
-    def _part_tls(self, how: End) -> None:
+    def _part_tls(self, how: CloseReason) -> None:
         """Close the TLS side, after a failure without close_notify; the reset of the plain side is passed on as one."""
-        if self._is_tls_gone or (how is End.CLOSED and not self._cut):
+        if self._is_tls_gone or (how is CloseReason.CLOSED and not self._cut):
             self._loop.retire(self._tls)
         elif how in _AT_ONCE:
             reset(self._tls)
             self._loop.retire(self._tls)
         else:  # unread input would make of the close a reset, and lose what is on its way
-            self._linger(self._tls, is_cut=how is End.LIFETIME or self._is_down_cut)
+            self._linger(self._tls, is_cut=how is CloseReason.LIFETIME or self._is_down_cut)
 
-    def _part_plain(self, how: End) -> None:
+    def _part_plain(self, how: CloseReason) -> None:
         """Close the plain side: with a reset behind what it was sent, unless that was all."""
         if how in _AT_ONCE:
             reset(self._plain)
-        elif not self._cut and (self._is_up_cut or self._is_tls_gone or how is End.LIFETIME):
+        elif not self._cut and (self._is_up_cut or self._is_tls_gone or how is CloseReason.LIFETIME):
             self._linger(self._plain, is_cut=True)
             return
         self._loop.retire(self._plain)

@@ -163,8 +163,8 @@ def _socket_places(needs: Needs, follow: Callable[[str], str]) -> Iterator[str]:
 
 
 def _dials_abstract(needs: Needs, environ: Mapping[str, str]) -> bool:
-    dialled = [address.path for address in needs.dials if isinstance(address, UnixAddress)]
-    return any(path.startswith("@") for path in (*dialled, environ.get("NOTIFY_SOCKET", "")))
+    target_connected = [address.path for address in needs.dials if isinstance(address, UnixAddress)]
+    return any(path.startswith("@") for path in (*target_connected, environ.get("NOTIFY_SOCKET", "")))
 
 
 def interpreter_paths(

@@ -24,7 +24,7 @@ _WANTED = "a Workload API address is unix:///absolute/path or tcp://IP:PORT"
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
+class WorkloadEndpoint:
     """Where a Workload API listens: a Unix socket's path, or an IP address and a port."""
 
     path: str = ""
@@ -40,7 +40,7 @@ class Endpoint:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def parse_endpoint(text: str) -> Endpoint:
+def parse_endpoint(text: str) -> WorkloadEndpoint:
     """The endpoint that `text` names (Workload Endpoint 2); raises ConfigError that names the mistake."""
     if not text.isprintable() or " " in text:
         raise ConfigError(f"{text!a} has a blank or a control character; {_WANTED}")
@@ -60,14 +60,14 @@ def parse_endpoint(text: str) -> Endpoint:
     return _parse_tcp(text, parts["authority"], parts["path"])
 
 
-def _parse_unix(text: str, authority: str, path: str) -> Endpoint:
+def _parse_unix(text: str, authority: str, path: str) -> WorkloadEndpoint:
     if authority:
         raise ConfigError(f"{text!a} has two slashes where three are wanted; did you mean unix:///{authority}{path}")
     if not path.startswith("/"):
         raise ConfigError(f"{text!a} has no absolute path; did you mean unix:///{path}")
     if not path.strip("/"):
         raise ConfigError(f"{text!a} names no socket; {_WANTED}")
-    return Endpoint(path=_decode_path(text, path))
+    return WorkloadEndpoint(path=_decode_path(text, path))
 
 
 def _decode_path(text: str, path: str) -> str:
@@ -88,7 +88,7 @@ def _decode_path(text: str, path: str) -> str:
     return os.fsdecode(raw)
 
 
-def _parse_tcp(text: str, authority: str, path: str) -> Endpoint:
+def _parse_tcp(text: str, authority: str, path: str) -> WorkloadEndpoint:
     if path:
         raise ConfigError(f"{text!a} has a path; tcp://IP:PORT has none")
     host, colon, port = authority.rpartition(":")
@@ -103,4 +103,4 @@ def _parse_tcp(text: str, authority: str, path: str) -> Endpoint:
         raise ConfigError(f"{text!a}: an IPv6 address, and no other, stands in brackets")
     if not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
         raise ConfigError(f"{text!a} has no port from 1 to 65535")
-    return Endpoint(host=str(address), port=int(port))
+    return WorkloadEndpoint(host=str(address), port=int(port))

@@ -28,7 +28,7 @@ _OURS = "ours, not the standard's"
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class RuleInput:
     """A certificate as the rules want it; `signs_for` is asked of authorities only."""
 
     certificate: Certificate
@@ -45,36 +45,36 @@ class Rule:
     name: str
     section: str
     words: str
-    check: Callable[[Reading], object]
+    check: Callable[[RuleInput], object]
     first: str = ""
     is_about_domain: bool = False
 
 
-def read_extensions(certificate: Certificate, signs_for: TrustDomain | None = None) -> Reading:
+def read_extensions(certificate: Certificate, signs_for: TrustDomain | None = None) -> RuleInput:
     """The certificate as the rules want it, if all that they ask about can be read; raises PeerDenied."""
     check_readable(certificate)
     certificate.extensions.uris()
-    return Reading(certificate, signs_for)
+    return RuleInput(certificate, signs_for)
 
 
 def check_leaf(certificate: Certificate) -> SpiffeId:
     """The SPIFFE ID of a certificate that keeps every rule of a leaf (X509-SVID 2, 3.1, 4)."""
-    reading = Reading(certificate)
+    reading = RuleInput(certificate)
     _check_rules((*LEAF_RULES, *NAME_RULES), reading)
     return _parse_workload_id(reading)
 
 
 def check_intermediate(certificate: Certificate, trust_domain: TrustDomain) -> None:
     """A signing certificate that a peer sent may sign for `trust_domain` (RFC 5280, 6.1.4 k to n)."""
-    _check_rules(INTERMEDIATE_RULES, Reading(certificate, trust_domain))
+    _check_rules(INTERMEDIATE_RULES, RuleInput(certificate, trust_domain))
 
 
 def check_anchor(certificate: Certificate) -> None:
     """A certificate of a bundle can be a trust anchor: a name and a key (RFC 5280, 6.1.1 d)."""
-    _check_rules(ANCHOR_RULES, Reading(certificate))
+    _check_rules(ANCHOR_RULES, RuleInput(certificate))
 
 
-def _check_rules(rules: Iterable[Rule], reading: Reading) -> None:
+def _check_rules(rules: Iterable[Rule], reading: RuleInput) -> None:
     for rule in rules:
         try:
             rule.check(reading)
@@ -84,84 +84,84 @@ def _check_rules(rules: Iterable[Rule], reading: Reading) -> None:
 
 def parse_leaf_id(certificate: Certificate) -> SpiffeId:
     """The ID in the one URI SAN of a leaf (X509-SVID 2, 5.2: exactly one, and not the root path)."""
-    return _parse_workload_id(Reading(certificate))
+    return _parse_workload_id(RuleInput(certificate))
 
 
-def _parse_workload_id(reading: Reading) -> SpiffeId:
+def _parse_workload_id(reading: RuleInput) -> SpiffeId:
     spiffe_id = _parse_only_id(reading)
     if not spiffe_id.is_workload():
         raise PeerDenied(Denial.ROOT_PATH, f"{spiffe_id} names a trust domain, not a workload")
     return spiffe_id
 
 
-def _parse_only_id(reading: Reading) -> SpiffeId:
+def _parse_only_id(reading: RuleInput) -> SpiffeId:
     try:
         return parse_spiffe_id(_only_uri(reading))
     except SpiffeIdError as error:
         raise PeerDenied(Denial.SPIFFE_ID, str(error)) from error
 
 
-def _only_uri(reading: Reading) -> str:
+def _only_uri(reading: RuleInput) -> str:
     uris = reading.certificate.extensions.uris()
     if len(uris) != 1:
         raise PeerDenied(Denial.URI_SAN, f"the certificate has {len(uris)} URI names where one is wanted")
     return uris[0]
 
 
-def _check_leaf_is_no_authority(reading: Reading) -> None:
+def _check_leaf_is_no_authority(reading: RuleInput) -> None:
     constraints = reading.certificate.extensions.basic_constraints()
     if constraints is not None and constraints.is_ca:
         raise PeerDenied(Denial.LEAF_IS_CA, "the leaf certificate is marked as an authority")
 
 
-def _critical_usage(reading: Reading) -> KeyUsage:
+def _critical_usage(reading: RuleInput) -> KeyUsage:
     usage = reading.certificate.extensions.key_usage()
     if usage is None or not usage.is_critical:
         raise PeerDenied(Denial.KEY_USAGE, "key usage is absent or not critical")
     return usage
 
 
-def _check_digital_signature(reading: Reading) -> None:
+def _check_digital_signature(reading: RuleInput) -> None:
     if not _critical_usage(reading).digital_signature:
         raise PeerDenied(Denial.KEY_USAGE, "the leaf's key usage lacks digitalSignature")
 
 
-def _check_leaf_signs_nothing(reading: Reading) -> None:
+def _check_leaf_signs_nothing(reading: RuleInput) -> None:
     usage = _critical_usage(reading)
     if usage.key_cert_sign or usage.crl_sign:
         raise PeerDenied(Denial.KEY_USAGE, "the leaf's key usage has keyCertSign or cRLSign")
 
 
-def _check_extended_key_usage(reading: Reading) -> None:
+def _check_extended_key_usage(reading: RuleInput) -> None:
     purposes = reading.certificate.extensions.purposes()
     if purposes is not None and not purposes >= _BOTH_SIDES:
         raise PeerDenied(Denial.EXTENDED_KEY_USAGE, "extended key usage lacks serverAuth or clientAuth")
 
 
-def _check_is_authority(reading: Reading) -> None:
+def _check_is_authority(reading: RuleInput) -> None:
     constraints = reading.certificate.extensions.basic_constraints()
     if constraints is None or not constraints.is_ca:
         raise PeerDenied(Denial.NOT_CA, "a signing certificate needs basic constraints with cA TRUE")
 
 
-def _check_may_be_authority(reading: Reading) -> None:
+def _check_may_be_authority(reading: RuleInput) -> None:
     constraints = reading.certificate.extensions.basic_constraints()
     if constraints is not None and not constraints.is_ca:
         raise PeerDenied(Denial.NOT_CA, "its basic constraints say cA FALSE")
 
 
-def _check_signs_certificates(reading: Reading) -> None:
+def _check_signs_certificates(reading: RuleInput) -> None:
     usage = reading.certificate.extensions.key_usage()
     if usage is not None and not usage.key_cert_sign:
         raise PeerDenied(Denial.KEY_USAGE, "its key usage lacks keyCertSign")
 
 
-def _check_key_usage_of_signer(reading: Reading) -> None:
+def _check_key_usage_of_signer(reading: RuleInput) -> None:
     if not _critical_usage(reading).key_cert_sign:
         raise PeerDenied(Denial.KEY_USAGE, "its key usage lacks keyCertSign")
 
 
-def _check_trust_domain(reading: Reading) -> None:
+def _check_trust_domain(reading: RuleInput) -> None:
     """Refuse the signing certificate of another trust domain: two domains may have one root, and then only its name tells."""
     for uri in reading.certificate.extensions.uris():
         try:
@@ -172,19 +172,19 @@ def _check_trust_domain(reading: Reading) -> None:
             raise PeerDenied(Denial.AUTHORITY_ID, f"its SPIFFE ID is {uri!a}, and the leaf is of {reading.signs_for}")
 
 
-def _check_authority_id(reading: Reading) -> None:
+def _check_authority_id(reading: RuleInput) -> None:
     uris = reading.certificate.extensions.uris()
     if uris and uris != (f"spiffe://{reading.signs_for}",):
         raise PeerDenied(Denial.AUTHORITY_ID, f"its URI name is {uris[0]!a}, expected spiffe://{reading.signs_for}")
 
 
-def _check_tls_purpose(reading: Reading) -> None:
+def _check_tls_purpose(reading: RuleInput) -> None:
     purposes = reading.certificate.extensions.purposes()
     if purposes and not purposes & _TLS_PURPOSES:
         raise PeerDenied(Denial.EXTENDED_KEY_USAGE, "its extended key usage names no purpose of TLS")
 
 
-def _check_critical(reading: Reading) -> None:
+def _check_critical(reading: RuleInput) -> None:
     reading.certificate.extensions.check_critical()
 
 

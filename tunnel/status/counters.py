@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # loaded only when somebody will ask for them
-    from tunnel.status.timer import Timer
+    from tunnel.status.durations import DurationMetric
 
 
 @dataclass(slots=True)
@@ -46,14 +46,14 @@ class Counters:
     accepted: int = 0
     carried: int = 0  # reached the relay
     refused: int = 0  # the handshake failed or no rule admitted the peer
-    undialled: int = 0  # the target could not be reached
-    gone: int = 0  # the accepted side vanished before the relay
-    unserved: int = 0  # closed at once for want of a valid identity
-    probes: int = 0  # closed by the other side without a byte
-    challenged: int = 0  # looked at by an ACME authority
-    strangers: int = 0  # of another user of this machine, where only our own may connect
-    clean_ends: int = 0  # the TLS side ended with close_notify
-    bare_fins: int = 0  # the TLS side ended with a FIN between two records
+    dial_failed: int = 0  # the target could not be reached
+    client_gone: int = 0  # the accepted side vanished before the relay
+    no_identity: int = 0  # closed at once for want of a valid identity
+    closed_without_data: int = 0  # closed by the other side without a byte
+    acme_challenge: int = 0  # looked at by an ACME authority
+    wrong_local_user: int = 0  # of another user of this machine, where only our own may connect
+    close_notify: int = 0  # the TLS side ended with close_notify
+    fin_without_close_notify: int = 0  # the TLS side ended with a FIN between two records
     truncated: int = 0  # the TLS side ended inside a record
     crashed: int = 0  # ended by a bug of ours
     accept_errors: int = 0
@@ -70,13 +70,21 @@ class Counters:
     certificates: Reloads = field(default_factory=Reloads)
     policy: Reloads = field(default_factory=Reloads)
     workload_api: WorkloadApiState | None = None  # None with another source of identity
-    handshake: Timer | None = None  # of accepted connections, from accept to the verdict or the failure
-    lifetime: Timer | None = None  # of every accepted connection
+    handshake: DurationMetric | None = None  # of accepted connections, from accept to the verdict or the failure
+    lifetime: DurationMetric | None = None  # of every accepted connection
 
     @property
     def failed(self) -> int:
         """Ghostunnel's `accept.error`: could not be accepted, or was and did not reach the relay."""
-        return self.accept_errors + self.refused + self.undialled + self.gone + self.unserved + self.probes + self.strangers
+        return (
+            self.accept_errors
+            + self.refused
+            + self.dial_failed
+            + self.client_gone
+            + self.no_identity
+            + self.closed_without_data
+            + self.wrong_local_user
+        )
 
     def outcomes(self) -> dict[str, int]:
         """The counts by outcome, without those by reason."""
@@ -99,14 +107,14 @@ class Counters:
 
 _OUTCOMES = tuple(
     (
-        "accepted carried refused undialled gone unserved probes challenged strangers "
-        "clean_ends bare_fins truncated crashed accept_errors"
+        "accepted carried refused dial_failed client_gone no_identity closed_without_data acme_challenge wrong_local_user "
+        "close_notify fin_without_close_notify truncated crashed accept_errors"
     ).split()
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class TunnelGauges:
     """What is not counted but looked up: at a tunnel, and at the identity that it uses."""
 
     opened: int = 0
@@ -119,6 +127,6 @@ class Standing:
 
 def timed_counters() -> Counters:
     """For when the metrics are shown somewhere: with both timers."""
-    from tunnel.status.timer import LONG, SHORT, Timer
+    from tunnel.status.durations import LONG, SHORT, DurationMetric
 
-    return Counters(handshake=Timer(SHORT), lifetime=Timer(LONG))
+    return Counters(handshake=DurationMetric(SHORT), lifetime=DurationMetric(LONG))

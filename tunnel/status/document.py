@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tunnel.status.life import Identity, Reload, Standing
+from tunnel.status.process_state import Identity, ProcessState, Reload
 
 _NEVER = "0001-01-01T00:00:00Z"  # Go's zero time
 _NS = 1_000_000_000
@@ -29,12 +29,12 @@ class Service:
     compiler: str
 
 
-def is_ok(standing: Standing, backend_error: str) -> bool:
+def is_ok(standing: ProcessState, backend_error: str) -> bool:
     """Whether a client would be served now: we listen, our identity is valid, and the backend answers (an empty error)."""
     return standing.is_ready and not backend_error
 
 
-def encode_document(service: Service, standing: Standing, backend_error: str, now: int) -> bytes:
+def encode_document(service: Service, standing: ProcessState, backend_error: str, now: int) -> bytes:
     """The document as of `now`, in nanoseconds of the epoch."""
     pairs = _pairs(service, standing, backend_error, now)
     return json.dumps(dict(pairs), separators=(",", ":")).encode()
@@ -55,7 +55,7 @@ def _zone(offset: int) -> str:
     return f"{'-' if offset < 0 else '+'}{hours:02d}:{minutes:02d}"
 
 
-def _pairs(service: Service, standing: Standing, backend_error: str, now: int) -> Iterator[tuple[str, object]]:
+def _pairs(service: Service, standing: ProcessState, backend_error: str, now: int) -> Iterator[tuple[str, object]]:
     ok, backend_ok = is_ok(standing, backend_error), not backend_error
     yield "ok", ok
     yield "status", _word(ok)

@@ -14,10 +14,10 @@ from functools import partial
 from http import HTTPStatus
 
 from tunnel.errors import TunnelError
-from tunnel.status.check import Check
+from tunnel.status.backend_health import Check
 from tunnel.status.document import Service, encode_document, is_ok
 from tunnel.status.http import Request, Respond, Response
-from tunnel.status.life import Standing
+from tunnel.status.process_state import ProcessState
 
 EncodeMetrics = Callable[[], Awaitable[tuple[str, bytes]]]  # content type and body
 JSON, PROMETHEUS = "json", "prometheus"
@@ -31,7 +31,7 @@ class Endpoints:
     """What the answers are made of; `shutdown` and `pprof` are None unless they were switched on."""
 
     service: Service
-    standing: Callable[[], Standing]
+    standing: Callable[[], ProcessState]
     check: Check
     encode_metrics: Mapping[str, EncodeMetrics]  # by JSON and PROMETHEUS
     shutdown: Callable[[], None] | None = None

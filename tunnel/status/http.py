@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, unquote
 import h11
 import trio
 
-from tunnel.status.lobby import Lobby
+from tunnel.status.connection_limiter import ConnectionLimiter
 
 TEXT = "text/plain; charset=utf-8"
 _PIECE = 16 * 1024
@@ -65,13 +65,15 @@ class Response:
 Respond = Callable[[Request], Awaitable[Response]]
 
 
-async def serve_http(stream: trio.abc.HalfCloseableStream, respond: Respond, lobby: Lobby, limits: Limits) -> None:
+async def serve_http(
+    stream: trio.abc.HalfCloseableStream, respond: Respond, limiter: ConnectionLimiter, limits: Limits
+) -> None:
     """Answer the requests of one connection until one side has enough.
 
     Raises trio.BrokenResourceError when the client is gone, trio.TooSlowError when it takes too long to be served. The
     stream stays open, and is the caller's to close.
     """
-    talk = _Talk(stream, lobby, limits)
+    talk = _Talk(stream, limiter, limits)
     try:
         while (request := await talk.next_request()) is not None:
             response = _refusal(request) or await respond(request)
@@ -84,9 +86,9 @@ async def serve_http(stream: trio.abc.HalfCloseableStream, respond: Respond, lob
 class _Talk:
     """One connection's state between two requests."""
 
-    def __init__(self, stream: trio.abc.HalfCloseableStream, lobby: Lobby, limits: Limits) -> None:
+    def __init__(self, stream: trio.abc.HalfCloseableStream, limiter: ConnectionLimiter, limits: Limits) -> None:
         self._stream = stream
-        self._lobby = lobby
+        self._limiter = limiter
         self._limits = limits
         self._wire = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.head_bytes)
         self._is_idle = False  # a new connection is expected to speak
@@ -103,8 +105,8 @@ class _Talk:
 
     async def _next_head(self) -> h11.Request | None:
         event: object = None
-        patience = self._limits.idle if self._is_idle else self._limits.header
-        with self._lobby.waiting(trio.current_time() + patience) as wait:
+        wait_limit = self._limits.idle if self._is_idle else self._limits.header
+        with self._limiter.waiting(trio.current_time() + wait_limit) as wait:
             while (event := self._wire.next_event()) is h11.NEED_DATA:
                 await self._receive()
                 if self._is_idle:
@@ -127,7 +129,7 @@ class _Talk:
 
     async def answer(self, request: Request, response: Response) -> bool:
         """Send an answer; whether another request may follow."""
-        is_last = self._lobby.is_closed or self._wire.their_state is h11.SEND_BODY
+        is_last = self._limiter.is_closed or self._wire.their_state is h11.SEND_BODY
         await self._send(response, has_body=request.method != "HEAD", is_last=is_last)
         if self._wire.our_state is not h11.DONE or self._wire.their_state is not h11.DONE:
             await linger(self._stream)

@@ -13,9 +13,9 @@ from itertools import groupby
 
 from prometheus_client import REGISTRY, generate_latest
 
-from tunnel.status.names import Kind, Metric
-from tunnel.status.snapshot import Reading, Snapshot
-from tunnel.status.timer import Distribution
+from tunnel.status.durations import Distribution
+from tunnel.status.metric_table import Kind, Metric
+from tunnel.status.snapshot import MetricReading, Snapshot
 
 PROMETHEUS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -40,11 +40,11 @@ def encode_prometheus(snapshot: Snapshot, prefix: str) -> bytes:
     return lines.encode() + generate_latest(REGISTRY)
 
 
-def _metric_of(reading: Reading) -> Metric:
+def _metric_of(reading: MetricReading) -> Metric:
     return reading.metric
 
 
-def _family(metric: Metric, readings: Iterable[Reading], prefix: str) -> Iterator[str]:
+def _family(metric: Metric, readings: Iterable[MetricReading], prefix: str) -> Iterator[str]:
     name = _legal(f"{prefix}_{metric.name}" if prefix else metric.name) + metric.suffix
     yield from _head(name, metric.help, _TYPES[metric.kind])
     for reading in readings:

@@ -19,8 +19,8 @@ from tunnel import __version__
 from tunnel.errors import ConfigError, TargetError, words_of
 from tunnel.log import escape
 from tunnel.net.address import TcpAddress, join_host_port
-from tunnel.status.forms import JSON_TYPE, encode_graphite, encode_json
-from tunnel.status.reach import open_target
+from tunnel.status.dial import open_target
+from tunnel.status.encoders import JSON_TYPE, encode_graphite, encode_json
 from tunnel.status.snapshot import MetricsSource, Snapshot
 from tunnel.status.trust import system_context
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 
 import trio
 
-from tunnel.status.timer import SHORT, Timer
+from tunnel.status.durations import SHORT, DurationMetric
 
 _STATM = "/proc/self/statm"
 
@@ -24,7 +24,7 @@ class Runtime:
     """Looks at the process; between `watch` and `unwatch`, every run of the garbage collector is timed."""
 
     def __init__(self, *, clock: Callable[[], int] = time.perf_counter_ns) -> None:
-        self.pauses = Timer(SHORT)
+        self.pauses = DurationMetric(SHORT)
         self._clock = clock
         self._began = 0
 

@@ -19,9 +19,9 @@ from tunnel.errors import PeerDenied, TlsError, TlsFault, words_of
 from tunnel.log import MAX_TRACE, escape
 from tunnel.net.listen import Listener
 from tunnel.net.sockets import describe
+from tunnel.status.connection_limiter import ConnectionLimiter
 from tunnel.status.guard import Guard, OpenGuard, refuse
 from tunnel.status.http import Limits, Request, Respond, Response, linger, serve_http
-from tunnel.status.lobby import Lobby
 from tunnel.status.stream import TlsSource, accept_tls
 
 GRACE = 5.0  # seconds for requests under way when the process stops
@@ -61,24 +61,24 @@ async def serve_status(
     port: StatusPort,
     *,
     stopping: trio.Event,
-    task_status: trio.TaskStatus[Lobby] = trio.TASK_STATUS_IGNORED,
+    task_status: trio.TaskStatus[ConnectionLimiter] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until `stopping`; then close the listener, drop who is idle and leave requests under way GRACE seconds.
 
     Reports that it has started with the lobby of its connections.
     """
-    lobby = Lobby(port.places)
+    limiter = ConnectionLimiter(port.places)
     sock = trio.socket.from_stdlib_socket(listener.socket)
     guard = port.open_guard(listener.socket) if port.open_guard is not None else None
     try:
         async with trio.open_nursery() as sessions:
             async with trio.open_nursery() as accepting:
-                accepting.start_soon(_accept, sock, port, guard, lobby, sessions)
-                task_status.started(lobby)
+                accepting.start_soon(_accept, sock, port, guard, limiter, sessions)
+                task_status.started(limiter)
                 await stopping.wait()
                 accepting.cancel_scope.cancel()
             listener.close()
-            lobby.close()
+            limiter.close()
             sessions.cancel_scope.deadline = trio.current_time() + GRACE
     finally:
         listener.close()
@@ -91,11 +91,11 @@ def connection_limit() -> int:
 
 
 async def _accept(
-    sock: trio.socket.SocketType, port: StatusPort, guard: Guard | None, lobby: Lobby, sessions: trio.Nursery
+    sock: trio.socket.SocketType, port: StatusPort, guard: Guard | None, limiter: ConnectionLimiter, sessions: trio.Nursery
 ) -> None:
     pause = _FIRST_PAUSE
     while True:
-        await lobby.make_room()
+        await limiter.make_room()
         try:
             accepted, address = await sock.accept()
         except OSError as error:
@@ -106,10 +106,10 @@ async def _accept(
             pause = min(pause * 2, _LONGEST_PAUSE)
             continue
         pause = _FIRST_PAUSE
-        lobby.take_place()
+        limiter.take_place()
         name = describe(accepted.family, address).removeprefix("tcp:")
         served = port if guard is None else replace(port, respond=_guarded(port, guard, name))
-        sessions.start_soon(_serve_one, accepted, name, served, lobby)
+        sessions.start_soon(_serve_one, accepted, name, served, limiter)
 
 
 def _guarded(port: StatusPort, guard: Guard, name: str) -> Respond:
@@ -128,12 +128,12 @@ def _guarded(port: StatusPort, guard: Guard, name: str) -> Respond:
     return respond
 
 
-async def _serve_one(sock: trio.socket.SocketType, name: str, port: StatusPort, lobby: Lobby) -> None:
+async def _serve_one(sock: trio.socket.SocketType, name: str, port: StatusPort, limiter: ConnectionLimiter) -> None:
     with ExitStack() as undo:
-        undo.callback(lobby.leave_place)
+        undo.callback(limiter.leave_place)
         undo.enter_context(sock)
         try:
-            await _serve_stream(trio.SocketStream(sock), name, port, lobby)
+            await _serve_stream(trio.SocketStream(sock), name, port, limiter)
         except trio.BrokenResourceError as error:  # the client has gone, and there is nobody to tell
             if words := _count_flood(error.__cause__, port):
                 line = f"http: TLS error from {escape(name)}: {error}{words}"
@@ -154,12 +154,12 @@ def _count_flood(error: BaseException | None, port: StatusPort) -> str:
     return f" reason={error.reason.value}"
 
 
-async def _serve_stream(transport: trio.SocketStream, name: str, port: StatusPort, lobby: Lobby) -> None:
+async def _serve_stream(transport: trio.SocketStream, name: str, port: StatusPort, limiter: ConnectionLimiter) -> None:
     if port.tls is None:
-        await serve_http(transport, port.respond, lobby, port.limits)
+        await serve_http(transport, port.respond, limiter, port.limits)
         return
     try:
-        with lobby.waiting(trio.current_time() + port.limits.header) as wait:
+        with limiter.waiting(trio.current_time() + port.limits.header) as wait:
             stream = await accept_tls(transport, port.tls)
     except (TlsError, PeerDenied, trio.BrokenResourceError) as error:
         reason = error.reason.value if isinstance(error, TlsError | PeerDenied) else "reset"
@@ -172,4 +172,4 @@ async def _serve_stream(transport: trio.SocketStream, name: str, port: StatusPor
             port.log_refusal(name, "timeout", f"http: TLS handshake error from {escape(name)}: i/o timeout")
         return
     async with stream:
-        await serve_http(stream, port.respond, lobby, port.limits)
+        await serve_http(stream, port.respond, limiter, port.limits)

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from tunnel.errors import Denial, TargetFault, TlsFault, WebRefusal
-from tunnel.status import names
-from tunnel.status.counters import Counters, Standing, WorkloadApiState
-from tunnel.status.names import Metric
+from tunnel.status import metric_table
+from tunnel.status.counters import Counters, TunnelGauges, WorkloadApiState
+from tunnel.status.durations import Distribution
+from tunnel.status.metric_table import Metric
 from tunnel.status.runtime import Runtime
-from tunnel.status.timer import Distribution
 
 _ELSEWHERE = {"accepted", "carried", "accept_errors"}  # have names of their own
 _FAILURES = tuple(fault.value for fault in (*TlsFault, *TargetFault))
@@ -24,7 +24,7 @@ Value = int | float | Distribution
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class MetricReading:
     """One number, or one distribution; `label` is the value of the metric's label."""
 
     metric: Metric
@@ -42,7 +42,7 @@ class Snapshot:
     """Readings, those of one metric next to each other, and how many seconds after the start they were taken."""
 
     uptime: float
-    readings: tuple[Reading, ...]
+    readings: tuple[MetricReading, ...]
 
 
 class MetricsSource:
@@ -51,7 +51,7 @@ class MetricsSource:
     def __init__(
         self,
         counters: Counters,
-        standing: Callable[[], Standing],
+        standing: Callable[[], TunnelGauges],
         runtime: Runtime,
         *,
         clock: Callable[[], float] = time.monotonic,
@@ -78,70 +78,70 @@ class MetricsSource:
         )
 
 
-def open_metrics(counters: Counters, standing: Callable[[], Standing]) -> MetricsSource:
+def open_metrics(counters: Counters, standing: Callable[[], TunnelGauges]) -> MetricsSource:
     """A source whose runtime is watched from now on; for a process that shows its metrics somewhere."""
     runtime = Runtime()
     runtime.watch()
     return MetricsSource(counters, standing, runtime)
 
 
-def _of_connections(counters: Counters, standing: Standing) -> Iterator[Reading]:
-    yield Reading(names.OPEN, standing.opened)
-    yield Reading(names.ACCEPT_TOTAL, counters.accepted)
-    yield Reading(names.ACCEPT_SUCCESS, counters.carried)
-    yield Reading(names.ACCEPT_ERROR, counters.failed)
-    yield Reading(names.ACCEPT_TIMEOUT, counters.handshake_timeouts)
-    yield Reading(names.CONN_TIMEOUT, counters.reaped)
-    yield Reading(names.CONN_ERROR, counters.broken)
+def _of_connections(counters: Counters, standing: TunnelGauges) -> Iterator[MetricReading]:
+    yield MetricReading(metric_table.OPEN, standing.opened)
+    yield MetricReading(metric_table.ACCEPT_TOTAL, counters.accepted)
+    yield MetricReading(metric_table.ACCEPT_SUCCESS, counters.carried)
+    yield MetricReading(metric_table.ACCEPT_ERROR, counters.failed)
+    yield MetricReading(metric_table.ACCEPT_TIMEOUT, counters.handshake_timeouts)
+    yield MetricReading(metric_table.CONN_TIMEOUT, counters.reaped)
+    yield MetricReading(metric_table.CONN_ERROR, counters.broken)
     if counters.handshake is not None:
-        yield Reading(names.HANDSHAKE, counters.handshake.distribution())
+        yield MetricReading(metric_table.HANDSHAKE, counters.handshake.distribution())
     if counters.lifetime is not None:
-        yield Reading(names.LIFETIME, counters.lifetime.distribution())
-    yield Reading(names.FORWARDED, standing.forwarded)
-    yield Reading(names.RETURNED, standing.returned)
+        yield MetricReading(metric_table.LIFETIME, counters.lifetime.distribution())
+    yield MetricReading(metric_table.FORWARDED, standing.forwarded)
+    yield MetricReading(metric_table.RETURNED, standing.returned)
 
 
-def _of_outcomes(counters: Counters) -> Iterator[Reading]:
+def _of_outcomes(counters: Counters) -> Iterator[MetricReading]:
     """Reasons that have not occurred are there with 0: a rate needs something to have risen from."""
     for denial in Denial:
-        yield Reading(names.REFUSALS, counters.reasons.get(denial.value, 0), denial.value)
+        yield MetricReading(metric_table.REFUSALS, counters.reasons.get(denial.value, 0), denial.value)
     for fault in _FAILURES:
-        yield Reading(names.FAILURES, counters.reasons.get(fault, 0), fault)
+        yield MetricReading(metric_table.FAILURES, counters.reasons.get(fault, 0), fault)
     for refusal in WebRefusal:
-        yield Reading(names.STATUS_REFUSED, counters.status_refusals.get(refusal.value, 0), refusal.value)
+        yield MetricReading(metric_table.STATUS_REFUSED, counters.status_refusals.get(refusal.value, 0), refusal.value)
     for outcome, count in counters.outcomes().items():
         if outcome not in _ELSEWHERE:
-            yield Reading(names.OUTCOMES, count, outcome.replace("_", "-"))
+            yield MetricReading(metric_table.OUTCOMES, count, outcome.replace("_", "-"))
 
 
-def _of_identity(counters: Counters, standing: Standing) -> Iterator[Reading]:
+def _of_identity(counters: Counters, standing: TunnelGauges) -> Iterator[MetricReading]:
     if standing.expiry is not None:
-        yield Reading(names.EXPIRY, standing.expiry)
-    yield Reading(names.GENERATION, standing.generation)
-    yield Reading(names.IDENTITY_USABLE, int(standing.is_identity_usable))
+        yield MetricReading(metric_table.EXPIRY, standing.expiry)
+    yield MetricReading(metric_table.GENERATION, standing.generation)
+    yield MetricReading(metric_table.IDENTITY_USABLE, int(standing.is_identity_usable))
     reloads = {"certificates": counters.certificates, "policy": counters.policy}
-    yield from (Reading(names.RELOAD_SUCCESSES, one.succeeded, what) for what, one in reloads.items())
-    yield from (Reading(names.RELOAD_FAILURES, one.failed, what) for what, one in reloads.items())
-    yield from (Reading(names.RELOAD_WELL, int(one.is_well), what) for what, one in reloads.items())
+    yield from (MetricReading(metric_table.RELOAD_SUCCESSES, one.succeeded, what) for what, one in reloads.items())
+    yield from (MetricReading(metric_table.RELOAD_FAILURES, one.failed, what) for what, one in reloads.items())
+    yield from (MetricReading(metric_table.RELOAD_WELL, int(one.is_well), what) for what, one in reloads.items())
 
 
-def _of_workload_api(state: WorkloadApiState | None) -> Iterator[Reading]:
+def _of_workload_api(state: WorkloadApiState | None) -> Iterator[MetricReading]:
     if state is None:
         return
-    yield Reading(names.WORKLOAD_API_OK, int(not state.error))
+    yield MetricReading(metric_table.WORKLOAD_API_OK, int(not state.error))
     if state.last_update is not None:
-        yield Reading(names.WORKLOAD_API_LAST, state.last_update)
-    yield Reading(names.WORKLOAD_API_UPDATES, state.updates)
-    yield Reading(names.WORKLOAD_API_REJECTED, state.rejected)
-    yield Reading(names.LEFT_OUT, state.left_out)
+        yield MetricReading(metric_table.WORKLOAD_API_LAST, state.last_update)
+    yield MetricReading(metric_table.WORKLOAD_API_UPDATES, state.updates)
+    yield MetricReading(metric_table.WORKLOAD_API_REJECTED, state.rejected)
+    yield MetricReading(metric_table.LEFT_OUT, state.left_out)
 
 
-def _of_runtime(runtime: Runtime, uptime: float) -> Iterator[Reading]:
+def _of_runtime(runtime: Runtime, uptime: float) -> Iterator[MetricReading]:
     pauses = runtime.pauses.distribution()
     if (resident := runtime.resident_bytes()) is not None:
-        yield Reading(names.MEMORY, resident)
-    yield Reading(names.BLOCKS, runtime.blocks())
-    yield Reading(names.TASKS, runtime.tasks())
-    yield Reading(names.COLLECTIONS, runtime.collections())
-    yield Reading(names.COLLECTING, pauses.total / 1e9 / uptime if uptime > 0 else 0.0)
-    yield Reading(names.PAUSES, pauses)
+        yield MetricReading(metric_table.MEMORY, resident)
+    yield MetricReading(metric_table.BLOCKS, runtime.blocks())
+    yield MetricReading(metric_table.TASKS, runtime.tasks())
+    yield MetricReading(metric_table.COLLECTIONS, runtime.collections())
+    yield MetricReading(metric_table.COLLECTING, pauses.total / 1e9 / uptime if uptime > 0 else 0.0)
+    yield MetricReading(metric_table.PAUSES, pauses)

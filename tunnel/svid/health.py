@@ -11,13 +11,13 @@ from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 
 from tunnel.status.http import Request, Respond, Response
-from tunnel.svid.standing import Standing
+from tunnel.svid.watch_state import WatchState
 
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"  # Prometheus's text format
 
 
 def answer_health(
-    standing: Standing, look_at_files: Callable[[], Awaitable[str]], wall: Callable[[], float] = time.time
+    standing: WatchState, look_at_files: Callable[[], Awaitable[str]], wall: Callable[[], float] = time.time
 ) -> Respond:
     """A function that answers every request: 200 for yes, 503 for no, and the reasons as JSON.
 

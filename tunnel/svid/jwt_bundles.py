@@ -11,7 +11,7 @@ from base64 import b64encode
 from dataclasses import dataclass
 
 from tunnel.spiffe.jwks import JwtBundles
-from tunnel.svid.keeper import Description, Keeper
+from tunnel.svid.file_refresher import Description, FileRefresher
 
 LOOK = 60.0  # seconds; an authority is published long before it signs, and refresh hints are of minutes
 
@@ -26,7 +26,7 @@ class BundleDocument:
 
 
 @dataclass
-class BundlesKeeper(Keeper[BundleDocument]):
+class BundlesRefresher(FileRefresher[BundleDocument]):
     """One file with the document."""
 
     interval: float = LOOK

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 
 from tunnel.identity.tokens import JwtSvid
 from tunnel.spiffe.jwt import moment
-from tunnel.svid.journal import Event
-from tunnel.svid.keeper import Description, Keeper
+from tunnel.svid.event_log import Event
+from tunnel.svid.file_refresher import Description, FileRefresher
 
 _SHORTEST = 0.5  # seconds between renewals, however short a token lives
 
 
 @dataclass
-class TokenKeeper(Keeper[JwtSvid]):
+class TokenRefresher(FileRefresher[JwtSvid]):
     """One file with a token."""
 
     _expired: JwtSvid | None = None

@@ -15,10 +15,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from tunnel.config.svid_model import Output
 from tunnel.identity.credentials import SvidCredentials, X509Svid
 from tunnel.log import escape
-from tunnel.moment import format_time
 from tunnel.pkix.certificate import Certificate
 from tunnel.spiffe.ids import SpiffeId, TrustDomain
-from tunnel.svid.folder import NamedFile
+from tunnel.svid.atomic_directory import NamedFile
+from tunnel.time_format import format_time
 
 _LONGEST_NAME = 255  # bytes of a file's name
 

@@ -13,7 +13,7 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tunnel.child.family import is_our_proc
+from tunnel.child.process_tree import is_our_proc
 from tunnel.config.svid_model import PidFileSignal
 from tunnel.errors import words_of
 

@@ -11,12 +11,12 @@ from datetime import datetime
 
 from tunnel.identity.credentials import X509Context, X509Svid, describe_key
 from tunnel.log import escape
-from tunnel.moment import describe_distance, format_time
 from tunnel.pkix.certificate import Certificate
 from tunnel.pkix.names import SERIAL_NUMBER
 from tunnel.spiffe.bundle import TrustBundle
 from tunnel.spiffe.ids import TrustDomain
 from tunnel.svid.material import serial_of
+from tunnel.time_format import describe_distance, format_time
 
 
 def choose_svids(context: X509Context, chosen: X509Svid, *, is_open: bool) -> tuple[X509Svid, ...]:

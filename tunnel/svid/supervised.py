@@ -17,19 +17,19 @@ from time import monotonic
 
 import trio
 
+from tunnel.child.exec_protocol import NOT_EXECUTABLE, NOT_FOUND
 from tunnel.child.launcher import Launcher
-from tunnel.child.orders import NOT_EXECUTABLE, NOT_FOUND
 from tunnel.child.probe import Arrival
 from tunnel.child.signals import SETTLE
 from tunnel.child.spawned import SpawnedLauncher
 from tunnel.config.svid_model import ChildSignal, Supervised
 from tunnel.errors import CommandError
 from tunnel.identity.backoff import Backoff
-from tunnel.svid.journal import Event, Journal
-from tunnel.svid.orphans import Orphans
+from tunnel.svid.event_log import Event, EventLog
 from tunnel.svid.pid_file import Told
-from tunnel.svid.reload import describe_end
-from tunnel.svid.standing import Standing
+from tunnel.svid.reaper import Reaper
+from tunnel.svid.reload_notifier import describe_end
+from tunnel.svid.watch_state import WatchState
 
 _STEADY = 10.0  # seconds that a command must have lived to be started again at once
 _PAUSE, _LONGEST_PAUSE = 1.0, 30.0
@@ -49,10 +49,10 @@ class Child:
     def __init__(
         self,
         config: Supervised,
-        journal: Journal,
-        standing: Standing,
+        event_log: EventLog,
+        standing: WatchState,
         environ: Mapping[str, str] | None = None,
-        orphans: Orphans | None = None,
+        reaper: Reaper | None = None,
         has_had: HasHad = nobody_has_had,
     ) -> None:
         """`environ` is what the command is given; None for all that we have."""
@@ -62,9 +62,9 @@ class Child:
         self._is_stop = False  # a signal ends us; else it is a failure, of which the command cannot know
         self._config = config
         self._environ = os.environ if environ is None else environ
-        self._journal = journal
+        self._event_log = event_log
         self._standing = standing
-        self._orphans = orphans or Orphans()
+        self._reaper = reaper or Reaper()
         self._name = shlex.quote(os.path.basename(config.argv[0]))
         self._running: Launcher | None = None
         standing.has_child = True
@@ -96,19 +96,19 @@ class Child:
     async def _run_once(self) -> int:
         try:
             launcher = SpawnedLauncher()
-            with self._orphans.spare(launcher.pid), closing(launcher):
+            with self._reaper.spare(launcher.pid), closing(launcher):
                 await trio.to_thread.run_sync(launcher.start, self._config.argv, self._environ)
                 return await self._see_to_end(launcher)
         except CommandError as error:
             self._standing.child_exit_code = error.exit_code
-            self._journal.tell(Event.ENDED, f"cannot start {error}", exit_code=error.exit_code)
+            self._event_log.tell(Event.ENDED, f"cannot start {error}", exit_code=error.exit_code)
             return error.exit_code
 
     async def _see_to_end(self, launcher: Launcher) -> int:
         self._running = launcher
         self._standing.child_pid = launcher.pid
         self._standing.child_starts += 1
-        self._journal.tell(Event.STARTED, f"started {self._name}, process {launcher.pid}", pid=launcher.pid)
+        self._event_log.tell(Event.STARTED, f"started {self._name}, process {launcher.pid}", pid=launcher.pid)
         try:
             await trio.lowlevel.wait_readable(launcher)
         finally:
@@ -121,7 +121,7 @@ class Child:
         self._running = None
         self._standing.child_pid, self._standing.child_exit_code = None, code
         how = describe_end(code if launcher.ended_by is None else -launcher.ended_by)
-        self._journal.tell(Event.ENDED, f"{self._name} {how}", pid=launcher.pid, exit_code=code)
+        self._event_log.tell(Event.ENDED, f"{self._name} {how}", pid=launcher.pid, exit_code=code)
 
     async def _stop(self, launcher: Launcher) -> int:
         """Have it end: by one signal for each stop, and by SIGKILL when the time is over."""
@@ -140,7 +140,7 @@ class Child:
         with trio.move_on_after(self._config.stop_limit) as waiting:
             await trio.lowlevel.wait_readable(launcher)
         if waiting.cancelled_caught:
-            self._journal.tell(
+            self._event_log.tell(
                 Event.NOTICE, f"{self._name} has not ended within {self._config.stop_limit:g}s of the stop: killed"
             )
             launcher.send(signal.SIGKILL)

@@ -23,8 +23,8 @@ from tunnel.spiffe.x509 import (
     LEAF_RULES,
     NAME_RULES,
     SIGNING_RULES,
-    Reading,
     Rule,
+    RuleInput,
     parse_leaf_id,
     read_extensions,
 )
@@ -46,7 +46,7 @@ class Trust:
 def examine_certificate(path: Sequence[Certificate], now: datetime, trust: Trust, key: object = None) -> Report:
     """Every rule for the leaf, `path[0]`, and for what follows it; `key` is the public half of one that should fit."""
     examiner = Examiner()
-    readings = list[Reading]()
+    readings = list[RuleInput]()
     examiner.ask("readable", "RFC 5280 4.2", "its extensions can be read", lambda: readings.append(read_extensions(path[0])))
     for rule in (*LEAF_RULES, *NAME_RULES):
         _ask(examiner, "", rule, readings)
@@ -54,7 +54,7 @@ def examine_certificate(path: Sequence[Certificate], now: datetime, trust: Trust
     _ask_dates(examiner, "dates", path[0], now)
     if key is not None:
         _ask_fit(examiner, path[0], key)
-    _ask_order(examiner, path)
+    _await_request(examiner, path)
     for number, certificate in enumerate(path[1:], 2):
         _ask_intermediate(examiner, f"[{number}]", certificate, now, spiffe_id)
     _ask_path(examiner, path, now, trust)
@@ -69,7 +69,9 @@ def conclusion(report: Report) -> str:
     return f"keeps the rules for an SVID: {subject}; who has signed it was not looked at"
 
 
-def _ask(examiner: Examiner, prefix: str, rule: Rule, readings: Sequence[Reading], otherwise: Verdict = Verdict.BROKEN) -> None:
+def _ask(
+    examiner: Examiner, prefix: str, rule: Rule, readings: Sequence[RuleInput], otherwise: Verdict = Verdict.BROKEN
+) -> None:
     needs = [f"{prefix}readable", *([f"{prefix}{rule.first}"] if rule.first else ())]
 
     def check() -> None:
@@ -96,7 +98,7 @@ def _ask_fit(examiner: Examiner, leaf: Certificate, key: object) -> None:
         )
 
 
-def _ask_order(examiner: Examiner, path: Sequence[Certificate]) -> None:
+def _await_request(examiner: Examiner, path: Sequence[Certificate]) -> None:
     """Certificates stand in the order in which they sign, as TLS sends them."""
 
     def check() -> None:
@@ -114,7 +116,7 @@ def _ask_order(examiner: Examiner, path: Sequence[Certificate]) -> None:
 def _ask_intermediate(
     examiner: Examiner, prefix: str, certificate: Certificate, now: datetime, spiffe_id: SpiffeId | None
 ) -> None:
-    readings = list[Reading]()
+    readings = list[RuleInput]()
     domain = spiffe_id.trust_domain if spiffe_id else None
     examiner.ask(
         f"{prefix}readable",

@@ -22,25 +22,25 @@ from tunnel.child.probe import SignalProbe
 from tunnel.child.signals import SETTLE
 from tunnel.config.svid_model import ChildSignal, PidFileSignal, Reload, ReloadCommand, WatchConfig
 from tunnel.errors import IdentityError, IdentityFault, OutputError, identity_errors
-from tunnel.identity.arrivals import open_arrivals, receive_newest
 from tunnel.identity.credentials import SvidCredentials
-from tunnel.identity.follower import Follower, describe_wait
-from tunnel.identity.workload import Denied, Lost, Overdue, Rejected, Updated
+from tunnel.identity.event_channel import open_event_channel, receive_newest
+from tunnel.identity.identity_tracker import IdentityTracker, describe_wait
+from tunnel.identity.workload import Denied, Disconnected, Overdue, Rejected, Updated
 from tunnel.identity.workload import Event as WorkloadEvent
-from tunnel.moment import format_time
 from tunnel.net.listen import Listener, open_listener
 from tunnel.net.notify import Notifier, State
 from tunnel.status.http import Limits
 from tunnel.status.server import StatusPort, connection_limit, serve_status
-from tunnel.svid.folder import Folder, Replaced
+from tunnel.svid.atomic_directory import AtomicDirectory, Replaced
+from tunnel.svid.event_log import Event, EventLog
 from tunnel.svid.health import answer_health
-from tunnel.svid.journal import Event, Journal
 from tunnel.svid.material import Material, build_material, describe_written, facts_of
-from tunnel.svid.orphans import Orphans
 from tunnel.svid.pid_file import Told, signal_by_pid_file
-from tunnel.svid.reload import Reloader, Tell, run_reload_command
-from tunnel.svid.standing import Standing
+from tunnel.svid.reaper import Reaper
+from tunnel.svid.reload_notifier import ReloadNotifier, Tell, run_reload_command
 from tunnel.svid.supervised import Child, nobody_has_had
+from tunnel.svid.watch_state import WatchState
+from tunnel.time_format import format_time
 
 _RETRY = 2.0  # seconds between attempts to write
 _LOOK = 5.0  # seconds between looks at the clock, which may have been set, and at the files
@@ -51,7 +51,11 @@ _NOT_OURS = (signal.SIGHUP, signal.SIGUSR1)  # nothing to read again: every upda
 
 
 def run_watch(
-    config: WatchConfig, folder: Folder, journal: Journal, environ: Mapping[str, str], probe: SignalProbe | None = None
+    config: WatchConfig,
+    folder: AtomicDirectory,
+    event_log: EventLog,
+    environ: Mapping[str, str],
+    probe: SignalProbe | None = None,
 ) -> int:
     """Keep the files until SIGTERM or SIGINT, or until the command ends; the exit code. A command needs a `probe`.
 
@@ -59,7 +63,7 @@ def run_watch(
     """
     health = open_listener(config.health) if config.health is not None else None
     notifier = Notifier(environ, os.getpid())
-    watch = Watch(config, folder, journal, for_command({}), notifier, probe=probe)
+    watch = Watch(config, folder, event_log, for_command({}), notifier, probe=probe)
     return trio.run(watch.run, health)
 
 
@@ -69,8 +73,8 @@ class Watch:
     def __init__(
         self,
         config: WatchConfig,
-        folder: Folder,
-        journal: Journal,
+        folder: AtomicDirectory,
+        event_log: EventLog,
         environ: Mapping[str, str],  # of what we start
         notifier: Notifier,
         *,
@@ -79,20 +83,20 @@ class Watch:
     ) -> None:
         self._config = config
         self._folder = folder
-        self._journal = journal
+        self._event_log = event_log
         self._environ = environ
         self._notifier = notifier
         self._wall = wall
-        self.standing = Standing()
+        self.standing = WatchState()
         self._lines: list[str] = []  # what the follower has to say about the event at hand
-        self._follower = Follower(config.source.selection, self._lines.append, self._lines.append)
+        self._tracker = IdentityTracker(config.source.selection, self._lines.append, self._lines.append)
         self._wanted: SvidCredentials | None = None
         self._changed = trio.Event()
         self._has_written = trio.Event()
-        self._orphans = Orphans(probe)
+        self._reaper = Reaper(probe)
         has_had = nobody_has_had if probe is None else probe.has_had
-        self._child = Child(config.child, journal, self.standing, environ, self._orphans, has_had) if config.child else None
-        self._reloader = Reloader(self._way_of(config.reload), journal, self.standing) if config.reload else None
+        self._child = Child(config.child, event_log, self.standing, environ, self._reaper, has_had) if config.child else None
+        self._reloader = ReloadNotifier(self._way_of(config.reload), event_log, self.standing) if config.reload else None
         self._scope = trio.CancelScope()
         self._code = 0
         self._failure: IdentityError | None = None
@@ -104,7 +108,7 @@ class Watch:
                 nursery.start_soon(self._obey, signals)
                 await self._run_all(health)
                 nursery.cancel_scope.cancel()
-        self._journal.flush()
+        self._event_log.flush()
         if self._failure is not None:
             raise self._failure
         return self._code
@@ -119,7 +123,7 @@ class Watch:
                 nursery.start_soon(self._keep_files)
                 nursery.start_soon(self._await_first)
                 nursery.start_soon(self._look_at_clock)
-                nursery.start_soon(self._orphans.run_as_first)
+                nursery.start_soon(self._reaper.run_as_first)
                 nursery.start_soon(self._notifier.keep_beating, trio.sleep)
                 if self._reloader is not None:
                     nursery.start_soon(self._reloader.run)
@@ -145,25 +149,25 @@ class Watch:
     # -- the Workload API
 
     async def _follow(self) -> None:
-        async with open_arrivals(self._config.source.endpoint, self._config.source.selection) as events:
+        async with open_event_channel(self._config.source.endpoint, self._config.source.selection) as events:
             while True:
                 for event in await receive_newest(events):
                     self._take(event)
 
     def _take(self, event: WorkloadEvent) -> None:
         try:
-            outcome = self._follower.take(event)
+            outcome = self._tracker.take(event)
         except IdentityError as error:
             self._end(1, error)
             return
-        self.standing.trouble = self._follower.complaint
+        self.standing.trouble = self._tracker.complaint
         if isinstance(event, Updated):
             self.standing.left_out += len(event.context.left_out)
         kind = self._kind_of(event)
         if outcome.credentials is not None:
             self._lines.pop()  # on the identity: what is said of the files says it all
         for line in self._lines:
-            self._journal.tell(kind, line)
+            self._event_log.tell(kind, line)
         self._lines.clear()
         if outcome.credentials is not None:
             self._wanted = outcome.credentials
@@ -172,16 +176,16 @@ class Watch:
     def _kind_of(self, event: WorkloadEvent) -> Event:
         if isinstance(event, Rejected):
             return Event.REJECTED
-        if isinstance(event, Overdue) or (isinstance(event, Lost) and not isinstance(event, Denied)):
+        if isinstance(event, Overdue) or (isinstance(event, Disconnected) and not isinstance(event, Denied)):
             return Event.UNAVAILABLE
-        return Event.DENIED if self._follower.complaint else Event.UPDATE  # other identities than ours are none for us
+        return Event.DENIED if self._tracker.complaint else Event.UPDATE  # other identities than ours are none for us
 
     async def _await_first(self) -> None:
         limit = self._config.source.timeout
         with trio.move_on_after(limit or math.inf):
             await self._changed.wait()
             return
-        why = describe_wait(self._config.source.endpoint, limit, self._follower.complaint)
+        why = describe_wait(self._config.source.endpoint, limit, self._tracker.complaint)
         self._end(1, IdentityError(IdentityFault.TIMEOUT, why))
 
     # -- the files
@@ -230,22 +234,22 @@ class Watch:
     def _note_recovery(self) -> None:
         if self.standing.write_error:
             self.standing.write_error = ""
-            self._journal.tell(Event.UPDATE, f"the files in {self._folder.path} are up to date again")
+            self._event_log.tell(Event.UPDATE, f"the files in {self._folder.path} are up to date again")
 
     def _complain(self, trouble: str, kept: str) -> None:
         if trouble != self.standing.write_error:
             self.standing.write_error = trouble
             kept = kept if self.standing.written else "there are no files yet"
-            self._journal.tell(Event.WRITE_FAILED, f"{trouble}; {kept}, trying again")
+            self._event_log.tell(Event.WRITE_FAILED, f"{trouble}; {kept}, trying again")
 
     def _tell_written(self, material: Material, replaced: Replaced) -> None:
         if replaced.fault:
-            self._journal.tell(Event.FILES_CHANGED, f"{replaced.fault}: written again")
+            self._event_log.tell(Event.FILES_CHANGED, f"{replaced.fault}: written again")
         for note in material.notes:
-            self._journal.tell(Event.NOTICE, f"warning: {note}")
+            self._event_log.tell(Event.NOTICE, f"warning: {note}")
         for name in replaced.taken:
-            self._journal.tell(Event.NOTICE, f"{name} in {self._folder.path} was not ours, and has been replaced")
-        self._journal.tell(
+            self._event_log.tell(Event.NOTICE, f"{name} in {self._folder.path} was not ours, and has been replaced")
+        self._event_log.tell(
             Event.WRITTEN,
             describe_written(material, self._folder.path),
             **facts_of(material, self._folder.path),
@@ -274,13 +278,13 @@ class Watch:
             left = self.standing.seconds_left(self._wall())
             if written is not None and written is not expired and left is not None and left <= 0:
                 expired = written
-                self._journal.tell(
+                self._event_log.tell(
                     Event.EXPIRED,
                     f"{written.spiffe_id} in {self._folder.path} has expired at {format_time(written.not_after)}; "
                     "the files stay, and nobody should take them",
                     **facts_of(written, self._folder.path),
                 )
-            self._journal.flush()
+            self._event_log.flush()
             await trio.sleep(min(_LOOK, max(left, 0.1)) if left is not None and left > 0 else _LOOK)
 
     # -- who is told
@@ -296,7 +300,7 @@ class Watch:
                 return partial(self._child.tell, reload)
 
     async def _run_reload_command(self, reload: ReloadCommand) -> Told:
-        with self._orphans.spare():
+        with self._reaper.spare():
             return await run_reload_command(reload, self._environ)
 
     async def _run_child(self, child: Child) -> None:
@@ -314,7 +318,7 @@ class Watch:
         port = StatusPort(
             answer_health(self.standing, self._look_at_files, self._wall),
             Limits(header=_HEADER_LIMIT),
-            lambda line: self._journal.tell(Event.NOTICE, line),
+            lambda line: self._event_log.tell(Event.NOTICE, line),
             places=connection_limit(),
         )
         await serve_status(listener, port, stopping=trio.Event(), task_status=task_status)

@@ -10,8 +10,8 @@ import os
 from contextlib import ExitStack, suppress
 
 from tunnel.errors import OutputError, words_of
+from tunnel.svid.atomic_directory import NamedFile, write_new
 from tunnel.svid.file_state import WrittenFile, note_written, working_directory
-from tunnel.svid.folder import NamedFile, write_new
 
 
 class WholeFile:

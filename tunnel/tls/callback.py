@@ -35,10 +35,10 @@ MAX_NAMES_BYTES = 60_000  # of the names of authorities: Go's clients take messa
 _SHA256: Final[Any] = lib.EVP_get_digestbyname(b"sha256")
 
 Judge = Callable[[bytes, Callable[[], tuple[bytes, ...]]], Admitted]
-Witness = Callable[[tuple[bytes, ...]], None]  # takes what a peer sent, in DER, leaf first; it must not raise
+ChainObserver = Callable[[tuple[bytes, ...]], None]  # takes what a peer sent, in DER, leaf first; it must not raise
 
 
-class Turn(Protocol):
+class CurrentHandshake(Protocol):
     """The end of a connection whose handshake is at work, where the verdict is filed."""
 
     admitted: Admitted | None
@@ -46,23 +46,23 @@ class Turn(Protocol):
     crash: BaseException | None
 
 
-class _Turns(threading.local):
+class _CurrentHandshakes(threading.local):
     """Whose turn it is, by thread: what waits for a policy does so on a thread of its own."""
 
-    end: Turn | None = None
+    end: CurrentHandshake | None = None
 
 
-TURNS: Final = _Turns()
+CURRENT: Final = _CurrentHandshakes()
 
 
 @dataclass(frozen=True, slots=True)
-class Demand:
+class PeerAuth:
     """What a context asks of the peer before it is admitted."""
 
     judge: Judge
     authorities: tuple[Certificate, ...] = ()  # told to clients, which may choose a certificate by them
     is_slow: bool = False  # the judge may wait, so it must be asked on a thread that can
-    witness: Witness | None = None  # shown what the peer sent, whatever the verdict
+    chain_observer: ChainObserver | None = None  # shown what the peer sent, whatever the verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,20 +72,20 @@ class JudgedContext:
     context: SSL.Context
     callbacks: tuple[object, ...]
     judge: Judge | None = None  # none where no certificate is asked for
-    unasked: Admitted | None = None  # the admission of everyone, where no certificate is asked for
+    anonymous: Admitted | None = None  # the admission of everyone, where no certificate is asked for
     is_slow: bool = False
 
 
-def install_demand(context: SSL.Context, demand: Demand, *others: object, is_server: bool) -> JudgedContext:
+def install_peer_auth(context: SSL.Context, peer_auth: PeerAuth, *others: object, is_server: bool) -> JudgedContext:
     """Demand a certificate and let a judge decide inside the handshake; `others` are callbacks that live as long."""
-    verify = _verify_callback(demand, _ERROR_OF_DENIAL if is_server else {})
+    verify = _verify_callback(peer_auth, _ERROR_OF_DENIAL if is_server else {})
     callback = ffi.callback("int(int, X509_STORE_CTX *)", verify, error=0, onerror=_file_crash)
     # The next line replaces OpenSSL's verdict, which has no anchor to build on, with the callback's.
     lib.SSL_CTX_set_verify(pointer(context), lib.SSL_VERIFY_PEER | lib.SSL_VERIFY_FAIL_IF_NO_PEER_CERT, callback)
-    for authority in demand.authorities if are_names_told(demand.authorities) else ():
+    for authority in peer_auth.authorities if are_names_told(peer_auth.authorities) else ():
         with suppress(TlsError):  # a name that OpenSSL cannot read is not told; the authority counts all the same
             add_client_authority(context, authority.der)
-    return JudgedContext(context, (callback, *others), demand.judge, is_slow=demand.is_slow)
+    return JudgedContext(context, (callback, *others), peer_auth.judge, is_slow=peer_auth.is_slow)
 
 
 def are_names_told(authorities: Sequence[Certificate]) -> bool:
@@ -95,18 +95,18 @@ def are_names_told(authorities: Sequence[Certificate]) -> bool:
 
 def judge_again(judged: JudgedContext, certificates: Sequence[Any]) -> Admitted:
     """The verdict on what a peer has sent in a handshake that is over; raises PeerDenied."""
-    if judged.unasked is not None:
-        return judged.unasked
+    if judged.anonymous is not None:
+        return judged.anonymous
     if judged.judge is None or not certificates:
         raise PeerDenied(Denial.NO_CERTIFICATE, "the peer has shown no certificate")
     return judged.judge(_digest(certificates), lambda: _encode_all(certificates))
 
 
-def _verify_callback(demand: Demand, errors: Mapping[Denial, int]) -> Callable[[int, Any], int]:
+def _verify_callback(peer_auth: PeerAuth, errors: Mapping[Denial, int]) -> Callable[[int, Any], int]:
     """`errors` says which alert a denial has; the rest is bad_certificate, and for a client every one is, as in Go."""
 
     def verify(_ok: int, store_context: Any) -> int:
-        end = TURNS.end
+        end = CURRENT.end
         if end is None:  # a verification outside of a handshake that we drive: there is none, so fail closed
             return 0
         if end.admitted is not None:  # OpenSSL's further findings on a peer whom the judge has admitted
@@ -125,17 +125,17 @@ def _verify_callback(demand: Demand, errors: Mapping[Denial, int]) -> Callable[[
 
     def decide(store_context: Any) -> Admitted:
         certificates = _list_sent(store_context)
-        if demand.witness is not None:
-            demand.witness(_encode_all(certificates))
-        return demand.judge(_digest(certificates), lambda: _encode_all(certificates))
+        if peer_auth.chain_observer is not None:
+            peer_auth.chain_observer(_encode_all(certificates))
+        return peer_auth.judge(_digest(certificates), lambda: _encode_all(certificates))
 
     return verify
 
 
 def _file_crash(_kind: Any, crash: BaseException, _traceback: Any) -> None:
     """What cffi calls when the callback raised after all; the handshake raises it again where it can be handled."""
-    if TURNS.end is not None:
-        TURNS.end.crash = crash
+    if CURRENT.end is not None:
+        CURRENT.end.crash = crash
 
 
 def _list_sent(store_context: Any) -> list[Any]:

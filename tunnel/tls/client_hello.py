@@ -66,7 +66,7 @@ def _check_message(message: bytes) -> None:
         raise WireError(WireFault.TOO_LARGE, f"ClientHello of more than {_MAX_HELLO} bytes")
 
 
-class _Reader:
+class _HelloReader:
     """Takes a structure apart from its front; raises WireError where it is too short."""
 
     def __init__(self, data: bytes) -> None:
@@ -93,7 +93,7 @@ class _Reader:
 
 
 def _parse_hello(message: bytes) -> ClientHello:
-    reader = _Reader(message)
+    reader = _HelloReader(message)
     reader.take(2 + 32)  # legacy_version, random
     for width in (1, 2, 1):  # legacy_session_id, cipher_suites, legacy_compression_methods
         reader.vector(width)
@@ -102,10 +102,10 @@ def _parse_hello(message: bytes) -> ClientHello:
     return ClientHello("" if name is None else _parse_server_name(name), () if alpn is None else _parse_alpn(alpn))
 
 
-def _parse_extensions(reader: _Reader) -> dict[int, bytes]:
+def _parse_extensions(reader: _HelloReader) -> dict[int, bytes]:
     """Content by number; a client of TLS 1.2 may send none at all."""
     found: dict[int, bytes] = {}
-    inner = _Reader(reader.vector(2) if reader.has_more else b"")
+    inner = _HelloReader(reader.vector(2) if reader.has_more else b"")
     if reader.has_more:
         raise WireError(WireFault.MALFORMED, "bytes behind the end of the ClientHello")
     while inner.has_more:
@@ -138,10 +138,10 @@ def _parse_alpn(content: bytes) -> tuple[bytes, ...]:
     return tuple(offered)
 
 
-def _parse_list(content: bytes) -> _Reader:
+def _parse_list(content: bytes) -> _HelloReader:
     """The inside of an extension that is one list and nothing else."""
-    outer = _Reader(content)
-    inner = _Reader(outer.vector(2))
+    outer = _HelloReader(content)
+    inner = _HelloReader(outer.vector(2))
     if outer.has_more or not inner.has_more:
         raise WireError(WireFault.MALFORMED, "extension that is not one list")
     return inner

@@ -16,7 +16,7 @@ from tunnel.errors import IdentityError, IdentityFault, TlsError
 from tunnel.pkix.certificate import Certificate
 from tunnel.spiffe.x509 import PrivateKey
 from tunnel.tls.alpn import ACME_PROTOCOL, choose_protocol, offer_protocols
-from tunnel.tls.callback import Demand, JudgedContext, install_demand, judge_again
+from tunnel.tls.callback import JudgedContext, PeerAuth, install_peer_auth, judge_again
 from tunnel.tls.engine import Buffers, TlsEnd
 from tunnel.tls.openssl import lib, pointer, raise_certificate_limit, use_chain
 
@@ -47,7 +47,7 @@ class TlsContext:
     def __init__(
         self,
         presented: Presented | None,
-        asked: Demand | Admitted,
+        asked: PeerAuth | Admitted,
         *,
         is_server: bool,
         options: TlsOptions = _DEFAULT,
@@ -62,11 +62,11 @@ class TlsContext:
             offer_protocols(context, protocols)
         if presented is not None:
             _present(context, presented)
-        if isinstance(asked, Demand):
-            self._judged = install_demand(context, asked, *callbacks, is_server=is_server)
+        if isinstance(asked, PeerAuth):
+            self._judged = install_peer_auth(context, asked, *callbacks, is_server=is_server)
         else:
             assert is_server, "a client always asks who the server is"
-            self._judged = JudgedContext(context, callbacks, unasked=asked)
+            self._judged = JudgedContext(context, callbacks, anonymous=asked)
         self._is_server = is_server
 
     @property

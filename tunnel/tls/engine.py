@@ -16,7 +16,7 @@ from typing import Any
 
 from tunnel.authz.peer import Admitted
 from tunnel.errors import PeerDenied, TlsError, TlsFault
-from tunnel.tls.callback import TURNS, JudgedContext
+from tunnel.tls.callback import CURRENT, JudgedContext
 from tunnel.tls.openssl import ffi, lib, pointer, take_failure
 
 # Looked up once: an attribute of the library is a search by name at each call.
@@ -93,7 +93,7 @@ class TlsEnd:
             lib.SSL_set_connect_state(self._ssl)
             if server_name:
                 lib.SSL_set_tlsext_host_name(self._ssl, server_name.encode())
-        self.admitted: Admitted | None = judged.unasked  # else set inside the handshake
+        self.admitted: Admitted | None = judged.anonymous  # else set inside the handshake
         self.refusal: PeerDenied | None = None
         self.crash: BaseException | None = None
         self.has_ended = False  # the peer's close_notify was read
@@ -208,9 +208,9 @@ class TlsEnd:
         return self._judged.is_slow
 
     def _step(self) -> bool:
-        TURNS.end = self
+        CURRENT.end = self
         result = lib.SSL_do_handshake(self._ssl)
-        TURNS.end = None
+        CURRENT.end = None
         if result == 1:
             return True
         if lib.SSL_get_error(self._ssl, result) == lib.SSL_ERROR_WANT_READ:

@@ -7,7 +7,7 @@ import hmac
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from tunnel.authz.host import parse_host
+from tunnel.authz.host_name import parse_host
 from tunnel.authz.pins import SpkiPin
 from tunnel.errors import Denial, PeerDenied
 from tunnel.pkix.certificate import Certificate

@@ -76,7 +76,7 @@ from tests.support.odd_certificates.raw_der import (
 from tunnel.errors import Denial
 
 CERTIFICATES = Table()
-_add, _sweep = CERTIFICATES.add, CERTIFICATES.sweep
+_add, _trim = CERTIFICATES.add, CERTIFICATES.sweep
 _NULL = tlv(NULL)
 
 
@@ -95,33 +95,33 @@ _NOWHERE = (REFUSED, REFUSED, REFUSED)
 
 _add("leaf with cA FALSE written", two(_replace(BASIC, extension(BASIC, seq(tlv(1, b"\0")), True))))
 _add("leaf with an empty basic constraints", two(_replace(BASIC, basic(False))))
-_sweep("cA FALSE and path length 0", _replace(BASIC, basic(False, 0)), (OK, Denial.NOT_CA, REFUSED))
-_sweep("cA FALSE and path length 5, not critical", _replace(BASIC, basic(False, 5, None)), (OK, Denial.NOT_CA, REFUSED))
+_trim("cA FALSE and path length 0", _replace(BASIC, basic(False, 0)), (OK, Denial.NOT_CA, REFUSED))
+_trim("cA FALSE and path length 5, not critical", _replace(BASIC, basic(False, 5, None)), (OK, Denial.NOT_CA, REFUSED))
 _ANY_ANCHOR = {"server": REFUSED, "spiffe": OK, "go": False, "why": "anchor-is-name-and-key"}
-_sweep("no basic constraints", _replace(BASIC, b""), (OK, Denial.NOT_CA, _ANY_ANCHOR))
-_sweep("basic constraints that are not critical", _replace(BASIC, basic(True, None, None)), (None, OK, OK))
-_sweep("a negative path length", _replace(BASIC, basic(True, -1)), (None, REFUSED, REFUSED))
-_sweep("cA as an integer", _replace(BASIC, extension(BASIC, seq(integer(1)), True)), (None, REFUSED, REFUSED))
+_trim("no basic constraints", _replace(BASIC, b""), (OK, Denial.NOT_CA, _ANY_ANCHOR))
+_trim("basic constraints that are not critical", _replace(BASIC, basic(True, None, None)), (None, OK, OK))
+_trim("a negative path length", _replace(BASIC, basic(True, -1)), (None, REFUSED, REFUSED))
+_trim("cA as an integer", _replace(BASIC, extension(BASIC, seq(integer(1)), True)), (None, REFUSED, REFUSED))
 _add("leaf with cA TRUE", two(_replace(BASIC, basic(True))), spiffe=Denial.LEAF_IS_CA)
 
 # -- key usage and purposes
 
 _NO_LEAF_USAGE = {"server": OK, "spiffe": Denial.KEY_USAGE, "go": True, "why": "svid-profile"}
-_sweep("no key usage", _replace(KEY_USAGE, b""), (_NO_LEAF_USAGE, OK, OK))
-_sweep(
+_trim("no key usage", _replace(KEY_USAGE, b""), (_NO_LEAF_USAGE, OK, OK))
+_trim(
     "key usage that is not critical",
     _replace(KEY_USAGE, usage("digital_signature", critical=None)),
     (_NO_LEAF_USAGE, None, None),
 )
-_sweep("key usage that is not critical", _replace(KEY_USAGE, usage("key_cert_sign", critical=None)), (None, OK, OK))
-_sweep("no keyCertSign", _replace(KEY_USAGE, usage("crl_sign")), (None, Denial.KEY_USAGE, REFUSED))
-_sweep("no digitalSignature", _replace(KEY_USAGE, usage("key_encipherment")), (_NO_LEAF_USAGE, None, None))
-_sweep("an empty key usage", _replace(KEY_USAGE, usage()), (_NO_LEAF_USAGE, None, None))
-_sweep("decipherOnly", _replace(KEY_USAGE, usage("digital_signature", "key_agreement", "decipher_only")), (OK, None, None))
+_trim("key usage that is not critical", _replace(KEY_USAGE, usage("key_cert_sign", critical=None)), (None, OK, OK))
+_trim("no keyCertSign", _replace(KEY_USAGE, usage("crl_sign")), (None, Denial.KEY_USAGE, REFUSED))
+_trim("no digitalSignature", _replace(KEY_USAGE, usage("key_encipherment")), (_NO_LEAF_USAGE, None, None))
+_trim("an empty key usage", _replace(KEY_USAGE, usage()), (_NO_LEAF_USAGE, None, None))
+_trim("decipherOnly", _replace(KEY_USAGE, usage("digital_signature", "key_agreement", "decipher_only")), (OK, None, None))
 _LONG_BITS = extension(KEY_USAGE, bit_string_with(0, b"\x86\0"), True)
-_sweep("key usage with trailing zero bits", _replace(KEY_USAGE, _LONG_BITS), (None, OK, OK))
+_trim("key usage with trailing zero bits", _replace(KEY_USAGE, _LONG_BITS), (None, OK, OK))
 _SHORT_BITS = extension(KEY_USAGE, bit_string_with(0, b"\x80"), True)
-_sweep("key usage with trailing zero bits", _replace(KEY_USAGE, _SHORT_BITS), (OK, None, None))
+_trim("key usage with trailing zero bits", _replace(KEY_USAGE, _SHORT_BITS), (OK, None, None))
 _SIGNS = _replace(KEY_USAGE, usage("digital_signature", "key_cert_sign"))
 _add("leaf with keyCertSign", two(_SIGNS), spiffe=Denial.KEY_USAGE)
 
@@ -142,7 +142,7 @@ _add("leaf with critical purposes", two(_purposes(SERVER_AUTH, CLIENT_AUTH, crit
 _add("leaf with an unknown purpose too", two(_purposes(SERVER_AUTH, "1.3.6.1.4.1.55555.9", CLIENT_AUTH)))
 _add("leaf with a purpose twice", two(_purposes(SERVER_AUTH, CLIENT_AUTH, CLIENT_AUTH)))
 _NO_PURPOSE = {"server": OK, "spiffe": Denial.EXTENDED_KEY_USAGE, "go": True, "why": "svid-profile"}
-_sweep("an empty list of purposes", _replace(PURPOSES, extension(PURPOSES, seq())), (_NO_PURPOSE, None, None))
+_trim("an empty list of purposes", _replace(PURPOSES, extension(PURPOSES, seq())), (_NO_PURPOSE, None, None))
 for _position in ("middle", "root"):
     _add(f"{_position} for clients", three(**{_position: _purposes(CLIENT_AUTH)}), OK, client=REFUSED, spiffe=OK)
     _add(f"{_position} for servers", three(**{_position: _purposes(SERVER_AUTH)}), REFUSED, client=OK, spiffe=OK)
@@ -173,12 +173,12 @@ for _name, _value in {
     "a negative serial": authority_key_id(None, _SOMEONE, -5),
     "an issuer in another type of string": authority_key_id(None, common_name("someone", T61), 5),
 }.items():
-    _sweep(f"authority key id with {_name}", _replace(AUTHORITY_KEY_ID, _value), _EVERYWHERE)
-_sweep("no authority key id", _replace(AUTHORITY_KEY_ID, b""), _EVERYWHERE)
-_sweep("no subject key id", _replace(SUBJECT_KEY_ID, b""), _EVERYWHERE)
-_sweep("another subject key id", _replace(SUBJECT_KEY_ID, subject_key_id(_OTHER_ID)), _EVERYWHERE)
-_sweep("a long subject key id", _replace(SUBJECT_KEY_ID, subject_key_id(b"x" * 300)), _EVERYWHERE)
-_sweep("an empty subject key id", _replace(SUBJECT_KEY_ID, subject_key_id(b"")), _EVERYWHERE)
+    _trim(f"authority key id with {_name}", _replace(AUTHORITY_KEY_ID, _value), _EVERYWHERE)
+_trim("no authority key id", _replace(AUTHORITY_KEY_ID, b""), _EVERYWHERE)
+_trim("no subject key id", _replace(SUBJECT_KEY_ID, b""), _EVERYWHERE)
+_trim("another subject key id", _replace(SUBJECT_KEY_ID, subject_key_id(_OTHER_ID)), _EVERYWHERE)
+_trim("a long subject key id", _replace(SUBJECT_KEY_ID, subject_key_id(b"x" * 300)), _EVERYWHERE)
+_trim("an empty subject key id", _replace(SUBJECT_KEY_ID, subject_key_id(b"")), _EVERYWHERE)
 
 
 # -- extensions that no rule reads
@@ -240,7 +240,7 @@ _UNREAD = {
 _UNKNOWN_TO_GO = {"go": False, "why": "unread-extension"}
 _NOT_FOR_GO = ("CRL point relative to the issuer", "unknown extension with a long identifier")
 for _name, _value in _UNREAD.items():
-    _sweep(_name, _more(_value), _EVERYWHERE, **(_UNKNOWN_TO_GO if _name in _NOT_FOR_GO else {}))
+    _trim(_name, _more(_value), _EVERYWHERE, **(_UNKNOWN_TO_GO if _name in _NOT_FOR_GO else {}))
 
 # -- critical, twice, empty, FALSE written
 
@@ -252,12 +252,12 @@ for _name, _value in {
     "issuer alternative name": extension("2.5.29.18", seq(dns("ca.test")), True),
     "issuing points of a CRL": extension("2.5.29.28", seq(), True),
 }.items():
-    _sweep(f"critical {_name}", _more(_value), (REFUSED, REFUSED, _ANY_ANCHOR))
+    _trim(f"critical {_name}", _more(_value), (REFUSED, REFUSED, _ANY_ANCHOR))
 for _name, _kind in {"key usage": KEY_USAGE, "subject key id": SUBJECT_KEY_ID}.items():
     _value = subject_key_id(b"second") if _kind == SUBJECT_KEY_ID else usage("key_cert_sign", "digital_signature")
-    _sweep(f"{_name} twice", _more(_value), _NOWHERE)
-_sweep("unknown extension twice", _more(extension(UNKNOWN, b"1"), extension(UNKNOWN, b"2")), _NOWHERE)
-_sweep("basic constraints twice", _more(basic(True)), (None, REFUSED, REFUSED))
+    _trim(f"{_name} twice", _more(_value), _NOWHERE)
+_trim("unknown extension twice", _more(extension(UNKNOWN, b"1"), extension(UNKNOWN, b"2")), _NOWHERE)
+_trim("basic constraints twice", _more(basic(True)), (None, REFUSED, REFUSED))
 _add("two extensions of names", two(_more(san(dns("other.test")))), REFUSED)
 for _name, _kind, _value in (
     ("names", SAN, usual_san(critical=False)),
@@ -272,14 +272,14 @@ for _name, _kind, _value in (
     ("subject key id", SUBJECT_KEY_ID, subject_key_id(b"an id", False)),
     ("authority key id", AUTHORITY_KEY_ID, authority_key_id(b"an id", critical=False)),
 ):
-    _sweep(f"FALSE written for {_name}", _replace(_kind, _value), (None, OK, OK))
+    _trim(f"FALSE written for {_name}", _replace(_kind, _value), (None, OK, OK))
 _CRITICAL = (REFUSED, REFUSED, _ANY_ANCHOR)
-_sweep("critical subject key id", _replace(SUBJECT_KEY_ID, subject_key_id(b"an id", True)), _CRITICAL)
-_sweep("critical authority key id", _replace(AUTHORITY_KEY_ID, authority_key_id(b"an id", critical=True)), _CRITICAL)
+_trim("critical subject key id", _replace(SUBJECT_KEY_ID, subject_key_id(b"an id", True)), _CRITICAL)
+_trim("critical authority key id", _replace(AUTHORITY_KEY_ID, authority_key_id(b"an id", critical=True)), _CRITICAL)
 _VALUE = extension(AUTHORITY_ACCESS, seq(seq(oid("1.3.6.1.5.5.7.48.2"), uri("http://x/"))), True)
-_sweep("critical authority access", _more(_VALUE), _CRITICAL)
+_trim("critical authority access", _more(_VALUE), _CRITICAL)
 _VALUE = extension(CRL_POINTS, seq(seq(context(0, context(0, uri("http://x/"))))), True)
-_sweep("critical CRL points", _more(_VALUE), _EVERYWHERE)
+_trim("critical CRL points", _more(_VALUE), _EVERYWHERE)
 _add("leaf with an empty list of extensions", two({"extension_block": context(3, seq())}), client=REFUSED, spiffe=REFUSED)
 _add("leaf without extensions", two({"extension_block": b""}), client=REFUSED, spiffe=REFUSED)
 _add("leaf with critical names", two(_replace(SAN, usual_san(critical=True))))
@@ -287,20 +287,20 @@ _add("leaf with critical names", two(_replace(SAN, usual_san(critical=True))))
 # -- policies
 
 _REQUIRE_NOW = seq(implicit(0, b"\0"))
-_sweep("critical policy constraints", _more(extension(POLICY_CONSTRAINTS, _REQUIRE_NOW, True)), (None, REFUSED, OK))
+_trim("critical policy constraints", _more(extension(POLICY_CONSTRAINTS, _REQUIRE_NOW, True)), (None, REFUSED, OK))
 _add("leaf with critical policy constraints", two(_more(extension(POLICY_CONSTRAINTS, _REQUIRE_NOW, True))), REFUSED)
-_sweep("policy constraints", _more(extension(POLICY_CONSTRAINTS, _REQUIRE_NOW)), (None, REFUSED, OK))
+_trim("policy constraints", _more(extension(POLICY_CONSTRAINTS, _REQUIRE_NOW)), (None, REFUSED, OK))
 _LATER = extension(POLICY_CONSTRAINTS, seq(implicit(0, b"\x05")), True)
-_sweep("critical policy constraints that count from 5", _more(_LATER), (None, OK, OK))
+_trim("critical policy constraints that count from 5", _more(_LATER), (None, OK, OK))
 _INHIBIT = extension(POLICY_CONSTRAINTS, seq(implicit(1, b"\0")), True)
-_sweep("critical policy constraints that inhibit mapping", _more(_INHIBIT), (None, OK, OK))
-_sweep("critical inhibitAnyPolicy", _more(extension(INHIBIT_ANY, integer(0), True)), (None, OK, OK))
-_sweep("critical policies", _more(extension(POLICIES, seq(seq(oid("1.2.3.4"))), True)), _EVERYWHERE)
-_sweep(
+_trim("critical policy constraints that inhibit mapping", _more(_INHIBIT), (None, OK, OK))
+_trim("critical inhibitAnyPolicy", _more(extension(INHIBIT_ANY, integer(0), True)), (None, OK, OK))
+_trim("critical policies", _more(extension(POLICIES, seq(seq(oid("1.2.3.4"))), True)), _EVERYWHERE)
+_trim(
     "a policy twice", _more(extension(POLICIES, seq(seq(oid("1.2.3.4")), seq(oid("1.2.3.4"))))), _EVERYWHERE, **_UNKNOWN_TO_GO
 )
 _MAPPED = extension(POLICY_MAPPINGS, seq(seq(oid("1.2.3.4"), oid("1.2.3.5"))), True)
-_sweep("critical policy mappings", _more(_MAPPED), (None, OK, OK))
+_trim("critical policy mappings", _more(_MAPPED), (None, OK, OK))
 _POLICY = _more(extension(POLICIES, seq(seq(oid("1.2.3.4")))))
 
 
@@ -365,7 +365,7 @@ _add("a second URI", two(_replace(SAN, usual_san(uri("https://a.test/v")))), spi
 _add("no names at all", two(_replace(SAN, b"")), client=REFUSED, spiffe=Denial.URI_SAN)
 _add("empty names", two(_replace(SAN, san())), client=REFUSED, spiffe=REFUSED)
 _add("host in the common name only", two({"subject": common_name(HOST)} | _replace(SAN, san(uri(SPIFFE_ID)))), client=REFUSED)
-_sweep("names of an authority", _more(san(email("ca@a.test"), context(3, b""))), (None, OK, OK))
+_trim("names of an authority", _more(san(email("ca@a.test"), context(3, b""))), (None, OK, OK))
 
 # -- subjects
 
@@ -427,20 +427,20 @@ for _name, _value in {
     "of 40 bytes": integer(2**318),
     "of 300 bytes": integer(2**2396),
 }.items():
-    _sweep(f"serial number {_name}", {"serial": _value}, _EVERYWHERE)
-_sweep("serial number 0", {"serial": integer(0)}, _EVERYWHERE)
+    _trim(f"serial number {_name}", {"serial": _value}, _EVERYWHERE)
+_trim("serial number 0", {"serial": integer(0)}, _EVERYWHERE)
 _UNREAD_FIELD = {"go": False, "why": "unread-field"}
-_sweep("negative serial number", {"serial": integer(-5)}, _EVERYWHERE, **_UNREAD_FIELD)
-_sweep("serial number with a zero too many", {"serial": tlv(2, b"\0\x05")}, _NOWHERE)
-_sweep("empty serial number", {"serial": tlv(2)}, _NOWHERE)
+_trim("negative serial number", {"serial": integer(-5)}, _EVERYWHERE, **_UNREAD_FIELD)
+_trim("serial number with a zero too many", {"serial": tlv(2, b"\0\x05")}, _NOWHERE)
+_trim("empty serial number", {"serial": tlv(2)}, _NOWHERE)
 _OLD_LEAF = {"server": OK, "client": REFUSED, "spiffe": REFUSED}
-_sweep("version 1 with extensions", {"version": b""}, (_OLD_LEAF, REFUSED, OK))
-_sweep("version 1 written out", {"version": context(0, integer(0)), "extension_block": b""}, (None, REFUSED, None))
-_sweep("version 2 with extensions", {"version": context(0, integer(1))}, (_OLD_LEAF, REFUSED, OK))
-_sweep("version 4", {"version": context(0, integer(3))}, _NOWHERE)
-_sweep("version -1", {"version": context(0, integer(-1))}, _NOWHERE)
+_trim("version 1 with extensions", {"version": b""}, (_OLD_LEAF, REFUSED, OK))
+_trim("version 1 written out", {"version": context(0, integer(0)), "extension_block": b""}, (None, REFUSED, None))
+_trim("version 2 with extensions", {"version": context(0, integer(1))}, (_OLD_LEAF, REFUSED, OK))
+_trim("version 4", {"version": context(0, integer(3))}, _NOWHERE)
+_trim("version -1", {"version": context(0, integer(-1))}, _NOWHERE)
 _V1 = {"version": b"", "extension_block": b""}
-_sweep("version 1", _V1, (_OLD_LEAF, REFUSED, OK))
+_trim("version 1", _V1, (_OLD_LEAF, REFUSED, OK))
 for _name, _value in {
     "UTCTime": seq(utc_time("200101000000Z"), utc_time("491231235959Z")),
     "GeneralizedTime before 2050": seq(generalized("20200101000000Z"), generalized("20401231235959Z")),
@@ -450,7 +450,7 @@ for _name, _value in {
     "before 1970": seq(generalized("19000101000000Z"), generalized("20990101000000Z")),
     "year 2050": seq(utc_time("200101000000Z"), generalized("20500101000000Z")),
 }.items():
-    _sweep(f"dates: {_name}", {"validity": _value}, _EVERYWHERE)
+    _trim(f"dates: {_name}", {"validity": _value}, _EVERYWHERE)
 _NOT_DER = {"go": True, "why": "not-der"}
 for _name, _value in {
     "UTCTime without seconds": seq(utc_time("2001010000Z"), utc_time("4912312359Z")),
@@ -465,24 +465,24 @@ for _name, _value in {
     "three dates": seq(*[utc_time("200101000000Z")] * 3),
     "strings": seq(tlv(PRINTABLE, b"200101000000Z"), tlv(PRINTABLE, b"491231235959Z")),
 }.items():
-    _sweep(f"dates: {_name}", {"validity": _value}, _EVERYWHERE if _name.startswith("UTCTime") else _NOWHERE)
+    _trim(f"dates: {_name}", {"validity": _value}, _EVERYWHERE if _name.startswith("UTCTime") else _NOWHERE)
 _UNIQUE = implicit(1, b"\0issuer") + implicit(2, b"\0subject")
-_sweep("unique identifiers", {"unique_ids": _UNIQUE}, _EVERYWHERE)
-_sweep("a byte behind the certificate", {"wrap": lambda der: der + b"\0"}, (REFUSED, REFUSED, None))
-_sweep("an element behind the extensions", {"tail": _NULL}, _NOWHERE, **_NOT_DER)
-_sweep("serial number with a long length", {"serial": long_form(integer(5))}, _NOWHERE)
-_sweep("key with bytes behind it", {"spki": seq(key("p256", 2).spki[2:], _NULL)}, (REFUSED, None, None), **_NOT_DER)
-_sweep(
+_trim("unique identifiers", {"unique_ids": _UNIQUE}, _EVERYWHERE)
+_trim("a byte behind the certificate", {"wrap": lambda der: der + b"\0"}, (REFUSED, REFUSED, None))
+_trim("an element behind the extensions", {"tail": _NULL}, _NOWHERE, **_NOT_DER)
+_trim("serial number with a long length", {"serial": long_form(integer(5))}, _NOWHERE)
+_trim("key with bytes behind it", {"spki": seq(key("p256", 2).spki[2:], _NULL)}, (REFUSED, None, None), **_NOT_DER)
+_trim(
     "basic constraints with bytes behind",
     _replace(BASIC, extension(BASIC, seq(tlv(1, b"\xff")) + _NULL, True)),
     (None, REFUSED, REFUSED),
     **_NOT_DER,
 )
-_sweep("basic constraints of odd bytes", _replace(BASIC, extension(BASIC, b"\x30\x80", True)), (None, REFUSED, REFUSED))
-_sweep("key usage of odd bytes", _replace(KEY_USAGE, extension(KEY_USAGE, b"\x03\x00", True)), _NOWHERE)
+_trim("basic constraints of odd bytes", _replace(BASIC, extension(BASIC, b"\x30\x80", True)), (None, REFUSED, REFUSED))
+_trim("key usage of odd bytes", _replace(KEY_USAGE, extension(KEY_USAGE, b"\x03\x00", True)), _NOWHERE)
 _VALUE = extension(SUBJECT_KEY_ID, b"\xff")
-_sweep("subject key id of odd bytes", _replace(SUBJECT_KEY_ID, _VALUE), _EVERYWHERE, **_UNKNOWN_TO_GO)
-_sweep(
+_trim("subject key id of odd bytes", _replace(SUBJECT_KEY_ID, _VALUE), _EVERYWHERE, **_UNKNOWN_TO_GO)
+_trim(
     "TRUE written as 1", _replace(BASIC, seq(oid(BASIC), tlv(1, b"\1"), octets(seq(tlv(1, b"\xff"))))), (None, REFUSED, REFUSED)
 )
 
@@ -511,13 +511,13 @@ _add("leaf signed with RSA-PSS and sha1", two(_PSS1, {"key": key("rsa2048")}), R
 _add("leaf signed with Ed25519", two(root={"key": key("ed25519")}))
 _add("intermediate signed with Ed25519", three(root={"key": key("ed25519")}))
 _ECDSA_NULL = {"scheme": Scheme(parameters=_NULL)}
-_sweep("ECDSA signature with NULL parameters", _ECDSA_NULL, _EVERYWHERE)
+_trim("ECDSA signature with NULL parameters", _ECDSA_NULL, _EVERYWHERE)
 _RSA_ROOT = {"key": key("rsa2048")}
 _add("RSA signature without parameters", two({"scheme": Scheme(parameters=b"")}, _RSA_ROOT))
 _NULL_ED25519 = two({"scheme": Scheme(parameters=_NULL)}, {"key": key("ed25519")})
 _add("Ed25519 signature with NULL parameters", _NULL_ED25519, REFUSED)
 _INNER = {"inner_algorithm": seq(oid("1.2.840.10045.4.3.3"))}
-_sweep("signature algorithms that differ", _INNER, _NOWHERE)
+_trim("signature algorithms that differ", _INNER, _NOWHERE)
 
 # -- keys
 

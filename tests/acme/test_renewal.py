@@ -1,0 +1,277 @@
+"""A certificate is had at the start or not at all, renewed in time, and never lost while it works."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.issued_certificates import NAME, NOW, material
+from tunnel.acme.material import encode_key, renew_due_at
+from tunnel.acme.renewal import CertificateRenewer
+from tunnel.acme.storage import Storage
+from tunnel.config.acme import AcmeConfig
+from tunnel.errors import IdentityError, IdentityFault
+from tunnel.keystore.material import KeyMaterial
+from tunnel.tls.acme_challenge import AcmeChallenges
+from tunnel.tls.client_hello import ClientHello
+
+PROBE = ClientHello(NAME, (b"acme-tls/1",))
+DAY = 86400.0
+BROKEN = "the authority is out to lunch"
+TAKEN = "cannot listen on port 443 for the challenge: address already in use"
+
+
+class Workloads:
+    """An authority, a clock and a disk of the test's own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.config = AcmeConfig(NAME, "a@example.test", "https://ca.test/dir", folder / "tunnel" / "acme")
+        self.now = NOW.timestamp()
+        self.slept: list[float] = []
+        self.said: list[str] = []
+        self.failures = 0  # that are still to come
+        self.lasts = 90 * DAY
+        self.accounts: list[bytes] = []  # one for each time that we were asked
+        self.is_port_taken = False
+        self.answers: list[tuple[bool, bool]] = []  # whether the gate answered, and a port of its own
+        self._is_open = False
+        self.challenges = AcmeChallenges()
+
+    def keeper(self, **changed: Any) -> CertificateRenewer:
+        """As after a restart."""
+        return CertificateRenewer(
+            replace(self.config, **changed),
+            self.challenges,
+            self.said.append,
+            issue=self.issue,
+            open_port=self.open_port,
+            clock=lambda: self.now,
+            sleep=self.sleep,
+        )
+
+    def issue(self, _: AcmeConfig, account: Any, show: Callable[[KeyMaterial], AbstractContextManager[None]]) -> KeyMaterial:
+        self.accounts.append(encode_key(account))
+        with show(material()):
+            self.answers.append((self.challenges.admit(PROBE) is not None, self._is_open))
+        if self.failures:
+            self.failures -= 1
+            raise IdentityError(IdentityFault.ACME, BROKEN)
+        return material(start=NOW + timedelta(seconds=self.now - NOW.timestamp()), lasts=self.lasts)
+
+    @contextmanager
+    def open_port(self, challenges: AcmeChallenges, port: int) -> Iterator[None]:
+        assert challenges is self.challenges
+        assert port == self.config.challenge_port
+        if self.is_port_taken:
+            raise IdentityError(IdentityFault.ACME, TAKEN)
+        self._is_open = True
+        try:
+            yield
+        finally:
+            self._is_open = False
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+    def stored(self) -> KeyMaterial:
+        kept = Storage(self.config).load()
+        assert kept is not None
+        return kept
+
+
+@pytest.fixture
+def workloads(tmp_path: Path) -> Workloads:
+    return Workloads(tmp_path)
+
+
+# -- the first one
+
+
+def test_the_first_certificate_is_asked_for_and_kept(workloads: Workloads) -> None:
+    held = workloads.keeper().obtain()
+    assert workloads.answers == [(True, True)]
+    assert workloads.stored().chain == held.chain
+    assert workloads.challenges.admit(PROBE) is None
+
+
+def test_one_that_was_kept_is_used_without_asking(workloads: Workloads) -> None:
+    held = workloads.keeper().obtain()
+    assert workloads.keeper().obtain().chain == held.chain
+    assert len(workloads.accounts) == 1
+
+
+def test_one_that_is_due_serves_until_it_ends_and_no_longer(workloads: Workloads) -> None:
+    held = workloads.keeper().obtain()
+    workloads.now += 89 * DAY
+    keeper = workloads.keeper()
+    assert keeper.obtain().chain == held.chain
+    fresh = keeper.renew_if_due()
+    assert fresh is not None
+    assert fresh.chain != held.chain
+    workloads.now += 90 * DAY
+    assert workloads.keeper().obtain().chain != fresh.chain
+
+
+def test_one_that_cannot_be_read_is_replaced(workloads: Workloads) -> None:
+    workloads.keeper().obtain()
+    (path,) = workloads.config.storage_dir.rglob("certificate-*")
+    path.write_bytes(b"rubbish")
+    fresh = workloads.keeper().obtain()
+    assert len(workloads.accounts) == 2
+    assert any("a new certificate will take its place" in line for line in workloads.said)
+    assert workloads.stored().chain == fresh.chain
+
+
+def test_the_account_is_the_same_each_time(workloads: Workloads) -> None:
+    keeper = workloads.keeper()
+    keeper.obtain()
+    workloads.now += 61 * DAY
+    keeper.renew_if_due()
+    assert len(workloads.accounts) == 2
+    assert len(set(workloads.accounts)) == 1
+
+
+@pytest.mark.parametrize("failures", [1, 4])
+def test_it_is_tried_again_after_longer_and_longer_pauses(workloads: Workloads, failures: int) -> None:
+    workloads.failures = failures
+    workloads.keeper().obtain()
+    assert workloads.slept == [5, 10, 20, 40][:failures]
+    assert [line for line in workloads.said if BROKEN in line][-1].startswith(f"ACME: attempt {failures} of 5: ")
+
+
+def test_after_five_attempts_it_is_given_up(workloads: Workloads) -> None:
+    workloads.failures = 5
+    with pytest.raises(IdentityError, match=BROKEN):
+        workloads.keeper().obtain()
+    assert len(workloads.accounts) == 5
+    assert workloads.slept == [5, 10, 20, 40]
+
+
+def test_at_the_start_a_port_that_is_taken_is_an_error(workloads: Workloads) -> None:
+    workloads.is_port_taken = True
+    with pytest.raises(IdentityError, match="address already in use"):
+        workloads.keeper().obtain()
+    assert workloads.answers == []
+
+
+def test_a_certificate_that_cannot_be_kept_serves_all_the_same(workloads: Workloads, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise IdentityError(IdentityFault.ACME, "cannot write: disk full")
+
+    monkeypatch.setattr(Storage, "save", fail)
+    assert workloads.keeper().obtain().chain
+    assert "disk full: it will have to be asked for again after a restart" in workloads.said[-1]
+
+
+# -- the next one
+
+
+@pytest.mark.parametrize("lasts", [30.0, DAY, 90 * DAY])
+def test_it_is_renewed_when_a_third_of_its_life_is_left(workloads: Workloads, lasts: float) -> None:
+    workloads.lasts = lasts
+    keeper = workloads.keeper()
+    held = keeper.obtain()
+    assert renew_due_at(held.chain).timestamp() == NOW.timestamp() + lasts * 2 / 3
+    workloads.now += lasts * 2 / 3 - 1
+    assert keeper.renew_if_due() is None
+    workloads.now += 1
+    fresh = keeper.renew_if_due()
+    assert fresh is not None
+    assert fresh.chain != held.chain
+    assert workloads.stored().chain == fresh.chain
+    assert keeper.renew_if_due() is None
+
+
+def test_a_renewal_is_answered_by_the_tunnel_when_the_port_is_its_own(workloads: Workloads) -> None:
+    keeper = workloads.keeper()
+    keeper.obtain()
+    workloads.is_port_taken = True
+    workloads.now += 61 * DAY
+    assert keeper.renew_if_due() is not None
+    assert workloads.answers == [(True, True), (True, False)]
+
+
+def test_a_renewal_is_answered_on_the_challenges_port_too_when_it_is_free(workloads: Workloads) -> None:
+    keeper = workloads.keeper()
+    keeper.obtain()
+    workloads.now += 61 * DAY
+    keeper.renew_if_due()
+    assert workloads.answers == [(True, True), (True, True)]
+
+
+def test_a_failed_renewal_leaves_the_certificate_that_works(workloads: Workloads) -> None:
+    keeper = workloads.keeper()
+    held = keeper.obtain()
+    workloads.now += 61 * DAY
+    workloads.failures = 1
+    with pytest.raises(IdentityError, match=BROKEN):
+        keeper.renew_if_due()
+    assert workloads.stored().chain == held.chain
+    assert keeper.renew_if_due() is not None
+
+
+# -- when to look
+
+
+@pytest.mark.parametrize(
+    ("lasts", "interval", "expected"),
+    [
+        (30, 600, 20),  # a certificate of 30 seconds is renewed within 45
+        (30, 1, 1),
+        (90 * DAY, 600, 600),
+        (900, 600, 600),
+        (0, 600, 5),  # due at once, but not asked for without end
+        (0, 2, 2),
+    ],
+)
+def test_the_next_look_is_when_it_is_due_or_at_the_interval(
+    workloads: Workloads, lasts: float, interval: float, expected: float
+) -> None:
+    workloads.lasts = lasts
+    keeper = workloads.keeper(check_interval=interval)
+    keeper.obtain()
+    assert keeper.seconds_to_next_look() == expected
+
+
+@pytest.mark.parametrize(
+    ("left", "delays"),
+    [
+        (10.0, [5, 10, 20, 40, 80, 120, 120]),
+        (-DAY, [5, 10, 20, 40, 80, 120, 120]),
+        (7200.0, [5, 10, 20, 40, 80, 160, 320, 360, 360]),
+        (29 * DAY, [5, 10, 20, 40, 80, 160, 320, 640, 1280, 2560, 3600, 3600]),
+    ],
+)
+def test_failed_renewals_are_tried_again_the_more_often_the_less_time_is_left(
+    workloads: Workloads, left: float, delays: list[float]
+) -> None:
+    keeper = workloads.keeper()
+    held = keeper.obtain()
+    workloads.now = held.chain[0].not_after.timestamp() - left
+    workloads.failures = len(delays)
+    seen = []
+    for _ in delays:
+        with pytest.raises(IdentityError):
+            keeper.renew_if_due()
+        seen.append(keeper.seconds_to_next_look())
+    assert seen == delays
+    assert keeper.renew_if_due() is not None
+    assert keeper.seconds_to_next_look() == workloads.config.check_interval
+
+
+def test_a_clock_that_is_set_neither_ends_nor_delays_the_looks(workloads: Workloads) -> None:
+    keeper = workloads.keeper()
+    keeper.obtain()
+    workloads.now -= 365 * DAY
+    assert keeper.renew_if_due() is None
+    assert keeper.seconds_to_next_look() == workloads.config.check_interval
+    workloads.now += (365 + 89) * DAY
+    assert keeper.seconds_to_next_look() <= workloads.config.check_interval
+    assert keeper.renew_if_due() is not None

@@ -1,0 +1,43 @@
+"""Where a command's arguments and environment say where a tunnel is open."""
+
+from __future__ import annotations
+
+import pytest
+
+from tunnel.config.placeholders import check_places, fill_places, variables
+from tunnel.errors import ConfigError
+
+PORT = {"host": "127.0.0.1", "port": "5000", "addr": "127.0.0.1:5000"}
+SOCKET = {"socket": "/d/s", "dir": "/d"}
+
+
+def test_one_target_fills_each_place_and_leaves_other_braces() -> None:
+    given = ["-p{port}", "{host}", "{{addr}}", "{x}", "{port", "{}", "{PORT}", "${port}", "{a.port}"]
+    filled = ["-p5000", "127.0.0.1", "{127.0.0.1:5000}", "{x}", "{port", "{}", "{PORT}", "$5000", "{a.port}"]
+    assert fill_places(given, {"": PORT}) == filled
+
+
+def test_the_only_target_needs_no_name_though_it_has_one() -> None:
+    assert fill_places(["{port} {a.port} {b.port}"], {"a": PORT}) == ["5000 5000 {b.port}"]
+    assert variables({"a": SOCKET}) == {
+        "TUNNEL_SOCKET": "/d/s",
+        "TUNNEL_DIR": "/d",
+        "A_TUNNEL_SOCKET": "/d/s",
+        "A_TUNNEL_DIR": "/d",
+    }
+
+
+def test_several_targets_are_told_apart_by_name() -> None:
+    targets = {"a": PORT, "b": SOCKET, "": PORT}
+    assert fill_places(["{port} {a.addr} {b.dir}"], targets) == ["5000 127.0.0.1:5000 /d"]
+    assert set(variables(targets)) == {
+        *("TUNNEL_HOST", "TUNNEL_PORT", "TUNNEL_ADDR"),
+        *("A_TUNNEL_HOST", "A_TUNNEL_PORT", "A_TUNNEL_ADDR"),
+        *("B_TUNNEL_SOCKET", "B_TUNNEL_DIR"),
+    }
+
+
+def test_a_place_that_may_mean_two_is_refused() -> None:
+    check_places(["{a.port} {b.port} {c.port} {x}"], {"a": PORT, "b": PORT})
+    with pytest.raises(ConfigError, match=r"{port} says not which target is meant: write {a.port}, {b.port}"):
+        check_places(["{port}"], {"a": PORT, "b": PORT})

@@ -1,0 +1,213 @@
+"""A certificate from an ACME server is published when it is there, and again when there is a newer one."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from tests.support.recorded_log import RecordedLog
+from tests.support.tls_ends import identity, lasting_authority
+from tunnel.errors import IdentityError, IdentityFault, TunnelError
+from tunnel.identity.credentials import Credentials, PkiCredentials
+from tunnel.keystore.material import KeyMaterial
+from tunnel.proxy.acme_source import AcmeSource
+from tunnel.tls.acme_challenge import AcmeChallenges
+
+ROOT = lasting_authority()
+FIRST, SECOND = (KeyMaterial(one.chain, one.leaf.key) for one in (identity("spiffe://a.test/1"), identity("spiffe://a.test/2")))
+BROKEN = IdentityError(IdentityFault.ACME, "the authority is out to lunch\x1b")
+
+Outcome = KeyMaterial | IdentityError | None
+
+
+class FileRefresher:
+    """Answers what it is told to, and then asks for the end; remembers on which thread it was asked."""
+
+    def __init__(self, *outcomes: Outcome) -> None:
+        self._outcomes = list(outcomes)
+        self.say: Callable[[str], None] = print
+        self.on_exhausted: Callable[[], None] = print
+        self.threads: set[int] = set()
+        self.looks = 0
+
+    def obtain(self) -> KeyMaterial:
+        self.say("obtaining")
+        found = self.renew_if_due()
+        assert found is not None
+        return found
+
+    def renew_if_due(self) -> KeyMaterial | None:
+        self.threads.add(threading.get_ident())
+        if not self._outcomes:
+            trio.from_thread.run_sync(self.on_exhausted)
+            return None
+        outcome = self._outcomes.pop(0)
+        if isinstance(outcome, IdentityError):
+            raise outcome
+        return outcome
+
+    def seconds_to_next_look(self) -> float:
+        self.looks += 1
+        return 0.0
+
+
+class CredentialSink:
+    """Writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.used: list[tuple[int, PkiCredentials]] = []
+        self.challenges: AcmeChallenges | None = None
+        self.failure: TunnelError | None = None
+
+    def use(self, number: int, credentials: Credentials) -> None:
+        assert self.challenges is not None, "an ACME server is expected before it is asked"
+        assert isinstance(credentials, PkiCredentials)
+        self.used.append((number, credentials))
+
+    def expect_probes(self, challenges: AcmeChallenges) -> None:
+        self.challenges = challenges
+
+    def confirm(self) -> None:
+        raise AssertionError
+
+    def withdraw(self) -> None:
+        raise AssertionError
+
+    def fail(self, error: TunnelError) -> None:
+        self.failure = error
+
+
+class Stage:
+    """A feed of a keeper, and what it has told to whom."""
+
+    def __init__(self, ca_bundle: Path, *outcomes: Outcome) -> None:
+        self.keeper, self.sink, self.lines = FileRefresher(*outcomes), CredentialSink(), RecordedLog()
+        self.ca_bundle = ca_bundle
+        self.source = AcmeSource(self._open, str(ca_bundle), self.sink, self.lines, {})
+
+    def _open(self, challenges: AcmeChallenges, say: Callable[[str], None]) -> Any:
+        self.keeper.say = say
+        return self.keeper
+
+    def run(self, then: Callable[[], Any] | None = None) -> None:
+        """Until the keeper has nothing more to answer; `then` is awaited at the end."""
+
+        async def main() -> None:
+            with trio.CancelScope() as scope:
+                self.keeper.on_exhausted = scope.cancel
+                await self.source.run()
+            if then is not None:
+                await then()
+
+        trio.run(main)
+
+    @property
+    def chains(self) -> list[tuple[int, Any]]:
+        return [(number, credentials.chain) for number, credentials in self.sink.used]
+
+
+@pytest.fixture
+def ca_bundle(tmp_path: Path) -> Path:
+    path = tmp_path / "roots.pem"
+    path.write_bytes(ROOT.certificate.pem)
+    return path
+
+
+def test_the_first_is_published_with_the_authorities(ca_bundle: Path) -> None:
+    stage = Stage(ca_bundle, FIRST)
+    stage.run()
+    ((number, credentials),) = stage.sink.used
+    assert number == 1
+    assert credentials.chain == FIRST.chain
+    assert credentials.authorities == (ROOT.certificate,)
+    assert "obtaining" in stage.lines.kept
+
+
+def test_a_newer_one_is_published_when_there_is_one(ca_bundle: Path) -> None:
+    stage = Stage(ca_bundle, FIRST, None, None, SECOND, None)
+    stage.run()
+    assert stage.keeper.looks == 5  # it is asked how long to wait, each time
+    assert stage.chains == [(1, FIRST.chain), (2, SECOND.chain)]
+
+
+def test_without_a_first_one_the_process_ends(ca_bundle: Path) -> None:
+    stage = Stage(ca_bundle, BROKEN)
+    stage.run()
+    assert stage.sink.failure is BROKEN
+    assert stage.chains == []
+
+
+def test_a_failed_renewal_is_told_and_tried_again(ca_bundle: Path) -> None:
+    stage = Stage(ca_bundle, FIRST, BROKEN, SECOND)
+    stage.run()
+    assert stage.chains == [(1, FIRST.chain), (2, SECOND.chain)]
+    assert (
+        "ACME: the authority is out to lunch\\x1b: the certificate in use stays, the next attempt is in 0s" in stage.lines.kept
+    )
+    assert stage.sink.failure is None
+
+
+def test_a_reload_reads_the_authorities_and_asks_for_nothing(ca_bundle: Path) -> None:
+    stage = Stage(ca_bundle, FIRST)
+    other = lasting_authority("b.test").certificate
+
+    def reload() -> Awaitable[None]:
+        ca_bundle.write_bytes(other.pem)
+        return stage.source.reload()
+
+    stage.run(reload)
+    assert stage.chains == [(1, FIRST.chain), (2, FIRST.chain)]
+    assert stage.sink.used[-1][1].authorities == (other,)
+
+
+def test_authorities_that_cannot_be_read_leave_what_is_in_use(ca_bundle: Path) -> None:
+    stage = Stage(ca_bundle, FIRST)
+
+    def reload() -> Awaitable[None]:
+        ca_bundle.unlink()
+        return stage.source.reload()
+
+    with pytest.raises(IdentityError):
+        stage.run(reload)
+    assert stage.chains == [(1, FIRST.chain)]
+
+
+def test_what_blocks_does_so_on_another_thread(ca_bundle: Path) -> None:
+    stage = Stage(ca_bundle, FIRST, SECOND)
+    stage.run()
+    assert stage.keeper.threads
+    assert threading.get_ident() not in stage.keeper.threads
+
+
+def test_a_slow_reload_of_the_old_one_does_not_replace_a_newer_one(ca_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage(ca_bundle, FIRST)
+    began, overtaken, complete = threading.Event(), threading.Event(), stage.source._complete
+
+    def slowly(material: KeyMaterial) -> PkiCredentials:
+        if material is FIRST and stage.sink.used:
+            began.set()
+            overtaken.wait(0.5)  # in vain, when it is done right
+        return complete(material)
+
+    def use(number: int, credentials: Credentials) -> None:
+        CredentialSink.use(stage.sink, number, credentials)
+        if number > 1:
+            overtaken.set()
+
+    monkeypatch.setattr(stage.source, "_complete", slowly)
+    monkeypatch.setattr(stage.sink, "use", use)
+
+    async def reload_and_renew() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stage.source.reload)
+            await trio.to_thread.run_sync(began.wait)
+            stage.keeper.renew_if_due = lambda: SECOND  # type: ignore[method-assign]
+            await stage.source._renew()
+
+    stage.run(reload_and_renew)
+    assert stage.chains == [(1, FIRST.chain), (2, FIRST.chain), (3, SECOND.chain)]

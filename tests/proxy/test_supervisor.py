@@ -1,0 +1,475 @@
+"""Who waits for whom, and which code comes out, when everything happens at once."""
+
+from __future__ import annotations
+
+import signal
+from contextlib import suppress
+
+import pytest
+import trio
+import trio.testing
+
+from tests.support.fake_supervisor import PATIENT, PROBE, SERVICE, TOOL, FakeProxy, Stage, be_alone, nothing, play, up
+from tunnel.errors import CommandError, ConfigError, TunnelError
+from tunnel.net.notify import State
+from tunnel.proxy import supervisor
+from tunnel.proxy.supervisor import CommandSpec, StopPolicy
+
+TERM, INT, HUP, QUIT, USR1 = signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1
+
+
+@pytest.fixture(autouse=True)
+def graces(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long those may live that the command has left behind."""
+    return be_alone(monkeypatch)
+
+
+# -- the start
+
+
+def test_the_order_is_given_when_all_are_ready_and_the_command_s_code_is_ours() -> None:
+    late = FakeProxy(is_ready=False)
+
+    async def script(stage: Stage) -> None:
+        await trio.sleep(14)
+        assert not stage.launcher.is_started.is_set()
+        late.is_listening.set()
+        await up(stage)
+        assert [state for _, state in stage.told] == [State.LISTENING]
+        stage.launcher.end(7)
+
+    assert play(Stage(FakeProxy(is_server=True), late), script) == 7
+
+
+def test_the_manager_is_told_which_identity_cannot_be_used_and_when_it_can_be() -> None:
+    first, second = FakeProxy(is_server=True), FakeProxy()
+
+    def change(proxy: FakeProxy, error: str) -> None:
+        proxy.identity_error = error
+        proxy.on_identity_change()
+
+    async def script(stage: Stage) -> None:
+        await up(stage)
+        change(first, "a has expired")
+        change(second, "b has been withdrawn")
+        change(first, "")
+        change(second, "")
+        stage.launcher.end(0)
+        await trio.testing.wait_all_tasks_blocked()
+        change(first, "what is said at the end is not told")
+
+    stage = Stage(first, second)
+    play(stage, script)
+    said = [f"{state.value} | {text}" for (_, state), text in zip(stage.told, stage.summaries, strict=True)]
+    assert said == [
+        "listening | running app",
+        "listening | running app",
+        "not ready | a has expired: running app",
+        "listening | running app",
+        "not ready | a has expired, b has been withdrawn: running app",
+        "listening | running app",
+        "not ready | b has been withdrawn: running app",
+        "listening | running app",
+        "stopping | stopping",
+    ]
+
+
+def test_who_is_late_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"^not ready within 15s: the proxy for target$"):
+        play(Stage(FakeProxy(), FakeProxy(is_ready=False)), nothing)
+
+
+@pytest.mark.parametrize("error", [CommandError("app: command not found", 127), ConfigError("{x} is no place")])
+@pytest.mark.parametrize("is_in_order", [False, True])
+def test_a_command_that_cannot_be_is_that_error_and_nothing_else(error: TunnelError, is_in_order: bool) -> None:
+    def refuse() -> CommandSpec:
+        raise error
+
+    stage = Stage(send_request=refuse) if is_in_order else Stage(error=error)
+    with pytest.raises(type(error)) as caught:
+        play(stage, nothing)
+    assert caught.value is error
+
+
+def test_a_failure_in_the_moment_in_which_all_are_ready_starts_nothing() -> None:
+    """Both events are there when the start goes on: it must look once more."""
+    for is_failure_first in (False, True):
+        stage = Stage(first := FakeProxy(), last := FakeProxy(is_ready=False))
+
+        async def script(_: Stage, first: FakeProxy = first, last: FakeProxy = last, is_first: bool = is_failure_first) -> None:
+            await trio.testing.wait_all_tasks_blocked()
+            steps = [lambda: first.fail(ConfigError("broken")), last.is_listening.set]
+            for step in steps if is_first else reversed(steps):
+                step()
+
+        with pytest.raises(ConfigError, match="broken"):
+            play(stage, script)
+        if stage.launcher.is_started.is_set():  # all were ready before
+            assert stage.launcher.exit_code() == 143
+
+
+@pytest.mark.parametrize("number", [TERM, INT, QUIT])
+@pytest.mark.parametrize("is_from_terminal", [False, True])
+def test_a_signal_before_the_command_is_there_ends_us(number: int, is_from_terminal: bool) -> None:
+    stage = Stage(FakeProxy(is_ready=False))
+
+    async def script(stage: Stage) -> None:
+        await trio.testing.wait_all_tasks_blocked()
+        stage.hear(number, is_from_terminal)
+
+    assert play(stage, script) == 128 + number
+    assert not stage.launcher.is_started.is_set()
+
+
+def test_what_fails_while_a_signal_ends_us_changes_nothing() -> None:
+    stage = Stage(proxy := FakeProxy(is_ready=False))
+
+    async def script(stage: Stage) -> None:
+        await trio.testing.wait_all_tasks_blocked()
+        proxy.fail(ConfigError("broken"), only_when_cancelled=True)
+        stage.hear(TERM, False)
+
+    assert play(stage, script) == 143
+
+
+def test_a_service_is_not_ended_by_a_signal_that_its_command_would_have_had() -> None:
+    """SIGHUP asks a command to read its files again; save from the terminal, which goes away."""
+
+    async def script(stage: Stage) -> None:
+        await trio.testing.wait_all_tasks_blocked()
+        for number in (HUP, USR1):
+            stage.hear(number, False)
+        await trio.testing.wait_all_tasks_blocked()
+        proxy.is_listening.set()
+        await up(stage)
+        stage.launcher.end(3)
+
+    stage = Stage(proxy := FakeProxy(is_ready=False))
+    assert play(stage, script) == 3
+    assert stage.launcher.sent == []
+
+
+@pytest.mark.parametrize("stop_policy", [SERVICE, TOOL])
+def test_the_end_of_the_terminal_is_the_end(stop_policy: StopPolicy) -> None:
+    async def script(stage: Stage) -> None:
+        await trio.testing.wait_all_tasks_blocked()
+        stage.hear(HUP, True)
+
+    assert play(Stage(FakeProxy(is_ready=False), stop_policy=stop_policy), script) == 128 + HUP
+
+
+# -- the end
+
+
+def test_a_stop_goes_in_its_order() -> None:
+    """Server and command at once; the client when that has ended; what it carries has what is left of the time."""
+    stage = Stage(server := FakeProxy(is_server=True, carries=99), client := FakeProxy(carries=99), dies_of={TERM: 10})
+
+    async def script(stage: Stage) -> None:
+        await up(stage)
+        start = trio.current_time()
+        stage.hear(TERM, False)
+        await trio.testing.wait_all_tasks_blocked()
+        assert (server.shut_at, client.shut_at, stage.launcher.sent) == (start, None, [(start, TERM)])
+        assert stage.told[-1] == (start, State.STOPPING)
+        await trio.sleep(9.9)
+        assert client.shut_at is None
+
+    assert play(stage, script) == 143
+    assert client.shut_at == pytest.approx(10.5, abs=0.5)
+    assert [at for proxy in (server, client) for at in proxy.cuts] == pytest.approx([25, 25], abs=0.5)
+    assert stage.ended_at == pytest.approx(25, abs=1)
+    assert [state for _, state in stage.told] == [State.LISTENING, State.STOPPING]
+
+
+def test_in_the_shutdown_delay_all_is_served_and_the_command_knows_nothing() -> None:
+    stage = Stage(server := FakeProxy(is_server=True), client := FakeProxy(), stop_policy=PATIENT, dies_of={TERM: 24})
+
+    async def script(stage: Stage) -> None:
+        await up(stage)
+        start = trio.current_time()
+        stage.hear(TERM, False)
+        await trio.testing.wait_all_tasks_blocked()
+        assert stage.told[-1] == (start, State.STOPPING)
+        assert (server.delays, client.delays) == ([10], [10])
+        stage.hear(HUP, False)  # the command's, as ever
+        client.on_identity_change()
+        await trio.sleep(9.9)
+        assert (server.shut_at, stage.launcher.sent) == (None, [(start, HUP)])
+        await trio.sleep(0.2)
+        assert server.shut_at == pytest.approx(start + 10)
+        assert stage.launcher.sent[1:] == [(pytest.approx(start + 10), TERM)]
+
+    assert play(stage, script) == 143, "the time for the end has begun with the end"
+    assert [state for _, state in stage.told] == [State.LISTENING, State.STOPPING, State.STOPPING]
+    assert stage.log.kept[:4] == [
+        "received SIGTERM, shutting down",
+        "shutdown delay: not ready, accepting connections for 10s more",
+        "shutdown delay is over",
+        "the command has ended with 143",
+    ]
+
+
+@pytest.mark.parametrize("second", [TERM, INT])
+def test_a_second_stop_ends_the_shutdown_delay(second: int) -> None:
+    stage = Stage(server := FakeProxy(is_server=True), stop_policy=PATIENT, dies_of={TERM: 20, INT: 20})
+
+    async def script(stage: Stage) -> None:
+        await up(stage)
+        start = trio.current_time()
+        stage.hear(TERM, False)
+        await trio.sleep(3)
+        stage.hear(second, False)
+        await trio.testing.wait_all_tasks_blocked()
+        assert server.shut_at == pytest.approx(start + 3)
+        await trio.sleep(10)
+        assert stage.launcher.sent == [(pytest.approx(start + 3), second)], "and the delay does not begin the end once more"
+
+    assert play(stage, script) == 128 + second
+
+
+def test_a_command_that_ends_in_the_shutdown_delay_ends_it() -> None:
+    stage = Stage(server := FakeProxy(is_server=True), stop_policy=PATIENT)
+
+    async def script(stage: Stage) -> None:
+        await up(stage)
+        stage.hear(TERM, False)
+        await trio.sleep(3)
+        stage.launcher.end(4)
+
+    assert play(stage, script) == 4
+    assert server.shut_at == pytest.approx(3, abs=0.5)
+    assert stage.launcher.sent == []
+    assert stage.ended_at < 10
+
+
+def test_the_shutdown_delay_is_for_who_serves() -> None:
+    """Not before the command is there, nor when the terminal has stopped it, nor when a proxy has failed."""
+
+    async def before(stage: Stage) -> None:
+        await trio.testing.wait_all_tasks_blocked()
+        stage.hear(TERM, False)
+
+    stage = Stage(FakeProxy(is_ready=False), stop_policy=PATIENT)
+    assert (play(stage, before), stage.ended_at) == (143, 0)
+
+    async def by_terminal(stage: Stage) -> None:
+        await up(stage)
+        stage.hear(INT, True)
+        await trio.testing.wait_all_tasks_blocked()
+        assert server.shut_at == 0
+        stage.launcher.end(130)
+
+    assert play(Stage(server := FakeProxy(is_server=True), stop_policy=PATIENT), by_terminal) == 130
+
+    async def by_failure(stage: Stage) -> None:
+        await up(stage)
+        broken.fail(ConfigError("broken"))
+
+    stage = Stage(broken := FakeProxy(is_server=True), stop_policy=PATIENT)
+    with pytest.raises(ConfigError, match="broken"):
+        play(stage, by_failure)
+    assert stage.launcher.sent == [(0, TERM)]
+
+
+def test_who_asks_by_http_gets_the_shutdown_delay_and_who_asks_again_changes_nothing() -> None:
+    stage = Stage(first := FakeProxy(is_server=True), second := FakeProxy(is_server=True), stop_policy=PATIENT)
+
+    async def script(stage: Stage) -> None:
+        await up(stage)
+        first.stop_wanted.set()
+        await trio.sleep(3)
+        assert (first.delays, second.delays, second.shut_at) == ([10], [10], None)
+        second.stop_wanted.set()
+        await trio.sleep(6.9)
+        assert second.shut_at is None
+
+    assert play(stage, script) == 143
+    assert stage.launcher.sent == [(pytest.approx(10), TERM)]
+
+
+def test_a_command_that_does_not_end_is_killed_and_nothing_outlives_that(graces: list[float]) -> None:
+    stage = Stage(FakeProxy(is_server=True, carries=99), dies_of={signal.SIGKILL: 0})
+
+    async def script(stage: Stage) -> None:
+        await up(stage)
+        for number in (TERM, USR1, TERM, INT):  # all of them are passed on, and the time is that of the first
+            stage.hear(number, False)
+            await trio.sleep(5)
+
+    assert play(stage, script) == 137
+    assert [number for _, number in stage.launcher.sent] == [TERM, USR1, TERM, INT, signal.SIGKILL]
+    assert stage.launcher.sent[-1][0] == pytest.approx(25, abs=0.5)
+    assert graces == [0]
+    assert stage.ended_at == pytest.approx(25, abs=1)
+
+
+def test_a_command_that_cannot_be_killed_does_not_keep_us() -> None:
+    """It may be another user's by now, or in the kernel's hands."""
+    stage = Stage(dies_of={})
+
+    async def script(stage: Stage) -> None:
+        await up(stage)
+        stage.hear(TERM, False)
+
+    assert play(stage, script) == 137
+    assert stage.ended_at < 40
+
+
+def test_a_request_at_a_status_port_does_not_hold_up_the_end() -> None:
+    stage = Stage(FakeProxy(is_server=True, carries=99, lingers=60))
+
+    async def script(stage: Stage) -> None:
+        await up(stage)
+        stage.hear(TERM, False)
+
+    assert play(stage, script) == 143
+    assert stage.ended_at == pytest.approx(25, abs=2)
+
+
+def test_what_the_command_has_left_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another user's process, for instance, which may not be signalled."""
+    monkeypatch.setattr(supervisor, "end_descendants", lambda *_, **__: [2.0] * 50)
+    stage = Stage(proxy := FakeProxy(is_server=True, carries=99))
+
+    async def script(stage: Stage) -> None:
+        await up(stage)
+        stage.hear(TERM, False)
+
+    assert play(stage, script) == 143
+    assert proxy.cuts
+    assert stage.ended_at == pytest.approx(25, abs=2)
+
+
+def test_servers_are_shut_as_soon_as_the_command_has_ended_by_itself(graces: list[float]) -> None:
+    stage = Stage(server := FakeProxy(is_server=True), client := FakeProxy())
+
+    async def script(stage: Stage) -> None:
+        await up(stage)
+        stage.launcher.end(0)
+
+    assert play(stage, script) == 0
+    assert server.shut_at is not None
+    assert client.shut_at is not None
+    assert client.shut_at - server.shut_at == pytest.approx(0.5), "what it has left behind may still need clients"
+    assert graces == [2]
+
+
+def test_what_works_for_a_proxy_is_nobody_that_the_command_has_left() -> None:
+    stage = Stage(proxy := FakeProxy())
+    proxy.pids = {7, 8}
+
+    async def script(stage: Stage) -> None:
+        await up(stage)
+        stage.launcher.end(0)
+
+    assert play(stage, script) == 0
+    assert stage.spared == {stage.launcher.pid, PROBE, 7, 8}
+
+
+@pytest.mark.parametrize("number", [TERM, INT])
+def test_a_second_signal_in_the_drain_cuts(number: int) -> None:
+    stage = Stage(FakeProxy(is_server=True, carries=20), FakeProxy(carries=20))
+
+    async def script(stage: Stage) -> None:
+        await up(stage)
+        stage.hear(TERM, False)
+        await trio.sleep(5)
+        for other in (HUP, USR1):
+            stage.hear(other, False)
+        await trio.sleep(1)
+        assert not any(proxy.cuts for proxy in stage.proxies)
+        stage.hear(number, False)
+
+    assert play(stage, script) == 143
+    assert stage.ended_at == pytest.approx(6.5, abs=0.5)
+
+
+def test_ctrl_c_is_not_sent_twice() -> None:
+    async def script(stage: Stage) -> None:
+        await up(stage)
+        stage.hear(INT, True)
+        await trio.sleep(1)
+        stage.launcher.end(130)
+
+    stage = Stage(server := FakeProxy(is_server=True))
+    assert play(stage, script) == 130
+    assert server.shut_at is not None
+    assert stage.launcher.sent == []
+
+
+@pytest.mark.parametrize("stop_policy", [SERVICE, TOOL])
+def test_a_signal_that_the_command_has_had_is_not_sent_twice(stop_policy: StopPolicy) -> None:
+    async def script(stage: Stage) -> None:
+        await up(stage)
+        for number in (USR1, TERM):
+            stage.hear(number, False, has_had=True)
+        await trio.sleep(1)
+        assert stage.launcher.sent == []
+        assert (server.shut_at is not None) is stop_policy.is_service
+        stage.hear(INT, False)
+        await trio.sleep(1)
+        stage.launcher.end(3)
+
+    stage = Stage(server := FakeProxy(is_server=True), stop_policy=stop_policy)
+    assert play(stage, script) == 3
+    assert [number for _, number in stage.launcher.sent] == [INT]
+
+
+@pytest.mark.parametrize("is_server", [True, False])
+def test_whoever_asks_a_proxy_to_stop_stops_the_whole(is_server: bool) -> None:
+    async def script(stage: Stage) -> None:
+        await up(stage)
+        proxy.stop_wanted.set()
+
+    stage = Stage(proxy := FakeProxy(is_server=is_server), FakeProxy(is_server=True))
+    assert play(stage, script) == 143
+    assert [number for _, number in stage.launcher.sent] == [TERM]
+
+
+# -- failures
+
+
+def test_a_proxy_that_dies_ends_the_whole_with_its_reason() -> None:
+    stage = Stage(server := FakeProxy(is_server=True), client := FakeProxy(), dies_of={TERM: 3})
+
+    async def script(stage: Stage) -> None:
+        await up(stage)
+        client.fail(ConfigError("broken"))
+        await trio.sleep(2)
+        assert server.shut_at is not None
+        server.fail(ConfigError("broken too"))  # a consequence, perhaps; the first is the reason
+
+    with pytest.raises(ConfigError, match=r"^broken$"):
+        play(stage, script)
+    assert stage.log.kept.count("error: broken") == 1
+    assert stage.launcher.exit_code() == 143
+
+
+def test_what_fails_when_the_end_has_begun_leaves_the_exit_code_to_the_command() -> None:
+    for is_drain in (False, True):
+        stage = Stage(FakeProxy(is_server=True, carries=5), client := FakeProxy(), dies_of={TERM: 2})
+
+        async def script(stage: Stage, client: FakeProxy = client, is_drain: bool = is_drain) -> None:
+            await up(stage)
+            stage.hear(TERM, False)
+            await trio.sleep(4 if is_drain else 1)
+            client.fail(ConfigError("broken"))
+
+        assert play(stage, script) == 143
+        assert "error: broken" in stage.log.kept
+
+
+def test_a_failure_as_the_command_ends_is_one_or_the_other() -> None:
+    for is_failure_first in (False, True):
+        stage = Stage(proxy := FakeProxy(carries=1))
+
+        async def script(stage: Stage, proxy: FakeProxy = proxy, is_first: bool = is_failure_first) -> None:
+            await up(stage)
+            steps = [lambda: proxy.fail(ConfigError("broken")), lambda: stage.launcher.end(4)]
+            for step in steps if is_first else reversed(steps):
+                step()
+
+        with suppress(ConfigError):
+            assert play(stage, script) == 4
+        assert "error: broken" in stage.log.kept or stage.supervisor.exit_code == 4

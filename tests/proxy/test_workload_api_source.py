@@ -1,0 +1,109 @@
+"""What follows from an update: all is built before anything is used, and of a storm only the newest counts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import trio
+import trio.testing
+
+from tests.support.recorded_log import RecordedLog
+from tunnel.config.model import WorkloadApi
+from tunnel.errors import IdentityError, IdentityFault, TunnelError
+from tunnel.identity.credentials import Credentials, X509Context
+from tunnel.identity.event_channel import receive_newest
+from tunnel.identity.workload import Denied, Disconnected, Event, Rejected, Updated
+from tunnel.proxy.workload_api_source import WorkloadApiSource
+from tunnel.spiffe.bundle import BundleSet
+from tunnel.spiffe.endpoint import WorkloadEndpoint
+from tunnel.status.counters import WorkloadApiState
+
+
+class Refusing:
+    """A publisher that can use nothing."""
+
+    def use(self, number: int, credentials: Credentials) -> None:
+        raise IdentityError(IdentityFault.BAD_CERTIFICATE, "OpenSSL cannot present this")
+
+    def confirm(self) -> None:
+        raise AssertionError
+
+    def withdraw(self) -> None:
+        raise AssertionError
+
+    def __init__(self) -> None:
+        self.states: list[WorkloadApiState] = []
+
+    def show_workload_api(self, state: WorkloadApiState) -> None:
+        self.states.append(state)
+
+    def fail(self, error: TunnelError) -> None:
+        raise error
+
+
+@pytest.fixture
+def lines() -> RecordedLog:
+    return RecordedLog()
+
+
+@pytest.fixture
+def source(lines: RecordedLog) -> WorkloadApiSource:
+    return WorkloadApiSource(WorkloadApi(WorkloadEndpoint(path="/nowhere/agent.sock")), Refusing(), lines)
+
+
+def update(number: int) -> Updated:
+    return Updated(X509Context(None, BundleSet({}), notes=(str(number),)), is_new=True)
+
+
+def test_what_cannot_be_presented_is_not_used_and_what_is_in_use_stays(source: WorkloadApiSource, lines: RecordedLog) -> None:
+    source._use(None)  # type: ignore[arg-type]  # the credentials, which nobody looks at here
+    assert lines.kept == ["generation 0 cannot be used, the last good one stays: bad-certificate: OpenSSL cannot present this"]
+    assert not source._ready.is_set()
+
+
+def test_of_a_storm_of_updates_the_newest_counts_and_nothing_else_is_passed_over(
+    source: WorkloadApiSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    applied: list[Event] = []
+    monkeypatch.setattr(source, "_apply", applied.append)
+    denied = Denied("PERMISSION_DENIED", "no identity issued", 1.0)
+    updates = [update(number) for number in range(6)]
+
+    async def storm() -> None:
+        send, receive = trio.open_memory_channel[Event](math.inf)
+        for event in (*updates[:4], denied, *updates[4:]):
+            send.send_nowait(event)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(source._follow, receive)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+
+    trio.run(storm)
+    assert applied == [updates[3], denied, updates[5]]
+
+
+def test_an_update_that_an_equal_one_follows_at_once_is_still_a_new_one() -> None:
+    """Ours was renewed, and then a neighbour's, which is no news for us."""
+    new, equal = update(1), replace(update(1), is_new=False)
+
+    async def receive(*events: Event) -> list[Event]:
+        send, channel = trio.open_memory_channel[Event](math.inf)
+        for event in events:
+            send.send_nowait(event)
+        return await receive_newest(channel)
+
+    assert trio.run(receive, new, equal) == [new]
+    assert trio.run(receive, equal, equal) == [equal]
+
+
+def test_the_state_of_the_workload_api_is_shown_after_each_event(lines: RecordedLog) -> None:
+    sink = Refusing()
+    source = WorkloadApiSource(WorkloadApi(WorkloadEndpoint(path="/nowhere/agent.sock")), sink, lines)
+    source._apply(Rejected(IdentityError(IdentityFault.NO_SVID, "the update holds no SVID")))
+    source._apply(Disconnected("UNAVAILABLE", "no such file", 1.0))
+    first, second = sink.states
+    assert (first.rejected, first.updates, first.last_update) == (1, 0, None)
+    assert "the update holds no SVID" in first.error
+    assert (second.rejected, second.error) == (1, "Workload API is not available (UNAVAILABLE: no such file)")

@@ -1,0 +1,208 @@
+"""Where ACME authorities look in, a probe gets its answer and nothing else; all others meet what they always met."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
+
+import pytest
+from cryptography import x509
+
+from tests.support.socket_pairs import Clock, received, tcp_pair, unix_pair
+from tests.support.tls_ends import VERSIONS, Identity, PublicPeer, identity, judge, lasting_authority, public_context
+from tunnel.errors import Denial, PeerDenied, TlsError, TlsFault
+from tunnel.relay.acme_handshake import AcmeHandshake
+from tunnel.relay.handshake import HandshakeResult
+from tunnel.relay.handshake_slots import HandshakeSlots
+from tunnel.relay.loop import Loop
+from tunnel.tls.acme_challenge import AcmeChallenges
+from tunnel.tls.callback import PeerAuth
+from tunnel.tls.context import Presented, TlsContext
+from tunnel.tls.engine import Buffers
+
+ROOT = lasting_authority()
+OURS = identity("spiffe://a.test/ours", root=ROOT)
+PEER = identity("spiffe://a.test/peer", root=ROOT)
+ANSWER = identity("spiffe://challenge.test/answer")
+NAME = "www.example.test"
+BOTH_VERSIONS = pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS)
+MAIN = TlsContext(Presented(OURS.chain, OURS.leaf.key), PeerAuth(judge(ROOT)), is_server=True, knows_acme=True)
+
+
+class Door:
+    """A gated handshake of ours, and a peer through OpenSSL's public calls."""
+
+    def __init__(self, pair: tuple[socket.socket, socket.socket], *, is_asked: bool = True) -> None:
+        self.loop = Loop(Clock())
+        self.near, self.far = pair
+        self.outcome: list[HandshakeResult | TlsError | PeerDenied | str] = []
+        self._stack = ExitStack()
+        challenges = AcmeChallenges()
+        if is_asked:
+            self._stack.enter_context(challenges.show(NAME, Presented(ANSWER.chain, ANSWER.leaf.key)))
+        buffers = Buffers()
+        handshakes = HandshakeSlots(self.loop, buffers)
+        self.handshake = AcmeHandshake(handshakes, self, self.near, partial(MAIN.open_end, buffers), challenges=challenges)
+        self.loop.watch(self.near, self.handshake.ready, self)
+        self.handshake.wait()
+
+    def handshake_done(self, result: HandshakeResult) -> None:
+        self._end(result)
+
+    def handshake_failed(self, error: TlsError | PeerDenied, farewell: bytes) -> None:
+        self._end(error, farewell)
+
+    def closed_without_data(self) -> None:
+        self._end("silent")
+
+    def acme_probe_answered(self, farewell: bytes) -> None:
+        self._end("probed", farewell)
+
+    def _end(self, outcome: HandshakeResult | TlsError | PeerDenied | str, farewell: bytes = b"") -> None:
+        self.outcome.append(outcome)
+        self.far_gets = farewell
+        self.loop.unwatch(self.near)
+
+    def crashed(self, crash: Exception) -> None:
+        raise crash
+
+    def meet(
+        self,
+        version: int,
+        *,
+        name: str = NAME,
+        offers: tuple[bytes, ...] = (b"acme-tls/1",),
+        who: Identity | None = None,
+        size: int = 1 << 20,
+    ) -> PublicPeer:
+        """Carry flights in pieces of a size until nobody has anything to say."""
+        made = public_context(who, version=version)
+        if offers:
+            made.set_alpn_protos(list(offers))
+        peer = PublicPeer(made, is_server=False)
+        if name:
+            peer.connection.set_tlsext_host_name(name.encode())
+        flight = peer.shake()
+        for _ in range(6):
+            for at in range(0, len(flight), size):
+                self.far.sendall(flight[at : at + size])
+                self.loop.turn(0)
+                self.loop.turn(0)
+            answer = received(self.far)
+            if self.outcome:
+                answer, self.far_gets = answer + self.far_gets, b""
+            flight = peer.shake(answer)
+            if peer.error:
+                break
+        return peer
+
+    def close(self) -> None:
+        self._stack.close()
+        self.loop.close()
+        self.near.close()
+        self.far.close()
+
+
+@pytest.fixture
+def doors() -> Iterator[list[Door]]:
+    made: list[Door] = []
+    yield made
+    for door in made:
+        door.close()
+
+
+def open_door(doors: list[Door], *, is_unix: bool = False, is_asked: bool = True) -> Door:
+    doors.append(Door(unix_pair() if is_unix else tcp_pair(), is_asked=is_asked))
+    return doors[-1]
+
+
+def shown(peer: PublicPeer) -> x509.Certificate:
+    certificate = peer.connection.get_peer_certificate()
+    assert certificate is not None
+    return certificate.to_cryptography()
+
+
+@BOTH_VERSIONS
+@pytest.mark.parametrize("is_unix", [False, True], ids=["tcp", "unix"])
+@pytest.mark.parametrize("size", [1 << 20, 1, 7])
+def test_a_probe_gets_its_answer_without_a_certificate_of_its_own(
+    doors: list[Door], version: int, is_unix: bool, size: int
+) -> None:
+    door = open_door(doors, is_unix=is_unix)
+    peer = door.meet(version, size=size)
+    assert peer.is_done, peer.error
+    assert shown(peer) == ANSWER.leaf.built
+    assert door.outcome == ["probed"]
+
+
+@BOTH_VERSIONS
+@pytest.mark.parametrize("offers", [(), (b"h2",), (b"h2", b"acme-tls/1")])
+def test_whoever_is_no_probe_must_still_show_a_certificate(doors: list[Door], version: int, offers: tuple[bytes, ...]) -> None:
+    door = open_door(doors)
+    door.meet(version, offers=offers)
+    (outcome,) = door.outcome
+    assert isinstance(outcome, TlsError | PeerDenied)
+
+
+@BOTH_VERSIONS
+def test_a_probe_that_nobody_expects_must_show_a_certificate(doors: list[Door], version: int) -> None:
+    door = open_door(doors, is_asked=False)
+    door.meet(version)
+    (outcome,) = door.outcome
+    assert isinstance(outcome, TlsError)
+
+
+@BOTH_VERSIONS
+@pytest.mark.parametrize("size", [1 << 20, 1])
+@pytest.mark.parametrize("name", ["", NAME])
+def test_a_peer_without_protocols_is_admitted_by_its_certificate(doors: list[Door], version: int, size: int, name: str) -> None:
+    door = open_door(doors)
+    peer = door.meet(version, offers=(), who=PEER, name=name, size=size)
+    (outcome,) = door.outcome
+    assert isinstance(outcome, HandshakeResult)
+    assert shown(peer) == OURS.leaf.built
+
+
+@BOTH_VERSIONS
+def test_an_admitted_peer_that_speaks_acme_is_not_carried(doors: list[Door], version: int) -> None:
+    door = open_door(doors)
+    peer = door.meet(version, offers=(b"h2", b"acme-tls/1"), who=PEER)
+    assert door.outcome == ["probed"]
+    assert shown(peer) == OURS.leaf.built
+
+
+@BOTH_VERSIONS
+def test_an_admitted_peer_that_offers_other_protocols_is_told_that_there_are_none(doors: list[Door], version: int) -> None:
+    door = open_door(doors)
+    peer = door.meet(version, offers=(b"h2",), who=PEER)
+    assert "no application protocol" in peer.error
+
+
+@pytest.mark.parametrize("is_unix", [False, True], ids=["tcp", "unix"])
+@pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\n\r\n", b"\x16\3\1\0\4\1\0\xff\xff", b"\x15\3\1\0\2\2\x28"])
+def test_noise_is_openssls_to_refuse(doors: list[Door], is_unix: bool, data: bytes) -> None:
+    door = open_door(doors, is_unix=is_unix)
+    door.far.sendall(data)
+    door.far.shutdown(socket.SHUT_WR)
+    for _ in range(4):
+        door.loop.turn(0)
+    (outcome,) = door.outcome
+    assert isinstance(outcome, TlsError)
+    assert outcome.reason in (TlsFault.PROTOCOL, TlsFault.REFUSED, TlsFault.CLOSED)
+
+
+def test_a_stranger_with_a_certificate_is_denied_as_before(doors: list[Door]) -> None:
+    door = open_door(doors)
+    door.meet(VERSIONS["tls13"], offers=(), who=identity("spiffe://b.test/stranger"))
+    (outcome,) = door.outcome
+    assert isinstance(outcome, PeerDenied)
+    assert outcome.reason is Denial.UNKNOWN_TRUST_DOMAIN
+
+
+def test_a_silent_visitor_is_silent(doors: list[Door]) -> None:
+    door = open_door(doors)
+    door.far.close()
+    door.loop.turn(0)
+    assert door.outcome == ["silent"]

@@ -1,0 +1,184 @@
+"""An exchange with a proxy over a socket that gives little, takes little or ends."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.support.socket_pairs import MAKERS, Clock, narrow_unix_pair, received, tcp_pair, unix_pair
+from tunnel.errors import TargetError, TargetFault
+from tunnel.relay.loop import Loop
+from tunnel.relay.proxy_connect import ProxyConnect
+from tunnel.wire.exchange import open_exchange
+from tunnel.wire.outbound import Exchange, Reached, parse_outbound
+
+NAME = "proxy socks5://proxy:1080"
+METHOD, ANSWER = b"\x05\x00", b"\x05\x00\x00\x01" + bytes(6)
+OPENED = b"HTTP/1.1 200 OK\r\n\r\n"
+Pair = tuple[socket.socket, socket.socket]
+
+
+class Crossing:
+    """A hop of ours on one end of a connection, and a proxy on the other."""
+
+    def __init__(self, pair: Pair, exchange: Exchange) -> None:
+        self.loop = Loop(Clock())
+        self.near, self.far = pair
+        self.loop.watch(self.near, lambda _events: None, self)  # as a dial has, which has seen what was announced so far
+        self.turn()
+        self.outcome: list[bytes | TargetError] = []
+        self.hop = ProxyConnect(self.loop, self, self.near, exchange, NAME)
+        self.hop.start()
+
+    def proxy_connected(self, leftover: bytes) -> None:
+        self.outcome.append(leftover)
+        self.loop.rewatch(self.near, lambda _events: None, self)
+
+    def dial_failed(self, error: TargetError) -> None:
+        self.outcome.append(error)
+        self.loop.unwatch(self.near)
+
+    def crashed(self, crash: Exception) -> None:
+        raise crash
+
+    def turn(self, times: int = 3) -> None:
+        for _ in range(times):
+            self.loop.turn(0)
+
+    def say(self, data: bytes, size: int = 1 << 20) -> None:
+        """Words of the proxy, in pieces of a size."""
+        for at in range(0, len(data), size):
+            self.far.sendall(data[at : at + size])
+            self.turn()
+
+    @property
+    def fault(self) -> TargetFault:
+        (only,) = self.outcome
+        assert isinstance(only, TargetError), only
+        assert str(only).startswith("proxy ")
+        return only.reason
+
+    def close(self) -> None:
+        self.loop.close()
+        self.near.close()
+        self.far.close()
+
+
+Crossings = Callable[..., Crossing]
+
+
+@pytest.fixture
+def crossings() -> Iterator[Crossings]:
+    made: list[Crossing] = []
+
+    def make(pair: Pair | None = None, url: str = "socks5://proxy", exchange: Exchange | None = None) -> Crossing:
+        made.append(Crossing(pair or unix_pair(), exchange or open_exchange(parse_outbound(url), "db", 443)))
+        return made[-1]
+
+    yield make
+    for crossing in made:
+        crossing.close()
+
+
+@pytest.mark.parametrize("size", [1 << 20, 1], ids=["whole", "byte by byte"])
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_the_way_is_open_when_the_proxy_says_so(crossings: Crossings, make: Callable[[], Pair], size: int) -> None:
+    crossing = crossings(make())
+    assert received(crossing.far) == b"\x05\x01\x00"
+    crossing.say(METHOD, size)
+    assert received(crossing.far) == b"\x05\x01\x00\x03\x02db\x01\xbb"
+    assert crossing.outcome == []
+    crossing.say(ANSWER, size)
+    assert crossing.outcome == [b""]
+
+
+@pytest.mark.parametrize("make", [unix_pair, tcp_pair], ids=["unix", "tcp"])
+def test_what_comes_behind_the_answer_is_handed_on_or_left(crossings: Crossings, make: Callable[[], Pair]) -> None:
+    crossing = crossings(make(), "http://proxy")
+    crossing.far.sendall(OPENED + b"from the target")
+    crossing.turn()
+    (leftover,) = crossing.outcome
+    crossing.far.sendall(b" and more")
+    crossing.turn()
+    assert isinstance(leftover, bytes)
+    assert leftover + received(crossing.near) == b"from the target and more"
+    assert len(crossing.outcome) == 1, "it is told once"
+
+
+@pytest.mark.parametrize("before", [b"", METHOD, METHOD + ANSWER[:-1]], ids=["silent", "after a word", "inside the last"])
+def test_a_proxy_that_closes_is_said_to_have_done_so(crossings: Crossings, before: bytes) -> None:
+    crossing = crossings()
+    crossing.say(before[:2])
+    crossing.say(before[2:])
+    received(crossing.far)  # what is closed unread is a reset
+    crossing.far.close()
+    crossing.turn()
+    assert crossing.fault is TargetFault.PROXY_CLOSED
+    assert str(crossing.outcome[0]) == f"{NAME}: the connection was closed before the answer"
+
+
+def test_a_proxy_that_has_gone_before_we_spoke(crossings: Crossings) -> None:
+    near, far = unix_pair()
+    far.close()
+    crossing = crossings((near, far))
+    crossing.turn()
+    assert crossing.fault is TargetFault.PROXY_CLOSED
+
+
+def test_a_proxy_that_ended_before_we_spoke_and_still_listens(crossings: Crossings) -> None:
+    near, far = tcp_pair()
+    far.shutdown(socket.SHUT_WR)
+    crossing = crossings((near, far))
+    crossing.turn()
+    assert crossing.fault is TargetFault.PROXY_CLOSED
+
+
+def test_a_proxy_that_resets_is_said_to_have_done_so(crossings: Crossings) -> None:
+    crossing = crossings(tcp_pair())
+    crossing.far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+    crossing.far.close()
+    crossing.turn()
+    assert crossing.fault is TargetFault.PROXY_CLOSED
+    assert "connection reset" in str(crossing.outcome[0])
+
+
+def test_a_refusal_is_read_before_the_end(crossings: Crossings) -> None:
+    crossing = crossings(url="http://proxy")
+    crossing.far.sendall(b"HTTP/1.1 403 Forbidden\r\nConnection: close\r\n\r\n")
+    crossing.far.close()
+    crossing.turn()
+    assert crossing.fault is TargetFault.PROXY_REFUSED
+    assert "403 Forbidden" in str(crossing.outcome[0])
+
+
+def test_what_is_no_answer_is_said_to_be_none(crossings: Crossings) -> None:
+    crossing = crossings()
+    crossing.say(b"SSH-2.0-server\r\n")
+    assert crossing.fault is TargetFault.PROXY_NOT_UNDERSTOOD
+
+
+class Chatty:
+    """An exchange with more to say than there is room for."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def start(self) -> bytes:
+        return b"1" * self.size
+
+    def feed(self, data: bytes) -> bytes | Reached:
+        return Reached(b"") if data.endswith(b"!") else b"2" * self.size
+
+
+def test_what_finds_no_room_follows_when_there_is_some(crossings: Crossings) -> None:
+    crossing = crossings(narrow_unix_pair(), exchange=Chatty(50_000))
+    crossing.far.sendall(b"?")
+    heard = b""
+    for _ in range(200):
+        heard += crossing.far.recv(1000) if len(heard) < 100_000 else b""
+        crossing.turn(1)
+    assert heard == b"1" * 50_000 + b"2" * 50_000
+    crossing.say(b"!")
+    assert crossing.outcome == [b""]

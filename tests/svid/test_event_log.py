@@ -1,0 +1,66 @@
+"""Events in each form, and a reader who stands still holds nobody up."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tunnel.svid.event_log import Event, EventLog, Form
+
+
+class Narrow:
+    """A sink with room for a few bytes at a time, and for none while it is shut."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.is_shut = False
+
+    def write(self, data: bytes, start: int) -> int:
+        if self.is_shut:
+            return start
+        self.text += data[start : start + 7].decode()
+        return min(len(data), start + 7)
+
+
+@pytest.fixture
+def sink() -> Narrow:
+    return Narrow()
+
+
+def event_log(form: Form, sink: Narrow) -> EventLog:
+    return EventLog(form, sink=sink, wall=lambda: 1_700_000_000.0)
+
+
+def test_for_machines_an_event_is_one_object_in_one_line(sink: Narrow) -> None:
+    event_log(Form.JSON, sink).tell(Event.WRITE_FAILED, "no\nspace", folder="/tls")
+    assert json.loads(sink.text) == {
+        "event": "write-failed",
+        "time": "2023-11-14T22:13:20Z",
+        "message": r"no\nspace",
+        "folder": "/tls",
+    }
+    assert sink.text.count("\n") == 1
+
+
+def test_for_people_it_is_a_line(sink: Narrow) -> None:
+    event_log(Form.PLAIN, sink).tell(Event.WRITTEN, "wrote\x1b it", folder="/tls")
+    assert sink.text == "tunnel: wrote\\x1b it\n"
+
+
+def test_a_log_has_the_time(sink: Narrow) -> None:
+    event_log(Form.LOG, sink).tell(Event.WRITTEN, "wrote it", folder="/tls")
+    assert sink.text.startswith("[")
+    assert sink.text.endswith(".000000 wrote it\n")
+
+
+@pytest.mark.parametrize("form", Form)
+def test_what_nobody_reads_waits_and_comes_later(sink: Narrow, form: Form) -> None:
+    told = event_log(form, sink)
+    sink.is_shut = True
+    told.tell(Event.NOTICE, "first")
+    told.tell(Event.NOTICE, "second")
+    assert sink.text == ""
+    sink.is_shut = False
+    told.flush()
+    assert [word in line for word, line in zip(("first", "second"), sink.text.splitlines(), strict=True)] == [True, True]

@@ -1,0 +1,45 @@
+"""Whoever explains a verdict is shown what the peer has sent, whatever the verdict and whoever has spoken it."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from datetime import timedelta
+
+import pytest
+
+from tests.support.tls_ends import (
+    EARLY,
+    Identity,
+    PublicPeer,
+    Side,
+    identity,
+    judge,
+    lasting_authority,
+    public_context,
+    shake_hands,
+)
+from tunnel.errors import PeerDenied
+from tunnel.tls.callback import PeerAuth
+from tunnel.tls.context import Presented, TlsContext
+
+ROOT = lasting_authority()
+PEERS = {
+    "admitted": identity(root=ROOT, middles=1),
+    "refused by our judge": identity("spiffe://b.test/w"),
+    "refused by OpenSSL before": identity(root=ROOT, end=EARLY + timedelta(days=1)),
+}
+
+
+@pytest.mark.parametrize("peer", PEERS.values(), ids=PEERS)
+@pytest.mark.parametrize("we_serve", [True, False], ids=["server", "client"])
+def test_a_witness_sees_the_leaf_of_every_peer(peer: Identity, we_serve: bool) -> None:
+    seen: list[tuple[bytes, ...]] = []
+    who = identity(root=ROOT)
+    peer_auth = PeerAuth(judge(ROOT), chain_observer=seen.append)
+    ours = Side(TlsContext(Presented(who.chain, who.leaf.key), peer_auth, is_server=we_serve))
+    other = PublicPeer(public_context(peer), is_server=not we_serve)
+    with suppress(PeerDenied):
+        shake_hands(*((other, ours) if we_serve else (ours, other)))
+    assert (ours.end.admitted is not None) is (peer is PEERS["admitted"])
+    assert seen[-1][0] == peer.leaf.der
+    assert seen[-1][1 : 1 + len(peer.middles)] == tuple(middle.der for middle in peer.middles)

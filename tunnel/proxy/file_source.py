@@ -1,0 +1,72 @@
+"""Credentials from files, read at start and whenever a reload is asked for.
+
+Knows which files belong together: key, certificates and authorities are one unit, so a broken one keeps all. Must not know
+formats or TLS. Reading blocks, so it is done on a thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+import trio
+
+from tunnel.config.model import KeyFiles, Keystore, NoIdentity
+from tunnel.errors import IdentityError, identity_errors
+from tunnel.identity.credentials import PkiCredentials
+from tunnel.keystore.anchors import load_authorities
+from tunnel.keystore.load import load_cert_and_key, load_keystore
+from tunnel.log import Log, escape
+from tunnel.proxy.identity_source import CredentialSink, log_left_out
+
+DiskSource = KeyFiles | Keystore | NoIdentity
+
+
+class FileSource:
+    """Reads one set of files."""
+
+    def __init__(self, source: DiskSource, ca_bundle: str, sink: CredentialSink, log: Log, environ: Mapping[str, str]) -> None:
+        self._source = source
+        self._ca_bundle = ca_bundle
+        self._sink = sink
+        self._log = log
+        self._environ = environ
+        self._generation = 0
+
+    async def run(self) -> None:
+        """Publish what the files hold now."""
+        try:
+            await self.reload()
+        except IdentityError as error:
+            self._sink.fail(error)
+
+    async def reload(self) -> None:
+        """Publish what the files hold now; raises IdentityError, and what is in use stays."""
+        load = partial(load_credentials, self._source, self._ca_bundle, self._environ)
+        credentials = await trio.to_thread.run_sync(load, abandon_on_cancel=True)  # a file may be a pipe
+        self._sink.use(self._generation + 1, credentials)
+        self._generation += 1
+        log_left_out(self._log, credentials)
+        if not credentials.authorities:
+            self._log.write(
+                "warning: this system has no certificate authorities, so no peer's certificate verifies: say --cacert FILE"
+            )
+        if credentials.chain:
+            self._log.tell(f"loaded certificate: {escape(credentials.chain[0].subject.describe())}")
+
+
+def load_credentials(source: DiskSource, ca_bundle: str, environ: Mapping[str, str]) -> PkiCredentials:
+    """What the files hold now, which belongs together; raises IdentityError, which names the file, and nothing else."""
+    with identity_errors("the files cannot be used"):
+        return _load(source, ca_bundle, environ)
+
+
+def _load(source: DiskSource, ca_bundle: str, environ: Mapping[str, str]) -> PkiCredentials:
+    authorities = load_authorities(ca_bundle, environ)
+    if isinstance(source, NoIdentity):
+        return PkiCredentials((), None, authorities.certificates, authorities.left_out)
+    if isinstance(source, KeyFiles):
+        material = load_cert_and_key(source.cert, source.key)
+    else:
+        material = load_keystore(source.path, source.password)
+    return PkiCredentials(material.chain, material.private_key, authorities.certificates, authorities.left_out)

@@ -1,0 +1,92 @@
+"""Credentials from the Workload API, on their way to whoever uses them.
+
+Knows what to do with each outcome of an event, and how long the first identity may take; must not know streams or TLS.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import replace
+
+import trio
+
+from tunnel.config.model import WorkloadApi
+from tunnel.errors import IdentityError, IdentityFault
+from tunnel.identity.credentials import SvidCredentials
+from tunnel.identity.event_channel import EventChannel, open_event_channel, receive_newest
+from tunnel.identity.identity_tracker import IdentityTracker, describe_wait
+from tunnel.identity.workload import Event, Rejected, Updated
+from tunnel.log import Log, escape
+from tunnel.proxy.identity_source import CredentialSink
+from tunnel.status.counters import WorkloadApiState
+
+
+class WorkloadApiSource:
+    """Follows one Workload API."""
+
+    def __init__(self, source: WorkloadApi, sink: CredentialSink, log: Log) -> None:
+        self._source = source
+        self._sink = sink
+        self._log = log
+        self._tracker = IdentityTracker(source.selection, log.write, log.tell)
+        self._state = WorkloadApiState()
+        self._ready = trio.Event()
+
+    async def run(self) -> None:
+        """Publish every update until cancelled."""
+        async with open_event_channel(self._source.endpoint, self._source.selection) as events, trio.open_nursery() as nursery:
+            nursery.start_soon(self._follow, events)
+            nursery.start_soon(self._await_identity)
+
+    async def reload(self) -> None:
+        """Nothing to do: every update comes by itself."""
+
+    async def _follow(self, events: EventChannel) -> None:
+        while True:
+            for event in await receive_newest(events):
+                self._apply(event)
+
+    def _apply(self, event: Event) -> None:
+        try:
+            outcome = self._tracker.take(event)
+        except IdentityError as error:
+            self._sink.fail(error)
+            return
+        self._show(event)
+        if outcome.is_withdrawn:
+            self._sink.withdraw()
+        if outcome.credentials is not None:
+            self._use(outcome.credentials)
+        elif outcome.is_confirmed:
+            self._sink.confirm()
+
+    def _show(self, event: Event) -> None:
+        state = self._state
+        if isinstance(event, Updated):
+            left_out = state.left_out + len(event.context.left_out)
+            state = replace(state, error="", updates=state.updates + 1, left_out=left_out, last_update=int(time.time()))
+        elif isinstance(event, Rejected):
+            state = replace(state, rejected=state.rejected + 1)
+        self._state = replace(state, error=self._tracker.complaint or state.error)
+        self._sink.show_workload_api(self._state)
+
+    def _use(self, credentials: SvidCredentials) -> None:
+        number = self._tracker.generation
+        try:
+            self._sink.use(number, credentials)
+        except IdentityError as error:
+            why = f"{error.reason.value}: {escape(str(error))}"
+            self._log.write(f"generation {number} cannot be used, the last good one stays: {why}")
+            return
+        self._ready.set()
+
+    async def _await_identity(self) -> None:
+        limit = self._source.timeout
+        with trio.move_on_after(limit or math.inf):
+            await self._ready.wait()
+            return
+        why = describe_wait(self._source.endpoint, limit, self._tracker.complaint)
+        self._sink.fail(
+            IdentityError(IdentityFault.TIMEOUT, f"timed out or failed waiting for initial SPIFFE Workload API update: {why}")
+        )

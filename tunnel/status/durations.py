@@ -1,0 +1,114 @@
+"""Durations: their exact count, sum and buckets, a sample of them, and how many come in a second.
+
+Knows nanoseconds; must not know what lasted, nor how it is shown. `update` is all that the way of a connection pays for.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from bisect import bisect_left
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import accumulate
+
+from tunnel.status.reservoir import Reservoir, Sample
+
+
+def spread(least: float, greatest: float, count: int) -> tuple[int, ...]:
+    """Bounds in a geometric series, to three digits, so that they are short and stay what they are."""
+    growth = (greatest / least) ** (1 / (count - 1))
+    return tuple(int(float(f"{least * growth**step:.3g}")) for step in range(count))
+
+
+SHORT = spread(10e3, 10e9, 24)  # 10 microseconds to 10 seconds
+LONG = spread(1e6, 86400e9, 30)  # 1 millisecond to a day
+
+WINDOWS = (60.0, 300.0, 900.0)  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Events in a second: decaying over one, five and fifteen minutes, and since the start."""
+
+    one_minute: float = 0.0
+    five_minutes: float = 0.0
+    fifteen_minutes: float = 0.0
+    mean: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """What a timer has seen so far, in nanoseconds; only the sample forgets."""
+
+    count: int
+    total: int
+    bounds: tuple[int, ...]
+    buckets: tuple[int, ...]  # how many lasted at most as long as each bound
+    sample: Sample
+    rates: Rates
+
+
+class DurationMetric:
+    """Takes durations."""
+
+    __slots__ = ("_bounds", "_buckets", "_clock", "_count", "_meter", "_reservoir", "_total")
+
+    def __init__(
+        self,
+        bounds: tuple[int, ...],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        reservoir: Reservoir | None = None,
+    ) -> None:
+        self._bounds = bounds
+        self._buckets = [0] * (len(bounds) + 1)
+        self._count = 0
+        self._total = 0
+        self._clock = clock
+        self._meter = _Meter(clock())
+        self._reservoir = reservoir or Reservoir(clock=clock)
+
+    def update(self, nanoseconds: int) -> None:
+        """One more."""
+        self._count += 1
+        self._total += nanoseconds
+        self._buckets[bisect_left(self._bounds, nanoseconds)] += 1
+        self._reservoir.update(nanoseconds)
+
+    def distribution(self) -> Distribution:
+        """All of it, as a value."""
+        return Distribution(
+            self._count,
+            self._total,
+            self._bounds,
+            tuple(accumulate(self._buckets[:-1])),
+            self._reservoir.sample(),
+            self._meter.read(self._count, self._clock()),
+        )
+
+
+class _Meter:
+    """Moving averages that are brought up to date whenever somebody reads them, however long that took."""
+
+    __slots__ = ("_averages", "_count", "_start", "_when")
+
+    def __init__(self, now: float) -> None:
+        self._start = self._when = now
+        self._count = 0
+        self._averages: list[float] = []
+
+    def read(self, count: int, now: float) -> Rates:
+        elapsed = now - self._when
+        if elapsed > 0:
+            latest = (count - self._count) / elapsed
+            before = self._averages or [latest] * len(WINDOWS)
+            # What many small steps of the same rate would have come to.
+            self._averages = [
+                latest + math.exp(-elapsed / window) * (old - latest) for window, old in zip(WINDOWS, before, strict=True)
+            ]
+            self._when, self._count = now, count
+        if not self._averages:
+            return Rates()
+        one, five, fifteen = self._averages
+        return Rates(one, five, fifteen, count / (now - self._start))
