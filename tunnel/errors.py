@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from enum import Enum
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 Reason = TypeVar("Reason", bound=Enum)
 
@@ -157,11 +157,12 @@ class Denial(Enum):
 
 
 class PeerDenied(ReasonedError[Denial]):
-    """A certificate that breaks a rule, or a peer whom no rule admits."""
+    """A certificate that breaks a rule, or a peer that no rule admits; `peer` is set once its certificate is verified."""
 
     def __init__(self, reason: Denial, seen: str) -> None:
         super().__init__(reason, f"{reason.value}: {seen}")
         self.seen = seen
+        self.peer: Any = None  # a Peer, whose class is in a higher layer
 
 
 class WebRefusal(Enum):

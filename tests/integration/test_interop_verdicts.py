@@ -112,10 +112,10 @@ def test_who_may_not_pass_is_told_why_by_an_alert(
 ) -> None:
     if alert is None:
         alert = CERTIFICATE_REQUIRED if version == "-tls1_3" else HANDSHAKE_FAILURE
-    target_connected, since = guarded.backend.accepted, len(guarded.proxy.lines)
+    dialled, since = guarded.backend.accepted, len(guarded.proxy.lines)
     assert alert_of(s_client(guarded, guarded.proxy.address, guarded.peer(what), version)) == alert
     guarded.proxy.wait_for(rf"error on TLS handshake from 127\.0\.0\.1:\d+: .* reason={reason}$", since)
-    assert guarded.backend.accepted == target_connected
+    assert guarded.backend.accepted == dialled
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -127,18 +127,18 @@ def test_an_old_protocol_is_refused(guarded: GuardedServer, version: str) -> Non
 
 @pytest.mark.parametrize(("version", "alert"), [("-tls1_2", HANDSHAKE_FAILURE), ("-tls1_3", CERTIFICATE_REQUIRED)])
 def test_a_client_without_a_certificate_is_refused(guarded: GuardedServer, version: str, alert: int) -> None:
-    target_connected, since = guarded.backend.accepted, len(guarded.proxy.lines)
+    dialled, since = guarded.backend.accepted, len(guarded.proxy.lines)
     assert alert_of(guarded.client(None, version)) == alert
     guarded.proxy.wait_for("error on TLS handshake from 127.0.0.1:.*certificate", since)
-    assert guarded.backend.accepted == target_connected
+    assert guarded.backend.accepted == dialled
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_stranger_is_refused_and_named_in_the_log(guarded: GuardedServer, version: str) -> None:
-    target_connected, since = guarded.backend.accepted, len(guarded.proxy.lines)
+    dialled, since = guarded.backend.accepted, len(guarded.proxy.lines)
     assert alert_of(guarded.client(STRANGER, version)) == BAD_CERTIFICATE
     guarded.proxy.wait_for(rf"error on TLS handshake from 127\.0\.0\.1:\d+: .*{STRANGER}.* reason=no-rule-admits$", since)
-    assert guarded.backend.accepted == target_connected
+    assert guarded.backend.accepted == dialled
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -165,12 +165,12 @@ def test_an_expired_svid_is_refused(guarded: GuardedServer, version: str) -> Non
 
 
 def test_plain_http_is_closed_at_once(guarded: GuardedServer) -> None:
-    target_connected, since = guarded.backend.accepted, len(guarded.proxy.lines)
+    dialled, since = guarded.backend.accepted, len(guarded.proxy.lines)
     with connect(guarded.proxy.address) as sock:
         sock.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert len(receive_all(sock)) <= 7  # an alert at most
     guarded.proxy.wait_for("error on TLS handshake from 127.0.0.1:.*http request", since)
-    assert guarded.backend.accepted == target_connected
+    assert guarded.backend.accepted == dialled
 
 
 def test_connecting_and_closing_is_counted_and_not_reported(workloads: Workloads) -> None:

@@ -99,7 +99,7 @@ def _update(anchors: Iterable[Made]) -> bytes:
 @pytest.mark.parametrize("role", ["server", "spiffe"])
 def test_a_client_with_odd_certificates_gets_the_verdict(field: Field, case: Case, role: str, version: str) -> None:
     context = peer_context(chain_of(case).sent, field.directory / "peer.pem", is_server=False, version=version)
-    target_connected, verdict = field.backend.accepted, getattr(case, role)
+    dialled, verdict = field.backend.accepted, getattr(case, role)
     if context is None:  # no stock peer presents it: in process, then
         assert is_expected(case, role)
         return
@@ -109,7 +109,7 @@ def test_a_client_with_odd_certificates_gets_the_verdict(field: Field, case: Cas
     else:
         assert alert is not None
         assert not isinstance(verdict, Denial) or _ALERTS.get(verdict, "ALERT") in alert
-        assert field.backend.accepted == target_connected
+        assert field.backend.accepted == dialled
 
 
 def _echo_or_alert(proxy: Proxy, context: ssl.SSLContext) -> str | None:

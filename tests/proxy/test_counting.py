@@ -15,8 +15,8 @@ from test_tunnel import (
     Stage,
     Stages,
     carried,
+    dialled,
     hang_up,
-    target_connected,
     with_listener,
 )
 
@@ -52,7 +52,7 @@ def timed(stage: Stage) -> Stage:
 
 def numbers(stage: Stage) -> dict[str, int | float]:
     """Those of ghostunnel's names that are not 0; of the timers, how many."""
-    readings = MetricsSource(stage.tunnel.counters, stage.tunnel.standing, Runtime()).snapshot().readings
+    readings = MetricsSource(stage.tunnel.counters, stage.tunnel.gauges, Runtime()).snapshot().readings
     found = {one.name: one.value for one in readings if one.metric in GHOSTUNNELS and one.value}
     for metric, timer in (
         (metric_table.HANDSHAKE, stage.tunnel.counters.handshake),
@@ -145,7 +145,7 @@ def test_a_connection_that_cannot_be_accepted_is_an_error_and_no_connection(stag
 
 def test_a_client_times_no_handshake_and_its_targets_silence_is_no_accept_timeout(stages: Stages) -> None:
     stage = timed(stages(is_server=False)).serve()
-    target_connected(stage)
+    dialled(stage)
     stage.later(11)
     assert numbers(stage) == FAILED
     assert stage.tunnel.counters.reasons == {"handshake-timeout": 1}
@@ -153,14 +153,14 @@ def test_a_client_times_no_handshake_and_its_targets_silence_is_no_accept_timeou
 
 def test_a_client_counts_what_it_carries(stages: Stages) -> None:
     stage = timed(stages(is_server=False)).serve()
-    program, server = target_connected(stage)
+    program, server = dialled(stage)
     server.shake()
     stage.turn()
     program.send(b"four")
     stage.turn()
     server.say(b"seven..")
     assert received(program) == b"seven.."
-    standing = stage.tunnel.standing()
+    standing = stage.tunnel.gauges()
     assert (standing.opened, standing.forwarded, standing.returned) == (1, 4, 7)
     assert numbers(stage) == {"conn.open": 1, "accept.total": 1, "accept.success": 1}
 
@@ -196,18 +196,18 @@ def test_bytes_are_counted_while_they_flow_and_stay_counted(stages: Stages) -> N
     peer.say(b"question")
     backend.send(b"answers")
     stage.turn()
-    seen = stage.tunnel.standing()
+    seen = stage.tunnel.gauges()
     assert (seen.forwarded, seen.returned) == (8, 7)
     hang_up(stage, peer, backend)
-    seen = stage.tunnel.standing()
+    seen = stage.tunnel.gauges()
     assert (seen.opened, seen.forwarded, seen.returned) == (0, 8, 7)
 
 
 def test_the_identity_in_use_is_shown_with_its_number_and_its_end(stages: Stages) -> None:
     stage = stages()
-    assert stage.tunnel.standing().expiry is None
+    assert stage.tunnel.gauges().expiry is None
     stage.serve(number=3, lasts=3600)
-    seen = stage.tunnel.standing()
+    seen = stage.tunnel.gauges()
     assert (seen.generation, seen.expiry) == (3, stage.wall + 3600)
 
 

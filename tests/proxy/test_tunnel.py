@@ -436,10 +436,10 @@ def test_the_reason_for_which_nobody_is_served_is_known_at_any_moment(stages: St
     stage.tunnel.on_identity_error = changes.append
     assert stage.tunnel.identity_error == "no identity yet"
     stage.serve(lasts=100)
-    assert (stage.tunnel.identity_error, stage.tunnel.standing().is_identity_usable) == ("", True)
+    assert (stage.tunnel.identity_error, stage.tunnel.gauges().is_identity_usable) == ("", True)
     stage.wall += 101
     expired = "identity spiffe://a.test/ours has expired at 2026-11-22T12:01:40Z"
-    assert (stage.tunnel.identity_error, stage.tunnel.standing().is_identity_usable) == (expired, False)
+    assert (stage.tunnel.identity_error, stage.tunnel.gauges().is_identity_usable) == (expired, False)
     stage.wall -= 101
     stage.tunnel.withdraw(60)
     stage.clock.now += 59.9
@@ -753,7 +753,9 @@ def test_an_answer_for_a_session_that_is_gone_is_dropped(stages: Stages, is_foun
     peer.socket.close()
     stage.turn()
     assert len(stage.tunnel) == 0
-    assert stage.log.take() == [f"error on dial: the caller has gone before the target was reached reason=client-gone{KNOWN}"]
+    assert stage.log.take() == [
+        f"error on dial: client closed the connection before the target was connected reason=client-gone{KNOWN}"
+    ]
     assert stage.tunnel.counters.client_gone == 1
     found = (SocketAddress(socket.AF_UNIX, str(stage.place / "backend")),)
     stage.asked[0][1](found if is_found else TargetError(TargetFault.RESOLVE, "not found"))
@@ -934,7 +936,7 @@ def fail(*_anything: object) -> None:
 # -- as a client
 
 
-def target_connected(stage: Stage, **fields: Any) -> tuple[socket.socket, Peer]:
+def dialled(stage: Stage, **fields: Any) -> tuple[socket.socket, Peer]:
     """A plain program, and the TLS server that the tunnel has dialled for it."""
     program = stage.connect()
     accepted = stage.accepted_by_backend()
@@ -945,7 +947,7 @@ def target_connected(stage: Stage, **fields: Any) -> tuple[socket.socket, Peer]:
 @pytest.mark.parametrize("version", [TLS12, TLS13], ids=["tls12", "tls13"])
 def test_a_client_carries_and_says_so(stages: Stages, version: int) -> None:
     stage = stages(is_server=False).serve()
-    program, server = target_connected(stage, version=version)
+    program, server = dialled(stage, version=version)
     server.shake()
     program.send(b"plain")
     stage.turn()
@@ -962,7 +964,7 @@ def test_a_client_carries_and_says_so(stages: Stages, version: int) -> None:
 
 def test_what_a_program_says_before_the_server_is_known_waits(stages: Stages) -> None:
     stage = stages(is_server=False).serve()
-    program, server = target_connected(stage)
+    program, server = dialled(stage)
     program.send(b"too early")
     stage.turn()
     server.shake()
@@ -972,13 +974,15 @@ def test_what_a_program_says_before_the_server_is_known_waits(stages: Stages) ->
 
 def test_a_server_that_closes_without_a_word_is_an_error_on_dial(stages: Stages) -> None:
     stage = stages(is_server=False).serve()
-    program, server = target_connected(stage)
+    program, server = dialled(stage)
     received(server.socket)
     server.socket.close()
     stage.turn()
     (line,) = stage.log.lines
     target = f"unix:{stage.place}/backend"
-    assert line.startswith(f"error on dial: TLS handshake with {target}: the target closed the connection without a word")
+    assert line.startswith(
+        f"error on dial: TLS handshake with {target}: the target closed the connection without sending anything"
+    )
     assert stage.tunnel.counters.summary() == "accepted=1 refused=1"
     assert program.fileno() >= 0
 
@@ -1002,7 +1006,7 @@ def test_a_server_that_spoke_before_it_was_listened_to_is_heard(stages: Stages) 
 
 def test_a_server_that_says_nothing_is_given_up(stages: Stages) -> None:
     stage = stages(is_server=False, connect_timeout=10).serve()
-    target_connected(stage)
+    dialled(stage)
     stage.later(11)
     (line,) = stage.log.lines
     assert line.startswith("error on dial: TLS handshake with unix:")
@@ -1011,7 +1015,7 @@ def test_a_server_that_says_nothing_is_given_up(stages: Stages) -> None:
 
 def test_a_server_whom_no_rule_admits_is_an_error_on_dial_and_hears_nothing_of_the_program(stages: Stages) -> None:
     stage = stages(is_server=False).serve(rules=(IdRule(parse_spiffe_id("spiffe://a.test/other")),))
-    program, server = target_connected(stage)
+    program, server = dialled(stage)
     program.send(b"secret")
     stage.turn()
     with pytest.raises(TlsError, match="alert"):
@@ -1025,7 +1029,7 @@ def test_a_server_whom_no_rule_admits_is_an_error_on_dial_and_hears_nothing_of_t
 def test_a_server_that_refuses_us_is_said_to_have_done_so(stages: Stages, version: int) -> None:
     """In TLS 1.3 we hear of it only after our own handshake is over."""
     stage = stages(is_server=False).serve()
-    program, server = target_connected(stage)
+    program, server = dialled(stage)
     server.side = Side(refusing_server(version))
     flight = b""
     for _ in range(4):
@@ -1075,8 +1079,8 @@ def test_a_clients_handshake_uses_the_generation_of_its_moment_and_not_of_the_ac
     stage.wall += 101
     answer(resolve_now(UnixAddress(str(stage.place / "backend"))) or ())
     stage.turn()
-    target_connected, _ = stage.backend.accept()
-    assert received(stage.opened(target_connected)) == b"", "no ClientHello with an identity that has expired"
+    dialled, _ = stage.backend.accept()
+    assert received(stage.opened(dialled)) == b"", "no ClientHello with an identity that has expired"
     assert stage.tunnel.counters.no_identity == 1
 
 

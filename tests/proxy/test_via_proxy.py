@@ -194,7 +194,9 @@ def test_a_program_that_goes_takes_the_hop_with_it(stages: Stages) -> None:
     assert len(stage.tunnel) == 0
     assert received(proxy).startswith(ASKED)
     assert is_over(proxy)
-    assert stage.log.lines == [f"error on dial: the caller has gone before the target was reached reason=client-gone{CALLER}"]
+    assert stage.log.lines == [
+        f"error on dial: client closed the connection before the target was connected reason=client-gone{CALLER}"
+    ]
 
 
 def test_an_identity_that_ended_during_the_hop_is_not_shown(stages: Stages) -> None:

@@ -17,6 +17,7 @@ from tunnel.relay.acme_handshake import AcmeHandshake
 from tunnel.relay.handshake import HandshakeResult
 from tunnel.relay.handshake_slots import HandshakeSlots
 from tunnel.relay.loop import Loop
+from tunnel.relay.step import AcmeChallengeAnswered, ClosedWithoutData
 from tunnel.tls.acme_challenge import AcmeChallenges
 from tunnel.tls.callback import PeerAuth
 from tunnel.tls.context import Presented, TlsContext
@@ -45,20 +46,20 @@ class Door:
         buffers = Buffers()
         handshakes = HandshakeSlots(self.loop, buffers)
         self.handshake = AcmeHandshake(handshakes, self, self.near, partial(MAIN.open_end, buffers), challenges=challenges)
-        self.loop.watch(self.near, self.handshake.ready, self)
-        self.handshake.wait()
+        self.handshake.start()
 
-    def handshake_done(self, result: HandshakeResult) -> None:
+    def step_done(self, result: object) -> None:
+        assert isinstance(result, HandshakeResult)
         self._end(result)
 
-    def handshake_failed(self, error: TlsError | PeerDenied, farewell: bytes) -> None:
-        self._end(error, farewell)
-
-    def closed_without_data(self) -> None:
-        self._end("silent")
-
-    def acme_probe_answered(self, farewell: bytes) -> None:
-        self._end("probed", farewell)
+    def step_failed(self, error: Exception, farewell: bytes = b"") -> None:
+        if isinstance(error, AcmeChallengeAnswered):
+            self._end("probed", farewell)
+        elif isinstance(error, ClosedWithoutData):
+            self._end("silent")
+        else:
+            assert isinstance(error, TlsError | PeerDenied)
+            self._end(error, farewell)
 
     def _end(self, outcome: HandshakeResult | TlsError | PeerDenied | str, farewell: bytes = b"") -> None:
         self.outcome.append(outcome)

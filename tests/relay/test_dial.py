@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.socket_pairs import Clock
 from tunnel.errors import TargetError, TargetFault
-from tunnel.net.race import ATTEMPT_DELAY, MAX_OPEN_ATTEMPTS, interleave
+from tunnel.net.race import ATTEMPT_DELAY, MAX_OPEN_ATTEMPTS, Attempt, interleave
 from tunnel.net.sockets import SocketAddress
 from tunnel.relay.dial import Dial
 from tunnel.relay.loop import OUT, Loop
@@ -31,10 +31,12 @@ class Caller:
         self._sockets: list[socket.socket] = []
         self._queues: dict[object, socket.socket] = {}
 
-    def target_connected(self, sock: socket.socket, endpoint: SocketAddress) -> None:
-        self.reached.append((sock, endpoint))
+    def step_done(self, result: object) -> None:
+        assert isinstance(result, Attempt)
+        self.reached.append((result.socket, result.endpoint))
 
-    def dial_failed(self, error: TargetError) -> None:
+    def step_failed(self, error: Exception, farewell: bytes = b"") -> None:
+        assert isinstance(error, TargetError)
         self.failures.append(error)
 
     def crashed(self, crash: Exception) -> None:

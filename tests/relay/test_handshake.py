@@ -29,6 +29,7 @@ from tunnel.relay.handshake import Handshake, HandshakeResult
 from tunnel.relay.handshake_slots import HandshakeSlots
 from tunnel.relay.linger import Linger
 from tunnel.relay.loop import Loop
+from tunnel.relay.step import ClosedWithoutData
 from tunnel.tls.callback import PeerAuth
 from tunnel.tls.context import Presented, TlsContext
 from tunnel.tls.engine import Buffers, TlsEnd
@@ -56,24 +57,18 @@ class Bout:
         self.peer = Side(CONTEXTS[not we_serve, version])
         made = ours or CONTEXTS[we_serve, version]
         open_end = partial(made.open_end, self.buffers)  # type: ignore[attr-defined]
-        self.handshake = Handshake(HandshakeSlots(self.loop, self.buffers), self, self.near, open_end)
-        self.loop.watch(self.near, self.handshake.ready, self)
-        if we_serve:
-            self.handshake.wait()
-        else:
-            self.handshake.start()
+        self.handshake = Handshake(HandshakeSlots(self.loop, self.buffers), self, self.near, open_end, is_server=we_serve)
+        self.handshake.start()
 
-    def handshake_done(self, result: HandshakeResult) -> None:
+    def step_done(self, result: object) -> None:
+        assert isinstance(result, HandshakeResult)
         self.outcome.append(result)
         self.loop.rewatch(self.near, lambda _events: None, self)
 
-    def handshake_failed(self, error: TlsError | PeerDenied, farewell: bytes) -> None:
-        self.outcome.append(error)
+    def step_failed(self, error: Exception, farewell: bytes = b"") -> None:
+        assert isinstance(error, TlsError | PeerDenied | ClosedWithoutData)
+        self.outcome.append("silent" if isinstance(error, ClosedWithoutData) else error)
         self.farewell = farewell
-        self.loop.unwatch(self.near)
-
-    def closed_without_data(self) -> None:
-        self.outcome.append("silent")
         self.loop.unwatch(self.near)
 
     def crashed(self, crash: Exception) -> None:

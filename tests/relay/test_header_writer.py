@@ -28,11 +28,12 @@ class Speaker:
         HeaderWriter(self.loop, self, self.near, words, "tcp:backend").start()
         return self
 
-    def header_sent(self) -> None:
+    def step_done(self, result: object) -> None:
         self.outcome.append("said")
         self.loop.rewatch(self.near, lambda _events: None, self)
 
-    def header_failed(self, error: TargetError) -> None:
+    def step_failed(self, error: Exception, farewell: bytes = b"") -> None:
+        assert isinstance(error, TargetError)
         self.outcome.append(error)
         self.loop.unwatch(self.near)
 

@@ -32,11 +32,13 @@ class Crossing:
         self.hop = ProxyConnect(self.loop, self, self.near, exchange, NAME)
         self.hop.start()
 
-    def proxy_connected(self, leftover: bytes) -> None:
-        self.outcome.append(leftover)
+    def step_done(self, result: object) -> None:
+        assert isinstance(result, bytes)
+        self.outcome.append(result)
         self.loop.rewatch(self.near, lambda _events: None, self)
 
-    def dial_failed(self, error: TargetError) -> None:
+    def step_failed(self, error: Exception, farewell: bytes = b"") -> None:
+        assert isinstance(error, TargetError)
         self.outcome.append(error)
         self.loop.unwatch(self.near)
 

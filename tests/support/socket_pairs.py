@@ -101,9 +101,9 @@ class Wire:
         if ours is None:
             self._shake(we_serve)
         tail = self.ours.tail + (self.peer.seal(before) if before else b"")
-        handshake_done = HandshakeResult(self.ours.end, admit_all(b"", tuple), tail, unsent=b"")
+        handshake = HandshakeResult(self.ours.end, admit_all(b"", tuple), tail, unsent=b"")
         self.relay = Relay(
-            self.loop, self, handshake_done, self.tls, self.plain, buffers=self.ours.buffers, close_timeout=close_timeout
+            self.loop, self, handshake, self.tls, self.plain, buffers=self.ours.buffers, close_timeout=close_timeout
         )
         self.relay.start()
 

@@ -44,4 +44,9 @@ class Admitted:
     is_lasting: bool = True  # the same certificate would be admitted again, for as long as the rules stay
 
     def __str__(self) -> str:
-        return f"peer={self.peer or 'anonymous'} rule={self.rule}"
+        return describe_admission(self.peer, self.rule)
+
+
+def describe_admission(peer: Peer | None, rule: str) -> str:
+    """The fields of the log: the peer, and the rule that has admitted it."""
+    return f"peer={peer or 'anonymous'} rule={rule}"

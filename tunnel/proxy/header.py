@@ -1,7 +1,4 @@
-"""What the backend is told of a caller before its first byte.
-
-Knows where the facts of a PROXY header are found; must not know how they are encoded or sent.
-"""
+"""Builds the PROXY header of an accepted connection."""
 
 from __future__ import annotations
 
@@ -12,13 +9,13 @@ from tunnel.relay.handshake import HandshakeResult
 from tunnel.wire.proxy_v2 import HeaderMode, TlsFacts, encode_header
 
 
-def build_header(mode: HeaderMode, accepted: socket.socket, source: Any, handshake_done: HandshakeResult) -> bytes:
+def build_header(mode: HeaderMode, accepted: socket.socket, source: Any, handshake: HandshakeResult) -> bytes:
     """The header for an accepted connection from `source`; raises WireError for what does not fit."""
-    return encode_header(accepted.family, source, accepted.getsockname(), mode, _facts(handshake_done))
+    return encode_header(accepted.family, source, accepted.getsockname(), mode, _facts(handshake))
 
 
-def _facts(handshake_done: HandshakeResult) -> TlsFacts:
-    end, peer = handshake_done.end, handshake_done.admitted.peer
+def _facts(handshake: HandshakeResult) -> TlsFacts:
+    end, peer = handshake.end, handshake.admitted.peer
     version = end.version().replace("TLSv", "TLS ")
     if peer is None:
         return TlsFacts(version, end.server_name(), end.alpn())

@@ -24,14 +24,14 @@ from tunnel.net.address import Address, ListenAddress, TcpAddress
 from tunnel.net.holders import Holders, Sharing, find_sharing
 from tunnel.net.listen import Listener, open_listener
 from tunnel.net.notify import Notifier
-from tunnel.net.sockets import SocketAddress, resolve
+from tunnel.net.sockets import resolve
 from tunnel.proxy.generation import Terms, build_generation
 from tunnel.proxy.identity_source import CredentialSink, IdentitySource
 from tunnel.proxy.reloadable_policy import ReloadablePolicy
 from tunnel.proxy.reloader import Reloader
 from tunnel.proxy.settings import settings_of
 from tunnel.proxy.state_reporter import StateReporter
-from tunnel.proxy.tunnel import Tunnel
+from tunnel.proxy.tunnel import Resolved, Tunnel
 from tunnel.relay.loop import Loop
 from tunnel.status.counters import Counters, WorkloadApiState, timed_counters
 
@@ -288,9 +288,9 @@ class Proxy:
             self._log.tell("shutdown request processing, shutting down")
             self.stop_wanted.set()
 
-    def _resolve_later(self, address: Address, answer: Callable[[tuple[SocketAddress, ...] | TargetError], None]) -> None:
+    def _resolve_later(self, address: Address, answer: Callable[[Resolved], object]) -> None:
         async def ask() -> None:
-            result: tuple[SocketAddress, ...] | TargetError
+            result: Resolved
             try:
                 result = await trio.to_thread.run_sync(resolve, address, abandon_on_cancel=True)
             except TargetError as error:
@@ -319,4 +319,4 @@ def _describe_sharing(sharing: Sharing) -> str:
 def _open_metrics(tunnel: Tunnel) -> MetricsSource:
     from tunnel.status.snapshot import open_metrics
 
-    return open_metrics(tunnel.counters, tunnel.standing)
+    return open_metrics(tunnel.counters, tunnel.gauges)

@@ -1,8 +1,4 @@
-"""The way to the target: where to dial, and what to ask for there.
-
-Knows targets and outbound proxies; must not know connections. With a proxy it is the proxy's name that we resolve, never
-the target's.
-"""
+"""The route to the target: directly, or via an outbound proxy. With a proxy, only the proxy's name is resolved here."""
 
 from __future__ import annotations
 
@@ -25,7 +21,7 @@ class ViaProxy:
     port: int
 
     def open_exchange(self) -> Exchange:
-        """What is to be said on a new connection to the proxy."""
+        """The exchange for a new connection to the proxy."""
         return open_exchange(self.proxy, self.host, self.port)
 
     def __str__(self) -> str:
@@ -34,19 +30,25 @@ class ViaProxy:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where to dial, and the detour if this is not the target itself."""
+    """The address to dial, and what to ask there if it is a proxy."""
 
     address: Address
+    target_name: str  # the target as it is configured
     via_proxy: ViaProxy | None = None
+
+    @property
+    def proxy_name(self) -> str:
+        """The proxy as log lines show it, "" without one."""
+        return str(self.via_proxy) if self.via_proxy is not None else ""
 
 
 def plan_route(settings: Settings) -> Route:
-    """The way of every connection; raises ConfigError or TargetError for a target that no proxy can be asked for."""
+    """The route of every connection; raises ConfigError or TargetError for a target that no proxy can be asked for."""
     target, proxy = settings.target, settings.outbound
     if proxy is None:
-        return Route(target)
+        return Route(target, str(target))
     if isinstance(target, UnixAddress):
         raise ConfigError(f"{target} cannot be reached through a proxy: a target of HOST:PORT is wanted")
     via_proxy = ViaProxy(proxy, target.host, port_number(target.port))
-    via_proxy.open_exchange()  # what cannot be asked for is said now and not at the first connection
-    return Route(proxy.address, via_proxy)
+    via_proxy.open_exchange()  # fails now, and not at the first connection, for a target that cannot be asked for
+    return Route(proxy.address, str(target), via_proxy)

@@ -1,444 +1,445 @@
-"""One connection, from accept to close.
+"""One connection, from accept to close: its steps up to the relay, and the record of how it ended.
 
-Knows the order of the steps (a server shakes hands, dials and may announce the caller; a client dials, may ask a proxy, and
-shakes hands; then both relay) and what each way out says and counts; must not know how a step is done. Which socket speaks
-TLS is data.
+The steps are a generator: it yields what it waits for, receives the result, and has every failure raised where it waits.
 """
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
-from tunnel.authz.peer import Admitted
+from tunnel.authz.peer import Admitted, Peer
 from tunnel.errors import PeerDenied, TargetError, TargetFault, TlsError, TlsFault, WireError
-from tunnel.log import Category, Log, escape
-from tunnel.log_limit import RefusalLog, source_of
-from tunnel.net.sockets import SocketAddress, describe
+from tunnel.log_limit import source_of
+from tunnel.net.race import Attempt
+from tunnel.net.sockets import SocketAddress
+from tunnel.proxy.connection_log import ConnectionLog, show_address
+from tunnel.proxy.connection_record import ConnectionRecord, Outcome
 from tunnel.proxy.generation import Generation
 from tunnel.proxy.header import build_header
-from tunnel.proxy.report import Pipe, show_address
 from tunnel.proxy.route import Route
 from tunnel.proxy.settings import Settings
 from tunnel.relay.buffer_trimmer import BufferTrimmer
 from tunnel.relay.close_reason import CloseReason
 from tunnel.relay.dial import Dial
-from tunnel.relay.handshake import Handshake, HandshakeResult, NewHandshake
+from tunnel.relay.handshake import Handshake, HandshakeResult, OpenEnd
 from tunnel.relay.handshake_slots import HandshakeSlots
 from tunnel.relay.header_writer import HeaderWriter
 from tunnel.relay.linger import Linger
 from tunnel.relay.loop import GONE, Loop
 from tunnel.relay.proxy_connect import ProxyConnect
 from tunnel.relay.relay import Relay
+from tunnel.relay.step import AcmeChallengeAnswered, ClosedWithoutData, NoIdentity, Step, StepOwner
 from tunnel.status.counters import Counters
-from tunnel.tls.engine import Buffers, TlsEnd
+from tunnel.tls.engine import Buffers, TlsEnd, TlsParameters
 from tunnel.wire.proxy_v2 import HeaderMode
 
-_ORDINARY = {
-    CloseReason.CLOSED,
-    CloseReason.RESET_BY_PEER,
-    CloseReason.RESET_BY_PLAIN,
-    CloseReason.CUT,
-    CloseReason.CRASH,
-}  # the closing line says enough
+Steps = Generator[Step, Any, None]  # what is sent to it is the result of the step that it has yielded
+NewHandshake = Callable[[HandshakeSlots, StepOwner, socket.socket, OpenEnd, str], Handshake]  # of a server
 
 
-class Host(Protocol):
+class Acceptor(Protocol):
     """What a session needs of the tunnel that has accepted it."""
 
     loop: Loop
     settings: Settings
     route: Route
-    log: Log
-    refusals: RefusalLog
     buffers: Buffers
     counters: Counters
     buffer_trimmer: BufferTrimmer
     handshakes: HandshakeSlots
     new_handshake: NewHandshake
+    connection_log: ConnectionLog
+    name: str
 
     @property
     def generation(self) -> Generation | None:
         """The newest generation."""
 
     def review(self) -> Generation | None:
-        """The generation in force, if our identity may be used now."""
+        """The generation in use, if our identity is valid now."""
 
-    def find_target(self, session: Session) -> None:
-        """Tell the session the endpoints to dial, now or later."""
+    known_addresses: tuple[SocketAddress, ...] | None
 
-    def count_end(self, relay: Relay, how: CloseReason) -> None:
-        """Count how the TLS side of a relay ended."""
+    def resolve(self, owner: StepOwner) -> Step:
+        """A step that resolves the name of the target; its result are the addresses."""
 
     def count_crash(self, crash: Exception) -> None:
-        """Write a bug down in one line, with its traceback."""
+        """Log and count a bug, with its traceback."""
 
-    def forget(self, session: Session) -> None:
-        """A session is over."""
+    def end_session(self, session: Session, record: ConnectionRecord) -> None:
+        """A session has ended."""
+
+
+class SessionStopped(Exception):
+    """The connection ends before its relay, for a cause that is no failure of the handshake or of the target."""
+
+    def __init__(self, outcome: Outcome, reason: str = "", detail: str = "") -> None:
+        super().__init__(detail)
+        self.outcome = outcome
+        self.reason = reason
 
 
 class Session:
-    """One accepted connection and what becomes of it."""
+    """One accepted connection."""
 
     __slots__ = (
         "_accepted",
         "_address",
-        "_deadline",
+        "_admitted",
+        "_dial_seconds",
         "_dialled",
+        "_farewell",
         "_generation",
-        "_handshake_result",
+        "_handshake",
+        "_handshake_seconds",
+        "_is_advancing",
         "_opened",
-        "_pipe",
+        "_pending",
         "_relay",
         "_source",
         "_step",
+        "_steps",
         "_target",
         "_timer",
+        "_tls",
         "_tunnel",
     )
 
-    def __init__(self, tunnel: Host, accepted: socket.socket, address: Any) -> None:
+    def __init__(self, tunnel: Acceptor, accepted: socket.socket, address: Any, source: str) -> None:
         self._tunnel = tunnel
         self._accepted: socket.socket | None = accepted
-        self._source = describe(accepted.family, address)
+        self._source = source
         self._address = address if tunnel.settings.header is not None else None
         self._target = ""
         self._dialled: socket.socket | None = None
-        self._step: Dial | Handshake | ProxyConnect | HeaderWriter | None = None  # what is under way, until the relay
         self._generation: Generation | None = None  # that has admitted the peer
-        self._handshake_result: HandshakeResult | None = None
+        self._handshake: HandshakeResult | None = None  # until the relay begins
+        self._admitted: Admitted | None = None
+        self._tls: TlsParameters | None = None
+        self._handshake_seconds: float | None = None
+        self._dial_seconds: float | None = None
         self._relay: Relay | None = None
-        self._pipe: Pipe | None = None
+        self._farewell = b""
         self._opened = tunnel.loop.clock()
-        self._deadline = self._opened + tunnel.settings.connect_timeout  # for handshake and dial together
-        self._timer = tunnel.loop.call_at(self._deadline, self._too_slow, self)
+        self._timer = tunnel.loop.call_at(self._opened + tunnel.settings.connect_timeout, self._time_out, self)
+        self._steps: Steps | None = self._run(accepted)
+        self._step: Step | None = None
+        self._is_advancing = False
+        self._pending: Callable[[], Step] | None = None  # how to go on after a step that ended before its `start` returned
 
     @property
-    def is_carried(self) -> bool:
-        """Whether the peer is admitted, the target reached and bytes are on their way."""
+    def is_relayed(self) -> bool:
+        """Whether the peer is admitted, the target connected and the relay begun."""
         return self._relay is not None
 
     @property
     def traffic(self) -> tuple[int, int]:
-        """Bytes so far from the accepted to the dialled side, and back."""
+        """Bytes so far from the accepted side to the target, and back."""
         relay = self._relay
         if relay is None:
             return 0, 0
         return (relay.up, relay.down) if self._tunnel.settings.is_server else (relay.down, relay.up)
 
-    # -- the steps
-
     def start(self) -> None:
-        """From accept to the first step."""
-        assert self._accepted is not None
-        self._tunnel.loop.watch(self._accepted, self._waiting, self)
-        if self._tunnel.settings.is_server:
-            self._shake(self._accepted)
-        else:
-            self._tunnel.find_target(self)
+        """Begin with the first step."""
+        assert self._steps is not None
+        self._advance(partial(next, self._steps))
 
-    def resolved(self, found: tuple[SocketAddress, ...] | TargetError) -> None:
-        """From the endpoints to dialling them."""
-        if self._accepted is None:
-            return
-        if isinstance(found, TargetError):
-            self.dial_failed(found)
-        else:
-            self._step = dial = Dial(self._tunnel.loop, self, found)
-            dial.start()
+    # -- the steps, in their order
 
-    def target_connected(self, sock: socket.socket, endpoint: SocketAddress) -> None:
-        """From the dialled connection to a server's relay or announcement, or to a client's proxy or handshake."""
-        self._step = None
-        self._dialled = sock
-        self._target = str(endpoint)
-        header, via_proxy = self._tunnel.settings.header, self._tunnel.route.via_proxy
-        if self._handshake_result is not None:
-            self._readmit(self._carry if header is None else partial(self._announce, header))
-        elif via_proxy is None:
-            self._tunnel.loop.call_again(sock)  # a server that speaks first may have done so before we listened
-            self._shake(sock)
-        else:
-            self._step = hop = ProxyConnect(self._tunnel.loop, self, sock, via_proxy.open_exchange(), str(via_proxy))
-            hop.start()
-
-    def proxy_connected(self, leftover: bytes) -> None:
-        """From the proxy's word that the target is reached to the handshake with it."""
-        assert self._dialled is not None
-        self._step = None
-        self._shake(self._dialled, leftover)
-
-    def header_sent(self) -> None:
-        """From the announcement to the relay."""
-        self._step = None
-        self._readmit(self._carry)
-
-    def handshake_done(self, result: HandshakeResult) -> None:
-        """From the verdict to the relay, or to a server's dialling."""
-        self._step = None
-        self._handshake_result = result
-        if self._tunnel.settings.is_server:
-            self._time_handshake()
-            if self._accepted is not None:
-                self._tunnel.loop.rewatch(self._accepted, self._waiting, self)
-                self._readmit(partial(self._tunnel.find_target, self))
-        elif self._dialled is not None:
-            self._readmit(self._carry)
-
-    def _announce(self, mode: HeaderMode) -> None:
-        assert self._accepted is not None
-        assert self._dialled is not None
-        assert self._handshake_result is not None
+    def _run(self, accepted: socket.socket) -> Steps:
         try:
-            header = build_header(mode, self._accepted, self._address, self._handshake_result)
-        except WireError as error:
-            self._unannounced("building", error)
-            return
-        self._step = header_writer = HeaderWriter(self._tunnel.loop, self, self._dialled, header, show_address(self._target))
-        header_writer.start()
-
-    def _shake(self, sock: socket.socket, behind: bytes | None = None) -> None:
-        tunnel = self._tunnel
-        self._step = handshake = tunnel.new_handshake(tunnel.handshakes, self, sock, self._open_end, source_of(self._source))
-        tunnel.loop.rewatch(sock, handshake.ready, self)
-        if tunnel.settings.is_server:
-            handshake.wait()
-        else:
-            handshake.start(behind)
-
-    def _open_end(self) -> TlsEnd | None:
-        """A TLS end of the generation in force at the first byte, and not at accept: there may be seconds in between."""
-        generation = self._tunnel.review()
-        if generation is None:
-            self._tunnel.counters.no_identity += 1
-            self._close()
-            return None
-        self._generation = generation
-        return generation.context.open_end(self._tunnel.buffers, self._tunnel.settings.server_name)
-
-    def _readmit(self, go_on: Callable[[], None]) -> None:
-        """Go on if the generation in force admits the peer too, which may be a newer one than that of the handshake.
-
-        An authority, or a rule, that is gone since then must not let anybody in.
-        """
-        generation, handshake_done = self._tunnel.generation, self._handshake_result
-        assert handshake_done is not None
-        if generation is None or generation is self._generation:
-            go_on()
-            return
-        self._generation = generation
-        judge = partial(generation.context.judge_again, handshake_done.end)
-        if generation.context.is_slow:
-            self._tunnel.loop.call_in_thread(judge, lambda future: self._take_verdict(future.result, go_on), self)
-        else:
-            self._take_verdict(judge, go_on)
-
-    def _take_verdict(self, judge: Callable[[], Admitted], go_on: Callable[[], None]) -> None:
-        if self._handshake_result is None:  # the session has ended meanwhile
-            return
-        try:
-            self._handshake_result = replace(self._handshake_result, admitted=judge())
+            if self._tunnel.settings.is_server:
+                yield from self._serve(accepted)
+            else:
+                yield from self._connect(accepted)
+        except TlsError as error:
+            self._end(Outcome.REFUSED, error.reason.value, str(error))
         except PeerDenied as denied:
-            self._refuse(denied, b"")
+            self._end(Outcome.REFUSED, denied.reason.value, str(denied), peer=denied.peer)
+        except TargetError as error:
+            self._end(Outcome.DIAL_FAILED, error.reason.value, str(error))
+        except SessionStopped as stopped:
+            self._end(stopped.outcome, stopped.reason, str(stopped))
+        except NoIdentity:
+            self._end(Outcome.NO_IDENTITY)
+        except ClosedWithoutData:
+            self._end(Outcome.CLOSED_WITHOUT_DATA)
+        except AcmeChallengeAnswered:
+            self._end(Outcome.ACME_CHALLENGE)
         else:
-            self._readmit(go_on)
+            self._start_relay()
 
-    def _carry(self) -> None:
-        accepted, target_connected, handshake_done = self._accepted, self._dialled, self._handshake_result
+    def _serve(self, accepted: socket.socket) -> Steps:
+        tunnel = self._tunnel
+        yield from self._shake_hands(
+            tunnel.new_handshake(tunnel.handshakes, self, accepted, self._open_end, source_of(self._source))
+        )
+        tunnel.loop.rewatch(accepted, self._watch_client, self)
+        yield from self._judge_again()
+        yield from self._dial()
+        yield from self._judge_again()
+        if tunnel.settings.header is not None:
+            yield from self._write_header(tunnel.settings.header)
+            yield from self._judge_again()
+
+    def _connect(self, accepted: socket.socket) -> Steps:
+        tunnel, via_proxy, leftover = self._tunnel, self._tunnel.route.via_proxy, None
+        tunnel.loop.watch(accepted, self._watch_client, self)
+        dialled = yield from self._dial()
+        if via_proxy is not None:
+            leftover = yield ProxyConnect(tunnel.loop, self, dialled, via_proxy.open_exchange(), str(via_proxy))
+        handshake = Handshake(tunnel.handshakes, self, dialled, self._open_end, is_server=False, leftover=leftover)
+        try:
+            yield from self._shake_hands(handshake)
+        except ClosedWithoutData as error:
+            raise TlsError(TlsFault.CLOSED, "the target closed the connection without sending anything") from error
+        yield from self._judge_again()
+
+    def _shake_hands(self, handshake: Handshake) -> Steps:
+        began = self._tunnel.loop.clock()
+        self._handshake = result = yield handshake
+        self._admitted, self._tls = result.admitted, result.end.parameters()
+        self._handshake_seconds = self._tunnel.loop.clock() - began
+        if self._tunnel.settings.is_server and self._tunnel.counters.handshake is not None:
+            self._tunnel.counters.handshake.update(int(self._age() * 1e9))
+
+    def _dial(self) -> Generator[Step, Any, socket.socket]:
+        tunnel, began = self._tunnel, self._tunnel.loop.clock()
+        addresses: tuple[SocketAddress, ...] = tunnel.known_addresses or (yield tunnel.resolve(self))
+        winner: Attempt = yield Dial(tunnel.loop, self, addresses)
+        self._dialled, self._target = winner.socket, str(winner.endpoint)
+        self._dial_seconds = tunnel.loop.clock() - began
+        return winner.socket
+
+    def _write_header(self, mode: HeaderMode) -> Steps:
+        assert self._accepted is not None
+        assert self._dialled is not None
+        assert self._handshake is not None
+        try:
+            header = build_header(mode, self._accepted, self._address, self._handshake)
+            yield HeaderWriter(self._tunnel.loop, self, self._dialled, header, show_address(self._target))
+        except WireError as error:
+            raise SessionStopped(Outcome.HEADER_FAILED, error.reason.value, f"building proxy header: {error}") from error
+        except TargetError as error:
+            raise SessionStopped(Outcome.HEADER_FAILED, error.reason.value, f"writing proxy header: {error}") from error
+
+    def _judge_again(self) -> Steps:
+        """The peer must also be admitted by the generation in use, which may be newer than the one of the handshake.
+
+        A trust bundle or a rule that was removed since then must not admit a peer.
+        """
+        tunnel = self._tunnel
+        while (generation := tunnel.generation) is not None and generation is not self._generation:
+            assert self._handshake is not None
+            self._generation = generation
+            judge = partial(generation.context.judge_again, self._handshake.end)
+            admitted = (yield _InThread(tunnel.loop, self, judge)) if generation.context.is_slow else judge()
+            self._admitted = admitted
+            self._handshake = replace(self._handshake, admitted=admitted)
+
+    def _start_relay(self) -> None:
+        accepted, dialled, handshake = self._accepted, self._dialled, self._handshake
         assert accepted is not None
-        assert target_connected is not None
-        assert handshake_done is not None
+        assert dialled is not None
+        assert handshake is not None
         tunnel, settings = self._tunnel, self._tunnel.settings
         tunnel.counters.carried += 1
         tunnel.loop.cancel(self._timer)
         if settings.max_conn_lifetime:
             due = tunnel.loop.clock() + settings.max_conn_lifetime
-            self._timer = tunnel.loop.call_at(due, self._too_old, self)
-        self._pipe = Pipe(self._source, self._target, settings.is_server, handshake_done.admitted)
-        if tunnel.log.wants(Category.CONNS):
-            tunnel.log.write(self._pipe.opening(), Category.CONNS)
-        tls, plain = (accepted, target_connected) if settings.is_server else (target_connected, accepted)
+            self._timer = tunnel.loop.call_at(due, self._end_lifetime, self)
+        tunnel.connection_log.write_opening(self._source, self._target, handshake.admitted, is_server=settings.is_server)
+        tls, plain = (accepted, dialled) if settings.is_server else (dialled, accepted)
         self._relay = Relay(
-            tunnel.loop, self, handshake_done, tls, plain, buffers=tunnel.buffers, close_timeout=settings.close_timeout
+            tunnel.loop, self, handshake, tls, plain, buffers=tunnel.buffers, close_timeout=settings.close_timeout
         )
-        self._handshake_result = self._address = self._generation = None
+        self._steps = self._step = self._handshake = self._address = self._generation = None
         self._relay.start()
 
-    # -- the ways out
+    # -- what drives the steps
 
-    def closed_without_data(self) -> None:
-        """A health check: connected, closed, nothing said. From a server's side it is a target that does not serve."""
-        if self._tunnel.settings.is_server:
-            self._tunnel.counters.closed_without_data += 1
-            self._time_handshake()
-            self._close()
-        else:
-            self.handshake_failed(TlsError(TlsFault.CLOSED, "the target closed the connection without a word"), b"")
+    def step_done(self, result: object) -> None:
+        """The step that was waited for has this result."""
+        if self._steps is not None:
+            self._advance(partial(self._steps.send, result))
 
-    def acme_probe_answered(self, farewell: bytes) -> None:
-        """An ACME authority's look at a challenge: answered, and never dialled."""
-        self._tunnel.counters.acme_challenge += 1
-        self._time_handshake()
-        line = f"closed ACME challenge from {show_address(self._source).removeprefix('tcp:')}"
-        self._tunnel.log.write(line, Category.CONNS)
-        self._close(farewell)
+    def step_failed(self, error: Exception, farewell: bytes = b"") -> None:
+        """The step that was waited for failed."""
+        if self._steps is not None:
+            self._farewell = farewell
+            self._advance(partial(self._steps.throw, error))
 
-    def handshake_failed(self, error: TlsError | PeerDenied, farewell: bytes) -> None:
-        """The handshake failed; `farewell` is the alert for the peer."""
-        if self._tunnel.settings.is_server:
-            self._time_handshake()
-        self._refuse(error, farewell)
+    def _advance(self, proceed: Callable[[], Step]) -> None:
+        self._pending = proceed
+        if self._is_advancing:
+            return  # the step has ended inside of its `start`, which is called below
+        self._is_advancing = True
+        try:
+            while self._pending is not None:
+                proceed, self._pending = self._pending, None
+                try:
+                    self._step = step = proceed()
+                except StopIteration:
+                    return
+                step.start()
+        finally:
+            self._is_advancing = False
 
-    def _refuse(self, error: TlsError | PeerDenied, farewell: bytes) -> None:
-        """Log and count why there is no connection with the peer, and close."""
-        self._tunnel.counters.refused += 1
-        self._tunnel.counters.add_reason(error.reason.value)
-        why = f"{escape(str(error))} reason={error.reason.value}"
-        if self._tunnel.settings.is_server:
-            self._tunnel.counters.handshake_timeouts += error.reason is TlsFault.TIMEOUT
-            line = f"error on TLS handshake from {show_address(self._source).removeprefix('tcp:')}: {why}"
-            self._log_refusal(error.reason.value, line, Category.HANDSHAKE_ERRORS)
-        else:
-            who = "the server refused us: " if error.reason is TlsFault.REFUSED else ""
-            line = f"error on dial: TLS handshake with {self._where()}: {who}{why}{self._who()}"
-            self._log_refusal(error.reason.value, line)
-        self._close(farewell)
+    def _open_end(self) -> TlsEnd:
+        """A TLS end of the generation in use at the first byte, which may be seconds after accept."""
+        generation = self._tunnel.review()
+        if generation is None:
+            raise NoIdentity
+        self._generation = generation
+        return generation.context.open_end(self._tunnel.buffers, self._tunnel.settings.server_name)
 
-    def dial_failed(self, error: TargetError) -> None:
-        """The target cannot be reached, or its proxy does not bring us there."""
-        self._tunnel.counters.dial_failed += 1
-        self._tunnel.counters.add_reason(error.reason.value)
-        self._log_refusal(error.reason.value, f"error on dial: {error} reason={error.reason.value}{self._who()}")
-        self._close()
-
-    def header_failed(self, error: TargetError) -> None:
-        """The target does not take the announcement."""
-        self._unannounced("writing", error)
-
-    def relay_ended(self, how: CloseReason, detail: str) -> None:
-        """The relay is over, one way or another; its sockets are given up already."""
-        relay, pipe, tunnel = self._relay, self._pipe, self._tunnel
-        assert relay is not None
-        assert pipe is not None
-        forwarded, returned = self.traffic
-        tunnel.count_end(relay, how)
-        tunnel.counters.forwarded += forwarded
-        tunnel.counters.returned += returned
-        if how not in _ORDINARY:
-            what = "the peer refused us: " if how is CloseReason.REFUSED_BY_PEER else ""
-            tunnel.log.write(f"error during copy: {what}{escape(detail)} {pipe.who()}", Category.CONN_ERRORS)
-        if tunnel.log.wants(Category.CONNS):
-            seconds = tunnel.loop.clock() - self._opened
-            tunnel.log.write(pipe.closed(forwarded, returned, seconds, how.value), Category.CONNS)
-        self._accepted = self._dialled = self._relay = None  # each knows the other: nothing is left to the collector
-        self._forget()
-
-    def relay_grown(self) -> None:
-        """A burst has passed: its memory is given back when the connection has been quiet for a while."""
-        assert self._relay is not None
-        self._tunnel.buffer_trimmer.add(self._relay)
-
-    def cut(self) -> None:
-        """End at once, because the process ends."""
-        self._abort(CloseReason.CUT)
-
-    def crashed(self, crash: Exception) -> None:
-        """A bug of ours: it is written down and ends this session only."""
-        self._tunnel.count_crash(crash)
-        self._abort(CloseReason.CRASH)
-
-    def _time_handshake(self) -> None:
-        """Of an accepted side only: with a target it is a part of dialling."""
-        if self._tunnel.counters.handshake is not None:
-            self._tunnel.counters.handshake.update(self._age())
-
-    def _age(self) -> int:
-        """Nanoseconds since it was accepted."""
-        return int((self._tunnel.loop.clock() - self._opened) * 1e9)
-
-    def _unannounced(self, what: str, error: TargetError | WireError) -> None:
-        self._tunnel.counters.dial_failed += 1
-        self._tunnel.counters.add_reason(error.reason.value)
-        line = f"error {what} proxy header: {error} reason={error.reason.value}{self._who()}"
-        self._log_refusal(error.reason.value, line)
-        self._close()
-
-    def _log_refusal(self, reason: str, line: str, category: Category = Category.CONN_ERRORS) -> None:
-        self._tunnel.refusals.write(self._source, reason, line, category)
-
-    def _where(self) -> str:
-        """With whom a client shakes hands."""
-        via_proxy = self._tunnel.route.via_proxy
-        return show_address(self._target) if via_proxy is None else f"{self._tunnel.settings.target} through {via_proxy}"
-
-    def _who(self) -> str:
-        """For whom something failed, as far as that is known."""
-        peer = f" {self._handshake_result.admitted}" if self._handshake_result is not None else ""
-        return f" from={show_address(self._source)}{peer}"
-
-    def _waiting(self, events: int) -> None:
-        """The accepted side while something else is under way: all that counts is whether it has gone and sent nothing."""
+    def _watch_client(self, events: int) -> None:
+        """Events of the accepted side while a step waits for something else: whether the client closed without sending."""
         if events & GONE and not self._has_sent():
-            self._tunnel.counters.client_gone += 1
-            line = f"error on dial: the caller has gone before the target was reached reason=client-gone{self._who()}"
-            self._log_refusal("client-gone", line)
-            self._close()
+            detail = "client closed the connection before the target was connected"
+            self._stop(SessionStopped(Outcome.CLIENT_GONE, "client-gone", detail))
 
     def _has_sent(self) -> bool:
         """Whether the accepted side has sent something: a Unix peer's close is a hang-up even with input pending."""
         assert self._accepted is not None
-        if self._handshake_result is not None and self._handshake_result.tail:
+        if self._handshake is not None and self._handshake.tail:
             return True
         try:
             return bool(self._accepted.recv(1, socket.MSG_PEEK))
         except OSError:
             return False
 
-    def _too_slow(self) -> None:
+    def _time_out(self) -> None:
         limit = f"nothing within the connect timeout of {self._tunnel.settings.connect_timeout:g}s"
         if isinstance(self._step, Handshake) and self._step.is_waiting:
-            busy = f"no free slot for a handshake, of {self._tunnel.settings.max_handshakes}: {limit}"
-            self.handshake_failed(TlsError(TlsFault.BUSY, busy), b"")
+            slots = f"no free slot for a handshake, of {self._tunnel.settings.max_handshakes}"
+            self._stop(TlsError(TlsFault.BUSY, f"{slots}: {limit}"))
         elif isinstance(self._step, Handshake):
-            self.handshake_failed(TlsError(TlsFault.TIMEOUT, limit), b"")
-        elif isinstance(self._step, HeaderWriter):
-            self.header_failed(TargetError(TargetFault.TIMEOUT, f"{show_address(self._target)}: {limit}"))
+            self._stop(TlsError(TlsFault.TIMEOUT, limit))
         else:
-            where = self._tunnel.route.via_proxy or self._tunnel.settings.target
-            self.dial_failed(TargetError(TargetFault.TIMEOUT, f"{where}: {limit}"))
+            is_header = isinstance(self._step, HeaderWriter)
+            where = show_address(self._target) if is_header else self._tunnel.route.via_proxy or self._tunnel.settings.target
+            self._stop(TargetError(TargetFault.TIMEOUT, f"{where}: {limit}"))
 
-    def _too_old(self) -> None:
+    def _stop(self, error: Exception) -> None:
+        """Raise an error in the step that is waited for."""
+        if self._step is not None:
+            self._step.abandon()
+        self.step_failed(error)
+
+    # -- the end
+
+    def cut(self) -> None:
+        """End at once, because the process stops."""
+        if self._relay is not None:
+            self._relay.abort(CloseReason.CUT)
+        else:
+            self._stop(SessionStopped(Outcome.STOPPED))
+
+    def crashed(self, crash: Exception) -> None:
+        """Log a bug of ours, and end this session only."""
+        self._tunnel.count_crash(crash)
+        if self._relay is not None and self._relay.is_open:
+            self._relay.abort(CloseReason.CRASH)
+        elif self._accepted is not None:
+            if self._step is not None:
+                self._step.abandon()
+            self._end(Outcome.CRASHED)
+
+    def relay_ended(self, how: CloseReason, detail: str) -> None:
+        """The relay has ended and given its sockets up."""
+        relay = self._relay
+        assert relay is not None
+        record = self._make_record(Outcome.RELAYED, "" if how is CloseReason.CLOSED else how.value, detail)
+        record = record._replace(close_reason=how, has_fin_without_close_notify=relay.has_fin_without_close_notify)
+        self._relay = None  # each refers to the other: nothing is left to the garbage collector
+        self._forget(record)
+
+    def relay_grown(self) -> None:
+        """A burst has passed: give its memory back once the connection has been quiet for a while."""
+        assert self._relay is not None
+        self._tunnel.buffer_trimmer.add(self._relay)
+
+    def _end_lifetime(self) -> None:
         if self._relay is not None:
             self._relay.abort(CloseReason.LIFETIME, "max connection lifetime reached")
 
-    def _abort(self, how: CloseReason) -> None:
-        if self._relay is not None and self._relay.is_open:
-            self._relay.abort(how)
-        else:
-            self._close()
-
-    def _close(self, farewell: bytes = b"") -> None:
-        """Give up before the relay; a peer that has shaken hands hears an orderly end, one that has not the farewell."""
+    def _end(self, outcome: Outcome, reason: str = "", detail: str = "", *, peer: Peer | None = None) -> None:
+        """Close before the relay; after a handshake the peer gets close_notify, before it the farewell."""
         loop, is_server = self._tunnel.loop, self._tunnel.settings.is_server
         tls, plain = (self._accepted, self._dialled) if is_server else (self._dialled, self._accepted)
-        if self._handshake_result is not None:
-            farewell = self._handshake_result.unsent + self._handshake_result.end.close_notify()
+        farewell = self._farewell
+        if self._handshake is not None:
+            farewell = self._handshake.unsent + self._handshake.end.close_notify()
         if tls is not None and farewell:
             Linger(loop, tls, farewell, self._tunnel.buffers.inbox_view)
         elif tls is not None:
             loop.retire(tls)
         if plain is not None:
             loop.retire(plain)
-        if isinstance(self._step, Dial | Handshake):
-            self._step.abandon()
-        self._accepted = self._dialled = self._handshake_result = self._step = self._address = None
-        self._forget()
+        record = self._make_record(outcome, reason, detail, peer)
+        self._steps = self._step = self._handshake = self._address = None
+        self._forget(record)
 
-    def _forget(self) -> None:
+    def _make_record(self, outcome: Outcome, reason: str, detail: str, peer: Peer | None = None) -> ConnectionRecord:
+        tunnel, admitted = self._tunnel, self._admitted
+        forwarded, returned = self.traffic
+        return ConnectionRecord(
+            outcome=outcome,
+            is_server=tunnel.settings.is_server,
+            listener=tunnel.name,
+            source=self._source,
+            seconds=self._age(),
+            target=self._target,
+            target_name=tunnel.route.target_name,
+            via_proxy=tunnel.route.proxy_name,
+            peer=admitted.peer if admitted is not None else peer,
+            rule=admitted.rule if admitted is not None else "",
+            reason=reason,
+            detail=detail,
+            tls=self._tls,
+            handshake_seconds=self._handshake_seconds,
+            dial_seconds=self._dial_seconds,
+            forwarded=forwarded,
+            returned=returned,
+        )
+
+    def _age(self) -> float:
+        """Seconds since it was accepted."""
+        return self._tunnel.loop.clock() - self._opened
+
+    def _forget(self, record: ConnectionRecord) -> None:
+        self._accepted = self._dialled = None
         self._tunnel.loop.cancel(self._timer)
-        if self._tunnel.counters.lifetime is not None:
-            self._tunnel.counters.lifetime.update(self._age())
-        self._tunnel.forget(self)
+        self._tunnel.end_session(self, record)
+
+
+class _InThread:
+    """A step that waits for a function on a thread."""
+
+    def __init__(self, loop: Loop, owner: StepOwner, action: Callable[[], object]) -> None:
+        self._loop = loop
+        self._owner = owner
+        self._action = action
+        self._is_abandoned = False
+
+    def start(self) -> None:
+        self._loop.call_in_thread(self._action, self._answer, self._owner)
+
+    def abandon(self) -> None:
+        self._is_abandoned = True
+
+    def _answer(self, future: Any) -> None:
+        if self._is_abandoned:
+            return
+        try:
+            result = future.result()
+        except PeerDenied as denied:
+            self._owner.step_failed(denied)
+        else:
+            self._owner.step_done(result)

@@ -1,8 +1,4 @@
-"""One tunnel: a listener, a target and the generation in force.
-
-Knows which connections are open, when accepting must pause and whether our identity may still be used; must not know
-signals, flags or the Workload API. It lives on the event loop's thread.
-"""
+"""One tunnel: a listener, its open connections, and the generation in use. It runs on the thread of the event loop."""
 
 from __future__ import annotations
 
@@ -21,26 +17,26 @@ from tunnel.net.address import Address
 from tunnel.net.listen import Listener
 from tunnel.net.owner import owner_of_peer
 from tunnel.net.sockets import SocketAddress, describe, resolve_now
+from tunnel.proxy.connection_log import ConnectionLog
+from tunnel.proxy.connection_record import ConnectionRecord, Outcome, count_connection
 from tunnel.proxy.generation import Generation
 from tunnel.proxy.route import plan_route
-from tunnel.proxy.session import Session
+from tunnel.proxy.session import NewHandshake, Session
 from tunnel.proxy.settings import Settings
 from tunnel.relay.buffer_trimmer import BufferTrimmer
-from tunnel.relay.close_reason import CloseReason
-from tunnel.relay.handshake import Handshake, NewHandshake
+from tunnel.relay.handshake import Handshake
 from tunnel.relay.handshake_slots import HandshakeSlots
 from tunnel.relay.loop import Loop, Timer
-from tunnel.relay.relay import Relay
+from tunnel.relay.step import Step, StepOwner
 from tunnel.status.counters import Counters, TunnelGauges
 from tunnel.time_format import format_time
 from tunnel.tls.engine import Buffers
 
 _ACCEPTS = 64  # in one turn, so that open connections are served in between
-_LIMITS = {CloseReason.CLOSE_TIMEOUT, CloseReason.LIFETIME}
-_ERRORS = {CloseReason.TRUNCATED, CloseReason.PROTOCOL, CloseReason.NO_DATA, CloseReason.REFUSED_BY_PEER, CloseReason.CRASH}
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 1.0  # seconds between attempts to accept when descriptors have run out
 
-ResolveLater = Callable[[Address, Callable[[tuple[SocketAddress, ...] | TargetError], None]], None]
+Resolved = tuple[SocketAddress, ...] | TargetError
+ResolveLater = Callable[[Address, Callable[[Resolved], object]], object]
 
 
 class Tunnel:
@@ -60,19 +56,21 @@ class Tunnel:
         self.settings = settings
         self.log = log
         self.refusals = RefusalLog(log, loop.clock, loop.call_later)
+        self.connection_log = ConnectionLog(log, self.refusals)
         self.buffers = Buffers()
         self.counters = counters or Counters()
         self.buffer_trimmer = BufferTrimmer(loop)
         self.handshakes = HandshakeSlots(loop, self.buffers, settings.max_handshakes if settings.is_server else 0)
-        self.new_handshake: NewHandshake = Handshake  # or one that lets in an ACME authority, which looks at our certificate
+        self.new_handshake: NewHandshake = Handshake  # or one that answers ACME servers
         self._resolve_later = resolve_later
         self.route = plan_route(settings)
-        self._endpoints = resolve_now(self.route.address)
+        self.known_addresses = resolve_now(self.route.address)  # None if the name of the target needs a resolver
         self._clock = clock
         self._generation: Generation | None = None
         self._withdrawn_at = 0.0  # the loop's time from which our identity is not used; 0 while it is ours
         self._identity_error = ""  # as it was when it was looked at last
         self._listener: Listener | None = None
+        self.name = ""  # the address that is listened on
         self._is_accepting = False
         self._pause = _FIRST_PAUSE
         self._timer: Timer | None = None
@@ -153,10 +151,11 @@ class Tunnel:
     def open(self, listener: Listener) -> None:
         """Accept from now on."""
         self._listener = listener
+        self.name = str(listener)
         self._resume()
 
     def adopt(self, sock: socket.socket) -> None:
-        """Carry a connection that is there already, as if it had been accepted."""
+        """Serve a connection that exists already, as if it had been accepted."""
         self._admit(sock, sock.getpeername())
 
     def drain(self) -> None:
@@ -168,7 +167,7 @@ class Tunnel:
             self._listener.close()
             self._listener = None
         for session in list(self._sessions):
-            if not session.is_carried:
+            if not session.is_relayed:
                 session.cut()
 
     def cut(self) -> int:
@@ -181,7 +180,7 @@ class Tunnel:
     def __len__(self) -> int:
         return len(self._sessions)
 
-    def standing(self) -> TunnelGauges:
+    def gauges(self) -> TunnelGauges:
         """What is open now, what has been carried so far and what the next handshake presents."""
         traffic = [session.traffic for session in self._sessions]
         generation = self._generation
@@ -218,30 +217,34 @@ class Tunnel:
 
     def _admit(self, sock: socket.socket, address: Any) -> None:
         self.counters.accepted += 1
-        if self.settings.only_user is not None and not self._is_own(sock, address):
+        source = describe(sock.family, address)
+        if self.settings.only_user is not None and (user := self._wrong_user(sock, address)):
+            detail = f"it is from {user}; expected user {self.settings.only_user}"
+            self._close_at_once(sock, source, Outcome.WRONG_LOCAL_USER, "another-user", detail)
             return
         if self.review() is None:
-            self.counters.no_identity += 1
-            if self.counters.lifetime is not None:
-                self.counters.lifetime.update(0)
-            sock.close()
+            self._close_at_once(sock, source, Outcome.NO_IDENTITY)
             return
         sock.setblocking(False)
-        session = Session(self, sock, address)
+        session = Session(self, sock, address, source)
         self._sessions.add(session)
         session.start()
 
-    def _is_own(self, sock: socket.socket, address: Any) -> bool:
-        """Whether a process of our own user is at the other end; else the connection is over."""
+    def _wrong_user(self, sock: socket.socket, address: Any) -> str:
+        """The local user of the other side, if it is not the only one that may connect; "" if it is."""
         user = owner_of_peer(sock, address)
         if user == self.settings.only_user:
-            return True
-        self.counters.wrong_local_user += 1
-        who = "nobody that is still there" if user is None else f"user {user}"
-        line = f"refused a local connection of {who}: only user {self.settings.only_user} may use this tunnel"
-        self.refusals.write(describe(sock.family, address), "another-user", line, Category.CONN_ERRORS)
+            return ""
+        return "an unknown user (the peer has already closed)" if user is None else f"user {user}"
+
+    def _close_at_once(self, sock: socket.socket, source: str, outcome: Outcome, reason: str = "", detail: str = "") -> None:
         sock.close()
-        return False
+        is_server = self.settings.is_server
+        self._record(ConnectionRecord(outcome, is_server, self.name, source, 0.0, reason=reason, detail=detail))
+
+    def _record(self, record: ConnectionRecord) -> None:
+        count_connection(self.counters, record)
+        self.connection_log.write_end(record)
 
     def _is_full(self) -> bool:
         return 0 < self.settings.max_concurrent_conns <= len(self._sessions)
@@ -266,41 +269,48 @@ class Tunnel:
         self._timer = self.loop.call_at(self.loop.clock() + self._pause, self._resume, self)
         self._pause = min(self._pause * 2, _LONGEST_PAUSE)
 
-    # -- what sessions ask for
+    # -- what sessions need
 
-    def find_target(self, session: Session) -> None:
-        """Tell the session the endpoints to dial: now if no resolver is needed, else when it has answered."""
-        if self._endpoints is not None:
-            session.resolved(self._endpoints)
-            return
+    def resolve(self, owner: StepOwner) -> Step:
+        """A step that resolves the name of the target; its result are the addresses."""
+        return _Resolve(self.loop, owner, partial(self._resolve_later, self.route.address))
 
-        def answer(result: tuple[SocketAddress, ...] | TargetError) -> None:
-            self.loop.call_at(0, partial(session.resolved, result), session)  # as an event of the session, in its net
-
-        self._resolve_later(self.route.address, answer)
-
-    def forget(self, session: Session) -> None:
-        """A session is over."""
+    def end_session(self, session: Session, record: ConnectionRecord) -> None:
+        """A session has ended."""
+        self._record(record)
         self._sessions.discard(session)
         if self._timer is None:
             self._resume()
         if not self._sessions and self.on_empty is not None:
             self.on_empty()
 
-    def count_end(self, relay: Relay, how: CloseReason) -> None:
-        """Count how the TLS side of a relay ended."""
-        if how is CloseReason.CLOSED:
-            self.counters.fin_without_close_notify += relay.has_fin_without_close_notify
-            self.counters.close_notify += not relay.has_fin_without_close_notify
-            return
-        self.counters.reaped += how in _LIMITS
-        self.counters.broken += how in _ERRORS
-        if how is CloseReason.TRUNCATED:
-            self.counters.truncated += 1
-        else:
-            self.counters.other_ends[how.value] = self.counters.other_ends.get(how.value, 0) + 1
-
     def count_crash(self, crash: Exception) -> None:
         """Write a bug down in one line, with its traceback."""
         self.counters.crashed += 1
         self.log.write(f"internal error: {escape(''.join(traceback.format_exception(crash)), MAX_TRACE)}")
+
+
+class _Resolve:
+    """A step that waits for a resolver."""
+
+    def __init__(self, loop: Loop, owner: StepOwner, resolve: Callable[[Callable[[Resolved], object]], object]) -> None:
+        self._loop = loop
+        self._owner = owner
+        self._resolve = resolve
+        self._is_abandoned = False
+
+    def start(self) -> None:
+        """Ask; the answer is an event of the owner, so that a bug in what follows ends its connection only."""
+        self._resolve(lambda answer: self._loop.call_at(0, partial(self._answer, answer), self._owner))
+
+    def abandon(self) -> None:
+        """Ignore the answer."""
+        self._is_abandoned = True
+
+    def _answer(self, answer: Resolved) -> None:
+        if self._is_abandoned:
+            return
+        if isinstance(answer, TargetError):
+            self._owner.step_failed(answer)
+        else:
+            self._owner.step_done(answer)

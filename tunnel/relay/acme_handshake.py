@@ -1,7 +1,6 @@
-"""A server's handshake where ACME authorities may come to look at a challenge.
+"""A server's handshake where ACME servers may connect to verify a challenge (TLS-ALPN-01, RFC 8737).
 
-Knows that the ClientHello decides which context answers, before OpenSSL sees it, and that an authority's probe ends with
-the handshake; must not know challenges, which the gate has.
+The ClientHello decides which context answers, before OpenSSL sees it. A probe ends with the handshake.
 """
 
 from __future__ import annotations
@@ -9,8 +8,9 @@ from __future__ import annotations
 import socket
 
 from tunnel.errors import WireError
-from tunnel.relay.handshake import Handshake, HandshakeOwner, OpenEnd
+from tunnel.relay.handshake import Handshake, OpenEnd
 from tunnel.relay.handshake_slots import HandshakeSlots
+from tunnel.relay.step import AcmeChallengeAnswered, StepOwner
 from tunnel.tls.acme_challenge import AcmeChallenges
 from tunnel.tls.alpn import ACME_PROTOCOL
 from tunnel.tls.client_hello import parse_client_hello
@@ -18,14 +18,14 @@ from tunnel.tls.engine import TlsEnd
 
 
 class AcmeHandshake(Handshake):
-    """A handshake that looks at the ClientHello first; everyone but a probe goes on with the end that was meant for him."""
+    """A handshake that reads the ClientHello first; every client but a probe gets the usual context."""
 
     __slots__ = ("_challenges", "_is_decided", "_is_probe")
 
     def __init__(
         self,
         handshakes: HandshakeSlots,
-        owner: HandshakeOwner,
+        owner: StepOwner,
         sock: socket.socket,
         open_end: OpenEnd,
         source: str = "",
@@ -46,7 +46,7 @@ class AcmeHandshake(Handshake):
             self._loop.call_again(self._socket)
 
     def _decide(self, size: int) -> bool:
-        """Choose the end that answers, once the ClientHello is there; what is none is OpenSSL's to refuse."""
+        """Choose the context that answers, once the ClientHello is complete; OpenSSL refuses what is not a ClientHello."""
         try:
             hello = parse_client_hello(bytes(self._buffers.inbox_view[:size]))
         except WireError:
@@ -62,9 +62,9 @@ class AcmeHandshake(Handshake):
         return True
 
     def _proceed(self, end: TlsEnd, is_done: bool, tail: bytes) -> None:
-        # Whoever has agreed on ACME's protocol wants nothing else, and a probe has shown no certificate: never carried.
+        # A probe has shown no certificate, and a client that agreed on acme-tls/1 wants nothing else: never relay.
         if is_done and (self._is_probe or end.alpn() == ACME_PROTOCOL):
             self._leave()
-            self.owner.acme_probe_answered(self._outbox.waiting + end.take())
+            self.owner.step_failed(AcmeChallengeAnswered(), self._outbox.waiting + end.take())
         else:
             super()._proceed(end, is_done, tail)

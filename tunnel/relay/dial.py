@@ -1,54 +1,42 @@
-"""Dialling on the event loop: one connection to the first of several endpoints that answers.
-
-The caller owns the time limit of the whole.
-"""
+"""Dialling on the event loop: a connection to the first of several addresses that answers. The owner has the time limit."""
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterable
 from functools import partial
-from typing import Protocol
 
-from tunnel.errors import TargetError
 from tunnel.net.race import ATTEMPT_DELAY, Attempt, Race
 from tunnel.net.sockets import SocketAddress
-from tunnel.relay.loop import GONE, OUT, Loop, Owner, Timer
-
-
-class DialOwner(Owner, Protocol):
-    """Who wants the connection."""
-
-    def target_connected(self, sock: socket.socket, endpoint: SocketAddress) -> None:
-        """The connection is there."""
-
-    def dial_failed(self, error: TargetError) -> None:
-        """No endpoint answered; the error is that of the attempt that failed last."""
+from tunnel.relay.loop import GONE, OUT, Loop, Timer
+from tunnel.relay.step import StepOwner
 
 
 class Dial:
-    """One race for a connection, on the loop."""
+    """One race for a connection, on the loop; its result is the `Attempt` that connected first.
+
+    It fails with the TargetError of the attempt that failed last.
+    """
 
     __slots__ = ("_loop", "_owner", "_race", "_timer")
 
-    def __init__(self, loop: Loop, owner: DialOwner, endpoints: Iterable[SocketAddress]) -> None:
+    def __init__(self, loop: Loop, owner: StepOwner, endpoints: Iterable[SocketAddress]) -> None:
         self._loop = loop
         self._owner = owner
         self._race = Race(endpoints, loop.retire)
         self._timer: Timer | None = None
 
     def start(self) -> None:
-        """Begin the next attempt; the owner is told of the outcome, possibly before this returns."""
+        """Begin the next attempt."""
         self._stop_timer()
         attempt = self._race.begin()
         if attempt is not None:
             self._loop.watch(attempt.socket, partial(self._ready, attempt), self._owner)
         if attempt is not None and self._race.has_more:
             self._timer = self._loop.call_at(self._loop.clock() + ATTEMPT_DELAY, self.start, self._owner)
-        self._tell()
+        self._report()
 
     def abandon(self) -> None:
-        """Stop trying; the owner is told nothing more."""
+        """Close all attempts."""
         self._stop_timer()
         self._race.stop()
 
@@ -58,15 +46,15 @@ class Dial:
         if self._race.winner is None:  # it failed: the next one begins at once
             self.start()
         else:
-            self._tell()
+            self._report()
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         winner = self._race.winner
         if winner is not None:
             self._stop_timer()
-            self._owner.target_connected(winner.socket, winner.endpoint)
+            self._owner.step_done(winner)
         elif self._race.is_lost:
-            self._owner.dial_failed(self._race.failure)
+            self._owner.step_failed(self._race.failure)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

@@ -1,8 +1,4 @@
-"""The TLS handshake of one connection, on the event loop.
-
-Knows how to carry a handshake's flights over a socket; must not know who is admitted. What the peer sent too early, and
-what OpenSSL wants to say later, are handed on with the result.
-"""
+"""The TLS handshake of one connection, on the event loop. The owner has the time limit."""
 
 from __future__ import annotations
 
@@ -12,13 +8,13 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 from tunnel.authz.peer import Admitted
 from tunnel.errors import Denial, PeerDenied, TlsError, TlsFault, words_of
 from tunnel.relay.handshake_slots import HandshakeSlots
-from tunnel.relay.loop import ENDING, IN, Owner
+from tunnel.relay.loop import ENDING, IN
 from tunnel.relay.outbox import Outbox
+from tunnel.relay.step import ClosedWithoutData, NoIdentity, StepOwner
 from tunnel.tls.engine import TlsEnd
 
 _READ_BYTES = 32 * 1024  # in one go: more than a handshake needs, and what is held for data that comes behind it
@@ -26,7 +22,7 @@ _READ_BYTES = 32 * 1024  # in one go: more than a handshake needs, and what is h
 
 @dataclass(frozen=True, slots=True)
 class HandshakeResult:
-    """A finished handshake, and the bytes left over: received behind it, and to be sent when there is room."""
+    """A finished handshake, and what is left over: bytes received after it, and bytes still to be sent."""
 
     end: TlsEnd
     admitted: Admitted
@@ -34,27 +30,15 @@ class HandshakeResult:
     unsent: bytes
 
 
-OpenEnd = Callable[[], TlsEnd | None]  # one of the generation in force, or None when there is none: the owner gives up then
-
-
-class HandshakeOwner(Owner, Protocol):
-    """Who wants the handshake."""
-
-    def handshake_done(self, result: HandshakeResult) -> None:
-        """The handshake is done on both sides, as far as ours can tell (RFC 8446, 4.4.4)."""
-
-    def handshake_failed(self, error: TlsError | PeerDenied, farewell: bytes) -> None:
-        """The handshake failed; `farewell` holds the alert that tells the peer why."""
-
-    def closed_without_data(self) -> None:
-        """The peer closed the connection without having sent a byte."""
-
-    def acme_probe_answered(self, farewell: bytes) -> None:
-        """An ACME authority has seen what it came for; `farewell` is the end of the handshake."""
+OpenEnd = Callable[[], TlsEnd]  # of the generation in use; raises NoIdentity
 
 
 class Handshake:
-    """One handshake on a watched socket."""
+    """One handshake on a watched socket; its result is a `HandshakeResult`.
+
+    It is done when our side can tell (RFC 8446, 4.4.4). It fails with TlsError, PeerDenied, ClosedWithoutData or NoIdentity;
+    the farewell holds the alert.
+    """
 
     __slots__ = (
         "_buffers",
@@ -64,7 +48,9 @@ class Handshake:
         "_is_due",
         "_is_over",
         "_is_resting",
+        "_is_server",
         "_is_thorough",
+        "_leftover",
         "_lent",
         "_loop",
         "_open_end",
@@ -78,7 +64,15 @@ class Handshake:
     )
 
     def __init__(
-        self, handshakes: HandshakeSlots, owner: HandshakeOwner, sock: socket.socket, open_end: OpenEnd, source: str = ""
+        self,
+        handshakes: HandshakeSlots,
+        owner: StepOwner,
+        sock: socket.socket,
+        open_end: OpenEnd,
+        source: str = "",
+        *,
+        is_server: bool = True,
+        leftover: bytes | None = None,
     ) -> None:
         self._handshakes = handshakes
         self._loop = handshakes.loop
@@ -98,24 +92,25 @@ class Handshake:
         self._lent: Future[bool] | None = None  # a thread is at work on our end, or will be
         self._is_over = False
         self.has_received = False
+        self._is_server = is_server
+        self._leftover = leftover  # of a client: what an exchange with a proxy has received after its answer
 
-    def wait(self) -> None:
-        """A server waits for the client's first flight, which the socket may hold already."""
-        if self._is_thorough:
-            self._loop.call_again(self._socket)
-
-    def start(self, behind: bytes | None = None) -> None:
-        """A client speaks first.
-
-        `behind` is what an exchange before the handshake has left; what was announced meanwhile is not announced again.
-        """
-        if behind is not None:
-            self._is_thorough = True
+    def start(self) -> None:
+        """A server waits for the client's first flight; a client sends its own."""
+        self._loop.rewatch(self._socket, self.ready, self.owner)
+        if self._is_server:
+            if self._is_thorough:
+                self._loop.call_again(self._socket)
+            return
+        if self._leftover is None:
+            self._loop.call_again(self._socket)  # the target may have sent something before the socket was watched
+        else:
+            self._is_thorough = True  # its events have been handled by the exchange
         self._advance(0)
-        if behind and not self._is_over:
+        if self._leftover and not self._is_over:
             self.has_received = True
-            self._buffers.inbox[: len(behind)] = behind
-            self._advance(len(behind))
+            self._buffers.inbox[: len(self._leftover)] = self._leftover
+            self._advance(len(self._leftover))
 
     def ready(self, events: int) -> None:
         """Events of the socket."""
@@ -129,7 +124,7 @@ class Handshake:
             self._receive()
 
     def abandon(self) -> None:
-        """The owner has given up: an answer that is still to come reaches nobody, and no thread begins for it."""
+        """Give the slot back, and cancel the work of a thread that has not begun."""
         self._leave()
         if self._lent is not None:
             self._lent.cancel()
@@ -203,17 +198,17 @@ class Handshake:
 
     def _end_early(self, error: TlsError) -> None:
         self._leave()
-        if self.has_received:
-            self.owner.handshake_failed(error, b"")
-        else:
-            self.owner.closed_without_data()
+        self.owner.step_failed(error if self.has_received else ClosedWithoutData())
 
     def _advance(self, size: int) -> None:
         if self._end is None:
-            self._end = self._open_end()
+            try:
+                self._end = self._open_end()
+            except NoIdentity as error:
+                self._leave()
+                self.owner.step_failed(error)
+                return
         end = self._end
-        if end is None:  # the owner has no identity to show, and has given up
-            return
         if end.is_slow() and size:
             data = bytes(self._buffers.inbox_view[:size])
             step = partial(end.handshake_apart, data)
@@ -242,7 +237,7 @@ class Handshake:
 
     def _fail(self, end: TlsEnd, error: TlsError | PeerDenied) -> None:
         self._leave()
-        self.owner.handshake_failed(error, self._outbox.waiting + end.take())
+        self.owner.step_failed(error, self._outbox.waiting + end.take())
 
     def _proceed(self, end: TlsEnd, is_done: bool, tail: bytes) -> None:
         self._tail = tail
@@ -256,13 +251,13 @@ class Handshake:
             return
         self._leave()
         if end.admitted is None or end.is_resumed():  # belt and braces: our judge has not seen this peer
-            self.owner.handshake_failed(PeerDenied(Denial.NO_CERTIFICATE, "handshake without a verdict"), b"")
+            self.owner.step_failed(PeerDenied(Denial.NO_CERTIFICATE, "handshake without a verdict"))
         else:
             if end.has_tickets_only():
                 self._acknowledge()
             else:
                 self._outbox.send(end.take())
-            self.owner.handshake_done(HandshakeResult(end, end.admitted, self._tail, self._outbox.waiting))
+            self.owner.step_done(HandshakeResult(end, end.admitted, self._tail, self._outbox.waiting))
 
     def _acknowledge(self) -> None:
         """Acknowledge the client's Finished without sending data: session tickets wait in `end` for the first data.
@@ -273,6 +268,3 @@ class Handshake:
         if self._socket.family != socket.AF_UNIX:
             with suppress(OSError):
                 self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-
-
-NewHandshake = Callable[[HandshakeSlots, HandshakeOwner, socket.socket, OpenEnd, str], Handshake]

@@ -1,38 +1,27 @@
-"""Asking an outbound proxy for the target, on the event loop.
-
-Knows how to carry an exchange over a connected socket; must not know which protocol it is. The caller owns the time limit.
-What came behind the proxy's answer is the target's, and is handed on.
-"""
+"""CONNECT and SOCKS5 exchanges with an outbound proxy, on the event loop. The owner has the time limit."""
 
 from __future__ import annotations
 
 import socket
-from typing import Protocol
 
 from tunnel.errors import TargetError, TargetFault, WireError, words_of
-from tunnel.relay.loop import Loop, Owner
+from tunnel.relay.loop import Loop
 from tunnel.relay.outbox import Outbox
+from tunnel.relay.step import StepOwner
 from tunnel.wire.outbound import Exchange, Reached
 
 _READ_BYTES = 32 * 1024  # in one go: what the handshake takes over must fit its inbox
 
 
-class ProxyConnectOwner(Owner, Protocol):
-    """Who wants to go on through the proxy."""
-
-    def proxy_connected(self, leftover: bytes) -> None:
-        """From here on the socket is the target's; `leftover` are its first bytes."""
-
-    def dial_failed(self, error: TargetError) -> None:
-        """The proxy does not bring us to the target."""
-
-
 class ProxyConnect:
-    """One exchange with a proxy on a dialled socket."""
+    """One exchange with a proxy on a connected socket; its result is what the target has sent already.
+
+    It fails with TargetError.
+    """
 
     __slots__ = ("_exchange", "_loop", "_name", "_outbox", "_owner", "_socket")
 
-    def __init__(self, loop: Loop, owner: ProxyConnectOwner, sock: socket.socket, exchange: Exchange, name: str) -> None:
+    def __init__(self, loop: Loop, owner: StepOwner, sock: socket.socket, exchange: Exchange, name: str) -> None:
         self._loop = loop
         self._owner = owner
         self._socket = sock
@@ -41,26 +30,29 @@ class ProxyConnect:
         self._outbox = Outbox(sock)
 
     def start(self) -> None:
-        """We speak first."""
+        """Send the request."""
         self._loop.rewatch(self._socket, self.ready, self._owner)
         self._outbox.send(self._exchange.start())
-        self._loop.call_again(self._socket)  # its end may have been announced before we listened
+        self._loop.call_again(self._socket)  # an event may have come before the socket was watched by this handler
+
+    def abandon(self) -> None:
+        """Do nothing: the socket is the owner's."""
 
     def ready(self, _events: int) -> None:
         """Events of the socket."""
         self._outbox.send()
         try:
-            reached = self._listen()
+            reached = self._receive()
         except TargetError as error:
-            self._owner.dial_failed(error)
+            self._owner.step_failed(error)
         except WireError as error:
-            self._owner.dial_failed(TargetError(TargetFault.PROXY_NOT_UNDERSTOOD, str(error)))
+            self._owner.step_failed(TargetError(TargetFault.PROXY_NOT_UNDERSTOOD, str(error)))
         else:
             if reached is not None:
-                self._owner.proxy_connected(reached.leftover)
+                self._owner.step_done(reached.leftover)
 
-    def _listen(self) -> Reached | None:
-        """Take all there is, which an exchange limits, up to the proxy's last word."""
+    def _receive(self) -> Reached | None:
+        """Read until the proxy has answered; the exchange bounds how much that is."""
         while True:
             try:
                 data = self._socket.recv(_READ_BYTES)

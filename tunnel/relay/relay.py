@@ -69,7 +69,7 @@ class Relay:
         self,
         loop: Loop,
         owner: RelayOwner,
-        handshake_done: HandshakeResult,
+        handshake: HandshakeResult,
         tls: socket.socket,
         plain: socket.socket,
         *,
@@ -78,15 +78,15 @@ class Relay:
     ) -> None:
         self._loop = loop
         self._owner = owner
-        self._end = handshake_done.end
-        self._tail = handshake_done.tail  # of a record that is not all there, or not looked at yet
+        self._end = handshake.end
+        self._tail = handshake.tail  # of a record that is not all there, or not looked at yet
         self._tls = tls
         self._plain = plain
         self._inbox = buffers.inbox_view
         self._outbox = buffers.outbox_view
         self._heads = buffers.outbox_heads
         self._close_timeout = close_timeout
-        self._to_tls = handshake_done.unsent  # waiting for room
+        self._to_tls = handshake.unsent  # waiting for room
         self._to_plain = b""
         # A short read proves that nothing is left, but not on a Unix socket, nor once an end has been announced: then it is
         # read until the kernel says so. Also at first, since an announcement may have come before we took over.

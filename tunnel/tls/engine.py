@@ -12,7 +12,7 @@ file:
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from tunnel.authz.peer import Admitted
 from tunnel.errors import PeerDenied, TlsError, TlsFault
@@ -33,6 +33,17 @@ _MAX_IDLE = 32  # records in a row without application data: as many KeyUpdates 
 _MAX_ANSWER = 4096  # bytes that one call may make us answer: one record of TLS 1.2 can hold 4096 HelloRequests
 _MAX_SHAKE = 4096  # records in a handshake: enough for one whose messages come in records of one byte
 _SEAL_ROOM = 64 * 1024  # headers and tags of an inbox full of records, and what was left to say before
+
+
+class TlsParameters(NamedTuple):
+    """What a handshake has negotiated, by the names of the standards: `TLSv1.3`, `TLS_AES_256_GCM_SHA384`, `x25519`."""
+
+    version: str
+    cipher: str
+    group: str  # "" for a key exchange without one
+
+
+_NEGOTIATED: dict[tuple[int, Any, bytes], TlsParameters] = {}  # one object for all connections; few combinations exist
 
 
 class Buffers:
@@ -133,12 +144,23 @@ class TlsEnd:
 
     def has_tickets_only(self) -> bool:
         """Whether after a handshake nothing is left to send but session tickets, which no peer waits for (RFC 8446, 4.6.1)."""
-        return self._is_server and self.version() == "TLSv1.3"
+        return self._is_server and lib.SSL_version(self._ssl) == lib.TLS1_3_VERSION
 
     def version(self) -> str:
         """The negotiated protocol, `TLSv1.3`."""
         text: bytes = ffi.string(lib.SSL_get_version(self._ssl))
         return text.decode()
+
+    def parameters(self) -> TlsParameters:
+        """What the handshake has negotiated."""
+        name = lib.SSL_get0_group_name(self._ssl)
+        group = b"" if name == ffi.NULL else bytes(ffi.string(name))
+        key = lib.SSL_version(self._ssl), lib.SSL_get_current_cipher(self._ssl), group
+        found = _NEGOTIATED.get(key)
+        if found is None:
+            cipher = ffi.string(lib.SSL_CIPHER_get_name(key[1])).decode()
+            found = _NEGOTIATED[key] = TlsParameters(self.version(), cipher, group.decode())
+        return found
 
     def server_name(self) -> bytes:
         """The name that the client asks for (SNI), nothing when it names none."""

@@ -42,7 +42,12 @@ class PeerJudge:
         if remembered is not None and remembered[0] <= now <= remembered[1]:
             return remembered[2]
         verified = self._verify(path(), now)
-        admitted = self._authorizer.decide(describe_peer(verified.leaf, verified.spiffe_id))
+        peer = describe_peer(verified.leaf, verified.spiffe_id)
+        try:
+            admitted = self._authorizer.decide(peer)
+        except PeerDenied as denied:
+            denied.peer = peer
+            raise
         if admitted.is_lasting:
             self._remember(digest, verified, admitted)
         return admitted

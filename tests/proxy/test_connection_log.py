@@ -1,0 +1,147 @@
+"""The lines about connections, in ghostunnel's form with Go's notations of numbers."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.recorded_log import RecordedLog
+from tunnel.authz.authorizer import Authorizer
+from tunnel.authz.peer import Admitted, Peer
+from tunnel.authz.rules import AnyRule
+from tunnel.log_limit import RefusalLog
+from tunnel.proxy.connection_log import ConnectionLog, describe_close, describe_failure, format_duration, format_size
+from tunnel.proxy.connection_record import ConnectionRecord, Outcome
+from tunnel.relay.close_reason import CloseReason
+from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id
+
+SIZES = [
+    (0, "0 bytes"),
+    (1, "1 bytes"),
+    (1023, "1023 bytes"),
+    (1024, "1.0 KiB"),
+    (1229, "1.2 KiB"),
+    (1024**2, "1.0 MiB"),
+    (5 * 1024**2 + 512 * 1024, "5.5 MiB"),
+    (1024**3, "1.0 GiB"),
+    (1024**4, "1.0 TiB"),
+    (1024**5, "1.0 PiB"),
+    (1024**6, "1.0 EiB"),
+    (4096 * 1024**6, "4096.0 EiB"),
+]
+DURATIONS = [
+    (0.0, "0us"),
+    (-1.0, "0us"),
+    (0.000532, "532us"),
+    (0.001, "1ms"),
+    (0.345, "345ms"),
+    (1.0, "1s"),
+    (3.2, "3.2s"),
+    (3.2004, "3.2s"),
+    (12.345, "12.345s"),
+    (60.0, "1m0s"),
+    (63.2, "1m3.2s"),
+    (59.9999, "1m0s"),
+    (3600.0, "1h0m0s"),
+    (3599.9999, "1h0m0s"),
+    (7384.5, "2h3m4.5s"),
+    (360000.0, "100h0m0s"),
+]
+# Just under the end of a unit: nothing is rounded up to 1000 of the smaller one.
+EDGES = [(0.0009996, "1ms"), (0.9996, "1s")]
+
+
+@pytest.mark.parametrize(("size", "text"), SIZES)
+def test_sizes_are_written_in_powers_of_1024(size: int, text: str) -> None:
+    assert format_size(size) == text
+
+
+@pytest.mark.parametrize(("seconds", "text"), DURATIONS + EDGES)
+def test_durations_are_written_as_go_writes_them(seconds: float, text: str) -> None:
+    assert format_duration(seconds) == text
+
+
+SOURCE, TARGET = "tcp:127.0.0.1:1", "tcp:127.0.0.1:2"
+FAILED = f"reason=r from={SOURCE}"
+
+
+def admitted(subject: str) -> Admitted:
+    return Authorizer((AnyRule(),), TrustDomain("a.test")).decide(Peer(subject, parse_spiffe_id("spiffe://a.test/w")))
+
+
+def opening(subject: str, *, source: str = SOURCE, is_server: bool = True) -> str:
+    log = RecordedLog()
+    refusals = RefusalLog(log, lambda: 0.0, lambda _delay, _action: None)
+    ConnectionLog(log, refusals).write_opening(source, TARGET, admitted(subject), is_server=is_server)
+    (line,) = log.kept
+    return line
+
+
+def relayed(subject: str, forwarded: int, returned: int, seconds: float) -> str:
+    record = ConnectionRecord(
+        Outcome.RELAYED, True, "", SOURCE, seconds, TARGET, peer=admitted(subject).peer, rule="any", forwarded=forwarded
+    )
+    return describe_close(record._replace(returned=returned), CloseReason.LIFETIME)
+
+
+def test_a_servers_pipe_has_the_subject_on_the_accepted_side() -> None:
+    assert opening("CN=w") == (
+        "opening pipe: tcp:127.0.0.1:1 [CN=w] <-> tcp:127.0.0.1:2 [no tls] peer=spiffe://a.test/w rule=any"
+    )
+
+
+def test_a_clients_pipe_has_the_subject_on_the_dialled_side() -> None:
+    assert opening("CN=w", is_server=False) == (
+        "opening pipe: tcp:127.0.0.1:1 [no tls] <-> tcp:127.0.0.1:2 [CN=w] peer=spiffe://a.test/w rule=any"
+    )
+
+
+def test_a_closed_pipe_says_how_much_how_long_and_why() -> None:
+    assert relayed("CN=w", 1536, 12, 63.2) == (
+        "closed pipe: tcp:127.0.0.1:1 [CN=w] <-> tcp:127.0.0.1:2 [no tls] "
+        "[forwarded 1.5 KiB, returned 12 bytes, open 1m3.2s] peer=spiffe://a.test/w rule=any end=max-conn-lifetime"
+    )
+
+
+def test_a_hostile_subject_can_forge_neither_a_line_nor_a_field() -> None:
+    for line in (opening("CN=w] [x\r\nopening pipe: \x1b[2J\u202e"), relayed("]\n", 1, 2, 3.0)):
+        assert line.isprintable()
+        assert line.isascii()
+        assert line.count("[") == line.count("]") == (2 if line.startswith("opening") else 3)
+
+
+def test_a_path_of_a_socket_is_escaped() -> None:
+    assert "\n" not in opening("CN=w", source="unix:/run/a\nb")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "is_server", "fields", "line"),
+    [
+        (Outcome.REFUSED, True, {"detail": "d\n"}, "error on TLS handshake from 127.0.0.1:1: d\\x0a reason=r"),
+        (Outcome.REFUSED, False, {"detail": "d"}, f"error on dial: TLS handshake with {TARGET}: d {FAILED}"),
+        (
+            Outcome.REFUSED,
+            False,
+            {"detail": "d", "via_proxy": "proxy p", "target_name": "db:1"},
+            f"error on dial: TLS handshake with db:1 through proxy p: d {FAILED}",
+        ),
+        (
+            Outcome.DIAL_FAILED,
+            True,
+            {"detail": "d", "rule": "any"},
+            f"error on dial: d {FAILED} peer=anonymous rule=any",
+        ),
+        (
+            Outcome.HEADER_FAILED,
+            True,
+            {"detail": "writing proxy header: d"},
+            f"error writing proxy header: d {FAILED}",
+        ),
+        (Outcome.CLIENT_GONE, True, {"detail": "d"}, f"error on dial: d {FAILED}"),
+        (Outcome.WRONG_LOCAL_USER, False, {"detail": "d"}, f"refused local connection: d {FAILED}"),
+    ],
+)
+def test_a_connection_that_was_not_relayed_has_one_line(
+    outcome: Outcome, is_server: bool, fields: dict[str, str], line: str
+) -> None:
+    record = ConnectionRecord(outcome, is_server, "", SOURCE, 0.0, TARGET, reason="r")
+    assert describe_failure(record._replace(**fields)) == line

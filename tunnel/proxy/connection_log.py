@@ -1,0 +1,121 @@
+"""The log lines about connections: ghostunnel's, with our fields at their end."""
+
+from __future__ import annotations
+
+from tunnel.authz.peer import Admitted, Peer, describe_admission
+from tunnel.errors import TlsFault
+from tunnel.log import Category, Log, escape
+from tunnel.log_limit import RefusalLog
+from tunnel.proxy.connection_record import ConnectionRecord, Outcome
+from tunnel.relay.close_reason import CloseReason
+
+_UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+_WITHOUT_ERROR_LINE = {  # the closing line says enough
+    CloseReason.CLOSED,
+    CloseReason.RESET_BY_PEER,
+    CloseReason.RESET_BY_PLAIN,
+    CloseReason.CUT,
+    CloseReason.CRASH,
+}
+
+
+class ConnectionLog:
+    """Writes the lines about the connections of one listener; equal refusals are limited."""
+
+    def __init__(self, log: Log, refusals: RefusalLog) -> None:
+        self._log = log
+        self._refusals = refusals
+
+    def write_opening(self, source: str, target: str, admitted: Admitted, *, is_server: bool) -> None:
+        """A relay begins."""
+        if self._log.wants(Category.CONNS):
+            ends = _describe_ends(source, target, admitted.peer, is_server=is_server)
+            self._log.write(f"opening pipe: {ends} {admitted}", Category.CONNS)
+
+    def write_end(self, record: ConnectionRecord) -> None:
+        """A connection has ended."""
+        if record.close_reason is not None:
+            self._write_relay(record, record.close_reason)
+        elif record.outcome is Outcome.ACME_CHALLENGE:
+            self._log.write(f"closed ACME challenge from {_bare_address(record.source)}", Category.CONNS)
+        elif record.reason:
+            is_handshake = record.outcome is Outcome.REFUSED and record.is_server
+            category = Category.HANDSHAKE_ERRORS if is_handshake else Category.CONN_ERRORS
+            self._refusals.write(record.source, record.reason, describe_failure(record), category)
+
+    def _write_relay(self, record: ConnectionRecord, close_reason: CloseReason) -> None:
+        if close_reason not in _WITHOUT_ERROR_LINE:
+            what = "the peer refused us: " if close_reason is CloseReason.REFUSED_BY_PEER else ""
+            who = describe_admission(record.peer, record.rule)
+            self._log.write(f"error during copy: {what}{escape(record.detail)} {who}", Category.CONN_ERRORS)
+        if self._log.wants(Category.CONNS):
+            self._log.write(describe_close(record, close_reason), Category.CONNS)
+
+
+def describe_close(record: ConnectionRecord, close_reason: CloseReason) -> str:
+    """The line for the end of a relay."""
+    ends = _describe_ends(record.source, record.target, record.peer, is_server=record.is_server)
+    sizes = f"forwarded {format_size(record.forwarded)}, returned {format_size(record.returned)}"
+    who = describe_admission(record.peer, record.rule)
+    return f"closed pipe: {ends} [{sizes}, open {format_duration(record.seconds)}] {who} end={close_reason.value}"
+
+
+def describe_failure(record: ConnectionRecord) -> str:
+    """The line for a connection that was not relayed."""
+    reason = f"reason={record.reason}"
+    source = f"from={show_address(record.source)}"
+    who = f"{source} {describe_admission(record.peer, record.rule)}" if record.rule else source
+    match record.outcome:
+        case Outcome.REFUSED if record.is_server:
+            return f"error on TLS handshake from {_bare_address(record.source)}: {escape(record.detail)} {reason}"
+        case Outcome.REFUSED:
+            via = f"{record.target_name} through {record.via_proxy}" if record.via_proxy else show_address(record.target)
+            what = "the server refused us: " if record.reason == TlsFault.REFUSED.value else ""
+            return f"error on dial: TLS handshake with {via}: {what}{escape(record.detail)} {reason} {who}"
+        case Outcome.HEADER_FAILED:
+            return f"error {record.detail} {reason} {who}"
+        case Outcome.WRONG_LOCAL_USER:
+            return f"refused local connection: {record.detail} {reason} {source}"
+        case _:
+            return f"error on dial: {record.detail} {reason} {who}"
+
+
+def _describe_ends(source: str, target: str, peer: Peer | None, *, is_server: bool) -> str:
+    subject = "no cert" if peer is None else escape(peer.subject)
+    accepted, dialled = (subject, "no tls") if is_server else ("no tls", subject)
+    return f"{show_address(source)} [{accepted}] <-> {show_address(target)} [{dialled}]"
+
+
+def _bare_address(address: str) -> str:
+    return show_address(address).removeprefix("tcp:")
+
+
+def show_address(text: str) -> str:
+    """An address of a socket, escaped: the path of a Unix socket may hold any character."""
+    return text if text.startswith("tcp:") else escape(text)
+
+
+def format_size(size: int) -> str:
+    """`12 bytes`, `1.2 KiB`."""
+    if size < 1024:
+        return f"{size} bytes"
+    value = float(size)
+    for unit in _UNITS:
+        value /= 1024
+        if value < 1024 or unit == _UNITS[-1]:
+            break
+    return f"{value:.1f} {unit}"
+
+
+def format_duration(seconds: float) -> str:
+    """Go's notation, rounded to milliseconds from one millisecond on: `345ms`, `1m3.2s`, `532µs` as `532us`."""
+    if seconds < 0.0009995:  # above, it rounds to a whole millisecond, and so again with the second
+        return f"{max(seconds, 0) * 1e6:.0f}us"
+    if seconds < 0.9995:
+        return f"{seconds * 1000:.0f}ms"
+    minutes, rest = divmod(round(seconds, 3), 60)
+    hours, minutes = divmod(int(minutes), 60)
+    text = f"{rest:.3f}".rstrip("0").rstrip(".") + "s"
+    if hours:
+        return f"{hours}h{minutes}m{text}"
+    return f"{minutes}m{text}" if minutes else text

@@ -1,0 +1,104 @@
+"""The record of one connection: what it was, and how it ended. Counters and log lines are made from it."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NamedTuple
+
+from tunnel.authz.peer import Peer
+from tunnel.errors import TlsFault
+from tunnel.relay.close_reason import CloseReason
+from tunnel.status.counters import Counters
+from tunnel.tls.engine import TlsParameters
+
+
+class Outcome(Enum):
+    """What became of an accepted connection; the value is its counter in the last log line and in the metric `outcomes`."""
+
+    RELAYED = "carried"  # the relay began; the close reason says how it ended
+    REFUSED = "refused"  # the handshake failed, or the peer was not admitted
+    DIAL_FAILED = "dial_failed"  # the target, or the outbound proxy, could not be reached
+    HEADER_FAILED = "header_failed"  # the PROXY header could not be built or written
+    CLIENT_GONE = "client_gone"  # the accepted side closed before the relay
+    CLOSED_WITHOUT_DATA = "closed_without_data"  # the client closed without having sent a byte
+    ACME_CHALLENGE = "acme_challenge"  # an ACME server has verified a challenge
+    NO_IDENTITY = "no_identity"  # closed because there was no valid identity
+    WRONG_LOCAL_USER = "wrong_local_user"  # from a process of another user, where only our own may connect
+    STOPPED = "stopped"  # closed before the relay because the process stops
+    CRASHED = "crashed"  # closed before the relay by a bug of ours
+
+
+class ConnectionRecord(NamedTuple):
+    """One connection at its end; durations in seconds, None for what was not reached.
+
+    Bytes are of plaintext: `forwarded` from the accepted side to the target, `returned` the other way.
+    """
+
+    outcome: Outcome
+    is_server: bool
+    listener: str  # the address that accepted it
+    source: str
+    seconds: float  # from accept to the end
+    target: str = ""  # the address that was connected
+    target_name: str = ""  # the target as it is configured
+    via_proxy: str = ""  # the outbound proxy that was asked for the target
+    peer: Peer | None = None  # proven by its certificate, also if no rule admits it
+    rule: str = ""  # that has admitted the peer
+    reason: str = ""  # of a connection that was not relayed, or whose relay failed: one word
+    detail: str = ""  # that reason in words
+    tls: TlsParameters | None = None
+    handshake_seconds: float | None = None
+    dial_seconds: float | None = None
+    forwarded: int = 0
+    returned: int = 0
+    close_reason: CloseReason | None = None  # of the relay
+    has_fin_without_close_notify: bool = False
+
+    @property
+    def is_handshake_failed(self) -> bool:
+        """Whether a client ended the connection, or was refused, before its handshake was done."""
+        return self.is_server and self.tls is None and self.outcome in _IN_HANDSHAKE
+
+
+_IN_HANDSHAKE = {Outcome.REFUSED, Outcome.CLOSED_WITHOUT_DATA, Outcome.ACME_CHALLENGE}
+_LIMITS = {CloseReason.CLOSE_TIMEOUT, CloseReason.LIFETIME}
+_FAILURES = {
+    CloseReason.TRUNCATED,
+    CloseReason.PROTOCOL,
+    CloseReason.NO_DATA,
+    CloseReason.REFUSED_BY_PEER,
+    CloseReason.CRASH,
+}
+
+
+def count_connection(counters: Counters, record: ConnectionRecord) -> None:
+    """Count the end of a connection; its acceptance, its handshake and the begin of its relay are counted when they happen."""
+    if counters.lifetime is not None:
+        counters.lifetime.update(int(record.seconds * 1e9))
+    if record.is_handshake_failed and counters.handshake is not None:
+        counters.handshake.update(int(record.seconds * 1e9))
+    if record.close_reason is not None:
+        _count_relay(counters, record, record.close_reason)
+        return
+    if record.outcome is Outcome.HEADER_FAILED:
+        counters.dial_failed += 1
+    elif record.outcome not in (Outcome.STOPPED, Outcome.CRASHED):
+        setattr(counters, record.outcome.value, getattr(counters, record.outcome.value) + 1)
+    if record.outcome in (Outcome.REFUSED, Outcome.DIAL_FAILED, Outcome.HEADER_FAILED):
+        counters.add_reason(record.reason)
+        counters.handshake_timeouts += record.is_server and record.reason == TlsFault.TIMEOUT.value
+
+
+def _count_relay(counters: Counters, record: ConnectionRecord, close_reason: CloseReason) -> None:
+    counters.forwarded += record.forwarded
+    counters.returned += record.returned
+    if close_reason is CloseReason.CLOSED:
+        counters.fin_without_close_notify += record.has_fin_without_close_notify
+        counters.close_notify += not record.has_fin_without_close_notify
+        return
+    counters.reaped += close_reason in _LIMITS
+    counters.broken += close_reason in _FAILURES
+    if close_reason is CloseReason.TRUNCATED:
+        counters.truncated += 1
+    else:
+        counters.other_ends[close_reason.value] = counters.other_ends.get(close_reason.value, 0) + 1
