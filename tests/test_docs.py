@@ -58,6 +58,10 @@ def test_every_flag_that_the_readme_shows_exists() -> None:
     assert set(_FLAG.findall(text)) <= _flags_of(*(command.name for command in load_commands()))
 
 
+def test_the_readme_has_at_most_150_lines() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
 def test_the_readme_opens_with_two_commands_for_a_fresh_machine() -> None:
     first = (ROOT / "README.md").read_text().split("```")[1].splitlines()[1:]
     assert len(first) == 2

@@ -1,4 +1,4 @@
-"""What the README shows to those who come from ghostunnel works as it stands there."""
+"""The commands that the README shows for a migration from ghostunnel work as written."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ README = Path(__file__).parents[2] / "README.md"
 
 def shown() -> list[str]:
     """The commands of the section's first block of code, one a line."""
-    section = README.read_text().partition("## Coming from ghostunnel")[2]
+    section = README.read_text().partition("## Migrate from ghostunnel")[2]
     return section.split("```sh\n")[1].partition("```")[0].replace("\\\n", " ").splitlines()
 
 
