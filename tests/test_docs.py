@@ -36,16 +36,25 @@ def test_the_cookbook_leads_to_every_recipe() -> None:
     assert [page for page in RECIPES if page != index and f"]({Path(page).name})" not in text] == []
 
 
-def test_the_architecture_page_names_every_module_of_the_data_plane() -> None:
-    text = (ROOT / "docs/architecture.md").read_text()
-    modules = [
-        path for folder in ("relay", "tls", "proxy", "identity", "child") for path in (ROOT / "tunnel" / folder).glob("*.py")
-    ]
-    assert [str(path.relative_to(ROOT)) for path in modules if not _is_explained(path, text)] == []
+def _section(document: str, heading: str) -> str:
+    """The text under a heading of the second level."""
+    return (ROOT / document).read_text().partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
 
 
-def _is_explained(path: Path, text: str) -> bool:
-    return path.name == "__init__.py" or str(path.relative_to(ROOT)) in text
+def _steps(text: str) -> list[str]:
+    return re.split(r"^\d+\. ", text, flags=re.MULTILINE)[1:]
+
+
+def test_the_table_of_the_architecture_page_has_every_package() -> None:
+    packages = {f"{path.parent.name}/" for path in (ROOT / "tunnel").glob("*/__init__.py")}
+    assert packages <= set(re.findall(r"^\| `(\w+/)` \|", _section("docs/architecture.md", "Packages"), re.MULTILINE))
+
+
+@pytest.mark.parametrize(("heading", "most"), [("Connection lifecycle", 10), ("Identity update", 8)])
+def test_the_steps_of_the_architecture_page_are_few_and_name_at_most_two_files(heading: str, most: int) -> None:
+    steps = _steps(_section("docs/architecture.md", heading))
+    assert 1 < len(steps) <= most
+    assert [step for step in steps if len(set(_PATH.findall(step))) > 2] == []
 
 
 def _flags_of(*names: str) -> set[str]:
