@@ -57,6 +57,13 @@ def test_the_steps_of_the_architecture_page_are_few_and_name_at_most_two_files(h
     assert [step for step in steps if len(set(_PATH.findall(step))) > 2] == []
 
 
+def test_the_glossary_is_sorted_and_says_where_each_term_is_defined() -> None:
+    rows = re.findall(r"^\| `?([\w -]+?)`? \| .+ \| (`tunnel/.+`) \|$", _section("CONTRIBUTING.md", "Glossary"), re.MULTILINE)
+    terms = [term for term, _ in rows]
+    assert len(terms) == _section("CONTRIBUTING.md", "Glossary").count("\n|") - 2  # the head of the table
+    assert terms == sorted(set(terms), key=str.lower)
+
+
 def _flags_of(*names: str) -> set[str]:
     flags: list[Flag[object]] = [flag for command in load_commands() if command.name in names for flag in command.flags]
     return {flag.name for flag in flags} | {"help", "version"}
