@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from enum import Enum
 from pathlib import Path
 
 import pytest
 
 from tunnel.config.commands import load_commands
 from tunnel.config.parser import Flag
+from tunnel.errors import Denial, TargetFault, TlsFault, WireFault
+from tunnel.relay.close_reason import CloseReason
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))
@@ -55,6 +58,13 @@ def test_the_steps_of_the_architecture_page_are_few_and_name_at_most_two_files(h
     steps = _steps(_section("docs/architecture.md", heading))
     assert 1 < len(steps) <= most
     assert [step for step in steps if len(set(_PATH.findall(step))) > 2] == []
+
+
+@pytest.mark.parametrize("reasons", [Denial, TlsFault, TargetFault, WireFault, CloseReason])
+def test_the_log_page_explains_every_reason_of_a_connection(reasons: type[Enum]) -> None:
+    heads = re.findall(r"^\| (`.+?) \|", (ROOT / "docs/log.md").read_text(), re.MULTILINE)
+    explained = {word for head in heads for word in re.findall(r"`([^`]+)`", head)}
+    assert {reason.value for reason in reasons} <= explained
 
 
 def test_the_glossary_is_sorted_and_says_where_each_term_is_defined() -> None:
