@@ -24,7 +24,7 @@ from tunnel.spiffe.endpoint import WorkloadEndpoint
 from tunnel.spiffe.ids import parse_spiffe_id
 
 PAGE = Path(__file__).parents[2] / "docs" / "check.md"
-BLOCKS = re.findall(r"^## (.+?)$|^```text\n(.+?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+BLOCKS = re.findall(r"^##+ (.+?)$|^```text\n(.+?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
 CACHE, WEB = Entry(parse_spiffe_id("spiffe://example.org/cache")), Entry(parse_spiffe_id("spiffe://example.org/web"))
 BATCH = Entry(parse_spiffe_id("spiffe://example.org/batch"), hint="internal")
 # What differs from one machine and one moment to the next.
@@ -99,7 +99,7 @@ def test_the_page_shows_what_is_printed(
     stage: Stage, capsys: pytest.CaptureFixture[str], place: str, block: tuple[str, str, str]
 ) -> None:
     heading, command, output = block
-    is_denied = heading == "Why can the socket not be reached?"
+    is_denied = heading == "Socket not reachable"
     if is_denied and os.geteuid() != 0:
         pytest.skip("only root can be another user")
     with another_user() if is_denied else nullcontext():
