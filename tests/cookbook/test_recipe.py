@@ -20,7 +20,7 @@ def test_every_page_is_followed_by_a_test_and_shows_both_sides_and_mistakes(name
     assert page.has("server")
     assert page.has("client")
     assert {"LISTEN", "SERVER", "SERVER_ID", "CLIENT_ID", "SERVICE"} <= page.names.keys()
-    assert "## When it does not work" in (COOKBOOK / f"{name}.md").read_text()
+    assert "## Failure modes" in (COOKBOOK / f"{name}.md").read_text()
 
 
 @pytest.mark.parametrize("name", PAGES)
