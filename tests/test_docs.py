@@ -94,3 +94,75 @@ def test_the_readme_opens_with_two_commands_for_a_fresh_machine() -> None:
     assert first[0].endswith("tunnel demo")
     assert first[1].endswith(".ci/test")
     assert "README.md" in (ROOT / ".ci/run").read_text()  # the gate runs the second line as it stands there
+
+
+# The first section of a page lists its options, under this name. Recipes have variables that the reader replaces.
+_FIRST = {"docs/compatibility.md": "Verdicts", "docs/cookbook/README.md": "Recipes"}
+_GUIDES = [page for page in [*PAGES, *RECIPES] if page != "docs/architecture.md"]
+_LINK = re.compile(r"\]\(([^)\s:]*?)(?:#([^)\s]+))?\)")
+_REASON = re.compile(r"reason=([a-z][a-z-]*[a-z])")
+
+
+def _text_of(page: str) -> str:
+    """The page without its blocks of code, in which a line may look like a heading."""
+    return re.sub(r"^```.*?^```$", "```", (ROOT / page).read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+def _anchors_of(page: str) -> set[str]:
+    """The fragments by which GitHub addresses the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", _text_of(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", _GUIDES)
+def test_a_page_opens_with_its_purpose_in_one_sentence(page: str) -> None:
+    title, purpose = _text_of(page).split("\n\n")[:2]
+    assert title.startswith("# ")
+    assert "\n" not in title
+    assert re.findall(r"[.!?:](?=\s|$)", purpose).count(".") == 1
+    assert purpose.endswith(".")
+
+
+@pytest.mark.parametrize("page", _GUIDES)
+def test_a_page_has_command_options_failure_modes_and_see_also_in_this_order(page: str) -> None:
+    text = _text_of(page)
+    opening, *sections = re.split(r"^## ", text, flags=re.MULTILINE)
+    headings = [section.partition("\n")[0] for section in sections]
+    is_recipe = page in RECIPES
+    assert headings[0] == _FIRST.get(page, "Variables" if is_recipe else "Options")
+    assert headings[-2:] == ["Failure modes", "See also"]
+    assert is_recipe or "```" in opening, "the command comes before the options"
+    assert "\n* " in sections[-1]
+
+
+@pytest.mark.parametrize("page", _GUIDES)
+def test_options_and_failure_modes_are_tables_or_cases(page: str) -> None:
+    sections = {part.partition("\n")[0]: part for part in re.split(r"^## ", _text_of(page), flags=re.MULTILINE)}
+    if page not in (*RECIPES, "docs/compatibility.md"):
+        assert "\n|---|" in sections["Options"]
+    assert re.search(r"^(?:\|---\||### |\* \*\*)", sections["Failure modes"], re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", [*PAGES, *RECIPES])
+def test_every_link_leads_to_a_page_and_a_heading(page: str) -> None:
+    folder = (ROOT / page).parent
+    for target, anchor in _LINK.findall(_text_of(page)):
+        path = (folder / target).resolve() if target else ROOT / page
+        assert path.exists(), target
+        if anchor:
+            assert anchor in _anchors_of(str(path.relative_to(ROOT))), f"{target}#{anchor}"
+
+
+@pytest.mark.parametrize("page", _GUIDES)
+def test_another_page_leads_to_every_page(page: str) -> None:
+    others = [other for other in _GUIDES if other != page]
+    targets = {
+        (ROOT / other).parent.joinpath(target).resolve() for other in others for target, _ in _LINK.findall(_text_of(other))
+    }
+    assert (ROOT / page).resolve() in targets
+
+
+def test_every_reason_that_a_page_shows_is_one_of_the_program() -> None:
+    source = "".join(path.read_text() for path in (ROOT / "tunnel").rglob("*.py"))
+    shown = {word for page in _GUIDES for word in _REASON.findall((ROOT / page).read_text())}
+    assert {word for word in shown if f'"{word}"' not in source and f"reason={word}" not in source} == set()
