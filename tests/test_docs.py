@@ -12,6 +12,7 @@ from tunnel.config.commands import load_commands
 from tunnel.config.parser import Flag
 from tunnel.errors import Denial, TargetFault, TlsFault, WireFault
 from tunnel.relay.close_reason import CloseReason
+from tunnel.status.counters import Counters
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))
@@ -166,3 +167,16 @@ def test_every_reason_that_a_page_shows_is_one_of_the_program() -> None:
     source = "".join(path.read_text() for path in (ROOT / "tunnel").rglob("*.py"))
     shown = {word for page in _GUIDES for word in _REASON.findall((ROOT / page).read_text())}
     assert {word for word in shown if f'"{word}"' not in source and f"reason={word}" not in source} == set()
+
+
+def test_the_log_page_explains_every_outcome() -> None:
+    assert set(re.findall(r"^\| `(\w+)` \|", _section("docs/log.md", "Outcomes"), re.MULTILINE)) == set(Counters().outcomes())
+
+
+def test_the_log_page_shows_lines_of_the_program() -> None:
+    section = _section("docs/log.md", "Connection lines")
+    source = "".join(path.read_text() for path in (ROOT / "tunnel").rglob("*.py"))
+    starts = [
+        re.split(r"[A-Z]{3,}|\.\.\.|[a-z]+=", line)[0].strip() for line in re.findall(r"^\| `([^`]+)`", section, re.MULTILINE)
+    ]
+    assert [start for start in starts if start not in source] == []
