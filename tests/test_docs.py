@@ -180,3 +180,24 @@ def test_the_log_page_shows_lines_of_the_program() -> None:
         re.split(r"[A-Z]{3,}|\.\.\.|[a-z]+=", line)[0].strip() for line in re.findall(r"^\| `([^`]+)`", section, re.MULTILINE)
     ]
     assert [start for start in starts if start not in source] == []
+
+
+# Messages of other programs, and one of ours with a word that the program fills in.
+_NOT_LITERAL = {
+    "unsafe legacy renegotiation disabled",
+    "command not found: compdef",
+    "error building proxy header",
+    "error writing proxy header",
+}
+_FILLED_IN = re.compile(r"\.\.\.|\b\d+\w*|\b[A-Z]+\b|'[^']*'|[a-z]+=")
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page in _GUIDES])
+def test_the_messages_among_the_failure_modes_are_those_of_the_program(page: str) -> None:
+    source = "".join(path.read_text() for path in (ROOT / "tunnel").rglob("*.py"))
+    source = re.sub(r'"\s*\n\s*f?"', "", source)  # a text over several lines
+    section = _text_of(page).partition("## Failure modes")[2].partition("\n## ")[0]
+    symptoms = re.findall(r"^(?:\| ([^|]+) \||\* \*\*(.+?)\*\*)", section, re.MULTILINE)
+    messages = [text for row in symptoms for text in re.findall(r"`([^`]+)`", "".join(row)) if " " in text]
+    parts = [part.strip(" :;") for text in messages for part in _FILLED_IN.split(text)]
+    assert [part for part in parts if len(part) >= 10 and part not in source and part not in _NOT_LITERAL] == []
