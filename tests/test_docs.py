@@ -201,3 +201,10 @@ def test_the_messages_among_the_failure_modes_are_those_of_the_program(page: str
     messages = [text for row in symptoms for text in re.findall(r"`([^`]+)`", "".join(row)) if " " in text]
     parts = [part.strip(" :;") for text in messages for part in _FILLED_IN.split(text)]
     assert [part for part in parts if len(part) >= 10 and part not in source and part not in _NOT_LITERAL] == []
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page in _GUIDES and page not in _FIRST])
+def test_every_flag_among_the_options_of_a_page_exists(page: str) -> None:
+    section = _text_of(page).partition("## Options")[2].partition("\n## ")[0]
+    texts = {"completion-script-bash", "completion-script-zsh", "completion-bash", "help-man", "help-custom-man"}
+    assert set(_FLAG.findall(section)) <= _flags_of(*(command.name for command in load_commands())) | texts
