@@ -53,7 +53,7 @@ def test_each_number_is_an_object_with_four_fields() -> None:
         ("refusals.expired", 1),
         ("failures.handshake-timeout", 1),
         ("failures.connection-refused", 1),
-        ("outcomes.closed_without_data", 1),
+        ("outcomes.closed-without-data", 1),
         ("outcomes.close-timeout", 1),
         ("certificate.expiry", EXPIRY),
         ("generation.number", 4),
