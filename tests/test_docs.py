@@ -144,7 +144,7 @@ def test_options_and_failure_modes_are_tables_or_cases(page: str) -> None:
     assert re.search(r"^(?:\|---\||### |\* \*\*)", sections["Failure modes"], re.MULTILINE)
 
 
-@pytest.mark.parametrize("page", [*PAGES, *RECIPES])
+@pytest.mark.parametrize("page", DOCUMENTS)
 def test_every_link_leads_to_a_page_and_a_heading(page: str) -> None:
     folder = (ROOT / page).parent
     for target, anchor in _LINK.findall(_text_of(page)):
