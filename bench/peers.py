@@ -122,7 +122,7 @@ class Tunnel:
 
     def has_tools(self) -> bool:
         """Whether `tunnel exec` is measured with it: it is there, and no other peer's is the same."""
-        return not self.is_on_disk and (self.checkout / "tunnel/commands/exec.py").exists()
+        return not self.is_on_disk and any(self.checkout.glob("tunnel/commands/exec*"))
 
     def tool(self, identity: Identity) -> list[str]:
         """A command that ends at once, with a tunnel that nobody uses."""

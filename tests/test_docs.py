@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tunnel.config.commands import load_commands
-from tunnel.config.parser import Flag
+from tunnel.cli.parser import Flag
+from tunnel.commands.registry import load_commands
 from tunnel.errors import Denial, TargetFault, TlsFault, WireFault
 from tunnel.relay.close_reason import CloseReason
 from tunnel.status.counters import Counters

@@ -15,7 +15,7 @@ from io import TextIOWrapper
 
 from tunnel.child.inherited import inherited
 from tunnel.child.pid1 import restore_default
-from tunnel.config.variables import is_of_libraries
+from tunnel.cli.variables import is_of_libraries
 
 _STDOUT, _STDERR = 1, 2
 _RARELY = 50_000  # new objects between two looks of the collector
@@ -35,7 +35,7 @@ def main() -> int:
     # What importing makes stays: to look through it again and again, as is the default, is a tenth of a start.
     gc.set_threshold(_RARELY)
     try:
-        from tunnel.cli import main as run
+        from tunnel.cli.main import main as run
 
         return run(sys.argv[1:], os.environ)
     except KeyboardInterrupt:
@@ -47,7 +47,7 @@ def main() -> int:
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        sys.stderr.write("tunnel: error: there is no room for what was to be printed\n")
+        sys.stderr.write("tunnel: error: no space left on device\n")
         return 1
     finally:
         _give_up_output()

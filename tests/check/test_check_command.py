@@ -12,7 +12,7 @@ from tests.support.plain_backends import free_port
 from tests.support.processes import LIMIT, bare_environment, tunnel_argv
 from tests.support.workloads import CLIENT, SERVER, Workloads
 from tunnel.check.finding import Verdict
-from tunnel.cli import main
+from tunnel.cli.main import main
 
 WHERE = ("--listen=127.0.0.1:0", "--target=unix:/nonexistent/target")
 

@@ -17,7 +17,7 @@ import tunnel.commands.check  # noqa: F401  # loaded before we are another user,
 from tests.support.check_runner import another_user
 from tests.support.plain_backends import Backend, echo
 from tests.support.processes import Proxy, bare_environment, tunnel_argv
-from tunnel.cli import main
+from tunnel.cli.main import main
 from tunnel.config.dev_model import Entry
 from tunnel.devapi.api import DevWorkloadApi
 from tunnel.spiffe.endpoint import WorkloadEndpoint

@@ -17,7 +17,7 @@ from tests.support.plain_backends import Backend, echo, free_port
 from tests.support.processes import Proxy
 from tests.support.workloads import CLIENT, FOREIGNER, SERVER, STRANGER, Workloads
 from tunnel.check.finding import Verdict
-from tunnel.cli import main
+from tunnel.cli.main import main
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ import sys
 
 from tests.support.script_runner import LIMIT, environment
 from tunnel.child.environment import for_command
-from tunnel.config.sources import FLAGS
-from tunnel.config.variables import SECRETS, is_of_libraries
+from tunnel.cli.variables import SECRETS, is_of_libraries
+from tunnel.commands.proxy.source import FLAGS
 
 GIVEN = {"PATH": "/bin", "SPIFFE_ENDPOINT_SOCKET": "unix:///x", "KEYSTORE_PATH": "/k", "HTTPS_PROXY": "http://u:p@h"}
 OURS = (

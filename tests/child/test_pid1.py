@@ -19,8 +19,8 @@ def run(argv, environ):
     print("up", flush=True)
     time.sleep(600)
 
-sys.modules["tunnel.cli"] = types.ModuleType("tunnel.cli")
-sys.modules["tunnel.cli"].main = run
+sys.modules["tunnel.cli.main"] = types.ModuleType("tunnel.cli.main")
+sys.modules["tunnel.cli.main"].main = run
 from tunnel.__main__ import main
 sys.exit(main())
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tunnel.config import proxy
+from tunnel.commands.proxy import command as proxy
 
 ROOT = Path(__file__).parents[2]
 TABLE = (ROOT / "docs/compatibility.md").read_text()

@@ -134,7 +134,7 @@ def test_everything_is_compiled_beforehand(pod: Pod) -> None:
     with Backend(echo) as backend:
         server = pod.start_server(backend.target)
         assert server.address
-        done = server.execute("python3", "-v", "-c", "import ssl, tunnel.commands.serve, trio, grpc, cryptography.x509")
+        done = server.execute("python3", "-v", "-c", "import ssl, tunnel.commands.proxy.run, trio, grpc, cryptography.x509")
     assert done.returncode == 0, done.stderr
     sources = [line for line in done.stderr.splitlines() if line.startswith("# code object from '/") and "pyc'" not in line]
     assert sources == []

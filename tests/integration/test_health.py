@@ -12,11 +12,11 @@ from tests.support.certificate_files import Pki
 from tests.support.file_identities import FileIdentities
 from tests.support.plain_backends import Backend, echo, free_port
 from tests.support.processes import LIMIT, bare_environment, eventually
-from tunnel.cli import main
+from tunnel.cli.main import main
 
 _RUN = """
 import sys
-from tunnel.cli import main
+from tunnel.cli.main import main
 code = main(sys.argv[1:], {})
 heavy = {"trio", "grpc", "OpenSSL", "cryptography", "h11", "prometheus_client", "asyncio"}
 print(code, sorted(heavy & set(sys.modules)))

@@ -26,10 +26,10 @@ UNKNOWN_CA, BAD_CERTIFICATE = 48, 42
 # The program with a grace that a test can wait for.
 SHORT_GRACE = """
 import os, sys
-from tunnel import cli
+from tunnel.cli.main import main
 from tunnel.proxy import proxy
 proxy.WITHDRAWAL_GRACE = 1.0
-sys.exit(cli.main(sys.argv[1:], os.environ))
+sys.exit(main(sys.argv[1:], os.environ))
 """
 
 

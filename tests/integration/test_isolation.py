@@ -17,7 +17,7 @@ from tests.support.plain_backends import Backend, connect, echo
 from tests.support.processes import LIMIT, Process, Proxy, tunnel_argv
 from tests.support.run_line import client
 from tests.support.workloads import CLIENT, SERVER, Workloads
-from tunnel.config.variables import MANAGER, SECRETS, SOCKETS
+from tunnel.cli.variables import MANAGER, SECRETS, SOCKETS
 
 ID = f"--verify-id={SERVER}"
 SOURCE = Path(tunnel.__file__).parents[1] / "bin/tunnel"

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from tests.support.processes import LIMIT
 from tests.support.requirements import program
-from tunnel.cli import main
-from tunnel.config.commands import load_commands
-from tunnel.config.man import all_pages, long_page
-from tunnel.config.parser import Command, Group, option
-from tunnel.config.texts import Program
+from tunnel.cli.help import Program
+from tunnel.cli.main import main
+from tunnel.cli.man import all_pages, long_page
+from tunnel.cli.parser import Command, Group, option
+from tunnel.commands.registry import load_commands
 
 HOSTILE = ".so /nonexistent\n'hidden \\fB\\*(x `a' \"b\" ~^-é \\"
 

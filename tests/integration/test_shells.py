@@ -13,10 +13,10 @@ from tests.support.command_tables import LINES, TABLES, visible_flags
 from tests.support.processes import LIMIT
 from tests.support.requirements import program
 from tests.support.shells import Shell
-from tunnel.config import proxy
-from tunnel.config.commands import load_commands
-from tunnel.config.completion import build_contexts
-from tunnel.config.shells import SCRIPTS
+from tunnel.cli.completion import build_contexts
+from tunnel.cli.shells import SCRIPTS
+from tunnel.commands.proxy import command as proxy
+from tunnel.commands.registry import load_commands
 
 Ask = Callable[[Sequence[str]], list[set[str]]]
 _END = "--- end of one"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from tunnel.cli.parser import parse_command_line
+from tunnel.commands.proxy.command import CLIENT, COMMON, SERVER, build
 from tunnel.config.model import ProxyConfig
-from tunnel.config.parser import parse_command_line
-from tunnel.config.proxy import CLIENT, COMMON, SERVER, build
 from tunnel.proxy.confinement import needs_of
 from tunnel.sandbox.rules import build_ruleset
 

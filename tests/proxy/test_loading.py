@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-ALWAYS = "import tunnel.commands.serve, tunnel.proxy.process"
+ALWAYS = "import tunnel.commands.proxy.run, tunnel.proxy.process"
 UNASKED = {"json", "h11", "prometheus_client", "acme", "josepy", "requests", "regopy", "asyncio"} | {
     "tunnel.status.document",
     "tunnel.status.snapshot",

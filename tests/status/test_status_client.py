@@ -9,7 +9,7 @@ from socket import socket
 import pytest
 
 from tests.support.plain_backends import Backend
-from tunnel.cli import main
+from tunnel.cli.main import main
 from tunnel.status.client import Answer
 
 WELL = {"ok": True, "status": "ok", "backend_ok": True, "message": "listening"}

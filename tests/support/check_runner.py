@@ -15,9 +15,9 @@ from tunnel.check.case import Case
 from tunnel.check.diagnosis import diagnose
 from tunnel.check.finding import Finding, Verdict
 from tunnel.check.report import line_of
-from tunnel.config import check
-from tunnel.config.commands import load_commands
-from tunnel.config.parser import parse_command_line
+from tunnel.cli.parser import parse_command_line
+from tunnel.commands import check
+from tunnel.commands.registry import load_commands
 
 NOBODY = 65534
 

@@ -5,7 +5,7 @@ Knows what a user may expect; must not know how any shell is told.
 
 from __future__ import annotations
 
-from tunnel.config.parser import Command, Group, option, repeated, required, switch, word, words
+from tunnel.cli.parser import Command, Group, option, repeated, required, switch, word, words
 from tunnel.config.values import one_of, parse_text
 
 _MODE = option("mode", "How: as it's told.", one_of("", "fast", "fair"), "", placeholder="MODE")

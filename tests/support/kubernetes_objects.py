@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from tunnel.config import proxy, run
-from tunnel.config.commands import load_commands
+from tunnel.cli.parser import Parsed, parse_command_line
+from tunnel.commands.proxy import command as proxy
+from tunnel.commands.registry import load_commands
+from tunnel.commands.run import command as run
 from tunnel.config.model import ProxyConfig
-from tunnel.config.parser import Parsed, parse_command_line
 
 Object = dict[str, Any]
 _ENVIRONMENT = {"SPIFFE_ENDPOINT_SOCKET": "unix:///run/agent.sock"}

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.jwt_factory import jwk, jwks, token
-from tunnel.cli import main
+from tunnel.cli.main import main
 from tunnel.config.dev_model import Entry
 from tunnel.devapi.api import DevWorkloadApi
 from tunnel.spiffe.endpoint import WorkloadEndpoint

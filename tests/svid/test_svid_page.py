@@ -11,8 +11,9 @@ import pytest
 
 from tests.support.cert_factory import NOW
 from tests.support.workload_updates import credentials
-from tunnel.config import svid, svid_jwt
-from tunnel.config.parser import parse_command_line
+from tunnel.cli.parser import parse_command_line
+from tunnel.commands.svid import command as svid
+from tunnel.commands.svid import jwt as svid_jwt
 from tunnel.config.svid_model import Output
 from tunnel.svid.event_log import Event
 from tunnel.svid.material import build_material, facts_of

@@ -10,8 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from tunnel.config.check import Line
-from tunnel.config.model import ProxyConfig
+from tunnel.config.model import Line, ProxyConfig
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tunnel.child.inherited import inherited
-from tunnel.config.variables import MANAGER, SECRETS, SOCKETS
+from tunnel.cli.variables import MANAGER, SECRETS, SOCKETS
 
 _OURS = frozenset({*SOCKETS, *MANAGER, *SECRETS})
 

@@ -1,1 +1,1 @@
-"""The commands beside the proxy itself, one module each."""
+"""The commands: one module or folder each, with its flags, the configuration that they build, and what it runs."""

@@ -5,7 +5,7 @@ Knows standard error and what is kept for later; must not know what any line mea
 
 from __future__ import annotations
 
-from tunnel.commands.output import has_person, say
+from tunnel.cli.output import has_person, say
 from tunnel.config.model import Source, WorkloadApi
 from tunnel.log import STDERR, Category, DescriptorSink, Log
 

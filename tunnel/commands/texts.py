@@ -1,25 +1,61 @@
-"""`tunnel completion` and `tunnel man`, and kingpin's flags for the same: texts made from the tables of all commands.
-
-Knows which text is asked for and where it goes; must not know what is in it.
-"""
+"""`tunnel completion` and `tunnel man`: texts made from the tables of all commands."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from pathlib import Path
 
-from tunnel.commands.output import show
-from tunnel.config import completion, man, shells, texts
-from tunnel.config.parser import Arguments, Command
-from tunnel.config.texts import Program
+from tunnel.cli import completion, man, shells
+from tunnel.cli.help import Program
+from tunnel.cli.output import show
+from tunnel.cli.parser import Arguments, Command, Group, option, word, words
+from tunnel.commands.registry import load_program
+from tunnel.config.values import one_of, parse_text
 from tunnel.errors import ConfigError, words_of
 
+SHELLS = ("bash", "zsh", "fish")
 
-def run(program: Program, command: Command, arguments: Arguments) -> int:
+SHELL = word("SHELL", "bash, zsh or fish.", one_of(*SHELLS))
+COMPLETION = Command(
+    "completion",
+    "Print a completion script for a shell: commands, flags, choices and file names.",
+    (),
+    """\
+The script is whole: nothing is run while you type. Make it again after an update.
+
+Examples:
+  tunnel completion bash > /etc/bash_completion.d/tunnel
+  tunnel completion zsh > /usr/local/share/zsh/site-functions/_tunnel
+  tunnel completion fish > ~/.config/fish/completions/tunnel.fish
+  source <(tunnel completion bash)
+""",
+    words=(SHELL,),
+)
+
+TOPIC = words("COMMAND", "The command to tell of, in one word or several; without one, the whole.", parse_text)
+OUT = option(
+    "out", "Write every page into this directory, as man looks for them in a folder man1.", parse_text, "", placeholder="DIR"
+)
+MAN = Command(
+    "man",
+    "Print a manual page, or write all of them into a directory.",
+    (Group("Flags", (OUT,)),),
+    """\
+Examples:
+  tunnel man server | man -l -
+  tunnel man --out /usr/local/share/man/man1
+""",
+    words=(TOPIC,),
+)
+COMMANDS = (COMPLETION, MAN)
+
+
+def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str]) -> int:
     """Print what a line asks for, or write it; raises ConfigError."""
-    if command is texts.COMPLETION:
-        return _print(shells.SCRIPTS[arguments[texts.SHELL]](program.name, _contexts(program)))
-    words, out = arguments[texts.TOPIC], arguments[texts.OUT]
+    program = load_program()
+    if command is COMPLETION:
+        return _print(shells.SCRIPTS[arguments[SHELL]](program.name, _contexts(program)))
+    words, out = arguments[TOPIC], arguments[OUT]
     topic = " ".join(words)
     if out:
         if topic:
@@ -28,16 +64,17 @@ def run(program: Program, command: Command, arguments: Arguments) -> int:
     return _print(_page(program, topic))
 
 
-def run_flag(program: Program, name: str) -> int:
+def run_flag(name: str) -> int:
     """Print what one of kingpin's flags asks for."""
+    program = load_program()
     if name in ("help-man", "help-custom-man"):
         return _print(man.long_page(program))
     return _print(shells.SCRIPTS[name.rpartition("-")[2]](program.name, _contexts(program)))
 
 
-def print_candidates(program: Program, words: Sequence[str]) -> int:
+def print_candidates(words: Sequence[str]) -> int:
     """Print what the last of these words may become, one a line."""
-    return _print("".join(f"{word}\n" for word in completion.candidates(_contexts(program), words)))
+    return _print("".join(f"{word}\n" for word in completion.candidates(_contexts(load_program()), words)))
 
 
 def _contexts(program: Program) -> dict[str, completion.Context]:

@@ -1,1 +1,1 @@
-"""The whole configuration as frozen values, and the command line that makes them."""
+"""The configuration as frozen values, and the parsers of single values."""

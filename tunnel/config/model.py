@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from tunnel.authz.pins import SpkiPin
 from tunnel.authz.rules import Rule
+from tunnel.errors import ConfigError
 from tunnel.net.address import Address, ListenAddress, StatusAddress, TcpAddress
 from tunnel.spiffe.endpoint import WorkloadEndpoint
 from tunnel.spiffe.selection import Selection
@@ -158,6 +159,15 @@ class ProxyConfig:
     def host(self) -> str:
         """The name of the server that a client wants; "" where the target is no host."""
         return self.server_name or (self.target.host if isinstance(self.target, TcpAddress) else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What of a command line can be looked at."""
+
+    config: ProxyConfig
+    refusal: ConfigError | None = None  # of the real command, which would not start with this line
+    is_way_known: bool = True  # else --proxy is wrong, and the target is not to be reached around it
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import os
 import socket
 from collections.abc import MutableMapping
 
-from tunnel.config.variables import SOCKETS
+from tunnel.cli.variables import SOCKETS
 from tunnel.errors import ConfigError
 
 FIRST_DESCRIPTOR = 3  # sd_listen_fds(3): behind standard input, output and error

@@ -16,8 +16,8 @@ from functools import partial
 import trio
 
 from tunnel import __version__
+from tunnel.cli.redact import redact
 from tunnel.config.model import NoIdentity, ProxyConfig, Status
-from tunnel.config.redact import redact
 from tunnel.log import Category, Log, escape
 from tunnel.net.address import TcpAddress
 from tunnel.net.sockets import port_number

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunnel import __version__
-from tunnel.config.health import STATUS_PATH, StatusUrl
+from tunnel.config.status_url import STATUS_PATH, StatusUrl
 from tunnel.errors import ConfigError, TargetError, TargetFault, TlsError, TlsFault, WireError, WireFault, words_of
 from tunnel.net.address import Address, TcpAddress
 from tunnel.net.race import connect_first
@@ -63,7 +63,7 @@ def trust_of(cacert: str) -> ssl.SSLContext:
     context = empty_context()
     context.check_hostname = False  # an SVID has a SPIFFE ID, and no host name has to be in it (X509-SVID, section 2)
     if not cacert:
-        context.verify_mode = ssl.CERT_NONE  # loopback only: see tunnel.config.health
+        context.verify_mode = ssl.CERT_NONE  # loopback only: see tunnel.commands.health
         return context
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # an intermediate may be the anchor, as with a proxy's --cacert
     try:

@@ -1,0 +1,121 @@
+"""Where `tunnel health` asks: every spelling of a status port, and who may be asked without a proof of who it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tunnel.cli.parser import parse_command_line
+from tunnel.commands import health
+from tunnel.commands.health import HealthConfig, parse_status_url
+from tunnel.errors import ConfigError
+
+
+def build(*argv: str) -> HealthConfig:
+    return health.build(parse_command_line(["health", *argv], (health.COMMAND,), {}).arguments)
+
+
+@pytest.mark.parametrize(
+    ("text", "scheme", "address", "path"),
+    [
+        ("localhost:6060", "", "localhost:6060", "/_status"),
+        (":6060", "", ":6060", "/_status"),
+        ("[::1]:6060/", "", "[::1]:6060", "/_status"),
+        ("http://127.0.0.1:6060", "http", "127.0.0.1:6060", "/_status"),
+        ("http://127.0.0.1:6060/live?x=://y", "http", "127.0.0.1:6060", "/live?x=://y"),
+        ("https://[::1]:6060/_metrics", "https", "[::1]:6060", "/_metrics"),
+        ("localhost:6060/a://b", "", "localhost:6060", "/a://b"),
+        ("unix:/run/status.sock", "http", "unix:/run/status.sock", "/_status"),
+        ("unix:///run/status.sock", "http", "unix:/run/status.sock", "/_status"),
+        ("unix:@status", "http", "unix:@status", "/_status"),
+        ("unix:status.sock", "http", "unix:status.sock", "/_status"),
+    ],
+)
+def test_an_address_is_written_as_for_the_proxy_or_as_a_url(text: str, scheme: str, address: str, path: str) -> None:
+    url = parse_status_url(text)
+    assert (url.scheme, str(url.address), url.path) == (scheme, address, path)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("localhost", "has no port"),
+        ("http://localhost", "has no port"),
+        ("ftp://localhost:1", "localhost:1"),
+        ("unix://run/status.sock", "is written like a URL"),
+        ("unix:", "names no socket"),
+        ("systemd:status", "is a socket to listen on"),
+        ("http://unix:/run/x", "names no socket"),
+        ("localhost:1/a b", "printable ASCII"),
+        ("localhost:1/a\r\nX: y", "printable ASCII"),
+        ("", "has no port"),
+    ],
+)
+def test_what_is_no_status_port_is_refused_with_what_is_wanted(text: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        parse_status_url(text)
+
+
+def test_only_this_machine_is_believed_without_a_proof() -> None:
+    for text in (
+        "localhost:1",
+        ":1",
+        "127.9.9.9:1",
+        "[::1]:1",
+        "0.0.0.0:1",
+        "https://localhost:1",
+        "unix:/x",
+        "http://10.0.0.1:1",
+    ):
+        assert build(text).url == parse_status_url(text)
+    for text in ("10.0.0.1:1", "https://db.example.org:1", "[2001:db8::1]:1"):
+        with pytest.raises(ConfigError, match="is not on loopback"):
+            build(text)
+        assert build(text, "--cacert=ca.pem").cacert == "ca.pem"
+    with pytest.raises(ConfigError, match="plain HTTP"):
+        build("http://localhost:1", "--cacert=ca.pem")
+
+
+def test_another_path_may_be_asked_for_also_at_a_socket() -> None:
+    assert str(build("unix:/x", "--path=/ready").url) == "unix:/x /ready"
+    assert build("localhost:1/", "--path=/ready").url == parse_status_url("localhost:1/ready")
+    for line in (("localhost:1/live", "--path=/ready"), ("unix:/x", "--path=ready"), ("unix:/x", "--path=/a b")):
+        with pytest.raises(ConfigError, match="path"):
+            build(*line)
+
+
+def test_defaults_and_switches() -> None:
+    config = build("localhost:1")
+    assert (config.timeout, config.is_quiet, config.is_json) == (5.0, False, False)
+    config = build("-q", "--json", "--timeout=250ms", "localhost:1")
+    assert (config.timeout, config.is_quiet, config.is_json) == (0.25, True, True)
+
+
+@pytest.mark.parametrize(
+    ("line", "ports"),
+    [
+        ("tunnel server --status=http://:6060 --listen=:1", ["http://:6060"]),
+        ("/opt/tunnel/bin/python3 /opt/tunnel/bin/tunnel client --status unix:/run/s", ["unix:/run/s"]),
+        ("python3 -m tunnel server --listen :1", []),
+        ("/sbin/docker-init -- tunnel server --status 10.0.0.1:6060", ["10.0.0.1:6060"]),
+        ("tunnel run server --status=:1 + client --status=:2 -- app --status=:3", [":1", ":2"]),
+    ],
+)
+def test_the_status_ports_of_a_process_stand_in_its_line(line: str, ports: list[str]) -> None:
+    assert [str(url) for url in health.status_ports(line.split())] == ports
+
+
+def test_a_file_of_arguments_is_a_part_of_the_line(tmp_path: Path) -> None:
+    (tmp_path / "flags").write_text("--listen=:1\n--status=:6060\n")
+    assert [str(url) for url in health.status_ports(["tunnel", "server", f"@{tmp_path}/flags"])] == [":6060"]
+
+
+def test_the_status_port_of_another_program_is_not_guessed() -> None:
+    with pytest.raises(ConfigError, match="process 1 is no tunnel"):
+        health.status_ports(["/sbin/init", "splash"])
+
+
+def test_the_own_address_of_a_proxy_needs_no_proof() -> None:
+    (own,) = health.status_ports(["tunnel", "server", "--status=10.0.0.1:6060"])
+    assert health.build(parse_command_line(["health"], (health.COMMAND,), {}).arguments, own).url == own

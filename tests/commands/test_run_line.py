@@ -1,0 +1,77 @@
+"""How a line of `tunnel run` is taken apart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tunnel.cli.parser import HelpWanted, parse_command_line
+from tunnel.commands.registry import load_commands
+from tunnel.commands.run import command as line
+from tunnel.commands.run.command import RunConfig
+from tunnel.errors import ConfigError
+
+API = {"SPIFFE_ENDPOINT_SOCKET": "unix:///run/api.sock"}
+SERVER = ("server", "--listen=:1", "--target=localhost:2", "--allow-id=spiffe://a.test/x")
+CLIENT = ("client", "--listen=localhost:3", "--target=b.test:4", "--verify-id=spiffe://a.test/y")
+RUN = ("--", "app", "--flag", "+", "--")
+
+
+def build(*words: str) -> RunConfig:
+    return line.build(parse_command_line(["run", *words], load_commands(), API).arguments, API)
+
+
+def test_a_line_is_proxies_and_a_command() -> None:
+    config = build("--wait-ready=1m", "--stop-timeout=5s", *SERVER, "--quiet=conns", "+", *CLIENT, *RUN)
+    assert [proxy.is_server for proxy in config.proxies] == [True, False]
+    assert config.argv == ("app", "--flag", "+", "--")
+    assert (config.wait_ready, config.stop_timeout) == (60, 5)
+    assert config.log.quiet == ("conns",)
+    assert not config.log.is_syslog
+
+
+def test_what_is_not_said_has_a_default() -> None:
+    config = build(*SERVER, *RUN)
+    assert (config.wait_ready, config.stop_timeout) == (15, 25)
+
+
+@pytest.mark.parametrize(
+    ("before", "within", "delay"), [([], [], 0), (["10s"], [], 10), ([], ["5s"], 5), (["10s"], ["5s"], 10), (["2s"], ["5s"], 5)]
+)
+def test_the_longest_shutdown_delay_is_that_of_the_whole(before: list[str], within: list[str], delay: float) -> None:
+    own = [f"--shutdown-delay={text}" for text in before]
+    config = build(*own, *SERVER, *(f"--shutdown-delay={text}" for text in within), "+", *CLIENT, *RUN)
+    assert config.shutdown_delay == delay
+
+
+def test_a_line_may_come_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "line").write_text("\n".join([*SERVER, "+"]))
+    assert len(build(f"@{tmp_path / 'line'}", *CLIENT, *RUN).proxies) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (SERVER, "nothing to run: -- COMMAND .* is missing; a sidecar without a command is 'tunnel server'"),
+        ((*SERVER, "--"), "nothing to run"),
+        ((*SERVER, "+", *RUN), "a line is missing beside '\\+'"),
+        (("+", *SERVER, *RUN), "a line is missing beside '\\+'"),
+        (("dev", *RUN), 'expected command but got "dev"'),
+        ((*SERVER[:-1], *RUN), "nothing says which clients may pass"),
+        ((*SERVER, "--wait-ready=1s", *RUN), "unknown long flag '--wait-ready'"),
+        (("--stop-timeout=0s", *SERVER, *RUN), "--stop-timeout: "),
+        (("--shutdown-delay=-1s", *SERVER, *RUN), "--shutdown-delay: "),
+    ],
+)
+def test_what_is_wrong_is_said(words: tuple[str, ...], why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        build(*words)
+
+
+@pytest.mark.parametrize("command", [RUN, ()])
+def test_help_on_a_line_is_help_on_its_command(command: tuple[str, ...]) -> None:
+    with pytest.raises(HelpWanted) as wanted:
+        build("server", "--help", *command)
+    assert wanted.value.command is not None
+    assert wanted.value.command.name == "server"

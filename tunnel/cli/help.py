@@ -1,0 +1,102 @@
+"""The texts of `--help`.
+
+Knows how commands and flags are shown; must not know what any of them does. Made from the same tables that the grammar
+reads, so that help and program cannot disagree.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tunnel.cli.parser import Command, Flag
+
+_WIDTH = 96
+_COLUMN = 34
+
+
+@dataclass(frozen=True)
+class Program:
+    """All that the texts are made from; `early` flags may also stand before a command."""
+
+    name: str
+    version: str
+    about: str
+    commands: Sequence[Command]
+    early: Sequence[Flag[Any]] = ()
+
+    @property
+    def explained(self) -> list[Command]:
+        """The commands that there is something to read on."""
+        return [command for command in self.commands if command.name != "help"]
+
+
+def usage(program: str, about: str, commands: Sequence[Command]) -> str:
+    """The help on the whole program, or on a family of commands."""
+    lines = [f"usage: {program} COMMAND [FLAGS]", "", *textwrap.wrap(about, _WIDTH), "", "Commands:"]
+    column = max(len(command.name) for command in commands) + 4
+    for command in commands:
+        lines += _entry(f"  {command.name}", command.summary, column)
+    more = (
+        f"'{program.split()[0]} help COMMAND' tells more on each. '@FILE' stands for the lines of a file, one argument a line."
+    )
+    lines += ["", *textwrap.wrap(more, _WIDTH)]
+    return "\n".join(lines) + "\n"
+
+
+def long_usage(program: str, about: str, commands: Sequence[Command]) -> str:
+    """The help on the whole program and then on each command."""
+    return "\n".join([usage(program, about, commands), *(command_usage(program, command) for command in commands)])
+
+
+def command_usage(program: str, command: Command) -> str:
+    """The help on one command."""
+    lines = [f"usage: {program} {command_line(command)}", "", *textwrap.wrap(command.summary, _WIDTH)]
+    if command.detail:
+        lines += ["", command.detail.rstrip()]
+    if command.words:
+        lines.append("")
+        for place in command.words:
+            lines += _entry(f"  {place.name}", place.help, _COLUMN)
+    for group in command.groups:
+        lines += ["", f"{group.title}:"]
+        for flag in group.flags:
+            if not flag.is_hidden:
+                lines += _entry(f"  {_spelling(flag)}", flag.help + _source(flag), _COLUMN)
+    return "\n".join(lines) + "\n"
+
+
+def command_line(command: Command) -> str:
+    """How a line of this command looks: what must be there, in its order."""
+    needed = (f"--{flag.name} {flag.placeholder}" for flag in command.flags if flag.is_required)
+    places = (place.name if place.is_required else f"[{place.name}{_dots(place)}]" for place in command.words)
+    return " ".join([command.name, *needed, "[FLAGS]", *places, *_rest(command)])
+
+
+def _rest(command: Command) -> list[str]:
+    if command.rest:
+        return [f"[-- {command.rest}]" if command.is_rest_optional else f"-- {command.rest}"]
+    return [command.lines] if command.lines else []
+
+
+def _dots(place: Flag[Any]) -> str:
+    return "..." if place.is_repeated else ""
+
+
+def _spelling(flag: Flag[Any]) -> str:
+    if flag.parse is not None:
+        return f"--{flag.name} {flag.placeholder}"
+    return f"-{flag.short}, --{flag.name}" if flag.short else f"--[no-]{flag.name}"
+
+
+def _source(flag: Flag[Any]) -> str:
+    return f" [${flag.env}]" if flag.env else ""
+
+
+def _entry(head: str, text: str, column: int) -> list[str]:
+    body = textwrap.wrap(text, _WIDTH - column, break_on_hyphens=False)  # a flag's name stays whole
+    if len(head) + 2 > column:
+        return [head, *(" " * column + line for line in body)]
+    return [head.ljust(column) + body[0], *(" " * column + line for line in body[1:])]

@@ -1,0 +1,31 @@
+"""A command line that may be shown to others.
+
+Knows which flags hold secrets; must not know what they are for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+SECRETS = ("--storepass", "--pkcs11-pin")  # written out, since no table is loaded to show a line; a test compares
+_CREDENTIALS = re.compile(r"(?<=://)[^/]*@")  # of a URL (RFC 3986, 3.2.1); up to the last @, as they are read
+_HIDDEN = "(hidden)"
+
+
+def redact(argv: Sequence[str]) -> tuple[str, ...]:
+    """The arguments without passwords, PINs and the credentials of URLs."""
+    return tuple(_redacted(argv))
+
+
+def _redacted(argv: Sequence[str]) -> Iterator[str]:
+    is_secret = False
+    for argument in argv:
+        name, equals, _value = argument.partition("=")
+        if is_secret:
+            yield _HIDDEN
+        elif name in SECRETS and equals:
+            yield f"{name}={_HIDDEN}"
+        else:
+            yield _CREDENTIALS.sub(f"{_HIDDEN}@", argument)
+        is_secret = name in SECRETS and not equals and not is_secret

@@ -1,0 +1,1 @@
+"""`tunnel demo`: show a connection from end to end with real processes."""

@@ -1,0 +1,1 @@
+"""`tunnel dev`: serve a Workload API for development and tests."""

@@ -1,0 +1,1 @@
+"""`tunnel exec`: run a command that reaches servers through authenticated connections."""

@@ -1,0 +1,83 @@
+"""The commands by the words they begin with, each loaded only when a line needs it.
+
+To load every table takes most of the time of a short start, so a line that begins with a command loads that command's module
+only; help, completion and manual pages load all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, MutableMapping
+from functools import cache
+from importlib import import_module
+from types import ModuleType
+from typing import Final
+
+from tunnel import __version__
+from tunnel.cli.help import Program
+from tunnel.cli.parser import Arguments, Command
+
+Run = Callable[[Command, Arguments, MutableMapping[str, str]], int]
+
+PROGRAM: Final = "tunnel"
+ABOUT: Final = (
+    "Gives a plain TCP service or client a SPIFFE identity: mutual TLS outside, plain bytes inside, and only those pass "
+    "whom you named."
+)
+HELP: Final = Command("help", "Tell more on a command.")
+FAMILIES: Mapping[str, str] = {  # what is told of commands that share their first word
+    "check": "A diagnosis before anything is started: is there an identity, whom do the rules admit, does the other side "
+    "answer.",
+    "svid": "The identity itself, for programs that need no proxy: X.509 by fetch, watch and show, tokens by jwt. verify says "
+    "which rules a certificate keeps, and jwt verify which a token does.",
+}
+# A module of this package for each line, in the order in which help shows its COMMANDS, and the words that they begin with.
+# The module also has a function `run`, which carries out each of them.
+MODULES: Mapping[str, tuple[str, ...]] = {
+    "proxy.command": ("server", "client"),
+    "exec.command": ("exec",),
+    "connect": ("connect",),
+    "run.command": ("run",),
+    "check": ("check",),
+    "svid.command": ("svid",),
+    "svid.jwt": ("svid",),
+    "svid.verify": ("svid",),
+    "health": ("health",),
+    "demo.command": ("demo",),
+    "dev.command": ("dev",),
+    "texts": ("completion", "man"),
+}
+
+
+@cache
+def load_commands() -> tuple[Command, ...]:
+    """Every command."""
+    return (*(command for name in MODULES for command in _commands_of(_load(name))), HELP)
+
+
+def load_commands_of(word: str) -> tuple[Command, ...]:
+    """The commands of the modules that have one beginning with this word; none if no module has."""
+    return tuple(command for name, words in MODULES.items() if word in words for command in _commands_of(_load(name)))
+
+
+def load_run(command: Command) -> Run:
+    """The function that carries out this command."""
+    word = command.name.split()[0]
+    modules = (_load(name) for name, words in MODULES.items() if word in words)
+    run: Run = next(module for module in modules if command in _commands_of(module)).run
+    return run
+
+
+def load_program() -> Program:
+    """All commands, with what help and manual pages say of the whole."""
+    from tunnel.commands.proxy.command import COMMON
+
+    return Program(PROGRAM, __version__, ABOUT, load_commands(), COMMON)
+
+
+def _load(name: str) -> ModuleType:
+    return import_module(f"{__package__}.{name}")
+
+
+def _commands_of(module: ModuleType) -> tuple[Command, ...]:
+    commands: tuple[Command, ...] = module.COMMANDS
+    return commands

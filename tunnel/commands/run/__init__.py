@@ -1,0 +1,1 @@
+"""`tunnel run`: run a command together with its proxies."""

@@ -1,0 +1,52 @@
+"""The address of a status port as a client names it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from tunnel.errors import ConfigError
+from tunnel.net.address import Address, LaunchdAddress, SystemdAddress, TcpAddress, parse_status_address
+
+STATUS_PATH = "/_status"
+
+_TCP = re.compile(r"((?:\w+://)?[^/]*)(/.*)?", re.DOTALL)  # with or without a scheme, and the path apart
+_PATH = re.compile(r"/[!-~]*")  # what may stand in a request line
+
+
+@dataclass(frozen=True, slots=True)
+class StatusUrl:
+    """A status port, and what to ask of it; without a scheme it is what a proxy makes of `--status`: HTTPS if it can."""
+
+    scheme: Literal["http", "https", ""]
+    address: Address
+    path: str = STATUS_PATH
+
+    def __str__(self) -> str:
+        place = f"{self.scheme}://{self.address}" if self.scheme and isinstance(self.address, TcpAddress) else str(self.address)
+        if self.path == STATUS_PATH:
+            return place
+        return place + (self.path if isinstance(self.address, TcpAddress) else f" {self.path}")
+
+
+def parse_status_url(text: str) -> StatusUrl:
+    """`[http://|https://]HOST:PORT[/PATH]`, `unix:PATH` or `unix:///PATH`; raises ConfigError."""
+    if text.startswith("unix:"):
+        place, path = re.sub("^unix:///", "unix:/", text), ""
+    else:
+        found = _TCP.fullmatch(text)
+        place, path = found.groups("") if found else (text, "")
+    status = parse_status_address(place)
+    if isinstance(status.address, SystemdAddress | LaunchdAddress):
+        raise ConfigError(f"{text!a} is a socket to listen on: give what its unit listens on, HOST:PORT or unix:PATH")
+    is_plain = not isinstance(status.address, TcpAddress)  # what reaches a Unix socket is of this machine
+    return StatusUrl(
+        "http" if is_plain else status.scheme, status.address, parse_path(path) if path not in ("", "/") else STATUS_PATH
+    )
+
+
+def parse_path(text: str) -> str:
+    if not _PATH.fullmatch(text):
+        raise ConfigError(f"{text!a} is no path: it begins with / and is printable ASCII without spaces")
+    return text
