@@ -256,8 +256,8 @@ class TargetError(ReasonedError[TargetFault]):
     """The target cannot be reached."""
 
 
-def words_of(error: OSError) -> str:
-    """What the system says of it, in lower case as our own messages are (`too many open files`)."""
+def describe_os_error(error: OSError) -> str:
+    """Return the system's text for an error, in lower case like our own messages (`too many open files`)."""
     return (error.strerror or str(error)).lower()
 
 

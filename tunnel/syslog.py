@@ -12,7 +12,7 @@ import socket
 import time
 from collections.abc import Sequence
 
-from tunnel.errors import ConfigError, words_of
+from tunnel.errors import ConfigError, describe_os_error
 
 PATHS = ("/dev/log", "/var/run/syslog")
 _DAEMON, _INFO = 3, 6  # RFC 3164, 4.1.1: one facility and one priority for everything, as ghostunnel has it
@@ -77,7 +77,7 @@ def open_syslog(tag: str, pid: int, paths: Sequence[str] = PATHS) -> SyslogSink:
         sink.connect()
     except OSError as error:
         where = " or ".join(paths)
-        why = words_of(error)
+        why = describe_os_error(error)
         raise ConfigError(f"unable to set up logger: no syslog daemon answers at {where}: {why}") from error
     return sink
 

@@ -24,7 +24,7 @@ from josepy.errors import Error as JoseError
 from tunnel.acme.challenge import make_challenge
 from tunnel.acme.material import check_name, encode_key, new_key
 from tunnel.config.acme import AcmeConfig
-from tunnel.errors import IdentityError, IdentityFault, TargetError, words_of
+from tunnel.errors import IdentityError, IdentityFault, TargetError, describe_os_error
 from tunnel.keystore.material import KeyMaterial, make_material
 from tunnel.keystore.pem import parse_blocks, parse_chain
 from tunnel.net.address import TcpAddress
@@ -221,4 +221,4 @@ def _innermost(error: BaseException) -> BaseException:
 
 
 def _words(error: BaseException) -> str:
-    return words_of(error) if isinstance(error, OSError) else str(error)
+    return describe_os_error(error) if isinstance(error, OSError) else str(error)

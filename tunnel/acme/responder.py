@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from tunnel.errors import IdentityError, IdentityFault, TlsError, WireError, words_of
+from tunnel.errors import IdentityError, IdentityFault, TlsError, WireError, describe_os_error
 from tunnel.tls.acme_challenge import AcmeChallenges
 from tunnel.tls.client_hello import parse_client_hello
 from tunnel.tls.engine import Buffers
@@ -47,7 +47,7 @@ def _listen(port: int) -> socket.socket:
             return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
         return socket.create_server(("", port))
     except OSError as error:
-        why = words_of(error)
+        why = describe_os_error(error)
         raise IdentityError(IdentityFault.ACME, f"cannot listen on port {port} for the challenge: {why}") from error
 
 

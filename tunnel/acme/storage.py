@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from tunnel.acme.material import check_name, encode_key, encode_material, new_key
 from tunnel.config.acme import AcmeConfig
-from tunnel.errors import IdentityError, IdentityFault, words_of
+from tunnel.errors import IdentityError, IdentityFault, describe_os_error
 from tunnel.keystore.material import KeyMaterial
 from tunnel.keystore.pem import find_key, parse_blocks, parse_key, parse_pem
 
@@ -117,5 +117,5 @@ def _sync(folder: Path) -> None:
 
 
 def _failure(what: str, path: Path, error: OSError) -> IdentityError:
-    why = words_of(error)
+    why = describe_os_error(error)
     return IdentityError(IdentityFault.ACME, f"cannot {what} {path}: {why}")

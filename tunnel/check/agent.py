@@ -16,7 +16,7 @@ from tunnel.check.finding import Finding, Steps, Verdict, ok, problem, skipped
 from tunnel.check.sockets import examine_socket
 from tunnel.check.workload_attributes import WorkloadAttributes, selectors_for
 from tunnel.config.model import WorkloadApi
-from tunnel.errors import Denial, IdentityError, PeerDenied, words_of
+from tunnel.errors import Denial, IdentityError, PeerDenied, describe_os_error
 from tunnel.identity.credentials import X509Context
 from tunnel.identity.workload import Denied, Disconnected, Event, FatalError, Rejected, Updated, WorkloadWatcher
 from tunnel.spiffe.endpoint import WorkloadEndpoint
@@ -51,7 +51,7 @@ def _examine_endpoint(endpoint: WorkloadEndpoint) -> Finding:
     try:
         socket.create_connection((endpoint.host, endpoint.port), _CONNECT).close()
     except OSError as error:
-        return problem(SOCKET, f"{endpoint}: {words_of(error)}", "start the agent, or mend the address")
+        return problem(SOCKET, f"{endpoint}: {describe_os_error(error)}", "start the agent, or mend the address")
     return ok(SOCKET, f"{endpoint} accepts connections")
 
 

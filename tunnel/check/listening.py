@@ -16,7 +16,7 @@ from pathlib import Path
 from tunnel.check.finding import Finding, ok, problem, skipped, warning
 from tunnel.check.limits import within
 from tunnel.check.sockets import absolute
-from tunnel.errors import TargetError, words_of
+from tunnel.errors import TargetError, describe_os_error
 from tunnel.net.address import LaunchdAddress, ListenAddress, SystemdAddress, TcpAddress, UnixAddress
 from tunnel.net.holders import find_sharing, holders_of
 from tunnel.net.listen import bind_tcp
@@ -66,7 +66,7 @@ def _explain(name: str, address: TcpAddress, error: OSError) -> Finding:
         return problem(
             name, f"{address} is no address of this machine", f"give --{name} one that is (ip address), or :PORT for all"
         )
-    return problem(name, f"{address}: {words_of(error)}", f"give --{name} another address")
+    return problem(name, f"{address}: {describe_os_error(error)}", f"give --{name} another address")
 
 
 def _first_free_port() -> str:
@@ -90,7 +90,7 @@ def _examine_path(name: str, address: UnixAddress) -> Finding:
     except FileNotFoundError:
         return ok(name, f"{address} can be made")
     except OSError as error:
-        return problem(name, f"{address}: {words_of(error)}", "choose another path")
+        return problem(name, f"{address}: {describe_os_error(error)}", "choose another path")
     if not is_socket:
         return problem(name, f"{address} is there already, and no socket", "choose another path")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
@@ -104,5 +104,5 @@ def _examine_abstract(name: str, address: UnixAddress) -> Finding:
         try:
             probe.bind("\0" + address.path[1:])
         except OSError as error:
-            return problem(name, f"{address}: {words_of(error)}", "end who has it, or choose another name")
+            return problem(name, f"{address}: {describe_os_error(error)}", "end who has it, or choose another name")
     return ok(name, f"{address} can be bound")

@@ -9,7 +9,7 @@ import resource
 from collections.abc import Iterator
 
 from tunnel.check.finding import Finding, ok, warning
-from tunnel.errors import words_of
+from tunnel.errors import describe_os_error
 from tunnel.sandbox.landlock import FIRST_WITH_SCOPES, Linux
 
 _FEW = 1024  # descriptors
@@ -33,7 +33,9 @@ def _examine_landlock(*, is_confined: bool) -> Finding:
     try:
         version = Linux().version()
     except OSError as error:
-        return warning("landlock", f"not to be had: {words_of(error)}", "the proxy runs without this confinement, and says so")
+        return warning(
+            "landlock", f"not to be had: {describe_os_error(error)}", "the proxy runs without this confinement and logs that"
+        )
     scope = "files and ports" if version >= _FIRST_WITH_NET else "files, not ports: the kernel is too old for that"
     more = " and from other processes" if version >= FIRST_WITH_SCOPES else ""
     return ok("landlock", f"version {version}: keeps the process to its {scope}{more}")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tunnel.check.finding import Finding, ok, problem, warning
 from tunnel.check.workload_attributes import group_name, user_name
-from tunnel.errors import words_of
+from tunnel.errors import describe_os_error
 
 _CONNECT = 5.0  # seconds; a Unix socket answers at once or not at all
 _SELINUX = Path("/sys/fs/selinux/enforce")
@@ -45,7 +45,7 @@ def _obstacle(name: str, path: str, owner: str) -> Finding | None:
         except FileNotFoundError:
             return problem(name, f"there is no directory {directory}", f"start {owner}, or mount its directory here")
         except OSError as error:
-            return problem(name, f"{directory}: {words_of(error)}", "look at that directory")
+            return problem(name, f"{directory}: {describe_os_error(error)}", "look at that directory")
         if not stat.S_ISDIR(found.st_mode):
             return problem(name, f"{directory} is no directory", "mend the path")
         if not os.access(directory, os.X_OK, effective_ids=True):
@@ -59,7 +59,7 @@ def _bad_file(name: str, path: str, owner: str) -> Finding | None:
     except FileNotFoundError:
         return _missing(name, path, owner)
     except OSError as error:
-        return problem(name, f"{path}: {words_of(error)}", "look at that file")
+        return problem(name, f"{path}: {describe_os_error(error)}", "look at that file")
     if stat.S_ISDIR(found.st_mode):
         return problem(name, f"{path} is a directory", f"name the socket in it{_neighbours(path)}")
     if not stat.S_ISSOCK(found.st_mode):
@@ -128,7 +128,7 @@ def _refused(name: str, path: str, owner: str, error: OSError, *, is_mounted: bo
         return problem(name, f"{path}: its modes allow it, and the kernel does not", _mandatory())
     if isinstance(error, BlockingIOError | TimeoutError):
         return problem(name, f"{path}: somebody listens and accepts nobody", f"restart {owner}: it hangs, or is overloaded")
-    return problem(name, f"{path}: {words_of(error)}", f"look at the socket of {owner}")
+    return problem(name, f"{path}: {describe_os_error(error)}", f"look at the socket of {owner}")
 
 
 def _mandatory() -> str:

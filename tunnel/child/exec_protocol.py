@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from tunnel.errors import CommandError, words_of
+from tunnel.errors import CommandError, describe_os_error
 from tunnel.log import escape
 
 NOT_EXECUTABLE: Final = 126  # POSIX.1-2024, Shell, 2.8.2
@@ -97,9 +97,9 @@ def describe_exec_failure(name: str, failure: ExecFailure) -> CommandError:
     if failure.number in ABSENT and failure.is_there:
         return CommandError(f"{shown}: the interpreter that it names does not exist", NOT_EXECUTABLE)
     if failure.number in ABSENT:
-        words = words_of(OSError(failure.number, os.strerror(failure.number))) if "/" in name else "command not found"
+        words = describe_os_error(OSError(failure.number, os.strerror(failure.number))) if "/" in name else "command not found"
         return CommandError(f"{shown}: {words}", NOT_FOUND)
-    return CommandError(f"{shown}: {words_of(OSError(failure.number, os.strerror(failure.number)))}", NOT_EXECUTABLE)
+    return CommandError(f"{shown}: {describe_os_error(OSError(failure.number, os.strerror(failure.number)))}", NOT_EXECUTABLE)
 
 
 def code_of_end(code: int) -> int:

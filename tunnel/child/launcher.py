@@ -33,7 +33,7 @@ from tunnel.child.exec_protocol import (
 from tunnel.child.fork import BROKEN, end_with_parent, fork_child
 from tunnel.child.handle import ChildHandle
 from tunnel.child.inherited import InheritedState, inherited
-from tunnel.errors import CommandError, words_of
+from tunnel.errors import CommandError, describe_os_error
 
 _SHELL = b"/bin/sh"
 
@@ -60,7 +60,7 @@ class Launcher:
             os.close(orders)
             os.close(answers)
         except OSError as error:
-            raise CommandError(f"no process can be started for a command: {words_of(error)}", BROKEN) from error
+            raise CommandError(f"no process can be started for a command: {describe_os_error(error)}", BROKEN) from error
         self._child = ChildHandle(self.pid)
 
     def start(self, argv: Sequence[str], environ: Mapping[str, str]) -> None:

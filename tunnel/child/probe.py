@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from tunnel.child.fork import BROKEN, end_with_parent, fork_child
-from tunnel.errors import CommandError, words_of
+from tunnel.errors import CommandError, describe_os_error
 
 _PROGRAM = str(Path(__file__).with_name("probing.py"))
 _GROUP, _OUTSIDE = b"g", b"o"  # as the program has them
@@ -58,7 +58,7 @@ class SignalProbe:
         try:
             self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         except OSError as error:
-            raise CommandError(f"no command can be watched over: {words_of(error)}", BROKEN) from error
+            raise CommandError(f"no command can be watched over: {describe_os_error(error)}", BROKEN) from error
         self._channel.settimeout(_ANSWER_LIMIT)
         with theirs, suppress(OSError):
             self._pid = fork_child(partial(become_probe, os.getpid(), theirs.fileno()))

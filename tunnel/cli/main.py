@@ -13,7 +13,7 @@ from tunnel import __version__
 from tunnel.cli.output import say, show
 from tunnel.cli.parser import HelpWanted, LineError, Parsed, TextWanted, VersionWanted, parse_command_line
 from tunnel.commands.registry import ABOUT, FAMILIES, HELP, PROGRAM, load_commands, load_commands_of, load_run
-from tunnel.errors import TunnelError, words_of
+from tunnel.errors import TunnelError, describe_os_error
 from tunnel.log import one_line
 
 # What no command can do without: descriptors, memory, room for what it prints.
@@ -90,7 +90,7 @@ def _run(parsed: Parsed, environ: MutableMapping[str, str]) -> int:
     except OSError as error:
         if error.errno not in EXHAUSTED:
             raise
-        say(f"error: {words_of(error)}")
+        say(f"error: {describe_os_error(error)}")
         return command.failure
 
 

@@ -17,7 +17,7 @@ from tunnel.cli.output import show
 from tunnel.cli.parser import Arguments, Command, Group, expand_files, option, switch, word
 from tunnel.config.status_url import STATUS_PATH, StatusUrl, parse_path, parse_status_url
 from tunnel.config.values import or_none, parse_positive_duration, parse_text
-from tunnel.errors import ConfigError, TargetError, TargetFault, TunnelError, words_of
+from tunnel.errors import ConfigError, TargetError, TargetFault, TunnelError, describe_os_error
 from tunnel.log import one_line
 from tunnel.net.address import Address, TcpAddress
 
@@ -147,7 +147,7 @@ def _first_process() -> list[str]:
     try:
         return os.fsdecode(Path("/proc/1/cmdline").read_bytes()).rstrip("\0").split("\0")
     except OSError as error:
-        raise ConfigError(f"cannot see what process 1 serves: {words_of(error)}") from error
+        raise ConfigError(f"cannot see what process 1 serves: {describe_os_error(error)}") from error
 
 
 def _judge(config: HealthConfig) -> int:

@@ -11,7 +11,7 @@ from tunnel.cli.output import show
 from tunnel.cli.parser import Arguments, Command, Group, option, word, words
 from tunnel.commands.registry import load_program
 from tunnel.config.values import one_of, parse_text
-from tunnel.errors import ConfigError, words_of
+from tunnel.errors import ConfigError, describe_os_error
 
 SHELLS = ("bash", "zsh", "fish")
 
@@ -99,7 +99,7 @@ def _write_pages(program: Program, folder: Path) -> int:
         for name, page in man.all_pages(program):
             (folder / name).write_text(page, encoding="ascii")
     except OSError as error:
-        raise ConfigError(f"--out: cannot write to {str(folder)!a}: {words_of(error)}") from error
+        raise ConfigError(f"--out: cannot write to {str(folder)!a}: {describe_os_error(error)}") from error
     return 0
 
 

@@ -21,7 +21,7 @@ import grpc
 
 from tunnel.config.dev_model import check_local
 from tunnel.devapi.publisher import Answer, AnswerPublisher, Refusal
-from tunnel.errors import ConfigError, words_of
+from tunnel.errors import ConfigError, describe_os_error
 from tunnel.net.listen import remove_stale_socket
 from tunnel.spiffe.endpoint import WorkloadEndpoint
 from tunnel.spiffe.messages import HEADER, SERVICE
@@ -127,7 +127,7 @@ def _bind_tcp(server: Any, endpoint: WorkloadEndpoint) -> None:
         # Tried first, because gRPC's own answer does not say why.
         socket.create_server((endpoint.host, endpoint.port), family=family).close()
     except OSError as error:
-        raise ConfigError(f"cannot listen on {endpoint}: {words_of(error)}") from error
+        raise ConfigError(f"cannot listen on {endpoint}: {describe_os_error(error)}") from error
     _bind(server, endpoint.authority)
 
 
@@ -151,6 +151,6 @@ def _make_room(path: str) -> None:
         if not os.access(os.path.dirname(path), os.W_OK | os.X_OK):
             raise ConfigError(f"cannot listen on {path}: there is no such directory, or it may not be written to") from None
     except OSError as error:
-        raise ConfigError(f"cannot listen on {path}: {words_of(error)}") from error
+        raise ConfigError(f"cannot listen on {path}: {describe_os_error(error)}") from error
     else:
         raise ConfigError(f"{path} is in use by another process" if is_socket else f"{path} is there already and is no socket")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tunnel.errors import IdentityError, IdentityFault, words_of
+from tunnel.errors import IdentityError, IdentityFault, describe_os_error
 
 MAX_FILE_BYTES = 50 * 1024 * 1024
 
@@ -19,7 +19,7 @@ def read_file(path: str) -> bytes:
         with open(path, "rb") as file:
             blob = file.read(MAX_FILE_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a path with a zero byte in it
-        reason = words_of(error) if isinstance(error, OSError) else str(error)
+        reason = describe_os_error(error) if isinstance(error, OSError) else str(error)
         raise IdentityError(IdentityFault.FILE, f"cannot read {path!a}: {reason}") from error
     if len(blob) > MAX_FILE_BYTES:
         raise IdentityError(IdentityFault.OVER_LIMIT, f"{path!a} is over {MAX_FILE_BYTES} bytes, more than is read")

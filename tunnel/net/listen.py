@@ -14,7 +14,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-from tunnel.errors import ConfigError, TargetError, words_of
+from tunnel.errors import ConfigError, TargetError, describe_os_error
 from tunnel.net.activation import ActivationSockets
 from tunnel.net.address import LaunchdAddress, ListenAddress, SystemdAddress, TcpAddress, UnixAddress
 from tunnel.net.sockets import SocketAddress, describe, resolve, set_tcp_options
@@ -58,7 +58,7 @@ def open_listener(address: ListenAddress, inherited: ActivationSockets | None = 
     except TargetError as error:
         raise ConfigError(f"cannot listen on {error}") from error
     except OSError as error:
-        why = words_of(error)
+        why = describe_os_error(error)
         raise ConfigError(f"cannot listen on {address}: {why}") from error
 
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from tunnel.errors import ConfigError, words_of
+from tunnel.errors import ConfigError, describe_os_error
 from tunnel.net.notify import parse_notify_address
 
 _MAX_DATAGRAM = 64 * 1024  # systemd takes 4096 bytes
@@ -44,7 +44,7 @@ class NotifyRelay:
             self._ours.bind(self.socket_path)
         except OSError as error:
             self._close_sockets()
-            raise ConfigError(f"cannot open {self.socket_path}: {words_of(error)}") from error
+            raise ConfigError(f"cannot open {self.socket_path}: {describe_os_error(error)}") from error
 
     def variables(self, command: int) -> dict[str, str]:
         """What the command, the process `command`, is told: the watchdog watches it where it watches us."""

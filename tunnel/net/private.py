@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from tunnel.errors import ConfigError, words_of
+from tunnel.errors import ConfigError, describe_os_error
 from tunnel.net.owner import blurred_user
 
 _ROOT = 0
@@ -28,7 +28,7 @@ def private_directory(environ: Mapping[str, str]) -> Iterator[Path]:
     try:
         directory = Path(tempfile.mkdtemp(prefix="tunnel-", dir=_find_place(environ)))
     except OSError as error:
-        raise ConfigError(f"cannot make a directory for a socket: {words_of(error)}") from error
+        raise ConfigError(f"cannot make a directory for a socket: {describe_os_error(error)}") from error
     try:
         yield directory
     finally:

@@ -13,7 +13,7 @@ import socket
 from dataclasses import dataclass
 from typing import Any
 
-from tunnel.errors import TargetError, TargetFault, words_of
+from tunnel.errors import TargetError, TargetFault, describe_os_error
 from tunnel.net.address import Address, UnixAddress, join_host_port
 
 # Go's defaults, which ghostunnel's users have: 15 s idle, 15 s between probes, 9 probes.
@@ -110,6 +110,6 @@ def resolve(address: Address, *, passive: bool = False) -> tuple[SocketAddress, 
     except TargetError as error:
         raise TargetError(error.reason, f"{address}: {error}") from error
     except (OSError, UnicodeError) as error:
-        why = words_of(error) if isinstance(error, OSError) else "no name of a host"
+        why = describe_os_error(error) if isinstance(error, OSError) else "no name of a host"
         raise TargetError(TargetFault.RESOLVE, f"{address}: {why}") from error
     return tuple(dict.fromkeys(SocketAddress(family, sockaddr) for family, _, _, _, sockaddr in found))

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
-from tunnel.errors import words_of
+from tunnel.errors import describe_os_error
 
 _STDIN, _STDOUT = 0, 1
 _PIECE = 128 * 1024
@@ -60,7 +60,7 @@ class StandardStreams:
         try:
             return _read(_STDIN)
         except OSError as error:
-            self.fault = f"standard input: {words_of(error)}"
+            self.fault = f"standard input: {describe_os_error(error)}"
             raise
 
     def _write(self, piece: bytes) -> None:
@@ -70,7 +70,7 @@ class StandardStreams:
             if error.errno in _GONE:
                 self.is_broken = True
             else:
-                self.fault = f"standard output: {words_of(error)}"
+                self.fault = f"standard output: {describe_os_error(error)}"
             raise
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
-from tunnel.errors import PolicyError, PolicyFault, words_of
+from tunnel.errors import PolicyError, PolicyFault, describe_os_error
 from tunnel.log import escape
 from tunnel.policy.manifest import MANIFEST, Manifest, parse_manifest
 from tunnel.policy.members import MAX_BYTES, read_archive, read_directory
@@ -48,7 +48,7 @@ def load_policy(path: str) -> PolicySource:
         is_directory = Path(path).is_dir()
         return parse_bundle(read_directory(path) if is_directory else read_archive(_read_file(path)))
     except OSError as error:
-        raise PolicyError(PolicyFault.UNREADABLE, f"{path}: {words_of(error)}") from error
+        raise PolicyError(PolicyFault.UNREADABLE, f"{path}: {describe_os_error(error)}") from error
     except PolicyError as error:
         raise PolicyError(error.reason, f"{path}: {error}") from error.__cause__
 

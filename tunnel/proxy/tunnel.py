@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from tunnel.errors import TargetError, words_of
+from tunnel.errors import TargetError, describe_os_error
 from tunnel.log import MAX_TRACE, Category, Log, escape
 from tunnel.log_limit import RefusalLog
 from tunnel.net.address import Address
@@ -263,7 +263,7 @@ class Tunnel:
     def _pause_accepting(self, error: OSError) -> None:
         """Out of descriptors, most likely: wait, longer each time, since the kernel would say so again at once."""
         self.counters.accept_errors += 1
-        why = words_of(error)
+        why = describe_os_error(error)
         self.log.write(f"error accepting connection: accept {self._listener}: {why}", Category.CONN_ERRORS)
         self._stop_accepting()
         self._timer = self.loop.call_at(self.loop.clock() + self._pause, self._resume, self)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from tunnel.authz.peer import Admitted
-from tunnel.errors import Denial, PeerDenied, TlsError, TlsFault, words_of
+from tunnel.errors import Denial, PeerDenied, TlsError, TlsFault, describe_os_error
 from tunnel.relay.handshake_slots import HandshakeSlots
 from tunnel.relay.loop import ENDING, IN
 from tunnel.relay.outbox import Outbox
@@ -180,7 +180,7 @@ class Handshake:
             self._give_back()
             return
         except OSError as error:
-            self._end_early(TlsError(TlsFault.RESET, words_of(error)))
+            self._end_early(TlsError(TlsFault.RESET, describe_os_error(error)))
             return
         if size:
             self.has_received = True

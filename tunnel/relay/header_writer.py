@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from tunnel.errors import TargetError, TargetFault, words_of
+from tunnel.errors import TargetError, TargetFault, describe_os_error
 from tunnel.relay.loop import GONE, OUT, Loop
 from tunnel.relay.step import StepOwner
 
@@ -39,7 +39,7 @@ class HeaderWriter:
         except BlockingIOError:
             return
         except OSError as error:
-            why = words_of(error)
+            why = describe_os_error(error)
             self._owner.step_failed(TargetError(TargetFault.CLOSED, f"{self._name}: {why}"))
             return
         self._unsent = self._unsent[sent:]

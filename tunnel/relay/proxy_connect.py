@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from tunnel.errors import TargetError, TargetFault, WireError, words_of
+from tunnel.errors import TargetError, TargetFault, WireError, describe_os_error
 from tunnel.relay.loop import Loop
 from tunnel.relay.outbox import Outbox
 from tunnel.relay.step import StepOwner
@@ -59,7 +59,7 @@ class ProxyConnect:
             except BlockingIOError:
                 return None
             except OSError as error:
-                raise self._closed(words_of(error)) from error
+                raise self._closed(describe_os_error(error)) from error
             if not data:
                 raise self._closed("the connection was closed before the answer")
             answer = self._exchange.feed(data)

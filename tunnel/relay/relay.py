@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import socket
 
-from tunnel.errors import TlsError, TlsFault, words_of
+from tunnel.errors import TlsError, TlsFault, describe_os_error
 from tunnel.relay.close_reason import CloseReason, RelayOwner
 from tunnel.relay.handshake import HandshakeResult
 from tunnel.relay.linger import Linger, reset
@@ -369,7 +369,7 @@ class Relay:
     def _read_failed(self, error: OSError, how: CloseReason) -> None:
         """Nothing is left, so whatever was announced has been read; or the side has failed, behind all that it sent."""
         if not isinstance(error, BlockingIOError):
-            self._note(how, words_of(error))
+            self._note(how, describe_os_error(error))
             if how is CloseReason.RESET_BY_PEER:
                 self._is_tls_gone = True
                 self._to_tls = b""
@@ -439,7 +439,7 @@ class Relay:
 
     def _plain_broke(self, error: OSError) -> None:
         """The plain side takes no more; what it said before that still belongs to the peer, and is carried to its end."""
-        self._cut = words_of(error)
+        self._cut = describe_os_error(error)
         self.is_up_over = True
         self._is_up_calm = self._is_down_calm = False
         self._to_plain = b""
@@ -450,7 +450,7 @@ class Relay:
 
     def _tls_broke(self, error: OSError) -> None:
         """The TLS side takes no more; what it said before that still belongs to the plain side."""
-        self._note(CloseReason.RESET_BY_PEER, words_of(error))
+        self._note(CloseReason.RESET_BY_PEER, describe_os_error(error))
         self._is_tls_gone = self.is_down_over = True
         self._to_tls = b""
         if not self.is_up_over:

@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, Protocol
 
-from tunnel.errors import words_of
+from tunnel.errors import describe_os_error
 from tunnel.sandbox.rules import Needs, Ruleset, build_ruleset, interpreter_paths
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
@@ -111,7 +111,7 @@ def set_up(needs: Needs, environ: Mapping[str, str], write: Callable[[str], None
     try:
         version = restrict(build_ruleset(needs, environ, our_paths()), kernel or Linux())
     except OSError as error:
-        why = "this kernel does not offer it" if error.errno in _ABSENT else words_of(error)
+        why = "this kernel does not offer it" if error.errno in _ABSENT else describe_os_error(error)
         write(f"warning: unable to set up landlock: {why}")
         return
     if version < _FIRST_WITH_NET:

@@ -15,7 +15,7 @@ from typing import Any
 
 from tunnel import __version__
 from tunnel.config.status_url import STATUS_PATH, StatusUrl
-from tunnel.errors import ConfigError, TargetError, TargetFault, TlsError, TlsFault, WireError, WireFault, words_of
+from tunnel.errors import ConfigError, TargetError, TargetFault, TlsError, TlsFault, WireError, WireFault, describe_os_error
 from tunnel.net.address import Address, TcpAddress
 from tunnel.net.race import connect_first
 from tunnel.net.sockets import resolve
@@ -71,7 +71,7 @@ def trust_of(cacert: str) -> ssl.SSLContext:
     except ssl.SSLError as error:
         raise ConfigError(f"--cacert: {cacert!a} holds no certificate in PEM") from error
     except OSError as error:
-        raise ConfigError(f"--cacert: {cacert!a}: {words_of(error)}") from error
+        raise ConfigError(f"--cacert: {cacert!a}: {describe_os_error(error)}") from error
     return context
 
 
@@ -102,7 +102,7 @@ def _ask(url: StatusUrl, trust: ssl.SSLContext | None, timeout: float) -> Answer
     except TimeoutError as error:
         raise TargetError(TargetFault.TIMEOUT, f"no answer within {timeout:g}s") from error
     except OSError as error:
-        raise TargetError(TargetFault.CLOSED, f"no answer: {words_of(error)}") from error
+        raise TargetError(TargetFault.CLOSED, f"no answer: {describe_os_error(error)}") from error
     except http.client.HTTPException as error:
         raise WireError(WireFault.MALFORMED, f"what came is no answer in HTTP: {str(error)[:80]!a}") from error
     finally:
@@ -139,7 +139,7 @@ def _tls_error(error: ssl.SSLError) -> TlsError:
         return TlsError(TlsFault.REFUSED, f"the certificate there is not by an authority in --cacert: {error.verify_message}")
     if error.reason in _NO_TLS:
         return TlsError(TlsFault.PROTOCOL, "what answers there speaks no TLS: http:// may be what is meant")
-    return TlsError(TlsFault.CLOSED, f"no TLS: {error.reason or words_of(error)}".lower())
+    return TlsError(TlsFault.CLOSED, f"no TLS: {error.reason or describe_os_error(error)}".lower())
 
 
 def _parse_document(body: bytes) -> Mapping[str, Any] | None:

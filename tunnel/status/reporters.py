@@ -16,7 +16,7 @@ import h11
 import trio
 
 from tunnel import __version__
-from tunnel.errors import ConfigError, TargetError, words_of
+from tunnel.errors import ConfigError, TargetError, describe_os_error
 from tunnel.log import escape
 from tunnel.net.address import TcpAddress, join_host_port
 from tunnel.status.dial import open_target
@@ -65,7 +65,7 @@ def open_trust(cacert: str | None) -> ssl.SSLContext:
         return system_context(cacert)
     except OSError as error:  # ssl.SSLError is one
         raise ConfigError(
-            f"{cacert}: no certificates to verify the metrics URL with can be read ({words_of(error)})"
+            f"{cacert}: no certificates to verify the metrics URL with can be read ({describe_os_error(error)})"
         ) from error
 
 
@@ -151,5 +151,5 @@ def _why(error: BaseException) -> str:
     while error.__cause__ is not None:
         cause = error.__cause__
         error = cause.exceptions[-1] if isinstance(cause, BaseExceptionGroup) else cause
-    words = words_of(error) if isinstance(error, OSError) else str(error)
+    words = describe_os_error(error) if isinstance(error, OSError) else str(error)
     return words or type(error).__name__

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import trio
 
-from tunnel.errors import PeerDenied, TlsError, TlsFault, words_of
+from tunnel.errors import PeerDenied, TlsError, TlsFault, describe_os_error
 from tunnel.log import MAX_TRACE, escape
 from tunnel.net.listen import Listener
 from tunnel.net.sockets import describe
@@ -101,7 +101,7 @@ async def _accept(
         except OSError as error:
             if error.errno in _PASSING:  # that connection's failure, not ours (accept(2))
                 continue
-            port.log(f"http: Accept error: {words_of(error)}; retrying in {pause * 1000:g}ms")
+            port.log(f"http: Accept error: {describe_os_error(error)}; retrying in {pause * 1000:g}ms")
             await trio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
             continue

@@ -27,7 +27,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 
-from tunnel.errors import OutputError, words_of
+from tunnel.errors import OutputError, describe_os_error
 from tunnel.svid.file_state import WrittenFile, note_written, working_directory
 
 CURRENT = "..data"
@@ -132,7 +132,7 @@ class AtomicDirectory:
         except FileNotFoundError:
             return f"{self.path} is gone"
         except OSError as error:
-            return f"cannot read {self.path}: {words_of(error)}"
+            return f"cannot read {self.path}: {describe_os_error(error)}"
         if _identity_of(found) == self._identity:
             return ""
         return f"{self.path} is another directory now" if stat.S_ISDIR(found.st_mode) else f"{self.path} is not a directory"
@@ -378,4 +378,4 @@ def _explained(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OutputError(f"{what}: {words_of(error)}") from error
+        raise OutputError(f"{what}: {describe_os_error(error)}") from error

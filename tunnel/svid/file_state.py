@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from tunnel.errors import words_of
+from tunnel.errors import describe_os_error
 
 _State = tuple[int, int, int, int]  # device, inode, size and time of modification: a file that was written again differs
 
@@ -25,7 +25,7 @@ class WrittenFile:
         except (FileNotFoundError, NotADirectoryError):
             return f"{self.shown} is gone"
         except OSError as error:
-            return f"cannot read {self.shown}: {words_of(error)}"
+            return f"cannot read {self.shown}: {describe_os_error(error)}"
         if now == self.state:
             return ""
         return f"{self.shown} was {'replaced' if now[:2] != self.state[:2] else 'changed'} by another process"

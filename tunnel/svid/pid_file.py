@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from tunnel.child.process_tree import is_our_proc
 from tunnel.config.svid_model import PidFileSignal
-from tunnel.errors import words_of
+from tunnel.errors import describe_os_error
 
 _MOST_BYTES = 64  # some programs put more lines behind the number
 _LARGEST_PID = 2**22  # PID_MAX_LIMIT of Linux
@@ -42,7 +42,7 @@ def signal_by_pid_file(way: PidFileSignal) -> Told:
     except FileNotFoundError:
         return Told(False, f"pid file {way.path} is not there", may_come=True)
     except OSError as error:
-        return Told(False, f"cannot read pid file {way.path}: {words_of(error)}")
+        return Told(False, f"cannot read pid file {way.path}: {describe_os_error(error)}")
     pid = _parse_pid(content)
     if pid is None:
         return Told(False, f"pid file {way.path} does not begin with the number of a process", may_come=not content)

@@ -15,7 +15,7 @@ import trio
 
 from tunnel.child.core_dumps import inherited_core_limit
 from tunnel.config.svid_model import ReloadCommand
-from tunnel.errors import words_of
+from tunnel.errors import describe_os_error
 from tunnel.log import STDERR
 from tunnel.svid.event_log import Event, EventLog
 from tunnel.svid.pid_file import Told
@@ -80,7 +80,7 @@ async def run_reload_command(way: ReloadCommand, environ: Mapping[str, str] | No
                     list(way.argv), stdin=subprocess.DEVNULL, stdout=STDERR, check=False, env=environ
                 )
         except OSError as error:
-            return Told(False, f"cannot run {name}: {words_of(error)}")
+            return Told(False, f"cannot run {name}: {describe_os_error(error)}")
         except ValueError:
             return Told(False, f"cannot run {name}: an argument has a null byte")
         if ended.returncode == 0:

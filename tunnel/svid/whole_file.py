@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack, suppress
 
-from tunnel.errors import OutputError, words_of
+from tunnel.errors import OutputError, describe_os_error
 from tunnel.svid.atomic_directory import NamedFile, write_new
 from tunnel.svid.file_state import WrittenFile, note_written, working_directory
 
@@ -37,7 +37,7 @@ class WholeFile:
         try:
             return note_written(self._place, self._place, self.path)
         except OSError as error:  # another process has removed it at once
-            raise OutputError(f"cannot write {self.path!a}: {words_of(error)}") from error
+            raise OutputError(f"cannot write {self.path!a}: {describe_os_error(error)}") from error
 
 
 def write_whole(path: str, text: str, mode: int, group: int | None, shown: str = "") -> None:
@@ -58,7 +58,7 @@ def write_whole(path: str, text: str, mode: int, group: int | None, shown: str =
             undo.pop_all()
         _sync_folder(folder or ".")
     except OSError as error:
-        raise OutputError(f"cannot write {shown or path!a}: {words_of(error)}") from error
+        raise OutputError(f"cannot write {shown or path!a}: {describe_os_error(error)}") from error
 
 
 def _discard(path: str) -> None:
