@@ -1,8 +1,7 @@
-"""The one family of errors, each with an enumerated reason.
+"""The exceptions of the program and their enumerated reasons.
 
-Knows the reasons and their words, and those of the system's own errors; must not know who raises them or who prints them.
-A reason's value is also its word in the log, and the label of a metric, so a value is never renamed without need. Messages
-are lower case, say what was seen and what was wanted, end without a full stop and never carry key material.
+A reason's value is also the `reason=` of a log line and the label of a metric: renaming one breaks dashboards. A message is in
+lower case, states what was found and what is expected, has no full stop at the end, and never contains key material.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ Reason = TypeVar("Reason", bound=Enum)
 
 
 _HIDDEN = "(hidden)"
-# What an operator may have put where a name, a path or an address belongs.
+# Secrets that an operator may have passed in place of a name, a path or an address.
 _SECRETS = re.compile(
     r"-----BEGIN[^'\"]*"  # PEM
     r"|\beyJ[\w-]{6,}(?:\.[\w-]*)+"  # a token
@@ -32,16 +31,16 @@ _SECRETS = re.compile(
 
 
 def hide_secrets(text: str) -> str:
-    """The text without what looks like a key, a token or a password of a URL."""
+    """Return the text with everything that looks like a key, a token or a URL password replaced by `(hidden)`."""
     return _SECRETS.sub(_HIDDEN, text)
 
 
 class TunnelError(Exception):
-    """What the program refuses knowingly; everything else that escapes is a bug."""
+    """The base of all expected errors; any other exception that escapes is a bug."""
 
 
 class ReasonedError(TunnelError, Generic[Reason]):
-    """A refusal with an enumerated reason."""
+    """An error with an enumerated reason."""
 
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
@@ -49,14 +48,14 @@ class ReasonedError(TunnelError, Generic[Reason]):
 
 
 class ConfigError(TunnelError):
-    """The operator's flags, addresses or environment cannot be used as they stand."""
+    """Flags, addresses or environment variables are invalid."""
 
     def __init__(self, message: str) -> None:
         super().__init__(hide_secrets(message))
 
 
 class CommandError(TunnelError):
-    """A command that was to be run cannot be; `exit_code` is a shell's for that."""
+    """A command cannot be run; `exit_code` is the exit status that a shell reports for this."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
@@ -76,14 +75,14 @@ class IdFault(Enum):
 
 
 class SpiffeIdError(ReasonedError[IdFault]):
-    """A text that is not a SPIFFE ID or a trust domain name."""
+    """A text is not a SPIFFE ID or a trust domain name."""
 
     def __init__(self, reason: IdFault, message: str) -> None:
         super().__init__(reason, hide_secrets(message))
 
 
 class WireFault(Enum):
-    """Why bytes from another process cannot be read."""
+    """Why a message cannot be parsed."""
 
     TRUNCATED = "truncated"
     MALFORMED = "malformed"
@@ -92,25 +91,25 @@ class WireFault(Enum):
 
 
 class WireError(ReasonedError[WireFault]):
-    """Bytes that are not the message they should be."""
+    """Bytes are not the expected message."""
 
 
 class IdentityFault(Enum):
-    """Why one update of the Workload API is not taken, or files are not, or why no identity can be had."""
+    """Why an update of the Workload API or a set of files is rejected, or no identity is available."""
 
     NO_SVID = "no-svid"
-    INCOMPLETE = "mandatory-field-empty"
+    INCOMPLETE = "missing-field"
     BAD_MESSAGE = "bad-message"
     BAD_CERTIFICATE = "bad-certificate"
     BAD_KEY = "bad-key"
     BAD_BUNDLE = "bad-bundle"
     BAD_HOST = "bad-host-name"
-    WRONG_ID = "id-differs-from-certificate"
+    WRONG_ID = "spiffe-id-mismatch"
     FILE = "file-unreadable"
     FORMAT = "bad-file-format"
     PASSWORD = "wrong-password"
     OVER_LIMIT = "over-limit"
-    UNVERIFIED = "own-svid-does-not-verify"
+    UNVERIFIED = "svid-verification-failed"
     REFUSED = "refused-by-agent"
     ACME = "acme-failed"
     TIMEOUT = "timeout"
@@ -119,7 +118,7 @@ class IdentityFault(Enum):
 
 
 class IdentityError(ReasonedError[IdentityFault]):
-    """An identity or a bundle that cannot be used; `begins` is set if it is only not yet valid, and says when it is."""
+    """An identity or a bundle cannot be used; `begins` is the start of its validity if it is only not yet valid."""
 
     def __init__(self, reason: IdentityFault, message: str, begins: datetime | None = None) -> None:
         super().__init__(reason, hide_secrets(message))
@@ -127,16 +126,16 @@ class IdentityError(ReasonedError[IdentityFault]):
 
 
 class OutputError(TunnelError):
-    """Files could not be written as they should be; what was there before is there still."""
+    """Output files could not be written; the previous ones are unchanged."""
 
 
 class Denial(Enum):
-    """Why a certificate or its bearer is not admitted (X509-SVID, sections 2 to 5, and our own rules)."""
+    """Why a certificate is rejected or a peer is denied (X509-SVID, sections 2 to 5, and our own rules)."""
 
     UNREADABLE = "certificate-unreadable"
     NO_CERTIFICATE = "no-certificate"
-    URI_SAN = "not-one-uri-san"
-    SPIFFE_ID = "bad-spiffe-id"
+    URI_SAN = "wrong-uri-san-count"
+    SPIFFE_ID = "invalid-spiffe-id"
     ROOT_PATH = "id-without-path"
     LEAF_IS_CA = "leaf-is-ca"
     KEY_USAGE = "bad-key-usage"
@@ -144,20 +143,20 @@ class Denial(Enum):
     WEAK_KEY = "weak-key"
     WEAK_SIGNATURE = "weak-signature"
     NOT_CA = "issuer-is-not-ca"
-    AUTHORITY_ID = "authority-of-another-trust-domain"
+    TRUST_DOMAIN = "trust-domain-mismatch"
     UNKNOWN_TRUST_DOMAIN = "unknown-trust-domain"
     UNKNOWN_AUTHORITY = "unknown-authority"
     EXPIRED = "expired"
     NOT_YET_VALID = "not-yet-valid"
-    BAD_PATH = "bad-certification-path"
-    HOST_NAME = "wrong-host-name"
-    PIN = "not-pinned"
-    NO_RULE = "no-rule-admits"
+    BAD_PATH = "invalid-certification-path"
+    HOST_NAME = "host-name-mismatch"
+    PIN = "pin-mismatch"
+    NO_RULE = "no-matching-rule"
     POLICY_ERROR = "policy-error"
 
 
 class PeerDenied(ReasonedError[Denial]):
-    """A certificate that breaks a rule, or a peer that no rule admits; `peer` is set once its certificate is verified."""
+    """A certificate breaks a rule, or no access rule matches the peer; `peer` is set once its certificate is verified."""
 
     def __init__(self, reason: Denial, seen: str) -> None:
         super().__init__(reason, f"{reason.value}: {seen}")
@@ -168,14 +167,14 @@ class PeerDenied(ReasonedError[Denial]):
 class WebRefusal(Enum):
     """Why the status port refuses a request."""
 
-    HOST = "foreign-host"  # it names a host that is not ours: DNS rebinding
-    CROSS_SITE = "cross-site"  # a page of another site would change something
+    HOST = "host-not-allowed"  # the Host header is not a name of this machine: DNS rebinding
+    CROSS_SITE = "cross-site"  # a state-changing request from a page of another site
 
 
 class TokenFault(Enum):
-    """Why a token is not taken for a JWT-SVID (JWT-SVID, sections 2 to 6, and our own limits)."""
+    """Why a token is not a valid JWT-SVID (JWT-SVID, sections 2 to 6, and our own limits)."""
 
-    MALFORMED = "not-a-compact-jws"
+    MALFORMED = "malformed-token"
     TOO_LARGE = "token-too-large"
     ALGORITHM = "bad-algorithm"
     TYPE = "bad-type"
@@ -193,14 +192,14 @@ class TokenFault(Enum):
 
 
 class TokenError(ReasonedError[TokenFault]):
-    """A token that proves no SPIFFE ID."""
+    """A token is not a valid JWT-SVID, or was not issued."""
 
     def __init__(self, reason: TokenFault, message: str) -> None:
         super().__init__(reason, hide_secrets(message))
 
 
 class PolicyFault(Enum):
-    """Why a Rego policy cannot be used, or gave no answer."""
+    """Why a Rego policy cannot be loaded or evaluated."""
 
     NO_ENGINE = "engine-not-installed"
     UNREADABLE = "policy-unreadable"
@@ -208,30 +207,30 @@ class PolicyFault(Enum):
     INVALID = "policy-invalid"
     EVALUATION = "evaluation-failed"
     TIMEOUT = "timeout"
-    ENGINE = "evaluator-gone"
+    ENGINE = "evaluator-exited"
 
 
 class PolicyError(ReasonedError[PolicyFault]):
-    """A policy that cannot be used as it stands, or that has no answer."""
+    """A policy cannot be loaded or evaluated."""
 
     def __init__(self, reason: PolicyFault, message: str) -> None:
         super().__init__(reason, hide_secrets(message))
 
 
 class TlsFault(Enum):
-    """Why a TLS connection did not come about, or cannot go on, for another cause than the peer's identity."""
+    """Why a TLS handshake or connection failed, other than the peer's identity."""
 
     PROTOCOL = "tls-failure"
     REFUSED = "refused-by-peer"
-    CLOSED = "closed-in-handshake"
-    RESET = "reset-in-handshake"
+    CLOSED = "closed-during-handshake"
+    RESET = "reset-during-handshake"
     TIMEOUT = "handshake-timeout"
     BUSY = "too-many-handshakes"
     NO_DATA = "records-without-data"
 
 
 class TlsError(ReasonedError[TlsFault]):
-    """The TLS connection is over; `alert` is the number that the peer sent, when it was the peer who ended it."""
+    """A TLS connection failed; `alert` is the number of the alert that the peer sent, if it sent one."""
 
     def __init__(self, reason: TlsFault, message: str, alert: int | None = None) -> None:
         super().__init__(reason, message)
@@ -239,21 +238,21 @@ class TlsError(ReasonedError[TlsFault]):
 
 
 class TargetFault(Enum):
-    """Why a connection to the target did not come about."""
+    """Why a connection to the target failed."""
 
     RESOLVE = "name-not-resolved"
     REFUSED = "connection-refused"
     TIMEOUT = "timeout"
     UNREACHABLE = "unreachable"
-    EXHAUSTED = "out-of-descriptors"
+    EXHAUSTED = "too-many-open-files"
     CLOSED = "closed-by-target"
     PROXY_REFUSED = "refused-by-proxy"
-    PROXY_NOT_UNDERSTOOD = "proxy-not-understood"
+    PROXY_RESPONSE = "invalid-proxy-response"
     PROXY_CLOSED = "closed-by-proxy"
 
 
 class TargetError(ReasonedError[TargetFault]):
-    """The target cannot be reached."""
+    """A connection to the target failed."""
 
 
 def describe_os_error(error: OSError) -> str:
@@ -263,10 +262,10 @@ def describe_os_error(error: OSError) -> str:
 
 @contextmanager
 def identity_errors(what: str) -> Iterator[None]:
-    """Turn everything that is raised inside into an IdentityError about `what`: the caller then keeps the previous identity.
+    """Turn every exception raised inside into an IdentityError about `what`, so that the caller keeps the previous identity.
 
-    A panic of a library's Rust code is no Exception, and is known by its name only. The text of a foreign exception may quote a
-    file, so it is not shown.
+    A panic in a library's Rust code is not an `Exception` and is recognized by its class name. The text of an unexpected
+    exception may quote a file, so it is not shown.
     """
     try:
         yield
@@ -281,7 +280,7 @@ def identity_errors(what: str) -> Iterator[None]:
 
 
 def describe_crash(crash: BaseException) -> str:
-    """The type of an exception and where it was raised, for a report of a bug; nothing of its text."""
+    """Return the type of an exception and where it was raised, without its text, for a bug report."""
     place, trace = "", crash.__traceback__
     while isinstance(trace, TracebackType):
         place, trace = f" ({os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno})", trace.tb_next

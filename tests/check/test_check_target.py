@@ -64,7 +64,7 @@ def test_a_server_that_no_rule_names_is_named(served: tuple[Workloads, Proxy]) -
     workloads, proxy = served
     report = call(workloads, proxy.target, rules=("--verify-id", STRANGER))
     assert report.wrong() == ["server"]
-    assert f"shows a certificate of {SERVER}, and is refused: no-rule-admits" in report.the("server").seen
+    assert f"shows a certificate of {SERVER}, and is refused: no-matching-rule" in report.the("server").seen
     assert report.the("server").advice == f"if that is the server that is meant, say --verify-id {SERVER}"
 
 
@@ -152,7 +152,7 @@ def test_with_files_the_host_and_our_certificate_are_what_is_judged(file_identit
     other = call_by_files(
         file_identities, server, *file_identities.named(file_identities.client_files), "--override-server-name=db.example.org"
     )
-    assert "wrong-host-name" in other.the("server").seen
+    assert "host-name-mismatch" in other.the("server").seen
     assert "--override-server-name" in other.the("server").advice
     strict = file_identities.serve(file_identities.enter(Backend(echo)).target, rules=("--allow-cn=somebody-else",))
     refused = call_by_files(file_identities, strict, *file_identities.named(file_identities.client_files)).the("admission")

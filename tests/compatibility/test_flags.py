@@ -83,7 +83,7 @@ def test_the_host_name_is_that_of_the_target_unless_it_is_overridden(
     assert carries(installed_command.client(f"127.0.0.1:{server.address[1]}", "--override-server-name=localhost").address)
     strict = installed_command.client(f"127.0.0.1:{server.address[1]}")
     assert not carries(strict.address)
-    strict.wait_for("error on dial: .*wrong-host-name")
+    strict.wait_for("error on dial: .*host-name-mismatch")
 
 
 def test_what_is_not_local_needs_a_word(installed_command: InstalledCommand) -> None:

@@ -190,7 +190,7 @@ def test_an_overdue_rotation_is_told_once_and_is_over_with_a_new_svid() -> None:
 
 def test_an_svid_that_is_left_out_is_told_once() -> None:
     said = Said(Selection(hint="x"))
-    failure = "own-svid-does-not-verify: SVID 'spiffe://a.test/two': expired"
+    failure = "svid-verification-failed: SVID 'spiffe://a.test/two': expired"
     said.take(updated(ONE, TWO, left_out=(failure,)), updated(ONE, TWO, left_out=(failure,)))
     assert said.count(f"warning: an identity is left out: {failure}") == 1
 

@@ -87,7 +87,7 @@ def test_it_says_who_answered_when_asked(workloads: Workloads, target: str) -> N
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ((f"--verify-id={STRANGER}", "TARGET"), "no-rule-admits: unauthorized"),
+        ((f"--verify-id={STRANGER}", "TARGET"), "no-matching-rule: unauthorized"),
         ((ID, "127.0.0.1:1"), "tcp:127.0.0.1:1: connection refused"),
         ((ID, "nowhere.invalid:1"), "nowhere.invalid"),
         (("TARGET",), "nothing says which server is expected"),

@@ -19,7 +19,7 @@ def test_it_shows_who_spoke_to_whom_a_rotation_and_a_refusal() -> None:
     assert (result.returncode, result.stderr) == (0, "")
     assert "server proxy admitted spiffe://demo.test/caller" in result.stdout
     assert "client proxy reached spiffe://demo.test/service" in result.stdout
-    assert "server proxy refused spiffe://demo.test/stranger inside the handshake: no-rule-admits" in result.stdout
+    assert "server proxy refused spiffe://demo.test/stranger inside the handshake: no-matching-rule" in result.stdout
     assert "generation 2" in result.stdout
 
 

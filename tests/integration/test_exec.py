@@ -101,7 +101,7 @@ def test_of_several_targets_each_has_its_own_server(workloads: Workloads, target
     assert (done.code, done.out) == (0, "b'x'\nb''\n")
     (line,) = done.err.splitlines()  # what was refused is said at the end
     assert line.startswith("tunnel: error on dial: TLS handshake with")
-    assert "no-rule-admits" in line
+    assert "no-matching-rule" in line
 
 
 def test_targets_with_sockets_have_a_place_each(workloads: Workloads, target: str) -> None:

@@ -34,7 +34,7 @@ def test_a_foreign_page_can_neither_read_nor_end_a_proxy(workloads: Workloads) -
     assert ask(port, "POST", "/_shutdown", Origin="https://evil.example") == 403
     assert ask(port, "POST", "/_shutdown", Sec_Fetch_Site="cross-site") == 403
     assert ask(port, "POST", "/_shutdown", Host="rebound.example", Origin="http://rebound.example") == 421
-    proxy.wait_for('http: refused request from 127.0.0.1:[0-9]+: host "rebound.example:[0-9]+" .* reason=foreign-host$')
+    proxy.wait_for('http: refused request from 127.0.0.1:[0-9]+: host "rebound.example:[0-9]+" .* reason=host-not-allowed$')
     proxy.wait_for("http: refused request from 127.0.0.1:.* reason=cross-site$")
     assert proxy.is_running
     assert ask(port, "POST", "/_shutdown", Origin=f"http://127.0.0.1:{port}", Sec_Fetch_Site="same-origin") == 200
@@ -49,4 +49,4 @@ def test_an_allowed_name_is_served_and_refusals_are_few_lines(workloads: Workloa
         assert ask(port, "GET", "/_status", Host="evil.example") == 421
     assert proxy.stop() == 0
     assert len(proxy.matches("http: refused request")) < 20
-    assert proxy.matches("from=127.0.0.1 reason=foreign-host suppressed=|reason=foreign-host suppressed=")
+    assert proxy.matches("from=127.0.0.1 reason=host-not-allowed suppressed=|reason=host-not-allowed suppressed=")

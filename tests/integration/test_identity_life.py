@@ -187,7 +187,7 @@ def test_a_federated_peer_is_not_meant_by_a_wildcard(workloads: Workloads, patte
     workloads.federate()
     proxy = workloads.server(backend(workloads), rules=["--allow-uri", pattern])
     assert alert_of(s_client(workloads, proxy.address, workloads.identity(FOREIGNER))) == BAD_CERTIFICATE
-    proxy.wait_for(f"{FOREIGNER} reason=no-rule-admits$")
+    proxy.wait_for(f"{FOREIGNER} reason=no-matching-rule$")
     assert_serves(workloads, proxy)
 
 

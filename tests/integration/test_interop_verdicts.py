@@ -407,7 +407,7 @@ def test_the_host_name_is_looked_for_in_the_certificate(
             server.wait_for("^ping$")
         else:
             assert is_over(plain)
-            proxy.wait_for("error on dial: .*hostname mismatch.*reason=wrong-host-name")
+            proxy.wait_for("error on dial: .*hostname mismatch.*reason=host-name-mismatch")
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ def test_a_target_that_the_proxy_cannot_reach_is_an_error_on_dial(workloads: Wor
 def test_a_proxy_of_another_kind_is_not_understood(workloads: Workloads) -> None:
     place = workloads.enter(microsocks(workloads.directory))
     client = workloads.client("localhost:1", f"--proxy=http://{place}")
-    assert "reason=proxy-not-understood" in error_of(client)
+    assert "reason=invalid-proxy-response" in error_of(client)
 
 
 def test_a_proxy_that_is_not_there_is_an_error_on_dial(workloads: Workloads) -> None:

@@ -90,7 +90,7 @@ def test_a_server_asks_inside_the_handshake(workloads: Workloads, backend: Backe
     with tls_connection(server.address, workloads.identity(CLIENT)) as peer:
         assert has_echo(peer)
     assert is_refused(workloads, server, STRANGER)
-    server.wait_for("error on TLS handshake from .*no-rule-admits: unauthorized")
+    server.wait_for("error on TLS handshake from .*no-matching-rule: unauthorized")
     assert backend.accepted == 1, "nothing is dialled for whom the policy refuses"
 
 
@@ -100,7 +100,7 @@ def test_a_client_asks_before_its_last_flight_leaves(workloads: Workloads, backe
     client = workloads.client(server.target, rules=allowing(policy, "verify"))
     with connect(client.address) as sock, suppress(ConnectionError):
         assert sock.recv(1) == b""
-    client.wait_for("error on dial: .*no-rule-admits: unauthorized")
+    client.wait_for("error on dial: .*no-matching-rule: unauthorized")
     server.wait_for("error on TLS handshake from .*bad certificate")
     assert backend.accepted == 0
 

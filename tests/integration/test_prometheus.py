@@ -163,7 +163,7 @@ def test_a_real_prometheus_scrapes_a_real_proxy_over_https(tmp_path: Path) -> No
                 peer.send(b"ping")
                 assert peer.receive_exactly(4) == (b"ping" if is_carried else b"")
         server.wait_for("closed pipe")
-        server.wait_for("no-rule-admits")
+        server.wait_for("no-matching-rule")
         fields = {
             "scheme": "https",
             "tls_config": {"ca_file": str(file_identities.pki.cacert)},
@@ -176,7 +176,7 @@ def test_a_real_prometheus_scrapes_a_real_proxy_over_https(tmp_path: Path) -> No
                 "ghostunnel_accept_total": 2,
                 "ghostunnel_accept_success": 1,
                 "ghostunnel_accept_error": 1,
-                'ghostunnel_refusals_total{reason="no-rule-admits"}': 1,
+                'ghostunnel_refusals_total{reason="no-matching-rule"}': 1,
                 "ghostunnel_traffic_forwarded_bytes_total": 4,
                 "ghostunnel_conn_lifetime_count": 2,
             }

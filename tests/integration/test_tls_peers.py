@@ -137,7 +137,7 @@ def test_a_client_without_a_certificate_is_refused(guarded: GuardedServer, versi
 def test_a_stranger_is_refused_and_named_in_the_log(guarded: GuardedServer, version: str) -> None:
     dialled, since = guarded.backend.accepted, len(guarded.proxy.lines)
     assert alert_of(guarded.client(STRANGER, version)) == BAD_CERTIFICATE
-    guarded.proxy.wait_for(rf"error on TLS handshake from 127\.0\.0\.1:\d+: .*{STRANGER}.* reason=no-rule-admits$", since)
+    guarded.proxy.wait_for(rf"error on TLS handshake from 127\.0\.0\.1:\d+: .*{STRANGER}.* reason=no-matching-rule$", since)
     assert guarded.backend.accepted == dialled
 
 
@@ -204,7 +204,9 @@ def test_a_wrong_server_gets_an_alert_and_not_a_byte(workloads: Workloads) -> No
         plain.sendall(b"secret")
         with pytest.raises(ConnectionResetError):
             plain.recv(1)
-    proxy.wait_for(rf"error on dial: TLS handshake with tcp:127\.0\.0\.1:{port}: .*{STRANGER} reason=no-rule-admits from=tcp:")
+    proxy.wait_for(
+        rf"error on dial: TLS handshake with tcp:127\.0\.0\.1:{port}: .*{STRANGER} reason=no-matching-rule from=tcp:"
+    )
     server.wait_for(f"SSL alert number {BAD_CERTIFICATE}")
     assert not server.matches("secret")
 
@@ -228,7 +230,7 @@ def test_a_client_proxy_that_is_refused_says_so_and_resets_its_plain_side(worklo
         plain.recv(1)
     client.wait_for(r"error during copy: the peer refused us: .*bad certificate")
     client.wait_for(r"closed pipe: .* end=refused-by-peer$")
-    server.wait_for(rf"error on TLS handshake from .*{CLIENT} reason=no-rule-admits$")
+    server.wait_for(rf"error on TLS handshake from .*{CLIENT} reason=no-matching-rule$")
     assert backend.accepted == 0
 
 

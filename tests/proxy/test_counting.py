@@ -121,7 +121,7 @@ FAILED = {"accept.total": 1, "accept.error": 1, "conn.lifetime": 1}
 @pytest.mark.parametrize(
     ("happens", "expected", "reasons"),
     [
-        (refused_peer, FAILED | {"conn.handshake": 1}, {"no-rule-admits": 1}),
+        (refused_peer, FAILED | {"conn.handshake": 1}, {"no-matching-rule": 1}),
         (slow_peer, FAILED | {"conn.handshake": 1, "accept.timeout": 1}, {"handshake-timeout": 1}),
         (health_check, FAILED | {"conn.handshake": 1}, {}),
         (no_target, FAILED | {"conn.handshake": 1}, {"name-not-resolved": 1}),

@@ -87,7 +87,7 @@ def generation(
 
 
 NOT_ADMITTED = (
-    "no-rule-admits: unauthorized: invalid principal, or principal not allowed: spiffe://a.test/peer reason=no-rule-admits"
+    "no-matching-rule: unauthorized: invalid principal, or principal not allowed: spiffe://a.test/peer reason=no-matching-rule"
 )
 CALLER = " from=unix:@"  # what a line about a failure says of whom it failed for
 KNOWN = f"{CALLER} peer=spiffe://a.test/peer rule=any"  # once the peer is admitted
@@ -303,7 +303,7 @@ def test_a_peer_that_says_something_and_leaves_is_no_health_check(stages: Stages
     sock.close()
     stage.turn()
     (line,) = stage.log.lines
-    assert line == "error on TLS handshake from unix:@: connection closed in the handshake reason=closed-in-handshake"
+    assert line == "error on TLS handshake from unix:@: connection closed in the handshake reason=closed-during-handshake"
     assert stage.tunnel.counters.summary() == "accepted=1 refused=1"
 
 
@@ -474,7 +474,7 @@ def test_with_a_certificate_from_a_file_peers_refuse_by_its_dates_and_we_do_not(
 
 
 NOBODY: list[tuple[dict[str, Any], str]] = [
-    ({"rules": ()}, "no-rule-admits"),
+    ({"rules": ()}, "no-matching-rule"),
     ({"bundles": BundleSet({HOME: TrustBundle(HOME, ())})}, "unknown-authority"),
 ]
 
@@ -517,7 +517,7 @@ def test_a_policy_that_came_meanwhile_is_asked_on_a_thread(stages: Stages, is_ad
         if stage.tunnel.counters.carried or stage.tunnel.counters.reasons:
             break
     assert stage.tunnel.counters.carried == is_admitted
-    assert stage.tunnel.counters.reasons == ({} if is_admitted else {"no-rule-admits": 1})
+    assert stage.tunnel.counters.reasons == ({} if is_admitted else {"no-matching-rule": 1})
 
 
 @pytest.mark.parametrize("is_server", [True, False])

@@ -158,7 +158,7 @@ def test_a_refusal_is_read_before_the_end(crossings: Crossings) -> None:
 def test_what_is_no_answer_is_said_to_be_none(crossings: Crossings) -> None:
     crossing = crossings()
     crossing.say(b"SSH-2.0-server\r\n")
-    assert crossing.fault is TargetFault.PROXY_NOT_UNDERSTOOD
+    assert crossing.fault is TargetFault.PROXY_RESPONSE
 
 
 class Chatty:

@@ -125,9 +125,9 @@ BAD_AUTHORITIES: dict[str, tuple[Make, Denial]] = {
 # Rules for what a peer sent only: a bundle's certificate is vouched for by whoever put it there.
 BAD_INTERMEDIATES: dict[str, tuple[Make, Denial]] = {
     "no basicConstraints": (lambda: authority(is_ca=None), Denial.NOT_CA),
-    "ID of another trust domain": (lambda: authority("b.test"), Denial.AUTHORITY_ID),
-    "ID with a path in another trust domain": (lambda: authority(uris=("spiffe://b.test/ca",)), Denial.AUTHORITY_ID),
-    "two IDs, one of another": (lambda: authority(uris=("spiffe://a.test", "spiffe://b.test")), Denial.AUTHORITY_ID),
+    "ID of another trust domain": (lambda: authority("b.test"), Denial.TRUST_DOMAIN),
+    "ID with a path in another trust domain": (lambda: authority(uris=("spiffe://b.test/ca",)), Denial.TRUST_DOMAIN),
+    "two IDs, one of another": (lambda: authority(uris=("spiffe://a.test", "spiffe://b.test")), Denial.TRUST_DOMAIN),
     "no purpose of TLS": (lambda: authority(purposes=(ExtendedKeyUsageOID.CODE_SIGNING,)), Denial.EXTENDED_KEY_USAGE),
     "SHA-1": (lambda: signed_with_sha1(authority), Denial.WEAK_SIGNATURE),
 }
@@ -220,7 +220,7 @@ def test_an_anchor_without_any_extension_is_a_name_and_a_key() -> None:
 def test_a_refusal_names_the_rule() -> None:
     with pytest.raises(PeerDenied, match=r"^issuer-is-not-ca: rule authority: its basic constraints say cA FALSE$"):
         check_anchor(authority(is_ca=False).certificate)
-    with pytest.raises(PeerDenied, match=r"^not-one-uri-san: rule one-uri: "):
+    with pytest.raises(PeerDenied, match=r"^wrong-uri-san-count: rule one-uri: "):
         check_leaf(leaf(uris=()).certificate)
 
 

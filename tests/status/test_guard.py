@@ -162,9 +162,9 @@ def test_a_refusal_is_answered_logged_and_counted() -> None:
             assert answer.status == 200
             (answer,) = await port.ask(b"GET /a HTTP/1.1\r\nHost: OPS.example:1\r\nConnection: close\r\n\r\n")
             assert answer.status == 200
-            assert counted == ["foreign-host", "cross-site"]
+            assert counted == ["host-not-allowed", "cross-site"]
             assert [line.partition(": ")[2].partition(" from ")[0] for line in port.lines] == ["refused request"] * 2
-            assert port.lines[0].endswith('host "evil.example\\x1b" is not a name of this status port reason=foreign-host')
+            assert port.lines[0].endswith('host "evil.example\\x1b" is not a name of this status port reason=host-not-allowed')
             assert port.lines[1].endswith('POST /a from another site, origin "http://evil.example" reason=cross-site')
 
     run(talk)

@@ -54,8 +54,8 @@ def test_machines_read_it_as_json() -> None:
 
 
 def test_what_is_left_out_is_told() -> None:
-    update = replace(UPDATE, left_out=("own-svid-does-not-verify: SVID 'spiffe://a.test/old': expired",))
-    assert "warning: an identity is left out: own-svid" in describe_update(update.svids, update, NOW)
+    update = replace(UPDATE, left_out=("svid-verification-failed: SVID 'spiffe://a.test/old': expired",))
+    assert "warning: an identity is left out: svid-verification-failed" in describe_update(update.svids, update, NOW)
     assert report_update(update.svids, update)["left_out"] == list(update.left_out)
 
 

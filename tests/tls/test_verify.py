@@ -132,7 +132,7 @@ def test_an_intermediate_of_another_trust_domain_does_not_sign_for_ours() -> Non
     """One root vouches for two domains; the intermediate is named for the other one."""
     root = authority(uris=(), subject="shared root")
     theirs = authority("b.test", issuer=root)
-    assert denial(bundles(a=[root], b=[root]), leaf(issuer=theirs), theirs) is Denial.AUTHORITY_ID
+    assert denial(bundles(a=[root], b=[root]), leaf(issuer=theirs), theirs) is Denial.TRUST_DOMAIN
 
 
 def test_a_trust_domain_without_a_bundle_is_unknown() -> None:
@@ -404,7 +404,7 @@ def test_an_anchor_that_openssl_cannot_read_is_trusted_by_nobody() -> None:
     [
         (lambda root: authority(issuer=root, subject="middle", is_ca=False), Denial.NOT_CA),
         (lambda root: authority(issuer=root, subject="middle", usage=("digital_signature",)), Denial.KEY_USAGE),
-        (lambda root: authority("b.test", issuer=root), Denial.AUTHORITY_ID),
+        (lambda root: authority("b.test", issuer=root), Denial.TRUST_DOMAIN),
         (lambda root: authority(issuer=root, subject="m", is_ca=None), Denial.NOT_CA),
         (lambda root: authority(issuer=root, subject="m", purposes=CODE_SIGNING), Denial.EXTENDED_KEY_USAGE),
         (lambda root: authority(issuer=root, subject="m", key=key_of("rsa1024")), Denial.WEAK_KEY),

@@ -36,7 +36,7 @@ _ADVICE = {
     TargetFault.TIMEOUT: "a firewall or a network policy may swallow it, or the machine is away",
     TargetFault.UNREACHABLE: "does it serve TLS, and is it well? One of ours without an identity closes at once: check there",
     TargetFault.PROXY_REFUSED: "ask the proxy's operator to let us through to that target, or mend the credentials in --proxy",
-    TargetFault.PROXY_NOT_UNDERSTOOD: "is --proxy that kind of proxy? http:// and socks5:// differ",
+    TargetFault.PROXY_RESPONSE: "is --proxy that kind of proxy? http:// and socks5:// differ",
     TargetFault.PROXY_CLOSED: "see the proxy's log",
 }
 # Alerts (RFC 8446, section 6.2).
@@ -79,7 +79,7 @@ def explain_failure(case: Case, failure: TunnelError, seen: Shown | None, we: st
     if isinstance(failure, TlsError):
         return _explain_tls(case, failure, seen, we)
     reason = failure.reason.value if isinstance(failure, ReasonedError) else "refused"
-    fault = failure.reason if isinstance(failure, TargetError) else TargetFault.PROXY_NOT_UNDERSTOOD
+    fault = failure.reason if isinstance(failure, TargetError) else TargetFault.PROXY_RESPONSE
     return problem(SERVER, f"{reason}: {failure}", advice_of(fault))
 
 

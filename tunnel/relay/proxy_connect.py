@@ -46,7 +46,7 @@ class ProxyConnect:
         except TargetError as error:
             self._owner.step_failed(error)
         except WireError as error:
-            self._owner.step_failed(TargetError(TargetFault.PROXY_NOT_UNDERSTOOD, str(error)))
+            self._owner.step_failed(TargetError(TargetFault.PROXY_RESPONSE, str(error)))
         else:
             if reached is not None:
                 self._owner.step_done(reached.leftover)

@@ -169,13 +169,13 @@ def _check_trust_domain(reading: RuleInput) -> None:
         except SpiffeIdError:
             continue  # a name in somebody's own PKI
         if domain != reading.signs_for:
-            raise PeerDenied(Denial.AUTHORITY_ID, f"its SPIFFE ID is {uri!a}, and the leaf is of {reading.signs_for}")
+            raise PeerDenied(Denial.TRUST_DOMAIN, f"its SPIFFE ID is {uri!a}, and the leaf is of {reading.signs_for}")
 
 
 def _check_authority_id(reading: RuleInput) -> None:
     uris = reading.certificate.extensions.uris()
     if uris and uris != (f"spiffe://{reading.signs_for}",):
-        raise PeerDenied(Denial.AUTHORITY_ID, f"its URI name is {uris[0]!a}, expected spiffe://{reading.signs_for}")
+        raise PeerDenied(Denial.TRUST_DOMAIN, f"its URI name is {uris[0]!a}, expected spiffe://{reading.signs_for}")
 
 
 def _check_tls_purpose(reading: RuleInput) -> None:
