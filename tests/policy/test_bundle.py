@@ -101,6 +101,10 @@ def test_links_and_devices_of_an_archive_are_left_out() -> None:
         (gzip.compress(bytes(members.MAX_BYTES + 1)), "more than 16 MiB when unpacked"),
         (archive({f"{number}": b"" for number in range(members.MAX_FILES + 1)}), "more than 10000 files"),
     ],
+    ids=[
+        *("nothing", "no gzip", "no tar", "cut off", "outside", "outside through a folder", "twice"),
+        *("too large", "too many files"),
+    ],
 )
 def test_an_archive_that_is_none_or_too_much_is_refused(tmp_path: Path, packed: bytes, words: str) -> None:
     path = tmp_path / "bundle.tar.gz"

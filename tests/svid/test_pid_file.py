@@ -90,7 +90,7 @@ def test_a_process_that_has_gone_is_said(path: Path, service: subprocess.Popen[s
     assert send(path) == Told(False, f"pid file {path} says {service.pid}, and there is no such process", may_come=True)
 
 
-@pytest.mark.parametrize("written", [1.0, 1e9, time.time() + 1e6])
+@pytest.mark.parametrize("written", [1.0, 1e9, time.time() + 1e6], ids=["1970", "2001", "in the future"])
 def test_the_time_of_the_file_means_nothing_since_the_clock_may_have_been_set(
     path: Path, service: subprocess.Popen[str], written: float
 ) -> None:
