@@ -17,6 +17,8 @@ from tunnel.net import owner
 from tunnel.net.owner import owner_of_peer
 
 OTHER = 64321  # a user with no name
+# Connections of other processes may leave from the same port of 127.0.0.1, and then it cannot be bound again.
+UNSHARED = "127.83.19.7"
 # Becomes another user, connects, says so, and holds the connection until standard input ends.
 CALLER = """
 import os, socket, sys
@@ -61,9 +63,13 @@ def listening(stack: ExitStack, family: int, host: str) -> socket.socket:
     return sock
 
 
-def called(stack: ExitStack, listener: socket.socket, family: int, host: str) -> tuple[socket.socket, socket.socket, object]:
+def called(
+    stack: ExitStack, listener: socket.socket, family: int, host: str, source: str | None = None
+) -> tuple[socket.socket, socket.socket, object]:
     """A caller of ours, and what was accepted of it."""
     caller = stack.enter_context(socket.socket(family))
+    if source is not None:
+        caller.bind((source, 0))
     caller.connect((host, listener.getsockname()[1]))
     accepted, address = listener.accept()
     return caller, stack.enter_context(accepted), address
@@ -93,14 +99,15 @@ def test_a_caller_that_was_cut_off_is_nobody(stack: ExitStack) -> None:
 @pytest.mark.usefixtures("way")
 def test_who_listens_at_a_caller_s_port_is_not_the_caller(stack: ExitStack) -> None:
     """A search for a connection that is no more must not end at a listener, which is ours."""
-    caller, accepted, address = called(stack, listening(stack, socket.AF_INET, "127.0.0.1"), socket.AF_INET, "127.0.0.1")
+    listener = listening(stack, socket.AF_INET, "127.0.0.1")
+    caller, accepted, address = called(stack, listener, socket.AF_INET, "127.0.0.1", UNSHARED)
     place = caller.getsockname()
     caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     caller.close()
-    listener = stack.enter_context(socket.socket())
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind(place)
-    listener.listen()
+    other = stack.enter_context(socket.socket())
+    other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    other.bind(place)
+    other.listen()
     assert owner_of_peer(accepted, address) is None
 
 
@@ -108,7 +115,7 @@ def test_who_listens_at_a_caller_s_port_is_not_the_caller(stack: ExitStack) -> N
 def test_who_calls_from_a_dead_caller_s_port_is_not_that_caller(stack: ExitStack) -> None:
     """What the dead one has sent can still be read, and must not pass for what the living one, who is of our user, says."""
     listener = listening(stack, socket.AF_INET, "127.0.0.1")
-    dead, accepted, address = called(stack, listener, socket.AF_INET, "127.0.0.1")
+    dead, accepted, address = called(stack, listener, socket.AF_INET, "127.0.0.1", UNSHARED)
     place = dead.getsockname()
     dead.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     dead.close()
