@@ -192,18 +192,15 @@ def test_a_kill_of_ours_is_the_commands_end(workloads: Workloads, target: str) -
 def test_a_process_of_another_user_is_refused(workloads: Workloads, target: str, kind: str) -> None:
     flags = ["--unix=x"] if kind == "socket" else []
     place = "{socket}" if kind == "socket" else "{port}"
-    say = f"echo up {place}; chmod 755 {{dir}} 2>/dev/null; read line"
-    argv = tunnel_argv("exec", f"--target={target}", ID, *flags, "--", "sh", "-c", say if flags else say.replace("{dir}", "/x"))
-    workloads.directory.chmod(0o755)
-    process = Process(argv, environ=environment(workloads))
+    argv = tunnel_argv("exec", f"--target={target}", ID, *flags, "--", "sh", "-c", f"echo up {place}; read line")
+    public = workloads.enter(tempfile.TemporaryDirectory())  # pytest's own directories are closed to other users
+    process = Process(argv, environ=environment(workloads, TMPDIR=public))
     try:
         where = process.wait_for(r"up (\S+)")[1]
         address = where if flags else ("127.0.0.1", int(where))
         if flags:
-            for directory in Path(where).parents:
-                if directory.is_relative_to(workloads.directory.parents[1]):
-                    directory.chmod(0o755)
-            Path(where).chmod(0o777)
+            for path in (public, Path(where).parent, where):
+                os.chmod(path, 0o777)
         script = (
             "import socket, sys\n"
             f"s = socket.socket(socket.AF_{'UNIX' if flags else 'INET'})\n"

@@ -337,6 +337,7 @@ def test_a_half_close_starts_a_limit_of_silence_and_not_of_time(file_identities:
         assert peer.receive_all() == b""
         assert not peer.has_ended, "a cut is no end"
     proxy.wait_for(r"closed pipe: .*returned 25 bytes, .* end=close-timeout$")
+    go.release(pieces)  # the backend finds its connection cut, and ends
 
 
 # -- the protocol
