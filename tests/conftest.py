@@ -1,10 +1,16 @@
-"""Settings for all tests: the default signals, and hypothesis without a deadline."""
+"""Settings for all tests: the default signals, hypothesis without a deadline, and what runs in parallel."""
 
 from __future__ import annotations
 
 import signal
+from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from xdist.remote import Producer
+    from xdist.scheduler import LoadScopeScheduling
 
 # Speed of the machine is no property of the program, and a failure must be the same everywhere.
 settings.register_profile("tunnel", deadline=None, derandomize=True)
@@ -24,3 +30,13 @@ def restore_default_signals() -> None:
 
 
 restore_default_signals()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling | None:
+    """Distribute whole files with `-n`, unless another distribution is asked for."""
+    if config.getoption("dist") != "load":  # the default of -n
+        return None
+    from tests.support.scheduler import FileScheduling
+
+    return FileScheduling(config, log)
