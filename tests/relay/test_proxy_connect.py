@@ -11,8 +11,7 @@ from tests.support.socket_pairs import MAKERS, Clock, narrow_unix_pair, received
 from tunnel.errors import TargetError, TargetFault
 from tunnel.relay.loop import Loop
 from tunnel.relay.proxy_connect import ProxyConnect
-from tunnel.wire.exchange import open_exchange
-from tunnel.wire.outbound import Exchange, Reached, parse_outbound
+from tunnel.wire.outbound import Exchange, Reached, open_exchange, parse_outbound
 
 NAME = "proxy socks5://proxy:1080"
 METHOD, ANSWER = b"\x05\x00", b"\x05\x00\x00\x01" + bytes(6)

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunnel.errors import ConfigError, TargetError, TargetFault, WireError, WireFault
-from tunnel.wire.exchange import open_exchange
-from tunnel.wire.outbound import Exchange, OutboundProxy, Reached, parse_outbound
+from tunnel.wire.outbound import Exchange, OutboundProxy, Reached, open_exchange, parse_outbound
 
 HTTP = parse_outbound("http://proxy")
 HTTP_LOGIN = parse_outbound("http://user:p%40ss@proxy")

@@ -8,8 +8,7 @@ from tunnel.errors import ConfigError
 from tunnel.net.address import Address, UnixAddress
 from tunnel.net.sockets import port_number
 from tunnel.proxy.settings import Settings
-from tunnel.wire.exchange import open_exchange
-from tunnel.wire.outbound import Exchange, OutboundProxy
+from tunnel.wire.outbound import Exchange, OutboundProxy, open_exchange
 
 
 @dataclass(frozen=True, slots=True)

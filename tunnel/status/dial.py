@@ -14,8 +14,7 @@ from tunnel.errors import TargetError, TargetFault
 from tunnel.net.address import Address
 from tunnel.net.race import PolledRace
 from tunnel.net.sockets import resolve, resolve_now
-from tunnel.wire.exchange import open_exchange
-from tunnel.wire.outbound import Exchange, OutboundProxy, Reached
+from tunnel.wire.outbound import Exchange, OutboundProxy, Reached, open_exchange
 
 
 async def open_target(address: Address) -> trio.SocketStream:

@@ -79,6 +79,20 @@ def parse_outbound(text: str) -> OutboundProxy:
     return proxy
 
 
+def open_exchange(proxy: OutboundProxy, host: str, port: int) -> Exchange:
+    """Return a new exchange that requests the target; raises ConfigError for a target that the protocol cannot express."""
+    if not host:
+        raise ConfigError(f"a target behind proxy {proxy} needs a host")
+    # Loaded when needed: h11 is large, and both modules import this one. The first exchange is opened at start.
+    if proxy.scheme == "http":
+        from tunnel.wire.connect import ConnectExchange
+
+        return ConnectExchange(proxy, host, port)
+    from tunnel.wire.socks5 import Socks5Exchange
+
+    return Socks5Exchange(proxy, host, port)
+
+
 def refused(proxy: OutboundProxy, reply: str) -> TargetError:
     """The proxy understood us and said no; `reply` is its text, which may be anything."""
     return TargetError(TargetFault.PROXY_REFUSED, f"proxy {proxy} refused: {escape(reply[:_MAX_REPLY])}")
