@@ -22,6 +22,7 @@ from tunnel.errors import IdentityError, IdentityFault, WireError, WireFault
 from tunnel.keystore.material import KeyMaterial, make_material
 from tunnel.pkix.certificate import Certificate, parse_certificate
 from tunnel.pkix.der import OCTET_STRING, as_integer, as_oid, children, expect, read_sequence
+from tunnel.wire.byte_reader import ByteReader
 
 _WHITENING = b"Mighty Aphrodite"  # what Java puts between the password and the store when it makes the digest
 _DIGEST_BYTES = 20
@@ -79,32 +80,20 @@ def _check_integrity(blob: bytes, password: str) -> None:
 # -- the file
 
 
-class _JksReader:
-    """Numbers and byte strings, one after the other; raises WireError where the store ends."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._at = 0
-
-    def take(self, size: int) -> bytes:
-        if self._at + size > len(self._data):
-            raise WireError(WireFault.TRUNCATED, "the store ends inside an entry")
-        self._at += size
-        return self._data[self._at - size : self._at]
-
-    def number(self, size: int = 4) -> int:
-        return int.from_bytes(self.take(size), "big")
+class _JksReader(ByteReader):
+    """Reads the fields of a store in their order."""
 
     def skip(self, pattern: re.Pattern[bytes]) -> None:
-        found = pattern.match(self._data, self._at)
+        """Skip what the pattern matches at this place."""
+        found = pattern.match(self.data, self.at)
         if not found:
             raise WireError(WireFault.MALFORMED, "an object that is not understood")
-        self._at = found.end()
+        self.at = found.end()
 
 
 def _key_entries(body: bytes) -> list[_Entry]:
     try:
-        return list(_read_entries(_JksReader(body)))
+        return list(_read_entries(_JksReader(body, "the store")))
     except WireError:
         pass
     raise IdentityError(
@@ -113,15 +102,15 @@ def _key_entries(body: bytes) -> list[_Entry]:
 
 
 def _read_entries(reader: _JksReader) -> Iterator[_Entry]:
-    magic, version, count = reader.number(), reader.number(), reader.number()
+    magic, version, count = reader.number(4), reader.number(4), reader.number(4)
     if magic not in (_JKS, _JCEKS) or version not in (1, 2):
         raise WireError(WireFault.MALFORMED, "neither JKS nor JCEKS")
     for number in range(1, count + 1):  # each takes bytes, so the length of the store is the bound
-        kind = reader.number()
-        reader.take(reader.number(2))  # its alias
+        kind = reader.number(4)
+        reader.vector(2)  # its alias
         reader.take(8)  # its date
         if kind == _KEY:
-            yield _Entry(number, reader.take(reader.number()), _read_chain(reader, version))
+            yield _Entry(number, reader.vector(4), _read_chain(reader, version))
         elif kind == _TRUSTED:
             _read_certificate(reader, version)
         elif kind == _SECRET:
@@ -131,20 +120,20 @@ def _read_entries(reader: _JksReader) -> Iterator[_Entry]:
 
 
 def _read_chain(reader: _JksReader, version: int) -> tuple[bytes, ...]:
-    return tuple(_read_certificate(reader, version) for _ in range(reader.number()))
+    return tuple(_read_certificate(reader, version) for _ in range(reader.number(4)))
 
 
 def _read_certificate(reader: _JksReader, version: int) -> bytes:
     if version == 2:
-        reader.take(reader.number(2))  # its type, X.509
-    return reader.take(reader.number())
+        reader.vector(2)  # its type, X.509
+    return reader.vector(4)
 
 
 def _skip_sealed(reader: _JksReader) -> None:
     reader.skip(_SEALED)
     for _ in ("encodedParams", "encryptedContent"):
         reader.skip(_ARRAY)
-        reader.take(reader.number())
+        reader.vector(4)
     for _ in ("paramsAlg", "sealAlg"):
         is_text = reader.take(1) == b"t"  # else a reference to one
         reader.take(reader.number(2) if is_text else 4)

@@ -8,6 +8,7 @@ from typing import Any, Final
 from OpenSSL import SSL
 
 from tunnel.tls.openssl import ffi, lib, pointer
+from tunnel.wire.byte_reader import ByteReader
 
 ACME_PROTOCOL: Final = b"acme-tls/1"  # RFC 8737, section 6.2
 
@@ -32,15 +33,20 @@ def choose_protocol(context: SSL.Context, protocols: Sequence[bytes]) -> object:
     return callback, known
 
 
+def parse_protocols(names: ByteReader) -> tuple[bytes, ...]:
+    """Return the protocol names of an ALPN extension, each of which has a length of one byte; raises WireError."""
+    found = []
+    while names.has_more:
+        found.append(names.vector(1))
+    return tuple(found)
+
+
 def _select_among(known: dict[bytes, Any]) -> Callable[..., int]:
     def select(_ssl: Any, out: Any, out_size: Any, offered: Any, size: int, _: Any) -> int:
-        names, at, wanted = bytes(ffi.buffer(offered, size)), 0, set()
-        while at < size:  # OpenSSL has checked the lengths (tls_parse_ctos_alpn)
-            end = at + 1 + names[at]
-            wanted.add(names[at + 1 : end])
-            at = end
+        # OpenSSL has checked the lengths (tls_parse_ctos_alpn).
+        names = parse_protocols(ByteReader(bytes(ffi.buffer(offered, size)), "ALPN extension"))
         for protocol, stored in known.items():
-            if protocol in wanted:
+            if protocol in names:
                 out[0], out_size[0] = stored, len(protocol)
                 return int(lib.SSL_TLSEXT_ERR_OK)
         return int(lib.SSL_TLSEXT_ERR_ALERT_FATAL)  # alert 120, no_application_protocol

@@ -10,7 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tunnel.errors import WireError, WireFault
+from tunnel.tls.alpn import parse_protocols
+from tunnel.wire.byte_reader import ByteReader
 
+_MESSAGE = "ClientHello"
 _HANDSHAKE, _CLIENT_HELLO = 22, 1
 _HOST_NAME = 0
 _SERVER_NAME, _ALPN = 0, 16  # numbers of extensions
@@ -66,34 +69,8 @@ def _check_message(message: bytes) -> None:
         raise WireError(WireFault.TOO_LARGE, f"ClientHello of more than {_MAX_HELLO} bytes")
 
 
-class _HelloReader:
-    """Takes a structure apart from its front; raises WireError where it is too short."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._at = 0
-
-    @property
-    def has_more(self) -> bool:
-        return self._at < len(self._data)
-
-    def take(self, size: int) -> bytes:
-        piece = self._data[self._at : self._at + size]
-        if len(piece) < size:
-            raise WireError(WireFault.TRUNCATED, "ClientHello ends inside a field")
-        self._at += size
-        return piece
-
-    def number(self, width: int) -> int:
-        return int.from_bytes(self.take(width), "big")
-
-    def vector(self, width: int) -> bytes:
-        """Bytes behind their length, which is `width` bytes long."""
-        return self.take(self.number(width))
-
-
 def _parse_hello(message: bytes) -> ClientHello:
-    reader = _HelloReader(message)
+    reader = ByteReader(message, _MESSAGE)
     reader.take(2 + 32)  # legacy_version, random
     for width in (1, 2, 1):  # legacy_session_id, cipher_suites, legacy_compression_methods
         reader.vector(width)
@@ -102,10 +79,10 @@ def _parse_hello(message: bytes) -> ClientHello:
     return ClientHello("" if name is None else _parse_server_name(name), () if alpn is None else _parse_alpn(alpn))
 
 
-def _parse_extensions(reader: _HelloReader) -> dict[int, bytes]:
+def _parse_extensions(reader: ByteReader) -> dict[int, bytes]:
     """Content by number; a client of TLS 1.2 may send none at all."""
     found: dict[int, bytes] = {}
-    inner = _HelloReader(reader.vector(2) if reader.has_more else b"")
+    inner = ByteReader(reader.vector(2) if reader.has_more else b"", _MESSAGE)
     if reader.has_more:
         raise WireError(WireFault.MALFORMED, "bytes behind the end of the ClientHello")
     while inner.has_more:
@@ -130,18 +107,16 @@ def _parse_server_name(content: bytes) -> str:
 
 def _parse_alpn(content: bytes) -> tuple[bytes, ...]:
     """The protocols, of which there is one at least and none is empty (RFC 7301, 3.1)."""
-    names, offered = _parse_list(content), []
-    while names.has_more:
-        offered.append(names.vector(1))
+    offered = parse_protocols(_parse_list(content))
     if not all(offered):
         raise WireError(WireFault.MALFORMED, "protocol without a name")
-    return tuple(offered)
+    return offered
 
 
-def _parse_list(content: bytes) -> _HelloReader:
+def _parse_list(content: bytes) -> ByteReader:
     """The inside of an extension that is one list and nothing else."""
-    outer = _HelloReader(content)
-    inner = _HelloReader(outer.vector(2))
+    outer = ByteReader(content, _MESSAGE)
+    inner = ByteReader(outer.vector(2), _MESSAGE)
     if outer.has_more or not inner.has_more:
         raise WireError(WireFault.MALFORMED, "extension that is not one list")
     return inner
