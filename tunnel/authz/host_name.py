@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from tunnel.authz.peer import Peer
-from tunnel.authz.rules import unmapped
 from tunnel.errors import Denial, IdentityError, IdentityFault, PeerDenied
+from tunnel.ip_address import IpAddress, parse_ip_address, unmap_ipv4
 
 _LABEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
 _SHOWN = 4  # names of a wrong certificate that a refusal tells
@@ -23,12 +22,12 @@ class HostName:
     """A name, or an address: then only addresses in the certificate count."""
 
     text: str
-    address: IPv4Address | IPv6Address | None
+    address: IpAddress | None
 
     def check(self, peer: Peer) -> None:
         """Raise PeerDenied unless a DNS name or an address of the peer's is this one; a common name never counts."""
         if self.address is not None:
-            is_named = any(unmapped(address) == self.address for address in peer.ip_addresses)
+            is_named = any(unmap_ipv4(address) == self.address for address in peer.ip_addresses)
         else:
             is_named = any(is_match(name, self.text) for name in peer.dns_names)
         if not is_named:
@@ -40,11 +39,8 @@ class HostName:
 
 def parse_host(text: str) -> HostName:
     """The host by this name or address, which may stand in brackets; raises IdentityError for what can be neither."""
-    try:
-        address = ip_address(text[1:-1] if text.startswith("[") and text.endswith("]") else text)
-    except ValueError:
-        return HostName(_parse_name(text), None)
-    return HostName(text, unmapped(address))
+    address = parse_ip_address(text[1:-1] if text.startswith("[") and text.endswith("]") else text)
+    return HostName(_parse_name(text), None) if address is None else HostName(text, unmap_ipv4(address))
 
 
 def is_match(pattern: str, host: str) -> bool:

@@ -7,8 +7,8 @@ in `authorizer` alone, and whatever carries bytes takes one: leaving the check o
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address
 
+from tunnel.ip_address import IpAddress
 from tunnel.log import escape
 from tunnel.spiffe.ids import SpiffeId
 
@@ -24,7 +24,7 @@ class Peer:
     common_name: str = ""
     organizational_units: tuple[str, ...] = ()
     dns_names: tuple[str, ...] = ()
-    ip_addresses: tuple[IPv4Address | IPv6Address, ...] = ()
+    ip_addresses: tuple[IpAddress, ...] = ()
     uris: tuple[str, ...] = ()
 
     def __str__(self) -> str:

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address
 
 from tunnel.authz.pattern import UriPattern
 from tunnel.authz.peer import Peer
+from tunnel.ip_address import IpAddress, unmap_ipv4
 from tunnel.spiffe.ids import SpiffeId, TrustDomain
-
-IpAddress = IPv4Address | IPv6Address
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +139,7 @@ class IpRule:
 
     def admits(self, peer: Peer) -> bool:
         """Whether one of the peer's addresses is this one."""
-        return any(unmapped(address) == unmapped(self.address) for address in peer.ip_addresses)
+        return any(unmap_ipv4(address) == unmap_ipv4(self.address) for address in peer.ip_addresses)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,8 +180,3 @@ class AnyRule:
 
 
 Rule = IdRule | TrustDomainRule | UriRule | CommonNameRule | UnitRule | DnsRule | IpRule | PolicyRule | AnyRule
-
-
-def unmapped(address: IpAddress) -> IpAddress:
-    """The IPv4 address that an IPv6 one stands for, else the address itself."""
-    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address

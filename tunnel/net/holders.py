@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 
-IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+from tunnel.ip_address import IpAddress, unmap_ipv4
+
 Processes = tuple[tuple[int, str], ...]  # PID and name of each that holds one socket
 Holders = Mapping[int, Processes]  # by the inode of the socket
 
@@ -61,7 +62,7 @@ def find_sharing(ours: socket.socket, known: Holders, proc: Path = _PROC) -> Sha
     """
     with suppress(OSError, ValueError):  # it has been closed meanwhile
         host, port = ours.getsockname()[:2]
-        here, inode = _plain(ipaddress.ip_address(host.partition("%")[0])), os.fstat(ours.fileno()).st_ino
+        here, inode = unmap_ipv4(ipaddress.ip_address(host.partition("%")[0])), os.fstat(ours.fileno()).st_ino
         others = [found for found in _listening(port, proc) if found.inode != inode and found.user == os.geteuid()]
         others = [found for found in others if _overlaps(here, found.host)]
         if others:
@@ -112,12 +113,7 @@ def _listening(port: int, proc: Path) -> Iterator[ListeningSocket]:
 def _parse_host(digits: str) -> IpAddress:
     """An address in the tables: words of 32 bits in the machine's order."""
     words = (int(digits[at : at + 8], 16).to_bytes(4, sys.byteorder) for at in range(0, len(digits), 8))
-    return _plain(ipaddress.ip_address(b"".join(words)))
-
-
-def _plain(address: IpAddress) -> IpAddress:
-    """An IPv4 address in IPv6's form is the IPv4 address."""
-    return (address.version == 6 and address.ipv4_mapped) or address
+    return unmap_ipv4(ipaddress.ip_address(b"".join(words)))
 
 
 def _owners(inodes: set[int], proc: Path) -> Iterator[tuple[int, str, int]]:

@@ -15,6 +15,8 @@ import sys
 from functools import cache
 from typing import Any
 
+from tunnel.ip_address import IPV4_MAPPED_PREFIX
+
 _UCRED = struct.Struct("=iII")  # unix(7): process, user, group
 
 # netlink(7), sock_diag(7), linux/inet_diag.h: ports and addresses in network order, everything else in the machine's.
@@ -31,7 +33,6 @@ _ALL_STATES = 0xFFFFFFFF
 _ROOM = 8192
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
-_MAPPED = ipaddress.ip_address("::ffff:0:0").packed[:12]  # RFC 4291, 2.5.5.2
 _TABLES = {4: "/proc/net/tcp", 16: "/proc/net/tcp6"}  # proc_net(5), by the length of an address
 _READINGS = 2  # a row can be missed while others come and go
 
@@ -75,7 +76,7 @@ def blurred_user() -> int | None:
 def _end(address: Any) -> CloseReason:
     """An end of TCP; an IPv4 address in IPv6's clothes is the IPv4 address."""
     host, port = address[:2]
-    return ipaddress.ip_address(host).packed.removeprefix(_MAPPED), port
+    return ipaddress.ip_address(host).packed.removeprefix(IPV4_MAPPED_PREFIX), port
 
 
 # -- the kernel asked for one socket
@@ -105,7 +106,7 @@ def ask_kernel(theirs: CloseReason, ours: CloseReason) -> int | None:
     their_port, our_port, *hosts = _SOCKET.unpack_from(body, _ANSWER.size)
     *_, user, inode = _REST.unpack_from(body, _ANSWER.size + _SOCKET.size)
     size = 4 if found_family == socket.AF_INET else 16
-    their_host, our_host = (host[:size].removeprefix(_MAPPED) for host in hosts)
+    their_host, our_host = (host[:size].removeprefix(IPV4_MAPPED_PREFIX) for host in hosts)
     is_it = ((their_host, their_port), (our_host, our_port)) == (theirs, ours)  # for want of it, it shows who listens there
     return int(user) if is_it and inode else None
 
@@ -148,6 +149,6 @@ def _find_row(path: str, ends: str) -> int | None:
 
 def _hex(end: CloseReason, size: int) -> str:
     """An end as the table for addresses of this size has it: words in the machine's order."""
-    host = end[0] if len(end[0]) == size else _MAPPED + end[0]
+    host = end[0] if len(end[0]) == size else IPV4_MAPPED_PREFIX + end[0]
     words = (int.from_bytes(host[at : at + 4], sys.byteorder) for at in range(0, size, 4))
     return "".join(f"{word:08X}" for word in words) + f":{end[1]:04X}"

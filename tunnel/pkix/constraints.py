@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from ipaddress import ip_address
 
 from tunnel.errors import Denial, PeerDenied, WireError
+from tunnel.ip_address import parse_ip_address
 from tunnel.pkix.certificate import Certificate
 from tunnel.pkix.der import DerValue
 from tunnel.pkix.extensions import DIRECTORY, DNS, EMAIL, IP, URI, NameConstraints, parse_text
@@ -113,7 +113,7 @@ def _match_uri(name: DerValue, base: DerValue, is_excluded: bool) -> bool:
     """The host of the URI, which must be a name."""
     match = _URI_HOST.match(parse_text(name))
     host = match[1].lower().removesuffix(".") if match else ""
-    if not host or host.startswith("[") or _is_address(host):
+    if not host or host.startswith("[") or parse_ip_address(host) is not None:
         raise ValueError("a URI without the name of a host")
     return _match_host(host, parse_text(base).lower().removesuffix("."), is_excluded)
 
@@ -163,14 +163,6 @@ def _canonical_attribute(attribute: Attribute) -> tuple[object, ...]:
 
 def _host(name: DerValue) -> str:
     return parse_text(name).lower().removesuffix(".")
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 _MATCHES: dict[int, Match] = {

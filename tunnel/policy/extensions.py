@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
 from tunnel.errors import WireError, WireFault
+from tunnel.ip_address import unmap_ipv4
 from tunnel.pkix import der
 from tunnel.pkix.der import DerValue
 from tunnel.pkix.extensions import parse_extension
@@ -134,8 +135,7 @@ def _address(body: bytes) -> str:
         return str(IPv4Address(body))
     if len(body) != 16:
         raise WireError(WireFault.MALFORMED, f"an IP address of {len(body)} bytes")
-    address = IPv6Address(body)
-    return str(address.ipv4_mapped or address)
+    return str(unmap_ipv4(IPv6Address(body)))
 
 
 def _subject_key_id(value: bytes) -> Json:

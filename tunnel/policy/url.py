@@ -7,10 +7,11 @@ a WireError.
 from __future__ import annotations
 
 import re
-from ipaddress import AddressValueError, IPv6Address
+from ipaddress import IPv6Address
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from tunnel.errors import WireError, WireFault
+from tunnel.ip_address import parse_ip_address
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(.*)", re.DOTALL)
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -71,7 +72,7 @@ def _split_authority(authority: str) -> tuple[dict[str, object] | None, str]:
 def _parse_host(host: str) -> str:
     literal, bracket, port = host.rpartition("]")
     if host.startswith("["):
-        if not bracket or not _is_ip6(literal[1:]):
+        if not bracket or not isinstance(parse_ip_address(literal[1:]), IPv6Address):
             raise _refused("an address that cannot be read")
     elif ":" in host:
         port = host[host.rindex(":") :]
@@ -82,14 +83,6 @@ def _parse_host(host: str) -> str:
     if not _HOST.fullmatch(host) or (host and "" in host.split(".")):
         raise _refused("a host that is no domain")
     return host
-
-
-def _is_ip6(text: str) -> bool:
-    try:
-        IPv6Address(text)
-    except AddressValueError:
-        return False
-    return True
 
 
 def _unescape(text: str, safe: str) -> tuple[str, str]:

@@ -6,13 +6,13 @@ whether a socket is there is found out by connecting, again and again.
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 from dataclasses import dataclass
 from urllib.parse import quote, unquote_to_bytes
 
 from tunnel.errors import ConfigError
+from tunnel.ip_address import parse_ip_address
 from tunnel.unix_path import check_unix_path
 
 ENVIRONMENT = "SPIFFE_ENDPOINT_SOCKET"
@@ -95,10 +95,9 @@ def _parse_tcp(text: str, authority: str, path: str) -> WorkloadEndpoint:
     if not colon or host.count("[") != host.count("]") or (":" in host and not host.startswith("[")):
         raise ConfigError(f"{text!a} has no port; {_WANTED}")
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    try:
-        address = ipaddress.ip_address(bare)
-    except ValueError:
-        raise ConfigError(f"{text!a} names a host; the standard wants an IP address, such as tcp://127.0.0.1:{port}") from None
+    address = parse_ip_address(bare)
+    if address is None:
+        raise ConfigError(f"{text!a} names a host; the standard wants an IP address, such as tcp://127.0.0.1:{port}")
     if (address.version == 6) != host.startswith("["):
         raise ConfigError(f"{text!a}: an IPv6 address, and no other, stands in brackets")
     if not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import socket
 from collections.abc import Callable, Iterable
@@ -11,6 +10,7 @@ from http import HTTPStatus
 from urllib.parse import urlsplit
 
 from tunnel.errors import WebRefusal
+from tunnel.ip_address import parse_ip_address, unmap_ipv4
 from tunnel.log import escape
 from tunnel.status.http import Request, Response
 
@@ -106,14 +106,9 @@ def _parse_origin(text: str) -> tuple[str, str, int] | None:
 
 
 def _is_ip_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return False
-    return True
+    return parse_ip_address(host.partition("%")[0]) is not None
 
 
 def _is_loopback(host: str) -> bool:
-    address = ipaddress.ip_address(host.partition("%")[0])
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return (mapped or address).is_loopback
+    address = parse_ip_address(host.partition("%")[0])
+    return address is not None and unmap_ipv4(address).is_loopback

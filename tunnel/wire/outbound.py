@@ -6,13 +6,14 @@ password, or something that was meant as one, so no message shows more of it tha
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from dataclasses import dataclass, field
+from ipaddress import IPv6Address
 from typing import Protocol
 from urllib.parse import unquote
 
 from tunnel.errors import ConfigError, TargetError, TargetFault, WireError, WireFault
+from tunnel.ip_address import parse_ip_address
 from tunnel.log import escape
 from tunnel.net.address import TcpAddress
 
@@ -107,10 +108,8 @@ def _parse_place(place: str, default_port: int) -> tuple[str, int]:
     bracketed = re.fullmatch(r"\[([^\[\]]*)\](?::(.*))?", place, re.DOTALL)
     if bracketed:
         host, port = bracketed[1].replace("%25", "%", 1), bracketed[2]  # RFC 6874: a scope's % is escaped
-        try:
-            ipaddress.IPv6Address(host)
-        except ValueError as error:
-            raise ConfigError("proxy: what stands in brackets is not an IPv6 address") from error
+        if not isinstance(parse_ip_address(host), IPv6Address):
+            raise ConfigError("proxy: what stands in brackets is not an IPv6 address")
     else:
         host, _, port = place.partition(":")
         if not host or not host.isprintable() or any(sign in host for sign in " []\\%") or ":" in port:

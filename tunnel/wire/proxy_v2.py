@@ -14,12 +14,12 @@ from enum import Enum
 from typing import Any
 
 from tunnel.errors import WireError, WireFault
+from tunnel.ip_address import IPV4_MAPPED_PREFIX
 
 _SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 _PROXY = 0x21  # version 2, command PROXY
 _UNSPEC, _TCP4, _TCP6, _UNIX = 0x00, 0x11, 0x21, 0x31  # family and transport, the 14th byte
 _UNIX_PATH_BYTES = 108
-_MAPPED = bytes(10) + b"\xff\xff"  # ::ffff:0:0/96, RFC 4291 2.5.5.2
 _MAX_LENGTH = 0xFFFF
 
 _ALPN, _AUTHORITY, _SSL = 0x01, 0x02, 0x20
@@ -70,8 +70,8 @@ def _encode_addresses(family: int, source: Any, destination: Any) -> tuple[int, 
         return _UNSPEC, b""
     kind = _TCP4 if family == socket.AF_INET else _TCP6
     hosts = [socket.inet_pton(family, address[0].partition("%")[0]) for address in (source, destination)]
-    if kind == _TCP6 and all(host.startswith(_MAPPED) for host in hosts):
-        kind, hosts = _TCP4, [host.removeprefix(_MAPPED) for host in hosts]
+    if kind == _TCP6 and all(host.startswith(IPV4_MAPPED_PREFIX) for host in hosts):
+        kind, hosts = _TCP4, [host.removeprefix(IPV4_MAPPED_PREFIX) for host in hosts]
     return kind, b"".join(hosts) + struct.pack("!HH", source[1], destination[1])
 
 

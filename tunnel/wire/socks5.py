@@ -6,11 +6,11 @@ an address. A proxy that answers before it is asked is not understood.
 
 from __future__ import annotations
 
-import ipaddress
 import struct
 from collections.abc import Callable
 
 from tunnel.errors import ConfigError
+from tunnel.ip_address import parse_ip_address
 from tunnel.wire.outbound import OutboundProxy, Reached, not_understood, refused
 
 _VERSION, _LOGIN_VERSION = 5, 1
@@ -102,13 +102,10 @@ class Socks5Exchange:
 
 
 def _encode_target(host: str) -> bytes:
-    try:
-        ip = ipaddress.ip_address("" if "%" in host else host)  # an address has no room for a scope
-    except ValueError:
+    ip = parse_ip_address("" if "%" in host else host)  # an address has no room for a scope
+    if ip is None:
         name = host.encode()
         if not 0 < len(name) <= 255:
-            raise ConfigError(
-                f"target {host!a} cannot be asked of a SOCKS5 proxy: a name of 1 to 255 bytes is wanted"
-            ) from None
+            raise ConfigError(f"target {host!a} cannot be asked of a SOCKS5 proxy: a name of 1 to 255 bytes is wanted")
         return bytes([_NAME, len(name)]) + name
     return bytes([_IPV4 if ip.version == 4 else _IPV6]) + ip.packed

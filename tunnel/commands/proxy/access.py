@@ -17,7 +17,6 @@ from tunnel.authz.rules import (
     CommonNameRule,
     DnsRule,
     IdRule,
-    IpAddress,
     IpRule,
     Rule,
     TrustDomainRule,
@@ -28,6 +27,7 @@ from tunnel.cli.parser import Arguments, Flag, option, repeated, switch
 from tunnel.config.model import Access, PolicyFiles
 from tunnel.config.values import parse_domain, parse_id, parse_ip, parse_name, parse_text
 from tunnel.errors import ConfigError
+from tunnel.ip_address import IpAddress
 from tunnel.spiffe.ids import SpiffeId
 
 T = TypeVar("T")
