@@ -10,7 +10,7 @@ from tunnel.authz.peer import Admitted, Peer
 from tunnel.authz.rules import AnyRule
 from tunnel.log_limit import RefusalLog
 from tunnel.proxy.connection_log import ConnectionLog, describe_close, describe_failure, format_duration, format_size
-from tunnel.proxy.connection_record import ConnectionRecord, Outcome
+from tunnel.proxy.connection_record import ConnectionOutcome, ConnectionRecord
 from tunnel.relay.close_reason import CloseReason
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id
 
@@ -78,7 +78,15 @@ def opening(subject: str, *, source: str = SOURCE, is_server: bool = True) -> st
 
 def relayed(subject: str, forwarded: int, returned: int, seconds: float) -> str:
     record = ConnectionRecord(
-        Outcome.RELAYED, True, "", SOURCE, seconds, TARGET, peer=admitted(subject).peer, rule="any", forwarded=forwarded
+        ConnectionOutcome.RELAYED,
+        True,
+        "",
+        SOURCE,
+        seconds,
+        TARGET,
+        peer=admitted(subject).peer,
+        rule="any",
+        forwarded=forwarded,
     )
     return describe_close(record._replace(returned=returned), CloseReason.LIFETIME)
 
@@ -116,32 +124,32 @@ def test_a_path_of_a_socket_is_escaped() -> None:
 @pytest.mark.parametrize(
     ("outcome", "is_server", "fields", "line"),
     [
-        (Outcome.REFUSED, True, {"detail": "d\n"}, "error on TLS handshake from 127.0.0.1:1: d\\x0a reason=r"),
-        (Outcome.REFUSED, False, {"detail": "d"}, f"error on dial: TLS handshake with {TARGET}: d {FAILED}"),
+        (ConnectionOutcome.REFUSED, True, {"detail": "d\n"}, "error on TLS handshake from 127.0.0.1:1: d\\x0a reason=r"),
+        (ConnectionOutcome.REFUSED, False, {"detail": "d"}, f"error on dial: TLS handshake with {TARGET}: d {FAILED}"),
         (
-            Outcome.REFUSED,
+            ConnectionOutcome.REFUSED,
             False,
             {"detail": "d", "via_proxy": "proxy p", "target_name": "db:1"},
             f"error on dial: TLS handshake with db:1 through proxy p: d {FAILED}",
         ),
         (
-            Outcome.DIAL_FAILED,
+            ConnectionOutcome.DIAL_FAILED,
             True,
             {"detail": "d", "rule": "any"},
             f"error on dial: d {FAILED} peer=anonymous rule=any",
         ),
         (
-            Outcome.HEADER_FAILED,
+            ConnectionOutcome.HEADER_FAILED,
             True,
             {"detail": "writing proxy header: d"},
             f"error writing proxy header: d {FAILED}",
         ),
-        (Outcome.CLIENT_GONE, True, {"detail": "d"}, f"error on dial: d {FAILED}"),
-        (Outcome.WRONG_LOCAL_USER, False, {"detail": "d"}, f"refused local connection: d {FAILED}"),
+        (ConnectionOutcome.CLIENT_GONE, True, {"detail": "d"}, f"error on dial: d {FAILED}"),
+        (ConnectionOutcome.WRONG_LOCAL_USER, False, {"detail": "d"}, f"refused local connection: d {FAILED}"),
     ],
 )
 def test_a_connection_that_was_not_relayed_has_one_line(
-    outcome: Outcome, is_server: bool, fields: dict[str, str], line: str
+    outcome: ConnectionOutcome, is_server: bool, fields: dict[str, str], line: str
 ) -> None:
     record = ConnectionRecord(outcome, is_server, "", SOURCE, 0.0, TARGET, reason="r")
     assert describe_failure(record._replace(**fields)) == line

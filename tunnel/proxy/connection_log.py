@@ -6,7 +6,7 @@ from tunnel.authz.peer import Admitted, Peer, describe_admission
 from tunnel.errors import TlsFault
 from tunnel.log import Category, Log, escape
 from tunnel.log_limit import RefusalLog
-from tunnel.proxy.connection_record import ConnectionRecord, Outcome
+from tunnel.proxy.connection_record import ConnectionOutcome, ConnectionRecord
 from tunnel.relay.close_reason import CloseReason
 
 _UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
@@ -36,10 +36,10 @@ class ConnectionLog:
         """A connection has ended."""
         if record.close_reason is not None:
             self._write_relay(record, record.close_reason)
-        elif record.outcome is Outcome.ACME_CHALLENGE:
+        elif record.outcome is ConnectionOutcome.ACME_CHALLENGE:
             self._log.write(f"closed ACME challenge from {_bare_address(record.source)}", Category.CONNS)
         elif record.reason:
-            is_handshake = record.outcome is Outcome.REFUSED and record.is_server
+            is_handshake = record.outcome is ConnectionOutcome.REFUSED and record.is_server
             category = Category.HANDSHAKE_ERRORS if is_handshake else Category.CONN_ERRORS
             self._refusals.write(record.source, record.reason, describe_failure(record), category)
 
@@ -66,15 +66,15 @@ def describe_failure(record: ConnectionRecord) -> str:
     source = f"from={show_address(record.source)}"
     who = f"{source} {describe_admission(record.peer, record.rule)}" if record.rule else source
     match record.outcome:
-        case Outcome.REFUSED if record.is_server:
+        case ConnectionOutcome.REFUSED if record.is_server:
             return f"error on TLS handshake from {_bare_address(record.source)}: {escape(record.detail)} {reason}"
-        case Outcome.REFUSED:
+        case ConnectionOutcome.REFUSED:
             via = f"{record.target_name} through {record.via_proxy}" if record.via_proxy else show_address(record.target)
             what = "the server refused us: " if record.reason == TlsFault.REFUSED.value else ""
             return f"error on dial: TLS handshake with {via}: {what}{escape(record.detail)} {reason} {who}"
-        case Outcome.HEADER_FAILED:
+        case ConnectionOutcome.HEADER_FAILED:
             return f"error {record.detail} {reason} {who}"
-        case Outcome.WRONG_LOCAL_USER:
+        case ConnectionOutcome.WRONG_LOCAL_USER:
             return f"refused local connection: {record.detail} {reason} {source}"
         case _:
             return f"error on dial: {record.detail} {reason} {who}"

@@ -12,7 +12,7 @@ from tunnel.status.counters import Counters
 from tunnel.tls.engine import TlsParameters
 
 
-class Outcome(Enum):
+class ConnectionOutcome(Enum):
     """What became of an accepted connection; the value is its counter in the last log line and in the metric `outcomes`."""
 
     RELAYED = "carried"  # the relay began; the close reason says how it ended
@@ -34,7 +34,7 @@ class ConnectionRecord(NamedTuple):
     Bytes are of plaintext: `forwarded` from the accepted side to the target, `returned` the other way.
     """
 
-    outcome: Outcome
+    outcome: ConnectionOutcome
     is_server: bool
     listener: str  # the address that accepted it
     source: str
@@ -60,7 +60,7 @@ class ConnectionRecord(NamedTuple):
         return self.is_server and self.tls is None and self.outcome in _IN_HANDSHAKE
 
 
-_IN_HANDSHAKE = {Outcome.REFUSED, Outcome.CLOSED_WITHOUT_DATA, Outcome.ACME_CHALLENGE}
+_IN_HANDSHAKE = {ConnectionOutcome.REFUSED, ConnectionOutcome.CLOSED_WITHOUT_DATA, ConnectionOutcome.ACME_CHALLENGE}
 _LIMITS = {CloseReason.CLOSE_TIMEOUT, CloseReason.LIFETIME}
 _FAILURES = {
     CloseReason.TRUNCATED,
@@ -80,11 +80,11 @@ def count_connection(counters: Counters, record: ConnectionRecord) -> None:
     if record.close_reason is not None:
         _count_relay(counters, record, record.close_reason)
         return
-    if record.outcome is Outcome.HEADER_FAILED:
+    if record.outcome is ConnectionOutcome.HEADER_FAILED:
         counters.dial_failed += 1
-    elif record.outcome not in (Outcome.STOPPED, Outcome.CRASHED):
+    elif record.outcome not in (ConnectionOutcome.STOPPED, ConnectionOutcome.CRASHED):
         setattr(counters, record.outcome.value, getattr(counters, record.outcome.value) + 1)
-    if record.outcome in (Outcome.REFUSED, Outcome.DIAL_FAILED, Outcome.HEADER_FAILED):
+    if record.outcome in (ConnectionOutcome.REFUSED, ConnectionOutcome.DIAL_FAILED, ConnectionOutcome.HEADER_FAILED):
         counters.add_reason(record.reason)
         counters.handshake_timeouts += record.is_server and record.reason == TlsFault.TIMEOUT.value
 

@@ -17,7 +17,7 @@ from tunnel.log_limit import source_of
 from tunnel.net.race import Attempt
 from tunnel.net.sockets import SocketAddress
 from tunnel.proxy.connection_log import ConnectionLog, show_address
-from tunnel.proxy.connection_record import ConnectionRecord, Outcome
+from tunnel.proxy.connection_record import ConnectionOutcome, ConnectionRecord
 from tunnel.proxy.generation import Generation
 from tunnel.proxy.header import build_header
 from tunnel.proxy.route import Route
@@ -32,12 +32,11 @@ from tunnel.relay.linger import Linger
 from tunnel.relay.loop import GONE, Loop
 from tunnel.relay.proxy_connect import ProxyConnect
 from tunnel.relay.relay import Relay
-from tunnel.relay.step import AcmeChallengeAnswered, ClosedWithoutData, NoIdentity, Step, StepOwner
+from tunnel.relay.step import AcmeChallengeAnswered, ClosedWithoutData, NoUsableIdentity, Step, StepOwner, StepRunner, Steps
 from tunnel.status.counters import Counters
 from tunnel.tls.engine import Buffers, TlsEnd, TlsParameters
 from tunnel.wire.proxy_v2 import HeaderMode
 
-Steps = Generator[Step, Any, None]  # what is sent to it is the result of the step that it has yielded
 NewHandshake = Callable[[HandshakeSlots, StepOwner, socket.socket, OpenEnd, str], Handshake]  # of a server
 
 
@@ -77,13 +76,13 @@ class Acceptor(Protocol):
 class SessionStopped(Exception):
     """The connection ends before its relay, for a cause that is no failure of the handshake or of the target."""
 
-    def __init__(self, outcome: Outcome, reason: str = "", detail: str = "") -> None:
+    def __init__(self, outcome: ConnectionOutcome, reason: str = "", detail: str = "") -> None:
         super().__init__(detail)
         self.outcome = outcome
         self.reason = reason
 
 
-class Session:
+class Session(StepRunner):
     """One accepted connection."""
 
     __slots__ = (
@@ -92,17 +91,12 @@ class Session:
         "_admitted",
         "_dial_seconds",
         "_dialled",
-        "_farewell",
         "_generation",
         "_handshake",
         "_handshake_seconds",
-        "_is_advancing",
         "_opened",
-        "_pending",
         "_relay",
         "_source",
-        "_step",
-        "_steps",
         "_target",
         "_timer",
         "_tls",
@@ -110,6 +104,7 @@ class Session:
     )
 
     def __init__(self, tunnel: Acceptor, accepted: socket.socket, address: Any, source: str) -> None:
+        super().__init__()
         self._tunnel = tunnel
         self._accepted: socket.socket | None = accepted
         self._source = source
@@ -123,13 +118,8 @@ class Session:
         self._handshake_seconds: float | None = None
         self._dial_seconds: float | None = None
         self._relay: Relay | None = None
-        self._farewell = b""
         self._opened = tunnel.loop.clock()
         self._timer = tunnel.loop.call_at(self._opened + tunnel.settings.connect_timeout, self._time_out, self)
-        self._steps: Steps | None = self._run(accepted)
-        self._step: Step | None = None
-        self._is_advancing = False
-        self._pending: Callable[[], Step] | None = None  # how to go on after a step that ended before its `start` returned
 
     @property
     def is_relayed(self) -> bool:
@@ -146,8 +136,8 @@ class Session:
 
     def start(self) -> None:
         """Begin with the first step."""
-        assert self._steps is not None
-        self._advance(partial(next, self._steps))
+        assert self._accepted is not None
+        self.run_steps(self._run(self._accepted))
 
     # -- the steps, in their order
 
@@ -158,19 +148,19 @@ class Session:
             else:
                 yield from self._connect(accepted)
         except TlsError as error:
-            self._end(Outcome.REFUSED, error.reason.value, str(error))
+            self._end(ConnectionOutcome.REFUSED, error.reason.value, str(error))
         except PeerDenied as denied:
-            self._end(Outcome.REFUSED, denied.reason.value, str(denied), peer=denied.peer)
+            self._end(ConnectionOutcome.REFUSED, denied.reason.value, str(denied), peer=denied.peer)
         except TargetError as error:
-            self._end(Outcome.DIAL_FAILED, error.reason.value, str(error))
+            self._end(ConnectionOutcome.DIAL_FAILED, error.reason.value, str(error))
         except SessionStopped as stopped:
             self._end(stopped.outcome, stopped.reason, str(stopped))
-        except NoIdentity:
-            self._end(Outcome.NO_IDENTITY)
+        except NoUsableIdentity:
+            self._end(ConnectionOutcome.NO_IDENTITY)
         except ClosedWithoutData:
-            self._end(Outcome.CLOSED_WITHOUT_DATA)
+            self._end(ConnectionOutcome.CLOSED_WITHOUT_DATA)
         except AcmeChallengeAnswered:
-            self._end(Outcome.ACME_CHALLENGE)
+            self._end(ConnectionOutcome.ACME_CHALLENGE)
         else:
             self._start_relay()
 
@@ -224,9 +214,13 @@ class Session:
             header = build_header(mode, self._accepted, self._address, self._handshake)
             yield HeaderWriter(self._tunnel.loop, self, self._dialled, header, show_address(self._target))
         except WireError as error:
-            raise SessionStopped(Outcome.HEADER_FAILED, error.reason.value, f"building proxy header: {error}") from error
+            raise SessionStopped(
+                ConnectionOutcome.HEADER_FAILED, error.reason.value, f"building proxy header: {error}"
+            ) from error
         except TargetError as error:
-            raise SessionStopped(Outcome.HEADER_FAILED, error.reason.value, f"writing proxy header: {error}") from error
+            raise SessionStopped(
+                ConnectionOutcome.HEADER_FAILED, error.reason.value, f"writing proxy header: {error}"
+            ) from error
 
     def _judge_again(self) -> Steps:
         """The peer must also be admitted by the generation in use, which may be newer than the one of the handshake.
@@ -258,43 +252,17 @@ class Session:
         self._relay = Relay(
             tunnel.loop, self, handshake, tls, plain, buffers=tunnel.buffers, close_timeout=settings.close_timeout
         )
-        self._steps = self._step = self._handshake = self._address = self._generation = None
+        self.end_steps()
+        self._handshake = self._address = self._generation = None
         self._relay.start()
 
-    # -- what drives the steps
-
-    def step_done(self, result: object) -> None:
-        """The step that was waited for has this result."""
-        if self._steps is not None:
-            self._advance(partial(self._steps.send, result))
-
-    def step_failed(self, error: Exception, farewell: bytes = b"") -> None:
-        """The step that was waited for failed."""
-        if self._steps is not None:
-            self._farewell = farewell
-            self._advance(partial(self._steps.throw, error))
-
-    def _advance(self, proceed: Callable[[], Step]) -> None:
-        self._pending = proceed
-        if self._is_advancing:
-            return  # the step has ended inside of its `start`, which is called below
-        self._is_advancing = True
-        try:
-            while self._pending is not None:
-                proceed, self._pending = self._pending, None
-                try:
-                    self._step = step = proceed()
-                except StopIteration:
-                    return
-                step.start()
-        finally:
-            self._is_advancing = False
+    # -- what the steps need
 
     def _open_end(self) -> TlsEnd:
         """A TLS end of the generation in use at the first byte, which may be seconds after accept."""
         generation = self._tunnel.review()
         if generation is None:
-            raise NoIdentity
+            raise NoUsableIdentity
         self._generation = generation
         return generation.context.open_end(self._tunnel.buffers, self._tunnel.settings.server_name)
 
@@ -302,7 +270,7 @@ class Session:
         """Events of the accepted side while a step waits for something else: whether the client closed without sending."""
         if events & GONE and not self._has_sent():
             detail = "client closed the connection before the target was connected"
-            self._stop(SessionStopped(Outcome.CLIENT_GONE, "client-gone", detail))
+            self._stop(SessionStopped(ConnectionOutcome.CLIENT_GONE, "client-gone", detail))
 
     def _has_sent(self) -> bool:
         """Whether the accepted side has sent something: a Unix peer's close is a hang-up even with input pending."""
@@ -326,20 +294,20 @@ class Session:
             where = show_address(self._target) if is_header else self._tunnel.route.via_proxy or self._tunnel.settings.target
             self._stop(TargetError(TargetFault.TIMEOUT, f"{where}: {limit}"))
 
-    def _stop(self, error: Exception) -> None:
-        """Raise an error in the step that is waited for."""
-        if self._step is not None:
-            self._step.abandon()
-        self.step_failed(error)
-
     # -- the end
+
+    def _stop(self, error: Exception) -> None:
+        if self.has_steps:
+            self.fail_step(error)
+        elif self._accepted is not None:  # a bug has kept the steps from beginning
+            self._end(ConnectionOutcome.CRASHED)
 
     def cut(self) -> None:
         """End at once, because the process stops."""
         if self._relay is not None:
             self._relay.abort(CloseReason.CUT)
         else:
-            self._stop(SessionStopped(Outcome.STOPPED))
+            self._stop(SessionStopped(ConnectionOutcome.STOPPED))
 
     def crashed(self, crash: Exception) -> None:
         """Log a bug of ours, and end this session only."""
@@ -347,15 +315,14 @@ class Session:
         if self._relay is not None and self._relay.is_open:
             self._relay.abort(CloseReason.CRASH)
         elif self._accepted is not None:
-            if self._step is not None:
-                self._step.abandon()
-            self._end(Outcome.CRASHED)
+            self.abandon_step()
+            self._end(ConnectionOutcome.CRASHED)
 
     def relay_ended(self, how: CloseReason, detail: str) -> None:
         """The relay has ended and given its sockets up."""
         relay = self._relay
         assert relay is not None
-        record = self._make_record(Outcome.RELAYED, "" if how is CloseReason.CLOSED else how.value, detail)
+        record = self._make_record(ConnectionOutcome.RELAYED, "" if how is CloseReason.CLOSED else how.value, detail)
         record = record._replace(close_reason=how, has_fin_without_close_notify=relay.has_fin_without_close_notify)
         self._relay = None  # each refers to the other: nothing is left to the garbage collector
         self._forget(record)
@@ -369,11 +336,11 @@ class Session:
         if self._relay is not None:
             self._relay.abort(CloseReason.LIFETIME, "max connection lifetime reached")
 
-    def _end(self, outcome: Outcome, reason: str = "", detail: str = "", *, peer: Peer | None = None) -> None:
+    def _end(self, outcome: ConnectionOutcome, reason: str = "", detail: str = "", *, peer: Peer | None = None) -> None:
         """Close before the relay; after a handshake the peer gets close_notify, before it the farewell."""
         loop, is_server = self._tunnel.loop, self._tunnel.settings.is_server
         tls, plain = (self._accepted, self._dialled) if is_server else (self._dialled, self._accepted)
-        farewell = self._farewell
+        farewell = self.farewell
         if self._handshake is not None:
             farewell = self._handshake.unsent + self._handshake.end.close_notify()
         if tls is not None and farewell:
@@ -383,10 +350,11 @@ class Session:
         if plain is not None:
             loop.retire(plain)
         record = self._make_record(outcome, reason, detail, peer)
-        self._steps = self._step = self._handshake = self._address = None
+        self.end_steps()
+        self._handshake = self._address = None
         self._forget(record)
 
-    def _make_record(self, outcome: Outcome, reason: str, detail: str, peer: Peer | None = None) -> ConnectionRecord:
+    def _make_record(self, outcome: ConnectionOutcome, reason: str, detail: str, peer: Peer | None = None) -> ConnectionRecord:
         tunnel, admitted = self._tunnel, self._admitted
         forwarded, returned = self.traffic
         return ConnectionRecord(

@@ -18,7 +18,7 @@ from tunnel.net.listen import Listener
 from tunnel.net.owner import owner_of_peer
 from tunnel.net.sockets import SocketAddress, describe, resolve_now
 from tunnel.proxy.connection_log import ConnectionLog
-from tunnel.proxy.connection_record import ConnectionRecord, Outcome, count_connection
+from tunnel.proxy.connection_record import ConnectionOutcome, ConnectionRecord, count_connection
 from tunnel.proxy.generation import Generation
 from tunnel.proxy.route import plan_route
 from tunnel.proxy.session import NewHandshake, Session
@@ -220,10 +220,10 @@ class Tunnel:
         source = describe(sock.family, address)
         if self.settings.only_user is not None and (user := self._wrong_user(sock, address)):
             detail = f"it is from {user}; expected user {self.settings.only_user}"
-            self._close_at_once(sock, source, Outcome.WRONG_LOCAL_USER, "another-user", detail)
+            self._close_at_once(sock, source, ConnectionOutcome.WRONG_LOCAL_USER, "another-user", detail)
             return
         if self.review() is None:
-            self._close_at_once(sock, source, Outcome.NO_IDENTITY)
+            self._close_at_once(sock, source, ConnectionOutcome.NO_IDENTITY)
             return
         sock.setblocking(False)
         session = Session(self, sock, address, source)
@@ -237,7 +237,9 @@ class Tunnel:
             return ""
         return "an unknown user (the peer has already closed)" if user is None else f"user {user}"
 
-    def _close_at_once(self, sock: socket.socket, source: str, outcome: Outcome, reason: str = "", detail: str = "") -> None:
+    def _close_at_once(
+        self, sock: socket.socket, source: str, outcome: ConnectionOutcome, reason: str = "", detail: str = ""
+    ) -> None:
         sock.close()
         is_server = self.settings.is_server
         self._record(ConnectionRecord(outcome, is_server, self.name, source, 0.0, reason=reason, detail=detail))

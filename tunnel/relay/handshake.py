@@ -14,7 +14,7 @@ from tunnel.errors import Denial, PeerDenied, TlsError, TlsFault, describe_os_er
 from tunnel.relay.handshake_slots import HandshakeSlots
 from tunnel.relay.loop import ENDING, IN
 from tunnel.relay.outbox import Outbox
-from tunnel.relay.step import ClosedWithoutData, NoIdentity, StepOwner
+from tunnel.relay.step import ClosedWithoutData, NoUsableIdentity, StepOwner
 from tunnel.tls.engine import TlsEnd
 
 _READ_BYTES = 32 * 1024  # in one go: more than a handshake needs, and what is held for data that comes behind it
@@ -36,8 +36,8 @@ OpenEnd = Callable[[], TlsEnd]  # of the generation in use; raises NoIdentity
 class Handshake:
     """One handshake on a watched socket; its result is a `HandshakeResult`.
 
-    It is done when our side can tell (RFC 8446, 4.4.4). It fails with TlsError, PeerDenied, ClosedWithoutData or NoIdentity;
-    the farewell holds the alert.
+    It is done when our side can tell (RFC 8446, 4.4.4). It fails with TlsError, PeerDenied,
+    ClosedWithoutData or NoUsableIdentity; the farewell holds the alert.
     """
 
     __slots__ = (
@@ -204,7 +204,7 @@ class Handshake:
         if self._end is None:
             try:
                 self._end = self._open_end()
-            except NoIdentity as error:
+            except NoUsableIdentity as error:
                 self._leave()
                 self.owner.step_failed(error)
                 return
