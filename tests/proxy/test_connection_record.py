@@ -1,0 +1,159 @@
+"""Every connection ends in one record that says what it was and how it ended."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+
+import pytest
+import test_tunnel
+from test_tunnel import HOME, Peer, Stage, Stages, carried, dialled, hang_up
+
+from tests.support.socket_pairs import received
+from tests.support.tls_ends import TLS12, TLS13
+from tunnel.authz.rules import IdRule
+from tunnel.errors import TlsError
+from tunnel.net.address import UnixAddress
+from tunnel.proxy.connection_record import ConnectionOutcome, ConnectionRecord
+from tunnel.relay.close_reason import CloseReason
+from tunnel.spiffe.bundle import BundleSet, TrustBundle
+from tunnel.spiffe.ids import parse_spiffe_id
+
+stages = test_tunnel.stages
+PEER_ID = "spiffe://a.test/peer"
+OTHER_RULE = IdRule(parse_spiffe_id("spiffe://a.test/other"))
+
+
+def records_of(stage: Stage) -> list[ConnectionRecord]:
+    """A list that gets the record of each connection at its end."""
+    found: list[ConnectionRecord] = []
+    write = stage.tunnel.connection_log.write_end
+
+    def record(one: ConnectionRecord) -> None:
+        found.append(one)
+        write(one)
+
+    stage.tunnel.connection_log.write_end = record  # type: ignore[method-assign]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("version", "tls"),
+    [
+        (TLS12, ("TLSv1.2", "ECDHE-ECDSA-AES256-GCM-SHA384", "x25519")),
+        (TLS13, ("TLSv1.3", "TLS_AES_128_GCM_SHA256", "X25519MLKEM768")),
+    ],
+    ids=["tls12", "tls13"],
+)
+def test_a_relayed_connection_has_every_field(stages: Stages, version: int, tls: tuple[str, ...]) -> None:
+    stage = stages().serve()
+    records = records_of(stage)
+    peer, backend = carried(stage, version=version)
+    peer.say(b"question")
+    backend.send(b"answers")
+    stage.turn()
+    assert (received(backend), peer.hear()) == (b"question", b"answers")
+    stage.clock.now += 1.5
+    assert records == [], "nothing before the end"
+    hang_up(stage, peer, backend)
+    (record,) = records
+    assert record.outcome is ConnectionOutcome.RELAYED
+    assert (record.listener, record.source) == (f"unix:{stage.place}/front", "unix:@")
+    assert (record.target, record.target_name) == (f"unix:{stage.place}/backend",) * 2
+    assert (str(record.peer), record.rule, record.reason) == (PEER_ID, "any", "")
+    assert record.tls is not None
+    assert record.tls.version == tls[0]
+    assert record.tls.cipher == tls[1]
+    assert record.tls.group == tls[2]
+    assert (record.forwarded, record.returned, record.seconds) == (8, 7, 1.5)
+    assert (record.handshake_seconds, record.dial_seconds) == (0.0, 0.0)
+    assert (record.close_reason, record.has_fin_without_close_notify) == (CloseReason.CLOSED, False)
+
+
+def handshake(stage: Stage) -> None:
+    with suppress(TlsError):
+        Peer(stage, stage.connect()).shake()
+
+
+def probe(stage: Stage) -> None:
+    stage.connect().close()
+    stage.turn()
+
+
+def connect_only(stage: Stage) -> None:
+    stage.connect()
+
+
+def timeout(stage: Stage) -> None:
+    stage.connect()
+    stage.later(11)
+
+
+def stop(stage: Stage) -> None:
+    stage.connect()
+    stage.tunnel.drain()
+
+
+@pytest.mark.parametrize(
+    ("settings", "fields", "happens", "outcome", "reason", "peer"),
+    [
+        ({}, {"rules": (OTHER_RULE,)}, handshake, ConnectionOutcome.REFUSED, "no-matching-rule", PEER_ID),
+        (
+            {},
+            {"bundles": BundleSet({HOME: TrustBundle(HOME, ())})},
+            handshake,
+            ConnectionOutcome.REFUSED,
+            "unknown-authority",
+            "None",
+        ),
+        ({}, {}, timeout, ConnectionOutcome.REFUSED, "handshake-timeout", "None"),
+        (
+            {"target": UnixAddress("/nowhere/at/all")},
+            {},
+            handshake,
+            ConnectionOutcome.DIAL_FAILED,
+            "connection-refused",
+            PEER_ID,
+        ),
+        ({}, {}, probe, ConnectionOutcome.CLOSED_WITHOUT_DATA, "", "None"),
+        ({"only_user": os.geteuid() + 1}, {}, connect_only, ConnectionOutcome.WRONG_LOCAL_USER, "another-user", "None"),
+        ({}, {}, connect_only, ConnectionOutcome.NO_IDENTITY, "", "None"),
+        ({}, {}, stop, ConnectionOutcome.STOPPED, "", "None"),
+    ],
+)
+def test_a_connection_that_is_not_relayed_has_a_record_with_its_reason(
+    stages: Stages,
+    settings: dict[str, object],
+    fields: dict[str, object],
+    happens: Callable[[Stage], None],
+    outcome: ConnectionOutcome,
+    reason: str,
+    peer: str,
+) -> None:
+    stage = stages(**settings)
+    if outcome is ConnectionOutcome.NO_IDENTITY:
+        stage.accept()
+    else:
+        stage.serve(**fields)
+    records = records_of(stage)
+    happens(stage)
+    (record,) = records
+    assert (record.outcome, record.reason, str(record.peer)) == (outcome, reason, peer)
+    assert record.close_reason is None
+    assert (record.forwarded, record.returned) == (0, 0)
+    assert bool(record.rule) is (outcome is ConnectionOutcome.DIAL_FAILED), "the rule is the one that admitted the peer"
+
+
+def test_a_clients_record_has_the_time_of_its_handshake(stages: Stages) -> None:
+    stage = stages(is_server=False).serve()
+    records = records_of(stage)
+    program, server = dialled(stage)
+    server.shake()
+    program.close()
+    stage.turn()
+    server.end()
+    (record,) = records
+    assert (record.is_server, str(record.peer)) == (False, PEER_ID)
+    assert record.handshake_seconds == 0.0
+    assert record.tls is not None
