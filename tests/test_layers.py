@@ -24,7 +24,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("tunnel.config", "tunnel.syslog", "tunnel.log_capture"),
     ("tunnel.cli",),
     ("tunnel.tls", "tunnel.net", "tunnel.keystore", "tunnel.policy", "tunnel.sandbox", "tunnel.child"),
-    ("tunnel.identity", "tunnel.acme", "tunnel.relay", "tunnel.devapi", "tunnel.status"),
+    ("tunnel.identity", "tunnel.acme", "tunnel.relay", "tunnel.devapi", "tunnel.http"),
+    ("tunnel.status",),
     ("tunnel.proxy", "tunnel.svid"),
     ("tunnel.check",),
     ("tunnel.commands",),
@@ -53,11 +54,15 @@ PLACES: Mapping[str, tuple[str, ...]] = {
         "tunnel.svid",
         "tunnel.check.limits",
         "tunnel.relay.loop",
+        "tunnel.net.connection_limiter",
+        "tunnel.net.dial",
+        "tunnel.tls.stream",
+        "tunnel.http",
         "tunnel.status",
     ),
     "jwt": ("tunnel.svid.jose",),
-    "h11": ("tunnel.wire.connect", "tunnel.status"),
-    "prometheus_client": ("tunnel.status.metrics",),
+    "h11": ("tunnel.wire.connect", "tunnel.http", "tunnel.status"),
+    "prometheus_client": ("tunnel.status.prometheus",),
     "regopy": ("tunnel.policy.evaluator",),  # it runs in a process of its own
     "acme": ("tunnel.acme.client",),
     "josepy": ("tunnel.acme.client",),
@@ -79,7 +84,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
 }
 PRIVATE_PLACE = "tunnel.tls.openssl"  # of what pyOpenSSL does not export
 # The nets that catch every bug: of a connection in the loop, at the status port (a task of trio's), of new credentials.
-BROAD_PLACES = {"tunnel.errors": 1, "tunnel.relay.loop": 1, "tunnel.status.server": 1}
+BROAD_PLACES = {"tunnel.errors": 1, "tunnel.relay.loop": 1, "tunnel.http.server": 1}
 
 Sources = Mapping[str, str]
 

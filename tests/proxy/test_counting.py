@@ -25,7 +25,7 @@ from tunnel.authz.rules import IdRule
 from tunnel.errors import TargetError, TargetFault
 from tunnel.net.address import UnixAddress
 from tunnel.spiffe.ids import parse_spiffe_id
-from tunnel.status import metric_table
+from tunnel.status import metric_definitions
 from tunnel.status.counters import Counters
 from tunnel.status.durations import LONG, SHORT, DurationMetric
 from tunnel.status.runtime import Runtime
@@ -34,13 +34,13 @@ from tunnel.status.snapshot import MetricsSource
 stages = test_tunnel.stages
 
 GHOSTUNNELS = (
-    metric_table.OPEN,
-    metric_table.ACCEPT_TOTAL,
-    metric_table.ACCEPT_SUCCESS,
-    metric_table.ACCEPT_ERROR,
-    metric_table.ACCEPT_TIMEOUT,
-    metric_table.CONN_TIMEOUT,
-    metric_table.CONN_ERROR,
+    metric_definitions.OPEN,
+    metric_definitions.ACCEPT_TOTAL,
+    metric_definitions.ACCEPT_SUCCESS,
+    metric_definitions.ACCEPT_ERROR,
+    metric_definitions.ACCEPT_TIMEOUT,
+    metric_definitions.CONN_TIMEOUT,
+    metric_definitions.CONN_ERROR,
 )
 
 
@@ -55,8 +55,8 @@ def numbers(stage: Stage) -> dict[str, int | float]:
     readings = MetricsSource(stage.tunnel.counters, stage.tunnel.gauges, Runtime()).snapshot().readings
     found = {one.name: one.value for one in readings if one.metric in GHOSTUNNELS and one.value}
     for metric, timer in (
-        (metric_table.HANDSHAKE, stage.tunnel.counters.handshake),
-        (metric_table.LIFETIME, stage.tunnel.counters.lifetime),
+        (metric_definitions.HANDSHAKE, stage.tunnel.counters.handshake),
+        (metric_definitions.LIFETIME, stage.tunnel.counters.lifetime),
     ):
         if timer is not None and timer.distribution().count:
             found[metric.name] = timer.distribution().count

@@ -9,7 +9,7 @@ import pytest
 
 ALWAYS = "import tunnel.commands.proxy.run, tunnel.proxy.process"
 UNASKED = {"json", "h11", "prometheus_client", "acme", "josepy", "requests", "regopy", "asyncio"} | {
-    "tunnel.status.document",
+    "tunnel.status.status_document",
     "tunnel.status.snapshot",
     "tunnel.status.durations",
     "tunnel.relay.acme_handshake",

@@ -16,16 +16,16 @@ from trio.testing import MockClock
 from tests.support.status_port_client import OURS, SOURCE, STRANGER, listen, run, served, source_of
 from tests.support.tls_ends import judge
 from tunnel.errors import ConfigError, Denial, PeerDenied, TargetError, TargetFault, TlsError, TunnelError
+from tunnel.http.connection import Request, Respond, Response
 from tunnel.net.address import Address, TcpAddress, UnixAddress
+from tunnel.net.dial import open_target, open_through
 from tunnel.net.sockets import SocketAddress
 from tunnel.status.backend_health import Check, check_by_connecting, check_by_handshake, check_by_request, share
-from tunnel.status.dial import open_target, open_through
-from tunnel.status.http import Request, Respond, Response
 from tunnel.status.probe import parse_url
-from tunnel.status.stream import TlsSource
 from tunnel.tls.callback import PeerAuth
 from tunnel.tls.context import Presented, TlsContext
 from tunnel.tls.engine import Buffers
+from tunnel.tls.stream import TlsSource
 from tunnel.wire.outbound import parse_outbound
 
 AGENT = "tunnel/test"
@@ -100,7 +100,7 @@ def test_the_next_address_is_tried_when_one_refuses(monkeypatch: pytest.MonkeyPa
             dead = closed.getsockname()
             closed.close()
             both = (SocketAddress(socket.AF_INET, dead), SocketAddress(socket.AF_INET, target.getsockname()))
-            monkeypatch.setattr("tunnel.status.dial.resolve_now", lambda _address: both)
+            monkeypatch.setattr("tunnel.net.dial.resolve_now", lambda _address: both)
             await check_by_connecting(to(("two.test", 1)), 10)()
 
     run(talk)
@@ -115,9 +115,9 @@ def test_an_address_that_never_answers_delays_nothing(monkeypatch: pytest.Monkey
                 filler.connect_ex(silent.getsockname())
             names = (silent.getsockname(), silent.getsockname(), target.getsockname())
             three = tuple(SocketAddress(socket.AF_INET, name) for name in names)
-            monkeypatch.setattr("tunnel.status.dial.resolve_now", lambda _address: three)
+            monkeypatch.setattr("tunnel.net.dial.resolve_now", lambda _address: three)
             await check_by_connecting(to(("three.test", 1)), 10_000)()  # a share of it is more than the test has
-            monkeypatch.setattr("tunnel.status.dial.resolve_now", lambda _address: three[:2])
+            monkeypatch.setattr("tunnel.net.dial.resolve_now", lambda _address: three[:2])
             failure = await failure_of(check_by_connecting(to(("two.test", 1)), 0.6))()
             assert isinstance(failure, TargetError)
             assert failure.reason is TargetFault.TIMEOUT

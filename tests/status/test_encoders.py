@@ -7,12 +7,12 @@ import json
 import pytest
 
 from tests.support.known_metrics import EXPIRY, NOW, known_snapshot, known_source
-from tunnel.status import metric_table
+from tunnel.status import metric_definitions
 from tunnel.status.counters import timed_counters
 from tunnel.status.encoders import encode_graphite, encode_json
-from tunnel.status.metric_table import Kind, Metric
+from tunnel.status.metric_definitions import Kind, Metric
 
-EVERY = [one for one in vars(metric_table).values() if isinstance(one, Metric)]
+EVERY = [one for one in vars(metric_definitions).values() if isinstance(one, Metric)]
 THEIRS = "conn.open accept.total accept.success accept.error accept.timeout conn.timeout".split()
 TIMERS = ["conn.handshake", "conn.lifetime"]
 FIELDS = "count min max mean 50-percentile 75-percentile 95-percentile 99-percentile".split()

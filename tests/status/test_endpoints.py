@@ -11,11 +11,11 @@ import pytest
 import trio
 
 from tunnel.errors import TargetError, TargetFault
-from tunnel.status.document import Service
+from tunnel.http.connection import Request, Response
 from tunnel.status.endpoints import JSON, PROMETHEUS, Endpoints, accepts_gzip
-from tunnel.status.http import Request, Response
 from tunnel.status.pprof import Pprof
 from tunnel.status.process_state import ProcessState
+from tunnel.status.status_document import Service
 
 SERVICE = Service("localhost:8443", "localhost:8080", "host", "1.0", "Python 3.11.7")
 

@@ -12,7 +12,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from tests.support.status_port_client import run
-from tunnel.status.http import Request, Response
+from tunnel.http.connection import Request, Response
 from tunnel.status.pprof import Pprof, parse_seconds
 from tunnel.status.sampler import Sampler
 from tunnel.status.stacks import encode_goroutines, task_stacks, thread_stacks

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from tests.support.known_metrics import known_source
-from tunnel.status import metric_table, runtime
+from tunnel.status import metric_definitions, runtime
 from tunnel.status.runtime import Runtime
 from tunnel.status.snapshot import open_metrics
 
@@ -61,8 +61,8 @@ def test_what_may_not_be_looked_at_is_left_out(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(runtime, "_STATM", str(tmp_path / "missing"))
     source._runtime = Runtime()
     shown = {reading.metric for reading in source.snapshot().readings}
-    assert metric_table.MEMORY not in shown
-    assert metric_table.TASKS in shown
+    assert metric_definitions.MEMORY not in shown
+    assert metric_definitions.TASKS in shown
 
 
 def test_an_open_source_watches_the_collector() -> None:

@@ -13,14 +13,14 @@ import trio.testing
 
 from tests.support.tls_ends import Identity, identity
 from tunnel.authz.authorizer import allow_anonymous
+from tunnel.http.connection import Limits, Request, Respond, Response, serve_connection
+from tunnel.http.origin_policy import OpenOriginPolicy
+from tunnel.http.server import HttpService, serve_http
+from tunnel.net.connection_limiter import ConnectionLimiter
 from tunnel.net.listen import Listener
-from tunnel.status.connection_limiter import ConnectionLimiter
-from tunnel.status.guard import OpenGuard
-from tunnel.status.http import Limits, Request, Respond, Response, serve_http
-from tunnel.status.server import StatusPort, serve_status
-from tunnel.status.stream import TlsSource
 from tunnel.tls.context import Presented, TlsContext, TlsOptions
 from tunnel.tls.engine import Buffers, TlsEnd
+from tunnel.tls.stream import TlsSource
 
 LIMITS = Limits(header=10.0)
 Stream = trio.abc.HalfCloseableStream
@@ -119,7 +119,7 @@ async def conversation(
 
     async def serve() -> None:
         try:
-            await serve_http(server, respond, limiter or ConnectionLimiter(10), limits)
+            await serve_connection(server, respond, limiter or ConnectionLimiter(10), limits)
         except (trio.BrokenResourceError, trio.TooSlowError):
             pass
         finally:
@@ -168,7 +168,7 @@ async def served(
     tls: TlsSource | None = None,
     places: int = 256,
     listener: Listener | None = None,
-    open_guard: OpenGuard | None = None,
+    open_origin_policy: OpenOriginPolicy | None = None,
     count_refusal: Callable[[str], None] | None = None,
 ) -> AsyncIterator[Served]:
     """A status port that serves while the block runs."""
@@ -177,14 +177,21 @@ async def served(
     listener = listener or listen()
     address = listener.socket.getsockname()
     reasons: list[str] = []
-    settings = StatusPort(
-        respond, limits, lines.append, tls, places, open_guard, count_refusal=count_refusal, count_failure=reasons.append
+    settings = HttpService(
+        respond,
+        limits,
+        lines.append,
+        tls,
+        places,
+        open_origin_policy,
+        count_refusal=count_refusal,
+        count_failure=reasons.append,
     )
     async with trio.open_nursery() as nursery:
         finished = trio.Event()
 
         async def serve(task_status: trio.TaskStatus[ConnectionLimiter]) -> None:
-            await serve_status(listener, settings, stopping=stopping, task_status=task_status)
+            await serve_http(listener, settings, stopping=stopping, task_status=task_status)
             finished.set()
 
         limiter = await nursery.start(serve)

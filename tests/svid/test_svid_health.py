@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.support.cert_factory import END, NOW
 from tests.support.workload_updates import credentials
 from tunnel.config.svid_model import Output
-from tunnel.status.http import Request
+from tunnel.http.connection import Request
 from tunnel.svid.health import answer_health
 from tunnel.svid.material import build_material
 from tunnel.svid.watch_state import WatchState

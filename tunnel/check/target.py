@@ -19,15 +19,15 @@ from tunnel.check.spans import judge_dates
 from tunnel.errors import ConfigError, IdentityError, PeerDenied, TargetError, TargetFault, TunnelError
 from tunnel.identity.credentials import Credentials, SvidCredentials
 from tunnel.net.address import TcpAddress, UnixAddress
+from tunnel.net.dial import open_target, open_through
 from tunnel.net.sockets import port_number, resolve, resolve_now
 from tunnel.proxy.generation import Terms, build_generation
 from tunnel.proxy.settings import settings_of
 from tunnel.status.backend_health import check_by_connecting, check_by_handshake, check_by_request
-from tunnel.status.dial import open_target, open_through
 from tunnel.status.probe import OpenStream, parse_url
-from tunnel.status.stream import TlsSource
 from tunnel.tls.engine import Buffers, TlsEnd
 from tunnel.tls.facts import describe_peer
+from tunnel.tls.stream import TlsSource
 
 TARGET, STATUS = "target", "target-status"
 _REFUSAL = 2.0  # seconds that a server may take to say no when our handshake is over

@@ -36,7 +36,7 @@ from tunnel.relay.loop import Loop
 from tunnel.status.counters import Counters, WorkloadApiState, timed_counters
 
 if TYPE_CHECKING:  # loaded only when a status port, metrics or ACME are wanted
-    from tunnel.status.server import StatusPort
+    from tunnel.http.server import HttpService
     from tunnel.status.snapshot import MetricsSource
     from tunnel.tls.acme_challenge import AcmeChallenges
 
@@ -226,7 +226,7 @@ class Proxy:
             raise ConfigError(f"invalid target address: {error}") from error
         self._log.tell(f"using target address {self.config.target}")
 
-    def _build_status_port(self) -> StatusPort | None:
+    def _build_status_port(self) -> HttpService | None:
         config = self.config
         if self._metrics is not None and config.metrics.has_target():
             from tunnel.proxy.reporting import start_reports
@@ -240,7 +240,7 @@ class Proxy:
             config, config.status, self.tunnel, self._state_reporter, self._metrics, self._shut_down, self._log
         )
 
-    async def _open(self, port: StatusPort | None) -> None:
+    async def _open(self, port: HttpService | None) -> None:
         """Everything has been loaded: listen on both sides, with nothing in between."""
         status = self.config.status
         inherited = self._inherited
@@ -272,12 +272,12 @@ class Proxy:
             if sharing is not None:
                 self._log.write(f"warning: --{name} {address}: {escape(_describe_sharing(sharing))}")
 
-    async def _serve_status(self, listener: Listener, port: StatusPort, *, task_status: trio.TaskStatus[object]) -> None:
-        from tunnel.status.server import serve_status
+    async def _serve_status(self, listener: Listener, port: HttpService, *, task_status: trio.TaskStatus[object]) -> None:
+        from tunnel.http.server import serve_http
 
         self._status_over = trio.Event()
         try:
-            await serve_status(listener, port, stopping=self._is_shut, task_status=task_status)
+            await serve_http(listener, port, stopping=self._is_shut, task_status=task_status)
         finally:
             self._status_over.set()
 

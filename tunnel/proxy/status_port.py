@@ -18,26 +18,26 @@ import trio
 from tunnel import __version__
 from tunnel.cli.redact import redact
 from tunnel.config.model import NoIdentity, ProxyConfig, Status
+from tunnel.http.connection import Limits
+from tunnel.http.origin_policy import plan_origin_policy
+from tunnel.http.server import HttpService, connection_limit
 from tunnel.log import Category, Log, escape
 from tunnel.net.address import TcpAddress
+from tunnel.net.dial import open_target, open_through
 from tunnel.net.sockets import port_number
 from tunnel.proxy.state_reporter import StateReporter
 from tunnel.proxy.tunnel import Tunnel
 from tunnel.status.backend_health import Check, check_by_connecting, check_by_handshake, check_by_request, share
-from tunnel.status.dial import open_target, open_through
-from tunnel.status.document import Service
 from tunnel.status.encoders import encode_json
 from tunnel.status.endpoints import JSON, PROMETHEUS, Endpoints
-from tunnel.status.guard import plan_guard
-from tunnel.status.http import Limits
-from tunnel.status.metrics import PROMETHEUS_TYPE, encode_prometheus
 from tunnel.status.pprof import Pprof
 from tunnel.status.probe import parse_url
 from tunnel.status.process_state import ProcessState
-from tunnel.status.server import StatusPort, connection_limit
+from tunnel.status.prometheus import PROMETHEUS_TYPE, encode_prometheus
 from tunnel.status.snapshot import MetricsSource
-from tunnel.status.stream import TlsSource
+from tunnel.status.status_document import Service
 from tunnel.tls.engine import TlsEnd
+from tunnel.tls.stream import TlsSource
 
 _JSON_TYPE = "text/plain; charset=utf-8"  # as what Go sniffs it
 
@@ -50,7 +50,7 @@ def build_status_port(
     metrics: MetricsSource,
     stop: Callable[[], None],
     log: Log,
-) -> StatusPort:
+) -> HttpService:
     """What the status port will serve; raises ConfigError for a target status that cannot be asked for."""
     endpoints = Endpoints(
         service=Service(str(config.listen or "-"), str(config.target), socket.gethostname(), __version__, _compiler()),
@@ -63,13 +63,13 @@ def build_status_port(
     tls = TlsSource(lambda: _open_status_end(tunnel), tunnel.buffers) if _is_encrypted(config, status) else None
     if tls is None and isinstance(status.address.address, TcpAddress) and status.address.scheme != "http":
         log.write(f"warning: no certificate to serve {escape(str(status.address))} with: the status port speaks plain HTTP")
-    return StatusPort(
+    return HttpService(
         endpoints.routes(),
         Limits(header=config.connect_timeout),
         log.write,
         tls,
         connection_limit(),
-        open_guard=plan_guard(status.allowed_hosts, is_encrypted=tls is not None),
+        open_origin_policy=plan_origin_policy(status.allowed_hosts, is_encrypted=tls is not None),
         note_refusal=partial(tunnel.refusals.write, category=Category.OTHER),
         count_refusal=tunnel.counters.add_status_refusal,
         count_failure=tunnel.counters.add_reason,

@@ -14,8 +14,8 @@ import trio
 from tunnel.errors import TargetError, TargetFault, TlsError, TunnelError
 from tunnel.log import MAX_FOREIGN_TEXT, one_line
 from tunnel.status.probe import OpenStream, Url, probe
-from tunnel.status.stream import TlsSource, TlsStream, connect_tls
 from tunnel.status.trust import system_context
+from tunnel.tls.stream import TlsSource, TlsStream, connect_tls
 
 _LEAVE = 0.25  # seconds for the other side to end, once we have
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 
 from tunnel.status.durations import Distribution
-from tunnel.status.metric_table import Kind
+from tunnel.status.metric_definitions import Kind
 from tunnel.status.snapshot import MetricReading, Snapshot
 
 JSON_TYPE = "application/json"

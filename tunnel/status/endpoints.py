@@ -14,10 +14,10 @@ from functools import partial
 from http import HTTPStatus
 
 from tunnel.errors import TunnelError
+from tunnel.http.connection import Request, Respond, Response
 from tunnel.status.backend_health import Check
-from tunnel.status.document import Service, encode_document, is_ok
-from tunnel.status.http import Request, Respond, Response
 from tunnel.status.process_state import ProcessState
+from tunnel.status.status_document import Service, encode_document, is_ok
 
 EncodeMetrics = Callable[[], Awaitable[tuple[str, bytes]]]  # content type and body
 JSON, PROMETHEUS = "json", "prometheus"

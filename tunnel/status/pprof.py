@@ -15,7 +15,7 @@ from http import HTTPStatus
 
 import trio
 
-from tunnel.status.http import TEXT, Request, Response
+from tunnel.http.connection import TEXT, Request, Response
 from tunnel.status.sampler import Sampler
 from tunnel.status.stacks import encode_goroutines, encode_tree, task_stacks, thread_stacks
 

@@ -19,7 +19,7 @@ from tunnel import __version__
 from tunnel.errors import ConfigError, TargetError, describe_os_error
 from tunnel.log import escape
 from tunnel.net.address import TcpAddress, join_host_port
-from tunnel.status.dial import open_target
+from tunnel.net.dial import open_target
 from tunnel.status.encoders import JSON_TYPE, encode_graphite, encode_json
 from tunnel.status.snapshot import MetricsSource, Snapshot
 from tunnel.status.trust import system_context

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from tunnel.errors import Denial, TargetFault, TlsFault, WebRefusal
-from tunnel.status import metric_table
+from tunnel.status import metric_definitions
 from tunnel.status.counters import Counters, TunnelGauges, WorkloadApiState
 from tunnel.status.durations import Distribution
-from tunnel.status.metric_table import Metric
+from tunnel.status.metric_definitions import Metric
 from tunnel.status.runtime import Runtime
 
 _ELSEWHERE = {"accepted", "carried", "accept_errors"}  # have names of their own
@@ -86,62 +86,62 @@ def open_metrics(counters: Counters, standing: Callable[[], TunnelGauges]) -> Me
 
 
 def _of_connections(counters: Counters, standing: TunnelGauges) -> Iterator[MetricReading]:
-    yield MetricReading(metric_table.OPEN, standing.opened)
-    yield MetricReading(metric_table.ACCEPT_TOTAL, counters.accepted)
-    yield MetricReading(metric_table.ACCEPT_SUCCESS, counters.carried)
-    yield MetricReading(metric_table.ACCEPT_ERROR, counters.failed)
-    yield MetricReading(metric_table.ACCEPT_TIMEOUT, counters.handshake_timeouts)
-    yield MetricReading(metric_table.CONN_TIMEOUT, counters.reaped)
-    yield MetricReading(metric_table.CONN_ERROR, counters.broken)
+    yield MetricReading(metric_definitions.OPEN, standing.opened)
+    yield MetricReading(metric_definitions.ACCEPT_TOTAL, counters.accepted)
+    yield MetricReading(metric_definitions.ACCEPT_SUCCESS, counters.carried)
+    yield MetricReading(metric_definitions.ACCEPT_ERROR, counters.failed)
+    yield MetricReading(metric_definitions.ACCEPT_TIMEOUT, counters.handshake_timeouts)
+    yield MetricReading(metric_definitions.CONN_TIMEOUT, counters.reaped)
+    yield MetricReading(metric_definitions.CONN_ERROR, counters.broken)
     if counters.handshake is not None:
-        yield MetricReading(metric_table.HANDSHAKE, counters.handshake.distribution())
+        yield MetricReading(metric_definitions.HANDSHAKE, counters.handshake.distribution())
     if counters.lifetime is not None:
-        yield MetricReading(metric_table.LIFETIME, counters.lifetime.distribution())
-    yield MetricReading(metric_table.FORWARDED, standing.forwarded)
-    yield MetricReading(metric_table.RETURNED, standing.returned)
+        yield MetricReading(metric_definitions.LIFETIME, counters.lifetime.distribution())
+    yield MetricReading(metric_definitions.FORWARDED, standing.forwarded)
+    yield MetricReading(metric_definitions.RETURNED, standing.returned)
 
 
 def _of_outcomes(counters: Counters) -> Iterator[MetricReading]:
     """Reasons that have not occurred are there with 0: a rate needs something to have risen from."""
     for denial in Denial:
-        yield MetricReading(metric_table.REFUSALS, counters.reasons.get(denial.value, 0), denial.value)
+        yield MetricReading(metric_definitions.REFUSALS, counters.reasons.get(denial.value, 0), denial.value)
     for fault in _FAILURES:
-        yield MetricReading(metric_table.FAILURES, counters.reasons.get(fault, 0), fault)
+        yield MetricReading(metric_definitions.FAILURES, counters.reasons.get(fault, 0), fault)
     for refusal in WebRefusal:
-        yield MetricReading(metric_table.STATUS_REFUSED, counters.status_refusals.get(refusal.value, 0), refusal.value)
+        yield MetricReading(metric_definitions.STATUS_REFUSED, counters.status_refusals.get(refusal.value, 0), refusal.value)
     for outcome, count in counters.outcomes().items():
         if outcome not in _ELSEWHERE:
-            yield MetricReading(metric_table.OUTCOMES, count, outcome.replace("_", "-"))
+            yield MetricReading(metric_definitions.OUTCOMES, count, outcome.replace("_", "-"))
 
 
 def _of_identity(counters: Counters, standing: TunnelGauges) -> Iterator[MetricReading]:
     if standing.expiry is not None:
-        yield MetricReading(metric_table.EXPIRY, standing.expiry)
-    yield MetricReading(metric_table.GENERATION, standing.generation)
-    yield MetricReading(metric_table.IDENTITY_USABLE, int(standing.is_identity_usable))
+        yield MetricReading(metric_definitions.EXPIRY, standing.expiry)
+    yield MetricReading(metric_definitions.GENERATION, standing.generation)
+    yield MetricReading(metric_definitions.IDENTITY_USABLE, int(standing.is_identity_usable))
     reloads = {"certificates": counters.certificates, "policy": counters.policy}
-    yield from (MetricReading(metric_table.RELOAD_SUCCESSES, one.succeeded, what) for what, one in reloads.items())
-    yield from (MetricReading(metric_table.RELOAD_FAILURES, one.failed, what) for what, one in reloads.items())
-    yield from (MetricReading(metric_table.RELOAD_WELL, int(one.is_well), what) for what, one in reloads.items())
+    yield from (MetricReading(metric_definitions.RELOAD_SUCCESSES, one.succeeded, what) for what, one in reloads.items())
+    yield from (MetricReading(metric_definitions.RELOAD_FAILURES, one.failed, what) for what, one in reloads.items())
+    yield from (MetricReading(metric_definitions.RELOAD_WELL, int(one.is_well), what) for what, one in reloads.items())
 
 
 def _of_workload_api(state: WorkloadApiState | None) -> Iterator[MetricReading]:
     if state is None:
         return
-    yield MetricReading(metric_table.WORKLOAD_API_OK, int(not state.error))
+    yield MetricReading(metric_definitions.WORKLOAD_API_OK, int(not state.error))
     if state.last_update is not None:
-        yield MetricReading(metric_table.WORKLOAD_API_LAST, state.last_update)
-    yield MetricReading(metric_table.WORKLOAD_API_UPDATES, state.updates)
-    yield MetricReading(metric_table.WORKLOAD_API_REJECTED, state.rejected)
-    yield MetricReading(metric_table.LEFT_OUT, state.left_out)
+        yield MetricReading(metric_definitions.WORKLOAD_API_LAST, state.last_update)
+    yield MetricReading(metric_definitions.WORKLOAD_API_UPDATES, state.updates)
+    yield MetricReading(metric_definitions.WORKLOAD_API_REJECTED, state.rejected)
+    yield MetricReading(metric_definitions.LEFT_OUT, state.left_out)
 
 
 def _of_runtime(runtime: Runtime, uptime: float) -> Iterator[MetricReading]:
     pauses = runtime.pauses.distribution()
     if (resident := runtime.resident_bytes()) is not None:
-        yield MetricReading(metric_table.MEMORY, resident)
-    yield MetricReading(metric_table.BLOCKS, runtime.blocks())
-    yield MetricReading(metric_table.TASKS, runtime.tasks())
-    yield MetricReading(metric_table.COLLECTIONS, runtime.collections())
-    yield MetricReading(metric_table.COLLECTING, pauses.total / 1e9 / uptime if uptime > 0 else 0.0)
-    yield MetricReading(metric_table.PAUSES, pauses)
+        yield MetricReading(metric_definitions.MEMORY, resident)
+    yield MetricReading(metric_definitions.BLOCKS, runtime.blocks())
+    yield MetricReading(metric_definitions.TASKS, runtime.tasks())
+    yield MetricReading(metric_definitions.COLLECTIONS, runtime.collections())
+    yield MetricReading(metric_definitions.COLLECTING, pauses.total / 1e9 / uptime if uptime > 0 else 0.0)
+    yield MetricReading(metric_definitions.PAUSES, pauses)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 
-from tunnel.status.http import Request, Respond, Response
+from tunnel.http.connection import Request, Respond, Response
 from tunnel.svid.watch_state import WatchState
 
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"  # Prometheus's text format

@@ -22,6 +22,8 @@ from tunnel.child.probe import SignalProbe
 from tunnel.child.signals import SETTLE
 from tunnel.config.svid_model import ChildSignal, PidFileSignal, Reload, ReloadCommand, WatchConfig
 from tunnel.errors import IdentityError, IdentityFault, OutputError, identity_errors
+from tunnel.http.connection import Limits
+from tunnel.http.server import HttpService, connection_limit, serve_http
 from tunnel.identity.credentials import SvidCredentials
 from tunnel.identity.event_channel import open_event_channel, receive_newest
 from tunnel.identity.identity_tracker import IdentityTracker, describe_wait
@@ -29,8 +31,6 @@ from tunnel.identity.workload import Denied, Disconnected, Overdue, Rejected, Up
 from tunnel.identity.workload import Event as WorkloadEvent
 from tunnel.net.listen import Listener, open_listener
 from tunnel.net.notify import Notifier, State
-from tunnel.status.http import Limits
-from tunnel.status.server import StatusPort, connection_limit, serve_status
 from tunnel.svid.atomic_directory import AtomicDirectory, Replaced
 from tunnel.svid.event_log import Event, EventLog
 from tunnel.svid.health import answer_health
@@ -315,10 +315,10 @@ class Watch:
     async def _serve_health(
         self, listener: Listener, *, task_status: trio.TaskStatus[object] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        port = StatusPort(
+        port = HttpService(
             answer_health(self.standing, self._look_at_files, self._wall),
             Limits(header=_HEADER_LIMIT),
             lambda line: self._event_log.tell(Event.NOTICE, line),
             places=connection_limit(),
         )
-        await serve_status(listener, port, stopping=trio.Event(), task_status=task_status)
+        await serve_http(listener, port, stopping=trio.Event(), task_status=task_status)

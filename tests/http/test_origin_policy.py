@@ -9,14 +9,14 @@ import pytest
 
 from tests.support.status_port_client import run, served
 from tunnel.errors import WebRefusal
-from tunnel.status.guard import Guard, plan_guard
-from tunnel.status.http import Request
+from tunnel.http.connection import Request
+from tunnel.http.origin_policy import OriginPolicy, plan_origin_policy
 
 NAMES = frozenset({"localhost", "ops.example", "host-1"})
-STRICT = Guard(NAMES, checks_host=True, schemes=("http",))
-OPEN = Guard(NAMES, checks_host=False, schemes=("http",))
-HTTPS = Guard(NAMES, checks_host=True, schemes=("https",))
-UNIX = Guard(frozenset(), checks_host=False, schemes=("http", "https"))
+STRICT = OriginPolicy(NAMES, checks_host=True, schemes=("http",))
+OPEN = OriginPolicy(NAMES, checks_host=False, schemes=("http",))
+HTTPS = OriginPolicy(NAMES, checks_host=True, schemes=("https",))
+UNIX = OriginPolicy(frozenset(), checks_host=False, schemes=("http", "https"))
 
 OURS = [
     "127.0.0.1:6060",
@@ -134,7 +134,7 @@ def test_behind_a_unix_socket_every_host_is_served_and_other_sites_are_refused()
 def test_a_host_rule_depends_on_the_listener(address: str, allowed: tuple[str, ...], is_checked: bool) -> None:
     with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as sock:
         sock.bind((address, 0))
-        guard = plan_guard(allowed, is_encrypted=False)(sock)
+        guard = plan_origin_policy(allowed, is_encrypted=False)(sock)
         assert guard.checks_host is is_checked
         for name in (*allowed, "localhost", socket.gethostname()):
             assert guard.refusal(ask(host=name)) is None
@@ -142,7 +142,7 @@ def test_a_host_rule_depends_on_the_listener(address: str, allowed: tuple[str, .
 
 def test_a_unix_listener_has_no_host_rule() -> None:
     with socket.socket(socket.AF_UNIX) as sock:
-        assert plan_guard(("ops.example",), is_encrypted=False)(sock) == UNIX
+        assert plan_origin_policy(("ops.example",), is_encrypted=False)(sock) == UNIX
 
 
 # -- on a real socket
@@ -152,7 +152,8 @@ def test_a_refusal_is_answered_logged_and_counted() -> None:
     counted: list[str] = []
 
     async def talk() -> None:
-        async with served(open_guard=plan_guard(("ops.example",), is_encrypted=False), count_refusal=counted.append) as port:
+        policy = plan_origin_policy(("ops.example",), is_encrypted=False)
+        async with served(open_origin_policy=policy, count_refusal=counted.append) as port:
             (answer,) = await port.ask(b"GET /a HTTP/1.1\r\nHost: evil.example\x1b\r\nConnection: close\r\n\r\n")
             assert (answer.status, b"--status-allow-host" in answer.body) == (421, True)
             data = b"POST /a HTTP/1.1\r\nHost: ops.example\r\nOrigin: http://evil.example\r\nConnection: close\r\n\r\n"

@@ -14,7 +14,7 @@ from itertools import groupby
 from prometheus_client import REGISTRY, generate_latest
 
 from tunnel.status.durations import Distribution
-from tunnel.status.metric_table import Kind, Metric
+from tunnel.status.metric_definitions import Kind, Metric
 from tunnel.status.snapshot import MetricReading, Snapshot
 
 PROMETHEUS_TYPE = "text/plain; version=0.0.4; charset=utf-8"

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 from tunnel.errors import WebRefusal
 from tunnel.ip_address import parse_ip_address, unmap_ipv4
+from tunnel.http.connection import Request, Response
 from tunnel.log import escape
-from tunnel.status.http import Request, Response
 
 _AUTHORITY = re.compile(r"(?P<host>\[[^\]@\s]*\]|[^:@/\\?#\[\]\s]*)(?::[0-9]*)?")
 _SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}  # RFC 9110, 9.2.1: they change nothing here
@@ -21,7 +21,7 @@ _PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True)
-class Guard:
+class OriginPolicy:
     """The rules for the requests of one listener."""
 
     names: frozenset[str]  # in lower case: hosts that are this status port, besides IP addresses
@@ -63,22 +63,22 @@ class Guard:
         return parsed is not None and any(parsed == _parse_origin(f"{scheme}://{host}") for scheme in self.schemes)
 
 
-OpenGuard = Callable[[socket.socket], Guard]  # for a listening socket
+OpenOriginPolicy = Callable[[socket.socket], OriginPolicy]  # for a listening socket
 
 
-def plan_guard(allowed: Iterable[str], *, is_encrypted: bool) -> OpenGuard:
+def plan_origin_policy(allowed: Iterable[str], *, is_encrypted: bool) -> OpenOriginPolicy:
     """The rules of a status port whose operator allows these names for it; on loopback the Host is always checked."""
     given = frozenset(name.lower().removesuffix(".") for name in allowed)
     ours = socket.gethostname().lower()
     names = given | {"localhost", ours, ours.partition(".")[0]}
 
-    def open_guard(listener: socket.socket) -> Guard:
+    def open_origin_policy(listener: socket.socket) -> OriginPolicy:
         if listener.family == socket.AF_UNIX:  # no browser reaches it: a proxy may, which speaks TLS itself
-            return Guard(frozenset(), checks_host=False, schemes=tuple(_PORTS))
+            return OriginPolicy(frozenset(), checks_host=False, schemes=tuple(_PORTS))
         is_checked = bool(given) or _is_loopback(listener.getsockname()[0])
-        return Guard(names, is_checked, ("https" if is_encrypted else "http",))
+        return OriginPolicy(names, is_checked, ("https" if is_encrypted else "http",))
 
-    return open_guard
+    return open_origin_policy
 
 
 def refuse(why: WebRefusal, request: Request) -> tuple[Response, str]:

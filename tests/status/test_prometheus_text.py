@@ -11,10 +11,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.known_metrics import EXPIRY, known_snapshot
 from tunnel.errors import Denial
-from tunnel.status import metric_table
+from tunnel.status import metric_definitions
 from tunnel.status.durations import LONG, SHORT
-from tunnel.status.metric_table import Kind, Metric
-from tunnel.status.metrics import encode_prometheus
+from tunnel.status.metric_definitions import Kind, Metric
+from tunnel.status.prometheus import encode_prometheus
 
 TEXT = encode_prometheus(known_snapshot(), "ghostunnel").decode()
 FAMILIES = list(text_string_to_metric_families(TEXT))
@@ -134,7 +134,7 @@ def test_the_table_for_operators_has_every_metric_with_its_series_and_its_kind()
     rows = [line.strip("| ").split(" | ") for line in names_of_page.splitlines() if line.startswith("| `")]
     told = {(name.strip("`"), series.strip("`"), kind) for name, series, kind, _meaning in rows}
     expected = set()
-    for metric in (one for one in vars(metric_table).values() if isinstance(one, Metric)):
+    for metric in (one for one in vars(metric_definitions).values() if isinstance(one, Metric)):
         name = f"{metric.name}.{metric.label.upper()}" if metric.label else metric.name
         series = metric.name.replace(".", "_").replace("-", "_") + metric.suffix
         assert f"ghostunnel_{series}" in TYPES

@@ -17,10 +17,10 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from tests.support.status_port_client import LIMITS, echo, listen, parse_answers, read_all, run, served, until
+from tunnel.http.connection import Request, Response
+from tunnel.http.server import GRACE, HttpService, connection_limit, serve_http
 from tunnel.net.address import parse_address
 from tunnel.net.listen import open_listener
-from tunnel.status.http import Request, Response
-from tunnel.status.server import GRACE, StatusPort, connection_limit, serve_status
 
 ONE = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -232,7 +232,7 @@ def test_a_request_that_asks_for_the_end_is_answered_before_it() -> None:
 
 def test_a_request_that_takes_longer_than_the_grace_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     assert GRACE == 5.0
-    monkeypatch.setattr("tunnel.status.server.GRACE", 0.05)
+    monkeypatch.setattr("tunnel.http.server.GRACE", 0.05)
 
     async def talk() -> None:
         asked = trio.Event()
@@ -279,8 +279,8 @@ def test_an_accept_that_fails_is_told_and_tried_again_ever_slower(monkeypatch: p
         monkeypatch.setattr(trio.socket, "from_stdlib_socket", lambda _sock: failing)
         stopping = trio.Event()
         async with trio.open_nursery() as nursery:
-            port = StatusPort(echo, LIMITS, lines.append)
-            nursery.start_soon(partial(serve_status, listen(), port, stopping=stopping))
+            port = HttpService(echo, LIMITS, lines.append)
+            nursery.start_soon(partial(serve_http, listen(), port, stopping=stopping))
             await failing.has_failed.wait()
             stopping.set()
 

@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, unquote
 import h11
 import trio
 
-from tunnel.status.connection_limiter import ConnectionLimiter
+from tunnel.net.connection_limiter import ConnectionLimiter
 
 TEXT = "text/plain; charset=utf-8"
 _PIECE = 16 * 1024
@@ -65,7 +65,7 @@ class Response:
 Respond = Callable[[Request], Awaitable[Response]]
 
 
-async def serve_http(
+async def serve_connection(
     stream: trio.abc.HalfCloseableStream, respond: Respond, limiter: ConnectionLimiter, limits: Limits
 ) -> None:
     """Answer the requests of one connection until one side has enough.

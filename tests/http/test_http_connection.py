@@ -9,8 +9,8 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.support.status_port_client import LIMITS, Answer, conversation, echo, parse_answers, read_all, run
-from tunnel.status.connection_limiter import ConnectionLimiter
-from tunnel.status.http import Limits, Request, Respond, Response, serve_http
+from tunnel.http.connection import Limits, Request, Respond, Response, serve_connection
+from tunnel.net.connection_limiter import ConnectionLimiter
 
 ONE = b"GET /a?x=1 HTTP/1.1\r\nHost: x\r\n\r\n"
 LAST = b"GET /b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
@@ -214,7 +214,7 @@ def test_a_client_that_does_not_read_is_left_in_time() -> None:
             nursery.start_soon(near.send_all, ONE)
             start = trio.current_time()
             with pytest.raises(trio.TooSlowError):
-                await serve_http(far, much, ConnectionLimiter(1), SLOW)
+                await serve_connection(far, much, ConnectionLimiter(1), SLOW)
             assert trio.current_time() - start == 30
 
     run(talk, clock=MockClock(autojump_threshold=0))

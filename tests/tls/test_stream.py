@@ -43,10 +43,10 @@ from tests.support.tls_ends import (
     public_context,
 )
 from tunnel.errors import Denial, PeerDenied, TlsError
-from tunnel.status.http import Limits, Request, Response
-from tunnel.status.stream import TlsStream, accept_tls, connect_tls
+from tunnel.http.connection import Limits, Request, Response
 from tunnel.tls.callback import PeerAuth
 from tunnel.tls.context import Presented, TlsContext, TlsOptions
+from tunnel.tls.stream import TlsStream, accept_tls, connect_tls
 
 CLOSING = b"GET /a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 

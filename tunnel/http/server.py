@@ -16,13 +16,13 @@ from dataclasses import dataclass, replace
 import trio
 
 from tunnel.errors import PeerDenied, TlsError, TlsFault, describe_os_error
+from tunnel.http.connection import Limits, Request, Respond, Response, linger, serve_connection
+from tunnel.http.origin_policy import OpenOriginPolicy, OriginPolicy, refuse
 from tunnel.log import MAX_TRACE, escape
+from tunnel.net.connection_limiter import ConnectionLimiter
 from tunnel.net.listen import Listener
 from tunnel.net.sockets import describe
-from tunnel.status.connection_limiter import ConnectionLimiter
-from tunnel.status.guard import Guard, OpenGuard, refuse
-from tunnel.status.http import Limits, Request, Respond, Response, linger, serve_http
-from tunnel.status.stream import TlsSource, accept_tls
+from tunnel.tls.stream import TlsSource, accept_tls
 
 GRACE = 5.0  # seconds for requests under way when the process stops
 _MAX_PLACES = 256
@@ -35,7 +35,7 @@ NoteRefusal = Callable[[str, str, str], None]  # who was refused, the reason, th
 
 
 @dataclass(frozen=True, slots=True)
-class StatusPort:
+class HttpService:
     """What one status port serves: over TLS when there is a source for it, in plain text else."""
 
     respond: Respond
@@ -43,7 +43,7 @@ class StatusPort:
     log: Callable[[str], None]
     tls: TlsSource | None = None
     places: int = _MAX_PLACES
-    open_guard: OpenGuard | None = None
+    open_origin_policy: OpenOriginPolicy | None = None
     note_refusal: NoteRefusal | None = None
     count_refusal: Callable[[str], None] | None = None  # of a request, by its reason
     count_failure: Callable[[str], None] | None = None  # of a connection that is ended for what it sends
@@ -56,9 +56,9 @@ class StatusPort:
             self.note_refusal(peer, reason, line)
 
 
-async def serve_status(
+async def serve_http(
     listener: Listener,
-    port: StatusPort,
+    port: HttpService,
     *,
     stopping: trio.Event,
     task_status: trio.TaskStatus[ConnectionLimiter] = trio.TASK_STATUS_IGNORED,
@@ -69,7 +69,7 @@ async def serve_status(
     """
     limiter = ConnectionLimiter(port.places)
     sock = trio.socket.from_stdlib_socket(listener.socket)
-    guard = port.open_guard(listener.socket) if port.open_guard is not None else None
+    guard = port.open_origin_policy(listener.socket) if port.open_origin_policy is not None else None
     try:
         async with trio.open_nursery() as sessions:
             async with trio.open_nursery() as accepting:
@@ -91,7 +91,11 @@ def connection_limit() -> int:
 
 
 async def _accept(
-    sock: trio.socket.SocketType, port: StatusPort, guard: Guard | None, limiter: ConnectionLimiter, sessions: trio.Nursery
+    sock: trio.socket.SocketType,
+    port: HttpService,
+    guard: OriginPolicy | None,
+    limiter: ConnectionLimiter,
+    sessions: trio.Nursery,
 ) -> None:
     pause = _FIRST_PAUSE
     while True:
@@ -112,7 +116,7 @@ async def _accept(
         sessions.start_soon(_serve_one, accepted, name, served, limiter)
 
 
-def _guarded(port: StatusPort, guard: Guard, name: str) -> Respond:
+def _guarded(port: HttpService, guard: OriginPolicy, name: str) -> Respond:
     """Answer as the port does, but for what the guard refuses to one client."""
 
     async def respond(request: Request) -> Response:
@@ -128,7 +132,7 @@ def _guarded(port: StatusPort, guard: Guard, name: str) -> Respond:
     return respond
 
 
-async def _serve_one(sock: trio.socket.SocketType, name: str, port: StatusPort, limiter: ConnectionLimiter) -> None:
+async def _serve_one(sock: trio.socket.SocketType, name: str, port: HttpService, limiter: ConnectionLimiter) -> None:
     with ExitStack() as undo:
         undo.callback(limiter.leave_place)
         undo.enter_context(sock)
@@ -145,7 +149,7 @@ async def _serve_one(sock: trio.socket.SocketType, name: str, port: StatusPort, 
             port.log(f"http: panic serving {escape(name)}: {escape(told, MAX_TRACE)}")
 
 
-def _count_flood(error: BaseException | None, port: StatusPort) -> str:
+def _count_flood(error: BaseException | None, port: HttpService) -> str:
     """Count a client that sent records without data; its reason for the log, nothing for any other error."""
     if not isinstance(error, TlsError) or error.reason is not TlsFault.NO_DATA:
         return ""
@@ -154,9 +158,9 @@ def _count_flood(error: BaseException | None, port: StatusPort) -> str:
     return f" reason={error.reason.value}"
 
 
-async def _serve_stream(transport: trio.SocketStream, name: str, port: StatusPort, limiter: ConnectionLimiter) -> None:
+async def _serve_stream(transport: trio.SocketStream, name: str, port: HttpService, limiter: ConnectionLimiter) -> None:
     if port.tls is None:
-        await serve_http(transport, port.respond, limiter, port.limits)
+        await serve_connection(transport, port.respond, limiter, port.limits)
         return
     try:
         with limiter.waiting(trio.current_time() + port.limits.header) as wait:
@@ -172,4 +176,4 @@ async def _serve_stream(transport: trio.SocketStream, name: str, port: StatusPor
             port.log_refusal(name, "timeout", f"http: TLS handshake error from {escape(name)}: i/o timeout")
         return
     async with stream:
-        await serve_http(stream, port.respond, limiter, port.limits)
+        await serve_connection(stream, port.respond, limiter, port.limits)

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tunnel.status.document import Service, encode_document, encode_time, is_ok
 from tunnel.status.process_state import Identity, Phase, ProcessState, Reload
+from tunnel.status.status_document import Service, encode_document, encode_time, is_ok
 
 SERVICE = Service("localhost:8443", "unix:/run/app", "host", "1.0", "Python 3.11.7")
 KEYS = (
