@@ -54,6 +54,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
         "tunnel.svid",
         "tunnel.check.limits",
         "tunnel.relay.loop",
+        "tunnel.net.accept",
         "tunnel.net.connection_limiter",
         "tunnel.net.dial",
         "tunnel.tls.stream",
@@ -83,8 +84,8 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     ),
 }
 PRIVATE_PLACE = "tunnel.tls.openssl"  # of what pyOpenSSL does not export
-# The nets that catch every bug: of a connection in the loop, at the status port (a task of trio's), of new credentials.
-BROAD_PLACES = {"tunnel.errors": 1, "tunnel.relay.loop": 1, "tunnel.http.server": 1}
+# The nets that catch every bug: of a connection in the loop, of a trio server (a task), of new credentials.
+BROAD_PLACES = {"tunnel.errors": 1, "tunnel.relay.loop": 1, "tunnel.net.accept": 1}
 
 Sources = Mapping[str, str]
 

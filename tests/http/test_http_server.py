@@ -70,12 +70,12 @@ def test_silent_connections_keep_nobody_waiting() -> None:
 
 def test_a_flood_of_silence_makes_room_for_whoever_speaks() -> None:
     async def talk() -> None:
-        async with served(places=8) as port:
+        async with served(max_connections=8) as port:
             silent = [await port.connect() for _ in range(40)]
             for _ in range(5):
                 (answer,) = await port.ask()
                 assert answer.status == 200
-            assert port.limiter.taken <= 8
+            assert port.limiter.count <= 8
             assert await silent[0].receive_some(1) == b""  # who has waited longest has left
 
     run(talk)
@@ -90,7 +90,7 @@ def test_a_request_under_way_never_leaves_for_another() -> None:
                 await go_on.wait()
             return Response(request.path.encode())
 
-        async with served(slow, places=2) as port:
+        async with served(slow, max_connections=2) as port:
             slow_one = await port.connect()
             await slow_one.send_all(b"GET /slow HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             for _ in range(10):
@@ -111,7 +111,7 @@ def test_all_places_busy_is_a_wait_and_not_a_refusal() -> None:
             await go_on.wait()
             return Response(b"done")
 
-        async with served(slow, places=2) as port, trio.open_nursery() as nursery:
+        async with served(slow, max_connections=2) as port, trio.open_nursery() as nursery:
             bodies: list[bytes] = []
 
             async def ask() -> None:
@@ -120,7 +120,7 @@ def test_all_places_busy_is_a_wait_and_not_a_refusal() -> None:
             for _ in range(6):
                 nursery.start_soon(ask)
             await settle()
-            assert port.limiter.taken == 2
+            assert port.limiter.count == 2
             go_on.set()
             await until(lambda: len(bodies) == 6)
 
@@ -297,7 +297,7 @@ def test_most_descriptors_are_left_to_the_tunnel(monkeypatch: pytest.MonkeyPatch
 
 def test_slow_loris_is_one_of_many() -> None:
     async def talk() -> None:
-        async with served(places=16) as port, trio.open_nursery() as nursery:
+        async with served(max_connections=16) as port, trio.open_nursery() as nursery:
 
             async def drip() -> None:
                 with suppress(trio.BrokenResourceError):
@@ -328,7 +328,7 @@ def test_apachebench_like_load_leaves_no_connection_behind() -> None:
             async with trio.open_nursery() as nursery:
                 for _ in range(20):
                     nursery.start_soon(ask_often)
-            await until(lambda: port.limiter.taken == 0)
+            await until(lambda: port.limiter.count == 0)
 
     run(talk)
 

@@ -272,14 +272,14 @@ def test_a_handshake_that_fails_is_one_line(data: bytes, why: str) -> None:
 
 def test_silence_in_a_handshake_is_left_in_time_and_keeps_nobody_waiting() -> None:
     async def talk() -> None:
-        async with served(tls=SOURCE, limits=Limits(header=0.2), places=64) as port:
+        async with served(tls=SOURCE, limits=Limits(header=0.2), max_connections=64) as port:
             silent = [await port.connect() for _ in range(30)]
             for stream in silent:
                 assert await stream.receive_some(1) == b""
             assert len(port.lines) == 30
             assert all(line.endswith(": i/o timeout") for line in port.lines)
 
-        async with served(tls=SOURCE, places=64) as port:
+        async with served(tls=SOURCE, max_connections=64) as port:
             for _ in range(200):
                 await port.connect()
             async with await tls_connect(port) as ready:
@@ -315,7 +315,7 @@ def test_rubbish_after_the_handshake_ends_that_connection() -> None:
             with pytest.raises(trio.BrokenResourceError):
                 await read_all(stream)
             await trio.aclose_forcefully(stream)
-            await until(lambda: port.limiter.taken == 0)
+            await until(lambda: port.limiter.count == 0)
             assert port.lines == []
 
     run(talk)
@@ -327,7 +327,7 @@ def test_a_truncated_connection_is_an_end() -> None:
             stream = await tls_connect(port)
             await stream.do_handshake()
             await stream.transport_stream.aclose()
-            await until(lambda: port.limiter.taken == 0)
+            await until(lambda: port.limiter.count == 0)
             assert port.lines == []
 
     run(talk)

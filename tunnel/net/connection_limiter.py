@@ -1,8 +1,7 @@
-"""Who waits and who is served: the bound on connections, and who leaves first.
+"""Limit on the connections of one server: when it is reached, the connection that has waited longest is closed.
 
-Knows connections as scopes that can be cancelled; must not know what they wait for. A connection waits until a whole
-request is there: in a TLS handshake, between two requests, in the middle of a head. When all places are taken, whoever has
-waited longest leaves, so that silent connections never keep out one that speaks.
+A connection waits until a complete request has arrived: in a TLS handshake, between two requests, inside a header. So silent
+connections never keep out one that sends a request, and a request in progress is never cut off.
 """
 
 from __future__ import annotations
@@ -13,45 +12,45 @@ from contextlib import contextmanager
 
 import trio
 
-STAY = 0.1  # seconds that everyone may wait undisturbed: a request that is on its way is not cut off by a burst of others
+MIN_WAIT = 0.1  # seconds that every connection may wait: a burst of others does not cut off a request that is being sent
 
 
 class ConnectionLimiter:
-    """The places of one listener."""
+    """The connections of one listener."""
 
-    def __init__(self, places: int) -> None:
-        self._places = places
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
         self._waiting: dict[trio.CancelScope, float] = {}  # since when, longest first
         self._changed = trio.Event()
-        self._left = trio.Event()
-        self.taken = 0
+        self._released = trio.Event()
+        self.count = 0
         self.is_closed = False
 
-    def take_place(self) -> None:
+    def acquire(self) -> None:
         """A connection has been accepted."""
-        self.taken += 1
+        self.count += 1
 
-    def leave_place(self) -> None:
-        """It has ended, and its descriptor is closed."""
-        self.taken -= 1
-        self._left.set()
+    def release(self) -> None:
+        """A connection has ended, and its descriptor is closed."""
+        self.count -= 1
+        self._released.set()
         self._changed.set()
 
-    async def make_room(self) -> None:
-        """Until a place is free; whoever has waited longest is asked to leave, if anyone waits."""
-        while self.taken >= self._places:
-            self._changed, self._left = trio.Event(), trio.Event()
+    async def wait_for_slot(self) -> None:
+        """Wait until another connection may be accepted; close the one that has waited longest, if any waits."""
+        while self.count >= self._limit:
+            self._changed, self._released = trio.Event(), trio.Event()
             oldest = next(iter(self._waiting), None)
-            with trio.move_on_at(math.inf if oldest is None else self._waiting[oldest] + STAY):
+            with trio.move_on_at(math.inf if oldest is None else self._waiting[oldest] + MIN_WAIT):
                 await self._changed.wait()
                 continue
             if oldest in self._waiting:
-                self._dismiss(oldest)
-                await self._left.wait()
+                self._cancel(oldest)
+                await self._released.wait()
 
     @contextmanager
     def waiting(self, deadline: float) -> Iterator[trio.CancelScope]:
-        """A time in which the connection has no claim to stay; cancelled at `deadline` of trio's clock, or when dismissed."""
+        """The time in which a connection waits; cancelled at `deadline` of trio's clock, or when its slot is needed."""
         with trio.CancelScope(deadline=deadline) as scope:
             if self.is_closed:
                 scope.cancel()
@@ -63,11 +62,11 @@ class ConnectionLimiter:
                 self._waiting.pop(scope, None)
 
     def close(self) -> None:
-        """Everyone who waits leaves, now and from now on; who is served is served."""
+        """Close the connections that wait, now and from now on; requests in progress are served."""
         self.is_closed = True
         for scope in list(self._waiting):
-            self._dismiss(scope)
+            self._cancel(scope)
 
-    def _dismiss(self, scope: trio.CancelScope) -> None:
+    def _cancel(self, scope: trio.CancelScope) -> None:
         del self._waiting[scope]
         scope.cancel()

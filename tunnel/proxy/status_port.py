@@ -70,7 +70,7 @@ def build_status_port(
         tls,
         connection_limit(),
         open_origin_policy=plan_origin_policy(status.allowed_hosts, is_encrypted=tls is not None),
-        note_refusal=partial(tunnel.refusals.write, category=Category.OTHER),
+        rate_limited_log=partial(tunnel.refusals.write, category=Category.OTHER),
         count_refusal=tunnel.counters.add_status_refusal,
         count_failure=tunnel.counters.add_reason,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import socket
 import time
 import traceback
@@ -13,6 +12,7 @@ from typing import Any
 from tunnel.errors import TargetError, describe_os_error
 from tunnel.log import MAX_TRACE, Category, Log, escape
 from tunnel.log_limit import RefusalLog
+from tunnel.net.accept import AcceptBackoff
 from tunnel.net.address import Address
 from tunnel.net.listen import Listener
 from tunnel.net.owner import owner_of_peer
@@ -33,7 +33,6 @@ from tunnel.time_format import format_time
 from tunnel.tls.engine import Buffers
 
 _ACCEPTS = 64  # in one turn, so that open connections are served in between
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 1.0  # seconds between attempts to accept when descriptors have run out
 
 Resolved = tuple[SocketAddress, ...] | TargetError
 ResolveLater = Callable[[Address, Callable[[Resolved], object]], object]
@@ -72,7 +71,7 @@ class Tunnel:
         self._listener: Listener | None = None
         self.name = ""  # the address that is listened on
         self._is_accepting = False
-        self._pause = _FIRST_PAUSE
+        self._backoff = AcceptBackoff()
         self._timer: Timer | None = None
         self._sessions: set[Session] = set()
         self.on_empty: Callable[[], None] | None = None
@@ -206,10 +205,10 @@ class Tunnel:
             except BlockingIOError:
                 return
             except OSError as error:
-                if error.errno not in (errno.ECONNABORTED, errno.EPROTO):
-                    self._pause_accepting(error)
+                if (pause := self._backoff.pause_after(error)) is not None:
+                    self._pause_accepting(error, pause)
                 return
-            self._pause = _FIRST_PAUSE
+            self._backoff.reset()
             self._admit(sock, address)
             if self._is_full():
                 self._stop_accepting()
@@ -262,14 +261,13 @@ class Tunnel:
             self._is_accepting = True
             self.loop.watch_listener(self._listener.socket, self._accept, self)
 
-    def _pause_accepting(self, error: OSError) -> None:
+    def _pause_accepting(self, error: OSError, pause: float) -> None:
         """Out of descriptors, most likely: wait, longer each time, since the kernel would say so again at once."""
         self.counters.accept_errors += 1
         why = describe_os_error(error)
         self.log.write(f"error accepting connection: accept {self._listener}: {why}", Category.CONN_ERRORS)
         self._stop_accepting()
-        self._timer = self.loop.call_at(self.loop.clock() + self._pause, self._resume, self)
-        self._pause = min(self._pause * 2, _LONGEST_PAUSE)
+        self._timer = self.loop.call_at(self.loop.clock() + pause, self._resume, self)
 
     # -- what sessions need
 

@@ -319,6 +319,6 @@ class Watch:
             answer_health(self.standing, self._look_at_files, self._wall),
             Limits(header=_HEADER_LIMIT),
             lambda line: self._event_log.tell(Event.NOTICE, line),
-            places=connection_limit(),
+            max_connections=connection_limit(),
         )
         await serve_http(listener, port, stopping=trio.Event(), task_status=task_status)

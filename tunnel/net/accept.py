@@ -1,0 +1,88 @@
+"""Accepting connections: the pause after an error, and the accept loop of trio servers."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import trio
+
+from tunnel.net.connection_limiter import ConnectionLimiter
+from tunnel.net.sockets import describe
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 1.0  # seconds, as in Go's net/http
+# Errors of the accepted connection, which accept(2) reports once. EPERM is not one: a security module leaves the connection
+# in the queue, so an attempt without a pause would be repeated for ever.
+_CONNECTION_ERRORS = {
+    errno.ECONNABORTED,
+    errno.EPROTO,
+    errno.ENETDOWN,
+    errno.EHOSTDOWN,
+    errno.ENONET,
+    errno.EHOSTUNREACH,
+    errno.ENETUNREACH,
+}
+
+
+class AcceptBackoff:
+    """The pauses of one listener between attempts to accept, doubled with each error: out of descriptors, most often."""
+
+    __slots__ = ("_pause",)
+
+    def __init__(self) -> None:
+        self._pause = _FIRST_PAUSE
+
+    def pause_after(self, error: OSError) -> float | None:
+        """Seconds to wait before the next attempt; None for an error of the accepted connection alone."""
+        if error.errno in _CONNECTION_ERRORS:
+            return None
+        pause, self._pause = self._pause, min(self._pause * 2, _LONGEST_PAUSE)
+        return pause
+
+    def reset(self) -> None:
+        """A connection has been accepted."""
+        self._pause = _FIRST_PAUSE
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionHandler:
+    """What a server does with a connection, given the peer's address as text, and with what goes wrong."""
+
+    serve: Callable[[trio.SocketStream, str], Awaitable[None]]
+    on_crash: Callable[[str, Exception], None]  # a bug in `serve`, which ends this connection only
+    on_accept_error: Callable[[OSError, float], None]  # with the pause in seconds
+
+
+async def accept_connections(
+    listener: socket.socket, handler: ConnectionHandler, limiter: ConnectionLimiter, connections: trio.Nursery
+) -> None:
+    """Accept until cancelled, and serve each connection as a task in `connections`, within the limit."""
+    backoff = AcceptBackoff()
+    sock = trio.socket.from_stdlib_socket(listener)
+    while True:
+        await limiter.wait_for_slot()
+        try:
+            accepted, address = await sock.accept()
+        except OSError as error:
+            pause = backoff.pause_after(error)
+            if pause is not None:
+                handler.on_accept_error(error, pause)
+                await trio.sleep(pause)
+            continue
+        backoff.reset()
+        limiter.acquire()
+        peer = describe(accepted.family, address).removeprefix("tcp:")
+        connections.start_soon(_serve, accepted, peer, handler, limiter)
+
+
+async def _serve(sock: trio.socket.SocketType, peer: str, handler: ConnectionHandler, limiter: ConnectionLimiter) -> None:
+    with ExitStack() as undo:
+        undo.callback(limiter.release)
+        undo.enter_context(sock)
+        try:
+            await handler.serve(trio.SocketStream(sock), peer)
+        except Exception as crash:  # noqa: BLE001  # as in the event loop: a bug ends its own connection
+            handler.on_crash(peer, crash)
