@@ -58,6 +58,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
         "tunnel.net.connection_limiter",
         "tunnel.net.dial",
         "tunnel.tls.stream",
+        "tunnel.acme.responder",
         "tunnel.http",
         "tunnel.status",
     ),

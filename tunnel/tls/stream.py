@@ -1,7 +1,6 @@
-"""TLS for trio: our own engine over a stream of bytes.
+"""TLS over trio streams: the driver of the engine for connections outside the relay.
 
-Knows flights, records and the buffers that all connections of the process share; must not know HTTP requests or who may
-connect, which the engine's context decides. The shared buffers are used between two awaits and never across one.
+The buffers are shared by all connections of the process: they are used between two awaits and never across one.
 """
 
 from __future__ import annotations
@@ -17,55 +16,48 @@ from tunnel.tls.engine import Buffers, TlsEnd
 
 _READ_BYTES = 32 * 1024
 _WRITE_BYTES = 64 * 1024
-_FAREWELL = 1.0  # seconds for last words to a peer that does not read
-_STARTS_OF_HTTP = (b"GET /", b"HEAD ", b"POST ", b"PUT /", b"OPTIO")  # where Go's server looks, in five bytes
-_ANSWER_TO_HTTP = b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"
+_LAST_WRITE = 1.0  # seconds for an alert to a peer that does not read
+_REQUEST_START = 5  # bytes
+_HTTP_REQUESTS = (b"GET /", b"HEAD ", b"POST ", b"PUT /", b"OPTIO")  # as in Go's server
+_HTTP_ANSWER = b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"
 
 
 @dataclass(frozen=True, slots=True)
 class TlsSource:
-    """Where new ends come from: `open_end` answers with one of the generation in force, or None while there is none."""
+    """Creates the engine's end for each new connection, with the current generation; None while there is none."""
 
     open_end: Callable[[], TlsEnd | None]
     buffers: Buffers  # those that the ends were opened with
 
 
 async def accept_tls(transport: trio.abc.HalfCloseableStream, source: TlsSource) -> TlsStream:
-    """A server's handshake; raises TlsError or PeerDenied when the peer has been told why, and trio.BrokenResourceError.
+    """A server's handshake; raises TlsError or PeerDenied after the alert is sent, and trio.BrokenResourceError.
 
-    A client that speaks plain HTTP is told so in plain HTTP.
+    A client that sends plain HTTP gets an answer in plain HTTP; one that sends nothing costs no more than its socket.
     """
-    opening = await transport.receive_some(_READ_BYTES)  # a client that says nothing costs no more than its socket
-    if not opening:
-        raise TlsError(TlsFault.CLOSED, "EOF")
-    stream = _begin(transport, source)
-    try:
-        await stream.shake_hands(bytes(opening))
-    except TlsError as error:
-        if not stream.opening.startswith(_STARTS_OF_HTTP):
-            await stream.say_farewell()
-            raise
-        await transport.send_all(_ANSWER_TO_HTTP)
-        raise TlsError(TlsFault.PROTOCOL, "client sent an HTTP request to an HTTPS server") from error
-    except PeerDenied:
-        await stream.say_farewell()
-        raise
+    opening = b""
+    while len(opening) < _REQUEST_START and any(start.startswith(opening) for start in _HTTP_REQUESTS):
+        data = bytes(await transport.receive_some(_READ_BYTES))
+        if not data:
+            raise TlsError(TlsFault.CLOSED, "EOF")
+        opening += data
+    if opening.startswith(_HTTP_REQUESTS):
+        await transport.send_all(_HTTP_ANSWER)
+        raise TlsError(TlsFault.PROTOCOL, "client sent an HTTP request to an HTTPS server")
+    stream = _open_stream(transport, source)
+    await stream.handshake(opening)
     return stream
 
 
 async def connect_tls(transport: trio.abc.HalfCloseableStream, source: TlsSource) -> TlsStream:
-    """A client's handshake, up to the verdict on the server; raises as `accept_tls` does."""
-    stream = _begin(transport, source)
-    try:
-        await stream.shake_hands()
-        stream.require_verdict()
-    except (TlsError, PeerDenied):
-        await stream.say_farewell()
-        raise
+    """A client's handshake, with the verification of the server; raises as `accept_tls` does."""
+    stream = _open_stream(transport, source)
+    await stream.handshake()
+    await stream.require_verdict()
     return stream
 
 
-def _begin(transport: trio.abc.HalfCloseableStream, source: TlsSource) -> TlsStream:
+def _open_stream(transport: trio.abc.HalfCloseableStream, source: TlsSource) -> TlsStream:
     end = source.open_end()
     if end is None:
         raise TlsError(TlsFault.CLOSED, "no identity that may be used now")
@@ -73,49 +65,57 @@ def _begin(transport: trio.abc.HalfCloseableStream, source: TlsSource) -> TlsStr
 
 
 class TlsStream(trio.abc.HalfCloseableStream):
-    """One TLS connection for one task: whoever reads does not write at the same time."""
+    """One TLS connection, used by one task at a time: reading and writing share the buffers."""
 
     def __init__(self, transport: trio.abc.HalfCloseableStream, end: TlsEnd, buffers: Buffers) -> None:
         self._transport = transport
         self._end = end
         self._buffers = buffers
-        self._tail = b""  # a record that is not whole yet
+        self._tail = b""  # an incomplete record
         self._plain = b""
         self._is_open = False
-        self._failure: TlsError | None = None  # to be told when all that was sent before it is read
-        self.opening = b""  # the first five bytes that came
+        self._failure: TlsError | None = None  # raised when everything that was received before it has been read
 
-    async def shake_hands(self, opening: bytes = b"") -> None:
-        """Both flights, and the verdict that falls between them; `opening` is what a client has sent already."""
-        self.opening = opening[:5]
+    async def handshake(self, opening: bytes = b"") -> None:
+        """Both flights and the verdict on the peer; `opening` is what has been received already.
+
+        Raises TlsError or PeerDenied after the alert is sent.
+        """
+        try:
+            await self._exchange_flights(opening)
+        except (TlsError, PeerDenied):
+            await self._send_pending()
+            raise
+        self._is_open = True
+
+    async def _exchange_flights(self, opening: bytes) -> None:
         is_done = await self._take_flight(opening) if opening else self._end.handshake(0)
         while True:
             flight = self._end.take()
             if flight:
                 await self._transport.send_all(flight)
             if is_done:
-                break
+                return
             data = b"" if self._end.has_more else await self._receive()
             is_done = await self._take_flight(data)
-        self._is_open = True
 
-    def require_verdict(self) -> None:
-        """Belt and braces: raises TlsError unless the judge has seen this peer in this very handshake."""
+    async def require_verdict(self) -> None:
+        """Raise TlsError unless the verifier has accepted this peer in this handshake; a second check, for defence in depth."""
         if self._end.admitted is None or self._end.is_resumed():
+            await self._send_pending()
             raise TlsError(TlsFault.PROTOCOL, "handshake without a verdict")
 
     async def _receive(self) -> bytes:
         data = bytes(await self._transport.receive_some(_READ_BYTES))
         if not data:
             raise TlsError(TlsFault.CLOSED, "EOF")
-        self.opening = (self.opening + data[:5])[:5]
         return data
 
     async def _take_flight(self, data: bytes) -> bool:
         if not data:
-            await trio.lowlevel.checkpoint()  # whole records are left of the last turn's share
+            await trio.lowlevel.checkpoint()  # complete records are left from the previous call
         data = self._tail + data
-        if self._end.is_slow():  # never abandoned: the thread works on memory that `aclose` gives back
+        if self._end.is_slow():  # never abandoned: the thread works on memory that `aclose` frees
             is_done = await trio.to_thread.run_sync(self._end.handshake_apart, data)
         else:
             is_done = self._end.handshake(self._put(data))
@@ -127,7 +127,7 @@ class TlsStream(trio.abc.HalfCloseableStream):
         return len(data)
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Plaintext; empty when the peer has ended. Raises trio.BrokenResourceError."""
+        """Plaintext; empty at the end of the peer's data. Raises trio.BrokenResourceError."""
         await trio.lowlevel.checkpoint_if_cancelled()
         if not self._plain and self._tail and not self._end.has_more:
             await self._open_records(b"")
@@ -152,12 +152,12 @@ class TlsStream(trio.abc.HalfCloseableStream):
         self._failure = self._end.failure
         if self._failure is not None:
             return
-        if self._end.has_spoken and (words := self._end.take()):
-            await self._transport.send_all(words)
+        if self._end.has_spoken and (pending := self._end.take()):
+            await self._transport.send_all(pending)
 
     async def _fail(self, error: TlsError) -> None:
         self._is_open = False
-        await self.say_farewell()
+        await self._send_pending()
         raise trio.BrokenResourceError(str(error)) from error
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
@@ -175,22 +175,17 @@ class TlsStream(trio.abc.HalfCloseableStream):
             raise trio.BrokenResourceError(str(error)) from error
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Until the transport would take something."""
+        """Wait until the transport is writable."""
         await self._transport.wait_send_all_might_not_block()
 
     async def send_eof(self) -> None:
-        """Say that nothing more comes; the peer may go on."""
+        """Send close_notify; the peer may go on sending."""
         if self._is_open:
             self._is_open = False
             await self._transport.send_all(self._end.close_notify())
 
-    async def say_farewell(self) -> None:
-        """Send what OpenSSL still has to say, such as the alert that tells the peer why."""
-        if words := self._end.take():
-            await self._send_last(words)
-
     async def aclose(self) -> None:
-        """End both directions; nothing else may be called then."""
+        """Close both directions; no method may be called after this."""
         try:
             if self._is_open:
                 self._is_open = False
@@ -199,6 +194,11 @@ class TlsStream(trio.abc.HalfCloseableStream):
             self._end.free()
             await trio.aclose_forcefully(self._transport)
 
-    async def _send_last(self, words: bytes) -> None:
-        with trio.move_on_after(_FAREWELL), suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            await self._transport.send_all(words)
+    async def _send_pending(self) -> None:
+        """Send what OpenSSL has written and not sent yet, such as an alert."""
+        if pending := self._end.take():
+            await self._send_last(pending)
+
+    async def _send_last(self, data: bytes) -> None:
+        with trio.move_on_after(_LAST_WRITE), suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            await self._transport.send_all(data)
