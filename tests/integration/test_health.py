@@ -18,7 +18,7 @@ _RUN = """
 import sys
 from tunnel.cli.main import main
 code = main(sys.argv[1:], {})
-heavy = {"trio", "grpc", "OpenSSL", "cryptography", "h11", "prometheus_client", "asyncio"}
+heavy = {"trio", "grpc", "OpenSSL", "cryptography", "http.client", "prometheus_client", "asyncio"}
 print(code, sorted(heavy & set(sys.modules)))
 """
 
@@ -39,7 +39,7 @@ def test_a_proxy_is_well_while_its_backend_answers(file_identities: FileIdentiti
         assert health(f"https://{where}/_metrics") == (0, "ok\n", "")
         code, out, err = health(f"https://{where}", "--json", f"--cacert={file_identities.pki.cacert}")
         assert (code, json.loads(out)["listen_address"], err) == (0, "127.0.0.1:0", "")
-        assert "it speaks HTTPS" in health(f"http://{where}")[2]
+        assert "the server uses HTTPS" in health(f"http://{where}")[2]
         assert "404 Not Found" in health(f"https://{where}/_nothing")[2]
         assert "is not by an authority in --cacert" in health(where, f"--cacert={other.cacert}")[2]
     eventually(lambda: health(where)[0] == 1, "the last look at the backend is a second old")
@@ -66,7 +66,7 @@ def test_a_port_without_tls_is_asked_in_plain_http_unless_the_line_wants_more(
         assert "critical: listening, backend: " in capsys.readouterr().err  # there is no TLS behind it either
         for line in ([f"https://{where}"], [where, f"--cacert={file_identities.pki.cacert}"]):
             assert main(["health", *line], {}) == 1
-            assert "speaks no TLS" in capsys.readouterr().err
+            assert "the server does not use TLS" in capsys.readouterr().err
         assert main(["health", f"unix:{path}", "--path=/_metrics"], {}) == 0
         assert main(["health", f"unix:{path}", "--path=/ready"], {}) == 1
         assert capsys.readouterr() == ("ok\n", f"tunnel health: unix:{path} /ready: 404 Not Found\n")

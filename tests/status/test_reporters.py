@@ -18,10 +18,16 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from tests.support.cert_factory import MadeCertificate, authority, leaf
 from tests.support.known_metrics import known_source
 from tunnel.errors import ConfigError
-from tunnel.status.reporters import GraphiteTarget, PostTarget, open_trust, report_by_post, report_to_graphite
+from tunnel.http.client import parse_http_url
+from tunnel.net.address import join_host_port
+from tunnel.status.reporters import GraphiteTarget, PostTarget, open_post_target, report_by_post, report_to_graphite
 
 INTERVAL = 30.0
 LIMIT = 60  # real seconds until a test has failed
+
+
+def target(host: str, port: int, path: str = "/", *, scheme: str = "http", cacert: str | None = None) -> PostTarget:
+    return open_post_target(parse_http_url(f"{scheme}://{join_host_port(host, port)}{path}"), cacert)
 
 
 class Scene:
@@ -43,13 +49,13 @@ class Scene:
 
     def post_to(self, target: PostTarget) -> None:
         async def report() -> None:
-            await report_by_post(self.source, target, prefix="p", hostname="box", interval=INTERVAL, say=self.say)
+            await report_by_post(self.source, target, prefix="p", hostname="box", interval=INTERVAL, log=self.say)
 
         self.nursery.start_soon(report)
 
     def write_to(self, host: str, port: int) -> None:
         async def report() -> None:
-            await report_to_graphite(self.source, GraphiteTarget(host, port), prefix="p", interval=INTERVAL, say=self.say)
+            await report_to_graphite(self.source, GraphiteTarget(host, port), prefix="p", interval=INTERVAL, log=self.say)
 
         self.nursery.start_soon(report)
 
@@ -119,7 +125,7 @@ def test_the_first_report_is_posted_after_one_interval_and_one_after_each() -> N
     async def act(scene: Scene) -> None:
         collector = Collector()
         port = await scene.serve(collector)
-        scene.post_to(PostTarget("127.0.0.1", port, "/metrics?from=us"))
+        scene.post_to(target("127.0.0.1", port, "/metrics?from=us"))
         await scene.pass_time(INTERVAL - 0.1)
         await trio.testing.wait_all_tasks_blocked()
         with pytest.raises(trio.WouldBlock):
@@ -143,13 +149,13 @@ def test_the_first_report_is_posted_after_one_interval_and_one_after_each() -> N
 def test_an_answer_that_is_no_success_is_said(status: int) -> None:
     async def act(scene: Scene) -> None:
         collector = Collector(status)
-        scene.post_to(PostTarget("127.0.0.1", await scene.serve(collector)))
+        scene.post_to(target("127.0.0.1", await scene.serve(collector)))
         await scene.pass_time()
         await scene.said(2)
 
     line = play(act).lines[1]
     assert line.startswith("error reporting metrics: http://127.0.0.1:")
-    assert line.endswith(f"/: answered with status {status}, 2xx was wanted")
+    assert line.endswith(f"/: unexpected status {status}; expected 2xx")
 
 
 async def closing(stream: trio.SocketStream) -> None:
@@ -170,7 +176,7 @@ async def silent(stream: trio.SocketStream) -> None:
 )
 def test_a_report_that_fails_is_said_and_the_next_one_comes(handler: Act, expected: str) -> None:
     async def act(scene: Scene) -> None:
-        scene.post_to(PostTarget("127.0.0.1", await scene.serve(handler)))
+        scene.post_to(target("127.0.0.1", await scene.serve(handler)))
         for count in (2, 3):
             await scene.pass_time()
             await scene.said(count)
@@ -183,7 +189,7 @@ def test_a_report_that_fails_is_said_and_the_next_one_comes(handler: Act, expect
 
 def test_a_report_has_one_interval_of_time() -> None:
     async def act(scene: Scene) -> None:
-        scene.post_to(PostTarget("127.0.0.1", await scene.serve(silent)))
+        scene.post_to(target("127.0.0.1", await scene.serve(silent)))
         await scene.pass_time()
         for count in (2, 3):
             await trio.testing.wait_all_tasks_blocked(0.05)
@@ -192,7 +198,7 @@ def test_a_report_has_one_interval_of_time() -> None:
 
     lines = play(act).lines[1:]
     assert len(lines) == 2
-    assert all(line.endswith("/: not done within 30s") for line in lines)
+    assert all(line.endswith("/: timeout after 30s") for line in lines)
 
 
 def test_where_nobody_listens_is_said() -> None:
@@ -200,7 +206,7 @@ def test_where_nobody_listens_is_said() -> None:
         with trio.socket.socket() as sock:
             await sock.bind(("127.0.0.1", 0))
             port = sock.getsockname()[1]
-        scene.post_to(PostTarget("127.0.0.1", port))
+        scene.post_to(target("127.0.0.1", port))
         scene.write_to("127.0.0.1", port)
         await scene.pass_time()
         await scene.said(4)
@@ -236,11 +242,11 @@ def serving(place: Path) -> ssl.SSLContext:
 
 
 def test_a_report_is_posted_over_tls_to_a_server_that_the_file_vouches_for(tmp_path: Path) -> None:
-    trust = open_trust(written(tmp_path / "ca.pem", pem(ROOT)))
+    cacert = written(tmp_path / "ca.pem", pem(ROOT))
 
     async def act(scene: Scene) -> None:
         collector = Collector(context=serving(tmp_path))
-        scene.post_to(PostTarget("localhost", await scene.serve(collector), context=trust))
+        scene.post_to(target("localhost", await scene.serve(collector), scheme="https", cacert=cacert))
         await scene.pass_time()
         request, _body = await collector.requests.receive()
         assert dict(request.headers)[b"host"].startswith(b"localhost:")
@@ -250,12 +256,12 @@ def test_a_report_is_posted_over_tls_to_a_server_that_the_file_vouches_for(tmp_p
 
 @pytest.mark.parametrize("wrong", ["authority", "name"])
 def test_a_server_that_nothing_vouches_for_gets_no_report(tmp_path: Path, wrong: str) -> None:
-    trust = open_trust(written(tmp_path / "ca.pem", pem(OTHER if wrong == "authority" else ROOT)))
+    cacert = written(tmp_path / "ca.pem", pem(OTHER if wrong == "authority" else ROOT))
     host = "127.0.0.1" if wrong == "name" else "localhost"
 
     async def act(scene: Scene) -> None:
         collector = Collector(context=serving(tmp_path))
-        scene.post_to(PostTarget(host, await scene.serve(collector), context=trust))
+        scene.post_to(target(host, await scene.serve(collector), scheme="https", cacert=cacert))
         await scene.pass_time()
         await scene.said(2)
         with pytest.raises(trio.WouldBlock):
@@ -264,8 +270,22 @@ def test_a_server_that_nothing_vouches_for_gets_no_report(tmp_path: Path, wrong:
     assert "certificate verify failed" in play(act).lines[1]
 
 
+def test_credentials_of_the_url_are_sent_and_never_logged() -> None:
+    async def act(scene: Scene) -> None:
+        collector = Collector(404)
+        port = await scene.serve(collector)
+        scene.post_to(open_post_target(parse_http_url(f"http://me:hunter2@127.0.0.1:{port}/"), None))
+        await scene.pass_time()
+        request, _body = await collector.requests.receive()
+        assert dict(request.headers)[b"authorization"] == b"Basic bWU6aHVudGVyMg=="
+        await scene.said(2)
+
+    assert "hunter2" not in "".join(play(act).lines)
+
+
 def test_tls_is_verified_and_not_older_than_1_2() -> None:
-    context = open_trust(None)
+    context = target("localhost", 1, scheme="https").context
+    assert context is not None
     assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
     assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
 
@@ -273,8 +293,8 @@ def test_tls_is_verified_and_not_older_than_1_2() -> None:
 @pytest.mark.parametrize("content", [None, b"", b"no certificate"])
 def test_a_file_without_certificates_is_refused(tmp_path: Path, content: bytes | None) -> None:
     path = str(tmp_path / "ca.pem") if content is None else written(tmp_path / "ca.pem", content)
-    with pytest.raises(ConfigError, match="no certificates to verify the metrics URL with can be read"):
-        open_trust(path)
+    with pytest.raises(ConfigError, match="cannot read certificates to verify the metrics URL"):
+        target("localhost", 1, scheme="https", cacert=path)
 
 
 @pytest.mark.parametrize(
@@ -287,8 +307,8 @@ def test_a_file_without_certificates_is_refused(tmp_path: Path, content: bytes |
     ],
 )
 def test_a_target_is_shown_as_a_url(host: str, port: int, is_secure: bool, shown: str, authority: str) -> None:
-    target = PostTarget(host, port, "/p", open_trust(None) if is_secure else None)
-    assert (str(target), target.authority) == (shown, authority)
+    made = target(host, port, "/p", scheme="https" if is_secure else "http")
+    assert (str(made), made.url.authority, made.context is not None) == (shown, authority, is_secure)
 
 
 # -- Graphite
@@ -338,4 +358,4 @@ def test_a_graphite_that_takes_nothing_has_one_interval() -> None:
 
     line = play(act).lines[1]
     assert line.startswith("error reporting metrics: 127.0.0.1:")
-    assert line.endswith(": not done within 30s")
+    assert line.endswith(": timeout after 30s")

@@ -17,14 +17,14 @@ from tunnel.check.peer import ADMISSION, SERVER, Shown, advice_of, explain_failu
 from tunnel.check.sockets import examine_socket
 from tunnel.check.spans import judge_dates
 from tunnel.errors import ConfigError, IdentityError, PeerDenied, TargetError, TargetFault, TunnelError
+from tunnel.http.client import parse_http_url
 from tunnel.identity.credentials import Credentials, SvidCredentials
 from tunnel.net.address import TcpAddress, UnixAddress
 from tunnel.net.dial import open_target, open_through
 from tunnel.net.sockets import port_number, resolve, resolve_now
 from tunnel.proxy.generation import Terms, build_generation
 from tunnel.proxy.settings import settings_of
-from tunnel.status.backend_health import check_by_connecting, check_by_handshake, check_by_request
-from tunnel.status.probe import OpenStream, parse_url
+from tunnel.status.backend_health import OpenStream, check_by_connecting, check_by_handshake, check_by_request
 from tunnel.tls.engine import Buffers, TlsEnd
 from tunnel.tls.facts import describe_peer
 from tunnel.tls.stream import TlsSource
@@ -98,7 +98,7 @@ def _connect(case: Case) -> Finding:
 def _ask_status(case: Case) -> Finding:
     url = case.config.target_status
     try:
-        run(check_by_request(partial(open_target, case.config.target), parse_url(url), case.config.connect_timeout, "tunnel"))
+        run(check_by_request(partial(open_target, case.config.target), parse_http_url(url), case.config.connect_timeout))
     except (TargetError, ConfigError) as error:
         return problem(STATUS, str(error), "mend --target-status, or what answers it: 200 is wanted")
     return ok(STATUS, "the target answers 200 to --target-status")

@@ -24,7 +24,7 @@ from tunnel.net.address import Address, TcpAddress
 if TYPE_CHECKING:  # loaded when the line is known to be a good one
     import ssl
 
-    from tunnel.status.client import Answer
+    from tunnel.status.client import StatusAnswer
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,14 +151,14 @@ def _first_process() -> list[str]:
 
 
 def _judge(config: HealthConfig) -> int:
-    from tunnel.status.client import trust_of
+    from tunnel.status.client import open_client_context
 
-    trust = trust_of(config.cacert)
+    trust = open_client_context(config.cacert)
     try:
         answer = _ask_in_time(config, trust)
     except TunnelError as error:
         return _refuse(config, str(error))
-    fault = answer.fault(config.url.path)
+    fault = answer.problem(config.url.path)
     if config.is_json:
         show(f"{json.dumps(answer.document)}\n" if answer.document is not None else "")
     elif not fault and not config.is_quiet:
@@ -172,19 +172,19 @@ def _refuse(config: HealthConfig, why: str) -> int:
     return 1
 
 
-def _ask_in_time(config: HealthConfig, trust: ssl.SSLContext) -> Answer:
+def _ask_in_time(config: HealthConfig, trust: ssl.SSLContext) -> StatusAnswer:
     """The answer; raises TunnelError, after the limit at the latest.
 
     On a thread: neither a resolver nor an answer that comes byte by byte can be limited in another way. One that is left
     behind ends with the process.
     """
-    from tunnel.status.client import ask
+    from tunnel.status.client import query_status
 
-    found: list[Answer | TunnelError] = []
+    found: list[StatusAnswer | TunnelError] = []
 
     def work() -> None:
         try:
-            found.append(ask(config.url, trust, config.timeout))
+            found.append(query_status(config.url, trust, config.timeout))
         except TunnelError as error:
             found.append(error)
 

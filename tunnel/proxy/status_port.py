@@ -18,6 +18,7 @@ import trio
 from tunnel import __version__
 from tunnel.cli.redact import redact
 from tunnel.config.model import NoIdentity, ProxyConfig, Status
+from tunnel.http.client import parse_http_url
 from tunnel.http.connection import Limits
 from tunnel.http.origin_policy import plan_origin_policy
 from tunnel.http.server import HttpService, connection_limit
@@ -31,7 +32,6 @@ from tunnel.status.backend_health import Check, check_by_connecting, check_by_ha
 from tunnel.status.encoders import encode_json
 from tunnel.status.endpoints import JSON, PROMETHEUS, Endpoints
 from tunnel.status.pprof import Pprof
-from tunnel.status.probe import parse_url
 from tunnel.status.process_state import ProcessState
 from tunnel.status.prometheus import PROMETHEUS_TYPE, encode_prometheus
 from tunnel.status.snapshot import MetricsSource
@@ -111,7 +111,7 @@ def _build_check(config: ProxyConfig, tunnel: Tunnel) -> Check:
         return generation.context.open_end(tunnel.buffers, tunnel.settings.server_name) if generation else None
 
     if config.target_status:
-        return check_by_request(open_stream, parse_url(config.target_status), config.connect_timeout, f"tunnel/{__version__}")
+        return check_by_request(open_stream, parse_http_url(config.target_status), config.connect_timeout)
     if config.is_server:
         return check_by_connecting(open_stream, config.connect_timeout)
     return check_by_handshake(open_stream, TlsSource(open_end, tunnel.buffers), config.connect_timeout)

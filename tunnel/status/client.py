@@ -1,49 +1,44 @@
-"""The other side of the status port: ask one, and judge what it says.
-
-Knows HTTP's and TLS's client side by the standard library alone, which is what a probe that runs every few seconds can
-afford; must not know flags, nor how the answer is told.
-"""
+"""Client of the status port: queries one, and reads the status document that it returns."""
 
 from __future__ import annotations
 
-import http.client
 import json
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
-from tunnel import __version__
 from tunnel.config.status_url import STATUS_PATH, StatusUrl
 from tunnel.errors import ConfigError, TargetError, TargetFault, TlsError, TlsFault, WireError, WireFault, describe_os_error
+from tunnel.http.client import HttpExchange, HttpResponse, empty_context, fetch_blocking
 from tunnel.net.address import Address, TcpAddress
 from tunnel.net.race import connect_first
 from tunnel.net.sockets import resolve
-from tunnel.status.trust import empty_context
 
-_MOST = 1 << 20  # bytes of a document that are read
-# What OpenSSL says, depending on its version, when the other side speaks another protocol.
+_MAX_DOCUMENT = 1 << 20  # bytes
+# OpenSSL's reasons, which depend on its version, if the server does not use TLS.
 _NO_TLS = {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"}
-_WRONG_PROTOCOL = b"Client sent an HTTP request to an HTTPS server"  # Go's words, which our status port has too
+_WRONG_PROTOCOL = b"Client sent an HTTP request to an HTTPS server"  # of Go's server, and of our status port
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What a status port said; the document is None where the body is none."""
+class StatusAnswer:
+    """The response of a status port; the document is None if the body is not a JSON object."""
 
     code: int
     document: Mapping[str, Any] | None
 
-    def fault(self, path: str = STATUS_PATH) -> str:
-        """Why this does not say that all is well; empty if it does. Of another path than the status 200 is enough."""
+    def problem(self, path: str = STATUS_PATH) -> str:
+        """Why the process is not healthy; empty if it is. For a path other than the status document's, status 200 is enough."""
         document = self.document or {}
         is_ok = document.get("ok", path != STATUS_PATH)
-        if self.code == http.HTTPStatus.OK and is_ok is True:
+        if self.code == HTTPStatus.OK and is_ok is True:
             return ""
         if "ok" not in document and path != STATUS_PATH:
             return _describe(self.code)
         if "ok" not in document:
-            return f"{_describe(self.code)} is no status document: is it a status port of tunnel?"
+            return f"{_describe(self.code)} without a status document: not a status port of tunnel?"
         found = [str(document[key]) for key in ("message",) if key in document]
         if not document.get("backend_ok", True):
             found.append(f"backend: {document.get('backend_error', 'critical')}")
@@ -52,16 +47,16 @@ class Answer:
         return f"critical: {', '.join(found) or _describe(self.code)}"
 
     def summary(self) -> str:
-        """Who is well, in a few words."""
+        """The phase of the process and its identity, in one line."""
         document = self.document or {}
         identity = [f"{document['spiffe_id']} until {document.get('not_after')}"] if "spiffe_id" in document else []
         return ", ".join(["ok", *(str(document[key]) for key in ("message",) if key in document), *identity])
 
 
-def trust_of(cacert: str) -> ssl.SSLContext:
-    """Whom to believe: certificates by an authority in that PEM file, or without one whoever answers; raises ConfigError."""
+def open_client_context(cacert: str) -> ssl.SSLContext:
+    """Verify the server by the certificates of a PEM file, or do not verify it if there is none; raises ConfigError."""
     context = empty_context()
-    context.check_hostname = False  # an SVID has a SPIFFE ID, and no host name has to be in it (X509-SVID, section 2)
+    context.check_hostname = False  # an SVID has a SPIFFE ID and need not have a host name (X509-SVID, section 2)
     if not cacert:
         context.verify_mode = ssl.CERT_NONE  # loopback only: see tunnel.commands.health
         return context
@@ -75,71 +70,63 @@ def trust_of(cacert: str) -> ssl.SSLContext:
     return context
 
 
-def ask(url: StatusUrl, trust: ssl.SSLContext, timeout: float) -> Answer:
-    """Ask a status port; `timeout`, in seconds, limits each step and the caller the whole.
+def query_status(url: StatusUrl, context: ssl.SSLContext, timeout: float) -> StatusAnswer:
+    """Query a status port; `timeout`, in seconds, limits each step, and the caller limits the whole.
 
-    Raises TargetError, TlsError or WireError where there is no answer. An address without a scheme that does not speak TLS
-    is asked in plain HTTP, unless whoever answers has to be known.
+    Raises TargetError, TlsError or WireError if there is no response. If the address has no scheme and the server does not
+    use TLS, the query is repeated in plain HTTP, unless the server must be verified.
     """
     if url.scheme == "http":
-        return _ask(url, None, timeout)
+        return _query(url, None, timeout)
     try:
-        return _ask(url, trust, timeout)
+        return _query(url, context, timeout)
     except TlsError as error:
-        if error.reason is not TlsFault.PROTOCOL or url.scheme or trust.verify_mode is not ssl.CERT_NONE:
+        if error.reason is not TlsFault.PROTOCOL or url.scheme or context.verify_mode is not ssl.CERT_NONE:
             raise
-    return _ask(url, None, timeout)
+    return _query(url, None, timeout)
 
 
-def _ask(url: StatusUrl, trust: ssl.SSLContext | None, timeout: float) -> Answer:
-    connection = _HttpConnection(url.address, trust, timeout)
+def _query(url: StatusUrl, context: ssl.SSLContext | None, timeout: float) -> StatusAnswer:
     try:
-        connection.request("GET", url.path, headers=_headers(url.address))
-        with connection.getresponse() as response:
-            body = response.read(_MOST)
+        response = _fetch(url, context, timeout)
     except ssl.SSLError as error:
         raise _tls_error(error) from error
     except TimeoutError as error:
-        raise TargetError(TargetFault.TIMEOUT, f"no answer within {timeout:g}s") from error
+        raise TargetError(TargetFault.TIMEOUT, f"no response within {timeout:g}s") from error
     except OSError as error:
-        raise TargetError(TargetFault.CLOSED, f"no answer: {describe_os_error(error)}") from error
-    except http.client.HTTPException as error:
-        raise WireError(WireFault.MALFORMED, f"what came is no answer in HTTP: {str(error)[:80]!a}") from error
+        raise TargetError(TargetFault.CLOSED, f"no response: {describe_os_error(error)}") from error
+    except WireError as error:
+        if error.reason is WireFault.TRUNCATED:
+            raise TargetError(TargetFault.CLOSED, f"no response: {error}") from error
+        raise WireError(error.reason, f"response is not HTTP: {str(error)[:80]!a}") from error
+    if context is None and response.body.startswith(_WRONG_PROTOCOL):
+        raise TlsError(TlsFault.REFUSED, "the server uses HTTPS: write https://, or no scheme")
+    return StatusAnswer(response.status, _parse_document(response.body))
+
+
+def _fetch(url: StatusUrl, context: ssl.SSLContext | None, timeout: float) -> HttpResponse:
+    exchange = HttpExchange("GET", url.path, {"Host": _authority(url.address)}, max_body=_MAX_DOCUMENT)
+    sock = connect_first(resolve(url.address), timeout)
+    try:
+        sock.settimeout(timeout)
+        if context is not None:
+            sock = context.wrap_socket(sock)
+        return fetch_blocking(sock, exchange)
     finally:
-        connection.close()
-    if trust is None and body.startswith(_WRONG_PROTOCOL):
-        raise TlsError(TlsFault.REFUSED, "it speaks HTTPS: write https://, or no scheme")
-    return Answer(response.status, _parse_document(body))
+        sock.close()
 
 
-def _headers(address: Address) -> dict[str, str]:
-    named = isinstance(address, TcpAddress) and bool(address.host)
-    host = str(address) if named and str(address).isascii() else "localhost"
-    return {"Host": host, "User-Agent": f"tunnel/{__version__}", "Connection": "close"}
-
-
-class _HttpConnection(http.client.HTTPConnection):
-    """HTTP over whatever an address of ours leads to."""
-
-    def __init__(self, address: Address, trust: ssl.SSLContext | None, timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self._address = address
-        self._trust = trust
-        self._limit = timeout
-
-    def connect(self) -> None:
-        """Reach the first endpoint that answers, and shake hands there if need be."""
-        sock = connect_first(resolve(self._address), self._limit)
-        sock.settimeout(self._limit)
-        self.sock = sock if self._trust is None else self._trust.wrap_socket(sock)
+def _authority(address: Address) -> str:
+    is_name = isinstance(address, TcpAddress) and bool(address.host) and str(address).isascii()
+    return str(address) if is_name else "localhost"
 
 
 def _tls_error(error: ssl.SSLError) -> TlsError:
     if isinstance(error, ssl.SSLCertVerificationError):
-        return TlsError(TlsFault.REFUSED, f"the certificate there is not by an authority in --cacert: {error.verify_message}")
+        return TlsError(TlsFault.REFUSED, f"the certificate is not by an authority in --cacert: {error.verify_message}")
     if error.reason in _NO_TLS:
-        return TlsError(TlsFault.PROTOCOL, "what answers there speaks no TLS: http:// may be what is meant")
-    return TlsError(TlsFault.CLOSED, f"no TLS: {error.reason or describe_os_error(error)}".lower())
+        return TlsError(TlsFault.PROTOCOL, "the server does not use TLS: write http:// for plain HTTP")
+    return TlsError(TlsFault.CLOSED, f"TLS handshake failed: {error.reason or describe_os_error(error)}".lower())
 
 
 def _parse_document(body: bytes) -> Mapping[str, Any] | None:
@@ -152,6 +139,6 @@ def _parse_document(body: bytes) -> Mapping[str, Any] | None:
 
 def _describe(code: int) -> str:
     try:
-        return f"{code} {http.HTTPStatus(code).phrase}"
+        return f"{code} {HTTPStatus(code).phrase}"
     except ValueError:
         return str(code)
