@@ -10,8 +10,8 @@ from http import HTTPStatus
 from urllib.parse import urlsplit
 
 from tunnel.errors import WebRefusal
-from tunnel.ip_address import parse_ip_address, unmap_ipv4
 from tunnel.http.connection import Request, Response
+from tunnel.ip_address import parse_ip_address, unmap_ipv4
 from tunnel.log import escape
 
 _AUTHORITY = re.compile(r"(?P<host>\[[^\]@\s]*\]|[^:@/\\?#\[\]\s]*)(?::[0-9]*)?")

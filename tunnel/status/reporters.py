@@ -53,7 +53,9 @@ def open_post_target(url: HttpUrl, cacert: str | None) -> PostTarget:
     try:
         return PostTarget(url, system_context(cacert))
     except OSError as error:  # ssl.SSLError is one
-        raise ConfigError(f"{cacert}: cannot read certificates to verify the metrics URL: {describe_os_error(error)}") from error
+        raise ConfigError(
+            f"{cacert}: cannot read certificates to verify the metrics URL: {describe_os_error(error)}"
+        ) from error
 
 
 async def report_by_post(
