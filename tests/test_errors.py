@@ -38,7 +38,7 @@ SHOWN = [
     "'a@b@c' is not one e-mail address",
     "cannot read '/etc/tls/MIIE.pem': no such file or directory",
     "'/run/secrets/eyJ/key.pem'",
-    "SVID 'spiffe://example.org/ns/prod/sa/web': its private key cannot be read",
+    "SVID 'spiffe://example.org/ns/prod/sa/web': unreadable private key",
     "invalid SPKI pin 'sha256:AAAA@': ALGORITHM:BASE64 is wanted",
 ]
 

@@ -35,7 +35,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 # Which modules may name a library; every other one may name none.
 PLACES: Mapping[str, tuple[str, ...]] = {
     "OpenSSL": ("tunnel.tls",),
-    "grpc": ("tunnel.identity.workload", "tunnel.identity.jwt", "tunnel.devapi.server"),
+    "grpc": (
+        "tunnel.identity.grpc_channel",
+        "tunnel.identity.workload",
+        "tunnel.identity.workload_calls",
+        "tunnel.devapi.server",
+    ),
     "trio": (
         "tunnel.identity.event_channel",
         "tunnel.proxy.proxy_runner",

@@ -1,4 +1,4 @@
-"""Which identity is followed through updates and losses, and what is said of it: each thing once."""
+"""The identity tracker: outcomes of Workload API events, and one log line for each change."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 from tests.support.cert_factory import END, NOW, authority, key_of, leaf
 from tunnel.errors import IdentityError, IdentityFault
 from tunnel.identity.credentials import X509Context, X509Svid
+from tunnel.identity.events import Denied, Disconnected, FatalError, Overdue, Rejected, Updated, WorkloadEvent
 from tunnel.identity.identity_tracker import IdentityTracker, Outcome
-from tunnel.identity.workload import Denied, Disconnected, Event, FatalError, Overdue, Rejected, Updated
 from tunnel.spiffe.bundle import BundleSet, TrustBundle
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id
 from tunnel.spiffe.selection import Offer, Selection
@@ -42,8 +42,8 @@ def rejected(message: str) -> Rejected:
 
 
 @dataclass
-class Said:
-    """A follower and what it has said."""
+class LoggedTracker:
+    """A tracker and the lines that it has logged."""
 
     selection: Selection = ANY
     lines: list[str] = field(default_factory=list)
@@ -51,10 +51,10 @@ class Said:
     def __post_init__(self) -> None:
         self.tracker = IdentityTracker(self.selection, self.lines.append, self.lines.append)
 
-    def take(self, *events: Event) -> list[Outcome]:
+    def take(self, *events: WorkloadEvent) -> list[Outcome]:
         return [self.tracker.take(event) for event in events]
 
-    def used(self, event: Event) -> str:
+    def used(self, event: WorkloadEvent) -> str:
         """The path of the ID whose credentials an event brings."""
         credentials = self.tracker.take(event).credentials
         assert credentials is not None
@@ -69,164 +69,164 @@ OVERDUE = Overdue(ONE)
 
 
 def test_an_update_brings_credentials_and_a_generation() -> None:
-    said = Said()
-    (outcome,) = said.take(updated(ONE))
+    logged = LoggedTracker()
+    (outcome,) = logged.take(updated(ONE))
     assert outcome.credentials is not None
     assert (outcome.credentials.svid, outcome.credentials.bundles) == (ONE, BUNDLES)
     assert not outcome.is_confirmed
     assert not outcome.is_withdrawn
-    assert said.tracker.generation == 1
-    assert said.lines == [
-        f"identity spiffe://a.test/one generation 1 valid until {END:%Y-%m-%dT%H:%M:%SZ}, trust domains a.test"
+    assert logged.tracker.generation == 1
+    assert logged.lines == [
+        f"identity updated: spiffe_id=spiffe://a.test/one generation=1 expires_at={END:%Y-%m-%dT%H:%M:%SZ} trust_domains=a.test"
     ]
 
 
 def test_an_equal_update_confirms_and_says_nothing() -> None:
-    said = Said()
-    said.take(updated(ONE))
-    before = list(said.lines)
-    assert said.take(updated(ONE, is_new=False), updated(ONE, is_new=False)) == [CONFIRMED, CONFIRMED]
-    assert said.tracker.generation == 1
-    assert said.lines == before
+    logged = LoggedTracker()
+    logged.take(updated(ONE))
+    before = list(logged.lines)
+    assert logged.take(updated(ONE, is_new=False), updated(ONE, is_new=False)) == [CONFIRMED, CONFIRMED]
+    assert logged.tracker.generation == 1
+    assert logged.lines == before
 
 
 def test_the_choice_among_several_is_warned_of_once() -> None:
-    said = Said()
-    said.take(updated(ONE, TWO), updated(ONE, TWO), updated(TWO, ONE))
-    assert said.count("2 identities are offered and none is chosen") == 1
+    logged = LoggedTracker()
+    logged.take(updated(ONE, TWO), updated(ONE, TWO), updated(TWO, ONE))
+    assert logged.count("2 SVIDs offered and none selected") == 1
     for wish in (Selection(hint="x"), Selection(ONE.spiffe_id)):
-        said = Said(wish)
-        said.take(updated(ONE, TWO))
-        assert said.count("warning") == 0
+        logged = LoggedTracker(wish)
+        logged.take(updated(ONE, TWO))
+        assert logged.count("warning") == 0
 
 
 def test_a_wish_that_is_not_offered_is_waited_for_and_said_once() -> None:
-    said = Said(Selection(hint="y"))
+    logged = LoggedTracker(Selection(hint="y"))
     missing = updated(None, ONE)
-    assert said.take(missing, updated(None, ONE, is_new=False), missing) == [NOTHING] * 3
-    assert said.count("does not offer --spiffe-hint y, only spiffe://a.test/one (hint x)") == 1
-    assert said.tracker.generation == 0
-    assert said.used(updated(TWO, ONE)) == "/two"
-    assert said.count("recovered") == 1
+    assert logged.take(missing, updated(None, ONE, is_new=False), missing) == [NOTHING] * 3
+    assert logged.count("does not offer --spiffe-hint y, only spiffe://a.test/one (hint x)") == 1
+    assert logged.tracker.generation == 0
+    assert logged.used(updated(TWO, ONE)) == "/two"
+    assert logged.count("recovered") == 1
 
 
 def test_a_wish_that_is_offered_no_more_is_withdrawn() -> None:
-    said = Said(Selection(parse_spiffe_id("spiffe://a.test/two")))
-    said.take(updated(TWO, ONE))
-    assert said.take(updated(None, ONE)) == [WITHDRAWN]
-    assert said.count("does not offer --spiffe-id spiffe://a.test/two") == 1
-    assert said.count("identity spiffe://a.test/two stays in use for now") == 1
+    logged = LoggedTracker(Selection(parse_spiffe_id("spiffe://a.test/two")))
+    logged.take(updated(TWO, ONE))
+    assert logged.take(updated(None, ONE)) == [WITHDRAWN]
+    assert logged.count("does not offer --spiffe-id spiffe://a.test/two") == 1
+    assert logged.count("; keeping identity spiffe://a.test/two for now, retrying") == 1
 
 
 def test_an_identity_that_comes_back_is_confirmed_or_taken() -> None:
-    said = Said(Selection(hint="y"))
-    said.take(updated(TWO, ONE))
-    said.take(updated(None, ONE))
-    assert said.used(updated(TWO, ONE)) == "/two"
-    assert said.count("recovered") == 1
+    logged = LoggedTracker(Selection(hint="y"))
+    logged.take(updated(TWO, ONE))
+    logged.take(updated(None, ONE))
+    assert logged.used(updated(TWO, ONE)) == "/two"
+    assert logged.count("recovered") == 1
 
 
 @pytest.mark.parametrize("trouble", [DOWN, NO_IDENTITY, rejected("bad key")], ids=["down", "denied", "rejected"])
-def test_trouble_is_said_when_it_begins_and_when_it_is_over(trouble: Event) -> None:
-    said = Said()
-    said.take(updated(ONE))
-    said.lines.clear()
-    said.take(trouble, trouble, trouble)
-    assert len(said.lines) == 1
-    assert said.tracker.complaint
-    assert said.take(updated(ONE, is_new=False)) == [CONFIRMED]
-    assert said.lines[1:] == ["Workload API connection recovered"]
-    assert not said.tracker.complaint
-    said.take(trouble)
-    assert len(said.lines) == 3, "new trouble is said anew"
+def test_trouble_is_said_when_it_begins_and_when_it_is_over(trouble: WorkloadEvent) -> None:
+    logged = LoggedTracker()
+    logged.take(updated(ONE))
+    logged.lines.clear()
+    logged.take(trouble, trouble, trouble)
+    assert len(logged.lines) == 1
+    assert logged.tracker.problem
+    assert logged.take(updated(ONE, is_new=False)) == [CONFIRMED]
+    assert logged.lines[1:] == ["Workload API connection recovered"]
+    assert not logged.tracker.problem
+    logged.take(trouble)
+    assert len(logged.lines) == 3, "a new problem is logged again"
 
 
 def test_other_trouble_is_said_too() -> None:
-    said = Said()
-    said.take(DOWN, NO_IDENTITY, rejected("one"), rejected("two"), rejected("two"))
-    assert len(said.lines) == 4
+    logged = LoggedTracker()
+    logged.take(DOWN, NO_IDENTITY, rejected("one"), rejected("two"), rejected("two"))
+    assert len(logged.lines) == 4
 
 
 def test_a_lost_stream_changes_nothing() -> None:
-    said = Said()
-    assert said.take(DOWN, updated(ONE))[0] == NOTHING
-    assert said.take(DOWN, rejected("bad"), ENDED) == [NOTHING] * 3
-    assert said.count("identity spiffe://a.test/one stays in use for now, trying again") == 1
-    assert said.count("keeping the previous one") == 1
+    logged = LoggedTracker()
+    assert logged.take(DOWN, updated(ONE))[0] == NOTHING
+    assert logged.take(DOWN, rejected("bad"), ENDED) == [NOTHING] * 3
+    assert logged.count("; keeping identity spiffe://a.test/one for now, retrying") == 1
+    assert logged.count("; keeping the previous identity") == 1
 
 
 def test_a_clean_end_is_no_trouble_once_there_is_an_identity() -> None:
-    said = Said()
-    said.take(updated(ONE))
-    said.lines.clear()
-    assert said.take(ENDED) == [NOTHING]
-    assert said.lines == []
-    early = Said()
+    logged = LoggedTracker()
+    logged.take(updated(ONE))
+    logged.lines.clear()
+    assert logged.take(ENDED) == [NOTHING]
+    assert logged.lines == []
+    early = LoggedTracker()
     early.take(ENDED)
-    assert early.count("not available (OK)") == 1
+    assert early.count("Workload API unavailable (OK); retrying") == 1
 
 
 def test_an_overdue_rotation_is_told_once_and_is_over_with_a_new_svid() -> None:
-    said = Said()
-    said.take(updated(ONE))
-    said.lines.clear()
-    assert said.take(OVERDUE, updated(ONE, is_new=False), DOWN, updated(ONE, is_new=False)) == [
+    logged = LoggedTracker()
+    logged.take(updated(ONE))
+    logged.lines.clear()
+    assert logged.take(OVERDUE, updated(ONE, is_new=False), DOWN, updated(ONE, is_new=False)) == [
         NOTHING,
         CONFIRMED,
         NOTHING,
         CONFIRMED,
     ]
     until = f"{END:%Y-%m-%dT%H:%M:%SZ}"
-    overdue = f"rotation of spiffe://a.test/one is overdue: its SVID ends at {until}, and no newer one has come"
-    assert said.lines[0] == f"{overdue}; opening a new stream to the Workload API"
-    assert len(said.lines) == 2
-    assert said.tracker.complaint == overdue
-    said.take(updated(None, TWO), updated(ONE))
-    assert said.tracker.complaint == overdue, "it was offered again, and is still the old one"
-    said.take(updated(replace(ONE, chain=(leaf(issuer=ROOT).certificate,))))
-    assert said.count("recovered") == 1
-    assert said.tracker.complaint == ""
+    overdue = f"SVID rotation overdue: spiffe_id=spiffe://a.test/one expires_at={until}"
+    assert logged.lines[0] == f"{overdue}; opening a new stream to the Workload API"
+    assert len(logged.lines) == 2
+    assert logged.tracker.problem == overdue
+    logged.take(updated(None, TWO), updated(ONE))
+    assert logged.tracker.problem == overdue, "it was offered again, and is still the old one"
+    logged.take(updated(replace(ONE, chain=(leaf(issuer=ROOT).certificate,))))
+    assert logged.count("recovered") == 1
+    assert logged.tracker.problem == ""
 
 
 def test_an_svid_that_is_left_out_is_told_once() -> None:
-    said = Said(Selection(hint="x"))
+    logged = LoggedTracker(Selection(hint="x"))
     failure = "svid-verification-failed: SVID 'spiffe://a.test/two': expired"
-    said.take(updated(ONE, TWO, left_out=(failure,)), updated(ONE, TWO, left_out=(failure,)))
-    assert said.count(f"warning: an identity is left out: {failure}") == 1
+    logged.take(updated(ONE, TWO, left_out=(failure,)), updated(ONE, TWO, left_out=(failure,)))
+    assert logged.count(f"warning: SVID skipped: {failure}") == 1
 
 
 def test_no_identity_is_a_withdrawal() -> None:
-    said = Said()
-    assert said.take(NO_IDENTITY) == [WITHDRAWN]
-    assert said.count("gives this process no identity (PERMISSION_DENIED: no identity issued); trying again") == 1
-    said.take(updated(ONE))
-    assert said.take(NO_IDENTITY) == [WITHDRAWN]
+    logged = LoggedTracker()
+    assert logged.take(NO_IDENTITY) == [WITHDRAWN]
+    assert logged.count("issued no identity to this process (PERMISSION_DENIED: no identity issued); retrying") == 1
+    logged.take(updated(ONE))
+    assert logged.take(NO_IDENTITY) == [WITHDRAWN]
 
 
 def test_an_answer_without_hope_ends_it() -> None:
     error = IdentityError(IdentityFault.REFUSED, "no header")
     with pytest.raises(IdentityError) as raised:
-        Said().take(FatalError(error))
+        LoggedTracker().take(FatalError(error))
     assert raised.value is error
 
 
 def test_notes_are_said_once_each() -> None:
-    said = Said()
-    note = "trust domain b.test is trusted by nobody: noise"
-    said.take(updated(ONE, notes=(note,), crl_count=1), updated(TWO, ONE, notes=(note, "other"), crl_count=2))
-    assert said.count(f"warning: {note}") == 1
-    assert said.count("warning: other") == 1
-    assert said.count("(crl)") == 1
+    logged = LoggedTracker()
+    note = "bundle of b.test skipped: noise"
+    logged.take(updated(ONE, notes=(note,), crl_count=1), updated(TWO, ONE, notes=(note, "other"), crl_count=2))
+    assert logged.count(f"warning: {note}") == 1
+    assert logged.count("warning: other") == 1
+    assert logged.count("(crl)") == 1
 
 
 def test_hostile_text_stays_in_its_line() -> None:
-    said = Said(Selection(hint="y"))
-    said.take(
+    logged = LoggedTracker(Selection(hint="y"))
+    logged.take(
         Disconnected("UNAVAILABLE", "evil\nline \x1b[31m \u202e", 0.0), rejected("bad\r\nkey"), updated(None, svid("w", "h\ni"))
     )
-    said.take(updated(svid("w", "y"), notes=("n\no",)))
-    assert len(said.lines) >= 4
-    assert all(line.isprintable() and line.isascii() for line in said.lines)
+    logged.take(updated(svid("w", "y"), notes=("n\no",)))
+    assert len(logged.lines) >= 4
+    assert all(line.isprintable() and line.isascii() for line in logged.lines)
 
 
 def test_the_moment_is_that_of_the_tests() -> None:

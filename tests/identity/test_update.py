@@ -399,7 +399,7 @@ def test_an_authority_that_cannot_be_read_leaves_its_neighbours_alone() -> None:
         context = accept(replace(GOOD, bundle=blob), federated={"b.test": blob.replace(ROOT.der, OTHER_ROOT.der)})
         assert context.bundles.bundles[A].authorities == (ROOT.certificate,)
         assert context.bundles.bundles[B].authorities == (OTHER_ROOT.certificate,)
-        assert ["an authority is left out: certificate" in note for note in context.notes] == [True, True]
+        assert ["authority skipped: certificate" in note for note in context.notes] == [True, True]
     assert set(accept(GOOD, federated={"b.test": b"\x30\x00"}).bundles.disabled) == {B}
 
 

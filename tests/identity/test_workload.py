@@ -25,9 +25,9 @@ from tunnel.devapi.api import SVIDS, DevWorkloadApi
 from tunnel.devapi.publisher import Refusal
 from tunnel.errors import IdentityFault
 from tunnel.identity.backoff import Backoff
-from tunnel.identity.rotation import next_attempt, overdue_from
+from tunnel.identity.events import Denied, Disconnected, FatalError, Overdue, Rejected, Updated, WorkloadEvent
 from tunnel.identity.update import accept_update
-from tunnel.identity.workload import Denied, Disconnected, Event, FatalError, Overdue, Rejected, Updated, WorkloadWatcher
+from tunnel.identity.workload import WorkloadWatcher
 from tunnel.spiffe.endpoint import WorkloadEndpoint, parse_endpoint
 from tunnel.spiffe.ids import parse_spiffe_id
 from tunnel.spiffe.messages import SERVICE, SvidEntry, X509SvidResponse, encode_x509_svid_response, parse_x509_svid_response
@@ -59,8 +59,8 @@ STATUSES = [
 FATAL = ("INVALID_ARGUMENT", "UNIMPLEMENTED")
 
 
-class Hurried(Backoff):
-    """Hardly waits, and remembers between which ends it would have waited."""
+class FastBackoff(Backoff):
+    """Waits for a few milliseconds and records the floor and cap of each delay."""
 
     def __init__(self, delay: float = 0.01) -> None:
         super().__init__(lambda: 0.0)
@@ -81,12 +81,12 @@ class Watch:
     """A watcher and the events that came of it, one by one."""
 
     def __init__(self, endpoint: WorkloadEndpoint, **fields: Any) -> None:
-        self.backoff = Hurried()
-        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self.backoff = FastBackoff()
+        self._events: queue.SimpleQueue[WorkloadEvent] = queue.SimpleQueue()
         fields.setdefault("backoff", self.backoff)
         self.watcher = WorkloadWatcher(endpoint, self._events.put, **fields)
 
-    def next(self) -> Event:
+    def next(self) -> WorkloadEvent:
         return self._events.get(timeout=LIMIT)
 
     def until(self, kind: type[E]) -> E:
@@ -326,7 +326,7 @@ def test_a_stream_that_ended_before_it_said_anything_good_is_not_met_at_once(
     api: DevWorkloadApi, endpoint: WorkloadEndpoint
 ) -> None:
     api.publish(endpoint, SVIDS, b"noise")
-    with watching(endpoint, backoff=(backoff := Hurried(3600.0))) as watch:
+    with watching(endpoint, backoff=(backoff := FastBackoff(3600.0))) as watch:
         assert isinstance(watch.next(), Rejected)
         api.end_streams(endpoint)
         assert isinstance(watch.next(), Disconnected)
@@ -512,7 +512,10 @@ class Wall:
 def test_an_update_that_is_not_yet_valid_is_taken_when_it_is(endpoint: WorkloadEndpoint) -> None:
     """Our clock is 40 seconds behind. The agent sends nothing more, and no new stream is opened meanwhile."""
     wall = Wall(START - timedelta(seconds=40))
-    with Scripted(endpoint, OLD) as agent, watching(endpoint, wall=wall, look=0.01, backoff=Hurried(3600.0)) as watch:
+    with (
+        Scripted(endpoint, OLD) as agent,
+        watching(endpoint, wall=wall, check_interval=0.01, backoff=FastBackoff(3600.0)) as watch,
+    ):
         rejected = watch.next()
         assert isinstance(rejected, Rejected)
         assert "not-yet-valid" in str(rejected.error)
@@ -524,7 +527,7 @@ def test_an_update_that_is_not_yet_valid_is_taken_when_it_is(endpoint: WorkloadE
 def test_an_update_that_is_not_yet_valid_is_taken_even_if_its_agent_has_gone(endpoint: WorkloadEndpoint) -> None:
     wall = Wall(START - timedelta(seconds=40))
     agent = Scripted(endpoint, OLD)
-    with agent, watching(endpoint, wall=wall, look=0.01, backoff=Hurried(3600.0)) as watch:
+    with agent, watching(endpoint, wall=wall, check_interval=0.01, backoff=FastBackoff(3600.0)) as watch:
         assert isinstance(watch.next(), Rejected)
         agent.stop()
         assert isinstance(watch.next(), Disconnected)
@@ -534,7 +537,7 @@ def test_an_update_that_is_not_yet_valid_is_taken_even_if_its_agent_has_gone(end
 
 def test_a_rejected_update_is_followed_by_a_new_stream(endpoint: WorkloadEndpoint) -> None:
     """The agent sends nothing more on a stream that it thinks is served."""
-    with Scripted(endpoint, BAD, BAD, OLD) as agent, watching(endpoint, wall=Wall(), look=0.01) as watch:
+    with Scripted(endpoint, BAD, BAD, OLD) as agent, watching(endpoint, wall=Wall(), check_interval=0.01) as watch:
         assert isinstance(watch.next(), Rejected)
         watch.updated()
         assert agent.opened == 3
@@ -543,7 +546,7 @@ def test_a_rejected_update_is_followed_by_a_new_stream(endpoint: WorkloadEndpoin
 
 def test_an_overdue_rotation_opens_a_new_stream(endpoint: WorkloadEndpoint) -> None:
     wall = Wall()
-    with Scripted(endpoint, OLD, OLD, NEW) as agent, watching(endpoint, wall=wall, look=0.01) as watch:
+    with Scripted(endpoint, OLD, OLD, NEW) as agent, watching(endpoint, wall=wall, check_interval=0.01) as watch:
         first = watch.updated().context.svid
         wall.now = START + 0.75 * (END - START)
         overdue = watch.next()
@@ -558,7 +561,7 @@ def test_an_overdue_rotation_opens_a_new_stream(endpoint: WorkloadEndpoint) -> N
 
 def test_a_clock_that_was_set_forward_and_back_delays_no_attempt(endpoint: WorkloadEndpoint) -> None:
     wall = Wall()
-    with Scripted(endpoint, OLD) as agent, watching(endpoint, wall=wall, look=0.01) as watch:
+    with Scripted(endpoint, OLD) as agent, watching(endpoint, wall=wall, check_interval=0.01) as watch:
         watch.updated()
         wall.now = NOW + timedelta(days=365)
         assert isinstance(watch.next(), Overdue)
@@ -574,7 +577,7 @@ def test_a_clock_that_was_set_forward_and_back_delays_no_attempt(endpoint: Workl
 
 def test_an_expired_svid_opens_new_streams_and_is_told_of_once(endpoint: WorkloadEndpoint) -> None:
     wall = Wall()
-    with Scripted(endpoint, OLD, OLD, OLD, NEW) as agent, watching(endpoint, wall=wall, look=0.01) as watch:
+    with Scripted(endpoint, OLD, OLD, OLD, NEW) as agent, watching(endpoint, wall=wall, check_interval=0.01) as watch:
         watch.updated()
         wall.now = END - timedelta(seconds=1)
         assert isinstance(watch.next(), Overdue)
@@ -587,7 +590,10 @@ def test_an_expired_svid_opens_new_streams_and_is_told_of_once(endpoint: Workloa
 
 def test_an_agent_that_does_not_answer_is_asked_on_a_new_stream(endpoint: WorkloadEndpoint) -> None:
     now = [0.0]
-    with Scripted(endpoint, SILENCE, OLD) as agent, watching(endpoint, wall=Wall(), clock=lambda: now[0], look=0.01) as watch:
+    with (
+        Scripted(endpoint, SILENCE, OLD) as agent,
+        watching(endpoint, wall=Wall(), clock=lambda: now[0], check_interval=0.01) as watch,
+    ):
         wait_until(lambda: agent.opened == 1)
         now[0] += 15.0
         lost = watch.next()
@@ -614,11 +620,11 @@ def test_an_authority_that_is_not_yet_valid_is_waited_for_by_new_streams(endpoin
 def test_attempts_come_closer_towards_the_end_and_go_on_after_it() -> None:
     (svid,) = accept_update(parse_x509_svid_response(OLD), NOW).svids
     begin, end = START.timestamp(), END.timestamp()
-    assert next_attempt(svid, begin) == overdue_from(svid) == begin + 0.75 * (end - begin)
-    assert next_attempt(svid, end - 400.0) == end - 200.0
-    assert next_attempt(svid, end - 1.5) == end - 0.5
-    assert next_attempt(svid, end - 0.5) == end
-    assert next_attempt(svid, end) == end + 30.0
+    assert svid.next_renewal(begin) == svid.overdue_at == begin + 0.75 * (end - begin)
+    assert svid.next_renewal(end - 400.0) == end - 200.0
+    assert svid.next_renewal(end - 1.5) == end - 0.5
+    assert svid.next_renewal(end - 0.5) == end
+    assert svid.next_renewal(end) == end + 30.0
 
 
 # -- stopping
@@ -633,11 +639,11 @@ def test_stop_ends_the_thread_while_a_stream_is_open(api: DevWorkloadApi, endpoi
 
 
 def test_stop_ends_the_thread_while_it_waits_for_the_next_attempt(endpoint: WorkloadEndpoint) -> None:
-    class Patient(Backoff):
+    class SlowBackoff(Backoff):
         def next(self, *, floor: float, cap: float) -> float:
             return 3600.0
 
-    with watching(endpoint, backoff=Patient()) as watch:
+    with watching(endpoint, backoff=SlowBackoff()) as watch:
         assert watch.until(Disconnected).delay == 3600.0
     assert not watch.watcher._thread.is_alive()
 
@@ -670,10 +676,10 @@ def test_stop_after_an_end_without_hope_is_no_error(api: DevWorkloadApi, endpoin
 
 
 def test_a_bug_in_the_watcher_is_said_and_not_the_silent_end_of_all_updates(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: queue.Queue[Event] = queue.Queue()
+    told: queue.Queue[WorkloadEvent] = queue.Queue()
     monkeypatch.setattr(threading, "excepthook", lambda _args: None)  # what Python prints of it is not the point
     watcher = WorkloadWatcher(WorkloadEndpoint(path="/nowhere/agent.sock"), told.put)
-    monkeypatch.setattr(watcher, "_follow_stream", lambda: 1 / 0)
+    monkeypatch.setattr(watcher, "_run_stream", lambda: 1 / 0)
     watcher.start()
     event = told.get(timeout=60)
     assert isinstance(event, FatalError)

@@ -289,7 +289,7 @@ def test_somebody_at_a_terminal_is_told_what_we_wait_for(workloads: Workloads, t
     argv = tunnel_argv("exec", f"--target={target}", ID, "--use-workload-api-addr=unix:///nonexistent", "--", "true")
     with on_a_terminal(argv, environment(workloads)) as (process, terminal):
         seen = read_until(terminal, b"\r\n")
-        assert b"tunnel: waiting for an identity from unix:///nonexistent: Workload API is not available" in seen
+        assert b"tunnel: waiting for an identity from unix:///nonexistent: Workload API unavailable" in seen
         os.write(terminal, b"\x03")
         assert process.wait(LIMIT) == 128 + signal.SIGINT
 

@@ -67,7 +67,7 @@ def assert_closes_at_once(proxy: Proxy) -> None:
 
 def test_an_agent_that_comes_late_is_waited_for(lonely: Workloads) -> None:
     proxy = lonely.server(backend(lonely))
-    proxy.wait_for("Workload API is not available .*trying again")
+    proxy.wait_for("Workload API unavailable .*retrying")
     assert not proxy.matches(NO_LISTENER)
     lonely.api.start()
     assert_serves(lonely, proxy)
@@ -76,11 +76,11 @@ def test_an_agent_that_comes_late_is_waited_for(lonely: Workloads) -> None:
 def test_an_entry_that_comes_late_is_waited_for(workloads: Workloads) -> None:
     workloads.api.withdraw(workloads.sockets[SERVER])
     proxy = workloads.server(backend(workloads))
-    proxy.wait_for("Workload API gives this process no identity .*PERMISSION_DENIED.*trying again")
+    proxy.wait_for("Workload API issued no identity to this process .*PERMISSION_DENIED.*retrying")
     assert not proxy.matches(NO_LISTENER)
     workloads.api.restore(workloads.sockets[SERVER])
     assert_serves(workloads, proxy)
-    assert len(proxy.matches("gives this process no identity")) == 1  # said once, however often it was tried
+    assert len(proxy.matches("issued no identity to this process")) == 1  # said once, however often it was tried
 
 
 def test_no_identity_in_time_is_one_clear_line_and_exit_1(lonely: Workloads) -> None:
@@ -96,7 +96,7 @@ def test_an_answer_that_no_new_attempt_changes_is_one_clear_line_and_exit_1(work
     workloads.api.publish(workloads.sockets[SERVER], SVIDS, Refusal(status, "not here"))
     proxy = workloads.server("127.0.0.1:1")
     assert proxy.exit_code() == 1
-    assert proxy.reason() == f"error: the Workload API will not serve this program: {status}: not here"
+    assert proxy.reason() == f"error: the Workload API refused the request: {status}: not here"
 
 
 # -- later
@@ -106,12 +106,12 @@ def test_a_dead_agent_changes_nothing_while_the_identity_is_valid(workloads: Wor
     proxy = workloads.server(backend(workloads))
     assert proxy.address
     workloads.api.stop()
-    proxy.wait_for(f"Workload API is not available .*{SERVER} stays in use")
+    proxy.wait_for(f"Workload API unavailable .*keeping identity {SERVER}")
     assert_serves(workloads, proxy)
     workloads.api.start()
     proxy.wait_for("Workload API connection recovered")
     workloads.api.rotate_svids()
-    proxy.wait_for(" generation 2 ")
+    proxy.wait_for(" generation=2 ")
     assert_serves(workloads, proxy)
 
 
@@ -119,7 +119,7 @@ def test_an_identity_that_is_withdrawn_is_used_for_a_while_and_may_come_back(wor
     proxy = workloads.server(backend(workloads))
     assert proxy.address
     workloads.api.withdraw(workloads.sockets[SERVER])
-    proxy.wait_for(f"Workload API gives this process no identity .*{SERVER} stays in use for now")
+    proxy.wait_for(f"Workload API issued no identity to this process .*keeping identity {SERVER} for now")
     assert_serves(workloads, proxy)
     workloads.api.restore(workloads.sockets[SERVER])
     proxy.wait_for("Workload API connection recovered")
@@ -196,7 +196,7 @@ def test_the_end_of_a_federation_shuts_its_peers_out(workloads: Workloads) -> No
     proxy = workloads.server(backend(workloads), rules=["--allow-id", FOREIGNER])
     assert_serves(workloads, proxy, FOREIGNER)
     workloads.separate()
-    proxy.wait_for("generation 2 .*trust domains a.test$")
+    proxy.wait_for("generation=2 .*trust_domains=a.test$")
     assert alert_of(s_client(workloads, proxy.address, workloads.identity(FOREIGNER))) == UNKNOWN_CA
 
 
@@ -207,13 +207,13 @@ def test_the_end_of_a_federation_shuts_its_peers_out(workloads: Workloads) -> No
 def test_of_several_identities_the_wanted_one_is_used(workloads: Workloads, wish: list[str]) -> None:
     workloads.api.register(workloads.sockets[SERVER], Entry(parse_spiffe_id("spiffe://a.test/second"), hint="inside"))
     proxy = workloads.server(backend(workloads), *wish)
-    proxy.wait_for("identity spiffe://a.test/second generation 1 ")
+    proxy.wait_for("identity updated: spiffe_id=spiffe://a.test/second generation=1 ")
     assert_serves(workloads, proxy)
 
 
 def test_a_wanted_identity_that_is_not_offered_is_waited_for(workloads: Workloads) -> None:
     proxy = workloads.server(backend(workloads), "--spiffe-id", "spiffe://a.test/second")
-    proxy.wait_for(f"does not offer --spiffe-id spiffe://a.test/second, only {SERVER}; trying again")
+    proxy.wait_for(f"does not offer --spiffe-id spiffe://a.test/second, only {SERVER}; retrying")
     assert not proxy.matches(NO_LISTENER)
     workloads.api.register(workloads.sockets[SERVER], Entry(parse_spiffe_id("spiffe://a.test/second")))
     assert_serves(workloads, proxy)
@@ -246,7 +246,7 @@ def test_nothing_is_written_to_disk(workloads: Workloads) -> None:
     proxy = workloads.watch(Proxy(argv, environ=environ | {"PYTHONDONTWRITEBYTECODE": "1"}, cwd=home))
     assert_serves(workloads, proxy)
     workloads.api.rotate_svids()
-    proxy.wait_for(" generation 2 ")
+    proxy.wait_for(" generation=2 ")
     assert_serves(workloads, proxy)
     assert not [name for name in files_open_for_writing(proxy.pid) if not name.startswith("/dev/")]
     assert proxy.stop() == 0

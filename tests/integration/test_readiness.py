@@ -303,6 +303,6 @@ def test_who_asks_for_the_end_by_http_gets_the_shutdown_delay(workloads: Workloa
 def test_who_serves_nobody_yet_has_no_shutdown_delay(tmp_path: Path) -> None:
     with closing(Workloads(tmp_path, agent=False)) as lonely:
         proxy = lonely.server("127.0.0.1:1", "--shutdown-delay=1h")
-        proxy.wait_for("Workload API is not available")
+        proxy.wait_for("Workload API unavailable")
         proxy.signal(signal.SIGTERM)
         assert proxy.exit_code() == 0

@@ -59,12 +59,12 @@ def test_an_expired_svid_beside_ours_changes_nothing(workloads: Workloads, flags
     publish(workloads, SERVER, expired, entry(SERVER, hint="mine"))
     status = workloads.directory / "status"
     proxy = workloads.server(workloads.enter(Backend(echo)).target, *flags, "--status", f"unix:{status}")
-    proxy.wait_for(f"identity {SERVER} generation 1")
+    proxy.wait_for(f"identity updated: spiffe_id={SERVER} generation=1")
     for generation in (2, 3):
         publish(workloads, SERVER, expired, entry(SERVER, hint="mine"))
-        proxy.wait_for(f"identity {SERVER} generation {generation}")
+        proxy.wait_for(f"identity updated: spiffe_id={SERVER} generation={generation}")
     is_tried = "--spiffe-id" not in flags
-    assert len(proxy.matches("an identity is left out: .*spiffe://a.test/old.*expired")) == is_tried
+    assert len(proxy.matches("SVID skipped: .*spiffe://a.test/old.*expired")) == is_tried
     assert metric(status, "ghostunnel_workload_api_left_out_total") == is_tried
     assert status_of(status)["workload_api"] == "ok"
 
@@ -89,16 +89,16 @@ def test_an_agent_that_hangs_with_its_stream_open_is_left_for_the_new_one(tmp_pa
             environ=bare_environment(),
         )
         things.callback(watch.close)
-        proxy.wait_for(f"identity {SERVER} generation 1")
+        proxy.wait_for(f"identity updated: spiffe_id={SERVER} generation=1")
         wait_for_complaint(watch, "valid until")
         old.send_signal(signal.SIGSTOP)
         place.unlink()
         new = things.enter_context(dev(place, ttl="1h", rotate="30m"))
         read_sockets(new)
-        proxy.wait_for(f"rotation of {SERVER} is overdue: .*opening a new stream")
-        proxy.wait_for(f"identity {SERVER} generation 2")
+        proxy.wait_for(f"SVID rotation overdue: spiffe_id={SERVER} .*opening a new stream")
+        proxy.wait_for(f"identity updated: spiffe_id={SERVER} generation=2")
         proxy.wait_for("Workload API connection recovered")
-        wait_for_complaint(watch, "is overdue")
+        wait_for_complaint(watch, "rotation overdue")
         eventually(lambda: sum("valid until" in line for line in watch.complaints) == 2, "the new identity was written")
         assert metric(status, "ghostunnel_workload_api_ok") == 1
         assert metric(status, "ghostunnel_identity_usable") == 1
@@ -112,7 +112,7 @@ def test_a_rotation_that_does_not_come_is_told_while_the_agent_answers(tmp_path:
         flags = ["--listen", "127.0.0.1:0", "--target", "127.0.0.1:1", "--allow-all", "--status", f"unix:{status}"]
         proxy = Process(tunnel_argv("server", "--use-workload-api-addr", f"unix://{place}", *flags), environ=bare_environment())
         try:
-            proxy.wait_for(f"rotation of {SERVER} is overdue")
+            proxy.wait_for(f"SVID rotation overdue: spiffe_id={SERVER} ")
             assert status_of(status)["workload_api"] != "ok"  # overdue, and later expired
             assert metric(status, "ghostunnel_workload_api_ok") == 0
         finally:

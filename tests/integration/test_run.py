@@ -140,7 +140,7 @@ def test_a_stop_in_the_first_moment_ends_process_1(lonely: Workloads) -> None:
 
 def test_a_stop_while_proxies_are_not_ready_ends_process_1(lonely: Workloads) -> None:
     first = start_first(lonely, *server(lonely, "127.0.0.1:1"), "--", "echo", "never")
-    first.wait_for("Workload API is not available")
+    first.wait_for("Workload API unavailable")
     first.signal(HUP)  # the command's, which is not there to take it
     first.signal(INT)
     assert first.exit_code() == 128 + INT

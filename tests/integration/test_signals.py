@@ -163,6 +163,6 @@ def test_a_unix_listener_takes_its_file_away_when_the_drain_begins(workloads: Wo
 @pytest.mark.parametrize("number", STOP)
 def test_a_proxy_that_waits_for_its_first_identity_ends_with_exit_0(lonely: Workloads, number: signal.Signals) -> None:
     proxy = lonely.server("127.0.0.1:1")
-    proxy.wait_for("Workload API is not available")
+    proxy.wait_for("Workload API unavailable")
     proxy.signal(number)
     assert proxy.exit_code() == 0

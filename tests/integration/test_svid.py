@@ -126,9 +126,9 @@ def test_fetch_and_show_say_in_one_line_that_there_is_nothing(svid: Svid) -> Non
         assert process.exit_code() == 1
         (line,) = process.complaints
         assert line.startswith(
-            f"tunnel: error: no identity from {svid.workloads.sockets[SERVER]} within 0.5s (does the agent run"
+            f"tunnel: error: no identity from {svid.workloads.sockets[SERVER]} within 0.5s (is the agent running"
         )
-        assert line.endswith("Workload API gives this process no identity (PERMISSION_DENIED: no identity issued)")
+        assert line.endswith("Workload API issued no identity to this process (PERMISSION_DENIED: no identity issued)")
     assert list(svid.place.iterdir()) == []
 
 
@@ -342,7 +342,7 @@ def test_health_outlives_the_agent_until_what_is_on_the_disk_expires(tmp_path: P
         workloads.api.stop()
         wait_for(process, "unavailable")
         status, body = ask("/live", place)
-        assert (status, body["ready"], body["trouble"].split("(")[0]) == (200, True, "Workload API is not available ")
+        assert (status, body["ready"], body["trouble"].split("(")[0]) == (200, True, "Workload API unavailable ")
         assert wait_for(process, "expired")["serial"] == written["serial"]
         assert (ask("/live", place)[0], ask("/ready", place)[0]) == (503, 503)
         assert fits((svid.place / "svid.pem").read_bytes(), (svid.place / "svid_key.pem").read_bytes())
@@ -367,11 +367,11 @@ def test_an_update_that_is_not_ours_is_no_rotation_and_a_folder_has_one_writer(s
         f"tunnel: error: {svid.place} is kept by another process: a folder has one writer, say another --out"
     ]
     svid.workloads.api.withdraw(svid.workloads.sockets[SERVER])
-    assert "identity spiffe://a.test/server stays in use for now" in wait_for(process, "denied")["message"]
+    assert "keeping identity spiffe://a.test/server for now" in wait_for(process, "denied")["message"]
     svid.workloads.api.restore(svid.workloads.sockets[SERVER])
     assert wait_for(process, "update")["message"] == "Workload API connection recovered"
     svid.workloads.api.register(svid.workloads.sockets[SERVER], Entry(parse_spiffe_id("spiffe://a.test/another")))
-    assert wait_for(process, "update", 2)["message"].startswith("warning: 2 identities are offered and none is chosen")
+    assert wait_for(process, "update", 2)["message"].startswith("warning: 2 SVIDs offered and none selected")
     svid.workloads.api.rotate_svids()
     assert wait_for(process, "written", 2)["rotation"] == 2
     assert process.stop() == 0

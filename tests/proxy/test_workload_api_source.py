@@ -14,7 +14,7 @@ from tunnel.config.model import WorkloadApi
 from tunnel.errors import IdentityError, IdentityFault, TunnelError
 from tunnel.identity.credentials import Credentials, X509Context
 from tunnel.identity.event_channel import receive_newest
-from tunnel.identity.workload import Denied, Disconnected, Event, Rejected, Updated
+from tunnel.identity.events import Denied, Disconnected, Rejected, Updated, WorkloadEvent
 from tunnel.proxy.workload_api_source import WorkloadApiSource
 from tunnel.spiffe.bundle import BundleSet
 from tunnel.spiffe.endpoint import WorkloadEndpoint
@@ -66,13 +66,13 @@ def test_what_cannot_be_presented_is_not_used_and_what_is_in_use_stays(source: W
 def test_of_a_storm_of_updates_the_newest_counts_and_nothing_else_is_passed_over(
     source: WorkloadApiSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    applied: list[Event] = []
+    applied: list[WorkloadEvent] = []
     monkeypatch.setattr(source, "_apply", applied.append)
     denied = Denied("PERMISSION_DENIED", "no identity issued", 1.0)
     updates = [update(number) for number in range(6)]
 
     async def storm() -> None:
-        send, receive = trio.open_memory_channel[Event](math.inf)
+        send, receive = trio.open_memory_channel[WorkloadEvent](math.inf)
         for event in (*updates[:4], denied, *updates[4:]):
             send.send_nowait(event)
         async with trio.open_nursery() as nursery:
@@ -88,8 +88,8 @@ def test_an_update_that_an_equal_one_follows_at_once_is_still_a_new_one() -> Non
     """Ours was renewed, and then a neighbour's, which is no news for us."""
     new, equal = update(1), replace(update(1), is_new=False)
 
-    async def receive(*events: Event) -> list[Event]:
-        send, channel = trio.open_memory_channel[Event](math.inf)
+    async def receive(*events: WorkloadEvent) -> list[WorkloadEvent]:
+        send, channel = trio.open_memory_channel[WorkloadEvent](math.inf)
         for event in events:
             send.send_nowait(event)
         return await receive_newest(channel)
@@ -106,4 +106,4 @@ def test_the_state_of_the_workload_api_is_shown_after_each_event(lines: Recorded
     first, second = sink.states
     assert (first.rejected, first.updates, first.last_update) == (1, 0, None)
     assert "the update holds no SVID" in first.error
-    assert (second.rejected, second.error) == (1, "Workload API is not available (UNAVAILABLE: no such file)")
+    assert (second.rejected, second.error) == (1, "Workload API unavailable (UNAVAILABLE: no such file)")

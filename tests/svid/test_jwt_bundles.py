@@ -15,8 +15,8 @@ from tunnel.config.dev_model import Entry
 from tunnel.devapi.api import DevWorkloadApi
 from tunnel.devapi.publisher import Refusal
 from tunnel.identity.backoff import Backoff
-from tunnel.identity.jwt import WorkloadCalls
 from tunnel.identity.tokens import accept_jwt_bundles
+from tunnel.identity.workload_calls import WorkloadCalls
 from tunnel.spiffe.endpoint import WorkloadEndpoint
 from tunnel.spiffe.ids import parse_spiffe_id
 from tunnel.spiffe.messages import BundlesResponse

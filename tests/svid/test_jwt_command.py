@@ -55,7 +55,7 @@ def test_a_token_is_printed_shown_or_told_as_json(run: Run) -> None:
 def test_the_first_of_several_is_used_with_a_warning(run: Run) -> None:
     code, out, err = run("--audience=db")
     assert (code, parse_token(out.strip()).claims["sub"], err.count("\n")) == (0, "spiffe://a.test/x", 1)
-    assert "2 identities are offered" in err
+    assert "2 SVIDs offered" in err
 
 
 def test_a_file_gets_the_token_and_standard_output_nothing(run: Run, tmp_path: Path) -> None:

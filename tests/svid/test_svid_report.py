@@ -14,9 +14,7 @@ from tunnel.identity.credentials import describe_key
 from tunnel.svid.report import choose_svids, describe_update, report_update
 from tunnel.time_format import describe_distance
 
-UPDATE = context(
-    bundle("b.test", FOREIGN), bundle("c.test"), hint="web", notes=("trust domain d.test is trusted by nobody: \x1b",)
-)
+UPDATE = context(bundle("b.test", FOREIGN), bundle("c.test"), hint="web", notes=("bundle of d.test skipped: \x1b",))
 
 
 def test_people_read_it_in_words() -> None:
@@ -32,7 +30,7 @@ def test_people_read_it_in_words() -> None:
         "trust domain a.test (own): 2 authorities, the last of which expires in 60 minutes, 2026-11-22T13:00:00Z",
         "trust domain b.test (federated): 1 authority, which expires in 60 minutes, 2026-11-22T13:00:00Z",
         "trust domain c.test (federated): no authority, nobody of it is trusted",
-        r"warning: trust domain d.test is trusted by nobody: \x1b",
+        r"warning: bundle of d.test skipped: \x1b",
     ]
 
 
@@ -55,7 +53,7 @@ def test_machines_read_it_as_json() -> None:
 
 def test_what_is_left_out_is_told() -> None:
     update = replace(UPDATE, left_out=("svid-verification-failed: SVID 'spiffe://a.test/old': expired",))
-    assert "warning: an identity is left out: svid-verification-failed" in describe_update(update.svids, update, NOW)
+    assert "warning: SVID skipped: svid-verification-failed" in describe_update(update.svids, update, NOW)
     assert report_update(update.svids, update)["left_out"] == list(update.left_out)
 
 

@@ -41,7 +41,7 @@ def ask(source: WorkloadApi) -> tuple[IdentityWait, list[str]]:
 def test_of_several_the_first_is_taken_and_a_warning_given(api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> None:
     found, said = ask(WorkloadApi(endpoint, 0.0))
     assert found.credentials.svid.spiffe_id == ONE.spiffe_id
-    assert [warning[:35] for warning in found.warnings] == ["warning: 2 identities are offered a"]
+    assert [warning[:31] for warning in found.warnings] == ["warning: 2 SVIDs offered and no"]
     assert said == []
 
 

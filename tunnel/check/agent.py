@@ -18,7 +18,8 @@ from tunnel.check.workload_attributes import WorkloadAttributes, selectors_for
 from tunnel.config.model import WorkloadApi
 from tunnel.errors import Denial, IdentityError, PeerDenied, describe_os_error
 from tunnel.identity.credentials import X509Context
-from tunnel.identity.workload import Denied, Disconnected, Event, FatalError, Rejected, Updated, WorkloadWatcher
+from tunnel.identity.events import Denied, Disconnected, FatalError, Rejected, Updated, WorkloadEvent
+from tunnel.identity.workload import WorkloadWatcher
 from tunnel.spiffe.endpoint import WorkloadEndpoint
 
 ADDRESS, SOCKET, API = "workload-api-address", "workload-api-socket", "workload-api"
@@ -55,9 +56,9 @@ def _examine_endpoint(endpoint: WorkloadEndpoint) -> Finding:
     return ok(SOCKET, f"{endpoint} accepts connections")
 
 
-def _ask(case: Case, source: WorkloadApi) -> Event | None:
+def _ask(case: Case, source: WorkloadApi) -> WorkloadEvent | None:
     """The first event that settles it; else the last one within the limit, if any."""
-    events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+    events: queue.SimpleQueue[WorkloadEvent] = queue.SimpleQueue()
     watcher = WorkloadWatcher(source.endpoint, events.put, source.selection, wall=case.clock)
     watcher.start()
     try:
@@ -66,9 +67,9 @@ def _ask(case: Case, source: WorkloadApi) -> Event | None:
         watcher.stop()
 
 
-def _await(events: queue.SimpleQueue[Event], limit: float, say: Callable[[str], None]) -> Event | None:
+def _await(events: queue.SimpleQueue[WorkloadEvent], limit: float, say: Callable[[str], None]) -> WorkloadEvent | None:
     began = time.monotonic()
-    newest: Event | None = None
+    newest: WorkloadEvent | None = None
     has_said = False
     while (left := began + limit - time.monotonic()) > 0:
         try:
@@ -83,11 +84,11 @@ def _await(events: queue.SimpleQueue[Event], limit: float, say: Callable[[str], 
     return newest
 
 
-def _complaint(event: Event | None) -> str:
+def _complaint(event: WorkloadEvent | None) -> str:
     return f"{event.code} {event.details}".strip() if isinstance(event, Disconnected) else "the agent has not answered yet"
 
 
-def _explain(event: Event | None, case: Case, caller: WorkloadAttributes) -> Finding:
+def _explain(event: WorkloadEvent | None, case: Case, caller: WorkloadAttributes) -> Finding:
     if isinstance(event, Denied):
         return _explain_denial(event, caller)
     if isinstance(event, Disconnected):

@@ -1,7 +1,4 @@
-"""How long to wait before the next attempt.
-
-Knows exponential growth with jitter; must not know what is attempted.
-"""
+"""Exponential backoff with jitter."""
 
 from __future__ import annotations
 
@@ -9,22 +6,22 @@ from collections.abc import Callable
 from random import random
 
 _FIRST = 0.5  # seconds
-_JITTER = 0.25  # of the delay, so that many proxies do not come back at the same moment
+_JITTER = 0.25  # of the delay, so that many proxies do not retry at the same time
 
 
 class Backoff:
-    """Delays that double up to a cap; after a reset the first is none at all."""
+    """Delays that double up to a cap; the first one after a reset is 0."""
 
     def __init__(self, chance: Callable[[], float] = random) -> None:
         self._chance = chance
         self._failures = 0
 
     def reset(self) -> None:
-        """It worked: the next failure is met with an attempt at once."""
+        """Start again after a success: the next delay is 0."""
         self._failures = 0
 
     def next(self, *, floor: float, cap: float) -> float:
-        """Seconds to wait after one more failure, between `floor` and `cap` but for the jitter."""
+        """Return the seconds to wait after a failure: between `floor` and `cap`, plus up to a quarter of jitter."""
         delay = _FIRST * 2 ** min(self._failures - 1, 16) if self._failures else 0.0
         self._failures += 1
         delay = min(max(delay, floor), cap)

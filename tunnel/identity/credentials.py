@@ -1,4 +1,7 @@
-"""What we present and trust, as values of one update. The private key stays out of every repr."""
+"""Credentials: what a process presents and trusts, as immutable values.
+
+A private key is excluded from every repr.
+"""
 
 from __future__ import annotations
 
@@ -13,32 +16,54 @@ from tunnel.spiffe.ids import SpiffeId
 from tunnel.spiffe.selection import Offer
 from tunnel.spiffe.x509 import PrivateKey
 
+_OVERDUE = 0.75  # of the lifetime; a SPIRE agent renews an SVID at half of it
+_RENEWAL_MIN, _RENEWAL_MAX = 1.0, 30.0  # seconds between attempts
+
 
 @dataclass(frozen=True, slots=True)
 class X509Svid:
-    """One identity that has been verified: its ID, its certificates (leaf first) and its key."""
+    """A verified X.509-SVID: its SPIFFE ID, its certificates (leaf first) and its key."""
 
     spiffe_id: SpiffeId
     hint: str
     chain: tuple[Certificate, ...]
     private_key: PrivateKey = field(repr=False)
-    not_after: datetime  # of the certificate in the path that ends first
+    not_after: datetime  # the earliest one in the certification path
+
+    @property
+    def overdue_at(self) -> float:
+        """Unix time from which the rotation is overdue."""
+        begin, end = self.chain[0].not_before.timestamp(), self.not_after.timestamp()
+        return begin + _OVERDUE * (end - begin)
+
+    def next_renewal(self, now: float) -> float:
+        """Return the Unix time of the next attempt to get a newer SVID.
+
+        The first attempt is when rotation is overdue, each later one after half of the remaining lifetime, one at expiry, and
+        then one every 30 seconds.
+        """
+        end = self.not_after.timestamp()
+        if now < self.overdue_at:
+            return self.overdue_at
+        if now < end:
+            return min(now + max((end - now) / 2, _RENEWAL_MIN), end)
+        return now + _RENEWAL_MAX
 
 
 @dataclass(frozen=True, slots=True)
 class X509Context:
-    """What one update of the Workload API holds for us."""
+    """The usable content of one Workload API update."""
 
-    svid: X509Svid | None  # the selected one; None when the agent does not offer it
+    svid: X509Svid | None  # the selected one; None if the agent does not offer it
     bundles: BundleSet
-    offered: tuple[Offer, ...] = ()  # everything, unverified
-    svids: tuple[X509Svid, ...] = ()  # all that were verified; the selected one is among them
-    left_out: tuple[str, ...] = ()  # SVIDs that cannot be used, and why
-    notes: tuple[str, ...] = ()  # what else was left out
+    offered: tuple[Offer, ...] = ()  # every SVID of the update, unverified
+    svids: tuple[X509Svid, ...] = ()  # every verified SVID, the selected one included
+    left_out: tuple[str, ...] = ()  # skipped SVIDs, with the reason
+    notes: tuple[str, ...] = ()  # other skipped parts of the update
     crl_count: int = 0
 
     def has_same_material(self, other: X509Context) -> bool:
-        """Whether both present and trust the same, whatever else the agent offers."""
+        """Return whether both have the same selected SVID and bundles."""
         return (_material(self.svid), self.bundles) == (_material(other.svid), other.bundles)
 
 
@@ -48,7 +73,7 @@ def _material(svid: X509Svid | None) -> object:
 
 @dataclass(frozen=True, slots=True)
 class SvidCredentials:
-    """The identity that was selected from an update, with the bundles that came with it."""
+    """The selected SVID of an update, with the bundles of the same update."""
 
     svid: X509Svid
     bundles: BundleSet
@@ -56,19 +81,19 @@ class SvidCredentials:
 
 @dataclass(frozen=True, slots=True)
 class PkiCredentials:
-    """Certificates that follow ordinary PKI rules: ours, leaf first, if we show any, and the authorities we trust."""
+    """Certificates for ordinary PKI: our chain (leaf first, empty if we present none) and the trusted authorities."""
 
     chain: tuple[Certificate, ...]
     private_key: PrivateKey | None = field(repr=False)
     authorities: tuple[Certificate, ...]
-    left_out: tuple[str, ...] = ()  # authorities that cannot be used, and why
+    left_out: tuple[str, ...] = ()  # skipped authorities, with the reason
 
 
 Credentials = SvidCredentials | PkiCredentials
 
 
 def describe_key(key: PrivateKey) -> str:
-    """The kind of a key and its size; not a byte of the key."""
+    """Return the type and size of a key, without key material."""
     if isinstance(key, ec.EllipticCurvePrivateKey):
         return f"EC {key.curve.name}"
     if isinstance(key, rsa.RSAPrivateKey):

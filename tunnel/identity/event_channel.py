@@ -1,7 +1,4 @@
-"""Events of the Workload API in trio: from the watcher's thread to a task that waits for them.
-
-Knows both sides of that step, and which events of a storm still count; must not know what any of them means.
-"""
+"""A trio channel that carries the events of the Workload API client's thread."""
 
 from __future__ import annotations
 
@@ -12,23 +9,24 @@ from dataclasses import replace
 
 import trio
 
-from tunnel.identity.workload import Event, Updated, WorkloadWatcher
+from tunnel.identity.events import Updated, WorkloadEvent
+from tunnel.identity.workload import WorkloadWatcher
 from tunnel.spiffe.endpoint import WorkloadEndpoint
 from tunnel.spiffe.selection import Selection
 
-EventChannel = trio.MemoryReceiveChannel[Event]
+EventChannel = trio.MemoryReceiveChannel[WorkloadEvent]
 
 
 @asynccontextmanager
 async def open_event_channel(
     endpoint: WorkloadEndpoint, selection: Selection, *, wants_all: bool = False
 ) -> AsyncIterator[EventChannel]:
-    """The events of a Workload API, which is watched from entry to exit; with `wants_all` every SVID is verified."""
+    """Watch a Workload API from entry to exit and yield the channel of its events; `wants_all` verifies every SVID."""
     token = trio.lowlevel.current_trio_token()
-    sender, events = trio.open_memory_channel[Event](math.inf)
+    sender, events = trio.open_memory_channel[WorkloadEvent](math.inf)
 
-    def emit(event: Event) -> None:
-        with suppress(trio.RunFinishedError):  # when trio is over, so is the interest
+    def emit(event: WorkloadEvent) -> None:
+        with suppress(trio.RunFinishedError):  # nothing receives events any more
             token.run_sync_soon(sender.send_nowait, event)
 
     watcher = WorkloadWatcher(endpoint, emit, selection, wants_all=wants_all)
@@ -39,8 +37,8 @@ async def open_event_channel(
         watcher.stop()
 
 
-async def receive_newest(events: EventChannel) -> list[Event]:
-    """The next events in their order, without an update that another one follows: each is the whole state."""
+async def receive_newest(events: EventChannel) -> list[WorkloadEvent]:
+    """Return the pending events in order, at least one; of consecutive updates only the last, since each is the whole state."""
     newest = [await events.receive()]
     with suppress(trio.WouldBlock):
         while True:

@@ -1,7 +1,7 @@
-"""From an answer of the Workload API to the token and the bundles that can be used (Workload API, sections 5 and 6).
+"""Selection and validation of the content of JWT responses (Workload API, sections 5 and 6).
 
-We are not the one for whom a token is meant, so its signature is not checked: the agent is trusted with that. A token that is
-not wanted is not looked at. A bundle that cannot be read is left out by itself: its trust domain is then trusted by nobody.
+The signature of a token is not verified here: the token is for another process, and the agent is trusted. Only selected tokens
+are parsed. A bundle that cannot be parsed is skipped alone: then no token of its trust domain is accepted.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _ANY = Selection()
 
 @dataclass(frozen=True, slots=True)
 class JwtSvid:
-    """One token with what it says; times are seconds since the epoch."""
+    """A JWT-SVID: a token and its claims; times are Unix times."""
 
     spiffe_id: SpiffeId
     hint: str
@@ -35,7 +35,7 @@ class JwtSvid:
 
 @dataclass(frozen=True, slots=True)
 class TokenAnswer:
-    """The wanted token, how many the agent offers, and those before it that cannot be used, and why."""
+    """The selected JWT-SVID, the number of offered ones, and why earlier matching ones were skipped."""
 
     svid: JwtSvid
     offered: int
@@ -45,13 +45,13 @@ class TokenAnswer:
 def accept_token(
     entries: Sequence[JwtSvidEntry], audience: Iterable[str], now: datetime, selection: Selection = _ANY
 ) -> TokenAnswer:
-    """The wanted token of an answer, fresh and for the whole audience: the first good one of those that `selection` means.
+    """Return the first valid JWT-SVID that matches `selection`: unexpired and for the whole audience.
 
-    No other is looked at. Raises IdentityError when the answer is empty, when it does not offer what is wanted, or with what is
-    wrong with the first one when none is good.
+    Other entries are not parsed. Raises IdentityError if the response is empty, if no entry matches, or, if no matching entry
+    is valid, for the first of them.
     """
     if not entries:
-        raise IdentityError(IdentityFault.NO_SVID, "the answer holds no JWT-SVID")
+        raise IdentityError(IdentityFault.NO_SVID, "the response contains no JWT-SVID")
     failures: list[IdentityError] = []
     for entry in entries:
         if selection.is_met_by(entry.offer):
@@ -63,21 +63,21 @@ def accept_token(
     if failures:
         raise failures[0]
     offered = describe_offers(entry.offer for entry in entries)
-    raise IdentityError(IdentityFault.NO_SVID, f"it does not offer {selection}, only {offered}")
+    raise IdentityError(IdentityFault.NO_SVID, f"the Workload API does not offer {selection}, only {offered}")
 
 
 def accept_jwt_bundles(response: BundlesResponse) -> JwtBundles:
-    """The bundles that an answer holds, each trust domain's by itself."""
+    """Return the bundles of a response; a bundle that cannot be parsed disables its trust domain only."""
     bundles: dict[TrustDomain, dict[str, Jwk]] = {}
     disabled: dict[TrustDomain, str] = {}
     for name, document in response.bundles.items():
         try:
             trust_domain = parse_trust_domain(name)
         except SpiffeIdError:
-            continue  # nobody's bundle
+            continue  # no trust domain's bundle
         try:
-            if trust_domain in bundles or trust_domain in disabled:  # by its ID and by its bare name: neither is the better one
-                raise IdentityError(IdentityFault.BAD_BUNDLE, f"two bundles of {trust_domain}")
+            if trust_domain in bundles or trust_domain in disabled:  # by SPIFFE ID and by name: neither takes precedence
+                raise IdentityError(IdentityFault.BAD_BUNDLE, f"two bundles for {trust_domain}")
             bundles[trust_domain] = parse_jwks(document)
         except IdentityError as error:
             bundles.pop(trust_domain, None)
@@ -88,7 +88,7 @@ def accept_jwt_bundles(response: BundlesResponse) -> JwtBundles:
 def _accept(entry: JwtSvidEntry, audience: frozenset[str], now: datetime) -> JwtSvid:
     if not entry.spiffe_id or not entry.svid:
         missing = "spiffe_id" if not entry.spiffe_id else "svid"
-        raise IdentityError(IdentityFault.INCOMPLETE, f"a JWT-SVID lacks {missing}")
+        raise IdentityError(IdentityFault.INCOMPLETE, f"JWT-SVID: missing {missing}")
     check_hint(entry.offer)
     try:
         token = parse_token(entry.svid)
@@ -96,12 +96,12 @@ def _accept(entry: JwtSvidEntry, audience: frozenset[str], now: datetime) -> Jwt
     except TokenError as error:
         raise IdentityError(IdentityFault.UNVERIFIED, f"JWT-SVID {entry.spiffe_id!a}: {error}") from error
     if str(svid.spiffe_id) != entry.spiffe_id:
-        raise IdentityError(IdentityFault.WRONG_ID, f"JWT-SVID {entry.spiffe_id!a} comes with a token for {svid.spiffe_id}")
+        raise IdentityError(IdentityFault.WRONG_ID, f"JWT-SVID {entry.spiffe_id!a}: its token is for {svid.spiffe_id}")
     if not audience <= set(svid.audience):
-        raise IdentityError(IdentityFault.UNVERIFIED, f"JWT-SVID {entry.spiffe_id!a} is not for all of the audience")
+        raise IdentityError(IdentityFault.UNVERIFIED, f"JWT-SVID {entry.spiffe_id!a}: not valid for the whole audience")
     if svid.expires_at <= now.timestamp():
         raise IdentityError(
             IdentityFault.UNVERIFIED,
-            f"JWT-SVID {entry.spiffe_id!a} ended at {moment(svid.expires_at)}, by our clock before it came",
+            f"JWT-SVID {entry.spiffe_id!a}: expired at {moment(svid.expires_at)} by the local clock, before it was received",
         )
     return svid

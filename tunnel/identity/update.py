@@ -1,7 +1,7 @@
-"""From a message of the Workload API to what can be used of it (Workload API, section 5; X509-SVID, sections 2 to 5).
+"""Selection and verification of the content of an X.509 update (Workload API, section 5; X509-SVID, sections 2 to 5).
 
-First the wanted SVID is selected, then it is verified, and no other is. What is bad and not needed is left out by itself: an
-SVID, a certificate in a bundle, a federated bundle (its trust domain is then trusted by nobody).
+Only the selected SVID is verified. An invalid part that is not needed is skipped alone: another SVID, a certificate of a
+bundle, or a federated bundle (then no peer of its trust domain is trusted).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tunnel.spiffe.x509 import PrivateKey
 from tunnel.tls.verify import SpiffeVerifier
 
 _ANY = Selection()
-MAX_BUNDLE_BYTES = 4 * 1024 * 1024  # of one trust domain; the client bounds the message as a whole
+MAX_BUNDLE_BYTES = 4 * 1024 * 1024  # per trust domain; the gRPC channel limits the whole message
 MAX_HINT_BYTES = 1024  # Workload API 5.2.1
 
 Good = list[tuple[SvidEntry, X509Svid]]
@@ -41,15 +41,15 @@ def accept_update(
     *,
     wants_all: bool = False,
 ) -> X509Context:
-    """What `response` holds for us: the wanted SVID, verified as a peer would, and the bundles.
+    """Return the selected SVID of a response, verified as a peer would verify it, and the bundles.
 
-    The entries that `selection` means are verified in order until one is good; with `wants_all` every entry is. The order of an
-    agent's list is arbitrary, so the ID of `current` is kept while it is offered: if its new SVID is bad, the update is refused
-    for as long as `current` is valid. Raises IdentityError when the update is empty, or when it offers what is wanted and none
-    of that is good.
+    The entries that match `selection` are verified in order until one is valid; with `wants_all` every entry is verified. The
+    order of an agent's list is arbitrary, so the ID of `current` is preferred while it is offered: if its new SVID is invalid,
+    the update is rejected for as long as `current` is valid. Raises IdentityError if the update is empty, or if entries match
+    `selection` and none of them is valid.
     """
     if not response.svids:
-        raise IdentityError(IdentityFault.NO_SVID, "the update holds no SVID")
+        raise IdentityError(IdentityFault.NO_SVID, "the update contains no SVID")
     wanted = [entry for entry in response.svids if selection.is_met_by(entry.offer)]
     if current is not None:
         wanted.sort(key=lambda entry: entry.spiffe_id != str(current.spiffe_id))
@@ -76,7 +76,7 @@ def accept_update(
 def _verify_entries(
     entries: Iterable[SvidEntry], bundles: BundleSet, now: datetime, kept: str | None, *, wants_all: bool
 ) -> tuple[Good, Bad]:
-    """The good ones and the bad ones; unless all are wanted, up to the first good one, or to the last one whose ID is kept."""
+    """Verify entries up to the first valid one, or up to the last one with the ID `kept`; all of them with `wants_all`."""
     verifier = SpiffeVerifier(bundles)
     good: Good = []
     bad: Bad = []
@@ -99,14 +99,14 @@ def _accept_entry(entry: SvidEntry, bundles: BundleSet, verifier: SpiffeVerifier
     try:
         verified = verifier.verify(chain, now)
     except PeerDenied as error:
-        begins = max(one.not_before for one in chain)  # else it is the authority that is not yet valid
+        begins = max(one.not_before for one in chain)  # otherwise an authority is not yet valid
         is_early = error.reason is Denial.NOT_YET_VALID and begins > now
         raise IdentityError(
             IdentityFault.UNVERIFIED, f"SVID {entry.spiffe_id!a}: {error}", begins if is_early else None
         ) from error
     spiffe_id = verified.spiffe_id
     if spiffe_id is None or str(spiffe_id) != entry.spiffe_id:
-        raise IdentityError(IdentityFault.WRONG_ID, f"SVID {entry.spiffe_id!a} comes with a certificate for {spiffe_id}")
+        raise IdentityError(IdentityFault.WRONG_ID, f"SVID {entry.spiffe_id!a}: its certificate is for {spiffe_id}")
     return X509Svid(spiffe_id, entry.hint, chain, key, verified.not_after)
 
 
@@ -120,7 +120,7 @@ def _read_chain(entry: SvidEntry) -> tuple[Certificate, ...]:
     }
     missing = [name for name, value in mandatory.items() if not value]
     if missing:
-        raise IdentityError(IdentityFault.INCOMPLETE, f"SVID {entry.spiffe_id!a} lacks {', '.join(missing)}")
+        raise IdentityError(IdentityFault.INCOMPLETE, f"SVID {entry.spiffe_id!a}: missing {', '.join(missing)}")
     try:
         parse_spiffe_id(entry.spiffe_id)
         return parse_certificates(entry.x509_svid)
@@ -131,22 +131,22 @@ def _read_chain(entry: SvidEntry) -> tuple[Certificate, ...]:
 
 
 def check_hint(offer: Offer) -> None:
-    """Raise IdentityError for a hint that is longer than the standard has it (Workload API 5.2.1)."""
+    """Raise IdentityError for a hint that is too long (Workload API 5.2.1)."""
     if len(offer.hint.encode()) > MAX_HINT_BYTES:
-        raise IdentityError(IdentityFault.OVER_LIMIT, f"SVID {offer.spiffe_id!a}: its hint is over {MAX_HINT_BYTES} bytes")
+        raise IdentityError(IdentityFault.OVER_LIMIT, f"SVID {offer.spiffe_id!a}: hint of over {MAX_HINT_BYTES} bytes")
 
 
 def _read_key(entry: SvidEntry, leaf: Certificate) -> PrivateKey:
-    """The key in PKCS#8, which must be that of the leaf; what is wrong with it is said without a byte of it."""
+    """Parse the PKCS#8 key, which must match the leaf; an error contains no key material."""
     try:
         key = load_der_private_key(entry.x509_svid_key, None)
         fits = key.public_key() == read_public_key(leaf.key_info)
     except (ValueError, TypeError, UnsupportedAlgorithm, PeerDenied):
-        raise IdentityError(IdentityFault.BAD_KEY, f"SVID {entry.spiffe_id!a}: its private key cannot be read") from None
+        raise IdentityError(IdentityFault.BAD_KEY, f"SVID {entry.spiffe_id!a}: unreadable private key") from None
     if not isinstance(key, PrivateKey):
-        raise IdentityError(IdentityFault.BAD_KEY, f"SVID {entry.spiffe_id!a}: a kind of key that signs no TLS handshake")
+        raise IdentityError(IdentityFault.BAD_KEY, f"SVID {entry.spiffe_id!a}: unsupported type of private key")
     if not fits:
-        raise IdentityError(IdentityFault.BAD_KEY, f"SVID {entry.spiffe_id!a}: its private key is another certificate's")
+        raise IdentityError(IdentityFault.BAD_KEY, f"SVID {entry.spiffe_id!a}: the private key does not match the certificate")
     return key
 
 
@@ -154,14 +154,14 @@ def _read_key(entry: SvidEntry, leaf: Certificate) -> PrivateKey:
 
 
 def accept_bundles(response: BundlesResponse) -> BundleSet:
-    """The bundles that a response to `FetchX509Bundles` holds, each trust domain's by itself."""
+    """Return the bundles of a `FetchX509Bundles` response; a bundle that cannot be parsed disables its trust domain only."""
     return _Bundles().add_federated(response.bundles.items()).as_set()
 
 
 def _read_bundles(response: X509SvidResponse, wanted: Iterable[SvidEntry]) -> tuple[BundleSet, tuple[str, ...]]:
-    """Our own bundles and the federated ones.
+    """Parse the bundles of the SVIDs and the federated ones.
 
-    An agent repeats the bundle in every SVID of a trust domain: that of a wanted SVID counts first.
+    An agent repeats the bundle in every SVID of a trust domain: the one of a selected SVID takes precedence.
     """
     bundles = _Bundles()
     for entry in (*wanted, *response.svids):
@@ -172,7 +172,7 @@ def _read_bundles(response: X509SvidResponse, wanted: Iterable[SvidEntry]) -> tu
 
 
 class _Bundles:
-    """Each trust domain's bundle by itself, while a message is read; one of our own is never replaced by a federated one."""
+    """The bundles of a message while it is parsed; a federated bundle never replaces one that came with an SVID."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []
@@ -193,7 +193,7 @@ class _Bundles:
             try:
                 trust_domain = parse_trust_domain(name)
             except SpiffeIdError as error:
-                self.notes.append(f"a federated bundle is left out: {error}")
+                self.notes.append(f"federated bundle skipped: {error}")
                 continue
             if trust_domain not in self._own:
                 self._add(trust_domain, blob)
@@ -201,16 +201,16 @@ class _Bundles:
 
     def _add(self, trust_domain: TrustDomain, blob: bytes) -> None:
         try:
-            if trust_domain in self._read or trust_domain in self._disabled:  # by its ID and by its name: neither is better
-                raise IdentityError(IdentityFault.BAD_BUNDLE, f"two bundles of {trust_domain}")
+            if trust_domain in self._read or trust_domain in self._disabled:  # by SPIFFE ID and by name: no precedence
+                raise IdentityError(IdentityFault.BAD_BUNDLE, f"two bundles for {trust_domain}")
             self._read[trust_domain] = TrustBundle(trust_domain, tuple(self._parse(trust_domain, blob)))
         except IdentityError as error:
             self._read.pop(trust_domain, None)
             self._disabled[trust_domain] = str(error)
-            self.notes.append(f"trust domain {trust_domain} is trusted by nobody: {error}")
+            self.notes.append(f"bundle of {trust_domain} skipped, no peer of this trust domain is trusted: {error}")
 
     def _parse(self, trust_domain: TrustDomain, blob: bytes) -> Iterator[Certificate]:
-        """Its authorities, without those that cannot be read; raises IdentityError when none can."""
+        """Yield its authorities, skipping unreadable ones; raises IdentityError if every one is unreadable."""
         if len(blob) > MAX_BUNDLE_BYTES:
             raise IdentityError(IdentityFault.OVER_LIMIT, f"the bundle of {trust_domain} is over {MAX_BUNDLE_BYTES} bytes")
         try:
@@ -225,4 +225,4 @@ class _Bundles:
                 failures.append(f"certificate {number} of {len(ders)} in the bundle of {trust_domain}: {error}")
         if failures and len(failures) == len(ders):
             raise IdentityError(IdentityFault.BAD_BUNDLE, failures[0])
-        self.notes += [f"an authority is left out: {failure}" for failure in failures]
+        self.notes += [f"authority skipped: {failure}" for failure in failures]

@@ -15,8 +15,8 @@ from tunnel.config.model import WorkloadApi
 from tunnel.errors import IdentityError, IdentityFault
 from tunnel.identity.credentials import SvidCredentials
 from tunnel.identity.event_channel import EventChannel, open_event_channel, receive_newest
-from tunnel.identity.identity_tracker import IdentityTracker, describe_wait
-from tunnel.identity.workload import Event, Rejected, Updated
+from tunnel.identity.events import Rejected, Updated, WorkloadEvent
+from tunnel.identity.identity_tracker import IdentityTracker, describe_timeout
 from tunnel.log import Log, escape
 from tunnel.proxy.identity_source import CredentialSink
 from tunnel.status.counters import WorkloadApiState
@@ -47,7 +47,7 @@ class WorkloadApiSource:
             for event in await receive_newest(events):
                 self._apply(event)
 
-    def _apply(self, event: Event) -> None:
+    def _apply(self, event: WorkloadEvent) -> None:
         try:
             outcome = self._tracker.take(event)
         except IdentityError as error:
@@ -61,14 +61,14 @@ class WorkloadApiSource:
         elif outcome.is_confirmed:
             self._sink.confirm()
 
-    def _show(self, event: Event) -> None:
+    def _show(self, event: WorkloadEvent) -> None:
         state = self._state
         if isinstance(event, Updated):
             left_out = state.left_out + len(event.context.left_out)
             state = replace(state, error="", updates=state.updates + 1, left_out=left_out, last_update=int(time.time()))
         elif isinstance(event, Rejected):
             state = replace(state, rejected=state.rejected + 1)
-        self._state = replace(state, error=self._tracker.complaint or state.error)
+        self._state = replace(state, error=self._tracker.problem or state.error)
         self._sink.show_workload_api(self._state)
 
     def _use(self, credentials: SvidCredentials) -> None:
@@ -86,7 +86,7 @@ class WorkloadApiSource:
         with trio.move_on_after(limit or math.inf):
             await self._ready.wait()
             return
-        why = describe_wait(self._source.endpoint, limit, self._tracker.complaint)
+        why = describe_timeout(self._source.endpoint, limit, self._tracker.problem)
         self._sink.fail(
             IdentityError(IdentityFault.TIMEOUT, f"timed out or failed waiting for initial SPIFFE Workload API update: {why}")
         )

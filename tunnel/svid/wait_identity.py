@@ -16,8 +16,8 @@ from tunnel.config.model import WorkloadApi
 from tunnel.errors import IdentityError, IdentityFault
 from tunnel.identity.credentials import SvidCredentials, X509Context
 from tunnel.identity.event_channel import EventChannel, open_event_channel
-from tunnel.identity.identity_tracker import IdentityTracker, describe_wait
-from tunnel.identity.workload import Updated
+from tunnel.identity.events import Updated
+from tunnel.identity.identity_tracker import IdentityTracker, describe_timeout
 
 _LONG = 1.0  # seconds after which a person would like to know
 
@@ -46,10 +46,10 @@ async def wait_identity(source: WorkloadApi, say: Callable[[str], None], *, want
         with trio.move_on_after(limit):
             with trio.move_on_after(_LONG):
                 return await _receive_first(events, tracker, lines)
-            why = f": {tracker.complaint}" if tracker.complaint else ""
+            why = f": {tracker.problem}" if tracker.problem else ""
             say(f"waiting for an identity from {source.endpoint}{why}")
             return await _receive_first(events, tracker, lines)
-    raise IdentityError(IdentityFault.TIMEOUT, describe_wait(source.endpoint, limit, tracker.complaint))
+    raise IdentityError(IdentityFault.TIMEOUT, describe_timeout(source.endpoint, limit, tracker.problem))
 
 
 def run_with_identity(source: WorkloadApi, say: Callable[[str], None], *, wants_all: bool = False) -> IdentityWait:

@@ -26,9 +26,8 @@ from tunnel.http.connection import Limits
 from tunnel.http.server import HttpService, connection_limit, serve_http
 from tunnel.identity.credentials import SvidCredentials
 from tunnel.identity.event_channel import open_event_channel, receive_newest
-from tunnel.identity.identity_tracker import IdentityTracker, describe_wait
-from tunnel.identity.workload import Denied, Disconnected, Overdue, Rejected, Updated
-from tunnel.identity.workload import Event as WorkloadEvent
+from tunnel.identity.events import Denied, Disconnected, Overdue, Rejected, Updated, WorkloadEvent
+from tunnel.identity.identity_tracker import IdentityTracker, describe_timeout
 from tunnel.net.listen import Listener, open_listener
 from tunnel.net.notify import Notifier, State
 from tunnel.svid.atomic_directory import AtomicDirectory, Replaced
@@ -160,7 +159,7 @@ class Watch:
         except IdentityError as error:
             self._end(1, error)
             return
-        self.standing.trouble = self._tracker.complaint
+        self.standing.trouble = self._tracker.problem
         if isinstance(event, Updated):
             self.standing.left_out += len(event.context.left_out)
         kind = self._kind_of(event)
@@ -178,14 +177,14 @@ class Watch:
             return Event.REJECTED
         if isinstance(event, Overdue) or (isinstance(event, Disconnected) and not isinstance(event, Denied)):
             return Event.UNAVAILABLE
-        return Event.DENIED if self._tracker.complaint else Event.UPDATE  # other identities than ours are none for us
+        return Event.DENIED if self._tracker.problem else Event.UPDATE  # other identities than ours are none for us
 
     async def _await_first(self) -> None:
         limit = self._config.source.timeout
         with trio.move_on_after(limit or math.inf):
             await self._changed.wait()
             return
-        why = describe_wait(self._config.source.endpoint, limit, self._tracker.complaint)
+        why = describe_timeout(self._config.source.endpoint, limit, self._tracker.problem)
         self._end(1, IdentityError(IdentityFault.TIMEOUT, why))
 
     # -- the files

@@ -26,7 +26,7 @@ _PICTURE = """\
   caller --plain--> client proxy ==mutual TLS==> server proxy --plain--> service
                     {domain}/caller               {domain}/service
 """
-_GENERATION = re.compile(r"identity (?P<id>\S+) generation (?P<number>\d+) valid until (?P<until>\S+),")
+_GENERATION = re.compile(r"identity updated: spiffe_id=(?P<id>\S+) generation=(?P<number>\d+) expires_at=(?P<until>\S+)")
 _OPENING = re.compile(r"opening pipe: .* peer=(?P<peer>\S+) rule=(?P<rule>\S+)")
 _REFUSED = re.compile(r"error on TLS handshake from .* reason=(?P<reason>\S+)")
 

@@ -25,8 +25,8 @@ from tunnel.log import one_line
 from tunnel.spiffe.jwt import MAX_TOKEN_BYTES, Reader, moment
 
 if TYPE_CHECKING:  # loaded when the line is known to be a good one
-    from tunnel.identity.jwt import WorkloadCalls
     from tunnel.identity.tokens import JwtSvid
+    from tunnel.identity.workload_calls import WorkloadCalls
     from tunnel.spiffe.jwks import JwtBundles
     from tunnel.svid.file_refresher import FileRefresher
 
@@ -73,11 +73,11 @@ def _fetch(config: JwtConfig, environ: Mapping[str, str]) -> int:
 def _fetch_one(config: JwtConfig, calls: WorkloadCalls) -> JwtSvid:
     answer = calls.fetch_token(config.audience, config.source.selection)
     for failure in answer.left_out:
-        say(f"warning: an identity is left out: {failure}")
+        say(f"warning: SVID skipped: {failure}")
     if answer.offered > 1 and config.source.selection.is_open():
         say(
-            f"warning: {answer.offered} identities are offered and none is chosen by --spiffe-id or --spiffe-hint: "
-            f"the first good one is used, {answer.svid.spiffe_id}, and an agent's order is arbitrary"
+            f"warning: {answer.offered} SVIDs offered and none selected by --spiffe-id or --spiffe-hint: "
+            f"using the first valid one, {answer.svid.spiffe_id}, and the order of an agent's list is arbitrary"
         )
     return answer.svid
 
@@ -124,7 +124,7 @@ def _write(
     manner: _Manner,
 ) -> int:
     """Write what is fetched to the file, once or again and again."""
-    from tunnel.identity.jwt import WorkloadCalls
+    from tunnel.identity.workload_calls import WorkloadCalls
     from tunnel.net.notify import Notifier
     from tunnel.svid.event_log import Event, EventLog, Form
     from tunnel.svid.exposure import list_exposures
@@ -136,7 +136,7 @@ def _write(
     event_log = EventLog(Form.JSON if manner.is_json else form)
     for exposure in list_exposures(os.path.dirname(file.path)):
         event_log.tell(Event.NOTICE, f"warning: {exposure}")
-    first = WorkloadCalls(source.endpoint, limit=source.timeout, say=lambda text: event_log.tell(Event.UNAVAILABLE, text))
+    first = WorkloadCalls(source.endpoint, limit=source.timeout, on_wait=lambda text: event_log.tell(Event.UNAVAILABLE, text))
     later = WorkloadCalls(source.endpoint, limit=_RENEWAL_LIMIT)
 
     def stop() -> None:
@@ -213,9 +213,9 @@ def _read_token(path: str) -> str:
 
 
 def _open_calls(source: WorkloadApi) -> WorkloadCalls:
-    from tunnel.identity.jwt import WorkloadCalls
+    from tunnel.identity.workload_calls import WorkloadCalls
 
-    return WorkloadCalls(source.endpoint, limit=source.timeout, say=say)
+    return WorkloadCalls(source.endpoint, limit=source.timeout, on_wait=say)
 
 
 def _object_text(svid: JwtSvid, *, has_token: bool) -> str:

@@ -48,9 +48,9 @@ def _trust(config: VerifyConfig) -> Trust:
         return _trust_file(config.bundle)
     if config.source is None:
         return Trust(None, "there is no --bundle and no address of a Workload API", is_wanted=False)
-    from tunnel.identity.jwt import WorkloadCalls
+    from tunnel.identity.workload_calls import WorkloadCalls
 
-    calls = WorkloadCalls(config.source.endpoint, limit=config.source.timeout, say=say)
+    calls = WorkloadCalls(config.source.endpoint, limit=config.source.timeout, on_wait=say)
     try:
         return Trust(calls.fetch_x509_bundles(), f"as the Workload API at {config.source.endpoint} has it")
     except IdentityError as error:

@@ -17,8 +17,8 @@ from tunnel.devapi.api import BUNDLES, JWT_BUNDLES, JWT_SVIDS, VALIDATE, DevWork
 from tunnel.devapi.publisher import Refusal
 from tunnel.errors import IdentityError, IdentityFault, TokenError, TokenFault
 from tunnel.identity.backoff import Backoff
-from tunnel.identity.jwt import WorkloadCalls
 from tunnel.identity.tokens import accept_jwt_bundles, accept_token
+from tunnel.identity.workload_calls import WorkloadCalls
 from tunnel.spiffe.endpoint import WorkloadEndpoint
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id
 from tunnel.spiffe.messages import BundlesResponse, JwtSvidEntry, encode_jwt_svid_response, encode_validate_response
@@ -31,8 +31,8 @@ FIRST = Selection()
 WHEN = datetime.fromtimestamp(NOW, UTC)
 
 
-class Hurried(Backoff):
-    """Hardly waits, and calls `after` each time."""
+class FastBackoff(Backoff):
+    """Waits for a few milliseconds and calls `after` each time."""
 
     def __init__(self, after: Callable[[], None] = lambda: None) -> None:
         super().__init__(lambda: 0.0)
@@ -56,7 +56,7 @@ def api(endpoint: WorkloadEndpoint) -> Iterator[DevWorkloadApi]:
 
 @pytest.fixture
 def calls(endpoint: WorkloadEndpoint) -> WorkloadCalls:
-    return WorkloadCalls(endpoint, limit=LIMIT, backoff=Hurried())
+    return WorkloadCalls(endpoint, limit=LIMIT, backoff=FastBackoff())
 
 
 def test_a_token_comes_for_the_identity_that_is_wanted(api: DevWorkloadApi, calls: WorkloadCalls) -> None:
@@ -94,7 +94,7 @@ def test_bundles_of_both_kinds_are_read_once(api: DevWorkloadApi, calls: Workloa
 @pytest.mark.parametrize("rpc", [JWT_SVIDS, JWT_BUNDLES])
 def test_what_may_pass_is_asked_again(code: str, rpc: str, api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> None:
     api.publish(endpoint, rpc, Refusal(code, "not now"))
-    calls = WorkloadCalls(endpoint, limit=LIMIT, backoff=Hurried(api.rotate_svids))  # which ends what was published
+    calls = WorkloadCalls(endpoint, limit=LIMIT, backoff=FastBackoff(api.rotate_svids))  # which ends what was published
     if rpc == JWT_SVIDS:
         assert calls.fetch_token(["db"], FIRST)
     else:
@@ -104,7 +104,7 @@ def test_what_may_pass_is_asked_again(code: str, rpc: str, api: DevWorkloadApi, 
 @pytest.mark.parametrize("raw", [b"\xff", b"", encode_jwt_svid_response([JwtSvidEntry("spiffe://a.test/x", token())])])
 def test_an_answer_that_is_not_taken_is_asked_for_again(raw: bytes, api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> None:
     api.publish(endpoint, JWT_SVIDS, raw)
-    calls = WorkloadCalls(endpoint, limit=LIMIT, backoff=Hurried(api.rotate_svids))
+    calls = WorkloadCalls(endpoint, limit=LIMIT, backoff=FastBackoff(api.rotate_svids))
     assert calls.fetch_token(["db"], FIRST).svid.spiffe_id == X.spiffe_id
 
 
@@ -123,10 +123,13 @@ def test_what_will_not_pass_is_told_at_once(
 def test_a_limit_ends_the_wait_and_names_the_trouble(api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> None:
     api.publish(endpoint, JWT_SVIDS, Refusal("PERMISSION_DENIED", "no identity issued"))
     api.publish(endpoint, BUNDLES, Refusal("UNAVAILABLE", "not now"))
-    calls = WorkloadCalls(endpoint, limit=0.2, backoff=Hurried())
+    calls = WorkloadCalls(endpoint, limit=0.2, backoff=FastBackoff())
     for ask, trouble in (
-        (lambda: calls.fetch_token(["db"], FIRST), r"no such identity \(PERMISSION_DENIED: no identity issued\)"),
-        (calls.fetch_x509_bundles, r"not available \(UNAVAILABLE: not now\)"),
+        (
+            lambda: calls.fetch_token(["db"], FIRST),
+            r"to this process \(PERMISSION_DENIED: no identity issued\)",
+        ),
+        (calls.fetch_x509_bundles, r"unavailable \(UNAVAILABLE: not now\)"),
     ):
         with pytest.raises(IdentityError, match=trouble) as late:
             ask()
@@ -137,9 +140,11 @@ def test_nobody_there_and_a_hint_that_is_not_offered_are_troubles_too(
     api: DevWorkloadApi, tmp_path: Path, endpoint: WorkloadEndpoint
 ) -> None:
     with pytest.raises(IdentityError, match=r"UNAVAILABLE.*[Nn]o such file"):
-        WorkloadCalls(WorkloadEndpoint(path=str(tmp_path / "none")), limit=0.2, backoff=Hurried()).fetch_token(["db"], FIRST)
+        WorkloadCalls(WorkloadEndpoint(path=str(tmp_path / "none")), limit=0.2, backoff=FastBackoff()).fetch_token(
+            ["db"], FIRST
+        )
     with pytest.raises(IdentityError, match=r"--spiffe-hint other, only spiffe://a.test/x, spiffe://a.test/z \(hint inner\)"):
-        WorkloadCalls(endpoint, limit=0.2, backoff=Hurried()).fetch_token(["db"], Selection(hint="other"))
+        WorkloadCalls(endpoint, limit=0.2, backoff=FastBackoff()).fetch_token(["db"], Selection(hint="other"))
 
 
 def test_one_who_takes_the_call_and_never_answers_is_told_of_and_can_be_left(endpoint: WorkloadEndpoint) -> None:
@@ -153,7 +158,7 @@ def test_one_who_takes_the_call_and_never_answers_is_told_of_and_can_be_left(end
     with socket.socket(socket.AF_UNIX) as mute:
         mute.bind(endpoint.path)
         mute.listen()
-        calls = WorkloadCalls(endpoint, limit=0, say=say)
+        calls = WorkloadCalls(endpoint, limit=0, on_wait=say)
         failures: list[BaseException] = []
 
         def ask() -> None:
@@ -174,7 +179,7 @@ def test_one_who_takes_the_call_and_never_answers_is_told_of_and_can_be_left(end
 
 def test_an_answer_without_a_name_is_no_answer(api: DevWorkloadApi, calls: WorkloadCalls, endpoint: WorkloadEndpoint) -> None:
     api.publish(endpoint, VALIDATE, encode_validate_response(Validated("", {"sub": "spiffe://a.test/x"})))
-    with pytest.raises(IdentityError, match="its answer names no SPIFFE ID"):
+    with pytest.raises(IdentityError, match="the answer contains no SPIFFE ID"):
         calls.validate_token("db", token())
 
 

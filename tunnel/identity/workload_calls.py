@@ -1,7 +1,6 @@
-"""Single calls of the Workload API: the JWT profile, and one look at the X.509 bundles.
+"""Single Workload API calls with retries: the JWT profile and the X.509 bundles (Workload API, sections 4, 6, appendix A).
 
-Knows gRPC, status codes and when to try again (Workload API, sections 4, 6 and appendix A); must not know what an answer is
-used for. Calls block, so a caller that must not wait makes them in a thread, and ends them by `stop`.
+Calls block: a caller that must not block makes them in a thread and ends them by `stop`.
 """
 
 from __future__ import annotations
@@ -16,9 +15,10 @@ from typing import Any, TypeVar
 
 from tunnel.errors import IdentityError, IdentityFault, SpiffeIdError, TokenError, TokenFault, WireError
 from tunnel.identity.backoff import Backoff
+from tunnel.identity.grpc_channel import FATAL_CODES, fatal_error, open_channel, status_details
 from tunnel.identity.tokens import TokenAnswer, accept_jwt_bundles, accept_token
 from tunnel.identity.update import accept_bundles
-from tunnel.identity.workload import CHANNEL_OPTIONS, FATAL, grpc_target, plain_words, refusal
+from tunnel.identity.workload import NO_IDENTITY_FLOOR
 from tunnel.spiffe.bundle import BundleSet
 from tunnel.spiffe.endpoint import WorkloadEndpoint
 from tunnel.spiffe.ids import parse_spiffe_id
@@ -39,21 +39,20 @@ from tunnel.spiffe.messages import (
 from tunnel.spiffe.selection import Selection
 
 # isort: split
-import grpc  # last: tunnel.identity.workload has made it quiet
+import grpc  # last: tunnel.identity.grpc_channel configures its logging first
 
 LIMIT = 15.0  # seconds
-_ATTEMPT = 10.0  # seconds for one call, of an agent that takes it and never answers
+_ATTEMPT = 10.0  # seconds for one call: an agent may accept it and never answer
 _CAP = 5.0  # seconds between attempts
-_NO_IDENTITY_FLOOR = 1.0  # an agent attests the caller anew each time
-_LONG = 1.0  # seconds after which a person would like to know
+_SLOW = 1.0  # seconds after which a call that waits is reported
 
 T = TypeVar("T")
 
 
 class WorkloadCalls:
-    """Asks an endpoint, again while it refuses or is away, for at most `limit` seconds (0: for ever).
+    """Calls an endpoint, with retries while it refuses or is unavailable, for at most `limit` seconds (0: no limit).
 
-    `say` is told once of each call that takes long, perhaps on another thread.
+    `on_wait` gets one message for each call that takes longer than a second, possibly on another thread.
     """
 
     def __init__(
@@ -61,80 +60,84 @@ class WorkloadCalls:
         endpoint: WorkloadEndpoint,
         *,
         limit: float = LIMIT,
-        say: Callable[[str], None] = lambda text: None,
+        on_wait: Callable[[str], None] = lambda text: None,
         backoff: Backoff | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._endpoint = endpoint
         self._limit = limit or math.inf
-        self._say = say
+        self._on_wait = on_wait
         self._backoff = backoff or Backoff()
         self._clock = clock
         self._wall = wall
         self._stopping = threading.Event()
         self._call: Any = None
-        self._trouble = ""
+        self._problem = ""
 
     def stop(self) -> None:
-        """End whatever is under way; it raises IdentityError, and so does everything later."""
+        """Cancel the current call; it and every later call raise IdentityError."""
         self._stopping.set()
         if self._call is not None:
             self._call.cancel()
 
     def fetch_token(self, audience: Sequence[str], selection: Selection) -> TokenAnswer:
-        """The token that is wanted; raises IdentityError."""
+        """Fetch the selected JWT-SVID; raises IdentityError."""
         wanted = str(selection.spiffe_id) if selection.spiffe_id else ""
         request = encode_jwt_svid_request(JwtSvidRequest(tuple(audience), wanted))
 
-        def take(message: bytes) -> TokenAnswer:
+        def parse(message: bytes) -> TokenAnswer:
             now = datetime.fromtimestamp(self._wall(), UTC)
             return accept_token(parse_jwt_svid_response(message), audience, now, selection)
 
-        return self._ask("FetchJWTSVID", request, take)
+        return self._call_with_retries("FetchJWTSVID", request, parse)
 
     def validate_token(self, audience: str, token: str) -> ValidateResponse:
-        """Whose token it is, by the agent's word; raises TokenError when it refuses the token, and IdentityError."""
+        """Let the agent validate a token; raises TokenError if it refuses the token, and IdentityError."""
         request = encode_validate_request(ValidateRequest(audience, token))
         try:
-            response = self._ask("ValidateJWTSVID", request, parse_validate_response)
+            response = self._call_with_retries("ValidateJWTSVID", request, parse_validate_response)
         except _InvalidArgument as error:
             raise TokenError(TokenFault.REFUSED, error.details) from error
         try:
             parse_spiffe_id(response.spiffe_id)
         except SpiffeIdError as error:
-            raise IdentityError(IdentityFault.WRONG_ID, f"its answer names no SPIFFE ID: {error}") from error
+            raise IdentityError(IdentityFault.WRONG_ID, f"the answer contains no SPIFFE ID: {error}") from error
         return response
 
     def fetch_jwt_bundles(self) -> JwtBundles:
-        """The keys by which tokens are checked, by trust domain; raises IdentityError."""
-        return self._ask("FetchJWTBundles", b"", lambda message: accept_jwt_bundles(parse_jwt_bundles_response(message)))
+        """Fetch the JWT bundles by trust domain; raises IdentityError."""
+        return self._call_with_retries(
+            "FetchJWTBundles", b"", lambda message: accept_jwt_bundles(parse_jwt_bundles_response(message))
+        )
 
     def fetch_x509_bundles(self) -> BundleSet:
-        """The authorities by which certificates are checked, by trust domain; raises IdentityError."""
-        return self._ask("FetchX509Bundles", b"", lambda message: accept_bundles(parse_x509_bundles_response(message)))
+        """Fetch the X.509 bundles by trust domain; raises IdentityError."""
+        return self._call_with_retries(
+            "FetchX509Bundles", b"", lambda message: accept_bundles(parse_x509_bundles_response(message))
+        )
 
-    def _ask(self, rpc: str, request: bytes, take: Callable[[bytes], T]) -> T:
-        """What `take` makes of the answer; an answer that it refuses is asked for again, as one that did not come."""
+    def _call_with_retries(self, rpc: str, request: bytes, parse: Callable[[bytes], T]) -> T:
+        """Return the parsed answer; an answer that `parse` refuses is retried like a failed call."""
         deadline = self._clock() + self._limit
         self._backoff.reset()
-        self._trouble = ""
-        with self._saying_when_long(rpc):
+        self._problem = ""
+        with self._reporting_wait(rpc):
             while True:
                 self._check_running()
                 floor = 0.0
                 try:
-                    return take(self._attempt(rpc, request, deadline))
+                    return parse(self._attempt(rpc, request, deadline))
                 except WireError as error:
-                    self._trouble = f"an answer that cannot be read: {error}"
+                    self._problem = f"malformed answer: {error}"
                 except _Refused as error:
-                    if isinstance(error, _InvalidArgument) or error.code in FATAL:
+                    if isinstance(error, _InvalidArgument) or error.code in FATAL_CODES:
                         raise
-                    if not (self._trouble and self._clock() >= deadline):  # the end of our time says less
-                        self._trouble = error.trouble
-                    floor = _NO_IDENTITY_FLOOR if error.code is grpc.StatusCode.PERMISSION_DENIED else 0.0
+                    if not (self._problem and self._clock() >= deadline):  # our own timeout tells less than the error before
+                        self._problem = error.problem
+                    floor = NO_IDENTITY_FLOOR if error.code is grpc.StatusCode.PERMISSION_DENIED else 0.0
                 except IdentityError as error:
-                    self._trouble = f"{error.reason.value}: {error}"
+                    self._problem = f"{error.reason.value}: {error}"
                 self._pause(rpc, self._backoff.next(floor=floor, cap=_CAP), deadline)
 
     def _pause(self, rpc: str, delay: float, deadline: float) -> None:
@@ -142,14 +145,14 @@ class WorkloadCalls:
         if left <= delay:
             raise IdentityError(
                 IdentityFault.TIMEOUT,
-                f"nothing came from the Workload API at {self._endpoint} within {self._limit:g}s ({rpc}): {self._trouble}",
+                f"no answer from the Workload API at {self._endpoint} within {self._limit:g}s ({rpc}): {self._problem}",
             )
         self._stopping.wait(delay)
 
     def _attempt(self, rpc: str, request: bytes, deadline: float) -> bytes:
-        """The first message of the answer; a call with one answer is a stream that ends behind it."""
+        """Return the first message of the answer; a unary answer is a stream with one message."""
         seconds = max(min(_ATTEMPT, deadline - self._clock()), 0.001)
-        with grpc.insecure_channel(grpc_target(self._endpoint), options=CHANNEL_OPTIONS) as channel:
+        with open_channel(self._endpoint) as channel:
             self._call = call = channel.unary_stream(method_path(rpc))(request, timeout=seconds, metadata=(HEADER,))
             if self._stopping.is_set():
                 call.cancel()
@@ -158,21 +161,21 @@ class WorkloadCalls:
                     call.cancel()
                     return bytes(message)
             except grpc.RpcError:
-                pass  # the call itself knows how it ended
+                pass  # the call has the status
             self._check_running()
-            raise _refused(call.code(), plain_words(call.details() or ""))
+            raise _refused(call.code(), status_details(call.details()))
 
     def _check_running(self) -> None:
         if self._stopping.is_set():
-            raise IdentityError(IdentityFault.STOPPED, "stopped while the Workload API was asked")
+            raise IdentityError(IdentityFault.STOPPED, "stopped during a Workload API call")
 
     @contextmanager
-    def _saying_when_long(self, rpc: str) -> Iterator[None]:
-        def tell() -> None:
-            why = f": {self._trouble}" if self._trouble else ""
-            self._say(f"waiting for the Workload API at {self._endpoint} ({rpc}){why}")
+    def _reporting_wait(self, rpc: str) -> Iterator[None]:
+        def report() -> None:
+            why = f": {self._problem}" if self._problem else ""
+            self._on_wait(f"waiting for the Workload API at {self._endpoint} ({rpc}){why}")
 
-        timer = threading.Timer(_LONG, tell)
+        timer = threading.Timer(_SLOW, report)
         timer.daemon = True
         timer.start()
         try:
@@ -182,20 +185,20 @@ class WorkloadCalls:
 
 
 class _Refused(IdentityError):
-    """A status in the place of an answer."""
+    """A status instead of an answer."""
 
     def __init__(self, code: grpc.StatusCode, details: str) -> None:
-        error = refusal(code.name, details)
+        error = fatal_error(code.name, details)
         super().__init__(error.reason, str(error))
         self.code = code
         self.details = details
-        said = f"{code.name}: {details}".rstrip(": ")
+        status = f"{code.name}: {details}".rstrip(": ")
         is_denied = code is grpc.StatusCode.PERMISSION_DENIED
-        self.trouble = f"it gives this process no such identity ({said})" if is_denied else f"it is not available ({said})"
+        self.problem = f"{'no identity issued to this process' if is_denied else 'unavailable'} ({status})"
 
 
 class _InvalidArgument(_Refused):
-    """Something is wrong with the question, which may be the token that it is about."""
+    """The agent refuses an argument of the request, for example a token."""
 
 
 def _refused(code: grpc.StatusCode, details: str) -> _Refused:
