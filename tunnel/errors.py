@@ -35,6 +35,12 @@ def hide_secrets(text: str) -> str:
     return _SECRETS.sub(_HIDDEN, text)
 
 
+def quote(text: str) -> str:
+    """Return a value for an error message: in double quotes, printable ASCII, on one line."""
+    escaped = ascii(text)[1:-1].replace('"', '\\"')
+    return f'"{escaped}"'
+
+
 class TunnelError(Exception):
     """The base of all expected errors; any other exception that escapes is a bug."""
 
@@ -52,6 +58,12 @@ class ConfigError(TunnelError):
 
     def __init__(self, message: str) -> None:
         super().__init__(hide_secrets(message))
+
+
+def invalid_value(what: str, text: str, problem: str = "", expected: str = "") -> ConfigError:
+    """Return the error for a text that cannot be used: `invalid WHAT "TEXT": PROBLEM; expected EXPECTED`."""
+    message = f"invalid {what} {quote(text)}{f': {problem}' if problem else ''}"
+    return ConfigError(f"{message}; expected {expected}" if expected else message)
 
 
 class CommandError(TunnelError):

@@ -13,7 +13,7 @@ from tests.support.check_runner import another_user
 from tunnel.check.finding import Finding, Verdict
 from tunnel.check.listening import examine_listener
 from tunnel.net.address import parse_listen_address
-from tunnel.net.holders import holders_of
+from tunnel.net.holders import describe_holders
 
 
 def examine(text: object) -> Finding:
@@ -31,7 +31,7 @@ def test_a_port_in_use_names_who_has_it() -> None:
         found = examine(f"127.0.0.1:{port}")
         assert found.verdict is Verdict.PROBLEM
         assert f"in use by pid {os.getpid()} (" in found.seen
-    assert holders_of(port) == ""
+    assert describe_holders(port) == ""
 
 
 def test_a_port_that_is_shared_takes_no_connection_away() -> None:

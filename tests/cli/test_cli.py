@@ -48,7 +48,7 @@ BAD_LINES: list[tuple[tuple[str, ...], str]] = [
     ((*SERVER, "--allow-all", "--listen", ":1"), "flag 'listen' cannot be repeated"),
     ((*SERVER, "--allow-all=true"), "unexpected true"),
     ((*CLIENT, "--verify-id"), "expected argument for flag '--verify-id'"),
-    (("server", "--listen", "80", "--target", "localhost:1"), "--listen: '80' has no port"),
+    (("server", "--listen", "80", "--target", "localhost:1"), '--listen: invalid address "80": missing port'),
     ((*SERVER[:-1], "/run/api.sock"), "--use-workload-api-addr: '/run/api.sock' is a bare path"),
     (("server", "@/nonexistent"), "cannot read arguments from '/nonexistent'"),
     (("dev", "--ttl", "0"), "--ttl: "),

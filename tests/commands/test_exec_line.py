@@ -62,7 +62,7 @@ def test_without_names_an_equals_sign_is_a_part_of_the_value() -> None:
     ("flags", "words"),
     [
         ((), r"required flag\(s\) '--target' not provided"),
-        (("--target=db.test",), "--target: 'db.test' has no port"),
+        (("--target=db.test",), '--target: invalid address "db.test": missing port'),
         (("--target=a.test:1",), "nothing says which server is expected"),
         (("--target=a.test:1", "--target=b.test:1"), "--target: two targets have no name: give each but one"),
         (("--target=a=x:1", "--target=A=y:1"), "--target: two targets are called A"),

@@ -40,16 +40,16 @@ def test_an_address_is_written_as_for_the_proxy_or_as_a_url(text: str, scheme: s
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("localhost", "has no port"),
-        ("http://localhost", "has no port"),
+        ("localhost", "missing port"),
+        ("http://localhost", "missing port"),
         ("ftp://localhost:1", "localhost:1"),
-        ("unix://run/status.sock", "is written like a URL"),
-        ("unix:", "names no socket"),
-        ("systemd:status", "is a socket to listen on"),
-        ("http://unix:/run/x", "names no socket"),
+        ("unix://run/status.sock", "not a URL"),
+        ("unix:", "missing path"),
+        ("systemd:status", "can only be listened on"),
+        ("http://unix:/run/x", "missing"),
         ("localhost:1/a b", "printable ASCII"),
         ("localhost:1/a\r\nX: y", "printable ASCII"),
-        ("", "has no port"),
+        ("", "missing port"),
     ],
 )
 def test_what_is_no_status_port_is_refused_with_what_is_wanted(text: str, words: str) -> None:

@@ -1,4 +1,4 @@
-"""ghostunnel's grammar of addresses, and what looks local."""
+"""The text form of addresses, and which of them are local."""
 
 from __future__ import annotations
 
@@ -37,32 +37,32 @@ GOOD: list[tuple[str, Address]] = [
     ("unix:@" + "p" * 107, UnixAddress("@" + "p" * 107)),
 ]
 BAD = [
-    ("", "has no port"),
-    ("localhost", "has no port"),
-    ("localhost:", "has no port"),
-    ("80", "has no port"),
+    ("", "missing port; expected HOST:PORT or unix:PATH"),
+    ("localhost", "missing port; expected HOST:PORT or unix:PATH"),
+    ("localhost:", "missing port; expected HOST:PORT or unix:PATH"),
+    ("80", "missing port; expected HOST:PORT or unix:PATH"),
     ("::1:80", "too many colons"),
     ("a:b:c", "too many colons"),
     ("http://localhost:80", "too many colons"),
-    ("localhost:65536", "at most 65535"),
-    ("localhost:99999999", "at most 65535"),
-    ("a b:80", "no host that is one"),
-    ("a/b:80", "no host that is one"),
-    ("a\n:80", "no host that is one"),
-    ("localhost:80\n", "no host that is one"),
+    ("localhost:65536", "port out of range; expected 0 to 65535"),
+    ("localhost:99999999", "port out of range; expected 0 to 65535"),
+    ("a b:80", "invalid host; expected"),
+    ("a/b:80", "invalid host; expected"),
+    ("a\n:80", "invalid host; expected"),
+    ("localhost:80\n", "invalid host; expected"),
     ("[::1:80", "too many colons"),
-    ("[x:80", "no host that is one"),
-    ("unix:", "names no socket"),
-    ("unix:/a\0b", "names no socket"),
-    ("unix:///run/x.sock", "written like a URL; unix:PATH is wanted, such as unix:/run/x.sock"),
+    ("[x:80", "invalid host; expected"),
+    ("unix:", "missing path; expected unix:PATH"),
+    ("unix:/a\0b", "NUL character in path; expected unix:PATH"),
+    ("unix:///run/x.sock", "not a URL; expected unix:PATH, for example unix:/run/x.sock"),
     ("unix:/" + "p" * 107, "path has 108 bytes; a Unix socket path has at most 107"),
     ("unix:/" + "\u20ac" * 36, "path has 109 bytes; a Unix socket path has at most 107"),
     ("unix:@" + "p" * 108, "name has 108 bytes; an abstract socket name has at most 107"),
-    ("localhost:80/", "no port that is one"),
-    ("localhost:80 ", "no port that is one"),
-    ("systemd:", "names no socket; systemd:NAME is wanted"),
-    ("launchd:", "names no socket; launchd:NAME is wanted"),
-    ("systemd:a\nb", "names no socket"),
+    ("localhost:80/", "invalid port; expected"),
+    ("localhost:80 ", "invalid port; expected"),
+    ("systemd:", "missing name; expected systemd:NAME"),
+    ("launchd:", "missing name; expected launchd:NAME"),
+    ("systemd:a\nb", "invalid name; expected systemd:NAME"),
 ]
 HANDED_OVER: list[tuple[str, ListenAddress]] = [
     ("systemd:x", SystemdAddress("x")),
@@ -80,17 +80,17 @@ STATUS = [
     ("launchd:x", StatusAddress(LaunchdAddress("x"), "")),
 ]
 BAD_STATUS = [
-    ("https://unix:/x", "https:// goes with HOST:PORT only; other sockets speak HTTP, write unix:/x"),
-    ("http://unix:/x", "http:// goes with HOST:PORT only"),
-    ("http://systemd:x", "http:// goes with HOST:PORT only"),
-    ("https://launchd:x", "https:// goes with HOST:PORT only"),
-    ("http://localhost:80/", "no port that is one"),
-    ("http://localhost", "has no port"),
+    ("https://unix:/x", "https:// requires HOST:PORT; expected unix:/x"),
+    ("http://unix:/x", "http:// requires HOST:PORT"),
+    ("http://systemd:x", "http:// requires HOST:PORT"),
+    ("https://launchd:x", "https:// requires HOST:PORT"),
+    ("http://localhost:80/", "invalid port; expected"),
+    ("http://localhost", "missing port; expected HOST:PORT or unix:PATH"),
     ("http://http://localhost:80", "too many colons"),
     ("HTTP://localhost:80", "too many colons"),
     ("ftp://localhost:80", "too many colons"),
-    ("http://", "has no port"),
-    ("", "has no port"),
+    ("http://", "missing port; expected HOST:PORT or unix:PATH"),
+    ("", "missing port; expected HOST:PORT or unix:PATH"),
 ]
 
 
@@ -106,7 +106,7 @@ def test_a_socket_handed_over_can_be_listened_on_and_never_dialled(text: str, ad
     assert parse_listen_address(text) == address
     assert str(address) == text
     assert is_local(text)
-    with pytest.raises(ConfigError, match="is a socket to listen on: HOST:PORT or unix:PATH is wanted"):
+    with pytest.raises(ConfigError, match="can only be listened on; expected HOST:PORT or unix:PATH"):
         parse_address(text)
 
 

@@ -1,4 +1,4 @@
-"""Who shares a port with us is found among all that listen, and nobody else is named."""
+"""The processes that share a port with us, found among all listeners."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tunnel.net.holders import Sharing, find_holders_of_ports, find_sharing, holders_of
+from tunnel.net.holders import SharedPort, describe_holders, find_holders_of_ports, find_shared_port
 
 ME = f"pid {os.getpid()} ({Path('/proc/self/comm').read_text().strip()}), this process itself"
 Open = Callable[..., socket.socket]
@@ -50,25 +50,25 @@ def listen() -> Iterator[Open]:
 )
 def test_who_listens_at_an_overlapping_address_is_named(listen: Open, theirs: str, ours: str, is_same: bool) -> None:
     other = listen(theirs)
-    assert find_sharing(listen(ours, other.getsockname()[1]), {}) == Sharing(ME, is_same)
+    assert find_shared_port(listen(ours, other.getsockname()[1]), {}) == SharedPort(ME, is_same)
 
 
 @pytest.mark.parametrize(("theirs", "ours"), [("127.0.0.2", "127.0.0.1"), ("::1", "127.0.0.1"), ("0.0.0.0", "::1")])
 def test_who_listens_at_another_address_is_not(listen: Open, theirs: str, ours: str) -> None:
     other = listen(theirs)
-    assert find_sharing(listen(ours, other.getsockname()[1]), {}) is None
+    assert find_shared_port(listen(ours, other.getsockname()[1]), {}) is None
 
 
 def test_a_socket_alone_shares_with_nobody_and_a_closed_one_neither(listen: Open) -> None:
     ours = listen("127.0.0.1")
     port = ours.getsockname()[1]
-    assert find_sharing(ours, {}) is None
-    assert holders_of(port) == ME
+    assert find_shared_port(ours, {}) is None
+    assert describe_holders(port) == ME
     with socket.create_connection(ours.getsockname()):
-        assert find_sharing(ours, {}) is None, "connections of the port are no listeners"
+        assert find_shared_port(ours, {}) is None, "connections of the port are no listeners"
     ours.close()
-    assert find_sharing(ours, {}) is None
-    assert holders_of(port) == ""
+    assert find_shared_port(ours, {}) is None
+    assert describe_holders(port) == ""
 
 
 def make_proc(place: Path, ours: socket.socket, *rows: str, table: str = "tcp") -> Path:
@@ -86,15 +86,17 @@ def row(user: int, inode: int = 7) -> str:
 def test_a_process_that_cannot_be_seen_is_named_if_it_was_seen_before(listen: Open, tmp_path: Path) -> None:
     ours, me = listen("127.0.0.1"), os.geteuid()
     proc = make_proc(tmp_path, ours, row(me))
-    assert find_sharing(ours, {}, proc) == Sharing(f"another process of user {me}", True)
-    assert find_sharing(ours, {7: ((812, "redis"), (813, "redis"))}, proc) == Sharing("pid 812 (redis), pid 813 (redis)", True)
-    assert find_sharing(ours, {8: ((812, "redis"),)}, proc) == Sharing(f"another process of user {me}", True)
+    assert find_shared_port(ours, {}, proc) == SharedPort(f"another process of user {me}", True)
+    assert find_shared_port(ours, {7: ((5000812, "redis"), (5000813, "redis"))}, proc) == SharedPort(
+        "pid 5000812 (redis), pid 5000813 (redis)", True
+    )
+    assert find_shared_port(ours, {8: ((5000812, "redis"),)}, proc) == SharedPort(f"another process of user {me}", True)
 
 
 def test_a_socket_of_another_user_shares_nothing(listen: Open, tmp_path: Path) -> None:
     """The kernel does not let it."""
     ours = listen("127.0.0.1")
-    assert find_sharing(ours, {}, make_proc(tmp_path, ours, row(os.geteuid() + 1))) is None
+    assert find_shared_port(ours, {}, make_proc(tmp_path, ours, row(os.geteuid() + 1))) is None
 
 
 @pytest.mark.parametrize(
@@ -114,9 +116,9 @@ def test_tables_that_cannot_be_read_name_nobody(listen: Open, tmp_path: Path, ro
     (tmp_path / "self/net").mkdir(parents=True)
     (tmp_path / "self/net/tcp").write_bytes("\n".join(["head", *rows]).encode(errors="surrogateescape"))
     port = ours.getsockname()[1]
-    assert find_sharing(ours, {}, tmp_path) is None
-    assert find_sharing(ours, {}, tmp_path / "nowhere") is None
-    assert (holders_of(port, tmp_path), find_holders_of_ports([port], tmp_path)) == ("", {})
+    assert find_shared_port(ours, {}, tmp_path) is None
+    assert find_shared_port(ours, {}, tmp_path / "nowhere") is None
+    assert (describe_holders(port, tmp_path), find_holders_of_ports([port], tmp_path)) == ("", {})
 
 
 def test_what_is_seen_now_is_kept_by_the_socket(listen: Open) -> None:

@@ -1,4 +1,4 @@
-"""The user behind a local connection is told, and nobody is told for one who has gone."""
+"""The user ID of the peer of a local connection; None once the peer has closed."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ LOOPBACKS = [
 ]
 
 
-@pytest.fixture(params=["asked", "looked up"])
+@pytest.fixture(params=["sock_diag", "tables"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both ways to the answer; the kernel of the tests must know both."""
-    assert owner.can_ask_kernel()
-    if request.param == "looked up":
-        monkeypatch.setattr(owner, "can_ask_kernel", lambda: False)
+    """Each of the two lookups; the kernel that runs the tests supports both."""
+    assert owner.has_sock_diag()
+    if request.param == "tables":
+        monkeypatch.setattr(owner, "has_sock_diag", lambda: False)
     return str(request.param)
 
 
@@ -66,7 +66,7 @@ def listening(stack: ExitStack, family: int, host: str) -> socket.socket:
 def called(
     stack: ExitStack, listener: socket.socket, family: int, host: str, source: str | None = None
 ) -> tuple[socket.socket, socket.socket, object]:
-    """A caller of ours, and what was accepted of it."""
+    """A connection of this process, and its accepted side."""
     caller = stack.enter_context(socket.socket(family))
     if source is not None:
         caller.bind((source, 0))
@@ -98,7 +98,7 @@ def test_a_caller_that_was_cut_off_is_nobody(stack: ExitStack) -> None:
 
 @pytest.mark.usefixtures("way")
 def test_who_listens_at_a_caller_s_port_is_not_the_caller(stack: ExitStack) -> None:
-    """A search for a connection that is no more must not end at a listener, which is ours."""
+    """A lookup of a closed connection must not find a listener on the same port."""
     listener = listening(stack, socket.AF_INET, "127.0.0.1")
     caller, accepted, address = called(stack, listener, socket.AF_INET, "127.0.0.1", UNSHARED)
     place = caller.getsockname()
@@ -113,7 +113,7 @@ def test_who_listens_at_a_caller_s_port_is_not_the_caller(stack: ExitStack) -> N
 
 @pytest.mark.usefixtures("way")
 def test_who_calls_from_a_dead_caller_s_port_is_not_that_caller(stack: ExitStack) -> None:
-    """What the dead one has sent can still be read, and must not pass for what the living one, who is of our user, says."""
+    """Data that the closed connection has sent is still readable and must not be attributed to the new one of our user."""
     listener = listening(stack, socket.AF_INET, "127.0.0.1")
     dead, accepted, address = called(stack, listener, socket.AF_INET, "127.0.0.1", UNSHARED)
     place = dead.getsockname()
@@ -176,14 +176,14 @@ def test_a_user_whom_the_kernel_shows_for_many_is_nobody(
     if rows is not None:
         (tmp_path / "map").write_text(rows)
     monkeypatch.setattr(owner, "_UID_MAP", str(tmp_path / "map"))
-    monkeypatch.setattr(owner, "ask_kernel", lambda *_: 65534)
-    owner.blurred_user.cache_clear()
+    monkeypatch.setattr(owner, "query_sock_diag", lambda *_: 65534)
+    owner.overflow_user.cache_clear()
     _, accepted, address = called(stack, listening(stack, socket.AF_INET, "127.0.0.1"), socket.AF_INET, "127.0.0.1")
     try:
-        assert owner.blurred_user() == blurred
+        assert owner.overflow_user() == blurred
         assert owner_of_peer(accepted, address) == (None if blurred else 65534)
     finally:
-        owner.blurred_user.cache_clear()
+        owner.overflow_user.cache_clear()
 
 
 def test_a_unix_caller_is_known_by_who_he_was_when_he_called(stack: ExitStack) -> None:
@@ -196,7 +196,7 @@ def test_a_unix_caller_is_known_by_who_he_was_when_he_called(stack: ExitStack) -
 def test_with_no_descriptor_left_nobody_is_known(stack: ExitStack) -> None:
     """Neither way is open then; and once there are descriptors again, the kernel is asked again."""
     _, accepted, address = called(stack, listening(stack, socket.AF_INET, "127.0.0.1"), socket.AF_INET, "127.0.0.1")
-    owner.can_ask_kernel.cache_clear()
+    owner.has_sock_diag.cache_clear()
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
     try:
@@ -204,7 +204,7 @@ def test_with_no_descriptor_left_nobody_is_known(stack: ExitStack) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert seen is None
-    assert owner.can_ask_kernel()
+    assert owner.has_sock_diag()
     assert owner_of_peer(accepted, address) == os.getuid()
 
 
@@ -215,12 +215,12 @@ def test_a_kernel_that_must_not_be_asked_is_looked_up(stack: ExitStack, monkeypa
     def refuse(*_: object) -> tuple[int, bytes]:
         raise PermissionError(1, "not permitted")
 
-    owner.can_ask_kernel.cache_clear()
+    owner.has_sock_diag.cache_clear()
     monkeypatch.setattr(owner, "_exchange", refuse)
     try:
         assert owner_of_peer(accepted, address) == os.getuid()
     finally:
-        owner.can_ask_kernel.cache_clear()
+        owner.has_sock_diag.cache_clear()
 
 
 def test_what_is_no_connection_of_tcp_has_no_owner(stack: ExitStack) -> None:

@@ -18,7 +18,7 @@ from tunnel.check.limits import within
 from tunnel.check.sockets import absolute
 from tunnel.errors import TargetError, describe_os_error
 from tunnel.net.address import LaunchdAddress, ListenAddress, SystemdAddress, TcpAddress, UnixAddress
-from tunnel.net.holders import find_sharing, holders_of
+from tunnel.net.holders import describe_holders, find_shared_port
 from tunnel.net.listen import bind_tcp
 from tunnel.net.sockets import port_number
 
@@ -42,20 +42,20 @@ def examine_listener(name: str, address: ListenAddress) -> Finding:
 def _examine_port(name: str, address: TcpAddress) -> Finding:
     try:
         with within(_LOOK_UP, partial(bind_tcp, address)) as sock:
-            sharing = find_sharing(sock, {}) if address.port != "0" else None
+            sharing = find_shared_port(sock, {}) if address.port != "0" else None
     except TargetError as error:
         return problem(name, str(error), f"give --{name} an address of this machine")
     except OSError as error:
         return _explain(name, address, error)
     if sharing is not None:
-        seen = f"{address} is listened on by {sharing.who}, which lets others of its user share the port"
+        seen = f"{address} is listened on by {sharing.holders}, which lets others of its user share the port"
         return warning(name, seen, "fine for a change of guard; else choose another port: each gets some of the connections")
     return ok(name, f"{address} can be bound")
 
 
 def _explain(name: str, address: TcpAddress, error: OSError) -> Finding:
     if error.errno == errno.EADDRINUSE:
-        who = holders_of(port_number(address.port)) or "somebody"
+        who = describe_holders(port_number(address.port)) or "somebody"
         return problem(name, f"{address} is in use by {who}", "end that, or choose another port")
     if error.errno in (errno.EACCES, errno.EPERM):
         seen = f"{address}: ports below {_first_free_port()} are for those who may"

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from tunnel.errors import ConfigError
+from tunnel.errors import ConfigError, invalid_value
 from tunnel.net.address import Address, LaunchdAddress, SystemdAddress, TcpAddress, parse_status_address
 
 STATUS_PATH = "/_status"
@@ -39,7 +39,7 @@ def parse_status_url(text: str) -> StatusUrl:
         place, path = found.groups("") if found else (text, "")
     status = parse_status_address(place)
     if isinstance(status.address, SystemdAddress | LaunchdAddress):
-        raise ConfigError(f"{text!a} is a socket to listen on: give what its unit listens on, HOST:PORT or unix:PATH")
+        raise invalid_value("address", text, "can only be listened on", "HOST:PORT or unix:PATH, as in its unit")
     is_plain = not isinstance(status.address, TcpAddress)  # what reaches a Unix socket is of this machine
     return StatusUrl(
         "http" if is_plain else status.scheme, status.address, parse_path(path) if path not in ("", "/") else STATUS_PATH

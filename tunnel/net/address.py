@@ -1,8 +1,7 @@
-"""Where to listen and where to dial, as text and as value.
+"""Addresses to listen on and to dial: values and the parsers of their text form, which is ghostunnel's.
 
-Knows ghostunnel's grammar of addresses; must not resolve or open anything. "Local" is a test of the text, on purpose: what
-a name resolves to may change after the check. What a service manager hands over can be listened on and never dialled: that
-is a difference of types.
+Nothing is resolved or opened here. `is_local` tests the text on purpose: what a name resolves to may change after the check.
+A socket that a service manager passes can be listened on but not dialled, so it has a type of its own.
 """
 
 from __future__ import annotations
@@ -10,17 +9,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from tunnel.errors import ConfigError
-from tunnel.log import escape
+from tunnel.errors import ConfigError, invalid_value
 from tunnel.unix_path import check_unix_path
 
 _LOCAL = ("unix:", "systemd:", "launchd:", "127.0.0.1:", "[::1]:", "localhost:")
+_EXPECTED = "HOST:PORT or unix:PATH"
+_MAX_PORT = 65535
 _SCHEMES: tuple[Literal["http", "https"], ...] = ("http", "https")
 
 
 @dataclass(frozen=True, slots=True)
 class TcpAddress:
-    """A host, which may be empty or a name, and a port, which may be a service's name."""
+    """A host (an IP address, a name, or empty) and a port (a number or the name of a service)."""
 
     host: str
     port: str
@@ -41,7 +41,7 @@ class UnixAddress:
 
 @dataclass(frozen=True, slots=True)
 class SystemdAddress:
-    """A socket that systemd has opened, by the name that its unit gives it (`FileDescriptorName=`)."""
+    """A socket opened by systemd, by its `FileDescriptorName=`."""
 
     name: str
 
@@ -51,7 +51,7 @@ class SystemdAddress:
 
 @dataclass(frozen=True, slots=True)
 class LaunchdAddress:
-    """A socket of macOS's service manager: can be written, and is refused when it is to be opened."""
+    """A socket of the service manager of macOS: it is parsed, and opening it is an error."""
 
     name: str
 
@@ -65,7 +65,7 @@ ListenAddress = Address | SystemdAddress | LaunchdAddress
 
 @dataclass(frozen=True, slots=True)
 class StatusAddress:
-    """Where the status port listens, and the scheme that was asked for, if any."""
+    """The address of a status port, and its scheme if one is given."""
 
     address: ListenAddress
     scheme: Literal["http", "https", ""]
@@ -75,72 +75,72 @@ class StatusAddress:
 
 
 def parse_address(text: str) -> Address:
-    """`HOST:PORT` or `unix:PATH`, where one can dial; raises ConfigError."""
+    """Parse an address to dial, `HOST:PORT` or `unix:PATH`; raises ConfigError."""
     address = parse_listen_address(text)
     if isinstance(address, SystemdAddress | LaunchdAddress):
-        raise ConfigError(f"{text!a} is a socket to listen on: HOST:PORT or unix:PATH is wanted here")
+        raise invalid_value("address", text, "can only be listened on", _EXPECTED)
     return address
 
 
 def parse_listen_address(text: str) -> ListenAddress:
-    """`HOST:PORT`, `unix:PATH`, `systemd:NAME` or `launchd:NAME`; raises ConfigError."""
+    """Parse an address to listen on, `HOST:PORT`, `unix:PATH`, `systemd:NAME` or `launchd:NAME`; raises ConfigError."""
     kind, _, rest = text.partition(":")
     if kind == "unix":
         return _parse_unix(text)
     if kind in ("systemd", "launchd"):
         if not rest or not rest.isprintable():
-            raise ConfigError(f"{text!a} names no socket; {kind}:NAME is wanted")
+            raise invalid_value("address", text, "invalid name" if rest else "missing name", f"{kind}:NAME")
         return SystemdAddress(rest) if kind == "systemd" else LaunchdAddress(rest)
     return _parse_tcp(text)
 
 
 def parse_status_address(text: str) -> StatusAddress:
-    """An address to listen on, for TCP with `http://` or `https://` in front if need be; raises ConfigError."""
+    """Parse an address to listen on; a TCP address may have the prefix `http://` or `https://`. Raises ConfigError."""
     for scheme in _SCHEMES:
         prefix = f"{scheme}://"
         if text.startswith(prefix):
             address = parse_listen_address(text.removeprefix(prefix))
             if not isinstance(address, TcpAddress):
-                raise ConfigError(f"{text!a}: {prefix} goes with HOST:PORT only; other sockets speak HTTP, write {address}")
+                raise invalid_value("address", text, f"{prefix} requires HOST:PORT", str(address))
             return StatusAddress(address, scheme)
     return StatusAddress(parse_listen_address(text), "")
 
 
 def join_host_port(host: str, port: str | int) -> str:
-    """`HOST:PORT`, an IPv6 address in brackets."""
+    """Return `HOST:PORT`, with an IPv6 address in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def is_local(text: str) -> bool:
-    """Whether an address names this machine by its spelling alone."""
+    """Return whether the text of an address denotes this machine."""
     return text.startswith(_LOCAL)
 
 
 def _parse_unix(text: str) -> UnixAddress:
     path = text.removeprefix("unix:")
     if not path or "\0" in path:
-        raise ConfigError(f"{text!a} names no socket; unix:PATH is wanted")
+        raise invalid_value("address", text, "NUL character in path" if path else "missing path", "unix:PATH")
     if path.startswith("//"):
-        raise ConfigError(f"{text!a} is written like a URL; unix:PATH is wanted, such as unix:/{path.lstrip('/')}")
+        raise invalid_value("address", text, "not a URL", f"unix:PATH, for example unix:/{path.lstrip('/')}")
     try:
         check_unix_path(path)
     except ConfigError as error:
-        raise ConfigError(f'invalid address "{escape(text)}": {error}') from error
+        raise invalid_value("address", text, str(error)) from error
     return UnixAddress(path)
 
 
 def _parse_tcp(text: str) -> TcpAddress:
     host, colon, port = text.rpartition(":")
     if not colon or not port:
-        raise ConfigError(f"{text!a} has no port; HOST:PORT or unix:PATH is wanted")
+        raise invalid_value("address", text, "missing port", _EXPECTED)
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     elif ":" in host:
-        raise ConfigError(f"{text!a} has too many colons; an IPv6 address stands in brackets, [::1]:PORT")
+        raise invalid_value("address", text, "too many colons", "HOST:PORT, with an IPv6 address in brackets: [::1]:PORT")
     if not text.isprintable() or any(sign in host for sign in "[]/ "):
-        raise ConfigError(f"{text!a} has no host that is one; HOST:PORT or unix:PATH is wanted")
+        raise invalid_value("address", text, "invalid host", _EXPECTED)
     if any(sign in port for sign in "[]/ "):
-        raise ConfigError(f"{text!a} has no port that is one; HOST:PORT is wanted, and nothing behind it")
-    if port.isascii() and port.isdigit() and int(port) > 65535:
-        raise ConfigError(f"{text!a}: a port is at most 65535")
+        raise invalid_value("address", text, "invalid port", _EXPECTED)
+    if port.isascii() and port.isdigit() and int(port) > _MAX_PORT:
+        raise invalid_value("address", text, "port out of range", f"0 to {_MAX_PORT}")
     return TcpAddress(host, port)

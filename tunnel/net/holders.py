@@ -1,7 +1,7 @@
-"""Which processes listen on a TCP port of this machine.
+"""The processes that listen on a TCP port of this machine, from /proc (proc_net(5)).
 
-Reads the kernel's tables of sockets (proc_net(5)) and the descriptors in /proc. Only root sees those of other users' processes,
-and under Landlock nobody sees those of another process. Whatever cannot be read is left out: nothing here raises.
+Only root can read the descriptors of other users' processes, and under Landlock no process can read those of another one.
+Unreadable entries are skipped: no function here raises.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from pathlib import Path
 
 from tunnel.ip_address import IpAddress, unmap_ipv4
 
-Processes = tuple[tuple[int, str], ...]  # PID and name of each that holds one socket
-Holders = Mapping[int, Processes]  # by the inode of the socket
+Processes = tuple[tuple[int, str], ...]  # PID and name of each process that holds one socket
+Holders = Mapping[int, Processes]  # by inode of the socket
 
 _PROC = Path("/proc")
 _LISTENING = "0A"  # TCP_LISTEN
-_SYN_RECEIVED = "03"  # TCP_SYN_RECV: beside their listener before Linux 4.4
+_SYN_RECEIVED = "03"  # TCP_SYN_RECV: listed with the listeners before Linux 4.4
 _MOST = 3
 
 
 @dataclass(frozen=True, slots=True)
 class ListeningSocket:
-    """One row of the kernel's tables."""
+    """One row of /proc/net/tcp or tcp6."""
 
     host: IpAddress
     user: int
@@ -37,30 +37,30 @@ class ListeningSocket:
 
 
 @dataclass(frozen=True, slots=True)
-class Sharing:
-    """Other sockets that take connections meant for one of ours."""
+class SharedPort:
+    """Other listening sockets that accept connections to the address of ours."""
 
-    who: str  # `pid 812 (tunnel)`
-    is_same_address: bool  # else theirs covers ours, or ours theirs
+    holders: str  # `pid 812 (tunnel)`
+    is_same_address: bool  # otherwise one of the addresses is a wildcard
 
 
-def holders_of(port: int, proc: Path = _PROC) -> str:
-    """`pid 812 (redis-server)`, "" when nobody listens, `a process of another user or container` when it cannot be told who."""
+def describe_holders(port: int, proc: Path = _PROC) -> str:
+    """Return who listens: `pid 812 (redis-server)`, `a process of another user or container`, or "" for no listener."""
     inodes = {found.inode for found in _listening(port, proc)}
     return _describe(find_holders(inodes, proc).values()) or "a process of another user or container" if inodes else ""
 
 
 def find_holders_of_ports(ports: Iterable[int], proc: Path = _PROC) -> Holders:
-    """The processes that listen on any of these ports now; for later, when they may not be seen any more."""
+    """Return the processes that listen on any of these ports, for use when Landlock hides them later."""
     return find_holders({found.inode for port in ports for found in _listening(port, proc)}, proc)
 
 
-def find_sharing(ours: socket.socket, known: Holders, proc: Path = _PROC) -> Sharing | None:
-    """Who else listens where this bound socket does, by SO_REUSEPORT; `known` are holders that were found before.
+def find_shared_port(ours: socket.socket, known: Holders, proc: Path = _PROC) -> SharedPort | None:
+    """Return who else listens on the address of this bound socket, by SO_REUSEPORT; `known` are holders found earlier.
 
-    The kernel lets sockets of one user share a port, so that those of other users listen elsewhere.
+    The kernel lets only sockets of one user share a port, so sockets of other users are not considered.
     """
-    with suppress(OSError, ValueError):  # it has been closed meanwhile
+    with suppress(OSError, ValueError):  # the socket was closed meanwhile
         host, port = ours.getsockname()[:2]
         here, inode = unmap_ipv4(ipaddress.ip_address(host.partition("%")[0])), os.fstat(ours.fileno()).st_ino
         others = [found for found in _listening(port, proc) if found.inode != inode and found.user == os.geteuid()]
@@ -68,13 +68,13 @@ def find_sharing(ours: socket.socket, known: Holders, proc: Path = _PROC) -> Sha
         if others:
             inodes = {found.inode for found in others}
             seen = {**find_holders(inodes - known.keys(), proc), **{one: known[one] for one in inodes & known.keys()}}
-            who = _describe(seen.values()) or f"another process of user {os.geteuid()}"
-            return Sharing(who, any(found.host == here for found in others))
+            holders = _describe(seen.values()) or f"another process of user {os.geteuid()}"
+            return SharedPort(holders, any(found.host == here for found in others))
     return None
 
 
 def find_holders(inodes: set[int], proc: Path = _PROC) -> Holders:
-    """The processes that have these sockets among their descriptors, as far as they can be seen."""
+    """Return the visible processes that have these sockets among their descriptors."""
     found: dict[int, Processes] = {}
     for pid, name, inode in _owners(inodes, proc) if inodes else ():
         found[inode] = (*found.get(inode, ()), (pid, name))
@@ -91,7 +91,7 @@ def _name(pid: int, name: str) -> str:
 
 
 def _overlaps(ours: IpAddress, theirs: IpAddress) -> bool:
-    """Whether one takes connections to the other; `::` is taken for both families, as it is by default."""
+    """Return whether one address covers the other; `::` counts for both families, as it does by default."""
     if ours == theirs:
         return True
     return any(
@@ -100,10 +100,10 @@ def _overlaps(ours: IpAddress, theirs: IpAddress) -> bool:
 
 
 def _listening(port: int, proc: Path) -> Iterator[ListeningSocket]:
-    """The listening sockets come first in the tables, and hundreds of thousands of others may follow: they are not read."""
+    """Yield listening sockets; they are first in the tables, and the possibly many other rows are not read."""
     for table in ("self/net/tcp", "self/net/tcp6"):
         with suppress(OSError, ValueError, IndexError), (proc / table).open() as rows:
-            next(rows, None)  # the heading
+            next(rows, None)  # the header
             for fields in takewhile(lambda row: row[3] in (_LISTENING, _SYN_RECEIVED), map(str.split, rows)):
                 host, _, number = fields[1].rpartition(":")
                 if fields[3] == _LISTENING and int(number, 16) == port:
@@ -111,7 +111,7 @@ def _listening(port: int, proc: Path) -> Iterator[ListeningSocket]:
 
 
 def _parse_host(digits: str) -> IpAddress:
-    """An address in the tables: words of 32 bits in the machine's order."""
+    """Parse an address of the tables: 32-bit words in host byte order."""
     words = (int(digits[at : at + 8], 16).to_bytes(4, sys.byteorder) for at in range(0, len(digits), 8))
     return unmap_ipv4(ipaddress.ip_address(b"".join(words)))
 
@@ -119,7 +119,7 @@ def _parse_host(digits: str) -> IpAddress:
 def _owners(inodes: set[int], proc: Path) -> Iterator[tuple[int, str, int]]:
     wanted = {f"socket:[{inode}]": inode for inode in inodes}
     for folder in proc.glob("[0-9]*"):
-        with suppress(OSError):  # it is another user's, or has ended
+        with suppress(OSError):  # a process of another user, or one that has ended
             links = {_link(folder / "fd" / name) for name in os.listdir(folder / "fd")}
             for link in links & wanted.keys():
                 yield int(folder.name), (folder / "comm").read_text(errors="replace").strip(), wanted[link]

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tunnel.errors import ConfigError, describe_os_error
-from tunnel.net.owner import blurred_user
+from tunnel.net.owner import overflow_user
 
 _ROOT = 0
 
@@ -58,7 +58,7 @@ def _is_ours(path: str) -> bool:
 
 def _weak_spot(place: Path) -> Path | None:
     """The first directory, from the root on, in which another user could put something else in the place of what is there."""
-    trusted = {_ROOT, os.geteuid(), blurred_user()}  # the last is most often the machine's root, seen from a container
+    trusted = {_ROOT, os.geteuid(), overflow_user()}  # the last is most often the machine's root, seen from a container
     for directory in (*reversed(place.parents), place):
         found = directory.stat()
         others = found.st_mode & (stat.S_IWOTH if found.st_gid == _ROOT else stat.S_IWOTH | stat.S_IWGRP)

@@ -21,7 +21,7 @@ from tunnel.identity.credentials import Credentials
 from tunnel.log import Log, escape
 from tunnel.net.activation import ActivationSockets
 from tunnel.net.address import Address, ListenAddress, TcpAddress
-from tunnel.net.holders import Holders, Sharing, find_sharing
+from tunnel.net.holders import Holders, SharedPort, find_shared_port
 from tunnel.net.listen import Listener, open_listener
 from tunnel.net.notify import Notifier
 from tunnel.net.sockets import resolve
@@ -266,7 +266,7 @@ class Proxy:
         """Warn if another socket listens where ours does, which SO_REUSEPORT allows: for a restart, or by mistake."""
         if not isinstance(address, TcpAddress) or address.port == "0" or listener is None:
             return
-        look = partial(find_sharing, listener.socket, self._holders)
+        look = partial(find_shared_port, listener.socket, self._holders)
         with trio.move_on_after(_HOLDERS_LIMIT):
             sharing = await trio.to_thread.run_sync(look, abandon_on_cancel=True)
             if sharing is not None:
@@ -310,10 +310,10 @@ class Proxy:
             self._token.run_sync_soon(self._empty.set)
 
 
-def _describe_sharing(sharing: Sharing) -> str:
+def _describe_sharing(sharing: SharedPort) -> str:
     if sharing.is_same_address:
-        return f"{sharing.who} listens there too: the kernel shares new connections among them at random"
-    return f"{sharing.who} listens on this port at an overlapping address: each gets some of the new connections"
+        return f"{sharing.holders} listens there too: the kernel shares new connections among them at random"
+    return f"{sharing.holders} listens on this port at an overlapping address: each gets some of the new connections"
 
 
 def _open_metrics(tunnel: Tunnel) -> MetricsSource:

@@ -28,7 +28,7 @@ from tunnel.errors import CommandError, ConfigError, TunnelError
 from tunnel.net.address import parse_address
 from tunnel.net.notify import parse_notify_address
 from tunnel.net.notify_relay import NotifyRelay
-from tunnel.net.owner import blurred_user
+from tunnel.net.owner import overflow_user
 from tunnel.net.private import private_directory
 
 if TYPE_CHECKING:  # loaded when the line is known to be a good one, and the command's process is there
@@ -61,7 +61,7 @@ def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str
 
 def _check_user(targets: Sequence[line.Target]) -> None:
     """Raise ConfigError if the kernel would not tell us from others at a port; at a socket the directory keeps them out."""
-    if os.geteuid() == blurred_user() and not all(target.socket for target in targets):
+    if os.geteuid() == overflow_user() and not all(target.socket for target in targets):
         raise ConfigError(
             f"in this user namespace user {os.geteuid()} stands for many users, and all of them could use a port: "
             "say --unix FILE, or become a user that is mapped"
