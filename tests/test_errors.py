@@ -39,7 +39,7 @@ SHOWN = [
     "cannot read '/etc/tls/MIIE.pem': no such file or directory",
     "'/run/secrets/eyJ/key.pem'",
     "SVID 'spiffe://example.org/ns/prod/sa/web': unreadable private key",
-    "invalid SPKI pin 'sha256:AAAA@': ALGORITHM:BASE64 is wanted",
+    'invalid SPKI pin "sha256:AAAA@": expected ALGORITHM:BASE64',
 ]
 
 

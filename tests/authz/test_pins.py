@@ -1,4 +1,4 @@
-"""The notation of pins of public keys."""
+"""SPKI pins as text and as values."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def test_a_pin_is_an_algorithm_and_a_digest(algorithm: str) -> None:
         ("", "sha256, sha384, sha512"),
         (encoded("sha256"), "sha256, sha384, sha512"),
         (f"md5:{encoded('md5')}", "sha256, sha384, sha512"),
-        ("sha256:", "0 bytes where sha256 has 32"),
-        (f"sha512:{encoded('sha256')}", "32 bytes where sha512 has 64"),
+        ("sha256:", "digest of 0 bytes; expected 32 for sha256"),
+        (f"sha512:{encoded('sha256')}", "digest of 32 bytes; expected 64 for sha512"),
         (f"sha256:{encoded('sha256')[:-1]}", "padding"),
         (f"sha256:{encoded('sha256')}\n", "sha256:"),
         ("sha256:" + encoded("sha256").replace("=", "!"), "sha256:"),

@@ -6,9 +6,9 @@ from ipaddress import ip_address
 
 import pytest
 
-from tunnel.authz.authorizer import Authorizer
+from tunnel.authz.authorizer import Admitted, Authorizer
 from tunnel.authz.pattern import parse_pattern
-from tunnel.authz.peer import Admitted, Peer
+from tunnel.authz.peer import Peer
 from tunnel.authz.rules import (
     AnyRule,
     CommonNameRule,
@@ -136,7 +136,7 @@ def test_under_spiffe_a_rule_without_a_trust_domain_means_our_own(rule: Rule) ->
 
 def test_only_a_policy_may_change_its_mind() -> None:
     for rule, lasts in ((AnyRule(), True), (PolicyRule("q", bool), False)):
-        assert Authorizer((rule,), None).decide(CERTIFICATE).is_lasting is lasts
+        assert Authorizer((rule,), None).decide(CERTIFICATE).is_cacheable is lasts
         assert Authorizer((rule,), None).is_slow() is not lasts
 
 

@@ -9,12 +9,12 @@ import pytest
 
 from tests.support.odd_certificates.cases import OK, ROLES, Case
 from tests.support.odd_certificates.table import CASES, chain_of, is_expected
+from tunnel.authz.peer import parse_peer
 from tunnel.pkix.certificate import parse_certificate
 from tunnel.pkix.der import MAX_VALUES
 from tunnel.pkix.extensions import MAX_EXTENSIONS
 from tunnel.pkix.path import MAX_PATH, MAX_SENT
 from tunnel.pkix.strength import MAX_RSA_BITS, MIN_RSA_BITS
-from tunnel.tls.facts import describe_peer
 
 _ODD_SUBJECTS = [case for case in CASES if case.name.startswith("subject with ") and case.name.endswith(" in leaf")]
 _DOCUMENT = Path(__file__).parents[2] / "docs/certificates.md"
@@ -30,7 +30,7 @@ def test_the_verdict_is_that_of_the_table(case: Case, role: str) -> None:
 def test_an_odd_attribute_leaves_the_common_name_readable(case: Case) -> None:
     leaf = parse_certificate(chain_of(case).sent[0].der)
     text = case.name.removeprefix("subject with ").removesuffix(" in leaf")
-    assert describe_peer(leaf, None).common_name == f"leaf with {text}"
+    assert parse_peer(leaf, None).common_name == f"leaf with {text}"
 
 
 def test_the_table_has_each_name_once() -> None:

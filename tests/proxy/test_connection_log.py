@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.support.recorded_log import RecordedLog
-from tunnel.authz.authorizer import Authorizer
-from tunnel.authz.peer import Admitted, Peer
+from tunnel.authz.authorizer import Admitted, Authorizer
+from tunnel.authz.peer import Peer
 from tunnel.authz.rules import AnyRule
 from tunnel.log_limit import RefusalLog
 from tunnel.proxy.connection_log import ConnectionLog, describe_close, describe_failure, format_duration, format_size

@@ -23,7 +23,7 @@ from tests.support.tls_ends import (
     judge,
     lasting_authority,
 )
-from tunnel.authz.peer import Admitted
+from tunnel.authz.authorizer import Admitted
 from tunnel.errors import Denial, PeerDenied, TlsError, TlsFault
 from tunnel.relay.handshake import Handshake, HandshakeResult
 from tunnel.relay.handshake_slots import HandshakeSlots

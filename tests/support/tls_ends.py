@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from OpenSSL import SSL
 
 from tests.support.cert_factory import NOW, MadeCertificate, authority, key_of, leaf
-from tunnel.authz.authorizer import Authorizer
-from tunnel.authz.peer import Admitted, Peer
+from tunnel.authz.authorizer import Admitted, Authorizer
+from tunnel.authz.peer import Peer
 from tunnel.authz.rules import AnyRule, Rule
 from tunnel.spiffe.bundle import BundleSet, TrustBundle
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id

@@ -41,7 +41,7 @@ from tests.support.tls_ends import (
     shake_hands,
     split_records,
 )
-from tunnel.authz.peer import Admitted
+from tunnel.authz.authorizer import Admitted
 from tunnel.authz.rules import IdRule
 from tunnel.config.model import Access
 from tunnel.devapi.authority import Authority

@@ -8,8 +8,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from tests.support.cert_factory import NOW, MadeCertificate, authority, key_of, leaf, rewritten
-from tunnel.authz.authorizer import Authorizer
-from tunnel.authz.peer import Admitted
+from tunnel.authz.authorizer import Admitted, Authorizer
 from tunnel.authz.rules import AnyRule, IdRule, PolicyRule, Rule
 from tunnel.errors import Denial, PeerDenied
 from tunnel.spiffe.bundle import BundleSet, TrustBundle

@@ -15,6 +15,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from tests.support.cert_factory import CLIENT_ONLY, NOW, SERVER_ONLY, START, MadeCertificate, key_of, make_certificate
 from tests.support.tls_ends import EARLY, LATE, VERSIONS, Identity, PublicPeer, Side, public_context, shake_hands
 from tunnel.authz.authorizer import Authorizer, allow_anonymous
+from tunnel.authz.peer import parse_peer
 from tunnel.authz.pins import SpkiPin
 from tunnel.authz.rules import AnyRule
 from tunnel.errors import Denial, IdentityError, PeerDenied
@@ -23,7 +24,6 @@ from tunnel.pkix.extensions import CLIENT_AUTH, SERVER_AUTH
 from tunnel.pkix.path import Anchors
 from tunnel.tls.callback import PeerAuth
 from tunnel.tls.context import Presented, TlsContext
-from tunnel.tls.facts import describe_peer
 from tunnel.tls.judge import PeerJudge
 from tunnel.tls.pki import PinVerifier, PkiVerifier, build_pki_anchors
 
@@ -234,7 +234,7 @@ def test_a_server_tells_clients_whose_certificates_it_takes() -> None:
 
 @pytest.mark.parametrize("text", ["a\0b", "\u00fc" * 70, "a\n"])
 def test_a_host_that_no_certificate_could_have_is_refused(text: str) -> None:
-    with pytest.raises(IdentityError, match="no name that a certificate could have"):
+    with pytest.raises(IdentityError, match="no certificate can contain it"):
         PkiVerifier(anchors_of(), SERVER_AUTH, text)
 
 
@@ -366,7 +366,7 @@ def test_the_facts_of_a_peer_are_what_its_certificate_says() -> None:
     from cryptography.hazmat.primitives import hashes
 
     made = builder.sign(key, hashes.SHA256())
-    peer = describe_peer(parse_certificate(made.public_bytes(Encoding.DER)), None)
+    peer = parse_peer(parse_certificate(made.public_bytes(Encoding.DER)), None)
     assert (peer.common_name, peer.organizational_units) == ("last", ("one", "two"))
     assert (peer.dns_names, peer.uris) == (("Db.test",), ("https://A.test/X", "spiffe://a.test/w"))
     assert peer.ip_addresses == (ip_address("192.0.2.1"),)
@@ -375,7 +375,7 @@ def test_the_facts_of_a_peer_are_what_its_certificate_says() -> None:
 
 
 def test_a_certificate_without_names_has_no_facts_but_is_a_peer() -> None:
-    peer = describe_peer(plain_leaf(ROOT, subject="").certificate, None)
+    peer = parse_peer(plain_leaf(ROOT, subject="").certificate, None)
     assert (peer.common_name, peer.dns_names, peer.uris, peer.ip_addresses) == ("", (), (), ())
     assert str(peer) == "unnamed"
 

@@ -1,1 +1,1 @@
-"""Who may pass: facts about a peer, rules over them, and the decision that everything later demands."""
+"""Authorization: the facts about a peer, the access rules, and the decision to admit it."""

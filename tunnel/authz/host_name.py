@@ -1,7 +1,7 @@
-"""Whether a certificate has the name of the host that is wanted, by Go's rules (crypto/x509, VerifyHostname; RFC 6125).
+"""The check that a certificate is valid for a host name, by Go's rules (crypto/x509, VerifyHostname; RFC 6125).
 
-Knows DNS names, wildcards and addresses; must not know certificates. OpenSSL's own rules differ: it takes no wildcard right
-below a top-level name, and a wanted name that begins with a dot for every name below it.
+OpenSSL's rules differ: it rejects a wildcard directly below a top-level domain, and a host name that begins with a dot matches
+every name below it.
 """
 
 from __future__ import annotations
@@ -10,41 +10,41 @@ import re
 from dataclasses import dataclass
 
 from tunnel.authz.peer import Peer
-from tunnel.errors import Denial, IdentityError, IdentityFault, PeerDenied
+from tunnel.errors import Denial, IdentityError, IdentityFault, PeerDenied, quote
 from tunnel.ip_address import IpAddress, parse_ip_address, unmap_ipv4
+from tunnel.spiffe.selection import join_names
 
 _LABEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
-_SHOWN = 4  # names of a wrong certificate that a refusal tells
+_MOST_NAMES = 4  # of the certificate, in an error message
 
 
 @dataclass(frozen=True, slots=True)
 class HostName:
-    """A name, or an address: then only addresses in the certificate count."""
+    """The DNS name or IP address of a server; an address matches IP SANs only."""
 
     text: str
     address: IpAddress | None
 
     def check(self, peer: Peer) -> None:
-        """Raise PeerDenied unless a DNS name or an address of the peer's is this one; a common name never counts."""
+        """Raise PeerDenied unless a DNS or IP SAN of the peer matches; a common name never does."""
         if self.address is not None:
-            is_named = any(unmap_ipv4(address) == self.address for address in peer.ip_addresses)
+            is_match = any(unmap_ipv4(address) == self.address for address in peer.ip_addresses)
         else:
-            is_named = any(is_match(name, self.text) for name in peer.dns_names)
-        if not is_named:
-            seen = [*peer.dns_names, *map(str, peer.ip_addresses)]
-            more = f" and {len(seen) - _SHOWN} more" if len(seen) > _SHOWN else ""
-            names = ", ".join(f"{name!a}" for name in seen[:_SHOWN]) or "none"
-            raise PeerDenied(Denial.HOST_NAME, f"hostname mismatch: {self.text} is wanted, its names are {names}{more}")
+            is_match = any(matches_host(name, self.text) for name in peer.dns_names)
+        if not is_match:
+            names = [*map(quote, peer.dns_names), *map(str, peer.ip_addresses)]
+            found = join_names(names, _MOST_NAMES) or "none"
+            raise PeerDenied(Denial.HOST_NAME, f"hostname mismatch: expected {self.text}, the certificate has {found}")
 
 
 def parse_host(text: str) -> HostName:
-    """The host by this name or address, which may stand in brackets; raises IdentityError for what can be neither."""
+    """Parse a DNS name or an IP address, which may be in brackets; raises IdentityError."""
     address = parse_ip_address(text[1:-1] if text.startswith("[") and text.endswith("]") else text)
     return HostName(_parse_name(text), None) if address is None else HostName(text, unmap_ipv4(address))
 
 
-def is_match(pattern: str, host: str) -> bool:
-    """Whether a DNS name of a certificate is meant by a host's name; a wildcard is the whole label at the left."""
+def matches_host(pattern: str, host: str) -> bool:
+    """Whether a DNS SAN matches a host name; a wildcard stands for the whole leftmost label."""
     pattern, host = pattern.lower(), host.lower()
     if not (_is_host_name(host.removesuffix(".")) and _is_pattern(pattern)):
         return pattern == host and pattern not in ("", ".")
@@ -58,7 +58,7 @@ def _parse_name(text: str) -> str:
     except UnicodeError:
         name = ""
     if not name or not name.isprintable():
-        raise IdentityError(IdentityFault.BAD_HOST, f"{text!a} is no name that a certificate could have")
+        raise IdentityError(IdentityFault.BAD_HOST, f"invalid host name {quote(text)}: no certificate can contain it")
     return name
 
 

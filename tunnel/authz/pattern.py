@@ -1,48 +1,44 @@
-"""Wildcard patterns over URIs, in ghostunnel's grammar.
-
-Knows what `*` and `**` mean between two slashes; must not know whose URIs are matched. A segment is matched whole or not
-at all, and the pattern covers the whole URI.
-"""
+"""URI patterns in ghostunnel's syntax: `*` matches one path segment, `**` at the end matches any number of segments."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
-from tunnel.errors import ConfigError
+from tunnel.errors import ConfigError, quote
 
-_SPIFFE = ["spiffe:", ""]  # what "spiffe://" becomes when it is split at its slashes
+_SPIFFE = ["spiffe:", ""]  # "spiffe://" split at its slashes
 
 
 @dataclass(frozen=True, slots=True)
 class UriPattern:
-    """A pattern that has been understood."""
+    """A parsed pattern."""
 
     text: str
     expression: re.Pattern[str]
 
     def is_match(self, uri: str) -> bool:
-        """Whether the whole of `uri` matches."""
+        """Whether the pattern matches the whole URI."""
         return self.expression.fullmatch(uri) is not None
 
     def names_trust_domain(self) -> bool:
-        """Whether the pattern spells out one trust domain, rather than a wildcard in its place."""
+        """Whether the pattern spells out one trust domain instead of a wildcard."""
         segments = self.text.split("/")
         return segments[:2] == _SPIFFE and len(segments) > 2 and "*" not in segments[2] and bool(segments[2])
 
     def can_match_spiffe_id(self) -> bool:
-        """Whether any SPIFFE ID at all could match."""
+        """Whether the pattern can match any SPIFFE ID."""
         return self.text.startswith(("spiffe://", "*", "spiffe:/*"))
 
 
 def parse_pattern(text: str) -> UriPattern:
-    """The pattern; raises ConfigError for a wildcard in a place where it has no meaning."""
+    """Parse a pattern; raises ConfigError for a misplaced wildcard."""
     trimmed = text[:-1] if text.endswith("/") and text != "/" else text
     if not trimmed:
-        raise ConfigError("a pattern must not be empty")
+        raise ConfigError("invalid URI pattern: empty")
     *heads, last = trimmed.split("/")
     if "**" in heads:
-        raise ConfigError(f"{text!a}: '**' can only be the last segment")
+        raise ConfigError(f"invalid URI pattern {quote(text)}: '**' can only be the last segment")
     if last != "**":
         body = "/".join(_segment(part, text) for part in [*heads, last]) + "/?"
     elif heads:
@@ -56,5 +52,5 @@ def _segment(part: str, text: str) -> str:
     if part == "*":
         return "[^/]+"
     if "*" in part:
-        raise ConfigError(f"{text!a}: wildcard '*' can only appear between two separators")
+        raise ConfigError(f"invalid URI pattern {quote(text)}: wildcard '*' can only appear between two separators")
     return re.escape(part)

@@ -1,21 +1,25 @@
-"""What has been proven about the other side, and that it may pass.
-
-Knows the two values that cross from authentication to the relay; must not know how either was found. `Admitted` is made
-in `authorizer` alone, and whatever carries bytes takes one: leaving the check out is a type error, not a bypass.
-"""
+"""The facts about a peer that its verified certificate proves; access rules match these and nothing else."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
 
+from tunnel.errors import Denial, PeerDenied
 from tunnel.ip_address import IpAddress
 from tunnel.log import escape
+from tunnel.pkix.certificate import Certificate
+from tunnel.pkix.extensions import IP
+from tunnel.pkix.names import COMMON_NAME, ORGANIZATIONAL_UNIT
 from tunnel.spiffe.ids import SpiffeId
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?=:)")
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Facts about the other side, proven by its certificate; every text is hostile and escaped before it is shown."""
+    """The authenticated other side of a connection. Every text is untrusted: escape it before it is printed."""
 
     subject: str
     spiffe_id: SpiffeId | None = None  # None where certificates follow ordinary PKI rules
@@ -28,25 +32,40 @@ class Peer:
     uris: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """The name by which the log calls it, one word: its SPIFFE ID, else the first name that its certificate has."""
+        """Return the name for the log, without spaces: the SPIFFE ID, else the first name in the certificate."""
         if self.spiffe_id is not None:
             return str(self.spiffe_id)
         names = (*self.uris, *self.dns_names, *map(str, self.ip_addresses), self.common_name, "unnamed")
         return escape(next(filter(None, names))).replace(" ", "\\x20")
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
-    """A peer and the rule that lets it pass; no peer where none was asked for a certificate."""
-
-    peer: Peer | None
-    rule: str
-    is_lasting: bool = True  # the same certificate would be admitted again, for as long as the rules stay
-
-    def __str__(self) -> str:
-        return describe_admission(self.peer, self.rule)
-
-
 def describe_admission(peer: Peer | None, rule: str) -> str:
-    """The fields of the log: the peer, and the rule that has admitted it."""
+    """Return the fields of the log for a peer and the access rule that admitted it."""
     return f"peer={peer or 'anonymous'} rule={rule}"
+
+
+def parse_peer(leaf: Certificate, spiffe_id: SpiffeId | None) -> Peer:
+    """Return the facts in a leaf certificate; raises PeerDenied if its subject alternative names cannot be read."""
+    extensions = leaf.extensions
+    common_names = leaf.subject.texts(COMMON_NAME)
+    return Peer(
+        subject=leaf.subject.describe(),
+        spiffe_id=spiffe_id,
+        leaf=leaf.der,
+        public_key=leaf.key_info,
+        common_name=common_names[-1] if common_names else "",  # of several, Go uses the last
+        organizational_units=leaf.subject.texts(ORGANIZATIONAL_UNIT),
+        dns_names=extensions.dns_names(),
+        ip_addresses=tuple(_parse_address(name.body) for name in extensions.subject_names() if name.tag == IP),
+        uris=tuple(_SCHEME.sub(_lower, uri, count=1) for uri in extensions.uris()),
+    )
+
+
+def _parse_address(body: bytes) -> IpAddress:
+    if len(body) not in (4, 16):
+        raise PeerDenied(Denial.UNREADABLE, f"an IP SAN of {len(body)} bytes; expected 4 or 16")
+    return IPv4Address(body) if len(body) == 4 else IPv6Address(body)
+
+
+def _lower(match: re.Match[str]) -> str:
+    return match.group().lower()  # RFC 3986, 3.1: a scheme is case-insensitive; Go prints it in lower case

@@ -1,7 +1,4 @@
-"""Pins of public keys, as text and as value.
-
-Knows the notation `ALGORITHM:BASE64`; must not know certificates.
-"""
+"""SPKI pins: digests of public keys, written as `ALGORITHM:BASE64`."""
 
 from __future__ import annotations
 
@@ -10,14 +7,15 @@ import binascii
 import hashlib
 from dataclasses import dataclass
 
-from tunnel.errors import ConfigError
+from tunnel.errors import ConfigError, quote
 
 _ALGORITHMS = ("sha256", "sha384", "sha512")
+_EXPECTED = f"ALGORITHM:BASE64 with one of {', '.join(_ALGORITHMS)}"
 
 
 @dataclass(frozen=True, slots=True)
 class SpkiPin:
-    """The digest of one SubjectPublicKeyInfo in DER."""
+    """The digest of a SubjectPublicKeyInfo in DER."""
 
     algorithm: str
     digest: bytes
@@ -27,16 +25,17 @@ class SpkiPin:
 
 
 def parse_pin(text: str) -> SpkiPin:
-    """The pin; raises ConfigError for another algorithm, base64 that is none, or a digest of the wrong length."""
+    """Parse a pin; raises ConfigError for an unknown algorithm, invalid base64, or a digest of the wrong length."""
     name, colon, encoded = text.partition(":")
     algorithm = name.lower()
     if not colon or algorithm not in _ALGORITHMS:
-        raise ConfigError(f"invalid SPKI pin {text!a}: ALGORITHM:BASE64 is wanted, with {', '.join(_ALGORITHMS)}")
+        problem = f"unknown algorithm {quote(name)}" if colon else "missing algorithm"
+        raise ConfigError(f"invalid SPKI pin {quote(text)}: {problem}; expected {_EXPECTED}")
     try:
         digest = base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise ConfigError(f"invalid SPKI pin {text!a}: {error}") from error
-    if len(digest) != hashlib.new(algorithm).digest_size:
-        wanted = hashlib.new(algorithm).digest_size
-        raise ConfigError(f"invalid SPKI pin {text!a}: {len(digest)} bytes where {algorithm} has {wanted}")
+        raise ConfigError(f"invalid SPKI pin {quote(text)}: {str(error).lower()}; expected {_EXPECTED}") from error
+    size = hashlib.new(algorithm).digest_size
+    if len(digest) != size:
+        raise ConfigError(f"invalid SPKI pin {quote(text)}: digest of {len(digest)} bytes; expected {size} for {algorithm}")
     return SpkiPin(algorithm, digest)

@@ -1,14 +1,14 @@
-"""The rules an operator can write about peers.
+"""The access rules: one class per kind, each of which says whether it matches a peer.
 
-Knows what each rule means for what a peer's certificate says; must not know flags or how certificates are verified. Whether
-a rule names a trust domain matters under SPIFFE: one that names none speaks about our own only, so that a new federation
-never widens what an old rule admits.
+Under SPIFFE a rule that names no trust domain matches peers of our own trust domain only (`Authorizer.decide`), so that a new
+federation never widens an existing rule. A new kind is a class here, a member of `Rule`, and a flag.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from tunnel.authz.pattern import UriPattern
 from tunnel.authz.peer import Peer
@@ -16,8 +16,19 @@ from tunnel.ip_address import IpAddress, unmap_ipv4
 from tunnel.spiffe.ids import SpiffeId, TrustDomain
 
 
+class _AccessRule:
+    """The defaults of a rule kind; a kind that can match peers of other trust domains overrides `names_trust_domain`."""
+
+    __slots__ = ()
+    is_slow: ClassVar[bool] = False  # the rule may block, and its answer may change while the certificate stays the same
+
+    def names_trust_domain(self) -> bool:
+        """Whether the rule itself says of which trust domains the peers are."""
+        return False
+
+
 @dataclass(frozen=True, slots=True)
-class IdRule:
+class IdRule(_AccessRule):
     """One exact SPIFFE ID."""
 
     spiffe_id: SpiffeId
@@ -26,16 +37,16 @@ class IdRule:
         return f"id:{self.spiffe_id}"
 
     def names_trust_domain(self) -> bool:
-        """Always: it is a part of the ID."""
+        """True: the trust domain is part of the ID."""
         return True
 
-    def admits(self, peer: Peer) -> bool:
-        """Whether the peer is this very one."""
+    def matches(self, peer: Peer) -> bool:
+        """Whether the peer has this SPIFFE ID."""
         return peer.spiffe_id == self.spiffe_id
 
 
 @dataclass(frozen=True, slots=True)
-class TrustDomainRule:
+class TrustDomainRule(_AccessRule):
     """Every workload of one trust domain."""
 
     trust_domain: TrustDomain
@@ -44,17 +55,17 @@ class TrustDomainRule:
         return f"trust-domain:{self.trust_domain}"
 
     def names_trust_domain(self) -> bool:
-        """Always."""
+        """True."""
         return True
 
-    def admits(self, peer: Peer) -> bool:
-        """Whether the peer is of that trust domain."""
+    def matches(self, peer: Peer) -> bool:
+        """Whether the peer has a SPIFFE ID of that trust domain."""
         return peer.spiffe_id is not None and peer.spiffe_id.trust_domain == self.trust_domain
 
 
 @dataclass(frozen=True, slots=True)
-class UriRule:
-    """Whoever's certificate has a URI that matches a pattern."""
+class UriRule(_AccessRule):
+    """A pattern for URI SANs."""
 
     pattern: UriPattern
 
@@ -62,34 +73,30 @@ class UriRule:
         return f"uri:{self.pattern.text}"
 
     def names_trust_domain(self) -> bool:
-        """Whether the pattern spells one out, rather than a wildcard in its place."""
+        """Whether the pattern spells out one trust domain instead of a wildcard."""
         return self.pattern.names_trust_domain()
 
-    def admits(self, peer: Peer) -> bool:
-        """Whether a URI SAN matches."""
+    def matches(self, peer: Peer) -> bool:
+        """Whether a URI SAN matches the pattern."""
         return any(self.pattern.is_match(uri) for uri in peer.uris)
 
 
 @dataclass(frozen=True, slots=True)
-class CommonNameRule:
-    """One exact common name of the subject; of several the last counts, as Go has it."""
+class CommonNameRule(_AccessRule):
+    """One exact common name of the subject; of several common names the last counts, as in Go."""
 
     name: str
 
     def __str__(self) -> str:
         return f"cn:{self.name}"
 
-    def names_trust_domain(self) -> bool:
-        """Never."""
-        return False
-
-    def admits(self, peer: Peer) -> bool:
-        """Whether the peer has this name."""
+    def matches(self, peer: Peer) -> bool:
+        """Whether the subject has this common name."""
         return peer.common_name == self.name
 
 
 @dataclass(frozen=True, slots=True)
-class UnitRule:
+class UnitRule(_AccessRule):
     """One exact organizational unit of the subject."""
 
     unit: str
@@ -97,73 +104,58 @@ class UnitRule:
     def __str__(self) -> str:
         return f"ou:{self.unit}"
 
-    def names_trust_domain(self) -> bool:
-        """Never."""
-        return False
-
-    def admits(self, peer: Peer) -> bool:
-        """Whether one of the peer's units is this one."""
+    def matches(self, peer: Peer) -> bool:
+        """Whether the subject has this organizational unit."""
         return self.unit in peer.organizational_units
 
 
 @dataclass(frozen=True, slots=True)
-class DnsRule:
-    """One exact DNS SAN: neither case nor wildcards are interpreted."""
+class DnsRule(_AccessRule):
+    """One exact DNS SAN: case-sensitive, and wildcards have no meaning."""
 
     name: str
 
     def __str__(self) -> str:
         return f"dns:{self.name}"
 
-    def names_trust_domain(self) -> bool:
-        """Never: a DNS name is no trust domain."""
-        return False
-
-    def admits(self, peer: Peer) -> bool:
-        """Whether one of the peer's DNS names is this one."""
+    def matches(self, peer: Peer) -> bool:
+        """Whether the certificate has this DNS SAN."""
         return self.name in peer.dns_names
 
 
 @dataclass(frozen=True, slots=True)
-class IpRule:
-    """One IP SAN; IPv4 equals its form mapped into IPv6."""
+class IpRule(_AccessRule):
+    """One IP SAN; an IPv4 address equals its IPv4-mapped IPv6 address."""
 
     address: IpAddress
 
     def __str__(self) -> str:
         return f"ip:{self.address}"
 
-    def names_trust_domain(self) -> bool:
-        """Never."""
-        return False
-
-    def admits(self, peer: Peer) -> bool:
-        """Whether one of the peer's addresses is this one."""
+    def matches(self, peer: Peer) -> bool:
+        """Whether the certificate has this IP SAN."""
         return any(unmap_ipv4(address) == unmap_ipv4(self.address) for address in peer.ip_addresses)
 
 
 @dataclass(frozen=True, slots=True)
-class PolicyRule:
-    """Whom a policy admits; asking it takes time, so it is asked on a thread that may wait, and last."""
+class PolicyRule(_AccessRule):
+    """A Rego policy, evaluated in another process: on a thread that may block, and after all other rules."""
 
+    is_slow: ClassVar[bool] = True
     query: str
-    ask: Callable[[Peer], bool] = field(repr=False, compare=False)
+    evaluate: Callable[[Peer], bool] = field(repr=False, compare=False)
 
     def __str__(self) -> str:
         return f"policy:{self.query}"
 
-    def names_trust_domain(self) -> bool:
-        """Never: what a policy looks at is not known."""
-        return False
-
-    def admits(self, peer: Peer) -> bool:
-        """Whether the policy admits the peer; raises PeerDenied when it gives no answer."""
-        return self.ask(peer)
+    def matches(self, peer: Peer) -> bool:
+        """Whether the policy admits the peer; raises PeerDenied if the evaluation fails."""
+        return self.evaluate(peer)
 
 
 @dataclass(frozen=True, slots=True)
-class AnyRule:
-    """Everyone whose certificate verifies; `name` says by what."""
+class AnyRule(_AccessRule):
+    """Every peer whose certificate verifies; `name` is the rule in the log."""
 
     name: str = "any"
 
@@ -171,11 +163,11 @@ class AnyRule:
         return self.name
 
     def names_trust_domain(self) -> bool:
-        """Every one: that is what the operator has said."""
+        """True: the operator has asked for every trust domain."""
         return True
 
-    def admits(self, peer: Peer) -> bool:
-        """Always."""
+    def matches(self, peer: Peer) -> bool:
+        """True."""
         return True
 
 

@@ -11,6 +11,7 @@ import stat
 from collections.abc import Iterator
 from functools import partial
 
+from tunnel.authz.peer import parse_peer
 from tunnel.check.case import Case
 from tunnel.check.finding import Finding, Steps, ok, problem, warning
 from tunnel.check.identity import has_living
@@ -23,7 +24,6 @@ from tunnel.pkix.certificate import Certificate
 from tunnel.pkix.extensions import CLIENT_AUTH, SERVER_AUTH
 from tunnel.proxy.file_source import DiskSource, load_credentials
 from tunnel.proxy.generation import check_presentable, note_names
-from tunnel.tls.facts import describe_peer
 from tunnel.tls.pki import build_pki_anchors, check_purpose
 
 CERTIFICATE, AUTHORITIES = "certificate", "authorities"
@@ -85,7 +85,7 @@ def _look_at_modes(source: DiskSource) -> Iterator[Finding]:
 
 def _names(leaf: Certificate) -> str:
     try:
-        peer = describe_peer(leaf, None)
+        peer = parse_peer(leaf, None)
     except PeerDenied as error:
         return f"a certificate whose names cannot be read ({error})"
     names = [*peer.dns_names, *map(str, peer.ip_addresses), *peer.uris]
@@ -99,7 +99,7 @@ def _look_at_purpose(case: Case, leaf: Certificate) -> Iterator[Finding]:
     is_server = case.config.is_server
     try:
         check_purpose(leaf, SERVER_AUTH if is_server else CLIENT_AUTH)
-        peer = describe_peer(leaf, None)
+        peer = parse_peer(leaf, None)
     except PeerDenied as error:
         yield warning(CERTIFICATE, str(error), f"{case.peer}s will refuse it: have one issued for this purpose")
         return

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tunnel.authz.peer import parse_peer
 from tunnel.check.case import Case
 from tunnel.check.finding import Finding, problem
 from tunnel.check.spans import Span, span_of_chain
@@ -27,7 +28,6 @@ from tunnel.pkix.certificate import parse_certificate
 from tunnel.spiffe.ids import SCHEME
 from tunnel.spiffe.x509 import parse_leaf_id
 from tunnel.time_format import format_time
-from tunnel.tls.facts import describe_peer
 
 SERVER, ADMISSION = "server", "admission"
 _ADVICE = {
@@ -57,7 +57,7 @@ def read_shown(path: tuple[bytes, ...]) -> Shown | None:
     """What the leaf of a path says; None for one that cannot be read."""
     try:
         leaf = parse_certificate(path[0])
-        peer = describe_peer(leaf, None)
+        peer = parse_peer(leaf, None)
     except (WireError, PeerDenied, IndexError):
         return None
     try:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial
 
-from tunnel.authz.peer import Admitted
+from tunnel.authz.authorizer import Admitted
+from tunnel.authz.peer import parse_peer
 from tunnel.check.case import Case
 from tunnel.check.finding import Finding, Steps, Verdict, ok, problem, skipped, warning
 from tunnel.check.limits import run, within
@@ -26,7 +27,6 @@ from tunnel.proxy.generation import Terms, build_generation
 from tunnel.proxy.settings import settings_of
 from tunnel.status.backend_health import OpenStream, check_by_connecting, check_by_handshake, check_by_request
 from tunnel.tls.engine import Buffers, TlsEnd
-from tunnel.tls.facts import describe_peer
 from tunnel.tls.stream import TlsSource
 
 TARGET, STATUS = "target", "target-status"
@@ -156,6 +156,6 @@ def _name_of(credentials: Credentials) -> str:
     if isinstance(credentials, SvidCredentials):
         return str(credentials.svid.spiffe_id)
     try:
-        return str(describe_peer(credentials.chain[0], None)) if credentials.chain else ""
+        return str(parse_peer(credentials.chain[0], None)) if credentials.chain else ""
     except PeerDenied:
         return "our certificate"

@@ -14,7 +14,7 @@ from tunnel.identity.events import Denied, Disconnected, FatalError, Overdue, Re
 from tunnel.log import escape
 from tunnel.spiffe.endpoint import WorkloadEndpoint
 from tunnel.spiffe.ids import SpiffeId
-from tunnel.spiffe.selection import Selection, describe_offers, list_some
+from tunnel.spiffe.selection import Selection, describe_offers, join_names
 from tunnel.time_format import format_time
 
 
@@ -104,7 +104,7 @@ class IdentityTracker:
             return _CONFIRMED
         self._current = svid.spiffe_id
         self.generation += 1
-        domains = list_some(sorted(domain.name for domain in context.bundles.bundles))
+        domains = join_names(sorted(domain.name for domain in context.bundles.bundles))
         self._log_info(
             f"identity updated: spiffe_id={svid.spiffe_id} generation={self.generation} "
             f"expires_at={format_time(svid.not_after)} trust_domains={domains.replace(', ', ',')}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tunnel.authz.peer import Admitted, Peer, describe_admission
+from tunnel.authz.authorizer import Admitted
+from tunnel.authz.peer import Peer, describe_admission
 from tunnel.errors import TlsFault
 from tunnel.log import Category, Log, escape
 from tunnel.log_limit import RefusalLog

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from tunnel.authz.authorizer import Authorizer, allow_anonymous
-from tunnel.authz.peer import Admitted
+from tunnel.authz.authorizer import Admitted, Authorizer, allow_anonymous
 from tunnel.authz.rules import PolicyRule
 from tunnel.config.model import Access, TlsOptions
 from tunnel.errors import identity_errors

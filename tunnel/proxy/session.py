@@ -11,7 +11,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
-from tunnel.authz.peer import Admitted, Peer
+from tunnel.authz.authorizer import Admitted
+from tunnel.authz.peer import Peer
 from tunnel.errors import PeerDenied, TargetError, TargetFault, TlsError, TlsFault, WireError
 from tunnel.log_limit import source_of
 from tunnel.net.race import Attempt

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
-from tunnel.authz.peer import Admitted
+from tunnel.authz.authorizer import Admitted
 from tunnel.errors import Denial, PeerDenied, TlsError, TlsFault, describe_os_error
 from tunnel.relay.handshake_slots import HandshakeSlots
 from tunnel.relay.loop import ENDING, IN

@@ -1,4 +1,4 @@
-"""Which of several identities is meant: by SPIFFE ID, by hint, or the first."""
+"""The choice among several identities: by SPIFFE ID, by hint, or the first."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from tunnel.spiffe.ids import SpiffeId
 
-_SHOWN = 8
+_MOST_NAMES = 8  # in a message
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """An identity that the agent offers, by the names that it sent; hostile text."""
+    """The SPIFFE ID and hint of an identity as the agent sent them: untrusted text."""
 
     spiffe_id: str
     hint: str = ""
@@ -23,30 +23,30 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which SVID the operator wants; without either, the first."""
+    """The SVID that the operator selects; the first one if neither field is set."""
 
     spiffe_id: SpiffeId | None = None
     hint: str = ""
 
     def is_open(self) -> bool:
-        """Whether the operator leaves the choice to the order of the list."""
+        """Whether nothing is selected, so that the order of the list decides."""
         return self.spiffe_id is None and not self.hint
 
     def is_met_by(self, offer: Offer) -> bool:
-        """Whether an identity is one of those that are meant; of several the first counts (Workload API 5.2.1)."""
+        """Whether an identity matches; of several matches the first counts (Workload API 5.2.1)."""
         return self.hint in ("", offer.hint) and (self.spiffe_id is None or offer.spiffe_id == str(self.spiffe_id))
 
     def __str__(self) -> str:
-        wanted = [f"--spiffe-id {self.spiffe_id}" if self.spiffe_id else "", f"--spiffe-hint {self.hint}" if self.hint else ""]
-        return " and ".join(part for part in wanted if part) or "the first SVID"
+        flags = [f"--spiffe-id {self.spiffe_id}" if self.spiffe_id else "", f"--spiffe-hint {self.hint}" if self.hint else ""]
+        return " and ".join(flag for flag in flags if flag) or "the first SVID"
 
 
 def describe_offers(offers: Iterable[Offer]) -> str:
-    """The names of what an agent offers, for a message."""
-    return list_some([str(offer) for offer in offers])
+    """Return the names of the identities that an agent offers, for a message."""
+    return join_names([str(offer) for offer in offers])
 
 
-def list_some(names: Sequence[str]) -> str:
-    """Names for a message: of many the first ones, and how many more there are."""
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+def join_names(names: Sequence[str], most: int = _MOST_NAMES) -> str:
+    """Return the first names and the number of the others, for a message."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

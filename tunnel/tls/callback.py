@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 
 from OpenSSL import SSL
 
-from tunnel.authz.peer import Admitted
+from tunnel.authz.authorizer import Admitted
 from tunnel.errors import Denial, PeerDenied, TlsError
 from tunnel.pkix.certificate import Certificate
 from tunnel.pkix.path import check_count

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from OpenSSL import SSL
 
-from tunnel.authz.peer import Admitted
+from tunnel.authz.authorizer import Admitted
 from tunnel.config.model import TlsOptions
 from tunnel.errors import IdentityError, IdentityFault, TlsError
 from tunnel.pkix.certificate import Certificate

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from tunnel.authz.peer import Admitted
+from tunnel.authz.authorizer import Admitted
 from tunnel.errors import PeerDenied, TlsError, TlsFault
 from tunnel.tls.callback import CURRENT, JudgedContext
 from tunnel.tls.openssl import ffi, lib, pointer, take_failure

@@ -12,11 +12,10 @@ from datetime import UTC, datetime
 from threading import Lock
 from time import time
 
-from tunnel.authz.authorizer import Authorizer
-from tunnel.authz.peer import Admitted
+from tunnel.authz.authorizer import Admitted, Authorizer
+from tunnel.authz.peer import parse_peer
 from tunnel.errors import Denial, PeerDenied, WireError
 from tunnel.pkix.certificate import Certificate, parse_certificate
-from tunnel.tls.facts import describe_peer
 from tunnel.tls.verified import Verified, Verifier
 
 _MEMORY = 4096  # peers; a proxy that meets more of them in one generation verifies some of them again
@@ -42,13 +41,13 @@ class PeerJudge:
         if remembered is not None and remembered[0] <= now <= remembered[1]:
             return remembered[2]
         verified = self._verify(path(), now)
-        peer = describe_peer(verified.leaf, verified.spiffe_id)
+        peer = parse_peer(verified.leaf, verified.spiffe_id)
         try:
             admitted = self._authorizer.decide(peer)
         except PeerDenied as denied:
             denied.peer = peer
             raise
-        if admitted.is_lasting:
+        if admitted.is_cacheable:
             self._remember(digest, verified, admitted)
         return admitted
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from tunnel.authz.host_name import parse_host
+from tunnel.authz.peer import parse_peer
 from tunnel.authz.pins import SpkiPin
 from tunnel.errors import Denial, PeerDenied
 from tunnel.pkix.certificate import Certificate
@@ -25,7 +26,6 @@ from tunnel.pkix.path import (
     span_of,
 )
 from tunnel.pkix.strength import check_key_strength
-from tunnel.tls.facts import describe_peer
 from tunnel.tls.verified import Verified
 
 _FOR_EVER = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
@@ -53,7 +53,7 @@ class PkiVerifier:
             check_purpose(leaf, self._purpose)
         path = self._find_path(sent, now)
         if self._host is not None:
-            self._host.check(describe_peer(leaf, None))
+            self._host.check(parse_peer(leaf, None))
         return Verified(leaf, *span_of(path))
 
     def _find_path(self, sent: Sequence[Certificate], now: datetime) -> Path:
