@@ -34,7 +34,7 @@ def free_port() -> int:
 def port() -> Iterator[int]:
     """The port of a responder with an open challenge."""
     challenges, number = AcmeChallenges(), free_port()
-    with challenges.show(NAME, Presented(ANSWER.chain, ANSWER.private_key)), open_responder(challenges, number):
+    with challenges.present(NAME, Presented(ANSWER.chain, ANSWER.private_key)), open_responder(challenges, number):
         yield number
 
 

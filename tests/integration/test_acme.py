@@ -152,7 +152,7 @@ class RecordedLog:
 
 def generation(number: int, held: KeyMaterial) -> Generation:
     presented = Presented(held.chain, held.private_key)
-    made = TlsContext(presented, allow_anonymous("all"), is_server=True, knows_acme=True)
+    made = TlsContext(presented, allow_anonymous("all"), is_server=True, accepts_acme=True)
     return Generation(number, NAME, held.chain[0].not_after, False, made, None)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.support.socket_pairs import Clock, is_over, received
-from tests.support.tls_ends import TLS12, TLS13, Identity, Side, admit_all, context, identity, judge, lasting_authority
+from tests.support.tls_ends import TLS12, TLS13, Identity, Side, admission, admit_all, context, identity, lasting_authority
 from tunnel.authz.rules import AnyRule, IdRule, PolicyRule, Rule
 from tunnel.config.model import Access
 from tunnel.errors import PeerDenied, TargetError, TargetFault, TlsError
@@ -1046,7 +1046,7 @@ def test_a_server_that_refuses_us_is_said_to_have_done_so(stages: Stages, versio
 
 
 def refusing_server(version: int) -> Any:
-    return context(PEER, judge(lasting_authority("b.test")), is_server=True, version=version)
+    return context(PEER, admission(lasting_authority("b.test")), is_server=True, version=version)
 
 
 @pytest.mark.parametrize(

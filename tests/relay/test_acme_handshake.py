@@ -11,7 +11,7 @@ import pytest
 from cryptography import x509
 
 from tests.support.socket_pairs import Clock, received, tcp_pair, unix_pair
-from tests.support.tls_ends import VERSIONS, Identity, PublicPeer, identity, judge, lasting_authority, public_context
+from tests.support.tls_ends import VERSIONS, Identity, PublicPeer, admission, identity, lasting_authority, public_context
 from tunnel.errors import Denial, PeerDenied, TlsError, TlsFault
 from tunnel.relay.acme_handshake import AcmeHandshake
 from tunnel.relay.handshake import HandshakeResult
@@ -19,9 +19,9 @@ from tunnel.relay.handshake_slots import HandshakeSlots
 from tunnel.relay.loop import Loop
 from tunnel.relay.step import AcmeChallengeAnswered, ClosedWithoutData
 from tunnel.tls.acme_challenge import AcmeChallenges
-from tunnel.tls.callback import PeerAuth
 from tunnel.tls.context import Presented, TlsContext
 from tunnel.tls.engine import Buffers
+from tunnel.tls.peer_auth import PeerAuth
 
 ROOT = lasting_authority()
 OURS = identity("spiffe://a.test/ours", root=ROOT)
@@ -29,7 +29,7 @@ PEER = identity("spiffe://a.test/peer", root=ROOT)
 ANSWER = identity("spiffe://challenge.test/answer")
 NAME = "www.example.test"
 BOTH_VERSIONS = pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS)
-MAIN = TlsContext(Presented(OURS.chain, OURS.leaf.key), PeerAuth(judge(ROOT)), is_server=True, knows_acme=True)
+MAIN = TlsContext(Presented(OURS.chain, OURS.leaf.key), PeerAuth(admission(ROOT)), is_server=True, accepts_acme=True)
 
 
 class Door:
@@ -42,7 +42,7 @@ class Door:
         self._stack = ExitStack()
         challenges = AcmeChallenges()
         if is_asked:
-            self._stack.enter_context(challenges.show(NAME, Presented(ANSWER.chain, ANSWER.leaf.key)))
+            self._stack.enter_context(challenges.present(NAME, Presented(ANSWER.chain, ANSWER.leaf.key)))
         buffers = Buffers()
         handshakes = HandshakeSlots(self.loop, buffers)
         self.handshake = AcmeHandshake(handshakes, self, self.near, partial(MAIN.open_end, buffers), challenges=challenges)

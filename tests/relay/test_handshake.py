@@ -17,10 +17,10 @@ from tests.support.tls_ends import (
     TLS13,
     VERSIONS,
     Side,
+    admission,
     admit_all,
     context,
     identity,
-    judge,
     lasting_authority,
 )
 from tunnel.authz.authorizer import Admitted
@@ -30,9 +30,9 @@ from tunnel.relay.handshake_slots import HandshakeSlots
 from tunnel.relay.linger import Linger
 from tunnel.relay.loop import Loop
 from tunnel.relay.step import ClosedWithoutData
-from tunnel.tls.callback import PeerAuth
 from tunnel.tls.context import Presented, TlsContext
 from tunnel.tls.engine import Buffers, TlsEnd
+from tunnel.tls.peer_auth import PeerAuth
 
 WHO = identity(middles=3)  # whose chain makes a flight of some kilobytes
 CONTEXTS = {
@@ -241,7 +241,7 @@ def test_noise_fails_at_once(bouts: Bouts) -> None:
 @BOTH_VERSIONS
 @BOTH_ROLES
 def test_who_is_refused_hears_an_alert(bouts: Bouts, we_serve: bool, version: int) -> None:
-    other = judge(lasting_authority(key=key_of("p256", 11)))
+    other = admission(lasting_authority(key=key_of("p256", 11)))
     bout = bouts(unix_pair(), we_serve=we_serve, version=version, ours=context(WHO, other, is_server=we_serve, version=version))
     bout.exchange()
     assert bout.fault() is Denial.UNKNOWN_AUTHORITY

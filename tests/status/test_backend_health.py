@@ -14,7 +14,7 @@ import trio
 from trio.testing import MockClock
 
 from tests.support.status_port_client import OURS, SOURCE, STRANGER, listen, run, served, source_of
-from tests.support.tls_ends import judge
+from tests.support.tls_ends import admission
 from tunnel.errors import Denial, PeerDenied, TargetError, TargetFault, TlsError, TunnelError
 from tunnel.http.client import USER_AGENT, parse_http_url
 from tunnel.http.connection import Request, Respond, Response
@@ -22,9 +22,9 @@ from tunnel.net.address import Address, TcpAddress, UnixAddress
 from tunnel.net.dial import open_target, open_through
 from tunnel.net.sockets import SocketAddress
 from tunnel.status.backend_health import Check, check_by_connecting, check_by_handshake, check_by_request, share
-from tunnel.tls.callback import PeerAuth
 from tunnel.tls.context import Presented, TlsContext
 from tunnel.tls.engine import Buffers
+from tunnel.tls.peer_auth import PeerAuth
 from tunnel.tls.stream import TlsSource
 from tunnel.wire.outbound import parse_outbound
 
@@ -197,7 +197,7 @@ def client_source(peer_auth: PeerAuth) -> TlsSource:
 def test_a_server_whom_the_judge_admits_is_well(is_slow: bool) -> None:
     async def talk() -> None:
         async with served(tls=SOURCE) as target:
-            source = client_source(PeerAuth(judge(OURS.root), is_slow=is_slow))
+            source = client_source(PeerAuth(admission(OURS.root), is_slow=is_slow))
             await check_by_handshake(to(target.address), source, 30)()
 
     run(talk)
@@ -206,7 +206,7 @@ def test_a_server_whom_the_judge_admits_is_well(is_slow: bool) -> None:
 def test_a_server_whom_the_judge_refuses_is_not() -> None:
     async def talk() -> None:
         async with served(tls=SOURCE) as target:
-            source = client_source(PeerAuth(judge(STRANGER.root)))
+            source = client_source(PeerAuth(admission(STRANGER.root)))
             failure = await failure_of(check_by_handshake(to(target.address), source, 30))()
             assert isinstance(failure, PeerDenied)
             assert failure.reason is Denial.UNKNOWN_TRUST_DOMAIN
@@ -217,7 +217,7 @@ def test_a_server_whom_the_judge_refuses_is_not() -> None:
 def test_a_server_that_speaks_no_tls_is_not_well() -> None:
     async def talk() -> None:
         async with served() as target:
-            check = check_by_handshake(to(target.address), client_source(PeerAuth(judge(OURS.root))), 30)
+            check = check_by_handshake(to(target.address), client_source(PeerAuth(admission(OURS.root))), 30)
             assert isinstance(await failure_of(check)(), TlsError)
 
     run(talk)
@@ -238,7 +238,7 @@ def test_a_target_that_is_silent_is_given_up_in_time(kind: str) -> None:
         async def open_silence() -> trio.StapledStream:
             return trio.testing.memory_stream_pair()[0]
 
-        source = client_source(PeerAuth(judge(OURS.root)))
+        source = client_source(PeerAuth(admission(OURS.root)))
         by_request = check_by_request(open_silence, parse_http_url("http://x/"), 10)
         start = trio.current_time()
         failure = await failure_of(check_by_handshake(open_silence, source, 10) if kind == "handshake" else by_request)()

@@ -23,10 +23,10 @@ from tunnel.authz.peer import Peer
 from tunnel.authz.rules import AnyRule, Rule
 from tunnel.spiffe.bundle import BundleSet, TrustBundle
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id
-from tunnel.tls.callback import Judge, PeerAuth
+from tunnel.tls.admission import PeerAdmission
 from tunnel.tls.context import Presented, TlsContext
 from tunnel.tls.engine import Buffers, TlsEnd
-from tunnel.tls.judge import PeerJudge
+from tunnel.tls.peer_auth import Admit, PeerAuth
 from tunnel.tls.verify import SpiffeVerifier
 
 # OpenSSL reads the clock on the wall inside a handshake, so what is to be good must be good whenever the tests run.
@@ -70,25 +70,25 @@ def identity(
 
 
 def admit_all(_digest: bytes, _path: Callable[[], tuple[bytes, ...]]) -> Admitted:
-    """A judge to whom everyone is the same peer."""
+    """Admit every certificate as the same peer."""
     return Admitted(Peer("", parse_spiffe_id("spiffe://a.test/anyone")), "any")
 
 
-def judge(*trusted: MadeCertificate, rule: Rule = AnyRule(), own: str = "a.test", now: datetime = NOW) -> PeerJudge:  # noqa: B008
-    """A real judge of the authorities' own trust domains."""
+def admission(*trusted: MadeCertificate, rule: Rule = AnyRule(), own: str = "a.test", now: datetime = NOW) -> PeerAdmission:  # noqa: B008
+    """Return the admission that a proxy uses, with bundles for the authorities' trust domains."""
     bundles: dict[TrustDomain, TrustBundle] = {}
     for anchor in trusted:
         names = anchor.built.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         domain = parse_spiffe_id(names.get_values_for_type(x509.UniformResourceIdentifier)[0] + "/x").trust_domain
         held = bundles[domain].authorities if domain in bundles else ()
         bundles[domain] = TrustBundle(domain, (*held, anchor.certificate))
-    return PeerJudge(SpiffeVerifier(BundleSet(bundles)), Authorizer((rule,), TrustDomain(own)), now.timestamp)
+    return PeerAdmission(SpiffeVerifier(BundleSet(bundles)), Authorizer((rule,), TrustDomain(own)), now.timestamp)
 
 
-def context(who: Identity, by: Judge, *, is_server: bool, version: int = TLS13) -> TlsContext:
+def context(who: Identity, by: Admit, *, is_server: bool, version: int = TLS13) -> TlsContext:
     """A context of ours that goes up to a version."""
     made = TlsContext(Presented(who.chain, who.leaf.key), PeerAuth(by), is_server=is_server)
-    made._judged.context.set_max_proto_version(version)
+    made._peer_auth.context.set_max_proto_version(version)
     return made
 
 

@@ -9,9 +9,9 @@ from tunnel.authz.authorizer import allow_anonymous
 from tunnel.config.model import TlsOptions
 from tunnel.errors import TlsError
 from tunnel.tls.acme_challenge import AcmeChallenges
-from tunnel.tls.callback import PeerAuth
 from tunnel.tls.client_hello import ClientHello
 from tunnel.tls.context import Presented, TlsContext
+from tunnel.tls.peer_auth import PeerAuth
 
 WHO = identity()
 BOTH_VERSIONS = pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS)
@@ -25,8 +25,8 @@ def client(version: int, offers: list[bytes]) -> PublicPeer:
     return PublicPeer(made, is_server=False)
 
 
-def server(*, knows_acme: bool) -> Side:
-    return Side(TlsContext(PRESENTED, allow_anonymous("test"), is_server=True, knows_acme=knows_acme))
+def server(*, accepts_acme: bool) -> Side:
+    return Side(TlsContext(PRESENTED, allow_anonymous("test"), is_server=True, accepts_acme=accepts_acme))
 
 
 @BOTH_VERSIONS
@@ -40,7 +40,7 @@ def server(*, knows_acme: bool) -> Side:
     ],
 )
 def test_acmes_protocol_is_agreed_on_when_it_is_offered(version: int, offers: list[bytes], agreed: bytes) -> None:
-    ours, theirs = server(knows_acme=True), client(version, offers)
+    ours, theirs = server(accepts_acme=True), client(version, offers)
     shake_hands(theirs, ours)
     assert ours.end.alpn() == agreed
     assert theirs.connection.get_alpn_proto_negotiated() == agreed
@@ -49,7 +49,7 @@ def test_acmes_protocol_is_agreed_on_when_it_is_offered(version: int, offers: li
 @BOTH_VERSIONS
 @pytest.mark.parametrize("offers", [[b"h2"], [b"h2", b"http/1.1"], [b"acme-tls/10"], [b"acme-tls/"], [b"x" * 255]])
 def test_a_client_that_offers_others_only_is_refused_by_an_alert(version: int, offers: list[bytes]) -> None:
-    ours, theirs = server(knows_acme=True), client(version, offers)
+    ours, theirs = server(accepts_acme=True), client(version, offers)
     with pytest.raises(TlsError):
         ours.shake(theirs.shake())
     theirs.shake(ours.end.take())
@@ -58,7 +58,7 @@ def test_a_client_that_offers_others_only_is_refused_by_an_alert(version: int, o
 
 @BOTH_VERSIONS
 def test_without_acme_nothing_is_agreed_on(version: int) -> None:
-    ours, theirs = server(knows_acme=False), client(version, [b"h2", b"acme-tls/1"])
+    ours, theirs = server(accepts_acme=False), client(version, [b"h2", b"acme-tls/1"])
     shake_hands(theirs, ours)
     assert ours.end.alpn() == b""
     assert theirs.connection.get_alpn_proto_negotiated() == b""
@@ -81,14 +81,14 @@ PROBE = ClientHello("www.example.test", (b"acme-tls/1",))
 )
 def test_the_gate_is_open_to_a_probe_and_to_nobody_else(hello: ClientHello, is_admitted: bool) -> None:
     challenges = AcmeChallenges()
-    with challenges.show("www.example.test", PRESENTED):
+    with challenges.present("www.example.test", PRESENTED):
         assert (challenges.admit(hello) is not None) == is_admitted
 
 
 def test_the_gate_is_closed_before_and_after_a_challenge() -> None:
     challenges = AcmeChallenges()
     assert challenges.admit(PROBE) is None
-    with pytest.raises(KeyError), challenges.show("www.example.test", PRESENTED):
+    with pytest.raises(KeyError), challenges.present("www.example.test", PRESENTED):
         raise KeyError
     assert challenges.admit(PROBE) is None
 
@@ -96,13 +96,13 @@ def test_the_gate_is_closed_before_and_after_a_challenge() -> None:
 # -- protocols of the operator's
 
 
-def server_of(*protocols: str, knows_acme: bool = False) -> Side:
+def server_of(*protocols: str, accepts_acme: bool = False) -> Side:
     options = TlsOptions(protocols=protocols)
-    return Side(TlsContext(PRESENTED, allow_anonymous("test"), is_server=True, options=options, knows_acme=knows_acme))
+    return Side(TlsContext(PRESENTED, allow_anonymous("test"), is_server=True, options=options, accepts_acme=accepts_acme))
 
 
 @BOTH_VERSIONS
-@pytest.mark.parametrize("knows_acme", [False, True])
+@pytest.mark.parametrize("accepts_acme", [False, True])
 @pytest.mark.parametrize(
     ("offers", "agreed"),
     [
@@ -114,9 +114,9 @@ def server_of(*protocols: str, knows_acme: bool = False) -> Side:
     ],
 )
 def test_a_server_chooses_the_first_of_its_own_protocols(
-    version: int, offers: list[bytes], agreed: bytes, knows_acme: bool
+    version: int, offers: list[bytes], agreed: bytes, accepts_acme: bool
 ) -> None:
-    ours, theirs = server_of("h2", "http/1.1", knows_acme=knows_acme), client(version, offers)
+    ours, theirs = server_of("h2", "http/1.1", accepts_acme=accepts_acme), client(version, offers)
     shake_hands(theirs, ours)
     assert ours.end.alpn() == agreed
     assert theirs.connection.get_alpn_proto_negotiated() == agreed

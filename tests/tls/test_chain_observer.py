@@ -12,20 +12,20 @@ from tests.support.tls_ends import (
     Identity,
     PublicPeer,
     Side,
+    admission,
     identity,
-    judge,
     lasting_authority,
     public_context,
     shake_hands,
 )
 from tunnel.errors import PeerDenied
-from tunnel.tls.callback import PeerAuth
 from tunnel.tls.context import Presented, TlsContext
+from tunnel.tls.peer_auth import PeerAuth
 
 ROOT = lasting_authority()
 PEERS = {
     "admitted": identity(root=ROOT, middles=1),
-    "refused by our judge": identity("spiffe://b.test/w"),
+    "denied by us": identity("spiffe://b.test/w"),
     "refused by OpenSSL before": identity(root=ROOT, end=EARLY + timedelta(days=1)),
 }
 
@@ -35,7 +35,7 @@ PEERS = {
 def test_a_witness_sees_the_leaf_of_every_peer(peer: Identity, we_serve: bool) -> None:
     seen: list[tuple[bytes, ...]] = []
     who = identity(root=ROOT)
-    peer_auth = PeerAuth(judge(ROOT), chain_observer=seen.append)
+    peer_auth = PeerAuth(admission(ROOT), chain_observer=seen.append)
     ours = Side(TlsContext(Presented(who.chain, who.leaf.key), peer_auth, is_server=we_serve))
     other = PublicPeer(public_context(peer), is_server=not we_serve)
     with suppress(PeerDenied):

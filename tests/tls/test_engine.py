@@ -29,12 +29,12 @@ from tests.support.tls_ends import (
     Identity,
     PublicPeer,
     Side,
+    admission,
     admit_all,
     any_hand_made_pair,
     context,
     hand_made_pair,
     identity,
-    judge,
     lasting_authority,
     pair,
     public_context,
@@ -115,8 +115,8 @@ def test_every_kind_of_key_shakes_hands(kind: str, middles: int, version: int) -
     root = lasting_authority()
     here = identity("spiffe://a.test/client", kind=kind, middles=middles, root=root)
     there = identity("spiffe://a.test/server", kind=kind, middles=middles, root=root)
-    client = Side(context(here, judge(root), is_server=False, version=version))
-    server = Side(context(there, judge(root), is_server=True, version=version))
+    client = Side(context(here, admission(root), is_server=False, version=version))
+    server = Side(context(there, admission(root), is_server=True, version=version))
     shake_hands(client, server)
     for side, peer in ((client, "spiffe://a.test/server"), (server, "spiffe://a.test/client")):
         assert side.end.admitted is not None
@@ -501,28 +501,28 @@ def test_what_may_become_a_record_is_waited_for(start: bytes) -> None:
 
 
 def stranger_of(reason: str) -> tuple[Identity, Any]:
-    """A peer with one thing wrong, and the judge who sees it."""
+    """Return a peer with one defect, and the admission that detects it."""
     root, other = lasting_authority(), lasting_authority("b.test")
     early = EARLY + timedelta(days=1)
     match reason:
         case "no rule":
-            return identity(root=root), judge(root, rule=IdRule(parse_spiffe_id("spiffe://a.test/other")))
+            return identity(root=root), admission(root, rule=IdRule(parse_spiffe_id("spiffe://a.test/other")))
         case "unknown trust domain":
-            return identity("spiffe://b.test/w", root=other), judge(root)
+            return identity("spiffe://b.test/w", root=other), admission(root)
         case "unknown authority":
-            return identity(root=lasting_authority(key=key_of("p256", 9))), judge(root)
+            return identity(root=lasting_authority(key=key_of("p256", 9))), admission(root)
         case "authority of another trust domain":
-            return identity(root=other), judge(root, other)
+            return identity(root=other), admission(root, other)
         case "expired":
-            return identity(root=root, end=early), judge(root)
+            return identity(root=root, end=early), admission(root)
         case "expired by our clock alone":
-            return identity(root=root, end=LATE - timedelta(days=1)), judge(root, now=LATE)
+            return identity(root=root, end=LATE - timedelta(days=1)), admission(root, now=LATE)
         case "RSA of 1024 bits":
-            return identity(root=root, kind="rsa1024"), judge(root)
+            return identity(root=root, kind="rsa1024"), admission(root)
         case "for code only":
-            return identity(root=root, purposes=(ExtendedKeyUsageOID.CODE_SIGNING,)), judge(root)
+            return identity(root=root, purposes=(ExtendedKeyUsageOID.CODE_SIGNING,)), admission(root)
         case "two names":
-            return identity(root=root, uris=("spiffe://a.test/a", "spiffe://a.test/b")), judge(root)
+            return identity(root=root, uris=("spiffe://a.test/a", "spiffe://a.test/b")), admission(root)
     raise AssertionError(reason)
 
 
@@ -572,7 +572,7 @@ def test_a_client_without_a_certificate_is_told_so(version: int, alert: str) -> 
 
 
 @BOTH_ROLES
-def test_a_judge_with_a_bug_refuses_and_the_bug_reaches_who_can_handle_it(version: int, we_serve: bool) -> None:
+def test_an_exception_in_the_admission_fails_the_handshake_and_is_raised_from_it(version: int, we_serve: bool) -> None:
     def confused(_digest: bytes, _path: Callable[[], tuple[bytes, ...]]) -> Admitted:
         raise RuntimeError("a bug")
 
@@ -647,7 +647,7 @@ def test_our_client_resumes_nothing_either(version: int) -> None:
 def test_nobody_becomes_another_on_an_open_connection(we_serve: bool) -> None:
     """TLS 1.2 can renegotiate, in which a peer could show another certificate."""
     root = lasting_authority()
-    ours = Side(context(identity(root=root), judge(root), is_server=we_serve, version=TLS12))
+    ours = Side(context(identity(root=root), admission(root), is_server=we_serve, version=TLS12))
     peer = PublicPeer(public_context(identity("spiffe://a.test/first", root=root), version=TLS12), is_server=not we_serve)
     shake_hands(*((peer, ours) if we_serve else (ours, peer)))
     admitted = ours.end.admitted
@@ -675,7 +675,7 @@ def test_authorities_of_one_name_in_two_trust_domains_work_side_by_side(version:
     """SPIRE names its authorities alike by default."""
     ours = lasting_authority("a.test", subject="one name", key=key_of("p256", 1))
     theirs = lasting_authority("b.test", subject="one name", key=key_of("p256", 2))
-    serving = context(identity(root=ours), judge(ours, theirs), is_server=True, version=version)
+    serving = context(identity(root=ours), admission(ours, theirs), is_server=True, version=version)
 
     def meet(who: Identity) -> Denial | str:
         server, client = Side(serving), Side(context(who, admit_all, is_server=False, version=version))
@@ -702,7 +702,7 @@ def test_authorities_of_one_name_in_two_trust_domains_work_side_by_side(version:
 def test_the_failure_of_one_connection_is_no_failure_of_another(version: int) -> None:
     """OpenSSL has one queue of errors a thread, and takes a stale entry for the reason of whatever comes next."""
     client, server = pair(version=version)
-    failing = context(identity(), judge(lasting_authority()), is_server=True, version=version)
+    failing = context(identity(), admission(lasting_authority()), is_server=True, version=version)
     for number in range(4):
         good = client.seal(b"good %d" % number)
         server.open(good[:7])
@@ -794,7 +794,7 @@ def test_the_name_that_a_client_asks_for_is_known_to_both_sides(name: str, versi
 def test_the_protocol_agreed_on_is_known(offered: list[bytes], agreed: bytes, version: int) -> None:
     made = context(identity(), admit_all, is_server=False, version=version)
     if offered:
-        made._judged.context.set_alpn_protos(offered)
+        made._peer_auth.context.set_alpn_protos(offered)
     foreign = public_context(identity())
     foreign.set_alpn_select_callback(lambda _connection, names: b"h2" if b"h2" in names else SSL.NO_OVERLAPPING_PROTOCOLS)
     client = Side(made)

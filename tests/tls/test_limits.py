@@ -27,11 +27,11 @@ from tunnel.errors import TlsError
 from tunnel.identity.credentials import PkiCredentials
 from tunnel.pkix.extensions import CLIENT_AUTH
 from tunnel.proxy.generation import Terms, build_generation
-from tunnel.tls.callback import PeerAuth, are_names_told
+from tunnel.tls.admission import PeerAdmission
 from tunnel.tls.context import MAX_CERTIFICATE_BYTES, Presented, TlsContext
-from tunnel.tls.judge import PeerJudge
 from tunnel.tls.openssl import _LIMIT_AT
-from tunnel.tls.pki import PkiVerifier, build_pki_anchors
+from tunnel.tls.peer_auth import PeerAuth, can_send_authority_names
+from tunnel.tls.verify import PkiVerifier, build_pki_anchors
 
 LASTING: dict[str, Any] = {"start": EARLY, "end": LATE}
 OURS = identity()
@@ -74,8 +74,10 @@ def test_a_server_with_many_authorities_names_none_and_shakes_hands(count: int, 
     authorities = tuple(named(number).certificate for number in range(count))
     root = make_certificate(is_ca=True, usage=("key_cert_sign",), subject="root", key=key_of("p256", 20), **LASTING)
     anchors = build_pki_anchors((*authorities, root.certificate))
-    judge = PeerJudge(PkiVerifier(anchors, CLIENT_AUTH), Authorizer((AnyRule(),), None))
-    ours = Side(TlsContext(Presented(OURS.chain, OURS.leaf.key), PeerAuth(judge, authorities=anchors.usable), is_server=True))
+    admission = PeerAdmission(PkiVerifier(anchors, CLIENT_AUTH), Authorizer((AnyRule(),), None))
+    ours = Side(
+        TlsContext(Presented(OURS.chain, OURS.leaf.key), PeerAuth(admission, authorities=anchors.usable), is_server=True)
+    )
     worker = make_certificate(issuer=root, subject="worker", is_ca=None, usage=None, key=key_of("p256", 30), **LASTING)
     theirs = PublicPeer(public_context(Identity(worker, (), root), version=version), is_server=False)
     shake_hands(theirs, ours)
@@ -85,7 +87,7 @@ def test_a_server_with_many_authorities_names_none_and_shakes_hands(count: int, 
 
 def test_a_server_that_names_no_authority_says_so() -> None:
     many = PkiCredentials(OURS.chain, OURS.leaf.key, tuple(named(number).certificate for number in range(1000)))
-    assert not are_names_told(many.authorities)
+    assert not can_send_authority_names(many.authorities)
     (note,) = build_generation(1, many, Terms(True, Access((AnyRule(),)))).notes
     assert note.endswith(": clients are not told which authorities are trusted")
     assert build_generation(1, many, Terms(False, Access((AnyRule(),)), host="db.test")).notes == ()

@@ -22,10 +22,10 @@ from tunnel.errors import Denial, IdentityError, PeerDenied
 from tunnel.pkix.certificate import parse_certificate
 from tunnel.pkix.extensions import CLIENT_AUTH, SERVER_AUTH
 from tunnel.pkix.path import Anchors
-from tunnel.tls.callback import PeerAuth
+from tunnel.tls.admission import PeerAdmission
 from tunnel.tls.context import Presented, TlsContext
-from tunnel.tls.judge import PeerJudge
-from tunnel.tls.pki import PinVerifier, PkiVerifier, build_pki_anchors
+from tunnel.tls.peer_auth import PeerAuth
+from tunnel.tls.verify import PinVerifier, PkiVerifier, build_pki_anchors
 
 LASTING: dict[str, Any] = {"start": EARLY, "end": LATE}
 BOTH_VERSIONS = pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS)
@@ -124,8 +124,8 @@ def test_a_refusal_names_the_authority_that_is_not_trusted(path: list[MadeCertif
 # -- through handshakes
 
 
-def judge(verifier: Any) -> PeerJudge:
-    return PeerJudge(verifier, Authorizer((AnyRule(),), None))
+def admission(verifier: Any) -> PeerAdmission:
+    return PeerAdmission(verifier, Authorizer((AnyRule(),), None))
 
 
 def ours(peer_auth: PeerAuth, *, is_server: bool, shown: MadeCertificate | None = None) -> Side:
@@ -134,7 +134,7 @@ def ours(peer_auth: PeerAuth, *, is_server: bool, shown: MadeCertificate | None 
 
 
 def peer_auth(verifier: Any, **fields: Any) -> PeerAuth:
-    return PeerAuth(judge(verifier), **fields)
+    return PeerAuth(admission(verifier), **fields)
 
 
 def meet(side: Side, who: MadeCertificate | None, version: int) -> PublicPeer:

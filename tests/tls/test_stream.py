@@ -35,17 +35,17 @@ from tests.support.tls_ends import (
     Identity,
     PublicPeer,
     Secrets,
+    admission,
     admit_all,
     any_hand_made_pair,
     context,
     identity,
-    judge,
     public_context,
 )
 from tunnel.errors import Denial, PeerDenied, TlsError
 from tunnel.http.connection import Limits, Request, Response
-from tunnel.tls.callback import PeerAuth
 from tunnel.tls.context import Presented, TlsContext, TlsOptions
+from tunnel.tls.peer_auth import PeerAuth
 from tunnel.tls.stream import TlsStream, accept_tls, connect_tls
 
 CLOSING = b"GET /a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
@@ -376,11 +376,11 @@ def test_a_client_takes_whom_its_judge_admits_and_no_other() -> None:
     server = identity("spiffe://a.test/server")
 
     async def talk() -> None:
-        await client_handshake(server, judge(server.root))
-        await client_handshake(server, PeerAuth(judge(server.root), is_slow=True))
+        await client_handshake(server, admission(server.root))
+        await client_handshake(server, PeerAuth(admission(server.root), is_slow=True))
 
     run(talk)
-    for peer_auth in (PeerAuth(judge(STRANGER.root)), PeerAuth(judge(STRANGER.root), is_slow=True)):
+    for peer_auth in (PeerAuth(admission(STRANGER.root)), PeerAuth(admission(STRANGER.root), is_slow=True)):
 
         async def refuse(peer_auth: PeerAuth = peer_auth) -> None:
             with pytest.RaisesGroup(pytest.RaisesExc(PeerDenied, check=lambda e: e.reason is Denial.UNKNOWN_TRUST_DOMAIN)):

@@ -33,8 +33,7 @@ from tunnel.pkix.path import refuse_certificate
 from tunnel.spiffe.bundle import BundleSet, TrustBundle
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id, parse_trust_domain
 from tunnel.spiffe.messages import X509SvidResponse, parse_x509_svid_response
-from tunnel.tls.verified import Verified
-from tunnel.tls.verify import SpiffeVerifier
+from tunnel.tls.verify import SpiffeVerifier, Verified
 
 SECOND = timedelta(seconds=1)
 CODE_SIGNING = (ExtendedKeyUsageOID.CODE_SIGNING,)

@@ -126,7 +126,7 @@ class CertificateRenewer:
         """Probes are answered where the tunnel listens, and on the challenge's port when nobody listens there."""
         with ExitStack() as stack:
             stack.enter_context(
-                self._challenges.show(self._config.domain, Presented(certificate.chain, certificate.private_key))
+                self._challenges.present(self._config.domain, Presented(certificate.chain, certificate.private_key))
             )
             try:
                 stack.enter_context(self._open_port(self._challenges, self._config.challenge_port))

@@ -24,7 +24,7 @@ from tunnel.pkix.certificate import Certificate
 from tunnel.pkix.extensions import CLIENT_AUTH, SERVER_AUTH
 from tunnel.proxy.file_source import DiskSource, load_credentials
 from tunnel.proxy.generation import check_presentable, note_names
-from tunnel.tls.pki import build_pki_anchors, check_purpose
+from tunnel.tls.verify import build_pki_anchors, check_purpose
 
 CERTIFICATE, AUTHORITIES = "certificate", "authorities"
 _READ = 10.0  # seconds: a file may be a pipe, or on another machine

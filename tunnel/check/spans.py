@@ -11,7 +11,7 @@ from datetime import datetime
 
 from tunnel.check.finding import Finding, ok, problem, warning
 from tunnel.pkix.certificate import Certificate
-from tunnel.pkix.path import span_of
+from tunnel.pkix.path import validity_of
 from tunnel.time_format import describe_span, format_time
 
 _LITTLE = 0.2  # of a life that is left: agents and ACME clients renew at half or two thirds of it
@@ -29,7 +29,7 @@ class Span:
 
 def span_of_chain(chain: Sequence[Certificate]) -> Span:
     """The span of a chain, leaf first."""
-    return Span(*span_of(chain), chain[0].not_before)
+    return Span(*validity_of(chain), chain[0].not_before)
 
 
 def judge_dates(name: str, span: Span, now: datetime, renewal: str) -> Finding:

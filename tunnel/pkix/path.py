@@ -241,7 +241,7 @@ def check_intermediate(certificate: Certificate) -> None:
     check_signature_strength(certificate)
 
 
-def span_of(chain: Sequence[Certificate]) -> tuple[datetime, datetime]:
+def validity_of(chain: Sequence[Certificate]) -> tuple[datetime, datetime]:
     """The time in which every certificate of a chain is within its dates."""
     return max(one.not_before for one in chain), min(one.not_after for one in chain)
 

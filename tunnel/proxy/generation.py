@@ -17,11 +17,10 @@ from tunnel.errors import identity_errors
 from tunnel.identity.credentials import Credentials, PkiCredentials, SvidCredentials
 from tunnel.pkix.certificate import Certificate
 from tunnel.pkix.extensions import CLIENT_AUTH, SERVER_AUTH
-from tunnel.tls.callback import MAX_NAMES_BYTES, ChainObserver, PeerAuth, are_names_told
+from tunnel.tls.admission import PeerAdmission
 from tunnel.tls.context import Presented, TlsContext
-from tunnel.tls.judge import PeerJudge
-from tunnel.tls.pki import PinVerifier, PkiVerifier, build_pki_anchors
-from tunnel.tls.verify import SpiffeVerifier
+from tunnel.tls.peer_auth import MAX_NAMES_BYTES, ChainObserver, PeerAuth, can_send_authority_names
+from tunnel.tls.verify import PinVerifier, PkiVerifier, SpiffeVerifier, build_pki_anchors
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +31,7 @@ class Terms:
     access: Access
     host: str = ""  # whom a client wants, where certificates follow ordinary PKI rules
     tls: TlsOptions = TlsOptions()  # noqa: RUF009  # frozen
-    knows_acme: bool = False  # our certificate is from an ACME server, which looks in where we listen
+    accepts_acme: bool = False  # our certificate is from an ACME server, which looks in where we listen
     chain_observer: ChainObserver | None = None  # shown what each peer sent, whatever the verdict
 
     def with_policy(self, rule: PolicyRule) -> Terms:
@@ -47,10 +46,10 @@ class Generation:
     number: int
     identity: str
     expires: datetime | None  # when the first certificate of our chain ends; None when we show none
-    is_bound_by_expiry: bool  # an SVID that has run out must not be shown; with files, peers judge that
+    is_bound_by_expiry: bool  # an SVID that has run out must not be shown; with files, peers check that
     context: TlsContext
     status_context: TlsContext | None
-    begins: datetime | None = None  # when the first certificate of our chain begins, where peers judge that
+    begins: datetime | None = None  # when the first certificate of our chain begins, where peers check that
     notes: tuple[str, ...] = ()  # what differs from what the operator may expect, for the log
 
 
@@ -91,7 +90,7 @@ def _build(number: int, credentials: Credentials, terms: Terms) -> Generation:
             asked,
             is_server=terms.is_server,
             options=terms.tls,
-            knows_acme=terms.knows_acme,
+            accepts_acme=terms.accepts_acme,
         ),
         _status_context(presented, terms),
         begins,
@@ -101,7 +100,7 @@ def _build(number: int, credentials: Credentials, terms: Terms) -> Generation:
 
 def note_names(authorities: Sequence[Certificate]) -> tuple[str, ...]:
     """Say that clients are not told which authorities are trusted, if these are too many to be named."""
-    if are_names_told(authorities):
+    if can_send_authority_names(authorities):
         return ()
     seen = f"{len(authorities)} certificate authorities have more than {MAX_NAMES_BYTES} bytes of names"
     return (f"{seen}: clients are not told which authorities are trusted",)
@@ -127,12 +126,12 @@ def _asked(credentials: Credentials, terms: Terms) -> PeerAuth | Admitted:
     if terms.is_server and not access.is_mutual:
         return allow_anonymous("no-authentication")
     if access.pins:
-        judge = PeerJudge(PinVerifier(access.pins), Authorizer(access.rules, None))
-        return PeerAuth(judge, chain_observer=terms.chain_observer)
+        admission = PeerAdmission(PinVerifier(access.pins), Authorizer(access.rules, None))
+        return PeerAuth(admission, chain_observer=terms.chain_observer)
     if isinstance(credentials, SvidCredentials):
         authorizer = Authorizer(access.rules, credentials.svid.spiffe_id.trust_domain)
-        judge = PeerJudge(SpiffeVerifier(credentials.bundles), authorizer)
-        return PeerAuth(judge, is_slow=authorizer.is_slow(), chain_observer=terms.chain_observer)
+        admission = PeerAdmission(SpiffeVerifier(credentials.bundles), authorizer)
+        return PeerAuth(admission, is_slow=authorizer.is_slow(), chain_observer=terms.chain_observer)
     return _asked_by_pki(credentials, terms)
 
 
@@ -142,7 +141,7 @@ def _asked_by_pki(credentials: PkiCredentials, terms: Terms) -> PeerAuth:
     purpose = CLIENT_AUTH if terms.is_server else SERVER_AUTH
     host = "" if terms.is_server else terms.host.rstrip(".")
     return PeerAuth(
-        PeerJudge(PkiVerifier(anchors, purpose, host), authorizer),
+        PeerAdmission(PkiVerifier(anchors, purpose, host), authorizer),
         authorities=anchors.usable if terms.is_server else (),
         is_slow=authorizer.is_slow(),
         chain_observer=terms.chain_observer,

@@ -190,7 +190,7 @@ class Proxy:
         from tunnel.relay.acme_handshake import AcmeHandshake
 
         self.tunnel.new_handshake = partial(AcmeHandshake, challenges=challenges)
-        self._terms = replace(self._terms, knows_acme=True)
+        self._terms = replace(self._terms, accepts_acme=True)
 
     def fail(self, error: TunnelError) -> None:
         """End, with this reason."""

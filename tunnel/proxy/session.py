@@ -171,12 +171,12 @@ class Session(StepRunner):
             tunnel.new_handshake(tunnel.handshakes, self, accepted, self._open_end, source_of(self._source))
         )
         tunnel.loop.rewatch(accepted, self._watch_client, self)
-        yield from self._judge_again()
+        yield from self._readmit()
         yield from self._dial()
-        yield from self._judge_again()
+        yield from self._readmit()
         if tunnel.settings.header is not None:
             yield from self._write_header(tunnel.settings.header)
-            yield from self._judge_again()
+            yield from self._readmit()
 
     def _connect(self, accepted: socket.socket) -> Steps:
         tunnel, via_proxy, leftover = self._tunnel, self._tunnel.route.via_proxy, None
@@ -189,7 +189,7 @@ class Session(StepRunner):
             yield from self._shake_hands(handshake)
         except ClosedWithoutData as error:
             raise TlsError(TlsFault.CLOSED, "the target closed the connection without sending anything") from error
-        yield from self._judge_again()
+        yield from self._readmit()
 
     def _shake_hands(self, handshake: Handshake) -> Steps:
         began = self._tunnel.loop.clock()
@@ -223,7 +223,7 @@ class Session(StepRunner):
                 ConnectionOutcome.HEADER_FAILED, error.reason.value, f"writing proxy header: {error}"
             ) from error
 
-    def _judge_again(self) -> Steps:
+    def _readmit(self) -> Steps:
         """The peer must also be admitted by the generation in use, which may be newer than the one of the handshake.
 
         A trust bundle or a rule that was removed since then must not admit a peer.
@@ -232,8 +232,8 @@ class Session(StepRunner):
         while (generation := tunnel.generation) is not None and generation is not self._generation:
             assert self._handshake is not None
             self._generation = generation
-            judge = partial(generation.context.judge_again, self._handshake.end)
-            admitted = (yield _InThread(tunnel.loop, self, judge)) if generation.context.is_slow else judge()
+            readmit = partial(generation.context.readmit, self._handshake.end)
+            admitted = (yield _InThread(tunnel.loop, self, readmit)) if generation.context.is_slow else readmit()
             self._admitted = admitted
             self._handshake = replace(self._handshake, admitted=admitted)
 

@@ -1,1 +1,1 @@
-"""TLS in memory: contexts, verification and the engine; no sockets, and the only place that knows OpenSSL."""
+"""TLS in memory, without sockets: contexts, peer authentication and the engine; the only user of OpenSSL."""

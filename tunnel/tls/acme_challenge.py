@@ -1,8 +1,6 @@
-"""The challenge that is to be answered now, if any.
+"""The pending ACME challenge (TLS-ALPN-01, RFC 8737), and the recognition of the connections that validate it.
 
-Knows which ClientHello is an ACME authority's probe, and the context that answers it; must not know who waits for it or
-where the connection comes from. Written by the thread that asks for a certificate, read by the one that serves: the state
-is one reference to a value that does not change.
+The thread that requests a certificate writes it, the event loop reads it: the state is one reference to an immutable value.
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ class _Challenge:
 
 
 class AcmeChallenges:
-    """Lets an authority's probe through, and nobody else."""
+    """The context for validation connections of the ACME authority, while a challenge is pending."""
 
     __slots__ = ("_challenge",)
 
@@ -32,9 +30,9 @@ class AcmeChallenges:
         self._challenge: _Challenge | None = None
 
     @contextmanager
-    def show(self, domain: str, presented: Presented) -> Iterator[None]:
-        """Answer probes for a domain with this certificate until the context is left; one at a time."""
-        context = TlsContext(presented, allow_anonymous("acme"), is_server=True, knows_acme=True)
+    def present(self, domain: str, presented: Presented) -> Iterator[None]:
+        """Present this certificate to validation connections for a domain until the context exits; one challenge at a time."""
+        context = TlsContext(presented, allow_anonymous("acme"), is_server=True, accepts_acme=True)
         self._challenge = _Challenge(domain, context)
         try:
             yield
@@ -42,7 +40,7 @@ class AcmeChallenges:
             self._challenge = None
 
     def admit(self, hello: ClientHello) -> TlsContext | None:
-        """The context for a probe: the name that is in question, and ACME's protocol alone (RFC 8737, section 3)."""
+        """Return the context for a validation connection: the domain in SNI, only `acme-tls/1` in ALPN (RFC 8737, 3)."""
         challenge = self._challenge
         if challenge is None or hello.server_name != challenge.domain or hello.alpn != (ACME_PROTOCOL,):
             return None

@@ -1,4 +1,4 @@
-"""The application protocols that are offered and chosen (ALPN, RFC 7301), and the one that ACME asks for."""
+"""ALPN (RFC 7301): the protocols that a client offers, and the one that a server selects."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _SIGNATURE = "int(SSL *, const unsigned char **, unsigned char *, const unsigned
 
 
 def offer_protocols(context: SSL.Context, protocols: Sequence[bytes]) -> None:
-    """A client's offer, in its order."""
+    """Offer these protocols as a client, in order of preference."""
     context.set_alpn_protos(list(protocols))
 
 
-def choose_protocol(context: SSL.Context, protocols: Sequence[bytes]) -> object:
-    """A server's choice: the first of these that the client offers, as in Go.
+def select_protocol(context: SSL.Context, protocols: Sequence[bytes]) -> object:
+    """Select, as a server, the first of these protocols that the client offers, as Go does.
 
-    A client that offers others only is refused with `no_application_protocol`; one that offers none is not asked about. What
-    is returned must live as long as the context.
+    A client that offers only others gets the alert `no_application_protocol`; one that does not use ALPN is accepted. The
+    returned callback must live as long as the context.
     """
-    # OpenSSL copies the chosen one after the callback, so it must last longer than that.
+    # OpenSSL copies the selected protocol after the callback has returned.
     known = {protocol: ffi.new("unsigned char[]", protocol) for protocol in protocols}
     callback = ffi.callback(_SIGNATURE, _select_among(known), error=lib.SSL_TLSEXT_ERR_ALERT_FATAL)
     lib.SSL_CTX_set_alpn_select_cb(pointer(context), callback, ffi.NULL)

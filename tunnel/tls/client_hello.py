@@ -1,8 +1,6 @@
-"""What a TLS client says first: the name that it wants and the protocols that it offers.
+"""A parser of the ClientHello (RFC 8446, 4.1.2): the server name (RFC 6066) and the offered protocols (RFC 7301).
 
-Knows the ClientHello (RFC 8446, 4.1.2, RFC 6066 and RFC 7301) in its records, as much of it as tells an ACME authority's
-probe from other clients; must not know what follows from it. It is read before OpenSSL sees it, and read again by OpenSSL:
-what is refused here is left to OpenSSL, which has the right alert for it.
+OpenSSL parses the same bytes afterwards, and sends the right alert for those that are refused here.
 """
 
 from __future__ import annotations
@@ -18,26 +16,26 @@ _HANDSHAKE, _CLIENT_HELLO = 22, 1
 _HOST_NAME = 0
 _SERVER_NAME, _ALPN = 0, 16  # numbers of extensions
 _MAX_RECORD = 16384
-_MAX_HELLO = 16384  # bytes: an ordinary one has less than 2000, even with a post-quantum key
-_MAX_RECORDS = 8  # that one ClientHello may be cut into, since it is looked at again with every piece
+_MAX_HELLO = 16384  # bytes; usual are less than 2000, even with a post-quantum key share
+_MAX_RECORDS = 8  # of one ClientHello, because it is parsed again with every piece
 
 
 @dataclass(frozen=True, slots=True)
 class ClientHello:
-    """The name in lower case, empty when the client gives none, and the offered protocols in their order."""
+    """The server name in lower case, empty if there is none, and the offered protocols in order."""
 
     server_name: str
     alpn: tuple[bytes, ...]
 
 
 def parse_client_hello(data: bytes) -> ClientHello | None:
-    """The ClientHello at the start of `data`, None when more bytes are needed; raises WireError for what is none."""
+    """Return the ClientHello at the start of `data`, or None if more bytes are needed; raises WireError."""
     message = _parse_records(data)
     return None if message is None else _parse_hello(message)
 
 
 def _parse_records(data: bytes) -> bytes | None:
-    """The body of the handshake message that begins in the first record."""
+    """Return the body of the handshake message that begins in the first record."""
     message, at = b"", 0
     for _ in range(_MAX_RECORDS):
         head = data[at : at + 5]
@@ -57,14 +55,14 @@ def _parse_records(data: bytes) -> bytes | None:
 
 def _check_record(head: bytes) -> None:
     if tuple(head[:2]) != (_HANDSHAKE, 3)[: len(head)]:
-        raise WireError(WireFault.MALFORMED, "not the record of a TLS handshake")
+        raise WireError(WireFault.MALFORMED, "not a TLS handshake record")
     if len(head) == 5 and not 0 < head[3] << 8 | head[4] <= _MAX_RECORD:
-        raise WireError(WireFault.MALFORMED, "TLS record of a size that no handshake has")
+        raise WireError(WireFault.MALFORMED, "invalid length of a TLS record")
 
 
 def _check_message(message: bytes) -> None:
     if message and message[0] != _CLIENT_HELLO:
-        raise WireError(WireFault.MALFORMED, f"handshake message {message[0]} instead of a ClientHello")
+        raise WireError(WireFault.MALFORMED, f"handshake message of type {message[0]}; expected a ClientHello")
     if len(message) >= 4 and int.from_bytes(message[1:4], "big") > _MAX_HELLO:
         raise WireError(WireFault.TOO_LARGE, f"ClientHello of more than {_MAX_HELLO} bytes")
 
@@ -80,11 +78,11 @@ def _parse_hello(message: bytes) -> ClientHello:
 
 
 def _parse_extensions(reader: ByteReader) -> dict[int, bytes]:
-    """Content by number; a client of TLS 1.2 may send none at all."""
+    """Return the extensions by number; a TLS 1.2 client may send none."""
     found: dict[int, bytes] = {}
     inner = ByteReader(reader.vector(2) if reader.has_more else b"", _MESSAGE)
     if reader.has_more:
-        raise WireError(WireFault.MALFORMED, "bytes behind the end of the ClientHello")
+        raise WireError(WireFault.MALFORMED, "trailing bytes after the ClientHello")
     while inner.has_more:
         number, content = inner.number(2), inner.vector(2)
         if number in found:  # RFC 8446 4.2
@@ -94,11 +92,11 @@ def _parse_extensions(reader: ByteReader) -> dict[int, bytes]:
 
 
 def _parse_server_name(content: bytes) -> str:
-    """The one host name (RFC 6066, section 3)."""
+    """Return the one host name (RFC 6066, section 3)."""
     names = _parse_list(content)
     kind, name = names.number(1), names.vector(2)
     if kind != _HOST_NAME or names.has_more:
-        raise WireError(WireFault.MALFORMED, "server name that is not one host name")
+        raise WireError(WireFault.MALFORMED, "server name extension without exactly one host name")
     try:
         return name.decode("ascii").lower()
     except UnicodeDecodeError as error:
@@ -106,17 +104,17 @@ def _parse_server_name(content: bytes) -> str:
 
 
 def _parse_alpn(content: bytes) -> tuple[bytes, ...]:
-    """The protocols, of which there is one at least and none is empty (RFC 7301, 3.1)."""
+    """Return the protocols: at least one, none of them empty (RFC 7301, 3.1)."""
     offered = parse_protocols(_parse_list(content))
     if not all(offered):
-        raise WireError(WireFault.MALFORMED, "protocol without a name")
+        raise WireError(WireFault.MALFORMED, "empty protocol name in ALPN")
     return offered
 
 
 def _parse_list(content: bytes) -> ByteReader:
-    """The inside of an extension that is one list and nothing else."""
+    """Return a reader of the list that is the whole content of an extension."""
     outer = ByteReader(content, _MESSAGE)
     inner = ByteReader(outer.vector(2), _MESSAGE)
     if outer.has_more or not inner.has_more:
-        raise WireError(WireFault.MALFORMED, "extension that is not one list")
+        raise WireError(WireFault.MALFORMED, "extension is not one non-empty list")
     return inner

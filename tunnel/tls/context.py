@@ -1,7 +1,6 @@
-"""One generation's TLS settings, for one role.
+"""The TLS context of one generation in one role: protocol versions, ciphers, options, certificate and peer authentication.
 
-Knows which protocol versions, ciphers and options we offer, and builds a context whole; must not know connections after
-they are made. A used context cannot be changed, so a rotation builds a new one and swaps one reference.
+A context in use cannot be changed: a rotation builds a new one and swaps one reference.
 """
 
 from __future__ import annotations
@@ -15,12 +14,12 @@ from tunnel.config.model import TlsOptions
 from tunnel.errors import IdentityError, IdentityFault, TlsError
 from tunnel.pkix.certificate import Certificate
 from tunnel.spiffe.x509 import PrivateKey
-from tunnel.tls.alpn import ACME_PROTOCOL, choose_protocol, offer_protocols
-from tunnel.tls.callback import JudgedContext, PeerAuth, install_peer_auth, judge_again
+from tunnel.tls.alpn import ACME_PROTOCOL, offer_protocols, select_protocol
 from tunnel.tls.engine import Buffers, TlsEnd
 from tunnel.tls.openssl import lib, pointer, raise_certificate_limit, use_chain
+from tunnel.tls.peer_auth import PeerAuth, PeerAuthContext, install_peer_auth, readmit
 
-# AES-128 first, as Go has it: as strong as P-256 and X25519 are, and a quarter cheaper per byte than AES-256.
+# AES-128 first, as in Go: it matches the strength of P-256 and X25519, and costs a quarter less per byte than AES-256.
 _TLS13_SUITES = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
 _DEFAULT = TlsOptions()
 MAX_CERTIFICATE_BYTES = 256 * 1024  # of a Certificate message, in both roles, as in Go's crypto/tls
@@ -29,58 +28,58 @@ _RELEASE_BUFFERS = 0x10  # SSL_MODE_RELEASE_BUFFERS: an idle connection keeps no
 
 @dataclass(frozen=True, slots=True)
 class Presented:
-    """The certificates that we show, leaf first, and the key of the leaf."""
+    """The certificate chain that we present, leaf first, and the private key of the leaf."""
 
     chain: tuple[Certificate, ...]
     private_key: PrivateKey = field(repr=False)
 
 
 class TlsContext:
-    """What every handshake of one generation uses; immutable once made.
+    """Opens the TLS connections of one generation; immutable.
 
-    `asked` is what the peer's certificate must stand; or, where none is asked for, the admission that everyone gets. A
-    context that knows ACME selects its protocol, and refuses clients that offer others only.
+    `peer_auth` authenticates peers; an `Admitted` instead requests no certificate and admits every client. With `accepts_acme`
+    a server also selects the protocol `acme-tls/1`.
     """
 
-    __slots__ = ("_is_server", "_judged")
+    __slots__ = ("_is_server", "_peer_auth")
 
     def __init__(
         self,
         presented: Presented | None,
-        asked: PeerAuth | Admitted,
+        peer_auth: PeerAuth | Admitted,
         *,
         is_server: bool,
         options: TlsOptions = _DEFAULT,
-        knows_acme: bool = False,
+        accepts_acme: bool = False,
     ) -> None:
         context = _new_context(options)
         protocols = tuple(protocol.encode() for protocol in options.protocols)
         callbacks: tuple[object, ...] = ()
-        if is_server and (protocols or knows_acme):
-            callbacks = (choose_protocol(context, (*protocols, ACME_PROTOCOL) if knows_acme else protocols),)
+        if is_server and (protocols or accepts_acme):
+            callbacks = (select_protocol(context, (*protocols, ACME_PROTOCOL) if accepts_acme else protocols),)
         elif protocols:
             offer_protocols(context, protocols)
         if presented is not None:
             _present(context, presented)
-        if isinstance(asked, PeerAuth):
-            self._judged = install_peer_auth(context, asked, *callbacks, is_server=is_server)
+        if isinstance(peer_auth, PeerAuth):
+            self._peer_auth = install_peer_auth(context, peer_auth, *callbacks, is_server=is_server)
         else:
-            assert is_server, "a client always asks who the server is"
-            self._judged = JudgedContext(context, callbacks, anonymous=asked)
+            assert is_server, "a client always authenticates the server"
+            self._peer_auth = PeerAuthContext(context, callbacks, anonymous=peer_auth)
         self._is_server = is_server
 
     @property
     def is_slow(self) -> bool:
-        """Whether a verdict may take time, so that it belongs on a thread."""
-        return self._judged.is_slow
+        """Whether the handshake may block on a policy, so that it must run on a thread."""
+        return self._peer_auth.is_slow
 
-    def judge_again(self, end: TlsEnd) -> Admitted:
-        """The verdict of this context on the peer of a finished handshake of another one; raises PeerDenied."""
-        return judge_again(self._judged, end.peer_certificates())
+    def readmit(self, end: TlsEnd) -> Admitted:
+        """Decide by this context on the peer of a finished handshake of another one; raises PeerDenied."""
+        return readmit(self._peer_auth, end.peer_certificates())
 
     def open_end(self, buffers: Buffers, server_name: str = "") -> TlsEnd:
-        """A new connection's end in this context's role; a client names the server it wants (SNI)."""
-        return TlsEnd(self._judged, buffers, is_server=self._is_server, server_name=server_name)
+        """Open our end of a new connection; a client sends `server_name` as SNI."""
+        return TlsEnd(self._peer_auth, buffers, is_server=self._is_server, server_name=server_name)
 
 
 def _new_context(options: TlsOptions) -> SSL.Context:
@@ -91,15 +90,15 @@ def _new_context(options: TlsOptions) -> SSL.Context:
     context.set_cipher_list(options.ciphers.encode())
     context.set_tls13_ciphersuites(_TLS13_SUITES)
     context.set_options(SSL.OP_CIPHER_SERVER_PREFERENCE | SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_COMPRESSION)
-    # Never resume: a resumed handshake shows no certificate, so nothing would be verified. Either one of the next two
-    # lines alone still resumes in TLS 1.3; the third makes of a foreign ticket a full handshake, not an error.
+    # Never resume: a resumed handshake has no certificate to verify. Either one of the next two lines alone still resumes in
+    # TLS 1.3. With set_session_id a ticket of another server leads to a full handshake instead of an error.
     context.set_options(SSL.OP_NO_TICKET)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     raise_certificate_limit(context, MAX_CERTIFICATE_BYTES)
     context.set_session_id(b"never resumed")
     context.set_mode(_RELEASE_BUFFERS)
     lib.SSL_CTX_clear_mode(pointer(context), lib.SSL_MODE_ENABLE_PARTIAL_WRITE)  # one call writes several records
-    context.set_verify_depth(0)  # the verdict is ours (tls.callback): OpenSSL is not to look for a path of its own
+    context.set_verify_depth(0)  # we verify (tls.peer_auth): OpenSSL must not search for a path
     return context
 
 
@@ -108,5 +107,5 @@ def _present(context: SSL.Context, presented: Presented) -> None:
         use_chain(context, presented.chain[0].der, [one.der for one in presented.chain[1:]])
         context.use_privatekey(presented.private_key)
         context.check_privatekey()
-    except (SSL.Error, TlsError) as error:  # OpenSSL does not read all that the other library reads
-        raise IdentityError(IdentityFault.BAD_CERTIFICATE, "OpenSSL cannot present this certificate and key") from error
+    except (SSL.Error, TlsError) as error:  # OpenSSL rejects some certificates that `cryptography` accepts
+        raise IdentityError(IdentityFault.BAD_CERTIFICATE, "OpenSSL cannot use this certificate and key") from error

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 from tunnel.authz.authorizer import Admitted
 from tunnel.errors import PeerDenied, TlsError, TlsFault
-from tunnel.tls.callback import CURRENT, JudgedContext
 from tunnel.tls.openssl import ffi, lib, pointer, take_failure
+from tunnel.tls.peer_auth import CURRENT, PeerAuthContext
 
 # Looked up once: an attribute of the library is a search by name at each call.
 _SSL_read, _SSL_write, _BIO_read, _BIO_write = lib.SSL_read, lib.SSL_write, lib.BIO_read, lib.BIO_write
@@ -71,9 +71,9 @@ class TlsEnd:
         "_inbox",
         "_inbox_at",
         "_is_server",
-        "_judged",
         "_outbox",
         "_outbox_at",
+        "_peer_auth",
         "_rbio",
         "_result",
         "_share",
@@ -89,12 +89,12 @@ class TlsEnd:
         "refusal",
     )
 
-    def __init__(self, judged: JudgedContext, buffers: Buffers, *, is_server: bool, server_name: str = "") -> None:
-        self._judged = judged
+    def __init__(self, peer_auth: PeerAuthContext, buffers: Buffers, *, is_server: bool, server_name: str = "") -> None:
+        self._peer_auth = peer_auth
         self._is_server = is_server
         self._inbox, self._inbox_at = buffers.inbox, buffers.inbox_at
         self._outbox, self._outbox_at = buffers.outbox_view, buffers.outbox_at
-        self._ssl = lib.SSL_new(pointer(judged.context))
+        self._ssl = lib.SSL_new(pointer(peer_auth.context))
         self._rbio = self._wbio = ffi.NULL
         self.renew()
 
@@ -104,7 +104,7 @@ class TlsEnd:
             lib.SSL_set_connect_state(self._ssl)
             if server_name:
                 lib.SSL_set_tlsext_host_name(self._ssl, server_name.encode())
-        self.admitted: Admitted | None = judged.anonymous  # else set inside the handshake
+        self.admitted: Admitted | None = peer_auth.anonymous  # else set inside the handshake
         self.refusal: PeerDenied | None = None
         self.crash: BaseException | None = None
         self.has_ended = False  # the peer's close_notify was read
@@ -227,7 +227,7 @@ class TlsEnd:
 
     def is_slow(self) -> bool:
         """Whether the verdict may take time, so that the handshake belongs on a thread."""
-        return self._judged.is_slow
+        return self._peer_auth.is_slow
 
     def _step(self) -> bool:
         CURRENT.end = self

@@ -1,32 +1,60 @@
-"""Whether a certificate proves a SPIFFE ID (X509-SVID 5).
+"""Verification of a peer's certificates: as an SVID (X509-SVID 5), by ordinary PKI rules (RFC 5280), or by a pin of its key.
 
-Bundles are never pooled: there is one set of anchors a trust domain, and only the leaf's is asked. The same function judges
-our own SVID before it is published and every peer's.
+Bundles are never pooled: an SVID is verified against the anchors of its own trust domain only. Our own SVID passes the same
+verification before it is published.
 """
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 from collections.abc import Sequence
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Protocol
 
+from tunnel.authz.host_name import parse_host
+from tunnel.authz.peer import parse_peer
+from tunnel.authz.pins import SpkiPin
 from tunnel.errors import Denial, PeerDenied
+from tunnel.pkix import path
 from tunnel.pkix.certificate import Certificate
-from tunnel.pkix.path import Anchors, at_depth, build_anchors, check_dates, check_sent, find_path, span_of
+from tunnel.pkix.extensions import ANY_PURPOSE, CLIENT_AUTH
+from tunnel.pkix.path import Anchors, at_depth, build_anchors, check_dates, check_sent, find_path, validity_of
+from tunnel.pkix.strength import check_key_strength
 from tunnel.spiffe.bundle import BundleSet
-from tunnel.spiffe.ids import TrustDomain
+from tunnel.spiffe.ids import SpiffeId, TrustDomain
 from tunnel.spiffe.x509 import check_anchor, check_intermediate, check_leaf
-from tunnel.tls.verified import Verified
+
+_ALWAYS = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """A verified leaf, and the span in which every certificate of its path is valid."""
+
+    leaf: Certificate
+    not_before: datetime
+    not_after: datetime
+    spiffe_id: SpiffeId | None = None
+
+
+class Verifier(Protocol):
+    """Verifies the certificates of peers against the trust anchors of one generation."""
+
+    def verify(self, sent: Sequence[Certificate], now: datetime) -> Verified:
+        """Verify the leaf, the first of the certificates sent; raises PeerDenied with the certificate and the broken rule."""
 
 
 class SpiffeVerifier:
-    """Judges paths by one set of bundles."""
+    """Verifies SVIDs against one set of trust bundles."""
 
     def __init__(self, bundles: BundleSet) -> None:
         self._bundles = bundles
-        self._anchors: dict[TrustDomain, Anchors] = {}  # made when first asked for: there may be hundreds
+        self._anchors: dict[TrustDomain, Anchors] = {}  # built on first use: there may be hundreds of trust domains
 
     def verify(self, sent: Sequence[Certificate], now: datetime) -> Verified:
-        """What the leaf, the first of `sent`, proves at `now`; raises PeerDenied with the certificate and the rule."""
+        """Verify the leaf, the first of the certificates sent, as an SVID; raises PeerDenied."""
         check_sent(sent)
         with at_depth(0, sent[0]):
             spiffe_id = check_leaf(sent[0])
@@ -36,14 +64,82 @@ class SpiffeVerifier:
             if not is_anchor:
                 check_intermediate(certificate, spiffe_id.trust_domain)
 
-        path = find_path(self._anchors_of(spiffe_id.trust_domain), sent, now, check_issuer)
-        return Verified(sent[0], *span_of(path), spiffe_id)
+        found = find_path(self._anchors_of(spiffe_id.trust_domain), sent, now, check_issuer)
+        return Verified(sent[0], *validity_of(found), spiffe_id)
 
     def _anchors_of(self, trust_domain: TrustDomain) -> Anchors:
         if trust_domain not in self._anchors:
             bundle = self._bundles.bundles.get(trust_domain)
             if bundle is None:
-                why = self._bundles.disabled.get(trust_domain, "no bundle for it")
-                raise PeerDenied(Denial.UNKNOWN_TRUST_DOMAIN, f"{trust_domain}: {why}")
+                reason = self._bundles.disabled.get(trust_domain, "no bundle for it")
+                raise PeerDenied(Denial.UNKNOWN_TRUST_DOMAIN, f"{trust_domain}: {reason}")
             self._anchors[trust_domain] = build_anchors(bundle.authorities, check_anchor)
         return self._anchors[trust_domain]
+
+
+class PkiVerifier:
+    """Verifies certificates against one set of anchors; an anchor may also be an intermediate or the leaf itself, as in Go."""
+
+    def __init__(self, anchors: Anchors, purpose: bytes, host: str = "") -> None:
+        """`purpose` is the required extended key usage; raises IdentityError for an invalid `host`."""
+        self._anchors = anchors
+        self._purpose = purpose
+        self._host = parse_host(host) if host else None
+
+    def verify(self, sent: Sequence[Certificate], now: datetime) -> Verified:
+        """Verify the leaf, the first of the certificates sent, and its host name if one is required; raises PeerDenied."""
+        check_sent(sent)
+        leaf = sent[0]
+        with at_depth(0, leaf):
+            check_dates(leaf, now)
+            path.check_readable(leaf)
+            path.check_intermediate(leaf)
+            check_purpose(leaf, self._purpose)
+        found = self._find_path(sent, now)
+        if self._host is not None:
+            self._host.check(parse_peer(leaf, None))
+        return Verified(leaf, *validity_of(found))
+
+    def _find_path(self, sent: Sequence[Certificate], now: datetime) -> path.Path:
+        if sent[0] in self._anchors.by_subject.get(sent[0].subject, ()):
+            return (sent[0],)
+        return find_path(self._anchors, sent, now, self._check_issuer)
+
+    def _check_issuer(self, certificate: Certificate, is_anchor: bool) -> None:
+        """Check that a certificate may issue others (RFC 5280, 6.1.4 k and n); an anchor of version 1 or 2 cannot state it."""
+        constraints, usage = certificate.extensions.basic_constraints(), certificate.extensions.key_usage()
+        if not (is_anchor and certificate.version < 3) and (constraints is None or not constraints.is_ca):
+            raise PeerDenied(Denial.NOT_CA, "an issuer needs basic constraints with cA TRUE")
+        if usage is not None and not usage.key_cert_sign:
+            raise PeerDenied(Denial.KEY_USAGE, "its key usage lacks keyCertSign")
+        certificate.extensions.check_critical()
+        check_purpose(certificate, self._purpose)
+
+
+def build_pki_anchors(authorities: Sequence[Certificate]) -> Anchors:
+    """Return the anchors of a CA file; certificates with a weak key are left out."""
+    return build_anchors(authorities, check_key_strength)
+
+
+def check_purpose(certificate: Certificate, purpose: bytes) -> None:
+    """Check that extended key usage is absent or includes `purpose`: in the leaf and in every issuer, as in Go."""
+    purposes = certificate.extensions.purposes()  # an empty list restricts nothing, as in Go
+    if purposes and not {purpose, ANY_PURPOSE} & purposes:
+        wanted = "clientAuth" if purpose == CLIENT_AUTH else "serverAuth"
+        raise PeerDenied(Denial.EXTENDED_KEY_USAGE, f"extended key usage lacks {wanted}")
+
+
+class PinVerifier:
+    """Accepts a leaf with a pinned key; issuers, dates and names are not checked."""
+
+    def __init__(self, pins: Sequence[SpkiPin]) -> None:
+        self._pins = tuple(pins)
+
+    def verify(self, sent: Sequence[Certificate], now: datetime) -> Verified:
+        """Return the leaf if its key is pinned; raises PeerDenied."""
+        check_sent(sent)
+        key = sent[0].key_info
+        for pin in self._pins:
+            if hmac.compare_digest(hashlib.new(pin.algorithm, key).digest(), pin.digest):
+                return Verified(sent[0], *_ALWAYS)
+        raise PeerDenied(Denial.PIN, "unauthorized: pin verification failed")

@@ -13,10 +13,8 @@ from tunnel.pkix.certificate import Certificate, parse_certificate
 from tunnel.pkix.extensions import CLIENT_AUTH, SERVER_AUTH
 from tunnel.spiffe.bundle import BundleSet, TrustBundle
 from tunnel.spiffe.ids import TrustDomain
-from tunnel.tls.judge import PeerJudge
-from tunnel.tls.pki import PkiVerifier, build_pki_anchors
-from tunnel.tls.verified import Verifier
-from tunnel.tls.verify import SpiffeVerifier
+from tunnel.tls.admission import PeerAdmission
+from tunnel.tls.verify import PkiVerifier, SpiffeVerifier, Verifier, build_pki_anchors
 
 _DOMAIN = TrustDomain("a.test")
 
@@ -25,7 +23,7 @@ def judge(role: str, anchors: Sequence[bytes], sent: Sequence[bytes], host: str,
     """The verdict of the file mode's `server` or `client`, or of the `spiffe` mode."""
     at = now or datetime.now(UTC)
     authorizer = Authorizer((AnyRule(),), _DOMAIN if role == "spiffe" else None)
-    judged = PeerJudge(_VERIFIERS[role](usable(anchors), host), authorizer, at.timestamp)
+    judged = PeerAdmission(_VERIFIERS[role](usable(anchors), host), authorizer, at.timestamp)
     try:
         judged(b"", lambda: tuple(sent))
     except PeerDenied as denied:

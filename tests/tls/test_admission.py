@@ -1,4 +1,4 @@
-"""A verdict is remembered no longer than the certificates that earned it, and only when it was yes."""
+"""An admission is cached while the certificates of its path are valid; a refusal is not cached."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tunnel.authz.rules import AnyRule, IdRule, PolicyRule, Rule
 from tunnel.errors import Denial, PeerDenied
 from tunnel.spiffe.bundle import BundleSet, TrustBundle
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id
-from tunnel.tls.judge import _MEMORY, PeerJudge
+from tunnel.tls.admission import _MOST_ENTRIES, PeerAdmission
 from tunnel.tls.verify import SpiffeVerifier
 
 SECOND = timedelta(seconds=1)
@@ -22,20 +22,20 @@ ANYONE = AnyRule()
 
 
 class Bench:
-    """A judge with a clock of ours, and peers that come before it."""
+    """An admission with a clock of the test."""
 
     def __init__(self, *anchors: MadeCertificate, rule: Rule = ANYONE) -> None:
         held = BundleSet({HOME: TrustBundle(HOME, tuple(anchor.certificate for anchor in anchors))})
         self.now = NOW
-        self.looked_at = 0  # how many paths have been asked for
-        self._judge = PeerJudge(SpiffeVerifier(held), Authorizer((rule,), HOME), lambda: self.now.timestamp())
+        self.paths_read = 0  # how many paths have been asked for
+        self._admission = PeerAdmission(SpiffeVerifier(held), Authorizer((rule,), HOME), lambda: self.now.timestamp())
 
     def meet(self, *path: MadeCertificate) -> Admitted:
         def ask() -> tuple[bytes, ...]:
-            self.looked_at += 1
+            self.paths_read += 1
             return tuple(one.der for one in path)
 
-        return self._judge(hashlib.sha256(path[0].der).digest(), ask)
+        return self._admission(hashlib.sha256(path[0].der).digest(), ask)
 
     def refusal(self, *path: MadeCertificate) -> Denial:
         with pytest.raises(PeerDenied) as refused:
@@ -56,7 +56,7 @@ def test_a_peer_met_again_is_not_verified_again() -> None:
     bench, worker = Bench(root), leaf(issuer=root)
     first = bench.meet(worker)
     assert bench.meet(worker) is first
-    assert bench.looked_at == 1
+    assert bench.paths_read == 1
 
 
 def test_a_policy_is_asked_each_time_since_its_answer_may_change() -> None:
@@ -72,7 +72,7 @@ def test_another_leaf_is_another_peer() -> None:
     bench = Bench(root)
     bench.meet(leaf(issuer=root))
     bench.meet(leaf(issuer=root))
-    assert bench.looked_at == 2
+    assert bench.paths_read == 2
 
 
 @pytest.mark.parametrize("place", ["leaf", "intermediate", "anchor"])
@@ -120,7 +120,7 @@ def test_refusals_are_not_remembered(reason: Denial) -> None:
     bench = Bench(root, rule=IdRule(parse_spiffe_id("spiffe://a.test/other")))
     for count in (1, 2, 3):
         assert bench.refusal(stranger) is reason
-        assert bench.looked_at == count
+        assert bench.paths_read == count
 
 
 def test_authentication_comes_before_authorization() -> None:
@@ -133,45 +133,45 @@ def test_authentication_comes_before_authorization() -> None:
 
 
 def test_bytes_that_are_no_certificate_are_unreadable() -> None:
-    judge = PeerJudge(SpiffeVerifier(BundleSet({})), Authorizer((ANYONE,), HOME), NOW.timestamp)
+    admission = PeerAdmission(SpiffeVerifier(BundleSet({})), Authorizer((ANYONE,), HOME), NOW.timestamp)
     with pytest.raises(PeerDenied) as refused:
-        judge(b"digest", lambda: (b"\x30\x00",))
+        admission(b"digest", lambda: (b"\x30\x00",))
     assert refused.value.reason is Denial.UNREADABLE
 
 
 def test_a_peer_without_a_certificate_is_refused() -> None:
-    judge = PeerJudge(SpiffeVerifier(BundleSet({})), Authorizer((ANYONE,), HOME), NOW.timestamp)
+    admission = PeerAdmission(SpiffeVerifier(BundleSet({})), Authorizer((ANYONE,), HOME), NOW.timestamp)
     with pytest.raises(PeerDenied):
-        judge(b"digest", lambda: ())
+        admission(b"digest", lambda: ())
 
 
 def test_the_memory_is_bounded_and_forgets_the_oldest() -> None:
     root = authority()
     first, second, last = (leaf(issuer=root).der for _ in range(3))
-    judge = PeerJudge(
+    admission = PeerAdmission(
         SpiffeVerifier(BundleSet({HOME: TrustBundle(HOME, (root.certificate,))})), Authorizer((ANYONE,), HOME), NOW.timestamp
     )
-    looked_at: list[bytes] = []
+    paths_read: list[bytes] = []
 
     def meet(digest: bytes, der: bytes) -> None:
         def ask() -> tuple[bytes, ...]:
-            looked_at.append(digest)
+            paths_read.append(digest)
             return (der,)
 
-        judge(digest, ask)
+        admission(digest, ask)
 
     meet(b"first", first)
     meet(b"second", second)
-    for number in range(_MEMORY - 2):
+    for number in range(_MOST_ENTRIES - 2):
         meet(b"%d" % number, last)
-    looked_at.clear()
+    paths_read.clear()
     meet(b"first", first)
     meet(b"second", second)
-    assert looked_at == [], "so many are remembered"
+    assert paths_read == [], "so many are remembered"
     meet(b"one more", last)
     meet(b"second", second)
     meet(b"first", first)
-    assert looked_at == [b"one more", b"first"], "one more, and the oldest is not"
+    assert paths_read == [b"one more", b"first"], "one more, and the oldest is not"
 
 
 def test_the_memory_is_bounded_in_bytes_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,12 +181,12 @@ def test_the_memory_is_bounded_in_bytes_too(monkeypatch: pytest.MonkeyPatch) -> 
     bench.meet(small)
     bench.meet(large)
     assert bench.meet(small) is bench.meet(small)
-    seen = bench.looked_at
-    monkeypatch.setattr("tunnel.tls.judge._MEMORY_BYTES", 3 * len(large.der) + 54096)
+    seen = bench.paths_read
+    monkeypatch.setattr("tunnel.tls.admission._MOST_BYTES", 3 * len(large.der) + 54096)
     bench.meet(leaf(issuer=root))
     bench.meet(small)
-    assert bench.looked_at == seen + 2, "the oldest are forgotten"
-    assert bench._judge._bytes <= 3 * len(large.der) + 54096
+    assert bench.paths_read == seen + 2, "the oldest are forgotten"
+    assert bench._admission._bytes <= 3 * len(large.der) + 54096
     for _ in range(3):
         bench.meet(large)
 

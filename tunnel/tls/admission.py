@@ -1,0 +1,96 @@
+"""The admission of peers by one generation: verification, then authorization, with a cache of admissions.
+
+A cached admission is used while every certificate of its path is valid, and is dropped with its generation. Refusals are not
+cached. The peer still proves in every handshake that it has the private key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from threading import Lock
+from time import time
+
+from tunnel.authz.authorizer import Admitted, Authorizer
+from tunnel.authz.peer import Peer, parse_peer
+from tunnel.errors import Denial, PeerDenied, WireError
+from tunnel.pkix.certificate import Certificate, parse_certificate
+from tunnel.tls.verify import Verified, Verifier
+
+_MOST_ENTRIES = 4096  # peers of one generation; beyond that the oldest entries are verified again
+_MOST_BYTES = 16 * 1024 * 1024  # of the certificates in the cache, whose size peers decide
+_ENTRY_BYTES, _NAME_BYTES = 2048, 100  # of an entry, and of each of its names, in addition
+
+
+class PeerAdmission:
+    """Admits or refuses peers by the verifier and the access rules of one generation."""
+
+    def __init__(self, verifier: Verifier, authorizer: Authorizer, clock: Callable[[], float] = time) -> None:
+        self._verifier = verifier
+        self._authorizer = authorizer
+        self._clock = clock
+        self._lock = Lock()
+        self._bytes = 0  # of the entries below
+        self._entries: dict[bytes, tuple[float, float, Admitted, int]] = {}  # by digest, oldest first: span, admission, size
+
+    def __call__(self, digest: bytes, path: Callable[[], tuple[bytes, ...]]) -> Admitted:
+        """Return the admission of a peer.
+
+        `digest` is the SHA-256 of the certificates that it sent, `path` returns them in DER, leaf first. Raises PeerDenied.
+        """
+        now = self._clock()
+        cached = self._entries.get(digest)
+        if cached is not None and cached[0] <= now <= cached[1]:
+            return cached[2]
+        verified = self._verify(path(), now)
+        peer = parse_peer(verified.leaf, verified.spiffe_id)
+        try:
+            admitted = self._authorizer.decide(peer)
+        except PeerDenied as denied:
+            denied.peer = peer
+            raise
+        if admitted.is_cacheable:
+            self._store(digest, verified, admitted, _size_of(peer))
+        return admitted
+
+    def _verify(self, path: tuple[bytes, ...], now: float) -> Verified:
+        sent, unreadable = _parse_sent(path)
+        try:
+            return self._verifier.verify(sent, datetime.fromtimestamp(now, UTC))
+        except PeerDenied as denied:
+            if denied.reason is Denial.UNKNOWN_AUTHORITY and unreadable:
+                raise PeerDenied(denied.reason, f"{denied.seen}; {unreadable[0]}") from denied
+            raise
+
+    def _store(self, digest: bytes, verified: Verified, admitted: Admitted, size: int) -> None:
+        span = verified.not_before.timestamp(), verified.not_after.timestamp()
+        with self._lock:  # handshakes that evaluate a policy run on several threads
+            self._drop(digest)
+            self._entries[digest] = (*span, admitted, size)
+            self._bytes += size
+            while len(self._entries) > _MOST_ENTRIES or self._bytes > _MOST_BYTES:
+                self._drop(next(iter(self._entries)))
+
+    def _drop(self, digest: bytes) -> None:
+        entry = self._entries.pop(digest, None)
+        if entry is not None:
+            self._bytes -= entry[3]
+
+
+def _size_of(peer: Peer) -> int:
+    """Return the approximate memory of an entry: the leaf in DER, its texts once more, and an object per name."""
+    names = len(peer.dns_names) + len(peer.uris) + len(peer.ip_addresses) + len(peer.organizational_units)
+    return _ENTRY_BYTES + 3 * len(peer.leaf) + _NAME_BYTES * names
+
+
+def _parse_sent(path: tuple[bytes, ...]) -> tuple[list[Certificate], list[str]]:
+    """Return the certificates that can be parsed, and errors for the others; raises PeerDenied for an unreadable leaf."""
+    found, unreadable = [], []
+    for number, der in enumerate(path, 1):
+        try:
+            found.append(parse_certificate(der))
+        except WireError as error:
+            if not found:
+                raise PeerDenied(Denial.UNREADABLE, str(error)) from error
+            unreadable.append(f"certificate {number} that the peer sent is {error}")
+    return found, unreadable
