@@ -64,7 +64,7 @@ def test_a_certificate_that_is_cut_short_is_refused_at_every_byte() -> None:
 
 
 def test_bytes_after_the_certificate_are_refused() -> None:
-    with pytest.raises(PeerDenied, match="2 DER values where one is wanted"):
+    with pytest.raises(PeerDenied, match="2 DER values; expected 1"):
         encode_certificate(der_of("p256") + b"\x05\x00")
 
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address
 
-from tunnel.errors import Denial, PeerDenied
 from tunnel.ip_address import IpAddress
 from tunnel.log import escape
 from tunnel.pkix.certificate import Certificate
-from tunnel.pkix.extensions import IP
 from tunnel.pkix.names import COMMON_NAME, ORGANIZATIONAL_UNIT
 from tunnel.spiffe.ids import SpiffeId
 
@@ -45,7 +42,7 @@ def describe_admission(peer: Peer | None, rule: str) -> str:
 
 
 def parse_peer(leaf: Certificate, spiffe_id: SpiffeId | None) -> Peer:
-    """Return the facts in a leaf certificate; raises PeerDenied if its subject alternative names cannot be read."""
+    """Return the facts in a leaf certificate; raises PeerDenied if its subject alternative names are malformed."""
     extensions = leaf.extensions
     common_names = leaf.subject.texts(COMMON_NAME)
     return Peer(
@@ -56,15 +53,9 @@ def parse_peer(leaf: Certificate, spiffe_id: SpiffeId | None) -> Peer:
         common_name=common_names[-1] if common_names else "",  # of several, Go uses the last
         organizational_units=leaf.subject.texts(ORGANIZATIONAL_UNIT),
         dns_names=extensions.dns_names(),
-        ip_addresses=tuple(_parse_address(name.body) for name in extensions.subject_names() if name.tag == IP),
+        ip_addresses=extensions.ip_addresses(),
         uris=tuple(_SCHEME.sub(_lower, uri, count=1) for uri in extensions.uris()),
     )
-
-
-def _parse_address(body: bytes) -> IpAddress:
-    if len(body) not in (4, 16):
-        raise PeerDenied(Denial.UNREADABLE, f"an IP SAN of {len(body)} bytes; expected 4 or 16")
-    return IPv4Address(body) if len(body) == 4 else IPv6Address(body)
 
 
 def _lower(match: re.Match[str]) -> str:

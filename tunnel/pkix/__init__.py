@@ -1,1 +1,1 @@
-"""Certificates and certification paths, as RFC 5280 has them."""
+"""X.509 certificates and certification paths (RFC 5280)."""

@@ -1,7 +1,6 @@
-"""How strong keys and signatures must be, and the check of a signature.
+"""The required strength of keys and signatures, and the check of a signature.
 
-One rule for every certificate of a path, whoever issued it and wherever it was configured. Nobody checks the signature of an
-anchor, so only its key counts.
+The same rules apply to every certificate of a path. The signature of a trust anchor is not verified, so only its key counts.
 """
 
 from __future__ import annotations
@@ -15,24 +14,21 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, paddin
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
-from tunnel.errors import Denial, PeerDenied, WireError, WireFault
+from tunnel.errors import Denial, PeerDenied, WireError
 from tunnel.pkix import der
-from tunnel.pkix.certificate import Algorithm, Certificate, parse_algorithm
+from tunnel.pkix.algorithms import EC, RSA, RSASSA_PSS, Algorithm, parse_key_info, parse_pss
+from tunnel.pkix.certificate import Certificate
 from tunnel.pkix.extensions import describe_oid
 
 PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | ed448.Ed448PublicKey
 Digest = hashes.SHA256 | hashes.SHA384 | hashes.SHA512
 
-MIN_RSA_BITS = 2048  # as OpenSSL's security level 2
-MAX_RSA_BITS = 8192  # as Go's crypto/tls: a larger key of a peer would cost too much
+MIN_RSA_BITS = 2048  # OpenSSL's security level 2
+MAX_RSA_BITS = 8192  # as in Go's crypto/tls: verification with a larger key costs too much
 _MAX_EXPONENT_BITS = 32
 _CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
-_KEPT_KEYS = 256  # parsed, by their DER
+_CACHED_KEYS = 256
 
-_RSA = bytes.fromhex("2a864886f70d010101")
-_EC = bytes.fromhex("2a8648ce3d0201")
-_PSS = bytes.fromhex("2a864886f70d01010a")
-_MGF1 = bytes.fromhex("2a864886f70d010108")
 _NULL = b"\x05\x00"
 _DIGESTS: Mapping[bytes, Digest] = {
     bytes.fromhex("608648016503040201"): hashes.SHA256(),
@@ -49,6 +45,7 @@ _ECDSA: Mapping[bytes, Digest] = {
     bytes.fromhex("2a8648ce3d040303"): hashes.SHA384(),
     bytes.fromhex("2a8648ce3d040304"): hashes.SHA512(),
 }
+_EXPECTED_SIGNATURE = "expected SHA-256, SHA-384 or SHA-512 with RSA or ECDSA, or EdDSA"
 _EDWARDS = (b"\x2b\x65\x70", b"\x2b\x65\x71")  # Ed25519, Ed448
 _WEAK = {
     bytes.fromhex("2a864886f70d010104"): "MD5",
@@ -60,20 +57,20 @@ _WEAK = {
     bytes.fromhex("2a8648ce380403"): "SHA-1",
 }
 
-_Check = Callable[[PublicKey, bytes, bytes], None]  # key, signature, what is signed
+_Check = Callable[[PublicKey, bytes, bytes], None]  # key, signature, signed data
 
 
 def check_key_cost(certificate: Certificate) -> None:
-    """The key can be worked with at a bounded cost: no large RSA key, no curve of its own; raises PeerDenied."""
+    """Check that the key has a bounded cost: no large RSA key, no curve with explicit parameters; raises PeerDenied."""
     algorithm, bits = _split_key(certificate)
-    if algorithm.oid == _EC and algorithm.parameters[:1] != bytes([der.OID]):  # RFC 5480, 2.1.1
-        raise PeerDenied(Denial.WEAK_KEY, "an elliptic curve that has no name")
-    if algorithm.oid not in (_RSA, _PSS):
+    if algorithm.oid == EC and algorithm.parameters[:1] != bytes([der.OID]):  # RFC 5480, 2.1.1
+        raise PeerDenied(Denial.WEAK_KEY, "an elliptic curve with explicit parameters; expected a named curve")
+    if algorithm.oid not in (RSA, RSASSA_PSS):
         return
     try:
         modulus, exponent = (value.body.lstrip(b"\0") for value in der.read_sequence(bits))
     except (WireError, ValueError) as error:
-        raise PeerDenied(Denial.WEAK_KEY, "an RSA key that is not two numbers") from error
+        raise PeerDenied(Denial.WEAK_KEY, "an RSA key that is not two integers") from error
     if 8 * len(modulus) > MAX_RSA_BITS or 8 * len(exponent) > _MAX_EXPONENT_BITS:
         limit = f"expected at most {MAX_RSA_BITS} and {_MAX_EXPONENT_BITS}"
         seen = f"an RSA key of {8 * len(modulus)} bits, with an exponent of {8 * len(exponent)}"
@@ -81,14 +78,14 @@ def check_key_cost(certificate: Certificate) -> None:
 
 
 def check_key_strength(certificate: Certificate) -> None:
-    """RSA of 2048 to 8192 bits, P-256, P-384, P-521, Ed25519 or Ed448; raises PeerDenied."""
+    """Check that the key is RSA of 2048 to 8192 bits, P-256, P-384, P-521, Ed25519 or Ed448; raises PeerDenied."""
     check_key_cost(certificate)
     load_public_key(certificate.key_info)
 
 
-@lru_cache(_KEPT_KEYS)
+@lru_cache(_CACHED_KEYS)
 def load_public_key(key_info: bytes) -> PublicKey:
-    """A key that is strong enough; raises PeerDenied."""
+    """Load a key of sufficient strength; raises PeerDenied."""
     key = read_public_key(key_info)
     if isinstance(key, rsa.RSAPublicKey) and key.key_size >= MIN_RSA_BITS:
         return key
@@ -96,20 +93,20 @@ def load_public_key(key_info: bytes) -> PublicKey:
         return key
     if isinstance(key, ed25519.Ed25519PublicKey | ed448.Ed448PublicKey):
         return key
-    raise PeerDenied(Denial.WEAK_KEY, f"{describe_public_key(key)} is not strong enough")
+    raise PeerDenied(Denial.WEAK_KEY, f"{describe_public_key(key)} is too weak")
 
 
 def read_public_key(key_info: bytes) -> PublicKeyTypes:
-    """A key of any strength; raises PeerDenied."""
+    """Load a key of any strength; raises PeerDenied."""
     try:
         return load_der_public_key(key_info)
-    except (ValueError, UnsupportedAlgorithm) as error:  # a point off its curve, or an algorithm that is not known
-        raise PeerDenied(Denial.WEAK_KEY, f"a key that cannot be used: {error}") from error
+    except (ValueError, UnsupportedAlgorithm) as error:  # a point that is not on its curve, or an unknown algorithm
+        raise PeerDenied(Denial.WEAK_KEY, f"the public key is invalid: {error}") from error
 
 
 def is_for_pss_only(certificate: Certificate) -> bool:
     """Whether the key is an RSA key for RSASSA-PSS only (RFC 4055, 1.2)."""
-    return _split_key(certificate)[0].oid == _PSS
+    return _split_key(certificate)[0].oid == RSASSA_PSS
 
 
 def describe_public_key(key: PublicKeyTypes) -> str:
@@ -118,33 +115,31 @@ def describe_public_key(key: PublicKeyTypes) -> str:
 
 
 def check_signature_strength(certificate: Certificate) -> None:
-    """Signed over SHA-256, SHA-384 or SHA-512, by RSA or ECDSA, or with Ed25519 or Ed448; raises PeerDenied."""
+    """Check that the signature is RSA or ECDSA with SHA-256, SHA-384 or SHA-512, Ed25519 or Ed448; raises PeerDenied."""
     _find_check(certificate.algorithm)
 
 
 def check_signature(certificate: Certificate, issuer: Certificate) -> None:
-    """The issuer's key has signed the certificate; raises PeerDenied, of UNKNOWN_AUTHORITY if it has not."""
+    """Check that the issuer's key has signed the certificate; raises PeerDenied, with UNKNOWN_AUTHORITY if it has not."""
     check = _find_check(certificate.algorithm)
     try:
         check(load_public_key(issuer.key_info), certificate.signature, certificate.tbs)
     except (InvalidSignature, UnsupportedAlgorithm, TypeError, ValueError, AttributeError) as error:
-        raise PeerDenied(Denial.UNKNOWN_AUTHORITY, "the authority of that name has not signed it") from error
+        raise PeerDenied(Denial.UNKNOWN_AUTHORITY, "the signature does not verify with the key of the issuer") from error
 
 
 def _split_key(certificate: Certificate) -> tuple[Algorithm, bytes]:
-    """The algorithm of the key, and its bits."""
     try:
-        algorithm, bits = der.read_sequence(certificate.key_info)
-        return parse_algorithm(algorithm), der.as_bits(bits)[0]
-    except (WireError, ValueError) as error:
-        raise PeerDenied(Denial.WEAK_KEY, "a public key that is not an algorithm and some bits") from error
+        return parse_key_info(certificate.key_info)
+    except WireError as error:
+        raise PeerDenied(Denial.WEAK_KEY, f"the public key cannot be read: {error}") from error
 
 
 def _find_check(algorithm: Algorithm) -> _Check:
-    """How a signature by this algorithm is checked. NULL as parameters is as good as none (RFC 5754 has both)."""
+    """Return the check for a signature algorithm. Parameters are absent or NULL (RFC 5754 has both)."""
     oid = algorithm.oid
-    if oid == _PSS:
-        return _check_pss(_parse_pss(algorithm))
+    if oid == RSASSA_PSS:
+        return _check_pss(_pss_digest(algorithm.parameters))
     if oid in _EDWARDS and not algorithm.parameters:
         return _check_edwards
     if algorithm.parameters in (b"", _NULL):
@@ -153,7 +148,7 @@ def _find_check(algorithm: Algorithm) -> _Check:
         if oid in _ECDSA:
             return _check_ecdsa(_ECDSA[oid])
     seen = f"signed over {_WEAK[oid]}" if oid in _WEAK else f"signed by algorithm {describe_oid(oid)}"
-    raise PeerDenied(Denial.WEAK_SIGNATURE, f"{seen}; expected SHA-256, SHA-384 or SHA-512 with RSA or ECDSA, or EdDSA")
+    raise PeerDenied(Denial.WEAK_SIGNATURE, f"{seen}; {_EXPECTED_SIGNATURE}")
 
 
 def _check_pkcs1(digest: Digest) -> _Check:
@@ -189,15 +184,11 @@ def _check_edwards(key: PublicKey, signature: bytes, data: bytes) -> None:
     key.verify(signature, data)
 
 
-def _parse_pss(algorithm: Algorithm) -> Digest:
-    """The digest of RSASSA-PSS, where that of its mask is the same (RFC 4055, 3.1)."""
+def _pss_digest(parameters: bytes) -> Digest:
     try:
-        fields = {value.tag: value.body for value in der.read_sequence(algorithm.parameters)}
-        digest = parse_algorithm(der.read_value(fields.get(0xA0, b""), der.SEQUENCE))
-        mask = parse_algorithm(der.read_value(fields.get(0xA1, b""), der.SEQUENCE))
-        masked = parse_algorithm(der.read_value(mask.parameters, der.SEQUENCE))
-        if mask.oid != _MGF1 or masked.oid != digest.oid or digest.oid not in _DIGESTS:
-            raise WireError(WireFault.MALFORMED, "an unusual mask or digest")
+        oid = parse_pss(parameters).digest
     except WireError as error:
-        raise PeerDenied(Denial.WEAK_SIGNATURE, f"signed by RSASSA-PSS with parameters that are not taken: {error}") from error
-    return _DIGESTS[digest.oid]
+        raise PeerDenied(Denial.WEAK_SIGNATURE, f"signed by RSASSA-PSS with unsupported parameters: {error}") from error
+    if oid not in _DIGESTS:
+        raise PeerDenied(Denial.WEAK_SIGNATURE, f"signed by RSASSA-PSS with digest {describe_oid(oid)}; {_EXPECTED_SIGNATURE}")
+    return _DIGESTS[oid]

@@ -1,20 +1,24 @@
-"""The extensions of a certificate, raw and as the fields that Go makes of them.
-
-Knows RFC 5280, 4.2 as far as it concerns leaves; must not know which of them a peer should have.
-"""
+"""The extensions of a certificate, raw and as the fields of Go's `crypto/x509.Certificate`."""
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Callable
-from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
 
 from tunnel.errors import WireError, WireFault
 from tunnel.ip_address import unmap_ipv4
 from tunnel.pkix import der
-from tunnel.pkix.der import DerValue
-from tunnel.pkix.extensions import parse_extension
+from tunnel.pkix.extensions import (
+    DNS,
+    EMAIL,
+    IP,
+    URI,
+    Extensions,
+    parse_address,
+    parse_basic_constraints,
+    parse_oids,
+    parse_policies,
+    parse_text,
+)
 from tunnel.policy.url import parse_url
 
 Oid = tuple[int, ...]
@@ -34,7 +38,6 @@ _PURPOSES: dict[Oid, int] = {
 }
 _AUTHORITY_INFO: Oid = (1, 3, 6, 1, 5, 5, 7, 1, 1)
 _OCSP, _ISSUERS = (1, 3, 6, 1, 5, 5, 7, 48, 1), (1, 3, 6, 1, 5, 5, 7, 48, 2)
-_EMAIL, _DNS, _URI, _IP = 0x81, 0x82, 0x86, 0x87
 _NO_FIELDS: Json = {
     "KeyUsage": 0,
     "ExtKeyUsage": None,
@@ -57,121 +60,89 @@ _NO_FIELDS: Json = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Extension:
-    oid: Oid
-    is_critical: bool
-    value: bytes
-
-
-def encode_extensions(extensions: bytes | None) -> Json:
-    """The field Extensions and the fields that stand for what is in them; raises WireError."""
-    found = [_parse(value) for value in der.read_sequence(extensions)] if extensions is not None else []
-    if len({extension.oid for extension in found}) != len(found):
-        raise WireError(WireFault.MALFORMED, "an extension that comes twice")
+def encode_extensions(extensions: Extensions) -> Json:
+    """Return the field Extensions and the fields that Go parses from them; raises WireError."""
     fields = dict(_NO_FIELDS)
-    unknown = []
-    for extension in found:
-        read = _READERS.get(extension.oid)
-        made = read(extension.value) if read else {}
-        fields |= made
-        if extension.is_critical and not any(made.values()) and extension.oid not in _ALWAYS_UNDERSTOOD:
-            unknown.append(extension.oid)
-    raw = [{"Id": each.oid, "Critical": each.is_critical, "Value": _base64(each.value)} for each in found]
+    raw, unknown = [], []
+    for body, extension in extensions.found.items():
+        oid = der.oid_of(body)
+        raw.append({"Id": oid, "Critical": extension.is_critical, "Value": extension.value})
+        read = _READERS.get(oid)
+        parsed = read(extension.value) if read else {}
+        fields |= parsed
+        if extension.is_critical and not any(parsed.values()) and oid not in _ALWAYS_UNDERSTOOD:
+            unknown.append(oid)
     return fields | {"Extensions": raw or None, "UnhandledCriticalExtensions": unknown or None}
 
 
-def _base64(data: bytes) -> str:
-    return b64encode(data).decode("ascii")
-
-
-def _parse(value: DerValue) -> _Extension:
-    oid, extension = parse_extension(value)
-    return _Extension(der.as_oid(DerValue(der.OID, oid, b"")), extension.is_critical, extension.value)
-
-
 def _key_usage(value: bytes) -> Json:
-    """Go counts the bits from the first one (RFC 5280, 4.2.1.3)."""
+    """Go numbers the bits from the first one (RFC 5280, 4.2.1.3)."""
     bits, _ = der.as_bits(der.read_value(value, der.BIT_STRING))
     return {"KeyUsage": sum(1 << at for at in range(min(9, 8 * len(bits))) if bits[at // 8] & 0x80 >> at % 8)}
 
 
 def _basic_constraints(value: bytes) -> Json:
-    parts = list(der.read_sequence(value))
-    is_ca = bool(parts) and parts[0].tag == der.BOOLEAN and der.as_boolean(parts.pop(0))
-    length = der.as_integer(parts[0]) if parts else -1  # -1 is Go's word for "not said"
-    if length < -1 or (parts and length < 0) or length >= 2**63:
-        raise WireError(WireFault.MALFORMED, "a path length that is none")
-    return {"BasicConstraintsValid": True, "IsCA": is_ca, "MaxPathLen": length, "MaxPathLenZero": length == 0}
+    constraints = parse_basic_constraints(value)
+    length = -1 if constraints.max_path is None else constraints.max_path  # -1 is unset in Go
+    if length >= 2**63:
+        raise WireError(WireFault.MALFORMED, "a path length of more than 63 bits")
+    return {
+        "BasicConstraintsValid": True,
+        "IsCA": constraints.is_ca,
+        "MaxPathLen": length,
+        "MaxPathLenZero": length == 0,
+    }
 
 
 def _purposes(value: bytes) -> Json:
-    oids = [der.as_oid(each) for each in der.read_sequence(value)]
+    oids = [der.oid_of(body) for body in parse_oids(value)]
     known = [_PURPOSES[oid] for oid in oids if oid in _PURPOSES]
     return {"ExtKeyUsage": known or None, "UnknownExtKeyUsage": [oid for oid in oids if oid not in _PURPOSES] or None}
 
 
 def _names(value: bytes) -> Json:
-    """The alternative names of the four kinds that Go reads (RFC 5280, 4.2.1.6)."""
+    """Return the subject alternative names of the four kinds that Go parses (RFC 5280, 4.2.1.6)."""
     names = der.read_sequence(value)
     return {
-        "DNSNames": [_ia5(name) for name in names if name.tag == _DNS] or None,
-        "EmailAddresses": [_ia5(name) for name in names if name.tag == _EMAIL] or None,
-        "IPAddresses": [_address(name.body) for name in names if name.tag == _IP] or None,
-        "URIs": [parse_url(_ia5(name)) for name in names if name.tag == _URI] or None,
+        "DNSNames": [parse_text(name) for name in names if name.tag == DNS] or None,
+        "EmailAddresses": [parse_text(name) for name in names if name.tag == EMAIL] or None,
+        "IPAddresses": [str(unmap_ipv4(parse_address(name))) for name in names if name.tag == IP] or None,
+        "URIs": [parse_url(parse_text(name)) for name in names if name.tag == URI] or None,
     }
 
 
-def _ia5(name: DerValue) -> str:
-    try:
-        return name.body.decode("ascii")
-    except UnicodeDecodeError as error:
-        raise WireError(WireFault.NOT_TEXT, "an alternative name that is not ASCII") from error
-
-
-def _address(body: bytes) -> str:
-    """As Go writes it: an IPv4 address in IPv6's clothes loses them."""
-    if len(body) == 4:
-        return str(IPv4Address(body))
-    if len(body) != 16:
-        raise WireError(WireFault.MALFORMED, f"an IP address of {len(body)} bytes")
-    return str(unmap_ipv4(IPv6Address(body)))
-
-
 def _subject_key_id(value: bytes) -> Json:
-    return {"SubjectKeyId": _base64(der.read_value(value, der.OCTET_STRING).body)}
+    return {"SubjectKeyId": der.read_value(value, der.OCTET_STRING).body}
 
 
 def _authority_key_id(value: bytes) -> Json:
     parts = der.read_sequence(value)
-    return {"AuthorityKeyId": _base64(parts[0].body)} if parts and parts[0].tag == 0x80 else {}
+    return {"AuthorityKeyId": parts[0].body} if parts and parts[0].tag == 0x80 else {}
 
 
 def _authority_info(value: bytes) -> Json:
-    fields: Json = {}
-    for field, method in (("OCSPServer", _OCSP), ("IssuingCertificateURL", _ISSUERS)):
-        pairs = [tuple(der.read_values(der.expect(each, der.SEQUENCE).body)) for each in der.read_sequence(value)]
-        if any(len(pair) != 2 for pair in pairs):
-            raise WireError(WireFault.MALFORMED, "an access description that is not a method and a place")
-        fields[field] = [_ia5(place) for kind, place in pairs if place.tag == _URI and der.as_oid(kind) == method] or None
-    return fields
+    pairs = [der.children(each) for each in der.read_sequence(value)]
+    if any(len(pair) != 2 for pair in pairs):
+        raise WireError(WireFault.MALFORMED, "an access description without exactly a method and a location")
+    places = [(der.as_oid(method), parse_text(place)) for method, place in pairs if place.tag == URI]
+    return {
+        "OCSPServer": [place for method, place in places if method == _OCSP] or None,
+        "IssuingCertificateURL": [place for method, place in places if method == _ISSUERS] or None,
+    }
 
 
 def _distribution_points(value: bytes) -> Json:
     found = []
     for point in der.read_sequence(value):
-        for part in der.read_values(der.expect(point, der.SEQUENCE).body):
+        for part in der.children(point):
             names = [name for name in der.read_values(part.body) if name.tag == 0xA0] if part.tag == 0xA0 else []
-            found += [_ia5(uri) for name in names for uri in der.read_values(name.body) if uri.tag == _URI]
+            found += [parse_text(uri) for name in names for uri in der.read_values(name.body) if uri.tag == URI]
     return {"CRLDistributionPoints": found or None}
 
 
 def _policies(value: bytes) -> Json:
-    parts = [tuple(der.read_values(der.expect(each, der.SEQUENCE).body)) for each in der.read_sequence(value)]
-    if not all(parts):
-        raise WireError(WireFault.MALFORMED, "a certificate policy without a name")
-    oids = [der.as_oid(part[0]) for part in parts]
-    small = [oid for oid in oids if max(oid) < 2**31]  # what fits into an asn1.ObjectIdentifier
+    oids = [der.oid_of(body) for body in parse_policies(value)]
+    small = [oid for oid in oids if max(oid) < 2**31]  # those that an asn1.ObjectIdentifier can hold
     return {"PolicyIdentifiers": small, "Policies": [".".join(map(str, oid)) for oid in oids] or None}
 
 
@@ -186,4 +157,4 @@ _READERS: dict[Oid, Callable[[bytes], Json]] = {
     (*_CE, 37): _purposes,
     _AUTHORITY_INFO: _authority_info,
 }
-_ALWAYS_UNDERSTOOD = frozenset(_READERS) - {(*_CE, 17)}  # names of no kind that is read are not understood
+_ALWAYS_UNDERSTOOD = frozenset(_READERS) - {(*_CE, 17)}  # names of unknown kinds only are not understood
