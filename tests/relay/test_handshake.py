@@ -336,7 +336,7 @@ class SlowJudge:
 
     def context(self, *, is_server: bool, version: int) -> TlsContext:
         made = TlsContext(Presented(WHO.chain, WHO.leaf.key), PeerAuth(self, is_slow=True), is_server=is_server)
-        made._judged.context.set_max_proto_version(version)
+        made._peer_auth.context.set_max_proto_version(version)
         return made
 
 
