@@ -1,4 +1,4 @@
-"""The limit of the kernel for the path or abstract name of a Unix socket (unix(7))."""
+"""The kernel's limit for the path or abstract name of a Unix socket (unix(7))."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ MAX_UNIX_PATH = 107  # bytes; sun_path has 108, and the last one is the final NU
 
 
 def check_unix_path(path: str) -> None:
-    """Raise ConfigError for a path, or behind `@` an abstract name, that no socket can have."""
+    """Raise ConfigError for a path, or `@` and an abstract name, that is too long or cannot be encoded."""
     is_abstract = path.startswith("@")
     try:
         size = len(os.fsencode(path.removeprefix("@") if is_abstract else path))
     except UnicodeEncodeError:
         encoding = sys.getfilesystemencoding()
-        raise ConfigError(f"path has a character that the file-system encoding {encoding} does not have") from None
+        raise ConfigError(f"path has a character outside the file-system encoding {encoding}") from None
     if size > MAX_UNIX_PATH:
         what, whose = ("name", "an abstract socket name") if is_abstract else ("path", "a Unix socket path")
         raise ConfigError(f"{what} has {size} bytes; {whose} has at most {MAX_UNIX_PATH}")

@@ -166,7 +166,7 @@ def test_a_status_port_that_cannot_be_had_ends_the_start(installed_command: Inst
 
 def test_launchd_is_another_systems(installed_command: InstalledCommand) -> None:
     said = failed_start(*installed_command.server_line("127.0.0.1:1", listen="launchd:x"))
-    assert said == "cannot listen on launchd:x: launchd is macOS's; on Linux use systemd:NAME"
+    assert said == "cannot listen on launchd:x: launchd exists on macOS only; expected systemd:NAME"
 
 
 # -- both listeners at once

@@ -74,17 +74,17 @@ def test_a_missing_name_is_made_of_the_number() -> None:
 
 
 REFUSED = [
-    (["a=127.0.0.1:0"], "systemd:b", "systemd:b: no socket has this name; handed over: 'a'"),
+    (["a=127.0.0.1:0"], "systemd:b", "systemd:b: no socket has this name; expected exactly one in 'a'"),
     (
         ["a=127.0.0.1:0", "a=127.0.0.1:0"],
         "systemd:a",
-        "systemd:a: 2 sockets have this name, and one is wanted; handed over: 'a', 'a'",
+        "systemd:a: 2 sockets have this name; expected exactly one in 'a', 'a'",
     ),
-    (["a=datagram"], "systemd:a", "systemd:a: descriptor 3 is no listening TCP or Unix stream socket"),
-    (["a=idle"], "systemd:a", "systemd:a: descriptor 3 is no listening TCP or Unix stream socket"),
-    (["a=closed"], "systemd:a", "systemd:a: descriptor 3 is no socket"),
-    ([], "systemd:a", "systemd:a: no sockets were handed over; is the process started by a .socket unit?"),
-    (["a=127.0.0.1:0"], "launchd:a", "cannot listen on launchd:a: launchd is macOS's; on Linux use systemd:NAME"),
+    (["a=datagram"], "systemd:a", "systemd:a: descriptor 3 is not a listening TCP or Unix stream socket"),
+    (["a=idle"], "systemd:a", "systemd:a: descriptor 3 is not a listening TCP or Unix stream socket"),
+    (["a=closed"], "systemd:a", "systemd:a: descriptor 3 is not a socket"),
+    ([], "systemd:a", "systemd:a: no inherited sockets; expected a socket of a .socket unit"),
+    (["a=127.0.0.1:0"], "launchd:a", "cannot listen on launchd:a: launchd exists on macOS only; expected systemd:NAME"),
 ]
 
 
@@ -99,7 +99,7 @@ def test_what_cannot_be_listened_on_is_refused_in_one_line(sockets: list[str], a
 def test_a_name_is_given_out_once() -> None:
     first, second = handed_over(["a=127.0.0.1:0"], "systemd:a", "systemd:a")
     assert isinstance(first, list)
-    assert second == "systemd:a: this socket is in use already; another place to listen needs one of its own"
+    assert second == "systemd:a: already used by another listener"
 
 
 def test_a_socket_that_was_refused_does_not_stand_in_the_way_of_another() -> None:
@@ -111,22 +111,22 @@ def test_a_socket_that_was_refused_does_not_stand_in_the_way_of_another() -> Non
 def test_sockets_for_another_process_are_not_taken() -> None:
     (answer,) = handed_over(["a=127.0.0.1:0"], "systemd:a", environ={"ACTIVATE_PID": "1"})
     assert isinstance(answer, str)
-    assert answer.startswith("systemd:a: sockets were handed over to process '1', and this is ")
+    assert answer.startswith("systemd:a: inherited sockets are for process '1', not for ")
 
 
 @pytest.mark.parametrize(
     ("environ", "words"),
     [
-        ({"LISTEN_PID": "7", "LISTEN_FDS": "x"}, "LISTEN_FDS is 'x', and a number is wanted"),
-        ({"LISTEN_PID": "7", "LISTEN_FDS": "-1"}, "LISTEN_FDS is '-1', and a number is wanted"),
-        ({"LISTEN_PID": "7", "LISTEN_FDS": "\u0663"}, "LISTEN_FDS is '\\u0663', and a number is wanted"),
-        ({"LISTEN_PID": "7", "LISTEN_FDS": ""}, "LISTEN_FDS is '', and a number is wanted"),
-        ({"LISTEN_PID": "7", "LISTEN_FDS": "9" * 5000}, "and a number is wanted"),
-        ({"LISTEN_PID": "7", "LISTEN_FDS": "0"}, "no sockets were handed over"),
-        ({"LISTEN_FDS": "1"}, "sockets were handed over to process '', and this is 7"),
-        ({"LISTEN_PID": "7x", "LISTEN_FDS": "1"}, "sockets were handed over to process '7x', and this is 7"),
-        ({"LISTEN_FDNAMES": "a"}, "no sockets were handed over"),
-        ({}, "no sockets were handed over"),
+        ({"LISTEN_PID": "7", "LISTEN_FDS": "x"}, "LISTEN_FDS 'x' is not a number"),
+        ({"LISTEN_PID": "7", "LISTEN_FDS": "-1"}, "LISTEN_FDS '-1' is not a number"),
+        ({"LISTEN_PID": "7", "LISTEN_FDS": "\u0663"}, "LISTEN_FDS '\\u0663' is not a number"),
+        ({"LISTEN_PID": "7", "LISTEN_FDS": ""}, "LISTEN_FDS '' is not a number"),
+        ({"LISTEN_PID": "7", "LISTEN_FDS": "9" * 5000}, "is not a number"),
+        ({"LISTEN_PID": "7", "LISTEN_FDS": "0"}, "no inherited sockets"),
+        ({"LISTEN_FDS": "1"}, "inherited sockets are for process '', not for 7"),
+        ({"LISTEN_PID": "7x", "LISTEN_FDS": "1"}, "inherited sockets are for process '7x', not for 7"),
+        ({"LISTEN_FDNAMES": "a"}, "no inherited sockets"),
+        ({}, "no inherited sockets"),
     ],
 )
 def test_an_environment_that_makes_no_sense_hands_nothing_over_and_is_consumed(environ: dict[str, str], words: str) -> None:
@@ -141,5 +141,5 @@ def test_an_environment_that_makes_no_sense_hands_nothing_over_and_is_consumed(e
 def test_a_count_beyond_what_is_open_is_refused_at_once() -> None:
     limit = 1 << 30
     inherited = take_inherited({"LISTEN_PID": "7", "LISTEN_FDS": str(limit)}, 7)
-    with pytest.raises(ConfigError, match=f"LISTEN_FDS is {limit}, and descriptor \\d+ is not open"):
+    with pytest.raises(ConfigError, match=f"LISTEN_FDS is {limit}, but descriptor \\d+ is not open"):
         inherited.take("a")

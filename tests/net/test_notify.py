@@ -85,8 +85,8 @@ def test_the_manager_is_told_datagram_by_datagram(manager: tuple[socket.socket, 
     with closing(Notifier({"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "4000000"}, 7, clock_ns=lambda: 42_999)) as notifier:
         assert notifier.interval == 2.0
         for state in (State.LISTENING, State.RELOADING, State.LISTENING, State.STOPPING):
-            assert notifier.tell(state, "client proxying a => b")
-        notifier.beat()
+            assert notifier.notify(state, "client proxying a => b")
+        notifier.keep_alive()
     assert waiting(sock) == [
         b"READY=1",
         b"STATUS=listening | client proxying a => b",
@@ -104,10 +104,10 @@ def test_a_manager_that_does_not_read_holds_nobody_up(manager: tuple[socket.sock
     sock, name = manager
     with closing(Notifier({"NOTIFY_SOCKET": name}, 7)) as notifier:
         for _ in range(10_000):
-            notifier.beat()
-        assert not notifier.tell(State.LISTENING, SUMMARY), "it is worth telling again"
+            notifier.keep_alive()
+        assert not notifier.notify(State.LISTENING, SUMMARY), "it is worth telling again"
         assert set(waiting(sock)) == {b"WATCHDOG=1"}
-        assert notifier.tell(State.LISTENING, SUMMARY)
+        assert notifier.notify(State.LISTENING, SUMMARY)
         assert waiting(sock)[0] == b"READY=1"
 
 
@@ -115,10 +115,10 @@ def test_a_manager_that_was_replaced_is_found_again(tmp_path: Path) -> None:
     path = tmp_path / "notify"
     with closing(Notifier({"NOTIFY_SOCKET": str(path)}, 7)) as notifier:
         for _ in range(2):
-            notifier.beat()  # nobody there yet, or nobody any more
+            notifier.keep_alive()  # nobody there yet, or nobody any more
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
                 sock.bind(str(path))
-                notifier.beat()
+                notifier.keep_alive()
                 assert waiting(sock) == [b"WATCHDOG=1"]
             path.unlink()
 
@@ -129,9 +129,9 @@ def test_a_manager_that_was_replaced_is_found_again(tmp_path: Path) -> None:
 def test_where_nobody_can_be_told_nothing_happens(name: str) -> None:
     for environ in ({"NOTIFY_SOCKET": name}, {}):
         with closing(Notifier(environ, 7)) as notifier:
-            assert notifier.tell(State.LISTENING, SUMMARY)
-            notifier.beat()
-        notifier.beat()
+            assert notifier.notify(State.LISTENING, SUMMARY)
+            notifier.keep_alive()
+        notifier.keep_alive()
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_a_manager_is_told_with_no_descriptor_left(manager: tuple[socket.socket,
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (1, hard))
         try:
-            notifier.beat()
+            notifier.keep_alive()
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert waiting(sock) == [b"WATCHDOG=1"]

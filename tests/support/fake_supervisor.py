@@ -155,7 +155,7 @@ class Stage:
         self._on_signal: Callable[[int, bool], None]
         self._on_settled: Callable[[int, bool], None]
         self.spared: set[int]  # when what the command has left is ended
-        notifier = SimpleNamespace(keep_beating=lambda sleep: sleep(0), tell=self._tell)
+        notifier = SimpleNamespace(run_watchdog=lambda sleep: sleep(0), notify=self._tell)
         process_context = SimpleNamespace(notifier=notifier, log_capture=SimpleNamespace(drain=lambda _write: None))
         probe = SimpleNamespace(pids={PROBE})
         parts: tuple[Any, ...] = (self.proxies, self.launcher, probe, send_request, stop_policy, process_context, self.log)

@@ -65,14 +65,14 @@ class AtOnce(Backoff):
         return 0.01
 
 
-class Listened(Notifier):
-    """Keeps the states that a service manager is told."""
+class RecordedNotifier(Notifier):
+    """Records the states instead of sending them."""
 
     def __init__(self, states: list[State]) -> None:
         super().__init__({}, 0)
         self._states = states
 
-    def tell(self, state: State, summary: str) -> bool:
+    def notify(self, state: State, summary: str) -> bool:
         self._states.append(state)
         return True
 
@@ -111,7 +111,7 @@ class Stage:
         self.said.append((event.value, text))
 
     def keeper(self) -> TokenRefresher:
-        notifier = Listened(self.states)
+        notifier = RecordedNotifier(self.states)
         return TokenRefresher(
             self.fetch, self.fetch, self.stopped.set, self.write, self.tell, lambda: self.wall, AtOnce(), notifier
         )

@@ -1,8 +1,4 @@
-"""Opening the sockets that we listen on.
-
-Knows how to bind well: shared ports, stale Unix sockets, both IP families, sockets that a service manager has bound; must
-not know who accepts. Everything that can go wrong becomes one ConfigError.
-"""
+"""Opening listening sockets: shared ports, stale Unix sockets, both IP families, socket activation."""
 
 from __future__ import annotations
 
@@ -24,7 +20,7 @@ _MAX_BACKLOG = 65535
 
 
 class Listener:
-    """A listening socket, and the file to take away with it."""
+    """A listening socket, and the file to remove with it."""
 
     def __init__(self, sock: socket.socket, path: Path | None) -> None:
         self.socket = sock
@@ -35,7 +31,7 @@ class Listener:
         return describe(self.socket.family, self.socket.getsockname())
 
     def close(self) -> None:
-        """Stop listening; a Unix socket's file goes if it is still ours."""
+        """Stop listening; remove the file of a Unix socket if it is still ours."""
         self.socket.close()
         if self._path is not None:
             with suppress(OSError):
@@ -44,7 +40,7 @@ class Listener:
 
 
 def open_listener(address: ListenAddress, inherited: ActivationSockets | None = None) -> Listener:
-    """A bound, listening, non-blocking socket, which for `systemd:` is one of the `inherited`; raises ConfigError."""
+    """Open a listening, non-blocking socket; for `systemd:` take it from `inherited`. Raises ConfigError."""
     try:
         match address:
             case UnixAddress():
@@ -54,7 +50,7 @@ def open_listener(address: ListenAddress, inherited: ActivationSockets | None = 
             case SystemdAddress():
                 return _open_inherited(address, inherited or ActivationSockets())
             case LaunchdAddress():
-                raise ConfigError(f"cannot listen on {address}: launchd is macOS's; on Linux use systemd:NAME")
+                raise ConfigError(f"cannot listen on {address}: launchd exists on macOS only; expected systemd:NAME")
     except TargetError as error:
         raise ConfigError(f"cannot listen on {error}") from error
     except OSError as error:
@@ -63,30 +59,30 @@ def open_listener(address: ListenAddress, inherited: ActivationSockets | None = 
 
 
 def _open_inherited(address: SystemdAddress, inherited: ActivationSockets) -> Listener:
-    """The manager's socket; a Unix socket's file is the manager's too, and stays."""
+    """Take a socket of the manager, which also owns the file of a Unix socket."""
     sock = inherited.take(address.name)
     set_tcp_options(sock)
     return Listener(sock, None)
 
 
 def bind_tcp(address: TcpAddress) -> socket.socket:
-    """A socket that is bound as a listener's and takes no connection yet; raises OSError and TargetError."""
+    """Return a bound socket that does not listen yet; raises OSError and TargetError."""
     if not address.host:
         return _bind_any(address.port)
     found = resolve(address, passive=True)
-    # Of a name with both, the IPv4 address, as Go has it: `localhost` is 127.0.0.1 and nothing else.
+    # Prefer the IPv4 address, as Go does: `localhost` is 127.0.0.1 only.
     return _bind(next((endpoint for endpoint in found if endpoint.family == socket.AF_INET), found[0]))
 
 
 def _bind_any(port: str) -> socket.socket:
-    """Every address of the machine, of both families where the kernel has IPv6."""
+    """Bind to every address, of both families if the kernel has IPv6."""
     number = resolve(TcpAddress("", port), passive=True)[0].address[1]
     try:
         return _bind(SocketAddress(socket.AF_INET6, ("::", number)), is_dual=True)
     except OSError as error:
         if socket.has_ipv6 and error.errno not in _NO_IPV6:
             raise
-        return _bind(SocketAddress(socket.AF_INET, ("0.0.0.0", number)))  # noqa: S104  # what an empty host asks for
+        return _bind(SocketAddress(socket.AF_INET, ("0.0.0.0", number)))  # noqa: S104  # the meaning of an empty host
 
 
 _NO_IPV6 = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}
@@ -96,7 +92,7 @@ def _bind(endpoint: SocketAddress, *, is_dual: bool = False) -> socket.socket:
     sock = socket.socket(endpoint.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         if endpoint.family != socket.AF_UNIX:
-            # Two of us may share a port: a second one starts before the first is told to stop.
+            # Two processes may share a port: the new one starts before the old one stops.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if is_dual:
@@ -120,7 +116,7 @@ def _listen(sock: socket.socket) -> socket.socket:
 
 def _open_unix(address: UnixAddress) -> Listener:
     (endpoint,) = resolve(address)
-    _backlog()  # asked for before: whoever sees a socket's file connects at once
+    _backlog()  # read first: a client may connect as soon as the file exists
     if address.path.startswith("@"):
         return Listener(_listen(_bind(endpoint)), None)
     path = Path(address.path)
@@ -129,7 +125,7 @@ def _open_unix(address: UnixAddress) -> Listener:
 
 
 def remove_stale_socket(path: Path) -> None:
-    """Unlink a socket that nobody listens on; leave everything else for bind to complain about."""
+    """Remove a Unix socket that no process listens on; for any other file, bind fails."""
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             return
@@ -142,7 +138,7 @@ def remove_stale_socket(path: Path) -> None:
 
 @cache
 def _backlog() -> int:
-    """As many as the kernel allows to wait; asked once, so that two sockets open right after one another."""
+    """Return the largest backlog that the kernel allows; read once, so that two sockets open without delay in between."""
     try:
         return min(int(_SOMAXCONN.read_text()), _MAX_BACKLOG)
     except (OSError, ValueError):

@@ -1,6 +1,6 @@
-"""A relay from a command to the service manager: notifications (sd_notify(3)) of the command come from our own process.
+"""A relay for the notifications (sd_notify(3)) of a command, which forwards them to the service manager from our process.
 
-By default (NotifyAccess=main) systemd takes them from the main process of a service only, which is ours and not the command.
+By default (NotifyAccess=main) systemd accepts notifications from the main process of a service only, which is ours.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from pathlib import Path
 from tunnel.errors import ConfigError, describe_os_error
 from tunnel.net.notify import parse_notify_address
 
-_MAX_DATAGRAM = 64 * 1024  # systemd takes 4096 bytes
+_MAX_DATAGRAM = 64 * 1024  # systemd accepts 4096 bytes
 _MAX_DESCRIPTORS = 253  # of one message: SCM_MAX_FD, linux/net/scm.h
 _ANCILLARY = socket.CMSG_SPACE(_MAX_DESCRIPTORS * array.array("i").itemsize)
 _INCOMPLETE = socket.MSG_TRUNC | socket.MSG_CTRUNC
-_SEND_LIMIT = struct.pack("@ll", 5, 0)  # struct timeval: how long a manager without room holds up one notification
-_END_LIMIT = 6.0  # seconds for what was sent before the end
+_SEND_LIMIT = struct.pack("@ll", 5, 0)  # struct timeval: the limit for one notification while the queue of the manager is full
+_END_LIMIT = 6.0  # seconds to forward what is queued at the end
 _OF_MAIN_PROCESS = (b"MAINPID=", b"MAINPIDFD=", b"MAINPIDFDID=")
 
 
@@ -30,10 +30,10 @@ class NotifyRelay:
     """Forwards datagrams, with the descriptors in them, from `socket_path` to the manager; `start` starts its thread."""
 
     def __init__(self, environ: Mapping[str, str], pid: int, directory: Path) -> None:
-        """`environ` is that of the process `pid`, which is this one, and must have a NOTIFY_SOCKET; raises ConfigError."""
+        """`environ` is the environment of this process, `pid`, and contains NOTIFY_SOCKET; raises ConfigError."""
         self._environ, self._pid = environ, pid
         self._manager = parse_notify_address(environ.get("NOTIFY_SOCKET", ""))
-        self.place = str(directory)
+        self.directory = str(directory)
         self.socket_path = str(directory / "notify")
         self._ours = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -47,24 +47,24 @@ class NotifyRelay:
             raise ConfigError(f"cannot open {self.socket_path}: {describe_os_error(error)}") from error
 
     def variables(self, command: int) -> dict[str, str]:
-        """What the command, the process `command`, is told: the watchdog watches it where it watches us."""
+        """Return the variables for the command, whose PID is `command`; the watchdog watches it if it watches us."""
         found = {name: self._environ[name] for name in ("WATCHDOG_PID", "WATCHDOG_USEC") if name in self._environ}
         if found.get("WATCHDOG_PID") == str(self._pid):
             found["WATCHDOG_PID"] = str(command)
         return {"NOTIFY_SOCKET": self.socket_path, **found}
 
     def start(self) -> None:
-        """Begin to forward; not before Landlock is set up, which binds the threads that come later."""
+        """Start the thread; call this after Landlock is set up, which applies to later threads only."""
         self._thread.start()
 
     def close(self) -> None:
-        """Forward what has been sent by now, and end."""
+        """Forward what is queued, then stop."""
         self._is_ending = True
         with suppress(OSError):
-            self._ours.shutdown(socket.SHUT_RD)  # what is in the queue is still received, then the end
+            self._ours.shutdown(socket.SHUT_RD)  # queued datagrams are still received, then EOF
         if self._thread.is_alive():
             self._thread.join(_END_LIMIT)
-        if not self._thread.is_alive():  # else it ends with the process
+        if not self._thread.is_alive():  # otherwise it ends with the process
             self._close_sockets()
 
     def _close_sockets(self) -> None:
@@ -91,12 +91,12 @@ class NotifyRelay:
         kept = keep_main_process(data)
         if kept:
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)] if descriptors else []
-            with suppress(OSError):  # no manager is there, or it has no room
+            with suppress(OSError):  # no manager, or its queue is full
                 self._sender.sendmsg([kept], rights, 0, self._manager)
 
 
 def keep_main_process(data: bytes) -> bytes:
-    """A notification without the claim that another process is the main one: the manager would refuse us from then on."""
+    """Remove the fields that declare another main process: after them the manager would refuse notifications from us."""
     return b"\n".join(line for line in data.split(b"\n") if not line.startswith(_OF_MAIN_PROCESS))
 
 

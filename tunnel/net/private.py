@@ -1,7 +1,4 @@
-"""A directory for sockets, into which nobody else can come and in whose place nobody else can put another.
-
-Knows owners and modes of directories and where temporary files go; must not know what the sockets are for.
-"""
+"""A private directory for sockets, which no other user can enter or replace."""
 
 from __future__ import annotations
 
@@ -21,45 +18,45 @@ _ROOT = 0
 
 @contextmanager
 def private_directory(environ: Mapping[str, str]) -> Iterator[Path]:
-    """A new directory of this user alone, gone at the end with all that is in it, as far as it can be; raises ConfigError.
+    """Create a directory with mode 0700 and remove it with its content at exit; raises ConfigError.
 
-    In `XDG_RUNTIME_DIR` if that is ours, else where temporary files go.
+    It is created in `XDG_RUNTIME_DIR` if that belongs to us, else in the directory for temporary files.
     """
     try:
-        directory = Path(tempfile.mkdtemp(prefix="tunnel-", dir=_find_place(environ)))
+        directory = Path(tempfile.mkdtemp(prefix="tunnel-", dir=_parent_directory(environ)))
     except OSError as error:
-        raise ConfigError(f"cannot make a directory for a socket: {describe_os_error(error)}") from error
+        raise ConfigError(f"cannot create a directory for a socket: {describe_os_error(error)}") from error
     try:
         yield directory
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _find_place(environ: Mapping[str, str]) -> Path:
+def _parent_directory(environ: Mapping[str, str]) -> Path:
     runtime = environ.get("XDG_RUNTIME_DIR", "")
     if os.path.isabs(runtime) and _is_ours(runtime):
         return Path(runtime).resolve()
-    place = Path(tempfile.gettempdir()).resolve()  # with no link in it that somebody could turn
-    weak = _weak_spot(place)
-    if weak is not None:
-        shown = str(weak) if weak == place else f"{weak}, above {place},"
-        raise ConfigError(f"other users may change {shown}: name another place for sockets, TMPDIR=/tmp for instance")
-    return place
+    parent = Path(tempfile.gettempdir()).resolve()  # resolved: another user could change a symbolic link
+    unsafe = _writable_by_others(parent)
+    if unsafe is not None:
+        shown = str(unsafe) if unsafe == parent else f"{unsafe}, above {parent},"
+        raise ConfigError(f"unsafe directory for sockets: other users may change {shown}; expected TMPDIR=/tmp or similar")
+    return parent
 
 
 def _is_ours(path: str) -> bool:
-    """As the XDG Base Directory Specification wants it; it may be that of whoever has become us (sudo -E)."""
+    """Check the rules of the XDG Base Directory Specification; with `sudo -E` the directory belongs to another user."""
     try:
         is_owner = os.stat(path).st_uid == os.geteuid()
-        return is_owner and os.access(path, os.W_OK | os.X_OK) and _weak_spot(Path(path).resolve()) is None
+        return is_owner and os.access(path, os.W_OK | os.X_OK) and _writable_by_others(Path(path).resolve()) is None
     except OSError:
         return False
 
 
-def _weak_spot(place: Path) -> Path | None:
-    """The first directory, from the root on, in which another user could put something else in the place of what is there."""
-    trusted = {_ROOT, os.geteuid(), overflow_user()}  # the last is most often the machine's root, seen from a container
-    for directory in (*reversed(place.parents), place):
+def _writable_by_others(parent: Path) -> Path | None:
+    """Return the first directory, from the root on, in which another user could replace an entry; None if there is none."""
+    trusted = {_ROOT, os.geteuid(), overflow_user()}  # the overflow user is usually root of the host, seen from a container
+    for directory in (*reversed(parent.parents), parent):
         found = directory.stat()
         others = found.st_mode & (stat.S_IWOTH if found.st_gid == _ROOT else stat.S_IWOTH | stat.S_IWGRP)
         if found.st_uid not in trusted or (others and not found.st_mode & stat.S_ISVTX):

@@ -16,12 +16,12 @@ from time import monotonic
 from tunnel.errors import TargetError, TargetFault
 from tunnel.net.sockets import SocketAddress, set_tcp_options, unreached
 
-ATTEMPT_DELAY = 0.25  # seconds after one attempt until the next begins: RFC 8305, section 8
-MAX_OPEN_ATTEMPTS = 16  # at one time; to begin another one gives up the oldest
+ATTEMPT_DELAY = 0.25  # seconds from one attempt to the next: RFC 8305, section 8
+MAX_OPEN_ATTEMPTS = 16  # at one time; one more attempt aborts the oldest
 
 
 def interleave(endpoints: Iterable[SocketAddress]) -> list[SocketAddress]:
-    """Alternate between the address families, beginning with the first one's; the order within a family stays (section 4)."""
+    """Alternate between the address families, starting with that of the first endpoint (RFC 8305, section 4)."""
     families: dict[int, list[SocketAddress]] = {}
     for endpoint in endpoints:
         families.setdefault(endpoint.family, []).append(endpoint)
@@ -34,12 +34,12 @@ class Attempt:
     __slots__ = ("endpoint", "socket")
 
     def __init__(self, endpoint: SocketAddress) -> None:
-        """Raises OSError if there is no such socket."""
+        """Raises OSError if the socket cannot be created."""
         self.endpoint = endpoint
         self.socket = socket.socket(endpoint.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
 
     def connect(self) -> int:
-        """Begin to connect: 0, EINPROGRESS, or the error."""
+        """Start to connect; return 0, EINPROGRESS, or another errno."""
         try:
             set_tcp_options(self.socket)
             return self.socket.connect_ex(self.endpoint.address)
@@ -47,12 +47,12 @@ class Attempt:
             return error.errno or errno.EINVAL
 
     def result(self) -> int:
-        """The outcome of a connect that has ended: 0 or the error."""
+        """Return the outcome of a completed connect: 0 or an errno."""
         return self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
 
 class Race:
-    """The attempts for one connection; the caller waits for sockets and time, and owns the deadline of the whole."""
+    """The attempts for one connection; the caller waits for events and owns the deadline."""
 
     __slots__ = ("_close", "_failure", "_open", "_rest", "winner")
 
@@ -61,18 +61,18 @@ class Race:
     ) -> None:
         self._rest = deque(interleave(endpoints))
         self._close = close
-        self._open: dict[Attempt, None] = {}  # in the order in which they began
+        self._open: dict[Attempt, None] = {}  # in the order in which they started
         self.winner: Attempt | None = None
         self._failure: TargetError | None = None
 
     @property
     def has_more(self) -> bool:
-        """Whether another attempt can begin."""
+        """Whether another attempt can start."""
         return bool(self._rest)
 
     @property
     def failure(self) -> TargetError:
-        """Why the attempt failed that was the last one to fail."""
+        """The error of the attempt that failed last."""
         return self._failure or TargetError(TargetFault.RESOLVE, "the name has no address")
 
     @property
@@ -81,7 +81,7 @@ class Race:
         return not self._rest and not self._open and self.winner is None
 
     def begin(self) -> Attempt | None:
-        """Begin the next attempts until one is under way, which is returned, or has won, or none is left."""
+        """Start attempts until one is in progress and return it; None if one has won or none is left."""
         while self._rest and self.winner is None:
             endpoint = self._rest.popleft()
             try:
@@ -95,11 +95,11 @@ class Race:
             code = attempt.connect()
             if code == errno.EINPROGRESS:
                 return attempt
-            self._take(attempt, code)  # EAGAIN is a Unix socket with a full backlog, for which there is no event
+            self._take(attempt, code)  # EAGAIN: a Unix socket with a full backlog, for which epoll reports no event
         return None
 
     def settle(self, attempt: Attempt) -> bool:
-        """Take the outcome of an attempt whose socket is writable or has an error; False if it is settled already."""
+        """Process the outcome of an attempt whose socket is writable or has an error; False if that was done already."""
         if attempt not in self._open:
             return False
         self._take(attempt, attempt.result())
@@ -126,10 +126,10 @@ class Race:
 
 
 class PolledRace:
-    """A race whose sockets are watched by one epoll descriptor, for callers without the event loop."""
+    """A race whose sockets are watched by one epoll descriptor, for use outside the event loop."""
 
     def __init__(self, endpoints: tuple[SocketAddress, ...]) -> None:
-        """Raises TargetError if there is no descriptor left."""
+        """Raises TargetError if there is no free descriptor."""
         self._race = Race(endpoints)
         self._attempts: dict[int, Attempt] = {}
         try:
@@ -139,15 +139,15 @@ class PolledRace:
 
     @property
     def delay(self) -> float:
-        """Seconds until the next attempt is due; infinite if there is none."""
+        """Seconds until the next attempt; infinite if there is none."""
         return ATTEMPT_DELAY if self._race.has_more else math.inf
 
     def fileno(self) -> int:
-        """The descriptor that is readable when an attempt has ended."""
+        """The descriptor that becomes readable when an attempt completes."""
         return self._epoll.fileno()
 
     def begin(self) -> socket.socket | None:
-        """Begin the next attempt; the connected socket once there is one. Raises TargetError if all attempts have failed."""
+        """Start the next attempt; return the connected socket, if any. Raises TargetError if all attempts have failed."""
         attempt = self._race.begin()
         if attempt is not None:
             self._attempts[attempt.socket.fileno()] = attempt
@@ -157,7 +157,7 @@ class PolledRace:
         return self._race.winner.socket if self._race.winner is not None else None
 
     def settle(self, timeout: float = 0) -> None:
-        """Take the outcomes of attempts, waiting at most `timeout` seconds for the first."""
+        """Process the outcomes of attempts, waiting at most `timeout` seconds for the first."""
         for fd, _ in self._epoll.poll(timeout):
             self._race.settle(self._attempts[fd])
 
@@ -168,7 +168,7 @@ class PolledRace:
 
 
 def connect_first(endpoints: tuple[SocketAddress, ...], timeout: float) -> socket.socket:
-    """A non-blocking socket, connected to the first endpoint that answers within `timeout` seconds.
+    """Return a non-blocking socket, connected to the first endpoint that accepts within `timeout` seconds.
 
     Raises TargetError or TimeoutError.
     """

@@ -1,7 +1,6 @@
-"""Names to socket addresses, and the options that every connection has.
+"""Resolution of addresses to socket addresses, and the TCP options of every connection.
 
-Knows getaddrinfo and TCP's knobs; must not know who listens or dials. Numeric addresses and `localhost` are answered at
-once; what needs a resolver blocks, so only a thread or start-up may ask for it.
+`resolve_now` never blocks; `resolve` may, so call it at start or in a thread.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Any
 from tunnel.errors import TargetError, TargetFault, describe_os_error
 from tunnel.net.address import Address, UnixAddress, join_host_port
 
-# Go's defaults, which ghostunnel's users have: 15 s idle, 15 s between probes, 9 probes.
+# The defaults of Go, and so of ghostunnel: 15 s idle, 15 s between probes, 9 probes.
 _TCP_OPTIONS = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15),
@@ -36,17 +35,17 @@ _FAULTS = {
 
 @dataclass(frozen=True, slots=True)
 class SocketAddress:
-    """A socket's family and its address in that family."""
+    """An address family and an address of it."""
 
     family: int
-    address: Any  # str or bytes for a Unix socket, a tuple of two or four for TCP: what the socket module takes
+    address: Any  # as the socket module has it: str or bytes for a Unix socket, a tuple of two or four for TCP
 
     def __str__(self) -> str:
         return describe(self.family, self.address)
 
 
 def describe(family: int, address: Any) -> str:
-    """`tcp:HOST:PORT` or `unix:PATH`; an unnamed Unix socket is `unix:@`, an IPv4-mapped address is the IPv4 address."""
+    """Return `tcp:HOST:PORT` or `unix:PATH`; an unnamed Unix socket is `unix:@`, an IPv4-mapped address becomes IPv4."""
     if family == socket.AF_UNIX:
         path = address.decode("utf-8", "surrogateescape") if isinstance(address, bytes) else address
         return f"unix:{path.replace(chr(0), '@', 1) or '@'}"
@@ -57,29 +56,29 @@ def describe(family: int, address: Any) -> str:
 
 
 def unreached(endpoint: SocketAddress, code: int) -> TargetError:
-    """What an errno of `connect` means."""
+    """Return the error for an errno of `connect`."""
     return TargetError(_FAULTS.get(code, TargetFault.UNREACHABLE), f"{endpoint}: {os.strerror(code).lower()}")
 
 
 def set_tcp_options(sock: socket.socket) -> None:
-    """Keep-alive and no delay; on Linux what a listener has, its accepted connections inherit."""
+    """Set keep-alive and TCP_NODELAY; on Linux, accepted connections inherit them from the listener."""
     if sock.family != socket.AF_UNIX:
         for level, name, value in _TCP_OPTIONS:
             sock.setsockopt(level, name, value)
 
 
 def port_number(port: str) -> int:
-    """The number of a port that may be a service's name; raises TargetError."""
+    """Return the number of a port, which may be the name of a service; raises TargetError."""
     if port.isascii() and port.isdigit():
         return int(port)
     try:
         return socket.getservbyname(port, "tcp")
     except OSError as error:
-        raise TargetError(TargetFault.RESOLVE, f"no service {port!a} is known: a port's number is wanted") from error
+        raise TargetError(TargetFault.RESOLVE, f"unknown service {port!a}; expected a port number") from error
 
 
 def resolve_now(address: Address) -> tuple[SocketAddress, ...] | None:
-    """The endpoints of an address that needs no resolver, else None."""
+    """Return the endpoints of an address that needs no resolver, else None."""
     if isinstance(address, UnixAddress):
         path = "\0" + address.path[1:] if address.path.startswith("@") else address.path
         return (SocketAddress(socket.AF_UNIX, path),)
@@ -92,24 +91,24 @@ def resolve_now(address: Address) -> tuple[SocketAddress, ...] | None:
         ip = ipaddress.ip_address(address.host or "127.0.0.1")
     except ValueError:
         return None
-    if ip.version == 6 and "%" in address.host:  # a scope is an interface's name: the resolver knows its number
+    if ip.version == 6 and "%" in address.host:  # the resolver translates the scope, an interface name, to its number
         return None
     return (SocketAddress(socket.AF_INET if ip.version == 4 else socket.AF_INET6, (str(ip), port)),)
 
 
 def resolve(address: Address, *, passive: bool = False) -> tuple[SocketAddress, ...]:
-    """The endpoints of an address, asking the resolver if need be, which blocks; raises TargetError."""
+    """Return the endpoints of an address, from the resolver if necessary, which blocks; raises TargetError."""
     now = resolve_now(address)
     if now is not None:
         return now
     assert not isinstance(address, UnixAddress)
     flags = socket.AI_PASSIVE if passive else 0
     try:
-        port_number(address.port)  # of a service that it does not know the resolver has no word that helps
+        port_number(address.port)  # for an unknown service, the error of the resolver is unclear
         found = socket.getaddrinfo(address.host or None, address.port, type=socket.SOCK_STREAM, flags=flags)
     except TargetError as error:
         raise TargetError(error.reason, f"{address}: {error}") from error
     except (OSError, UnicodeError) as error:
-        why = describe_os_error(error) if isinstance(error, OSError) else "no name of a host"
+        why = describe_os_error(error) if isinstance(error, OSError) else "invalid host name"
         raise TargetError(TargetFault.RESOLVE, f"{address}: {why}") from error
     return tuple(dict.fromkeys(SocketAddress(family, sockaddr) for family, _, _, _, sockaddr in found))

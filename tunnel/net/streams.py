@@ -1,7 +1,7 @@
-"""Standard input and output as one socket, for whoever can only work with sockets.
+"""Standard input and output as one socket, for code that needs a socket.
 
-Knows threads that copy; must not know what the bytes mean. The two descriptors are shared with other processes (a terminal
-with the shell, a pipe with its other end's heirs) and are therefore never made non-blocking: a thread waits in each.
+The two descriptors may be shared with other processes (a terminal with the shell, for example), so they must stay in blocking
+mode: one thread blocks on each.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ from tunnel.errors import describe_os_error
 
 _STDIN, _STDOUT = 0, 1
 _PIECE = 128 * 1024
-_GONE = (errno.EPIPE, errno.ECONNRESET)  # whoever read it: the second is a socket's
+_READER_CLOSED = (errno.EPIPE, errno.ECONNRESET)  # the reader has closed; ECONNRESET if it is a socket
 
 
 class StandardStreams:
-    """What is written to `inner` comes out, and what comes in can be read there, ends included."""
+    """Copies standard input to `inner` and `inner` to standard output, EOF included."""
 
-    def __init__(self, on_over: Callable[[], None]) -> None:
-        """`on_over` is called from another thread when nothing more will come out."""
+    def __init__(self, on_output_end: Callable[[], None]) -> None:
+        """`on_output_end` is called from another thread when the output is complete."""
         self.inner, self._outer = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._on_over = on_over
-        self.is_broken = False  # whoever read our output has gone
-        self.fault = ""  # what else has kept us from reading or writing to the end
+        self._on_output_end = on_output_end
+        self.is_broken = False  # the reader of standard output has closed
+        self.fault = ""  # any other error of standard input or output
 
     def start(self) -> None:
-        """Begin to copy."""
+        """Start the two threads."""
         for copy in (self._copy_in, self._copy_out):
-            # Daemons: nothing can wake a thread that reads from a terminal, and nobody has to.
+            # Daemon threads: a thread that reads from a terminal cannot be woken, and need not be.
             threading.Thread(target=copy, daemon=True).start()
 
     def end_input(self) -> None:
-        """Take no more from standard input: the reader of `inner` sees its end."""
+        """Stop reading standard input: the reader of `inner` gets EOF."""
         with suppress(OSError):
             self._outer.shutdown(socket.SHUT_WR)
 
     def _copy_in(self) -> None:
-        with suppress(OSError):  # nobody wants it
+        with suppress(OSError):  # `inner` is closed
             while piece := self._read():
                 self._outer.sendall(piece)
         self.end_input()
@@ -54,7 +54,7 @@ class StandardStreams:
                 self._write(piece)
         with suppress(OSError):
             self._outer.shutdown(socket.SHUT_RD)
-        self._on_over()
+        self._on_output_end()
 
     def _read(self) -> bytes:
         try:
@@ -67,7 +67,7 @@ class StandardStreams:
         try:
             _write_all(_STDOUT, piece)
         except OSError as error:
-            if error.errno in _GONE:
+            if error.errno in _READER_CLOSED:
                 self.is_broken = True
             else:
                 self.fault = f"standard output: {describe_os_error(error)}"
@@ -75,7 +75,7 @@ class StandardStreams:
 
 
 def _read(descriptor: int) -> bytes:
-    """What is there, waiting for it even if somebody else has made the descriptor non-blocking."""
+    """Read what is available; waits even if another process has made the descriptor non-blocking."""
     while True:
         try:
             return os.read(descriptor, _PIECE)

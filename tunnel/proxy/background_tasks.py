@@ -16,7 +16,7 @@ _CAPTURE_INTERVAL = 5.0  # seconds
 async def run_background_tasks(process_context: ProcessContext, log: Log) -> None:
     """Until cancelled: tell the watchdog that the loop turns, and the log what nobody else has written down."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(process_context.notifier.keep_beating, trio.sleep)
+        nursery.start_soon(process_context.notifier.run_watchdog, trio.sleep)
         while True:
             await trio.sleep(_CAPTURE_INTERVAL)
             process_context.log_capture.drain(log.write)

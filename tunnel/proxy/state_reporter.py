@@ -56,7 +56,7 @@ class StateReporter:
     def show_shutdown_delay(self, seconds: float) -> None:
         """A stop has been asked for, and connections are accepted for so many seconds more."""
         self.standing = self.standing.delaying_shutdown()
-        self._notifier.tell(State.STOPPING, f"accepting connections for {seconds:g}s more: {self._summary}")
+        self._notifier.notify(State.STOPPING, f"accepting connections for {seconds:g}s more: {self._summary}")
 
     def show_stopping(self) -> None:
         """No more connections are accepted, for good."""
@@ -67,9 +67,9 @@ class StateReporter:
         if self.standing.phase is Phase.LISTENING:
             self._tell(State.LISTENING)
             if self.standing.identity_error:  # the last word is what `systemctl status` shows
-                self._notifier.tell(State.NOT_READY, f"{self.standing.identity_error}: {self._summary}")
+                self._notifier.notify(State.NOT_READY, f"{self.standing.identity_error}: {self._summary}")
 
     def _tell(self, state: State) -> None:
         """Once it is stopping it stays so, even if a reload ends later."""
         if not self.standing.is_ending or (state is State.STOPPING and self.standing.phase is not Phase.STOPPING):
-            self._notifier.tell(state, self._summary)
+            self._notifier.notify(state, self._summary)

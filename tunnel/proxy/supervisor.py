@@ -132,10 +132,10 @@ class Supervisor:
         """Tell the manager that the command runs, and which of the proxies cannot serve it."""
         if self._is_ending or self._is_delaying or not self._has_command:
             return
-        self._process_context.notifier.tell(State.LISTENING, self._summary)
+        self._process_context.notifier.notify(State.LISTENING, self._summary)
         errors = dict.fromkeys(proxy.tunnel.identity_error for proxy in self._proxies)
         if any(errors):
-            self._process_context.notifier.tell(State.NOT_READY, f"{', '.join(filter(None, errors))}: {self._summary}")
+            self._process_context.notifier.notify(State.NOT_READY, f"{', '.join(filter(None, errors))}: {self._summary}")
 
     async def _watch_command(self) -> None:
         while (code := self._launcher.exit_code()) is None:
@@ -198,7 +198,7 @@ class Supervisor:
             return
         self._is_delaying = True
         self._log.tell(f"shutdown delay: not ready, accepting connections for {limit:g}s more")
-        self._process_context.notifier.tell(State.STOPPING, f"accepting connections for {limit:g}s more: {self._summary}")
+        self._process_context.notifier.notify(State.STOPPING, f"accepting connections for {limit:g}s more: {self._summary}")
         for proxy in self._proxies:
             proxy.show_shutdown_delay(limit)
         self._nursery.start_soon(self._end_delay, number)
@@ -223,7 +223,7 @@ class Supervisor:
         if self._is_ending:
             return
         self._wait_limit.deadline = trio.current_time() + self._stop_policy.limit
-        self._process_context.notifier.tell(State.STOPPING, "stopping")
+        self._process_context.notifier.notify(State.STOPPING, "stopping")
         for proxy in self._proxies:
             if proxy.config.is_server:
                 proxy.shut()

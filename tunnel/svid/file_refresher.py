@@ -88,7 +88,7 @@ class FileRefresher(ABC, Generic[T]):
         failure: list[IdentityError | OutputError] = []
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self.notifier.keep_beating, trio.sleep)
+                nursery.start_soon(self.notifier.run_watchdog, trio.sleep)
                 nursery.start_soon(self._stop_at, signals, nursery.cancel_scope)
                 try:
                     await self._renew(self.wait_identity)
@@ -104,7 +104,7 @@ class FileRefresher(ABC, Generic[T]):
 
     async def _stop_at(self, signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
         async for _number in signals:
-            self.notifier.tell(State.STOPPING, self._summary)
+            self.notifier.notify(State.STOPPING, self._summary)
             self.stop()
             scope.cancel()
 
@@ -174,7 +174,7 @@ class FileRefresher(ABC, Generic[T]):
             self.tell(Event.NOTICE, f"warning: {warning}")
         self.tell(Event.WRITTEN, said.text, **said.facts)
         self._summary = said.text
-        self.notifier.tell(State.KEEPING, said.text)
+        self.notifier.notify(State.KEEPING, said.text)
 
     def _complain(self, error: IdentityError | OutputError) -> None:
         if str(error) == self._complaint:

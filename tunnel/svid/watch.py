@@ -123,7 +123,7 @@ class Watch:
                 nursery.start_soon(self._await_first)
                 nursery.start_soon(self._look_at_clock)
                 nursery.start_soon(self._reaper.run_as_first)
-                nursery.start_soon(self._notifier.keep_beating, trio.sleep)
+                nursery.start_soon(self._notifier.run_watchdog, trio.sleep)
                 if self._reloader is not None:
                     nursery.start_soon(self._reloader.run)
                 if self._child is not None:
@@ -142,7 +142,7 @@ class Watch:
 
     def _end(self, code: int, failure: IdentityError | None = None) -> None:
         self._code, self._failure = code, failure
-        self._notifier.tell(State.STOPPING, self._folder.path)
+        self._notifier.notify(State.STOPPING, self._folder.path)
         self._scope.cancel()
 
     # -- the Workload API
@@ -267,7 +267,7 @@ class Watch:
         written = self.standing.written
         assert written is not None
         until = format_time(written.not_after)
-        self._notifier.tell(State.KEEPING, f"{written.spiffe_id} in {self._folder.path}, valid until {until}")
+        self._notifier.notify(State.KEEPING, f"{written.spiffe_id} in {self._folder.path}, valid until {until}")
 
     async def _look_at_clock(self) -> None:
         await self._has_written.wait()

@@ -130,7 +130,7 @@ def _run(argv: Sequence[str], prepared: _Prepared, environ: Mapping[str, str]) -
     from tunnel.proxy.supervisor import StopPolicy, Supervisor
 
     configs = [target.config for target in prepared.targets]
-    private = tuple(filter(None, (prepared.place, relay.place if relay else "")))
+    private = tuple(filter(None, (prepared.place, relay.directory if relay else "")))
     begin(configs, environ, deferred_log.log, private=private, has_command=True)
     become_subreaper()
     if relay is not None:
