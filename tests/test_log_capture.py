@@ -1,4 +1,4 @@
-"""Nothing that a library or the interpreter says by itself reaches standard error; the log has it."""
+"""Warnings and errors of libraries and of the interpreter go to the log, not to standard error."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ CAUSES = [
     ),
     (
         "def work(): raise ValueError('over')\nt = threading.Thread(target=work, name='helper')\nt.start(); t.join()",
-        "internal error: end of helper: Traceback",
+        "internal error: exception in thread helper: Traceback",
         "ValueError: over",
     ),
     ("warnings.simplefilter('always')\nwarnings.warn('odd\\x1b')", "warning: UserWarning: odd\\x1b (", ""),
-    ("logging.getLogger('lib.part').warning('took %d s', 5)", "warning of lib.part: took 5 s", ""),
-    ("logging.getLogger('lib').error('took %d s', 'x')", "error of lib: took %d s", ""),
+    ("logging.getLogger('lib.part').warning('took %d s', 5)", "warning from lib.part: took 5 s", ""),
+    ("logging.getLogger('lib').error('took %d s', 'x')", "error from lib: took %d s", ""),
     (
         "try: 1 / 0\nexcept ZeroDivisionError: logging.getLogger('lib').exception('sum')",
-        "error of lib: sum Traceback",
+        "error from lib: sum Traceback",
         "ZeroDivisionError",
     ),
 ]

@@ -1,4 +1,4 @@
-"""Equal refusals of one source are written a few times in each window, and counted always."""
+"""Similar refusals of one source: a few lines per window, and a count of all others."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PEER = "tcp:192.0.2.7:50000"
 COUNT = EQUAL_LINES + 7
 
 
-class Bench:
+class RecordedLimit:
     """A limit with a log in memory, and a clock that the test moves."""
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class Bench:
         self._due: list[tuple[float, Callable[[], object]]] = []
         self.limit = RefusalLog(self, self.clock, self.call_later)
 
-    def wants(self, category: Category) -> bool:
+    def is_enabled(self, category: Category) -> bool:
         return category not in self.quiet
 
     def write(self, message: str, category: Category = Category.OTHER) -> None:
@@ -56,78 +56,78 @@ class Bench:
 
 
 @pytest.fixture
-def bench() -> Bench:
-    return Bench()
+def limited() -> RecordedLimit:
+    return RecordedLimit()
 
 
-def test_the_first_lines_are_written_and_the_others_counted_when_the_window_ends(bench: Bench) -> None:
-    bench.refuse(COUNT)
-    assert bench.lines == ["refused expired"] * EQUAL_LINES
-    bench.later(WINDOW + 0.01)
-    assert bench.lines[EQUAL_LINES:] == ["equal refusals left out: from=192.0.2.7 reason=expired suppressed=7"]
-    assert bench.timers == 0
-    bench.refuse()
-    assert bench.lines[-1] == "refused expired"
+def test_the_first_lines_are_written_and_the_others_counted_when_the_window_ends(limited: RecordedLimit) -> None:
+    limited.refuse(COUNT)
+    assert limited.lines == ["refused expired"] * EQUAL_LINES
+    limited.later(WINDOW + 0.01)
+    assert limited.lines[EQUAL_LINES:] == ["similar refusals suppressed: from=192.0.2.7 reason=expired suppressed=7"]
+    assert limited.timers == 0
+    limited.refuse()
+    assert limited.lines[-1] == "refused expired"
 
 
-def test_a_line_that_comes_before_the_timer_has_the_count(bench: Bench) -> None:
-    bench.refuse(COUNT)
-    bench.clock.now += WINDOW + 1  # and no timer has run yet
-    bench.refuse()
-    assert bench.lines[EQUAL_LINES:] == ["refused expired suppressed=7"]
-    bench.later(WINDOW + 1)
-    assert len(bench.lines) == EQUAL_LINES + 1
+def test_a_line_that_comes_before_the_timer_has_the_count(limited: RecordedLimit) -> None:
+    limited.refuse(COUNT)
+    limited.clock.now += WINDOW + 1  # and no timer has run yet
+    limited.refuse()
+    assert limited.lines[EQUAL_LINES:] == ["refused expired suppressed=7"]
+    limited.later(WINDOW + 1)
+    assert len(limited.lines) == EQUAL_LINES + 1
 
 
-def test_different_lines_of_one_source_have_a_limit_too(bench: Bench) -> None:
-    bench.refuse_differently(LINES)
-    assert len(set(bench.lines)) == LINES
-    bench.refuse_differently(2 * LINES)
-    bench.refuse(COUNT)
-    assert len(bench.lines) == LINES
-    bench.limit.flush()
-    assert bench.lines[-1].endswith(f" suppressed={2 * LINES + COUNT}")
+def test_different_lines_of_one_source_have_a_limit_too(limited: RecordedLimit) -> None:
+    limited.refuse_differently(LINES)
+    assert len(set(limited.lines)) == LINES
+    limited.refuse_differently(2 * LINES)
+    limited.refuse(COUNT)
+    assert len(limited.lines) == LINES
+    limited.limit.flush()
+    assert limited.lines[-1].endswith(f" suppressed={2 * LINES + COUNT}")
 
 
-def test_other_sources_reasons_and_events_are_counted_apart(bench: Bench) -> None:
-    bench.refuse(COUNT)
+def test_other_sources_reasons_and_events_are_counted_apart(limited: RecordedLimit) -> None:
+    limited.refuse(COUNT)
     for other in ({"peer": "tcp:192.0.2.8:1"}, {"reason": "no-rule"}, {"category": DIAL}):
-        before = len(bench.lines)
-        bench.refuse(**other)  # type: ignore[arg-type]
-        assert len(bench.lines) == before + 1
+        before = len(limited.lines)
+        limited.refuse(**other)  # type: ignore[arg-type]
+        assert len(limited.lines) == before + 1
 
 
-def test_the_port_makes_no_other_source(bench: Bench) -> None:
+def test_the_port_makes_no_other_source(limited: RecordedLimit) -> None:
     for port in range(COUNT):
         peer = f"192.0.2.7:{5000 + port}"
-        bench.limit.write(f"tcp:{peer}", "expired", f"refused from {peer}: expired", HANDSHAKE)
-    assert len(bench.lines) == EQUAL_LINES
+        limited.limit.write(f"tcp:{peer}", "expired", f"refused from {peer}: expired", HANDSHAKE)
+    assert len(limited.lines) == EQUAL_LINES
 
 
-def test_counts_are_exact_whatever_the_table_holds(bench: Bench) -> None:
+def test_counts_are_exact_whatever_the_table_holds(limited: RecordedLimit) -> None:
     sources = 2 * MAX_ENTRIES
     for number in range(sources):
-        bench.refuse(COUNT, peer=f"tcp:10.0.{number // 256}.{number % 256}:1")
-        assert len(bench.limit._windows) <= MAX_ENTRIES
-    bench.limit.flush()
-    suppressed = sum(int(line.rpartition("suppressed=")[2]) for line in bench.lines if "suppressed=" in line)
+        limited.refuse(COUNT, peer=f"tcp:10.0.{number // 256}.{number % 256}:1")
+        assert len(limited.limit._windows) <= MAX_ENTRIES
+    limited.limit.flush()
+    suppressed = sum(int(line.rpartition("suppressed=")[2]) for line in limited.lines if "suppressed=" in line)
     assert suppressed == 7 * sources
-    assert sum(line == "refused expired" for line in bench.lines) == EQUAL_LINES * sources
+    assert sum(line == "refused expired" for line in limited.lines) == EQUAL_LINES * sources
 
 
-def test_at_the_end_pending_counts_are_written_once(bench: Bench) -> None:
-    bench.refuse(COUNT)
-    bench.limit.flush()
-    bench.limit.flush()
-    bench.later(WINDOW + 1)
-    assert bench.lines[EQUAL_LINES:] == ["equal refusals left out: from=192.0.2.7 reason=expired suppressed=7"]
+def test_at_the_end_pending_counts_are_written_once(limited: RecordedLimit) -> None:
+    limited.refuse(COUNT)
+    limited.limit.flush()
+    limited.limit.flush()
+    limited.later(WINDOW + 1)
+    assert limited.lines[EQUAL_LINES:] == ["similar refusals suppressed: from=192.0.2.7 reason=expired suppressed=7"]
 
 
-def test_what_quiet_silences_is_not_counted_as_suppressed(bench: Bench) -> None:
-    bench.quiet = {HANDSHAKE}
-    bench.refuse(COUNT)
-    bench.limit.flush()
-    assert (bench.lines, bench.timers) == ([], 0)
+def test_what_quiet_silences_is_not_counted_as_suppressed(limited: RecordedLimit) -> None:
+    limited.quiet = {HANDSHAKE}
+    limited.refuse(COUNT)
+    limited.limit.flush()
+    assert (limited.lines, limited.timers) == ([], 0)
 
 
 @pytest.mark.parametrize(

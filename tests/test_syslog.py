@@ -193,7 +193,7 @@ def test_no_daemon_at_the_start_is_an_error_that_says_where_it_was_looked_for(tm
     with pytest.raises(ConfigError) as refused:
         open_syslog("tunnel", 7, paths)
     assert str(refused.value) == (
-        f"unable to set up logger: no syslog daemon answers at {paths[0]} or {paths[1]}: no such file or directory"
+        f"unable to set up logger: no syslog daemon at {paths[0]} or {paths[1]}: no such file or directory"
     )
 
 

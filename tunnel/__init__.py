@@ -1,3 +1,3 @@
-"""Gives a plain TCP service or client a SPIFFE identity: mutual TLS outside, plain bytes inside."""
+"""SPIFFE mutual TLS for plain TCP services and clients."""
 
 __version__ = "0.1.0"

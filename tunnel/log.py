@@ -1,8 +1,7 @@
-"""The log: one event, one line, in ghostunnel's format, on standard output or wherever its sink leads.
+"""The log: one line per event, in ghostunnel's format, to standard output or another sink.
 
-Knows the clock's notation, the categories that can be silenced and how hostile text is made harmless; must not know what
-any line means. Before the event loop runs each line is written at once; from then on lines of one batch of events leave in one
-write, before the loop waits again.
+Before the event loop runs, each line is written at once. Then the lines of one batch of events are written together, before the
+loop waits again.
 """
 
 from __future__ import annotations
@@ -16,31 +15,31 @@ from enum import Enum
 from typing import Protocol
 
 STDOUT, STDERR = 1, 2
-MAX_FOREIGN_TEXT = 512  # characters of one text that somebody else has written, as it stands in the line
-MAX_TRACE = 16 * 1024  # characters of a traceback of ours
-_MAX_BACKLOG = 1024 * 1024  # bytes that wait for a reader; what comes then is lost and counted
-_RETRY = 0.1  # seconds until a reader that stands still is looked at again
+MAX_FOREIGN_TEXT = 512  # characters of one text from another process, after escaping
+MAX_TRACE = 16 * 1024  # characters of a traceback
+_MAX_BACKLOG = 1024 * 1024  # bytes that wait for the reader; further lines are dropped and counted
+_RETRY = 0.1  # seconds until the next attempt to write to a blocked reader
 _UNSAFE = re.compile(r"[^\x20-\x7e]|[\\\[\]]")
 
 
 class Category(Enum):
-    """What `--quiet` can silence; other lines only fall silent under `all`."""
+    """The categories of `--quiet`; lines of no other category are suppressed by `all` only."""
 
     CONNS = "conns"
     CONN_ERRORS = "conn-errs"
     HANDSHAKE_ERRORS = "handshake-errs"
-    NEWS = "news"  # all is well: what a tool that speaks only of trouble leaves out, and no word of `--quiet`
+    INFO = "info"  # suppressed by commands that log problems only; not a value of `--quiet`
     OTHER = "all"
 
 
 def escape(text: str, limit: int = MAX_FOREIGN_TEXT) -> str:
-    """Printable ASCII in one line, cut to `limit` characters; brackets are escaped, since they delimit fields of the log."""
+    """Return printable ASCII of at most `limit` characters; brackets are escaped, because they delimit fields of a line."""
     escaped = _UNSAFE.sub(_escape_one, text[: limit + 1])
     return escaped if len(escaped) <= limit else _cut(text, limit)
 
 
 def one_line(text: str, limit: int | None = None) -> str:
-    """`text` as one line that a terminal shows and never obeys, cut to `limit` characters; what is printable stays as it is."""
+    """Return `text` as one printable line, cut to `limit` characters; printable characters are unchanged."""
     if limit is not None and len(text) > limit:
         text = text[:limit] + "..."
     return text if text.isprintable() else "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
@@ -52,7 +51,7 @@ def _escape_one(match: re.Match[str]) -> str:
 
 
 def _cut(text: str, limit: int) -> str:
-    """As many whole characters as have room when they are escaped."""
+    """Escape as many whole characters as fit into `limit`."""
     end = room = 0
     while (room := room + len(_UNSAFE.sub(_escape_one, text[end]))) <= limit:
         end += 1
@@ -60,23 +59,23 @@ def _cut(text: str, limit: int) -> str:
 
 
 class Sink(Protocol):
-    """Where the bytes go. Nothing here waits or raises: what cannot be had is lost, what has no room comes again."""
+    """The destination of the log. It never blocks or raises: what cannot be written now is retried, the rest is dropped."""
 
     def write(self, data: bytes, start: int) -> int:
-        """Take some of `data`, whole lines of ASCII, from `start` on; where to go on, or `start` if there is no room now."""
+        """Write some of `data` (whole ASCII lines) from `start`; return where to continue, or `start` if the sink is full."""
 
 
 class DescriptorSink:
-    """An open descriptor, which may be shared with other processes."""
+    """A sink for an open descriptor, which may be shared with other processes."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._room = select.poll()
-        self._room.register(descriptor, select.POLLOUT)
+        self._poll = select.poll()
+        self._poll.register(descriptor, select.POLLOUT)
 
     def write(self, data: bytes, start: int) -> int:
-        # Whatever is ready takes this much without blocking; a shared descriptor is not ours to make non-blocking.
-        if not self._room.poll(0):
+        # A writable descriptor accepts PIPE_BUF bytes without blocking; O_NONBLOCK would affect other processes.
+        if not self._poll.poll(0):
             return start
         try:
             return start + os.write(self._descriptor, data[start : start + select.PIPE_BUF])
@@ -85,9 +84,9 @@ class DescriptorSink:
 
 
 class Log:
-    """Collects lines and writes them out; `schedule` is asked to have `flush` called, in so many seconds.
+    """Collects lines and writes them; `schedule(delay)` must arrange a call of `flush` after `delay` seconds.
 
-    Without one every line is written at once, as far as the sink has room: so it is until the event loop runs.
+    Without `schedule`, as before the event loop runs, each line is written at once unless the sink is full.
     """
 
     def __init__(
@@ -99,7 +98,7 @@ class Log:
         sink: Sink | None = None,
         name: str | None = None,
     ) -> None:
-        """With a `name` it stands before each line in the place of process and time; "" for lines as they are."""
+        """`name` replaces process and time as the prefix of each line; "" means no prefix."""
         self._schedule = schedule
         self._quiet = frozenset(Category) if Category.OTHER in quiet else frozenset(quiet)
         self._clock = clock
@@ -107,60 +106,60 @@ class Log:
         self._name = name
         self._prefix = f"[{os.getpid()}] "
         self._lines: list[str] = []
-        self._backlog = b""  # what has found no room yet
-        self._lost = 0
+        self._backlog = b""  # not written yet
+        self._dropped = 0
         self._second = -1
         self._stamp = ""
 
     def defer(self, schedule: Callable[[float], None]) -> None:
-        """From now on collect lines until `flush` is called: the event loop runs."""
+        """Collect lines until `flush` is called, from now on: the event loop runs."""
         self._schedule = schedule
         if self._lines or self._backlog:
             schedule(0)
 
-    def wants(self, category: Category) -> bool:
-        """Whether lines of a category are written at all: spares building those that are not."""
+    def is_enabled(self, category: Category) -> bool:
+        """Return whether lines of a category are written, so that a caller can skip building them."""
         return category not in self._quiet
 
     def write(self, message: str, category: Category = Category.OTHER) -> None:
-        """One line, at the next flush; lost, and counted, while a reader has stood still for too long."""
+        """Write one line at the next flush; it is dropped and counted if the backlog is full."""
         if category in self._quiet:
             return
         if len(self._backlog) > _MAX_BACKLOG:
-            self._lost += 1
+            self._dropped += 1
             return
         is_first = not self._lines and not self._backlog
-        self._lines.append(self._stamped(message))
+        self._lines.append(self._format(message))
         if self._schedule is None:
             self.flush()
         elif is_first:
             self._schedule(0)
 
-    def tell(self, message: str) -> None:
-        """One line that says how things go, while they go well."""
-        self.write(message, Category.NEWS)
+    def info(self, message: str) -> None:
+        """Write one line that reports no problem."""
+        self.write(message, Category.INFO)
 
     def flush(self) -> None:
-        """Write what has been collected; a log that cannot be written never stops the traffic."""
+        """Write the collected lines; errors are ignored, so that the log never stops the traffic."""
         data = self._backlog + "".join(self._lines).encode("ascii", "backslashreplace")
         self._lines.clear()
         start = 0
         while start < len(data):
             end = self._sink.write(data, start)
             if end == start:
-                self._ask_again()
+                self._retry_later()
                 break
             start = end
         self._backlog = data[start:]
-        if self._lost and not self._backlog:
-            lost, self._lost = self._lost, 0
-            self.write(f"{lost} lines are missing here: nobody read the log")
+        if self._dropped and not self._backlog:
+            dropped, self._dropped = self._dropped, 0
+            self.write(f"log reader was blocked: dropped_lines={dropped}")
 
-    def _ask_again(self) -> None:
+    def _retry_later(self) -> None:
         if self._schedule is not None:
             self._schedule(_RETRY)
 
-    def _stamped(self, message: str) -> str:
+    def _format(self, message: str) -> str:
         if self._name is not None:
             return f"{self._name}{': ' if self._name else ''}{one_line(message)}\n"
         now = self._clock()

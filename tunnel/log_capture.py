@@ -1,8 +1,7 @@
-"""Reports that nobody asked for, on their way to the log: standard error is not their place.
+"""Capture of warnings, library log records and unhandled exceptions, which otherwise go to standard error.
 
-Knows the four ways in which the interpreter and libraries speak up by themselves; must not know what led to it. A report can
-come in any thread and in the middle of anything, such as a collection of garbage: it is only put down here, without a lock, and
-the owner of the log fetches it.
+A report can occur in any thread and at any point, for example during garbage collection: it is only appended here, without a
+lock, and the owner of the log drains it.
 """
 
 from __future__ import annotations
@@ -19,17 +18,17 @@ from typing import TextIO
 
 from tunnel.log import MAX_TRACE, escape
 
-_MOST = 100  # that wait to be fetched: the newest
+_MAX_REPORTS = 100  # reports kept: the newest
 
 
 class LogCapture:
-    """What was said and not yet fetched."""
+    """The captured reports that are not logged yet."""
 
     def __init__(self) -> None:
-        self._reports: deque[str] = deque(maxlen=_MOST)
+        self._reports: deque[str] = deque(maxlen=_MAX_REPORTS)
 
     def install(self) -> None:
-        """From now on collect warnings, log records of libraries, and exceptions that nobody could catch."""
+        """Capture warnings, log records of libraries and unhandled exceptions from now on."""
         sys.unraisablehook = self._take_unraisable
         threading.excepthook = self._take_thread
         warnings.showwarning = self._take_warning
@@ -41,14 +40,14 @@ class LogCapture:
             write(self._reports.popleft())
 
     def _take_unraisable(self, what: sys.UnraisableHookArgs) -> None:
-        # Never the object's own repr: it may be half gone.
-        where = what.err_msg or f"ignored in {type(what.object).__name__}"
-        self._put(where, _trace(what.exc_type, what.exc_value, what.exc_traceback))
+        # Not the repr of the object, which may be partly destroyed.
+        context = what.err_msg or f"ignored in {type(what.object).__name__}"
+        self._put(context, _trace(what.exc_type, what.exc_value, what.exc_traceback))
 
     def _take_thread(self, what: threading.ExceptHookArgs) -> None:
         if what.exc_type is not SystemExit:
-            name = what.thread.name if what.thread is not None else "a thread"
-            self._put(f"end of {name}", _trace(what.exc_type, what.exc_value, what.exc_traceback))
+            name = what.thread.name if what.thread is not None else "?"
+            self._put(f"exception in thread {name}", _trace(what.exc_type, what.exc_value, what.exc_traceback))
 
     def _take_warning(
         self,
@@ -61,12 +60,12 @@ class LogCapture:
     ) -> None:
         self._reports.append(f"warning: {escape(f'{category.__name__}: {message} ({filename}:{lineno})')}")
 
-    def _put(self, where: str, trace: str) -> None:
-        self._reports.append(f"internal error: {escape(where)}: {escape(trace, MAX_TRACE)}")
+    def _put(self, context: str, trace: str) -> None:
+        self._reports.append(f"internal error: {escape(context)}: {escape(trace, MAX_TRACE)}")
 
 
 class _Handler(logging.Handler):
-    """What libraries log, from warnings upward."""
+    """Captures log records of libraries, from level WARNING."""
 
     def __init__(self, put: Callable[[str], object]) -> None:
         super().__init__(logging.WARNING)
@@ -75,10 +74,10 @@ class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             text = record.getMessage()
-        except (TypeError, ValueError, KeyError):  # its arguments do not fit: the logger's mistake, not ours to raise
+        except (TypeError, ValueError, KeyError):  # the arguments do not match the format: a bug of the library
             text = str(record.msg)
         trace = _trace(*record.exc_info) if record.exc_info else ""
-        self._put(f"{record.levelname.lower()} of {escape(record.name)}: {escape(text)} {escape(trace, MAX_TRACE)}".rstrip())
+        self._put(f"{record.levelname.lower()} from {escape(record.name)}: {escape(text)} {escape(trace, MAX_TRACE)}".rstrip())
 
 
 def _trace(kind: type[BaseException] | None, value: BaseException | None, where: TracebackType | None) -> str:

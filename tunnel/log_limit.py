@@ -1,4 +1,4 @@
-"""A limit on log lines about refusals: of equal ones from one source, a few in each window, and a count of the others."""
+"""A rate limit for log lines about refused peers: a few per source, reason and window, then a count."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Protocol
 from tunnel.log import Category, escape
 
 WINDOW = 10.0  # seconds
-EQUAL_LINES = 5  # in a window, that differ in nothing but the port
-LINES = 20  # in a window, of one source and one reason: clients behind one load balancer are one source
-MAX_ENTRIES = 1024  # pairs of source and reason that are remembered; one more evicts the oldest
-_PREFIX = 64  # bits of an IPv6 address that are one source: whoever has one address has the whole prefix
+EQUAL_LINES = 5  # per window, that differ only in the port
+LINES = 20  # per window, source and reason; clients behind one load balancer are one source
+MAX_ENTRIES = 1024  # windows kept; one more evicts the oldest
+_PREFIX = 64  # bits of an IPv6 address that identify a source: a host usually has the whole prefix
 
 
-class Writer(Protocol):
-    """The part of a log that is needed here."""
+class LineWriter(Protocol):
+    """The part of a log that is used here."""
 
-    def wants(self, category: Category) -> bool:
-        """Whether lines of a category are written at all."""
+    def is_enabled(self, category: Category) -> bool:
+        """Return whether lines of a category are written."""
 
     def write(self, message: str, category: Category = ...) -> None:
         """Write one line."""
@@ -33,8 +33,8 @@ class _Window:
     suppressed: int = 0
     equal: dict[int, int] = field(default_factory=dict)  # lines by the hash of their text
 
-    def takes(self, text: str) -> bool:
-        """Whether one more line has room, which is then counted; else it is counted as suppressed."""
+    def admit(self, text: str) -> bool:
+        """Count one more line as written or suppressed; return whether to write it."""
         count = self.equal.get(hash(text), 0)
         if self.written >= LINES or count >= EQUAL_LINES:
             self.suppressed += 1
@@ -47,21 +47,21 @@ class _Window:
 _Key = tuple[Category, str, str]  # category, source, reason
 
 
-CallLater = Callable[[float, Callable[[], object]], object]  # calls a function after so many seconds
+CallLater = Callable[[float, Callable[[], object]], object]  # arranges a call after a delay in seconds
 
 
 class RefusalLog:
-    """Writes lines about refusals; the first of its kind is always written, and a suppressed one always counted."""
+    """Writes lines about refused peers; the first of a window is always written, and every suppressed one is counted."""
 
-    def __init__(self, log: Writer, clock: Callable[[], float], call_later: CallLater) -> None:
+    def __init__(self, log: LineWriter, clock: Callable[[], float], call_later: CallLater) -> None:
         self._log = log
         self._clock = clock
         self._call_later = call_later
-        self._windows: dict[_Key, _Window] = {}  # the one that ends first is in front
+        self._windows: dict[_Key, _Window] = {}  # in the order in which they end
 
     def write(self, peer: str, reason: str, line: str, category: Category) -> None:
-        """Write a line about a refusal of `peer`, an address with its port, or count it as suppressed."""
-        if not self._log.wants(category):
+        """Write a line about `peer` (an address with a port), or count it as suppressed."""
+        if not self._log.is_enabled(category):
             return
         key, now = (category, source_of(peer), reason), self._clock()
         window = self._windows.get(key)
@@ -69,11 +69,11 @@ class RefusalLog:
         if window is None or window.ends <= now:
             suppressed = window.suppressed if window is not None else 0
             window = self._open(key, now)
-        if window.takes(line.replace(peer.removeprefix("tcp:"), "")):
+        if window.admit(line.replace(peer.removeprefix("tcp:"), "")):
             self._log.write(f"{line} suppressed={suppressed}" if suppressed else line, category)
 
     def flush(self) -> None:
-        """Write every count that is not written yet."""
+        """Write all pending counts."""
         while self._windows:
             self._close(next(iter(self._windows)))
 
@@ -88,7 +88,7 @@ class RefusalLog:
     def _close(self, key: _Key) -> None:
         window, (category, source, reason) = self._windows.pop(key), key
         if window.suppressed:
-            line = f"equal refusals left out: from={escape(source)} reason={reason} suppressed={window.suppressed}"
+            line = f"similar refusals suppressed: from={escape(source)} reason={reason} suppressed={window.suppressed}"
             self._log.write(line, category)
 
     def _close_ended(self) -> None:
@@ -102,7 +102,7 @@ class RefusalLog:
 
 
 def source_of(peer: str) -> str:
-    """Whom an address stands for: an IPv4 address, an IPv6 prefix of 64 bits, or a Unix socket's name."""
+    """Return the source of an address: an IPv4 address, an IPv6 /64 prefix, or the name of a Unix socket."""
     if peer.startswith("unix:"):
         return peer
     host = peer.removeprefix("tcp:").rpartition(":")[0].strip("[]").partition("%")[0]

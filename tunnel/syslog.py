@@ -1,7 +1,6 @@
-"""The log's way to the syslog daemon of this machine.
+"""A log sink for the local syslog daemon (RFC 3164).
 
-Knows the local form of RFC 3164 and the daemon's sockets; must not know what a line says. The C library's syslog(3) waits when
-the daemon does not read: this one never does. The daemon may be restarted at any time, and is found again.
+Unlike syslog(3) it never blocks when the daemon does not read, and it reconnects when the daemon restarts.
 """
 
 from __future__ import annotations
@@ -15,48 +14,48 @@ from collections.abc import Sequence
 from tunnel.errors import ConfigError, describe_os_error
 
 PATHS = ("/dev/log", "/var/run/syslog")
-_DAEMON, _INFO = 3, 6  # RFC 3164, 4.1.1: one facility and one priority for everything, as ghostunnel has it
+_DAEMON, _INFO = 3, 6  # RFC 3164, 4.1.1; one facility and one severity for all lines, as in ghostunnel
 _PRIORITY = _DAEMON * 8 + _INFO
-_KINDS = (socket.SOCK_DGRAM, socket.SOCK_STREAM)
-_NO_ROOM = {errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM}
-_NOT_HERE = {errno.ENOENT, errno.EPROTOTYPE}  # says less than whatever another path or kind said
+_SOCKET_TYPES = (socket.SOCK_DGRAM, socket.SOCK_STREAM)
+_FULL = {errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM}
+_ABSENT = {errno.ENOENT, errno.EPROTOTYPE}  # less informative than the error of another path or type
 
 
 class SyslogSink:
-    """A `tunnel.log.Sink`: each line a message, to the first daemon that listens."""
+    """A `tunnel.log.Sink` that sends each line as one message."""
 
     def __init__(self, tag: str, pid: int, paths: Sequence[str] = PATHS) -> None:
         self._name = f"{tag}[{pid}]"
         self._paths = paths
         self._socket: socket.socket | None = None
-        self._rest = b""  # what a stream has not taken yet of the line at hand
+        self._rest = b""  # unsent part of the current message on a stream
 
     def connect(self) -> None:
-        """Find the daemon, unless that has been done; raises OSError."""
+        """Connect unless connected; raises OSError."""
         if self._socket is None:
             self._socket = _connect(self._paths)
 
     def write(self, data: bytes, start: int) -> int:
-        """Send one line; no room is also while no daemon is there."""
+        """Send one line; a missing daemon counts as a full sink."""
         end = data.find(b"\n", start) + 1 or len(data)
         try:
             self.connect()
             return end if self._send(data[start:end]) else start
         except OSError as error:
-            if error.errno == errno.EMSGSIZE:  # will never fit
+            if error.errno == errno.EMSGSIZE:  # larger than a datagram can be
                 return end
-            if error.errno not in _NO_ROOM:
+            if error.errno not in _FULL:
                 self.close()
             return start
 
     def close(self) -> None:
-        """Leave the daemon; the next line looks for it again, and is sent from its beginning."""
+        """Disconnect; the next line reconnects and is sent from its start."""
         if self._socket is not None:
             self._socket.close()
         self._socket, self._rest = None, b""
 
     def _send(self, line: bytes) -> bool:
-        """Whether the whole line has gone."""
+        """Send a line, or the rest of it; return whether it is complete."""
         sock = self._socket
         assert sock is not None
         if sock.type == socket.SOCK_DGRAM:
@@ -71,28 +70,27 @@ class SyslogSink:
 
 
 def open_syslog(tag: str, pid: int, paths: Sequence[str] = PATHS) -> SyslogSink:
-    """A way to the daemon, which must be there now; raises ConfigError."""
+    """Return a connected sink; raises ConfigError if there is no daemon."""
     sink = SyslogSink(tag, pid, paths)
     try:
         sink.connect()
     except OSError as error:
-        where = " or ".join(paths)
-        why = describe_os_error(error)
-        raise ConfigError(f"unable to set up logger: no syslog daemon answers at {where}: {why}") from error
+        problem = f"no syslog daemon at {' or '.join(paths)}: {describe_os_error(error)}"
+        raise ConfigError(f"unable to set up logger: {problem}") from error
     return sink
 
 
 def _connect(paths: Sequence[str]) -> socket.socket:
-    """A non-blocking socket to the first daemon found; datagrams, which most daemons take, before streams."""
+    """Return a non-blocking socket to the first daemon found; datagram sockets, which most daemons use, come first."""
     failure = OSError(errno.ENOENT, os.strerror(errno.ENOENT))
-    for kind in _KINDS:
+    for kind in _SOCKET_TYPES:
         for path in paths:
             sock = socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK)
             try:
                 sock.connect(path)
             except OSError as error:
                 sock.close()
-                failure = failure if error.errno in _NOT_HERE else error
+                failure = failure if error.errno in _ABSENT else error
             else:
                 return sock
     raise failure

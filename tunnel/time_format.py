@@ -1,7 +1,4 @@
-"""Moments and spans of time in the notations that are used everywhere: RFC 3339, and words for people.
-
-Knows dates; must not know what happens at them.
-"""
+"""Formats of times and durations: RFC 3339, and text for people."""
 
 from __future__ import annotations
 
@@ -11,17 +8,17 @@ _UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"))
 
 
 def time_of(seconds: float) -> str:
-    """A moment in seconds since the epoch as RFC 3339 has it, in UTC."""
+    """Return a Unix time in RFC 3339 format, in UTC."""
     return format_time(datetime.fromtimestamp(seconds, UTC))
 
 
 def format_time(moment: datetime) -> str:
-    """The same of a date in UTC."""
+    """Return a UTC datetime in RFC 3339 format."""
     return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def describe_span(seconds: float) -> str:
-    """How long something takes, in the largest unit of which there are two: `54 minutes`, `3 days`."""
+    """Return a duration in the largest unit of which there are at least two: `54 minutes`, `3 days`."""
     whole = int(seconds)
     size, unit = next(((size, unit) for size, unit in _UNITS if whole >= 2 * size), (1, "second"))
     count = whole // size
@@ -29,7 +26,7 @@ def describe_span(seconds: float) -> str:
 
 
 def describe_distance(moment: datetime, now: datetime) -> str:
-    """How far away a moment is: `in 59 minutes`, `3 days ago`."""
+    """Return a time relative to `now`: `in 59 minutes`, `3 days ago`."""
     seconds = int((moment - now).total_seconds())
     words = describe_span(abs(seconds))
     return f"{words} ago" if seconds < 0 else f"in {words}"

@@ -143,7 +143,7 @@ class RecordedLog:
     def __init__(self) -> None:
         self.lines: list[str] = []
 
-    def wants(self, _: Category) -> bool:
+    def is_enabled(self, _: Category) -> bool:
         return True
 
     def write(self, message: str, _: Category = Category.OTHER) -> None:

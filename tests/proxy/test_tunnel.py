@@ -56,14 +56,14 @@ class RecordedLog:
         self.lines: list[str] = []
         self.quiet: set[Category] = set()
 
-    def wants(self, category: Category) -> bool:
+    def is_enabled(self, category: Category) -> bool:
         return category not in self.quiet
 
     def write(self, message: str, category: Category = Category.OTHER) -> None:
-        if self.wants(category):
+        if self.is_enabled(category):
             self.lines.append(message)
 
-    def tell(self, message: str) -> None:
+    def info(self, message: str) -> None:
         self.write(message)
 
     def take(self) -> list[str]:

@@ -47,7 +47,7 @@ class DeferredLog:
         if is_verbose:
             self.log = Log(sink=DescriptorSink(STDERR), name=_NAME)
         else:
-            self.log = Log([Category.NEWS, Category.CONNS], sink=self._kept, name="")
+            self.log = Log([Category.INFO, Category.CONNS], sink=self._kept, name="")
 
     def complain(self, source: Source) -> None:
         """Tell a person at a terminal what we wait for, and what was in the way last."""

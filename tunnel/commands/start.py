@@ -81,9 +81,9 @@ def _announce(config: ProxyConfig, log: Log) -> None:
     for warning in config.warnings:
         log.write(f"warning: {escape(warning)}")
     if config.outbound is not None:
-        log.tell(f"using proxy {config.outbound}")
+        log.info(f"using proxy {config.outbound}")
     if isinstance(config.source, NoIdentity):
-        log.tell("no cert source configured -- running without certificate")
+        log.info("no cert source configured -- running without certificate")
     else:
         where = f": {config.source.endpoint}" if isinstance(config.source, WorkloadApi) else ""
-        log.tell(f"using {config.source} as certificate source{where}")
+        log.info(f"using {config.source} as certificate source{where}")

@@ -34,7 +34,7 @@ def confine(
         needs = needs.joined(needs_of(config))
         if isinstance(config.source, Acme):
             needs = _with_acme(needs, config.source, environ)
-    set_up(needs, environ, log.tell)
+    set_up(needs, environ, log.info)
 
 
 def needs_of(config: ProxyConfig) -> Needs:

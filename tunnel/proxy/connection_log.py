@@ -29,7 +29,7 @@ class ConnectionLog:
 
     def write_opening(self, source: str, target: str, admitted: Admitted, *, is_server: bool) -> None:
         """A relay begins."""
-        if self._log.wants(Category.CONNS):
+        if self._log.is_enabled(Category.CONNS):
             ends = _describe_ends(source, target, admitted.peer, is_server=is_server)
             self._log.write(f"opening pipe: {ends} {admitted}", Category.CONNS)
 
@@ -49,7 +49,7 @@ class ConnectionLog:
             what = "the peer refused us: " if close_reason is CloseReason.REFUSED_BY_PEER else ""
             who = describe_admission(record.peer, record.rule)
             self._log.write(f"error during copy: {what}{escape(record.detail)} {who}", Category.CONN_ERRORS)
-        if self._log.wants(Category.CONNS):
+        if self._log.is_enabled(Category.CONNS):
             self._log.write(describe_close(record, close_reason), Category.CONNS)
 
 

@@ -52,7 +52,7 @@ class FileSource:
                 "warning: this system has no certificate authorities, so no peer's certificate verifies: say --cacert FILE"
             )
         if credentials.chain:
-            self._log.tell(f"loaded certificate: {escape(credentials.chain[0].subject.describe())}")
+            self._log.info(f"loaded certificate: {escape(credentials.chain[0].subject.describe())}")
 
 
 def load_credentials(source: DiskSource, ca_bundle: str, environ: Mapping[str, str]) -> PkiCredentials:

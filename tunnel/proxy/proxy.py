@@ -123,9 +123,9 @@ class Proxy:
         """Go on serving for so many seconds and report not ready; not if nobody has been served yet."""
         if seconds and self._state_reporter.standing.is_listening:
             self.show_shutdown_delay(seconds)
-            self._log.tell(f"shutdown delay: not ready, accepting connections for {seconds:g}s more")
+            self._log.info(f"shutdown delay: not ready, accepting connections for {seconds:g}s more")
             await trio.sleep(seconds)
-            self._log.tell("shutdown delay is over")
+            self._log.info("shutdown delay is over")
 
     def shut(self) -> None:
         """Accept no more; what is carried goes on, what is only on its way is given up."""
@@ -138,7 +138,7 @@ class Proxy:
     async def drain(self, limit: float) -> int:
         """Let what is carried end within so many seconds, and cut the rest: how many those were."""
         self.shut()
-        self._log.tell(f"shutdown proxy, waiting for drain of {len(self.tunnel)} connections")
+        self._log.info(f"shutdown proxy, waiting for drain of {len(self.tunnel)} connections")
         cut = 0
         if len(self.tunnel):
             with trio.move_on_after(max(limit, 0)):
@@ -148,7 +148,7 @@ class Proxy:
             self._log.write(f"graceful shutdown timeout: forcing exit, {cut} connections cut")
         await self._status_over.wait()  # whoever asked for the end by HTTP gets an answer; it takes seconds at most
         self.tunnel.refusals.flush()
-        self._log.tell(f"stopped {self.tunnel.counters.summary()}".rstrip())
+        self._log.info(f"stopped {self.tunnel.counters.summary()}".rstrip())
         return cut
 
     def close(self) -> None:
@@ -224,7 +224,7 @@ class Proxy:
             await trio.to_thread.run_sync(resolve, self.config.target, abandon_on_cancel=True)
         except TargetError as error:
             raise ConfigError(f"invalid target address: {error}") from error
-        self._log.tell(f"using target address {self.config.target}")
+        self._log.info(f"using target address {self.config.target}")
 
     def _build_status_port(self) -> HttpService | None:
         config = self.config
@@ -260,7 +260,7 @@ class Proxy:
         await self._report_sharing("listen", self.config.listen, listener)
         await self._report_sharing("status", status.address.address if status is not None else None, status_listener)
         if listener is not None:
-            self._log.tell(f"listening for connections on {str(listener).removeprefix('tcp:')}")
+            self._log.info(f"listening for connections on {str(listener).removeprefix('tcp:')}")
 
     async def _report_sharing(self, name: str, address: ListenAddress | None, listener: Listener | None) -> None:
         """Warn if another socket listens where ours does, which SO_REUSEPORT allows: for a restart, or by mistake."""
@@ -283,9 +283,9 @@ class Proxy:
 
     def _shut_down(self) -> None:
         """Asked for by HTTP, perhaps more than once."""
-        self._log.tell("shutdown was requested via status endpoint")
+        self._log.info("shutdown was requested via status endpoint")
         if not self.stop_wanted.is_set():
-            self._log.tell("shutdown request processing, shutting down")
+            self._log.info("shutdown request processing, shutting down")
             self.stop_wanted.set()
 
     def _resolve_later(self, address: Address, answer: Callable[[Resolved], object]) -> None:

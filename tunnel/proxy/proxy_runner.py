@@ -61,10 +61,10 @@ class ProxyRunner:
             if number in _STOP and is_stopping:
                 signal.raise_signal(number)  # came before it could end the process by itself
             elif number in _STOP:
-                self._log.tell(f"received {_STOP[signal.Signals(number)]}, shutting down")
+                self._log.info(f"received {_STOP[signal.Signals(number)]}, shutting down")
                 self._proxy.stop_wanted.set()
             elif is_stopping:
-                self._log.tell(f"received {_RELOAD[signal.Signals(number)]}, ignored while shutting down")
+                self._log.info(f"received {_RELOAD[signal.Signals(number)]}, ignored while shutting down")
             else:
-                self._log.tell(f"received {_RELOAD[signal.Signals(number)]}, reloading TLS configuration")
+                self._log.info(f"received {_RELOAD[signal.Signals(number)]}, reloading TLS configuration")
                 self._proxy.reload()

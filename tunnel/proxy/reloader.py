@@ -62,7 +62,7 @@ class Reloader:
         self._state_reporter.show_reloading()
         certificates = await self._reload_certificates()
         policy = None if self._policy is None else await self._reload_policy(self._policy)
-        self._log.tell("reloading configuration complete")
+        self._log.info("reloading configuration complete")
         self._state_reporter.show_reloaded(Reload(time.time_ns(), certificates, policy))
 
     async def _reload_certificates(self) -> str:

@@ -141,7 +141,7 @@ class Supervisor:
         while (code := self._launcher.exit_code()) is None:
             await trio.lowlevel.wait_readable(self._launcher)
         self._exit_code = code
-        self._log.tell(f"the command has ended with {code}")
+        self._log.info(f"the command has ended with {code}")
         self._command_over.set()
 
     async def _run_proxy(self, proxy: Proxy) -> None:
@@ -197,7 +197,7 @@ class Supervisor:
             self._begin_end(number)
             return
         self._is_delaying = True
-        self._log.tell(f"shutdown delay: not ready, accepting connections for {limit:g}s more")
+        self._log.info(f"shutdown delay: not ready, accepting connections for {limit:g}s more")
         self._process_context.notifier.notify(State.STOPPING, f"accepting connections for {limit:g}s more: {self._summary}")
         for proxy in self._proxies:
             proxy.show_shutdown_delay(limit)
@@ -206,7 +206,7 @@ class Supervisor:
     async def _end_delay(self, number: int) -> None:
         await trio.sleep(self._stop_policy.delay)
         if not self._is_ending:
-            self._log.tell("shutdown delay is over")
+            self._log.info("shutdown delay is over")
             self._begin_end(number)
 
     def _begin_end(self, number: int) -> None:
@@ -255,7 +255,7 @@ class Supervisor:
         else:
             self._unsettled.add(number)
             if self._is_stop(number):
-                self._log.tell(f"received {signal.Signals(number).name}, shutting down")
+                self._log.info(f"received {signal.Signals(number).name}, shutting down")
                 if is_from_terminal or not self._stop_policy.delay:
                     self._close_doors()
 

@@ -115,7 +115,7 @@ class Tunnel:
 
     def _report_identity(self, error: str, *, is_closing: bool) -> None:
         if not error:
-            self.log.tell("serving again with a new identity")
+            self.log.info("serving again with a new identity")
         elif is_closing:
             self.log.write(f"{error}: new connections are closed at once until a new identity arrives")
         else:

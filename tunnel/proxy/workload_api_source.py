@@ -29,7 +29,7 @@ class WorkloadApiSource:
         self._source = source
         self._sink = sink
         self._log = log
-        self._tracker = IdentityTracker(source.selection, log.write, log.tell)
+        self._tracker = IdentityTracker(source.selection, log.write, log.info)
         self._state = WorkloadApiState()
         self._ready = trio.Event()
 

@@ -28,7 +28,7 @@ def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str
     log_capture = LogCapture()
     log_capture.install()
     try:
-        log.tell(f"starting tunnel in {command.name} mode")
+        log.info(f"starting tunnel in {command.name} mode")
         config = proxy.build(command, arguments)
         from tunnel.proxy.process import run_proxy
         from tunnel.proxy.process_context import ProcessContext

@@ -58,7 +58,7 @@ def _run(
 
     process_context = ProcessContext(environ, inherited, notifier, log_capture, see_holders(config.proxies))
     for one in config.proxies:
-        log.tell(f"starting tunnel in {'server' if one.is_server else 'client'} mode")
+        log.info(f"starting tunnel in {'server' if one.is_server else 'client'} mode")
     begin(config.proxies, environ, log, has_command=True)
     if os.getpid() != 1:
         become_subreaper()
