@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from tunnel.errors import PolicyError, PolicyFault
-from tunnel.policy import members
+from tunnel.policy import bundle_files
 from tunnel.policy.bundle import load_policy, parse_bundle
-from tunnel.policy.members import read_archive
+from tunnel.policy.bundle_files import read_archive
 
 V0 = b"package policy\nnames[x] { x := input.n }\nallow { names.a }\n"
 V1 = b"package policy\nnames contains x if x := input.n\nallow if names.a\n"
@@ -91,15 +91,15 @@ def test_links_and_devices_of_an_archive_are_left_out() -> None:
 @pytest.mark.parametrize(
     ("packed", "words"),
     [
-        (b"", "not a bundle"),
-        (b"not gzip", "not a bundle in tar.gz"),
-        (gzip.compress(b"not tar" * 200), "not a bundle in tar.gz"),
-        (archive({"policy.rego": V1})[:-20], "not a bundle in tar.gz"),
-        (archive({"../policy.rego": V1}), "leads out of the bundle"),
-        (archive({"a/../../policy.rego": V1}), "leads out of the bundle"),
-        (archive({"policy.rego": V1, "/policy.rego": V1}), "policy.rego: comes twice"),
-        (gzip.compress(bytes(members.MAX_BYTES + 1)), "more than 16 MiB when unpacked"),
-        (archive({f"{number}": b"" for number in range(members.MAX_FILES + 1)}), "more than 10000 files"),
+        (b"", "not a tar.gz bundle"),
+        (b"not gzip", "not a tar.gz bundle"),
+        (gzip.compress(b"not tar" * 200), "not a tar.gz bundle"),
+        (archive({"policy.rego": V1})[:-20], "not a tar.gz bundle"),
+        (archive({"../policy.rego": V1}), "path outside the bundle"),
+        (archive({"a/../../policy.rego": V1}), "path outside the bundle"),
+        (archive({"policy.rego": V1, "/policy.rego": V1}), "policy.rego: duplicate file"),
+        (gzip.compress(bytes(bundle_files.MAX_BYTES + 1)), "more than 16 MiB when unpacked"),
+        (archive({f"{number}": b"" for number in range(bundle_files.MAX_FILES + 1)}), "more than 10000 files"),
     ],
     ids=[
         *("nothing", "no gzip", "no tar", "cut off", "outside", "outside through a folder", "twice"),
@@ -167,24 +167,24 @@ def test_the_manifest_says_which_rego_it_is(manifest: dict[str, Any], versions: 
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        ({"data.json": {}}, "no .rego file in it"),
-        ({"a.rego": V0}, r"a.rego:2: names\[\.\.\.\] is a set in Rego v0 only, and this is v1: write names contains"),
+        ({"data.json": {}}, "has no .rego file"),
+        ({"a.rego": V0}, r"a.rego:2: names\[\.\.\.\] is a set only in Rego v0, but this module is v1; write names contains"),
         ({"a.rego": b"package \xff"}, "a.rego: not UTF-8"),
-        ({"a.rego": b"package a\0\nallow = true"}, "a character NUL"),
-        ({"a.rego": V1, "data.json": [1]}, "an object is wanted at the root"),
+        ({"a.rego": b"package a\0\nallow = true"}, "NUL character"),
+        ({"a.rego": V1, "data.json": [1]}, "expected an object at the root"),
         ({"a.rego": V1, "data.json": b"{"}, "data.json: not JSON"),
-        ({"a.rego": V1, "data.json": b'{"a": NaN}'}, "NaN is no number"),
+        ({"a.rego": V1, "data.json": b'{"a": NaN}'}, "NaN is not a JSON number"),
         ({"a.rego": V1, "data.json": b'{"a": 1e999}'}, "data.json: "),
         ({"a.rego": V1, "data.json": b'{"a":' + b"[" * 100_000}, "not JSON"),
-        ({"a.rego": V1, "data.json": {"a": 1}, "a/data.json": {"b": 1}}, "says again"),
-        ({"a.rego": V1, "x/data.yaml": b"a: 1"}, "x/data.yaml: only data.json is read"),
-        ({"a.rego": V1, ".signatures.json": {}}, "signatures cannot be checked"),
+        ({"a.rego": V1, "data.json": {"a": 1}, "a/data.json": {"b": 1}}, "conflicts with another"),
+        ({"a.rego": V1, "x/data.yaml": b"a: 1"}, "x/data.yaml: unsupported"),
+        ({"a.rego": V1, ".signatures.json": {}}, "signatures cannot be verified"),
         ({"a.rego": V1, "patch.json": {}}, "delta bundle"),
         ({"a.rego": V1, ".manifest": b"{"}, ".manifest: not JSON"),
-        ({"a.rego": V1, ".manifest": []}, "an object is wanted"),
-        ({"a.rego": V1, ".manifest": {"rego_version": 2}}, "Rego version 2, where 0 or 1 is wanted"),
+        ({"a.rego": V1, ".manifest": []}, "expected an object"),
+        ({"a.rego": V1, ".manifest": {"rego_version": 2}}, "invalid Rego version 2; expected 0 or 1"),
         ({"a.rego": V1, ".manifest": {"rego_version": True}}, "Rego version true"),
-        ({"a.rego": V1, ".manifest": {"roots": "a"}}, "roots is not a list"),
+        ({"a.rego": V1, ".manifest": {"roots": "a"}}, "roots is not a list of strings"),
         ({"a.rego": V1, ".manifest": {"roots": ["other"]}}, "package policy is not under a root"),
         ({"a.rego": V1, ".manifest": {"roots": ["policy"]}, "data.json": {"x": 1}}, "x is not under a root"),
         ({"a.rego": V1, ".manifest": {"file_rego_versions": [1]}}, "not an object"),

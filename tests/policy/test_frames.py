@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tunnel.policy.frames import FrameParser, encode_frame
+from tunnel.policy.evaluator import FrameParser, encode_frame
 
 
 @pytest.mark.parametrize("message", [{"allowed": True}, "x" * 300, {"é\0": [1, 2**200]}])

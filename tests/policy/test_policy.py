@@ -22,7 +22,7 @@ pytest.importorskip("regopy")
 
 from tunnel.errors import Denial, PeerDenied, PolicyError, PolicyFault
 from tunnel.policy.bundle import Module, PolicySource
-from tunnel.policy.child import Evaluator
+from tunnel.policy.evaluator_process import Evaluator
 from tunnel.policy.policy import Policy
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parent / "vectors" / "certificates.json").read_text())
@@ -102,22 +102,22 @@ def wait_until(is_so: Callable[[], bool]) -> None:
 
 def denied(policy: Policy, deadline: float, leaf: bytes = LEAF) -> str:
     with pytest.raises(PeerDenied) as caught:
-        policy.ask(leaf, deadline)
+        policy.admits(leaf, deadline)
     assert caught.value.reason is Denial.POLICY_ERROR
     return str(caught.value)
 
 
 def test_a_peer_is_admitted_or_not(opened: Callable[..., Policy]) -> None:
     policy = opened()
-    assert policy.ask(LEAF, soon()) is True
-    assert policy.ask(OTHER, soon()) is False
+    assert policy.admits(LEAF, soon()) is True
+    assert policy.admits(OTHER, soon()) is False
 
 
 def test_the_certificate_is_there_with_all_its_numbers(opened: Callable[..., Policy]) -> None:
     number = VECTORS["rsa"]["SerialNumber"]
-    assert opened(f"allow {{ input.certificate.SerialNumber == {number} }}").ask(LEAF, soon())
+    assert opened(f"allow {{ input.certificate.SerialNumber == {number} }}").admits(LEAF, soon())
     modulus = VECTORS["rsa"]["PublicKey"]["N"]
-    assert opened(f"allow {{ input.certificate.PublicKey.N == {modulus} }}").ask(LEAF, soon())
+    assert opened(f"allow {{ input.certificate.PublicKey.N == {modulus} }}").admits(LEAF, soon())
 
 
 def test_a_bad_policy_is_refused_at_the_start_and_leaves_nothing_behind() -> None:
@@ -139,30 +139,30 @@ def test_a_bad_policy_leaves_the_old_one_in_force(opened: Callable[..., Policy])
     policy = opened()
     with pytest.raises(PolicyError):
         policy.load(source("allow { not x }"))
-    assert policy.ask(LEAF, soon()) is True
+    assert policy.admits(LEAF, soon()) is True
     policy.load(source("allow = false"))
-    assert policy.ask(LEAF, soon()) is False
+    assert policy.admits(LEAF, soon()) is False
 
 
 def test_a_policy_that_never_ends_is_an_error_at_the_deadline_and_the_next_one_decides(opened: Callable[..., Policy]) -> None:
     policy = opened(NEVER_ENDS)
-    assert "unauthorized: policy returned error: no answer in time" in denied(policy, soon(SOON))
+    assert "unauthorized: policy returned error: evaluation timed out" in denied(policy, soon(SOON))
     policy.load(source(CLIENT))
-    assert policy.ask(LEAF, soon()) is True
+    assert policy.admits(LEAF, soon()) is True
 
 
 def test_a_policy_that_eats_memory_is_ended_at_its_limit(opened: Callable[..., Policy]) -> None:
     policy = opened(EATS, memory=64 * 1024 * 1024)
     assert "more than 64 MiB of memory used" in denied(policy, soon())
     policy.load(source(CLIENT))
-    assert policy.ask(LEAF, soon()) is True
+    assert policy.admits(LEAF, soon()) is True
 
 
 def test_one_evaluation_that_hangs_does_not_hold_up_the_others(opened: Callable[..., Policy]) -> None:
     policy = opened(HANGS_FOR_CLIENT)
     with ThreadPoolExecutor() as threads:
         hanging = threads.submit(denied, policy, soon())
-        assert [policy.ask(OTHER, soon()) for _ in range(20)] == [True] * 20
+        assert [policy.admits(OTHER, soon()) for _ in range(20)] == [True] * 20
         assert not hanging.done()
         policy.close()
 
@@ -172,8 +172,8 @@ def test_who_waits_behind_a_stuck_evaluation_is_answered_by_the_replacement(open
     with ThreadPoolExecutor() as threads:
         hanging = threads.submit(denied, policy, soon(SOON))
         wait_until(lambda: not policy._idle)
-        assert policy.ask(OTHER, soon()) is True
-        assert "no answer in time" in hanging.result()
+        assert policy.admits(OTHER, soon()) is True
+        assert "evaluation timed out" in hanging.result()
 
 
 def test_who_waits_too_long_keeps_the_own_deadline(opened: Callable[..., Policy]) -> None:
@@ -181,7 +181,7 @@ def test_who_waits_too_long_keeps_the_own_deadline(opened: Callable[..., Policy]
     with ThreadPoolExecutor() as threads:
         hanging = threads.submit(denied, policy, soon())
         wait_until(lambda: not policy._idle)
-        assert "every evaluator was busy" in denied(policy, soon(SOON))
+        assert "all evaluators are busy" in denied(policy, soon(SOON))
         assert not hanging.done()
         policy.close()
 
@@ -192,9 +192,9 @@ def test_a_crowd_that_runs_out_of_time_costs_no_evaluator(opened: Callable[..., 
     policy._idle.remove(evaluator)  # busy, as if
     with ThreadPoolExecutor() as threads:
         waiting = [threads.submit(denied, policy, soon(SOON)) for _ in range(8)]
-        assert all("every evaluator was busy" in each.result(LONG) for each in waiting)
-    policy._give_back(evaluator)
-    assert policy.ask(LEAF, soon()) is True
+        assert all("all evaluators are busy" in each.result(LONG) for each in waiting)
+    policy._release(evaluator)
+    assert policy.admits(LEAF, soon()) is True
     assert living() == {evaluator.pid}
 
 
@@ -204,7 +204,7 @@ def test_a_new_policy_decides_while_the_old_one_still_hangs(opened: Callable[...
         hanging = [threads.submit(denied, policy, soon()) for _ in range(2)]
         wait_until(lambda: not policy._idle)
         policy.load(source(CLIENT))
-        assert policy.ask(LEAF, soon()) is True
+        assert policy.admits(LEAF, soon()) is True
         assert not any(each.done() for each in hanging)
         policy.close()
 
@@ -213,8 +213,8 @@ def test_an_evaluator_that_is_killed_is_replaced(opened: Callable[..., Policy]) 
     policy = opened(evaluators=1)
     (pid,) = living()
     os.kill(pid, signal.SIGKILL)
-    assert "the evaluator is gone" in denied(policy, soon())
-    assert policy.ask(LEAF, soon()) is True
+    assert "the evaluator has exited" in denied(policy, soon())
+    assert policy.admits(LEAF, soon()) is True
     assert living() != {pid}
 
 
@@ -225,7 +225,7 @@ def test_an_evaluator_that_is_killed_while_it_is_asked_is_an_error_at_once(opene
         wait_until(lambda: not policy._idle)
         (pid,) = living()
         os.kill(pid, signal.SIGKILL)
-        assert "the evaluator is gone: killed" in hanging.result(LONG)
+        assert "the evaluator has exited: killed" in hanging.result(LONG)
 
 
 def test_closing_answers_everyone_at_once_and_leaves_no_process(opened: Callable[..., Policy]) -> None:
@@ -236,7 +236,7 @@ def test_closing_answers_everyone_at_once_and_leaves_no_process(opened: Callable
         policy.close()
         for each in asking:
             assert "policy returned error" in each.result(LONG)
-    assert "no longer in use" in denied(policy, soon())
+    assert "the policy is closed" in denied(policy, soon())
     assert living() == set()
     with pytest.raises(PolicyError):
         policy.load(source(CLIENT))
@@ -247,7 +247,7 @@ def test_fifty_may_ask_at_the_same_time(opened: Callable[..., Policy]) -> None:
     policy = opened()
     with ThreadPoolExecutor(50) as threads:
         leaves = [LEAF, OTHER] * 100
-        answers = list(threads.map(lambda leaf: policy.ask(leaf, soon()), leaves))
+        answers = list(threads.map(lambda leaf: policy.admits(leaf, soon()), leaves))
     assert answers == [True, False] * 100
 
 
@@ -258,7 +258,7 @@ def test_reloads_while_questions_come_lose_none(opened: Callable[..., Policy]) -
     def keep_asking() -> int:
         asked = 0
         while not stop.is_set():
-            assert policy.ask(LEAF, soon()) is True
+            assert policy.admits(LEAF, soon()) is True
             asked += 1
         return asked
 
@@ -272,7 +272,7 @@ def test_reloads_while_questions_come_lose_none(opened: Callable[..., Policy]) -
 
 def test_a_certificate_that_cannot_be_read_is_refused_without_a_question(opened: Callable[..., Policy]) -> None:
     with pytest.raises(PeerDenied) as caught:
-        opened().ask(b"\x30\x00", soon())
+        opened().admits(b"\x30\x00", soon())
     assert caught.value.reason is Denial.UNREADABLE
 
 
@@ -284,7 +284,7 @@ def test_an_evaluator_has_nothing_of_ours(monkeypatch: pytest.MonkeyPatch, tmp_p
         try:
             evaluator.load(source('allow { not opa.runtime().env.SECRET; print("noise") }'), QUERY, soon())
             open_files = {os.readlink(each) for each in Path(f"/proc/{evaluator.pid}/fd").iterdir()}
-            assert evaluator.ask("{}", soon()) is True
+            assert evaluator.evaluate("{}", soon()) is True
         finally:
             evaluator.kill()
             evaluator.reap()
@@ -299,7 +299,7 @@ def test_signals_of_a_terminal_or_a_service_manager_do_not_end_it(number: signal
         evaluator.load(source("allow { true }"), QUERY, soon())
         assert os.getsid(evaluator.pid) == evaluator.pid
         os.kill(evaluator.pid, number)
-        assert evaluator.ask("{}", soon()) is True
+        assert evaluator.evaluate("{}", soon()) is True
     finally:
         evaluator.kill()
         evaluator.reap()
@@ -308,12 +308,12 @@ def test_signals_of_a_terminal_or_a_service_manager_do_not_end_it(number: signal
 def test_an_evaluator_ends_with_its_parent_even_while_it_hangs() -> None:
     program = f"""
 import sys
-from tunnel.policy.child import Evaluator
+from tunnel.policy.evaluator_process import Evaluator
 from tunnel.policy.bundle import Module, PolicySource
 evaluator = Evaluator(2**30)
 evaluator.load(PolicySource((Module("p", "package policy\\n" + {NEVER_ENDS!r}, 0),)), {QUERY!r}, 1e9)
 print(evaluator.pid, flush=True)
-evaluator.ask("{{}}", 1e9)
+evaluator.evaluate("{{}}", 1e9)
 """
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None

@@ -452,7 +452,7 @@ def test_a_process_that_comes_later_finds_the_package_in_the_directory_that_we_r
 import subprocess, tunnel
 assert tunnel.__file__.startswith(HERE)
 sandbox()
-source = "import tunnel.policy.frames; print(tunnel.__file__)"
+source = "import tunnel.policy.plan_check; print(tunnel.__file__)"
 child = subprocess.run([sys.executable, "-P", "-c", source], env={"PYTHONPATH": HERE}, capture_output=True, text=True)
 assert child.stdout.startswith(HERE), child
 assert denied(open, HERE + "/secret")

@@ -1,7 +1,4 @@
-"""The engine in a process of its own, as the program has it: in one with other native libraries it may abort.
-
-Knows how to ask `tunnel.policy.evaluator` without its frames; must not know policies.
-"""
+"""The policy engine in a separate process, as in the program: next to other native libraries it may abort."""
 
 from __future__ import annotations
 
@@ -12,24 +9,24 @@ import sys
 from functools import cache
 from typing import Any
 
-from tunnel.policy.evaluator import Refused
+from tunnel.policy.evaluator import InvalidPolicy
 
 _SERVE = """
 import json, sys
-from tunnel.policy.evaluator import Compiled, Refused
+from tunnel.policy.evaluator import Compiled, InvalidPolicy
 for line in sys.stdin:
     modules, data, query, terms = json.loads(line)
     try:
         compiled = Compiled(modules, data, query)
-        answer = [compiled.ask(term) for term in terms]
-    except Refused as error:
+        answer = [compiled.evaluate(term) for term in terms]
+    except InvalidPolicy as error:
         answer = str(error)
     sys.__stderr__.write(json.dumps(answer) + "\\n")
 """
 
 
 def ask_engine(modules: list[list[str]], data: str, query: str, *terms: str) -> list[dict[str, Any]]:
-    """The answer to each term, given as JSON, from one compiled policy; raises Refused for one that does not compile."""
+    """The answer to each term, given as JSON, from one compiled policy; raises InvalidPolicy for one that does not compile."""
     engine = _engine()
     assert engine.stdin is not None
     assert engine.stderr is not None
@@ -37,7 +34,7 @@ def ask_engine(modules: list[list[str]], data: str, query: str, *terms: str) -> 
     engine.stdin.flush()
     answer = json.loads(engine.stderr.readline())
     if isinstance(answer, str):
-        raise Refused(answer)
+        raise InvalidPolicy(answer)
     found: list[dict[str, Any]] = answer
     return found
 

@@ -1,1 +1,1 @@
-"""Rego policies: a verdict on a peer's certificate from a process of its own, as the optional extra `opa`."""
+"""Rego policies that authorize peers, evaluated in separate processes; needs the optional extra `opa`."""

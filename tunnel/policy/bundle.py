@@ -1,8 +1,4 @@
-"""A policy as it lies on disk: one `.rego` file, or an OPA bundle as a directory or a tar.gz.
-
-Knows what belongs to a bundle and where its data goes; must not know the engine. Everything wrong is a PolicyError in one
-line, and nothing is ever unpacked onto the disk.
-"""
+"""A policy source: one `.rego` file, or an OPA bundle in a directory or a tar.gz, which is never unpacked to disk."""
 
 from __future__ import annotations
 
@@ -15,9 +11,9 @@ from typing import Any, NoReturn
 
 from tunnel.errors import PolicyError, PolicyFault, describe_os_error
 from tunnel.log import escape
+from tunnel.policy.bundle_files import MAX_BYTES, read_archive, read_directory
 from tunnel.policy.manifest import MANIFEST, Manifest, parse_manifest
-from tunnel.policy.members import MAX_BYTES, read_archive, read_directory
-from tunnel.policy.v0 import find_partial_sets, is_v1, to_v1
+from tunnel.policy.rego_v0 import find_partial_sets, is_v1, to_v1
 
 _SIGNATURES = ".signatures.json"
 _PACKAGE = re.compile(r"^\s*package\s+([A-Za-z_][\w.]*)", re.MULTILINE)
@@ -25,7 +21,7 @@ _PACKAGE = re.compile(r"^\s*package\s+([A-Za-z_][\w.]*)", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """One source file in the form of Rego that the engine speaks, and the version that it was written in."""
+    """One source file in Rego v1, and the version that it was written in."""
 
     name: str
     text: str
@@ -34,14 +30,14 @@ class Module:
 
 @dataclass(frozen=True, slots=True)
 class PolicySource:
-    """All that is compiled together; `data` is JSON."""
+    """The modules that are compiled together, and the data document in JSON."""
 
     modules: tuple[Module, ...]
     data: str = "{}"
 
 
 def load_policy(path: str) -> PolicySource:
-    """The policy at a path: a single file in Rego v0 when it ends in `.rego`, else a bundle, in v1 unless it says otherwise."""
+    """Load a `.rego` file, in Rego v0, or else a bundle, in v1 unless it says otherwise; raises PolicyError."""
     try:
         if path.endswith(".rego"):
             return PolicySource((_module(Path(path).name, _read_file(path), 0),))
@@ -54,9 +50,9 @@ def load_policy(path: str) -> PolicySource:
 
 
 def parse_bundle(members: Mapping[str, bytes]) -> PolicySource:
-    """The policy that the files of a bundle make, by their names relative to its root."""
+    """Parse the files of a bundle, given by their names relative to its root; raises PolicyError."""
     if _SIGNATURES in members:
-        _refuse("the bundle is signed, and signatures cannot be checked here; build it without")
+        _refuse("the bundle is signed, but signatures cannot be verified; build it without a signature")
     manifest = parse_manifest(members.get(MANIFEST, b"{}"))
     modules = []
     data: dict[str, Any] = {}
@@ -69,27 +65,27 @@ def parse_bundle(members: Mapping[str, bytes]) -> PolicySource:
         elif path.name == "data.json":
             _merge(data, path.parent.parts, parse_json(name, content), name, manifest)
         elif path.name in ("data.yaml", "data.yml"):
-            _refuse(f"{escape(name)}: only data.json is read; convert it to JSON")
+            _refuse(f"{escape(name)}: unsupported; convert it to data.json")
         elif name == "patch.json":
-            _refuse("this is a delta bundle; a whole one is wanted")
+            _refuse("this is a delta bundle; expected a snapshot bundle")
     if not modules:
-        _refuse("no .rego file in it")
-    return PolicySource(tuple(modules), _written(data))
+        _refuse("the bundle has no .rego file")
+    return PolicySource(tuple(modules), _encode_data(data))
 
 
 def parse_json(name: str, content: bytes) -> Any:
-    """The value of a JSON file of a bundle."""
+    """Parse a JSON file of a bundle; raises PolicyError."""
     try:
-        return json.loads(content.decode("utf-8"), parse_constant=_no_number)
+        return json.loads(content.decode("utf-8"), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise PolicyError(PolicyFault.UNREADABLE, f"{escape(name)}: not JSON: {escape(str(error))}") from error
 
 
-def _no_number(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number of JSON")
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
 
 
-def _written(data: Any) -> str:
+def _encode_data(data: Any) -> str:
     try:
         return json.dumps(data, allow_nan=False)
     except (ValueError, RecursionError) as error:
@@ -110,13 +106,15 @@ def _module(name: str, content: bytes, version: int) -> Module:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise PolicyError(PolicyFault.UNREADABLE, f"{shown}: not UTF-8: {error.reason}") from error
-    if "\0" in text:  # where the engine would stop reading
-        _refuse(f"{shown}: a character NUL in it")
+    if "\0" in text:  # the engine stops reading there
+        _refuse(f"{shown}: contains a NUL character")
     if version == 0 and not is_v1(text):
         return Module(shown, to_v1(text), 0)
     for found in find_partial_sets(text):
         head = f"{found.name}[...]"
-        _refuse(f"{shown}:{found.line}: {head} is a set in Rego v0 only, and this is v1: write {found.name} contains ... if")
+        _refuse(
+            f"{shown}:{found.line}: {head} is a set only in Rego v0, but this module is v1; write {found.name} contains ... if"
+        )
     return Module(shown, text, 1)
 
 
@@ -127,16 +125,16 @@ def _check_root(module: Module, manifest: Manifest) -> None:
 
 
 def _merge(data: dict[str, Any], path: tuple[str, ...], value: Any, name: str, manifest: Manifest) -> None:
-    """Put a value under its path; two values for one path are an error, two objects become one."""
+    """Merge a value into the data document at its path; two objects are merged, any other conflict is an error."""
     shown = escape(name)
     for part in reversed(path):
         value = {part: value}
     if not isinstance(value, dict):
-        _refuse(f"{shown}: an object is wanted at the root")
+        _refuse(f"{shown}: expected an object at the root")
     for found in _paths_to_leaves(value):
         if not manifest.owns(found):
             _refuse(f"{shown}: {escape('/'.join(found))} is not under a root of the manifest")
-    _join(data, value, lambda: _refuse(f"{shown}: it says again what another data.json says"))
+    _join(data, value, lambda: _refuse(f"{shown}: conflicts with another data.json"))
 
 
 def _paths_to_leaves(value: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:

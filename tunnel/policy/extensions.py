@@ -19,7 +19,7 @@ from tunnel.pkix.extensions import (
     parse_policies,
     parse_text,
 )
-from tunnel.policy.url import parse_url
+from tunnel.policy.go_url import parse_url
 
 Oid = tuple[int, ...]
 Json = dict[str, object]

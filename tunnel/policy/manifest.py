@@ -1,7 +1,4 @@
-"""The file `.manifest` of a bundle.
-
-Knows the roots and the versions of Rego that it can name; must not know where it was found.
-"""
+"""The `.manifest` of a bundle: its roots, and the Rego version of each module."""
 
 from __future__ import annotations
 
@@ -21,29 +18,29 @@ _GLOB = re.compile(r"\*\*|\*|\?|[^*?]+")
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a bundle owns of the data tree, and how its modules are to be read."""
+    """The roots of a bundle in the data document, and the Rego versions of its modules."""
 
     roots: tuple[tuple[str, ...], ...]
     version: int
     file_versions: tuple[tuple[re.Pattern[str], int], ...]
 
     def version_of(self, name: str) -> int:
-        """The version of Rego of the module with this name."""
+        """Return the Rego version of a module."""
         return next((version for glob, version in self.file_versions if glob.fullmatch(f"/{name}")), self.version)
 
     def owns(self, path: tuple[str, ...]) -> bool:
-        """Whether something at a path of the data tree may come from this bundle."""
+        """Whether a path of the data document is below a root."""
         return any(path[: len(root)] == root for root in self.roots)
 
 
 def parse_manifest(content: bytes) -> Manifest:
-    """A manifest; raises PolicyError."""
+    """Parse a manifest; raises PolicyError."""
     try:
         fields = json.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise PolicyError(PolicyFault.UNREADABLE, f".manifest: not JSON: {escape(str(error))}") from error
     if not isinstance(fields, dict):
-        _refuse("an object is wanted")
+        _refuse("expected an object")
     versions = fields.get("file_rego_versions") or {}
     if not isinstance(versions, dict):
         _refuse("file_rego_versions is not an object")
@@ -56,18 +53,18 @@ def _roots(value: Any) -> tuple[tuple[str, ...], ...]:
     if value is None:
         return ((),)  # all of it
     if not isinstance(value, list) or not all(isinstance(root, str) for root in value):
-        _refuse("roots is not a list of texts")
+        _refuse("roots is not a list of strings")
     return tuple(tuple(part for part in root.split("/") if part) for root in value)
 
 
 def _version(value: Any) -> int:
     if isinstance(value, bool) or value not in _VERSIONS:
-        _refuse(f"Rego version {escape(json.dumps(value))}, where 0 or 1 is wanted")
+        _refuse(f"invalid Rego version {escape(json.dumps(value))}; expected 0 or 1")
     return int(value)
 
 
 def _glob(text: str) -> re.Pattern[str]:
-    """A pattern in which a star stops at a slash and two do not."""
+    """Compile a glob in which `*` does not match a slash and `**` does."""
     wild = {"**": ".*", "*": "[^/]*", "?": "[^/]"}
     parts = "".join(wild.get(part) or re.escape(part) for part in _GLOB.findall(text))
     return re.compile(parts if text.startswith("/") else f"/{parts}", re.DOTALL)

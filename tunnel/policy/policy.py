@@ -1,7 +1,6 @@
-"""The policy in force: a few evaluators kept warm, of which one that hangs or grows costs only itself.
+"""The policy in force: a pool of evaluator processes, so that a hanging evaluation blocks only itself.
 
-Knows who is idle, who waits and which source counts; must not know how an evaluator works or what a verdict is for.
-Everything here may be called from any thread. Deadlines are on the clock of time.monotonic.
+All methods may be called from any thread. Deadlines are on the clock of `time.monotonic`.
 """
 
 from __future__ import annotations
@@ -12,80 +11,80 @@ import time
 from tunnel.errors import Denial, PeerDenied, PolicyError, PolicyFault
 from tunnel.policy.bundle import PolicySource
 from tunnel.policy.certificate import encode_certificate
-from tunnel.policy.child import Evaluator
+from tunnel.policy.evaluator_process import Evaluator
 
-_EVALUATORS = 2  # one may hang until its deadline while the other answers
-MEMORY = 512 * 1024 * 1024  # bytes that one evaluation may add to what an evaluator occupies when it is ready
-_LEAST = 0.1  # seconds that who has waited must have left: an answer that comes too late costs its evaluator
-_COMPILE = 30.0  # seconds for a start, which takes a fifth of one
-_RETRY = 1.0  # seconds after a start that failed, of a policy that had compiled before
+_EVALUATORS = 2  # one may hang until its deadline while the other is in use
+MEMORY = 512 * 1024 * 1024  # bytes that one evaluation may add to the memory of an idle evaluator
+_LEAST = 0.1  # seconds before the deadline at which waiting ends: an evaluator that times out is killed
+_START_TIMEOUT = 30.0  # seconds; a start takes 0.2
+_RETRY = 1.0  # seconds after a failed restart with a policy that has compiled before
 
 
 class Policy:
-    """A query about one source after the other, the first of which is to be loaded before anyone asks."""
+    """A query with a replaceable policy source; `load` must be called before `admits`."""
 
     def __init__(self, query: str, *, evaluators: int = _EVALUATORS, memory: int = MEMORY) -> None:
         if "\0" in query or not query.strip():
-            raise PolicyError(PolicyFault.INVALID, "the query is empty, or has a character NUL in it")
+            raise PolicyError(PolicyFault.INVALID, "the query is empty or contains a NUL character")
         self._query = query
-        self._wanted = evaluators
+        self._size = evaluators
         self._memory = memory
         self._changed = threading.Condition()
         # Under the condition:
         self._source: PolicySource | None = None
         self._idle: list[Evaluator] = []
-        self._current: set[Evaluator] = set()  # of the source in force: idle, busy or starting
-        self._living: set[Evaluator] = set()  # all that are not yet reaped
-        self._ended: list[Evaluator] = []  # to be reaped
+        self._current: set[Evaluator] = set()  # with the source in force: idle, busy or starting
+        self._unreaped: set[Evaluator] = set()
+        self._killed: list[Evaluator] = []  # to be reaped
         self._is_closed = False
-        self._keeper = threading.Thread(target=self._keep, name="policy", daemon=True)
-        self._keeper.start()
+        self._maintenance = threading.Thread(target=self._maintain, name="policy", daemon=True)
+        self._maintenance.start()
 
     def load(self, source: PolicySource) -> None:
-        """Let a source count from now on; raises PolicyError, and then the old one stays."""
+        """Replace the policy source; raises PolicyError and keeps the previous one if it does not compile."""
         evaluator = self._start(source)
         with self._changed:
             if self._is_closed:
-                self._end(evaluator)
+                self._kill(evaluator)
                 raise _closed()
             for idle in self._idle:
-                self._end(idle)
+                self._kill(idle)
             self._source = source
             self._idle = [evaluator]
             self._current = {evaluator}
             self._changed.notify_all()
 
-    def ask(self, leaf: bytes, deadline: float) -> bool:
-        """Whether the policy admits the bearer of a certificate in DER; raises PeerDenied when it cannot say in time."""
+    def admits(self, leaf: bytes, deadline: float) -> bool:
+        """Whether the policy admits the peer with this certificate in DER; raises PeerDenied if the evaluation fails."""
         term = f'{{"certificate": {encode_certificate(leaf)}}}'
         try:
-            evaluator = self._borrow(deadline)
+            evaluator = self._acquire(deadline)
             try:
-                return evaluator.ask(term, deadline)
+                return evaluator.evaluate(term, deadline)
             finally:
-                self._give_back(evaluator)
+                self._release(evaluator)
         except PolicyError as error:
             raise PeerDenied(Denial.POLICY_ERROR, f"unauthorized: policy returned error: {error}") from error
 
     def close(self) -> None:
-        """End all evaluators; who is asking gets an error at once, and every later question too."""
+        """Kill all evaluators; pending and later calls of `admits` raise PeerDenied."""
         with self._changed:
             self._is_closed = True
-            for evaluator in self._living:
+            for evaluator in self._unreaped:
                 evaluator.kill()
             for evaluator in self._idle:
-                self._end(evaluator)
+                self._kill(evaluator)
             self._idle = []
             self._current = set()
             self._changed.notify_all()
-        self._keeper.join()
+        self._maintenance.join()
 
     @property
     def pids(self) -> set[int]:
-        """The processes that evaluate, until somebody here has taken their status."""
-        return {evaluator.pid for evaluator in self._living.copy()}
+        """The evaluator processes that are not reaped yet."""
+        return {evaluator.pid for evaluator in self._unreaped.copy()}
 
-    def _borrow(self, deadline: float) -> Evaluator:
+    def _acquire(self, deadline: float) -> Evaluator:
         with self._changed:
             if not self._idle:
                 rest = deadline - _LEAST - time.monotonic()
@@ -93,46 +92,46 @@ class Policy:
             if self._is_closed:
                 raise _closed()
             if not self._idle:
-                raise PolicyError(PolicyFault.TIMEOUT, "every evaluator was busy")
+                raise PolicyError(PolicyFault.TIMEOUT, "all evaluators are busy")
             return self._idle.pop()
 
-    def _give_back(self, evaluator: Evaluator) -> None:
+    def _release(self, evaluator: Evaluator) -> None:
         with self._changed:
             if evaluator.is_dead or evaluator not in self._current:
-                self._end(evaluator)
+                self._kill(evaluator)
             else:
                 self._idle.append(evaluator)
             self._changed.notify_all()
 
-    def _end(self, evaluator: Evaluator) -> None:
-        """Kill one that nobody is asking, and leave it to the keeper. Called under the condition."""
+    def _kill(self, evaluator: Evaluator) -> None:
+        """Kill an idle evaluator and queue it for reaping. Call with the condition held."""
         evaluator.kill()
         self._current.discard(evaluator)
-        self._ended.append(evaluator)
+        self._killed.append(evaluator)
 
     def _start(self, source: PolicySource) -> Evaluator:
-        with self._changed:  # so that `close` sees every process
+        with self._changed:  # so that `close` kills every process
             if self._is_closed:
                 raise _closed()
             evaluator = Evaluator(self._memory)
-            self._living.add(evaluator)
+            self._unreaped.add(evaluator)
         try:
-            evaluator.load(source, self._query, time.monotonic() + _COMPILE)
+            evaluator.load(source, self._query, time.monotonic() + _START_TIMEOUT)
         except PolicyError:
             with self._changed:
-                self._end(evaluator)
+                self._kill(evaluator)
                 self._changed.notify_all()
             raise
         return evaluator
 
-    def _keep(self) -> None:
-        """The keeper's life: replace what is missing, and only then reap what was killed, which takes its time."""
+    def _maintain(self) -> None:
+        """Start missing evaluators, then reap killed ones, which may take long, until the policy is closed."""
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._ended or self._is_missing_one() or self._is_over())
-                if self._is_over():
+                self._changed.wait_for(lambda: self._killed or self._needs_evaluator() or self._is_finished())
+                if self._is_finished():
                     return
-                source = self._source if self._is_missing_one() else None
+                source = self._source if self._needs_evaluator() else None
             if source is not None:
                 self._replace(source)
             self._reap()
@@ -146,7 +145,7 @@ class Policy:
             return
         with self._changed:
             if source is not self._source or self._is_closed:
-                self._end(evaluator)
+                self._kill(evaluator)
             else:
                 self._current.add(evaluator)
                 self._idle.append(evaluator)
@@ -154,20 +153,20 @@ class Policy:
 
     def _reap(self) -> None:
         with self._changed:
-            ended, self._ended = self._ended, []
+            ended, self._killed = self._killed, []
         for evaluator in ended:
             evaluator.reap()
         with self._changed:
-            self._living.difference_update(ended)
+            self._unreaped.difference_update(ended)
             self._changed.notify_all()
 
-    def _is_over(self) -> bool:
-        """Once closed, the keeper stays until nobody is asking any more and all are reaped."""
-        return self._is_closed and not self._living
+    def _is_finished(self) -> bool:
+        """Whether the policy is closed and all processes are reaped."""
+        return self._is_closed and not self._unreaped
 
-    def _is_missing_one(self) -> bool:
-        return not self._is_closed and self._source is not None and len(self._current) < self._wanted
+    def _needs_evaluator(self) -> bool:
+        return not self._is_closed and self._source is not None and len(self._current) < self._size
 
 
 def _closed() -> PolicyError:
-    return PolicyError(PolicyFault.ENGINE, "the policy is no longer in use")
+    return PolicyError(PolicyFault.ENGINE, "the policy is closed")

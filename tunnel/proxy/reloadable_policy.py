@@ -69,4 +69,4 @@ class ReloadablePolicy:
     def _ask(self, peer: Peer) -> bool:
         if self._policy is None:
             raise PeerDenied(Denial.POLICY_ERROR, "unauthorized: no policy has been read yet")
-        return self._policy.ask(peer.leaf, monotonic() + self._limit)
+        return self._policy.admits(peer.leaf, monotonic() + self._limit)

@@ -1,8 +1,7 @@
-"""What an engine that compiles too kindly should have refused.
+"""Checks of a compiled plan (OPA's intermediate representation, in JSON) that OPA makes and the engine does not.
 
-Knows the form of a plan (OPA's intermediate representation, as JSON); must not know the engine. The engine takes a name that
-is never bound as undefined, so that a slip in `not usr == "mallory"` would admit everyone, and data that has the name of a rule
-as the value of that rule. OPA refuses both, and so do we.
+The engine treats a variable that is never bound as undefined, so that a typo in `not usr == "mallory"` would admit every peer,
+and it takes data with the path of a rule as the value of that rule. OPA rejects both.
 """
 
 from __future__ import annotations
@@ -13,12 +12,12 @@ from typing import Any
 
 _INPUT_AND_DATA = (0, 1)
 _RESULTS = ("target", "result")
-_WORKS_THOUGH_ABSENT = "print"  # the engine says that it has it not, and prints
+_PRINT = "print"  # works, although the engine reports it as unavailable
 
 
 @dataclass(slots=True)
 class _Seen:
-    """What the statements of a plan read, bind and call, each with the place where it came first."""
+    """The variables and functions that the statements of a plan bind, read and call, with their first position."""
 
     bound: set[int] = field(default_factory=lambda: set(_INPUT_AND_DATA))
     read: dict[int, str] = field(default_factory=dict)
@@ -27,7 +26,7 @@ class _Seen:
 
 
 def find_fault(plan: Mapping[str, Any], is_available: Callable[[str], bool]) -> str | None:
-    """The first thing wrong with a plan, with its place `module:line: `, or None."""
+    """Return the first error in a plan, with its position `module:line: `, or None."""
     seen = _Seen()
     files = [file["value"] for file in plan["static"].get("files", ())]
     functions = {function["name"]: function for function in plan["funcs"]["funcs"]}
@@ -40,9 +39,9 @@ def find_fault(plan: Mapping[str, Any], is_available: Callable[[str], bool]) -> 
 
 
 def find_conflict(plan: Mapping[str, Any], data: Any) -> str | None:
-    """The first rule in whose place there is data, or None."""
+    """Return the error for the first rule that conflicts with data, or None."""
     for function in plan["funcs"]["funcs"]:
-        path = function["path"][1:]  # the first part is no name of the policy's
+        path = function["path"][1:]  # the first part is not from the policy
         if _is_taken(data, path):
             return f"there is both a rule and data for data.{'.'.join(path)}"
     return None
@@ -62,18 +61,18 @@ def _faults(seen: _Seen, functions: set[str], built_in: set[str], is_available: 
     for name, place in seen.called.items():
         if name not in functions | built_in:
             yield f"{place}undefined function {name}"
-        if name in built_in and name != _WORKS_THOUGH_ABSENT and not is_available(name):
-            yield f"{place}the engine does not offer the function {name}"
+        if name in built_in and name != _PRINT and not is_available(name):
+            yield f"{place}the engine does not have the function {name}"
     for number, place in seen.read.items():
         if number not in seen.bound:
-            yield f"{place}a variable that the engine binds nowhere (unsafe); bind it by := or some first"
+            yield f"{place}unsafe variable: it is bound nowhere; bind it with := or some first"
     for name in seen.calls:
         if _reaches(seen.calls, name):
             yield f"the rule {name.partition('.')[2]} refers to itself"
 
 
 def _follow(part: Any, function: str, place: str, files: list[str], seen: _Seen) -> None:
-    """Take in a part of the plan and everything inside it."""
+    """Collect a part of the plan and everything inside it."""
     if isinstance(part, list):
         for each in part:
             _follow(each, function, place, files, seen)
@@ -84,13 +83,13 @@ def _follow(part: Any, function: str, place: str, files: list[str], seen: _Seen)
         statement = part.get("stmt")
         if isinstance(statement, dict):
             place = f"{files[statement['file']]}:{statement['row'] + 1}: " if "row" in statement else place
-            _take(part["type"], statement, function, place, seen)
+            _collect(part["type"], statement, function, place, seen)
         for each in part.values():
             _follow(each, function, place, files, seen)
 
 
-def _take(kind: str, statement: Mapping[str, Any], function: str, place: str, seen: _Seen) -> None:
-    if kind != "ResetLocalStmt":  # which binds to nothing
+def _collect(kind: str, statement: Mapping[str, Any], function: str, place: str, seen: _Seen) -> None:
+    if kind != "ResetLocalStmt":  # it binds no value
         seen.bound.update(statement[name] for name in _RESULTS if isinstance(statement.get(name), int))
     if kind == "ScanStmt":
         seen.bound.update((statement["key"], statement["value"]))
@@ -101,7 +100,7 @@ def _take(kind: str, statement: Mapping[str, Any], function: str, place: str, se
 
 
 def _reaches(calls: Mapping[str, set[str]], start: str) -> bool:
-    """Whether a function calls itself, by whatever detour."""
+    """Whether a function calls itself, directly or not."""
     seen: set[str] = set()
     waiting = list(calls[start])
     while waiting:

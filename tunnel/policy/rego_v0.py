@@ -1,7 +1,7 @@
-"""Rego v0 for an engine that speaks v1.
+"""Conversion of Rego v0 to the v1 that the engine accepts.
 
-Knows the one thing that the engine reads with another meaning, `name[key] { ... }`, a set in v0; must not know files or the
-engine. Everything else of v0 (bodies without `if`, `import input`) the engine takes as it is.
+Only `name[key] { ... }`, a set in v0, has another meaning for the engine. It accepts the rest of v0 (bodies without `if`,
+`import input`) unchanged.
 """
 
 from __future__ import annotations
@@ -16,15 +16,17 @@ _TOKEN = re.compile(
     | (?P<word>[A-Za-z_][A-Za-z0-9_]*) | (?P<number>[0-9][0-9.eE]*) | (?P<open>[\[({]) | (?P<close>[\])}]) | (?P<sign>.)""",
     re.VERBOSE | re.DOTALL,
 )
-_ENDS = ("word", "raw", "text", "number", "close")  # what may stand at the end of a rule
-_STARTS = frozenset("default else import package as not some every with in if contains".split())  # these go on in the next line
-# After the bracket, these say that the rule has a value, a longer name or a keyword of v1.
-_GOES_ON = frozenset(("=", ":", ".", "[", "(", "if", "contains"))
+_ENDS = ("word", "raw", "text", "number", "close")  # tokens that can end a rule
+_STARTS = frozenset(
+    "default else import package as not some every with in if contains".split()
+)  # these continue on the next line
+# After the closing bracket these mean that the rule has a value, a longer name or a v1 keyword.
+_CONTINUES = frozenset(("=", ":", ".", "[", "(", "if", "contains"))
 
 
 @dataclass(frozen=True, slots=True)
 class PartialSet:
-    """A rule head `name[key]`: its line, and where both brackets are."""
+    """A rule head `name[key]`: its line, and the offsets of both brackets."""
 
     line: int
     name: str
@@ -33,7 +35,7 @@ class PartialSet:
 
 
 def find_partial_sets(module: str) -> Iterator[PartialSet]:
-    """The rules that are sets in v0, and that v1 would write with `contains`."""
+    """Yield the rules that are sets in v0, which v1 writes with `contains`."""
     tokens = [match for match in _TOKEN.finditer(module) if match.lastgroup != "blank"]
     depth, before, is_fresh = 0, "", True  # is_fresh: a rule may start here
     for at, (token, following) in enumerate(pairwise(tokens)):
@@ -51,7 +53,7 @@ def find_partial_sets(module: str) -> Iterator[PartialSet]:
 
 
 def to_v1(module: str) -> str:
-    """The same module with its sets written as v1 does; every line stays where it is."""
+    """Return the module with its sets in v1 syntax; line numbers stay the same."""
     for found in sorted(find_partial_sets(module), key=lambda each: -each.opening):
         key = module[found.opening + 1 : found.closing]
         module = f"{module[: found.opening]} contains {key}{module[found.closing + 1 :]}"
@@ -59,7 +61,7 @@ def to_v1(module: str) -> str:
 
 
 def is_v1(module: str) -> bool:
-    """Whether a module asks for v1 itself."""
+    """Whether a module imports `rego.v1`."""
     return re.search(r"^\s*import\s+rego\.v1\s*(#.*)?$", module, re.MULTILINE) is not None
 
 
@@ -73,8 +75,8 @@ def _closing(tokens: list[re.Match[str]], opening: int) -> int | None:
 
 
 def _is_set(following: list[re.Match[str]]) -> bool:
-    """Whether what comes after the bracket leaves the rule without a value of its own."""
+    """Whether the tokens after the closing bracket give the rule no value."""
     if following and following[0].lastgroup == "newline":
         more = next((token.group() for token in following if token.lastgroup != "newline"), "")
         return more not in ("=", ":", "if", "contains")
-    return not following or following[0].group() not in _GOES_ON
+    return not following or following[0].group() not in _CONTINUES

@@ -1,7 +1,6 @@
-"""One evaluator: a child process, its stream, and the limits it lives under.
+"""One evaluator: a child process that evaluates a policy, its stream, and its limits of time and memory.
 
-Knows how it is started, asked, watched and killed; must not know certificates or other evaluators. Deadlines are on the
-clock of time.monotonic.
+Deadlines are on the clock of `time.monotonic`.
 """
 
 from __future__ import annotations
@@ -17,16 +16,16 @@ from typing import Any
 from tunnel.errors import PolicyError, PolicyFault
 from tunnel.interpreter import isolated_argv
 from tunnel.policy.bundle import PolicySource
-from tunnel.policy.frames import FrameParser, encode_frame
+from tunnel.policy.evaluator import FrameParser, encode_frame
 
-_TICK = 0.05  # seconds between two looks at a busy child's memory; it grows by some 20 MiB meanwhile
+_TICK = 0.05  # seconds between two checks of the memory of a busy child; it can grow by about 20 MiB meanwhile
 _PIECE = 64 * 1024
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _MISSING = "Rego policies need the engine regopy: pip install 'spiffe-tunnel[opa]'"
 
 
 class Evaluator:
-    """Started by the constructor; good for questions once `load` has returned, and for none after an error."""
+    """A child process: the constructor starts it, `load` compiles a policy, `evaluate` is then allowed until an error."""
 
     def __init__(self, memory: int) -> None:
         self._memory = memory
@@ -36,20 +35,20 @@ class Evaluator:
         try:
             self._process, self._channel = _start()
         except OSError as error:
-            raise PolicyError(PolicyFault.ENGINE, f"the evaluator cannot be started: {error}") from error
+            raise PolicyError(PolicyFault.ENGINE, f"cannot start the evaluator: {error}") from error
 
     @property
     def pid(self) -> int:
-        """The process."""
+        """The process ID."""
         return self._process.pid
 
     @property
     def is_dead(self) -> bool:
-        """Whether it has been killed, or has failed."""
+        """Whether it was killed or has failed."""
         return self._is_dead
 
     def load(self, source: PolicySource, query: str, deadline: float) -> None:
-        """Have a policy compiled; raises PolicyError with one line about what is wrong with it."""
+        """Compile a policy; raises PolicyError with one line."""
         modules = [[module.name, module.text] for module in source.modules]
         answer = self._exchange({"modules": modules, "data": source.data, "query": query}, deadline)
         if "ready" in answer:
@@ -58,22 +57,22 @@ class Evaluator:
         self.kill()
         if "missing" in answer:
             raise PolicyError(PolicyFault.NO_ENGINE, f"{_MISSING} ({answer['missing']})")
-        raise PolicyError(PolicyFault.INVALID, answer["refused"])
+        raise PolicyError(PolicyFault.INVALID, answer["invalid"])
 
-    def ask(self, term: str, deadline: float) -> bool:
-        """Whether the policy admits this input, JSON; raises PolicyError when it cannot say, or not in time."""
+    def evaluate(self, term: str, deadline: float) -> bool:
+        """Whether the policy admits this input, in JSON; raises PolicyError if the evaluation fails or times out."""
         answer = self._exchange(term, deadline)
         if "error" in answer:
             raise PolicyError(PolicyFault.EVALUATION, answer["error"])
         return answer["allowed"] is True
 
     def kill(self) -> None:
-        """End it, whatever it does; whoever waits for its answer gets an error. `reap` is still due."""
+        """Kill the process; a pending `evaluate` raises PolicyError. `reap` must still be called."""
         self._is_dead = True
         self._process.kill()
 
     def reap(self) -> None:
-        """Take back a killed process and its stream; nobody may be asking it any more."""
+        """Wait for a killed process and close its stream; no `evaluate` may be pending."""
         self._process.wait()
         self._channel.close()
 
@@ -93,7 +92,7 @@ class Evaluator:
             raise
         except ConnectionError as error:
             self.kill()
-            raise PolicyError(PolicyFault.ENGINE, f"the evaluator is gone: {self._how_it_ended()}") from error
+            raise PolicyError(PolicyFault.ENGINE, f"the evaluator has exited: {self._describe_exit()}") from error
 
     def _send(self, data: bytes, deadline: float) -> None:
         view = memoryview(data)
@@ -102,29 +101,29 @@ class Evaluator:
             view = view[self._channel.send(view) :]
 
     def _wait(self, event: int, deadline: float) -> None:
-        """Until the stream is ready; raises PolicyError at the deadline or at the limit of memory."""
+        """Wait until the stream is ready; raises PolicyError at the deadline or the memory limit."""
         poll = select.poll()
         poll.register(self._channel, event)
         while not poll.poll(max(0.0, min(_TICK, deadline - time.monotonic())) * 1000):
             if time.monotonic() >= deadline:
-                raise PolicyError(PolicyFault.TIMEOUT, "no answer in time")
+                raise PolicyError(PolicyFault.TIMEOUT, "evaluation timed out")
             if self._resident() - self._base > self._memory:
                 raise PolicyError(PolicyFault.OVER_LIMIT, f"more than {self._memory >> 20} MiB of memory used")
 
     def _resident(self) -> int:
-        """Bytes of memory that the child occupies; 0 once it is gone."""
+        """Return the resident memory of the child in bytes, 0 after it has exited."""
         try:
             return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * _PAGE
         except (OSError, IndexError):
             return 0
 
-    def _how_it_ended(self) -> str:
+    def _describe_exit(self) -> str:
         status = self._process.poll()
         return "killed" if status is None or status == -9 else f"signal {-status}" if status < 0 else f"status {status}"
 
 
 def _start() -> tuple[subprocess.Popen[bytes], socket.socket]:
-    """The child, with nothing of ours but its end of the stream; and our end."""
+    """Start the child, which inherits only its end of the stream; return it and our end."""
     environment = {name: os.environ[name] for name in ("LD_LIBRARY_PATH", "TMPDIR") if name in os.environ}
     ours, theirs = socket.socketpair()
     ours.setblocking(False)

@@ -1,7 +1,7 @@
-"""The files of a bundle, from a directory or a tar.gz, within limits.
+"""The files of a bundle, read from a directory or a tar.gz with limits on size and number.
 
-Knows archives and directories; must not know what the files mean. Names are relative to the root, without `.` and `..`.
-Links in an archive are left out; in a directory a link to a file is followed, since Kubernetes mounts files so.
+Names are relative to the root, without `.` and `..`. Links in an archive are ignored; in a directory a link to a file is
+followed, because Kubernetes mounts files that way.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from pathlib import Path, PurePosixPath
 from tunnel.errors import PolicyError, PolicyFault
 from tunnel.log import escape
 
-MAX_BYTES = 16 * 1024 * 1024  # of all that is unpacked, together; the engine needs many times as much
+MAX_BYTES = 16 * 1024 * 1024  # of all files together; the engine needs many times as much memory
 MAX_FILES = 10_000
-_HIDDEN_BUT_MEANT = (".manifest", ".signatures.json")
+_READ_HIDDEN = (".manifest", ".signatures.json")
 
 
 def read_archive(packed: bytes) -> dict[str, bytes]:
-    """The regular files of a tar.gz by their names."""
+    """Return the regular files of a tar.gz by name; raises PolicyError."""
     members: dict[str, bytes] = {}
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(packed)) as unpacked:
@@ -34,21 +34,21 @@ def read_archive(packed: bytes) -> dict[str, bytes]:
                 file = archive.extractfile(member) if member.isreg() and not member.issparse() else None
                 if file is not None:
                     _add(members, member.name, file.read())
-    # The parser of tar lets out what a broken header makes of it.
+    # tarfile raises any of these for a broken header.
     except (tarfile.TarError, zlib.error, EOFError, OSError, ValueError, OverflowError, RecursionError) as error:
-        raise PolicyError(PolicyFault.UNREADABLE, f"not a bundle in tar.gz: {type(error).__name__}") from None
+        raise PolicyError(PolicyFault.UNREADABLE, f"not a tar.gz bundle: {type(error).__name__}") from None
     return members
 
 
 def read_directory(path: str) -> dict[str, bytes]:
-    """The files under a directory, but for hidden ones; raises OSError for what cannot be read."""
+    """Return the files below a directory, except hidden ones; raises OSError or PolicyError."""
     members: dict[str, bytes] = {}
     size = 0
     for place, directories, files in os.walk(path, onerror=_raise):
         directories[:] = sorted(name for name in directories if not name.startswith("."))
         for name in files:
             file = Path(place, name)
-            if (name.startswith(".") and name not in _HIDDEN_BUT_MEANT) or not file.is_file():
+            if (name.startswith(".") and name not in _READ_HIDDEN) or not file.is_file():
                 continue
             _check_count(len(members))
             size += file.stat().st_size
@@ -65,9 +65,9 @@ def _add(members: dict[str, bytes], name: str, content: bytes) -> None:
     parts = [part for part in PurePosixPath(name).parts if part not in ("/", "//", ".")]
     relative = "/".join(parts)
     if ".." in parts:
-        raise PolicyError(PolicyFault.UNREADABLE, f"{escape(name)}: a name that leads out of the bundle")
+        raise PolicyError(PolicyFault.UNREADABLE, f"{escape(name)}: path outside the bundle")
     if relative in members:
-        raise PolicyError(PolicyFault.UNREADABLE, f"{escape(relative)}: comes twice")
+        raise PolicyError(PolicyFault.UNREADABLE, f"{escape(relative)}: duplicate file")
     members[relative] = content
 
 

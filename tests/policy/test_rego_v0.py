@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tunnel.policy.v0 import find_partial_sets, is_v1, to_v1
+from tunnel.policy.rego_v0 import find_partial_sets, is_v1, to_v1
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,4 @@
-"""How Go takes a URL apart, since policies see the parts.
-
-Knows the rules of Go's net/url that show in its fields; must not know certificates or policies. A text that Go refuses is
-a WireError.
-"""
+"""A URL parser with the rules and fields of Go's `net/url`, which policies see."""
 
 from __future__ import annotations
 
@@ -15,7 +11,7 @@ from tunnel.ip_address import parse_ip_address
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(.*)", re.DOTALL)
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
-_HOST = re.compile(r"[A-Za-z0-9\-_.~!$&'()*+,;=:\[\]<>\"]*")  # crypto/x509 bears no escape in it
+_HOST = re.compile(r"[A-Za-z0-9\-_.~!$&'()*+,;=:\[\]<>\"]*")  # crypto/x509 allows no escape in it
 _PORT = re.compile(r"(:[0-9]*)?")
 _USER = re.compile(r"[A-Za-z0-9\-._:~!$&'()*+,;=%@]*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -26,9 +22,9 @@ Url = dict[str, object]
 
 
 def parse_url(text: str) -> Url:
-    """The fields of Go's url.URL by their names; raises WireError."""
+    """Return the fields of Go's `url.URL`; raises WireError for a URL that Go rejects."""
     if _CONTROL.search(text):
-        raise _refused("a control character in it")
+        raise _refused("a control character")
     main, _, fragment = text.partition("#")
     scheme, rest = _split_scheme(main)
     force = rest.endswith("?") and rest.count("?") == 1
@@ -39,7 +35,7 @@ def parse_url(text: str) -> Url:
     if scheme and not rest.startswith("/"):
         return url | {"Opaque": rest}
     if not scheme and ":" in rest.partition("/")[0]:
-        raise _refused("a colon in its first segment")
+        raise _refused("a colon in its first path segment")
     if rest.startswith("//") and (scheme or not rest.startswith("///")):
         authority, slash, path = rest[2:].partition("/")
         rest = slash + path
@@ -51,21 +47,21 @@ def parse_url(text: str) -> Url:
 
 
 def _refused(why: str) -> WireError:
-    return WireError(WireFault.MALFORMED, f"a URI name with {why}")
+    return WireError(WireFault.MALFORMED, f"a URI SAN with {why}")
 
 
 def _split_scheme(text: str) -> tuple[str, str]:
     if text.startswith(":"):
-        raise _refused("no scheme before its colon")
+        raise _refused("an empty scheme")
     match = _SCHEME.fullmatch(text)
     return (match.group(1).lower(), match.group(2)) if match else ("", text)
 
 
 def _split_authority(authority: str) -> tuple[dict[str, object] | None, str]:
-    """The user, whose fields Go shows to nobody, and the host with its port."""
+    """Return the user, whose fields Go does not export, and the host with its port."""
     user, at, host = authority.rpartition("@")
     if not _USER.fullmatch(user) or _BAD_ESCAPE.search(user):
-        raise _refused("a user that cannot be read")
+        raise _refused("invalid user information")
     return {} if at else None, _parse_host(host)
 
 
@@ -73,26 +69,26 @@ def _parse_host(host: str) -> str:
     literal, bracket, port = host.rpartition("]")
     if host.startswith("["):
         if not bracket or not isinstance(parse_ip_address(literal[1:]), IPv6Address):
-            raise _refused("an address that cannot be read")
+            raise _refused("an invalid IPv6 address")
     elif ":" in host:
         port = host[host.rindex(":") :]
     else:
         port = ""
     if "[" in host[1:] or not _PORT.fullmatch(port):
-        raise _refused("a host or port that cannot be read")
+        raise _refused("an invalid host or port")
     if not _HOST.fullmatch(host) or (host and "" in host.split(".")):
-        raise _refused("a host that is no domain")
+        raise _refused("an invalid domain")
     return host
 
 
 def _unescape(text: str, safe: str) -> tuple[str, str]:
-    """The text without its escapes, and as it was when it was not escaped the usual way."""
+    """Return the unescaped text, and the original if it differs from the default escaping."""
     if _BAD_ESCAPE.search(text):
-        raise _refused("a broken escape")
+        raise _refused("an invalid escape")
     plain = unquote_to_bytes(text)
     return _text(plain), "" if quote_from_bytes(plain, safe) == text else text
 
 
 def _text(data: bytes) -> str:
-    """What Go's JSON makes of bytes: each one that is not UTF-8 is replaced."""
+    """Return bytes as Go's JSON does: each byte that is not UTF-8 is replaced."""
     return re.sub("[\udc80-\udcff]", "\ufffd", data.decode("utf-8", "surrogateescape"))
