@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from tunnel.errors import ConfigError, quote
+from tunnel.errors import invalid_value
 
 _SPIFFE = ["spiffe:", ""]  # "spiffe://" split at its slashes
 
@@ -35,10 +35,10 @@ def parse_pattern(text: str) -> UriPattern:
     """Parse a pattern; raises ConfigError for a misplaced wildcard."""
     trimmed = text[:-1] if text.endswith("/") and text != "/" else text
     if not trimmed:
-        raise ConfigError("invalid URI pattern: empty")
+        raise invalid_value("URI pattern", text, "empty")
     *heads, last = trimmed.split("/")
     if "**" in heads:
-        raise ConfigError(f"invalid URI pattern {quote(text)}: '**' can only be the last segment")
+        raise invalid_value("URI pattern", text, "'**' can only be the last segment")
     if last != "**":
         body = "/".join(_segment(part, text) for part in [*heads, last]) + "/?"
     elif heads:
@@ -52,5 +52,5 @@ def _segment(part: str, text: str) -> str:
     if part == "*":
         return "[^/]+"
     if "*" in part:
-        raise ConfigError(f"invalid URI pattern {quote(text)}: wildcard '*' can only appear between two separators")
+        raise invalid_value("URI pattern", text, "wildcard '*' can only appear between two separators")
     return re.escape(part)

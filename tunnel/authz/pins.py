@@ -7,7 +7,7 @@ import binascii
 import hashlib
 from dataclasses import dataclass
 
-from tunnel.errors import ConfigError, quote
+from tunnel.errors import invalid_value, quote
 
 _ALGORITHMS = ("sha256", "sha384", "sha512")
 _EXPECTED = f"ALGORITHM:BASE64 with one of {', '.join(_ALGORITHMS)}"
@@ -30,12 +30,12 @@ def parse_pin(text: str) -> SpkiPin:
     algorithm = name.lower()
     if not colon or algorithm not in _ALGORITHMS:
         problem = f"unknown algorithm {quote(name)}" if colon else "missing algorithm"
-        raise ConfigError(f"invalid SPKI pin {quote(text)}: {problem}; expected {_EXPECTED}")
+        raise invalid_value("SPKI pin", text, problem, _EXPECTED)
     try:
         digest = base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise ConfigError(f"invalid SPKI pin {quote(text)}: {str(error).lower()}; expected {_EXPECTED}") from error
+        raise invalid_value("SPKI pin", text, str(error).lower(), _EXPECTED) from error
     size = hashlib.new(algorithm).digest_size
     if len(digest) != size:
-        raise ConfigError(f"invalid SPKI pin {quote(text)}: digest of {len(digest)} bytes; expected {size} for {algorithm}")
+        raise invalid_value("SPKI pin", text, f"digest of {len(digest)} bytes", f"{size} for {algorithm}")
     return SpkiPin(algorithm, digest)
