@@ -164,7 +164,7 @@ class Proxy:
         for note in generation.notes:
             self._log.write(f"warning: {note}")
         self._state_reporter.show_identity(generation)
-        self.tunnel.counters.certificates.note(is_well=True)
+        self.tunnel.counters.certificates.count(is_success=True)
         self._ready.set()
 
     def confirm(self) -> None:

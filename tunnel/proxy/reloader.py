@@ -75,7 +75,7 @@ class Reloader:
         return ""
 
     def _note_certificates(self, error: TunnelError) -> str:
-        self._counters.certificates.note(is_well=False)
+        self._counters.certificates.count(is_success=False)
         why = f"{error}{explain_denial(error)}"
         self._log.write(f"error reloading TLS configuration: {why}, the last good one stays")
         return why
@@ -87,11 +87,11 @@ class Reloader:
                 await policy.load()
         except TunnelError as error:
             return self._note_policy(error)
-        self._counters.policy.note(is_well=True)
+        self._counters.policy.count(is_success=True)
         return ""
 
     def _note_policy(self, error: TunnelError) -> str:
-        self._counters.policy.note(is_well=False)
+        self._counters.policy.count(is_success=False)
         why = f"{error}{explain_denial(error)}"
         self._log.write(f"error reloading OPA policy: {why}, the last good one stays")
         return why

@@ -1,121 +1,125 @@
-"""What has happened, in numbers.
+"""Counters of a process, each declared with the metric that exports it.
 
-Knows the names of the counts and how ghostunnel's follow from ours; must not know how they are shown. Plain integers, owned
-by the loop's thread; the two timers are there only when somebody will ask for them.
+Plain integers, changed by the event loop's thread only; the two timers exist only if metrics are served or sent.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # loaded only when somebody will ask for them
+from tunnel.status import metric_definitions as metrics
+from tunnel.status.metric_definitions import Metric
+
+if TYPE_CHECKING:  # loaded only if metrics are served or sent
     from tunnel.status.durations import DurationMetric
 
 
 @dataclass(slots=True)
 class Reloads:
-    """What became of each attempt to take something new into use."""
+    """Outcomes of the attempts to load something again."""
 
     succeeded: int = 0
     failed: int = 0
-    is_well: bool = True  # the last one succeeded, or none was tried
+    is_last_successful: bool = True  # also if there was no attempt
 
-    def note(self, *, is_well: bool) -> None:
-        """One more attempt: what was asked for is in use now, or the last good one stays."""
-        self.succeeded += is_well
-        self.failed += not is_well
-        self.is_well = is_well
+    def count(self, *, is_success: bool) -> None:
+        """Count one attempt: the new value is in use now, or the previous one is kept."""
+        self.succeeded += is_success
+        self.failed += not is_success
+        self.is_last_successful = is_success
 
 
 @dataclass(frozen=True, slots=True)
 class WorkloadApiState:
     """The state of the Workload API that our identity comes from."""
 
-    error: str = "no update yet"  # "" while the stream is open and brings what it should
-    updates: int = 0  # messages that were accepted
+    error: str = "no update yet"  # "" while the stream is open and its last update was accepted
+    updates: int = 0  # accepted messages
     rejected: int = 0
     left_out: int = 0  # SVIDs of accepted messages that could not be used, and were not needed
     last_update: int | None = None  # Unix time
 
 
+@dataclass(frozen=True, slots=True)
+class CounterExport:
+    """How a field of Counters is exported."""
+
+    metric: Metric
+    is_outcome: bool = True  # of a connection: also in the log's last line
+    is_failure: bool = False  # of a connection before its relay: also a part of ghostunnel's `accept.error`
+
+
+_EXPORT = "export"
+
+
+def _counter(metric: Metric, *, is_outcome: bool = True, is_failure: bool = False) -> int:
+    return field(default=0, metadata={_EXPORT: CounterExport(metric, is_outcome, is_failure)})
+
+
 @dataclass(slots=True)
 class Counters:
-    """Counts since the start, by what became of a connection."""
+    """Counts since the start."""
 
-    accepted: int = 0
-    carried: int = 0  # reached the relay
-    refused: int = 0  # the handshake failed or no rule admitted the peer
-    dial_failed: int = 0  # the target could not be reached
-    client_gone: int = 0  # the accepted side vanished before the relay
-    no_identity: int = 0  # closed at once for want of a valid identity
-    closed_without_data: int = 0  # closed by the other side without a byte
-    acme_challenge: int = 0  # looked at by an ACME authority
-    wrong_local_user: int = 0  # of another user of this machine, where only our own may connect
-    close_notify: int = 0  # the TLS side ended with close_notify
-    fin_without_close_notify: int = 0  # the TLS side ended with a FIN between two records
-    truncated: int = 0  # the TLS side ended inside a record
-    crashed: int = 0  # ended by a bug of ours
-    accept_errors: int = 0
-    other_ends: dict[str, int] = field(default_factory=dict)  # by the log's word for how a carried connection ended
+    accepted: int = _counter(metrics.ACCEPT_TOTAL)
+    carried: int = _counter(metrics.ACCEPT_SUCCESS)  # reached the relay
+    refused: int = _counter(metrics.OUTCOMES, is_failure=True)  # the handshake failed or no rule admitted the peer
+    dial_failed: int = _counter(metrics.OUTCOMES, is_failure=True)  # the target could not be reached
+    client_gone: int = _counter(metrics.OUTCOMES, is_failure=True)  # the accepted side closed before the relay
+    no_identity: int = _counter(metrics.OUTCOMES, is_failure=True)  # closed because there was no valid identity
+    closed_without_data: int = _counter(metrics.OUTCOMES, is_failure=True)  # by the client
+    acme_challenge: int = _counter(metrics.OUTCOMES)  # verified by an ACME authority
+    wrong_local_user: int = _counter(metrics.OUTCOMES, is_failure=True)  # where only our own user may connect
+    close_notify: int = _counter(metrics.OUTCOMES)  # the TLS side ended with close_notify
+    fin_without_close_notify: int = _counter(metrics.OUTCOMES)  # the TLS side ended with a FIN between two records
+    truncated: int = _counter(metrics.OUTCOMES)  # the TLS side ended inside a record
+    crashed: int = _counter(metrics.OUTCOMES)  # ended by a bug of ours
+    accept_errors: int = _counter(metrics.ACCEPT_ERROR, is_failure=True)
+    other_ends: dict[str, int] = field(default_factory=dict)  # of relays, by close reason
 
-    # What the log's last line leaves out.
-    handshake_timeouts: int = 0  # of accepted connections; among the refused
-    reaped: int = 0  # carried connections that a limit on time has ended
-    broken: int = 0  # carried connections that ended in an error: not by an end, a reset, a limit or our own end
-    forwarded: int = 0  # bytes from accepted to dialled sides, of connections that are over
-    returned: int = 0  # and the other way
-    reasons: dict[str, int] = field(default_factory=dict)  # of connections that were not carried, by the log's word
+    # Not in the log's last line:
+    handshake_timeouts: int = _counter(metrics.ACCEPT_TIMEOUT, is_outcome=False)  # of accepted connections; a part of `refused`
+    reaped: int = _counter(metrics.CONN_TIMEOUT, is_outcome=False)  # relays that a time limit has ended
+    broken: int = _counter(metrics.CONN_ERROR, is_outcome=False)  # relays that ended with an error
+    forwarded: int = 0  # bytes from accepted to dialled sides, of closed connections; see TunnelGauges
+    returned: int = 0  # bytes of the other direction
+    reasons: dict[str, int] = field(default_factory=dict)  # of connections that did not reach the relay
     status_refusals: dict[str, int] = field(default_factory=dict)  # requests that the status port has refused, by reason
     certificates: Reloads = field(default_factory=Reloads)
     policy: Reloads = field(default_factory=Reloads)
-    workload_api: WorkloadApiState | None = None  # None with another source of identity
+    workload_api: WorkloadApiState | None = None  # None with another identity source
     handshake: DurationMetric | None = None  # of accepted connections, from accept to the verdict or the failure
     lifetime: DurationMetric | None = None  # of every accepted connection
 
     @property
     def failed(self) -> int:
-        """Ghostunnel's `accept.error`: could not be accepted, or was and did not reach the relay."""
-        return (
-            self.accept_errors
-            + self.refused
-            + self.dial_failed
-            + self.client_gone
-            + self.no_identity
-            + self.closed_without_data
-            + self.wrong_local_user
-        )
+        """Ghostunnel's `accept.error`: could not be accepted, or was accepted and did not reach the relay."""
+        return sum(getattr(self, name) for name, export in EXPORTS.items() if export.is_failure)
 
     def outcomes(self) -> dict[str, int]:
         """The counts by outcome, without those by reason."""
-        return {name: getattr(self, name) for name in _OUTCOMES} | {
-            name.replace("-", "_"): count for name, count in self.other_ends.items()
-        }
+        counts = {name: getattr(self, name) for name, export in EXPORTS.items() if export.is_outcome}
+        return counts | {name.replace("-", "_"): count for name, count in self.other_ends.items()}
 
     def summary(self) -> str:
         """Every outcome whose count is not zero, as `name=number`."""
         return " ".join(f"{name}={count}" for name, count in self.outcomes().items() if count)
 
     def add_reason(self, reason: str) -> None:
-        """One more that was not carried, and why."""
+        """Count a connection that did not reach the relay, by its reason."""
         self.reasons[reason] = self.reasons.get(reason, 0) + 1
 
     def add_status_refusal(self, reason: str) -> None:
-        """One more request that the status port has refused, and why."""
+        """Count a request that the status port has refused, by its reason."""
         self.status_refusals[reason] = self.status_refusals.get(reason, 0) + 1
 
 
-_OUTCOMES = tuple(
-    (
-        "accepted carried refused dial_failed client_gone no_identity closed_without_data acme_challenge wrong_local_user "
-        "close_notify fin_without_close_notify truncated crashed accept_errors"
-    ).split()
-)
+EXPORTS: dict[str, CounterExport] = {one.name: one.metadata[_EXPORT] for one in fields(Counters) if _EXPORT in one.metadata}
 
 
 @dataclass(frozen=True, slots=True)
 class TunnelGauges:
-    """What is not counted but looked up: at a tunnel, and at the identity that it uses."""
+    """Values that are read when metrics are: of a tunnel, and of the identity that it uses."""
 
     opened: int = 0
     forwarded: int = 0  # bytes, of open connections too
@@ -126,7 +130,7 @@ class TunnelGauges:
 
 
 def timed_counters() -> Counters:
-    """For when the metrics are shown somewhere: with both timers."""
+    """Counters with both timers, for a process whose metrics are served or sent."""
     from tunnel.status.durations import LONG, SHORT, DurationMetric
 
     return Counters(handshake=DurationMetric(SHORT), lifetime=DurationMetric(LONG))

@@ -1,8 +1,7 @@
-"""Every metric there is: its name, its kind and what it teaches.
+"""Definitions of all metrics: name, kind and help text. A new metric of a counter is a line here and one in `counters.py`.
 
-Knows ghostunnel's names, which scripts and dashboards rely on, and ours; must not know values. Rules for whoever edits this
-file: what ghostunnel has keeps its name and its unit (nanoseconds), and no name of ours contains one of ghostunnel's or is
-contained in one, since scripts look for them as substrings. The table in `docs/metrics.md` is for operators.
+What ghostunnel has keeps its name and its unit (nanoseconds). No name of ours contains one of ghostunnel's or is contained in
+one, because scripts search for them as substrings.
 """
 
 from __future__ import annotations
@@ -12,23 +11,23 @@ from enum import Enum, auto
 
 
 class Kind(Enum):
-    """What a number does in the course of time."""
+    """How a value changes in the course of time."""
 
-    COUNTER = auto()  # only grows
-    LEVEL = auto()  # is counted up and down
-    GAUGE = auto()  # is looked up
-    TIMER = auto()  # durations, and how many come in a second
+    COUNTER = auto()  # only increases
+    LEVEL = auto()  # is counted up and down; ghostunnel shows it as a counter
+    GAUGE = auto()  # is read at the moment of a snapshot
+    TIMER = auto()  # durations, and their number per second
     HISTOGRAM = auto()  # durations
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric; of one with a label there are several, and the label's value is the last part of a dotted name."""
+    """One metric; with a label it has a reading per value of the label, which is the last part of the dotted name."""
 
     name: str
     kind: Kind
     help: str
-    suffix: str = ""  # which Prometheus's conventions want at a name; ghostunnel's are kept as they are
+    suffix: str = ""  # for Prometheus, by its conventions; ghostunnel's names have none
     label: str = ""
 
 
@@ -36,39 +35,37 @@ class Metric:
 
 OPEN = Metric("conn.open", Kind.LEVEL, "Connections that are open now, from accept on.")
 ACCEPT_TOTAL = Metric("accept.total", Kind.COUNTER, "Connections accepted.")
-ACCEPT_SUCCESS = Metric("accept.success", Kind.COUNTER, "Connections carried: handshake done, peer admitted, target connected.")
+ACCEPT_SUCCESS = Metric("accept.success", Kind.COUNTER, "Connections relayed: peer authorized, target connected.")
 ACCEPT_ERROR = Metric(
     "accept.error",
     Kind.COUNTER,
-    "Connections that failed before they were carried: not accepted, no handshake, peer refused, target not reached; "
-    "health checks that only connect are among them.",
+    "Connections that failed before the relay: accept error, handshake failed, peer refused, target not reached. "
+    "Includes health checks that only connect.",
 )
 ACCEPT_TIMEOUT = Metric(
     "accept.timeout", Kind.COUNTER, "Accepted connections whose TLS handshake took longer than the connect timeout."
 )
 CONN_TIMEOUT = Metric(
-    "conn.timeout", Kind.COUNTER, "Carried connections ended by the close timeout or by their longest life, each counted once."
+    "conn.timeout", Kind.COUNTER, "Relayed connections ended by the close timeout or the maximum lifetime, each counted once."
 )
 CONN_ERROR = Metric(
-    "conn.error", Kind.COUNTER, "Carried connections ended by a failure: not by an end, a reset, a limit or a shutdown."
+    "conn.error", Kind.COUNTER, "Relayed connections ended by an error: not by EOF, a reset, a time limit or a shutdown."
 )
 HANDSHAKE = Metric(
-    "conn.handshake", Kind.TIMER, "Nanoseconds of each TLS handshake with a client, failed ones too; a server's only."
+    "conn.handshake", Kind.TIMER, "Nanoseconds of each TLS handshake with a client, including failed ones; server mode only."
 )
-LIFETIME = Metric(
-    "conn.lifetime", Kind.TIMER, "Nanoseconds from accept to close of each connection, including those that failed."
-)
+LIFETIME = Metric("conn.lifetime", Kind.TIMER, "Nanoseconds from accept to close of each connection, including failed ones.")
 
-# -- ghostunnel's about its runtime, as far as they mean something here
+# -- ghostunnel's about its runtime, as far as Python has them
 
-MEMORY = Metric("runtime.mem.sys", Kind.GAUGE, "Bytes of memory held from the system: what is resident.")
-BLOCKS = Metric("runtime.mem.heap.objects", Kind.GAUGE, "Memory blocks that the interpreter has handed out.")
-TASKS = Metric("runtime.goroutines", Kind.GAUGE, "Trio tasks and threads; connections need neither.")
+MEMORY = Metric("runtime.mem.sys", Kind.GAUGE, "Resident memory in bytes.")
+BLOCKS = Metric("runtime.mem.heap.objects", Kind.GAUGE, "Memory blocks allocated by the interpreter.")
+TASKS = Metric("runtime.goroutines", Kind.GAUGE, "Trio tasks and threads; connections are neither.")
 COLLECTIONS = Metric("runtime.mem.gc.num-gc", Kind.COUNTER, "Runs of the garbage collector, of all generations.")
 COLLECTING = Metric(
     "runtime.mem.gc.cpu-fraction",
     Kind.GAUGE,
-    "Share of the time since the start that the garbage collector has stood in the way.",
+    "Fraction of the time since the start that was spent in the garbage collector.",
 )
 PAUSES = Metric("runtime.mem.gc.duration", Kind.HISTOGRAM, "Nanoseconds of each run of the garbage collector.")
 
@@ -81,7 +78,7 @@ RETURNED = Metric(
     "traffic.returned", Kind.COUNTER, "Bytes of plaintext from the target to accepted connections.", "_bytes_total"
 )
 REFUSALS = Metric(
-    "refusals", Kind.COUNTER, "Peers refused by us, by the reason that the log shows too.", "_total", label="reason"
+    "refusals", Kind.COUNTER, "Peers refused by us, by reason; the log shows the same reason.", "_total", label="reason"
 )
 STATUS_REFUSED = Metric(
     "status.refused", Kind.COUNTER, "Requests refused by the status port, by reason.", "_total", label="reason"
@@ -89,43 +86,43 @@ STATUS_REFUSED = Metric(
 FAILURES = Metric(
     "failures",
     Kind.COUNTER,
-    "TLS handshakes and target connections that failed for another cause than the peer's identity, by reason.",
+    "TLS handshakes and target connections that failed for a cause other than the peer's identity, by reason.",
     "_total",
     label="reason",
 )
 OUTCOMES = Metric(
     "outcomes",
     Kind.COUNTER,
-    "Connections by what became of them, in the words of the log's last line; one may have several.",
+    "Connections by outcome, as in the log's last line; one connection may have several outcomes.",
     "_total",
     label="outcome",
 )
-EXPIRY = Metric("certificate.expiry", Kind.GAUGE, "Unix time at which the certificate in use ends.", "_timestamp_seconds")
+EXPIRY = Metric("certificate.expiry", Kind.GAUGE, "Unix time at which the certificate in use expires.", "_timestamp_seconds")
 GENERATION = Metric(
-    "generation.number", Kind.GAUGE, "Number of the identity in use, one more with each update; 0 before the first."
+    "generation.number", Kind.GAUGE, "Number of the identity in use, increased with each update; 0 before the first."
 )
 IDENTITY_USABLE = Metric(
     "identity.usable",
     Kind.GAUGE,
-    "Whether new connections can be served with our identity: 0 before the first, after it has expired or been withdrawn.",
+    "Whether our identity can be used for new connections: 0 before the first, and after it has expired or been withdrawn.",
 )
 WORKLOAD_API_OK = Metric(
     "workload-api.ok",
     Kind.GAUGE,
-    "Whether the Workload API serves us: 0 while the stream is down, its update is rejected or a rotation is overdue.",
+    "Whether the Workload API stream is healthy: 0 while it is down, its update is rejected or a rotation is overdue.",
 )
 WORKLOAD_API_LAST = Metric(
-    "workload-api.last-update", Kind.GAUGE, "Unix time of the newest accepted update of the Workload API.", "_timestamp_seconds"
+    "workload-api.last-update", Kind.GAUGE, "Unix time of the last accepted Workload API update.", "_timestamp_seconds"
 )
-WORKLOAD_API_UPDATES = Metric("workload-api.updates", Kind.COUNTER, "Updates of the Workload API accepted.", "_total")
-WORKLOAD_API_REJECTED = Metric("workload-api.rejected", Kind.COUNTER, "Updates of the Workload API rejected.", "_total")
-LEFT_OUT = Metric(
-    "workload-api.left-out", Kind.COUNTER, "SVIDs in accepted updates that could not be used and were left out.", "_total"
-)
-RELOAD_SUCCESSES = Metric("reload.successes", Kind.COUNTER, "Reloads and updates taken into use.", "_total", label="what")
+WORKLOAD_API_UPDATES = Metric("workload-api.updates", Kind.COUNTER, "Workload API updates accepted.", "_total")
+WORKLOAD_API_REJECTED = Metric("workload-api.rejected", Kind.COUNTER, "Workload API updates rejected.", "_total")
+LEFT_OUT = Metric("workload-api.left-out", Kind.COUNTER, "SVIDs in accepted updates that were invalid and left out.", "_total")
+RELOAD_SUCCESSES = Metric("reload.successes", Kind.COUNTER, "Reloads and updates that succeeded.", "_total", label="what")
 RELOAD_FAILURES = Metric(
-    "reload.failures", Kind.COUNTER, "Reloads and updates that failed; the last good state stayed.", "_total", label="what"
+    "reload.failures", Kind.COUNTER, "Reloads and updates that failed; the previous state was kept.", "_total", label="what"
 )
-RELOAD_WELL = Metric(
-    "reload.last-successful", Kind.GAUGE, "Whether the last reload or update was taken into use.", label="what"
+RELOAD_LAST_SUCCESSFUL = Metric(
+    "reload.last-successful", Kind.GAUGE, "Whether the last reload or update succeeded.", label="what"
 )
+
+METRICS = tuple(one for one in list(globals().values()) if isinstance(one, Metric))  # in the order above
