@@ -25,7 +25,8 @@ from tests.support.plain_backends import Backend, echo
 from tests.support.processes import LIMIT, Process
 from tests.support.requirements import program
 from tests.support.tls_peer import tls_connection
-from tunnel.status.prometheus import PROMETHEUS_TYPE, encode_prometheus
+from tunnel.status.exposition import PROMETHEUS_TYPE
+from tunnel.status.prometheus import encode_prometheus
 
 TEXT = encode_prometheus(known_snapshot(), "ghostunnel")
 

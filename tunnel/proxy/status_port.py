@@ -31,9 +31,10 @@ from tunnel.proxy.tunnel import Tunnel
 from tunnel.status.backend_health import Check, check_by_connecting, check_by_handshake, check_by_request, share
 from tunnel.status.encoders import encode_json
 from tunnel.status.endpoints import JSON, PROMETHEUS, Endpoints
+from tunnel.status.exposition import PROMETHEUS_TYPE
 from tunnel.status.pprof import Pprof
 from tunnel.status.process_state import ProcessState
-from tunnel.status.prometheus import PROMETHEUS_TYPE, encode_prometheus
+from tunnel.status.prometheus import encode_prometheus
 from tunnel.status.snapshot import MetricsSource
 from tunnel.status.status_document import Service
 from tunnel.tls.engine import TlsEnd

@@ -1,23 +1,20 @@
-"""A snapshot in Prometheus's text format, with what its client library knows of the process.
+"""A snapshot in Prometheus text format, with the metrics of the process that prometheus_client provides.
 
-Knows the exposition format 0.0.4 and is the only place of prometheus_client; must not know who asks. Our own families are
-written here and not by the library: it would rename a counter whose name does not end in `_total`, and some of ghostunnel's
-do not.
+Our own families are not written by the library: it would rename a counter whose name does not end in `_total`, and some of
+ghostunnel's do not.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 
 from prometheus_client import REGISTRY, generate_latest
 
 from tunnel.status.durations import Distribution
+from tunnel.status.exposition import encode_head, encode_sample, legal_name
 from tunnel.status.metric_definitions import Kind, Metric
 from tunnel.status.snapshot import MetricReading, Snapshot
-
-PROMETHEUS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _TYPES = {
     Kind.COUNTER: "counter",
@@ -26,13 +23,12 @@ _TYPES = {
     Kind.TIMER: "histogram",
     Kind.HISTOGRAM: "histogram",
 }
-_ILLEGAL = re.compile(r"[^a-zA-Z0-9_:]")
 
 
 def encode_prometheus(snapshot: Snapshot, prefix: str) -> bytes:
     """All metrics; those of the process and of the interpreter have the library's names, without the prefix.
 
-    For any thread but the loop's: the library asks the kernel for each open descriptor, which takes 40 ms for 20000 of them.
+    Not for the thread of the event loop: the library reads /proc for each open descriptor, which takes 40 ms for 20000.
     """
     lines = "".join(
         line for metric, readings in groupby(snapshot.readings, _metric_of) for line in _family(metric, readings, prefix)
@@ -45,48 +41,39 @@ def _metric_of(reading: MetricReading) -> Metric:
 
 
 def _family(metric: Metric, readings: Iterable[MetricReading], prefix: str) -> Iterator[str]:
-    name = _legal(f"{prefix}_{metric.name}" if prefix else metric.name) + metric.suffix
-    yield from _head(name, metric.help, _TYPES[metric.kind])
+    name = legal_name(f"{prefix}_{metric.name}" if prefix else metric.name) + metric.suffix
+    yield encode_head(name, _TYPES[metric.kind], metric.help)
     for reading in readings:
         if isinstance(reading.value, Distribution):
             yield from _histogram(name, reading.value)
             if metric.kind is Kind.TIMER:
-                yield from _sampled(name, reading.value)
+                yield from _sample_gauges(name, reading.value)
         else:
-            labels = f'{{{metric.label}="{reading.label}"}}' if metric.label else ""
-            yield f"{name}{labels} {reading.value}\n"
-
-
-def _head(name: str, text: str, kind: str) -> tuple[str, str]:
-    return f"# HELP {name} {text}\n", f"# TYPE {name} {kind}\n"
+            yield encode_sample(name, reading.value, {metric.label: reading.label} if metric.label else None)
 
 
 def _histogram(name: str, seen: Distribution) -> Iterator[str]:
     for bound, count in zip(seen.bounds, seen.buckets, strict=True):
-        yield f'{name}_bucket{{le="{bound}"}} {count}\n'
-    yield f'{name}_bucket{{le="+Inf"}} {seen.count}\n'
-    yield f"{name}_sum {seen.total}\n"
-    yield f"{name}_count {seen.count}\n"
+        yield encode_sample(f"{name}_bucket", count, {"le": str(bound)})
+    yield encode_sample(f"{name}_bucket", seen.count, {"le": "+Inf"})
+    yield encode_sample(f"{name}_sum", seen.total)
+    yield encode_sample(f"{name}_count", seen.count)
 
 
-def _sampled(name: str, seen: Distribution) -> Iterator[str]:
-    """Ghostunnel's gauges beside a timer; what they hold cannot be added up over processes, unlike a histogram."""
+def _sample_gauges(name: str, seen: Distribution) -> Iterator[str]:
+    """Ghostunnel's gauges of a timer; unlike a histogram they cannot be added over processes."""
     sample, rates = seen.sample, seen.rates
-    facts = {
-        "min": (sample.minimum, "The least in a sample of recent ones"),
-        "max": (sample.maximum, "The greatest in a sample of recent ones"),
-        "mean": (sample.mean, "The mean of a sample of recent ones"),
-        "variance": (sample.variance, "The variance of a sample of recent ones"),
-        "std_dev": (sample.deviation, "The standard deviation of a sample of recent ones"),
-        "rate1": (rates.one_minute, "How many a second, averaged over one minute"),
-        "rate5": (rates.five_minutes, "How many a second, averaged over five minutes"),
-        "rate15": (rates.fifteen_minutes, "How many a second, averaged over fifteen minutes"),
-        "rate_mean": (rates.mean, "How many a second since the start"),
+    gauges = {
+        "min": (sample.minimum, "Minimum of a sample of recent values"),
+        "max": (sample.maximum, "Maximum of a sample of recent values"),
+        "mean": (sample.mean, "Mean of a sample of recent values"),
+        "variance": (sample.variance, "Variance of a sample of recent values"),
+        "std_dev": (sample.deviation, "Standard deviation of a sample of recent values"),
+        "rate1": (rates.one_minute, "Events per second, averaged over one minute"),
+        "rate5": (rates.five_minutes, "Events per second, averaged over five minutes"),
+        "rate15": (rates.fifteen_minutes, "Events per second, averaged over fifteen minutes"),
+        "rate_mean": (rates.mean, "Events per second since the start"),
     }
-    for word, (value, what) in facts.items():
-        yield from _head(f"{name}_{word}", f"{what}, see {name}.", "gauge")
-        yield f"{name}_{word} {value}\n"
-
-
-def _legal(name: str) -> str:
-    return _ILLEGAL.sub("_", f"_{name}" if name[:1].isdigit() else name)
+    for suffix, (value, text) in gauges.items():
+        yield encode_head(f"{name}_{suffix}", "gauge", f"{text}, see {name}.")
+        yield encode_sample(f"{name}_{suffix}", value)

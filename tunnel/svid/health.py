@@ -11,9 +11,8 @@ from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 
 from tunnel.http.connection import Request, Respond, Response
+from tunnel.status.exposition import PROMETHEUS_TYPE, encode_head, encode_sample
 from tunnel.svid.watch_state import WatchState
-
-_METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"  # Prometheus's text format
 
 
 def answer_health(
@@ -33,7 +32,7 @@ def answer_health(
             case "/ready":
                 return _say(is_well=standing.is_ready(now, fault), document=document)
             case "/metrics":
-                return Response(_encode(standing.numbers(fault)), content_type=_METRICS_TYPE)
+                return Response(_encode(standing.numbers(fault)), content_type=PROMETHEUS_TYPE)
         return Response(b"404 page not found: /live, /ready and /metrics are here\n", HTTPStatus.NOT_FOUND)
 
     return respond
@@ -45,5 +44,4 @@ def _say(*, is_well: bool, document: dict[str, object]) -> Response:
 
 
 def _encode(numbers: dict[str, tuple[str, float]]) -> bytes:
-    lines = [f"# TYPE {name} {kind}\n{name} {value:.15g}\n" for name, (kind, value) in numbers.items()]
-    return "".join(lines).encode()
+    return "".join(encode_head(name, kind) + encode_sample(name, value) for name, (kind, value) in numbers.items()).encode()
