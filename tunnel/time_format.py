@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 
+_NS = 1_000_000_000
 _UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"))
 
 
@@ -15,6 +17,21 @@ def time_of(seconds: float) -> str:
 def format_time(moment: datetime) -> str:
     """Return a UTC datetime in RFC 3339 format."""
     return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def format_local_time(ns: int) -> str:
+    """Return nanoseconds of Unix time in RFC 3339 format, in the local zone, as Go's RFC3339Nano."""
+    second, fraction = divmod(ns, _NS)
+    local = time.localtime(second)
+    digits = f".{fraction:09d}".rstrip("0").rstrip(".")
+    return time.strftime("%Y-%m-%dT%H:%M:%S", local) + digits + _format_zone(local.tm_gmtoff)
+
+
+def _format_zone(offset: int) -> str:
+    if offset == 0:
+        return "Z"
+    hours, minutes = divmod(abs(offset) // 60, 60)
+    return f"{'-' if offset < 0 else '+'}{hours:02d}:{minutes:02d}"
 
 
 def describe_span(seconds: float) -> str:

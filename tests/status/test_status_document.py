@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from tunnel.status.process_state import Identity, Phase, ProcessState, Reload
-from tunnel.status.status_document import Service, encode_document, encode_time, is_ok
+from tunnel.status.status_document import Service, encode_document, is_ok
+from tunnel.time_format import format_local_time
 
 SERVICE = Service("localhost:8443", "unix:/run/app", "host", "1.0", "Python 3.11.7")
 KEYS = (
@@ -120,7 +121,7 @@ def test_any_text_is_json_that_strict_readers_take(text: str) -> None:
 def test_times_are_as_go_writes_them(monkeypatch: pytest.MonkeyPatch, zone_name: str, ns: int, text: str) -> None:
     monkeypatch.setenv("TZ", zone_name)
     time.tzset()
-    assert encode_time(ns) == text
+    assert format_local_time(ns) == text
 
 
 def test_a_process_is_ok_once_it_listens_and_its_backend_answers() -> None:

@@ -17,6 +17,7 @@ from tunnel.pkix.constraints import check_name_constraints
 from tunnel.pkix.names import Name
 from tunnel.pkix.policies import check_policies
 from tunnel.pkix.strength import check_key_cost, check_key_strength, check_signature, check_signature_strength
+from tunnel.time_format import format_time
 
 MAX_SENT = 100  # certificates that a peer may send
 MAX_PATH = 16  # certificates of a path below the anchor; SPIRE's have one or two
@@ -79,9 +80,9 @@ def check_sent(sent: Sequence[Certificate]) -> None:
 def check_dates(certificate: Certificate, now: datetime) -> None:
     """`now` (with a time zone) lies within the dates of the certificate (RFC 5280, 4.1.2.5: both ends included)."""
     if now > certificate.not_after:
-        raise PeerDenied(Denial.EXPIRED, f"a certificate ended at {certificate.not_after:%Y-%m-%dT%H:%M:%SZ}")
+        raise PeerDenied(Denial.EXPIRED, f"a certificate ended at {format_time(certificate.not_after)}")
     if now < certificate.not_before:
-        raise PeerDenied(Denial.NOT_YET_VALID, f"a certificate begins at {certificate.not_before:%Y-%m-%dT%H:%M:%SZ}")
+        raise PeerDenied(Denial.NOT_YET_VALID, f"a certificate begins at {format_time(certificate.not_before)}")
 
 
 def find_path(anchors: Anchors, sent: Sequence[Certificate], now: datetime, check_issuer: CheckIssuer) -> Path:

@@ -13,11 +13,11 @@ import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 from tunnel.errors import SpiffeIdError, TokenError, TokenFault
 from tunnel.spiffe.ids import SpiffeId, parse_spiffe_id
+from tunnel.time_format import time_of
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "PS256", "PS384", "PS512")  # JWT-SVID 2.1
 MAX_TOKEN_BYTES = 64 * 1024  # far above any that an HTTP server would take in a header
@@ -137,7 +137,7 @@ def parse_key_id(token: Token) -> str:
 def moment(seconds: float) -> str:
     """A time as people read it, in UTC; whatever number it is."""
     try:
-        return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
+        return time_of(seconds)
     except (ValueError, OverflowError, OSError):
         return f"{seconds:g} seconds after 1970"
 

@@ -29,6 +29,7 @@ from tunnel.spiffe.x509 import (
     read_extensions,
 )
 from tunnel.svid.findings import Examiner, Report, Verdict
+from tunnel.time_format import format_time
 from tunnel.tls.verify import SpiffeVerifier
 
 _PATH = "certification-path", "X509-SVID 5.1"
@@ -81,7 +82,7 @@ def _ask(
 
 
 def _ask_dates(examiner: Examiner, name: str, certificate: Certificate, now: datetime) -> None:
-    words = f"now is within its dates, until {_time(certificate.not_after)}"
+    words = f"now is within its dates, until {format_time(certificate.not_after)}"
     examiner.ask(name, "RFC 5280 4.1.2.5", words, lambda: check_dates(certificate, now))
 
 
@@ -148,11 +149,7 @@ def _ask_path(examiner: Examiner, path: Sequence[Certificate], now: datetime, tr
 def _facts(leaf: Certificate, spiffe_id: SpiffeId | None) -> dict[str, Any]:
     return {
         "spiffe_id": str(spiffe_id) if spiffe_id else None,
-        "not_before": _time(leaf.not_before),
-        "not_after": _time(leaf.not_after),
+        "not_before": format_time(leaf.not_before),
+        "not_after": format_time(leaf.not_after),
         "serial_number": f"{leaf.serial_number:x}",
     }
-
-
-def _time(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
