@@ -45,7 +45,7 @@ def test_a_failing_record_takes_nothing_from_those_before_it(wires: Wires, versi
             wire.turn()
         assert wire.program.recv(65536) == PLAIN, f"cut in front of record {cut}"
         assert is_reset(wire.program), "a failure is no end"
-        assert wire.how is (CloseReason.RESET_BY_PEER if bad == "a fatal alert" else CloseReason.PROTOCOL)
+        assert wire.close_reason is (CloseReason.RESET_BY_PEER if bad == "a fatal alert" else CloseReason.PROTOCOL)
         assert wire.relay.up == len(PLAIN)
 
 
@@ -74,7 +74,7 @@ def test_behind_a_handshake_too_what_came_before_the_failure_is_delivered(versio
     wire.turn()
     assert wire.program.recv(65536) == PLAIN
     assert is_reset(wire.program)
-    assert wire.how is CloseReason.PROTOCOL
+    assert wire.close_reason is CloseReason.PROTOCOL
     wire.close()
 
 
@@ -84,8 +84,8 @@ def _held(wires: Wires, sent: bytes) -> Wire:
     wire.plain.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
     wire.peer_socket.sendall(wire.peer.seal(sent) + BAD["junk"])
     wire.turn()
-    assert wire.relay._to_plain
-    assert wire.how is None
+    assert wire.relay._unsent_plain
+    assert wire.close_reason is None
     return wire
 
 
@@ -97,15 +97,15 @@ def test_a_slow_program_gets_all_before_the_failure(wires: Wires) -> None:
         got += wire.read()
         wire.later(1)
     assert got == sent
-    assert wire.how is CloseReason.PROTOCOL
+    assert wire.close_reason is CloseReason.PROTOCOL
 
 
 def test_a_program_that_reads_nothing_more_delays_a_failure_by_the_close_timeout(wires: Wires) -> None:
     wire = _held(wires, bytes(60_000))
     wire.later(9)
-    assert wire.how is None
+    assert wire.close_reason is None
     wire.later(2)
-    assert wire.how is CloseReason.PROTOCOL, "the failure is what is told, and not the limit"
+    assert wire.close_reason is CloseReason.PROTOCOL, "the failure is what is told, and not the limit"
 
 
 def test_the_alert_for_a_failing_record_reaches_the_peer(wires: Wires) -> None:
@@ -125,7 +125,7 @@ def test_an_end_inside_a_record_takes_nothing_from_a_slow_peer(wires: Wires) -> 
     wire.peer_socket.sendall(wire.peer.seal(b"never whole")[:9])
     wire.peer_socket.shutdown(socket.SHUT_WR)
     wire.turn()
-    assert wire.how is CloseReason.TRUNCATED
+    assert wire.close_reason is CloseReason.TRUNCATED
     assert _read_slowly(wire, wire.hear) == answer[:sent]
     assert not wire.peer.end.has_ended
 
@@ -173,7 +173,7 @@ def test_a_reset_of_the_program_takes_nothing_from_its_answer(wires: Wires, vers
     _fill(wire, answer)
     wire.program.close()  # with unread input: a reset
     wire.turn()
-    assert wire.how is CloseReason.RESET_BY_PLAIN
+    assert wire.close_reason is CloseReason.RESET_BY_PLAIN
     got = _read_slowly(wire, lambda: wire.peer.open(_small_reads(wire.peer_socket)))
     assert got == answer
     assert not wire.peer.end.has_ended, "a cut must not pass for an end"
@@ -186,7 +186,7 @@ def test_a_reset_of_the_program_takes_nothing_from_what_waits_for_room(wires: Wi
     wire.say(b"a request that is never read")
     answer = bytes(range(256)) * 64
     sent = wire.program.send(answer)
-    while not wire.relay._to_tls:
+    while not wire.relay._unsent_tls:
         wire.turn()
         try:
             sent += wire.program.send(answer)
@@ -197,7 +197,7 @@ def test_a_reset_of_the_program_takes_nothing_from_what_waits_for_room(wires: Wi
     got = _read_slowly(wire, lambda: wire.peer.open(_small_reads(wire.peer_socket)))
     assert len(got) == wire.relay.down
     assert not wire.peer.end.has_ended
-    assert wire.how is CloseReason.RESET_BY_PLAIN
+    assert wire.close_reason is CloseReason.RESET_BY_PLAIN
 
 
 @BOTH_VERSIONS
@@ -218,7 +218,7 @@ def test_a_reset_of_the_peer_takes_nothing_from_its_upload(wires: Wires, version
     wire.turn()
     got = _read_slowly(wire, lambda: _small_reads(wire.program))
     assert got == upload
-    assert wire.how is CloseReason.RESET_BY_PEER
+    assert wire.close_reason is CloseReason.RESET_BY_PEER
     with pytest.raises((ConnectionResetError, BrokenPipeError)):
         wire.program.send(b"x")
 
@@ -233,7 +233,7 @@ def test_a_peer_that_takes_no_more_is_still_read(wires: Wires, make: Callable[..
     wire.program.sendall(b"an answer that comes first")
     wire.peer_socket.close()
     wire.loop.turn(0)
-    wire.relay._plain_thorough = wire.relay._tls_thorough = True
+    wire.relay._plain_until_eagain = wire.relay._tls_until_eagain = True
     wire.turn(10)
     assert wire.program.recv(65536) == upload
     assert wire.relay.up == len(upload)

@@ -75,11 +75,11 @@ ROLES12 = [  # a renegotiation is asked for by the other role than ours
 def assert_flooded(wire: Wire, records: list[bytes], *, at_once: bool) -> None:
     """The flood ends the connection with a reason of its own, behind the data that came before it."""
     for piece in [b"".join(records)] if at_once else records:
-        if wire.how is None:
+        if wire.close_reason is None:
             wire.peer_socket.sendall(piece)
             wire.turn()
     wire.turn(60)
-    assert wire.how is CloseReason.NO_DATA
+    assert wire.close_reason is CloseReason.NO_DATA
     assert wire.program.recv(100) == b"before"
     assert is_reset(wire.program)
 
@@ -111,15 +111,15 @@ def test_a_limit_is_some_tens_of_records(wires: Wires, we_serve: bool) -> None:
     for record in key_updates(writer, _MAX_IDLE - 1 - tickets):
         wire.peer_socket.sendall(record)
         wire.turn()
-    assert wire.how is None
+    assert wire.close_reason is None
     wire.peer_socket.sendall(writer.write(DATA, b"still there"))
     wire.turn()
     assert wire.read() == b"still there"
     for record in key_updates(writer, _MAX_IDLE):
-        assert wire.how is None
+        assert wire.close_reason is None
         wire.peer_socket.sendall(record)
         wire.turn()
-    assert wire.how is CloseReason.NO_DATA
+    assert wire.close_reason is CloseReason.NO_DATA
     assert wire.ended[0][1] == f"{_MAX_IDLE} records in a row without application data"
 
 
@@ -144,7 +144,7 @@ def test_key_updates_with_data_between_them_are_fine_for_ever(wires: Wires, we_s
         received(wire.peer_socket)
         got += wire.read()
     assert got == sent
-    assert wire.how is None
+    assert wire.close_reason is None
 
 
 # -- in one turn
@@ -167,7 +167,7 @@ def test_a_turn_handles_few_records_of_one_connection(wires: Wires) -> None:
         handled = flood.relay.up
     flood.turn(200)
     assert flood.read() == b"x" * count, "none is lost"
-    assert flood.how is None
+    assert flood.close_reason is None
 
 
 def test_fewer_records_are_handled_when_some_have_no_data(wires: Wires) -> None:

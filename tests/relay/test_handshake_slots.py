@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.socket_pairs import Clock
-from tunnel.relay.handshake_slots import _STEPS, HandshakeSlots
+from tunnel.relay.handshake_slots import _RUNS_PER_TURN, HandshakeSlots
 from tunnel.relay.loop import Loop
 from tunnel.tls.engine import Buffers
 
@@ -56,55 +56,55 @@ def slots(request: pytest.FixtureRequest) -> Iterator[Slots]:
 
 def test_a_source_has_a_quarter_of_the_slots_and_leaves_the_rest_to_others(slots: Slots) -> None:
     greedy = [slots.caller(str(number)) for number in range(5)]
-    assert [slots.handshakes.enter(one) for one in greedy] == [True, True, False, False, False]
+    assert [slots.handshakes.acquire(one) for one in greedy] == [True, True, False, False, False]
     other = slots.caller("other", "192.0.2.2")
-    assert slots.handshakes.enter(other)
-    slots.handshakes.leave(greedy[0], is_waiting=False)
+    assert slots.handshakes.acquire(other)
+    slots.handshakes.release(greedy[0], is_waiting=False)
     assert slots.turn() == ["2"], "the first that waits"
-    slots.handshakes.leave(other, is_waiting=False)
+    slots.handshakes.release(other, is_waiting=False)
     assert slots.turn() == [], "the greedy source has its share"
 
 
 def test_sources_that_wait_take_turns(slots: Slots) -> None:
     holders = [slots.caller(f"h{number}", f"198.51.100.{number // 2}") for number in range(8)]
-    assert all(slots.handshakes.enter(one) for one in holders)
+    assert all(slots.handshakes.acquire(one) for one in holders)
     crowd = [slots.caller(f"a{number}", "192.0.2.1") for number in range(4)]
     late = slots.caller("b", "192.0.2.2")
-    assert not any(slots.handshakes.enter(one) for one in (*crowd, late))
+    assert not any(slots.handshakes.acquire(one) for one in (*crowd, late))
     for holder in holders[:3]:
-        slots.handshakes.leave(holder, is_waiting=False)
+        slots.handshakes.release(holder, is_waiting=False)
     assert sorted(slots.turn()) == ["a0", "a1", "b"]
 
 
 def test_one_that_gives_up_while_it_waits_is_forgotten(slots: Slots) -> None:
     first, second, waiting, last = (slots.caller(name) for name in ("first", "second", "waiting", "last"))
-    assert [slots.handshakes.enter(one) for one in (first, second, waiting, last)] == [True, True, False, False]
-    slots.handshakes.leave(waiting, is_waiting=True)
-    slots.handshakes.leave(first, is_waiting=False)
+    assert [slots.handshakes.acquire(one) for one in (first, second, waiting, last)] == [True, True, False, False]
+    slots.handshakes.release(waiting, is_waiting=True)
+    slots.handshakes.release(first, is_waiting=False)
     assert slots.turn() == ["last"]
     for one in (second, last):
-        slots.handshakes.leave(one, is_waiting=False)
+        slots.handshakes.release(one, is_waiting=False)
     assert (
         slots.handshakes._held,
-        slots.handshakes._holders,
+        slots.handshakes._held_by_source,
         slots.handshakes._waiting,
     ) == (0, {}, {})
 
 
 @pytest.mark.parametrize("slots", [0], indirect=True)
 def test_without_a_limit_everyone_has_a_place(slots: Slots) -> None:
-    assert all(slots.handshakes.enter(slots.caller(str(number))) for number in range(100))
+    assert all(slots.handshakes.acquire(slots.caller(str(number))) for number in range(100))
 
 
 def test_one_turn_has_a_bounded_number_of_steps_and_the_rest_go_on_in_their_order(slots: Slots) -> None:
-    callers = [slots.caller(str(number)) for number in range(4 * _STEPS)]
-    assert [slots.handshakes.may_step(one) for one in callers] == [True] * _STEPS + [False] * (3 * _STEPS)
+    callers = [slots.caller(str(number)) for number in range(4 * _RUNS_PER_TURN)]
+    assert [slots.handshakes.may_run(one) for one in callers] == [True] * _RUNS_PER_TURN + [False] * (3 * _RUNS_PER_TURN)
     slots.turn()  # the turn in which they asked
     late = slots.caller("late")
-    assert not slots.handshakes.may_step(late), "the others have asked before"
+    assert not slots.handshakes.may_run(late), "the others have asked before"
     turns = [sorted(slots.turn()) for _ in range(4)]
     names = [one.name for one in callers]
-    batches = [names[_STEPS * at : _STEPS * (at + 1)] for at in (1, 2, 3)]
+    batches = [names[_RUNS_PER_TURN * at : _RUNS_PER_TURN * (at + 1)] for at in (1, 2, 3)]
     assert turns == [*map(sorted, batches), ["late"]]
     slots.turn()
-    assert slots.handshakes.may_step(slots.caller("a quiet time"))
+    assert slots.handshakes.may_run(slots.caller("a quiet time"))

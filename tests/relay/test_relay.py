@@ -23,7 +23,7 @@ from tests.support.tls_ends import (
     hand_made_pair,
     split_records,
 )
-from tunnel.relay.relay import _MAX_HELD, CloseReason
+from tunnel.relay.relay import _MAX_UNSENT, CloseReason
 
 EVERYWHERE = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
 BOTH_FAMILIES = pytest.mark.parametrize("make", [unix_pair, tcp_pair], ids=["unix", "tcp"])
@@ -195,7 +195,7 @@ def test_tickets_wait_for_the_first_data_and_come_before_it(make: Callable[..., 
         assert wire.read() == b"up first"
         assert received(wire.peer_socket) == b"", "nothing is sent before there is data"
         if is_renewed:
-            wire.relay.renew_memory()
+            wire.relay.trim_buffers()
         wire.write(b"first words")
         raw = received(wire.peer_socket)
         assert [record[0] for record in split_records(raw)] == [DATA] * 3
@@ -224,7 +224,7 @@ def test_urgent_bytes_stop_nothing(wires: Wires, make: Callable[..., object]) ->
     for number in range(5):
         wire.write(b"after %d" % number)
         assert wire.hear() == b"after %d" % number
-    assert wire.how is None
+    assert wire.close_reason is None
 
 
 def test_bytes_from_the_program_around_an_urgent_one_pass(wires: Wires) -> None:
@@ -272,7 +272,7 @@ def test_a_program_that_does_not_read_stops_the_peer(wires: Wires, make: Callabl
     for _ in range(50):
         wire.loop.turn(0)
     assert wire.relay.up == held, "nothing is read while a piece waits"
-    assert len(wire.relay._to_plain) <= 256 * 1024
+    assert len(wire.relay._unsent_plain) <= 256 * 1024
     drained = 0
     for _ in range(10_000):
         drained += len(_take(wire.program, 262_144))
@@ -292,7 +292,7 @@ def test_a_peer_that_does_not_read_stops_the_program_but_not_the_other_way(wires
     for _ in range(50):
         wire.loop.turn(0)
     assert wire.relay.down == held < sent
-    assert len(wire.relay._to_tls) <= _MAX_HELD
+    assert len(wire.relay._unsent_tls) <= _MAX_UNSENT
     wire.say(b"the other way is open")
     assert wire.read() == b"the other way is open"
     got = 0
@@ -315,10 +315,10 @@ def test_a_peer_that_asks_for_answers_and_reads_none_cannot_fill_our_memory(wire
         if _send(wire.peer_socket, record) < len(record):
             break
         wire.loop.turn(0)
-        largest = max(largest, len(wire.relay._to_tls))
-        if wire.how is not None:
+        largest = max(largest, len(wire.relay._unsent_tls))
+        if wire.close_reason is not None:
             break
-    assert largest <= _MAX_HELD + 65536
+    assert largest <= _MAX_UNSENT + 65536
     assert not wire.crashes
 
 
@@ -340,7 +340,7 @@ def test_the_programs_end_becomes_a_close_notify_and_the_peer_may_go_on(wires: W
     wire.peer_socket.sendall(wire.peer.end.close_notify())
     wire.turn()
     assert is_over(wire.program)
-    assert wire.how is CloseReason.CLOSED
+    assert wire.close_reason is CloseReason.CLOSED
     assert not wire.relay.has_fin_without_close_notify
 
 
@@ -352,7 +352,7 @@ def test_the_peers_close_notify_becomes_an_end_and_the_program_may_go_on(wires: 
     wire.turn()
     assert wire.read() == b"last words"
     assert is_over(wire.program)
-    assert wire.how is None
+    assert wire.close_reason is None
     for number in range(3):
         wire.write(b"still %d" % number)
         assert wire.hear() == b"still %d" % number
@@ -360,7 +360,7 @@ def test_the_peers_close_notify_becomes_an_end_and_the_program_may_go_on(wires: 
     wire.turn()
     assert wire.hear() == b""
     assert wire.peer.end.has_ended
-    assert wire.how is CloseReason.CLOSED
+    assert wire.close_reason is CloseReason.CLOSED
     assert not wire.relay.has_fin_without_close_notify
 
 
@@ -383,7 +383,7 @@ def test_an_end_comes_after_everything_that_was_said_before_it(wires: Wires, mak
     wire.hear()
     assert wire.peer.end.has_ended
     assert is_over(wire.program)
-    assert wire.how is CloseReason.CLOSED
+    assert wire.close_reason is CloseReason.CLOSED
 
 
 @BOTH_FAMILIES
@@ -399,7 +399,7 @@ def test_a_fin_between_two_records_is_an_end_and_told_apart(wires: Wires, make: 
     assert wire.hear() == b"the answer"
     wire.program.close()
     wire.turn()
-    assert wire.how is CloseReason.CLOSED
+    assert wire.close_reason is CloseReason.CLOSED
 
 
 @pytest.mark.parametrize("cut", [1, 4, 5, 6, 20, -1])
@@ -409,7 +409,7 @@ def test_a_fin_inside_a_record_is_a_cut_stream(wires: Wires, cut: int) -> None:
     wire.peer_socket.sendall(wire.peer.seal(b"never whole")[:cut])
     wire.peer_socket.shutdown(socket.SHUT_WR)
     wire.turn()
-    assert wire.how is CloseReason.TRUNCATED
+    assert wire.close_reason is CloseReason.TRUNCATED
     assert wire.program.recv(100) == b"whole "
     assert is_reset(wire.program), "not an orderly end"
 
@@ -446,7 +446,7 @@ def test_what_was_there_before_the_relay_is_carried_with_its_end() -> None:
     wire.turn()
     assert wire.read() == b"early too"
     assert wire.hear() == b"too early"
-    assert wire.how is CloseReason.CLOSED
+    assert wire.close_reason is CloseReason.CLOSED
     wire.close()
 
 
@@ -461,7 +461,7 @@ def test_a_reset_by_the_peer_is_a_reset_for_the_program(wires: Wires) -> None:
     assert wire.read() == b"data"
     _reset(wire.peer_socket)
     wire.turn()
-    assert wire.how is CloseReason.RESET_BY_PEER
+    assert wire.close_reason is CloseReason.RESET_BY_PEER
     assert is_reset(wire.program)
 
 
@@ -507,7 +507,7 @@ def test_a_reset_by_the_program_is_a_reset_for_the_peer_and_no_close_notify(wire
     wire.turn()
     _reset(wire.program)
     wire.turn()
-    assert wire.how is CloseReason.RESET_BY_PLAIN
+    assert wire.close_reason is CloseReason.RESET_BY_PLAIN
     assert is_reset(wire.peer_socket)
     assert not wire.peer.end.has_ended
 
@@ -516,13 +516,13 @@ def test_a_program_that_goes_away_entirely_is_noticed_at_the_next_data(wires: Wi
     wire = wires(tcp_pair)
     wire.program.close()
     wire.turn()
-    assert wire.how is None, "the program may only have shut down its own direction"
+    assert wire.close_reason is None, "the program may only have shut down its own direction"
     for _ in range(3):
         wire.peer_socket.send(wire.peer.seal(b"anybody there?"))
         wire.turn()
-        if wire.how is not None:
+        if wire.close_reason is not None:
             break
-    assert wire.how is not None
+    assert wire.close_reason is not None
 
 
 @BOTH_FAMILIES
@@ -531,7 +531,7 @@ def test_bytes_that_are_no_record_cut_both_sides(wires: Wires, make: Callable[..
     wire.say(b"good")
     wire.peer_socket.sendall(b"GET / HTTP/1.1\r\n\r\n")
     wire.turn()
-    assert wire.how is CloseReason.PROTOCOL
+    assert wire.close_reason is CloseReason.PROTOCOL
 
 
 @BOTH_ROLES
@@ -548,7 +548,7 @@ def test_a_close_that_begins_with_user_canceled_loses_nothing(
         stream += writer.write(DATA, data[at : at + 16_000])
     stream += writer.write(ALERT, USER_CANCELED) + writer.write(ALERT, CLOSE_NOTIFY)
     got = b""
-    while not wire.relay.is_up_over or wire.relay._to_plain:
+    while not wire.relay.is_up_over or wire.relay._unsent_plain:
         stream = stream[_send(wire.peer_socket, stream[:100_000]) :]
         wire.turn()
         got += _take(wire.program, 30_000)
@@ -560,7 +560,7 @@ def test_a_close_that_begins_with_user_canceled_loses_nothing(
     wire.turn()
     answer = split_records(received(wire.peer_socket))[-2:]
     assert [reader.read(record) for record in answer] == [(DATA, b"answer"), (ALERT, CLOSE_NOTIFY)]
-    assert wire.how is CloseReason.CLOSED
+    assert wire.close_reason is CloseReason.CLOSED
 
 
 def test_a_late_refusal_of_tls13_has_its_own_word(wires: Wires) -> None:
@@ -570,7 +570,7 @@ def test_a_late_refusal_of_tls13_has_its_own_word(wires: Wires) -> None:
     wire.turn()
     wire.peer_socket.sendall(writer.write(ALERT, b"\x02\x2a"))
     wire.turn()
-    assert wire.how is CloseReason.REFUSED_BY_PEER
+    assert wire.close_reason is CloseReason.REFUSED_BY_PEER
     assert "bad certificate" in wire.ended[0][1]
     assert is_reset(wire.program)
 
@@ -582,7 +582,7 @@ def test_an_alert_in_the_middle_of_the_data_is_no_refusal(wires: Wires) -> None:
     wire.turn()
     wire.peer_socket.sendall(writer.write(ALERT, b"\x02\x50"))
     wire.turn()
-    assert wire.how is CloseReason.RESET_BY_PEER
+    assert wire.close_reason is CloseReason.RESET_BY_PEER
     assert wire.program.recv(100) == b"half a page"
     assert is_reset(wire.program)
 
@@ -591,7 +591,7 @@ def test_after_the_end_nothing_is_told_twice(wires: Wires) -> None:
     wire = wires()
     wire.relay.abort(CloseReason.LIFETIME, "max connection lifetime reached")
     wire.relay.abort(CloseReason.CUT)
-    wire.relay.renew_memory()
+    wire.relay.trim_buffers()
     wire.relay.tls_ready(5)
     wire.relay.plain_ready(5)
     wire.turn()
@@ -633,7 +633,7 @@ def test_records_without_data_end_nothing(wires: Wires) -> None:
     wire.peer_socket.sendall(writer.write(DATA, b"") + writer.write(DATA, b"data") + writer.write(DATA, b""))
     wire.turn()
     assert wire.read() == b"data"
-    assert wire.how is None
+    assert wire.close_reason is None
 
 
 # -- limits
@@ -657,9 +657,9 @@ BOTH_SIDES = pytest.mark.parametrize("who", ["program", "peer"])
 def test_silence_after_half_close_has_a_limit(wires: Wires, who: str) -> None:
     wire = half_closed(wires, 10, who)
     wire.later(9.9)
-    assert wire.how is None
+    assert wire.close_reason is None
     wire.later(0.2)
-    assert wire.how is CloseReason.CLOSE_TIMEOUT
+    assert wire.close_reason is CloseReason.CLOSE_TIMEOUT
     assert wire.ended[0][1] == "no activity for 10s after half-close"
     if who == "program":
         assert is_reset(wire.program), "what was cut is no end"
@@ -679,11 +679,11 @@ def test_traffic_after_half_close_goes_on_for_as_long_as_it_likes(wires: Wires, 
         else:
             wire.write(b"%d" % number)
             assert wire.hear() == b"%d" % number
-    assert wire.how is None
+    assert wire.close_reason is None
     wire.later(9)
-    assert wire.how is None
+    assert wire.close_reason is None
     wire.later(1.1)
-    assert wire.how is CloseReason.CLOSE_TIMEOUT
+    assert wire.close_reason is CloseReason.CLOSE_TIMEOUT
 
 
 def test_a_slow_reader_after_half_close_is_no_silence(wires: Wires) -> None:
@@ -694,11 +694,11 @@ def test_a_slow_reader_after_half_close_is_no_silence(wires: Wires) -> None:
     while count := _send(wire.program, payload(65536)):
         sent += count
         wire.turn()
-    assert wire.relay._to_tls, "it waits for room"
+    assert wire.relay._unsent_tls, "it waits for room"
     got = 0
     for _ in range(3):
         wire.later(6)
-        assert wire.how is None, "what waited has moved"
+        assert wire.close_reason is None, "what waited has moved"
         got += len(wire.peer.open(_take(wire.peer_socket, 8192)))
         wire.turn()
     assert got == sent
@@ -707,7 +707,7 @@ def test_a_slow_reader_after_half_close_is_no_silence(wires: Wires) -> None:
 @BOTH_SIDES
 def test_a_close_timeout_of_zero_closes_at_once(wires: Wires, who: str) -> None:
     wire = half_closed(wires, 0, who)
-    assert wire.how is CloseReason.CLOSE_TIMEOUT
+    assert wire.close_reason is CloseReason.CLOSE_TIMEOUT
 
 
 def test_without_a_half_close_silence_has_no_limit(wires: Wires) -> None:
@@ -726,12 +726,12 @@ def test_memory_is_given_back_when_a_burst_is_over_and_not_before(wires: Wires, 
     renewed: list[float] = []
     monkeypatch.setattr(wire.relay, "_end", Counting(wire.relay._end, renewed, wire.clock), raising=True)
     wire.say(b"small")
-    assert wire.grown == 0, "small messages leave nothing behind"
+    assert wire.trim_requests == 0, "small messages leave nothing behind"
     for number in range(3):
         wire.say(payload(100_000))
         wire.read()
         wire.later(0.9)
-        assert wire.grown == 1, f"told once, {number}"
+        assert wire.trim_requests == 1, f"told once, {number}"
     assert renewed == []
     wire.later(1.1)
     wire.later(1.1)
@@ -739,7 +739,7 @@ def test_memory_is_given_back_when_a_burst_is_over_and_not_before(wires: Wires, 
     assert not wire.loop._timers, "no timer while there is nothing to give back"
     wire.write(payload(100_000))
     wire.hear()
-    assert wire.grown == 2, "the next burst starts again"
+    assert wire.trim_requests == 2, "the next burst starts again"
     wire.say(b"and the connection works")
     assert wire.read().endswith(b"and the connection works")
     wire.later(1.1)
@@ -767,7 +767,7 @@ class Counting:
 def test_memory_of_an_ended_relay_is_left_alone(wires: Wires) -> None:
     wire = wires()
     wire.say(payload(100_000))
-    assert wire.grown == 1
+    assert wire.trim_requests == 1
     wire.relay.abort(CloseReason.CUT)
     wire.later(5)
     assert not wire.loop._timers
@@ -779,7 +779,7 @@ def test_a_relay_works_after_its_memory_was_renewed_in_the_middle_of_a_record(wi
     record = wire.peer.seal(b"cut by a renewal")
     wire.peer_socket.sendall(record[:10])
     wire.turn()
-    wire.relay.renew_memory()
+    wire.relay.trim_buffers()
     wire.peer_socket.sendall(record[10:])
     wire.turn()
     assert wire.read() == b"cut by a renewal"
@@ -794,6 +794,6 @@ def test_a_program_that_reads_nothing_more_is_cut_when_the_peer_has_ended(wires:
     assert wire.read(), "a part of it was taken"
     wire.turn()
     wire.later(59)
-    assert wire.how is None, "what moves is not silent"
+    assert wire.close_reason is None, "what moves is not silent"
     wire.later(2)
-    assert wire.how is CloseReason.CLOSE_TIMEOUT
+    assert wire.close_reason is CloseReason.CLOSE_TIMEOUT

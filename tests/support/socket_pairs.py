@@ -92,7 +92,7 @@ class Wire:
         self._is_loop_lent = loop is not None
         self.buffer_trimmer = BufferTrimmer(self.loop)
         self.ended: list[tuple[CloseReason, str]] = []
-        self.grown = 0
+        self.trim_requests = 0
         self.crashes: list[Exception] = []
         self.tls, self.peer_socket = make()
         self.plain, self.program = make()
@@ -115,12 +115,12 @@ class Wire:
 
     # -- what the relay's owner hears
 
-    def relay_ended(self, how: CloseReason, detail: str) -> None:
-        self.ended.append((how, detail))
+    def relay_ended(self, reason: CloseReason, detail: str) -> None:
+        self.ended.append((reason, detail))
 
-    def relay_grown(self) -> None:
+    def relay_needs_trim(self) -> None:
         assert not self.ended, "an ended relay asks for nothing"
-        self.grown += 1
+        self.trim_requests += 1
         self.buffer_trimmer.add(self.relay)
 
     def crashed(self, crash: Exception) -> None:
@@ -158,7 +158,7 @@ class Wire:
         return received(self.program)
 
     @property
-    def how(self) -> CloseReason | None:
+    def close_reason(self) -> CloseReason | None:
         """How the relay has ended, None while it has not."""
         assert len(self.ended) <= 1, "an end is told once"
         return self.ended[0][0] if self.ended else None

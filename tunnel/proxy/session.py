@@ -30,7 +30,7 @@ from tunnel.relay.handshake import Handshake, HandshakeResult, OpenEnd
 from tunnel.relay.handshake_slots import HandshakeSlots
 from tunnel.relay.header_writer import HeaderWriter
 from tunnel.relay.linger import Linger
-from tunnel.relay.loop import GONE, Loop
+from tunnel.relay.loop import HANGUP, Loop
 from tunnel.relay.proxy_connect import ProxyConnect
 from tunnel.relay.relay import Relay
 from tunnel.relay.step import AcmeChallengeAnswered, ClosedWithoutData, NoUsableIdentity, Step, StepOwner, StepRunner, Steps
@@ -269,7 +269,7 @@ class Session(StepRunner):
 
     def _watch_client(self, events: int) -> None:
         """Events of the accepted side while a step waits for something else: whether the client closed without sending."""
-        if events & GONE and not self._has_sent():
+        if events & HANGUP and not self._has_sent():
             detail = "client closed the connection before the target was connected"
             self._stop(SessionStopped(ConnectionOutcome.CLIENT_GONE, "client-gone", detail))
 
@@ -319,16 +319,16 @@ class Session(StepRunner):
             self.abandon_step()
             self._end(ConnectionOutcome.CRASHED)
 
-    def relay_ended(self, how: CloseReason, detail: str) -> None:
+    def relay_ended(self, reason: CloseReason, detail: str) -> None:
         """The relay has ended and given its sockets up."""
         relay = self._relay
         assert relay is not None
-        record = self._make_record(ConnectionOutcome.RELAYED, "" if how is CloseReason.CLOSED else how.value, detail)
-        record = record._replace(close_reason=how, has_fin_without_close_notify=relay.has_fin_without_close_notify)
+        record = self._make_record(ConnectionOutcome.RELAYED, "" if reason is CloseReason.CLOSED else reason.value, detail)
+        record = record._replace(close_reason=reason, has_fin_without_close_notify=relay.has_fin_without_close_notify)
         self._relay = None  # each refers to the other: nothing is left to the garbage collector
         self._forget(record)
 
-    def relay_grown(self) -> None:
+    def relay_needs_trim(self) -> None:
         """A burst has passed: give its memory back once the connection has been quiet for a while."""
         assert self._relay is not None
         self._tunnel.buffer_trimmer.add(self._relay)

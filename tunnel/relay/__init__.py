@@ -1,1 +1,1 @@
-"""The data plane: one event loop over the hot sockets, and the two-way relay."""
+"""The data plane: the event loop, the steps before a relay, and the relay."""

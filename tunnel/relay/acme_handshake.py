@@ -1,7 +1,4 @@
-"""A server's handshake where ACME servers may connect to verify a challenge (TLS-ALPN-01, RFC 8737).
-
-The ClientHello decides which context answers, before OpenSSL sees it. A probe ends with the handshake.
-"""
+"""A server handshake that also answers ACME challenges (TLS-ALPN-01, RFC 8737)."""
 
 from __future__ import annotations
 
@@ -18,7 +15,10 @@ from tunnel.tls.engine import TlsEnd
 
 
 class AcmeHandshake(Handshake):
-    """A handshake that reads the ClientHello first; every client but a probe gets the usual context."""
+    """A handshake that reads the ClientHello before OpenSSL does, and answers a challenge with the context for it.
+
+    A connection that verifies a challenge ends with the handshake. Every other client gets the usual context.
+    """
 
     __slots__ = ("_challenges", "_is_decided", "_is_probe")
 
@@ -42,11 +42,11 @@ class AcmeHandshake(Handshake):
             super()._advance(size)
             return
         self._tail = bytes(self._buffers.inbox_view[:size])
-        if self._is_thorough:
+        if self._reads_until_eagain:
             self._loop.call_again(self._socket)
 
     def _decide(self, size: int) -> bool:
-        """Choose the context that answers, once the ClientHello is complete; OpenSSL refuses what is not a ClientHello."""
+        """Choose the context once the ClientHello is complete; return whether it is. OpenSSL refuses invalid data."""
         try:
             hello = parse_client_hello(bytes(self._buffers.inbox_view[:size]))
         except WireError:
@@ -62,9 +62,9 @@ class AcmeHandshake(Handshake):
         return True
 
     def _proceed(self, end: TlsEnd, is_done: bool, tail: bytes) -> None:
-        # A probe has shown no certificate, and a client that agreed on acme-tls/1 wants nothing else: never relay.
+        # Never relay: an ACME server sends no certificate, and acme-tls/1 carries no data (RFC 8737, section 3).
         if is_done and (self._is_probe or end.alpn() == ACME_PROTOCOL):
-            self._leave()
+            self._finish()
             self.owner.step_failed(AcmeChallengeAnswered(), self._outbox.waiting + end.take())
         else:
             super()._proceed(end, is_done, tail)

@@ -1,47 +1,43 @@
-"""Giving back the memory that bursts leave behind.
-
-Knows that a memory BIO keeps the largest size it ever had, and when a connection has been quiet; must not know sessions.
-It costs a timer only while there is something to give back.
-"""
+"""Frees the memory that OpenSSL keeps after a burst, once the connection is idle: a memory BIO never shrinks."""
 
 from __future__ import annotations
 
 from tunnel.relay.loop import Loop, Timer
 from tunnel.relay.relay import Relay
 
-_INTERVAL = 1.0  # seconds of silence that make a connection quiet
+_INTERVAL = 1.0  # seconds without traffic after which a connection is idle
 
 
 class BufferTrimmer:
-    """Watches relays that have grown until they are quiet."""
+    """Trims the buffers of the relays that asked for it; its timer runs only while there are any."""
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
-        self._grown: dict[Relay, int] = {}  # with the bytes carried when last looked at
+        self._relays: dict[Relay, int] = {}  # with the bytes forwarded at the last check
         self._timer: Timer | None = None
 
     def add(self, relay: Relay) -> None:
-        """Look at a relay from now on until it has been quiet for a while."""
-        self._grown[relay] = -1
+        """Trim the buffers of a relay once it is idle."""
+        self._relays[relay] = -1
         if self._timer is None:
             self._set_timer()
 
     def crashed(self, crash: Exception) -> None:
-        """Memory is not given back this time; the next burst starts again."""
-        self._grown.clear()
+        """Forget all relays after a bug; the next burst adds a relay again."""
+        self._relays.clear()
         self._timer = None
 
     def _set_timer(self) -> None:
         self._timer = self._loop.call_at(self._loop.clock() + _INTERVAL, self._trim, self)
 
     def _trim(self) -> None:
-        grown, self._grown = self._grown, {}
-        for relay, seen in grown.items():
-            carried = relay.up + relay.down
-            if carried == seen or not relay.is_open:
-                relay.renew_memory()
+        relays, self._relays = self._relays, {}
+        for relay, before in relays.items():
+            forwarded = relay.up + relay.down
+            if forwarded == before or not relay.is_open:
+                relay.trim_buffers()
             else:
-                self._grown[relay] = carried
+                self._relays[relay] = forwarded
         self._timer = None
-        if self._grown:
+        if self._relays:
             self._set_timer()

@@ -1,7 +1,4 @@
-"""How a relay can end, and who is told.
-
-Knows the words; must not know how an end comes about.
-"""
+"""The reasons for which a relay ends, and the interface of its owner."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from tunnel.relay.loop import Owner
 
 
 class CloseReason(Enum):
-    """How a relay ended; the value is the log's word."""
+    """Why a relay ended; the value is `end=` in the log and, with underscores, a label of the metric `outcomes`."""
 
     CLOSED = "closed"
     TRUNCATED = "truncated"
@@ -28,10 +25,10 @@ class CloseReason(Enum):
 
 
 class RelayOwner(Owner, Protocol):
-    """Whose connection it is."""
+    """The session that a relay belongs to."""
 
-    def relay_ended(self, how: CloseReason, detail: str) -> None:
-        """Both sockets have been given up."""
+    def relay_ended(self, reason: CloseReason, detail: str) -> None:
+        """The relay has ended and has closed both sockets, or lets them linger."""
 
-    def relay_grown(self) -> None:
-        """A burst has made OpenSSL's memory large."""
+    def relay_needs_trim(self) -> None:
+        """A burst has enlarged OpenSSL's buffers: call `trim_buffers` once the relay is idle."""

@@ -1,4 +1,4 @@
-"""Dialling on the event loop: a connection to the first of several addresses that answers. The owner has the time limit."""
+"""Dials several addresses on the event loop and keeps the first connection. The owner sets the time limit."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from functools import partial
 
 from tunnel.net.race import ATTEMPT_DELAY, Attempt, Race
 from tunnel.net.sockets import SocketAddress
-from tunnel.relay.loop import GONE, OUT, Loop, Timer
+from tunnel.relay.loop import HANGUP, OUT, Loop, Timer
 from tunnel.relay.step import StepOwner
 
 
 class Dial:
-    """One race for a connection, on the loop; its result is the `Attempt` that connected first.
+    """A step that connects; its result is the `Attempt` that connected first.
 
-    It fails with the TargetError of the attempt that failed last.
+    If all fail, it fails with the TargetError of the last one.
     """
 
     __slots__ = ("_loop", "_owner", "_race", "_timer")
@@ -41,9 +41,9 @@ class Dial:
         self._race.stop()
 
     def _ready(self, attempt: Attempt, events: int) -> None:
-        if not events & (OUT | GONE) or not self._race.settle(attempt):
+        if not events & (OUT | HANGUP) or not self._race.settle(attempt):
             return
-        if self._race.winner is None:  # it failed: the next one begins at once
+        if self._race.winner is None:  # it failed: begin the next one at once
             self.start()
         else:
             self._report()

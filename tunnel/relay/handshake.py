@@ -1,4 +1,4 @@
-"""The TLS handshake of one connection, on the event loop. The owner has the time limit."""
+"""The TLS handshake of one connection, on the event loop. The owner sets the time limit."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tunnel.relay.outbox import Outbox
 from tunnel.relay.step import ClosedWithoutData, NoUsableIdentity, StepOwner
 from tunnel.tls.engine import TlsEnd
 
-_READ_BYTES = 32 * 1024  # in one go: more than a handshake needs, and what is held for data that comes behind it
+_READ_BYTES = 32 * 1024  # per read: more than a handshake needs; also bounds the data held behind it
 
 
 @dataclass(frozen=True, slots=True)
 class HandshakeResult:
-    """A finished handshake, and what is left over: bytes received after it, and bytes still to be sent."""
+    """A finished handshake, with the bytes received after it (`tail`) and the bytes still to be sent (`unsent`)."""
 
     end: TlsEnd
     admitted: Admitted
@@ -34,10 +34,10 @@ OpenEnd = Callable[[], TlsEnd]  # of the generation in use; raises NoIdentity
 
 
 class Handshake:
-    """One handshake on a watched socket; its result is a `HandshakeResult`.
+    """A step that performs one handshake on a connected socket; its result is a `HandshakeResult`.
 
-    It is done when our side can tell (RFC 8446, 4.4.4). It fails with TlsError, PeerDenied,
-    ClosedWithoutData or NoUsableIdentity; the farewell holds the alert.
+    It is done when our side has verified the peer's Finished (RFC 8446, 4.4.4). It fails with TlsError, PeerDenied,
+    ClosedWithoutData or NoUsableIdentity; the farewell is the alert.
     """
 
     __slots__ = (
@@ -45,18 +45,18 @@ class Handshake:
         "_end",
         "_handshakes",
         "_has_slot",
-        "_is_due",
+        "_has_yielded",
         "_is_over",
-        "_is_resting",
+        "_is_resume_scheduled",
         "_is_server",
-        "_is_thorough",
         "_leftover",
-        "_lent",
         "_loop",
         "_open_end",
         "_outbox",
+        "_reads_until_eagain",
         "_socket",
         "_tail",
+        "_thread_step",
         "has_received",
         "is_waiting",
         "owner",
@@ -78,34 +78,34 @@ class Handshake:
         self._loop = handshakes.loop
         self._buffers = handshakes.buffers
         self.owner = owner
-        self.source = source  # who is counted for its slot: the peer's address
+        self.source = source  # the peer's address, by which slots are counted
         self._socket = sock
         self._open_end = open_end
-        self._end: TlsEnd | None = None  # none while a client has sent nothing: it costs some tens of kilobytes
+        self._end: TlsEnd | None = None  # None until a client has sent something: it costs some tens of kilobytes
         self._has_slot = False
-        self._is_due = False  # the loop will call `resume`
-        self._is_resting = False  # has used its share of this turn up
+        self._is_resume_scheduled = False  # the loop will call `resume`
+        self._has_yielded = False  # has used up its share of this turn
         self.is_waiting = False  # for a slot
         self._tail = b""
         self._outbox = Outbox(sock)
-        self._is_thorough = sock.family == socket.AF_UNIX
-        self._lent: Future[bool] | None = None  # a thread is at work on our end, or will be
+        self._reads_until_eagain = sock.family == socket.AF_UNIX
+        self._thread_step: Future[bool] | None = None  # while a thread uses our end, or will
         self._is_over = False
         self.has_received = False
         self._is_server = is_server
-        self._leftover = leftover  # of a client: what an exchange with a proxy has received after its answer
+        self._leftover = leftover  # of a client: bytes that a proxy sent behind its answer
 
     def start(self) -> None:
-        """A server waits for the client's first flight; a client sends its own."""
+        """Wait for the client's first flight, or as a client send ours."""
         self._loop.rewatch(self._socket, self.ready, self.owner)
         if self._is_server:
-            if self._is_thorough:
+            if self._reads_until_eagain:
                 self._loop.call_again(self._socket)
             return
         if self._leftover is None:
             self._loop.call_again(self._socket)  # the target may have sent something before the socket was watched
         else:
-            self._is_thorough = True  # its events have been handled by the exchange
+            self._reads_until_eagain = True  # its events have been handled by the exchange
         self._advance(0)
         if self._leftover and not self._is_over:
             self.has_received = True
@@ -113,10 +113,10 @@ class Handshake:
             self._advance(len(self._leftover))
 
     def ready(self, events: int) -> None:
-        """Events of the socket."""
+        """Process events of the socket."""
         if events & ENDING:
-            self._is_thorough = True
-        if self._lent is not None:
+            self._reads_until_eagain = True
+        if self._thread_step is not None:
             return
         if self._outbox.waiting:
             self._outbox.send()
@@ -124,63 +124,63 @@ class Handshake:
             self._receive()
 
     def abandon(self) -> None:
-        """Give the slot back, and cancel the work of a thread that has not begun."""
-        self._leave()
-        if self._lent is not None:
-            self._lent.cancel()
+        """Release the slot, and cancel the work for a thread if it has not begun."""
+        self._finish()
+        if self._thread_step is not None:
+            self._thread_step.cancel()
 
     def resume(self) -> None:
-        """Go on with what had to wait for a slot or for a turn."""
+        """Continue: the slot or the turn that this handshake waited for has come."""
         has_got_slot = self.is_waiting
-        self._is_due = self.is_waiting = False
+        self._is_resume_scheduled = self.is_waiting = False
         if not self._is_over:
             self._has_slot = self._has_slot or has_got_slot
             self._receive(is_due=True)
-        elif has_got_slot:  # and has been given up since
-            self._handshakes.leave(self, is_waiting=False)
+        elif has_got_slot:  # and was abandoned meanwhile
+            self._handshakes.release(self, is_waiting=False)
 
     def _may_receive(self, *, is_due: bool) -> bool:
-        """Whether there is a slot for this handshake, and a turn."""
-        if self._is_due or self.is_waiting:
+        """Whether this handshake has a slot and may run in this turn; if not, `resume` is called later."""
+        if self._is_resume_scheduled or self.is_waiting:
             return False
         if not self._has_slot:
-            self._has_slot = self._handshakes.enter(self)
+            self._has_slot = self._handshakes.acquire(self)
             self.is_waiting = not self._has_slot
             if self.is_waiting:
                 return False
-        self._is_due = not is_due and not self._handshakes.may_step(self)
-        return not self._is_due
+        self._is_resume_scheduled = not is_due and not self._handshakes.may_run(self)
+        return not self._is_resume_scheduled
 
-    def _give_back(self) -> None:
-        """A client that has sent nothing yet needs no slot."""
+    def _release_slot(self) -> None:
+        """Release the slot of a client that has sent nothing yet."""
         if not self.has_received and self._has_slot:
             self._has_slot = False
-            self._handshakes.leave(self, is_waiting=False)
+            self._handshakes.release(self, is_waiting=False)
 
-    def _leave(self) -> None:
-        """It is over, one way or another."""
+    def _finish(self) -> None:
+        """Mark the handshake as over and release its slot."""
         if not self._is_over:
             self._is_over = True
             if self._has_slot or self.is_waiting:
-                self._handshakes.leave(self, is_waiting=self.is_waiting)
+                self._handshakes.release(self, is_waiting=self.is_waiting)
 
     def _receive(self, *, is_due: bool = False) -> None:
         if not self._may_receive(is_due=is_due):
             return
         start = len(self._tail)
         self._buffers.inbox[:start] = self._tail
-        if self._end is not None and self._end.has_more:  # the last turn has used its share up
-            if not self._is_resting:
-                self._is_thorough = True
+        if self._end is not None and self._end.has_more:  # the last turn has used up its share
+            if not self._has_yielded:
+                self._reads_until_eagain = True
                 self._advance(start)
             return
         try:
             size = self._socket.recv_into(self._buffers.inbox_view[start : start + _READ_BYTES])
         except BlockingIOError:
-            self._give_back()
+            self._release_slot()
             return
         except OSError as error:
-            self._end_early(TlsError(TlsFault.RESET, describe_os_error(error)))
+            self._on_connection_closed(TlsError(TlsFault.RESET, describe_os_error(error)))
             return
         if size:
             self.has_received = True
@@ -188,16 +188,16 @@ class Handshake:
                 self._loop.call_again(self._socket)
             self._advance(start + size)
         else:
-            self._end_early(TlsError(TlsFault.CLOSED, "connection closed in the handshake"))
+            self._on_connection_closed(TlsError(TlsFault.CLOSED, "connection closed in the handshake"))
 
-    def _wake(self) -> None:
-        """The turn is over."""
-        self._is_resting = False
+    def _resume_reading(self) -> None:
+        """Allow reading again: the turn is over."""
+        self._has_yielded = False
         if not self._is_over:
             self._loop.call_again(self._socket)
 
-    def _end_early(self, error: TlsError) -> None:
-        self._leave()
+    def _on_connection_closed(self, error: TlsError) -> None:
+        self._finish()
         self.owner.step_failed(error if self.has_received else ClosedWithoutData())
 
     def _advance(self, size: int) -> None:
@@ -205,14 +205,14 @@ class Handshake:
             try:
                 self._end = self._open_end()
             except NoUsableIdentity as error:
-                self._leave()
+                self._finish()
                 self.owner.step_failed(error)
                 return
         end = self._end
         if end.is_slow() and size:
             data = bytes(self._buffers.inbox_view[:size])
             step = partial(end.handshake_apart, data)
-            self._lent = self._loop.call_in_thread(step, partial(self._returned, end, data), self.owner)
+            self._thread_step = self._loop.call_in_thread(step, partial(self._on_thread_result, end, data), self.owner)
             return
         try:
             is_done = end.handshake(size)
@@ -221,11 +221,11 @@ class Handshake:
             return
         self._proceed(end, is_done, bytes(self._buffers.inbox_view[end.consumed : size]))
 
-    def _returned(self, end: TlsEnd, data: bytes, step: Future[bool]) -> None:
-        """Back from a thread; what has happened on the socket meanwhile is looked at in the next turn."""
+    def _on_thread_result(self, end: TlsEnd, data: bytes, step: Future[bool]) -> None:
+        """Continue after a step on a thread; events of the socket meanwhile are processed in the next turn."""
         if self._is_over:
             return
-        self._lent = None
+        self._thread_step = None
         try:
             is_done = step.result()
         except (TlsError, PeerDenied) as error:
@@ -236,7 +236,7 @@ class Handshake:
         self._proceed(end, is_done, data[end.consumed :])
 
     def _fail(self, end: TlsEnd, error: TlsError | PeerDenied) -> None:
-        self._leave()
+        self._finish()
         self.owner.step_failed(error, self._outbox.waiting + end.take())
 
     def _proceed(self, end: TlsEnd, is_done: bool, tail: bytes) -> None:
@@ -244,13 +244,13 @@ class Handshake:
         if not is_done:
             self._outbox.send(end.take())
             if end.has_more:
-                self._is_resting = True
-                self._loop.call_soon(self._wake)
-            elif self._is_thorough:
+                self._has_yielded = True
+                self._loop.call_soon(self._resume_reading)
+            elif self._reads_until_eagain:
                 self._loop.call_again(self._socket)
             return
-        self._leave()
-        if end.admitted is None or end.is_resumed():  # belt and braces: our judge has not seen this peer
+        self._finish()
+        if end.admitted is None or end.is_resumed():  # never expected: our verification did not run
             self.owner.step_failed(PeerDenied(Denial.NO_CERTIFICATE, "handshake without a verdict"))
         else:
             if end.has_tickets_only():
@@ -260,10 +260,10 @@ class Handshake:
             self.owner.step_done(HandshakeResult(end, end.admitted, self._tail, self._outbox.waiting))
 
     def _acknowledge(self) -> None:
-        """Acknowledge the client's Finished without sending data: session tickets wait in `end` for the first data.
+        """Acknowledge the client's Finished without sending data: session tickets stay in `end` until the first data.
 
-        A client that closes without reading them would reset the connection, and what it sent last would be lost. Without
-        the acknowledgement a client that has not set TCP_NODELAY delays its first message by 40 ms.
+        If tickets were sent now, a client that closes without reading them would reset the connection, and its last bytes
+        would be lost. Without the acknowledgement, a client without TCP_NODELAY delays its first message by 40 ms.
         """
         if self._socket.family != socket.AF_UNIX:
             with suppress(OSError):

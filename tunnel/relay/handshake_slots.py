@@ -1,8 +1,4 @@
-"""The handshakes of one listener: how many are in progress, and how much of their work one turn of the loop does.
-
-A connection that waits for its handshake holds nothing but its socket. Nobody keeps others out: one source has a quarter
-of the slots at most, and waiting sources take turns.
-"""
+"""Limits the concurrent handshakes of one listener, and the work on handshakes in one turn of the loop."""
 
 from __future__ import annotations
 
@@ -12,100 +8,114 @@ from typing import Protocol
 from tunnel.relay.loop import Loop, Owner
 from tunnel.tls.engine import Buffers
 
-_STEPS = 2  # flights that are worked on in one turn: open connections are served in between, and a turn more costs little
-_SHARES = 4  # sources that can fill all slots together
+_RUNS_PER_TURN = 2  # flights per turn: open connections are served between turns, and an extra turn costs little
+_SOURCES_TO_FILL = 4  # one source has at most a quarter of the slots
 
 
-class Waiting(Protocol):
-    """A handshake, as far as slots and turns go."""
+class SlotUser(Protocol):
+    """A handshake that needs slots and turns."""
 
     @property
     def owner(self) -> Owner:
-        """Who is told of a bug in it."""
+        """The owner of its events, whose `crashed` is called after a bug."""
 
     @property
     def source(self) -> str:
-        """Who is counted for its slot."""
+        """The source address, by which slots are counted."""
 
     def resume(self) -> None:
-        """Go on: there is a slot, or a turn."""
+        """Continue: there is a slot, or a turn."""
 
 
 class HandshakeSlots:
-    """Who has one of `limit` slots, 0 for no limit, and whose turn it is."""
+    """`limit` slots (0 for no limit) and a queue of handshakes for each turn.
 
-    __slots__ = ("_due", "_held", "_holders", "_is_ending", "_limit", "_steps", "_waiting", "buffers", "loop")
+    A source holds at most a quarter of the slots, and waiting sources take turns. A handshake that waits for a slot holds only
+    its socket.
+    """
+
+    __slots__ = (
+        "_held",
+        "_held_by_source",
+        "_is_turn_end_scheduled",
+        "_limit",
+        "_runnable",
+        "_runs",
+        "_waiting",
+        "buffers",
+        "loop",
+    )
 
     def __init__(self, loop: Loop, buffers: Buffers, limit: int = 0) -> None:
         self.loop = loop
         self.buffers = buffers
         self._limit = limit
-        self._holders: Counter[str] = Counter()  # by source
+        self._held_by_source: Counter[str] = Counter()  # by source
         self._held = 0
-        self._waiting: dict[str, dict[Waiting, None]] = {}  # by source, each in the order of arrival
-        self._steps = 0  # of this turn
-        self._due: deque[Waiting] = deque()
-        self._is_ending = False  # the end of this turn is to be seen to
+        self._waiting: dict[str, dict[SlotUser, None]] = {}  # by source, in order of arrival
+        self._runs = 0  # of this turn
+        self._runnable: deque[SlotUser] = deque()
+        self._is_turn_end_scheduled = False  # `_end_turn` is to be called
 
-    def enter(self, handshake: Waiting) -> bool:
-        """Take a slot for it; False when there is none: `resume` is called when there is."""
+    def acquire(self, handshake: SlotUser) -> bool:
+        """Take a slot; return False if none is free, and call `resume` when one is."""
         if not self._limit:
             return True
-        if self._held < self._limit and self._has_share(handshake.source) and handshake.source not in self._waiting:
+        if self._held < self._limit and self._is_below_share(handshake.source) and handshake.source not in self._waiting:
             self._take(handshake)
             return True
         self._waiting.setdefault(handshake.source, {})[handshake] = None
         return False
 
-    def leave(self, handshake: Waiting, *, is_waiting: bool) -> None:
-        """It is over: its slot goes to the next source that waits."""
+    def release(self, handshake: SlotUser, *, is_waiting: bool) -> None:
+        """Give the slot to the next source that waits, or remove a handshake that waits."""
         if not self._limit:
             return
         if is_waiting:
-            self._forget(handshake)
+            self._remove_waiting(handshake)
             return
         self._held -= 1
-        self._holders[handshake.source] -= 1
-        if not self._holders[handshake.source]:
-            del self._holders[handshake.source]
-        source = next(filter(self._has_share, self._waiting), None)
+        self._held_by_source[handshake.source] -= 1
+        if not self._held_by_source[handshake.source]:
+            del self._held_by_source[handshake.source]
+        source = next(filter(self._is_below_share, self._waiting), None)
         if source is not None:
             chosen = next(iter(self._waiting[source]))
             self._take(chosen)
-            self._forget(chosen, goes_last=True)
+            self._remove_waiting(chosen, move_source_last=True)
             self.loop.call_at(0, chosen.resume, chosen.owner)
 
-    def may_step(self, handshake: Waiting) -> bool:
-        """Whether it may work now; else `resume` is called in a later turn, in the order in which they have asked."""
-        if not self._is_ending:
-            self._is_ending = True
+    def may_run(self, handshake: SlotUser) -> bool:
+        """Whether the handshake may run in this turn; if not, `resume` is called in a later one, in order."""
+        if not self._is_turn_end_scheduled:
+            self._is_turn_end_scheduled = True
             self.loop.call_soon(self._end_turn)
-        if self._steps < _STEPS and not self._due:
-            self._steps += 1
+        if self._runs < _RUNS_PER_TURN and not self._runnable:
+            self._runs += 1
             return True
-        self._due.append(handshake)
+        self._runnable.append(handshake)
         return False
 
-    def _has_share(self, source: str) -> bool:
-        return self._holders[source] < max(self._limit // _SHARES, 1)
+    def _is_below_share(self, source: str) -> bool:
+        return self._held_by_source[source] < max(self._limit // _SOURCES_TO_FILL, 1)
 
-    def _take(self, handshake: Waiting) -> None:
+    def _take(self, handshake: SlotUser) -> None:
         self._held += 1
-        self._holders[handshake.source] += 1
+        self._held_by_source[handshake.source] += 1
 
-    def _forget(self, handshake: Waiting, *, goes_last: bool = False) -> None:
+    def _remove_waiting(self, handshake: SlotUser, *, move_source_last: bool = False) -> None:
         queue = self._waiting.get(handshake.source, {})
         queue.pop(handshake, None)
         if not queue:
             self._waiting.pop(handshake.source, None)
-        elif goes_last:
+        elif move_source_last:
             self._waiting[handshake.source] = self._waiting.pop(handshake.source)
 
     def _end_turn(self) -> None:
-        self._steps = min(_STEPS, len(self._due))
-        for _ in range(self._steps):
-            chosen = self._due.popleft()
+        self._runs = min(_RUNS_PER_TURN, len(self._runnable))
+        for _ in range(self._runs):
+            chosen = self._runnable.popleft()
             self.loop.call_at(0, chosen.resume, chosen.owner)
-        self._is_ending = bool(self._steps)
-        if self._is_ending:
+        self._is_turn_end_scheduled = bool(self._runs)
+        if self._is_turn_end_scheduled:
             self.loop.call_soon(self._end_turn)

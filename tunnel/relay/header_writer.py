@@ -1,16 +1,16 @@
-"""Writes a header to the target before any payload, on the event loop. The owner has the time limit."""
+"""Writes a header to the target before any payload, on the event loop. The owner sets the time limit."""
 
 from __future__ import annotations
 
 import socket
 
 from tunnel.errors import TargetError, TargetFault, describe_os_error
-from tunnel.relay.loop import GONE, OUT, Loop
+from tunnel.relay.loop import HANGUP, OUT, Loop
 from tunnel.relay.step import StepOwner
 
 
 class HeaderWriter:
-    """Writes all of `data` to a socket; fails with TargetError."""
+    """A step that writes all of `data` to a socket; fails with TargetError."""
 
     __slots__ = ("_loop", "_name", "_owner", "_socket", "_unsent")
 
@@ -22,15 +22,15 @@ class HeaderWriter:
         self._name = name
 
     def start(self) -> None:
-        """Write; usually there is room for all of it at once."""
+        """Write; usually the socket accepts all at once."""
         self._loop.rewatch(self._socket, self._ready, self._owner)
         self._send()
 
     def abandon(self) -> None:
-        """Do nothing: the socket is the owner's."""
+        """Do nothing: the owner closes the socket."""
 
     def _ready(self, events: int) -> None:
-        if events & (OUT | GONE):
+        if events & (OUT | HANGUP):
             self._send()
 
     def _send(self) -> None:

@@ -1,7 +1,6 @@
-"""Closing a socket so that its peer still reads what was sent to it.
+"""Closes a socket so that the peer still receives what was sent.
 
-Knows that closing with unread input sends a reset, which destroys what the peer's kernel has not acknowledged; must not know
-why we close.
+Closing a socket with unread input sends a reset, which discards the bytes that the peer's kernel has not acknowledged.
 """
 
 from __future__ import annotations
@@ -13,45 +12,62 @@ from contextlib import suppress
 
 from tunnel.relay.loop import Loop
 
-_WAIT_LIMIT = 1.0  # seconds for the peer to read and hang up; then it is cut
-_ALLOWANCE = 256 * 1024  # bytes to throw away: more than can be under way from a peer that stops when told
-_INTERVAL = 0.1  # seconds until the first look at what is not acknowledged, for which there is no event
+_MAX_WAIT = 1.0  # seconds for the peer to read and close; then it is reset
+_MAX_DISCARDED = 256 * 1024  # bytes: more than can be in flight from a peer that stops sending when it sees our end
+_FIRST_CHECK = 0.1  # seconds until the first check of unacknowledged bytes, for which there is no event
 
 
 class Linger:
-    """One socket on its way out: says its last words, then reads what comes and throws it away until the end.
+    """Sends the farewell (the last bytes, such as an alert), discards input, and closes the socket.
 
-    What the peer has not acknowledged is waited for as long as it gets less within every `limit` seconds. If `is_cut`, the end
-    is a reset, as soon as all is acknowledged; else it is a FIN, for a peer that then has a second to hang up.
+    While bytes are unacknowledged, it waits as long as their number falls at least every `limit` seconds. With `with_reset` it
+    closes with a reset as soon as all are acknowledged; else it sends a FIN first, and the peer has a second to close.
     """
 
-    __slots__ = ("_allowance", "_buffer", "_is_cut", "_limit", "_loop", "_moved", "_socket", "_timer", "_unread")
+    __slots__ = (
+        "_buffer",
+        "_bytes_to_discard",
+        "_last_progress",
+        "_limit",
+        "_loop",
+        "_socket",
+        "_timer",
+        "_unacknowledged",
+        "_with_reset",
+    )
 
     def __init__(
-        self, loop: Loop, sock: socket.socket, farewell: bytes, buffer: memoryview, *, limit: float = 0, is_cut: bool = False
+        self,
+        loop: Loop,
+        sock: socket.socket,
+        farewell: bytes,
+        buffer: memoryview,
+        *,
+        limit: float = 0,
+        with_reset: bool = False,
     ) -> None:
         self._loop = loop
         self._socket = sock
         self._buffer = buffer
         self._limit = limit
-        self._is_cut = is_cut
-        self._allowance = _ALLOWANCE
+        self._with_reset = with_reset
+        self._bytes_to_discard = _MAX_DISCARDED
         with suppress(OSError):
             if farewell:
                 sock.send(farewell)
-            if not is_cut:
+            if not with_reset:
                 sock.shutdown(socket.SHUT_WR)
-        self._moved = loop.clock()
-        self._unread = self._look()
-        self._timer = loop.call_at(self._moved + self._wait_limit(), self._check, self)
-        if is_cut and not self._unread:
+        self._last_progress = loop.clock()
+        self._unacknowledged = self._count_unacknowledged()
+        self._timer = loop.call_at(self._last_progress + self._seconds_to_check(), self._check, self)
+        if with_reset and not self._unacknowledged:
             self._close()
             return
         loop.rewatch(sock, self.ready, self)
         loop.call_again(sock)
 
     def ready(self, _events: int) -> None:
-        """Events of the socket."""
+        """Process events of the socket."""
         try:
             size = self._socket.recv_into(self._buffer)
         except BlockingIOError:
@@ -59,46 +75,46 @@ class Linger:
         except OSError:
             self._close()
             return
-        self._allowance -= size
-        if not size and self._is_cut:  # it says nothing more, but may still read
+        self._bytes_to_discard -= size
+        if not size and self._with_reset:  # the peer sends no more, but may still read
             return
-        if size and (self._allowance > 0 or self._look()):
-            self._loop.call_again(self._socket)  # one read a turn: whoever talks on here has been refused already
+        if size and (self._bytes_to_discard > 0 or self._count_unacknowledged()):
+            self._loop.call_again(self._socket)  # one read per turn: this peer must not delay others
         else:
             self._close()
 
     def crashed(self, crash: Exception) -> None:
-        """There is nothing left to lose."""
+        """Close after a bug."""
         self._close()
 
-    def _look(self) -> int:
+    def _count_unacknowledged(self) -> int:
         return unacknowledged(self._socket) if self._limit else 0
 
-    def _wait_limit(self) -> float:
-        """Seconds until the next look: the longer the peer takes nothing, the longer."""
-        stalled = self._loop.clock() - self._moved
-        return min(max(stalled, _INTERVAL), _WAIT_LIMIT) if self._unread else _WAIT_LIMIT
+    def _seconds_to_check(self) -> float:
+        """Seconds until the next check: as long as the peer has acknowledged nothing, within limits."""
+        stalled = self._loop.clock() - self._last_progress
+        return min(max(stalled, _FIRST_CHECK), _MAX_WAIT) if self._unacknowledged else _MAX_WAIT
 
     def _check(self) -> None:
-        """Go on waiting while the peer takes something, or close."""
-        now, unread = self._loop.clock(), self._look()
-        if unread != self._unread:
-            self._unread, self._moved = unread, now
-        is_over = self._is_cut if not unread else now >= self._moved + self._limit
-        if is_over or (not unread and now >= self._moved + _WAIT_LIMIT):
+        """Close, or wait on while the peer acknowledges bytes."""
+        now, unacknowledged_bytes = self._loop.clock(), self._count_unacknowledged()
+        if unacknowledged_bytes != self._unacknowledged:
+            self._unacknowledged, self._last_progress = unacknowledged_bytes, now
+        is_over = self._with_reset if not unacknowledged_bytes else now >= self._last_progress + self._limit
+        if is_over or (not unacknowledged_bytes and now >= self._last_progress + _MAX_WAIT):
             self._close()
         else:
-            self._timer = self._loop.call_at(now + self._wait_limit(), self._check, self)
+            self._timer = self._loop.call_at(now + self._seconds_to_check(), self._check, self)
 
     def _close(self) -> None:
         self._loop.cancel(self._timer)
-        if self._is_cut:
+        if self._with_reset:
             reset(self._socket)
         self._loop.retire(self._socket)
 
 
 def unacknowledged(sock: socket.socket) -> int:
-    """The bytes sent that a reset would destroy: none on a Unix socket, where they are with the peer already."""
+    """The number of sent bytes that a reset would discard: 0 on a Unix socket, where the peer has them already."""
     if sock.family == socket.AF_UNIX:
         return 0
     count = bytearray(4)
@@ -110,6 +126,6 @@ def unacknowledged(sock: socket.socket) -> int:
 
 
 def reset(sock: socket.socket) -> None:
-    """Make the coming close a reset, which no peer takes for an orderly end."""
+    """Make the next close of this socket send a reset."""
     with suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")

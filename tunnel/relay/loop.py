@@ -1,11 +1,10 @@
-"""The event loop of the data plane, which is also the host of trio.
+"""The event loop of the data plane, which also hosts trio.
 
-Knows descriptors, deadlines and batches of events; must not know TLS or sessions. Hot sockets are handled by plain
-functions, with no task switch. Rules for whoever edits this file:
+Rules for changes to this file:
 
-1. Descriptors are watched edge-triggered, once for their whole life: a handler must take all there is, or ask to be called
-   again, and must bear being called for nothing.
-2. A descriptor is closed after the batch in which it was given up, so that no event meant for it finds its successor.
+1. Descriptors are watched edge-triggered, once for their whole life: a handler must read until EAGAIN or call `call_again`,
+   and must accept calls without an event.
+2. A descriptor is closed after the batch in which it was retired: else an event could reach a new socket with its number.
 3. Trio is a guest (`trio.lowlevel.start_guest_run`): it costs nothing while it waits.
 """
 
@@ -28,14 +27,14 @@ import trio
 
 IN: Final = select.EPOLLIN
 OUT: Final = select.EPOLLOUT
-GONE: Final = select.EPOLLHUP | select.EPOLLERR
-ENDING: Final = select.EPOLLRDHUP | select.EPOLLPRI | GONE  # a short read is then no proof that all was read
+HANGUP: Final = select.EPOLLHUP | select.EPOLLERR
+ENDING: Final = select.EPOLLRDHUP | select.EPOLLPRI | HANGUP  # after these, a short read does not mean that nothing is left
 _HOT: Final = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLET
 
 _BATCH = 256
 _NO_FD = -1
 _STALE_TIMERS = 512
-_THREADS = 64  # that wait at one time; what comes on top waits for one of them
+_THREADS = 64  # at most; further calls wait for a free one
 
 T = TypeVar("T")
 
@@ -43,14 +42,14 @@ Handler = Callable[[int], None]
 
 
 class Owner(Protocol):
-    """Whose events a handler takes; told when one of them ended in a bug."""
+    """What owns a handler or a timer; an exception in one of them ends the owner only."""
 
     def crashed(self, crash: Exception) -> None:
-        """Give up, closing what is open."""
+        """Close everything after an unexpected exception."""
 
 
 class Timer:
-    """One deadline; cancelled without searching for it."""
+    """One deadline; cancelled in constant time."""
 
     __slots__ = ("action", "owner", "when")
 
@@ -64,34 +63,34 @@ class Timer:
 
 
 def _ignore(_events: int) -> None:
-    """An event for a descriptor that nobody watches any more."""
+    """Ignore an event of a descriptor that is no longer watched."""
 
 
 class Loop:
-    """Runs until `stop`; one thread owns it, and only `call_from_thread` may be called from another."""
+    """Runs until `stop`, on one thread; other threads may call `call_from_thread` only."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self.clock = clock
         self._epoll = select.epoll()
-        self._handlers: list[Handler] = []  # by descriptor: an index is the cheapest way to find one
+        self._handlers: list[Handler] = []  # by descriptor: a list index is the cheapest lookup
         self._owners: dict[int, Owner] = {}
         self._timers: list[Timer] = []
         self._cancelled = 0
-        self._at_work: Owner | None = None  # whose timer is being fired
+        self._timer_owner: Owner | None = None  # of the timer that fires now
         self._again: list[tuple[int, int]] = []
         self._soon: deque[Callable[[], object]] = deque()
-        self._doomed: list[socket.socket] = []
+        self._retired: list[socket.socket] = []
         self._from_threads: list[Callable[[], object]] = []
         self._lock = Lock()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._wake_fd, IN)
         self._set_handler(self._wake_fd, self._take_from_threads)
-        self._threads: ThreadPoolExecutor | None = None  # none, unless something must wait
+        self._threads: ThreadPoolExecutor | None = None  # created for the first call that may block
         self._is_running = True
         self.on_unowned_crash: Callable[[Exception], None] | None = None
 
     def close(self) -> None:
-        """Give the loop's own descriptors back."""
+        """Close the loop's own descriptors."""
         if self._threads is not None:
             self._threads.shutdown(cancel_futures=True)
         self._epoll.close()
@@ -107,14 +106,14 @@ class Loop:
         self._epoll.register(fd, _HOT)
 
     def watch_listener(self, sock: socket.socket, handler: Handler, owner: Owner) -> None:
-        """Call `handler` for as long as connections wait: level-triggered, so that some may be left for later."""
+        """Call `handler` while connections wait: level-triggered, so that it may leave some for later."""
         fd = sock.fileno()
         self._set_handler(fd, handler)
         self._owners[fd] = owner
         self._epoll.register(fd, IN)
 
     def rewatch(self, sock: socket.socket, handler: Handler, owner: Owner) -> None:
-        """Give a watched socket to another handler, or watch it; events so far are not told again."""
+        """Replace the handler of a watched socket, or watch it; earlier events are not repeated."""
         fd = sock.fileno()
         if fd in self._owners:
             self._handlers[fd] = handler
@@ -123,16 +122,16 @@ class Loop:
             self.watch(sock, handler, owner)
 
     def unwatch(self, sock: socket.socket) -> None:
-        """Forget a socket that stays open."""
+        """Stop watching a socket that stays open."""
         if self._owners.pop(sock.fileno(), None) is not None:
             self._handlers[sock.fileno()] = _ignore
             self._epoll.unregister(sock.fileno())
 
     def retire(self, sock: socket.socket) -> None:
-        """Forget a socket and close it when the batch is over, which also takes it out of the epoll set."""
+        """Stop watching a socket and close it after the batch, which also removes it from the epoll set."""
         if self._owners.pop(sock.fileno(), None) is not None:
             self._handlers[sock.fileno()] = _ignore
-        self._doomed.append(sock)
+        self._retired.append(sock)
 
     def _set_handler(self, fd: int, handler: Handler) -> None:
         missing = fd + 1 - len(self._handlers)
@@ -149,7 +148,7 @@ class Loop:
         return timer
 
     def cancel(self, timer: Timer) -> None:
-        """Make a timer do nothing; harmless when it is past."""
+        """Cancel a timer; no effect if it has fired."""
         if timer.action is None:
             return
         timer.action = timer.owner = None
@@ -160,7 +159,7 @@ class Loop:
             self._cancelled = 0
 
     def call_again(self, sock: socket.socket) -> None:
-        """Call a hot socket's handler with no event in the next turn: it has more to do than is fair in this one."""
+        """Call a socket's handler without an event in the next turn: it has used up its share of this one."""
         self._again.append((sock.fileno(), 0))
 
     def call_soon(self, action: Callable[[], object]) -> None:
@@ -168,22 +167,22 @@ class Loop:
         self._soon.append(action)
 
     def call_later(self, delay: float, action: Callable[[], object]) -> None:
-        """Call `action` at the end of this turn, or of the first one that is `delay` seconds away."""
+        """Call `action` at the end of this turn, or of the first turn after `delay` seconds."""
         if delay > 0:
             heapq.heappush(self._timers, Timer(self.clock() + delay, lambda: self.call_soon(action), None))
         else:
             self.call_soon(action)
 
     def call_from_thread(self, action: Callable[[], object]) -> None:
-        """Call `action` in the next turn, waking the loop; from any thread."""
+        """Wake the loop and call `action` in the next turn; may be called from any thread."""
         with self._lock:
             self._from_threads.append(action)
         os.eventfd_write(self._wake_fd, 1)
 
     def call_in_thread(self, action: Callable[[], T], answer: Callable[[Future[T]], None], owner: Owner) -> Future[T]:
-        """Call `action` on a thread, since it may wait, and `answer` with its result in a turn of the loop after it.
+        """Call `action`, which may block, on a thread, then `answer` with its result in a turn of the loop.
 
-        Cancelling what comes back spares the threads an action that nobody needs any more, unless it has begun.
+        Cancelling the returned future prevents an action that has not begun.
         """
         if self._threads is None:
             self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="tunnel")
@@ -198,7 +197,7 @@ class Loop:
     # -- running
 
     def run_trio(self, main: Callable[[], Awaitable[None]]) -> None:
-        """Run `main` as trio's guest until it returns; raises what it raises."""
+        """Run `main` with trio as a guest until it returns; raises its exception."""
         results: list[outcome.Outcome[None]] = []
 
         def finish(result: outcome.Outcome[None]) -> None:
@@ -225,7 +224,7 @@ class Loop:
             self.turn()
 
     def turn(self, wait_limit: float = -1) -> None:
-        """Wait for events, at most `patience` seconds unless that is below 0, and handle one batch."""
+        """Wait for events (at most `wait_limit` seconds, or without limit if negative) and handle one batch."""
         if self._again or self._soon:
             wait_limit = 0
         elif self._timers:
@@ -238,13 +237,13 @@ class Loop:
         self._handle(ready)
         for _ in range(len(self._soon)):
             self._soon.popleft()()
-        if self._doomed:
-            for sock in self._doomed:
+        if self._retired:
+            for sock in self._retired:
                 sock.close()
-            self._doomed.clear()
+            self._retired.clear()
 
     def _handle(self, ready: list[tuple[int, int]]) -> None:
-        """The events of one batch, then the timers that are due."""
+        """Handle the events of one batch, then fire the timers that are due."""
         handlers = self._handlers
         rest = iter(ready)
         fd = _NO_FD
@@ -256,11 +255,11 @@ class Loop:
                 if self._timers:
                     self._fire()
                 return
-            except Exception as crash:  # the one broad net: a bug ends its own session only
-                owner = self._at_work if fd == _NO_FD else self._owners.get(fd)
+            except Exception as crash:  # the only broad `except`: a bug ends its own session only
+                owner = self._timer_owner if fd == _NO_FD else self._owners.get(fd)
                 if owner is not None:
                     owner.crashed(crash)
-                elif self.on_unowned_crash is not None:  # the owner has given its sockets up already
+                elif self.on_unowned_crash is not None:  # the owner has retired its sockets already
                     self.on_unowned_crash(crash)
                 else:
                     raise
@@ -269,13 +268,13 @@ class Loop:
         now = self.clock()
         while self._timers and self._timers[0].when <= now:
             timer = heapq.heappop(self._timers)
-            action, self._at_work = timer.action, timer.owner
+            action, self._timer_owner = timer.action, timer.owner
             if action is None:
                 self._cancelled -= 1
             else:
                 timer.action = timer.owner = None
                 action()
-        self._at_work = None
+        self._timer_owner = None
 
     def _take_from_threads(self, _events: int) -> None:
         os.eventfd_read(self._wake_fd)

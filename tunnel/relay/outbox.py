@@ -1,8 +1,4 @@
-"""What is still to be sent on a socket that takes little at a time.
-
-Knows one non-blocking socket; must not know what is sent. A socket that fails loses what waits for it: whoever reads from it
-learns of the failure, and may have last words of the other side to read before.
-"""
+"""A queue of bytes to send on a non-blocking socket."""
 
 from __future__ import annotations
 
@@ -10,16 +6,19 @@ import socket
 
 
 class Outbox:
-    """Bytes on their way out, in order."""
+    """Bytes to send, in order.
+
+    If the socket fails, they are dropped without an error: the next read reports it, after the last bytes from the peer.
+    """
 
     __slots__ = ("_socket", "waiting")
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
-        self.waiting = b""  # what has found no room yet
+        self.waiting = b""  # not sent yet
 
     def send(self, data: bytes = b"") -> None:
-        """Send as much as there is room for of what waits, and of `data` behind it."""
+        """Append `data` and send as much as the socket accepts."""
         self.waiting += data
         if not self.waiting:
             return

@@ -1,4 +1,4 @@
-"""CONNECT and SOCKS5 exchanges with an outbound proxy, on the event loop. The owner has the time limit."""
+"""CONNECT and SOCKS5 exchanges with an outbound proxy, on the event loop. The owner sets the time limit."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from tunnel.relay.outbox import Outbox
 from tunnel.relay.step import StepOwner
 from tunnel.wire.outbound import Exchange, Reached
 
-_READ_BYTES = 32 * 1024  # in one go: what the handshake takes over must fit its inbox
+_READ_BYTES = 32 * 1024  # per read: bytes behind the answer must fit the handshake's inbox
 
 
 class ProxyConnect:
-    """One exchange with a proxy on a connected socket; its result is what the target has sent already.
+    """A step that asks a proxy for the target; its result is the bytes that the target has sent already.
 
     It fails with TargetError.
     """
@@ -36,10 +36,10 @@ class ProxyConnect:
         self._loop.call_again(self._socket)  # an event may have come before the socket was watched by this handler
 
     def abandon(self) -> None:
-        """Do nothing: the socket is the owner's."""
+        """Do nothing: the owner closes the socket."""
 
     def ready(self, _events: int) -> None:
-        """Events of the socket."""
+        """Process events of the socket."""
         self._outbox.send()
         try:
             reached = self._receive()
@@ -52,7 +52,7 @@ class ProxyConnect:
                 self._owner.step_done(reached.leftover)
 
     def _receive(self) -> Reached | None:
-        """Read until the proxy has answered; the exchange bounds how much that is."""
+        """Read until the proxy has answered; the exchange limits the size of the answer."""
         while True:
             try:
                 data = self._socket.recv(_READ_BYTES)

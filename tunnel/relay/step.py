@@ -1,4 +1,4 @@
-"""The steps of a connection before its relay: what they have in common, and what runs them one after the other."""
+"""The steps of a connection before its relay: their interface, and the runner that executes them in order."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from tunnel.relay.loop import Owner
 
 
 class Step(Protocol):
-    """Something that a connection waits for. It ends with one call of its owner, possibly before `start` returns."""
+    """An operation that a connection waits for. It calls its owner once when it ends, possibly before `start` returns."""
 
     def start(self) -> None:
         """Begin."""
 
     def abandon(self) -> None:
-        """Stop: the owner is not called any more."""
+        """Stop, and never call the owner again."""
 
 
 class StepOwner(Owner, Protocol):
     """The connection that waits for a step."""
 
     def step_done(self, result: object) -> None:
-        """The step has this result."""
+        """The step has succeeded with this result."""
 
     def step_failed(self, error: Exception, farewell: bytes = b"") -> None:
-        """The step failed; `farewell` is to be sent to the TLS peer before the connection is closed."""
+        """The step has failed; send the `farewell` (a TLS alert) to the TLS peer before closing."""
 
 
 class ClosedWithoutData(Exception):
@@ -34,31 +34,31 @@ class ClosedWithoutData(Exception):
 
 
 class AcmeChallengeAnswered(Exception):
-    """The client was an ACME server, which has seen the certificate that it asked for (RFC 8737)."""
+    """The client was an ACME server that verified a challenge (RFC 8737)."""
 
 
 class NoUsableIdentity(Exception):
-    """There is no identity that could be presented now."""
+    """There is no valid identity to present."""
 
 
-Steps = Generator[Step, Any, None]  # what is sent to it is the result of the step that it has yielded
+Steps = Generator[Step, Any, None]  # it yields a step and receives the result
 
 
 class StepRunner:
-    """Runs a generator of steps: sends it the result of each step, and raises in it what made a step fail."""
+    """Runs a generator of steps: sends it the result of each step, or raises the error of a failed step in it."""
 
     __slots__ = ("_is_advancing", "_pending", "_step", "_steps", "farewell")
 
     def __init__(self) -> None:
         self.farewell = b""  # of the step that failed
         self._steps: Steps | None = None
-        self._step: Step | None = None  # that is waited for
+        self._step: Step | None = None  # the current step
         self._is_advancing = False
-        self._pending: Callable[[], Step] | None = None  # how to go on after a step that ended before its `start` returned
+        self._pending: Callable[[], Step] | None = None  # how to continue after a step that ended inside its `start`
 
     @property
     def has_steps(self) -> bool:
-        """Whether a step is waited for."""
+        """Whether the steps are not over yet."""
         return self._steps is not None
 
     def run_steps(self, steps: Steps) -> None:
@@ -67,34 +67,34 @@ class StepRunner:
         self._advance(partial(next, steps))
 
     def step_done(self, result: object) -> None:
-        """The step that is waited for has this result."""
+        """Continue with the result of the current step."""
         if self._steps is not None:
             self._advance(partial(self._steps.send, result))
 
     def step_failed(self, error: Exception, farewell: bytes = b"") -> None:
-        """The step that is waited for failed."""
+        """Raise the error of the current step in the generator."""
         if self._steps is not None:
             self.farewell = farewell
             self._advance(partial(self._steps.throw, error))
 
     def fail_step(self, error: Exception) -> None:
-        """Make the step that is waited for fail with this error."""
+        """Abandon the current step and raise this error in the generator."""
         self.abandon_step()
         self.step_failed(error)
 
     def abandon_step(self) -> None:
-        """Stop the step that is waited for."""
+        """Stop the current step."""
         if self._step is not None:
             self._step.abandon()
 
     def end_steps(self) -> None:
-        """Ignore results from now on."""
+        """End the steps: ignore later results."""
         self._steps = self._step = None
 
     def _advance(self, proceed: Callable[[], Step]) -> None:
         self._pending = proceed
         if self._is_advancing:
-            return  # the step has ended inside of its `start`, which is called below
+            return  # called from inside `step.start()` below
         self._is_advancing = True
         try:
             while self._pending is not None:
