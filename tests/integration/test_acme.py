@@ -175,7 +175,7 @@ class Served:
         while not self._stop.is_set():
             self._loop.turn(0.01)
         self.tunnel.drain()
-        self.tunnel.cut()
+        self.tunnel.abort()
         self._loop.turn(0)
         self._loop.close()
 

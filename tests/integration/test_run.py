@@ -214,7 +214,7 @@ def test_when_the_time_is_over_everything_is_cut(workloads: Workloads, backend: 
         with pytest.raises(ConnectionResetError):
             peer.receive()
     assert first.matches("the command has not ended within 0.5s: it is killed")
-    assert first.matches("forcing exit, 1 connections cut")
+    assert first.matches("forcing exit connections=1")
 
 
 def test_a_second_signal_cuts_what_drains(workloads: Workloads, backend: Backend) -> None:

@@ -93,7 +93,7 @@ def test_the_shutdown_timeout_cuts_what_is_open_and_exits_1(workloads: Workloads
         for peer in peers:
             with pytest.raises(ConnectionResetError):
                 peer.receive()
-    assert proxy.matches("graceful shutdown timeout: forcing exit, 2 connections cut")
+    assert proxy.matches("graceful shutdown timeout: forcing exit connections=2")
 
 
 @pytest.mark.parametrize("number", STOP)

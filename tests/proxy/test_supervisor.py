@@ -177,7 +177,7 @@ def test_a_stop_goes_in_its_order() -> None:
 
     assert play(stage, script) == 143
     assert client.shut_at == pytest.approx(10.5, abs=0.5)
-    assert [at for proxy in (server, client) for at in proxy.cuts] == pytest.approx([25, 25], abs=0.5)
+    assert [at for proxy in (server, client) for at in proxy.aborts] == pytest.approx([25, 25], abs=0.5)
     assert stage.ended_at == pytest.approx(25, abs=1)
     assert [state for _, state in stage.told] == [State.LISTENING, State.STOPPING]
 
@@ -337,7 +337,7 @@ def test_what_the_command_has_left_does_not_hold_up_the_end(monkeypatch: pytest.
         stage.hear(TERM, False)
 
     assert play(stage, script) == 143
-    assert proxy.cuts
+    assert proxy.aborts
     assert stage.ended_at == pytest.approx(25, abs=2)
 
 
@@ -378,7 +378,7 @@ def test_a_second_signal_in_the_drain_cuts(number: int) -> None:
         for other in (HUP, USR1):
             stage.hear(other, False)
         await trio.sleep(1)
-        assert not any(proxy.cuts for proxy in stage.proxies)
+        assert not any(proxy.aborts for proxy in stage.proxies)
         stage.hear(number, False)
 
     assert play(stage, script) == 143

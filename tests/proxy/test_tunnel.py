@@ -161,7 +161,7 @@ class Stage:
 
     def close(self) -> None:
         self.tunnel.drain()
-        self.tunnel.cut()
+        self.tunnel.abort()
         self.later(100)  # for those that linger
         self.loop.close()
         for sock in self._opened:
@@ -582,7 +582,7 @@ def test_no_slot_is_lost_when_everything_is_given_up_at_once(stages: Stages) -> 
     assert (handshakes._held, sum(map(len, handshakes._waiting.values()))) == (1, 5)
     stage.tunnel.drain()
     stage.turn()
-    assert (handshakes._held, handshakes._holders, handshakes._waiting) == (0, {}, {})
+    assert (handshakes._held, handshakes._held_by_source, handshakes._waiting) == (0, {}, {})
 
 
 def test_a_connection_that_finds_no_slot_in_time_is_refused(stages: Stages) -> None:
@@ -877,9 +877,9 @@ def test_a_cut_ends_what_is_open(stages: Stages) -> None:
     stage = stages().serve()
     carried(stage)
     carried(stage)
-    assert stage.tunnel.cut() == 2
+    assert stage.tunnel.abort() == 2
     assert len(stage.tunnel) == 0
-    assert [line.rpartition(" ")[2] for line in stage.log.lines[2:]] == ["end=cut"] * 2
+    assert [line.rpartition(" ")[2] for line in stage.log.lines[2:]] == ["end=shutdown"] * 2
 
 
 # -- bugs

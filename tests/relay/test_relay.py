@@ -590,7 +590,7 @@ def test_an_alert_in_the_middle_of_the_data_is_no_refusal(wires: Wires) -> None:
 def test_after_the_end_nothing_is_told_twice(wires: Wires) -> None:
     wire = wires()
     wire.relay.abort(CloseReason.LIFETIME, "max connection lifetime reached")
-    wire.relay.abort(CloseReason.CUT)
+    wire.relay.abort(CloseReason.SHUTDOWN)
     wire.relay.trim_buffers()
     wire.relay.tls_ready(5)
     wire.relay.plain_ready(5)
@@ -768,7 +768,7 @@ def test_memory_of_an_ended_relay_is_left_alone(wires: Wires) -> None:
     wire = wires()
     wire.say(payload(100_000))
     assert wire.trim_requests == 1
-    wire.relay.abort(CloseReason.CUT)
+    wire.relay.abort(CloseReason.SHUTDOWN)
     wire.later(5)
     assert not wire.loop._timers
 

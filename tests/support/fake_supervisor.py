@@ -42,7 +42,7 @@ class FakeProxy:
         self.pids: set[int] = set()
         self.shut_at: float | None = None
         self.delays: list[float] = []  # that it has been told of
-        self.cuts: list[float] = []
+        self.aborts: list[float] = []
         self._is_ready = is_ready
         self._carries = carries
         self._lingers = lingers
@@ -76,8 +76,8 @@ class FakeProxy:
         if self.shut_at is None:
             self.shut_at = trio.current_time()
 
-    def cut(self) -> int:
-        self.cuts.append(trio.current_time())
+    def abort(self) -> int:
+        self.aborts.append(trio.current_time())
         self._empty.set()
         return 0
 
@@ -85,8 +85,8 @@ class FakeProxy:
         self.shut()
         with trio.move_on_after(min(self._carries, limit)):
             await self._empty.wait()
-        if self._carries > limit and not self.cuts:
-            self.cut()
+        if self._carries > limit and not self.aborts:
+            self.abort()
         await trio.sleep(self._lingers)
         return 0
 

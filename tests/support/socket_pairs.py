@@ -166,7 +166,7 @@ class Wire:
     def close(self) -> None:
         """Give everything back."""
         if self.relay.is_open:
-            self.relay.abort(CloseReason.CUT)
+            self.relay.abort(CloseReason.SHUTDOWN)
         self.loop.turn(0)
         if not self._is_loop_lent:
             self.loop.close()

@@ -15,7 +15,7 @@ _WITHOUT_ERROR_LINE = {  # the closing line says enough
     CloseReason.CLOSED,
     CloseReason.RESET_BY_PEER,
     CloseReason.RESET_BY_PLAIN,
-    CloseReason.CUT,
+    CloseReason.SHUTDOWN,
     CloseReason.CRASH,
 }
 

@@ -139,17 +139,17 @@ class Proxy:
         """Let what is carried end within so many seconds, and cut the rest: how many those were."""
         self.shut()
         self._log.info(f"shutdown proxy, waiting for drain of {len(self.tunnel)} connections")
-        cut = 0
+        aborted = 0
         if len(self.tunnel):
             with trio.move_on_after(max(limit, 0)):
                 await self._empty.wait()
         if len(self.tunnel):
-            cut = self.tunnel.cut()
-            self._log.write(f"graceful shutdown timeout: forcing exit, {cut} connections cut")
+            aborted = self.tunnel.abort()
+            self._log.write(f"graceful shutdown timeout: forcing exit connections={aborted}")
         await self._status_over.wait()  # whoever asked for the end by HTTP gets an answer; it takes seconds at most
         self.tunnel.refusals.flush()
         self._log.info(f"stopped {self.tunnel.counters.summary()}".rstrip())
-        return cut
+        return aborted
 
     def close(self) -> None:
         """Leave nothing running."""

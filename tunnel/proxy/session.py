@@ -303,10 +303,10 @@ class Session(StepRunner):
         elif self._accepted is not None:  # a bug has kept the steps from beginning
             self._end(ConnectionOutcome.CRASHED)
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         """End at once, because the process stops."""
         if self._relay is not None:
-            self._relay.abort(CloseReason.CUT)
+            self._relay.abort(CloseReason.SHUTDOWN)
         else:
             self._stop(SessionStopped(ConnectionOutcome.STOPPED))
 

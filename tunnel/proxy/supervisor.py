@@ -248,7 +248,7 @@ class Supervisor:
         if self._command_over.is_set():
             if self._ends_us(number, is_from_terminal):  # whoever says so does not want to wait for the rest
                 for proxy in self._proxies:
-                    proxy.tunnel.cut()
+                    proxy.tunnel.abort()
         elif not self._has_command:
             if self._ends_us(number, is_from_terminal):
                 self._begin_end(number)

@@ -167,13 +167,13 @@ class Tunnel:
             self._listener = None
         for session in list(self._sessions):
             if not session.is_relayed:
-                session.cut()
+                session.abort()
 
-    def cut(self) -> int:
+    def abort(self) -> int:
         """End what is still open; how many there were."""
         count = len(self._sessions)
         for session in list(self._sessions):
-            session.cut()
+            session.abort()
         return count
 
     def __len__(self) -> int:

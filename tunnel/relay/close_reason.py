@@ -20,7 +20,7 @@ class CloseReason(Enum):
     REFUSED_BY_PEER = "refused-by-peer"
     CLOSE_TIMEOUT = "close-timeout"
     LIFETIME = "max-conn-lifetime"
-    CUT = "cut"
+    SHUTDOWN = "shutdown"
     CRASH = "internal-error"
 
 

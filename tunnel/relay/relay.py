@@ -22,7 +22,7 @@ from tunnel.tls.engine import SMALL_HEADS, Buffers
 _MAX_UNSENT = 512 * 1024  # bytes: more than one read can produce
 _SMALL = 4096  # bytes: reads up to this size do not enlarge OpenSSL's buffers
 _MIN_LINGER = 1.0  # seconds for a peer to acknowledge bytes, if the close timeout is shorter
-_IMMEDIATE = {CloseReason.CUT, CloseReason.CRASH}  # the process or the session cannot wait
+_IMMEDIATE = {CloseReason.SHUTDOWN, CloseReason.CRASH}  # the process or the session cannot wait
 _READABLE = IN | OUT  # the events of a socket that has input and can be written
 
 
