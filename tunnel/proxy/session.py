@@ -151,6 +151,7 @@ class Session(StepRunner):
         except TlsError as error:
             self._end(ConnectionOutcome.REFUSED, error.reason.value, str(error))
         except PeerDenied as denied:
+            self._admitted = None  # by an earlier generation
             self._end(ConnectionOutcome.REFUSED, denied.reason.value, str(denied), peer=denied.peer)
         except TargetError as error:
             self._end(ConnectionOutcome.DIAL_FAILED, error.reason.value, str(error))
