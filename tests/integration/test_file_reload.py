@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 from OpenSSL import SSL
 
-from tests.support.certificate_files import replace
+from tests.support.certificate_files import Pki, replace
 from tests.support.file_identities import FileIdentities
 from tests.support.plain_backends import Backend, connect, echo
 from tests.support.processes import LIMIT, eventually
@@ -308,3 +309,21 @@ def test_a_reload_that_landlock_denies_names_it_and_the_path(
     assert f"permission denied; Landlock denies '{elsewhere.resolve()}', which no flag led to at the start" in line
     assert "Landlock" in live.status()["certificate_reload"]
     assert live.serial()
+
+
+@pytest.mark.parametrize("version", [SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION], ids=["tls12", "tls13"])
+def test_a_peer_that_a_reload_in_its_handshake_excludes_is_refused(file_identities: FileIdentities, version: int) -> None:
+    backend = file_identities.enter(Backend(echo))
+    proxy = file_identities.serve(backend.target)
+    other = Pki(file_identities.directory, "other")
+    with connect(proxy.address) as sock:
+        peer = TlsPeer(sock, file_identities.client_files, version=version)
+        peer.begin_handshake()
+        replace(file_identities.pki.cacert, other.cacert.read_bytes())
+        proxy.signal(signal.SIGHUP)
+        proxy.wait_for(DONE)
+        with suppress(SSL.Error):
+            peer.shake_hands()
+            assert peer.receive() == b"", "nothing is relayed"
+    proxy.wait_for("error on TLS handshake from .* reason=unknown-authority$")
+    assert backend.accepted == 0

@@ -21,8 +21,10 @@ _READ = 65536
 class TlsPeer:
     """A client; `send` and `receive` are plain bytes, `end` and `fin` the two ways to stop sending."""
 
-    def __init__(self, sock: socket.socket, identity: Identity | None) -> None:
+    def __init__(self, sock: socket.socket, identity: Identity | None, *, version: int | None = None) -> None:
         context = SSL.Context(SSL.TLS_METHOD)
+        if version is not None:
+            context.set_max_proto_version(version)
         if identity is not None:
             context.use_certificate_chain_file(str(identity.chain))
             context.use_privatekey_file(str(identity.key))
@@ -30,6 +32,13 @@ class TlsPeer:
         self.tls = SSL.Connection(context, None)
         self.tls.set_connect_state()
         self.has_ended = False  # the other side has said close_notify
+
+    def begin_handshake(self) -> None:
+        """The ClientHello, and the first bytes of the answer."""
+        with suppress(SSL.WantReadError):
+            self.tls.do_handshake()
+        self.flush()
+        self._feed()
 
     def shake_hands(self) -> None:
         """The whole handshake, as far as a client can see it."""
