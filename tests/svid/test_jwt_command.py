@@ -101,7 +101,7 @@ def test_what_is_no_token_at_all_is_one_line(feed: str, complaint: str, run: Run
 
 def test_a_bundle_that_cannot_be_read_is_one_line(run: Run, tmp_path: Path) -> None:
     (tmp_path / "bad").write_text("{}")
-    for name, complaint in (("bad", "it has no list of keys"), ("none", "no such file")):
+    for name, complaint in (("bad", "missing list of keys"), ("none", "no such file")):
         code, out, err = run("verify", "--audience=db", f"--bundle=a.test={tmp_path}/{name}", feed=token())
         assert (code, out, err.count("\n")) == (1, "", 1)
         assert complaint in err

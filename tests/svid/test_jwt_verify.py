@@ -98,7 +98,7 @@ def test_every_rule_is_told_and_the_first_that_is_broken_is_named() -> None:
     assert broken(report) == ["aud", "exp"]
     *lines, last = report.as_text("").splitlines()
     assert len(lines) == 11
-    assert last == "not valid: aud: the token is meant for 'web', not for 'db'"
+    assert last == "not valid: aud: the audience is 'web'; expected 'db'"
     found = json.loads(report.as_json())
     assert (found["valid"], len(found["rules"])) == (False, 11)
     assert found["rules"][6] | {"detail": ""} == {

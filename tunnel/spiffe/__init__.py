@@ -1,1 +1,1 @@
-"""What the SPIFFE standards say, as values and rules: pure, no sockets, no clock of its own."""
+"""The SPIFFE standards as values and rules: IDs, X509-SVID, JWT-SVID, bundles, Workload API messages. No sockets, no clock."""

@@ -1,7 +1,7 @@
-"""Trust bundles: which authorities speak for which trust domain.
+"""X.509 trust bundles by trust domain.
 
-Knows that a bundle is authority for one trust domain and no other (SPIFFE Federation, section 7); must not know how a
-path is checked against it. An empty bundle is a bundle: nobody of that trust domain is trusted.
+A bundle is valid for one trust domain only (SPIFFE Federation, section 7). With an empty bundle no peer of that trust domain is
+trusted.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tunnel.spiffe.ids import TrustDomain
 
 @dataclass(frozen=True, slots=True)
 class TrustBundle:
-    """The authorities of one trust domain; expired and prepared ones may be among them."""
+    """The authorities of one trust domain; some may be expired or not valid yet."""
 
     trust_domain: TrustDomain
     authorities: tuple[Certificate, ...]
@@ -23,7 +23,7 @@ class TrustBundle:
 
 @dataclass(frozen=True, slots=True)
 class BundleSet:
-    """The bundles of one update, each for itself; `disabled` are those that could not be read, and why."""
+    """The bundles of one update; `disabled` has the bundles that could not be parsed, with the error."""
 
     bundles: Mapping[TrustDomain, TrustBundle]
     disabled: Mapping[TrustDomain, str] = field(default_factory=dict)

@@ -1,8 +1,4 @@
-"""JSON as protocol buffers carry it: `google.protobuf.Struct`.
-
-Knows its six kinds of values and how deep they may lie in each other; must not know what a claim means. The Workload API
-answers with the claims of a JWT-SVID in this form, whose numbers are all double.
-"""
+"""JSON in protocol buffers: `google.protobuf.Struct`, the form of claims in the Workload API. All numbers are doubles."""
 
 from __future__ import annotations
 
@@ -19,14 +15,14 @@ _DOUBLE = struct.Struct("<d")
 
 
 def parse_struct(data: bytes, depth: int = 0) -> dict[str, Any]:
-    """The object that a Struct holds; raises WireError."""
+    """Parse a Struct to a JSON object; raises WireError."""
     _check_depth(depth)
     entries = (protobuf.parse_map_entry(entry) for number, entry in protobuf.parse_fields(data) if number == 1)
     return {key: _parse_value(value, depth + 1) for key, value in entries}
 
 
 def encode_struct(values: Mapping[str, Any]) -> bytes:
-    """The Struct that holds an object of JSON."""
+    """Encode a JSON object as a Struct."""
     return protobuf.encode_map(1, ((key, _encode_value(value)) for key, value in values.items()))
 
 
@@ -49,11 +45,11 @@ def _parse_value(data: bytes, depth: int) -> Any:
 
 def _check_depth(depth: int) -> None:
     if depth > _MAX_DEPTH:
-        raise WireError(WireFault.TOO_LARGE, f"values lie deeper in each other than {_MAX_DEPTH} levels")
+        raise WireError(WireFault.TOO_LARGE, f"values are nested deeper than {_MAX_DEPTH} levels")
 
 
 def _encode_value(value: Any) -> bytes:
-    """A Value; one of several fields is always there, even when it is empty."""
+    """Encode a Value; its field is present even if it is empty."""
     if value is None:
         return protobuf.encode_varint_field(_NULL, 0)
     if isinstance(value, bool):

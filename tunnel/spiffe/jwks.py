@@ -1,7 +1,6 @@
-"""Bundles for JWT-SVIDs: which keys speak for which trust domain.
+"""JWT bundles: the keys of JWT-SVIDs by trust domain (Trust Domain and Bundle, sections 4 and 6; JWT-SVID 6).
 
-Knows which entries of a JWKS are meant (Trust Domain and Bundle, sections 4 and 6; JWT-SVID 6) and that a bundle is
-authority for one trust domain and no other; must not know what a key is or how a signature is checked.
+A bundle is valid for one trust domain only.
 """
 
 from __future__ import annotations
@@ -17,60 +16,61 @@ from tunnel.spiffe.jwt import Token, parse_json, parse_key_id
 
 USE = "jwt-svid"  # JWT-SVID 6.1
 MAX_BUNDLE_BYTES = 4 * 1024 * 1024
-_TYPES = ("EC", "RSA")  # what the algorithms of JWT-SVID 2.1 are made with
+_TYPES = ("EC", "RSA")  # the key types of the algorithms in JWT-SVID 2.1
 
 Jwk = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class JwtBundles:
-    """Keys by trust domain and name; `disabled` are the bundles that could not be read, and why."""
+    """Keys by trust domain and key ID; `disabled` has the bundles that could not be parsed, with the error."""
 
     bundles: Mapping[TrustDomain, Mapping[str, Jwk]]
     disabled: Mapping[TrustDomain, str] = field(default_factory=dict)
 
     def find_key(self, token: Token, spiffe_id: SpiffeId) -> Jwk:
-        """The key that the token names, from the bundle of its own subject's trust domain; raises TokenError."""
+        """Return the key of a token from the bundle of the trust domain of its subject; raises TokenError."""
         trust_domain = spiffe_id.trust_domain
         bundle = self.bundles.get(trust_domain)
         if bundle is None:
-            why = self.disabled.get(trust_domain, "no bundle for it")
-            raise TokenError(TokenFault.UNKNOWN_TRUST_DOMAIN, f"{trust_domain}: {why}")
+            reason = self.disabled.get(trust_domain, "no bundle for it")
+            raise TokenError(TokenFault.UNKNOWN_TRUST_DOMAIN, f"{trust_domain}: {reason}")
         key_id = parse_key_id(token)
         if key_id not in bundle:
             raise TokenError(
-                TokenFault.UNKNOWN_KEY, f"the bundle of {trust_domain} has {len(bundle)} keys, none of them is {key_id[:200]!a}"
+                TokenFault.UNKNOWN_KEY,
+                f"none of the {len(bundle)} keys in the bundle of {trust_domain} has the ID {key_id[:200]!a}",
             )
         return bundle[key_id]
 
 
 def parse_jwks(document: bytes) -> dict[str, Jwk]:
-    """The keys for JWT-SVIDs in a bundle, by name; raises IdentityError.
+    """Parse the JWT-SVID keys of a bundle, by key ID; raises IdentityError.
 
-    Entries for another use, of an unknown kind or without a name of their own are passed over. An agent of SPIRE leaves `use`
-    out, so an entry without it counts.
+    Entries with another use, an unknown type or without a unique key ID are ignored. SPIRE agents omit `use`, so an entry
+    without it counts.
     """
     if len(document) > MAX_BUNDLE_BYTES:
-        raise IdentityError(IdentityFault.OVER_LIMIT, f"the bundle is over {MAX_BUNDLE_BYTES} bytes")
+        raise IdentityError(IdentityFault.OVER_LIMIT, f"the bundle has more than {MAX_BUNDLE_BYTES} bytes")
     try:
         found = parse_json(document)
     except ValueError as error:
         raise IdentityError(IdentityFault.BAD_BUNDLE, f"not JSON: {error}") from None
     entries = found.get("keys") if isinstance(found, dict) else None
     if not isinstance(entries, list):
-        raise IdentityError(IdentityFault.BAD_BUNDLE, "no JWKS: it has no list of keys")
-    return _by_name([entry for entry in entries if isinstance(entry, dict) and _is_meant(entry)])
+        raise IdentityError(IdentityFault.BAD_BUNDLE, "not a JWKS: missing list of keys")
+    return _by_key_id([entry for entry in entries if isinstance(entry, dict) and _is_jwt_svid_key(entry)])
 
 
-def _is_meant(entry: Jwk) -> bool:
+def _is_jwt_svid_key(entry: Jwk) -> bool:
     return entry.get("use", USE) == USE and entry.get("kty") in _TYPES
 
 
-def _by_name(entries: list[dict[str, Any]]) -> dict[str, Jwk]:
-    """The keys that have a name (kid) of their own: of two with one name neither is the better one."""
+def _by_key_id(entries: list[dict[str, Any]]) -> dict[str, Jwk]:
+    """Return the keys with a unique key ID (kid); of two with the same one neither is used."""
     pairs = [(name, entry) for entry in entries if isinstance(name := entry.get("kid"), str) and name]
     counts = Counter(name for name, _entry in pairs)
     named: dict[str, Jwk] = {name: entry for name, entry in pairs if counts[name] == 1}
     if entries and not named:
-        raise IdentityError(IdentityFault.BAD_BUNDLE, f"of {len(entries)} keys none has a name (kid) of its own")
+        raise IdentityError(IdentityFault.BAD_BUNDLE, f"none of the {len(entries)} keys has a unique key ID (kid)")
     return named

@@ -1,8 +1,7 @@
-"""The messages of the Workload API, to and from bytes.
+"""The messages of the Workload API (workloadapi.proto): parsers and encoders.
 
-Knows field numbers (workloadapi.proto); must not know what a certificate is or whether a message is acceptable. A missing
-field is its default, the last of a repeated singular field counts, the last of two equal map keys counts. Private keys
-are kept out of every repr.
+As in proto3, a missing field has its default, and of a repeated singular field or map key the last one counts. Private keys and
+tokens are never part of a `repr`.
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ HEADER = ("workload.spiffe.io", "true")  # Workload Endpoint, section 4: exactly
 
 
 def method_path(rpc: str) -> str:
-    """The HTTP/2 path of one call of the service."""
+    """Return the HTTP/2 path of an RPC."""
     return f"/{SERVICE}/{rpc}"
 
 
 @dataclass(frozen=True, slots=True)
 class SvidEntry:
-    """`X509SVID` as sent: the certificates and the key are still DER."""
+    """`X509SVID`: certificates and key in DER."""
 
     spiffe_id: str = ""
     x509_svid: bytes = b""
@@ -35,13 +34,13 @@ class SvidEntry:
 
     @property
     def offer(self) -> Offer:
-        """Its names."""
+        """The SPIFFE ID and the hint."""
         return Offer(self.spiffe_id, self.hint)
 
 
 @dataclass(frozen=True, slots=True)
 class X509SvidResponse:
-    """`X509SVIDResponse`: the complete state of one workload's X.509 identities."""
+    """`X509SVIDResponse`: all X.509 identities of a workload."""
 
     svids: tuple[SvidEntry, ...] = ()
     crl: tuple[bytes, ...] = ()
@@ -50,7 +49,7 @@ class X509SvidResponse:
 
 @dataclass(frozen=True, slots=True)
 class BundlesResponse:
-    """`X509BundlesResponse`, or `JWTBundlesResponse` (which has no CRLs)."""
+    """`X509BundlesResponse`, or `JWTBundlesResponse`, which has no CRLs."""
 
     bundles: Mapping[str, bytes] = field(default_factory=dict)
     crl: tuple[bytes, ...] = ()
@@ -66,13 +65,13 @@ class JwtSvidEntry:
 
     @property
     def offer(self) -> Offer:
-        """Its names."""
+        """The SPIFFE ID and the hint."""
         return Offer(self.spiffe_id, self.hint)
 
 
 @dataclass(frozen=True, slots=True)
 class JwtSvidRequest:
-    """`JWTSVIDRequest`: for whom the token is meant, and which identity is wanted if not all of them."""
+    """`JWTSVIDRequest`: the audience of the token, and its SPIFFE ID, or all identities if empty."""
 
     audience: tuple[str, ...] = ()
     spiffe_id: str = ""
@@ -80,7 +79,7 @@ class JwtSvidRequest:
 
 @dataclass(frozen=True, slots=True)
 class ValidateRequest:
-    """`ValidateJWTSVIDRequest`: a token and the one audience that asks."""
+    """`ValidateJWTSVIDRequest`: a token and the audience that validates it."""
 
     audience: str = ""
     svid: str = field(default="", repr=False)
@@ -88,14 +87,14 @@ class ValidateRequest:
 
 @dataclass(frozen=True, slots=True)
 class ValidateResponse:
-    """`ValidateJWTSVIDResponse`: whose token it is and what it says."""
+    """`ValidateJWTSVIDResponse`: the SPIFFE ID and the claims of a token."""
 
     spiffe_id: str = ""
     claims: Mapping[str, Any] = field(default_factory=dict)
 
 
 def parse_x509_svid_response(data: bytes) -> X509SvidResponse:
-    """The response to `FetchX509SVID`; raises WireError."""
+    """Parse the response to `FetchX509SVID`; raises WireError."""
     svids, crl, federated = [], [], {}
     for number, value in protobuf.parse_fields(data):
         if number == 1:
@@ -109,7 +108,7 @@ def parse_x509_svid_response(data: bytes) -> X509SvidResponse:
 
 
 def parse_x509_bundles_response(data: bytes) -> BundlesResponse:
-    """The response to `FetchX509Bundles`; raises WireError."""
+    """Parse the response to `FetchX509Bundles`; raises WireError."""
     crl, bundles = [], {}
     for number, value in protobuf.parse_fields(data):
         if number == 1:
@@ -121,17 +120,17 @@ def parse_x509_bundles_response(data: bytes) -> BundlesResponse:
 
 
 def parse_jwt_bundles_response(data: bytes) -> BundlesResponse:
-    """The response to `FetchJWTBundles`, JWKS documents by trust domain; raises WireError."""
+    """Parse the response to `FetchJWTBundles`, JWKS documents by trust domain; raises WireError."""
     return BundlesResponse(dict(protobuf.parse_map_entry(value) for n, value in protobuf.parse_fields(data) if n == 1))
 
 
 def parse_jwt_svid_response(data: bytes) -> tuple[JwtSvidEntry, ...]:
-    """The response to `FetchJWTSVID`; raises WireError."""
+    """Parse the response to `FetchJWTSVID`; raises WireError."""
     return tuple(_parse_jwt_svid(value) for number, value in protobuf.parse_fields(data) if number == 1)
 
 
 def parse_jwt_svid_request(data: bytes) -> JwtSvidRequest:
-    """The request of `FetchJWTSVID`; raises WireError."""
+    """Parse the request of `FetchJWTSVID`; raises WireError."""
     audience, spiffe_id = [], ""
     for number, value in protobuf.parse_fields(data):
         if number == 1:
@@ -142,52 +141,52 @@ def parse_jwt_svid_request(data: bytes) -> JwtSvidRequest:
 
 
 def parse_validate_request(data: bytes) -> ValidateRequest:
-    """The request of `ValidateJWTSVID`; raises WireError."""
+    """Parse the request of `ValidateJWTSVID`; raises WireError."""
     fields = dict(protobuf.parse_fields(data))
     return ValidateRequest(*(protobuf.parse_text(fields.get(number, b"")) for number in (1, 2)))
 
 
 def parse_validate_response(data: bytes) -> ValidateResponse:
-    """The response to `ValidateJWTSVID`; raises WireError."""
+    """Parse the response to `ValidateJWTSVID`; raises WireError."""
     fields = dict(protobuf.parse_fields(data))
     return ValidateResponse(protobuf.parse_text(fields.get(1, b"")), claims.parse_struct(fields.get(2, b"")))
 
 
 def encode_jwt_svid_request(request: JwtSvidRequest) -> bytes:
-    """What a client asks of `FetchJWTSVID`."""
+    """Encode the request of `FetchJWTSVID`."""
     audience = b"".join(protobuf.encode_message(1, name.encode()) for name in request.audience)
     return audience + protobuf.encode_field(2, request.spiffe_id)
 
 
 def encode_jwt_svid_response(svids: Iterable[JwtSvidEntry]) -> bytes:
-    """What a server answers to `FetchJWTSVID`."""
+    """Encode the response to `FetchJWTSVID`."""
     return b"".join(protobuf.encode_message(1, _encode_texts(svid.spiffe_id, svid.svid, svid.hint)) for svid in svids)
 
 
 def encode_jwt_bundles_response(bundles: Mapping[str, bytes]) -> bytes:
-    """What a server answers to `FetchJWTBundles`."""
+    """Encode the response to `FetchJWTBundles`."""
     return protobuf.encode_map(1, bundles.items())
 
 
 def encode_validate_request(request: ValidateRequest) -> bytes:
-    """What a client asks of `ValidateJWTSVID`."""
+    """Encode the request of `ValidateJWTSVID`."""
     return _encode_texts(request.audience, request.svid)
 
 
 def encode_validate_response(response: ValidateResponse) -> bytes:
-    """What a server answers to `ValidateJWTSVID`."""
+    """Encode the response to `ValidateJWTSVID`."""
     return protobuf.encode_field(1, response.spiffe_id) + protobuf.encode_message(2, claims.encode_struct(response.claims))
 
 
 def encode_x509_svid_response(response: X509SvidResponse) -> bytes:
-    """What a server answers to `FetchX509SVID`."""
+    """Encode the response to `FetchX509SVID`."""
     svids = b"".join(protobuf.encode_message(1, _encode_svid(svid)) for svid in response.svids)
     crl = b"".join(protobuf.encode_message(2, item) for item in response.crl)
     return svids + crl + protobuf.encode_map(3, response.federated_bundles.items())
 
 
 def encode_x509_bundles_response(response: BundlesResponse) -> bytes:
-    """What a server answers to `FetchX509Bundles`."""
+    """Encode the response to `FetchX509Bundles`."""
     crl = b"".join(protobuf.encode_message(1, item) for item in response.crl)
     return crl + protobuf.encode_map(2, response.bundles.items())
 
@@ -214,5 +213,5 @@ def _encode_svid(svid: SvidEntry) -> bytes:
 
 
 def _encode_texts(*values: str | bytes) -> bytes:
-    """The fields of a message whose numbers follow each other."""
+    """Encode fields with the numbers 1, 2, 3 and so on."""
     return b"".join(protobuf.encode_field(number, value) for number, value in enumerate(values, 1))

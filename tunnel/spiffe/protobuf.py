@@ -1,8 +1,7 @@
-"""The wire format of protocol buffers, as little of it as the Workload API needs.
+"""The part of the protocol buffers wire format that the Workload API needs.
 
-Knows tags, lengths and wire types; must not know any message. By hand, because the messages are few and because the
-Workload API's proto has no package: generated code would clash with any other SPIFFE library in the process. Groups are
-skipped, unknown fields are skipped, fields come in any order.
+Not generated: the proto of the Workload API has no package, so generated code would conflict with other SPIFFE libraries in the
+same process.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ _MAX_GROUP_DEPTH = 16
 
 
 def parse_fields(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Number and value of each length-delimited field; others are checked and skipped. Raises WireError."""
+    """Yield number and value of each length-delimited field; other fields are validated and skipped. Raises WireError."""
     at = 0
     while at < len(data):
         number, kind, at = _parse_tag(data, at)
@@ -29,7 +28,7 @@ def parse_fields(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def parse_all_fields(data: bytes) -> Iterator[tuple[int, bytes | int]]:
-    """Number and value of each field that is no group: a varint is a number, all others are bytes. Raises WireError."""
+    """Yield number and value of each field except groups: varints as numbers, all others as bytes. Raises WireError."""
     at = 0
     while at < len(data):
         number, kind, at = _parse_tag(data, at)
@@ -46,7 +45,7 @@ def parse_all_fields(data: bytes) -> Iterator[tuple[int, bytes | int]]:
 
 
 def parse_text(value: bytes) -> str:
-    """The text of a string field, which proto3 demands to be UTF-8."""
+    """Parse a string field, which must be UTF-8 in proto3; raises WireError."""
     try:
         return value.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -54,7 +53,7 @@ def parse_text(value: bytes) -> str:
 
 
 def parse_map_entry(data: bytes) -> tuple[str, bytes]:
-    """Key and value of one entry of a map<string, bytes>; a missing one is empty."""
+    """Parse an entry of a map<string, bytes>; a missing key or value is empty. Raises WireError."""
     key, value = "", b""
     for number, content in parse_fields(data):
         if number == 1:
@@ -65,29 +64,29 @@ def parse_map_entry(data: bytes) -> tuple[str, bytes]:
 
 
 def encode_field(number: int, value: bytes | str) -> bytes:
-    """A length-delimited field, or nothing for an empty value, as proto3 has it."""
+    """Encode a length-delimited field, or nothing for an empty value, as in proto3."""
     content = value.encode() if isinstance(value, str) else value
     return encode_message(number, content) if content else b""
 
 
 def encode_message(number: int, content: bytes) -> bytes:
-    """An embedded message or an item of a repeated field: present even when empty."""
+    """Encode an embedded message or an item of a repeated field: present even if empty."""
     return _encode_varint(number << 3 | _BYTES) + _encode_varint(len(content)) + content
 
 
 def encode_varint_field(number: int, value: int) -> bytes:
-    """A number or a truth value, present even when it is zero."""
+    """Encode a number or a boolean, present even if it is zero."""
     return _encode_varint(number << 3 | _VARINT) + _encode_varint(value)
 
 
 def encode_fixed64(number: int, value: bytes) -> bytes:
-    """A field of eight bytes, such as a double."""
+    """Encode a field of eight bytes, such as a double."""
     assert len(value) == 8
     return _encode_varint(number << 3 | _FIXED64) + value
 
 
 def encode_map(number: int, entries: Iterable[tuple[str, bytes]]) -> bytes:
-    """A map<string, bytes>."""
+    """Encode a map<string, bytes>."""
     return b"".join(encode_message(number, encode_field(1, key) + encode_field(2, value)) for key, value in entries)
 
 

@@ -1,9 +1,8 @@
-"""The rules of X509-SVID for single certificates: one function a rule, for our own and for a peer's alike.
+"""The rules of X509-SVID for single certificates: one function per rule, in tables for handshakes and for `svid verify`.
 
-Each check raises PeerDenied with the rule that is broken. The tables at the end are what a handshake checks and what
-`svid verify` reports. SVIDs keep every rule of X509-SVID. A trust anchor is a name and a key (RFC 5280, 6.1.1 d), and an
-intermediate follows RFC 5280, 6.1.4: real authorities are ordinary PKI, which breaks the standard's rules for signing
-certificates. Those stricter rules are in SIGNING_RULES, which no handshake checks.
+A leaf must satisfy every rule of X509-SVID. A trust anchor is only a name and a key (RFC 5280, 6.1.1 d), and an intermediate
+follows RFC 5280, 6.1.4, because authorities in use are ordinary PKI and break the stricter rules of X509-SVID for signing
+certificates. Those are in SIGNING_RULES, which handshakes do not check.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519Pri
 
 _BOTH_SIDES = {SERVER_AUTH, CLIENT_AUTH}
 _TLS_PURPOSES = {*_BOTH_SIDES, ANY_PURPOSE}
-_OURS = "ours, not the standard's"
+_OURS = "own rule"
 
 
 @dataclass(frozen=True, slots=True)
 class RuleInput:
-    """A certificate as the rules want it; `signs_for` is asked of authorities only."""
+    """The input of a rule: a certificate and, for an authority, the trust domain of the leaf."""
 
     certificate: Certificate
     signs_for: TrustDomain | None = None
@@ -37,9 +36,9 @@ class RuleInput:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule: its name, where it stands, and the function that raises PeerDenied for whoever breaks it.
+    """A rule: its name, the section of the standard, and the function that raises PeerDenied if it is broken.
 
-    `first` is the rule without which this one means nothing; `is_about_domain` when it needs the leaf's trust domain.
+    `first` is the rule that must hold before this one is checked; `is_about_domain` if it needs the trust domain of the leaf.
     """
 
     name: str
@@ -51,26 +50,26 @@ class Rule:
 
 
 def read_extensions(certificate: Certificate, signs_for: TrustDomain | None = None) -> RuleInput:
-    """The certificate as the rules want it, if all that they ask about can be read; raises PeerDenied."""
+    """Return the input for all rules if every extension that they read can be parsed; raises PeerDenied."""
     check_readable(certificate)
     certificate.extensions.uris()
     return RuleInput(certificate, signs_for)
 
 
 def check_leaf(certificate: Certificate) -> SpiffeId:
-    """The SPIFFE ID of a certificate that keeps every rule of a leaf (X509-SVID 2, 3.1, 4)."""
+    """Check every rule of a leaf (X509-SVID 2, 3.1, 4), and return its SPIFFE ID; raises PeerDenied."""
     reading = RuleInput(certificate)
     _check_rules((*LEAF_RULES, *NAME_RULES), reading)
     return _parse_workload_id(reading)
 
 
 def check_intermediate(certificate: Certificate, trust_domain: TrustDomain) -> None:
-    """A signing certificate that a peer sent may sign for `trust_domain` (RFC 5280, 6.1.4 k to n)."""
+    """Check that an intermediate may issue for `trust_domain` (RFC 5280, 6.1.4 k to n); raises PeerDenied."""
     _check_rules(INTERMEDIATE_RULES, RuleInput(certificate, trust_domain))
 
 
 def check_anchor(certificate: Certificate) -> None:
-    """A certificate of a bundle can be a trust anchor: a name and a key (RFC 5280, 6.1.1 d)."""
+    """Check that a certificate of a bundle can be a trust anchor (RFC 5280, 6.1.1 d); raises PeerDenied."""
     _check_rules(ANCHOR_RULES, RuleInput(certificate))
 
 
@@ -83,7 +82,7 @@ def _check_rules(rules: Iterable[Rule], reading: RuleInput) -> None:
 
 
 def parse_leaf_id(certificate: Certificate) -> SpiffeId:
-    """The ID in the one URI SAN of a leaf (X509-SVID 2, 5.2: exactly one, and not the root path)."""
+    """Return the SPIFFE ID in the only URI SAN of a leaf (X509-SVID 2, 5.2); raises PeerDenied."""
     return _parse_workload_id(RuleInput(certificate))
 
 
@@ -104,14 +103,14 @@ def _parse_only_id(reading: RuleInput) -> SpiffeId:
 def _only_uri(reading: RuleInput) -> str:
     uris = reading.certificate.extensions.uris()
     if len(uris) != 1:
-        raise PeerDenied(Denial.URI_SAN, f"the certificate has {len(uris)} URI names where one is wanted")
+        raise PeerDenied(Denial.URI_SAN, f"the certificate has {len(uris)} URI SANs; expected 1")
     return uris[0]
 
 
 def _check_leaf_is_no_authority(reading: RuleInput) -> None:
     constraints = reading.certificate.extensions.basic_constraints()
     if constraints is not None and constraints.is_ca:
-        raise PeerDenied(Denial.LEAF_IS_CA, "the leaf certificate is marked as an authority")
+        raise PeerDenied(Denial.LEAF_IS_CA, "the leaf is a CA certificate")
 
 
 def _critical_usage(reading: RuleInput) -> KeyUsage:
@@ -162,37 +161,37 @@ def _check_key_usage_of_signer(reading: RuleInput) -> None:
 
 
 def _check_trust_domain(reading: RuleInput) -> None:
-    """Refuse the signing certificate of another trust domain: two domains may have one root, and then only its name tells."""
+    """Refuse an intermediate of another trust domain: two trust domains may share a root, and differ only in this name."""
     for uri in reading.certificate.extensions.uris():
         try:
             domain = parse_spiffe_id(uri).trust_domain
         except SpiffeIdError:
-            continue  # a name in somebody's own PKI
+            continue  # a URI that is not a SPIFFE ID
         if domain != reading.signs_for:
-            raise PeerDenied(Denial.TRUST_DOMAIN, f"its SPIFFE ID is {uri!a}, and the leaf is of {reading.signs_for}")
+            raise PeerDenied(Denial.TRUST_DOMAIN, f"its SPIFFE ID is {uri!a}, but the leaf is of {reading.signs_for}")
 
 
 def _check_authority_id(reading: RuleInput) -> None:
     uris = reading.certificate.extensions.uris()
     if uris and uris != (f"spiffe://{reading.signs_for}",):
-        raise PeerDenied(Denial.TRUST_DOMAIN, f"its URI name is {uris[0]!a}, expected spiffe://{reading.signs_for}")
+        raise PeerDenied(Denial.TRUST_DOMAIN, f"its URI SAN is {uris[0]!a}; expected spiffe://{reading.signs_for}")
 
 
 def _check_tls_purpose(reading: RuleInput) -> None:
     purposes = reading.certificate.extensions.purposes()
     if purposes and not purposes & _TLS_PURPOSES:
-        raise PeerDenied(Denial.EXTENDED_KEY_USAGE, "its extended key usage names no purpose of TLS")
+        raise PeerDenied(Denial.EXTENDED_KEY_USAGE, "its extended key usage has no TLS purpose")
 
 
 def _check_critical(reading: RuleInput) -> None:
     reading.certificate.extensions.check_critical()
 
 
-_CRITICAL_USAGE = Rule("key-usage", "X509-SVID 4.3", "key usage is there and marked critical", _critical_usage)
+_CRITICAL_USAGE = Rule("key-usage", "X509-SVID 4.3", "key usage is present and critical", _critical_usage)
 _PURPOSES = Rule(
     "extended-key-usage",
     "X509-SVID 4.4",
-    "extended key usage is absent, or names both serverAuth and clientAuth",
+    "extended key usage is absent, or has both serverAuth and clientAuth",
     _check_extended_key_usage,
 )
 _KEY_STRENGTH = Rule(
@@ -204,11 +203,11 @@ _KEY_STRENGTH = Rule(
 _SIGNATURE_STRENGTH = Rule(
     "signature-strength",
     _OURS,
-    "it is signed over SHA-256, SHA-384 or SHA-512, or with Ed25519 or Ed448",
+    "it is signed with SHA-256, SHA-384 or SHA-512, Ed25519 or Ed448",
     lambda reading: check_signature_strength(reading.certificate),
 )
 _CRITICAL_EXTENSIONS = Rule("critical-extensions", "RFC 5280 4.2", "every critical extension is known", _check_critical)
-# In the order in which they are asked: the cheap ones first.
+# In the order of the checks: cheap ones first.
 LEAF_RULES = (
     Rule("no-authority", "X509-SVID 4.1", "cA is false, or basic constraints are absent", _check_leaf_is_no_authority),
     _CRITICAL_USAGE,
@@ -225,11 +224,11 @@ LEAF_RULES = (
     _KEY_STRENGTH,
     _SIGNATURE_STRENGTH,
 )
-# The steps of `parse_leaf_id`, each of which holds the one before.
+# The steps of `parse_leaf_id`, each of which includes the previous one.
 NAME_RULES = (
-    Rule("one-uri", "X509-SVID 2", "there is exactly one URI among its names", _only_uri),
+    Rule("one-uri", "X509-SVID 2", "there is exactly one URI SAN", _only_uri),
     Rule("spiffe-id", "SPIFFE-ID 2", "the URI is a SPIFFE ID", _parse_only_id, "one-uri"),
-    Rule("path", "X509-SVID 3.1", "the ID has a path: it names a workload", _parse_workload_id, "spiffe-id"),
+    Rule("path", "X509-SVID 3.1", "the ID has a path, so it names a workload", _parse_workload_id, "spiffe-id"),
 )
 _SIGNS_CERTIFICATES = Rule(
     "signs-certificates", "RFC 5280 6.1.4 n", "key usage is absent, or has keyCertSign", _check_signs_certificates
@@ -249,18 +248,18 @@ INTERMEDIATE_RULES = (
         _check_trust_domain,
         is_about_domain=True,
     ),
-    Rule("purpose", _OURS, "extended key usage is absent, or names a purpose of TLS", _check_tls_purpose),
+    Rule("purpose", _OURS, "extended key usage is absent, or has a TLS purpose", _check_tls_purpose),
     _CRITICAL_EXTENSIONS,
     _KEY_STRENGTH,
     _SIGNATURE_STRENGTH,
 )
-# What X509-SVID asks of signing certificates beyond that: reported as warnings.
+# The stricter rules of X509-SVID for signing certificates, reported as warnings.
 SIGNING_RULES = (
     Rule("signer-key-usage", "X509-SVID 4.3", "key usage is critical and has keyCertSign", _check_key_usage_of_signer),
     Rule(
         "signer-id",
         "X509-SVID 3.2",
-        "it has no URI name, or the ID of the leaf's trust domain",
+        "it has no URI SAN, or the SPIFFE ID of the leaf's trust domain",
         _check_authority_id,
         is_about_domain=True,
     ),
