@@ -41,7 +41,7 @@ async def refuses() -> None:
 
 def ask(path: str, method: str = "GET", headers: Mapping[str, str] = {}, **told: Any) -> Response:
     """The answer of a status port to one request."""
-    fields: dict[str, Any] = {"standing": ProcessState().listening, "check": answers, "encode_metrics": METRICS}
+    fields: dict[str, Any] = {"read_state": ProcessState().listening, "check": answers, "encode_metrics": METRICS}
     respond: Callable[[Request], Awaitable[Response]] = Endpoints(SERVICE, **(fields | told)).routes()
     where, _, query = path.partition("?")
 
@@ -76,7 +76,7 @@ def test_a_backend_that_fails_is_503_with_its_error() -> None:
     ],
 )
 def test_status_is_200_while_connections_are_accepted(standing: ProcessState, status: int) -> None:
-    assert ask("/_status", standing=lambda: standing).status == status
+    assert ask("/_status", read_state=lambda: standing).status == status
 
 
 def test_status_tells_how_things_stand_when_the_check_is_over() -> None:
@@ -85,7 +85,7 @@ def test_status_tells_how_things_stand_when_the_check_is_over() -> None:
     async def slow() -> None:
         stages[0] = stages[0].stopping()
 
-    answer = ask("/_status", check=slow, standing=lambda: stages[0])
+    answer = ask("/_status", check=slow, read_state=lambda: stages[0])
     assert json.loads(answer.body)["message"] == "stopping"
 
 

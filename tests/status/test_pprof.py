@@ -14,8 +14,7 @@ from trio.testing import wait_all_tasks_blocked
 from tests.support.status_port_client import run
 from tunnel.http.connection import Request, Response
 from tunnel.status.pprof import Pprof, parse_seconds
-from tunnel.status.sampler import Sampler
-from tunnel.status.stacks import encode_goroutines, task_stacks, thread_stacks
+from tunnel.status.stacks import StackSampler, encode_goroutines, task_stacks, thread_stacks
 
 SECRET = "hunter2"
 
@@ -143,7 +142,7 @@ def test_the_heap_is_counted_and_traced_if_that_is_on() -> None:
         assert b"traced" not in body
         tracemalloc.start()
         try:
-            assert b"bytes that are traced: " in (await ask(pprof, "/heap")).body
+            assert b"traced memory in bytes: " in (await ask(pprof, "/heap")).body
         finally:
             tracemalloc.stop()
 
@@ -161,7 +160,7 @@ def test_a_profile_is_folded_stacks_with_counts() -> None:
     thread = threading.Thread(target=spin, args=(go_on,), name="busy;one")
     thread.start()
     try:
-        lines = Sampler().run(0.2).decode().splitlines()
+        lines = StackSampler().run(0.2).decode().splitlines()
     finally:
         go_on.set()
         thread.join()

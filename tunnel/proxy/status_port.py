@@ -55,7 +55,7 @@ def build_status_port(
     """What the status port will serve; raises ConfigError for a target status that cannot be asked for."""
     endpoints = Endpoints(
         service=Service(str(config.listen or "-"), str(config.target), socket.gethostname(), __version__, _compiler()),
-        standing=partial(_review, tunnel, state_reporter),
+        read_state=partial(_review, tunnel, state_reporter),
         check=share(_build_check(config, tunnel)),
         encode_metrics={JSON: _json(config, metrics), PROMETHEUS: _prometheus(config, metrics)},
         shutdown=stop if status.has_shutdown else None,

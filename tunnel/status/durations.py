@@ -1,6 +1,6 @@
-"""Durations: their exact count, sum and buckets, a sample of them, and how many come in a second.
+"""Durations: exact count, sum and buckets, a sample, and rates.
 
-Knows nanoseconds; must not know what lasted, nor how it is shown. `update` is all that the way of a connection pays for.
+`update` runs once or twice per connection: everything else is computed when the distribution is read.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tunnel.status.reservoir import Reservoir, Sample
 
 
 def spread(least: float, greatest: float, count: int) -> tuple[int, ...]:
-    """Bounds in a geometric series, to three digits, so that they are short and stay what they are."""
+    """Bounds in a geometric series, rounded to three digits, so that they are short and stable."""
     growth = (greatest / least) ** (1 / (count - 1))
     return tuple(int(float(f"{least * growth**step:.3g}")) for step in range(count))
 
@@ -29,7 +29,7 @@ WINDOWS = (60.0, 300.0, 900.0)  # seconds
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Events in a second: decaying over one, five and fifteen minutes, and since the start."""
+    """Events per second: moving averages over one, five and fifteen minutes, and the mean since the start."""
 
     one_minute: float = 0.0
     five_minutes: float = 0.0
@@ -39,18 +39,18 @@ class Rates:
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """What a timer has seen so far, in nanoseconds; only the sample forgets."""
+    """The durations that a timer has counted so far, in nanoseconds; only the sample prefers recent ones."""
 
     count: int
     total: int
     bounds: tuple[int, ...]
-    buckets: tuple[int, ...]  # how many lasted at most as long as each bound
+    buckets: tuple[int, ...]  # the number of durations up to each bound
     sample: Sample
     rates: Rates
 
 
 class DurationMetric:
-    """Takes durations."""
+    """Counts durations."""
 
     __slots__ = ("_bounds", "_buckets", "_clock", "_count", "_meter", "_reservoir", "_total")
 
@@ -70,14 +70,14 @@ class DurationMetric:
         self._reservoir = reservoir or Reservoir(clock=clock)
 
     def update(self, nanoseconds: int) -> None:
-        """One more."""
+        """Add one duration."""
         self._count += 1
         self._total += nanoseconds
         self._buckets[bisect_left(self._bounds, nanoseconds)] += 1
         self._reservoir.update(nanoseconds)
 
     def distribution(self) -> Distribution:
-        """All of it, as a value."""
+        """The distribution so far, as a value."""
         return Distribution(
             self._count,
             self._total,
@@ -89,7 +89,7 @@ class DurationMetric:
 
 
 class _Meter:
-    """Moving averages that are brought up to date whenever somebody reads them, however long that took."""
+    """Moving averages that are updated when they are read, at any interval."""
 
     __slots__ = ("_averages", "_count", "_start", "_when")
 
@@ -103,7 +103,7 @@ class _Meter:
         if elapsed > 0:
             latest = (count - self._count) / elapsed
             before = self._averages or [latest] * len(WINDOWS)
-            # What many small steps of the same rate would have come to.
+            # The result of many small steps at the same rate.
             self._averages = [
                 latest + math.exp(-elapsed / window) * (old - latest) for window, old in zip(WINDOWS, before, strict=True)
             ]

@@ -1,7 +1,4 @@
-"""A snapshot as ghostunnel's JSON and as lines for Graphite.
-
-Knows both notations; must not know where they are sent. Pure: the time and the host's name are given.
-"""
+"""A snapshot as ghostunnel's JSON and as lines of Graphite's plaintext protocol."""
 
 from __future__ import annotations
 
@@ -17,23 +14,23 @@ JSON_TYPE = "application/json"
 
 _PERCENTILES = {"50-percentile": 0.5, "75-percentile": 0.75, "95-percentile": 0.95, "99-percentile": 0.99}
 _MORE_PERCENTILES = _PERCENTILES | {"999-percentile": 0.999}
-_BREAKING = re.compile(r"[\s\x00-\x1f\x7f]")  # would end a field or a line of Graphite's
+_BREAKING = re.compile(r"[\s\x00-\x1f\x7f]")  # would end a field or a line in Graphite's protocol
 
 Field = tuple[str, int | float]
 
 
 def encode_json(snapshot: Snapshot, prefix: str, hostname: str, now: float) -> bytes:
-    """An array with one object for each number, as `/_metrics` shows it and as it is posted."""
+    """An array with one object per number: the body of `/_metrics` and of a posted report."""
     entries = [
         {"timestamp": int(now), "metric": name, "value": value, "hostname": hostname}
-        for reading in _told(snapshot)
+        for reading in _exported(snapshot)
         for name, value in _json_fields(reading, _join(prefix, reading.name))
     ]
     return json.dumps(entries, separators=(",", ":"), allow_nan=False).encode()
 
 
-def _told(snapshot: Snapshot) -> Iterator[MetricReading]:
-    """Without reasons that have not occurred: each would be a series, and in Graphite a file."""
+def _exported(snapshot: Snapshot) -> Iterator[MetricReading]:
+    """Without reasons that have not occurred: each would be a time series, in Graphite a file."""
     for reading in snapshot.readings:
         if reading.value != 0 or not (reading.label and reading.metric.kind is Kind.COUNTER):
             yield reading
@@ -59,7 +56,7 @@ def encode_graphite(snapshot: Snapshot, prefix: str, now: float, previous: Snaps
     seconds = snapshot.uptime - (previous.uptime if previous else 0.0)
     lines = [
         f"{_BREAKING.sub('_', _join(prefix, reading.name))}.{word} {_number(value)} {int(now)}\n"
-        for reading in _told(snapshot)
+        for reading in _exported(snapshot)
         for word, value in _graphite_fields(reading, (_count(reading) - before.get(reading.name, 0), seconds))
     ]
     return "".join(lines).encode()

@@ -1,7 +1,6 @@
-"""What the status port offers, by path.
+"""Endpoints of the status port: paths, methods and content types.
 
-Knows paths, methods and types of content; must not know sockets, nor how anything that is told here is found out. A path
-that is not in the table, or was not switched on, is not there.
+A path that is unknown or not enabled is 404.
 """
 
 from __future__ import annotations
@@ -28,10 +27,10 @@ NOT_FOUND = Response(b"404 page not found\n", HTTPStatus.NOT_FOUND)
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """What the answers are made of; `shutdown` and `pprof` are None unless they were switched on."""
+    """The sources of the responses; `shutdown` and `pprof` are None unless they are enabled."""
 
     service: Service
-    standing: Callable[[], ProcessState]
+    read_state: Callable[[], ProcessState]
     check: Check
     encode_metrics: Mapping[str, EncodeMetrics]  # by JSON and PROMETHEUS
     shutdown: Callable[[], None] | None = None
@@ -39,7 +38,7 @@ class Endpoints:
     clock: Callable[[], int] = time.time_ns
 
     def routes(self) -> Respond:
-        """One function that answers every request."""
+        """One function that responds to every request."""
         table: dict[str, Respond] = {
             "/_status": self._status,
             "/_metrics": self._metrics_by_query,
@@ -63,17 +62,17 @@ class Endpoints:
             await self.check()
         except TunnelError as error:
             backend_error = str(error)
-        standing = self.standing()
-        status = HTTPStatus.OK if is_ok(standing, backend_error) else HTTPStatus.SERVICE_UNAVAILABLE
-        body = encode_document(self.service, standing, backend_error, self.clock())
+        state = self.read_state()
+        status = HTTPStatus.OK if is_ok(state, backend_error) else HTTPStatus.SERVICE_UNAVAILABLE
+        body = encode_document(self.service, state, backend_error, self.clock())
         return Response(body, status, "application/json")
 
     async def _metrics_by_query(self, request: Request) -> Response:
         return await self._metrics(PROMETHEUS if request.first("format") == PROMETHEUS else JSON, request)
 
-    async def _metrics(self, form: str, request: Request) -> Response:
-        content_type, body = await self.encode_metrics[form]()
-        if form != PROMETHEUS:
+    async def _metrics(self, format_name: str, request: Request) -> Response:
+        content_type, body = await self.encode_metrics[format_name]()
+        if format_name != PROMETHEUS:
             return Response(body, content_type=content_type)
         vary = ("Vary", "Accept-Encoding")
         if not accepts_gzip(request.headers.get("accept-encoding", "")):
@@ -84,14 +83,14 @@ class Endpoints:
 
 async def _shut_down(shutdown: Callable[[], None], request: Request) -> Response:
     if request.method != "POST":
-        body = b"405 method not allowed: POST is wanted\n"
+        body = b"405 method not allowed; expected POST\n"
         return Response(body, HTTPStatus.METHOD_NOT_ALLOWED, headers=(("Allow", "POST"),))
     shutdown()
     return Response()
 
 
 def accepts_gzip(accepted: str) -> bool:
-    """Whether an Accept-Encoding names gzip and does not rule it out by a weight of 0 (RFC 9110, 12.5.3)."""
+    """Whether an Accept-Encoding has gzip with a weight above 0 (RFC 9110, 12.5.3)."""
     for offer in accepted.lower().split(","):
         coding, *parameters = (part.strip() for part in offer.split(";"))
         if coding in ("gzip", "x-gzip"):

@@ -1,7 +1,6 @@
-"""Diagnosis of a running process, at the addresses where Go programs have it.
+"""Profiles of a running process, at the paths of Go's net/http/pprof.
 
-Knows which profiles there are and how they are asked for; must not know the tunnel. Python has no pprof files: everything is
-text. Nothing here shows a variable, a source line or an argument that its caller has not redacted.
+Python has no pprof format: everything is text.
 """
 
 from __future__ import annotations
@@ -16,8 +15,7 @@ from http import HTTPStatus
 import trio
 
 from tunnel.http.connection import TEXT, Request, Response
-from tunnel.status.sampler import Sampler
-from tunnel.status.stacks import encode_goroutines, encode_tree, task_stacks, thread_stacks
+from tunnel.status.stacks import StackSampler, encode_goroutines, encode_tree, task_stacks, thread_stacks
 
 _ROOT = "/debug/pprof"
 _SECONDS = 30.0  # Go's default
@@ -27,12 +25,12 @@ _TOP = 50
 _INDEX = b"""<html><head><title>/debug/pprof/</title></head><body>
 <p>Profiles of a Python process; all are text.</p>
 <ul>
-<li><a href="goroutine?debug=1">goroutine</a>: how many tasks, threads and connections there are, and where they stand
+<li><a href="goroutine?debug=1">goroutine</a>: number of tasks, threads and connections, and their stacks
 <li><a href="tasks">tasks</a>: the tree of tasks
 <li><a href="threads">threads</a>: the stacks of threads
-<li><a href="heap">heap</a>: objects by type; allocations by place under python -I -X tracemalloc -m tunnel
-<li><a href="profile?seconds=10">profile</a>: folded stacks by wall clock, for flame graph tools
-<li><a href="cmdline">cmdline</a>: the command line, without secrets
+<li><a href="heap">heap</a>: objects by type; allocations by line with python -I -X tracemalloc -m tunnel
+<li><a href="profile?seconds=10">profile</a>: stacks sampled by wall clock, folded for flame graph tools
+<li><a href="cmdline">cmdline</a>: the command line without secrets
 </ul></body></html>
 """
 
@@ -40,7 +38,7 @@ Profile = Callable[[Request], Awaitable[Response]]
 
 
 class Pprof:
-    """Answers for every path below /debug/pprof; `arguments` is the command line with its secrets taken out."""
+    """Responds to every path below /debug/pprof; `arguments` is the command line without secrets."""
 
     def __init__(self, arguments: Sequence[str], connections: Callable[[], int]) -> None:
         self._arguments = tuple(arguments)
@@ -57,7 +55,7 @@ class Pprof:
         }
 
     async def __call__(self, request: Request) -> Response:
-        """The profile that a path names."""
+        """The profile of the request's path."""
         name = request.path.removeprefix(_ROOT)
         if not name:
             return Response(status=HTTPStatus.MOVED_PERMANENTLY, headers=(("Location", f"{_ROOT}/"),))
@@ -88,11 +86,11 @@ class Pprof:
     async def _profile(self, request: Request) -> Response:
         seconds = parse_seconds(request.first("seconds"))
         if seconds is None:
-            return Response(f"seconds is a number up to {_MAX_SECONDS:g}\n".encode(), HTTPStatus.BAD_REQUEST)
+            return Response(f"invalid seconds; expected a number up to {_MAX_SECONDS:g}\n".encode(), HTTPStatus.BAD_REQUEST)
         if self._is_sampling:
-            return Response(b"a profile is being taken already\n", HTTPStatus.INTERNAL_SERVER_ERROR)
+            return Response(b"another profile is in progress\n", HTTPStatus.INTERNAL_SERVER_ERROR)
         self._is_sampling = True
-        sampler = Sampler()
+        sampler = StackSampler()
         try:
             return Response(await trio.to_thread.run_sync(sampler.run, seconds, abandon_on_cancel=True))
         finally:
@@ -101,7 +99,7 @@ class Pprof:
 
 
 def parse_seconds(text: str) -> float | None:
-    """How long to sample; None for what is no such number."""
+    """The time to sample, at most the maximum; None for an invalid number."""
     try:
         seconds = float(text or _SECONDS)
     except ValueError:
@@ -111,9 +109,7 @@ def parse_seconds(text: str) -> float | None:
 
 def _object_lines() -> list[str]:
     counts = Counter(f"{type(one).__module__}.{type(one).__qualname__}" for one in gc.get_objects())
-    head = (
-        f"objects that the collector tracks: {counts.total()}, and {gc.get_freeze_count()} from the start that it leaves alone"
-    )
+    head = f"objects tracked by the garbage collector: {counts.total()}, and {gc.get_freeze_count()} frozen at start"
     return [head, *(f"{count:>10} {name}" for name, count in counts.most_common(_TOP))]
 
 
@@ -121,4 +117,4 @@ def _traced_lines() -> list[str]:
     size, peak = tracemalloc.get_traced_memory()
     statistics = tracemalloc.take_snapshot().statistics("lineno")
     top = (f"{one.size:>10} {one.count:>8} {one.traceback[0].filename}:{one.traceback[0].lineno}" for one in statistics[:_TOP])
-    return ["", f"bytes that are traced: {size}, at most {peak}", *top]
+    return ["", f"traced memory in bytes: {size}, peak {peak}", *top]

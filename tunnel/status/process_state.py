@@ -1,7 +1,4 @@
-"""Where the process is in its life, as values.
-
-Knows what may follow what; must not know who is told, nor in which words. Loaded in every proxy, unlike those who tell.
-"""
+"""State of the process: phases and the transitions between them, as values."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from enum import Enum
 
 
 class Phase(Enum):
-    """Where the process is in its life; the value is the word for it."""
+    """Phase of the process; the value is the text in the status document."""
 
     INITIALIZING = "initializing"
     LISTENING = "listening"
@@ -21,7 +18,7 @@ class Phase(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What new connections present; `not_after` in seconds of the epoch, `spiffe_id` empty where there is none."""
+    """The identity of new connections; `not_after` in seconds since the epoch, `spiffe_id` empty if it has none."""
 
     spiffe_id: str
     not_after: int
@@ -30,7 +27,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Reload:
-    """When one reload was over (nanoseconds of the epoch) and how each part went: empty, or the error; None is no part."""
+    """The end of a reload in nanoseconds since the epoch, and the error of each part: "" for success, None if not reloaded."""
 
     at: int
     certificates: str | None = ""
@@ -39,23 +36,23 @@ class Reload:
 
 @dataclass(frozen=True, slots=True)
 class ProcessState:
-    """What changes while the process runs; each step makes a new value."""
+    """The state of the process; each transition returns a new value."""
 
     phase: Phase = Phase.INITIALIZING
     is_listening: bool = False
     reload: Reload | None = None
     identity: Identity | None = None
-    source_error: str | None = None  # what is wrong with the Workload API, "" if nothing; None with another source of identity
-    identity_error: str = ""  # why no peer can be served now; "" while our identity is valid
+    source_error: str | None = None  # of the Workload API, "" if there is none; None with another identity source
+    identity_error: str = ""  # why our identity cannot be used now; "" while it is valid
 
     @property
     def is_ready(self) -> bool:
-        """Whether we would serve a client that connects now; the backend is not looked at."""
+        """Whether a client that connects now would be served, without regard to the backend."""
         return self.is_listening and not self.is_ending and not self.identity_error
 
     @property
     def is_ending(self) -> bool:
-        """Whether a stop has been asked for, which nothing takes back."""
+        """Whether the process stops; it never goes back from that."""
         return self.phase in (Phase.SHUTDOWN_DELAY, Phase.STOPPING)
 
     def listening(self) -> ProcessState:
@@ -63,30 +60,30 @@ class ProcessState:
         return self if self.is_ending else replace(self, phase=Phase.LISTENING, is_listening=True)
 
     def reloading(self) -> ProcessState:
-        """A reload has begun; whoever was served is served."""
+        """A reload has begun; clients are served as before."""
         return replace(self, phase=Phase.RELOADING) if self.is_listening and not self.is_ending else self
 
     def reloaded(self, outcome: Reload) -> ProcessState:
-        """A reload is over: what is new is live, or the attempt has failed. To be called then and not before."""
+        """A reload has ended: the new state is in use, or the attempt has failed."""
         done = replace(self, reload=outcome)
         return done.listening() if self.is_listening else done
 
     def using(self, identity: Identity) -> ProcessState:
-        """New connections present another identity."""
+        """New connections use another identity."""
         return replace(self, identity=identity)
 
     def failing(self, identity_error: str) -> ProcessState:
-        """Our identity cannot be used, for this reason, or with "" it can be used again."""
+        """Our identity cannot be used for this reason; with "" it can be used again."""
         return replace(self, identity_error=identity_error)
 
     def sourced(self, source_error: str) -> ProcessState:
-        """The Workload API has this trouble, or with "" none."""
+        """The Workload API has this error, or with "" none."""
         return replace(self, source_error=source_error)
 
     def delaying_shutdown(self) -> ProcessState:
-        """A stop has been asked for, and connections are accepted a while longer."""
+        """A stop was requested, and connections are accepted until the delay has passed."""
         return replace(self, phase=Phase.SHUTDOWN_DELAY)
 
     def stopping(self) -> ProcessState:
-        """No more connections are accepted, for good."""
+        """No more connections are accepted."""
         return replace(self, phase=Phase.STOPPING, is_listening=False)

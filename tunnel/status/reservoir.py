@@ -1,8 +1,4 @@
-"""A bounded sample of a stream of durations, in which what is recent weighs more.
-
-Knows the arithmetic of forward decay (Cormode and others, 2009) and of percentiles; must not know what is measured. Chance
-and time are given, so that tests can set both.
-"""
+"""A bounded random sample of durations, weighted towards recent ones (forward decay: Cormode and others, 2009)."""
 
 from __future__ import annotations
 
@@ -14,12 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 SIZE = 1028
-ALPHA = 0.015  # a value loses half of its weight in 46 seconds
+ALPHA = 0.015  # the weight of a value halves in 46 seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Values in ascending order, and what can be said of them; an empty one says 0 to everything."""
+    """Values in ascending order and their statistics, which are 0 for an empty sample."""
 
     values: tuple[int, ...] = ()
 
@@ -37,7 +33,7 @@ class Sample:
 
     @property
     def variance(self) -> float:
-        """Of the sample as a whole population."""
+        """The variance of the sample as a population."""
         mean = self.mean
         return sum((value - mean) ** 2 for value in self.values) / len(self.values) if self.values else 0.0
 
@@ -46,7 +42,7 @@ class Sample:
         return math.sqrt(self.variance)
 
     def percentile(self, fraction: float) -> float:
-        """The value below which that fraction lies, interpolated between its two neighbours."""
+        """The value below which this fraction of the sample lies, interpolated between its two neighbours."""
         if not self.values:
             return 0.0
         position = fraction * (len(self.values) + 1)
@@ -60,7 +56,7 @@ class Sample:
 
 
 class Reservoir:
-    """Keeps the values of the greatest priorities; a priority is drawn once and never changes."""
+    """Keeps the values with the greatest priorities; a priority is drawn once and never changes."""
 
     __slots__ = ("_alpha", "_chance", "_clock", "_kept", "_size")
 
@@ -79,8 +75,8 @@ class Reservoir:
         self._kept: list[tuple[float, int]] = []
 
     def update(self, value: int) -> None:
-        """Take a value into account."""
-        # The logarithm of exp(alpha * t) / u: it grows by addition, so nothing has to be scaled back as time passes.
+        """Add a value."""
+        # The logarithm of exp(alpha * t) / u: it grows linearly with time, so the kept priorities never need rescaling.
         entry = (self._alpha * self._clock() - math.log(1.0 - self._chance()), value)
         if len(self._kept) < self._size:
             heapq.heappush(self._kept, entry)
@@ -88,5 +84,5 @@ class Reservoir:
             heapq.heappushpop(self._kept, entry)
 
     def sample(self) -> Sample:
-        """What is kept now."""
+        """The values that are kept now."""
         return Sample(tuple(sorted(value for _priority, value in self._kept.copy())))

@@ -1,8 +1,4 @@
-"""The process as it sees itself: memory, tasks, threads and the garbage collector.
-
-Knows where the interpreter and the kernel keep these numbers; must not know names of metrics. Whatever has no honest
-counterpart in Python is not here.
-"""
+"""Memory, tasks, threads and garbage collector of the process: the values behind ghostunnel's `runtime` metrics."""
 
 from __future__ import annotations
 
@@ -21,7 +17,7 @@ _STATM = "/proc/self/statm"
 
 
 class Runtime:
-    """Looks at the process; between `watch` and `unwatch`, every run of the garbage collector is timed."""
+    """Reads the process; between `watch` and `unwatch`, every run of the garbage collector is timed."""
 
     def __init__(self, *, clock: Callable[[], int] = time.perf_counter_ns) -> None:
         self.pauses = DurationMetric(SHORT)
@@ -29,11 +25,11 @@ class Runtime:
         self._began = 0
 
     def watch(self) -> None:
-        """Time the collector from now on; it runs once at a time, in whichever thread."""
+        """Time the collector from now on; it runs in one thread at a time."""
         gc.callbacks.append(self._collecting)
 
     def unwatch(self) -> None:
-        """Let it run untimed."""
+        """Stop timing the collector."""
         gc.callbacks.remove(self._collecting)
 
     def _collecting(self, phase: str, _info: Mapping[str, int]) -> None:
@@ -43,7 +39,7 @@ class Runtime:
             self.pauses.update(self._clock() - self._began)
 
     def resident_bytes(self) -> int | None:
-        """Memory that is resident; None where the process may not look."""
+        """Resident memory; None if /proc cannot be read."""
         try:
             with open(_STATM, "rb") as statm:
                 return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -51,16 +47,16 @@ class Runtime:
             return None
 
     def blocks(self) -> int:
-        """Memory blocks that the interpreter has handed out."""
+        """Memory blocks allocated by the interpreter."""
         return sys.getallocatedblocks()
 
     def tasks(self) -> int:
-        """Threads, and trio's tasks when asked from one of them."""
+        """Threads, and also trio's tasks if called from a trio run."""
         threads = threading.active_count()
         if not trio.lowlevel.in_trio_run():
             return threads
         return threads + trio.lowlevel.current_statistics().tasks_living
 
     def collections(self) -> int:
-        """Runs of the collector since the interpreter started."""
+        """Runs of the collector since the start of the interpreter."""
         return sum(generation["collections"] for generation in gc.get_stats())
