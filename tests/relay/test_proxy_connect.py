@@ -117,7 +117,7 @@ def test_a_proxy_that_closes_is_said_to_have_done_so(crossings: Crossings, befor
     crossing.far.close()
     crossing.turn()
     assert crossing.fault is TargetFault.PROXY_CLOSED
-    assert str(crossing.outcome[0]) == f"{NAME}: the connection was closed before the answer"
+    assert str(crossing.outcome[0]) == f"{NAME}: connection closed before the response"
 
 
 def test_a_proxy_that_has_gone_before_we_spoke(crossings: Crossings) -> None:

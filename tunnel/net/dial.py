@@ -1,11 +1,8 @@
-"""A connection for checks and metric reports, without the data plane's loop.
-
-The caller owns the time limit of the whole.
-"""
+"""Connections as trio streams, for health checks and metric reports. The caller has the time limit."""
 
 from __future__ import annotations
 
-import encodings.idna  # noqa: F401  # what name resolution loads the first time, when there may be no descriptor left
+import encodings.idna  # noqa: F401  # loaded by the first name resolution, when there may be no descriptor left
 from contextlib import ExitStack, closing
 
 import trio
@@ -14,11 +11,11 @@ from tunnel.errors import TargetError, TargetFault
 from tunnel.net.address import Address
 from tunnel.net.race import PolledRace
 from tunnel.net.sockets import resolve, resolve_now
-from tunnel.wire.outbound import Exchange, OutboundProxy, Reached, open_exchange
+from tunnel.wire.outbound import Exchange, OutboundProxy, Reached, feed_exchange, open_exchange, proxy_closed
 
 
 async def open_target(address: Address) -> trio.SocketStream:
-    """A stream to the first endpoint that answers; raises TargetError."""
+    """A stream to the first endpoint that accepts; raises TargetError."""
     await trio.lowlevel.checkpoint()
     endpoints = resolve_now(address)
     if endpoints is None:
@@ -32,30 +29,24 @@ async def open_target(address: Address) -> trio.SocketStream:
 
 
 async def open_through(proxy: OutboundProxy, host: str, port: int) -> trio.SocketStream:
-    """A stream to the target through an outbound proxy; raises TargetError, or WireError for a proxy not understood."""
+    """A stream to the target through an outbound proxy; raises TargetError."""
     exchange = open_exchange(proxy, host, port)
     stream = await open_target(proxy.address)
     with ExitStack() as undo:
         undo.callback(stream.socket.close)
-        leftover = await _negotiate(stream, exchange, proxy)
-        if leftover:
-            raise TargetError(TargetFault.UNREACHABLE, "target speaks first, which no TLS server does")
+        if await _request_target(stream, exchange, f"proxy {proxy}"):
+            raise TargetError(TargetFault.UNREACHABLE, "target sends data before the handshake: not a TLS server")
         undo.pop_all()
     return stream
 
 
-async def _negotiate(stream: trio.SocketStream, exchange: Exchange, proxy: OutboundProxy) -> bytes:
-    said = exchange.start()
+async def _request_target(stream: trio.SocketStream, exchange: Exchange, proxy_name: str) -> bytes:
+    """Carry the exchange; what the target has sent already."""
+    answer: bytes | Reached = exchange.start()
     try:
-        while True:
-            await stream.send_all(said)
-            heard = bytes(await stream.receive_some())
-            if not heard:
-                break
-            answer = exchange.feed(heard)
-            if isinstance(answer, Reached):
-                return answer.leftover
-            said = answer
-    except trio.BrokenResourceError:
-        pass
-    raise TargetError(TargetFault.PROXY_CLOSED, f"proxy {proxy} closed the connection without an answer")
+        while not isinstance(answer, Reached):
+            await stream.send_all(answer)
+            answer = feed_exchange(exchange, bytes(await stream.receive_some()), proxy_name)
+    except trio.BrokenResourceError as error:
+        raise proxy_closed(proxy_name, "connection reset before the response") from error
+    return answer.leftover

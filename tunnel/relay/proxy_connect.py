@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import socket
 
-from tunnel.errors import TargetError, TargetFault, WireError, describe_os_error
+from tunnel.errors import TargetError, describe_os_error
 from tunnel.relay.loop import Loop
 from tunnel.relay.outbox import Outbox
 from tunnel.relay.step import StepOwner
-from tunnel.wire.outbound import Exchange, Reached
+from tunnel.wire.outbound import Exchange, Reached, feed_exchange, proxy_closed
 
 _READ_BYTES = 32 * 1024  # per read: bytes behind the answer must fit the handshake's inbox
 
@@ -45,27 +45,20 @@ class ProxyConnect:
             reached = self._receive()
         except TargetError as error:
             self._owner.step_failed(error)
-        except WireError as error:
-            self._owner.step_failed(TargetError(TargetFault.PROXY_RESPONSE, str(error)))
         else:
             if reached is not None:
                 self._owner.step_done(reached.leftover)
 
     def _receive(self) -> Reached | None:
-        """Read until the proxy has answered; the exchange limits the size of the answer."""
+        """Read until the proxy has answered; the exchange bounds how much that is."""
         while True:
             try:
                 data = self._socket.recv(_READ_BYTES)
             except BlockingIOError:
                 return None
             except OSError as error:
-                raise self._closed(describe_os_error(error)) from error
-            if not data:
-                raise self._closed("the connection was closed before the answer")
-            answer = self._exchange.feed(data)
+                raise proxy_closed(self._name, describe_os_error(error)) from error
+            answer = feed_exchange(self._exchange, data, self._name)
             if isinstance(answer, Reached):
                 return answer
             self._outbox.send(answer)
-
-    def _closed(self, why: str) -> TargetError:
-        return TargetError(TargetFault.PROXY_CLOSED, f"{self._name}: {why}")

@@ -94,6 +94,21 @@ def open_exchange(proxy: OutboundProxy, host: str, port: int) -> Exchange:
     return Socks5Exchange(proxy, host, port)
 
 
+def feed_exchange(exchange: Exchange, data: bytes, proxy_name: str) -> bytes | Reached:
+    """Return what to send next, or the outcome, after a read; no data is the end of the connection. Raises TargetError."""
+    if not data:
+        raise proxy_closed(proxy_name, "connection closed before the response")
+    try:
+        return exchange.feed(data)
+    except WireError as error:
+        raise TargetError(TargetFault.PROXY_RESPONSE, str(error)) from error
+
+
+def proxy_closed(proxy_name: str, detail: str) -> TargetError:
+    """The connection to the proxy ended before its response."""
+    return TargetError(TargetFault.PROXY_CLOSED, f"{proxy_name}: {detail}")
+
+
 def refused(proxy: OutboundProxy, reply: str) -> TargetError:
     """The proxy understood us and said no; `reply` is its text, which may be anything."""
     return TargetError(TargetFault.PROXY_REFUSED, f"proxy {proxy} refused: {escape(reply[:_MAX_REPLY])}")
