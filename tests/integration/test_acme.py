@@ -30,7 +30,7 @@ from tunnel.log import Category
 from tunnel.net.address import TcpAddress
 from tunnel.net.listen import open_listener
 from tunnel.proxy.generation import Generation
-from tunnel.proxy.settings import Settings
+from tunnel.proxy.settings import TunnelSettings
 from tunnel.proxy.tunnel import Tunnel
 from tunnel.relay.acme_handshake import AcmeHandshake
 from tunnel.relay.loop import Loop
@@ -162,7 +162,7 @@ class Served:
     def __init__(self, port: int, challenges: AcmeChallenges, held: KeyMaterial, target: int) -> None:
         self.log = RecordedLog()
         self._loop = Loop()
-        settings = Settings(is_server=True, target=TcpAddress("127.0.0.1", str(target)))
+        settings = TunnelSettings(is_server=True, target=TcpAddress("127.0.0.1", str(target)))
         self.tunnel = Tunnel(self._loop, settings, self.log, lambda _address, _answer: None)  # type: ignore[arg-type]
         self.tunnel.new_handshake = partial(AcmeHandshake, challenges=challenges)
         self.tunnel.swap(generation(1, held))

@@ -155,7 +155,7 @@ def test_a_bad_policy_at_reload_keeps_the_old_one_and_says_so(
     assert server.address
     write(policy, "allow { this is no rego }\n")
     reload(server)
-    server.wait_for("error reloading OPA policy: .*the last good one stays")
+    server.wait_for("error reloading OPA policy: .*; keeping the previous configuration")
     document = ask_status(status)
     assert str(document["policy_reload"]).startswith("failed: Invalid rego policy or query")
     assert document["certificate_reload"] == "ok"

@@ -132,7 +132,7 @@ def test_a_reload_that_raises_is_told_by_log_status_and_metric(crash: Exception)
         assert CANARY not in part
     assert (counters.certificates.failed, counters.policy.failed) == (1, 1)
     assert [line.split(":")[0] for line in log.kept[:2]] == ["error reloading TLS configuration", "error reloading OPA policy"]
-    assert all("the last good one stays" in line and CANARY not in line for line in log.kept[:2])
+    assert all("; keeping the previous configuration" in line and CANARY not in line for line in log.kept[:2])
 
 
 @pytest.mark.parametrize("crash", [ValueError(CANARY), RecursionError(CANARY), PanicException(CANARY)])

@@ -41,7 +41,7 @@ class Kept:
     def withdraw(self) -> None:
         raise AssertionError
 
-    def expect_probes(self, challenges: object) -> None:
+    def accept_challenges(self, challenges: object) -> None:
         raise AssertionError
 
     def fail(self, error: TunnelError) -> None:
@@ -144,4 +144,4 @@ def test_a_system_without_authorities_is_warned_of(files: Files, tmp_path: Path)
     kept = Kept()
     nowhere = {"SSL_CERT_FILE": str(tmp_path / "none.pem"), "SSL_CERT_DIR": str(tmp_path / "none")}
     run(FileSource(NoIdentity(), "", kept, kept.log, nowhere).run)
-    assert "no certificate authorities" in kept.lines[0]
+    assert "no system certificate authorities" in kept.lines[0]

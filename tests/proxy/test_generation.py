@@ -15,7 +15,7 @@ from tunnel.authz.rules import AnyRule, CommonNameRule, PolicyRule, Rule
 from tunnel.config.model import Access, TlsOptions
 from tunnel.errors import Denial, IdentityError, IdentityFault, PeerDenied, TlsError
 from tunnel.identity.credentials import Credentials, PkiCredentials, SvidCredentials, X509Svid
-from tunnel.proxy.generation import Generation, Terms, build_generation
+from tunnel.proxy.generation import Generation, GenerationConfig, build_generation
 from tunnel.spiffe.bundle import BundleSet, TrustBundle
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id
 from tunnel.tls.context import TlsContext
@@ -44,7 +44,7 @@ def svid_credentials(who: Identity) -> SvidCredentials:
 
 
 def build(credentials: Credentials, *, is_server: bool = True, host: str = "db.test", **access: Any) -> Generation:
-    return build_generation(1, credentials, Terms(is_server, Access(**({"rules": ANYONE} | access)), host))
+    return build_generation(1, credentials, GenerationConfig(is_server, Access(**({"rules": ANYONE} | access)), host))
 
 
 def meet(context: TlsContext, who: MadeCertificate | None, *, is_server: bool = True) -> tuple[Side, PublicPeer]:
@@ -145,8 +145,8 @@ def test_a_policy_is_asked_last_and_makes_the_handshake_slow() -> None:
         asked.append(peer)
         return True
 
-    terms = Terms(True, Access((CommonNameRule("n31"),))).with_policy(PolicyRule("data.p", ask))
-    context = build_generation(1, DISK, terms).context
+    config = GenerationConfig(True, Access((CommonNameRule("n31"),))).with_policy(PolicyRule("data.p", ask))
+    context = build_generation(1, DISK, config).context
     side, _peer = meet(context, THEIRS)
     assert side.end.is_slow()
     assert (str(side.end.admitted), asked) == ("peer=db.test rule=cn:n31", [])
@@ -158,7 +158,7 @@ def test_a_policy_is_asked_last_and_makes_the_handshake_slow() -> None:
 
 def test_the_newest_protocol_can_be_chosen() -> None:
     for options, version in ((TlsOptions(), "TLSv1.3"), (TlsOptions(is_tls12_the_most=True), "TLSv1.2")):
-        context = build_generation(1, DISK, Terms(True, Access(ANYONE), tls=options)).context
+        context = build_generation(1, DISK, GenerationConfig(True, Access(ANYONE), tls=options)).context
         side, _peer = meet(context, THEIRS)
         assert side.end.version() == version
 
@@ -190,6 +190,6 @@ def test_a_certificate_with_an_odd_subject_is_presented_or_refused_by_our_own_er
 def outcome_of(held: PkiCredentials, *, is_server: bool) -> str | IdentityFault:
     """Whom the generation presents, or why there is none."""
     try:
-        return build_generation(1, held, Terms(is_server, Access(ANYONE), host="db.test")).identity
+        return build_generation(1, held, GenerationConfig(is_server, Access(ANYONE), host="db.test")).identity
     except IdentityError as error:
         return error.reason

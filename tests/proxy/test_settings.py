@@ -9,7 +9,7 @@ import pytest
 
 from tunnel.config.model import Access, NoIdentity, ProxyConfig
 from tunnel.net.address import TcpAddress
-from tunnel.proxy.settings import settings_of
+from tunnel.proxy.settings import tunnel_settings
 
 
 def test_a_private_tunnel_is_for_the_user_whose_sockets_the_kernel_shows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -17,5 +17,5 @@ def test_a_private_tunnel_is_for_the_user_whose_sockets_the_kernel_shows(monkeyp
     config = ProxyConfig(False, TcpAddress("127.0.0.1", "0"), TcpAddress("a.test", "1"), NoIdentity(), Access(()))
     monkeypatch.setattr(os, "getuid", lambda: 1)
     monkeypatch.setattr(os, "geteuid", lambda: 2)
-    assert settings_of(replace(config, is_private=True)).only_user == 2
-    assert settings_of(config).only_user is None
+    assert tunnel_settings(replace(config, is_private=True)).only_user == 2
+    assert tunnel_settings(config).only_user is None

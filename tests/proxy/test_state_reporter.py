@@ -56,18 +56,18 @@ def state_reporter(tmp_path: Path, manager: Manager) -> Iterator[StateReporter]:
 
 
 def test_each_step_is_told(state_reporter: StateReporter, manager: Manager) -> None:
-    assert (state_reporter.standing.phase, state_reporter.standing.is_listening) == (Phase.INITIALIZING, False)
+    assert (state_reporter.state.phase, state_reporter.state.is_listening) == (Phase.INITIALIZING, False)
     state_reporter.show_listening()
-    assert (state_reporter.standing.phase, state_reporter.standing.is_listening) == (Phase.LISTENING, True)
+    assert (state_reporter.state.phase, state_reporter.state.is_listening) == (Phase.LISTENING, True)
     assert manager.heard() == ["READY=1", f"STATUS=listening | {SUMMARY}"]
     state_reporter.show_reloading()
-    assert state_reporter.standing.phase is Phase.RELOADING
+    assert state_reporter.state.phase is Phase.RELOADING
     assert manager.heard() == [f"STATUS=reloading | {SUMMARY}"]
     state_reporter.show_reloaded(Reload(7, "broken"))
-    assert (state_reporter.standing.phase, state_reporter.standing.reload) == (Phase.LISTENING, Reload(7, "broken"))
+    assert (state_reporter.state.phase, state_reporter.state.reload) == (Phase.LISTENING, Reload(7, "broken"))
     assert manager.heard() == ["READY=1", f"STATUS=listening | {SUMMARY}"]
     state_reporter.show_stopping()
-    assert (state_reporter.standing.phase, state_reporter.standing.is_listening) == (Phase.STOPPING, False)
+    assert (state_reporter.state.phase, state_reporter.state.is_listening) == (Phase.STOPPING, False)
     assert manager.heard() == ["STOPPING=1", f"STATUS=stopping | {SUMMARY}"]
 
 
@@ -77,7 +77,7 @@ def test_a_reload_that_ends_late_does_not_bring_the_process_back(state_reporter:
     state_reporter.show_stopping()
     manager.heard()
     state_reporter.show_reloaded(Reload(7))
-    assert state_reporter.standing.phase is Phase.STOPPING
+    assert state_reporter.state.phase is Phase.STOPPING
     assert manager.heard() == []
 
 
@@ -85,13 +85,13 @@ def test_in_the_shutdown_delay_nothing_makes_it_ready_again(state_reporter: Stat
     state_reporter.show_listening()
     manager.heard()
     state_reporter.show_shutdown_delay(10)
-    assert (state_reporter.standing.is_listening, state_reporter.standing.is_ready) == (True, False)
+    assert (state_reporter.state.is_listening, state_reporter.state.is_ready) == (True, False)
     assert manager.heard() == ["STOPPING=1", f"STATUS=stopping | accepting connections for 10s more: {SUMMARY}"]
     state_reporter.show_reloading()
     state_reporter.show_reloaded(Reload(7))
     state_reporter.show_identity_error("expired")
     state_reporter.show_identity_error("")
-    assert (state_reporter.standing.phase, state_reporter.standing.is_ready) == (Phase.SHUTDOWN_DELAY, False)
+    assert (state_reporter.state.phase, state_reporter.state.is_ready) == (Phase.SHUTDOWN_DELAY, False)
     assert manager.heard() == []
     state_reporter.show_stopping()
     assert manager.heard() == ["STOPPING=1", f"STATUS=stopping | {SUMMARY}"]
@@ -107,13 +107,13 @@ def test_an_identity_that_cannot_be_used_is_told_until_it_can_be_used_again(
     state_reporter.show_listening()
     manager.heard()
     state_reporter.show_identity_error(error)
-    assert (state_reporter.standing.is_ready, state_reporter.standing.phase) == (False, Phase.LISTENING)
+    assert (state_reporter.state.is_ready, state_reporter.state.phase) == (False, Phase.LISTENING)
     assert manager.heard()[-1] == f"STATUS=not ready | {error}: {SUMMARY}"
     state_reporter.show_reloading()
     state_reporter.show_reloaded(Reload(7))
     assert manager.heard()[-1] == f"STATUS=not ready | {error}: {SUMMARY}", "a reload has not changed it"
     state_reporter.show_identity_error("")
-    assert state_reporter.standing.is_ready
+    assert state_reporter.state.is_ready
     assert manager.heard()[-1] == f"STATUS=listening | {SUMMARY}"
     state_reporter.show_stopping()
     manager.heard()
@@ -126,7 +126,7 @@ def test_only_a_verified_id_is_shown_as_one(state_reporter: StateReporter) -> No
     end = datetime(2026, 11, 22, tzinfo=UTC)
     for is_svid, shown in ((True, "spiffe://a.test/w"), (False, "")):
         state_reporter.show_identity(Generation(3, "spiffe://a.test/w", end, is_svid, unused, None))
-        identity = state_reporter.standing.identity
+        identity = state_reporter.state.identity
         assert identity is not None
         assert (identity.spiffe_id, identity.not_after, identity.generation) == (shown, int(end.timestamp()), 3)
 
@@ -134,4 +134,4 @@ def test_only_a_verified_id_is_shown_as_one(state_reporter: StateReporter) -> No
 def test_who_shows_no_certificate_has_no_identity(state_reporter: StateReporter) -> None:
     unused: Any = None
     state_reporter.show_identity(Generation(1, "", None, False, unused, None))
-    assert state_reporter.standing.identity is None
+    assert state_reporter.state.identity is None

@@ -85,7 +85,7 @@ def test_a_command_that_cannot_be_is_that_error_and_nothing_else(error: TunnelEr
     def refuse() -> CommandSpec:
         raise error
 
-    stage = Stage(send_request=refuse) if is_in_order else Stage(error=error)
+    stage = Stage(build_command=refuse) if is_in_order else Stage(error=error)
     with pytest.raises(type(error)) as caught:
         play(stage, nothing)
     assert caught.value is error
@@ -170,13 +170,13 @@ def test_a_stop_goes_in_its_order() -> None:
         start = trio.current_time()
         stage.hear(TERM, False)
         await trio.testing.wait_all_tasks_blocked()
-        assert (server.shut_at, client.shut_at, stage.launcher.sent) == (start, None, [(start, TERM)])
+        assert (server.stopped_accepting_at, client.stopped_accepting_at, stage.launcher.sent) == (start, None, [(start, TERM)])
         assert stage.told[-1] == (start, State.STOPPING)
         await trio.sleep(9.9)
-        assert client.shut_at is None
+        assert client.stopped_accepting_at is None
 
     assert play(stage, script) == 143
-    assert client.shut_at == pytest.approx(10.5, abs=0.5)
+    assert client.stopped_accepting_at == pytest.approx(10.5, abs=0.5)
     assert [at for proxy in (server, client) for at in proxy.aborts] == pytest.approx([25, 25], abs=0.5)
     assert stage.ended_at == pytest.approx(25, abs=1)
     assert [state for _, state in stage.told] == [State.LISTENING, State.STOPPING]
@@ -195,9 +195,9 @@ def test_in_the_shutdown_delay_all_is_served_and_the_command_knows_nothing() -> 
         stage.hear(HUP, False)  # the command's, as ever
         client.on_identity_change()
         await trio.sleep(9.9)
-        assert (server.shut_at, stage.launcher.sent) == (None, [(start, HUP)])
+        assert (server.stopped_accepting_at, stage.launcher.sent) == (None, [(start, HUP)])
         await trio.sleep(0.2)
-        assert server.shut_at == pytest.approx(start + 10)
+        assert server.stopped_accepting_at == pytest.approx(start + 10)
         assert stage.launcher.sent[1:] == [(pytest.approx(start + 10), TERM)]
 
     assert play(stage, script) == 143, "the time for the end has begun with the end"
@@ -221,7 +221,7 @@ def test_a_second_stop_ends_the_shutdown_delay(second: int) -> None:
         await trio.sleep(3)
         stage.hear(second, False)
         await trio.testing.wait_all_tasks_blocked()
-        assert server.shut_at == pytest.approx(start + 3)
+        assert server.stopped_accepting_at == pytest.approx(start + 3)
         await trio.sleep(10)
         assert stage.launcher.sent == [(pytest.approx(start + 3), second)], "and the delay does not begin the end once more"
 
@@ -238,7 +238,7 @@ def test_a_command_that_ends_in_the_shutdown_delay_ends_it() -> None:
         stage.launcher.end(4)
 
     assert play(stage, script) == 4
-    assert server.shut_at == pytest.approx(3, abs=0.5)
+    assert server.stopped_accepting_at == pytest.approx(3, abs=0.5)
     assert stage.launcher.sent == []
     assert stage.ended_at < 10
 
@@ -257,7 +257,7 @@ def test_the_shutdown_delay_is_for_who_serves() -> None:
         await up(stage)
         stage.hear(INT, True)
         await trio.testing.wait_all_tasks_blocked()
-        assert server.shut_at == 0
+        assert server.stopped_accepting_at == 0
         stage.launcher.end(130)
 
     assert play(Stage(server := FakeProxy(is_server=True), stop_policy=PATIENT), by_terminal) == 130
@@ -277,12 +277,12 @@ def test_who_asks_by_http_gets_the_shutdown_delay_and_who_asks_again_changes_not
 
     async def script(stage: Stage) -> None:
         await up(stage)
-        first.stop_wanted.set()
+        first.stop_requested.set()
         await trio.sleep(3)
-        assert (first.delays, second.delays, second.shut_at) == ([10], [10], None)
-        second.stop_wanted.set()
+        assert (first.delays, second.delays, second.stopped_accepting_at) == ([10], [10], None)
+        second.stop_requested.set()
         await trio.sleep(6.9)
-        assert second.shut_at is None
+        assert second.stopped_accepting_at is None
 
     assert play(stage, script) == 143
     assert stage.launcher.sent == [(pytest.approx(10), TERM)]
@@ -349,9 +349,11 @@ def test_servers_are_shut_as_soon_as_the_command_has_ended_by_itself(graces: lis
         stage.launcher.end(0)
 
     assert play(stage, script) == 0
-    assert server.shut_at is not None
-    assert client.shut_at is not None
-    assert client.shut_at - server.shut_at == pytest.approx(0.5), "what it has left behind may still need clients"
+    assert server.stopped_accepting_at is not None
+    assert client.stopped_accepting_at is not None
+    assert client.stopped_accepting_at - server.stopped_accepting_at == pytest.approx(0.5), (
+        "what it has left behind may still need clients"
+    )
     assert graces == [2]
 
 
@@ -394,7 +396,7 @@ def test_ctrl_c_is_not_sent_twice() -> None:
 
     stage = Stage(server := FakeProxy(is_server=True))
     assert play(stage, script) == 130
-    assert server.shut_at is not None
+    assert server.stopped_accepting_at is not None
     assert stage.launcher.sent == []
 
 
@@ -406,7 +408,7 @@ def test_a_signal_that_the_command_has_had_is_not_sent_twice(stop_policy: StopPo
             stage.hear(number, False, has_had=True)
         await trio.sleep(1)
         assert stage.launcher.sent == []
-        assert (server.shut_at is not None) is stop_policy.is_service
+        assert (server.stopped_accepting_at is not None) is stop_policy.is_service
         stage.hear(INT, False)
         await trio.sleep(1)
         stage.launcher.end(3)
@@ -420,7 +422,7 @@ def test_a_signal_that_the_command_has_had_is_not_sent_twice(stop_policy: StopPo
 def test_whoever_asks_a_proxy_to_stop_stops_the_whole(is_server: bool) -> None:
     async def script(stage: Stage) -> None:
         await up(stage)
-        proxy.stop_wanted.set()
+        proxy.stop_requested.set()
 
     stage = Stage(proxy := FakeProxy(is_server=is_server), FakeProxy(is_server=True))
     assert play(stage, script) == 143
@@ -437,7 +439,7 @@ def test_a_proxy_that_dies_ends_the_whole_with_its_reason() -> None:
         await up(stage)
         client.fail(ConfigError("broken"))
         await trio.sleep(2)
-        assert server.shut_at is not None
+        assert server.stopped_accepting_at is not None
         server.fail(ConfigError("broken too"))  # a consequence, perhaps; the first is the reason
 
     with pytest.raises(ConfigError, match=r"^broken$"):

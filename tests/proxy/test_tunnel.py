@@ -24,9 +24,9 @@ from tunnel.log import MAX_FOREIGN_TEXT, Category
 from tunnel.net.address import Address, TcpAddress, UnixAddress
 from tunnel.net.listen import open_listener
 from tunnel.net.sockets import SocketAddress, resolve_now
-from tunnel.proxy.generation import Generation, Terms, build_generation
+from tunnel.proxy.generation import Generation, GenerationConfig, build_generation
 from tunnel.proxy.session import Session
-from tunnel.proxy.settings import Settings
+from tunnel.proxy.settings import TunnelSettings
 from tunnel.proxy.tunnel import Tunnel
 from tunnel.relay.loop import Loop
 from tunnel.spiffe.bundle import BundleSet, TrustBundle
@@ -83,7 +83,7 @@ def generation(
     not_after = WALL + timedelta(seconds=lasts)
     svid = X509Svid(parse_spiffe_id("spiffe://a.test/ours"), "", OURS.chain, OURS.leaf.key, not_after)
     bundles = bundles or BundleSet({HOME: TrustBundle(HOME, (ROOT.certificate,))})
-    return build_generation(number, SvidCredentials(svid, bundles), Terms(is_server, Access(rules)))
+    return build_generation(number, SvidCredentials(svid, bundles), GenerationConfig(is_server, Access(rules)))
 
 
 NOT_ADMITTED = (
@@ -109,7 +109,7 @@ class Stage:
         chosen = target or UnixAddress(str(place / "backend"))
         self.tunnel = Tunnel(
             self.loop,
-            Settings(is_server=is_server, target=chosen, **settings),
+            TunnelSettings(is_server=is_server, target=chosen, **settings),
             self.log,  # type: ignore[arg-type]
             lambda address, answer: self.asked.append((address, answer)),
             lambda: self.wall,
@@ -1068,7 +1068,7 @@ def refusing_server(version: int) -> Any:
     ],
 )
 def test_the_name_that_a_client_asks_for_is_its_targets_host(is_server: bool, target: Address, name: str) -> None:
-    assert Settings(is_server=is_server, target=target).server_name == name
+    assert TunnelSettings(is_server=is_server, target=target).server_name == name
 
 
 def test_a_clients_handshake_uses_the_generation_of_its_moment_and_not_of_the_accept(stages: Stages) -> None:

@@ -16,7 +16,7 @@ from tunnel.errors import ConfigError, TargetError
 from tunnel.net.address import Address, TcpAddress, UnixAddress
 from tunnel.net.sockets import SocketAddress
 from tunnel.proxy.route import plan_route
-from tunnel.proxy.settings import Settings
+from tunnel.proxy.settings import TunnelSettings
 from tunnel.wire.outbound import parse_outbound
 
 Stages = Callable[..., Stage]
@@ -231,4 +231,4 @@ def test_a_drain_gives_a_hop_up(stages: Stages) -> None:
 )
 def test_a_target_that_no_proxy_can_be_asked_for_is_found_at_the_start(target: Address, url: str) -> None:
     with pytest.raises((ConfigError, TargetError)):
-        plan_route(Settings(is_server=False, target=target, outbound=parse_outbound(url)))
+        plan_route(TunnelSettings(is_server=False, target=target, outbound=parse_outbound(url)))

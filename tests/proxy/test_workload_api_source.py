@@ -59,7 +59,9 @@ def update(number: int) -> Updated:
 
 def test_what_cannot_be_presented_is_not_used_and_what_is_in_use_stays(source: WorkloadApiSource, lines: RecordedLog) -> None:
     source._use(None)  # type: ignore[arg-type]  # the credentials, which nobody looks at here
-    assert lines.kept == ["generation 0 cannot be used, the last good one stays: bad-certificate: OpenSSL cannot present this"]
+    assert lines.kept == [
+        "identity update unusable: bad-certificate: OpenSSL cannot present this; keeping the previous identity"
+    ]
     assert not source._ready.is_set()
 
 

@@ -34,13 +34,13 @@ class FakeProxy:
 
     def __init__(self, *, is_server: bool = False, is_ready: bool = True, carries: float = 0.0, lingers: float = 0.0) -> None:
         self.config = SimpleNamespace(is_server=is_server, target="target")
-        self.stop_wanted = trio.Event()
+        self.stop_requested = trio.Event()
         self.is_listening = trio.Event()
         self.tunnel = self
         self.identity_error = ""
         self.on_identity_change: Callable[[], None] = lambda: None
         self.pids: set[int] = set()
-        self.shut_at: float | None = None
+        self.stopped_accepting_at: float | None = None
         self.delays: list[float] = []  # that it has been told of
         self.aborts: list[float] = []
         self._is_ready = is_ready
@@ -71,10 +71,10 @@ class FakeProxy:
     def show_shutdown_delay(self, seconds: float) -> None:
         self.delays.append(seconds)
 
-    def shut(self) -> None:
-        self.stop_wanted.set()
-        if self.shut_at is None:
-            self.shut_at = trio.current_time()
+    def stop_accepting(self) -> None:
+        self.stop_requested.set()
+        if self.stopped_accepting_at is None:
+            self.stopped_accepting_at = trio.current_time()
 
     def abort(self) -> int:
         self.aborts.append(trio.current_time())
@@ -82,7 +82,7 @@ class FakeProxy:
         return 0
 
     async def drain(self, limit: float) -> int:
-        self.shut()
+        self.stop_accepting()
         with trio.move_on_after(min(self._carries, limit)):
             await self._empty.wait()
         if self._carries > limit and not self.aborts:
@@ -145,7 +145,7 @@ class Stage:
         stop_policy: StopPolicy = SERVICE,
         dies_of: Mapping[int, float] | None = None,
         error: TunnelError | None = None,
-        send_request: Callable[[], CommandSpec] = lambda: CommandSpec(("app",), {}),
+        build_command: Callable[[], CommandSpec] = lambda: CommandSpec(("app",), {}),
     ) -> None:
         self.proxies = proxies or (FakeProxy(is_server=True), FakeProxy())
         self.launcher = FakeLauncher({signal.SIGTERM: 0, signal.SIGKILL: 0} if dies_of is None else dies_of, error)
@@ -158,7 +158,7 @@ class Stage:
         notifier = SimpleNamespace(run_watchdog=lambda sleep: sleep(0), notify=self._tell)
         process_context = SimpleNamespace(notifier=notifier, log_capture=SimpleNamespace(drain=lambda _write: None))
         probe = SimpleNamespace(pids={PROBE})
-        parts: tuple[Any, ...] = (self.proxies, self.launcher, probe, send_request, stop_policy, process_context, self.log)
+        parts: tuple[Any, ...] = (self.proxies, self.launcher, probe, build_command, stop_policy, process_context, self.log)
         self.supervisor = Supervisor(*parts, lambda: None)
 
     def take_signals(self, on_signal: Callable[[int, bool], None], on_settled: Callable[[int, bool], None]) -> None:

@@ -48,7 +48,7 @@ from tunnel.devapi.authority import Authority
 from tunnel.errors import Denial, IdentityError, PeerDenied, TlsError
 from tunnel.identity.credentials import SvidCredentials, X509Svid
 from tunnel.pkix.certificate import parse_certificates
-from tunnel.proxy.generation import Terms, build_generation
+from tunnel.proxy.generation import GenerationConfig, build_generation
 from tunnel.spiffe.bundle import BundleSet, TrustBundle
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id
 from tunnel.spiffe.messages import SvidEntry
@@ -758,7 +758,7 @@ def test_no_value_shows_a_key() -> None:
         issued.spiffe_id, "", parse_certificates(issued.chain_der), issued.private_key, issued.chain[0].not_valid_after_utc
     )
     credentials = SvidCredentials(svid, BundleSet({domain: TrustBundle(domain, ())}))
-    generation = build_generation(1, credentials, Terms(True, Access(())))
+    generation = build_generation(1, credentials, GenerationConfig(True, Access(())))
     key_der = issued.key_der
     entry = SvidEntry("spiffe://a.test/w", issued.chain_der, key_der, b"", "")
     for value in (issued, svid, credentials, generation, entry):

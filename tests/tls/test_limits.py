@@ -26,7 +26,7 @@ from tunnel.config.model import Access
 from tunnel.errors import TlsError
 from tunnel.identity.credentials import PkiCredentials
 from tunnel.pkix.extensions import CLIENT_AUTH
-from tunnel.proxy.generation import Terms, build_generation
+from tunnel.proxy.generation import GenerationConfig, build_generation
 from tunnel.tls.admission import PeerAdmission
 from tunnel.tls.context import MAX_CERTIFICATE_BYTES, Presented, TlsContext
 from tunnel.tls.openssl import _LIMIT_AT
@@ -88,8 +88,8 @@ def test_a_server_with_many_authorities_names_none_and_shakes_hands(count: int, 
 def test_a_server_that_names_no_authority_says_so() -> None:
     many = PkiCredentials(OURS.chain, OURS.leaf.key, tuple(named(number).certificate for number in range(1000)))
     assert not can_send_authority_names(many.authorities)
-    (note,) = build_generation(1, many, Terms(True, Access((AnyRule(),)))).notes
+    (note,) = build_generation(1, many, GenerationConfig(True, Access((AnyRule(),)))).notes
     assert note.endswith(": clients are not told which authorities are trusted")
-    assert build_generation(1, many, Terms(False, Access((AnyRule(),)), host="db.test")).notes == ()
+    assert build_generation(1, many, GenerationConfig(False, Access((AnyRule(),)), host="db.test")).notes == ()
     few = PkiCredentials(OURS.chain, OURS.leaf.key, many.authorities[:3])
-    assert build_generation(1, few, Terms(True, Access((AnyRule(),)))).notes == ()
+    assert build_generation(1, few, GenerationConfig(True, Access((AnyRule(),)))).notes == ()

@@ -23,7 +23,7 @@ from tunnel.check.workload_attributes import WorkloadAttributes, describe_worklo
 from tunnel.config.model import Acme, NoIdentity, WorkloadApi
 from tunnel.errors import ConfigError
 from tunnel.identity.credentials import Credentials
-from tunnel.proxy.generation import Terms
+from tunnel.proxy.generation import GenerationConfig
 from tunnel.proxy.reloadable_policy import ReloadablePolicy
 
 
@@ -70,9 +70,9 @@ def _examine_source(case: Case, caller: WorkloadAttributes) -> Steps[Credentials
 
 def _examine_with_policy(case: Case, credentials: Credentials | None) -> Steps[None]:
     config = case.config
-    terms = Terms(config.is_server, config.access, config.host, config.tls)
+    generation_config = GenerationConfig(config.is_server, config.access, config.host, config.tls)
     if config.access.policy is None:
-        yield from examine_target(case, credentials, terms)
+        yield from examine_target(case, credentials, generation_config)
         return
     with closing(ReloadablePolicy(config.access.policy, config.connect_timeout)) as reloadable_policy:
         try:
@@ -82,4 +82,4 @@ def _examine_with_policy(case: Case, credentials: Credentials | None) -> Steps[N
             yield from examine_target(case, credentials, None)
         else:
             yield ok("policy", f"{config.access.policy.path} compiles")
-            yield from examine_target(case, credentials, terms.with_policy(reloadable_policy.rule))
+            yield from examine_target(case, credentials, generation_config.with_policy(reloadable_policy.rule))

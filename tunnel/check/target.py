@@ -23,8 +23,8 @@ from tunnel.identity.credentials import Credentials, SvidCredentials
 from tunnel.net.address import TcpAddress, UnixAddress
 from tunnel.net.dial import open_target, open_through
 from tunnel.net.sockets import port_number, resolve, resolve_now
-from tunnel.proxy.generation import Terms, build_generation
-from tunnel.proxy.settings import settings_of
+from tunnel.proxy.generation import GenerationConfig, build_generation
+from tunnel.proxy.settings import tunnel_settings
 from tunnel.status.backend_health import OpenStream, check_by_connecting, check_by_handshake, check_by_request
 from tunnel.tls.engine import Buffers, TlsEnd
 from tunnel.tls.stream import TlsSource
@@ -33,8 +33,8 @@ TARGET, STATUS = "target", "target-status"
 _REFUSAL = 2.0  # seconds that a server may take to say no when our handshake is over
 
 
-def examine_target(case: Case, credentials: Credentials | None, terms: Terms | None) -> Steps[None]:
-    """Whether the target answers; a client shakes hands with it, for which it needs credentials and terms."""
+def examine_target(case: Case, credentials: Credentials | None, generation_config: GenerationConfig | None) -> Steps[None]:
+    """Whether the target answers; a client shakes hands with it, for which it needs credentials and generation_config."""
     config = case.config
     is_reached = True  # through a proxy, the handshake will tell
     if config.outbound is None:
@@ -47,10 +47,10 @@ def examine_target(case: Case, credentials: Credentials | None, terms: Terms | N
         yield skipped(SERVER, "nobody to shake hands with")
     elif credentials is None:
         yield skipped(SERVER, "without an identity there is no handshake")
-    elif terms is None:
+    elif generation_config is None:
         yield skipped(SERVER, "without its policy nobody can be judged")
     else:
-        yield from _shake_hands(case, credentials, terms)
+        yield from _shake_hands(case, credentials, generation_config)
 
 
 def _way(case: Case) -> OpenStream:
@@ -113,10 +113,10 @@ class _Outcome:
     failure: TunnelError | None
 
 
-def _shake_hands(case: Case, credentials: Credentials, terms: Terms) -> Steps[None]:
+def _shake_hands(case: Case, credentials: Credentials, generation_config: GenerationConfig) -> Steps[None]:
     we = _name_of(credentials) if case.config.access.is_mutual else ""
     try:
-        outcome = _try(case, credentials, terms)
+        outcome = _try(case, credentials, generation_config)
     except IdentityError as error:
         yield problem(SERVER, f"{error.reason.value}: {error}", "mend the identity, or the host's name")
         return
@@ -133,15 +133,15 @@ def _shake_hands(case: Case, credentials: Credentials, terms: Terms) -> Steps[No
         yield judge_dates("server-expiry", outcome.shown.span, case.now, renewal)
 
 
-def _try(case: Case, credentials: Credentials, terms: Terms) -> _Outcome:
+def _try(case: Case, credentials: Credentials, generation_config: GenerationConfig) -> _Outcome:
     """One handshake as the proxy makes it; raises IdentityError for credentials that no handshake can be made with."""
     paths: list[tuple[bytes, ...]] = []
     ends: list[TlsEnd] = []
-    context = build_generation(1, credentials, replace(terms, chain_observer=paths.append)).context
+    context = build_generation(1, credentials, replace(generation_config, chain_observer=paths.append)).context
     buffers = Buffers()
 
     def open_end() -> TlsEnd:
-        ends.append(context.open_end(buffers, settings_of(case.config).server_name))
+        ends.append(context.open_end(buffers, tunnel_settings(case.config).server_name))
         return ends[-1]
 
     failure: TunnelError | None = None

@@ -1,1 +1,1 @@
-"""Sessions, tunnels and the process that runs them: where all other parts are joined."""
+"""The proxy: its process, listeners and connections, built from the other packages."""

@@ -1,8 +1,4 @@
-"""Credentials from an ACME server: the first before we listen, the next in time.
-
-Knows when to look and what a failure leaves in use; must not know the protocol or the challenge. Whatever blocks does so on a
-thread, which is left alone when the process ends. A reload reads the authorities again: the certificate takes care of itself.
-"""
+"""The identity source for certificates from an ACME server."""
 
 from __future__ import annotations
 
@@ -20,58 +16,58 @@ from tunnel.log import Log, escape
 from tunnel.proxy.identity_source import CredentialSink, log_left_out
 from tunnel.tls.acme_challenge import AcmeChallenges
 
-OpenKeeper = Callable[[AcmeChallenges, Callable[[str], None]], CertificateRenewer]
+OpenRenewer = Callable[[AcmeChallenges, Callable[[str], None]], CertificateRenewer]
 
 
 class AcmeSource:
-    """Keeps one certificate."""
+    """Obtains one certificate and renews it in time; blocking work runs on a thread, which may outlive the process's end."""
 
     def __init__(
-        self, open_renewer: OpenKeeper, ca_bundle: str, sink: CredentialSink, log: Log, environ: Mapping[str, str]
+        self, open_renewer: OpenRenewer, ca_bundle: str, sink: CredentialSink, log: Log, environ: Mapping[str, str]
     ) -> None:
         self._challenges = AcmeChallenges()
-        self._keeper = open_renewer(self._challenges, self._say)
+        self._renewer = open_renewer(self._challenges, self._log_from_thread)
         self._ca_bundle = ca_bundle
         self._sink = sink
         self._log = log
         self._environ = environ
-        self._held: KeyMaterial | None = None
+        self._material: KeyMaterial | None = None
         self._generation = 0
-        self._turn = trio.Lock()  # a reload of the old one must not come after the new one
+        self._lock = trio.Lock()  # a reload must not publish the old certificate after a new one
 
     async def run(self) -> None:
-        """Publish a certificate, then every newer one, until cancelled."""
+        """Publish a certificate, then each renewed one, until cancelled."""
         self._token = trio.lowlevel.current_trio_token()
-        self._sink.expect_probes(self._challenges)
+        self._sink.accept_challenges(self._challenges)
         try:
-            first = await trio.to_thread.run_sync(self._keeper.obtain, abandon_on_cancel=True)
-            async with self._turn:
+            first = await trio.to_thread.run_sync(self._renewer.obtain, abandon_on_cancel=True)
+            async with self._lock:
                 await self._use(first)
         except IdentityError as error:
             self._sink.fail(error)
             return
         while True:
-            await trio.sleep(self._keeper.seconds_to_next_look())
+            await trio.sleep(self._renewer.seconds_to_next_look())
             await self._renew()
 
     async def reload(self) -> None:
-        """Read the authorities again; raises IdentityError, and what is in use stays."""
-        async with self._turn:
-            if self._held is not None:
-                await self._use(self._held)
+        """Read the CA bundle again; raises IdentityError, and the previous credentials stay in use."""
+        async with self._lock:
+            if self._material is not None:
+                await self._use(self._material)
 
     async def _renew(self) -> None:
         try:
-            with identity_errors("the renewal failed"):  # no thread or no memory, perhaps
+            with identity_errors("the renewal failed"):  # for example, no thread or no memory
                 await self._use_fresh()
         except IdentityError as error:
-            delay = self._keeper.seconds_to_next_look()
-            self._log.write(f"ACME: {escape(str(error))}: the certificate in use stays, the next attempt is in {delay:g}s")
+            delay = self._renewer.seconds_to_next_look()
+            self._log.write(f"ACME: {escape(str(error))}; keeping the current certificate retry_in={delay:g}s")
 
     async def _use_fresh(self) -> None:
-        fresh = await trio.to_thread.run_sync(self._keeper.renew_if_due, abandon_on_cancel=True)
+        fresh = await trio.to_thread.run_sync(self._renewer.renew_if_due, abandon_on_cancel=True)
         if fresh is not None:
-            async with self._turn:
+            async with self._lock:
                 await self._use(fresh)
 
     async def _use(self, material: KeyMaterial) -> None:
@@ -79,14 +75,14 @@ class AcmeSource:
         self._sink.use(self._generation + 1, credentials)
         self._generation += 1
         log_left_out(self._log, credentials)
-        self._held = material
+        self._material = material
 
     def _complete(self, material: KeyMaterial) -> PkiCredentials:
         with identity_errors("the CA bundle cannot be used"):
             authorities = load_authorities(self._ca_bundle, self._environ)
         return PkiCredentials(material.chain, material.private_key, authorities.certificates, authorities.left_out)
 
-    def _say(self, line: str) -> None:
-        """From the keeper's thread; when trio is over, so is the interest."""
+    def _log_from_thread(self, line: str) -> None:
+        """Write a line from the renewer's thread; dropped after the end of trio."""
         with suppress(trio.RunFinishedError):
             self._token.run_sync_soon(self._log.write, escape(line))

@@ -1,7 +1,4 @@
-"""What a process does again and again, whatever it serves.
-
-Knows the watchdog and what libraries say by themselves; must not know proxies.
-"""
+"""The periodic tasks of a process with proxies."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ _CAPTURE_INTERVAL = 5.0  # seconds
 
 
 async def run_background_tasks(process_context: ProcessContext, log: Log) -> None:
-    """Until cancelled: tell the watchdog that the loop turns, and the log what nobody else has written down."""
+    """Notify the watchdog and log the captured output of libraries, until cancelled."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(process_context.notifier.run_watchdog, trio.sleep)
         while True:

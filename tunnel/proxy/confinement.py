@@ -1,7 +1,6 @@
-"""What a configuration needs of the machine, and keeping the process to that.
+"""Restricts the process to the files, ports and URLs that its configuration names.
 
-Knows which of its parts name files, ports and URLs; must not know how a kernel is told. It is done before any thread exists,
-since one that does would not be kept.
+Call `confine` before any thread exists: a thread that exists already is not restricted.
 """
 
 from __future__ import annotations
@@ -25,9 +24,9 @@ def confine(
     private: tuple[str, ...] = (),
     has_command: bool = False,
 ) -> None:
-    """Keep the process to what its proxies' flags name, as far as the kernel can; raises ConfigError and IdentityError.
+    """Restrict the process to what the configurations need, as far as the kernel can; raises ConfigError and IdentityError.
 
-    `private` are directories that it has made for itself; `has_command` says whether a command runs beside the proxies.
+    `private` are directories that the process has created; `has_command` is whether it also runs a command.
     """
     needs = Needs(private=private, has_command=has_command)
     for config in configs:
@@ -38,7 +37,7 @@ def confine(
 
 
 def needs_of(config: ProxyConfig) -> Needs:
-    """The files, ports and URLs that a configuration names."""
+    """Return the files, ports and URLs that a configuration names."""
     return Needs(
         files=tuple(path for path in _files(config) if path),
         listens=tuple(_listens(config)),
@@ -78,7 +77,7 @@ def _dials(config: ProxyConfig) -> Iterator[Address]:
 
 
 def _with_acme(needs: Needs, source: Acme, environ: Mapping[str, str]) -> Needs:
-    """What is needed besides for a certificate from an ACME server; where it is kept is there from now on."""
+    """Add what an ACME source needs, and create its storage directory."""
     from tunnel.acme.storage import Storage  # loads cryptography
 
     acme = complete_acme(source, environ)

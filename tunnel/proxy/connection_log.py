@@ -1,4 +1,4 @@
-"""The log lines about connections: ghostunnel's, with our fields at their end."""
+"""The log lines about connections: those of ghostunnel, with our fields at the end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tunnel.proxy.connection_record import ConnectionOutcome, ConnectionRecord
 from tunnel.relay.close_reason import CloseReason
 
 _UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
-_WITHOUT_ERROR_LINE = {  # the closing line says enough
+_WITHOUT_ERROR_LINE = {  # their closing line is enough
     CloseReason.CLOSED,
     CloseReason.RESET_BY_PEER,
     CloseReason.RESET_BY_PLAIN,
@@ -21,20 +21,20 @@ _WITHOUT_ERROR_LINE = {  # the closing line says enough
 
 
 class ConnectionLog:
-    """Writes the lines about the connections of one listener; equal refusals are limited."""
+    """Writes the lines about the connections of one listener, with a limit for equal refusals."""
 
     def __init__(self, log: Log, refusals: RefusalLog) -> None:
         self._log = log
         self._refusals = refusals
 
     def write_opening(self, source: str, target: str, admitted: Admitted, *, is_server: bool) -> None:
-        """A relay begins."""
+        """Log the begin of a relay."""
         if self._log.is_enabled(Category.CONNS):
             ends = _describe_ends(source, target, admitted.peer, is_server=is_server)
             self._log.write(f"opening pipe: {ends} {admitted}", Category.CONNS)
 
     def write_end(self, record: ConnectionRecord) -> None:
-        """A connection has ended."""
+        """Log the end of a connection."""
         if record.close_reason is not None:
             self._write_relay(record, record.close_reason)
         elif record.outcome is ConnectionOutcome.ACME_CHALLENGE:
@@ -54,7 +54,7 @@ class ConnectionLog:
 
 
 def describe_close(record: ConnectionRecord, close_reason: CloseReason) -> str:
-    """The line for the end of a relay."""
+    """Return the line for the end of a relay."""
     ends = _describe_ends(record.source, record.target, record.peer, is_server=record.is_server)
     sizes = f"forwarded {format_size(record.forwarded)}, returned {format_size(record.returned)}"
     who = describe_admission(record.peer, record.rule)
@@ -62,7 +62,7 @@ def describe_close(record: ConnectionRecord, close_reason: CloseReason) -> str:
 
 
 def describe_failure(record: ConnectionRecord) -> str:
-    """The line for a connection that was not relayed."""
+    """Return the line for a connection that was not relayed."""
     reason = f"reason={record.reason}"
     source = f"from={show_address(record.source)}"
     who = f"{source} {describe_admission(record.peer, record.rule)}" if record.rule else source
@@ -92,12 +92,12 @@ def _bare_address(address: str) -> str:
 
 
 def show_address(text: str) -> str:
-    """An address of a socket, escaped: the path of a Unix socket may hold any character."""
+    """Escape the address of a socket: the path of a Unix socket may contain any character."""
     return text if text.startswith("tcp:") else escape(text)
 
 
 def format_size(size: int) -> str:
-    """`12 bytes`, `1.2 KiB`."""
+    """Format a size as `12 bytes` or `1.2 KiB`."""
     if size < 1024:
         return f"{size} bytes"
     value = float(size)
@@ -109,7 +109,7 @@ def format_size(size: int) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Go's notation, rounded to milliseconds from one millisecond on: `345ms`, `1m3.2s`, `532µs` as `532us`."""
+    """Format a duration in Go's notation, rounded to milliseconds above one: `532us`, `345ms`, `1m3.2s`."""
     if seconds < 0.0009995:  # above, it rounds to a whole millisecond, and so again with the second
         return f"{max(seconds, 0) * 1e6:.0f}us"
     if seconds < 0.9995:

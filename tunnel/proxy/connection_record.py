@@ -1,4 +1,4 @@
-"""The record of one connection: what it was, and how it ended. Counters and log lines are made from it."""
+"""The record of one ended connection, from which counters and log lines are made."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ConnectionOutcome(Enum):
     NO_IDENTITY = "no_identity"  # closed because there was no valid identity
     WRONG_LOCAL_USER = "wrong_local_user"  # from a process of another user, where only our own may connect
     STOPPED = "stopped"  # closed before the relay because the process stops
-    CRASHED = "crashed"  # closed before the relay by a bug of ours
+    CRASHED = "crashed"  # closed before the relay by an internal error
 
 
 class ConnectionRecord(NamedTuple):
@@ -41,11 +41,11 @@ class ConnectionRecord(NamedTuple):
     seconds: float  # from accept to the end
     target: str = ""  # the address that was connected
     target_name: str = ""  # the target as it is configured
-    via_proxy: str = ""  # the outbound proxy that was asked for the target
-    peer: Peer | None = None  # proven by its certificate, also if no rule admits it
-    rule: str = ""  # that has admitted the peer
-    reason: str = ""  # of a connection that was not relayed, or whose relay failed: one word
-    detail: str = ""  # that reason in words
+    via_proxy: str = ""  # the outbound proxy, if one is used
+    peer: Peer | None = None  # verified by its certificate, also if no rule admits it
+    rule: str = ""  # the access rule that admitted the peer
+    reason: str = ""  # why it was not relayed or its relay failed: one word
+    detail: str = ""  # the reason as a message
     tls: TlsParameters | None = None
     handshake_seconds: float | None = None
     dial_seconds: float | None = None
@@ -56,7 +56,7 @@ class ConnectionRecord(NamedTuple):
 
     @property
     def is_handshake_failed(self) -> bool:
-        """Whether a client ended the connection, or was refused, before its handshake was done."""
+        """Whether the handshake with a client failed: it was refused, or closed the connection."""
         return self.is_server and self.tls is None and self.outcome in _IN_HANDSHAKE
 
 

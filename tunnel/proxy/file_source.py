@@ -1,8 +1,4 @@
-"""Credentials from files, read at start and whenever a reload is asked for.
-
-Knows which files belong together: key, certificates and authorities are one unit, so a broken one keeps all. Must not know
-formats or TLS. Reading blocks, so it is done on a thread.
-"""
+"""The identity source for certificate, key and CA files, read at the start and on reload."""
 
 from __future__ import annotations
 
@@ -23,7 +19,7 @@ DiskSource = KeyFiles | Keystore | NoIdentity
 
 
 class FileSource:
-    """Reads one set of files."""
+    """Reads one set of files as a unit: if one file is invalid, all previous credentials stay in use."""
 
     def __init__(self, source: DiskSource, ca_bundle: str, sink: CredentialSink, log: Log, environ: Mapping[str, str]) -> None:
         self._source = source
@@ -34,14 +30,14 @@ class FileSource:
         self._generation = 0
 
     async def run(self) -> None:
-        """Publish what the files hold now."""
+        """Publish the first credentials."""
         try:
             await self.reload()
         except IdentityError as error:
             self._sink.fail(error)
 
     async def reload(self) -> None:
-        """Publish what the files hold now; raises IdentityError, and what is in use stays."""
+        """Read the files and publish the credentials; raises IdentityError, and the previous credentials stay in use."""
         load = partial(load_credentials, self._source, self._ca_bundle, self._environ)
         credentials = await trio.to_thread.run_sync(load, abandon_on_cancel=True)  # a file may be a pipe
         self._sink.use(self._generation + 1, credentials)
@@ -49,14 +45,14 @@ class FileSource:
         log_left_out(self._log, credentials)
         if not credentials.authorities:
             self._log.write(
-                "warning: this system has no certificate authorities, so no peer's certificate verifies: say --cacert FILE"
+                "warning: no system certificate authorities found: no peer certificate can be verified; expected --cacert FILE"
             )
         if credentials.chain:
             self._log.info(f"loaded certificate: {escape(credentials.chain[0].subject.describe())}")
 
 
 def load_credentials(source: DiskSource, ca_bundle: str, environ: Mapping[str, str]) -> PkiCredentials:
-    """What the files hold now, which belongs together; raises IdentityError, which names the file, and nothing else."""
+    """Read the credentials; raises only IdentityError, which names the file."""
     with identity_errors("the files cannot be used"):
         return _load(source, ca_bundle, environ)
 

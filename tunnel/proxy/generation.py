@@ -1,8 +1,4 @@
-"""One generation: what a handshake uses, all of one update.
-
-Knows how an identity, what we trust and rules become TLS contexts; must not know where they came from. Built whole and then
-swapped in by one reference, so that no handshake sees half of an update.
-"""
+"""One generation: the immutable snapshot of credentials, trust and access rules that a handshake uses."""
 
 from __future__ import annotations
 
@@ -24,43 +20,43 @@ from tunnel.tls.verify import PinVerifier, PkiVerifier, SpiffeVerifier, build_pk
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
-    """What stays the same from one generation to the next."""
+class GenerationConfig:
+    """The configuration that all generations of one listener share."""
 
     is_server: bool
     access: Access
-    host: str = ""  # whom a client wants, where certificates follow ordinary PKI rules
+    host: str = ""  # of the server that a client expects, if certificates are verified by PKI rules
     tls: TlsOptions = TlsOptions()  # noqa: RUF009  # frozen
-    accepts_acme: bool = False  # our certificate is from an ACME server, which looks in where we listen
-    chain_observer: ChainObserver | None = None  # shown what each peer sent, whatever the verdict
+    accepts_acme: bool = False  # the listener also answers ACME challenges
+    chain_observer: ChainObserver | None = None  # called with the chain of each peer, also if it is refused
 
-    def with_policy(self, rule: PolicyRule) -> Terms:
-        """These terms with a policy that is asked after every other rule."""
+    def with_policy(self, rule: PolicyRule) -> GenerationConfig:
+        """Add a policy, evaluated after every other rule."""
         return replace(self, access=replace(self.access, rules=(*self.access.rules, rule)))
 
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """A number, who we are, and the contexts that say so: to the peers, and to whoever asks the status port."""
+    """The TLS contexts of the listener and of the status port for one set of credentials."""
 
     number: int
     identity: str
-    expires: datetime | None  # when the first certificate of our chain ends; None when we show none
-    is_bound_by_expiry: bool  # an SVID that has run out must not be shown; with files, peers check that
+    expires: datetime | None  # end of our certificate's validity; None without a certificate
+    is_bound_by_expiry: bool  # an expired SVID must not be presented; certificates from files may be
     context: TlsContext
     status_context: TlsContext | None
-    begins: datetime | None = None  # when the first certificate of our chain begins, where peers check that
-    notes: tuple[str, ...] = ()  # what differs from what the operator may expect, for the log
+    begins: datetime | None = None  # begin of the validity of a certificate from files
+    notes: tuple[str, ...] = ()  # warnings for the log
 
 
-def build_generation(number: int, credentials: Credentials, terms: Terms) -> Generation:
-    """Contexts for these credentials; the verdicts that they remember die with them. Raises IdentityError and nothing else."""
+def build_generation(number: int, credentials: Credentials, config: GenerationConfig) -> Generation:
+    """Build the contexts for these credentials, with an empty cache of verified chains; raises only IdentityError."""
     with identity_errors("certificate and key cannot be used"):
-        return _build(number, credentials, terms)
+        return _build(number, credentials, config)
 
 
 def check_presentable(credentials: Credentials, options: TlsOptions) -> None:
-    """Whether a handshake can present these credentials; raises IdentityError."""
+    """Raise IdentityError if a handshake cannot present these credentials."""
     with identity_errors("certificate and key cannot be used"):
         presented = _presented(credentials)
         if presented is not None:
@@ -68,7 +64,7 @@ def check_presentable(credentials: Credentials, options: TlsOptions) -> None:
             presented.chain[0].subject.describe()
 
 
-def _build(number: int, credentials: Credentials, terms: Terms) -> Generation:
+def _build(number: int, credentials: Credentials, config: GenerationConfig) -> Generation:
     presented = _presented(credentials)
     begins = None
     if isinstance(credentials, SvidCredentials):
@@ -78,8 +74,8 @@ def _build(number: int, credentials: Credentials, terms: Terms) -> Generation:
         identity, expires, begins = leaf.subject.describe(), leaf.not_after, leaf.not_before
     else:
         identity, expires = "", None
-    is_shown = terms.is_server or terms.access.is_mutual
-    asked = _asked(credentials, terms)
+    is_shown = config.is_server or config.access.is_mutual
+    asked = _asked(credentials, config)
     return Generation(
         number,
         identity,
@@ -88,18 +84,18 @@ def _build(number: int, credentials: Credentials, terms: Terms) -> Generation:
         TlsContext(
             presented if is_shown else None,
             asked,
-            is_server=terms.is_server,
-            options=terms.tls,
-            accepts_acme=terms.accepts_acme,
+            is_server=config.is_server,
+            options=config.tls,
+            accepts_acme=config.accepts_acme,
         ),
-        _status_context(presented, terms),
+        _status_context(presented, config),
         begins,
         note_names(asked.authorities) if isinstance(asked, PeerAuth) else (),
     )
 
 
 def note_names(authorities: Sequence[Certificate]) -> tuple[str, ...]:
-    """Say that clients are not told which authorities are trusted, if these are too many to be named."""
+    """Return a warning if the authorities are too many to be named in a CertificateRequest."""
     if can_send_authority_names(authorities):
         return ()
     seen = f"{len(authorities)} certificate authorities have more than {MAX_NAMES_BYTES} bytes of names"
@@ -114,35 +110,35 @@ def _presented(credentials: Credentials) -> Presented | None:
     return Presented(credentials.chain, credentials.private_key)
 
 
-def _status_context(presented: Presented | None, terms: Terms) -> TlsContext | None:
-    """Who asks for the status is no peer: load balancers and probes have no certificate to show."""
+def _status_context(presented: Presented | None, config: GenerationConfig) -> TlsContext | None:
+    """The context of the status port, which requires no client certificate: load balancers and probes have none."""
     if presented is None:
         return None
-    return TlsContext(presented, allow_anonymous("status"), is_server=True, options=replace(terms.tls, protocols=()))
+    return TlsContext(presented, allow_anonymous("status"), is_server=True, options=replace(config.tls, protocols=()))
 
 
-def _asked(credentials: Credentials, terms: Terms) -> PeerAuth | Admitted:
-    access = terms.access
-    if terms.is_server and not access.is_mutual:
+def _asked(credentials: Credentials, config: GenerationConfig) -> PeerAuth | Admitted:
+    access = config.access
+    if config.is_server and not access.is_mutual:
         return allow_anonymous("no-authentication")
     if access.pins:
         admission = PeerAdmission(PinVerifier(access.pins), Authorizer(access.rules, None))
-        return PeerAuth(admission, chain_observer=terms.chain_observer)
+        return PeerAuth(admission, chain_observer=config.chain_observer)
     if isinstance(credentials, SvidCredentials):
         authorizer = Authorizer(access.rules, credentials.svid.spiffe_id.trust_domain)
         admission = PeerAdmission(SpiffeVerifier(credentials.bundles), authorizer)
-        return PeerAuth(admission, is_slow=authorizer.is_slow(), chain_observer=terms.chain_observer)
-    return _asked_by_pki(credentials, terms)
+        return PeerAuth(admission, is_slow=authorizer.is_slow(), chain_observer=config.chain_observer)
+    return _asked_by_pki(credentials, config)
 
 
-def _asked_by_pki(credentials: PkiCredentials, terms: Terms) -> PeerAuth:
-    authorizer = Authorizer(terms.access.rules, None)
+def _asked_by_pki(credentials: PkiCredentials, config: GenerationConfig) -> PeerAuth:
+    authorizer = Authorizer(config.access.rules, None)
     anchors = build_pki_anchors(credentials.authorities)
-    purpose = CLIENT_AUTH if terms.is_server else SERVER_AUTH
-    host = "" if terms.is_server else terms.host.rstrip(".")
+    purpose = CLIENT_AUTH if config.is_server else SERVER_AUTH
+    host = "" if config.is_server else config.host.rstrip(".")
     return PeerAuth(
         PeerAdmission(PkiVerifier(anchors, purpose, host), authorizer),
-        authorities=anchors.usable if terms.is_server else (),
+        authorities=anchors.usable if config.is_server else (),
         is_slow=authorizer.is_slow(),
-        chain_observer=terms.chain_observer,
+        chain_observer=config.chain_observer,
     )

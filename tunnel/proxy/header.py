@@ -10,7 +10,7 @@ from tunnel.wire.proxy_v2 import HeaderMode, TlsFacts, encode_header
 
 
 def build_header(mode: HeaderMode, accepted: socket.socket, source: Any, handshake: HandshakeResult) -> bytes:
-    """The header for an accepted connection from `source`; raises WireError for what does not fit."""
+    """Return the header for an accepted connection from `source`; raises WireError if a field is too long."""
     return encode_header(accepted.family, source, accepted.getsockname(), mode, _facts(handshake))
 
 

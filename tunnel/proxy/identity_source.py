@@ -1,7 +1,4 @@
-"""Where credentials come from, as the supervisor sees it.
-
-Knows what is asked of a source of credentials and what it may say in turn; must not know any one source.
-"""
+"""The interfaces between an identity source and the proxy that uses its credentials."""
 
 from __future__ import annotations
 
@@ -17,25 +14,25 @@ if TYPE_CHECKING:  # loaded only when a certificate comes from an ACME server
 
 
 class CredentialSink(Protocol):
-    """Who uses what a feed brings."""
+    """Receives the credentials and the state of an identity source."""
 
     def use(self, number: int, credentials: Credentials) -> None:
-        """Use these from the next handshake on; raises IdentityError when they cannot be, and what is in use stays."""
+        """Use credentials from the next handshake on; raises IdentityError, and the previous credentials stay in use."""
 
     def confirm(self) -> None:
-        """What is in use is ours still."""
+        """The credentials in use are still valid, also after `withdraw`."""
 
     def withdraw(self) -> None:
-        """What is in use has been taken away from us."""
+        """The issuer no longer grants the identity in use."""
 
     def show_workload_api(self, state: WorkloadApiState) -> None:
-        """The Workload API that the credentials come from is in this state."""
+        """Report the state of the Workload API connection."""
 
-    def expect_probes(self, challenges: AcmeChallenges) -> None:
-        """From now on an ACME server may look in where we listen."""
+    def accept_challenges(self, challenges: AcmeChallenges) -> None:
+        """Answer ACME challenges on the listener from now on."""
 
     def fail(self, error: TunnelError) -> None:
-        """There will be no credentials: the process ends with this reason."""
+        """End the proxy with this error: there will be no credentials."""
 
 
 class IdentitySource(Protocol):
@@ -45,10 +42,10 @@ class IdentitySource(Protocol):
         """Publish the first credentials, then every change, until cancelled."""
 
     async def reload(self) -> None:
-        """Read again what changes without a word; raises IdentityError, and what is in use stays."""
+        """Read files again; raises IdentityError, and the previous credentials stay in use."""
 
 
 def log_left_out(log: Log, credentials: PkiCredentials) -> None:
-    """Name each authority of a file that cannot be used, since nothing that it has signed verifies."""
+    """Log each certificate authority that was left out because it is invalid."""
     for failure in credentials.left_out:
         log.write(f"warning: {escape(failure)}")

@@ -1,7 +1,6 @@
-"""The process of one or several proxies: loop, log, limits.
+"""Sets up and runs the process of one or several proxies: event loop, log, limits, identity sources.
 
-Knows what is set up before the first event, and which source of credentials the configuration means; must not know what
-happens in between. Libraries that only one source needs are loaded for that one.
+Import the module of an identity source only where it is used: each loads large libraries.
 """
 
 from __future__ import annotations
@@ -21,22 +20,22 @@ from tunnel.proxy.proxy import Proxy
 from tunnel.proxy.proxy_runner import ProxyRunner
 from tunnel.relay.loop import Loop
 
-_USUALLY = (700, 10, 10)  # new objects, and rounds, between two looks of the collector: the interpreter's own default
+_GC_THRESHOLDS = (700, 10, 10)  # the defaults of the interpreter
 
 
 def run_proxy(config: ProxyConfig, log: Log, process_context: ProcessContext) -> int:
-    """Run until told to stop; 0 after a clean drain, 1 after a cut. Raises TunnelError when it could not start or go on."""
+    """Run one proxy; return 0 after a complete drain, else 1. Raises TunnelError if it cannot start or continue."""
     with open_loop(log, process_context) as loop:
         proxy = open_proxy(config, loop, log, process_context, process_context.notifier)
-        supervisor = ProxyRunner(proxy, log, process_context)
+        runner = ProxyRunner(proxy, log, process_context)
         settle()
-        loop.run_trio(supervisor.run)
-        return supervisor.exit_code
+        loop.run_trio(runner.run)
+        return runner.exit_code
 
 
 @contextmanager
 def open_loop(log: Log, process_context: ProcessContext) -> Iterator[Loop]:
-    """The loop of this process, with its log and its limits; what was said last is written at the end."""
+    """Open the loop of this process and attach the log to it; the log is flushed at the end."""
     _raise_descriptor_limit()
     loop = Loop()
     try:
@@ -50,13 +49,13 @@ def open_loop(log: Log, process_context: ProcessContext) -> Iterator[Loop]:
 
 
 def settle() -> None:
-    """What is here now stays: from now on the collector looks at what comes, as often as it does by default."""
+    """Exclude all present objects from garbage collection, and collect new ones with the default thresholds."""
     gc.freeze()
-    gc.set_threshold(*_USUALLY)
+    gc.set_threshold(*_GC_THRESHOLDS)
 
 
 def open_proxy(config: ProxyConfig, loop: Loop, log: Log, process_context: ProcessContext, notifier: Notifier) -> Proxy:
-    """A proxy that begins when it is run; `notifier` is told how it fares."""
+    """Create a proxy, to be run by the caller; it reports its state to `notifier`."""
     source = partial(_open_source, config, log=log, environ=process_context.environ)
     return Proxy(config, loop, log, source, process_context.inherited, notifier, holders=process_context.holders)
 
@@ -78,6 +77,6 @@ def _open_source(config: ProxyConfig, sink: CredentialSink, log: Log, environ: M
 
 
 def _raise_descriptor_limit() -> None:
-    """To the hard limit, as Go programs do by themselves: each connection takes two."""
+    """Raise the limit of descriptors to the hard limit, as Go programs do: each connection takes two."""
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

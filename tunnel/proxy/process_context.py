@@ -1,8 +1,4 @@
-"""What the process was given by whoever started it.
-
-Knows that there may be a service manager, sockets of its making, and libraries that speak up by themselves; must not know
-what is done with any of it.
-"""
+"""What the process has received from its parent: environment, sockets, service manager."""
 
 from __future__ import annotations
 
@@ -17,10 +13,10 @@ from tunnel.net.notify import Notifier
 
 @dataclass(frozen=True, slots=True)
 class ProcessContext:
-    """One process' own; the environment is as it was after what concerns nobody else was taken out."""
+    """The context of one process; `environ` is without the variables that are meant for this process only."""
 
     environ: Mapping[str, str] = field(repr=False)  # may hold passwords
     inherited: ActivationSockets
     notifier: Notifier
     log_capture: LogCapture
-    holders: Holders = field(default_factory=dict)  # who listened on our ports at the start; later Landlock hides them
+    holders: Holders = field(default_factory=dict)  # of our ports at the start; later Landlock hides them

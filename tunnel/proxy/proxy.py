@@ -25,11 +25,11 @@ from tunnel.net.holders import Holders, SharedPort, find_shared_port
 from tunnel.net.listen import Listener, open_listener
 from tunnel.net.notify import Notifier
 from tunnel.net.sockets import resolve
-from tunnel.proxy.generation import Terms, build_generation
+from tunnel.proxy.generation import GenerationConfig, build_generation
 from tunnel.proxy.identity_source import CredentialSink, IdentitySource
 from tunnel.proxy.reloadable_policy import ReloadablePolicy
 from tunnel.proxy.reloader import Reloader
-from tunnel.proxy.settings import settings_of
+from tunnel.proxy.settings import tunnel_settings
 from tunnel.proxy.state_reporter import StateReporter
 from tunnel.proxy.tunnel import Resolved, Tunnel
 from tunnel.relay.loop import Loop
@@ -48,7 +48,7 @@ _REVIEW_INTERVAL = 5.0  # seconds between looks at the clock on the wall, which 
 
 
 class Proxy:
-    """Serves from the first identity until it is drained; `stop_wanted` says that somebody asks for that."""
+    """Serves from the first identity until it is drained; `stop_requested` says that somebody asks for that."""
 
     def __init__(
         self,
@@ -62,27 +62,27 @@ class Proxy:
         holders: Holders | None = None,
     ) -> None:
         self.config = config
-        self.stop_wanted = trio.Event()
+        self.stop_requested = trio.Event()
         self.is_listening = trio.Event()
         self.bound: Any = None  # where it listens, as the socket has it
         self._log = log
         self._inherited = inherited
         self._holders = holders or {}
         self._state_reporter = StateReporter(config, notifier)
-        self._is_shut = trio.Event()
+        self._is_stopping = trio.Event()
         self._ready = trio.Event()
         self._empty = trio.Event()
-        self._status_over = trio.Event()
-        self._status_over.set()  # until there is a status port
+        self._status_closed = trio.Event()
+        self._status_closed.set()  # until there is a status port
         self._failure: TunnelError | None = None
         self._is_over = False
-        self._terms = Terms(config.is_server, config.access, config.host, config.tls)
+        self._generation_config = GenerationConfig(config.is_server, config.access, config.host, config.tls)
         self._policy = ReloadablePolicy(config.access.policy, config.connect_timeout) if config.access.policy else None
         if self._policy is not None:
-            self._terms = self._terms.with_policy(self._policy.rule)
+            self._generation_config = self._generation_config.with_policy(self._policy.rule)
         has_sink = config.status is not None or config.metrics.has_target()
         counters = timed_counters() if has_sink else Counters()
-        self.tunnel = Tunnel(loop, settings_of(config), log, self._resolve_later, counters=counters)
+        self.tunnel = Tunnel(loop, tunnel_settings(config), log, self._resolve_later, counters=counters)
         self.tunnel.on_identity_error = self._show_identity_error
         self.on_identity_change: Callable[[], None] | None = None
         self._metrics = _open_metrics(self.tunnel) if has_sink else None
@@ -113,7 +113,7 @@ class Proxy:
 
     def reload(self) -> None:
         """Read again, soon, what changes without a word."""
-        self._reloader.ask()
+        self._reloader.request()
 
     def show_shutdown_delay(self, seconds: float) -> None:
         """Report not ready from now on; connections are accepted until `shut`, which is to come in so many seconds."""
@@ -121,23 +121,23 @@ class Proxy:
 
     async def delay_shutdown(self, seconds: float) -> None:
         """Go on serving for so many seconds and report not ready; not if nobody has been served yet."""
-        if seconds and self._state_reporter.standing.is_listening:
+        if seconds and self._state_reporter.state.is_listening:
             self.show_shutdown_delay(seconds)
             self._log.info(f"shutdown delay: not ready, accepting connections for {seconds:g}s more")
             await trio.sleep(seconds)
             self._log.info("shutdown delay is over")
 
-    def shut(self) -> None:
+    def stop_accepting(self) -> None:
         """Accept no more; what is carried goes on, what is only on its way is given up."""
-        self.stop_wanted.set()
-        self._is_shut.set()
+        self.stop_requested.set()
+        self._is_stopping.set()
         self._state_reporter.show_stopping()
         self.tunnel.on_empty = self._report_empty
         self.tunnel.drain()
 
     async def drain(self, limit: float) -> int:
         """Let what is carried end within so many seconds, and cut the rest: how many those were."""
-        self.shut()
+        self.stop_accepting()
         self._log.info(f"shutdown proxy, waiting for drain of {len(self.tunnel)} connections")
         aborted = 0
         if len(self.tunnel):
@@ -146,7 +146,7 @@ class Proxy:
         if len(self.tunnel):
             aborted = self.tunnel.abort()
             self._log.write(f"graceful shutdown timeout: forcing exit connections={aborted}")
-        await self._status_over.wait()  # whoever asked for the end by HTTP gets an answer; it takes seconds at most
+        await self._status_closed.wait()  # whoever asked for the end by HTTP gets an answer; it takes seconds at most
         self.tunnel.refusals.flush()
         self._log.info(f"stopped {self.tunnel.counters.summary()}".rstrip())
         return aborted
@@ -159,7 +159,7 @@ class Proxy:
 
     def use(self, number: int, credentials: Credentials) -> None:
         """Build all, then swap; what cannot be built is not used, and what is in use stays."""
-        generation = build_generation(number, credentials, self._terms)
+        generation = build_generation(number, credentials, self._generation_config)
         self.tunnel.swap(generation)
         for note in generation.notes:
             self._log.write(f"warning: {note}")
@@ -185,12 +185,12 @@ class Proxy:
         self.tunnel.counters.workload_api = state
         self._state_reporter.show_workload_api(state.error)
 
-    def expect_probes(self, challenges: AcmeChallenges) -> None:
+    def accept_challenges(self, challenges: AcmeChallenges) -> None:
         """From now on an ACME server may look in where we listen."""
         from tunnel.relay.acme_handshake import AcmeHandshake
 
         self.tunnel.new_handshake = partial(AcmeHandshake, challenges=challenges)
-        self._terms = replace(self._terms, accepts_acme=True)
+        self._generation_config = replace(self._generation_config, accepts_acme=True)
 
     def fail(self, error: TunnelError) -> None:
         """End, with this reason."""
@@ -237,7 +237,7 @@ class Proxy:
         from tunnel.proxy.status_port import build_status_port
 
         return build_status_port(
-            config, config.status, self.tunnel, self._state_reporter, self._metrics, self._shut_down, self._log
+            config, config.status, self.tunnel, self._state_reporter, self._metrics, self._on_shutdown_request, self._log
         )
 
     async def _open(self, port: HttpService | None) -> None:
@@ -275,18 +275,18 @@ class Proxy:
     async def _serve_status(self, listener: Listener, port: HttpService, *, task_status: trio.TaskStatus[object]) -> None:
         from tunnel.http.server import serve_http
 
-        self._status_over = trio.Event()
+        self._status_closed = trio.Event()
         try:
-            await serve_http(listener, port, stopping=self._is_shut, task_status=task_status)
+            await serve_http(listener, port, stopping=self._is_stopping, task_status=task_status)
         finally:
-            self._status_over.set()
+            self._status_closed.set()
 
-    def _shut_down(self) -> None:
+    def _on_shutdown_request(self) -> None:
         """Asked for by HTTP, perhaps more than once."""
         self._log.info("shutdown was requested via status endpoint")
-        if not self.stop_wanted.is_set():
+        if not self.stop_requested.is_set():
             self._log.info("shutdown request processing, shutting down")
-            self.stop_wanted.set()
+            self.stop_requested.set()
 
     def _resolve_later(self, address: Address, answer: Callable[[Resolved], object]) -> None:
         async def ask() -> None:

@@ -1,7 +1,4 @@
-"""The process of `tunnel server` and `tunnel client`: one proxy, and the signals that rule it.
-
-Knows which signal stops and which reloads, and how an end goes; must not know credentials or connections.
-"""
+"""Runs the one proxy of `tunnel server` or `tunnel client`, controlled by signals."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ _RELOAD = {signal.SIGHUP: "hangup", signal.SIGUSR1: "user defined signal 1"}
 
 
 class ProxyRunner:
-    """Runs one proxy until a signal, or whoever may ask for it, ends it."""
+    """Runs one proxy until a signal or the status port stops it."""
 
     def __init__(self, proxy: Proxy, log: Log, process_context: ProcessContext) -> None:
         self._proxy = proxy
@@ -32,15 +29,15 @@ class ProxyRunner:
         self.exit_code = 0
 
     async def run(self) -> None:
-        """Wait for an identity, serve, drain; raises TunnelError when service cannot begin or go on."""
+        """Wait for an identity, serve, drain; raises TunnelError if the proxy cannot start or continue."""
         with trio.open_signal_receiver(*_STOP, *_RELOAD) as signals:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._run_proxy, nursery.cancel_scope)
-                nursery.start_soon(self._obey, signals)
+                nursery.start_soon(self._process_signals, signals)
                 nursery.start_soon(run_background_tasks, self._process_context, self._log)
-                await self._proxy.stop_wanted.wait()
+                await self._proxy.stop_requested.wait()
                 for number in _STOP:
-                    restore_default(number)  # a second one ends the process at once
+                    restore_default(number)  # a second signal ends the process at once
                 await self._proxy.delay_shutdown(self._proxy.config.shutdown_delay)
                 self.exit_code = 1 if await self._proxy.drain(self._proxy.config.shutdown_timeout) else 0
                 self._proxy.close()
@@ -54,15 +51,15 @@ class ProxyRunner:
             self._failure = error
         everything.cancel()
 
-    async def _obey(self, signals: AsyncIterator[int]) -> None:
-        """Stop or reload; an end that was asked for stays asked for."""
+    async def _process_signals(self, signals: AsyncIterator[int]) -> None:
+        """Stop or reload at each signal; a stop cannot be cancelled."""
         async for number in signals:
-            is_stopping = self._proxy.stop_wanted.is_set()
+            is_stopping = self._proxy.stop_requested.is_set()
             if number in _STOP and is_stopping:
-                signal.raise_signal(number)  # came before it could end the process by itself
+                signal.raise_signal(number)  # it came before the default action was restored
             elif number in _STOP:
                 self._log.info(f"received {_STOP[signal.Signals(number)]}, shutting down")
-                self._proxy.stop_wanted.set()
+                self._proxy.stop_requested.set()
             elif is_stopping:
                 self._log.info(f"received {_RELOAD[signal.Signals(number)]}, ignored while shutting down")
             else:

@@ -1,8 +1,4 @@
-"""The policy of one proxy, from its files to the rule that asks it.
-
-Knows when it is read and what the rule says while there is none; must not know how a policy is evaluated. Reading and
-compiling take time, so they are done on a thread; asking is done where there is one already.
-"""
+"""The OPA policy of one proxy, loaded from files and reloaded on request."""
 
 from __future__ import annotations
 
@@ -21,19 +17,19 @@ if TYPE_CHECKING:  # loaded only when there is a policy
 
 
 class ReloadablePolicy:
-    """Keeps the last good policy in force."""
+    """Loads a policy on a thread and evaluates it for `rule`; after a failed load the previous policy stays in use."""
 
     def __init__(self, files: PolicyFiles, limit: float) -> None:
         self.rule = PolicyRule(files.query, self._ask)
         self._files = files
-        self._limit = limit  # seconds that an answer may take
+        self._limit = limit  # seconds for one evaluation
         self._policy: Policy | None = None
         self._is_closed = False
 
     async def load(self) -> None:
-        """Read the files and let what they say count; raises ConfigError, and what is in force stays.
+        """Read and compile the files; raises ConfigError, and the previous policy stays in use.
 
-        Compiling may take half a minute: when the process ends meanwhile, the thread is left alone, and `close` stops it.
+        Compiling may take half a minute: if the process ends meanwhile, the thread is abandoned, and `close` stops it.
         """
         try:
             await trio.to_thread.run_sync(self._load, abandon_on_cancel=True)
@@ -41,14 +37,14 @@ class ReloadablePolicy:
             raise ConfigError(f"Invalid rego policy or query: {error}") from error
 
     def close(self) -> None:
-        """End what evaluates or compiles; whoever is asking gets an error at once."""
+        """Stop evaluating and compiling; pending evaluations fail at once."""
         self._is_closed = True
         if self._policy is not None:
             self._policy.close()
 
     @property
     def pids(self) -> set[int]:
-        """The processes that evaluate."""
+        """The process IDs of the evaluators."""
         return self._policy.pids if self._policy is not None else set()
 
     def _load(self) -> None:
@@ -68,5 +64,5 @@ class ReloadablePolicy:
 
     def _ask(self, peer: Peer) -> bool:
         if self._policy is None:
-            raise PeerDenied(Denial.POLICY_ERROR, "unauthorized: no policy has been read yet")
+            raise PeerDenied(Denial.POLICY_ERROR, "unauthorized: no policy is loaded yet")
         return self._policy.admits(peer.leaf, monotonic() + self._limit)

@@ -1,11 +1,9 @@
-"""Reading again what changes without a word: certificates and policy, each on its own.
-
-Knows when a reload is due, what it says, and that a broken file keeps everything old of its kind; must not know files.
-"""
+"""Reloads the certificates and the policy of one proxy, on request and periodically."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable
 
 import trio
 
@@ -15,12 +13,15 @@ from tunnel.proxy.identity_source import IdentitySource
 from tunnel.proxy.reloadable_policy import ReloadablePolicy
 from tunnel.proxy.state_reporter import StateReporter
 from tunnel.sandbox.landlock import explain_denial
-from tunnel.status.counters import Counters
+from tunnel.status.counters import Counters, Reloads
 from tunnel.status.process_state import Reload
 
 
 class Reloader:
-    """One reload at a time; what is asked for meanwhile is done once, after it."""
+    """Runs one reload at a time; requests during a reload cause one more after it.
+
+    Each part is reloaded on its own: after an error, the previous configuration of that part stays in use.
+    """
 
     def __init__(
         self,
@@ -37,61 +38,48 @@ class Reloader:
         self._state_reporter = state_reporter
         self._counters = counters
         self._log = log
-        self._interval = interval  # seconds between reloads that nobody asks for; 0 for none
-        self._wanted = trio.Event()
+        self._interval = interval  # seconds between periodic reloads; 0 for none
+        self._requested = trio.Event()
 
-    def ask(self) -> None:
-        """Reload soon."""
-        self._wanted.set()
+    def request(self) -> None:
+        """Request a reload."""
+        self._requested.set()
 
     async def run(self) -> None:
-        """Reload whenever it is asked for or due, until cancelled."""
+        """Reload at each request and periodically, until cancelled."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._ask_in_time)
+            nursery.start_soon(self._request_periodically)
             while True:
-                await self._wanted.wait()
-                self._wanted = trio.Event()
+                await self._requested.wait()
+                self._requested = trio.Event()
                 await self._reload()
 
-    async def _ask_in_time(self) -> None:
+    async def _request_periodically(self) -> None:
         while self._interval:
             await trio.sleep(self._interval)
-            self.ask()
+            self.request()
 
     async def _reload(self) -> None:
         self._state_reporter.show_reloading()
-        certificates = await self._reload_certificates()
-        policy = None if self._policy is None else await self._reload_policy(self._policy)
+        certificates = await self._reload_part(
+            "error reloading TLS configuration", self._identity_source.reload, self._counters.certificates
+        )
+        policy = None
+        if self._policy is not None:
+            policy = await self._reload_part("error reloading OPA policy", self._policy.load, self._counters.policy)
+            if not policy:
+                self._counters.policy.count(is_success=True)
         self._log.info("reloading configuration complete")
         self._state_reporter.show_reloaded(Reload(time.time_ns(), certificates, policy))
 
-    async def _reload_certificates(self) -> str:
-        """What went wrong, "" for nothing."""
+    async def _reload_part(self, failure: str, reload: Callable[[], Awaitable[None]], counts: Reloads) -> str:
+        """Reload one part; return and log the error, or return "" after success."""
         try:
-            with identity_errors("the reload failed"):  # no thread or no memory, perhaps
-                await self._identity_source.reload()
+            with identity_errors("the reload failed"):  # for example, no thread or no memory
+                await reload()
         except TunnelError as error:
-            return self._note_certificates(error)
+            counts.count(is_success=False)
+            why = f"{error}{explain_denial(error)}"
+            self._log.write(f"{failure}: {why}; keeping the previous configuration")
+            return why
         return ""
-
-    def _note_certificates(self, error: TunnelError) -> str:
-        self._counters.certificates.count(is_success=False)
-        why = f"{error}{explain_denial(error)}"
-        self._log.write(f"error reloading TLS configuration: {why}, the last good one stays")
-        return why
-
-    async def _reload_policy(self, policy: ReloadablePolicy) -> str:
-        """What went wrong, "" for nothing."""
-        try:
-            with identity_errors("the reload failed"):
-                await policy.load()
-        except TunnelError as error:
-            return self._note_policy(error)
-        self._counters.policy.count(is_success=True)
-        return ""
-
-    def _note_policy(self, error: TunnelError) -> str:
-        self._counters.policy.count(is_success=False)
-        why = f"{error}{explain_denial(error)}"
-        self._log.write(f"error reloading OPA policy: {why}, the last good one stays")
-        return why

@@ -1,7 +1,4 @@
-"""Metrics that are sent, for one proxy.
-
-Knows where the configuration wants them; must not know what they are. Imported only when there is such a place.
-"""
+"""Starts the metric reports of one proxy; imported only if the configuration has a target for them."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ from tunnel.status.snapshot import MetricsSource
 
 
 def start_reports(nursery: trio.Nursery, metrics: Metrics, ca_bundle: str, source: MetricsSource, log: Log) -> None:
-    """Send reports from now on, wherever they are wanted; raises ConfigError."""
+    """Send reports to the configured targets from now on; raises ConfigError."""
     if metrics.url:
         post = partial(
             report_by_post,

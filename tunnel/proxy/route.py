@@ -1,4 +1,4 @@
-"""The route to the target: directly, or via an outbound proxy. With a proxy, only the proxy's name is resolved here."""
+"""The route to the target: direct, or via an outbound proxy, which then resolves the target's name."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from dataclasses import dataclass
 from tunnel.errors import ConfigError
 from tunnel.net.address import Address, UnixAddress
 from tunnel.net.sockets import port_number
-from tunnel.proxy.settings import Settings
+from tunnel.proxy.settings import TunnelSettings
 from tunnel.wire.outbound import Exchange, OutboundProxy, open_exchange
 
 
 @dataclass(frozen=True, slots=True)
 class ViaProxy:
-    """A proxy, and the target to ask it for."""
+    """An outbound proxy, and the target to request from it."""
 
     proxy: OutboundProxy
     host: str
     port: int
 
     def open_exchange(self) -> Exchange:
-        """The exchange for a new connection to the proxy."""
+        """Create the exchange for a new connection to the proxy."""
         return open_exchange(self.proxy, self.host, self.port)
 
     def __str__(self) -> str:
@@ -29,7 +29,7 @@ class ViaProxy:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The address to dial, and what to ask there if it is a proxy."""
+    """The address to dial, and the request to send there if it is a proxy."""
 
     address: Address
     target_name: str  # the target as it is configured
@@ -37,17 +37,17 @@ class Route:
 
     @property
     def proxy_name(self) -> str:
-        """The proxy as log lines show it, "" without one."""
+        """The name of the proxy in log lines, "" without a proxy."""
         return str(self.via_proxy) if self.via_proxy is not None else ""
 
 
-def plan_route(settings: Settings) -> Route:
-    """The route of every connection; raises ConfigError or TargetError for a target that no proxy can be asked for."""
+def plan_route(settings: TunnelSettings) -> Route:
+    """Return the route of every connection; raises ConfigError or TargetError if a proxy cannot reach the target."""
     target, proxy = settings.target, settings.outbound
     if proxy is None:
         return Route(target, str(target))
     if isinstance(target, UnixAddress):
-        raise ConfigError(f"{target} cannot be reached through a proxy: a target of HOST:PORT is wanted")
+        raise ConfigError(f"{target} cannot be reached through a proxy; expected a target HOST:PORT")
     via_proxy = ViaProxy(proxy, target.host, port_number(target.port))
-    via_proxy.open_exchange()  # fails now, and not at the first connection, for a target that cannot be asked for
+    via_proxy.open_exchange()  # fail now if the target is invalid for the proxy, not at the first connection
     return Route(proxy.address, str(target), via_proxy)

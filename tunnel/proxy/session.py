@@ -22,7 +22,7 @@ from tunnel.proxy.connection_record import ConnectionOutcome, ConnectionRecord
 from tunnel.proxy.generation import Generation
 from tunnel.proxy.header import build_header
 from tunnel.proxy.route import Route
-from tunnel.proxy.settings import Settings
+from tunnel.proxy.settings import TunnelSettings
 from tunnel.relay.buffer_trimmer import BufferTrimmer
 from tunnel.relay.close_reason import CloseReason
 from tunnel.relay.dial import Dial
@@ -45,7 +45,7 @@ class Acceptor(Protocol):
     """What a session needs of the tunnel that has accepted it."""
 
     loop: Loop
-    settings: Settings
+    settings: TunnelSettings
     route: Route
     buffers: Buffers
     counters: Counters

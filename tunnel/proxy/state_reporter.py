@@ -1,8 +1,4 @@
-"""How the process fares, and everyone who is told of it when that changes.
-
-Knows the steps of its life and what each of them says to the status port and to the service manager; must not know what
-leads to a step. The status port reads `standing`; the service manager is told.
-"""
+"""Reports the state of one proxy to the status port and to the service manager."""
 
 from __future__ import annotations
 
@@ -13,63 +9,63 @@ from tunnel.status.process_state import Identity, Phase, ProcessState, Reload
 
 
 class StateReporter:
-    """The state of one proxy."""
+    """Keeps `state`, which the status port reads, and notifies the service manager of changes."""
 
     def __init__(self, config: ProxyConfig, notifier: Notifier) -> None:
         mode = "server" if config.is_server else "client"
         self._summary = f"{mode} proxying {config.listen or 'standard input'} => {config.target}"
         self._notifier = notifier
-        self.standing = ProcessState()
+        self.state = ProcessState()
 
     def show_identity(self, generation: Generation) -> None:
-        """New connections present another identity, or show none."""
+        """New connections present another identity, or none."""
         if generation.expires is not None:
             spiffe_id = generation.identity if generation.is_bound_by_expiry else ""
             identity = Identity(spiffe_id, int(generation.expires.timestamp()), generation.number)
-            self.standing = self.standing.using(identity)
+            self.state = self.state.using(identity)
 
     def show_workload_api(self, error: str) -> None:
-        """The Workload API has this trouble, or with "" none."""
-        self.standing = self.standing.sourced(error)
+        """The Workload API connection has this error, or with "" none."""
+        self.state = self.state.sourced(error)
 
     def show_identity_error(self, error: str) -> None:
-        """Our identity cannot be used, for this reason, or with "" it can be used again."""
-        self.standing = self.standing.failing(error)
-        if self.standing.phase is Phase.LISTENING:  # else it is told when the step is over
-            self._tell_listening()
+        """The identity cannot be used for this reason, or with "" it can be used again."""
+        self.state = self.state.failing(error)
+        if self.state.phase is Phase.LISTENING:  # else `show_listening` or `show_reloaded` follows
+            self._notify_listening()
 
     def show_listening(self) -> None:
         """Connections are accepted."""
-        self.standing = self.standing.listening()
-        self._tell_listening()
+        self.state = self.state.listening()
+        self._notify_listening()
 
     def show_reloading(self) -> None:
         """A reload has begun."""
-        self.standing = self.standing.reloading()
-        self._tell(State.RELOADING)
+        self.state = self.state.reloading()
+        self._notify(State.RELOADING)
 
     def show_reloaded(self, outcome: Reload) -> None:
-        """A reload is over, and what is new is live."""
-        self.standing = self.standing.reloaded(outcome)
-        self._tell_listening()
+        """A reload is over."""
+        self.state = self.state.reloaded(outcome)
+        self._notify_listening()
 
     def show_shutdown_delay(self, seconds: float) -> None:
-        """A stop has been asked for, and connections are accepted for so many seconds more."""
-        self.standing = self.standing.delaying_shutdown()
+        """A stop was requested; connections are still accepted for so many seconds."""
+        self.state = self.state.delaying_shutdown()
         self._notifier.notify(State.STOPPING, f"accepting connections for {seconds:g}s more: {self._summary}")
 
     def show_stopping(self) -> None:
-        """No more connections are accepted, for good."""
-        self._tell(State.STOPPING)
-        self.standing = self.standing.stopping()
+        """No more connections are accepted."""
+        self._notify(State.STOPPING)
+        self.state = self.state.stopping()
 
-    def _tell_listening(self) -> None:
-        if self.standing.phase is Phase.LISTENING:
-            self._tell(State.LISTENING)
-            if self.standing.identity_error:  # the last word is what `systemctl status` shows
-                self._notifier.notify(State.NOT_READY, f"{self.standing.identity_error}: {self._summary}")
+    def _notify_listening(self) -> None:
+        if self.state.phase is Phase.LISTENING:
+            self._notify(State.LISTENING)
+            if self.state.identity_error:  # sent last, because `systemctl status` shows the last one
+                self._notifier.notify(State.NOT_READY, f"{self.state.identity_error}: {self._summary}")
 
-    def _tell(self, state: State) -> None:
-        """Once it is stopping it stays so, even if a reload ends later."""
-        if not self.standing.is_ending or (state is State.STOPPING and self.standing.phase is not Phase.STOPPING):
+    def _notify(self, state: State) -> None:
+        """Notify the service manager, but of nothing else once the proxy stops, even if a reload ends later."""
+        if not self.state.is_ending or (state is State.STOPPING and self.state.phase is not Phase.STOPPING):
             self._notifier.notify(state, self._summary)

@@ -1,7 +1,7 @@
-"""The status port of one proxy, put together.
+"""Builds the status port of one proxy.
 
-Knows what of the proxy each answer is made of, and when answers are encrypted; must not know HTTP. It is imported only when a
-status port is wanted, with all that it will ever need: later there may be no descriptor left to load a module with.
+Imported only if the configuration has a status port. Import everything at the top: later there may be no free descriptor for
+loading a module.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def build_status_port(
     stop: Callable[[], None],
     log: Log,
 ) -> HttpService:
-    """What the status port will serve; raises ConfigError for a target status that cannot be asked for."""
+    """Build the status port; raises ConfigError for an invalid target status URL."""
     endpoints = Endpoints(
         service=Service(str(config.listen or "-"), str(config.target), socket.gethostname(), __version__, _compiler()),
         read_state=partial(_review, tunnel, state_reporter),
@@ -78,9 +78,9 @@ def build_status_port(
 
 
 def _review(tunnel: Tunnel, state_reporter: StateReporter) -> ProcessState:
-    """How it stands now: an identity runs out by the clock, and nothing else would have told the board yet."""
+    """Return the current state, after checking whether the identity has expired."""
     tunnel.review()
-    return state_reporter.standing
+    return state_reporter.state
 
 
 def _compiler() -> str:
@@ -88,13 +88,13 @@ def _compiler() -> str:
 
 
 def _is_encrypted(config: ProxyConfig, status: Status) -> bool:
-    """TCP is, unless it says otherwise or there is no certificate."""
+    """Whether the status port uses TLS: over TCP, unless its address is http:// or there is no certificate."""
     is_plain = status.address.scheme == "http" or isinstance(config.source, NoIdentity)
     return isinstance(status.address.address, TcpAddress) and not is_plain
 
 
 def _open_status_end(tunnel: Tunnel) -> TlsEnd | None:
-    """An end that shows our newest certificate, expired or not: whoever looks is here to learn of that."""
+    """Open a TLS end with the newest certificate, even if expired: the status port must stay reachable."""
     generation = tunnel.generation
     if generation is None or generation.status_context is None:
         return None

@@ -1,7 +1,4 @@
-"""The control plane of `tunnel connect`: one proxy, one connection, and how it ended.
-
-Knows when the connection begins and what counts as a good end; must not know where the bytes come from.
-"""
+"""Runs `tunnel connect`: one proxy with one connection, from standard input and to standard output."""
 
 from __future__ import annotations
 
@@ -15,43 +12,43 @@ from tunnel.net.streams import StandardStreams
 from tunnel.proxy.proxy import Proxy
 from tunnel.proxy.wait_ready import wait_ready
 
-_FAREWELL = 2.0  # seconds for the server to take our end, when it has ended already
+_DRAIN_LIMIT = 2.0  # seconds for the server to receive our end, after it has closed
 
 
 class StdioClient:
-    """Carries standard input and output once."""
+    """Relays standard input and output over one connection."""
 
-    def __init__(self, proxy: Proxy, complain: Callable[[], None]) -> None:
+    def __init__(self, proxy: Proxy, report_wait: Callable[[], None]) -> None:
         self._proxy = proxy
-        self._complain = complain
+        self._report_wait = report_wait
         self._over = trio.Event()
         self._failure: TunnelError | None = None
         self._streams = StandardStreams(self._report_over)
-        self.is_well = False  # the server has ended in good order, or whoever read our output has
+        self.is_well = False  # the server has closed the connection properly, or the reader of our output has
 
     async def run(self) -> None:
-        """Return when the server has ended; raises TunnelError when nothing could begin."""
+        """Return when the connection has ended; raises TunnelError if it could not begin."""
         self._token = trio.lowlevel.current_trio_token()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._run_proxy, nursery.cancel_scope)
-            await wait_ready([self._proxy], self._complain)
-            self._proxy.tunnel.adopt(self._streams.inner)
+            await wait_ready([self._proxy], self._report_wait)
+            self._proxy.tunnel.serve_socket(self._streams.inner)
             self._streams.start()
             await self._over.wait()
             self.is_well = not self.fault and (self._streams.is_broken or self._has_good_end())
             self._streams.end_input()
-            await self._proxy.drain(_FAREWELL)
+            await self._proxy.drain(_DRAIN_LIMIT)
             self._proxy.close()
         if self._failure is not None:
             raise self._failure
 
     @property
     def fault(self) -> str:
-        """What has kept standard input or output from being carried whole; "" if nothing has."""
+        """The error of standard input or output, "" if there was none."""
         return self._streams.fault
 
     def _has_good_end(self) -> bool:
-        """Whether all that has come out is all that the server has said."""
+        """Whether the output is complete: the relay ended with the end of the TLS stream."""
         counters = self._proxy.tunnel.counters
         return counters.carried == 1 and not (counters.truncated or counters.other_ends)
 

@@ -31,7 +31,7 @@ from tunnel.proxy.wait_ready import wait_ready
 _STOP = (signal.SIGTERM, signal.SIGINT)
 _END = (*_STOP, signal.SIGQUIT)  # of them each ends us while there is no command that could take it
 _GRACE = 2.0  # seconds between SIGTERM and SIGKILL for what a command has left behind
-_LAST_WORDS = 1.0  # seconds, when the time is over, for what must still be seen to: a death, an answer at a status port
+_FINAL_WAIT = 1.0  # seconds, when the time is over, for what must still be seen to: a death, an answer at a status port
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,25 +60,25 @@ class Supervisor:
         proxies: Sequence[Proxy],
         launcher: Launcher,
         probe: SignalProbe,
-        send_request: Callable[[], CommandSpec],
+        build_command: Callable[[], CommandSpec],
         stop_policy: StopPolicy,
         process_context: ProcessContext,
         log: Log,
-        complain: Callable[[], None],
+        report_wait: Callable[[], None],
     ) -> None:
         self._proxies = proxies
         self._launcher = launcher
         self._probe = probe
-        self._send_request = send_request
+        self._build_command = build_command
         self._stop_policy = stop_policy
         self._process_context = process_context
         self._log = log
-        self._complain = complain
+        self._report_wait = report_wait
         self._has_command = False
         self._is_delaying = False
         self._summary = ""  # of what the manager is told while the command runs
         self._command_over = trio.Event()
-        self._unsettled: set[int] = set()  # signals for the command, which may have had them
+        self._unforwarded: set[int] = set()  # signals for the command, which may have had them
         self._failure: TunnelError | None = None
         self._wait_limit = trio.CancelScope()  # its deadline is when everything is cut, none until the end begins
         self._exit_code = 0
@@ -88,16 +88,16 @@ class Supervisor:
         self._token = trio.lowlevel.current_trio_token()
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            self._everything = nursery.cancel_scope
+            self._cancel_scope = nursery.cancel_scope
             for proxy in self._proxies:
-                proxy.on_identity_change = self._tell_identities
+                proxy.on_identity_change = self._notify_identities
                 nursery.start_soon(self._run_proxy, proxy)
                 nursery.start_soon(self._await_shutdown, proxy)
             nursery.start_soon(run_background_tasks, self._process_context, self._log)
-            SignalThread(self._hear, self._hear_settled, self._has_command_had, self._hear_of_child)
+            SignalThread(self._on_signal, self._on_delivery_known, self._has_command_received, self._on_child_ended)
             await self._start(nursery)
-            await self._await_end()
-            self._everything.cancel()
+            await self._await_shutdown_end()
+            self._cancel_scope.cancel()
         if self._failure is not None:
             raise self._failure
 
@@ -111,24 +111,24 @@ class Supervisor:
     async def _start(self, nursery: trio.Nursery) -> None:
         limit = self._stop_policy.wait or math.inf
         with trio.move_on_after(limit) as waiting:
-            await wait_ready(self._proxies, self._complain)
+            await wait_ready(self._proxies, self._report_wait)
         if waiting.cancelled_caught:
             late = ", ".join(str(proxy.config.target) for proxy in self._proxies if not proxy.is_listening.is_set())
-            self._give_up(ConfigError(f"not ready within {limit:g}s: the proxy for {late}"))
+            self._fail(ConfigError(f"not ready within {limit:g}s: the proxy for {late}"))
             await trio.sleep_forever()
         await trio.lowlevel.checkpoint_if_cancelled()  # the last one may have become ready as another one failed
         try:
-            order = self._send_request()
-            self._launcher.start(order.argv, order.environ)
+            command = self._build_command()
+            self._launcher.start(command.argv, command.environ)
         except TunnelError as error:
-            self._give_up(error)
+            self._fail(error)
             await trio.sleep_forever()
         self._has_command = True
-        self._summary = f"running {order.argv[0]}"
-        self._tell_identities()
+        self._summary = f"running {command.argv[0]}"
+        self._notify_identities()
         nursery.start_soon(self._watch_command)
 
-    def _tell_identities(self) -> None:
+    def _notify_identities(self) -> None:
         """Tell the manager that the command runs, and which of the proxies cannot serve it."""
         if self._is_ending or self._is_delaying or not self._has_command:
             return
@@ -148,24 +148,24 @@ class Supervisor:
         try:
             await proxy.run()
         except TunnelError as error:
-            self._give_up(error)
+            self._fail(error)
 
-    def _give_up(self, error: TunnelError) -> None:
+    def _fail(self, error: TunnelError) -> None:
         """End, with this reason: at once if there is no command, else as soon as it has ended.
 
         When the end has begun already, whatever began it is the reason: the exit code is what that made of it.
         """
-        if self._everything.cancel_called:
+        if self._cancel_scope.cancel_called:
             return
         if self._has_command:
             self._log.write(f"error: {error}")
         if not self._is_ending:
             self._failure = error
-            self._begin_end(signal.SIGTERM)
+            self._shut_down(signal.SIGTERM)
 
     # -- the end
 
-    async def _await_end(self) -> None:
+    async def _await_shutdown_end(self) -> None:
         """The command first, then what it has left behind, then what is still carried."""
         with self._wait_limit:
             await self._command_over.wait()
@@ -173,28 +173,28 @@ class Supervisor:
             self._log.write(f"the command has not ended within {self._stop_policy.limit:g}s: it is killed")
             self._launcher.send(signal.SIGKILL)
             self._exit_code = code_of_end(-signal.SIGKILL)
-            with trio.move_on_after(_LAST_WORDS):  # another user's cannot be killed, nor what is in the kernel's hands
+            with trio.move_on_after(_FINAL_WAIT):  # another user's cannot be killed, nor what is in the kernel's hands
                 await self._command_over.wait()
-        self._close_doors()
+        self._stop_servers()
         is_all = os.getpid() == 1  # whom the kernel kills when we end, without a word
-        with trio.move_on_after(self._left() + _LAST_WORDS):
-            for pause in end_descendants(min(_GRACE, self._left()), self._own(), is_everywhere=is_all):
+        with trio.move_on_after(self._left() + _FINAL_WAIT):
+            for pause in end_descendants(min(_GRACE, self._left()), self._waited_for(), is_everywhere=is_all):
                 await trio.sleep(pause)
-        with trio.move_on_after(self._left() + _LAST_WORDS):
+        with trio.move_on_after(self._left() + _FINAL_WAIT):
             async with trio.open_nursery() as nursery:
                 for proxy in self._proxies:
                     nursery.start_soon(proxy.drain, self._left())
 
     async def _await_shutdown(self, proxy: Proxy) -> None:
-        await proxy.stop_wanted.wait()
+        await proxy.stop_requested.wait()
         if not (self._is_ending or self._is_delaying):  # else it is we who have shut it, or are about to
-            self._stop(signal.SIGTERM)
+            self._request_stop(signal.SIGTERM)
 
-    def _stop(self, number: int) -> None:
+    def _request_stop(self, number: int) -> None:
         """Begin the end, with a signal for the command; first comes the delay, which a second request ends."""
         limit = self._stop_policy.delay
         if not limit or self._is_delaying or not self._has_command:
-            self._begin_end(number)
+            self._shut_down(number)
             return
         self._is_delaying = True
         self._log.info(f"shutdown delay: not ready, accepting connections for {limit:g}s more")
@@ -207,18 +207,18 @@ class Supervisor:
         await trio.sleep(self._stop_policy.delay)
         if not self._is_ending:
             self._log.info("shutdown delay is over")
-            self._begin_end(number)
+            self._shut_down(number)
 
-    def _begin_end(self, number: int) -> None:
+    def _shut_down(self, number: int) -> None:
         """Servers accept no more and the command is told; clients serve it until it has ended."""
         if not self._has_command:
             self._exit_code = code_of_end(-number)
-            self._everything.cancel()
+            self._cancel_scope.cancel()
             return
-        self._close_doors()
+        self._stop_servers()
         self._launcher.send(number)
 
-    def _close_doors(self) -> None:
+    def _stop_servers(self) -> None:
         """From now on, or from before, the time runs and servers accept no more."""
         if self._is_ending:
             return
@@ -226,7 +226,7 @@ class Supervisor:
         self._process_context.notifier.notify(State.STOPPING, "stopping")
         for proxy in self._proxies:
             if proxy.config.is_server:
-                proxy.shut()
+                proxy.stop_accepting()
 
     @property
     def _is_ending(self) -> bool:
@@ -237,62 +237,62 @@ class Supervisor:
 
     # -- what the thread of signals hears
 
-    def _hear(self, number: int, is_from_terminal: bool) -> None:
+    def _on_signal(self, number: int, is_from_terminal: bool) -> None:
         try:
-            self._token.run_sync_soon(self._obey, number, is_from_terminal)
+            self._token.run_sync_soon(self._process_signal, number, is_from_terminal)
         except trio.RunFinishedError:
             if number in _END:  # all has ended, and the main thread waits for whoever should read its last line
                 os._exit(code_of_end(-number))
 
-    def _obey(self, number: int, is_from_terminal: bool) -> None:
+    def _process_signal(self, number: int, is_from_terminal: bool) -> None:
         if self._command_over.is_set():
-            if self._ends_us(number, is_from_terminal):  # whoever says so does not want to wait for the rest
+            if self._terminates_us(number, is_from_terminal):  # whoever says so does not want to wait for the rest
                 for proxy in self._proxies:
                     proxy.tunnel.abort()
         elif not self._has_command:
-            if self._ends_us(number, is_from_terminal):
-                self._begin_end(number)
+            if self._terminates_us(number, is_from_terminal):
+                self._shut_down(number)
         else:
-            self._unsettled.add(number)
+            self._unforwarded.add(number)
             if self._is_stop(number):
                 self._log.info(f"received {signal.Signals(number).name}, shutting down")
                 if is_from_terminal or not self._stop_policy.delay:
-                    self._close_doors()
+                    self._stop_servers()
 
     def _is_stop(self, number: int) -> bool:
         return self._stop_policy.is_service and number in _STOP
 
-    def _has_command_had(self, arrival: Arrival) -> bool:
+    def _has_command_received(self, arrival: Arrival) -> bool:
         return self._probe.has_had(self._launcher.pid, arrival)
 
-    def _hear_settled(self, number: int, has_had: bool) -> None:
+    def _on_delivery_known(self, number: int, has_received: bool) -> None:
         with suppress(trio.RunFinishedError):
-            self._token.run_sync_soon(self._settle, number, has_had)
+            self._token.run_sync_soon(self._forward_signal, number, has_received)
 
-    def _settle(self, number: int, has_had: bool) -> None:
+    def _forward_signal(self, number: int, has_received: bool) -> None:
         """Send a signal on, once, unless its sender has sent it to the command too; a stop may have a delay before that."""
-        if number not in self._unsettled:
+        if number not in self._unforwarded:
             return
-        self._unsettled.remove(number)
+        self._unforwarded.remove(number)
         if not self._is_stop(number):
-            if not has_had:
+            if not has_received:
                 self._launcher.send(number)
-        elif has_had:  # the command is about to serve no more
-            self._close_doors()
+        elif has_received:  # the command is about to serve no more
+            self._stop_servers()
         else:
-            self._stop(number)
+            self._request_stop(number)
 
-    def _ends_us(self, number: int, is_from_terminal: bool) -> bool:
+    def _terminates_us(self, number: int, is_from_terminal: bool) -> bool:
         """While there is no command; to a service SIGHUP means that the terminal is gone, or it was meant for the command."""
         return number in _END or (number == signal.SIGHUP and (is_from_terminal or not self._stop_policy.is_service))
 
-    def _hear_of_child(self) -> None:
+    def _on_child_ended(self) -> None:
         with suppress(trio.RunFinishedError):
             self._token.run_sync_soon(self._reap)
 
     def _reap(self) -> None:
-        reap_orphans(self._own())
+        reap_orphans(self._waited_for())
 
-    def _own(self) -> set[int]:
+    def _waited_for(self) -> set[int]:
         """Our children whose status somebody waits for, and which are no orphans."""
         return {self._launcher.pid, *self._probe.pids}.union(*(proxy.pids for proxy in self._proxies))

@@ -22,7 +22,7 @@ from tunnel.proxy.connection_record import ConnectionOutcome, ConnectionRecord, 
 from tunnel.proxy.generation import Generation
 from tunnel.proxy.route import plan_route
 from tunnel.proxy.session import NewHandshake, Session
-from tunnel.proxy.settings import Settings
+from tunnel.proxy.settings import TunnelSettings
 from tunnel.relay.buffer_trimmer import BufferTrimmer
 from tunnel.relay.handshake import Handshake
 from tunnel.relay.handshake_slots import HandshakeSlots
@@ -44,7 +44,7 @@ class Tunnel:
     def __init__(
         self,
         loop: Loop,
-        settings: Settings,
+        settings: TunnelSettings,
         log: Log,
         resolve_later: ResolveLater,
         clock: Callable[[], float] = time.time,
@@ -153,7 +153,7 @@ class Tunnel:
         self.name = str(listener)
         self._resume()
 
-    def adopt(self, sock: socket.socket) -> None:
+    def serve_socket(self, sock: socket.socket) -> None:
         """Serve a connection that exists already, as if it had been accepted."""
         self._admit(sock, sock.getpeername())
 

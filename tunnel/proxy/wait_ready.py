@@ -1,7 +1,4 @@
-"""Waiting for proxies to be ready, as somebody at a terminal would have it.
-
-Knows when to speak up while nothing happens; must not know what is done once they are ready.
-"""
+"""Waits until proxies are ready."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Credentials from the Workload API, on their way to whoever uses them.
-
-Knows what to do with each outcome of an event, and how long the first identity may take; must not know streams or TLS.
-"""
+"""The identity source for the SPIFFE Workload API."""
 
 from __future__ import annotations
 
@@ -23,7 +20,7 @@ from tunnel.status.counters import WorkloadApiState
 
 
 class WorkloadApiSource:
-    """Follows one Workload API."""
+    """Publishes each update of one Workload API stream."""
 
     def __init__(self, source: WorkloadApi, sink: CredentialSink, log: Log) -> None:
         self._source = source
@@ -40,7 +37,7 @@ class WorkloadApiSource:
             nursery.start_soon(self._await_identity)
 
     async def reload(self) -> None:
-        """Nothing to do: every update comes by itself."""
+        """Do nothing: the Workload API sends each update."""
 
     async def _follow(self, events: EventChannel) -> None:
         while True:
@@ -77,7 +74,7 @@ class WorkloadApiSource:
             self._sink.use(number, credentials)
         except IdentityError as error:
             why = f"{error.reason.value}: {escape(str(error))}"
-            self._log.write(f"generation {number} cannot be used, the last good one stays: {why}")
+            self._log.write(f"identity update unusable: {why}; keeping the previous identity")
             return
         self._ready.set()
 
