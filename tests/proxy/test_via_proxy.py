@@ -138,7 +138,7 @@ def test_an_end_that_came_with_the_answer_is_seen(stages: Stages, banner: bytes)
 
 FAILURES = {
     "refused": (b"HTTP/1.1 407 Authenticate [now]\r\n\r\n", "refused: 407 Authenticate \\x5bnow\\x5d", "refused-by-proxy"),
-    "not understood": (b"SSH-2.0-x\r\n\r\n", "is not understood: ", "invalid-proxy-response"),
+    "not understood": (b"SSH-2.0-x\r\n\r\n", ": invalid response: ", "invalid-proxy-response"),
     "closed": (b"", ": connection closed before the response", "closed-by-proxy"),
 }
 

@@ -384,7 +384,7 @@ def test_https_is_verified_by_the_name_in_the_url_and_the_systems_roots(
         (b"HTTP/1.1 403 No\r\n\r\n", "refused: 403 No"),
         (b"", ": connection closed before the response"),
         (b"HTTP/1.1 200 OK\r\n\r\nhello", "target sends data before the handshake"),
-        (b"SSH-2.0\r\n\r\n", "is not understood"),
+        (b"SSH-2.0\r\n\r\n", "invalid response"),
     ],
 )
 def test_a_target_behind_a_proxy_is_reached_through_it(answer: bytes, said: str) -> None:

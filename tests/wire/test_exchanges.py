@@ -243,18 +243,23 @@ def test_each_reply_has_its_words(code: int, words: str, rest: bytes) -> None:
 
 SOCKS_ERRORS = {
     "no method in common": (SOCKS, [b"\x05\xff"], TargetFault.PROXY_REFUSED, "the URL has no username"),
-    "no method though we have a login": (SOCKS_LOGIN, [b"\x05\xff"], TargetFault.PROXY_REFUSED, "no method"),
+    "no method though we have a login": (
+        SOCKS_LOGIN,
+        [b"\x05\xff"],
+        TargetFault.PROXY_REFUSED,
+        "no common authentication method",
+    ),
     "a wrong login": (SOCKS_LOGIN, [LOGIN, b"\x01\x01"], TargetFault.PROXY_REFUSED, "wrong username or password"),
     "a method that was not offered": (SOCKS, [LOGIN], WireFault.MALFORMED, "method 2"),
     "GSSAPI": (SOCKS_LOGIN, [b"\x05\x01"], WireFault.MALFORMED, "method 1"),
-    "SOCKS4": (SOCKS, [b"\x00\x5b"], WireFault.MALFORMED, "0x00 and not with 0x05"),
+    "SOCKS4": (SOCKS, [b"\x00\x5b"], WireFault.MALFORMED, "version 0x00; expected 0x05"),
     "HTTP": (SOCKS, [b"H"], WireFault.MALFORMED, "0x48"),
-    "another version of the login": (SOCKS_LOGIN, [LOGIN, b"\x05"], WireFault.MALFORMED, "0x05 and not with 0x01"),
+    "another version of the login": (SOCKS_LOGIN, [LOGIN, b"\x05"], WireFault.MALFORMED, "version 0x05; expected 0x01"),
     "another version of the answer": (SOCKS, [NO_LOGIN, b"\x04"], WireFault.MALFORMED, "0x04"),
     "an unknown kind of address": (SOCKS, [NO_LOGIN, b"\x05\x00\x00\x02\x00"], WireFault.MALFORMED, "address type 2"),
-    "an answer before the question": (SOCKS, [NO_LOGIN + BOUND["IPv4"]], WireFault.MALFORMED, "before it is asked"),
-    "an answer before the login": (SOCKS_LOGIN, [LOGIN + LOGGED_IN], WireFault.MALFORMED, "before it is asked"),
-    "an answer behind the login": (SOCKS_LOGIN, [LOGIN, LOGGED_IN + b"\x05"], WireFault.MALFORMED, "before it is asked"),
+    "an answer before the question": (SOCKS, [NO_LOGIN + BOUND["IPv4"]], WireFault.MALFORMED, "unexpected bytes"),
+    "an answer before the login": (SOCKS_LOGIN, [LOGIN + LOGGED_IN], WireFault.MALFORMED, "unexpected bytes"),
+    "an answer behind the login": (SOCKS_LOGIN, [LOGIN, LOGGED_IN + b"\x05"], WireFault.MALFORMED, "unexpected bytes"),
 }
 
 

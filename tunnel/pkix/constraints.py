@@ -1,4 +1,4 @@
-"""Name constraints: which names an authority may vouch for (RFC 5280, 4.2.1.10)."""
+"""Name constraints: the names that the certificates below an authority may have (RFC 5280, 4.2.1.10)."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _URI_HOST = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#@]*@)?(\[[^\]/?#]*\]|
 _DOMAIN = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
 _SHOWN = 100  # characters of a name in a message
 
-Match = Callable[[DerValue, DerValue, bool], bool]  # a name, the base of a subtree, whether the subtree is excluded
+Match = Callable[[DerValue, DerValue, bool], bool]  # name, base of a subtree, whether the subtree is excluded
 
 
 def check_name_constraints(path: Sequence[Certificate], at: int) -> None:
-    """The names of every certificate below `path[at]`, leaf first, are within what it constrains them to.
+    """Check the names of every certificate below `path[at]`, leaf first, against its name constraints; raises PeerDenied.
 
-    Raises PeerDenied. An intermediate that is self-issued is exempt (RFC 5280, 6.1.3 b).
+    A self-issued intermediate is exempt (RFC 5280, 6.1.3 b).
     """
     constraints = path[at].extensions.name_constraints()
     if constraints is None:
@@ -34,18 +34,18 @@ def check_name_constraints(path: Sequence[Certificate], at: int) -> None:
         name for depth, one in enumerate(path[:at]) if not (depth and one.is_self_issued) for name in _names_of(one, depth)
     ]
     if len(names) * (len(constraints.permitted) + len(constraints.excluded)) > _MOST_COMPARISONS:
-        raise PeerDenied(Denial.BAD_PATH, f"its name constraints and {len(names)} names need too many comparisons")
+        raise PeerDenied(Denial.BAD_PATH, f"name constraints with too many comparisons for {len(names)} names")
     try:
         for base in (*constraints.permitted, *constraints.excluded):
             _check_base(base)
         for name in names:
             _check_name(constraints, name)
     except (WireError, ValueError) as error:
-        raise PeerDenied(Denial.UNREADABLE, f"name constraints and a name that cannot be compared: {error}") from error
+        raise PeerDenied(Denial.UNREADABLE, f"a name cannot be compared with the name constraints: {error}") from error
 
 
 def _check_base(base: DerValue) -> None:
-    """The base of a subtree is one that names can be compared with; raises ValueError or WireError."""
+    """Check that the base of a subtree is valid; raises ValueError or WireError."""
     if base.tag == IP:
         _parse_network(base)
     elif base.tag == DIRECTORY:
@@ -62,14 +62,12 @@ def _check_name(constraints: NameConstraints, name: DerValue) -> None:
     match = _MATCHES.get(name.tag)
     if match is None:
         if constraints.is_critical and (permitted or excluded):  # RFC 5280, 4.2.1.10
-            raise PeerDenied(
-                Denial.BAD_PATH, "its name constraints are for a kind of name that is not known, and below it is one"
-            )
+            raise PeerDenied(Denial.BAD_PATH, f"its name constraints apply to a name of an unknown type 0x{name.tag:02x}")
         return
     if permitted and not any(match(name, base, False) for base in permitted):
-        raise PeerDenied(Denial.BAD_PATH, f"its name constraints do not permit the name {_describe(name)} below it")
+        raise PeerDenied(Denial.BAD_PATH, f"its name constraints do not permit the name {_describe(name)}")
     if any(match(name, base, True) for base in excluded):
-        raise PeerDenied(Denial.BAD_PATH, f"its name constraints exclude the name {_describe(name)} below it")
+        raise PeerDenied(Denial.BAD_PATH, f"its name constraints exclude the name {_describe(name)}")
 
 
 def _describe(name: DerValue) -> str:
@@ -78,7 +76,7 @@ def _describe(name: DerValue) -> str:
 
 
 def _names_of(certificate: Certificate, depth: int) -> list[DerValue]:
-    """All names of a certificate. The subject is one; so is a leaf's common name, if it could be a host's and no other is."""
+    """Return the SANs, the subject, and for a leaf without a DNS SAN a common name that looks like a host."""
     names = list(certificate.extensions.subject_names())
     if certificate.subject.der != _EMPTY_NAME:
         names.append(DerValue(DIRECTORY, certificate.subject.der, b""))
@@ -89,7 +87,7 @@ def _names_of(certificate: Certificate, depth: int) -> list[DerValue]:
 
 
 def _match_dns(name: DerValue, base: DerValue, is_excluded: bool) -> bool:
-    """A wildcard is compared like any other label, and is also excluded if a name that it matches is excluded."""
+    """Match a DNS name. A wildcard is compared like any other label, and excluded if a name that it matches is excluded."""
     host, limit = _host(name), _host(base)
     if not _DOMAIN.fullmatch(host.removeprefix("*.")):
         raise ValueError("an invalid DNS name")
@@ -99,7 +97,7 @@ def _match_dns(name: DerValue, base: DerValue, is_excluded: bool) -> bool:
 
 
 def _match_email(name: DerValue, base: DerValue, is_excluded: bool) -> bool:
-    """A mailbox, every mailbox of one host, or (with a dot in front) of the hosts below it."""
+    """Match a mailbox against a mailbox, a host, or a domain (with a leading dot)."""
     (local, _, host), limit = parse_text(name).rpartition("@"), parse_text(base)
     if not local or not _DOMAIN.fullmatch(host.lower()):
         raise ValueError("an invalid mailbox")
@@ -110,26 +108,26 @@ def _match_email(name: DerValue, base: DerValue, is_excluded: bool) -> bool:
 
 
 def _match_uri(name: DerValue, base: DerValue, is_excluded: bool) -> bool:
-    """The host of the URI, which must be a name."""
+    """Match the host of a URI, which must be a name."""
     match = _URI_HOST.match(parse_text(name))
     host = match[1].lower().removesuffix(".") if match else ""
     if not host or host.startswith("[") or parse_ip_address(host) is not None:
-        raise ValueError("a URI without the name of a host")
+        raise ValueError("a URI without a host name")
     return _match_host(host, parse_text(base).lower().removesuffix("."), is_excluded)
 
 
 def _match_host(host: str, limit: str, is_excluded: bool) -> bool:
-    """A host by itself, or with a dot in front the hosts below it. What is excluded is so with all below, as in Go."""
+    """Match a host, or with a leading dot the hosts below it. An exclusion covers the hosts below as well, as in Go."""
     return host == limit or ((is_excluded or limit.startswith(".") or not limit) and _is_within(host, limit))
 
 
 def _is_within(host: str, limit: str) -> bool:
-    """Whether a host is in a domain; with a dot in front, only below it."""
+    """Whether a host is in a domain; with a leading dot only below it."""
     return not limit or host == limit or host.endswith(limit if limit.startswith(".") else f".{limit}")
 
 
 def _match_ip(name: DerValue, base: DerValue, _is_excluded: bool) -> bool:
-    """An address in a network. Bits of the network beyond its mask do not count."""
+    """Match an address against a network. Bits of the network beyond its mask are ignored."""
     address, (net, mask) = name.body, _parse_network(base)
     if len(address) not in (4, 16):
         raise ValueError("an invalid IP address")
@@ -144,13 +142,13 @@ def _parse_network(base: DerValue) -> tuple[bytes, bytes]:
 
 
 def _match_directory(name: DerValue, base: DerValue, _is_excluded: bool) -> bool:
-    """A name that begins with all parts of the base."""
+    """Match a distinguished name that begins with the base."""
     parts, wanted = _canonical(name), _canonical(base)
     return parts[: len(wanted)] == wanted
 
 
 def _canonical(name: DerValue) -> list[frozenset[tuple[object, ...]]]:
-    """The parts of a name without what does not count: case, kind of string, repeated spaces (RFC 5280, 7.1)."""
+    """Return a name without differences of case, string type and repeated spaces (RFC 5280, 7.1)."""
     return [frozenset(map(_canonical_attribute, group)) for group in Name(name.body).groups()]
 
 

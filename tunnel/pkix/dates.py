@@ -1,4 +1,4 @@
-"""The two forms of time in a certificate (RFC 5280, 4.1.2.5)."""
+"""The two time formats of certificates, UTCTime and GeneralizedTime (RFC 5280, 4.1.2.5)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tunnel.errors import WireError, WireFault
 from tunnel.pkix import der
 from tunnel.pkix.der import DerValue
 
-# As Go reads them: UTCTime may lack its seconds, and both may have an offset in the place of Z.
+# As in Go: UTCTime may have no seconds, and both may have an offset instead of Z.
 _FORMS = {
     der.UTC_TIME: re.compile(rb"(\d{10})(\d\d)?(?:Z|([+-]\d{4}))"),
     der.GENERALIZED_TIME: re.compile(rb"(\d{12})(\d\d)(?:Z|([+-]\d{4}))"),
@@ -17,11 +17,11 @@ _FORMS = {
 
 
 def parse_time(value: DerValue) -> datetime:
-    """A time in UTC, to the second; raises WireError. The year 0 is read as the year 1, the first that is known here."""
+    """Parse a time, in UTC; raises WireError. The year 0 becomes 1, the first year of `datetime`."""
     form = _FORMS.get(value.tag)
     match = form.fullmatch(value.body) if form else None
     if match is None:
-        raise WireError(WireFault.MALFORMED, "a date in an unknown form")
+        raise WireError(WireFault.MALFORMED, "a date in an unknown format")
     minute, second, offset = (part.decode("ascii") if part else "" for part in match.groups())
     if value.tag == der.UTC_TIME:
         minute = ("20" if minute < "5" else "19") + minute

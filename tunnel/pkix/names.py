@@ -1,4 +1,4 @@
-"""Distinguished names, read attribute by attribute: a malformed one does not hide the others (RFC 5280, 4.1.2.4)."""
+"""Distinguished names (RFC 5280, 4.1.2.4). A malformed attribute does not prevent reading the others."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SHORT_NAMES: Mapping[Oid, str] = {
 }
 _NO_NAMES: Mapping[Oid, str] = {}
 UNREADABLE = "(unreadable)"
-_MOST_SHOWN = 4096  # bytes in DER; a longer name takes long to write, and the peer decides how long it is
+_MOST_SHOWN = 4096  # bytes in DER; peers decide the length of a name, and a long one is slow to print
 _NARROW = {
     der.PRINTABLE: re.compile(rb"[A-Za-z0-9'()+,\-./ :=?*&]*"),
     der.NUMERIC: re.compile(rb"[0-9 ]*"),
@@ -46,23 +46,23 @@ class Attribute:
     value: DerValue
 
     def text(self) -> str:
-        """Its value as Go reads it; raises WireError for a kind of string, or characters, that Go does not read."""
+        """Return the value as Go decodes it; raises WireError for string types and characters that Go rejects."""
         return _decode(self.value)
 
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """A name as it stands in a certificate. Two names are equal if their bytes are, as in Go."""
+    """A name in a certificate; two are equal if their DER is, as in Go."""
 
     der: bytes
 
     def groups(self) -> Iterator[tuple[Attribute, ...]]:
-        """Its relative distinguished names in order; raises WireError."""
+        """Yield the relative distinguished names in order; raises WireError."""
         for group in der.read_sequence(self.der):
             yield tuple(map(_parse_attribute, der.read_values(der.expect(group, der.SET).body)))
 
     def texts(self, oid: Oid) -> tuple[str, ...]:
-        """The values of one kind of attribute that can be read."""
+        """Return the readable values of one attribute type."""
         try:
             found = [attribute for group in self.groups() for attribute in group if attribute.oid == oid]
         except WireError:
@@ -70,7 +70,7 @@ class Name:
         return tuple(text for attribute in found if (text := _text_or_none(attribute)) is not None)
 
     def describe(self, short_names: Mapping[Oid, str] = _NO_NAMES) -> str:
-        """The name by RFC 4514, for a message; `short_names` are for attributes that have none by themselves."""
+        """Return the name in the notation of RFC 4514, for a message; `short_names` adds attribute types."""
         if len(self.der) > _MOST_SHOWN:
             return f"(a name of {len(self.der)} bytes)"
         known = {**_SHORT_NAMES, **short_names}
@@ -84,12 +84,12 @@ class Name:
 def _parse_attribute(value: DerValue) -> Attribute:
     parts = der.children(value)
     if len(parts) != 2:
-        raise WireError(WireFault.MALFORMED, f"an attribute of a name with {len(parts)} parts, not 2")
+        raise WireError(WireFault.MALFORMED, f"an attribute of {len(parts)} parts in a name; expected 2")
     return Attribute(der.as_oid(parts[0]), parts[1])
 
 
 def _text_or_none(attribute: Attribute) -> str | None:
-    """The text of an attribute. Go refuses `@` or `_` in a PrintableString, which authorities in use write."""
+    """Return the text of an attribute. Go rejects `@` and `_` in a PrintableString, which some authorities use."""
     try:
         return attribute.text()
     except WireError:
@@ -118,18 +118,18 @@ def _decode(value: DerValue) -> str:
         if value.tag == der.UTF8:
             return value.body.decode("utf-8")
         if value.tag == der.T61:
-            return value.body.decode("latin-1")  # as everyone reads it
+            return value.body.decode("latin-1")  # as all implementations decode it
         if value.tag == der.BMP:
             return _decode_bmp(value.body)
     except UnicodeDecodeError as error:
-        raise WireError(WireFault.NOT_TEXT, "a name that is not of the characters that it should be") from error
-    raise WireError(WireFault.NOT_TEXT, f"a name of type 0x{value.tag:02x} that cannot be read")
+        raise WireError(WireFault.NOT_TEXT, "a string in a name that is not in its character set") from error
+    raise WireError(WireFault.NOT_TEXT, f"a string in a name of unknown type 0x{value.tag:02x}")
 
 
 def _decode_bmp(body: bytes) -> str:
-    """UCS-2: sixteen bits each, no surrogates; an end mark is left out."""
+    """Decode UCS-2: 16 bits per character, no surrogates; a trailing NUL is removed."""
     if len(body) % 2:
-        raise WireError(WireFault.NOT_TEXT, "a BMPString that ends inside a character")
+        raise WireError(WireFault.NOT_TEXT, "a BMPString of an odd length")
     text = body.removesuffix(b"\0\0").decode("utf-16-be", "surrogatepass")
     if _RESERVED.search(text) or any(ord(sign) > 0xFFFF for sign in text):
         raise WireError(WireFault.NOT_TEXT, "a BMPString with reserved characters")

@@ -1,7 +1,8 @@
 """The search for a certification path from a leaf to a trust anchor, and its validation (RFC 5280, 6.1).
 
-Names are compared first, then the rules of each certificate, and only then signatures, from the anchor down: what no anchor
-has signed costs one signature check at most for each anchor of that name. Every number that a peer decides is bounded.
+Names are compared first, then the rules of each certificate are checked, and only then signatures, from the anchor down: a
+certificate that no anchor has signed costs at most one signature check per anchor of that name. Every number that a peer
+decides is bounded.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from tunnel.time_format import format_time
 
 MAX_SENT = 100  # certificates that a peer may send
 MAX_PATH = 16  # certificates of a path below the anchor; SPIRE's have one or two
-_MOST_STEPS = 400  # candidates that one search looks at
-_MOST_FORGED = 4  # failed signature checks by the key of an anchor, beyond one for each anchor of that name
-_MOST_MISFITS = 32  # failed signature checks by the key of an intermediate, which an anchor has signed
+_MOST_STEPS = 400  # candidates of one search
+_MOST_ANCHOR_FAILURES = 4  # failed signature checks with anchor keys, in addition to one per anchor of that name
+_MOST_ISSUER_FAILURES = 32  # failed signature checks with keys of intermediates, which an anchor has signed
 _SHOWN = 200  # characters of a name in a message
 
 Path = tuple[Certificate, ...]  # leaf first
@@ -32,23 +33,23 @@ CheckIssuer = Callable[[Certificate, bool], None]  # an issuer, and whether it i
 
 @dataclass(frozen=True, slots=True)
 class Anchors:
-    """The anchors that can be used, by their subjects, and why each of the others cannot."""
+    """Usable trust anchors, also by subject, and the refused ones with the reason."""
 
     usable: tuple[Certificate, ...]
     by_subject: Mapping[Name, tuple[Certificate, ...]]
     refused: tuple[tuple[Certificate, PeerDenied], ...]
 
     def find_refusal(self, sent: Iterable[Certificate]) -> PeerDenied | None:
-        """Why the anchor that issued one of these is not used; None when no such anchor was left out."""
+        """Return why an anchor that issued one of these certificates was refused, or None."""
         issuers = {one.issuer for one in sent} - self.by_subject.keys()
         for anchor, refusal in self.refused:
             if anchor.subject in issuers:
-                return PeerDenied(refusal.reason, refusal.seen)  # a new one: each that is raised keeps its own traceback
+                return PeerDenied(refusal.reason, refusal.seen)  # a new instance, because a raised one keeps its traceback
         return None
 
 
 def build_anchors(authorities: Iterable[Certificate], check: Callable[[Certificate], None]) -> Anchors:
-    """The anchors of a bundle; one that `check` refuses leaves its neighbours alone."""
+    """Return the anchors of a bundle; `check` raises PeerDenied for one that is not usable."""
     usable, refused = [], []
     by_subject: dict[Name, tuple[Certificate, ...]] = {}
     for number, authority in enumerate(authorities, 1):
@@ -64,13 +65,13 @@ def build_anchors(authorities: Iterable[Certificate], check: Callable[[Certifica
 
 
 def check_count(count: int) -> None:
-    """A peer has sent a bounded number of certificates, and at least one; raises PeerDenied."""
+    """Check the number of certificates that a peer sent; raises PeerDenied."""
     if not 1 <= count <= MAX_SENT:
         raise PeerDenied(Denial.BAD_PATH, f"the peer sent {count} certificates; expected 1 to {MAX_SENT}")
 
 
 def check_sent(sent: Sequence[Certificate]) -> None:
-    """What a peer sent can be searched at a bounded cost: not too many certificates, and no key that is too large."""
+    """Check that a search has a bounded cost: the number of certificates, and the size of each key; raises PeerDenied."""
     check_count(len(sent))
     for depth, certificate in enumerate(sent):
         with at_depth(depth, certificate):
@@ -78,18 +79,17 @@ def check_sent(sent: Sequence[Certificate]) -> None:
 
 
 def check_dates(certificate: Certificate, now: datetime) -> None:
-    """`now` (with a time zone) lies within the dates of the certificate (RFC 5280, 4.1.2.5: both ends included)."""
+    """Check that the certificate is valid at `now`, with both ends included (RFC 5280, 4.1.2.5); raises PeerDenied."""
     if now > certificate.not_after:
-        raise PeerDenied(Denial.EXPIRED, f"a certificate ended at {format_time(certificate.not_after)}")
+        raise PeerDenied(Denial.EXPIRED, f"the certificate expired at {format_time(certificate.not_after)}")
     if now < certificate.not_before:
-        raise PeerDenied(Denial.NOT_YET_VALID, f"a certificate begins at {format_time(certificate.not_before)}")
+        raise PeerDenied(Denial.NOT_YET_VALID, f"the certificate is not valid before {format_time(certificate.not_before)}")
 
 
 def find_path(anchors: Anchors, sent: Sequence[Certificate], now: datetime, check_issuer: CheckIssuer) -> Path:
-    """A path from the leaf, `sent[0]`, to an anchor, both included, that is valid at `now`; raises PeerDenied.
+    """Return a valid path from the leaf, `sent[0]`, to an anchor, both included; raises PeerDenied.
 
-    The certificates behind the leaf may stand in any order, and any of them may be of no use. The leaf itself has been
-    checked by the caller, and is no anchor here.
+    The other certificates may be in any order, and some may be unrelated. The caller has checked the leaf itself.
     """
     search = _Search(anchors, tuple(dict.fromkeys(sent)), now, check_issuer)
     search.follow_names()
@@ -101,22 +101,22 @@ def find_path(anchors: Anchors, sent: Sequence[Certificate], now: datetime, chec
 
 @dataclass(slots=True)
 class _Search:
-    """One search; the failures are those of the candidates so far."""
+    """The state of one search, with the failures of all candidates so far."""
 
     anchors: Anchors
     sent: Path
     now: datetime
     check_issuer: CheckIssuer
-    failures: list[tuple[PeerDenied, int, Certificate]] = field(default_factory=list)  # with the place in the path
-    issuers: dict[Name, list[Certificate]] = field(default_factory=dict)  # the certificates that were sent, by subject
-    led: set[Name] = field(default_factory=set)  # the subjects that lead to an anchor, by their names
+    failures: list[tuple[PeerDenied, int, Certificate]] = field(default_factory=list)  # with the depth in the path
+    issuers: dict[Name, list[Certificate]] = field(default_factory=dict)  # certificates sent, by subject
+    connected: set[Name] = field(default_factory=set)  # subjects with a chain of names to an anchor
     steps: int = 0
-    forged: int = 0
-    misfits: int = 0
+    anchor_failures: int = 0  # failed signature checks
+    issuer_failures: int = 0
     signatures: dict[tuple[Certificate, bytes], PeerDenied | None] = field(default_factory=dict)
 
     def follow_names(self) -> None:
-        """Find the subjects from which a path of names leads to an anchor: nothing else is looked at."""
+        """Find the subjects with a chain of names to an anchor; only those are candidates."""
         issued: dict[Name, list[Name]] = {}
         for one in self.sent:
             issued.setdefault(one.issuer, []).append(one.subject)
@@ -125,22 +125,22 @@ class _Search:
         waiting = [name for name in issued if name in self.anchors.by_subject]
         while waiting:
             for subject in issued.pop(waiting.pop(), ()):
-                self.led.add(subject)
+                self.connected.add(subject)
                 waiting.append(subject)
 
     def candidates(self, path: Path) -> Iterator[Path]:
-        """Every path on from `path` that ends at an anchor by its names, and whose certificates keep their own rules."""
+        """Yield every extension of `path` to an anchor by names, in which each certificate satisfies its own rules."""
         anchors = self._issuers(path, self.anchors.by_subject.get(path[-1].issuer, ()))
         for anchor in anchors:
             if self._is_sound(path, anchor, is_anchor=True):
                 yield (*path, anchor)
-        if path[-1].issuer in self.led:
+        if path[-1].issuer in self.connected:
             for issuer in self._issuers(path, self.issuers.get(path[-1].issuer, ())):
                 if self._is_sound(path, issuer, is_anchor=False):
                     yield from self.candidates((*path, issuer))
 
     def is_proven(self, path: Path) -> bool:
-        """Whether the signatures of a path fit, and it keeps what its authorities constrain."""
+        """Whether the signatures of a path verify, and it satisfies the constraints of its authorities."""
         depth = 0
         try:
             for depth in range(len(path) - 2, -1, -1):
@@ -155,26 +155,26 @@ class _Search:
         return True
 
     def find_refusal(self) -> PeerDenied:
-        """The failure that says most: a broken rule, an anchor that is not used, an unknown issuer."""
-        telling = [failure for failure in self.failures if failure[0].reason is not Denial.UNKNOWN_AUTHORITY]
-        refusal = None if telling else self.anchors.find_refusal(self.sent)
+        """Return the most specific failure: a broken rule, then a refused anchor, then an unknown issuer."""
+        specific = [failure for failure in self.failures if failure[0].reason is not Denial.UNKNOWN_AUTHORITY]
+        refusal = None if specific else self.anchors.find_refusal(self.sent)
         if refusal is not None:
             return refusal
         if self.failures:
-            denied, depth, certificate = (telling or self.failures)[0]
+            denied, depth, certificate = (specific or self.failures)[0]
             return refuse_certificate(denied.reason, depth, certificate, denied.seen)
-        path = self._dead_end()
+        path = self._longest_chain()
         return refuse_certificate(Denial.UNKNOWN_AUTHORITY, len(path) - 1, path[-1], "no trusted authority has issued it")
 
-    def _dead_end(self) -> Path:
-        """From the leaf by names as far as the sent certificates lead."""
+    def _longest_chain(self) -> Path:
+        """Return the chain of names from the leaf as far as the certificates sent reach."""
         path = self.sent[:1]
         while issuers := self._issuers(path, self.issuers.get(path[-1].issuer, ())):
             path = (*path, issuers[0])
         return path
 
     def _issuers(self, path: Path, named: Sequence[Certificate]) -> list[Certificate]:
-        """Those that are not in the path, by name and key; the one that the key identifier hints at comes first."""
+        """Return the issuers that are not in the path, by name and key; those that match the authority key identifier first."""
         known = {(one.subject, one.key_info) for one in path}
         others = [one for one in named if (one.subject, one.key_info) not in known]
         return sorted(others, key=lambda one: _rank(path[-1], one)) if len(others) > 1 else others
@@ -183,7 +183,7 @@ class _Search:
         self.steps += 1
         try:
             if self.steps > _MOST_STEPS:
-                raise PeerDenied(Denial.BAD_PATH, f"no path among the first {_MOST_STEPS} candidates")
+                raise PeerDenied(Denial.BAD_PATH, f"no valid path among {_MOST_STEPS} candidates")
             if len(path) > MAX_PATH or (len(path) == MAX_PATH and not is_anchor):
                 raise PeerDenied(Denial.BAD_PATH, f"a path of more than {MAX_PATH} certificates")
             check_dates(issuer, self.now)
@@ -211,53 +211,53 @@ class _Search:
             raise refusal
 
     def _count_failure(self, issuer: Certificate) -> None:
-        """End the search after too many failed signature checks: the peer decides how many there could be."""
-        namesakes = self.anchors.by_subject.get(issuer.subject, ())
-        if issuer in namesakes:
-            self.forged += 1
+        """End the search after too many failed signature checks, whose number the peer decides."""
+        anchors = self.anchors.by_subject.get(issuer.subject, ())
+        if issuer in anchors:
+            self.anchor_failures += 1
         else:
-            self.misfits += 1
-        if self.forged > _MOST_FORGED + len(namesakes) or self.misfits > _MOST_MISFITS:
+            self.issuer_failures += 1
+        if self.anchor_failures > _MOST_ANCHOR_FAILURES + len(anchors) or self.issuer_failures > _MOST_ISSUER_FAILURES:
             self.steps = _MOST_STEPS
 
 
 def check_issued_by(certificate: Certificate, issuer: Certificate) -> None:
-    """The issuer has the name that the certificate gives, and has signed it; raises PeerDenied."""
+    """Check that the issuer has the name in the certificate and has signed it; raises PeerDenied."""
     if certificate.issuer != issuer.subject:
-        raise PeerDenied(Denial.UNKNOWN_AUTHORITY, "its issuer has another name")
+        raise PeerDenied(Denial.UNKNOWN_AUTHORITY, "its issuer has a different name")
     check_signature(certificate, issuer)
 
 
 def check_readable(certificate: Certificate) -> None:
-    """Every extension that rules ask about can be read, whether or not one asks for it here; raises PeerDenied."""
+    """Check that every extension that rules read can be parsed; raises PeerDenied."""
     extensions = certificate.extensions
     for read in (extensions.basic_constraints, extensions.key_usage, extensions.purposes, extensions.subject_names):
         read()
 
 
 def check_intermediate(certificate: Certificate) -> None:
-    """What holds for every certificate of a path between leaf and anchor; raises PeerDenied."""
+    """Check critical extensions, key and signature strength of a certificate that is not an anchor; raises PeerDenied."""
     certificate.extensions.check_critical()
     check_key_strength(certificate)
     check_signature_strength(certificate)
 
 
 def validity_of(chain: Sequence[Certificate]) -> tuple[datetime, datetime]:
-    """The time in which every certificate of a chain is within its dates."""
+    """Return the span in which every certificate of a chain is valid."""
     return max(one.not_before for one in chain), min(one.not_after for one in chain)
 
 
 def refuse_certificate(reason: Denial, depth: int, certificate: Certificate, seen: str) -> PeerDenied:
-    """The refusal of a path for one of its certificates, which it names; `depth` is 0 for the leaf."""
-    # The issuer helps whoever has given the wrong bundle; it is the peer's claim, and proves nothing.
-    whose = f", issued by {certificate.issuer.describe()[:_SHOWN]!a}" if reason is Denial.UNKNOWN_AUTHORITY else ""
+    """Return the error for a certificate of a path; `depth` is 0 for the leaf."""
+    # The issuer helps to find a wrong bundle. It is an unverified claim.
+    issuer = f", issued by {certificate.issuer.describe()[:_SHOWN]!a}" if reason is Denial.UNKNOWN_AUTHORITY else ""
     where = f"certificate {depth + 1} of the path {describe_certificate(certificate)}"
-    return PeerDenied(reason, f"{where}: {seen}{whose}")
+    return PeerDenied(reason, f"{where}: {seen}{issuer}")
 
 
 @contextmanager
 def at_depth(depth: int, certificate: Certificate) -> Iterator[None]:
-    """Name the certificate in what a rule says of it."""
+    """Add the depth and the name of the certificate to a PeerDenied that is raised inside."""
     try:
         yield
     except PeerDenied as denied:
@@ -265,13 +265,13 @@ def at_depth(depth: int, certificate: Certificate) -> Iterator[None]:
 
 
 def describe_certificate(certificate: Certificate) -> str:
-    """`(subject 'CN=Issuing CA', serial 1F)`, for a message; both are the certificate's claims, and may be long."""
+    """Return `(subject 'CN=Issuing CA', serial 1F)`, for a message; both are cut if they are long."""
     subject, serial = certificate.subject.describe(), f"{certificate.serial_number:X}"
     return f"(subject {subject[:_SHOWN]!a}, serial {serial[:_SHOWN]})"
 
 
 def _check_path_length(path: Path, issuer: Certificate) -> None:
-    """No more intermediates follow than the issuer allows (RFC 5280, 4.2.1.9); one that is self-issued does not count."""
+    """Check the path length constraint of an issuer (RFC 5280, 4.2.1.9); self-issued intermediates do not count."""
     constraints = issuer.extensions.basic_constraints()
     below = sum(not one.is_self_issued for one in path[1:])
     if constraints is not None and constraints.max_path is not None and below > constraints.max_path:
@@ -279,7 +279,7 @@ def _check_path_length(path: Path, issuer: Certificate) -> None:
 
 
 def _rank(certificate: Certificate, issuer: Certificate) -> int:
-    """How well an issuer fits the hint that the certificate gives: 0 for the one that it names, 2 for another one."""
+    """Return how an issuer fits the authority key identifier: 0 if it matches, 1 if unknown, 2 if it does not match."""
     hint = certificate.extensions.authority_key_id()
     if hint is None:
         return 1

@@ -1,4 +1,4 @@
-"""Certificate policies, where a certificate of the path requires one (RFC 5280, 6.1.3 d to f, 6.1.4 a to j, 6.1.5)."""
+"""Certificate policies, if a certificate of the path requires one (RFC 5280, 6.1.3 d to f, 6.1.4 a to j, 6.1.5)."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _NEVER = 1 << 30
 
 @dataclass(slots=True)
 class _State:
-    """What holds at one certificate of a path. Every policy is acceptable to us, so the tree is the set of its leaves."""
+    """The state at one certificate. Every policy is acceptable, so the policy tree is reduced to its set of leaves."""
 
     policies: frozenset[bytes] = frozenset({_ANY})
     explicit: int = _NEVER
     mapping: int = _NEVER
     any_policy: int = _NEVER
 
-    def take(self, extensions: Extensions, *, may_be_any: bool) -> None:
-        """RFC 5280, 6.1.3 d to f."""
+    def process(self, extensions: Extensions, *, may_be_any: bool) -> None:
+        """Process the policies of a certificate (RFC 5280, 6.1.3 d to f)."""
         named = extensions.policies()
         kept = {one for one in named - {_ANY} if one in self.policies or _ANY in self.policies}
         if _ANY in named and (self.any_policy > 0 or may_be_any):
@@ -32,12 +32,12 @@ class _State:
         self.check()
 
     def check(self) -> None:
-        """A policy is there if one is required; raises PeerDenied."""
+        """Raise PeerDenied if a policy is required and none is left."""
         if not self.explicit and not self.policies:
-            raise PeerDenied(Denial.BAD_PATH, "an authority requires a certificate policy that the path does not have")
+            raise PeerDenied(Denial.BAD_PATH, "an authority requires a certificate policy, and the path has none")
 
     def descend(self, certificate: Certificate) -> None:
-        """RFC 5280, 6.1.4 a, b, h to j."""
+        """Prepare for the next certificate (RFC 5280, 6.1.4 a, b, h to j)."""
         extensions = certificate.extensions
         self._map(extensions.policy_mappings())
         step = 0 if certificate.is_self_issued else 1
@@ -56,14 +56,14 @@ class _State:
 
 
 def check_policies(path: Sequence[Certificate]) -> None:
-    """A path, leaf first and anchor last, has the policies that its authorities require; raises PeerDenied."""
+    """Check the policies that authorities require in a path, leaf first and anchor last; raises PeerDenied."""
     below = path[:-1]
     if not any({POLICY_CONSTRAINTS, INHIBIT_ANY_POLICY} & one.extensions.found.keys() for one in below):
         return
     state = _State()
     for depth in range(len(below) - 1, -1, -1):
         certificate = below[depth]
-        state.take(certificate.extensions, may_be_any=bool(depth) and certificate.is_self_issued)
+        state.process(certificate.extensions, may_be_any=bool(depth) and certificate.is_self_issued)
         if depth:
             state.descend(certificate)
     state.explicit = 0 if below[0].extensions.policy_constraints().require_explicit == 0 else max(state.explicit - 1, 0)

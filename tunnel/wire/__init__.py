@@ -1,1 +1,1 @@
-"""Protocols spoken to the hops beside us, as bytes and values: pure."""
+"""Network protocols without sockets: PROXY v2, CONNECT and SOCKS5, and a reader of binary fields."""

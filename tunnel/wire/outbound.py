@@ -1,7 +1,6 @@
-"""The outbound proxy of a client: where it is, and the shape of what is said to it.
+"""The outbound proxy of a client: its URL, and the exchange of messages that opens a connection to the target.
 
-Knows the URL that names one; must not know what is said (`connect`, `socks5`) or who carries it. A URL may hold a
-password, or something that was meant as one, so no message shows more of it than the scheme.
+A URL may contain a password, or a mistyped one, so messages show nothing of it but the scheme.
 """
 
 from __future__ import annotations
@@ -19,23 +18,23 @@ from tunnel.net.address import TcpAddress
 
 _DEFAULT_PORTS = {"http": 8080, "socks5": 1080, "socks5h": 1080}
 _BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
-_MAX_REPLY = 200  # characters of a proxy's text that are worth a line
-_WANTED = "http://HOST:PORT, socks5://HOST:PORT or socks5h://HOST:PORT is wanted"
+_MAX_REPLY = 200  # characters of a text from the proxy in a message
+_EXPECTED = "expected http://HOST:PORT, socks5://HOST:PORT or socks5h://HOST:PORT"
 
 
 @dataclass(frozen=True, slots=True)
 class OutboundProxy:
-    """A proxy to ask for the target; its text never shows the credentials."""
+    """An outbound proxy; its text never contains the credentials."""
 
     scheme: str
     host: str
     port: int
-    username: str = field(default="", repr=False)  # some keep a token here
+    username: str = field(default="", repr=False)  # some use a token here
     password: str = field(default="", repr=False)
 
     @property
     def address(self) -> TcpAddress:
-        """Where to dial."""
+        """The address to dial."""
         return TcpAddress(self.host, str(self.port))
 
     @property
@@ -48,32 +47,32 @@ class OutboundProxy:
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """The proxy has made the connection; `leftover` came behind its answer and is the target's."""
+    """The proxy has connected to the target; `leftover` are bytes of the target after the response of the proxy."""
 
     leftover: bytes
 
 
 class Exchange(Protocol):
-    """What is said between us and a proxy, up to the first byte for the target."""
+    """The messages between us and a proxy, before the first byte for the target."""
 
     def start(self) -> bytes:
-        """What we say first."""
+        """Return our first message."""
 
     def feed(self, data: bytes) -> bytes | Reached:
-        """What to say to this, possibly nothing yet; raises TargetError when refused, WireError when not understood."""
+        """Return our next message, empty if more bytes are needed; raises TargetError if refused, else WireError."""
 
 
 def parse_outbound(text: str) -> OutboundProxy:
-    """`SCHEME://[USER[:PASSWORD]@]HOST[:PORT]`, whose path, if any, means nothing; raises ConfigError."""
+    """Parse `SCHEME://[USER[:PASSWORD]@]HOST[:PORT]`; a path is ignored. Raises ConfigError."""
     scheme, mark, rest = text.partition("://")
     if not mark:
-        raise ConfigError(f"proxy: unknown scheme: there is none; {_WANTED}")
+        raise ConfigError(f"proxy: missing scheme; {_EXPECTED}")
     if (scheme := scheme.lower()) not in _DEFAULT_PORTS:
-        raise ConfigError(f"proxy: unknown scheme: {escape(scheme)}; {_WANTED}")
+        raise ConfigError(f"proxy: unknown scheme: {escape(scheme)}; {_EXPECTED}")
     credentials, _, place = re.split("[/?#]", rest, maxsplit=1)[0].rpartition("@")
     host, port = _parse_place(place, _DEFAULT_PORTS[scheme])
     if _BAD_PERCENT.search(credentials):
-        raise ConfigError("proxy: a % in the credentials does not begin an escape such as %40; write it as %25")
+        raise ConfigError("proxy: invalid percent-encoding in the credentials; expected %25 for a percent sign")
     username, _, password = credentials.partition(":")
     proxy = OutboundProxy(scheme, host, port, _decode(username), _decode(password))
     _check_credentials(proxy)
@@ -110,48 +109,50 @@ def proxy_closed(proxy_name: str, detail: str) -> TargetError:
 
 
 def refused(proxy: OutboundProxy, reply: str) -> TargetError:
-    """The proxy understood us and said no; `reply` is its text, which may be anything."""
+    """Return the error for a proxy that refuses the target; `reply` is untrusted text."""
     return TargetError(TargetFault.PROXY_REFUSED, f"proxy {proxy} refused: {escape(reply[:_MAX_REPLY])}")
 
 
-def not_understood(proxy: OutboundProxy, why: str, fault: WireFault = WireFault.MALFORMED) -> WireError:
-    """The proxy said something that is no answer."""
-    return WireError(fault, f"proxy {proxy} is not understood: {escape(why[:_MAX_REPLY])}")
+def invalid_response(proxy: OutboundProxy, problem: str, fault: WireFault = WireFault.MALFORMED) -> WireError:
+    """Return the error for a response that violates the protocol."""
+    return WireError(fault, f"proxy {proxy}: invalid response: {escape(problem[:_MAX_REPLY])}")
 
 
 def _parse_place(place: str, default_port: int) -> tuple[str, int]:
     bracketed = re.fullmatch(r"\[([^\[\]]*)\](?::(.*))?", place, re.DOTALL)
     if bracketed:
-        host, port = bracketed[1].replace("%25", "%", 1), bracketed[2]  # RFC 6874: a scope's % is escaped
+        host, port = bracketed[1].replace("%25", "%", 1), bracketed[2]  # RFC 6874: the % of a zone is escaped
         if not isinstance(parse_ip_address(host), IPv6Address):
-            raise ConfigError("proxy: what stands in brackets is not an IPv6 address")
+            raise ConfigError("proxy: not an IPv6 address in the brackets")
     else:
         host, _, port = place.partition(":")
         if not host or not host.isprintable() or any(sign in host for sign in " []\\%") or ":" in port:
-            raise ConfigError(f"proxy: the URL names no host that is one; {_WANTED}, an IPv6 address in brackets")
+            raise ConfigError(f"proxy: missing or invalid host; {_EXPECTED}, with an IPv6 address in brackets")
     if not port:
         return host, default_port
     if not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) <= 65535:
-        raise ConfigError("proxy: the port is not a number from 1 to 65535; are /, ? and # in the credentials escaped?")
+        raise ConfigError("proxy: invalid port; expected 1 to 65535, and /, ? and # percent-encoded in the credentials")
     return host, int(port)
 
 
 def _decode(text: str) -> str:
     try:
         decoded = unquote(text, errors="strict")
-        decoded.encode()  # what is no UTF-8 on the command line comes as surrogates
+        decoded.encode()  # bytes of the command line that are not UTF-8 are surrogates
     except UnicodeError as error:
         raise ConfigError("proxy: the credentials are not UTF-8") from error
     return decoded
 
 
 def _check_credentials(proxy: OutboundProxy) -> None:
-    """What each protocol can carry: RFC 7617, section 2, and RFC 1929, section 2."""
+    """Check what each protocol can transmit: RFC 7617, section 2, and RFC 1929, section 2."""
     username, password = proxy.username, proxy.password
     if proxy.scheme == "http":
         if ":" in username:
-            raise ConfigError("proxy: a username for HTTP cannot hold a colon")
+            raise ConfigError("proxy: a username for HTTP cannot contain a colon")
         if any(ord(sign) < 0x20 or ord(sign) == 0x7F for sign in username + password):
-            raise ConfigError("proxy: credentials for HTTP cannot hold control characters")
+            raise ConfigError("proxy: credentials for HTTP cannot contain control characters")
     elif proxy.has_credentials and not (0 < len(username.encode()) <= 255 and len(password.encode()) <= 255):
-        raise ConfigError("proxy: SOCKS5 takes a username of 1 to 255 bytes and a password of at most 255")
+        raise ConfigError(
+            "proxy: credentials for SOCKS5 too long; expected a username of 1 to 255 bytes and a password of at most 255"
+        )

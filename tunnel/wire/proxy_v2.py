@@ -1,8 +1,7 @@
-"""The header that tells a backend who is really calling: PROXY protocol, version 2.
+"""The PROXY protocol header, version 2 (proxy-protocol.txt, section 2.2), which sends the client's address to the backend.
 
-Knows the header's bytes (proxy-protocol.txt, section 2.2) and the modes that fill it; must not know sockets or OpenSSL.
-Byte for byte what ghostunnel sends, with three differences: on a Unix listener the length covers the TLVs too, `verify` is not
-0 for a client without a certificate, and the mode `spiffe` is ours.
+The bytes are those of ghostunnel with three differences: on a Unix listener the length includes the TLVs, `verify` is not 0 for
+a client without a certificate, and the mode `spiffe` is new.
 """
 
 from __future__ import annotations
@@ -25,36 +24,36 @@ _MAX_LENGTH = 0xFFFF
 _ALPN, _AUTHORITY, _SSL = 0x01, 0x02, 0x20
 _SSL_VERSION, _SSL_CN, _SSL_CLIENT_CERT = 0x21, 0x22, 0x28
 _OVER_TLS, _CERT_CONN, _CERT_SESS = 0x01, 0x02, 0x04
-_VERIFIED, _UNVERIFIED = 0, 1  # 0 only if a certificate was presented and verified; a bad one never comes this far
-# From the range for applications, 0xE0 to 0xEF (section 2.2.8). Google's balancers use 0xE0, Amazon's 0xEA, Azure's 0xEE.
+_VERIFIED, _UNVERIFIED = 0, 1  # 0 only if a certificate was presented and verified
+# In the range for applications, 0xE0 to 0xEF (section 2.2.8). Load balancers of Google use 0xE0, Amazon 0xEA, Azure 0xEE.
 SPIFFE_ID_TYPE = 0xE5
 
 
 class HeaderMode(Enum):
-    """What the backend is told; each mode's value is its word on the command line."""
+    """The content of the header; the value of a mode is its name on the command line."""
 
     CONN = "conn"  # the addresses
     TLS = "tls"  # and ALPN, SNI and TLS version
     TLS_FULL = "tls-full"  # and the client's common name and certificate
-    SPIFFE = "spiffe"  # what `tls` tells, and the client's SPIFFE ID
+    SPIFFE = "spiffe"  # and, in addition to `tls`, the client's SPIFFE ID
 
 
 @dataclass(frozen=True, slots=True)
 class TlsFacts:
-    """What is known of the caller's TLS connection; what there is none of is empty."""
+    """The TLS connection of the client; a missing value is empty."""
 
     version: str  # `TLS 1.3`, with the space
-    server_name: bytes = b""  # as the client has sent it
-    alpn: bytes = b""  # the protocol agreed on
+    server_name: bytes = b""  # SNI, as the client sent it
+    alpn: bytes = b""  # the negotiated protocol
     common_name: str = ""
     leaf: bytes = b""  # the client's certificate, DER
     spiffe_id: str = ""
 
 
 def encode_header(family: int, source: Any, destination: Any, mode: HeaderMode, facts: TlsFacts) -> bytes:
-    """The header for a connection between two addresses of one family, as the socket module gives them.
+    """Return the header for a connection between two addresses of one family, as the socket module represents them.
 
-    Raises WireError for what does not fit: a header that leaves out a fact would be believed.
+    Raises WireError if it does not fit: a backend would trust an incomplete header.
     """
     kind, addresses = _encode_addresses(family, source, destination)
     body = addresses + (b"" if mode is HeaderMode.CONN else _encode_facts(mode, facts))
@@ -76,7 +75,7 @@ def _encode_addresses(family: int, source: Any, destination: Any) -> tuple[int, 
 
 
 def _encode_path(address: str | bytes) -> bytes:
-    """A socket's path; an abstract name begins with `@` and an unnamed socket is `@`, as Go writes them."""
+    """Encode the path of a Unix socket; as in Go, an abstract name begins with `@`, and an unnamed socket is `@`."""
     path = address if isinstance(address, bytes) else address.encode("utf-8", "surrogateescape")
     if path[:1] in (b"", b"\0"):
         path = b"@" + path[1:]
@@ -97,7 +96,7 @@ def _encode_facts(mode: HeaderMode, facts: TlsFacts) -> bytes:
 
 
 def _encode_tlv(kind: int, value: bytes) -> bytes:
-    """One type, length, value; nothing for an empty value."""
+    """Encode a TLV, or nothing for an empty value."""
     if len(value) > _MAX_LENGTH:
         raise _too_large(f"value {kind:#04x} of the PROXY header", value)
     return struct.pack("!BH", kind, len(value)) + value if value else b""
@@ -108,4 +107,4 @@ def _encode_text(text: str) -> bytes:
 
 
 def _too_large(what: str, data: bytes) -> WireError:
-    return WireError(WireFault.TOO_LARGE, f"{what} has {len(data)} bytes, of which {_MAX_LENGTH} fit")
+    return WireError(WireFault.TOO_LARGE, f"{what} has {len(data)} bytes; expected at most {_MAX_LENGTH}")
