@@ -30,7 +30,7 @@ from tests.support.tls_ends import (
 )
 from tunnel.errors import TlsError, TlsFault
 from tunnel.relay.relay import CloseReason
-from tunnel.tls.engine import _FEW, _MANY, _MAX_IDLE, _MAX_SHAKE
+from tunnel.tls.engine import _FEW, _MANY, _MAX_HANDSHAKE_RECORDS, _MAX_IDLE
 
 BOTH_ROLES = pytest.mark.parametrize("we_serve", [True, False], ids=["server", "client"])
 BOTH_VERSIONS = pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS)
@@ -256,9 +256,9 @@ def test_a_handshake_in_records_of_one_byte_succeeds_in_shares(version: int) -> 
 def test_a_handshake_has_a_limit_of_records() -> None:
     server = Side(context(identity(), admit_all, is_server=True))
     hello = b"\x01\x01\xff\x00" + bytes(100_000)
-    stream = b"".join(b"\x16\x03\x01\x00\x01" + hello[at : at + 1] for at in range(_MAX_SHAKE + 1))
+    stream = b"".join(b"\x16\x03\x01\x00\x01" + hello[at : at + 1] for at in range(_MAX_HANDSHAKE_RECORDS + 1))
     server.shake(stream)
-    for _ in range(_MAX_SHAKE // _MANY - 1):
+    for _ in range(_MAX_HANDSHAKE_RECORDS // _MANY - 1):
         assert server.end.has_more
         server.shake(b"")
     with pytest.raises(TlsError) as failed:

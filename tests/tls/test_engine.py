@@ -256,7 +256,7 @@ def test_the_long_way_takes_up_what_the_short_way_found_no_data_in(what: str, we
         record = writer.write(*NOT_DATA[what])
         assert ours.open_small(record) == b"", "the record was fed once and is not fed again"
         assert ours.end.consumed == len(record)
-        assert ours.end.has_spoken, "the caller is told to ask for an answer"
+        assert ours.end.has_output, "the caller must take the output"
         answer = ours.end.take()
         if what.startswith("key update"):
             writer.update()

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from tunnel.errors import PolicyError, PolicyFault, describe_os_error
 from tunnel.log import escape
-from tunnel.policy.bundle_files import MAX_BYTES, read_archive, read_directory
+from tunnel.policy.bundle_files import MAX_BYTES, parse_json, read_archive, read_directory
 from tunnel.policy.manifest import MANIFEST, Manifest, parse_manifest
 from tunnel.policy.rego_v0 import find_partial_sets, is_v1, to_v1
 
@@ -71,18 +71,6 @@ def parse_bundle(members: Mapping[str, bytes]) -> PolicySource:
     if not modules:
         _refuse("the bundle has no .rego file")
     return PolicySource(tuple(modules), _encode_data(data))
-
-
-def parse_json(name: str, content: bytes) -> Any:
-    """Parse a JSON file of a bundle; raises PolicyError."""
-    try:
-        return json.loads(content.decode("utf-8"), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise PolicyError(PolicyFault.UNREADABLE, f"{escape(name)}: not JSON: {escape(str(error))}") from error
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a JSON number")
 
 
 def _encode_data(data: Any) -> str:

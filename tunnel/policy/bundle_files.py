@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import os
 import tarfile
 import zlib
 from pathlib import Path, PurePosixPath
+from typing import Any, NoReturn
 
 from tunnel.errors import PolicyError, PolicyFault
 from tunnel.log import escape
@@ -55,6 +57,18 @@ def read_directory(path: str) -> dict[str, bytes]:
             _check_size(size)
             _add(members, str(file.relative_to(path)), file.read_bytes())
     return members
+
+
+def parse_json(name: str, content: bytes) -> Any:
+    """Parse a JSON file of a bundle; raises PolicyError."""
+    try:
+        return json.loads(content.decode("utf-8"), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise PolicyError(PolicyFault.UNREADABLE, f"{escape(name)}: not JSON: {escape(str(error))}") from error
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _raise(error: OSError) -> None:

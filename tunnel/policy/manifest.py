@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from tunnel.errors import PolicyError, PolicyFault
 from tunnel.log import escape
+from tunnel.policy.bundle_files import parse_json
 
 MANIFEST = ".manifest"
 _VERSIONS = (0, 1)
@@ -35,10 +36,7 @@ class Manifest:
 
 def parse_manifest(content: bytes) -> Manifest:
     """Parse a manifest; raises PolicyError."""
-    try:
-        fields = json.loads(content.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise PolicyError(PolicyFault.UNREADABLE, f".manifest: not JSON: {escape(str(error))}") from error
+    fields = parse_json(MANIFEST, content)
     if not isinstance(fields, dict):
         _refuse("expected an object")
     versions = fields.get("file_rego_versions") or {}

@@ -261,7 +261,7 @@ class Relay:
             self.up += plain
             self._send_plain(plain)
             self._request_trim(plain)
-        if end.has_spoken and self.is_open and not end.has_ended:  # no tickets after close_notify: the peer may have closed
+        if end.has_output and self.is_open and not end.has_ended:  # no tickets after close_notify: the peer may have closed
             self._send_tls(end.take())
         if end.failure is not None and self.is_open:
             self._fail(end.failure)

@@ -1,13 +1,12 @@
-"""One end of a TLS connection, worked by bytes through shared buffers.
+"""Our end of a TLS connection: OpenSSL in memory, with records read from and written to shared buffers.
 
-Knows records and OpenSSL's calls on one connection; must not know sockets, SPIFFE or rules. Rules for whoever edits this
-file:
+Rules for changes in this file:
 
-1. Whole records only. What is cut inside a record waits outside of OpenSSL, so its memory is empty between two calls, the
-   number of reads that are due is known, and a FIN inside a record can be told from one between two.
-2. A memory BIO keeps the largest size it ever had: what is written to one is small, large input is read where it lies,
-   and what was made for sending is taken every few records.
-3. Whoever finds an error empties OpenSSL's error queue, since a stale entry turns the next "want read" into a failure.
+1. OpenSSL gets whole records only. An incomplete record waits outside of OpenSSL, so that its memory is empty between two
+   calls, the number of due reads is known, and a FIN inside a record differs from a FIN between two records.
+2. A memory BIO keeps the largest size that it ever had: write little to it, read large input in place, and take output from it
+   every few records.
+3. Clear OpenSSL's error queue after an error: a stale entry turns the next "want read" into a failure.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from tunnel.errors import PeerDenied, TlsError, TlsFault
 from tunnel.tls.openssl import ffi, lib, pointer, take_failure
 from tunnel.tls.peer_auth import CURRENT, PeerAuthContext
 
-# Looked up once: an attribute of the library is a search by name at each call.
+# Looked up once: each attribute access of the library is a search by name.
 _SSL_read, _SSL_write, _BIO_read, _BIO_write = lib.SSL_read, lib.SSL_write, lib.BIO_read, lib.BIO_write
 
 _INBOX_BYTES = 256 * 1024
@@ -31,12 +30,12 @@ _DATA = 23  # the type of records with application data, and of all records in T
 _MANY, _FEW = 64, 8  # records in one call: few after one without data, which costs as much as several small ones with data
 _MAX_IDLE = 32  # records in a row without application data: as many KeyUpdates as BoringSSL takes, twice as many as Go
 _MAX_ANSWER = 4096  # bytes that one call may make us answer: one record of TLS 1.2 can hold 4096 HelloRequests
-_MAX_SHAKE = 4096  # records in a handshake: enough for one whose messages come in records of one byte
-_SEAL_ROOM = 64 * 1024  # headers and tags of an inbox full of records, and what was left to say before
+_MAX_HANDSHAKE_RECORDS = 4096  # enough for a handshake in records of one byte
+_SEAL_ROOM = 64 * 1024  # record headers and tags for a full inbox, and output that was pending before
 
 
 class TlsParameters(NamedTuple):
-    """What a handshake has negotiated, by the names of the standards: `TLSv1.3`, `TLS_AES_256_GCM_SHA384`, `x25519`."""
+    """The negotiated parameters by their names in the standards: `TLSv1.3`, `TLS_AES_256_GCM_SHA384`, `x25519`."""
 
     version: str
     cipher: str
@@ -47,7 +46,7 @@ _NEGOTIATED: dict[tuple[int, Any, bytes], TlsParameters] = {}  # one object for 
 
 
 class Buffers:
-    """The working memory of every connection of one loop: what came in, what is to go out."""
+    """The input and output buffers that all connections of an event loop share."""
 
     __slots__ = ("inbox", "inbox_at", "inbox_view", "outbox_at", "outbox_heads", "outbox_view")
 
@@ -58,12 +57,12 @@ class Buffers:
         outbox = bytearray(_INBOX_BYTES + _SEAL_ROOM)
         self.outbox_view = memoryview(outbox)
         self.outbox_at = ffi.from_buffer(outbox)
-        # The first n bytes of the outbox, for small n: cutting a view costs more than finding one.
+        # Views of the first n bytes of the outbox, for small n: a lookup is cheaper than a slice.
         self.outbox_heads = [self.outbox_view[:size] for size in range(SMALL_HEADS)]
 
 
 class TlsEnd:
-    """One end of one connection: records in, plaintext out, and the other way round."""
+    """Our end of one connection: decrypts records from the inbox and encrypts plaintext into the outbox."""
 
     __slots__ = (
         "_fed",
@@ -85,7 +84,7 @@ class TlsEnd:
         "failure",
         "has_ended",
         "has_more",
-        "has_spoken",
+        "has_output",
         "refusal",
     )
 
@@ -107,26 +106,28 @@ class TlsEnd:
         self.admitted: Admitted | None = peer_auth.anonymous  # else set inside the handshake
         self.refusal: PeerDenied | None = None
         self.crash: BaseException | None = None
-        self.has_ended = False  # the peer's close_notify was read
-        self.has_spoken = False  # reading a record made OpenSSL want to say something: ask `take`
-        self.failure: TlsError | None = None  # why no record after those read so far can be read
-        self.has_more = False  # whole records are left over: the last call has used its budget up
-        self._idle = 0  # records since the last read that found application data
+        self.has_ended = False  # close_notify was received
+        self.has_output = False  # OpenSSL may have output after a read: call `take`
+        self.failure: TlsError | None = None  # why no further record can be read
+        self.has_more = False  # complete records are left, because the last call has used up its budget
+        self._idle = 0  # records since the last application data
         self._share = _MANY  # of the next call, in records
-        self._fed = self._result = 0  # a record that `open_one` has fed without finding data, and what it found
+        self._fed = self._result = (
+            0  # the size of a record that `open_one` has passed to OpenSSL without getting data, and the result
+        )
         self.consumed = 0  # bytes of the inbox that the last call used up
 
     def __del__(self) -> None:
         self.free()
 
     def free(self) -> None:
-        """Give the memory back; nothing else may be called then."""
+        """Free the connection; call nothing else afterwards."""
         if self._ssl is not None:
             lib.SSL_free(self._ssl)  # and the BIOs with it
             self._ssl = None
 
     def renew(self) -> None:
-        """Two new BIOs for those that a burst has made large; the one for reading must be empty."""
+        """Replace both BIOs, which stay as large as the largest burst; the one for reading must be empty."""
         waiting = self._peek_waiting()
         memory = lib.BIO_s_mem()
         self._rbio, self._wbio = lib.BIO_new(memory), lib.BIO_new(memory)
@@ -135,7 +136,7 @@ class TlsEnd:
         lib.SSL_set_bio(self._ssl, self._rbio, self._wbio)
 
     def _peek_waiting(self) -> bytes:
-        """What OpenSSL has to say and nobody has taken, such as session tickets."""
+        """Return pending output of OpenSSL without taking it, such as session tickets."""
         if self._wbio == ffi.NULL:
             return b""
         place = ffi.new("char **")
@@ -143,7 +144,7 @@ class TlsEnd:
         return bytes(ffi.buffer(place[0], size)) if size > 0 else b""
 
     def has_tickets_only(self) -> bool:
-        """Whether after a handshake nothing is left to send but session tickets, which no peer waits for (RFC 8446, 4.6.1)."""
+        """Whether only session tickets, which no peer waits for (RFC 8446, 4.6.1), are left to send after a handshake."""
         return self._is_server and lib.SSL_version(self._ssl) == lib.TLS1_3_VERSION
 
     def version(self) -> str:
@@ -152,7 +153,7 @@ class TlsEnd:
         return text.decode()
 
     def parameters(self) -> TlsParameters:
-        """What the handshake has negotiated."""
+        """Return the negotiated parameters."""
         name = lib.SSL_get0_group_name(self._ssl)
         group = b"" if name == ffi.NULL else bytes(ffi.string(name))
         key = lib.SSL_version(self._ssl), lib.SSL_get_current_cipher(self._ssl), group
@@ -163,25 +164,25 @@ class TlsEnd:
         return found
 
     def server_name(self) -> bytes:
-        """The name that the client asks for (SNI), nothing when it names none."""
+        """The server name that the client sent (SNI), empty if none."""
         name = lib.SSL_get_servername(self._ssl, lib.TLSEXT_NAMETYPE_host_name)
         return b"" if name == ffi.NULL else bytes(ffi.string(name))
 
     def alpn(self) -> bytes:
-        """The application's protocol that both sides have agreed on, if any."""
+        """The negotiated application protocol (ALPN), empty if none."""
         data, size = ffi.new("unsigned char **"), ffi.new("unsigned int *")
         lib.SSL_get0_alpn_selected(self._ssl, data, size)
         return bytes(ffi.buffer(data[0], size[0])) if size[0] else b""
 
     def is_resumed(self) -> bool:
-        """Whether the peer came without showing its certificate; this must never be."""
+        """Whether the session was resumed, without a certificate; this must never happen."""
         return bool(lib.SSL_session_reused(self._ssl))
 
     def handshake(self, end: int) -> bool:
-        """Take the records in `inbox[:end]` until the handshake is done, and say whether it is.
+        """Process the records in `inbox[:end]`, and return whether the handshake is complete.
 
-        `has_more` says whether it stopped for another reason: call it again in another turn. Raises TlsError when it failed,
-        PeerDenied when we refused the peer; in both cases `take` has what to send first.
+        If `has_more` is set, call it again in a later turn. Raises TlsError if the handshake failed, PeerDenied if we refused
+        the peer; in both cases send what `take` returns first.
         """
         self.consumed = 0
         self.has_more = False
@@ -193,20 +194,20 @@ class TlsEnd:
                 return False
             _BIO_write(self._rbio, self._inbox_at + self.consumed, stop - self.consumed)
             self.consumed = stop
-            self._count_shake()
+            self._count_handshake_record()
             if self._step():
                 self._idle = 0
                 return True
         self.has_more = self._record_end(self.consumed, end) > self.consumed
         return False
 
-    def _count_shake(self) -> None:
+    def _count_handshake_record(self) -> None:
         self._idle += 1
-        if self._idle > _MAX_SHAKE:
-            raise TlsError(TlsFault.NO_DATA, f"more than {_MAX_SHAKE} records in the handshake")
+        if self._idle > _MAX_HANDSHAKE_RECORDS:
+            raise TlsError(TlsFault.NO_DATA, f"more than {_MAX_HANDSHAKE_RECORDS} records in the handshake")
 
     def handshake_apart(self, data: bytes) -> bool:
-        """As `handshake`, with `data` in memory of its own: may wait on another thread while the buffers are in use."""
+        """Do `handshake` with `data` outside of the shared buffers, so that it may block on another thread."""
         shared = self._inbox, self._inbox_at
         self._inbox = bytearray(data)
         self._inbox_at = ffi.from_buffer("char[]", self._inbox)
@@ -216,17 +217,17 @@ class TlsEnd:
             self._inbox, self._inbox_at = shared
 
     def peer_certificates(self) -> list[Any]:
-        """What the peer has sent, leaf first, as OpenSSL's `X509 *`, which live as long as this end."""
+        """Return the certificates that the peer sent, leaf first, as `X509 *` that are valid as long as this end."""
         leaf = lib.SSL_get_peer_certificate(self._ssl)
         if leaf == ffi.NULL:
             return []
-        lib.X509_free(leaf)  # the session has a reference of its own
+        lib.X509_free(leaf)  # the session owns another reference
         chain = lib.SSL_get_peer_cert_chain(self._ssl)
         others = [lib.sk_X509_value(chain, at) for at in range(lib.sk_X509_num(chain))] if chain != ffi.NULL else []
-        return [leaf, *others] if self._is_server else others  # a server's list is without the leaf
+        return [leaf, *others] if self._is_server else others  # on a server OpenSSL's list omits the leaf
 
     def is_slow(self) -> bool:
-        """Whether the verdict may take time, so that the handshake belongs on a thread."""
+        """Whether the handshake may block on a policy, so that it must run on a thread."""
         return self._peer_auth.is_slow
 
     def _step(self) -> bool:
@@ -245,9 +246,9 @@ class TlsEnd:
         raise failure
 
     def open_one(self, size: int) -> int:
-        """The number of plaintext bytes when `inbox[:size]` is exactly one record with data, which most small reads are.
+        """Decrypt `inbox[:size]` if it is exactly one record with data, as most small reads are; return the plaintext size.
 
-        0 for everything else, which `open_records` then takes up where this has left it.
+        Returns 0 otherwise; `open_records` then continues.
         """
         inbox = self._inbox
         if (inbox[3] << 8 | inbox[4]) + 5 != size:
@@ -261,10 +262,10 @@ class TlsEnd:
         return 0
 
     def open_records(self, end: int) -> int:
-        """Decrypt the whole records of `inbox[:end]` into the outbox; the number of plaintext bytes.
+        """Decrypt the complete records of `inbox[:end]` into the outbox, and return the plaintext size.
 
-        `consumed` says how much of the inbox was used, `has_more` whether whole records are left for another turn. `failure` is
-        set by what is no record of this connection: what was decrypted before it is still the caller's.
+        Sets `consumed` to the number of input bytes used, and `has_more` if complete records are left for a later turn. Sets
+        `failure` at an invalid record; plaintext from before it is still returned.
         """
         inbox = self._inbox
         at, self._fed = self._fed, 0
@@ -294,11 +295,11 @@ class TlsEnd:
         return size
 
     def _read_records(self, start: int, end: int, count: int) -> int:
-        """The plaintext of `count` records in `inbox[start:end]`, read where they lie, without a copy into a BIO."""
+        """Decrypt `count` records in `inbox[start:end]` in place, without a copy into a BIO."""
         ssl, outbox_at = self._ssl, self._outbox_at
         lent = lib.BIO_new_mem_buf(self._inbox_at + start, end - start)
-        lib.BIO_set_mem_eof_return(lent, -1)  # at its end it is empty, not over
-        lib.SSL_set_bio(ssl, lent, self._wbio)  # the old one for reading goes, the one for writing stays
+        lib.BIO_set_mem_eof_return(lent, -1)  # its end means "no data yet", not EOF
+        lib.SSL_set_bio(ssl, lent, self._wbio)  # frees the previous read BIO, keeps the write BIO
         size = found = 0
         for _ in range(count):
             got = _SSL_read(ssl, outbox_at + size, _RECORD_BYTES)
@@ -313,7 +314,7 @@ class TlsEnd:
         return size
 
     def _count_idle(self, count: int, found: int) -> None:
-        """Of `count` records, so many had data; OpenSSL skips the others by itself, so their places are not known."""
+        """Count the records without data among `count`, of which `found` had data; OpenSSL skips the others itself."""
         self._idle = 0 if found else self._idle + count
         if found == count:
             self._share = _MANY
@@ -327,7 +328,7 @@ class TlsEnd:
             self.failure = TlsError(TlsFault.NO_DATA, f"messages without application data that ask for {answer} bytes")
 
     def _is_over(self, result: int) -> bool:
-        """Whether no record after the one read last counts: the peer has ended, or `failure` says why."""
+        """Whether reading has ended after this result, by close_notify or with `failure` set."""
         try:
             return self._stop_reading(result)
         except TlsError as error:
@@ -335,8 +336,8 @@ class TlsEnd:
             return True
 
     def _stop_reading(self, result: int) -> bool:
-        """What a read without data means: a record of another kind, the peer's close_notify, or an error."""
-        self.has_spoken = True
+        """Return whether a read without data was close_notify; raises TlsError for an error."""
+        self.has_output = True
         code = lib.SSL_get_error(self._ssl, result)
         if code == lib.SSL_ERROR_WANT_READ:
             return False
@@ -346,16 +347,16 @@ class TlsEnd:
         raise take_failure()
 
     def _has_late_close_notify(self, code: int) -> bool:
-        """Whether a read that OpenSSL reports as a system error found close_notify.
+        """Whether a read that OpenSSL reports as a system error was close_notify.
 
-        In TLS 1.3 it reports so for a close_notify after user_canceled, which Java sends before it (RFC 8446, 6.1). A fatal
-        alert sets the same flag, but it also leaves an error in the queue, so the code of its first read is another.
+        This happens in TLS 1.3 for a close_notify after user_canceled, which Java sends (RFC 8446, 6.1). A fatal alert sets the
+        same flag, but it also leaves an error in the queue, so the error code of its first read is different.
         """
         is_received = bool(lib.SSL_get_shutdown(self._ssl) & lib.SSL_RECEIVED_SHUTDOWN)
         return is_received and code == lib.SSL_ERROR_SYSCALL and self.failure is None
 
     def _record_end(self, at: int, end: int) -> int:
-        """Where the record at `at` ends, `at` when it is not all there, `end` when it is none."""
+        """Return the end of the record at `at`: `at` if it is incomplete, `end` if it is not a record."""
         if at + 5 <= end:
             inbox = self._inbox
             stop = at + 5 + (inbox[at + 3] << 8 | inbox[at + 4])
@@ -364,7 +365,7 @@ class TlsEnd:
         return at if at == end or self._is_plausible(at, end) else end
 
     def _is_plausible(self, at: int, end: int) -> bool:
-        """Whether an incomplete record may become one; if not, OpenSSL shall say at once what is wrong with it."""
+        """Whether an incomplete record can become a valid one; if not, OpenSSL gets it at once to report the error."""
         head = self._inbox[at : min(at + 5, end)]
         return (
             20 <= head[0] <= 23
@@ -373,7 +374,7 @@ class TlsEnd:
         )
 
     def seal(self, size: int) -> int:
-        """Encrypt `inbox[:size]` into the outbox; the number of bytes to send. Raises TlsError."""
+        """Encrypt `inbox[:size]` into the outbox, and return the number of bytes to send; raises TlsError."""
         if size <= _RECORD_BYTES:
             if _SSL_write(self._ssl, self._inbox_at, size) <= 0:
                 raise take_failure()
@@ -389,13 +390,13 @@ class TlsEnd:
         return out
 
     def take(self) -> bytes:
-        """What OpenSSL has to say and has not been asked for: a flight, an alert, a close_notify."""
-        self.has_spoken = False
+        """Return the pending output of OpenSSL: a flight, an alert, a close_notify."""
+        self.has_output = False
         size = _BIO_read(self._wbio, self._outbox_at, len(self._outbox))
         return bytes(self._outbox[:size]) if size > 0 else b""
 
     def close_notify(self) -> bytes:
-        """The alert that ends our direction; reading may go on."""
+        """Return the close_notify alert, which ends our direction; reading may continue."""
         lib.SSL_shutdown(self._ssl)
         lib.ERR_clear_error()
         return self.take()

@@ -1,7 +1,6 @@
-"""OpenSSL's library as pyOpenSSL itself reaches it.
+"""OpenSSL's functions through the private names of pyOpenSSL, whose existence is checked at import.
 
-Knows the private names by which it is reached, which stand here and nowhere else, and checks at import that each is there;
-must not know connections. The public calls allocate and copy at every turn, which costs 40 % of a small message.
+The public calls of pyOpenSSL allocate and copy each time, which costs 40 % of a small message.
 """
 
 from __future__ import annotations
@@ -37,19 +36,19 @@ if missing := [name for name in _NAMES if not hasattr(lib, name)]:
 
 
 def pointer(context: SSL.Context) -> Any:
-    """The `SSL_CTX *` of a context."""
+    """Return the `SSL_CTX *` of a context."""
     return context._context
 
 
 _LIMIT = 102_400  # SSL_MAX_CERT_LIST_DEFAULT
-_CONTEXT_WORDS, _CONNECTION_WORDS = 128, 400  # in which the limit stands, of the two structures
+_CONTEXT_WORDS, _CONNECTION_WORDS = 128, 400  # of the two structures that are searched for the limit
 
 
 def _find_limit() -> int | None:
-    """Where a context keeps its limit for Certificate messages, counted in words; None if that cannot be told for certain.
+    """Return the offset, in words, of a context's limit for Certificate messages; None if it is not certain.
 
-    SSL_CTX_set_max_cert_list is a macro that the library does not export. The place is the only one that holds the default,
-    and a connection takes over what is written there.
+    SSL_CTX_set_max_cert_list is a macro, which the library does not export. The offset is the only one with the default value,
+    and a connection inherits what is written there.
     """
     context = SSL.Context(SSL.TLS_METHOD)
     words = ffi.cast("size_t *", pointer(context))
@@ -75,9 +74,9 @@ _MOST_PLACES = 8  # the structure begins with store, leaf, certificates
 
 
 def _find_sent() -> int:
-    """Where a verification's context keeps the certificates that the peer sent, counted in pointers.
+    """Return the offset, in pointers, of the peer's certificates in an X509_STORE_CTX.
 
-    OpenSSL's X509_STORE_CTX_get0_untrusted is not among the library's names, so a context that is made for it tells the place.
+    The library does not export X509_STORE_CTX_get0_untrusted, so the offset is searched in a context with a known list.
     """
     context, store, sent = lib.X509_STORE_CTX_new(), lib.X509_STORE_new(), lib.sk_X509_new_null()
     try:
@@ -90,7 +89,7 @@ def _find_sent() -> int:
         lib.X509_STORE_CTX_free(context)
         lib.X509_STORE_free(store)
         lib.sk_X509_free(sent)
-    raise ImportError("this OpenSSL keeps a peer's certificates elsewhere: use the versions in pyproject.toml")
+    raise ImportError("unknown layout of X509_STORE_CTX in this OpenSSL: use the versions in pyproject.toml")
 
 
 _SENT_AT: Final = _find_sent()
@@ -98,12 +97,12 @@ _SENT_TYPE: Final[Any] = ffi.typeof(lib.sk_X509_new_null).result
 
 _LIMIT_AT: Final = _find_limit()
 
-_WITHOUT_DATA = {298, 409}  # SSL_R_RECORD_TOO_SMALL, SSL_R_TOO_MANY_WARN_ALERTS: OpenSSL's own limits on such records
+_WITHOUT_DATA = {298, 409}  # SSL_R_RECORD_TOO_SMALL, SSL_R_TOO_MANY_WARN_ALERTS: OpenSSL's limits on records without data
 _ALERT_BASE = 1000  # SSL_AD_REASON_OFFSET: a reason above it is the alert that the peer sent
 
 
 def load_certificate(der: bytes) -> Any:
-    """The `X509 *` of a certificate, of which OpenSSL does not read all that others read; raises TlsError."""
+    """Return the `X509 *` of a certificate; raises TlsError for one that OpenSSL rejects."""
     memory = lib.BIO_new_mem_buf(der, len(der))
     certificate = lib.d2i_X509_bio(memory, ffi.NULL)
     lib.BIO_free(memory)
@@ -120,28 +119,28 @@ def use_chain(context: SSL.Context, leaf: bytes, others: Iterable[bytes]) -> Non
         certificate = load_certificate(der)
         if lib.SSL_CTX_add_extra_chain_cert(pointer(context), certificate) != 1:
             raise take_failure()
-        lib.X509_up_ref(certificate)  # the context keeps what it is given, and so does our own reference
+        lib.X509_up_ref(certificate)  # the context owns one reference, and so do we
 
 
 def add_client_authority(context: SSL.Context, der: bytes) -> None:
-    """Tell clients that certificates of this authority are taken; raises TlsError."""
+    """Name this authority to clients in the CertificateRequest; raises TlsError."""
     if lib.SSL_CTX_add_client_CA(pointer(context), load_certificate(der)) != 1:
         raise take_failure()
 
 
 def raise_certificate_limit(context: SSL.Context, size: int) -> None:
-    """Take Certificate messages of so many bytes, beyond OpenSSL's own 100 KiB."""
+    """Accept Certificate messages of up to `size` bytes instead of OpenSSL's 100 KiB."""
     if _LIMIT_AT is not None:
         ffi.cast("size_t *", pointer(context))[_LIMIT_AT] = size
 
 
 def sent_certificates(store_context: Any) -> Any:
-    """OpenSSL's list of the certificates that the peer sent, the leaf first, inside a verification."""
+    """Return OpenSSL's list of the peer's certificates, leaf first, inside the verify callback."""
     return ffi.cast(_SENT_TYPE, ffi.cast("void **", store_context)[_SENT_AT])
 
 
 def take_failure() -> TlsError:
-    """OpenSSL's oldest error, with the queue emptied behind it."""
+    """Return OpenSSL's oldest error, and clear the error queue."""
     code = lib.ERR_get_error()
     lib.ERR_clear_error()
     if not code:

@@ -152,7 +152,7 @@ class TlsStream(trio.abc.HalfCloseableStream):
         self._failure = self._end.failure
         if self._failure is not None:
             return
-        if self._end.has_spoken and (pending := self._end.take()):
+        if self._end.has_output and (pending := self._end.take()):
             await self._transport.send_all(pending)
 
     async def _fail(self, error: TlsError) -> None:
