@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ObjectIdentifier
 
-from tunnel.acme.challenge import make_challenge
+from tunnel.acme.material import make_challenge
 from tunnel.pkix.strength import read_public_key
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)

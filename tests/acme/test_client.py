@@ -107,14 +107,14 @@ ORDER = {
     ("path", "status", "body", "said"),
     [
         ("/dir", 200, b"<html>", "ClientError: Unexpected response Content-Type"),
-        ("/dir", 200, [], "an answer that is not ACME's: "),
-        ("/dir", 200, {}, "an answer that is not ACME's: KeyError: "),
-        ("/dir", 200, "text", "an answer that is not ACME's: "),
+        ("/dir", 200, [], "unexpected response: "),
+        ("/dir", 200, {}, "unexpected response: KeyError: "),
+        ("/dir", 200, "text", "unexpected response: "),
         ("/newAccount", 400, PROBLEM, "rateLimited: too many certificates"),
         ("/newAccount", 400, {"type": "about:blank"}, "about:blank: no details"),
         ("/newOrder", 429, PROBLEM, "rateLimited: too many certificates"),
-        ("/newOrder", 201, b"", "an answer that is not ACME's: "),
-        ("/newOrder", 201, {"status": "strange"}, "an answer that is not ACME's: "),
+        ("/newOrder", 201, b"", "unexpected response: "),
+        ("/newOrder", 201, {"status": "strange"}, "unexpected response: "),
         ("/newOrder", 201, {**ORDER, "authorizations": ["nothing"]}, "MissingSchema: "),
         ("/newOrder", 201, ORDER, "cannot be reached: tcp:127.0.0.1:1: connection refused"),
         ("/newOrder", 403, {**PROBLEM, "detail": "x" * 10000}, "rateLimited: xxx"),
@@ -128,7 +128,7 @@ def test_an_answer_that_is_none_becomes_one_line(authority: Authority, path: str
 @pytest.mark.parametrize("path", ["/dir", "/newNonce", "/newOrder"])
 def test_a_status_of_http_is_told_with_its_url(authority: Authority, path: str) -> None:
     authority.say(path, b"<html>", status=502)
-    assert refused(f"{authority.url}/dir") == f"{authority.url}{path} answers with the HTTP status 502"
+    assert refused(f"{authority.url}/dir") == f"{authority.url}{path} returned HTTP status 502"
 
 
 def test_an_authority_that_does_not_run_is_said_not_to_be_reached() -> None:
@@ -145,7 +145,7 @@ def test_a_server_that_speaks_no_tls_is_not_said_to_be_untrusted(authority: Auth
 def test_an_authority_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "_REQUEST_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        assert refused(f"http://127.0.0.1:{silent.getsockname()[1]}/dir") == "no answer within 0.2s"
+        assert refused(f"http://127.0.0.1:{silent.getsockname()[1]}/dir") == "no response within 0.2s"
 
 
 def test_an_address_that_never_answers_delays_nothing(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +158,7 @@ def test_an_address_that_never_answers_delays_nothing(authority: Authority, monk
             filler.connect_ex(silent.getsockname())
         both = tuple(SocketAddress(socket.AF_INET, name) for name in (silent.getsockname(), ("127.0.0.1", port)))
         monkeypatch.setattr(client, "resolve", lambda _address: both)
-        assert refused(f"http://ca.test:{port}/none") == f"http://ca.test:{port}/none answers with the HTTP status 404"
+        assert refused(f"http://ca.test:{port}/none") == f"http://ca.test:{port}/none returned HTTP status 404"
 
 
 def test_roots_that_are_not_there_are_named() -> None:

@@ -125,7 +125,7 @@ def test_one_that_cannot_be_read_is_replaced(workloads: Workloads) -> None:
     path.write_bytes(b"rubbish")
     fresh = workloads.keeper().obtain()
     assert len(workloads.accounts) == 2
-    assert any("a new certificate will take its place" in line for line in workloads.said)
+    assert any("requesting a new one" in line for line in workloads.said)
     assert workloads.stored().chain == fresh.chain
 
 
@@ -167,7 +167,7 @@ def test_a_certificate_that_cannot_be_kept_serves_all_the_same(workloads: Worklo
 
     monkeypatch.setattr(Storage, "save", fail)
     assert workloads.keeper().obtain().chain
-    assert "disk full: it will have to be asked for again after a restart" in workloads.said[-1]
+    assert "disk full: a restart will request a new certificate" in workloads.said[-1]
 
 
 # -- the next one
@@ -237,7 +237,7 @@ def test_the_next_look_is_when_it_is_due_or_at_the_interval(
     workloads.lasts = lasts
     keeper = workloads.keeper(check_interval=interval)
     keeper.obtain()
-    assert keeper.seconds_to_next_look() == expected
+    assert keeper.seconds_to_next_check() == expected
 
 
 @pytest.mark.parametrize(
@@ -260,10 +260,10 @@ def test_failed_renewals_are_tried_again_the_more_often_the_less_time_is_left(
     for _ in delays:
         with pytest.raises(IdentityError):
             keeper.renew_if_due()
-        seen.append(keeper.seconds_to_next_look())
+        seen.append(keeper.seconds_to_next_check())
     assert seen == delays
     assert keeper.renew_if_due() is not None
-    assert keeper.seconds_to_next_look() == workloads.config.check_interval
+    assert keeper.seconds_to_next_check() == workloads.config.check_interval
 
 
 def test_a_clock_that_is_set_neither_ends_nor_delays_the_looks(workloads: Workloads) -> None:
@@ -271,7 +271,7 @@ def test_a_clock_that_is_set_neither_ends_nor_delays_the_looks(workloads: Worklo
     keeper.obtain()
     workloads.now -= 365 * DAY
     assert keeper.renew_if_due() is None
-    assert keeper.seconds_to_next_look() == workloads.config.check_interval
+    assert keeper.seconds_to_next_check() == workloads.config.check_interval
     workloads.now += (365 + 89) * DAY
-    assert keeper.seconds_to_next_look() <= workloads.config.check_interval
+    assert keeper.seconds_to_next_check() <= workloads.config.check_interval
     assert keeper.renew_if_due() is not None

@@ -111,7 +111,7 @@ def test_a_failed_write_leaves_the_old_one_and_no_rubbish(config: AcmeConfig, mo
 
 def test_a_folder_that_cannot_be_made_is_named(config: AcmeConfig) -> None:
     config.storage_dir.parent.parent.write_text("a file in the way")
-    with pytest.raises(IdentityError, match=r"cannot (read|make) .*/data/tunnel/acme/.*: not a directory"):
+    with pytest.raises(IdentityError, match=r"cannot (read|create) .*/data/tunnel/acme/.*: not a directory"):
         Storage(config).account_key()
 
 

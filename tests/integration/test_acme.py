@@ -109,7 +109,7 @@ def test_an_authority_that_rejects_good_nonces_is_asked_again(tmp_path: Path) ->
 
 def test_an_authority_that_does_not_reach_us_says_so(config: AcmeConfig) -> None:
     said = refused(replace(config, challenge_port=free_ports(1)[0]))
-    assert said.startswith("the challenge was not met: ")
+    assert said.startswith("challenge failed: ")
     assert f"Failed to connect to 127.0.0.1:{config.challenge_port}" in said
 
 
@@ -131,7 +131,7 @@ def test_an_authority_whose_terms_are_refused_refuses_us(config: AcmeConfig, mon
 
 def test_a_url_that_is_no_directory_is_told(pebble: Pebble, config: AcmeConfig) -> None:
     url = pebble.url("nothing")
-    assert refused(replace(config, directory_url=url)) == f"{url} answers with the HTTP status 404"
+    assert refused(replace(config, directory_url=url)) == f"{url} returned HTTP status 404"
 
 
 # -- the next certificate, while serving
@@ -281,5 +281,5 @@ def test_a_server_can_be_stopped_while_it_waits_for_its_certificate(tmp_path: Pa
             f"--auto-acme-ca=https://127.0.0.1:{silent.getsockname()[1]}/dir",
         )
         with closing(Proxy(argv, environ={**bare_environment(), "XDG_DATA_HOME": str(tmp_path)})) as server:
-            server.wait_for("ACME: asking https://")
+            server.wait_for("ACME: requesting a certificate for ")
             assert server.stop() == 0  # long before five attempts are over

@@ -51,7 +51,7 @@ class FileRefresher:
             raise outcome
         return outcome
 
-    def seconds_to_next_look(self) -> float:
+    def seconds_to_next_check(self) -> float:
         self.looks += 1
         return 0.0
 

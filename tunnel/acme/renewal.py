@@ -1,7 +1,6 @@
-"""The certificate of one domain, had at the start and kept fresh.
+"""The certificate of one domain: obtained at start and renewed before it expires.
 
-Knows when to ask for a certificate, how often to try and what stays in use meanwhile; must not know the protocol ACME. Its
-calls block, so they belong into a thread, one at a time. What it has to say it says there, too.
+All calls block, and log from the thread that made them: they belong into a thread, one at a time.
 """
 
 from __future__ import annotations
@@ -25,20 +24,20 @@ from tunnel.tls.context import Presented
 ATTEMPTS = 5  # at the start, before it is given up
 _FIRST_DELAY, _LONGEST_DELAY = 5.0, 120.0  # seconds between attempts, doubling
 _LONGEST_RENEWAL_DELAY = 3600.0  # while there is time: authorities count failures by the hour
-_WAIT_LIMIT = 20  # one part of so many of the time that is left is a delay that does no harm
+_WAIT_PART = 20  # a delay is at most this part of the time until expiry
 
 Issue = Callable[[AcmeConfig, ec.EllipticCurvePrivateKey, Callable[[KeyMaterial], AbstractContextManager[None]]], KeyMaterial]
 OpenPort = Callable[[AcmeChallenges, int], AbstractContextManager[None]]
 
 
 class CertificateRenewer:
-    """Has a certificate after `obtain`, and a newer one after a `renew_if_due` that found the time come."""
+    """Obtains the certificate of one domain, and renews it when a third of its lifetime is left."""
 
     def __init__(
         self,
         config: AcmeConfig,
         challenges: AcmeChallenges,
-        say: Callable[[str], None],
+        log: Callable[[str], None],
         *,
         issue: Issue,
         open_port: OpenPort = open_responder,
@@ -47,7 +46,7 @@ class CertificateRenewer:
     ) -> None:
         self._config = config
         self._challenges = challenges
-        self._say = say
+        self._log = log
         self._issue = issue
         self._open_port = open_port
         self._clock = clock
@@ -57,73 +56,73 @@ class CertificateRenewer:
         self._failures = 0  # since the last certificate
 
     def obtain(self) -> KeyMaterial:
-        """The certificate that was kept, if it may be used now, else a new one; raises IdentityError after some attempts."""
-        self._held = self._kept() or self._ask_patiently()
+        """The stored certificate if it is valid, else a new one; raises IdentityError after the last attempt."""
+        self._held = self._load_stored() or self._request_with_retries()
         return self._held
 
     def renew_if_due(self) -> KeyMaterial | None:
-        """A newer certificate if it is time for one; raises IdentityError, and then the old one is as good as it was."""
+        """A new certificate if renewal is due, else None; raises IdentityError, and the certificate in use is kept."""
         assert self._held is not None, "obtain first"
         if self._clock() < renew_due_at(self._held.chain).timestamp():
             return None
         try:
-            self._held = self._ask()
+            self._held = self._request()
         except IdentityError:
             self._failures += 1
             raise
         self._failures = 0
         return self._held
 
-    def seconds_to_next_look(self) -> float:
-        """How long to wait before `renew_if_due`; never for ever, since the clock on the wall may jump."""
+    def seconds_to_next_check(self) -> float:
+        """Seconds until the next `renew_if_due`; bounded, because the wall clock may be set."""
         assert self._held is not None, "obtain first"
         now = self._clock()
         if self._failures:
             left = self._held.chain[0].not_after.timestamp() - now
-            cap = min(max(left / _WAIT_LIMIT, _LONGEST_DELAY), _LONGEST_RENEWAL_DELAY)
+            cap = min(max(left / _WAIT_PART, _LONGEST_DELAY), _LONGEST_RENEWAL_DELAY)
             return _delay(self._failures, cap)
         until_due = renew_due_at(self._held.chain).timestamp() - now
-        # The floor is for an authority whose certificates are due from the first day on.
+        # The minimum is for certificates that are due for renewal from the start.
         return min(max(until_due, _FIRST_DELAY), self._config.check_interval)
 
-    def _kept(self) -> KeyMaterial | None:
-        """What an earlier run has left, until it ends: if it is due, it serves while it is renewed."""
+    def _load_stored(self) -> KeyMaterial | None:
+        """The certificate of an earlier run unless it has expired; one that is due is used while it is renewed."""
         try:
-            with identity_errors("the certificate that was kept cannot be used"):
-                kept = self._storage.load()
+            with identity_errors("stored certificate cannot be used"):
+                stored = self._storage.load()
         except IdentityError as error:
-            self._say(f"ACME: {error}: a new certificate will take its place")
+            self._log(f"ACME: {error}: requesting a new one")
             return None
-        if kept is None or self._clock() >= kept.chain[0].not_after.timestamp():
+        if stored is None or self._clock() >= stored.chain[0].not_after.timestamp():
             return None
-        self._say(f"ACME: using the certificate for {self._config.domain} from before, {_span(kept)}")
-        return kept
+        self._log(f"ACME: using the stored certificate for {self._config.domain} {_describe_dates(stored)}")
+        return stored
 
-    def _ask_patiently(self) -> KeyMaterial:
+    def _request_with_retries(self) -> KeyMaterial:
         for attempt in range(1, ATTEMPTS):
             try:
-                return self._ask()
+                return self._request()
             except IdentityError as error:
                 delay = _delay(attempt, _LONGEST_DELAY)
-                self._say(f"ACME: attempt {attempt} of {ATTEMPTS}: {error}; the next one in {delay:g}s")
+                self._log(f"ACME: attempt {attempt} of {ATTEMPTS}: {error} retry_in={delay:g}s")
                 self._sleep(delay)
-        return self._ask()
+        return self._request()
 
-    def _ask(self) -> KeyMaterial:
+    def _request(self) -> KeyMaterial:
         config = self._config
-        self._say(f"ACME: asking {hide_secrets(config.directory_url)} for a certificate for {config.domain}")
-        with identity_errors("no certificate from the ACME server"):  # the library raises what it likes on an odd answer
-            fresh = self._issue(config, self._storage.account_key(), self._answering)
-        self._say(f"ACME: got a certificate for {config.domain}, {_span(fresh)}")
+        self._log(f"ACME: requesting a certificate for {config.domain} from {hide_secrets(config.directory_url)}")
+        with identity_errors("no certificate from the ACME server"):  # the library can raise anything
+            fresh = self._issue(config, self._storage.account_key(), self._answer_challenge)
+        self._log(f"ACME: got a certificate for {config.domain} {_describe_dates(fresh)}")
         try:
             self._storage.save(fresh)
-        except IdentityError as error:  # it serves all the same, and must not be asked for again while it does
-            self._say(f"ACME: {error}: it will have to be asked for again after a restart")
+        except IdentityError as error:  # it is used all the same
+            self._log(f"ACME: {error}: a restart will request a new certificate")
         return fresh
 
     @contextmanager
-    def _answering(self, certificate: KeyMaterial) -> Iterator[None]:
-        """Probes are answered where the tunnel listens, and on the challenge's port when nobody listens there."""
+    def _answer_challenge(self, certificate: KeyMaterial) -> Iterator[None]:
+        """Answer the challenge where the tunnel listens, and on the challenge port if no other socket listens there."""
         with ExitStack() as stack:
             stack.enter_context(
                 self._challenges.present(self._config.domain, Presented(certificate.chain, certificate.private_key))
@@ -131,25 +130,25 @@ class CertificateRenewer:
             try:
                 stack.enter_context(self._open_port(self._challenges, self._config.challenge_port))
             except IdentityError:
-                if self._held is None:  # the tunnel does not listen yet, so there is no other place
+                if self._held is None:  # the tunnel does not listen yet, so the port is needed
                     raise
             yield
 
 
-def open_renewer(config: AcmeConfig, challenges: AcmeChallenges, say: Callable[[str], None]) -> CertificateRenewer:
-    """A keeper that asks the real authority; raises ConfigError when the library for it is not installed."""
+def open_renewer(config: AcmeConfig, challenges: AcmeChallenges, log: Callable[[str], None]) -> CertificateRenewer:
+    """A renewer that uses the library `acme`; raises ConfigError if it is not installed."""
     try:
         from tunnel.acme.client import issue
     except ImportError as error:
         raise ConfigError(
             f"--auto-acme-cert needs the optional library acme ({error}): install tunnel with its extra, spiffe-tunnel[acme]"
         ) from error
-    return CertificateRenewer(config, challenges, say, issue=issue)
+    return CertificateRenewer(config, challenges, log, issue=issue)
 
 
 def _delay(failures: int, cap: float) -> float:
     return min(_FIRST_DELAY * 2.0 ** min(failures - 1, 16), cap)
 
 
-def _span(material: KeyMaterial) -> str:
-    return f"good until {format_time(material.chain[0].not_after)}, due at {format_time(renew_due_at(material.chain))}"
+def _describe_dates(material: KeyMaterial) -> str:
+    return f"not_after={format_time(material.chain[0].not_after)} renewal_due={format_time(renew_due_at(material.chain))}"

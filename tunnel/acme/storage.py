@@ -1,8 +1,6 @@
-"""The account's key and the certificate on disk.
+"""Storage of the account key and the certificate: files that only this user can read, each replaced as a whole.
 
-Knows names, modes and atomic replacement of files; must not know what is asked of an authority. This is the one place where
-the program writes keys: nobody but the user may read them from their first byte on, and a file is old or new, never half.
-One folder for each directory URL, so that a test authority's certificate is never taken for a real one.
+Each directory URL has a directory of its own, so that a certificate of a test server is never used as a real one.
 """
 
 from __future__ import annotations
@@ -25,7 +23,7 @@ _MAX_BYTES = 1024 * 1024  # of a file; ours have a few thousand
 
 
 class Storage:
-    """What is kept for one domain at one authority."""
+    """The files for one domain at one ACME server."""
 
     def __init__(self, config: AcmeConfig) -> None:
         self._domain = config.domain
@@ -34,7 +32,7 @@ class Storage:
         self._certificate = self._folder / f"certificate-{config.domain}.pem"
 
     def account_key(self) -> ec.EllipticCurvePrivateKey:
-        """The key of the account, a new one at the first time; raises IdentityError."""
+        """The key of the account, created if there is none; raises IdentityError."""
         pem = self._read(self._account)
         if pem is None:
             key = new_key()
@@ -47,7 +45,7 @@ class Storage:
             raise IdentityError(error.reason, text) from error
 
     def load(self) -> KeyMaterial | None:
-        """The certificate that was kept, however old, or None; raises IdentityError."""
+        """The stored certificate, even if it has expired, or None; raises IdentityError."""
         pem = self._read(self._certificate)
         if pem is None:
             return None
@@ -57,18 +55,18 @@ class Storage:
             raise IdentityError(error.reason, f"{self._certificate}: {error}") from error
 
     def save(self, material: KeyMaterial) -> None:
-        """Keep a certificate in the place of the one before; raises IdentityError."""
+        """Replace the stored certificate; raises IdentityError."""
         self._write(self._certificate, encode_material(material))
 
     def make_folder(self) -> Path:
-        """The folder of everything that is kept, which exists now; ours are for the user alone. Raises IdentityError."""
+        """Create the directory, for this user only, and return it; raises IdentityError."""
         ours = self._folder.parent
         try:
             ours.parent.mkdir(parents=True, exist_ok=True)
             for folder in (ours, self._folder):
                 folder.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
-            raise _failure("make", self._folder, error) from error
+            raise _failure("create", self._folder, error) from error
         return self._folder
 
     def _read(self, path: Path) -> bytes | None:
@@ -81,7 +79,7 @@ class Storage:
             raise _failure("read", path, error) from error
 
     def _write(self, path: Path, content: bytes) -> None:
-        fresh = path.with_name(f".{secrets.token_hex(8)}.tmp")  # short: the name itself may be as long as names can be
+        fresh = path.with_name(f".{secrets.token_hex(8)}.tmp")  # short: the name may have the maximum length already
         self.make_folder()
         try:
             _write_secret(fresh, content)
@@ -97,7 +95,7 @@ def _parse_account_key(pem: bytes) -> ec.EllipticCurvePrivateKey:
     block = find_key(parse_blocks(pem))
     key = None if block is None else parse_key(block)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise IdentityError(IdentityFault.BAD_KEY, "no private key of the kind that an account has here")
+        raise IdentityError(IdentityFault.BAD_KEY, "not an EC private key, which an account has here")
     return key
 
 

@@ -47,7 +47,7 @@ class AcmeSource:
             self._sink.fail(error)
             return
         while True:
-            await trio.sleep(self._renewer.seconds_to_next_look())
+            await trio.sleep(self._renewer.seconds_to_next_check())
             await self._renew()
 
     async def reload(self) -> None:
@@ -61,7 +61,7 @@ class AcmeSource:
             with identity_errors("the renewal failed"):  # for example, no thread or no memory
                 await self._use_fresh()
         except IdentityError as error:
-            delay = self._renewer.seconds_to_next_look()
+            delay = self._renewer.seconds_to_next_check()
             self._log.write(f"ACME: {escape(str(error))}; keeping the current certificate retry_in={delay:g}s")
 
     async def _use_fresh(self) -> None:
