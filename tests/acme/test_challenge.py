@@ -1,4 +1,4 @@
-"""The certificate that answers a challenge is the one that RFC 8737 describes, byte for byte."""
+"""The certificate of a challenge is the one of RFC 8737, byte for byte."""
 
 from __future__ import annotations
 

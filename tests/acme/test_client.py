@@ -1,4 +1,4 @@
-"""Whatever an authority answers that is not ACME's, one line says so."""
+"""Every failure of an ACME server becomes one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A certificate is had at the start or not at all, renewed in time, and never lost while it works."""
+"""A certificate is obtained at start or not at all, renewed in time, and kept while it is valid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""On its own port an authority's probe is answered, strangers are hung up on, and afterwards the port is free again."""
+"""The challenge port answers probes, closes every other connection, and is free afterwards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is kept comes back, is nobody else's to read, and is old or new, never half."""
+"""Stored files can be loaded again, are readable by the user only, and are replaced as a whole."""
 
 from __future__ import annotations
 

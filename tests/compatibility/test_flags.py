@@ -111,7 +111,7 @@ def test_a_client_without_a_certificate_serves_its_status_in_the_clear_and_warns
     )
     client = installed_command.start(*line, "--disable-authentication", f"--status=127.0.0.1:{port}")
     assert client.address
-    client.wait_for("warning: no certificate to serve .* with: the status port speaks plain HTTP$")
+    client.wait_for("warning: status port .* serves plain HTTP: no certificate$")
     assert ask(("127.0.0.1", port), "/_status")[0] in (200, 503)
 
 

@@ -15,7 +15,7 @@ from tunnel.errors import ConfigError, WireError, WireFault
 from tunnel.http.client import (
     USER_AGENT,
     HttpExchange,
-    HttpResponse,
+    ReceivedResponse,
     fetch,
     fetch_blocking,
     parse_http_url,
@@ -32,7 +32,7 @@ def exchange(max_body: int = 1000) -> HttpExchange:
     return HttpExchange("GET", "/", {"Host": "x"}, max_body=max_body)
 
 
-def response_of(*pieces: bytes, max_body: int = 1000) -> HttpResponse:
+def response_of(*pieces: bytes, max_body: int = 1000) -> ReceivedResponse:
     """The response to pieces of a stream that then ends."""
     one = exchange(max_body)
     for piece in (*pieces, b""):
@@ -58,7 +58,7 @@ def test_of_equal_headers_the_first_counts() -> None:
 
 def test_without_a_wanted_body_the_header_is_enough() -> None:
     head = SIZED.removesuffix(b"hello")
-    assert exchange(0).feed(head) == HttpResponse(200, {"x-first": "a", "content-length": "5"}, b"")
+    assert exchange(0).feed(head) == ReceivedResponse(200, {"x-first": "a", "content-length": "5"}, b"")
 
 
 @pytest.mark.parametrize("data", [SIZED, CHUNKED, UNTIL_END])
@@ -119,7 +119,7 @@ def test_both_drivers_return_the_same() -> None:
         far.sendall(INTERIM + SIZED)
         blocking = fetch_blocking(near, exchange())
 
-    async def talk() -> HttpResponse:
+    async def talk() -> ReceivedResponse:
         ours, theirs = trio.testing.memory_stream_pair()
         await theirs.send_all(INTERIM + SIZED)
         return await fetch(ours, exchange())

@@ -1,4 +1,4 @@
-"""Requests are answered in turn, however their bytes come in, and whoever is slow or wrong only harms himself."""
+"""Requests are answered in order for every split of their bytes; a slow or invalid client ends only its own connection."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.support.status_port_client import LIMITS, Answer, conversation, echo, parse_answers, read_all, run
-from tunnel.http.connection import Limits, Request, Respond, Response, serve_connection
+from tunnel.http.connection import HttpLimits, Request, Respond, Response, serve_connection
 from tunnel.net.connection_limiter import ConnectionLimiter
 
 ONE = b"GET /a?x=1 HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -17,7 +17,7 @@ LAST = b"GET /b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
 
 def exchange(
-    *pieces: bytes, respond: Respond = echo, limits: Limits = LIMITS, methods: list[str] | None = None
+    *pieces: bytes, respond: Respond = echo, limits: HttpLimits = LIMITS, methods: list[str] | None = None
 ) -> list[Answer]:
     """The answers to what a client sends in pieces and then ends."""
     answers: list[Answer] = []
@@ -159,7 +159,7 @@ def test_noise_never_ends_in_a_bug() -> None:
             assert answer.status == 400
 
 
-def closed_after(limits: Limits, *steps: tuple[float, bytes]) -> float:
+def closed_after(limits: HttpLimits, *steps: tuple[float, bytes]) -> float:
     """When, in seconds of trio's clock, the server ends a connection on which so much is sent at such times."""
     ended: list[float] = []
 
@@ -181,7 +181,7 @@ def closed_after(limits: Limits, *steps: tuple[float, bytes]) -> float:
     return ended[0]
 
 
-SLOW = Limits(header=10.0, read=30.0, idle=120.0)
+SLOW = HttpLimits(header=10.0, read=30.0, idle=120.0)
 POST = b"POST /p HTTP/1.1\r\nHost: x\r\nContent-Length: 90\r\n\r\n"
 
 

@@ -1,4 +1,4 @@
-"""Every connection stands for itself: silence, floods and bugs of one keep nobody else waiting."""
+"""Connections are independent: silence, floods and crashes of one delay no other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Foreign web pages neither read the status port by DNS rebinding nor change anything across sites."""
+"""Foreign web pages cannot read the status port by DNS rebinding or change its state by cross-site requests."""
 
 from __future__ import annotations
 

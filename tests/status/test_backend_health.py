@@ -1,4 +1,4 @@
-"""The check asks the target and nobody else, takes exactly 200 for a yes, and always ends in time."""
+"""Health checks connect only to the target, accept only status 200, and end within their limit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Timers: what is exact, and the rates."""
+"""Timers: exact counts, sums and buckets, and rates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON and Graphite's lines, as scripts for ghostunnel read them."""
+"""JSON and Graphite lines have the format that ghostunnel's users parse."""
 
 from __future__ import annotations
 

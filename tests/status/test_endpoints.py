@@ -1,4 +1,4 @@
-"""Each path answers as ghostunnel's does, and what was not switched on is not there."""
+"""Each path responds as ghostunnel's does; a path that is not enabled is 404."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The diagnosis shows where the process stands, comes back to its start value, and gives no secret away."""
+"""Profiles show tasks, threads and connections, fall back to their start values, and have no secrets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prometheus's text, as the parser of its library reads it."""
+"""Prometheus text is parsed by the client library to the values of the snapshot."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reports over real sockets: when they come, what they carry, and what is said when they fail."""
+"""Metric reports over real sockets: times, content, and log lines of failures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sample: bounded, deterministic when chance and clock are set, and more of what is recent."""
+"""The sample is bounded, deterministic with a fixed clock and random source, and prefers recent values."""
 
 from __future__ import annotations
 

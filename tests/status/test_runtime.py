@@ -1,4 +1,4 @@
-"""What the process says of itself."""
+"""Memory, tasks, threads and garbage collection of the process."""
 
 from __future__ import annotations
 

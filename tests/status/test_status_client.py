@@ -1,4 +1,4 @@
-"""What an answer of a status port says, whatever it is that answers."""
+"""`tunnel health` reports one line for every response of a status port."""
 
 from __future__ import annotations
 

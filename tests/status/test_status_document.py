@@ -1,4 +1,4 @@
-"""The document has ghostunnel's keys in their order, Go's times, and tells the truth about the last reload."""
+"""The status document has ghostunnel's keys in their order, Go's times, and the outcome of the last reload."""
 
 from __future__ import annotations
 

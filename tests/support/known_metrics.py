@@ -1,4 +1,4 @@
-"""A source of metrics whose every number is known."""
+"""A metrics source with known values."""
 
 from __future__ import annotations
 

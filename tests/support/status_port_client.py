@@ -1,4 +1,4 @@
-"""A status port in this process and clients that speak to it byte by byte."""
+"""HTTP servers in this process and byte-level clients for them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import trio.testing
 
 from tests.support.tls_ends import Identity, identity
 from tunnel.authz.authorizer import allow_anonymous
-from tunnel.http.connection import Limits, Request, Respond, Response, serve_connection
+from tunnel.http.connection import HttpLimits, Request, Respond, Response, serve_connection
 from tunnel.http.origin_policy import OpenOriginPolicy
 from tunnel.http.server import HttpService, serve_http
 from tunnel.net.connection_limiter import ConnectionLimiter
@@ -22,7 +22,7 @@ from tunnel.tls.context import Presented, TlsContext, TlsOptions
 from tunnel.tls.engine import Buffers, TlsEnd
 from tunnel.tls.stream import TlsSource
 
-LIMITS = Limits(header=10.0)
+LIMITS = HttpLimits(header=10.0)
 Stream = trio.abc.HalfCloseableStream
 
 
@@ -112,7 +112,7 @@ async def echo(request: Request) -> Response:
 
 @asynccontextmanager
 async def conversation(
-    respond: Respond = echo, limits: Limits = LIMITS, limiter: ConnectionLimiter | None = None
+    respond: Respond = echo, limits: HttpLimits = LIMITS, limiter: ConnectionLimiter | None = None
 ) -> AsyncIterator[trio.StapledStream]:
     """A client's end of a connection in memory that is served."""
     client, server = trio.testing.memory_stream_pair()
@@ -164,7 +164,7 @@ def listen() -> Listener:
 async def served(
     respond: Respond = echo,
     *,
-    limits: Limits = LIMITS,
+    limits: HttpLimits = LIMITS,
     tls: TlsSource | None = None,
     max_connections: int = 256,
     listener: Listener | None = None,

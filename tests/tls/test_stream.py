@@ -43,7 +43,7 @@ from tests.support.tls_ends import (
     public_context,
 )
 from tunnel.errors import Denial, PeerDenied, TlsError
-from tunnel.http.connection import Limits, Request, Response
+from tunnel.http.connection import HttpLimits, Request, Response
 from tunnel.tls.context import Presented, TlsContext, TlsOptions
 from tunnel.tls.peer_auth import PeerAuth
 from tunnel.tls.stream import TlsStream, accept_tls, connect_tls
@@ -272,7 +272,7 @@ def test_a_handshake_that_fails_is_one_line(data: bytes, why: str) -> None:
 
 def test_silence_in_a_handshake_is_left_in_time_and_keeps_nobody_waiting() -> None:
     async def talk() -> None:
-        async with served(tls=SOURCE, limits=Limits(header=0.2), max_connections=64) as port:
+        async with served(tls=SOURCE, limits=HttpLimits(header=0.2), max_connections=64) as port:
             silent = [await port.connect() for _ in range(30)]
             for stream in silent:
                 assert await stream.receive_some(1) == b""

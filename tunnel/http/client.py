@@ -64,7 +64,7 @@ def parse_http_url(text: str) -> HttpUrl:
 
 
 @dataclass(frozen=True, slots=True)
-class HttpResponse:
+class ReceivedResponse:
     """A response that was received; `body` is limited by the exchange, and shorter if the connection was closed inside it."""
 
     status: int
@@ -87,7 +87,7 @@ class HttpExchange:
         events = (h11.Request(method=method, target=target, headers=list(every.items())), h11.Data(body), h11.EndOfMessage())
         self.request = b"".join(self._wire.send(event) or b"" for event in events)
 
-    def feed(self, data: bytes) -> HttpResponse | None:
+    def feed(self, data: bytes) -> ReceivedResponse | None:
         """The response when it is complete; no data is the end of the connection. Raises WireError."""
         self._has_received = self._has_received or bool(data)
         try:
@@ -100,7 +100,7 @@ class HttpExchange:
                 raise WireError(WireFault.TRUNCATED, "connection closed without a response") from None
             raise WireError(WireFault.MALFORMED, str(error)) from error
 
-    def _next_response(self) -> HttpResponse | None:
+    def _next_response(self) -> ReceivedResponse | None:
         while self._head is None or len(self._body) < self._max_body:
             event = self._wire.next_event()
             if event is h11.NEED_DATA:
@@ -114,9 +114,9 @@ class HttpExchange:
         assert self._head is not None
         return self._response(self._head)
 
-    def _response(self, head: h11.Response) -> HttpResponse:
+    def _response(self, head: h11.Response) -> ReceivedResponse:
         headers = {name.decode(): value.decode("latin-1") for name, value in reversed(head.headers)}
-        return HttpResponse(head.status_code, headers, self._body[: self._max_body])
+        return ReceivedResponse(head.status_code, headers, self._body[: self._max_body])
 
 
 def request_url(method: str, url: HttpUrl, headers: Mapping[str, str] | None = None, body: bytes = b"") -> HttpExchange:
@@ -127,7 +127,7 @@ def request_url(method: str, url: HttpUrl, headers: Mapping[str, str] | None = N
     return HttpExchange(method, url.target, every, body)
 
 
-def fetch_blocking(sock: socket.socket, exchange: HttpExchange) -> HttpResponse:
+def fetch_blocking(sock: socket.socket, exchange: HttpExchange) -> ReceivedResponse:
     """The response on a connected socket, whose timeout limits each step; raises OSError and WireError."""
     sock.sendall(exchange.request)
     while (response := exchange.feed(sock.recv(_READ_BYTES))) is None:
@@ -135,7 +135,7 @@ def fetch_blocking(sock: socket.socket, exchange: HttpExchange) -> HttpResponse:
     return response
 
 
-async def fetch(stream: trio.abc.Stream, exchange: HttpExchange) -> HttpResponse:
+async def fetch(stream: trio.abc.Stream, exchange: HttpExchange) -> ReceivedResponse:
     """The response on a connected stream; raises trio.BrokenResourceError and WireError."""
     await stream.send_all(exchange.request)
     while (response := exchange.feed(bytes(await stream.receive_some(_READ_BYTES)))) is None:

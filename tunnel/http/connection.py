@@ -1,7 +1,6 @@
-"""HTTP/1.1 on one connection: requests in, answers out, in turn.
+"""HTTP/1.1 on the server's side of one connection: requests, responses and their limits.
 
-Knows h11 and the limits of time and size; must not know paths, TLS or listeners. A request counts from the moment its head
-is whole; until then the connection only waits (`lobby.py`). Which Host is ours, `guard.py` says.
+A connection counts as waiting until the header of a request is complete (`tunnel/net/connection_limiter.py`).
 """
 
 from __future__ import annotations
@@ -19,15 +18,15 @@ import trio
 from tunnel.net.connection_limiter import ConnectionLimiter
 
 TEXT = "text/plain; charset=utf-8"
-_PIECE = 16 * 1024
-_LINGER = 0.5  # seconds for a client to read why it was refused, before unread input turns our close into a reset
-_LINGER_PIECES = 64
+_READ_BYTES = 16 * 1024
+_LINGER = 0.5  # seconds for a client to read an error response: unread input would turn our close into a reset
+_LINGER_READS = 64
 _ORIGIN = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]*://[^/?]*")
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """Seconds and bytes that one connection may take; `header` also limits a TLS handshake."""
+class HttpLimits:
+    """HttpLimits of one connection in seconds and bytes; `header` also limits a TLS handshake."""
 
     header: float
     read: float = 30.0
@@ -39,22 +38,22 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a client asks; `path` is decoded, header names are in lower case, of several equal ones the first counts."""
+    """A request; `path` is decoded, header names are in lower case, and the first of several equal headers counts."""
 
     method: str
     path: str
     query: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
-    authority: str = ""  # of a target in absolute form
+    authority: str = ""  # of a request target in absolute form
 
-    def first(self, name: str) -> str:
-        """The first value of a name in the query, empty when there is none."""
+    def query_value(self, name: str) -> str:
+        """The first value of a name in the query, empty if there is none."""
         return parse_qs(self.query, keep_blank_values=True).get(name, [""])[0]
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What it is told; an empty body has no type."""
+    """A response; an empty body has no content type."""
 
     body: bytes = b""
     status: HTTPStatus = HTTPStatus.OK
@@ -66,41 +65,40 @@ Respond = Callable[[Request], Awaitable[Response]]
 
 
 async def serve_connection(
-    stream: trio.abc.HalfCloseableStream, respond: Respond, limiter: ConnectionLimiter, limits: Limits
+    stream: trio.abc.HalfCloseableStream, respond: Respond, limiter: ConnectionLimiter, limits: HttpLimits
 ) -> None:
-    """Answer the requests of one connection until one side has enough.
+    """Respond to the requests of one connection until it ends; the caller closes the stream.
 
-    Raises trio.BrokenResourceError when the client is gone, trio.TooSlowError when it takes too long to be served. The
-    stream stays open, and is the caller's to close.
+    Raises trio.BrokenResourceError if the client closes the connection, and trio.TooSlowError if a time limit is exceeded.
     """
-    talk = _Talk(stream, limiter, limits)
+    connection = _ServerConnection(stream, limiter, limits)
     try:
-        while (request := await talk.next_request()) is not None:
-            response = _refusal(request) or await respond(request)
-            if not await talk.answer(request, response):
+        while (request := await connection.next_request()) is not None:
+            response = _refuse_method(request) or await respond(request)
+            if not await connection.send_response(request, response):
                 return
     except h11.RemoteProtocolError as error:
-        await talk.refuse(HTTPStatus(error.error_status_hint))
+        await connection.send_error(HTTPStatus(error.error_status_hint))
 
 
-class _Talk:
-    """One connection's state between two requests."""
+class _ServerConnection:
+    """The state of one connection between two requests."""
 
-    def __init__(self, stream: trio.abc.HalfCloseableStream, limiter: ConnectionLimiter, limits: Limits) -> None:
+    def __init__(self, stream: trio.abc.HalfCloseableStream, limiter: ConnectionLimiter, limits: HttpLimits) -> None:
         self._stream = stream
         self._limiter = limiter
         self._limits = limits
         self._wire = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.head_bytes)
-        self._is_idle = False  # a new connection is expected to speak
+        self._is_idle = False  # a new connection has the shorter limit of a header
 
     async def next_request(self) -> Request | None:
-        """The next request with its body read and dropped; None when there is none, for whatever reason."""
+        """The next request, with its body read and discarded; None if the connection has ended or its slot is needed."""
         head = await self._next_head()
         if head is None:
             return None
-        if not self._wire.they_are_waiting_for_100_continue:  # such a body is never asked for
+        if not self._wire.they_are_waiting_for_100_continue:  # we never request such a body
             with trio.fail_after(self._limits.read):
-                await self._drop_body()
+                await self._discard_body()
         return _parse_request(head)
 
     async def _next_head(self) -> h11.Request | None:
@@ -114,7 +112,7 @@ class _Talk:
                     wait.deadline = trio.current_time() + self._limits.header
         return event if isinstance(event, h11.Request) else None
 
-    async def _drop_body(self) -> None:
+    async def _discard_body(self) -> None:
         size = 0
         while not isinstance(event := self._wire.next_event(), h11.EndOfMessage):
             if event is h11.NEED_DATA:
@@ -125,10 +123,10 @@ class _Talk:
                     raise h11.RemoteProtocolError("body too large", error_status_hint=HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
 
     async def _receive(self) -> None:
-        self._wire.receive_data(bytes(await self._stream.receive_some(_PIECE)))
+        self._wire.receive_data(bytes(await self._stream.receive_some(_READ_BYTES)))
 
-    async def answer(self, request: Request, response: Response) -> bool:
-        """Send an answer; whether another request may follow."""
+    async def send_response(self, request: Request, response: Response) -> bool:
+        """Send a response; whether another request may follow."""
         is_last = self._limiter.is_closed or self._wire.their_state is h11.SEND_BODY
         await self._send(response, has_body=request.method != "HEAD", is_last=is_last)
         if self._wire.our_state is not h11.DONE or self._wire.their_state is not h11.DONE:
@@ -138,8 +136,8 @@ class _Talk:
         self._is_idle = not self._wire.trailing_data[0]
         return True
 
-    async def refuse(self, status: HTTPStatus) -> None:
-        """The last answer to a client that does not speak HTTP, or too much of it."""
+    async def send_error(self, status: HTTPStatus) -> None:
+        """Send the last response, to a client whose request is invalid or too large."""
         if self._wire.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             await self._send(Response(f"{status.value} {status.phrase}".encode(), status), has_body=True, is_last=True)
             await linger(self._stream)
@@ -160,11 +158,11 @@ class _Talk:
 
 
 async def linger(stream: trio.abc.HalfCloseableStream) -> None:
-    """Say that nothing more comes, and let the client read what came before."""
+    """Send EOF, and give the client time to read the response."""
     with trio.move_on_after(_LINGER):
         await stream.send_eof()
-        for _ in range(_LINGER_PIECES):
-            if not await stream.receive_some(_PIECE):
+        for _ in range(_LINGER_READS):
+            if not await stream.receive_some(_READ_BYTES):
                 return
 
 
@@ -177,8 +175,8 @@ def _parse_request(head: h11.Request) -> Request:
     return Request(head.method.decode(), unquote(path) or "/", query, headers, authority)
 
 
-def _refusal(request: Request) -> Response | None:
-    """A tunnel through the status port is no request for anything that it has (RFC 9110, 9.3.6)."""
+def _refuse_method(request: Request) -> Response | None:
+    """CONNECT requests a tunnel and no resource of this server (RFC 9110, 9.3.6)."""
     if request.method == "CONNECT":
-        return Response(b"CONNECT is not served here\n", HTTPStatus.METHOD_NOT_ALLOWED)
+        return Response(b"CONNECT is not supported\n", HTTPStatus.METHOD_NOT_ALLOWED)
     return None

@@ -11,7 +11,7 @@ from functools import partial
 import trio
 
 from tunnel.errors import PeerDenied, TlsError, TlsFault, describe_os_error
-from tunnel.http.connection import Limits, Request, Respond, Response, linger, serve_connection
+from tunnel.http.connection import HttpLimits, Request, Respond, Response, linger, serve_connection
 from tunnel.http.origin_policy import OpenOriginPolicy, OriginPolicy, refuse
 from tunnel.log import MAX_TRACE, escape
 from tunnel.net.accept import ConnectionHandler, accept_connections
@@ -31,7 +31,7 @@ class HttpService:
     """What one HTTP port serves: over TLS if there is a source for it, else in plain text."""
 
     respond: Respond
-    limits: Limits
+    limits: HttpLimits
     log: Callable[[str], None]
     tls: TlsSource | None = None
     max_connections: int = _MAX_CONNECTIONS

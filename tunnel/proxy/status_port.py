@@ -19,7 +19,7 @@ from tunnel import __version__
 from tunnel.cli.redact import redact
 from tunnel.config.model import NoIdentity, ProxyConfig, Status
 from tunnel.http.client import parse_http_url
-from tunnel.http.connection import Limits
+from tunnel.http.connection import HttpLimits
 from tunnel.http.origin_policy import plan_origin_policy
 from tunnel.http.server import HttpService, connection_limit
 from tunnel.log import Category, Log, escape
@@ -63,10 +63,10 @@ def build_status_port(
     )
     tls = TlsSource(lambda: _open_status_end(tunnel), tunnel.buffers) if _is_encrypted(config, status) else None
     if tls is None and isinstance(status.address.address, TcpAddress) and status.address.scheme != "http":
-        log.write(f"warning: no certificate to serve {escape(str(status.address))} with: the status port speaks plain HTTP")
+        log.write(f"warning: status port {escape(str(status.address))} serves plain HTTP: no certificate")
     return HttpService(
         endpoints.routes(),
-        Limits(header=config.connect_timeout),
+        HttpLimits(header=config.connect_timeout),
         log.write,
         tls,
         connection_limit(),

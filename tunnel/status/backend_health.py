@@ -14,7 +14,7 @@ from urllib.parse import urljoin
 import trio
 
 from tunnel.errors import ConfigError, TargetError, TargetFault, TlsError, TunnelError, WireError, WireFault
-from tunnel.http.client import HttpResponse, HttpUrl, fetch, parse_http_url, request_url, start_https, system_context
+from tunnel.http.client import HttpUrl, ReceivedResponse, fetch, parse_http_url, request_url, start_https, system_context
 from tunnel.log import MAX_FOREIGN_TEXT, one_line
 from tunnel.tls.stream import TlsSource, TlsStream, connect_tls
 
@@ -119,7 +119,7 @@ async def _require_ok(url: HttpUrl, open_stream: OpenStream, trusted: ssl.SSLCon
     raise _unhealthy(f"target redirects more than {_MAX_REDIRECTS} times")
 
 
-async def _get(url: HttpUrl, open_stream: OpenStream, trusted: ssl.SSLContext) -> HttpResponse:
+async def _get(url: HttpUrl, open_stream: OpenStream, trusted: ssl.SSLContext) -> ReceivedResponse:
     stream: trio.abc.Stream = await open_stream()
     if url.is_secure:
         stream = start_https(stream, trusted, url.host)

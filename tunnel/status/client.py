@@ -11,7 +11,7 @@ from typing import Any
 
 from tunnel.config.status_url import STATUS_PATH, StatusUrl
 from tunnel.errors import ConfigError, TargetError, TargetFault, TlsError, TlsFault, WireError, WireFault, describe_os_error
-from tunnel.http.client import HttpExchange, HttpResponse, empty_context, fetch_blocking
+from tunnel.http.client import HttpExchange, ReceivedResponse, empty_context, fetch_blocking
 from tunnel.net.address import Address, TcpAddress
 from tunnel.net.race import connect_first
 from tunnel.net.sockets import resolve
@@ -104,7 +104,7 @@ def _query(url: StatusUrl, context: ssl.SSLContext | None, timeout: float) -> St
     return StatusAnswer(response.status, _parse_document(response.body))
 
 
-def _fetch(url: StatusUrl, context: ssl.SSLContext | None, timeout: float) -> HttpResponse:
+def _fetch(url: StatusUrl, context: ssl.SSLContext | None, timeout: float) -> ReceivedResponse:
     exchange = HttpExchange("GET", url.path, {"Host": _authority(url.address)}, max_body=_MAX_DOCUMENT)
     sock = connect_first(resolve(url.address), timeout)
     try:

@@ -68,7 +68,7 @@ class Endpoints:
         return Response(body, status, "application/json")
 
     async def _metrics_by_query(self, request: Request) -> Response:
-        return await self._metrics(PROMETHEUS if request.first("format") == PROMETHEUS else JSON, request)
+        return await self._metrics(PROMETHEUS if request.query_value("format") == PROMETHEUS else JSON, request)
 
     async def _metrics(self, format_name: str, request: Request) -> Response:
         content_type, body = await self.encode_metrics[format_name]()

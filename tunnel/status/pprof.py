@@ -84,7 +84,7 @@ class Pprof:
         return Response("\n".join([*_object_lines(), *traced, ""]).encode("ascii", "backslashreplace"))
 
     async def _profile(self, request: Request) -> Response:
-        seconds = parse_seconds(request.first("seconds"))
+        seconds = parse_seconds(request.query_value("seconds"))
         if seconds is None:
             return Response(f"invalid seconds; expected a number up to {_MAX_SECONDS:g}\n".encode(), HTTPStatus.BAD_REQUEST)
         if self._is_sampling:

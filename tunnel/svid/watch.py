@@ -22,7 +22,7 @@ from tunnel.child.probe import SignalProbe
 from tunnel.child.signals import SETTLE
 from tunnel.config.svid_model import ChildSignal, PidFileSignal, Reload, ReloadCommand, WatchConfig
 from tunnel.errors import IdentityError, IdentityFault, OutputError, identity_errors
-from tunnel.http.connection import Limits
+from tunnel.http.connection import HttpLimits
 from tunnel.http.server import HttpService, connection_limit, serve_http
 from tunnel.identity.credentials import SvidCredentials
 from tunnel.identity.event_channel import open_event_channel, receive_newest
@@ -316,7 +316,7 @@ class Watch:
     ) -> None:
         port = HttpService(
             answer_health(self.standing, self._look_at_files, self._wall),
-            Limits(header=_HEADER_LIMIT),
+            HttpLimits(header=_HEADER_LIMIT),
             lambda line: self._event_log.tell(Event.NOTICE, line),
             max_connections=connection_limit(),
         )
