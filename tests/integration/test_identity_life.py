@@ -132,12 +132,12 @@ def test_after_the_grace_a_withdrawn_identity_serves_nobody_until_it_comes_back(
     proxy = workloads.watch(Proxy(argv, environ=bare_environment()))
     with tls_connection(proxy.address, workloads.identity(CLIENT)) as open_before:
         workloads.api.withdraw(workloads.sockets[SERVER])
-        proxy.wait_for(f"identity {SERVER} has been withdrawn: new connections are closed at once")
+        proxy.wait_for(f"identity {SERVER} has been withdrawn; closing new connections until")
         assert_closes_at_once(proxy)
         open_before.send(b"still")
         assert open_before.receive_exactly(5) == b"still"
     workloads.api.restore(workloads.sockets[SERVER])
-    proxy.wait_for("serving again with a new identity")
+    proxy.wait_for("identity is valid: accepting new connections")
     assert_serves(workloads, proxy)
 
 
@@ -145,14 +145,14 @@ def test_an_expired_identity_is_not_used_and_a_new_one_is(fleeting: Workloads) -
     proxy = fleeting.server(backend(fleeting))
     assert_serves(fleeting, proxy)
     fleeting.api.stop()
-    proxy.wait_for(f"identity {SERVER} has expired at .*: new connections are closed at once")
+    proxy.wait_for(f"identity {SERVER} has expired at .*; closing new connections until")
     assert_closes_at_once(proxy)
     fleeting.api.rotate_svids()
     fleeting.api.start()
     # An SVID here lives no longer than the pause between two attempts may take: the first one may have run out on the way.
-    proxy.wait_for("serving again with a new identity|Workload API update rejected")
+    proxy.wait_for("identity is valid: accepting new connections|Workload API update rejected")
     fleeting.api.rotate_svids()
-    proxy.wait_for("serving again with a new identity")
+    proxy.wait_for("identity is valid: accepting new connections")
     proxy.stop()
     assert "no_identity=1" in proxy.lines[-1]
 

@@ -188,7 +188,7 @@ def test_a_stop_under_load_goes_in_its_order(workloads: Workloads, backend: Back
         first.wait_for("asked 50")
         connect(str(door)).close()
         first.say("")
-        first.wait_for("the command has ended with 5")
+        first.wait_for("command ended: exit_code=5")
         first.wait_for("waiting for drain of 12 connections")
         before = [pump.rounds for pump in pumps]
         eventually(lambda: all(pump.rounds > rounds + 1 for pump, rounds in zip(pumps, before, strict=True)), "still carried")
@@ -213,7 +213,7 @@ def test_when_the_time_is_over_everything_is_cut(workloads: Workloads, backend: 
         assert first.exit_code() == 137
         with pytest.raises(ConnectionResetError):
             peer.receive()
-    assert first.matches("the command has not ended within 0.5s: it is killed")
+    assert first.matches("command has not ended within 0.5s: sending SIGKILL")
     assert first.matches("forcing exit connections=1")
 
 

@@ -53,4 +53,4 @@ def test_a_name_that_is_looked_up_later_is_an_error_of_that_connection() -> None
     loop.close()
     (answer,) = answers
     assert isinstance(answer, TargetError)
-    assert str(answer) == "localhost:1: not looked up, the proxy is at its end"
+    assert str(answer) == "localhost:1: not resolved because the proxy has stopped"

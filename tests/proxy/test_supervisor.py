@@ -206,7 +206,7 @@ def test_in_the_shutdown_delay_all_is_served_and_the_command_knows_nothing() -> 
         "received SIGTERM, shutting down",
         "shutdown delay: not ready, accepting connections for 10s more",
         "shutdown delay is over",
-        "the command has ended with 143",
+        "command ended: exit_code=143",
     ]
 
 

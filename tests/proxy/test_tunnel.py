@@ -359,10 +359,10 @@ def test_without_an_identity_connections_are_closed_at_once(stages: Stages) -> N
     stage = stages().accept()
     for _ in range(3):
         assert is_over(stage.connect())
-    assert stage.log.take() == ["no identity yet: new connections are closed at once until a new identity arrives"]
+    assert stage.log.take() == ["no identity yet; closing new connections until a valid identity is available"]
     assert stage.tunnel.counters.summary() == "accepted=3 no_identity=3"
     stage.tunnel.swap(generation())
-    assert stage.log.take() == ["serving again with a new identity"]
+    assert stage.log.take() == ["identity is valid: accepting new connections"]
     carried(stage)
 
 
@@ -378,7 +378,7 @@ def test_a_withdrawn_identity_is_used_for_its_grace_and_no_longer(stages: Stages
         assert is_over(stage.connect())
     stage.tunnel.review()
     why = "identity spiffe://a.test/ours has been withdrawn"
-    assert stage.log.take() == [f"{why}: new connections are closed at once until a new identity arrives"]
+    assert stage.log.take() == [f"{why}; closing new connections until a valid identity is available"]
     old_peer.say(b"what is open goes on")
     assert received(old_backend) == b"what is open goes on"
 
@@ -406,7 +406,7 @@ def test_an_identity_that_comes_back_is_used_again(stages: Stages, how: str, wai
         stage.tunnel.swap(generation(2))
     else:
         stage.tunnel.confirm()
-    assert stage.log.take() == (["serving again with a new identity"] if waited > 60 else [])
+    assert stage.log.take() == (["identity is valid: accepting new connections"] if waited > 60 else [])
     stage.clock.now += 1000
     carried(stage)
     stage.tunnel.withdraw(60)
@@ -422,7 +422,7 @@ def test_an_expired_identity_serves_nobody(stages: Stages) -> None:
     stage.wall += 1
     assert is_over(stage.connect())
     (line,) = stage.log.take()
-    assert line.startswith("identity spiffe://a.test/ours has expired at 2026-11-22T12:01:40Z: ")
+    assert line.startswith("identity spiffe://a.test/ours has expired at 2026-11-22T12:01:40Z; ")
     stage.tunnel.confirm()
     assert is_over(stage.connect()), "it does not help that it is still ours"
     stage.tunnel.swap(generation(2, lasts=10_000))
@@ -464,12 +464,12 @@ def test_with_a_certificate_from_a_file_peers_refuse_by_its_dates_and_we_do_not(
     stage.tunnel.swap(replace(generation(2), identity="CN=ours", is_bound_by_expiry=False, **dates))
     assert stage.tunnel.identity_error == f"certificate CN=ours {why}"
     assert stage.log.take() == [
-        f"certificate CN=ours {why}: peers that verify it refuse new connections until a valid certificate is loaded"
+        f"certificate CN=ours {why}; peers that verify it refuse new connections until a valid certificate is loaded"
     ]
     carried(stage)
     stage.log.take()
     stage.tunnel.swap(generation(3))
-    assert stage.log.take() == ["serving again with a new identity"]
+    assert stage.log.take() == ["identity is valid: accepting new connections"]
     assert stage.tunnel.identity_error == ""
 
 

@@ -1,8 +1,6 @@
-"""One proxy: its tunnel, and everything that keeps it going.
+"""The control plane of one proxy: credentials, reload, status port, drain.
 
-Knows what follows from new credentials, from a reload and from the end; must not know signals or the process, which may hold
-several of them. It is a part of trio's side: everything here waits for something slow, and it reaches the data plane by plain
-calls in the same thread.
+It runs in trio and calls the data plane directly, because both run on the same thread.
 """
 
 from __future__ import annotations
@@ -42,13 +40,13 @@ if TYPE_CHECKING:  # loaded only when a status port, metrics or ACME are wanted
 
 OpenSource = Callable[[CredentialSink], IdentitySource]
 
-WITHDRAWAL_GRACE = 60.0  # seconds: an agent's restart or a rewritten entry must not cut service
-_HOLDERS_LIMIT = 5.0  # seconds for the look at who else listens, which the start waits for
-_REVIEW_INTERVAL = 5.0  # seconds between looks at the clock on the wall, which may jump
+WITHDRAWAL_GRACE = 60.0  # seconds: the restart of an agent or a changed entry must not interrupt service
+_HOLDERS_LIMIT = 5.0  # seconds for the search for other listeners, which the start waits for
+_REVIEW_INTERVAL = 5.0  # seconds between checks of the wall clock, which may jump
 
 
 class Proxy:
-    """Serves from the first identity until it is drained; `stop_requested` says that somebody asks for that."""
+    """Serves from the first identity until the drain; `stop_requested` is set at a request for the drain."""
 
     def __init__(
         self,
@@ -64,7 +62,7 @@ class Proxy:
         self.config = config
         self.stop_requested = trio.Event()
         self.is_listening = trio.Event()
-        self.bound: Any = None  # where it listens, as the socket has it
+        self.bound: Any = None  # the address of the listening socket
         self._log = log
         self._inherited = inherited
         self._holders = holders or {}
@@ -73,7 +71,7 @@ class Proxy:
         self._ready = trio.Event()
         self._empty = trio.Event()
         self._status_closed = trio.Event()
-        self._status_closed.set()  # until there is a status port
+        self._status_closed.set()  # there is no status port yet
         self._failure: TunnelError | None = None
         self._is_over = False
         self._generation_config = GenerationConfig(config.is_server, config.access, config.host, config.tls)
@@ -92,7 +90,7 @@ class Proxy:
         )
 
     async def run(self) -> None:
-        """Serve until `close`; raises TunnelError when service cannot begin or go on."""
+        """Serve until `close`; raises TunnelError if the proxy cannot start or continue."""
         self._token = trio.lowlevel.current_trio_token()
         try:
             async with trio.open_nursery() as nursery:
@@ -101,26 +99,26 @@ class Proxy:
                 nursery.start_soon(self._serve)
         finally:
             self._is_over = True
-            if self._policy is not None:  # threads may wait for its answers
+            if self._policy is not None:  # threads may wait for it
                 self._policy.close()
         if self._failure is not None:
             raise self._failure
 
     @property
     def pids(self) -> set[int]:
-        """The processes that work for this proxy, whose status it takes."""
+        """The child processes that this proxy waits for."""
         return self._policy.pids if self._policy is not None else set()
 
     def reload(self) -> None:
-        """Read again, soon, what changes without a word."""
+        """Request a reload of files and policy."""
         self._reloader.request()
 
     def show_shutdown_delay(self, seconds: float) -> None:
-        """Report not ready from now on; connections are accepted until `shut`, which is to come in so many seconds."""
+        """Report not ready from now on; connections are accepted until `stop_accepting`, in so many seconds."""
         self._state_reporter.show_shutdown_delay(seconds)
 
     async def delay_shutdown(self, seconds: float) -> None:
-        """Go on serving for so many seconds and report not ready; not if nobody has been served yet."""
+        """Report not ready and continue to serve for so many seconds; return at once if the proxy does not listen yet."""
         if seconds and self._state_reporter.state.is_listening:
             self.show_shutdown_delay(seconds)
             self._log.info(f"shutdown delay: not ready, accepting connections for {seconds:g}s more")
@@ -128,7 +126,7 @@ class Proxy:
             self._log.info("shutdown delay is over")
 
     def stop_accepting(self) -> None:
-        """Accept no more; what is carried goes on, what is only on its way is given up."""
+        """Stop accepting connections, and close those whose relay has not begun."""
         self.stop_requested.set()
         self._is_stopping.set()
         self._state_reporter.show_stopping()
@@ -136,7 +134,7 @@ class Proxy:
         self.tunnel.drain()
 
     async def drain(self, limit: float) -> int:
-        """Let what is carried end within so many seconds, and cut the rest: how many those were."""
+        """Wait at most `limit` seconds for relays to end, then close the rest; return how many were closed."""
         self.stop_accepting()
         self._log.info(f"shutdown proxy, waiting for drain of {len(self.tunnel)} connections")
         aborted = 0
@@ -146,19 +144,19 @@ class Proxy:
         if len(self.tunnel):
             aborted = self.tunnel.abort()
             self._log.write(f"graceful shutdown timeout: forcing exit connections={aborted}")
-        await self._status_closed.wait()  # whoever asked for the end by HTTP gets an answer; it takes seconds at most
+        await self._status_closed.wait()  # the response to /_shutdown; takes seconds at most
         self.tunnel.refusals.flush()
         self._log.info(f"stopped {self.tunnel.counters.summary()}".rstrip())
         return aborted
 
     def close(self) -> None:
-        """Leave nothing running."""
+        """Stop all tasks."""
         self._nursery.cancel_scope.cancel()
 
-    # -- what the feed says
+    # -- the identity source
 
     def use(self, number: int, credentials: Credentials) -> None:
-        """Build all, then swap; what cannot be built is not used, and what is in use stays."""
+        """Build a generation and swap it in; raises IdentityError, and the previous generation stays in use."""
         generation = build_generation(number, credentials, self._generation_config)
         self.tunnel.swap(generation)
         for note in generation.notes:
@@ -168,11 +166,11 @@ class Proxy:
         self._ready.set()
 
     def confirm(self) -> None:
-        """What is in use is ours still."""
+        """The identity in use is still valid, also after `withdraw`."""
         self.tunnel.confirm()
 
     def withdraw(self) -> None:
-        """What is in use has been taken away from us."""
+        """The identity in use is no longer granted: use it for `WITHDRAWAL_GRACE` at most."""
         self.tunnel.withdraw(WITHDRAWAL_GRACE)
 
     def _show_identity_error(self, error: str) -> None:
@@ -181,19 +179,19 @@ class Proxy:
             self.on_identity_change()
 
     def show_workload_api(self, state: WorkloadApiState) -> None:
-        """The Workload API that our identity comes from is in this state."""
+        """Publish the state of the Workload API connection."""
         self.tunnel.counters.workload_api = state
         self._state_reporter.show_workload_api(state.error)
 
     def accept_challenges(self, challenges: AcmeChallenges) -> None:
-        """From now on an ACME server may look in where we listen."""
+        """Answer ACME challenges on the listener from now on."""
         from tunnel.relay.acme_handshake import AcmeHandshake
 
         self.tunnel.new_handshake = partial(AcmeHandshake, challenges=challenges)
         self._generation_config = replace(self._generation_config, accepts_acme=True)
 
     def fail(self, error: TunnelError) -> None:
-        """End, with this reason."""
+        """Stop all tasks; `run` raises this error."""
         self._failure = error
         self.close()
 
@@ -212,12 +210,12 @@ class Proxy:
             return
         self._nursery.start_soon(self._reloader.run)
         self.is_listening.set()
-        while True:  # an identity can run out between two updates
+        while True:  # an identity can expire between two updates
             await trio.sleep(_REVIEW_INTERVAL)
             self.tunnel.review()
 
     async def _check_target(self) -> None:
-        """Whether the target's name means anything; the answer is thrown away, since it may change."""
+        """Check that the target's name can be resolved; the addresses are not kept, because they may change."""
         if not self.config.is_resolved_early or self.config.outbound is not None:
             return
         try:
@@ -241,7 +239,7 @@ class Proxy:
         )
 
     async def _open(self, port: HttpService | None) -> None:
-        """Everything has been loaded: listen on both sides, with nothing in between."""
+        """Open the listener and the status port. Nothing may fail between the two: all else is loaded before."""
         status = self.config.status
         inherited = self._inherited
         listener = open_listener(self.config.listen, inherited) if self.config.listen is not None else None
@@ -282,7 +280,7 @@ class Proxy:
             self._status_closed.set()
 
     def _on_shutdown_request(self) -> None:
-        """Asked for by HTTP, perhaps more than once."""
+        """Request the drain; may be called more than once."""
         self._log.info("shutdown was requested via status endpoint")
         if not self.stop_requested.is_set():
             self._log.info("shutdown request processing, shutting down")
@@ -298,8 +296,8 @@ class Proxy:
             answer(result)
 
         def begin() -> None:
-            if self._is_over:  # the process may have more to do than this proxy
-                answer(TargetError(TargetFault.RESOLVE, f"{address}: not looked up, the proxy is at its end"))
+            if self._is_over:  # the process may run other proxies
+                answer(TargetError(TargetFault.RESOLVE, f"{address}: not resolved because the proxy has stopped"))
             else:
                 self._nursery.start_soon(ask)
 

@@ -42,7 +42,7 @@ NewHandshake = Callable[[HandshakeSlots, StepOwner, socket.socket, OpenEnd, str]
 
 
 class Acceptor(Protocol):
-    """What a session needs of the tunnel that has accepted it."""
+    """The tunnel that accepted a session, as the session uses it."""
 
     loop: Loop
     settings: TunnelSettings
@@ -60,22 +60,22 @@ class Acceptor(Protocol):
         """The newest generation."""
 
     def review(self) -> Generation | None:
-        """The generation in use, if our identity is valid now."""
+        """The newest generation, or None if its identity is not valid now."""
 
     known_addresses: tuple[SocketAddress, ...] | None
 
     def resolve(self, owner: StepOwner) -> Step:
-        """A step that resolves the name of the target; its result are the addresses."""
+        """Create a step that resolves the name of the target; its result is the addresses."""
 
     def count_crash(self, crash: Exception) -> None:
-        """Log and count a bug, with its traceback."""
+        """Log and count an unexpected exception."""
 
     def end_session(self, session: Session, record: ConnectionRecord) -> None:
-        """A session has ended."""
+        """Record the end of a session and forget it."""
 
 
 class SessionStopped(Exception):
-    """The connection ends before its relay, for a cause that is no failure of the handshake or of the target."""
+    """The connection ends before its relay, for a reason other than a failed handshake or dial."""
 
     def __init__(self, outcome: ConnectionOutcome, reason: str = "", detail: str = "") -> None:
         super().__init__(detail)
@@ -88,6 +88,7 @@ class Session(StepRunner):
 
     __slots__ = (
         "_accepted",
+        "_accepted_at",
         "_address",
         "_admitted",
         "_dial_seconds",
@@ -95,7 +96,6 @@ class Session(StepRunner):
         "_generation",
         "_handshake",
         "_handshake_seconds",
-        "_opened",
         "_relay",
         "_source",
         "_target",
@@ -112,15 +112,15 @@ class Session(StepRunner):
         self._address = address if tunnel.settings.header is not None else None
         self._target = ""
         self._dialled: socket.socket | None = None
-        self._generation: Generation | None = None  # that has admitted the peer
+        self._generation: Generation | None = None  # the one that admitted the peer
         self._handshake: HandshakeResult | None = None  # until the relay begins
         self._admitted: Admitted | None = None
         self._tls: TlsParameters | None = None
         self._handshake_seconds: float | None = None
         self._dial_seconds: float | None = None
         self._relay: Relay | None = None
-        self._opened = tunnel.loop.clock()
-        self._timer = tunnel.loop.call_at(self._opened + tunnel.settings.connect_timeout, self._time_out, self)
+        self._accepted_at = tunnel.loop.clock()
+        self._timer = tunnel.loop.call_at(self._accepted_at + tunnel.settings.connect_timeout, self._time_out, self)
 
     @property
     def is_relayed(self) -> bool:
@@ -129,14 +129,14 @@ class Session(StepRunner):
 
     @property
     def traffic(self) -> tuple[int, int]:
-        """Bytes so far from the accepted side to the target, and back."""
+        """Bytes so far from the accepted side to the target, and in the other direction."""
         relay = self._relay
         if relay is None:
             return 0, 0
         return (relay.up, relay.down) if self._tunnel.settings.is_server else (relay.down, relay.up)
 
     def start(self) -> None:
-        """Begin with the first step."""
+        """Start the first step."""
         assert self._accepted is not None
         self.run_steps(self._run(self._accepted))
 
@@ -168,7 +168,7 @@ class Session(StepRunner):
 
     def _serve(self, accepted: socket.socket) -> Steps:
         tunnel = self._tunnel
-        yield from self._shake_hands(
+        yield from self._run_handshake(
             tunnel.new_handshake(tunnel.handshakes, self, accepted, self._open_end, source_of(self._source))
         )
         tunnel.loop.rewatch(accepted, self._watch_client, self)
@@ -187,12 +187,12 @@ class Session(StepRunner):
             leftover = yield ProxyConnect(tunnel.loop, self, dialled, via_proxy.open_exchange(), str(via_proxy))
         handshake = Handshake(tunnel.handshakes, self, dialled, self._open_end, is_server=False, leftover=leftover)
         try:
-            yield from self._shake_hands(handshake)
+            yield from self._run_handshake(handshake)
         except ClosedWithoutData as error:
             raise TlsError(TlsFault.CLOSED, "the target closed the connection without sending anything") from error
         yield from self._readmit()
 
-    def _shake_hands(self, handshake: Handshake) -> Steps:
+    def _run_handshake(self, handshake: Handshake) -> Steps:
         began = self._tunnel.loop.clock()
         self._handshake = result = yield handshake
         self._admitted, self._tls = result.admitted, result.end.parameters()
@@ -225,9 +225,9 @@ class Session(StepRunner):
             ) from error
 
     def _readmit(self) -> Steps:
-        """The peer must also be admitted by the generation in use, which may be newer than the one of the handshake.
+        """Verify and authorize the peer again with each newer generation than the one of the handshake.
 
-        A trust bundle or a rule that was removed since then must not admit a peer.
+        Else a trust bundle or an access rule that was removed meanwhile would still admit the peer.
         """
         tunnel = self._tunnel
         while (generation := tunnel.generation) is not None and generation is not self._generation:
@@ -261,7 +261,7 @@ class Session(StepRunner):
     # -- what the steps need
 
     def _open_end(self) -> TlsEnd:
-        """A TLS end of the generation in use at the first byte, which may be seconds after accept."""
+        """Open a TLS end with the generation in use at the first byte, which may be seconds after accept."""
         generation = self._tunnel.review()
         if generation is None:
             raise NoUsableIdentity
@@ -269,13 +269,13 @@ class Session(StepRunner):
         return generation.context.open_end(self._tunnel.buffers, self._tunnel.settings.server_name)
 
     def _watch_client(self, events: int) -> None:
-        """Events of the accepted side while a step waits for something else: whether the client closed without sending."""
+        """End the session if the client hangs up without pending input while a step waits for something else."""
         if events & HANGUP and not self._has_sent():
             detail = "client closed the connection before the target was connected"
             self._stop(SessionStopped(ConnectionOutcome.CLIENT_GONE, "client-gone", detail))
 
     def _has_sent(self) -> bool:
-        """Whether the accepted side has sent something: a Unix peer's close is a hang-up even with input pending."""
+        """Whether input of the accepted side is pending: a Unix socket reports a hang-up even then."""
         assert self._accepted is not None
         if self._handshake is not None and self._handshake.tail:
             return True
@@ -286,33 +286,35 @@ class Session(StepRunner):
 
     def _time_out(self) -> None:
         limit = f"nothing within the connect timeout of {self._tunnel.settings.connect_timeout:g}s"
-        if isinstance(self._step, Handshake) and self._step.is_waiting:
-            slots = f"no free slot for a handshake, of {self._tunnel.settings.max_handshakes}"
-            self._stop(TlsError(TlsFault.BUSY, f"{slots}: {limit}"))
-        elif isinstance(self._step, Handshake):
-            self._stop(TlsError(TlsFault.TIMEOUT, limit))
-        else:
-            is_header = isinstance(self._step, HeaderWriter)
-            where = show_address(self._target) if is_header else self._tunnel.route.via_proxy or self._tunnel.settings.target
-            self._stop(TargetError(TargetFault.TIMEOUT, f"{where}: {limit}"))
+        match self._step:
+            case Handshake(is_waiting=True):
+                slots = f"no free slot for a handshake, of {self._tunnel.settings.max_handshakes}"
+                self._stop(TlsError(TlsFault.BUSY, f"{slots}: {limit}"))
+            case Handshake():
+                self._stop(TlsError(TlsFault.TIMEOUT, limit))
+            case HeaderWriter():
+                self._stop(TargetError(TargetFault.TIMEOUT, f"{show_address(self._target)}: {limit}"))
+            case _:
+                where = self._tunnel.route.via_proxy or self._tunnel.settings.target
+                self._stop(TargetError(TargetFault.TIMEOUT, f"{where}: {limit}"))
 
     # -- the end
 
     def _stop(self, error: Exception) -> None:
         if self.has_steps:
             self.fail_step(error)
-        elif self._accepted is not None:  # a bug has kept the steps from beginning
+        elif self._accepted is not None:  # an unexpected exception prevented the first step
             self._end(ConnectionOutcome.CRASHED)
 
     def abort(self) -> None:
-        """End at once, because the process stops."""
+        """Close at once, because the process stops."""
         if self._relay is not None:
             self._relay.abort(CloseReason.SHUTDOWN)
         else:
             self._stop(SessionStopped(ConnectionOutcome.STOPPED))
 
     def crashed(self, crash: Exception) -> None:
-        """Log a bug of ours, and end this session only."""
+        """Log an unexpected exception, and end this session only."""
         self._tunnel.count_crash(crash)
         if self._relay is not None and self._relay.is_open:
             self._relay.abort(CloseReason.CRASH)
@@ -321,16 +323,16 @@ class Session(StepRunner):
             self._end(ConnectionOutcome.CRASHED)
 
     def relay_ended(self, reason: CloseReason, detail: str) -> None:
-        """The relay has ended and given its sockets up."""
+        """Record the end of the relay."""
         relay = self._relay
         assert relay is not None
         record = self._make_record(ConnectionOutcome.RELAYED, "" if reason is CloseReason.CLOSED else reason.value, detail)
         record = record._replace(close_reason=reason, has_fin_without_close_notify=relay.has_fin_without_close_notify)
-        self._relay = None  # each refers to the other: nothing is left to the garbage collector
-        self._forget(record)
+        self._relay = None  # break the reference cycle between session and relay
+        self._finish(record)
 
     def relay_needs_trim(self) -> None:
-        """A burst has passed: give its memory back once the connection has been quiet for a while."""
+        """Trim the relay's buffers once it is idle."""
         assert self._relay is not None
         self._tunnel.buffer_trimmer.add(self._relay)
 
@@ -339,7 +341,7 @@ class Session(StepRunner):
             self._relay.abort(CloseReason.LIFETIME, "max connection lifetime reached")
 
     def _end(self, outcome: ConnectionOutcome, reason: str = "", detail: str = "", *, peer: Peer | None = None) -> None:
-        """Close before the relay; after a handshake the peer gets close_notify, before it the farewell."""
+        """Close before the relay; send close_notify after a handshake, else the farewell of the failed step."""
         loop, is_server = self._tunnel.loop, self._tunnel.settings.is_server
         tls, plain = (self._accepted, self._dialled) if is_server else (self._dialled, self._accepted)
         farewell = self.farewell
@@ -354,7 +356,7 @@ class Session(StepRunner):
         record = self._make_record(outcome, reason, detail, peer)
         self.end_steps()
         self._handshake = self._address = None
-        self._forget(record)
+        self._finish(record)
 
     def _make_record(self, outcome: ConnectionOutcome, reason: str, detail: str, peer: Peer | None = None) -> ConnectionRecord:
         tunnel, admitted = self._tunnel, self._admitted
@@ -380,17 +382,17 @@ class Session(StepRunner):
         )
 
     def _age(self) -> float:
-        """Seconds since it was accepted."""
-        return self._tunnel.loop.clock() - self._opened
+        """Seconds since accept."""
+        return self._tunnel.loop.clock() - self._accepted_at
 
-    def _forget(self, record: ConnectionRecord) -> None:
+    def _finish(self, record: ConnectionRecord) -> None:
         self._accepted = self._dialled = None
         self._tunnel.loop.cancel(self._timer)
         self._tunnel.end_session(self, record)
 
 
 class _InThread:
-    """A step that waits for a function on a thread."""
+    """A step that calls a function on a thread."""
 
     def __init__(self, loop: Loop, owner: StepOwner, action: Callable[[], object]) -> None:
         self._loop = loop

@@ -1,8 +1,4 @@
-"""Proxies and one command of the user's, under one roof: `tunnel exec` and `tunnel run`.
-
-Knows who waits for whom at the start and at the end, and which signals are the command's; must not know what the command is,
-nor what the proxies carry.
-"""
+"""Supervises proxies and one command: `tunnel exec` and `tunnel run`."""
 
 from __future__ import annotations
 
@@ -29,14 +25,14 @@ from tunnel.proxy.proxy import Proxy
 from tunnel.proxy.wait_ready import wait_ready
 
 _STOP = (signal.SIGTERM, signal.SIGINT)
-_END = (*_STOP, signal.SIGQUIT)  # of them each ends us while there is no command that could take it
-_GRACE = 2.0  # seconds between SIGTERM and SIGKILL for what a command has left behind
-_FINAL_WAIT = 1.0  # seconds, when the time is over, for what must still be seen to: a death, an answer at a status port
+_END = (*_STOP, signal.SIGQUIT)  # each of them ends the process while there is no command
+_GRACE = 2.0  # seconds between SIGTERM and SIGKILL for descendants that the command has left
+_FINAL_WAIT = 1.0  # seconds after the stop limit for killed processes to exit and status ports to respond
 
 
 @dataclass(frozen=True, slots=True)
 class CommandSpec:
-    """What to run, known when the proxies are ready: their ports are."""
+    """The command line and environment of the command; known when the proxies are ready, because of their ports."""
 
     argv: Sequence[str]
     environ: Mapping[str, str]
@@ -44,16 +40,16 @@ class CommandSpec:
 
 @dataclass(frozen=True, slots=True)
 class StopPolicy:
-    """How the household lives; durations in seconds."""
+    """The limits for start and stop; durations in seconds."""
 
-    wait: float = 0.0  # for all proxies to be ready; 0 for as long as they themselves wait
-    limit: float = 25.0  # from the beginning of the end until everything is cut
-    delay: float = 0.0  # from the request to stop until the end begins: everything is served, and reported not ready
-    is_service: bool = False  # it is stopped by SIGTERM and SIGINT; else they are the command's like any other
+    wait: float = 0.0  # limit for all proxies to become ready; 0 for none
+    limit: float = 25.0  # from the begin of the shutdown until everything is closed
+    delay: float = 0.0  # shutdown delay: not ready, but connections are accepted
+    is_service: bool = False  # SIGTERM and SIGINT stop the process; else they are forwarded like any signal
 
 
 class Supervisor:
-    """Starts the proxies, then the command; ends with the command."""
+    """Starts the proxies, then the command; stops the proxies when the command has ended."""
 
     def __init__(
         self,
@@ -76,15 +72,15 @@ class Supervisor:
         self._report_wait = report_wait
         self._has_command = False
         self._is_delaying = False
-        self._summary = ""  # of what the manager is told while the command runs
+        self._summary = ""  # for the service manager while the command runs
         self._command_over = trio.Event()
-        self._unforwarded: set[int] = set()  # signals for the command, which may have had them
+        self._unforwarded: set[int] = set()  # signals that are forwarded unless the command has received them
         self._failure: TunnelError | None = None
-        self._wait_limit = trio.CancelScope()  # its deadline is when everything is cut, none until the end begins
+        self._wait_limit = trio.CancelScope()  # has a deadline from the begin of the shutdown on
         self._exit_code = 0
 
     async def run(self) -> None:
-        """Return when the command and the connections have ended; raises TunnelError when a proxy could not begin or go on."""
+        """Return when the command and the connections have ended; raises TunnelError if a proxy cannot start or continue."""
         self._token = trio.lowlevel.current_trio_token()
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
@@ -103,7 +99,7 @@ class Supervisor:
 
     @property
     def exit_code(self) -> int:
-        """The command's, or of the signal that came before there was one."""
+        """The exit code of the command, or for the signal that came before its start."""
         return self._exit_code
 
     # -- the start
@@ -116,7 +112,7 @@ class Supervisor:
             late = ", ".join(str(proxy.config.target) for proxy in self._proxies if not proxy.is_listening.is_set())
             self._fail(ConfigError(f"not ready within {limit:g}s: the proxy for {late}"))
             await trio.sleep_forever()
-        await trio.lowlevel.checkpoint_if_cancelled()  # the last one may have become ready as another one failed
+        await trio.lowlevel.checkpoint_if_cancelled()  # a proxy may have failed when the last one became ready
         try:
             command = self._build_command()
             self._launcher.start(command.argv, command.environ)
@@ -129,7 +125,7 @@ class Supervisor:
         nursery.start_soon(self._watch_command)
 
     def _notify_identities(self) -> None:
-        """Tell the manager that the command runs, and which of the proxies cannot serve it."""
+        """Notify the service manager that the command runs, and of proxies without a valid identity."""
         if self._is_ending or self._is_delaying or not self._has_command:
             return
         self._process_context.notifier.notify(State.LISTENING, self._summary)
@@ -141,7 +137,7 @@ class Supervisor:
         while (code := self._launcher.exit_code()) is None:
             await trio.lowlevel.wait_readable(self._launcher)
         self._exit_code = code
-        self._log.info(f"the command has ended with {code}")
+        self._log.info(f"command ended: exit_code={code}")
         self._command_over.set()
 
     async def _run_proxy(self, proxy: Proxy) -> None:
@@ -151,10 +147,7 @@ class Supervisor:
             self._fail(error)
 
     def _fail(self, error: TunnelError) -> None:
-        """End, with this reason: at once if there is no command, else as soon as it has ended.
-
-        When the end has begun already, whatever began it is the reason: the exit code is what that made of it.
-        """
+        """Shut down with this error, which `run` raises; only log it if the shutdown has begun already."""
         if self._cancel_scope.cancel_called:
             return
         if self._has_command:
@@ -166,17 +159,17 @@ class Supervisor:
     # -- the end
 
     async def _await_shutdown_end(self) -> None:
-        """The command first, then what it has left behind, then what is still carried."""
+        """Wait for the command, then end its descendants, then drain the proxies."""
         with self._wait_limit:
             await self._command_over.wait()
         if not self._command_over.is_set():
-            self._log.write(f"the command has not ended within {self._stop_policy.limit:g}s: it is killed")
+            self._log.write(f"command has not ended within {self._stop_policy.limit:g}s: sending SIGKILL")
             self._launcher.send(signal.SIGKILL)
             self._exit_code = code_of_end(-signal.SIGKILL)
-            with trio.move_on_after(_FINAL_WAIT):  # another user's cannot be killed, nor what is in the kernel's hands
+            with trio.move_on_after(_FINAL_WAIT):  # a process of another user or in uninterruptible sleep stays
                 await self._command_over.wait()
         self._stop_servers()
-        is_all = os.getpid() == 1  # whom the kernel kills when we end, without a word
+        is_all = os.getpid() == 1  # the kernel kills all processes at the end of PID 1
         with trio.move_on_after(self._left() + _FINAL_WAIT):
             for pause in end_descendants(min(_GRACE, self._left()), self._waited_for(), is_everywhere=is_all):
                 await trio.sleep(pause)
@@ -187,11 +180,11 @@ class Supervisor:
 
     async def _await_shutdown(self, proxy: Proxy) -> None:
         await proxy.stop_requested.wait()
-        if not (self._is_ending or self._is_delaying):  # else it is we who have shut it, or are about to
+        if not (self._is_ending or self._is_delaying):  # else this supervisor has stopped it, or will
             self._request_stop(signal.SIGTERM)
 
     def _request_stop(self, number: int) -> None:
-        """Begin the end, with a signal for the command; first comes the delay, which a second request ends."""
+        """Begin the shutdown after the delay; a second request ends the delay."""
         limit = self._stop_policy.delay
         if not limit or self._is_delaying or not self._has_command:
             self._shut_down(number)
@@ -210,7 +203,7 @@ class Supervisor:
             self._shut_down(number)
 
     def _shut_down(self, number: int) -> None:
-        """Servers accept no more and the command is told; clients serve it until it has ended."""
+        """Stop the servers and send the signal to the command; clients serve until it has ended."""
         if not self._has_command:
             self._exit_code = code_of_end(-number)
             self._cancel_scope.cancel()
@@ -219,7 +212,7 @@ class Supervisor:
         self._launcher.send(number)
 
     def _stop_servers(self) -> None:
-        """From now on, or from before, the time runs and servers accept no more."""
+        """Start the stop limit, and stop accepting connections for servers; no effect if already done."""
         if self._is_ending:
             return
         self._wait_limit.deadline = trio.current_time() + self._stop_policy.limit
@@ -235,18 +228,18 @@ class Supervisor:
     def _left(self) -> float:
         return max(self._wait_limit.deadline - trio.current_time(), 0.0)
 
-    # -- what the thread of signals hears
+    # -- callbacks of the signal thread
 
     def _on_signal(self, number: int, is_from_terminal: bool) -> None:
         try:
             self._token.run_sync_soon(self._process_signal, number, is_from_terminal)
         except trio.RunFinishedError:
-            if number in _END:  # all has ended, and the main thread waits for whoever should read its last line
+            if number in _END:  # trio has ended, and the main thread waits for a blocked log reader
                 os._exit(code_of_end(-number))
 
     def _process_signal(self, number: int, is_from_terminal: bool) -> None:
         if self._command_over.is_set():
-            if self._terminates_us(number, is_from_terminal):  # whoever says so does not want to wait for the rest
+            if self._terminates_us(number, is_from_terminal):  # do not wait for the drain
                 for proxy in self._proxies:
                     proxy.tunnel.abort()
         elif not self._has_command:
@@ -270,20 +263,20 @@ class Supervisor:
             self._token.run_sync_soon(self._forward_signal, number, has_received)
 
     def _forward_signal(self, number: int, has_received: bool) -> None:
-        """Send a signal on, once, unless its sender has sent it to the command too; a stop may have a delay before that."""
+        """Forward a signal once, unless the command has received it too; a stop may first have a delay."""
         if number not in self._unforwarded:
             return
         self._unforwarded.remove(number)
         if not self._is_stop(number):
             if not has_received:
                 self._launcher.send(number)
-        elif has_received:  # the command is about to serve no more
+        elif has_received:  # the command stops serving
             self._stop_servers()
         else:
             self._request_stop(number)
 
     def _terminates_us(self, number: int, is_from_terminal: bool) -> bool:
-        """While there is no command; to a service SIGHUP means that the terminal is gone, or it was meant for the command."""
+        """Whether a signal ends the process while no command runs; SIGHUP ends a service only if it is from the terminal."""
         return number in _END or (number == signal.SIGHUP and (is_from_terminal or not self._stop_policy.is_service))
 
     def _on_child_ended(self) -> None:
@@ -294,5 +287,5 @@ class Supervisor:
         reap_orphans(self._waited_for())
 
     def _waited_for(self) -> set[int]:
-        """Our children whose status somebody waits for, and which are no orphans."""
+        """The child processes whose exit status is waited for elsewhere; they are not orphans."""
         return {self._launcher.pid, *self._probe.pids}.union(*(proxy.pids for proxy in self._proxies))

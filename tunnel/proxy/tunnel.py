@@ -39,7 +39,7 @@ ResolveLater = Callable[[Address, Callable[[Resolved], object]], object]
 
 
 class Tunnel:
-    """Accepts, and owns every session until it ends."""
+    """Accepts connections and owns their sessions."""
 
     def __init__(
         self,
@@ -60,66 +60,66 @@ class Tunnel:
         self.counters = counters or Counters()
         self.buffer_trimmer = BufferTrimmer(loop)
         self.handshakes = HandshakeSlots(loop, self.buffers, settings.max_handshakes if settings.is_server else 0)
-        self.new_handshake: NewHandshake = Handshake  # or one that answers ACME servers
+        self.new_handshake: NewHandshake = Handshake  # or AcmeHandshake
         self._resolve_later = resolve_later
         self.route = plan_route(settings)
         self.known_addresses = resolve_now(self.route.address)  # None if the name of the target needs a resolver
         self._clock = clock
         self._generation: Generation | None = None
-        self._withdrawn_at = 0.0  # the loop's time from which our identity is not used; 0 while it is ours
-        self._identity_error = ""  # as it was when it was looked at last
+        self._withdrawn_at = 0.0  # loop time from which a withdrawn identity is no longer used; 0 if it is not withdrawn
+        self._identity_error = ""  # at the last review
         self._listener: Listener | None = None
-        self.name = ""  # the address that is listened on
+        self.name = ""  # the address of the listener
         self._is_accepting = False
         self._backoff = AcceptBackoff()
         self._timer: Timer | None = None
         self._sessions: set[Session] = set()
         self.on_empty: Callable[[], None] | None = None
-        self.on_identity_error: Callable[[str], None] | None = None  # told of each change, with "" when all is well again
+        self.on_identity_error: Callable[[str], None] | None = None  # called at each change, with "" if the identity is usable
         loop.on_unowned_crash = self.count_crash
 
     # -- the identity
 
     @property
     def generation(self) -> Generation | None:
-        """What the next handshake will use."""
+        """The newest generation."""
         return self._generation
 
     def swap(self, generation: Generation) -> None:
-        """Use a new generation from the next handshake on; what is open goes on with its own."""
+        """Use a new generation from the next handshake on."""
         self._generation = generation
         self.confirm()
 
     def withdraw(self, grace: float) -> None:
-        """Our identity has been taken away: use it for `grace` more seconds at most, from the first time this is said."""
+        """Stop using the identity `grace` seconds after the first call."""
         if not self._withdrawn_at:
             self._withdrawn_at = self.loop.clock() + grace
 
     def confirm(self) -> None:
-        """Our identity is ours after all."""
+        """Cancel `withdraw`."""
         self._withdrawn_at = 0.0
         self.review()
 
     def review(self) -> Generation | None:
-        """The generation if it may be used now; says in the log when that changes."""
+        """Return the generation, or None if its identity is not usable now; log each change of that."""
         why = self._why_unusable()
-        error = why or self._why_refused()  # of one look at the clock
+        error = why or self._why_refused()
         if error != self._identity_error:
             self._report_identity(error, is_closing=bool(why))
         return None if why else self._generation
 
     @property
     def identity_error(self) -> str:
-        """Why no peer could be served now for want of a valid identity of ours; "" if it is valid."""
+        """Why the identity is not valid now; "" if it is."""
         return self._why_unusable() or self._why_refused()
 
     def _report_identity(self, error: str, *, is_closing: bool) -> None:
         if not error:
-            self.log.info("serving again with a new identity")
+            self.log.info("identity is valid: accepting new connections")
         elif is_closing:
-            self.log.write(f"{error}: new connections are closed at once until a new identity arrives")
+            self.log.write(f"{error}; closing new connections until a valid identity is available")
         else:
-            self.log.write(f"{error}: peers that verify it refuse new connections until a valid certificate is loaded")
+            self.log.write(f"{error}; peers that verify it refuse new connections until a valid certificate is loaded")
         self._identity_error = error
         if self.on_identity_error is not None:
             self.on_identity_error(error)
@@ -135,7 +135,7 @@ class Tunnel:
         return ""
 
     def _why_refused(self) -> str:
-        """Why peers refuse the certificate that we go on presenting: one from a file, whose dates are theirs to judge."""
+        """Why peers refuse our certificate from a file, which is presented although its dates are not valid."""
         generation, now = self._generation, self._clock()
         if generation is None or generation.is_bound_by_expiry:
             return ""
@@ -148,17 +148,17 @@ class Tunnel:
     # -- accepting
 
     def open(self, listener: Listener) -> None:
-        """Accept from now on."""
+        """Accept connections from now on."""
         self._listener = listener
         self.name = str(listener)
         self._resume()
 
     def serve_socket(self, sock: socket.socket) -> None:
-        """Serve a connection that exists already, as if it had been accepted."""
+        """Serve a connected socket as if it had been accepted."""
         self._admit(sock, sock.getpeername())
 
     def drain(self) -> None:
-        """Accept no more; sessions that carry go on, those still on their way are given up."""
+        """Stop accepting, and close sessions whose relay has not begun."""
         self._stop_accepting()
         if self._timer is not None:
             self.loop.cancel(self._timer)
@@ -170,7 +170,7 @@ class Tunnel:
                 session.abort()
 
     def abort(self) -> int:
-        """End what is still open; how many there were."""
+        """Close all sessions; return how many there were."""
         count = len(self._sessions)
         for session in list(self._sessions):
             session.abort()
@@ -180,7 +180,7 @@ class Tunnel:
         return len(self._sessions)
 
     def gauges(self) -> TunnelGauges:
-        """What is open now, what has been carried so far and what the next handshake presents."""
+        """Return the numbers that are not counters: open connections, bytes so far, generation and expiry."""
         traffic = [session.traffic for session in self._sessions]
         generation = self._generation
         ends = generation.expires if generation else None
@@ -194,7 +194,7 @@ class Tunnel:
         )
 
     def crashed(self, crash: Exception) -> None:
-        """A bug while accepting: it is written down, and the next connection is another."""
+        """Log an unexpected exception while accepting; accepting continues."""
         self.count_crash(crash)
 
     def _accept(self, _events: int) -> None:
@@ -230,7 +230,7 @@ class Tunnel:
         session.start()
 
     def _wrong_user(self, sock: socket.socket, address: Any) -> str:
-        """The local user of the other side, if it is not the only one that may connect; "" if it is."""
+        """Describe the local user of the peer if it may not connect, else return ""."""
         user = owner_of_peer(sock, address)
         if user == self.settings.only_user:
             return ""
@@ -262,7 +262,7 @@ class Tunnel:
             self.loop.watch_listener(self._listener.socket, self._accept, self)
 
     def _pause_accepting(self, error: OSError, pause: float) -> None:
-        """Out of descriptors, most likely: wait, longer each time, since the kernel would say so again at once."""
+        """Pause after an error such as too many open files, which would occur again at once."""
         self.counters.accept_errors += 1
         why = describe_os_error(error)
         self.log.write(f"error accepting connection: accept {self._listener}: {why}", Category.CONN_ERRORS)
@@ -272,11 +272,11 @@ class Tunnel:
     # -- what sessions need
 
     def resolve(self, owner: StepOwner) -> Step:
-        """A step that resolves the name of the target; its result are the addresses."""
+        """Create a step that resolves the name of the target; its result is the addresses."""
         return _Resolve(self.loop, owner, partial(self._resolve_later, self.route.address))
 
     def end_session(self, session: Session, record: ConnectionRecord) -> None:
-        """A session has ended."""
+        """Record the end of a session and forget it."""
         self._record(record)
         self._sessions.discard(session)
         if self._timer is None:
@@ -285,13 +285,13 @@ class Tunnel:
             self.on_empty()
 
     def count_crash(self, crash: Exception) -> None:
-        """Write a bug down in one line, with its traceback."""
+        """Log and count an unexpected exception, with its traceback on one line."""
         self.counters.crashed += 1
         self.log.write(f"internal error: {escape(''.join(traceback.format_exception(crash)), MAX_TRACE)}")
 
 
 class _Resolve:
-    """A step that waits for a resolver."""
+    """A step that resolves a name."""
 
     def __init__(self, loop: Loop, owner: StepOwner, resolve: Callable[[Callable[[Resolved], object]], object]) -> None:
         self._loop = loop
@@ -300,11 +300,11 @@ class _Resolve:
         self._is_abandoned = False
 
     def start(self) -> None:
-        """Ask; the answer is an event of the owner, so that a bug in what follows ends its connection only."""
+        """Start resolving; the result is an event of the owner, so that a bug in its handling ends this session only."""
         self._resolve(lambda answer: self._loop.call_at(0, partial(self._answer, answer), self._owner))
 
     def abandon(self) -> None:
-        """Ignore the answer."""
+        """Ignore the result."""
         self._is_abandoned = True
 
     def _answer(self, answer: Resolved) -> None:
