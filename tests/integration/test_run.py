@@ -254,8 +254,8 @@ def test_what_evaluates_a_policy_is_not_the_reaper_s(workloads: Workloads, backe
     eventually(passes, "others have taken their places")
     first.say("")
     assert first.exit_code() == 4
-    assert first.matches("the evaluator is gone: killed")
-    assert not first.matches("the evaluator is gone: status")
+    assert first.matches("the evaluator has exited: killed")
+    assert not first.matches("the evaluator has exited: status")
 
 
 def evaluators_of(first: IdentityWait) -> list[int]:
