@@ -20,7 +20,6 @@ from tunnel.net.sockets import SocketAddress
 from tunnel.proxy.connection_log import ConnectionLog, show_address
 from tunnel.proxy.connection_record import ConnectionOutcome, ConnectionRecord
 from tunnel.proxy.generation import Generation
-from tunnel.proxy.header import build_header
 from tunnel.proxy.route import Route
 from tunnel.proxy.settings import TunnelSettings
 from tunnel.relay.buffer_trimmer import BufferTrimmer
@@ -28,10 +27,10 @@ from tunnel.relay.close_reason import CloseReason
 from tunnel.relay.dial import Dial
 from tunnel.relay.handshake import Handshake, HandshakeResult, OpenEnd
 from tunnel.relay.handshake_slots import HandshakeSlots
-from tunnel.relay.header_writer import HeaderWriter
 from tunnel.relay.linger import Linger
 from tunnel.relay.loop import HANGUP, Loop
 from tunnel.relay.proxy_connect import ProxyConnect
+from tunnel.relay.proxy_header import HeaderWriter, build_header
 from tunnel.relay.relay import Relay
 from tunnel.relay.step import AcmeChallengeAnswered, ClosedWithoutData, NoUsableIdentity, Step, StepOwner, StepRunner, Steps
 from tunnel.status.counters import Counters

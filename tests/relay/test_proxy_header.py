@@ -9,8 +9,8 @@ import pytest
 
 from tests.support.socket_pairs import MAKERS, Clock, received, tcp_pair
 from tunnel.errors import TargetError, TargetFault
-from tunnel.relay.header_writer import HeaderWriter
 from tunnel.relay.loop import Loop
+from tunnel.relay.proxy_header import HeaderWriter
 
 WORDS = bytes(at * 7 & 255 for at in range(65551))  # as large as a header can be
 Pair = tuple[socket.socket, socket.socket]

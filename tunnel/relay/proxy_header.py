@@ -1,16 +1,39 @@
-"""Writes a header to the target before any payload, on the event loop. The owner sets the time limit."""
+"""Builds the PROXY header of a connection and writes it to the target, on the event loop."""
 
 from __future__ import annotations
 
 import socket
+from typing import Any
 
 from tunnel.errors import TargetError, TargetFault, describe_os_error
+from tunnel.relay.handshake import HandshakeResult
 from tunnel.relay.loop import HANGUP, OUT, Loop
 from tunnel.relay.step import StepOwner
+from tunnel.wire.proxy_v2 import HeaderMode, TlsFacts, encode_header
+
+
+def build_header(mode: HeaderMode, accepted: socket.socket, source: Any, handshake: HandshakeResult) -> bytes:
+    """Return the header for an accepted connection from `source`; raises WireError if a field is too long."""
+    return encode_header(accepted.family, source, accepted.getsockname(), mode, _facts(handshake))
+
+
+def _facts(handshake: HandshakeResult) -> TlsFacts:
+    end, peer = handshake.end, handshake.admitted.peer
+    version = end.version().replace("TLSv", "TLS ")
+    if peer is None:
+        return TlsFacts(version, end.server_name(), end.alpn())
+    return TlsFacts(
+        version,
+        end.server_name(),
+        end.alpn(),
+        common_name=peer.common_name,
+        leaf=peer.leaf,
+        spiffe_id=str(peer.spiffe_id or ""),
+    )
 
 
 class HeaderWriter:
-    """A step that writes all of `data` to a socket; fails with TargetError."""
+    """A step that writes all of `data` to a connected socket; fails with TargetError. The owner sets the time limit."""
 
     __slots__ = ("_loop", "_name", "_owner", "_socket", "_unsent")
 
