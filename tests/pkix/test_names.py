@@ -8,6 +8,7 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.odd_certificates.raw_der import UTF8, name, oid, seq, tlv
 from tunnel.pkix.names import COMMON_NAME, UNREADABLE, Name
 
 OIDS = [
@@ -24,8 +25,8 @@ GROUPS = st.lists(st.lists(ATTRIBUTES, min_size=1, max_size=1), max_size=5)
 
 @given(GROUPS)
 def test_a_name_is_shown_as_the_library_shows_it(groups: list[list[x509.NameAttribute]]) -> None:
-    name = x509.Name([x509.RelativeDistinguishedName(group) for group in groups])
-    assert Name(name.public_bytes()).describe() == name.rfc4514_string()
+    made = x509.Name([x509.RelativeDistinguishedName(group) for group in groups])
+    assert Name(made.public_bytes()).describe() == made.rfc4514_string()
 
 
 @given(st.binary(max_size=40))
@@ -34,7 +35,9 @@ def test_bytes_that_are_no_name_are_shown_as_unreadable(data: bytes) -> None:
     assert Name(data).texts(COMMON_NAME) == () or data
 
 
-@pytest.mark.parametrize("odd", [b"\x14\x01\xe9", b"\x0c\x01\xff", b"\x1a\x01a", b"\x18\x01x", b"\x03\x02\x00a"])
+@pytest.mark.parametrize(
+    "odd", [b"\x14\x01\xe9", b"\x0c\x01\xff", b"\x1a\x01a", b"\x18\x01x", b"\x03\x02\x00a", b"\x1e\x02\xd8\x00"]
+)
 def test_an_odd_attribute_hides_no_other(odd: bytes) -> None:
     def attribute(value: bytes) -> bytes:
         body = b"\x06\x03\x55\x04\x03" + value
@@ -57,3 +60,7 @@ def test_a_long_name_is_not_written_out() -> None:
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "x" * 64)] * 100)
     assert Name(name.public_bytes()).describe() == f"(a name of {len(name.public_bytes())} bytes)"
     assert Name(b"\x30\x80").describe() == UNREADABLE
+
+
+def test_an_attribute_is_a_kind_and_a_value() -> None:
+    assert Name(name(seq(oid("2.5.4.3"), tlv(UTF8, b"a"), tlv(UTF8, b"b")))).describe() == UNREADABLE

@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
@@ -111,3 +112,14 @@ def test_a_key_that_is_too_large_is_refused_before_anything_else(counted: Counte
     with pytest.raises(PeerDenied, match="RSA key of 8200 bits") as refused:
         check_sent(sent)
     assert (refused.value.reason, counted.signatures) == (Denial.WEAK_KEY, 0)
+
+
+def test_the_issuer_that_a_certificate_names_by_its_serial_number_is_tried_first(counted: Counted) -> None:
+    """Authorities of one name and without key identifiers, as a renewal leaves them; one signature is checked then."""
+    anchors = [authority(subject="root", key=one, has_key_ids=False) for one in KEYS[:5]]
+    for signer in anchors:
+        hint = x509.AuthorityKeyIdentifier(None, [x509.DirectoryName(signer.built.subject)], signer.built.serial_number)
+        worker = leaf(issuer=signer, has_key_ids=False, extra=[(hint, False)]).certificate
+        counted.signatures = 0
+        find_path(anchors_of(*anchors), [worker], NOW, lambda *_: None)
+        assert counted.signatures == 1
