@@ -181,6 +181,10 @@ def test_fields_may_come_in_any_order_with_unknown_ones_between() -> None:
     svid, other = encode_message(1, backwards), encode_message(1, b"")
     data = UNKNOWN.join([encode_map(3, [("b.test", b"B")]), svid, encode_message(2, b"crl"), other, b""])
     assert parse_x509_svid_response(data) == X509SvidResponse((ENTRY, SvidEntry()), (b"crl",), {"b.test": b"B"})
+    data = UNKNOWN.join([encode_map(2, [("b.test", b"B")]), encode_message(1, b"crl"), b""])
+    assert parse_x509_bundles_response(data) == BundlesResponse({"b.test": b"B"}, (b"crl",))
+    data = UNKNOWN.join([encode_field(2, "spiffe://a.test/w"), encode_field(1, "db"), b""])
+    assert parse_jwt_svid_request(data) == JwtSvidRequest(("db",), "spiffe://a.test/w")
 
 
 def test_the_last_of_a_repeated_singular_field_counts() -> None:

@@ -7,7 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunnel.errors import WireError, WireFault
-from tunnel.spiffe.protobuf import encode_field, encode_map, encode_message, parse_fields, parse_map_entry, parse_text
+from tunnel.spiffe.protobuf import (
+    encode_field,
+    encode_map,
+    encode_message,
+    parse_all_fields,
+    parse_fields,
+    parse_map_entry,
+    parse_text,
+)
 
 WANTED = b"\x0a\x01x"  # field 1: "x"
 
@@ -57,7 +65,8 @@ BAD = {
 def test_unknown_fields_are_skipped(unknown: str, place: str) -> None:
     skipped = bytes.fromhex(unknown)
     before, after = skipped * (place != "after"), skipped * (place != "before")
-    assert [field for field in parse_fields(before + WANTED + after) if field[0] == 1] == [(1, b"x")]
+    for parse in (parse_fields, parse_all_fields):
+        assert [field for field in parse(before + WANTED + after) if field[0] == 1] == [(1, b"x")]
 
 
 @pytest.mark.parametrize(("data", "reason"), BAD.values(), ids=BAD)
