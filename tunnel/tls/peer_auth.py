@@ -135,7 +135,7 @@ def _verify_callback(peer_auth: PeerAuth, errors: Mapping[Denial, int]) -> Calla
 
 def _store_crash(_kind: Any, crash: BaseException, _traceback: Any) -> None:
     """Store an exception that the callback raised, which cffi reports here; the handshake raises it again."""
-    if CURRENT.end is not None:
+    if CURRENT.end is not None:  # pragma: no branch - without an end the callback has returned already
         CURRENT.end.crash = crash
 
 
@@ -153,7 +153,7 @@ def _digest(certificates: Sequence[Any]) -> bytes:
     size = ffi.new("unsigned int *", _DIGEST_BYTES)
     digests = []
     for certificate in certificates:
-        if lib.X509_digest(certificate, _SHA256, out, size) != 1:
+        if lib.X509_digest(certificate, _SHA256, out, size) != 1:  # pragma: no cover - only when memory is short
             raise PeerDenied(Denial.UNREADABLE, "the digest of a certificate cannot be computed")
         digests.append(bytes(ffi.buffer(out)))
     return digests[0] if len(digests) == 1 else sha256(b"".join(digests)).digest()
