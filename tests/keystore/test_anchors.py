@@ -52,12 +52,12 @@ def test_every_certificate_that_can_be_read_is_an_anchor(tmp_path: Path, blob: b
 @pytest.mark.parametrize(
     ("blob", "seen"),
     [
-        (b"", "and no block of PEM at all (a block begins at the start of a line)"),
-        (ROOTS[0].der, "and no block of PEM at all (a block begins at the start of a line)"),
+        (b"", "found no PEM block (a block begins at the start of a line)"),
+        (ROOTS[0].der, "found no PEM block (a block begins at the start of a line)"),
         (BROKEN, "only 'CERTIFICATE'"),
         (TRUSTED, "only 'TRUSTED CERTIFICATE'"),
         (key_pem(ROOTS[0].key), "only 'PRIVATE KEY'"),
-        (b"".join(b"-----BEGIN %d-----\n" % number for number in range(9)), "only a block of another kind"),
+        (b"".join(b"-----BEGIN %d-----\n" % number for number in range(9)), "found only a block of another type"),
     ],
 )
 def test_a_bundle_without_a_certificate_is_refused(tmp_path: Path, blob: bytes, seen: str) -> None:

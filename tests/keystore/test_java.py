@@ -77,17 +77,17 @@ def test_a_store_is_known_by_its_first_bytes_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "password", "reason", "said"),
     [
-        ("p256.jks", "wrong", IdentityFault.PASSWORD, "the password is not this Java keystore's"),
-        ("p256.jceks", "wröng\udcff", IdentityFault.PASSWORD, "the password is not this Java keystore's"),
-        ("p256.jceks", "", IdentityFault.PASSWORD, "give --storepass"),
+        ("p256.jks", "mistaken", IdentityFault.PASSWORD, "wrong password for the Java keystore"),
+        ("p256.jceks", "wröng\udcff", IdentityFault.PASSWORD, "wrong password for the Java keystore"),
+        ("p256.jceks", "", IdentityFault.PASSWORD, "expected --storepass"),
         (
             "key-password.jks",
             STORE_PASSWORD,
             IdentityFault.PASSWORD,
-            r"opens none of its private keys \(1\).*keytool -keypasswd",
+            r"decrypts none of the 1 private keys.*keytool -keypasswd",
         ),
-        ("key-password.jceks", STORE_PASSWORD, IdentityFault.PASSWORD, r"opens none of its private keys \(1\)"),
-        ("trusted-only.jks", STORE_PASSWORD, IdentityFault.BAD_KEY, "without a private key"),
+        ("key-password.jceks", STORE_PASSWORD, IdentityFault.PASSWORD, r"decrypts none of the 1 private keys"),
+        ("trusted-only.jks", STORE_PASSWORD, IdentityFault.BAD_KEY, "no private key in the Java keystore"),
     ],
 )
 def test_what_cannot_be_used_is_refused(name: str, password: str, reason: IdentityFault, said: str) -> None:
@@ -115,17 +115,17 @@ def test_a_store_of_version_1_is_read() -> None:
 
 
 def test_a_key_whose_chain_is_another_ones_is_never_used() -> None:
-    with pytest.raises(IdentityError, match="belongs to none of the certificates"):
+    with pytest.raises(IdentityError, match="matches none of the"):
         parse_java(store_of(entry("one", CHAIN, certificates=OTHER)), STORE_PASSWORD)
 
 
 def test_a_key_or_a_certificate_that_cannot_be_read_is_refused_by_its_number() -> None:
     odd_key = entry("odd\n", key=CHAIN.leaf.key_der[:-30] + bytes(30))
-    with pytest.raises(IdentityError, match="the private key of entry 1 cannot be read") as refused:
+    with pytest.raises(IdentityError, match="unreadable private key in entry 1") as refused:
         parse_java(store_of(odd_key), STORE_PASSWORD)
     assert refused.value.reason is IdentityFault.BAD_KEY
     odd_certificate = jks_writer.key_entry("odd", CHAIN.leaf.key_der, [b"certificate"], STORE_PASSWORD)
-    with pytest.raises(IdentityError, match="entry 1: a certificate that cannot be read") as refused:
+    with pytest.raises(IdentityError, match="unreadable certificate in entry 1") as refused:
         parse_java(store_of(odd_certificate), STORE_PASSWORD)
     assert refused.value.reason is IdentityFault.BAD_CERTIFICATE
 

@@ -51,7 +51,7 @@ def test_what_cannot_be_presented_is_refused_with_what_can(kind: str) -> None:
     weak = cert_factory.leaf(key=cert_factory.key_of(kind))
     with pytest.raises(SSL.Error):
         present((weak.certificate,), weak.key)
-    with pytest.raises(IdentityError, match=r"weak-key: .*; wanted RSA of 2048 bits or more, P-256") as refused:
+    with pytest.raises(IdentityError, match=r"weak-key: .*; expected RSA of 2048 bits or more, P-256") as refused:
         make_material([weak.certificate], weak.key)
     assert refused.value.reason is IdentityFault.BAD_KEY
 
@@ -62,25 +62,25 @@ def test_a_key_for_rsa_pss_only_is_refused() -> None:
     (certificate,), key = parse_chain(parse_blocks(pem)), load_pem_private_key(pem, None)
     with pytest.raises(SSL.Error):
         present((certificate,), key)
-    with pytest.raises(IdentityError, match=r"for RSA-PSS only.*wanted plain RSA"):
+    with pytest.raises(IdentityError, match=r"for RSA-PSS only.*expected plain RSA"):
         make_material([certificate], key)
 
 
 @pytest.mark.parametrize("key", [dsa.generate_private_key(1024), x25519.X25519PrivateKey.generate()])
 def test_a_key_that_signs_no_handshake_is_refused(key) -> None:
-    with pytest.raises(IdentityError, match="which signs no TLS handshake") as refused:
+    with pytest.raises(IdentityError, match="unsupported type of private key") as refused:
         make_material(chain_of("p256").certificates, key)
     assert refused.value.reason is IdentityFault.BAD_KEY
 
 
 def test_a_key_of_another_certificate_is_refused() -> None:
-    with pytest.raises(IdentityError, match=r"belongs to none of the certificates \(3\)"):
+    with pytest.raises(IdentityError, match=r"matches none of the 3 certificates"):
         KeyMaterial(chain_of("p256").certificates, cert_factory.key_of("p256"))
 
 
 def test_a_chain_upside_down_is_refused_with_where_the_leaf_is() -> None:
     chain = chain_of("p256")
-    with pytest.raises(IdentityError, match="belongs to certificate 3 of 3; wanted the first"):
+    with pytest.raises(IdentityError, match="matches certificate 3 of 3; expected the first"):
         KeyMaterial(chain.certificates[::-1], chain.leaf.key)
 
 

@@ -118,7 +118,7 @@ def test_a_damaged_boundary_never_shortens_a_chain(tmp_path: Path, blob: bytes) 
 
 
 def test_line_breaks_that_are_written_out_are_named() -> None:
-    with pytest.raises(IdentityError, match="expected real line breaks"):
+    with pytest.raises(IdentityError, match="expected line breaks"):
         parse_pem(CERTIFICATES + KEY.strip().replace(b"\n", b"\\n"), "")
 
 
@@ -158,21 +158,26 @@ def test_one_file_may_be_named_twice(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("cert", "key", "reason", "said"),
     [
-        (CERTIFICATES, b"", IdentityFault.BAD_KEY, "'KEY': no PRIVATE KEY block, and no block of PEM at all"),
-        (CERTIFICATES, CERTIFICATES, IdentityFault.BAD_KEY, "'KEY': no PRIVATE KEY block, only 'CERTIFICATE'"),
-        (b"", KEY, IdentityFault.BAD_CERTIFICATE, "'CERT': no CERTIFICATE block, and no block of PEM at all"),
-        (TRUSTED, KEY, IdentityFault.BAD_CERTIFICATE, "'CERT': no CERTIFICATE block, only 'TRUSTED CERTIFICATE'"),
-        (CERTIFICATES, OTHER_KEY, IdentityFault.BAD_KEY, "'CERT' and 'KEY': the private key belongs to none of"),
-        (CERTIFICATES, OTHER_KEY + KEY, IdentityFault.BAD_KEY, "'CERT' and 'KEY': the private key belongs to none of"),
-        (CERTIFICATES, SHUT, IdentityFault.PASSWORD, "'KEY': line 1: the private key is encrypted"),
-        (CERTIFICATES, PARAMETERS + SHUT_OLD, IdentityFault.PASSWORD, "'KEY': line 4: the private key is encrypted"),
-        (CERTIFICATES, KEY[:-60], IdentityFault.BAD_KEY, "'KEY': line 1: the private key ('PRIVATE KEY') cannot be read"),
+        (CERTIFICATES, b"", IdentityFault.BAD_KEY, "'KEY': no PRIVATE KEY block: found no PEM block"),
+        (CERTIFICATES, CERTIFICATES, IdentityFault.BAD_KEY, "'KEY': no PRIVATE KEY block: found only 'CERTIFICATE'"),
+        (b"", KEY, IdentityFault.BAD_CERTIFICATE, "'CERT': no CERTIFICATE block: found no PEM block"),
+        (TRUSTED, KEY, IdentityFault.BAD_CERTIFICATE, "'CERT': no CERTIFICATE block: found only 'TRUSTED CERTIFICATE'"),
+        (CERTIFICATES, OTHER_KEY, IdentityFault.BAD_KEY, "'CERT' and 'KEY': the private key matches none of"),
+        (CERTIFICATES, OTHER_KEY + KEY, IdentityFault.BAD_KEY, "'CERT' and 'KEY': the private key matches none of"),
+        (CERTIFICATES, SHUT, IdentityFault.PASSWORD, "'KEY': line 1: encrypted private key without a password"),
+        (
+            CERTIFICATES,
+            PARAMETERS + SHUT_OLD,
+            IdentityFault.PASSWORD,
+            "'KEY': line 4: encrypted private key without a password",
+        ),
+        (CERTIFICATES, KEY[:-60], IdentityFault.BAD_KEY, "'KEY': line 1: unreadable private key ('PRIVATE KEY')"),
         (CERTIFICATES[:-60], KEY, IdentityFault.BAD_CERTIFICATE, "'CERT': line "),
         (
             CERTIFICATES,
             b"-----BEGIN X PRIVATE KEY-----\n",
             IdentityFault.BAD_KEY,
-            "'KEY': line 1: the private key (a block of another kind) cannot",
+            "'KEY': line 1: unreadable private key (a block of another type)",
         ),
     ],
 )

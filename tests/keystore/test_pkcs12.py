@@ -1,4 +1,4 @@
-"""PKCS#12 is opened however it was encrypted, and a password that does not fit is told from a file that is damaged."""
+"""PKCS#12 with each encryption; a wrong password and a damaged file have different errors."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_a_wrong_password_is_called_that(tmp_path: Path, right: str, given_one: 
     path.write_bytes(exported(tmp_path, right))
     reason, message = refusal_of(load_keystore, str(path), given_one)
     assert reason is IdentityFault.PASSWORD
-    assert message.startswith(f"{str(path)!a}: the ")
+    assert message.startswith(f"{str(path)!a}: {'wrong password' if given_one else 'the empty password is wrong'}")
     assert ("--storepass" in message) == (not given_one)
     assert not given_one or given_one not in message
 
@@ -97,10 +97,10 @@ def test_a_wrong_password_is_called_that(tmp_path: Path, right: str, given_one: 
 @pytest.mark.parametrize(
     ("blob", "said"),
     [
-        (stored(None, key=None), "without a private key"),
-        (stored(None, key=None, certificate=None, others=[CHAIN.root.built]), "without a private key"),
+        (stored(None, key=None), "no private key in"),
+        (stored(None, key=None, certificate=None, others=[CHAIN.root.built]), "no private key in"),
         (stored(None, certificate=None), "no certificate for the private key"),
-        (stored(None, certificate=None, others=[CHAIN.root.built]), "belongs to none of the certificates"),
+        (stored(None, certificate=None, others=[CHAIN.root.built]), "matches none of the"),
         (
             stored(b"x", key=cert_factory.key_of("p224"), certificate=cert_factory.leaf(key=cert_factory.key_of("p224")).built),
             "weak-key",

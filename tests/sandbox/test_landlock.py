@@ -286,7 +286,7 @@ def test_a_denied_reload_names_landlock_and_the_path(here: Path) -> None:
     run(
         """
 import subprocess
-from tunnel.keystore.disk import read_file
+from tunnel.keystore.files import read_file
 from tunnel.errors import IdentityError
 from tunnel.sandbox.landlock import explain_denial
 mover = subprocess.Popen(["/bin/sh", "-c", f"read _; ln -sfn ../elsewhere/2.pem {HERE}/live/tls.pem"], stdin=subprocess.PIPE)

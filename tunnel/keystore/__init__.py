@@ -1,1 +1,1 @@
-"""Certificates, keys and anchors in files, read into values that are right once made. Everything here blocks."""
+"""Certificates, private keys and trust anchors in files. Functions here block."""

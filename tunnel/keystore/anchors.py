@@ -1,8 +1,6 @@
-"""The certificates that we trust: a file of the operator's, or those of the system.
+"""Loading of trust anchors: from a CA file, or those of the system. Blocks on file access.
 
-Knows what counts as an anchor, every certificate that can be read, and where systems keep theirs; must not know how a path
-is checked. What cannot be read is passed over, since a bundle of many has its odd ones. Blocks, so a caller that must not
-wait calls it in a thread.
+Every certificate that can be parsed is an anchor. Others are skipped, because large bundles contain invalid ones.
 """
 
 from __future__ import annotations
@@ -12,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from tunnel.errors import IdentityError, IdentityFault, PeerDenied
-from tunnel.keystore.disk import naming, read_file
+from tunnel.keystore.files import prefix_errors, read_file
 from tunnel.keystore.pem import describe, parse_blocks, parse_certificate
 from tunnel.pkix.certificate import Certificate
 from tunnel.pkix.path import describe_certificate
@@ -20,7 +18,7 @@ from tunnel.pkix.strength import check_key_strength
 
 FILE_VARIABLE = "SSL_CERT_FILE"
 DIRECTORY_VARIABLE = "SSL_CERT_DIR"
-# Where Linux systems keep their bundle, in the order in which Go looks for it (crypto/x509): the first that is there.
+# The bundles of Linux systems in the order of Go (crypto/x509): the first that exists is used.
 _FILES = (
     "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Gentoo
     "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora, RHEL 6
@@ -29,39 +27,39 @@ _FILES = (
     "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",  # CentOS, RHEL 7
     "/etc/ssl/cert.pem",  # Alpine
 )
-_DIRECTORIES = ("/etc/ssl/certs", "/etc/pki/tls/certs")  # and all of what is in these
+_DIRECTORIES = ("/etc/ssl/certs", "/etc/pki/tls/certs")  # every file in these is used
 
 Certificates = tuple[Certificate, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Authorities:
-    """The certificates that we trust, and which of a file cannot be used, with the reason."""
+    """The trusted certificates, and why certificates of a file were skipped."""
 
     certificates: Certificates
     left_out: tuple[str, ...] = ()
 
 
 def load_authorities(path: str, environ: Mapping[str, str]) -> Authorities:
-    """Those of a file, at least one, or of the system if no file is named; raises IdentityError that names the file."""
+    """Load at least one from a file, or those of the system if `path` is empty; raises IdentityError that names the file."""
     if not path:
         return Authorities(load_system_anchors(environ))
     blob = read_file(path)
     found = _read_authorities(blob)
     if not found.certificates:
-        with naming(path):
+        with prefix_errors(path):
             seen = describe(parse_blocks(blob))
             raise IdentityError(
-                IdentityFault.BAD_BUNDLE, f"unable to read certificates from CA bundle: no whole CERTIFICATE block, {seen}"
+                IdentityFault.BAD_BUNDLE, f"unable to read certificates from CA bundle: no complete CERTIFICATE block: {seen}"
             )
-    return Authorities(found.certificates, tuple(f"{path}: a certificate is left out: {why}" for why in found.left_out))
+    return Authorities(found.certificates, tuple(f"{path}: certificate skipped: {why}" for why in found.left_out))
 
 
 def load_system_anchors(environ: Mapping[str, str]) -> Certificates:
-    """What this system trusts, as Go finds it; perhaps nothing, if there is nothing.
+    """Load the trust anchors of the system, found as Go does; there may be none.
 
-    Where `environ` names a file or directories (separated by colons), these stand in for the usual ones. Raises
-    IdentityError when a file that is there cannot be read and nothing else was found.
+    SSL_CERT_FILE and SSL_CERT_DIR in `environ` replace the default file and directories. Raises IdentityError if an existing
+    file cannot be read and no anchor is found elsewhere.
     """
     found, refusal = _first_bundle([environ[FILE_VARIABLE]] if environ.get(FILE_VARIABLE) else _FILES)
     directories = environ[DIRECTORY_VARIABLE].split(":") if environ.get(DIRECTORY_VARIABLE) else _DIRECTORIES
@@ -74,12 +72,12 @@ def load_system_anchors(environ: Mapping[str, str]) -> Certificates:
 
 
 def parse_anchors(blob: bytes) -> Certificates:
-    """Every certificate in PEM that can be read, each once."""
+    """Return every certificate that can be parsed, without duplicates."""
     return _read_authorities(blob).certificates
 
 
 def _read_authorities(blob: bytes) -> Authorities:
-    """Every certificate in PEM that can be read, each once, and why each one that is no anchor cannot be used."""
+    """Return every certificate that can be parsed, without duplicates, and why each other one was skipped."""
     found, left_out = [], []
     for block in parse_blocks(blob):
         if block.is_certificate:
@@ -95,7 +93,7 @@ def _read_authorities(blob: bytes) -> Authorities:
 
 
 def _first_bundle(paths: Iterable[str]) -> tuple[Certificates, IdentityError | None]:
-    """The first file that can be read; else why the first that is there cannot."""
+    """Return the certificates of the first readable file, or the error of the first existing one."""
     refusal = None
     for path in paths:
         try:
@@ -107,12 +105,12 @@ def _first_bundle(paths: Iterable[str]) -> tuple[Certificates, IdentityError | N
 
 
 def _certificate_files(directory: str) -> Iterator[str]:
-    """The files of a directory by name, without the second names (links by hash) that it has for its own files."""
+    """Yield the files of a directory in order, without symbolic links to its own files (links by hash)."""
     try:
         with os.scandir(directory) as entries:
             files = sorted(entry.path for entry in entries if entry.is_file())
         yield from (path for path in files if not (os.path.islink(path) and "/" not in os.readlink(path)))
-    except (OSError, ValueError):  # not there, or changed while it was read
+    except (OSError, ValueError):  # missing, or changed during the scan
         return
 
 

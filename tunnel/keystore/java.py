@@ -1,7 +1,6 @@
-"""JKS and JCEKS, the keystores of older Java programs: the first private key that the password opens, with its own chain.
+"""JKS and JCEKS keystores of Java: the first private key that the password decrypts, with its own chain.
 
-A certificate that the store only trusts may stand first. It is never taken for the leaf: a key is used with its own
-certificates only.
+A trusted certificate entry may come first in a store. It is never the leaf: a key is used with its own certificates only.
 """
 
 from __future__ import annotations
@@ -24,57 +23,57 @@ from tunnel.pkix.certificate import Certificate, parse_certificate
 from tunnel.pkix.der import OCTET_STRING, as_integer, as_oid, children, expect, read_sequence
 from tunnel.wire.byte_reader import ByteReader
 
-_WHITENING = b"Mighty Aphrodite"  # what Java puts between the password and the store when it makes the digest
+_WHITENING = b"Mighty Aphrodite"  # Java hashes this between the password and the store
 _DIGEST_BYTES = 20
 _JKS, _JCEKS = 0xFEEDFEED, 0xCECECECE
 _KEY, _TRUSTED, _SECRET = 1, 2, 3
-_BY_XOR = (1, 3, 6, 1, 4, 1, 42, 2, 17, 1, 1)  # Sun's key protection of JKS
+_BY_XOR = (1, 3, 6, 1, 4, 1, 42, 2, 17, 1, 1)  # key protection of JKS
 _BY_TRIPLE_DES = (1, 3, 6, 1, 4, 1, 42, 2, 19, 1)  # PBEWithMD5AndTripleDES of JCEKS
 _SALT_BYTES = 8
-_MAX_ITERATIONS = 5_000_000  # Java's own limit (jdk.jceks.iterationCount)
+_MAX_ITERATIONS = 5_000_000  # Java's limit (jdk.jceks.iterationCount)
 _CONVERT = "keytool -importkeystore -srckeystore OLD.jks -destkeystore NEW.p12 -deststoretype PKCS12"
-# A secret key is a javax.crypto.SealedObject in Java's serialization, without a length in front of it.
+# A secret key is a javax.crypto.SealedObject in Java serialization, without a length field.
 _SEALED = re.compile(
     rb"\xac\xed\x00\x05sr\x00\x33com\.sun\.crypto\.provider\.SealedObjectForKeyProtector.{8}\x02\x00\x00"
     rb"xr\x00\x19javax\.crypto\.SealedObject.{8}\x02\x00\x04\[\x00\x0dencodedParamst\x00\x02\[B"
     rb"\[\x00\x10encryptedContentq\x00~\x00\x02L\x00\tparamsAlgt\x00\x12Ljava/lang/String;L\x00\x07sealAlgq\x00~\x00\x03xp",
     re.DOTALL,
 )
-_ARRAY = re.compile(rb"ur\x00\x02\[B.{8}\x02\x00\x00xp|uq.{4}", re.DOTALL)  # its class, or a reference to that
+_ARRAY = re.compile(rb"ur\x00\x02\[B.{8}\x02\x00\x00xp|uq.{4}", re.DOTALL)  # the class, or a reference to it
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A private key under a password, with its certificates."""
+    """An encrypted private key with its certificates."""
 
-    number: int  # among all entries, counted from 1
+    number: int  # position in the store, from 1
     protected: bytes = field(repr=False)
     chain: tuple[bytes, ...] = field(repr=False)
 
 
 def parse_java(blob: bytes, password: str) -> KeyMaterial:
-    """The first private key that the password opens, with its own chain; raises IdentityError."""
+    """Return the first private key that the password decrypts, with its chain; raises IdentityError."""
     _check_integrity(blob, password)
     entries = _key_entries(blob[:-_DIGEST_BYTES])
     if not entries:
-        raise IdentityError(IdentityFault.BAD_KEY, "a Java keystore without a private key; wanted a key with its certificates")
+        raise IdentityError(IdentityFault.BAD_KEY, "no private key in the Java keystore; expected a key with its certificates")
     for entry in entries:
         if (der := _decrypt(entry, password)) is not None:
             return make_material(_chain(entry), _load_key(entry, der))
     raise IdentityError(
         IdentityFault.PASSWORD,
-        f"the store's password opens none of its private keys ({len(entries)}); give a key the store's password with"
+        f"the store password decrypts none of the {len(entries)} private keys; set the same password for a key with"
         " keytool -keypasswd",
     )
 
 
 def _check_integrity(blob: bytes, password: str) -> None:
-    """The password is right and no byte has changed; so nothing but what was once written whole is parsed."""
+    """Verify the digest, so that only an undamaged store and a correct password get to the parser."""
     if not password:
-        raise IdentityError(IdentityFault.PASSWORD, "a Java keystore cannot be read without its password; give --storepass")
+        raise IdentityError(IdentityFault.PASSWORD, "missing password for the Java keystore; expected --storepass")
     body, digest = blob[:-_DIGEST_BYTES], blob[-_DIGEST_BYTES:]
     if _sha1(_utf16(password) + _WHITENING + body) != digest:
-        raise IdentityError(IdentityFault.PASSWORD, "the password is not this Java keystore's; or it is damaged or cut short")
+        raise IdentityError(IdentityFault.PASSWORD, "wrong password for the Java keystore, or the file is damaged or truncated")
 
 
 # -- the file
@@ -84,10 +83,10 @@ class _JksReader(ByteReader):
     """Reads the fields of a store in their order."""
 
     def skip(self, pattern: re.Pattern[bytes]) -> None:
-        """Skip what the pattern matches at this place."""
+        """Skip the bytes that the pattern matches here."""
         found = pattern.match(self.data, self.at)
         if not found:
-            raise WireError(WireFault.MALFORMED, "an object that is not understood")
+            raise WireError(WireFault.MALFORMED, "an unknown object")
         self.at = found.end()
 
 
@@ -96,16 +95,14 @@ def _key_entries(body: bytes) -> list[_Entry]:
         return list(_read_entries(_JksReader(body, "the store")))
     except WireError:
         pass
-    raise IdentityError(
-        IdentityFault.FORMAT, f"a Java keystore with something in it that is not understood; convert it with {_CONVERT}"
-    )
+    raise IdentityError(IdentityFault.FORMAT, f"unsupported entry in the Java keystore; convert it with {_CONVERT}")
 
 
 def _read_entries(reader: _JksReader) -> Iterator[_Entry]:
     magic, version, count = reader.number(4), reader.number(4), reader.number(4)
     if magic not in (_JKS, _JCEKS) or version not in (1, 2):
         raise WireError(WireFault.MALFORMED, "neither JKS nor JCEKS")
-    for number in range(1, count + 1):  # each takes bytes, so the length of the store is the bound
+    for number in range(1, count + 1):  # each entry consumes bytes, so the size of the store limits the loop
         kind = reader.number(4)
         reader.vector(2)  # its alias
         reader.take(8)  # its date
@@ -116,7 +113,7 @@ def _read_entries(reader: _JksReader) -> Iterator[_Entry]:
         elif kind == _SECRET:
             _skip_sealed(reader)
         else:
-            raise WireError(WireFault.MALFORMED, "an entry of an unknown kind")
+            raise WireError(WireFault.MALFORMED, "an entry of an unknown type")
 
 
 def _read_chain(reader: _JksReader, version: int) -> tuple[bytes, ...]:
@@ -135,7 +132,7 @@ def _skip_sealed(reader: _JksReader) -> None:
         reader.skip(_ARRAY)
         reader.vector(4)
     for _ in ("paramsAlg", "sealAlg"):
-        is_text = reader.take(1) == b"t"  # else a reference to one
+        is_text = reader.take(1) == b"t"  # otherwise a reference to a text
         reader.take(reader.number(2) if is_text else 4)
 
 
@@ -143,7 +140,7 @@ def _skip_sealed(reader: _JksReader) -> None:
 
 
 def _decrypt(entry: _Entry, password: str) -> bytes | None:
-    """The key in PKCS#8; None if the password is another one's."""
+    """Return the PKCS#8 key; None if the password is wrong for this entry."""
     try:
         algorithm, encrypted = read_sequence(entry.protected)
         data = expect(encrypted, OCTET_STRING).body
@@ -159,7 +156,7 @@ def _decrypt(entry: _Entry, password: str) -> bytes | None:
 
 
 def _decrypt_by_xor(data: bytes, secret: bytes) -> bytes | None:
-    """Sun's key protection: 20 bytes of salt, the key XOR a chain of SHA-1 digests, a digest of password and key."""
+    """JKS key protection: 20 bytes of salt, the key XOR a chain of SHA-1 digests, a digest of password and key."""
     block, sealed, digest = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:-_DIGEST_BYTES], data[-_DIGEST_BYTES:]
     stream = bytearray()
     while len(stream) < len(sealed):
@@ -172,16 +169,16 @@ def _decrypt_by_xor(data: bytes, secret: bytes) -> bytes | None:
 def _decrypt_by_triple_des(data: bytes, password: str, salt: bytes, iterations: int) -> bytes | None:
     if len(salt) != _SALT_BYTES or not 0 < iterations <= _MAX_ITERATIONS:
         return None
-    derived = _derive(password.encode("ascii"), salt, iterations)  # Java takes no other password for a key of JCEKS
+    derived = _derive(password.encode("ascii"), salt, iterations)  # Java accepts only ASCII for a key of JCEKS
     decryptor = Cipher(TripleDES(derived[:24]), modes.CBC(derived[24:])).decryptor()
     unpadder = PKCS7(64).unpadder()
     return unpadder.update(decryptor.update(data) + decryptor.finalize()) + unpadder.finalize()
 
 
 def _derive(password: bytes, salt: bytes, iterations: int) -> bytes:
-    """24 bytes of key and 8 of IV, by a chain of MD5 for each half of the salt."""
+    """Derive 24 bytes of key and 8 of IV: a chain of MD5 for each half of the salt."""
     first, second = salt[:4], salt[4:]
-    if first == second:  # Java means to reverse the half, and makes this of it
+    if first == second:  # Java intends to reverse the half; a bug in it produces this
         first = bytes((first[3], first[0], first[1], first[3]))
     derived = b""
     for half in (first, second):
@@ -197,7 +194,7 @@ def _load_key(entry: _Entry, der: bytes) -> PrivateKeyTypes:
     except (ValueError, TypeError, UnsupportedAlgorithm):
         pass
     raise IdentityError(
-        IdentityFault.BAD_KEY, f"the private key of entry {entry.number} cannot be read; wanted RSA, ECDSA or Ed25519"
+        IdentityFault.BAD_KEY, f"unreadable private key in entry {entry.number}; expected RSA, ECDSA or Ed25519"
     )
 
 
@@ -206,7 +203,7 @@ def _chain(entry: _Entry) -> list[Certificate]:
         return [parse_certificate(der) for der in entry.chain]
     except WireError:
         pass
-    raise IdentityError(IdentityFault.BAD_CERTIFICATE, f"entry {entry.number}: a certificate that cannot be read")
+    raise IdentityError(IdentityFault.BAD_CERTIFICATE, f"unreadable certificate in entry {entry.number}")
 
 
 def _utf16(password: str) -> bytes:

@@ -1,7 +1,6 @@
-"""A certificate chain and its key, which belong together once they are one value.
+"""A certificate chain with the matching private key, which OpenSSL can present in a TLS handshake.
 
-Knows which pairs OpenSSL can present in a TLS handshake; must not know files or formats. The rules are those of ordinary
-PKI, not of SPIFFE: names, dates, key usage and basicConstraints are left to the peer.
+The rules are those of ordinary PKI, not of SPIFFE: names, dates, key usage and basicConstraints are for the peer to check.
 """
 
 from __future__ import annotations
@@ -21,50 +20,48 @@ _USABLE = f"RSA of {MIN_RSA_BITS} bits or more, P-256, P-384, P-521, Ed25519 or 
 
 @dataclass(frozen=True, slots=True)
 class KeyMaterial:
-    """What we present: the leaf first, and the leaf's own key. Making one of anything else raises IdentityError."""
+    """A chain, leaf first, and the private key of the leaf; the constructor raises IdentityError for any other pair."""
 
     chain: tuple[Certificate, ...]
     private_key: PrivateKey = field(repr=False)
 
     def __post_init__(self) -> None:
         if not self.chain:
-            raise IdentityError(IdentityFault.BAD_CERTIFICATE, "there is no certificate for the private key")
-        _check_kind(self.chain[0])
+            raise IdentityError(IdentityFault.BAD_CERTIFICATE, "no certificate for the private key")
+        _check_key_type(self.chain[0])
         _check_pair(self.chain, self.private_key)
 
 
 def make_material(chain: Iterable[Certificate], key: PrivateKeyTypes) -> KeyMaterial:
-    """The material of a chain and a key of any kind; a certificate that is there twice counts once. Raises IdentityError."""
+    """Make the material of a chain and a key, without duplicate certificates; raises IdentityError."""
     if not isinstance(key, PrivateKey):
         kind = type(key).__name__.lstrip("_")
-        raise IdentityError(
-            IdentityFault.BAD_KEY, f"the private key is a {kind}, which signs no TLS handshake; wanted {_USABLE}"
-        )
+        raise IdentityError(IdentityFault.BAD_KEY, f"unsupported type of private key: {kind}; expected {_USABLE}")
     return KeyMaterial(tuple(dict.fromkeys(chain)), key)
 
 
-def _check_kind(leaf: Certificate) -> None:
+def _check_key_type(leaf: Certificate) -> None:
     try:
         check_key_strength(leaf)
     except PeerDenied as error:
-        raise IdentityError(IdentityFault.BAD_KEY, f"the first certificate has {error}; wanted {_USABLE}") from error
-    if is_for_pss_only(leaf):  # its key is loaded as plain RSA, and OpenSSL objects
+        raise IdentityError(IdentityFault.BAD_KEY, f"bad key of the first certificate: {error}; expected {_USABLE}") from error
+    if is_for_pss_only(leaf):  # OpenSSL refuses it, because the private key is loaded as plain RSA
         raise IdentityError(
             IdentityFault.BAD_KEY,
-            "the first certificate's key is for RSA-PSS only, which cannot be presented; wanted plain RSA",
+            "bad key of the first certificate: for RSA-PSS only; expected plain RSA",
         )
 
 
 def _check_pair(chain: tuple[Certificate, ...], key: PrivateKey) -> None:
-    if _belongs(key, chain[0]):
+    if _matches(key, chain[0]):
         return
-    owner = next((number for number, certificate in enumerate(chain, 1) if _belongs(key, certificate)), None)
-    seen = f"belongs to certificate {owner} of {len(chain)}" if owner else f"belongs to none of the certificates ({len(chain)})"
-    raise IdentityError(IdentityFault.BAD_KEY, f"the private key {seen}; wanted the first, with its issuers after it")
+    owner = next((number for number, certificate in enumerate(chain, 1) if _matches(key, certificate)), None)
+    problem = f"matches certificate {owner} of {len(chain)}" if owner else f"matches none of the {len(chain)} certificates"
+    raise IdentityError(IdentityFault.BAD_KEY, f"the private key {problem}; expected the first, with its issuers after it")
 
 
-def _belongs(key: PrivateKey, certificate: Certificate) -> bool:
+def _matches(key: PrivateKey, certificate: Certificate) -> bool:
     try:
         return load_public_key(certificate.key_info) == key.public_key()
-    except PeerDenied:  # not even readable, perhaps
+    except PeerDenied:  # an unreadable or weak key
         return False

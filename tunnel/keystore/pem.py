@@ -1,8 +1,7 @@
-"""PEM: blocks with text around them, certificates and keys in any order.
+"""PEM (RFC 7468): blocks with text around them, certificates and keys in any order.
 
-Knows what counts as a block (RFC 7468) and which blocks are meant; must not know files. The chain is every CERTIFICATE
-in order and the key is the first block that is a private key, wherever it stands; everything else is passed over. What
-is meant but damaged is an error here: a chain is never shortened in silence.
+The chain is every CERTIFICATE block in order, and the key is the first private key block; all other blocks are ignored. A
+damaged certificate or key is an error: a chain is never shortened silently.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ from tunnel.pkix.certificate import Certificate
 from tunnel.pkix.certificate import parse_certificate as parse_der
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-# RFC 7468, section 3: a label has no two hyphens in a row, so a boundary never reaches over the body of a block in one line.
+# RFC 7468, section 3: a label has no two hyphens in a row, so a match never spans the body of a one-line block.
 _BOUNDARY = re.compile(rb"-----(BEGIN|END) ([\x21-\x2c\x2e-\x7e](?:[- ]?[\x21-\x2c\x2e-\x7e])*)-----")
 _BASE64 = re.compile(rb"[A-Za-z0-9+/]{2,}={0,2}")
 _CERTIFICATE = "CERTIFICATE"
 _PRIVATE_KEY = "PRIVATE KEY"
 _SHOWN_LABELS = 5
-# Labels that a message may show. Any other one may be a part of a damaged key.
+# Labels that a message may show. Any other label may be part of a damaged key.
 _KNOWN_LABELS = frozenset(
     """
     CERTIFICATE, TRUSTED CERTIFICATE, X509 CERTIFICATE, CERTIFICATE REQUEST, NEW CERTIFICATE REQUEST, ATTRIBUTE CERTIFICATE,
@@ -39,50 +38,50 @@ _KNOWN_LABELS = frozenset(
     .split(", ")
 )
 _ENCRYPTED = re.compile(rb"^Proc-Type:\s*4\s*,\s*ENCRYPTED", re.MULTILINE)
-_ESCAPED = "; its line breaks are written as a backslash with a letter, expected real line breaks"
-_UNKNOWN = "a block of another kind"
-_NO_BLOCK = "and no block of PEM at all (a block begins at the start of a line)"
+_ESCAPED = ": it contains the text \\n; expected line breaks"
+_UNKNOWN = "a block of another type"
+_NO_BLOCK = "found no PEM block (a block begins at the start of a line)"
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One block by itself, from its first boundary to its last; without the last one when it was cut short."""
+    """One block with its boundaries; a truncated block has no END boundary."""
 
     label: str = field(repr=False)
-    line: int  # where it begins, counted from 1
+    line: int  # of the BEGIN boundary, from 1
     text: bytes = field(repr=False)
 
     @property
     def is_certificate(self) -> bool:
-        """Whether it is a plain certificate; OpenSSL's TRUSTED CERTIFICATE is none."""
+        """Whether it is a CERTIFICATE block; TRUSTED CERTIFICATE of OpenSSL is not."""
         return self.label == _CERTIFICATE
 
     @property
     def is_key(self) -> bool:
-        """Whether it is a private key of any kind."""
+        """Whether it is a private key of any type."""
         return self.label == _PRIVATE_KEY or self.label.endswith(f" {_PRIVATE_KEY}")
 
     @property
     def kind(self) -> str:
-        """Its label for a message."""
+        """Its label, for a message."""
         return f"{self.label!a}" if self.label in _KNOWN_LABELS else _UNKNOWN
 
     @property
     def is_encrypted(self) -> bool:
-        """Whether it is a key under a password, in the form of PKCS#8 or in OpenSSL's older one."""
+        """Whether it is an encrypted key, in PKCS#8 or traditional OpenSSL format."""
         return self.label == f"ENCRYPTED {_PRIVATE_KEY}" or _ENCRYPTED.search(self.text) is not None
 
     @property
     def hint(self) -> str:
-        """What is known to be wrong with its text, to be added to an error."""
+        """The known problem of its text, to be appended to an error, or ""."""
         return _ESCAPED if rb"\n" in self.text or rb"\r" in self.text else ""
 
 
 def parse_blocks(blob: bytes) -> tuple[Block, ...]:
-    """Every block in order; a block ends at the next boundary, whichever that is.
+    """Return every block in order; a block ends at the next boundary of any kind.
 
-    A line may hold several boundaries, so a missing line break hides no block. Text in front of a boundary means that it is
-    none, if no block is open. Base64 that ends with an END CERTIFICATE and has no BEGIN counts as a damaged certificate.
+    A line may contain several boundaries, so a missing line break hides no block. Outside of a block, a boundary must start its
+    line. Base64 before an END CERTIFICATE without a BEGIN counts as a damaged certificate.
     """
     reader = _PemReader()
     for number, raw in enumerate(blob.removeprefix(_BYTE_ORDER_MARK).splitlines(), 1):
@@ -92,14 +91,14 @@ def parse_blocks(blob: bytes) -> tuple[Block, ...]:
 
 
 class _PemReader:
-    """The blocks of the lines so far, and the lines of the block that is open."""
+    """The complete blocks so far, and the lines of the open block."""
 
     def __init__(self) -> None:
         self.blocks: list[Block] = []
         self._label = ""
         self._start = 0
         self._lines: list[bytes] = []
-        self._is_base64 = False  # the last line of text outside of a block
+        self._is_base64 = False  # whether the last line outside of a block is base64
 
     def read(self, line: bytes, number: int) -> None:
         done = 0
@@ -113,7 +112,7 @@ class _PemReader:
         self._add(line[done:])
 
     def close(self) -> None:
-        """End the open block, if there is one."""
+        """Complete the open block, if any."""
         if self._label:
             self.blocks.append(Block(self._label, self._start, _assemble(self._lines)))
         self._label, self._is_base64 = "", False
@@ -139,7 +138,7 @@ class _PemReader:
 
 
 def _assemble(lines: list[bytes]) -> bytes:
-    """The text of a block without blank lines, except for the one that ends the headers (RFC 1421, section 4.4)."""
+    """Join the lines of a block; the only blank line is the one after the headers (RFC 1421, section 4.4)."""
     headers = 1
     while headers < len(lines) and b":" in lines[headers]:
         headers += 1
@@ -147,37 +146,35 @@ def _assemble(lines: list[bytes]) -> bytes:
 
 
 def parse_chain(blocks: Iterable[Block]) -> tuple[Certificate, ...]:
-    """Every certificate in order; raises IdentityError at the first that cannot be read."""
+    """Parse every certificate in order; raises IdentityError at the first unreadable one."""
     return tuple(parse_certificate(block) for block in blocks if block.is_certificate)
 
 
 def parse_certificate(block: Block) -> Certificate:
-    """The certificate of a block; raises IdentityError."""
+    """Parse the certificate of a block; raises IdentityError."""
     _begin, *body = block.text.strip().split(b"\n")
     try:
         if not body or body.pop() != f"-----END {_CERTIFICATE}-----".encode():
-            raise WireError(WireFault.TRUNCATED, "no end")
-        base64 = b"".join(line for line in body if b":" not in line)  # without headers
+            raise WireError(WireFault.TRUNCATED, "no END boundary")
+        base64 = b"".join(line for line in body if b":" not in line)  # skip headers
         return parse_der(b64decode(b"".join(base64.split()), validate=True))
     except (ValueError, WireError):
-        pass  # the cause may quote the file
-    raise IdentityError(
-        IdentityFault.BAD_CERTIFICATE, f"line {block.line}: a certificate that is damaged or cut short{block.hint}"
-    )
+        pass  # not chained: the cause may quote the file
+    raise IdentityError(IdentityFault.BAD_CERTIFICATE, f"line {block.line}: damaged or truncated certificate{block.hint}")
 
 
 def find_key(blocks: Iterable[Block]) -> Block | None:
-    """The first private key: the one that counts."""
+    """Return the first private key block."""
     return next((block for block in blocks if block.is_key), None)
 
 
 def parse_key(block: Block, password: str = "") -> PrivateKeyTypes:
-    """The key of a block, decrypted if need be; raises IdentityError, without a byte of the key."""
+    """Parse the key of a block, encrypted or not; raises IdentityError, without key material."""
     if block.is_encrypted and not password:
         raise IdentityError(
             IdentityFault.PASSWORD,
-            f"line {block.line}: the private key is encrypted and there is no password for it; decrypt it with"
-            " openssl pkey -in KEY -out PLAIN, or give key and certificates in one file as --keystore, with --storepass",
+            f"line {block.line}: encrypted private key without a password; decrypt it with openssl pkey -in KEY -out PLAIN,"
+            " or use one file with key and certificates as --keystore, with --storepass",
         )
     secret = password.encode("utf-8", "surrogateescape") if block.is_encrypted else None
     try:
@@ -186,28 +183,25 @@ def parse_key(block: Block, password: str = "") -> PrivateKeyTypes:
         pass
     if block.is_encrypted:
         raise IdentityError(
-            IdentityFault.PASSWORD, f"line {block.line}: the password does not open the private key, or the key is damaged"
+            IdentityFault.PASSWORD, f"line {block.line}: wrong password for the private key, or the key is damaged"
         )
-    raise IdentityError(
-        IdentityFault.BAD_KEY,
-        f"line {block.line}: the private key ({block.kind}) cannot be read; wanted an RSA, ECDSA or Ed25519 key that is whole"
-        f"{block.hint}",
-    )
+    problem = block.hint or "; expected a complete RSA, ECDSA or Ed25519 key"
+    raise IdentityError(IdentityFault.BAD_KEY, f"line {block.line}: unreadable private key ({block.kind}){problem}")
 
 
 def parse_pem(blob: bytes, password: str) -> KeyMaterial:
-    """Key and chain out of one file's PEM; raises IdentityError."""
+    """Parse key and chain from one PEM file; raises IdentityError."""
     blocks = parse_blocks(blob)
     chain, key = parse_chain(blocks), find_key(blocks)
     if not chain:
-        raise IdentityError(IdentityFault.BAD_CERTIFICATE, f"no CERTIFICATE block, {describe(blocks)}")
+        raise IdentityError(IdentityFault.BAD_CERTIFICATE, f"no CERTIFICATE block: {describe(blocks)}")
     if key is None:
-        raise IdentityError(IdentityFault.BAD_KEY, f"no PRIVATE KEY block, {describe(blocks)}")
+        raise IdentityError(IdentityFault.BAD_KEY, f"no PRIVATE KEY block: {describe(blocks)}")
     return make_material(chain, parse_key(key, password))
 
 
 def describe(blocks: Iterable[Block]) -> str:
-    """Which kinds of blocks there are, for an error; not a byte of what is in the file."""
+    """Return the types of the blocks for an error, without content of the file."""
     labels = list(dict.fromkeys(block.kind for block in blocks))
     more = ", ..." if len(labels) > _SHOWN_LABELS else ""
-    return f"only {', '.join(labels[:_SHOWN_LABELS])}{more}" if labels else _NO_BLOCK
+    return f"found only {', '.join(labels[:_SHOWN_LABELS])}{more}" if labels else _NO_BLOCK

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 from tunnel.errors import IdentityError, IdentityFault, WireError
-from tunnel.keystore.disk import MAX_FILE_BYTES, naming, read_file
+from tunnel.keystore.files import MAX_FILE_BYTES, prefix_errors, read_file
 from tunnel.keystore.pem import describe, find_key, parse_blocks, parse_chain, parse_key
 from tunnel.pkix.certificate import Certificate, parse_certificates
 from tunnel.spiffe.bundle import BundleSet, TrustBundle
@@ -47,7 +47,7 @@ def _read(name: str) -> bytes:
 
 
 def _naming(name: str) -> AbstractContextManager[None]:
-    return naming("standard input" if name == STDIN else name)
+    return prefix_errors("standard input" if name == STDIN else name)
 
 
 def _parse_pem(blob: bytes) -> Sequence[Certificate]:

@@ -185,17 +185,17 @@ def _bundles(config: JwtVerifyConfig) -> JwtBundles:
 
 
 def _read_bundle(named: NamedBundle) -> JwtBundles:
-    from tunnel.keystore.disk import naming, read_file
+    from tunnel.keystore.files import prefix_errors, read_file
     from tunnel.spiffe.jwks import JwtBundles, parse_jwks
 
     document = read_file(named.path)
-    with naming(named.path):
+    with prefix_errors(named.path):
         return JwtBundles({named.trust_domain: parse_jwks(document)})
 
 
 def _read_token(path: str) -> str:
     """The token in a file or on standard input, without blanks around it; raises IdentityError."""
-    from tunnel.keystore.disk import read_file
+    from tunnel.keystore.files import read_file
 
     if path == STDIN:
         if sys.stdin.isatty():
