@@ -68,7 +68,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
         "tunnel.status",
     ),
     "jwt": ("tunnel.svid.jose",),
-    "h11": ("tunnel.wire.connect", "tunnel.http", "tunnel.status"),
+    "h11": ("tunnel.wire.connect", "tunnel.http"),
     "prometheus_client": ("tunnel.status.prometheus",),
     "regopy": ("tunnel.policy.evaluator",),  # it runs in a process of its own
     "acme": ("tunnel.acme.client",),
