@@ -65,6 +65,6 @@ class AcmeHandshake(Handshake):
         # Never relay: an ACME server sends no certificate, and acme-tls/1 carries no data (RFC 8737, section 3).
         if is_done and (self._is_probe or end.alpn() == ACME_PROTOCOL):
             self._finish()
-            self.owner.step_failed(AcmeChallengeAnswered(), self._outbox.waiting + end.take())
+            self.owner.step_failed(AcmeChallengeAnswered(), self._send_queue.unsent + end.take())
         else:
             super()._proceed(end, is_done, tail)

@@ -13,8 +13,7 @@ from tunnel.authz.authorizer import Admitted
 from tunnel.errors import Denial, PeerDenied, TlsError, TlsFault, describe_os_error
 from tunnel.relay.handshake_slots import HandshakeSlots
 from tunnel.relay.loop import ENDING, IN
-from tunnel.relay.outbox import Outbox
-from tunnel.relay.step import ClosedWithoutData, NoUsableIdentity, StepOwner
+from tunnel.relay.step import ClosedWithoutData, NoUsableIdentity, SendQueue, StepOwner
 from tunnel.tls.engine import TlsEnd
 
 _READ_BYTES = 32 * 1024  # per read: more than a handshake needs; also bounds the data held behind it
@@ -52,8 +51,8 @@ class Handshake:
         "_leftover",
         "_loop",
         "_open_end",
-        "_outbox",
         "_reads_until_eagain",
+        "_send_queue",
         "_socket",
         "_tail",
         "_thread_step",
@@ -87,7 +86,7 @@ class Handshake:
         self._has_yielded = False  # has used up its share of this turn
         self.is_waiting = False  # for a slot
         self._tail = b""
-        self._outbox = Outbox(sock)
+        self._send_queue = SendQueue(sock)
         self._reads_until_eagain = sock.family == socket.AF_UNIX
         self._thread_step: Future[bool] | None = None  # while a thread uses our end, or will
         self._is_over = False
@@ -118,8 +117,8 @@ class Handshake:
             self._reads_until_eagain = True
         if self._thread_step is not None:
             return
-        if self._outbox.waiting:
-            self._outbox.send()
+        if self._send_queue.unsent:
+            self._send_queue.send()
         if events & (IN | ENDING) or not events:
             self._receive()
 
@@ -237,12 +236,12 @@ class Handshake:
 
     def _fail(self, end: TlsEnd, error: TlsError | PeerDenied) -> None:
         self._finish()
-        self.owner.step_failed(error, self._outbox.waiting + end.take())
+        self.owner.step_failed(error, self._send_queue.unsent + end.take())
 
     def _proceed(self, end: TlsEnd, is_done: bool, tail: bytes) -> None:
         self._tail = tail
         if not is_done:
-            self._outbox.send(end.take())
+            self._send_queue.send(end.take())
             if end.has_more:
                 self._has_yielded = True
                 self._loop.call_soon(self._resume_reading)
@@ -256,8 +255,8 @@ class Handshake:
             if end.has_tickets_only():
                 self._acknowledge()
             else:
-                self._outbox.send(end.take())
-            self.owner.step_done(HandshakeResult(end, end.admitted, self._tail, self._outbox.waiting))
+                self._send_queue.send(end.take())
+            self.owner.step_done(HandshakeResult(end, end.admitted, self._tail, self._send_queue.unsent))
 
     def _acknowledge(self) -> None:
         """Acknowledge the client's Finished without sending data: session tickets stay in `end` until the first data.

@@ -6,8 +6,7 @@ import socket
 
 from tunnel.errors import TargetError, describe_os_error
 from tunnel.relay.loop import Loop
-from tunnel.relay.outbox import Outbox
-from tunnel.relay.step import StepOwner
+from tunnel.relay.step import SendQueue, StepOwner
 from tunnel.wire.outbound import Exchange, Reached, feed_exchange, proxy_closed
 
 _READ_BYTES = 32 * 1024  # per read: bytes behind the answer must fit the handshake's inbox
@@ -19,7 +18,7 @@ class ProxyConnect:
     It fails with TargetError.
     """
 
-    __slots__ = ("_exchange", "_loop", "_name", "_outbox", "_owner", "_socket")
+    __slots__ = ("_exchange", "_loop", "_name", "_owner", "_send_queue", "_socket")
 
     def __init__(self, loop: Loop, owner: StepOwner, sock: socket.socket, exchange: Exchange, name: str) -> None:
         self._loop = loop
@@ -27,12 +26,12 @@ class ProxyConnect:
         self._socket = sock
         self._exchange = exchange
         self._name = name
-        self._outbox = Outbox(sock)
+        self._send_queue = SendQueue(sock)
 
     def start(self) -> None:
         """Send the request."""
         self._loop.rewatch(self._socket, self.ready, self._owner)
-        self._outbox.send(self._exchange.start())
+        self._send_queue.send(self._exchange.start())
         self._loop.call_again(self._socket)  # an event may have come before the socket was watched by this handler
 
     def abandon(self) -> None:
@@ -40,7 +39,7 @@ class ProxyConnect:
 
     def ready(self, _events: int) -> None:
         """Process events of the socket."""
-        self._outbox.send()
+        self._send_queue.send()
         try:
             reached = self._receive()
         except TargetError as error:
@@ -61,4 +60,4 @@ class ProxyConnect:
             answer = feed_exchange(self._exchange, data, self._name)
             if isinstance(answer, Reached):
                 return answer
-            self._outbox.send(answer)
+            self._send_queue.send(answer)

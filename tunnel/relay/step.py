@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Generator
 from functools import partial
 from typing import Any, Protocol
@@ -106,3 +107,29 @@ class StepRunner:
                 step.start()
         finally:
             self._is_advancing = False
+
+
+class SendQueue:
+    """Bytes to send, in order.
+
+    If the socket fails, they are dropped without an error: the next read reports it, after the last bytes from the peer.
+    """
+
+    __slots__ = ("_socket", "unsent")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self.unsent = b""
+
+    def send(self, data: bytes = b"") -> None:
+        """Append `data` and send as much as the socket accepts."""
+        self.unsent += data
+        if not self.unsent:
+            return
+        try:
+            sent = self._socket.send(self.unsent)
+        except BlockingIOError:
+            return
+        except OSError:
+            sent = len(self.unsent)
+        self.unsent = self.unsent[sent:]
