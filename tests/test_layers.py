@@ -52,7 +52,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
         "tunnel.proxy.file_source",
         "tunnel.proxy.acme_source",
         "tunnel.proxy.proxy",
-        "tunnel.proxy.background_tasks",
+        "tunnel.proxy.process_context",
         "tunnel.proxy.wait_ready",
         "tunnel.proxy.supervisor",
         "tunnel.proxy.stdio_client",

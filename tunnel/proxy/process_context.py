@@ -1,14 +1,19 @@
-"""What the process has received from its parent: environment, sockets, service manager."""
+"""What the process has received from its parent (environment, sockets, service manager), and its periodic tasks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import trio
+
+from tunnel.log import Log
 from tunnel.log_capture import LogCapture
 from tunnel.net.activation import ActivationSockets
 from tunnel.net.holders import Holders
 from tunnel.net.notify import Notifier
+
+_CAPTURE_INTERVAL = 5.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,3 +25,12 @@ class ProcessContext:
     notifier: Notifier
     log_capture: LogCapture
     holders: Holders = field(default_factory=dict)  # of our ports at the start; later Landlock hides them
+
+
+async def run_background_tasks(process_context: ProcessContext, log: Log) -> None:
+    """Notify the watchdog and log the captured output of libraries, until cancelled."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(process_context.notifier.run_watchdog, trio.sleep)
+        while True:
+            await trio.sleep(_CAPTURE_INTERVAL)
+            process_context.log_capture.drain(log.write)

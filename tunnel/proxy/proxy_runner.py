@@ -10,8 +10,7 @@ import trio
 from tunnel.child.pid1 import restore_default
 from tunnel.errors import TunnelError
 from tunnel.log import Log
-from tunnel.proxy.background_tasks import run_background_tasks
-from tunnel.proxy.process_context import ProcessContext
+from tunnel.proxy.process_context import ProcessContext, run_background_tasks
 from tunnel.proxy.proxy import Proxy
 
 _STOP = {signal.SIGTERM: "terminated", signal.SIGINT: "interrupt"}

@@ -19,8 +19,7 @@ from tunnel.child.signals import SignalThread
 from tunnel.errors import ConfigError, TunnelError
 from tunnel.log import Log
 from tunnel.net.notify import State
-from tunnel.proxy.background_tasks import run_background_tasks
-from tunnel.proxy.process_context import ProcessContext
+from tunnel.proxy.process_context import ProcessContext, run_background_tasks
 from tunnel.proxy.proxy import Proxy
 from tunnel.proxy.wait_ready import wait_ready
 
