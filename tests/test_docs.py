@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tunnel.cli.parser import Flag
+from tunnel.cli.command import Flag
 from tunnel.commands.registry import load_commands
 from tunnel.errors import Denial, TargetFault, TlsFault, WireFault
 from tunnel.relay.close_reason import CloseReason

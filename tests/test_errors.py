@@ -21,7 +21,7 @@ from tunnel.errors import (
 SECRET = "canary-secret"
 HIDDEN = [
     "cannot read '-----BEGIN PRIVATE KEY-----\\nMIGHAgEAcanary-secret\\n-----END PRIVATE KEY-----\\n': no such file",
-    "'-----BEGIN EC PRIVATE KEY----- canary-secret' is not a duration",
+    'invalid duration "-----BEGIN EC PRIVATE KEY----- canary-secret"',
     f"cannot read 'MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg{'A' * 40}canary-secret': no such file",
     "unexpected eyJhbGciOiJFUzI1NiJ9.canary-secret.canary-secret",
     "'tcp://me:canary-secret@127.0.0.1:1': user name",
@@ -32,7 +32,7 @@ HIDDEN = [
     "cannot write /x/https%3A%2F%2Fme%3Acanary-secret%40acme.test/account.pem: full",
 ]
 SHOWN = [
-    "'foo' is not a duration such as 250ms, 10s or 1h30m",
+    'invalid duration "foo"; expected a duration such as 250ms, 10s or 1h30m',
     'invalid address "unix:/run/x@y:z": missing port',
     "'unix:@abstract:name@x' names no socket",
     "'a@b@c' is not one e-mail address",

@@ -31,7 +31,7 @@ def test_a_process_ends_with_its_report_on_standard_output_alone(workloads: Work
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ((), "no source of an identity"),
+        ((), "no identity source"),
         (("--keystore=a.pem", "--cert=b.pem", "--key=c.pem"), "are mutually exclusive"),
         (("--use-workload-api-addr=unix:///nonexistent/a.sock", "--enable-pprof"), "--enable-pprof needs --status"),
     ],

@@ -72,7 +72,7 @@ def test_without_any_rule_the_line_is_wrong_and_the_server_is_named(served: tupl
     workloads, proxy = served
     report = call(workloads, proxy.target, rules=())
     assert report.wrong() == ["command-line", "server"]
-    assert "nothing says which server is expected" in report.the("command-line").seen
+    assert "no access rule for the server" in report.the("command-line").seen
     assert f"--verify-id {SERVER}" in report.the("server").advice
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import pytest
 
 from tests.support.command_tables import LINES, TABLES, visible_flags
+from tunnel.cli.command import Command
 from tunnel.cli.completion import build_contexts, candidates
 from tunnel.cli.main import main
-from tunnel.cli.parser import Command, HelpWanted, VersionWanted, parse_command_line
+from tunnel.cli.parser import HelpRequested, VersionRequested, parse_command_line
 from tunnel.commands.proxy import command as proxy
 from tunnel.commands.registry import load_commands
 from tunnel.errors import ConfigError
 
-CONTEXTS = build_contexts(load_commands(), proxy.COMMON)
+CONTEXTS = build_contexts(load_commands(), proxy.GLOBAL_FLAGS)
 
 
 @pytest.mark.parametrize(("line", "offered"), LINES.items(), ids=map(ascii, LINES))
@@ -25,8 +26,8 @@ def test_every_flag_of_a_command_is_offered_and_none_is_unknown(command: Command
     offered = candidates(CONTEXTS, [*command.name.split(), "-"])
     assert set(offered) == visible_flags(command)
     for text in offered:
-        with pytest.raises((ConfigError, HelpWanted, VersionWanted)) as raised:
-            parse_command_line([*command.name.split(), text, "--end"], load_commands(), {}, early=proxy.COMMON)
+        with pytest.raises((ConfigError, HelpRequested, VersionRequested)) as raised:
+            parse_command_line([*command.name.split(), text, "--end"], load_commands(), {}, global_flags=proxy.GLOBAL_FLAGS)
         assert f"'{text}'" not in str(raised.value).partition(", did you mean")[0] or "expected argument" in str(raised.value)
 
 

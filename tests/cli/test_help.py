@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from tunnel.cli.command import Command, Group, option, switch
 from tunnel.cli.help import command_usage, usage
-from tunnel.cli.parser import Command, Group, option, switch
 from tunnel.commands.registry import PROGRAM, load_commands
 
 IDS = [command.name for command in load_commands()]

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.command_tables import TABLES
-from tunnel.cli.help import Program
+from tunnel.cli.command import Command, Group, Program, option
 from tunnel.cli.main import main
 from tunnel.cli.man import all_pages, command_page, long_page
-from tunnel.cli.parser import Command, Group, option
 from tunnel.commands.registry import load_commands
 
 HOSTILE = ".so /etc/passwd\n'hidden \\fB\\*(x `a' \"b\" ~^-é\U0001f600\x1b[31m"
@@ -91,9 +90,9 @@ def test_all_pages_are_written_where_the_line_says(tmp_path: Path, capsys: pytes
 def test_what_has_no_page_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").touch()
     for line, words in (
-        (["nothing"], "'nothing' has no page, these have: server, client, "),
-        (["server", "client"], "'server client' has no page"),
-        (["server", "--out", str(tmp_path)], "--out writes every page: leave 'server' or --out away"),
+        (["nothing"], "no manual page 'nothing'; expected one of: server, client, "),
+        (["server", "client"], "no manual page 'server client'"),
+        (["server", "--out", str(tmp_path)], "--out writes all pages; expected 'server' or --out, not both"),
         (["--out", str(tmp_path / "file")], "--out: cannot write to "),
     ):
         assert main(["man", *line], {}) == 1

@@ -7,28 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from tunnel.cli.command import Arguments, Command, Group, option, positional, positionals, repeated, required, switch
 from tunnel.cli.help import command_line
-from tunnel.cli.parser import (
-    Arguments,
-    Command,
-    Group,
-    HelpWanted,
-    Parsed,
-    VersionWanted,
-    option,
-    parse_command_line,
-    repeated,
-    required,
-    switch,
-    word,
-    words,
-)
-from tunnel.errors import ConfigError
+from tunnel.cli.parser import HelpRequested, Parsed, VersionRequested, parse_command_line
+from tunnel.errors import ConfigError, invalid_value
 
 
 def parse_number(text: str) -> int:
     if not text.isdigit():
-        raise ConfigError(f"{text!a} is not a number")
+        raise invalid_value("number", text)
     return int(text)
 
 
@@ -46,7 +33,7 @@ NEEDED = ("--listen", "l", "--target", "t")
 
 
 def parse(*argv: str, environ: Mapping[str, str] | None = None) -> Parsed:
-    return parse_command_line(argv, (RUN, IDLE, HELP), environ or {}, early=(EARLY,))
+    return parse_command_line(argv, (RUN, IDLE, HELP), environ or {}, global_flags=(EARLY,))
 
 
 def run(*argv: str, environ: Mapping[str, str] | None = None) -> Arguments:
@@ -137,8 +124,8 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "early flag before and after": (("--early", "1", "run", "--early", "2"), "flag 'early' cannot be repeated"),
     "required missing": (("run",), "required flag(s) '--listen', '--target' not provided"),
     "one required missing": (("run", "--listen", "l"), "required flag(s) '--target' not provided"),
-    "bad value": (("run", *NEEDED, "--count", "x"), "--count: 'x' is not a number"),
-    "empty value": (("run", *NEEDED, "--count="), "--count: '' is not a number"),
+    "bad value": (("run", *NEEDED, "--count", "x"), '--count: invalid number "x"'),
+    "empty value": (("run", *NEEDED, "--count="), '--count: invalid number ""'),
     "after --": (("run", *NEEDED, "--", "--force"), "unexpected --force"),
     "word after --": (("run", *NEEDED, "--", "x"), "unexpected x"),
     "help on nothing known": (("help", "foo"), 'expected command but got "foo"'),
@@ -178,14 +165,14 @@ def test_a_command_may_stand_behind_the_end_of_flags() -> None:
     ],
 )
 def test_help_is_asked_for(argv: tuple[str, ...], command: Command | None) -> None:
-    with pytest.raises(HelpWanted) as wanted:
+    with pytest.raises(HelpRequested) as wanted:
         parse(*argv)
     assert wanted.value.command is command
 
 
 @pytest.mark.parametrize("argv", [("--version",), ("run", "--version"), ("--version", "--help")])
 def test_the_version_is_asked_for(argv: tuple[str, ...]) -> None:
-    with pytest.raises(VersionWanted):
+    with pytest.raises(VersionRequested):
         parse(*argv)
 
 
@@ -212,7 +199,7 @@ def test_the_environment_counts_when_the_flag_is_absent(argv: tuple[str, ...], e
 
 
 def test_a_mistake_in_the_environment_names_the_variable() -> None:
-    assert mistake("run", *NEEDED, environ={"COUNT": "x"}) == "COUNT: 'x' is not a number"
+    assert mistake("run", *NEEDED, environ={"COUNT": "x"}) == 'COUNT: invalid number "x"'
 
 
 def test_another_commands_environment_is_not_looked_at() -> None:
@@ -265,9 +252,9 @@ def test_a_directory_is_no_file(tmp_path: Path) -> None:
 
 
 FAMILY = (
-    Command("do", "Does.", words=(word("THING", "What to do.", str),), rest="COMMAND [ARG...]"),
+    Command("do", "Does.", positionals=(positional("THING", "What to do.", str),), rest="COMMAND [ARG...]"),
     Command("do twice", "Does it twice.", (Group("How", (switch("loud", "Say so.", short="l"),)),)),
-    Command("keep go", "Goes on.", words=(word("THING", "What.", str, default="all", required=False),)),
+    Command("keep go", "Goes on.", positionals=(positional("THING", "What.", str, default="all", required=False),)),
     Command("keep up", "Is fast."),
     Command("line", "Takes lines.", (Group("How", (switch("soon", "At once."),)),), lines="LINE [+ LINE...]"),
     HELP,
@@ -285,7 +272,7 @@ def test_a_command_may_have_two_words_and_be_the_beginning_of_another() -> None:
 
 
 def test_a_family_alone_asks_for_help_on_it() -> None:
-    with pytest.raises(HelpWanted) as wanted:
+    with pytest.raises(HelpRequested) as wanted:
         family("keep")
     assert (wanted.value.command, wanted.value.family) == (None, "keep")
     with pytest.raises(ConfigError, match="expected command but got \"keep pu\", did you mean 'keep up'"):
@@ -296,18 +283,18 @@ def test_a_family_alone_asks_for_help_on_it() -> None:
     ("words", "name", "beginning"), [(["keep"], "", "keep"), (["keep", "go"], "keep go", ""), (["do"], "do", "")]
 )
 def test_help_takes_names_of_two_words(words: list[str], name: str, beginning: str) -> None:
-    with pytest.raises(HelpWanted) as wanted:
+    with pytest.raises(HelpRequested) as wanted:
         family("help", *words)
     assert (wanted.value.command.name if wanted.value.command else "", wanted.value.family) == (name, beginning)
 
 
 def test_a_word_has_its_place() -> None:
-    (thing,) = FAMILY[2].words
+    (thing,) = FAMILY[2].positionals
     assert family("keep", "go").arguments[thing] == "all"
     assert family("keep", "go", "home").arguments[thing] == "home"
     with pytest.raises(ConfigError, match="unexpected now"):
         family("keep", "go", "home", "now")
-    with pytest.raises(ConfigError, match=r"THING is missing: What to do$"):
+    with pytest.raises(ConfigError, match=r"THING is missing: What to do.$"):
         family("do", "--", "true")
 
 
@@ -345,15 +332,15 @@ def test_behind_a_command_its_own_flag_hides_an_early_one_of_that_name() -> None
     own = switch("early", "Something else.", short="e")
     command = Command("look", "Looks.", (Group("Flags", (own,)),))
     for line in (["look", "--early"], ["look", "-e"]):
-        assert parse_command_line(line, (RUN, command), {}, early=(EARLY,)).arguments[own] is True
+        assert parse_command_line(line, (RUN, command), {}, global_flags=(EARLY,)).arguments[own] is True
     with pytest.raises(ConfigError, match="unknown long flag '--early' for look"):
-        parse_command_line(["--early=1", "look"], (RUN, command), {}, early=(EARLY,))
+        parse_command_line(["--early=1", "look"], (RUN, command), {}, global_flags=(EARLY,))
 
 
 def test_the_last_word_of_a_command_may_come_any_number_of_times() -> None:
-    first, more = word("FIRST", "One.", str), words("MORE", "Others.", parse_number)
-    command = Command("add", "Adds.", (Group("Flags", (FORCE,)),), words=(first, more))
+    first, more = positional("FIRST", "One.", str), positionals("MORE", "Others.", parse_number)
+    command = Command("add", "Adds.", (Group("Flags", (FORCE,)),), positionals=(first, more))
     for line, seen in ((["add", "a"], ()), (["add", "a", "1"], (1,)), (["add", "a", "1", "--force", "2"], (1, 2))):
         assert parse_command_line(line, (command,), {}).arguments[more] == seen
-    with pytest.raises(ConfigError, match="MORE: 'b' is not a number"):
+    with pytest.raises(ConfigError, match='MORE: invalid number "b"'):
         parse_command_line(["add", "a", "1", "b"], (command,), {})

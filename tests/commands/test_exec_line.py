@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tunnel.authz.rules import IdRule
-from tunnel.cli.parser import LineError, parse_command_line
-from tunnel.commands.exec import command as line
-from tunnel.commands.exec.command import ExecConfig
+from tunnel.cli.parser import UsageError, parse_command_line
+from tunnel.commands.exec import build as line
+from tunnel.commands.exec.build import ExecConfig
 from tunnel.commands.registry import load_commands
 from tunnel.config.model import WorkloadApi
 from tunnel.errors import ConfigError
@@ -63,19 +63,19 @@ def test_without_names_an_equals_sign_is_a_part_of_the_value() -> None:
     [
         ((), r"required flag\(s\) '--target' not provided"),
         (("--target=db.test",), '--target: invalid address "db.test": missing port'),
-        (("--target=a.test:1",), "nothing says which server is expected"),
-        (("--target=a.test:1", "--target=b.test:1"), "--target: two targets have no name: give each but one"),
+        (("--target=a.test:1",), "no access rule for the server"),
+        (("--target=a.test:1", "--target=b.test:1"), "--target: two targets have no name; expected a different NAME="),
         (("--target=a=x:1", "--target=A=y:1"), "--target: two targets are called A"),
-        (("--target=a=x:1", "--target=b=y:1", f"--verify-id=a={A}"), "target b: nothing says which server is expected"),
+        (("--target=a=x:1", "--target=b=y:1", f"--verify-id=a={A}"), "target b: no access rule for the server"),
         (
             ("--target=a=x:1", "--target=b=y:1", f"--verify-id={A}"),
-            "--verify-id .* says not which target is meant: .* a=, b=",
+            "--verify-id: .* names no target; expected one of a=, b=",
         ),
-        (("--target=a=x:1", f"--verify-id=b={A}"), "--verify-id 'b=.*' says not which target is meant"),
-        (("--target=a=x:1", "--target=b=y:1", "--verify-any"), "--verify-any would let one server stand in for another"),
+        (("--target=a=x:1", f"--verify-id=b={A}"), "--verify-id: 'b=.*' names no target"),
+        (("--target=a=x:1", "--target=b=y:1", "--verify-any"), "--verify-any would accept one target's server for another"),
         (("--target=a.test:1", "--verify-id=nobody"), "--verify-id: "),
         (("--target=a.test:1", f"--verify-id={A}", "--unix=a", "--unix=b"), "flag 'unix' cannot be repeated"),
-        (("--target=a.test:1", f"--verify-id={A}", "--unix=../x"), "is no name of a file"),
+        (("--target=a.test:1", f"--verify-id={A}", "--unix=../x"), "--unix: invalid file name"),
         (("--target=x:1", f"--verify-id={A}", *["--override-server-name=a"] * 2), "cannot be repeated for one target"),
     ],
 )
@@ -87,8 +87,8 @@ def test_what_is_not_clear_is_refused(flags: tuple[str, ...], words: str) -> Non
 @pytest.mark.parametrize(
     ("flags", "place", "words"),
     [
-        ((), "{socket}", "{socket} is for a Unix socket: say --unix SOCKET; here {host} or {port} or {addr} can be used"),
-        (("--unix=s",), "-p{port}", "{port} is for a port, and --unix is given; here {socket} or {dir} can be used"),
+        ((), "{socket}", "{socket} needs --unix SOCKET; expected {host} or {port} or {addr}"),
+        (("--unix=s",), "-p{port}", "{port} is for a port, but --unix is given; expected {socket} or {dir}"),
     ],
 )
 def test_a_place_that_would_stay_empty_is_refused(flags: tuple[str, ...], place: str, words: str) -> None:
@@ -98,7 +98,7 @@ def test_a_place_that_would_stay_empty_is_refused(flags: tuple[str, ...], place:
 
 
 def test_a_line_without_a_command_is_refused_with_the_code_of_exec() -> None:
-    with pytest.raises(LineError) as refused:
+    with pytest.raises(UsageError) as refused:
         parse_command_line(["exec", "--target=x:1"], load_commands(), API)
     assert refused.value.command is not None
     assert refused.value.command.failure == 125

@@ -46,7 +46,7 @@ def test_an_address_is_written_as_for_the_proxy_or_as_a_url(text: str, scheme: s
         ("unix://run/status.sock", "not a URL"),
         ("unix:", "missing path"),
         ("systemd:status", "can only be listened on"),
-        ("http://unix:/run/x", "missing"),
+        ("http://unix:/run/x", "missing path"),
         ("localhost:1/a b", "printable ASCII"),
         ("localhost:1/a\r\nX: y", "printable ASCII"),
         ("", "missing port"),
@@ -112,7 +112,7 @@ def test_a_file_of_arguments_is_a_part_of_the_line(tmp_path: Path) -> None:
 
 
 def test_the_status_port_of_another_program_is_not_guessed() -> None:
-    with pytest.raises(ConfigError, match="process 1 is no tunnel"):
+    with pytest.raises(ConfigError, match="process 1 is not tunnel"):
         health.status_ports(["/sbin/init", "splash"])
 
 

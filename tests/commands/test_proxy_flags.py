@@ -9,6 +9,8 @@ import pytest
 from tunnel.authz.rules import AnyRule, IdRule
 from tunnel.cli.parser import parse_command_line
 from tunnel.commands.proxy import command as proxy
+from tunnel.commands.proxy.build import build as build_proxy
+from tunnel.commands.proxy.build import check_line
 from tunnel.commands.registry import load_commands
 from tunnel.config.model import (
     Access,
@@ -40,9 +42,9 @@ VERIFY = ("--verify-id", "spiffe://a.test/w")
 
 
 def build(*argv: str, environ: Mapping[str, str] | None = None) -> ProxyConfig:
-    parsed = parse_command_line(argv, load_commands(), environ or {}, early=proxy.COMMON)
-    proxy.check_line(parsed.arguments)
-    return proxy.build(parsed.command, parsed.arguments)
+    parsed = parse_command_line(argv, load_commands(), environ or {}, global_flags=proxy.GLOBAL_FLAGS)
+    check_line(parsed.arguments)
+    return build_proxy(parsed.command, parsed.arguments)
 
 
 def mistake(*argv: str, environ: Mapping[str, str] | None = None) -> str:
@@ -156,7 +158,7 @@ def test_a_line_without_a_rule_is_told_which_flags_there_are(line: tuple[str, ..
 def test_everyone_excludes_every_other_rule(line: tuple[str, ...], everyone: str, others: list[tuple[str, ...]]) -> None:
     assert build(*line, *API, everyone).access.rules == (AnyRule(),)
     for rule in others:
-        why = f"{everyone} admits everyone: it and {rule[0]} are mutually exclusive"
+        why = f"{everyone} and {rule[0]} are mutually exclusive: it admits all peers"
         assert mistake(*line, *API, everyone, *rule) == why
         assert AnyRule() not in build(*line, *API, everyone.replace("--", "--no-"), *rule).access.rules
 
@@ -171,7 +173,7 @@ def test_a_servers_target_is_local(target: str) -> None:
 )
 def test_a_servers_target_elsewhere_is_refused_unless_it_is_said(target: str) -> None:
     line = ("server", "--listen", ":1", "--target", target, *API, *ALLOW)
-    assert f"--target {target} is not local" in mistake(*line)
+    assert f"--target: {target} is not local" in mistake(*line)
     assert "--unsafe-target" in mistake(*line)
     assert str(build(*line, "--unsafe-target").target) == target
     assert "is not local" in mistake(*line, "--no-unsafe-target")
@@ -204,7 +206,7 @@ def test_flags_of_the_other_role_are_unknown(line: tuple[str, ...], flag: str) -
 
 def test_without_any_source_of_an_identity_the_line_is_refused() -> None:
     assert "--use-workload-api-addr ADDR" in mistake(*SERVER, *ALLOW)
-    assert "set SPIFFE_ENDPOINT_SOCKET" in mistake(*SERVER, *ALLOW, "--use-workload-api")
+    assert "SPIFFE_ENDPOINT_SOCKET set" in mistake(*SERVER, *ALLOW, "--use-workload-api")
     assert mistake(*SERVER, *ALLOW, environ={"SPIFFE_ENDPOINT_SOCKET": ""})
 
 
@@ -228,9 +230,9 @@ def test_common_flags_may_stand_before_the_command() -> None:
 @pytest.mark.parametrize(
     ("rule", "words"),
     [
-        (("--allow-all",), "--allow-all admits every valid SVID of our own trust domain and of every federated one"),
-        (("--allow-uri", "https://a.test/*"), "--allow-uri https://a.test/* can match no SPIFFE ID"),
-        (("--allow-uri", "spiffe://*/w"), "--allow-uri spiffe://*/w names no trust domain: it stands for our own only"),
+        (("--allow-all",), "--allow-all admits every valid SVID of our own trust domain and of every federated trust domain"),
+        (("--allow-uri", "https://a.test/*"), "--allow-uri https://a.test/* cannot match a SPIFFE ID"),
+        (("--allow-uri", "spiffe://*/w"), "--allow-uri spiffe://*/w names no trust domain: it matches peers of our own only"),
         (("--allow-uri", "**"), "names no trust domain"),
     ],
 )
@@ -245,11 +247,11 @@ def test_a_plain_rule_is_not_warned_of(rule: tuple[str, ...]) -> None:
 
 
 BAD_VALUES = [
-    ("--connect-timeout=0", "--connect-timeout: duration must be above zero"),
-    ("--connect-timeout=-1s", "--connect-timeout: duration must be above zero"),
-    ("--use-workload-api-timeout=-1s", "--use-workload-api-timeout: duration must not be negative"),
-    ("--close-timeout=5", "--close-timeout: '5' is not a duration"),
-    ("--max-concurrent-conns=-1", "--max-concurrent-conns: '-1' is not a number"),
+    ("--connect-timeout=0", '--connect-timeout: invalid duration "0": not above zero'),
+    ("--connect-timeout=-1s", '--connect-timeout: invalid duration "-1s": not above zero'),
+    ("--use-workload-api-timeout=-1s", '--use-workload-api-timeout: invalid duration "-1s": negative'),
+    ("--close-timeout=5", '--close-timeout: invalid duration "5"'),
+    ("--max-concurrent-conns=-1", '--max-concurrent-conns: invalid number "-1"'),
     ("--quiet=loud", "--quiet: enum value must be one of ,all,conns,handshake-errs,conn-errs, got 'loud'"),
     ("--spiffe-id=spiffe://a.test", "--spiffe-id: "),
     ("--allow-id=spiffe://a.test/*", "--allow-id: "),
@@ -257,17 +259,17 @@ BAD_VALUES = [
     ("--allow-uri=spiffe://a*/x", "--allow-uri: "),
     ("--allow-uri=", '--allow-uri: invalid URI pattern "": empty'),
     ("--use-workload-api-addr=/run/x", '--use-workload-api-addr: invalid Workload API address "/run/x": missing scheme'),
-    ("--allow-cn=", "--allow-cn: a name is wanted, got an empty one"),
-    ("--allow-ip=1.2.3", "--allow-ip: '1.2.3' is not an IP address"),
+    ("--allow-cn=", '--allow-cn: invalid name "": empty'),
+    ("--allow-ip=1.2.3", '--allow-ip: invalid IP address "1.2.3"'),
     ("--metrics-url=ftp://x", "--metrics-url: "),
     ("--metrics-url=http://", "--metrics-url: "),
     ("--target-status=x", "--target-status: "),
-    ("--target-status=http://user:pw@", "--target-status: '' is no URL"),
+    ("--target-status=http://user:pw@", '--target-status: invalid URL ""'),
     ("--status=https://unix:/x", "--status: "),
-    ("--metrics-graphite=x", "--metrics-graphite: 'x' is not a valid TCP address: "),
-    ("--metrics-graphite=unix:/x", "--metrics-graphite: 'unix:/x' is not a valid TCP address: "),
+    ("--metrics-graphite=x", '--metrics-graphite: invalid address "x": missing port'),
+    ("--metrics-graphite=unix:/x", '--metrics-graphite: invalid address "unix:/x": not a TCP address'),
     ("--proxy-protocol-mode=v1", "--proxy-protocol-mode: enum value must be one of conn,tls,tls-full,spiffe, got 'v1'"),
-    ("--max-tls-version=TLS1.1", "--max-tls-version: invalid max TLS version: 'TLS1.1'"),
+    ("--max-tls-version=TLS1.1", '--max-tls-version: invalid max TLS version "TLS1.1"'),
     ("--enable-pprof", "--enable-pprof needs --status"),
     ("--enable-shutdown", "--enable-shutdown needs --status"),
 ]
@@ -319,17 +321,17 @@ def test_every_path_and_password_can_come_from_the_environment() -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ((*SERVER, *ALL), "no source of an identity"),
-        (CLIENT, "no source of an identity"),
+        ((*SERVER, *ALL), "no identity source"),
+        (CLIENT, "no identity source"),
         ((*SERVER, *ALL, *FILES, *STORE), "--keystore and --cert with --key are mutually exclusive"),
         ((*SERVER, *ALL, *FILES, *API), "--cert with --key and --use-workload-api-addr are mutually exclusive"),
         ((*SERVER, *ALL, *STORE, *ACME), "--keystore and --auto-acme-cert are mutually exclusive"),
-        ((*CLIENT, *BARE_CLIENT, *STORE), "it and --keystore are mutually exclusive"),
+        ((*CLIENT, *BARE_CLIENT, *STORE), "and --keystore are mutually exclusive"),
         ((*SERVER, *ALL, "--cert", "c.pem"), "--cert needs --key"),
         ((*SERVER, *ALL, "--key", "k.pem"), "--key needs --cert"),
         ((*SERVER, *ALL, *ACME[:2]), "needs --auto-acme-email"),
         ((*SERVER, *ALL, *ACME[:4]), "needs --auto-acme-agree-to-tos"),
-        ((*SERVER, *ALL, *FILES, "--pkcs11-module", "/lib/x.so"), "keys behind a PKCS#11 module are not offered"),
+        ((*SERVER, *ALL, *FILES, "--pkcs11-module", "/lib/x.so"), "PKCS#11 modules are not supported"),
         ((*SERVER, *ALL, "--use-workload-api"), "workload endpoint socket address is not configured"),
     ],
 )
@@ -339,7 +341,7 @@ def test_what_is_no_single_source_is_refused(line: tuple[str, ...], words: str) 
 
 def test_a_source_that_the_environment_switched_on_is_named() -> None:
     text = mistake(*SERVER, *ALL, *STORE, environ={"SPIFFE_ENDPOINT_SOCKET": "unix:///run/api.sock"})
-    assert "switched on by $SPIFFE_ENDPOINT_SOCKET" in text
+    assert "enabled by $SPIFFE_ENDPOINT_SOCKET" in text
 
 
 # -- access: what goes together
@@ -381,28 +383,28 @@ def test_a_policy_joins_other_rules() -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ((*SERVER, *FILES, *ALL, "--allow-cn", "a"), "--allow-all admits everyone: it and --allow-cn are"),
-        ((*SERVER, *FILES, *ALL, *POLICY), "--allow-all admits everyone: it and --allow-policy are"),
-        ((*SERVER, *FILES, *ALL, *PIN), "it and --allow-spki-pin are mutually exclusive"),
-        ((*SERVER, *FILES, *ALL, "--disable-authentication"), "it and --disable-authentication are mutually exclusive"),
-        ((*SERVER, *FILES, "--disable-authentication", "--allow-ou", "o"), "it and --allow-ou are mutually exclusive"),
-        ((*SERVER, *FILES, "--disable-authentication", *PIN), "it and --allow-spki-pin are mutually exclusive"),
-        ((*SERVER, *FILES, *PIN, "--allow-dns", "d"), "it and --allow-dns are mutually exclusive"),
-        ((*SERVER, *FILES, *PIN, *POLICY), "it and --allow-policy are mutually exclusive"),
+        ((*SERVER, *FILES, *ALL, "--allow-cn", "a"), "--allow-all and --allow-cn are"),
+        ((*SERVER, *FILES, *ALL, *POLICY), "--allow-all and --allow-policy are"),
+        ((*SERVER, *FILES, *ALL, *PIN), "and --allow-spki-pin are mutually exclusive"),
+        ((*SERVER, *FILES, *ALL, "--disable-authentication"), "and --disable-authentication are mutually exclusive"),
+        ((*SERVER, *FILES, "--disable-authentication", "--allow-ou", "o"), "and --allow-ou are mutually exclusive"),
+        ((*SERVER, *FILES, "--disable-authentication", *PIN), "and --allow-spki-pin are mutually exclusive"),
+        ((*SERVER, *FILES, *PIN, "--allow-dns", "d"), "and --allow-dns are mutually exclusive"),
+        ((*SERVER, *FILES, *PIN, *POLICY), "and --allow-policy are mutually exclusive"),
         ((*SERVER, *API, *PIN), "--allow-spki-pin and the Workload API are mutually exclusive"),
         ((*SERVER, *FILES, "--allow-spki-pin", "sha256:AAAA"), "--allow-spki-pin: invalid SPKI pin"),
-        ((*SERVER, *FILES, *POLICY[:2]), "--allow-policy and --allow-query go together"),
-        ((*SERVER, *FILES, *POLICY[2:]), "--allow-policy and --allow-query go together"),
-        ((*CLIENT, *FILES, "--verify-query", "q"), "--verify-policy and --verify-query go together"),
-        ((*CLIENT, *FILES, *VPIN, "--verify-cn", "a"), "it and --verify-cn are mutually exclusive"),
+        ((*SERVER, *FILES, *POLICY[:2]), "--allow-policy needs --allow-query"),
+        ((*SERVER, *FILES, *POLICY[2:]), "--allow-query needs --allow-policy"),
+        ((*CLIENT, *FILES, "--verify-query", "q"), "--verify-query needs --verify-policy"),
+        ((*CLIENT, *FILES, *VPIN, "--verify-cn", "a"), "and --verify-cn are mutually exclusive"),
         ((*CLIENT, *API, *VPIN), "--verify-spki-pin and the Workload API are mutually exclusive"),
         ((*SERVER, *FILES, *ALLOW), "--allow-id needs the Workload API"),
         ((*SERVER, *FILES, "--allow-trust-domain", "a.test"), "--allow-trust-domain needs the Workload API"),
         ((*CLIENT, *FILES, "--verify-any"), "--verify-any needs the Workload API"),
         ((*SERVER, *FILES, *ALL, "--proxy-protocol", "--proxy-protocol-mode", "tls"), "are mutually exclusive"),
-        ((*SERVER, *FILES, *ALL, "--cipher-suites", "AES,DES"), "invalid cipher suite option: 'DES'"),
+        ((*SERVER, *FILES, *ALL, "--cipher-suites", "AES,DES"), 'invalid cipher suite option "DES"'),
         ((*SERVER, *FILES, *ALL, "--cipher-suites", "UNSAFE-AZURE"), "needs --allow-unsafe-cipher-suites"),
-        (("client", "--listen", "localhost:1", "--target", "unix:/x", *FILES), "say --override-server-name"),
+        (("client", "--listen", "localhost:1", "--target", "unix:/x", *FILES), "expected --override-server-name"),
         (
             ("client", "--listen", "localhost:1", "--target", "unix:/x", *API, *VERIFY, "--proxy", "http://p"),
             "cannot be reached through --proxy",
@@ -417,7 +419,7 @@ def test_what_does_not_go_together_is_refused(line: tuple[str, ...], words: str)
 def test_mistakes_are_found_in_ghostunnels_order() -> None:
     line = ["server", "--listen", ":1", "--target", "far.test:1", "--allow-spki-pin", "x", "--proxy-protocol"]
     line += ["--proxy-protocol-mode", "tls", "--cipher-suites", "DES"]
-    words = ["no source of an identity", "invalid SPKI pin", "is not local", "mutually exclusive", "cipher suite"]
+    words = ["no identity source", "invalid SPKI pin", "is not local", "mutually exclusive", "cipher suite"]
     steps = [*FILES], ["sha256:" + "A" * 43 + "=", "x"], ["--unsafe-target"], ["--no-proxy-protocol"], []
     for word, step in zip(words, steps, strict=True):
         assert word in mistake(*line)

@@ -10,14 +10,14 @@ from importlib import import_module
 from types import ModuleType
 
 import tunnel.commands
-from tunnel.cli.parser import Command
+from tunnel.cli.command import Command
 from tunnel.commands.registry import HELP, load_commands, load_commands_of, load_run
 
 ASK = """
 import sys
 from tunnel.commands.registry import load_commands_of
 found = len(load_commands_of("health"))
-others = [f"tunnel.commands.{name}" for name in ("proxy.access", "proxy.command", "svid.command", "dev.command")]
+others = [f"tunnel.commands.{name}" for name in ("proxy.access", "proxy.command", "svid.fetch", "dev.command")]
 print(found, [name for name in others if name in sys.modules])
 """
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tunnel.cli.parser import HelpWanted, parse_command_line
+from tunnel.cli.parser import HelpRequested, parse_command_line
 from tunnel.commands.registry import load_commands
 from tunnel.commands.run import command as line
 from tunnel.commands.run.command import RunConfig
@@ -53,12 +53,12 @@ def test_a_line_may_come_from_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (SERVER, "nothing to run: -- COMMAND .* is missing; a sidecar without a command is 'tunnel server'"),
+        (SERVER, "nothing to run: -- COMMAND .* is missing; use 'tunnel server' for a sidecar without a command"),
         ((*SERVER, "--"), "nothing to run"),
         ((*SERVER, "+", *RUN), "a line is missing beside '\\+'"),
         (("+", *SERVER, *RUN), "a line is missing beside '\\+'"),
         (("dev", *RUN), 'expected command but got "dev"'),
-        ((*SERVER[:-1], *RUN), "nothing says which clients may pass"),
+        ((*SERVER[:-1], *RUN), "no access rule for clients"),
         ((*SERVER, "--wait-ready=1s", *RUN), "unknown long flag '--wait-ready'"),
         (("--stop-timeout=0s", *SERVER, *RUN), "--stop-timeout: "),
         (("--shutdown-delay=-1s", *SERVER, *RUN), "--shutdown-delay: "),
@@ -71,7 +71,7 @@ def test_what_is_wrong_is_said(words: tuple[str, ...], why: str) -> None:
 
 @pytest.mark.parametrize("command", [RUN, ()])
 def test_help_on_a_line_is_help_on_its_command(command: tuple[str, ...]) -> None:
-    with pytest.raises(HelpWanted) as wanted:
+    with pytest.raises(HelpRequested) as wanted:
         build("server", "--help", *command)
     assert wanted.value.command is not None
     assert wanted.value.command.name == "server"

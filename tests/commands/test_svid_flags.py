@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tunnel.cli.parser import Arguments, parse_command_line
-from tunnel.commands.svid import command as svid
+from tunnel.cli.command import Arguments
+from tunnel.cli.parser import parse_command_line
+from tunnel.commands.registry import load_commands_of
+from tunnel.commands.svid import fetch, show
+from tunnel.commands.svid import watch as watch_command
 from tunnel.config.svid_model import ChildSignal, FileNames, Output, PidFileSignal, ReloadCommand, Supervised, WatchConfig
 from tunnel.errors import ConfigError
 from tunnel.net.address import TcpAddress, UnixAddress
@@ -22,19 +25,19 @@ HUP = signal.SIGHUP
 
 
 def parse(*argv: str, environ: dict[str, str] = ENVIRON) -> Arguments:
-    return parse_command_line(["svid", *argv], svid.COMMANDS, environ).arguments
+    return parse_command_line(["svid", *argv], load_commands_of("svid"), environ).arguments
 
 
 def watch(*argv: str) -> WatchConfig:
-    return svid.build_watch(parse("watch", "--out", "/tls", *argv))
+    return watch_command.build(parse("watch", "--out", "/tls", *argv))
 
 
 def test_the_address_in_the_environment_is_enough() -> None:
-    config = svid.build_fetch(parse("fetch", "--out", "/tls"))
+    config = fetch.build(parse("fetch", "--out", "/tls"))
     assert config.source.endpoint == WorkloadEndpoint(path="/run/api.sock")
     assert config.source.timeout == 15.0
     assert config.output == Output("/tls")
-    assert svid.build_show(parse("show", "--use-workload-api")).source == config.source
+    assert show.build(parse("show", "--use-workload-api")).source == config.source
 
 
 def test_watch_waits_for_ever() -> None:
@@ -95,33 +98,39 @@ def test_health_is_served_in_plain_http(text: str, address: TcpAddress | UnixAdd
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        (["--signal", "HUP"], "--signal needs --pid-file FILE, or -- COMMAND"),
+        (["--signal", "HUP"], "--signal needs a process; expected --pid-file FILE, or -- COMMAND"),
         (["--pid-file", "/x"], "--pid-file needs --signal"),
-        (["--signal", "HUP", "--pid-file", "/x", "--", "y"], "--pid-file is for a process that somebody else starts"),
+        (["--signal", "HUP", "--pid-file", "/x", "--", "y"], "--pid-file and COMMAND are mutually exclusive"),
         (
             ["--signal", "HUP", "--pid-file", "/x", "--reload-command", "y"],
             "--signal and --reload-command are mutually exclusive",
         ),
-        (["--signal", "KILL", "--", "x"], "'KILL' is no signal that a program can take, such as HUP or USR1"),
-        (["--signal", "1", "--", "x"], "'1' is no signal"),
-        (["--signal", "_DFL", "--", "x"], "'_DFL' is no signal"),
+        (
+            ["--signal", "KILL", "--", "x"],
+            'invalid signal "KILL"; expected a signal that a program can handle',
+        ),
+        (["--signal", "1", "--", "x"], 'invalid signal "1"'),
+        (["--signal", "_DFL", "--", "x"], 'invalid signal "_DFL"'),
         (["--restart"], "--restart needs -- COMMAND"),
-        (["--reload-command", "psql -c 'x"], "cannot be split into words: no closing quotation"),
-        (["--reload-command", " "], "a program to run is wanted"),
-        (["--key-mode", "0644"], "'0644' lets everybody on this machine at the private key; share it by --group and 0640"),
-        (["--key-mode", "0601"], "'0601' lets everybody"),
-        (["--cert-mode", "rw"], "'rw' is not a mode such as 0600 or 0660"),
-        (["--group", "no such group"], "there is no group 'no such group'; a name or a number is wanted"),
-        (["--group", ""], "there is no group ''"),
-        (["--cert-name", "a/b"], "'a/b' is no name of a file in the folder"),
-        (["--cert-name", "..data"], "'..data' is no name of a file"),
-        (["--cert-name", ""], "'' is no name of a file"),
-        (["--cert-name", "x" * 201], "is no name of a file"),
-        (["--cert-name", "svid_key.pem"], "must differ; for key and chain in one file say --combined FILE"),
-        (["--key-name", "bundle.key.pem"], "--key-name bundle.key.pem could be a federated trust domain's bundle"),
-        (["--combined", "/tls/svid.pem"], "--combined /tls/svid.pem is the name of another file that is written: say another"),
-        (["--combined", "/tls/..data"], "'..data' is no name of a file"),
-        (["--combined", "/tls/"], "--combined '/tls/' is no file"),
+        (["--reload-command", "psql -c 'x"], 'invalid command "psql -c \'x": no closing quotation'),
+        (["--reload-command", " "], 'invalid command " ": empty'),
+        (
+            ["--key-mode", "0644"],
+            'invalid mode "0644": every user of this machine could read the secret',
+        ),
+        (["--key-mode", "0601"], 'invalid mode "0601": every user'),
+        (["--cert-mode", "rw"], 'invalid mode "rw"; expected octal permissions such as 0600 or 0660'),
+        (["--group", "no such group"], 'invalid group "no such group": unknown group; expected a name or a number'),
+        (["--group", ""], 'invalid group ""'),
+        (["--cert-name", "a/b"], 'invalid file name "a/b"; expected a name without /'),
+        (["--cert-name", "..data"], 'invalid file name "..data"'),
+        (["--cert-name", ""], 'invalid file name ""'),
+        (["--cert-name", "x" * 201], 'invalid file name "x'),
+        (["--cert-name", "svid_key.pem"], "must differ; expected --combined FILE for key and chain in one file"),
+        (["--key-name", "bundle.key.pem"], "--key-name: bundle.key.pem can be the bundle of a federated trust domain"),
+        (["--combined", "/tls/svid.pem"], "--combined: /tls/svid.pem is written with other contents; expected another name"),
+        (["--combined", "/tls/..data"], 'invalid file name "..data"'),
+        (["--combined", "/tls/"], '--combined: invalid file "/tls/"'),
         (["--health", "https://:1"], "health is served in plain HTTP"),
         (["--health", "systemd:x"], "health is served in plain HTTP"),
         (["--spiffe-id", "spiffe://a.test"], "names a trust domain, not a workload"),
@@ -142,21 +151,21 @@ def test_names_like_those_of_kubernetes_secrets_go_together() -> None:
 def test_a_combined_file_in_the_folder_is_found_by_whatever_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "link").symlink_to(tmp_path)
-    with pytest.raises(ConfigError, match="is the name of another file"):
-        svid.build_watch(parse("watch", "--out", os.fspath(tmp_path), "--combined", "link/svid.pem"))
+    with pytest.raises(ConfigError, match="is written with other contents"):
+        watch_command.build(parse("watch", "--out", os.fspath(tmp_path), "--combined", "link/svid.pem"))
 
 
 @pytest.mark.parametrize("line", [["fetch", "--out", "/tls"], ["watch", "--out", "/tls"], ["show"]])
 def test_without_an_address_there_is_nobody_to_ask(line: list[str]) -> None:
-    builds = {"fetch": svid.build_fetch, "watch": svid.build_watch, "show": svid.build_show}
+    builds = {"fetch": fetch.build, "watch": watch_command.build, "show": show.build}
     with pytest.raises(
-        ConfigError, match="no Workload API to ask: give --use-workload-api-addr ADDR, or set SPIFFE_ENDPOINT_SOCKET"
+        ConfigError, match="no Workload API address; expected --use-workload-api-addr ADDR, or SPIFFE_ENDPOINT_SOCKET set"
     ):
         builds[line[0]](parse(*line, environ={}))
 
 
 def test_a_folder_is_wanted() -> None:
-    with pytest.raises(ConfigError, match="'' is no folder"):
+    with pytest.raises(ConfigError, match='invalid directory ""'):
         parse("fetch", "--out", "")
     with pytest.raises(ConfigError, match="--out"):
         parse("fetch")
@@ -164,4 +173,4 @@ def test_a_folder_is_wanted() -> None:
 
 def test_show_has_one_form() -> None:
     with pytest.raises(ConfigError, match="--json and --pem are mutually exclusive"):
-        svid.build_show(parse("show", "--json", "--pem"))
+        show.build(parse("show", "--json", "--pem"))

@@ -7,12 +7,19 @@ import os
 import pytest
 
 from tunnel.cli.parser import Parsed, parse_command_line
-from tunnel.commands.proxy.command import COMMON
+from tunnel.commands.proxy.command import GLOBAL_FLAGS
 from tunnel.commands.registry import load_commands
-from tunnel.commands.svid import jwt as svid_jwt
-from tunnel.commands.svid import verify as svid_verify
-from tunnel.commands.svid.jwt import KeptFile, NamedBundle
+from tunnel.commands.svid import jwt, jwt_bundles, jwt_verify, verify
 from tunnel.config.model import WorkloadApi
+from tunnel.config.svid_model import (
+    BundleFile,
+    JwtBundlesConfig,
+    JwtConfig,
+    JwtVerifyConfig,
+    OutputFile,
+    SvidVerifyConfig,
+    parse_bundle_file,
+)
 from tunnel.errors import ConfigError
 from tunnel.spiffe.endpoint import WorkloadEndpoint
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id
@@ -23,32 +30,32 @@ SOCKET = WorkloadEndpoint(path="/run/a.sock")
 
 
 def parse(line: str, **environ: str) -> Parsed:
-    return parse_command_line(line.split(), load_commands(), environ, early=COMMON)
+    return parse_command_line(line.split(), load_commands(), environ, global_flags=GLOBAL_FLAGS)
 
 
-def fetch(line: str, **environ: str) -> svid_jwt.JwtConfig:
+def fetch(line: str, **environ: str) -> JwtConfig:
     read = parse(f"svid jwt {line}", **environ)
-    assert read.command is svid_jwt.COMMAND
-    return svid_jwt.build_jwt(read.arguments)
+    assert read.command is jwt.COMMAND
+    return jwt.build(read.arguments)
 
 
-def judge(line: str, **environ: str) -> svid_jwt.JwtVerifyConfig:
+def judge(line: str, **environ: str) -> JwtVerifyConfig:
     read = parse(f"svid jwt verify {line}", **environ)
-    assert read.command is svid_jwt.VERIFY
-    return svid_jwt.build_verify(read.arguments)
+    assert read.command is jwt_verify.COMMAND
+    return jwt_verify.build(read.arguments)
 
 
-def examine(line: str, **environ: str) -> svid_verify.VerifyConfig:
-    return svid_verify.build(parse(f"svid verify {line}", **environ).arguments)
+def examine(line: str, **environ: str) -> SvidVerifyConfig:
+    return verify.build(parse(f"svid verify {line}", **environ).arguments)
 
 
 def build(line: str) -> object:
     read = parse(f"svid {line}")
     builders = {
-        "svid jwt": svid_jwt.build_jwt,
-        "svid jwt bundles": svid_jwt.build_bundles,
-        "svid jwt verify": svid_jwt.build_verify,
-        "svid verify": svid_verify.build,
+        "svid jwt": jwt.build,
+        "svid jwt bundles": jwt_bundles.build,
+        "svid jwt verify": jwt_verify.build,
+        "svid verify": verify.build,
     }
     return builders[read.command.name](read.arguments)
 
@@ -62,42 +69,42 @@ def test_a_token_is_printed_unless_a_file_is_named() -> None:
 
 
 def test_a_file_is_for_its_owner_unless_told() -> None:
-    assert fetch(f"{API} --audience db --out t").file == KeptFile("t", 0o600, None, False)
+    assert fetch(f"{API} --audience db --out t").file == OutputFile("t", 0o600, None, False)
     group = os.getgid()
     file = fetch(f"{API} --audience db --out t --watch --mode 0640 --group {group}").file
-    assert file == KeptFile("t", 0o640, group, True)
+    assert file == OutputFile("t", 0o640, group, True)
 
 
 def test_bundles_are_printed_or_kept_for_everybody() -> None:
-    assert build(f"jwt bundles {API}") == svid_jwt.BundlesConfig(WorkloadApi(SOCKET, 15.0, Selection()))
+    assert build(f"jwt bundles {API}") == JwtBundlesConfig(WorkloadApi(SOCKET, 15.0, Selection()))
     config = build(f"jwt bundles {API} --out b --watch")
-    assert isinstance(config, svid_jwt.BundlesConfig)
-    assert config.file == KeptFile("b", 0o644, None, True)
+    assert isinstance(config, JwtBundlesConfig)
+    assert config.file == OutputFile("b", 0o644, None, True)
 
 
 @pytest.mark.parametrize(
     ("line", "error"),
     [
         (f"jwt {API}", "--audience is missing"),
-        ("jwt --audience db", "no Workload API to ask"),
+        ("jwt --audience db", "no Workload API address"),
         (f"jwt {API} --audience db --audience db", "given twice"),
-        (f"jwt {API} --audience=", "no audience"),
+        (f"jwt {API} --audience=", "invalid audience"),
         (f"jwt {API} --audience db --watch", "--watch needs --out"),
         (f"jwt {API} --audience db --mode 0640", "--mode needs --out"),
-        (f"jwt {API} --audience db --out t --decode", "--decode shows"),
-        (f"jwt {API} --audience db --out t --mode 0644", "everybody"),
-        (f"jwt {API} --audience db --out t --group no-such-group-here", "no group"),
-        (f"jwt {API} --audience db --out t/", "is no file"),
-        ("jwt bundles", "no Workload API to ask"),
+        (f"jwt {API} --audience db --out t --decode", "--decode and --out are mutually exclusive"),
+        (f"jwt {API} --audience db --out t --mode 0644", "every user"),
+        (f"jwt {API} --audience db --out t --group no-such-group-here", "unknown group"),
+        (f"jwt {API} --audience db --out t/", "invalid file"),
+        ("jwt bundles", "no Workload API address"),
         (f"jwt bundles {API} --watch", "--watch needs --out"),
         (f"jwt bundles {API} --audience db", "unknown|unexpected|audience"),
         (f"jwt verify {API}", "'--audience' not provided"),
-        ("jwt verify --audience db", "no Workload API to ask"),
-        (f"jwt verify {API} --audience db --local --bundle a.test=b", "two sources of keys"),
+        ("jwt verify --audience db", "no Workload API address"),
+        (f"jwt verify {API} --audience db --local --bundle a.test=b", "--bundle and --local are mutually exclusive"),
         (f"jwt verify {API} --audience db a b", "unexpected b"),
         ("verify", "CERT is missing"),
-        (f"verify {API} c --bundle a.test=b", "two sources of authorities"),
-        ("verify c --use-workload-api", "no Workload API to ask"),
+        (f"verify {API} c --bundle a.test=b", "--bundle and the Workload API are mutually exclusive"),
+        ("verify c --use-workload-api", "no Workload API address"),
         ("verify - --key=-", "expected argument|standard input"),
     ],
 )
@@ -108,7 +115,7 @@ def test_a_line_that_means_nothing_is_told_what_it_lacks(line: str, error: str) 
 
 def test_a_token_in_the_place_of_a_file_is_refused_and_not_repeated() -> None:
     token = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJ4In0.c2lnbmF0dXJl"
-    with pytest.raises(ConfigError, match="looks like the token itself") as refused:
+    with pytest.raises(ConfigError, match="this is a token") as refused:
         judge(f"{API} --audience db {token}")
     assert token not in str(refused.value)
 
@@ -119,7 +126,7 @@ def test_a_token_is_judged_by_the_workload_api_unless_told() -> None:
     assert config.source is not None
     assert judge(f"t {API} --audience db --local").is_local
     config = judge("t --audience db --bundle a.test=b.json", SPIFFE_ENDPOINT_SOCKET="unix:///run/a.sock")
-    assert (config.path, config.source, config.bundle) == ("t", None, NamedBundle("b.json", TrustDomain("a.test")))
+    assert (config.path, config.source, config.bundle) == ("t", None, BundleFile("b.json", TrustDomain("a.test")))
 
 
 @pytest.mark.parametrize(
@@ -131,13 +138,13 @@ def test_a_token_is_judged_by_the_workload_api_unless_told() -> None:
     ],
 )
 def test_a_bundle_says_whose_it_is(text: str, path: str, domain: str) -> None:
-    assert svid_jwt.parse_bundle(text) == NamedBundle(path, TrustDomain(domain))
+    assert parse_bundle_file(text) == BundleFile(path, TrustDomain(domain))
 
 
 @pytest.mark.parametrize("text", ["", "b.json", "a.test=", "/run/a=b", "A b=c"])
 def test_a_bundle_of_nobody_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="does not say whose bundle it is"):
-        svid_jwt.parse_bundle(text)
+    with pytest.raises(ConfigError, match="invalid bundle"):
+        parse_bundle_file(text)
 
 
 def test_a_certificate_is_compared_with_what_is_there() -> None:

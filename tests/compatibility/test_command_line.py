@@ -16,7 +16,7 @@ from tunnel import __version__
 
 SERVER = ("server", "--listen=127.0.0.1:0", "--target=127.0.0.1:1")
 CLIENT = ("client", "--listen=127.0.0.1:0", "--target=db.example.org:1")
-UNREAD = "no source of an identity"  # the first thing that is wrong with a line that has been read to its end
+UNREAD = "no identity source"  # the first thing that is wrong with a line that has been read to its end
 NOWHERE = "unix:///nonexistent/api.sock"
 
 # Every flag that both modes have, in the spellings of an operator who uses all.
@@ -141,7 +141,7 @@ def test_the_flag_counts_before_its_variable(tmp_path: Path) -> None:
 
 def test_the_variable_of_the_workload_api_alone_switches_it_on_and_the_error_says_so() -> None:
     seen = failed_start(*SERVER, "--allow-all", "--keystore=a.pem", environ={"SPIFFE_ENDPOINT_SOCKET": NOWHERE})
-    assert "switched on by $SPIFFE_ENDPOINT_SOCKET" in seen
+    assert "enabled by $SPIFFE_ENDPOINT_SOCKET" in seen
     assert "mutually exclusive" in seen
 
 
@@ -166,27 +166,27 @@ REFUSED = {
     (*CLIENT, "--proxy-protocol"): "unknown long flag '--proxy-protocol'",
     (*SERVER, "--quiet=x"): "--quiet: enum value must be one of ,all,conns,handshake-errs,conn-errs, got 'x'",
     (*SERVER, "--proxy-protocol-mode=x"): "--proxy-protocol-mode: enum value must be one of conn,tls,tls-full,spiffe, got 'x'",
-    (*SERVER, "--allow-ip=x"): "--allow-ip: 'x' is not an IP address",
-    (*SERVER, "--metrics-graphite=x"): "--metrics-graphite: 'x' is not a valid TCP address: ",
+    (*SERVER, "--allow-ip=x"): '--allow-ip: invalid IP address "x"',
+    (*SERVER, "--metrics-graphite=x"): '--metrics-graphite: invalid address "x": missing port',
     (
         *SERVER,
         "--close-timeout=5",
-    ): "--close-timeout: '5' is not a duration such as 250ms, 10s or 1h30m; missing unit in duration",
-    (*SERVER, "--close-timeout=1y"): "--close-timeout: '1y' is not a duration",
-    (*SERVER, "--close-timeout=-1s"): "--close-timeout: duration must not be negative",
-    (*SERVER, "--max-concurrent-conns=-1"): "--max-concurrent-conns: '-1' is not a number",
-    (*SERVER, "--max-concurrent-conns=4294967296"): "--max-concurrent-conns: '4294967296' is not a number",
-    (*SERVER, "--max-concurrent-conns=1.5"): "--max-concurrent-conns: '1.5' is not a number",
+    ): '--close-timeout: invalid duration "5": missing unit in duration; expected a duration such as 250ms, 10s or 1h30m',
+    (*SERVER, "--close-timeout=1y"): '--close-timeout: invalid duration "1y"',
+    (*SERVER, "--close-timeout=-1s"): '--close-timeout: invalid duration "-1s": negative',
+    (*SERVER, "--max-concurrent-conns=-1"): '--max-concurrent-conns: invalid number "-1"',
+    (*SERVER, "--max-concurrent-conns=4294967296"): '--max-concurrent-conns: invalid number "4294967296"',
+    (*SERVER, "--max-concurrent-conns=1.5"): '--max-concurrent-conns: invalid number "1.5"',
     ("server", "--listen=80"): '--listen: invalid address "80": missing port',
     ("server", "--listen=::1:80"): '--listen: invalid address "::1:80": too many colons',
     ("server", "--target=systemd:x"): '--target: invalid address "systemd:x": can only be listened on',
     (*SERVER, "--enable-pprof"): "--enable-pprof needs --status",
     (*SERVER, "--enable-shutdown"): "--enable-shutdown needs --status",
-    (*SERVER, "--metrics-url=ftp://x"): "--metrics-url: 'ftp://x' is no URL that begins with http:// or https://",
-    (*SERVER, "--target-status=x"): "--target-status: 'x' is no URL that begins with http:// or https://",
+    (*SERVER, "--metrics-url=ftp://x"): '--metrics-url: invalid URL "ftp://x"; expected http:// or https://',
+    (*SERVER, "--target-status=x"): '--target-status: invalid URL "x"; expected http:// or https://',
     (*SERVER, "--status=https://unix:/x"): '--status: invalid address "https://unix:/x": https:// requires HOST:PORT',
-    (*SERVER, "--connect-timeout=0"): "--connect-timeout: duration must be above zero",
-    (*SERVER, "--use-workload-api-timeout=-1s"): "--use-workload-api-timeout: duration must not be negative",
+    (*SERVER, "--connect-timeout=0"): '--connect-timeout: invalid duration "0": not above zero',
+    (*SERVER, "--use-workload-api-timeout=-1s"): '--use-workload-api-timeout: invalid duration "-1s": negative',
     (*SERVER, "--use-workload-api-addr=unix://x/y"): "--use-workload-api-addr: ",
     (*SERVER, "--max-tls-version=TLS1.1"): "--max-tls-version: invalid max TLS version",
     (*SERVER, "--keychain-identity=x"): "unknown long flag '--keychain-identity'",
@@ -282,52 +282,52 @@ API = f"--use-workload-api-addr={NOWHERE}"
 PIN = "sha256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
 ACME = "--auto-acme-cert=a.example.org"
 SERVER_ORDER: tuple[tuple[tuple[str, ...], str], ...] = (
-    ((), "no source of an identity"),
+    ((), "no identity source"),
     ((SOURCE, "--cert=a", "--key=b"), "mutually exclusive"),
     ((SOURCE, API), "mutually exclusive"),
     ((API, ACME), "mutually exclusive"),
     (("--use-workload-api",), "workload endpoint socket address is not configured"),
     (("--cert=a", "--allow-all"), "--cert needs --key"),
     (("--key=a", "--allow-all"), "--key needs --cert"),
-    ((SOURCE,), "nothing says which clients may pass"),
-    ((SOURCE, "--allow-all", "--allow-cn=x"), "--allow-all admits everyone: it and --allow-cn are mutually exclusive"),
-    ((SOURCE, "--allow-all", "--disable-authentication"), "--allow-all admits everyone: it and --disable-authentication"),
-    ((SOURCE, "--allow-all", f"--allow-spki-pin={PIN}"), "--allow-all admits everyone: it and --allow-spki-pin"),
+    ((SOURCE,), "no access rule for clients"),
+    ((SOURCE, "--allow-all", "--allow-cn=x"), "--allow-all and --allow-cn are mutually exclusive"),
+    ((SOURCE, "--allow-all", "--disable-authentication"), "--allow-all and --disable-authentication"),
+    ((SOURCE, "--allow-all", f"--allow-spki-pin={PIN}"), "--allow-all and --allow-spki-pin"),
     (
         (SOURCE, "--disable-authentication", "--allow-ou=x"),
-        "--disable-authentication asks for no certificate: it and --allow-ou",
+        "--disable-authentication and --allow-ou are mutually exclusive",
     ),
-    ((SOURCE, f"--allow-spki-pin={PIN}", "--allow-uri=x"), "--allow-spki-pin is the whole authentication: it and --allow-uri"),
+    ((SOURCE, f"--allow-spki-pin={PIN}", "--allow-uri=x"), "--allow-spki-pin and --allow-uri"),
     ((API, f"--allow-spki-pin={PIN}"), "--allow-spki-pin and the Workload API are mutually exclusive"),
-    ((SOURCE, "--allow-policy=x.rego"), "--allow-policy and --allow-query go together"),
-    ((SOURCE, "--allow-query=data.x"), "--allow-policy and --allow-query go together"),
+    ((SOURCE, "--allow-policy=x.rego"), "--allow-policy needs --allow-query"),
+    ((SOURCE, "--allow-query=data.x"), "--allow-query needs --allow-policy"),
     ((SOURCE, "--allow-spki-pin=md5:AA=="), "--allow-spki-pin: "),
-    ((SOURCE, "--allow-cn=x", "--target=10.0.0.1:1"), "--target 10.0.0.1:1 is not local"),
-    ((SOURCE, "--allow-cn=x", "--target=127.0.0.2:1"), "--target 127.0.0.2:1 is not local"),
+    ((SOURCE, "--allow-cn=x", "--target=10.0.0.1:1"), "--target: 10.0.0.1:1 is not local"),
+    ((SOURCE, "--allow-cn=x", "--target=127.0.0.2:1"), "--target: 127.0.0.2:1 is not local"),
     ((ACME, "--allow-all"), "--auto-acme-cert needs --auto-acme-email"),
     ((ACME, "--allow-all", "--auto-acme-email=a@b"), "--auto-acme-cert needs --auto-acme-agree-to-tos"),
     (
         (SOURCE, "--allow-all", "--proxy-protocol", "--proxy-protocol-mode=tls"),
         "--proxy-protocol and --proxy-protocol-mode are",
     ),
-    ((SOURCE, "--allow-all", "--cipher-suites=AES,DES"), "invalid cipher suite option: 'DES'"),
+    ((SOURCE, "--allow-all", "--cipher-suites=AES,DES"), 'invalid cipher suite option "DES"'),
     ((SOURCE, "--allow-all", "--cipher-suites=UNSAFE-AZURE"), "cipher suite option UNSAFE-AZURE is unsafe"),
 )
 CLIENT_ORDER: tuple[tuple[tuple[str, ...], str], ...] = (
-    ((), "no source of an identity"),
+    ((), "no identity source"),
     ((SOURCE, "--disable-authentication"), "mutually exclusive"),
     ((SOURCE, API), "mutually exclusive"),
-    ((SOURCE, "--listen=:80"), "--listen :80 is not local"),
-    ((SOURCE, "--listen=0.0.0.0:80"), "--listen 0.0.0.0:80 is not local"),
-    ((SOURCE, "--verify-policy=x.rego"), "--verify-policy and --verify-query go together"),
+    ((SOURCE, "--listen=:80"), "--listen: :80 is not local"),
+    ((SOURCE, "--listen=0.0.0.0:80"), "--listen: 0.0.0.0:80 is not local"),
+    ((SOURCE, "--verify-policy=x.rego"), "--verify-policy needs --verify-query"),
     ((API, f"--verify-spki-pin={PIN}"), "--verify-spki-pin and the Workload API are mutually exclusive"),
     (
         (SOURCE, f"--verify-spki-pin={PIN}", "--verify-cn=x"),
-        "--verify-spki-pin is the whole authentication: it and --verify-cn",
+        "--verify-spki-pin and --verify-cn",
     ),
     ((SOURCE, "--verify-spki-pin=sha256:AA=="), "--verify-spki-pin: "),
-    ((API,), "nothing says which server is expected"),
-    ((SOURCE, "--cipher-suites=DES"), "invalid cipher suite option: 'DES'"),
+    ((API,), "no access rule for the server"),
+    ((SOURCE, "--cipher-suites=DES"), 'invalid cipher suite option "DES"'),
     (("--disable-authentication", "--proxy=https://x"), "proxy: unknown scheme: https"),
 )
 
@@ -352,8 +352,8 @@ def test_of_several_mistakes_the_one_that_ghostunnel_finds_first_is_told() -> No
     rest: tuple[str, ...] = ("--cipher-suites=DES",)
     for flags, words in (
         (("--proxy-protocol", "--proxy-protocol-mode=tls"), "--proxy-protocol and --proxy-protocol-mode"),
-        (("--target=10.0.0.1:1",), "--target 10.0.0.1:1 is not local"),
-        (("--allow-all", "--allow-cn=x"), "--allow-all admits everyone"),
+        (("--target=10.0.0.1:1",), "--target: 10.0.0.1:1 is not local"),
+        (("--allow-all", "--allow-cn=x"), "--allow-all and --allow-cn are mutually exclusive"),
         (("--cert=a", "--key=b"), "mutually exclusive"),
     ):
         rest = (*rest, *flags)
@@ -364,6 +364,6 @@ def test_of_several_mistakes_the_one_that_ghostunnel_finds_first_is_told() -> No
 def test_pkcs11_is_refused_with_what_to_do_instead() -> None:
     for flag in ("--pkcs11-module=/lib/softhsm.so", "--pkcs11-token-label=x", "--pkcs11-pin=1234"):
         seen = failed_start(*SERVER, "--allow-all", "--cert=a.pem", flag)
-        assert "keys behind a PKCS#11 module are not offered" in seen
+        assert "PKCS#11 modules are not supported" in seen
         assert "use --use-workload-api with short-lived SVIDs, or a key in a file" in seen
         assert "1234" not in seen

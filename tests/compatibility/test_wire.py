@@ -164,5 +164,5 @@ def test_a_socks_proxy_is_asked_for_the_name(installed_command: InstalledCommand
 def test_a_client_that_names_no_server_does_not_start(workloads: Workloads) -> None:
     proxy = workloads.client("127.0.0.1:1", rules=())
     assert proxy.exit_code() == 1
-    assert proxy.reason().startswith("error: nothing says which server is expected")
+    assert proxy.reason().startswith("error: no access rule for the server")
     assert workloads.client("127.0.0.1:1", rules=("--verify-any",)).address

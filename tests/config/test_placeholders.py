@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tunnel.config.placeholders import check_places, fill_places, variables
+from tunnel.config.placeholders import check_placeholders, environment_variables, fill_placeholders
 from tunnel.errors import ConfigError
 
 PORT = {"host": "127.0.0.1", "port": "5000", "addr": "127.0.0.1:5000"}
@@ -14,12 +14,12 @@ SOCKET = {"socket": "/d/s", "dir": "/d"}
 def test_one_target_fills_each_place_and_leaves_other_braces() -> None:
     given = ["-p{port}", "{host}", "{{addr}}", "{x}", "{port", "{}", "{PORT}", "${port}", "{a.port}"]
     filled = ["-p5000", "127.0.0.1", "{127.0.0.1:5000}", "{x}", "{port", "{}", "{PORT}", "$5000", "{a.port}"]
-    assert fill_places(given, {"": PORT}) == filled
+    assert fill_placeholders(given, {"": PORT}) == filled
 
 
 def test_the_only_target_needs_no_name_though_it_has_one() -> None:
-    assert fill_places(["{port} {a.port} {b.port}"], {"a": PORT}) == ["5000 5000 {b.port}"]
-    assert variables({"a": SOCKET}) == {
+    assert fill_placeholders(["{port} {a.port} {b.port}"], {"a": PORT}) == ["5000 5000 {b.port}"]
+    assert environment_variables({"a": SOCKET}) == {
         "TUNNEL_SOCKET": "/d/s",
         "TUNNEL_DIR": "/d",
         "A_TUNNEL_SOCKET": "/d/s",
@@ -29,8 +29,8 @@ def test_the_only_target_needs_no_name_though_it_has_one() -> None:
 
 def test_several_targets_are_told_apart_by_name() -> None:
     targets = {"a": PORT, "b": SOCKET, "": PORT}
-    assert fill_places(["{port} {a.addr} {b.dir}"], targets) == ["5000 127.0.0.1:5000 /d"]
-    assert set(variables(targets)) == {
+    assert fill_placeholders(["{port} {a.addr} {b.dir}"], targets) == ["5000 127.0.0.1:5000 /d"]
+    assert set(environment_variables(targets)) == {
         *("TUNNEL_HOST", "TUNNEL_PORT", "TUNNEL_ADDR"),
         *("A_TUNNEL_HOST", "A_TUNNEL_PORT", "A_TUNNEL_ADDR"),
         *("B_TUNNEL_SOCKET", "B_TUNNEL_DIR"),
@@ -38,6 +38,6 @@ def test_several_targets_are_told_apart_by_name() -> None:
 
 
 def test_a_place_that_may_mean_two_is_refused() -> None:
-    check_places(["{a.port} {b.port} {c.port} {x}"], {"a": PORT, "b": PORT})
-    with pytest.raises(ConfigError, match=r"{port} says not which target is meant: write {a.port}, {b.port}"):
-        check_places(["{port}"], {"a": PORT, "b": PORT})
+    check_placeholders(["{a.port} {b.port} {c.port} {x}"], {"a": PORT, "b": PORT})
+    with pytest.raises(ConfigError, match=r"{port} names no target; expected one of {a.port}, {b.port}"):
+        check_placeholders(["{port}"], {"a": PORT, "b": PORT})

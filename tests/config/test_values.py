@@ -74,7 +74,7 @@ def test_a_duration_is_read_as_go_reads_it(text: str, seconds: float) -> None:
 
 @pytest.mark.parametrize("text", NO_DURATIONS)
 def test_what_is_no_duration_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="is not a duration"):
+    with pytest.raises(ConfigError, match="invalid duration"):
         parse_duration(text)
 
 
@@ -87,7 +87,7 @@ def test_a_bare_number_is_told_that_its_unit_is_missing(text: str) -> None:
 def test_a_duration_that_no_counter_of_nanoseconds_holds_is_refused() -> None:
     assert parse_duration("2562047h") == 2562047 * 3600
     for text in ("2562048h", "9" * 400 + "h"):
-        with pytest.raises(ConfigError, match="too long a duration"):
+        with pytest.raises(ConfigError, match="too long"):
             parse_duration(text)
 
 

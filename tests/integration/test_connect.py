@@ -90,7 +90,7 @@ def test_it_says_who_answered_when_asked(workloads: Workloads, target: str) -> N
         ((f"--verify-id={STRANGER}", "TARGET"), "no-matching-rule: unauthorized"),
         ((ID, "127.0.0.1:1"), "tcp:127.0.0.1:1: connection refused"),
         ((ID, "nowhere.invalid:1"), "nowhere.invalid"),
-        (("TARGET",), "nothing says which server is expected"),
+        (("TARGET",), "no access rule for the server"),
         ((ID,), "HOST:PORT is missing: The server, which speaks mutual TLS"),
         ((ID, "TARGET", "more"), "unexpected more"),
         ((ID, "TARGET", "--wait=1s", "--use-workload-api-addr=unix:///nonexistent"), "no identity from unix:///nonexistent"),

@@ -1,4 +1,4 @@
-"""The demonstration, as a newcomer runs it."""
+"""The demonstration, as a new user runs it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def _demo(*flags: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(tunnel_argv("demo", *flags), capture_output=True, text=True, timeout=120, env=environ, check=False)
 
 
-def test_it_shows_who_spoke_to_whom_a_rotation_and_a_refusal() -> None:
+def test_it_shows_both_peers_a_rotation_and_a_refusal() -> None:
     result = _demo("--rotate=1s")
     assert (result.returncode, result.stderr) == (0, "")
-    assert "server proxy admitted spiffe://demo.test/caller" in result.stdout
+    assert "server proxy admitted spiffe://demo.test/client" in result.stdout
     assert "client proxy reached spiffe://demo.test/service" in result.stdout
-    assert "server proxy refused spiffe://demo.test/stranger inside the handshake: no-matching-rule" in result.stdout
+    assert "server proxy refused spiffe://demo.test/other inside the handshake: no-matching-rule" in result.stdout
     assert "generation 2" in result.stdout
 
 

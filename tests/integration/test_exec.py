@@ -125,10 +125,10 @@ def test_the_environment_is_without_what_is_ours(workloads: Workloads, target: s
         ((ID,), ("/nonexistent",), 127, "/nonexistent: no such file or directory"),
         ((ID,), ("/etc/passwd",), 126, "/etc/passwd: permission denied"),
         ((ID,), ("sh", "-c", "kill -KILL $$"), 137, ""),
-        ((), ("true",), 125, "nothing says which server is expected"),
+        ((), ("true",), 125, "no access rule for the server"),
         ((ID, "--wait=1s", "--use-workload-api-addr=unix:///nonexistent"), ("true",), 125, "no identity from unix:///nonexist"),
         ((ID,), ("echo", "{socket}"), 125, "{socket} is for a Unix socket: say --unix SOCKET"),
-        ((ID, "--unix=a/b"), ("true",), 125, "--unix 'a/b' is no name of a file"),
+        ((ID, "--unix=a/b"), ("true",), 125, '--unix: invalid file name "a/b"'),
         ((ID, "--cert=/nonexistent", "--key=/nonexistent"), ("true",), 125, "mutually exclusive"),
     ],
 )

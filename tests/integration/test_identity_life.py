@@ -179,7 +179,7 @@ def test_a_federated_peer_is_admitted_by_allow_all_which_warns(workloads: Worklo
     workloads.federate()
     proxy = workloads.server(backend(workloads), rules=["--allow-all"])
     assert_serves(workloads, proxy, FOREIGNER)
-    proxy.wait_for("warning: --allow-all admits every valid SVID of our own trust domain and of every federated one")
+    proxy.wait_for("warning: --allow-all admits every valid SVID of our own trust domain and of every federated trust domain")
 
 
 @pytest.mark.parametrize("pattern", ["spiffe://*/client", "spiffe://*/**", "**"])

@@ -8,10 +8,9 @@ from pathlib import Path
 
 from tests.support.processes import LIMIT
 from tests.support.requirements import program
-from tunnel.cli.help import Program
+from tunnel.cli.command import Command, Group, Program, option
 from tunnel.cli.main import main
 from tunnel.cli.man import all_pages, long_page
-from tunnel.cli.parser import Command, Group, option
 from tunnel.commands.registry import load_commands
 
 HOSTILE = ".so /nonexistent\n'hidden \\fB\\*(x `a' \"b\" ~^-é \\"

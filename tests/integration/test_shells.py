@@ -102,6 +102,6 @@ def _but_typed(offered: set[str], line: str) -> set[str]:
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_each_flag_of_each_command_is_offered_and_nothing_else(name: str, tmp_path: Path) -> None:
     lines = [f"tunnel {command.name} -" for command in load_commands()]
-    with _asking(name, SCRIPTS[name]("tunnel", build_contexts(load_commands(), proxy.COMMON)), tmp_path) as ask:
+    with _asking(name, SCRIPTS[name]("tunnel", build_contexts(load_commands(), proxy.GLOBAL_FLAGS)), tmp_path) as ask:
         found = dict(zip(lines, ask(lines), strict=True))
     assert found == {f"tunnel {command.name} -": visible_flags(command) for command in load_commands()}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tunnel.cli.parser import parse_command_line
-from tunnel.commands.proxy.command import CLIENT, COMMON, SERVER, build
+from tunnel.commands.proxy.build import build
+from tunnel.commands.proxy.command import CLIENT, GLOBAL_FLAGS, SERVER
 from tunnel.config.model import ProxyConfig
 from tunnel.proxy.confinement import needs_of
 from tunnel.sandbox.rules import build_ruleset
@@ -16,7 +17,7 @@ _KEYS = "--cert /c/crt --key /k/key"
 
 
 def configured(line: str) -> ProxyConfig:
-    parsed = parse_command_line(line.split(), (SERVER, CLIENT), {}, early=COMMON)
+    parsed = parse_command_line(line.split(), (SERVER, CLIENT), {}, global_flags=GLOBAL_FLAGS)
     return build(parsed.command, parsed.arguments)
 
 

@@ -5,7 +5,7 @@ Knows what a user may expect; must not know how any shell is told.
 
 from __future__ import annotations
 
-from tunnel.cli.parser import Command, Group, option, repeated, required, switch, word, words
+from tunnel.cli.command import Command, Group, option, positional, positionals, repeated, required, switch
 from tunnel.config.values import one_of, parse_text
 
 _MODE = option("mode", "How: as it's told.", one_of("", "fast", "fair"), "", placeholder="MODE")
@@ -22,11 +22,13 @@ TABLES = (
     Command("svid fetch", "Fetches.", _FLAGS),
     Command("svid jwt", "Makes: a token.", (Group("Flags", (_HARD,)),)),
     Command(
-        "svid jwt verify", "Verifies.", words=(word("FILE", "A file.", parse_text), word("KIND", "What.", one_of("old", "new")))
+        "svid jwt verify",
+        "Verifies.",
+        positionals=(positional("FILE", "A file.", parse_text), positional("KIND", "What.", one_of("old", "new"))),
     ),
     Command("exec", "Runs.", (Group("Flags", (_MODE,)),), rest="COMMAND [ARG...]"),
     Command("run", "Runs more.", (Group("Flags", (_FOLDER,)),), lines="server|client FLAGS [+ ...] -- COMMAND [ARG...]"),
-    Command("man", "Tells.", words=(words("COMMAND", "What.", parse_text),)),
+    Command("man", "Tells.", positionals=(positionals("COMMAND", "What.", parse_text),)),
     Command("help", "Tells more."),
 )
 _LETTERS = {"--file", "--mode", "--also", "--folder", "--hard", "--no-hard", "-x"}

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tunnel.cli.parser import Parsed, parse_command_line
-from tunnel.commands.proxy import command as proxy
+from tunnel.commands.proxy.build import build as build_proxy
 from tunnel.commands.registry import load_commands
 from tunnel.commands.run import command as run
 from tunnel.config.model import ProxyConfig
@@ -105,7 +105,7 @@ def _stops(pod: Object) -> Iterator[tuple[ProxyConfig, float]]:
     for line in own_lines(pod):
         parsed = read_line(line)
         if parsed.command.name == "server":
-            config = proxy.build(parsed.command, parsed.arguments)
+            config = build_proxy(parsed.command, parsed.arguments)
             yield config, config.shutdown_timeout
         elif parsed.command.name == "run":
             whole = run.build(parsed.arguments, _ENVIRONMENT)
@@ -126,5 +126,5 @@ def read_line(line: list[str]) -> Parsed:
     """What our program makes of a command line; raises ConfigError."""
     parsed = parse_command_line(line, load_commands(), _ENVIRONMENT)
     if parsed.command.name in ("server", "client"):
-        proxy.build(parsed.command, parsed.arguments)
+        build_proxy(parsed.command, parsed.arguments)
     return parsed

@@ -12,15 +12,15 @@ import pytest
 from tests.support.cert_factory import NOW
 from tests.support.workload_updates import credentials
 from tunnel.cli.parser import parse_command_line
-from tunnel.commands.svid import command as svid
-from tunnel.commands.svid import jwt as svid_jwt
+from tunnel.commands.registry import load_commands_of
+from tunnel.commands.svid import fetch, show, watch
 from tunnel.config.svid_model import Output
 from tunnel.svid.event_log import Event
 from tunnel.svid.material import build_material, facts_of
 from tunnel.svid.watch_state import WatchState
 
 PAGE = (Path(__file__).parents[2] / "docs" / "svid.md").read_text()
-BUILDS = {svid.FETCH: svid.build_fetch, svid.WATCH: svid.build_watch, svid.SHOW: svid.build_show}
+BUILDS = {module.COMMAND: module.build for module in (fetch, watch, show)}
 LINES = [
     *(shlex.split(line)[1:] for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()),
     *(json.loads(args) for args in re.findall(r"args: (\[.*?\])", PAGE)),
@@ -29,7 +29,7 @@ LINES = [
 
 @pytest.mark.parametrize("line", LINES, ids=" ".join)
 def test_its_lines_mean_something(line: list[str]) -> None:
-    parsed = parse_command_line(line, svid.COMMANDS, {"SPIFFE_ENDPOINT_SOCKET": "unix:///run/api.sock"})
+    parsed = parse_command_line(line, load_commands_of("svid"), {"SPIFFE_ENDPOINT_SOCKET": "unix:///run/api.sock"})
     assert BUILDS[parsed.command](parsed.arguments)
 
 
@@ -38,7 +38,7 @@ def test_it_has_lines() -> None:
 
 
 def test_its_flags_exist() -> None:
-    flags = {flag.name for command in (*svid.COMMANDS, *svid_jwt.COMMANDS) for flag in command.flags}
+    flags = {flag.name for command in load_commands_of("svid") for flag in command.flags}
     assert set(re.findall(r"(?<![\w-])--([a-z][a-z-]+)", PAGE)) <= flags
 
 

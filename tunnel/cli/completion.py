@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tunnel.cli.parser import Command, Flag
+from tunnel.cli.command import Command, Flag
 from tunnel.config.values import OneOf
 
 ROOT = "-"  # the context of a line in which there is no command yet; no command can have this name
@@ -79,9 +79,9 @@ class Context:
         return self.onward or self.name, None
 
 
-def build_contexts(commands: Sequence[Command], early: Iterable[Flag[Any]]) -> dict[str, Context]:
+def build_contexts(commands: Sequence[Command], global_flags: Iterable[Flag[Any]]) -> dict[str, Context]:
     """All contexts by name, the first is the root."""
-    found = [Context(ROOT, _members("", commands), (*_spellings(early), _LONG, _VERSION, _HELP))]
+    found = [Context(ROOT, _members("", commands), (*_spellings(global_flags), _LONG, _VERSION, _HELP))]
     found += [Context(family, _members(family, commands), (_HELP,)) for family in _families(commands)]
     for command in commands:
         found += _contexts_of(command, commands)
@@ -123,7 +123,7 @@ def _contexts_of(command: Command, commands: Sequence[Command]) -> Iterator[Cont
         more = Word("+", "One more proxy", f"{command.name} +")
         for known in kinds:
             yield Context(f"{command.name} {known.name}", (more, *behind), _spellings(known.flags))
-    elif command.name == "help" or any(place.name == "COMMAND" for place in command.words):
+    elif command.name == "help" or any(place.name == "COMMAND" for place in command.positionals):
         yield from _naming(command.name, flags, commands)
     else:
         yield from _places(command, commands, flags, behind)
@@ -134,8 +134,8 @@ def _places(
 ) -> Iterator[Context]:
     """One context for each word that has to stand by itself, and the one behind the last."""
     members = _members(command.name, commands)
-    names = [command.name, *(f"{command.name} #{number}" for number, _ in enumerate(command.words, 1))]
-    for name, place, onward in zip(names, (*command.words, None), (*names[1:], ""), strict=True):
+    names = [command.name, *(f"{command.name} #{number}" for number, _ in enumerate(command.positionals, 1))]
+    for name, place, onward in zip(names, (*command.positionals, None), (*names[1:], ""), strict=True):
         words = (*members, *behind) if name == command.name else behind
         is_last = place is None or place.is_repeated
         yield Context(name, words, flags, _value(place) if place else None, "" if is_last else onward)

@@ -8,29 +8,12 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from tunnel.cli.parser import Command, Flag
+from tunnel.cli.command import Command, Flag
 
 _WIDTH = 96
 _COLUMN = 34
-
-
-@dataclass(frozen=True)
-class Program:
-    """All that the texts are made from; `early` flags may also stand before a command."""
-
-    name: str
-    version: str
-    about: str
-    commands: Sequence[Command]
-    early: Sequence[Flag[Any]] = ()
-
-    @property
-    def explained(self) -> list[Command]:
-        """The commands that there is something to read on."""
-        return [command for command in self.commands if command.name != "help"]
 
 
 def usage(program: str, about: str, commands: Sequence[Command]) -> str:
@@ -56,9 +39,9 @@ def command_usage(program: str, command: Command) -> str:
     lines = [f"usage: {program} {command_line(command)}", "", *textwrap.wrap(command.summary, _WIDTH)]
     if command.detail:
         lines += ["", command.detail.rstrip()]
-    if command.words:
+    if command.positionals:
         lines.append("")
-        for place in command.words:
+        for place in command.positionals:
             lines += _entry(f"  {place.name}", place.help, _COLUMN)
     for group in command.groups:
         lines += ["", f"{group.title}:"]
@@ -71,7 +54,7 @@ def command_usage(program: str, command: Command) -> str:
 def command_line(command: Command) -> str:
     """How a line of this command looks: what must be there, in its order."""
     needed = (f"--{flag.name} {flag.placeholder}" for flag in command.flags if flag.is_required)
-    places = (place.name if place.is_required else f"[{place.name}{_dots(place)}]" for place in command.words)
+    places = (place.name if place.is_required else f"[{place.name}{_dots(place)}]" for place in command.positionals)
     return " ".join([command.name, *needed, "[FLAGS]", *places, *_rest(command)])
 
 

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
-from tunnel.cli.help import Program, command_line
-from tunnel.cli.parser import Command, Flag, Group
+from tunnel.cli.command import Command, Flag, Group, Program
+from tunnel.cli.help import command_line
 
 SECTION = 1
 _ESCAPES = {
@@ -41,9 +41,9 @@ def whole_page(program: Program) -> str:
     lines = [*_title(page_name(program, None), program.about.partition(":")[0], program)]
     lines += [".SH SYNOPSIS", f"{_bold(program.name)} {_italic('COMMAND')} [{_italic('FLAGS')}]", *_about(program)]
     lines += [".SH COMMANDS"]
-    for command in program.explained:
+    for command in program.documented:
         lines += [".TP", _bold(f"{program.name} {command.name}"), _text(command.summary)]
-    lines += [*_environment(program.explained), *_exits(()), *_see_also(program, None)]
+    lines += [*_environment(program.documented), *_exits(()), *_see_also(program, None)]
     return _joined(lines)
 
 
@@ -63,18 +63,18 @@ def long_page(program: Program) -> str:
     """Everything on one page, as kingpin's `--help-man` has it."""
     lines = [*_title(page_name(program, None), program.about.partition(":")[0], program)]
     lines += [".SH SYNOPSIS", f"{_bold(program.name)} {_italic('COMMAND')} [{_italic('FLAGS')}]", *_about(program)]
-    for command in program.explained:
+    for command in program.documented:
         prose, examples = _parts(command.detail)
         lines += [f'.SH "{_text(f"{program.name} {command.name}")}"', _synopsis(program, command), ".PP"]
         lines += [_text(command.summary), *prose, *_options(command, ".SS", ".PP\n.B"), *([".SS Examples"] if examples else [])]
         lines += examples
-    return _joined([*lines, *_environment(program.explained), *_exits(program.explained)])
+    return _joined([*lines, *_environment(program.documented), *_exits(program.documented)])
 
 
 def all_pages(program: Program) -> Iterator[tuple[str, str]]:
     """Every page under the name of its file."""
     yield f"{page_name(program, None)}.{SECTION}", whole_page(program)
-    for command in program.explained:
+    for command in program.documented:
         yield f"{page_name(program, command)}.{SECTION}", command_page(program, command)
 
 
@@ -97,9 +97,9 @@ def _place(place: Flag[Any]) -> str:
 
 
 def _options(command: Command, upper: str, lower: str) -> Iterator[str]:
-    if command.words:
+    if command.positionals:
         yield f"{upper} {'Arguments' if upper == '.SS' else 'ARGUMENTS'}"
-        for place in command.words:
+        for place in command.positionals:
             yield from (".TP", _place(place), _text(place.help))
     groups = [group for group in command.groups if any(not flag.is_hidden for flag in group.flags)]
     if groups:
@@ -144,7 +144,7 @@ def _exits(commands: Iterable[Command]) -> Iterator[str]:
 def _see_also(program: Program, command: Command | None) -> Iterator[str]:
     """The page on the whole and the nearest relatives; from the whole, all."""
     names = [page_name(program, None)] if command is not None else []
-    for known in program.explained:
+    for known in program.documented:
         is_near = command is None or known.name.split()[0] == command.name.split()[0] or " " not in known.name + command.name
         if known is not command and is_near:
             names.append(page_name(program, known))

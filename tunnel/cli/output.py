@@ -1,7 +1,4 @@
-"""What a command says by itself: the answer on standard output, remarks on standard error.
-
-Knows which goes where, that a remark is one line whatever it quotes, and who is a person; must not know what is said.
-"""
+"""What a command prints: results on standard output, messages on standard error."""
 
 from __future__ import annotations
 
@@ -12,24 +9,24 @@ from tunnel.log import one_line
 _NAME = "tunnel"
 
 
-def show(text: str) -> None:
-    """What was asked for, now."""
+def print_output(text: str) -> None:
+    """Write the result of a command, flushed."""
     sys.stdout.write(text)
     sys.stdout.flush()
 
 
-def say(line: str) -> None:
-    """What one should know besides, now."""
-    sys.stderr.write(one_line(f"{_NAME}: {line}") + "\n")
+def print_message(message: str) -> None:
+    """Write a message: one line, whatever it quotes, flushed."""
+    sys.stderr.write(one_line(f"{_NAME}: {message}") + "\n")
     sys.stderr.flush()
 
 
-def has_person() -> bool:
-    """Whether somebody waits before a terminal."""
+def is_interactive() -> bool:
+    """Whether standard error is a terminal."""
     return sys.stderr.isatty()
 
 
-def say_to_person(line: str) -> None:
-    """What only such a person wants to know."""
-    if has_person():
-        say(line)
+def print_if_interactive(message: str) -> None:
+    """Write a message if standard error is a terminal."""
+    if is_interactive():
+        print_message(message)

@@ -1,29 +1,25 @@
-"""The flags that `tunnel connect` and `tunnel exec` share: a client's, for one piece of work.
-
-Knows which of a client's flags make sense there and what is different by default; must not know how any of it is carried
-out.
-"""
+"""The flags that `tunnel connect` and `tunnel exec` share: those of a client without a listener of its own."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from tunnel.cli.parser import Arguments, Flag, Group, switch
+from tunnel.cli.command import Arguments, Flag, Group, switch
 from tunnel.commands.proxy import command as proxy
-from tunnel.commands.proxy import source as sources
-from tunnel.commands.proxy import tls
+from tunnel.commands.proxy import limits, source, tls
 from tunnel.commands.proxy.access import VERIFY
 
-VERBOSE = switch("verbose", "Say on standard error who we are, who answered and what was carried.", short="v")
+VERBOSE = switch("verbose", "Log to standard error: our identity, the server's, and the bytes sent and received", short="v")
 
-_VARIANTS = {sources.API_TIMEOUT: sources.WAIT}
+_REPLACED = {source.API_TIMEOUT: source.WAIT}
 IDENTITY = Group(
-    "Identity and trust: one source",
-    (*(_VARIANTS.get(flag, flag) for flag in sources.FLAGS if flag is not sources.TIMED_RELOAD), VERIFY.disable),
+    "Identity and trust: exactly one identity source is required",
+    (*(_REPLACED.get(flag, flag) for flag in source.FLAGS if flag is not source.TIMED_RELOAD), VERIFY.disable),
 )
-LIMITS = Group("Limits", (proxy.CONNECT_TIMEOUT, proxy.CLOSE_TIMEOUT, *tls.FLAGS))
+LIMITS = Group("Limits", (limits.CONNECT_TIMEOUT, limits.CLOSE_TIMEOUT, *tls.FLAGS))
+PROCESS = Group("Process", (VERBOSE, limits.DISABLE_LANDLOCK))
 
 
 def as_client(arguments: Arguments, changes: dict[Flag[Any], Any] | None = None) -> Arguments:
-    """What a line of `tunnel client` would say."""
-    return arguments.amended({sources.API_TIMEOUT: arguments[sources.WAIT], **(changes or {})}, proxy.CLIENT.flags)
+    """The arguments of the equivalent line of `tunnel client`."""
+    return arguments.amended({source.API_TIMEOUT: arguments[source.WAIT], **(changes or {})}, proxy.CLIENT.flags)

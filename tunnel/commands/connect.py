@@ -6,24 +6,25 @@ import signal
 from collections.abc import MutableMapping
 from functools import partial
 
-from tunnel.cli.output import say
-from tunnel.cli.parser import Arguments, Command, Group, option, word
-from tunnel.commands.client_flags import IDENTITY, VERBOSE, as_client
+from tunnel.cli.command import Arguments, Command, Group, option, positional
+from tunnel.cli.output import print_message
+from tunnel.commands.client_flags import IDENTITY, PROCESS, VERBOSE, as_client
 from tunnel.commands.proxy import command as proxy
-from tunnel.commands.proxy import tls
+from tunnel.commands.proxy import limits, tls
 from tunnel.commands.proxy.access import VERIFY
 from tunnel.config.model import ProxyConfig
 from tunnel.config.values import parse_limit
 from tunnel.errors import TunnelError
 from tunnel.net.address import parse_address
 
-SERVER = word("HOST:PORT", "The server, which speaks mutual TLS; unix:PATH for a socket of this machine.", parse_address)
+_CLOSE_TIMEOUT = 86_400.0  # seconds: a server may take long to answer
 
+SERVER = positional("HOST:PORT", "Address of the server, which accepts mutual TLS, or unix:PATH", parse_address)
 CLOSE_TIMEOUT = option(
-    proxy.CLOSE_TIMEOUT.name,
-    "Limit for silence after the input has ended; default 24h: whoever asks waits for the answer.",
+    limits.CLOSE_TIMEOUT.name,
+    "Maximum idle time after the end of standard input",
     parse_limit,
-    86_400.0,
+    _CLOSE_TIMEOUT,
     placeholder="TIME",
 )
 
@@ -31,57 +32,61 @@ COMMAND = Command(
     "connect",
     "Join standard input and output to one authenticated connection.",
     (
-        Group("Which server is meant: with the Workload API at least one of these, joined by or", VERIFY.admitting()),
+        Group(proxy.SERVER_RULES, VERIFY.admitting()),
         IDENTITY,
-        Group("The way there", (proxy.SERVER_NAME, proxy.PROXY)),
-        Group("Limits", (proxy.CONNECT_TIMEOUT, CLOSE_TIMEOUT, *tls.FLAGS)),
-        Group("The process", (VERBOSE, proxy.DISABLE_LANDLOCK)),
+        Group("Route", (proxy.SERVER_NAME, proxy.PROXY)),
+        Group("Limits", (limits.CONNECT_TIMEOUT, CLOSE_TIMEOUT, *tls.FLAGS)),
+        PROCESS,
     ),
     """\
-The end of the input is passed on, and the command ends when the server has ended. It says
-nothing unless something goes wrong: then it is one line on standard error, and exit code 1.
+The end of standard input is passed on. The command ends when the server closes the connection. It
+prints nothing of its own unless something fails: then it prints one line on standard error and
+exits with 1.
 
 Examples:
   echo PING | tunnel connect --verify-id spiffe://example.org/cache cache.example.org:8443
   ssh -o 'ProxyCommand=tunnel connect --verify-id spiffe://example.org/%h %h:8022' \\
       build.example.org
 """,
-    words=(SERVER,),
+    positionals=(SERVER,),
 )
 COMMANDS = (COMMAND,)
 
 
 def build(arguments: Arguments) -> ProxyConfig:
-    """The connection that is wanted; raises ConfigError."""
-    return proxy.build_client(as_client(arguments, {proxy.CLOSE_TIMEOUT: arguments[CLOSE_TIMEOUT]}), None, arguments[SERVER])
+    """The configuration of the connection; raises ConfigError."""
+    from tunnel.commands.proxy.build import build_client
+
+    return build_client(as_client(arguments, {limits.CLOSE_TIMEOUT: arguments[CLOSE_TIMEOUT]}), None, arguments[SERVER])
 
 
 def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str]) -> int:
-    """0 when the server has ended in good order, else 1 and a line that says why; raises ConfigError for a wrong line."""
+    """Carry the connection; 0 if the server closed it in order, else 1 with one line. Raises ConfigError for a wrong line."""
     config = build(arguments)
     from tunnel.child.inherited import inherited
     from tunnel.commands.deferred_log import DeferredLog
-    from tunnel.commands.start import begin, open_private_context
+    from tunnel.commands.start import open_process_context, prepare
 
-    for number in {signal.SIGHUP, signal.SIGUSR1, signal.SIGINT} - inherited().ignored:  # by `nohup`, by a shell for its `&`
-        signal.signal(number, signal.SIG_DFL)  # nothing to reload or to drain: whoever wants us to end ends us
+    # There is nothing to reload or to drain: these signals end the process, unless `nohup` or a shell's `&` ignored them.
+    for number in {signal.SIGHUP, signal.SIGUSR1, signal.SIGINT} - inherited().ignored:
+        signal.signal(number, signal.SIG_DFL)
     deferred_log = DeferredLog(is_verbose=arguments[VERBOSE])
-    process_context = open_private_context(environ)
+    process_context = open_process_context(environ)
     from tunnel.proxy.process import open_loop, open_proxy
     from tunnel.proxy.stdio_client import StdioClient
 
     try:
-        begin([config], environ, deferred_log.log)
+        prepare([config], environ, deferred_log.log)
         with open_loop(deferred_log.log, process_context) as loop:
             proxy = open_proxy(config, loop, deferred_log.log, process_context, process_context.notifier)
-            caller = StdioClient(proxy, partial(deferred_log.complain, config.source))
-            loop.run_trio(caller.run)
+            client = StdioClient(proxy, partial(deferred_log.report_waiting, config.source))
+            loop.run_trio(client.run)
     except TunnelError as error:
-        say(f"error: {error}")
+        print_message(f"error: {error}")
         return 1
-    is_told = deferred_log.report()
-    if caller.fault:
-        say(f"error: {caller.fault}")
-    elif not (caller.is_well or is_told or arguments[VERBOSE]):
-        say("the connection was cut")
-    return 0 if caller.is_well else 1
+    has_reported = deferred_log.report()
+    if client.fault:
+        print_message(f"error: {client.fault}")
+    elif not (client.is_well or has_reported or arguments[VERBOSE]):
+        print_message("connection closed without TLS close_notify")
+    return 0 if client.is_well else 1

@@ -1,68 +1,65 @@
-"""How `tunnel connect` and `tunnel exec` speak: not at all unless asked, or until something goes wrong.
-
-Knows standard error and what is kept for later; must not know what any line means.
-"""
+"""The log of `tunnel connect` and `tunnel exec`: printed with `--verbose`, else kept and printed if something fails."""
 
 from __future__ import annotations
 
-from tunnel.cli.output import has_person, say
+from tunnel.cli.output import is_interactive, print_message
 from tunnel.config.model import Source, WorkloadApi
 from tunnel.log import STDERR, Category, DescriptorSink, Log
 
 _NAME = "tunnel"
-_MOST = 20  # lines that are kept: what went wrong first, and then how often more
+_MAX_LINES = 20  # different lines that are kept: the first failures, each with its count
 
 
-class Kept:
-    """A sink that keeps lines until they are asked for."""
+class LineBuffer:
+    """A log sink that keeps the first lines, each once with its count."""
 
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
-        self._lost = 0
+        self._dropped = 0
 
     def write(self, data: bytes, start: int) -> int:
-        """Take all of it."""
+        """Accept all bytes."""
         for line in data[start:].decode("ascii", "replace").splitlines():
-            if line in self._counts or len(self._counts) < _MOST:
+            if line in self._counts or len(self._counts) < _MAX_LINES:
                 self._counts[line] = self._counts.get(line, 0) + 1
             else:
-                self._lost += 1
+                self._dropped += 1
         return len(data)
 
     def take(self) -> list[str]:
-        """What was kept, each line once, and nothing is kept of it any more."""
+        """Remove and return the lines."""
         lines = [line if count == 1 else f"{line} ({count} times)" for line, count in self._counts.items()]
-        if self._lost:
-            lines.append(f"{self._lost} lines more are left out: say -v to see them as they come")
+        if self._dropped:
+            lines.append(f"{self._dropped} more lines are omitted: use -v to see all lines")
         self._counts.clear()
-        self._lost = 0
+        self._dropped = 0
         return lines
 
 
 class DeferredLog:
-    """A log that is read at once, or one of trouble only, which is kept."""
+    """A log of failures that is kept, or with `--verbose` a log of everything that is printed."""
 
     def __init__(self, *, is_verbose: bool) -> None:
-        self._kept = Kept()
+        self._buffer = LineBuffer()
         if is_verbose:
             self.log = Log(sink=DescriptorSink(STDERR), name=_NAME)
         else:
-            self.log = Log([Category.INFO, Category.CONNS], sink=self._kept, name="")
+            self.log = Log([Category.INFO, Category.CONNS], sink=self._buffer, name="")
 
-    def complain(self, source: Source) -> None:
-        """Tell a person at a terminal what we wait for, and what was in the way last."""
-        if has_person():  # else the lines are kept for the report
+    def report_waiting(self, source: Source) -> None:
+        """Print on a terminal what the command waits for, and the last failure."""
+        if is_interactive():  # else the lines are kept for `report`
             where = source.endpoint if isinstance(source, WorkloadApi) else source
-            say(f"waiting for an identity from {where}: {(self._kept.take() or ['no answer yet'])[-1]}")
+            print_message(f"waiting for an identity from {where}: {(self._buffer.take() or ['no answer yet'])[-1]}")
 
-    def forget(self) -> None:
-        """What was kept is of no interest any more."""
-        self._kept.take()
+    def clear(self) -> None:
+        """Discard the lines."""
+        self._buffer.take()
 
     def report(self) -> bool:
-        """Say what was kept; whether that was anything."""
+        """Print the lines; returns whether there were any."""
         self.log.flush()
-        lines = self._kept.take()
+        lines = self._buffer.take()
         for line in lines:
-            say(line)
+            print_message(line)
         return bool(lines)

@@ -13,22 +13,19 @@ from types import ModuleType
 from typing import Final
 
 from tunnel import __version__
-from tunnel.cli.help import Program
-from tunnel.cli.parser import Arguments, Command
+from tunnel.cli.command import Arguments, Command, Program
 
 Run = Callable[[Command, Arguments, MutableMapping[str, str]], int]
 
 PROGRAM: Final = "tunnel"
 ABOUT: Final = (
-    "Gives a plain TCP service or client a SPIFFE identity: mutual TLS outside, plain bytes inside, and only those pass "
-    "whom you named."
+    "Gives a plain TCP service or client a SPIFFE identity: mutual TLS on the network, plain TCP on this machine, and only "
+    "peers that an access rule names can connect."
 )
-HELP: Final = Command("help", "Tell more on a command.")
-FAMILIES: Mapping[str, str] = {  # what is told of commands that share their first word
-    "check": "A diagnosis before anything is started: is there an identity, whom do the rules admit, does the other side "
-    "answer.",
-    "svid": "The identity itself, for programs that need no proxy: X.509 by fetch, watch and show, tokens by jwt. verify says "
-    "which rules a certificate keeps, and jwt verify which a token does.",
+HELP: Final = Command("help", "Print help on a command.")
+FAMILIES: Mapping[str, str] = {  # the description of commands with the same first word
+    "check": "Checks before a start: the identity, the access rules, and the connection to the other side.",
+    "svid": "SVIDs for programs without a proxy: X.509-SVIDs (fetch, watch, show) and JWT-SVIDs (jwt), and their verification.",
 }
 # A module of this package for each line, in the order in which help shows its COMMANDS, and the words that they begin with.
 # The module also has a function `run`, which carries out each of them.
@@ -38,8 +35,12 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "connect": ("connect",),
     "run.command": ("run",),
     "check": ("check",),
-    "svid.command": ("svid",),
+    "svid.fetch": ("svid",),
+    "svid.watch": ("svid",),
+    "svid.show": ("svid",),
     "svid.jwt": ("svid",),
+    "svid.jwt_bundles": ("svid",),
+    "svid.jwt_verify": ("svid",),
     "svid.verify": ("svid",),
     "health": ("health",),
     "demo.command": ("demo",),
@@ -68,10 +69,10 @@ def load_run(command: Command) -> Run:
 
 
 def load_program() -> Program:
-    """All commands, with what help and manual pages say of the whole."""
-    from tunnel.commands.proxy.command import COMMON
+    """All commands, with the name, version and description of the program."""
+    from tunnel.commands.proxy.command import GLOBAL_FLAGS
 
-    return Program(PROGRAM, __version__, ABOUT, load_commands(), COMMON)
+    return Program(PROGRAM, __version__, ABOUT, load_commands(), GLOBAL_FLAGS)
 
 
 def _load(name: str) -> ModuleType:

@@ -1,7 +1,4 @@
-"""What every command with proxies does before they begin.
-
-Knows the log, the confinement and what an operator is told; must not know what a proxy does.
-"""
+"""What all commands with proxies do before the proxies start."""
 
 from __future__ import annotations
 
@@ -22,12 +19,12 @@ from tunnel.net.notify import Notifier
 from tunnel.net.sockets import port_number
 from tunnel.syslog import open_syslog
 
-if TYPE_CHECKING:  # loaded when the line is known to be a good one
+if TYPE_CHECKING:  # loaded when the line is known to be valid
     from tunnel.proxy.process_context import ProcessContext
 
 
 def open_log(config: LogConfig, descriptor: int) -> Log:
-    """The log of this process: the system's, or this descriptor."""
+    """The log of this process: syslog, or this descriptor."""
     sink: Sink = DescriptorSink(descriptor)
     if config.is_syslog:
         name = os.path.basename(sys.argv[0])
@@ -35,8 +32,11 @@ def open_log(config: LogConfig, descriptor: int) -> Log:
     return Log([Category(word) for word in config.quiet if word], sink=sink)
 
 
-def open_private_context(environ: Mapping[str, str]) -> ProcessContext:
-    """Those of a tool: what a service manager has given is somebody else's. Collects strays from now on."""
+def open_process_context(environ: Mapping[str, str]) -> ProcessContext:
+    """The context of a command that is no service: without sockets and notifications of a service manager.
+
+    Starts to capture what libraries write to standard error.
+    """
     log_capture = LogCapture()
     log_capture.install()
     from tunnel.proxy.process_context import ProcessContext
@@ -44,18 +44,18 @@ def open_private_context(environ: Mapping[str, str]) -> ProcessContext:
     return ProcessContext(environ, ActivationSockets(), Notifier({}, os.getpid()), log_capture)
 
 
-def see_holders(configs: Sequence[ProxyConfig]) -> Holders:
-    """Who listens now where these proxies will; to be called before `begin`, which hides other processes from us."""
+def find_port_holders(configs: Sequence[ProxyConfig]) -> Holders:
+    """The processes that listen now on the ports of these proxies; call it before `prepare`, which hides other processes."""
     addresses = [config.listen for config in configs] + [config.status.address.address for config in configs if config.status]
     ports: set[int] = set()
     for address in addresses:
-        with suppress(TargetError):  # a name that means nothing is refused when it is opened
+        with suppress(TargetError):  # an unknown port name is refused when the listener opens
             if isinstance(address, TcpAddress) and address.port != "0":
                 ports.add(port_number(address.port))
     return find_holders_of_ports(ports)
 
 
-def begin(
+def prepare(
     configs: Sequence[ProxyConfig],
     environ: Mapping[str, str],
     log: Log,
@@ -63,21 +63,19 @@ def begin(
     private: tuple[str, ...] = (),
     has_command: bool = False,
 ) -> None:
-    """Confine the process to what its proxies need and to its `private` directories, and announce the proxies.
+    """Confine the process to what its proxies need and to its `private` directories, and log the configuration.
 
-    To be called when the modules are loaded: trio looks for a library by running programs, and tries more of them where it may
-    not.
+    Call it after all modules are loaded: trio looks for a library by running programs, and runs more if that is denied.
     """
-    if all(config.is_confined for config in configs):  # the rules of the process are the rules of each
+    if all(config.is_confined for config in configs):  # the rules hold for the whole process
         from tunnel.proxy.confinement import confine
 
         confine(configs, environ, log, private=private, has_command=has_command)
     for config in configs:
-        _announce(config, log)
+        _log_config(config, log)
 
 
-def _announce(config: ProxyConfig, log: Log) -> None:
-    """Say what is about to be done, and what may surprise."""
+def _log_config(config: ProxyConfig, log: Log) -> None:
     for warning in config.warnings:
         log.write(f"warning: {escape(warning)}")
     if config.outbound is not None:

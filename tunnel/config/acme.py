@@ -1,8 +1,4 @@
-"""What an ACME server is asked, as one value: the flags, and what the environment adds to them.
-
-Knows the defaults, the place on disk and what can be a name; must not know the protocol ACME. Pure: files and the network
-are others' work.
-"""
+"""The configuration of an ACME client: the flags' values, completed from the environment."""
 
 from __future__ import annotations
 
@@ -12,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tunnel.config.model import Acme
-from tunnel.errors import ConfigError
+from tunnel.config.values import default_of
+from tunnel.errors import ConfigError, invalid_value
 
 LETS_ENCRYPT = "https://acme-v02.api.letsencrypt.org/directory"
 
@@ -25,24 +22,24 @@ _DIRECTORY = re.compile(r"https://[!-~]+")
 
 @dataclass(frozen=True, slots=True)
 class AcmeConfig:
-    """One certificate from one authority; durations in seconds."""
+    """One certificate from one ACME server; durations in seconds."""
 
     domain: str
     email: str
     directory_url: str
     storage_dir: Path
     ca_trust: Path | None = None  # roots for the directory's own certificate; None for those of the library
-    challenge_port: int = 443
-    check_interval: float = 600.0
+    challenge_port: int = default_of(Acme, "challenge_port")
+    check_interval: float = default_of(Acme, "check_interval")
 
 
 def complete_acme(chosen: Acme, environ: Mapping[str, str]) -> AcmeConfig:
-    """The whole of it; raises ConfigError."""
+    """The configuration; raises ConfigError."""
     trust = environ.get("SSL_CERT_FILE", "")
     if not _EMAIL.fullmatch(chosen.email):
-        raise ConfigError(f"--auto-acme-email: {chosen.email!a} is not one e-mail address")
+        raise ConfigError(f"--auto-acme-email: {invalid_value('address', chosen.email, expected='one e-mail address')}")
     if not 0 < chosen.challenge_port < 65536:
-        raise ConfigError(f"--auto-acme-alt-tls-alpn-port: {chosen.challenge_port} is not a port, 1 to 65535")
+        raise ConfigError(f"--auto-acme-alt-tls-alpn-port: invalid port {chosen.challenge_port}; expected 1 to 65535")
     return AcmeConfig(
         domain=_parse_domain(chosen.domain),
         email=chosen.email,
@@ -57,24 +54,26 @@ def complete_acme(chosen: Acme, environ: Mapping[str, str]) -> AcmeConfig:
 def _parse_domain(text: str) -> str:
     domain = text.lower().removesuffix(".")
     if "*" in domain:
-        raise ConfigError(f"--auto-acme-cert: {text!a} is a wildcard, which needs a challenge through DNS: name one host")
+        error = invalid_value("name", text, "a wildcard needs a challenge through DNS", "the name of one host")
+        raise ConfigError(f"--auto-acme-cert: {error}")
     if len(domain) > _MAX_DOMAIN or not _DOMAIN.fullmatch(domain):
-        raise ConfigError(f"--auto-acme-cert: {text!a} is not the full name of a host, like www.example.org")
+        error = invalid_value("name", text, expected="the full name of a host, such as www.example.org")
+        raise ConfigError(f"--auto-acme-cert: {error}")
     return domain
 
 
 def _parse_directory(url: str) -> str:
     if not _DIRECTORY.fullmatch(url):
-        raise ConfigError(f"the directory of an ACME server must be an https:// URL, not {url!a}")
+        raise ConfigError(f"--auto-acme-ca: {invalid_value('URL', url, expected='an https:// URL of an ACME directory')}")
     return url
 
 
 def _storage_dir(environ: Mapping[str, str]) -> Path:
-    """Where data of one user belongs; the XDG Base Directory Specification has relative paths ignored."""
+    """The user's data directory; relative paths are ignored (XDG Base Directory Specification)."""
     data = environ.get("XDG_DATA_HOME", "")
     if not data.startswith("/"):
         home = environ.get("HOME", "")
         if not home.startswith("/"):
-            raise ConfigError("--auto-acme-cert: nowhere to keep the account and the certificate: set XDG_DATA_HOME or HOME")
+            raise ConfigError("--auto-acme-cert: no directory for account and certificate; expected XDG_DATA_HOME or HOME set")
         data = f"{home}/.local/share"
     return Path(data) / "tunnel" / "acme"

@@ -1,8 +1,4 @@
-"""What `tunnel dev` is asked to be, as frozen values.
-
-Knows workloads, sockets and lifetimes, and where a development Workload API may listen; must not know flags, certificates
-or gRPC.
-"""
+"""The configuration of `tunnel dev` as frozen values."""
 
 from __future__ import annotations
 
@@ -11,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
-from tunnel.errors import ConfigError
-from tunnel.log import escape
+from tunnel.errors import ConfigError, invalid_value
 from tunnel.spiffe.endpoint import WorkloadEndpoint
 from tunnel.spiffe.ids import SpiffeId, TrustDomain
 from tunnel.unix_path import check_unix_path
@@ -23,7 +18,7 @@ _LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One identity that a socket hands out, as a registration entry of SPIRE is one."""
+    """One identity that a socket issues, like a registration entry of SPIRE."""
 
     spiffe_id: SpiffeId
     hint: str = ""
@@ -32,7 +27,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Issuing:
-    """How the throw-away authorities and their SVIDs look."""
+    """How CAs and SVIDs are issued."""
 
     ttl: timedelta = timedelta(hours=1)
     ca_ttl: timedelta = timedelta(hours=24)
@@ -44,24 +39,24 @@ class Issuing:
 
 @dataclass(frozen=True, slots=True)
 class DevConfig:
-    """One run of `tunnel dev`; the key `None` is the socket whose place the program chooses itself."""
+    """One run of `tunnel dev`; the key `None` is the socket at the default address. Durations in seconds."""
 
     sockets: Mapping[WorkloadEndpoint | None, tuple[Entry, ...]]
     federations: tuple[frozenset[TrustDomain], ...]
     issuing: Issuing
     rotate: float
     ca_rotate: float
-    socket_mode: int
-    is_verbose: bool
-    runtime_dir: str
+    socket_mode: int = 0o600
+    is_verbose: bool = False
+    runtime_dir: str = ""
 
 
 def check_local(endpoint: WorkloadEndpoint) -> None:
-    """Refuse an endpoint that others than this machine could reach, or that the kernel cannot bind."""
+    """Raise ConfigError for an endpoint that other machines can reach, or that the kernel cannot bind."""
     if endpoint.path:
         try:
             check_unix_path(endpoint.path)
         except ConfigError as error:
-            raise ConfigError(f'invalid address "{escape(str(endpoint))}": {error}') from error
+            raise invalid_value("address", str(endpoint), str(error)) from error
     elif not any(ipaddress.ip_address(endpoint.host) in network for network in _LOOPBACK):
-        raise ConfigError(f"{endpoint} is not of this machine only; a development Workload API listens on loopback")
+        raise invalid_value("address", str(endpoint), "other machines can reach it", "a loopback address")

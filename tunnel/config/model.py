@@ -1,7 +1,6 @@
-"""The configuration of one proxy, as frozen values.
+"""The configuration of a proxy as frozen values, with the only copy of each default.
 
-Knows what can be chosen and in which types; must not know how it is written on a command line. Durations are in seconds,
-and 0 for a limit that is off. A password stays out of every repr.
+Durations are in seconds; 0 is a limit that is off. A password is in no repr.
 """
 
 from __future__ import annotations
@@ -16,6 +15,8 @@ from tunnel.spiffe.endpoint import WorkloadEndpoint
 from tunnel.spiffe.selection import Selection
 from tunnel.wire.outbound import OutboundProxy
 from tunnel.wire.proxy_v2 import HeaderMode
+
+INTERACTIVE_TIMEOUT = 15.0  # seconds to wait for an identity, for commands whose caller waits for the result
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +60,8 @@ class Acme:
     domain: str
     email: str
     directory_url: str  # "" for the library's default, Let's Encrypt
-    check_interval: float
-    challenge_port: int
+    check_interval: float = 600.0
+    challenge_port: int = 443
 
     def __str__(self) -> str:
         return "ACME server"
@@ -143,7 +144,7 @@ class ProxyConfig:
     close_timeout: float = 60.0
     max_conn_lifetime: float = 0.0
     max_concurrent_conns: int = 0
-    max_handshakes: int = 0
+    max_handshakes: int = 512
     shutdown_delay: float = 0.0  # from the request to stop until the drain begins
     shutdown_timeout: float = 300.0
     timed_reload: float = 0.0

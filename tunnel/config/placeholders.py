@@ -1,7 +1,4 @@
-"""What stands in a command's arguments for where a tunnel is open.
-
-Knows the braces and the names of variables; must not know commands or tunnels.
-"""
+"""Placeholders in a command's arguments for the address of a tunnel, such as `{port}`, and its environment variables."""
 
 from __future__ import annotations
 
@@ -13,40 +10,38 @@ from tunnel.errors import ConfigError
 
 KEYS_OF_PORT = ("host", "port", "addr")
 KEYS_OF_SOCKET = ("socket", "dir")
-_PLACE = re.compile(r"\{(?:([A-Za-z][A-Za-z0-9_]*)\.)?(host|port|addr|socket|dir)\}")
+_PLACEHOLDER = re.compile(r"\{(?:([A-Za-z][A-Za-z0-9_]*)\.)?(host|port|addr|socket|dir)\}")
 
-Values = Mapping[str, str]  # what each key stands for
+Values = Mapping[str, str]  # of each key
 
 
-def check_places(argv: Sequence[str], offered: Mapping[str, Collection[str]]) -> None:
-    """Raise ConfigError for a place that will stay empty; `offered` are the keys of each target by its name, "" for none."""
+def check_placeholders(argv: Sequence[str], offered: Mapping[str, Collection[str]]) -> None:
+    """Raise ConfigError for a placeholder without a value; `offered` has the keys of each target by its name, "" for none."""
     for argument in argv:
-        for name, key in _PLACE.findall(argument):
+        for name, key in _PLACEHOLDER.findall(argument):
             keys = _of(name, offered)
             if keys is None:
                 if not name:
                     names = ", ".join(f"{{{one}.{key}}}" for one in offered)
-                    raise ConfigError(f"{{{key}}} says not which target is meant: write {names}")
+                    raise ConfigError(f"{{{key}}} names no target; expected one of {names}")
             elif key not in keys:
-                why = (
-                    "is for a Unix socket: say --unix SOCKET" if key in KEYS_OF_SOCKET else "is for a port, and --unix is given"
-                )
+                why = "needs --unix SOCKET" if key in KEYS_OF_SOCKET else "is for a port, but --unix is given"
                 shown = " or ".join(f"{{{name}{'.' if name else ''}{one}}}" for one in keys)
-                raise ConfigError(f"{{{key}}} {why}; here {shown} can be used")
+                raise ConfigError(f"{{{key}}} {why}; expected {shown}")
 
 
-def fill_places(argv: Iterable[str], targets: Mapping[str, Values]) -> list[str]:
-    """The arguments with every place filled; other braces are left alone."""
+def fill_placeholders(argv: Iterable[str], targets: Mapping[str, Values]) -> list[str]:
+    """The arguments with all placeholders replaced; other braces are left unchanged."""
 
     def fill(match: re.Match[str]) -> str:
         values = _of(match[1] or "", targets)
         return match[0] if values is None else values[match[2]]
 
-    return [_PLACE.sub(fill, argument) for argument in argv]
+    return [_PLACEHOLDER.sub(fill, argument) for argument in argv]
 
 
-def variables(targets: Mapping[str, Values]) -> dict[str, str]:
-    """The environment's names for the same; a target's name stands in front, in capitals."""
+def environment_variables(targets: Mapping[str, Values]) -> dict[str, str]:
+    """The same values as environment variables, with the target's name in capitals in front."""
     found = {}
     for name, values in targets.items():
         prefixes = {f"{name.upper()}_" if name else ""} | ({""} if len(targets) == 1 else set())
@@ -58,7 +53,7 @@ T = TypeVar("T")
 
 
 def _of(name: str, targets: Mapping[str, T]) -> T | None:
-    """What belongs to a name; without one to the only target, or to the one that has none."""
+    """The entry of a name; without a name, of the only target, or of the target without a name."""
     if not name and len(targets) == 1:
         return next(iter(targets.values()))
     return targets.get(name)

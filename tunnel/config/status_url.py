@@ -6,18 +6,18 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from tunnel.errors import ConfigError, invalid_value
+from tunnel.errors import invalid_value
 from tunnel.net.address import Address, LaunchdAddress, SystemdAddress, TcpAddress, parse_status_address
 
 STATUS_PATH = "/_status"
 
-_TCP = re.compile(r"((?:\w+://)?[^/]*)(/.*)?", re.DOTALL)  # with or without a scheme, and the path apart
-_PATH = re.compile(r"/[!-~]*")  # what may stand in a request line
+_TCP = re.compile(r"((?:\w+://)?[^/]*)(/.*)?", re.DOTALL)  # scheme and address, then the path
+_PATH = re.compile(r"/[!-~]*")  # of a request line
 
 
 @dataclass(frozen=True, slots=True)
 class StatusUrl:
-    """A status port, and what to ask of it; without a scheme it is what a proxy makes of `--status`: HTTPS if it can."""
+    """A status port and a path; "" as the scheme is that of the proxy's `--status`: HTTPS if it can."""
 
     scheme: Literal["http", "https", ""]
     address: Address
@@ -40,7 +40,7 @@ def parse_status_url(text: str) -> StatusUrl:
     status = parse_status_address(place)
     if isinstance(status.address, SystemdAddress | LaunchdAddress):
         raise invalid_value("address", text, "can only be listened on", "HOST:PORT or unix:PATH, as in its unit")
-    is_plain = not isinstance(status.address, TcpAddress)  # what reaches a Unix socket is of this machine
+    is_plain = not isinstance(status.address, TcpAddress)  # a Unix socket is on this machine
     return StatusUrl(
         "http" if is_plain else status.scheme, status.address, parse_path(path) if path not in ("", "/") else STATUS_PATH
     )
@@ -48,5 +48,5 @@ def parse_status_url(text: str) -> StatusUrl:
 
 def parse_path(text: str) -> str:
     if not _PATH.fullmatch(text):
-        raise ConfigError(f"{text!a} is no path: it begins with / and is printable ASCII without spaces")
+        raise invalid_value("path", text, expected="/ and then printable ASCII without spaces")
     return text

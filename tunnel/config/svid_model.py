@@ -1,7 +1,4 @@
-"""What `tunnel svid` keeps, where, and who is told, as frozen values.
-
-Knows what can be chosen and in which types; must not know how it is written on a command line or on a disk.
-"""
+"""The configuration of `tunnel svid` as frozen values."""
 
 from __future__ import annotations
 
@@ -10,41 +7,42 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 
 from tunnel.config.model import WorkloadApi
+from tunnel.errors import SpiffeIdError, invalid_value
 from tunnel.net.address import ListenAddress
-from tunnel.spiffe.ids import TrustDomain
+from tunnel.spiffe.ids import TrustDomain, parse_trust_domain
 
 
 @dataclass(frozen=True, slots=True)
 class FileNames:
-    """What the files of one identity are called; `bundle` is that of its own trust domain."""
+    """The names of the files of one identity; `bundle` is that of its own trust domain."""
 
     cert: str = "svid.pem"
     key: str = "svid_key.pem"
     bundle: str = "bundle.pem"
 
     def bundle_of(self, trust_domain: TrustDomain) -> str:
-        """The file of a federated trust domain's bundle: the name of the own one, with the domain before its suffix."""
+        """The file of a federated trust domain's bundle: the name of our own with the domain before its suffix."""
         own = PurePath(self.bundle)
         return f"{own.stem}.{trust_domain}{own.suffix}"
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """The folder to keep, and how its files are to be."""
+    """The directory to write, and the attributes of its files."""
 
     folder: str
     names: FileNames = field(default_factory=FileNames)
     cert_mode: int = 0o644  # of bundles too
     key_mode: int = 0o600
     group: int | None = None  # its number; None leaves it to the system
-    combined: str = ""  # a file with key and chain in one, besides
+    combined: str = ""  # an additional file with key and chain
     is_expired_omitted: bool = False
     has_intermediates_in_bundle: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class PidFileSignal:
-    """Tell a process by a signal; its number is read from the file each time."""
+    """Notify a process by a signal; its process ID is read from the file each time."""
 
     path: str
     number: signal.Signals
@@ -52,15 +50,15 @@ class PidFileSignal:
 
 @dataclass(frozen=True, slots=True)
 class ReloadCommand:
-    """Tell whoever it concerns by running a program, for at most `limit` seconds."""
+    """Notify by running a program, for at most `limit` seconds."""
 
     argv: tuple[str, ...]
-    limit: float
+    limit: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class ChildSignal:
-    """Tell the command that we have started by a signal."""
+    """Notify the child command by a signal."""
 
     number: signal.Signals
 
@@ -70,7 +68,7 @@ Reload = PidFileSignal | ReloadCommand | ChildSignal
 
 @dataclass(frozen=True, slots=True)
 class Supervised:
-    """A command that lives beside the files: started after they are written, ended with us."""
+    """A child command: started after the files are written, stopped with this process; `stop_limit` in seconds."""
 
     argv: tuple[str, ...]
     is_restarted: bool = False
@@ -101,8 +99,82 @@ class WatchConfig:
 
 @dataclass(frozen=True, slots=True)
 class ShowConfig:
-    """What the Workload API gives, looked at once."""
+    """The identities of the Workload API, printed once."""
 
     source: WorkloadApi
     is_json: bool = False
     is_pem: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFile:
+    """The file for a token or for bundles; `is_watched` keeps it up to date."""
+
+    path: str
+    mode: int
+    group: int | None  # its number; None leaves it to the system
+    is_watched: bool
+
+
+@dataclass(frozen=True, slots=True)
+class JwtConfig:
+    """One JWT-SVID, printed or written to a file."""
+
+    source: WorkloadApi
+    audience: tuple[str, ...]
+    file: OutputFile | None = None
+    is_decoded: bool = False
+    is_json: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class JwtBundlesConfig:
+    """The JWT bundles, printed or written to a file."""
+
+    source: WorkloadApi
+    file: OutputFile | None = None
+    is_json: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BundleFile:
+    """A file with a bundle, and the one trust domain that it is for."""
+
+    path: str
+    trust_domain: TrustDomain
+
+
+def parse_bundle_file(text: str) -> BundleFile:
+    """`TRUST-DOMAIN=FILE`; raises ConfigError."""
+    name, _, path = text.partition("=")
+    form = "TRUST-DOMAIN=FILE, such as example.org=FILE"
+    try:
+        trust_domain = parse_trust_domain(name) if path else None
+    except SpiffeIdError as error:
+        raise invalid_value("bundle", text, str(error), form) from error
+    if trust_domain is None:
+        raise invalid_value("bundle", text, "missing trust domain or file", form)
+    return BundleFile(path, trust_domain)
+
+
+@dataclass(frozen=True, slots=True)
+class JwtVerifyConfig:
+    """One token to verify: by the Workload API, or locally with its bundles or with a bundle file."""
+
+    path: str
+    audience: str
+    source: WorkloadApi | None
+    is_local: bool
+    bundle: BundleFile | None
+    is_json: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SvidVerifyConfig:
+    """One certificate to verify, and the bundle for its certification path, if any."""
+
+    path: str
+    key_path: str
+    bundle: BundleFile | None
+    source: WorkloadApi | None
+    is_json: bool

@@ -1,19 +1,18 @@
-"""Texts of single values: durations, numbers, choices.
+"""Parsers of single values: durations, numbers, names, choices.
 
-Knows the notations of the command line; must not know which flag uses them. Each function returns the value or raises
-ConfigError with what was seen and what was wanted.
+Each returns the value or raises the ConfigError of `invalid_value`; the command-line parser puts the flag in front.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import TypeVar
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from tunnel.errors import ConfigError, SpiffeIdError
+from tunnel.errors import ConfigError, SpiffeIdError, invalid_value
+from tunnel.ip_address import IpAddress, parse_ip_address
 from tunnel.spiffe.ids import SpiffeId, TrustDomain, parse_spiffe_id, parse_trust_domain
 
 T = TypeVar("T")
@@ -30,11 +29,20 @@ _SECONDS = {
     "d": 86400.0,
     "w": 604800.0,
 }
+_SHOWN_UNITS = ("h", "m", "s", "ms")
 _NUMBER = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
 _PART = re.compile(rf"({_NUMBER})({'|'.join(sorted(_SECONDS, key=len, reverse=True))})")
 _DURATION = re.compile(rf"[+-]?(?:{_PART.pattern})+")
+_DURATION_FORM = "a duration such as 250ms, 10s or 1h30m"
 _UINT32_MAX = 2**32 - 1
-_MOST_SECONDS = 2**63 / 1e9  # what Go counts in nanoseconds: 292 years
+_MAX_SECONDS = 2**63 / 1e9  # what Go counts in nanoseconds: 292 years
+
+
+def default_of(kind: type, name: str) -> Any:
+    """The default of a field of a dataclass: the only place where the default of a flag is written."""
+    default = next(field.default for field in fields(kind) if field.name == name)
+    assert default is not MISSING, f"{kind.__name__}.{name} has no default"
+    return default
 
 
 def parse_text(text: str) -> str:
@@ -43,18 +51,18 @@ def parse_text(text: str) -> str:
 
 
 def parse_name(text: str) -> str:
-    """A name, which is not empty: an empty one would match whatever certificate has none."""
+    """A name that is not empty: an empty one would match every certificate without that name."""
     if not text:
-        raise ConfigError("a name is wanted, got an empty one")
+        raise invalid_value("name", text, "empty")
     return text
 
 
-def parse_ip(text: str) -> IPv4Address | IPv6Address:
+def parse_ip(text: str) -> IpAddress:
     """A numeric address."""
-    try:
-        return ip_address(text)
-    except ValueError as error:
-        raise ConfigError(f"'{text}' is not an IP address") from error
+    address = parse_ip_address(text)
+    if address is None:
+        raise invalid_value("IP address", text)
+    return address
 
 
 def parse_web_url(text: str) -> str:
@@ -63,12 +71,11 @@ def parse_web_url(text: str) -> str:
         return text
     try:
         url = urlsplit(text)
-        is_good = url.scheme in ("http", "https") and bool(url.hostname) and (url.port is None or url.port > 0)
+        is_valid = url.scheme in ("http", "https") and bool(url.hostname) and (url.port is None or url.port > 0)
     except ValueError:
-        is_good = False
-    if not is_good or not text.isprintable() or " " in text:
-        shown = text.rpartition("@")[2]  # without credentials
-        raise ConfigError(f"{shown!a} is no URL that begins with http:// or https:// and names a host")
+        is_valid = False
+    if not is_valid or not text.isprintable() or " " in text:
+        raise invalid_value("URL", text.rpartition("@")[2], expected="http:// or https:// and a host")  # without credentials
     return text
 
 
@@ -77,11 +84,11 @@ def parse_duration(text: str) -> float:
     if text.lstrip("+-") == "0" and len(text) <= 2:
         return 0.0
     if not _DURATION.fullmatch(text):
-        hint = "; missing unit in duration" if re.fullmatch(rf"[+-]?{_NUMBER}", text) else ""
-        raise ConfigError(f"{text!a} is not a duration such as 250ms, 10s or 1h30m{hint}")
+        is_number = re.fullmatch(rf"[+-]?{_NUMBER}", text)
+        raise invalid_value("duration", text, "missing unit in duration" if is_number else "", _DURATION_FORM)
     seconds = sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(text))
-    if seconds >= _MOST_SECONDS:
-        raise ConfigError(f"{text!a} is too long a duration: at most 292 years are wanted")
+    if seconds >= _MAX_SECONDS:
+        raise invalid_value("duration", text, "too long", "at most 292 years")
     return -seconds if text.startswith("-") else seconds
 
 
@@ -89,7 +96,7 @@ def parse_positive_duration(text: str) -> float:
     """A duration above zero."""
     seconds = parse_duration(text)
     if seconds <= 0:
-        raise ConfigError(f"duration must be above zero, got {text!a}")
+        raise invalid_value("duration", text, "not above zero")
     return seconds
 
 
@@ -97,8 +104,17 @@ def parse_limit(text: str) -> float:
     """A duration of zero or more."""
     seconds = parse_duration(text)
     if seconds < 0:
-        raise ConfigError(f"duration must not be negative, got {text!a}")
+        raise invalid_value("duration", text, "negative")
     return seconds
+
+
+def format_duration(seconds: float) -> str:
+    """A duration as a flag takes it: `10s`, `24h`, `250ms`; `0` for none."""
+    for unit in _SHOWN_UNITS:
+        count = seconds / _SECONDS[unit]
+        if count >= 1 and count == int(count):
+            return f"{count:.0f}{unit}"
+    return f"{seconds:g}s" if seconds else "0"
 
 
 def parse_uint32(text: str) -> int:
@@ -109,15 +125,28 @@ def parse_uint32(text: str) -> int:
     except ValueError:
         value = -1
     if not 0 <= value <= _UINT32_MAX:
-        raise ConfigError(f"{text!a} is not a number from 0 to {_UINT32_MAX}")
+        raise invalid_value("number", text, expected=f"0 to {_UINT32_MAX}")
     return value
 
 
 def parse_mode(text: str) -> int:
     """The permissions of a file, in octal."""
     if not re.fullmatch(r"0?[0-7]{3}", text):
-        raise ConfigError(f"{text!a} is not a mode such as 0600 or 0660")
+        raise invalid_value("mode", text, expected="octal permissions such as 0600 or 0660")
     return int(text, 8)
+
+
+def parse_secret_mode(text: str) -> int:
+    """The permissions of a file with a secret: none for others."""
+    mode = parse_mode(text)
+    if mode & 0o007:
+        raise invalid_value("mode", text, "every user of this machine could read the secret", "--group and 0640 to share it")
+    return mode
+
+
+def format_mode(mode: int) -> str:
+    """The permissions of a file as a flag takes them."""
+    return f"{mode:04o}"
 
 
 def parse_id(text: str) -> SpiffeId:
@@ -127,7 +156,7 @@ def parse_id(text: str) -> SpiffeId:
     except SpiffeIdError as error:
         raise ConfigError(str(error)) from error
     if not spiffe_id.is_workload():
-        raise ConfigError(f"{text!a} names a trust domain, not a workload: an ID with a path is wanted")
+        raise invalid_value("SPIFFE ID", text, "it names a trust domain, not a workload", "an ID with a path")
     return spiffe_id
 
 
@@ -140,23 +169,23 @@ def parse_domain(text: str) -> TrustDomain:
 
 
 def or_none(parse: Callable[[str], T]) -> Callable[[str], T | None]:
-    """The same parser, to which an empty text means none."""
+    """The same parser, with None for an empty text."""
     return lambda text: parse(text) if text else None
 
 
 @dataclass(frozen=True, slots=True)
 class OneOf:
-    """A parser that takes certain words only, and can name them."""
+    """A parser that accepts certain words only."""
 
     words: tuple[str, ...]
 
     def __call__(self, text: str) -> str:
-        """The word itself."""
+        """The word itself; the error is kingpin's."""
         if text not in self.words:
             raise ConfigError(f"enum value must be one of {','.join(self.words)}, got '{text}'")
         return text
 
 
 def one_of(*words: str) -> OneOf:
-    """A parser that takes these words only."""
+    """A parser that accepts these words only."""
     return OneOf(words)

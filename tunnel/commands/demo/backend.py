@@ -1,8 +1,4 @@
-"""The plain TCP service of `tunnel demo`: it answers each line, and knows nothing of identities.
-
-Knows one port of loopback; must not know TLS or SPIFFE. Run as a process of its own, with no arguments; it
-prints its port.
-"""
+"""The plain TCP service of `tunnel demo`, a process of its own: prints its port, and answers each line."""
 
 from __future__ import annotations
 
@@ -10,10 +6,10 @@ import socketserver
 import sys
 
 
-class _Answer(socketserver.StreamRequestHandler):
+class _EchoHandler(socketserver.StreamRequestHandler):
     def handle(self) -> None:
         for line in self.rfile:
-            self.wfile.write(b"the service heard: " + line)
+            self.wfile.write(b"the service received: " + line)
 
 
 class _Server(socketserver.ThreadingTCPServer):
@@ -22,7 +18,7 @@ class _Server(socketserver.ThreadingTCPServer):
 
 def main() -> None:
     """Serve until killed."""
-    with _Server(("127.0.0.1", 0), _Answer) as server:
+    with _Server(("127.0.0.1", 0), _EchoHandler) as server:
         sys.stdout.write(f"{server.server_address[1]}\n")
         sys.stdout.flush()
         server.serve_forever()

@@ -1,44 +1,45 @@
-"""The flags of `tunnel demo`.
-
-Knows how long the demonstration takes; must not know what it shows.
-"""
+"""`tunnel demo`: show a connection from end to end with real processes on this machine."""
 
 from __future__ import annotations
 
 from collections.abc import MutableMapping
 from dataclasses import dataclass
 
-from tunnel.cli.parser import Arguments, Command, Group, option
-from tunnel.config.values import parse_positive_duration
+from tunnel.cli.command import Arguments, Command, Group, option
+from tunnel.config.values import default_of, parse_positive_duration
 
 
 @dataclass(frozen=True, slots=True)
 class DemoConfig:
-    """How fast identities change in the demonstration, in seconds."""
+    """The time between two rotations of the demonstration, in seconds."""
 
-    rotate: float
+    rotate: float = 2.0
 
 
 ROTATE = option(
-    "rotate", "Time between rotations of the identities; default 2s.", parse_positive_duration, 2.0, placeholder="TIME"
+    "rotate",
+    "Interval between rotations of the identities",
+    parse_positive_duration,
+    default_of(DemoConfig, "rotate"),
+    placeholder="TIME",
 )
 
 COMMAND = Command(
     "demo",
-    "Show it all on this machine in a few seconds: two identities, a tunnel, a rotation, a stranger who is refused.",
+    "Show two proxies with SPIFFE identities on this machine: a connection, a rotation and a refused client.",
     (Group("Flags", (ROTATE,)),),
-    "Nothing is needed and nothing is left behind: the identities come from a throw-away Workload API.",
+    "Needs no other service and leaves nothing behind: the identities come from 'tunnel dev'.",
 )
 COMMANDS = (COMMAND,)
 
 
 def build(arguments: Arguments) -> DemoConfig:
-    """The configuration that a command line means."""
+    """The configuration."""
     return DemoConfig(arguments[ROTATE])
 
 
 def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str]) -> int:
-    """Carry out one line; the exit code. Raises ConfigError for a wrong line."""
-    from tunnel.commands.demo.run import run
+    """Run the demonstration; 0 if every step succeeded, else 1 with one line on standard error."""
+    from tunnel.commands.demo.run import show_demo
 
-    return run(command, arguments, environ)
+    return show_demo(build(arguments))

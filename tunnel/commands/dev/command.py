@@ -1,8 +1,4 @@
-"""The command line of `tunnel dev`.
-
-Knows its flags and which of them go together; must not know what is done with them. Every mistake is one ConfigError, told
-before anything is imported that starts threads or makes keys.
-"""
+"""`tunnel dev`: serve a Workload API for development and tests."""
 
 from __future__ import annotations
 
@@ -11,20 +7,30 @@ from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from datetime import timedelta
 
-from tunnel.cli.parser import Arguments, Command, Group, option, repeated, switch
+from tunnel.cli.command import Arguments, Command, Group, option, repeated, switch
 from tunnel.config.dev_model import KEY_TYPES, DevConfig, Entry, Issuing, check_local
-from tunnel.config.values import one_of, parse_domain, parse_id, parse_limit, parse_mode, parse_positive_duration
-from tunnel.errors import ConfigError
+from tunnel.config.values import (
+    default_of,
+    format_duration,
+    format_mode,
+    one_of,
+    parse_domain,
+    parse_id,
+    parse_limit,
+    parse_mode,
+    parse_positive_duration,
+)
+from tunnel.errors import ConfigError, invalid_value
 from tunnel.spiffe.endpoint import WorkloadEndpoint, parse_endpoint
 from tunnel.spiffe.ids import SCHEME, SpiffeId, TrustDomain
 
 DEFAULT_ID = Entry(SpiffeId(TrustDomain("example.org"), "/workload"))
 _DETAIL = """\
-For development and tests: every process that can open the socket is given the keys.
+For development and tests only: every process that can open the socket gets the keys.
 
-Serves the SPIFFE Workload API (the profiles for X.509-SVIDs and for JWT-SVIDs) as an agent of SPIRE
-does, from authorities that are made at the start and forgotten at the end. Prints the
-SPIFFE_ENDPOINT_SOCKET to give to workloads.
+Serves the SPIFFE Workload API (the profiles for X.509-SVIDs and for JWT-SVIDs) as a SPIRE agent
+does. Its CAs exist in memory only, until the process ends. Prints the SPIFFE_ENDPOINT_SOCKET for
+the workloads.
 
 Examples:
   tunnel dev
@@ -35,14 +41,13 @@ Examples:
 _MAX_HINT_BYTES = 1024  # Workload API, section 5.2.1
 _MAX_LIFE = timedelta(days=3650).total_seconds()
 _MIN_INTERVAL = 0.1
-_JWT_TTL = 300.0
 _DNS_NAME = re.compile(r"(?:\*\.)?[a-zA-Z0-9_-]{1,63}(?:\.[a-zA-Z0-9_-]{1,63})*")
 _MAX_DNS_NAME = 253  # RFC 1035, section 2.3.4, without the root
 
 
 @dataclass(frozen=True, slots=True)
 class _Placed:
-    """An identity and the socket it was given for, if it was."""
+    """An identity and its socket, if the line names one."""
 
     endpoint: WorkloadEndpoint | None
     entry: Entry
@@ -57,7 +62,7 @@ def _parse_local_endpoint(text: str) -> WorkloadEndpoint:
 def _parse_placed(text: str) -> _Placed:
     place, scheme, rest = text.partition(SCHEME)
     if not scheme or (place and not place.endswith("=")):
-        raise ConfigError(f"{text!a} is not [ADDR=]spiffe://DOMAIN/PATH[,hint=HINT][,dns=NAME]...")
+        raise invalid_value("identity", text, expected="[ADDR=]spiffe://DOMAIN/PATH[,hint=HINT][,dns=NAME]...")
     spiffe_id, *options = (scheme + rest).split(",")
     entry = Entry(parse_id(spiffe_id), *_parse_options(options))
     return _Placed(_parse_local_endpoint(place[:-1]) if place else None, entry)
@@ -72,96 +77,110 @@ def _parse_options(options: Iterable[str]) -> tuple[str, tuple[str, ...]]:
         elif key == "dns" and _DNS_NAME.fullmatch(value) and len(value) <= _MAX_DNS_NAME:
             names.append(value)
         else:
-            raise ConfigError(f"{text!a} is neither one hint=HINT of at most {_MAX_HINT_BYTES} bytes nor dns=NAME")
+            raise invalid_value("option", text, expected=f"dns=NAME, or one hint=HINT of at most {_MAX_HINT_BYTES} bytes")
     return hint, tuple(names)
 
 
 def _parse_federation(text: str) -> frozenset[TrustDomain]:
     domains = frozenset(parse_domain(name) for name in text.split(","))
     if len(domains) < 2:
-        raise ConfigError(f"{text!a} names one trust domain where two or more are wanted, as in a.test,b.test")
+        raise invalid_value("federation", text, "one trust domain", "two or more, as in a.test,b.test")
     return domains
 
 
 def _parse_life(text: str) -> float:
     seconds = parse_positive_duration(text)
     if not 1 <= seconds <= _MAX_LIFE:
-        raise ConfigError(f"{text!a} is not from 1s to {_MAX_LIFE / 3600:.0f}h: a certificate counts whole seconds")
+        raise invalid_value("lifetime", text, expected=f"1s to {_MAX_LIFE / 3600:.0f}h")
     return seconds
 
 
 def _parse_interval(text: str) -> float:
     seconds = parse_limit(text)
     if 0 < seconds < _MIN_INTERVAL:
-        raise ConfigError(f"{text!a} is too often; at least {_MIN_INTERVAL:g}s, or 0 for never")
+        raise invalid_value("interval", text, "too short", f"at least {_MIN_INTERVAL:g}s, or 0 for never")
     return seconds
+
+
+def _seconds(field: str) -> float:
+    default: timedelta = default_of(Issuing, field)
+    return default.total_seconds()
 
 
 SOCKET = repeated(
     "socket",
-    "Where to listen: unix:///PATH, or tcp://IP:PORT on loopback; default a socket in $XDG_RUNTIME_DIR or in a new private "
-    "directory. The first one given has the IDs that name no address; one without any ID answers 'no identity issued'.",
+    "Address to listen on: unix:///PATH, or tcp://IP:PORT on loopback. The first one has the IDs without an address; one "
+    "without any ID answers 'no identity issued'; repeatable",
     _parse_local_endpoint,
     placeholder="ADDR",
+    default_text="a socket in $XDG_RUNTIME_DIR or in a new private directory",
 )
 ID = repeated(
     "id",
-    "A workload's identity, [ADDR=]spiffe://DOMAIN/PATH[,hint=HINT][,dns=NAME]...; default spiffe://example.org/workload. "
-    "Several of one ADDR are handed out together, the first is the default one.",
+    "Identity of a workload, [ADDR=]spiffe://DOMAIN/PATH[,hint=HINT][,dns=NAME]...; several of one ADDR are issued together, "
+    "the first is the default identity; repeatable",
     _parse_placed,
     placeholder="ID",
+    default_text=str(DEFAULT_ID.spiffe_id),
 )
 FEDERATE = repeated(
     "federate",
-    "Trust domains, A,B[,C]..., whose workloads are given each other's bundles.",
+    "Trust domains, A,B[,C]..., whose workloads get the bundles of each other; repeatable",
     _parse_federation,
     placeholder="DOMAINS",
 )
-TTL = option("ttl", "How long an SVID is valid; default 1h.", _parse_life, 3600.0, placeholder="DURATION")
+TTL = option("ttl", "Lifetime of an SVID", _parse_life, _seconds("ttl"), placeholder="DURATION")
 ROTATE = option(
     "rotate",
-    "Time between renewals of the SVIDs, 0 for never; default half of --ttl.",
+    "Interval between renewals of the SVIDs, 0 for never",
     _parse_interval,
     None,
     placeholder="TIME",
+    default_text="half of --ttl",
 )
 JWT_TTL = option(
     "jwt-ttl",
-    "How long a JWT-SVID is valid; default 5m, but no longer than --ca-rotate, since its key leaves the bundle then.",
+    "Lifetime of a JWT-SVID",
     _parse_life,
     None,
     placeholder="DURATION",
+    default_text=f"{format_duration(_seconds('jwt_ttl'))}, at most --ca-rotate, because its key then leaves the bundle",
 )
-CA_TTL = option("ca-ttl", "How long an authority is valid; default 24h.", _parse_life, 86400.0, placeholder="DURATION")
+CA_TTL = option("ca-ttl", "Lifetime of a CA", _parse_life, _seconds("ca_ttl"), placeholder="DURATION")
 CA_ROTATE = option(
     "ca-rotate",
-    "Time between the steps of a change of authority (prepare, activate, drop the old one, and again), 0 for never; default a "
-    "sixth of --ca-ttl.",
+    "Interval between the steps of a CA rotation (prepare, activate, drop the old CA, and again), 0 for never",
     _parse_interval,
     None,
     placeholder="TIME",
+    default_text="a sixth of --ca-ttl",
 )
-INTERMEDIATE = switch("intermediate", "Sign by an intermediate under a root, as SPIRE with an upstream authority does.")
-SAME_SUBJECT = switch("same-subject", "Give the authorities of all trust domains one subject name, as older SPIRE does.")
+INTERMEDIATE = switch("intermediate", "Sign by an intermediate CA under a root, as SPIRE with an upstream authority does")
+SAME_SUBJECT = switch("same-subject", "Give the CAs of all trust domains one subject name, as older SPIRE does")
 KEY_TYPE = option(
-    "key-type", f"Key of the SVIDs: {', '.join(KEY_TYPES)}; default ec-p256.", one_of(*KEY_TYPES), "ec-p256", placeholder="TYPE"
+    "key-type",
+    f"Key type of the SVIDs: {', '.join(KEY_TYPES)}",
+    one_of(*KEY_TYPES),
+    default_of(Issuing, "key_type"),
+    placeholder="TYPE",
 )
 SOCKET_MODE = option(
     "socket-mode",
-    "Mode of the Unix sockets, default 0600; who may write may have the keys.",
+    "Mode of the Unix sockets; every user with write permission can get the keys",
     parse_mode,
-    0o600,
+    default_of(DevConfig, "socket_mode"),
     placeholder="MODE",
+    default_text=format_mode(default_of(DevConfig, "socket_mode")),
 )
-VERBOSE = switch("verbose", "Print a line for every rotation.", short="v")
+VERBOSE = switch("verbose", "Print a line for every rotation", short="v")
 
 COMMAND = Command(
     "dev",
-    "Serve a throw-away Workload API for development and tests.",
+    "Serve a Workload API for development and tests.",
     (
-        Group("Whom it serves", (SOCKET, SOCKET_MODE, ID, FEDERATE)),
-        Group("How long things last", (TTL, ROTATE, JWT_TTL, CA_TTL, CA_ROTATE)),
-        Group("What it makes, and says", (KEY_TYPE, INTERMEDIATE, SAME_SUBJECT, VERBOSE)),
+        Group("Sockets and identities", (SOCKET, SOCKET_MODE, ID, FEDERATE)),
+        Group("Lifetimes", (TTL, ROTATE, JWT_TTL, CA_TTL, CA_ROTATE)),
+        Group("Certificates and output", (KEY_TYPE, INTERMEDIATE, SAME_SUBJECT, VERBOSE)),
     ),
     _DETAIL,
 )
@@ -169,7 +188,7 @@ COMMANDS = (COMMAND,)
 
 
 def build(arguments: Arguments, environ: Mapping[str, str]) -> DevConfig:
-    """The configuration that a command line means; raises ConfigError for values that do not go together."""
+    """The configuration; raises ConfigError for values that contradict each other."""
     sockets = _place(arguments[SOCKET], arguments[ID])
     federations = arguments[FEDERATE]
     _check_federations(federations, sockets.values())
@@ -197,11 +216,11 @@ def build(arguments: Arguments, environ: Mapping[str, str]) -> DevConfig:
 
 
 def _jwt_ttl(given: float | None, ca_rotate: float) -> float:
-    """How long a token may live: one that was signed in the last moment of its key is good for one step more."""
+    """The lifetime of a token: one that is signed at the end of its key's use stays valid for one more step."""
     longest = max(ca_rotate, 1.0) if ca_rotate else _MAX_LIFE
     if given is not None and given > longest:
         raise ConfigError(f"--jwt-ttl {given:g}s is longer than --ca-rotate {ca_rotate:g}s: a token would outlive its key")
-    return min(_JWT_TTL, longest) if given is None else given
+    return min(_seconds("jwt_ttl"), longest) if given is None else given
 
 
 def _given_or(value: float | None, default: float) -> float:
@@ -224,33 +243,33 @@ def _place(
 
 def _check_entries(entries: tuple[Entry, ...]) -> None:
     if len(set(entries)) < len(entries):
-        raise ConfigError("the same --id is given twice for one socket")
+        raise ConfigError("--id: the same identity is given twice for one socket")
     hints = [entry.hint for entry in entries if entry.hint]
     if len(set(hints)) < len(hints):  # Workload API, section 5.2.1: unique within a message
-        raise ConfigError(f"one hint is given twice for one socket: {', '.join(hints)}")
+        raise ConfigError(f"--id: a hint is given twice for one socket: {', '.join(hints)}")
 
 
 def _check_federations(federations: Iterable[frozenset[TrustDomain]], sockets: Iterable[tuple[Entry, ...]]) -> None:
     known = {entry.spiffe_id.trust_domain for entries in sockets for entry in entries}
     unknown = sorted(domain for federation in federations for domain in federation - known)
     if unknown:
-        raise ConfigError(f"--federate names {unknown[0]}, but no --id is in that trust domain")
+        raise ConfigError(f"--federate: no --id is in trust domain {unknown[0]}")
 
 
 def _check_times(ttl: float, rotate: float, ca_ttl: float, ca_rotate: float) -> None:
     if rotate >= ttl:
         raise ConfigError(f"--rotate {rotate:g}s is not shorter than --ttl {ttl:g}s: SVIDs would expire before their renewal")
     if ttl > ca_ttl:
-        raise ConfigError(f"--ttl {ttl:g}s is longer than --ca-ttl {ca_ttl:g}s: no SVID outlives its authority")
-    # Prepared at one step, an authority signs from the next to the fourth and is dropped at the fifth.
+        raise ConfigError(f"--ttl {ttl:g}s is longer than --ca-ttl {ca_ttl:g}s: no SVID outlives its CA")
+    # A CA is prepared at one step, signs from the next to the fourth, and is dropped at the fifth.
     if ca_rotate * 5 > ca_ttl:
         raise ConfigError(
-            f"--ca-rotate {ca_rotate:g}s is more than a fifth of --ca-ttl {ca_ttl:g}s: an authority lives for five steps"
+            f"--ca-rotate {ca_rotate:g}s is more than a fifth of --ca-ttl {ca_ttl:g}s: a CA is used for five steps"
         )
 
 
 def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str]) -> int:
-    """Carry out one line; the exit code. Raises ConfigError for a wrong line."""
-    from tunnel.commands.dev.run import run
+    """Serve until SIGTERM or SIGINT; raises ConfigError for a wrong line."""
+    from tunnel.commands.dev.run import serve
 
-    return run(command, arguments, environ)
+    return serve(build(arguments, environ))

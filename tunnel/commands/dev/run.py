@@ -1,7 +1,4 @@
-"""`tunnel dev`: serve a throw-away Workload API until told to stop.
-
-Knows when to rotate and what to tell the operator; must not know flags, gRPC or certificates.
-"""
+"""The run of `tunnel dev`: serve the Workload API, and rotate SVIDs and CAs."""
 
 from __future__ import annotations
 
@@ -9,20 +6,18 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tunnel.cli.output import show
-from tunnel.cli.parser import Arguments, Command
-from tunnel.commands.dev import command as dev
+from tunnel.cli.output import print_output
 from tunnel.config.dev_model import DevConfig, Entry
 from tunnel.spiffe.endpoint import ENVIRONMENT, WorkloadEndpoint
 
-if TYPE_CHECKING:  # loaded when the line is known to be a good one
+if TYPE_CHECKING:  # loaded when the line is known to be valid
     from tunnel.devapi.api import DevWorkloadApi
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -31,25 +26,24 @@ _LONGEST_WAIT = 3600.0
 # Comments to a shell, so that the output can be sourced as it is.
 _NOTE = """\
 # *** FOR DEVELOPMENT AND TESTS ONLY ***
-# Every process that can open these sockets is given private keys. The authorities live in memory and end with this process.
+# Every process that can open these sockets gets private keys. The CAs exist in memory only, until this process ends.
 """
 
 
 @dataclass
 class _Job:
-    """Something done again and again, a step each time."""
+    """A periodic job, one step at a time."""
 
     interval: float
     due: float
     steps: Iterator[tuple[str, Callable[[], None]]]
 
 
-def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str]) -> int:
-    """Serve until SIGTERM or SIGINT, then remove the sockets; raises ConfigError when it cannot listen."""
-    config = dev.build(arguments, environ)
+def serve(config: DevConfig) -> int:
+    """Serve until SIGTERM or SIGINT, then remove the sockets; raises ConfigError if it cannot listen."""
     from tunnel.devapi.api import DevWorkloadApi
 
-    # Blocked before any thread starts: the threads inherit it, and so the signal is left to the wait in this one.
+    # Blocked before any thread starts: the threads inherit the mask, so only the wait below takes the signals.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
     try:
         with ExitStack() as resources:
@@ -61,7 +55,7 @@ def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str
                 sockets, issuing=config.issuing, federations=config.federations, socket_mode=config.socket_mode
             )
             resources.enter_context(api)
-            show(_NOTE + "".join(_introductions(sockets)))
+            print_output(_NOTE + "".join(_introductions(sockets)))
             _rotate_until_signal(_jobs(api, config), is_verbose=config.is_verbose)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -69,7 +63,7 @@ def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str
 
 
 def _default_endpoint(runtime_dir: str, resources: ExitStack) -> WorkloadEndpoint:
-    """A socket of the user's own: in the runtime directory, or in a directory made for this run."""
+    """A private socket: in the runtime directory, or in a new directory."""
     if os.path.isabs(runtime_dir) and os.access(runtime_dir, os.W_OK | os.X_OK):
         return WorkloadEndpoint(path=str(Path(runtime_dir, _SOCKET_NAME)))
     private = resources.enter_context(tempfile.TemporaryDirectory(prefix="tunnel-dev-"))  # its mode is 0700
@@ -86,9 +80,9 @@ def _jobs(api: DevWorkloadApi, config: DevConfig) -> list[_Job]:
     now = time.monotonic()
     renewal = ("renewed the SVIDs", api.rotate_svids)
     change = (
-        ("prepared the next authorities", api.prepare_authorities),
-        ("activated the next authorities, renewed the SVIDs", api.activate_authorities),
-        ("dropped the old authorities", api.drop_old_authorities),
+        ("prepared the next CAs", api.prepare_authorities),
+        ("activated the next CAs, renewed the SVIDs", api.activate_authorities),
+        ("dropped the old CAs", api.drop_old_authorities),
     )
     intervals = ((config.rotate, cycle((renewal,))), (config.ca_rotate, cycle(change)))
     return [_Job(interval, now + interval, steps) for interval, steps in intervals if interval > 0]
@@ -98,11 +92,11 @@ def _rotate_until_signal(jobs: Sequence[_Job], *, is_verbose: bool) -> None:
     while not _signal_within(min((job.due - time.monotonic() for job in jobs), default=_LONGEST_WAIT)):
         for job in jobs:
             if job.due <= time.monotonic():
-                word, step = next(job.steps)
+                event, step = next(job.steps)
                 step()
                 job.due = time.monotonic() + job.interval
                 if is_verbose:
-                    show(f"# {word}\n")
+                    print_output(f"# {event}\n")
 
 
 def _signal_within(seconds: float) -> bool:

@@ -1,7 +1,7 @@
-"""The flags that say who may pass, and the access that they mean.
+"""The flags with access rules, and the `Access` that they build.
 
-Knows which of them go together, in both modes; must not know how a peer is looked at. A server admits nobody unless told
-to; a client under SPIFFE names the server that it expects, and with certificates on disk the host name says it.
+A server without rules is refused. With the Workload API a client must name the server that it expects; with certificates on
+disk the host name is verified.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from tunnel.authz.pattern import UriPattern, parse_pattern
-from tunnel.authz.pins import parse_pin
+from tunnel.authz.pins import SpkiPin, parse_pin
 from tunnel.authz.rules import (
     AnyRule,
     CommonNameRule,
@@ -23,7 +23,8 @@ from tunnel.authz.rules import (
     UnitRule,
     UriRule,
 )
-from tunnel.cli.parser import Arguments, Flag, option, repeated, switch
+from tunnel.cli.command import Arguments, Flag, option, repeated, switch
+from tunnel.cli.parser import parse_value
 from tunnel.config.model import Access, PolicyFiles
 from tunnel.config.values import parse_domain, parse_id, parse_ip, parse_name, parse_text
 from tunnel.errors import ConfigError
@@ -35,7 +36,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class AccessFlags:
-    """The flags of one mode; a server's and a client's differ in name only."""
+    """The flags of one mode; those of a server (`--allow-*`) and of a client (`--verify-*`) differ in name only."""
 
     any: Flag[bool]
     ids: Flag[tuple[SpiffeId, ...]]
@@ -51,15 +52,15 @@ class AccessFlags:
     disable: Flag[bool]
 
     def named(self) -> tuple[Flag[Any], ...]:
-        """Those that name peers by what their certificates say."""
+        """The flags that match fields of the peer's certificate."""
         return (self.ids, self.uris, self.domains, self.common_names, self.units, self.dns_names, self.ips)
 
     def admitting(self) -> tuple[Flag[Any], ...]:
-        """Those that say who may pass, as the help shows them."""
+        """All flags that admit peers, in the order of the help."""
         return (*self.named(), self.policy, self.query, self.pins, self.any)
 
 
-def _flags(verb: str, who: str, any_flag: Flag[bool], disable: str) -> AccessFlags:
+def _build_flags(verb: str, peer: str, any_flag: Flag[bool], disable: str) -> AccessFlags:
     def rule(
         kind: str,
         text: str,
@@ -70,28 +71,28 @@ def _flags(verb: str, who: str, any_flag: Flag[bool], disable: str) -> AccessFla
         hidden: bool = False,
     ) -> Flag[tuple[T, ...]]:
         aliases = (f"{verb}-{kind}-san",) if is_san else ()
-        more = f"{text} May be repeated."
-        return repeated(f"{verb}-{kind}", more, parse, placeholder=placeholder, aliases=aliases, hidden=hidden)
+        summary = f"{text}; repeatable"
+        return repeated(f"{verb}-{kind}", summary, parse, placeholder=placeholder, aliases=aliases, hidden=hidden)
 
-    has = f"Admit each {who} whose certificate has this"
+    field = f"Admit {peer}s whose certificate has this"
     uri = (
-        f"Admit each {who} whose SPIFFE ID or other URI matches: * is one segment, ** at the end any number. Under SPIFFE a "
-        "wildcard in the trust domain's place stands for our own."
+        f"Admit {peer}s with a matching SPIFFE ID or other URI: * matches one segment, ** at the end any number. With the "
+        "Workload API a wildcard in place of the trust domain matches our own trust domain only"
     )
     pin = (
-        f"Admit the {who} with this public key, whoever signed its certificate: sha256:BASE64, also sha384 and sha512. "
-        "Excludes the other rules and the Workload API."
+        f"Admit {peer}s with this public key, whatever CA signed the certificate: sha256:BASE64, sha384: or sha512:. Not "
+        "together with other rules or the Workload API"
     )
-    policy = f"Admit each {who} whom this Rego policy admits: a .rego file or an OPA bundle."
-    query = "The query that asks the policy, data.policy.allow for instance."
+    policy = f"Admit {peer}s that this Rego policy allows: a .rego file or an OPA bundle"
+    query = "Query to evaluate in the policy, such as data.policy.allow"
     return AccessFlags(
         any=any_flag,
-        ids=rule("id", f"Admit the {who} with this very SPIFFE ID.", parse_id, "ID"),
-        domains=rule("trust-domain", f"Admit every {who} of this trust domain.", parse_domain),
-        common_names=rule("cn", f"{has} common name.", parse_name),
-        units=rule("ou", f"{has} organizational unit.", parse_name),
-        dns_names=rule("dns", f"{has} DNS name.", parse_name, is_san=True),
-        ips=rule("ip", f"{has} IP address.", parse_ip, "IP", is_san=True, hidden=True),
+        ids=rule("id", f"Admit the {peer} with this exact SPIFFE ID", parse_id, "ID"),
+        domains=rule("trust-domain", f"Admit all {peer}s of this trust domain", parse_domain),
+        common_names=rule("cn", f"{field} common name", parse_name),
+        units=rule("ou", f"{field} organizational unit", parse_name),
+        dns_names=rule("dns", f"{field} DNS name", parse_name, is_san=True),
+        ips=rule("ip", f"{field} IP address", parse_ip, "IP", is_san=True, hidden=True),
         uris=rule("uri", uri, parse_pattern, "PATTERN", is_san=True),
         pins=rule("spki-pin", pin, parse_text, "PIN"),
         policy=option(f"{verb}-policy", policy, parse_text, "", placeholder="FILE"),
@@ -100,30 +101,30 @@ def _flags(verb: str, who: str, any_flag: Flag[bool], disable: str) -> AccessFla
     )
 
 
-ALLOW = _flags(
+ALLOW = _build_flags(
     "allow",
     "client",
     switch(
         "allow-all",
-        "Admit every client whose certificate verifies; under SPIFFE of our own AND OF EVERY FEDERATED trust domain. "
-        "Excludes the other rules.",
+        "Admit all clients with a valid certificate; with the Workload API those of our own AND OF EVERY FEDERATED trust "
+        "domain. Not together with other rules",
     ),
-    "Ask clients for no certificate: everyone may pass. Excludes the other rules.",
+    "Do not request client certificates: every client is admitted. Not together with other rules",
 )
-VERIFY = _flags(
+VERIFY = _build_flags(
     "verify",
     "server",
     switch(
         "verify-any",
-        "Under SPIFFE, admit every server with a valid SVID, of our own AND OF EVERY FEDERATED trust domain. Excludes the "
-        "other rules.",
+        "With the Workload API, admit all servers with a valid SVID of our own AND OF EVERY FEDERATED trust domain. Not "
+        "together with other rules",
     ),
-    "Show no certificate; the server is verified all the same.",
+    "Present no certificate; the server is still verified",
 )
 
 
 def build_access(arguments: Arguments, flags: AccessFlags, *, is_spiffe: bool) -> Access:
-    """The access that a line's flags mean; raises ConfigError for what does not go together."""
+    """The access rules of a line; raises ConfigError for flags that exclude each other."""
     is_server = flags is ALLOW
     _check_combination(arguments, flags, is_spiffe=is_spiffe, is_server=is_server)
     pins = tuple(_parse_pin(text, flags) for text in arguments[flags.pins])
@@ -138,61 +139,60 @@ def build_access(arguments: Arguments, flags: AccessFlags, *, is_spiffe: bool) -
 
 
 def access_warnings(access: Access, flags: AccessFlags) -> list[str]:
-    """What may surprise about rules under SPIFFE."""
+    """Warnings about rules whose effect under SPIFFE can surprise."""
     warnings = [text for rule in access.rules if (text := _warning(rule, flags))]
     if access.policy is not None:
-        warnings.append(f"--{flags.policy.name} names no trust domain: it is asked about peers of our own only")
+        warnings.append(f"--{flags.policy.name} names no trust domain: it is evaluated for peers of our own trust domain only")
     return warnings
 
 
 def _check_combination(arguments: Arguments, flags: AccessFlags, *, is_spiffe: bool, is_server: bool) -> None:
     named = [flag for flag in flags.named() if arguments[flag]]
-    asked = [flag for flag in (flags.policy, flags.query) if arguments[flag]]
+    policy = [flag for flag in (flags.policy, flags.query) if arguments[flag]]
     pins = [flags.pins] if arguments[flags.pins] else []
-    if is_server and not (named or asked or pins or arguments[flags.any] or arguments[flags.disable]):
+    if is_server and not (named or policy or pins or arguments[flags.any] or arguments[flags.disable]):
         enough = (*flags.named(), flags.policy, flags.pins, flags.any, flags.disable)
-        raise ConfigError(f"nothing says which clients may pass: give at least one of {_list(enough)}")
+        raise ConfigError(f"no access rule for clients; expected at least one of {_list(enough)}")
     if arguments[flags.any]:
         disable = [flags.disable] if is_server and arguments[flags.disable] else []
-        _exclude(flags.any, "admits everyone: it", [*named, *asked, *pins, *disable])
+        _exclude(flags.any, [*named, *policy, *pins, *disable], "it admits all peers")
     if is_server and arguments[flags.disable]:
-        _exclude(flags.disable, "asks for no certificate: it", [*named, *asked, *pins])
+        _exclude(flags.disable, [*named, *policy, *pins], "no certificate is requested")
     if bool(arguments[flags.policy]) != bool(arguments[flags.query]):
-        raise ConfigError(f"--{flags.policy.name} and --{flags.query.name} go together: one is missing")
+        present, absent = (flags.policy, flags.query) if arguments[flags.policy] else (flags.query, flags.policy)
+        raise ConfigError(f"--{present.name} needs --{absent.name}")
     if pins:
-        _exclude(flags.pins, "is the whole authentication: it", [*named, *asked])
+        _exclude(flags.pins, [*named, *policy], "a pin is the whole authentication")
         if is_spiffe:
             raise ConfigError(
-                f"--{flags.pins.name} and the Workload API are mutually exclusive: an SVID's key changes all the time"
+                f"--{flags.pins.name} and the Workload API are mutually exclusive: the key of an SVID changes at every rotation"
             )
     if not is_spiffe:
         _check_without_spiffe(arguments, flags, is_server=is_server)
-    elif not is_server and not (named or asked or arguments[flags.any]):
+    elif not is_server and not (named or policy or arguments[flags.any]):
         enough = (*flags.named(), flags.policy, flags.any)
-        raise ConfigError(f"nothing says which server is expected: give at least one of {_list(enough)}")
+        raise ConfigError(f"no access rule for the server; expected at least one of {_list(enough)}")
 
 
 def _check_without_spiffe(arguments: Arguments, flags: AccessFlags, *, is_server: bool) -> None:
     for flag in (flags.ids, flags.domains):
         if arguments[flag]:
             raise ConfigError(
-                f"--{flag.name} needs the Workload API: without it certificates prove no SPIFFE ID; use --{flags.uris.name} "
-                "for the URI in an ordinary certificate"
+                f"--{flag.name} needs the Workload API: other certificates prove no SPIFFE ID; use --{flags.uris.name} for the "
+                "URI in an ordinary certificate"
             )
     if not is_server and arguments[flags.any]:
-        raise ConfigError(f"--{flags.any.name} needs the Workload API: without it, the server's host name is what is verified")
+        raise ConfigError(f"--{flags.any.name} needs the Workload API: without it the server's host name is verified")
 
 
-def _exclude(flag: Flag[Any], why: str, others: list[Flag[Any]]) -> None:
+def _exclude(flag: Flag[Any], others: list[Flag[Any]], reason: str) -> None:
     if others:
-        raise ConfigError(f"--{flag.name} {why} and --{others[0].name} are mutually exclusive")
+        raise ConfigError(f"--{flag.name} and --{others[0].name} are mutually exclusive: {reason}")
 
 
-def _parse_pin(text: str, flags: AccessFlags) -> Any:
-    try:
-        return parse_pin(text)
-    except ConfigError as error:
-        raise ConfigError(f"--{flags.pins.name}: {error}") from error
+def _parse_pin(text: str, flags: AccessFlags) -> SpkiPin:
+    """The pin; it is parsed here and not with the line, because ghostunnel reports it after other mistakes."""
+    return parse_value(parse_pin, text, f"--{flags.pins.name}")
 
 
 def _rules(arguments: Arguments, flags: AccessFlags) -> tuple[Rule, ...]:
@@ -218,10 +218,10 @@ def _list(flags: tuple[Flag[Any], ...]) -> str:
 
 def _warning(rule: Rule, flags: AccessFlags) -> str:
     if isinstance(rule, AnyRule):
-        return f"--{flags.any.name} admits every valid SVID of our own trust domain and of every federated one"
+        return f"--{flags.any.name} admits every valid SVID of our own trust domain and of every federated trust domain"
     if isinstance(rule, UriRule) and not rule.pattern.can_match_spiffe_id():
-        return f"--{flags.uris.name} {rule.pattern.text} can match no SPIFFE ID"
+        return f"--{flags.uris.name} {rule.pattern.text} cannot match a SPIFFE ID"
     if not rule.names_trust_domain():
         kind, _, value = str(rule).partition(":")
-        return f"--{flags.uris.name.partition('-')[0]}-{kind} {value} names no trust domain: it stands for our own only"
+        return f"--{flags.uris.name.partition('-')[0]}-{kind} {value} names no trust domain: it matches peers of our own only"
     return ""

@@ -1,32 +1,45 @@
-"""The command line of `tunnel run`: lines of `server` and `client`, and a command.
-
-Knows how the lines are told apart; must not know what any of them means, nor how a process is started.
-"""
+"""`tunnel run`: run a command together with its proxies, as the entry point of a container."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 
-from tunnel.cli.parser import Arguments, Command, Group, option, parse_command_line
+from tunnel.cli.command import Arguments, Command, Group, option
+from tunnel.cli.parser import parse_command_line
 from tunnel.commands.proxy import command as proxy
+from tunnel.commands.proxy.limits import SHUTDOWN_DELAY
 from tunnel.config.model import LogConfig, ProxyConfig
-from tunnel.config.values import parse_limit, parse_positive_duration
+from tunnel.config.values import default_of, parse_limit, parse_positive_duration
 from tunnel.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """The proxies and the command; durations in seconds."""
+
+    proxies: tuple[ProxyConfig, ...]
+    log: LogConfig
+    argv: tuple[str, ...]
+    wait_ready: float = 15.0
+    shutdown_delay: float = default_of(ProxyConfig, "shutdown_delay")  # the longest of the line and of its proxies
+    stop_timeout: float = 25.0  # Kubernetes kills after 30 s
+
 
 WAIT_READY = option(
     "wait-ready",
-    "How long the proxies may take to be ready, before the command is started; default 15s, 0 for as long as it takes.",
+    "Maximum time until the proxies are ready and the command is started",
     parse_limit,
-    15.0,
+    default_of(RunConfig, "wait_ready"),
+    zero="no limit",
     placeholder="TIME",
     aliases=("wait",),
 )
 STOP_TIMEOUT = option(
     "stop-timeout",
-    "How long a stop may take, after --shutdown-delay, before everything is cut; default 25s (Kubernetes kills after 30s).",
+    "Maximum time of a stop, after --shutdown-delay, before all connections are closed and the command is killed",
     parse_positive_duration,
-    25.0,
+    default_of(RunConfig, "stop_timeout"),
     placeholder="TIME",
 )
 _LINE = "server|client"
@@ -34,19 +47,20 @@ _NEXT, _COMMAND = "+", "--"
 
 COMMAND = Command(
     "run",
-    "Run a command with proxies in front of it and beside it: the entry point of a container.",
-    (Group("The household", (WAIT_READY, proxy.SHUTDOWN_DELAY, STOP_TIMEOUT)),),
+    "Run a command together with its proxies: the entry point of a container.",
+    (Group("Supervisor", (WAIT_READY, SHUTDOWN_DELAY, STOP_TIMEOUT)),),
     """\
-The proxies are lines of 'tunnel server' and 'tunnel client' with all their flags, joined by a
-lone +. When all of them are ready the command is started, without the variables that are the
-proxies' own. Signals are passed on to it, SIGHUP and SIGUSR1 too; as process 1 its orphans are
-reaped.
+The proxies are lines of 'tunnel server' and 'tunnel client' with all their flags, separated by +.
+When all proxies are ready the command is started, without the environment variables that are meant
+for the proxies. Signals are forwarded to the command, SIGHUP and SIGUSR1 too. As process 1 it reaps
+orphaned processes.
 
-SIGTERM and SIGINT stop. With --shutdown-delay everything is served for that long first, and the
-status says not ready; a second signal ends the delay. Then servers accept no more, and the command
-gets the signal; clients serve it until it has ended; then open connections drain. The exit code is
-the command's, 128+N if signal N ended it; 125 when a proxy could not start or go on, 126 and 127
-when the command cannot be run or found. The log is on standard error.
+SIGTERM and SIGINT stop everything in this order: for --shutdown-delay everything is still served
+and the status port reports not ready (a second signal ends the delay); then servers stop to accept
+connections and the command gets the signal; clients go on until the command has ended; then open
+connections drain. The exit code is the command's, or 128+N if signal N ended it; 125 if a proxy
+could not start or failed, 126 if the command cannot be executed, 127 if it is not found. The log is
+written to standard error.
 
 Examples:
   tunnel run server --use-workload-api --listen :8443 --target localhost:8080 \\
@@ -63,42 +77,41 @@ Examples:
 COMMANDS = (COMMAND,)
 
 
-@dataclass(frozen=True, slots=True)
-class RunConfig:
-    """What to serve, and what to run."""
-
-    proxies: tuple[ProxyConfig, ...]
-    log: LogConfig
-    argv: tuple[str, ...]
-    wait_ready: float
-    shutdown_delay: float  # the longest of the line and of the proxies: they stop as one
-    stop_timeout: float
-
-
 def build(arguments: Arguments, environ: Mapping[str, str]) -> RunConfig:
-    """What the line means; raises ConfigError, and HelpWanted for a line in it that asks."""
+    """The configuration; raises ConfigError, and HelpRequested if one of the lines asks for help."""
+    from tunnel.commands.proxy.build import build as build_proxy
+    from tunnel.commands.proxy.build import check_line
+
     lines, argv = _split(arguments.rest)
     parsed = [
-        parse_command_line(line, (proxy.SERVER, proxy.CLIENT), environ, early=proxy.COMMON, has_files=False) for line in lines
+        parse_command_line(line, proxy.COMMANDS, environ, global_flags=proxy.GLOBAL_FLAGS, expands_files=False)
+        for line in lines
     ]
-    logs = [proxy.check_line(one.arguments) for one in parsed]
-    configs = [proxy.build(one.command, one.arguments) for one in parsed]
+    logs = [check_line(one.arguments) for one in parsed]
+    configs = [build_proxy(one.command, one.arguments) for one in parsed]
     return RunConfig(
-        # What drains is told by the household: a limit of its own would hold up the others.
+        # The supervisor limits the drain: a limit of one proxy would delay the others.
         tuple(replace(config, shutdown_timeout=arguments[STOP_TIMEOUT]) for config in configs),
         LogConfig(tuple(word for log in logs for word in log.quiet), any(log.is_syslog for log in logs)),
         argv,
         arguments[WAIT_READY],
-        max(arguments[proxy.SHUTDOWN_DELAY], *(config.shutdown_delay for config in configs)),
+        max(arguments[SHUTDOWN_DELAY], *(config.shutdown_delay for config in configs)),
         arguments[STOP_TIMEOUT],
     )
 
 
+def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str]) -> int:
+    """Run the command; its exit code, or one of our own. Raises ConfigError for a wrong line."""
+    from tunnel.commands.run.run import run_command
+
+    return run_command(command, arguments, environ)
+
+
 def _split(rest: Sequence[str]) -> tuple[list[list[str]], tuple[str, ...]]:
-    """The lines of proxies, and the command."""
+    """The lines of the proxies, and the command."""
     end = rest.index(_COMMAND) if _COMMAND in rest else len(rest)
-    if not rest[end + 1 :] and "--help" not in rest[:end]:  # which the line that has it answers
-        raise ConfigError("nothing to run: -- COMMAND [ARG...] is missing; a sidecar without a command is 'tunnel server'")
+    if not rest[end + 1 :] and "--help" not in rest[:end]:  # `--help` is answered by the line that has it
+        raise ConfigError("nothing to run: -- COMMAND [ARG...] is missing; use 'tunnel server' for a sidecar without a command")
     lines: list[list[str]] = [[]]
     for token in rest[:end]:
         if token == _NEXT:
@@ -107,12 +120,5 @@ def _split(rest: Sequence[str]) -> tuple[list[list[str]], tuple[str, ...]]:
             lines[-1].append(token)
     for line in lines:
         if not line:
-            raise ConfigError(f"a line is missing beside '{_NEXT}': {_LINE} FLAGS is wanted on both sides")
+            raise ConfigError(f"a line is missing beside '{_NEXT}'; expected {_LINE} FLAGS on both sides")
     return lines, tuple(rest[end + 1 :])
-
-
-def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str]) -> int:
-    """Carry out one line; the exit code. Raises ConfigError for a wrong line."""
-    from tunnel.commands.run.run import run
-
-    return run(command, arguments, environ)

@@ -1,58 +1,48 @@
-"""The flags of `tunnel svid verify`, and the frozen configuration they make.
-
-Knows which of them go together; must not open a file or ask anyone.
-"""
+"""`tunnel svid verify`: check a certificate against each rule of the X509-SVID standard."""
 
 from __future__ import annotations
 
 from collections.abc import MutableMapping
-from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
-from tunnel.cli.parser import Arguments, Command, Group, option, switch, word
-from tunnel.commands.proxy.source import API_ADDRESS, USE_API, WAIT
-from tunnel.commands.svid.jwt import NamedBundle, parse_bundle
-from tunnel.config.model import WorkloadApi
+from tunnel.cli.command import Arguments, Command, Group, option, positional, switch
+from tunnel.cli.output import print_output
+from tunnel.commands.proxy.source import API_ADDRESS, USE_API, WAIT, build_api
+from tunnel.commands.svid.output_file import open_calls
+from tunnel.config.svid_model import SvidVerifyConfig, parse_bundle_file
 from tunnel.config.values import or_none, parse_name, parse_text
-from tunnel.errors import ConfigError
-from tunnel.spiffe.endpoint import ENVIRONMENT
+from tunnel.errors import ConfigError, IdentityError
 from tunnel.spiffe.selection import Selection
 
+if TYPE_CHECKING:  # loaded when the line is known to be valid
+    from tunnel.svid.findings import Report
+    from tunnel.svid.verify import Trust
 
-@dataclass(frozen=True, slots=True)
-class VerifyConfig:
-    """One certificate to be judged, and by which bundle its path is checked if at all."""
-
-    path: str
-    key_path: str
-    bundle: NamedBundle | None
-    source: WorkloadApi | None
-    is_json: bool
-
-
-CERT = word("CERT", "The certificate, with its intermediates behind it: PEM, DER, or - for standard input.", parse_name)
-KEY = option("key", "Say also whether this private key (PEM) is the certificate's.", parse_text, "", placeholder="FILE")
+CERT = positional("CERT", "Certificate, followed by its intermediates: PEM, DER, or - for standard input", parse_name)
+KEY = option("key", "Also check that this private key (PEM) is the certificate's", parse_text, "", placeholder="FILE")
 BUNDLE = option(
     "bundle",
-    "Check the path by the authorities in this PEM file, and ask nobody. They vouch for the trust domain that is named, as in "
-    "example.org=bundle.pem, and for no other.",
-    or_none(parse_bundle),
+    "Verify the certification path with the CA certificates in this PEM file, without the Workload API. They are trusted for "
+    "the named trust domain only, as in example.org=bundle.pem",
+    or_none(parse_bundle_file),
     None,
     placeholder="DOMAIN=FILE",
 )
-JSON = switch("json", "Print one JSON object.")
+JSON = switch("json", "Print one JSON object")
 
 COMMAND = Command(
     "svid verify",
-    "Say of each rule of the X509-SVID standard whether a certificate keeps it.",
+    "Check a certificate against each rule of the X509-SVID standard.",
     (
-        Group("What it is compared with", (USE_API, API_ADDRESS, WAIT, BUNDLE, KEY)),
-        Group("How", (JSON,)),
+        Group("Trust and key", (USE_API, API_ADDRESS, WAIT, BUNDLE, KEY)),
+        Group("Output", (JSON,)),
     ),
     """\
-The path is checked by the Workload API's bundle for the certificate's own trust domain when there
-is an address, or by --bundle; without either the rules alone are asked, and the last line says so.
-These are the same rules by which 'tunnel server' and 'tunnel client' admit a peer. Ends with 0 when
-no rule is broken, else with 1.
+The certification path is verified with the Workload API's bundle for the trust domain of the
+certificate, if there is an address, or with --bundle; without either only the other rules are
+checked, and the last line says so. 'tunnel server' and 'tunnel client' admit a peer by the same
+rules. Exit code: 0 if no rule is broken, else 1.
 
 Examples:
   tunnel svid verify svid.pem
@@ -64,21 +54,47 @@ Examples:
 COMMANDS = (COMMAND,)
 
 
-def build(arguments: Arguments) -> VerifyConfig:
-    """The configuration that a line means; raises ConfigError."""
+def build(arguments: Arguments) -> SvidVerifyConfig:
+    """The configuration; raises ConfigError."""
     endpoint, bundle = arguments[API_ADDRESS], arguments[BUNDLE]
     if bundle is not None and (arguments.is_given(API_ADDRESS) or arguments[USE_API]):
-        raise ConfigError("--bundle and the Workload API are two sources of authorities: give one of them")
-    if arguments[USE_API] and endpoint is None:
-        raise ConfigError(f"no Workload API to ask: give --use-workload-api-addr ADDR, or set {ENVIRONMENT}")
+        raise ConfigError("--bundle and the Workload API are mutually exclusive: each names the trusted CAs")
     if arguments[CERT] == arguments[KEY] == "-":
-        raise ConfigError("standard input cannot be both the certificate and the key")
-    source = WorkloadApi(endpoint, arguments[WAIT], Selection()) if endpoint is not None and bundle is None else None
-    return VerifyConfig(arguments[CERT], arguments[KEY], bundle, source, arguments[JSON])
+        raise ConfigError("CERT and --key cannot both be standard input")
+    is_by_api = bundle is None and (arguments[USE_API] or endpoint is not None)
+    source = build_api(arguments, WAIT, Selection()) if is_by_api else None
+    return SvidVerifyConfig(arguments[CERT], arguments[KEY], bundle, source, arguments[JSON])
 
 
 def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str]) -> int:
-    """Carry out one line; the exit code. Raises ConfigError for a wrong line."""
-    from tunnel.commands.svid.verify_run import run
+    """Print the report; 0 if no rule is broken, else 1. Raises TunnelError for a wrong line or an unreadable file."""
+    config = build(arguments)
+    from tunnel.svid.verify import conclusion, examine_certificate
+    from tunnel.svid.verify_files import read_path, read_public_key
 
-    return run(command, arguments, environ)
+    path = read_path(config.path)
+    key = read_public_key(config.key_path) if config.key_path else None
+    report = examine_certificate(path, datetime.now(UTC), _load_trust(config), key)
+    return print_report(report, "" if report.broken else conclusion(report), is_json=config.is_json)
+
+
+def print_report(report: Report, conclusion: str, *, is_json: bool) -> int:
+    """Print all findings; the exit code. `conclusion` is the last line if no rule is broken."""
+    print_output(report.as_json() if is_json else report.as_text(conclusion))
+    return 1 if report.broken else 0
+
+
+def _load_trust(config: SvidVerifyConfig) -> Trust:
+    """The bundles for the certification path; if the Workload API does not answer, that is reported as a broken rule."""
+    from tunnel.svid.verify import Trust
+    from tunnel.svid.verify_files import read_authorities
+
+    if config.bundle is not None:
+        return Trust(read_authorities(config.bundle.path, config.bundle.trust_domain), f"as {config.bundle.path} has it")
+    if config.source is None:
+        return Trust(None, "there is no --bundle and no address of a Workload API", is_wanted=False)
+    try:
+        bundles = open_calls(config.source).fetch_x509_bundles()
+    except IdentityError as error:
+        return Trust(None, str(error))
+    return Trust(bundles, f"as the Workload API at {config.source.endpoint} has it")

@@ -1,7 +1,4 @@
-"""The stage of `tunnel demo`: processes, their output, and callers in plain TCP.
-
-Knows how to start the program's own commands and to read their log; must not know what is being shown.
-"""
+"""The processes of `tunnel demo`, their output, and plain TCP clients."""
 
 from __future__ import annotations
 
@@ -18,15 +15,15 @@ from typing import IO
 
 from tunnel.interpreter import isolated_argv
 
-_LIMIT = 20.0  # seconds for any one thing: reached only when something is broken
+_LIMIT = 20.0  # seconds for each step: reached only if something is broken
 _LISTENING = re.compile(r"listening for connections on (?P<address>\S+)")
 
 
 class DemoError(Exception):
-    """Something did not go as it should; the message is the one line that the user reads."""
+    """A step failed."""
 
 
-class Actor:
+class DemoProcess:
     """One process and the lines that it prints, in order."""
 
     def __init__(self, mode: str, process: subprocess.Popen[str]) -> None:
@@ -34,43 +31,43 @@ class Actor:
         self.address = ""
         self._process = process
         self._lines: queue.Queue[str] = queue.Queue()
-        self._said: list[str] = []
+        self._skipped: list[str] = []
         assert process.stdout is not None
-        threading.Thread(target=self._listen, args=(process.stdout,), daemon=True).start()
+        threading.Thread(target=self._read, args=(process.stdout,), daemon=True).start()
 
     def expect(self, pattern: re.Pattern[str]) -> re.Match[str]:
         """The next line that matches."""
-        for index, line in enumerate(self._said):
+        for index, line in enumerate(self._skipped):
             if found := pattern.search(line):
-                del self._said[index]
+                del self._skipped[index]
                 return found
         while True:
             try:
                 line = self._lines.get(timeout=_LIMIT)
             except queue.Empty:
-                raise DemoError(f"the {self.mode} process does not say {pattern.pattern!r}") from None
+                raise DemoError(f"the {self.mode} process does not print {pattern.pattern!r}") from None
             if not line:
-                raise DemoError(f"the {self.mode} process ended: {' '.join(self._said[-1:]).strip()}")
+                raise DemoError(f"the {self.mode} process ended: {' '.join(self._skipped[-1:]).strip()}")
             if found := pattern.search(line):
                 return found
-            self._said.append(line)
+            self._skipped.append(line)
 
-    def _listen(self, output: IO[str]) -> None:
+    def _read(self, output: IO[str]) -> None:
         for line in output:
             self._lines.put(line)
         self._lines.put("")
 
 
 class PlainClient:
-    """A plain TCP connection that says a line and hears one."""
+    """A plain TCP connection that sends lines and receives one for each."""
 
     def __init__(self, address: str) -> None:
         host, _, port = address.rpartition(":")
         self._socket = socket.create_connection((host, int(port)), timeout=_LIMIT)
         self._input = self._socket.makefile("r", encoding="utf-8")
 
-    def try_say(self, text: str) -> str | None:
-        """The answer, or None when the connection ended without one."""
+    def exchange(self, text: str) -> str | None:
+        """Send a line; the answer, or None if the connection ended without one."""
         try:
             self._socket.sendall(text.encode() + b"\n")
             answer = self._input.readline()
@@ -81,47 +78,47 @@ class PlainClient:
         return answer.rstrip("\n") or None
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._input.close()
         self._socket.close()
 
 
-class Stage:
-    """Starts everything, and ends it when `resources` is closed."""
+class DemoProcesses:
+    """Starts processes, and stops them when `resources` is closed."""
 
-    def __init__(self, folder: Path, resources: ExitStack) -> None:
-        self._folder = folder
+    def __init__(self, directory: Path, resources: ExitStack) -> None:
+        self._directory = directory
         self._resources = resources
 
     def start_workload_api(self, identities: Mapping[str, str], rotate: float) -> None:
-        """One socket for each name, with that identity; returns when all are served."""
+        """Serve a socket for each name, with that identity; returns when all are open."""
         flags = [f"--rotate={rotate}s", f"--ttl={rotate * 5}s"]
         for name, spiffe_id in identities.items():
             flags += ["--socket", self._endpoint(name), "--id", f"{self._endpoint(name)}={spiffe_id}"]
-        actor = self._start("Workload API", ["dev", *flags])
+        process = self._start("Workload API", ["dev", *flags])
         for _ in identities:
-            actor.expect(re.compile("SPIFFE_ENDPOINT_SOCKET="))
+            process.expect(re.compile("SPIFFE_ENDPOINT_SOCKET="))
 
     def start_service(self) -> int:
-        """The plain service; its port."""
-        actor = self._start("service", [], "tunnel.commands.demo.backend:main")
-        return int(actor.expect(re.compile(r"^\d+$"))[0])
+        """Start the plain TCP service; its port."""
+        process = self._start("service", [], "tunnel.commands.demo.backend:main")
+        return int(process.expect(re.compile(r"^\d+$"))[0])
 
-    def start_proxy(self, mode: str, name: str, target: str, *flags: str) -> Actor:
-        """A proxy with the identity of that name, ready to accept."""
+    def start_proxy(self, mode: str, name: str, target: str, *flags: str) -> DemoProcess:
+        """Start a proxy with the identity of that name; returns when it accepts connections."""
         common = ["--use-workload-api-addr", self._endpoint(name), "--listen", "127.0.0.1:0", "--target", target]
-        actor = self._start(mode, [mode, *common, *flags])
-        actor.address = actor.expect(_LISTENING)["address"]
-        return actor
+        process = self._start(mode, [mode, *common, *flags])
+        process.address = process.expect(_LISTENING)["address"]
+        return process
 
-    def call(self, actor: Actor) -> PlainClient:
-        """A plain connection to a proxy."""
-        return PlainClient(actor.address)
+    def connect(self, proxy: DemoProcess) -> PlainClient:
+        """Open a plain TCP connection to a proxy."""
+        return PlainClient(proxy.address)
 
     def _endpoint(self, name: str) -> str:
-        return f"unix://{self._folder}/{name}.sock"
+        return f"unix://{self._directory}/{name}.sock"
 
-    def _start(self, mode: str, arguments: Sequence[str], function: str = "tunnel.__main__:main") -> Actor:
+    def _start(self, mode: str, arguments: Sequence[str], function: str = "tunnel.__main__:main") -> DemoProcess:
         environ = {name: value for name, value in os.environ.items() if name != "SPIFFE_ENDPOINT_SOCKET"}
         process = subprocess.Popen(  # noqa: S603  # our own program
             isolated_argv(function, *arguments),
@@ -132,7 +129,7 @@ class Stage:
             env=environ,
         )
         self._resources.callback(_end, process)
-        return Actor(mode, process)
+        return DemoProcess(mode, process)
 
 
 def _end(process: subprocess.Popen[str]) -> None:

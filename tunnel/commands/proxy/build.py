@@ -1,0 +1,132 @@
+"""The `ProxyConfig` of a line of `tunnel server` or `tunnel client`.
+
+`check_line` reports mistakes that need no log; `build` reports the others as a failed start, in ghostunnel's order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from tunnel.cli.command import Arguments, Command, Flag
+from tunnel.commands.proxy import limits, source, status, tls
+from tunnel.commands.proxy.access import ALLOW, VERIFY, AccessFlags, access_warnings, build_access
+from tunnel.commands.proxy.acme import check_acme
+from tunnel.commands.proxy.command import (
+    LISTEN,
+    PROXY,
+    PROXY_MODE,
+    PROXY_PROTOCOL,
+    SERVER,
+    SERVER_NAME,
+    SKIP_RESOLVE,
+    TARGET,
+    UNSAFE_LISTEN,
+    UNSAFE_TARGET,
+)
+from tunnel.config.model import Access, KeyFiles, Keystore, LogConfig, ProxyConfig, Source, WorkloadApi
+from tunnel.errors import ConfigError
+from tunnel.net.address import Address, ListenAddress, TcpAddress, is_local
+from tunnel.wire.outbound import parse_outbound
+from tunnel.wire.proxy_v2 import HeaderMode
+
+
+def check_line(arguments: Arguments) -> LogConfig:
+    """The log's configuration; raises ConfigError for mistakes that are reported before the log is open."""
+    status.check_status(arguments)
+    return LogConfig(arguments[limits.QUIET], arguments[limits.SYSLOG])
+
+
+def build(command: Command, arguments: Arguments) -> ProxyConfig:
+    """The configuration; raises ConfigError."""
+    if command is SERVER:
+        return _complete(_build_server(arguments), arguments)
+    _check_local(arguments, LISTEN, UNSAFE_LISTEN)
+    return build_client(arguments, arguments[LISTEN], arguments[TARGET])
+
+
+def build_client(arguments: Arguments, listen: ListenAddress | None, target: Address) -> ProxyConfig:
+    """A client's configuration with these two addresses; raises ConfigError."""
+    return _complete(_build_client(arguments, listen, target), arguments)
+
+
+def _complete(config: ProxyConfig, arguments: Arguments) -> ProxyConfig:
+    return replace(
+        config,
+        ca_bundle=arguments[source.CACERT],
+        tls=tls.build_tls(arguments),
+        connect_timeout=arguments[limits.CONNECT_TIMEOUT],
+        close_timeout=arguments[limits.CLOSE_TIMEOUT],
+        max_conn_lifetime=arguments[limits.MAX_LIFETIME],
+        max_concurrent_conns=arguments[limits.MAX_CONNS],
+        max_handshakes=arguments[limits.MAX_HANDSHAKES],
+        shutdown_delay=arguments[limits.SHUTDOWN_DELAY],
+        shutdown_timeout=arguments[limits.SHUTDOWN_TIMEOUT],
+        timed_reload=arguments[source.TIMED_RELOAD],
+        is_resolved_early=not arguments[SKIP_RESOLVE],
+        status=status.build_status(arguments),
+        metrics=status.build_metrics(arguments),
+        is_confined=not arguments[limits.DISABLE_LANDLOCK],
+    )
+
+
+def _build_server(arguments: Arguments) -> ProxyConfig:
+    is_mutual = not arguments[ALLOW.disable]
+    identity = source.build_source(arguments, is_server=True, is_mutual=is_mutual)
+    access = build_access(arguments, ALLOW, is_spiffe=isinstance(identity, WorkloadApi))
+    _check_local(arguments, TARGET, UNSAFE_TARGET)
+    check_acme(arguments)
+    if arguments[PROXY_PROTOCOL] and arguments[PROXY_MODE]:
+        raise ConfigError("--proxy-protocol and --proxy-protocol-mode are mutually exclusive")
+    mode = arguments[PROXY_MODE] or ("conn" if arguments[PROXY_PROTOCOL] else "")
+    return ProxyConfig(
+        is_server=True,
+        listen=arguments[LISTEN],
+        target=arguments[TARGET],
+        source=identity,
+        access=access,
+        header_mode=HeaderMode(mode) if mode else None,
+        target_status=arguments[status.TARGET_STATUS],
+        warnings=_warnings(arguments, identity, access, ALLOW),
+    )
+
+
+def _build_client(arguments: Arguments, listen: ListenAddress | None, target: Address) -> ProxyConfig:
+    is_mutual = not arguments[VERIFY.disable]
+    identity = source.build_source(arguments, is_server=False, is_mutual=is_mutual)
+    access = build_access(arguments, VERIFY, is_spiffe=isinstance(identity, WorkloadApi))
+    config = ProxyConfig(
+        is_server=False,
+        listen=listen,
+        target=target,
+        source=identity,
+        access=access,
+        server_name=arguments[SERVER_NAME],
+        outbound=parse_outbound(arguments[PROXY]) if arguments[PROXY] else None,
+        warnings=_warnings(arguments, identity, access, VERIFY),
+    )
+    if not (config.host or isinstance(identity, WorkloadApi) or access.pins):
+        raise ConfigError(f"--target: {config.target} has no host name to verify; expected --override-server-name NAME")
+    if config.outbound is not None and not isinstance(config.target, TcpAddress):
+        raise ConfigError(f"--target: {config.target} cannot be reached through --proxy; expected HOST:PORT")
+    return config
+
+
+def _check_local(arguments: Arguments, flag: Flag[Any], unsafe: Flag[bool]) -> None:
+    address = arguments[flag]
+    if not arguments[unsafe] and not is_local(str(address)):
+        raise ConfigError(
+            f"--{flag.name}: {address} is not local, and connections there are not encrypted; expected localhost:PORT, "
+            f"127.0.0.1:PORT, [::1]:PORT or unix:PATH, or --{unsafe.name}"
+        )
+
+
+def _warnings(arguments: Arguments, identity: Source, access: Access, flags: AccessFlags) -> tuple[str, ...]:
+    if isinstance(identity, WorkloadApi):
+        unused = ["--cacert is not used for peers: the Workload API provides the bundles"] if arguments[source.CACERT] else []
+        return (*access_warnings(access, flags), *unused)
+    if isinstance(identity, Keystore | KeyFiles):
+        api_flags: tuple[Flag[Any], ...] = (source.SPIFFE_ID, source.SPIFFE_HINT)
+        chosen = [flag.name for flag in api_flags if arguments[flag]]
+        return tuple(f"--{name} has no effect without the Workload API" for name in chosen)
+    return ()

@@ -1,0 +1,77 @@
+"""The flags of limits, of the log and of the process, shared by the commands with proxies."""
+
+from __future__ import annotations
+
+from tunnel.cli.command import Group, option, repeated, switch
+from tunnel.commands.proxy import tls
+from tunnel.config.model import ProxyConfig
+from tunnel.config.values import default_of, one_of, parse_duration, parse_limit, parse_positive_duration, parse_uint32
+
+CONNECT_TIMEOUT = option(
+    "connect-timeout",
+    "Maximum time for handshake and dial",
+    parse_positive_duration,
+    default_of(ProxyConfig, "connect_timeout"),
+    placeholder="TIME",
+)
+CLOSE_TIMEOUT = option(
+    "close-timeout",
+    "Maximum idle time after one direction is closed",
+    parse_limit,
+    default_of(ProxyConfig, "close_timeout"),
+    zero="immediate close",
+    placeholder="TIME",
+)
+MAX_LIFETIME = option(
+    "max-conn-lifetime",
+    "Maximum lifetime of a connection",
+    parse_limit,
+    default_of(ProxyConfig, "max_conn_lifetime"),
+    zero="no limit",
+    placeholder="TIME",
+)
+MAX_CONNS = option(
+    "max-concurrent-conns",
+    "Maximum number of open connections; further connections wait to be accepted",
+    parse_uint32,
+    default_of(ProxyConfig, "max_concurrent_conns"),
+    zero="no limit",
+    placeholder="N",
+)
+MAX_HANDSHAKES = option(
+    "max-handshakes",
+    "Maximum number of TLS handshakes in progress",
+    parse_uint32,
+    default_of(ProxyConfig, "max_handshakes"),
+    zero="no limit",
+    placeholder="N",
+)
+SHUTDOWN_TIMEOUT = option(
+    "shutdown-timeout",
+    "Maximum time for the drain of open connections after SIGTERM or SIGINT",
+    parse_duration,
+    default_of(ProxyConfig, "shutdown_timeout"),
+    placeholder="TIME",
+)
+SHUTDOWN_DELAY = option(
+    "shutdown-delay",
+    "Time to report not ready and still accept connections after SIGTERM or SIGINT, before the drain",
+    parse_limit,
+    default_of(ProxyConfig, "shutdown_delay"),
+    placeholder="TIME",
+)
+QUIET = repeated(
+    "quiet",
+    "Omit lines from the log: conns, conn-errs, handshake-errs, or all; repeatable",
+    one_of("", "all", "conns", "handshake-errs", "conn-errs"),
+    placeholder="WHAT",
+)
+SYSLOG = switch("syslog", "Log to the local syslog instead of standard output")
+DISABLE_LANDLOCK = switch("disable-landlock", "Do not confine the process to the files and ports that the flags name")
+USE_LANDLOCK = switch("use-landlock", "Accepted and ignored: the process is confined by default", hidden=True)
+
+LIMITS = Group(
+    "Limits",
+    (CONNECT_TIMEOUT, CLOSE_TIMEOUT, MAX_LIFETIME, MAX_CONNS, MAX_HANDSHAKES, SHUTDOWN_DELAY, SHUTDOWN_TIMEOUT, *tls.FLAGS),
+)
+PROCESS = Group("Process", (QUIET, SYSLOG, DISABLE_LANDLOCK, USE_LANDLOCK))
