@@ -1,4 +1,4 @@
-"""A certificate from an ACME server is published when it is there, and again when there is a newer one."""
+"""A certificate from an ACME server is published when it is obtained and at each renewal."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ BROKEN = IdentityError(IdentityFault.ACME, "the authority is out to lunch\x1b")
 Outcome = KeyMaterial | IdentityError | None
 
 
-class FileRefresher:
-    """Answers what it is told to, and then asks for the end; remembers on which thread it was asked."""
+class FakeRenewer:
+    """Returns the given outcomes, then requests the end; records the threads of its calls."""
 
     def __init__(self, *outcomes: Outcome) -> None:
         self._outcomes = list(outcomes)
@@ -56,8 +56,8 @@ class FileRefresher:
         return 0.0
 
 
-class CredentialSink:
-    """Writes down what it is told."""
+class RecordingSink:
+    """Records its calls."""
 
     def __init__(self) -> None:
         self.used: list[tuple[int, PkiCredentials]] = []
@@ -82,11 +82,11 @@ class CredentialSink:
         self.failure = error
 
 
-class Stage:
-    """A feed of a keeper, and what it has told to whom."""
+class AcmeSourceHarness:
+    """An AcmeSource with a fake renewer, and the records of sink and log."""
 
     def __init__(self, ca_bundle: Path, *outcomes: Outcome) -> None:
-        self.keeper, self.sink, self.lines = FileRefresher(*outcomes), CredentialSink(), RecordedLog()
+        self.keeper, self.sink, self.lines = FakeRenewer(*outcomes), RecordingSink(), RecordedLog()
         self.ca_bundle = ca_bundle
         self.source = AcmeSource(self._open, str(ca_bundle), self.sink, self.lines, {})
 
@@ -95,7 +95,7 @@ class Stage:
         return self.keeper
 
     def run(self, then: Callable[[], Any] | None = None) -> None:
-        """Until the keeper has nothing more to answer; `then` is awaited at the end."""
+        """Run until the renewer has no more outcomes; await `then` at the end."""
 
         async def main() -> None:
             with trio.CancelScope() as scope:
@@ -119,93 +119,93 @@ def ca_bundle(tmp_path: Path) -> Path:
 
 
 def test_the_first_is_published_with_the_authorities(ca_bundle: Path) -> None:
-    stage = Stage(ca_bundle, FIRST)
-    stage.run()
-    ((number, credentials),) = stage.sink.used
+    harness = AcmeSourceHarness(ca_bundle, FIRST)
+    harness.run()
+    ((number, credentials),) = harness.sink.used
     assert number == 1
     assert credentials.chain == FIRST.chain
     assert credentials.authorities == (ROOT.certificate,)
-    assert "obtaining" in stage.lines.kept
+    assert "obtaining" in harness.lines.kept
 
 
 def test_a_newer_one_is_published_when_there_is_one(ca_bundle: Path) -> None:
-    stage = Stage(ca_bundle, FIRST, None, None, SECOND, None)
-    stage.run()
-    assert stage.keeper.looks == 5  # it is asked how long to wait, each time
-    assert stage.chains == [(1, FIRST.chain), (2, SECOND.chain)]
+    harness = AcmeSourceHarness(ca_bundle, FIRST, None, None, SECOND, None)
+    harness.run()
+    assert harness.keeper.looks == 5  # it is asked how long to wait, each time
+    assert harness.chains == [(1, FIRST.chain), (2, SECOND.chain)]
 
 
 def test_without_a_first_one_the_process_ends(ca_bundle: Path) -> None:
-    stage = Stage(ca_bundle, BROKEN)
-    stage.run()
-    assert stage.sink.failure is BROKEN
-    assert stage.chains == []
+    harness = AcmeSourceHarness(ca_bundle, BROKEN)
+    harness.run()
+    assert harness.sink.failure is BROKEN
+    assert harness.chains == []
 
 
 def test_a_failed_renewal_is_told_and_tried_again(ca_bundle: Path) -> None:
-    stage = Stage(ca_bundle, FIRST, BROKEN, SECOND)
-    stage.run()
-    assert stage.chains == [(1, FIRST.chain), (2, SECOND.chain)]
-    assert "ACME: the authority is out to lunch\\x1b; keeping the current certificate retry_in=0s" in stage.lines.kept
-    assert stage.sink.failure is None
+    harness = AcmeSourceHarness(ca_bundle, FIRST, BROKEN, SECOND)
+    harness.run()
+    assert harness.chains == [(1, FIRST.chain), (2, SECOND.chain)]
+    assert "ACME: the authority is out to lunch\\x1b; keeping the current certificate retry_in=0s" in harness.lines.kept
+    assert harness.sink.failure is None
 
 
 def test_a_reload_reads_the_authorities_and_asks_for_nothing(ca_bundle: Path) -> None:
-    stage = Stage(ca_bundle, FIRST)
+    harness = AcmeSourceHarness(ca_bundle, FIRST)
     other = lasting_authority("b.test").certificate
 
     def reload() -> Awaitable[None]:
         ca_bundle.write_bytes(other.pem)
-        return stage.source.reload()
+        return harness.source.reload()
 
-    stage.run(reload)
-    assert stage.chains == [(1, FIRST.chain), (2, FIRST.chain)]
-    assert stage.sink.used[-1][1].authorities == (other,)
+    harness.run(reload)
+    assert harness.chains == [(1, FIRST.chain), (2, FIRST.chain)]
+    assert harness.sink.used[-1][1].authorities == (other,)
 
 
 def test_authorities_that_cannot_be_read_leave_what_is_in_use(ca_bundle: Path) -> None:
-    stage = Stage(ca_bundle, FIRST)
+    harness = AcmeSourceHarness(ca_bundle, FIRST)
 
     def reload() -> Awaitable[None]:
         ca_bundle.unlink()
-        return stage.source.reload()
+        return harness.source.reload()
 
     with pytest.raises(IdentityError):
-        stage.run(reload)
-    assert stage.chains == [(1, FIRST.chain)]
+        harness.run(reload)
+    assert harness.chains == [(1, FIRST.chain)]
 
 
 def test_what_blocks_does_so_on_another_thread(ca_bundle: Path) -> None:
-    stage = Stage(ca_bundle, FIRST, SECOND)
-    stage.run()
-    assert stage.keeper.threads
-    assert threading.get_ident() not in stage.keeper.threads
+    harness = AcmeSourceHarness(ca_bundle, FIRST, SECOND)
+    harness.run()
+    assert harness.keeper.threads
+    assert threading.get_ident() not in harness.keeper.threads
 
 
 def test_a_slow_reload_of_the_old_one_does_not_replace_a_newer_one(ca_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stage = Stage(ca_bundle, FIRST)
-    began, overtaken, complete = threading.Event(), threading.Event(), stage.source._complete
+    harness = AcmeSourceHarness(ca_bundle, FIRST)
+    began, overtaken, complete = threading.Event(), threading.Event(), harness.source._complete
 
     def slowly(material: KeyMaterial) -> PkiCredentials:
-        if material is FIRST and stage.sink.used:
+        if material is FIRST and harness.sink.used:
             began.set()
             overtaken.wait(0.5)  # in vain, when it is done right
         return complete(material)
 
     def use(number: int, credentials: Credentials) -> None:
-        CredentialSink.use(stage.sink, number, credentials)
+        RecordingSink.use(harness.sink, number, credentials)
         if number > 1:
             overtaken.set()
 
-    monkeypatch.setattr(stage.source, "_complete", slowly)
-    monkeypatch.setattr(stage.sink, "use", use)
+    monkeypatch.setattr(harness.source, "_complete", slowly)
+    monkeypatch.setattr(harness.sink, "use", use)
 
     async def reload_and_renew() -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(stage.source.reload)
+            nursery.start_soon(harness.source.reload)
             await trio.to_thread.run_sync(began.wait)
-            stage.keeper.renew_if_due = lambda: SECOND  # type: ignore[method-assign]
-            await stage.source._renew()
+            harness.keeper.renew_if_due = lambda: SECOND  # type: ignore[method-assign]
+            await harness.source._renew()
 
-    stage.run(reload_and_renew)
-    assert stage.chains == [(1, FIRST.chain), (2, FIRST.chain), (3, SECOND.chain)]
+    harness.run(reload_and_renew)
+    assert harness.chains == [(1, FIRST.chain), (2, FIRST.chain), (3, SECOND.chain)]

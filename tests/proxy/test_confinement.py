@@ -1,4 +1,4 @@
-"""A proxy may reach what its flags name: every file that a reload reads, every port that is bound or dialled."""
+"""The sandbox allows what the flags name: each file that a reload reads, each port that is bound or dialled."""
 
 from __future__ import annotations
 

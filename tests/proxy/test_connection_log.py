@@ -1,4 +1,4 @@
-"""The lines about connections, in ghostunnel's form with Go's notations of numbers."""
+"""The log lines about connections: ghostunnel's form, numbers in Go's notation."""
 
 from __future__ import annotations
 

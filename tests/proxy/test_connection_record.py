@@ -1,4 +1,4 @@
-"""Every connection ends in one record that says what it was and how it ended."""
+"""Every connection ends in exactly one record."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import pytest
 import test_tunnel
-from test_tunnel import HOME, Peer, Stage, Stages, carried, dialled, hang_up
+from test_tunnel import HOME, Harnesses, Peer, TunnelHarness, carried, dialled, hang_up
 
 from tests.support.socket_pairs import received
 from tests.support.tls_ends import TLS12, TLS13
@@ -20,21 +20,21 @@ from tunnel.relay.close_reason import CloseReason
 from tunnel.spiffe.bundle import BundleSet, TrustBundle
 from tunnel.spiffe.ids import parse_spiffe_id
 
-stages = test_tunnel.stages
+harnesses = test_tunnel.harnesses
 PEER_ID = "spiffe://a.test/peer"
 OTHER_RULE = IdRule(parse_spiffe_id("spiffe://a.test/other"))
 
 
-def records_of(stage: Stage) -> list[ConnectionRecord]:
-    """A list that gets the record of each connection at its end."""
+def records_of(harness: TunnelHarness) -> list[ConnectionRecord]:
+    """The records of all ended connections."""
     found: list[ConnectionRecord] = []
-    write = stage.tunnel.connection_log.write_end
+    write = harness.tunnel.connection_log.write_end
 
     def record(one: ConnectionRecord) -> None:
         found.append(one)
         write(one)
 
-    stage.tunnel.connection_log.write_end = record  # type: ignore[method-assign]
+    harness.tunnel.connection_log.write_end = record  # type: ignore[method-assign]
     return found
 
 
@@ -46,21 +46,21 @@ def records_of(stage: Stage) -> list[ConnectionRecord]:
     ],
     ids=["tls12", "tls13"],
 )
-def test_a_relayed_connection_has_every_field(stages: Stages, version: int, tls: tuple[str, ...]) -> None:
-    stage = stages().serve()
-    records = records_of(stage)
-    peer, backend = carried(stage, version=version)
+def test_a_relayed_connection_has_every_field(harnesses: Harnesses, version: int, tls: tuple[str, ...]) -> None:
+    harness = harnesses().serve()
+    records = records_of(harness)
+    peer, backend = carried(harness, version=version)
     peer.say(b"question")
     backend.send(b"answers")
-    stage.turn()
+    harness.turn()
     assert (received(backend), peer.hear()) == (b"question", b"answers")
-    stage.clock.now += 1.5
+    harness.clock.now += 1.5
     assert records == [], "nothing before the end"
-    hang_up(stage, peer, backend)
+    hang_up(harness, peer, backend)
     (record,) = records
     assert record.outcome is ConnectionOutcome.RELAYED
-    assert (record.listener, record.source) == (f"unix:{stage.place}/front", "unix:@")
-    assert (record.target, record.target_name) == (f"unix:{stage.place}/backend",) * 2
+    assert (record.listener, record.source) == (f"unix:{harness.place}/front", "unix:@")
+    assert (record.target, record.target_name) == (f"unix:{harness.place}/backend",) * 2
     assert (str(record.peer), record.rule, record.reason) == (PEER_ID, "any", "")
     assert record.tls is not None
     assert record.tls.version == tls[0]
@@ -71,28 +71,28 @@ def test_a_relayed_connection_has_every_field(stages: Stages, version: int, tls:
     assert (record.close_reason, record.has_fin_without_close_notify) == (CloseReason.CLOSED, False)
 
 
-def handshake(stage: Stage) -> None:
+def handshake(harness: TunnelHarness) -> None:
     with suppress(TlsError):
-        Peer(stage, stage.connect()).shake()
+        Peer(harness, harness.connect()).shake()
 
 
-def probe(stage: Stage) -> None:
-    stage.connect().close()
-    stage.turn()
+def probe(harness: TunnelHarness) -> None:
+    harness.connect().close()
+    harness.turn()
 
 
-def connect_only(stage: Stage) -> None:
-    stage.connect()
+def connect_only(harness: TunnelHarness) -> None:
+    harness.connect()
 
 
-def timeout(stage: Stage) -> None:
-    stage.connect()
-    stage.later(11)
+def timeout(harness: TunnelHarness) -> None:
+    harness.connect()
+    harness.later(11)
 
 
-def stop(stage: Stage) -> None:
-    stage.connect()
-    stage.tunnel.drain()
+def stop(harness: TunnelHarness) -> None:
+    harness.connect()
+    harness.tunnel.drain()
 
 
 @pytest.mark.parametrize(
@@ -123,21 +123,21 @@ def stop(stage: Stage) -> None:
     ],
 )
 def test_a_connection_that_is_not_relayed_has_a_record_with_its_reason(
-    stages: Stages,
+    harnesses: Harnesses,
     settings: dict[str, object],
     fields: dict[str, object],
-    happens: Callable[[Stage], None],
+    happens: Callable[[TunnelHarness], None],
     outcome: ConnectionOutcome,
     reason: str,
     peer: str,
 ) -> None:
-    stage = stages(**settings)
+    harness = harnesses(**settings)
     if outcome is ConnectionOutcome.NO_IDENTITY:
-        stage.accept()
+        harness.accept()
     else:
-        stage.serve(**fields)
-    records = records_of(stage)
-    happens(stage)
+        harness.serve(**fields)
+    records = records_of(harness)
+    happens(harness)
     (record,) = records
     assert (record.outcome, record.reason, str(record.peer)) == (outcome, reason, peer)
     assert record.close_reason is None
@@ -145,13 +145,13 @@ def test_a_connection_that_is_not_relayed_has_a_record_with_its_reason(
     assert bool(record.rule) is (outcome is ConnectionOutcome.DIAL_FAILED), "the rule is the one that admitted the peer"
 
 
-def test_a_clients_record_has_the_time_of_its_handshake(stages: Stages) -> None:
-    stage = stages(is_server=False).serve()
-    records = records_of(stage)
-    program, server = dialled(stage)
+def test_a_clients_record_has_the_time_of_its_handshake(harnesses: Harnesses) -> None:
+    harness = harnesses(is_server=False).serve()
+    records = records_of(harness)
+    program, server = dialled(harness)
     server.shake()
     program.close()
-    stage.turn()
+    harness.turn()
     server.end()
     (record,) = records
     assert (record.is_server, str(record.peer)) == (False, PEER_ID)

@@ -1,4 +1,4 @@
-"""Ghostunnel's numbers, exactly when they change, and the timers."""
+"""Ghostunnel's counters change at the right time, and so do the timers."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from test_tunnel import (
     NAMED,
     PEER_CONTEXTS,
     TLS13,
+    Harnesses,
     Peer,
     Side,
-    Stage,
-    Stages,
+    TunnelHarness,
     carried,
     dialled,
     hang_up,
@@ -31,7 +31,7 @@ from tunnel.status.durations import LONG, SHORT, DurationMetric
 from tunnel.status.runtime import Runtime
 from tunnel.status.snapshot import MetricsSource
 
-stages = test_tunnel.stages
+harnesses = test_tunnel.harnesses
 
 GHOSTUNNELS = (
     metric_definitions.OPEN,
@@ -44,19 +44,19 @@ GHOSTUNNELS = (
 )
 
 
-def timed(stage: Stage) -> Stage:
-    stage.tunnel.counters.handshake = DurationMetric(SHORT, clock=stage.clock)
-    stage.tunnel.counters.lifetime = DurationMetric(LONG, clock=stage.clock)
-    return stage
+def timed(harness: TunnelHarness) -> TunnelHarness:
+    harness.tunnel.counters.handshake = DurationMetric(SHORT, clock=harness.clock)
+    harness.tunnel.counters.lifetime = DurationMetric(LONG, clock=harness.clock)
+    return harness
 
 
-def numbers(stage: Stage) -> dict[str, int | float]:
-    """Those of ghostunnel's names that are not 0; of the timers, how many."""
-    readings = MetricsSource(stage.tunnel.counters, stage.tunnel.gauges, Runtime()).snapshot().readings
+def numbers(harness: TunnelHarness) -> dict[str, int | float]:
+    """Return ghostunnel's metrics that are not 0; of the timers, the count."""
+    readings = MetricsSource(harness.tunnel.counters, harness.tunnel.gauges, Runtime()).snapshot().readings
     found = {one.name: one.value for one in readings if one.metric in GHOSTUNNELS and one.value}
     for metric, timer in (
-        (metric_definitions.HANDSHAKE, stage.tunnel.counters.handshake),
-        (metric_definitions.LIFETIME, stage.tunnel.counters.lifetime),
+        (metric_definitions.HANDSHAKE, harness.tunnel.counters.handshake),
+        (metric_definitions.LIFETIME, harness.tunnel.counters.lifetime),
     ):
         if timer is not None and timer.distribution().count:
             found[metric.name] = timer.distribution().count
@@ -68,51 +68,51 @@ def lasted(timer: DurationMetric | None) -> tuple[int, ...]:
     return timer.distribution().sample.values
 
 
-def test_a_carried_connection_is_open_and_then_a_success_that_lasted(stages: Stages) -> None:
-    stage = timed(stages()).serve()
-    sock = stage.connect()
-    assert numbers(stage) == {"conn.open": 1, "accept.total": 1}, "open before the handshake"
-    stage.clock.now += 0.25
-    peer = Peer(stage, sock).shake()
-    backend = stage.accepted_by_backend()
+def test_a_carried_connection_is_open_and_then_a_success_that_lasted(harnesses: Harnesses) -> None:
+    harness = timed(harnesses()).serve()
+    sock = harness.connect()
+    assert numbers(harness) == {"conn.open": 1, "accept.total": 1}, "open before the handshake"
+    harness.clock.now += 0.25
+    peer = Peer(harness, sock).shake()
+    backend = harness.accepted_by_backend()
     assert backend is not None
-    assert numbers(stage) == {"conn.open": 1, "accept.total": 1, "accept.success": 1, "conn.handshake": 1}
-    stage.clock.now += 1.5
-    hang_up(stage, peer, backend)
-    assert numbers(stage) == {"accept.total": 1, "accept.success": 1, "conn.handshake": 1, "conn.lifetime": 1}
-    assert lasted(stage.tunnel.counters.handshake) == (250_000_000,)
-    assert lasted(stage.tunnel.counters.lifetime) == (1_750_000_000,)
+    assert numbers(harness) == {"conn.open": 1, "accept.total": 1, "accept.success": 1, "conn.handshake": 1}
+    harness.clock.now += 1.5
+    hang_up(harness, peer, backend)
+    assert numbers(harness) == {"accept.total": 1, "accept.success": 1, "conn.handshake": 1, "conn.lifetime": 1}
+    assert lasted(harness.tunnel.counters.handshake) == (250_000_000,)
+    assert lasted(harness.tunnel.counters.lifetime) == (1_750_000_000,)
 
 
-def refused_peer(stage: Stage) -> None:
-    Peer(stage, stage.serve(rules=(IdRule(parse_spiffe_id("spiffe://a.test/other")),)).connect()).shake()
+def refused_peer(harness: TunnelHarness) -> None:
+    Peer(harness, harness.serve(rules=(IdRule(parse_spiffe_id("spiffe://a.test/other")),)).connect()).shake()
 
 
-def slow_peer(stage: Stage) -> None:
-    stage.serve().connect().send(Side(PEER_CONTEXTS[False, TLS13]).shake()[:20])
-    stage.turn()
-    stage.later(11)
+def slow_peer(harness: TunnelHarness) -> None:
+    harness.serve().connect().send(Side(PEER_CONTEXTS[False, TLS13]).shake()[:20])
+    harness.turn()
+    harness.later(11)
 
 
-def health_check(stage: Stage) -> None:
-    stage.serve().connect().close()
-    stage.turn()
+def health_check(harness: TunnelHarness) -> None:
+    harness.serve().connect().close()
+    harness.turn()
 
 
-def no_target(stage: Stage) -> None:
-    Peer(stage, stage.serve().connect()).shake()
-    if stage.asked:
-        stage.asked[0][1](TargetError(TargetFault.RESOLVE, "not found"))
-    stage.turn()
+def no_target(harness: TunnelHarness) -> None:
+    Peer(harness, harness.serve().connect()).shake()
+    if harness.asked:
+        harness.asked[0][1](TargetError(TargetFault.RESOLVE, "not found"))
+    harness.turn()
 
 
-def slow_target(stage: Stage) -> None:
-    Peer(stage, stage.serve().connect()).shake()
-    stage.later(11)
+def slow_target(harness: TunnelHarness) -> None:
+    Peer(harness, harness.serve().connect()).shake()
+    harness.later(11)
 
 
-def no_identity(stage: Stage) -> None:
-    stage.accept().connect()
+def no_identity(harness: TunnelHarness) -> None:
+    harness.accept().connect()
 
 
 FAILED = {"accept.total": 1, "accept.error": 1, "conn.lifetime": 1}
@@ -129,50 +129,50 @@ FAILED = {"accept.total": 1, "accept.error": 1, "conn.lifetime": 1}
         (no_identity, FAILED, {}),
     ],
 )
-def test_a_server_counts_what_is_not_carried_as_one_error(stages: Stages, happens, expected, reasons) -> None:
-    stage = timed(stages(target=NAMED))
-    happens(stage)
-    assert numbers(stage) == expected
-    assert stage.tunnel.counters.reasons == reasons
+def test_a_server_counts_what_is_not_carried_as_one_error(harnesses: Harnesses, happens, expected, reasons) -> None:
+    harness = timed(harnesses(target=NAMED))
+    happens(harness)
+    assert numbers(harness) == expected
+    assert harness.tunnel.counters.reasons == reasons
 
 
-def test_a_connection_that_cannot_be_accepted_is_an_error_and_no_connection(stages: Stages) -> None:
-    stage = timed(stages())
-    with_listener(stage, errno.EMFILE)
-    stage.turn()
-    assert numbers(stage) == {"accept.error": 1}
+def test_a_connection_that_cannot_be_accepted_is_an_error_and_no_connection(harnesses: Harnesses) -> None:
+    harness = timed(harnesses())
+    with_listener(harness, errno.EMFILE)
+    harness.turn()
+    assert numbers(harness) == {"accept.error": 1}
 
 
-def test_a_client_times_no_handshake_and_its_targets_silence_is_no_accept_timeout(stages: Stages) -> None:
-    stage = timed(stages(is_server=False)).serve()
-    dialled(stage)
-    stage.later(11)
-    assert numbers(stage) == FAILED
-    assert stage.tunnel.counters.reasons == {"handshake-timeout": 1}
+def test_a_client_times_no_handshake_and_its_targets_silence_is_no_accept_timeout(harnesses: Harnesses) -> None:
+    harness = timed(harnesses(is_server=False)).serve()
+    dialled(harness)
+    harness.later(11)
+    assert numbers(harness) == FAILED
+    assert harness.tunnel.counters.reasons == {"handshake-timeout": 1}
 
 
-def test_a_client_counts_what_it_carries(stages: Stages) -> None:
-    stage = timed(stages(is_server=False)).serve()
-    program, server = dialled(stage)
+def test_a_client_counts_what_it_carries(harnesses: Harnesses) -> None:
+    harness = timed(harnesses(is_server=False)).serve()
+    program, server = dialled(harness)
     server.shake()
-    stage.turn()
+    harness.turn()
     program.send(b"four")
-    stage.turn()
+    harness.turn()
     server.say(b"seven..")
     assert received(program) == b"seven.."
-    standing = stage.tunnel.gauges()
+    standing = harness.tunnel.gauges()
     assert (standing.opened, standing.forwarded, standing.returned) == (1, 4, 7)
-    assert numbers(stage) == {"conn.open": 1, "accept.total": 1, "accept.success": 1}
+    assert numbers(harness) == {"conn.open": 1, "accept.total": 1, "accept.success": 1}
 
 
 @pytest.mark.parametrize("limit", ["lifetime", "close"])
-def test_a_connection_that_a_limit_ends_is_one_timeout(stages: Stages, limit: str) -> None:
-    stage = timed(stages(max_conn_lifetime=100 if limit == "lifetime" else 0, close_timeout=60)).serve()
-    peer, _backend = carried(stage)
+def test_a_connection_that_a_limit_ends_is_one_timeout(harnesses: Harnesses, limit: str) -> None:
+    harness = timed(harnesses(max_conn_lifetime=100 if limit == "lifetime" else 0, close_timeout=60)).serve()
+    peer, _backend = carried(harness)
     if limit == "close":
         peer.end()
-    stage.later(101)
-    assert numbers(stage) == {
+    harness.later(101)
+    assert numbers(harness) == {
         "accept.total": 1,
         "accept.success": 1,
         "conn.timeout": 1,
@@ -181,40 +181,40 @@ def test_a_connection_that_a_limit_ends_is_one_timeout(stages: Stages, limit: st
     }
 
 
-def test_a_connection_that_ends_inside_a_record_is_an_error_of_the_connection(stages: Stages) -> None:
-    stage = stages().serve()
-    peer, _backend = carried(stage)
+def test_a_connection_that_ends_inside_a_record_is_an_error_of_the_connection(harnesses: Harnesses) -> None:
+    harness = harnesses().serve()
+    peer, _backend = carried(harness)
     peer.socket.send(peer.side.seal(b"cut short")[:9])
     peer.socket.close()
-    stage.turn()
-    assert numbers(stage) == {"accept.total": 1, "accept.success": 1, "conn.error": 1}
+    harness.turn()
+    assert numbers(harness) == {"accept.total": 1, "accept.success": 1, "conn.error": 1}
 
 
-def test_bytes_are_counted_while_they_flow_and_stay_counted(stages: Stages) -> None:
-    stage = stages().serve()
-    peer, backend = carried(stage)
+def test_bytes_are_counted_while_they_flow_and_stay_counted(harnesses: Harnesses) -> None:
+    harness = harnesses().serve()
+    peer, backend = carried(harness)
     peer.say(b"question")
     backend.send(b"answers")
-    stage.turn()
-    seen = stage.tunnel.gauges()
+    harness.turn()
+    seen = harness.tunnel.gauges()
     assert (seen.forwarded, seen.returned) == (8, 7)
-    hang_up(stage, peer, backend)
-    seen = stage.tunnel.gauges()
+    hang_up(harness, peer, backend)
+    seen = harness.tunnel.gauges()
     assert (seen.opened, seen.forwarded, seen.returned) == (0, 8, 7)
 
 
-def test_the_identity_in_use_is_shown_with_its_number_and_its_end(stages: Stages) -> None:
-    stage = stages()
-    assert stage.tunnel.gauges().expiry is None
-    stage.serve(number=3, lasts=3600)
-    seen = stage.tunnel.gauges()
-    assert (seen.generation, seen.expiry) == (3, stage.wall + 3600)
+def test_the_identity_in_use_is_shown_with_its_number_and_its_end(harnesses: Harnesses) -> None:
+    harness = harnesses()
+    assert harness.tunnel.gauges().expiry is None
+    harness.serve(number=3, lasts=3600)
+    seen = harness.tunnel.gauges()
+    assert (seen.generation, seen.expiry) == (3, harness.wall + 3600)
 
 
-def test_without_timers_nothing_is_timed(stages: Stages) -> None:
-    stage = stages(target=UnixAddress("/nowhere/at/all")).serve()
-    Peer(stage, stage.connect()).shake()
-    assert numbers(stage) == {"accept.total": 1, "accept.error": 1}
-    assert stage.tunnel.counters == Counters(accepted=1, dial_failed=1, reasons={"connection-refused": 1}), (
+def test_without_timers_nothing_is_timed(harnesses: Harnesses) -> None:
+    harness = harnesses(target=UnixAddress("/nowhere/at/all")).serve()
+    Peer(harness, harness.connect()).shake()
+    assert numbers(harness) == {"accept.total": 1, "accept.error": 1}
+    assert harness.tunnel.counters == Counters(accepted=1, dial_failed=1, reasons={"connection-refused": 1}), (
         "no timer has come by itself"
     )

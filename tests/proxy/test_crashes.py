@@ -1,4 +1,4 @@
-"""Whatever is raised while credentials are read or built: the previous ones stay in use, and it is an error like any other."""
+"""Any exception while credentials are read or built is an error, and the previous credentials stay in use."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import trio
-from test_file_source import Files, Kept, files
+from test_file_source import Files, RecordingSink, files
 from test_generation import DISK, build
 
 from tests.support.recorded_log import RecordedLog
@@ -26,7 +26,7 @@ CANARY = "canary-of-a-file"
 
 
 class PanicException(BaseException):
-    """As a panic of a library's Rust code is: no Exception."""
+    """Like a panic in Rust code of a library: not an Exception."""
 
 
 CRASHES = [
@@ -49,7 +49,7 @@ def raising(crash: BaseException) -> Callable[..., Any]:
 
 
 def shown(error: BaseException) -> str:
-    """All that a log could have of an error."""
+    """All texts of an error that a log could contain."""
     return "".join(traceback.format_exception(error))
 
 
@@ -58,7 +58,7 @@ def shown(error: BaseException) -> str:
 def test_a_crash_while_files_are_read_is_a_failed_reload(
     files: Files, monkeypatch: pytest.MonkeyPatch, crash: BaseException, step: str
 ) -> None:
-    kept = Kept()
+    kept = RecordingSink()
     source = files.source(kept)
     trio.run(source.run)
     monkeypatch.setattr(file_source, step, raising(crash))
@@ -71,7 +71,7 @@ def test_a_crash_while_files_are_read_is_a_failed_reload(
 
 @every_crash
 def test_a_crash_at_the_start_is_one_error(files: Files, monkeypatch: pytest.MonkeyPatch, crash: BaseException) -> None:
-    kept = Kept()
+    kept = RecordingSink()
     monkeypatch.setattr(file_source, "load_cert_and_key", raising(crash))
     trio.run(files.source(kept).run)
     assert isinstance(kept.failure, IdentityError)
@@ -91,8 +91,8 @@ def test_a_crash_while_a_generation_is_built_is_an_identity_error(
     assert CANARY not in shown(refused.value)
 
 
-class Crashing:
-    """A feed and a policy whose reload raises."""
+class CrashingSource:
+    """An identity source and a policy whose reload raises."""
 
     def __init__(self, crash: Exception) -> None:
         self.crash = crash
@@ -107,8 +107,8 @@ class Crashing:
         raise self.crash
 
 
-class Told:
-    """A board that keeps the outcome of a reload."""
+class RecordingStateReporter:
+    """A state reporter that keeps the result of a reload."""
 
     def __init__(self) -> None:
         self.outcome: Reload | None = None
@@ -122,8 +122,8 @@ class Told:
 
 @pytest.mark.parametrize("crash", [RuntimeError(CANARY), MemoryError(CANARY), IdentityError(IdentityFault.FILE, "seen")])
 def test_a_reload_that_raises_is_told_by_log_status_and_metric(crash: Exception) -> None:
-    """A thread that cannot be started raises outside of it."""
-    log, state_reporter, counters, crashing = RecordedLog(), Told(), Counters(), Crashing(crash)
+    """If a thread cannot be started, the exception is raised by the caller."""
+    log, state_reporter, counters, crashing = RecordedLog(), RecordingStateReporter(), Counters(), CrashingSource(crash)
     reloader = Reloader(crashing, crashing, state_reporter, counters, log, interval=0)  # type: ignore[arg-type]
     trio.run(reloader._reload)
     assert state_reporter.outcome is not None

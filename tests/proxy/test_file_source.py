@@ -1,4 +1,4 @@
-"""Files are one unit: what they hold is published whole, or what was published stays."""
+"""Files are one unit: all are published together, or the previous credentials stay in use."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tunnel.proxy.file_source import FileSource
 ROOT = make_certificate(is_ca=True, usage=("key_cert_sign",), key=key_of("p256", 20), subject="root")
 
 
-class Kept:
-    """A publisher that keeps what it is given, and a log."""
+class RecordingSink:
+    """A sink that records credentials, and a log."""
 
     def __init__(self) -> None:
         self.used: list[tuple[int, Credentials]] = []
@@ -59,7 +59,7 @@ class Files:
         self.cert.write_bytes(pem(one))
         self.key.write_bytes(one.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 
-    def source(self, kept: Kept) -> FileSource:
+    def source(self, kept: RecordingSink) -> FileSource:
         return FileSource(KeyFiles(str(self.cert), str(self.key)), str(self.bundle), kept, kept.log, {})
 
 
@@ -79,7 +79,7 @@ def files(tmp_path: Path) -> Files:
 
 
 def test_what_the_files_hold_is_published_at_start_and_at_each_reload(files: Files) -> None:
-    kept = Kept()
+    kept = RecordingSink()
     source = files.source(kept)
     run(source.run)
     second = make_certificate(issuer=ROOT, subject="two", key=key_of("p256", 31))
@@ -96,7 +96,7 @@ def test_what_the_files_hold_is_published_at_start_and_at_each_reload(files: Fil
 
 @pytest.mark.parametrize("broken", ["cert", "key", "bundle"])
 def test_a_broken_file_keeps_everything_of_its_kind(files: Files, broken: str) -> None:
-    kept = Kept()
+    kept = RecordingSink()
     source = files.source(kept)
     run(source.run)
     files.write(make_certificate(issuer=ROOT, subject="two", key=key_of("p256", 31)))
@@ -107,7 +107,7 @@ def test_a_broken_file_keeps_everything_of_its_kind(files: Files, broken: str) -
 
 
 def test_what_cannot_be_used_is_a_failed_reload_that_spends_no_number(files: Files) -> None:
-    kept = Kept()
+    kept = RecordingSink()
     source = files.source(kept)
     run(source.run)
     kept.refuses = True
@@ -119,7 +119,7 @@ def test_what_cannot_be_used_is_a_failed_reload_that_spends_no_number(files: Fil
 
 
 def test_files_that_are_broken_at_start_end_the_process(files: Files) -> None:
-    kept = Kept()
+    kept = RecordingSink()
     files.key.unlink()
     run(files.source(kept).run)
     assert isinstance(kept.failure, IdentityError)
@@ -128,20 +128,20 @@ def test_files_that_are_broken_at_start_end_the_process(files: Files) -> None:
 
 
 def test_a_client_that_shows_nothing_has_authorities_all_the_same(files: Files) -> None:
-    kept = Kept()
+    kept = RecordingSink()
     run(FileSource(NoIdentity(), str(files.bundle), kept, kept.log, {}).run)
     assert kept.used == [(1, PkiCredentials((), None, (ROOT.certificate,)))]
     assert kept.lines == []
 
 
 def test_without_a_bundle_the_systems_authorities_count(files: Files) -> None:
-    kept = Kept()
+    kept = RecordingSink()
     run(FileSource(NoIdentity(), "", kept, kept.log, {"SSL_CERT_FILE": str(files.bundle), "SSL_CERT_DIR": "/nonexistent"}).run)
     assert kept.used == [(1, PkiCredentials((), None, (ROOT.certificate,)))]
 
 
 def test_a_system_without_authorities_is_warned_of(files: Files, tmp_path: Path) -> None:
-    kept = Kept()
+    kept = RecordingSink()
     nowhere = {"SSL_CERT_FILE": str(tmp_path / "none.pem"), "SSL_CERT_DIR": str(tmp_path / "none")}
     run(FileSource(NoIdentity(), "", kept, kept.log, nowhere).run)
     assert "no system certificate authorities" in kept.lines[0]

@@ -1,4 +1,4 @@
-"""What credentials, roles and access make of a generation: whom it shows, whom it asks, and when it ends."""
+"""Generations built from credentials, roles and access rules: certificate, authentication, expiry."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ ODD_SUBJECTS = {
 def test_a_certificate_with_an_odd_subject_is_presented_or_refused_by_our_own_error(
     tag: int, text: bytes, shown: str, is_server: bool
 ) -> None:
-    """A reload keeps what was there then; nothing else may come of it."""
+    """A reload keeps the previous generation and has no other effect."""
     signer = key_of("ed25519")
     root = authority(key=signer)
     odd = rewritten(leaf(issuer=root, subject="NAME"), b"\x0c\x04NAME", bytes([tag, 4]) + text, signer)
@@ -188,7 +188,7 @@ def test_a_certificate_with_an_odd_subject_is_presented_or_refused_by_our_own_er
 
 
 def outcome_of(held: PkiCredentials, *, is_server: bool) -> str | IdentityFault:
-    """Whom the generation presents, or why there is none."""
+    """Return the identity of the generation, or the error."""
     try:
         return build_generation(1, held, GenerationConfig(is_server, Access(ANYONE), host="db.test")).identity
     except IdentityError as error:

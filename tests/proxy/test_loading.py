@@ -1,4 +1,4 @@
-"""What a start loads: time before the first connection, and memory for as long as the process lives."""
+"""A start loads no module that its configuration does not need."""
 
 from __future__ import annotations
 

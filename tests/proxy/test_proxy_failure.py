@@ -1,4 +1,4 @@
-"""A proxy that has failed, in a process that goes on for a while."""
+"""A failed proxy in a process that continues."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from tunnel.relay.loop import Loop
 TARGET = TcpAddress("localhost", "1")
 
 
-class Failing:
-    """A source of credentials that has none."""
+class FailingSource:
+    """An identity source that fails."""
 
     def __init__(self, sink: CredentialSink) -> None:
         self._sink = sink
@@ -35,10 +35,10 @@ class Failing:
 
 
 def test_a_name_that_is_looked_up_later_is_an_error_of_that_connection() -> None:
-    """The client goes on accepting until the command has ended, and that may connect once more."""
+    """The client accepts until the command has ended, which may connect once more."""
     loop = Loop()
     config = ProxyConfig(False, None, TARGET, NoIdentity(), Access(()))
-    proxy = Proxy(config, loop, RecordedLog(), Failing, ActivationSockets(), Notifier({}, os.getpid()))
+    proxy = Proxy(config, loop, RecordedLog(), FailingSource, ActivationSockets(), Notifier({}, os.getpid()))
     answers: list[tuple[SocketAddress, ...] | TargetError] = []
 
     async def main() -> None:

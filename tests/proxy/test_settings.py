@@ -1,4 +1,4 @@
-"""What a configuration means for a tunnel."""
+"""The settings of a tunnel for a configuration."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tunnel.proxy.settings import tunnel_settings
 
 
 def test_a_private_tunnel_is_for_the_user_whose_sockets_the_kernel_shows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which is the effective one: the real one is that of whoever has started a set-user-ID program."""
+    """The effective user ID counts: in a set-user-ID program the real one is that of the caller."""
     config = ProxyConfig(False, TcpAddress("127.0.0.1", "0"), TcpAddress("a.test", "1"), NoIdentity(), Access(()))
     monkeypatch.setattr(os, "getuid", lambda: 1)
     monkeypatch.setattr(os, "geteuid", lambda: 2)

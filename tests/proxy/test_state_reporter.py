@@ -1,4 +1,4 @@
-"""What the status port and the service manager are told, step by step."""
+"""The states that the status port and the service manager receive."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ CONFIG = ProxyConfig(True, TcpAddress("", "8443"), TcpAddress("localhost", "80")
 SUMMARY = "server proxying :8443 => localhost:80"
 
 
-class Manager:
-    """A service manager that listens."""
+class FakeServiceManager:
+    """A service manager that receives notifications."""
 
     def __init__(self, path: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -42,20 +42,20 @@ class Manager:
 
 
 @pytest.fixture
-def manager(tmp_path: Path) -> Iterator[Manager]:
-    listening = Manager(tmp_path / "notify")
+def manager(tmp_path: Path) -> Iterator[FakeServiceManager]:
+    listening = FakeServiceManager(tmp_path / "notify")
     yield listening
     listening.close()
 
 
 @pytest.fixture
-def state_reporter(tmp_path: Path, manager: Manager) -> Iterator[StateReporter]:
+def state_reporter(tmp_path: Path, manager: FakeServiceManager) -> Iterator[StateReporter]:
     notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify")}, 1)
     yield StateReporter(CONFIG, notifier)
     notifier.close()
 
 
-def test_each_step_is_told(state_reporter: StateReporter, manager: Manager) -> None:
+def test_each_step_is_told(state_reporter: StateReporter, manager: FakeServiceManager) -> None:
     assert (state_reporter.state.phase, state_reporter.state.is_listening) == (Phase.INITIALIZING, False)
     state_reporter.show_listening()
     assert (state_reporter.state.phase, state_reporter.state.is_listening) == (Phase.LISTENING, True)
@@ -71,7 +71,9 @@ def test_each_step_is_told(state_reporter: StateReporter, manager: Manager) -> N
     assert manager.heard() == ["STOPPING=1", f"STATUS=stopping | {SUMMARY}"]
 
 
-def test_a_reload_that_ends_late_does_not_bring_the_process_back(state_reporter: StateReporter, manager: Manager) -> None:
+def test_a_reload_that_ends_late_does_not_bring_the_process_back(
+    state_reporter: StateReporter, manager: FakeServiceManager
+) -> None:
     state_reporter.show_listening()
     state_reporter.show_reloading()
     state_reporter.show_stopping()
@@ -81,7 +83,7 @@ def test_a_reload_that_ends_late_does_not_bring_the_process_back(state_reporter:
     assert manager.heard() == []
 
 
-def test_in_the_shutdown_delay_nothing_makes_it_ready_again(state_reporter: StateReporter, manager: Manager) -> None:
+def test_in_the_shutdown_delay_nothing_makes_it_ready_again(state_reporter: StateReporter, manager: FakeServiceManager) -> None:
     state_reporter.show_listening()
     manager.heard()
     state_reporter.show_shutdown_delay(10)
@@ -98,7 +100,7 @@ def test_in_the_shutdown_delay_nothing_makes_it_ready_again(state_reporter: Stat
 
 
 def test_an_identity_that_cannot_be_used_is_told_until_it_can_be_used_again(
-    state_reporter: StateReporter, manager: Manager
+    state_reporter: StateReporter, manager: FakeServiceManager
 ) -> None:
     error = "identity spiffe://a.test/w has been withdrawn"
     state_reporter.show_identity_error(error)

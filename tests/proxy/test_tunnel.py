@@ -1,4 +1,4 @@
-"""What becomes of accepted connections: who is served, who waits, who is closed, and what is said and counted."""
+"""Accepted connections: which are served, wait or are closed, and what is logged and counted."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def generation(
     lasts: float = 3600,
     bundles: BundleSet | None = None,
 ) -> Generation:
-    """Ours, good for so many seconds from `WALL`."""
+    """Our generation, valid for so many seconds from `WALL`."""
     not_after = WALL + timedelta(seconds=lasts)
     svid = X509Svid(parse_spiffe_id("spiffe://a.test/ours"), "", OURS.chain, OURS.leaf.key, not_after)
     bundles = bundles or BundleSet({HOME: TrustBundle(HOME, (ROOT.certificate,))})
@@ -93,8 +93,8 @@ CALLER = " from=unix:@"  # what a line about a failure says of whom it failed fo
 KNOWN = f"{CALLER} peer=spiffe://a.test/peer rule=any"  # once the peer is admitted
 
 
-class Stage:
-    """A tunnel with a clock on the wall and another for deadlines, both of which stand still."""
+class TunnelHarness:
+    """A tunnel whose wall clock and loop clock only the test advances."""
 
     def __init__(self, place: Path, *, target: Address | None = None, is_server: bool = True, **settings: Any) -> None:
         self.place = place
@@ -115,12 +115,12 @@ class Stage:
             lambda: self.wall,
         )
 
-    def serve(self, **fields: Any) -> Stage:
-        """Have an identity and accept."""
+    def serve(self, **fields: Any) -> TunnelHarness:
+        """Set an identity and accept connections."""
         self.tunnel.swap(generation(is_server=self.is_server, **fields))
         return self.accept()
 
-    def accept(self) -> Stage:
+    def accept(self) -> TunnelHarness:
         self.tunnel.open(open_listener(UnixAddress(str(self.place / "front"))))
         return self
 
@@ -144,7 +144,7 @@ class Stage:
         self.turn()
 
     def connect(self) -> socket.socket:
-        """A connection to the tunnel, which has had time to look at it."""
+        """Connect to the tunnel and run its turns."""
         sock = self.opened(socket.socket(socket.AF_UNIX))
         sock.connect(str(self.place / "front"))
         sock.setblocking(False)
@@ -169,142 +169,148 @@ class Stage:
 
 
 class Peer:
-    """A TLS client or server on a socket, for as long as the stage is turned."""
+    """A TLS client or server on a socket, driven by the turns of the harness."""
 
     def __init__(
-        self, stage: Stage, sock: socket.socket, *, is_server: bool = False, who: Identity = PEER, version: int = TLS13
+        self,
+        harness: TunnelHarness,
+        sock: socket.socket,
+        *,
+        is_server: bool = False,
+        who: Identity = PEER,
+        version: int = TLS13,
     ):
         made = (
             PEER_CONTEXTS[is_server, version] if who is PEER else context(who, admit_all, is_server=is_server, version=version)
         )
-        self.stage, self.socket, self.side = stage, sock, Side(made)
+        self.harness, self.socket, self.side = harness, sock, Side(made)
 
     def shake(self) -> Peer:
-        """All flights that there are."""
+        """Exchange all flights."""
         flight = b"" if self.side.is_server else self.side.shake()
         for _ in range(4):
             if flight:
                 self.socket.sendall(flight)
-            self.stage.turn()
+            self.harness.turn()
             flight = self.side.shake(received(self.socket))
         return self
 
     def say(self, data: bytes) -> None:
         self.socket.sendall(self.side.seal(data))
-        self.stage.turn()
+        self.harness.turn()
 
     def hear(self) -> bytes:
         return self.side.open(received(self.socket))
 
     def end(self) -> None:
-        """Close in good order."""
+        """Close with close_notify."""
         self.socket.sendall(self.side.end.close_notify())
-        self.stage.turn()
+        self.harness.turn()
 
 
-Stages = Callable[..., Stage]
+Harnesses = Callable[..., TunnelHarness]
 
 
 @pytest.fixture
-def stages(tmp_path: Path) -> Iterator[Stages]:
-    made: list[Stage] = []
+def harnesses(tmp_path: Path) -> Iterator[Harnesses]:
+    made: list[TunnelHarness] = []
 
-    def make(**fields: Any) -> Stage:
+    def make(**fields: Any) -> TunnelHarness:
         place = tmp_path / str(len(made))
         place.mkdir()
-        made.append(Stage(place, **fields))
+        made.append(TunnelHarness(place, **fields))
         return made[-1]
 
     yield make
-    for stage in made:
-        stage.close()
+    for harness in made:
+        harness.close()
 
 
-def carried(stage: Stage, **fields: Any) -> tuple[Peer, socket.socket]:
+def carried(harness: TunnelHarness, **fields: Any) -> tuple[Peer, socket.socket]:
     """A peer whose connection has reached the backend."""
-    peer = Peer(stage, stage.connect(), **fields).shake()
-    backend = stage.accepted_by_backend()
-    assert backend is not None, stage.log.lines
+    peer = Peer(harness, harness.connect(), **fields).shake()
+    backend = harness.accepted_by_backend()
+    assert backend is not None, harness.log.lines
     return peer, backend
 
 
-def hang_up(stage: Stage, peer: Peer, backend: socket.socket) -> None:
+def hang_up(harness: TunnelHarness, peer: Peer, backend: socket.socket) -> None:
     peer.end()
     backend.close()
-    stage.turn()
+    harness.turn()
 
 
 # -- one connection
 
 
 @pytest.mark.parametrize("version", [TLS12, TLS13], ids=["tls12", "tls13"])
-def test_a_connection_is_carried_said_and_counted(stages: Stages, version: int) -> None:
-    stage = stages().serve()
-    peer, backend = carried(stage, version=version)
+def test_a_connection_is_carried_said_and_counted(harnesses: Harnesses, version: int) -> None:
+    harness = harnesses().serve()
+    peer, backend = carried(harness, version=version)
     peer.say(b"question")
     assert received(backend) == b"question"
     backend.send(b"answers")
-    stage.turn()
+    harness.turn()
     assert peer.hear() == b"answers"
-    stage.clock.now += 1.5
-    hang_up(stage, peer, backend)
-    target = f"unix:{stage.place}/backend"
+    harness.clock.now += 1.5
+    hang_up(harness, peer, backend)
+    target = f"unix:{harness.place}/backend"
     who = "peer=spiffe://a.test/peer rule=any"
-    assert stage.log.lines == [
+    assert harness.log.lines == [
         f"opening pipe: unix:@ [] <-> {target} [no tls] {who}",
         f"closed pipe: unix:@ [] <-> {target} [no tls] [forwarded 8 bytes, returned 7 bytes, open 1.5s] {who} end=closed",
     ]
-    assert stage.tunnel.counters.summary() == "accepted=1 carried=1 close_notify=1"
-    assert len(stage.tunnel) == 0
+    assert harness.tunnel.counters.summary() == "accepted=1 carried=1 close_notify=1"
+    assert len(harness.tunnel) == 0
 
 
-def test_nothing_is_said_of_connections_when_that_is_silenced(stages: Stages) -> None:
-    stage = stages()
-    stage.log.quiet.add(Category.CONNS)
-    hang_up(stage, *carried(stage.serve()))
-    assert stage.log.lines == []
+def test_nothing_is_said_of_connections_when_that_is_silenced(harnesses: Harnesses) -> None:
+    harness = harnesses()
+    harness.log.quiet.add(Category.CONNS)
+    hang_up(harness, *carried(harness.serve()))
+    assert harness.log.lines == []
 
 
-def test_a_peer_whom_no_rule_admits_reaches_nothing(stages: Stages) -> None:
-    stage = stages().serve(rules=(IdRule(parse_spiffe_id("spiffe://a.test/other")),))
-    peer = Peer(stage, stage.connect())
+def test_a_peer_whom_no_rule_admits_reaches_nothing(harnesses: Harnesses) -> None:
+    harness = harnesses().serve(rules=(IdRule(parse_spiffe_id("spiffe://a.test/other")),))
+    peer = Peer(harness, harness.connect())
     peer.shake()
-    assert stage.accepted_by_backend() is None
-    (line,) = stage.log.lines
+    assert harness.accepted_by_backend() is None
+    (line,) = harness.log.lines
     assert line == f"error on TLS handshake from unix:@: {NOT_ADMITTED}"
-    assert stage.tunnel.counters.summary() == "accepted=1 refused=1"
+    assert harness.tunnel.counters.summary() == "accepted=1 refused=1"
 
 
-def test_what_the_peer_says_too_early_waits_for_the_target(stages: Stages) -> None:
-    stage = stages(target=NAMED).serve()
-    peer = Peer(stage, stage.connect()).shake()
+def test_what_the_peer_says_too_early_waits_for_the_target(harnesses: Harnesses) -> None:
+    harness = harnesses(target=NAMED).serve()
+    peer = Peer(harness, harness.connect()).shake()
     peer.say(b"as soon as it could")
-    stage.asked[0][1]((SocketAddress(socket.AF_UNIX, str(stage.place / "backend")),))
-    stage.turn()
-    backend = stage.accepted_by_backend()
+    harness.asked[0][1]((SocketAddress(socket.AF_UNIX, str(harness.place / "backend")),))
+    harness.turn()
+    backend = harness.accepted_by_backend()
     assert backend is not None
     assert received(backend) == b"as soon as it could"
 
 
-def test_a_health_check_is_counted_and_not_said(stages: Stages) -> None:
-    stage = stages().serve()
+def test_a_health_check_is_counted_and_not_said(harnesses: Harnesses) -> None:
+    harness = harnesses().serve()
     for _ in range(3):
-        stage.connect().close()
-        stage.turn()
-    assert stage.log.lines == []
-    assert stage.tunnel.counters.summary() == "accepted=3 closed_without_data=3"
-    assert len(stage.tunnel) == 0
+        harness.connect().close()
+        harness.turn()
+    assert harness.log.lines == []
+    assert harness.tunnel.counters.summary() == "accepted=3 closed_without_data=3"
+    assert len(harness.tunnel) == 0
 
 
-def test_a_peer_that_says_something_and_leaves_is_no_health_check(stages: Stages) -> None:
-    stage = stages().serve()
-    sock = stage.connect()
+def test_a_peer_that_says_something_and_leaves_is_no_health_check(harnesses: Harnesses) -> None:
+    harness = harnesses().serve()
+    sock = harness.connect()
     sock.send(b"\x16\x03\x01")
     sock.close()
-    stage.turn()
-    (line,) = stage.log.lines
+    harness.turn()
+    (line,) = harness.log.lines
     assert line == "error on TLS handshake from unix:@: connection closed in the handshake reason=closed-during-handshake"
-    assert stage.tunnel.counters.summary() == "accepted=1 refused=1"
+    assert harness.tunnel.counters.summary() == "accepted=1 refused=1"
 
 
 HOSTILE = [
@@ -317,138 +323,138 @@ HOSTILE = [
 
 @pytest.mark.parametrize("fields", HOSTILE)
 @pytest.mark.parametrize("rules", [(), ANYONE])
-def test_no_certificate_makes_a_long_line(stages: Stages, fields: dict[str, Any], rules: tuple[Rule, ...]) -> None:
+def test_no_certificate_makes_a_long_line(harnesses: Harnesses, fields: dict[str, Any], rules: tuple[Rule, ...]) -> None:
     named = dict(fields)
     who = identity(named.pop("uri"), root=ROOT, **named)
-    stage = stages().serve(rules=rules)
-    peer = Peer(stage, stage.connect(), who=who)
+    harness = harnesses().serve(rules=rules)
+    peer = Peer(harness, harness.connect(), who=who)
     with suppress(TlsError):
         peer.shake()
-    stage.turn()
-    for line in stage.log.lines:
+    harness.turn()
+    for line in harness.log.lines:
         assert len(line) < 2 * MAX_FOREIGN_TEXT + 2048 if "pipe:" in line else len(line) < MAX_FOREIGN_TEXT + 200
-    assert stage.log.lines
+    assert harness.log.lines
 
 
-def test_a_target_that_refuses_is_said_and_counted(stages: Stages) -> None:
-    stage = stages(target=UnixAddress("/nowhere/at/all")).serve()
-    peer = Peer(stage, stage.connect()).shake()
-    assert stage.log.lines[0].startswith("error on dial: unix:/nowhere/at/all: ")
-    assert stage.log.lines[0].endswith(f" reason=connection-refused{KNOWN}")
-    assert stage.tunnel.counters.summary() == "accepted=1 dial_failed=1"
+def test_a_target_that_refuses_is_said_and_counted(harnesses: Harnesses) -> None:
+    harness = harnesses(target=UnixAddress("/nowhere/at/all")).serve()
+    peer = Peer(harness, harness.connect()).shake()
+    assert harness.log.lines[0].startswith("error on dial: unix:/nowhere/at/all: ")
+    assert harness.log.lines[0].endswith(f" reason=connection-refused{KNOWN}")
+    assert harness.tunnel.counters.summary() == "accepted=1 dial_failed=1"
     assert peer.hear() == b""
     assert peer.side.end.has_ended, "who has shaken hands hears an orderly end, as from ghostunnel"
 
 
-def test_a_connection_has_a_longest_life(stages: Stages) -> None:
-    stage = stages(max_conn_lifetime=100).serve()
-    peer, backend = carried(stage)
-    stage.later(99)
+def test_a_connection_has_a_longest_life(harnesses: Harnesses) -> None:
+    harness = harnesses(max_conn_lifetime=100).serve()
+    peer, backend = carried(harness)
+    harness.later(99)
     peer.say(b"in the 99th second")
     assert received(backend) == b"in the 99th second"
-    stage.later(2)
-    assert len(stage.tunnel) == 0
-    assert stage.log.lines[1].startswith("error during copy: max connection lifetime reached ")
-    assert stage.log.lines[2].endswith(" end=max-conn-lifetime")
+    harness.later(2)
+    assert len(harness.tunnel) == 0
+    assert harness.log.lines[1].startswith("error during copy: max connection lifetime reached ")
+    assert harness.log.lines[2].endswith(" end=max-conn-lifetime")
 
 
 # -- the identity
 
 
-def test_without_an_identity_connections_are_closed_at_once(stages: Stages) -> None:
-    stage = stages().accept()
+def test_without_an_identity_connections_are_closed_at_once(harnesses: Harnesses) -> None:
+    harness = harnesses().accept()
     for _ in range(3):
-        assert is_over(stage.connect())
-    assert stage.log.take() == ["no identity yet; closing new connections until a valid identity is available"]
-    assert stage.tunnel.counters.summary() == "accepted=3 no_identity=3"
-    stage.tunnel.swap(generation())
-    assert stage.log.take() == ["identity is valid: accepting new connections"]
-    carried(stage)
+        assert is_over(harness.connect())
+    assert harness.log.take() == ["no identity yet; closing new connections until a valid identity is available"]
+    assert harness.tunnel.counters.summary() == "accepted=3 no_identity=3"
+    harness.tunnel.swap(generation())
+    assert harness.log.take() == ["identity is valid: accepting new connections"]
+    carried(harness)
 
 
-def test_a_withdrawn_identity_is_used_for_its_grace_and_no_longer(stages: Stages) -> None:
-    stage = stages().serve()
-    old_peer, old_backend = carried(stage)
-    stage.tunnel.withdraw(60)
-    stage.clock.now += 59.9
-    carried(stage)
-    stage.log.take()
-    stage.clock.now += 0.1
+def test_a_withdrawn_identity_is_used_for_its_grace_and_no_longer(harnesses: Harnesses) -> None:
+    harness = harnesses().serve()
+    old_peer, old_backend = carried(harness)
+    harness.tunnel.withdraw(60)
+    harness.clock.now += 59.9
+    carried(harness)
+    harness.log.take()
+    harness.clock.now += 0.1
     for _ in range(3):
-        assert is_over(stage.connect())
-    stage.tunnel.review()
+        assert is_over(harness.connect())
+    harness.tunnel.review()
     why = "identity spiffe://a.test/ours has been withdrawn"
-    assert stage.log.take() == [f"{why}; closing new connections until a valid identity is available"]
+    assert harness.log.take() == [f"{why}; closing new connections until a valid identity is available"]
     old_peer.say(b"what is open goes on")
     assert received(old_backend) == b"what is open goes on"
 
 
-def test_a_withdrawal_that_is_said_again_has_no_new_grace(stages: Stages) -> None:
-    stage = stages().serve()
-    stage.tunnel.withdraw(60)
-    stage.clock.now += 50
-    stage.tunnel.withdraw(60)
-    stage.wall -= 3600  # the clock on the wall may jump, which gives no new grace
-    assert stage.tunnel.review() is not None
-    stage.clock.now += 10
-    assert stage.tunnel.review() is None
+def test_a_withdrawal_that_is_said_again_has_no_new_grace(harnesses: Harnesses) -> None:
+    harness = harnesses().serve()
+    harness.tunnel.withdraw(60)
+    harness.clock.now += 50
+    harness.tunnel.withdraw(60)
+    harness.wall -= 3600  # the clock on the wall may jump, which gives no new grace
+    assert harness.tunnel.review() is not None
+    harness.clock.now += 10
+    assert harness.tunnel.review() is None
 
 
 @pytest.mark.parametrize("how", ["swap", "confirm"])
 @pytest.mark.parametrize("waited", [10, 1000])
-def test_an_identity_that_comes_back_is_used_again(stages: Stages, how: str, waited: float) -> None:
-    stage = stages().serve()
-    stage.tunnel.withdraw(60)
-    stage.clock.now += waited
-    stage.tunnel.review()
-    stage.log.take()
+def test_an_identity_that_comes_back_is_used_again(harnesses: Harnesses, how: str, waited: float) -> None:
+    harness = harnesses().serve()
+    harness.tunnel.withdraw(60)
+    harness.clock.now += waited
+    harness.tunnel.review()
+    harness.log.take()
     if how == "swap":
-        stage.tunnel.swap(generation(2))
+        harness.tunnel.swap(generation(2))
     else:
-        stage.tunnel.confirm()
-    assert stage.log.take() == (["identity is valid: accepting new connections"] if waited > 60 else [])
-    stage.clock.now += 1000
-    carried(stage)
-    stage.tunnel.withdraw(60)
-    stage.clock.now += 59
-    assert stage.tunnel.review() is not None, "a later withdrawal has a grace of its own"
+        harness.tunnel.confirm()
+    assert harness.log.take() == (["identity is valid: accepting new connections"] if waited > 60 else [])
+    harness.clock.now += 1000
+    carried(harness)
+    harness.tunnel.withdraw(60)
+    harness.clock.now += 59
+    assert harness.tunnel.review() is not None, "a later withdrawal has a grace of its own"
 
 
-def test_an_expired_identity_serves_nobody(stages: Stages) -> None:
-    stage = stages().serve(lasts=100)
-    stage.wall += 100
-    carried(stage)
-    stage.log.take()
-    stage.wall += 1
-    assert is_over(stage.connect())
-    (line,) = stage.log.take()
+def test_an_expired_identity_serves_nobody(harnesses: Harnesses) -> None:
+    harness = harnesses().serve(lasts=100)
+    harness.wall += 100
+    carried(harness)
+    harness.log.take()
+    harness.wall += 1
+    assert is_over(harness.connect())
+    (line,) = harness.log.take()
     assert line.startswith("identity spiffe://a.test/ours has expired at 2026-11-22T12:01:40Z; ")
-    stage.tunnel.confirm()
-    assert is_over(stage.connect()), "it does not help that it is still ours"
-    stage.tunnel.swap(generation(2, lasts=10_000))
-    carried(stage)
+    harness.tunnel.confirm()
+    assert is_over(harness.connect()), "it does not help that it is still ours"
+    harness.tunnel.swap(generation(2, lasts=10_000))
+    carried(harness)
 
 
-def test_the_reason_for_which_nobody_is_served_is_known_at_any_moment(stages: Stages) -> None:
-    """Without an accept, without a look at the clock in between: it is worked out when it is asked for."""
-    stage = stages()
+def test_the_reason_for_which_nobody_is_served_is_known_at_any_moment(harnesses: Harnesses) -> None:
+    """The gauge is computed on request, without an accept or a check of the clock in between."""
+    harness = harnesses()
     changes: list[str] = []
-    stage.tunnel.on_identity_error = changes.append
-    assert stage.tunnel.identity_error == "no identity yet"
-    stage.serve(lasts=100)
-    assert (stage.tunnel.identity_error, stage.tunnel.gauges().is_identity_usable) == ("", True)
-    stage.wall += 101
+    harness.tunnel.on_identity_error = changes.append
+    assert harness.tunnel.identity_error == "no identity yet"
+    harness.serve(lasts=100)
+    assert (harness.tunnel.identity_error, harness.tunnel.gauges().is_identity_usable) == ("", True)
+    harness.wall += 101
     expired = "identity spiffe://a.test/ours has expired at 2026-11-22T12:01:40Z"
-    assert (stage.tunnel.identity_error, stage.tunnel.gauges().is_identity_usable) == (expired, False)
-    stage.wall -= 101
-    stage.tunnel.withdraw(60)
-    stage.clock.now += 59.9
-    assert stage.tunnel.identity_error == ""
-    stage.clock.now += 0.1
-    assert stage.tunnel.identity_error == "identity spiffe://a.test/ours has been withdrawn"
+    assert (harness.tunnel.identity_error, harness.tunnel.gauges().is_identity_usable) == (expired, False)
+    harness.wall -= 101
+    harness.tunnel.withdraw(60)
+    harness.clock.now += 59.9
+    assert harness.tunnel.identity_error == ""
+    harness.clock.now += 0.1
+    assert harness.tunnel.identity_error == "identity spiffe://a.test/ours has been withdrawn"
     assert changes == []
-    stage.tunnel.review()
-    stage.tunnel.confirm()
+    harness.tunnel.review()
+    harness.tunnel.confirm()
     assert changes == ["identity spiffe://a.test/ours has been withdrawn", ""]
 
 
@@ -457,20 +463,20 @@ def test_the_reason_for_which_nobody_is_served_is_known_at_any_moment(stages: St
     [(-200, -100, "has expired at 2026-11-22T11:58:20Z"), (100, 200, "is not valid before 2026-11-22T12:01:40Z")],
 )
 def test_with_a_certificate_from_a_file_peers_refuse_by_its_dates_and_we_do_not(
-    stages: Stages, start: float, end: float, why: str
+    harnesses: Harnesses, start: float, end: float, why: str
 ) -> None:
-    stage = stages().serve()
+    harness = harnesses().serve()
     dates = {"begins": WALL + timedelta(seconds=start), "expires": WALL + timedelta(seconds=end)}
-    stage.tunnel.swap(replace(generation(2), identity="CN=ours", is_bound_by_expiry=False, **dates))
-    assert stage.tunnel.identity_error == f"certificate CN=ours {why}"
-    assert stage.log.take() == [
+    harness.tunnel.swap(replace(generation(2), identity="CN=ours", is_bound_by_expiry=False, **dates))
+    assert harness.tunnel.identity_error == f"certificate CN=ours {why}"
+    assert harness.log.take() == [
         f"certificate CN=ours {why}; peers that verify it refuse new connections until a valid certificate is loaded"
     ]
-    carried(stage)
-    stage.log.take()
-    stage.tunnel.swap(generation(3))
-    assert stage.log.take() == ["identity is valid: accepting new connections"]
-    assert stage.tunnel.identity_error == ""
+    carried(harness)
+    harness.log.take()
+    harness.tunnel.swap(generation(3))
+    assert harness.log.take() == ["identity is valid: accepting new connections"]
+    assert harness.tunnel.identity_error == ""
 
 
 NOBODY: list[tuple[dict[str, Any], str]] = [
@@ -482,146 +488,146 @@ NOBODY: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize(("fields", "reason"), NOBODY, ids=["no rule", "no authority"])
 @pytest.mark.parametrize("when", ["before the first byte", "in the handshake", "while the target is looked for"])
 def test_a_generation_that_comes_before_the_relay_judges_the_peer_again(
-    stages: Stages, when: str, fields: dict[str, Any], reason: str
+    harnesses: Harnesses, when: str, fields: dict[str, Any], reason: str
 ) -> None:
-    stage = stages(target=NAMED).serve()
-    peer = Peer(stage, stage.connect())
+    harness = harnesses(target=NAMED).serve()
+    peer = Peer(harness, harness.connect())
     if when == "before the first byte":
-        stage.tunnel.swap(generation(2, **fields))
+        harness.tunnel.swap(generation(2, **fields))
     peer.socket.sendall(peer.side.shake())
-    stage.turn()
+    harness.turn()
     if when == "in the handshake":
-        stage.tunnel.swap(generation(2, **fields))
+        harness.tunnel.swap(generation(2, **fields))
     peer.socket.sendall(peer.side.shake(received(peer.socket)))
-    stage.turn()
+    harness.turn()
     if when == "while the target is looked for":
-        stage.tunnel.swap(generation(2, **fields))
-        ((_address, answer),) = stage.asked
-        answer((SocketAddress(socket.AF_UNIX, str(stage.place / "backend")),))
-        stage.turn()
-        assert is_over(stage.accepted_by_backend())
-    assert stage.tunnel.counters.reasons == {reason: 1}
-    assert (stage.tunnel.counters.carried, len(stage.tunnel)) == (0, 0)
-    assert f"reason={reason}" in stage.log.lines[-1]
+        harness.tunnel.swap(generation(2, **fields))
+        ((_address, answer),) = harness.asked
+        answer((SocketAddress(socket.AF_UNIX, str(harness.place / "backend")),))
+        harness.turn()
+        assert is_over(harness.accepted_by_backend())
+    assert harness.tunnel.counters.reasons == {reason: 1}
+    assert (harness.tunnel.counters.carried, len(harness.tunnel)) == (0, 0)
+    assert f"reason={reason}" in harness.log.lines[-1]
 
 
 @pytest.mark.parametrize("is_admitted", [True, False])
-def test_a_policy_that_came_meanwhile_is_asked_on_a_thread(stages: Stages, is_admitted: bool) -> None:
-    stage = stages(target=NAMED).serve()
-    Peer(stage, stage.connect()).shake()
-    stage.tunnel.swap(generation(2, rules=(PolicyRule("data.x", lambda _peer: is_admitted),)))
-    ((_address, answer),) = stage.asked
-    answer((SocketAddress(socket.AF_UNIX, str(stage.place / "backend")),))
+def test_a_policy_that_came_meanwhile_is_asked_on_a_thread(harnesses: Harnesses, is_admitted: bool) -> None:
+    harness = harnesses(target=NAMED).serve()
+    Peer(harness, harness.connect()).shake()
+    harness.tunnel.swap(generation(2, rules=(PolicyRule("data.x", lambda _peer: is_admitted),)))
+    ((_address, answer),) = harness.asked
+    answer((SocketAddress(socket.AF_UNIX, str(harness.place / "backend")),))
     for _ in range(600):  # a minute at most
-        stage.loop.turn(0.1)
-        if stage.tunnel.counters.carried or stage.tunnel.counters.reasons:
+        harness.loop.turn(0.1)
+        if harness.tunnel.counters.carried or harness.tunnel.counters.reasons:
             break
-    assert stage.tunnel.counters.carried == is_admitted
-    assert stage.tunnel.counters.reasons == ({} if is_admitted else {"no-matching-rule": 1})
+    assert harness.tunnel.counters.carried == is_admitted
+    assert harness.tunnel.counters.reasons == ({} if is_admitted else {"no-matching-rule": 1})
 
 
 @pytest.mark.parametrize("is_server", [True, False])
-def test_a_peer_whom_the_newer_generation_admits_too_is_carried_by_its_rule(stages: Stages, is_server: bool) -> None:
-    stage = stages(is_server=is_server).serve()
-    caller = stage.connect()
-    sock = caller if is_server else stage.accepted_by_backend()
+def test_a_peer_whom_the_newer_generation_admits_too_is_carried_by_its_rule(harnesses: Harnesses, is_server: bool) -> None:
+    harness = harnesses(is_server=is_server).serve()
+    caller = harness.connect()
+    sock = caller if is_server else harness.accepted_by_backend()
     assert sock is not None
-    peer = Peer(stage, sock, is_server=not is_server)
+    peer = Peer(harness, sock, is_server=not is_server)
     if is_server:
         peer.socket.sendall(peer.side.shake())
-        stage.turn()
-    stage.tunnel.swap(generation(2, is_server=is_server, rules=(IdRule(parse_spiffe_id("spiffe://a.test/peer")),)))
+        harness.turn()
+    harness.tunnel.swap(generation(2, is_server=is_server, rules=(IdRule(parse_spiffe_id("spiffe://a.test/peer")),)))
     if is_server:
         peer.socket.sendall(peer.side.shake(received(peer.socket)))
     else:
         peer.shake()
-    stage.turn()
-    assert stage.tunnel.counters.carried == 1
-    assert "rule=id:spiffe://a.test/peer" in stage.log.lines[-1]
+    harness.turn()
+    assert harness.tunnel.counters.carried == 1
+    assert "rule=id:spiffe://a.test/peer" in harness.log.lines[-1]
 
 
-def test_a_client_that_says_nothing_costs_no_tls_state(stages: Stages) -> None:
-    stage = stages().serve()
+def test_a_client_that_says_nothing_costs_no_tls_state(harnesses: Harnesses) -> None:
+    harness = harnesses().serve()
     opened: list[object] = []
-    stage.tunnel.swap(generation(2))
-    context = stage.tunnel.generation.context
+    harness.tunnel.swap(generation(2))
+    context = harness.tunnel.generation.context
     real = type(context).open_end
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(context), "open_end", lambda made, *given: opened.append(made) or real(made, *given))
-        silent = [stage.connect() for _ in range(5)]
-        assert (len(stage.tunnel), opened) == (5, [])
-        Peer(stage, silent[0]).shake()
+        silent = [harness.connect() for _ in range(5)]
+        assert (len(harness.tunnel), opened) == (5, [])
+        Peer(harness, silent[0]).shake()
         assert opened.count(context) == 1
 
 
-def test_more_handshakes_than_there_are_slots_wait_and_are_refused_with_their_reason(stages: Stages) -> None:
-    stage = stages(max_handshakes=1, connect_timeout=10).serve()
-    slow, waiting, late = (Peer(stage, stage.connect()) for _ in range(3))
+def test_more_handshakes_than_there_are_slots_wait_and_are_refused_with_their_reason(harnesses: Harnesses) -> None:
+    harness = harnesses(max_handshakes=1, connect_timeout=10).serve()
+    slow, waiting, late = (Peer(harness, harness.connect()) for _ in range(3))
     slow.socket.sendall(slow.side.shake())
-    stage.turn()
+    harness.turn()
     waiting.socket.sendall(waiting.side.shake())
     late.socket.sendall(late.side.shake())
-    stage.turn()
+    harness.turn()
     assert received(waiting.socket) == b""
     slow.socket.close()  # in the middle of its handshake
-    stage.turn()
+    harness.turn()
     waiting.socket.sendall(waiting.side.shake(received(waiting.socket)))
-    stage.turn()
-    assert stage.accepted_by_backend() is not None, "the slot that was given back"
+    harness.turn()
+    assert harness.accepted_by_backend() is not None, "the slot that was given back"
     late.socket.sendall(late.side.shake(received(late.socket)))
-    stage.turn()
-    assert stage.accepted_by_backend() is not None
+    harness.turn()
+    assert harness.accepted_by_backend() is not None
 
 
-def test_no_slot_is_lost_when_everything_is_given_up_at_once(stages: Stages) -> None:
-    stage = stages(max_handshakes=1).serve()
-    for peer in [Peer(stage, stage.connect()) for _ in range(6)]:
+def test_no_slot_is_lost_when_everything_is_given_up_at_once(harnesses: Harnesses) -> None:
+    harness = harnesses(max_handshakes=1).serve()
+    for peer in [Peer(harness, harness.connect()) for _ in range(6)]:
         peer.socket.sendall(peer.side.shake())
-        stage.turn()
-    handshakes = stage.tunnel.handshakes
+        harness.turn()
+    handshakes = harness.tunnel.handshakes
     assert (handshakes._held, sum(map(len, handshakes._waiting.values()))) == (1, 5)
-    stage.tunnel.drain()
-    stage.turn()
+    harness.tunnel.drain()
+    harness.turn()
     assert (handshakes._held, handshakes._held_by_source, handshakes._waiting) == (0, {}, {})
 
 
-def test_a_connection_that_finds_no_slot_in_time_is_refused(stages: Stages) -> None:
-    stage = stages(max_handshakes=1, connect_timeout=10).serve()
-    refused = Peer(stage, stage.connect())
-    stage.clock.now += 5
-    holder = Peer(stage, stage.connect())
+def test_a_connection_that_finds_no_slot_in_time_is_refused(harnesses: Harnesses) -> None:
+    harness = harnesses(max_handshakes=1, connect_timeout=10).serve()
+    refused = Peer(harness, harness.connect())
+    harness.clock.now += 5
+    holder = Peer(harness, harness.connect())
     for peer in (holder, refused):
         peer.socket.sendall(peer.side.shake())
-        stage.turn()
+        harness.turn()
     assert received(refused.socket) == b"", "the other one has the slot"
-    stage.later(5)
-    assert stage.tunnel.counters.reasons == {"too-many-handshakes": 1}
-    assert "reason=too-many-handshakes" in "".join(stage.log.lines)
+    harness.later(5)
+    assert harness.tunnel.counters.reasons == {"too-many-handshakes": 1}
+    assert "reason=too-many-handshakes" in "".join(harness.log.lines)
 
 
 # -- accepting
 
 
-def test_at_its_limit_a_tunnel_accepts_no_more_until_one_has_ended(stages: Stages) -> None:
-    stage = stages(max_concurrent_conns=2).serve()
-    first, first_backend = carried(stage)
-    carried(stage)
-    waiting = stage.connect()
-    stage.turn()
-    assert len(stage.tunnel) == 2
-    assert stage.tunnel.counters.accepted == 2
+def test_at_its_limit_a_tunnel_accepts_no_more_until_one_has_ended(harnesses: Harnesses) -> None:
+    harness = harnesses(max_concurrent_conns=2).serve()
+    first, first_backend = carried(harness)
+    carried(harness)
+    waiting = harness.connect()
+    harness.turn()
+    assert len(harness.tunnel) == 2
+    assert harness.tunnel.counters.accepted == 2
     assert not is_over(waiting), "it waits in the queue"
-    hang_up(stage, first, first_backend)
-    assert stage.tunnel.counters.accepted == 3
-    peer = Peer(stage, waiting).shake()
-    backend = stage.accepted_by_backend()
+    hang_up(harness, first, first_backend)
+    assert harness.tunnel.counters.accepted == 3
+    peer = Peer(harness, waiting).shake()
+    backend = harness.accepted_by_backend()
     assert backend is not None
     peer.say(b"served after all")
     assert received(backend) == b"served after all"
 
 
 class FakeListener:
-    """A listener whose `accept` answers as told, and has always something to tell."""
+    """A listener whose `accept` returns the given results and is always readable."""
 
     def __init__(self, *answers: int | socket.socket) -> None:
         self.answers = list(answers)
@@ -653,132 +659,132 @@ class FakeListener:
         self.is_closed = True
 
 
-def with_listener(stage: Stage, *answers: int | socket.socket) -> FakeListener:
+def with_listener(harness: TunnelHarness, *answers: int | socket.socket) -> FakeListener:
     listener = FakeListener(*answers)
-    listener.clock = stage.clock
-    stage.tunnel.swap(generation())
-    stage.tunnel.open(listener)  # type: ignore[arg-type]
+    listener.clock = harness.clock
+    harness.tunnel.swap(generation())
+    harness.tunnel.open(listener)  # type: ignore[arg-type]
     return listener
 
 
-def test_out_of_descriptors_accepting_waits_longer_each_time_up_to_a_second(stages: Stages) -> None:
-    stage = stages()
-    listener = with_listener(stage, *[errno.EMFILE] * 12)
-    start = stage.clock.now
+def test_out_of_descriptors_accepting_waits_longer_each_time_up_to_a_second(harnesses: Harnesses) -> None:
+    harness = harnesses()
+    listener = with_listener(harness, *[errno.EMFILE] * 12)
+    start = harness.clock.now
     for _ in range(4000):
-        stage.turn(2)  # the deadline, and the attempt that follows from it
-        stage.clock.now += 0.001
+        harness.turn(2)  # the deadline, and the attempt that follows from it
+        harness.clock.now += 0.001
         if len(listener.attempts) == 11:
             break
     waits = [round(after - before, 3) for before, after in zip(listener.attempts, listener.attempts[1:], strict=False)]
     ideal = [0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.0, 1.0]
     assert listener.attempts[0] == start
     assert all(0 <= round(wait - wanted, 3) <= 0.001 for wait, wanted in zip(waits, ideal, strict=False)), waits
-    assert stage.tunnel.counters.accept_errors == len(listener.attempts)
-    assert stage.log.lines[0] == "error accepting connection: accept tcp:127.0.0.1:8443: too many open files"
+    assert harness.tunnel.counters.accept_errors == len(listener.attempts)
+    assert harness.log.lines[0] == "error accepting connection: accept tcp:127.0.0.1:8443: too many open files"
 
 
-def test_after_an_accepted_connection_the_first_wait_is_short_again(stages: Stages) -> None:
-    stage = stages()
+def test_after_an_accepted_connection_the_first_wait_is_short_again(harnesses: Harnesses) -> None:
+    harness = harnesses()
     near, far = socket.socketpair()
-    stage.opened(far)
-    listener = with_listener(stage, *[errno.EMFILE] * 6, near, errno.EMFILE)
+    harness.opened(far)
+    listener = with_listener(harness, *[errno.EMFILE] * 6, near, errno.EMFILE)
     while len(listener.attempts) < 8:
-        stage.later(1)
-    assert stage.tunnel.counters.accepted == 1
-    stage.clock.now += 0.0051
-    stage.turn(2)
+        harness.later(1)
+    assert harness.tunnel.counters.accepted == 1
+    harness.clock.now += 0.0051
+    harness.turn(2)
     assert len(listener.attempts) > 8
 
 
 @pytest.mark.parametrize("number", [errno.ECONNABORTED, errno.EPROTO])
-def test_a_connection_that_was_gone_before_it_was_accepted_is_nobodys_error(stages: Stages, number: int) -> None:
-    stage = stages()
+def test_a_connection_that_was_gone_before_it_was_accepted_is_nobodys_error(harnesses: Harnesses, number: int) -> None:
+    harness = harnesses()
     near, far = socket.socketpair()
-    stage.opened(far)
-    with_listener(stage, number, near)
-    stage.turn(2)
-    assert stage.log.lines == []
-    assert stage.tunnel.counters.summary() == "accepted=1"
+    harness.opened(far)
+    with_listener(harness, number, near)
+    harness.turn(2)
+    assert harness.log.lines == []
+    assert harness.tunnel.counters.summary() == "accepted=1"
 
 
-def test_while_accepting_waits_the_end_of_a_session_does_not_end_the_wait(stages: Stages) -> None:
-    stage = stages()
+def test_while_accepting_waits_the_end_of_a_session_does_not_end_the_wait(harnesses: Harnesses) -> None:
+    harness = harnesses()
     near, far = socket.socketpair()
-    listener = with_listener(stage, near, errno.EMFILE)
-    stage.turn(2)
+    listener = with_listener(harness, near, errno.EMFILE)
+    harness.turn(2)
     assert len(listener.attempts) == 2
     far.close()
-    stage.turn()
-    assert len(stage.tunnel) == 0
+    harness.turn()
+    assert len(harness.tunnel) == 0
     assert len(listener.attempts) == 2
-    stage.later(0.1)
+    harness.later(0.1)
     assert len(listener.attempts) > 2
 
 
 # -- names
 
 
-def test_a_name_is_asked_for_when_a_peer_is_admitted_and_answered_later(stages: Stages) -> None:
-    stage = stages(target=NAMED).serve()
-    sock = stage.connect()
-    assert stage.asked == [], "not for a stranger"
-    peer = Peer(stage, sock).shake()
-    ((address, answer),) = stage.asked
+def test_a_name_is_asked_for_when_a_peer_is_admitted_and_answered_later(harnesses: Harnesses) -> None:
+    harness = harnesses(target=NAMED).serve()
+    sock = harness.connect()
+    assert harness.asked == [], "not for a stranger"
+    peer = Peer(harness, sock).shake()
+    ((address, answer),) = harness.asked
     assert address == NAMED
-    assert stage.accepted_by_backend() is None
-    answer((SocketAddress(socket.AF_UNIX, str(stage.place / "backend")),))
-    stage.turn()
-    backend = stage.accepted_by_backend()
+    assert harness.accepted_by_backend() is None
+    answer((SocketAddress(socket.AF_UNIX, str(harness.place / "backend")),))
+    harness.turn()
+    backend = harness.accepted_by_backend()
     assert backend is not None
     peer.say(b"through")
     assert received(backend) == b"through"
 
 
-def test_a_name_that_is_not_found_is_said_and_counted(stages: Stages) -> None:
-    stage = stages(target=NAMED).serve()
-    peer = Peer(stage, stage.connect()).shake()
-    stage.asked[0][1](TargetError(TargetFault.RESOLVE, "db.example:5432: name or service not known"))
-    stage.turn()
-    assert stage.log.lines == [f"error on dial: db.example:5432: name or service not known reason=name-not-resolved{KNOWN}"]
-    assert stage.tunnel.counters.dial_failed == 1
+def test_a_name_that_is_not_found_is_said_and_counted(harnesses: Harnesses) -> None:
+    harness = harnesses(target=NAMED).serve()
+    peer = Peer(harness, harness.connect()).shake()
+    harness.asked[0][1](TargetError(TargetFault.RESOLVE, "db.example:5432: name or service not known"))
+    harness.turn()
+    assert harness.log.lines == [f"error on dial: db.example:5432: name or service not known reason=name-not-resolved{KNOWN}"]
+    assert harness.tunnel.counters.dial_failed == 1
     peer.hear()
     assert is_over(peer.socket)
 
 
 @pytest.mark.parametrize("is_found", [True, False])
-def test_an_answer_for_a_session_that_is_gone_is_dropped(stages: Stages, is_found: bool) -> None:
-    stage = stages(target=NAMED).serve()
-    peer = Peer(stage, stage.connect()).shake()
+def test_an_answer_for_a_session_that_is_gone_is_dropped(harnesses: Harnesses, is_found: bool) -> None:
+    harness = harnesses(target=NAMED).serve()
+    peer = Peer(harness, harness.connect()).shake()
     peer.socket.close()
-    stage.turn()
-    assert len(stage.tunnel) == 0
-    assert stage.log.take() == [
+    harness.turn()
+    assert len(harness.tunnel) == 0
+    assert harness.log.take() == [
         f"error on dial: client closed the connection before the target was connected reason=client-gone{KNOWN}"
     ]
-    assert stage.tunnel.counters.client_gone == 1
-    found = (SocketAddress(socket.AF_UNIX, str(stage.place / "backend")),)
-    stage.asked[0][1](found if is_found else TargetError(TargetFault.RESOLVE, "not found"))
-    stage.turn()
-    assert stage.accepted_by_backend() is None
-    assert stage.log.lines == []
+    assert harness.tunnel.counters.client_gone == 1
+    found = (SocketAddress(socket.AF_UNIX, str(harness.place / "backend")),)
+    harness.asked[0][1](found if is_found else TargetError(TargetFault.RESOLVE, "not found"))
+    harness.turn()
+    assert harness.accepted_by_backend() is None
+    assert harness.log.lines == []
 
 
-def test_a_peer_that_goes_while_the_target_is_dialled_takes_the_dialling_with_it(stages: Stages) -> None:
-    stage = stages(target=silent_target()).serve()
-    peer = Peer(stage, stage.connect()).shake()
-    assert len(stage.tunnel) == 1
+def test_a_peer_that_goes_while_the_target_is_dialled_takes_the_dialling_with_it(harnesses: Harnesses) -> None:
+    harness = harnesses(target=silent_target()).serve()
+    peer = Peer(harness, harness.connect()).shake()
+    assert len(harness.tunnel) == 1
     peer.socket.close()
-    stage.turn()
-    assert len(stage.tunnel) == 0
-    assert not [sock for sock in stage.loop._owners.values() if sock is not stage.tunnel], "every socket is given up"
+    harness.turn()
+    assert len(harness.tunnel) == 0
+    assert not [sock for sock in harness.loop._owners.values() if sock is not harness.tunnel], "every socket is given up"
 
 
 _SILENT: list[socket.socket] = []
 
 
 def silent_target() -> TcpAddress:
-    """Where connections are neither taken nor refused: the queue of a listener is full."""
+    """A target that neither accepts nor refuses connections: its queue is full."""
     if not _SILENT:
         _SILENT.append(socket.socket())
         _SILENT[0].bind(("127.0.0.1", 0))
@@ -801,43 +807,45 @@ def _close_silent() -> Iterator[None]:
 # -- limits before the relay
 
 
-def test_a_handshake_that_does_not_end_is_given_up(stages: Stages) -> None:
-    stage = stages(connect_timeout=10).serve()
-    sock = stage.connect()
+def test_a_handshake_that_does_not_end_is_given_up(harnesses: Harnesses) -> None:
+    harness = harnesses(connect_timeout=10).serve()
+    sock = harness.connect()
     sock.send(Side(PEER_CONTEXTS[False, TLS13]).shake()[:20])
-    stage.later(9.9)
-    assert len(stage.tunnel) == 1
-    stage.later(0.2)
-    assert stage.log.lines == [
+    harness.later(9.9)
+    assert len(harness.tunnel) == 1
+    harness.later(0.2)
+    assert harness.log.lines == [
         "error on TLS handshake from unix:@: nothing within the connect timeout of 10s reason=handshake-timeout"
     ]
-    assert len(stage.tunnel) == 0
+    assert len(harness.tunnel) == 0
 
 
 @pytest.mark.parametrize("phase", ["name", "dial"])
 @pytest.mark.parametrize("is_server", [True, False], ids=["server", "client"])
-def test_a_target_that_does_not_answer_is_given_up_within_the_same_time(stages: Stages, phase: str, is_server: bool) -> None:
+def test_a_target_that_does_not_answer_is_given_up_within_the_same_time(
+    harnesses: Harnesses, phase: str, is_server: bool
+) -> None:
     target = NAMED if phase == "name" else silent_target()
-    stage = stages(connect_timeout=10, target=target, is_server=is_server).serve()
-    sock = stage.connect()
-    stage.later(5)
+    harness = harnesses(connect_timeout=10, target=target, is_server=is_server).serve()
+    sock = harness.connect()
+    harness.later(5)
     if is_server:
-        Peer(stage, sock).shake()
-    stage.later(4.9)
-    assert len(stage.tunnel) == 1
-    stage.later(0.2)
+        Peer(harness, sock).shake()
+    harness.later(4.9)
+    assert len(harness.tunnel) == 1
+    harness.later(0.2)
     for_whom = KNOWN if is_server else CALLER
-    assert stage.log.lines == [f"error on dial: {target}: nothing within the connect timeout of 10s reason=timeout{for_whom}"]
-    assert stage.tunnel.counters.dial_failed == 1
-    assert len(stage.tunnel) == 0
-    stage.later(100)  # for a peer that has not taken its leave
-    assert not [owner for owner in stage.loop._owners.values() if owner is not stage.tunnel]
+    assert harness.log.lines == [f"error on dial: {target}: nothing within the connect timeout of 10s reason=timeout{for_whom}"]
+    assert harness.tunnel.counters.dial_failed == 1
+    assert len(harness.tunnel) == 0
+    harness.later(100)  # for a peer that has not taken its leave
+    assert not [owner for owner in harness.loop._owners.values() if owner is not harness.tunnel]
 
 
-def test_a_carried_connection_is_not_bound_by_the_connect_timeout(stages: Stages) -> None:
-    stage = stages(connect_timeout=10).serve()
-    peer, backend = carried(stage)
-    stage.later(1000)
+def test_a_carried_connection_is_not_bound_by_the_connect_timeout(harnesses: Harnesses) -> None:
+    harness = harnesses(connect_timeout=10).serve()
+    peer, backend = carried(harness)
+    harness.later(1000)
     peer.say(b"long after")
     assert received(backend) == b"long after"
 
@@ -845,88 +853,92 @@ def test_a_carried_connection_is_not_bound_by_the_connect_timeout(stages: Stages
 # -- the end of all
 
 
-def test_a_drain_lets_what_is_carried_go_on_and_gives_the_rest_up(stages: Stages) -> None:
-    stage = stages().serve()
-    peer, backend = carried(stage)
-    shaking = stage.connect()
+def test_a_drain_lets_what_is_carried_go_on_and_gives_the_rest_up(harnesses: Harnesses) -> None:
+    harness = harnesses().serve()
+    peer, backend = carried(harness)
+    shaking = harness.connect()
     emptied: list[int] = []
-    stage.tunnel.on_empty = lambda: emptied.append(len(stage.tunnel))
-    stage.tunnel.drain()
-    stage.turn()
+    harness.tunnel.on_empty = lambda: emptied.append(len(harness.tunnel))
+    harness.tunnel.drain()
+    harness.turn()
     assert is_over(shaking)
-    assert len(stage.tunnel) == 1
+    assert len(harness.tunnel) == 1
     with pytest.raises(OSError, match=r"refused|No such file"):
-        stage.connect()
+        harness.connect()
     peer.say(b"in peace")
     assert received(backend) == b"in peace"
-    hang_up(stage, peer, backend)
+    hang_up(harness, peer, backend)
     assert emptied == [0]
 
 
-def test_a_drain_ends_a_wait_of_accepting(stages: Stages) -> None:
-    stage = stages()
-    listener = with_listener(stage, errno.EMFILE)
-    stage.turn(1)
-    stage.tunnel.drain()
-    stage.later(100)
+def test_a_drain_ends_a_wait_of_accepting(harnesses: Harnesses) -> None:
+    harness = harnesses()
+    listener = with_listener(harness, errno.EMFILE)
+    harness.turn(1)
+    harness.tunnel.drain()
+    harness.later(100)
     assert len(listener.attempts) == 1
     assert listener.is_closed
 
 
-def test_a_cut_ends_what_is_open(stages: Stages) -> None:
-    stage = stages().serve()
-    carried(stage)
-    carried(stage)
-    assert stage.tunnel.abort() == 2
-    assert len(stage.tunnel) == 0
-    assert [line.rpartition(" ")[2] for line in stage.log.lines[2:]] == ["end=shutdown"] * 2
+def test_a_cut_ends_what_is_open(harnesses: Harnesses) -> None:
+    harness = harnesses().serve()
+    carried(harness)
+    carried(harness)
+    assert harness.tunnel.abort() == 2
+    assert len(harness.tunnel) == 0
+    assert [line.rpartition(" ")[2] for line in harness.log.lines[2:]] == ["end=shutdown"] * 2
 
 
 # -- bugs
 
 
-def test_a_bug_in_one_session_ends_that_one_and_is_said_in_one_line(stages: Stages, monkeypatch: pytest.MonkeyPatch) -> None:
-    stage = stages().serve()
-    peer, backend = carried(stage)
-    other, other_backend = carried(stage)
-    stage.log.take()
+def test_a_bug_in_one_session_ends_that_one_and_is_said_in_one_line(
+    harnesses: Harnesses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = harnesses().serve()
+    peer, backend = carried(harness)
+    other, other_backend = carried(harness)
+    harness.log.take()
     with monkeypatch.context() as patched:
         patched.setattr(TlsEnd, "open_one", fail)
         patched.setattr(TlsEnd, "open_records", fail)
         peer.say(b"boom")
-    lines = stage.log.take()
+    lines = harness.log.take()
     assert lines[0].startswith("internal error: Traceback ")
     assert "RuntimeError: a bug" in lines[0]
     assert "\n" not in lines[0]
     assert lines[1].endswith(" end=internal-error")
-    assert stage.tunnel.counters.crashed == 1
-    assert len(stage.tunnel) == 1
+    assert harness.tunnel.counters.crashed == 1
+    assert len(harness.tunnel) == 1
     other.say(b"unharmed")
     assert received(other_backend) == b"unharmed"
     assert backend.fileno() >= 0
 
 
-def test_a_bug_between_the_verdict_and_the_relay_ends_its_session_only(stages: Stages) -> None:
-    stage = stages(target=NAMED)
-    stage.tunnel._resolve_later = fail
-    stage.serve()
-    Peer(stage, stage.connect()).shake()
-    assert stage.tunnel.counters.crashed == 1
-    assert len(stage.tunnel) == 0
-    assert "RuntimeError: a bug" in stage.log.lines[0]
-    assert is_over(stage.connect()) is False, "the next one is accepted"
+def test_a_bug_between_the_verdict_and_the_relay_ends_its_session_only(harnesses: Harnesses) -> None:
+    harness = harnesses(target=NAMED)
+    harness.tunnel._resolve_later = fail
+    harness.serve()
+    Peer(harness, harness.connect()).shake()
+    assert harness.tunnel.counters.crashed == 1
+    assert len(harness.tunnel) == 0
+    assert "RuntimeError: a bug" in harness.log.lines[0]
+    assert is_over(harness.connect()) is False, "the next one is accepted"
 
 
-def test_a_bug_before_the_first_step_is_counted_and_given_up_in_time(stages: Stages, monkeypatch: pytest.MonkeyPatch) -> None:
-    stage = stages(connect_timeout=10).serve()
+def test_a_bug_before_the_first_step_is_counted_and_given_up_in_time(
+    harnesses: Harnesses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = harnesses(connect_timeout=10).serve()
     with monkeypatch.context() as patched:
         patched.setattr(Session, "start", fail)
-        stage.connect()
-    assert stage.tunnel.counters.crashed == 1
-    carried(stage)
-    assert len(stage.tunnel) == 2
-    stage.later(11)
-    assert len(stage.tunnel) == 1
+        harness.connect()
+    assert harness.tunnel.counters.crashed == 1
+    carried(harness)
+    assert len(harness.tunnel) == 2
+    harness.later(11)
+    assert len(harness.tunnel) == 1
 
 
 def fail(*_anything: object) -> None:
@@ -936,100 +948,100 @@ def fail(*_anything: object) -> None:
 # -- as a client
 
 
-def dialled(stage: Stage, **fields: Any) -> tuple[socket.socket, Peer]:
-    """A plain program, and the TLS server that the tunnel has dialled for it."""
-    program = stage.connect()
-    accepted = stage.accepted_by_backend()
+def dialled(harness: TunnelHarness, **fields: Any) -> tuple[socket.socket, Peer]:
+    """A plain program, and the TLS server that the tunnel dialled for it."""
+    program = harness.connect()
+    accepted = harness.accepted_by_backend()
     assert accepted is not None
-    return program, Peer(stage, accepted, is_server=True, **fields)
+    return program, Peer(harness, accepted, is_server=True, **fields)
 
 
 @pytest.mark.parametrize("version", [TLS12, TLS13], ids=["tls12", "tls13"])
-def test_a_client_carries_and_says_so(stages: Stages, version: int) -> None:
-    stage = stages(is_server=False).serve()
-    program, server = dialled(stage, version=version)
+def test_a_client_carries_and_says_so(harnesses: Harnesses, version: int) -> None:
+    harness = harnesses(is_server=False).serve()
+    program, server = dialled(harness, version=version)
     server.shake()
     program.send(b"plain")
-    stage.turn()
+    harness.turn()
     assert server.hear() == b"plain"
     server.say(b"and back!")
     assert received(program) == b"and back!"
     server.end()
     program.close()
-    stage.turn()
-    opening, closing = stage.log.lines
-    assert opening.startswith(f"opening pipe: unix:@ [no tls] <-> unix:{stage.place}/backend [] peer=spiffe://a.test/peer")
+    harness.turn()
+    opening, closing = harness.log.lines
+    assert opening.startswith(f"opening pipe: unix:@ [no tls] <-> unix:{harness.place}/backend [] peer=spiffe://a.test/peer")
     assert "[forwarded 5 bytes, returned 9 bytes, open " in closing
 
 
-def test_what_a_program_says_before_the_server_is_known_waits(stages: Stages) -> None:
-    stage = stages(is_server=False).serve()
-    program, server = dialled(stage)
+def test_what_a_program_says_before_the_server_is_known_waits(harnesses: Harnesses) -> None:
+    harness = harnesses(is_server=False).serve()
+    program, server = dialled(harness)
     program.send(b"too early")
-    stage.turn()
+    harness.turn()
     server.shake()
-    stage.turn()
+    harness.turn()
     assert server.hear() == b"too early"
 
 
-def test_a_server_that_closes_without_a_word_is_an_error_on_dial(stages: Stages) -> None:
-    stage = stages(is_server=False).serve()
-    program, server = dialled(stage)
+def test_a_server_that_closes_without_a_word_is_an_error_on_dial(harnesses: Harnesses) -> None:
+    harness = harnesses(is_server=False).serve()
+    program, server = dialled(harness)
     received(server.socket)
     server.socket.close()
-    stage.turn()
-    (line,) = stage.log.lines
-    target = f"unix:{stage.place}/backend"
+    harness.turn()
+    (line,) = harness.log.lines
+    target = f"unix:{harness.place}/backend"
     assert line.startswith(
         f"error on dial: TLS handshake with {target}: the target closed the connection without sending anything"
     )
-    assert stage.tunnel.counters.summary() == "accepted=1 refused=1"
+    assert harness.tunnel.counters.summary() == "accepted=1 refused=1"
     assert program.fileno() >= 0
 
 
-def test_a_server_that_spoke_before_it_was_listened_to_is_heard(stages: Stages) -> None:
-    """Its banner came with the event that said it was reached."""
+def test_a_server_that_spoke_before_it_was_listened_to_is_heard(harnesses: Harnesses) -> None:
+    """Its banner came with the event for its connection."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(1)
-        stage = stages(is_server=False, target=TcpAddress("127.0.0.1", str(listener.getsockname()[1]))).serve()
-        program = stage.opened(socket.socket(socket.AF_UNIX))
-        program.connect(str(stage.place / "front"))
-        stage.turn(1)
-        server = stage.opened(listener.accept()[0])
+        harness = harnesses(is_server=False, target=TcpAddress("127.0.0.1", str(listener.getsockname()[1]))).serve()
+        program = harness.opened(socket.socket(socket.AF_UNIX))
+        program.connect(str(harness.place / "front"))
+        harness.turn(1)
+        server = harness.opened(listener.accept()[0])
         server.sendall(b"SSH-2.0-server\r\n")
-        stage.turn()
-    (line,) = stage.log.lines
+        harness.turn()
+    (line,) = harness.log.lines
     assert line.startswith("error on dial: TLS handshake with tcp:127.0.0.1:")
     assert line.endswith(f" reason=tls-failure{CALLER}")
 
 
-def test_a_server_that_says_nothing_is_given_up(stages: Stages) -> None:
-    stage = stages(is_server=False, connect_timeout=10).serve()
-    dialled(stage)
-    stage.later(11)
-    (line,) = stage.log.lines
+def test_a_server_that_says_nothing_is_given_up(harnesses: Harnesses) -> None:
+    harness = harnesses(is_server=False, connect_timeout=10).serve()
+    dialled(harness)
+    harness.later(11)
+    (line,) = harness.log.lines
     assert line.startswith("error on dial: TLS handshake with unix:")
     assert line.endswith(f"nothing within the connect timeout of 10s reason=handshake-timeout{CALLER}")
 
 
-def test_a_server_whom_no_rule_admits_is_an_error_on_dial_and_hears_nothing_of_the_program(stages: Stages) -> None:
-    stage = stages(is_server=False).serve(rules=(IdRule(parse_spiffe_id("spiffe://a.test/other")),))
-    program, server = dialled(stage)
+def test_a_server_whom_no_rule_admits_is_an_error_on_dial_and_hears_nothing_of_the_program(harnesses: Harnesses) -> None:
+    harness = harnesses(is_server=False).serve(rules=(IdRule(parse_spiffe_id("spiffe://a.test/other")),))
+    program, server = dialled(harness)
     program.send(b"secret")
-    stage.turn()
+    harness.turn()
     with pytest.raises(TlsError, match="alert"):
         server.shake()
-    (line,) = stage.log.lines
+    (line,) = harness.log.lines
     assert line.endswith(f": {NOT_ADMITTED}{CALLER}")
-    assert len(stage.tunnel) == 0
+    assert len(harness.tunnel) == 0
 
 
 @pytest.mark.parametrize("version", [TLS12, TLS13], ids=["tls12", "tls13"])
-def test_a_server_that_refuses_us_is_said_to_have_done_so(stages: Stages, version: int) -> None:
-    """In TLS 1.3 we hear of it only after our own handshake is over."""
-    stage = stages(is_server=False).serve()
-    program, server = dialled(stage)
+def test_a_server_that_refuses_us_is_said_to_have_done_so(harnesses: Harnesses, version: int) -> None:
+    """In TLS 1.3 the refusal arrives after our own handshake is done."""
+    harness = harnesses(is_server=False).serve()
+    program, server = dialled(harness)
     server.side = Side(refusing_server(version))
     flight = b""
     for _ in range(4):
@@ -1039,9 +1051,9 @@ def test_a_server_that_refuses_us_is_said_to_have_done_so(stages: Stages, versio
             flight = server.side.end.take()
         with suppress(BrokenPipeError):  # it has heard enough
             server.socket.sendall(flight)
-        stage.turn()
-    assert any("refused us: " in line for line in stage.log.lines), stage.log.lines
-    assert len(stage.tunnel) == 0
+        harness.turn()
+    assert any("refused us: " in line for line in harness.log.lines), harness.log.lines
+    assert len(harness.tunnel) == 0
     assert program.fileno() >= 0
 
 
@@ -1071,57 +1083,57 @@ def test_the_name_that_a_client_asks_for_is_its_targets_host(is_server: bool, ta
     assert TunnelSettings(is_server=is_server, target=target).server_name == name
 
 
-def test_a_clients_handshake_uses_the_generation_of_its_moment_and_not_of_the_accept(stages: Stages) -> None:
-    """Dialling may take seconds: what came meanwhile counts, and an identity that ended meanwhile is not shown."""
-    stage = stages(target=TcpAddress("db.example", "5432"), is_server=False).serve(lasts=100)
-    stage.connect()
-    ((_, answer),) = stage.asked
-    stage.wall += 101
-    answer(resolve_now(UnixAddress(str(stage.place / "backend"))) or ())
-    stage.turn()
-    dialled, _ = stage.backend.accept()
-    assert received(stage.opened(dialled)) == b"", "no ClientHello with an identity that has expired"
-    assert stage.tunnel.counters.no_identity == 1
+def test_a_clients_handshake_uses_the_generation_of_its_moment_and_not_of_the_accept(harnesses: Harnesses) -> None:
+    """A dial may take seconds: input received meanwhile is kept, and an identity that expired meanwhile is not presented."""
+    harness = harnesses(target=TcpAddress("db.example", "5432"), is_server=False).serve(lasts=100)
+    harness.connect()
+    ((_, answer),) = harness.asked
+    harness.wall += 101
+    answer(resolve_now(UnixAddress(str(harness.place / "backend"))) or ())
+    harness.turn()
+    dialled, _ = harness.backend.accept()
+    assert received(harness.opened(dialled)) == b"", "no ClientHello with an identity that has expired"
+    assert harness.tunnel.counters.no_identity == 1
 
 
 # -- who sends something and closes at once
 
 
 @pytest.mark.parametrize("version", [TLS12, TLS13], ids=["tls12", "tls13"])
-def test_every_program_that_writes_and_closes_at_once_is_carried(stages: Stages, version: int) -> None:
-    stage = stages(is_server=False).serve()
+def test_every_program_that_writes_and_closes_at_once_is_carried(harnesses: Harnesses, version: int) -> None:
+    harness = harnesses(is_server=False).serve()
     for number in range(20):
         with socket.socket(socket.AF_UNIX) as program:
-            program.connect(str(stage.place / "front"))
+            program.connect(str(harness.place / "front"))
             program.send(b"message %d" % number)
-        stage.turn()
-        backend = stage.accepted_by_backend()
-        assert backend is not None, stage.log.lines
-        server = Peer(stage, backend, is_server=True, version=version).shake()
+        harness.turn()
+        backend = harness.accepted_by_backend()
+        assert backend is not None, harness.log.lines
+        server = Peer(harness, backend, is_server=True, version=version).shake()
         assert server.hear() == b"message %d" % number
         assert server.side.end.has_ended
         server.end()
-    assert stage.tunnel.counters.summary() == "accepted=20 carried=20 close_notify=20"
+    assert harness.tunnel.counters.summary() == "accepted=20 carried=20 close_notify=20"
 
 
 @pytest.mark.parametrize("where", ["name resolution", "handshake"])
-def test_a_program_may_write_and_close_while_its_target_is_being_reached(stages: Stages, where: str) -> None:
-    stage = stages(is_server=False, target=NAMED).serve()
-    program = stage.connect()
-    endpoint = SocketAddress(socket.AF_UNIX, str(stage.place / "backend"))
+def test_a_program_may_write_and_close_while_its_target_is_being_reached(harnesses: Harnesses, where: str) -> None:
+    harness = harnesses(is_server=False, target=NAMED).serve()
+    program = harness.connect()
+    endpoint = SocketAddress(socket.AF_UNIX, str(harness.place / "backend"))
     if where == "handshake":
-        stage.asked[0][1]((endpoint,))
-        stage.turn()
+        harness.asked[0][1]((endpoint,))
+        harness.turn()
     program.send(b"a message")
-    stage.turn()
+    harness.turn()
     program.close()
-    stage.turn()
+    harness.turn()
     if where == "name resolution":
-        stage.asked[0][1]((endpoint,))
-        stage.turn()
-    backend = stage.accepted_by_backend()
-    assert backend is not None, stage.log.lines
-    server = Peer(stage, backend, is_server=True).shake()
+        harness.asked[0][1]((endpoint,))
+        harness.turn()
+    backend = harness.accepted_by_backend()
+    assert backend is not None, harness.log.lines
+    server = Peer(harness, backend, is_server=True).shake()
     assert server.hear() == b"a message"
     assert server.side.end.has_ended
 
@@ -1130,13 +1142,13 @@ def test_a_program_may_write_and_close_while_its_target_is_being_reached(stages:
 @pytest.mark.parametrize("is_early", [True, False], ids=["with the handshake", "behind it"])
 @pytest.mark.parametrize("version", [TLS12, TLS13], ids=["tls12", "tls13"])
 def test_a_peer_may_send_and_close_while_its_target_is_dialled(
-    stages: Stages, version: int, is_early: bool, is_orderly: bool
+    harnesses: Harnesses, version: int, is_early: bool, is_orderly: bool
 ) -> None:
-    stage = stages(target=NAMED).serve()
-    peer = Peer(stage, stage.connect(), version=version)
+    harness = harnesses(target=NAMED).serve()
+    peer = Peer(harness, harness.connect(), version=version)
     if is_early and version == TLS13:
         peer.socket.sendall(peer.side.shake())
-        stage.turn()
+        harness.turn()
         stream = peer.side.shake(received(peer.socket))
     else:
         peer.shake()
@@ -1146,37 +1158,37 @@ def test_a_peer_may_send_and_close_while_its_target_is_dialled(
         stream += peer.side.end.close_notify()
     peer.socket.sendall(stream)
     if not is_early:
-        stage.turn()
+        harness.turn()
     peer.socket.close()
-    stage.turn()
-    assert len(stage.tunnel) == 1, stage.log.lines
-    stage.asked[0][1]((SocketAddress(socket.AF_UNIX, str(stage.place / "backend")),))
-    stage.turn()
-    backend = stage.accepted_by_backend()
-    assert backend is not None, stage.log.lines
+    harness.turn()
+    assert len(harness.tunnel) == 1, harness.log.lines
+    harness.asked[0][1]((SocketAddress(socket.AF_UNIX, str(harness.place / "backend")),))
+    harness.turn()
+    backend = harness.accepted_by_backend()
+    assert backend is not None, harness.log.lines
     assert received(backend) == b"all that it has to say"
     assert is_over(backend)
 
 
-def test_what_arrived_before_a_reset_is_carried_to_the_target(stages: Stages) -> None:
+def test_what_arrived_before_a_reset_is_carried_to_the_target(harnesses: Harnesses) -> None:
     """A TLS 1.3 client that closes without reading the session tickets resets the connection."""
-    stage = stages(target=NAMED)
-    stage.tunnel.swap(generation())
+    harness = harnesses(target=NAMED)
+    harness.tunnel.swap(generation())
     listener = open_listener(TcpAddress("127.0.0.1", "0"))
-    stage.tunnel.open(listener)
-    sock = stage.opened(socket.create_connection(listener.socket.getsockname()))
+    harness.tunnel.open(listener)
+    sock = harness.opened(socket.create_connection(listener.socket.getsockname()))
     sock.setblocking(False)
-    peer = Peer(stage, sock)
+    peer = Peer(harness, sock)
     sock.sendall(peer.side.shake())
-    stage.turn()
+    harness.turn()
     sock.sendall(peer.side.shake(received(sock)) + peer.side.seal(b"a request"))
-    stage.turn()
+    harness.turn()
     sock.sendall(peer.side.seal(b", and the rest"))
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
     sock.close()
-    stage.turn()
-    stage.asked[0][1]((SocketAddress(socket.AF_UNIX, str(stage.place / "backend")),))
-    stage.turn()
-    backend = stage.accepted_by_backend()
-    assert backend is not None, stage.log.lines
+    harness.turn()
+    harness.asked[0][1]((SocketAddress(socket.AF_UNIX, str(harness.place / "backend")),))
+    harness.turn()
+    backend = harness.accepted_by_backend()
+    assert backend is not None, harness.log.lines
     assert received(backend) == b"a request, and the rest"

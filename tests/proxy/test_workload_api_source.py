@@ -1,4 +1,4 @@
-"""What follows from an update: all is built before anything is used, and of a storm only the newest counts."""
+"""Updates are used as a whole or not at all, and of several pending updates only the newest."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from tunnel.spiffe.endpoint import WorkloadEndpoint
 from tunnel.status.counters import WorkloadApiState
 
 
-class Refusing:
-    """A publisher that can use nothing."""
+class RefusingSink:
+    """A sink that can use no credentials."""
 
     def use(self, number: int, credentials: Credentials) -> None:
         raise IdentityError(IdentityFault.BAD_CERTIFICATE, "OpenSSL cannot present this")
@@ -50,7 +50,7 @@ def lines() -> RecordedLog:
 
 @pytest.fixture
 def source(lines: RecordedLog) -> WorkloadApiSource:
-    return WorkloadApiSource(WorkloadApi(WorkloadEndpoint(path="/nowhere/agent.sock")), Refusing(), lines)
+    return WorkloadApiSource(WorkloadApi(WorkloadEndpoint(path="/nowhere/agent.sock")), RefusingSink(), lines)
 
 
 def update(number: int) -> Updated:
@@ -87,7 +87,7 @@ def test_of_a_storm_of_updates_the_newest_counts_and_nothing_else_is_passed_over
 
 
 def test_an_update_that_an_equal_one_follows_at_once_is_still_a_new_one() -> None:
-    """Ours was renewed, and then a neighbour's, which is no news for us."""
+    """Our SVID was renewed, then another SVID, which does not concern us."""
     new, equal = update(1), replace(update(1), is_new=False)
 
     async def receive(*events: WorkloadEvent) -> list[WorkloadEvent]:
@@ -101,7 +101,7 @@ def test_an_update_that_an_equal_one_follows_at_once_is_still_a_new_one() -> Non
 
 
 def test_the_state_of_the_workload_api_is_shown_after_each_event(lines: RecordedLog) -> None:
-    sink = Refusing()
+    sink = RefusingSink()
     source = WorkloadApiSource(WorkloadApi(WorkloadEndpoint(path="/nowhere/agent.sock")), sink, lines)
     source._apply(Rejected(IdentityError(IdentityFault.NO_SVID, "the update holds no SVID")))
     source._apply(Disconnected("UNAVAILABLE", "no such file", 1.0))

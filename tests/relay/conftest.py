@@ -11,7 +11,7 @@ from tests.support.socket_pairs import Wire, Wires
 
 @pytest.fixture
 def wires() -> Iterator[Wires]:
-    """A maker of carried connections, which are closed at the end, the newest first."""
+    """Create relays, which are closed at the end, the newest first."""
     made: list[Wire] = []
 
     def make(*args: object, **fields: object) -> Wire:

@@ -1,4 +1,4 @@
-"""Where ACME authorities look in, a probe gets its answer and nothing else; all others meet what they always met."""
+"""A listener with ACME: a challenge is answered and closed; other clients get the usual handshake."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ BOTH_VERSIONS = pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIO
 MAIN = TlsContext(Presented(OURS.chain, OURS.leaf.key), PeerAuth(admission(ROOT)), is_server=True, accepts_acme=True)
 
 
-class Door:
-    """A gated handshake of ours, and a peer through OpenSSL's public calls."""
+class AcmeExchange:
+    """An AcmeHandshake on one end, and a peer that uses OpenSSL's public API on the other."""
 
     def __init__(self, pair: tuple[socket.socket, socket.socket], *, is_asked: bool = True) -> None:
         self.loop = Loop(Clock())
@@ -78,7 +78,7 @@ class Door:
         who: Identity | None = None,
         size: int = 1 << 20,
     ) -> PublicPeer:
-        """Carry flights in pieces of a size until nobody has anything to say."""
+        """Exchange flights in pieces of `size` bytes until neither side has more."""
         made = public_context(who, version=version)
         if offers:
             made.set_alpn_protos(list(offers))
@@ -107,16 +107,16 @@ class Door:
 
 
 @pytest.fixture
-def doors() -> Iterator[list[Door]]:
-    made: list[Door] = []
+def exchanges() -> Iterator[list[AcmeExchange]]:
+    made: list[AcmeExchange] = []
     yield made
-    for door in made:
-        door.close()
+    for exchange in made:
+        exchange.close()
 
 
-def open_door(doors: list[Door], *, is_unix: bool = False, is_asked: bool = True) -> Door:
-    doors.append(Door(unix_pair() if is_unix else tcp_pair(), is_asked=is_asked))
-    return doors[-1]
+def open_door(exchanges: list[AcmeExchange], *, is_unix: bool = False, is_asked: bool = True) -> AcmeExchange:
+    exchanges.append(AcmeExchange(unix_pair() if is_unix else tcp_pair(), is_asked=is_asked))
+    return exchanges[-1]
 
 
 def shown(peer: PublicPeer) -> x509.Certificate:
@@ -129,81 +129,87 @@ def shown(peer: PublicPeer) -> x509.Certificate:
 @pytest.mark.parametrize("is_unix", [False, True], ids=["tcp", "unix"])
 @pytest.mark.parametrize("size", [1 << 20, 1, 7])
 def test_a_probe_gets_its_answer_without_a_certificate_of_its_own(
-    doors: list[Door], version: int, is_unix: bool, size: int
+    exchanges: list[AcmeExchange], version: int, is_unix: bool, size: int
 ) -> None:
-    door = open_door(doors, is_unix=is_unix)
-    peer = door.meet(version, size=size)
+    exchange = open_door(exchanges, is_unix=is_unix)
+    peer = exchange.meet(version, size=size)
     assert peer.is_done, peer.error
     assert shown(peer) == ANSWER.leaf.built
-    assert door.outcome == ["probed"]
+    assert exchange.outcome == ["probed"]
 
 
 @BOTH_VERSIONS
 @pytest.mark.parametrize("offers", [(), (b"h2",), (b"h2", b"acme-tls/1")])
-def test_whoever_is_no_probe_must_still_show_a_certificate(doors: list[Door], version: int, offers: tuple[bytes, ...]) -> None:
-    door = open_door(doors)
-    door.meet(version, offers=offers)
-    (outcome,) = door.outcome
+def test_whoever_is_no_probe_must_still_show_a_certificate(
+    exchanges: list[AcmeExchange], version: int, offers: tuple[bytes, ...]
+) -> None:
+    exchange = open_door(exchanges)
+    exchange.meet(version, offers=offers)
+    (outcome,) = exchange.outcome
     assert isinstance(outcome, TlsError | PeerDenied)
 
 
 @BOTH_VERSIONS
-def test_a_probe_that_nobody_expects_must_show_a_certificate(doors: list[Door], version: int) -> None:
-    door = open_door(doors, is_asked=False)
-    door.meet(version)
-    (outcome,) = door.outcome
+def test_a_probe_that_nobody_expects_must_show_a_certificate(exchanges: list[AcmeExchange], version: int) -> None:
+    exchange = open_door(exchanges, is_asked=False)
+    exchange.meet(version)
+    (outcome,) = exchange.outcome
     assert isinstance(outcome, TlsError)
 
 
 @BOTH_VERSIONS
 @pytest.mark.parametrize("size", [1 << 20, 1])
 @pytest.mark.parametrize("name", ["", NAME])
-def test_a_peer_without_protocols_is_admitted_by_its_certificate(doors: list[Door], version: int, size: int, name: str) -> None:
-    door = open_door(doors)
-    peer = door.meet(version, offers=(), who=PEER, name=name, size=size)
-    (outcome,) = door.outcome
+def test_a_peer_without_protocols_is_admitted_by_its_certificate(
+    exchanges: list[AcmeExchange], version: int, size: int, name: str
+) -> None:
+    exchange = open_door(exchanges)
+    peer = exchange.meet(version, offers=(), who=PEER, name=name, size=size)
+    (outcome,) = exchange.outcome
     assert isinstance(outcome, HandshakeResult)
     assert shown(peer) == OURS.leaf.built
 
 
 @BOTH_VERSIONS
-def test_an_admitted_peer_that_speaks_acme_is_not_carried(doors: list[Door], version: int) -> None:
-    door = open_door(doors)
-    peer = door.meet(version, offers=(b"h2", b"acme-tls/1"), who=PEER)
-    assert door.outcome == ["probed"]
+def test_an_admitted_peer_that_speaks_acme_is_not_carried(exchanges: list[AcmeExchange], version: int) -> None:
+    exchange = open_door(exchanges)
+    peer = exchange.meet(version, offers=(b"h2", b"acme-tls/1"), who=PEER)
+    assert exchange.outcome == ["probed"]
     assert shown(peer) == OURS.leaf.built
 
 
 @BOTH_VERSIONS
-def test_an_admitted_peer_that_offers_other_protocols_is_told_that_there_are_none(doors: list[Door], version: int) -> None:
-    door = open_door(doors)
-    peer = door.meet(version, offers=(b"h2",), who=PEER)
+def test_an_admitted_peer_that_offers_other_protocols_is_told_that_there_are_none(
+    exchanges: list[AcmeExchange], version: int
+) -> None:
+    exchange = open_door(exchanges)
+    peer = exchange.meet(version, offers=(b"h2",), who=PEER)
     assert "no application protocol" in peer.error
 
 
 @pytest.mark.parametrize("is_unix", [False, True], ids=["tcp", "unix"])
 @pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\n\r\n", b"\x16\3\1\0\4\1\0\xff\xff", b"\x15\3\1\0\2\2\x28"])
-def test_noise_is_openssls_to_refuse(doors: list[Door], is_unix: bool, data: bytes) -> None:
-    door = open_door(doors, is_unix=is_unix)
-    door.far.sendall(data)
-    door.far.shutdown(socket.SHUT_WR)
+def test_noise_is_openssls_to_refuse(exchanges: list[AcmeExchange], is_unix: bool, data: bytes) -> None:
+    exchange = open_door(exchanges, is_unix=is_unix)
+    exchange.far.sendall(data)
+    exchange.far.shutdown(socket.SHUT_WR)
     for _ in range(4):
-        door.loop.turn(0)
-    (outcome,) = door.outcome
+        exchange.loop.turn(0)
+    (outcome,) = exchange.outcome
     assert isinstance(outcome, TlsError)
     assert outcome.reason in (TlsFault.PROTOCOL, TlsFault.REFUSED, TlsFault.CLOSED)
 
 
-def test_a_stranger_with_a_certificate_is_denied_as_before(doors: list[Door]) -> None:
-    door = open_door(doors)
-    door.meet(VERSIONS["tls13"], offers=(), who=identity("spiffe://b.test/stranger"))
-    (outcome,) = door.outcome
+def test_a_stranger_with_a_certificate_is_denied_as_before(exchanges: list[AcmeExchange]) -> None:
+    exchange = open_door(exchanges)
+    exchange.meet(VERSIONS["tls13"], offers=(), who=identity("spiffe://b.test/stranger"))
+    (outcome,) = exchange.outcome
     assert isinstance(outcome, PeerDenied)
     assert outcome.reason is Denial.UNKNOWN_TRUST_DOMAIN
 
 
-def test_a_silent_visitor_is_silent(doors: list[Door]) -> None:
-    door = open_door(doors)
-    door.far.close()
-    door.loop.turn(0)
-    assert door.outcome == ["silent"]
+def test_a_silent_visitor_is_silent(exchanges: list[AcmeExchange]) -> None:
+    exchange = open_door(exchanges)
+    exchange.far.close()
+    exchange.loop.turn(0)
+    assert exchange.outcome == ["silent"]

@@ -1,4 +1,4 @@
-"""A dial starts the next endpoint 250 ms after the last one, and takes the first that connects."""
+"""A dial starts the next attempt 250 ms after the last one, and keeps the first connection."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tunnel.relay.dial import Dial
 from tunnel.relay.loop import OUT, Loop
 
 
-class Caller:
-    """Who dials, with a clock that stands still."""
+class Dialler:
+    """The owner of a dial, with a clock that only the test advances."""
 
     def __init__(self) -> None:
         self.clock = Clock()
@@ -48,7 +48,7 @@ class Caller:
         return dial
 
     def until_heard(self) -> None:
-        """Turn until there is an outcome; loopback answers by itself."""
+        """Run turns until there is an outcome."""
         for _ in range(100):
             if self.reached or self.failures:
                 break
@@ -62,7 +62,7 @@ class Caller:
 
     @property
     def attempts(self) -> int:
-        """How many sockets the dial has open."""
+        """Return the number of sockets that the dial has open."""
         return len(self.loop._owners)
 
     @property
@@ -75,18 +75,18 @@ class Caller:
     # -- endpoints
 
     def listening(self) -> SocketAddress:
-        """One that answers."""
+        """An endpoint that accepts."""
         return self._listen(8)
 
     def refusing(self) -> SocketAddress:
-        """One where nobody listens."""
+        """An endpoint without a listener."""
         sock = socket.socket()
         sock.bind(("127.0.0.1", 0))
         self._sockets.append(sock)  # bound, so that nobody else comes to listen there
         return SocketAddress(socket.AF_INET, sock.getsockname())
 
     def silent(self) -> SocketAddress:
-        """One that does not answer: its queue is full."""
+        """An endpoint that does not answer because its queue is full."""
         endpoint = self._listen(0)
         self._queues[endpoint.address] = self._sockets[-1]
         for _ in range(3):
@@ -97,7 +97,7 @@ class Caller:
         return endpoint
 
     def empty(self, silent: SocketAddress) -> None:
-        """Accept what fills the queue of a silent endpoint, until the loop has an event."""
+        """Empty the queue of a silent endpoint until the loop has an event."""
         listener = self._queues[silent.address]
         listener.settimeout(20)
         while not self.reached:  # the kernel sends SYN again after a second
@@ -121,97 +121,97 @@ class Caller:
 
 
 @pytest.fixture
-def caller() -> Iterator[Caller]:
-    made = Caller()
+def dialler() -> Iterator[Dialler]:
+    made = Dialler()
     yield made
     made.close()
 
 
-def test_the_first_endpoint_that_answers_is_taken(caller: Caller) -> None:
-    first, second = caller.listening(), caller.listening()
-    caller.dial(first, second)
-    caller.until_heard()
-    assert caller.outcome == first
-    sock = caller.reached[0][0]
+def test_the_first_endpoint_that_answers_is_taken(dialler: Dialler) -> None:
+    first, second = dialler.listening(), dialler.listening()
+    dialler.dial(first, second)
+    dialler.until_heard()
+    assert dialler.outcome == first
+    sock = dialler.reached[0][0]
     assert sock.getpeername() == first.address
     assert not sock.getblocking()
     assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
     assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-    caller.later(100)
-    assert caller.outcome == first, "no deadline is left over"
+    dialler.later(100)
+    assert dialler.outcome == first, "no deadline is left over"
 
 
-def test_one_that_refuses_is_passed_over(caller: Caller) -> None:
-    good = caller.listening()
-    caller.dial(caller.refusing(), caller.refusing(), good, caller.refusing())
-    caller.until_heard()
-    assert caller.outcome == good
+def test_one_that_refuses_is_passed_over(dialler: Dialler) -> None:
+    good = dialler.listening()
+    dialler.dial(dialler.refusing(), dialler.refusing(), good, dialler.refusing())
+    dialler.until_heard()
+    assert dialler.outcome == good
 
 
-def test_when_all_refuse_the_last_ones_reason_is_told(caller: Caller) -> None:
-    last = caller.refusing()
-    caller.dial(caller.refusing(), last)
-    caller.until_heard()
-    assert caller.outcome is TargetFault.REFUSED
-    assert str(caller.failures[0]) == f"{last}: connection refused"
-    assert not caller.loop._owners, "every socket is given up"
+def test_when_all_refuse_the_last_ones_reason_is_told(dialler: Dialler) -> None:
+    last = dialler.refusing()
+    dialler.dial(dialler.refusing(), last)
+    dialler.until_heard()
+    assert dialler.outcome is TargetFault.REFUSED
+    assert str(dialler.failures[0]) == f"{last}: connection refused"
+    assert not dialler.loop._owners, "every socket is given up"
 
 
-def test_the_next_endpoint_is_tried_after_the_attempt_delay(caller: Caller) -> None:
-    good = caller.listening()
-    caller.dial(caller.silent(), caller.silent(), good)
-    caller.later(ATTEMPT_DELAY - 0.01)
-    assert caller.attempts == 1
-    caller.later(0.02)
-    assert caller.attempts == 2
-    caller.later(ATTEMPT_DELAY - 0.02)
-    assert caller.outcome is None
-    caller.later(0.02)
-    caller.until_heard()
-    assert caller.outcome == good
-    caller.later(0)
-    assert caller.attempts == 1, "the others are closed"
-    caller.later(100)
-    assert caller.outcome == good, "no timer is left over"
+def test_the_next_endpoint_is_tried_after_the_attempt_delay(dialler: Dialler) -> None:
+    good = dialler.listening()
+    dialler.dial(dialler.silent(), dialler.silent(), good)
+    dialler.later(ATTEMPT_DELAY - 0.01)
+    assert dialler.attempts == 1
+    dialler.later(0.02)
+    assert dialler.attempts == 2
+    dialler.later(ATTEMPT_DELAY - 0.02)
+    assert dialler.outcome is None
+    dialler.later(0.02)
+    dialler.until_heard()
+    assert dialler.outcome == good
+    dialler.later(0)
+    assert dialler.attempts == 1, "the others are closed"
+    dialler.later(100)
+    assert dialler.outcome == good, "no timer is left over"
 
 
-def test_an_earlier_attempt_can_still_win(caller: Caller) -> None:
-    slow = caller.silent()
-    caller.dial(slow, caller.silent())
-    caller.later(ATTEMPT_DELAY + 0.01)
-    assert caller.attempts == 2
-    caller.empty(slow)
-    caller.until_heard()
-    assert caller.outcome == slow
+def test_an_earlier_attempt_can_still_win(dialler: Dialler) -> None:
+    slow = dialler.silent()
+    dialler.dial(slow, dialler.silent())
+    dialler.later(ATTEMPT_DELAY + 0.01)
+    assert dialler.attempts == 2
+    dialler.empty(slow)
+    dialler.until_heard()
+    assert dialler.outcome == slow
 
 
-def test_a_failure_starts_the_next_attempt_at_once(caller: Caller) -> None:
-    good = caller.listening()
-    caller.dial(caller.silent(), caller.refusing(), caller.refusing(), good)
-    caller.later(ATTEMPT_DELAY + 0.01)
-    caller.until_heard()  # while the clock stands still
-    assert caller.outcome == good
+def test_a_failure_starts_the_next_attempt_at_once(dialler: Dialler) -> None:
+    good = dialler.listening()
+    dialler.dial(dialler.silent(), dialler.refusing(), dialler.refusing(), good)
+    dialler.later(ATTEMPT_DELAY + 0.01)
+    dialler.until_heard()  # while the clock stands still
+    assert dialler.outcome == good
 
 
-def test_the_last_attempt_has_the_callers_whole_time(caller: Caller) -> None:
-    dial = caller.dial(caller.refusing(), caller.silent(), caller.silent())
+def test_the_last_attempt_has_the_callers_whole_time(dialler: Dialler) -> None:
+    dial = dialler.dial(dialler.refusing(), dialler.silent(), dialler.silent())
     for _ in range(10):
-        caller.later(100)
-    assert caller.outcome is None, "the limit of the whole is the caller's"
-    assert caller.attempts == 2
+        dialler.later(100)
+    assert dialler.outcome is None, "the limit of the whole is the dialler's"
+    assert dialler.attempts == 2
     dial.abandon()
-    assert not caller.loop._owners
+    assert not dialler.loop._owners
 
 
-def test_open_attempts_are_bounded(caller: Caller) -> None:
-    silent, good = caller.silent(), caller.listening()
-    caller.dial(*[silent] * (MAX_OPEN_ATTEMPTS + 3), good)
+def test_open_attempts_are_bounded(dialler: Dialler) -> None:
+    silent, good = dialler.silent(), dialler.listening()
+    dialler.dial(*[silent] * (MAX_OPEN_ATTEMPTS + 3), good)
     for _ in range(MAX_OPEN_ATTEMPTS + 2):
-        caller.later(ATTEMPT_DELAY + 0.01)
-        assert caller.attempts <= MAX_OPEN_ATTEMPTS
-    caller.later(ATTEMPT_DELAY + 0.01)
-    caller.until_heard()
-    assert caller.outcome == good
+        dialler.later(ATTEMPT_DELAY + 0.01)
+        assert dialler.attempts <= MAX_OPEN_ATTEMPTS
+    dialler.later(ATTEMPT_DELAY + 0.01)
+    dialler.until_heard()
+    assert dialler.outcome == good
 
 
 def test_address_families_alternate() -> None:
@@ -221,60 +221,60 @@ def test_address_families_alternate() -> None:
     assert interleave([*four, *six]) == [four[0], six[0], four[1], six[1], four[2]]
 
 
-def test_who_gives_up_hears_nothing_more(caller: Caller) -> None:
-    dial = caller.dial(caller.silent(), caller.listening())
+def test_who_gives_up_hears_nothing_more(dialler: Dialler) -> None:
+    dial = dialler.dial(dialler.silent(), dialler.listening())
     dial.abandon()
     dial.abandon()
-    caller.later(100)
-    assert caller.outcome is None
-    assert not caller.loop._owners
+    dialler.later(100)
+    assert dialler.outcome is None
+    assert not dialler.loop._owners
 
 
-def test_a_connection_is_told_once_however_often_its_socket_is_ready(caller: Caller) -> None:
-    caller.dial(caller.listening(), caller.listening())
-    caller.until_heard()
+def test_a_connection_is_told_once_however_often_its_socket_is_ready(dialler: Dialler) -> None:
+    dialler.dial(dialler.listening(), dialler.listening())
+    dialler.until_heard()
     for _ in range(3):
-        caller.loop._handlers[caller.reached[0][0].fileno()](OUT)
-    assert len(caller.reached) == 1
+        dialler.loop._handlers[dialler.reached[0][0].fileno()](OUT)
+    assert len(dialler.reached) == 1
 
 
-def test_a_connection_that_came_about_and_was_given_up_is_closed(caller: Caller) -> None:
-    dial = caller.dial(caller.listening())
+def test_a_connection_that_came_about_and_was_given_up_is_closed(dialler: Dialler) -> None:
+    dial = dialler.dial(dialler.listening())
     dial.abandon()
-    caller.later(1)
-    assert caller.outcome is None
-    assert not caller.loop._owners
+    dialler.later(1)
+    assert dialler.outcome is None
+    assert not dialler.loop._owners
 
 
-def test_a_unix_socket_is_reached_at_once(caller: Caller, tmp_path: Path) -> None:
+def test_a_unix_socket_is_reached_at_once(dialler: Dialler, tmp_path: Path) -> None:
     path = str(tmp_path / "s")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
         listener.listen(1)
-        caller.dial(SocketAddress(socket.AF_UNIX, path))
-        assert caller.outcome == SocketAddress(socket.AF_UNIX, path), "before start returns"
+        dialler.dial(SocketAddress(socket.AF_UNIX, path))
+        assert dialler.outcome == SocketAddress(socket.AF_UNIX, path), "before start returns"
 
 
 @pytest.mark.parametrize("is_there", [False, True], ids=["no file", "nobody listens"])
-def test_a_unix_socket_without_a_listener_is_refused(caller: Caller, tmp_path: Path, is_there: bool) -> None:
+def test_a_unix_socket_without_a_listener_is_refused(dialler: Dialler, tmp_path: Path, is_there: bool) -> None:
     path = str(tmp_path / "s")
     if is_there:
         with socket.socket(socket.AF_UNIX) as sock:
             sock.bind(path)
-    caller.dial(SocketAddress(socket.AF_UNIX, path))
-    assert caller.outcome is TargetFault.REFUSED
-    assert path in str(caller.failures[0])
+    dialler.dial(SocketAddress(socket.AF_UNIX, path))
+    assert dialler.outcome is TargetFault.REFUSED
+    assert path in str(dialler.failures[0])
 
 
-def test_a_unix_socket_whose_queue_is_full_is_unreachable_at_once(caller: Caller, tmp_path: Path) -> None:
-    """The kernel has no event for room in it."""
+def test_a_unix_socket_whose_queue_is_full_is_unreachable_at_once(dialler: Dialler, tmp_path: Path) -> None:
+    """The kernel has no event for space in the queue."""
     path = str(tmp_path / "s")
     with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as filler:
         listener.bind(path)
         listener.listen(0)
         filler.connect(path)
-        caller.dial(SocketAddress(socket.AF_UNIX, path))
-        assert caller.outcome is TargetFault.UNREACHABLE
+        dialler.dial(SocketAddress(socket.AF_UNIX, path))
+        assert dialler.outcome is TargetFault.UNREACHABLE
 
 
 @contextmanager
@@ -287,15 +287,15 @@ def no_descriptors() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_to_have_no_descriptor_left_has_its_own_word(caller: Caller) -> None:
-    endpoint = caller.listening()
+def test_to_have_no_descriptor_left_has_its_own_word(dialler: Dialler) -> None:
+    endpoint = dialler.listening()
     with no_descriptors():
-        caller.dial(endpoint, endpoint)
-    assert caller.outcome is TargetFault.EXHAUSTED
+        dialler.dial(endpoint, endpoint)
+    assert dialler.outcome is TargetFault.EXHAUSTED
 
 
-def test_a_family_that_the_machine_lacks_is_passed_over(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, good = socket.socket, caller.listening()
+def test_a_family_that_the_machine_lacks_is_passed_over(dialler: Dialler, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, good = socket.socket, dialler.listening()
 
     def make(family: int = socket.AF_INET, *rest: int) -> socket.socket:
         if family == socket.AF_INET6:
@@ -303,6 +303,6 @@ def test_a_family_that_the_machine_lacks_is_passed_over(caller: Caller, monkeypa
         return real(family, *rest)
 
     monkeypatch.setattr("tunnel.net.race.socket.socket", make)
-    caller.dial(SocketAddress(socket.AF_INET6, ("::1", 9)), good)
-    caller.until_heard()
-    assert caller.outcome == good
+    dialler.dial(SocketAddress(socket.AF_INET6, ("::1", 9)), good)
+    dialler.until_heard()
+    assert dialler.outcome == good

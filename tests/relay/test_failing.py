@@ -1,4 +1,4 @@
-"""What one side sent before it failed is delivered, wherever the stream was cut, and the failure comes behind it."""
+"""Bytes sent before a failure are delivered, wherever the stream ends, and the failure is forwarded after them."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ def test_every_record_written_alone_gives_the_same_as_all_at_once(wires: Wires, 
 @pytest.mark.parametrize("bad", BAD)
 def test_behind_a_handshake_too_what_came_before_the_failure_is_delivered(version: int, we_serve: bool, bad: str) -> None:
     class Early(Wire):
-        def _shake(self, we_serve: bool) -> None:
-            super()._shake(we_serve)
+        def _do_handshake(self, we_serve: bool) -> None:
+            super()._do_handshake(we_serve)
             self.ours.tail += b"".join(map(self.peer.seal, MESSAGES)) + BAD[bad]
 
     wire = Early(tcp_pair, we_serve=we_serve, version=version)
@@ -79,7 +79,7 @@ def test_behind_a_handshake_too_what_came_before_the_failure_is_delivered(versio
 
 
 def _held(wires: Wires, sent: bytes) -> Wire:
-    """A wire whose program has no room for all that came in front of a failure."""
+    """A wire whose program does not accept all bytes that precede a failure."""
     wire = wires(unix_pair, close_timeout=10)
     wire.plain.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
     wire.peer_socket.sendall(wire.peer.seal(sent) + BAD["junk"])
@@ -126,7 +126,7 @@ def test_an_end_inside_a_record_takes_nothing_from_a_slow_peer(wires: Wires) -> 
     wire.peer_socket.shutdown(socket.SHUT_WR)
     wire.turn()
     assert wire.close_reason is CloseReason.TRUNCATED
-    assert _read_slowly(wire, wire.hear) == answer[:sent]
+    assert _read_slowly(wire, wire.peer_receive) == answer[:sent]
     assert not wire.peer.end.has_ended
 
 
@@ -134,7 +134,7 @@ def test_an_end_inside_a_record_takes_nothing_from_a_slow_peer(wires: Wires) -> 
 
 
 def _fill(wire: Wire, data: bytes) -> int:
-    """Have the program send all, and the relay read it; the peer reads nothing."""
+    """Send all from the program through the relay; the peer reads nothing."""
     sent = 0
     while sent < len(data):
         try:
@@ -168,7 +168,7 @@ def _small_reads(sock: socket.socket) -> bytes:
 @BOTH_ROLES
 def test_a_reset_of_the_program_takes_nothing_from_its_answer(wires: Wires, version: int, we_serve: bool) -> None:
     wire = wires(tcp_pair, version=version, we_serve=we_serve)
-    wire.say(b"a request that is never read")
+    wire.peer_send(b"a request that is never read")
     answer = bytes(range(256)) * 4096
     _fill(wire, answer)
     wire.program.close()  # with unread input: a reset
@@ -183,7 +183,7 @@ def test_a_reset_of_the_program_takes_nothing_from_its_answer(wires: Wires, vers
 
 def test_a_reset_of_the_program_takes_nothing_from_what_waits_for_room(wires: Wires) -> None:
     wire = wires(lambda: tcp_pair(4096))
-    wire.say(b"a request that is never read")
+    wire.peer_send(b"a request that is never read")
     answer = bytes(range(256)) * 64
     sent = wire.program.send(answer)
     while not wire.relay._unsent_tls:
@@ -225,7 +225,7 @@ def test_a_reset_of_the_peer_takes_nothing_from_its_upload(wires: Wires, version
 
 @BOTH_FAMILIES
 def test_a_peer_that_takes_no_more_is_still_read(wires: Wires, make: Callable[..., object]) -> None:
-    """It has sent everything and gone; that is found out by an answer that it does not want."""
+    """It has sent everything and closed, which a write to it detects."""
     wire = wires(make)
     wire.turn()
     upload = bytes(range(256)) * 100

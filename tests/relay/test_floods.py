@@ -1,4 +1,4 @@
-"""Records without application data cost others nothing: few are handled in a turn, and a flood of them is an end."""
+"""Records without application data: few are handled per turn, and a flood of them closes the connection."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def key_updates(writer: HandMade, count: int, message: bytes = KEY_UPDATE) -> li
 
 
 def client_hello() -> bytes:
-    """What would begin a renegotiation."""
+    """A message that would begin a renegotiation."""
     peer = PublicPeer(public_context(identity(), version=TLS12), is_server=False)
     return split_records(peer.shake())[0][5:]
 
@@ -73,7 +73,7 @@ ROLES12 = [  # a renegotiation is asked for by the other role than ours
 
 
 def assert_flooded(wire: Wire, records: list[bytes], *, at_once: bool) -> None:
-    """The flood ends the connection with a reason of its own, behind the data that came before it."""
+    """The flood closes the connection with its own reason, after the data received before it is forwarded."""
     for piece in [b"".join(records)] if at_once else records:
         if wire.close_reason is None:
             wire.peer_socket.sendall(piece)
@@ -151,7 +151,7 @@ def test_key_updates_with_data_between_them_are_fine_for_ever(wires: Wires, we_s
 
 
 def test_a_turn_handles_few_records_of_one_connection(wires: Wires) -> None:
-    """An honest peer's echo waits for one share of a flood, and not for all of it."""
+    """The echo of another peer waits for one turn's share of a flood only."""
     ours, writer, _reader = hand_made_pair()
     flood = wires(tcp_pair, ours=ours)
     honest = wires(tcp_pair, loop=flood.loop)
@@ -188,7 +188,7 @@ def test_fewer_records_are_handled_when_some_have_no_data(wires: Wires) -> None:
 
 
 def test_what_is_announced_while_records_are_left_is_read_behind_them(wires: Wires) -> None:
-    """Each announcement must not buy the peer another share of the turn, and none may be forgotten."""
+    """An event must not give the peer another share of the turn, and must not be lost."""
     ours, writer, _reader = hand_made_pair()
     wire = wires(tcp_pair, ours=ours)
     wire.turn()
@@ -237,7 +237,7 @@ def _take(sock: socket.socket) -> bytes:
 
 @BOTH_VERSIONS
 def test_a_handshake_in_records_of_one_byte_succeeds_in_shares(version: int) -> None:
-    """Go takes it too: a handshake message may be cut anywhere (RFC 8446, 5.1)."""
+    """Go accepts it too: a handshake message may be split anywhere (RFC 8446, 5.1)."""
     client = PublicPeer(public_context(identity(), version=version), is_server=False)
     server = Side(context(identity(), admit_all, is_server=True, version=version))
     hello = client.shake()[5:]

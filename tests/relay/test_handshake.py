@@ -1,4 +1,4 @@
-"""A handshake over a socket that gives little, takes little or ends, and last words that are heard."""
+"""Handshakes over sockets with short reads and writes or an early EOF, and delivery of the farewell."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ BOTH_ROLES = pytest.mark.parametrize("we_serve", [True, False], ids=["server", "
 Pair = tuple[socket.socket, socket.socket]
 
 
-class Bout:
-    """A handshake of ours on one end of a connection, and a peer on the other."""
+class Exchange:
+    """Our handshake on one end of a connection, and a peer on the other."""
 
     def __init__(self, pair: Pair, *, we_serve: bool = True, version: int = TLS13, ours: object = None) -> None:
         self.loop = Loop(Clock())
@@ -79,7 +79,7 @@ class Bout:
             self.loop.turn(0)
 
     def exchange(self, size: int = 1 << 20) -> None:
-        """Carry flights in pieces of a size until nobody has anything to say."""
+        """Exchange flights in pieces of `size` bytes until neither side has more."""
         flight = b"" if self.peer.is_server else self.peer.shake()
         for _ in range(20):
             for at in range(0, len(flight), size):
@@ -105,37 +105,37 @@ class Bout:
         self.far.close()
 
 
-Bouts = Callable[..., Bout]
+Exchanges = Callable[..., Exchange]
 
 
 @pytest.fixture
-def bouts() -> Iterator[Bouts]:
-    made: list[Bout] = []
+def exchanges() -> Iterator[Exchanges]:
+    made: list[Exchange] = []
 
-    def make(pair: Pair, **fields: object) -> Bout:
-        made.append(Bout(pair, **fields))  # type: ignore[arg-type]
+    def make(pair: Pair, **fields: object) -> Exchange:
+        made.append(Exchange(pair, **fields))  # type: ignore[arg-type]
         return made[-1]
 
     yield make
-    for bout in made:
-        bout.close()
+    for exchange in made:
+        exchange.close()
 
 
 @BOTH_VERSIONS
 @BOTH_ROLES
 @pytest.mark.parametrize("size", [1 << 20, 100, 1], ids=["whole", "cut", "byte by byte"])
 @pytest.mark.parametrize("make", [unix_pair, tcp_pair], ids=["unix", "tcp"])
-def test_both_sides_are_done(bouts: Bouts, make: Callable[[], Pair], size: int, we_serve: bool, version: int) -> None:
-    bout = bouts(make(), we_serve=we_serve, version=version)
-    bout.exchange(size)
-    assert bout.peer.is_done
-    assert bout.result.end.version() == {TLS12: "TLSv1.2", TLS13: "TLSv1.3"}[version]
-    assert bout.result.unsent == b""
+def test_both_sides_are_done(exchanges: Exchanges, make: Callable[[], Pair], size: int, we_serve: bool, version: int) -> None:
+    exchange = exchanges(make(), we_serve=we_serve, version=version)
+    exchange.exchange(size)
+    assert exchange.peer.is_done
+    assert exchange.result.end.version() == {TLS12: "TLSv1.2", TLS13: "TLSv1.3"}[version]
+    assert exchange.result.unsent == b""
 
 
 @BOTH_VERSIONS
 @BOTH_ROLES
-def test_a_flight_that_finds_no_room_goes_on_when_there_is_some(bouts: Bouts, we_serve: bool, version: int) -> None:
+def test_a_flight_that_finds_no_room_goes_on_when_there_is_some(exchanges: Exchanges, we_serve: bool, version: int) -> None:
     near, far = narrow_unix_pair()
     filled = 0
     while True:  # no room at all at first
@@ -143,41 +143,41 @@ def test_a_flight_that_finds_no_room_goes_on_when_there_is_some(bouts: Bouts, we
             filled += near.send(b"#" * 100)
         except BlockingIOError:
             break
-    bout = bouts((near, far), we_serve=we_serve, version=version)
+    exchange = exchanges((near, far), we_serve=we_serve, version=version)
     if we_serve:
-        far.sendall(bout.peer.shake())
-    bout.turn()
+        far.sendall(exchange.peer.shake())
+    exchange.turn()
     junk = b""
     while len(junk) < filled:
         junk += far.recv(min(100, filled - len(junk)))
-        bout.turn()
+        exchange.turn()
     flight = b""
     for _ in range(50):
-        flight = bout.peer.shake(received(far))
+        flight = exchange.peer.shake(received(far))
         if flight:
             far.sendall(flight)
-        bout.turn()
-    assert bout.peer.is_done
-    assert bout.result.admitted is not None
+        exchange.turn()
+    assert exchange.peer.is_done
+    assert exchange.result.admitted is not None
 
 
-def test_what_comes_behind_the_handshake_is_handed_on_with_it(bouts: Bouts) -> None:
-    bout = bouts(unix_pair())
-    bout.far.sendall(bout.peer.shake())
-    bout.turn()
-    finished = bout.peer.shake(received(bout.far))
-    records = bout.peer.seal(b"early") + bout.peer.seal(b"and a part")
-    bout.far.sendall(finished + records[:-3])
-    bout.turn()
-    assert bout.result.tail == records[:-3]
+def test_what_comes_behind_the_handshake_is_handed_on_with_it(exchanges: Exchanges) -> None:
+    exchange = exchanges(unix_pair())
+    exchange.far.sendall(exchange.peer.shake())
+    exchange.turn()
+    finished = exchange.peer.shake(received(exchange.far))
+    records = exchange.peer.seal(b"early") + exchange.peer.seal(b"and a part")
+    exchange.far.sendall(finished + records[:-3])
+    exchange.turn()
+    assert exchange.result.tail == records[:-3]
 
 
 @BOTH_VERSIONS
 @pytest.mark.parametrize("make", [unix_pair, tcp_pair], ids=["unix", "tcp"])
 def test_a_flight_in_records_of_one_byte_is_taken_over_some_turns(
-    bouts: Bouts, make: Callable[[], Pair], version: int, monkeypatch: pytest.MonkeyPatch
+    exchanges: Exchanges, make: Callable[[], Pair], version: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is announced meanwhile is neither forgotten nor a reason to handle more."""
+    """Events meanwhile are not lost, and do not cause more work in this turn."""
     steps: list[int] = []
     step = TlsEnd._step
 
@@ -185,77 +185,79 @@ def test_a_flight_in_records_of_one_byte_is_taken_over_some_turns(
         steps[-1] += 1
         return step(end)
 
-    bout = bouts(make(), version=version)
-    hello = bout.peer.shake()[5:]
+    exchange = exchanges(make(), version=version)
+    hello = exchange.peer.shake()[5:]
     stream = b"".join(b"\x16\x03\x01\x00\x01" + hello[at : at + 1] for at in range(len(hello)))
-    bout.far.sendall(stream[:-60])
+    exchange.far.sendall(stream[:-60])
     monkeypatch.setattr(TlsEnd, "_step", counted)
     for at in range(10):
         steps.append(0)
-        bout.far.sendall(stream[len(stream) - 60 + 6 * at :][:6])
-        bout.loop.turn(0)
+        exchange.far.sendall(stream[len(stream) - 60 + 6 * at :][:6])
+        exchange.loop.turn(0)
     for _ in range(200):
         steps.append(0)
-        bout.loop.turn(0)
+        exchange.loop.turn(0)
     assert max(steps) <= 64
     assert sum(steps) == len(hello)
     monkeypatch.undo()
-    flight = bout.peer.shake(received(bout.far))
+    flight = exchange.peer.shake(received(exchange.far))
     for _ in range(5):
-        bout.far.sendall(flight)
-        bout.turn()
-        flight = bout.peer.shake(received(bout.far))
-    assert bout.peer.is_done
-    assert bout.result.admitted is not None
+        exchange.far.sendall(flight)
+        exchange.turn()
+        flight = exchange.peer.shake(received(exchange.far))
+    assert exchange.peer.is_done
+    assert exchange.result.admitted is not None
 
 
-def test_a_peer_that_goes_without_a_word_is_silent_however_it_goes(bouts: Bouts) -> None:
+def test_a_peer_that_goes_without_a_word_is_silent_however_it_goes(exchanges: Exchanges) -> None:
     for is_cut in (False, True):
-        bout = bouts(tcp_pair())
+        exchange = exchanges(tcp_pair())
         if is_cut:
-            bout.far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
-        bout.far.close()
-        bout.turn()
-        assert bout.outcome == ["silent"]
+            exchange.far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+        exchange.far.close()
+        exchange.turn()
+        assert exchange.outcome == ["silent"]
 
 
 @pytest.mark.parametrize(("is_cut", "fault"), [(False, TlsFault.CLOSED), (True, TlsFault.RESET)])
-def test_a_peer_that_goes_in_the_middle_has_failed(bouts: Bouts, is_cut: bool, fault: TlsFault) -> None:
-    bout = bouts(tcp_pair())
-    bout.far.sendall(bout.peer.shake()[:50])
-    bout.turn()
+def test_a_peer_that_goes_in_the_middle_has_failed(exchanges: Exchanges, is_cut: bool, fault: TlsFault) -> None:
+    exchange = exchanges(tcp_pair())
+    exchange.far.sendall(exchange.peer.shake()[:50])
+    exchange.turn()
     if is_cut:
-        bout.far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
-    bout.far.close()
-    bout.turn()
-    assert bout.fault() is fault
+        exchange.far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+    exchange.far.close()
+    exchange.turn()
+    assert exchange.fault() is fault
 
 
-def test_noise_fails_at_once(bouts: Bouts) -> None:
-    bout = bouts(unix_pair())
-    bout.far.sendall(b"GET / HTTP/1.1\r\n\r\n")
-    bout.turn()
-    assert bout.fault() is TlsFault.PROTOCOL
+def test_noise_fails_at_once(exchanges: Exchanges) -> None:
+    exchange = exchanges(unix_pair())
+    exchange.far.sendall(b"GET / HTTP/1.1\r\n\r\n")
+    exchange.turn()
+    assert exchange.fault() is TlsFault.PROTOCOL
 
 
 @BOTH_VERSIONS
 @BOTH_ROLES
-def test_who_is_refused_hears_an_alert(bouts: Bouts, we_serve: bool, version: int) -> None:
+def test_who_is_refused_hears_an_alert(exchanges: Exchanges, we_serve: bool, version: int) -> None:
     other = admission(lasting_authority(key=key_of("p256", 11)))
-    bout = bouts(unix_pair(), we_serve=we_serve, version=version, ours=context(WHO, other, is_server=we_serve, version=version))
-    bout.exchange()
-    assert bout.fault() is Denial.UNKNOWN_AUTHORITY
-    hear = bout.peer.open if bout.peer.is_done else bout.peer.shake
+    exchange = exchanges(
+        unix_pair(), we_serve=we_serve, version=version, ours=context(WHO, other, is_server=we_serve, version=version)
+    )
+    exchange.exchange()
+    assert exchange.fault() is Denial.UNKNOWN_AUTHORITY
+    hear = exchange.peer.open if exchange.peer.is_done else exchange.peer.shake
     with pytest.raises(TlsError) as heard:
-        hear(bout.farewell)
+        hear(exchange.farewell)
     assert heard.value.alert == (48 if we_serve else 42)
 
 
 # -- last words
 
 
-class Leaving:
-    """A socket of ours on its way out."""
+class LingeringSocket:
+    """A socket of ours that lingers."""
 
     def __init__(self, pair: Pair, farewell: bytes) -> None:
         self.clock = Clock()
@@ -269,8 +271,8 @@ class Leaving:
 
 
 @pytest.fixture
-def leaving() -> Iterator[Leaving]:
-    made = Leaving(tcp_pair(), b"last words")
+def lingering() -> Iterator[LingeringSocket]:
+    made = LingeringSocket(tcp_pair(), b"last words")
     yield made
     made.clock.now += 100
     made.turn()
@@ -278,39 +280,39 @@ def leaving() -> Iterator[Leaving]:
     made.far.close()
 
 
-def test_last_words_are_heard_though_more_is_being_said(leaving: Leaving) -> None:
+def test_last_words_are_heard_though_more_is_being_said(lingering: LingeringSocket) -> None:
     for _ in range(20):
-        leaving.far.send(b"more and more" * 1000)
-        leaving.turn()
-    assert leaving.far.recv(100) == b"last words"
-    assert is_over(leaving.far)
-    assert not is_reset(leaving.far)
+        lingering.far.send(b"more and more" * 1000)
+        lingering.turn()
+    assert lingering.far.recv(100) == b"last words"
+    assert is_over(lingering.far)
+    assert not is_reset(lingering.far)
 
 
-def test_who_has_heard_and_hung_up_is_let_go_at_once(leaving: Leaving) -> None:
-    leaving.turn()
-    assert leaving.near.fileno() >= 0
-    leaving.far.close()
-    leaving.turn()
-    assert leaving.near.fileno() == -1
+def test_who_has_heard_and_hung_up_is_let_go_at_once(lingering: LingeringSocket) -> None:
+    lingering.turn()
+    assert lingering.near.fileno() >= 0
+    lingering.far.close()
+    lingering.turn()
+    assert lingering.near.fileno() == -1
 
 
-def test_who_does_not_hang_up_is_cut_after_a_second(leaving: Leaving) -> None:
-    leaving.clock.now += 0.9
-    leaving.far.send(b"more")
-    leaving.turn()
-    assert leaving.near.fileno() >= 0
-    leaving.clock.now += 0.2
-    leaving.turn()
-    assert leaving.near.fileno() == -1
-    assert not leaving.loop._owners
+def test_who_does_not_hang_up_is_cut_after_a_second(lingering: LingeringSocket) -> None:
+    lingering.clock.now += 0.9
+    lingering.far.send(b"more")
+    lingering.turn()
+    assert lingering.near.fileno() >= 0
+    lingering.clock.now += 0.2
+    lingering.turn()
+    assert lingering.near.fileno() == -1
+    assert not lingering.loop._owners
 
 
 def test_last_words_to_nobody_end_at_once() -> None:
     near, far = tcp_pair()
     far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
     far.close()
-    gone = Leaving((near, far), b"hello?")
+    gone = LingeringSocket((near, far), b"hello?")
     gone.turn()
     assert near.fileno() == -1
     gone.loop.close()
@@ -319,8 +321,8 @@ def test_last_words_to_nobody_end_at_once() -> None:
 # -- a verdict that takes time
 
 
-class SlowJudge:
-    """A judge whose answers wait until the test lets them go."""
+class SlowAdmission:
+    """An admission that waits until the test releases it."""
 
     def __init__(self, *, admits: bool = True) -> None:
         self._admits = admits
@@ -340,104 +342,106 @@ class SlowJudge:
         return made
 
 
-def until(bout: Bout, is_so: Callable[[], bool]) -> None:
-    """Turn the loop until something holds: a thread is at work, which no clock of ours drives."""
+def until(exchange: Exchange, is_so: Callable[[], bool]) -> None:
+    """Run turns until the condition holds: a thread is working, which the fake clock does not control."""
     for _ in range(6000):
-        bout.turn(1)
+        exchange.turn(1)
         if is_so():
             return
         time.sleep(0.01)
     raise AssertionError("not within a minute")
 
 
-def carry(bout: Bout) -> None:
-    """One step of the peer's with what has come from us."""
-    answer = bout.peer.shake(received(bout.far)) if not bout.peer.is_done else b""
+def carry(exchange: Exchange) -> None:
+    """Process our bytes at the peer, and send its response."""
+    answer = exchange.peer.shake(received(exchange.far)) if not exchange.peer.is_done else b""
     if answer:
-        bout.far.sendall(answer)
+        exchange.far.sendall(answer)
 
 
 @BOTH_VERSIONS
 @BOTH_ROLES
-def test_a_slow_verdict_falls_inside_the_handshake_while_the_loop_turns(bouts: Bouts, we_serve: bool, version: int) -> None:
-    slow = SlowJudge()
-    bout = bouts(tcp_pair(), we_serve=we_serve, version=version, ours=slow.context(is_server=we_serve, version=version))
-    if not bout.peer.is_server:
-        bout.far.sendall(bout.peer.shake())
-    until(bout, lambda: carry(bout) or slow.asked.is_set())
-    assert not bout.outcome
+def test_a_slow_verdict_falls_inside_the_handshake_while_the_loop_turns(
+    exchanges: Exchanges, we_serve: bool, version: int
+) -> None:
+    slow = SlowAdmission()
+    exchange = exchanges(tcp_pair(), we_serve=we_serve, version=version, ours=slow.context(is_server=we_serve, version=version))
+    if not exchange.peer.is_server:
+        exchange.far.sendall(exchange.peer.shake())
+    until(exchange, lambda: carry(exchange) or slow.asked.is_set())
+    assert not exchange.outcome
     for _ in range(3):
-        bout.turn()  # the loop is free
+        exchange.turn()  # the loop is free
     slow.may_answer.set()
-    until(bout, lambda: carry(bout) or bool(bout.outcome))
-    assert bout.result.admitted == admit_all(b"", tuple)
+    until(exchange, lambda: carry(exchange) or bool(exchange.outcome))
+    assert exchange.result.admitted == admit_all(b"", tuple)
 
 
 @BOTH_VERSIONS
 @BOTH_ROLES
-def test_a_slow_refusal_is_an_alert_in_the_handshake(bouts: Bouts, we_serve: bool, version: int) -> None:
-    slow = SlowJudge(admits=False)
+def test_a_slow_refusal_is_an_alert_in_the_handshake(exchanges: Exchanges, we_serve: bool, version: int) -> None:
+    slow = SlowAdmission(admits=False)
     slow.may_answer.set()
-    bout = bouts(tcp_pair(), we_serve=we_serve, version=version, ours=slow.context(is_server=we_serve, version=version))
-    if not bout.peer.is_server:
-        bout.far.sendall(bout.peer.shake())
-    until(bout, lambda: carry(bout) or bool(bout.outcome))
-    assert bout.fault() is Denial.NO_RULE
+    exchange = exchanges(tcp_pair(), we_serve=we_serve, version=version, ours=slow.context(is_server=we_serve, version=version))
+    if not exchange.peer.is_server:
+        exchange.far.sendall(exchange.peer.shake())
+    until(exchange, lambda: carry(exchange) or bool(exchange.outcome))
+    assert exchange.fault() is Denial.NO_RULE
     with pytest.raises(TlsError) as heard:
-        (bout.peer.open if bout.peer.is_done else bout.peer.shake)(bout.farewell)
+        (exchange.peer.open if exchange.peer.is_done else exchange.peer.shake)(exchange.farewell)
     assert heard.value.alert == 42
 
 
-def test_data_that_comes_while_a_verdict_is_awaited_is_kept(bouts: Bouts) -> None:
-    slow = SlowJudge()
-    bout = bouts(tcp_pair(), ours=slow.context(is_server=True, version=TLS13))
-    bout.far.sendall(bout.peer.shake())
-    until(bout, lambda: carry(bout) or slow.asked.is_set())
-    bout.far.sendall(bout.peer.seal(b"early"))
-    bout.turn()
+def test_data_that_comes_while_a_verdict_is_awaited_is_kept(exchanges: Exchanges) -> None:
+    slow = SlowAdmission()
+    exchange = exchanges(tcp_pair(), ours=slow.context(is_server=True, version=TLS13))
+    exchange.far.sendall(exchange.peer.shake())
+    until(exchange, lambda: carry(exchange) or slow.asked.is_set())
+    exchange.far.sendall(exchange.peer.seal(b"early"))
+    exchange.turn()
     slow.may_answer.set()
-    until(bout, lambda: bool(bout.outcome))
-    bout.turn()
-    rest = bout.result.tail + received(bout.near)
+    until(exchange, lambda: bool(exchange.outcome))
+    exchange.turn()
+    rest = exchange.result.tail + received(exchange.near)
     ours = Side.__new__(Side)
-    ours.buffers, ours.end, ours.tail = bout.buffers, bout.result.end, b""
+    ours.buffers, ours.end, ours.tail = exchange.buffers, exchange.result.end, b""
     assert ours.open(rest) == b"early"
 
 
-def test_a_verdict_for_a_handshake_that_was_given_up_reaches_nobody(bouts: Bouts) -> None:
-    slow = SlowJudge()
-    bout = bouts(tcp_pair(), ours=slow.context(is_server=True, version=TLS13))
-    bout.far.sendall(bout.peer.shake())
-    until(bout, lambda: carry(bout) or slow.asked.is_set())
-    bout.handshake.abandon()
+def test_a_verdict_for_a_handshake_that_was_given_up_reaches_nobody(exchanges: Exchanges) -> None:
+    slow = SlowAdmission()
+    exchange = exchanges(tcp_pair(), ours=slow.context(is_server=True, version=TLS13))
+    exchange.far.sendall(exchange.peer.shake())
+    until(exchange, lambda: carry(exchange) or slow.asked.is_set())
+    exchange.handshake.abandon()
     slow.may_answer.set()
     for _ in range(20):
-        bout.turn()
+        exchange.turn()
         time.sleep(0.01)
-    assert bout.outcome == []
+    assert exchange.outcome == []
 
 
 def test_a_handshake_that_was_given_up_while_it_waited_for_a_thread_takes_none(
-    bouts: Bouts, monkeypatch: pytest.MonkeyPatch
+    exchanges: Exchanges, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else whoever comes after a crowd that has given up would wait for all of it."""
+    """Else a new handshake would wait for all abandoned ones."""
     monkeypatch.setattr("tunnel.relay.loop._THREADS", 1)
-    bout = bouts(tcp_pair(), ours=SlowJudge().context(is_server=True, version=TLS13))
+    exchange = exchanges(tcp_pair(), ours=SlowAdmission().context(is_server=True, version=TLS13))
     is_free, over = threading.Event(), []
-    bout.loop.call_in_thread(is_free.wait, over.append, bout)
-    bout.far.sendall(bout.peer.shake())
-    bout.turn()
-    end = bout.handshake._end
-    bout.handshake.abandon()
-    bout.loop.call_in_thread(bool, over.append, bout)
+    exchange.loop.call_in_thread(is_free.wait, over.append, exchange)
+    exchange.far.sendall(exchange.peer.shake())
+    exchange.turn()
+    end = exchange.handshake._end
+    exchange.handshake.abandon()
+    exchange.loop.call_in_thread(bool, over.append, exchange)
     is_free.set()
-    until(bout, lambda: len(over) == 2)
-    assert bout.outcome == []
+    until(exchange, lambda: len(over) == 2)
+    assert exchange.outcome == []
     assert end.take() == b"", "nothing was answered to the ClientHello"
 
 
-def test_verdicts_of_one_context_do_not_mix(bouts: Bouts) -> None:
-    """Two handshakes wait at once on their threads, and each gets its own."""
+def test_verdicts_of_one_context_do_not_mix(exchanges: Exchanges) -> None:
+    """Two handshakes wait on their threads at once, and each gets its own result."""
 
     def odd(digest: bytes, path: Callable[[], tuple[bytes, ...]]) -> Admitted:
         both.wait(60)
@@ -452,16 +456,16 @@ def test_verdicts_of_one_context_do_not_mix(bouts: Bouts) -> None:
     first = one.leaf
     pair_of_bouts = []
     for who in (one, other):
-        bout = bouts(tcp_pair(), ours=ours)
-        bout.peer = Side(context(who, admit_all, is_server=False))
-        bout.far.sendall(bout.peer.shake())
-        pair_of_bouts.append(bout)
+        exchange = exchanges(tcp_pair(), ours=ours)
+        exchange.peer = Side(context(who, admit_all, is_server=False))
+        exchange.far.sendall(exchange.peer.shake())
+        pair_of_bouts.append(exchange)
 
     def both_have_ended() -> bool:
-        for bout in pair_of_bouts:
-            carry(bout)
-            bout.turn(1)
-        return all(bout.outcome for bout in pair_of_bouts)
+        for exchange in pair_of_bouts:
+            carry(exchange)
+            exchange.turn(1)
+        return all(exchange.outcome for exchange in pair_of_bouts)
 
     until(pair_of_bouts[0], both_have_ended)
     assert isinstance(pair_of_bouts[0].outcome[0], HandshakeResult)

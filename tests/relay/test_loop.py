@@ -1,4 +1,4 @@
-"""Events in batches, deadlines in order, and a bug that ends nothing but its own owner."""
+"""Batches of events, timers in order, and an exception that ends only its owner."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tunnel.relay.loop import _STALE_TIMERS, IN, Loop, Timer
 
 
 class Clock:
-    """Stands still until it is told to go on."""
+    """A clock that only the test advances."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -23,8 +23,8 @@ class Clock:
         return self.now
 
 
-class Somebody:
-    """An owner that writes down what it hears."""
+class RecordingOwner:
+    """An owner that records its calls."""
 
     def __init__(self) -> None:
         self.crashes: list[str] = []
@@ -69,7 +69,7 @@ def pairs() -> Iterator[Pairs]:
 
 
 def settle(loop: Loop) -> None:
-    """Turn until a fresh socket's first event, that it has room, is past."""
+    """Run a turn for the first event of a new socket, which is that it can be written."""
     loop.turn(0)
 
 
@@ -86,7 +86,7 @@ def fails(text: str) -> Callable[..., None]:
 def test_timers_fire_in_the_order_of_their_deadlines(loop: Loop, clock: Clock) -> None:
     fired: list[int] = []
     for due in (5, 1, 3, 2, 4):
-        loop.call_at(clock.now + due, lambda due=due: fired.append(due), Somebody())  # type: ignore[misc]
+        loop.call_at(clock.now + due, lambda due=due: fired.append(due), RecordingOwner())  # type: ignore[misc]
     loop.turn(0)
     assert fired == []
     clock.now += 3
@@ -99,7 +99,7 @@ def test_timers_fire_in_the_order_of_their_deadlines(loop: Loop, clock: Clock) -
 
 def test_a_timer_fires_once(loop: Loop, clock: Clock) -> None:
     fired: list[float] = []
-    loop.call_at(clock.now, lambda: fired.append(clock.now), Somebody())
+    loop.call_at(clock.now, lambda: fired.append(clock.now), RecordingOwner())
     for _ in range(3):
         loop.turn(0)
         clock.now += 1
@@ -108,8 +108,8 @@ def test_a_timer_fires_once(loop: Loop, clock: Clock) -> None:
 
 def test_a_cancelled_timer_does_nothing_and_may_be_cancelled_again(loop: Loop, clock: Clock) -> None:
     fired: list[str] = []
-    timer = loop.call_at(clock.now + 1, lambda: fired.append("cancelled"), Somebody())
-    kept = loop.call_at(clock.now + 1, lambda: fired.append("kept"), Somebody())
+    timer = loop.call_at(clock.now + 1, lambda: fired.append("cancelled"), RecordingOwner())
+    kept = loop.call_at(clock.now + 1, lambda: fired.append("kept"), RecordingOwner())
     for _ in range(3):
         loop.cancel(timer)
     clock.now += 2
@@ -123,8 +123,8 @@ def test_a_cancelled_timer_does_nothing_and_may_be_cancelled_again(loop: Loop, c
 
 def test_a_timer_may_cancel_one_that_is_due_in_the_same_turn(loop: Loop, clock: Clock) -> None:
     fired: list[str] = []
-    second = loop.call_at(clock.now + 1, lambda: fired.append("second"), Somebody())
-    loop.call_at(clock.now, lambda: loop.cancel(second), Somebody())
+    second = loop.call_at(clock.now + 1, lambda: fired.append("second"), RecordingOwner())
+    loop.call_at(clock.now, lambda: loop.cancel(second), RecordingOwner())
     clock.now += 5
     loop.turn(0)
     assert fired == []
@@ -135,7 +135,7 @@ def test_a_timer_may_set_another(loop: Loop, clock: Clock) -> None:
 
     def again() -> None:
         fired.append(clock.now)
-        loop.call_at(clock.now + 1, again, Somebody())
+        loop.call_at(clock.now + 1, again, RecordingOwner())
 
     again()
     for _ in range(3):
@@ -147,9 +147,9 @@ def test_a_timer_may_set_another(loop: Loop, clock: Clock) -> None:
 def test_cancelled_timers_do_not_pile_up(loop: Loop, clock: Clock) -> None:
     """A busy proxy cancels nearly every connect timeout it sets."""
     fired: list[int] = []
-    lasting = [loop.call_at(clock.now + 50 + n, lambda n=n: fired.append(n), Somebody()) for n in range(5)]  # type: ignore[misc]
+    lasting = [loop.call_at(clock.now + 50 + n, lambda n=n: fired.append(n), RecordingOwner()) for n in range(5)]  # type: ignore[misc]
     for _ in range(20 * _STALE_TIMERS):
-        loop.cancel(loop.call_at(clock.now + 10, fails("cancelled"), Somebody()))
+        loop.cancel(loop.call_at(clock.now + 10, fails("cancelled"), RecordingOwner()))
         assert len(loop._timers) <= len(lasting) + 2 * _STALE_TIMERS
     clock.now += 100
     loop.turn(0)
@@ -158,7 +158,7 @@ def test_cancelled_timers_do_not_pile_up(loop: Loop, clock: Clock) -> None:
 
 def test_the_count_of_cancelled_timers_survives_their_falling_due(loop: Loop, clock: Clock) -> None:
     for _ in range(3):
-        timers = [loop.call_at(clock.now + 1, fails("cancelled"), Somebody()) for _ in range(_STALE_TIMERS - 1)]
+        timers = [loop.call_at(clock.now + 1, fails("cancelled"), RecordingOwner()) for _ in range(_STALE_TIMERS - 1)]
         for timer in timers:
             loop.cancel(timer)
         clock.now += 2
@@ -167,7 +167,7 @@ def test_the_count_of_cancelled_timers_survives_their_falling_due(loop: Loop, cl
 
 
 def test_a_cancelled_timer_holds_on_to_nobody(loop: Loop, clock: Clock) -> None:
-    timer: Timer = loop.call_at(clock.now + 1, fails("cancelled"), Somebody())
+    timer: Timer = loop.call_at(clock.now + 1, fails("cancelled"), RecordingOwner())
     loop.cancel(timer)
     assert timer.owner is None
     assert timer.action is None
@@ -178,7 +178,7 @@ def test_a_cancelled_timer_holds_on_to_nobody(loop: Loop, clock: Clock) -> None:
 
 def test_a_hot_socket_is_told_of_room_and_of_input_once(loop: Loop, pairs: Pairs) -> None:
     near, far = pairs()
-    who = Somebody()
+    who = RecordingOwner()
     loop.watch(near, who.ready, who)
     loop.turn(0)
     far.send(b"x")
@@ -190,7 +190,7 @@ def test_a_hot_socket_is_told_of_room_and_of_input_once(loop: Loop, pairs: Pairs
 
 def test_a_listener_is_told_for_as_long_as_something_waits(loop: Loop, pairs: Pairs) -> None:
     near, far = pairs()
-    who = Somebody()
+    who = RecordingOwner()
     loop.watch_listener(near, who.ready, who)
     far.send(b"x")
     for _ in range(3):
@@ -200,7 +200,7 @@ def test_a_listener_is_told_for_as_long_as_something_waits(loop: Loop, pairs: Pa
 
 def test_who_asks_to_be_called_again_is_called_in_the_next_turn_without_an_event(loop: Loop, pairs: Pairs) -> None:
     near, _far = pairs()
-    who = Somebody()
+    who = RecordingOwner()
     loop.watch(near, who.ready, who)
     settle(loop)
     who.events.clear()
@@ -213,8 +213,8 @@ def test_who_asks_to_be_called_again_is_called_in_the_next_turn_without_an_event
 
 def test_to_be_called_again_is_not_to_starve_others(loop: Loop, pairs: Pairs) -> None:
     (near, _), (other, other_far) = pairs(), pairs()
-    who = Somebody()
-    loop.watch(near, lambda _events: loop.call_again(near), Somebody())
+    who = RecordingOwner()
+    loop.watch(near, lambda _events: loop.call_again(near), RecordingOwner())
     loop.watch(other, who.ready, who)
     settle(loop)
     other_far.send(b"x")
@@ -224,7 +224,7 @@ def test_to_be_called_again_is_not_to_starve_others(loop: Loop, pairs: Pairs) ->
 
 def test_a_socket_can_pass_to_another_handler(loop: Loop, pairs: Pairs) -> None:
     near, far = pairs()
-    first, second = Somebody(), Somebody()
+    first, second = RecordingOwner(), RecordingOwner()
     loop.rewatch(near, first.ready, first)
     settle(loop)
     loop.rewatch(near, second.ready, second)
@@ -235,7 +235,7 @@ def test_a_socket_can_pass_to_another_handler(loop: Loop, pairs: Pairs) -> None:
 
 def test_an_unwatched_socket_stays_open_and_can_be_watched_again(loop: Loop, pairs: Pairs) -> None:
     near, far = pairs()
-    who = Somebody()
+    who = RecordingOwner()
     loop.watch(near, who.ready, who)
     settle(loop)
     loop.unwatch(near)
@@ -256,7 +256,7 @@ def test_a_retired_socket_is_closed_after_the_batch(loop: Loop, pairs: Pairs) ->
         loop.retire(near)
         open_inside.append(near.fileno() >= 0)
 
-    loop.watch(near, give_up, Somebody())
+    loop.watch(near, give_up, RecordingOwner())
     loop.turn(0)
     assert open_inside == [True]
     assert near.fileno() == -1
@@ -280,8 +280,8 @@ def test_an_event_of_the_same_batch_does_not_reach_who_was_retired_in_it(loop: L
 
         return handler
 
-    loop.watch(one, give_up_the_other(one, two), Somebody())
-    loop.watch(two, give_up_the_other(two, one), Somebody())
+    loop.watch(one, give_up_the_other(one, two), RecordingOwner())
+    loop.watch(two, give_up_the_other(two, one), RecordingOwner())
     one_far.send(b"x")
     two_far.send(b"x")
     loop.turn(0)
@@ -289,9 +289,9 @@ def test_an_event_of_the_same_batch_does_not_reach_who_was_retired_in_it(loop: L
 
 
 def test_a_descriptor_is_not_used_again_within_a_batch(loop: Loop, pairs: Pairs) -> None:
-    """An event that was meant for the old socket would find the new one."""
+    """An event for the old socket would reach the new one."""
     (one, one_far), (two, two_far) = pairs(), pairs()
-    fresh = Somebody()
+    fresh = RecordingOwner()
     made: list[socket.socket] = []
     numbers = {one.fileno(), two.fileno()}
 
@@ -305,8 +305,8 @@ def test_a_descriptor_is_not_used_again_within_a_batch(loop: Loop, pairs: Pairs)
 
         return handler
 
-    loop.watch(one, replace(one, two), Somebody())
-    loop.watch(two, replace(two, one), Somebody())
+    loop.watch(one, replace(one, two), RecordingOwner())
+    loop.watch(two, replace(two, one), RecordingOwner())
     one_far.send(b"x")
     two_far.send(b"x")
     loop.turn(0)
@@ -319,7 +319,7 @@ def test_a_descriptor_is_not_used_again_within_a_batch(loop: Loop, pairs: Pairs)
 def test_a_wish_to_be_called_again_that_outlives_its_socket_calls_nobody_wrongly(loop: Loop, pairs: Pairs) -> None:
     near, _far = pairs()
     other, _ = pairs()
-    who, stranger = Somebody(), Somebody()
+    who, stranger = RecordingOwner(), RecordingOwner()
     loop.watch(near, who.ready, who)
     loop.watch(other, stranger.ready, stranger)
     settle(loop)
@@ -368,11 +368,11 @@ def test_what_is_asked_for_soon_comes_at_the_end_of_the_turn_and_its_own_wish_in
 
 
 def test_a_bug_in_a_handler_ends_its_owner_and_the_rest_of_the_batch_is_handled(loop: Loop, pairs: Pairs, clock: Clock) -> None:
-    owners = [Somebody() for _ in range(5)]
+    owners = [RecordingOwner() for _ in range(5)]
     for number, owner in enumerate(owners):
         near, _far = pairs()
         loop.watch(near, fails("a bug") if number in (1, 3) else owner.ready, owner)
-    timed = Somebody()
+    timed = RecordingOwner()
     loop.call_at(clock.now, lambda: timed.events.append(0), timed)
     loop.turn(0)
     assert [owner.crashes for owner in owners] == [[], ["a bug"], [], ["a bug"], []]
@@ -381,7 +381,7 @@ def test_a_bug_in_a_handler_ends_its_owner_and_the_rest_of_the_batch_is_handled(
 
 
 def test_a_bug_in_a_timer_ends_its_owner_and_the_other_timers_fire(loop: Loop, clock: Clock) -> None:
-    owners = [Somebody() for _ in range(3)]
+    owners = [RecordingOwner() for _ in range(3)]
     loop.call_at(clock.now, lambda: owners[0].events.append(0), owners[0])
     loop.call_at(clock.now, fails("late bug"), owners[1])
     loop.call_at(clock.now, lambda: owners[2].events.append(0), owners[2])
@@ -396,7 +396,7 @@ def test_a_bug_after_the_owner_has_given_its_socket_up_is_told_all_the_same(loop
     loop.on_unowned_crash = lambda crash: log_capture.append(str(crash))
     near, _far = pairs()
     other, _ = pairs()
-    who, neighbour = Somebody(), Somebody()
+    who, neighbour = RecordingOwner(), RecordingOwner()
 
     def handler(_events: int) -> None:
         loop.retire(near)
@@ -418,7 +418,7 @@ def test_a_bug_that_nobody_owns_is_not_hidden(loop: Loop, pairs: Pairs) -> None:
         loop.retire(near)
         raise RuntimeError("nobody's")
 
-    loop.watch(near, handler, Somebody())
+    loop.watch(near, handler, RecordingOwner())
     with pytest.raises(RuntimeError, match="nobody's"):
         loop.turn(0)
 
@@ -473,7 +473,7 @@ def test_hot_events_are_handled_while_trio_waits(pairs: Pairs) -> None:
         return far.recv(10)
 
     async def main() -> None:
-        loop.watch(near, handler, Somebody())
+        loop.watch(near, handler, RecordingOwner())
         assert await trio.to_thread.run_sync(ask_from_thread) == b"ping"
 
     loop.run_trio(main)
@@ -493,7 +493,7 @@ def test_a_hot_event_can_wake_a_trio_task(pairs: Pairs) -> None:
             if events & IN:
                 token.run_sync_soon(woken.set)
 
-        loop.watch(near, handler, Somebody())
+        loop.watch(near, handler, RecordingOwner())
         far.send(b"x")
         await woken.wait()
 

@@ -1,4 +1,4 @@
-"""An exchange with a proxy over a socket that gives little, takes little or ends."""
+"""Exchanges with a proxy over sockets with short reads and writes or an early EOF."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ OPENED = b"HTTP/1.1 200 OK\r\n\r\n"
 Pair = tuple[socket.socket, socket.socket]
 
 
-class Crossing:
-    """A hop of ours on one end of a connection, and a proxy on the other."""
+class ProxyExchange:
+    """A ProxyConnect on one end of a connection, and a proxy on the other."""
 
     def __init__(self, pair: Pair, exchange: Exchange) -> None:
         self.loop = Loop(Clock())
@@ -28,8 +28,8 @@ class Crossing:
         self.loop.watch(self.near, lambda _events: None, self)  # as a dial has, which has seen what was announced so far
         self.turn()
         self.outcome: list[bytes | TargetError] = []
-        self.hop = ProxyConnect(self.loop, self, self.near, exchange, NAME)
-        self.hop.start()
+        self.step = ProxyConnect(self.loop, self, self.near, exchange, NAME)
+        self.step.start()
 
     def step_done(self, result: object) -> None:
         assert isinstance(result, bytes)
@@ -48,8 +48,8 @@ class Crossing:
         for _ in range(times):
             self.loop.turn(0)
 
-    def say(self, data: bytes, size: int = 1 << 20) -> None:
-        """Words of the proxy, in pieces of a size."""
+    def peer_send(self, data: bytes, size: int = 1 << 20) -> None:
+        """Send bytes of the proxy in pieces of `size`."""
         for at in range(0, len(data), size):
             self.far.sendall(data[at : at + size])
             self.turn()
@@ -67,101 +67,101 @@ class Crossing:
         self.far.close()
 
 
-Crossings = Callable[..., Crossing]
+ProxyExchanges = Callable[..., ProxyExchange]
 
 
 @pytest.fixture
-def crossings() -> Iterator[Crossings]:
-    made: list[Crossing] = []
+def exchanges() -> Iterator[ProxyExchanges]:
+    made: list[ProxyExchange] = []
 
-    def make(pair: Pair | None = None, url: str = "socks5://proxy", exchange: Exchange | None = None) -> Crossing:
-        made.append(Crossing(pair or unix_pair(), exchange or open_exchange(parse_outbound(url), "db", 443)))
+    def make(pair: Pair | None = None, url: str = "socks5://proxy", exchange: Exchange | None = None) -> ProxyExchange:
+        made.append(ProxyExchange(pair or unix_pair(), exchange or open_exchange(parse_outbound(url), "db", 443)))
         return made[-1]
 
     yield make
-    for crossing in made:
-        crossing.close()
+    for exchange in made:
+        exchange.close()
 
 
 @pytest.mark.parametrize("size", [1 << 20, 1], ids=["whole", "byte by byte"])
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
-def test_the_way_is_open_when_the_proxy_says_so(crossings: Crossings, make: Callable[[], Pair], size: int) -> None:
-    crossing = crossings(make())
-    assert received(crossing.far) == b"\x05\x01\x00"
-    crossing.say(METHOD, size)
-    assert received(crossing.far) == b"\x05\x01\x00\x03\x02db\x01\xbb"
-    assert crossing.outcome == []
-    crossing.say(ANSWER, size)
-    assert crossing.outcome == [b""]
+def test_the_way_is_open_when_the_proxy_says_so(exchanges: ProxyExchanges, make: Callable[[], Pair], size: int) -> None:
+    exchange = exchanges(make())
+    assert received(exchange.far) == b"\x05\x01\x00"
+    exchange.peer_send(METHOD, size)
+    assert received(exchange.far) == b"\x05\x01\x00\x03\x02db\x01\xbb"
+    assert exchange.outcome == []
+    exchange.peer_send(ANSWER, size)
+    assert exchange.outcome == [b""]
 
 
 @pytest.mark.parametrize("make", [unix_pair, tcp_pair], ids=["unix", "tcp"])
-def test_what_comes_behind_the_answer_is_handed_on_or_left(crossings: Crossings, make: Callable[[], Pair]) -> None:
-    crossing = crossings(make(), "http://proxy")
-    crossing.far.sendall(OPENED + b"from the target")
-    crossing.turn()
-    (leftover,) = crossing.outcome
-    crossing.far.sendall(b" and more")
-    crossing.turn()
+def test_what_comes_behind_the_answer_is_handed_on_or_left(exchanges: ProxyExchanges, make: Callable[[], Pair]) -> None:
+    exchange = exchanges(make(), "http://proxy")
+    exchange.far.sendall(OPENED + b"from the target")
+    exchange.turn()
+    (leftover,) = exchange.outcome
+    exchange.far.sendall(b" and more")
+    exchange.turn()
     assert isinstance(leftover, bytes)
-    assert leftover + received(crossing.near) == b"from the target and more"
-    assert len(crossing.outcome) == 1, "it is told once"
+    assert leftover + received(exchange.near) == b"from the target and more"
+    assert len(exchange.outcome) == 1, "it is told once"
 
 
 @pytest.mark.parametrize("before", [b"", METHOD, METHOD + ANSWER[:-1]], ids=["silent", "after a word", "inside the last"])
-def test_a_proxy_that_closes_is_said_to_have_done_so(crossings: Crossings, before: bytes) -> None:
-    crossing = crossings()
-    crossing.say(before[:2])
-    crossing.say(before[2:])
-    received(crossing.far)  # what is closed unread is a reset
-    crossing.far.close()
-    crossing.turn()
-    assert crossing.fault is TargetFault.PROXY_CLOSED
-    assert str(crossing.outcome[0]) == f"{NAME}: connection closed before the response"
+def test_a_proxy_that_closes_is_said_to_have_done_so(exchanges: ProxyExchanges, before: bytes) -> None:
+    exchange = exchanges()
+    exchange.peer_send(before[:2])
+    exchange.peer_send(before[2:])
+    received(exchange.far)  # what is closed unread is a reset
+    exchange.far.close()
+    exchange.turn()
+    assert exchange.fault is TargetFault.PROXY_CLOSED
+    assert str(exchange.outcome[0]) == f"{NAME}: connection closed before the response"
 
 
-def test_a_proxy_that_has_gone_before_we_spoke(crossings: Crossings) -> None:
+def test_a_proxy_that_has_gone_before_we_spoke(exchanges: ProxyExchanges) -> None:
     near, far = unix_pair()
     far.close()
-    crossing = crossings((near, far))
-    crossing.turn()
-    assert crossing.fault is TargetFault.PROXY_CLOSED
+    exchange = exchanges((near, far))
+    exchange.turn()
+    assert exchange.fault is TargetFault.PROXY_CLOSED
 
 
-def test_a_proxy_that_ended_before_we_spoke_and_still_listens(crossings: Crossings) -> None:
+def test_a_proxy_that_ended_before_we_spoke_and_still_listens(exchanges: ProxyExchanges) -> None:
     near, far = tcp_pair()
     far.shutdown(socket.SHUT_WR)
-    crossing = crossings((near, far))
-    crossing.turn()
-    assert crossing.fault is TargetFault.PROXY_CLOSED
+    exchange = exchanges((near, far))
+    exchange.turn()
+    assert exchange.fault is TargetFault.PROXY_CLOSED
 
 
-def test_a_proxy_that_resets_is_said_to_have_done_so(crossings: Crossings) -> None:
-    crossing = crossings(tcp_pair())
-    crossing.far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
-    crossing.far.close()
-    crossing.turn()
-    assert crossing.fault is TargetFault.PROXY_CLOSED
-    assert "connection reset" in str(crossing.outcome[0])
+def test_a_proxy_that_resets_is_said_to_have_done_so(exchanges: ProxyExchanges) -> None:
+    exchange = exchanges(tcp_pair())
+    exchange.far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+    exchange.far.close()
+    exchange.turn()
+    assert exchange.fault is TargetFault.PROXY_CLOSED
+    assert "connection reset" in str(exchange.outcome[0])
 
 
-def test_a_refusal_is_read_before_the_end(crossings: Crossings) -> None:
-    crossing = crossings(url="http://proxy")
-    crossing.far.sendall(b"HTTP/1.1 403 Forbidden\r\nConnection: close\r\n\r\n")
-    crossing.far.close()
-    crossing.turn()
-    assert crossing.fault is TargetFault.PROXY_REFUSED
-    assert "403 Forbidden" in str(crossing.outcome[0])
+def test_a_refusal_is_read_before_the_end(exchanges: ProxyExchanges) -> None:
+    exchange = exchanges(url="http://proxy")
+    exchange.far.sendall(b"HTTP/1.1 403 Forbidden\r\nConnection: close\r\n\r\n")
+    exchange.far.close()
+    exchange.turn()
+    assert exchange.fault is TargetFault.PROXY_REFUSED
+    assert "403 Forbidden" in str(exchange.outcome[0])
 
 
-def test_what_is_no_answer_is_said_to_be_none(crossings: Crossings) -> None:
-    crossing = crossings()
-    crossing.say(b"SSH-2.0-server\r\n")
-    assert crossing.fault is TargetFault.PROXY_RESPONSE
+def test_what_is_no_answer_is_said_to_be_none(exchanges: ProxyExchanges) -> None:
+    exchange = exchanges()
+    exchange.peer_send(b"SSH-2.0-server\r\n")
+    assert exchange.fault is TargetFault.PROXY_RESPONSE
 
 
-class Chatty:
-    """An exchange with more to say than there is room for."""
+class LongExchange:
+    """An exchange whose request is larger than the socket accepts."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -173,13 +173,13 @@ class Chatty:
         return Reached(b"") if data.endswith(b"!") else b"2" * self.size
 
 
-def test_what_finds_no_room_follows_when_there_is_some(crossings: Crossings) -> None:
-    crossing = crossings(narrow_unix_pair(), exchange=Chatty(50_000))
-    crossing.far.sendall(b"?")
+def test_what_finds_no_room_follows_when_there_is_some(exchanges: ProxyExchanges) -> None:
+    exchange = exchanges(narrow_unix_pair(), exchange=LongExchange(50_000))
+    exchange.far.sendall(b"?")
     heard = b""
     for _ in range(200):
-        heard += crossing.far.recv(1000) if len(heard) < 100_000 else b""
-        crossing.turn(1)
+        heard += exchange.far.recv(1000) if len(heard) < 100_000 else b""
+        exchange.turn(1)
     assert heard == b"1" * 50_000 + b"2" * 50_000
-    crossing.say(b"!")
-    assert crossing.outcome == [b""]
+    exchange.peer_send(b"!")
+    assert exchange.outcome == [b""]

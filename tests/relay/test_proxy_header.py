@@ -1,4 +1,4 @@
-"""The first words on a connection are said whole, however little room there is."""
+"""A header is written completely, however little the socket accepts at a time."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from tunnel.errors import TargetError, TargetFault
 from tunnel.relay.loop import Loop
 from tunnel.relay.proxy_header import HeaderWriter
 
-WORDS = bytes(at * 7 & 255 for at in range(65551))  # as large as a header can be
+HEADER = bytes(at * 7 & 255 for at in range(65551))  # as large as a header can be
 Pair = tuple[socket.socket, socket.socket]
 
 
-class Speaker:
-    """Who has something to say."""
+class Writer:
+    """A HeaderWriter on one end of a socket pair."""
 
     def __init__(self, pair: Pair) -> None:
         self.loop = Loop(Clock())
         self.near, self.far = pair
         self.outcome: list[TargetError | str] = []
 
-    def start(self, words: bytes = WORDS) -> Speaker:
-        HeaderWriter(self.loop, self, self.near, words, "tcp:backend").start()
+    def start(self, header: bytes = HEADER) -> Writer:
+        HeaderWriter(self.loop, self, self.near, header, "tcp:backend").start()
         return self
 
     def step_done(self, result: object) -> None:
@@ -46,46 +46,46 @@ class Speaker:
 
 
 @pytest.fixture
-def speakers() -> Iterator[Callable[[Pair], Speaker]]:
-    made: list[Speaker] = []
+def writers() -> Iterator[Callable[[Pair], Writer]]:
+    made: list[Writer] = []
 
-    def make(pair: Pair) -> Speaker:
-        made.append(Speaker(pair))
+    def make(pair: Pair) -> Writer:
+        made.append(Writer(pair))
         return made[-1]
 
     yield make
-    for speaker in made:
-        speaker.loop.close()
-        speaker.near.close()
-        speaker.far.close()
+    for writer in made:
+        writer.loop.close()
+        writer.near.close()
+        writer.far.close()
 
 
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
-def test_all_is_said_and_then_the_owner_hears_of_it(speakers: Callable[[Pair], Speaker], make: Callable[[], Pair]) -> None:
-    speaker = speakers(make()).start()
+def test_all_is_said_and_then_the_owner_hears_of_it(writers: Callable[[Pair], Writer], make: Callable[[], Pair]) -> None:
+    writer = writers(make()).start()
     heard = b""
     for _ in range(500):
-        heard += received(speaker.far)
-        speaker.turn()
-    assert heard == WORDS
-    assert speaker.outcome == ["said"]
+        heard += received(writer.far)
+        writer.turn()
+    assert heard == HEADER
+    assert writer.outcome == ["said"]
 
 
-def test_little_is_said_at_once(speakers: Callable[[Pair], Speaker]) -> None:
-    assert speakers(tcp_pair()).start(b"few words").outcome == ["said"], "before the loop has turned"
+def test_little_is_said_at_once(writers: Callable[[Pair], Writer]) -> None:
+    assert writers(tcp_pair()).start(b"few header").outcome == ["said"], "before the loop has turned"
 
 
 @pytest.mark.parametrize("when", ["before", "meanwhile"])
-def test_who_does_not_take_it_is_said_to_have_gone(speakers: Callable[[Pair], Speaker], when: str) -> None:
-    speaker = speakers(MAKERS["narrow unix"]())
+def test_who_does_not_take_it_is_said_to_have_gone(writers: Callable[[Pair], Writer], when: str) -> None:
+    writer = writers(MAKERS["narrow unix"]())
     if when == "before":
-        speaker.far.close()
-        speaker.start()
+        writer.far.close()
+        writer.start()
     else:
-        speaker.start()
-        assert speaker.outcome == [], "there was no room for all"
-        speaker.far.close()
-    speaker.turn()
-    (error,) = speaker.outcome
+        writer.start()
+        assert writer.outcome == [], "there was no room for all"
+        writer.far.close()
+    writer.turn()
+    (error,) = writer.outcome
     assert isinstance(error, TargetError)
     assert (error.reason, str(error)) == (TargetFault.CLOSED, "tcp:backend: broken pipe")

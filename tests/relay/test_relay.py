@@ -1,4 +1,4 @@
-"""Bytes and ends pass from one side to the other, whole and in order, and a cut stream is never taken for a whole one."""
+"""Bytes and EOF are forwarded completely and in order, and a truncated stream never looks complete."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def payload(size: int, seed: int = 0) -> bytes:
 
 
 class Pump:
-    """Sends and receives on all four sides in pieces of random sizes, until all is through."""
+    """Sends and receives on all four ends in pieces of random sizes, until all data has arrived."""
 
     def __init__(self, wire: Wire, up: bytes, down: bytes, seed: int) -> None:
         self.wire = wire
@@ -45,7 +45,7 @@ class Pump:
         self.got_up, self.got_down = bytearray(), bytearray()
 
     def run(self, wanted_up: int, wanted_down: int) -> None:
-        """Until so much has come through."""
+        """Run until so much data has arrived."""
         for _ in range(200_000):
             if len(self.got_up) >= wanted_up and len(self.got_down) >= wanted_down:
                 return
@@ -106,10 +106,10 @@ def test_bytes_pass_both_ways_unchanged_however_they_are_cut(
 def test_many_small_messages_pass_one_by_one(wires: Wires, make: Callable[..., object]) -> None:
     wire = wires(make)
     for number in range(200):
-        wire.say(b"ping %d" % number)
+        wire.peer_send(b"ping %d" % number)
         assert wire.read() == b"ping %d" % number
         wire.write(b"pong %d" % number)
-        assert wire.hear() == b"pong %d" % number
+        assert wire.peer_receive() == b"pong %d" % number
 
 
 @EVERYWHERE
@@ -126,7 +126,7 @@ def test_a_small_message_right_behind_a_big_one_is_not_left_behind(
 
 @BOTH_FAMILIES
 def test_a_peer_that_writes_much_before_it_reads_does_not_get_stuck(wires: Wires, make: Callable[..., object]) -> None:
-    """An echo whose way back is full: the way up must go on for as long as the program takes it."""
+    """An echo whose return direction is full: the other direction must continue while the program reads."""
     wire, sent = wires(make), payload(3_000_000)
     sealed = b"".join(wire.peer.seal(sent[at : at + 50_000]) for at in range(0, len(sent), 50_000))
     echoing, got = b"", bytearray()
@@ -143,7 +143,7 @@ def test_a_peer_that_writes_much_before_it_reads_does_not_get_stuck(wires: Wires
     assert not sealed, "everything was taken though nothing was read"
     for _ in range(2000):
         step()
-        got += wire.hear()
+        got += wire.peer_receive()
     assert got == sent
 
 
@@ -152,18 +152,18 @@ def test_what_came_behind_the_handshake_is_carried(wires: Wires, make: Callable[
     wire = wires(make, before=b"in one packet with the Finished")
     wire.turn()
     assert wire.read() == b"in one packet with the Finished"
-    wire.say(b", and on")
+    wire.peer_send(b", and on")
     assert wire.read() == b", and on"
 
 
 def test_a_part_of_a_record_behind_the_handshake_waits_for_its_rest(wires: Wires) -> None:
-    """The peer's handshake is over, and its first record is cut by the end of what was read."""
+    """The last read of the handshake ends inside the peer's first record."""
     record = b""
 
     class Cut(Wire):
-        def _shake(self, we_serve: bool) -> None:
+        def _do_handshake(self, we_serve: bool) -> None:
             nonlocal record
-            super()._shake(we_serve)
+            super()._do_handshake(we_serve)
             record = self.peer.seal(b"in two parts")
             self.ours.tail = record[:11]
 
@@ -176,10 +176,10 @@ def test_a_part_of_a_record_behind_the_handshake_waits_for_its_rest(wires: Wires
     wire.close()
 
 
-class WithTickets(Wire):
+class RelayWithTickets(Wire):
     """A relay whose end has not sent its session tickets."""
 
-    def _shake(self, we_serve: bool) -> None:
+    def _do_handshake(self, we_serve: bool) -> None:
         assert we_serve
         size = self.ours._put(self.peer.shake(self.ours.shake(self.peer.shake())))
         self.ours.is_done = self.ours.end.handshake(size)
@@ -189,9 +189,9 @@ class WithTickets(Wire):
 @pytest.mark.parametrize("is_renewed", [False, True], ids=["", "after a burst"])
 @BOTH_FAMILIES
 def test_tickets_wait_for_the_first_data_and_come_before_it(make: Callable[..., object], is_renewed: bool) -> None:
-    with closing(WithTickets(make)) as wire:  # type: ignore[arg-type]
+    with closing(RelayWithTickets(make)) as wire:  # type: ignore[arg-type]
         wire.turn()
-        wire.say(b"up first")
+        wire.peer_send(b"up first")
         assert wire.read() == b"up first"
         assert received(wire.peer_socket) == b"", "nothing is sent before there is data"
         if is_renewed:
@@ -201,21 +201,21 @@ def test_tickets_wait_for_the_first_data_and_come_before_it(make: Callable[..., 
         assert [record[0] for record in split_records(raw)] == [DATA] * 3
         assert wire.peer.open(raw) == b"first words"
         wire.write(b"second")
-        assert wire.hear() == b"second"
+        assert wire.peer_receive() == b"second"
 
 
 def test_tickets_that_wait_come_before_the_end() -> None:
-    with closing(WithTickets()) as wire:
+    with closing(RelayWithTickets()) as wire:
         wire.program.shutdown(socket.SHUT_WR)
         wire.turn()
-        assert wire.hear() == b""
+        assert wire.peer_receive() == b""
         assert wire.peer.end.has_ended
 
 
 @BOTH_FAMILIES
 def test_urgent_bytes_stop_nothing(wires: Wires, make: Callable[..., object]) -> None:
     wire = wires(make)
-    for sock, opposite in ((wire.program, wire.hear), (wire.peer_socket, wire.read)):
+    for sock, opposite in ((wire.program, wire.peer_receive), (wire.peer_socket, wire.read)):
         if sock.family == socket.AF_UNIX:
             continue
         sock.send(b"!", socket.MSG_OOB)
@@ -223,7 +223,7 @@ def test_urgent_bytes_stop_nothing(wires: Wires, make: Callable[..., object]) ->
         opposite()
     for number in range(5):
         wire.write(b"after %d" % number)
-        assert wire.hear() == b"after %d" % number
+        assert wire.peer_receive() == b"after %d" % number
     assert wire.close_reason is None
 
 
@@ -235,13 +235,13 @@ def test_bytes_from_the_program_around_an_urgent_one_pass(wires: Wires) -> None:
     got = b""
     for _ in range(5):
         wire.turn()
-        got += wire.hear()
+        got += wire.peer_receive()
     assert got == b"beforebehind"
 
 
 @BOTH_FAMILIES
 def test_more_than_one_read_can_take_is_taken_though_nothing_more_comes(wires: Wires, make: Callable[..., object]) -> None:
-    """An edge is told once: the rest of what it announced makes no new one."""
+    """An edge-triggered event comes once: unread input causes no new one."""
     wire = wires(make)
     wire.relay._inbox = wire.ours.buffers.inbox_view[:20_000]
     wire.turn()
@@ -251,7 +251,7 @@ def test_more_than_one_read_can_take_is_taken_though_nothing_more_comes(wires: W
     assert wire.read() == message * 5
     wire.program.sendall(message * 5)
     wire.turn(20)
-    assert wire.hear() == message * 5
+    assert wire.peer_receive() == message * 5
 
 
 # -- back-pressure
@@ -293,11 +293,11 @@ def test_a_peer_that_does_not_read_stops_the_program_but_not_the_other_way(wires
         wire.loop.turn(0)
     assert wire.relay.down == held < sent
     assert len(wire.relay._unsent_tls) <= _MAX_UNSENT
-    wire.say(b"the other way is open")
+    wire.peer_send(b"the other way is open")
     assert wire.read() == b"the other way is open"
     got = 0
     for _ in range(10_000):
-        got += len(wire.hear())
+        got += len(wire.peer_receive())
         wire.loop.turn(0)
         if got == sent:
             break
@@ -305,7 +305,7 @@ def test_a_peer_that_does_not_read_stops_the_program_but_not_the_other_way(wires
 
 
 def test_a_peer_that_asks_for_answers_and_reads_none_cannot_fill_our_memory(wires: Wires) -> None:
-    """Each key update that asks for one is answered before the next data; none of it piles up."""
+    """Each key update that requests one is answered before the next data; answers do not accumulate."""
     ours, writer, _reader = hand_made_pair()
     wire = wires(tcp_pair, ours=ours)
     largest = 0
@@ -331,11 +331,11 @@ def test_the_programs_end_becomes_a_close_notify_and_the_peer_may_go_on(wires: W
     wire.write(b"last words")
     wire.program.shutdown(socket.SHUT_WR)
     wire.turn()
-    assert wire.hear() == b"last words"
+    assert wire.peer_receive() == b"last words"
     assert wire.peer.end.has_ended
     assert not is_over(wire.peer_socket), "no FIN: the peer may take it for the end of both"
     for number in range(3):
-        wire.say(b"still %d" % number)
+        wire.peer_send(b"still %d" % number)
         assert wire.read() == b"still %d" % number
     wire.peer_socket.sendall(wire.peer.end.close_notify())
     wire.turn()
@@ -347,7 +347,7 @@ def test_the_programs_end_becomes_a_close_notify_and_the_peer_may_go_on(wires: W
 @EVERYWHERE
 def test_the_peers_close_notify_becomes_an_end_and_the_program_may_go_on(wires: Wires, make: Callable[..., object]) -> None:
     wire = wires(make)
-    wire.say(b"last words")
+    wire.peer_send(b"last words")
     wire.peer_socket.sendall(wire.peer.end.close_notify())
     wire.turn()
     assert wire.read() == b"last words"
@@ -355,10 +355,10 @@ def test_the_peers_close_notify_becomes_an_end_and_the_program_may_go_on(wires: 
     assert wire.close_reason is None
     for number in range(3):
         wire.write(b"still %d" % number)
-        assert wire.hear() == b"still %d" % number
+        assert wire.peer_receive() == b"still %d" % number
     wire.program.close()
     wire.turn()
-    assert wire.hear() == b""
+    assert wire.peer_receive() == b""
     assert wire.peer.end.has_ended
     assert wire.close_reason is CloseReason.CLOSED
     assert not wire.relay.has_fin_without_close_notify
@@ -380,7 +380,7 @@ def test_an_end_comes_after_everything_that_was_said_before_it(wires: Wires, mak
     wire.turn(20)
     assert pump.got_up == said
     assert pump.got_down == said
-    wire.hear()
+    wire.peer_receive()
     assert wire.peer.end.has_ended
     assert is_over(wire.program)
     assert wire.close_reason is CloseReason.CLOSED
@@ -389,14 +389,14 @@ def test_an_end_comes_after_everything_that_was_said_before_it(wires: Wires, mak
 @BOTH_FAMILIES
 def test_a_fin_between_two_records_is_an_end_and_told_apart(wires: Wires, make: Callable[..., object]) -> None:
     wire = wires(make)
-    wire.say(b"last words")
+    wire.peer_send(b"last words")
     wire.peer_socket.shutdown(socket.SHUT_WR)
     wire.turn()
     assert wire.read() == b"last words"
     assert is_over(wire.program)
     assert wire.relay.has_fin_without_close_notify
     wire.write(b"the answer")
-    assert wire.hear() == b"the answer"
+    assert wire.peer_receive() == b"the answer"
     wire.program.close()
     wire.turn()
     assert wire.close_reason is CloseReason.CLOSED
@@ -405,7 +405,7 @@ def test_a_fin_between_two_records_is_an_end_and_told_apart(wires: Wires, make: 
 @pytest.mark.parametrize("cut", [1, 4, 5, 6, 20, -1])
 def test_a_fin_inside_a_record_is_a_cut_stream(wires: Wires, cut: int) -> None:
     wire = wires(tcp_pair)
-    wire.say(b"whole ")
+    wire.peer_send(b"whole ")
     wire.peer_socket.sendall(wire.peer.seal(b"never whole")[:cut])
     wire.peer_socket.shutdown(socket.SHUT_WR)
     wire.turn()
@@ -430,14 +430,14 @@ def test_the_programs_end_right_behind_its_data_is_seen(wires: Wires) -> None:
     wire.program.sendall(b"data")
     wire.program.shutdown(socket.SHUT_WR)
     wire.turn()
-    assert wire.hear() == b"data"
+    assert wire.peer_receive() == b"data"
     assert wire.peer.end.has_ended
 
 
 def test_what_was_there_before_the_relay_is_carried_with_its_end() -> None:
     class Early(Wire):
-        def _shake(self, we_serve: bool) -> None:
-            super()._shake(we_serve)
+        def _do_handshake(self, we_serve: bool) -> None:
+            super()._do_handshake(we_serve)
             self.program.sendall(b"too early")
             self.program.shutdown(socket.SHUT_WR)
             self.peer_socket.sendall(self.peer.seal(b"early too") + self.peer.end.close_notify())
@@ -445,7 +445,7 @@ def test_what_was_there_before_the_relay_is_carried_with_its_end() -> None:
     wire = Early(tcp_pair)
     wire.turn()
     assert wire.read() == b"early too"
-    assert wire.hear() == b"too early"
+    assert wire.peer_receive() == b"too early"
     assert wire.close_reason is CloseReason.CLOSED
     wire.close()
 
@@ -457,7 +457,7 @@ def _reset(sock: socket.socket) -> None:
 
 def test_a_reset_by_the_peer_is_a_reset_for_the_program(wires: Wires) -> None:
     wire = wires(tcp_pair)
-    wire.say(b"data")
+    wire.peer_send(b"data")
     assert wire.read() == b"data"
     _reset(wire.peer_socket)
     wire.turn()
@@ -466,21 +466,21 @@ def test_a_reset_by_the_peer_is_a_reset_for_the_program(wires: Wires) -> None:
 
 
 def test_the_last_words_of_a_program_that_takes_no_more_reach_the_peer(wires: Wires) -> None:
-    """A service that refuses a large upload: it answers, hangs up, and the peer is still sending."""
+    """A service refuses a large upload: it responds and closes while the peer still sends."""
     wire = wires(tcp_pair)
-    wire.say(b"the beginning")  # never read by the program, so its close is a reset
+    wire.peer_send(b"the beginning")  # never read by the program, so its close is a reset
     wire.program.sendall(b"too large")
     wire.program.close()
-    wire.say(b"the rest")
-    assert wire.hear() == b"too large"
+    wire.peer_send(b"the rest")
+    assert wire.peer_receive() == b"too large"
     for _ in range(3):
-        wire.say(b"and more")
+        wire.peer_send(b"and more")
     assert not wire.relay.is_open
     assert not wire.peer.end.has_ended, "a cut must not pass for an end"
 
 
 def test_what_waits_for_the_peer_is_not_lost_when_the_program_has_ended(wires: Wires) -> None:
-    """A slow reader gets the whole answer of a program that has answered, ended and gone, though more is said to it."""
+    """A slow reader gets the complete response of a program that has closed, although more is sent to the program."""
     wire = wires(lambda: tcp_pair(4096))
     answer = bytes(range(256)) * 4096
     heard = bytearray()
@@ -490,14 +490,14 @@ def test_what_waits_for_the_peer_is_not_lost_when_the_program_has_ended(wires: W
             sent += wire.program.send(answer[sent:])
         except BlockingIOError:
             wire.turn()
-            heard += wire.hear()
+            heard += wire.peer_receive()
     wire.program.close()
-    wire.say(b"one word more")
-    wire.say(b"and one more")
-    while wire.relay.is_open and (piece := wire.hear()):
+    wire.peer_send(b"one word more")
+    wire.peer_send(b"and one more")
+    while wire.relay.is_open and (piece := wire.peer_receive()):
         heard += piece
         wire.turn()
-    heard += wire.hear()
+    heard += wire.peer_receive()
     assert len(heard) == len(answer)
     assert heard == answer
 
@@ -528,7 +528,7 @@ def test_a_program_that_goes_away_entirely_is_noticed_at_the_next_data(wires: Wi
 @BOTH_FAMILIES
 def test_bytes_that_are_no_record_cut_both_sides(wires: Wires, make: Callable[..., object]) -> None:
     wire = wires(make)
-    wire.say(b"good")
+    wire.peer_send(b"good")
     wire.peer_socket.sendall(b"GET / HTTP/1.1\r\n\r\n")
     wire.turn()
     assert wire.close_reason is CloseReason.PROTOCOL
@@ -540,7 +540,7 @@ def test_bytes_that_are_no_record_cut_both_sides(wires: Wires, make: Callable[..
 def test_a_close_that_begins_with_user_canceled_loses_nothing(
     wires: Wires, make: Callable[..., object], we_serve: bool, version: int
 ) -> None:
-    """The peer closes as Java does, behind more data than the program takes at once; the program's answer still passes."""
+    """The peer closes as Java does, after more data than the program accepts at once; the response still arrives."""
     ours, writer, reader = any_hand_made_pair(version, we_serve=we_serve)
     wire = wires(make, we_serve=we_serve, ours=ours)
     data, stream = payload(1_500_000), b""
@@ -564,7 +564,7 @@ def test_a_close_that_begins_with_user_canceled_loses_nothing(
 
 
 def test_a_late_refusal_of_tls13_has_its_own_word(wires: Wires) -> None:
-    """The client's handshake is over before the server has judged it."""
+    """The client's handshake is done before the server has verified the client."""
     ours, writer, _reader = hand_made_pair(we_serve=False)
     wire = wires(tcp_pair, we_serve=False, ours=ours)
     wire.turn()
@@ -674,11 +674,11 @@ def test_traffic_after_half_close_goes_on_for_as_long_as_it_likes(wires: Wires, 
     for number in range(10):
         wire.later(9)
         if who == "program":
-            wire.say(b"%d" % number)
+            wire.peer_send(b"%d" % number)
             assert wire.read() == b"%d" % number
         else:
             wire.write(b"%d" % number)
-            assert wire.hear() == b"%d" % number
+            assert wire.peer_receive() == b"%d" % number
     assert wire.close_reason is None
     wire.later(9)
     assert wire.close_reason is None
@@ -714,7 +714,7 @@ def test_without_a_half_close_silence_has_no_limit(wires: Wires) -> None:
     wire = wires(close_timeout=1)
     for _ in range(3):
         wire.later(100_000)
-    wire.say(b"still there")
+    wire.peer_send(b"still there")
     assert wire.read() == b"still there"
 
 
@@ -724,11 +724,11 @@ def test_without_a_half_close_silence_has_no_limit(wires: Wires) -> None:
 def test_memory_is_given_back_when_a_burst_is_over_and_not_before(wires: Wires, monkeypatch: pytest.MonkeyPatch) -> None:
     wire = wires()
     renewed: list[float] = []
-    monkeypatch.setattr(wire.relay, "_end", Counting(wire.relay._end, renewed, wire.clock), raising=True)
-    wire.say(b"small")
+    monkeypatch.setattr(wire.relay, "_end", CountingEnd(wire.relay._end, renewed, wire.clock), raising=True)
+    wire.peer_send(b"small")
     assert wire.trim_requests == 0, "small messages leave nothing behind"
     for number in range(3):
-        wire.say(payload(100_000))
+        wire.peer_send(payload(100_000))
         wire.read()
         wire.later(0.9)
         assert wire.trim_requests == 1, f"told once, {number}"
@@ -738,20 +738,20 @@ def test_memory_is_given_back_when_a_burst_is_over_and_not_before(wires: Wires, 
     assert len(renewed) == 1
     assert not wire.loop._timers, "no timer while there is nothing to give back"
     wire.write(payload(100_000))
-    wire.hear()
+    wire.peer_receive()
     assert wire.trim_requests == 2, "the next burst starts again"
-    wire.say(b"and the connection works")
+    wire.peer_send(b"and the connection works")
     assert wire.read().endswith(b"and the connection works")
     wire.later(1.1)
     wire.later(1.1)
     wire.later(1.1)
     assert len(renewed) == 2
-    wire.say(b"and still works")
+    wire.peer_send(b"and still works")
     assert wire.read() == b"and still works"
 
 
-class Counting:
-    """An end whose renewals are counted."""
+class CountingEnd:
+    """A TLS end that counts calls of `renew`."""
 
     def __init__(self, end: object, renewed: list[float], clock: Callable[[], float]) -> None:
         self._inner, self._renewed, self._clock = end, renewed, clock
@@ -766,7 +766,7 @@ class Counting:
 
 def test_memory_of_an_ended_relay_is_left_alone(wires: Wires) -> None:
     wire = wires()
-    wire.say(payload(100_000))
+    wire.peer_send(payload(100_000))
     assert wire.trim_requests == 1
     wire.relay.abort(CloseReason.SHUTDOWN)
     wire.later(5)
@@ -786,7 +786,7 @@ def test_a_relay_works_after_its_memory_was_renewed_in_the_middle_of_a_record(wi
 
 
 def test_a_program_that_reads_nothing_more_is_cut_when_the_peer_has_ended(wires: Wires) -> None:
-    """The end of the peer waits behind data that nobody takes: that silence has a limit too."""
+    """The peer's EOF waits behind data that the program does not read: the close timeout applies."""
     wire = wires(unix_pair, close_timeout=60.0)
     wire.plain.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
     wire.peer_socket.sendall(wire.peer.seal(bytes(60_000)) + wire.peer.end.close_notify())

@@ -1,7 +1,4 @@
-"""A household on fakes, with a clock that goes on as soon as nobody has anything to do.
-
-Knows what a household asks of proxies and of a command; must not know what is tested.
-"""
+"""A supervisor with fake proxies, command and signals, and a clock that advances when all tasks are blocked."""
 
 from __future__ import annotations
 
@@ -22,15 +19,15 @@ from tunnel.proxy import supervisor
 from tunnel.proxy.supervisor import CommandSpec, StopPolicy, Supervisor
 
 SERVICE = StopPolicy(wait=15, limit=25, is_service=True)
-PATIENT = StopPolicy(wait=15, limit=25, is_service=True, delay=10)
-TOOL = StopPolicy(limit=5)
+DELAYED = StopPolicy(wait=15, limit=25, is_service=True, delay=10)
+NO_SERVICE = StopPolicy(limit=5)
 PROBE = 1 << 29  # the process number of the signal probe
 
-Script = Callable[["Stage"], Awaitable[object]]
+Script = Callable[["SupervisorHarness"], Awaitable[object]]
 
 
 class FakeProxy:
-    """Ready when it is told, or from the start; carries so many seconds of connections."""
+    """A proxy whose connections last `carries` seconds; ready from the start, or when the test sets `is_listening`."""
 
     def __init__(self, *, is_server: bool = False, is_ready: bool = True, carries: float = 0.0, lingers: float = 0.0) -> None:
         self.config = SimpleNamespace(is_server=is_server, target="target")
@@ -41,7 +38,7 @@ class FakeProxy:
         self.on_identity_change: Callable[[], None] = lambda: None
         self.pids: set[int] = set()
         self.stopped_accepting_at: float | None = None
-        self.delays: list[float] = []  # that it has been told of
+        self.delays: list[float] = []  # shutdown delays shown
         self.aborts: list[float] = []
         self._is_ready = is_ready
         self._carries = carries
@@ -92,15 +89,15 @@ class FakeProxy:
 
 
 class FakeLauncher:
-    """A command that ends when it is told to, or by the signals in `dies_of`."""
+    """A command that ends when the test calls `end`, or after a delay by the signals in `exits_on`."""
 
     pid = 1 << 30
 
-    def __init__(self, dies_of: Mapping[int, float], error: TunnelError | None = None) -> None:
+    def __init__(self, exits_on: Mapping[int, float], error: TunnelError | None = None) -> None:
         self._readable, self._end_of_pipe = os.pipe()
         self.sent: list[tuple[float, int]] = []
         self.is_started = trio.Event()
-        self._dies_of = dies_of
+        self._dies_of = exits_on
         self._error = error
         self._code: int | None = None
         self.nursery: trio.Nursery
@@ -114,12 +111,12 @@ class FakeLauncher:
         self.is_started.set()
 
     def send(self, number: int) -> None:
-        assert self.is_started.is_set(), "what waits for an order is not to be signalled"
+        assert self.is_started.is_set(), "no signal may be sent before the command starts"
         self.sent.append((trio.current_time(), number))
         if number in self._dies_of:
-            self.nursery.start_soon(self._die, self._dies_of[number], 128 + number)
+            self.nursery.start_soon(self._exit_after, self._dies_of[number], 128 + number)
 
-    async def _die(self, delay: float, code: int) -> None:
+    async def _exit_after(self, delay: float, code: int) -> None:
         await trio.sleep(delay)
         self.end(code)
 
@@ -136,22 +133,22 @@ class FakeLauncher:
         os.close(self._readable)
 
 
-class Stage:
-    """A household whose every part is at hand."""
+class SupervisorHarness:
+    """A supervisor and the fakes that it uses."""
 
     def __init__(
         self,
         *proxies: FakeProxy,
         stop_policy: StopPolicy = SERVICE,
-        dies_of: Mapping[int, float] | None = None,
+        exits_on: Mapping[int, float] | None = None,
         error: TunnelError | None = None,
         build_command: Callable[[], CommandSpec] = lambda: CommandSpec(("app",), {}),
     ) -> None:
         self.proxies = proxies or (FakeProxy(is_server=True), FakeProxy())
-        self.launcher = FakeLauncher({signal.SIGTERM: 0, signal.SIGKILL: 0} if dies_of is None else dies_of, error)
+        self.launcher = FakeLauncher({signal.SIGTERM: 0, signal.SIGKILL: 0} if exits_on is None else exits_on, error)
         self.log = RecordedLog()
-        self.told: list[tuple[float, State]] = []
-        self.summaries: list[str] = []  # of what was told
+        self.notified: list[tuple[float, State]] = []
+        self.summaries: list[str] = []  # of the notifications
         self._on_signal: Callable[[int, bool], None]
         self._on_settled: Callable[[int, bool], None]
         self.spared: set[int]  # when what the command has left is ended
@@ -164,13 +161,13 @@ class Stage:
     def take_signals(self, on_signal: Callable[[int, bool], None], on_settled: Callable[[int, bool], None]) -> None:
         self._on_signal, self._on_settled = on_signal, on_settled
 
-    def hear(self, number: int, is_from_terminal: bool, *, has_had: bool | None = None) -> None:
-        """A signal that is settled at once; what a terminal sends, the command has had."""
+    def send_signal(self, number: int, is_from_terminal: bool, *, has_had: bool | None = None) -> None:
+        """Deliver a signal; by default the command has received it too if it is from the terminal."""
         self._on_signal(number, is_from_terminal)
         self._on_settled(number, is_from_terminal if has_had is None else has_had)
 
     def _tell(self, state: State, summary: str) -> None:
-        self.told.append((trio.current_time(), state))
+        self.notified.append((trio.current_time(), state))
         self.summaries.append(summary)
 
     async def run(self, script: Script) -> None:
@@ -182,43 +179,43 @@ class Stage:
             nursery.cancel_scope.cancel()
 
 
-def be_alone(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Have no household meet real signals or processes; how long each lets those live that a command has left."""
+def replace_processes(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Replace real signals and processes by fakes; return the grace periods that are recorded."""
     graces: list[float] = []
 
     def end_descendants(grace: float, own: Collection[int] = (), *, is_everywhere: bool = False) -> Iterator[float]:
         graces.append(grace)
-        _playing[-1].spared = set(own)
+        _running[-1].spared = set(own)
         yield min(grace, 0.5)
 
     def listen(on_signal: Callable[[int, bool], None], on_settled: Callable[[int, bool], None], *_: object) -> None:
-        _playing[-1].take_signals(on_signal, on_settled)
+        _running[-1].take_signals(on_signal, on_settled)
 
     monkeypatch.setattr(supervisor, "end_descendants", end_descendants)
     monkeypatch.setattr(supervisor, "SignalThread", listen)
     return graces
 
 
-_playing: list[Stage] = []
+_running: list[SupervisorHarness] = []
 
 
-def play(stage: Stage, script: Script) -> int:
-    """Run it to its end beside a script; the exit code."""
-    _playing.append(stage)
+def run_supervisor(harness: SupervisorHarness, script: Script) -> int:
+    """Run the supervisor beside a script; return its exit code."""
+    _running.append(harness)
     try:
-        trio.run(stage.run, script, clock=trio.testing.MockClock(autojump_threshold=0.005))
+        trio.run(harness.run, script, clock=trio.testing.MockClock(autojump_threshold=0.005))
     except BaseExceptionGroup as group:
-        (error,) = group.exceptions  # of the stage's own nursery
+        (error,) = group.exceptions  # of the harness's own nursery
         raise error from None
     finally:
-        stage.launcher.close()
-    return stage.supervisor.exit_code
+        harness.launcher.close()
+    return harness.supervisor.exit_code
 
 
-async def up(stage: Stage) -> None:
-    await stage.launcher.is_started.wait()
+async def wait_for_command(harness: SupervisorHarness) -> None:
+    await harness.launcher.is_started.wait()
     await trio.testing.wait_all_tasks_blocked()
 
 
-async def nothing(_stage: Stage) -> None:
-    """Let it live."""
+async def do_nothing(_harness: SupervisorHarness) -> None:
+    """Do not interfere."""

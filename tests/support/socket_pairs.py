@@ -1,4 +1,4 @@
-"""A relay between two socket pairs, turned by hand, with a clock that stands still."""
+"""A relay between two socket pairs, whose turns and clock the test controls."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SERVING = {True: context(identity(), admit_all, is_server=True), False: context(
 
 
 class Clock:
-    """Stands still until it is told to go on."""
+    """A clock that only the test advances."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -36,7 +36,7 @@ def unix_pair() -> tuple[socket.socket, socket.socket]:
 
 
 def tcp_pair(room: int = 0) -> tuple[socket.socket, socket.socket]:
-    """Two ends of a TCP connection over loopback, non-blocking; with `room`, buffers that hold hardly more than it."""
+    """Two ends of a TCP connection over loopback, non-blocking; with `room`, buffers of about that size."""
     with socket.socket() as listener:
         far = socket.socket()
         for sock in (listener, far):
@@ -54,7 +54,7 @@ def tcp_pair(room: int = 0) -> tuple[socket.socket, socket.socket]:
 
 
 def narrow_unix_pair() -> tuple[socket.socket, socket.socket]:
-    """A Unix connection whose buffers are as small as the kernel lets them be."""
+    """Two ends of a Unix connection with the smallest buffers that the kernel allows."""
     near, far = unix_pair()
     for sock in (near, far):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
@@ -70,7 +70,7 @@ MAKERS: dict[str, Callable[[], tuple[socket.socket, socket.socket]]] = {
 
 
 class Wire:
-    """A relay that serves (or not), a TLS peer on one side and a plain program on the other."""
+    """A relay, as server or client, with a TLS peer on one side and a plain program on the other."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class Wire:
         ours: Side | None = None,
         loop: Loop | None = None,
     ) -> None:
-        """`before` is plaintext that the peer sends right behind its handshake; `ours` is an end that has shaken hands.
+        """`before` is plaintext that the peer sends right behind its handshake; `ours` is an end with a finished handshake.
 
         With a `loop` it is that of another wire, which closes it.
         """
@@ -99,7 +99,7 @@ class Wire:
         self.peer = Side(SERVING[not we_serve] if version == TLS13 else _context(not we_serve, version))
         self.ours = ours or Side(SERVING[we_serve] if version == TLS13 else _context(we_serve, version))
         if ours is None:
-            self._shake(we_serve)
+            self._do_handshake(we_serve)
         tail = self.ours.tail + (self.peer.seal(before) if before else b"")
         handshake = HandshakeResult(self.ours.end, admit_all(b"", tuple), tail, unsent=b"")
         self.relay = Relay(
@@ -107,19 +107,19 @@ class Wire:
         )
         self.relay.start()
 
-    def _shake(self, we_serve: bool) -> None:
-        """Both handshakes, to the last word."""
+    def _do_handshake(self, we_serve: bool) -> None:
+        """Complete both handshakes."""
         client, server = (self.peer, self.ours) if we_serve else (self.ours, self.peer)
         flight = server.shake(client.shake())
         client.shake(server.shake(client.shake(flight)))
 
-    # -- what the relay's owner hears
+    # -- calls of the relay to its owner
 
     def relay_ended(self, reason: CloseReason, detail: str) -> None:
         self.ended.append((reason, detail))
 
     def relay_needs_trim(self) -> None:
-        assert not self.ended, "an ended relay asks for nothing"
+        assert not self.ended, "an ended relay must not request a trim"
         self.trim_requests += 1
         self.buffer_trimmer.add(self.relay)
 
@@ -129,42 +129,42 @@ class Wire:
     # -- what a test does
 
     def turn(self, times: int = 3) -> None:
-        """Handle what is there."""
+        """Run turns of the loop."""
         for _ in range(times):
             self.loop.turn(0)
         assert not self.crashes, self.crashes
 
     def later(self, seconds: float) -> None:
-        """Let time pass."""
+        """Advance the clock and run turns."""
         self.clock.now += seconds
         self.turn()
 
-    def say(self, data: bytes) -> None:
-        """Plaintext from the peer."""
+    def peer_send(self, data: bytes) -> None:
+        """Send plaintext from the peer."""
         self.peer_socket.sendall(self.peer.seal(data))
         self.turn()
 
-    def hear(self) -> bytes:
-        """Plaintext that has come to the peer."""
+    def peer_receive(self) -> bytes:
+        """Return the plaintext that the peer has received."""
         return self.peer.open(received(self.peer_socket))
 
     def write(self, data: bytes) -> None:
-        """Bytes from the program."""
+        """Send bytes from the program."""
         self.program.sendall(data)
         self.turn()
 
     def read(self) -> bytes:
-        """Bytes that have come to the program."""
+        """Return the bytes that the program has received."""
         return received(self.program)
 
     @property
     def close_reason(self) -> CloseReason | None:
-        """How the relay has ended, None while it has not."""
-        assert len(self.ended) <= 1, "an end is told once"
+        """The close reason of the relay, None while it is open."""
+        assert len(self.ended) <= 1, "the end is reported once"
         return self.ended[0][0] if self.ended else None
 
     def close(self) -> None:
-        """Give everything back."""
+        """Close everything."""
         if self.relay.is_open:
             self.relay.abort(CloseReason.SHUTDOWN)
         self.loop.turn(0)
@@ -179,7 +179,7 @@ def _context(is_server: bool, version: int) -> TlsContext:
 
 
 def received(sock: socket.socket) -> bytes:
-    """Everything that has come, up to what is not there yet or the end."""
+    """Return all bytes received so far."""
     parts = []
     with suppress(BlockingIOError):
         while data := sock.recv(65536):
@@ -188,7 +188,7 @@ def received(sock: socket.socket) -> bytes:
 
 
 def is_over(sock: socket.socket) -> bool:
-    """Whether nothing more will come: an orderly end."""
+    """Whether the other side has closed normally."""
     try:
         return sock.recv(1) == b""
     except BlockingIOError:
@@ -196,7 +196,7 @@ def is_over(sock: socket.socket) -> bool:
 
 
 def is_reset(sock: socket.socket) -> bool:
-    """Whether the connection was cut."""
+    """Whether the connection was reset."""
     try:
         sock.recv(1)
     except ConnectionResetError:
