@@ -13,8 +13,7 @@ import sys
 import warnings
 from io import TextIOWrapper
 
-from tunnel.child.inherited import inherited
-from tunnel.child.pid1 import restore_default
+from tunnel.child.inherited import inherited, restore_default
 from tunnel.cli.variables import is_of_libraries
 
 _STDOUT, _STDERR = 1, 2

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 from tests.support.script_runner import LIMIT, environment
-from tunnel.child.environment import for_command
+from tunnel.child.inherited import command_environment
 from tunnel.cli.variables import SECRETS, is_of_libraries
 from tunnel.commands.proxy.source import FLAGS
 
@@ -18,11 +18,11 @@ OURS = (
 
 
 def test_what_is_the_proxy_s_own_is_left_out() -> None:
-    assert for_command({}, GIVEN | dict.fromkeys(OURS, "x")) == GIVEN
+    assert command_environment({}, GIVEN | dict.fromkeys(OURS, "x")) == GIVEN
 
 
 def test_what_is_added_comes_last() -> None:
-    assert for_command({"PATH": "/usr/bin", "NOTIFY_SOCKET": "@ours"}, GIVEN) == {
+    assert command_environment({"PATH": "/usr/bin", "NOTIFY_SOCKET": "@ours"}, GIVEN) == {
         **GIVEN,
         "PATH": "/usr/bin",
         "NOTIFY_SOCKET": "@ours",
@@ -32,8 +32,8 @@ def test_what_is_added_comes_last() -> None:
 def test_it_is_what_the_kernel_has_recorded_byte_for_byte() -> None:
     """Without what has been set, changed and removed since, LC_CTYPE by the interpreter among it; of duplicates the first."""
     source = (
-        "import os; from tunnel.child.environment import for_command; os.environ['NEW'] = 'x'; os.environ['KEPT'] = 'x'; "
-        "del os.environ['GONE']; os.write(1, repr(sorted(for_command({}).items())).encode('ascii', 'backslashreplace'))"
+        "import os; from tunnel.child.inherited import command_environment; os.environ['NEW'] = 'x'; os.environ['KEPT'] = 'x'; "
+        "del os.environ['GONE']; os.write(1, repr(sorted(command_environment({}).items())).encode('ascii', 'backslashreplace'))"
     )
     given = {
         b"PATH": b"/bin",

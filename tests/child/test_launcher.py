@@ -20,11 +20,11 @@ from tunnel.child.exec_protocol import ExecRequest, build_exec_request, encode_e
 SERIES = """
 import json, os, select, sys
 from tunnel.child.launcher import Launcher
-from tunnel.child.spawned import SpawnedLauncher
+from tunnel.child.spawn_launcher import SpawnLauncher
 from tunnel.errors import CommandError
 
 for argv in json.loads(sys.argv[2]):
-    launcher = {"fork": Launcher, "spawn": SpawnedLauncher}[sys.argv[1]]()
+    launcher = {"fork": Launcher, "spawn": SpawnLauncher}[sys.argv[1]]()
     said = ""
     try:
         launcher.start([{"LONG": "x" * (1 << 18)}.get(word, word) for word in argv], os.environ)
@@ -75,7 +75,7 @@ def test_a_command_ends_as_a_shell_says_it(how: str, tmp_path: Path) -> None:
         (["/no/such"], 127, "/no/such: no such file or directory"),
         ([str(tmp_path / "text")], 126, f"{tmp_path}/text: permission denied"),
         ([str(tmp_path)], 126, f"{tmp_path}: permission denied"),
-        ([str(tmp_path / "stale")], 126, f"{tmp_path}/stale: the interpreter that it names does not exist"),
+        ([str(tmp_path / "stale")], 126, f"{tmp_path}/stale: its interpreter does not exist"),
         (["true", "LONG"], 126, "true: argument list too long"),
     ]
     path = f"{tmp_path}/none:{tmp_path}/shadow:{tmp_path}/real:{os.environ['PATH']}"
@@ -221,7 +221,7 @@ def test_half_an_order_is_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "environ", "places"),
+    ("name", "environ", "paths"),
     [
         ("a/b", {"PATH": "/x"}, [b"a/b"]),
         ("x", {"PATH": "/a::/b"}, [b"/a/x", b"./x", b"/b/x"]),
@@ -229,8 +229,8 @@ def test_half_an_order_is_none(tmp_path: Path) -> None:
         ("", {"PATH": "/a"}, []),
     ],
 )
-def test_a_name_without_a_slash_is_searched_for(name: str, environ: dict[str, str], places: list[bytes]) -> None:
-    assert list(build_exec_request([name], environ).places) == places
+def test_a_name_without_a_slash_is_searched_for(name: str, environ: dict[str, str], paths: list[bytes]) -> None:
+    assert list(build_exec_request([name], environ).paths) == paths
 
 
 def test_a_launcher_is_made_before_there_are_threads() -> None:

@@ -13,7 +13,8 @@ from tests.support.script_runner import environment, run, run_source
 # A dead child of ours is the first that the kernel shows; two orphans are behind it, and a living child.
 ORPHANS = """
 import os, subprocess, time
-from tunnel.child.process_tree import become_subreaper, reap_orphans
+from tunnel.child.kernel import become_subreaper
+from tunnel.child.reaper import reap_orphans
 
 assert reap_orphans([]) == []
 become_subreaper()
@@ -38,10 +39,12 @@ assert reap_orphans([]) == []
 # One ends when it is told, one with a child does not, one is stopped, one has left the session, and one is ours.
 REMAINS = """
 import json, os, subprocess, sys, time
-from tunnel.child.process_tree import become_subreaper, descendants, end_descendants
+from tunnel.child.kernel import become_subreaper
+from tunnel.child.process_tree import list_descendants
+from tunnel.child.reaper import end_descendants
 
 def names(**how):
-    return sorted(open(f"/proc/{one.pid}/comm").read().strip() for one in descendants(**how))
+    return sorted(open(f"/proc/{one.pid}/comm").read().strip() for one in list_descendants(**how))
 
 become_subreaper()
 own = subprocess.Popen(["sleep", "60"])
@@ -58,7 +61,7 @@ said = os.fdopen(reader)
 assert said.readline() == "ready\\n"
 while names(is_everywhere=True) != ["bash", "sh", "sleep", "sleep", "sleep", "tail"]:
     time.sleep(0.01)
-while "T" not in [open(f"/proc/{one.pid}/stat").read().rpartition(")")[2].split()[0] for one in descendants()]:
+while "T" not in [open(f"/proc/{one.pid}/stat").read().rpartition(")")[2].split()[0] for one in list_descendants()]:
     time.sleep(0.01)
 for pause in end_descendants(0.3, [own.pid]):
     time.sleep(pause)
@@ -90,11 +93,12 @@ def test_where_proc_shows_other_processes_nobody_is_found() -> None:
     """Their numbers would be our processes', or worse."""
     source = """
 import os, subprocess, time
-from tunnel.child.process_tree import descendants, end_descendants
+from tunnel.child.process_tree import list_descendants
+from tunnel.child.reaper import end_descendants
 
 child = subprocess.Popen(["sleep", "60"])
 assert os.getpid() == 1
-assert descendants(is_everywhere=True) == []
+assert list_descendants(is_everywhere=True) == []
 assert list(end_descendants(0, is_everywhere=True)) == []
 assert child.poll() is None
 """

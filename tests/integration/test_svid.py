@@ -307,8 +307,8 @@ def test_a_process_without_a_handler_is_not_ended_and_is_told_when_it_has_one(sv
     os.utime(pid_file, (1, 1))  # written before the clock was set
     process = svid.watch("--signal", "HUP", "--pid-file", str(pid_file))
     assert wait_for(process, "reload-failed")["message"] == (
-        f"reload failed: process {service.pid} of pid file {pid_file} would be ended by SIGHUP, "
-        "which it neither catches, blocks nor ignores; trying again for a minute"
+        f"reload failed: process {service.pid} of PID file {pid_file} would be ended by SIGHUP, "
+        "which it neither catches, blocks nor ignores; retrying for a minute"
     )
     go.touch()
     service.wait_for("^told 1$")
@@ -325,7 +325,7 @@ def test_a_disk_that_was_full_is_written_when_it_has_room(svid: Svid) -> None:
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (10, hard))
     svid.workloads.api.rotate_svids()
     failed = wait_for(process, "write-failed")
-    assert failed["message"] == f"cannot write svid.pem in {svid.place}: file too large; the files before it stay, trying again"
+    assert failed["message"] == f"cannot write svid.pem in {svid.place}: file too large; keeping the previous files, retrying"
     assert (svid.place / "svid.pem").read_bytes() == before
     status, body = ask("/ready", place)
     assert (status, body["serial"], bool(body["write_error"])) == (200, first["serial"], True)
@@ -364,7 +364,7 @@ def test_an_update_that_is_not_ours_is_no_rotation_and_a_folder_has_one_writer(s
     second = svid.fetch()
     assert second.exit_code() == 1
     assert second.complaints == [
-        f"tunnel: error: {svid.place} is kept by another process: a folder has one writer, say another --out"
+        f"tunnel: error: directory {svid.place} is locked by another process: expected one writer for each --out directory"
     ]
     svid.workloads.api.withdraw(svid.workloads.sockets[SERVER])
     assert "keeping identity spiffe://a.test/server for now" in wait_for(process, "denied")["message"]
@@ -451,7 +451,7 @@ def test_without_a_rotation_the_files_are_written_where_the_path_leads_and_it_is
     wait_for(process, "reloaded")
     with stopped(process):
         move(svid.place)
-    words = "is gone" if move is move_aside else "is another directory now"
+    words = "is missing" if move is move_aside else "was replaced by another directory"
     assert wait_for(process, "files-changed")["message"] == f"{svid.place} {words}: written again"
     assert wait_for(process, "written", 2)["rotation"] == 1
     assert has_newest(svid, svid.place)
@@ -474,7 +474,7 @@ def test_while_the_files_are_gone_it_is_not_ready(svid: Svid, after: Callable[[P
     status, body = ask("/ready", health)
     assert (status, body["ready"], body["file_error"]) == (503, False, f"{svid.place} is not a directory")
     assert ask("/live", health)[0] == 200
-    failed = f"cannot use {svid.place} as a folder: not a directory; the files are not in place, trying again"
+    failed = f"cannot use directory {svid.place}: not a directory; the files are not in place, retrying"
     assert wait_for(process, "write-failed")["message"] == failed
     svid.workloads.api.rotate_svids()
     assert ask("/ready", health)[0] == 503
@@ -493,10 +493,10 @@ def test_a_file_that_somebody_removes_is_written_again(svid: Svid) -> None:
     process = svid.watch()
     wait_for(process, "written")
     (svid.place / "svid.pem").unlink()
-    assert wait_for(process, "files-changed")["message"] == f"{svid.place}/svid.pem is gone: written again"
+    assert wait_for(process, "files-changed")["message"] == f"{svid.place}/svid.pem is missing: written again"
     assert has_newest(svid, svid.place)
     (svid.place / "..data").unlink()
-    assert wait_for(process, "files-changed", 2)["message"] == f"{svid.place}/..data is gone: written again"
+    assert wait_for(process, "files-changed", 2)["message"] == f"{svid.place}/..data is missing: written again"
     assert has_newest(svid, svid.place)
     assert process.stop() == 0
 
@@ -510,7 +510,7 @@ def test_a_relative_path_means_the_same_when_the_working_directory_was_replaced(
     with stopped(process):
         shutil.rmtree(here)
         here.mkdir()
-    assert wait_for(process, "files-changed")["message"] == "tls is gone: written again"
+    assert wait_for(process, "files-changed")["message"] == "tls is missing: written again"
     assert has_newest(svid, here / "tls")
     assert process.stop() == 0
 
@@ -524,7 +524,10 @@ def test_a_file_system_mounted_over_the_directory_gets_the_files_when_it_can_be_
     mounts = Mounts(process)
     wait_for(process, "written")
     mounts.mount("-t", "tmpfs", "-o", "ro", "tmpfs", str(svid.place))
-    assert (ask("/ready", health)[0], ask("/ready", health)[1]["file_error"]) == (503, f"{svid.place} is another directory now")
+    assert (ask("/ready", health)[0], ask("/ready", health)[1]["file_error"]) == (
+        503,
+        f"{svid.place} was replaced by another directory",
+    )
     assert "read-only file system; the files are not in place" in wait_for(process, "write-failed")["message"]
     mounts.mount("-o", "remount,rw", str(svid.place))
     wait_for(process, "files-changed")
@@ -552,7 +555,7 @@ def test_a_file_system_that_became_read_only_keeps_the_files_and_is_written_late
     mounts.mount("-o", "remount,ro", str(svid.place))
     svid.workloads.api.rotate_svids()
     assert wait_for(process, "write-failed")["message"] == (
-        f"cannot replace the files in {svid.place}: read-only file system; the files before it stay, trying again"
+        f"cannot replace the files in {svid.place}: read-only file system; keeping the previous files, retrying"
     )
     assert ask("/ready", health)[0] == 200
     mounts.mount("-o", "remount,rw", str(svid.place))
@@ -571,6 +574,6 @@ def test_fetch_writes_to_the_path_also_when_the_directory_was_replaced_while_it_
         recreate(svid.place)
     svid.workloads.api.restore(endpoint)
     assert process.exit_code() == 0
-    assert wait_for(process, "notice")["message"] == f"{svid.place} is another directory now: opened again"
+    assert wait_for(process, "notice")["message"] == f"{svid.place} was replaced by another directory: opened again"
     assert has_newest(svid, svid.place)
     assert list(svid.place.with_name("aside").iterdir()) == []

@@ -102,14 +102,14 @@ def test_a_file_that_another_process_removes_or_replaces_is_written_again(worklo
     kept = here / "kept"
     content = kept.read_bytes()
     kept.unlink()
-    watcher.wait_for('"event": "files-changed".*"message": "kept is gone: written again"')
+    watcher.wait_for('"event": "files-changed".*"message": "kept is missing: written again"')
     assert kept.read_bytes() == content
     (here / "other").write_text("of another process")
     (here / "other").rename(kept)
     watcher.wait_for('"event": "files-changed".*"message": "kept was replaced by another process: written again"')
     assert kept.read_bytes() == content
     shutil.rmtree(here)
-    watcher.wait_for('"event": "write-failed".*"message": "kept is gone: cannot write \'kept\': no such file or directory')
+    watcher.wait_for('"event": "write-failed".*"message": "kept is missing: cannot write \'kept\': no such file or directory')
     here.mkdir()
     watcher.wait_for('"event": "files-changed"', count=3)
     assert kept.read_bytes() == content

@@ -1,18 +1,18 @@
-"""A journal that keeps what it is told."""
+"""An event log that records its events."""
 
 from __future__ import annotations
 
-from tunnel.svid.event_log import Event, EventLog, Form
+from tunnel.svid.event_log import Event, EventFormat, EventLog
 
 
 class RecordedEvents(EventLog):
     """The events so far, and the facts that came with the newest."""
 
     def __init__(self) -> None:
-        super().__init__(Form.PLAIN)
+        super().__init__(EventFormat.PLAIN)
         self.events: list[tuple[Event, str]] = []
         self.facts: dict[str, object] = {}
 
-    def tell(self, event: Event, text: str, **facts: object) -> None:
+    def write(self, event: Event, text: str, **facts: object) -> None:
         self.events.append((event, text))
         self.facts = facts

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from tunnel.errors import OutputError
-from tunnel.svid.atomic_directory import GRACE, AtomicDirectory, NamedFile, Replaced, open_atomic_directory
+from tunnel.svid.atomic_directory import GRACE, AtomicDirectory, Replaced
+from tunnel.svid.atomic_file import NamedFile
 
 START = 1_700_000_000.0
 
@@ -46,7 +47,7 @@ def place(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def folder(place: Path, clock: Clock) -> Iterator[AtomicDirectory]:
-    with closing(open_atomic_directory(str(place), None, clock, clock.monotonic)) as folder:
+    with closing(AtomicDirectory(str(place), None, clock, clock.monotonic)) as folder:
         yield folder
 
 
@@ -95,7 +96,7 @@ def test_the_layout_is_that_of_kubernetes(folder: AtomicDirectory, place: Path) 
 @pytest.mark.parametrize("mask", [0, 0o077])
 def test_no_umask_widens_or_narrows_a_mode(tmp_path: Path, mask: int) -> None:
     place = tmp_path / "new"
-    with umask(mask), closing(open_atomic_directory(str(place), None)) as folder:
+    with umask(mask), closing(AtomicDirectory(str(place), None)) as folder:
         folder.replace(update(1), NamedFile(str(tmp_path / "both.pem"), b"both", 0o640))
     paths = (place, place / "..data", place / "svid.pem", place / "key.pem", tmp_path / "both.pem")
     assert [stat.S_IMODE(path.stat().st_mode) for path in paths] == [0o755, 0o755, 0o644, 0o600, 0o640]
@@ -112,7 +113,7 @@ def test_modes_and_groups_are_right_before_the_first_byte(place: Path, monkeypat
         return write(descriptor, data[:5])  # a disk may take less than it is given
 
     monkeypatch.setattr(os, "write", spy)
-    with closing(open_atomic_directory(str(place), group)) as folder:
+    with closing(AtomicDirectory(str(place), group)) as folder:
         folder.replace(update(1), NamedFile(str(place / "both.pem"), b"combined", 0o640))
     assert {(mode, owner) for mode, owner, data in written if data.startswith(b"key")} == {(0o600, group)}
     assert {(mode, owner) for mode, owner, data in written if data.startswith(b"svid")} == {(0o644, group)}
@@ -189,25 +190,25 @@ def test_plain_files_of_these_names_are_replaced_and_named(folder: AtomicDirecto
     (place / "svid.pem").write_text("of somebody's own")
     (tmp_path / "precious").write_text("precious")
     (place / "key.pem").symlink_to(tmp_path / "precious")
-    assert folder.replace(update(1)).taken == ("svid.pem", "key.pem")
+    assert folder.replace(update(1)).foreign == ("svid.pem", "key.pem")
     assert seen(place) == {"svid.pem": "svid.pem 1", "key.pem": "key 1"}
     assert (tmp_path / "precious").read_text() == "precious"
     assert folder.replace(update(2)) == Replaced()
 
 
 @pytest.mark.parametrize("name", ["svid.pem", "..data"])
-def test_a_folder_in_the_way_is_refused(folder: AtomicDirectory, place: Path, name: str) -> None:
+def test_a_directory_at_the_name_of_a_file_is_refused(folder: AtomicDirectory, place: Path, name: str) -> None:
     (place / name).mkdir()
-    with pytest.raises(OutputError, match=rf"cannot replace {place}/{name}: it is a folder"):
+    with pytest.raises(OutputError, match=rf"cannot replace {place}/{name}: is a directory"):
         folder.replace(update(1))
     assert [path.name for path in place.iterdir()] == [name]
 
 
-def test_a_folder_has_one_keeper(folder: AtomicDirectory, place: Path) -> None:
-    with pytest.raises(OutputError, match="is kept by another process: a folder has one writer"):
-        open_atomic_directory(str(place), None)
+def test_a_directory_has_one_writer(folder: AtomicDirectory, place: Path) -> None:
+    with pytest.raises(OutputError, match="is locked by another process: expected one writer"):
+        AtomicDirectory(str(place), None)
     folder.close()
-    again = open_atomic_directory(str(place), None)
+    again = AtomicDirectory(str(place), None)
     folder._descriptor = again._descriptor  # for the fixture to close
 
 
@@ -232,7 +233,7 @@ def cannot(*_arguments: object, **_more: object) -> None:
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        ("fchown", "cannot give files to group 7: only root and members of the group may"),
+        ("fchown", "cannot set the group of files to 7: only root and members of the group may"),
         ("mkdir", "cannot replace the files in {}: operation not permitted"),
         ("symlink", "cannot replace the files in {}: operation not permitted"),
         ("replace", "cannot replace the files in {}: operation not permitted"),
@@ -241,7 +242,7 @@ def cannot(*_arguments: object, **_more: object) -> None:
 def test_what_may_not_be_done_is_one_clear_line_and_changes_nothing(
     place: Path, monkeypatch: pytest.MonkeyPatch, call: str, words: str
 ) -> None:
-    with closing(open_atomic_directory(str(place), 7)) as folder:
+    with closing(AtomicDirectory(str(place), 7)) as folder:
         monkeypatch.setattr(os, call, cannot)
         with pytest.raises(OutputError) as refused:
             folder.replace(update(1))
@@ -252,14 +253,14 @@ def test_what_may_not_be_done_is_one_clear_line_and_changes_nothing(
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda path: path.write_text("a file"), "cannot use {} as a folder: not a directory"),
-        (lambda path: path.symlink_to("/dev/null"), "cannot use {} as a folder: not a directory"),
+        (lambda path: path.write_text("a file"), "cannot use directory {}: not a directory"),
+        (lambda path: path.symlink_to("/dev/null"), "cannot use directory {}: not a directory"),
     ],
 )
-def test_what_is_no_folder_is_refused(place: Path, make: Callable[[Path], object], words: str) -> None:
+def test_a_path_that_is_no_directory_is_refused(place: Path, make: Callable[[Path], object], words: str) -> None:
     make(place)
     with pytest.raises(OutputError) as refused:
-        open_atomic_directory(str(place), None)
+        AtomicDirectory(str(place), None)
     assert str(refused.value) == words.format(place)
 
 
@@ -300,12 +301,12 @@ def remove_parent(place: Path) -> None:
 
 
 MOVES = [
-    (rename, "{} is gone"),
-    (remove, "{} is gone"),
-    (remove_parent, "{} is gone"),
-    (recreate, "{} is another directory now"),
-    (exchange, "{} is another directory now"),
-    (point_elsewhere, "{} is another directory now"),
+    (rename, "{} is missing"),
+    (remove, "{} is missing"),
+    (remove_parent, "{} is missing"),
+    (recreate, "{} was replaced by another directory"),
+    (exchange, "{} was replaced by another directory"),
+    (point_elsewhere, "{} was replaced by another directory"),
 ]
 
 
@@ -316,7 +317,7 @@ def deep(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(("move", "fault"), MOVES, ids=[move.__name__ for move, _ in MOVES])
 def test_the_next_update_goes_to_where_the_path_leads(deep: Path, move: Callable[[Path], None], fault: str) -> None:
-    with closing(open_atomic_directory(str(deep), None)) as folder:
+    with closing(AtomicDirectory(str(deep), None)) as folder:
         folder.replace(update(1))
         move(deep)
         assert folder.find_fault() == fault.format(deep)
@@ -325,20 +326,20 @@ def test_the_next_update_goes_to_where_the_path_leads(deep: Path, move: Callable
         assert folder.find_fault() == ""
         assert folder.replace(update(3)) == Replaced()
         assert stat.S_IMODE(deep.stat().st_mode) == 0o755
-        with pytest.raises(OutputError, match="is kept by another process"):
-            open_atomic_directory(str(deep), None)
+        with pytest.raises(OutputError, match="is locked by another process"):
+            AtomicDirectory(str(deep), None)
 
 
 def test_a_directory_that_was_left_may_be_kept_by_another_process(deep: Path) -> None:
-    with closing(open_atomic_directory(str(deep), None)) as folder:
+    with closing(AtomicDirectory(str(deep), None)) as folder:
         rename(deep)
         folder.replace(update(1))
-        open_atomic_directory(str(deep.with_name("aside")), None).close()
+        AtomicDirectory(str(deep.with_name("aside")), None).close()
 
 
 def test_before_the_first_update_too_the_path_is_looked_at(folder: AtomicDirectory, place: Path) -> None:
     rename(place)
-    assert folder.replace(update(1)).fault == f"{place} is gone"
+    assert folder.replace(update(1)).fault == f"{place} is missing"
     assert seen(place)["key.pem"] == "key 1"
     assert list(place.with_name("aside").iterdir()) == []
 
@@ -349,10 +350,10 @@ def test_a_file_in_the_place_of_the_directory_is_said_until_it_has_gone(folder: 
     place.write_text("in the way")
     for _ in range(2):
         assert folder.find_fault() == f"{place} is not a directory"
-        with pytest.raises(OutputError, match=rf"^cannot use {place} as a folder: not a directory$"):
+        with pytest.raises(OutputError, match=rf"^cannot use directory {place}: not a directory$"):
             folder.replace(update(2))
     place.unlink()
-    assert folder.replace(update(2)).fault == f"{place} is gone"
+    assert folder.replace(update(2)).fault == f"{place} is missing"
     assert seen(place)["key.pem"] == "key 2"
 
 
@@ -361,7 +362,7 @@ def test_a_new_directory_that_cannot_be_written_is_no_good_one(folder: AtomicDir
     recreate(place)
     with full_disk(3), pytest.raises(OutputError, match="file too large"):
         folder.replace(update(2))
-    assert folder.find_fault() == f"{place}/..data is gone"
+    assert folder.find_fault() == f"{place}/..data is missing"
     folder.replace(update(2))
     assert seen(place)["key.pem"] == "key 2"
 
@@ -370,11 +371,11 @@ def test_a_working_directory_that_was_moved_is_left_as_well(tmp_path: Path, monk
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)
-    with closing(open_atomic_directory("tls", None)) as folder:
+    with closing(AtomicDirectory("tls", None)) as folder:
         folder.replace(update(1), NamedFile("both.pem", b"both 1", 0o600))
         shutil.rmtree(here)
         here.mkdir()
-        assert folder.find_fault() == "tls is gone"
+        assert folder.find_fault() == "tls is missing"
         folder.replace(update(2), NamedFile("both.pem", b"both 2", 0o600))
     assert (here / "both.pem").read_text() == "both 2"
     assert seen(here / "tls")["key.pem"] == "key 2"
@@ -391,13 +392,13 @@ def rename_over(place: Path) -> None:
 
 
 DAMAGES = [
-    (lambda place: (place / "svid.pem").unlink(), "svid.pem is gone"),
-    (lambda place: (place / "..data").unlink(), "..data is gone"),
-    (lambda place: shutil.rmtree((place / "..data").resolve()), "..data/svid.pem is gone"),
-    (lambda place: (place / "..data" / "key.pem").unlink(), "..data/key.pem is gone"),
+    (lambda place: (place / "svid.pem").unlink(), "svid.pem is missing"),
+    (lambda place: (place / "..data").unlink(), "..data is missing"),
+    (lambda place: shutil.rmtree((place / "..data").resolve()), "..data/svid.pem is missing"),
+    (lambda place: (place / "..data" / "key.pem").unlink(), "..data/key.pem is missing"),
     (rewrite_in_place, "..data/svid.pem was changed by another process"),
     (rename_over, "key.pem was replaced by another process"),
-    (lambda place: (place.parent / "both.pem").unlink(), "both.pem is gone"),
+    (lambda place: (place.parent / "both.pem").unlink(), "both.pem is missing"),
 ]
 
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tunnel.svid.event_log import Event, EventLog, Form
+from tunnel.svid.event_log import Event, EventFormat, EventLog
 
 
 class Narrow:
@@ -28,12 +28,12 @@ def sink() -> Narrow:
     return Narrow()
 
 
-def event_log(form: Form, sink: Narrow) -> EventLog:
+def event_log(form: EventFormat, sink: Narrow) -> EventLog:
     return EventLog(form, sink=sink, wall=lambda: 1_700_000_000.0)
 
 
 def test_for_machines_an_event_is_one_object_in_one_line(sink: Narrow) -> None:
-    event_log(Form.JSON, sink).tell(Event.WRITE_FAILED, "no\nspace", folder="/tls")
+    event_log(EventFormat.JSON, sink).write(Event.WRITE_FAILED, "no\nspace", folder="/tls")
     assert json.loads(sink.text) == {
         "event": "write-failed",
         "time": "2023-11-14T22:13:20Z",
@@ -44,22 +44,22 @@ def test_for_machines_an_event_is_one_object_in_one_line(sink: Narrow) -> None:
 
 
 def test_for_people_it_is_a_line(sink: Narrow) -> None:
-    event_log(Form.PLAIN, sink).tell(Event.WRITTEN, "wrote\x1b it", folder="/tls")
+    event_log(EventFormat.PLAIN, sink).write(Event.WRITTEN, "wrote\x1b it", folder="/tls")
     assert sink.text == "tunnel: wrote\\x1b it\n"
 
 
 def test_a_log_has_the_time(sink: Narrow) -> None:
-    event_log(Form.LOG, sink).tell(Event.WRITTEN, "wrote it", folder="/tls")
+    event_log(EventFormat.LOG, sink).write(Event.WRITTEN, "wrote it", folder="/tls")
     assert sink.text.startswith("[")
     assert sink.text.endswith(".000000 wrote it\n")
 
 
-@pytest.mark.parametrize("form", Form)
-def test_what_nobody_reads_waits_and_comes_later(sink: Narrow, form: Form) -> None:
+@pytest.mark.parametrize("form", EventFormat)
+def test_what_nobody_reads_waits_and_comes_later(sink: Narrow, form: EventFormat) -> None:
     told = event_log(form, sink)
     sink.is_shut = True
-    told.tell(Event.NOTICE, "first")
-    told.tell(Event.NOTICE, "second")
+    told.write(Event.NOTICE, "first")
+    told.write(Event.NOTICE, "second")
     assert sink.text == ""
     sink.is_shut = False
     told.flush()

@@ -20,9 +20,9 @@ from tunnel.identity.workload_calls import WorkloadCalls
 from tunnel.spiffe.endpoint import WorkloadEndpoint
 from tunnel.spiffe.ids import parse_spiffe_id
 from tunnel.spiffe.messages import BundlesResponse
+from tunnel.svid.atomic_file import AtomicFile
 from tunnel.svid.event_log import Event
 from tunnel.svid.jwt_bundles import BundleDocument, BundlesRefresher, build_document
-from tunnel.svid.whole_file import write_whole
 
 
 def document(**bundles: bytes) -> BundleDocument:
@@ -41,38 +41,39 @@ def test_a_bundle_that_cannot_be_read_is_left_out_and_said() -> None:
     made = document(a=jwks(jwk()), b=b"\xff")
     assert (list(json.loads(made.text)), made.trust_domains) == (["a.test"], ("a.test",))
     (why,) = made.left_out
-    assert why.startswith("the JWT bundle of b.test cannot be read and is left out, so that nobody of it is trusted: not JSON")
+    assert why.startswith("JWT bundle of b.test omitted, tokens of this trust domain are not trusted: not JSON")
 
 
 def test_a_file_follows_the_agent_and_stays_while_it_has_nothing(tmp_path: Path) -> None:
-    endpoint, file, heard = WorkloadEndpoint(path=str(tmp_path / "api.sock")), tmp_path / "bundles.json", RecordedEvents()
+    endpoint, file, recorded = WorkloadEndpoint(path=str(tmp_path / "api.sock")), tmp_path / "bundles.json", RecordedEvents()
 
     class AtOnce(Backoff):
         def next(self, *, floor: float, cap: float) -> float:
             return 0.01
 
-    def told(event: Event) -> int:
-        return sum(one is event for one, _ in heard.events)
+    def count_of(event: Event) -> int:
+        return sum(one is event for one, _ in recorded.events)
 
     with DevWorkloadApi({endpoint: [Entry(parse_spiffe_id("spiffe://a.test/x"))]}) as api:
         calls = WorkloadCalls(endpoint, limit=5)
-        keeper = BundlesRefresher(
-            wait_identity=lambda: build_document(calls.fetch_jwt_bundles()),
+        atomic_file = AtomicFile(str(file), 0o644, None)
+        refresher = BundlesRefresher(
+            fetch_first=lambda: build_document(calls.fetch_jwt_bundles()),
             fetch_next=lambda: build_document(calls.fetch_jwt_bundles()),
             stop=calls.stop,
-            write=lambda found: write_whole(str(file), found.text, 0o644, None),
-            tell=heard.tell,
+            write=lambda found: atomic_file.write(found.text),
+            write_event=recorded.write,
             backoff=AtOnce(),
             interval=0.01,
         )
 
         async def until(event: Event, count: int) -> None:
-            await trio.to_thread.run_sync(eventually, lambda: told(event) >= count, f"{event} for the {count}. time")
+            await trio.to_thread.run_sync(eventually, lambda: count_of(event) >= count, f"{event} for the {count}. time")
 
         async def main() -> None:
             with trio.fail_after(120):
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(keeper.run)
+                    nursery.start_soon(refresher.run)
                     await until(Event.WRITTEN, 1)
                     first = file.read_text()
                     api.prepare_authorities()
@@ -84,5 +85,5 @@ def test_a_file_follows_the_agent_and_stays_while_it_has_nothing(tmp_path: Path)
                     nursery.cancel_scope.cancel()
 
         trio.run(main)
-    assert heard.events[-1][1].endswith("switched off; the old ones stay, trying again")
-    assert heard.events[0] == (Event.WRITTEN, "JWT bundles of a.test written")
+    assert recorded.events[-1][1].endswith("switched off; keeping the previous bundles, retrying")
+    assert recorded.events[0] == (Event.WRITTEN, "JWT bundles of a.test written")

@@ -86,7 +86,7 @@ def test_a_trust_domain_whose_name_is_too_long_for_a_file_is_left_out_and_named(
     long = f"{'x' * 250}.test"
     material = build_material(credentials(bundle(long, FOREIGN)), Output("/tls"), NOW)
     assert [file.name for file in material.files] == ["svid.pem", "svid_key.pem", "bundle.pem"]
-    assert material.notes == (f"the bundle of {long} is left out: its name is too long for a file's, 266 bytes",)
+    assert material.notes == (f"bundle of {long} omitted: file name too long: 266 bytes; expected at most 255",)
 
 
 def test_what_is_told_has_no_key_and_no_hostile_text() -> None:

@@ -43,11 +43,11 @@ def test_its_flags_exist() -> None:
 
 
 def test_it_names_every_event_key_and_number() -> None:
-    standing = WatchState(has_child=True)
+    state = WatchState(has_child=True)
     material = build_material(credentials(), Output("/tls"), NOW)
-    standing.take(material, NOW.timestamp())
+    state.record_written(material, NOW.timestamp())
     named = set(re.findall(r"`([a-z_-]+)`", PAGE))
     assert {event.value for event in Event} <= named
-    assert set(standing.document(NOW.timestamp(), "")) <= named
-    assert set(standing.numbers("")) <= named
+    assert set(state.document(NOW.timestamp(), "")) <= named
+    assert set(state.numbers("")) <= named
     assert {*facts_of(material, "/tls"), "rotation", "pid", "exit_code"} <= named

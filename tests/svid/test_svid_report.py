@@ -29,7 +29,7 @@ def test_people_read_it_in_words() -> None:
         "",
         "trust domain a.test (own): 2 authorities, the last of which expires in 60 minutes, 2026-11-22T13:00:00Z",
         "trust domain b.test (federated): 1 authority, which expires in 60 minutes, 2026-11-22T13:00:00Z",
-        "trust domain c.test (federated): no authority, nobody of it is trusted",
+        "trust domain c.test (federated): no authority, no peer of it is trusted",
         r"warning: bundle of d.test skipped: \x1b",
     ]
 

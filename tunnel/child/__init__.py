@@ -1,4 +1,1 @@
-"""Another program's process: started as if we were not there, told what we are told, and ended with all that it leaves.
-
-Knows fork, signals and /proc; must not know what a proxy is. Linux only.
-"""
+"""Child processes: start a command in the inherited state, forward signals to it, end and reap what it leaves. Linux only."""

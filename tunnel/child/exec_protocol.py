@@ -1,7 +1,6 @@
-"""What a waiting child is told over its pipe, and what it answers when that cannot be run.
+"""The messages between a launcher and its waiting child: the command to execute, and why that failed.
 
-Knows the bytes, the search path and a shell's words for a failure; must not know processes. No pickle: both ends are ours,
-but a child between fork and exec should do as little as possible.
+No pickle: a child between fork and exec must do as little as possible.
 """
 
 from __future__ import annotations
@@ -21,48 +20,48 @@ NOT_FOUND: Final = 127
 _SIGNALLED: Final = 128
 ABSENT: Final = (errno.ENOENT, errno.ENOTDIR)
 
-_SIZE = struct.Struct("=Q")  # of what follows
+_SIZE = struct.Struct("=Q")  # of the rest of the message
 _COUNT = struct.Struct("=I")
-_ANSWER = struct.Struct("=i?")
+_FAILURE = struct.Struct("=i?")
 
 
 @dataclass(frozen=True, slots=True)
 class ExecRequest:
-    """What to run: the first of `places` that can be; everything as the kernel takes it."""
+    """The command to execute: the first of `paths` that can be run; everything as the kernel takes it."""
 
-    places: tuple[bytes, ...]
+    paths: tuple[bytes, ...]
     argv: tuple[bytes, ...]
     environ: tuple[bytes, ...]  # NAME=VALUE
 
 
 @dataclass(frozen=True, slots=True)
 class ExecFailure:
-    """Why nothing could be run: the errno, and whether there was a file at all."""
+    """Why no path could be executed: the errno, and whether one exists."""
 
     number: int
-    is_there: bool
+    exists: bool
 
 
 def build_exec_request(argv: Sequence[str], environ: Mapping[str, str]) -> ExecRequest:
-    """The order to run a command, which is searched for as a shell does when its name has no slash."""
+    """Return the request to execute a command; a name without a slash is searched in PATH, as a shell does."""
     name = os.fsencode(argv[0])
     directories = [b""] if b"/" in name else [d or b"." for d in os.fsencode(environ.get("PATH", os.defpath)).split(b":")]
-    places = tuple(os.path.join(directory, name) for directory in directories) if name else ()
+    paths = tuple(os.path.join(directory, name) for directory in directories) if name else ()
     pairs = tuple(os.fsencode(f"{name}={value}") for name, value in environ.items() if name)
-    return ExecRequest(places, tuple(map(os.fsencode, argv)), pairs)
+    return ExecRequest(paths, tuple(map(os.fsencode, argv)), pairs)
 
 
-def encode_exec_request(order: ExecRequest) -> bytes:
-    """The order as one message."""
+def encode_exec_request(request: ExecRequest) -> bytes:
+    """Return the request as one message."""
     body = b"".join(
         _COUNT.pack(len(texts)) + b"".join(_COUNT.pack(len(text)) + text for text in texts)
-        for texts in (order.places, order.argv, order.environ)
+        for texts in (request.paths, request.argv, request.environ)
     )
     return _SIZE.pack(len(body)) + body
 
 
 def read_exec_request(descriptor: int) -> ExecRequest | None:
-    """Wait for an order; None when whoever would give it has gone."""
+    """Wait for a request; return None if the parent closed the pipe."""
     head = _read(descriptor, _SIZE.size)
     body = _read(descriptor, _SIZE.unpack(head)[0]) if head is not None else None
     if body is None:
@@ -81,34 +80,34 @@ def read_exec_request(descriptor: int) -> ExecRequest | None:
 
 
 def encode_exec_failure(failure: ExecFailure) -> bytes:
-    """The answer of a child that could not run what it was told to."""
-    return _ANSWER.pack(failure.number, failure.is_there)
+    """Return the failure as one message."""
+    return _FAILURE.pack(failure.number, failure.exists)
 
 
 def read_exec_failure(descriptor: int) -> ExecFailure | None:
-    """Wait for an answer; None when the command runs, since the pipe ends with that."""
-    answer = _read(descriptor, _ANSWER.size)
-    return ExecFailure(*_ANSWER.unpack(answer)) if answer is not None else None
+    """Wait for a failure; return None if the command runs: exec closes the pipe."""
+    message = _read(descriptor, _FAILURE.size)
+    return ExecFailure(*_FAILURE.unpack(message)) if message is not None else None
 
 
 def describe_exec_failure(name: str, failure: ExecFailure) -> CommandError:
-    """A failure in a shell's words and with a shell's exit code."""
+    """Return the error with the text and the exit code of a shell."""
     shown = escape(name)
-    if failure.number in ABSENT and failure.is_there:
-        return CommandError(f"{shown}: the interpreter that it names does not exist", NOT_EXECUTABLE)
+    if failure.number in ABSENT and failure.exists:
+        return CommandError(f"{shown}: its interpreter does not exist", NOT_EXECUTABLE)
     if failure.number in ABSENT:
-        words = describe_os_error(OSError(failure.number, os.strerror(failure.number))) if "/" in name else "command not found"
-        return CommandError(f"{shown}: {words}", NOT_FOUND)
+        reason = describe_os_error(OSError(failure.number, os.strerror(failure.number))) if "/" in name else "command not found"
+        return CommandError(f"{shown}: {reason}", NOT_FOUND)
     return CommandError(f"{shown}: {describe_os_error(OSError(failure.number, os.strerror(failure.number)))}", NOT_EXECUTABLE)
 
 
-def code_of_end(code: int) -> int:
-    """The exit code of a shell whose command has ended so: its own, or 128 + N for signal N, which Python has as -N."""
+def shell_exit_code(code: int) -> int:
+    """Return the exit code as a shell reports it: 128 + N for signal N, for which Python has -N."""
     return code if code >= 0 else _SIGNALLED - code
 
 
 def _read(descriptor: int, size: int) -> bytes | None:
-    """Exactly so many bytes, or None if the pipe ends before."""
+    """Read exactly `size` bytes; return None at EOF before that."""
     pieces = []
     while size:
         piece = os.read(descriptor, size)

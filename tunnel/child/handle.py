@@ -1,7 +1,7 @@
-"""Signals for a process, and word of its end, with a pidfd or without.
+"""A child process: signals for it, and notification of its end, with a pidfd if there is one.
 
 pidfd_open(2) is absent before Linux 5.3 (ENOSYS), and older seccomp profiles of container runtimes refuse it, or only
-pidfd_send_signal(2) (EPERM). Without it kill(2) is safe for a child that has not been reaped: nobody else gets its PID.
+pidfd_send_signal(2) (EPERM). Without it kill(2) is safe for a child that has not been reaped: its PID is not reused.
 """
 
 from __future__ import annotations
@@ -13,34 +13,34 @@ from contextlib import suppress
 
 
 class ChildHandle:
-    """A child of ours that is reaped here and nowhere else."""
+    """A child that is reaped here and nowhere else."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
-        self.status: int | None = None  # as waitpid(2) has it, once it is reaped
+        self.status: int | None = None  # of waitpid(2), once it is reaped
         self._pidfd = open_pidfd(pid)
-        self._ended = -1  # our end of a pipe that a thread closes; in place of the pidfd
+        self._ended = -1  # without a pidfd: a pipe whose other end a thread closes
         self._lock = threading.Lock()
 
     def watch(self) -> None:
-        """Make `fileno` work; starts a thread if there is no pidfd. Raises OSError."""
+        """Prepare `fileno`; start a thread if there is no pidfd. Raises OSError."""
         if self._pidfd is not None or self._ended >= 0:
             return
         self._ended, other = os.pipe()
         threading.Thread(target=_await_end, args=(self.pid, other), name=f"child {self.pid}", daemon=True).start()
 
     def fileno(self) -> int:
-        """A descriptor that is readable once the child has ended."""
+        """Return a descriptor that is readable once the child has ended."""
         return self._ended if self._pidfd is None else self._pidfd
 
     def send(self, number: int) -> None:
-        """Send a signal; raises OSError if that is not allowed. Does nothing when the child is reaped."""
+        """Send a signal; raises OSError if that is not permitted. Does nothing once the child is reaped."""
         with self._lock:
             if self.status is None:
                 send_signal(self.pid, self._pidfd, number)
 
     def reap(self, *, waits: bool = False) -> int | None:
-        """The status of a child that has ended, or None."""
+        """Return the status of a child that has ended, or None."""
         if waits:
             with suppress(ChildProcessError):
                 os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
@@ -51,7 +51,7 @@ class ChildHandle:
         return self.status
 
     def close(self) -> None:
-        """Give the descriptor back; the child is left alone."""
+        """Close the descriptor; the child is not affected."""
         with self._lock:
             for descriptor in (self._pidfd, self._ended):
                 if descriptor is not None and descriptor >= 0:
@@ -60,7 +60,7 @@ class ChildHandle:
 
 
 def open_pidfd(pid: int) -> int | None:
-    """A pidfd; None if there is none: no such process, or the kernel, a seccomp filter or the interpreter's build lacks it."""
+    """Return a pidfd; None if there is no such process, or no support in the kernel, seccomp filter or interpreter."""
     try:
         return os.pidfd_open(pid)
     except (OSError, AttributeError):
@@ -73,15 +73,15 @@ def send_signal(pid: int, pidfd: int | None, number: int) -> None:
         try:
             signal.pidfd_send_signal(pidfd, number)
             return
-        except ProcessLookupError:  # kill(2) might reach another process that has the PID by now
+        except ProcessLookupError:  # kill(2) might reach another process with the same PID
             raise
-        except (OSError, AttributeError):  # this call may be refused by itself
+        except (OSError, AttributeError):  # a seccomp filter may refuse this call alone
             pass
     os.kill(pid, number)
 
 
 def _await_end(pid: int, writer: int) -> None:
-    """Close the descriptor when the child has ended, which is left to be reaped."""
+    """Close the descriptor when the child has ended; do not reap it."""
     with suppress(ChildProcessError):  # it is reaped already
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     os.close(writer)

@@ -1,8 +1,7 @@
-"""What this process was given by whoever started it, and its command must be given in turn.
+"""What this process inherited (signals, environment, core dump limit), which a command inherits in turn.
 
-Knows what the interpreter and we change of it later; must not know who asks, nor import what takes time, since a SIGHUP ends
-us until this has been read. Two dispositions are lost before any code of ours runs: the interpreter ignores SIGPIPE and
-SIGXFSZ, and nothing tells what they were. The command gets the default of both.
+Import nothing here that takes time: until `inherited` has run, a SIGHUP ends the process. Two dispositions are lost before
+our code runs: the interpreter ignores SIGPIPE and SIGXFSZ, so a command gets the default of both.
 """
 
 from __future__ import annotations
@@ -13,7 +12,11 @@ import signal
 from collections.abc import Mapping
 from functools import cache
 
+from tunnel.cli.variables import MANAGER, SECRETS, SOCKETS
+
 _LOST = frozenset({signal.SIGPIPE, signal.SIGXFSZ})
+_OURS = frozenset({*SOCKETS, *MANAGER, *SECRETS})
+_SIGNALLED = 128  # added to the number of the signal, as shells report it
 
 
 class InheritedState:
@@ -30,7 +33,7 @@ class InheritedState:
 
 @cache
 def inherited() -> InheritedState:
-    """What was inherited; to be asked for the first time before anything is changed, and the same ever after."""
+    """Return the inherited state; the first call comes before anything is changed, later calls return the same value."""
     return InheritedState(
         ignored=frozenset(int(n) for n in signal.valid_signals() - _LOST if signal.getsignal(n) == signal.SIG_IGN),
         blocked=frozenset(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ()))),
@@ -40,7 +43,7 @@ def inherited() -> InheritedState:
 
 
 def _environment() -> dict[str, str]:
-    """The kernel's record of it, which nobody changes later; ours as it is now where that cannot be read."""
+    """Return the kernel's record of the environment, which never changes; the current environment if it cannot be read."""
     try:
         descriptor = os.open("/proc/self/environ", os.O_RDONLY)
     except OSError:
@@ -51,3 +54,18 @@ def _environment() -> dict[str, str]:
     for name, _, value in (entry.partition(b"=") for entry in entries if b"=" in entry):
         environ.setdefault(os.fsdecode(name), os.fsdecode(value))  # of two the first counts, as for getenv(3)
     return environ
+
+
+def command_environment(extra: Mapping[str, str], given: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the environment of a command: the inherited (or `given`) one without our own variables, plus `extra`."""
+    environ = inherited().environ if given is None else given
+    return {name: value for name, value in environ.items() if name not in _OURS} | dict(extra)
+
+
+def restore_default(number: int) -> None:
+    """Make this signal end the process, also if it is process 1, for which the kernel has no default (pid_namespaces(7))."""
+    signal.signal(number, _end if os.getpid() == 1 else signal.SIG_DFL)
+
+
+def _end(number: int, _frame: object) -> None:
+    os._exit(_SIGNALLED + number)  # no cleanup, as if the kernel had ended the process

@@ -1,10 +1,9 @@
-"""The signals that are meant for the command, taken by a thread that knows where each came from.
+"""The thread that receives signals for the command, and whether each came from the terminal.
 
-Knows which signals may be passed on, and how a terminal's differ from those of `kill`; must not know to whom they go. What a
-terminal sends (Ctrl-C, Ctrl-\\, a new size, the end of the line) goes to every process of the group in the foreground, so the
-command has it already; what `kill` sends may have reached us alone, or the group, or the cgroup, which tunnel/child/probe.py
-finds out. Job control needs nothing: SIGTSTP and its kin are not touched, so that Ctrl-Z stops both processes, being of one
-group, and `fg` continues both.
+A signal from the terminal (Ctrl-C, Ctrl-\\, a new size, hangup) goes to every process of the foreground process group, so the
+command has it already. One from `kill` may have gone to us alone, to the group or to the cgroup, which
+tunnel/child/signal_probe.py finds out. Job control needs nothing: SIGTSTP and related signals are left alone, so that Ctrl-Z
+stops both processes of the group, and `fg` continues both.
 """
 
 from __future__ import annotations
@@ -19,67 +18,67 @@ from time import monotonic
 from typing import Final
 
 from tunnel.child.inherited import inherited
-from tunnel.child.probe import Arrival
+from tunnel.child.signal_probe import ReceivedSignal
 
 OnSignal = Callable[[int, bool], None]
-Ask = Callable[[Arrival], bool]
+WasSent = Callable[[ReceivedSignal], bool]
 
-# Seconds in which equal stops are one: timeout(1) signals its child and then the group, systemd one process after the other.
+# Seconds in which equal stops count as one: timeout(1) signals its child, then the group; systemd one process after the other.
 SETTLE: Final = 0.2
 _STOPS: Final = frozenset({Signals.SIGTERM, Signals.SIGINT, Signals.SIGQUIT, Signals.SIGHUP})
 
-_SI_KERNEL: Final = 0x80  # siginfo_t.si_code, sigaction(2): no process has sent it
+_SI_KERNEL: Final = 0x80  # siginfo_t.si_code, sigaction(2): sent by the kernel
 _OF_TERMINALS: Final = frozenset({Signals.SIGINT, Signals.SIGQUIT, Signals.SIGHUP, Signals.SIGWINCH})
 _NOT_FORWARDED: Final = frozenset(
     {
-        *(Signals.SIGKILL, Signals.SIGSTOP),  # nobody can take them
+        *(Signals.SIGKILL, Signals.SIGSTOP),  # cannot be caught
         *(Signals.SIGTSTP, Signals.SIGTTIN, Signals.SIGTTOU, Signals.SIGCONT),  # job control
-        *(Signals.SIGCHLD, Signals.SIGPIPE),  # what we ourselves have done
+        *(Signals.SIGCHLD, Signals.SIGPIPE),  # caused by our own actions
         *(Signals.SIGSEGV, Signals.SIGBUS, Signals.SIGFPE, Signals.SIGILL, Signals.SIGABRT, Signals.SIGTRAP, Signals.SIGSYS),
-        *(Signals.SIGPROF, Signals.SIGVTALRM, Signals.SIGXCPU, Signals.SIGXFSZ),  # of our own time and size
+        *(Signals.SIGPROF, Signals.SIGVTALRM, Signals.SIGXCPU, Signals.SIGXFSZ),  # caused by our own limits
     }
 )
 
 
 def forwarded() -> frozenset[int]:
-    """The signals that are the command's: all that can be passed on, without what was ignored when we were started."""
+    """Return the signals to forward to the command: all that can be, except those that were ignored when we were started."""
     return frozenset(map(int, signal.valid_signals() - _NOT_FORWARDED)) - inherited().ignored
 
 
 def block() -> None:
-    """Keep these signals, and word of children, for SignalThread; to be called before there is a second thread.
+    """Block these signals and SIGCHLD for SignalThread; call it before there is a second thread.
 
-    Threads and processes that are started later inherit it, a Launcher's command apart. From here on no such signal is lost,
-    and none ends this process: not as process 1 either, where the kernel drops what nobody has asked for.
+    Threads and processes that are started later inherit it, except a Launcher's command. From here on no such signal is lost,
+    and none ends this process, also if it is process 1, for which the kernel drops signals without a handler.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, _taken())  # Linux keeps what is blocked even if it is ignored
+    signal.pthread_sigmask(signal.SIG_BLOCK, _received())  # Linux keeps a blocked signal pending even if it is ignored
 
 
-def _taken() -> set[int]:
+def _received() -> set[int]:
     return {*forwarded(), Signals.SIGCHLD}
 
 
 class SignalThread:
-    """Takes what `block` keeps, for as long as the process lives; started by the constructor.
+    """Receives the signals that `block` blocks, until the process ends; started by the constructor.
 
-    Calls from its own thread, and must not be kept waiting: `on_signal` at once, with the number and whether it came from the
-    terminal; `on_settled` when it is known whether the command has had this signal too, with the number and the answer of
-    `ask`; `on_child_ended` when there may be something to reap. A stop is settled after SETTLE seconds, any other signal at
-    once. Equal stops that come meanwhile are the same stop, of which nothing more is told.
+    Callbacks run on its thread and must not block: `on_signal` at once, with the number and whether it came from the terminal;
+    `on_settled` when it is known whether the command was sent this signal too, with the number and the result of `was_sent`;
+    `on_child_ended` when there may be a child to reap. A stop is settled after SETTLE seconds, any other signal at once. Equal
+    stops meanwhile count as the same stop.
     """
 
     def __init__(
         self,
         on_signal: OnSignal,
         on_settled: OnSignal,
-        ask: Ask,
+        was_sent: WasSent,
         on_child_ended: Callable[[], None] = lambda: None,
     ) -> None:
         self._on_signal = on_signal
         self._on_settled = on_settled
-        self._ask = ask
+        self._was_sent = was_sent
         self._on_child_ended = on_child_ended
-        self._unsettled: dict[int, Arrival] = {}
+        self._unsettled: dict[int, ReceivedSignal] = {}
         threading.Thread(target=self._run, name="signals", daemon=True).start()
 
     def _run(self) -> None:
@@ -90,39 +89,39 @@ class SignalThread:
             elif info.si_signo == Signals.SIGCHLD:
                 self._on_child_ended()
             else:
-                self._take(info.si_signo, is_from_terminal(info.si_signo, info.si_code))
+                self._record(info.si_signo, is_from_terminal(info.si_signo, info.si_code))
 
     def _next(self) -> signal.struct_siginfo | None:
-        """The next signal; None when there is one to be settled before."""
+        """Return the next signal; None if one must be settled first."""
         if not self._unsettled:
-            return signal.sigwaitinfo(_taken())
+            return signal.sigwaitinfo(_received())
         left = min(map(_settled_at, self._unsettled.values())) - monotonic()
-        return signal.sigtimedwait(_taken(), left) if left > 0 else None
+        return signal.sigtimedwait(_received(), left) if left > 0 else None
 
-    def _take(self, number: int, is_shared: bool) -> None:
+    def _record(self, number: int, is_shared: bool) -> None:
         known = self._unsettled.get(number)
         if known is None:
-            self._unsettled[number] = Arrival(number, monotonic(), is_shared)
+            self._unsettled[number] = ReceivedSignal(number, monotonic(), is_shared)
             self._on_signal(number, is_shared)
         elif is_shared:
             self._unsettled[number] = replace(known, is_from_terminal=True)
 
     def _settle(self) -> None:
         now = monotonic()
-        for arrival in [one for one in self._unsettled.values() if _settled_at(one) <= now]:
-            del self._unsettled[arrival.number]
-            self._on_settled(arrival.number, self._ask(arrival))
+        for received in [one for one in self._unsettled.values() if _settled_at(one) <= now]:
+            del self._unsettled[received.number]
+            self._on_settled(received.number, self._was_sent(received))
 
 
-def _settled_at(arrival: Arrival) -> float:
-    return arrival.at + (SETTLE if arrival.number in _STOPS else 0.0)
+def _settled_at(received: ReceivedSignal) -> float:
+    return received.at + (SETTLE if received.number in _STOPS else 0.0)
 
 
 def is_from_terminal(number: int, code: int) -> bool:
-    """Whether a signal with this si_code has gone to the whole group in the foreground, rather than to us alone.
+    """Whether a signal with this si_code was sent to the whole foreground process group, not to us alone.
 
-    A timer that an earlier program of this process has set (alarm(2)) is the kernel's too, and ours alone. So is the end of the
-    line when we lead the session: the kernel tells the leader and nobody else.
+    A timer set by an earlier program of this process (alarm(2)) also has the kernel's code, and is ours alone. So is a hangup
+    if we lead the session: the kernel signals the leader only.
     """
     if code != _SI_KERNEL or number not in _OF_TERMINALS:
         return False

@@ -87,7 +87,7 @@ def _run(parsed: Parsed, environ: MutableMapping[str, str]) -> int:
     if command is HELP:
         raise HelpRequested(None)
     if command.name not in _WITHOUT_SECRETS:
-        from tunnel.child.core_dumps import forbid_core_dumps
+        from tunnel.child.kernel import forbid_core_dumps
 
         forbid_core_dumps()
     try:

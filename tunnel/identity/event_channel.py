@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
@@ -19,7 +20,7 @@ EventChannel = trio.MemoryReceiveChannel[WorkloadEvent]
 
 @asynccontextmanager
 async def open_event_channel(
-    endpoint: WorkloadEndpoint, selection: Selection, *, wants_all: bool = False
+    endpoint: WorkloadEndpoint, selection: Selection, *, wants_all: bool = False, wall: Callable[[], float] = time.time
 ) -> AsyncIterator[EventChannel]:
     """Watch a Workload API from entry to exit and yield the channel of its events; `wants_all` verifies every SVID."""
     token = trio.lowlevel.current_trio_token()
@@ -29,7 +30,7 @@ async def open_event_channel(
         with suppress(trio.RunFinishedError):  # nothing receives events any more
             token.run_sync_soon(sender.send_nowait, event)
 
-    watcher = WorkloadWatcher(endpoint, emit, selection, wants_all=wants_all)
+    watcher = WorkloadWatcher(endpoint, emit, selection, wants_all=wants_all, wall=wall)
     watcher.start()
     try:
         yield events

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import trio
 
-from tunnel.child.pid1 import restore_default
+from tunnel.child.inherited import restore_default
 from tunnel.errors import TunnelError
 from tunnel.log import Log
 from tunnel.proxy.process_context import ProcessContext, run_background_tasks

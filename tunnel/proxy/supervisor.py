@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import trio
 
-from tunnel.child.exec_protocol import code_of_end
+from tunnel.child.exec_protocol import shell_exit_code
 from tunnel.child.launcher import Launcher
-from tunnel.child.probe import Arrival, SignalProbe
-from tunnel.child.process_tree import end_descendants, reap_orphans
+from tunnel.child.reaper import end_descendants, reap_orphans
+from tunnel.child.signal_probe import ReceivedSignal, SignalProbe
 from tunnel.child.signals import SignalThread
 from tunnel.errors import ConfigError, TunnelError
 from tunnel.log import Log
@@ -164,7 +164,7 @@ class Supervisor:
         if not self._command_over.is_set():
             self._log.write(f"command has not ended within {self._stop_policy.limit:g}s: sending SIGKILL")
             self._launcher.send(signal.SIGKILL)
-            self._exit_code = code_of_end(-signal.SIGKILL)
+            self._exit_code = shell_exit_code(-signal.SIGKILL)
             with trio.move_on_after(_FINAL_WAIT):  # a process of another user or in uninterruptible sleep stays
                 await self._command_over.wait()
         self._stop_servers()
@@ -204,7 +204,7 @@ class Supervisor:
     def _shut_down(self, number: int) -> None:
         """Stop the servers and send the signal to the command; clients serve until it has ended."""
         if not self._has_command:
-            self._exit_code = code_of_end(-number)
+            self._exit_code = shell_exit_code(-number)
             self._cancel_scope.cancel()
             return
         self._stop_servers()
@@ -234,7 +234,7 @@ class Supervisor:
             self._token.run_sync_soon(self._process_signal, number, is_from_terminal)
         except trio.RunFinishedError:
             if number in _END:  # trio has ended, and the main thread waits for a blocked log reader
-                os._exit(code_of_end(-number))
+                os._exit(shell_exit_code(-number))
 
     def _process_signal(self, number: int, is_from_terminal: bool) -> None:
         if self._command_over.is_set():
@@ -254,8 +254,8 @@ class Supervisor:
     def _is_stop(self, number: int) -> bool:
         return self._stop_policy.is_service and number in _STOP
 
-    def _has_command_received(self, arrival: Arrival) -> bool:
-        return self._probe.has_had(self._launcher.pid, arrival)
+    def _has_command_received(self, arrival: ReceivedSignal) -> bool:
+        return self._probe.was_sent_to(self._launcher.pid, arrival)
 
     def _on_delivery_known(self, number: int, has_received: bool) -> None:
         with suppress(trio.RunFinishedError):

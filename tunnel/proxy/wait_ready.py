@@ -4,22 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import trio
-
+from tunnel.identity.wait_notice import wait_with_notice
 from tunnel.proxy.proxy import Proxy
 
-_LONG = 2.0  # seconds after which a person wonders
 
+async def wait_ready(proxies: Sequence[Proxy], report_wait: Callable[[], None]) -> None:
+    """Return when every proxy is ready; call `report_wait` once if that takes long."""
 
-async def wait_ready(proxies: Sequence[Proxy], complain: Callable[[], None]) -> None:
-    """Return when every proxy is; `complain` is called once if that takes long."""
-    with trio.move_on_after(_LONG):
-        await _all_ready(proxies)
-        return
-    complain()
-    await _all_ready(proxies)
+    async def wait() -> None:
+        for proxy in proxies:
+            await proxy.is_listening.wait()
 
-
-async def _all_ready(proxies: Sequence[Proxy]) -> None:
-    for proxy in proxies:
-        await proxy.is_listening.wait()
+    await wait_with_notice(wait, report_wait)

@@ -1,7 +1,6 @@
-"""What happens, for people or for machines.
+"""The event log of `tunnel svid`: each event as a line on standard error, or as a JSON object on standard output.
 
-Knows the forms of an event, a line on standard error or a JSON object on standard output; must not know what happens. None of
-them ever waits for a reader. The words of events and their keys are in docs/svid.md, and stay.
+Events and their keys are documented in docs/svid.md. Writing never waits for a reader.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ _NAME = "tunnel"
 
 
 class Event(Enum):
-    """What can happen."""
+    """The kind of an event."""
 
     UPDATE = "update"
     REJECTED = "rejected"
@@ -35,32 +34,32 @@ class Event(Enum):
     NOTICE = "notice"
 
 
-class Form(Enum):
-    """How events look."""
+class EventFormat(Enum):
+    """How events are written."""
 
-    LOG = "log"  # lines with a time, for what runs on and on
-    PLAIN = "plain"  # lines without, for what is soon over
+    LOG = "log"  # lines with a time, for a long-running command
+    PLAIN = "plain"  # lines without a time
     JSON = "json"
 
 
 class EventLog:
-    """Where events are told."""
+    """Writes events in one format."""
 
-    def __init__(self, form: Form, *, sink: Sink | None = None, wall: Callable[[], float] = time.time) -> None:
-        self._is_json = form is Form.JSON
+    def __init__(self, form: EventFormat, *, sink: Sink | None = None, wall: Callable[[], float] = time.time) -> None:
+        self._is_json = form is EventFormat.JSON
         self._wall = wall
         self._log = Log(
             clock=wall,
             sink=sink or DescriptorSink(STDOUT if self._is_json else STDERR),
-            name={Form.LOG: None, Form.PLAIN: _NAME, Form.JSON: ""}[form],
+            name={EventFormat.LOG: None, EventFormat.PLAIN: _NAME, EventFormat.JSON: ""}[form],
         )
 
-    def tell(self, event: Event, text: str, **facts: object) -> None:
-        """One event: `text` says all of it, `facts` are the parts that a machine may want."""
+    def write(self, event: Event, text: str, **facts: object) -> None:
+        """Write one event: `text` is the whole message, `facts` are further keys of the JSON object."""
         if self._is_json:
             text = json.dumps({"event": event.value, "time": time_of(self._wall()), "message": one_line(text), **facts})
         self._log.write(text)
 
     def flush(self) -> None:
-        """Write what a reader had no room for."""
+        """Write the lines that were kept back because the reader was slow."""
         self._log.flush()

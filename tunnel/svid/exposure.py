@@ -1,4 +1,4 @@
-"""Directories in which another user could replace the files that are written there."""
+"""Finds directories in which another user could replace the files that are written there."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Iterator
 _ROOT = 0
 
 
-def list_exposures(*folders: str) -> tuple[str, ...]:
-    """A warning for each of these directories whose files a user other than root and ours could replace."""
-    places = dict.fromkeys(os.path.realpath(folder or ".") for folder in folders)
+def list_exposures(*directories: str) -> tuple[str, ...]:
+    """Return a warning for each directory whose files a user other than root and ours could replace."""
+    places = dict.fromkeys(os.path.realpath(directory or ".") for directory in directories)
     return tuple(
         f"{place}: another user can replace the files here: {why}; expected a directory that"
         " only this user and root can write to, and its parents likewise"
@@ -21,32 +21,32 @@ def list_exposures(*folders: str) -> tuple[str, ...]:
 
 
 def find_exposure(place: str) -> str:
-    """Who besides root and our user may rename or remove entries on the way to files in a directory; "" if nobody."""
-    for folder in _ancestors(place):
+    """Return why a user other than root and ours may replace files in a directory, or the path to it; "" if none may."""
+    for directory in _ancestors(place):
         try:
-            found = os.stat(folder)
-        except OSError:  # whoever writes there says why
+            found = os.stat(directory)
+        except OSError:  # the writer of the files reports it
             return ""
-        if why := _judge(found, is_last=folder == place, is_mount=os.path.ismount(folder)):
-            return f"{folder} {why}"
+        if why := _explain(found, is_last=directory == place, is_mount=os.path.ismount(directory)):
+            return f"{directory} {why}"
     return ""
 
 
 def _ancestors(place: str) -> Iterator[str]:
-    """The directory itself, then each one above it."""
+    """Yield the directory, then each one above it."""
     yield place
     while (parent := os.path.dirname(place)) != place:
         place = parent
         yield place
 
 
-def _judge(found: os.stat_result, *, is_last: bool, is_mount: bool) -> str:
+def _explain(found: os.stat_result, *, is_last: bool, is_mount: bool) -> str:
     if found.st_uid not in (_ROOT, os.geteuid()):
         return f"belongs to user {found.st_uid}"
     if is_mount and found.st_uid == _ROOT and not found.st_mode & stat.S_ISVTX:
-        return ""  # a volume of a container, an emptyDir of Kubernetes, has mode 0777 and the container's users only
+        return ""  # a container volume such as a Kubernetes emptyDir has mode 0777, and only users of the container
     if found.st_mode & stat.S_ISVTX and not is_last:
-        return ""  # nobody renames the entries of others (sticky bit)
+        return ""  # sticky bit: only the owner renames an entry
     if found.st_mode & stat.S_IWOTH:
         return f"is writable by every user (mode {stat.S_IMODE(found.st_mode):04o})"
     if found.st_mode & stat.S_IWGRP and found.st_gid not in (_ROOT, os.getegid()):

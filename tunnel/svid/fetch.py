@@ -1,39 +1,85 @@
-"""One identity, written once.
-
-Knows what is awaited and what follows; must not know how files are laid out.
-"""
+"""Waits for the first identity, and writes it once (`svid fetch`)."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 import trio
 
+from tunnel.config.model import WorkloadApi
 from tunnel.config.svid_model import FetchConfig
+from tunnel.errors import IdentityError, IdentityFault
+from tunnel.identity.credentials import SvidCredentials, X509Context
+from tunnel.identity.event_channel import EventChannel, open_event_channel
+from tunnel.identity.events import Updated
+from tunnel.identity.identity_tracker import IdentityTracker, describe_timeout
+from tunnel.identity.wait_notice import wait_with_notice
 from tunnel.svid.atomic_directory import AtomicDirectory
 from tunnel.svid.event_log import Event, EventLog
 from tunnel.svid.material import build_material, describe_written, facts_of
-from tunnel.svid.wait_identity import wait_identity
+
+_WARNING = "warning: "  # prefix of the tracker's warnings
 
 
-def run_fetch(config: FetchConfig, folder: AtomicDirectory, event_log: EventLog, say: Callable[[str], None]) -> None:
-    """Write the first identity that is offered; `say` is told what a person should know meanwhile.
+@dataclass(frozen=True, slots=True)
+class FirstIdentity:
+    """The first update that offers the selected identity, and that identity."""
 
-    Raises IdentityError when there is none in time, OutputError when it cannot be written.
+    context: X509Context
+    credentials: SvidCredentials
+    warnings: tuple[str, ...]
+
+
+async def wait_identity(source: WorkloadApi, say: Callable[[str], None], *, wants_all: bool = False) -> FirstIdentity:
+    """Wait for the identity within the source's timeout; `say` gets one line if that takes long.
+
+    With `wants_all` the update holds every valid SVID. The watcher retries while the agent refuses or is unavailable. Raises
+    IdentityError on timeout, or on an answer that no retry will change.
     """
-    trio.run(_fetch, config, folder, event_log, say)
+    lines: list[str] = []
+    tracker = IdentityTracker(source.selection, lines.append, lambda _news: None)
+    limit = source.timeout or math.inf
+
+    def notify() -> None:
+        reason = f": {tracker.problem}" if tracker.problem else ""
+        say(f"waiting for an identity from {source.endpoint}{reason}")
+
+    async with open_event_channel(source.endpoint, source.selection, wants_all=wants_all) as events:
+        with trio.move_on_after(limit):
+            return await wait_with_notice(partial(_receive_first, events, tracker, lines), notify)
+    raise IdentityError(IdentityFault.TIMEOUT, describe_timeout(source.endpoint, limit, tracker.problem))
 
 
-async def _fetch(config: FetchConfig, folder: AtomicDirectory, event_log: EventLog, say: Callable[[str], None]) -> None:
-    first = await wait_identity(config.source, say)
+def run_with_identity(source: WorkloadApi, say: Callable[[str], None], *, wants_all: bool = False) -> FirstIdentity:
+    """Call `wait_identity` from synchronous code."""
+    return trio.run(partial(wait_identity, source, say, wants_all=wants_all))
+
+
+async def _receive_first(events: EventChannel, tracker: IdentityTracker, lines: list[str]) -> FirstIdentity:
+    async for event in events:
+        outcome = tracker.take(event)
+        if isinstance(event, Updated) and outcome.credentials is not None:
+            warnings = tuple(line for line in lines if line.startswith(_WARNING))
+            return FirstIdentity(event.context, outcome.credentials, warnings)
+    raise AssertionError("the watcher never closes the channel")
+
+
+def run_fetch(config: FetchConfig, directory: AtomicDirectory, event_log: EventLog, say: Callable[[str], None]) -> None:
+    """Write the first identity that is offered; `say` gets one line if waiting takes long.
+
+    Raises IdentityError if there is none in time, OutputError if it cannot be written.
+    """
+    first = run_with_identity(config.source, say)
     material = build_material(first.credentials, config.output, datetime.now(UTC))
-    replaced = folder.replace(material.files, material.combined)
-    remarks = [*first.warnings, *(f"warning: {note}" for note in material.notes)]
-    remarks += [f"{replaced.fault}: opened again"] if replaced.fault else []
-    remarks += [f"{name} in {folder.path} was not ours, and has been replaced" for name in replaced.taken]
-    for remark in remarks:
-        event_log.tell(Event.NOTICE, remark)
+    replaced = directory.replace(material.files, material.combined)
+    notices = [*first.warnings, *(f"{_WARNING}{note}" for note in material.notes)]
+    notices += [f"{replaced.fault}: opened again"] if replaced.fault else []
+    for notice in (*notices, *replaced.describe_foreign(directory.path)):
+        event_log.write(Event.NOTICE, notice)
     if not config.is_quiet:
-        facts = facts_of(material, folder.path)
-        event_log.tell(Event.WRITTEN, describe_written(material, folder.path), **facts)
+        facts = facts_of(material, directory.path)
+        event_log.write(Event.WRITTEN, describe_written(material, directory.path), **facts)

@@ -1,7 +1,6 @@
-"""JWT bundles in one JSON document, in the form that spiffe-helper writes, and kept fresh in a file.
+"""JWT bundles in one JSON document, in spiffe-helper's format, and the refresher of a file with it.
 
-Knows that form and how old it may become; must not know gRPC, flags or files. Each trust domain's keys stand under its own
-name, and what is not a key for tokens is left out.
+Each trust domain's keys are under its own name; keys that are not for tokens are omitted.
 """
 
 from __future__ import annotations
@@ -13,47 +12,47 @@ from dataclasses import dataclass
 from tunnel.spiffe.jwks import JwtBundles
 from tunnel.svid.file_refresher import Description, FileRefresher
 
-LOOK = 60.0  # seconds; an authority is published long before it signs, and refresh hints are of minutes
+REFRESH_INTERVAL = 60.0  # seconds; an authority is published long before it signs, and refresh hints are in minutes
 
 
 @dataclass(frozen=True, slots=True)
 class BundleDocument:
-    """The document, and what is told of it."""
+    """The document and what it holds."""
 
     text: str
     trust_domains: tuple[str, ...]
-    left_out: tuple[str, ...]  # which bundle and why, one for each
+    left_out: tuple[str, ...]  # one message for each bundle that cannot be read
 
 
 @dataclass
 class BundlesRefresher(FileRefresher[BundleDocument]):
-    """One file with the document."""
+    """Refreshes a file with the document."""
 
-    interval: float = LOOK
+    interval: float = REFRESH_INTERVAL
 
-    def delay(self, current: BundleDocument) -> float:
-        """Always the same: nothing in a bundle says when it changes."""
+    def refresh_delay(self, current: BundleDocument) -> float:
+        """Return the fixed interval: a bundle does not say when it changes."""
         return self.interval
 
     def describe(self, current: BundleDocument) -> Description:
-        """Whose bundles are in it."""
+        """Return the trust domains, and a warning for each omitted bundle."""
         names = ", ".join(current.trust_domains) or "no trust domain"
         facts: dict[str, object] = {"trust_domains": list(current.trust_domains)}
         return Description(f"JWT bundles of {names} written", facts, current.left_out)
 
-    def complain(self, trouble: str) -> str:
-        """None, and why."""
-        return f"no fresh JWT bundles: {trouble}; the old ones stay, trying again"
+    def describe_failure(self, error: str) -> str:
+        """Return the error, and that the previous bundles stay."""
+        return f"cannot refresh JWT bundles: {error}; keeping the previous bundles, retrying"
 
 
 def build_document(bundles: JwtBundles) -> BundleDocument:
-    """A JSON object: by the name of each trust domain, its JWKS in base64. The same bundles make the same document."""
+    """Return a JSON object: by trust domain, its JWKS in base64. Equal bundles give equal documents."""
     encoded = {
         str(trust_domain): b64encode(json.dumps({"keys": list(keys.values())}).encode()).decode()
         for trust_domain, keys in sorted(bundles.bundles.items(), key=lambda item: str(item[0]))
     }
     left_out = tuple(
-        f"the JWT bundle of {trust_domain} cannot be read and is left out, so that nobody of it is trusted: {why}"
+        f"JWT bundle of {trust_domain} omitted, tokens of this trust domain are not trusted: {why}"
         for trust_domain, why in bundles.disabled.items()
     )
     return BundleDocument(json.dumps(encoded), tuple(encoded), left_out)

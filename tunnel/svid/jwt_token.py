@@ -1,8 +1,7 @@
-"""A token that is kept fresh in a file.
+"""The refresher of a file with a token.
 
-Knows when a token is renewed and what is told of one; must not know gRPC, flags or files. While no new one can be had the old
-one stays: as long as it is valid it is the best there is, and afterwards an expired token says more to whoever reads it than
-no file would.
+If no new token can be fetched the previous one stays, also when it has expired: an expired token gives its reader a clearer
+error than a missing file.
 """
 
 from __future__ import annotations
@@ -14,17 +13,17 @@ from tunnel.spiffe.jwt import moment
 from tunnel.svid.event_log import Event
 from tunnel.svid.file_refresher import Description, FileRefresher
 
-_SHORTEST = 0.5  # seconds between renewals, however short a token lives
+_MIN_DELAY = 0.5  # seconds between fetches, however short the lifetime of a token
 
 
 @dataclass
 class TokenRefresher(FileRefresher[JwtSvid]):
-    """One file with a token."""
+    """Refreshes a file with a token."""
 
     _expired: JwtSvid | None = None
 
-    def delay(self, current: JwtSvid) -> float:
-        """Until a little after half of its life; never longer, also while our clock is behind that of the agent."""
+    def refresh_delay(self, current: JwtSvid) -> float:
+        """Return a little more than half of its lifetime; never more, also if our clock is behind the agent's."""
         remaining = current.expires_at - self.wall()
         issued_at = current.token.claims.get("iat")
         if isinstance(issued_at, int | float) and issued_at < current.expires_at:
@@ -32,28 +31,28 @@ class TokenRefresher(FileRefresher[JwtSvid]):
         return renewal_delay(remaining)
 
     def describe(self, current: JwtSvid) -> Description:
-        """Whose it is, for whom and until when; not the token."""
+        """Return its SPIFFE ID, audience and expiry; never the token."""
         end = moment(current.expires_at)
         return Description(
             f"token of {current.spiffe_id} for {', '.join(current.audience)} written, valid until {end}",
             {"spiffe_id": str(current.spiffe_id), "audience": list(current.audience), "expires_at": end},
         )
 
-    def complain(self, trouble: str) -> str:
-        """No new one, and why."""
-        return f"no fresh token: {trouble}; the old one stays, trying again"
+    def describe_failure(self, error: str) -> str:
+        """Return the error, and that the previous token stays."""
+        return f"cannot refresh the token: {error}; keeping the previous token, retrying"
 
-    def note_age(self, current: JwtSvid) -> None:
-        """Once for each token that has ended in its file."""
+    def report_expiry(self, current: JwtSvid) -> None:
+        """Report each expired token once."""
         if self._expired is not current and self.wall() >= current.expires_at:
             self._expired = current
             end = moment(current.expires_at)
-            self.tell(Event.EXPIRED, f"the token in the file ended at {end}; trying again", expires_at=end)
+            self.write_event(Event.EXPIRED, f"the token in the file expired at {end}; retrying", expires_at=end)
 
 
 def renewal_delay(remaining: float) -> float:
-    """Seconds until the next token is fetched: a little after half of what is left.
+    """Return the seconds until the next fetch: a little more than half of the remaining lifetime.
 
-    At exactly half an agent of SPIRE may still hand out the token that it has.
+    At exactly half, a SPIRE agent may still return its cached token.
     """
-    return max(remaining / 2 + min(1.0, remaining / 10), _SHORTEST)
+    return max(remaining / 2 + min(1.0, remaining / 10), _MIN_DELAY)

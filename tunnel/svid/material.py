@@ -1,7 +1,7 @@
-"""One update as named files.
+"""The files of one update: their names, modes and content.
 
-Knows what goes into which file, and in which form; must not know a disk. Each trust domain's bundle has a file of its own:
-they are never pooled, since a bundle is authority for one trust domain only (SPIFFE Federation, section 7).
+Each trust domain's bundle has its own file. Never pool them: a bundle is the authority of one trust domain only (SPIFFE
+Federation, section 7).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tunnel.identity.credentials import SvidCredentials, X509Svid
 from tunnel.log import escape
 from tunnel.pkix.certificate import Certificate
 from tunnel.spiffe.ids import SpiffeId, TrustDomain
-from tunnel.svid.atomic_directory import NamedFile
+from tunnel.svid.atomic_file import NamedFile
 from tunnel.time_format import format_time
 
 _LONGEST_NAME = 255  # bytes of a file's name
@@ -25,27 +25,27 @@ _LONGEST_NAME = 255  # bytes of a file's name
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """The files of one update, and what is told of them."""
+    """The files of one update, and the identity in them."""
 
     spiffe_id: SpiffeId
     hint: str
     serial: str
     not_after: datetime
-    trust_domains: tuple[TrustDomain, ...]  # whose bundles are there, the own one first
+    trust_domains: tuple[TrustDomain, ...]  # of the bundles, our own first
     files: tuple[NamedFile, ...]
     combined: NamedFile | None = None
-    notes: tuple[str, ...] = ()  # what was left out, for the log
+    notes: tuple[str, ...] = ()  # warnings on what was omitted
 
 
 def build_material(credentials: SvidCredentials, output: Output, now: datetime) -> Material:
-    """The files that `output` asks for, of an update that has been verified; `now` decides which authorities have expired."""
+    """Return the files that `output` configures, of a verified update; `now` decides which authorities have expired."""
     svid, names = credentials.svid, output.names
     own = svid.spiffe_id.trust_domain
     chain = encode_certificates(svid.chain)
     key = _encode_key(svid)
-    shown, moved = (svid.chain[:1], svid.chain[1:]) if output.has_intermediates_in_bundle else (svid.chain, ())
+    presented, moved = (svid.chain[:1], svid.chain[1:]) if output.has_intermediates_in_bundle else (svid.chain, ())
     files = [
-        NamedFile(names.cert, encode_certificates(shown), output.cert_mode),
+        NamedFile(names.cert, encode_certificates(presented), output.cert_mode),
         NamedFile(names.key, key, output.key_mode),
     ]
     notes = []
@@ -53,7 +53,7 @@ def build_material(credentials: SvidCredentials, output: Output, now: datetime) 
     for domain in sorted(credentials.bundles.bundles, key=lambda domain: (domain != own, domain)):
         name = names.bundle if domain == own else names.bundle_of(domain)
         if len(name.encode()) > _LONGEST_NAME:
-            notes.append(f"the bundle of {domain} is left out: its name is too long for a file's, {len(name)} bytes")
+            notes.append(f"bundle of {domain} omitted: file name too long: {len(name)} bytes; expected at most {_LONGEST_NAME}")
             continue
         authorities: Sequence[Certificate] = credentials.bundles.bundles[domain].authorities
         if output.is_expired_omitted:
@@ -67,35 +67,35 @@ def build_material(credentials: SvidCredentials, output: Output, now: datetime) 
     )
 
 
-def describe_written(material: Material, folder: str) -> str:
-    """One line on files that were written, for people."""
+def describe_written(material: Material, directory: str) -> str:
+    """Return the message on files that were written."""
     names = ", ".join(file.name for file in (*material.files, *((material.combined,) if material.combined else ())))
     hint = f" (hint {escape(material.hint)})" if material.hint else ""
-    return f"wrote {material.spiffe_id}{hint}, valid until {format_time(material.not_after)}, to {folder}: {names}"
+    return f"wrote {material.spiffe_id}{hint}, valid until {format_time(material.not_after)}, to {directory}: {names}"
 
 
-def facts_of(material: Material, folder: str) -> dict[str, object]:
-    """The same for machines."""
+def facts_of(material: Material, directory: str) -> dict[str, object]:
+    """Return the keys of the JSON event on files that were written."""
     return {
         "spiffe_id": str(material.spiffe_id),
         "hint": material.hint,
         "serial": material.serial,
         "expiry": format_time(material.not_after),
         "trust_domains": [str(domain) for domain in material.trust_domains],
-        "folder": folder,
+        "directory": directory,
         "files": [file.name for file in material.files],
         "combined": material.combined.name if material.combined else None,
     }
 
 
 def serial_of(svid: X509Svid) -> str:
-    """The serial number of the leaf, in hexadecimal as OpenSSL shows it."""
+    """Return the serial number of the leaf, in hexadecimal as OpenSSL shows it."""
     digits = f"{svid.chain[0].serial_number:X}"
     return digits.zfill(len(digits) + len(digits) % 2)
 
 
 def encode_certificates(certificates: Iterable[Certificate]) -> bytes:
-    """Certificates in PEM, one after the other; of none an empty text."""
+    """Return the certificates in PEM, concatenated; empty if there are none."""
     return b"".join(certificate.pem for certificate in certificates)
 
 

@@ -1,7 +1,6 @@
-"""What the Workload API gives this process, told to people or to machines.
+"""The output of `svid show`: the SVIDs and bundles of an update, as text and as JSON.
 
-Knows how SVIDs and bundles are described; must not know how they were fetched. Never a key: not a byte of one, only its kind.
-What stands in certificates is hostile text.
+No key material is shown, only its type. Text from certificates is escaped: it may be hostile.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ from tunnel.time_format import describe_distance, format_time
 
 
 def choose_svids(context: X509Context, chosen: X509Svid, *, is_open: bool) -> tuple[X509Svid, ...]:
-    """Those to show: all of an update, or the one that was asked for."""
+    """Return the SVIDs to show: all of an update, or the selected one."""
     return context.svids if is_open else (chosen,)
 
 
 def describe_update(svids: Iterable[X509Svid], context: X509Context, now: datetime) -> str:
-    """Identities and bundles, for people."""
+    """Return SVIDs and bundles as text."""
     svids = tuple(svids)
     lines: list[str] = []
     for svid in svids:
@@ -39,7 +38,7 @@ def describe_update(svids: Iterable[X509Svid], context: X509Context, now: dateti
 
 
 def report_update(svids: Iterable[X509Svid], context: X509Context) -> dict[str, object]:
-    """The same for machines; times are in UTC."""
+    """Return SVIDs and bundles for JSON; times are in UTC."""
     svids = tuple(svids)
     own = {svid.spiffe_id.trust_domain for svid in svids}
     return {
@@ -80,10 +79,10 @@ def _describe_names(certificate: Certificate) -> str:
 def _describe_bundle(bundle: TrustBundle, now: datetime) -> str:
     count = len(bundle.authorities)
     if not count:
-        return "no authority, nobody of it is trusted"
+        return "no authority, no peer of it is trusted"
     last = max(authority.not_after for authority in bundle.authorities)
-    words = "1 authority, which expires" if count == 1 else f"{count} authorities, the last of which expires"
-    return f"{words} {describe_distance(last, now)}, {format_time(last)}"
+    prefix = "1 authority, which expires" if count == 1 else f"{count} authorities, the last of which expires"
+    return f"{prefix} {describe_distance(last, now)}, {format_time(last)}"
 
 
 def _report_svid(svid: X509Svid) -> dict[str, object]:
@@ -106,7 +105,7 @@ def _report_certificate(certificate: Certificate) -> dict[str, object]:
     }
 
 
-_NAMES = {SERIAL_NUMBER: "serialNumber"}  # SPIRE names its authorities by it
+_NAMES = {SERIAL_NUMBER: "serialNumber"}  # SPIRE sets it in the subject of its authorities
 
 
 def _subject_of(certificate: Certificate) -> str:

@@ -1,24 +1,29 @@
-"""How things stand: what is on the disk, until when it is valid, and how whoever uses it fares.
-
-Knows what health and metrics are made of; must not know who asks, nor how anything here comes about.
-"""
+"""The state of `svid watch`, its health endpoint (/live, /ready, /metrics), and the events of its command."""
 
 from __future__ import annotations
 
+import json
+import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 
+from tunnel.errors import CommandError
+from tunnel.http.connection import Request, Respond, Response
+from tunnel.status.exposition import PROMETHEUS_TYPE, encode_head, encode_sample
+from tunnel.svid.event_log import Event, EventLog
 from tunnel.svid.material import Material
 from tunnel.time_format import format_time, time_of
 
 
 @dataclass(slots=True)
 class WatchState:
-    """Written by the tasks of `watch`, read by whoever wants to know."""
+    """Written by the tasks of `watch`; health and metrics are made of it."""
 
     written: Material | None = None
     written_at: float = 0.0  # seconds since the epoch
     rotations: int = 0  # updates that were written
-    trouble: str = ""  # with the Workload API, "" when all is well
+    trouble: str = ""  # with the Workload API, "" if there is none
     left_out: int = 0  # SVIDs of updates that could not be used
     write_error: str = ""
     reloads: int = 0
@@ -29,8 +34,8 @@ class WatchState:
     child_starts: int = 0
     child_exit_code: int | None = None  # of the last that ended
 
-    def take(self, material: Material, now: float, *, is_rotation: bool = True) -> None:
-        """These files are on the disk now; no rotation when the same ones had to be written again."""
+    def record_written(self, material: Material, now: float, *, is_rotation: bool = True) -> None:
+        """Record the files that are on the disk now; no rotation if the same files had to be written again."""
         self.written = material
         self.write_error = ""
         if is_rotation:
@@ -38,15 +43,15 @@ class WatchState:
             self.rotations += 1
 
     def seconds_left(self, now: float) -> float | None:
-        """Until what is on the disk expires; None when there is nothing."""
+        """Return the seconds until the written identity expires; None if nothing is written."""
         return self.written.not_after.timestamp() - now if self.written else None
 
-    def is_ready(self, now: float, fault: str) -> bool:
-        """Whether a valid identity is at its paths, however the agent is; `fault` says why its files are not there."""
-        return self._is_valid(now) and not fault
+    def is_ready(self, now: float, file_error: str) -> bool:
+        """Whether a valid identity is at its paths, whatever the state of the agent; `file_error` says why it is not there."""
+        return self._is_valid(now) and not file_error
 
     def is_live(self, now: float) -> bool:
-        """Whether a restart would not help: what was written is valid, or the first identity is awaited.
+        """Whether a restart would not help: the written identity is valid, or the first identity is awaited.
 
         Missing files are written again without a restart.
         """
@@ -56,12 +61,12 @@ class WatchState:
         left = self.seconds_left(now)
         return left is not None and left > 0
 
-    def document(self, now: float, fault: str) -> dict[str, object]:
-        """All of it for JSON."""
+    def document(self, now: float, file_error: str) -> dict[str, object]:
+        """Return the whole state for JSON."""
         written = self.written
         return {
             "live": self.is_live(now),
-            "ready": self.is_ready(now, fault),
+            "ready": self.is_ready(now, file_error),
             "spiffe_id": str(written.spiffe_id) if written else None,
             "hint": written.hint if written else None,
             "serial": written.serial if written else None,
@@ -70,7 +75,7 @@ class WatchState:
             "rotations": self.rotations,
             "trouble": self.trouble,
             "write_error": self.write_error,
-            "file_error": fault,
+            "file_error": file_error,
             "reload": {"done": self.reloads, "failed": self.reload_failures, "error": self.reload_error},
             "child": self._child() if self.has_child else None,
         }
@@ -79,8 +84,8 @@ class WatchState:
         state = "running" if self.child_pid else "ended" if self.child_starts else "waiting"
         return {"state": state, "pid": self.child_pid, "starts": self.child_starts, "exit_code": self.child_exit_code}
 
-    def numbers(self, fault: str) -> dict[str, tuple[str, float]]:
-        """What can be drawn as a curve: by name, its kind and its value."""
+    def numbers(self, file_error: str) -> dict[str, tuple[str, float]]:
+        """Return the metrics: type and value by name."""
         numbers: dict[str, tuple[str, float]] = {
             "tunnel_svid_workload_api_ok": ("gauge", not self.trouble),
             "tunnel_svid_identities_left_out_total": ("counter", self.left_out),
@@ -89,10 +94,71 @@ class WatchState:
             "tunnel_svid_reload_failures_total": ("counter", self.reload_failures),
         }
         if self.written is not None:
-            numbers["tunnel_svid_files_present"] = ("gauge", not fault)
+            numbers["tunnel_svid_files_present"] = ("gauge", not file_error)
             numbers["tunnel_svid_last_rotation_timestamp_seconds"] = ("gauge", self.written_at)
             numbers["tunnel_svid_expiry_timestamp_seconds"] = ("gauge", self.written.not_after.timestamp())
         if self.has_child:
             numbers["tunnel_svid_child_running"] = ("gauge", self.child_pid is not None)
             numbers["tunnel_svid_child_starts_total"] = ("counter", self.child_starts)
         return numbers
+
+
+class CommandReporter:
+    """Records what happens to the supervised command in the state and in the event log."""
+
+    def __init__(self, state: WatchState, event_log: EventLog) -> None:
+        self._state = state
+        self._event_log = event_log
+        state.has_child = True
+
+    def started(self, name: str, pid: int) -> None:
+        """The command runs."""
+        self._state.child_pid = pid
+        self._state.child_starts += 1
+        self._event_log.write(Event.STARTED, f"started {name}, process {pid}", pid=pid)
+
+    def start_failed(self, error: CommandError) -> None:
+        """The command cannot be run."""
+        self._state.child_exit_code = error.exit_code
+        self._event_log.write(Event.ENDED, f"cannot start {error}", exit_code=error.exit_code)
+
+    def stop_timed_out(self, name: str, limit: float) -> None:
+        """The command has not ended within the stop limit and is killed."""
+        self._event_log.write(Event.NOTICE, f"{name} has not ended within {limit:g}s of the stop: killed")
+
+    def ended(self, name: str, pid: int, exit_code: int, status: str) -> None:
+        """The command has ended."""
+        self._state.child_pid, self._state.child_exit_code = None, exit_code
+        self._event_log.write(Event.ENDED, f"{name} {status}", pid=pid, exit_code=exit_code)
+
+
+def build_health_responder(
+    state: WatchState, find_file_error: Callable[[], Awaitable[str]], wall: Callable[[], float] = time.time
+) -> Respond:
+    """Return a function that answers requests: 200 if healthy, else 503, with the state as JSON.
+
+    `find_file_error` is called for each request: why the written files are not at their paths, "" if they are.
+    """
+
+    async def respond(request: Request) -> Response:
+        file_error, now = await find_file_error(), wall()
+        document = state.document(now, file_error)
+        match request.path:
+            case "/live":
+                return _respond(is_healthy=state.is_live(now), document=document)
+            case "/ready":
+                return _respond(is_healthy=state.is_ready(now, file_error), document=document)
+            case "/metrics":
+                return Response(_encode(state.numbers(file_error)), content_type=PROMETHEUS_TYPE)
+        return Response(b"404 page not found: expected /live, /ready or /metrics\n", HTTPStatus.NOT_FOUND)
+
+    return respond
+
+
+def _respond(*, is_healthy: bool, document: dict[str, object]) -> Response:
+    status = HTTPStatus.OK if is_healthy else HTTPStatus.SERVICE_UNAVAILABLE
+    return Response(json.dumps(document).encode() + b"\n", status, "application/json")
+
+
+def _encode(numbers: dict[str, tuple[str, float]]) -> bytes:
+    return "".join(encode_head(name, kind) + encode_sample(name, value) for name, (kind, value) in numbers.items()).encode()

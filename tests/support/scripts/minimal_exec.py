@@ -19,12 +19,11 @@ from typing import NoReturn
 
 import trio
 
-from tunnel.child.environment import for_command
-from tunnel.child.inherited import inherited
+from tunnel.child.inherited import command_environment, inherited
 from tunnel.child.launcher import Launcher
-from tunnel.child.probe import SignalProbe
+from tunnel.child.signal_probe import SignalProbe
 from tunnel.child.signals import SignalThread, block
-from tunnel.child.spawned import SpawnedLauncher
+from tunnel.child.spawn_launcher import SpawnLauncher
 from tunnel.errors import CommandError
 from tunnel.sandbox.landlock import set_up
 from tunnel.sandbox.rules import Needs
@@ -50,9 +49,9 @@ def main() -> int:
         hold()
     if "late" in words:
         sys.stdin.readline()
-    SignalThread(take, partial(settle, launcher), partial(probe.has_had, launcher.pid))
+    SignalThread(take, partial(settle, launcher), partial(probe.was_sent_to, launcher.pid))
     try:
-        launcher.start(command, for_command({}))
+        launcher.start(command, command_environment({}))
     except CommandError as error:
         say(error)
         return error.exit_code
@@ -71,7 +70,7 @@ def main() -> int:
 def spawn() -> Launcher:
     threading.Thread(target=hold, daemon=True).start()
     kept.extend(socket.socketpair())
-    return SpawnedLauncher()
+    return SpawnLauncher()
 
 
 def take(number: int, is_shared: bool) -> None:

@@ -10,10 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tunnel.child.environment import for_command
+from tunnel.child.inherited import command_environment
+from tunnel.child.kernel import become_subreaper
 from tunnel.child.launcher import Launcher
-from tunnel.child.probe import SignalProbe
-from tunnel.child.process_tree import become_subreaper
+from tunnel.child.signal_probe import SignalProbe
 from tunnel.child.signals import block
 from tunnel.cli.command import Arguments, Command
 from tunnel.cli.output import print_message
@@ -155,7 +155,7 @@ def _build_spec(
     deferred_log.log.flush()
     deferred_log.clear()  # failures before the tunnels were open
     values = {name: _values(proxy) for name, proxy in proxies.items()}
-    return CommandSpec(fill_placeholders(argv, values), for_command({**environment_variables(values), **extra}))
+    return CommandSpec(fill_placeholders(argv, values), command_environment({**environment_variables(values), **extra}))
 
 
 def _values(proxy: Proxy) -> Values:

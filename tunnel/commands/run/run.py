@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, MutableMapping
 
-from tunnel.child.environment import for_command
+from tunnel.child.inherited import command_environment
+from tunnel.child.kernel import become_subreaper
 from tunnel.child.launcher import Launcher
-from tunnel.child.probe import SignalProbe
-from tunnel.child.process_tree import become_subreaper
+from tunnel.child.signal_probe import SignalProbe
 from tunnel.child.signals import block
 from tunnel.cli.command import Arguments, Command
 from tunnel.cli.output import print_message
@@ -62,7 +62,7 @@ def _run(
     with open_loop(log, process_context) as loop:
         no_notifier = Notifier({}, os.getpid())  # the service manager is notified once, not by each proxy
         proxies = [open_proxy(one, loop, log, process_context, no_notifier) for one in config.proxies]
-        spec = CommandSpec(config.argv, for_command({}))
+        spec = CommandSpec(config.argv, command_environment({}))
         stop_policy = StopPolicy(config.wait_ready, config.stop_timeout, is_service=True, delay=config.shutdown_delay)
         supervisor = Supervisor(proxies, *child, lambda: spec, stop_policy, process_context, log, lambda: None)
         settle()

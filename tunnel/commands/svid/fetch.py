@@ -42,10 +42,10 @@ def build(arguments: Arguments) -> FetchConfig:
 def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str]) -> int:
     """Write the files; 0, or 1 with one line on standard error. Raises ConfigError for a wrong line."""
     config = build(arguments)
-    from tunnel.svid.event_log import EventLog, Form
+    from tunnel.svid.event_log import EventFormat, EventLog
     from tunnel.svid.fetch import run_fetch
 
-    event_log = EventLog(Form.JSON if config.is_json else Form.PLAIN)
+    event_log = EventLog(EventFormat.JSON if config.is_json else EventFormat.PLAIN)
     try:
         with closing(open_directory(config.output, event_log)) as directory:
             run_fetch(config, directory, event_log, print_if_interactive)

@@ -133,13 +133,13 @@ def build_output(arguments: Arguments) -> Output:
 
 def open_directory(output: Output, event_log: EventLog) -> AtomicDirectory:
     """The directory, opened; logs a warning for each way in which other users can get at the key."""
-    from tunnel.svid.atomic_directory import open_atomic_directory
+    from tunnel.svid.atomic_directory import AtomicDirectory
     from tunnel.svid.event_log import Event
     from tunnel.svid.exposure import list_exposures
 
-    directory = open_atomic_directory(output.folder, output.group)
+    directory = AtomicDirectory(output.folder, output.group)
     for exposure in list_exposures(output.folder, *([os.path.dirname(output.combined)] if output.combined else [])):
-        event_log.tell(Event.NOTICE, f"warning: {exposure}")
+        event_log.write(Event.NOTICE, f"warning: {exposure}")
     return directory
 
 

@@ -80,16 +80,16 @@ def write_file(
     """Write what is fetched to the file, once or until a signal; the exit code."""
     from tunnel.identity.workload_calls import WorkloadCalls
     from tunnel.net.notify import Notifier
-    from tunnel.svid.event_log import Event, EventLog, Form
+    from tunnel.svid.atomic_file import AtomicFile
+    from tunnel.svid.event_log import Event, EventFormat, EventLog
     from tunnel.svid.exposure import list_exposures
-    from tunnel.svid.whole_file import WholeFile
 
-    written = WholeFile(file.path, file.mode, file.group)
-    form = Form.LOG if file.is_watched else Form.PLAIN
-    event_log = EventLog(Form.JSON if is_json else form)
+    written = AtomicFile(file.path, file.mode, file.group)
+    form = EventFormat.LOG if file.is_watched else EventFormat.PLAIN
+    event_log = EventLog(EventFormat.JSON if is_json else form)
     for exposure in list_exposures(os.path.dirname(file.path)):
-        event_log.tell(Event.NOTICE, f"warning: {exposure}")
-    first = WorkloadCalls(source.endpoint, limit=source.timeout, on_wait=lambda text: event_log.tell(Event.UNAVAILABLE, text))
+        event_log.write(Event.NOTICE, f"warning: {exposure}")
+    first = WorkloadCalls(source.endpoint, limit=source.timeout, on_wait=lambda text: event_log.write(Event.UNAVAILABLE, text))
     later = WorkloadCalls(source.endpoint, limit=_RENEWAL_LIMIT)
 
     def stop() -> None:
@@ -97,16 +97,16 @@ def write_file(
         later.stop()
 
     refresher = kind(
-        wait_identity=lambda: fetch(first, True),
+        fetch_first=lambda: fetch(first, True),
         fetch_next=lambda: fetch(later, False),
         stop=stop,
         write=lambda found: written.write(encode(found)),
         find_fault=written.find_fault,
-        tell=event_log.tell,
+        write_event=event_log.write,
         notifier=Notifier(environ if file.is_watched else {}, os.getpid()),
     )
     if file.is_watched:
-        refresher.keep()
+        refresher.run_blocking()
     else:
-        refresher.take_one()
+        refresher.write_once()
     return 0

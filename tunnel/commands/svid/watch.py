@@ -137,15 +137,15 @@ def build(arguments: Arguments) -> WatchConfig:
 def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str]) -> int:
     """Write the files until a signal or the end of the child; the exit code. Raises ConfigError for a wrong line."""
     config = build(arguments)
-    from tunnel.child.probe import SignalProbe
+    from tunnel.child.signal_probe import SignalProbe
 
     try:
         with ExitStack() as resources:
             probe = resources.enter_context(closing(SignalProbe())) if config.child else None  # before there are threads
-            from tunnel.svid.event_log import EventLog, Form
+            from tunnel.svid.event_log import EventFormat, EventLog
             from tunnel.svid.watch import run_watch
 
-            event_log = EventLog(Form.JSON if config.is_json else Form.LOG)
+            event_log = EventLog(EventFormat.JSON if config.is_json else EventFormat.LOG)
             directory = resources.enter_context(closing(open_directory(config.output, event_log)))
             return run_watch(config, directory, event_log, environ, probe)
     except TunnelError as error:

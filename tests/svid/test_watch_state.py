@@ -13,25 +13,24 @@ from tests.support.cert_factory import END, NOW
 from tests.support.workload_updates import credentials
 from tunnel.config.svid_model import Output
 from tunnel.http.connection import Request
-from tunnel.svid.health import answer_health
 from tunnel.svid.material import build_material
-from tunnel.svid.watch_state import WatchState
+from tunnel.svid.watch_state import WatchState, build_health_responder
 
 BEGIN, EXPIRY = NOW.timestamp(), END.timestamp()
 
 
 @pytest.fixture
 def written() -> WatchState:
-    standing = WatchState()
-    standing.take(build_material(credentials(hint="web"), Output("/tls"), NOW), BEGIN)
-    return standing
+    state = WatchState()
+    state.record_written(build_material(credentials(hint="web"), Output("/tls"), NOW), BEGIN)
+    return state
 
 
-def ask(standing: WatchState, path: str, now: float = BEGIN, fault: str = "") -> tuple[int, Any]:
-    async def look_at_files() -> str:
+def ask(state: WatchState, path: str, now: float = BEGIN, fault: str = "") -> tuple[int, Any]:
+    async def find_file_error() -> str:
         return fault
 
-    answer = trio.run(answer_health(standing, look_at_files, lambda: now), Request("GET", path))
+    answer = trio.run(build_health_responder(state, find_file_error, lambda: now), Request("GET", path))
     return answer.status, answer.body.decode()
 
 
@@ -51,16 +50,16 @@ def test_it_is_well_until_what_is_on_the_disk_expires(written: WatchState, path:
 
 
 def test_while_the_files_are_gone_it_is_not_ready_and_a_restart_would_not_help(written: WatchState) -> None:
-    status, body = ask(written, "/ready", fault="/tls is gone")
-    assert (status, json.loads(body)["ready"], json.loads(body)["file_error"]) == (503, False, "/tls is gone")
-    assert ask(written, "/live", fault="/tls is gone")[0] == 200
-    assert ask(written, "/live", EXPIRY, "/tls is gone")[0] == 503
-    assert "tunnel_svid_files_present 0\n" in ask(written, "/metrics", fault="/tls is gone")[1]
+    status, body = ask(written, "/ready", fault="/tls is missing")
+    assert (status, json.loads(body)["ready"], json.loads(body)["file_error"]) == (503, False, "/tls is missing")
+    assert ask(written, "/live", fault="/tls is missing")[0] == 200
+    assert ask(written, "/live", EXPIRY, "/tls is missing")[0] == 503
+    assert "tunnel_svid_files_present 0\n" in ask(written, "/metrics", fault="/tls is missing")[1]
 
 
 def test_what_had_to_be_written_again_is_no_rotation(written: WatchState) -> None:
     assert written.written is not None
-    written.take(written.written, BEGIN + 60, is_rotation=False)
+    written.record_written(written.written, BEGIN + 60, is_rotation=False)
     assert (written.rotations, written.written_at) == (1, BEGIN)
 
 

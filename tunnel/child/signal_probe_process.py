@@ -1,75 +1,75 @@
-"""The process of the signal probe: a script, small because it imports built-in modules only.
+"""The program of the signal probe: a script that imports built-in modules only, to be small.
 
-`python -I -S probing.py DESCRIPTOR`, started with every signal blocked. It forks once: the first process stays in the process
-group, the second makes one of its own. Each keeps the signals that arrive, with the time. A byte on the descriptor is a
-question; the answer is one packet of lines: the PID of the second process, then `PLACE NUMBER TIME` for each signal since the
-last question, where PLACE is `g` for the process group and `o` for outside, and TIME is CLOCK_MONOTONIC. Empty lines say
-nothing.
+`python -I -S signal_probe_process.py DESCRIPTOR`, started with every signal blocked. It forks once: the first process stays in
+the process group, the second makes one of its own. Each records the signals that it receives, with the time. A byte on the
+descriptor is a query; the answer is one packet of lines: the PID of the second process, then `PLACE NUMBER TIME` for each
+signal since the last query, where PLACE is `g` for the process group and `o` for outside, and TIME is CLOCK_MONOTONIC. Empty
+lines have no meaning.
 """
 
-import _signal  # type: ignore[import-not-found]  # what `signal` is made of, without its enums
+import _signal  # type: ignore[import-not-found]  # the base of `signal`, without its enums
 import os
 import select
 import sys
 import time
 
-TITLE = b"signal-probe"  # without "tunnel", or `pkill -f tunnel` would look like a signal to the process group
+TITLE = b"signal-probe"  # without "tunnel": `pkill -f tunnel` must not look like a signal to the process group
 _GROUP, _OUTSIDE = b"g", b"o"
-_MOST_RECORDS = 64  # the latest; nobody has to ask for years
+_MAX_RECORDS = 64  # the latest
 _PIECE = 4096
 _FAULTS = {_signal.SIGSEGV, _signal.SIGBUS, _signal.SIGFPE, _signal.SIGILL}
 
 
 def main() -> None:
-    """Answer until the other end of the descriptor is closed."""
+    """Answer queries until the other end of the descriptor is closed."""
     channel = int(sys.argv[1])
     os.set_inheritable(channel, False)
     set_title(TITLE)
-    questions, ask = os.pipe()
+    queries, query = os.pipe()
     answer, answers = os.pipe()
     outside = os.fork()
     if outside == 0:
         os.setpgid(0, 0)
-        for descriptor in (channel, ask, answer):
+        for descriptor in (channel, query, answer):
             os.close(descriptor)
-        serve(questions, answers, _OUTSIDE, lambda: b"", b"\n")
+        serve(queries, answers, _OUTSIDE, lambda: b"", b"\n")
         os._exit(0)
-    os.close(questions)
+    os.close(queries)
     os.close(answers)
 
-    def ask_outside() -> bytes:
+    def query_outside() -> bytes:
         try:
-            os.write(ask, b"?")
+            os.write(query, b"?")
             return os.read(answer, _PIECE)
         except OSError:  # it has been killed
             return b"\n"
 
-    serve(channel, channel, _GROUP, ask_outside, b"%d\n" % outside)
-    os.close(ask)
-    os.waitpid(outside, 0)  # where process 1 reaps nobody it would remain
+    serve(channel, channel, _GROUP, query_outside, b"%d\n" % outside)
+    os.close(query)
+    os.waitpid(outside, 0)  # otherwise it would remain a zombie where process 1 does not reap
     os._exit(0)
 
 
-def serve(questions, answers, place, ask_further, head) -> None:  # type: ignore[no-untyped-def]
-    """Take signals, and answer questions with them and with what another process adds, until nobody can ask any more."""
+def serve(queries, answers, place, query_further, head) -> None:  # type: ignore[no-untyped-def]
+    """Record signals, and answer queries with them and with those of another process, until EOF."""
     signals = _open_signals()
     poll = select.poll()
     poll.register(signals, select.POLLIN)
-    poll.register(questions, select.POLLIN)
+    poll.register(queries, select.POLLIN)
     seen: list[bytes] = []
     while True:
         ready = [descriptor for descriptor, _ in poll.poll()]
         now = time.monotonic()
-        seen = (seen + [b"%b %d %r\n" % (place, number, now) for number in _read(signals)])[-_MOST_RECORDS:]
-        if questions in ready:
-            if not os.read(questions, 1):
+        seen = (seen + [b"%b %d %r\n" % (place, number, now) for number in _read(signals)])[-_MAX_RECORDS:]
+        if queries in ready:
+            if not os.read(queries, 1):
                 return
-            os.write(answers, head + b"".join(seen) + ask_further())
+            os.write(answers, head + b"".join(seen) + query_further())
             seen = []
 
 
 def _open_signals() -> int:
-    """A descriptor that yields a byte for each signal that arrives from now on, or is pending: its number."""
+    """Return a descriptor that yields the number of each pending or later signal as a byte."""
     reader, writer = os.pipe()
     os.set_blocking(reader, False)
     os.set_blocking(writer, False)
@@ -91,7 +91,7 @@ def _read(descriptor: int) -> bytes:
 
 
 def set_title(title: bytes) -> None:
-    """Replace the name and the command line that ps(1) shows, where /proc allows it."""
+    """Replace the name and the command line that ps(1) shows, if /proc permits it."""
     try:
         with open("/proc/self/comm", "wb", buffering=0) as comm:
             comm.write(title)

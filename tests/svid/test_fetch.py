@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import trio
 
-import tunnel.svid.wait_identity as wait_module
 from tunnel.config.dev_model import Entry
 from tunnel.config.model import WorkloadApi
 from tunnel.devapi.api import SVIDS, DevWorkloadApi
@@ -17,7 +16,7 @@ from tunnel.errors import IdentityError, IdentityFault
 from tunnel.spiffe.endpoint import WorkloadEndpoint
 from tunnel.spiffe.ids import parse_spiffe_id
 from tunnel.spiffe.selection import Selection
-from tunnel.svid.wait_identity import IdentityWait, wait_identity
+from tunnel.svid.fetch import FirstIdentity, wait_identity
 
 ONE, TWO = (Entry(parse_spiffe_id(f"spiffe://a.test/{name}"), hint) for name, hint in (("one", ""), ("two", "web")))
 
@@ -33,7 +32,7 @@ def api(endpoint: WorkloadEndpoint) -> Iterator[DevWorkloadApi]:
         yield api
 
 
-def ask(source: WorkloadApi) -> tuple[IdentityWait, list[str]]:
+def ask(source: WorkloadApi) -> tuple[FirstIdentity, list[str]]:
     said: list[str] = []
     return trio.run(wait_identity, source, said.append), said
 
@@ -54,7 +53,7 @@ def test_one_may_be_chosen(api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> N
 def test_a_person_is_told_once_what_is_waited_for(
     api: DevWorkloadApi, endpoint: WorkloadEndpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wait_module, "_LONG", 0.2)
+    monkeypatch.setattr("tunnel.identity.wait_notice.NOTICE_DELAY", 0.2)
     api.withdraw(endpoint)
     said: list[str] = []
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tunnel.child.pid_file import ReloadOutcome, find_objection, signal_by_pid_file
 from tunnel.config.svid_model import PidFileSignal
-from tunnel.svid.pid_file import Told, find_objection, signal_by_pid_file
 
 
 @pytest.fixture
@@ -48,14 +48,14 @@ def service() -> Iterator[subprocess.Popen[str]]:
         yield process
 
 
-def send(path: Path) -> Told:
+def send(path: Path) -> ReloadOutcome:
     return signal_by_pid_file(PidFileSignal(str(path), signal.SIGUSR2))
 
 
 @pytest.mark.parametrize("content", ["{}", "{}\n", " {} \r\n", "{}\n/var/lib/postgresql/data\n1732262400\n5432\n"])
 def test_the_process_is_signalled(path: Path, service: subprocess.Popen[str], content: str) -> None:
     path.write_text(content.format(service.pid))
-    assert send(path) == Told(True, f"sent SIGUSR2 to process {service.pid}")
+    assert send(path) == ReloadOutcome(True, f"sent SIGUSR2 to process {service.pid}")
     assert service.wait(60) == 42
 
 
@@ -67,30 +67,31 @@ def test_nobody_else_is_ever_signalled(
 ) -> None:
     monkeypatch.setattr(os, "kill", lambda *_: pytest.fail("signalled"))
     path.write_text(content.format(service.pid, service.pid))
-    told = send(path)
-    assert (told.is_done, told.may_come) == (False, False)
-    assert told.text.startswith(f"pid file {path} ")
+    outcome = send(path)
+    assert (outcome.is_done, outcome.is_transient) == (False, False)
+    assert outcome.text.startswith(f"PID file {path} ")
 
 
 def test_we_never_signal_ourselves(path: Path) -> None:
     path.write_text(str(os.getpid()))
-    assert send(path) == Told(False, f"pid file {path} says {os.getpid()}, which is never signalled")
+    assert send(path) == ReloadOutcome(False, f"PID file {path} names process {os.getpid()}, which is never signalled")
 
 
 def test_a_file_that_is_not_there_or_empty_may_come_to_be(path: Path) -> None:
-    assert send(path) == Told(False, f"pid file {path} is not there", may_come=True)
+    assert send(path) == ReloadOutcome(False, f"PID file {path} does not exist", is_transient=True)
     path.write_text("")
-    assert send(path).may_come
+    assert send(path).is_transient
 
 
 def test_a_process_that_has_gone_is_said(path: Path, service: subprocess.Popen[str]) -> None:
     path.write_text(str(service.pid))
     service.kill()
     service.wait(60)
-    assert send(path) == Told(False, f"pid file {path} says {service.pid}, and there is no such process", may_come=True)
+    detail = f"PID file {path} names process {service.pid}, which does not exist"
+    assert send(path) == ReloadOutcome(False, detail, is_transient=True)
 
 
-@pytest.mark.parametrize("written", [1.0, 1e9, time.time() + 1e6], ids=["1970", "2001", "in the future"])
+@pytest.mark.parametrize("written", [1.0, 1e9, time.time() + 1e6], ids=["1970", "2001", "future"])
 def test_the_time_of_the_file_means_nothing_since_the_clock_may_have_been_set(
     path: Path, service: subprocess.Popen[str], written: float
 ) -> None:
@@ -111,10 +112,10 @@ def test_a_process_that_the_signal_does_not_end_is_sent_it(path: Path, setup: st
 def test_a_process_that_the_signal_would_end_is_left_alone(path: Path) -> None:
     with running(DEFAULT) as process:
         path.write_text(str(process.pid))
-        assert send(path) == Told(
+        assert send(path) == ReloadOutcome(
             False,
-            f"process {process.pid} of pid file {path} would be ended by SIGUSR2, which it neither catches, blocks nor ignores",
-            may_come=True,
+            f"process {process.pid} of PID file {path} would be ended by SIGUSR2, which it neither catches, blocks nor ignores",
+            is_transient=True,
         )
         assert signal_by_pid_file(PidFileSignal(str(path), signal.SIGWINCH)).is_done
         stopping = signal_by_pid_file(PidFileSignal(str(path), signal.SIGTSTP))
@@ -126,7 +127,7 @@ def test_a_process_that_has_ended_and_is_not_reaped_is_said(path: Path, service:
     path.write_text(str(service.pid))
     service.kill()
     os.waitid(os.P_PID, service.pid, os.WEXITED | os.WNOWAIT)
-    assert send(path) == Told(False, f"process {service.pid} of pid file {path} has ended", may_come=True)
+    assert send(path) == ReloadOutcome(False, f"process {service.pid} of PID file {path} has ended", is_transient=True)
 
 
 STATUS = {"State": "S (sleeping)", "VmSize": "8 kB", "SigBlk": "0" * 16, "SigIgn": "0" * 16, "SigCgt": "0" * 16}
@@ -159,14 +160,14 @@ def test_a_kernel_thread_is_never_signalled(path: Path, monkeypatch: pytest.Monk
         pytest.skip("process 2 is no kernel thread here")
     monkeypatch.setattr(os, "kill", lambda *_: pytest.fail("signalled"))
     path.write_text("2")
-    assert send(path) == Told(False, f"process 2 of pid file {path} is a kernel thread", may_come=True)
+    assert send(path) == ReloadOutcome(False, f"process 2 of PID file {path} is a kernel thread", is_transient=True)
 
 
 def test_where_proc_says_nothing_the_signal_is_sent(
     path: Path, service: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As under hidepid, or with the /proc of another PID namespace."""
-    monkeypatch.setattr("tunnel.svid.pid_file.is_our_proc", lambda: False)
+    monkeypatch.setattr("tunnel.child.pid_file.is_our_proc", lambda: False)
     path.write_text(str(service.pid))
     assert send(path).is_done
     assert service.wait(60) == 42

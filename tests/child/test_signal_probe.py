@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from tests.support.script_runner import run_source
-from tunnel.child.probe import is_same_cgroup
+from tunnel.child.signal_probe import is_same_cgroup
 
 # A leader of its session with a probe, and two processes: one is in its process group, one has a group of its own.
 PREPARED = """
 import os, signal, subprocess, time
 from pathlib import Path
-from tunnel.child.probe import Arrival, SignalProbe
+from tunnel.child.signal_probe import ReceivedSignal, SignalProbe
 
 os.setsid()
 probe = SignalProbe()
@@ -23,7 +23,7 @@ for number in (USR1, USR2, RT):
     signal.signal(number, signal.SIG_IGN)
 
 def had(process, number, later=0.0, is_from_terminal=False):
-    return probe.has_had(process.pid, Arrival(number, time.monotonic() + later, is_from_terminal))
+    return probe.was_sent_to(process.pid, ReceivedSignal(number, time.monotonic() + later, is_from_terminal))
 """
 
 
@@ -90,9 +90,9 @@ def test_one_that_cannot_be_started_has_nothing() -> None:
     run_source("""
 import sys, time
 sys.executable = "/nonexistent"
-from tunnel.child.probe import Arrival, SignalProbe
+from tunnel.child.signal_probe import ReceivedSignal, SignalProbe
 probe = SignalProbe()
-assert not probe.has_had(1, Arrival(15, 0.0))
+assert not probe.was_sent_to(1, ReceivedSignal(15, 0.0))
 while probe.pids:
     time.sleep(0.01)
 probe.close()

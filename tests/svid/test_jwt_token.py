@@ -21,9 +21,9 @@ from tunnel.identity.backoff import Backoff
 from tunnel.identity.tokens import JwtSvid, accept_token
 from tunnel.net.notify import Notifier, State
 from tunnel.spiffe.messages import JwtSvidEntry
+from tunnel.svid.atomic_file import AtomicFile
 from tunnel.svid.event_log import Event
 from tunnel.svid.jwt_token import TokenRefresher, renewal_delay
-from tunnel.svid.whole_file import write_whole
 
 LIMIT = 60.0
 
@@ -35,7 +35,7 @@ def test_a_file_is_replaced_in_one_step_with_its_mode_whatever_the_mask(tmp_path
     before = os.umask(0o077)
     try:
         with path.open() as reader:
-            write_whole(str(path), "new", 0o640, os.getgid())
+            AtomicFile(str(path), 0o640, os.getgid()).write("new")
             assert reader.read() == "old"
     finally:
         os.umask(before)
@@ -48,7 +48,7 @@ def test_what_a_killed_run_has_left_is_no_obstacle_and_no_way_in(tmp_path: Path)
     victim = tmp_path / "victim"
     victim.write_text("precious")
     (tmp_path / ".token.new").symlink_to(victim)
-    write_whole(str(tmp_path / "token"), "new", 0o600, None)
+    AtomicFile(str(tmp_path / "token"), 0o600, None).write("new")
     assert (victim.read_text(), (tmp_path / "token").read_text()) == ("precious", "new")
 
 
@@ -56,7 +56,7 @@ def test_what_cannot_be_written_is_one_error_and_leaves_nothing(tmp_path: Path) 
     (tmp_path / "folder").mkdir()
     for path in (tmp_path / "none" / "token", tmp_path / "folder"):
         with pytest.raises(OutputError, match="cannot write"):
-            write_whole(str(path), "new", 0o600, None)
+            AtomicFile(str(path), 0o600, None).write("new")
     assert os.listdir(tmp_path) == ["folder"]
 
 
@@ -78,12 +78,12 @@ class RecordedNotifier(Notifier):
 
 
 @dataclass
-class Stage:
-    """A keeper whose agent follows a script: lives in seconds, or troubles."""
+class Scenario:
+    """A refresher whose agent follows a script: lifetimes in seconds, or errors."""
 
     script: list[float | Exception]
     path: Path
-    said: list[tuple[str, str]] = field(default_factory=list)
+    recorded: list[tuple[str, str]] = field(default_factory=list)
     wall: float = NOW
     written: list[str] = field(default_factory=list)
     stopped: threading.Event = field(default_factory=threading.Event)
@@ -102,101 +102,101 @@ class Stage:
         return accept_token(entries, ["db"], datetime.fromtimestamp(self.wall, UTC)).svid
 
     def write(self, svid: JwtSvid) -> None:
-        write_whole(str(self.path), svid.token.text, 0o600, None)
+        AtomicFile(str(self.path), 0o600, None).write(svid.token.text)
         self.written.append(svid.token.text)
 
-    def tell(self, event: Event, text: str, **facts: Any) -> None:
+    def write_event(self, event: Event, text: str, **facts: Any) -> None:
         assert "\n" not in text
         assert not any(written in f"{text}{facts}" for written in self.written)
-        self.said.append((event.value, text))
+        self.recorded.append((event.value, text))
 
-    def keeper(self) -> TokenRefresher:
+    def refresher(self) -> TokenRefresher:
         notifier = RecordedNotifier(self.states)
         return TokenRefresher(
-            self.fetch, self.fetch, self.stopped.set, self.write, self.tell, lambda: self.wall, AtOnce(), notifier
+            self.fetch, self.fetch, self.stopped.set, self.write, self.write_event, lambda: self.wall, AtOnce(), notifier
         )
 
     @property
     def events(self) -> list[str]:
-        return [event for event, _ in self.said]
+        return [event for event, _ in self.recorded]
 
 
-def run(stage: Stage) -> None:
+def run(scenario: Scenario) -> None:
     """Until the script has ended, when the agent's last caller is sent SIGTERM; time goes as fast as it is waited for."""
-    keeper = stage.keeper()
+    refresher = scenario.refresher()
 
     async def hurry(due: float) -> None:
-        stage.wall = max(stage.wall, due)
+        scenario.wall = max(scenario.wall, due)
         await trio.lowlevel.checkpoint()
 
-    keeper._sleep_until = hurry  # type: ignore[method-assign]
+    refresher._sleep_until = hurry  # type: ignore[method-assign]
 
     async def main() -> None:
         with trio.fail_after(LIMIT):
-            await keeper.run()
+            await refresher.run()
 
     trio.run(main)
 
 
 def test_each_token_is_written_and_sigterm_is_a_good_end(tmp_path: Path) -> None:
-    stage = Stage([300.0, 300.0, 300.0], tmp_path / "token")
-    run(stage)
-    assert stage.events == ["written"] * 3
-    assert stage.states == [State.KEEPING] * 3 + [State.STOPPING]
-    assert stage.path.read_text() == stage.written[-1]
-    assert stage.wall == pytest.approx(NOW + 2 * renewal_delay(300) + renewal_delay(300))
+    scenario = Scenario([300.0, 300.0, 300.0], tmp_path / "token")
+    run(scenario)
+    assert scenario.events == ["written"] * 3
+    assert scenario.states == [State.KEEPING] * 3 + [State.STOPPING]
+    assert scenario.path.read_text() == scenario.written[-1]
+    assert scenario.wall == pytest.approx(NOW + 2 * renewal_delay(300) + renewal_delay(300))
 
 
 def test_while_no_token_can_be_had_the_old_one_stays_and_the_trouble_is_told_once(tmp_path: Path) -> None:
     away = IdentityError(IdentityFault.TIMEOUT, "the agent is away")
-    stage = Stage([300.0, away, away, OutputError("disk full"), 300.0], tmp_path / "token")
-    run(stage)
-    assert stage.events == ["written", "unavailable", "write-failed", "written"]
-    assert "the old one stays" in stage.said[1][1]
+    scenario = Scenario([300.0, away, away, OutputError("disk full"), 300.0], tmp_path / "token")
+    run(scenario)
+    assert scenario.events == ["written", "unavailable", "write-failed", "written"]
+    assert "keeping the previous token" in scenario.recorded[1][1]
 
 
 def test_the_end_of_a_token_that_could_not_be_renewed_is_told_once_and_the_file_stays(tmp_path: Path) -> None:
-    stage = Stage([300.0], tmp_path / "token")
+    scenario = Scenario([300.0], tmp_path / "token")
     away = iter(range(5))
 
     def fetch() -> JwtSvid:
-        if stage.written and next(away, None) is not None:
-            stage.wall += 100
+        if scenario.written and next(away, None) is not None:
+            scenario.wall += 100
             raise IdentityError(IdentityFault.TIMEOUT, "the agent is away")
-        return Stage.fetch(stage)
+        return Scenario.fetch(scenario)
 
-    stage.fetch = fetch  # type: ignore[method-assign]
-    run(stage)
-    assert stage.events == ["written", "unavailable", "expired"]
-    assert stage.path.read_text() == stage.written[0]
+    scenario.fetch = fetch  # type: ignore[method-assign]
+    run(scenario)
+    assert scenario.events == ["written", "unavailable", "expired"]
+    assert scenario.path.read_text() == scenario.written[0]
 
 
 def test_an_agent_that_hands_out_the_same_token_again_causes_no_event(tmp_path: Path) -> None:
-    stage = Stage([300.0], tmp_path / "token")
-    once = stage.fetch()
+    scenario = Scenario([300.0], tmp_path / "token")
+    once = scenario.fetch()
     answers = [once, once, once]
 
     def fetch() -> JwtSvid:
-        return answers.pop() if answers else Stage.fetch(stage)
+        return answers.pop() if answers else Scenario.fetch(scenario)
 
-    stage.fetch = fetch  # type: ignore[method-assign]
-    run(stage)
-    assert stage.events == ["written"]
+    scenario.fetch = fetch  # type: ignore[method-assign]
+    run(scenario)
+    assert scenario.events == ["written"]
 
 
 @pytest.mark.parametrize("trouble", [IdentityError(IdentityFault.REFUSED, "never"), OutputError("disk full")])
 def test_without_a_first_token_it_is_an_error(trouble: Exception, tmp_path: Path) -> None:
     with pytest.raises(type(trouble), match=str(trouble)):
-        run(Stage([trouble], tmp_path / "token"))
+        run(Scenario([trouble], tmp_path / "token"))
 
 
 @pytest.mark.parametrize(("step", "delay"), [(0.0, 151.0), (-3600.0, 151.0), (200.0, 51.0)])
 def test_a_clock_that_was_set_back_delays_no_renewal(tmp_path: Path, step: float, delay: float) -> None:
-    stage = Stage([], tmp_path / "token")
+    scenario = Scenario([], tmp_path / "token")
     text = token(iat=NOW, exp=NOW + 300)
     svid = accept_token([JwtSvidEntry("spiffe://a.test/w", text)], ["db"], datetime.fromtimestamp(NOW, UTC)).svid
-    stage.wall = NOW + step
-    assert stage.keeper().delay(svid) == delay
+    scenario.wall = NOW + step
+    assert scenario.refresher().refresh_delay(svid) == delay
 
 
 def test_a_token_is_renewed_a_little_after_half_of_its_life() -> None:
