@@ -57,7 +57,8 @@ PLACES: Mapping[str, tuple[str, ...]] = {
         "tunnel.proxy.supervisor",
         "tunnel.proxy.stdio_client",
         "tunnel.svid",
-        "tunnel.check.limits",
+        "tunnel.check.agent",
+        "tunnel.check.preflight",
         "tunnel.child.reaper",
         "tunnel.child.supervised_command",
         "tunnel.identity.wait_notice",
@@ -70,7 +71,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
         "tunnel.http",
         "tunnel.status",
     ),
-    "jwt": ("tunnel.svid.jose",),
+    "jwt": ("tunnel.check.jwt_signature",),
     "h11": ("tunnel.wire.connect", "tunnel.http"),
     "prometheus_client": ("tunnel.status.prometheus",),
     "regopy": ("tunnel.policy.evaluator",),  # it runs in a process of its own

@@ -13,10 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.cert_factory import authority, leaf
-from tests.support.check_runner import Report, all_of, look
+from tests.support.check_runner import CheckReport, encode_with_verdict, run_check
 from tests.support.plain_backends import free_port
 from tests.support.workloads import CLIENT, FOREIGNER, SERVER, Workloads
-from tunnel.check import agent
 from tunnel.check.finding import Verdict
 from tunnel.config.dev_model import Entry
 from tunnel.devapi.api import SVIDS
@@ -28,10 +27,10 @@ RULE = ("--allow-id", CLIENT)
 OTHER = Entry(parse_spiffe_id("spiffe://a.test/other"), hint="internal")
 
 
-def ask(address: object, *flags: str, rules: tuple[str, ...] = RULE, limit: str = "0.5s", **fields: object) -> Report:
+def ask(address: object, *flags: str, rules: tuple[str, ...] = RULE, limit: str = "0.5s", **fields: object) -> CheckReport:
     """Check a server that has its identity there; its target is away, which is not looked at here."""
     line = ("server", f"--use-workload-api-addr={address}", "--listen=127.0.0.1:0", "--target=unix:/nonexistent/target")
-    return look(*line, *rules, f"--timeout={limit}", *flags, **fields)  # type: ignore[arg-type]
+    return run_check(*line, *rules, f"--timeout={limit}", *flags, **fields)  # type: ignore[arg-type]
 
 
 @contextmanager
@@ -62,28 +61,28 @@ def stranger(path: Path, answer: bytes) -> Iterator[None]:
 def test_an_identity_that_comes_back_is_told_whole(workloads: Workloads) -> None:
     report = ask(workloads.sockets[SERVER])
     assert report.wrong() == ["target"]
-    assert "1 identity for this process" in report.the("workload-api").seen
-    assert report.the("identity").seen == f"{SERVER}, the only one offered"
-    assert "59 minutes of 60 minutes left" in report.the("expiry").seen
-    assert "EC secp256r1, signed by the authority itself" in report.the("key").seen
-    assert "verifies against the bundle of a.test" in report.the("key").seen
-    assert report.the("trust-domains").seen == "a.test (1 authority) is ours, federated with none"
+    assert "1 identity for this process" in report.the("workload-api").detail
+    assert report.the("identity").detail == f"{SERVER}, the only one offered"
+    assert "59 minutes of 60 minutes left" in report.the("expiry").detail
+    assert "EC secp256r1, signed by the authority itself" in report.the("key").detail
+    assert "verifies against the bundle of a.test" in report.the("key").detail
+    assert report.the("trust-domains").detail == "a.test (1 authority) is our own, no federated trust domain"
 
 
 def test_where_the_address_came_from_is_told(workloads: Workloads) -> None:
     environ = {"SPIFFE_ENDPOINT_SOCKET": str(workloads.sockets[SERVER])}
-    report = look("server", "--listen=127.0.0.1:0", "--target=unix:/nonexistent/t", *RULE, environ=environ)
-    assert report.the("workload-api-address").seen == f"{workloads.sockets[SERVER]}, from $SPIFFE_ENDPOINT_SOCKET"
-    assert "from --use-workload-api-addr" in ask(workloads.sockets[SERVER]).the("workload-api-address").seen
+    report = run_check("server", "--listen=127.0.0.1:0", "--target=unix:/nonexistent/t", *RULE, environ=environ)
+    assert report.the("workload-api-address").detail == f"{workloads.sockets[SERVER]}, from $SPIFFE_ENDPOINT_SOCKET"
+    assert "from --use-workload-api-addr" in ask(workloads.sockets[SERVER]).the("workload-api-address").detail
 
 
 def test_without_an_entry_it_says_which_selectors_would_fit(workloads: Workloads, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(agent, "_WAIT_LIMIT", 0.3)
+    monkeypatch.setattr("tunnel.identity.wait_notice.NOTICE_DELAY", 0.3)
     workloads.api.withdraw(workloads.sockets[SERVER])
     said: list[str] = []
     report = ask(workloads.sockets[SERVER], limit="0.5s", say=said.append)
     found = report.the("workload-api")
-    assert "has no identity for this process (PERMISSION_DENIED no identity issued)" in found.seen
+    assert "the agent has no identity for this process (PERMISSION_DENIED no identity issued)" in found.detail
     assert "-selector unix:uid:" in found.advice
     assert "takes some seconds" in found.advice
     assert report.the("identity").verdict is Verdict.SKIPPED
@@ -105,20 +104,20 @@ def test_an_entry_that_comes_meanwhile_is_used(workloads: Workloads) -> None:
     [
         ("INVALID_ARGUMENT", "security header missing from request", "workload.spiffe.io: true"),
         ("UNIMPLEMENTED", "unknown service SpiffeWorkloadAPI", "this is another API"),
-        ("UNAVAILABLE", "workload attestation failed", "is it well?"),
+        ("UNAVAILABLE", "workload attestation failed", "healthy agent"),
     ],
 )
 def test_each_status_has_its_advice(workloads: Workloads, code: str, text: str, advice: str) -> None:
     workloads.api.publish(workloads.sockets[SERVER], SVIDS, Refusal(code, text))
     found = ask(workloads.sockets[SERVER], limit="0.5s").the("workload-api")
-    assert code in found.seen
-    assert text in found.seen
+    assert code in found.detail
+    assert text in found.detail
     assert advice in found.advice
 
 
 def test_an_answer_that_cannot_be_used_is_quoted(workloads: Workloads) -> None:
     workloads.api.publish(workloads.sockets[SERVER], SVIDS, b"\xff\x00noise")
-    assert "the agent's answer cannot be used: bad-message" in ask(workloads.sockets[SERVER]).the("workload-api").seen
+    assert "the agent's answer is not usable: bad-message" in ask(workloads.sockets[SERVER]).the("workload-api").detail
 
 
 @pytest.mark.parametrize(("hours", "word"), [(3, "this clock is fast"), (-3, "this clock is slow")])
@@ -132,7 +131,7 @@ def test_an_agent_that_is_away_is_not_asked(tmp_path: Path) -> None:
     report = ask(f"unix://{tmp_path}/no.sock", limit="60s")
     assert report.wrong() == ["workload-api-socket", "target"]
     assert time.monotonic() - began < 30
-    assert "connection refused" in ask(f"tcp://127.0.0.1:{free_port()}").the("workload-api-socket").seen
+    assert "connection refused" in ask(f"tcp://127.0.0.1:{free_port()}").the("workload-api-socket").detail
 
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"], ids=["silent", "of another protocol"])
@@ -140,7 +139,7 @@ def test_somebody_else_behind_the_socket_is_not_waited_for(tmp_path: Path, answe
     with stranger(tmp_path / "a.sock", answer):
         found = ask(f"unix://{tmp_path}/a.sock").the("workload-api")
     assert found.verdict is Verdict.PROBLEM
-    assert "somebody listens" in found.seen
+    assert "the socket accepts connections" in found.detail
 
 
 def test_of_several_identities_the_choice_is_told(workloads: Workloads) -> None:
@@ -148,33 +147,33 @@ def test_of_several_identities_the_choice_is_told(workloads: Workloads) -> None:
     workloads.api.register(place, OTHER)
     first = ask(place).the("identity")
     assert first.verdict is Verdict.WARNING
-    assert first.seen == f"{SERVER}, the first of 2: {SERVER}, {OTHER.spiffe_id} (hint internal)"
+    assert first.detail == f"{SERVER}, the first of 2: {SERVER}, {OTHER.spiffe_id} (hint internal)"
     assert f"--spiffe-id {SERVER}" in first.advice
     chosen = ask(place, "--spiffe-hint=internal").the("identity")
     assert chosen.verdict is Verdict.OK
-    assert chosen.seen.startswith(f"{OTHER.spiffe_id} (hint internal), chosen by --spiffe-hint internal")
+    assert chosen.detail.startswith(f"{OTHER.spiffe_id} (hint internal), selected by --spiffe-hint internal")
     missing = ask(place, "--spiffe-id=spiffe://a.test/db", limit="60s")
     assert missing.the("identity").verdict is Verdict.PROBLEM
-    assert "does not offer --spiffe-id spiffe://a.test/db, only" in missing.the("identity").seen
+    assert "does not offer --spiffe-id spiffe://a.test/db, only" in missing.the("identity").detail
 
 
 def test_federation_is_told_and_what_a_wide_rule_makes_of_it(workloads: Workloads) -> None:
     alone = ask(workloads.sockets[SERVER], rules=("--allow-id", FOREIGNER))
     assert alone.the("rule").verdict is Verdict.PROBLEM
-    assert "no bundle" in alone.the("rule").seen
+    assert "no bundle" in alone.the("rule").detail
     both = ask(workloads.sockets[SERVER], rules=("--allow-id", FOREIGNER, "--allow-id", CLIENT))
     assert [rule.verdict for rule in both.all("rule")] == [Verdict.WARNING, Verdict.OK]
     workloads.federate()
     wide = ask(workloads.sockets[SERVER], rules=("--allow-all",))
-    assert wide.the("trust-domains").seen.endswith("federated: b.test (1 authority)")
+    assert wide.the("trust-domains").detail.endswith("federated: b.test (1 authority)")
     assert wide.the("rule").verdict is Verdict.WARNING
-    assert "everyone of b.test" in wide.the("rule").seen
+    assert "it admits b.test" in wide.the("rule").detail
     assert ask(workloads.sockets[SERVER], rules=("--allow-id", FOREIGNER)).the("rule").verdict is Verdict.OK
 
 
 def test_hostile_words_of_an_agent_stay_words(workloads: Workloads) -> None:
     workloads.api.publish(workloads.sockets[SERVER], SVIDS, Refusal("UNAVAILABLE", "\x1b[2Jgone\nok  all: is well"))
-    assert all_of(ask(workloads.sockets[SERVER], limit="0.5s").the("workload-api")).isprintable()
+    assert encode_with_verdict(ask(workloads.sockets[SERVER], limit="0.5s").the("workload-api")).isprintable()
 
 
 def test_an_authority_that_signs_nothing_and_an_svid_that_is_left_out_are_told(workloads: Workloads) -> None:
@@ -186,6 +185,6 @@ def test_an_authority_that_signs_nothing_and_an_svid_that_is_left_out_are_told(w
     svids = [SvidEntry(uri, made.der, made.key_der, root.der) for uri, made in (("spiffe://a.test/late", late), (SERVER, good))]
     message = encode_x509_svid_response(X509SvidResponse(tuple(svids), federated_bundles={"b.test": partner.der}))
     workloads.api.publish(workloads.sockets[SERVER], SVIDS, message)
-    seen = [finding.seen for finding in ask(workloads.sockets[SERVER]).findings if finding.verdict is Verdict.WARNING]
-    assert any("left out: " in text and "spiffe://a.test/late" in text and "expired" in text for text in seen)
+    seen = [finding.detail for finding in ask(workloads.sockets[SERVER]).findings if finding.verdict is Verdict.WARNING]
+    assert any("omitted: " in text and "spiffe://a.test/late" in text and "expired" in text for text in seen)
     assert any(text.startswith("b.test: bad-key-usage: authority 1 of the bundle") for text in seen)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.check_runner import look
+from tests.support.check_runner import run_check
 from tests.support.plain_backends import free_port
 from tests.support.processes import LIMIT, bare_environment, tunnel_argv
 from tests.support.workloads import CLIENT, SERVER, Workloads
@@ -37,16 +37,16 @@ def test_a_process_ends_with_its_report_on_standard_output_alone(workloads: Work
     ],
 )
 def test_of_a_line_that_is_wrong_the_rest_is_looked_at(flags: tuple[str, ...], words: str) -> None:
-    report = look("server", *WHERE, "--allow-cn=web", *flags)
-    assert words in report.the("command-line").seen
+    report = run_check("server", *WHERE, "--allow-cn=web", *flags)
+    assert words in report.the("command-line").detail
     assert report.the("listen").verdict is Verdict.OK
     assert report.the("target").verdict is Verdict.PROBLEM
 
 
 def test_a_client_whose_proxy_is_no_proxy_does_not_go_around_it() -> None:
     line = ("client", "--disable-authentication", "--listen=127.0.0.1:0", f"--target=127.0.0.1:{free_port()}")
-    report = look(*line, "--proxy=ftp://a:1")
-    assert "unknown scheme" in report.the("command-line").seen
+    report = run_check(*line, "--proxy=ftp://a:1")
+    assert "unknown scheme" in report.the("command-line").detail
     assert report.the("target").verdict is Verdict.SKIPPED
     assert report.all("server") == []
 

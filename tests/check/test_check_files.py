@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.certificate_files import FOR_CLIENTS, HOUR
-from tests.support.check_runner import Report, another_user, look
+from tests.support.check_runner import CheckReport, another_user, run_check
 from tests.support.file_identities import FileIdentities
 from tests.support.workloads import Identity
 from tunnel.check import files as files_check
@@ -25,8 +25,8 @@ def file_identities(tmp_path: Path) -> Iterator[FileIdentities]:
         yield file_identities
 
 
-def ask(file_identities: FileIdentities, files: Identity, *flags: str) -> Report:
-    return look(
+def ask(file_identities: FileIdentities, files: Identity, *flags: str) -> CheckReport:
+    return run_check(
         "server", *file_identities.named(files), "--allow-all", "--listen=127.0.0.1:0", "--target=unix:/nonexistent/t", *flags
     )
 
@@ -35,9 +35,9 @@ def test_a_good_pair_is_told_with_its_names(file_identities: FileIdentities) -> 
     file_identities.server_files.key.chmod(0o600)
     report = ask(file_identities, file_identities.server_files)
     assert report.wrong() == ["target"]
-    assert report.the("certificate").seen == "CN=server for localhost, 127.0.0.1, chain of 2, its key (EC secp256r1) fits"
+    assert report.the("certificate").detail == "CN=server for localhost, 127.0.0.1, chain of 2, key (EC secp256r1) matches"
     assert report.the("expiry").verdict is Verdict.OK
-    assert report.the("authorities").seen == f"1 in {file_identities.pki.cacert}"
+    assert report.the("authorities").detail == f"1 in {file_identities.pki.cacert}"
     assert report.the("key-file").verdict is Verdict.OK
 
 
@@ -45,16 +45,16 @@ def test_a_key_that_others_can_read_is_a_warning(file_identities: FileIdentities
     file_identities.server_files.key.chmod(0o644)
     found = ask(file_identities, file_identities.server_files).the("key-file")
     assert found.verdict is Verdict.WARNING
-    assert "mode 0644" in found.seen
+    assert "mode 0644" in found.detail
 
 
 def test_what_peers_would_refuse_is_told_before(file_identities: FileIdentities) -> None:
     for_clients = file_identities.pki.leaf("odd", dns=("localhost",), purposes=FOR_CLIENTS)
     _good, lacking = ask(file_identities, for_clients).all("certificate")
     assert lacking.verdict is Verdict.WARNING
-    assert "lacks serverAuth" in lacking.seen
+    assert "lacks serverAuth" in lacking.detail
     nameless = file_identities.pki.leaf("nameless")
-    assert "no DNS name" in ask(file_identities, nameless).all("certificate")[1].seen
+    assert "no DNS name" in ask(file_identities, nameless).all("certificate")[1].detail
 
 
 @pytest.mark.parametrize(
@@ -74,23 +74,23 @@ def test_dates_are_compared_with_this_clock(
     )
     found = ask(file_identities, files).the("expiry")
     assert found.verdict is verdict
-    assert words in found.seen
+    assert words in found.detail
 
 
 def test_files_that_do_not_belong_together_say_so(file_identities: FileIdentities) -> None:
     mixed = Identity(file_identities.server_files.chain, file_identities.client_files.key)
     report = ask(file_identities, mixed)
     assert report.the("certificate").verdict is Verdict.PROBLEM
-    assert report.the("certificate").seen.startswith("bad-key: ")
+    assert report.the("certificate").detail.startswith("bad-key: ")
     missing = Identity(file_identities.directory / "no.pem", file_identities.client_files.key)
-    assert "mend the path" in ask(file_identities, missing).the("certificate").advice
+    assert "correct the path" in ask(file_identities, missing).the("certificate").advice
 
 
 def test_a_file_that_this_user_may_not_read_says_so(file_identities: FileIdentities) -> None:
     file_identities.server_files.key.chmod(0)
     with another_user():
         found = ask(file_identities, file_identities.server_files).the("certificate")
-    assert "permission denied" in found.seen
+    assert "permission denied" in found.detail
     assert "let this user read it" in found.advice
 
 
@@ -102,7 +102,7 @@ def test_a_pipe_that_nobody_writes_to_is_not_waited_for(
     os.mkfifo(pipe)
     began = time.monotonic()
     found = ask(file_identities, Identity(pipe, file_identities.server_files.key)).the("certificate")
-    assert "no answer within 0.2s" in found.seen
+    assert "no answer within 0.2s" in found.detail
     assert time.monotonic() - began < 30
     os.close(os.open(pipe, os.O_RDWR | os.O_NONBLOCK))  # lets the thread that was left behind go
 
@@ -116,6 +116,6 @@ def test_authorities_that_are_none_or_the_webs_are_told(file_identities: FileIde
     )
     rest = ("--listen=127.0.0.1:0", "--target=unix:/nonexistent/t")
     nothing = {"SSL_CERT_FILE": str(tmp_path / "no"), "SSL_CERT_DIR": str(tmp_path / "no")}
-    assert look(*line, *rest, environ=nothing).the("authorities").verdict is Verdict.PROBLEM
+    assert run_check(*line, *rest, environ=nothing).the("authorities").verdict is Verdict.PROBLEM
     web = {"SSL_CERT_FILE": str(file_identities.pki.cacert), "SSL_CERT_DIR": str(tmp_path / "no")}
-    assert "the web's authorities vouch" in look(*line, *rest, environ=web).the("authorities").seen
+    assert "public web authorities verify" in run_check(*line, *rest, environ=web).the("authorities").detail

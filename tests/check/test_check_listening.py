@@ -30,7 +30,7 @@ def test_a_port_in_use_names_who_has_it() -> None:
         port = server.getsockname()[1]
         found = examine(f"127.0.0.1:{port}")
         assert found.verdict is Verdict.PROBLEM
-        assert f"in use by pid {os.getpid()} (" in found.seen
+        assert f"in use by pid {os.getpid()} (" in found.detail
     assert describe_holders(port) == ""
 
 
@@ -42,7 +42,7 @@ def test_a_port_that_is_shared_takes_no_connection_away() -> None:
         address = server.getsockname()
         found = examine(f"127.0.0.1:{address[1]}")
         assert found.verdict is Verdict.WARNING
-        assert "share the port" in found.seen
+        assert "share the port" in found.detail
         with socket.create_connection(address):
             server.accept()[0].close()
 
@@ -53,8 +53,8 @@ def test_a_port_that_is_listened_on_at_another_address_is_free() -> None:
 
 
 def test_an_address_of_another_machine_is_none_of_ours() -> None:
-    assert "no address of this machine" in examine("192.0.2.1:8443").seen
-    assert "nowhere.invalid" in examine("nowhere.invalid:8443").seen
+    assert "is not an address of this machine" in examine("192.0.2.1:8443").detail
+    assert "nowhere.invalid" in examine("nowhere.invalid:8443").detail
 
 
 def test_a_low_port_is_for_those_who_may() -> None:
@@ -69,17 +69,17 @@ def test_a_path_is_judged_and_left_as_it_is(public: Path) -> None:
     leave_behind(public / "stale.sock")
     (public / "file").touch()
     before = sorted(os.listdir(public))
-    assert "can be made" in examine(f"unix:{public}/new.sock").seen
-    assert "will be replaced" in examine(f"unix:{public}/stale.sock").seen
-    assert "no socket" in examine(f"unix:{public}/file").seen
-    assert "no directory" in examine(f"unix:{public}/no/new.sock").seen
+    assert "can be created" in examine(f"unix:{public}/new.sock").detail
+    assert "will be replaced" in examine(f"unix:{public}/stale.sock").detail
+    assert "is not a socket" in examine(f"unix:{public}/file").detail
+    assert "does not exist" in examine(f"unix:{public}/no/new.sock").detail
     public.chmod(0o555)
     with another_user():
-        assert "not to be written to" in examine(f"unix:{public}/new.sock").seen
+        assert "no write permission in" in examine(f"unix:{public}/new.sock").detail
     public.chmod(0o755)
     assert sorted(os.listdir(public)) == before
     with listening(public / "busy.sock"):
-        assert "in use by another process" in examine(f"unix:{public}/busy.sock").seen
+        assert "in use by another process" in examine(f"unix:{public}/busy.sock").detail
 
 
 def test_what_the_service_manager_has_cannot_be_looked_at() -> None:

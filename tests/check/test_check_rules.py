@@ -7,7 +7,7 @@ import pytest
 from tests.support.cert_factory import authority
 from tunnel.authz.pattern import parse_pattern
 from tunnel.authz.rules import AnyRule, CommonNameRule, DnsRule, IdRule, Rule, TrustDomainRule, UriRule
-from tunnel.check.rules import read_rule
+from tunnel.check.rules import describe_rule
 from tunnel.spiffe.bundle import BundleSet, TrustBundle
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id
 
@@ -22,55 +22,55 @@ def uri(text: str) -> Rule:
 
 
 @pytest.mark.parametrize(
-    ("rule", "whom"),
+    ("rule", "admits"),
     [
-        (IdRule(parse_spiffe_id("spiffe://a.test/w")), "that very client"),
-        (TrustDomainRule(PARTNER), "every client of it"),
-        (uri("spiffe://b.test/ns/*/sa/web"), "spiffe://b.test/ns/x/sa/web for instance"),
-        (uri("spiffe://b.test/**"), "spiffe://b.test/x for instance"),
-        (uri("spiffe://*/web"), "is of a.test, our own trust domain, spiffe://a.test/web for instance"),
-        (uri("**"), "is of a.test, our own trust domain, spiffe://a.test/x for instance"),
-        (uri("spiffe://**"), "spiffe://a.test/x for instance"),
-        (uri("*//a.test/x/"), "spiffe://a.test/x for instance"),
+        (IdRule(parse_spiffe_id("spiffe://a.test/w")), "this client"),
+        (TrustDomainRule(PARTNER), "every client of this trust domain"),
+        (uri("spiffe://b.test/ns/*/sa/web"), "for example spiffe://b.test/ns/x/sa/web"),
+        (uri("spiffe://b.test/**"), "for example spiffe://b.test/x"),
+        (uri("spiffe://*/web"), "is in a.test, our own trust domain, for example spiffe://a.test/web"),
+        (uri("**"), "is in a.test, our own trust domain, for example spiffe://a.test/x"),
+        (uri("spiffe://**"), "for example spiffe://a.test/x"),
+        (uri("*//a.test/x/"), "for example spiffe://a.test/x"),
         (CommonNameRule("web"), "every client of a.test, our own trust domain, whose certificate has this common name"),
         (DnsRule("web"), "this DNS name"),
     ],
     ids=str,
 )
-def test_a_rule_that_works_says_whom_it_admits(rule: Rule, whom: str) -> None:
-    reading = read_rule(rule, "client", OWN, FEDERATED)
-    assert not reading.fault
-    assert whom in reading.whom
+def test_a_rule_that_works_says_which_peers_it_admits(rule: Rule, admits: str) -> None:
+    meaning = describe_rule(rule, "client", OWN, FEDERATED)
+    assert not meaning.fault
+    assert admits in meaning.admits
 
 
 @pytest.mark.parametrize(
     ("rule", "fault", "advice"),
     [
-        (IdRule(parse_spiffe_id("spiffe://c.test/w")), "the agent gives us no bundle of it", "federate with c.test"),
-        (TrustDomainRule(BROKEN), "it cannot be read", "federate with broken.test"),
-        (uri("spiffe://c.test/**"), "nobody of c.test can be verified", "-federatesWith c.test"),
-        (uri("spiffe://a.test"), "no SPIFFE ID of a workload", "write spiffe://a.test/**"),
-        (uri("spiffe://A.test/**"), "no SPIFFE ID of a workload", "in these letters"),
-        (uri("spiffe://a.test/a b"), "no SPIFFE ID of a workload", "in these letters"),
-        (uri("https://a.test/w"), "no SPIFFE ID of a workload", "write the whole ID"),
-        (uri("/ns/prod/**"), "no SPIFFE ID of a workload", "write the whole ID"),
+        (IdRule(parse_spiffe_id("spiffe://c.test/w")), "the agent sends no bundle of it", "federate our entry with c.test"),
+        (TrustDomainRule(BROKEN), "it cannot be read", "federate our entry with broken.test"),
+        (uri("spiffe://c.test/**"), "no peer of c.test can be verified", "-federatesWith c.test"),
+        (uri("spiffe://a.test"), "no workload SPIFFE ID", "write spiffe://a.test/**"),
+        (uri("spiffe://A.test/**"), "no workload SPIFFE ID", "use valid SPIFFE ID characters"),
+        (uri("spiffe://a.test/a b"), "no workload SPIFFE ID", "use valid SPIFFE ID characters"),
+        (uri("https://a.test/w"), "no workload SPIFFE ID", "write the complete ID"),
+        (uri("/ns/prod/**"), "no workload SPIFFE ID", "write the complete ID"),
     ],
     ids=str,
 )
 def test_a_rule_that_admits_nobody_says_why(rule: Rule, fault: str, advice: str) -> None:
-    reading = read_rule(rule, "client", OWN, FEDERATED)
-    assert reading.is_dead
-    assert fault in reading.fault
-    assert advice in reading.advice
+    meaning = describe_rule(rule, "client", OWN, FEDERATED)
+    assert meaning.is_void
+    assert fault in meaning.fault
+    assert advice in meaning.advice
 
 
 def test_everyone_is_fine_alone_and_a_surprise_when_federated() -> None:
-    assert not read_rule(AnyRule(), "server", OWN, ALONE).fault
-    reading = read_rule(AnyRule(), "server", OWN, FEDERATED)
-    assert "besides a.test that is everyone of b.test" in reading.fault
-    assert not reading.is_dead
+    assert not describe_rule(AnyRule(), "server", OWN, ALONE).fault
+    meaning = describe_rule(AnyRule(), "server", OWN, FEDERATED)
+    assert "besides a.test it admits b.test" in meaning.fault
+    assert not meaning.is_void
 
 
 def test_without_bundles_nothing_is_held_against_a_rule() -> None:
     for rule in (IdRule(parse_spiffe_id("spiffe://c.test/w")), uri("https://a.test/w"), AnyRule(), AnyRule("host-name")):
-        assert not read_rule(rule, "server", None, None).fault
+        assert not describe_rule(rule, "server", None, None).fault

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.check_runner import all_of, another_user
+from tests.support.check_runner import another_user, encode_with_verdict
 from tunnel.check.finding import Verdict
 from tunnel.check.listening import examine_listener
 from tunnel.check.sockets import examine_socket
@@ -36,7 +36,7 @@ def examine(path: Path | str, mounts: str = "") -> str:
     table = Path(f"{path}.mounts") if mounts else Path("/dev/null")
     if mounts:
         table.write_text(f"36 35 98:0 / {mounts} rw,noatime master:1 - tmpfs tmpfs rw\n")
-    return all_of(examine_socket("socket", str(path), "the agent", mounts=table))
+    return encode_with_verdict(examine_socket("socket", str(path), "the agent", mounts=table))
 
 
 def test_one_that_accepts_is_well(public: Path) -> None:
@@ -48,28 +48,28 @@ def test_an_abstract_one_is_looked_at_too() -> None:
     name = f"@tunnel-check-{os.getpid()}"
     with listening("\0" + name[1:]):
         assert examine(name).startswith("ok ")
-    assert "nobody listens" in examine(name)
+    assert "no process listens" in examine(name)
 
 
 def test_what_is_missing_is_named(public: Path) -> None:
     with listening(public / "spire-agent.sock"):
-        assert f"there is no directory {public}/no" in examine(public / "no" / "agent.sock")
+        assert f"directory {public}/no does not exist" in examine(public / "no" / "agent.sock")
         wrong_name = examine(public / "agent.sock")
-        assert f"{public} is there, and no agent.sock in it" in wrong_name
+        assert f"agent.sock does not exist in {public}" in wrong_name
         assert "sockets there: spire-agent.sock" in wrong_name
         directory = examine(public)
-        assert "is a directory -> name the socket in it" in directory
+        assert "is a directory -> use the path of the socket in it" in directory
         assert "spire-agent.sock" in directory
     (public / "file").touch()
-    assert "file is no socket" in examine(public / "file")
-    assert "file is no directory" in examine(public / "file" / "agent.sock")
+    assert "file is not a socket" in examine(public / "file")
+    assert "file is not a directory" in examine(public / "file" / "agent.sock")
     (public / "link").symlink_to("nowhere")
-    assert "a link that leads nowhere" in examine(public / "link")
+    assert "a dangling link" in examine(public / "link")
 
 
 def test_a_socket_that_was_left_behind_is_not_an_agent(public: Path) -> None:
     leave_behind(public / "a.sock")
-    assert "nobody listens on" in examine(public / "a.sock")
+    assert "no process listens on" in examine(public / "a.sock")
     assert "start the agent" in examine(public / "a.sock")
 
 
@@ -94,8 +94,8 @@ def test_the_directory_that_denies_is_named_with_its_owner(public: Path) -> None
             who = user_name(os.geteuid())
         closed.chmod(0o700)
     assert said.startswith("problem ")
-    assert f"directory {closed} does not let uid {who} in: {owner}" in said
-    assert "pass through it (x)" in said
+    assert f"directory {closed} denies access to uid {who}: {owner}" in said
+    assert "search permission (x)" in said
 
 
 def test_a_socket_that_denies_is_named_with_its_owner(public: Path) -> None:
@@ -104,9 +104,9 @@ def test_a_socket_that_denies_is_named_with_its_owner(public: Path) -> None:
         path.chmod(0o555)
         with another_user():
             said = examine(path)
-        assert f"socket {path} does not let uid" in said
+        assert f"socket {path} denies access to uid" in said
         assert "mode 0555" in said
-        assert "write to it (w)" in said
+        assert "write permission (w)" in said
         path.chmod(0o777)
         with another_user():
             assert examine(path).startswith("ok ")
@@ -118,7 +118,7 @@ def test_one_that_accepts_nobody_is_not_waited_for(public: Path) -> None:
         for sock in waiting:
             sock.setblocking(False)
             sock.connect_ex(listener.getsockname())
-        assert "accepts nobody" in examine(public / "a.sock")
+        assert "accepts no connection" in examine(public / "a.sock")
         for sock in waiting:
             sock.close()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.check_runner import Report, look
+from tests.support.check_runner import CheckReport, run_check
 from tests.support.file_identities import FileIdentities
 from tests.support.plain_backends import Backend, echo, free_port
 from tests.support.processes import Proxy
@@ -34,8 +34,8 @@ def file_identities(tmp_path: Path) -> Iterator[FileIdentities]:
         yield file_identities
 
 
-def call_by_files(file_identities: FileIdentities, server: Proxy, *flags: str) -> Report:
-    return look("client", "--listen=127.0.0.1:0", f"--target=localhost:{server.address[1]}", *flags)
+def call_by_files(file_identities: FileIdentities, server: Proxy, *flags: str) -> CheckReport:
+    return run_check("client", "--listen=127.0.0.1:0", f"--target=localhost:{server.address[1]}", *flags)
 
 
 def refuse_in_http(sock: socket.socket) -> None:
@@ -45,17 +45,17 @@ def refuse_in_http(sock: socket.socket) -> None:
 
 def call(
     workloads: Workloads, target: str, spiffe_id: str = CLIENT, *flags: str, rules: tuple[str, ...] = ("--verify-id", SERVER)
-) -> Report:
+) -> CheckReport:
     line = ("client", f"--use-workload-api-addr={workloads.sockets[spiffe_id]}", "--listen=127.0.0.1:0", f"--target={target}")
-    return look(*line, *rules, "--timeout=60s", *flags)
+    return run_check(*line, *rules, "--timeout=60s", *flags)
 
 
 def test_a_server_that_is_meant_and_takes_us_is_well(served: tuple[Workloads, Proxy]) -> None:
     workloads, proxy = served
     report = call(workloads, proxy.target)
     assert report.wrong() == []
-    assert report.the("server").seen == f"{proxy.target} is {SERVER}, admitted by id:{SERVER}"
-    assert report.the("admission").seen == f"it takes us as {CLIENT}"
+    assert report.the("server").detail == f"{proxy.target} is {SERVER}, admitted by id:{SERVER}"
+    assert report.the("admission").detail == f"the server admits us as {CLIENT}"
     assert report.the("server-expiry").verdict is Verdict.OK
     assert proxy.wait_for("opening pipe").string.endswith(f"peer={CLIENT} rule=id:{CLIENT}")
 
@@ -64,15 +64,15 @@ def test_a_server_that_no_rule_names_is_named(served: tuple[Workloads, Proxy]) -
     workloads, proxy = served
     report = call(workloads, proxy.target, rules=("--verify-id", STRANGER))
     assert report.wrong() == ["server"]
-    assert f"shows a certificate of {SERVER}, and is refused: no-matching-rule" in report.the("server").seen
-    assert report.the("server").advice == f"if that is the server that is meant, say --verify-id {SERVER}"
+    assert f"presents a certificate of {SERVER} and is refused: no-matching-rule" in report.the("server").detail
+    assert report.the("server").advice == f"if this is the intended server, set --verify-id {SERVER}"
 
 
 def test_without_any_rule_the_line_is_wrong_and_the_server_is_named(served: tuple[Workloads, Proxy]) -> None:
     workloads, proxy = served
     report = call(workloads, proxy.target, rules=())
     assert report.wrong() == ["command-line", "server"]
-    assert "no access rule for the server" in report.the("command-line").seen
+    assert "no access rule for the server" in report.the("command-line").detail
     assert f"--verify-id {SERVER}" in report.the("server").advice
 
 
@@ -81,7 +81,7 @@ def test_a_server_that_refuses_us_is_asked_for_by_name(served: tuple[Workloads, 
     report = call(workloads, proxy.target, STRANGER)
     assert report.the("server").verdict is Verdict.OK
     assert report.wrong() == ["admission"]
-    assert f"{SERVER} refuses us" in report.the("admission").seen
+    assert f"{SERVER} refuses us" in report.the("admission").detail
     assert f"to admit {STRANGER} (--allow-id {STRANGER})" in report.the("admission").advice
     tls12 = call(workloads, proxy.target, STRANGER, "--max-tls-version=TLS1.2")
     assert "admission" in tls12.wrong()
@@ -90,7 +90,7 @@ def test_a_server_that_refuses_us_is_asked_for_by_name(served: tuple[Workloads, 
 def test_a_server_of_a_trust_domain_without_a_bundle_is_named(served: tuple[Workloads, Proxy]) -> None:
     workloads, proxy = served
     report = call(workloads, proxy.target, FOREIGNER)
-    assert "unknown-trust-domain: a.test" in report.the("server").seen
+    assert "unknown-trust-domain: a.test" in report.the("server").detail
     assert "-federatesWith" in report.the("server").advice
     assert report.all("rule")[0].verdict is Verdict.PROBLEM
 
@@ -99,8 +99,8 @@ def test_the_plain_service_is_told_from_a_server(served: tuple[Workloads, Proxy]
     workloads, _proxy = served
     with Backend(lambda sock: sock.sendall(b"220 smtp.example.org ESMTP\r\n")) as plain:
         report = call(workloads, plain.target)
-    assert "does not answer in TLS" in report.the("server").seen
-    assert "the port of a tunnel server, and not of the plain service" in report.the("server").advice
+    assert "does not answer with TLS" in report.the("server").detail
+    assert "the port of the tunnel server, not of the plain service" in report.the("server").advice
     with Backend(lambda sock: sock.close()) as closing_one:
         assert call(workloads, closing_one.target).wrong() == ["server"]
 
@@ -108,7 +108,7 @@ def test_the_plain_service_is_told_from_a_server(served: tuple[Workloads, Proxy]
 def test_a_target_that_is_away_is_told_by_why(served: tuple[Workloads, Proxy]) -> None:
     workloads, _proxy = served
     refused = call(workloads, f"127.0.0.1:{free_port()}")
-    assert "connection-refused" in refused.the("target").seen
+    assert "connection-refused" in refused.the("target").detail
     assert refused.the("server").verdict is Verdict.SKIPPED
     unknown = call(workloads, "nowhere.invalid:8443")
     assert unknown.the("name").verdict is Verdict.PROBLEM
@@ -120,7 +120,7 @@ def test_through_a_proxy_its_no_is_told(served: tuple[Workloads, Proxy]) -> None
     workloads, proxy = served
     with Backend(refuse_in_http) as outbound:
         found = call(workloads, proxy.target, CLIENT, f"--proxy=http://{outbound.target}").the("server")
-        assert found.seen.startswith("refused-by-proxy")
+        assert found.detail.startswith("refused-by-proxy")
         assert "operator" in found.advice
         odd = call(workloads, proxy.target, CLIENT, f"--proxy=socks5://{outbound.target}").the("server")
         assert "http:// and socks5:// differ" in odd.advice
@@ -132,8 +132,8 @@ def test_an_ordinary_tls_server_is_told_from_one_with_an_svid(
     workloads, _proxy = served
     ordinary = file_identities.serve(file_identities.enter(Backend(echo)).target)
     report = call(workloads, ordinary.target)
-    assert "shows a certificate of localhost, and is refused" in report.the("server").seen
-    assert "that is no SVID" in report.the("server").advice
+    assert "presents a certificate of localhost and is refused" in report.the("server").detail
+    assert "not an SVID" in report.the("server").advice
 
 
 def test_an_expired_server_is_a_matter_of_clocks(file_identities: FileIdentities) -> None:
@@ -141,7 +141,7 @@ def test_an_expired_server_is_a_matter_of_clocks(file_identities: FileIdentities
     old = file_identities.pki.leaf("old", dns=("localhost",), start=now - timedelta(hours=3), end=now - timedelta(hours=1))
     server = file_identities.serve(file_identities.enter(Backend(echo)).target, files=old)
     report = call_by_files(file_identities, server, *file_identities.named(file_identities.client_files))
-    assert "expired" in report.the("server").seen
+    assert "expired" in report.the("server").detail
     assert "compare the clocks" in report.the("server").advice
     assert report.the("server-expiry").verdict is Verdict.PROBLEM
 
@@ -152,18 +152,18 @@ def test_with_files_the_host_and_our_certificate_are_what_is_judged(file_identit
     other = call_by_files(
         file_identities, server, *file_identities.named(file_identities.client_files), "--override-server-name=db.example.org"
     )
-    assert "host-name-mismatch" in other.the("server").seen
+    assert "host-name-mismatch" in other.the("server").detail
     assert "--override-server-name" in other.the("server").advice
     strict = file_identities.serve(file_identities.enter(Backend(echo)).target, rules=("--allow-cn=somebody-else",))
     refused = call_by_files(file_identities, strict, *file_identities.named(file_identities.client_files)).the("admission")
     assert "ask the operator of localhost to admit client, and see" in refused.advice
     shy = call_by_files(file_identities, server, f"--cacert={file_identities.pki.cacert}", "--disable-authentication")
-    assert "we show none" in shy.the("admission").advice
+    assert "requires a client certificate" in shy.the("admission").advice
 
 
 def test_a_server_is_asked_whether_its_target_answers_and_no_more(served: tuple[Workloads, Proxy]) -> None:
     workloads, _proxy = served
-    report = look(
+    report = run_check(
         "server",
         f"--use-workload-api-addr={workloads.sockets[SERVER]}",
         "--allow-id",
@@ -204,5 +204,5 @@ def test_nothing_is_changed_by_a_check(served: tuple[Workloads, Proxy], capsys: 
         {},
     )
     assert code == 0
-    assert capsys.readouterr().out.endswith("nothing is wrong\n")
+    assert capsys.readouterr().out.endswith("no problems\n")
     assert sorted(os.listdir(workloads.directory)) == before

@@ -26,15 +26,15 @@ def seen(tmp_path: Path, cgroup: str = "0::/\n", mounts: str = "", namespace: st
 
 
 def words(caller: WorkloadAttributes) -> str:
-    return "\n".join(f"{finding.name}: {finding.seen}" for finding in describe_workload(caller))
+    return "\n".join(f"{finding.name}: {finding.detail}" for finding in describe_workload(caller))
 
 
 def test_this_process_is_its_user_and_the_interpreter() -> None:
     caller = read_workload_attributes({})
     said = words(caller)
     assert f"pid {os.getpid()}, uid {os.geteuid()}" in said
-    assert f"{os.path.realpath('/proc/self/exe')} is Python" in said
-    assert "would admit every Python program" in said
+    assert f"{os.path.realpath('/proc/self/exe')} is the Python interpreter" in said
+    assert "would match every Python program" in said
     assert f"unix:uid:{os.geteuid()}" in selectors_for(caller)
 
 
@@ -42,7 +42,7 @@ def test_this_process_is_its_user_and_the_interpreter() -> None:
 def test_a_pod_is_known_by_its_control_group(tmp_path: Path, cgroup: str) -> None:
     caller = seen(tmp_path, cgroup, namespace="prod\n", KUBERNETES_SERVICE_HOST="10.0.0.1")
     assert (caller.pod, caller.container) == (POD, CONTAINER)
-    assert f"container {CONTAINER[:12]}, pod {POD}, namespace prod: to an agent another container is another" in words(caller)
+    assert f"container {CONTAINER[:12]}, pod {POD}, namespace prod: another container is another" in words(caller)
     assert selectors_for(caller) == ("k8s:ns:prod", "k8s:sa:SERVICE-ACCOUNT")
 
 
@@ -65,4 +65,4 @@ def test_a_unit_is_a_selector(tmp_path: Path) -> None:
 def test_where_there_is_no_proc_the_rest_is_told(tmp_path: Path) -> None:
     caller = read_workload_attributes({}, tmp_path / "no", tmp_path / "no")
     assert caller.executable == ""
-    assert "unknown is Python" in words(caller)
+    assert "unknown is the Python interpreter" in words(caller)

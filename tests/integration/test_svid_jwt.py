@@ -45,7 +45,10 @@ def test_a_token_stands_alone_on_standard_output_and_is_judged_by_its_readers(wo
         assert good.stdout.splitlines()[-1].startswith(b"valid: " + CLIENT.encode())
     bad = tunnel(workloads, "svid", "jwt", "verify", "--audience=web", "--json", of=FOREIGNER, given=fetched.stdout)
     assert (bad.returncode, bad.stderr) == (1, b"")
-    assert {rule["rule"] for rule in json.loads(bad.stdout)["rules"] if rule["verdict"] == "broken"} >= {"workload-api", "aud"}
+    assert {rule["name"] for rule in json.loads(bad.stdout)["findings"] if rule["verdict"] == "problem"} >= {
+        "workload-api",
+        "aud",
+    }
 
 
 def test_a_file_is_kept_fresh_while_the_agent_comes_and_goes_until_sigterm(hasty: Workloads, tmp_path: Path) -> None:
@@ -85,8 +88,8 @@ def test_a_certificate_is_judged_with_its_key_and_by_the_workload_api(workloads:
         assert good.stdout.splitlines()[-1].startswith(b"valid: " + CLIENT.encode())
     bad = tunnel(workloads, "svid", "verify", str(pem), "--json", of=FOREIGNER)
     assert bad.returncode == 1
-    (broken,) = (rule for rule in json.loads(bad.stdout)["rules"] if rule["verdict"] == "broken")
-    assert (broken["rule"], broken["reason"]) == ("certification-path", "unknown-trust-domain")
+    (broken,) = (rule for rule in json.loads(bad.stdout)["findings"] if rule["verdict"] == "problem")
+    assert (broken["name"], broken["reason"]) == ("certification-path", "unknown-trust-domain")
     none = tunnel(workloads, "svid", "verify", str(key))
     assert (none.returncode, none.stdout, none.stderr.count(b"\n")) == (1, b"", 1)
 

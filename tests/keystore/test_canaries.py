@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization.pkcs12 import serialize_key_an
 from tests.support import jks_writer
 from tests.support.keystore_files import chain_of, key_pem, openssl, pem_of
 from tests.support.secret_canaries import DAMAGE, Damage, found_in, pieces_of
+from tunnel.check.svid_files import read_authorities, read_path, read_public_key
 from tunnel.errors import IdentityError, TunnelError
 from tunnel.keystore.anchors import load_authorities
 from tunnel.keystore.load import load_cert_and_key, load_keystore
@@ -21,7 +22,6 @@ from tunnel.policy.bundle import load_policy
 from tunnel.spiffe.ids import TrustDomain
 from tunnel.spiffe.jwks import parse_jwks
 from tunnel.spiffe.jwt import parse_token
-from tunnel.svid.verify_files import read_authorities, read_path, read_public_key
 
 CHAIN = chain_of("p256")
 CERTIFICATES = pem_of(CHAIN.leaf, CHAIN.intermediate, CHAIN.root)

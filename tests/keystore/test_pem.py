@@ -11,11 +11,11 @@ from cryptography.hazmat.primitives.serialization import PrivateFormat
 
 from tests.support import cert_factory
 from tests.support.keystore_files import chain_of, is_pair, key_pem, openssl, pem_of, refusal_of
+from tunnel.check.svid_files import read_path
 from tunnel.errors import IdentityError, IdentityFault
 from tunnel.keystore.anchors import load_authorities
 from tunnel.keystore.load import load_cert_and_key, load_keystore
 from tunnel.keystore.pem import parse_blocks, parse_pem
-from tunnel.svid.verify_files import read_path
 
 CHAIN = chain_of("p256")
 CERTIFICATES = pem_of(CHAIN.leaf, CHAIN.intermediate, CHAIN.root)

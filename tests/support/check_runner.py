@@ -1,7 +1,4 @@
-"""A check in this process, from a command line to its findings.
-
-Knows how a line becomes findings; must not know what is looked for.
-"""
+"""Runs `tunnel check` in this process, from a command line to its findings."""
 
 from __future__ import annotations
 
@@ -11,10 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from tunnel.check.case import Case
 from tunnel.check.diagnosis import diagnose
-from tunnel.check.finding import Finding, Verdict
-from tunnel.check.report import line_of
+from tunnel.check.finding import Finding, Verdict, encode_line
+from tunnel.check.preflight import Preflight
 from tunnel.cli.parser import parse_command_line
 from tunnel.commands import check
 from tunnel.commands.registry import load_commands
@@ -23,7 +19,7 @@ NOBODY = 65534
 
 
 @dataclass(frozen=True)
-class Report:
+class CheckReport:
     """The findings of one check."""
 
     findings: tuple[Finding, ...]
@@ -41,16 +37,16 @@ class Report:
         return [finding.name for finding in self.findings if finding.verdict is Verdict.PROBLEM]
 
 
-def look(*line: str, environ: Mapping[str, str] | None = None, **fields: Any) -> Report:
+def run_check(*line: str, environ: Mapping[str, str] | None = None, **fields: Any) -> CheckReport:
     """Check what a line means: `server ...` or `client ...`."""
     parsed = parse_command_line(["check", *line], load_commands(), environ or {})
     meant, origin = check.build(parsed.command, parsed.arguments), check.origin_of(parsed.arguments)
-    return Report(tuple(diagnose(Case(meant, environ or {}, parsed.arguments[check.WAIT], origin, **fields))))
+    return CheckReport(tuple(diagnose(Preflight(meant, environ or {}, parsed.arguments[check.WAIT], origin, **fields))))
 
 
-def all_of(finding: Finding) -> str:
+def encode_with_verdict(finding: Finding) -> str:
     """Its verdict and its line."""
-    return f"{finding.verdict.value} {line_of(finding)}"
+    return f"{finding.verdict.value} {encode_line(finding)}"
 
 
 @contextmanager

@@ -1,1 +1,1 @@
-"""A diagnosis before anything is started: each part looks at one thing and says what it has seen."""
+"""Preflight checks of a configuration, and verification of certificates and tokens: findings, and nothing is started."""

@@ -1,48 +1,43 @@
-"""What the agent behind a Workload API address says to this process.
-
-Knows its socket, and what each status (Workload API, sections 4 and 5) means to an operator; must not know what is done with
-an identity. The watcher is the proxy's own.
-"""
+"""Checks the Workload API: address, socket, and the agent's answer to this process (Workload API, sections 4 and 5)."""
 
 from __future__ import annotations
 
-import queue
 import socket
-import time
-from collections.abc import Callable
 
-from tunnel.check.case import Case
+import trio
+
 from tunnel.check.finding import Finding, Steps, Verdict, ok, problem, skipped
+from tunnel.check.preflight import Preflight, run
 from tunnel.check.sockets import examine_socket
+from tunnel.check.validity import COMPARE_CLOCKS
 from tunnel.check.workload_attributes import WorkloadAttributes, selectors_for
 from tunnel.config.model import WorkloadApi
 from tunnel.errors import Denial, IdentityError, PeerDenied, describe_os_error
 from tunnel.identity.credentials import X509Context
+from tunnel.identity.event_channel import EventChannel, open_event_channel
 from tunnel.identity.events import Denied, Disconnected, FatalError, Rejected, Updated, WorkloadEvent
-from tunnel.identity.workload import WorkloadWatcher
+from tunnel.identity.wait_notice import wait_with_notice
 from tunnel.spiffe.endpoint import WorkloadEndpoint
 
 ADDRESS, SOCKET, API = "workload-api-address", "workload-api-socket", "workload-api"
 _AGENT = "the agent"
 _CONNECT = 5.0  # seconds
-_WAIT_LIMIT = 2.0  # seconds after which somebody at a terminal wants to know why nothing happens
-_CLOCK = "compare this clock with the agent's (timedatectl, chronyc tracking)"
 
 
-def examine_agent(case: Case, source: WorkloadApi, caller: WorkloadAttributes) -> Steps[X509Context | None]:
-    """The update that the agent has for us, or None."""
-    yield ok(ADDRESS, f"{source.endpoint}, from {case.origin}")
+def examine_agent(preflight: Preflight, source: WorkloadApi, attributes: WorkloadAttributes) -> Steps[X509Context | None]:
+    """Return the agent's update for this process, or None."""
+    yield ok(ADDRESS, f"{source.endpoint}, from {preflight.origin}")
     reached = _examine_endpoint(source.endpoint)
     yield reached
     if reached.verdict is Verdict.PROBLEM:
-        yield skipped(API, "nobody to ask")
+        yield skipped(API, "the agent is not reachable")
         return None
-    event = _ask(case, source)
+    event = _AgentQuery(preflight, source).run()
     if isinstance(event, Updated):
         count = len(event.context.offered)
         yield ok(API, f"the agent has {count} identit{'y' if count == 1 else 'ies'} for this process")
         return event.context
-    yield _explain(event, case, caller)
+    yield _explain(event, preflight, attributes)
     return None
 
 
@@ -52,85 +47,88 @@ def _examine_endpoint(endpoint: WorkloadEndpoint) -> Finding:
     try:
         socket.create_connection((endpoint.host, endpoint.port), _CONNECT).close()
     except OSError as error:
-        return problem(SOCKET, f"{endpoint}: {describe_os_error(error)}", "start the agent, or mend the address")
+        return problem(SOCKET, f"{endpoint}: {describe_os_error(error)}", "start the agent, or correct the address")
     return ok(SOCKET, f"{endpoint} accepts connections")
 
 
-def _ask(case: Case, source: WorkloadApi) -> WorkloadEvent | None:
-    """The first event that settles it; else the last one within the limit, if any."""
-    events: queue.SimpleQueue[WorkloadEvent] = queue.SimpleQueue()
-    watcher = WorkloadWatcher(source.endpoint, events.put, source.selection, wall=case.clock)
-    watcher.start()
-    try:
-        return _await(events, case.limit, case.say)
-    finally:
-        watcher.stop()
+class _AgentQuery:
+    """Waits for the first conclusive event, with the proxy's own watcher."""
+
+    def __init__(self, preflight: Preflight, source: WorkloadApi) -> None:
+        self._preflight = preflight
+        self._source = source
+        self._newest: WorkloadEvent | None = None
+
+    def run(self) -> WorkloadEvent | None:
+        """Return the first event that is no Disconnected; after the time limit the last event, if any."""
+        return run(self._wait)
+
+    async def _wait(self) -> WorkloadEvent | None:
+        source = self._source
+        async with open_event_channel(source.endpoint, source.selection, wall=self._preflight.clock) as events:
+            with trio.move_on_after(self._preflight.limit):
+                await wait_with_notice(lambda: self._receive(events), self._notify)
+        return self._newest
+
+    async def _receive(self, events: EventChannel) -> None:
+        async for event in events:
+            self._newest = event
+            if not isinstance(event, Disconnected):
+                return
+
+    def _notify(self) -> None:
+        limit = self._preflight.limit
+        self._preflight.say(f"waiting for an identity, up to {limit:g}s: {_describe_status(self._newest)}")
 
 
-def _await(events: queue.SimpleQueue[WorkloadEvent], limit: float, say: Callable[[str], None]) -> WorkloadEvent | None:
-    began = time.monotonic()
-    newest: WorkloadEvent | None = None
-    has_said = False
-    while (left := began + limit - time.monotonic()) > 0:
-        try:
-            newest = events.get(timeout=left if has_said else min(left, _WAIT_LIMIT))
-        except queue.Empty:
-            if not has_said:
-                has_said = True
-                say(f"waiting for an identity, up to {limit:g}s: {_complaint(newest)}")
-            continue
-        if not isinstance(newest, Disconnected):
-            return newest
-    return newest
+def _describe_status(event: WorkloadEvent | None) -> str:
+    return f"{event.code} {event.details}".strip() if isinstance(event, Disconnected) else "no answer from the agent yet"
 
 
-def _complaint(event: WorkloadEvent | None) -> str:
-    return f"{event.code} {event.details}".strip() if isinstance(event, Disconnected) else "the agent has not answered yet"
-
-
-def _explain(event: WorkloadEvent | None, case: Case, caller: WorkloadAttributes) -> Finding:
+def _explain(event: WorkloadEvent | None, preflight: Preflight, attributes: WorkloadAttributes) -> Finding:
     if isinstance(event, Denied):
-        return _explain_denial(event, caller)
+        return _explain_denial(event, attributes)
     if isinstance(event, Disconnected):
-        seen = f"somebody listens, and the call breaks off ({_complaint(event)})"
-        return problem(API, seen, "is it an agent, and is it well? See spire-agent healthcheck, and the agent's log")
+        detail = f"the socket accepts connections, but the call fails ({_describe_status(event)})"
+        return problem(API, detail, "check that it is a healthy agent: spire-agent healthcheck, and the agent's log")
     if isinstance(event, FatalError):
         return _explain_fatal(event)
     if isinstance(event, Rejected):
         return _explain_rejection(event.error)
-    seen = f"somebody listens, and does not answer within {case.limit:g}s"
-    return problem(API, seen, "is it the agent's Workload API? If so, it hangs: see its log, restart it")
+    detail = f"the socket accepts connections, but there is no answer within {preflight.limit:g}s"
+    return problem(API, detail, "check that it is the agent's Workload API; if so, the agent hangs: see its log, restart it")
 
 
-def _explain_denial(event: Denied, caller: WorkloadAttributes) -> Finding:
-    selectors = " ".join(f"-selector {selector}" for selector in selectors_for(caller))
+def _explain_denial(event: Denied, attributes: WorkloadAttributes) -> Finding:
+    selectors = " ".join(f"-selector {selector}" for selector in selectors_for(attributes))
     return problem(
         API,
-        f"the agent answers, and has no identity for this process ({_complaint(event)})",
-        "register it, or mend the selectors of its entry, each of which must fit the process above: spire-server entry create "
-        f"-parentID AGENT-ID -spiffeID spiffe://DOMAIN/NAME {selectors}; a new entry takes some seconds to get here",
+        f"the agent has no identity for this process ({_describe_status(event)})",
+        "create an entry for it, or correct the selectors of its entry, all of which must match the process above: "
+        f"spire-server entry create -parentID AGENT-ID -spiffeID spiffe://DOMAIN/NAME {selectors}; a new entry takes some "
+        "seconds to reach the agent",
     )
 
 
 def _explain_fatal(event: FatalError) -> Finding:
-    said = str(event.error)
+    detail = str(event.error)
     if event.code == "INVALID_ARGUMENT":
         advice = (
-            "we send the header workload.spiffe.io: true with every request, once: is something between us and the agent "
-            "that takes it out or doubles it?"
+            "tunnel sends the header workload.spiffe.io: true once with every request: check that nothing between tunnel and "
+            "the agent removes or duplicates it"
         )
-        return problem(API, said, advice)
+        return problem(API, detail, advice)
     if event.code == "UNIMPLEMENTED":
-        advice = "this is another API: not the agent's administration, not the server's, but the socket for workloads"
-        return problem(API, said, advice)
-    return problem(API, said, "this is a bug of ours: please report it")
+        advice = "this is another API: use the Workload API socket, not the admin socket of the agent or a socket of the server"
+        return problem(API, detail, advice)
+    return problem(API, detail, "this is a bug in tunnel: please report it")
 
 
 def _explain_rejection(error: IdentityError) -> Finding:
-    seen = f"the agent's answer cannot be used: {error.reason.value}: {error}"
+    detail = f"the agent's answer is not usable: {error.reason.value}: {error}"
     cause = error.__cause__
     if isinstance(cause, PeerDenied) and cause.reason is Denial.EXPIRED:
-        return problem(API, seen, f"this clock is fast ({_CLOCK}), or the agent cannot renew: see its log")
+        return problem(API, detail, f"this clock is fast, or the agent cannot renew (see its log): {COMPARE_CLOCKS}")
     if isinstance(cause, PeerDenied) and cause.reason is Denial.NOT_YET_VALID:
-        return problem(API, seen, f"this clock is slow: {_CLOCK}")
-    return problem(API, seen, "who issued this breaks a rule of X509-SVID: see that server's configuration")
+        return problem(API, detail, f"this clock is slow: {COMPARE_CLOCKS}")
+    return problem(API, detail, "the issuer breaks a rule of X509-SVID: see the configuration of the SPIRE server")

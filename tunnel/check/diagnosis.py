@@ -1,85 +1,111 @@
-"""The whole check, in the order in which things are needed.
-
-Knows which step goes on from which; must not know how any of it is looked at. Everything that can be said is said: a step that
-needs what an earlier one has not found says so.
-"""
+"""Runs the preflight checks in the order in which a start needs their results; a check without its input is skipped."""
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Iterator
 from contextlib import closing
+from typing import assert_never
 
 from tunnel.check.agent import examine_agent
-from tunnel.check.case import Case
 from tunnel.check.files import examine_files
 from tunnel.check.finding import Finding, Steps, ok, problem, skipped, warning
 from tunnel.check.identity import examine_identity
-from tunnel.check.limits import run
 from tunnel.check.listening import examine_listener
-from tunnel.check.machine import examine_machine
+from tunnel.check.preflight import Preflight, run
 from tunnel.check.rules import describe_rules
 from tunnel.check.target import examine_target
 from tunnel.check.workload_attributes import WorkloadAttributes, describe_workload, read_workload_attributes
-from tunnel.config.model import Acme, NoIdentity, WorkloadApi
-from tunnel.errors import ConfigError
+from tunnel.config.model import Acme, KeyFiles, Keystore, NoIdentity, WorkloadApi
+from tunnel.errors import ConfigError, describe_os_error
 from tunnel.identity.credentials import Credentials
 from tunnel.proxy.generation import GenerationConfig
 from tunnel.proxy.reloadable_policy import ReloadablePolicy
+from tunnel.sandbox.landlock import FIRST_WITH_SCOPES, Linux
+
+_MIN_DESCRIPTORS = 1024
+_FIRST_WITH_NET = 4  # version of Landlock
 
 
-def diagnose(case: Case) -> Iterator[Finding]:
-    """Every finding, as soon as it is there."""
-    config = case.config
-    refusal = case.line.refusal
+def diagnose(preflight: Preflight) -> Iterator[Finding]:
+    """Yield every finding as soon as it is known."""
+    config = preflight.config
+    refusal = preflight.line.refusal
     if refusal is not None:
-        yield problem("command-line", str(refusal), "mend the line; what else of it can be looked at follows")
+        yield problem("command-line", str(refusal), "correct the command line; the rest of it is checked below")
     for text in config.warnings:
-        yield warning("command-line", text, "mend the line if that is not what was meant")
-    caller = read_workload_attributes(case.environ)
-    yield from describe_workload(caller)
-    credentials = yield from _examine_source(case, caller)
-    yield from describe_rules(case, credentials)
+        yield warning("command-line", text, "correct the command line if this is not intended")
+    attributes = read_workload_attributes(preflight.environ)
+    yield from describe_workload(attributes)
+    credentials = yield from _examine_source(preflight, attributes)
+    yield from describe_rules(preflight, credentials)
     if config.listen is not None:
         yield examine_listener("listen", config.listen)
     if config.status is not None:
         yield examine_listener("status", config.status.address.address)
-    if case.line.is_way_known:
-        yield from _examine_with_policy(case, credentials)
+    if preflight.line.is_way_known:
+        yield from _examine_with_policy(preflight, credentials)
     else:
-        yield skipped("target", "--proxy is wrong, and the target is not to be reached around it")
+        yield skipped("target", "--proxy is not valid, and the target must not be reached without it")
     yield from examine_machine(is_confined=config.is_confined)
 
 
-def _examine_source(case: Case, caller: WorkloadAttributes) -> Steps[Credentials | None]:
-    """What a proxy would show and trust, or None."""
-    source = case.config.source
+def _examine_source(preflight: Preflight, attributes: WorkloadAttributes) -> Steps[Credentials | None]:
+    """Return the credentials that a proxy would use, or None."""
+    source = preflight.config.source
     match source:
         case WorkloadApi():
-            context = yield from examine_agent(case, source, caller)
+            context = yield from examine_agent(preflight, source, attributes)
             if context is not None:
-                return (yield from examine_identity(context, source.selection, case.now))
-            yield skipped("identity", "the agent has told us none")
+                return (yield from examine_identity(context, source.selection, preflight.now))
+            yield skipped("identity", "the agent sent none")
         case Acme():
             yield skipped("certificate", f"an ACME server issues it for {source.domain} when the proxy starts")
-        case NoIdentity() if case.line.refusal is not None:
-            yield skipped("identity", "the line names no source of one that could be looked at")
+        case NoIdentity() if preflight.line.refusal is not None:
+            yield skipped("identity", "no identity source is configured")
+        case NoIdentity() | KeyFiles() | Keystore():
+            return (yield from examine_files(preflight, source))
         case _:
-            return (yield from examine_files(case, source))
+            assert_never(source)
     return None
 
 
-def _examine_with_policy(case: Case, credentials: Credentials | None) -> Steps[None]:
-    config = case.config
+def _examine_with_policy(preflight: Preflight, credentials: Credentials | None) -> Steps[None]:
+    config = preflight.config
     generation_config = GenerationConfig(config.is_server, config.access, config.host, config.tls)
     if config.access.policy is None:
-        yield from examine_target(case, credentials, generation_config)
+        yield from examine_target(preflight, credentials, generation_config)
         return
     with closing(ReloadablePolicy(config.access.policy, config.connect_timeout)) as reloadable_policy:
         try:
             run(reloadable_policy.load)
         except ConfigError as error:
-            yield problem("policy", str(error), "mend the policy or the query (opa check, opa eval)")
-            yield from examine_target(case, credentials, None)
+            yield problem("policy", str(error), "correct the policy or the query (opa check, opa eval)")
+            yield from examine_target(preflight, credentials, None)
         else:
             yield ok("policy", f"{config.access.policy.path} compiles")
-            yield from examine_target(case, credentials, generation_config.with_policy(reloadable_policy.rule))
+            yield from examine_target(preflight, credentials, generation_config.with_policy(reloadable_policy.rule))
+
+
+def examine_machine(*, is_confined: bool) -> Iterator[Finding]:
+    """Check the limit of descriptors, and Landlock support."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    detail = f"{hard} descriptors, two for each connection"
+    if hard < _MIN_DESCRIPTORS:
+        yield warning("descriptors", detail, "raise the limit of the process (LimitNOFILE=, ulimit -Hn)")
+    else:
+        yield ok("descriptors", detail)
+    yield _examine_landlock(is_confined=is_confined)
+
+
+def _examine_landlock(*, is_confined: bool) -> Finding:
+    if not is_confined:
+        return ok("landlock", "disabled by --disable-landlock")
+    try:
+        version = Linux().version()
+    except OSError as error:
+        detail = f"not available: {describe_os_error(error)}"
+        return warning("landlock", detail, "the proxy runs without Landlock, and logs that")
+    scope = "files and ports" if version >= _FIRST_WITH_NET else "files, not ports, which need a newer kernel"
+    processes = ", and isolates it from other processes" if version >= FIRST_WITH_SCOPES else ""
+    return ok("landlock", f"version {version}: restricts the process to its {scope}{processes}")

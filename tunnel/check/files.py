@@ -1,8 +1,4 @@
-"""Certificates in files: whether they can be used, and for how long.
-
-Knows what a proxy reads at its start and what peers will ask of it; must not know formats. The files are read by the proxy's
-own loader.
-"""
+"""Checks certificate files: whether a proxy can load them, their modes, validity, purpose and authorities."""
 
 from __future__ import annotations
 
@@ -12,11 +8,10 @@ from collections.abc import Iterator
 from functools import partial
 
 from tunnel.authz.peer import parse_peer
-from tunnel.check.case import Case
 from tunnel.check.finding import Finding, Steps, ok, problem, warning
-from tunnel.check.identity import has_living
-from tunnel.check.limits import within
-from tunnel.check.spans import judge_dates, span_of_chain
+from tunnel.check.identity import has_valid
+from tunnel.check.preflight import Preflight, within
+from tunnel.check.validity import check_validity, validity_of
 from tunnel.config.model import Keystore, NoIdentity
 from tunnel.errors import IdentityError, IdentityFault, PeerDenied
 from tunnel.identity.credentials import PkiCredentials, describe_key
@@ -29,106 +24,106 @@ from tunnel.tls.verify import build_pki_anchors, check_purpose
 CERTIFICATE, AUTHORITIES = "certificate", "authorities"
 _READ = 10.0  # seconds: a file may be a pipe, or on another machine
 _ADVICE = {
-    IdentityFault.FILE: "mend the path, or let this user read it (ls -l, and every directory above)",
-    IdentityFault.PASSWORD: "give the right one in $KEYSTORE_PASS",
-    IdentityFault.BAD_KEY: "put the key there that the certificate was made for",
+    IdentityFault.FILE: "correct the path, or let this user read it (ls -l, also for every directory above)",
+    IdentityFault.PASSWORD: "set the right password in $KEYSTORE_PASS",
+    IdentityFault.BAD_KEY: "use the private key that belongs to the certificate",
 }
 _SHOWN = 4
 
 
-def examine_files(case: Case, source: DiskSource) -> Steps[PkiCredentials | None]:
-    """What the files hold, or None when they cannot be used."""
-    yield from _look_at_modes(source)
+def examine_files(preflight: Preflight, source: DiskSource) -> Steps[PkiCredentials | None]:
+    """Return the credentials in the files, or None if they are not usable."""
+    yield from _examine_modes(source)
     try:
-        credentials = within(_READ, partial(load_credentials, source, case.config.ca_bundle, case.environ))
+        credentials = within(_READ, partial(load_credentials, source, preflight.config.ca_bundle, preflight.environ))
     except IdentityError as error:
-        advice = _ADVICE.get(error.reason, "put a file there that holds what the flag says")
+        advice = _ADVICE.get(error.reason, "use a file with the content that the flag describes")
         yield problem(CERTIFICATE, f"{error.reason.value}: {error}", advice)
         return None
     except TimeoutError as error:
-        yield problem(CERTIFICATE, f"the files cannot be read: {error}", "is one of them a pipe, or on a machine that is away?")
+        yield problem(CERTIFICATE, f"cannot read the files: {error}", "check whether one is a pipe, or on a remote file system")
         return None
     try:
-        check_presentable(credentials, case.config.tls)
+        check_presentable(credentials, preflight.config.tls)
     except IdentityError as error:
-        yield problem(CERTIFICATE, f"{error.reason.value}: {error}", "have a certificate issued that OpenSSL can present")
+        yield problem(CERTIFICATE, f"{error.reason.value}: {error}", "use a certificate that OpenSSL can present")
         return None
     if credentials.chain and credentials.private_key is not None:
-        names = _names(credentials.chain[0])
-        many = f"chain of {len(credentials.chain)}"
-        yield ok(CERTIFICATE, f"{names}, {many}, its key ({describe_key(credentials.private_key)}) fits")
-        yield judge_dates("expiry", span_of_chain(credentials.chain), case.now, "renew the certificate")
-        yield from _look_at_purpose(case, credentials.chain[0])
+        names = _describe_names(credentials.chain[0])
+        length = f"chain of {len(credentials.chain)}"
+        yield ok(CERTIFICATE, f"{names}, {length}, key ({describe_key(credentials.private_key)}) matches")
+        yield check_validity("expiry", validity_of(credentials.chain), preflight.now, "renew the certificate")
+        yield from _examine_purpose(preflight, credentials.chain[0])
     else:
-        yield ok(CERTIFICATE, "none is shown")
+        yield ok(CERTIFICATE, "none is presented")
     yield from (
-        warning(AUTHORITIES, failure, "replace it: nothing that it has signed verifies") for failure in credentials.left_out
+        warning(AUTHORITIES, failure, "replace it: no certificate signed by it verifies") for failure in credentials.left_out
     )
-    yield from _look_at_authorities(case, credentials)
+    yield from _examine_authorities(preflight, credentials)
     return credentials
 
 
-def _look_at_modes(source: DiskSource) -> Iterator[Finding]:
+def _examine_modes(source: DiskSource) -> Iterator[Finding]:
     if isinstance(source, NoIdentity):
         return
     path = source.path if isinstance(source, Keystore) else source.key
     try:
         mode = stat.S_IMODE(os.stat(path).st_mode)
     except (OSError, ValueError):
-        return  # whoever reads it says why
+        return  # loading the file reports it
     if mode & 0o077:
-        seen = f"{path} holds a key, and has mode {mode:04o}"
-        yield warning("key-file", seen, "keep it from other users: chmod 600, unless a group is meant")
+        detail = f"{path} holds a private key and has mode {mode:04o}"
+        yield warning("key-file", detail, "remove access for other users (chmod 600), unless a group needs it")
     else:
-        yield ok("key-file", f"{path} is this user's alone (mode {mode:04o})")
+        yield ok("key-file", f"{path} is accessible to its owner only (mode {mode:04o})")
 
 
-def _names(leaf: Certificate) -> str:
+def _describe_names(leaf: Certificate) -> str:
     try:
         peer = parse_peer(leaf, None)
     except PeerDenied as error:
-        return f"a certificate whose names cannot be read ({error})"
+        return f"certificate with unreadable names ({error})"
     names = [*peer.dns_names, *map(str, peer.ip_addresses), *peer.uris]
     more = ", ..." if len(names) > _SHOWN else ""
     shown = f" for {', '.join(names[:_SHOWN])}{more}" if names else ""
     return f"{peer.subject or 'no subject'}{shown}"
 
 
-def _look_at_purpose(case: Case, leaf: Certificate) -> Iterator[Finding]:
-    """What peers will ask of the certificate, so that it is known before they do."""
-    is_server = case.config.is_server
+def _examine_purpose(preflight: Preflight, leaf: Certificate) -> Iterator[Finding]:
+    """Check what peers require of the certificate."""
+    is_server = preflight.config.is_server
     try:
         check_purpose(leaf, SERVER_AUTH if is_server else CLIENT_AUTH)
         peer = parse_peer(leaf, None)
     except PeerDenied as error:
-        yield warning(CERTIFICATE, str(error), f"{case.peer}s will refuse it: have one issued for this purpose")
+        yield warning(CERTIFICATE, str(error), f"{preflight.peer}s will refuse it: use a certificate for this purpose")
         return
     if is_server and not (peer.dns_names or peer.ip_addresses or peer.uris):
-        advice = "clients that verify the host name will refuse it: a common name does not count"
-        yield warning(CERTIFICATE, "it has no DNS name and no IP address", advice)
+        advice = "clients that verify the host name will refuse it: they ignore the common name"
+        yield warning(CERTIFICATE, "no DNS name and no IP address", advice)
 
 
-def _look_at_authorities(case: Case, credentials: PkiCredentials) -> Iterator[Finding]:
-    config = case.config
+def _examine_authorities(preflight: Preflight, credentials: PkiCredentials) -> Iterator[Finding]:
+    config = preflight.config
     if config.access.pins or (config.is_server and not config.access.is_mutual):
-        yield ok(AUTHORITIES, "not needed: no certificate is verified by one")
+        yield ok(AUTHORITIES, "not needed: no certificate is verified against an authority")
         return
     if config.is_server:
         for note in note_names(build_pki_anchors(credentials.authorities).usable):
-            yield warning(AUTHORITIES, note, "give fewer authorities, if clients choose their certificate by these names")
-    yield _count_authorities(case, credentials.authorities)
+            yield warning(AUTHORITIES, note, "configure fewer authorities if clients select their certificate by these names")
+    yield _count_authorities(preflight, credentials.authorities)
 
 
-def _count_authorities(case: Case, authorities: tuple[Certificate, ...]) -> Finding:
-    config = case.config
-    where = config.ca_bundle or "the system"
+def _count_authorities(preflight: Preflight, authorities: tuple[Certificate, ...]) -> Finding:
+    config = preflight.config
+    where = config.ca_bundle or "the system store"
     if not authorities:
-        return problem(AUTHORITIES, f"{where} has none, so no {case.peer} verifies", "say --cacert FILE")
-    if not has_living(authorities, case.now):
+        return problem(AUTHORITIES, f"no authority in {where}: no {preflight.peer} verifies", "set --cacert FILE")
+    if not has_valid(authorities, preflight.now):
         return problem(
-            AUTHORITIES, f"none of {where} is valid now, so no {case.peer} verifies", "give newer ones by --cacert FILE"
+            AUTHORITIES, f"no valid authority in {where}: no {preflight.peer} verifies", "set --cacert FILE with newer ones"
         )
     if not config.ca_bundle:
-        seen = f"{len(authorities)} of the system: the web's authorities vouch for {case.peer}s"
-        return warning(AUTHORITIES, seen, "say --cacert FILE with your own") if config.is_server else ok(AUTHORITIES, seen)
+        detail = f"{len(authorities)} in the system store: public web authorities verify {preflight.peer}s"
+        return warning(AUTHORITIES, detail, "set --cacert FILE to your own") if config.is_server else ok(AUTHORITIES, detail)
     return ok(AUTHORITIES, f"{len(authorities)} in {where}")

@@ -1,56 +1,105 @@
-"""What a check has found: one line of the report.
+"""One finding of a check, and its text and JSON forms.
 
-Knows the verdicts; must not know what is looked at or how it is printed. A check is a generator: it yields findings, and
-returns what later checks can go on from, or None when there is nothing.
+Details may quote files, servers and certificates: escape them, so that no control character reaches a terminal.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import json
+from collections import Counter
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import TypeVar
+
+from tunnel.log import one_line
 
 T = TypeVar("T")
 
 
 class Verdict(Enum):
-    """What a finding means for a start; the value is its word in JSON."""
+    """The result of one check; the value is the one in JSON."""
 
     OK = "ok"
-    WARNING = "warning"  # works, and may surprise
-    PROBLEM = "problem"  # will not work
-    SKIPPED = "skipped"  # not looked at
+    WARNING = "warning"  # works, but may be unintended
+    PROBLEM = "problem"  # does not work
+    SKIPPED = "skipped"  # not checked
+
+
+_MAX_TEXT = 4096  # characters
+_MARKS = {Verdict.OK: "ok", Verdict.WARNING: "??", Verdict.PROBLEM: "!!", Verdict.SKIPPED: "--"}
+_COUNTED = ((Verdict.PROBLEM, "problem"), (Verdict.WARNING, "warning"))
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at: what was seen, and what to do about it."""
+    """The result of one check: `name` is stable, `detail` is for people; the other texts are "" if there is none."""
 
     name: str
     verdict: Verdict
-    seen: str
+    detail: str
     advice: str = ""
+    section: str = ""  # of the standard with the rule
+    reason: str = ""  # the enumerated reason of an error
 
 
-Steps = Generator[Finding, None, T]
+Steps = Generator[Finding, None, T]  # a check yields its findings, and returns the result that later checks need
 
 
-def ok(name: str, seen: str) -> Finding:
-    """It is as it should be."""
-    return Finding(name, Verdict.OK, seen)
+def ok(name: str, detail: str) -> Finding:
+    """Return a finding without a problem."""
+    return Finding(name, Verdict.OK, detail)
 
 
-def warning(name: str, seen: str, advice: str) -> Finding:
-    """It works, and may surprise."""
-    return Finding(name, Verdict.WARNING, seen, advice)
+def warning(name: str, detail: str, advice: str) -> Finding:
+    """Return a finding that works, but may be unintended."""
+    return Finding(name, Verdict.WARNING, detail, advice)
 
 
-def problem(name: str, seen: str, advice: str) -> Finding:
-    """It will not work."""
-    return Finding(name, Verdict.PROBLEM, seen, advice)
+def problem(name: str, detail: str, advice: str) -> Finding:
+    """Return a finding that prevents a start or a connection."""
+    return Finding(name, Verdict.PROBLEM, detail, advice)
 
 
-def skipped(name: str, why: str) -> Finding:
-    """It was not looked at."""
-    return Finding(name, Verdict.SKIPPED, why)
+def skipped(name: str, reason: str) -> Finding:
+    """Return a finding that was not checked."""
+    return Finding(name, Verdict.SKIPPED, reason)
+
+
+def is_good(findings: Sequence[Finding]) -> bool:
+    """Whether no finding is a problem."""
+    return all(finding.verdict is not Verdict.PROBLEM for finding in findings)
+
+
+def encode_line(finding: Finding) -> str:
+    """Return `MARK  NAME: DETAIL (SECTION) -> ADVICE`."""
+    section = f" ({finding.section})" if finding.section else ""
+    advice = f" -> {finding.advice}" if finding.advice else ""
+    return escape_text(f"{_MARKS[finding.verdict]}  {finding.name}: {finding.detail}{section}{advice}")
+
+
+def encode_summary(findings: Sequence[Finding]) -> str:
+    """Return the number of problems and warnings."""
+    counts = Counter(finding.verdict for finding in findings)
+    parts = [f"{count} {name}{'s' * (count > 1)}" for verdict, name in _COUNTED if (count := counts[verdict])]
+    return ", ".join(parts) or "no problems"
+
+
+def encode_findings(findings: Sequence[Finding]) -> list[dict[str, str]]:
+    """Return the findings for JSON: `name`, `verdict`, `detail`; and `advice`, `section`, `reason` if there is one."""
+    rows = []
+    for one in findings:
+        row = {"name": one.name, "verdict": one.verdict.value, "detail": escape_text(one.detail)}
+        optional = {"advice": escape_text(one.advice), "section": one.section, "reason": one.reason}
+        rows.append(row | {key: text for key, text in optional.items() if text})
+    return rows
+
+
+def encode_report(command: str, findings: Sequence[Finding]) -> str:
+    """Return the JSON document of `tunnel check`."""
+    return json.dumps({"command": command, "ok": is_good(findings), "findings": encode_findings(findings)}, indent=2)
+
+
+def escape_text(text: str) -> str:
+    """Return one line of ASCII."""
+    return one_line(text[:_MAX_TEXT]).encode("ascii", "backslashreplace").decode()

@@ -1,7 +1,7 @@
-"""Whether an address can be listened on.
+"""Checks whether an address can be listened on.
 
-Knows ports, Unix sockets and what a bind is refused for; must not know who would accept. A port is bound and given back, and
-never listened on: no caller of another process ends here. No file is made or taken away.
+A port is bound and released, and never listened on: no connection to another process is accepted here. No file is created or
+removed.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import socket
 import stat
 from functools import partial
 from pathlib import Path
+from typing import assert_never
 
 from tunnel.check.finding import Finding, ok, problem, skipped, warning
-from tunnel.check.limits import within
+from tunnel.check.preflight import within
 from tunnel.check.sockets import absolute
 from tunnel.errors import TargetError, describe_os_error
 from tunnel.net.address import LaunchdAddress, ListenAddress, SystemdAddress, TcpAddress, UnixAddress
@@ -27,16 +28,18 @@ _FIRST_FREE_PORT = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 
 
 def examine_listener(name: str, address: ListenAddress) -> Finding:
-    """Whether this process could listen there now; `name` is that of the flag."""
+    """Return whether this process can listen there now; `name` is that of the flag."""
     match address:
         case TcpAddress():
             return _examine_port(name, address)
         case UnixAddress():
             return _examine_path(name, address)
         case SystemdAddress():
-            return skipped(name, f"{address} is handed over by the service manager at the start")
+            return skipped(name, f"{address}: the service manager passes it at the start")
         case LaunchdAddress():
-            return problem(name, f"{address}: launchd is macOS's", "use systemd:NAME here")
+            return problem(name, f"{address}: launchd exists on macOS only", "use systemd:NAME")
+        case _:
+            assert_never(address)
 
 
 def _examine_port(name: str, address: TcpAddress) -> Finding:
@@ -44,29 +47,29 @@ def _examine_port(name: str, address: TcpAddress) -> Finding:
         with within(_LOOK_UP, partial(bind_tcp, address)) as sock:
             sharing = find_shared_port(sock, {}) if address.port != "0" else None
     except TargetError as error:
-        return problem(name, str(error), f"give --{name} an address of this machine")
+        return problem(name, str(error), f"set --{name} to an address of this machine")
     except OSError as error:
         return _explain(name, address, error)
     if sharing is not None:
-        seen = f"{address} is listened on by {sharing.holders}, which lets others of its user share the port"
-        return warning(name, seen, "fine for a change of guard; else choose another port: each gets some of the connections")
+        detail = f"{address} is in use by {sharing.holders} with SO_REUSEPORT: processes of its user share the port"
+        return warning(name, detail, "expected during a restart; else choose another port: each process gets some connections")
     return ok(name, f"{address} can be bound")
 
 
 def _explain(name: str, address: TcpAddress, error: OSError) -> Finding:
     if error.errno == errno.EADDRINUSE:
-        who = describe_holders(port_number(address.port)) or "somebody"
-        return problem(name, f"{address} is in use by {who}", "end that, or choose another port")
+        who = describe_holders(port_number(address.port)) or "another process"
+        return problem(name, f"{address} is in use by {who}", "stop it, or choose another port")
     if error.errno in (errno.EACCES, errno.EPERM):
-        seen = f"{address}: ports below {_first_free_port()} are for those who may"
+        detail = f"{address}: no permission for ports below {_first_free_port()}"
         return problem(
-            name, seen, "choose a higher one, or grant CAP_NET_BIND_SERVICE, or have systemd hand it over (systemd:NAME)"
+            name, detail, "choose a higher port, grant CAP_NET_BIND_SERVICE, or use socket activation (systemd:NAME)"
         )
     if error.errno == errno.EADDRNOTAVAIL:
         return problem(
-            name, f"{address} is no address of this machine", f"give --{name} one that is (ip address), or :PORT for all"
+            name, f"{address} is not an address of this machine", f"set --{name} to one (see ip address), or to :PORT for all"
         )
-    return problem(name, f"{address}: {describe_os_error(error)}", f"give --{name} another address")
+    return problem(name, f"{address}: {describe_os_error(error)}", f"set --{name} to another address")
 
 
 def _first_free_port() -> str:
@@ -82,21 +85,21 @@ def _examine_path(name: str, address: UnixAddress) -> Finding:
         return _examine_abstract(name, address)
     directory = os.path.dirname(absolute(path)) or os.curdir
     if not os.path.isdir(directory):
-        return problem(name, f"there is no directory {directory}", "make it, for this user")
+        return problem(name, f"directory {directory} does not exist", "create it for this user")
     if not os.access(directory, os.W_OK | os.X_OK, effective_ids=True):
-        return problem(name, f"{directory} is not to be written to by this user", "give it to this user, or choose another")
+        return problem(name, f"this user has no write permission in {directory}", "grant it, or choose another directory")
     try:
         is_socket = stat.S_ISSOCK(os.lstat(path).st_mode)
     except FileNotFoundError:
-        return ok(name, f"{address} can be made")
+        return ok(name, f"{address} can be created")
     except OSError as error:
         return problem(name, f"{address}: {describe_os_error(error)}", "choose another path")
     if not is_socket:
-        return problem(name, f"{address} is there already, and no socket", "choose another path")
+        return problem(name, f"{address} exists and is not a socket", "choose another path")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
         if probe.connect_ex(path) == errno.ECONNREFUSED:
-            return ok(name, f"{address} was left behind by somebody who is gone, and will be replaced")
-    return problem(name, f"{address} is in use by another process", "end that, or choose another path")
+            return ok(name, f"{address} is a stale socket and will be replaced")
+    return problem(name, f"{address} is in use by another process", "stop it, or choose another path")
 
 
 def _examine_abstract(name: str, address: UnixAddress) -> Finding:
@@ -104,5 +107,6 @@ def _examine_abstract(name: str, address: UnixAddress) -> Finding:
         try:
             probe.bind("\0" + address.path[1:])
         except OSError as error:
-            return problem(name, f"{address}: {describe_os_error(error)}", "end who has it, or choose another name")
+            detail = f"{address}: {describe_os_error(error)}"
+            return problem(name, detail, "stop the process that uses it, or choose another name")
     return ok(name, f"{address} can be bound")

@@ -1,128 +1,150 @@
-"""Whom the rules admit, in words.
+"""Describes which peers the access rules admit, and finds rules that can admit none.
 
-Knows what each rule means under our own trust domain and the bundles at hand; must not know any peer. A rule that can admit
-nobody is wrong by itself when it is alone, and a slip worth a warning when it is not.
+A rule that can admit no peer is a problem if it is the only one, and a warning if there are others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import assert_never
 
 from tunnel.authz.pattern import UriPattern
-from tunnel.authz.rules import AnyRule, IdRule, PolicyRule, Rule, TrustDomainRule, UriRule
-from tunnel.check.case import Case
+from tunnel.authz.rules import (
+    AnyRule,
+    CommonNameRule,
+    DnsRule,
+    IdRule,
+    IpRule,
+    PolicyRule,
+    Rule,
+    TrustDomainRule,
+    UnitRule,
+    UriRule,
+)
 from tunnel.check.finding import Finding, ok, problem, warning
+from tunnel.check.preflight import Preflight
 from tunnel.errors import SpiffeIdError
 from tunnel.identity.credentials import Credentials, SvidCredentials
 from tunnel.spiffe.bundle import BundleSet
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id, parse_trust_domain
 
 NAME = "rule"
-_NAMES = {"cn": "common name", "ou": "organizational unit", "dns": "DNS name", "ip": "IP address"}
-_ANY_SEGMENT = "x"
+_EXAMPLE_SEGMENT = "x"
 
 
 @dataclass(frozen=True, slots=True)
 class RuleMeaning:
-    """A rule in words, and what is wrong with it if something is."""
+    """Which peers a rule admits, and its fault if it has one."""
 
-    whom: str
+    admits: str
     fault: str = ""
     advice: str = ""
-    is_dead: bool = False  # it can admit nobody
+    is_void: bool = False  # it can admit no peer
 
 
-def describe_rules(case: Case, credentials: Credentials | None) -> Iterator[Finding]:
-    """A line for each rule; without credentials, as far as the rules say it by themselves."""
-    access = case.config.access
-    if case.config.is_server and not access.is_mutual:
-        advice = "leave --disable-authentication out, unless everyone is meant"
-        yield warning(NAME, "no certificate is asked for: everyone who reaches the port may pass", advice)
+def describe_rules(preflight: Preflight, credentials: Credentials | None) -> Iterator[Finding]:
+    """Yield a finding for each rule; without credentials, trust domains are not checked."""
+    access = preflight.config.access
+    if preflight.config.is_server and not access.is_mutual:
+        advice = "remove --disable-authentication, unless this is intended"
+        yield warning(NAME, "no client certificate is requested: every client that reaches the port is admitted", advice)
         return
     if access.pins:
-        yield ok(NAME, f"the {case.peer} with one of {len(access.pins)} pinned keys passes, whatever else its certificate says")
+        yield ok(
+            NAME, f"admits a {preflight.peer} with one of {len(access.pins)} pinned keys, whatever else its certificate says"
+        )
         return
     own, bundles = None, None
     if isinstance(credentials, SvidCredentials):
         own, bundles = credentials.svid.spiffe_id.trust_domain, credentials.bundles
-    readings = [read_rule(rule, case.peer, own, bundles) for rule in access.rules]
-    is_fatal = access.policy is None and all(reading.is_dead for reading in readings)
-    for rule, reading in zip(access.rules, readings, strict=True):
-        seen = f"{_flag(rule, case)}: {reading.whom}"
-        if not reading.fault:
-            yield ok(NAME, seen)
-        elif reading.is_dead and is_fatal:
-            yield problem(NAME, f"{seen}; {reading.fault}", reading.advice)
+    meanings = [describe_rule(rule, preflight.peer, own, bundles) for rule in access.rules]
+    is_fatal = access.policy is None and all(meaning.is_void for meaning in meanings)
+    for rule, meaning in zip(access.rules, meanings, strict=True):
+        detail = f"{_flag(rule, preflight)}: {meaning.admits}"
+        if not meaning.fault:
+            yield ok(NAME, detail)
+        elif meaning.is_void and is_fatal:
+            yield problem(NAME, f"{detail}; {meaning.fault}", meaning.advice)
         else:
-            yield warning(NAME, f"{seen}; {reading.fault}", reading.advice)
+            yield warning(NAME, f"{detail}; {meaning.fault}", meaning.advice)
     if access.policy is not None:
         scope = f" of {own}" if own else ""
-        yield ok(
-            NAME,
-            f"--{case.verb}-policy: {access.policy.query} is asked about every {case.peer}{scope} whom nothing else admits",
-        )
+        peers = f"every {preflight.peer}{scope} that no other rule admits"
+        yield ok(NAME, f"--{preflight.verb}-policy: {access.policy.query} decides on {peers}")
 
 
-def _flag(rule: Rule, case: Case) -> str:
-    """The rule as it is written on the line."""
+def _flag(rule: Rule, preflight: Preflight) -> str:
+    """Return the rule as a flag."""
     if isinstance(rule, AnyRule):
-        everyone = "--allow-all" if case.config.is_server else "--verify-any"
+        everyone = "--allow-all" if preflight.config.is_server else "--verify-any"
         return everyone if rule.name == "any" else rule.name
     kind, _, value = str(rule).partition(":")
-    return f"--{case.verb}-{kind} {value}"
+    return f"--{preflight.verb}-{kind} {value}"
 
 
-def read_rule(rule: Rule, peer: str, own: TrustDomain | None, bundles: BundleSet | None) -> RuleMeaning:
-    """What a rule means; `own` is our trust domain, None where there is none or it is not known."""
+def describe_rule(rule: Rule, peer: str, own: TrustDomain | None, bundles: BundleSet | None) -> RuleMeaning:
+    """Return which peers a rule admits; `own` is our trust domain, None if there is none or it is not known."""
     match rule:
         case IdRule():
-            return _with_bundle(RuleMeaning(f"that very {peer}"), rule.spiffe_id.trust_domain, bundles)
+            return _with_bundle(RuleMeaning(f"this {peer}"), rule.spiffe_id.trust_domain, bundles)
         case TrustDomainRule():
-            return _with_bundle(RuleMeaning(f"every {peer} of it"), rule.trust_domain, bundles)
+            return _with_bundle(RuleMeaning(f"every {peer} of this trust domain"), rule.trust_domain, bundles)
         case UriRule():
-            return _read_pattern(rule.pattern, peer, own, bundles)
+            return _describe_pattern(rule.pattern, peer, own, bundles)
         case AnyRule():
-            return _read_any(rule, peer, own, bundles)
+            return _describe_any(rule, peer, own, bundles)
         case PolicyRule():
-            return RuleMeaning("whom the policy admits")
+            return RuleMeaning(f"every {peer} that the policy admits")
+        case CommonNameRule():
+            return _describe_name("common name", peer, own)
+        case UnitRule():
+            return _describe_name("organizational unit", peer, own)
+        case DnsRule():
+            return _describe_name("DNS name", peer, own)
+        case IpRule():
+            return _describe_name("IP address", peer, own)
         case _:
-            scope = f" of {own}, our own trust domain," if own else ""
-            return RuleMeaning(f"every {peer}{scope} whose certificate has this {_NAMES[str(rule).partition(':')[0]]}")
+            assert_never(rule)
 
 
-def _read_any(rule: AnyRule, peer: str, own: TrustDomain | None, bundles: BundleSet | None) -> RuleMeaning:
+def _describe_name(kind: str, peer: str, own: TrustDomain | None) -> RuleMeaning:
+    scope = f" of {own}, our own trust domain," if own else ""
+    return RuleMeaning(f"every {peer}{scope} whose certificate has this {kind}")
+
+
+def _describe_any(rule: AnyRule, peer: str, own: TrustDomain | None, bundles: BundleSet | None) -> RuleMeaning:
     if rule.name == "host-name":
-        return RuleMeaning("the server whose certificate verifies and has the host's name")
+        return RuleMeaning("the server whose certificate verifies and has the name of the host")
     others = sorted(domain.name for domain in bundles.bundles if domain != own) if bundles and own else []
-    whom = f"every {peer} whose certificate verifies"
+    admits = f"every {peer} whose certificate verifies"
     if not others:
-        return RuleMeaning(f"{whom}{f', which is everyone of {own}' if own else ''}")
-    fault = f"besides {own} that is everyone of {', '.join(others)}, and of what is federated later"
-    return RuleMeaning(whom, fault, "name those that are meant, unless it is everyone")
+        return RuleMeaning(f"{admits}{f', which is every {peer} of {own}' if own else ''}")
+    fault = f"besides {own} it admits {', '.join(others)}, and every trust domain that is federated later"
+    return RuleMeaning(admits, fault, "name the intended peers, unless all are intended")
 
 
-def _read_pattern(pattern: UriPattern, peer: str, own: TrustDomain | None, bundles: BundleSet | None) -> RuleMeaning:
-    """Under SPIFFE the pattern is tried on an ID of its own making: no ID, no match."""
-    whom = f"every {peer} whose URI matches"
+def _describe_pattern(pattern: UriPattern, peer: str, own: TrustDomain | None, bundles: BundleSet | None) -> RuleMeaning:
+    """Describe a URI pattern; with SPIFFE, by an example ID that it matches."""
+    admits = f"every {peer} whose URI matches"
     if bundles is None:
-        return RuleMeaning(whom)
-    example = _example(pattern, own)
+        return RuleMeaning(admits)
+    example = _find_example(pattern, own)
     if example is None:
-        return RuleMeaning(whom, "no SPIFFE ID of a workload can match that", _pattern_advice(pattern), is_dead=True)
-    scope = "" if pattern.names_trust_domain() else f" and is of {own}, our own trust domain"
-    reading = RuleMeaning(f"{whom}{scope}, {example} for instance")
-    return _with_bundle(reading, parse_spiffe_id(example).trust_domain, bundles)
+        return RuleMeaning(admits, "no workload SPIFFE ID can match", _pattern_advice(pattern), is_void=True)
+    scope = "" if pattern.names_trust_domain() else f" and is in {own}, our own trust domain"
+    meaning = RuleMeaning(f"{admits}{scope}, for example {example}")
+    return _with_bundle(meaning, parse_spiffe_id(example).trust_domain, bundles)
 
 
-def _example(pattern: UriPattern, own: TrustDomain | None) -> str | None:
-    """A workload's ID that matches, None if there is none."""
-    domain = own.name if own else _ANY_SEGMENT
+def _find_example(pattern: UriPattern, own: TrustDomain | None) -> str | None:
+    """Return a workload ID that matches, None if there is none."""
+    domain = own.name if own else _EXAMPLE_SEGMENT
     segments = pattern.text.rstrip("/").split("/")
     if segments[-1] == "**":
         whole = ["spiffe:", "", domain]
-        segments = [*segments[:-1], *whole[len(segments) - 1 :], _ANY_SEGMENT]
-    filled = [_ANY_SEGMENT if part == "*" else part for part in segments]
+        segments = [*segments[:-1], *whole[len(segments) - 1 :], _EXAMPLE_SEGMENT]
+    filled = [_EXAMPLE_SEGMENT if part == "*" else part for part in segments]
     if len(segments) > 2 and segments[2] == "*":
         filled[2] = domain
     if segments[0] == "*":
@@ -138,17 +160,17 @@ def _example(pattern: UriPattern, own: TrustDomain | None) -> str | None:
 def _pattern_advice(pattern: UriPattern) -> str:
     text = pattern.text.rstrip("/")
     if not text.startswith("spiffe://"):
-        return "write the whole ID, from spiffe:// on"
+        return "write the complete ID, starting with spiffe://"
     try:
         parse_trust_domain(text)
     except SpiffeIdError as error:
-        return f"an ID is written without wildcards inside a segment, and in these letters: {error}"
-    return f"write {text}/** for everyone of that trust domain"
+        return f"use valid SPIFFE ID characters, and no wildcard inside a segment: {error}"
+    return f"write {text}/** for the whole trust domain"
 
 
-def _with_bundle(reading: RuleMeaning, domain: TrustDomain, bundles: BundleSet | None) -> RuleMeaning:
+def _with_bundle(meaning: RuleMeaning, domain: TrustDomain, bundles: BundleSet | None) -> RuleMeaning:
     if bundles is None or domain in bundles.bundles:
-        return reading
-    why = bundles.disabled.get(domain, "the agent gives us no bundle of it")
-    advice = f"have our entry federate with {domain} (spire-server entry update -federatesWith {domain}), or mend the name"
-    return RuleMeaning(reading.whom, f"nobody of {domain} can be verified: {why}", advice, is_dead=True)
+        return meaning
+    why = bundles.disabled.get(domain, "the agent sends no bundle of it")
+    advice = f"federate our entry with {domain} (spire-server entry update -federatesWith {domain}), or correct the name"
+    return RuleMeaning(meaning.admits, f"no peer of {domain} can be verified: {why}", advice, is_void=True)

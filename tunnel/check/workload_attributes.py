@@ -1,7 +1,6 @@
-"""Who this process is to an agent that attests it.
+"""The attributes of this process that an agent attests: user, executable, systemd unit, container.
 
-Knows /proc and what SPIRE's attestors read there; must not know whether an agent is there. An agent asks the kernel who
-opened the connection, so what counts is the process itself: its user, its program, its container.
+An agent asks the kernel which process opened the connection, so run the check in the process context of the proxy.
 """
 
 from __future__ import annotations
@@ -15,19 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tunnel.check.finding import Finding, ok
-from tunnel.check.limits import within
+from tunnel.check.preflight import within
 
 _POD = re.compile(r"pods?[-_/]?([0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12})")
 _CONTAINER = re.compile(r"(?:^|[/-])([0-9a-f]{64})(?:\.scope|/|$)")
 _CONTAINER_MOUNT = re.compile(r"/containers/([0-9a-f]{64})/")
 _UNIT = re.compile(r"/([^/]+\.service)$")
 _NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-_WAIT_LIMIT = 2.0  # seconds for the name of a user, which may be asked of another machine
+_WAIT_LIMIT = 2.0  # seconds for the name of a user, which a remote directory service may resolve
 
 
 @dataclass(frozen=True, slots=True)
 class WorkloadAttributes:
-    """What an agent can know of us; "" for what is not there to be seen."""
+    """The attributes of a process; "" if one does not exist or is hidden."""
 
     pid: int
     uid: int
@@ -44,7 +43,7 @@ class WorkloadAttributes:
 def read_workload_attributes(
     environ: Mapping[str, str], proc: Path = Path("/proc/self"), namespace: Path = _NAMESPACE
 ) -> WorkloadAttributes:
-    """This process."""
+    """Return the attributes of this process."""
     cgroup, mounts = _read(proc / "cgroup"), _read(proc / "mountinfo")
     try:
         executable = os.readlink(proc / "exe")
@@ -65,46 +64,49 @@ def read_workload_attributes(
     )
 
 
-def describe_workload(caller: WorkloadAttributes) -> Iterator[Finding]:
-    """What an agent sees of us, and what must not be made of it."""
-    groups = f", groups {' '.join(map(group_name, caller.groups))}" if caller.groups else ""
-    unit = f", systemd unit {caller.unit}" if caller.unit else ""
+def describe_workload(attributes: WorkloadAttributes) -> Iterator[Finding]:
+    """Yield findings on the attributes, and on selectors that must not be used."""
+    groups = f", groups {' '.join(map(group_name, attributes.groups))}" if attributes.groups else ""
+    unit = f", systemd unit {attributes.unit}" if attributes.unit else ""
     yield ok(
         "process",
-        f"an agent sees pid {caller.pid}, uid {user_name(caller.uid)}, gid {group_name(caller.gid)}{groups}{unit}",
+        f"an agent sees pid {attributes.pid}, uid {user_name(attributes.uid)}, gid {group_name(attributes.gid)}{groups}{unit}",
     )
     yield ok(
         "executable",
-        f"{caller.executable or 'unknown'} is Python: a selector unix:path or unix:sha256 sees the interpreter and not "
-        "tunnel, and would admit every Python program",
+        f"{attributes.executable or 'unknown'} is the Python interpreter: selectors unix:path and unix:sha256 would match "
+        "every Python program",
     )
-    if caller.is_kubernetes or caller.pod or caller.container:
-        where = [f"container {caller.container[:12]}" if caller.container else "", f"pod {caller.pod}" if caller.pod else ""]
-        where.append(f"namespace {caller.namespace}" if caller.namespace else "")
-        place = ", ".join(filter(None, where)) or "in Kubernetes"
+    if attributes.is_kubernetes or attributes.pod or attributes.container:
+        parts = [
+            f"container {attributes.container[:12]}" if attributes.container else "",
+            f"pod {attributes.pod}" if attributes.pod else "",
+        ]
+        parts.append(f"namespace {attributes.namespace}" if attributes.namespace else "")
+        place = ", ".join(filter(None, parts)) or "in Kubernetes"
         yield ok(
             "container",
-            f"{place}: to an agent another container is another workload, so run this check in the proxy's own (kubectl exec), "
+            f"{place}: another container is another workload, so run this check in the proxy's container (kubectl exec), "
             "not in a debug container",
         )
 
 
-def selectors_for(caller: WorkloadAttributes) -> tuple[str, ...]:
-    """Selectors that fit this process and no more than it needs, for a registration entry; each must fit."""
-    if caller.is_kubernetes or caller.pod:
-        return f"k8s:ns:{caller.namespace or 'NAMESPACE'}", "k8s:sa:SERVICE-ACCOUNT"
-    if caller.unit:
-        return f"systemd:id:{caller.unit}", f"unix:uid:{caller.uid}"
-    return (f"unix:uid:{caller.uid}",)
+def selectors_for(attributes: WorkloadAttributes) -> tuple[str, ...]:
+    """Return selectors of a registration entry that match this process."""
+    if attributes.is_kubernetes or attributes.pod:
+        return f"k8s:ns:{attributes.namespace or 'NAMESPACE'}", "k8s:sa:SERVICE-ACCOUNT"
+    if attributes.unit:
+        return f"systemd:id:{attributes.unit}", f"unix:uid:{attributes.uid}"
+    return (f"unix:uid:{attributes.uid}",)
 
 
 def user_name(uid: int) -> str:
-    """`1000 (alice)`, or the number alone."""
+    """Return `1000 (alice)`, or the number alone."""
     return _with_name(uid, lambda: pwd.getpwuid(uid).pw_name)
 
 
 def group_name(gid: int) -> str:
-    """`1000 (alice)`, or the number alone."""
+    """Return `1000 (alice)`, or the number alone."""
     return _with_name(gid, lambda: grp.getgrgid(gid).gr_name)
 
 

@@ -85,18 +85,18 @@ def build(command: Command, arguments: Arguments) -> Line:
 def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str]) -> int:
     """Print the report; 0 if no check fails, else 1."""
     line = build(command, arguments)
-    from tunnel.check.case import Case
     from tunnel.check.diagnosis import diagnose
-    from tunnel.check.report import encode_json, is_well, line_of, summary_of
+    from tunnel.check.finding import encode_line, encode_report, encode_summary, is_good
+    from tunnel.check.preflight import Preflight
 
-    case = Case(line, environ, arguments[WAIT], origin_of(arguments), print_if_interactive)
+    preflight = Preflight(line, environ, arguments[WAIT], origin_of(arguments), print_if_interactive)
     findings = []
-    for finding in diagnose(case):
+    for finding in diagnose(preflight):
         findings.append(finding)
         if not arguments[JSON]:
-            print_output(line_of(finding) + "\n")  # each at once: the next check can take long
-    print_output((encode_json(command.name, findings) if arguments[JSON] else summary_of(findings)) + "\n")
-    return 0 if is_well(findings) else 1
+            print_output(encode_line(finding) + "\n")  # each at once: the next check can take long
+    print_output((encode_report(command.name, findings) if arguments[JSON] else encode_summary(findings)) + "\n")
+    return 0 if is_good(findings) else 1
 
 
 def origin_of(arguments: Arguments) -> str:

@@ -105,11 +105,11 @@ def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str
 def _verify(config: JwtVerifyConfig) -> int:
     is_local = config.is_local or config.bundle is not None
     if is_local:
-        from tunnel.svid.jose import require_library
+        from tunnel.check.jwt_signature import require_library
 
         require_library()
+    from tunnel.check.jwt_svid import conclusion, examine_by_workload_api, examine_token
     from tunnel.spiffe.jwt import Reader
-    from tunnel.svid.jwt_verify import ask_workload_api, conclusion, examine_token
 
     text = _read_token(config.path)
     reader = Reader(config.audience, time.time())
@@ -117,7 +117,7 @@ def _verify(config: JwtVerifyConfig) -> int:
         report = examine_token(text, reader, _load_bundles(config))
     else:
         assert config.source is not None
-        report = ask_workload_api(text, reader, open_calls(config.source).validate_token)
+        report = examine_by_workload_api(text, reader, open_calls(config.source).validate_token)
     return print_report(report, "" if report.broken else conclusion(report, config.audience), is_json=config.is_json)
 
 

@@ -16,8 +16,8 @@ from tunnel.errors import ConfigError, IdentityError
 from tunnel.spiffe.selection import Selection
 
 if TYPE_CHECKING:  # loaded when the line is known to be valid
-    from tunnel.svid.findings import Report
-    from tunnel.svid.verify import Trust
+    from tunnel.check.rule_report import RuleReport
+    from tunnel.check.x509_svid import PathTrust
 
 CERT = positional("CERT", "Certificate, followed by its intermediates: PEM, DER, or - for standard input", parse_name)
 KEY = option("key", "Also check that this private key (PEM) is the certificate's", parse_text, "", placeholder="FILE")
@@ -69,8 +69,8 @@ def build(arguments: Arguments) -> SvidVerifyConfig:
 def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str]) -> int:
     """Print the report; 0 if no rule is broken, else 1. Raises TunnelError for a wrong line or an unreadable file."""
     config = build(arguments)
-    from tunnel.svid.verify import conclusion, examine_certificate
-    from tunnel.svid.verify_files import read_path, read_public_key
+    from tunnel.check.svid_files import read_path, read_public_key
+    from tunnel.check.x509_svid import conclusion, examine_certificate
 
     path = read_path(config.path)
     key = read_public_key(config.key_path) if config.key_path else None
@@ -78,23 +78,23 @@ def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str
     return print_report(report, "" if report.broken else conclusion(report), is_json=config.is_json)
 
 
-def print_report(report: Report, conclusion: str, *, is_json: bool) -> int:
+def print_report(report: RuleReport, conclusion: str, *, is_json: bool) -> int:
     """Print all findings; the exit code. `conclusion` is the last line if no rule is broken."""
-    print_output(report.as_json() if is_json else report.as_text(conclusion))
+    print_output(report.encode_json() if is_json else report.encode_text(conclusion))
     return 1 if report.broken else 0
 
 
-def _load_trust(config: SvidVerifyConfig) -> Trust:
+def _load_trust(config: SvidVerifyConfig) -> PathTrust:
     """The bundles for the certification path; if the Workload API does not answer, that is reported as a broken rule."""
-    from tunnel.svid.verify import Trust
-    from tunnel.svid.verify_files import read_authorities
+    from tunnel.check.svid_files import read_authorities
+    from tunnel.check.x509_svid import PathTrust
 
     if config.bundle is not None:
-        return Trust(read_authorities(config.bundle.path, config.bundle.trust_domain), f"as {config.bundle.path} has it")
+        return PathTrust(read_authorities(config.bundle.path, config.bundle.trust_domain), f"from {config.bundle.path}")
     if config.source is None:
-        return Trust(None, "there is no --bundle and no address of a Workload API", is_wanted=False)
+        return PathTrust(None, "neither --bundle nor a Workload API address is set", is_required=False)
     try:
         bundles = open_calls(config.source).fetch_x509_bundles()
     except IdentityError as error:
-        return Trust(None, str(error))
-    return Trust(bundles, f"as the Workload API at {config.source.endpoint} has it")
+        return PathTrust(None, str(error))
+    return PathTrust(bundles, f"from the Workload API at {config.source.endpoint}")

@@ -10,25 +10,26 @@ import pytest
 from cryptography import x509
 
 from tests.support.cert_factory import CLIENT_ONLY, NOW, MadeCertificate, authority, key_of, leaf
+from tunnel.check.finding import Verdict
+from tunnel.check.rule_report import RuleReport
+from tunnel.check.x509_svid import PathTrust, conclusion, examine_certificate
 from tunnel.spiffe.bundle import BundleSet, TrustBundle
 from tunnel.spiffe.ids import TrustDomain
-from tunnel.svid.findings import Report, Verdict
-from tunnel.svid.verify import Trust, conclusion, examine_certificate
 
 HOME = TrustDomain("a.test")
-NOBODY = Trust(None, "nobody was asked", is_wanted=False)
+NO_TRUST = PathTrust(None, "no bundle is configured", is_required=False)
 ROOT = authority()
 
 
-def trust(*authorities: MadeCertificate, domain: TrustDomain = HOME) -> Trust:
-    return Trust(BundleSet({domain: TrustBundle(domain, tuple(made.certificate for made in authorities))}), "of the test")
+def trust(*authorities: MadeCertificate, domain: TrustDomain = HOME) -> PathTrust:
+    return PathTrust(BundleSet({domain: TrustBundle(domain, tuple(made.certificate for made in authorities))}), "of the test")
 
 
-def told(report: Report, verdict: Verdict) -> list[str]:
-    return [finding.rule for finding in report.findings if finding.verdict is verdict]
+def names_of(report: RuleReport, verdict: Verdict) -> list[str]:
+    return [finding.name for finding in report.findings if finding.verdict is verdict]
 
 
-def judged(*path: MadeCertificate, by: Trust = NOBODY, key: object = None) -> Report:
+def judged(*path: MadeCertificate, by: PathTrust = NO_TRUST, key: object = None) -> RuleReport:
     return examine_certificate([made.certificate for made in path], NOW, by, key)
 
 
@@ -59,8 +60,8 @@ def test_each_broken_rule_is_told_and_what_means_nothing_without_it_is_not_asked
     make: Callable[[], MadeCertificate], broken: list[str], not_asked: list[str]
 ) -> None:
     report = judged(make())
-    assert told(report, Verdict.BROKEN) == broken
-    assert told(report, Verdict.NOT_ASKED) == [*not_asked, "certification-path"]
+    assert names_of(report, Verdict.PROBLEM) == broken
+    assert names_of(report, Verdict.SKIPPED) == [*not_asked, "certification-path"]
     assert len(report.findings) == 15
     assert all(finding.section for finding in report.findings)
 
@@ -69,19 +70,19 @@ def test_a_good_chain_keeps_every_rule() -> None:
     middle = authority(issuer=ROOT)
     made = leaf(issuer=middle)
     report = judged(made, middle, by=trust(ROOT), key=made.key.public_key())
-    assert told(report, Verdict.KEPT) == [finding.rule for finding in report.findings]
+    assert names_of(report, Verdict.OK) == [finding.name for finding in report.findings]
     assert conclusion(report) == "valid: spiffe://a.test/w until 2026-11-22T13:00:00Z"
-    found = json.loads(report.as_json())
+    found = json.loads(report.encode_json())
     assert (found["valid"], found["spiffe_id"]) == (True, "spiffe://a.test/w")
 
 
 def test_without_a_bundle_the_path_is_not_looked_at_and_that_is_said() -> None:
     report = judged(leaf(issuer=ROOT))
-    assert told(report, Verdict.NOT_ASKED) == ["certification-path"]
+    assert names_of(report, Verdict.SKIPPED) == ["certification-path"]
     assert report.broken is None
-    assert conclusion(report).endswith("who has signed it was not looked at")
-    unavailable = judged(leaf(issuer=ROOT), by=Trust(None, "no answer"))
-    assert told(unavailable, Verdict.BROKEN) == ["certification-path"]
+    assert conclusion(report).endswith("certification path not checked")
+    unavailable = judged(leaf(issuer=ROOT), by=PathTrust(None, "no answer"))
+    assert names_of(unavailable, Verdict.PROBLEM) == ["certification-path"]
 
 
 @pytest.mark.parametrize(
@@ -92,9 +93,9 @@ def test_without_a_bundle_the_path_is_not_looked_at_and_that_is_said() -> None:
         (trust(), "unknown-authority"),
     ],
 )
-def test_a_path_to_nobody_we_know_is_told(by: Trust, reason: str) -> None:
+def test_a_path_to_nobody_we_know_is_names_of(by: PathTrust, reason: str) -> None:
     report = judged(leaf(issuer=ROOT), by=by)
-    assert told(report, Verdict.BROKEN) == ["certification-path"]
+    assert names_of(report, Verdict.PROBLEM) == ["certification-path"]
     assert report.findings[-1].reason == reason
 
 
@@ -103,35 +104,35 @@ def test_intermediates_are_asked_by_number_and_their_order_counts() -> None:
     made = leaf(issuer=middle)
     bad = authority("b.test", issuer=ROOT, usage=("crl_sign",))
     report = judged(made, middle, bad, by=trust(ROOT))
-    assert told(report, Verdict.BROKEN) == ["order", "[3]signs-certificates", "[3]trust-domain"]
-    assert "certificate 2 is not signed by certificate 3" in report.as_text("")
+    assert names_of(report, Verdict.PROBLEM) == ["order", "[3]signs-certificates", "[3]trust-domain"]
+    assert "certificate 2 is not signed by certificate 3" in report.encode_text("")
     nameless = judged(leaf(uris=(), issuer=middle), middle)
     anonymous = ["spiffe-id", "path", "[2]trust-domain", "[2]signer-id", "certification-path"]
-    assert told(nameless, Verdict.NOT_ASKED) == anonymous
+    assert names_of(nameless, Verdict.SKIPPED) == anonymous
 
 
 def test_an_ordinary_intermediate_is_valid_with_a_warning_for_each_rule_of_the_standard() -> None:
     middle = authority(issuer=ROOT, usage=None, uris=("https://pki.a.test/issuing",), purposes=CLIENT_ONLY)
     report = judged(leaf(issuer=middle), middle, by=trust(ROOT))
     assert report.broken is None
-    assert told(report, Verdict.WARNING) == ["[2]signer-key-usage", "[2]signer-id", "[2]signer-purposes"]
-    assert "\n!   [2]signer-key-usage" in report.as_text("kept")
-    assert json.loads(report.as_json())["valid"] is True
+    assert names_of(report, Verdict.WARNING) == ["[2]signer-key-usage", "[2]signer-id", "[2]signer-purposes"]
+    assert "\n??  [2]signer-key-usage" in report.encode_text("kept")
+    assert json.loads(report.encode_json())["valid"] is True
 
 
-def test_a_key_of_another_certificate_is_told() -> None:
+def test_a_key_of_another_certificate_is_names_of() -> None:
     made = leaf(issuer=ROOT)
-    assert told(judged(made, key=key_of("p256", 7).public_key()), Verdict.BROKEN) == ["key"]
+    assert names_of(judged(made, key=key_of("p256", 7).public_key()), Verdict.PROBLEM) == ["key"]
 
 
 def test_a_certificate_that_cannot_be_read_is_told_and_nothing_else_is_asked() -> None:
     bad = leaf(is_ca=None, extra=((x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.19"), b"\x05\x00"), False),))
     report = judged(bad, by=trust(ROOT))
-    assert told(report, Verdict.BROKEN) == ["readable"]
-    assert told(report, Verdict.KEPT) == ["dates", "order"]
+    assert names_of(report, Verdict.PROBLEM) == ["readable"]
+    assert names_of(report, Verdict.OK) == ["dates", "order"]
 
 
 def test_hostile_names_do_nothing_to_a_terminal() -> None:
-    text = judged(leaf("spiffe://a.test/\x1b[2J\nok  everything")).as_text("")
+    text = judged(leaf("spiffe://a.test/\x1b[2J\nok  everything")).encode_text("")
     assert text.replace("\n", "").isprintable()
     assert len(text.splitlines()) == 16

@@ -1,7 +1,4 @@
-"""The files of `tunnel svid verify`: a certificate with what follows it, a key, authorities.
-
-Knows the formats in which they come; must not know which rules they are judged by. Every error names its file.
-"""
+"""Reads the files of `svid verify`: certificates, a private key, a trust bundle. Every error names its file."""
 
 from __future__ import annotations
 
@@ -21,14 +18,14 @@ _PEM = b"-----BEGIN "
 
 
 def read_path(name: str) -> Sequence[Certificate]:
-    """The certificates in a file, leaf first, at least one: PEM, or DER back to back; raises IdentityError."""
+    """Return the certificates in a file, leaf first, at least one: PEM, or concatenated DER; raises IdentityError."""
     blob = _read(name)
     with _naming(name):
         return _parse_pem(blob) if _PEM in blob else _parse_der(blob)
 
 
 def read_public_key(name: str) -> object:
-    """The public half of the private key in a PEM file; raises IdentityError."""
+    """Return the public key of the private key in a PEM file; raises IdentityError."""
     blocks = parse_blocks(_read(name))
     with _naming(name):
         block = find_key(blocks)
@@ -38,7 +35,7 @@ def read_public_key(name: str) -> object:
 
 
 def read_authorities(name: str, trust_domain: TrustDomain) -> BundleSet:
-    """A file as the bundle of one trust domain; raises IdentityError."""
+    """Return a file as the bundle of one trust domain; raises IdentityError."""
     return BundleSet({trust_domain: TrustBundle(trust_domain, tuple(read_path(name)))})
 
 
@@ -62,7 +59,7 @@ def _parse_der(blob: bytes) -> Sequence[Certificate]:
     try:
         path = parse_certificates(blob)
     except WireError as error:
-        raise IdentityError(IdentityFault.FORMAT, f"no certificate in PEM or DER: {error}") from error
+        raise IdentityError(IdentityFault.FORMAT, f"neither PEM nor DER: {error}") from error
     if not path:
-        raise IdentityError(IdentityFault.FORMAT, "no certificate, it is empty")
+        raise IdentityError(IdentityFault.FORMAT, "empty; expected a certificate in PEM or DER")
     return path

@@ -12,25 +12,26 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from tests.support.jwt_factory import ABSENT, NOW, jwk, signing_key, token
+from tunnel.check.finding import Verdict
+from tunnel.check.jwt_signature import require_library
+from tunnel.check.jwt_svid import conclusion, examine_by_workload_api, examine_token
+from tunnel.check.rule_report import RuleReport
 from tunnel.errors import ConfigError, TokenError, TokenFault
 from tunnel.spiffe.ids import TrustDomain
 from tunnel.spiffe.jwks import Jwk, JwtBundles
 from tunnel.spiffe.jwt import ALGORITHMS, Reader, encode_token
 from tunnel.spiffe.messages import ValidateResponse
-from tunnel.svid.findings import Report, Verdict
-from tunnel.svid.jose import require_library
-from tunnel.svid.jwt_verify import ask_workload_api, conclusion, examine_token
 
 READER = Reader("db", NOW)
 HOME = TrustDomain("a.test")
 
 
-def judged(text: str, *keys: Jwk, domain: str = "a.test") -> Report:
+def judged(text: str, *keys: Jwk, domain: str = "a.test") -> RuleReport:
     return examine_token(text, READER, JwtBundles({TrustDomain(domain): {key["kid"]: key for key in keys or (jwk(),)}}))
 
 
-def broken(report: Report) -> list[str]:
-    return [finding.rule for finding in report.findings if finding.verdict is Verdict.BROKEN]
+def broken(report: RuleReport) -> list[str]:
+    return [finding.name for finding in report.findings if finding.verdict is Verdict.PROBLEM]
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -90,21 +91,21 @@ def test_a_trust_domain_speaks_for_itself_only() -> None:
     assert broken(examine_token(forged, READER, bundles)) == ["signature"]
     elsewhere = examine_token(forged, READER, JwtBundles({TrustDomain("b.test"): {"k1": jwk(number=1)}}))
     assert broken(elsewhere) == ["key"]
-    assert [finding.rule for finding in elsewhere.findings if finding.verdict is Verdict.NOT_ASKED] == ["signature"]
+    assert [finding.name for finding in elsewhere.findings if finding.verdict is Verdict.SKIPPED] == ["signature"]
 
 
 def test_every_rule_is_told_and_the_first_that_is_broken_is_named() -> None:
     report = judged(token(aud="web", exp=NOW - 1))
     assert broken(report) == ["aud", "exp"]
-    *lines, last = report.as_text("").splitlines()
+    *lines, last = report.encode_text("").splitlines()
     assert len(lines) == 11
     assert last == "not valid: aud: the audience is 'web'; expected 'db'"
-    found = json.loads(report.as_json())
-    assert (found["valid"], len(found["rules"])) == (False, 11)
-    assert found["rules"][6] | {"detail": ""} == {
-        "rule": "aud",
+    found = json.loads(report.encode_json())
+    assert (found["valid"], len(found["findings"])) == (False, 11)
+    assert found["findings"][6] | {"detail": ""} == {
+        "name": "aud",
         "section": "JWT-SVID 3.2",
-        "verdict": "broken",
+        "verdict": "problem",
         "reason": "wrong-audience",
         "detail": "",
     }
@@ -112,7 +113,7 @@ def test_every_rule_is_told_and_the_first_that_is_broken_is_named() -> None:
 
 @pytest.mark.parametrize("claims", [{"sub": "spiffe://a.test/\x1b[2Jw"}, {"aud": "\x1b[2J\n\u202e"}, {"exp": "\x1b]0;x\x07"}])
 def test_hostile_text_does_nothing_to_a_terminal(claims: dict[str, Any]) -> None:
-    text = judged(token(**claims)).as_text("")
+    text = judged(token(**claims)).encode_text("")
     assert text.replace("\n", "").isprintable()
     assert len(text.splitlines()) == 12
 
@@ -121,10 +122,10 @@ def test_what_the_workload_api_refuses_is_explained_here() -> None:
     def refuse(audience: str, text: str) -> ValidateResponse:
         raise TokenError(TokenFault.REFUSED, "the agent's words")
 
-    report = ask_workload_api(token(aud="web"), READER, refuse)
+    report = examine_by_workload_api(token(aud="web"), READER, refuse)
     assert broken(report) == ["workload-api", "aud"]
-    assert broken(ask_workload_api("x", READER, refuse)) == ["workload-api", "form"]
-    said = ask_workload_api("x", READER, lambda audience, text: ValidateResponse("spiffe://a.test/w", {"exp": NOW + 60}))
+    assert broken(examine_by_workload_api("x", READER, refuse)) == ["workload-api", "form"]
+    said = examine_by_workload_api("x", READER, lambda audience, text: ValidateResponse("spiffe://a.test/w", {"exp": NOW + 60}))
     assert broken(said) == []
     assert conclusion(said, "db").startswith("valid: spiffe://a.test/w for 'db' until")
 
