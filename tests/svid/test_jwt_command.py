@@ -91,7 +91,7 @@ def test_bundles_are_printed_or_written_by_trust_domain_and_judge_a_token(run: R
 
 
 @pytest.mark.parametrize(
-    ("feed", "complaint"), [("", "there is no token in standard input"), ("A" * 70000, "no token is as large")]
+    ("feed", "complaint"), [("", "standard input: no token"), ("A" * 70000, "token too long")]
 )
 def test_what_is_no_token_at_all_is_one_line(feed: str, complaint: str, run: Run) -> None:
     code, out, err = run("verify", "--audience=db", feed=feed)
