@@ -263,7 +263,7 @@ def test_a_socket_in_use_is_left_alone(api: DevWorkloadApi, endpoint: WorkloadEn
 
 def test_a_file_is_not_replaced(endpoint: WorkloadEndpoint) -> None:
     Path(endpoint.path).write_text("precious")
-    with pytest.raises(ConfigError, match="no socket"):
+    with pytest.raises(ConfigError, match="is not a socket"):
         DevWorkloadApi({endpoint: [WORKLOAD]}).start()
     assert Path(endpoint.path).read_text() == "precious"
 

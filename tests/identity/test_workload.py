@@ -133,8 +133,8 @@ def paths(event: Updated) -> list[str]:
 
 
 def good_message(api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> bytes:
-    """What the server says by its plan."""
-    message = api._plan.svid_message(endpoint)
+    """Return the current answer of the server."""
+    message = api._state.svid_message(endpoint)
     assert message is not None
     return message
 

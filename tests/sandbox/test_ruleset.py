@@ -31,7 +31,7 @@ BARE = ruleset(Needs())
 def test_without_flags_only_the_system_and_the_interpreter_are_left() -> None:
     assert set(BARE.writable) == set(WRITABLE)
     assert {*READABLE, "/py/lib", "/etc/resolv.conf", "/etc/hosts"} <= set(BARE.readable)
-    assert (BARE.socket_places, BARE.bind_ports, BARE.connect_ports) == ((), (), (53,))
+    assert (BARE.socket_directories, BARE.bind_ports, BARE.connect_ports) == ((), (), (53,))
     assert not SHARED & {*BARE.readable, *BARE.writable}
     assert not {"/root", "/proc/sys", "/etc/ssl", "/etc/pki", "/var/run"} & {*BARE.readable, *BARE.writable}
     assert (BARE.may_signal_others, BARE.may_dial_abstract) == (False, False)
@@ -66,7 +66,7 @@ def test_abstract_sockets_are_dialled_where_one_is_named() -> None:
 def test_a_directory_of_ours_is_removed_from_its_parent_where_nothing_else_may_be_done() -> None:
     rules = ruleset(Needs(private=("/run/user/7/tunnel-x",)))
     assert set(rules.writable) - set(BARE.writable) == {"/run/user/7/tunnel-x"}
-    assert rules.socket_places == ("/run/user/7",)
+    assert rules.socket_directories == ("/run/user/7",)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_a_relative_file_is_in_the_current_directory(tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     rules = ruleset(Needs(files=("tls.crt",), listens=(UnixAddress("in.sock"),)))
     assert str(tmp_path) in rules.readable
-    assert str(tmp_path) in rules.socket_places
+    assert str(tmp_path) in rules.socket_directories
     assert str(tmp_path) not in rules.writable
 
 
@@ -111,7 +111,7 @@ def test_the_directory_that_a_link_leads_to_may_be_read_too(tmp_path: Path) -> N
     ],
 )
 def test_where_a_socket_is_made_only_sockets_are(needs: Needs, places: set[str]) -> None:
-    assert set(ruleset(needs).socket_places) == places
+    assert set(ruleset(needs).socket_directories) == places
     assert (ruleset(needs).readable, ruleset(needs).writable) == (BARE.readable, BARE.writable)
 
 

@@ -1,1 +1,1 @@
-"""A throw-away authority and the Workload API that hands out what it signs: for development and tests only."""
+"""A Workload API with temporary certificate authorities, for development and tests only."""

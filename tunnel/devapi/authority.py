@@ -1,7 +1,4 @@
-"""A throw-away certificate authority of one trust domain, and its change in three steps.
-
-Knows which of its keys signs and which anchors its bundle has; must not know who asks for SVIDs, what time it is, or any file.
-"""
+"""A temporary X.509 authority of one trust domain, with rotation in three steps."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tunnel.devapi.certificates import (
-    PrivateKey,
+    IssuedKey,
     as_authority,
     as_leaf,
     authority_name,
@@ -31,12 +28,12 @@ class IssuedSvid:
     """An X.509-SVID with its key."""
 
     spiffe_id: SpiffeId
-    chain: tuple[x509.Certificate, ...]  # the leaf first, then the intermediates
-    private_key: PrivateKey = field(repr=False)
+    chain: tuple[x509.Certificate, ...]  # leaf first, then intermediates
+    private_key: IssuedKey = field(repr=False)
 
     @property
     def chain_der(self) -> bytes:
-        """The certificates back to back, as the Workload API has them."""
+        """The certificates as concatenated DER, the form of the Workload API."""
         return encode_certificates(self.chain)
 
     @property
@@ -57,11 +54,11 @@ class IssuedSvid:
 
 @dataclass(frozen=True)
 class _Signer:
-    """One generation of the authority: what the bundle holds, and what signs."""
+    """One generation of the authority: the anchor in the bundle and the signing key."""
 
     anchor: x509.Certificate
-    intermediates: tuple[x509.Certificate, ...]  # carried by every SVID
-    key: PrivateKey = field(repr=False)
+    intermediates: tuple[x509.Certificate, ...]  # part of every SVID
+    key: IssuedKey = field(repr=False)
 
     @property
     def certificate(self) -> x509.Certificate:
@@ -69,7 +66,7 @@ class _Signer:
 
 
 class Authority:
-    """Signs for one trust domain; a change of authority is `prepare`, `activate`, `drop_old`."""
+    """Signs for one trust domain; a rotation is `prepare`, `activate`, `drop_old`."""
 
     def __init__(
         self,
@@ -81,7 +78,7 @@ class Authority:
         subject: x509.Name | None = None,
         key_type: str = "ec-p256",
     ) -> None:
-        """`subject` names every anchor; without it each has SPIRE's look, a serial number in its name."""
+        """`subject` is the name of every anchor; by default, as in SPIRE, each name contains a serial number."""
         self.trust_domain = trust_domain
         self._ttl = ttl
         self._has_intermediate = has_intermediate
@@ -93,7 +90,7 @@ class Authority:
 
     @property
     def bundle(self) -> tuple[x509.Certificate, ...]:
-        """Everything that peers shall trust, the oldest first: not yet dropped, current, prepared."""
+        """The trust anchors, oldest first: old ones that are not dropped, current, prepared."""
         prepared = (self._prepared,) if self._prepared else ()
         return tuple(signer.anchor for signer in (*self._old, self._current, *prepared))
 
@@ -106,7 +103,7 @@ class Authority:
         key_type: str = "ec-p256",
         dns_names: tuple[str, ...] = (),
     ) -> IssuedSvid:
-        """An SVID signed by the current authority, which it does not outlive."""
+        """Issue an SVID by the current authority; it does not expire after it."""
         signer = self._current
         issuer = signer.certificate
         end = min(now + ttl, issuer.not_valid_after_utc)
@@ -116,24 +113,24 @@ class Authority:
         return IssuedSvid(spiffe_id, (leaf, *signer.intermediates), key)
 
     def prepare(self, now: datetime) -> None:
-        """Put the next authority into the bundle; it signs nothing yet."""
+        """Add the next authority to the bundle; it does not sign yet."""
         self._prepared = self._make_signer(now)
 
     def activate(self) -> None:
-        """Let the prepared authority sign; the one before stays in the bundle."""
+        """Sign with the prepared authority; the previous one stays in the bundle."""
         assert self._prepared is not None, "prepare comes before activate"
         self._old = (*self._old, self._current)
         self._current, self._prepared = self._prepared, None
 
     def drop_old(self) -> None:
-        """Take the authorities that sign no more out of the bundle."""
+        """Remove the old authorities from the bundle."""
         self._old = ()
 
     def _make_signer(self, now: datetime) -> _Signer:
         serial = make_serial()
         name = self._subject or authority_name(serial)
         builder = as_authority(start_certificate(name, name, now, now + self._ttl)).serial_number(serial)
-        # An upstream root knows nothing of SPIFFE, so it names no trust domain, as in the captured chains.
+        # As in captured chains, an upstream root has no SPIFFE ID.
         names = [] if self._has_intermediate else [self._own_name()]
         key = make_key(self._key_type)
         root = _Signer(sign(builder, key, key, names), (), key)

@@ -1,7 +1,6 @@
-"""How the certificates and keys of SPIRE look.
+"""Certificates and keys with the fields of those that SPIRE 1.15 issues.
 
-Knows the fields of what SPIRE 1.15 issues, as captured; must not know who signs when, or any trust. One difference is known:
-names are UTF8String here and PrintableString there, which no verifier tells apart.
+One known difference: names are UTF8String here and PrintableString in SPIRE, which verifiers treat as equal.
 """
 
 from __future__ import annotations
@@ -16,40 +15,40 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
+IssuedKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 
-# What older versions named every authority: no serial number in it.
+# The name of every authority in older versions, without a serial number.
 SAME_SUBJECT = x509.Name(
     [x509.NameAttribute(NameOID.COUNTRY_NAME, "US"), x509.NameAttribute(NameOID.ORGANIZATION_NAME, "SPIFFE")]
 )
-_KEY_MAKERS: dict[str, Callable[[], PrivateKey]] = {
+_KEY_MAKERS: dict[str, Callable[[], IssuedKey]] = {
     "ec-p256": lambda: ec.generate_private_key(ec.SECP256R1()),
     "ec-p384": lambda: ec.generate_private_key(ec.SECP384R1()),
     "rsa-2048": lambda: rsa.generate_private_key(65537, 2048),
     "ed25519": ed25519.Ed25519PrivateKey.generate,
 }
-_BACKDATE = timedelta(seconds=10)  # SPIRE's allowance for clocks that are late
+_BACKDATE = timedelta(seconds=10)  # SPIRE's tolerance for clock skew
 _MAX_COMMON_NAME = 64  # RFC 5280, appendix A, ub-common-name
 _PURPOSES = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
 
 
-def make_key(key_type: str) -> PrivateKey:
-    """A new key of one of the types that `config` names."""
+def make_key(key_type: str) -> IssuedKey:
+    """Generate a key of a type of `--key-type`."""
     return _KEY_MAKERS[key_type]()
 
 
 def make_serial() -> int:
-    """A serial number of 128 bits, never zero."""
+    """Return a random 128-bit serial number that is not zero."""
     return secrets.randbelow(2**128 - 1) + 1
 
 
 def authority_name(serial: int) -> x509.Name:
-    """The subject of an authority: it bears a serial number."""
+    """Return the subject of an authority, with a serial number."""
     return x509.Name([*SAME_SUBJECT, x509.NameAttribute(NameOID.SERIAL_NUMBER, str(serial))])
 
 
 def leaf_name(dns_names: Sequence[str]) -> x509.Name:
-    """The subject of an SVID: the common name is its first DNS name, if that fits."""
+    """Return the subject of an SVID; the common name is the first DNS name unless that is too long."""
     country = x509.NameAttribute(NameOID.COUNTRY_NAME, "US")
     organization = x509.NameAttribute(NameOID.ORGANIZATION_NAME, "SPIRE")
     common = [x509.NameAttribute(NameOID.COMMON_NAME, name) for name in dns_names[:1] if len(name) <= _MAX_COMMON_NAME]
@@ -57,7 +56,7 @@ def leaf_name(dns_names: Sequence[str]) -> x509.Name:
 
 
 def start_certificate(subject: x509.Name, issuer: x509.Name, now: datetime, end: datetime) -> x509.CertificateBuilder:
-    """The fields that every certificate has, but key and serial number."""
+    """Return a builder with the common fields, except key and serial number."""
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -68,14 +67,14 @@ def start_certificate(subject: x509.Name, issuer: x509.Name, now: datetime, end:
 
 
 def as_authority(builder: x509.CertificateBuilder) -> x509.CertificateBuilder:
-    """Add what makes it a certificate that signs."""
+    """Add the extensions of an authority."""
     return builder.add_extension(_key_usage("key_cert_sign", "crl_sign"), critical=True).add_extension(
         x509.BasicConstraints(ca=True, path_length=None), critical=True
     )
 
 
 def as_leaf(builder: x509.CertificateBuilder) -> x509.CertificateBuilder:
-    """Add what makes it a certificate that authenticates."""
+    """Add the extensions of a leaf."""
     return (
         builder.add_extension(_key_usage("digital_signature", "key_encipherment", "key_agreement"), critical=True)
         .add_extension(_PURPOSES, critical=False)
@@ -84,13 +83,13 @@ def as_leaf(builder: x509.CertificateBuilder) -> x509.CertificateBuilder:
 
 
 def sign(
-    builder: x509.CertificateBuilder, key: PrivateKey, issuer_key: PrivateKey, names: Sequence[x509.GeneralName]
+    builder: x509.CertificateBuilder, key: IssuedKey, issuer_key: IssuedKey, names: Sequence[x509.GeneralName]
 ) -> x509.Certificate:
-    """Add the key and what comes last, key identifiers and names; then sign."""
+    """Add the key, the key identifiers and the names, then sign."""
     builder = builder.public_key(key.public_key()).add_extension(
         x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
     )
-    if key is not issuer_key:  # a self-signed authority of SPIRE names no other key
+    if key is not issuer_key:  # a self-signed authority of SPIRE has no authority key identifier
         builder = builder.add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False
         )
@@ -100,11 +99,11 @@ def sign(
 
 
 def encode_certificates(certificates: Sequence[x509.Certificate], encoding: Encoding = Encoding.DER) -> bytes:
-    """Certificates back to back."""
+    """Return the concatenated certificates."""
     return b"".join(certificate.public_bytes(encoding) for certificate in certificates)
 
 
-def _hash_for(key: PrivateKey) -> hashes.SHA256 | hashes.SHA384 | None:
+def _hash_for(key: IssuedKey) -> hashes.SHA256 | hashes.SHA384 | None:
     if isinstance(key, ed25519.Ed25519PrivateKey):
         return None
     return hashes.SHA384() if key.key_size == 384 else hashes.SHA256()

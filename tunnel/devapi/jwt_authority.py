@@ -1,7 +1,6 @@
-"""A throw-away authority for the JWT-SVIDs of one trust domain, and its change in three steps.
+"""A temporary JWT authority of one trust domain, with rotation in three steps.
 
-Knows which of its keys signs, which ones its bundle has and how a token of SPIRE looks; must not know who asks, what time it
-is, or any file. ECDSA over P-256 only, as SPIRE has it unless told otherwise.
+Keys are ECDSA P-256, the default of SPIRE.
 """
 
 from __future__ import annotations
@@ -31,25 +30,25 @@ _NAME_LENGTH = 32
 
 @dataclass(frozen=True)
 class _Key:
-    """One key with its name in the bundle."""
+    """A key with its key ID."""
 
     name: str
     private: ec.EllipticCurvePrivateKey = field(repr=False)
 
     def describe(self) -> dict[str, str]:
-        """The public half as a JWK (RFC 7518, section 6.2.1)."""
+        """Return the public key as a JWK (RFC 7518, section 6.2.1)."""
         numbers = self.private.public_key().public_numbers()
         x, y = (encode_part(number.to_bytes(_HALF, "big")) for number in (numbers.x, numbers.y))
         return {"kty": "EC", "use": USE, "kid": self.name, "crv": "P-256", "x": x, "y": y}
 
     def sign(self, data: bytes) -> bytes:
-        """The signature in the form of JOSE: two numbers one after the other."""
+        """Return a signature in JOSE form: r and s concatenated."""
         r, s = decode_dss_signature(self.private.sign(data, ec.ECDSA(hashes.SHA256())))
         return r.to_bytes(_HALF, "big") + s.to_bytes(_HALF, "big")
 
 
 class JwtAuthority:
-    """Signs tokens for one trust domain; a change of key is `prepare`, `activate`, `drop_old`."""
+    """Signs tokens for one trust domain; a rotation is `prepare`, `activate`, `drop_old`."""
 
     def __init__(self) -> None:
         self._old: tuple[_Key, ...] = ()
@@ -58,11 +57,11 @@ class JwtAuthority:
 
     @property
     def bundle(self) -> bytes:
-        """The JWKS with everything that readers shall trust, the oldest first."""
+        """The JWKS with all trusted keys, oldest first."""
         return json.dumps({"keys": [key.describe() for key in self._keys()]}, indent=4).encode()
 
     def issue(self, spiffe_id: SpiffeId, audience: Sequence[str], *, now: datetime, ttl: timedelta) -> str:
-        """A token signed by the current key."""
+        """Issue a token signed by the current key."""
         issued = int(now.timestamp())
         header = {"alg": _ALGORITHM, "kid": self._current.name, "typ": "JWT"}
         claims = {
@@ -74,34 +73,34 @@ class JwtAuthority:
         return encode_token(header, claims, self._current.sign)
 
     def check_signature(self, token: Token) -> None:
-        """The token was signed by a key of the bundle; raises TokenError."""
+        """Verify that a key of the bundle signed the token; raises TokenError."""
         name = parse_key_id(token)
         key = next((key for key in self._keys() if key.name == name), None)
         if key is None:
-            raise TokenError(TokenFault.UNKNOWN_KEY, f"no key of the bundle is named {name!a}")
+            raise TokenError(TokenFault.UNKNOWN_KEY, f"unknown key ID {name!a}")
         if token.header.get("alg") != _ALGORITHM:
-            raise TokenError(TokenFault.ALGORITHM, f"the key signs {_ALGORITHM} only")
+            raise TokenError(TokenFault.ALGORITHM, f"algorithm does not match the key; expected {_ALGORITHM}")
         signature = token.signature
         if len(signature) != 2 * _HALF:
-            raise TokenError(TokenFault.SIGNATURE, f"a signature of {len(signature)} bytes where {2 * _HALF} are wanted")
+            raise TokenError(TokenFault.SIGNATURE, f"signature of {len(signature)} bytes; expected {2 * _HALF}")
         r, s = (int.from_bytes(half, "big") for half in (signature[:_HALF], signature[_HALF:]))
         try:
             key.private.public_key().verify(encode_dss_signature(r, s), token.signed, ec.ECDSA(hashes.SHA256()))
         except InvalidSignature:
-            raise TokenError(TokenFault.SIGNATURE, "the signature is not by the key that is named") from None
+            raise TokenError(TokenFault.SIGNATURE, "the signature does not match the key") from None
 
     def prepare(self) -> None:
-        """Put the next key into the bundle; it signs nothing yet."""
+        """Add the next key to the bundle; it does not sign yet."""
         self._prepared = _make_key()
 
     def activate(self) -> None:
-        """Let the prepared key sign; the one before stays in the bundle."""
+        """Sign with the prepared key; the previous one stays in the bundle."""
         assert self._prepared is not None, "prepare comes before activate"
         self._old = (*self._old, self._current)
         self._current, self._prepared = self._prepared, None
 
     def drop_old(self) -> None:
-        """Take the keys that sign no more out of the bundle."""
+        """Remove the old keys from the bundle."""
         self._old = ()
 
     def _keys(self) -> tuple[_Key, ...]:

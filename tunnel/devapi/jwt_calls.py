@@ -1,14 +1,13 @@
-"""What the JWT calls of a socket answer, request by request.
+"""Answers to the JWT calls of a socket, with the statuses and texts of an agent of SPIRE 1.15.
 
-Knows the statuses and texts of an agent of SPIRE 1.15 and in which order it looks at a request; must not know gRPC, threads
-or keys. What is wrong with a token is told in our own words.
+The text about an invalid token is ours.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
 
-from tunnel.devapi.plan import Plan
+from tunnel.devapi.issuing_state import IssuingState
 from tunnel.devapi.publisher import NO_IDENTITY, Answer, Refusal
 from tunnel.errors import SpiffeIdError, TokenError, WireError
 from tunnel.spiffe.endpoint import WorkloadEndpoint
@@ -26,8 +25,8 @@ _NO_AUDIENCE = Refusal("INVALID_ARGUMENT", "audience must be specified")
 _NO_TOKEN = Refusal("INVALID_ARGUMENT", "svid must be specified")
 
 
-def answer_fetch(plan: Plan, endpoint: WorkloadEndpoint, message: bytes, now: datetime) -> Answer:
-    """What `FetchJWTSVID` answers."""
+def answer_fetch(state: IssuingState, endpoint: WorkloadEndpoint, message: bytes, now: datetime) -> Answer:
+    """Return the answer to `FetchJWTSVID`."""
     try:
         request = parse_jwt_svid_request(message)
         if not request.audience:
@@ -37,12 +36,12 @@ def answer_fetch(plan: Plan, endpoint: WorkloadEndpoint, message: bytes, now: da
         return _unreadable(error)
     except SpiffeIdError as error:
         return Refusal("INVALID_ARGUMENT", f"invalid requested SPIFFE ID: {error}")
-    svids = plan.jwt_svids(endpoint, request.audience, wanted, now)
+    svids = state.jwt_svids(endpoint, request.audience, wanted, now)
     return encode_jwt_svid_response(svids) if svids else NO_IDENTITY
 
 
-def answer_validate(plan: Plan, endpoint: WorkloadEndpoint, message: bytes, now: datetime) -> Answer:
-    """What `ValidateJWTSVID` answers; without an identity, a socket knows no bundle."""
+def answer_validate(state: IssuingState, endpoint: WorkloadEndpoint, message: bytes, now: datetime) -> Answer:
+    """Return the answer to `ValidateJWTSVID`; a socket without an identity has no bundle."""
     try:
         request = parse_validate_request(message)
     except WireError as error:
@@ -54,7 +53,7 @@ def answer_validate(plan: Plan, endpoint: WorkloadEndpoint, message: bytes, now:
     try:
         token = parse_token(request.svid)
         spiffe_id = check_token(token, Reader(request.audience, now.timestamp()))
-        plan.check_signature(endpoint, token, spiffe_id)
+        state.check_signature(endpoint, token, spiffe_id)
     except TokenError as error:
         return Refusal("INVALID_ARGUMENT", str(error))
     return encode_validate_response(ValidateResponse(str(spiffe_id), token.claims))

@@ -1,7 +1,6 @@
-"""One call of one socket: its current answer and the streams that wait for the next.
+"""The current answer to one call of one socket, and the open streams that get each new answer.
 
-Knows threads and the order of answers; must not know gRPC or what an answer says. A stream gets the answer that holds
-when it opens and then every other one in order; publishing what holds already sends nothing.
+A stream gets the current answer first, then every new one in order. Publishing the current answer again sends nothing.
 """
 
 from __future__ import annotations
@@ -14,19 +13,19 @@ from queue import SimpleQueue
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A status instead of a message; it ends a stream."""
+    """A gRPC status instead of a message; it ends a stream."""
 
-    code: str  # the name of a gRPC status, such as PERMISSION_DENIED
+    code: str  # name of the status, for example PERMISSION_DENIED
     text: str
 
 
 Answer = bytes | Refusal
 
-NO_IDENTITY = Refusal("PERMISSION_DENIED", "no identity issued")  # an agent's words
+NO_IDENTITY = Refusal("PERMISSION_DENIED", "no identity issued")  # the text of a SPIRE agent
 
 
 class AnswerStream:
-    """The answers one caller gets until its stream ends."""
+    """The answers for one client until its stream ends."""
 
     def __init__(self, first: Answer) -> None:
         self._waiting: SimpleQueue[Answer | None] = SimpleQueue()
@@ -40,7 +39,7 @@ class AnswerStream:
         self._waiting.put(answer)
 
     def end(self) -> None:
-        """End after what is queued."""
+        """End the stream after the queued answers."""
         self._waiting.put(None)
 
 
@@ -54,24 +53,24 @@ class AnswerPublisher:
 
     @property
     def stream_count(self) -> int:
-        """How many streams are open."""
+        """The number of open streams."""
         return len(self._streams)
 
     def open_stream(self) -> AnswerStream:
-        """A stream that starts with the current answer."""
+        """Open a stream that starts with the current answer."""
         with self._lock:
             stream = AnswerStream(self._answer)
             self._streams.add(stream)
         return stream
 
     def close_stream(self, stream: AnswerStream) -> None:
-        """Forget a stream and free the thread that waits in it."""
+        """Remove a stream and release the thread that waits in it."""
         with self._lock:
             self._streams.discard(stream)
         stream.end()
 
     def publish(self, answer: Answer) -> None:
-        """Make `answer` the current one and send it to every open stream, unless it is so already."""
+        """Make `answer` the current one and send it to every open stream, unless it is the current one already."""
         with self._lock:
             if answer == self._answer:
                 return
@@ -80,7 +79,7 @@ class AnswerPublisher:
                 stream.send(answer)
 
     def end_streams(self) -> None:
-        """End every open stream properly; new ones are served."""
+        """End every open stream with OK; new ones are served."""
         with self._lock:
             for stream in self._streams:
                 stream.end()

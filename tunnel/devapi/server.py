@@ -1,8 +1,4 @@
-"""One gRPC server on one local socket, which serves feeds as an agent does.
-
-Knows gRPC, the socket's mode and the statuses an agent answers with, as captured; must not know what a message says. This
-is the only module of the package that imports grpc.
-"""
+"""The gRPC server of one local socket, with the statuses of a SPIRE agent."""
 
 from __future__ import annotations
 
@@ -27,13 +23,13 @@ from tunnel.spiffe.endpoint import WorkloadEndpoint
 from tunnel.spiffe.messages import HEADER, SERVICE
 
 _NO_HEADER = Refusal("INVALID_ARGUMENT", "security header missing from request")
-_UNSERVED = {
+_UNIMPLEMENTED = {
     "FetchWITSVID": "fetching WIT-SVIDs is not implemented",
     "FetchWITBundles": "fetching WIT bundles is not implemented",
 }
-_MAX_STREAMS = 256  # each holds a thread of the pool; a call more is refused rather than left waiting
-_OPTIONS = (("grpc.so_reuseport", 0),)  # a port in use is an error, not a share in it
-_umask_lock = threading.Lock()  # the mask belongs to the whole process
+_MAX_STREAMS = 256  # each occupies a thread of the pool; further calls are refused
+_OPTIONS = (("grpc.so_reuseport", 0),)  # a port in use is an error
+_umask_lock = threading.Lock()  # the umask applies to the whole process
 
 
 @contextmanager
@@ -44,10 +40,9 @@ def serve(
     *,
     socket_mode: int,
 ) -> Iterator[None]:
-    """Answer from entry to exit, by a stream what `feeds` names and once what `calls` does; raises ConfigError when it
-    cannot listen.
+    """Serve from entry to exit: `publishers` by streams, `calls` as unary calls; raises ConfigError if it cannot listen.
 
-    At the exit all connections are cut, as by an agent that goes down; gRPC removes the socket that it bound.
+    All connections are closed at exit, as when an agent stops; gRPC removes the socket file.
     """
     check_local(endpoint)
     with ThreadPoolExecutor(_MAX_STREAMS, thread_name_prefix="workload-api") as pool:
@@ -69,7 +64,7 @@ def _handlers(publishers: Mapping[str, AnswerPublisher], calls: Mapping[str, Cal
     answered = {rpc: grpc.unary_unary_rpc_method_handler(partial(_answer, call)) for rpc, call in calls.items()}
     no_identity = {
         rpc: grpc.unary_unary_rpc_method_handler(partial(_refuse, Refusal("UNIMPLEMENTED", text)))
-        for rpc, text in _UNSERVED.items()
+        for rpc, text in _UNIMPLEMENTED.items()
     }
     return streamed | answered | no_identity
 
@@ -78,7 +73,7 @@ def _stream(publisher: AnswerPublisher, request: bytes, context: Any) -> Iterato
     _check_header(context)
     stream = publisher.open_stream()
     try:
-        # False: the caller has gone already, and nobody would wake the stream.
+        # False: the client has closed, and the callback would never run.
         if not context.add_callback(partial(publisher.close_stream, stream)):
             return
         for answer in stream:
@@ -111,7 +106,7 @@ def _check_header(context: Any) -> None:
 
 def _abort(context: Any, refusal: Refusal) -> NoReturn:
     context.abort(grpc.StatusCode[refusal.code], refusal.text)
-    raise AssertionError("abort raises, to leave the handler")
+    raise AssertionError("abort always raises")
 
 
 def _bind(server: Any, address: str) -> None:
@@ -124,7 +119,7 @@ def _bind(server: Any, address: str) -> None:
 def _bind_tcp(server: Any, endpoint: WorkloadEndpoint) -> None:
     family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
     try:
-        # Tried first, because gRPC's own answer does not say why.
+        # Tested first, because the error of gRPC has no cause.
         socket.create_server((endpoint.host, endpoint.port), family=family).close()
     except OSError as error:
         raise ConfigError(f"cannot listen on {endpoint}: {describe_os_error(error)}") from error
@@ -132,8 +127,8 @@ def _bind_tcp(server: Any, endpoint: WorkloadEndpoint) -> None:
 
 
 def _bind_unix(server: Any, path: str, mode: int) -> None:
-    _make_room(path)
-    # The mask is the one way to give a socket its mode in the moment it comes into being: a chmod afterwards is too late.
+    _remove_stale(path)
+    # Only the umask sets the mode when the socket is created: a chmod afterwards would leave a window.
     with _umask_lock:
         before = os.umask(0o777 & ~mode)
         try:
@@ -142,15 +137,16 @@ def _bind_unix(server: Any, path: str, mode: int) -> None:
             os.umask(before)
 
 
-def _make_room(path: str) -> None:
-    """Remove a socket on which nobody listens; raises ConfigError when a new one cannot stand at `path`."""
+def _remove_stale(path: str) -> None:
+    """Remove a stale socket; raises ConfigError if `path` cannot be used."""
     try:
         remove_stale_socket(Path(path))
         is_socket = stat.S_ISSOCK(os.lstat(path).st_mode)
     except FileNotFoundError:
         if not os.access(os.path.dirname(path), os.W_OK | os.X_OK):
-            raise ConfigError(f"cannot listen on {path}: there is no such directory, or it may not be written to") from None
+            raise ConfigError(f"cannot listen on {path}: no such directory, or no write permission") from None
     except OSError as error:
         raise ConfigError(f"cannot listen on {path}: {describe_os_error(error)}") from error
     else:
-        raise ConfigError(f"{path} is in use by another process" if is_socket else f"{path} is there already and is no socket")
+        problem = "in use by another process" if is_socket else "exists and is not a socket"
+        raise ConfigError(f"cannot listen on {path}: {problem}")

@@ -12,7 +12,7 @@ from tunnel.config.acme import complete_acme
 from tunnel.config.model import Acme, KeyFiles, Keystore, ProxyConfig, WorkloadApi
 from tunnel.log import Log
 from tunnel.net.address import Address, ListenAddress, TcpAddress, UnixAddress
-from tunnel.sandbox.landlock import set_up
+from tunnel.sandbox.landlock import apply_landlock
 from tunnel.sandbox.rules import Needs
 
 
@@ -30,10 +30,10 @@ def confine(
     """
     needs = Needs(private=private, has_command=has_command)
     for config in configs:
-        needs = needs.joined(needs_of(config))
+        needs = needs.union(needs_of(config))
         if isinstance(config.source, Acme):
             needs = _with_acme(needs, config.source, environ)
-    set_up(needs, environ, log.info)
+    apply_landlock(needs, environ, log.info)
 
 
 def needs_of(config: ProxyConfig) -> Needs:

@@ -1,7 +1,7 @@
-"""Landlock: the kernel keeps this process to its rules (landlock(7)).
+"""Landlock: confinement of this process to a ruleset (landlock(7)).
 
-Knows the system calls and what each version of the interface can do; must not know why a path or a port is needed. A
-restriction binds the calling thread and what it starts later, for ever: so it is set up while there is one thread.
+A restriction applies to the calling thread and to what that starts later, and cannot be undone: so it is set up while there is
+only one thread.
 """
 
 from __future__ import annotations
@@ -22,53 +22,53 @@ from tunnel.errors import describe_os_error
 from tunnel.sandbox.rules import Needs, Ruleset, build_ruleset, interpreter_paths
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
-_SET_NO_NEW_PRIVS = 38  # prctl(2); without it only root may restrict itself
+_SET_NO_NEW_PRIVS = 38  # prctl(2); required unless the process is root
 _PATH_BENEATH, _NET_PORT = 1, 2
 _VERSION_FLAG = 1
 
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
 _REMOVE_DIR, _REMOVE_FILE, _MAKE_SOCK = 1 << 4, 1 << 5, 1 << 9
 _REFER, _TRUNCATE, _IOCTL_DEV = 1 << 13, 1 << 14, 1 << 15
-_FILE_RIGHTS: Final = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV  # the others are a directory's
+_FILE_RIGHTS: Final = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV  # the others apply to directories only
 _READ: Final = _EXECUTE | _READ_FILE | _READ_DIR
-_SOCKET_PLACE: Final = _REMOVE_DIR | _REMOVE_FILE | _MAKE_SOCK
+_SOCKET_DIRECTORY: Final = _REMOVE_DIR | _REMOVE_FILE | _MAKE_SOCK
 _BIND, _CONNECT = 1 << 0, 1 << 1
-_ABSTRACT_SOCKETS, _SIGNALS = 1 << 0, 1 << 1  # scopes: what leaves the confined processes
+_ABSTRACT_SOCKETS, _SIGNALS = 1 << 0, 1 << 1  # scopes: access to processes outside of the domain
 FIRST_WITH_SCOPES = 6
 _FIRST_WITH_NET = 4
-# The rights that each version of the interface added; what a kernel does not know it cannot deny.
+# The rights that each ABI version added; a kernel cannot deny a right that it does not have.
 _FS_RIGHTS = {1: (1 << 13) - 1, 2: _REFER, 3: _TRUNCATE, 5: _IOCTL_DEV}
 _NET_RIGHTS = {_FIRST_WITH_NET: _BIND | _CONNECT}
-_ABSENT = {errno.ENOSYS, errno.EOPNOTSUPP}  # not built in, or not switched on at boot
+_ABSENT = {errno.ENOSYS, errno.EOPNOTSUPP}  # not built in, or disabled at boot
 
-_HOME = str(Path(__file__).parents[2])  # where this package is found: by its name, so the directory must be listed
-_LIBRARIES = ("trio", "cryptography", "OpenSSL", "grpc")  # parts of which are imported late, wherever they are installed
+_HOME = str(Path(__file__).parents[2])  # the directory that contains this package; imports list it
+_LIBRARIES = ("trio", "cryptography", "OpenSSL", "grpc")  # parts of them are imported late
 
 
 class Kernel(Protocol):
-    """The system calls; each raises OSError."""
+    """The Landlock system calls; each raises OSError."""
 
     def thread_count(self) -> int:
-        """How many threads this process has, whoever started them."""
+        """Return the number of threads of this process."""
 
     def version(self) -> int:
-        """The newest version of the interface that the kernel has."""
+        """Return the ABI version of the kernel."""
 
     def create_ruleset(self, fs_rights: int, net_rights: int, scopes: int) -> int:
-        """A descriptor of rules that deny these rights wherever they do not allow them, and these scopes."""
+        """Return the descriptor of a new ruleset that handles these rights and scopes."""
 
     def allow_path(self, ruleset: int, rights: int, path: int) -> None:
-        """Allow rights below the file of a descriptor."""
+        """Allow rights on the file of a descriptor and below it."""
 
     def allow_port(self, ruleset: int, rights: int, port: int) -> None:
         """Allow rights on a TCP port."""
 
     def restrict(self, ruleset: int) -> None:
-        """Keep this thread to the rules, and what it starts."""
+        """Restrict this thread, and what it starts later, to the ruleset."""
 
 
 class Linux:
-    """The kernel that we run on."""
+    """The system calls of the running kernel."""
 
     def __init__(self) -> None:
         self._libc = ctypes.CDLL(None, use_errno=True)
@@ -80,7 +80,7 @@ class Linux:
         return self._call(_CREATE_RULESET, None, 0, _VERSION_FLAG)
 
     def create_ruleset(self, fs_rights: int, net_rights: int, scopes: int) -> int:
-        attributes = struct.pack("=QQQ", fs_rights, net_rights, scopes)  # an older kernel takes it if its end is 0
+        attributes = struct.pack("=QQQ", fs_rights, net_rights, scopes)  # an older kernel requires unknown fields to be 0
         return self._call(_CREATE_RULESET, attributes, len(attributes), 0)
 
     def allow_path(self, ruleset: int, rights: int, path: int) -> None:
@@ -94,9 +94,9 @@ class Linux:
         self._call(_RESTRICT_SELF, ruleset, 0)
 
     def _call(self, number: int, *arguments: int | bytes | None) -> int:
-        # Each argument of a system call is a whole register: an int would leave half of it undefined.
-        words = [ctypes.c_long(argument) if isinstance(argument, int) else argument for argument in arguments]
-        return self._check(self._libc.syscall(ctypes.c_long(number), *words))
+        # Each argument is a full register: a C int would leave its upper half undefined.
+        values = [ctypes.c_long(argument) if isinstance(argument, int) else argument for argument in arguments]
+        return self._check(self._libc.syscall(ctypes.c_long(number), *values))
 
     def _check(self, result: int) -> int:
         if result < 0:
@@ -105,32 +105,34 @@ class Linux:
         return result
 
 
-def set_up(needs: Needs, environ: Mapping[str, str], write: Callable[[str], None], kernel: Kernel | None = None) -> None:
-    """Restrict this process to what it needs, as far as the kernel can; says how that went, and goes on in any case."""
+def apply_landlock(
+    needs: Needs, environ: Mapping[str, str], write: Callable[[str], None], kernel: Kernel | None = None
+) -> None:
+    """Restrict this process to what it needs, as far as the kernel supports it; a failure is logged and not fatal."""
     write("setting up landlock rules to limit process privileges")
     try:
-        version = restrict(build_ruleset(needs, environ, our_paths()), kernel or Linux())
+        version = restrict(build_ruleset(needs, environ, program_paths()), kernel or Linux())
     except OSError as error:
-        why = "this kernel does not offer it" if error.errno in _ABSENT else describe_os_error(error)
-        write(f"warning: unable to set up landlock: {why}")
+        problem = "not supported by the kernel" if error.errno in _ABSENT else describe_os_error(error)
+        write(f"warning: unable to set up landlock: {problem}")
         return
     if version < _FIRST_WITH_NET:
         write("note: kernel does not support landlock net rules, sandboxing will be limited")
 
 
 def restrict(rules: Ruleset, kernel: Kernel) -> int:
-    """Keep this process to `rules`; the version of the interface that was there. Raises OSError, and nothing is denied then."""
+    """Restrict this process to `rules` and return the ABI version; raises OSError, and then nothing is restricted."""
     threads = kernel.thread_count()
     if threads != 1:
-        raise OSError(errno.EBUSY, f"{threads} threads run, and only one of them would be restricted")
+        raise OSError(errno.EBUSY, f"{threads} threads are running, only one would be restricted")
     version = kernel.version()
-    fs_rights, net_rights = _known(_FS_RIGHTS, version), _known(_NET_RIGHTS, version)
+    fs_rights, net_rights = _supported_rights(_FS_RIGHTS, version), _supported_rights(_NET_RIGHTS, version)
     ruleset = kernel.create_ruleset(fs_rights, net_rights, _scopes(rules) if version >= FIRST_WITH_SCOPES else 0)
     try:
         _allow_paths(kernel, ruleset, rules.readable, _READ)
         _allow_paths(kernel, ruleset, rules.writable, fs_rights)
-        _allow_paths(kernel, ruleset, rules.socket_places, _SOCKET_PLACE)
-        _allow_paths(kernel, ruleset, (_HOME,), _READ_DIR)  # it may be a checkout, which nobody is to read
+        _allow_paths(kernel, ruleset, rules.socket_directories, _SOCKET_DIRECTORY)
+        _allow_paths(kernel, ruleset, (_HOME,), _READ_DIR)  # listing only: it may be a source checkout
         if net_rights:
             _allow_ports(kernel, ruleset, rules)
         kernel.restrict(ruleset)
@@ -139,33 +141,33 @@ def restrict(rules: Ruleset, kernel: Kernel) -> int:
     return version
 
 
-def our_paths() -> list[str]:
-    """Where this interpreter, this package and its libraries are loaded from."""
+def program_paths() -> list[str]:
+    """Return the directories of this interpreter, this package and its libraries."""
     packages = [Path(__file__).parents[1], Path(os.path.realpath(sys.executable)).parent]
     for name in _LIBRARIES:
-        with suppress(ValueError):  # a module of this name without a place
+        with suppress(ValueError):  # a module without a spec
             spec = importlib.util.find_spec(name)
             if spec is not None and spec.origin is not None:
                 packages.append(Path(spec.origin).parents[1])
     here = ""
-    with suppress(OSError):  # the current directory may be gone
+    with suppress(OSError):  # the current directory may have been removed
         here = os.getcwd()
     prefixes = (sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix)
     return interpreter_paths(prefixes, sys.path, map(str, packages), os.path.expanduser("~"), here)
 
 
 def explain_denial(error: BaseException | None) -> str:
-    """What to do about a file that Landlock has denied, as far as this is the reason for `error`; else nothing."""
+    """Return advice to append to `error` if Landlock denied the file, else ""."""
     while error is not None and not isinstance(error, PermissionError):
         error = error.__cause__
     if error is None or not isinstance(error.filename, str | bytes):
         return ""
     path = os.fsdecode(error.filename)
-    if not os.access(path, os.R_OK, effective_ids=True):  # the file's mode denies it too; Landlock denies no access(2)
+    if not os.access(path, os.R_OK, effective_ids=True):  # the mode denies access too; access(2) ignores Landlock
         return ""
     return (
-        f"; Landlock denies {os.path.realpath(path)!a}, which no flag led to at the start: restart to allow it, keep the file "
-        "in a directory of its own, or use --disable-landlock"
+        f"; Landlock denies {os.path.realpath(path)!a}, which was not part of the configuration at start: restart to allow it, "
+        "keep the file in a directory of its own, or use --disable-landlock"
     )
 
 
@@ -173,7 +175,7 @@ def _scopes(rules: Ruleset) -> int:
     return (0 if rules.may_dial_abstract else _ABSTRACT_SOCKETS) | (0 if rules.may_signal_others else _SIGNALS)
 
 
-def _known(rights: Mapping[int, int], version: int) -> int:
+def _supported_rights(rights: Mapping[int, int], version: int) -> int:
     return sum(bits for first, bits in rights.items() if first <= version)
 
 
@@ -182,12 +184,12 @@ def _allow_paths(kernel: Kernel, ruleset: int, paths: tuple[str, ...], rights: i
         try:
             descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError, PermissionError):
-            continue  # what cannot be reached now is not needed
+            continue  # a path that is not accessible now is not needed
         try:
             is_directory = stat.S_ISDIR(os.fstat(descriptor).st_mode)
-            asked = rights if is_directory else rights & _FILE_RIGHTS
-            if asked:
-                kernel.allow_path(ruleset, asked, descriptor)
+            applicable = rights if is_directory else rights & _FILE_RIGHTS
+            if applicable:
+                kernel.allow_path(ruleset, applicable, descriptor)
         finally:
             os.close(descriptor)
 

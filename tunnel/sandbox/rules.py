@@ -1,8 +1,7 @@
-"""Which files and ports a process needs, from what its flags and its environment name.
+"""The files and ports that a process needs, from its flags and its environment.
 
-Knows where a system keeps what every program reads, and where an interpreter keeps itself; must not know how a kernel is told.
-A path that does not exist is listed all the same: whoever tells the kernel leaves it out. Nothing is ever needed for a socket
-that is dialled by its path, nor for one that was handed over.
+Paths that do not exist are listed too, and skipped when the ruleset is applied. Dialling a Unix socket by its path, or using an
+inherited socket, needs no rule.
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ from tunnel.net.address import Address, ListenAddress, TcpAddress, UnixAddress
 WRITABLE = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty")
 READABLE = (
     "/proc/self",
-    # What the C library, OpenSSL and we ask the kernel for; the rest of /proc/sys is for administrators.
+    # Read by the C library, OpenSSL and this program; the rest of /proc/sys is for administrators.
     *("/proc/cpuinfo", "/proc/filesystems", "/proc/meminfo", "/proc/stat", "/proc/version"),
     *("/proc/sys/crypto/fips_enabled", "/proc/sys/kernel/overflowuid", "/proc/sys/net/core/somaxconn"),
     "/proc/sys/vm/overcommit_memory",
     *("/sys/devices/system", "/sys/fs/cgroup", "/sys/kernel/mm"),
     *("/usr/share/zoneinfo", "/usr/lib/zoneinfo", "/usr/share/lib/zoneinfo", "/usr/lib/locale/TZ"),
-    # Certificates of the system and OpenSSL's configuration, without the private keys beside them.
+    # Certificates of the system and the configuration of OpenSSL, without the private keys next to them.
     *("/etc/ssl/certs", "/etc/ssl/cert.pem", "/etc/ssl/ca-bundle.pem", "/etc/ssl/openssl.cnf", "/etc/ca-certificates"),
     *(
         "/etc/pki/tls/certs",
@@ -37,13 +36,13 @@ READABLE = (
     *("/etc/crypto-policies", "/usr/share/crypto-policies"),
     *("/usr/share/ca-certificates", "/usr/local/share/ca-certificates", "/usr/local/share/certs", "/usr/share/pki"),
     *("/var/lib/ca-certificates", "/usr/local/ssl", "/usr/local/etc/ssl"),
-    # Shared libraries: name service plug-ins and extension modules are loaded late.
+    # Shared libraries: name service modules and extension modules are loaded late.
     *("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/ld.so.preload"),
     *("/lib", "/lib32", "/lib64", "/libx32", "/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/libx32"),
     *("/usr/local/lib", "/usr/local/lib64", "/nix/store", "/gnu/store"),
     *("/etc/python3", f"/etc/python{sys.version_info.major}.{sys.version_info.minor}"),
 )
-# Read one by one and not by their directory, which holds /etc/shadow; each may be a link to a directory of its own.
+# Allowed one by one, because their directory contains /etc/shadow; each may be a symbolic link.
 _SYSTEM_FILES = (
     *(
         "/etc/resolv.conf",
@@ -58,14 +57,14 @@ _SYSTEM_FILES = (
 )
 _ETC = "/etc"
 _SHADOW = "/etc/shadow"
-# Directories of everybody: of a file that a flag names in one of them, the file is allowed and nothing beside it.
+# Shared directories: a file of a flag in one of them is allowed alone, without its directory.
 SHARED = frozenset(
     (
         *("/", "/dev", "/etc", "/home", "/proc", "/run", "/sys", "/usr", "/var", "/var/lib", "/var/run"),
-        *("/dev/shm", "/tmp", "/var/tmp"),  # noqa: S108  # nothing is made there
+        *("/dev/shm", "/tmp", "/var/tmp"),  # noqa: S108  # nothing is created there
     )
 )
-_MEMORY = "/dev/shm"  # noqa: S108  # where the evaluator of a policy makes its directory
+_MEMORY = "/dev/shm"  # noqa: S108  # the policy evaluator creates its directory here
 _FILES_IN_ENVIRONMENT = ("SSL_CERT_FILE",)
 _DIRECTORIES_IN_ENVIRONMENT = ("SSL_CERT_DIR", "LD_LIBRARY_PATH")
 _PROXIES_IN_ENVIRONMENT = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
@@ -75,19 +74,19 @@ _PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What the flags name. Ports are what the kernel can be told; whose they are, it cannot."""
+    """What the flags name. The kernel can restrict ports, but not hosts."""
 
-    files: tuple[str, ...] = ()  # read now, and again at each reload
-    directories: tuple[str, ...] = ()  # written to; they must exist by now
+    files: tuple[str, ...] = ()  # read at start and at each reload
+    directories: tuple[str, ...] = ()  # written to; they must exist already
     listens: tuple[ListenAddress, ...] = ()
     dials: tuple[Address, ...] = ()
-    urls: tuple[str, ...] = ()  # asked by HTTP
-    private: tuple[str, ...] = ()  # directories of this process alone, which are removed at the end
-    has_policy: bool = False  # evaluators run beside this process
-    has_command: bool = False  # so does a command, whose process began before the confinement
+    urls: tuple[str, ...] = ()  # requested by HTTP
+    private: tuple[str, ...] = ()  # private directories, removed at exit
+    has_policy: bool = False  # evaluator processes run
+    has_command: bool = False  # a command runs; its process was started before the confinement
 
-    def joined(self, other: Needs) -> Needs:
-        """What two need in one process."""
+    def union(self, other: Needs) -> Needs:
+        """Return the needs of both, for one process."""
         return Needs(
             self.files + other.files,
             self.directories + other.directories,
@@ -102,15 +101,15 @@ class Needs:
 
 @dataclass(frozen=True, slots=True)
 class Ruleset:
-    """What stays allowed: directories (or files) with all that is below them, and TCP ports."""
+    """What is allowed: directories (or files) with everything below them, and TCP ports."""
 
     readable: tuple[str, ...]
     writable: tuple[str, ...]
-    socket_places: tuple[str, ...]  # where sockets are made, and sockets and empty directories removed
+    socket_directories: tuple[str, ...]  # where sockets are created, and sockets and empty directories removed
     bind_ports: tuple[int, ...]
     connect_ports: tuple[int, ...]
-    may_signal_others: bool  # processes that are not kept to these rules
-    may_dial_abstract: bool  # sockets of such processes, by a name that is no path
+    may_signal_others: bool  # processes outside of this confinement
+    may_dial_abstract: bool  # abstract sockets of such processes
 
 
 def build_ruleset(
@@ -122,9 +121,9 @@ def build_ruleset(
     find_service: Callable[[str, str], int] = socket.getservbyname,
     reads_shadow: bool | None = None,
 ) -> Ruleset:
-    """Everything that `needs`, the environment and the interpreter's own directories amount to.
+    """Return the ruleset for `needs`, the environment and the directories of the interpreter.
 
-    `reads_shadow` says whether the process can read /etc/shadow otherwise.
+    `reads_shadow` tells whether the process could otherwise read /etc/shadow.
     """
     reads_shadow = can_read_shadow() if reads_shadow is None else reads_shadow
     files = [*needs.files, *(environ.get(name, "") for name in _FILES_IN_ENVIRONMENT)]
@@ -133,9 +132,11 @@ def build_ruleset(
     urls = [*needs.urls, *(environ.get(name, "") for name in _PROXIES_IN_ENVIRONMENT)]
     connect = {_DNS, *_ports(needs.dials, find_service), *_url_ports(urls)}
     return Ruleset(
-        readable=_paths([*READABLE, *_etc(follow, reads_shadow), *processes, *interpreter, *_around(files, follow), *listed]),
+        readable=_paths(
+            [*READABLE, *_etc(follow, reads_shadow), *processes, *interpreter, *_parents_of(files, follow), *listed]
+        ),
         writable=_paths([*WRITABLE, *needs.directories, *needs.private, *([_MEMORY] if needs.has_policy else [])]),
-        socket_places=_paths(_socket_places(needs, follow)),
+        socket_directories=_paths(_socket_directories(needs, follow)),
         bind_ports=tuple(sorted(set(_ports(needs.listens, find_service)))),
         connect_ports=tuple(sorted(connect)),
         may_signal_others=needs.has_command,
@@ -144,18 +145,18 @@ def build_ruleset(
 
 
 def can_read_shadow() -> bool:
-    """Whether the kernel would let this process read the passwords of the system: most often, whether it is root."""
+    """Return whether this process can read /etc/shadow, which usually means that it is root."""
     return os.access(_SHADOW, os.R_OK, effective_ids=True)
 
 
 def _etc(follow: Callable[[str], str], reads_shadow: bool) -> Iterator[str]:
-    """What is read of /etc: by a process that can read passwords only files by name, which are not found once replaced."""
+    """Yield the readable parts of /etc: only single files, not their replacements, if the process can read /etc/shadow."""
     yield from (() if reads_shadow else (_ETC,))
     yield from _SYSTEM_FILES
-    yield from _around(_SYSTEM_FILES, follow)
+    yield from _parents_of(_SYSTEM_FILES, follow)
 
 
-def _socket_places(needs: Needs, follow: Callable[[str], str]) -> Iterator[str]:
+def _socket_directories(needs: Needs, follow: Callable[[str], str]) -> Iterator[str]:
     for address in needs.listens:
         if isinstance(address, UnixAddress) and not address.path.startswith("@"):
             yield from _parents(address.path, follow)
@@ -170,29 +171,29 @@ def _dials_abstract(needs: Needs, environ: Mapping[str, str]) -> bool:
 def interpreter_paths(
     prefixes: Iterable[str], search: Iterable[str], packages: Iterable[str], home: str, here: str
 ) -> list[str]:
-    """Where modules are loaded from; a user's home and the current directory are not, unless `packages` names them.
+    """Return the directories of modules, without the home and the current directory unless `packages` contains them.
 
-    `prefixes` are the interpreter's (`sys.prefix`), `search` is `sys.path`, `packages` the directories of what must be found.
+    `prefixes` are those of the interpreter (`sys.prefix`), `search` is `sys.path`, `packages` are required directories.
     """
     paths = [os.path.join(prefix, part) for prefix in prefixes for part in ("bin", "lib", "lib64", "pyvenv.cfg")]
     private = [os.path.realpath(path) for path in (home, here) if path]
-    found = [path for path in search if os.path.isabs(path)]  # what is no path belongs to a hook
-    paths += [path for path in found if not any(_is_above(os.path.realpath(path), one) for one in private)]
+    found = [path for path in search if os.path.isabs(path)]  # other entries belong to import hooks
+    paths += [path for path in found if not any(_contains(os.path.realpath(path), one) for one in private)]
     return [*paths, *packages]
 
 
-def _is_above(path: str, other: str) -> bool:
+def _contains(path: str, other: str) -> bool:
     return os.path.commonpath([path, other]) == path
 
 
 def _parents(path: str, follow: Callable[[str], str]) -> tuple[str, str]:
-    """The directory of a file, and of what it is a link to."""
+    """Return the directory of a file, and that of the target if it is a symbolic link."""
     whole = os.path.abspath(path)
     return os.path.dirname(whole), os.path.dirname(follow(whole))
 
 
-def _around(files: Iterable[str], follow: Callable[[str], str]) -> Iterator[str]:
-    """The directories of each file, since a reload may find another file there; of a shared directory the file alone."""
+def _parents_of(files: Iterable[str], follow: Callable[[str], str]) -> Iterator[str]:
+    """Yield the directories of each file, because a reload may find a new file there; in a shared directory only the file."""
     for path in filter(None, files):
         whole = os.path.abspath(path)
         for found, directory in zip((whole, follow(whole)), _parents(path, follow), strict=True):
@@ -204,7 +205,7 @@ def _paths(paths: Iterable[str]) -> tuple[str, ...]:
 
 
 def _ports(addresses: Iterable[ListenAddress], find_service: Callable[[str, str], int]) -> Iterator[int]:
-    """The port of each TCP address; 0, which asks for a free one, is a port like any other here."""
+    """Yield the port of each TCP address; 0, which means a free port, is included."""
     for address in addresses:
         if isinstance(address, TcpAddress):
             if address.port.isascii() and address.port.isdigit():
@@ -213,11 +214,11 @@ def _ports(addresses: Iterable[ListenAddress], find_service: Callable[[str, str]
             try:
                 yield find_service(address.port, "tcp")
             except (OSError, UnicodeError):
-                continue  # whoever opens it will say so
+                continue  # opening it reports the error
 
 
 def _url_ports(urls: Iterable[str]) -> Iterator[int]:
-    """The port of each URL; one that cannot be read is for its user to refuse."""
+    """Yield the port of each URL; an invalid URL is skipped."""
     for url in urls:
         try:
             parts = urlsplit(url if "://" in url else f"http://{url}") if url else None

@@ -25,7 +25,7 @@ from tunnel.child.signal_probe import SignalProbe
 from tunnel.child.signals import SignalThread, block
 from tunnel.child.spawn_launcher import SpawnLauncher
 from tunnel.errors import CommandError
-from tunnel.sandbox.landlock import set_up
+from tunnel.sandbox.landlock import apply_landlock
 from tunnel.sandbox.rules import Needs
 
 
@@ -94,7 +94,7 @@ def change() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     kept.extend(socket.socketpair())
-    set_up(Needs(has_command=True), os.environ, lambda _: None)  # Landlock, where the kernel has it
+    apply_landlock(Needs(has_command=True), os.environ, lambda _: None)  # Landlock, where the kernel has it
     threading.Thread(target=hold, daemon=True).start()
 
 

@@ -1,7 +1,6 @@
-"""Which socket hands out which identities, and what it says at a moment.
+"""The state of the development Workload API: entries, authorities and federation, and the messages made from them.
 
-Knows entries, authorities and federation, and makes the messages from them; must not know threads, gRPC or the time. It
-has one owner, who calls it from one thread at a time.
+It is not thread-safe: its owner calls it from one thread at a time.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from tunnel.spiffe.messages import (
 )
 
 
-class Plan:
+class IssuingState:
     """The registered entries with their current SVIDs, and the authorities that sign them."""
 
     def __init__(self, issuing: Issuing) -> None:
@@ -39,7 +38,7 @@ class Plan:
         self._svids: dict[WorkloadEndpoint, dict[Entry, IssuedSvid]] = {}
 
     def authority(self, trust_domain: TrustDomain, now: datetime) -> Authority:
-        """The authority of a trust domain, made when it is first asked for."""
+        """Return the authority of a trust domain; it is created at the first call."""
         if trust_domain not in self._authorities:
             self._authorities[trust_domain] = Authority(
                 trust_domain,
@@ -52,11 +51,11 @@ class Plan:
         return self._authorities[trust_domain]
 
     def register(self, endpoint: WorkloadEndpoint, entry: Entry, now: datetime) -> None:
-        """Hand out one more identity; the order of registration is the order in the message."""
+        """Add an identity; the order of registration is the order in messages."""
         self._svids.setdefault(endpoint, {})[entry] = self._issue(entry, now)
 
     def unregister(self, endpoint: WorkloadEndpoint, entry: Entry) -> None:
-        """Take an identity away."""
+        """Remove an identity."""
         del self._svids[endpoint][entry]
 
     def federate(self, domains: Iterable[TrustDomain], now: datetime) -> None:
@@ -67,7 +66,7 @@ class Plan:
             self.authority(domain, now)
 
     def unfederate(self, domains: Iterable[TrustDomain]) -> None:
-        """Take back what `federate` gave for the same `domains`."""
+        """Undo `federate` for the same `domains`."""
         self._federations.discard(frozenset(domains))
 
     def renew(self, now: datetime) -> None:
@@ -77,14 +76,14 @@ class Plan:
                 svids[entry] = self._issue(entry, now)
 
     def prepare(self, now: datetime) -> None:
-        """Put each trust domain's next authority into its bundle."""
+        """Add the next authority of each trust domain to its bundle."""
         for authority in self._authorities.values():
             authority.prepare(now)
         for jwt_authority in self._jwt_authorities.values():
             jwt_authority.prepare()
 
     def activate(self, now: datetime) -> None:
-        """Let the prepared authorities sign, and renew all SVIDs: nobody holds one of an authority that goes next."""
+        """Sign with the prepared authorities, and renew all SVIDs, so that none depends on an old authority."""
         for authority in self._authorities.values():
             authority.activate()
         for jwt_authority in self._jwt_authorities.values():
@@ -92,18 +91,18 @@ class Plan:
         self.renew(now)
 
     def drop_old(self) -> None:
-        """Take the authorities that sign no more out of the bundles."""
+        """Remove the old authorities from the bundles."""
         for authority in self._authorities.values():
             authority.drop_old()
         for jwt_authority in self._jwt_authorities.values():
             jwt_authority.drop_old()
 
     def issued(self, endpoint: WorkloadEndpoint) -> tuple[IssuedSvid, ...]:
-        """The SVIDs of one socket, the default first."""
+        """Return the SVIDs of a socket, the default first."""
         return tuple(self._svids.get(endpoint, {}).values())
 
     def svid_message(self, endpoint: WorkloadEndpoint) -> bytes | None:
-        """What `FetchX509SVID` answers; None without an identity."""
+        """Return the response to `FetchX509SVID`; None without an identity."""
         svids = self._svids.get(endpoint)
         if not svids:
             return None
@@ -113,14 +112,14 @@ class Plan:
         return encode_x509_svid_response(X509SvidResponse(entries, (), self._bundles(federated)))
 
     def bundles_message(self, endpoint: WorkloadEndpoint) -> bytes | None:
-        """What `FetchX509Bundles` answers; None without an identity."""
+        """Return the response to `FetchX509Bundles`; None without an identity."""
         known = self._known(endpoint)
         return encode_x509_bundles_response(BundlesResponse(self._bundles(known))) if known else None
 
     def jwt_svids(
         self, endpoint: WorkloadEndpoint, audience: Sequence[str], wanted: SpiffeId | None, now: datetime
     ) -> tuple[JwtSvidEntry, ...]:
-        """A new token for each identity of a socket, or for the one that is wanted."""
+        """Issue a token for each identity of a socket, or for the requested one."""
         return tuple(
             JwtSvidEntry(str(entry.spiffe_id), self._issue_token(entry, audience, now), entry.hint)
             for entry in self._svids.get(endpoint, {})
@@ -128,13 +127,13 @@ class Plan:
         )
 
     def jwt_bundles_message(self, endpoint: WorkloadEndpoint) -> bytes | None:
-        """What `FetchJWTBundles` answers; None without an identity."""
+        """Return the response to `FetchJWTBundles`; None without an identity."""
         known = self._known(endpoint)
         bundles = {str(SpiffeId(domain, "")): self._jwt_authorities[domain].bundle for domain in sorted(known)}
         return encode_jwt_bundles_response(bundles) if bundles else None
 
     def check_signature(self, endpoint: WorkloadEndpoint, token: Token, spiffe_id: SpiffeId) -> None:
-        """The token is signed by its own trust domain's authority, which the socket's workloads know; raises TokenError."""
+        """Verify that the authority of its trust domain, whose bundle the socket has, signed the token; raises TokenError."""
         trust_domain = spiffe_id.trust_domain
         if trust_domain not in self._known(endpoint):
             raise TokenError(TokenFault.UNKNOWN_TRUST_DOMAIN, f'no keys found for trust domain "{trust_domain}"')
