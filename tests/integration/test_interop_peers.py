@@ -22,12 +22,12 @@ from tests.support.stock_proxies import CLIENTS, SERVERS
 
 KINDS = ["rsa", "p256", "ed25519"]
 VERSIONS = ["1.2", "1.3"]
-SAID = b"there and back" * 5000
+PAYLOAD = b"there and back" * 5000
 CLOSED = r"\[forwarded 68.4 KiB, returned 68.4 KiB, .* end=closed$"  # and no other connection's line
 
 
-class Stage(FileIdentities):
-    """A server proxy and a client's files for each kind of key, in front of an echo."""
+class InteropPeers(FileIdentities):
+    """A server proxy and client files for each type of key, and an echo backend."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
@@ -52,23 +52,23 @@ class Stage(FileIdentities):
 
 
 def answer_http(connection) -> None:
-    """One answer to whatever is asked."""
+    """Answer one HTTP request."""
     while b"\r\n\r\n" not in connection.recv(65536):
         pass
-    connection.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + SAID)
+    connection.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + PAYLOAD)
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    with closing(Stage(tmp_path_factory.mktemp("stage"))) as stage:
-        yield stage
+def peers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InteropPeers]:
+    with closing(InteropPeers(tmp_path_factory.mktemp("peers"))) as peers:
+        yield peers
 
 
 def converse(where: tuple[str, int] | str, *, has_half_close: bool) -> None:
-    """Much there and back, and what comes after our end."""
+    """Exchange data in both directions, and data after a half-close."""
     with connect(where) as plain:
-        plain.sendall(SAID)
-        assert receive_exactly(plain, len(SAID)) == SAID
+        plain.sendall(PAYLOAD)
+        assert receive_exactly(plain, len(PAYLOAD)) == PAYLOAD
         plain.sendall(b"the last")
         if has_half_close:
             plain.shutdown(1)
@@ -83,10 +83,10 @@ def converse(where: tuple[str, int] | str, *, has_half_close: bool) -> None:
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("client", CLIENTS)
-def test_a_stock_proxy_reaches_our_server(stage: Stage, client: str, kind: str, version: str) -> None:
-    proxy = stage.server_of(kind)
+def test_a_stock_proxy_reaches_our_server(peers: InteropPeers, client: str, kind: str, version: str) -> None:
+    proxy = peers.server_of(kind)
     since = len(proxy.lines)
-    peer, where = CLIENTS[client](stage, proxy.target, stage.files_of("client", kind), stage.pki.cacert, version)
+    peer, where = CLIENTS[client](peers, proxy.target, peers.files_of("client", kind), peers.pki.cacert, version)
     converse(where, has_half_close=client != "stunnel")
     proxy.wait_for(r"closed pipe: tcp:\S+ \[CN=client\] .*" + CLOSED, since)
     peer.stop()
@@ -94,11 +94,11 @@ def test_a_stock_proxy_reaches_our_server(stage: Stage, client: str, kind: str, 
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("kind", [*KINDS, "p384"])
-def test_openssl_reaches_our_server(stage: Stage, kind: str, version: str) -> None:
-    proxy = stage.server_of(kind)
+def test_openssl_reaches_our_server(peers: InteropPeers, kind: str, version: str) -> None:
+    proxy = peers.server_of(kind)
     since = len(proxy.lines)
-    flags = f"-tls{version.replace('.', '_')}", "-CAfile", str(stage.pki.cacert), "-verify_return_error"
-    client = s_client(stage, proxy.address, stage.files_of("client", kind), *flags, "-servername", "localhost")
+    flags = f"-tls{version.replace('.', '_')}", "-CAfile", str(peers.pki.cacert), "-verify_return_error"
+    client = s_client(peers, proxy.address, peers.files_of("client", kind), *flags, "-servername", "localhost")
     client.say("ping")
     client.wait_for("^ping$")
     client.say("Q")
@@ -110,13 +110,13 @@ def test_openssl_reaches_our_server(stage: Stage, kind: str, version: str) -> No
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_curl_reaches_our_server(stage: Stage, kind: str, version: str) -> None:
-    proxy = stage.server_of(kind, stage.http.target)
-    files, maximum = stage.files_of("client", kind), ("--tlsv1.2", "--tls-max", version)
-    argv = ["--cacert", str(stage.pki.cacert), "--cert", str(files.chain), "--key", str(files.key), *maximum]
+def test_curl_reaches_our_server(peers: InteropPeers, kind: str, version: str) -> None:
+    proxy = peers.server_of(kind, peers.http.target)
+    files, maximum = peers.files_of("client", kind), ("--tlsv1.2", "--tls-max", version)
+    argv = ["--cacert", str(peers.pki.cacert), "--cert", str(files.chain), "--key", str(files.key), *maximum]
     url = f"https://localhost:{proxy.address[1]}/"
     done = subprocess.run([program("curl"), "-4sS", *argv, url], capture_output=True, timeout=LIMIT)
-    assert (done.stdout, done.stderr) == (SAID, b"")
+    assert (done.stdout, done.stderr) == (PAYLOAD, b"")
 
 
 # -- our client, stock servers
@@ -125,10 +125,10 @@ def test_curl_reaches_our_server(stage: Stage, kind: str, version: str) -> None:
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("server", SERVERS)
-def test_our_client_reaches_a_stock_proxy(stage: Stage, server: str, kind: str, version: str) -> None:
-    files, target = stage.files_of("server", kind), str(stage.echo_path)
-    peer, where = SERVERS[server](stage, target, files, stage.pki.cacert, version)
-    proxy = stage.call(where.replace("127.0.0.1", "localhost"), files=stage.files_of("client", kind))
+def test_our_client_reaches_a_stock_proxy(peers: InteropPeers, server: str, kind: str, version: str) -> None:
+    files, target = peers.files_of("server", kind), str(peers.echo_path)
+    peer, where = SERVERS[server](peers, target, files, peers.pki.cacert, version)
+    proxy = peers.call(where.replace("127.0.0.1", "localhost"), files=peers.files_of("client", kind))
     converse(proxy.address, has_half_close=server != "stunnel")
     proxy.wait_for(r"closed pipe: .* <-> tcp:\S+ \[CN=server\] .*" + CLOSED)
     assert proxy.stop() == 0
@@ -137,10 +137,10 @@ def test_our_client_reaches_a_stock_proxy(stage: Stage, server: str, kind: str, 
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("kind", [*KINDS, "p384"])
-def test_our_client_reaches_openssl(stage: Stage, kind: str, version: str) -> None:
-    flags = f"-tls{version.replace('.', '_')}", "-CAfile", str(stage.pki.cacert), "-verify_return_error"
-    server, port = s_server(stage, stage.files_of("server", kind), *flags)
-    proxy = stage.call(f"localhost:{port}", files=stage.files_of("client", kind))
+def test_our_client_reaches_openssl(peers: InteropPeers, kind: str, version: str) -> None:
+    flags = f"-tls{version.replace('.', '_')}", "-CAfile", str(peers.pki.cacert), "-verify_return_error"
+    server, port = s_server(peers, peers.files_of("server", kind), *flags)
+    proxy = peers.call(f"localhost:{port}", files=peers.files_of("client", kind))
     with connect(proxy.address) as plain:
         plain.sendall(b"ping\n")
         server.wait_for("^ping$")

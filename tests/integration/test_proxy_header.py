@@ -17,7 +17,7 @@ from tests.support.proxy_header_receivers import Receiver, haproxy, nginx
 from tests.support.tls_peer import TlsPeer
 from tests.support.workloads import CLIENT, Workloads
 
-REQUEST = b"GET / HTTP/1.1\r\nHost: told\r\nConnection: close\r\n\r\n"
+REQUEST = b"GET / HTTP/1.1\r\nHost: recorder\r\nConnection: close\r\n\r\n"
 MODES = ["conn", "tls", "tls-full", "spiffe"]
 SNI = "db.example"
 Open = Callable[[Path], AbstractContextManager[Receiver]]
@@ -63,9 +63,9 @@ def test_a_receiver_reads_who_is_calling(workloads: Workloads, tmp_path: Path, n
     receiver = workloads.enter(RECEIVERS[name](tmp_path))
     proxy = workloads.server(getattr(receiver, backend), f"--proxy-protocol-mode={mode}")
     answer, addresses = ask(workloads, proxy)
-    told = dict(zip(receiver.facts, answer.replace("|-", "|").split("|"), strict=True))
+    recorder = dict(zip(receiver.facts, answer.replace("|-", "|").split("|"), strict=True))
     expected = addresses | tls_facts(mode)
-    assert told == {fact: expected[fact] for fact in receiver.facts}
+    assert recorder == {fact: expected[fact] for fact in receiver.facts}
 
 
 def test_addresses_of_ipv6_are_read_as_such(workloads: Workloads, tmp_path: Path) -> None:
@@ -85,8 +85,8 @@ def test_an_address_of_ipv4_on_a_socket_for_both_is_read_as_ipv4(workloads: Work
     assert answer.split("|")[:4] == ["127.0.0.1", str(here[1]), "127.0.0.1", str(port)]
 
 
-class Told:
-    """A receiver of the test's own: keeps the header, as long as it says it is, and says back what is behind it."""
+class HeaderRecorder:
+    """A backend that records the PROXY header and echoes the payload."""
 
     def __init__(self) -> None:
         self.headers: list[bytes] = []
@@ -101,8 +101,8 @@ class Told:
 @pytest.mark.parametrize("mode", MODES)
 def test_behind_the_header_of_a_unix_listener_the_payload_is_whole(workloads: Workloads, tmp_path: Path, mode: str) -> None:
     """Not read by HAProxy: 2.6 resets every connection from a Unix socket, without TLVs too."""
-    told, front = Told(), tmp_path / "front"
-    target = workloads.enter(Backend(told.serve)).target
+    recorder, front = HeaderRecorder(), tmp_path / "front"
+    target = workloads.enter(Backend(recorder.serve)).target
     proxy = workloads.server(target, f"--proxy-protocol-mode={mode}", listen=f"unix:{front}")
     proxy.wait_for("listening for connections")
     with connect(str(front)) as sock:
@@ -110,15 +110,15 @@ def test_behind_the_header_of_a_unix_listener_the_payload_is_whole(workloads: Wo
         peer.shake_hands()
         peer.send(b"payload")
         assert peer.receive_exactly(12) == b"hellopayload"
-    (header,) = told.headers
+    (header,) = recorder.headers
     assert header[12:14] == b"\x21\x31"
     assert header[16:232] == b"@".ljust(108, b"\0") + str(front).encode().ljust(108, b"\0")[:108]
     assert (CLIENT.encode() in header[232:]) == (mode in ("spiffe", "tls-full")), "in the certificate or by itself"
 
 
 def test_the_header_comes_before_a_byte_was_said_and_holds_the_whole_certificate(workloads: Workloads) -> None:
-    told = Told()
-    proxy = workloads.server(workloads.enter(Backend(told.serve)).target, "--proxy-protocol-mode=tls-full")
+    recorder = HeaderRecorder()
+    proxy = workloads.server(workloads.enter(Backend(recorder.serve)).target, "--proxy-protocol-mode=tls-full")
     with connect(proxy.address) as sock:
         peer = TlsPeer(sock, workloads.identity(CLIENT))
         peer.shake_hands()
@@ -126,7 +126,7 @@ def test_the_header_comes_before_a_byte_was_said_and_holds_the_whole_certificate
         leaf = peer.tls.get_certificate()
     assert leaf is not None
     der = leaf.to_cryptography().public_bytes(Encoding.DER)
-    assert struct.pack("!BH", 0x28, len(der)) + der in told.headers[0]
+    assert struct.pack("!BH", 0x28, len(der)) + der in recorder.headers[0]
 
 
 def test_a_backend_that_resets_at_once_costs_one_line(workloads: Workloads) -> None:

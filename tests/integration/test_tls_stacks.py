@@ -159,8 +159,8 @@ def unsent_of(sock: socket.socket) -> int:
     return int(struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))[0])
 
 
-class Stage:
-    """One authority, the proxies, and each peer from its first case on."""
+class StackPeers:
+    """One authority, the proxies, and each peer, started at its first use."""
 
     def __init__(self, directory: Path) -> None:
         self.file_identities = FileIdentities(directory)
@@ -181,7 +181,7 @@ class Stage:
         return self._peers[stack, role]
 
     def forget(self, stack: str, role: str) -> None:
-        """Start a new peer next time: this one may be in the middle of something."""
+        """Stop this peer; the next use starts a new one."""
         self._peers.pop((stack, role)).process.close()
 
     def _proxy(self, target_port: int) -> Proxy:
@@ -204,24 +204,24 @@ class Stage:
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    with closing(Stage(tmp_path_factory.mktemp("stacks"))) as stage:
-        yield stage
+def peers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StackPeers]:
+    with closing(StackPeers(tmp_path_factory.mktemp("stacks"))) as peers:
+        yield peers
 
 
 @pytest.mark.parametrize("what", SCENARIOS)
 @pytest.mark.parametrize("version", ["1.2", "1.3"])
 @pytest.mark.parametrize("role", ["client", "server"])
 @pytest.mark.parametrize("stack", STACKS)
-def test_every_byte_and_end_arrives(stage: Stage, stack: str, role: str, version: str, what: str) -> None:
+def test_every_byte_and_end_arrives(peers: StackPeers, stack: str, role: str, version: str, what: str) -> None:
     scenario = scenario_of(stack, version, what)
-    peer = stage.peer(stack, role)
+    peer = peers.peer(stack, role)
     try:
-        with closing(stage.join(peer, version, scenario.peer)) as program:
+        with closing(peers.join(peer, version, scenario.peer)) as program:
             got = program.run(scenario.plain)
             theirs = program.peer_result or peer.result()
     except BaseException:
-        stage.forget(stack, role)
+        peers.forget(stack, role)
         raise
     assert got == expected(scenario.plain_gets, got)
     assert theirs == expected(scenario.peer_gets, theirs)
