@@ -1,4 +1,4 @@
-"""Admission is granted in one place of the source."""
+"""`Admitted` is constructed in one module only."""
 
 from __future__ import annotations
 
@@ -22,6 +22,6 @@ def test_admitted_is_made_by_the_authorizer_alone() -> None:
     assert {path: count for path, count in makers.items() if count} == {"authz/authorizer.py": 2}
 
 
-def test_a_construction_is_found_however_it_is_spelt() -> None:
+def test_every_form_of_a_construction_is_found() -> None:
     assert constructions("x = Admitted(peer, 'any')\ny = peer_module.Admitted(peer, rule='any')") == 2
     assert constructions("def f(a: Admitted) -> Admitted: return a") == 0

@@ -1,4 +1,4 @@
-"""Which names of a certificate are a host's."""
+"""The host names that a certificate is valid for."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MATCHES = [
 
 
 @pytest.mark.parametrize(("pattern", "hosts", "others"), MATCHES)
-def test_a_name_means_a_host(pattern: str, hosts: str, others: str) -> None:
+def test_a_dns_san_matches_a_host(pattern: str, hosts: str, others: str) -> None:
     wanted = [hosts] if " " in pattern else hosts.split()
     assert [host for host in wanted if not matches_host(pattern, host)] == []
     assert [host for host in others.split() if matches_host(pattern, host)] == []

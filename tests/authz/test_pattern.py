@@ -1,4 +1,4 @@
-"""Wildcards in ghostunnel's grammar: its own vectors, and whole segments whatever is matched."""
+"""URI patterns: ghostunnel's own vectors, and matching of whole segments."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_a_pattern_does_not_match(pattern: str, uri: str) -> None:
 
 
 @pytest.mark.parametrize("pattern", REJECTED)
-def test_a_pattern_that_means_nothing_is_refused(pattern: str) -> None:
+def test_an_invalid_pattern_is_refused(pattern: str) -> None:
     with pytest.raises(ConfigError):
         parse_pattern(pattern)
 

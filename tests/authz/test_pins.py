@@ -37,6 +37,6 @@ def test_a_pin_is_an_algorithm_and_a_digest(algorithm: str) -> None:
         ("sha256:" + encoded("sha256").replace("=", "!"), "sha256:"),
     ],
 )
-def test_what_is_no_pin_is_refused(text: str, why: str) -> None:
+def test_an_invalid_pin_is_refused(text: str, why: str) -> None:
     with pytest.raises(ConfigError, match=why):
         parse_pin(text)

@@ -1,4 +1,4 @@
-"""What each rule admits, seen from our own trust domain."""
+"""The peers that each access rule matches, with and without a trust domain."""
 
 from __future__ import annotations
 
@@ -134,13 +134,13 @@ def test_under_spiffe_a_rule_without_a_trust_domain_means_our_own(rule: Rule) ->
     assert not is_admitted(Authorizer((rule,), OWN), theirs)
 
 
-def test_only_a_policy_may_change_its_mind() -> None:
+def test_only_an_admission_by_a_policy_is_not_cached() -> None:
     for rule, lasts in ((AnyRule(), True), (PolicyRule("q", bool), False)):
         assert Authorizer((rule,), None).decide(CERTIFICATE).is_cacheable is lasts
         assert Authorizer((rule,), None).is_slow() is not lasts
 
 
-def test_a_refusal_says_what_scripts_look_for() -> None:
+def test_a_refusal_keeps_the_text_of_ghostunnel() -> None:
     with pytest.raises(PeerDenied, match="unauthorized: invalid principal, or principal not allowed"):
         Authorizer((CommonNameRule("z"),), None).decide(CERTIFICATE)
 
@@ -156,7 +156,7 @@ def test_a_refusal_says_what_scripts_look_for() -> None:
         (Peer(""), "unnamed"),
     ],
 )
-def test_a_peer_has_one_harmless_word_in_the_log(who: Peer, word: str) -> None:
+def test_a_peer_is_one_escaped_word_in_the_log(who: Peer, word: str) -> None:
     assert str(who) == word
 
 
@@ -174,7 +174,7 @@ def test_rules_are_joined_by_or_and_the_first_that_admits_is_named() -> None:
     assert authorizer.decide(peer(DEEP)).rule == "any"
 
 
-def test_a_peer_whom_no_rule_admits_is_refused() -> None:
+def test_a_peer_without_a_matching_rule_is_denied() -> None:
     authorizer = Authorizer((id_rule(OURS), TrustDomainRule(TrustDomain("c.test"))), OWN)
     for uri in (THEIRS, DEEP):
         with pytest.raises(PeerDenied) as refused:

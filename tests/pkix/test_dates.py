@@ -45,6 +45,6 @@ def test_a_date_is_a_time_in_utc(tag: int, text: str, at: datetime) -> None:
         (0x0C, "20261122120005Z"),
     ],
 )
-def test_anything_else_is_no_date(tag: int, text: str) -> None:
+def test_any_other_text_is_not_a_date(tag: int, text: str) -> None:
     with pytest.raises(WireError):
         parse_time(DerValue(tag, text.encode(), b""))

@@ -1,4 +1,4 @@
-"""DER values that stand back to back are cut where they end, and nothing but WireError comes of anything else."""
+"""Consecutive DER values are split, and anything else raises only WireError."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_values_back_to_back_come_out_singly(values: tuple[bytes, ...]) -> None:
 
 
 @pytest.mark.parametrize(("blob", "reason"), BAD)
-def test_what_is_no_run_of_sequences_is_refused(blob: str, reason: WireFault) -> None:
+def test_anything_but_whole_sequences_is_refused(blob: str, reason: WireFault) -> None:
     with pytest.raises(WireError) as refused:
         split_sequences(bytes.fromhex(blob))
     assert refused.value.reason is reason

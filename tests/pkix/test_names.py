@@ -1,4 +1,4 @@
-"""Names are shown as the standard has it, and an odd attribute hides no other."""
+"""Names are printed by RFC 4514, and a malformed attribute does not hide the others."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_bytes_that_are_no_name_are_shown_as_unreadable(data: bytes) -> None:
 @pytest.mark.parametrize(
     "odd", [b"\x14\x01\xe9", b"\x0c\x01\xff", b"\x1a\x01a", b"\x18\x01x", b"\x03\x02\x00a", b"\x1e\x02\xd8\x00"]
 )
-def test_an_odd_attribute_hides_no_other(odd: bytes) -> None:
+def test_a_malformed_attribute_does_not_hide_the_others(odd: bytes) -> None:
     def attribute(value: bytes) -> bytes:
         body = b"\x06\x03\x55\x04\x03" + value
         pair = b"\x30" + bytes([len(body)]) + body

@@ -1,4 +1,4 @@
-"""What a stranger's certificates may cost: counted in signature checks and candidates, never in time."""
+"""The cost of a peer's certificates, counted in signature checks and candidates, not in time."""
 
 from __future__ import annotations
 
@@ -68,21 +68,21 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counted:
 ROOT = authority(subject="root", key=key_of("p256", 190))
 
 
-def test_what_leads_to_no_name_of_an_anchor_costs_no_signature_check(counted: Counted) -> None:
+def test_certificates_without_a_chain_of_names_cost_no_signature_check(counted: Counted) -> None:
     sent = [leaf(issuer=named("a", "b"), subject="w"), *(named("a", "b", key) for key in KEYS[1:50])]
     assert counted.refusal([ROOT], sent) is Denial.UNKNOWN_AUTHORITY
     assert (counted.signatures, counted.issuers) == (0, 0)
 
 
 @pytest.mark.parametrize("namesakes", [1, 5])
-def test_certificates_that_only_claim_an_anchor_cost_a_few_checks(counted: Counted, namesakes: int) -> None:
+def test_certificates_with_a_false_issuer_cost_a_bounded_number_of_checks(counted: Counted, namesakes: int) -> None:
     anchors = [ROOT, *(authority(subject="root", key=KEYS[90 - number]) for number in range(namesakes - 1))]
     sent = [leaf(issuer=named("a", "root"), subject="w"), *(named("a", "root", key) for key in KEYS[1:])]
     counted.refusal(anchors, sent)
     assert counted.signatures <= _MOST_ANCHOR_FAILURES + namesakes + 1
 
 
-def test_a_leaf_that_none_of_many_true_intermediates_has_signed_costs_some_checks(counted: Counted) -> None:
+def test_many_genuine_intermediates_cost_a_bounded_number_of_checks(counted: Counted) -> None:
     middles = [authority(subject="a", issuer=ROOT, key=key) for key in KEYS[1:80]]
     stranger = MadeCertificate(named("a", "root").built, key_of("p256", 199))
     counted.refusal([ROOT], [leaf(issuer=stranger), *middles])

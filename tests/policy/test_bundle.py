@@ -1,4 +1,4 @@
-"""Files and bundles become one source, or one clear line."""
+"""Policy files and bundles are loaded, or refused with a one-line error."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_links_and_devices_of_an_archive_are_left_out() -> None:
         *("too large", "too many files"),
     ],
 )
-def test_an_archive_that_is_none_or_too_much_is_refused(tmp_path: Path, packed: bytes, words: str) -> None:
+def test_an_invalid_or_too_large_archive_is_refused(tmp_path: Path, packed: bytes, words: str) -> None:
     path = tmp_path / "bundle.tar.gz"
     path.write_bytes(packed)
     with pytest.raises(PolicyError, match=words) as caught:
@@ -159,7 +159,7 @@ def test_data_is_merged_under_its_path() -> None:
         ({"revision": "7", "roots": None, "metadata": {"x": 1}}, [1, 1]),
     ],
 )
-def test_the_manifest_says_which_rego_it_is(manifest: dict[str, Any], versions: list[int]) -> None:
+def test_the_manifest_sets_the_rego_version(manifest: dict[str, Any], versions: list[int]) -> None:
     files = {"a.rego": b"package a\nallow = true\n", "b/b.rego": b"package b\nallow = true\n", ".manifest": manifest}
     assert [module.version for module in source_of(files).modules] == versions
 
@@ -190,7 +190,7 @@ def test_the_manifest_says_which_rego_it_is(manifest: dict[str, Any], versions: 
         ({"a.rego": V1, ".manifest": {"file_rego_versions": [1]}}, "not an object"),
     ],
 )
-def test_what_is_wrong_with_a_bundle_is_one_clear_line(files: dict[str, Any], words: str) -> None:
+def test_an_error_in_a_bundle_is_one_line(files: dict[str, Any], words: str) -> None:
     with pytest.raises(PolicyError, match=words) as caught:
         source_of(files)
     assert caught.value.reason is PolicyFault.UNREADABLE

@@ -1,4 +1,4 @@
-"""What a policy sees of a certificate: the same as Go's encoding/json writes."""
+"""The JSON of a certificate for a policy is that of Go's encoding/json."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_a_key_is_written_up_to_the_size_that_go_takes(bits: int) -> None:
             encode_certificate(made.der)
 
 
-def test_text_that_is_hostile_stays_data() -> None:
+def test_hostile_text_stays_data() -> None:
     text = 'a", "Admin": "yes\n\0\u2028${x}`'
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
     key = cert_factory.key_of("p256")

@@ -1,4 +1,4 @@
-"""What the engine makes of policies."""
+"""Compilation and evaluation of policies by the engine."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_typical_policies_admit(rules: str) -> None:
         ('allow { time.parse_rfc3339_ns("nonsense") > 0 }', "data.policy.allow"),
     ],
 )
-def test_whatever_is_not_one_true_without_bindings_denies(rules: str, query: str) -> None:
+def test_any_result_but_one_true_without_bindings_denies(rules: str, query: str) -> None:
     assert answer(rules, query) is False
 
 
@@ -130,7 +130,7 @@ def test_two_values_for_one_rule_are_an_error() -> None:
         ('allow { startswith(input.certificate.DNSNames[_], "a") }', "data.policy.allow", "the engine cannot compile it"),
     ],
 )
-def test_a_policy_that_cannot_mean_what_it_says_is_refused(rules: str, query: str, words: str) -> None:
+def test_an_unsafe_policy_is_refused(rules: str, query: str, words: str) -> None:
     with pytest.raises(InvalidPolicy, match=words) as caught:
         answer(rules, query)
     assert "\n" not in str(caught.value)
@@ -139,7 +139,7 @@ def test_a_policy_that_cannot_mean_what_it_says_is_refused(rules: str, query: st
 @pytest.mark.parametrize(
     "data", [{"policy": {"allow": True}}, {"policy": {"allow": {}}}, {"policy": 1}, {"policy": {"names": ["x"]}}]
 )
-def test_data_never_stands_in_for_a_rule(data: Any) -> None:
+def test_data_with_the_path_of_a_rule_is_refused(data: Any) -> None:
     module = "package policy\ndefault allow = false\nnames contains x if x := input.n"
     with pytest.raises(InvalidPolicy, match="both a rule and data for"):
         ask_engine([["policy.rego", module]], json.dumps(data), "data.policy.allow")

@@ -1,4 +1,4 @@
-"""A message comes out whole however its bytes arrive."""
+"""A message is reassembled at every split of its bytes."""
 
 from __future__ import annotations
 

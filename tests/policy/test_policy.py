@@ -1,4 +1,4 @@
-"""A policy in processes of its own: whatever one evaluation does, the next ones are answered."""
+"""The pool of evaluator processes: a hanging, growing or killed evaluation does not affect the next ones."""
 
 from __future__ import annotations
 
@@ -113,14 +113,14 @@ def test_a_peer_is_admitted_or_not(opened: Callable[..., Policy]) -> None:
     assert policy.admits(OTHER, soon()) is False
 
 
-def test_the_certificate_is_there_with_all_its_numbers(opened: Callable[..., Policy]) -> None:
+def test_large_numbers_of_a_certificate_are_exact(opened: Callable[..., Policy]) -> None:
     number = VECTORS["rsa"]["SerialNumber"]
     assert opened(f"allow {{ input.certificate.SerialNumber == {number} }}").admits(LEAF, soon())
     modulus = VECTORS["rsa"]["PublicKey"]["N"]
     assert opened(f"allow {{ input.certificate.PublicKey.N == {modulus} }}").admits(LEAF, soon())
 
 
-def test_a_bad_policy_is_refused_at_the_start_and_leaves_nothing_behind() -> None:
+def test_an_invalid_policy_is_refused_at_start_and_leaves_no_process() -> None:
     before = living()
     with pytest.raises(PolicyError, match=r"policy.rego:2: ") as caught:
         open_policy(source("allow {"), QUERY)
@@ -129,13 +129,13 @@ def test_a_bad_policy_is_refused_at_the_start_and_leaves_nothing_behind() -> Non
 
 
 @pytest.mark.parametrize("query", ["", "  ", "data\0", "data.["])
-def test_a_bad_query_is_refused_at_the_start(query: str) -> None:
+def test_an_invalid_query_is_refused_at_start(query: str) -> None:
     with pytest.raises(PolicyError) as caught:
         open_policy(source(CLIENT), query)
     assert caught.value.reason is PolicyFault.INVALID
 
 
-def test_a_bad_policy_leaves_the_old_one_in_force(opened: Callable[..., Policy]) -> None:
+def test_an_invalid_policy_keeps_the_previous_one_in_force(opened: Callable[..., Policy]) -> None:
     policy = opened()
     with pytest.raises(PolicyError):
         policy.load(source("allow { not x }"))
@@ -144,21 +144,21 @@ def test_a_bad_policy_leaves_the_old_one_in_force(opened: Callable[..., Policy])
     assert policy.admits(LEAF, soon()) is False
 
 
-def test_a_policy_that_never_ends_is_an_error_at_the_deadline_and_the_next_one_decides(opened: Callable[..., Policy]) -> None:
+def test_an_evaluation_without_end_fails_at_the_deadline_and_the_next_policy_works(opened: Callable[..., Policy]) -> None:
     policy = opened(NEVER_ENDS)
     assert "unauthorized: policy returned error: evaluation timed out" in denied(policy, soon(SOON))
     policy.load(source(CLIENT))
     assert policy.admits(LEAF, soon()) is True
 
 
-def test_a_policy_that_eats_memory_is_ended_at_its_limit(opened: Callable[..., Policy]) -> None:
+def test_an_evaluation_is_killed_at_the_memory_limit(opened: Callable[..., Policy]) -> None:
     policy = opened(EATS, memory=64 * 1024 * 1024)
     assert "more than 64 MiB of memory used" in denied(policy, soon())
     policy.load(source(CLIENT))
     assert policy.admits(LEAF, soon()) is True
 
 
-def test_one_evaluation_that_hangs_does_not_hold_up_the_others(opened: Callable[..., Policy]) -> None:
+def test_a_hanging_evaluation_does_not_block_the_others(opened: Callable[..., Policy]) -> None:
     policy = opened(HANGS_FOR_CLIENT)
     with ThreadPoolExecutor() as threads:
         hanging = threads.submit(denied, policy, soon())
@@ -167,7 +167,7 @@ def test_one_evaluation_that_hangs_does_not_hold_up_the_others(opened: Callable[
         policy.close()
 
 
-def test_who_waits_behind_a_stuck_evaluation_is_answered_by_the_replacement(opened: Callable[..., Policy]) -> None:
+def test_a_caller_behind_a_stuck_evaluation_gets_the_replacement_evaluator(opened: Callable[..., Policy]) -> None:
     policy = opened(HANGS_FOR_CLIENT, evaluators=1)
     with ThreadPoolExecutor() as threads:
         hanging = threads.submit(denied, policy, soon(SOON))
@@ -176,7 +176,7 @@ def test_who_waits_behind_a_stuck_evaluation_is_answered_by_the_replacement(open
         assert "evaluation timed out" in hanging.result()
 
 
-def test_who_waits_too_long_keeps_the_own_deadline(opened: Callable[..., Policy]) -> None:
+def test_a_waiting_caller_keeps_its_own_deadline(opened: Callable[..., Policy]) -> None:
     policy = opened(NEVER_ENDS, evaluators=1)
     with ThreadPoolExecutor() as threads:
         hanging = threads.submit(denied, policy, soon())
@@ -186,7 +186,7 @@ def test_who_waits_too_long_keeps_the_own_deadline(opened: Callable[..., Policy]
         policy.close()
 
 
-def test_a_crowd_that_runs_out_of_time_costs_no_evaluator(opened: Callable[..., Policy]) -> None:
+def test_callers_that_time_out_while_waiting_kill_no_evaluator(opened: Callable[..., Policy]) -> None:
     policy = opened(evaluators=1)
     (evaluator,) = policy._idle
     policy._idle.remove(evaluator)  # busy, as if
@@ -218,7 +218,7 @@ def test_an_evaluator_that_is_killed_is_replaced(opened: Callable[..., Policy]) 
     assert living() != {pid}
 
 
-def test_an_evaluator_that_is_killed_while_it_is_asked_is_an_error_at_once(opened: Callable[..., Policy]) -> None:
+def test_a_killed_evaluator_fails_the_pending_evaluation_at_once(opened: Callable[..., Policy]) -> None:
     policy = opened(NEVER_ENDS, evaluators=1)
     with ThreadPoolExecutor() as threads:
         hanging = threads.submit(denied, policy, soon())
@@ -228,7 +228,7 @@ def test_an_evaluator_that_is_killed_while_it_is_asked_is_an_error_at_once(opene
         assert "the evaluator has exited: killed" in hanging.result(LONG)
 
 
-def test_closing_answers_everyone_at_once_and_leaves_no_process(opened: Callable[..., Policy]) -> None:
+def test_close_fails_pending_evaluations_and_leaves_no_process(opened: Callable[..., Policy]) -> None:
     policy = opened(NEVER_ENDS)
     with ThreadPoolExecutor() as threads:
         asking = [threads.submit(denied, policy, soon()) for _ in range(6)]
@@ -243,7 +243,7 @@ def test_closing_answers_everyone_at_once_and_leaves_no_process(opened: Callable
     policy.close()  # once more does no harm
 
 
-def test_fifty_may_ask_at_the_same_time(opened: Callable[..., Policy]) -> None:
+def test_fifty_concurrent_evaluations_succeed(opened: Callable[..., Policy]) -> None:
     policy = opened()
     with ThreadPoolExecutor(50) as threads:
         leaves = [LEAF, OTHER] * 100
@@ -251,7 +251,7 @@ def test_fifty_may_ask_at_the_same_time(opened: Callable[..., Policy]) -> None:
     assert answers == [True, False] * 100
 
 
-def test_reloads_while_questions_come_lose_none(opened: Callable[..., Policy]) -> None:
+def test_reloads_during_evaluations_lose_none(opened: Callable[..., Policy]) -> None:
     policy = opened()
     stop = threading.Event()
 
@@ -270,13 +270,13 @@ def test_reloads_while_questions_come_lose_none(opened: Callable[..., Policy]) -
         assert all(each.result(LONG) > 0 for each in asking)
 
 
-def test_a_certificate_that_cannot_be_read_is_refused_without_a_question(opened: Callable[..., Policy]) -> None:
+def test_an_unreadable_certificate_is_refused_without_an_evaluation(opened: Callable[..., Policy]) -> None:
     with pytest.raises(PeerDenied) as caught:
         opened().admits(b"\x30\x00", soon())
     assert caught.value.reason is Denial.UNREADABLE
 
 
-def test_an_evaluator_has_nothing_of_ours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_evaluator_inherits_no_descriptor_and_no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SECRET", "x")
     with (tmp_path / "inherited").open("w") as file:
         os.set_inheritable(file.fileno(), True)
@@ -305,7 +305,7 @@ def test_signals_of_a_terminal_or_a_service_manager_do_not_end_it(number: signal
         evaluator.reap()
 
 
-def test_an_evaluator_ends_with_its_parent_even_while_it_hangs() -> None:
+def test_an_evaluator_exits_with_its_parent_even_during_an_evaluation() -> None:
     program = f"""
 import sys
 from tunnel.policy.evaluator_process import Evaluator

@@ -1,4 +1,4 @@
-"""Sets of Rego v0 are found where they are, and nowhere else."""
+"""Sets of Rego v0 are found, and nothing else is."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ def test_what_is_no_set_stays(module: str) -> None:
     assert to_v1(module) == module
 
 
-def test_the_line_of_a_set_is_told() -> None:
+def test_the_line_of_a_set_is_reported() -> None:
     assert [(found.line, found.name) for found in find_partial_sets("package p\n\nnames[x] { x := 1 }\n")] == [(3, "names")]
 
 
 @pytest.mark.parametrize("cut", range(0, 60, 3))
-def test_a_broken_module_is_nobody_s_downfall(cut: int) -> None:
+def test_a_malformed_module_raises_no_other_error(cut: int) -> None:
     to_v1('package p\nnames[x] { x := "a" }\nother["`"] { `raw [` }\n'[:cut])
 
 

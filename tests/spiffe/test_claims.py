@@ -1,4 +1,4 @@
-"""Claims as protocol buffers carry them, compared with protobuf's own runtime."""
+"""`google.protobuf.Struct`, compared with the protobuf runtime."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def theirs(values: dict[str, Any]) -> struct_pb2.Struct:
 
 @settings(max_examples=40)
 @given(st.dictionaries(st.text(), VALUES, max_size=4))
-def test_both_ways_mean_what_the_runtime_means(values: dict[str, Any]) -> None:
+def test_struct_parser_and_encoder_agree_with_the_protobuf_runtime(values: dict[str, Any]) -> None:
     assert parse_struct(theirs(values).SerializeToString()) == values
     read = struct_pb2.Struct()
     read.ParseFromString(encode_struct(values))

@@ -1,4 +1,4 @@
-"""The address of a Workload API: the standard's column of what go-spiffe, rust-spiffe and the standard say."""
+"""Addresses of a Workload API: those that the standard, go-spiffe and rust-spiffe accept and refuse."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_a_good_address_is_parsed_and_shown_in_one_form(text: str, endpoint: Wor
 
 
 @pytest.mark.parametrize(("text", "mistake"), BAD)
-def test_a_bad_address_is_refused_with_the_mistake_named(text: str, mistake: str) -> None:
+def test_an_invalid_address_is_refused_with_its_problem(text: str, mistake: str) -> None:
     with pytest.raises(ConfigError) as refused:
         parse_endpoint(text)
     assert mistake in str(refused.value)

@@ -1,4 +1,4 @@
-"""One grammar for IDs, strict: what is not spelt canonically is not an ID."""
+"""SPIFFE IDs and trust domains: strict parsing without normalization."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_an_id_is_parsed_into_its_parts_and_spelt_as_it_was(text: str, domain: s
 
 
 @pytest.mark.parametrize(("text", "reason"), INVALID)
-def test_what_is_no_id_is_refused_with_its_reason(text: str, reason: IdFault) -> None:
+def test_an_invalid_id_is_refused_with_its_reason(text: str, reason: IdFault) -> None:
     with pytest.raises(SpiffeIdError) as refused:
         parse_spiffe_id(text)
     assert refused.value.reason is reason
@@ -151,7 +151,7 @@ def test_an_id_has_at_most_2048_bytes_with_its_scheme() -> None:
     assert len(str(refused.value)) < 200, "the message does not repeat what is too long"
 
 
-def test_bytes_are_counted_not_characters() -> None:
+def test_lengths_are_counted_in_bytes() -> None:
     with pytest.raises(SpiffeIdError) as refused:
         parse_spiffe_id("spiffe://a.test/" + "\u20ac" * 700)
     assert refused.value.reason is IdFault.LENGTH
@@ -178,7 +178,7 @@ def test_a_trust_domain_is_named_by_its_name_or_its_id(text: str) -> None:
         ("*", IdFault.TRUST_DOMAIN_CHARACTER),
     ],
 )
-def test_what_names_no_trust_domain_is_refused_with_its_reason(text: str, reason: IdFault) -> None:
+def test_an_invalid_trust_domain_is_refused_with_its_reason(text: str, reason: IdFault) -> None:
     with pytest.raises(SpiffeIdError) as refused:
         parse_trust_domain(text)
     assert refused.value.reason is reason

@@ -1,4 +1,4 @@
-"""The rules of JWT-SVID that need no key: for each one a token that breaks it and nothing else."""
+"""The rules of JWT-SVID except the signature: one token per rule that breaks only this rule."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_a_token_that_breaks_one_rule_is_refused_for_it(make: Callable[[], str],
 
 
 @pytest.mark.parametrize("text", NO_TOKENS.values(), ids=NO_TOKENS)
-def test_what_is_no_compact_jws_is_refused(text: str) -> None:
+def test_a_malformed_token_is_refused(text: str) -> None:
     with pytest.raises(TokenError) as refused:
         parse_token(text)
     assert refused.value.reason is TokenFault.MALFORMED
@@ -165,7 +165,7 @@ def test_a_key_is_looked_for_in_the_bundle_of_its_own_trust_domain_only() -> Non
         assert refused.value.reason is reason
 
 
-def test_a_bundle_has_keys_for_tokens_and_what_is_for_another_use_is_passed_over() -> None:
+def test_keys_for_another_use_are_ignored() -> None:
     document = jwks(
         jwk("k1"),
         jwk("k2", use=ABSENT),
@@ -226,12 +226,12 @@ def test_noise_is_refused_with_our_own_error(text: str) -> None:
         ),
     )
 )
-def test_any_claims_are_judged(claims: dict[str, object]) -> None:
+def test_any_claims_are_accepted_or_refused(claims: dict[str, object]) -> None:
     with suppress(TokenError):
         check_token(parse_token(token(**claims)), READER)
 
 
-def test_json_of_two_meanings_is_refused() -> None:
+def test_ambiguous_json_is_refused() -> None:
     assert parse_json(b'{"a": 1}') == {"a": 1}
     for document in (b'{"a": 1, "a": 1}', b"Infinity", b"{"):
         with pytest.raises(ValueError, match=r"."):

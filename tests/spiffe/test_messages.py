@@ -1,4 +1,4 @@
-"""The Workload API's messages: every captured one reads as protobuf's own runtime read it, and no cut one does harm."""
+"""Workload API messages: captured ones are parsed as by the protobuf runtime; truncated and changed ones raise WireError."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def test_captured_jwt_messages_are_encoded_back_byte_for_byte() -> None:
         assert encode_jwt_bundles_response(parse_jwt_bundles_response(message).bundles) == message
 
 
-def test_a_question_about_a_token_and_its_answer_come_back_as_they_were() -> None:
+def test_validation_requests_and_responses_are_parsed_back() -> None:
     question = ValidateRequest("db", "a.b.c")
     assert parse_validate_request(encode_validate_request(question)) == question
     assert "a.b.c" not in repr(question)

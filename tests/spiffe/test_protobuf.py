@@ -1,4 +1,4 @@
-"""The wire format: unknown fields are skipped whatever their type, and only WireError comes of bad bytes."""
+"""The protobuf wire format: unknown fields are skipped, and bad bytes raise only WireError."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def test_an_admission_carries_the_id_the_subject_and_the_rule() -> None:
     assert admitted.rule == "any"
 
 
-def test_a_peer_met_again_is_not_verified_again() -> None:
+def test_a_cached_peer_is_not_verified_again() -> None:
     root = authority()
     bench, worker = Bench(root), leaf(issuer=root)
     first = bench.meet(worker)
@@ -59,7 +59,7 @@ def test_a_peer_met_again_is_not_verified_again() -> None:
     assert bench.paths_read == 1
 
 
-def test_a_policy_is_asked_each_time_since_its_answer_may_change() -> None:
+def test_a_policy_is_evaluated_for_each_handshake() -> None:
     root = authority()
     answers = [True, False]
     bench, worker = Bench(root, rule=PolicyRule("data.x", lambda _peer: answers.pop(0))), leaf(issuer=root)
@@ -67,7 +67,7 @@ def test_a_policy_is_asked_each_time_since_its_answer_may_change() -> None:
     assert bench.refusal(worker) is Denial.NO_RULE
 
 
-def test_another_leaf_is_another_peer() -> None:
+def test_another_leaf_is_verified_separately() -> None:
     root = authority()
     bench = Bench(root)
     bench.meet(leaf(issuer=root))
@@ -84,7 +84,7 @@ def test_another_leaf_is_another_peer() -> None:
     ],
     ids=["end", "start"],
 )
-def test_a_verdict_is_remembered_within_the_dates_of_every_certificate_only(
+def test_an_admission_is_cached_within_the_validity_of_every_certificate(
     place: str, dates: dict[str, datetime], outside: datetime, reason: Denial
 ) -> None:
     root = authority(**(dates if place == "anchor" else {}))
@@ -100,7 +100,7 @@ def test_a_verdict_is_remembered_within_the_dates_of_every_certificate_only(
     assert bench.meet(*path) == admitted, "a clock that was set back finds it good again"
 
 
-def test_an_expired_path_can_earn_a_new_verdict_by_a_renewed_intermediate() -> None:
+def test_an_expired_path_is_admitted_again_with_a_renewed_intermediate() -> None:
     root = authority()
     old = authority(issuer=root, subject="middle", key=key_of("p256"), end=NOW)
     new = authority(issuer=root, subject="middle", key=key_of("p256"))
@@ -114,7 +114,7 @@ def test_an_expired_path_can_earn_a_new_verdict_by_a_renewed_intermediate() -> N
 
 
 @pytest.mark.parametrize("reason", [Denial.UNKNOWN_AUTHORITY, Denial.NO_RULE])
-def test_refusals_are_not_remembered(reason: Denial) -> None:
+def test_refusals_are_not_cached(reason: Denial) -> None:
     root = authority()
     stranger = leaf(issuer=authority() if reason is Denial.UNKNOWN_AUTHORITY else root)
     bench = Bench(root, rule=IdRule(parse_spiffe_id("spiffe://a.test/other")))
@@ -145,7 +145,7 @@ def test_a_peer_without_a_certificate_is_refused() -> None:
         admission(b"digest", lambda: ())
 
 
-def test_the_memory_is_bounded_and_forgets_the_oldest() -> None:
+def test_the_cache_is_bounded_and_drops_the_oldest_entry() -> None:
     root = authority()
     first, second, last = (leaf(issuer=root).der for _ in range(3))
     admission = PeerAdmission(
@@ -174,7 +174,7 @@ def test_the_memory_is_bounded_and_forgets_the_oldest() -> None:
     assert paths_read == [b"one more", b"first"], "one more, and the oldest is not"
 
 
-def test_the_memory_is_bounded_in_bytes_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     root = authority()
     bench = Bench(root)
     small, large = leaf(issuer=root), leaf(issuer=root, dns_names=[f"{number}.{'x' * 60}.test" for number in range(500)])
@@ -205,7 +205,7 @@ ODD_NAME = b"\x0c\x08odd name"  # a UTF8String
         (b"\x30\x08odd name", "CN=#30086f6464206e616d65"),
     ],
 )
-def test_a_subject_proves_nothing_so_a_peer_may_have_any(changed: bytes, shown: str) -> None:
+def test_under_spiffe_the_subject_is_ignored(changed: bytes, shown: str) -> None:
     signer = key_of("ed25519")
     root = authority(key=signer)
     worker = rewritten(leaf(issuer=root, subject="odd name"), ODD_NAME, changed, signer)

@@ -1,4 +1,4 @@
-"""A server that has its certificate from ACME knows one protocol; any other server does not hear of protocols at all."""
+"""ALPN: the protocol of ACME validation, and configured protocols."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def server(*, accepts_acme: bool) -> Side:
         ([b"acme-tls/1", b"h2"], b"acme-tls/1"),
     ],
 )
-def test_acmes_protocol_is_agreed_on_when_it_is_offered(version: int, offers: list[bytes], agreed: bytes) -> None:
+def test_acme_tls_1_is_negotiated_if_it_is_offered(version: int, offers: list[bytes], agreed: bytes) -> None:
     ours, theirs = server(accepts_acme=True), client(version, offers)
     shake_hands(theirs, ours)
     assert ours.end.alpn() == agreed
@@ -57,7 +57,7 @@ def test_a_client_that_offers_others_only_is_refused_by_an_alert(version: int, o
 
 
 @BOTH_VERSIONS
-def test_without_acme_nothing_is_agreed_on(version: int) -> None:
+def test_without_acme_no_protocol_is_negotiated(version: int) -> None:
     ours, theirs = server(accepts_acme=False), client(version, [b"h2", b"acme-tls/1"])
     shake_hands(theirs, ours)
     assert ours.end.alpn() == b""
@@ -79,13 +79,13 @@ PROBE = ClientHello("www.example.test", (b"acme-tls/1",))
         (ClientHello(PROBE.server_name, (b"acme-tls/1", b"acme-tls/1")), False),
     ],
 )
-def test_the_gate_is_open_to_a_probe_and_to_nobody_else(hello: ClientHello, is_admitted: bool) -> None:
+def test_only_validation_connections_get_the_challenge_certificate(hello: ClientHello, is_admitted: bool) -> None:
     challenges = AcmeChallenges()
     with challenges.present("www.example.test", PRESENTED):
         assert (challenges.admit(hello) is not None) == is_admitted
 
 
-def test_the_gate_is_closed_before_and_after_a_challenge() -> None:
+def test_validation_connections_are_refused_without_a_challenge() -> None:
     challenges = AcmeChallenges()
     assert challenges.admit(PROBE) is None
     with pytest.raises(KeyError), challenges.present("www.example.test", PRESENTED):

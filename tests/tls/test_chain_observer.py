@@ -1,4 +1,4 @@
-"""Whoever explains a verdict is shown what the peer has sent, whatever the verdict and whoever has spoken it."""
+"""The chain observer gets the certificates of every peer, admitted or refused."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PEERS = {
 
 @pytest.mark.parametrize("peer", PEERS.values(), ids=PEERS)
 @pytest.mark.parametrize("we_serve", [True, False], ids=["server", "client"])
-def test_a_witness_sees_the_leaf_of_every_peer(peer: Identity, we_serve: bool) -> None:
+def test_the_chain_observer_gets_the_certificates_of_every_peer(peer: Identity, we_serve: bool) -> None:
     seen: list[tuple[bytes, ...]] = []
     who = identity(root=ROOT)
     peer_auth = PeerAuth(admission(ROOT), chain_observer=seen.append)

@@ -1,4 +1,4 @@
-"""A ClientHello is read wherever it is cut; what is none is refused with its reason."""
+"""A ClientHello is parsed at every split; anything else is refused with its reason."""
 
 from __future__ import annotations
 
@@ -76,14 +76,14 @@ def test_what_openssl_says_is_read(version: int, name: bytes, protocols: list[by
     assert parse_client_hello(said_by_openssl(version, name, protocols)) == ClientHello(name.decode(), tuple(protocols))
 
 
-def test_it_is_read_at_every_split_and_only_when_it_is_whole() -> None:
+def test_a_client_hello_is_parsed_at_every_split() -> None:
     for cut in range(len(WHOLE)):
         assert parse_client_hello(WHOLE[:cut]) is None
     assert parse_client_hello(WHOLE) == PROBE
     assert parse_client_hello(WHOLE + b"whatever comes behind") == PROBE
 
 
-def test_it_is_read_from_several_records_cut_anywhere() -> None:
+def test_a_client_hello_in_several_records_is_parsed_at_every_split() -> None:
     message = hello(name_extension(b"www.example.test"), alpn_extension(b"acme-tls/1"))
     for cut in range(1, len(message)):
         data = records(message, [cut])
@@ -126,7 +126,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("data", "reason"), BAD.values(), ids=BAD)
-def test_what_is_none_is_refused_with_its_reason(data: bytes, reason: WireFault) -> None:
+def test_an_invalid_client_hello_is_refused_with_its_reason(data: bytes, reason: WireFault) -> None:
     with pytest.raises(WireError) as refused:
         parse_client_hello(data)
     assert refused.value.reason is reason

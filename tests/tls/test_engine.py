@@ -1,4 +1,4 @@
-"""What goes into one end comes out of the other, wherever the stream is cut; who may not pass is told so by an alert."""
+"""The TLS engine: data arrives unchanged at every split of the stream, and a denied peer gets an alert."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_a_handshake_goes_on_byte_by_byte(version: int) -> None:
 
 @BOTH_VERSIONS
 @pytest.mark.parametrize("cut_flight", [0, 1, 2])
-def test_a_flight_cut_in_two_anywhere_is_a_flight(version: int, cut_flight: int) -> None:
+def test_a_flight_is_read_at_every_split(version: int, cut_flight: int) -> None:
     ours = identity(kind="ed25519", root=lasting_authority(key=key_of("ed25519")))  # whose signatures have one length
     client_context = context(ours, admit_all, is_server=False, version=version)
     server_context = context(ours, admit_all, is_server=True, version=version)
@@ -111,7 +111,7 @@ def test_a_flight_cut_in_two_anywhere_is_a_flight(version: int, cut_flight: int)
 @BOTH_VERSIONS
 @pytest.mark.parametrize("middles", [0, 1, 2])
 @pytest.mark.parametrize("kind", ["p256", "p384", "rsa2048", "ed25519"])
-def test_every_kind_of_key_shakes_hands(kind: str, middles: int, version: int) -> None:
+def test_every_key_type_completes_a_handshake(kind: str, middles: int, version: int) -> None:
     root = lasting_authority()
     here = identity("spiffe://a.test/client", kind=kind, middles=middles, root=root)
     there = identity("spiffe://a.test/server", kind=kind, middles=middles, root=root)
@@ -127,7 +127,7 @@ def test_every_kind_of_key_shakes_hands(kind: str, middles: int, version: int) -
 
 
 @pytest.mark.parametrize(("name", "seen"), [("db.example", b"db.example"), ("", None)])
-def test_a_client_names_the_server_it_wants(name: str, seen: bytes | None) -> None:
+def test_a_client_sends_the_server_name(name: str, seen: bytes | None) -> None:
     client = Side(context(identity(), admit_all, is_server=False), name)
     server = PublicPeer(public_context(identity()), is_server=True)
     shake_hands(client, server)
@@ -179,7 +179,7 @@ def stream_of(version: int) -> tuple[Callable[[], tuple[Side, bytes]], bytes, Se
     return make, plain, borders
 
 
-def test_a_stream_byte_by_byte_is_the_same_stream(version: int) -> None:
+def test_a_stream_is_read_byte_by_byte(version: int) -> None:
     make, plain, borders = stream_of(version)
     server, stream = make()
     got = bytearray()
@@ -190,7 +190,7 @@ def test_a_stream_byte_by_byte_is_the_same_stream(version: int) -> None:
     assert bytes(got) == plain
 
 
-def test_a_stream_cut_in_two_anywhere_is_the_same_stream(version: int) -> None:
+def test_a_stream_is_read_at_every_split(version: int) -> None:
     """One connection for all cuts, since a record is read where it lies and nothing of it is left behind."""
     client, server = pair(version=version)
     sizes = [size for size in STREAM if size != 16384] + [700]
@@ -205,7 +205,7 @@ def test_a_stream_cut_in_two_anywhere_is_the_same_stream(version: int) -> None:
         assert not server.tail
 
 
-def test_a_large_record_cut_in_two_anywhere_is_the_same_record(version: int) -> None:
+def test_a_large_record_is_read_at_every_split(version: int) -> None:
     client, server = pair(version=version)
     message = payload(16384)
     for cut in [*range(1, 30), *range(30, 16384, 1021), *range(16380, 16405)]:
@@ -215,7 +215,7 @@ def test_a_large_record_cut_in_two_anywhere_is_the_same_record(version: int) -> 
 
 
 @pytest.mark.parametrize("size", [1, 64, 4000, 16383, 16384])
-def test_one_record_alone_is_read_by_the_short_way(version: int, size: int) -> None:
+def test_a_single_record_is_read_by_open_one(version: int, size: int) -> None:
     client, server = pair(version=version)
     for _ in range(3):
         record = client.seal(payload(size))
@@ -224,7 +224,7 @@ def test_one_record_alone_is_read_by_the_short_way(version: int, size: int) -> N
         assert bytes(server.buffers.outbox_view[:size]) == payload(size)
 
 
-def test_the_short_way_leaves_two_records_and_parts_of_one_alone(version: int) -> None:
+def test_open_one_ignores_several_records_and_parts_of_one(version: int) -> None:
     client, server = pair(version=version)
     both = client.seal(b"one") + client.seal(b"two")
     for size in (1, 4, 5, len(both) // 2 - 1, len(both) // 2 + 3, len(both)):
@@ -250,7 +250,7 @@ NOT_DATA = {
 
 @pytest.mark.parametrize("what", NOT_DATA)
 @pytest.mark.parametrize("we_serve", [True, False], ids=["server", "client"])
-def test_the_long_way_takes_up_what_the_short_way_found_no_data_in(what: str, we_serve: bool) -> None:
+def test_open_records_continues_after_open_one(what: str, we_serve: bool) -> None:
     ours, writer, reader = hand_made_pair(we_serve=we_serve)
     for turn in range(3):
         record = writer.write(*NOT_DATA[what])
@@ -283,7 +283,7 @@ def test_data_right_behind_another_record_is_read_with_it(what: str) -> None:
     assert ours.end.consumed == len(stream)
 
 
-def test_tickets_are_no_data_by_either_way() -> None:
+def test_session_tickets_are_not_data() -> None:
     client, server = pair()
     tickets = split_records(client.tail)
     client.tail = b""
@@ -293,7 +293,7 @@ def test_tickets_are_no_data_by_either_way() -> None:
     assert client.open_small(server.seal(b"data")) == b"data"
 
 
-def test_close_notify_by_the_short_way_is_an_end(version: int) -> None:
+def test_close_notify_in_a_single_record_is_an_end(version: int) -> None:
     client, server = pair(version=version)
     assert server.open_small(client.end.close_notify()) == b""
     assert server.end.has_ended
@@ -383,7 +383,7 @@ def test_a_record_that_was_changed_on_the_way_is_a_failure(version: int) -> None
 
 
 @pytest.mark.parametrize("size", [1, 16384, 16385, 65536, 65537, 262144])
-def test_what_is_sealed_is_opened(version: int, size: int) -> None:
+def test_sealed_data_is_decrypted(version: int, size: int) -> None:
     client, server = pair(version=version)
     sealed = client.seal(payload(size))
     assert len(split_records(sealed)) == -(-size // 16384), "records are as large as they may be"
@@ -399,7 +399,7 @@ def test_an_inbox_full_of_records_is_opened_at_once(version: int) -> None:
     assert server.open(stream) == payload(16384) * 15
 
 
-def test_memory_is_renewed_between_any_two_records(version: int) -> None:
+def test_bios_can_be_replaced_between_any_two_records(version: int) -> None:
     client, server = pair(version=version)
     client.open(b"")
     for number in range(20):
@@ -411,7 +411,7 @@ def test_memory_is_renewed_between_any_two_records(version: int) -> None:
         assert client.open(server.seal(message)) == message
 
 
-def test_memory_is_renewed_inside_a_record(version: int) -> None:
+def test_bios_can_be_replaced_inside_a_record(version: int) -> None:
     client, server = pair(version=version)
     record = client.seal(b"in two parts")
     server.open(record[:9])
@@ -541,7 +541,7 @@ REFUSALS = [
 
 @BOTH_ROLES
 @pytest.mark.parametrize(("why", "reason", "alert"), REFUSALS, ids=[why for why, *_ in REFUSALS])
-def test_who_may_not_pass_is_told_so_inside_the_handshake(
+def test_a_denied_peer_gets_an_alert_inside_the_handshake(
     version: int, we_serve: bool, why: str, reason: Denial, alert: str
 ) -> None:
     stranger, by = stranger_of(why)
@@ -561,7 +561,7 @@ def test_who_may_not_pass_is_told_so_inside_the_handshake(
 @pytest.mark.parametrize(
     ("version", "alert"), [(TLS12, "handshake failure"), (TLS13, "certificate required")], ids=["tls12", "tls13"]
 )
-def test_a_client_without_a_certificate_is_told_so(version: int, alert: str) -> None:
+def test_a_client_without_a_certificate_gets_an_alert(version: int, alert: str) -> None:
     server = Side(context(identity(), admit_all, is_server=True, version=version))
     client = PublicPeer(public_context(version=version), is_server=False)
     with pytest.raises(TlsError):
@@ -629,7 +629,7 @@ def test_a_ticket_of_another_server_is_a_full_handshake_and_no_error(version: in
     assert client.open(ours.seal(b"data")) == b"data"
 
 
-def test_our_client_resumes_nothing_either(version: int) -> None:
+def test_our_client_resumes_no_session(version: int) -> None:
     generous, ours = (
         public_context(identity(), version=version),
         context(identity(), admit_all, is_server=False, version=version),
@@ -644,7 +644,7 @@ def test_our_client_resumes_nothing_either(version: int) -> None:
 
 
 @BOTH_ROLES
-def test_nobody_becomes_another_on_an_open_connection(we_serve: bool) -> None:
+def test_a_peer_cannot_change_identity_on_an_open_connection(we_serve: bool) -> None:
     """TLS 1.2 can renegotiate, in which a peer could show another certificate."""
     root = lasting_authority()
     ours = Side(context(identity(root=root), admission(root), is_server=we_serve, version=TLS12))
@@ -782,7 +782,7 @@ def test_a_key_that_is_not_the_certificates_cannot_be_presented() -> None:
 
 @BOTH_VERSIONS
 @pytest.mark.parametrize("name", ["", "db.example", "DB"])
-def test_the_name_that_a_client_asks_for_is_known_to_both_sides(name: str, version: int) -> None:
+def test_both_ends_know_the_server_name(name: str, version: int) -> None:
     client = Side(context(identity(), admit_all, is_server=False, version=version), name)
     server = Side(context(identity(), admit_all, is_server=True, version=version))
     shake_hands(client, server)
@@ -791,7 +791,7 @@ def test_the_name_that_a_client_asks_for_is_known_to_both_sides(name: str, versi
 
 @BOTH_VERSIONS
 @pytest.mark.parametrize(("offered", "agreed"), [([b"h2"], b"h2"), ([b"http/1.1", b"h2"], b"h2"), ([b"x"], b""), ([], b"")])
-def test_the_protocol_agreed_on_is_known(offered: list[bytes], agreed: bytes, version: int) -> None:
+def test_both_ends_know_the_negotiated_protocol(offered: list[bytes], agreed: bytes, version: int) -> None:
     made = context(identity(), admit_all, is_server=False, version=version)
     if offered:
         made._peer_auth.context.set_alpn_protos(offered)

@@ -1,4 +1,4 @@
-"""How large a peer's certificates may be, and when a server names its authorities."""
+"""The size limit of a peer's certificates, and of the authority names that a server sends."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def named(number: int) -> Any:
 
 @BOTH_VERSIONS
 @pytest.mark.parametrize("count", [2, 1000])
-def test_a_server_with_many_authorities_names_none_and_shakes_hands(count: int, version: int) -> None:
+def test_a_server_with_many_authorities_names_none_and_completes_handshakes(count: int, version: int) -> None:
     authorities = tuple(named(number).certificate for number in range(count))
     root = make_certificate(is_ca=True, usage=("key_cert_sign",), subject="root", key=key_of("p256", 20), **LASTING)
     anchors = build_pki_anchors((*authorities, root.certificate))
@@ -85,7 +85,7 @@ def test_a_server_with_many_authorities_names_none_and_shakes_hands(count: int, 
     assert len(theirs.connection.get_client_ca_list()) == (count + 1 if count < 1000 else 0)
 
 
-def test_a_server_that_names_no_authority_says_so() -> None:
+def test_a_warning_is_logged_if_a_server_names_no_authorities() -> None:
     many = PkiCredentials(OURS.chain, OURS.leaf.key, tuple(named(number).certificate for number in range(1000)))
     assert not can_send_authority_names(many.authorities)
     (note,) = build_generation(1, many, GenerationConfig(True, Access((AnyRule(),)))).notes

@@ -16,7 +16,7 @@ PRESENTED = Presented(WHO.chain, WHO.leaf.key)
 EVERYONE = Admitted(None, "disable-authentication")
 
 
-def test_a_handshake_that_is_not_ours_admits_nobody() -> None:
+def test_a_handshake_that_is_not_ours_admits_no_peer() -> None:
     """The context knows which connection it decides about; without one it refuses."""
     ours = TlsContext(PRESENTED, PeerAuth(admission(ROOT)), is_server=True)
     server = PublicPeer(ours._peer_auth.context, is_server=True)

@@ -1,4 +1,4 @@
-"""Certificates that follow ordinary PKI rules: what a path, a host name and a pin prove, through whole handshakes."""
+"""Verification by PKI rules, host name and pin, through complete handshakes."""
 
 from __future__ import annotations
 
@@ -99,7 +99,9 @@ def test_a_leaf_that_is_an_anchor_itself_is_good() -> None:
     ],
     ids=["no-anchor", "impostor", "intermediate-missing", "self-signed", "expired", "early", "empty"],
 )
-def test_a_path_to_nowhere_is_refused(anchors: list[MadeCertificate], path: list[MadeCertificate], reason: Denial) -> None:
+def test_a_path_without_an_anchor_is_refused(
+    anchors: list[MadeCertificate], path: list[MadeCertificate], reason: Denial
+) -> None:
     with pytest.raises(PeerDenied) as refused:
         verify(anchors, *path)
     assert refused.value.reason is reason
@@ -225,7 +227,7 @@ def test_every_usual_kind_of_key_is_taken(kind: str) -> None:
     assert meet_as_client("db.test", who, VERSIONS["tls13"]).end.admitted is not None
 
 
-def test_a_server_tells_clients_whose_certificates_it_takes() -> None:
+def test_a_server_names_its_authorities_to_clients() -> None:
     for authorities, told in (((ROOT.certificate,), 1), ((), 0)):
         wanted = peer_auth(PkiVerifier(anchors_of(ROOT), CLIENT_AUTH), authorities=authorities)
         peer = meet(ours(wanted, is_server=True, shown=NAMED), plain_leaf(ROOT), VERSIONS["tls12"])
@@ -273,7 +275,7 @@ def test_a_path_ends_at_an_authority_that_we_trust_whatever_else_the_peer_sends(
 
 @BOTH_VERSIONS
 @pytest.mark.parametrize("we_serve", [True, False], ids=["server", "client"])
-def test_we_send_what_we_were_given_and_no_authority_that_we_trust(we_serve: bool, version: int) -> None:
+def test_we_send_our_chain_without_trusted_authorities(we_serve: bool, version: int) -> None:
     who = plain_leaf(MIDDLE, dns_names=("db.test",))
     verifier = PkiVerifier(anchors_of(ROOT), CLIENT_AUTH if we_serve else SERVER_AUTH)
     wanted = peer_auth(verifier, authorities=(ROOT.certificate, MIDDLE.certificate))
@@ -313,7 +315,7 @@ def test_a_pinned_key_is_the_whole_authentication(fields: dict[str, Any], we_ser
 
 @BOTH_VERSIONS
 @pytest.mark.parametrize("we_serve", [True, False], ids=["server", "client"])
-def test_another_key_is_refused_however_good_its_path(we_serve: bool, version: int) -> None:
+def test_a_key_that_is_not_pinned_is_refused_even_with_a_valid_path(we_serve: bool, version: int) -> None:
     other = plain_leaf(ROOT, key=key_of("p256", 31))
     verifier = PinVerifier([pin_of(plain_leaf(ROOT)), pin_of(ROOT)])
     side = ours(peer_auth(verifier), is_server=we_serve, shown=NAMED if we_serve else None)
@@ -326,7 +328,7 @@ def test_another_key_is_refused_however_good_its_path(we_serve: bool, version: i
 
 
 @BOTH_VERSIONS
-def test_where_no_certificate_is_asked_for_everyone_is_admitted_as_nobody(version: int) -> None:
+def test_without_a_certificate_request_every_client_is_anonymous(version: int) -> None:
     presented = Presented((NAMED.certificate,), NAMED.key)
     side = Side(TlsContext(presented, allow_anonymous("no-authentication"), is_server=True))
     peer = meet(side, plain_leaf(ROOT), version)
@@ -335,7 +337,7 @@ def test_where_no_certificate_is_asked_for_everyone_is_admitted_as_nobody(versio
     assert len(peer.connection.get_client_ca_list()) == 0
 
 
-def test_a_client_always_asks_who_the_server_is() -> None:
+def test_a_client_always_authenticates_the_server() -> None:
     with pytest.raises(AssertionError):
         TlsContext(None, allow_anonymous("x"), is_server=False)
 
@@ -343,7 +345,7 @@ def test_a_client_always_asks_who_the_server_is() -> None:
 # -- facts
 
 
-def test_the_facts_of_a_peer_are_what_its_certificate_says() -> None:
+def test_the_facts_of_a_peer_are_those_of_its_certificate() -> None:
     names = x509.Name(
         [
             x509.NameAttribute(x509.NameOID.COMMON_NAME, "first"),
@@ -384,7 +386,7 @@ def test_a_certificate_without_names_has_no_facts_but_is_a_peer() -> None:
 _P256, _NO_CURVE = bytes.fromhex("2a8648ce3d030107"), bytes.fromhex("2a8648ce3d03017f")
 
 
-def test_a_key_on_a_curve_that_nobody_knows_is_no_pinned_one_and_no_bug() -> None:
+def test_a_key_on_an_unknown_curve_does_not_match_a_pin() -> None:
     odd = parse_certificate(plain_leaf(None).der.replace(_P256, _NO_CURVE))
     with pytest.raises(PeerDenied) as refused:
         PinVerifier([pin_of(plain_leaf(None))]).verify([odd], NOW)

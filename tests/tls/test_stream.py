@@ -217,7 +217,7 @@ ANSWER_TO_HTTP = b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request t
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "OPTIONS"])
-def test_plain_http_is_told_so_in_plain_http(method: str) -> None:
+def test_plain_http_gets_an_error_in_plain_http(method: str) -> None:
     async def talk() -> None:
         async with served(tls=SOURCE) as port:
             for cut in (0, 1, 3, 5, 9):
@@ -270,7 +270,7 @@ def test_a_handshake_that_fails_is_one_line(data: bytes, why: str) -> None:
     run(talk)
 
 
-def test_silence_in_a_handshake_is_left_in_time_and_keeps_nobody_waiting() -> None:
+def test_a_silent_handshake_times_out_and_blocks_no_other() -> None:
     async def talk() -> None:
         async with served(tls=SOURCE, limits=HttpLimits(header=0.2), max_connections=64) as port:
             silent = [await port.connect() for _ in range(30)]
@@ -306,7 +306,7 @@ def test_a_source_without_an_identity_fails_the_handshake_only() -> None:
     run(talk)
 
 
-def test_rubbish_after_the_handshake_ends_that_connection() -> None:
+def test_invalid_records_after_the_handshake_end_the_connection() -> None:
     async def talk() -> None:
         async with served(tls=SOURCE) as port:
             stream = await tls_connect(port)

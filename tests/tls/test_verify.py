@@ -1,4 +1,4 @@
-"""A path proves an ID only against the bundle of the ID's own trust domain, at the moment that is asked about."""
+"""Verification of an SVID against the bundle of its own trust domain, at a given time."""
 
 from __future__ import annotations
 
@@ -139,14 +139,14 @@ def test_a_trust_domain_without_a_bundle_is_unknown() -> None:
     assert denial(BundleSet({}), leaf(issuer=authority())) is Denial.UNKNOWN_TRUST_DOMAIN
 
 
-def test_a_disabled_bundle_trusts_nobody_and_says_why() -> None:
+def test_a_disabled_bundle_trusts_no_peer_and_gives_the_reason() -> None:
     held = BundleSet({}, {A: "the bundle of a.test: not a certificate"})
     with pytest.raises(PeerDenied, match="not a certificate") as refused:
         verify(held, leaf(issuer=authority()))
     assert refused.value.reason is Denial.UNKNOWN_TRUST_DOMAIN
 
 
-def test_an_empty_bundle_trusts_nobody() -> None:
+def test_an_empty_bundle_trusts_no_peer() -> None:
     root = authority()
     assert denial(bundles(a=[]), leaf(issuer=root)) is Denial.UNKNOWN_AUTHORITY
     assert denial(bundles(a=[]), leaf(issuer=root), root) is Denial.UNKNOWN_AUTHORITY
@@ -197,7 +197,7 @@ def test_an_anchor_that_the_peer_also_sends_counts_once() -> None:
     assert verify(bundles(a=[root]), leaf(issuer=root), root).not_after == END
 
 
-def test_an_intermediate_that_is_not_sent_is_missed() -> None:
+def test_a_path_without_its_intermediate_is_refused() -> None:
     root = authority()
     middle = authority(issuer=root, subject="middle")
     assert denial(bundles(a=[root]), leaf(issuer=middle)) is Denial.UNKNOWN_AUTHORITY
@@ -211,7 +211,7 @@ def test_a_leaf_that_is_its_own_anchor_is_refused() -> None:
     assert denial(bundles(a=[unmarked]), unmarked) is Denial.KEY_USAGE
 
 
-def test_a_leaf_that_stands_in_the_bundle_beside_its_authority_is_not_its_own_anchor() -> None:
+def test_a_leaf_in_the_bundle_of_its_authority_is_not_an_anchor() -> None:
     root = authority()
     worker = leaf(issuer=root)
     assert denial(bundles(a=[worker]), worker) is Denial.UNKNOWN_AUTHORITY
@@ -235,7 +235,7 @@ def test_of_several_authorities_each_signs_and_an_expired_one_does_no_harm() -> 
 
 
 @pytest.mark.parametrize("place", [0, 14, 29])
-def test_thirty_anchors_of_one_subject_are_told_apart(place: int) -> None:
+def test_thirty_anchors_of_one_subject_are_distinguished(place: int) -> None:
     anchors = [authority(uris=(), subject="same") for _ in range(30)]
     assert verify(bundles(a=anchors), leaf(issuer=anchors[place])).not_after == END
     assert denial(bundles(a=anchors[:place] + anchors[place + 1 :]), leaf(issuer=anchors[place])) in (
@@ -254,7 +254,7 @@ def test_thirty_anchors_of_one_subject_are_told_apart(place: int) -> None:
     ],
     ids=["not an authority", "no keyCertSign", "RSA-1024", "secp256k1"],
 )
-def test_an_anchor_that_breaks_a_rule_anchors_nothing_and_is_named(make: Callable[[], MadeCertificate], reason: Denial) -> None:
+def test_an_anchor_that_breaks_a_rule_is_not_used_and_is_reported(make: Callable[[], MadeCertificate], reason: Denial) -> None:
     root = make()
     serial = f"{root.certificate.serial_number:X}"
     seen = refusal(bundles(a=[authority(subject="another"), root]), leaf(issuer=root))
@@ -294,7 +294,7 @@ INTERMEDIATES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("fields", INTERMEDIATES.values(), ids=INTERMEDIATES)
-def test_an_ordinary_intermediate_carries_a_path(fields: dict[str, Any]) -> None:
+def test_a_path_through_an_ordinary_intermediate_is_accepted(fields: dict[str, Any]) -> None:
     root = authority(uris=(), usage=None, subject="corporate root")
     middle = authority(issuer=root, subject="middle", **fields)
     assert verify(bundles(a=[root]), leaf(issuer=middle), middle).spiffe_id.trust_domain == A
@@ -349,7 +349,7 @@ def test_a_root_renewed_with_its_old_key_and_another_key_identifier_verifies_wha
     assert verify(bundles(a=[new]), leaf(issuer=old)).not_after == END
 
 
-def test_an_anchor_that_is_not_used_is_not_blamed_for_a_stranger_of_its_name() -> None:
+def test_a_refused_anchor_is_not_reported_for_an_unrelated_issuer() -> None:
     bad, good, stranger = (authority(subject="root", is_ca=is_ca) for is_ca in (False, True, True))
     assert denial(bundles(a=[bad, good]), leaf(issuer=stranger)) is Denial.UNKNOWN_AUTHORITY
     assert denial(bundles(a=[bad]), leaf(issuer=stranger)) is Denial.NOT_CA
@@ -387,7 +387,7 @@ def test_what_is_wrong_with_a_path_names_the_certificate_and_the_rule() -> None:
     assert "certificate 2 of the path (subject 'CN=authority of a.test'" in str(refusal(bundles(a=[late]), leaf(issuer=late)))
 
 
-def test_an_anchor_that_openssl_cannot_read_is_trusted_by_nobody() -> None:
+def test_an_anchor_that_openssl_cannot_parse_is_rejected() -> None:
     signer = key_of("ed25519")
     root = authority(key=signer)
     broken = rewritten(root, b"authority of", b"authority\xff\xfef", signer)
@@ -411,7 +411,7 @@ def test_an_anchor_that_openssl_cannot_read_is_trusted_by_nobody() -> None:
     ],
     ids=["not an authority", "no keyCertSign", "other domain", "no basicConstraints", "for code only", "RSA-1024", "a leaf"],
 )
-def test_an_intermediate_that_breaks_a_rule_carries_nothing(
+def test_a_path_through_an_intermediate_that_breaks_a_rule_is_refused(
     make: Callable[[MadeCertificate], MadeCertificate], reason: Denial
 ) -> None:
     root = authority()
@@ -502,7 +502,7 @@ def test_sixteen_certificates_are_taken_and_seventeen_are_not() -> None:
     assert denial(bundles(a=[root]), *path) is Denial.BAD_PATH
 
 
-def test_more_than_a_hundred_certificates_are_not_even_looked_at() -> None:
+def test_more_than_a_hundred_certificates_are_refused_unparsed() -> None:
     root = authority()
     worker = leaf(issuer=root)
     assert verify(bundles(a=[root]), worker, *[root] * 99).not_after == END
@@ -513,7 +513,7 @@ def test_no_certificate_at_all_is_refused() -> None:
     assert denial(bundles(a=[authority()])) is Denial.BAD_PATH
 
 
-def test_needless_certificates_do_no_harm() -> None:
+def test_unrelated_certificates_are_ignored() -> None:
     root, stranger = authority(), authority("b.test")
     verified = verify(bundles(a=[root]), leaf(issuer=root), stranger, leaf(issuer=stranger))
     assert verified.not_after == END
@@ -549,7 +549,7 @@ def test_each_certificate_of_a_path_must_be_within_its_dates(place: str, dates: 
     ("moment", "reason"),
     [(START - SECOND, Denial.NOT_YET_VALID), (START, None), (END, None), (END + SECOND, Denial.EXPIRED)],
 )
-def test_one_verifier_judges_at_any_moment(moment: datetime, reason: Denial | None) -> None:
+def test_one_verifier_works_at_any_time(moment: datetime, reason: Denial | None) -> None:
     root = authority()
     path = path_of(leaf(issuer=root))
     verifier = SpiffeVerifier(bundles(a=[root]))
@@ -563,7 +563,7 @@ def test_one_verifier_judges_at_any_moment(moment: datetime, reason: Denial | No
     verifier.verify(path, NOW)
 
 
-def test_a_later_question_is_judged_at_its_own_moment_whatever_was_asked_before() -> None:
+def test_each_verification_uses_its_own_time() -> None:
     """OpenSSL's store keeps the first time that it is given: a peer's renewed SVID must not seem to lie in the future."""
     root = authority()
     verifier = SpiffeVerifier(bundles(a=[root]))
@@ -576,7 +576,7 @@ def test_a_later_question_is_judged_at_its_own_moment_whatever_was_asked_before(
     verifier.verify(path_of(first), NOW)
 
 
-def test_a_moment_after_the_year_2038_and_2050_is_no_special_one() -> None:
+def test_dates_after_2038_and_2050_are_ordinary() -> None:
     late = datetime(2051, 6, 1, tzinfo=NOW.tzinfo)
     root = authority(end=late + SECOND)
     assert verify(bundles(a=[root]), leaf(issuer=root, end=late + SECOND), now=late).not_after == late + SECOND

@@ -1,4 +1,4 @@
-"""What is said to a proxy and what its answer means, however the bytes come in."""
+"""CONNECT and SOCKS5 exchanges, with responses split at every byte."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ def test_the_request_has_the_credentials_of_the_url() -> None:
     ("host", "expected"),
     [("DB.Example", "DB.Example:443"), ("db", "db:443"), ("192.0.2.1", "192.0.2.1:443"), ("2001:db8::1", "[2001:db8::1]:443")],
 )
-def test_a_host_is_asked_for_as_it_is_written(host: str, expected: str) -> None:
+def test_a_host_is_sent_as_it_is_written(host: str, expected: str) -> None:
     assert request_of(HTTP, host, 443)[:2] == [f"CONNECT {expected} HTTP/1.1", f"Host: {expected}"]
 
 
 @pytest.mark.parametrize(
     ("proxy", "host"), [(HTTP, "b\u00fccher.example"), (HTTP, "a b"), (HTTP, ""), (SOCKS, ""), (SOCKS, "a" * 256)]
 )
-def test_a_target_that_cannot_be_asked_for_is_found_at_once(proxy: OutboundProxy, host: str) -> None:
+def test_a_target_that_the_protocol_cannot_express_is_refused(proxy: OutboundProxy, host: str) -> None:
     with pytest.raises(ConfigError):
         open_exchange(proxy, host, 443)
 
@@ -114,13 +114,13 @@ def every_split(make: Callable[[], Exchange], data: bytes) -> None:
 
 @pytest.mark.parametrize("answer", OPENED.values(), ids=OPENED)
 @pytest.mark.parametrize("behind", [b"", b"\x16\x03\x01 from the target \r\n\r\n", b"HTTP/1.1 403 No\r\n\r\n"])
-def test_a_200_opens_the_way_and_loses_nothing(answer: bytes, behind: bytes) -> None:
+def test_status_200_connects_and_keeps_the_bytes_after_the_header(answer: bytes, behind: bytes) -> None:
     assert outcome(open_exchange(HTTP, "db", 1), [answer + behind])[1] == behind
     every_split(lambda: open_exchange(HTTP, "db", 1), answer + behind)
 
 
 @pytest.mark.parametrize(("answer", "words"), NOT_OPENED.values(), ids=NOT_OPENED)
-def test_every_other_answer_is_a_refusal_in_its_own_words(answer: bytes, words: str) -> None:
+def test_every_other_status_is_a_refusal_with_its_text(answer: bytes, words: str) -> None:
     verdict = outcome(open_exchange(HTTP, "db", 1), [answer])[1]
     assert isinstance(verdict, tuple)
     kind, reason, text = verdict
@@ -131,7 +131,7 @@ def test_every_other_answer_is_a_refusal_in_its_own_words(answer: bytes, words: 
 
 
 @pytest.mark.parametrize("answer", GARBLED.values(), ids=GARBLED)
-def test_what_is_no_response_is_said_to_be_none(answer: bytes) -> None:
+def test_an_invalid_response_is_reported(answer: bytes) -> None:
     verdict = outcome(open_exchange(HTTP, "db", 1), [answer])[1]
     assert isinstance(verdict, tuple)
     assert verdict[:2] == (WireError, WireFault.MALFORMED)
@@ -145,7 +145,7 @@ def test_what_is_no_response_is_said_to_be_none(answer: bytes) -> None:
     ids=["one line", "interim answers", "no line"],
 )
 @pytest.mark.parametrize("size", [1 << 20, 1000], ids=["whole", "cut"])
-def test_a_header_has_an_end(piece: bytes, size: int) -> None:
+def test_the_size_of_a_header_is_bounded(piece: bytes, size: int) -> None:
     pieces = [piece[at : at + size] for at in range(0, len(piece), size)]
     verdict = outcome(open_exchange(HTTP, "db", 1), pieces)[1]
     assert isinstance(verdict, tuple)
@@ -194,7 +194,7 @@ def test_a_name_goes_as_a_name_and_an_address_as_an_address(host: str, encoded: 
 
 @pytest.mark.parametrize("bound", BOUND.values(), ids=BOUND)
 @pytest.mark.parametrize("behind", [b"", b"\x05\x01 from the target"])
-def test_socks_opens_the_way_and_loses_nothing(bound: bytes, behind: bytes) -> None:
+def test_socks_connects_and_keeps_the_bytes_after_the_reply(bound: bytes, behind: bytes) -> None:
     for cut in range(len(bound + behind) + 1):
         pieces = [NO_LOGIN[:1], NO_LOGIN[1:], (bound + behind)[:cut], (bound + behind)[cut:]]
         said, leftover = outcome(socks(), pieces)
@@ -210,7 +210,7 @@ def test_the_login_of_the_url_is_offered_and_given() -> None:
         assert leftover == b""
 
 
-def test_a_login_that_is_not_asked_for_is_not_given() -> None:
+def test_credentials_are_not_sent_unless_the_proxy_selects_the_login() -> None:
     said, leftover = outcome(socks(SOCKS_LOGIN), [NO_LOGIN, BOUND["IPv4"]])
     assert b"p@ss" not in b"".join(said)
     assert leftover == b""
@@ -232,7 +232,7 @@ REPLIES = {
 
 @pytest.mark.parametrize(("code", "words"), REPLIES.items())
 @pytest.mark.parametrize("rest", [b"", b"\x00\x01", b"\x00\x01" + bytes(6), b"\x00\x77" + bytes(6)])
-def test_each_reply_has_its_words(code: int, words: str, rest: bytes) -> None:
+def test_each_reply_has_its_text(code: int, words: str, rest: bytes) -> None:
     _, verdict = outcome(socks(), [NO_LOGIN, bytes([5, code]) + rest])
     assert isinstance(verdict, tuple)
     assert verdict[:2] == (TargetError, TargetFault.PROXY_REFUSED)

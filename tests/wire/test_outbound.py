@@ -1,4 +1,4 @@
-"""The URL of an outbound proxy: what it names, what it may not be, and that nothing shows its credentials."""
+"""The URL of an outbound proxy: valid and invalid ones, and that credentials are never printed."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_a_url_names_a_proxy(text: str, expected: OutboundProxy) -> None:
 
 
 @pytest.mark.parametrize(("text", "words"), BAD.items(), ids=[ascii(text[:60]) for text in BAD])
-def test_a_url_that_names_none(text: str, words: str) -> None:
+def test_an_invalid_url_is_refused(text: str, words: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_outbound(text)
     assert str(caught.value).startswith("proxy: ")

@@ -1,4 +1,4 @@
-"""The PROXY header, byte by byte: by hand from its specification, and read back by a receiver of the test's own."""
+"""The PROXY header: bytes written by hand from the specification, and a parser of the tests."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ TLVS = {
 
 
 @pytest.mark.parametrize(("mode", "facts", "tlvs"), TLVS.values(), ids=TLVS)
-def test_what_each_mode_tells(mode: HeaderMode, facts: TlsFacts, tlvs: str) -> None:
+def test_the_content_of_each_mode(mode: HeaderMode, facts: TlsFacts, tlvs: str) -> None:
     size = 12 + len(tlvs) // 2
     assert encode_header(*V4, mode, facts).hex() == SIGNATURE + "2111" + f"{size:04x}" + V4_BLOCK + tlvs
 
@@ -114,7 +114,7 @@ LARGEST_LEAF = 0xFFFF - 12 - 3 - 5 - (3 + 7) - 3
 
 
 @pytest.mark.parametrize("leaf", [LARGEST_LEAF + 1, 0xFFFF, 0x10000, 1 << 20])
-def test_what_does_not_fit_is_an_error(leaf: int) -> None:
+def test_a_header_that_does_not_fit_is_an_error(leaf: int) -> None:
     with pytest.raises(WireError) as caught:
         encode_header(*V4, HeaderMode.TLS_FULL, TlsFacts("TLS 1.3", leaf=bytes(leaf)))
     assert caught.value.reason is WireFault.TOO_LARGE
@@ -149,7 +149,7 @@ facts = st.builds(
 
 
 @given(source=st.ip_addresses(v=6), port=st.integers(0, 65535), mode=st.sampled_from(HeaderMode), facts=facts)
-def test_a_receiver_reads_what_was_told(source: Any, port: int, mode: HeaderMode, facts: TlsFacts) -> None:
+def test_a_receiver_parses_the_header(source: Any, port: int, mode: HeaderMode, facts: TlsFacts) -> None:
     header = encode_header(socket.AF_INET6, (str(source), port, 0, 0), ("2001:db8::1", 443, 0, 0), mode, facts)
     assert (header[12], header[13], struct.unpack("!H", header[14:16])[0]) == (0x21, 0x21, len(header) - 16)
     assert ip_address(header[16:32]) == ip_address(source.packed)
