@@ -88,8 +88,8 @@ def test_a_server_with_many_authorities_names_none_and_completes_handshakes(coun
 def test_a_warning_is_logged_if_a_server_names_no_authorities() -> None:
     many = PkiCredentials(OURS.chain, OURS.leaf.key, tuple(named(number).certificate for number in range(1000)))
     assert not can_send_authority_names(many.authorities)
-    (note,) = build_generation(1, many, GenerationConfig(True, Access((AnyRule(),)))).notes
-    assert note.endswith(": clients are not told which authorities are trusted")
-    assert build_generation(1, many, GenerationConfig(False, Access((AnyRule(),)), host="db.test")).notes == ()
+    (note,) = build_generation(1, many, GenerationConfig(True, Access((AnyRule(),)))).warnings
+    assert note.endswith(": no authority names are sent to clients")
+    assert build_generation(1, many, GenerationConfig(False, Access((AnyRule(),)), host="db.test")).warnings == ()
     few = PkiCredentials(OURS.chain, OURS.leaf.key, many.authorities[:3])
-    assert build_generation(1, few, GenerationConfig(True, Access((AnyRule(),)))).notes == ()
+    assert build_generation(1, few, GenerationConfig(True, Access((AnyRule(),)))).warnings == ()

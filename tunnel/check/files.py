@@ -18,7 +18,7 @@ from tunnel.identity.credentials import PkiCredentials, describe_key
 from tunnel.pkix.certificate import Certificate
 from tunnel.pkix.extensions import CLIENT_AUTH, SERVER_AUTH
 from tunnel.proxy.file_source import DiskSource, load_credentials
-from tunnel.proxy.generation import check_presentable, note_names
+from tunnel.proxy.generation import authority_name_warnings, check_presentable
 from tunnel.tls.verify import build_pki_anchors, check_purpose
 
 CERTIFICATE, AUTHORITIES = "certificate", "authorities"
@@ -109,7 +109,7 @@ def _examine_authorities(preflight: Preflight, credentials: PkiCredentials) -> I
         yield ok(AUTHORITIES, "not needed: no certificate is verified against an authority")
         return
     if config.is_server:
-        for note in note_names(build_pki_anchors(credentials.authorities).usable):
+        for note in authority_name_warnings(build_pki_anchors(credentials.authorities).usable):
             yield warning(AUTHORITIES, note, "configure fewer authorities if clients select their certificate by these names")
     yield _count_authorities(preflight, credentials.authorities)
 

@@ -87,6 +87,6 @@ def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str
     has_reported = deferred_log.report()
     if client.fault:
         print_message(f"error: {client.fault}")
-    elif not (client.is_well or has_reported or arguments[VERBOSE]):
+    elif not (client.has_succeeded or has_reported or arguments[VERBOSE]):
         print_message("connection closed without TLS close_notify")
-    return 0 if client.is_well else 1
+    return 0 if client.has_succeeded else 1

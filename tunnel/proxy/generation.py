@@ -46,7 +46,7 @@ class Generation:
     context: TlsContext
     status_context: TlsContext | None
     begins: datetime | None = None  # begin of the validity of a certificate from files
-    notes: tuple[str, ...] = ()  # warnings for the log
+    warnings: tuple[str, ...] = ()  # warnings for the log
 
 
 def build_generation(number: int, credentials: Credentials, config: GenerationConfig) -> Generation:
@@ -75,7 +75,7 @@ def _build(number: int, credentials: Credentials, config: GenerationConfig) -> G
     else:
         identity, expires = "", None
     is_shown = config.is_server or config.access.is_mutual
-    asked = _asked(credentials, config)
+    peer_auth = _peer_auth(credentials, config)
     return Generation(
         number,
         identity,
@@ -83,23 +83,23 @@ def _build(number: int, credentials: Credentials, config: GenerationConfig) -> G
         isinstance(credentials, SvidCredentials),
         TlsContext(
             presented if is_shown else None,
-            asked,
+            peer_auth,
             is_server=config.is_server,
             options=config.tls,
             accepts_acme=config.accepts_acme,
         ),
         _status_context(presented, config),
         begins,
-        note_names(asked.authorities) if isinstance(asked, PeerAuth) else (),
+        authority_name_warnings(peer_auth.authorities) if isinstance(peer_auth, PeerAuth) else (),
     )
 
 
-def note_names(authorities: Sequence[Certificate]) -> tuple[str, ...]:
+def authority_name_warnings(authorities: Sequence[Certificate]) -> tuple[str, ...]:
     """Return a warning if the authorities are too many to be named in a CertificateRequest."""
     if can_send_authority_names(authorities):
         return ()
     seen = f"{len(authorities)} certificate authorities have more than {MAX_NAMES_BYTES} bytes of names"
-    return (f"{seen}: clients are not told which authorities are trusted",)
+    return (f"{seen}: no authority names are sent to clients",)
 
 
 def _presented(credentials: Credentials) -> Presented | None:
@@ -117,7 +117,7 @@ def _status_context(presented: Presented | None, config: GenerationConfig) -> Tl
     return TlsContext(presented, allow_anonymous("status"), is_server=True, options=replace(config.tls, protocols=()))
 
 
-def _asked(credentials: Credentials, config: GenerationConfig) -> PeerAuth | Admitted:
+def _peer_auth(credentials: Credentials, config: GenerationConfig) -> PeerAuth | Admitted:
     access = config.access
     if config.is_server and not access.is_mutual:
         return allow_anonymous("no-authentication")
@@ -128,10 +128,10 @@ def _asked(credentials: Credentials, config: GenerationConfig) -> PeerAuth | Adm
         authorizer = Authorizer(access.rules, credentials.svid.spiffe_id.trust_domain)
         admission = PeerAdmission(SpiffeVerifier(credentials.bundles), authorizer)
         return PeerAuth(admission, is_slow=authorizer.is_slow(), chain_observer=config.chain_observer)
-    return _asked_by_pki(credentials, config)
+    return _pki_peer_auth(credentials, config)
 
 
-def _asked_by_pki(credentials: PkiCredentials, config: GenerationConfig) -> PeerAuth:
+def _pki_peer_auth(credentials: PkiCredentials, config: GenerationConfig) -> PeerAuth:
     authorizer = Authorizer(config.access.rules, None)
     anchors = build_pki_anchors(credentials.authorities)
     purpose = CLIENT_AUTH if config.is_server else SERVER_AUTH

@@ -28,7 +28,7 @@ def run_proxy(config: ProxyConfig, log: Log, process_context: ProcessContext) ->
     with open_loop(log, process_context) as loop:
         proxy = open_proxy(config, loop, log, process_context, process_context.notifier)
         runner = ProxyRunner(proxy, log, process_context)
-        settle()
+        freeze_startup_objects()
         loop.run_trio(runner.run)
         return runner.exit_code
 
@@ -48,7 +48,7 @@ def open_loop(log: Log, process_context: ProcessContext) -> Iterator[Loop]:
         loop.close()
 
 
-def settle() -> None:
+def freeze_startup_objects() -> None:
     """Exclude all present objects from garbage collection, and collect new ones with the default thresholds."""
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)

@@ -159,8 +159,8 @@ class Proxy:
         """Build a generation and swap it in; raises IdentityError, and the previous generation stays in use."""
         generation = build_generation(number, credentials, self._generation_config)
         self.tunnel.swap(generation)
-        for note in generation.notes:
-            self._log.write(f"warning: {note}")
+        for warning in generation.warnings:
+            self._log.write(f"warning: {warning}")
         self._state_reporter.show_identity(generation)
         self.tunnel.counters.certificates.count(is_success=True)
         self._ready.set()
@@ -264,9 +264,9 @@ class Proxy:
         """Warn if another socket listens where ours does, which SO_REUSEPORT allows: for a restart, or by mistake."""
         if not isinstance(address, TcpAddress) or address.port == "0" or listener is None:
             return
-        look = partial(find_shared_port, listener.socket, self._holders)
+        find = partial(find_shared_port, listener.socket, self._holders)
         with trio.move_on_after(_HOLDERS_LIMIT):
-            sharing = await trio.to_thread.run_sync(look, abandon_on_cancel=True)
+            sharing = await trio.to_thread.run_sync(find, abandon_on_cancel=True)
             if sharing is not None:
                 self._log.write(f"warning: --{name} {address}: {escape(_describe_sharing(sharing))}")
 

@@ -24,7 +24,7 @@ class StdioClient:
         self._over = trio.Event()
         self._failure: TunnelError | None = None
         self._streams = StandardStreams(self._report_over)
-        self.is_well = False  # the server has closed the connection properly, or the reader of our output has
+        self.has_succeeded = False  # the server has closed the connection properly, or the reader of our output has
 
     async def run(self) -> None:
         """Return when the connection has ended; raises TunnelError if it could not begin."""
@@ -35,7 +35,7 @@ class StdioClient:
             self._proxy.tunnel.serve_socket(self._streams.inner)
             self._streams.start()
             await self._over.wait()
-            self.is_well = not self.fault and (self._streams.is_broken or self._has_good_end())
+            self.has_succeeded = not self.fault and (self._streams.is_broken or self._has_good_end())
             self._streams.end_input()
             await self._proxy.drain(_DRAIN_LIMIT)
             self._proxy.close()

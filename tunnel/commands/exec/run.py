@@ -124,7 +124,7 @@ class _Prepared:
 def _run(argv: Sequence[str], prepared: _Prepared, environ: Mapping[str, str]) -> int:
     deferred_log, relay = prepared.deferred_log, prepared.relay
     process_context = open_process_context(environ)
-    from tunnel.proxy.process import open_loop, open_proxy, settle
+    from tunnel.proxy.process import freeze_startup_objects, open_loop, open_proxy
     from tunnel.proxy.supervisor import StopPolicy, Supervisor
 
     configs = [target.config for target in prepared.targets]
@@ -141,7 +141,7 @@ def _run(argv: Sequence[str], prepared: _Prepared, environ: Mapping[str, str]) -
         report_waiting = partial(deferred_log.report_waiting, configs[0].source)
         parts = proxies, prepared.launcher, prepared.probe
         supervisor = Supervisor(*parts, make_spec, stop_policy, process_context, deferred_log.log, report_waiting)
-        settle()
+        freeze_startup_objects()
         loop.run_trio(supervisor.run)
     return supervisor.exit_code
 

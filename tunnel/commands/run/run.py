@@ -49,7 +49,7 @@ def _run(
     log_capture = LogCapture()
     log_capture.install()
     notifier = Notifier(environ, os.getpid())
-    from tunnel.proxy.process import open_loop, open_proxy, settle
+    from tunnel.proxy.process import freeze_startup_objects, open_loop, open_proxy
     from tunnel.proxy.process_context import ProcessContext
     from tunnel.proxy.supervisor import CommandSpec, StopPolicy, Supervisor
 
@@ -65,6 +65,6 @@ def _run(
         spec = CommandSpec(config.argv, command_environment({}))
         stop_policy = StopPolicy(config.wait_ready, config.stop_timeout, is_service=True, delay=config.shutdown_delay)
         supervisor = Supervisor(proxies, *child, lambda: spec, stop_policy, process_context, log, lambda: None)
-        settle()
+        freeze_startup_objects()
         loop.run_trio(supervisor.run)
     return supervisor.exit_code
