@@ -20,10 +20,9 @@ _ODD_SUBJECTS = [case for case in CASES if case.name.startswith("subject with ")
 _DOCUMENT = Path(__file__).parents[2] / "docs/certificates.md"
 
 
-@pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_the_verdict_is_that_of_the_table(case: Case, role: str) -> None:
-    assert is_expected(case, role)
+def test_the_verdict_is_that_of_the_table(case: Case) -> None:
+    assert [role for role in ROLES if not is_expected(case, role)] == []
 
 
 @pytest.mark.parametrize("case", _ODD_SUBJECTS, ids=lambda case: case.name)
