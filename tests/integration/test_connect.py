@@ -91,7 +91,7 @@ def test_it_says_who_answered_when_asked(workloads: Workloads, target: str) -> N
         ((ID, "127.0.0.1:1"), "tcp:127.0.0.1:1: connection refused"),
         ((ID, "nowhere.invalid:1"), "nowhere.invalid"),
         (("TARGET",), "no access rule for the server"),
-        ((ID,), "HOST:PORT is missing: The server, which speaks mutual TLS"),
+        ((ID,), "HOST:PORT is missing: Address of the server, which accepts mutual TLS"),
         ((ID, "TARGET", "more"), "unexpected more"),
         ((ID, "TARGET", "--wait=1s", "--use-workload-api-addr=unix:///nonexistent"), "no identity from unix:///nonexistent"),
     ],

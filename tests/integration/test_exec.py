@@ -80,7 +80,7 @@ def test_where_users_cannot_be_told_apart_no_port_is_opened(workloads: Workloads
     """All whom a user namespace does not map look the same; in a private directory they are kept out all the same."""
     alone = (program("unshare"), "--user")
     done = run_tool(environment(workloads), "exec", f"--target={target}", ID, "--", "true", before=alone)
-    assert (done.code, "say --unix FILE" in done.err) == (125, True)
+    assert (done.code, "expected --unix FILE" in done.err) == (125, True)
     ask = "import socket; s = socket.socket(socket.AF_UNIX); s.connect('{socket}'); s.sendall(b'ping'); print(s.recv(9))"
     flags = (f"--target={target}", ID, "--unix=s")
     done = run_tool(environment(workloads), "exec", *flags, "--", sys.executable, "-c", ask, before=alone)
@@ -127,7 +127,7 @@ def test_the_environment_is_without_what_is_ours(workloads: Workloads, target: s
         ((ID,), ("sh", "-c", "kill -KILL $$"), 137, ""),
         ((), ("true",), 125, "no access rule for the server"),
         ((ID, "--wait=1s", "--use-workload-api-addr=unix:///nonexistent"), ("true",), 125, "no identity from unix:///nonexist"),
-        ((ID,), ("echo", "{socket}"), 125, "{socket} is for a Unix socket: say --unix SOCKET"),
+        ((ID,), ("echo", "{socket}"), 125, "{socket} needs --unix SOCKET"),
         ((ID, "--unix=a/b"), ("true",), 125, '--unix: invalid file name "a/b"'),
         ((ID, "--cert=/nonexistent", "--key=/nonexistent"), ("true",), 125, "mutually exclusive"),
     ],
