@@ -90,9 +90,7 @@ def test_bundles_are_printed_or_written_by_trust_domain_and_judge_a_token(run: R
     assert (path.read_text(), stat.S_IMODE(path.stat().st_mode)) == (out.strip(), 0o644)
 
 
-@pytest.mark.parametrize(
-    ("feed", "complaint"), [("", "standard input: no token"), ("A" * 70000, "token too long")]
-)
+@pytest.mark.parametrize(("feed", "complaint"), [("", "standard input: no token"), ("A" * 70000, "token too long")])
 def test_what_is_no_token_at_all_is_one_line(feed: str, complaint: str, run: Run) -> None:
     code, out, err = run("verify", "--audience=db", feed=feed)
     assert (code, out, err.count("\n")) == (1, "", 1)

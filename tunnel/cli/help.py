@@ -1,8 +1,4 @@
-"""The texts of `--help`.
-
-Knows how commands and flags are shown; must not know what any of them does. Made from the same tables that the grammar
-reads, so that help and program cannot disagree.
-"""
+"""The texts of `--help`, made from the declarations of commands."""
 
 from __future__ import annotations
 
@@ -17,20 +13,21 @@ _COLUMN = 34
 
 
 def usage(program: str, about: str, commands: Sequence[Command]) -> str:
-    """The help on the whole program, or on a family of commands."""
+    """The help on the program, or on a family of commands."""
     lines = [f"usage: {program} COMMAND [FLAGS]", "", *textwrap.wrap(about, _WIDTH), "", "Commands:"]
     column = max(len(command.name) for command in commands) + 4
     for command in commands:
         lines += _entry(f"  {command.name}", command.summary, column)
     more = (
-        f"'{program.split()[0]} help COMMAND' tells more on each. '@FILE' stands for the lines of a file, one argument a line."
+        f"'{program.split()[0]} help COMMAND' prints help on a command. '@FILE' stands for the lines of a file, one argument "
+        "per line."
     )
     lines += ["", *textwrap.wrap(more, _WIDTH)]
     return "\n".join(lines) + "\n"
 
 
 def long_usage(program: str, about: str, commands: Sequence[Command]) -> str:
-    """The help on the whole program and then on each command."""
+    """The help on the program and then on each command."""
     return "\n".join([usage(program, about, commands), *(command_usage(program, command) for command in commands)])
 
 
@@ -41,8 +38,8 @@ def command_usage(program: str, command: Command) -> str:
         lines += ["", command.detail.rstrip()]
     if command.positionals:
         lines.append("")
-        for place in command.positionals:
-            lines += _entry(f"  {place.name}", place.help, _COLUMN)
+        for positional in command.positionals:
+            lines += _entry(f"  {positional.name}", positional.help, _COLUMN)
     for group in command.groups:
         lines += ["", f"{group.title}:"]
         for flag in group.flags:
@@ -52,10 +49,10 @@ def command_usage(program: str, command: Command) -> str:
 
 
 def command_line(command: Command) -> str:
-    """How a line of this command looks: what must be there, in its order."""
+    """The synopsis of a command: what is required, in order."""
     needed = (f"--{flag.name} {flag.placeholder}" for flag in command.flags if flag.is_required)
-    places = (place.name if place.is_required else f"[{place.name}{_dots(place)}]" for place in command.positionals)
-    return " ".join([command.name, *needed, "[FLAGS]", *places, *_rest(command)])
+    positionals = (one.name if one.is_required else f"[{one.name}{_dots(one)}]" for one in command.positionals)
+    return " ".join([command.name, *needed, "[FLAGS]", *positionals, *_rest(command)])
 
 
 def _rest(command: Command) -> list[str]:
@@ -64,8 +61,8 @@ def _rest(command: Command) -> list[str]:
     return [command.lines] if command.lines else []
 
 
-def _dots(place: Flag[Any]) -> str:
-    return "..." if place.is_repeated else ""
+def _dots(positional: Flag[Any]) -> str:
+    return "..." if positional.is_repeated else ""
 
 
 def _spelling(flag: Flag[Any]) -> str:

@@ -1,7 +1,6 @@
-"""Manual pages, in roff with the macros of man(7).
+"""Manual pages in roff with the macros of man(7), made from the declarations of commands.
 
-Knows how commands and flags are shown on paper; must not know what any of them does. Made from the same tables that the
-grammar reads, as help is. Every text is escaped: a hyphen is one that can be copied to a shell, and no line is a request.
+Every text is escaped: a hyphen can be copied to a shell, and no line is a request.
 """
 
 from __future__ import annotations
@@ -23,21 +22,21 @@ _ESCAPES = {
     "~": "\\(ti",
     '"': "\\(dq",
 }
-_FILES = "Any argument of the form @FILE stands for the lines of that file, one argument a line; empty lines and lines that \
-begin with # are left out. Behind a lone \\-\\- nothing is replaced."
+_FILES = "An argument of the form @FILE stands for the lines of that file, one argument per line; empty lines and lines that \
+begin with # are omitted. Behind a lone \\-\\- nothing is replaced."
 _EXIT = (
-    ("0", "All went well, or help was asked for."),
-    ("1", "The line cannot be used, or what it asked for failed: one line on standard error says why."),
+    ("0", "Success, or help was requested."),
+    ("1", "Invalid command line, or the command failed: one line on standard error says why."),
 )
 
 
 def page_name(program: Program, command: Command | None) -> str:
-    """What a page is called, without its section: `tunnel-svid-fetch`."""
+    """The name of a page without its section: `tunnel-svid-fetch`."""
     return program.name if command is None else "-".join([program.name, *command.name.split()])
 
 
 def whole_page(program: Program) -> str:
-    """The page on the program: what it is, and which commands it has."""
+    """The page on the program, with the list of its commands."""
     lines = [*_title(page_name(program, None), program.about.partition(":")[0], program)]
     lines += [".SH SYNOPSIS", f"{_bold(program.name)} {_italic('COMMAND')} [{_italic('FLAGS')}]", *_about(program)]
     lines += [".SH COMMANDS"]
@@ -60,7 +59,7 @@ def command_page(program: Program, command: Command) -> str:
 
 
 def long_page(program: Program) -> str:
-    """Everything on one page, as kingpin's `--help-man` has it."""
+    """All commands on one page, as kingpin's `--help-man` prints it."""
     lines = [*_title(page_name(program, None), program.about.partition(":")[0], program)]
     lines += [".SH SYNOPSIS", f"{_bold(program.name)} {_italic('COMMAND')} [{_italic('FLAGS')}]", *_about(program)]
     for command in program.documented:
@@ -72,7 +71,7 @@ def long_page(program: Program) -> str:
 
 
 def all_pages(program: Program) -> Iterator[tuple[str, str]]:
-    """Every page under the name of its file."""
+    """Every page with the name of its file."""
     yield f"{page_name(program, None)}.{SECTION}", whole_page(program)
     for command in program.documented:
         yield f"{page_name(program, command)}.{SECTION}", command_page(program, command)
@@ -80,7 +79,7 @@ def all_pages(program: Program) -> Iterator[tuple[str, str]]:
 
 def _title(name: str, summary: str, program: Program) -> list[str]:
     head = f'.TH "{_text(name.upper())}" {SECTION} "" "{_text(f"{program.name} {program.version}")}" "User Commands"'
-    # No hyphenation, and no stretched spaces: most words are flags and addresses.
+    # No hyphenation and no justification: most words are flags and addresses.
     return [head, ".nh", ".ad l", ".SH NAME", f"{_text(name)} \\- {_text(summary)}"]
 
 
@@ -92,15 +91,15 @@ def _synopsis(program: Program, command: Command) -> str:
     return _bold(f"{program.name} {command.name}") + _text(command_line(command).removeprefix(command.name))
 
 
-def _place(place: Flag[Any]) -> str:
-    return _italic(place.name) + ("..." if place.is_repeated else "")
+def _positional(positional: Flag[Any]) -> str:
+    return _italic(positional.name) + ("..." if positional.is_repeated else "")
 
 
 def _options(command: Command, upper: str, lower: str) -> Iterator[str]:
     if command.positionals:
         yield f"{upper} {'Arguments' if upper == '.SS' else 'ARGUMENTS'}"
-        for place in command.positionals:
-            yield from (".TP", _place(place), _text(place.help))
+        for positional in command.positionals:
+            yield from (".TP", _positional(positional), f"{_text(positional.help)}.")
     groups = [group for group in command.groups if any(not flag.is_hidden for flag in group.flags)]
     if groups:
         yield f"{upper} {'Options' if upper == '.SS' else 'OPTIONS'}"
@@ -113,9 +112,9 @@ def _options(command: Command, upper: str, lower: str) -> Iterator[str]:
 def _entries(group: Group) -> Iterator[str]:
     for flag in group.flags:
         if not flag.is_hidden:
-            source = f" The variable {_bold(flag.env)} stands in for it." if flag.env else ""
-            more = " It may be given several times." if flag.is_repeated and "epeated" not in flag.help else ""
-            yield from (".TP", _spelling(flag), _text(flag.help) + more + source)
+            source = f" Environment variable: {_bold(flag.env)}." if flag.env else ""
+            more = " Repeatable." if flag.is_repeated and "epeatable" not in flag.help else ""
+            yield from (".TP", _spelling(flag), f"{_text(flag.help)}." + more + source)
 
 
 def _spelling(flag: Flag[Any]) -> str:
@@ -130,19 +129,23 @@ def _environment(commands: Iterable[Command]) -> Iterator[str]:
     if flags:
         yield ".SH ENVIRONMENT"
     for env, name in flags.items():
-        yield from (".TP", _bold(env), f"Stands in for {_bold(f'--{name}')} where the line has none, unless it is empty.")
+        yield from (
+            ".TP",
+            _bold(env),
+            f"Used for {_bold(f'--{name}')} if the line does not have the flag and the variable is not empty.",
+        )
 
 
 def _exits(commands: Iterable[Command]) -> Iterator[str]:
     yield ".SH EXIT STATUS"
     if any(command.rest or command.lines for command in commands):
-        yield from ("That of the command that is run, once it has begun. Otherwise:", ".PP")
+        yield from ("That of the command that is run, after its start. Otherwise:", ".PP")
     for code, meaning in _EXIT:
         yield from (".TP", _bold(code), _text(meaning))
 
 
 def _see_also(program: Program, command: Command | None) -> Iterator[str]:
-    """The page on the whole and the nearest relatives; from the whole, all."""
+    """The page on the program and on related commands; on the page of the program, all pages."""
     names = [page_name(program, None)] if command is not None else []
     for known in program.documented:
         is_near = command is None or known.name.split()[0] == command.name.split()[0] or " " not in known.name + command.name
@@ -153,7 +156,7 @@ def _see_also(program: Program, command: Command | None) -> Iterator[str]:
 
 
 def _parts(detail: str) -> tuple[list[str], list[str]]:
-    """The prose of a detail, and what stands under `Examples:`."""
+    """The text of a detail, and its examples, which follow `Examples:`."""
     prose: list[str] = []
     examples: list[str] = []
     here = prose
@@ -167,7 +170,7 @@ def _parts(detail: str) -> tuple[list[str], list[str]]:
 
 
 def _shown(lines: Sequence[str]) -> list[str]:
-    """Lines as they stand, two columns further in."""
+    """Lines without filling, indented by two columns."""
     return [".PP", ".RS 2", ".nf", *(_text(line.removeprefix("  ")) for line in lines), ".fi", ".RE"]
 
 
@@ -180,7 +183,7 @@ def _italic(text: str) -> str:
 
 
 def _text(text: str) -> str:
-    """Text of which troff takes nothing for its own; in ASCII, and in one line."""
+    """Text escaped for troff, in ASCII and on one line."""
     signs = "".join(_ESCAPES.get(sign) or _sign(sign) for sign in text)
     return f"\\&{signs}" if signs.startswith(".") else signs
 

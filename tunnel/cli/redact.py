@@ -1,14 +1,11 @@
-"""A command line that may be shown to others.
-
-Knows which flags hold secrets; must not know what they are for.
-"""
+"""Redaction of secrets in a command line."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
 
-SECRETS = ("--storepass", "--pkcs11-pin")  # written out, since no table is loaded to show a line; a test compares
+SECRETS = ("--storepass", "--pkcs11-pin")  # literals, because no declarations are loaded here; a test compares them
 _CREDENTIALS = re.compile(r"(?<=://)[^/]*@")  # of a URL (RFC 3986, 3.2.1); up to the last @, as they are read
 _HIDDEN = "(hidden)"
 

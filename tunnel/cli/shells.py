@@ -1,10 +1,8 @@
 """Completion scripts for bash, zsh and fish.
 
-Knows how each shell is told what may come next; must not know any command or flag (`completion.py` has them as a graph).
-The scripts are whole: none runs the program, so completing costs nothing and works where it cannot start.
-
-Each has the same shape: a table, which for a context sets what is offered there, where words lead and which flags take a
-value; and a walk along the words of the line, from context to context. The contexts' names are ours, never a user's.
+The scripts do not run the program, so completion is fast and works where the program cannot start. Each has a table with the
+contexts of `completion.py` (the words and flags to offer, the next contexts, the flags with a value), and a loop over the words
+of the line from context to context. The names of contexts are ours, never a user's.
 """
 
 from __future__ import annotations
@@ -62,7 +60,7 @@ _PROGRAM() {
       return
     fi
   done
-  # bash replaces only what stands behind the last sign that separates words for it, such as = and :
+  # bash replaces only the part behind the last character that separates words for it, such as = and :
   part=${COMP_WORDS[COMP_CWORD]}
   case $part in = | :) part='' ;; esac
   replaced=${word%%"$part"}
@@ -248,17 +246,17 @@ complete -c PROGRAM -f -a '(__PROGRAM_complete)'
 
 
 def bash_script(program: str, contexts: Contexts) -> str:
-    """For bash 4 and later, with bash-completion or without."""
+    """The script for bash 4 and later, with or without bash-completion."""
     return _script(_BASH, program, contexts, _bash_case)
 
 
 def zsh_script(program: str, contexts: Contexts) -> str:
-    """For a folder of $fpath, or to be sourced when compinit has run."""
+    """The script for a directory of $fpath, or to be sourced after compinit."""
     return _script(_ZSH, program, contexts, _zsh_case)
 
 
 def fish_script(program: str, contexts: Contexts) -> str:
-    """For fish 3 and later."""
+    """The script for fish 3 and later."""
     return _script(_FISH, program, contexts, _fish_case)
 
 
@@ -271,14 +269,16 @@ def _script(template: str, program: str, contexts: Contexts, case: Callable[[Con
 
 
 def _bash_case(context: Context) -> str:
-    return _posix_case(context, *([text for text, _ in shown] for shown in (context.shown_words(), context.shown_flags())))
+    return _posix_case(
+        context, *([text for text, _ in offered] for offered in (context.offered_words(), context.offered_flags()))
+    )
 
 
 def _zsh_case(context: Context) -> str:
-    def described(shown: Iterable[tuple[str, str]]) -> list[str]:
-        return [f"{text}:{told}" if told else text for text, told in shown]
+    def described(offered: Iterable[tuple[str, str]]) -> list[str]:
+        return [f"{text}:{description}" if description else text for text, description in offered]
 
-    return _posix_case(context, described(context.shown_words()), described(context.shown_flags()))
+    return _posix_case(context, described(context.offered_words()), described(context.offered_flags()))
 
 
 def _posix_case(context: Context, words: Iterable[str], flags: Iterable[str]) -> str:
@@ -297,8 +297,8 @@ def _posix_case(context: Context, words: Iterable[str], flags: Iterable[str]) ->
 def _fish_case(context: Context) -> str:
     lines = [
         f"        case {_fish_quoted(context.name)}",
-        f"            set offers {_fish_list(context.shown_words())}",
-        f"            set flags {_fish_list(context.shown_flags())}",
+        f"            set offers {_fish_list(context.offered_words())}",
+        f"            set flags {_fish_list(context.offered_flags())}",
         f"            set next {_fish_list(_next(context))}",
         f"            set takes {_fish_list(_takes(context))}",
         *_settings(context, "            set {} {}"),
@@ -307,7 +307,7 @@ def _fish_case(context: Context) -> str:
 
 
 def _settings(context: Context, form: str) -> list[str]:
-    found = [form.format("place", _quoted(_kind(context.place)))] if context.place else []
+    found = [form.format("place", _quoted(_kind(context.positional)))] if context.positional else []
     return [*found, *([form.format("onward", _quoted(context.onward))] if context.onward else [])]
 
 
@@ -339,4 +339,4 @@ def _fish_list(pairs: Iterable[tuple[str, str]]) -> str:
     return " ".join(_fish_quoted(f"{key}\t{text}" if text else key) for key, text in pairs)
 
 
-assert (ROOT, REST) == ("-", "--"), "the walks in the scripts begin and end there"
+assert (ROOT, REST) == ("-", "--"), "the loops in the scripts begin and end there"

@@ -1,6 +1,6 @@
-"""Environment variables that another program must not get from us, and those that this program must not obey.
+"""Environment variables that child commands do not get, and those that this process ignores.
 
-Loaded before everything else: it imports nothing that takes time, so the names of `SECRETS` are written out (a test compares).
+Loaded before everything else, so it imports nothing large: the names in `SECRETS` are literals, and a test compares them.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ SOCKETS: Final = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID"
 MANAGER: Final = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")  # sd_notify(3), sd_watchdog_enabled(3)
 SECRETS: Final = ("KEYSTORE_PASS", "PKCS11_PIN")
 
-# Settings of the interpreter and of the libraries, which are meant for the command: this process removes them from its own
-# environment, and the command gets them. Kept, since they are inputs of this program too: SSL_CERT_FILE, SSL_CERT_DIR and, for
-# ACME, HTTP_PROXY, HTTPS_PROXY, NO_PROXY.
+# Settings of the interpreter and of libraries that are meant for the child command: this process removes them from its own
+# environment, and the command gets them. Kept, because this program uses them too: SSL_CERT_FILE, SSL_CERT_DIR and, for ACME,
+# HTTP_PROXY, HTTPS_PROXY, NO_PROXY.
 _PREFIXES: Final = (
     "PYTHON",  # Python; -I ignores them, other programs that we start do not
     "GRPC_",  # grpc: an unknown GRPC_POLL_STRATEGY aborts the process, GRPC_TRACE writes to standard error
@@ -32,5 +32,5 @@ _NAMES: Final = frozenset(
 
 
 def is_of_libraries(name: str) -> bool:
-    """Whether the interpreter or a library would obey this variable, which is meant for the command."""
+    """Whether the interpreter or a library would use this variable, which is meant for the child command."""
     return name in _NAMES or name.startswith(_PREFIXES)
