@@ -1,4 +1,4 @@
-"""What the tests of the check need: an agent of their own, and callers of another user."""
+"""Fixtures of the check tests: an agent, and a directory that other users can search."""
 
 from __future__ import annotations
 

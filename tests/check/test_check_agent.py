@@ -1,4 +1,4 @@
-"""Whatever an agent says, or does not say, is told with what to do about it, and nothing is waited for without an end."""
+"""Every answer of an agent has a finding with advice, and every wait has a limit."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ OTHER = Entry(parse_spiffe_id("spiffe://a.test/other"), hint="internal")
 
 
 def ask(address: object, *flags: str, rules: tuple[str, ...] = RULE, limit: str = "0.5s", **fields: object) -> CheckReport:
-    """Check a server that has its identity there; its target is away, which is not looked at here."""
+    """Check a server with its identity from this address; its target does not exist, which the tests ignore."""
     line = ("server", f"--use-workload-api-addr={address}", "--listen=127.0.0.1:0", "--target=unix:/nonexistent/target")
     return run_check(*line, *rules, f"--timeout={limit}", *flags, **fields)  # type: ignore[arg-type]
 
 
 @contextmanager
-def stranger(path: Path, answer: bytes) -> Iterator[None]:
-    """Somebody who listens and speaks another protocol, or none."""
+def foreign_listener(path: Path, answer: bytes) -> Iterator[None]:
+    """A listener with another protocol, or without an answer."""
     taken: list[socket.socket] = []
 
     def serve() -> None:
@@ -58,7 +58,7 @@ def stranger(path: Path, answer: bytes) -> Iterator[None]:
                 sock.close()
 
 
-def test_an_identity_that_comes_back_is_told_whole(workloads: Workloads) -> None:
+def test_an_identity_is_described_completely(workloads: Workloads) -> None:
     report = ask(workloads.sockets[SERVER])
     assert report.wrong() == ["target"]
     assert "1 identity for this process" in report.the("workload-api").detail
@@ -69,7 +69,7 @@ def test_an_identity_that_comes_back_is_told_whole(workloads: Workloads) -> None
     assert report.the("trust-domains").detail == "a.test (1 authority) is our own, no federated trust domain"
 
 
-def test_where_the_address_came_from_is_told(workloads: Workloads) -> None:
+def test_the_origin_of_the_address_is_reported(workloads: Workloads) -> None:
     environ = {"SPIFFE_ENDPOINT_SOCKET": str(workloads.sockets[SERVER])}
     report = run_check("server", "--listen=127.0.0.1:0", "--target=unix:/nonexistent/t", *RULE, environ=environ)
     assert report.the("workload-api-address").detail == f"{workloads.sockets[SERVER]}, from $SPIFFE_ENDPOINT_SOCKET"
@@ -79,19 +79,19 @@ def test_where_the_address_came_from_is_told(workloads: Workloads) -> None:
 def test_without_an_entry_it_says_which_selectors_would_fit(workloads: Workloads, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tunnel.identity.wait_notice.NOTICE_DELAY", 0.3)
     workloads.api.withdraw(workloads.sockets[SERVER])
-    said: list[str] = []
-    report = ask(workloads.sockets[SERVER], limit="0.5s", say=said.append)
+    notices: list[str] = []
+    report = ask(workloads.sockets[SERVER], limit="0.5s", say=notices.append)
     found = report.the("workload-api")
     assert "the agent has no identity for this process (PERMISSION_DENIED no identity issued)" in found.detail
     assert "-selector unix:uid:" in found.advice
     assert "takes some seconds" in found.advice
     assert report.the("identity").verdict is Verdict.SKIPPED
-    assert said == ["waiting for an identity, up to 0.5s: PERMISSION_DENIED no identity issued"]
-    assert report.the("rule").verdict is Verdict.OK  # what can be said is said
+    assert notices == ["waiting for an identity, up to 0.5s: PERMISSION_DENIED no identity issued"]
+    assert report.the("rule").verdict is Verdict.OK  # the other checks still run
     assert report.the("listen").verdict is Verdict.OK
 
 
-def test_an_entry_that_comes_meanwhile_is_used(workloads: Workloads) -> None:
+def test_an_entry_that_is_created_meanwhile_is_used(workloads: Workloads) -> None:
     workloads.api.withdraw(workloads.sockets[SERVER])
     timer = threading.Timer(0.3, workloads.api.restore, [workloads.sockets[SERVER]])
     timer.start()
@@ -126,7 +126,7 @@ def test_a_wrong_clock_is_found_out(workloads: Workloads, hours: int, word: str)
     assert word in report.the("workload-api").advice
 
 
-def test_an_agent_that_is_away_is_not_asked(tmp_path: Path) -> None:
+def test_an_unreachable_agent_is_not_queried(tmp_path: Path) -> None:
     began = time.monotonic()
     report = ask(f"unix://{tmp_path}/no.sock", limit="60s")
     assert report.wrong() == ["workload-api-socket", "target"]
@@ -135,14 +135,14 @@ def test_an_agent_that_is_away_is_not_asked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"], ids=["silent", "of another protocol"])
-def test_somebody_else_behind_the_socket_is_not_waited_for(tmp_path: Path, answer: bytes) -> None:
-    with stranger(tmp_path / "a.sock", answer):
+def test_another_listener_on_the_socket_is_reported_within_the_limit(tmp_path: Path, answer: bytes) -> None:
+    with foreign_listener(tmp_path / "a.sock", answer):
         found = ask(f"unix://{tmp_path}/a.sock").the("workload-api")
     assert found.verdict is Verdict.PROBLEM
     assert "the socket accepts connections" in found.detail
 
 
-def test_of_several_identities_the_choice_is_told(workloads: Workloads) -> None:
+def test_the_selection_among_several_identities_is_reported(workloads: Workloads) -> None:
     place = workloads.sockets[SERVER]
     workloads.api.register(place, OTHER)
     first = ask(place).the("identity")
@@ -157,7 +157,7 @@ def test_of_several_identities_the_choice_is_told(workloads: Workloads) -> None:
     assert "does not offer --spiffe-id spiffe://a.test/db, only" in missing.the("identity").detail
 
 
-def test_federation_is_told_and_what_a_wide_rule_makes_of_it(workloads: Workloads) -> None:
+def test_federation_is_reported_with_its_effect_on_a_wide_rule(workloads: Workloads) -> None:
     alone = ask(workloads.sockets[SERVER], rules=("--allow-id", FOREIGNER))
     assert alone.the("rule").verdict is Verdict.PROBLEM
     assert "no bundle" in alone.the("rule").detail
@@ -171,12 +171,12 @@ def test_federation_is_told_and_what_a_wide_rule_makes_of_it(workloads: Workload
     assert ask(workloads.sockets[SERVER], rules=("--allow-id", FOREIGNER)).the("rule").verdict is Verdict.OK
 
 
-def test_hostile_words_of_an_agent_stay_words(workloads: Workloads) -> None:
+def test_hostile_text_of_an_agent_is_escaped(workloads: Workloads) -> None:
     workloads.api.publish(workloads.sockets[SERVER], SVIDS, Refusal("UNAVAILABLE", "\x1b[2Jgone\nok  all: is well"))
     assert encode_with_verdict(ask(workloads.sockets[SERVER], limit="0.5s").the("workload-api")).isprintable()
 
 
-def test_an_authority_that_signs_nothing_and_an_svid_that_is_left_out_are_told(workloads: Workloads) -> None:
+def test_an_unusable_authority_and_an_omitted_svid_are_reported(workloads: Workloads) -> None:
     now = datetime.now(UTC)
     dates = {"start": now - timedelta(hours=1), "end": now + timedelta(hours=1)}
     root, partner = authority(**dates), authority("b.test", usage=("crl_sign",), **dates)

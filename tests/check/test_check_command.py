@@ -1,4 +1,4 @@
-"""The command as a script meets it: one exit code, one stream for the report, and lines that are wrong."""
+"""`tunnel check` for scripts: exit code, output stream, and invalid command lines."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def test_a_process_ends_with_its_report_on_standard_output_alone(workloads: Work
         (("--use-workload-api-addr=unix:///nonexistent/a.sock", "--enable-pprof"), "--enable-pprof needs --status"),
     ],
 )
-def test_of_a_line_that_is_wrong_the_rest_is_looked_at(flags: tuple[str, ...], words: str) -> None:
+def test_the_rest_of_an_invalid_command_line_is_checked(flags: tuple[str, ...], words: str) -> None:
     report = run_check("server", *WHERE, "--allow-cn=web", *flags)
     assert words in report.the("command-line").detail
     assert report.the("listen").verdict is Verdict.OK
     assert report.the("target").verdict is Verdict.PROBLEM
 
 
-def test_a_client_whose_proxy_is_no_proxy_does_not_go_around_it() -> None:
+def test_a_client_with_an_invalid_proxy_does_not_connect_without_it() -> None:
     line = ("client", "--disable-authentication", "--listen=127.0.0.1:0", f"--target=127.0.0.1:{free_port()}")
     report = run_check(*line, "--proxy=ftp://a:1")
     assert "unknown scheme" in report.the("command-line").detail

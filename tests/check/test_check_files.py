@@ -1,4 +1,4 @@
-"""Certificates in files are judged before a proxy reads them, and a bad one says what is wrong with it."""
+"""Certificate files: a finding for each error that a start would meet."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def ask(file_identities: FileIdentities, files: Identity, *flags: str) -> CheckR
     )
 
 
-def test_a_good_pair_is_told_with_its_names(file_identities: FileIdentities) -> None:
+def test_a_valid_pair_is_described_with_its_names(file_identities: FileIdentities) -> None:
     file_identities.server_files.key.chmod(0o600)
     report = ask(file_identities, file_identities.server_files)
     assert report.wrong() == ["target"]
@@ -48,7 +48,7 @@ def test_a_key_that_others_can_read_is_a_warning(file_identities: FileIdentities
     assert "mode 0644" in found.detail
 
 
-def test_what_peers_would_refuse_is_told_before(file_identities: FileIdentities) -> None:
+def test_a_certificate_that_peers_would_refuse_is_reported(file_identities: FileIdentities) -> None:
     for_clients = file_identities.pki.leaf("odd", dns=("localhost",), purposes=FOR_CLIENTS)
     _good, lacking = ask(file_identities, for_clients).all("certificate")
     assert lacking.verdict is Verdict.WARNING
@@ -77,7 +77,7 @@ def test_dates_are_compared_with_this_clock(
     assert words in found.detail
 
 
-def test_files_that_do_not_belong_together_say_so(file_identities: FileIdentities) -> None:
+def test_a_key_of_another_certificate_is_reported(file_identities: FileIdentities) -> None:
     mixed = Identity(file_identities.server_files.chain, file_identities.client_files.key)
     report = ask(file_identities, mixed)
     assert report.the("certificate").verdict is Verdict.PROBLEM
@@ -86,7 +86,7 @@ def test_files_that_do_not_belong_together_say_so(file_identities: FileIdentitie
     assert "correct the path" in ask(file_identities, missing).the("certificate").advice
 
 
-def test_a_file_that_this_user_may_not_read_says_so(file_identities: FileIdentities) -> None:
+def test_an_unreadable_file_is_reported(file_identities: FileIdentities) -> None:
     file_identities.server_files.key.chmod(0)
     with another_user():
         found = ask(file_identities, file_identities.server_files).the("certificate")
@@ -94,9 +94,7 @@ def test_a_file_that_this_user_may_not_read_says_so(file_identities: FileIdentit
     assert "let this user read it" in found.advice
 
 
-def test_a_pipe_that_nobody_writes_to_is_not_waited_for(
-    file_identities: FileIdentities, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pipe_without_a_writer_is_a_timeout(file_identities: FileIdentities, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files_check, "_READ", 0.2)
     pipe = file_identities.directory / "pipe"
     os.mkfifo(pipe)
@@ -107,7 +105,7 @@ def test_a_pipe_that_nobody_writes_to_is_not_waited_for(
     os.close(os.open(pipe, os.O_RDWR | os.O_NONBLOCK))  # lets the thread that was left behind go
 
 
-def test_authorities_that_are_none_or_the_webs_are_told(file_identities: FileIdentities, tmp_path: Path) -> None:
+def test_missing_and_public_web_authorities_are_reported(file_identities: FileIdentities, tmp_path: Path) -> None:
     line = (
         "server",
         f"--cert={file_identities.server_files.chain}",

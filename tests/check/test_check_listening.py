@@ -1,4 +1,4 @@
-"""Whether an address can be listened on is found out without taking a connection or leaving a trace."""
+"""Whether an address can be listened on, without accepting a connection or changing a file."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def examine(text: object) -> Finding:
 
 
 @pytest.mark.parametrize("text", ["127.0.0.1:0", "localhost:0", ":0", "[::1]:0", "unix:@tunnel-check-free"])
-def test_a_free_address_is_well(text: str) -> None:
+def test_a_free_address_is_ok(text: str) -> None:
     assert examine(text).verdict is Verdict.OK
 
 
-def test_a_port_in_use_names_who_has_it() -> None:
+def test_a_port_in_use_is_reported_with_its_process() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         found = examine(f"127.0.0.1:{port}")
@@ -52,12 +52,12 @@ def test_a_port_that_is_listened_on_at_another_address_is_free() -> None:
         assert examine(f"127.0.0.1:{server.getsockname()[1]}").verdict is Verdict.OK
 
 
-def test_an_address_of_another_machine_is_none_of_ours() -> None:
+def test_an_address_of_another_machine_is_a_problem() -> None:
     assert "is not an address of this machine" in examine("192.0.2.1:8443").detail
     assert "nowhere.invalid" in examine("nowhere.invalid:8443").detail
 
 
-def test_a_low_port_is_for_those_who_may() -> None:
+def test_a_low_port_needs_a_capability() -> None:
     lowest = int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
     with another_user():
         found = examine("127.0.0.1:7")
@@ -82,6 +82,6 @@ def test_a_path_is_judged_and_left_as_it_is(public: Path) -> None:
         assert "in use by another process" in examine(f"unix:{public}/busy.sock").detail
 
 
-def test_what_the_service_manager_has_cannot_be_looked_at() -> None:
+def test_sockets_of_a_service_manager_are_not_checked() -> None:
     assert examine("systemd:web").verdict is Verdict.SKIPPED
     assert examine("launchd:web").verdict is Verdict.PROBLEM

@@ -1,4 +1,4 @@
-"""What docs/check.md shows is what the program prints."""
+"""The output blocks in docs/check.md are what the program prints."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _VARYING = [
 ]
 
 
-class Stage:
+class PageEnvironment:
     """An agent with a socket for each part, and the server of the page."""
 
     def __init__(self, directory: Path, things: ExitStack) -> None:
@@ -54,7 +54,7 @@ class Stage:
         things.callback(self.server.close)
 
     def run(self, place: str, line: str) -> int:
-        """The exit code of a line of the page, with the addresses of this stage in the place of the page's."""
+        """The exit code of a line of the page, with the addresses of this environment in place of those of the page."""
         line = line.replace("unix:///run/spire", f"unix://{self.directory}/{place}").replace("localhost:6379", "127.0.0.1:0")
         program, *argv = shlex.split(line.replace("cache.example.org:8443", self.server.target))
         assert program == "tunnel"
@@ -83,11 +83,11 @@ def blocks() -> Iterator[tuple[str, str, str]]:
 
 
 @pytest.fixture(scope="module")
-def stage() -> Iterator[Stage]:
+def environment() -> Iterator[PageEnvironment]:
     with ExitStack() as things:
         directory = Path(things.enter_context(tempfile.TemporaryDirectory(prefix="tunnel-page-")))
         directory.chmod(0o755)
-        yield Stage(directory, things)
+        yield PageEnvironment(directory, things)
 
 
 # Whose agent each block has, in the order of the page.
@@ -96,25 +96,25 @@ PLACES = ["web", "web", "nobody", "both", "web", "both", "web"]
 
 @pytest.mark.parametrize(("place", "block"), [*zip(PLACES, blocks(), strict=True)], ids=lambda value: str(value[0]))
 def test_the_page_shows_what_is_printed(
-    stage: Stage, capsys: pytest.CaptureFixture[str], place: str, block: tuple[str, str, str]
+    environment: PageEnvironment, capsys: pytest.CaptureFixture[str], place: str, block: tuple[str, str, str]
 ) -> None:
     heading, command, output = block
     is_denied = heading == "Socket not reachable"
     if is_denied and os.geteuid() != 0:
         pytest.skip("only root can be another user")
     with another_user() if is_denied else nullcontext():
-        code = stage.run(place, command)
+        code = environment.run(place, command)
     assert code == (1 if "!!" in output or "error" in output else 0)
     printed = capsys.readouterr()
-    told = stage.as_on_the_page(place, printed.out + printed.err)
+    printed_lines = environment.as_on_the_page(place, printed.out + printed.err)
     for line in steady(output):
-        assert line in told
-        del told[: told.index(line) + 1]  # in this order
+        assert line in printed_lines
+        del printed_lines[: printed_lines.index(line) + 1]  # in this order
 
 
-def test_the_document_is_as_the_page_has_it(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_document_is_as_the_page_has_it(environment: PageEnvironment, capsys: pytest.CaptureFixture[str]) -> None:
     _, command, _ = next(block for block in blocks() if "/kache" in block[1])
-    assert stage.run("both", f"{command} --json --status=127.0.0.1:0") == 1
+    assert environment.run("both", f"{command} --json --status=127.0.0.1:0") == 1
     printed = capsys.readouterr()
     assert printed.err == ""
     document = json.loads(printed.out)

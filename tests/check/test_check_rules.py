@@ -1,4 +1,4 @@
-"""Each rule is told in words, and one that can admit nobody is found out."""
+"""The description of each access rule, and the rules that can admit no peer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each thing that stands between a process and a Unix socket is told by its name, with what to do."""
+"""Each obstacle on the path to a Unix socket has a finding with advice."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def examine(path: Path | str, mounts: str = "") -> str:
     return encode_with_verdict(examine_socket("socket", str(path), "the agent", mounts=table))
 
 
-def test_one_that_accepts_is_well(public: Path) -> None:
+def test_a_socket_that_accepts_is_ok(public: Path) -> None:
     with listening(public / "a.sock"):
         assert examine_socket("socket", str(public / "a.sock"), "the agent").verdict is Verdict.OK
 
 
-def test_an_abstract_one_is_looked_at_too() -> None:
+def test_an_abstract_socket_is_checked_too() -> None:
     name = f"@tunnel-check-{os.getpid()}"
     with listening("\0" + name[1:]):
         assert examine(name).startswith("ok ")
@@ -73,7 +73,7 @@ def test_a_socket_that_was_left_behind_is_not_an_agent(public: Path) -> None:
     assert "start the agent" in examine(public / "a.sock")
 
 
-def test_a_socket_that_is_mounted_by_itself_dies_with_the_agent(public: Path) -> None:
+def test_a_socket_mounted_as_a_single_file_is_reported(public: Path) -> None:
     path = public / "a b.sock"
     mounted = os.path.realpath(path).replace(" ", "\\040")
     with listening(path):
@@ -90,12 +90,12 @@ def test_the_directory_that_denies_is_named_with_its_owner(public: Path) -> None
         closed.chmod(0o600)  # which stops its owner too, but not root
         owner = f"owner uid {user_name(os.geteuid())} gid {group_name(os.getegid())}, mode 0600"
         with another_user():
-            said = examine(closed / "in" / "a.sock")
+            line = examine(closed / "in" / "a.sock")
             who = user_name(os.geteuid())
         closed.chmod(0o700)
-    assert said.startswith("problem ")
-    assert f"directory {closed} denies access to uid {who}: {owner}" in said
-    assert "search permission (x)" in said
+    assert line.startswith("problem ")
+    assert f"directory {closed} denies access to uid {who}: {owner}" in line
+    assert "search permission (x)" in line
 
 
 def test_a_socket_that_denies_is_named_with_its_owner(public: Path) -> None:
@@ -103,16 +103,16 @@ def test_a_socket_that_denies_is_named_with_its_owner(public: Path) -> None:
     with listening(path):
         path.chmod(0o555)
         with another_user():
-            said = examine(path)
-        assert f"socket {path} denies access to uid" in said
-        assert "mode 0555" in said
-        assert "write permission (w)" in said
+            line = examine(path)
+        assert f"socket {path} denies access to uid" in line
+        assert "mode 0555" in line
+        assert "write permission (w)" in line
         path.chmod(0o777)
         with another_user():
             assert examine(path).startswith("ok ")
 
 
-def test_one_that_accepts_nobody_is_not_waited_for(public: Path) -> None:
+def test_a_socket_that_accepts_no_connection_is_a_timeout(public: Path) -> None:
     with listening(public / "a.sock", backlog=0) as listener:
         waiting = [socket.socket(socket.AF_UNIX) for _ in range(3)]
         for sock in waiting:
@@ -124,10 +124,10 @@ def test_one_that_accepts_nobody_is_not_waited_for(public: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["/" + "x" * 200, "/tmp/\x1b[31m"])
-def test_a_path_that_cannot_be_is_one_harmless_line(path: str) -> None:
-    said = examine(path)
-    assert said.startswith("problem ")
-    assert said.isprintable()
+def test_an_impossible_path_is_one_escaped_line(path: str) -> None:
+    line = examine(path)
+    assert line.startswith("problem ")
+    assert line.isprintable()
 
 
 def test_a_current_directory_that_is_gone_is_no_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

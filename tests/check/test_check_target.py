@@ -1,4 +1,4 @@
-"""A client's check meets the real server, and says who it is, by which rule, or what stands between."""
+"""The client check with a real server: its identity, the admitting rule, or the cause of a failure."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def call(
     return run_check(*line, *rules, "--timeout=60s", *flags)
 
 
-def test_a_server_that_is_meant_and_takes_us_is_well(served: tuple[Workloads, Proxy]) -> None:
+def test_an_expected_server_that_admits_us_is_ok(served: tuple[Workloads, Proxy]) -> None:
     workloads, proxy = served
     report = call(workloads, proxy.target)
     assert report.wrong() == []
@@ -76,7 +76,7 @@ def test_without_any_rule_the_line_is_wrong_and_the_server_is_named(served: tupl
     assert f"--verify-id {SERVER}" in report.the("server").advice
 
 
-def test_a_server_that_refuses_us_is_asked_for_by_name(served: tuple[Workloads, Proxy]) -> None:
+def test_a_refusal_by_the_server_is_reported_with_its_name(served: tuple[Workloads, Proxy]) -> None:
     workloads, proxy = served
     report = call(workloads, proxy.target, STRANGER)
     assert report.the("server").verdict is Verdict.OK
@@ -95,7 +95,7 @@ def test_a_server_of_a_trust_domain_without_a_bundle_is_named(served: tuple[Work
     assert report.all("rule")[0].verdict is Verdict.PROBLEM
 
 
-def test_the_plain_service_is_told_from_a_server(served: tuple[Workloads, Proxy]) -> None:
+def test_a_plain_service_is_distinguished_from_a_server(served: tuple[Workloads, Proxy]) -> None:
     workloads, _proxy = served
     with Backend(lambda sock: sock.sendall(b"220 smtp.example.org ESMTP\r\n")) as plain:
         report = call(workloads, plain.target)
@@ -105,7 +105,7 @@ def test_the_plain_service_is_told_from_a_server(served: tuple[Workloads, Proxy]
         assert call(workloads, closing_one.target).wrong() == ["server"]
 
 
-def test_a_target_that_is_away_is_told_by_why(served: tuple[Workloads, Proxy]) -> None:
+def test_an_unreachable_target_is_reported_with_its_reason(served: tuple[Workloads, Proxy]) -> None:
     workloads, _proxy = served
     refused = call(workloads, f"127.0.0.1:{free_port()}")
     assert "connection-refused" in refused.the("target").detail
@@ -116,7 +116,7 @@ def test_a_target_that_is_away_is_told_by_why(served: tuple[Workloads, Proxy]) -
     assert later.the("name").verdict is Verdict.WARNING
 
 
-def test_through_a_proxy_its_no_is_told(served: tuple[Workloads, Proxy]) -> None:
+def test_a_refusal_by_the_proxy_is_reported(served: tuple[Workloads, Proxy]) -> None:
     workloads, proxy = served
     with Backend(refuse_in_http) as outbound:
         found = call(workloads, proxy.target, CLIENT, f"--proxy=http://{outbound.target}").the("server")
@@ -126,7 +126,7 @@ def test_through_a_proxy_its_no_is_told(served: tuple[Workloads, Proxy]) -> None
         assert "http:// and socks5:// differ" in odd.advice
 
 
-def test_an_ordinary_tls_server_is_told_from_one_with_an_svid(
+def test_an_ordinary_tls_server_is_distinguished_from_one_with_an_svid(
     served: tuple[Workloads, Proxy], file_identities: FileIdentities
 ) -> None:
     workloads, _proxy = served
@@ -136,7 +136,7 @@ def test_an_ordinary_tls_server_is_told_from_one_with_an_svid(
     assert "not an SVID" in report.the("server").advice
 
 
-def test_an_expired_server_is_a_matter_of_clocks(file_identities: FileIdentities) -> None:
+def test_an_expired_server_certificate_has_advice_on_clocks(file_identities: FileIdentities) -> None:
     now = datetime.now(UTC)
     old = file_identities.pki.leaf("old", dns=("localhost",), start=now - timedelta(hours=3), end=now - timedelta(hours=1))
     server = file_identities.serve(file_identities.enter(Backend(echo)).target, files=old)

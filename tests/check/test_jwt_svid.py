@@ -1,4 +1,4 @@
-"""A token judged on this machine: every algorithm of the standard, and every way to forge one."""
+"""Tokens verified on this machine: every algorithm of the standard, and forgeries."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ READER = Reader("db", NOW)
 HOME = TrustDomain("a.test")
 
 
-def judged(text: str, *keys: Jwk, domain: str = "a.test") -> RuleReport:
+def examine(text: str, *keys: Jwk, domain: str = "a.test") -> RuleReport:
     return examine_token(text, READER, JwtBundles({TrustDomain(domain): {key["kid"]: key for key in keys or (jwk(),)}}))
 
 
@@ -37,11 +37,11 @@ def broken(report: RuleReport) -> list[str]:
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_each_algorithm_of_the_standard_proves_a_token(algorithm: str) -> None:
     text = token(key=algorithm)
-    report = judged(text, jwk(algorithm=algorithm))
+    report = examine(text, jwk(algorithm=algorithm))
     assert broken(report) == []
     assert report.facts["spiffe_id"] == "spiffe://a.test/w"
     assert conclusion(report, "db").startswith("valid: spiffe://a.test/w for 'db' until 2026-")
-    assert broken(judged(text, jwk(algorithm=algorithm, number=1))) == ["signature"]
+    assert broken(examine(text, jwk(algorithm=algorithm, number=1))) == ["signature"]
 
 
 def of_public_key_as_secret() -> str:
@@ -79,12 +79,12 @@ FORGED: dict[str, tuple[Callable[[], str], list[Jwk], list[str]]] = {
 
 @pytest.mark.parametrize(("make", "keys", "rules"), FORGED.values(), ids=FORGED)
 def test_a_forged_token_is_refused(make: Callable[[], str], keys: list[Jwk], rules: list[str]) -> None:
-    report = judged(make(), *keys)
+    report = examine(make(), *keys)
     assert broken(report) == rules
     assert "spiffe_id" not in report.facts
 
 
-def test_a_trust_domain_speaks_for_itself_only() -> None:
+def test_a_trust_domain_signs_for_itself_only() -> None:
     """A key of b.test signs a token in the name of a.test; both bundles are known."""
     forged = token(number=1)
     bundles = JwtBundles({HOME: {"k1": jwk()}, TrustDomain("b.test"): {"k1": jwk(number=1)}})
@@ -94,8 +94,8 @@ def test_a_trust_domain_speaks_for_itself_only() -> None:
     assert [finding.name for finding in elsewhere.findings if finding.verdict is Verdict.SKIPPED] == ["signature"]
 
 
-def test_every_rule_is_told_and_the_first_that_is_broken_is_named() -> None:
-    report = judged(token(aud="web", exp=NOW - 1))
+def test_every_rule_is_reported_and_the_first_broken_one_is_named() -> None:
+    report = examine(token(aud="web", exp=NOW - 1))
     assert broken(report) == ["aud", "exp"]
     *lines, last = report.encode_text("").splitlines()
     assert len(lines) == 11
@@ -113,7 +113,7 @@ def test_every_rule_is_told_and_the_first_that_is_broken_is_named() -> None:
 
 @pytest.mark.parametrize("claims", [{"sub": "spiffe://a.test/\x1b[2Jw"}, {"aud": "\x1b[2J\n\u202e"}, {"exp": "\x1b]0;x\x07"}])
 def test_hostile_text_does_nothing_to_a_terminal(claims: dict[str, Any]) -> None:
-    text = judged(token(**claims)).encode_text("")
+    text = examine(token(**claims)).encode_text("")
     assert text.replace("\n", "").isprintable()
     assert len(text.splitlines()) == 12
 
@@ -125,9 +125,11 @@ def test_what_the_workload_api_refuses_is_explained_here() -> None:
     report = examine_by_workload_api(token(aud="web"), READER, refuse)
     assert broken(report) == ["workload-api", "aud"]
     assert broken(examine_by_workload_api("x", READER, refuse)) == ["workload-api", "form"]
-    said = examine_by_workload_api("x", READER, lambda audience, text: ValidateResponse("spiffe://a.test/w", {"exp": NOW + 60}))
-    assert broken(said) == []
-    assert conclusion(said, "db").startswith("valid: spiffe://a.test/w for 'db' until")
+    report = examine_by_workload_api(
+        "x", READER, lambda audience, text: ValidateResponse("spiffe://a.test/w", {"exp": NOW + 60})
+    )
+    assert broken(report) == []
+    assert conclusion(report, "db").startswith("valid: spiffe://a.test/w for 'db' until")
 
 
 def test_without_the_library_the_refusal_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

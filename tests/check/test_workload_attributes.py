@@ -1,4 +1,4 @@
-"""What an agent sees of this process is told as it sees it, wherever the process runs."""
+"""The attributes of this process that an agent sees."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ def seen(tmp_path: Path, cgroup: str = "0::/\n", mounts: str = "", namespace: st
     return read_workload_attributes(environ, tmp_path, tmp_path / "namespace")
 
 
-def words(caller: WorkloadAttributes) -> str:
-    return "\n".join(f"{finding.name}: {finding.detail}" for finding in describe_workload(caller))
+def describe(attributes: WorkloadAttributes) -> str:
+    return "\n".join(f"{finding.name}: {finding.detail}" for finding in describe_workload(attributes))
 
 
 def test_this_process_is_its_user_and_the_interpreter() -> None:
-    caller = read_workload_attributes({})
-    said = words(caller)
-    assert f"pid {os.getpid()}, uid {os.geteuid()}" in said
-    assert f"{os.path.realpath('/proc/self/exe')} is the Python interpreter" in said
-    assert "would match every Python program" in said
-    assert f"unix:uid:{os.geteuid()}" in selectors_for(caller)
+    attributes = read_workload_attributes({})
+    text = describe(attributes)
+    assert f"pid {os.getpid()}, uid {os.geteuid()}" in text
+    assert f"{os.path.realpath('/proc/self/exe')} is the Python interpreter" in text
+    assert "would match every Python program" in text
+    assert f"unix:uid:{os.geteuid()}" in selectors_for(attributes)
 
 
 @pytest.mark.parametrize("cgroup", CGROUPS.values(), ids=CGROUPS)
 def test_a_pod_is_known_by_its_control_group(tmp_path: Path, cgroup: str) -> None:
-    caller = seen(tmp_path, cgroup, namespace="prod\n", KUBERNETES_SERVICE_HOST="10.0.0.1")
-    assert (caller.pod, caller.container) == (POD, CONTAINER)
-    assert f"container {CONTAINER[:12]}, pod {POD}, namespace prod: another container is another" in words(caller)
-    assert selectors_for(caller) == ("k8s:ns:prod", "k8s:sa:SERVICE-ACCOUNT")
+    attributes = seen(tmp_path, cgroup, namespace="prod\n", KUBERNETES_SERVICE_HOST="10.0.0.1")
+    assert (attributes.pod, attributes.container) == (POD, CONTAINER)
+    assert f"container {CONTAINER[:12]}, pod {POD}, namespace prod: another container is another" in describe(attributes)
+    assert selectors_for(attributes) == ("k8s:ns:prod", "k8s:sa:SERVICE-ACCOUNT")
 
 
 def test_where_the_control_group_is_hidden_its_mounts_tell(tmp_path: Path) -> None:
@@ -51,18 +51,18 @@ def test_where_the_control_group_is_hidden_its_mounts_tell(tmp_path: Path) -> No
         f"611 594 254:1 /var/lib/kubelet/pods/{POD}/etc-hosts /etc/hosts rw - ext4 /dev/vda1 rw\n"
         f"612 594 254:1 /var/lib/docker/containers/{CONTAINER}/hostname /etc/hostname rw - ext4 /dev/vda1 rw\n"
     )
-    caller = seen(tmp_path, mounts=mounts)
-    assert (caller.pod, caller.container) == (POD, CONTAINER)
+    attributes = seen(tmp_path, mounts=mounts)
+    assert (attributes.pod, attributes.container) == (POD, CONTAINER)
 
 
 def test_a_unit_is_a_selector(tmp_path: Path) -> None:
-    caller = seen(tmp_path, "0::/system.slice/tunnel-cache.service\n")
-    assert "systemd unit tunnel-cache.service" in words(caller)
-    assert selectors_for(caller)[0] == "systemd:id:tunnel-cache.service"
-    assert "container:" not in words(caller)
+    attributes = seen(tmp_path, "0::/system.slice/tunnel-cache.service\n")
+    assert "systemd unit tunnel-cache.service" in describe(attributes)
+    assert selectors_for(attributes)[0] == "systemd:id:tunnel-cache.service"
+    assert "container:" not in describe(attributes)
 
 
 def test_where_there_is_no_proc_the_rest_is_told(tmp_path: Path) -> None:
-    caller = read_workload_attributes({}, tmp_path / "no", tmp_path / "no")
-    assert caller.executable == ""
-    assert "unknown is the Python interpreter" in words(caller)
+    attributes = read_workload_attributes({}, tmp_path / "no", tmp_path / "no")
+    assert attributes.executable == ""
+    assert "unknown is the Python interpreter" in describe(attributes)

@@ -1,4 +1,4 @@
-"""Every rule of X509-SVID is told of: for each one a certificate that breaks it and nothing else."""
+"""Every rule of X509-SVID, with a certificate that breaks it and no other."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def names_of(report: RuleReport, verdict: Verdict) -> list[str]:
     return [finding.name for finding in report.findings if finding.verdict is verdict]
 
 
-def judged(*path: MadeCertificate, by: PathTrust = NO_TRUST, key: object = None) -> RuleReport:
+def examine(*path: MadeCertificate, by: PathTrust = NO_TRUST, key: object = None) -> RuleReport:
     return examine_certificate([made.certificate for made in path], NOW, by, key)
 
 
@@ -56,32 +56,32 @@ BREAKING: dict[str, tuple[Callable[[], MadeCertificate], list[str], list[str]]] 
 
 
 @pytest.mark.parametrize(("make", "broken", "not_asked"), BREAKING.values(), ids=BREAKING)
-def test_each_broken_rule_is_told_and_what_means_nothing_without_it_is_not_asked(
+def test_each_broken_rule_is_reported_and_its_dependents_are_skipped(
     make: Callable[[], MadeCertificate], broken: list[str], not_asked: list[str]
 ) -> None:
-    report = judged(make())
+    report = examine(make())
     assert names_of(report, Verdict.PROBLEM) == broken
     assert names_of(report, Verdict.SKIPPED) == [*not_asked, "certification-path"]
     assert len(report.findings) == 15
     assert all(finding.section for finding in report.findings)
 
 
-def test_a_good_chain_keeps_every_rule() -> None:
+def test_a_valid_chain_meets_every_rule() -> None:
     middle = authority(issuer=ROOT)
     made = leaf(issuer=middle)
-    report = judged(made, middle, by=trust(ROOT), key=made.key.public_key())
+    report = examine(made, middle, by=trust(ROOT), key=made.key.public_key())
     assert names_of(report, Verdict.OK) == [finding.name for finding in report.findings]
     assert conclusion(report) == "valid: spiffe://a.test/w until 2026-11-22T13:00:00Z"
     found = json.loads(report.encode_json())
     assert (found["valid"], found["spiffe_id"]) == (True, "spiffe://a.test/w")
 
 
-def test_without_a_bundle_the_path_is_not_looked_at_and_that_is_said() -> None:
-    report = judged(leaf(issuer=ROOT))
+def test_without_a_bundle_the_path_is_skipped() -> None:
+    report = examine(leaf(issuer=ROOT))
     assert names_of(report, Verdict.SKIPPED) == ["certification-path"]
     assert report.broken is None
     assert conclusion(report).endswith("certification path not checked")
-    unavailable = judged(leaf(issuer=ROOT), by=PathTrust(None, "no answer"))
+    unavailable = examine(leaf(issuer=ROOT), by=PathTrust(None, "no answer"))
     assert names_of(unavailable, Verdict.PROBLEM) == ["certification-path"]
 
 
@@ -93,8 +93,8 @@ def test_without_a_bundle_the_path_is_not_looked_at_and_that_is_said() -> None:
         (trust(), "unknown-authority"),
     ],
 )
-def test_a_path_to_nobody_we_know_is_names_of(by: PathTrust, reason: str) -> None:
-    report = judged(leaf(issuer=ROOT), by=by)
+def test_a_path_to_an_unknown_authority_is_reported(by: PathTrust, reason: str) -> None:
+    report = examine(leaf(issuer=ROOT), by=by)
     assert names_of(report, Verdict.PROBLEM) == ["certification-path"]
     assert report.findings[-1].reason == reason
 
@@ -103,36 +103,36 @@ def test_intermediates_are_asked_by_number_and_their_order_counts() -> None:
     middle = authority(issuer=ROOT)
     made = leaf(issuer=middle)
     bad = authority("b.test", issuer=ROOT, usage=("crl_sign",))
-    report = judged(made, middle, bad, by=trust(ROOT))
+    report = examine(made, middle, bad, by=trust(ROOT))
     assert names_of(report, Verdict.PROBLEM) == ["order", "[3]signs-certificates", "[3]trust-domain"]
     assert "certificate 2 is not signed by certificate 3" in report.encode_text("")
-    nameless = judged(leaf(uris=(), issuer=middle), middle)
+    nameless = examine(leaf(uris=(), issuer=middle), middle)
     anonymous = ["spiffe-id", "path", "[2]trust-domain", "[2]signer-id", "certification-path"]
     assert names_of(nameless, Verdict.SKIPPED) == anonymous
 
 
 def test_an_ordinary_intermediate_is_valid_with_a_warning_for_each_rule_of_the_standard() -> None:
     middle = authority(issuer=ROOT, usage=None, uris=("https://pki.a.test/issuing",), purposes=CLIENT_ONLY)
-    report = judged(leaf(issuer=middle), middle, by=trust(ROOT))
+    report = examine(leaf(issuer=middle), middle, by=trust(ROOT))
     assert report.broken is None
     assert names_of(report, Verdict.WARNING) == ["[2]signer-key-usage", "[2]signer-id", "[2]signer-purposes"]
     assert "\n??  [2]signer-key-usage" in report.encode_text("kept")
     assert json.loads(report.encode_json())["valid"] is True
 
 
-def test_a_key_of_another_certificate_is_names_of() -> None:
+def test_a_key_of_another_certificate_is_reported() -> None:
     made = leaf(issuer=ROOT)
-    assert names_of(judged(made, key=key_of("p256", 7).public_key()), Verdict.PROBLEM) == ["key"]
+    assert names_of(examine(made, key=key_of("p256", 7).public_key()), Verdict.PROBLEM) == ["key"]
 
 
-def test_a_certificate_that_cannot_be_read_is_told_and_nothing_else_is_asked() -> None:
+def test_an_unreadable_certificate_is_reported_and_other_rules_are_skipped() -> None:
     bad = leaf(is_ca=None, extra=((x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.19"), b"\x05\x00"), False),))
-    report = judged(bad, by=trust(ROOT))
+    report = examine(bad, by=trust(ROOT))
     assert names_of(report, Verdict.PROBLEM) == ["readable"]
     assert names_of(report, Verdict.OK) == ["dates", "order"]
 
 
-def test_hostile_names_do_nothing_to_a_terminal() -> None:
-    text = judged(leaf("spiffe://a.test/\x1b[2J\nok  everything")).encode_text("")
+def test_hostile_names_are_escaped() -> None:
+    text = examine(leaf("spiffe://a.test/\x1b[2J\nok  everything")).encode_text("")
     assert text.replace("\n", "").isprintable()
     assert len(text.splitlines()) == 16

@@ -1,4 +1,4 @@
-"""Each signal reaches the command once: what the terminal sends by itself, what `kill` sends through us."""
+"""Each signal reaches the command once, from the terminal or from `kill`."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_what_kill_sends_is_sent_on_while_trio_waits() -> None:
 
 
 def test_what_a_terminal_sends_is_not_sent_twice(terminal: tuple[int, str]) -> None:
-    """And Ctrl-Z stops both processes, and whoever continues the group continues both."""
+    """Ctrl-Z stops both processes, and continuing the group continues both."""
     ours, name = terminal
     with started(sys.executable, str(SCRIPTS / "job_control.py"), name, "--", *miniature(), *LISTENING) as process:
         process.wait_for("^listening")
@@ -93,7 +93,7 @@ def test_what_a_terminal_sends_is_not_sent_twice(terminal: tuple[int, str]) -> N
 
 
 def test_the_end_of_the_line_is_sent_on_where_we_lead_the_session() -> None:
-    """The kernel tells the leader only."""
+    """The kernel signals the leader only."""
     ours, theirs = os.openpty()
     name = os.ttyname(theirs)
     os.close(theirs)
@@ -118,7 +118,7 @@ def test_process_1_loses_nothing_that_comes_while_it_is_still_starting() -> None
 
 
 def test_what_we_were_told_to_ignore_stays_ignored() -> None:
-    """As under nohup: neither we nor the command hear of it."""
+    """As under nohup: neither we nor the command receive it."""
     with started("sh", "-c", 'trap "" HUP; exec "$@"', "sh", *miniature(), "sh", "-c", "echo ready; cat; exit 4") as process:
         process.wait_for("^ready")
         os.kill(process.pid, signal.SIGHUP)

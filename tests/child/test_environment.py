@@ -1,4 +1,4 @@
-"""A command gets the environment that this process was started with, without what is about this process."""
+"""The environment of a command: the inherited one without our own variables."""
 
 from __future__ import annotations
 

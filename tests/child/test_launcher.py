@@ -1,4 +1,4 @@
-"""A command finds everything as if it had been started without us; and it never outlives us."""
+"""A command inherits what it would without us, and ends with us."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.processes import Process, eventually
 from tests.support.script_runner import environment, miniature, run, run_source
 from tunnel.child.exec_protocol import ExecRequest, build_exec_request, encode_exec_request, read_exec_request
 
-# Several commands one after the other, each by a launcher of its own: how each ended, and what was said.
+# Several commands in sequence, each with its own launcher: how each ended, and the error.
 SERIES = """
 import json, os, select, sys
 from tunnel.child.launcher import Launcher
@@ -25,14 +25,14 @@ from tunnel.errors import CommandError
 
 for argv in json.loads(sys.argv[2]):
     launcher = {"fork": Launcher, "spawn": SpawnLauncher}[sys.argv[1]]()
-    said = ""
+    text = ""
     try:
         launcher.start([{"LONG": "x" * (1 << 18)}.get(word, word) for word in argv], os.environ)
         select.select([launcher], [], [])
     except CommandError as error:
-        said = str(error)
+        text = str(error)
         assert launcher.exit_code() == error.exit_code
-    print(json.dumps([launcher.exit_code(), launcher.ended_by, said]))
+    print(json.dumps([launcher.exit_code(), launcher.ended_by, text]))
     launcher.close()
 assert os.listdir("/proc/self/task") == [str(os.getpid())]
 assert len(os.listdir("/proc/self/fd")) == 4, os.listdir("/proc/self/fd")
@@ -79,9 +79,9 @@ def test_a_command_ends_as_a_shell_says_it(how: str, tmp_path: Path) -> None:
         (["true", "LONG"], 126, "true: argument list too long"),
     ]
     path = f"{tmp_path}/none:{tmp_path}/shadow:{tmp_path}/real:{os.environ['PATH']}"
-    said = run_source(SERIES, how, json.dumps([argv for argv, *_ in cases]), environ=environment(PATH=path))
+    text = run_source(SERIES, how, json.dumps([argv for argv, *_ in cases]), environ=environment(PATH=path))
     wanted = [[code, code - 128 if code > 128 else None, words] for _, code, words in cases]
-    assert [json.loads(line) for line in said.splitlines()] == wanted
+    assert [json.loads(line) for line in text.splitlines()] == wanted
 
 
 def as_an_odd_parent() -> None:
@@ -108,7 +108,7 @@ def test_a_command_finds_everything_as_our_parent_left_it(start: object, words: 
         )
     for seen in directly, through:  # the last line: what was inherited; before it group, session and terminal
         group, session, _terminal = seen.pop(-2).split()
-        assert group == session  # of whoever was started first
+        assert group == session  # of the first process
         seen[:] = [without_internal(line) for line in seen]
     assert through == directly
     assert through[-1].startswith("pipe:")
@@ -132,10 +132,10 @@ def test_arguments_and_environment_are_bytes(tmp_path: Path) -> None:
     """Without a locale the interpreter adds to the environment; and what is no UTF-8 goes through."""
     environ = {b"PATH": os.environb[b"PATH"], b"PYTHONPATH": environment()["PYTHONPATH"].encode(), b"ODD": b"\xff=\n\xc3"}
     command = ["sh", "-c", 'printf "%s\\0" "$1"; exec env -0', "sh", os.fsdecode(b"\xfe\n")]
-    told = run(command, environ=environ)  # type: ignore[arg-type]
+    direct = run(command, environ=environ)  # type: ignore[arg-type]
     for words in ([], ["spawn"]):
         done = run([*miniature(*words), *command], environ={**environ, b"NOTIFY_SOCKET": b"@x", b"KEYSTORE_PASS": b"y"})  # type: ignore[dict-item]
-        assert set(done.stdout.split(b"\0")) == set(told.stdout.split(b"\0"))
+        assert set(done.stdout.split(b"\0")) == set(direct.stdout.split(b"\0"))
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ second.send(signal.SIGKILL)
 second.start(["true"], os.environ)
 os.waitid(os.P_PID, second.pid, os.WEXITED | os.WNOWAIT)
 assert second.exit_code() == 137
-second.send(signal.SIGTERM)  # to nobody
+second.send(signal.SIGTERM)  # no process
 second.close()
 second.close()
 second.send(signal.SIGTERM)

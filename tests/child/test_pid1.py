@@ -1,4 +1,4 @@
-"""As process 1, where the kernel drops signals that nobody has asked for."""
+"""Signals of process 1, for which the kernel has no default action."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ sys.exit(main())
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can make a PID namespace")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_before_anybody_waits_for_it_is_not_lost(number: int) -> None:
+def test_a_stop_before_a_command_handles_it_is_not_lost(number: int) -> None:
     argv = ["unshare", "--pid", "--fork", "--kill-child", sys.executable, "-c", SLOW]
     with subprocess.Popen(argv, env=environment(), stdout=subprocess.PIPE) as process:
         try:

@@ -1,4 +1,4 @@
-"""Whom a pid file leads to, and whom it must never lead to."""
+"""The processes that a PID file may and may not signal."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_the_process_is_signalled(path: Path, service: subprocess.Popen[str], co
 @pytest.mark.parametrize(
     "content", ["0", "1", "00001", "-1", "+{}", "x{}", "{}x", "{} {}", "0x1f", "1e5", "99999999999", "4194305", "\n{}"]
 )
-def test_nobody_else_is_ever_signalled(
+def test_an_invalid_pid_file_signals_no_process(
     path: Path, service: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch, content: str
 ) -> None:
     monkeypatch.setattr(os, "kill", lambda *_: pytest.fail("signalled"))
@@ -77,13 +77,13 @@ def test_we_never_signal_ourselves(path: Path) -> None:
     assert send(path) == ReloadOutcome(False, f"PID file {path} names process {os.getpid()}, which is never signalled")
 
 
-def test_a_file_that_is_not_there_or_empty_may_come_to_be(path: Path) -> None:
+def test_a_missing_or_empty_file_is_transient(path: Path) -> None:
     assert send(path) == ReloadOutcome(False, f"PID file {path} does not exist", is_transient=True)
     path.write_text("")
     assert send(path).is_transient
 
 
-def test_a_process_that_has_gone_is_said(path: Path, service: subprocess.Popen[str]) -> None:
+def test_a_process_that_has_ended_is_reported(path: Path, service: subprocess.Popen[str]) -> None:
     path.write_text(str(service.pid))
     service.kill()
     service.wait(60)
@@ -123,7 +123,7 @@ def test_a_process_that_the_signal_would_end_is_left_alone(path: Path) -> None:
         assert process.poll() is None
 
 
-def test_a_process_that_has_ended_and_is_not_reaped_is_said(path: Path, service: subprocess.Popen[str]) -> None:
+def test_a_zombie_is_reported(path: Path, service: subprocess.Popen[str]) -> None:
     path.write_text(str(service.pid))
     service.kill()
     os.waitid(os.P_PID, service.pid, os.WEXITED | os.WNOWAIT)
@@ -147,7 +147,7 @@ STATUS = {"State": "S (sleeping)", "VmSize": "8 kB", "SigBlk": "0" * 16, "SigIgn
         ({name: value for name, value in STATUS.items() if name != "SigBlk"}, signal.SIGHUP, ""),
     ],
 )
-def test_what_the_kernel_says_decides_and_its_silence_objects_to_nothing(
+def test_the_status_of_the_process_decides_and_a_missing_one_permits(
     status: dict[str, str], number: signal.Signals, words: str
 ) -> None:
     objection = find_objection(status, number)
@@ -163,7 +163,7 @@ def test_a_kernel_thread_is_never_signalled(path: Path, monkeypatch: pytest.Monk
     assert send(path) == ReloadOutcome(False, f"process 2 of PID file {path} is a kernel thread", is_transient=True)
 
 
-def test_where_proc_says_nothing_the_signal_is_sent(
+def test_if_proc_is_hidden_the_signal_is_sent(
     path: Path, service: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As under hidepid, or with the /proc of another PID namespace."""
@@ -173,7 +173,7 @@ def test_where_proc_says_nothing_the_signal_is_sent(
     assert service.wait(60) == 42
 
 
-def test_what_is_no_file_keeps_nobody_waiting(path: Path) -> None:
+def test_a_fifo_or_directory_does_not_block(path: Path) -> None:
     os.mkfifo(path)
     assert not send(path).is_done
     path.unlink()

@@ -1,4 +1,4 @@
-"""What a command leaves behind is found, ended and reaped, and nobody else is."""
+"""The descendants that a command leaves behind are found, ended and reaped; other processes are not."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ living.kill()
 living.wait()
 assert reap_orphans([]) == []
 """
-# One ends when it is told, one with a child does not, one is stopped, one has left the session, and one is ours.
+# One ends on SIGTERM, one with a child ignores it, one is stopped, one has left the session, and one is ours.
 REMAINS = """
 import json, os, subprocess, sys, time
 from tunnel.child.kernel import become_subreaper
@@ -57,15 +57,15 @@ setsid tail -f /dev/null &
 reader, writer = os.pipe()
 subprocess.run(["sh", "-c", script], stdin=subprocess.DEVNULL, stdout=writer)
 os.close(writer)
-said = os.fdopen(reader)
-assert said.readline() == "ready\\n"
+output = os.fdopen(reader)
+assert output.readline() == "ready\\n"
 while names(is_everywhere=True) != ["bash", "sh", "sleep", "sleep", "sleep", "tail"]:
     time.sleep(0.01)
 while "T" not in [open(f"/proc/{one.pid}/stat").read().rpartition(")")[2].split()[0] for one in list_descendants()]:
     time.sleep(0.01)
 for pause in end_descendants(0.3, [own.pid]):
     time.sleep(pause)
-assert said.readline() == "told\\n"
+assert output.readline() == "told\\n"
 print(json.dumps(names()))
 print(json.dumps(names(is_everywhere=True)))
 for pause in end_descendants(10, [own.pid], is_everywhere=True):
@@ -81,7 +81,7 @@ def test_orphans_are_reaped_and_no_status_is_stolen() -> None:
 
 
 def test_what_remains_in_our_session_is_ended() -> None:
-    """First by SIGTERM, also what is stopped; a daemon only when everything is to end."""
+    """First by SIGTERM, also a stopped process; a daemon only if everything must end."""
     in_session, everywhere, at_last = map(json.loads, run_source(REMAINS).splitlines())
     assert in_session == ["sleep"]  # which is ours to end
     assert everywhere == ["sleep", "tail"]
@@ -89,7 +89,7 @@ def test_what_remains_in_our_session_is_ended() -> None:
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can make a PID namespace")
-def test_where_proc_shows_other_processes_nobody_is_found() -> None:
+def test_with_a_foreign_proc_no_process_is_found() -> None:
     """Their numbers would be our processes', or worse."""
     source = """
 import os, subprocess, time

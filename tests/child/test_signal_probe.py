@@ -1,4 +1,4 @@
-"""The signal probe tells which signals went to others as well."""
+"""The signal probe reports which signals were sent to other processes as well."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_signal_to_the_process_group_is_shared_by_who_is_in_it() -> None:
     scene("""
 os.killpg(0, USR1)
 os.killpg(0, USR2)
-assert had(beside, USR1) and not had(beside, USR1), "it is told once"
+assert had(beside, USR1) and not had(beside, USR1), "it is reported once"
 assert not had(apart, USR2)
 assert had(beside, USR1, is_from_terminal=True) and not had(apart, USR1, is_from_terminal=True)
 """)
@@ -66,7 +66,7 @@ assert [had(beside, USR1) for _ in range(2)] == [True, False]
 """)
 
 
-def test_what_the_probe_has_had_long_before_is_another_signal() -> None:
+def test_a_signal_that_the_probe_received_long_before_is_another_one() -> None:
     """It was sent to the probe, or to all but us."""
     scene("""
 os.killpg(0, USR1)

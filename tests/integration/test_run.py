@@ -15,7 +15,7 @@ import pytest
 from OpenSSL import SSL
 
 from tests.support.command_runner import run_tool
-from tests.support.pid1_process import IdentityWait, in_namespace
+from tests.support.pid1_process import NamespaceProcess, in_namespace
 from tests.support.plain_backends import Backend, connect, echo
 from tests.support.processes import LIMIT, Process, bare_environment, eventually, tunnel_argv
 from tests.support.run_line import client, has_echo, server
@@ -82,10 +82,10 @@ def lonely(tmp_path: Path) -> Iterator[Workloads]:
         yield workloads
 
 
-def start_first(workloads: Workloads, *words: str) -> IdentityWait:
+def start_first(workloads: Workloads, *words: str) -> NamespaceProcess:
     """`tunnel run` as process 1; its log and what the command says are together."""
     argv = [*in_namespace(), *tunnel_argv("run", *words)]
-    return workloads.watch(IdentityWait(argv, environ=bare_environment(), is_merged=True))
+    return workloads.watch(NamespaceProcess(argv, environ=bare_environment(), is_merged=True))
 
 
 def address_of(process: Process) -> tuple[str, int]:
@@ -258,14 +258,14 @@ def test_what_evaluates_a_policy_is_not_the_reaper_s(workloads: Workloads, backe
     assert not first.matches("the evaluator has exited: status")
 
 
-def evaluators_of(first: IdentityWait) -> list[int]:
+def evaluators_of(first: NamespaceProcess) -> list[int]:
     return [pid for pid in first.children() if b"tunnel.policy.evaluator" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def test_a_proxy_alone_as_process_1_is_ended_by_a_second_signal(workloads: Workloads, backend: Backend) -> None:
     """The plain modes are fit for a sidecar's entry point."""
     argv = [*in_namespace(), *tunnel_argv(*server(workloads, backend.target))]
-    first = workloads.watch(IdentityWait(argv, environ=bare_environment()))
+    first = workloads.watch(NamespaceProcess(argv, environ=bare_environment()))
     with tls_connection(address_of(first), workloads.identity(CLIENT)) as peer:
         assert has_echo(peer)
         first.signal(TERM)

@@ -33,25 +33,25 @@ class CheckReport:
         return found
 
     def wrong(self) -> list[str]:
-        """The names of what is wrong."""
+        """The names of the findings that are problems."""
         return [finding.name for finding in self.findings if finding.verdict is Verdict.PROBLEM]
 
 
 def run_check(*line: str, environ: Mapping[str, str] | None = None, **fields: Any) -> CheckReport:
-    """Check what a line means: `server ...` or `client ...`."""
+    """Check a command line: `server ...` or `client ...`."""
     parsed = parse_command_line(["check", *line], load_commands(), environ or {})
     meant, origin = check.build(parsed.command, parsed.arguments), check.origin_of(parsed.arguments)
     return CheckReport(tuple(diagnose(Preflight(meant, environ or {}, parsed.arguments[check.WAIT], origin, **fields))))
 
 
 def encode_with_verdict(finding: Finding) -> str:
-    """Its verdict and its line."""
+    """Return the verdict and the line of a finding."""
     return f"{finding.verdict.value} {encode_line(finding)}"
 
 
 @contextmanager
 def another_user() -> Iterator[None]:
-    """Be nobody for a while, if we are root, whom modes do not stop."""
+    """Run as user nobody if we are root, whom file modes do not restrict."""
     if os.geteuid() != 0:
         yield
         return

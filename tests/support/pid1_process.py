@@ -1,7 +1,4 @@
-"""Starts a command as process 1 of a PID namespace, as the entry point of a container is.
-
-Knows unshare(1) and its child; must not know the command.
-"""
+"""Starts a command as process 1 of a PID namespace, like the entry point of a container."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from tests.support.requirements import program
 
 
 def in_namespace() -> tuple[str, ...]:
-    """What stands before a command that is to be process 1, with a /proc of its own; skips where that cannot be had."""
+    """Return the prefix of a command that runs as process 1 with its own /proc; skips if that is not possible."""
     if os.getuid() != 0:
         if os.environ.get("CI"):
             pytest.fail("only root can make a PID namespace")
@@ -24,8 +21,8 @@ def in_namespace() -> tuple[str, ...]:
     return (program("unshare"), "--pid", "--fork", "--kill-child", "--mount-proc")
 
 
-class IdentityWait(Process):
-    """Process 1, and around it the process that has made its namespace."""
+class NamespaceProcess(Process):
+    """Process 1, and the process that created its namespace."""
 
     @property
     def inner_pid(self) -> int:

@@ -1,7 +1,4 @@
-"""Starts the scripts of `scripts/` with the program under test on their path.
-
-Knows where they are; must not know what they show.
-"""
+"""Runs the scripts of `scripts/` with the program under test on their path."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that change together: what is seen at each moment, with which modes, and what a failure leaves."""
+"""The atomic directory: visible content at each step, file modes, and failures."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ START = 1_700_000_000.0
 
 
 class Clock:
-    """The wall clock, which goes on when told and may be set, and the monotonic one, which never is."""
+    """A wall clock, which may be set, and a monotonic clock, which may not."""
 
     def __init__(self) -> None:
         self.now = START
@@ -46,9 +46,9 @@ def place(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def folder(place: Path, clock: Clock) -> Iterator[AtomicDirectory]:
-    with closing(AtomicDirectory(str(place), None, clock, clock.monotonic)) as folder:
-        yield folder
+def directory(place: Path, clock: Clock) -> Iterator[AtomicDirectory]:
+    with closing(AtomicDirectory(str(place), None, clock, clock.monotonic)) as directory:
+        yield directory
 
 
 def update(number: int, *more: str) -> list[NamedFile]:
@@ -60,7 +60,7 @@ def seen(place: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in place.iterdir() if not path.name.startswith(".")}
 
 
-def folders(place: Path) -> list[str]:
+def update_directories(place: Path) -> list[str]:
     return sorted(path.name for path in place.iterdir() if path.is_dir() and not path.is_symlink())
 
 
@@ -84,9 +84,9 @@ def full_disk(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_the_layout_is_that_of_kubernetes(folder: AtomicDirectory, place: Path) -> None:
-    assert folder.replace(update(1)) == Replaced()
-    (name,) = folders(place)
+def test_the_layout_is_that_of_kubernetes(directory: AtomicDirectory, place: Path) -> None:
+    assert directory.replace(update(1)) == Replaced()
+    (name,) = update_directories(place)
     assert name.startswith("..2023_11_14_22_13_20.")
     assert os.readlink(place / "..data") == name
     assert os.readlink(place / "svid.pem") == "..data/svid.pem"
@@ -96,8 +96,8 @@ def test_the_layout_is_that_of_kubernetes(folder: AtomicDirectory, place: Path) 
 @pytest.mark.parametrize("mask", [0, 0o077])
 def test_no_umask_widens_or_narrows_a_mode(tmp_path: Path, mask: int) -> None:
     place = tmp_path / "new"
-    with umask(mask), closing(AtomicDirectory(str(place), None)) as folder:
-        folder.replace(update(1), NamedFile(str(tmp_path / "both.pem"), b"both", 0o640))
+    with umask(mask), closing(AtomicDirectory(str(place), None)) as directory:
+        directory.replace(update(1), NamedFile(str(tmp_path / "both.pem"), b"both", 0o640))
     paths = (place, place / "..data", place / "svid.pem", place / "key.pem", tmp_path / "both.pem")
     assert [stat.S_IMODE(path.stat().st_mode) for path in paths] == [0o755, 0o755, 0o644, 0o600, 0o640]
 
@@ -113,19 +113,19 @@ def test_modes_and_groups_are_right_before_the_first_byte(place: Path, monkeypat
         return write(descriptor, data[:5])  # a disk may take less than it is given
 
     monkeypatch.setattr(os, "write", spy)
-    with closing(AtomicDirectory(str(place), group)) as folder:
-        folder.replace(update(1), NamedFile(str(place / "both.pem"), b"combined", 0o640))
+    with closing(AtomicDirectory(str(place), group)) as directory:
+        directory.replace(update(1), NamedFile(str(place / "both.pem"), b"combined", 0o640))
     assert {(mode, owner) for mode, owner, data in written if data.startswith(b"key")} == {(0o600, group)}
     assert {(mode, owner) for mode, owner, data in written if data.startswith(b"svid")} == {(0o644, group)}
     assert {(mode, owner) for mode, owner, data in written if data.startswith(b"comb")} == {(0o640, group)}
     assert (place / "both.pem").read_bytes() == b"combined"
 
 
-def test_what_an_update_lacks_vanishes(folder: AtomicDirectory, place: Path) -> None:
-    folder.replace(update(1, "bundle.b.test.pem"))
+def test_files_that_an_update_lacks_are_removed(directory: AtomicDirectory, place: Path) -> None:
+    directory.replace(update(1, "bundle.b.test.pem"))
     (place / "notes.txt").write_text("ours to leave alone")
     (place / "elsewhere").symlink_to("notes.txt")
-    folder.replace(update(2))
+    directory.replace(update(2))
     assert seen(place) == {
         "svid.pem": "svid.pem 2",
         "key.pem": "key 2",
@@ -134,95 +134,95 @@ def test_what_an_update_lacks_vanishes(folder: AtomicDirectory, place: Path) -> 
     }
 
 
-def test_a_reader_who_has_resolved_the_link_can_go_on(folder: AtomicDirectory, place: Path, clock: Clock) -> None:
-    folder.replace(update(1))
+def test_a_reader_that_resolved_the_link_can_continue(directory: AtomicDirectory, place: Path, clock: Clock) -> None:
+    directory.replace(update(1))
     resolved = (place / "..data").resolve()
     clock.now += 3600
-    folder.replace(update(2))
+    directory.replace(update(2))
     assert (resolved / "key.pem").read_text() == "key 1"
-    folder.replace(update(3))
+    directory.replace(update(3))
     assert (resolved / "key.pem").read_text() == "key 1"  # replaced twice, and not yet GRACE ago
     clock.now += GRACE
-    folder.replace(update(4))
+    directory.replace(update(4))
     assert not resolved.exists()
-    assert len(folders(place)) == 2
+    assert len(update_directories(place)) == 2
 
 
 @pytest.mark.parametrize("step", [3600.0, -3600.0])
 def test_a_clock_that_is_set_between_two_updates_removes_nothing_early(
-    folder: AtomicDirectory, place: Path, clock: Clock, step: float
+    directory: AtomicDirectory, place: Path, clock: Clock, step: float
 ) -> None:
-    folder.replace(update(1))
+    directory.replace(update(1))
     resolved = (place / "..data").resolve()
-    folder.replace(update(2))
+    directory.replace(update(2))
     clock.set_by = step
-    folder.replace(update(3))
+    directory.replace(update(3))
     assert (resolved / "key.pem").read_text() == "key 1"
     clock.now += GRACE
-    folder.replace(update(4))
+    directory.replace(update(4))
     assert not resolved.exists()
 
 
 def test_an_update_at_the_very_time_of_an_earlier_one_finds_another_name(
-    folder: AtomicDirectory, place: Path, clock: Clock
+    directory: AtomicDirectory, place: Path, clock: Clock
 ) -> None:
-    folder.replace(update(1))
+    directory.replace(update(1))
     clock.now -= 0.001 * round((clock.now - START) / 0.001)  # set back to the start
-    folder.replace(update(2))
+    directory.replace(update(2))
     assert seen(place)["key.pem"] == "key 2"
-    assert len(folders(place)) == 2
+    assert len(update_directories(place)) == 2
 
 
-def test_what_a_writer_left_that_was_killed_is_cleared_away(folder: AtomicDirectory, place: Path, clock: Clock) -> None:
-    folder.replace(update(1))
+def test_leftovers_of_a_killed_writer_are_removed(directory: AtomicDirectory, place: Path, clock: Clock) -> None:
+    directory.replace(update(1))
     torn = place / "..2020_01_01_00_00_00.000000000"
     torn.mkdir()
     (torn / "key.pem").write_text("half a k")
     os.utime(torn, (START - 1000, START - 1000))
     (place / "..data_tmp").symlink_to(torn.name)
-    folder.replace(update(2))
+    directory.replace(update(2))
     assert not torn.exists()
     assert seen(place)["key.pem"] == "key 2"
     assert not os.path.lexists(place / "..data_tmp")
 
 
-def test_plain_files_of_these_names_are_replaced_and_named(folder: AtomicDirectory, place: Path, tmp_path: Path) -> None:
-    (place / "svid.pem").write_text("of somebody's own")
+def test_plain_files_of_these_names_are_replaced_and_named(directory: AtomicDirectory, place: Path, tmp_path: Path) -> None:
+    (place / "svid.pem").write_text("a foreign file")
     (tmp_path / "precious").write_text("precious")
     (place / "key.pem").symlink_to(tmp_path / "precious")
-    assert folder.replace(update(1)).foreign == ("svid.pem", "key.pem")
+    assert directory.replace(update(1)).foreign == ("svid.pem", "key.pem")
     assert seen(place) == {"svid.pem": "svid.pem 1", "key.pem": "key 1"}
     assert (tmp_path / "precious").read_text() == "precious"
-    assert folder.replace(update(2)) == Replaced()
+    assert directory.replace(update(2)) == Replaced()
 
 
 @pytest.mark.parametrize("name", ["svid.pem", "..data"])
-def test_a_directory_at_the_name_of_a_file_is_refused(folder: AtomicDirectory, place: Path, name: str) -> None:
+def test_a_directory_at_the_name_of_a_file_is_refused(directory: AtomicDirectory, place: Path, name: str) -> None:
     (place / name).mkdir()
     with pytest.raises(OutputError, match=rf"cannot replace {place}/{name}: is a directory"):
-        folder.replace(update(1))
+        directory.replace(update(1))
     assert [path.name for path in place.iterdir()] == [name]
 
 
-def test_a_directory_has_one_writer(folder: AtomicDirectory, place: Path) -> None:
+def test_a_directory_has_one_writer(directory: AtomicDirectory, place: Path) -> None:
     with pytest.raises(OutputError, match="is locked by another process: expected one writer"):
         AtomicDirectory(str(place), None)
-    folder.close()
+    directory.close()
     again = AtomicDirectory(str(place), None)
-    folder._descriptor = again._descriptor  # for the fixture to close
+    directory._descriptor = again._descriptor  # for the fixture to close
 
 
 @pytest.mark.parametrize("is_first", [True, False])
-def test_a_full_disk_changes_nothing(folder: AtomicDirectory, place: Path, tmp_path: Path, is_first: bool) -> None:
+def test_a_full_disk_changes_nothing(directory: AtomicDirectory, place: Path, tmp_path: Path, is_first: bool) -> None:
     both = str(tmp_path / "both.pem")
     if not is_first:
-        folder.replace(update(1), NamedFile(both, b"both 1", 0o600))
+        directory.replace(update(1), NamedFile(both, b"both 1", 0o600))
     before = sorted(os.listdir(place)), seen(place), sorted(os.listdir(tmp_path))
     big = [*update(2, "bundle.new.pem"), NamedFile("bundle.pem", b"x" * 5000, 0o644)]
     with full_disk(4096), pytest.raises(OutputError, match=rf"cannot write bundle\.pem in {place}: file too large"):
-        folder.replace(big, NamedFile(both, b"both 2", 0o600))
+        directory.replace(big, NamedFile(both, b"both 2", 0o600))
     with full_disk(4096), pytest.raises(OutputError, match=rf"cannot write {both}: file too large"):
-        folder.replace(update(2), NamedFile(both, b"x" * 5000, 0o600))
+        directory.replace(update(2), NamedFile(both, b"x" * 5000, 0o600))
     assert (sorted(os.listdir(place)), seen(place), sorted(os.listdir(tmp_path))) == before
 
 
@@ -239,13 +239,13 @@ def cannot(*_arguments: object, **_more: object) -> None:
         ("replace", "cannot replace the files in {}: operation not permitted"),
     ],
 )
-def test_what_may_not_be_done_is_one_clear_line_and_changes_nothing(
+def test_a_forbidden_operation_is_one_error_and_changes_nothing(
     place: Path, monkeypatch: pytest.MonkeyPatch, call: str, words: str
 ) -> None:
-    with closing(AtomicDirectory(str(place), 7)) as folder:
+    with closing(AtomicDirectory(str(place), 7)) as directory:
         monkeypatch.setattr(os, call, cannot)
         with pytest.raises(OutputError) as refused:
-            folder.replace(update(1))
+            directory.replace(update(1))
         assert str(refused.value) == words.format(place)
         assert [name for name in os.listdir(place) if name != "..data_tmp"] == []
 
@@ -268,7 +268,7 @@ def test_no_content_is_in_a_repr() -> None:
     assert "secret" not in repr(NamedFile("key.pem", b"secret", 0o600))
 
 
-# -- the path leads elsewhere
+# -- the path leads to another directory
 
 
 def rename(place: Path) -> None:
@@ -317,53 +317,53 @@ def deep(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(("move", "fault"), MOVES, ids=[move.__name__ for move, _ in MOVES])
 def test_the_next_update_goes_to_where_the_path_leads(deep: Path, move: Callable[[Path], None], fault: str) -> None:
-    with closing(AtomicDirectory(str(deep), None)) as folder:
-        folder.replace(update(1))
+    with closing(AtomicDirectory(str(deep), None)) as directory:
+        directory.replace(update(1))
         move(deep)
-        assert folder.find_fault() == fault.format(deep)
-        assert folder.replace(update(2)).fault == fault.format(deep)
+        assert directory.find_fault() == fault.format(deep)
+        assert directory.replace(update(2)).fault == fault.format(deep)
         assert seen(deep) == {"svid.pem": "svid.pem 2", "key.pem": "key 2"}
-        assert folder.find_fault() == ""
-        assert folder.replace(update(3)) == Replaced()
+        assert directory.find_fault() == ""
+        assert directory.replace(update(3)) == Replaced()
         assert stat.S_IMODE(deep.stat().st_mode) == 0o755
         with pytest.raises(OutputError, match="is locked by another process"):
             AtomicDirectory(str(deep), None)
 
 
 def test_a_directory_that_was_left_may_be_kept_by_another_process(deep: Path) -> None:
-    with closing(AtomicDirectory(str(deep), None)) as folder:
+    with closing(AtomicDirectory(str(deep), None)) as directory:
         rename(deep)
-        folder.replace(update(1))
+        directory.replace(update(1))
         AtomicDirectory(str(deep.with_name("aside")), None).close()
 
 
-def test_before_the_first_update_too_the_path_is_looked_at(folder: AtomicDirectory, place: Path) -> None:
+def test_the_path_is_checked_before_the_first_update_too(directory: AtomicDirectory, place: Path) -> None:
     rename(place)
-    assert folder.replace(update(1)).fault == f"{place} is missing"
+    assert directory.replace(update(1)).fault == f"{place} is missing"
     assert seen(place)["key.pem"] == "key 1"
     assert list(place.with_name("aside").iterdir()) == []
 
 
-def test_a_file_in_the_place_of_the_directory_is_said_until_it_has_gone(folder: AtomicDirectory, place: Path) -> None:
-    folder.replace(update(1))
+def test_a_file_in_place_of_the_directory_is_reported_until_it_is_removed(directory: AtomicDirectory, place: Path) -> None:
+    directory.replace(update(1))
     rename(place)
     place.write_text("in the way")
     for _ in range(2):
-        assert folder.find_fault() == f"{place} is not a directory"
+        assert directory.find_fault() == f"{place} is not a directory"
         with pytest.raises(OutputError, match=rf"^cannot use directory {place}: not a directory$"):
-            folder.replace(update(2))
+            directory.replace(update(2))
     place.unlink()
-    assert folder.replace(update(2)).fault == f"{place} is missing"
+    assert directory.replace(update(2)).fault == f"{place} is missing"
     assert seen(place)["key.pem"] == "key 2"
 
 
-def test_a_new_directory_that_cannot_be_written_is_no_good_one(folder: AtomicDirectory, place: Path) -> None:
-    folder.replace(update(1))
+def test_a_new_directory_that_cannot_be_written_is_reported(directory: AtomicDirectory, place: Path) -> None:
+    directory.replace(update(1))
     recreate(place)
     with full_disk(3), pytest.raises(OutputError, match="file too large"):
-        folder.replace(update(2))
-    assert folder.find_fault() == f"{place}/..data is missing"
-    folder.replace(update(2))
+        directory.replace(update(2))
+    assert directory.find_fault() == f"{place}/..data is missing"
+    directory.replace(update(2))
     assert seen(place)["key.pem"] == "key 2"
 
 
@@ -371,12 +371,12 @@ def test_a_working_directory_that_was_moved_is_left_as_well(tmp_path: Path, monk
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)
-    with closing(AtomicDirectory("tls", None)) as folder:
-        folder.replace(update(1), NamedFile("both.pem", b"both 1", 0o600))
+    with closing(AtomicDirectory("tls", None)) as directory:
+        directory.replace(update(1), NamedFile("both.pem", b"both 1", 0o600))
         shutil.rmtree(here)
         here.mkdir()
-        assert folder.find_fault() == "tls is missing"
-        folder.replace(update(2), NamedFile("both.pem", b"both 2", 0o600))
+        assert directory.find_fault() == "tls is missing"
+        directory.replace(update(2), NamedFile("both.pem", b"both 2", 0o600))
     assert (here / "both.pem").read_text() == "both 2"
     assert seen(here / "tls")["key.pem"] == "key 2"
 
@@ -404,32 +404,32 @@ DAMAGES = [
 
 @pytest.mark.parametrize(("damage", "words"), DAMAGES)
 def test_a_single_file_that_is_missing_or_changed_is_named(
-    folder: AtomicDirectory, place: Path, damage: Callable[[Path], object], words: str
+    directory: AtomicDirectory, place: Path, damage: Callable[[Path], object], words: str
 ) -> None:
     both = NamedFile(str(place.parent / "both.pem"), b"both", 0o600)
-    folder.replace(update(1), both)
+    directory.replace(update(1), both)
     damage(place)
     name = f"{place.parent if words.startswith('both') else place}/{words}"
-    assert folder.find_fault() == name
-    assert folder.replace(update(1), both).fault == name
-    assert folder.find_fault() == ""
+    assert directory.find_fault() == name
+    assert directory.replace(update(1), both).fault == name
+    assert directory.find_fault() == ""
     assert seen(place) == {"svid.pem": "svid.pem 1", "key.pem": "key 1"}
     assert (place.parent / "both.pem").read_text() == "both"
 
 
-def test_a_look_never_sees_half_of_an_update(folder: AtomicDirectory) -> None:
-    folder.replace(update(0))
+def test_a_check_never_sees_half_of_an_update(directory: AtomicDirectory) -> None:
+    directory.replace(update(0))
     faults: list[str] = []
     stopping = threading.Event()
 
     def look() -> None:
         while not stopping.is_set():
-            faults.append(folder.find_fault())
+            faults.append(directory.find_fault())
 
     looking = threading.Thread(target=look)
     looking.start()
     for number in range(1, 40):
-        folder.replace(update(number))
+        directory.replace(update(number))
     stopping.set()
     looking.join()
     assert set(faults) == {""}

@@ -1,4 +1,4 @@
-"""Events in each form, and a reader who stands still holds nobody up."""
+"""Events in each format; a slow reader never blocks the program."""
 
 from __future__ import annotations
 
@@ -33,34 +33,34 @@ def event_log(form: EventFormat, sink: Narrow) -> EventLog:
 
 
 def test_for_machines_an_event_is_one_object_in_one_line(sink: Narrow) -> None:
-    event_log(EventFormat.JSON, sink).write(Event.WRITE_FAILED, "no\nspace", folder="/tls")
+    event_log(EventFormat.JSON, sink).write(Event.WRITE_FAILED, "no\nspace", directory="/tls")
     assert json.loads(sink.text) == {
         "event": "write-failed",
         "time": "2023-11-14T22:13:20Z",
         "message": r"no\nspace",
-        "folder": "/tls",
+        "directory": "/tls",
     }
     assert sink.text.count("\n") == 1
 
 
 def test_for_people_it_is_a_line(sink: Narrow) -> None:
-    event_log(EventFormat.PLAIN, sink).write(Event.WRITTEN, "wrote\x1b it", folder="/tls")
+    event_log(EventFormat.PLAIN, sink).write(Event.WRITTEN, "wrote\x1b it", directory="/tls")
     assert sink.text == "tunnel: wrote\\x1b it\n"
 
 
 def test_a_log_has_the_time(sink: Narrow) -> None:
-    event_log(EventFormat.LOG, sink).write(Event.WRITTEN, "wrote it", folder="/tls")
+    event_log(EventFormat.LOG, sink).write(Event.WRITTEN, "wrote it", directory="/tls")
     assert sink.text.startswith("[")
     assert sink.text.endswith(".000000 wrote it\n")
 
 
 @pytest.mark.parametrize("form", EventFormat)
 def test_what_nobody_reads_waits_and_comes_later(sink: Narrow, form: EventFormat) -> None:
-    told = event_log(form, sink)
+    log = event_log(form, sink)
     sink.is_shut = True
-    told.write(Event.NOTICE, "first")
-    told.write(Event.NOTICE, "second")
+    log.write(Event.NOTICE, "first")
+    log.write(Event.NOTICE, "second")
     assert sink.text == ""
     sink.is_shut = False
-    told.flush()
+    log.flush()
     assert [word in line for word, line in zip(("first", "second"), sink.text.splitlines(), strict=True)] == [True, True]

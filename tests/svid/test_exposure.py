@@ -1,4 +1,4 @@
-"""A directory in which another user could replace the files is warned of, and no other."""
+"""Warnings about directories in which another user could replace the files."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def test_a_directory_and_each_one_above_it_count(tmp_path: Path, mode: int, user
     outer = tmp_path / "outer"
     inner = outer / "inner"
     inner.mkdir(parents=True)
-    for folder, place in ((inner, inner), (outer, inner)):
-        os.chown(folder, user, group)
-        folder.chmod(mode)
-        assert find_exposure(str(place)) == (f"{folder} {why}" if why else "")
-        os.chown(folder, 0, 0)
-        folder.chmod(0o755)
+    for directory, place in ((inner, inner), (outer, inner)):
+        os.chown(directory, user, group)
+        directory.chmod(mode)
+        assert find_exposure(str(place)) == (f"{directory} {why}" if why else "")
+        os.chown(directory, 0, 0)
+        directory.chmod(0o755)
 
 
 def test_a_sticky_bit_is_enough_above_the_directory_and_not_in_it(tmp_path: Path) -> None:

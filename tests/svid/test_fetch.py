@@ -1,4 +1,4 @@
-"""Waiting for the first identity: how long, for which answers, and what a person is told meanwhile."""
+"""The wait for the first identity: its limit, the answers that end it, and the notice to a person."""
 
 from __future__ import annotations
 
@@ -32,50 +32,50 @@ def api(endpoint: WorkloadEndpoint) -> Iterator[DevWorkloadApi]:
         yield api
 
 
-def ask(source: WorkloadApi) -> tuple[FirstIdentity, list[str]]:
-    said: list[str] = []
-    return trio.run(wait_identity, source, said.append), said
+def wait(source: WorkloadApi) -> tuple[FirstIdentity, list[str]]:
+    notices: list[str] = []
+    return trio.run(wait_identity, source, notices.append), notices
 
 
 def test_of_several_the_first_is_taken_and_a_warning_given(api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> None:
-    found, said = ask(WorkloadApi(endpoint, 0.0))
+    found, notices = wait(WorkloadApi(endpoint, 0.0))
     assert found.credentials.svid.spiffe_id == ONE.spiffe_id
     assert [warning[:31] for warning in found.warnings] == ["warning: 2 SVIDs offered and no"]
-    assert said == []
+    assert notices == []
 
 
-def test_one_may_be_chosen(api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> None:
-    found, _ = ask(WorkloadApi(endpoint, 0.0, Selection(hint="web")))
+def test_an_identity_can_be_selected(api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> None:
+    found, _ = wait(WorkloadApi(endpoint, 0.0, Selection(hint="web")))
     assert found.credentials.svid.spiffe_id == TWO.spiffe_id
     assert (len(found.context.offered), found.warnings) == (2, ())
 
 
-def test_a_person_is_told_once_what_is_waited_for(
+def test_a_person_is_notified_once_of_a_long_wait(
     api: DevWorkloadApi, endpoint: WorkloadEndpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tunnel.identity.wait_notice.NOTICE_DELAY", 0.2)
     api.withdraw(endpoint)
-    said: list[str] = []
+    notices: list[str] = []
 
     def say(line: str) -> None:
-        said.append(line)
+        notices.append(line)
         api.restore(endpoint)
 
     assert trio.run(wait_identity, WorkloadApi(endpoint, 60.0), say).credentials.svid.spiffe_id == ONE.spiffe_id
-    assert len(said) == 1
-    assert said[0].startswith(f"waiting for an identity from {endpoint}")
+    assert len(notices) == 1
+    assert notices[0].startswith(f"waiting for an identity from {endpoint}")
 
 
-def test_an_identity_that_is_not_offered_is_awaited_in_vain(api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> None:
+def test_an_identity_that_is_not_offered_is_a_timeout(api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> None:
     with pytest.raises(
         IdentityError, match=r"does not offer --spiffe-hint db, only spiffe://a\.test/one, spiffe://a\.test/two"
     ) as late:
-        ask(WorkloadApi(endpoint, 0.3, Selection(hint="db")))
+        wait(WorkloadApi(endpoint, 0.3, Selection(hint="db")))
     assert late.value.reason is IdentityFault.TIMEOUT
 
 
-def test_an_answer_that_nothing_will_change_ends_the_wait(api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> None:
+def test_a_fatal_answer_ends_the_wait(api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> None:
     api.publish(endpoint, SVIDS, Refusal("INVALID_ARGUMENT", "security header missing"))
     with pytest.raises(IdentityError, match="INVALID_ARGUMENT: security header missing") as refused:
-        ask(WorkloadApi(endpoint, 0.0))
+        wait(WorkloadApi(endpoint, 0.0))
     assert refused.value.reason is IdentityFault.REFUSED

@@ -1,4 +1,4 @@
-"""JWT bundles in a file: each trust domain by itself, and new when the agent has new ones."""
+"""JWT bundles in a file: one entry for each trust domain, refreshed from the agent."""
 
 from __future__ import annotations
 

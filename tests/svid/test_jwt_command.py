@@ -1,4 +1,4 @@
-"""`tunnel svid jwt` and `svid jwt verify` from their line to what they print, with an agent in this process."""
+"""`tunnel svid jwt` and `svid jwt verify`, from the command line to the output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A token in a file: whole at every moment, with the right permissions from its first byte, and fresh."""
+"""The token file: atomic writes, permissions, and refresh."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ def test_what_a_killed_run_has_left_is_no_obstacle_and_no_way_in(tmp_path: Path)
 
 
 def test_what_cannot_be_written_is_one_error_and_leaves_nothing(tmp_path: Path) -> None:
-    (tmp_path / "folder").mkdir()
-    for path in (tmp_path / "none" / "token", tmp_path / "folder"):
+    (tmp_path / "directory").mkdir()
+    for path in (tmp_path / "none" / "token", tmp_path / "directory"):
         with pytest.raises(OutputError, match="cannot write"):
             AtomicFile(str(path), 0o600, None).write("new")
-    assert os.listdir(tmp_path) == ["folder"]
+    assert os.listdir(tmp_path) == ["directory"]
 
 
 class AtOnce(Backoff):

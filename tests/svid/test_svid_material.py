@@ -1,4 +1,4 @@
-"""What one update becomes: which files, with what in them."""
+"""The files of one update and their content."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_each_trust_domain_has_a_file_and_bundles_are_never_pooled() -> None:
     assert [str(domain) for domain in material.trust_domains] == ["a.test", "0.test", "b.test"]
     assert certificates(content(material, "bundle.pem")) == [ROOT.certificate, OLD_ROOT.certificate]
     assert certificates(content(material, "bundle.b.test.pem")) == [FOREIGN.certificate]
-    assert content(material, "bundle.0.test.pem") == b""  # an empty bundle is one: nobody is trusted
+    assert content(material, "bundle.0.test.pem") == b""  # an empty bundle is written: no peer is trusted
 
 
 def test_only_the_key_is_for_few() -> None:

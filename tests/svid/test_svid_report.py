@@ -1,4 +1,4 @@
-"""What is shown of an update: all of it but the key, and nothing that a terminal would obey."""
+"""The output of `svid show`: complete, without key material, and without control characters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Health is what is true of the disk, whether the agent answers or not."""
+"""The health endpoint depends on the files, not on the agent."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def ask(state: WatchState, path: str, now: float = BEGIN, fault: str = "") -> tu
     return answer.status, answer.body.decode()
 
 
-def test_before_the_first_identity_it_lives_and_is_not_ready() -> None:
+def test_before_the_first_identity_it_is_live_and_not_ready() -> None:
     assert ask(WatchState(), "/live")[0] == 200
     status, body = ask(WatchState(), "/ready")
     assert status == 503
@@ -43,7 +43,7 @@ def test_before_the_first_identity_it_lives_and_is_not_ready() -> None:
 
 @pytest.mark.parametrize("path", ["/live", "/ready"])
 @pytest.mark.parametrize(("late", "status"), [(-3600.0, 200), (-0.5, 200), (0.0, 503), (3600.0, 503)])
-def test_it_is_well_until_what_is_on_the_disk_expires(written: WatchState, path: str, late: float, status: int) -> None:
+def test_it_is_healthy_until_the_written_identity_expires(written: WatchState, path: str, late: float, status: int) -> None:
     written.trouble = "Workload API is not available"
     written.write_error = "no space left on device"
     assert ask(written, path, EXPIRY + late)[0] == status
