@@ -1,4 +1,4 @@
-"""No error shows what looks like a key, a token or a password, wherever somebody has put it."""
+"""Errors hide everything that looks like a key, a token or a password."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def new_log(*, descriptor: int, **fields: Any) -> Log:
 
 @pytest.fixture
 def pipe() -> Iterator[tuple[Callable[[], str], int]]:
-    """The text that has been written, and the descriptor to write it to."""
+    """The written text, and the descriptor to write to."""
     read, write = os.pipe()
     os.set_blocking(read, False)
 
@@ -211,7 +211,7 @@ def test_a_log_that_nobody_reads_does_not_wait_when_it_is_not_to() -> None:
 
 
 def test_a_reader_that_stands_still_holds_nobody_up_and_misses_nothing_when_it_goes_on() -> None:
-    """The pipe is as the program finds it: one that would block."""
+    """The pipe is in blocking mode, as the program finds it."""
     reader, writer = os.pipe()
     fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
     asked: list[float] = []
@@ -312,7 +312,7 @@ def test_lines_lost_before_the_loop_are_counted_too() -> None:
 
 
 class Slow:
-    """A sink that takes so many bytes at a time, and has no room each second time."""
+    """A sink that accepts a number of bytes per call, and is full at every second call."""
 
     def __init__(self, size: int) -> None:
         self.size = size

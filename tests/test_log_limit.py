@@ -16,7 +16,7 @@ COUNT = EQUAL_LINES + 7
 
 
 class RecordedLimit:
-    """A limit with a log in memory, and a clock that the test moves."""
+    """A limit with a log in memory and a clock that the test advances."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []

@@ -1,4 +1,4 @@
-"""Syslog: each line a message, in the local form; nothing waits, and a daemon that was restarted is found again."""
+"""The syslog sink: one message per line; it never blocks, and reconnects to a restarted daemon."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FORM = re.compile(r"<30>[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d tunnel\[7\]: \[\d+\
 
 
 class Daemon:
-    """A daemon's socket, of either kind."""
+    """The socket of a daemon, of either type."""
 
     def __init__(self, path: Path, kind: socket.SocketKind) -> None:
         self._path = path
@@ -33,7 +33,7 @@ class Daemon:
             self._socket.listen()
 
     def messages(self) -> list[str]:
-        """What has arrived since the last time, without the header that each must have."""
+        """The messages since the last call, without their headers."""
         found = self._datagrams() if self._kind == socket.SOCK_DGRAM else self._lines()
         matches = [FORM.fullmatch(message.decode("ascii")) for message in found]
         assert all(matches), found

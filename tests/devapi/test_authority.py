@@ -1,4 +1,4 @@
-"""The authority's certificates are those of SPIRE, and a change of authority leaves nobody without trust."""
+"""The certificates have the fields of SPIRE's, and a rotation of the authority breaks no verification."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def load(blob: bytes) -> Certificates:
 
 
 def name_look(name: x509.Name) -> list[tuple[x509.ObjectIdentifier, str]]:
-    """A name in order; serial numbers, which are drawn, count as one."""
+    """A name in order; random serial numbers are replaced by a constant."""
     return [(item.oid, "" if item.oid == NameOID.SERIAL_NUMBER else str(item.value)) for item in name]
 
 
@@ -42,7 +42,7 @@ def extension_look(
 
 
 def look(certificate: x509.Certificate, issuer: x509.Certificate) -> dict[str, object]:
-    """Every field of a certificate but keys, serial numbers and dates, which may differ."""
+    """Every field of a certificate except keys, serial numbers and dates."""
     certificate.verify_directly_issued_by(issuer)
     return {
         "version": certificate.version,
@@ -57,7 +57,7 @@ def look(certificate: x509.Certificate, issuer: x509.Certificate) -> dict[str, o
 
 
 def path_look(chain: Certificates, anchor: x509.Certificate) -> list[dict[str, object]]:
-    """The looks of a leaf, its intermediates and its anchor."""
+    """The fields of a leaf, its intermediates and its anchor."""
     path = [*chain, anchor]
     return [look(certificate, issuer) for certificate, issuer in zip(path, [*path[1:], anchor], strict=True)]
 

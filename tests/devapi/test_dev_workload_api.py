@@ -1,4 +1,4 @@
-"""A client of the development Workload API meets an agent: its statuses, its texts, its streams."""
+"""The development Workload API behaves like an agent: statuses, texts, streams."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def open_stream(endpoint: WorkloadEndpoint) -> Iterator[Open]:
 
 
 def ending(stream: Any) -> tuple[str, str]:
-    """Code and text with which a stream ends; messages before it are read over."""
+    """Code and text with which a stream ends; earlier messages are skipped."""
     try:
         for _ in stream:
             pass

@@ -1,4 +1,4 @@
-"""Each socket's messages hold what its workloads may have, and nothing else."""
+"""The messages of each socket contain the identities and bundles of its workloads only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The JWT calls of `tunnel dev`: an agent's statuses, fresh tokens, and keys that change."""
+"""The JWT calls of `tunnel dev`: statuses of an agent, new tokens, and key rotation."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def api(sockets: tuple[WorkloadEndpoint, WorkloadEndpoint, WorkloadEndpoint], no
 
 @pytest.fixture
 def call(sockets: tuple[WorkloadEndpoint, WorkloadEndpoint, WorkloadEndpoint]) -> Iterator[Call]:
-    """Asks one call of a socket, which is `here` unless told: the answer, or code and text."""
+    """Makes one call to a socket, `here` by default; returns the answer, or code and text."""
     with ExitStack() as channels:
 
         def asked(rpc: str, message: bytes = b"", at: int = 0, values: tuple[str, ...] = ("true",)) -> Any:

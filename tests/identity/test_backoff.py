@@ -1,4 +1,4 @@
-"""The delays before the next attempt, with the jitter's chance in our hands."""
+"""Delays of the backoff, with a fixed random source."""
 
 from __future__ import annotations
 

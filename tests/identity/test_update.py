@@ -1,4 +1,4 @@
-"""An update is taken whole or refused whole, with the reason; only a federated bundle may be left out by itself."""
+"""Updates are accepted or rejected as a whole, with a reason; unneeded invalid parts are skipped."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def entry_of(
     uri: str = "spiffe://a.test/w",
     hint: str = "",
 ) -> SvidEntry:
-    """What an agent says of an identity."""
+    """The entry of an SVID in a response."""
     return SvidEntry(uri, worker.der + b"".join(one.der for one in others), worker.key_der, root.der, hint)
 
 
 def entry(uri: str = "spiffe://a.test/w", *, hint: str = "", root: MadeCertificate = ROOT, **fields: Any) -> SvidEntry:
-    """A good identity but for what is told of its leaf."""
+    """A valid identity, except for the given fields of its leaf."""
     return entry_of(leaf(uri, issuer=root, **fields), root=root, uri=uri, hint=hint)
 
 
@@ -84,7 +84,7 @@ def test_captured_updates_are_taken(name: str) -> None:
 
 
 def test_the_captured_rotation_is_taken_message_by_message() -> None:
-    """71 seconds of an agent's life: each message is good at its second, and only one equals the one before."""
+    """71 captured seconds: each message is valid at its time, and only one equals the previous one."""
     call = spire_captures.call("rotation/svid")
     before, equal, same_svid = None, [], []
     for number, second in enumerate(call["messages_at"]):
@@ -213,7 +213,7 @@ def test_an_update_without_a_good_svid_is_refused(make: Callable[[], X509SvidRes
 
 
 def test_there_is_no_limit_but_bytes() -> None:
-    """Hundreds of SVIDs and thousands of bundles; of the SVIDs the wanted one is verified and no other."""
+    """Hundreds of SVIDs and thousands of bundles; only the selected SVID is verified."""
     others = [SvidEntry(f"spiffe://a.test/{number}", b"?", b"?", ROOT.der) for number in range(700)]
     federated = {f"{number}.test": OTHER_ROOT.der for number in range(2500)}
     wanted = entry("spiffe://a.test/w/700", hint="h" * 1024)
@@ -266,7 +266,7 @@ def test_what_is_not_offered_is_no_error() -> None:
 
 
 def test_the_id_in_use_is_kept_while_its_old_svid_is_valid() -> None:
-    """Its new one is bad: the update is refused, and another identity comes into question when the old one has ended."""
+    """Its new SVID is invalid: the update is rejected, and another identity is selected only after the old SVID expires."""
     current = accept(entry(V)).svid
     update = response(GOOD, entry(V, end=NOW - SECOND))
     with pytest.raises(IdentityError, match=r"spiffe://a\.test/v"):
@@ -382,7 +382,7 @@ def test_our_own_bundle_wins_over_a_federated_one_of_its_name(name: str, blob: b
 
 @pytest.mark.parametrize("blobs", [(OTHER_ROOT.der, b"noise"), (b"noise", OTHER_ROOT.der), (OTHER_ROOT.der, ROOT.der)])
 def test_a_trust_domain_that_comes_twice_is_trusted_by_nobody(blobs: tuple[bytes, bytes]) -> None:
-    """Once by its name and once by its ID: two keys of the map, one trust domain."""
+    """By name and by SPIFFE ID: two keys of the map, one trust domain."""
     context = accept(GOOD, federated=dict(zip(("b.test", "spiffe://b.test"), blobs, strict=True)))
     assert set(context.bundles.bundles) == {A}
     assert set(context.bundles.disabled) == {B}
@@ -431,7 +431,7 @@ def test_revocation_lists_are_counted() -> None:
 
 @pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")  # the library takes such, still
 def test_a_captured_message_with_any_byte_changed_is_taken_or_refused() -> None:
-    """Nothing an agent sends can end the watcher's thread: our own errors come of it, and no others."""
+    """No message can end the client's thread: it raises only our own errors."""
     data = spire_captures.message("federated/svid/00")  # not an RSA one: the library proves each such key, which takes long
     for place in range(len(data)):
         changed = bytearray(data)

@@ -1,4 +1,4 @@
-"""The client of the Workload API against a real server on a real socket, in all that an agent can do to it."""
+"""The Workload API client against a real server on a real socket, with every behaviour of an agent."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class FastBackoff(Backoff):
 
 
 class Watch:
-    """A watcher and the events that came of it, one by one."""
+    """A watcher and its events."""
 
     def __init__(self, endpoint: WorkloadEndpoint, **fields: Any) -> None:
         self.backoff = FastBackoff()
@@ -90,7 +90,7 @@ class Watch:
         return self._events.get(timeout=LIMIT)
 
     def until(self, kind: type[E]) -> E:
-        """The next event of a kind; others before it are read over."""
+        """The next event of a type; earlier ones are skipped."""
         while True:
             event = self.next()
             if type(event) is kind:
@@ -147,7 +147,7 @@ def wait_until(is_so: Callable[[], bool]) -> None:
 
 
 def test_the_first_message_is_the_first_event(api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> None:
-    """The server demands the security header exactly once, so this proves that too."""
+    """The server requires the security header exactly once, so this covers the header too."""
     with watching(endpoint) as watch:
         assert paths(watch.updated()) == ["/x"]
         assert watch.backoff.resets == 1
@@ -195,7 +195,7 @@ def test_an_equal_message_on_a_new_stream_is_not_new(api: DevWorkloadApi, endpoi
     "name", ["a b", "%41", "%2F", "a?b#c", "\u00e9\u20ac", "a;b=c@d:e&f", "[x]{y}|^`~", "a+b'c(d)!*", "x\\y", "a//b", "n" * 20]
 )
 def test_a_socket_of_any_name_is_reached(name: str, tmp_path: Path) -> None:
-    """What gRPC would take for a part of a URI reaches it encoded; the server listens by a link of a plain name."""
+    """Characters with a meaning in URIs are encoded; the server listens through a symbolic link with a plain name."""
     place = tmp_path / "d"
     place.mkdir()
     plain = WorkloadEndpoint(path=str(place / "api.sock"))
@@ -281,7 +281,7 @@ def test_an_identity_taken_away_on_an_open_stream_is_denied_and_one_given_back_i
 
 
 def test_the_captured_end_of_the_rotation_is_a_denial(api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> None:
-    """Two messages of the scene and its end, with the clock of its capture."""
+    """Two captured messages and the captured status, with the clock of the capture."""
     call = spire_captures.call("rotation/svid")
     first, second = (spire_captures.message(f"rotation/svid/{number}") for number in (15, 16))
     api.publish(endpoint, SVIDS, first)
@@ -442,7 +442,7 @@ def test_a_message_is_judged_by_the_clock_on_the_wall(api: DevWorkloadApi, endpo
 
 
 def test_a_message_over_grpcs_own_limit_is_taken(api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> None:
-    """A large federation passes 4 MiB."""
+    """A large federation exceeds 4 MiB."""
     response = parse_x509_svid_response(good_message(api, endpoint))
     (svid,) = response.svids
     federated = {f"{number}.test": svid.bundle * 8 for number in range(1600)}
@@ -500,7 +500,7 @@ BAD = encode_x509_svid_response(X509SvidResponse((SvidEntry("spiffe://a.test/w",
 
 
 class Wall:
-    """A clock on the wall that somebody sets."""
+    """A wall clock that the test sets."""
 
     def __init__(self, now: datetime = NOW) -> None:
         self.now = now

@@ -1,4 +1,4 @@
-"""Single calls of the Workload API against a real server on a real socket, in all that an agent can do to them."""
+"""Single Workload API calls against a real server on a real socket, with every behaviour of an agent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Anchors are every certificate of a bundle that can be read, and those of the system are found where Go finds them."""
+"""Trust anchors: every readable certificate of a bundle; those of the system are found as in Go."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_a_bundle_cut_anywhere_gives_what_is_whole() -> None:
 
 @pytest.fixture
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A system with two usual places for a bundle and two for directories, all empty at first."""
+    """A system with two default bundle files and two default directories, all empty."""
     monkeypatch.setattr(anchors, "_FILES", (str(tmp_path / "first.crt"), str(tmp_path / "second.crt")))
     monkeypatch.setattr(anchors, "_DIRECTORIES", (str(tmp_path / "certs"), str(tmp_path / "more")))
     return tmp_path
@@ -164,6 +164,6 @@ def test_what_this_machine_trusts_is_read_without_a_warning() -> None:
 
 
 def test_a_root_with_an_odd_serial_number_is_an_anchor_without_a_warning() -> None:
-    """Bundles of systems have such: the library warns of them."""
+    """System bundles contain such certificates, and the library warns about them."""
     arguments = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout /dev/null -subj /CN=zero -set_serial 0"
     assert len(parse_anchors(openssl(*arguments.split()))) == 1

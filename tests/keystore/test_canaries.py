@@ -1,4 +1,4 @@
-"""No loader says a byte of a damaged file, whatever the file is and wherever it was given."""
+"""No error of a loader contains a byte of a damaged file."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_a_damaged_jwks_is_never_quoted(document: bytes) -> None:
 
 
 def test_an_errors_cause_holds_no_text_of_a_file(tmp_path: Path) -> None:
-    """Whoever prints a traceback must not print a key."""
+    """A traceback must not contain a key."""
     path = tmp_path / "key"
     path.write_bytes(KEYS["PKCS#8"].replace(b"\n", b"\\n"))
     with pytest.raises(IdentityError) as refused:

@@ -1,4 +1,4 @@
-"""What keytool wrote is read with its password; what does not belong to a key is never presented with it."""
+"""Keystores of keytool are read with their password; a key is used with its own certificates only."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def vector(name: str) -> str:
 
 
 def entry(alias: str, chain=CHAIN, certificates=None, *, key: bytes = b"", password: str = STORE_PASSWORD) -> bytes:
-    """A key entry; with certificates of another chain if told, or with other bytes for the key."""
+    """A key entry, optionally with certificates of another chain or other bytes as key."""
     ders = [made.der for made in (certificates or chain).__dict__.values()]
     return jks_writer.key_entry(alias, key or chain.leaf.key_der, ders, password)
 
@@ -40,7 +40,7 @@ def store_of(*entries: bytes, password: str = STORE_PASSWORD) -> bytes:
 
 
 def sealed(body: bytes, password: str = STORE_PASSWORD) -> bytes:
-    """Any body with the digest that Java wants after it."""
+    """A body followed by the digest of Java."""
     return body + hashlib.sha1(password.encode("utf-16-be") + b"Mighty Aphrodite" + body).digest()
 
 
@@ -108,7 +108,7 @@ def test_a_password_beyond_ascii_opens_a_store() -> None:
 
 
 def test_a_store_of_version_1_is_read() -> None:
-    """It names no types of certificates."""
+    """Version 1 has no certificate types."""
     certificates = [made.der for made in CHAIN.__dict__.values()]
     one = jks_writer.key_entry("one", CHAIN.leaf.key_der, certificates, STORE_PASSWORD, version=1)
     assert is_pair(parse_java(jks_writer.store([one], STORE_PASSWORD, version=1), STORE_PASSWORD), CHAIN)
@@ -153,7 +153,7 @@ BODIES = [(VECTORS / name).read_bytes()[:-20] for name in ("secret.jceks", "trus
 @settings(max_examples=50)  # JCEKS takes its time, by design
 @given(st.sampled_from(BODIES), st.data())
 def test_a_store_with_the_right_digest_over_nonsense_is_refused_in_silence(body: bytes, data: st.DataObject) -> None:
-    """Somebody who knows the password wrote it: still no other exception, and nothing on standard error."""
+    """A store written with the right password raises no other exception and prints nothing to standard error."""
     at = data.draw(st.integers(0, len(body) - 1))
     noisy = body[:at] + data.draw(st.binary(min_size=1, max_size=4)) + body[at + 1 :]
     try:

@@ -1,4 +1,4 @@
-"""A certificate and a key are one value only when the key is the certificate's and OpenSSL can present the pair."""
+"""Key material requires a matching key that OpenSSL can present."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WEAK = ["p224", "k256", "rsa1024"]
 
 
 def present(chain: tuple[Certificate, ...], key: object) -> None:
-    """A whole handshake with a client that trusts everybody; raises SSL.Error when this cannot be presented."""
+    """Run a handshake with a client that trusts every certificate; raises SSL.Error if the material is not usable."""
     context = SSL.Context(SSL.TLS_METHOD)
     context.use_certificate(x509.load_der_x509_certificate(chain[0].der))
     context.use_privatekey(key)

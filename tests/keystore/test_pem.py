@@ -1,4 +1,4 @@
-"""Certificates and keys in PEM are found whatever stands around them; what is meant but damaged is never passed over."""
+"""PEM: certificates and keys are found among other text, and damaged ones are errors."""
 
 from __future__ import annotations
 
@@ -290,7 +290,7 @@ def test_a_damaged_key_is_never_quoted(tmp_path: Path, damage: Callable[[bytes],
 
 
 def outcome_of(load: Callable[..., object], *arguments: str) -> str:
-    """What anybody could be shown of it: the message, or else what was loaded."""
+    """Everything that could be shown of it: the message, or the loaded value."""
     try:
         return repr(load(*arguments))
     except IdentityError as error:

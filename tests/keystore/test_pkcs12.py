@@ -31,7 +31,7 @@ LEGACY = {  # what programs of old wrote
 
 
 def exported(folder: Path, password: str, *options: str, chain=CHAIN) -> bytes:
-    """What the openssl command makes of a chain and its key."""
+    """The output of the openssl command for a chain and its key."""
     (folder / "in.pem").write_bytes(key_pem(chain.leaf.key) + pem_of(chain.leaf, chain.intermediate, chain.root))
     return openssl("pkcs12", "-export", "-in", str(folder / "in.pem"), "-passout", f"pass:{password}", *options)
 
@@ -41,7 +41,7 @@ def ours(certificate: x509.Certificate) -> Certificate:
 
 
 def stored(password: bytes | None, *, key=CHAIN.leaf.key, certificate=CHAIN.leaf.built, others=()) -> bytes:
-    """What the library makes of parts, whether they fit or not."""
+    """The output of the library for any parts, matching or not."""
     encryption = NoEncryption() if password is None else BestAvailableEncryption(password)
     return pkcs12.serialize_key_and_certificates(b"name", key, certificate, others or None, encryption)
 
@@ -74,7 +74,7 @@ def test_what_keytool_wrote_is_read() -> None:
 
 
 def test_a_file_with_open_lengths_is_read_without_a_word(tmp_path: Path) -> None:
-    """BER: the outer length is left open, as some programs write it."""
+    """BER: the outer length is indefinite, as some programs write it."""
     der = exported(tmp_path, "secret")
     header = 4
     assert der[:2] == b"\x30\x82"

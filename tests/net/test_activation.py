@@ -1,4 +1,4 @@
-"""Sockets of a service manager: each by its name, once, and only what can be listened on; real descriptors."""
+"""Socket activation with real descriptors: each socket is taken by name, once, and only if it listens."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ print(json.dumps([answers, [name for name in os.environ if name.startswith("LIST
 
 
 def handed_over(sockets: list[str], *addresses: str, environ: dict[str, str] | None = None) -> list[object]:
-    """What became of each address in a process that was given these sockets."""
+    """The result for each address in a process with these inherited sockets."""
     done = subprocess.run(
         [sys.executable, ACTIVATE, *sockets, "--", sys.executable, "-c", HELPER, *addresses],
         env={**os.environ, "PYTHONPATH": str(ROOT), **(environ or {})},

@@ -94,7 +94,7 @@ def test_a_process_that_cannot_be_seen_is_named_if_it_was_seen_before(listen: Op
 
 
 def test_a_socket_of_another_user_shares_nothing(listen: Open, tmp_path: Path) -> None:
-    """The kernel does not let it."""
+    """The kernel does not allow it."""
     ours = listen("127.0.0.1")
     assert find_shared_port(ours, {}, make_proc(tmp_path, ours, row(os.geteuid() + 1))) is None
 

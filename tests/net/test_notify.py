@@ -1,4 +1,4 @@
-"""sd_notify: each state in its own datagrams, to a real socket; nothing waits and nothing fails."""
+"""sd_notify: the datagrams of each state, to a real socket; a notification never blocks or fails."""
 
 from __future__ import annotations
 

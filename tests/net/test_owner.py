@@ -194,7 +194,7 @@ def test_a_unix_caller_is_known_by_who_he_was_when_he_called(stack: ExitStack) -
 
 
 def test_with_no_descriptor_left_nobody_is_known(stack: ExitStack) -> None:
-    """Neither way is open then; and once there are descriptors again, the kernel is asked again."""
+    """Both lookups fail without descriptors, and work again afterwards."""
     _, accepted, address = called(stack, listening(stack, socket.AF_INET, "127.0.0.1"), socket.AF_INET, "127.0.0.1")
     owner.has_sock_diag.cache_clear()
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -209,7 +209,7 @@ def test_with_no_descriptor_left_nobody_is_known(stack: ExitStack) -> None:
 
 
 def test_a_kernel_that_must_not_be_asked_is_looked_up(stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A filter of system calls may forbid netlink."""
+    """A system call filter may deny netlink."""
     _, accepted, address = called(stack, listening(stack, socket.AF_INET, "127.0.0.1"), socket.AF_INET, "127.0.0.1")
 
     def refuse(*_: object) -> tuple[int, bytes]:

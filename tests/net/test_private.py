@@ -1,4 +1,4 @@
-"""A directory for sockets is ours alone, and in a place where it stays so."""
+"""The private directory: its mode, and the directories in which it is created."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OTHER = 64321  # a user with no name
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where temporary files go."""
+    """The directory for temporary files."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     return tmp_path
 
@@ -38,7 +38,7 @@ def test_what_cannot_be_removed_is_no_error(place: Path) -> None:
 @pytest.mark.parametrize("name", ["", "deep"])
 @pytest.mark.parametrize("mode", [0o777, 0o770])
 def test_a_place_that_others_may_change_is_refused(place: Path, monkeypatch: pytest.MonkeyPatch, name: str, mode: int) -> None:
-    """Else another user could put a directory of his own in its place, and a socket of his own in there."""
+    """Otherwise another user could replace the directory, and the socket in it."""
     weak = place / "weak"
     (weak / name).mkdir(parents=True)
     if mode & 0o020:
@@ -65,7 +65,7 @@ def test_the_runtime_directory_is_used_if_it_is_ours(place: Path) -> None:
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a directory away")
 def test_another_user_s_directory_is_not_used(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As after `sudo -E`: its owner could put anything in the place of ours."""
+    """As after `sudo -E`: its owner could replace our directory."""
     theirs = place / "theirs"
     theirs.mkdir(mode=0o700)
     os.chown(theirs, OTHER, OTHER)

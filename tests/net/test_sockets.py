@@ -1,4 +1,4 @@
-"""Names and addresses: what needs no resolver is answered at once, and the rest fails in our own words."""
+"""Resolution of addresses: without a resolver where possible, else with errors of our own."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ except TargetError as error:
 
 
 def test_a_name_is_asked_for_with_no_descriptor_left_and_fails_in_our_words() -> None:
-    """Neither the resolver nor the interpreter's codec of host names, which is loaded when first needed, can open a file."""
+    """Neither the resolver nor the lazily loaded codec of host names can open a file."""
     done = subprocess.run(
         [sys.executable, "-c", EXHAUSTED],
         env={**os.environ, "PYTHONPATH": str(ROOT)},

@@ -1,4 +1,4 @@
-"""Landlock: which rights are asked of which kernel, on a fake one; and what the real one then denies, in processes."""
+"""Landlock: the rights for each ABI version, with a fake kernel; and what the real kernel denies, in processes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ALL = {1: 0x1FFF, 2: 0x3FFF, 3: 0x7FFF, 4: 0x7FFF, 5: 0xFFFF, 6: 0xFFFF, 9: 0xFF
 
 
 class FakeKernel:
-    """Writes down what it is asked."""
+    """Records the calls."""
 
     def __init__(self, version: int) -> None:
         self._version = version
@@ -135,7 +135,7 @@ def test_a_process_with_threads_is_not_half_restricted() -> None:
 
 
 def test_threads_are_counted_whoever_started_them() -> None:
-    """In a process of its own: in this one threads of other tests come to their end."""
+    """In a separate process: this one may have threads of other tests."""
     script = (
         "import threading\n"
         "from tunnel.sandbox.landlock import Linux\n"
@@ -154,7 +154,7 @@ def test_threads_are_counted_whoever_started_them() -> None:
 
 
 def missing() -> str:
-    """Why the kernel that we run on cannot be asked, if so."""
+    """Why Landlock is not available on this kernel, or ""."""
     try:
         version = Linux().version()
     except OSError as error:
@@ -185,13 +185,13 @@ real = pytest.mark.skipif(bool(missing()), reason=missing() or "-")
 
 @pytest.fixture
 def here() -> Iterator[Path]:
-    """A directory that no list has, unless everybody's temporary files are elsewhere than in /tmp."""
+    """A directory outside of every list, unless temporary files are not in /tmp."""
     with tempfile.TemporaryDirectory(dir="/var/tmp") as path:
         yield Path(path)
 
 
 def run(source: str, here: Path, **environ: str) -> None:
-    """The assertions of a source hold in a process of its own."""
+    """Run the assertions of a source in a separate process."""
     environ = {**{k: v for k, v in os.environ.items() if "PROXY" not in k.upper()}, "PYTHONPATH": str(ROOT), **environ}
     done = subprocess.run(
         [sys.executable, "-c", PRELUDE + source, str(here)], env=environ, cwd=here, capture_output=True, text=True, timeout=120

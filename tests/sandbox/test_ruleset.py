@@ -1,4 +1,4 @@
-"""Which files and ports stay allowed follows from the flags and the environment alone."""
+"""The allowed files and ports, from flags and environment."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SERVICES = {"postgresql": 5432, "https": 443}
 
 
 def ruleset(needs: Needs, **environ: str) -> Ruleset:
-    """The rules on a system without links, where few services are known."""
+    """The rules on a system without symbolic links and with few known services."""
 
     def find_service(name: str, protocol: str) -> int:
         assert protocol == "tcp"

@@ -1,1 +1,1 @@
-"""What tests of several packages share: factories, fakes, and real processes to test against."""
+"""Helpers of tests of several packages: factories, fakes, and real processes as peers."""

@@ -1,4 +1,4 @@
-"""Certificates with one thing wrong: every field can be said, and what is not said is right."""
+"""A factory of certificates: valid by default, and every field can be overridden."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ _RSA_SIGNATURES = {"sha1": (bytes.fromhex("2a864886f70d010105"), hashes.SHA1())}
 
 @cache
 def key_of(kind: str, number: int = 0) -> Any:
-    """A key of a kind; the same one for the same number, since some take seconds to make."""
+    """A key of a type; cached by number, because some take seconds to generate."""
     return _MAKERS[kind]()
 
 
@@ -66,7 +66,7 @@ class MadeCertificate:
 
     @property
     def certificate(self) -> Certificate:
-        """The certificate as ours."""
+        """The certificate parsed by our parser."""
         return parse_certificate(self.der)
 
     @property
@@ -79,7 +79,7 @@ class MadeCertificate:
 
 
 def name(text: str) -> x509.Name:
-    """A subject with one common name, or none at all."""
+    """A subject with one common name, or an empty one."""
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)] if text else [])
 
 
@@ -100,7 +100,7 @@ def make_certificate(
     extra: Sequence[tuple[x509.ExtensionType, bool]] = (),
     has_key_ids: bool = True,
 ) -> MadeCertificate:
-    """A certificate as told; self-signed without an issuer."""
+    """A certificate with these fields; self-signed without an issuer."""
     key = key or _MAKERS["p256"]()
     signer = issuer or MadeCertificate(None, key)  # type: ignore[arg-type]
     builder = (
@@ -133,7 +133,7 @@ def make_certificate(
 
 
 def leaf(uri: str = "spiffe://a.test/w", **fields: Any) -> MadeCertificate:
-    """A good leaf but for what is told."""
+    """A valid leaf, except for the given fields."""
     fields.setdefault("uris", (uri,))
     fields.setdefault("usage", ("digital_signature",))
     fields.setdefault("purposes", BOTH_SIDES)
@@ -141,7 +141,7 @@ def leaf(uri: str = "spiffe://a.test/w", **fields: Any) -> MadeCertificate:
 
 
 def authority(domain: str = "a.test", **fields: Any) -> MadeCertificate:
-    """A good authority of a trust domain but for what is told."""
+    """A valid authority of a trust domain, except for the given fields."""
     fields.setdefault("uris", (f"spiffe://{domain}",))
     fields.setdefault("usage", ("key_cert_sign", "crl_sign"))
     fields.setdefault("is_ca", True)
@@ -150,13 +150,13 @@ def authority(domain: str = "a.test", **fields: Any) -> MadeCertificate:
 
 
 def signed_over(made: MadeCertificate, digest: str, issuer_key: rsa.RSAPrivateKey) -> MadeCertificate:
-    """The same certificate, signed anew with RSA over a digest that the library will not sign with."""
+    """The same certificate, signed again with RSA and a digest that the library refuses."""
     oid, algorithm = _RSA_SIGNATURES[digest]
     return _resigned(made, _SHA256_WITH_RSA, oid, lambda tbs: issuer_key.sign(tbs, padding.PKCS1v15(), algorithm))
 
 
 def rewritten(made: MadeCertificate, old: bytes, new: bytes, issuer_key: ed25519.Ed25519PrivateKey) -> MadeCertificate:
-    """The same certificate with other bytes of equal length in it, properly signed anew."""
+    """The same certificate with replaced bytes of equal length, signed again."""
     return _resigned(made, old, new, issuer_key.sign)
 
 

@@ -1,7 +1,6 @@
-"""An authority of the test's own, and the files that its certificates are kept in.
+"""A test authority, and the files of its certificates.
 
-Knows X.509 and the forms of files that operators have; must not know who reads them. Dates are real: other programs judge
-by the clock on the wall.
+Dates are real, because other programs check them against the wall clock.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ HOUR = timedelta(hours=1)
 
 @dataclass(frozen=True)
 class Signer:
-    """An authority: its certificate, its key, and the certificates that lead to a root, which its leaves show."""
+    """An authority: its certificate, its key, and its intermediates, which its leaves send."""
 
     certificate: x509.Certificate
     key: Any
@@ -55,12 +54,12 @@ class Files(Identity):
     leaf: x509.Certificate
 
     def pin(self, algorithm: str = "sha256") -> str:
-        """The digest of its public key, as the flags for pins want it."""
+        """The digest of its public key, in the form of the pin flags."""
         key = self.leaf.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         return f"{algorithm}:{base64.b64encode(hashlib.new(algorithm.lower(), key).digest()).decode()}"
 
     def pkcs12(self, password: str, *flags: str) -> Path:
-        """The same in PKCS#12, as the openssl command makes it."""
+        """The same in PKCS#12, written by the openssl command."""
         path = self.combined.with_suffix(f".{len(flags)}.p12")
         argv = ["pkcs12", "-export", "-in", str(self.combined), "-out", str(path), "-passout", f"pass:{password}", *flags]
         subprocess.run([program("openssl"), *argv], check=True, capture_output=True, timeout=LIMIT)
@@ -104,7 +103,7 @@ class Pki:
         file: str = "",
         **fields: Any,
     ) -> Files:
-        """A leaf of the intermediate, or of whom it is told, in files by its name."""
+        """A leaf of the intermediate (or another issuer), in files with its name."""
         key = _KEYS[kind]()
         signer = None if is_self_signed else issuer or self.middle
         names: list[x509.GeneralName] = [x509.DNSName(one) for one in dns]
@@ -119,7 +118,7 @@ class Pki:
         return self._write(file or f"{name}-{kind}", certificate, key, signer.path if signer else ())
 
     def shown_with(self, files: Files, name: str, *others: x509.Certificate) -> Files:
-        """The same leaf, shown with other certificates."""
+        """The same leaf with other certificates in its chain."""
         stem = self.directory / name
         chain, combined = stem.with_suffix(".crt"), stem.with_suffix(".pem")
         replace(chain, b"".join(map(_pem, (files.leaf, *others))))
@@ -136,7 +135,7 @@ class Pki:
 
 
 def replace(path: Path, text: bytes) -> None:
-    """Put a file in the place of another at once, as whoever renews certificates should."""
+    """Replace a file atomically, as a renewal should."""
     new = path.with_suffix(".new")
     new.write_bytes(text)
     new.rename(path)

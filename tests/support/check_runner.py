@@ -28,7 +28,7 @@ class CheckReport:
         return [finding for finding in self.findings if finding.name == name]
 
     def the(self, name: str) -> Finding:
-        """The one finding of this name."""
+        """The only finding with this name."""
         (found,) = self.all(name)
         return found
 

@@ -1,7 +1,4 @@
-"""Commands of one piece of work: run one to its end, and look at what it leaves behind.
-
-Knows the command line of `tunnel exec` and its like; must not know what is tested.
-"""
+"""Run one command to its end, and inspect what it leaves behind."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from tests.support.workloads import CLIENT, Workloads
 
 @dataclass(frozen=True)
 class Done:
-    """How a command ended."""
+    """The result of a command."""
 
     code: int
     out: str
@@ -24,7 +21,7 @@ class Done:
 
 
 def environment(workloads: Workloads, who: str = CLIENT, **more: str) -> dict[str, str]:
-    """Where this workload finds its Workload API, and a place of the test's own for temporary files."""
+    """The environment of a workload: its Workload API, and a temporary directory of the test."""
     return {
         **bare_environment(),
         "SPIFFE_ENDPOINT_SOCKET": str(workloads.sockets[who]),
@@ -35,7 +32,7 @@ def environment(workloads: Workloads, who: str = CLIENT, **more: str) -> dict[st
 
 
 def run_tool(environ: Mapping[str, str], *arguments: str, given: bytes | None = None, before: tuple[str, ...] = ()) -> Done:
-    """`tunnel` with these arguments, to its end."""
+    """Run `tunnel` with these arguments to its end."""
     done = subprocess.run(
         [*before, *tunnel_argv(*arguments)],
         input=given or b"",
@@ -48,7 +45,7 @@ def run_tool(environ: Mapping[str, str], *arguments: str, given: bytes | None = 
 
 
 def is_alive(pid: int) -> bool:
-    """Whether it runs, and is not merely waiting to be reaped."""
+    """Whether the process runs and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
     except OSError:

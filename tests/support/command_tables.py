@@ -1,7 +1,4 @@
-"""A small program's tables with everything that a line can have, and what is to be offered in it.
-
-Knows what a user may expect; must not know how any shell is told.
-"""
+"""The command tables of a small program with every kind of flag and argument, and the completions expected for it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """The image of the Dockerfile, built without a daemon, and containers of it.
 
-Knows buildah, mmdebstrap and the namespaces that a container runtime makes; must not know what the image promises. The base
-is a stand-in made on the spot of Debian's packages, without a shell: what the image runs must do without one.
+The base is built on the spot from Debian packages, without a shell, because the image must run without one.
 """
 
 from __future__ import annotations
@@ -43,14 +42,14 @@ class Image:
 
 
 class Builder:
-    """A store of its own for images, in a directory that is nobody else's."""
+    """A private image store in a directory."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._buildah = [program("buildah"), "--storage-driver=vfs", f"--root={directory}/store", f"--runroot={directory}/run"]
 
     def build(self) -> Image:
-        """The image of the Dockerfile as it stands here, on stand-ins for its two bases."""
+        """Build the image of the Dockerfile on substitutes for its two base images."""
         with ThreadPoolExecutor() as pool:
             bases = dict(zip(BASES, pool.map(self._stand_in, BASES), strict=True))
         arguments = [f"--build-arg={name}={image}" for name, image in bases.items()]
@@ -63,7 +62,7 @@ class Builder:
         return Image(config, Path(self._run("mount", container)))
 
     def _stand_in(self, name: str) -> str:
-        """An image of nothing but packages, unpacked and not set up: no account, no shell unless it is asked for."""
+        """An image of unpacked packages only: no account, and no shell unless requested."""
         container = self._run("from", "scratch")
         hooks = "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr"
         packages = f"--include={','.join(BASES[name].split())}"
@@ -75,7 +74,7 @@ class Builder:
         return f"localhost/{name.lower()}"
 
     def _pip_settings(self) -> list[str]:
-        """How pip reaches its index from here, as volumes: none of it belongs in a Dockerfile."""
+        """The pip configuration of this machine as volumes, which does not belong in a Dockerfile."""
         listed = _run([sys.executable, "-m", "pip", "config", "list"]).splitlines()
         pairs = (line.partition("=") for line in listed)
         settings = {name.rpartition(".")[2]: ast.literal_eval(text) for name, _, text in pairs}
@@ -113,7 +112,7 @@ exec setpriv --no-new-privs chroot --userspec="$3" --groups= "$0" "${@:4}"
 
 
 class Container(Proxy):
-    """The entry point of an image as process 1, by the image's user, on files that nobody can write to.
+    """The entry point of an image as process 1, with the image's user and a read-only file system.
 
     `sockets` is what it gets of this machine, read-only like the rest, at /run. The network is this machine's.
     """
@@ -133,19 +132,19 @@ class Container(Proxy):
 
     @property
     def entry_pid(self) -> int:
-        """Process 1 of the container, as this machine numbers it."""
+        """The PID of process 1 outside of the container."""
         (child,) = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
         return int(child)
 
     def execute(self, *argv: str) -> subprocess.CompletedProcess[str]:
-        """Run a program of the image beside process 1, as a health check does."""
+        """Run a program of the image next to process 1, like a health check."""
         user, _, group = self._image.config["User"].partition(":")
         enter = [program("nsenter"), f"--target={self.entry_pid}", "--mount", "--pid", "--ipc", "--root", "--wd"]
         whole = [*enter, f"--setgid={group}", f"--setuid={user}", *argv]
         return subprocess.run(whole, env=self._environ, capture_output=True, text=True, timeout=LIMIT)
 
     def stop(self) -> int:
-        """Do what a runtime does at the end; its exit code."""
+        """Stop the container as a runtime does; return the exit code."""
         os.kill(self.entry_pid, signal.Signals[self._image.config["StopSignal"]])
         return self.exit_code()
 

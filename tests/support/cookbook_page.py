@@ -1,17 +1,16 @@
-"""A page of the cookbook as data: its blocks, what they are for, and the names that a reader adapts.
+"""A page of the cookbook as data: its blocks, their use, and the names that a reader adapts.
 
-Knows Markdown's fences and the words behind the language, which a reader of the rendered page never sees; must not know how
-anything is run.
+The words after the language of a block, which the rendered page does not show, define its use:
 
-    ```sh names             NAME=value lines that the reader adapts, and a test too
-    ```sh agent             a command that stays: the development Workload API
-    ```sh server            a command that stays, where the service is
-    ```sh admin             a command that ends, where the service is, by whoever owns that
-    ```sh client            a command that ends, where the client is; `exit=N` unless it ends with 0
-    ```sh daemon            a command that stays, where the client is
-    ```LANGUAGE file=NAME   a file that the service or the client is given
-    ```text                 what the command before it prints; `...` stands for anything
-    ```text log             lines that the server's log has by then
+    ```sh names             NAME=value lines that the reader and the test adapt
+    ```sh agent             a command that keeps running: the development Workload API
+    ```sh server            a command that keeps running, on the host of the service
+    ```sh admin             a command that ends, on the host of the service, run by its owner
+    ```sh client            a command that ends, on the client's host; `exit=N` unless the exit code is 0
+    ```sh daemon            a command that keeps running, on the client's host
+    ```LANGUAGE file=NAME   a file for the service or the client
+    ```text                 the output of the command before it; `...` matches anything
+    ```text log             lines of the server's log at this point
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ _NAME = re.compile(r"(?:export )?([A-Z_]+)=(\S+)(?: +#.*)?")
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One fence."""
+    """One code block."""
 
     use: str  # the word above, or "file", "output", "log"
     text: str
@@ -39,13 +38,13 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What is in the fences of one page, in order."""
+    """The code blocks of one page, in order."""
 
     blocks: tuple[Block, ...]
     names: Mapping[str, str]
 
     def adapted(self, values: Mapping[str, str]) -> Page:
-        """The page as a reader with these values would see it; every one of them is a name of the page."""
+        """The page with these values in place of its names; every one must occur on the page."""
         assert values.keys() <= self.names.keys(), f"the page knows no name {sorted(values.keys() - self.names.keys())}"
         changes = {self.names[name]: value for name, value in values.items()}
         blocks = tuple(
@@ -55,7 +54,7 @@ class Page:
         return Page(blocks, {**self.names, **values})
 
     def has(self, use: str) -> bool:
-        """Whether there is a block of this use."""
+        """Whether there is a block for this use."""
         return any(block.use == use for block in self.blocks)
 
     @property
@@ -72,7 +71,7 @@ def _exchange(text: str, changes: Mapping[str, str]) -> str:
 
 
 def parse_page(title: str, text: str) -> Page:
-    """The page; raises AssertionError for a block that nobody would run or compare."""
+    """Parse a page; raises AssertionError for a block that would not be run or compared."""
     assert len(re.findall("^ *```", text, re.MULTILINE)) == 2 * len(_FENCE.findall(text)), f"{title}: a fence is not closed"
     blocks = []
     for match in _FENCE.finditer(text):
@@ -108,5 +107,5 @@ def read_page(name: str) -> Page:
 
 
 def is_like(seen: str, wanted: str) -> bool:
-    """Whether a text is the one that a page shows, where `...` stands for anything."""
+    """Whether a text matches the one on a page, where `...` matches anything."""
     return re.fullmatch(".*".join(map(re.escape, wanted.strip().split("..."))), seen.strip(), re.DOTALL) is not None

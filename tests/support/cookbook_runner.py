@@ -1,7 +1,6 @@
-"""Follows a page of the cookbook from top to bottom, as two machines and one agent would.
+"""Runs a page of the cookbook from top to bottom, with two hosts and one agent.
 
-Knows how each kind of block is run and what is expected of it; must not know any service. The page's own text is what runs:
-only the values of names differ, which the page tells its reader to adapt.
+The text of the page is run unchanged, except for the values of the names that the page tells its reader to adapt.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _LISTENS = "listening for connections on "
 
 
 class CookbookRunner:
-    """A directory, a search path with the `tunnel` under test, and whatever a page starts."""
+    """A directory, a search path with the `tunnel` under test, and the processes of a page."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -38,22 +37,22 @@ class CookbookRunner:
         self._server: Proxy | None = None
 
     def close(self) -> None:
-        """End everything, the youngest first."""
+        """End all processes, the newest first."""
         self._things.close()
 
     def tool(self, name: str, argv: Sequence[str]) -> None:
-        """Let a command of this name be what `argv` says, with the arguments behind it."""
+        """Define a command with this name that runs `argv` with its arguments."""
         path = self.tools / name
         path.write_text(f'#!/bin/sh\nexec {shlex.join(argv)} "$@"\n')
         path.chmod(0o755)
 
     def values(self) -> dict[str, str]:
-        """What the names that every page has are here."""
+        """The values of the names that every page has."""
         address = self.port()
         return {"LISTEN": address, "SERVER": address}
 
     def port(self, host: str = "127.0.0.1") -> str:
-        """An address of this machine that was free a moment ago."""
+        """A recently free address of this machine."""
         return f"{host}:{free_port()}"
 
     def follow(self, page: Page, owner: Mapping[str, str] | None = None) -> None:
@@ -85,7 +84,7 @@ class CookbookRunner:
             before = block
 
     def _entries(self, page: Page) -> dict[WorkloadEndpoint, list[Entry]]:
-        """What an agent has to say to both sides."""
+        """The identities that the agent issues to both sides."""
         ids = (page.names["SERVER_ID"], page.names["CLIENT_ID"])
         return {
             parse_endpoint(address): [Entry(parse_spiffe_id(spiffe_id))]

@@ -1,7 +1,4 @@
-"""sshd and nginx as throw-away processes on a port of loopback, with the settings of a page.
-
-Knows what has to be added to these so that they run in a directory of their own; must not know tunnels.
-"""
+"""sshd and nginx as temporary processes on loopback, with the settings of a page."""
 
 from __future__ import annotations
 
@@ -37,7 +34,7 @@ http {{
 
 @contextmanager
 def sshd(directory: Path, settings: str, address: str) -> Iterator[str]:
-    """An sshd with these settings; yields what a user has in ~/.ssh/config who may log in and knows build.example.org."""
+    """Run sshd with these settings; yields the ~/.ssh/config of a user who may log in and has the host key."""
     keys = {name: directory / name for name in ("host_key", "user_key")}
     for key in keys.values():
         subprocess.run([program("ssh-keygen"), "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True, timeout=LIMIT)
@@ -70,7 +67,7 @@ def sshd(directory: Path, settings: str, address: str) -> Iterator[str]:
 
 @contextmanager
 def nginx(directory: Path, servers: str, address: str) -> Iterator[None]:
-    """An nginx with these servers, of which one listens at `address`."""
+    """Run nginx with these servers, one of which listens at `address`."""
     file = directory / "nginx.conf"
     file.write_text(_NGINX.format(directory=directory, servers=servers))
     process = Process([program("nginx"), "-e", "stderr", "-c", str(file)], is_merged=True)

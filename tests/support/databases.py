@@ -1,7 +1,4 @@
-"""Redis, PostgreSQL and MariaDB as throw-away processes in a directory of their own.
-
-Knows how each is started, on TCP and on a Unix socket, and how its tools are called; must not know what is tested.
-"""
+"""Redis, PostgreSQL and MariaDB as temporary processes with their own directories."""
 
 from __future__ import annotations
 
@@ -24,7 +21,7 @@ _NO_FILES: Mapping[str, str] = {}
 
 @dataclass(frozen=True)
 class Database:
-    """Where one listens, as targets of a proxy; `tcp` is of no use where a file of settings has closed the port."""
+    """The addresses of a database as proxy targets; `tcp` is unusable if the settings disable the port."""
 
     tcp: str
     unix: str
@@ -32,7 +29,7 @@ class Database:
 
 @contextmanager
 def redis(directory: Path, files: Mapping[str, str] = _NO_FILES) -> Iterator[Database]:
-    """A Redis that keeps nothing on disk; `files` may have a redis.conf, which comes before our options."""
+    """Redis without persistence; `files` may contain a redis.conf, which precedes our options."""
     port, path = free_port(), directory / "redis.sock"
     _write(directory, files)
     ports = {} if files else {"port": str(port), "bind": "127.0.0.1"}
@@ -52,7 +49,7 @@ def redis(directory: Path, files: Mapping[str, str] = _NO_FILES) -> Iterator[Dat
 def postgresql(
     directory: Path, files: Mapping[str, str] = _NO_FILES, *, port: int = 0, superuser: str = _SUPERUSER
 ) -> Iterator[Database]:
-    """A PostgreSQL cluster that trusts everyone who reaches it, unless one of `files` says else; `directory` is its own."""
+    """A PostgreSQL cluster that trusts every client unless `files` changes that; `directory` is its own."""
     port, data = port or free_port(), directory / "data"
     data.mkdir()
     owner = _as_owner(directory, data)
@@ -74,7 +71,7 @@ def postgresql(
 
 @contextmanager
 def mariadb(directory: Path, files: Mapping[str, str]) -> Iterator[Database]:
-    """A MariaDB whose root is our own user; `files` are option files, which come before our options."""
+    """MariaDB whose root is our user; `files` are option files, which precede our options."""
     data, path, user = directory / "data", directory / "mysqld.sock", pwd.getpwuid(os.geteuid()).pw_name
     _write(directory, files)
     root = ["--auth-root-authentication-method=socket", f"--auth-root-socket-user={user}", "--skip-test-db"]
@@ -98,7 +95,7 @@ def _write(directory: Path, files: Mapping[str, str]) -> None:
 
 
 def _as_owner(*directories: Path) -> list[str]:
-    """What to put before a command that must not be root's; the directories become its own."""
+    """The prefix for a command that must not run as root; it gets the ownership of the directories."""
     if os.geteuid() != 0:
         return []
     owner = pwd.getpwnam(_SUPERUSER)

@@ -1,4 +1,4 @@
-"""A real `tunnel dev` in a process of its own."""
+"""A real `tunnel dev` process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LIMIT = 60.0  # of every wait: generous, and never reached when things work
 
 @contextmanager
 def tunnel_dev(*flags: str, environ: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
-    """The process from its start; it is killed at the end unless it has ended."""
+    """Start the process, and kill it at exit if it still runs."""
     with subprocess.Popen(
         tunnel_argv("dev", *flags),
         env={**os.environ, **(environ or {})},

@@ -1,7 +1,4 @@
-"""A world whose identities are files: an authority, and proxies that read what it has issued.
-
-Knows the flags that name files; must not know what is tested.
-"""
+"""Identities in files: an authority, and proxies that use its certificates."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from tests.support.workloads import ANY_PORT, Identity, Workloads
 
 
 class FileIdentities(Workloads):
-    """An authority, a server's and a client's certificate by it, and whatever a test starts."""
+    """An authority with a server and a client certificate, and the processes of a test."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory, agent=False)
@@ -32,20 +29,20 @@ class FileIdentities(Workloads):
         listen: str = ANY_PORT,
         **more: Any,
     ) -> Proxy:
-        """A server proxy that shows `files`, just started."""
+        """Start a server proxy with the certificate in `files`."""
         line = f"--listen={listen}", f"--target={target}", *self.named(files or self.server_files), *rules, *flags
         return self.start("server", *line, **more)
 
     def call(self, target: str, *flags: str, files: Identity | None = None, listen: str = ANY_PORT, **more: Any) -> Proxy:
-        """A client proxy that shows `files`, just started."""
+        """Start a client proxy with the certificate in `files`."""
         line = f"--listen={listen}", f"--target={target}", *self.named(files or self.client_files), *flags
         return self.start("client", *line, **more)
 
     def start(self, mode: str, *flags: str, before: Iterable[str] = (), environ: Mapping[str, str] | None = None) -> Proxy:
-        """A proxy by its whole line; `before` is a program that starts it."""
+        """Start a proxy with this command line; `before` is a program that runs it."""
         argv = [*before, *tunnel_argv(mode, *flags)]
         return self.watch(Proxy(argv, environ={**bare_environment(), **(environ or {})}))
 
     def named(self, files: Identity) -> list[str]:
-        """The flags that name them, and our authority."""
+        """The flags for the files and our authority."""
         return [f"--cert={files.chain}", f"--key={files.key}", f"--cacert={self.pki.cacert}"]

@@ -1,7 +1,4 @@
-"""The installed command with certificates on disk, as an operator of ghostunnel has them.
-
-Knows how it is started and where its files are; must not know what is tested.
-"""
+"""The installed command with certificates in files, as operators of ghostunnel use it."""
 
 from __future__ import annotations
 
@@ -31,17 +28,17 @@ T = TypeVar("T")
 
 
 def command(*arguments: str) -> list[str]:
-    """The command line of the program as it is installed."""
+    """The command line of the installed program."""
     return tunnel_argv(*arguments)
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Ours without what the program would read, and `more`."""
+    """Our environment without variables that the program reads, plus `more`."""
     return {name: value for name, value in os.environ.items() if name not in _VARIABLES} | more
 
 
 def run(*arguments: str, environ: Mapping[str, str] | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """A command line that ends by itself."""
+    """Run a command line that ends by itself."""
     return subprocess.run(
         command(*arguments),
         env=environment(**(environ or {})),
@@ -55,7 +52,7 @@ def run(*arguments: str, environ: Mapping[str, str] | None = None, cwd: Path | N
 
 
 def refusal(*arguments: str, environ: Mapping[str, str] | None = None) -> str:
-    """What is wrong with a line, which is told on standard error alone and before anything is logged."""
+    """The error of a command line, on standard error only, before anything is logged."""
     done = run(*arguments, environ=environ)
     assert (done.returncode, done.stdout) == (1, ""), done
     begin, end = "tunnel: error: ", ", try --help\n"
@@ -66,7 +63,7 @@ def refusal(*arguments: str, environ: Mapping[str, str] | None = None) -> str:
 
 
 def failed_start(*arguments: str, environ: Mapping[str, str] | None = None) -> str:
-    """Why a line that can be read leads to nothing: told in the log first, and then on standard error."""
+    """The error of a valid command line that cannot start: in the log, then on standard error."""
     done = run(*arguments, environ=environ)
     assert done.returncode == 1, done
     assert done.stderr.startswith("error: ")
@@ -95,7 +92,7 @@ class CommandFiles:
 
 
 def make_command_files(directory: Path) -> CommandFiles:
-    """Write them, good for a day by the clock on the wall."""
+    """Write them, valid for a day by the wall clock."""
     now = datetime.now(UTC)
     dates = {"start": now - timedelta(hours=1), "end": now + timedelta(days=1)}
     root = authority("a.test", **dates)
@@ -114,7 +111,7 @@ def _pem(made: MadeCertificate) -> bytes:
 
 
 class InstalledCommand:
-    """Whatever a test starts; all of it ends with the test."""
+    """The processes of a test; they end with the test."""
 
     def __init__(self, directory: Path, command_files: CommandFiles) -> None:
         self.directory = directory
@@ -122,23 +119,23 @@ class InstalledCommand:
         self._things = ExitStack()
 
     def close(self) -> None:
-        """End everything, the youngest first."""
+        """End all processes, the newest first."""
         self._things.close()
 
     def enter(self, thing: AbstractContextManager[T]) -> T:
-        """Let something live as long as this stand."""
+        """Enter a context until the end of the test."""
         return self._things.enter_context(thing)
 
     def watch(self, process: Process) -> None:
-        """End a process with this stand, and look at its log then."""
+        """End a process with the test, and check its log."""
         self._things.callback(process.close)
 
     def server(self, target: str, *flags: str, listen: str = ANY, **how: Any) -> Proxy:
-        """A server proxy that admits the client, just started."""
+        """Start a server proxy that admits the client."""
         return self.start(*self.server_line(target, *flags, listen=listen), **how)
 
     def client(self, target: str, *flags: str, listen: str = ANY, **how: Any) -> Proxy:
-        """A client proxy, just started."""
+        """Start a client proxy."""
         return self.start(*self._line("client", "client", listen, target), *flags, **how)
 
     def server_line(self, target: str, *flags: str, listen: str = ANY) -> tuple[str, ...]:
@@ -146,7 +143,7 @@ class InstalledCommand:
         return (*self._line("server", "server", listen, target), "--allow-cn=client", *flags)
 
     def start(self, *arguments: str, before: Iterable[str] = (), cwd: Path | None = None, **environ: str) -> Proxy:
-        """Any line, just started; `before` is a program that starts it."""
+        """Start any command line; `before` is a program that runs it."""
         proxy = Proxy([*before, *command(*arguments)], environ=environment(**environ), cwd=cwd)
         self.watch(proxy)
         return proxy
@@ -157,7 +154,7 @@ class InstalledCommand:
 
 
 class _Local(http.client.HTTPConnection):
-    """HTTP over whatever `connect` takes."""
+    """HTTP over any address of `connect`."""
 
     def __init__(self, address: tuple[str, int] | str) -> None:
         super().__init__("localhost", timeout=LIMIT)

@@ -1,4 +1,4 @@
-"""Certificates for a name, as an authority would issue them."""
+"""Certificates for a host name, as an authority issues them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 
 
 def material(name: str = NAME, *, start: datetime = NOW, lasts: float = 90 * 86400) -> KeyMaterial:
-    """A certificate that is good for so many seconds from a moment, and its key."""
+    """A certificate that is valid for a number of seconds from a time, and its key."""
     key = new_key()
     certificate = (
         x509.CertificateBuilder(x509.Name([]), x509.Name([]), key.public_key(), x509.random_serial_number())

@@ -10,7 +10,7 @@ _BY_XOR = bytes.fromhex("300e060a2b060104012a021101010500")  # AlgorithmIdentifi
 
 
 def key_entry(alias: str, key: bytes, chain: Sequence[bytes], password: str, *, version: int = 2) -> bytes:
-    """An entry with a private key under a password."""
+    """An entry with an encrypted private key."""
     data = _der(0x30, _BY_XOR + _der(0x04, _protect(key, password)))
     kind = _text("X.509") if version == 2 else b""
     certificates = b"".join(kind + _counted(der) for der in chain)
@@ -18,7 +18,7 @@ def key_entry(alias: str, key: bytes, chain: Sequence[bytes], password: str, *, 
 
 
 def store(entries: Sequence[bytes], password: str, *, version: int = 2) -> bytes:
-    """The file of some entries."""
+    """A keystore file with these entries."""
     body = b"\xfe\xed\xfe\xed" + _number(version) + _number(len(entries)) + b"".join(entries)
     return body + hashlib.sha1(password.encode("utf-16-be") + b"Mighty Aphrodite" + body).digest()
 

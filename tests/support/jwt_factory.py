@@ -1,4 +1,4 @@
-"""JWT-SVIDs with one thing wrong: every header and claim can be said, and what is not said is right."""
+"""A factory of JWT-SVIDs: valid by default, and every header and claim can be overridden."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def signing_key(algorithm: str = "ES256", number: int = 0) -> Any:
 
 
 def jwk(name: str = "k1", algorithm: str = "ES256", number: int = 0, **changes: Any) -> dict[str, Any]:
-    """The public half of a key, as a bundle has it."""
+    """The public key as a JWK."""
     key = signing_key(algorithm, number)
     if algorithm in _CURVES:
         numbers, size = key.public_key().public_numbers(), (key.key_size + 7) // 8
@@ -48,7 +48,7 @@ def jwks(*keys: dict[str, Any]) -> bytes:
 
 
 def token(*, key: str = "ES256", number: int = 0, header: dict[str, Any] | None = None, **claims: Any) -> str:
-    """A good token but for what is told."""
+    """A valid token, except for the given parts."""
     says = {"sub": "spiffe://a.test/w", "aud": ["db"], "exp": int(NOW) + 60, "iat": int(NOW) - 60, **claims}
     heads = {"alg": key, "kid": "k1", "typ": "JWT", **(header or {})}
     present = [{name: value for name, value in part.items() if value is not ABSENT} for part in (heads, says)]

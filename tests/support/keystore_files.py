@@ -1,4 +1,4 @@
-"""Certificates, keys and the files that programs make of them, for the tests of keystores."""
+"""Certificates, keys, and keystore files written by other programs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Chain:
 
 @cache
 def chain_of(kind: str) -> Chain:
-    """A chain whose leaf has a key of a kind."""
+    """A chain whose leaf has a key of a type."""
     root = cert_factory.authority(subject="root")
     intermediate = cert_factory.authority(subject="intermediate", issuer=root)
     return Chain(
@@ -47,25 +47,25 @@ def pem_of(*made: cert_factory.MadeCertificate) -> bytes:
 
 
 def key_pem(key, form: PrivateFormat = PrivateFormat.PKCS8, password: bytes = b"") -> bytes:
-    """The key in PEM, in PKCS#8 or in the form of old."""
+    """The key in PEM, in PKCS#8 or the traditional format."""
     encryption = BestAvailableEncryption(password) if password else NoEncryption()
     return key.private_bytes(Encoding.PEM, form, encryption)
 
 
 def openssl(*arguments: str, stdin: bytes = b"") -> bytes:
-    """What the openssl command answers."""
+    """The output of the openssl command."""
     done = subprocess.run(["openssl", *arguments], input=stdin, capture_output=True, timeout=60)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def is_pair(material, chain: Chain) -> bool:
-    """Whether that chain, whole and in order, and its key are what was loaded."""
+    """Whether the loaded value is this complete chain, in order, and its key."""
     return material.chain == chain.certificates and material.private_key.public_key() == chain.leaf.key.public_key()
 
 
 def refusal_of(load: Callable[..., object], *arguments: str) -> tuple[IdentityFault, str]:
-    """Why something is not loaded."""
+    """The reason and message with which loading fails."""
     with pytest.raises(IdentityError) as refused:
         load(*arguments)
     return refused.value.reason, str(refused.value)

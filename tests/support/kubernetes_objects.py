@@ -1,8 +1,4 @@
-"""Kubernetes objects, judged as an API server and a cautious cluster would.
-
-Knows the schemas of Kubernetes, what the Pod Security Standard `restricted` demands, and which containers are ours; must not
-know where the objects come from.
-"""
+"""Validation of Kubernetes objects against the schemas and the Pod Security Standard `restricted`."""
 
 from __future__ import annotations
 
@@ -26,7 +22,7 @@ VERSIONS = ("1.33", "1.37")  # the oldest that is looked after, and the newest t
 
 
 def module(name: str) -> Any:
-    """A library of the extra `dev`; without it the test is skipped, but fails where everything has to be there."""
+    """A library of the extra `dev`; without it the test is skipped, or fails where all libraries are required."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -36,7 +32,7 @@ def module(name: str) -> Any:
 
 
 def parse(text: str) -> list[Object]:
-    """The objects of a file of YAML."""
+    """The objects of a YAML file."""
     return [document for document in module("yaml").safe_load_all(text) if document]
 
 

@@ -1,7 +1,4 @@
-"""Pebble, Let's Encrypt's own test authority, with a name server to whom every name is this machine.
-
-Knows the two programs of Debian's package and their settings; must not know what is asked of them.
-"""
+"""Pebble, the test authority of Let's Encrypt, with a name server that resolves every name to this machine."""
 
 from __future__ import annotations
 
@@ -26,7 +23,7 @@ from tunnel.config.acme import AcmeConfig
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago, each another one."""
+    """Recently free ports, all different."""
     with ExitStack() as held:
         listeners = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
         return [int(listener.getsockname()[1]) for listener in listeners]
@@ -90,7 +87,7 @@ class Pebble:
         return False
 
     def config(self, domain: str) -> AcmeConfig:
-        """Settings for a certificate of this authority."""
+        """The settings for a certificate of this authority."""
         return AcmeConfig(
             domain=domain,
             email="a@example.test",

@@ -26,13 +26,13 @@ class NamespaceProcess(Process):
 
     @property
     def inner_pid(self) -> int:
-        """The number of process 1 outside its namespace."""
+        """The PID of process 1 outside of its namespace."""
         place = Path(f"/proc/{self.pid}/task/{self.pid}/children")
         eventually(lambda: bool(place.read_text()), "the namespace's first process")
         return int(place.read_text())
 
     def children(self) -> list[int]:
-        """The processes that process 1 has started or adopted."""
+        """The children of process 1, adopted ones included."""
         threads = Path(f"/proc/{self.inner_pid}/task").glob("*/children")
         return [int(word) for thread in threads for word in thread.read_text().split()]
 

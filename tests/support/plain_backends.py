@@ -1,7 +1,4 @@
-"""Plain servers for proxies to stand in front of.
-
-Knows sockets and threads; must not know TLS.
-"""
+"""Plain servers as targets of proxies."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ Serve = Callable[[socket.socket], None]
 
 
 class Backend:
-    """Listens from the start on; gives each connection to `serve` in a thread, and ends all of them at the exit."""
+    """Listens at once; runs `serve` in a thread for each connection, and ends all of them at exit."""
 
     def __init__(self, serve: Serve, *, path: Path | None = None, host: str = "127.0.0.1", port: int = 0) -> None:
         self._serve = serve
@@ -38,7 +35,7 @@ class Backend:
 
     @property
     def accepted(self) -> int:
-        """How many connections there have been."""
+        """The number of accepted connections."""
         return len(self._connections)
 
     def __enter__(self) -> Backend:
@@ -70,14 +67,14 @@ class Backend:
 
 
 def echo(connection: socket.socket) -> None:
-    """Say back what comes, and its end."""
+    """Echo data and EOF."""
     while data := connection.recv(65536):
         connection.sendall(data)
     connection.shutdown(socket.SHUT_WR)
 
 
 def receive_all(connection: socket.socket) -> bytes:
-    """What comes until the end."""
+    """Receive until EOF."""
     parts = []
     while data := connection.recv(65536):
         parts.append(data)
@@ -85,7 +82,7 @@ def receive_all(connection: socket.socket) -> bytes:
 
 
 def receive_exactly(connection: socket.socket, size: int) -> bytes:
-    """The next `size` bytes; fewer only at the end."""
+    """Receive `size` bytes, or fewer at EOF."""
     parts = b""
     while len(parts) < size and (data := connection.recv(size - len(parts))):
         parts += data
@@ -93,7 +90,7 @@ def receive_exactly(connection: socket.socket, size: int) -> bytes:
 
 
 def connect(address: tuple[str, int] | str) -> socket.socket:
-    """A plain connection that waits no longer than the limit of every wait."""
+    """A plain connection with the timeout of every wait."""
     if isinstance(address, tuple):
         sock = socket.create_connection(address, LIMIT)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -105,6 +102,6 @@ def connect(address: tuple[str, int] | str) -> socket.socket:
 
 
 def free_port() -> int:
-    """A port that was free a moment ago."""
+    """A recently free port."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])

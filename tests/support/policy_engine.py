@@ -41,7 +41,7 @@ def ask_engine(modules: list[list[str]], data: str, query: str, *terms: str) -> 
 
 @cache
 def _engine() -> subprocess.Popen[str]:
-    """It ends with its standard input, so with this process; what the engine prints by itself goes nowhere."""
+    """It ends with its standard input, and so with this process; output of the engine is discarded."""
     engine = subprocess.Popen(
         [sys.executable, "-c", _SERVE],
         stdin=subprocess.PIPE,

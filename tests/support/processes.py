@@ -1,7 +1,4 @@
-"""Real processes: start one, wait for its words, see it end.
-
-Knows pipes, signals and patience; must not know what is said beyond a proxy's listening line.
-"""
+"""Real processes: start one, wait for lines of its output, and stop it."""
 
 from __future__ import annotations
 
@@ -23,7 +20,7 @@ _NEVER_LOGGED = ("Traceback", "internal error", "PRIVATE KEY-----")
 
 
 class Process:
-    """A child process whose lines are kept as they come."""
+    """A child process whose output lines are recorded."""
 
     def __init__(
         self,
@@ -62,12 +59,12 @@ class Process:
 
     @property
     def resident_bytes(self) -> int:
-        """Memory that the process holds now."""
+        """The resident memory of the process."""
         return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
     @property
     def cpu_seconds(self) -> float:
-        """Time that the process has computed so far, in itself and in the kernel."""
+        """The CPU time of the process so far, user and system."""
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -76,11 +73,11 @@ class Process:
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
     def matches(self, pattern: str, since: int = 0) -> list[str]:
-        """The lines so far that match."""
+        """The matching lines so far."""
         return [line for line in self.lines[since:] if re.search(pattern, line)]
 
     def wait_for(self, pattern: str, since: int = 0, count: int = 1) -> re.Match[str]:
-        """The match of the first line, or of the `count`-th, as soon as it is there."""
+        """Wait for the first (or `count`-th) matching line and return the match."""
         wanted = re.compile(pattern)
         deadline = time.monotonic() + LIMIT
         with self._changed:
@@ -110,24 +107,24 @@ class Process:
         self._popen.send_signal(number)
 
     def exit_code(self) -> int:
-        """How it ended, once it has; all lines are there then."""
+        """Wait for the exit code; all lines are recorded then."""
         code = self._popen.wait(LIMIT)
         for reader in self._readers:
             reader.join(LIMIT)
         return code
 
     def stop(self) -> int:
-        """Ask it to end; its exit code."""
+        """Terminate it and return its exit code."""
         if self.is_running:
             self.signal(signal.SIGTERM)
         return self.exit_code()
 
     def transcript(self) -> str:
-        """Everything that it has said."""
+        """All of its output."""
         return "\n".join(["-- stdout", *self.lines, "-- stderr", *self.complaints])
 
     def close(self) -> None:
-        """End it if it runs, and look for what must never be in a log."""
+        """End it if it runs, and check that its log contains no secret."""
         self.hush()
         if self.is_running:
             self._popen.kill()
@@ -151,40 +148,40 @@ class Proxy(Process):
 
     @property
     def address(self) -> tuple[str, int]:
-        """Where it listens, as soon as it does."""
+        """Its address, as soon as it listens."""
         host, port = self.wait_for(r"listening for connections on (\S+):(\d+)$").groups()
         return host.strip("[]"), int(port)
 
     @property
     def target(self) -> str:
-        """Its address as text for another one's --target."""
+        """Its address as a value of --target."""
         return "{}:{}".format(*self.address)
 
     def reason(self) -> str:
-        """What it said on standard error when it ended: one line, which the log has as well."""
+        """The error on standard error when it ended: one line, which is also in the log."""
         (line,) = self.complaints
         assert self.lines[-1].endswith(line)
         return line
 
 
 def tunnel_argv(*arguments: str) -> list[str]:
-    """The command line of the program under test, as it is installed."""
+    """The command line of the installed program under test."""
     return [str(_SCRIPT), *arguments] if _SCRIPT.exists() else [sys.executable, "-I", "-m", "tunnel", *arguments]
 
 
 def bare_environment() -> dict[str, str]:
-    """Our environment without an address of a Workload API, and without what our own client of it has put there."""
+    """Our environment without the address of a Workload API, and without variables set by our client."""
     return {name: value for name, value in os.environ.items() if name not in ("SPIFFE_ENDPOINT_SOCKET", "GRPC_VERBOSITY")}
 
 
 def is_listening(path: Path) -> bool:
-    """Whether somebody listens on a Unix socket: its file is there before that (proc_net(5): flag __SO_ACCEPTCON)."""
+    """Whether a process listens on a Unix socket, whose file exists earlier (proc_net(5): flag __SO_ACCEPTCON)."""
     rows = (line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:])
     return any(len(row) > 7 and row[7] == str(path) and int(row[3], 16) & 0x10000 for row in rows)
 
 
 def eventually(is_so: Callable[[], bool], what: str) -> None:
-    """Return once `is_so()` holds: for facts of the kernel that no line announces."""
+    """Wait until `is_so()` holds: for states of the kernel that no log line reports."""
     deadline = time.monotonic() + LIMIT
     while not is_so():
         assert time.monotonic() < deadline, f"not within {LIMIT:g}s: {what}"

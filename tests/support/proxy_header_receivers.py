@@ -1,7 +1,6 @@
-"""HAProxy and nginx as backends that read a PROXY header and answer a request with what they have read.
+"""HAProxy and nginx as backends that parse a PROXY header and return its fields.
 
-Knows their configuration, and what each version can tell; must not know what is expected. Of TLVs by number they can tell
-from HAProxy 2.9 and from nginx 1.23.2 on.
+They can return TLVs by number from HAProxy 2.9 and nginx 1.23.2 on.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ http {{
 
 @dataclass(frozen=True)
 class Receiver:
-    """Where one listens, as targets of a proxy, and the facts it can tell, in the order in which it does."""
+    """The addresses of a backend as proxy targets, and the fields that it returns, in order."""
 
     tcp: str
     unix: str
@@ -63,7 +62,7 @@ class Receiver:
 
 @contextmanager
 def haproxy(directory: Path) -> Iterator[Receiver]:
-    """HAProxy, which tells addresses and SNI, and the SPIFFE ID if it is new enough."""
+    """HAProxy, which returns addresses and SNI, and the SPIFFE ID in newer versions."""
     sources = {"source": "src", "source port": "src_port", "target": "dst", "target port": "dst_port", "sni": "fc_pp_authority"}
     if _version("haproxy", "-v") >= (2, 9):
         sources |= {"id": "fc_pp_tlv(0xE5)"}
@@ -76,7 +75,7 @@ def haproxy(directory: Path) -> Iterator[Receiver]:
 
 @contextmanager
 def nginx(directory: Path) -> Iterator[Receiver]:
-    """nginx, which tells addresses, and TLVs if it is new enough."""
+    """nginx, which returns addresses, and TLVs in newer versions."""
     sources = {"source": "addr", "source port": "port", "target": "server_addr", "target port": "server_port"}
     if _version("nginx", "-v") >= (1, 23, 2):
         sources |= {"sni": "tlv_authority", "version": "tlv_ssl_version", "cn": "tlv_ssl_cn", "id": "tlv_0xe5"}

@@ -6,7 +6,7 @@ from tunnel.svid.event_log import Event, EventFormat, EventLog
 
 
 class RecordedEvents(EventLog):
-    """The events so far, and the facts that came with the newest."""
+    """The events so far, and the facts of the newest one."""
 
     def __init__(self) -> None:
         super().__init__(EventFormat.PLAIN)

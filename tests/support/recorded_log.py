@@ -1,4 +1,4 @@
-"""A log for tests of what is said."""
+"""A log that records its lines."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tunnel.log import Log
 
 
 class RecordedLog(Log):
-    """A log that keeps its lines."""
+    """Records each line instead of writing it."""
 
     def __init__(self) -> None:
         super().__init__(schedule=lambda _delay: None)

@@ -1,7 +1,4 @@
-"""Programs that tests need and that a machine may lack.
-
-Knows Debian's packages; must not know what the programs are used for.
-"""
+"""Programs that tests need and that a machine may lack, with their Debian packages."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The parts of a line of `tunnel run`, and what is asked through a proxy of it.
-
-Knows identities of the in-process development Workload API; must not know what is tested.
-"""
+"""The parts of a command line of `tunnel run`, and requests through its proxies."""
 
 from __future__ import annotations
 

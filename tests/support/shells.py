@@ -1,7 +1,6 @@
-"""Real shells that complete a line as for a user: the keys are pressed, and what the line has become is read.
+"""Real shells that complete a line: keys are sent, and the resulting line is read.
 
-Knows how each inserts all that it would offer; must not know any command. The program that is completed is a function of
-the shell's here, which writes down the words that it was given.
+The completed program is a shell function here, which records its arguments.
 """
 
 from __future__ import annotations

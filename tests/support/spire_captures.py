@@ -1,4 +1,4 @@
-"""What agents of SPIRE really sent, as captured in `vectors/workload-api`."""
+"""Captured messages of SPIRE agents, in `vectors/workload-api`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ DAY = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)  # every scene but `rotation`
 
 
 def message(name: str) -> bytes:
-    """The bytes of one message, by `scene/call/number` with or without `.bin`."""
+    """The bytes of one message, by `scenario/call/number` with or without `.bin`."""
     return (HERE / name).with_suffix(".bin").read_bytes()
 
 
 def call(name: str) -> dict[str, Any]:
-    """What is known of one call, by `scene/call`."""
+    """The record of one call, by `scenario/call`."""
     known: dict[str, Any] = json.loads((HERE / name / "call.json").read_text())
     return known
 

@@ -1,7 +1,6 @@
-"""HAProxy, nginx and stunnel as peers of ours: each carries plain bytes to a TLS server, or TLS to a plain one.
+"""HAProxy, nginx and stunnel as peers: each forwards plain TCP to a TLS server, or TLS to a plain one.
 
-Knows their configuration for mutual TLS of one version; must not know what passes. What is plain is a Unix socket, what is
-TLS a port.
+The plain side is a Unix socket, the TLS side a port.
 """
 
 from __future__ import annotations
@@ -145,7 +144,7 @@ def _nginx(workloads: Workloads, listen: str, target: str, tls: str, place: Path
 
 
 def _place(workloads: Workloads, name: str) -> Path:
-    """A directory of its own for each one that is started."""
+    """A new directory for each started process."""
     number = sum(1 for _ in workloads.directory.glob(f"{name}-*"))
     place = workloads.directory / f"{name}-{number}"
     place.mkdir()

@@ -1,7 +1,6 @@
-"""A service manager of a test's own: a real systemd as process 1 of namespaces, with nothing but the units it is given.
+"""A service manager for a test: a real systemd as process 1 of namespaces, with the given units only.
 
-Knows what such a systemd needs around it; must not know what the units are for. It shares no process, no mount, no network and
-no control group with the machine's.
+It shares no process, mount, network or control group with the machine.
 """
 
 from __future__ import annotations
@@ -80,7 +79,7 @@ exec find "$1/groups/$2" -depth -type d -exec rmdir {} +
 
 
 class Manager(Process):
-    """The process outside that holds it; its units are in units/ of the directory before it starts."""
+    """The outer process; units are in units/ of the directory before it starts."""
 
     def __init__(self, directory: Path) -> None:
         self._directory, self._group = directory, f"tunnel-test-{os.getpid()}"

@@ -1,7 +1,6 @@
-"""One end of a TLS connection that a test steers to the byte, on top of pyOpenSSL in memory.
+"""One end of a TLS connection that a test controls byte by byte, with pyOpenSSL in memory.
 
-Knows records, alerts and both kinds of end; must not know who is right: it trusts every server, since it is the proxy that
-is tested.
+It trusts every server, because the proxy is under test.
 """
 
 from __future__ import annotations
@@ -115,7 +114,7 @@ class TlsPeer:
 
 @contextmanager
 def tls_connection(address: tuple[str, int], identity: Identity | None) -> Iterator[TlsPeer]:
-    """A connection whose handshake is over, closed at the exit."""
+    """A connection after its handshake, closed at exit."""
     with connect(address) as sock:
         peer = TlsPeer(sock, identity)
         peer.shake_hands()

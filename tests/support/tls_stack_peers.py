@@ -1,6 +1,6 @@
-"""TLS peers of five libraries, each a process that serves one connection for each line that it is told.
+"""TLS peers of five libraries, each a process that serves one connection per line of its input.
 
-Provides how each is started and what it answers; the peers are in `tls_stacks/`, `tls_stacks/peer.py` has the commands.
+The peers are in `tls_stacks/`; `tls_stacks/peer.py` has the commands.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _BUILD_LIMIT = 600.0  # seconds: Go compiles its library first
 
 @dataclass(frozen=True)
 class Result:
-    """What one side received, and how the stream ended for it."""
+    """The data that one side received, and the end of its stream."""
 
     count: int
     digest: str

@@ -1,4 +1,4 @@
-"""Updates of a Workload API that hold what a test needs."""
+"""A factory of Workload API updates."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""One agent, the workloads it knows, and whatever a test starts; all of it ends with the test.
-
-Knows how a proxy is started with an identity of the in-process development Workload API; must not know what is tested.
-"""
+"""One agent, its workloads, and the processes of a test; all of them end with the test."""
 
 from __future__ import annotations
 
@@ -30,7 +27,7 @@ P = TypeVar("P", bound=Process)
 
 @dataclass(frozen=True)
 class Identity:
-    """An SVID in files, for tools that want it so."""
+    """An SVID in files, for other programs."""
 
     chain: Path
     key: Path
