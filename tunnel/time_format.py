@@ -19,6 +19,14 @@ def format_time(moment: datetime) -> str:
     return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
 
 
+def describe_time(seconds: float) -> str:
+    """Return a time in RFC 3339, or as a number of seconds if it is out of range."""
+    try:
+        return time_of(seconds)
+    except (ValueError, OverflowError, OSError):
+        return f"{seconds:g} seconds after 1970"
+
+
 def format_local_time(ns: int) -> str:
     """Return nanoseconds of Unix time in RFC 3339 format, in the local zone, as Go's RFC3339Nano."""
     second, fraction = divmod(ns, _NS)

@@ -19,15 +19,15 @@ from tunnel.check.rule_report import RuleReport
 from tunnel.errors import ConfigError, TokenError, TokenFault
 from tunnel.spiffe.ids import TrustDomain
 from tunnel.spiffe.jwks import Jwk, JwtBundles
-from tunnel.spiffe.jwt import ALGORITHMS, Reader, encode_token
+from tunnel.spiffe.jwt import ALGORITHMS, Validation, encode_token
 from tunnel.spiffe.messages import ValidateResponse
 
-READER = Reader("db", NOW)
+VALIDATION = Validation("db", NOW)
 HOME = TrustDomain("a.test")
 
 
 def examine(text: str, *keys: Jwk, domain: str = "a.test") -> RuleReport:
-    return examine_token(text, READER, JwtBundles({TrustDomain(domain): {key["kid"]: key for key in keys or (jwk(),)}}))
+    return examine_token(text, VALIDATION, JwtBundles({TrustDomain(domain): {key["kid"]: key for key in keys or (jwk(),)}}))
 
 
 def broken(report: RuleReport) -> list[str]:
@@ -88,8 +88,8 @@ def test_a_trust_domain_signs_for_itself_only() -> None:
     """A key of b.test signs a token in the name of a.test; both bundles are known."""
     forged = token(number=1)
     bundles = JwtBundles({HOME: {"k1": jwk()}, TrustDomain("b.test"): {"k1": jwk(number=1)}})
-    assert broken(examine_token(forged, READER, bundles)) == ["signature"]
-    elsewhere = examine_token(forged, READER, JwtBundles({TrustDomain("b.test"): {"k1": jwk(number=1)}}))
+    assert broken(examine_token(forged, VALIDATION, bundles)) == ["signature"]
+    elsewhere = examine_token(forged, VALIDATION, JwtBundles({TrustDomain("b.test"): {"k1": jwk(number=1)}}))
     assert broken(elsewhere) == ["key"]
     assert [finding.name for finding in elsewhere.findings if finding.verdict is Verdict.SKIPPED] == ["signature"]
 
@@ -122,11 +122,11 @@ def test_what_the_workload_api_refuses_is_explained_here() -> None:
     def refuse(audience: str, text: str) -> ValidateResponse:
         raise TokenError(TokenFault.REFUSED, "the agent's words")
 
-    report = examine_by_workload_api(token(aud="web"), READER, refuse)
+    report = examine_by_workload_api(token(aud="web"), VALIDATION, refuse)
     assert broken(report) == ["workload-api", "aud"]
-    assert broken(examine_by_workload_api("x", READER, refuse)) == ["workload-api", "form"]
+    assert broken(examine_by_workload_api("x", VALIDATION, refuse)) == ["workload-api", "form"]
     report = examine_by_workload_api(
-        "x", READER, lambda audience, text: ValidateResponse("spiffe://a.test/w", {"exp": NOW + 60})
+        "x", VALIDATION, lambda audience, text: ValidateResponse("spiffe://a.test/w", {"exp": NOW + 60})
     )
     assert broken(report) == []
     assert conclusion(report, "db").startswith("valid: spiffe://a.test/w for 'db' until")

@@ -19,7 +19,7 @@ from tunnel.errors import TokenError
 from tunnel.spiffe.endpoint import WorkloadEndpoint
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id
 from tunnel.spiffe.jwks import parse_jwks
-from tunnel.spiffe.jwt import Reader, check_token, parse_token
+from tunnel.spiffe.jwt import Validation, check_token, parse_token
 from tunnel.spiffe.messages import (
     HEADER,
     JwtSvidRequest,
@@ -176,7 +176,7 @@ def test_a_withdrawn_socket_gives_no_token_and_an_answer_can_be_said(
 def test_an_authority_signs_for_itself_only(now: datetime) -> None:
     one, other = JwtAuthority(), JwtAuthority()
     parsed = parse_token(one.issue(X.spiffe_id, ["db"], now=now, ttl=timedelta(seconds=60)))
-    assert check_token(parsed, Reader("db", now.timestamp())) == X.spiffe_id
+    assert check_token(parsed, Validation("db", now.timestamp())) == X.spiffe_id
     one.check_signature(parsed)
     with pytest.raises(TokenError):
         other.check_signature(parsed)

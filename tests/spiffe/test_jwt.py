@@ -19,7 +19,7 @@ from tunnel.spiffe.jwt import (
     ALGORITHMS,
     MAX_TOKEN_BYTES,
     RULES,
-    Reader,
+    Validation,
     check_token,
     encode_part,
     parse_json,
@@ -27,7 +27,7 @@ from tunnel.spiffe.jwt import (
 )
 from tunnel.spiffe.messages import parse_jwt_bundles_response, parse_jwt_svid_response
 
-READER = Reader("db", NOW)
+VALIDATION = Validation("db", NOW)
 
 
 def raw(header: str, claims: str = '{"sub":"spiffe://a.test/w"}', signature: str = "AA") -> str:
@@ -97,12 +97,12 @@ def test_a_token_that_breaks_one_rule_is_refused_for_it(make: Callable[[], str],
     broken = []
     for one in RULES:
         try:
-            one.check(parsed, READER)
+            one.check(parsed, VALIDATION)
         except TokenError as error:
             broken.append((one.name, error.reason))
     assert broken == [(rule, reason)]
     with pytest.raises(TokenError):
-        check_token(parsed, READER)
+        check_token(parsed, VALIDATION)
 
 
 @pytest.mark.parametrize("text", NO_TOKENS.values(), ids=NO_TOKENS)
@@ -134,7 +134,7 @@ def test_a_token_has_a_bounded_size() -> None:
     ],
 )
 def test_a_token_within_the_rules_claims_its_subject(text: str) -> None:
-    assert check_token(parse_token(text), READER) == parse_spiffe_id("spiffe://a.test/w")
+    assert check_token(parse_token(text), VALIDATION) == parse_spiffe_id("spiffe://a.test/w")
 
 
 def test_captured_tokens_keep_the_rules_and_name_a_key_of_their_bundle() -> None:
@@ -143,7 +143,7 @@ def test_captured_tokens_keep_the_rules_and_name_a_key_of_their_bundle() -> None
     for scene in ("jwt/svid/00", "jwt/svid-two-hints/00"):
         for entry in parse_jwt_svid_response(spire_captures.message(scene)):
             parsed = parse_token(entry.svid)
-            spiffe_id = check_token(parsed, Reader("db1", NOW))
+            spiffe_id = check_token(parsed, Validation("db1", NOW))
             assert str(spiffe_id) == entry.spiffe_id
             assert bundles.find_key(parsed, spiffe_id)["crv"] == "P-256"
 
@@ -206,14 +206,14 @@ def test_the_token_is_in_no_repr_and_in_no_error() -> None:
     parsed = parse_token(text)
     assert text.split(".")[2] not in repr(parsed)
     with pytest.raises(TokenError) as refused:
-        check_token(parsed, READER)
+        check_token(parsed, VALIDATION)
     assert text.split(".")[2] not in str(refused.value)
 
 
 @given(st.text(alphabet="eyJ0.-_A*=\n\0é", max_size=60))
 def test_noise_is_refused_with_our_own_error(text: str) -> None:
     with suppress(TokenError):
-        check_token(parse_token(text), READER)
+        check_token(parse_token(text), VALIDATION)
 
 
 @given(
@@ -228,7 +228,7 @@ def test_noise_is_refused_with_our_own_error(text: str) -> None:
 )
 def test_any_claims_are_accepted_or_refused(claims: dict[str, object]) -> None:
     with suppress(TokenError):
-        check_token(parse_token(token(**claims)), READER)
+        check_token(parse_token(token(**claims)), VALIDATION)
 
 
 def test_ambiguous_json_is_refused() -> None:

@@ -11,16 +11,17 @@ from tunnel.check.jwt_signature import check_signature
 from tunnel.check.rule_report import RuleChecker, RuleReport
 from tunnel.errors import TokenError
 from tunnel.spiffe.jwks import Jwk, JwtBundles
-from tunnel.spiffe.jwt import RULES, Reader, Token, moment, parse_expiry, parse_subject, parse_token
+from tunnel.spiffe.jwt import RULES, Token, Validation, parse_expiry, parse_subject, parse_token
 from tunnel.spiffe.messages import ValidateResponse
+from tunnel.time_format import describe_time
 
 _FORM = "form", "JWT-SVID 5.1", "a JWS in compact serialization"
 
 
-def examine_token(text: str, reader: Reader, bundles: JwtBundles) -> RuleReport:
+def examine_token(text: str, validation: Validation, bundles: JwtBundles) -> RuleReport:
     """Check every rule, including the signature, on this machine."""
     checker = RuleChecker()
-    token = _check_claims(checker, text, reader)
+    token = _check_claims(checker, text, validation)
     if token is None:
         return RuleReport(tuple(checker.findings))
     _check_key(checker, token, bundles)
@@ -30,26 +31,26 @@ def examine_token(text: str, reader: Reader, bundles: JwtBundles) -> RuleReport:
     return RuleReport(report.findings, {"spiffe_id": str(parse_subject(token)), **report.facts})
 
 
-def examine_by_workload_api(text: str, reader: Reader, validate: Callable[[str, str], ValidateResponse]) -> RuleReport:
+def examine_by_workload_api(text: str, validation: Validation, validate: Callable[[str, str], ValidateResponse]) -> RuleReport:
     """Have the Workload API validate the token; if it refuses the token, check the rules that may be the cause."""
     checker = RuleChecker()
     responses: list[ValidateResponse] = []
     description = "the Workload API accepts the token for this audience, by its own bundles and clock"
     if checker.check(
-        "workload-api", "Workload API 6.2.3", description, lambda: responses.append(validate(reader.audience, text))
+        "workload-api", "Workload API 6.2.3", description, lambda: responses.append(validate(validation.audience, text))
     ):
         return RuleReport(tuple(checker.findings), {"spiffe_id": responses[0].spiffe_id, "claims": responses[0].claims})
-    _check_claims(checker, text, reader)
+    _check_claims(checker, text, validation)
     return RuleReport(tuple(checker.findings))
 
 
-def _check_claims(checker: RuleChecker, text: str, reader: Reader) -> Token | None:
+def _check_claims(checker: RuleChecker, text: str, validation: Validation) -> Token | None:
     """Check the rules that need no key; return None if the token cannot be parsed."""
     parsed: list[Token] = []
     if not checker.check(*_FORM, lambda: parsed.append(parse_token(text))):
         return None
     for rule in RULES:
-        checker.check(rule.name, rule.section, rule.words, lambda: rule.check(parsed[0], reader))  # noqa: B023 - called at once
+        checker.check(rule.name, rule.section, rule.summary, lambda: rule.check(parsed[0], validation))  # noqa: B023 - called at once
     return parsed[0]
 
 
@@ -75,6 +76,6 @@ def conclusion(report: RuleReport, audience: str) -> str:
     """Return the last line of a report without a broken rule."""
     proven = f"valid: {report.facts['spiffe_id']} for {audience!a}"
     try:
-        return f"{proven} until {moment(parse_expiry(Token({}, report.facts['claims'], '')))}"
+        return f"{proven} until {describe_time(parse_expiry(Token({}, report.facts['claims'], '')))}"
     except TokenError:  # the agent accepts a token without an expiry
         return proven

@@ -24,7 +24,7 @@ from tunnel.spiffe.x509 import (
     LEAF_RULES,
     NAME_RULES,
     SIGNING_RULES,
-    Rule,
+    CertificateRule,
     RuleInput,
     parse_leaf_id,
     read_extensions,
@@ -71,14 +71,14 @@ def conclusion(report: RuleReport) -> str:
 
 
 def _check_rule(
-    checker: RuleChecker, prefix: str, rule: Rule, inputs: Sequence[RuleInput], otherwise: Verdict = Verdict.PROBLEM
+    checker: RuleChecker, prefix: str, rule: CertificateRule, inputs: Sequence[RuleInput], otherwise: Verdict = Verdict.PROBLEM
 ) -> None:
-    needs = [f"{prefix}readable", *([f"{prefix}{rule.first}"] if rule.first else ())]
+    needs = [f"{prefix}readable", *([f"{prefix}{rule.requires}"] if rule.requires else ())]
 
     def check() -> None:
         rule.check(inputs[0])
 
-    checker.check(f"{prefix}{rule.name}", rule.section, rule.words, check, needs=needs, otherwise=otherwise)
+    checker.check(f"{prefix}{rule.name}", rule.section, rule.summary, check, needs=needs, otherwise=otherwise)
 
 
 def _check_dates(checker: RuleChecker, name: str, certificate: Certificate, now: datetime) -> None:
@@ -126,8 +126,8 @@ def _check_intermediate(
         lambda: inputs.append(read_extensions(certificate, domain)),
     )
     for rule in (*INTERMEDIATE_RULES, *SIGNING_RULES):
-        if rule.is_about_domain and domain is None:
-            detail = f"{rule.words}: not checked because the leaf has no trust domain"
+        if rule.needs_trust_domain and domain is None:
+            detail = f"{rule.summary}: not checked because the leaf has no trust domain"
             checker.add(f"{prefix}{rule.name}", rule.section, Verdict.SKIPPED, detail)
         else:
             _check_rule(checker, prefix, rule, inputs, Verdict.WARNING if rule in SIGNING_RULES else Verdict.PROBLEM)

@@ -12,7 +12,7 @@ from tunnel.devapi.publisher import NO_IDENTITY, Answer, Refusal
 from tunnel.errors import SpiffeIdError, TokenError, WireError
 from tunnel.spiffe.endpoint import WorkloadEndpoint
 from tunnel.spiffe.ids import parse_spiffe_id
-from tunnel.spiffe.jwt import Reader, check_token, parse_token
+from tunnel.spiffe.jwt import Validation, check_token, parse_token
 from tunnel.spiffe.messages import (
     ValidateResponse,
     encode_jwt_svid_response,
@@ -52,7 +52,7 @@ def answer_validate(state: IssuingState, endpoint: WorkloadEndpoint, message: by
         return _NO_TOKEN
     try:
         token = parse_token(request.svid)
-        spiffe_id = check_token(token, Reader(request.audience, now.timestamp()))
+        spiffe_id = check_token(token, Validation(request.audience, now.timestamp()))
         state.check_signature(endpoint, token, spiffe_id)
     except TokenError as error:
         return Refusal("INVALID_ARGUMENT", str(error))

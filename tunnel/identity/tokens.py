@@ -14,9 +14,10 @@ from tunnel.errors import IdentityError, IdentityFault, SpiffeIdError, TokenErro
 from tunnel.identity.update import check_hint
 from tunnel.spiffe.ids import SpiffeId, TrustDomain, parse_trust_domain
 from tunnel.spiffe.jwks import Jwk, JwtBundles, parse_jwks
-from tunnel.spiffe.jwt import Token, moment, parse_audience, parse_expiry, parse_issued, parse_subject, parse_token
+from tunnel.spiffe.jwt import Token, parse_audience, parse_expiry, parse_issued, parse_subject, parse_token
 from tunnel.spiffe.messages import BundlesResponse, JwtSvidEntry
 from tunnel.spiffe.selection import Selection, describe_offers
+from tunnel.time_format import describe_time
 
 _ANY = Selection()
 
@@ -100,8 +101,6 @@ def _accept(entry: JwtSvidEntry, audience: frozenset[str], now: datetime) -> Jwt
     if not audience <= set(svid.audience):
         raise IdentityError(IdentityFault.UNVERIFIED, f"JWT-SVID {entry.spiffe_id!a}: not valid for the whole audience")
     if svid.expires_at <= now.timestamp():
-        raise IdentityError(
-            IdentityFault.UNVERIFIED,
-            f"JWT-SVID {entry.spiffe_id!a}: expired at {moment(svid.expires_at)} by the local clock, before it was received",
-        )
+        expired = f"expired at {describe_time(svid.expires_at)} by the local clock, before it was received"
+        raise IdentityError(IdentityFault.UNVERIFIED, f"JWT-SVID {entry.spiffe_id!a}: {expired}")
     return svid

@@ -15,7 +15,7 @@ from typing import Any
 
 from tunnel.errors import SpiffeIdError, TokenError, TokenFault
 from tunnel.spiffe.ids import SpiffeId, parse_spiffe_id
-from tunnel.time_format import time_of
+from tunnel.time_format import describe_time
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "PS256", "PS384", "PS512")  # JWT-SVID 2.1
 MAX_TOKEN_BYTES = 64 * 1024  # far above any that an HTTP server would take in a header
@@ -45,7 +45,7 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True)
-class Reader:
+class Validation:
     """The audience that validates a token, and the time in seconds since the epoch."""
 
     audience: str
@@ -58,8 +58,8 @@ class TokenRule:
 
     name: str
     section: str
-    words: str
-    check: Callable[[Token, Reader], object]
+    summary: str
+    check: Callable[[Token, Validation], object]
 
 
 def parse_token(text: str) -> Token:
@@ -84,10 +84,10 @@ def encode_part(data: bytes) -> str:
     return urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
-def check_token(token: Token, reader: Reader) -> SpiffeId:
+def check_token(token: Token, validation: Validation) -> SpiffeId:
     """Check every rule except the signature, and return the SPIFFE ID; raises TokenError."""
     for rule in RULES:
-        rule.check(token, reader)
+        rule.check(token, validation)
     return parse_subject(token)
 
 
@@ -130,14 +130,6 @@ def parse_key_id(token: Token) -> str:
     if not isinstance(key_id, str) or not key_id:
         raise TokenError(TokenFault.KEY_ID, f"kid is {_seen(key_id)}; expected a key ID")
     return key_id
-
-
-def moment(seconds: float) -> str:
-    """Return a time in RFC 3339, or as a number of seconds if it is out of range."""
-    try:
-        return time_of(seconds)
-    except (ValueError, OverflowError, OSError):
-        return f"{seconds:g} seconds after 1970"
 
 
 def parse_json(data: bytes) -> Any:
@@ -194,47 +186,47 @@ def _seen(value: object) -> str:
     return "absent" if value is None else ascii(value)[:_SHOWN]
 
 
-def _check_algorithm(token: Token, reader: Reader) -> None:
+def _check_algorithm(token: Token, validation: Validation) -> None:
     algorithm = token.header.get("alg")
     if algorithm not in ALGORITHMS:
         raise TokenError(TokenFault.ALGORITHM, f"alg is {_seen(algorithm)}; expected one of {', '.join(ALGORITHMS)}")
 
 
-def _check_type(token: Token, reader: Reader) -> None:
+def _check_type(token: Token, validation: Validation) -> None:
     if "typ" in token.header and token.header["typ"] not in _TYPES:
         raise TokenError(TokenFault.TYPE, f"typ is {_seen(token.header['typ'])}; expected JWT or JOSE")
 
 
-def _check_headers(token: Token, reader: Reader) -> None:
+def _check_headers(token: Token, validation: Validation) -> None:
     others = [name for name in token.header if name not in _HEADERS]
     if others:
         raise TokenError(TokenFault.HEADER, f"the header has {_seen(others[0])}; expected only {', '.join(_HEADERS)}")
 
 
-def _check_audience(token: Token, reader: Reader) -> None:
+def _check_audience(token: Token, validation: Validation) -> None:
     audience = parse_audience(token)
-    if reader.audience not in audience:
+    if validation.audience not in audience:
         found = ", ".join(ascii(name) for name in audience)[:_SHOWN]
-        raise TokenError(TokenFault.AUDIENCE, f"the audience is {found}; expected {reader.audience!a}")
+        raise TokenError(TokenFault.AUDIENCE, f"the audience is {found}; expected {validation.audience!a}")
 
 
-def _check_expiry(token: Token, reader: Reader) -> None:
+def _check_expiry(token: Token, validation: Validation) -> None:
     end = parse_expiry(token)
-    if reader.now >= end:  # RFC 7519, section 4.1.4: on or after
-        raise TokenError(TokenFault.EXPIRED, f"the token expired at {moment(end)}")
+    if validation.now >= end:  # RFC 7519, section 4.1.4: on or after
+        raise TokenError(TokenFault.EXPIRED, f"the token expired at {describe_time(end)}")
 
 
-def _check_beginning(token: Token, reader: Reader) -> None:
-    if "nbf" in token.claims and reader.now < (begin := _parse_time(token, "nbf")):
-        raise TokenError(TokenFault.NOT_YET_VALID, f"the token is not valid before {moment(begin)}")
+def _check_beginning(token: Token, validation: Validation) -> None:
+    if "nbf" in token.claims and validation.now < (begin := _parse_time(token, "nbf")):
+        raise TokenError(TokenFault.NOT_YET_VALID, f"the token is not valid before {describe_time(begin)}")
 
 
 RULES = (
     TokenRule("alg", "JWT-SVID 2.1", "alg is a signature by RSA or ECDSA", _check_algorithm),
-    TokenRule("kid", "JWT-SVID 2.2", "kid names the key", lambda token, reader: parse_key_id(token)),
+    TokenRule("kid", "JWT-SVID 2.2", "kid names the key", lambda token, validation: parse_key_id(token)),
     TokenRule("typ", "JWT-SVID 2.3", "typ is JWT or JOSE, or absent", _check_type),
     TokenRule("header", "JWT-SVID 2", "the header has no other parameter", _check_headers),
-    TokenRule("sub", "JWT-SVID 3.1", "sub is the SPIFFE ID of a workload", lambda token, reader: parse_subject(token)),
+    TokenRule("sub", "JWT-SVID 3.1", "sub is the SPIFFE ID of a workload", lambda token, validation: parse_subject(token)),
     TokenRule("aud", "JWT-SVID 3.2", "aud contains the expected audience", _check_audience),
     TokenRule("exp", "JWT-SVID 3.3", "exp is present and in the future", _check_expiry),
     TokenRule("nbf", "RFC 7519 4.1.5", "nbf is absent or in the past", _check_beginning),

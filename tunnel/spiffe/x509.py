@@ -35,18 +35,18 @@ class RuleInput:
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class CertificateRule:
     """A rule: its name, the section of the standard, and the function that raises PeerDenied if it is broken.
 
-    `first` is the rule that must hold before this one is checked; `is_about_domain` if it needs the trust domain of the leaf.
+    `requires` names the rule that must hold first; `needs_trust_domain` if it depends on the trust domain of the leaf.
     """
 
     name: str
     section: str
-    words: str
+    summary: str
     check: Callable[[RuleInput], object]
-    first: str = ""
-    is_about_domain: bool = False
+    requires: str = ""
+    needs_trust_domain: bool = False
 
 
 def read_extensions(certificate: Certificate, signs_for: TrustDomain | None = None) -> RuleInput:
@@ -73,7 +73,7 @@ def check_anchor(certificate: Certificate) -> None:
     _check_rules(ANCHOR_RULES, RuleInput(certificate))
 
 
-def _check_rules(rules: Iterable[Rule], reading: RuleInput) -> None:
+def _check_rules(rules: Iterable[CertificateRule], reading: RuleInput) -> None:
     for rule in rules:
         try:
             rule.check(reading)
@@ -187,32 +187,38 @@ def _check_critical(reading: RuleInput) -> None:
     reading.certificate.extensions.check_critical()
 
 
-_CRITICAL_USAGE = Rule("key-usage", "X509-SVID 4.3", "key usage is present and critical", _critical_usage)
-_PURPOSES = Rule(
+_CRITICAL_USAGE = CertificateRule("key-usage", "X509-SVID 4.3", "key usage is present and critical", _critical_usage)
+_PURPOSES = CertificateRule(
     "extended-key-usage",
     "X509-SVID 4.4",
     "extended key usage is absent, or has both serverAuth and clientAuth",
     _check_extended_key_usage,
 )
-_KEY_STRENGTH = Rule(
+_KEY_STRENGTH = CertificateRule(
     "key-strength",
     _OURS,
     "the key is RSA of 2048 to 8192 bits, P-256, P-384, P-521, Ed25519 or Ed448",
     lambda reading: check_key_strength(reading.certificate),
 )
-_SIGNATURE_STRENGTH = Rule(
+_SIGNATURE_STRENGTH = CertificateRule(
     "signature-strength",
     _OURS,
     "it is signed with SHA-256, SHA-384 or SHA-512, Ed25519 or Ed448",
     lambda reading: check_signature_strength(reading.certificate),
 )
-_CRITICAL_EXTENSIONS = Rule("critical-extensions", "RFC 5280 4.2", "every critical extension is known", _check_critical)
+_CRITICAL_EXTENSIONS = CertificateRule(
+    "critical-extensions", "RFC 5280 4.2", "every critical extension is known", _check_critical
+)
 # In the order of the checks: cheap ones first.
 LEAF_RULES = (
-    Rule("no-authority", "X509-SVID 4.1", "cA is false, or basic constraints are absent", _check_leaf_is_no_authority),
+    CertificateRule(
+        "no-authority", "X509-SVID 4.1", "cA is false, or basic constraints are absent", _check_leaf_is_no_authority
+    ),
     _CRITICAL_USAGE,
-    Rule("digital-signature", "X509-SVID 4.3", "key usage has digitalSignature", _check_digital_signature, "key-usage"),
-    Rule(
+    CertificateRule(
+        "digital-signature", "X509-SVID 4.3", "key usage has digitalSignature", _check_digital_signature, "key-usage"
+    ),
+    CertificateRule(
         "signs-nothing",
         "X509-SVID 4.3",
         "key usage has neither keyCertSign nor cRLSign",
@@ -226,42 +232,44 @@ LEAF_RULES = (
 )
 # The steps of `parse_leaf_id`, each of which includes the previous one.
 NAME_RULES = (
-    Rule("one-uri", "X509-SVID 2", "there is exactly one URI SAN", _only_uri),
-    Rule("spiffe-id", "SPIFFE-ID 2", "the URI is a SPIFFE ID", _parse_only_id, "one-uri"),
-    Rule("path", "X509-SVID 3.1", "the ID has a path, so it names a workload", _parse_workload_id, "spiffe-id"),
+    CertificateRule("one-uri", "X509-SVID 2", "there is exactly one URI SAN", _only_uri),
+    CertificateRule("spiffe-id", "SPIFFE-ID 2", "the URI is a SPIFFE ID", _parse_only_id, "one-uri"),
+    CertificateRule("path", "X509-SVID 3.1", "the ID has a path, so it names a workload", _parse_workload_id, "spiffe-id"),
 )
-_SIGNS_CERTIFICATES = Rule(
+_SIGNS_CERTIFICATES = CertificateRule(
     "signs-certificates", "RFC 5280 6.1.4 n", "key usage is absent, or has keyCertSign", _check_signs_certificates
 )
 ANCHOR_RULES = (
-    Rule("authority", "RFC 5280 6.1.1 d", "basic constraints are absent, or cA is true", _check_may_be_authority),
+    CertificateRule("authority", "RFC 5280 6.1.1 d", "basic constraints are absent, or cA is true", _check_may_be_authority),
     _SIGNS_CERTIFICATES,
     _KEY_STRENGTH,
 )
 INTERMEDIATE_RULES = (
-    Rule("authority", "RFC 5280 6.1.4 k", "cA is true", _check_is_authority),
+    CertificateRule("authority", "RFC 5280 6.1.4 k", "cA is true", _check_is_authority),
     _SIGNS_CERTIFICATES,
-    Rule(
+    CertificateRule(
         "trust-domain",
         _OURS,
         "it has no SPIFFE ID, or one of the leaf's trust domain",
         _check_trust_domain,
-        is_about_domain=True,
+        needs_trust_domain=True,
     ),
-    Rule("purpose", _OURS, "extended key usage is absent, or has a TLS purpose", _check_tls_purpose),
+    CertificateRule("purpose", _OURS, "extended key usage is absent, or has a TLS purpose", _check_tls_purpose),
     _CRITICAL_EXTENSIONS,
     _KEY_STRENGTH,
     _SIGNATURE_STRENGTH,
 )
 # The stricter rules of X509-SVID for signing certificates, reported as warnings.
 SIGNING_RULES = (
-    Rule("signer-key-usage", "X509-SVID 4.3", "key usage is critical and has keyCertSign", _check_key_usage_of_signer),
-    Rule(
+    CertificateRule(
+        "signer-key-usage", "X509-SVID 4.3", "key usage is critical and has keyCertSign", _check_key_usage_of_signer
+    ),
+    CertificateRule(
         "signer-id",
         "X509-SVID 3.2",
         "it has no URI SAN, or the SPIFFE ID of the leaf's trust domain",
         _check_authority_id,
-        is_about_domain=True,
+        needs_trust_domain=True,
     ),
-    Rule("signer-purposes", "X509-SVID 4.4", _PURPOSES.words, _check_extended_key_usage),
+    CertificateRule("signer-purposes", "X509-SVID 4.4", _PURPOSES.summary, _check_extended_key_usage),
 )

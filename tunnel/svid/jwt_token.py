@@ -1,6 +1,6 @@
 """The refresher of a file with a token.
 
-If no new token can be fetched the previous one stays, also when it has expired: an expired token gives its reader a clearer
+If no new token can be fetched the previous one stays, also when it has expired: an expired token gives its validation a clearer
 error than a missing file.
 """
 
@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tunnel.identity.tokens import JwtSvid
-from tunnel.spiffe.jwt import moment
 from tunnel.svid.event_log import Event
 from tunnel.svid.file_refresher import Description, FileRefresher
+from tunnel.time_format import describe_time
 
 _MIN_DELAY = 0.5  # seconds between fetches, however short the lifetime of a token
 
@@ -32,7 +32,7 @@ class TokenRefresher(FileRefresher[JwtSvid]):
 
     def describe(self, current: JwtSvid) -> Description:
         """Return its SPIFFE ID, audience and expiry; never the token."""
-        end = moment(current.expires_at)
+        end = describe_time(current.expires_at)
         return Description(
             f"token of {current.spiffe_id} for {', '.join(current.audience)} written, valid until {end}",
             {"spiffe_id": str(current.spiffe_id), "audience": list(current.audience), "expires_at": end},
@@ -46,7 +46,7 @@ class TokenRefresher(FileRefresher[JwtSvid]):
         """Report each expired token once."""
         if self._expired is not current and self.wall() >= current.expires_at:
             self._expired = current
-            end = moment(current.expires_at)
+            end = describe_time(current.expires_at)
             self.write_event(Event.EXPIRED, f"the token in the file expired at {end}; retrying", expires_at=end)
 
 

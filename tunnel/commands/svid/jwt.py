@@ -92,7 +92,7 @@ def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str
 
 
 def _print_token(config: JwtConfig) -> int:
-    from tunnel.spiffe.jwt import moment
+    from tunnel.time_format import describe_time
 
     svid = _fetch(config, open_calls(config.source))
     if config.is_json:
@@ -102,7 +102,7 @@ def _print_token(config: JwtConfig) -> int:
     if not config.is_decoded and sys.stdout.isatty():
         audience = ", ".join(svid.audience)
         print_message(
-            f"note: secret: until {moment(svid.expires_at)} this token authenticates as {svid.spiffe_id} to {audience}"
+            f"note: secret: until {describe_time(svid.expires_at)} this token authenticates as {svid.spiffe_id} to {audience}"
         )
     return 0
 
@@ -137,13 +137,13 @@ def _write_token(config: JwtConfig, file: OutputFile, environ: Mapping[str, str]
 
 
 def _encode(svid: JwtSvid, *, has_token: bool) -> str:
-    from tunnel.spiffe.jwt import moment
+    from tunnel.time_format import describe_time
 
     found: dict[str, Any] = {
         "spiffe_id": str(svid.spiffe_id),
         "hint": svid.hint,
         "audience": list(svid.audience),
-        "expires_at": moment(svid.expires_at),
+        "expires_at": describe_time(svid.expires_at),
         "header": svid.token.header,
         "claims": svid.token.claims,
     }
@@ -152,13 +152,13 @@ def _encode(svid: JwtSvid, *, has_token: bool) -> str:
 
 def _describe(svid: JwtSvid) -> str:
     """Header and claims, one per line, with readable times."""
-    from tunnel.spiffe.jwt import moment
+    from tunnel.time_format import describe_time
 
     lines = []
     for title, part in (("header", svid.token.header), ("claims", svid.token.claims)):
         lines.append(title)
         for name, value in part.items():
             is_time = title == "claims" and name in _TIMES and isinstance(value, int | float)
-            shown = f"{value} ({moment(value)})" if is_time else value if isinstance(value, str) else json.dumps(value)
+            shown = f"{value} ({describe_time(value)})" if is_time else value if isinstance(value, str) else json.dumps(value)
             lines.append(f"  {name}: {shown}")
     return "\n".join(one_line(line) for line in lines) + "\n"

@@ -109,15 +109,15 @@ def _verify(config: JwtVerifyConfig) -> int:
 
         require_library()
     from tunnel.check.jwt_svid import conclusion, examine_by_workload_api, examine_token
-    from tunnel.spiffe.jwt import Reader
+    from tunnel.spiffe.jwt import Validation
 
     text = _read_token(config.path)
-    reader = Reader(config.audience, time.time())
+    validation = Validation(config.audience, time.time())
     if is_local:
-        report = examine_token(text, reader, _load_bundles(config))
+        report = examine_token(text, validation, _load_bundles(config))
     else:
         assert config.source is not None
-        report = examine_by_workload_api(text, reader, open_calls(config.source).validate_token)
+        report = examine_by_workload_api(text, validation, open_calls(config.source).validate_token)
     return print_report(report, "" if report.broken else conclusion(report, config.audience), is_json=config.is_json)
 
 
