@@ -126,23 +126,23 @@ def test_an_answer_that_is_none_becomes_one_line(authority: Authority, path: str
 
 
 @pytest.mark.parametrize("path", ["/dir", "/newNonce", "/newOrder"])
-def test_a_status_of_http_is_told_with_its_url(authority: Authority, path: str) -> None:
+def test_an_http_error_status_is_reported_with_its_url(authority: Authority, path: str) -> None:
     authority.say(path, b"<html>", status=502)
     assert refused(f"{authority.url}/dir") == f"{authority.url}{path} returned HTTP status 502"
 
 
-def test_an_authority_that_does_not_run_is_said_not_to_be_reached() -> None:
+def test_a_server_that_does_not_run_is_reported_as_unreachable() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     assert refused(f"https://127.0.0.1:{port}/dir") == f"cannot be reached: tcp:127.0.0.1:{port}: connection refused"
 
 
-def test_a_server_that_speaks_no_tls_is_not_said_to_be_untrusted(authority: Authority) -> None:
+def test_a_server_without_tls_is_not_reported_as_untrusted(authority: Authority) -> None:
     said = refused(f"{authority.url.replace('http:', 'https:')}/dir")
     assert said.startswith("TLS with the directory failed: ")
 
 
-def test_an_authority_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_to_a_silent_server_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "_REQUEST_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         assert refused(f"http://127.0.0.1:{silent.getsockname()[1]}/dir") == "no response within 0.2s"

@@ -94,7 +94,7 @@ def workloads(tmp_path: Path) -> Workloads:
 # -- the first one
 
 
-def test_the_first_certificate_is_asked_for_and_kept(workloads: Workloads) -> None:
+def test_the_first_certificate_is_requested_and_stored(workloads: Workloads) -> None:
     held = workloads.keeper().obtain()
     assert workloads.answers == [(True, True)]
     assert workloads.stored().chain == held.chain
@@ -146,7 +146,7 @@ def test_it_is_tried_again_after_longer_and_longer_pauses(workloads: Workloads, 
     assert [line for line in workloads.said if BROKEN in line][-1].startswith(f"ACME: attempt {failures} of 5: ")
 
 
-def test_after_five_attempts_it_is_given_up(workloads: Workloads) -> None:
+def test_the_fifth_failure_is_final(workloads: Workloads) -> None:
     workloads.failures = 5
     with pytest.raises(IdentityError, match=BROKEN):
         workloads.keeper().obtain()

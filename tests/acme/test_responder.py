@@ -92,7 +92,7 @@ def is_hung_up(sock: socket.socket) -> bool:
 
 @BOTH_VERSIONS
 @pytest.mark.parametrize("size", [1 << 16, 1])
-def test_a_probe_sees_the_answer_and_is_hung_up_on(port: int, version: int, size: int) -> None:
+def test_a_probe_gets_the_certificate_and_is_closed(port: int, version: int, size: int) -> None:
     with connected(port) as sock:
         assert probe(sock, version, size) == ANSWER.chain[0]
         assert is_hung_up(sock)
@@ -109,14 +109,16 @@ def test_a_probe_may_come_by_ipv6(port: int) -> None:
     ("name", "offers"),
     [("other.example.test", (b"acme-tls/1",)), (NAME, (b"h2",)), (NAME, (b"h2", b"acme-tls/1"))],
 )
-def test_who_is_no_probe_is_hung_up_on_without_a_word(port: int, version: int, name: str, offers: tuple[bytes, ...]) -> None:
+def test_a_connection_that_is_not_a_probe_is_closed_without_an_alert(
+    port: int, version: int, name: str, offers: tuple[bytes, ...]
+) -> None:
     with connected(port) as sock:
         sock.sendall(first_flight(version, name=name, offers=offers))
         assert sock.recv(1 << 16) == b""
 
 
 @pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\n\r\n", b"\x16\3\1\0\4\1\0\xff\xff"])
-def test_noise_is_hung_up_on(port: int, data: bytes) -> None:
+def test_noise_closes_the_connection(port: int, data: bytes) -> None:
     with connected(port) as sock:
         sock.sendall(data)
         assert is_hung_up(sock)

@@ -67,7 +67,7 @@ def test_a_certificate_of_one_authority_is_never_taken_for_that_of_another(confi
 
 
 @pytest.mark.parametrize("mask", [0o000, 0o022, 0o077], ids=oct)
-def test_nobody_else_may_read_it(config: AcmeConfig, mask: int) -> None:
+def test_files_are_readable_by_the_user_only(config: AcmeConfig, mask: int) -> None:
     before = os.umask(mask)
     try:
         Storage(config).account_key()

@@ -135,7 +135,7 @@ def test_a_wish_for_another_protocol_is_passed_over() -> None:
         (b"GET /a HTTP/1.1\r\nHos", 400),
     ],
 )
-def test_what_is_wrong_or_too_much_is_told_and_ends_the_connection(data: bytes, status: int) -> None:
+def test_an_invalid_or_too_large_request_gets_an_error_and_ends_the_connection(data: bytes, status: int) -> None:
     (answer,) = exchange(data)
     assert answer.status == status
     assert answer.headers["connection"] == "close"
@@ -200,7 +200,7 @@ POST = b"POST /p HTTP/1.1\r\nHost: x\r\nContent-Length: 90\r\n\r\n"
     ],
     ids=["silent", "half a head", "a byte a second", "idle", "slow later", "slow behind", "again", "no body", "slow body"],
 )
-def test_whoever_is_slow_is_left_in_time(steps: tuple[tuple[float, bytes], ...], end: float) -> None:
+def test_a_slow_client_is_closed_at_the_limit(steps: tuple[tuple[float, bytes], ...], end: float) -> None:
     assert closed_after(SLOW, *steps) == pytest.approx(end, abs=0.6)
 
 

@@ -57,7 +57,7 @@ def test_a_unix_socket_is_served(tmp_path: Path) -> None:
     run(talk)
 
 
-def test_silent_connections_keep_nobody_waiting() -> None:
+def test_silent_connections_delay_no_request() -> None:
     async def talk() -> None:
         async with served() as port:
             for _ in range(200):
@@ -68,7 +68,7 @@ def test_silent_connections_keep_nobody_waiting() -> None:
     run(talk)
 
 
-def test_a_flood_of_silence_makes_room_for_whoever_speaks() -> None:
+def test_silent_connections_are_closed_if_others_send_requests() -> None:
     async def talk() -> None:
         async with served(max_connections=8) as port:
             silent = [await port.connect() for _ in range(40)]
@@ -146,7 +146,7 @@ def test_a_bug_in_one_request_ends_its_connection_only() -> None:
     run(talk)
 
 
-def test_a_client_that_resets_is_no_news() -> None:
+def test_a_reset_by_the_client_is_not_logged() -> None:
     async def talk() -> None:
         async with served() as port:
             stream = await port.connect()
@@ -271,7 +271,7 @@ class FailingSocket:
         raise AssertionError("unreachable")
 
 
-def test_an_accept_that_fails_is_told_and_tried_again_ever_slower(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_accept_error_is_logged_and_repeated_after_growing_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
 
     async def talk() -> None:
@@ -333,7 +333,7 @@ def test_apachebench_like_load_leaves_no_connection_behind() -> None:
     run(talk)
 
 
-def test_the_server_speaks_to_netcat_like_clients_that_end_their_side_first() -> None:
+def test_a_client_that_sends_eof_first_gets_its_response() -> None:
     async def talk() -> None:
         async with served() as port:
             async with await port.connect() as stream:

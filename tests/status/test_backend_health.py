@@ -47,7 +47,7 @@ def failure_of(check: Check) -> Callable[[], Awaitable[TunnelError]]:
 # -- by connecting
 
 
-def test_a_target_that_accepts_is_well_and_is_left_at_once() -> None:
+def test_a_target_that_accepts_is_healthy_and_the_connection_is_closed() -> None:
     async def talk() -> None:
         with listen().socket as target:
             await check_by_connecting(to(target.getsockname()), 10)()
@@ -58,7 +58,7 @@ def test_a_target_that_accepts_is_well_and_is_left_at_once() -> None:
     run(talk)
 
 
-def test_a_unix_target_is_asked_too(tmp_path: Path) -> None:
+def test_a_unix_target_is_checked(tmp_path: Path) -> None:
     async def talk() -> None:
         path = str(tmp_path / "backend")
         check = check_by_connecting(to(path), 10)
@@ -71,7 +71,7 @@ def test_a_unix_target_is_asked_too(tmp_path: Path) -> None:
     run(talk)
 
 
-def test_a_target_that_refuses_is_told_by_its_address() -> None:
+def test_a_refused_connection_is_reported_with_the_address() -> None:
     async def talk() -> None:
         with listen().socket as closed:
             address = closed.getsockname()
@@ -83,7 +83,7 @@ def test_a_target_that_refuses_is_told_by_its_address() -> None:
     run(talk)
 
 
-def test_a_name_that_nobody_knows_is_told() -> None:
+def test_an_unknown_name_is_reported() -> None:
     async def talk() -> None:
         failure = await failure_of(check_by_connecting(to(("does-not-exist.invalid", 1)), 30))()
         assert isinstance(failure, TargetError)
@@ -194,7 +194,7 @@ def client_source(peer_auth: PeerAuth) -> TlsSource:
 
 
 @pytest.mark.parametrize("is_slow", [False, True])
-def test_a_server_whom_the_judge_admits_is_well(is_slow: bool) -> None:
+def test_a_server_that_the_verifier_accepts_is_healthy(is_slow: bool) -> None:
     async def talk() -> None:
         async with served(tls=SOURCE) as target:
             source = client_source(PeerAuth(admission(OURS.root), is_slow=is_slow))
@@ -203,7 +203,7 @@ def test_a_server_whom_the_judge_admits_is_well(is_slow: bool) -> None:
     run(talk)
 
 
-def test_a_server_whom_the_judge_refuses_is_not() -> None:
+def test_a_server_that_the_verifier_refuses_is_not_healthy() -> None:
     async def talk() -> None:
         async with served(tls=SOURCE) as target:
             source = client_source(PeerAuth(admission(STRANGER.root)))
@@ -214,7 +214,7 @@ def test_a_server_whom_the_judge_refuses_is_not() -> None:
     run(talk)
 
 
-def test_a_server_that_speaks_no_tls_is_not_well() -> None:
+def test_a_server_without_tls_is_not_healthy() -> None:
     async def talk() -> None:
         async with served() as target:
             check = check_by_handshake(to(target.address), client_source(PeerAuth(admission(OURS.root))), 30)
@@ -233,7 +233,7 @@ def test_no_identity_is_no_handshake() -> None:
 
 
 @pytest.mark.parametrize("kind", ["handshake", "request"])
-def test_a_target_that_is_silent_is_given_up_in_time(kind: str) -> None:
+def test_a_check_of_a_silent_target_ends_at_the_limit(kind: str) -> None:
     async def talk() -> None:
         async def open_silence() -> trio.StapledStream:
             return trio.testing.memory_stream_pair()[0]
@@ -275,11 +275,11 @@ def always(status: int, *headers: tuple[str, str]) -> Respond:
 
 
 @pytest.mark.parametrize("status", [201, 204, 206, 301, 304, 401, 404, 500, 503])
-def test_anything_but_200_is_not_well(status: int) -> None:
+def test_any_status_but_200_is_not_healthy(status: int) -> None:
     assert outcome("http://x/health", always(status)) == f"target returned status: {status}"
 
 
-def test_200_is_well() -> None:
+def test_status_200_is_healthy() -> None:
     assert outcome("http://x/health", always(200)) == ""
 
 

@@ -79,7 +79,7 @@ def test_status_is_200_while_connections_are_accepted(standing: ProcessState, st
     assert ask("/_status", read_state=lambda: standing).status == status
 
 
-def test_status_tells_how_things_stand_when_the_check_is_over() -> None:
+def test_the_status_document_has_the_state_at_the_end_of_the_check() -> None:
     stages = [ProcessState().listening()]
 
     async def slow() -> None:
@@ -104,14 +104,14 @@ def test_status_tells_how_things_stand_when_the_check_is_over() -> None:
         ("/_metrics/prometheus", True),
     ],
 )
-def test_metrics_come_in_the_form_that_is_asked_for(path: str, is_prometheus: bool) -> None:
+def test_metrics_have_the_requested_format(path: str, is_prometheus: bool) -> None:
     for method in ("GET", "HEAD", "POST"):
         answer = ask(path, method)
         expected = trio.run(as_prometheus if is_prometheus else as_json)
         assert (answer.status, answer.content_type, answer.body) == (200, *expected)
 
 
-def test_prometheus_is_packed_for_whoever_unpacks() -> None:
+def test_prometheus_text_is_compressed_for_clients_that_accept_gzip() -> None:
     answer = ask("/_metrics/prometheus", headers={"accept-encoding": "gzip"})
     assert dict(answer.headers) == {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
     assert gzip.decompress(answer.body) == b"# HELP x\n"

@@ -113,7 +113,7 @@ def test_the_tree_shows_each_task_below_its_parent() -> None:
     on_trio(watch)
 
 
-def test_the_command_line_is_what_it_is_told_to_be() -> None:
+def test_the_command_line_is_the_one_that_was_given() -> None:
     async def watch(pprof: Pprof) -> None:
         assert (await ask(pprof, "/cmdline")).body == b"tunnel\0--storepass=***"
 

@@ -94,14 +94,14 @@ def test_a_timer_is_a_histogram_in_nanoseconds(name: str, bounds: tuple[int, ...
     assert buckets[-1][1] == count
 
 
-def test_every_family_is_told_once_and_explained() -> None:
+def test_every_family_occurs_once_with_type_and_help() -> None:
     heads = [line.split(" ")[2] for line in TEXT.splitlines() if line.startswith("# TYPE ")]
     helped = {line.split(" ")[2] for line in TEXT.splitlines() if line.startswith("# HELP ") if len(line.split(" ")) > 4}
     assert len(heads) == len(set(heads))
     assert set(heads) == helped
 
 
-def test_the_process_and_the_interpreter_speak_for_themselves() -> None:
+def test_the_metrics_of_process_and_interpreter_are_included() -> None:
     assert {"process_resident_memory_bytes", "process_cpu_seconds_total", "process_open_fds", "python_info"} <= set(TYPES)
 
 

@@ -146,7 +146,7 @@ def test_the_first_report_is_posted_after_one_interval_and_one_after_each() -> N
 
 
 @pytest.mark.parametrize("status", [301, 404, 500])
-def test_an_answer_that_is_no_success_is_said(status: int) -> None:
+def test_a_status_other_than_2xx_is_logged(status: int) -> None:
     async def act(scene: Scene) -> None:
         collector = Collector(status)
         scene.post_to(target("127.0.0.1", await scene.serve(collector)))
@@ -174,7 +174,7 @@ async def silent(stream: trio.SocketStream) -> None:
     ("handler", "expected"),
     [(closing, ""), (babbling, "illegal status line")],
 )
-def test_a_report_that_fails_is_said_and_the_next_one_comes(handler: Act, expected: str) -> None:
+def test_a_failed_report_is_logged_and_the_next_one_follows(handler: Act, expected: str) -> None:
     async def act(scene: Scene) -> None:
         scene.post_to(target("127.0.0.1", await scene.serve(handler)))
         for count in (2, 3):
@@ -201,7 +201,7 @@ def test_a_report_has_one_interval_of_time() -> None:
     assert all(line.endswith("/: timeout after 30s") for line in lines)
 
 
-def test_where_nobody_listens_is_said() -> None:
+def test_a_refused_connection_is_logged() -> None:
     async def act(scene: Scene) -> None:
         with trio.socket.socket() as sock:
             await sock.bind(("127.0.0.1", 0))

@@ -33,13 +33,13 @@ def test_a_percentile_lies_between_its_neighbours(values: tuple[int, ...], fract
     assert Sample(values).percentile(fraction) == pytest.approx(expected)
 
 
-def test_an_empty_sample_says_zero() -> None:
+def test_the_statistics_of_an_empty_sample_are_zero() -> None:
     empty = Sample()
     assert (empty.minimum, empty.maximum, empty.mean, empty.variance, empty.deviation) == (0, 0, 0, 0, 0)
 
 
 @given(st.lists(st.integers(0, 10**15), min_size=1, max_size=50))
-def test_a_sample_says_what_the_statistics_of_the_library_say(values: list[int]) -> None:
+def test_a_sample_agrees_with_the_statistics_module(values: list[int]) -> None:
     sample = Sample(tuple(sorted(values)))
     assert (sample.minimum, sample.maximum) == (min(values), max(values))
     assert sample.mean == pytest.approx(statistics.fmean(values))

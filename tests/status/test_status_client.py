@@ -38,7 +38,7 @@ STARTING = {**WELL, "ok": False, "status": "critical", "message": "initializing"
         (404, None, "/live", "404 Not Found"),
     ],
 )
-def test_only_an_answer_that_says_ok_is_well(code: int, document: dict[str, object] | None, path: str, fault: str) -> None:
+def test_only_a_document_with_ok_is_healthy(code: int, document: dict[str, object] | None, path: str, fault: str) -> None:
     seen = StatusAnswer(code, document).problem(path)
     assert seen.startswith(fault)
     assert bool(seen) == bool(fault)
@@ -62,7 +62,7 @@ def _http(body: bytes, code: str = "200 OK") -> bytes:
         (_http(json.dumps({**DOWN, "backend_error": "\x1b[31m\n" + "x" * 9999}).encode(), "503 x"), "\\x1b[31m\\nxxx"),
     ],
 )
-def test_whatever_answers_is_told_in_one_line(answer: bytes, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_response_is_reported_in_one_line(answer: bytes, words: str, capsys: pytest.CaptureFixture[str]) -> None:
     def serve(connection: socket) -> None:
         while b"\r\n\r\n" not in connection.recv(65536):
             pass
@@ -82,7 +82,7 @@ def test_whatever_answers_is_told_in_one_line(answer: bytes, words: str, capsys:
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_an_answer_that_never_ends_is_given_up_in_time(scheme: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_response_without_end_is_abandoned_at_the_limit(scheme: str, capsys: pytest.CaptureFixture[str]) -> None:
     def drip(connection: socket) -> None:
         connection.settimeout(0.05)  # slower than the limit in all, and never as slow in one step
         with suppress(OSError):
@@ -97,7 +97,7 @@ def test_an_answer_that_never_ends_is_given_up_in_time(scheme: str, capsys: pyte
     assert "within 0.3s" in capsys.readouterr().err
 
 
-def test_authorities_that_cannot_be_read_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unreadable_authorities_are_reported(capsys: pytest.CaptureFixture[str]) -> None:
     for path, words in (("/nonexistent.pem", "no such file"), (__file__, "holds no certificate in PEM")):
         assert main(["health", "localhost:1", f"--cacert={path}"], {}) == 1
         assert words in capsys.readouterr().err

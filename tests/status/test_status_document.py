@@ -38,14 +38,14 @@ def test_a_document_is_compact_and_has_the_keys_in_their_order() -> None:
     )
 
 
-def test_a_backend_that_fails_is_told_between_its_neighbours() -> None:
+def test_a_backend_error_has_its_place_among_the_keys() -> None:
     document = json.loads(encode_document(SERVICE, UP, "no answer", NOON))
     assert list(document) == [*KEYS[:6], "backend_error", *KEYS[6:]]
     assert (document["ok"], document["status"], document["backend_ok"]) == (False, "critical", False)
     assert (document["backend_status"], document["backend_error"]) == ("critical", "no answer")
 
 
-def test_the_state_of_the_workload_api_is_told_where_there_is_one() -> None:
+def test_the_state_of_the_workload_api_is_included_if_it_is_used() -> None:
     assert "workload_api" not in json.loads(encode_document(SERVICE, UP, "", NOON))
     for error, told in (("", "ok"), ("rotation is overdue", "rotation is overdue")):
         document = json.loads(encode_document(SERVICE, UP.sourced(error), "", NOON))
@@ -69,7 +69,7 @@ def test_keys_of_our_own_come_last() -> None:
     }
 
 
-def test_an_identity_that_cannot_be_used_is_critical_and_the_last_key_says_why() -> None:
+def test_an_unusable_identity_is_critical_with_the_cause_in_the_last_key() -> None:
     standing = UP.using(Identity("spiffe://a.test/w", 0, 1)).failing("identity spiffe://a.test/w has been withdrawn")
     document = json.loads(encode_document(SERVICE, standing, "", NOON))
     assert (document["ok"], document["status"], document["backend_ok"]) == (False, "critical", True)
@@ -79,7 +79,7 @@ def test_an_identity_that_cannot_be_used_is_critical_and_the_last_key_says_why()
     assert b"identity_error" not in encode_document(SERVICE, standing.failing(""), "", NOON)
 
 
-def test_what_has_no_policy_and_no_spiffe_id_tells_of_none() -> None:
+def test_keys_without_a_value_are_left_out() -> None:
     standing = UP.reloaded(Reload(NOON, "bad key")).using(Identity("", 0, 1))
     document = json.loads(encode_document(SERVICE, standing, "", NOON))
     assert document["certificate_reload"] == "failed: bad key"
