@@ -1,1 +1,1 @@
-"""Certificates from an ACME authority: asked for, kept on disk, renewed in time."""
+"""Certificates from an ACME server: requested, stored and renewed."""

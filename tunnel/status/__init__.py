@@ -1,1 +1,1 @@
-"""What an operator sees: counts and metrics, and the status port that serves them."""
+"""Counters, metrics, process state and the endpoints of the status port."""

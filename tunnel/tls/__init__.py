@@ -1,1 +1,1 @@
-"""TLS in memory, without sockets: contexts, peer authentication and the engine; the only user of OpenSSL."""
+"""TLS: contexts, peer authentication, the engine in memory, and its driver for trio streams; the only user of OpenSSL."""
