@@ -24,7 +24,7 @@ class WorkloadApi:
     """Identity and trust bundles from the SPIFFE Workload API."""
 
     endpoint: WorkloadEndpoint
-    timeout: float = 600.0  # for the first identity; 0 waits for ever
+    timeout: float = 600.0  # for the first identity; 0 for no limit
     selection: Selection = field(default_factory=Selection)
 
     def __str__(self) -> str:
@@ -33,7 +33,7 @@ class WorkloadApi:
 
 @dataclass(frozen=True, slots=True)
 class KeyFiles:
-    """A PEM chain and a PEM key, each in its file; the two may be the same."""
+    """A PEM chain and a PEM key; both can be in one file."""
 
     cert: str
     key: str
@@ -44,7 +44,7 @@ class KeyFiles:
 
 @dataclass(frozen=True, slots=True)
 class Keystore:
-    """Chain and key in one file of whatever format."""
+    """Chain and key in one file: PEM, PKCS#12, JKS or JCEKS."""
 
     path: str
     password: str = field(repr=False)
@@ -59,7 +59,7 @@ class Acme:
 
     domain: str
     email: str
-    directory_url: str  # "" for the library's default, Let's Encrypt
+    directory_url: str  # "" for Let's Encrypt
     check_interval: float = 600.0
     challenge_port: int = 443
 
@@ -69,7 +69,7 @@ class Acme:
 
 @dataclass(frozen=True, slots=True)
 class NoIdentity:
-    """A client that shows no certificate."""
+    """No identity: a client that presents no certificate."""
 
 
 Source = WorkloadApi | KeyFiles | Keystore | Acme | NoIdentity
@@ -77,16 +77,16 @@ Source = WorkloadApi | KeyFiles | Keystore | Acme | NoIdentity
 
 @dataclass(frozen=True, slots=True)
 class TlsOptions:
-    """What may be chosen about the protocol; TLS 1.3 has its fixed suites."""
+    """Options of the TLS protocol; the cipher suites of TLS 1.3 are fixed."""
 
     ciphers: str = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2, in OpenSSL's notation
     is_tls12_the_most: bool = False
-    protocols: tuple[str, ...] = ()  # of the application (ALPN), the preferred one first
+    protocols: tuple[str, ...] = ()  # application protocols (ALPN), the preferred one first
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyFiles:
-    """A Rego policy on disk and the query that asks it."""
+    """A Rego policy on disk and the query to evaluate."""
 
     path: str
     query: str
@@ -94,12 +94,12 @@ class PolicyFiles:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Who may pass, and how he is known."""
+    """The access rules, and whether peers present a certificate."""
 
-    rules: tuple[Rule, ...]  # joined by or, asked in this order; the policy comes last
+    rules: tuple[Rule, ...]  # one match is enough; evaluated in this order, the policy last
     pins: tuple[SpkiPin, ...] = ()
     policy: PolicyFiles | None = None
-    is_mutual: bool = True  # else the client shows no certificate, and a server asks for none
+    is_mutual: bool = True  # else a client presents no certificate, and a server requests none
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +109,12 @@ class Status:
     address: StatusAddress
     has_pprof: bool = False
     has_shutdown: bool = False
-    allowed_hosts: tuple[str, ...] = ()  # names that a Host may be, besides this machine's
+    allowed_hosts: tuple[str, ...] = ()  # names that a Host header can have, besides those of this machine
 
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Where metrics are sent, besides the status port."""
+    """The targets of metric reports, besides the status port."""
 
     graphite: TcpAddress | None = None
     url: str = ""
@@ -122,20 +122,20 @@ class Metrics:
     interval: float = 30.0
 
     def has_target(self) -> bool:
-        """Whether there is anywhere to send them."""
+        """Whether metrics are reported anywhere."""
         return self.graphite is not None or bool(self.url)
 
 
 @dataclass(frozen=True, slots=True)
 class ProxyConfig:
-    """Everything one proxy needs to know."""
+    """The configuration of one proxy."""
 
     is_server: bool
-    listen: ListenAddress | None  # None: it carries one connection, which is there already
+    listen: ListenAddress | None  # None: it carries one connection that is already open
     target: Address
     source: Source
     access: Access
-    ca_bundle: str = ""  # a file; "" for the system's authorities
+    ca_bundle: str = ""  # a file; "" for the system's CA certificates
     server_name: str = ""  # "" for the target's host
     tls: TlsOptions = field(default_factory=TlsOptions)
     header_mode: HeaderMode | None = None
@@ -153,27 +153,27 @@ class ProxyConfig:
     target_status: str = ""
     metrics: Metrics = field(default_factory=Metrics)
     is_confined: bool = True  # by Landlock
-    is_private: bool = False  # only processes of our own user may connect to where it listens
+    is_private: bool = False  # only processes of our own user can connect to the listener
     warnings: tuple[str, ...] = ()
 
     @property
     def host(self) -> str:
-        """The name of the server that a client wants; "" where the target is no host."""
+        """The host name to verify; "" if the target has none."""
         return self.server_name or (self.target.host if isinstance(self.target, TcpAddress) else "")
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What of a command line can be looked at."""
+    """The part of a command line that `tunnel check` can check."""
 
     config: ProxyConfig
-    refusal: ConfigError | None = None  # of the real command, which would not start with this line
-    is_way_known: bool = True  # else --proxy is wrong, and the target is not to be reached around it
+    refusal: ConfigError | None = None  # the error with which the checked command refuses the line
+    is_way_known: bool = True  # else --proxy is invalid, and the target must not be contacted without it
 
 
 @dataclass(frozen=True, slots=True)
 class LogConfig:
-    """Where log lines go, and which do not; known before the rest is looked at."""
+    """Where log lines go, and which are omitted; built before the rest of the configuration."""
 
     quiet: tuple[str, ...] = ()
     is_syslog: bool = False

@@ -1,4 +1,4 @@
-"""The flags with access rules, and the `Access` that they build.
+"""The flags with access rules, and the `Access` that they build; a new kind of rule is one `RuleFlag`.
 
 A server without rules is refused. With the Workload API a client must name the server that it expects; with certificates on
 disk the host name is verified.
@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
-from tunnel.authz.pattern import UriPattern, parse_pattern
+from tunnel.authz.pattern import parse_pattern
 from tunnel.authz.pins import SpkiPin, parse_pin
 from tunnel.authz.rules import (
     AnyRule,
@@ -28,32 +28,32 @@ from tunnel.cli.parser import parse_value
 from tunnel.config.model import Access, PolicyFiles
 from tunnel.config.values import parse_domain, parse_id, parse_ip, parse_name, parse_text
 from tunnel.errors import ConfigError
-from tunnel.ip_address import IpAddress
-from tunnel.spiffe.ids import SpiffeId
 
-T = TypeVar("T")
+
+@dataclass(frozen=True)
+class RuleFlag:
+    """The flag of one kind of access rule; `make` builds the rule from one value."""
+
+    flag: Flag[tuple[Any, ...]]
+    make: Callable[[Any], Rule]
+    needs_spiffe: bool = False  # only SPIFFE verification proves what the rule matches
 
 
 @dataclass(frozen=True)
 class AccessFlags:
     """The flags of one mode; those of a server (`--allow-*`) and of a client (`--verify-*`) differ in name only."""
 
-    any: Flag[bool]
-    ids: Flag[tuple[SpiffeId, ...]]
-    domains: Flag[tuple[Any, ...]]
-    common_names: Flag[tuple[str, ...]]
-    units: Flag[tuple[str, ...]]
-    dns_names: Flag[tuple[str, ...]]
-    ips: Flag[tuple[IpAddress, ...]]
-    uris: Flag[tuple[UriPattern, ...]]
-    pins: Flag[tuple[str, ...]]
+    verb: str
+    rules: tuple[RuleFlag, ...]  # in the order of evaluation, which is ghostunnel's
     policy: Flag[str]
     query: Flag[str]
+    pins: Flag[tuple[str, ...]]
+    any: Flag[bool]
     disable: Flag[bool]
 
     def named(self) -> tuple[Flag[Any], ...]:
         """The flags that match fields of the peer's certificate."""
-        return (self.ids, self.uris, self.domains, self.common_names, self.units, self.dns_names, self.ips)
+        return tuple(rule.flag for rule in self.rules)
 
     def admitting(self) -> tuple[Flag[Any], ...]:
         """All flags that admit peers, in the order of the help."""
@@ -61,18 +61,11 @@ class AccessFlags:
 
 
 def _build_flags(verb: str, peer: str, any_flag: Flag[bool], disable: str) -> AccessFlags:
-    def rule(
-        kind: str,
-        text: str,
-        parse: Callable[[str], T],
-        placeholder: str = "NAME",
-        *,
-        is_san: bool = False,  # then ghostunnel has a second name for it
-        hidden: bool = False,
-    ) -> Flag[tuple[T, ...]]:
-        aliases = (f"{verb}-{kind}-san",) if is_san else ()
-        summary = f"{text}; repeatable"
-        return repeated(f"{verb}-{kind}", summary, parse, placeholder=placeholder, aliases=aliases, hidden=hidden)
+    def flag(kind: str, text: str, parse: Callable[[str], Any], placeholder: str = "NAME", **options: Any) -> Flag[Any]:
+        return repeated(f"{verb}-{kind}", f"{text}; repeatable", parse, placeholder=placeholder, **options)
+
+    def san(kind: str) -> tuple[str]:
+        return (f"{verb}-{kind}-san",)  # ghostunnel's second name of the flag
 
     field = f"Admit {peer}s whose certificate has this"
     uri = (
@@ -85,18 +78,23 @@ def _build_flags(verb: str, peer: str, any_flag: Flag[bool], disable: str) -> Ac
     )
     policy = f"Admit {peer}s that this Rego policy allows: a .rego file or an OPA bundle"
     query = "Query to evaluate in the policy, such as data.policy.allow"
+    one_id = flag("id", f"Admit the {peer} with this exact SPIFFE ID", parse_id, "ID")
+    domain = flag("trust-domain", f"Admit all {peer}s of this trust domain", parse_domain)
     return AccessFlags(
-        any=any_flag,
-        ids=rule("id", f"Admit the {peer} with this exact SPIFFE ID", parse_id, "ID"),
-        domains=rule("trust-domain", f"Admit all {peer}s of this trust domain", parse_domain),
-        common_names=rule("cn", f"{field} common name", parse_name),
-        units=rule("ou", f"{field} organizational unit", parse_name),
-        dns_names=rule("dns", f"{field} DNS name", parse_name, is_san=True),
-        ips=rule("ip", f"{field} IP address", parse_ip, "IP", is_san=True, hidden=True),
-        uris=rule("uri", uri, parse_pattern, "PATTERN", is_san=True),
-        pins=rule("spki-pin", pin, parse_text, "PIN"),
+        verb,
+        (
+            RuleFlag(one_id, IdRule, needs_spiffe=True),
+            RuleFlag(domain, TrustDomainRule, needs_spiffe=True),
+            RuleFlag(flag("cn", f"{field} common name", parse_name), CommonNameRule),
+            RuleFlag(flag("ou", f"{field} organizational unit", parse_name), UnitRule),
+            RuleFlag(flag("dns", f"{field} DNS name", parse_name, aliases=san("dns")), DnsRule),
+            RuleFlag(flag("ip", f"{field} IP address", parse_ip, "IP", aliases=san("ip"), hidden=True), IpRule),
+            RuleFlag(flag("uri", uri, parse_pattern, "PATTERN", aliases=san("uri")), UriRule),
+        ),
         policy=option(f"{verb}-policy", policy, parse_text, "", placeholder="FILE"),
         query=option(f"{verb}-query", query, parse_text, "", placeholder="QUERY"),
+        pins=flag("spki-pin", pin, parse_text, "PIN"),
+        any=any_flag,
         disable=switch("disable-authentication", disable),
     )
 
@@ -175,11 +173,11 @@ def _check_combination(arguments: Arguments, flags: AccessFlags, *, is_spiffe: b
 
 
 def _check_without_spiffe(arguments: Arguments, flags: AccessFlags, *, is_server: bool) -> None:
-    for flag in (flags.ids, flags.domains):
-        if arguments[flag]:
+    for rule in flags.rules:
+        if rule.needs_spiffe and arguments[rule.flag]:
             raise ConfigError(
-                f"--{flag.name} needs the Workload API: other certificates prove no SPIFFE ID; use --{flags.uris.name} for the "
-                "URI in an ordinary certificate"
+                f"--{rule.flag.name} needs the Workload API: other certificates prove no SPIFFE ID; use --{flags.verb}-uri "
+                "for the URI in an ordinary certificate"
             )
     if not is_server and arguments[flags.any]:
         raise ConfigError(f"--{flags.any.name} needs the Workload API: without it the server's host name is verified")
@@ -198,14 +196,7 @@ def _parse_pin(text: str, flags: AccessFlags) -> SpkiPin:
 def _rules(arguments: Arguments, flags: AccessFlags) -> tuple[Rule, ...]:
     if arguments[flags.any]:
         return (AnyRule(),)
-    rules: list[Rule] = [IdRule(spiffe_id) for spiffe_id in arguments[flags.ids]]
-    rules += [TrustDomainRule(domain) for domain in arguments[flags.domains]]
-    rules += [CommonNameRule(name) for name in arguments[flags.common_names]]
-    rules += [UnitRule(unit) for unit in arguments[flags.units]]
-    rules += [DnsRule(name) for name in arguments[flags.dns_names]]
-    rules += [IpRule(address) for address in arguments[flags.ips]]
-    rules += [UriRule(pattern) for pattern in arguments[flags.uris]]
-    return tuple(rules)
+    return tuple(rule.make(value) for rule in flags.rules for value in arguments[rule.flag])
 
 
 def _policy(arguments: Arguments, flags: AccessFlags) -> PolicyFiles | None:
@@ -220,8 +211,8 @@ def _warning(rule: Rule, flags: AccessFlags) -> str:
     if isinstance(rule, AnyRule):
         return f"--{flags.any.name} admits every valid SVID of our own trust domain and of every federated trust domain"
     if isinstance(rule, UriRule) and not rule.pattern.can_match_spiffe_id():
-        return f"--{flags.uris.name} {rule.pattern.text} cannot match a SPIFFE ID"
+        return f"--{flags.verb}-uri {rule.pattern.text} cannot match a SPIFFE ID"
     if not rule.names_trust_domain():
         kind, _, value = str(rule).partition(":")
-        return f"--{flags.uris.name.partition('-')[0]}-{kind} {value} names no trust domain: it matches peers of our own only"
+        return f"--{flags.verb}-{kind} {value} names no trust domain: it matches peers of our own only"
     return ""
