@@ -1,7 +1,4 @@
-"""`svid watch`: writes the files at every Workload API update, and notifies their users, until stopped.
-
-The newest update wins: if writing fails it is retried until it succeeds or a newer update replaces it.
-"""
+"""`svid watch`: receives Workload API updates, has them written, and notifies the users of the files, until stopped."""
 
 from __future__ import annotations
 
@@ -10,7 +7,6 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from datetime import UTC, datetime
 from functools import partial
 from typing import assert_never
 
@@ -23,25 +19,21 @@ from tunnel.child.signal_probe import SignalProbe
 from tunnel.child.signals import SETTLE
 from tunnel.child.supervised_command import SupervisedCommand, never_sent
 from tunnel.config.svid_model import ChildSignal, PidFileSignal, Reload, ReloadCommand, WatchConfig
-from tunnel.errors import IdentityError, IdentityFault, OutputError, identity_errors
+from tunnel.errors import IdentityError, IdentityFault
 from tunnel.http.connection import HttpLimits
 from tunnel.http.server import HttpService, connection_limit, serve_http
-from tunnel.identity.credentials import SvidCredentials
 from tunnel.identity.event_channel import open_event_channel, receive_newest
 from tunnel.identity.events import Denied, Disconnected, Overdue, Rejected, Updated, WorkloadEvent
 from tunnel.identity.identity_tracker import IdentityTracker, describe_timeout
 from tunnel.net.listen import Listener, open_listener
 from tunnel.net.notify import Notifier, State
-from tunnel.svid.atomic_directory import AtomicDirectory, Replaced
+from tunnel.svid.atomic_directory import AtomicDirectory
 from tunnel.svid.event_log import Event, EventLog
-from tunnel.svid.material import Material, build_material, describe_written, facts_of
 from tunnel.svid.reload_notifier import ReloadAction, ReloadNotifier, run_reload_command
+from tunnel.svid.update_writer import UpdateWriter
 from tunnel.svid.watch_state import CommandReporter, WatchState, build_health_responder
 from tunnel.time_format import format_time
 
-_RETRY = 2.0  # seconds between attempts to write
-_CHECK_INTERVAL = 5.0  # seconds between checks of the files, and of the clock, which may have been set
-_CHECK_LIMIT = 5.0  # seconds for a check of the files for a health request; a file system may hang
 _HEADER_LIMIT = 10.0  # seconds for the header of a health request
 _STOPPING = {signal.SIGTERM, signal.SIGINT}
 _IGNORED = (signal.SIGHUP, signal.SIGUSR1)  # nothing to reload: every update arrives by itself
@@ -87,9 +79,7 @@ class Watch:
         self.state = WatchState()
         self._lines: list[str] = []  # the tracker's log lines on the current event
         self._tracker = IdentityTracker(config.source.selection, self._lines.append, self._lines.append)
-        self._wanted: SvidCredentials | None = None
-        self._changed = trio.Event()
-        self._has_written = trio.Event()
+        self._writer = UpdateWriter(config.output, directory, event_log, self.state, self._notify, wall)
         self._reaper = Reaper(probe)
         was_sent_to = never_sent if probe is None else probe.was_sent_to
         self._child: SupervisedCommand | None = None
@@ -120,9 +110,9 @@ class Watch:
                 if health is not None:
                     await nursery.start(self._serve_health, health)
                 nursery.start_soon(self._receive_updates)
-                nursery.start_soon(self._write_updates)
+                nursery.start_soon(self._writer.run)
                 nursery.start_soon(self._await_first)
-                nursery.start_soon(self._check_expiry)
+                nursery.start_soon(self._writer.report_expiry)
                 nursery.start_soon(self._reaper.run)
                 nursery.start_soon(self._notifier.run_watchdog, trio.sleep)
                 if self._reloader is not None:
@@ -170,8 +160,7 @@ class Watch:
             self._event_log.write(kind, line)
         self._lines.clear()
         if outcome.credentials is not None:
-            self._wanted = outcome.credentials
-            self._changed.set()
+            self._writer.submit(outcome.credentials)
 
     def _event_kind(self, event: WorkloadEvent) -> Event:
         if isinstance(event, Rejected):
@@ -183,84 +172,16 @@ class Watch:
     async def _await_first(self) -> None:
         limit = self._config.source.timeout
         with trio.move_on_after(limit or math.inf):
-            await self._changed.wait()
+            await self._writer.has_update.wait()
             return
         reason = describe_timeout(self._config.source.endpoint, limit, self._tracker.problem)
         self._end(1, IdentityError(IdentityFault.TIMEOUT, reason))
 
-    # -- the files
+    # -- reload, command, health
 
-    async def _write_updates(self) -> None:
-        await self._changed.wait()
-        is_written = False
-        while True:
-            if self._changed.is_set() or not is_written or await self._find_fault():
-                self._changed = trio.Event()
-                is_written = await self._write_newest()
-            with trio.move_on_after(_CHECK_INTERVAL if is_written else _RETRY):
-                await self._changed.wait()
-
-    async def _find_fault(self) -> str:
-        """Return why the files are not where they were written; "" if they are, or if none was written yet."""
-        if self.state.written is None:
-            return ""
-        return await trio.to_thread.run_sync(self._directory.find_fault, abandon_on_cancel=True)
-
-    async def _write_newest(self) -> bool:
-        """Write the newest update; return whether it is on the disk."""
-        assert self._wanted is not None
-        try:
-            with identity_errors("the update cannot be written"):
-                material = build_material(self._wanted, self._config.output, datetime.fromtimestamp(self._wall(), UTC))
-        except IdentityError as error:
-            self._report_write_error(str(error), "keeping the previous files")
-            return False
-        before = self.state.written
-        is_same = before is not None and (before.files, before.combined) == (material.files, material.combined)
-        fault = await self._find_fault()
-        if is_same and not fault:
-            self._report_recovery()
-            return True  # the update changed an identity that is not the selected one
-        try:
-            replaced = await trio.to_thread.run_sync(self._directory.replace, material.files, material.combined)
-        except OutputError as error:
-            self._report_write_error(str(error), "the files are not in place" if fault else "keeping the previous files")
-            return False
-        self.state.record_written(material, self._wall(), is_rotation=not is_same)
-        self._report_written(material, replaced)
-        self._notify(is_first=before is None)
-        return True
-
-    def _report_recovery(self) -> None:
-        if self.state.write_error:
-            self.state.write_error = ""
-            self._event_log.write(Event.UPDATE, f"the files in {self._directory.path} are up to date again")
-
-    def _report_write_error(self, error: str, consequence: str) -> None:
-        if error != self.state.write_error:
-            self.state.write_error = error
-            consequence = consequence if self.state.written else "there are no files yet"
-            self._event_log.write(Event.WRITE_FAILED, f"{error}; {consequence}, retrying")
-
-    def _report_written(self, material: Material, replaced: Replaced) -> None:
-        if replaced.fault:
-            self._event_log.write(Event.FILES_CHANGED, f"{replaced.fault}: written again")
-        for note in material.notes:
-            self._event_log.write(Event.NOTICE, f"warning: {note}")
-        for notice in replaced.describe_foreign(self._directory.path):
-            self._event_log.write(Event.NOTICE, notice)
-        self._event_log.write(
-            Event.WRITTEN,
-            describe_written(material, self._directory.path),
-            **facts_of(material, self._directory.path),
-            rotation=self.state.rotations,
-        )
-
-    def _notify(self, *, is_first: bool) -> None:
+    def _notify(self, is_first: bool) -> None:
         """Notify the users of the files; our own command reads the first ones when it starts."""
         self._notify_manager()
-        if is_first:
-            self._has_written.set()
         if self._reloader is not None and not (is_first and self._child is not None):
             self._reloader.request()
 
@@ -269,25 +190,6 @@ class Watch:
         assert written is not None
         until = format_time(written.not_after)
         self._notifier.notify(State.KEEPING, f"{written.spiffe_id} in {self._directory.path}, valid until {until}")
-
-    async def _check_expiry(self) -> None:
-        await self._has_written.wait()
-        expired = None
-        while True:
-            written = self.state.written
-            left = self.state.seconds_left(self._wall())
-            if written is not None and written is not expired and left is not None and left <= 0:
-                expired = written
-                self._event_log.write(
-                    Event.EXPIRED,
-                    f"{written.spiffe_id} in {self._directory.path} expired at {format_time(written.not_after)}; "
-                    "keeping the files, peers will refuse them",
-                    **facts_of(written, self._directory.path),
-                )
-            self._event_log.flush()
-            await trio.sleep(min(_CHECK_INTERVAL, max(left, 0.1)) if left is not None and left > 0 else _CHECK_INTERVAL)
-
-    # -- reload, command, health
 
     def _action_of(self, reload: Reload) -> ReloadAction:
         match reload:
@@ -306,19 +208,14 @@ class Watch:
             return await run_reload_command(reload, self._environ)
 
     async def _run_child(self, child: SupervisedCommand) -> None:
-        await self._has_written.wait()
+        await self._writer.has_written.wait()
         self._end(await child.run())
-
-    async def _find_file_error(self) -> str:
-        with trio.move_on_after(_CHECK_LIMIT):
-            return await self._find_fault()
-        return f"{self._directory.path}: no answer within {_CHECK_LIMIT:g}s"
 
     async def _serve_health(
         self, listener: Listener, *, task_status: trio.TaskStatus[object] = trio.TASK_STATUS_IGNORED
     ) -> None:
         port = HttpService(
-            build_health_responder(self.state, self._find_file_error, self._wall),
+            build_health_responder(self.state, self._writer.find_file_error, self._wall),
             HttpLimits(header=_HEADER_LIMIT),
             lambda line: self._event_log.write(Event.NOTICE, line),
             max_connections=connection_limit(),
