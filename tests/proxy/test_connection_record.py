@@ -7,11 +7,10 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
-import test_tunnel
-from test_tunnel import HOME, Harnesses, Peer, TunnelHarness, carried, dialled, hang_up
 
 from tests.support.socket_pairs import received
 from tests.support.tls_ends import TLS12, TLS13
+from tests.support.tunnel_harness import HOME, Harnesses, Peer, TunnelHarness, carried, dialled, hang_up
 from tunnel.authz.rules import IdRule
 from tunnel.errors import TlsError
 from tunnel.net.address import UnixAddress
@@ -20,7 +19,6 @@ from tunnel.relay.close_reason import CloseReason
 from tunnel.spiffe.bundle import BundleSet, TrustBundle
 from tunnel.spiffe.ids import parse_spiffe_id
 
-harnesses = test_tunnel.harnesses
 PEER_ID = "spiffe://a.test/peer"
 OTHER_RULE = IdRule(parse_spiffe_id("spiffe://a.test/other"))
 

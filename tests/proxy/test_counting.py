@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 
 import pytest
-import test_tunnel
-from test_tunnel import (
+
+from tests.support.socket_pairs import received
+from tests.support.tunnel_harness import (
     NAMED,
     PEER_CONTEXTS,
     TLS13,
@@ -19,8 +20,6 @@ from test_tunnel import (
     hang_up,
     with_listener,
 )
-
-from tests.support.socket_pairs import received
 from tunnel.authz.rules import IdRule
 from tunnel.errors import TargetError, TargetFault
 from tunnel.net.address import UnixAddress
@@ -30,8 +29,6 @@ from tunnel.status.counters import Counters
 from tunnel.status.durations import LONG, SHORT, DurationMetric
 from tunnel.status.runtime import Runtime
 from tunnel.status.snapshot import MetricsSource
-
-harnesses = test_tunnel.harnesses
 
 GHOSTUNNELS = (
     metric_definitions.OPEN,

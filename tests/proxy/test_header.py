@@ -4,36 +4,19 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
-from test_tunnel import KNOWN, PEER, PEER_CONTEXTS, ROOT, Peer, TunnelHarness, carried
 
 from tests.support.socket_pairs import is_over, received
 from tests.support.tls_ends import TLS12, TLS13, Side, identity
+from tests.support.tunnel_harness import KNOWN, PEER, PEER_CONTEXTS, ROOT, Harnesses, Peer, TunnelHarness, carried
 from tunnel.net import race
 from tunnel.net.address import TcpAddress
 from tunnel.net.listen import open_listener
 from tunnel.wire.proxy_v2 import SPIFFE_ID_TYPE, HeaderMode, TlsFacts, encode_header
 
-Harnesses = Callable[..., TunnelHarness]
 NO_TLS = TlsFacts("")
 LARGE = identity("spiffe://a.test/peer", root=ROOT, dns_names=[f"{at:060d}.example" for at in range(150)])
-
-
-@pytest.fixture
-def harnesses(tmp_path: Path) -> Iterator[Harnesses]:
-    made: list[TunnelHarness] = []
-
-    def make(**fields: Any) -> TunnelHarness:
-        made.append(TunnelHarness(tmp_path, **fields))
-        return made[-1]
-
-    yield make
-    for harness in made:
-        harness.close()
 
 
 def header_of(harness: TunnelHarness, mode: HeaderMode, facts: TlsFacts = NO_TLS) -> bytes:

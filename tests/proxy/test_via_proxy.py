@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from test_tunnel import CALLER, Peer, TunnelHarness
 
 from tests.support.socket_pairs import is_over, received
 from tests.support.tls_ends import TLS12, TLS13
+from tests.support.tunnel_harness import CALLER, Harnesses, Peer, TunnelHarness
 from tunnel.errors import ConfigError, TargetError
 from tunnel.net.address import Address, TcpAddress, UnixAddress
 from tunnel.net.sockets import SocketAddress
@@ -19,7 +19,6 @@ from tunnel.proxy.route import plan_route
 from tunnel.proxy.settings import TunnelSettings
 from tunnel.wire.outbound import parse_outbound
 
-Harnesses = Callable[..., TunnelHarness]
 TARGET = TcpAddress("Db.Example", "postgresql")
 PROXY = "http://user:SECRET@proxy.example:3128"
 NAME = "proxy http://proxy.example:3128"
