@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.odd_certificates.factory import NAME_CONSTRAINTS, SAN, Names, directory, dns, name_constraints, san
+from tests.support.odd_certificates.factory import NAME_CONSTRAINTS, SAN, Names, directory, dns, ip, name_constraints, san
 from tests.support.odd_certificates.raw_der import CN, OU, UTF8, VISIBLE, attribute, name
 from tunnel.errors import Denial, PeerDenied
 from tunnel.pkix.certificate import Certificate, parse_certificate
@@ -27,6 +27,17 @@ def test_the_number_of_name_comparisons_is_bounded() -> None:
         check_name_constraints(path_of(name_constraints(excluded=limits), replace={SAN: san(*hosts)}), 1)
     assert refused.value.reason is Denial.BAD_PATH
     check_name_constraints(path_of(name_constraints(excluded=limits[:10]), replace={SAN: san(*hosts)}), 1)
+
+
+@pytest.mark.parametrize(
+    ("constraint", "name"),
+    [(dns("a.test"), dns("not a host")), (ip(bytes(8)), ip(bytes(5)))],
+    ids=["DNS name", "IP address"],
+)
+def test_a_name_that_cannot_be_compared_is_refused(constraint: bytes, name: bytes) -> None:
+    with pytest.raises(PeerDenied) as refused:
+        check_name_constraints(path_of(name_constraints(excluded=[constraint]), replace={SAN: san(name)}), 1)
+    assert refused.value.reason is Denial.UNREADABLE
 
 
 def test_an_attribute_that_cannot_be_decoded_is_compared_byte_by_byte() -> None:

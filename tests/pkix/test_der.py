@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.support import spire_captures
 from tunnel.errors import WireError, WireFault
-from tunnel.pkix.der import split_sequences
+from tunnel.pkix.der import MAX_VALUES, read_values, split_sequences
 from tunnel.spiffe.messages import parse_x509_svid_response
 
 SHORT = bytes.fromhex("3003020105")
@@ -66,3 +66,11 @@ def test_a_captured_chain_cut_anywhere_but_between_certificates_is_truncated() -
 def test_noise_is_refused_or_cut_without_loss(blob: bytes) -> None:
     with contextlib.suppress(WireError):
         assert b"".join(split_sequences(blob)) == blob
+
+
+def test_values_in_one_are_at_most_so_many() -> None:
+    null = b"\x05\x00"
+    assert len(list(read_values(null * MAX_VALUES))) == MAX_VALUES
+    with pytest.raises(WireError) as refused:
+        list(read_values(null * (MAX_VALUES + 1)))
+    assert refused.value.reason is WireFault.TOO_LARGE

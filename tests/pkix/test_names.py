@@ -8,7 +8,7 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.odd_certificates.raw_der import UTF8, name, oid, seq, tlv
+from tests.support.odd_certificates.raw_der import CN, UTF8, attribute, name, oid, seq, tlv
 from tunnel.pkix.names import COMMON_NAME, UNREADABLE, Name
 
 OIDS = [
@@ -39,12 +39,12 @@ def test_bytes_that_are_no_name_are_shown_as_unreadable(data: bytes) -> None:
     "odd", [b"\x14\x01\xe9", b"\x0c\x01\xff", b"\x1a\x01a", b"\x18\x01x", b"\x03\x02\x00a", b"\x1e\x02\xd8\x00"]
 )
 def test_a_malformed_attribute_does_not_hide_the_others(odd: bytes) -> None:
-    def attribute(value: bytes) -> bytes:
+    def common_name(value: bytes) -> bytes:
         body = b"\x06\x03\x55\x04\x03" + value
         pair = b"\x30" + bytes([len(body)]) + body
         return b"\x31" + bytes([len(pair)]) + pair
 
-    groups = attribute(odd) + attribute(b"\x0c\x04good")
+    groups = common_name(odd) + common_name(b"\x0c\x04good")
     name = Name(b"\x30" + bytes([len(groups)]) + groups)
     assert name.texts(COMMON_NAME)[-1] == "good"
     assert name.describe().startswith("CN=good,CN=")
@@ -64,3 +64,9 @@ def test_a_long_name_is_not_written_out() -> None:
 
 def test_an_attribute_is_a_kind_and_a_value() -> None:
     assert Name(name(seq(oid("2.5.4.3"), tlv(UTF8, b"a"), tlv(UTF8, b"b")))).describe() == UNREADABLE
+
+
+@pytest.mark.parametrize(("text", "shown"), [("#a", r"\#a"), (" a", r"\ a"), ("a ", r"a\ "), (" ", r"\ "), ("a\0", r"a\00")])
+def test_what_would_be_read_otherwise_is_escaped(text: str, shown: str) -> None:
+    """RFC 4514, 2.4."""
+    assert Name(name(attribute(CN, UTF8, text.encode()))).describe() == f"CN={shown}"

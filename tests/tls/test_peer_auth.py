@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support.cert_factory import key_of
 from tests.support.tls_ends import PublicPeer, Side, admission, identity, lasting_authority, public_context, shake_hands
 from tunnel.authz.authorizer import Admitted
 from tunnel.errors import Denial, PeerDenied
@@ -39,3 +40,13 @@ def test_a_peer_is_admitted_once_no_certificate_is_required() -> None:
     side = Side(TlsContext(PRESENTED, PeerAuth(admission(ROOT)), is_server=True))
     shake_hands(PublicPeer(public_context(WHO), is_server=False), side)
     assert TlsContext(PRESENTED, EVERYONE, is_server=True).readmit(side.end) is EVERYONE
+
+
+def test_a_peer_is_admitted_again_by_its_certificates() -> None:
+    ours = TlsContext(PRESENTED, PeerAuth(admission(ROOT)), is_server=True)
+    side = Side(ours)
+    shake_hands(PublicPeer(public_context(WHO), is_server=False), side)
+    assert ours.readmit(side.end) == side.end.admitted
+    with pytest.raises(PeerDenied) as refused:
+        TlsContext(PRESENTED, PeerAuth(admission(lasting_authority(key=key_of("p256", 77)))), is_server=True).readmit(side.end)
+    assert refused.value.reason is Denial.UNKNOWN_AUTHORITY
