@@ -7,9 +7,8 @@ import socket
 from pathlib import Path
 
 import pytest
-from test_check_sockets import leave_behind, listening
 
-from tests.support.check_runner import another_user
+from tests.support.check_runner import another_user, leave_behind, listening
 from tunnel.check.finding import Finding, Verdict
 from tunnel.check.listening import examine_listener
 from tunnel.net.address import parse_listen_address

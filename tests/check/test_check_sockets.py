@@ -4,32 +4,16 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.support.check_runner import another_user, encode_with_verdict
+from tests.support.check_runner import another_user, encode_with_verdict, leave_behind, listening
 from tunnel.check.finding import Verdict
 from tunnel.check.listening import examine_listener
 from tunnel.check.sockets import examine_socket
 from tunnel.check.workload_attributes import group_name, user_name
 from tunnel.net.address import UnixAddress
-
-
-@contextmanager
-def listening(path: Path | str, backlog: int = 5) -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(path))
-        listener.listen(backlog)
-        yield listener
-
-
-def leave_behind(path: Path) -> None:
-    """A socket's file whose listener has gone."""
-    with listening(path):
-        pass
 
 
 def examine(path: Path | str, mounts: str = "") -> str:

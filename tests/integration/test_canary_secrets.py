@@ -9,10 +9,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from test_file_operation import curl
 
 from tests.support.certificate_files import Files, replace
-from tests.support.command_runner import Done, run_tool
+from tests.support.command_runner import Done, curl, run_tool
 from tests.support.file_identities import FileIdentities
 from tests.support.plain_backends import Backend, echo
 from tests.support.processes import bare_environment

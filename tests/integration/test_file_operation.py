@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 from OpenSSL import SSL
 
+from tests.support.command_runner import curl
 from tests.support.file_identities import FileIdentities
 from tests.support.openssl_command import s_client
 from tests.support.plain_backends import Backend, connect, echo, free_port, receive_all
@@ -27,13 +27,6 @@ from tests.support.workloads import ANY_PORT, SERVER, Workloads
 
 ACTIVATE = SCRIPTS / "socket_activation.py"
 MLKEM_SHARE = bytes.fromhex("00330464 11ec0460")  # a ServerHello's key share of X25519MLKEM768
-
-
-def curl(*arguments: str, code: int = 0) -> str:
-    """What curl prints; `code` is how it must end."""
-    done = subprocess.run([program("curl"), "-sS", "--max-time", str(LIMIT), *arguments], capture_output=True, text=True)
-    assert done.returncode == code, done.stderr
-    return done.stdout
 
 
 def status_port() -> tuple[str, str]:

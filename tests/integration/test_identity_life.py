@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.openssl_command import alert_of, s_client
 from tests.support.plain_backends import Backend, connect, echo
-from tests.support.processes import Proxy, bare_environment, tunnel_argv
+from tests.support.processes import SHORT_GRACE, Proxy, bare_environment, tunnel_argv
 from tests.support.tls_peer import tls_connection
 from tests.support.workloads import ANY_PORT, CLIENT, FOREIGNER, SERVER, Workloads
 from tunnel.config.dev_model import Entry, Issuing
@@ -23,14 +23,6 @@ from tunnel.spiffe.ids import parse_spiffe_id
 
 NO_LISTENER = "listening for connections"
 UNKNOWN_CA, BAD_CERTIFICATE = 48, 42
-# The program with a grace that a test can wait for.
-SHORT_GRACE = """
-import os, sys
-from tunnel.cli.main import main
-from tunnel.proxy import proxy
-proxy.WITHDRAWAL_GRACE = 1.0
-sys.exit(main(sys.argv[1:], os.environ))
-"""
 
 
 @pytest.fixture

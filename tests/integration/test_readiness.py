@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import signal
 import socket
@@ -14,18 +13,17 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 from OpenSSL import SSL
-from test_identity_life import SHORT_GRACE
 
 from tests.support.command_runner import run_tool
 from tests.support.file_identities import FileIdentities
 from tests.support.plain_backends import Backend, connect, echo, free_port, receive_all
-from tests.support.processes import LIMIT, Process, bare_environment, eventually, tunnel_argv
+from tests.support.processes import LIMIT, SHORT_GRACE, Process, bare_environment, eventually, tunnel_argv
 from tests.support.run_line import client, has_echo, server
 from tests.support.tls_peer import tls_connection
+from tests.support.unix_status_port import metric, status
 from tests.support.workloads import CLIENT, SERVER, Workloads
 
 DAY = timedelta(days=1)
@@ -36,22 +34,6 @@ def healthy(connection: socket.socket) -> None:
     """A backend that answers every request with 200."""
     connection.recv(65536)
     connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-
-
-def status(place: Path) -> tuple[int, dict[str, Any]]:
-    """The code and the document of a status port at a Unix socket."""
-    with connect(str(place)) as sock:
-        sock.sendall(b"GET /_status HTTP/1.0\r\n\r\n")
-        head, _, body = receive_all(sock).partition(b"\r\n\r\n")
-    return int(head.split()[1]), json.loads(body)
-
-
-def metric(place: Path, name: str) -> float:
-    with connect(str(place)) as sock:
-        sock.sendall(b"GET /_metrics/prometheus HTTP/1.0\r\n\r\n")
-        lines = receive_all(sock).decode().splitlines()
-    (value,) = (float(line.split()[-1]) for line in lines if line.startswith(f"{name} "))
-    return value
 
 
 def told_until(manager: socket.socket, wanted: str) -> None:

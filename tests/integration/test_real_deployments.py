@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_readiness import metric
-from test_readiness import status as read_status
 
 from tests.support.cert_factory import authority, leaf
 from tests.support.command_runner import environment, run_tool
 from tests.support.dev_workload_api import read_sockets, tunnel_dev
 from tests.support.plain_backends import Backend, connect, echo
 from tests.support.processes import Process, bare_environment, eventually, tunnel_argv
+from tests.support.unix_status_port import metric
+from tests.support.unix_status_port import status as read_status
 from tests.support.workloads import CLIENT, SERVER, Workloads
 from tunnel.devapi.api import SVIDS
 from tunnel.spiffe.messages import SvidEntry, X509SvidResponse, encode_x509_svid_response

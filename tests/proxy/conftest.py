@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.cert_factory import key_of, make_certificate
+from tests.support.credential_files import ROOT, Files
 from tests.support.tunnel_harness import Harnesses, TunnelHarness
 
 
@@ -24,3 +26,10 @@ def harnesses(tmp_path: Path) -> Iterator[Harnesses]:
     yield make
     for harness in made:
         harness.close()
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    made = Files(tmp_path)
+    made.write(make_certificate(issuer=ROOT, subject="one", key=key_of("p256", 30)))
+    return made

@@ -8,20 +8,22 @@ from typing import Any
 
 import pytest
 import trio
-from test_file_source import Files, RecordingSink, files
-from test_generation import DISK, build
 
+from tests.support.cert_factory import key_of, make_certificate
+from tests.support.credential_files import ROOT, Files, RecordingSink
 from tests.support.recorded_log import RecordedLog
-from tunnel.config.model import PolicyFiles, TlsOptions
+from tunnel.config.model import Access, PolicyFiles, TlsOptions
 from tunnel.errors import ConfigError, Denial, IdentityError, IdentityFault, PeerDenied, WireError, WireFault
+from tunnel.identity.credentials import PkiCredentials
 from tunnel.proxy import file_source, generation
-from tunnel.proxy.generation import check_presentable
+from tunnel.proxy.generation import GenerationConfig, build_generation, check_presentable
 from tunnel.proxy.reloadable_policy import ReloadablePolicy
 from tunnel.proxy.reloader import Reloader
 from tunnel.status.counters import Counters
 from tunnel.status.process_state import Reload
 
-__all__ = ["files"]
+LEAF = make_certificate(issuer=ROOT, is_ca=None, usage=None, key=key_of("p256", 30), dns_names=("db.test",))
+DISK = PkiCredentials((LEAF.certificate,), LEAF.key, (ROOT.certificate,))
 CANARY = "canary-of-a-file"
 
 
@@ -84,7 +86,7 @@ def test_a_crash_while_a_generation_is_built_is_an_identity_error(
 ) -> None:
     monkeypatch.setattr(generation, "TlsContext", raising(crash))
     with pytest.raises(IdentityError) as refused:
-        build(DISK)
+        build_generation(1, DISK, GenerationConfig(True, Access(()), "db.test"))
     with pytest.raises(IdentityError) as checked:
         check_presentable(DISK, TlsOptions())
     assert str(refused.value) == str(checked.value)  # `check` says what the proxy says

@@ -7,75 +7,17 @@ from pathlib import Path
 
 import pytest
 import trio
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from tests.support.cert_factory import MadeCertificate, key_of, make_certificate
-from tunnel.config.model import KeyFiles, NoIdentity
-from tunnel.errors import IdentityError, IdentityFault, TunnelError
-from tunnel.identity.credentials import Credentials, PkiCredentials
-from tunnel.log import Log
+from tests.support.cert_factory import key_of, make_certificate
+from tests.support.credential_files import ROOT, Files, RecordingSink
+from tunnel.config.model import NoIdentity
+from tunnel.errors import IdentityError
+from tunnel.identity.credentials import PkiCredentials
 from tunnel.proxy.file_source import FileSource
-
-ROOT = make_certificate(is_ca=True, usage=("key_cert_sign",), key=key_of("p256", 20), subject="root")
-
-
-class RecordingSink:
-    """A sink that records credentials, and a log."""
-
-    def __init__(self) -> None:
-        self.used: list[tuple[int, Credentials]] = []
-        self.failure: TunnelError | None = None
-        self.refuses = False
-        self.lines: list[str] = []
-        self.log = Log(schedule=lambda _delay: None)
-        self.log.write = lambda message, *_category: self.lines.append(message)  # type: ignore[method-assign]
-
-    def use(self, number: int, credentials: Credentials) -> None:
-        if self.refuses:
-            raise IdentityError(IdentityFault.BAD_CERTIFICATE, "cannot be presented")
-        self.used.append((number, credentials))
-
-    def confirm(self) -> None:
-        raise AssertionError
-
-    def withdraw(self) -> None:
-        raise AssertionError
-
-    def accept_challenges(self, challenges: object) -> None:
-        raise AssertionError
-
-    def fail(self, error: TunnelError) -> None:
-        self.failure = error
-
-
-class Files:
-    """A chain, a key and a bundle on disk."""
-
-    def __init__(self, directory: Path) -> None:
-        self.cert, self.key, self.bundle = (directory / name for name in ("cert.pem", "key.pem", "ca.pem"))
-        self.bundle.write_bytes(pem(ROOT))
-
-    def write(self, one: MadeCertificate) -> None:
-        self.cert.write_bytes(pem(one))
-        self.key.write_bytes(one.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-
-    def source(self, kept: RecordingSink) -> FileSource:
-        return FileSource(KeyFiles(str(self.cert), str(self.key)), str(self.bundle), kept, kept.log, {})
-
-
-def pem(one: MadeCertificate) -> bytes:
-    return one.certificate.pem
 
 
 def run(step: Callable[[], Awaitable[None]]) -> None:
     trio.run(step)
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> Files:
-    made = Files(tmp_path)
-    made.write(make_certificate(issuer=ROOT, subject="one", key=key_of("p256", 30)))
-    return made
 
 
 def test_what_the_files_hold_is_published_at_start_and_at_each_reload(files: Files) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tunnel.check.diagnosis import diagnose
@@ -65,3 +67,17 @@ def another_user() -> Iterator[None]:
         os.seteuid(0)
         os.setegid(gid)
         os.setgroups(groups)
+
+
+@contextmanager
+def listening(path: Path | str, backlog: int = 5) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen(backlog)
+        yield listener
+
+
+def leave_behind(path: Path) -> None:
+    """A socket's file whose listener has gone."""
+    with listening(path):
+        pass

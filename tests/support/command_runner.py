@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.processes import LIMIT, bare_environment, tunnel_argv
+from tests.support.requirements import program
 from tests.support.workloads import CLIENT, Workloads
 
 
@@ -50,3 +51,10 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
     except OSError:
         return False
+
+
+def curl(*arguments: str, code: int = 0) -> str:
+    """What curl prints; `code` is how it must end."""
+    done = subprocess.run([program("curl"), "-sS", "--max-time", str(LIMIT), *arguments], capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    return done.stdout

@@ -186,3 +186,13 @@ def eventually(is_so: Callable[[], bool], what: str) -> None:
     while not is_so():
         assert time.monotonic() < deadline, f"not within {LIMIT:g}s: {what}"
         time.sleep(0.01)
+
+
+# The program with a grace that a test can wait for.
+SHORT_GRACE = """
+import os, sys
+from tunnel.cli.main import main
+from tunnel.proxy import proxy
+proxy.WITHDRAWAL_GRACE = 1.0
+sys.exit(main(sys.argv[1:], os.environ))
+"""
