@@ -1,4 +1,4 @@
-"""The access rules: one class per kind, each of which says whether it matches a peer.
+"""The access rules: one class per kind, with a test whether it matches a peer.
 
 Under SPIFFE a rule that names no trust domain matches peers of our own trust domain only (`Authorizer.decide`), so that a new
 federation never widens an existing rule. A new kind is a class here, a member of `Rule`, and a flag.
@@ -23,7 +23,7 @@ class _AccessRule:
     is_slow: ClassVar[bool] = False  # the rule may block, and its answer may change while the certificate stays the same
 
     def names_trust_domain(self) -> bool:
-        """Whether the rule itself says of which trust domains the peers are."""
+        """Whether the rule restricts or opens the trust domain of the peer by itself."""
         return False
 
 

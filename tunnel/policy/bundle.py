@@ -37,7 +37,7 @@ class PolicySource:
 
 
 def load_policy(path: str) -> PolicySource:
-    """Load a `.rego` file, in Rego v0, or else a bundle, in v1 unless it says otherwise; raises PolicyError."""
+    """Load a `.rego` file, in Rego v0, or else a bundle, in v1 unless its manifest sets v0; raises PolicyError."""
     try:
         if path.endswith(".rego"):
             return PolicySource((_module(Path(path).name, _read_file(path), 0),))

@@ -28,7 +28,7 @@ _PIECE = 64 * 1024
 _LENGTH = struct.Struct("!I")
 _MEMORY_DIRECTORY = Path("/dev/shm")  # noqa: S108 - a private directory is made in it
 # The engine reports only that it failed. This is nearly always the cause.
-_NOT_COMPILED = "the engine cannot compile it; write y := x[_] first where x[_] stands in a call or is compared with another"
+_NOT_COMPILED = "the engine cannot compile it; write y := x[_] before a call or a comparison with x[_]"
 _ERROR = re.compile(r"\(error(?: \d+:(?P<module>\d+)\|(?P<offset>\d+)\|\d+)?\s*\(errormsg (?P<length>\d+):")
 
 
