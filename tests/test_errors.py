@@ -44,7 +44,7 @@ SHOWN = [
 
 
 @pytest.mark.parametrize("text", HIDDEN)
-def test_what_looks_like_a_secret_is_hidden(text: str) -> None:
+def test_texts_like_secrets_are_hidden(text: str) -> None:
     errors: list[TunnelError] = [
         ConfigError(text),
         IdentityError(IdentityFault.FILE, text),
@@ -58,5 +58,5 @@ def test_what_looks_like_a_secret_is_hidden(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", SHOWN)
-def test_everything_else_is_shown(text: str) -> None:
+def test_other_texts_are_shown(text: str) -> None:
     assert hide_secrets(text) == text

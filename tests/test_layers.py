@@ -220,7 +220,7 @@ def test_each_library_has_its_place(modules: Sources) -> None:
     assert misplaced_libraries(modules) == []
 
 
-def test_no_module_is_loaded_by_itself(modules: Sources) -> None:
+def test_no_module_imports_itself_indirectly(modules: Sources) -> None:
     assert circles(modules) == []
 
 
@@ -228,11 +228,11 @@ def test_private_names_of_pyopenssl_are_used_in_one_module(modules: Sources) -> 
     assert {module for module, source in modules.items() if private_names(source)} == {PRIVATE_PLACE}
 
 
-def test_each_plane_has_one_net_that_catches_everything(modules: Sources) -> None:
+def test_broad_exception_handlers_are_the_listed_ones(modules: Sources) -> None:
     assert {module: count for module, source in modules.items() if (count := broad_nets(source))} == BROAD_PLACES
 
 
-def test_every_module_opens_with_what_it_knows(modules: Sources) -> None:
+def test_every_module_starts_with_a_docstring(modules: Sources) -> None:
     for module, source in modules.items():
         text = ast.get_docstring(parsed(source))
         assert text, f"{module} has no docstring"
@@ -255,7 +255,7 @@ def test_every_module_opens_with_what_it_knows(modules: Sources) -> None:
         ("tunnel.tls.openssl", "from tunnel.net.sockets import resolve", "tunnel.net.sockets"),
     ],
 )
-def test_a_wrong_arrow_is_found(modules: Sources, module: str, source: str, arrow: str) -> None:
+def test_a_wrong_import_is_found(modules: Sources, module: str, source: str, arrow: str) -> None:
     assert wrong_arrows({**modules, module: source}) == [f"{module} -> {arrow}"]
 
 
@@ -278,12 +278,12 @@ def test_a_misplaced_library_is_found(modules: Sources, module: str, source: str
     assert len(misplaced_libraries({**modules, module: source})) == 1
 
 
-def test_a_circle_is_found(modules: Sources) -> None:
+def test_a_circular_import_is_found(modules: Sources) -> None:
     changed = {**modules, "tunnel.errors": "from tunnel.log import escape", "tunnel.log": "import tunnel.errors"}
     assert {"tunnel.errors", "tunnel.log"} <= set(circles(changed))
 
 
-def test_private_names_and_broad_nets_are_found() -> None:
+def test_private_names_and_broad_handlers_are_found() -> None:
     assert private_names("x = SSL._lib.SSL_read\ny = crypto._api\nz = SSL.Context") == {"SSL._lib", "crypto._api"}
     assert broad_nets("try: pass\nexcept Exception: pass") == 1
     assert broad_nets("try: pass\nexcept (OSError, BaseException) as e: pass") == 1

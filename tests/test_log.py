@@ -56,13 +56,13 @@ def test_a_text_is_cut_between_two_escapes(sign: str) -> None:
         assert cut[front:].removesuffix("...") == shown * ((MAX_FOREIGN_TEXT - front) // len(shown))
 
 
-def test_one_line_leaves_what_is_printable_and_escapes_the_rest() -> None:
+def test_one_line_keeps_printable_text_and_escapes_the_rest() -> None:
     assert one_line("error: [::1]:80 \\ Z\u00fcrich") == "error: [::1]:80 \\ Z\u00fcrich"
     assert one_line("a\r\nb\x1b[2J\u202e\udcff\0") == r"a\r\nb\x1b[2J\u202e\udcff\x00"
 
 
 @given(st.text())
-def test_whatever_is_escaped_is_printable_ascii_without_brackets(text: str) -> None:
+def test_escaped_text_is_printable_ascii_without_brackets(text: str) -> None:
     shown = escape(text)
     assert shown.isascii()
     assert not shown or shown.isprintable()
@@ -95,7 +95,7 @@ def pipe() -> Iterator[tuple[Callable[[], str], int]]:
     os.close(write)
 
 
-def test_a_line_has_the_process_the_moment_and_the_message(pipe: tuple[Callable[[], str], int]) -> None:
+def test_a_line_has_the_process_the_time_and_the_message(pipe: tuple[Callable[[], str], int]) -> None:
     text, descriptor = pipe
     moment = 1795309702.25
     log = new_log(clock=lambda: moment, descriptor=descriptor)
@@ -122,7 +122,7 @@ def test_the_stamp_follows_the_clock(pipe: tuple[Callable[[], str], int]) -> Non
     ]
 
 
-def test_lines_leave_at_the_flush_in_order_and_once(pipe: tuple[Callable[[], str], int]) -> None:
+def test_lines_are_written_at_the_flush_in_order_and_once(pipe: tuple[Callable[[], str], int]) -> None:
     text, descriptor = pipe
     log = new_log(descriptor=descriptor)
     log.write("one")
@@ -145,7 +145,7 @@ def test_lines_leave_at_the_flush_in_order_and_once(pipe: tuple[Callable[[], str
         ((Category.OTHER,), set(Category)),
     ],
 )
-def test_quiet_silences_its_categories_only(
+def test_quiet_suppresses_its_categories_only(
     quiet: tuple[Category, ...], silent: set[Category], pipe: tuple[Callable[[], str], int]
 ) -> None:
     text, descriptor = pipe
@@ -157,7 +157,7 @@ def test_quiet_silences_its_categories_only(
     assert {line.split()[-1] for line in text().splitlines()} == {one.value for one in Category if one not in silent}
 
 
-def test_the_words_of_quiet_are_ghostunnels() -> None:
+def test_the_values_of_quiet_are_those_of_ghostunnel() -> None:
     assert {category.value for category in Category if category is not Category.INFO} == {
         "conns",
         "conn-errs",
@@ -166,7 +166,7 @@ def test_the_words_of_quiet_are_ghostunnels() -> None:
     }
 
 
-def test_text_that_nobody_escaped_is_still_one_line_of_ascii(pipe: tuple[Callable[[], str], int]) -> None:
+def test_unescaped_text_is_still_one_line_of_ascii(pipe: tuple[Callable[[], str], int]) -> None:
     text, descriptor = pipe
     log = new_log(descriptor=descriptor)
     log.write("Z\u00fcrich \ud800 [x]\r\n\x1b[2J")
@@ -174,7 +174,7 @@ def test_text_that_nobody_escaped_is_still_one_line_of_ascii(pipe: tuple[Callabl
     assert text().endswith(" Z\\xfcrich \\ud800 [x]\\r\\n\\x1b[2J\n")
 
 
-def test_the_first_line_after_a_flush_asks_for_the_next(pipe: tuple[Callable[[], str], int]) -> None:
+def test_the_first_line_after_a_flush_schedules_the_next(pipe: tuple[Callable[[], str], int]) -> None:
     _, descriptor = pipe
     asked: list[str] = []
     log = new_log(descriptor=descriptor, schedule=lambda _delay: asked.append("flush"), quiet=(Category.CONNS,))
@@ -199,7 +199,7 @@ def test_a_log_that_cannot_be_written_is_no_error() -> None:
     log.flush()
 
 
-def test_a_log_that_nobody_reads_does_not_wait_when_it_is_not_to() -> None:
+def test_a_log_without_a_reader_does_not_block() -> None:
     read, write = os.pipe()
     os.set_blocking(write, False)
     log = new_log(descriptor=write)
@@ -210,7 +210,7 @@ def test_a_log_that_nobody_reads_does_not_wait_when_it_is_not_to() -> None:
     os.close(write)
 
 
-def test_a_reader_that_stands_still_holds_nobody_up_and_misses_nothing_when_it_goes_on() -> None:
+def test_a_blocked_reader_never_blocks_the_log_and_gets_all_lines_later() -> None:
     """The pipe is in blocking mode, as the program finds it."""
     reader, writer = os.pipe()
     fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
@@ -229,7 +229,7 @@ def test_a_reader_that_stands_still_holds_nobody_up_and_misses_nothing_when_it_g
     os.close(writer)
 
 
-def test_a_reader_that_never_comes_back_costs_bounded_memory_and_is_told_what_is_missing() -> None:
+def test_a_blocked_reader_costs_bounded_memory_and_dropped_lines_are_counted() -> None:
     reader, writer = os.pipe()
     log = new_log(descriptor=writer)
     for _ in range(3000):
@@ -264,7 +264,7 @@ def test_without_a_loop_each_line_is_written_at_once(pipe: tuple[Callable[[], st
     assert text() == ""
 
 
-def test_the_loop_takes_over_and_gets_what_found_no_room(pipe: tuple[Callable[[], str], int]) -> None:
+def test_the_loop_takes_over_the_backlog(pipe: tuple[Callable[[], str], int]) -> None:
     text, descriptor = pipe
     fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, 4096)
     asked: list[float] = []
@@ -282,7 +282,7 @@ def test_the_loop_takes_over_and_gets_what_found_no_room(pipe: tuple[Callable[[]
     assert [line.split()[3] for line in seen.splitlines()] == ["0", "1", "2", "last"]
 
 
-def test_a_loop_that_takes_over_an_empty_log_is_asked_for_nothing(pipe: tuple[Callable[[], str], int]) -> None:
+def test_an_empty_backlog_schedules_nothing(pipe: tuple[Callable[[], str], int]) -> None:
     asked: list[float] = []
     log = new_log(descriptor=pipe[1], schedule=None)
     log.write("one")
@@ -292,7 +292,7 @@ def test_a_loop_that_takes_over_an_empty_log_is_asked_for_nothing(pipe: tuple[Ca
     assert asked == [0]
 
 
-def test_lines_lost_before_the_loop_are_counted_too() -> None:
+def test_lines_dropped_before_the_loop_runs_are_counted_too() -> None:
     reader, writer = os.pipe()
     log = new_log(descriptor=writer, schedule=None)
     for _ in range(3000):
@@ -329,7 +329,7 @@ class Slow:
 
 
 @pytest.mark.parametrize("size", [1, 7, 100, 10_000])
-def test_a_sink_gets_everything_once_and_in_order_whatever_it_takes_at_a_time(size: int) -> None:
+def test_a_sink_gets_all_data_once_and_in_order_for_any_write_size(size: int) -> None:
     sink = Slow(size)
     asked: list[float] = []
     log = Log(schedule=asked.append, sink=sink, clock=lambda: 0.0)

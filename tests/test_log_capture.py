@@ -60,7 +60,7 @@ def run(cause: str, **environ: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(("cause", "begin", "words"), CAUSES, ids=[begin for _, begin, _ in CAUSES])
-def test_a_report_is_one_line_of_the_log_and_nothing_on_standard_error(cause: str, begin: str, words: str) -> None:
+def test_a_report_is_one_log_line_and_nothing_on_standard_error(cause: str, begin: str, words: str) -> None:
     done = run(cause)
     assert done.stderr == ""
     (line,) = done.stdout.splitlines()
@@ -69,7 +69,7 @@ def test_a_report_is_one_line_of_the_log_and_nothing_on_standard_error(cause: st
     assert line.isprintable()
 
 
-def test_a_warning_that_was_asked_for_goes_to_the_log_too() -> None:
+def test_an_enabled_warning_goes_to_the_log_too() -> None:
     done = run("import socket\nsocket.socket()\ngc.collect()", PYTHONWARNINGS="default")
     assert done.stderr == ""
     assert done.stdout.startswith("warning: ResourceWarning: unclosed")
@@ -83,7 +83,7 @@ def test_a_warning_that_was_asked_for_goes_to_the_log_too() -> None:
         "warnings.simplefilter('ignore')\nwarnings.warn('odd')",
     ],
 )
-def test_what_is_no_report_is_not_written(cause: str) -> None:
+def test_other_events_are_not_logged(cause: str) -> None:
     done = run(cause)
     assert (done.stdout, done.stderr) == ("", "")
 

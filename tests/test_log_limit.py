@@ -70,7 +70,7 @@ def test_the_first_lines_are_written_and_the_others_counted_when_the_window_ends
     assert limited.lines[-1] == "refused expired"
 
 
-def test_a_line_that_comes_before_the_timer_has_the_count(limited: RecordedLimit) -> None:
+def test_a_line_before_the_timer_has_the_count(limited: RecordedLimit) -> None:
     limited.refuse(COUNT)
     limited.clock.now += WINDOW + 1  # and no timer has run yet
     limited.refuse()
@@ -97,14 +97,14 @@ def test_other_sources_reasons_and_events_are_counted_apart(limited: RecordedLim
         assert len(limited.lines) == before + 1
 
 
-def test_the_port_makes_no_other_source(limited: RecordedLimit) -> None:
+def test_the_port_is_not_part_of_the_source(limited: RecordedLimit) -> None:
     for port in range(COUNT):
         peer = f"192.0.2.7:{5000 + port}"
         limited.limit.write(f"tcp:{peer}", "expired", f"refused from {peer}: expired", HANDSHAKE)
     assert len(limited.lines) == EQUAL_LINES
 
 
-def test_counts_are_exact_whatever_the_table_holds(limited: RecordedLimit) -> None:
+def test_counts_are_exact_with_a_full_table(limited: RecordedLimit) -> None:
     sources = 2 * MAX_ENTRIES
     for number in range(sources):
         limited.refuse(COUNT, peer=f"tcp:10.0.{number // 256}.{number % 256}:1")
@@ -123,7 +123,7 @@ def test_at_the_end_pending_counts_are_written_once(limited: RecordedLimit) -> N
     assert limited.lines[EQUAL_LINES:] == ["similar refusals suppressed: from=192.0.2.7 reason=expired suppressed=7"]
 
 
-def test_what_quiet_silences_is_not_counted_as_suppressed(limited: RecordedLimit) -> None:
+def test_lines_of_a_quiet_category_are_not_counted_as_suppressed(limited: RecordedLimit) -> None:
     limited.quiet = {HANDSHAKE}
     limited.refuse(COUNT)
     limited.limit.flush()

@@ -103,7 +103,7 @@ def test_each_line_is_a_message_of_facility_daemon_and_priority_info(daemon: Dae
     assert daemon.messages() == ["one", "Z\\xfcrich\\n<0>two"]
 
 
-def test_lines_of_one_flush_are_messages_of_their_own(daemon: Daemon, sink: SyslogSink) -> None:
+def test_each_line_of_a_flush_is_its_own_message(daemon: Daemon, sink: SyslogSink) -> None:
     log = Log(sink=sink, schedule=lambda _delay: None)
     for word in "abc":
         log.write(word)
@@ -111,7 +111,7 @@ def test_lines_of_one_flush_are_messages_of_their_own(daemon: Daemon, sink: Sysl
     assert daemon.messages() == ["a", "b", "c"]
 
 
-def test_a_daemon_that_does_not_read_holds_nobody_up_and_misses_nothing(daemon: Daemon, sink: SyslogSink) -> None:
+def test_a_blocked_daemon_never_blocks_the_log_and_gets_all_lines_later(daemon: Daemon, sink: SyslogSink) -> None:
     asked: list[float] = []
     log = Log(sink=sink, schedule=asked.append)
     for number in range(2000):
@@ -125,7 +125,7 @@ def test_a_daemon_that_does_not_read_holds_nobody_up_and_misses_nothing(daemon: 
     assert [int(message.split()[0]) for message in seen] == list(range(2000))
 
 
-def test_a_daemon_that_was_restarted_gets_what_was_said_meanwhile(
+def test_a_restarted_daemon_gets_the_lines_of_the_meantime(
     daemon: Daemon, sink: SyslogSink, path: Path, kind: socket.SocketKind
 ) -> None:
     log = Log(sink=sink, schedule=lambda _delay: None)
@@ -143,7 +143,7 @@ def test_a_daemon_that_was_restarted_gets_what_was_said_meanwhile(
     successor.close()
 
 
-def test_a_daemon_may_come_back_as_the_other_kind(
+def test_a_daemon_may_restart_with_the_other_socket_type(
     daemon: Daemon, sink: SyslogSink, path: Path, kind: socket.SocketKind
 ) -> None:
     daemon.close()
@@ -157,7 +157,7 @@ def test_a_daemon_may_come_back_as_the_other_kind(
     successor.close()
 
 
-def test_a_line_cut_in_two_by_a_restart_is_sent_whole_again(path: Path) -> None:
+def test_a_line_interrupted_by_a_restart_is_sent_again_completely(path: Path) -> None:
     daemon = Daemon(path, socket.SOCK_STREAM)
     sink = open_syslog("tunnel", 7, (str(path),))
     log = Log(sink=sink, schedule=lambda _delay: None)
@@ -176,7 +176,7 @@ def test_a_line_cut_in_two_by_a_restart_is_sent_whole_again(path: Path) -> None:
     sink.close()
 
 
-def test_a_message_that_no_daemon_could_take_does_not_stop_those_behind_it(path: Path) -> None:
+def test_an_oversized_message_does_not_block_later_ones(path: Path) -> None:
     daemon = Daemon(path, socket.SOCK_DGRAM)
     sink = open_syslog("tunnel", 7, (str(path),))
     log = Log(sink=sink, schedule=lambda _delay: None)
@@ -188,7 +188,7 @@ def test_a_message_that_no_daemon_could_take_does_not_stop_those_behind_it(path:
     sink.close()
 
 
-def test_no_daemon_at_the_start_is_an_error_that_says_where_it_was_looked_for(tmp_path: Path) -> None:
+def test_no_daemon_at_start_is_an_error_that_names_the_paths(tmp_path: Path) -> None:
     paths = (str(tmp_path / "a"), str(tmp_path / "b"))
     with pytest.raises(ConfigError) as refused:
         open_syslog("tunnel", 7, paths)
@@ -204,7 +204,7 @@ def test_a_dead_daemons_socket_is_named_as_the_cause(path: Path) -> None:
         open_syslog("tunnel", 7, (str(path), str(path.parent / "none")))
 
 
-def test_without_a_descriptor_left_lines_wait_until_there_is_one(daemon: Daemon, sink: SyslogSink) -> None:
+def test_without_a_free_descriptor_lines_wait(daemon: Daemon, sink: SyslogSink) -> None:
     sink.close()
     log = Log(sink=sink, schedule=lambda _delay: None)
     log.write("hello")
@@ -218,7 +218,7 @@ def test_without_a_descriptor_left_lines_wait_until_there_is_one(daemon: Daemon,
     assert daemon.messages() == ["hello"]
 
 
-def test_a_tag_is_ascii_whatever_the_program_is_called(path: Path) -> None:
+def test_a_tag_is_ascii_for_any_program_name(path: Path) -> None:
     daemon = Daemon(path, socket.SOCK_DGRAM)
     sink = open_syslog("t\u00fcnnel\udcff", 7, (str(path),))
     assert sink.write(b"hello\n", 0) == 6

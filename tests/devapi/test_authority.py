@@ -81,7 +81,7 @@ def issue(authority: Authority, now: datetime, **options: object) -> IssuedSvid:
         ("p384", "ec-p384", ()),
     ],
 )
-def test_certificates_look_like_the_captured_ones(
+def test_certificates_have_the_fields_of_the_captured_ones(
     scene: str, key_type: str, dns_names: tuple[str, ...], now: datetime, captured: Callable[[str], bytes]
 ) -> None:
     entry = parse_x509_svid_response(captured(f"{scene}/svid/00")).svids[0]
@@ -92,7 +92,9 @@ def test_certificates_look_like_the_captured_ones(
     assert path_look(svid.chain, authority.bundle[0]) == theirs
 
 
-def test_a_chain_with_an_intermediate_looks_like_the_captured_one(now: datetime, captured: Callable[[str], bytes]) -> None:
+def test_a_chain_with_an_intermediate_has_the_fields_of_the_captured_one(
+    now: datetime, captured: Callable[[str], bytes]
+) -> None:
     entry = parse_x509_svid_response(captured("same-subject-left/svid/00")).svids[0]
     root = load(entry.bundle)[0]
     theirs = path_look(load(entry.x509_svid), root)
@@ -105,13 +107,13 @@ def test_a_chain_with_an_intermediate_looks_like_the_captured_one(now: datetime,
     assert not any(isinstance(item.value, x509.SubjectAlternativeName) for item in authority.bundle[0].extensions)
 
 
-def test_a_self_signed_authority_bears_its_serial_number_in_its_name(authority: Authority) -> None:
+def test_a_self_signed_authority_has_its_serial_number_in_its_name(authority: Authority) -> None:
     (anchor,) = authority.bundle
     (number,) = anchor.subject.get_attributes_for_oid(NameOID.SERIAL_NUMBER)
     assert number.value == str(anchor.serial_number)
 
 
-def test_two_trust_domains_can_have_authorities_of_one_name(now: datetime) -> None:
+def test_two_trust_domains_can_have_authorities_with_one_name(now: datetime) -> None:
     left, right = (Authority(TrustDomain(name), now=now, ttl=CA_LIFE, subject=SAME_SUBJECT) for name in ("a.test", "b.test"))
     assert left.bundle[0].subject == right.bundle[0].subject
     assert left.bundle[0].public_key() != right.bundle[0].public_key()
@@ -122,7 +124,7 @@ def test_an_svid_does_not_outlive_its_authority(now: datetime) -> None:
     assert issue(authority, now).chain[0].not_valid_after_utc == now + timedelta(minutes=1)
 
 
-def test_certificates_are_backdated_for_late_clocks(authority: Authority, now: datetime) -> None:
+def test_certificates_are_backdated_for_clock_skew(authority: Authority, now: datetime) -> None:
     for certificate in (*issue(authority, now).chain, *authority.bundle):
         assert certificate.not_valid_before_utc == now - timedelta(seconds=10)
 
@@ -146,7 +148,7 @@ def test_a_private_key_is_not_in_the_repr(authority: Authority, now: datetime) -
     assert "key" not in repr(issue(authority, now)).lower()
 
 
-def test_a_dns_name_too_long_for_a_common_name_is_left_out_of_the_subject(authority: Authority, now: datetime) -> None:
+def test_a_dns_name_too_long_for_a_common_name_is_not_in_the_subject(authority: Authority, now: datetime) -> None:
     name = ".".join(["a" * 60, "test"])
     leaf = issue(authority, now, dns_names=(name,)).chain[0]
     assert not leaf.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
@@ -155,7 +157,7 @@ def test_a_dns_name_too_long_for_a_common_name_is_left_out_of_the_subject(author
 
 
 @pytest.mark.parametrize("has_intermediate", [False, True])
-def test_a_change_of_authority_never_leaves_an_svid_without_its_anchor(has_intermediate: bool, now: datetime) -> None:
+def test_an_authority_rotation_never_leaves_an_svid_without_its_anchor(has_intermediate: bool, now: datetime) -> None:
     authority = Authority(TrustDomain("a.test"), now=now, ttl=CA_LIFE, has_intermediate=has_intermediate)
     (first,) = authority.bundle
 

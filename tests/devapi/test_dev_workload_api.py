@@ -89,14 +89,14 @@ def test_the_security_header_must_be_there_exactly_once(
     assert ending(stream) == captured_status(f"{scene}/svid")
 
 
-def test_wit_svids_are_refused_in_an_agents_words(
+def test_wit_svids_are_refused_with_the_text_of_an_agent(
     api: DevWorkloadApi, open_stream: Open, captured_status: Callable[[str], tuple[str, str]]
 ) -> None:
     assert ending(open_stream("FetchWITSVID")) == captured_status("unimplemented/wit")
 
 
 @pytest.mark.parametrize("rpc", ["FetchWITBundles", "FetchPie"])
-def test_what_is_not_served_is_unimplemented(rpc: str, api: DevWorkloadApi, open_stream: Open) -> None:
+def test_other_calls_are_unimplemented(rpc: str, api: DevWorkloadApi, open_stream: Open) -> None:
     assert ending(open_stream(rpc))[0] == "UNIMPLEMENTED"
 
 
@@ -119,7 +119,7 @@ def test_the_first_message_comes_at_once_and_each_change_follows(api: DevWorkloa
     assert second.bundle == first.bundle
 
 
-def test_a_change_of_authority_is_three_messages_on_each_stream(api: DevWorkloadApi, open_stream: Open) -> None:
+def test_an_authority_rotation_is_three_messages_on_each_stream(api: DevWorkloadApi, open_stream: Open) -> None:
     svids, bundles = open_stream(), open_stream(BUNDLES)
     next(svids), next(bundles)
     api.prepare_authorities()
@@ -141,7 +141,7 @@ def test_nothing_is_sent_twice(api: DevWorkloadApi, open_stream: Open, endpoint:
     assert next(stream) == b"something else"
 
 
-def test_a_withdrawn_workload_is_told_on_open_streams_and_new_ones(
+def test_a_withdrawal_ends_open_streams_and_new_ones(
     api: DevWorkloadApi, open_stream: Open, endpoint: WorkloadEndpoint
 ) -> None:
     stream = open_stream()
@@ -153,9 +153,7 @@ def test_a_withdrawn_workload_is_told_on_open_streams_and_new_ones(
     assert next(open_stream()) == first
 
 
-def test_an_unregistered_workload_is_gone_and_a_registered_one_is_there(
-    api: DevWorkloadApi, open_stream: Open, endpoint: WorkloadEndpoint
-) -> None:
+def test_entries_are_registered_and_unregistered(api: DevWorkloadApi, open_stream: Open, endpoint: WorkloadEndpoint) -> None:
     stream = open_stream()
     next(stream)
     api.register(endpoint, Entry(parse_spiffe_id("spiffe://a.test/z"), "second"))
@@ -164,7 +162,7 @@ def test_an_unregistered_workload_is_gone_and_a_registered_one_is_there(
     assert [svid.hint for svid in parse_x509_svid_response(next(stream)).svids] == ["second"]
 
 
-def test_federation_is_given_and_taken_on_an_open_stream(api: DevWorkloadApi, open_stream: Open) -> None:
+def test_federation_starts_and_ends_on_an_open_stream(api: DevWorkloadApi, open_stream: Open) -> None:
     stream = open_stream()
     next(stream)
     domains = TrustDomain("a.test"), TrustDomain("b.test")
@@ -204,7 +202,7 @@ def test_any_status_can_be_answered_until_the_next_change(
     assert next(open_stream())
 
 
-def test_many_streams_are_served_at_once_and_freed_when_their_callers_hang_up(
+def test_many_streams_are_served_at_once_and_freed_when_clients_close(
     api: DevWorkloadApi, open_stream: Open, endpoint: WorkloadEndpoint
 ) -> None:
     streams = [open_stream() for _ in range(64)]
@@ -217,7 +215,7 @@ def test_many_streams_are_served_at_once_and_freed_when_their_callers_hang_up(
     wait_until(lambda: api.stream_count(endpoint) == 0)
 
 
-def test_stopping_cuts_streams_removes_the_socket_and_leaves_no_thread(endpoint: WorkloadEndpoint, open_stream: Open) -> None:
+def test_stop_closes_streams_removes_the_socket_and_leaves_no_thread(endpoint: WorkloadEndpoint, open_stream: Open) -> None:
     with DevWorkloadApi({endpoint: [WORKLOAD]}):
         stream = open_stream()
         next(stream)
@@ -226,7 +224,7 @@ def test_stopping_cuts_streams_removes_the_socket_and_leaves_no_thread(endpoint:
     wait_until(lambda: not any(thread.name.startswith("workload-api") for thread in threading.enumerate()))
 
 
-def test_started_again_it_serves_the_same_state(api: DevWorkloadApi, open_stream: Open) -> None:
+def test_a_restart_serves_the_same_state(api: DevWorkloadApi, open_stream: Open) -> None:
     first = next(open_stream())
     api.stop()
     api.start()
@@ -234,7 +232,7 @@ def test_started_again_it_serves_the_same_state(api: DevWorkloadApi, open_stream
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o660, 0o666])
-def test_the_socket_has_the_mode_that_was_asked_for_and_the_mask_is_as_before(mode: int, endpoint: WorkloadEndpoint) -> None:
+def test_the_socket_has_the_given_mode_and_the_umask_is_restored(mode: int, endpoint: WorkloadEndpoint) -> None:
     before = os.umask(0o022)
     try:
         with DevWorkloadApi({endpoint: [WORKLOAD]}, socket_mode=mode):
@@ -244,7 +242,7 @@ def test_the_socket_has_the_mode_that_was_asked_for_and_the_mask_is_as_before(mo
         os.umask(before)
 
 
-def test_the_mode_is_0600_unless_told_otherwise(api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> None:
+def test_the_default_mode_is_0600(api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> None:
     assert stat.S_IMODE(os.stat(endpoint.path).st_mode) == 0o600
 
 
@@ -295,6 +293,6 @@ def test_loopback_is_served_and_a_port_in_use_is_refused(address: str, open_stre
 
 
 @pytest.mark.parametrize("address", ["tcp://0.0.0.0:9", "tcp://[::]:9", "tcp://192.0.2.1:9", "tcp://[::ffff:127.0.0.1]:9"])
-def test_only_addresses_of_this_machine_are_taken(address: str) -> None:
+def test_only_local_addresses_are_accepted(address: str) -> None:
     with pytest.raises(ConfigError, match="loopback"):
         DevWorkloadApi({parse_endpoint(address): [WORKLOAD]})

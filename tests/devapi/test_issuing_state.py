@@ -43,7 +43,7 @@ def state(now: datetime) -> IssuingState:
     return state
 
 
-def test_a_message_has_chain_key_and_bundle_that_fit(state: IssuingState) -> None:
+def test_a_message_has_matching_chain_key_and_bundle(state: IssuingState) -> None:
     (svid,) = svids(state).svids
     leaf = x509.load_der_x509_certificate(svid.x509_svid)
     leaf.verify_directly_issued_by(x509.load_der_x509_certificate(svid.bundle))
@@ -79,7 +79,7 @@ def test_federation_gives_each_side_the_bundle_of_the_other_until_it_ends(state:
     assert not svids(state).federated_bundles
 
 
-def test_federation_does_not_reach_those_who_are_not_named(state: IssuingState, now: datetime) -> None:
+def test_federation_does_not_affect_other_trust_domains(state: IssuingState, now: datetime) -> None:
     state.federate((B, C), now)
     assert not svids(state).federated_bundles
     assert list(svids(state, THERE).federated_bundles) == ["spiffe://c.test"]
@@ -101,7 +101,7 @@ def test_a_renewal_changes_certificate_and_key_and_leaves_the_bundle(state: Issu
     assert state.bundles_message(HERE) == bundle
 
 
-def test_activating_renews_so_that_dropping_the_old_authority_harms_nobody(state: IssuingState, now: datetime) -> None:
+def test_activation_renews_svids_before_the_old_authority_is_dropped(state: IssuingState, now: datetime) -> None:
     state.prepare(now)
     old, new = split_sequences(svids(state).svids[0].bundle)
     state.activate(now)

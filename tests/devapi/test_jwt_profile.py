@@ -79,7 +79,7 @@ def keys(call: Call, at: int = 0) -> dict[str, list[str]]:
     return {domain: list(parse_jwks(document)) for domain, document in bundles.items()}
 
 
-def test_each_identity_gets_a_token_as_spire_has_it(api: DevWorkloadApi, call: Call, now: datetime) -> None:
+def test_each_identity_gets_a_token_like_that_of_spire(api: DevWorkloadApi, call: Call, now: datetime) -> None:
     entries = parse_jwt_svid_response(call(JWT_SVIDS, request("db", "web")))
     assert [(entry.spiffe_id, entry.hint) for entry in entries] == [("spiffe://a.test/x", ""), ("spiffe://a.test/z", "inner")]
     for entry in entries:
@@ -117,7 +117,7 @@ def test_the_header_must_be_there_exactly_once(rpc: str, api: DevWorkloadApi, ca
         assert call(rpc, values=values) == ("INVALID_ARGUMENT", "security header missing from request")
 
 
-def test_a_token_is_validated_for_whoever_knows_its_trust_domain(api: DevWorkloadApi, call: Call) -> None:
+def test_a_token_is_validated_if_the_socket_has_its_bundle(api: DevWorkloadApi, call: Call) -> None:
     (entry,) = parse_jwt_svid_response(call(JWT_SVIDS, request("db"), at=1))
     question = encode_validate_request(ValidateRequest("db", entry.svid))
     assert call(VALIDATE, question)[0] == "INVALID_ARGUMENT"
@@ -128,7 +128,7 @@ def test_a_token_is_validated_for_whoever_knows_its_trust_domain(api: DevWorkloa
     assert set(keys(call)) == {"spiffe://a.test", "spiffe://b.test"}
 
 
-def test_what_is_wrong_with_a_token_is_an_invalid_argument(api: DevWorkloadApi, call: Call) -> None:
+def test_an_invalid_token_is_an_invalid_argument(api: DevWorkloadApi, call: Call) -> None:
     text = parse_jwt_svid_response(call(JWT_SVIDS, request("db")))[0].svid
     head, claims, signature = text.split(".")
     other = parse_jwt_svid_response(call(JWT_SVIDS, request("web")))[0].svid.split(".")
@@ -145,7 +145,7 @@ def test_what_is_wrong_with_a_token_is_an_invalid_argument(api: DevWorkloadApi, 
             assert call(VALIDATE, encode_validate_request(ValidateRequest(audience, forged)))[0] == "INVALID_ARGUMENT"
 
 
-def test_the_keys_change_with_the_authorities(api: DevWorkloadApi, call: Call) -> None:
+def test_keys_rotate_with_the_authorities(api: DevWorkloadApi, call: Call) -> None:
     old = parse_jwt_svid_response(call(JWT_SVIDS, request("db")))[0].svid
     question = encode_validate_request(ValidateRequest("db", old))
     (first,) = keys(call)["spiffe://a.test"]
@@ -161,7 +161,7 @@ def test_the_keys_change_with_the_authorities(api: DevWorkloadApi, call: Call) -
     assert call(VALIDATE, question)[0] == "INVALID_ARGUMENT"
 
 
-def test_a_withdrawn_socket_gives_no_token_and_an_answer_can_be_said(
+def test_a_withdrawn_socket_issues_no_token_and_an_answer_can_be_set(
     api: DevWorkloadApi, call: Call, sockets: tuple[WorkloadEndpoint, WorkloadEndpoint, WorkloadEndpoint]
 ) -> None:
     api.withdraw(sockets[0])

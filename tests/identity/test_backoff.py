@@ -28,14 +28,14 @@ def test_jitter_adds_at_most_a_quarter() -> None:
     assert delays(Backoff(lambda: 0.5), 2, floor=1.0) == [1.125, 1.125]
 
 
-def test_after_a_reset_it_begins_anew() -> None:
+def test_a_reset_starts_again_without_delay() -> None:
     backoff = Backoff(lambda: 0.0)
     delays(backoff, 5)
     backoff.reset()
     assert delays(backoff, 3) == [0.0, 0.5, 1.0]
 
 
-def test_a_million_failures_are_no_overflow() -> None:
+def test_many_failures_do_not_overflow() -> None:
     backoff = Backoff(lambda: 0.0)
     assert max(delays(backoff, 5000)) == 30.0
 

@@ -81,7 +81,7 @@ def test_an_update_brings_credentials_and_a_generation() -> None:
     ]
 
 
-def test_an_equal_update_confirms_and_says_nothing() -> None:
+def test_an_equal_update_confirms_without_a_log_line() -> None:
     logged = LoggedTracker()
     logged.take(updated(ONE))
     before = list(logged.lines)
@@ -90,7 +90,7 @@ def test_an_equal_update_confirms_and_says_nothing() -> None:
     assert logged.lines == before
 
 
-def test_the_choice_among_several_is_warned_of_once() -> None:
+def test_several_offered_svids_without_a_selection_are_warned_about_once() -> None:
     logged = LoggedTracker()
     logged.take(updated(ONE, TWO), updated(ONE, TWO), updated(TWO, ONE))
     assert logged.count("2 SVIDs offered and none selected") == 1
@@ -100,7 +100,7 @@ def test_the_choice_among_several_is_warned_of_once() -> None:
         assert logged.count("warning") == 0
 
 
-def test_a_wish_that_is_not_offered_is_waited_for_and_said_once() -> None:
+def test_a_selection_that_is_not_offered_is_waited_for_and_logged_once() -> None:
     logged = LoggedTracker(Selection(hint="y"))
     missing = updated(None, ONE)
     assert logged.take(missing, updated(None, ONE, is_new=False), missing) == [NOTHING] * 3
@@ -110,7 +110,7 @@ def test_a_wish_that_is_not_offered_is_waited_for_and_said_once() -> None:
     assert logged.count("recovered") == 1
 
 
-def test_a_wish_that_is_offered_no_more_is_withdrawn() -> None:
+def test_a_selection_that_is_no_longer_offered_is_withdrawn() -> None:
     logged = LoggedTracker(Selection(parse_spiffe_id("spiffe://a.test/two")))
     logged.take(updated(TWO, ONE))
     assert logged.take(updated(None, ONE)) == [WITHDRAWN]
@@ -127,7 +127,7 @@ def test_an_identity_that_comes_back_is_confirmed_or_taken() -> None:
 
 
 @pytest.mark.parametrize("trouble", [DOWN, NO_IDENTITY, rejected("bad key")], ids=["down", "denied", "rejected"])
-def test_trouble_is_said_when_it_begins_and_when_it_is_over(trouble: WorkloadEvent) -> None:
+def test_a_problem_is_logged_when_it_begins_and_when_it_is_over(trouble: WorkloadEvent) -> None:
     logged = LoggedTracker()
     logged.take(updated(ONE))
     logged.lines.clear()
@@ -141,13 +141,13 @@ def test_trouble_is_said_when_it_begins_and_when_it_is_over(trouble: WorkloadEve
     assert len(logged.lines) == 3, "a new problem is logged again"
 
 
-def test_other_trouble_is_said_too() -> None:
+def test_each_new_problem_is_logged() -> None:
     logged = LoggedTracker()
     logged.take(DOWN, NO_IDENTITY, rejected("one"), rejected("two"), rejected("two"))
     assert len(logged.lines) == 4
 
 
-def test_a_lost_stream_changes_nothing() -> None:
+def test_a_disconnect_changes_nothing() -> None:
     logged = LoggedTracker()
     assert logged.take(DOWN, updated(ONE))[0] == NOTHING
     assert logged.take(DOWN, rejected("bad"), ENDED) == [NOTHING] * 3
@@ -155,7 +155,7 @@ def test_a_lost_stream_changes_nothing() -> None:
     assert logged.count("; keeping the previous identity") == 1
 
 
-def test_a_clean_end_is_no_trouble_once_there_is_an_identity() -> None:
+def test_a_clean_end_is_no_problem_once_there_is_an_identity() -> None:
     logged = LoggedTracker()
     logged.take(updated(ONE))
     logged.lines.clear()
@@ -166,7 +166,7 @@ def test_a_clean_end_is_no_trouble_once_there_is_an_identity() -> None:
     assert early.count("Workload API unavailable (OK); retrying") == 1
 
 
-def test_an_overdue_rotation_is_told_once_and_is_over_with_a_new_svid() -> None:
+def test_an_overdue_rotation_is_logged_once_and_ends_with_a_new_svid() -> None:
     logged = LoggedTracker()
     logged.take(updated(ONE))
     logged.lines.clear()
@@ -188,14 +188,14 @@ def test_an_overdue_rotation_is_told_once_and_is_over_with_a_new_svid() -> None:
     assert logged.tracker.problem == ""
 
 
-def test_an_svid_that_is_left_out_is_told_once() -> None:
+def test_a_skipped_svid_is_logged_once() -> None:
     logged = LoggedTracker(Selection(hint="x"))
     failure = "svid-verification-failed: SVID 'spiffe://a.test/two': expired"
     logged.take(updated(ONE, TWO, left_out=(failure,)), updated(ONE, TWO, left_out=(failure,)))
     assert logged.count(f"warning: SVID skipped: {failure}") == 1
 
 
-def test_no_identity_is_a_withdrawal() -> None:
+def test_a_denial_is_a_withdrawal() -> None:
     logged = LoggedTracker()
     assert logged.take(NO_IDENTITY) == [WITHDRAWN]
     assert logged.count("issued no identity to this process (PERMISSION_DENIED: no identity issued); retrying") == 1
@@ -203,14 +203,14 @@ def test_no_identity_is_a_withdrawal() -> None:
     assert logged.take(NO_IDENTITY) == [WITHDRAWN]
 
 
-def test_an_answer_without_hope_ends_it() -> None:
+def test_a_fatal_answer_is_raised() -> None:
     error = IdentityError(IdentityFault.REFUSED, "no header")
     with pytest.raises(IdentityError) as raised:
         LoggedTracker().take(FatalError(error))
     assert raised.value is error
 
 
-def test_notes_are_said_once_each() -> None:
+def test_each_note_is_logged_once() -> None:
     logged = LoggedTracker()
     note = "bundle of b.test skipped: noise"
     logged.take(updated(ONE, notes=(note,), crl_count=1), updated(TWO, ONE, notes=(note, "other"), crl_count=2))
@@ -219,7 +219,7 @@ def test_notes_are_said_once_each() -> None:
     assert logged.count("(crl)") == 1
 
 
-def test_hostile_text_stays_in_its_line() -> None:
+def test_hostile_text_stays_in_one_line() -> None:
     logged = LoggedTracker(Selection(hint="y"))
     logged.take(
         Disconnected("UNAVAILABLE", "evil\nline \x1b[31m \u202e", 0.0), rejected("bad\r\nkey"), updated(None, svid("w", "h\ni"))
@@ -229,5 +229,5 @@ def test_hostile_text_stays_in_its_line() -> None:
     assert all(line.isprintable() and line.isascii() for line in logged.lines)
 
 
-def test_the_moment_is_that_of_the_tests() -> None:
+def test_the_test_time_is_before_the_expiry() -> None:
     assert NOW < END

@@ -69,7 +69,7 @@ def accept(
 
 
 @pytest.mark.parametrize("name", [name for name in spire_captures.of("FetchX509SVID") if not name.startswith("rotation/")])
-def test_captured_updates_are_taken(name: str) -> None:
+def test_captured_updates_are_accepted(name: str) -> None:
     index = spire_captures.INDEX[name]
     context = accept_update(parse_x509_svid_response(spire_captures.message(name)), spire_captures.DAY, wants_all=True)
     assert [str(svid.spiffe_id) for svid in context.svids] == [svid["spiffe_id"] for svid in index["svids"]]
@@ -83,7 +83,7 @@ def test_captured_updates_are_taken(name: str) -> None:
     assert (context.notes, context.crl_count, dict(context.bundles.disabled)) == ((), 0, {})
 
 
-def test_the_captured_rotation_is_taken_message_by_message() -> None:
+def test_the_captured_rotation_is_accepted_message_by_message() -> None:
     """71 captured seconds: each message is valid at its time, and only one equals the previous one."""
     call = spire_captures.call("rotation/svid")
     before, equal, same_svid = None, [], []
@@ -102,14 +102,14 @@ def test_the_captured_rotation_is_taken_message_by_message() -> None:
     assert same_svid == [3, 11, 15, 19]
 
 
-def test_a_captured_message_is_refused_when_its_svid_has_ended() -> None:
+def test_a_captured_message_is_rejected_when_its_svid_has_expired() -> None:
     message = parse_x509_svid_response(spire_captures.message("rotation/svid/00"))
     end = datetime.fromisoformat(spire_captures.INDEX["rotation/svid/00.bin"]["svids"][0]["chain"][0]["not_after"])
     assert accept_update(message, end).svids[0].not_after == end
     assert fault(message, end + SECOND) is IdentityFault.UNVERIFIED
 
 
-def test_an_svid_of_before_a_change_of_authority_does_not_verify_after_it() -> None:
+def test_an_svid_from_before_an_authority_rotation_does_not_verify_after_it() -> None:
     call = spire_captures.call("rotation/svid")
     old = parse_x509_svid_response(spire_captures.message("rotation/svid/05")).svids[0]  # signed by the authority that went
     new = parse_x509_svid_response(spire_captures.message("rotation/svid/11")).svids[0]  # the bundle without it
@@ -203,7 +203,7 @@ def unreadable() -> MadeCertificate:
 
 
 @pytest.mark.parametrize(("make", "reason"), BAD_UPDATES.values(), ids=BAD_UPDATES)
-def test_an_update_without_a_good_svid_is_refused(make: Callable[[], X509SvidResponse], reason: IdentityFault) -> None:
+def test_an_update_without_a_valid_svid_is_rejected(make: Callable[[], X509SvidResponse], reason: IdentityFault) -> None:
     refused = make()
     with pytest.raises(IdentityError) as raised:
         accept_update(refused, NOW)
@@ -212,7 +212,7 @@ def test_an_update_without_a_good_svid_is_refused(make: Callable[[], X509SvidRes
     assert not any(repr(secret)[2:-1] in str(raised.value) or secret.hex() in str(raised.value) for secret in secrets)
 
 
-def test_there_is_no_limit_but_bytes() -> None:
+def test_only_bytes_are_limited() -> None:
     """Hundreds of SVIDs and thousands of bundles; only the selected SVID is verified."""
     others = [SvidEntry(f"spiffe://a.test/{number}", b"?", b"?", ROOT.der) for number in range(700)]
     federated = {f"{number}.test": OTHER_ROOT.der for number in range(2500)}
@@ -242,7 +242,7 @@ BAD_SVIDS: dict[str, Callable[[], SvidEntry]] = {
 
 
 @pytest.mark.parametrize("make", BAD_SVIDS.values(), ids=BAD_SVIDS)
-def test_a_bad_svid_leaves_the_good_one_alone(make: Callable[[], SvidEntry]) -> None:
+def test_an_invalid_svid_does_not_affect_a_valid_one(make: Callable[[], SvidEntry]) -> None:
     bad, good = make(), entry(hint="mine")
     for svids in ((bad, good), (good, bad)):
         for selection in (Selection(), Selection(parse_spiffe_id(W)), Selection(hint="mine")):
@@ -255,12 +255,12 @@ def test_a_bad_svid_leaves_the_good_one_alone(make: Callable[[], SvidEntry]) -> 
     assert len(accept(good, bad, wants_all=True).left_out) == 1
 
 
-def test_a_bad_svid_that_is_wanted_is_not_replaced_by_another() -> None:
+def test_an_invalid_selected_svid_is_not_replaced_by_another() -> None:
     with pytest.raises(IdentityError, match=r"spiffe://a\.test/v"):
         accept(entry(V, end=NOW - SECOND), GOOD, selection=Selection(parse_spiffe_id(V)))
 
 
-def test_what_is_not_offered_is_no_error() -> None:
+def test_a_selection_that_is_not_offered_is_no_error() -> None:
     context = accept(GOOD, selection=Selection(parse_spiffe_id(V)))
     assert (context.svid, [str(offer) for offer in context.offered]) == (None, [W])
 
@@ -281,7 +281,7 @@ def test_two_svids_of_the_id_in_use_are_both_tried() -> None:
     assert context.svid.hint == "b"
 
 
-def test_an_svid_that_is_not_yet_valid_says_when_it_is() -> None:
+def test_an_svid_that_is_not_yet_valid_has_its_start_in_the_error() -> None:
     with pytest.raises(IdentityError) as raised:
         accept(entry(start=NOW + SECOND))
     assert raised.value.begins == NOW + SECOND
@@ -305,7 +305,7 @@ def test_an_svid_that_is_not_yet_valid_says_when_it_is() -> None:
         (Selection(hint="X"), None),
     ],
 )
-def test_a_selection_is_kept_to_the_letter(selection: Selection, paths: str | None) -> None:
+def test_a_selection_matches_exactly(selection: Selection, paths: str | None) -> None:
     offered = [entry(f"spiffe://a.test/{name}", hint=hint) for name, hint in (("one", "x"), ("two", "y"), ("three", "x"))]
     svid = accept(*offered, selection=selection).svid
     assert (svid and svid.spiffe_id.path) == paths
@@ -329,19 +329,19 @@ def test_an_update_that_changes_what_is_not_used_has_the_same_material() -> None
 
 
 @pytest.mark.parametrize("kind", ["p256", "p384", "p521", "ed25519", "rsa2048"])
-def test_every_kind_of_key_is_taken(kind: str) -> None:
+def test_every_key_type_is_accepted(kind: str) -> None:
     (svid,) = accept(entry(key=key_of(kind))).svids
     assert svid.private_key.public_key() == key_of(kind).public_key()
 
 
-def test_an_svid_ends_with_the_first_certificate_of_its_path() -> None:
+def test_an_svid_expires_with_the_first_certificate_of_its_path() -> None:
     middle = authority(issuer=ROOT, subject="middle", end=END - SECOND)
     (svid,) = accept(entry_of(leaf(issuer=middle), middle)).svids
     assert len(svid.chain) == 2
     assert svid.not_after == END - SECOND
 
 
-def test_no_private_key_is_in_the_repr_of_what_is_taken() -> None:
+def test_no_private_key_is_in_the_repr_of_an_accepted_update() -> None:
     assert "key" not in repr(accept(GOOD)).lower()
 
 
@@ -358,7 +358,7 @@ def test_a_bad_federated_bundle_disables_that_trust_domain_only() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "B.test", "spiffe://b.test/w", "spiffe://b.test/", "https://b.test", "b test"])
-def test_a_federated_bundle_of_a_name_that_is_none_is_left_out_and_noted(name: str) -> None:
+def test_a_federated_bundle_with_an_invalid_name_is_skipped_and_noted(name: str) -> None:
     context = accept(GOOD, federated={name: OTHER_ROOT.der})
     assert set(context.bundles.bundles) == {A}
     assert context.bundles.disabled == {}
@@ -373,7 +373,7 @@ def test_the_key_of_a_federated_bundle_is_an_id_or_a_name(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["a.test", "spiffe://a.test"])
 @pytest.mark.parametrize("blob", [OTHER_ROOT.der, b"", b"noise"])
-def test_our_own_bundle_wins_over_a_federated_one_of_its_name(name: str, blob: bytes) -> None:
+def test_our_own_bundle_takes_precedence_over_a_federated_one(name: str, blob: bytes) -> None:
     context = accept(GOOD, federated={name: blob})
     assert context.bundles.bundles[A].authorities == (ROOT.certificate,)
     assert A not in context.bundles.disabled
@@ -381,7 +381,7 @@ def test_our_own_bundle_wins_over_a_federated_one_of_its_name(name: str, blob: b
 
 
 @pytest.mark.parametrize("blobs", [(OTHER_ROOT.der, b"noise"), (b"noise", OTHER_ROOT.der), (OTHER_ROOT.der, ROOT.der)])
-def test_a_trust_domain_that_comes_twice_is_trusted_by_nobody(blobs: tuple[bytes, bytes]) -> None:
+def test_two_bundles_of_a_trust_domain_disable_it(blobs: tuple[bytes, bytes]) -> None:
     """By name and by SPIFFE ID: two keys of the map, one trust domain."""
     context = accept(GOOD, federated=dict(zip(("b.test", "spiffe://b.test"), blobs, strict=True)))
     assert set(context.bundles.bundles) == {A}
@@ -394,7 +394,7 @@ def test_an_empty_federated_bundle_is_a_bundle() -> None:
     assert context.notes == ()
 
 
-def test_an_authority_that_cannot_be_read_leaves_its_neighbours_alone() -> None:
+def test_an_unreadable_authority_does_not_affect_the_others() -> None:
     for blob in (b"\x30\x00" + ROOT.der, ROOT.der + b"\x30\x03\x02\x01\x05"):
         context = accept(replace(GOOD, bundle=blob), federated={"b.test": blob.replace(ROOT.der, OTHER_ROOT.der)})
         assert context.bundles.bundles[A].authorities == (ROOT.certificate,)
@@ -403,13 +403,13 @@ def test_an_authority_that_cannot_be_read_leaves_its_neighbours_alone() -> None:
     assert set(accept(GOOD, federated={"b.test": b"\x30\x00"}).bundles.disabled) == {B}
 
 
-def test_a_bundle_of_many_authorities_with_expired_ones_among_them_is_taken() -> None:
+def test_a_bundle_with_expired_authorities_is_accepted() -> None:
     expired = authority(subject="old", end=NOW - SECOND)
     context = accept(replace(GOOD, bundle=expired.der + ROOT.der + authority(subject="next").der))
     assert len(context.bundles.bundles[A].authorities) == 3
 
 
-def test_svids_of_two_trust_domains_have_each_its_own_bundle() -> None:
+def test_svids_of_two_trust_domains_have_their_own_bundles() -> None:
     context = accept(GOOD, entry("spiffe://b.test/w", root=OTHER_ROOT))
     assert {domain: bundle.authorities for domain, bundle in context.bundles.bundles.items()} == {
         A: (ROOT.certificate,),
@@ -430,7 +430,7 @@ def test_revocation_lists_are_counted() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")  # the library takes such, still
-def test_a_captured_message_with_any_byte_changed_is_taken_or_refused() -> None:
+def test_a_captured_message_with_a_changed_byte_is_accepted_or_rejected() -> None:
     """No message can end the client's thread: it raises only our own errors."""
     data = spire_captures.message("federated/svid/00")  # not an RSA one: the library proves each such key, which takes long
     for place in range(len(data)):

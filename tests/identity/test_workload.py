@@ -166,7 +166,7 @@ def test_each_new_message_is_an_update(api: DevWorkloadApi, endpoint: WorkloadEn
         assert paths(watch.updated()) == ["/y"]
 
 
-def test_the_wanted_svid_is_selected_before_anything_is_verified(api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> None:
+def test_the_svid_is_selected_before_verification(api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> None:
     api.register(endpoint, OTHER)
     response = parse_x509_svid_response(good_message(api, endpoint))
     bad = replace(response.svids[0], x509_svid=b"noise")
@@ -212,7 +212,7 @@ def test_an_address_of_four_slashes_is_reached(api: DevWorkloadApi, endpoint: Wo
         assert paths(watch.updated()) == ["/x"]
 
 
-def test_tcp_serves_as_well() -> None:
+def test_a_tcp_endpoint_is_reached() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         place = WorkloadEndpoint(host="127.0.0.1", port=probe.getsockname()[1])
@@ -269,7 +269,7 @@ def test_the_captured_statuses_have_their_meaning(scene: str, api: DevWorkloadAp
             assert "security header missing from request" in str(event.error)
 
 
-def test_an_identity_taken_away_on_an_open_stream_is_denied_and_one_given_back_is_taken(
+def test_a_withdrawn_identity_is_denied_on_an_open_stream_and_a_restored_one_accepted(
     api: DevWorkloadApi, endpoint: WorkloadEndpoint
 ) -> None:
     with watching(endpoint) as watch:
@@ -297,7 +297,7 @@ def test_the_captured_end_of_the_rotation_is_a_denial(api: DevWorkloadApi, endpo
 # -- ends and outages
 
 
-def test_a_clean_end_is_met_by_a_new_stream(api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> None:
+def test_a_clean_end_is_followed_by_a_new_stream(api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> None:
     with watching(endpoint) as watch:
         watch.updated()
         for _ in range(3):
@@ -307,7 +307,7 @@ def test_a_clean_end_is_met_by_a_new_stream(api: DevWorkloadApi, endpoint: Workl
         assert api.stream_count(endpoint) == 1
 
 
-def test_the_end_of_a_steady_stream_is_met_at_once_and_that_of_a_brief_one_is_not(
+def test_only_the_end_of_a_stable_stream_is_followed_by_an_attempt_without_delay(
     api: DevWorkloadApi, endpoint: WorkloadEndpoint
 ) -> None:
     now = [0.0]
@@ -322,7 +322,7 @@ def test_the_end_of_a_steady_stream_is_met_at_once_and_that_of_a_brief_one_is_no
         assert watch.backoff.asked == [(0.5, 30.0), (0.0, 30.0)]
 
 
-def test_a_stream_that_ended_before_it_said_anything_good_is_not_met_at_once(
+def test_a_stream_without_an_accepted_update_is_followed_by_an_attempt_with_delay(
     api: DevWorkloadApi, endpoint: WorkloadEndpoint
 ) -> None:
     api.publish(endpoint, SVIDS, b"noise")
@@ -334,7 +334,7 @@ def test_a_stream_that_ended_before_it_said_anything_good_is_not_met_at_once(
         assert backoff.resets == 0
 
 
-def test_a_socket_that_is_not_there_yet_is_waited_for(endpoint: WorkloadEndpoint) -> None:
+def test_a_missing_socket_is_waited_for(endpoint: WorkloadEndpoint) -> None:
     with watching(endpoint) as watch:
         for _ in range(3):
             event = watch.next()
@@ -345,7 +345,7 @@ def test_a_socket_that_is_not_there_yet_is_waited_for(endpoint: WorkloadEndpoint
             assert paths(watch.until(Updated)) == ["/x"]
 
 
-def test_a_socket_that_nobody_listens_on_is_waited_for(endpoint: WorkloadEndpoint) -> None:
+def test_a_socket_without_a_listener_is_waited_for(endpoint: WorkloadEndpoint) -> None:
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(endpoint.path)
     with watching(endpoint) as watch:
@@ -373,7 +373,7 @@ def test_another_agent_on_the_same_socket_is_found(api: DevWorkloadApi, endpoint
             assert paths(watch.until(Updated)) == ["/y"]
 
 
-def test_something_that_is_no_grpc_server_is_a_loss(endpoint: WorkloadEndpoint) -> None:
+def test_a_server_without_grpc_is_a_disconnect(endpoint: WorkloadEndpoint) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(endpoint.path)
         listener.listen()
@@ -408,7 +408,7 @@ def spoilt(message: bytes) -> dict[str, tuple[bytes, IdentityFault]]:
 
 
 @pytest.mark.parametrize("kind", ["noise", "cut", "empty", "no key"])
-def test_a_message_that_is_not_taken_is_told_once_and_leaves_the_last_good_one(
+def test_a_rejected_message_is_reported_once_and_keeps_the_previous_update(
     kind: str, api: DevWorkloadApi, endpoint: WorkloadEndpoint
 ) -> None:
     good = good_message(api, endpoint)
@@ -425,7 +425,7 @@ def test_a_message_that_is_not_taken_is_told_once_and_leaves_the_last_good_one(
         assert set(watch.backoff.asked) == {(1.0, 30.0)}
 
 
-def test_a_bad_first_message_is_no_reason_to_give_up(api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> None:
+def test_an_invalid_first_message_is_not_fatal(api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> None:
     good = good_message(api, endpoint)
     api.publish(endpoint, SVIDS, b"noise")
     with watching(endpoint) as watch:
@@ -434,14 +434,14 @@ def test_a_bad_first_message_is_no_reason_to_give_up(api: DevWorkloadApi, endpoi
         watch.updated()
 
 
-def test_a_message_is_judged_by_the_clock_on_the_wall(api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> None:
+def test_a_message_is_verified_by_the_wall_clock(api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> None:
     with watching(endpoint, wall=lambda: 4e9) as watch:
         rejected = watch.next()
         assert isinstance(rejected, Rejected)
         assert rejected.error.reason is IdentityFault.UNVERIFIED
 
 
-def test_a_message_over_grpcs_own_limit_is_taken(api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> None:
+def test_a_message_over_the_default_limit_of_grpc_is_accepted(api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> None:
     """A large federation exceeds 4 MiB."""
     response = parse_x509_svid_response(good_message(api, endpoint))
     (svid,) = response.svids
@@ -509,7 +509,7 @@ class Wall:
         return self.now.timestamp()
 
 
-def test_an_update_that_is_not_yet_valid_is_taken_when_it_is(endpoint: WorkloadEndpoint) -> None:
+def test_an_update_that_is_not_yet_valid_is_accepted_when_it_is(endpoint: WorkloadEndpoint) -> None:
     """Our clock is 40 seconds behind. The agent sends nothing more, and no new stream is opened meanwhile."""
     wall = Wall(START - timedelta(seconds=40))
     with (
@@ -524,7 +524,7 @@ def test_an_update_that_is_not_yet_valid_is_taken_when_it_is(endpoint: WorkloadE
         assert agent.opened == 1
 
 
-def test_an_update_that_is_not_yet_valid_is_taken_even_if_its_agent_has_gone(endpoint: WorkloadEndpoint) -> None:
+def test_an_update_that_is_not_yet_valid_is_accepted_even_if_the_agent_has_stopped(endpoint: WorkloadEndpoint) -> None:
     wall = Wall(START - timedelta(seconds=40))
     agent = Scripted(endpoint, OLD)
     with agent, watching(endpoint, wall=wall, check_interval=0.01, backoff=FastBackoff(3600.0)) as watch:
@@ -559,7 +559,7 @@ def test_an_overdue_rotation_opens_a_new_stream(endpoint: WorkloadEndpoint) -> N
         assert agent.opened == 3
 
 
-def test_a_clock_that_was_set_forward_and_back_delays_no_attempt(endpoint: WorkloadEndpoint) -> None:
+def test_a_clock_set_forward_and_back_delays_no_attempt(endpoint: WorkloadEndpoint) -> None:
     wall = Wall()
     with Scripted(endpoint, OLD) as agent, watching(endpoint, wall=wall, check_interval=0.01) as watch:
         watch.updated()
@@ -575,7 +575,7 @@ def test_a_clock_that_was_set_forward_and_back_delays_no_attempt(endpoint: Workl
             time.sleep(0.02)  # so that the watcher looks
 
 
-def test_an_expired_svid_opens_new_streams_and_is_told_of_once(endpoint: WorkloadEndpoint) -> None:
+def test_an_expired_svid_opens_new_streams_and_is_reported_once(endpoint: WorkloadEndpoint) -> None:
     wall = Wall()
     with Scripted(endpoint, OLD, OLD, OLD, NEW) as agent, watching(endpoint, wall=wall, check_interval=0.01) as watch:
         watch.updated()
@@ -588,7 +588,7 @@ def test_an_expired_svid_opens_new_streams_and_is_told_of_once(endpoint: Workloa
         assert agent.opened == 4
 
 
-def test_an_agent_that_does_not_answer_is_asked_on_a_new_stream(endpoint: WorkloadEndpoint) -> None:
+def test_an_agent_that_does_not_answer_gets_a_new_stream(endpoint: WorkloadEndpoint) -> None:
     now = [0.0]
     with (
         Scripted(endpoint, SILENCE, OLD) as agent,
@@ -617,7 +617,7 @@ def test_an_authority_that_is_not_yet_valid_is_waited_for_by_new_streams(endpoin
         watch.updated()
 
 
-def test_attempts_come_closer_towards_the_end_and_go_on_after_it() -> None:
+def test_renewal_attempts_get_closer_before_expiry_and_continue_after_it() -> None:
     (svid,) = accept_update(parse_x509_svid_response(OLD), NOW).svids
     begin, end = START.timestamp(), END.timestamp()
     assert svid.next_renewal(begin) == svid.overdue_at == begin + 0.75 * (end - begin)
@@ -655,7 +655,7 @@ def test_stop_right_after_the_start_ends_the_thread(api: DevWorkloadApi, endpoin
         assert not watch.watcher._thread.is_alive()
 
 
-def test_stop_ends_the_thread_of_one_that_is_never_answered(endpoint: WorkloadEndpoint) -> None:
+def test_stop_ends_the_thread_while_the_agent_does_not_answer(endpoint: WorkloadEndpoint) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(endpoint.path)
         listener.listen()
@@ -668,14 +668,14 @@ def test_stop_ends_the_thread_of_one_that_is_never_answered(endpoint: WorkloadEn
         assert not watch.watcher._thread.is_alive()
 
 
-def test_stop_after_an_end_without_hope_is_no_error(api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> None:
+def test_stop_after_a_fatal_error_is_no_error(api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> None:
     api.publish(endpoint, SVIDS, Refusal("UNIMPLEMENTED", "no"))
     with watching(endpoint) as watch:
         watch.until(FatalError)
     watch.watcher.stop()
 
 
-def test_a_bug_in_the_watcher_is_said_and_not_the_silent_end_of_all_updates(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_in_the_client_is_a_fatal_event(monkeypatch: pytest.MonkeyPatch) -> None:
     told: queue.Queue[WorkloadEvent] = queue.Queue()
     monkeypatch.setattr(threading, "excepthook", lambda _args: None)  # what Python prints of it is not the point
     watcher = WorkloadWatcher(WorkloadEndpoint(path="/nowhere/agent.sock"), told.put)

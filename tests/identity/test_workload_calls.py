@@ -59,7 +59,7 @@ def calls(endpoint: WorkloadEndpoint) -> WorkloadCalls:
     return WorkloadCalls(endpoint, limit=LIMIT, backoff=FastBackoff())
 
 
-def test_a_token_comes_for_the_identity_that_is_wanted(api: DevWorkloadApi, calls: WorkloadCalls) -> None:
+def test_a_token_is_fetched_for_the_selected_identity(api: DevWorkloadApi, calls: WorkloadCalls) -> None:
     answer = calls.fetch_token(["db", "web"], FIRST)
     svid = answer.svid
     assert (str(svid.spiffe_id), svid.audience, answer.offered) == ("spiffe://a.test/x", ("db", "web"), 2)
@@ -69,7 +69,7 @@ def test_a_token_comes_for_the_identity_that_is_wanted(api: DevWorkloadApi, call
     assert (answer.svid.spiffe_id, answer.offered) == (Z.spiffe_id, 1)
 
 
-def test_a_token_is_validated_by_the_agents_word(api: DevWorkloadApi, calls: WorkloadCalls) -> None:
+def test_a_token_is_validated_by_the_agent(api: DevWorkloadApi, calls: WorkloadCalls) -> None:
     svid = calls.fetch_token(["db"], FIRST).svid
     answer = calls.validate_token("db", svid.token.text)
     assert (answer.spiffe_id, answer.claims["aud"]) == ("spiffe://a.test/x", ["db"])
@@ -80,7 +80,7 @@ def test_a_token_is_validated_by_the_agents_word(api: DevWorkloadApi, calls: Wor
     assert svid.token.text not in str(refused.value)
 
 
-def test_bundles_of_both_kinds_are_read_once(api: DevWorkloadApi, calls: WorkloadCalls, endpoint: WorkloadEndpoint) -> None:
+def test_bundles_of_both_types_are_fetched_once(api: DevWorkloadApi, calls: WorkloadCalls, endpoint: WorkloadEndpoint) -> None:
     svid = calls.fetch_token(["db"], FIRST).svid
     assert list(calls.fetch_jwt_bundles().bundles[TrustDomain("a.test")]) == [svid.token.header["kid"]]
     assert len(calls.fetch_x509_bundles().bundles[TrustDomain("a.test")].authorities) == 1
@@ -92,7 +92,7 @@ def test_bundles_of_both_kinds_are_read_once(api: DevWorkloadApi, calls: Workloa
 
 @pytest.mark.parametrize("code", ["PERMISSION_DENIED", "UNAVAILABLE", "INTERNAL", "DEADLINE_EXCEEDED"])
 @pytest.mark.parametrize("rpc", [JWT_SVIDS, JWT_BUNDLES])
-def test_what_may_pass_is_asked_again(code: str, rpc: str, api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> None:
+def test_a_temporary_failure_is_retried(code: str, rpc: str, api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> None:
     api.publish(endpoint, rpc, Refusal(code, "not now"))
     calls = WorkloadCalls(endpoint, limit=LIMIT, backoff=FastBackoff(api.rotate_svids))  # which ends what was published
     if rpc == JWT_SVIDS:
@@ -102,14 +102,14 @@ def test_what_may_pass_is_asked_again(code: str, rpc: str, api: DevWorkloadApi, 
 
 
 @pytest.mark.parametrize("raw", [b"\xff", b"", encode_jwt_svid_response([JwtSvidEntry("spiffe://a.test/x", token())])])
-def test_an_answer_that_is_not_taken_is_asked_for_again(raw: bytes, api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> None:
+def test_a_rejected_answer_is_retried(raw: bytes, api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> None:
     api.publish(endpoint, JWT_SVIDS, raw)
     calls = WorkloadCalls(endpoint, limit=LIMIT, backoff=FastBackoff(api.rotate_svids))
     assert calls.fetch_token(["db"], FIRST).svid.spiffe_id == X.spiffe_id
 
 
 @pytest.mark.parametrize("code", ["INVALID_ARGUMENT", "UNIMPLEMENTED"])
-def test_what_will_not_pass_is_told_at_once(
+def test_a_permanent_failure_is_raised_at_once(
     code: str, api: DevWorkloadApi, calls: WorkloadCalls, endpoint: WorkloadEndpoint
 ) -> None:
     api.publish(endpoint, JWT_SVIDS, Refusal(code, "never"))
@@ -120,7 +120,7 @@ def test_what_will_not_pass_is_told_at_once(
         assert refused.value.reason is IdentityFault.REFUSED
 
 
-def test_a_limit_ends_the_wait_and_names_the_trouble(api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> None:
+def test_the_error_at_the_limit_names_the_problem(api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> None:
     api.publish(endpoint, JWT_SVIDS, Refusal("PERMISSION_DENIED", "no identity issued"))
     api.publish(endpoint, BUNDLES, Refusal("UNAVAILABLE", "not now"))
     calls = WorkloadCalls(endpoint, limit=0.2, backoff=FastBackoff())
@@ -136,7 +136,7 @@ def test_a_limit_ends_the_wait_and_names_the_trouble(api: DevWorkloadApi, endpoi
         assert late.value.reason is IdentityFault.TIMEOUT
 
 
-def test_nobody_there_and_a_hint_that_is_not_offered_are_troubles_too(
+def test_a_missing_socket_and_a_hint_that_is_not_offered_are_problems_too(
     api: DevWorkloadApi, tmp_path: Path, endpoint: WorkloadEndpoint
 ) -> None:
     with pytest.raises(IdentityError, match=r"UNAVAILABLE.*[Nn]o such file"):
@@ -147,7 +147,7 @@ def test_nobody_there_and_a_hint_that_is_not_offered_are_troubles_too(
         WorkloadCalls(endpoint, limit=0.2, backoff=FastBackoff()).fetch_token(["db"], Selection(hint="other"))
 
 
-def test_one_who_takes_the_call_and_never_answers_is_told_of_and_can_be_left(endpoint: WorkloadEndpoint) -> None:
+def test_a_call_without_an_answer_is_reported_and_can_be_stopped(endpoint: WorkloadEndpoint) -> None:
     told: list[str] = []
     heard = threading.Event()
 
@@ -177,7 +177,9 @@ def test_one_who_takes_the_call_and_never_answers_is_told_of_and_can_be_left(end
     assert told == [f"waiting for the Workload API at {endpoint} (FetchJWTSVID)"]
 
 
-def test_an_answer_without_a_name_is_no_answer(api: DevWorkloadApi, calls: WorkloadCalls, endpoint: WorkloadEndpoint) -> None:
+def test_an_answer_without_a_spiffe_id_is_an_error(
+    api: DevWorkloadApi, calls: WorkloadCalls, endpoint: WorkloadEndpoint
+) -> None:
     api.publish(endpoint, VALIDATE, encode_validate_response(Validated("", {"sub": "spiffe://a.test/x"})))
     with pytest.raises(IdentityError, match="the answer contains no SPIFFE ID"):
         calls.validate_token("db", token())
@@ -201,7 +203,7 @@ def entry(text: str = "", spiffe_id: str = "spiffe://a.test/w", hint: str = "") 
         ([entry(token(exp=NOW)), entry(token(sub="spiffe://a.test/v"))], IdentityFault.UNVERIFIED),
     ],
 )
-def test_an_answer_without_a_good_token_is_refused(entries: list[JwtSvidEntry], reason: IdentityFault) -> None:
+def test_an_answer_without_a_valid_token_is_refused(entries: list[JwtSvidEntry], reason: IdentityFault) -> None:
     with pytest.raises(IdentityError) as refused:
         accept_token(entries, ["db"], WHEN)
     assert refused.value.reason is reason
@@ -222,7 +224,7 @@ V = "spiffe://a.test/v"
     ],
     ids=["no token", "no JWS", "expired", "of another", "no ID", "a hint that is too long"],
 )
-def test_a_bad_token_leaves_the_good_one_alone(bad: JwtSvidEntry) -> None:
+def test_an_invalid_token_does_not_affect_a_valid_one(bad: JwtSvidEntry) -> None:
     good = entry(hint="mine")
     for entries in ([bad, good], [good, bad], [good, *[bad] * 200]):
         for selection in (FIRST, Selection(hint="mine"), Selection(parse_spiffe_id("spiffe://a.test/w"))):
@@ -233,13 +235,13 @@ def test_a_bad_token_leaves_the_good_one_alone(bad: JwtSvidEntry) -> None:
         accept_token([bad, good], ["db"], WHEN, Selection(parse_spiffe_id(V)))
 
 
-def test_of_several_with_one_hint_the_first_counts_and_each_is_found_by_its_id() -> None:
+def test_the_first_of_several_with_one_hint_is_selected_and_each_by_its_id() -> None:
     entries = [entry(hint="h"), entry(token(sub=V), V, "h"), entry()]
     assert str(accept_token(entries, ["db"], WHEN, Selection(hint="h")).svid.spiffe_id) == "spiffe://a.test/w"
     assert str(accept_token(entries, ["db"], WHEN, Selection(parse_spiffe_id(V))).svid.spiffe_id) == V
 
 
-def test_each_bundle_stands_for_itself() -> None:
+def test_each_bundle_is_parsed_separately() -> None:
     read = accept_jwt_bundles(
         BundlesResponse(
             {

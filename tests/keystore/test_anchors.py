@@ -45,7 +45,7 @@ def write(path: Path, blob: bytes) -> Path:
         (pem_of(chain_of("p256").intermediate), (chain_of("p256").intermediate.certificate,)),
     ],
 )
-def test_every_certificate_that_can_be_read_is_an_anchor(tmp_path: Path, blob: bytes, found: tuple) -> None:
+def test_every_readable_certificate_is_an_anchor(tmp_path: Path, blob: bytes, found: tuple) -> None:
     assert load_authorities(str(write(tmp_path / "ca.pem", blob)), {}).certificates == found
 
 
@@ -68,17 +68,17 @@ def test_a_bundle_without_a_certificate_is_refused(tmp_path: Path, blob: bytes, 
     assert message.endswith(seen)
 
 
-def test_a_bundle_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_bundle_is_named(tmp_path: Path) -> None:
     reason, message = refusal_of(load_authorities, str(tmp_path / "none"), {})
     assert (reason, message) == (IdentityFault.FILE, f"cannot read {str(tmp_path / 'none')!a}: no such file or directory")
 
 
 @given(st.binary(max_size=200), st.binary(max_size=200))
-def test_noise_around_a_certificate_is_passed_over(before: bytes, after: bytes) -> None:
+def test_noise_around_a_certificate_is_ignored(before: bytes, after: bytes) -> None:
     assert parse_anchors(before + b"\n" + PEM_A + after)[-1] == A
 
 
-def test_a_bundle_cut_anywhere_gives_what_is_whole() -> None:
+def test_a_truncated_bundle_has_its_complete_certificates() -> None:
     whole = PEM_A + PEM_B
     for cut in range(len(whole)):
         whole_ones = (cut >= len(PEM_A) - 1) + (cut >= len(whole) - 1)  # a last newline need not be there
@@ -93,18 +93,18 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     return tmp_path
 
 
-def test_a_system_may_trust_nobody(places: Path) -> None:
+def test_a_system_may_have_no_anchors(places: Path) -> None:
     assert load_system_anchors({}) == ()
 
 
-def test_the_first_bundle_that_is_there_counts(places: Path) -> None:
+def test_the_first_existing_bundle_is_used(places: Path) -> None:
     write(places / "second.crt", PEM_B)
     assert load_system_anchors({}) == (B,)
     write(places / "first.crt", PEM_A)
     assert load_system_anchors({}) == (A,)
 
 
-def test_all_files_of_all_directories_count_beside_the_bundle(places: Path) -> None:
+def test_all_files_of_all_directories_are_used_in_addition(places: Path) -> None:
     write(places / "first.crt", PEM_A)
     write(places / "certs" / "b.0", PEM_B)
     write(places / "more" / "any name", PEM_C + PEM_A)
@@ -114,7 +114,7 @@ def test_all_files_of_all_directories_count_beside_the_bundle(places: Path) -> N
     assert load_system_anchors({}) == (A, B, C)
 
 
-def test_second_names_in_a_directory_are_not_read_and_links_to_elsewhere_are(
+def test_links_within_a_directory_are_skipped_and_links_to_elsewhere_are_followed(
     places: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(places / "certs" / "a.pem", PEM_A)
@@ -132,7 +132,7 @@ def test_second_names_in_a_directory_are_not_read_and_links_to_elsewhere_are(
 
 
 @pytest.mark.parametrize("empty", [{}, {"SSL_CERT_FILE": "", "SSL_CERT_DIR": ""}])
-def test_the_environment_stands_in_for_the_usual_places(places: Path, empty: dict[str, str]) -> None:
+def test_environment_variables_replace_the_default_paths(places: Path, empty: dict[str, str]) -> None:
     write(places / "first.crt", PEM_A)
     write(places / "certs" / "b", PEM_B)
     own = str(write(places / "own.pem", PEM_C))
@@ -144,7 +144,7 @@ def test_the_environment_stands_in_for_the_usual_places(places: Path, empty: dic
     assert load_system_anchors({"SSL_CERT_FILE": "/not/there", "SSL_CERT_DIR": "/not/there"}) == ()
 
 
-def test_a_bundle_that_is_there_but_cannot_be_read_is_told_only_when_nothing_else_is_found(places: Path) -> None:
+def test_an_unreadable_bundle_is_an_error_only_if_nothing_else_is_found(places: Path) -> None:
     odd = {"SSL_CERT_FILE": str(places)}  # a directory
     reason, message = refusal_of(load_system_anchors, odd)  # type: ignore[arg-type]
     assert reason is IdentityFault.FILE
@@ -159,7 +159,7 @@ def test_a_bundle_of_the_system_without_a_certificate_is_no_error(places: Path) 
     assert load_system_anchors({}) == ()  # the first that is there counts, as in Go
 
 
-def test_what_this_machine_trusts_is_read_without_a_warning() -> None:
+def test_the_anchors_of_this_machine_are_read_without_a_warning() -> None:
     assert load_system_anchors({}) or not Path("/etc/ssl/certs/ca-certificates.crt").exists()
 
 

@@ -124,7 +124,7 @@ def test_a_damaged_jwks_is_never_quoted(document: bytes) -> None:
     assert "canary" not in str(refused.value)
 
 
-def test_an_errors_cause_holds_no_text_of_a_file(tmp_path: Path) -> None:
+def test_the_cause_of_an_error_contains_no_text_of_a_file(tmp_path: Path) -> None:
     """A traceback must not contain a key."""
     path = tmp_path / "key"
     path.write_bytes(KEYS["PKCS#8"].replace(b"\n", b"\\n"))

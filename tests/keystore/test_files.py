@@ -45,19 +45,19 @@ UNKNOWN = ["keystore", "a.key", "/a.pem/b", ".pem", ""]
 
 @pytest.mark.parametrize("path", UNKNOWN)
 @pytest.mark.parametrize(("blob", "wanted"), CONTENTS.values(), ids=CONTENTS)
-def test_without_a_known_ending_the_content_tells(path: str, blob: bytes, wanted: KeystoreFormat) -> None:
+def test_without_a_known_extension_the_content_decides(path: str, blob: bytes, wanted: KeystoreFormat) -> None:
     assert detect_format(path, blob) is wanted
 
 
 @pytest.mark.parametrize("wanted", KeystoreFormat)
-def test_a_known_ending_tells_where_the_content_does_not(wanted: KeystoreFormat) -> None:
+def test_a_known_extension_decides_if_the_content_does_not(wanted: KeystoreFormat) -> None:
     for path in EXTENSIONS[wanted]:
         assert detect_format(path, b"") is wanted
         assert detect_format(path, b"nonsense") is wanted
 
 
 @pytest.mark.parametrize(("blob", "seen"), CONTENTS.values(), ids=CONTENTS)
-def test_a_name_that_its_content_belies_is_refused(blob: bytes, seen: KeystoreFormat) -> None:
+def test_an_extension_that_contradicts_the_content_is_refused(blob: bytes, seen: KeystoreFormat) -> None:
     for named, paths in EXTENSIONS.items():
         if named is seen:
             assert detect_format(paths[0], blob) is seen
@@ -67,7 +67,7 @@ def test_a_name_that_its_content_belies_is_refused(blob: bytes, seen: KeystoreFo
 
 
 @pytest.mark.parametrize("blob", [b"", b"text", b"\x30", b"\x30\x82\x01", b"\x00" * 9, b"a -----BEGIN X-----"])
-def test_what_nothing_tells_is_refused_without_a_byte_of_it(blob: bytes) -> None:
+def test_an_unknown_format_is_refused_without_a_byte_of_it(blob: bytes) -> None:
     with pytest.raises(IdentityError, match="unable to guess file format") as refused:
         detect_format("keystore", blob)
     assert refused.value.reason is IdentityFault.FORMAT
@@ -76,7 +76,7 @@ def test_what_nothing_tells_is_refused_without_a_byte_of_it(blob: bytes) -> None
 
 @pytest.mark.parametrize("blob", [CHAIN.leaf.der, CHAIN.leaf.der + CHAIN.root.der, PKCS7])
 @pytest.mark.parametrize("name", ["a.der", "keystore"])
-def test_der_never_has_a_key_and_the_refusal_says_so(tmp_path: Path, blob: bytes, name: str) -> None:
+def test_der_is_refused_because_it_contains_no_key(tmp_path: Path, blob: bytes, name: str) -> None:
     path = tmp_path / name
     path.write_bytes(blob)
     reason, message = refusal_of(load_keystore, str(path), "")
@@ -86,14 +86,14 @@ def test_der_never_has_a_key_and_the_refusal_says_so(tmp_path: Path, blob: bytes
 
 
 @pytest.mark.parametrize("load", [load_keystore, load_cert_and_key])
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, load) -> None:
+def test_an_unreadable_file_is_named(tmp_path: Path, load) -> None:
     for path in (str(tmp_path / "none\n"), str(tmp_path), "a\x00b", ""):
         reason, message = refusal_of(load, path, "")
         assert reason is IdentityFault.FILE
         assert message.startswith(f"cannot read {path!a}: ")
 
 
-def test_a_file_without_an_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endless_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "MAX_FILE_BYTES", 1000)
     reason, message = refusal_of(load_keystore, "/dev/zero", "")
     assert reason is IdentityFault.OVER_LIMIT

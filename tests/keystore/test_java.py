@@ -67,7 +67,7 @@ def test_what_keytool_wrote_is_read(name: str, kind: type) -> None:
     ]
 
 
-def test_a_store_is_known_by_its_first_bytes_too(tmp_path: Path) -> None:
+def test_a_store_is_detected_by_its_first_bytes_too(tmp_path: Path) -> None:
     for name in ("p256.jks", "p256.jceks"):
         path = tmp_path / f"{name}.keystore"
         path.write_bytes((VECTORS / name).read_bytes())
@@ -97,7 +97,7 @@ def test_what_cannot_be_used_is_refused(name: str, password: str, reason: Identi
     assert not password or password not in str(refused.value)
 
 
-def test_the_first_key_that_the_password_opens_counts() -> None:
+def test_the_first_key_that_the_password_decrypts_is_used() -> None:
     shut = entry("first", OTHER, password="another password")
     assert is_pair(parse_java(store_of(shut, entry("second"), entry("third", OTHER)), STORE_PASSWORD), CHAIN)
 
@@ -114,12 +114,12 @@ def test_a_store_of_version_1_is_read() -> None:
     assert is_pair(parse_java(jks_writer.store([one], STORE_PASSWORD, version=1), STORE_PASSWORD), CHAIN)
 
 
-def test_a_key_whose_chain_is_another_ones_is_never_used() -> None:
+def test_a_key_with_another_chain_is_never_used() -> None:
     with pytest.raises(IdentityError, match="matches none of the"):
         parse_java(store_of(entry("one", CHAIN, certificates=OTHER)), STORE_PASSWORD)
 
 
-def test_a_key_or_a_certificate_that_cannot_be_read_is_refused_by_its_number() -> None:
+def test_an_unreadable_key_or_certificate_is_refused_with_its_number() -> None:
     odd_key = entry("odd\n", key=CHAIN.leaf.key_der[:-30] + bytes(30))
     with pytest.raises(IdentityError, match="unreadable private key in entry 1") as refused:
         parse_java(store_of(odd_key), STORE_PASSWORD)
@@ -130,17 +130,17 @@ def test_a_key_or_a_certificate_that_cannot_be_read_is_refused_by_its_number() -
     assert refused.value.reason is IdentityFault.BAD_CERTIFICATE
 
 
-def test_a_salt_of_two_equal_halves_is_changed_as_java_changes_it() -> None:
+def test_a_salt_of_two_equal_halves_is_changed_as_in_java() -> None:
     """OpenJDK's PBES1Core: [a, b, c, d] becomes [d, a, b, d]."""
     password, half = b"secret", bytes((1, 2, 3, 4))
     assert java._derive(password, half + half, 3) == java._derive(password, bytes((4, 1, 2, 4)) + half, 3)
 
 
-def test_more_iterations_than_java_allows_open_nothing() -> None:
+def test_more_iterations_than_java_allows_are_refused() -> None:
     assert java._decrypt_by_triple_des(bytes(16), "secret", bytes(8), 5_000_001) is None
 
 
-def test_a_store_cut_anywhere_or_changed_in_a_byte_is_refused() -> None:
+def test_a_truncated_or_changed_store_is_refused() -> None:
     for at in range(len(WHOLE)):
         for blob in (WHOLE[:at], WHOLE[:at] + bytes([WHOLE[at] ^ 1]) + WHOLE[at + 1 :]):
             with pytest.raises(IdentityError):
@@ -152,7 +152,7 @@ BODIES = [(VECTORS / name).read_bytes()[:-20] for name in ("secret.jceks", "trus
 
 @settings(max_examples=50)  # JCEKS takes its time, by design
 @given(st.sampled_from(BODIES), st.data())
-def test_a_store_with_the_right_digest_over_nonsense_is_refused_in_silence(body: bytes, data: st.DataObject) -> None:
+def test_a_store_with_the_right_digest_over_noise_is_refused_quietly(body: bytes, data: st.DataObject) -> None:
     """A store written with the right password raises no other exception and prints nothing to standard error."""
     at = data.draw(st.integers(0, len(body) - 1))
     noisy = body[:at] + data.draw(st.binary(min_size=1, max_size=4)) + body[at + 1 :]
@@ -163,7 +163,7 @@ def test_a_store_with_the_right_digest_over_nonsense_is_refused_in_silence(body:
     assert len(material.chain) >= 1
 
 
-def test_a_store_that_is_not_understood_is_to_be_converted() -> None:
+def test_an_unsupported_store_error_names_the_conversion() -> None:
     reason, message = refusal_of(parse_java, sealed(WHOLE[:8] + bytes(3) + b"\x01" + bytes(3) + b"\x09"), STORE_PASSWORD)
     assert reason is IdentityFault.FORMAT
     assert "keytool -importkeystore -srckeystore OLD.jks -destkeystore NEW.p12 -deststoretype PKCS12" in message
@@ -172,7 +172,7 @@ def test_a_store_that_is_not_understood_is_to_be_converted() -> None:
 
 @pytest.mark.parametrize("kind", ["JKS", "JCEKS"])
 @pytest.mark.parametrize("algorithm", [["-keyalg", "RSA", "-keysize", "2048"], ["-keyalg", "EC", "-groupname", "secp384r1"]])
-def test_what_this_machines_keytool_writes_is_read(tmp_path: Path, kind: str, algorithm: list[str]) -> None:
+def test_a_store_of_the_local_keytool_is_read(tmp_path: Path, kind: str, algorithm: list[str]) -> None:
     keytool = shutil.which("keytool")
     if keytool is None:
         pytest.skip("keytool is missing")

@@ -40,14 +40,14 @@ def present(chain: tuple[Certificate, ...], key: object) -> None:
 
 
 @pytest.mark.parametrize("kind", USABLE)
-def test_what_is_accepted_can_be_presented(kind: str) -> None:
+def test_accepted_material_can_be_presented(kind: str) -> None:
     chain = chain_of(kind)
     material = make_material(chain.certificates, chain.leaf.key)
     present(material.chain, material.private_key)
 
 
 @pytest.mark.parametrize("kind", WEAK)
-def test_what_cannot_be_presented_is_refused_with_what_can(kind: str) -> None:
+def test_unusable_keys_are_refused_with_the_usable_ones(kind: str) -> None:
     weak = cert_factory.leaf(key=cert_factory.key_of(kind))
     with pytest.raises(SSL.Error):
         present((weak.certificate,), weak.key)
@@ -67,7 +67,7 @@ def test_a_key_for_rsa_pss_only_is_refused() -> None:
 
 
 @pytest.mark.parametrize("key", [dsa.generate_private_key(1024), x25519.X25519PrivateKey.generate()])
-def test_a_key_that_signs_no_handshake_is_refused(key) -> None:
+def test_a_key_type_without_signatures_is_refused(key) -> None:
     with pytest.raises(IdentityError, match="unsupported type of private key") as refused:
         make_material(chain_of("p256").certificates, key)
     assert refused.value.reason is IdentityFault.BAD_KEY
@@ -78,7 +78,7 @@ def test_a_key_of_another_certificate_is_refused() -> None:
         KeyMaterial(chain_of("p256").certificates, cert_factory.key_of("p256"))
 
 
-def test_a_chain_upside_down_is_refused_with_where_the_leaf_is() -> None:
+def test_a_reversed_chain_is_refused_with_the_position_of_the_leaf() -> None:
     chain = chain_of("p256")
     with pytest.raises(IdentityError, match="matches certificate 3 of 3; expected the first"):
         KeyMaterial(chain.certificates[::-1], chain.leaf.key)
@@ -90,7 +90,7 @@ def test_a_key_alone_is_refused() -> None:
     assert refused.value.reason is IdentityFault.BAD_CERTIFICATE
 
 
-def test_a_certificate_that_is_there_twice_counts_once() -> None:
+def test_a_duplicate_certificate_is_dropped() -> None:
     chain = chain_of("p256")
     assert make_material(chain.certificates * 2, chain.leaf.key).chain == chain.certificates
 

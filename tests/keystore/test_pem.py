@@ -75,7 +75,7 @@ def write(folder: Path, name: str, blob: bytes) -> str:
 
 
 @pytest.mark.parametrize("blob", COMBINED.values(), ids=COMBINED)
-def test_a_combined_file_is_read_whatever_its_order_and_surroundings(blob: bytes) -> None:
+def test_a_combined_file_is_read_in_any_order_and_among_other_text(blob: bytes) -> None:
     assert is_pair(parse_pem(blob, ""), CHAIN)
 
 
@@ -117,27 +117,27 @@ def test_a_damaged_boundary_never_shortens_a_chain(tmp_path: Path, blob: bytes) 
     assert authorities.left_out
 
 
-def test_line_breaks_that_are_written_out_are_named() -> None:
+def test_escaped_line_breaks_are_named() -> None:
     with pytest.raises(IdentityError, match="expected line breaks"):
         parse_pem(CERTIFICATES + KEY.strip().replace(b"\n", b"\\n"), "")
 
 
 @pytest.mark.parametrize("comment", [b"# ", b"// ", b'"', b"see -----END X-----"])
-def test_a_boundary_behind_other_text_is_text(comment: bytes) -> None:
+def test_a_boundary_after_other_text_is_text(comment: bytes) -> None:
     blob = b"".join(comment + line + b"\n" for line in OTHER_KEY.splitlines())
     assert is_pair(parse_pem(blob + CERTIFICATES + KEY, ""), CHAIN)
 
 
 @pytest.mark.parametrize("kind", ["p256", "p384", "p521", "ed25519", "rsa2048"])
 @pytest.mark.parametrize("form", [PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL])
-def test_every_kind_of_key_is_read_from_two_files(tmp_path: Path, kind: str, form: PrivateFormat) -> None:
+def test_every_key_type_is_read_from_two_files(tmp_path: Path, kind: str, form: PrivateFormat) -> None:
     chain = chain_of(kind)
     form = PrivateFormat.PKCS8 if kind == "ed25519" else form  # it has no other
     cert = write(tmp_path, "chain.crt", pem_of(chain.leaf, chain.intermediate, chain.root))
     assert is_pair(load_cert_and_key(cert, write(tmp_path, "key", key_pem(chain.leaf.key, form))), chain)
 
 
-def test_what_the_openssl_command_makes_is_read(tmp_path: Path) -> None:
+def test_output_of_the_openssl_command_is_read(tmp_path: Path) -> None:
     cert, key = str(tmp_path / "cert"), str(tmp_path / "key")
     openssl(*f"req -x509 -newkey rsa:2048 -nodes -keyout {key} -out {cert} -subj /CN=made -text".split())
     assert len(load_cert_and_key(cert, key).chain) == 1
@@ -149,7 +149,7 @@ def test_the_blocks_of_both_files_count_and_the_certificate_file_comes_first(tmp
     assert is_pair(load_cert_and_key(first, second), CHAIN)
 
 
-def test_one_file_may_be_named_twice(tmp_path: Path) -> None:
+def test_both_flags_may_name_one_file(tmp_path: Path) -> None:
     both = write(tmp_path, "both", CERTIFICATES + KEY)
     assert is_pair(load_cert_and_key(both, both), CHAIN)
     assert is_pair(load_cert_and_key(both, write(tmp_path, "copy", CERTIFICATES + KEY)), CHAIN)
@@ -181,7 +181,7 @@ def test_one_file_may_be_named_twice(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_cannot_be_used_is_refused_with_the_file_and_what_is_wrong(
+def test_unusable_files_are_refused_with_the_file_and_the_problem(
     tmp_path: Path, cert: bytes, key: bytes, reason: IdentityFault, said: str
 ) -> None:
     cert_path, key_path = write(tmp_path, "CERT", cert), write(tmp_path, "KEY", key)
@@ -190,7 +190,7 @@ def test_what_cannot_be_used_is_refused_with_the_file_and_what_is_wrong(
     assert message.replace(f"{tmp_path}/", "").startswith(said)
 
 
-def test_the_refusal_of_an_encrypted_key_says_what_to_do(tmp_path: Path) -> None:
+def test_the_error_for_an_encrypted_key_names_the_remedy(tmp_path: Path) -> None:
     arguments = write(tmp_path, "c", CERTIFICATES), write(tmp_path, "k", SHUT)
     _, message = refusal_of(load_cert_and_key, *arguments)
     assert "openssl pkey -in KEY -out PLAIN" in message
@@ -198,7 +198,7 @@ def test_the_refusal_of_an_encrypted_key_says_what_to_do(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("key", [SHUT, SHUT_OLD], ids=["PKCS#8", "OpenSSL's own"])
-def test_a_combined_keystore_is_opened_by_its_password(tmp_path: Path, key: bytes) -> None:
+def test_a_combined_keystore_is_decrypted_with_its_password(tmp_path: Path, key: bytes) -> None:
     path = write(tmp_path, "combined.pem", CERTIFICATES + key)
     assert is_pair(load_keystore(path, "secret"), CHAIN)
     for password in ("", "another", "secre\udcff"):
@@ -207,7 +207,7 @@ def test_a_combined_keystore_is_opened_by_its_password(tmp_path: Path, key: byte
         assert "secret" not in message
 
 
-def test_a_password_for_a_key_that_has_none_does_no_harm(tmp_path: Path) -> None:
+def test_a_password_for_an_unencrypted_key_is_ignored(tmp_path: Path) -> None:
     assert is_pair(load_keystore(write(tmp_path, "combined.pem", CERTIFICATES + KEY), "secret"), CHAIN)
 
 
@@ -230,7 +230,7 @@ def test_no_error_shows_a_byte_of_the_key() -> None:
             error = error.__cause__ or error.__context__
 
 
-def test_a_file_cut_anywhere_is_refused_or_lacks_whole_certificates_only() -> None:
+def test_a_truncated_file_is_refused_or_lacks_complete_certificates_only() -> None:
     whole = KEY + CERTIFICATES
     for cut in range(len(whole)):
         try:
@@ -240,7 +240,7 @@ def test_a_file_cut_anywhere_is_refused_or_lacks_whole_certificates_only() -> No
         assert chain == CHAIN.certificates[: len(chain)]
 
 
-def test_blocks_know_where_they_begin_and_hide_what_is_in_them() -> None:
+def test_blocks_have_their_line_and_hide_their_content() -> None:
     blocks = parse_blocks(b"text\n" + KEY + b"-----BEGIN \xff-----\n" + KEY)
     assert [(block.label, block.line) for block in blocks] == [("PRIVATE KEY", 2), ("PRIVATE KEY", 8)]
     assert KEY.decode().splitlines()[1] not in repr(blocks)

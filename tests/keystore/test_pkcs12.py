@@ -48,12 +48,12 @@ def stored(password: bytes | None, *, key=CHAIN.leaf.key, certificate=CHAIN.leaf
 
 @pytest.mark.parametrize("password", ["", "secret", "pässwörd"])
 @pytest.mark.parametrize("options", LEGACY.values(), ids=LEGACY)
-def test_what_openssl_wrote_is_read(tmp_path: Path, options: list[str], password: str) -> None:
+def test_files_of_openssl_are_read(tmp_path: Path, options: list[str], password: str) -> None:
     assert is_pair(parse_pkcs12(exported(tmp_path, password, *options), password), CHAIN)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_of_key_is_read(tmp_path: Path, kind: str) -> None:
+def test_every_key_type_is_read(tmp_path: Path, kind: str) -> None:
     chain = chain_of(kind)
     path = tmp_path / "store.P12"
     path.write_bytes(exported(tmp_path, "secret", chain=chain))
@@ -73,7 +73,7 @@ def test_what_keytool_wrote_is_read() -> None:
     assert len(material.chain) == 2
 
 
-def test_a_file_with_open_lengths_is_read_without_a_word(tmp_path: Path) -> None:
+def test_a_file_with_indefinite_lengths_is_read_without_a_warning(tmp_path: Path) -> None:
     """BER: the outer length is indefinite, as some programs write it."""
     der = exported(tmp_path, "secret")
     header = 4
@@ -84,7 +84,7 @@ def test_a_file_with_open_lengths_is_read_without_a_word(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(("right", "given_one"), [("secret", "another"), ("secret", ""), ("", "secret"), ("secret", "s\udcff")])
-def test_a_wrong_password_is_called_that(tmp_path: Path, right: str, given_one: str) -> None:
+def test_a_wrong_password_is_named_as_such(tmp_path: Path, right: str, given_one: str) -> None:
     path = tmp_path / "store.p12"
     path.write_bytes(exported(tmp_path, right))
     reason, message = refusal_of(load_keystore, str(path), given_one)
@@ -112,7 +112,7 @@ def test_a_store_that_lacks_a_part_is_refused(blob: bytes, said: str) -> None:
         parse_pkcs12(blob, "x" if "weak" in said else "")
 
 
-def test_a_file_cut_anywhere_is_damaged_and_not_a_wrong_password(tmp_path: Path) -> None:
+def test_a_truncated_file_is_damaged_and_not_a_wrong_password(tmp_path: Path) -> None:
     whole = exported(tmp_path, "secret")
     for cut in range(len(whole)):
         with pytest.raises(IdentityError) as refused:

@@ -89,20 +89,20 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("sockets", "address", "words"), REFUSED, ids=[words for _, _, words in REFUSED])
-def test_what_cannot_be_listened_on_is_refused_in_one_line(sockets: list[str], address: str, words: str) -> None:
+def test_an_unusable_socket_is_refused_in_one_line(sockets: list[str], address: str, words: str) -> None:
     (answer,) = handed_over(sockets, address)
     assert isinstance(answer, str)
     assert answer.startswith(words)
     assert answer.isprintable()
 
 
-def test_a_name_is_given_out_once() -> None:
+def test_a_socket_is_taken_once() -> None:
     first, second = handed_over(["a=127.0.0.1:0"], "systemd:a", "systemd:a")
     assert isinstance(first, list)
     assert second == "systemd:a: already used by another listener"
 
 
-def test_a_socket_that_was_refused_does_not_stand_in_the_way_of_another() -> None:
+def test_a_refused_socket_does_not_affect_another() -> None:
     refused, taken = handed_over(["a=datagram", "b=127.0.0.1:0"], "systemd:a", "systemd:b")
     assert isinstance(refused, str)
     assert isinstance(taken, list)
@@ -129,7 +129,7 @@ def test_sockets_for_another_process_are_not_taken() -> None:
         ({}, "no inherited sockets"),
     ],
 )
-def test_an_environment_that_makes_no_sense_hands_nothing_over_and_is_consumed(environ: dict[str, str], words: str) -> None:
+def test_invalid_variables_pass_no_socket_and_are_removed(environ: dict[str, str], words: str) -> None:
     left = {**environ, "OTHER": "1"}
     inherited = take_inherited(left, 7)
     assert left == {"OTHER": "1"}
@@ -138,7 +138,7 @@ def test_an_environment_that_makes_no_sense_hands_nothing_over_and_is_consumed(e
     assert words in str(refused.value)
 
 
-def test_a_count_beyond_what_is_open_is_refused_at_once() -> None:
+def test_a_count_beyond_the_open_descriptors_is_refused() -> None:
     limit = 1 << 30
     inherited = take_inherited({"LISTEN_PID": "7", "LISTEN_FDS": str(limit)}, 7)
     with pytest.raises(ConfigError, match=f"LISTEN_FDS is {limit}, but descriptor \\d+ is not open"):

@@ -95,14 +95,14 @@ BAD_STATUS = [
 
 
 @pytest.mark.parametrize(("text", "address"), GOOD)
-def test_a_good_address_is_parsed_and_spelt_as_it_was(text: str, address: Address) -> None:
+def test_a_valid_address_is_parsed_and_printed_unchanged(text: str, address: Address) -> None:
     assert parse_address(text) == address
     assert parse_listen_address(text) == address
     assert str(address) == text
 
 
 @pytest.mark.parametrize(("text", "address"), HANDED_OVER)
-def test_a_socket_handed_over_can_be_listened_on_and_never_dialled(text: str, address: ListenAddress) -> None:
+def test_an_inherited_socket_can_be_listened_on_but_not_dialled(text: str, address: ListenAddress) -> None:
     assert parse_listen_address(text) == address
     assert str(address) == text
     assert is_local(text)
@@ -117,24 +117,24 @@ def test_a_status_address_may_have_a_scheme(text: str, address: StatusAddress) -
 
 
 @pytest.mark.parametrize(("text", "words"), BAD_STATUS)
-def test_a_bad_status_address_is_refused_with_the_mistake_named(text: str, words: str) -> None:
+def test_an_invalid_status_address_is_refused_with_the_problem(text: str, words: str) -> None:
     with pytest.raises(ConfigError) as refused:
         parse_status_address(text)
     assert words in str(refused.value)
 
 
-def test_a_path_that_the_system_cannot_spell_is_refused() -> None:
+def test_a_path_outside_of_the_file_system_encoding_is_refused() -> None:
     with pytest.raises(ConfigError, match="has a character outside the file-system encoding utf-8"):
         parse_address("unix:/\ud800")
 
 
-def test_a_path_of_bytes_that_are_no_text_is_counted_in_bytes() -> None:
+def test_the_length_of_an_undecodable_path_is_counted_in_bytes() -> None:
     path = "/" + b"\xff".decode("utf-8", "surrogateescape") * 106
     assert parse_address(f"unix:{path}") == UnixAddress(path)
 
 
 @pytest.mark.parametrize(("text", "words"), BAD)
-def test_a_bad_address_is_refused_with_the_mistake_named(text: str, words: str) -> None:
+def test_an_invalid_address_is_refused_with_the_problem(text: str, words: str) -> None:
     with pytest.raises(ConfigError) as refused:
         parse_listen_address(text)
     assert words in str(refused.value)

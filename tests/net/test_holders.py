@@ -48,18 +48,18 @@ def listen() -> Iterator[Open]:
         ("::ffff:127.0.0.1", "127.0.0.1", True),
     ],
 )
-def test_who_listens_at_an_overlapping_address_is_named(listen: Open, theirs: str, ours: str, is_same: bool) -> None:
+def test_a_listener_at_an_overlapping_address_is_named(listen: Open, theirs: str, ours: str, is_same: bool) -> None:
     other = listen(theirs)
     assert find_shared_port(listen(ours, other.getsockname()[1]), {}) == SharedPort(ME, is_same)
 
 
 @pytest.mark.parametrize(("theirs", "ours"), [("127.0.0.2", "127.0.0.1"), ("::1", "127.0.0.1"), ("0.0.0.0", "::1")])
-def test_who_listens_at_another_address_is_not(listen: Open, theirs: str, ours: str) -> None:
+def test_a_listener_at_another_address_is_not_named(listen: Open, theirs: str, ours: str) -> None:
     other = listen(theirs)
     assert find_shared_port(listen(ours, other.getsockname()[1]), {}) is None
 
 
-def test_a_socket_alone_shares_with_nobody_and_a_closed_one_neither(listen: Open) -> None:
+def test_a_single_or_closed_socket_shares_no_port(listen: Open) -> None:
     ours = listen("127.0.0.1")
     port = ours.getsockname()[1]
     assert find_shared_port(ours, {}) is None
@@ -83,7 +83,7 @@ def row(user: int, inode: int = 7) -> str:
     return f"   0: 0100007F:PORT 00000000:0000 0A 00000000:00000000 00:00000000 00000000 {user:5d} 0 {inode} 1 0 100"
 
 
-def test_a_process_that_cannot_be_seen_is_named_if_it_was_seen_before(listen: Open, tmp_path: Path) -> None:
+def test_a_hidden_process_is_named_if_it_was_found_before(listen: Open, tmp_path: Path) -> None:
     ours, me = listen("127.0.0.1"), os.geteuid()
     proc = make_proc(tmp_path, ours, row(me))
     assert find_shared_port(ours, {}, proc) == SharedPort(f"another process of user {me}", True)
@@ -111,7 +111,7 @@ def test_a_socket_of_another_user_shares_nothing(listen: Open, tmp_path: Path) -
         ["\udcff"],
     ],
 )
-def test_tables_that_cannot_be_read_name_nobody(listen: Open, tmp_path: Path, rows: list[str]) -> None:
+def test_unreadable_tables_name_no_process(listen: Open, tmp_path: Path, rows: list[str]) -> None:
     ours = listen("127.0.0.1")
     (tmp_path / "self/net").mkdir(parents=True)
     (tmp_path / "self/net/tcp").write_bytes("\n".join(["head", *rows]).encode(errors="surrogateescape"))
@@ -121,7 +121,7 @@ def test_tables_that_cannot_be_read_name_nobody(listen: Open, tmp_path: Path, ro
     assert (describe_holders(port, tmp_path), find_holders_of_ports([port], tmp_path)) == ("", {})
 
 
-def test_what_is_seen_now_is_kept_by_the_socket(listen: Open) -> None:
+def test_holders_are_found_by_the_inode_of_the_socket(listen: Open) -> None:
     ours = listen("127.0.0.1")
     inode = os.fstat(ours.fileno()).st_ino
     assert list(find_holders_of_ports([ours.getsockname()[1]])) == [inode]

@@ -53,13 +53,13 @@ def reaches(host: str, port: int) -> bool:
         ("0.0.0.0", {"127.0.0.1"}, r"tcp:0\.0\.0\.0:\d+"),
     ],
 )
-def test_the_host_says_which_families_are_served(stack: ExitStack, host: str, reached: set[str], spelt: str) -> None:
+def test_the_host_selects_the_address_families(stack: ExitStack, host: str, reached: set[str], spelt: str) -> None:
     listener = opened(stack, f"{host}:0")
     assert {peer for peer in ("127.0.0.1", "::1") if reaches(peer, port_of(listener))} == reached
     assert re.fullmatch(spelt, str(listener))
 
 
-def test_of_a_name_with_both_families_the_ipv4_address_is_taken(stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_with_both_families_is_bound_to_ipv4(stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
     both = (SocketAddress(socket.AF_INET6, ("::1", 0, 0, 0)), SocketAddress(socket.AF_INET, ("127.0.0.1", 0)))
     monkeypatch.setattr(listen, "resolve", lambda *_args, **_options: both)
     assert str(opened(stack, "db.test:0")).startswith("tcp:127.0.0.1:")
@@ -67,19 +67,19 @@ def test_of_a_name_with_both_families_the_ipv4_address_is_taken(stack: ExitStack
     assert str(opened(stack, "db.test:0")).startswith("tcp:[::1]:")
 
 
-def test_two_of_us_may_share_a_port(stack: ExitStack) -> None:
+def test_two_processes_may_share_a_port(stack: ExitStack) -> None:
     first = opened(stack, "127.0.0.1:0")
     assert port_of(opened(stack, f"127.0.0.1:{port_of(first)}")) == port_of(first)
 
 
-def test_a_port_of_somebody_else_is_refused_in_one_line(stack: ExitStack) -> None:
+def test_a_port_in_use_by_another_program_is_refused_in_one_line(stack: ExitStack) -> None:
     other = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
     port = other.getsockname()[1]
     with pytest.raises(ConfigError, match=f"^cannot listen on 127.0.0.1:{port}: address already in use$"):
         open_listener(parse_address(f"127.0.0.1:{port}"))
 
 
-def test_a_name_that_nobody_knows_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_name_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_args: object, **_options: object) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
@@ -89,13 +89,13 @@ def test_a_name_that_nobody_knows_is_refused_in_one_line(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("address", [":8443x", "db.test:8443x", "127.0.0.1:8443x"])
-def test_a_port_that_is_no_service_is_refused_in_one_line(address: str) -> None:
+def test_an_unknown_service_is_refused_in_one_line(address: str) -> None:
     with pytest.raises(ConfigError) as refused:
         open_listener(parse_address(address))
     assert str(refused.value) == f"cannot listen on {address}: unknown service '8443x'; expected a port number"
 
 
-def test_what_is_accepted_has_keep_alive_and_no_delay(stack: ExitStack) -> None:
+def test_accepted_connections_have_keep_alive_and_no_delay(stack: ExitStack) -> None:
     listener = opened(stack, "127.0.0.1:0")
     stack.enter_context(socket.create_connection(("127.0.0.1", port_of(listener))))
     accepted = stack.enter_context(listener.socket.accept()[0])
@@ -104,7 +104,7 @@ def test_what_is_accepted_has_keep_alive_and_no_delay(stack: ExitStack) -> None:
     assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 15
 
 
-def test_a_stale_unix_socket_is_replaced_and_its_file_goes_with_us(stack: ExitStack, tmp_path: Path) -> None:
+def test_a_stale_unix_socket_is_replaced_and_removed_at_close(stack: ExitStack, tmp_path: Path) -> None:
     path = tmp_path / "s"
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
@@ -115,7 +115,7 @@ def test_a_stale_unix_socket_is_replaced_and_its_file_goes_with_us(stack: ExitSt
     assert not path.exists()
 
 
-def test_a_unix_socket_in_use_and_a_file_that_is_none_stay(stack: ExitStack, tmp_path: Path) -> None:
+def test_a_unix_socket_in_use_and_another_file_are_kept(stack: ExitStack, tmp_path: Path) -> None:
     used, plain = tmp_path / "used", tmp_path / "plain"
     opened(stack, f"unix:{used}")
     plain.write_text("precious")
@@ -126,7 +126,7 @@ def test_a_unix_socket_in_use_and_a_file_that_is_none_stay(stack: ExitStack, tmp
     stack.enter_context(socket.socket(socket.AF_UNIX)).connect(str(used))
 
 
-def test_the_file_of_whoever_came_after_us_stays(tmp_path: Path) -> None:
+def test_the_socket_file_of_a_later_process_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "s"
     first = open_listener(parse_address(f"unix:{path}"))
     path.rename(tmp_path / "moved")
@@ -141,6 +141,6 @@ def test_an_abstract_socket_leaves_no_file(stack: ExitStack) -> None:
     assert not Path(name).exists()
 
 
-def test_a_managers_socket_needs_the_manager() -> None:
+def test_a_systemd_address_needs_an_inherited_socket() -> None:
     with pytest.raises(ConfigError, match=r"^systemd:web: no inherited sockets; expected"):
         open_listener(SystemdAddress("web"))

@@ -55,7 +55,7 @@ def test_no_summary_can_add_an_assignment() -> None:
         ({"WATCHDOG_PID": "7"}, 0.0),
     ],
 )
-def test_the_beat_comes_twice_as_often_as_the_manager_wants(environ: dict[str, str], interval: float) -> None:
+def test_the_keep_alive_interval_is_half_of_the_limit(environ: dict[str, str], interval: float) -> None:
     assert watchdog_interval(environ, 7) == interval
 
 
@@ -80,7 +80,7 @@ def waiting(sock: socket.socket) -> list[bytes]:
         return found
 
 
-def test_the_manager_is_told_datagram_by_datagram(manager: tuple[socket.socket, str]) -> None:
+def test_the_manager_gets_each_datagram(manager: tuple[socket.socket, str]) -> None:
     sock, name = manager
     with closing(Notifier({"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "4000000"}, 7, clock_ns=lambda: 42_999)) as notifier:
         assert notifier.interval == 2.0
@@ -100,7 +100,7 @@ def test_the_manager_is_told_datagram_by_datagram(manager: tuple[socket.socket, 
     ]
 
 
-def test_a_manager_that_does_not_read_holds_nobody_up(manager: tuple[socket.socket, str]) -> None:
+def test_a_manager_that_does_not_read_never_blocks(manager: tuple[socket.socket, str]) -> None:
     sock, name = manager
     with closing(Notifier({"NOTIFY_SOCKET": name}, 7)) as notifier:
         for _ in range(10_000):
@@ -111,7 +111,7 @@ def test_a_manager_that_does_not_read_holds_nobody_up(manager: tuple[socket.sock
         assert waiting(sock)[0] == b"READY=1"
 
 
-def test_a_manager_that_was_replaced_is_found_again(tmp_path: Path) -> None:
+def test_a_restarted_manager_is_notified(tmp_path: Path) -> None:
     path = tmp_path / "notify"
     with closing(Notifier({"NOTIFY_SOCKET": str(path)}, 7)) as notifier:
         for _ in range(2):
@@ -126,7 +126,7 @@ def test_a_manager_that_was_replaced_is_found_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["", "relative", "vsock:2:1234", "/nobody/there", "@nobody-there", "/a\0b", "/" + "x" * 106, "@"]
 )
-def test_where_nobody_can_be_told_nothing_happens(name: str) -> None:
+def test_without_a_manager_nothing_is_sent(name: str) -> None:
     for environ in ({"NOTIFY_SOCKET": name}, {}):
         with closing(Notifier(environ, 7)) as notifier:
             assert notifier.notify(State.LISTENING, SUMMARY)
@@ -142,14 +142,14 @@ def test_where_nobody_can_be_told_nothing_happens(name: str) -> None:
         ("@" + "x" * 108, "name has 108 bytes; an abstract socket name has at most 107"),
     ],
 )
-def test_a_name_that_no_socket_can_have_is_refused_at_the_start(name: str, words: str) -> None:
+def test_an_invalid_notify_socket_is_refused_at_start(name: str, words: str) -> None:
     with pytest.raises(ConfigError) as refused:
         Notifier({"NOTIFY_SOCKET": name}, 7)
     assert str(refused.value).startswith('NOTIFY_SOCKET: invalid address "')
     assert str(refused.value).endswith(f'": {words}')
 
 
-def test_the_clock_is_the_managers() -> None:
+def test_the_timestamp_uses_the_clock_of_the_manager() -> None:
     """MONOTONIC_USEC is CLOCK_MONOTONIC, to which Python's monotonic clock need not be equal."""
     import time
 
@@ -158,7 +158,7 @@ def test_the_clock_is_the_managers() -> None:
     assert before <= seen <= time.clock_gettime_ns(time.CLOCK_MONOTONIC)
 
 
-def test_a_manager_is_told_with_no_descriptor_left(manager: tuple[socket.socket, str]) -> None:
+def test_a_notification_needs_no_free_descriptor(manager: tuple[socket.socket, str]) -> None:
     sock, name = manager
     with closing(Notifier({"NOTIFY_SOCKET": name}, 7)) as notifier:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -77,7 +77,7 @@ def called(
 
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize(("family", "host", "from_family", "to_host"), LOOPBACKS)
-def test_a_caller_of_ours_is_known_until_it_closes(
+def test_a_local_peer_is_known_until_it_closes(
     stack: ExitStack, family: int, host: str, from_family: int, to_host: str
 ) -> None:
     caller, accepted, address = called(stack, listening(stack, family, host), from_family, to_host)
@@ -89,7 +89,7 @@ def test_a_caller_of_ours_is_known_until_it_closes(
 
 
 @pytest.mark.usefixtures("way")
-def test_a_caller_that_was_cut_off_is_nobody(stack: ExitStack) -> None:
+def test_a_peer_after_a_reset_is_unknown(stack: ExitStack) -> None:
     caller, accepted, address = called(stack, listening(stack, socket.AF_INET, "127.0.0.1"), socket.AF_INET, "127.0.0.1")
     caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # a reset: no socket is left at all
     caller.close()
@@ -97,7 +97,7 @@ def test_a_caller_that_was_cut_off_is_nobody(stack: ExitStack) -> None:
 
 
 @pytest.mark.usefixtures("way")
-def test_who_listens_at_a_caller_s_port_is_not_the_caller(stack: ExitStack) -> None:
+def test_a_listener_on_the_peers_port_is_not_the_peer(stack: ExitStack) -> None:
     """A lookup of a closed connection must not find a listener on the same port."""
     listener = listening(stack, socket.AF_INET, "127.0.0.1")
     caller, accepted, address = called(stack, listener, socket.AF_INET, "127.0.0.1", UNSHARED)
@@ -112,7 +112,7 @@ def test_who_listens_at_a_caller_s_port_is_not_the_caller(stack: ExitStack) -> N
 
 
 @pytest.mark.usefixtures("way")
-def test_who_calls_from_a_dead_caller_s_port_is_not_that_caller(stack: ExitStack) -> None:
+def test_a_later_connection_from_the_same_port_is_not_the_peer(stack: ExitStack) -> None:
     """Data that the closed connection has sent is still readable and must not be attributed to the new one of our user."""
     listener = listening(stack, socket.AF_INET, "127.0.0.1")
     dead, accepted, address = called(stack, listener, socket.AF_INET, "127.0.0.1", UNSHARED)
@@ -129,7 +129,7 @@ def test_who_calls_from_a_dead_caller_s_port_is_not_that_caller(stack: ExitStack
 
 
 @pytest.mark.usefixtures("way")
-def test_one_of_many_is_found(stack: ExitStack) -> None:
+def test_one_of_many_connections_is_found(stack: ExitStack) -> None:
     listener = listening(stack, socket.AF_INET, "127.0.0.1")
     pairs = [called(stack, listener, socket.AF_INET, "127.0.0.1") for _ in range(200)]
     assert {owner_of_peer(accepted, address) for _, accepted, address in pairs} == {os.getuid()}
@@ -138,7 +138,7 @@ def test_one_of_many_is_found(stack: ExitStack) -> None:
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can start another user's process")
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("place", ["127.0.0.1", "::1", "unix"])
-def test_another_user_s_caller_is_known_for_that(stack: ExitStack, place: str) -> None:
+def test_a_peer_of_another_user_is_recognized(stack: ExitStack, place: str) -> None:
     if place == "unix":
         name = f"@tunnel-owner-{os.getpid()}"
         listener = stack.enter_context(socket.socket(socket.AF_UNIX))
@@ -170,7 +170,7 @@ def test_another_user_s_caller_is_known_for_that(stack: ExitStack, place: str) -
         (None, 65534),  # there is no /proc
     ],
 )
-def test_a_user_whom_the_kernel_shows_for_many_is_nobody(
+def test_the_overflow_user_is_unknown(
     stack: ExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: str | None, blurred: int | None
 ) -> None:
     if rows is not None:
@@ -186,14 +186,14 @@ def test_a_user_whom_the_kernel_shows_for_many_is_nobody(
         owner.overflow_user.cache_clear()
 
 
-def test_a_unix_caller_is_known_by_who_he_was_when_he_called(stack: ExitStack) -> None:
+def test_a_unix_peer_has_the_user_of_its_connect(stack: ExitStack) -> None:
     ours, theirs = socket.socketpair()
     stack.enter_context(ours)
     theirs.close()
     assert owner_of_peer(ours, "") == os.getuid()
 
 
-def test_with_no_descriptor_left_nobody_is_known(stack: ExitStack) -> None:
+def test_without_a_free_descriptor_the_peer_is_unknown(stack: ExitStack) -> None:
     """Both lookups fail without descriptors, and work again afterwards."""
     _, accepted, address = called(stack, listening(stack, socket.AF_INET, "127.0.0.1"), socket.AF_INET, "127.0.0.1")
     owner.has_sock_diag.cache_clear()
@@ -208,7 +208,7 @@ def test_with_no_descriptor_left_nobody_is_known(stack: ExitStack) -> None:
     assert owner_of_peer(accepted, address) == os.getuid()
 
 
-def test_a_kernel_that_must_not_be_asked_is_looked_up(stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_tables_are_used_if_netlink_is_denied(stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
     """A system call filter may deny netlink."""
     _, accepted, address = called(stack, listening(stack, socket.AF_INET, "127.0.0.1"), socket.AF_INET, "127.0.0.1")
 
@@ -223,7 +223,7 @@ def test_a_kernel_that_must_not_be_asked_is_looked_up(stack: ExitStack, monkeypa
         owner.has_sock_diag.cache_clear()
 
 
-def test_what_is_no_connection_of_tcp_has_no_owner(stack: ExitStack) -> None:
+def test_a_socket_without_a_connection_has_no_owner(stack: ExitStack) -> None:
     listener = listening(stack, socket.AF_INET, "127.0.0.1")
     _, accepted, _ = called(stack, listener, socket.AF_INET, "127.0.0.1")
     assert owner_of_peer(accepted, ("no address", 1)) is None

@@ -21,7 +21,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_it_is_closed_to_others_and_goes_with_what_is_in_it(place: Path) -> None:
+def test_the_directory_is_private_and_removed_with_its_content(place: Path) -> None:
     with private_directory({}) as directory:
         assert (directory.parent, directory.stat().st_mode & 0o777) == (place.resolve(), 0o700)
         (directory / "more").mkdir()
@@ -29,7 +29,7 @@ def test_it_is_closed_to_others_and_goes_with_what_is_in_it(place: Path) -> None
     assert not list(place.iterdir())
 
 
-def test_what_cannot_be_removed_is_no_error(place: Path) -> None:
+def test_a_failed_removal_is_no_error(place: Path) -> None:
     with private_directory({}) as directory:
         directory.rmdir()
     assert not list(place.iterdir())
@@ -37,7 +37,9 @@ def test_what_cannot_be_removed_is_no_error(place: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", "deep"])
 @pytest.mark.parametrize("mode", [0o777, 0o770])
-def test_a_place_that_others_may_change_is_refused(place: Path, monkeypatch: pytest.MonkeyPatch, name: str, mode: int) -> None:
+def test_a_directory_that_others_may_change_is_refused(
+    place: Path, monkeypatch: pytest.MonkeyPatch, name: str, mode: int
+) -> None:
     """Otherwise another user could replace the directory, and the socket in it."""
     weak = place / "weak"
     (weak / name).mkdir(parents=True)
@@ -52,7 +54,7 @@ def test_a_place_that_others_may_change_is_refused(place: Path, monkeypatch: pyt
         assert directory.parent == (weak / name).resolve()
 
 
-def test_the_runtime_directory_is_used_if_it_is_ours(place: Path) -> None:
+def test_our_own_runtime_directory_is_used(place: Path) -> None:
     runtime = place / "runtime"
     runtime.mkdir(mode=0o700)
     with private_directory({"XDG_RUNTIME_DIR": str(runtime)}) as directory:

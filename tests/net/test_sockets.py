@@ -36,7 +36,7 @@ except TargetError as error:
 """
 
 
-def test_a_name_is_asked_for_with_no_descriptor_left_and_fails_in_our_words() -> None:
+def test_resolution_without_a_free_descriptor_is_a_clear_error() -> None:
     """Neither the resolver nor the lazily loaded codec of host names can open a file."""
     done = subprocess.run(
         [sys.executable, "-c", EXHAUSTED],

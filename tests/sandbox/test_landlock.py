@@ -68,7 +68,7 @@ class FakeKernel:
 
 
 @pytest.mark.parametrize("version", ALL)
-def test_a_kernel_is_asked_for_what_it_knows_and_no_more(version: int, tmp_path: Path) -> None:
+def test_only_rights_of_the_kernels_abi_version_are_used(version: int, tmp_path: Path) -> None:
     (tmp_path / "r").mkdir()
     (tmp_path / "w").mkdir()
     (tmp_path / "file").touch()
@@ -86,7 +86,7 @@ def test_a_kernel_is_asked_for_what_it_knows_and_no_more(version: int, tmp_path:
     assert kernel.is_restricted
 
 
-def test_a_file_that_may_be_written_gets_no_rights_of_a_directory(tmp_path: Path) -> None:
+def test_a_writable_file_gets_no_directory_rights(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     kernel = FakeKernel(6)
     restrict(Ruleset((), (str(tmp_path / "file"),), (str(tmp_path / "file"),), (), (), False, False), kernel)
@@ -94,21 +94,21 @@ def test_a_file_that_may_be_written_gets_no_rights_of_a_directory(tmp_path: Path
 
 
 @pytest.mark.parametrize(("signals", "abstract"), [(True, False), (False, True), (True, True)])
-def test_scopes_that_a_configuration_leaves_are_not_asked_for(signals: bool, abstract: bool) -> None:
+def test_scopes_that_the_configuration_needs_are_not_restricted(signals: bool, abstract: bool) -> None:
     kernel = FakeKernel(6)
     restrict(Ruleset((), (), (), (), (), signals, abstract), kernel)
     assert kernel.created == (ALL[6], 0b11, (0 if abstract else 1) | (0 if signals else 2))
 
 
 @pytest.mark.parametrize(("version", "lines"), [(3, [GOING, LIMITED]), (4, [GOING]), (7, [GOING])])
-def test_what_the_kernel_cannot_do_is_said(version: int, lines: list[str]) -> None:
+def test_a_missing_kernel_feature_is_logged(version: int, lines: list[str]) -> None:
     said: list[str] = []
     apply_landlock(Needs(), {}, said.append, FakeKernel(version))
     assert said == lines
 
 
 @pytest.mark.parametrize("step", ["version", "create_ruleset", "allow_path", "allow_port", "restrict"])
-def test_a_failure_is_a_warning_and_no_descriptor_stays(step: str) -> None:
+def test_a_failure_is_a_warning_and_leaves_no_descriptor(step: str) -> None:
     said: list[str] = []
     kernel = FakeKernel(6)
     kernel.fails_at = step
@@ -119,13 +119,13 @@ def test_a_failure_is_a_warning_and_no_descriptor_stays(step: str) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_a_kernel_without_it_is_a_warning() -> None:
+def test_a_kernel_without_landlock_is_a_warning() -> None:
     said: list[str] = []
     apply_landlock(Needs(), {}, said.append, FakeKernel(0))
     assert said == [GOING, "warning: unable to set up landlock: not supported by the kernel"]
 
 
-def test_a_process_with_threads_is_not_half_restricted() -> None:
+def test_a_process_with_threads_is_not_restricted_partly() -> None:
     said: list[str] = []
     kernel = FakeKernel(6)
     kernel.threads = 2
@@ -134,7 +134,7 @@ def test_a_process_with_threads_is_not_half_restricted() -> None:
     assert not kernel.is_restricted
 
 
-def test_threads_are_counted_whoever_started_them() -> None:
+def test_all_threads_are_counted() -> None:
     """In a separate process: this one may have threads of other tests."""
     script = (
         "import threading\n"
@@ -304,7 +304,7 @@ else:
     )
 
 
-def test_other_failures_have_nothing_to_do_with_landlock(tmp_path: Path) -> None:
+def test_other_failures_do_not_name_landlock(tmp_path: Path) -> None:
     assert explain_denial(None) == explain_denial(ValueError()) == explain_denial(PermissionError()) == ""
     assert explain_denial(FileNotFoundError(2, "x", str(tmp_path))) == ""
     assert explain_denial(PermissionError(13, "x", str(tmp_path / "missing"))) == ""
@@ -337,7 +337,7 @@ assert denied(open, HERE + "/live/tls.pem", "a") and denied(os.unlink, HERE + "/
 
 
 @real
-def test_a_unix_socket_is_made_and_taken_away_where_a_flag_says_and_dialled_anywhere(here: Path) -> None:
+def test_a_unix_socket_is_created_and_removed_where_a_flag_names_it_and_dialled_anywhere(here: Path) -> None:
     (here / "in").mkdir()
     run(
         """
@@ -417,7 +417,7 @@ assert "PermissionError" in child.stderr, child.stderr
 
 
 @real
-def test_what_python_and_the_libraries_load_late_can_be_loaded(here: Path) -> None:
+def test_late_imports_work(here: Path) -> None:
     run(
         """
 import trio  # looks for libraries by running programs, before the confinement in every command
@@ -444,7 +444,7 @@ assert trio.run(trio.to_thread.run_sync, os.getpid) == os.getpid()
 
 
 @real
-def test_a_process_that_comes_later_finds_the_package_in_the_directory_that_we_run_in(here: Path) -> None:
+def test_a_later_process_finds_the_package_in_the_current_directory(here: Path) -> None:
     shutil.copytree(ROOT / "tunnel", here / "tunnel", ignore=shutil.ignore_patterns("__pycache__"))
     (here / "secret").write_text("x")
     run(
@@ -493,6 +493,6 @@ assert other.wait(60) == 0
 
 
 @real
-def test_rights_once_given_up_do_not_come_back(here: Path) -> None:
+def test_dropped_rights_cannot_be_regained(here: Path) -> None:
     (here / "secret").write_text("x")
     run('sandbox()\nsandbox(files=(HERE + "/secret",))\nassert denied(open, HERE + "/secret")\n', here)

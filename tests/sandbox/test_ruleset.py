@@ -37,14 +37,14 @@ def test_without_flags_only_the_system_and_the_interpreter_are_left() -> None:
     assert (BARE.may_signal_others, BARE.may_dial_abstract) == (False, False)
 
 
-def test_who_cannot_read_passwords_anyway_finds_replaced_files_of_the_system() -> None:
+def test_without_access_to_shadow_all_of_etc_is_readable() -> None:
     rules = build_ruleset(Needs(), {}, [], reads_shadow=False)
     assert "/etc" in rules.readable
     assert "/etc" not in rules.writable
 
 
 @pytest.mark.parametrize("directory", sorted(SHARED))
-def test_of_a_shared_directory_only_the_file_that_a_flag_names_is_allowed(directory: str) -> None:
+def test_in_a_shared_directory_only_the_named_file_is_allowed(directory: str) -> None:
     path = os.path.join(directory, "tls.crt")
     assert set(ruleset(Needs(files=(path,))).readable) - set(BARE.readable) == {path}
 
@@ -110,12 +110,12 @@ def test_the_directory_that_a_link_leads_to_may_be_read_too(tmp_path: Path) -> N
         (Needs(dials=(UnixAddress("/srv/out.sock"),)), set()),  # connecting is no access to a file
     ],
 )
-def test_where_a_socket_is_made_only_sockets_are(needs: Needs, places: set[str]) -> None:
+def test_in_a_socket_directory_only_sockets_can_be_created(needs: Needs, places: set[str]) -> None:
     assert set(ruleset(needs).socket_directories) == places
     assert (ruleset(needs).readable, ruleset(needs).writable) == (BARE.readable, BARE.writable)
 
 
-def test_where_something_is_kept_may_be_written() -> None:
+def test_output_directories_are_writable() -> None:
     assert set(ruleset(Needs(directories=("/var/lib/acme",))).writable) - set(BARE.writable) == {"/var/lib/acme"}
 
 
@@ -177,7 +177,7 @@ def test_rules_are_sorted_and_named_once() -> None:
         ),
     ],
 )
-def test_a_home_and_the_current_directory_are_no_place_for_modules(search: list[str], kept: list[str]) -> None:
+def test_home_and_current_directory_are_not_module_directories(search: list[str], kept: list[str]) -> None:
     assert interpreter_paths([], search, [], "/home/u", "/srv/here") == kept
     assert interpreter_paths([], search, ["/srv/here"], "/home/u", "/srv/here") == [*kept, "/srv/here"], "unless named"
 
