@@ -1,1 +1,1 @@
-"""Measures what this checkout costs beside HAProxy in the same role; nothing in the package `tunnel` knows it."""
+"""Measures the cost of this checkout next to HAProxy in the same role; the package `tunnel` does not use it."""

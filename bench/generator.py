@@ -1,7 +1,6 @@
-"""The load generator and the backend as this program sees them: compiled once, then talked to in lines.
+"""The load generator and the backend: compiled once, then controlled by lines on their standard input and output.
 
-Knows the words of load.c; must not know proxies. A wrong byte ends the generator, and here that is an error with what it
-said: there is no result from a run that carried anything wrongly.
+A wrong byte ends the generator, which is an error here: a run with corrupted data has no result.
 """
 
 from __future__ import annotations
@@ -21,10 +20,10 @@ _C_FLAGS = ("-O2", "-g", "-std=gnu11", "-Wall", "-Wextra", "-Werror")
 
 
 def compile_load(directory: Path) -> Path:
-    """The load generator, compiled now; raises BenchError with the compiler's first complaint."""
+    """Compile the load generator; raises BenchError with the first error of the compiler."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if not compiler:
-        raise BenchError("there is no C compiler; on Debian: apt-get install gcc libc6-dev libssl-dev")
+        raise BenchError("no C compiler; on Debian: apt-get install gcc libc6-dev libssl-dev")
     directory.mkdir(parents=True, exist_ok=True)
     binary = directory / "load"
     sources = sorted(str(path) for path in SOURCES.glob("*.c"))
@@ -32,13 +31,13 @@ def compile_load(directory: Path) -> Path:
     outcome = subprocess.run(command, capture_output=True, text=True, check=False)
     if outcome.returncode:
         complaint = next((line for line in outcome.stderr.splitlines() if "error" in line), outcome.stderr.strip())
-        raise BenchError(f"the load generator does not compile (is libssl-dev there?): {complaint}")
+        raise BenchError(f"the load generator does not compile (is libssl-dev installed?): {complaint}")
     return binary
 
 
 @dataclass(frozen=True, slots=True)
 class Generator:
-    """What every run of the load generator needs."""
+    """The settings of every run of the load generator."""
 
     binary: Path
     identity: Identity
@@ -46,13 +45,13 @@ class Generator:
 
     @contextlib.contextmanager
     def backend(self) -> Iterator[int]:
-        """The plain service; the value is its port."""
+        """Run the plain backend; yields its port."""
         with running([str(self.binary), "backend", "0"], core=self.core) as process:
             yield int(Conversation(process).expect("LISTENING")[0])
 
     @contextlib.contextmanager
     def client(self, mode: str, port: int, counts: Sequence[int] = ()) -> Iterator[Conversation]:
-        """One run against the proxy on `port`."""
+        """Run once against the proxy on `port`."""
         files = (self.identity.client_chain, self.identity.client_key, self.identity.authorities)
         argv = [str(self.binary), mode, f"127.0.0.1:{port}", *map(str, files), *map(str, counts)]
         with running(argv, core=self.core, stdin=subprocess.PIPE) as process:
@@ -60,30 +59,30 @@ class Generator:
 
 
 class Conversation:
-    """Lines to and from one process of the load generator, which gives up by itself when nothing moves."""
+    """Lines to and from one load generator process, which exits by itself when nothing makes progress."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
 
     def expect(self, word: str) -> list[str]:
-        """The rest of the next line, which begins with `word`; raises BenchError with what was said instead."""
+        """Return the rest of the next line, which must begin with `word`; raises BenchError with the line otherwise."""
         assert self._process.stdout
         line = self._process.stdout.readline().decode().split()
         if line[:1] == [word]:
             return line[1:]
         assert self._process.stderr
         complaint = self._process.stderr.read().decode().strip() if not line else " ".join(line)
-        raise BenchError(complaint or f"the load generator ended without a word where {word} was wanted")
+        raise BenchError(complaint or f"the load generator exited without output; expected {word}")
 
     def tell(self, line: str) -> None:
-        """Sends one line."""
+        """Send one line."""
         assert self._process.stdin
-        with contextlib.suppress(BrokenPipeError):  # the next `expect` says why
+        with contextlib.suppress(BrokenPipeError):  # the next `expect` reports the cause
             self._process.stdin.write(f"{line}\n".encode())
             self._process.stdin.flush()
 
     def hang_up(self) -> None:
-        """Ends its standard input."""
+        """Close its standard input."""
         assert self._process.stdin
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()

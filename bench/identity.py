@@ -1,7 +1,7 @@
-"""The identities of one run, handed out by this checkout's own development Workload API and also left as files.
+"""The identities of one run, issued by the development Workload API of this checkout and also written to files.
 
-Knows where they come from; must not know who uses them. All peers present the same server certificate and see the same
-client: this checkout takes its SVID from the Workload API, the others and the load generator read the files.
+All peers present the same server certificate to the same client: this checkout gets its SVID from the Workload API, the
+others and the load generator read the files.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tunnel.spiffe.messages import HEADER, SvidEntry, method_path, parse_x509_sv
 SERVER_ID = "spiffe://example.org/server"
 CLIENT_ID = "spiffe://example.org/client"
 _FETCH_SECONDS = 10
-_LIFETIME = timedelta(hours=12)  # no rotation in the middle of a run
+_LIFETIME = timedelta(hours=12)  # no rotation during a run
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Identity:
 
 @contextlib.contextmanager
 def open_identity(directory: Path) -> Iterator[Identity]:
-    """Serves the server's SVID from a socket in `directory`, and leaves both SVIDs there, until the block ends."""
+    """Serve the server's SVID from a socket in `directory` until exit, and write both SVIDs there."""
     ids = {"server": SERVER_ID, "client": CLIENT_ID}
     endpoints = {name: WorkloadEndpoint(path=str(directory / f"{name}.sock")) for name in ids}
     entries = {endpoints[name]: [Entry(parse_spiffe_id(spiffe_id))] for name, spiffe_id in ids.items()}
@@ -59,7 +59,7 @@ def open_identity(directory: Path) -> Iterator[Identity]:
 
 
 def _fetch(endpoint: WorkloadEndpoint) -> SvidEntry:
-    """What any workload is told on that socket."""
+    """Return the response for every workload on that socket."""
     with grpc.insecure_channel(str(endpoint)) as channel:
         stream = channel.unary_stream(method_path(SVIDS))(b"", metadata=[HEADER], timeout=_FETCH_SECONDS, wait_for_ready=True)
         response = parse_x509_svid_response(next(iter(stream)))

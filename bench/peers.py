@@ -1,7 +1,7 @@
-"""The proxies that are compared, each in the same role.
+"""The compared proxies, each in the same role.
 
-Knows how each is configured and asked for its version; must not know what is measured. The role: mutual TLS 1.3 in front
-of a plain backend on loopback, one thread of work, no resumption, one line or more in a log file per connection.
+The role: mutual TLS 1.3 in front of a plain backend on loopback, one worker thread, no resumption, at least one line per
+connection in a log file.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ class Peer(Protocol):
 
     @property
     def name(self) -> str:
-        """What the table calls it."""
+        """Its name in the table."""
 
     @property
     def adds_to(self) -> str:
-        """A peer from which it differs only in what a new connection costs, so that nothing else is measured; or ""."""
+        """The peer from which it differs only in the cost of a new connection, so that only this is measured; or ""."""
 
     def versions(self) -> tuple[str, str]:
-        """The proxy's own version and that of the OpenSSL in it; raises BenchError when it is not there."""
+        """Return the versions of the proxy and of its OpenSSL; raises BenchError if it is not installed."""
 
     def command(self, directory: Path, identity: Identity, *, port: int, backend: int) -> list[str]:
-        """The command line; a configuration is written to `directory` first if it needs one."""
+        """Return the command line; writes a configuration to `directory` first if it needs one."""
 
 
 class HAProxy:
@@ -53,7 +53,7 @@ class HAProxy:
 
     def versions(self) -> tuple[str, str]:
         if not shutil.which("haproxy"):
-            raise BenchError("there is no haproxy on the PATH; on Debian: apt-get install haproxy")
+            raise BenchError("no haproxy in the PATH; on Debian: apt-get install haproxy")
         said = subprocess.run(["haproxy", "-vv"], capture_output=True, text=True, check=True).stdout
         own = re.search(r"HAProxy version (\S+)", said)
         library = re.search(r"Running on OpenSSL version : (OpenSSL \S+)", said)
@@ -98,7 +98,7 @@ class Tunnel:
 
     name: str
     adds_to: str = ""
-    is_on_disk: bool = False  # credentials from files; else from the Workload API
+    is_on_disk: bool = False  # credentials from files, otherwise from the Workload API
     flags: tuple[str, ...] = ()
     checkout: Path = CHECKOUT
 
@@ -121,11 +121,11 @@ class Tunnel:
         return [sys.executable, "-m", "tunnel", "server", *listen, *self._trust(identity), *flags]
 
     def has_tools(self) -> bool:
-        """Whether `tunnel exec` is measured with it: it is there, and no other peer's is the same."""
+        """Whether `tunnel exec` is measured with it: it exists, and no other peer has the same one."""
         return not self.is_on_disk and any(self.checkout.glob("tunnel/commands/exec*"))
 
     def tool(self, identity: Identity) -> list[str]:
-        """A command that ends at once, with a tunnel that nobody uses."""
+        """Return a command that ends at once, with an unused tunnel."""
         source = ["--use-workload-api-addr", identity.workload_api, "--verify-id", CLIENT_ID]
         return [sys.executable, "-m", "tunnel", "exec", "--target", "127.0.0.1:1", *source, "--", "true"]
 
@@ -148,7 +148,7 @@ PEERS: dict[str, Peer] = {peer.name: peer for peer in _PEERS}
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """A peer that runs and has carried a byte."""
+    """A running peer that has relayed a byte."""
 
     name: str
     pid: int
@@ -158,19 +158,19 @@ class Proxy:
     start: tuple[float, float]  # seconds of CPU, user and system, until it listened
 
     def log_lines(self) -> int:
-        """How many lines it has logged."""
+        """Return the number of logged lines."""
         return self.log.read_bytes().count(b"\n")
 
 
 @contextlib.contextmanager
 def started(peer: Peer, generator: Generator, directory: Path, *, core: int, backend: int) -> Iterator[Proxy]:
-    """A fresh process of `peer` on `core`, ready."""
+    """Start a new process of `peer` on `core` and wait until it is ready."""
     port = _free_port()
     log = directory / f"{peer.name}.log"
     command = peer.command(directory, generator.identity, port=port, backend=backend)
     checkout = peer.checkout if isinstance(peer, Tunnel) else CHECKOUT
     environment = {**os.environ, "PYTHONPATH": str(checkout)}
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # nobody who counts the cost of a start compiles at each
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # otherwise each start would compile the modules
     with (
         log.open("wb") as output,
         running(command, core=core, stdout=output, stderr=output, environment=environment, directory=checkout) as process,
@@ -181,12 +181,12 @@ def started(peer: Peer, generator: Generator, directory: Path, *, core: int, bac
             try:
                 client.expect("READY")
             except BenchError as error:
-                raise BenchError(f"{peer.name} does not carry a byte: {error}{_last_line(log)}") from error
+                raise BenchError(f"{peer.name} does not relay a byte: {error}{_last_line(log)}") from error
         yield Proxy(peer.name, process.pid, core, port, log, start)
 
 
 def run_tool(peer: Tunnel, identity: Identity, core: int) -> tuple[float, float, float]:
-    """`tunnel exec -- true` to its end: seconds that passed, and of CPU in user and system, the command's own among them."""
+    """Run `tunnel exec -- true`; return elapsed seconds, and user and system CPU seconds, those of the command included."""
     environment = {**os.environ, "PYTHONPATH": str(peer.checkout)}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     began = time.monotonic()

@@ -1,7 +1,6 @@
-"""Child processes pinned to a core, and what a tree of processes has used.
+"""Child processes pinned to a core, and the CPU time and memory of a process tree.
 
-Knows /proc and process clocks; must not know what any process is for. Whatever is started here is stopped by its own
-process id when its block is left, however it is left.
+Each process is stopped by its process ID when its block is left, for any reason.
 """
 
 from __future__ import annotations
@@ -18,23 +17,23 @@ from typing import IO
 
 STOP_SECONDS = 15.0
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
-_CPUCLOCK_SCHED = 2  # linux/posix-timers.h: the scheduler's own count, nanoseconds, all threads, ended ones too
+_CPUCLOCK_SCHED = 2  # linux/posix-timers.h: scheduler time in nanoseconds, of all threads, ended ones included
 
 
 class BenchError(Exception):
-    """Why there is nothing to print: one line for the person at the terminal."""
+    """The run has no result; the message is one line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Seconds of CPU that some processes have used."""
+    """CPU seconds of a set of processes."""
 
     total: float
     user_ticks: int
     system_ticks: int
 
     def since(self, earlier: Usage) -> tuple[float, float]:
-        """User and system seconds after `earlier`; the sum is exact, the split as good as the kernel's ticks."""
+        """Return user and system seconds since `earlier`; the sum is exact, the split has the resolution of clock ticks."""
         total = self.total - earlier.total
         user = self.user_ticks - earlier.user_ticks
         system = self.system_ticks - earlier.system_ticks
@@ -46,26 +45,26 @@ NOTHING = Usage(0.0, 0, 0)
 
 
 def read_usage(root: int) -> Usage:
-    """What the tree under the process `root` has used since it began."""
+    """Return the CPU time of the tree of the process `root` since its start."""
     total, user, system = 0.0, 0, 0
     for pid in process_tree(root):
-        with contextlib.suppress(OSError):  # a child may end between the two looks
+        with contextlib.suppress(OSError):  # a child may end between the two calls
             fields = _stat_fields(pid)
-            total += time.clock_gettime((~pid << 3) | _CPUCLOCK_SCHED)  # what clock_getcpuclockid(3) answers
+            total += time.clock_gettime((~pid << 3) | _CPUCLOCK_SCHED)  # the value of clock_getcpuclockid(3)
             user += int(fields[11])
             system += int(fields[12])
     return Usage(total, user, system)
 
 
 def read_core(core: int) -> float:
-    """Seconds for which a core was not idle, whoever used it."""
+    """Return the seconds for which a core was not idle."""
     line = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith(f"cpu{core} "))
     user, nice, system, _idle, _wait, irq, softirq, steal = map(int, line.split()[1:9])
     return (user + nice + system + irq + softirq + steal) / _TICKS_PER_SECOND
 
 
 def read_memory(root: int) -> int:
-    """KiB of memory that the tree under `root` answers for: pages shared with others count in proportion (Pss)."""
+    """Return the memory of the tree of `root` in KiB; shared pages count proportionally (Pss)."""
     total = 0
     for pid in process_tree(root):
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
@@ -75,20 +74,20 @@ def read_memory(root: int) -> int:
 
 
 def process_tree(root: int) -> list[int]:
-    """`root` and all that descend from it."""
+    """Return `root` and all of its descendants."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
                 children.setdefault(int(_stat_fields(int(entry.name))[1]), []).append(int(entry.name))
     tree = [root]
-    for pid in tree:  # grows while it is walked
+    for pid in tree:  # grows during the iteration
         tree.extend(children.get(pid, []))
     return tree
 
 
 def _stat_fields(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat from the third on: the second may hold blanks and brackets."""
+    """Return the fields of /proc/PID/stat from the third on; the second may contain spaces and parentheses."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
@@ -103,9 +102,9 @@ def running(
     environment: Mapping[str, str] | None = None,
     directory: Path | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A process on one core from its first instruction on, so that threads of its own inherit the core."""
+    """Start a process on one core from its first instruction, so that its threads inherit the core."""
     process = subprocess.Popen(
-        ["taskset", "-c", str(core), *argv],  # it execs: the process id stays
+        ["taskset", "-c", str(core), *argv],  # it calls exec: the PID stays the same
         stdin=stdin,
         stdout=stdout,
         stderr=stderr,

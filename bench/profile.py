@@ -1,6 +1,6 @@
-"""Where the CPU goes: one more pass of a piece of work with perf watching the proxy.
+"""Where the CPU time goes: one more pass of a workload, with perf recording the proxy.
 
-Knows perf's command line; must not be used for the numbers of the table, because watching costs.
+Do not use its numbers in the table: recording costs time.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from bench.processes import BenchError, process_tree
 from bench.workloads import Workload
 
 TOP = 25
-_FREQUENCY = 1999  # per second; a prime, so that it does not beat with any timer
+_FREQUENCY = 1999  # per second; a prime, so that it does not align with a timer
 
 
 def profile_work(workload: Workload, generator: Generator, proxy: Proxy, directory: Path, divisor: int) -> str:
-    """The symbols that cost most while the proxy does `workload`, one per line, and the objects they are in."""
+    """Return the most expensive symbols of the proxy during `workload`, one per line, with their objects."""
     perf = shutil.which("perf")
     if not perf:
-        raise BenchError("there is no perf on the PATH; on Debian: apt-get install linux-perf")
+        raise BenchError("no perf in the PATH; on Debian: apt-get install linux-perf")
     data = directory / "perf.data"
     with generator.client(workload.mode, proxy.port, workload.scaled(divisor)) as client:
         client.expect("READY")

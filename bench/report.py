@@ -1,8 +1,7 @@
-"""The result of a run, as a table for people and as JSON.
+"""The result of a run, as a table and as JSON.
 
-Knows medians and ratios; must not know how a sample was taken. A ratio is made of two samples of the same round, and the
-one printed is the median of the rounds, with the smallest and the largest beside it. The first peer is what the others are
-compared with; the targets are for HAProxy.
+A ratio is of two samples of the same round; the table has the median of the rounds, with minimum and maximum. The first peer is
+the reference of the others; the targets are ratios to HAProxy.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ _AIM = "haproxy"
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """All samples of one run, and what made them."""
+    """All samples of one run, and its settings."""
 
     machine: Mapping[str, str]
     versions: Mapping[str, tuple[str, str]]
@@ -28,24 +27,24 @@ class Result:
 
     @property
     def reference(self) -> str:
-        """The peer with which the others are compared."""
+        """The reference peer."""
         return next(iter(self.versions))
 
     def ratios(self, workload: Workload, peer: str) -> list[float]:
-        """The peer's cost over the reference's, round by round."""
+        """Return the ratios of the peer's cost to that of the reference, per round."""
         ours, theirs = self.samples.get((workload.name, peer), []), self.samples.get((workload.name, self.reference), [])
         return [one.total / other.total for one, other in zip(ours, theirs, strict=False) if other.total > 0]
 
 
 def verdict(workload: Workload, ratio: float) -> str:
-    """Whether the target is reached."""
+    """Return whether the target is reached."""
     if workload.target is None:
         return ""
     return f"{'reached' if ratio <= workload.target else 'MISSED'} (<= {workload.target:g})"
 
 
 def format_result(result: Result) -> str:
-    """The table, in Markdown, under the lines that say what was measured."""
+    """Return the table in Markdown, after lines that describe the run."""
     lines = [f"{key}: {value}" for key, value in result.machine.items()]
     for peer, (own, library) in result.versions.items():
         logged = f", {result.log_lines[peer]:.1f} log lines per connection" if peer in result.log_lines else ""
@@ -94,7 +93,7 @@ def _number(value: float) -> str:
 
 
 def encode_result(result: Result) -> dict[str, object]:
-    """The whole result for JSON, every sample in it."""
+    """Return the complete result for JSON, with every sample."""
     rows = []
     for workload in result.workloads:
         for peer in result.versions:

@@ -1,8 +1,7 @@
-"""One command that measures this checkout beside HAProxy: `python -m bench.run`.
+"""The command that measures this checkout next to HAProxy: `python -m bench.run`.
 
-Knows the order of things: compile, start, measure in turn, print. Must not know how any one of them is done. Every round
-starts fresh processes and measures each piece of work on all peers one after the other, in an order that turns round, so
-that a slow minute of the machine falls on all of them.
+Every round starts new processes and measures each workload on all peers one after the other, in rotating order, so that a slow
+minute of the machine affects all of them.
 """
 
 from __future__ import annotations
@@ -41,13 +40,13 @@ from bench.workloads import (
 )
 
 QUICK_DIVISOR, QUICK_ROUNDS = 5, 2
-FRESH_ROUNDS = 3  # memory repeats to a percent, and is slow to sample
-FLUSH_SECONDS = 0.5  # until the last connection's line is in the log
+FRESH_ROUNDS = 3  # memory varies by one percent only, and sampling is slow
+FLUSH_SECONDS = 0.5  # until the line of the last connection is in the log
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The command line, understood."""
+    """The parsed command line."""
 
     peers: Sequence[Peer]
     workloads: Sequence[Workload]
@@ -60,7 +59,7 @@ class Options:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measures and prints; 1 when there is nothing to print. A missed target is a result and not an error."""
+    """Measure and print; 1 if there is no result. A missed target is a result, not an error."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the processes are stopped
     try:
         options = _parse(argv)
@@ -91,7 +90,7 @@ def _parse(argv: Sequence[str] | None) -> Options:
     given = parser.parse_args(argv)
     proxy_core, _, load_core = given.cores.partition(",")
     if proxy_core == load_core:
-        print("bench: proxy and load share a core; ratios stay, but differ from those of two cores", file=sys.stderr)
+        print("bench: proxy and load share a core, so the ratios differ from those of two cores", file=sys.stderr)
     known = dict(PEERS)
     if given.before:
         known["before"] = Tunnel("before", checkout=given.before.resolve())
@@ -108,7 +107,7 @@ def _parse(argv: Sequence[str] | None) -> Options:
 
 
 def is_measured(workload: Workload, peer: Peer) -> bool:
-    """Whether a workload says anything about a peer that another peer's does not."""
+    """Return whether a workload is measured for a peer, or is equal to that of another peer."""
     return not peer.adds_to or workload.mode in ("handshakes", "start")
 
 
@@ -116,7 +115,7 @@ def _choice(text: str, known: Sequence[str]) -> list[str]:
     chosen = text.split(",")
     for name in chosen:
         if name not in known:
-            raise BenchError(f"{name!a} is none of {', '.join(known)}")
+            raise BenchError(f"unknown name {name!a}; expected one of {', '.join(known)}")
     return chosen
 
 
@@ -124,7 +123,9 @@ def _measure(options: Options) -> Result:
     versions = {peer.name: peer.versions() for peer in options.peers}
     binary = compile_load(SOURCES / "build")
     result = Result(_machine(options), versions, options.workloads)
-    os.sched_setaffinity(0, {options.load_core})  # this program serves the Workload API, and must not disturb the proxy
+    os.sched_setaffinity(
+        0, {options.load_core}
+    )  # this process serves the Workload API and must not run on the core of the proxy
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tunnel-bench-")))
         generator = Generator(binary, stack.enter_context(open_identity(directory)), options.load_core)
@@ -152,7 +153,7 @@ class _Run:
         return started(peer, self.generator, self.directory, core=self.options.proxy_core, backend=self.backend)
 
     def work_round(self, number: int, order: Sequence[Peer]) -> None:
-        """Every piece of work on every peer, peer after peer, before the next piece."""
+        """Measure every workload on every peer, all peers before the next workload."""
         workloads = [workload for workload in self.options.workloads if is_traffic(workload)]
         if not workloads:
             return
@@ -166,7 +167,7 @@ class _Run:
                 self._check_log(proxy, [workload for workload in workloads if is_measured(workload, peer)])
 
     def fresh_round(self, number: int, order: Sequence[Peer]) -> None:
-        """What is measured in processes that have carried nothing before."""
+        """Measure what needs processes without earlier connections."""
         for workload in filter(needs_fresh, self.options.workloads):
             for peer in order:
                 if is_measured(workload, peer):
@@ -174,7 +175,7 @@ class _Run:
                         self._note(number, workload, proxy.name, sample_fresh(workload, self.generator, proxy))
 
     def tool_round(self, number: int, order: Sequence[Peer]) -> None:
-        """What is measured in processes that end by themselves."""
+        """Measure processes that end by themselves."""
         for workload in self.options.workloads:
             for peer in order:
                 if workload.mode == "tool" and isinstance(peer, Tunnel) and peer.has_tools():
@@ -183,7 +184,7 @@ class _Run:
                     )
 
     def profile(self) -> None:
-        """Prints what costs most, per piece of work and peer; nothing of it enters the table."""
+        """Print a profile per workload and peer, which is not part of the table."""
         for workload in self.options.workloads:
             for peer in self.options.peers if is_traffic(workload) else ():
                 with self._start(peer) as proxy:
@@ -205,12 +206,12 @@ class _Run:
         )
 
     def _check_log(self, proxy: Proxy, workloads: Sequence[Workload]) -> None:
-        """A proxy that does not log its connections is not in the role."""
+        """Check that a proxy logs its connections, which is part of the role."""
         time.sleep(FLUSH_SECONDS)
         opened = sum(workload.connections(self.options.divisor) for workload in workloads)
         lines = proxy.log_lines() / opened
         if lines < 1:
-            raise BenchError(f"{proxy.name} logged {lines:.2f} lines per connection; the connection log is not on")
+            raise BenchError(f"{proxy.name} logged {lines:.2f} lines per connection; the connection log is disabled")
         self.result.log_lines[proxy.name] = lines
 
 
@@ -226,7 +227,7 @@ def _machine(options: Options) -> dict[str, str]:
 
 
 def _yardstick() -> float:
-    """Nanoseconds for a turn of `len(str(i))`, the best of five: tells a slow build, or a slow hour of the machine."""
+    """Return nanoseconds per `len(str(i))`, the best of five: shows a slow build or a slow machine."""
     turns, best = 100_000, float("inf")
     for _ in range(5):
         before = time.process_time()

@@ -1,7 +1,6 @@
-"""What is measured: the pieces of work, their units, and how one sample of each is taken.
+"""The workloads, their units, and how one sample of each is taken.
 
-Knows the load generator and a running proxy; must not know which proxy it is. Targets are ratios to HAProxy in the same
-run.
+Targets are ratios to HAProxy in the same run.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from bench.peers import Proxy, Tunnel, run_tool
 from bench.processes import read_core, read_memory, read_usage
 
 IDLE_FROM, IDLE_TO = 100, 2000
-SETTLE_SECONDS = 2.0  # buffers that are given back when idle have been given back
+SETTLE_SECONDS = 2.0  # until idle buffers are released
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,18 +22,18 @@ class Workload:
 
     name: str
     title: str
-    mode: str  # the word of load.c; "start" is measured as soon as the process has shown that it works, "tool" as it ends
-    counts: tuple[int, ...]  # how much of it is one sample, then how many connections at once if there is a choice
+    mode: str  # the mode of load.c; "start" is measured when the process is ready, "tool" when it ends
+    counts: tuple[int, ...]  # the amount of one sample, then the number of connections if that varies
     unit: str
     per_unit: float  # printed units per second of CPU and per unit of work
     target: float | None
 
     def scaled(self, divisor: int) -> tuple[int, ...]:
-        """The counts of a shorter sample."""
+        """Return the counts of a shorter sample."""
         return (max(self.counts[0] // divisor, 1), *self.counts[1:])
 
     def connections(self, divisor: int) -> int:
-        """How many connections one sample opens at least."""
+        """Return the minimum number of connections of one sample."""
         return self.scaled(divisor)[0] if self.mode == "handshakes" else self.counts[1] if self.mode == "echo" else 1
 
 
@@ -60,9 +59,9 @@ class Sample:
 
     user: float
     system: float
-    busy: float  # the share of its core that the proxy used meanwhile
-    others: float  # the share that somebody else used: the sample is then worth less
-    session: str = ""  # what was negotiated
+    busy: float  # the share of its core that the proxy used
+    others: float  # the share that other processes used: a large value makes the sample unreliable
+    session: str = ""  # the negotiated parameters
 
     @property
     def total(self) -> float:
@@ -70,17 +69,17 @@ class Sample:
 
 
 def needs_fresh(workload: Workload) -> bool:
-    """Whether the process must have carried nothing before."""
+    """Whether the process must not have relayed anything before."""
     return workload.mode in ("idle", "start")
 
 
 def is_traffic(workload: Workload) -> bool:
-    """Whether it is what a proxy carries."""
+    """Whether it measures relayed traffic."""
     return workload.mode not in ("idle", "start", "tool")
 
 
 def sample_tool(workload: Workload, peer: Tunnel, generator: Generator, core: int) -> Sample:
-    """One command with one tunnel, from nothing to nothing."""
+    """One command with one tunnel, from start to exit."""
     seconds, user, system = run_tool(peer, generator.identity, core)
     if workload.name == "exec":
         return Sample(seconds * workload.per_unit, 0.0, 0.0, 0.0)
@@ -88,7 +87,7 @@ def sample_tool(workload: Workload, peer: Tunnel, generator: Generator, core: in
 
 
 def sample_fresh(workload: Workload, generator: Generator, proxy: Proxy) -> Sample:
-    """One measurement of a process that has carried a few bytes."""
+    """One measurement of a process that has relayed a few bytes."""
     if workload.mode == "idle":
         return sample_idle(generator, proxy)
     if workload.name == "memory":
@@ -98,7 +97,7 @@ def sample_fresh(workload: Workload, generator: Generator, proxy: Proxy) -> Samp
 
 
 def sample_work(workload: Workload, generator: Generator, proxy: Proxy, divisor: int) -> Sample:
-    """CPU per unit of work; connections are open and warm before it begins, except where opening them is the work."""
+    """CPU per unit of work; connections are open and used before it starts, unless opening them is the workload."""
     counts = workload.scaled(divisor)
     with generator.client(workload.mode, proxy.port, counts) as client:
         session = " ".join(client.expect("READY"))
@@ -112,7 +111,7 @@ def sample_work(workload: Workload, generator: Generator, proxy: Proxy, divisor:
 
 
 def sample_idle(generator: Generator, proxy: Proxy) -> Sample:
-    """KiB that each connection adds once it has carried a byte; at the end each must still carry another."""
+    """KiB per connection after it has relayed a byte; at the end each one must relay another byte."""
     with generator.client("idle", proxy.port) as client:
         memory = []
         for count in (IDLE_FROM, IDLE_TO):

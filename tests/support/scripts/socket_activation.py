@@ -1,9 +1,9 @@
-"""Starts a command as a service manager does: with listening sockets from descriptor 3 upward.
+"""Starts a command like a service manager does: with listening sockets from descriptor 3 on.
 
     python socket_activation.py web=127.0.0.1:0 status=unix:/run/s.sock =127.0.0.1:0 -- COMMAND...
 
-Knows sd_listen_fds(3); must not know the command. A name may be empty; `NAME=closed` hands over a descriptor that is none,
-`NAME=datagram` and `NAME=idle` sockets that do not listen. ACTIVATE_PID replaces the process that they are said to be for.
+A name may be empty. `NAME=closed` passes a closed descriptor, `NAME=datagram` and `NAME=idle` sockets that do not listen.
+ACTIVATE_PID replaces the value of LISTEN_PID.
 """
 
 from __future__ import annotations
