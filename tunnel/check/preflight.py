@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import trio
 
-from tunnel.config.model import Line, ProxyConfig
+from tunnel.config.model import CheckConfig, ProxyConfig
 
 T = TypeVar("T")
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 class Preflight:
     """One configuration, checked on this machine now."""
 
-    line: Line
+    line: CheckConfig
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)  # may hold passwords
     limit: float = 15.0  # seconds to wait for an identity
     origin: str = "--use-workload-api-addr"  # the flag or variable with the Workload API address

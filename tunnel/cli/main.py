@@ -31,7 +31,7 @@ _COMPLETION_FLAG = "--completion-bash"  # kingpin's: first in a line, before the
 def main(argv: Sequence[str], environ: MutableMapping[str, str]) -> int:
     """Run one command line; an error is one line on standard error and exit code 1, or the command's own exit code."""
     if argv[:1] == [_COMPLETION_FLAG]:  # the words behind it need not be a valid line
-        from tunnel.commands.texts import print_candidates
+        from tunnel.commands.completion import print_candidates
 
         return print_candidates(argv[1:])
     command = None
@@ -46,9 +46,7 @@ def main(argv: Sequence[str], environ: MutableMapping[str, str]) -> int:
         print_output(f"{PROGRAM} {__version__}\n")
         return 0
     except TextRequested as request:
-        from tunnel.commands.texts import run_flag
-
-        return run_flag(request.name)
+        return _print_text(request.name)
     except TunnelError as error:
         print_message(f"error: {error}, try --help")
         command = error.command if isinstance(error, UsageError) else command
@@ -80,6 +78,17 @@ def _help(request: HelpRequested) -> str:
     if request.command is None or request.command is HELP:
         return usage(PROGRAM, ABOUT, load_commands())
     return command_usage(PROGRAM, request.command)
+
+
+def _print_text(flag: str) -> int:
+    """Print the text of one of kingpin's flags: a manual page, or a completion script."""
+    if flag.startswith("completion-script-"):
+        from tunnel.commands.completion import print_script
+
+        return print_script(flag.rpartition("-")[2])
+    from tunnel.commands.man import print_long_page
+
+    return print_long_page()
 
 
 def _run(parsed: Parsed, environ: MutableMapping[str, str]) -> int:

@@ -13,7 +13,7 @@ from tunnel.commands.proxy import limits, source
 from tunnel.commands.proxy.access import ALLOW, VERIFY, access_warnings
 from tunnel.commands.proxy.build import build as build_proxy
 from tunnel.commands.proxy.build import check_line
-from tunnel.config.model import INTERACTIVE_TIMEOUT, Access, Line, NoIdentity, ProxyConfig, Source, WorkloadApi
+from tunnel.config.model import INTERACTIVE_TIMEOUT, Access, CheckConfig, NoIdentity, ProxyConfig, Source, WorkloadApi
 from tunnel.config.values import parse_positive_duration
 from tunnel.errors import ConfigError
 from tunnel.spiffe.endpoint import ENVIRONMENT
@@ -71,7 +71,7 @@ client --use-workload-api-addr unix:///run/spire/agent.sock --listen localhost:6
 COMMANDS = (SERVER, CLIENT)
 
 
-def build(command: Command, arguments: Arguments) -> Line:
+def build(command: Command, arguments: Arguments) -> CheckConfig:
     """What can be checked of a line, and why the checked command would refuse it, if it would."""
     mode = proxy.SERVER if command is SERVER else proxy.CLIENT
     try:
@@ -79,7 +79,7 @@ def build(command: Command, arguments: Arguments) -> Line:
         config = build_proxy(mode, arguments)
     except ConfigError as error:
         return _build_partial(arguments, error, is_server=mode is proxy.SERVER)
-    return Line(replace(config, warnings=_other_warnings(config)))
+    return CheckConfig(replace(config, warnings=_other_warnings(config)))
 
 
 def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str]) -> int:
@@ -104,7 +104,7 @@ def origin_of(arguments: Arguments) -> str:
     return f"--{source.API_ADDRESS.name}" if arguments.is_given(source.API_ADDRESS) else f"${ENVIRONMENT}"
 
 
-def _build_partial(arguments: Arguments, refusal: ConfigError, *, is_server: bool) -> Line:
+def _build_partial(arguments: Arguments, refusal: ConfigError, *, is_server: bool) -> CheckConfig:
     """Listener, target and identity source of a line that is refused for another reason, without access rules."""
     identity: Source = NoIdentity()
     with suppress(ConfigError):
@@ -126,7 +126,7 @@ def _build_partial(arguments: Arguments, refusal: ConfigError, *, is_server: boo
         connect_timeout=arguments[limits.CONNECT_TIMEOUT],
         is_confined=not arguments[limits.DISABLE_LANDLOCK],
     )
-    return Line(config, refusal, is_way_known=is_via_proxy == (outbound is not None))
+    return CheckConfig(config, refusal, is_way_known=is_via_proxy == (outbound is not None))
 
 
 def _other_warnings(config: ProxyConfig) -> tuple[str, ...]:

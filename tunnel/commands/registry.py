@@ -45,7 +45,8 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "health": ("health",),
     "demo.command": ("demo",),
     "dev.command": ("dev",),
-    "texts": ("completion", "man"),
+    "completion": ("completion",),
+    "man": ("man",),
 }
 
 

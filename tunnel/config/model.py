@@ -163,7 +163,7 @@ class ProxyConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class CheckConfig:
     """The part of a command line that `tunnel check` can check."""
 
     config: ProxyConfig
