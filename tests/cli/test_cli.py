@@ -1,4 +1,4 @@
-"""A wrong line costs one line on standard error, exit code 1, and no heavy library; help is there at once."""
+"""An invalid line gives one line on standard error and exit code 1; neither it nor help loads a large library."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ BAD_LINES: list[tuple[tuple[str, ...], str]] = [
     (("help", "foo"), 'expected command but got "foo"'),
 ]
 
-# What a line means may be wrong although it can be read: that is a start that failed, and said in the log too.
+# These lines can be parsed and are refused by the start, which also logs the error.
 BAD_STARTS: list[tuple[tuple[str, ...], str]] = [
     ((*SERVER,), "no access rule for clients"),
     ((*CLIENT,), "no access rule for the server"),
@@ -81,19 +81,19 @@ def in_a_process(argv: tuple[str, ...], environ: Mapping[str, str] | None = None
 
 
 @pytest.mark.parametrize(("argv", "words"), BAD_LINES, ids=[ascii(words) for _, words in BAD_LINES])
-def test_a_bad_line_is_one_line_of_error_and_loads_nothing_heavy(argv: tuple[str, ...], words: str) -> None:
+def test_an_invalid_line_is_one_line_of_error_and_loads_no_large_library(argv: tuple[str, ...], words: str) -> None:
     done = in_a_process(argv)
     assert done.stdout == "1 []\n"
     assert done.stderr.startswith(f"tunnel: error: {words}")
     assert done.stderr.endswith(", try --help\n")
-    assert done.stderr[:-1].isprintable(), "one line, and nothing in it that a terminal obeys"
+    assert done.stderr[:-1].isprintable(), "one line, without control characters"
 
 
 @pytest.mark.parametrize(("argv", "words"), BAD_STARTS, ids=[ascii(words) for _, words in BAD_STARTS])
-def test_a_start_that_fails_is_told_in_the_log_and_on_standard_error(argv: tuple[str, ...], words: str) -> None:
+def test_a_failed_start_is_reported_in_the_log_and_on_standard_error(argv: tuple[str, ...], words: str) -> None:
     done = in_a_process(argv)
     *log, last = done.stdout.splitlines()
-    assert last == "1 []", "and loads nothing heavy"
+    assert last == "1 []", "and loads no large library"
     assert done.stderr.startswith(f"error: {words}")
     assert done.stderr[:-1].isprintable()
     assert len(log) == 2
@@ -101,7 +101,7 @@ def test_a_start_that_fails_is_told_in_the_log_and_on_standard_error(argv: tuple
     assert log[1].endswith(done.stderr[:-1])
 
 
-def test_a_bad_environment_is_one_line_of_error_too() -> None:
+def test_an_invalid_environment_variable_is_one_line_of_error() -> None:
     done = in_a_process((*SERVER[:5], "--allow-all"), {"SPIFFE_ENDPOINT_SOCKET": "unix://run/api.sock"})
     assert done.stdout == "1 []\n"
     assert done.stderr.startswith(
@@ -111,7 +111,7 @@ def test_a_bad_environment_is_one_line_of_error_too() -> None:
 
 
 @pytest.mark.parametrize("argv", [(), ("--help",), ("help",), ("server", "--help"), ("help", "client"), ("--version",)])
-def test_help_and_version_go_to_standard_output_and_load_nothing_heavy(argv: tuple[str, ...]) -> None:
+def test_help_and_version_go_to_standard_output_and_load_no_large_library(argv: tuple[str, ...]) -> None:
     done = in_a_process(argv)
     *text, last = done.stdout.splitlines()
     assert last == "0 []"
@@ -119,7 +119,7 @@ def test_help_and_version_go_to_standard_output_and_load_nothing_heavy(argv: tup
     assert done.stderr == ""
 
 
-def test_help_without_a_command_names_them_all(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_without_a_command_lists_all_commands(capsys: pytest.CaptureFixture[str]) -> None:
     for argv in ((), ("--help",), ("help",), ("help", "help")):
         assert main(argv, {}) == 0
         out, err = capsys.readouterr()
@@ -167,8 +167,8 @@ def test_the_process_ends_as_the_command_line_does() -> None:
         assert "Traceback" not in done.stderr
 
 
-def test_warnings_of_libraries_do_not_reach_standard_error_unless_asked_for() -> None:
-    """A peer can cause them: a certificate whose serial number is negative is warned of, for one."""
+def test_warnings_of_libraries_do_not_reach_standard_error_by_default() -> None:
+    """A peer can cause warnings, for example by a certificate with a negative serial number."""
     source = (
         "import sys; sys.argv[1:] = ['--version']; from tunnel.__main__ import main; main(); import warnings as w; w.warn('x')"
     )
@@ -184,7 +184,7 @@ def test_warnings_of_libraries_do_not_reach_standard_error_unless_asked_for() ->
         assert bool(done.stderr) is is_seen
 
 
-def test_a_reader_that_has_gone_is_no_traceback() -> None:
+def test_a_closed_standard_output_gives_no_traceback() -> None:
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run(
@@ -202,7 +202,7 @@ def test_a_reader_that_has_gone_is_no_traceback() -> None:
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
 def test_no_file_or_socket_takes_the_place_of_a_missing_standard_stream(closed: str, tmp_path: Path) -> None:
-    """It would be written to: the log's lines would go to a peer."""
+    """A socket with its descriptor would send the log to a peer."""
     source = (
         "import os, sys; sys.argv[1:] = ['--version']; from tunnel.__main__ import main; code = main(); "
         f"fd = os.open({str(tmp_path / 'seen')!r}, os.O_CREAT | os.O_WRONLY); "
@@ -220,7 +220,7 @@ def test_no_file_or_socket_takes_the_place_of_a_missing_standard_stream(closed: 
     assert done.stdout == ("" if ">&-" in closed.split() else f"tunnel {__version__}\n")
 
 
-def test_output_for_which_there_is_no_room_is_one_line_and_no_traceback() -> None:
+def test_a_full_disk_is_one_line_of_error() -> None:
     for argv in (["--help"], ["man"], ["exec", "--help"]):
         with open("/dev/full", "wb") as full:
             argv = [sys.executable, "-m", "tunnel", *argv]
@@ -235,7 +235,7 @@ def test_output_for_which_there_is_no_room_is_one_line_and_no_traceback() -> Non
         (["exec", *CLIENT[3:], "--verify-any", "--", "x"], "commands.exec.run.run_command", 125),
     ],
 )
-def test_a_machine_that_is_exhausted_is_one_line_and_no_traceback(
+def test_an_exhausted_resource_is_one_line_of_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], argv: list[str], used: str, code: int
 ) -> None:
     def run(*_: object) -> int:
@@ -253,7 +253,7 @@ def test_a_machine_that_is_exhausted_is_one_line_and_no_traceback(
         (["exec", *CLIENT[3:], "--verify-any", "--", "x"], "commands.exec.run", 125),
     ],
 )
-def test_a_package_that_is_missing_is_one_line_and_no_traceback(
+def test_a_missing_package_is_one_line_of_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], argv: list[str], used: str, code: int
 ) -> None:
     monkeypatch.setitem(sys.modules, f"tunnel.{used}", None)
@@ -262,7 +262,7 @@ def test_a_package_that_is_missing_is_one_line_and_no_traceback(
     assert line.startswith(f"tunnel: error: a module cannot be loaded: import of tunnel.{used} ")
 
 
-def test_a_sign_that_the_locale_lacks_is_shown_all_the_same() -> None:
+def test_a_character_outside_the_locale_is_escaped() -> None:
     script = "import sys; sys.argv[1:] = ['--version']; from tunnel.__main__ import main; main(); print('\u6f22')"
     environ = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environ, cwd=ROOT, check=True)

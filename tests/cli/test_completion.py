@@ -1,4 +1,4 @@
-"""What may come next in a line: everything that is in the tables, and nothing that would be refused."""
+"""Completion offers everything that is declared, and nothing that the parser refuses."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CONTEXTS = build_contexts(load_commands(), proxy.GLOBAL_FLAGS)
 
 
 @pytest.mark.parametrize(("line", "offered"), LINES.items(), ids=map(ascii, LINES))
-def test_a_word_is_completed_by_what_stands_before_it(line: str, offered: set[str]) -> None:
+def test_the_completion_of_a_word_depends_on_the_words_before_it(line: str, offered: set[str]) -> None:
     assert set(candidates(build_contexts(TABLES, ()), line.split(" ")[1:])) == offered
 
 
@@ -43,7 +43,7 @@ def test_flags_that_may_stand_before_a_command_are_offered_there() -> None:
     assert "--listen" not in offered
 
 
-def test_what_is_hidden_is_understood_and_not_offered() -> None:
+def test_a_hidden_flag_is_parsed_and_not_offered() -> None:
     assert "--connect-proxy" not in candidates(CONTEXTS, ["client", "--conn"])
     assert candidates(CONTEXTS, ["client", "--connect-proxy", "--quiet", "--unsafe"]) == ["--unsafe-listen"]
 
@@ -51,7 +51,7 @@ def test_what_is_hidden_is_understood_and_not_offered() -> None:
 @pytest.mark.parametrize(
     "words", [[], [""], ["@/nonexistent", "--x", "-", "--", "="], ["server", "--", "x"], ["\x00\udcff", "="]]
 )
-def test_no_line_is_too_odd_to_be_completed(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_line_can_be_completed(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--completion-bash", *words], {}) == 0
     assert capsys.readouterr().err == ""
 

@@ -1,4 +1,4 @@
-"""Help shows every flag that is meant to be seen, and nothing is too wide for a terminal."""
+"""Help shows every flag that is not hidden, and fits a terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Manual pages show every flag, and nothing in them is an order to troff."""
+"""Manual pages show every flag that is not hidden, and no text is a request of troff."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_every_flag_that_is_not_hidden_is_on_its_page(command: Command, capsys: 
 _ORDER = "NAME|SYNOPSIS|DESCRIPTION|ARGUMENTS|OPTIONS|ENVIRONMENT|EXIT STATUS|EXAMPLES|SEE ALSO".split("|")
 
 
-def test_the_whole_as_kingpin_prints_it_has_every_flag_of_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_long_page_has_every_flag_of_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     for line in (["--help-man"], ["--help-custom-man"], ["server", "--help-man"]):
         assert main(line, {}) == 0
         page = plain(capsys.readouterr().out)
@@ -64,7 +64,7 @@ def test_no_text_is_a_request_or_an_escape() -> None:
         }
 
 
-def test_pages_are_named_as_man_asks_for_them_and_lead_to_each_other() -> None:
+def test_pages_have_the_names_that_man_expects_and_refer_to_each_other() -> None:
     program = Program("tunnel", "1", "Does.", TABLES)
     pages = dict(all_pages(program))
     assert list(pages)[:3] == ["tunnel.1", "tunnel-server.1", "tunnel-client.1"]
@@ -87,7 +87,7 @@ def test_all_pages_are_written_where_the_line_says(tmp_path: Path, capsys: pytes
     assert capsys.readouterr() == ((folder / "tunnel-server.1").read_text(), "")
 
 
-def test_what_has_no_page_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_page_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").touch()
     for line, words in (
         (["nothing"], "no manual page 'nothing'; expected one of: server, client, "),

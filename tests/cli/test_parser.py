@@ -1,4 +1,4 @@
-"""kingpin's grammar, as ghostunnel has it: what is written, what it means, and the words for what is wrong."""
+"""kingpin's grammar as in ghostunnel: lines, their values, and the errors."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def mistake(*argv: str, environ: Mapping[str, str] | None = None) -> str:
     return str(wrong.value)
 
 
-def test_a_slip_is_told_what_was_probably_meant() -> None:
+def test_a_misspelled_word_gets_a_suggestion() -> None:
     assert mistake("run", *NEEDED, "--cuont=1") == "unknown long flag '--cuont', did you mean '--count'"
     assert mistake("idel") == 'expected command but got "idel"'
     assert mistake("helpp") == "expected command but got \"helpp\", did you mean 'help'"
     assert mistake("run", *NEEDED, "--nothing-like-it") == "unknown long flag '--nothing-like-it'"
 
 
-def test_what_is_not_given_has_its_default() -> None:
+def test_a_missing_flag_has_its_default() -> None:
     arguments = run()
     assert (arguments[LISTEN], arguments[TARGET], arguments[COUNT], arguments[ALLOW]) == ("l", "t", 7, ())
     assert (arguments[FORCE], arguments[EASY]) == (False, True)
@@ -86,7 +86,7 @@ def test_repeated_values_come_in_order_and_aliases_add_to_them() -> None:
     assert run("--allow", "a", "--allow-too=b", "--allow", "a")[ALLOW] == ("a", "b", "a")
 
 
-def test_early_flags_stand_before_or_after_the_command() -> None:
+def test_global_flags_can_stand_before_or_after_the_command() -> None:
     assert parse("--early", "3", "run", *NEEDED).arguments[EARLY] == 3
     assert parse("run", *NEEDED, "--early", "3").arguments[EARLY] == 3
 
@@ -136,7 +136,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
 
 
 @pytest.mark.parametrize(("argv", "words"), MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_is_named(argv: tuple[str, ...], words: str) -> None:
+def test_an_invalid_line_is_an_error(argv: tuple[str, ...], words: str) -> None:
     assert mistake(*argv).startswith(words)
 
 
@@ -164,14 +164,14 @@ def test_a_command_may_stand_behind_the_end_of_flags() -> None:
         (("help", "help"), HELP),
     ],
 )
-def test_help_is_asked_for(argv: tuple[str, ...], command: Command | None) -> None:
+def test_help_is_requested(argv: tuple[str, ...], command: Command | None) -> None:
     with pytest.raises(HelpRequested) as wanted:
         parse(*argv)
     assert wanted.value.command is command
 
 
 @pytest.mark.parametrize("argv", [("--version",), ("run", "--version"), ("--version", "--help")])
-def test_the_version_is_asked_for(argv: tuple[str, ...]) -> None:
+def test_the_version_is_requested(argv: tuple[str, ...]) -> None:
     with pytest.raises(VersionRequested):
         parse(*argv)
 
@@ -194,7 +194,7 @@ def test_help_as_the_value_of_a_flag_is_a_value() -> None:
         (("--count=7",), {"COUNT": "3"}, 7),
     ],
 )
-def test_the_environment_counts_when_the_flag_is_absent(argv: tuple[str, ...], environ: dict[str, str], value: int) -> None:
+def test_the_environment_is_used_if_the_flag_is_missing(argv: tuple[str, ...], environ: dict[str, str], value: int) -> None:
     assert run(*argv, environ=environ)[COUNT] == value
 
 
@@ -202,7 +202,7 @@ def test_a_mistake_in_the_environment_names_the_variable() -> None:
     assert mistake("run", *NEEDED, environ={"COUNT": "x"}) == 'COUNT: invalid number "x"'
 
 
-def test_another_commands_environment_is_not_looked_at() -> None:
+def test_the_environment_of_another_command_is_ignored() -> None:
     assert parse("idle", environ={"COUNT": "rubbish"}).command is IDLE
 
 
@@ -243,11 +243,11 @@ def test_after_the_end_of_flags_a_file_is_a_word(write: Callable[[str], str]) ->
     assert mistake("idle", "--", file) == f"unexpected {file}"
 
 
-def test_a_file_that_is_not_utf8_is_a_mistake(write: Callable[[str], str]) -> None:
+def test_a_file_that_is_not_utf8_is_an_error(write: Callable[[str], str]) -> None:
     assert mistake("idle", write("\udcff")).startswith("cannot read arguments from")
 
 
-def test_a_directory_is_no_file(tmp_path: Path) -> None:
+def test_a_directory_instead_of_a_file_is_an_error(tmp_path: Path) -> None:
     assert mistake("idle", f"@{tmp_path}").startswith("cannot read arguments from")
 
 
@@ -288,7 +288,7 @@ def test_help_takes_names_of_two_words(words: list[str], name: str, beginning: s
     assert (wanted.value.command.name if wanted.value.command else "", wanted.value.family) == (name, beginning)
 
 
-def test_a_word_has_its_place() -> None:
+def test_positional_arguments_have_an_order() -> None:
     (thing,) = FAMILY[2].positionals
     assert family("keep", "go").arguments[thing] == "all"
     assert family("keep", "go", "home").arguments[thing] == "home"
@@ -298,7 +298,7 @@ def test_a_word_has_its_place() -> None:
         family("do", "--", "true")
 
 
-def test_what_stands_behind_two_dashes_is_left_alone() -> None:
+def test_arguments_behind_two_dashes_are_not_parsed() -> None:
     assert family("do", "it", "--", "psql", "--help", "@x", "--", "y").arguments.rest == ("psql", "--help", "@x", "--", "y")
     for line in (["do", "it"], ["do", "it", "--"]):
         with pytest.raises(ConfigError, match=r"nothing to run: -- COMMAND \[ARG\.\.\.\] is missing"):
@@ -307,14 +307,14 @@ def test_what_stands_behind_two_dashes_is_left_alone() -> None:
         family("do", "it", "psql")
 
 
-def test_what_stands_behind_two_dashes_may_be_left_out_where_the_command_says_so() -> None:
+def test_arguments_behind_two_dashes_can_be_optional() -> None:
     watch = Command("watch", "Watches.", rest="COMMAND [ARG...]", is_rest_optional=True)
     for line, rest in ((["watch"], ()), (["watch", "--"], ()), (["watch", "--", "x", "--y"], ("x", "--y"))):
         assert parse_command_line(line, (watch,), {}).arguments.rest == rest
     assert command_line(watch) == "watch [FLAGS] [-- COMMAND [ARG...]]"
 
 
-def test_a_command_of_lines_takes_all_from_the_first_word_on() -> None:
+def test_a_command_with_lines_takes_the_rest_of_the_line() -> None:
     parsed = family("line", "--soon", "server", "--soon", "--", "x", "+", "client")
     assert parsed.arguments.rest == ("server", "--soon", "--", "x", "+", "client")
     with pytest.raises(ConfigError, match="is missing"):
@@ -328,7 +328,7 @@ def test_a_switch_may_have_a_letter() -> None:
             family(*line)
 
 
-def test_behind_a_command_its_own_flag_hides_an_early_one_of_that_name() -> None:
+def test_a_flag_of_the_command_overrides_a_global_flag() -> None:
     own = switch("early", "Something else.", short="e")
     command = Command("look", "Looks.", (Group("Flags", (own,)),))
     for line in (["look", "--early"], ["look", "-e"]):

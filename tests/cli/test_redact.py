@@ -1,4 +1,4 @@
-"""A command line that others may see holds no secret."""
+"""A redacted command line has no secret."""
 
 from __future__ import annotations
 

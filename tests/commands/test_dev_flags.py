@@ -1,4 +1,4 @@
-"""The command line of `tunnel dev` gives a whole configuration or one clear complaint."""
+"""The command line of `tunnel dev` gives a configuration or one error."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_one_socket_alone_has_the_default_workload() -> None:
     assert build("--socket=tcp://127.0.0.1:8081").sockets == {WorkloadEndpoint(host="127.0.0.1", port=8081): (dev.DEFAULT_ID,)}
 
 
-def test_a_token_lives_five_minutes_and_never_longer_than_its_key_is_good() -> None:
+def test_a_token_is_valid_for_five_minutes_and_no_longer_than_its_key() -> None:
     assert build().issuing.jwt_ttl == timedelta(minutes=5)
     assert build("--jwt-ttl=10m").issuing.jwt_ttl == timedelta(minutes=10)
     assert build("--ca-rotate=20s").issuing.jwt_ttl == timedelta(seconds=20)
@@ -65,7 +65,7 @@ def test_a_token_lives_five_minutes_and_never_longer_than_its_key_is_good() -> N
         build("--ca-rotate=20s", "--jwt-ttl=21s")
 
 
-def test_seconds_work_and_renewal_is_at_half_the_life_unless_told() -> None:
+def test_lifetimes_can_be_seconds_and_the_default_renewal_is_at_half() -> None:
     config = build("--ttl=10s", "--rotate=3s", "--ca-ttl=60s", "--ca-rotate=5s")
     assert (config.issuing.ttl, config.rotate, config.issuing.ca_ttl, config.ca_rotate) == (
         timedelta(seconds=10),
@@ -128,7 +128,7 @@ def test_switches_mode_key_and_federation_are_taken() -> None:
         (["--key-type=dsa"], "ec-p256"),
     ],
 )
-def test_a_wrong_line_is_one_complaint(flags: list[str], complaint: str) -> None:
+def test_an_invalid_line_of_dev_is_one_line_of_error(flags: list[str], complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint) as caught:
         build(*flags)
     assert "\n" not in str(caught.value)

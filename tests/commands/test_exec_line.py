@@ -1,4 +1,4 @@
-"""Which target each flag of `tunnel exec` speaks of, and what its command may be told."""
+"""The targets of `tunnel exec`, their flags, and the placeholders of its command."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_one_target_needs_no_name() -> None:
     assert config.is_verbose
 
 
-def test_a_name_says_which_target_is_meant() -> None:
+def test_a_name_assigns_a_flag_to_a_target() -> None:
     config = build(
         *("--target=old=db.test:1", "--target=new=unix:/run/new", "--target=cache.test:2"),
         *(f"--verify-id=old={A}", f"--verify-id=new={B}", "--verify-cn=c=d" if False else "--verify-cn=plain"),
@@ -79,7 +79,7 @@ def test_without_names_an_equals_sign_is_a_part_of_the_value() -> None:
         (("--target=x:1", f"--verify-id={A}", *["--override-server-name=a"] * 2), "cannot be repeated for one target"),
     ],
 )
-def test_what_is_not_clear_is_refused(flags: tuple[str, ...], words: str) -> None:
+def test_an_ambiguous_line_is_refused(flags: tuple[str, ...], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         build(*flags)
 
@@ -91,7 +91,7 @@ def test_what_is_not_clear_is_refused(flags: tuple[str, ...], words: str) -> Non
         (("--unix=s",), "-p{port}", "{port} is for a port, but --unix is given; expected {socket} or {dir}"),
     ],
 )
-def test_a_place_that_would_stay_empty_is_refused(flags: tuple[str, ...], place: str, words: str) -> None:
+def test_a_placeholder_without_a_value_is_refused(flags: tuple[str, ...], place: str, words: str) -> None:
     with pytest.raises(ConfigError) as refused:
         build("--target=x:1", f"--verify-id={A}", *flags, command=("do", place))
     assert str(refused.value) == words

@@ -1,4 +1,4 @@
-"""Where `tunnel health` asks: every spelling of a status port, and who may be asked without a proof of who it is."""
+"""The addresses of `tunnel health`, and which of them need no verification."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def build(*argv: str) -> HealthConfig:
         ("unix:status.sock", "http", "unix:status.sock", "/_status"),
     ],
 )
-def test_an_address_is_written_as_for_the_proxy_or_as_a_url(text: str, scheme: str, address: str, path: str) -> None:
+def test_an_address_can_be_the_proxys_or_a_url(text: str, scheme: str, address: str, path: str) -> None:
     url = parse_status_url(text)
     assert (url.scheme, str(url.address), url.path) == (scheme, address, path)
 
@@ -52,12 +52,12 @@ def test_an_address_is_written_as_for_the_proxy_or_as_a_url(text: str, scheme: s
         ("", "missing port"),
     ],
 )
-def test_what_is_no_status_port_is_refused_with_what_is_wanted(text: str, words: str) -> None:
+def test_an_invalid_status_port_is_refused(text: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         parse_status_url(text)
 
 
-def test_only_this_machine_is_believed_without_a_proof() -> None:
+def test_only_a_local_status_port_needs_no_verification() -> None:
     for text in (
         "localhost:1",
         ":1",
@@ -77,7 +77,7 @@ def test_only_this_machine_is_believed_without_a_proof() -> None:
         build("http://localhost:1", "--cacert=ca.pem")
 
 
-def test_another_path_may_be_asked_for_also_at_a_socket() -> None:
+def test_another_path_can_be_queried_also_at_a_unix_socket() -> None:
     assert str(build("unix:/x", "--path=/ready").url) == "unix:/x /ready"
     assert build("localhost:1/", "--path=/ready").url == parse_status_url("localhost:1/ready")
     for line in (("localhost:1/live", "--path=/ready"), ("unix:/x", "--path=ready"), ("unix:/x", "--path=/a b")):
@@ -116,6 +116,6 @@ def test_the_status_port_of_another_program_is_not_guessed() -> None:
         health.status_ports(["/sbin/init", "splash"])
 
 
-def test_the_own_address_of_a_proxy_needs_no_proof() -> None:
+def test_the_own_address_of_a_proxy_needs_no_verification() -> None:
     (own,) = health.status_ports(["tunnel", "server", "--status=10.0.0.1:6060"])
     assert health.build(parse_command_line(["health"], (health.COMMAND,), {}).arguments, own).url == own

@@ -1,4 +1,4 @@
-"""The flags of the proxy: what they mean together, and what is refused before anything has begun."""
+"""The flags of the proxy, the configuration that they build, and the lines that are refused."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_rules_of_every_kind_are_kept_and_aliases_count() -> None:
         (CLIENT, ["--verify-id", "--verify-uri", "--verify-trust-domain", "--verify-any"]),
     ],
 )
-def test_a_line_without_a_rule_is_told_which_flags_there_are(line: tuple[str, ...], flags: list[str]) -> None:
+def test_a_line_without_an_access_rule_lists_the_flags(line: tuple[str, ...], flags: list[str]) -> None:
     text = mistake(*line, *API)
     assert all(flag in text for flag in flags)
 
@@ -155,7 +155,9 @@ def test_a_line_without_a_rule_is_told_which_flags_there_are(line: tuple[str, ..
         ),
     ],
 )
-def test_everyone_excludes_every_other_rule(line: tuple[str, ...], everyone: str, others: list[tuple[str, ...]]) -> None:
+def test_the_rule_for_all_peers_excludes_other_rules(
+    line: tuple[str, ...], everyone: str, others: list[tuple[str, ...]]
+) -> None:
     assert build(*line, *API, everyone).access.rules == (AnyRule(),)
     for rule in others:
         why = f"{everyone} and {rule[0]} are mutually exclusive: it admits all peers"
@@ -171,7 +173,7 @@ def test_a_servers_target_is_local(target: str) -> None:
 @pytest.mark.parametrize(
     "target", ["db.example.org:80", "127.0.0.2:80", "10.0.0.1:80", "[::]:80", ":80", "localhost.evil.org:80", "LOCALHOST:80"]
 )
-def test_a_servers_target_elsewhere_is_refused_unless_it_is_said(target: str) -> None:
+def test_a_remote_target_of_a_server_needs_a_flag(target: str) -> None:
     line = ("server", "--listen", ":1", "--target", target, *API, *ALLOW)
     assert f"--target: {target} is not local" in mistake(*line)
     assert "--unsafe-target" in mistake(*line)
@@ -180,14 +182,14 @@ def test_a_servers_target_elsewhere_is_refused_unless_it_is_said(target: str) ->
 
 
 @pytest.mark.parametrize("listen", [":80", "0.0.0.0:80", "[::]:80", "host.example.org:80"])
-def test_a_client_that_listens_to_others_is_refused_unless_it_is_said(listen: str) -> None:
+def test_a_remote_listener_of_a_client_needs_a_flag(listen: str) -> None:
     line = ("client", "--listen", listen, "--target", "x:1", *API, *VERIFY)
     assert "is not local" in mistake(*line)
     assert "--unsafe-listen" in mistake(*line)
     assert str(build(*line, "--unsafe-listen").listen) == listen
 
 
-def test_a_server_listens_where_it_likes_and_a_client_dials_where_it_likes() -> None:
+def test_a_server_can_listen_and_a_client_can_dial_anywhere() -> None:
     assert build(*SERVER, *API, *ALLOW).listen == TcpAddress("", "8443")
     unix = build("client", "--listen", "unix:/run/in.sock", "--target", "unix:/run/out.sock", *API, *VERIFY)
     assert (unix.listen, unix.target) == (UnixAddress("/run/in.sock"), UnixAddress("/run/out.sock"))
@@ -236,13 +238,13 @@ def test_common_flags_may_stand_before_the_command() -> None:
         (("--allow-uri", "**"), "names no trust domain"),
     ],
 )
-def test_a_rule_that_may_surprise_is_warned_of(rule: tuple[str, ...], words: str) -> None:
+def test_a_broad_rule_gives_a_warning(rule: tuple[str, ...], words: str) -> None:
     (warning,) = build(*SERVER, *API, *rule).warnings
     assert words in warning
 
 
 @pytest.mark.parametrize("rule", [ALLOW, ("--allow-uri", "spiffe://a.test/**"), ("--allow-trust-domain", "a.test")])
-def test_a_plain_rule_is_not_warned_of(rule: tuple[str, ...]) -> None:
+def test_an_exact_rule_gives_no_warning(rule: tuple[str, ...]) -> None:
     assert build(*SERVER, *API, *rule).warnings == ()
 
 
@@ -276,7 +278,7 @@ BAD_VALUES = [
 
 
 @pytest.mark.parametrize(("flag", "words"), BAD_VALUES)
-def test_a_bad_value_is_refused_and_its_flag_named(flag: str, words: str) -> None:
+def test_an_invalid_value_is_refused_with_its_flag(flag: str, words: str) -> None:
     assert mistake(*SERVER, flag).startswith(words)
 
 
@@ -335,11 +337,11 @@ def test_every_path_and_password_can_come_from_the_environment() -> None:
         ((*SERVER, *ALL, "--use-workload-api"), "workload endpoint socket address is not configured"),
     ],
 )
-def test_what_is_no_single_source_is_refused(line: tuple[str, ...], words: str) -> None:
+def test_exactly_one_identity_source_is_accepted(line: tuple[str, ...], words: str) -> None:
     assert words in mistake(*line)
 
 
-def test_a_source_that_the_environment_switched_on_is_named() -> None:
+def test_a_source_enabled_by_the_environment_is_named() -> None:
     text = mistake(*SERVER, *ALL, *STORE, environ={"SPIFFE_ENDPOINT_SOCKET": "unix:///run/api.sock"})
     assert "enabled by $SPIFFE_ENDPOINT_SOCKET" in text
 
@@ -371,7 +373,7 @@ POLICY = ("--allow-policy", "p.rego", "--allow-query", "data.p.allow")
         ((*CLIENT, *API, "--verify-cn", "a"), ["cn:a"]),
     ],
 )
-def test_rules_are_asked_in_ghostunnels_order(line: tuple[str, ...], rules: list[str]) -> None:
+def test_rules_are_evaluated_in_ghostunnels_order(line: tuple[str, ...], rules: list[str]) -> None:
     assert list(map(str, build(*line).access.rules)) == rules
 
 
@@ -416,7 +418,7 @@ def test_what_does_not_go_together_is_refused(line: tuple[str, ...], words: str)
     assert words in mistake(*line)
 
 
-def test_mistakes_are_found_in_ghostunnels_order() -> None:
+def test_mistakes_are_reported_in_ghostunnels_order() -> None:
     line = ["server", "--listen", ":1", "--target", "far.test:1", "--allow-spki-pin", "x", "--proxy-protocol"]
     line += ["--proxy-protocol-mode", "tls", "--cipher-suites", "DES"]
     words = ["no identity source", "invalid SPKI pin", "is not local", "mutually exclusive", "cipher suite"]

@@ -1,4 +1,4 @@
-"""Each command is found by its first word, and costs its own tables alone."""
+"""Each command is registered, is found by its first word, and loads no other command."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_every_command_is_found_by_its_first_word() -> None:
         assert command is HELP or command in load_commands_of(command.name.split()[0])
 
 
-def test_a_family_is_found_whole() -> None:
+def test_a_family_has_all_its_commands() -> None:
     words = {command.name.split()[0] for command in load_commands()}
     for word in words - {HELP.name}:
         family = {command for command in load_commands() if command.name.split()[0] == word}
@@ -56,15 +56,15 @@ def test_a_command_that_is_not_registered_is_found() -> None:
     assert unregistered([module]) == ["tunnel.commands.new: new"]
 
 
-def test_every_command_has_the_function_that_carries_it_out() -> None:
+def test_every_command_has_a_run_function() -> None:
     for command in load_commands():
         assert command is HELP or load_run(command).__module__.startswith("tunnel.commands.")
 
 
-def test_a_word_that_is_no_command_begins_none() -> None:
+def test_an_unknown_word_has_no_commands() -> None:
     assert load_commands_of("heal") == load_commands_of("--help") == load_commands_of(HELP.name) == ()
 
 
-def test_a_command_has_no_other_commands_tables_loaded() -> None:
+def test_a_command_loads_no_other_command() -> None:
     asked = subprocess.run([sys.executable, "-c", ASK], capture_output=True, text=True, timeout=60, check=True)
     assert asked.stdout == "1 []\n"

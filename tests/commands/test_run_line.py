@@ -1,4 +1,4 @@
-"""How a line of `tunnel run` is taken apart."""
+"""The lines and the command of `tunnel run`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_line_is_proxies_and_a_command() -> None:
     assert not config.log.is_syslog
 
 
-def test_what_is_not_said_has_a_default() -> None:
+def test_run_has_defaults() -> None:
     config = build(*SERVER, *RUN)
     assert (config.wait_ready, config.stop_timeout) == (15, 25)
 
@@ -39,7 +39,7 @@ def test_what_is_not_said_has_a_default() -> None:
 @pytest.mark.parametrize(
     ("before", "within", "delay"), [([], [], 0), (["10s"], [], 10), ([], ["5s"], 5), (["10s"], ["5s"], 10), (["2s"], ["5s"], 5)]
 )
-def test_the_longest_shutdown_delay_is_that_of_the_whole(before: list[str], within: list[str], delay: float) -> None:
+def test_the_longest_shutdown_delay_is_used(before: list[str], within: list[str], delay: float) -> None:
     own = [f"--shutdown-delay={text}" for text in before]
     config = build(*own, *SERVER, *(f"--shutdown-delay={text}" for text in within), "+", *CLIENT, *RUN)
     assert config.shutdown_delay == delay
@@ -64,7 +64,7 @@ def test_a_line_may_come_from_a_file(tmp_path: Path) -> None:
         (("--shutdown-delay=-1s", *SERVER, *RUN), "--shutdown-delay: "),
     ],
 )
-def test_what_is_wrong_is_said(words: tuple[str, ...], why: str) -> None:
+def test_an_invalid_line_of_run_is_refused(words: tuple[str, ...], why: str) -> None:
     with pytest.raises(ConfigError, match=why):
         build(*words)
 

@@ -1,4 +1,4 @@
-"""What a line of `tunnel svid fetch`, `watch` and `show` means, and which lines mean nothing."""
+"""The configurations of `tunnel svid fetch`, `watch` and `show`, and the lines that are refused."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_the_address_in_the_environment_is_enough() -> None:
     assert show.build(parse("show", "--use-workload-api")).source == config.source
 
 
-def test_watch_waits_for_ever() -> None:
+def test_watch_waits_without_a_limit() -> None:
     assert watch().source.timeout == 0.0
     assert watch("--wait", "1m").source.timeout == 60.0
 
@@ -82,7 +82,7 @@ def test_a_reload_command_is_split_as_a_shell_does_it() -> None:
     assert config.child == Supervised(("postgres",))
 
 
-def test_a_command_need_not_be_told() -> None:
+def test_a_command_can_run_without_notification() -> None:
     assert watch("--", "sleep", "1").reload is None
     assert watch().child is None
 
@@ -148,7 +148,7 @@ def test_names_like_those_of_kubernetes_secrets_go_together() -> None:
     assert watch("--cert-name", "bundle.crt", "--bundle-name", "bundle.pem")
 
 
-def test_a_combined_file_in_the_folder_is_found_by_whatever_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_combined_file_in_the_directory_is_found_by_every_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "link").symlink_to(tmp_path)
     with pytest.raises(ConfigError, match="is written with other contents"):
@@ -156,7 +156,7 @@ def test_a_combined_file_in_the_folder_is_found_by_whatever_path(tmp_path: Path,
 
 
 @pytest.mark.parametrize("line", [["fetch", "--out", "/tls"], ["watch", "--out", "/tls"], ["show"]])
-def test_without_an_address_there_is_nobody_to_ask(line: list[str]) -> None:
+def test_a_missing_workload_api_address_is_an_error(line: list[str]) -> None:
     builds = {"fetch": fetch.build, "watch": watch_command.build, "show": show.build}
     with pytest.raises(
         ConfigError, match="no Workload API address; expected --use-workload-api-addr ADDR, or SPIFFE_ENDPOINT_SOCKET set"
@@ -164,13 +164,13 @@ def test_without_an_address_there_is_nobody_to_ask(line: list[str]) -> None:
         builds[line[0]](parse(*line, environ={}))
 
 
-def test_a_folder_is_wanted() -> None:
+def test_a_directory_is_required() -> None:
     with pytest.raises(ConfigError, match='invalid directory ""'):
         parse("fetch", "--out", "")
     with pytest.raises(ConfigError, match="--out"):
         parse("fetch")
 
 
-def test_show_has_one_form() -> None:
+def test_show_has_one_output_format() -> None:
     with pytest.raises(ConfigError, match="--json and --pem are mutually exclusive"):
         show.build(parse("show", "--json", "--pem"))

@@ -1,4 +1,4 @@
-"""What lines of `svid jwt`, `svid jwt verify` and `svid verify` mean, and which mean nothing."""
+"""The configurations of `svid jwt`, `svid jwt verify` and `svid verify`, and the lines that are refused."""
 
 from __future__ import annotations
 
@@ -68,14 +68,14 @@ def test_a_token_is_printed_unless_a_file_is_named() -> None:
     assert config.source.selection == Selection(parse_spiffe_id("spiffe://a.test/x"), "h")
 
 
-def test_a_file_is_for_its_owner_unless_told() -> None:
+def test_a_token_file_is_private_by_default() -> None:
     assert fetch(f"{API} --audience db --out t").file == OutputFile("t", 0o600, None, False)
     group = os.getgid()
     file = fetch(f"{API} --audience db --out t --watch --mode 0640 --group {group}").file
     assert file == OutputFile("t", 0o640, group, True)
 
 
-def test_bundles_are_printed_or_kept_for_everybody() -> None:
+def test_bundles_are_printed_or_written_to_a_public_file() -> None:
     assert build(f"jwt bundles {API}") == JwtBundlesConfig(WorkloadApi(SOCKET, 15.0, Selection()))
     config = build(f"jwt bundles {API} --out b --watch")
     assert isinstance(config, JwtBundlesConfig)
@@ -108,19 +108,19 @@ def test_bundles_are_printed_or_kept_for_everybody() -> None:
         ("verify - --key=-", "expected argument|standard input"),
     ],
 )
-def test_a_line_that_means_nothing_is_told_what_it_lacks(line: str, error: str) -> None:
+def test_an_invalid_line_of_svid_is_refused(line: str, error: str) -> None:
     with pytest.raises(ConfigError, match=error):
         build(line)
 
 
-def test_a_token_in_the_place_of_a_file_is_refused_and_not_repeated() -> None:
+def test_a_token_instead_of_a_file_is_refused_and_not_quoted() -> None:
     token = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJ4In0.c2lnbmF0dXJl"
     with pytest.raises(ConfigError, match="this is a token") as refused:
         judge(f"{API} --audience db {token}")
     assert token not in str(refused.value)
 
 
-def test_a_token_is_judged_by_the_workload_api_unless_told() -> None:
+def test_the_workload_api_verifies_a_token_by_default() -> None:
     config = judge(f"{API} --audience db")
     assert (config.path, config.audience, config.is_local, config.bundle) == ("-", "db", False, None)
     assert config.source is not None
@@ -137,17 +137,17 @@ def test_a_token_is_judged_by_the_workload_api_unless_told() -> None:
         ("a.test=./a=b", "./a=b", "a.test"),
     ],
 )
-def test_a_bundle_says_whose_it_is(text: str, path: str, domain: str) -> None:
+def test_a_bundle_file_has_a_trust_domain(text: str, path: str, domain: str) -> None:
     assert parse_bundle_file(text) == BundleFile(path, TrustDomain(domain))
 
 
 @pytest.mark.parametrize("text", ["", "b.json", "a.test=", "/run/a=b", "A b=c"])
-def test_a_bundle_of_nobody_is_refused(text: str) -> None:
+def test_a_bundle_file_without_a_trust_domain_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="invalid bundle"):
         parse_bundle_file(text)
 
 
-def test_a_certificate_is_compared_with_what_is_there() -> None:
+def test_a_certificate_is_verified_with_the_available_bundle() -> None:
     assert examine("c.pem").source is None
     config = examine("c.pem --key k.pem", SPIFFE_ENDPOINT_SOCKET="unix:///run/a.sock")
     assert config.source is not None

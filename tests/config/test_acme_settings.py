@@ -1,4 +1,4 @@
-"""What an ACME server is asked becomes one value, or one line says what is wrong."""
+"""The settings of ACME give one value or one error."""
 
 from __future__ import annotations
 

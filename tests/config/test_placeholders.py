@@ -1,4 +1,4 @@
-"""Where a command's arguments and environment say where a tunnel is open."""
+"""Placeholders and environment variables with the address of a tunnel."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PORT = {"host": "127.0.0.1", "port": "5000", "addr": "127.0.0.1:5000"}
 SOCKET = {"socket": "/d/s", "dir": "/d"}
 
 
-def test_one_target_fills_each_place_and_leaves_other_braces() -> None:
+def test_one_target_fills_its_placeholders_and_leaves_other_braces() -> None:
     given = ["-p{port}", "{host}", "{{addr}}", "{x}", "{port", "{}", "{PORT}", "${port}", "{a.port}"]
     filled = ["-p5000", "127.0.0.1", "{127.0.0.1:5000}", "{x}", "{port", "{}", "{PORT}", "$5000", "{a.port}"]
     assert fill_placeholders(given, {"": PORT}) == filled
@@ -27,7 +27,7 @@ def test_the_only_target_needs_no_name_though_it_has_one() -> None:
     }
 
 
-def test_several_targets_are_told_apart_by_name() -> None:
+def test_several_targets_are_distinguished_by_name() -> None:
     targets = {"a": PORT, "b": SOCKET, "": PORT}
     assert fill_placeholders(["{port} {a.addr} {b.dir}"], targets) == ["5000 127.0.0.1:5000 /d"]
     assert set(environment_variables(targets)) == {
@@ -37,7 +37,7 @@ def test_several_targets_are_told_apart_by_name() -> None:
     }
 
 
-def test_a_place_that_may_mean_two_is_refused() -> None:
+def test_an_ambiguous_placeholder_is_refused() -> None:
     check_placeholders(["{a.port} {b.port} {c.port} {x}"], {"a": PORT, "b": PORT})
     with pytest.raises(ConfigError, match=r"{port} names no target; expected one of {a.port}, {b.port}"):
         check_placeholders(["{port}"], {"a": PORT, "b": PORT})

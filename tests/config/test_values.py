@@ -1,4 +1,4 @@
-"""The notations of single values."""
+"""The parsers of single values."""
 
 from __future__ import annotations
 
@@ -73,18 +73,18 @@ def test_a_duration_is_read_as_go_reads_it(text: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("text", NO_DURATIONS)
-def test_what_is_no_duration_is_refused(text: str) -> None:
+def test_an_invalid_duration_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="invalid duration"):
         parse_duration(text)
 
 
 @pytest.mark.parametrize("text", ["1", "10", "1.5", "-3"])
-def test_a_bare_number_is_told_that_its_unit_is_missing(text: str) -> None:
+def test_a_duration_without_a_unit_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="missing unit in duration"):
         parse_duration(text)
 
 
-def test_a_duration_that_no_counter_of_nanoseconds_holds_is_refused() -> None:
+def test_a_duration_over_292_years_is_refused() -> None:
     assert parse_duration("2562047h") == 2562047 * 3600
     for text in ("2562048h", "9" * 400 + "h"):
         with pytest.raises(ConfigError, match="too long"):
@@ -140,12 +140,12 @@ def test_a_number_is_read_as_go_reads_it(text: str, number: int) -> None:
 
 
 @pytest.mark.parametrize("text", NO_NUMBERS)
-def test_what_is_no_number_of_32_bits_is_refused(text: str) -> None:
+def test_an_invalid_number_of_32_bits_is_refused(text: str) -> None:
     with pytest.raises(ConfigError):
         parse_uint32(text)
 
 
-def test_an_id_is_a_workloads() -> None:
+def test_an_id_names_a_workload() -> None:
     assert str(parse_id("spiffe://a.test/w")) == "spiffe://a.test/w"
     for text in ("spiffe://a.test", "a.test/w", "", "spiffe://a.test/*"):
         with pytest.raises(ConfigError):
@@ -159,7 +159,7 @@ def test_a_domain_is_a_name_or_an_id() -> None:
             parse_domain(text)
 
 
-def test_a_choice_takes_its_words_only() -> None:
+def test_a_choice_accepts_its_words_only() -> None:
     parse = one_of("a", "b", "")
     assert [parse(word) for word in ("a", "b", "")] == ["a", "b", ""]
     with pytest.raises(ConfigError, match="enum value must be one of a,b,, got 'A'"):
