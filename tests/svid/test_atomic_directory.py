@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tunnel.errors import OutputError
-from tunnel.svid.atomic_directory import GRACE, AtomicDirectory, Replaced
+from tunnel.svid.atomic_directory import GRACE, AtomicDirectory, ReplaceResult
 from tunnel.svid.atomic_file import NamedFile
 
 START = 1_700_000_000.0
@@ -85,7 +85,7 @@ def full_disk(size: int) -> Iterator[None]:
 
 
 def test_the_layout_is_that_of_kubernetes(directory: AtomicDirectory, place: Path) -> None:
-    assert directory.replace(update(1)) == Replaced()
+    assert directory.replace(update(1)) == ReplaceResult()
     (name,) = update_directories(place)
     assert name.startswith("..2023_11_14_22_13_20.")
     assert os.readlink(place / "..data") == name
@@ -193,7 +193,7 @@ def test_plain_files_of_these_names_are_replaced_and_named(directory: AtomicDire
     assert directory.replace(update(1)).foreign == ("svid.pem", "key.pem")
     assert seen(place) == {"svid.pem": "svid.pem 1", "key.pem": "key 1"}
     assert (tmp_path / "precious").read_text() == "precious"
-    assert directory.replace(update(2)) == Replaced()
+    assert directory.replace(update(2)) == ReplaceResult()
 
 
 @pytest.mark.parametrize("name", ["svid.pem", "..data"])
@@ -324,7 +324,7 @@ def test_the_next_update_goes_to_where_the_path_leads(deep: Path, move: Callable
         assert directory.replace(update(2)).fault == fault.format(deep)
         assert seen(deep) == {"svid.pem": "svid.pem 2", "key.pem": "key 2"}
         assert directory.find_fault() == ""
-        assert directory.replace(update(3)) == Replaced()
+        assert directory.replace(update(3)) == ReplaceResult()
         assert stat.S_IMODE(deep.stat().st_mode) == 0o755
         with pytest.raises(OutputError, match="is locked by another process"):
             AtomicDirectory(str(deep), None)

@@ -16,7 +16,7 @@ from tunnel.commands.registry import load_commands_of
 from tunnel.commands.svid import fetch, show, watch
 from tunnel.config.svid_model import Output
 from tunnel.svid.event_log import Event
-from tunnel.svid.material import build_material, facts_of
+from tunnel.svid.update_files import build_update_files, facts_of
 from tunnel.svid.watch_state import WatchState
 
 PAGE = (Path(__file__).parents[2] / "docs" / "svid.md").read_text()
@@ -44,10 +44,10 @@ def test_its_flags_exist() -> None:
 
 def test_it_names_every_event_key_and_number() -> None:
     state = WatchState(has_child=True)
-    material = build_material(credentials(), Output("/tls"), NOW)
-    state.record_written(material, NOW.timestamp())
+    update = build_update_files(credentials(), Output("/tls"), NOW)
+    state.record_written(update, NOW.timestamp())
     named = set(re.findall(r"`([a-z_-]+)`", PAGE))
     assert {event.value for event in Event} <= named
     assert set(state.document(NOW.timestamp(), "")) <= named
     assert set(state.numbers("")) <= named
-    assert {*facts_of(material, "/tls"), "rotation", "pid", "exit_code"} <= named
+    assert {*facts_of(update, "/tls"), "rotation", "pid", "exit_code"} <= named

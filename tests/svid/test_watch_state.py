@@ -13,7 +13,7 @@ from tests.support.cert_factory import END, NOW
 from tests.support.workload_updates import credentials
 from tunnel.config.svid_model import Output
 from tunnel.http.connection import Request
-from tunnel.svid.material import build_material
+from tunnel.svid.update_files import build_update_files
 from tunnel.svid.watch_state import WatchState, build_health_responder
 
 BEGIN, EXPIRY = NOW.timestamp(), END.timestamp()
@@ -22,7 +22,7 @@ BEGIN, EXPIRY = NOW.timestamp(), END.timestamp()
 @pytest.fixture
 def written() -> WatchState:
     state = WatchState()
-    state.record_written(build_material(credentials(hint="web"), Output("/tls"), NOW), BEGIN)
+    state.record_written(build_update_files(credentials(hint="web"), Output("/tls"), NOW), BEGIN)
     return state
 
 

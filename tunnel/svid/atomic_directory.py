@@ -45,7 +45,7 @@ _LOCK_UNSUPPORTED = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}  # the file s
 
 
 @dataclass(frozen=True, slots=True)
-class Replaced:
+class ReplaceResult:
     """The result of an update."""
 
     foreign: tuple[str, ...] = ()  # names whose file was not written by us
@@ -83,7 +83,7 @@ class AtomicDirectory:
         """Unlock the directory."""
         os.close(self._descriptor)
 
-    def replace(self, files: Sequence[NamedFile], combined: NamedFile | None = None) -> Replaced:
+    def replace(self, files: Sequence[NamedFile], combined: NamedFile | None = None) -> ReplaceResult:
         """Replace all our files by these; `combined`, whose name is a path, is replaced right after them.
 
         All are on the disk before one is visible, and all are at their paths at the end. Raises OutputError.
@@ -95,7 +95,7 @@ class AtomicDirectory:
             taken = self._replace(files, combined)
             if moved := self._compare():
                 raise OutputError(f"cannot replace the files in {self.path}: {moved}")
-        return Replaced(taken, fault)
+        return ReplaceResult(taken, fault)
 
     def find_fault(self) -> str:
         """Return why the files of the last update are not at their paths; "" if they are. Thread-safe; reads no file."""
@@ -168,7 +168,7 @@ class AtomicDirectory:
         return prepared
 
     def _record_written(self, names: Collection[str], prepared: PreparedFile | None) -> tuple[WrittenFile, ...]:
-        inside = (CURRENT, *names, *map(_through, names))
+        inside = (CURRENT, *names, *map(_link_target, names))
         files = [
             record_written(name, os.path.join(self._place, name), f"{self.path}/{name}", self._descriptor) for name in inside
         ]
@@ -215,14 +215,14 @@ class AtomicDirectory:
         """Make links, dangling until the switch, for names that do not exist."""
         for name in names:
             if not self._mode_of(name):
-                os.symlink(_through(name), name, dir_fd=self._descriptor)
+                os.symlink(_link_target(name), name, dir_fd=self._descriptor)
                 undo.callback(self._unlink, name)
 
     def _replace_foreign(self, names: Collection[str]) -> tuple[str, ...]:
         """Replace foreign files by our links; return their names."""
-        foreign = tuple(name for name in names if self._target_of(name) != _through(name))
+        foreign = tuple(name for name in names if self._target_of(name) != _link_target(name))
         for name in foreign:
-            self._put_link(_through(name), name)
+            self._put_link(_link_target(name), name)
         return foreign
 
     def _switch_to(self, update: str) -> str:
@@ -240,7 +240,7 @@ class AtomicDirectory:
     def _unlink_all_but(self, names: Collection[str]) -> None:
         """Remove our links to files that this update does not have."""
         for name in os.listdir(self._descriptor):
-            if name not in names and self._target_of(name) == _through(name):
+            if name not in names and self._target_of(name) == _link_target(name):
                 self._unlink(name)
 
     def _remove_old(self, current: str, previous: str) -> None:
@@ -305,5 +305,5 @@ def _update_name(now: float) -> str:
     return f"..{time.strftime('%Y_%m_%d_%H_%M_%S', time.gmtime(whole))}.{int((now - whole) * 1e9):09d}"
 
 
-def _through(name: str) -> str:
+def _link_target(name: str) -> str:
     return f"{CURRENT}/{name}"

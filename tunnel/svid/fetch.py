@@ -20,7 +20,7 @@ from tunnel.identity.identity_tracker import IdentityTracker, describe_timeout
 from tunnel.identity.wait_notice import wait_with_notice
 from tunnel.svid.atomic_directory import AtomicDirectory
 from tunnel.svid.event_log import Event, EventLog
-from tunnel.svid.material import build_material, describe_written, facts_of
+from tunnel.svid.update_files import build_update_files, describe_written, facts_of
 
 _WARNING = "warning: "  # prefix of the tracker's warnings
 
@@ -74,12 +74,12 @@ def run_fetch(config: FetchConfig, directory: AtomicDirectory, event_log: EventL
     Raises IdentityError if there is none in time, OutputError if it cannot be written.
     """
     first = run_with_identity(config.source, say)
-    material = build_material(first.credentials, config.output, datetime.now(UTC))
-    replaced = directory.replace(material.files, material.combined)
-    notices = [*first.warnings, *(f"{_WARNING}{note}" for note in material.notes)]
+    update = build_update_files(first.credentials, config.output, datetime.now(UTC))
+    replaced = directory.replace(update.files, update.combined)
+    notices = [*first.warnings, *(f"{_WARNING}{note}" for note in update.notes)]
     notices += [f"{replaced.fault}: opened again"] if replaced.fault else []
     for notice in (*notices, *replaced.describe_foreign(directory.path)):
         event_log.write(Event.NOTICE, notice)
     if not config.is_quiet:
-        facts = facts_of(material, directory.path)
-        event_log.write(Event.WRITTEN, describe_written(material, directory.path), **facts)
+        facts = facts_of(update, directory.path)
+        event_log.write(Event.WRITTEN, describe_written(update, directory.path), **facts)

@@ -30,7 +30,7 @@ class WriteEvent(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Description:
+class ContentDescription:
     """The message on content that was written."""
 
     text: str
@@ -65,7 +65,7 @@ class FileRefresher(ABC, Generic[T]):
         """Return the seconds until the next fetch."""
 
     @abstractmethod
-    def describe(self, current: T) -> Description:
+    def describe(self, current: T) -> ContentDescription:
         """Return the message on content that was written."""
 
     @abstractmethod

@@ -10,7 +10,7 @@ from base64 import b64encode
 from dataclasses import dataclass
 
 from tunnel.spiffe.jwks import JwtBundles
-from tunnel.svid.file_refresher import Description, FileRefresher
+from tunnel.svid.file_refresher import ContentDescription, FileRefresher
 
 REFRESH_INTERVAL = 60.0  # seconds; an authority is published long before it signs, and refresh hints are in minutes
 
@@ -34,11 +34,11 @@ class BundlesRefresher(FileRefresher[BundleDocument]):
         """Return the fixed interval: a bundle does not say when it changes."""
         return self.interval
 
-    def describe(self, current: BundleDocument) -> Description:
+    def describe(self, current: BundleDocument) -> ContentDescription:
         """Return the trust domains, and a warning for each omitted bundle."""
         names = ", ".join(current.trust_domains) or "no trust domain"
         facts: dict[str, object] = {"trust_domains": list(current.trust_domains)}
-        return Description(f"JWT bundles of {names} written", facts, current.left_out)
+        return ContentDescription(f"JWT bundles of {names} written", facts, current.left_out)
 
     def describe_failure(self, error: str) -> str:
         """Return the error, and that the previous bundles stay."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from tunnel.identity.tokens import JwtSvid
 from tunnel.svid.event_log import Event
-from tunnel.svid.file_refresher import Description, FileRefresher
+from tunnel.svid.file_refresher import ContentDescription, FileRefresher
 from tunnel.time_format import describe_time
 
 _MIN_DELAY = 0.5  # seconds between fetches, however short the lifetime of a token
@@ -30,10 +30,10 @@ class TokenRefresher(FileRefresher[JwtSvid]):
             remaining = min(remaining, current.expires_at - issued_at)
         return renewal_delay(remaining)
 
-    def describe(self, current: JwtSvid) -> Description:
+    def describe(self, current: JwtSvid) -> ContentDescription:
         """Return its SPIFFE ID, audience and expiry; never the token."""
         end = describe_time(current.expires_at)
-        return Description(
+        return ContentDescription(
             f"token of {current.spiffe_id} for {', '.join(current.audience)} written, valid until {end}",
             {"spiffe_id": str(current.spiffe_id), "audience": list(current.audience), "expires_at": end},
         )

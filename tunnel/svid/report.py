@@ -14,7 +14,7 @@ from tunnel.pkix.certificate import Certificate
 from tunnel.pkix.names import SERIAL_NUMBER
 from tunnel.spiffe.bundle import TrustBundle
 from tunnel.spiffe.ids import TrustDomain
-from tunnel.svid.material import serial_of
+from tunnel.svid.update_files import serial_of
 from tunnel.time_format import describe_distance, format_time
 
 

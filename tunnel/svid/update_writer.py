@@ -11,9 +11,9 @@ import trio
 from tunnel.config.svid_model import Output
 from tunnel.errors import IdentityError, OutputError, identity_errors
 from tunnel.identity.credentials import SvidCredentials
-from tunnel.svid.atomic_directory import AtomicDirectory, Replaced
+from tunnel.svid.atomic_directory import AtomicDirectory, ReplaceResult
 from tunnel.svid.event_log import Event, EventLog
-from tunnel.svid.material import Material, build_material, describe_written, facts_of
+from tunnel.svid.update_files import UpdateFiles, build_update_files, describe_written, facts_of
 from tunnel.svid.watch_state import WatchState
 from tunnel.time_format import format_time
 
@@ -80,23 +80,23 @@ class UpdateWriter:
         assert self._newest is not None
         try:
             with identity_errors("the update cannot be written"):
-                material = build_material(self._newest, self._output, datetime.fromtimestamp(self._wall(), UTC))
+                update = build_update_files(self._newest, self._output, datetime.fromtimestamp(self._wall(), UTC))
         except IdentityError as error:
             self._report_write_error(str(error), "keeping the previous files")
             return False
         before = self._state.written
-        is_same = before is not None and (before.files, before.combined) == (material.files, material.combined)
+        is_same = before is not None and (before.files, before.combined) == (update.files, update.combined)
         fault = await self.find_fault()
         if is_same and not fault:
             self._report_recovery()
             return True  # the update changed an identity that is not the selected one
         try:
-            replaced = await trio.to_thread.run_sync(self._directory.replace, material.files, material.combined)
+            replaced = await trio.to_thread.run_sync(self._directory.replace, update.files, update.combined)
         except OutputError as error:
             self._report_write_error(str(error), "the files are not in place" if fault else "keeping the previous files")
             return False
-        self._state.record_written(material, self._wall(), is_rotation=not is_same)
-        self._report_written(material, replaced)
+        self._state.record_written(update, self._wall(), is_rotation=not is_same)
+        self._report_written(update, replaced)
         self.has_written.set()
         self._on_written(before is None)
         return True
@@ -112,17 +112,17 @@ class UpdateWriter:
             consequence = consequence if self._state.written else "there are no files yet"
             self._event_log.write(Event.WRITE_FAILED, f"{error}; {consequence}, retrying")
 
-    def _report_written(self, material: Material, replaced: Replaced) -> None:
+    def _report_written(self, update: UpdateFiles, replaced: ReplaceResult) -> None:
         if replaced.fault:
             self._event_log.write(Event.FILES_CHANGED, f"{replaced.fault}: written again")
-        for note in material.notes:
+        for note in update.notes:
             self._event_log.write(Event.NOTICE, f"warning: {note}")
         for notice in replaced.describe_foreign(self._directory.path):
             self._event_log.write(Event.NOTICE, notice)
         self._event_log.write(
             Event.WRITTEN,
-            describe_written(material, self._directory.path),
-            **facts_of(material, self._directory.path),
+            describe_written(update, self._directory.path),
+            **facts_of(update, self._directory.path),
             rotation=self._state.rotations,
         )
 

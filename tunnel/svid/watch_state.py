@@ -12,7 +12,7 @@ from tunnel.errors import CommandError
 from tunnel.http.connection import Request, Respond, Response
 from tunnel.status.exposition import PROMETHEUS_TYPE, encode_head, encode_sample
 from tunnel.svid.event_log import Event, EventLog
-from tunnel.svid.material import Material
+from tunnel.svid.update_files import UpdateFiles
 from tunnel.time_format import format_time, time_of
 
 
@@ -20,7 +20,7 @@ from tunnel.time_format import format_time, time_of
 class WatchState:
     """Written by the tasks of `watch`; health and metrics are made of it."""
 
-    written: Material | None = None
+    written: UpdateFiles | None = None
     written_at: float = 0.0  # seconds since the epoch
     rotations: int = 0  # updates that were written
     trouble: str = ""  # with the Workload API, "" if there is none
@@ -34,9 +34,9 @@ class WatchState:
     child_starts: int = 0
     child_exit_code: int | None = None  # of the last that ended
 
-    def record_written(self, material: Material, now: float, *, is_rotation: bool = True) -> None:
+    def record_written(self, update: UpdateFiles, now: float, *, is_rotation: bool = True) -> None:
         """Record the files that are on the disk now; no rotation if the same files had to be written again."""
-        self.written = material
+        self.written = update
         self.write_error = ""
         if is_rotation:
             self.written_at = now

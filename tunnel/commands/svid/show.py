@@ -50,8 +50,8 @@ def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str
 
 def _describe(config: ShowConfig) -> str:
     from tunnel.svid.fetch import run_with_identity
-    from tunnel.svid.material import encode_certificates
     from tunnel.svid.report import choose_svids, describe_update, report_update
+    from tunnel.svid.update_files import encode_certificates
 
     is_open = config.source.selection.is_open()
     first = run_with_identity(config.source, print_if_interactive, wants_all=is_open)

@@ -24,7 +24,7 @@ _LONGEST_NAME = 255  # bytes of a file's name
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
+class UpdateFiles:
     """The files of one update, and the identity in them."""
 
     spiffe_id: SpiffeId
@@ -37,7 +37,7 @@ class Material:
     notes: tuple[str, ...] = ()  # warnings on what was omitted
 
 
-def build_material(credentials: SvidCredentials, output: Output, now: datetime) -> Material:
+def build_update_files(credentials: SvidCredentials, output: Output, now: datetime) -> UpdateFiles:
     """Return the files that `output` configures, of a verified update; `now` decides which authorities have expired."""
     svid, names = credentials.svid, output.names
     own = svid.spiffe_id.trust_domain
@@ -62,29 +62,29 @@ def build_material(credentials: SvidCredentials, output: Output, now: datetime) 
         files.append(NamedFile(name, encode_certificates((*authorities, *added)), output.cert_mode))
         domains.append(domain)
     combined = NamedFile(output.combined, key + chain, output.key_mode) if output.combined else None
-    return Material(
+    return UpdateFiles(
         svid.spiffe_id, svid.hint, serial_of(svid), svid.not_after, tuple(domains), tuple(files), combined, tuple(notes)
     )
 
 
-def describe_written(material: Material, directory: str) -> str:
+def describe_written(update: UpdateFiles, directory: str) -> str:
     """Return the message on files that were written."""
-    names = ", ".join(file.name for file in (*material.files, *((material.combined,) if material.combined else ())))
-    hint = f" (hint {escape(material.hint)})" if material.hint else ""
-    return f"wrote {material.spiffe_id}{hint}, valid until {format_time(material.not_after)}, to {directory}: {names}"
+    names = ", ".join(file.name for file in (*update.files, *((update.combined,) if update.combined else ())))
+    hint = f" (hint {escape(update.hint)})" if update.hint else ""
+    return f"wrote {update.spiffe_id}{hint}, valid until {format_time(update.not_after)}, to {directory}: {names}"
 
 
-def facts_of(material: Material, directory: str) -> dict[str, object]:
+def facts_of(update: UpdateFiles, directory: str) -> dict[str, object]:
     """Return the keys of the JSON event on files that were written."""
     return {
-        "spiffe_id": str(material.spiffe_id),
-        "hint": material.hint,
-        "serial": material.serial,
-        "expiry": format_time(material.not_after),
-        "trust_domains": [str(domain) for domain in material.trust_domains],
+        "spiffe_id": str(update.spiffe_id),
+        "hint": update.hint,
+        "serial": update.serial,
+        "expiry": format_time(update.not_after),
+        "trust_domains": [str(domain) for domain in update.trust_domains],
         "directory": directory,
-        "files": [file.name for file in material.files],
-        "combined": material.combined.name if material.combined else None,
+        "files": [file.name for file in update.files],
+        "combined": update.combined.name if update.combined else None,
     }
 
 

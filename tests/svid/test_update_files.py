@@ -9,17 +9,17 @@ from tests.support.cert_factory import NOW
 from tests.support.workload_updates import FOREIGN, INTERMEDIATE, OLD_ROOT, ROOT, WORKER, bundle, credentials
 from tunnel.config.svid_model import FileNames, Output
 from tunnel.pkix.certificate import Certificate, parse_certificate
-from tunnel.svid.material import Material, build_material, describe_written, facts_of
+from tunnel.svid.update_files import UpdateFiles, build_update_files, describe_written, facts_of
 
 FEDERATED = credentials(bundle("b.test", FOREIGN), bundle("0.test"), hint="web")
 
 
-def build(output: Output | None = None) -> Material:
-    return build_material(FEDERATED, output or Output("/tls"), NOW)
+def build(output: Output | None = None) -> UpdateFiles:
+    return build_update_files(FEDERATED, output or Output("/tls"), NOW)
 
 
-def content(material: Material, name: str) -> bytes:
-    return next(file.content for file in material.files if file.name == name)
+def content(update: UpdateFiles, name: str) -> bytes:
+    return next(file.content for file in update.files if file.name == name)
 
 
 def certificates(pem: bytes) -> list[Certificate]:
@@ -27,21 +27,21 @@ def certificates(pem: bytes) -> list[Certificate]:
 
 
 def test_the_whole_chain_is_there_leaf_first_and_the_key_fits() -> None:
-    material = build()
-    assert certificates(content(material, "svid.pem")) == [WORKER.certificate, INTERMEDIATE.certificate]
-    pem = content(material, "svid_key.pem")
+    update = build()
+    assert certificates(content(update, "svid.pem")) == [WORKER.certificate, INTERMEDIATE.certificate]
+    pem = content(update, "svid_key.pem")
     assert pem.startswith(b"-----BEGIN PRIVATE KEY-----\n")  # PKCS#8
     assert load_pem_private_key(pem, None).public_key() == WORKER.built.public_key()
 
 
 def test_each_trust_domain_has_a_file_and_bundles_are_never_pooled() -> None:
-    material = build()
+    update = build()
     names = ["svid.pem", "svid_key.pem", "bundle.pem", "bundle.0.test.pem", "bundle.b.test.pem"]
-    assert [file.name for file in material.files] == names
-    assert [str(domain) for domain in material.trust_domains] == ["a.test", "0.test", "b.test"]
-    assert certificates(content(material, "bundle.pem")) == [ROOT.certificate, OLD_ROOT.certificate]
-    assert certificates(content(material, "bundle.b.test.pem")) == [FOREIGN.certificate]
-    assert content(material, "bundle.0.test.pem") == b""  # an empty bundle is written: no peer is trusted
+    assert [file.name for file in update.files] == names
+    assert [str(domain) for domain in update.trust_domains] == ["a.test", "0.test", "b.test"]
+    assert certificates(content(update, "bundle.pem")) == [ROOT.certificate, OLD_ROOT.certificate]
+    assert certificates(content(update, "bundle.b.test.pem")) == [FOREIGN.certificate]
+    assert content(update, "bundle.0.test.pem") == b""  # an empty bundle is written: no peer is trusted
 
 
 def test_only_the_key_is_for_few() -> None:
@@ -63,35 +63,35 @@ def test_names_and_modes_are_the_users() -> None:
 
 
 def test_key_and_chain_may_stand_in_one_file_besides() -> None:
-    material = build(Output("/tls", combined="/tls/both.pem"))
-    assert material.combined is not None
-    assert material.combined.name == "/tls/both.pem"
-    assert material.combined.mode == 0o600
-    assert material.combined.content == content(material, "svid_key.pem") + content(material, "svid.pem")
+    update = build(Output("/tls", combined="/tls/both.pem"))
+    assert update.combined is not None
+    assert update.combined.name == "/tls/both.pem"
+    assert update.combined.mode == 0o600
+    assert update.combined.content == content(update, "svid_key.pem") + content(update, "svid.pem")
 
 
 def test_expired_authorities_may_be_left_out() -> None:
-    material = build(Output("/tls", is_expired_omitted=True))
-    assert certificates(content(material, "bundle.pem")) == [ROOT.certificate]
+    update = build(Output("/tls", is_expired_omitted=True))
+    assert certificates(content(update, "bundle.pem")) == [ROOT.certificate]
 
 
 def test_intermediates_may_be_moved_to_the_own_bundle_only() -> None:
-    material = build(Output("/tls", has_intermediates_in_bundle=True))
-    assert certificates(content(material, "svid.pem")) == [WORKER.certificate]
-    assert INTERMEDIATE.certificate in certificates(content(material, "bundle.pem"))
-    assert certificates(content(material, "bundle.b.test.pem")) == [FOREIGN.certificate]
+    update = build(Output("/tls", has_intermediates_in_bundle=True))
+    assert certificates(content(update, "svid.pem")) == [WORKER.certificate]
+    assert INTERMEDIATE.certificate in certificates(content(update, "bundle.pem"))
+    assert certificates(content(update, "bundle.b.test.pem")) == [FOREIGN.certificate]
 
 
 def test_a_trust_domain_whose_name_is_too_long_for_a_file_is_left_out_and_named() -> None:
     long = f"{'x' * 250}.test"
-    material = build_material(credentials(bundle(long, FOREIGN)), Output("/tls"), NOW)
-    assert [file.name for file in material.files] == ["svid.pem", "svid_key.pem", "bundle.pem"]
-    assert material.notes == (f"bundle of {long} omitted: file name too long: 266 bytes; expected at most 255",)
+    update = build_update_files(credentials(bundle(long, FOREIGN)), Output("/tls"), NOW)
+    assert [file.name for file in update.files] == ["svid.pem", "svid_key.pem", "bundle.pem"]
+    assert update.notes == (f"bundle of {long} omitted: file name too long: 266 bytes; expected at most 255",)
 
 
 def test_what_is_told_has_no_key_and_no_hostile_text() -> None:
-    material = build_material(credentials(hint="a\x1b[31mb"), Output("/tls"), NOW)
-    line = describe_written(material, "/tls")
+    update = build_update_files(credentials(hint="a\x1b[31mb"), Output("/tls"), NOW)
+    line = describe_written(update, "/tls")
     assert line == (
         r"wrote spiffe://a.test/w (hint a\x1b\x5b31mb), valid until 2026-11-22T13:00:00Z, to /tls: "
         "svid.pem, svid_key.pem, bundle.pem"
@@ -100,4 +100,4 @@ def test_what_is_told_has_no_key_and_no_hostile_text() -> None:
     assert int(str(facts["serial"]), 16) == WORKER.certificate.serial_number
     assert len(str(facts["serial"])) % 2 == 0
     assert facts["trust_domains"] == ["a.test", "0.test", "b.test"]
-    assert "PRIVATE" not in f"{line}{facts}{material!r}"
+    assert "PRIVATE" not in f"{line}{facts}{update!r}"
