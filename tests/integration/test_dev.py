@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import stat
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -20,14 +21,15 @@ def test_plain_dev_serves_in_the_runtime_directory_and_cleans_up(tmp_path: Path)
         assert not list(tmp_path.iterdir())
 
 
-def test_without_a_runtime_directory_it_makes_a_private_one_and_removes_it(tmp_path: Path) -> None:
-    with tunnel_dev(environ={"XDG_RUNTIME_DIR": "", "TMPDIR": str(tmp_path)}) as process:
-        (address,) = read_sockets(process)
-        directory = Path(address.removeprefix("unix://")).parent
-        assert directory.parent == tmp_path
-        assert stat.S_IMODE(directory.stat().st_mode) == 0o700
-        assert end(process, signal.SIGINT) == 0
-        assert not list(tmp_path.iterdir())
+def test_without_a_runtime_directory_it_makes_a_private_one_and_removes_it() -> None:
+    with tempfile.TemporaryDirectory() as place:  # its path is short: the socket's must fit
+        with tunnel_dev(environ={"XDG_RUNTIME_DIR": "", "TMPDIR": place}) as process:
+            (address,) = read_sockets(process)
+            directory = Path(address.removeprefix("unix://")).parent
+            assert directory.parent == Path(place)
+            assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+            assert end(process, signal.SIGINT) == 0
+        assert not list(Path(place).iterdir())
 
 
 def test_it_says_loudly_what_it_is_for_and_prints_every_socket_in_lines_a_shell_can_read(tmp_path: Path) -> None:
