@@ -411,7 +411,7 @@ def test_a_policy_joins_other_rules() -> None:
             ("client", "--listen", "localhost:1", "--target", "unix:/x", *API, *VERIFY, "--proxy", "http://p"),
             "cannot be reached through --proxy",
         ),
-        ((*CLIENT, *FILES, "--proxy", "https://p"), "proxy: unknown scheme: https"),
+        ((*CLIENT, *FILES, "--proxy", "https://p"), "--proxy: unknown scheme: https"),
     ],
 )
 def test_what_does_not_go_together_is_refused(line: tuple[str, ...], words: str) -> None:

@@ -27,7 +27,7 @@ from tunnel.commands.proxy.command import (
 from tunnel.config.model import Access, KeyFiles, Keystore, LogConfig, ProxyConfig, Source, WorkloadApi
 from tunnel.errors import ConfigError
 from tunnel.net.address import Address, ListenAddress, TcpAddress, is_local
-from tunnel.wire.outbound import parse_outbound
+from tunnel.wire.outbound import OutboundProxy, parse_outbound
 from tunnel.wire.proxy_v2 import HeaderMode
 
 
@@ -102,7 +102,7 @@ def _build_client(arguments: Arguments, listen: ListenAddress | None, target: Ad
         source=identity,
         access=access,
         server_name=arguments[SERVER_NAME],
-        outbound=parse_outbound(arguments[PROXY]) if arguments[PROXY] else None,
+        outbound=_parse_proxy(arguments[PROXY]) if arguments[PROXY] else None,
         warnings=_warnings(arguments, identity, access, VERIFY),
     )
     if not (config.host or isinstance(identity, WorkloadApi) or access.pins):
@@ -110,6 +110,14 @@ def _build_client(arguments: Arguments, listen: ListenAddress | None, target: Ad
     if config.outbound is not None and not isinstance(config.target, TcpAddress):
         raise ConfigError(f"--target: {config.target} cannot be reached through --proxy; expected HOST:PORT")
     return config
+
+
+def _parse_proxy(text: str) -> OutboundProxy:
+    """The outbound proxy; it is parsed here and not with the line, because ghostunnel reports it after other mistakes."""
+    try:
+        return parse_outbound(text)
+    except ConfigError as error:
+        raise ConfigError(f"--{error}") from error  # it begins with `proxy: `, as ghostunnel's does
 
 
 def _check_local(arguments: Arguments, flag: Flag[Any], unsafe: Flag[bool]) -> None:
