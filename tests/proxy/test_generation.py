@@ -157,7 +157,7 @@ def test_a_policy_is_asked_last_and_makes_the_handshake_slow() -> None:
 
 
 def test_the_newest_protocol_can_be_chosen() -> None:
-    for options, version in ((TlsOptions(), "TLSv1.3"), (TlsOptions(is_tls12_the_most=True), "TLSv1.2")):
+    for options, version in ((TlsOptions(), "TLSv1.3"), (TlsOptions(is_limited_to_tls12=True), "TLSv1.2")):
         context = build_generation(1, DISK, GenerationConfig(True, Access(ANYONE), tls=options)).context
         side, _peer = meet(context, THEIRS)
         assert side.end.version() == version

@@ -199,7 +199,7 @@ def test_the_newest_generation_is_shown_and_an_open_connection_stays() -> None:
 
 def test_the_versions_of_the_tunnel_hold_here_too() -> None:
     async def talk() -> None:
-        only12 = source_of(status_context(OURS, TlsOptions(is_tls12_the_most=True)))
+        only12 = source_of(status_context(OURS, TlsOptions(is_limited_to_tls12=True)))
         async with served(tls=only12) as port:
             async with await tls_connect(port) as stream:
                 await stream.do_handshake()

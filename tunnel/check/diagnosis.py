@@ -43,7 +43,7 @@ def diagnose(preflight: Preflight) -> Iterator[Finding]:
         yield examine_listener("listen", config.listen)
     if config.status is not None:
         yield examine_listener("status", config.status.address.address)
-    if preflight.line.is_way_known:
+    if preflight.line.is_route_known:
         yield from _examine_with_policy(preflight, credentials)
     else:
         yield skipped("target", "--proxy is not valid, and the target must not be reached without it")

@@ -126,7 +126,7 @@ def _build_partial(arguments: Arguments, refusal: ConfigError, *, is_server: boo
         connect_timeout=arguments[limits.CONNECT_TIMEOUT],
         is_confined=not arguments[limits.DISABLE_LANDLOCK],
     )
-    return CheckConfig(config, refusal, is_way_known=is_via_proxy == (outbound is not None))
+    return CheckConfig(config, refusal, is_route_known=is_via_proxy == (outbound is not None))
 
 
 def _other_warnings(config: ProxyConfig) -> tuple[str, ...]:

@@ -80,7 +80,7 @@ class TlsOptions:
     """Options of the TLS protocol; the cipher suites of TLS 1.3 are fixed."""
 
     ciphers: str = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2, in OpenSSL's notation
-    is_tls12_the_most: bool = False
+    is_limited_to_tls12: bool = False
     protocols: tuple[str, ...] = ()  # application protocols (ALPN), the preferred one first
 
 
@@ -168,7 +168,7 @@ class CheckConfig:
 
     config: ProxyConfig
     refusal: ConfigError | None = None  # the error with which the checked command refuses the line
-    is_way_known: bool = True  # else --proxy is invalid, and the target must not be contacted without it
+    is_route_known: bool = True  # else --proxy is invalid, and the target must not be contacted without it
 
 
 @dataclass(frozen=True, slots=True)

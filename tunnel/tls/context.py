@@ -85,7 +85,7 @@ class TlsContext:
 def _new_context(options: TlsOptions) -> SSL.Context:
     context = SSL.Context(SSL.TLS_METHOD)
     context.set_min_proto_version(SSL.TLS1_2_VERSION)
-    if options.is_tls12_the_most:
+    if options.is_limited_to_tls12:
         context.set_max_proto_version(SSL.TLS1_2_VERSION)
     context.set_cipher_list(options.ciphers.encode())
     context.set_tls13_ciphersuites(_TLS13_SUITES)
