@@ -191,7 +191,7 @@ def test_an_overdue_rotation_is_logged_once_and_ends_with_a_new_svid() -> None:
 def test_a_skipped_svid_is_logged_once() -> None:
     logged = LoggedTracker(Selection(hint="x"))
     failure = "svid-verification-failed: SVID 'spiffe://a.test/two': expired"
-    logged.take(updated(ONE, TWO, left_out=(failure,)), updated(ONE, TWO, left_out=(failure,)))
+    logged.take(updated(ONE, TWO, skipped=(failure,)), updated(ONE, TWO, skipped=(failure,)))
     assert logged.count(f"warning: SVID skipped: {failure}") == 1
 
 

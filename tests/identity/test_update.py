@@ -220,7 +220,7 @@ def test_only_bytes_are_limited() -> None:
     context = accept(*others, wanted, federated=federated, selection=Selection(parse_spiffe_id("spiffe://a.test/w/700")))
     assert context.svid is not None
     assert context.svid.spiffe_id.path == "/w/700"
-    assert (len(context.offered), len(context.svids), context.left_out) == (701, 1, ())
+    assert (len(context.offered), len(context.svids), context.skipped) == (701, 1, ())
     assert len(context.bundles.bundles) == 2501
 
 
@@ -249,10 +249,10 @@ def test_an_invalid_svid_does_not_affect_a_valid_one(make: Callable[[], SvidEntr
             context = accept(*svids, selection=selection)
             assert context.svid is not None
             assert str(context.svid.spiffe_id) == W
-    (note,) = accept(bad, good).left_out
+    (note,) = accept(bad, good).skipped
     assert repr(bad.spiffe_id) in note
-    assert accept(good, bad).left_out == ()  # nobody has looked at it
-    assert len(accept(good, bad, wants_all=True).left_out) == 1
+    assert accept(good, bad).skipped == ()  # nobody has looked at it
+    assert len(accept(good, bad, wants_all=True).skipped) == 1
 
 
 def test_an_invalid_selected_svid_is_not_replaced_by_another() -> None:

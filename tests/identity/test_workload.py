@@ -178,7 +178,7 @@ def test_the_svid_is_selected_before_verification(api: DevWorkloadApi, endpoint:
     api.publish(endpoint, SVIDS, encode_x509_svid_response(replace(response, svids=(bad, response.svids[1]))))
     with watching(endpoint, wants_all=True) as watch:
         event = watch.updated()
-        assert (paths(event), len(event.context.left_out)) == (["/y"], 1)
+        assert (paths(event), len(event.context.skipped)) == (["/y"], 1)
 
 
 def test_an_equal_message_on_a_new_stream_is_not_new(api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> None:

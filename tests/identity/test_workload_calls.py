@@ -230,7 +230,7 @@ def test_an_invalid_token_does_not_affect_a_valid_one(bad: JwtSvidEntry) -> None
         for selection in (FIRST, Selection(hint="mine"), Selection(parse_spiffe_id("spiffe://a.test/w"))):
             answer = accept_token(entries, ["db"], WHEN, selection)
             assert (str(answer.svid.spiffe_id), answer.offered) == ("spiffe://a.test/w", len(entries))
-    assert len(accept_token([bad, good], ["db"], WHEN).left_out) == 1
+    assert len(accept_token([bad, good], ["db"], WHEN).skipped) == 1
     with pytest.raises(IdentityError):
         accept_token([bad, good], ["db"], WHEN, Selection(parse_spiffe_id(V)))
 

@@ -65,7 +65,7 @@ def test_an_expired_svid_beside_ours_changes_nothing(workloads: Workloads, flags
         proxy.wait_for(f"identity updated: spiffe_id={SERVER} generation={generation}")
     is_tried = "--spiffe-id" not in flags
     assert len(proxy.matches("SVID skipped: .*spiffe://a.test/old.*expired")) == is_tried
-    assert metric(status, "ghostunnel_workload_api_left_out_total") == is_tried
+    assert metric(status, "ghostunnel_workload_api_skipped_total") == is_tried
     assert status_of(status)["workload_api"] == "ok"
 
 

@@ -114,7 +114,7 @@ def test_a_damaged_boundary_never_shortens_a_chain(tmp_path: Path, blob: bytes) 
         authorities = load_authorities(path, {})
     except IdentityError:
         return
-    assert authorities.left_out
+    assert authorities.skipped
 
 
 def test_escaped_line_breaks_are_named() -> None:

@@ -40,7 +40,7 @@ def test_each_trust_domain_has_its_own_keys_and_those_for_tokens_alone() -> None
 def test_a_bundle_that_cannot_be_read_is_left_out_and_said() -> None:
     made = document(a=jwks(jwk()), b=b"\xff")
     assert (list(json.loads(made.text)), made.trust_domains) == (["a.test"], ("a.test",))
-    (why,) = made.left_out
+    (why,) = made.skipped
     assert why.startswith("JWT bundle of b.test omitted, tokens of this trust domain are not trusted: not JSON")
 
 

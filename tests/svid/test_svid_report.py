@@ -52,9 +52,9 @@ def test_machines_read_it_as_json() -> None:
 
 
 def test_what_is_left_out_is_told() -> None:
-    update = replace(UPDATE, left_out=("svid-verification-failed: SVID 'spiffe://a.test/old': expired",))
+    update = replace(UPDATE, skipped=("svid-verification-failed: SVID 'spiffe://a.test/old': expired",))
     assert "warning: SVID skipped: svid-verification-failed" in describe_update(update.svids, update, NOW)
-    assert report_update(update.svids, update)["left_out"] == list(update.left_out)
+    assert report_update(update.svids, update)["skipped"] == list(update.skipped)
 
 
 def test_a_certificate_cannot_play_with_the_terminal() -> None:

@@ -92,7 +92,7 @@ def test_the_numbers_are_there_for_prometheus(written: WatchState) -> None:
     values = {sample.name: sample.value for family in text_string_to_metric_families(body) for sample in family.samples}
     assert values == {
         "tunnel_svid_workload_api_ok": 1,
-        "tunnel_svid_identities_left_out_total": 0,
+        "tunnel_svid_identities_skipped_total": 0,
         "tunnel_svid_rotations_total": 1,
         "tunnel_svid_reloads_total": 0,
         "tunnel_svid_reload_failures_total": 0,
@@ -105,10 +105,10 @@ def test_the_numbers_are_there_for_prometheus(written: WatchState) -> None:
 
 
 def test_trouble_with_the_workload_api_is_a_number_too(written: WatchState) -> None:
-    written.trouble, written.left_out = "rotation is overdue", 2
+    written.trouble, written.skipped = "rotation is overdue", 2
     body = ask(written, "/metrics")[1]
     assert "tunnel_svid_workload_api_ok 0\n" in body
-    assert "tunnel_svid_identities_left_out_total 2\n" in body
+    assert "tunnel_svid_identities_skipped_total 2\n" in body
 
 
 def test_nothing_else_is_there(written: WatchState) -> None:

@@ -57,7 +57,7 @@ def examine_files(preflight: Preflight, source: DiskSource) -> Steps[PkiCredenti
     else:
         yield ok(CERTIFICATE, "none is presented")
     yield from (
-        warning(AUTHORITIES, failure, "replace it: no certificate signed by it verifies") for failure in credentials.left_out
+        warning(AUTHORITIES, failure, "replace it: no certificate signed by it verifies") for failure in credentials.skipped
     )
     yield from _examine_authorities(preflight, credentials)
     return credentials

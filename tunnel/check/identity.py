@@ -23,7 +23,7 @@ def examine_identity(context: X509Context, selection: Selection, now: datetime) 
     if svid is None:
         yield problem("identity", f"the agent does not offer {selection}, only {offered}", "select one of these")
         return None
-    for failure in context.left_out:
+    for failure in context.skipped:
         yield warning("identity", f"omitted: {failure}", "see the agent's log and the entry of this identity")
     name = Offer(str(svid.spiffe_id), svid.hint)
     if len(context.offered) == 1:
@@ -31,7 +31,7 @@ def examine_identity(context: X509Context, selection: Selection, now: datetime) 
     elif not selection.is_open():
         yield ok("identity", f"{name}, selected by {selection} from {offered}")
     else:
-        which = "the first valid one" if context.left_out else "the first"
+        which = "the first valid one" if context.skipped else "the first"
         detail = f"{name}, {which} of {len(context.offered)}: {offered}"
         advice = f"the agent's order is arbitrary: select one with --spiffe-id {svid.spiffe_id} or --spiffe-hint"
         yield warning("identity", detail, advice)

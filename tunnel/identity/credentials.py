@@ -58,7 +58,7 @@ class X509Context:
     bundles: BundleSet
     offered: tuple[Offer, ...] = ()  # every SVID of the update, unverified
     svids: tuple[X509Svid, ...] = ()  # every verified SVID, the selected one included
-    left_out: tuple[str, ...] = ()  # skipped SVIDs, with the reason
+    skipped: tuple[str, ...] = ()  # skipped SVIDs, with the reason
     notes: tuple[str, ...] = ()  # other skipped parts of the update
     crl_count: int = 0
 
@@ -86,7 +86,7 @@ class PkiCredentials:
     chain: tuple[Certificate, ...]
     private_key: PrivateKey | None = field(repr=False)
     authorities: tuple[Certificate, ...]
-    left_out: tuple[str, ...] = ()  # skipped authorities, with the reason
+    skipped: tuple[str, ...] = ()  # skipped authorities, with the reason
 
 
 Credentials = SvidCredentials | PkiCredentials

@@ -112,7 +112,7 @@ class IdentityTracker:
         return Outcome(SvidCredentials(svid, context.bundles))
 
     def _warn_about(self, context: X509Context) -> None:
-        for failure in context.left_out:
+        for failure in context.skipped:
             self._warn(f"warning: SVID skipped: {failure}")
         for note in context.notes:
             self._warn(f"warning: {note}")

@@ -40,7 +40,7 @@ class TokenAnswer:
 
     svid: JwtSvid
     offered: int
-    left_out: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
 
 
 def accept_token(

@@ -64,7 +64,7 @@ def accept_update(
         bundles,
         offered=tuple(entry.offer for entry in response.svids),
         svids=tuple(svid for _entry, svid in good),
-        left_out=tuple(f"{error.reason.value}: {error}" for _entry, error in bad),
+        skipped=tuple(f"{error.reason.value}: {error}" for _entry, error in bad),
         notes=notes,
         crl_count=len(response.crl),
     )

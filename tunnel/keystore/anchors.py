@@ -37,7 +37,7 @@ class Authorities:
     """The trusted certificates, and why certificates of a file were skipped."""
 
     certificates: Certificates
-    left_out: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
 
 
 def load_authorities(path: str, environ: Mapping[str, str]) -> Authorities:
@@ -52,7 +52,7 @@ def load_authorities(path: str, environ: Mapping[str, str]) -> Authorities:
             raise IdentityError(
                 IdentityFault.BAD_BUNDLE, f"unable to read certificates from CA bundle: no complete CERTIFICATE block: {seen}"
             )
-    return Authorities(found.certificates, tuple(f"{path}: certificate skipped: {why}" for why in found.left_out))
+    return Authorities(found.certificates, tuple(f"{path}: certificate skipped: {why}" for why in found.skipped))
 
 
 def load_system_anchors(environ: Mapping[str, str]) -> Certificates:
@@ -78,7 +78,7 @@ def parse_anchors(blob: bytes) -> Certificates:
 
 def _read_authorities(blob: bytes) -> Authorities:
     """Return every certificate that can be parsed, without duplicates, and why each other one was skipped."""
-    found, left_out = [], []
+    found, skipped = [], []
     for block in parse_blocks(blob):
         if block.is_certificate:
             try:
@@ -86,10 +86,10 @@ def _read_authorities(blob: bytes) -> Authorities:
                 found.append(certificate)
                 check_key_strength(certificate)
             except IdentityError as error:
-                left_out.append(str(error))
+                skipped.append(str(error))
             except PeerDenied as denied:
-                left_out.append(f"line {block.line}: {describe_certificate(certificate)}: {denied}")
-    return Authorities(tuple(dict.fromkeys(found)), tuple(left_out))
+                skipped.append(f"line {block.line}: {describe_certificate(certificate)}: {denied}")
+    return Authorities(tuple(dict.fromkeys(found)), tuple(skipped))
 
 
 def _first_bundle(paths: Iterable[str]) -> tuple[Certificates, IdentityError | None]:

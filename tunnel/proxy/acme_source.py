@@ -13,7 +13,7 @@ from tunnel.identity.credentials import PkiCredentials
 from tunnel.keystore.anchors import load_authorities
 from tunnel.keystore.material import KeyMaterial
 from tunnel.log import Log, escape
-from tunnel.proxy.identity_source import CredentialSink, log_left_out
+from tunnel.proxy.identity_source import CredentialSink, log_skipped
 from tunnel.tls.acme_challenge import AcmeChallenges
 
 OpenRenewer = Callable[[AcmeChallenges, Callable[[str], None]], CertificateRenewer]
@@ -74,13 +74,13 @@ class AcmeSource:
         credentials = await trio.to_thread.run_sync(self._complete, material)
         self._sink.use(self._generation + 1, credentials)
         self._generation += 1
-        log_left_out(self._log, credentials)
+        log_skipped(self._log, credentials)
         self._material = material
 
     def _complete(self, material: KeyMaterial) -> PkiCredentials:
         with identity_errors("the CA bundle cannot be used"):
             authorities = load_authorities(self._ca_bundle, self._environ)
-        return PkiCredentials(material.chain, material.private_key, authorities.certificates, authorities.left_out)
+        return PkiCredentials(material.chain, material.private_key, authorities.certificates, authorities.skipped)
 
     def _log_from_thread(self, line: str) -> None:
         """Write a line from the renewer's thread; dropped after the end of trio."""

@@ -13,7 +13,7 @@ from tunnel.identity.credentials import PkiCredentials
 from tunnel.keystore.anchors import load_authorities
 from tunnel.keystore.load import load_cert_and_key, load_keystore
 from tunnel.log import Log, escape
-from tunnel.proxy.identity_source import CredentialSink, log_left_out
+from tunnel.proxy.identity_source import CredentialSink, log_skipped
 
 DiskSource = KeyFiles | Keystore | NoIdentity
 
@@ -42,7 +42,7 @@ class FileSource:
         credentials = await trio.to_thread.run_sync(load, abandon_on_cancel=True)  # a file may be a pipe
         self._sink.use(self._generation + 1, credentials)
         self._generation += 1
-        log_left_out(self._log, credentials)
+        log_skipped(self._log, credentials)
         if not credentials.authorities:
             self._log.write(
                 "warning: no system certificate authorities found: no peer certificate can be verified; expected --cacert FILE"
@@ -60,9 +60,9 @@ def load_credentials(source: DiskSource, ca_bundle: str, environ: Mapping[str, s
 def _load(source: DiskSource, ca_bundle: str, environ: Mapping[str, str]) -> PkiCredentials:
     authorities = load_authorities(ca_bundle, environ)
     if isinstance(source, NoIdentity):
-        return PkiCredentials((), None, authorities.certificates, authorities.left_out)
+        return PkiCredentials((), None, authorities.certificates, authorities.skipped)
     if isinstance(source, KeyFiles):
         material = load_cert_and_key(source.cert, source.key)
     else:
         material = load_keystore(source.path, source.password)
-    return PkiCredentials(material.chain, material.private_key, authorities.certificates, authorities.left_out)
+    return PkiCredentials(material.chain, material.private_key, authorities.certificates, authorities.skipped)

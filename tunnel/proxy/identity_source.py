@@ -45,7 +45,7 @@ class IdentitySource(Protocol):
         """Read files again; raises IdentityError, and the previous credentials stay in use."""
 
 
-def log_left_out(log: Log, credentials: PkiCredentials) -> None:
+def log_skipped(log: Log, credentials: PkiCredentials) -> None:
     """Log each certificate authority that was left out because it is invalid."""
-    for failure in credentials.left_out:
+    for failure in credentials.skipped:
         log.write(f"warning: {escape(failure)}")

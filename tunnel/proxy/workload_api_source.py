@@ -61,8 +61,8 @@ class WorkloadApiSource:
     def _show(self, event: WorkloadEvent) -> None:
         state = self._state
         if isinstance(event, Updated):
-            left_out = state.left_out + len(event.context.left_out)
-            state = replace(state, error="", updates=state.updates + 1, left_out=left_out, last_update=int(time.time()))
+            skipped = state.skipped + len(event.context.skipped)
+            state = replace(state, error="", updates=state.updates + 1, skipped=skipped, last_update=int(time.time()))
         elif isinstance(event, Rejected):
             state = replace(state, rejected=state.rejected + 1)
         self._state = replace(state, error=self._tracker.problem or state.error)

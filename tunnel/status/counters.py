@@ -37,7 +37,7 @@ class WorkloadApiState:
     error: str = "no update yet"  # "" while the stream is open and its last update was accepted
     updates: int = 0  # accepted messages
     rejected: int = 0
-    left_out: int = 0  # SVIDs of accepted messages that could not be used, and were not needed
+    skipped: int = 0  # SVIDs of accepted messages that could not be used, and were not needed
     last_update: int | None = None  # Unix time
 
 

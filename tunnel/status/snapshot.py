@@ -129,7 +129,7 @@ def _of_workload_api(state: WorkloadApiState | None) -> Iterator[MetricReading]:
         yield MetricReading(metrics.WORKLOAD_API_LAST, state.last_update)
     yield MetricReading(metrics.WORKLOAD_API_UPDATES, state.updates)
     yield MetricReading(metrics.WORKLOAD_API_REJECTED, state.rejected)
-    yield MetricReading(metrics.LEFT_OUT, state.left_out)
+    yield MetricReading(metrics.SKIPPED, state.skipped)
 
 
 def _of_runtime(runtime: Runtime, uptime: float) -> Iterator[MetricReading]:

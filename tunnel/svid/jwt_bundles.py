@@ -21,7 +21,7 @@ class BundleDocument:
 
     text: str
     trust_domains: tuple[str, ...]
-    left_out: tuple[str, ...]  # one message for each bundle that cannot be read
+    skipped: tuple[str, ...]  # one message for each bundle that cannot be read
 
 
 @dataclass
@@ -38,7 +38,7 @@ class BundlesRefresher(FileRefresher[BundleDocument]):
         """Return the trust domains, and a warning for each omitted bundle."""
         names = ", ".join(current.trust_domains) or "no trust domain"
         facts: dict[str, object] = {"trust_domains": list(current.trust_domains)}
-        return ContentDescription(f"JWT bundles of {names} written", facts, current.left_out)
+        return ContentDescription(f"JWT bundles of {names} written", facts, current.skipped)
 
     def describe_failure(self, error: str) -> str:
         """Return the error, and that the previous bundles stay."""
@@ -51,8 +51,8 @@ def build_document(bundles: JwtBundles) -> BundleDocument:
         str(trust_domain): b64encode(json.dumps({"keys": list(keys.values())}).encode()).decode()
         for trust_domain, keys in sorted(bundles.bundles.items(), key=lambda item: str(item[0]))
     }
-    left_out = tuple(
+    skipped = tuple(
         f"JWT bundle of {trust_domain} omitted, tokens of this trust domain are not trusted: {why}"
         for trust_domain, why in bundles.disabled.items()
     )
-    return BundleDocument(json.dumps(encoded), tuple(encoded), left_out)
+    return BundleDocument(json.dumps(encoded), tuple(encoded), skipped)

@@ -32,7 +32,7 @@ def describe_update(svids: Iterable[X509Svid], context: X509Context, now: dateti
     own = {svid.spiffe_id.trust_domain for svid in svids}
     for domain, bundle in _in_order(context, own):
         lines.append(f"trust domain {domain} ({'own' if domain in own else 'federated'}): {_describe_bundle(bundle, now)}")
-    lines += [f"warning: SVID skipped: {escape(failure)}" for failure in context.left_out]
+    lines += [f"warning: SVID skipped: {escape(failure)}" for failure in context.skipped]
     lines += [f"warning: {escape(note)}" for note in context.notes]
     return "\n".join(lines) + "\n"
 
@@ -52,7 +52,7 @@ def report_update(svids: Iterable[X509Svid], context: X509Context) -> dict[str, 
             for domain, bundle in _in_order(context, own)
         ],
         "disabled": {str(domain): why for domain, why in context.bundles.disabled.items()},
-        "left_out": list(context.left_out),
+        "skipped": list(context.skipped),
         "notes": list(context.notes),
     }
 

@@ -152,7 +152,7 @@ class Watch:
             return
         self.state.trouble = self._tracker.problem
         if isinstance(event, Updated):
-            self.state.left_out += len(event.context.left_out)
+            self.state.skipped += len(event.context.skipped)
         kind = self._event_kind(event)
         if outcome.credentials is not None:
             self._lines.pop()  # on the identity: the event on the files includes it

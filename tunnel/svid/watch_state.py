@@ -24,7 +24,7 @@ class WatchState:
     written_at: float = 0.0  # seconds since the epoch
     rotations: int = 0  # updates that were written
     trouble: str = ""  # with the Workload API, "" if there is none
-    left_out: int = 0  # SVIDs of updates that could not be used
+    skipped: int = 0  # SVIDs of updates that could not be used
     write_error: str = ""
     reloads: int = 0
     reload_failures: int = 0
@@ -88,7 +88,7 @@ class WatchState:
         """Return the metrics: type and value by name."""
         numbers: dict[str, tuple[str, float]] = {
             "tunnel_svid_workload_api_ok": ("gauge", not self.trouble),
-            "tunnel_svid_identities_left_out_total": ("counter", self.left_out),
+            "tunnel_svid_identities_skipped_total": ("counter", self.skipped),
             "tunnel_svid_rotations_total": ("counter", self.rotations),
             "tunnel_svid_reloads_total": ("counter", self.reloads),
             "tunnel_svid_reload_failures_total": ("counter", self.reload_failures),

@@ -109,7 +109,7 @@ def _print_token(config: JwtConfig) -> int:
 
 def _fetch(config: JwtConfig, calls: WorkloadCalls) -> JwtSvid:
     answer = calls.fetch_token(config.audience, config.source.selection)
-    for failure in answer.left_out:
+    for failure in answer.skipped:
         print_message(f"warning: SVID skipped: {failure}")
     if answer.offered > 1 and config.source.selection.is_open():
         print_message(

@@ -74,7 +74,7 @@ def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str
 
 def _print_bundles(config: JwtBundlesConfig) -> int:
     document = _fetch(open_calls(config.source), is_first=True)
-    for warning in document.left_out:
+    for warning in document.skipped:
         print_message(f"warning: {warning}")
     print_output(f"{document.text}\n")
     return 0
