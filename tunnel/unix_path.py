@@ -19,5 +19,5 @@ def check_unix_path(path: str) -> None:
         encoding = sys.getfilesystemencoding()
         raise ConfigError(f"path has a character outside the file-system encoding {encoding}") from None
     if size > MAX_UNIX_PATH:
-        what, whose = ("name", "an abstract socket name") if is_abstract else ("path", "a Unix socket path")
-        raise ConfigError(f"{what} has {size} bytes; {whose} has at most {MAX_UNIX_PATH}")
+        what = "socket name" if is_abstract else "socket path"
+        raise ConfigError(f"{what} has {size} bytes; expected at most {MAX_UNIX_PATH}")

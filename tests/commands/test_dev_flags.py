@@ -100,7 +100,7 @@ def test_switches_mode_key_and_federation_are_taken() -> None:
         (["--socket=tcp://0.0.0.0:8081"], "loopback"),
         (["--socket=tcp://[::]:8081"], "loopback"),
         (["--socket=tcp://192.0.2.1:8081"], "loopback"),
-        (["--socket=unix:///" + "a" * 107], "path has 108 bytes; a Unix socket path has at most 107"),
+        (["--socket=unix:///" + "a" * 107], "socket path has 108 bytes; expected at most 107"),
         (["--id=a.test/x"], r"expected \[ADDR=\]spiffe://"),
         (["--id=unix:///a.sockspiffe://a.test/x"], r"expected \[ADDR=\]spiffe://"),
         (["--id=tcp://192.0.2.1:1=spiffe://a.test/x"], "loopback"),

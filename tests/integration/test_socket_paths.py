@@ -12,8 +12,8 @@ from tests.support.processes import LIMIT, bare_environment, tunnel_argv
 from tests.support.workloads import CLIENT, SERVER, Workloads
 
 LONG = "/" + "p" * 129
-PATH = "path has 130 bytes; a Unix socket path has at most 107"
-NAME = "name has 130 bytes; an abstract socket name has at most 107"
+PATH = "socket path has 130 bytes; expected at most 107"
+NAME = "socket name has 130 bytes; expected at most 107"
 API = "--use-workload-api-addr=unix:///nobody/there"
 SERVE = ("server", API, "--allow-all")
 CALL = ("client", API, "--verify-any")
@@ -62,7 +62,7 @@ def test_the_directory_and_the_name_of_a_socket_for_a_command_are_counted_togeth
     assert code == 125
     assert said.startswith(f'tunnel: error: --unix: invalid address "unix:{tmp_path}/tunnel-')
     size = len(f"{tmp_path}/tunnel-12345678/{'s' * 100}")
-    assert said.endswith(f'/{"s" * 100}": path has {size} bytes; a Unix socket path has at most 107')
+    assert said.endswith(f'/{"s" * 100}": socket path has {size} bytes; expected at most 107')
     assert list(tmp_path.iterdir()) == []
 
 

@@ -137,9 +137,9 @@ def test_without_a_manager_nothing_is_sent(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("/" + "x" * 107, "path has 108 bytes; a Unix socket path has at most 107"),
-        ("/" + "\u00e4" * 60, "path has 121 bytes; a Unix socket path has at most 107"),
-        ("@" + "x" * 108, "name has 108 bytes; an abstract socket name has at most 107"),
+        ("/" + "x" * 107, "socket path has 108 bytes; expected at most 107"),
+        ("/" + "\u00e4" * 60, "socket path has 121 bytes; expected at most 107"),
+        ("@" + "x" * 108, "socket name has 108 bytes; expected at most 107"),
     ],
 )
 def test_an_invalid_notify_socket_is_refused_at_start(name: str, words: str) -> None:

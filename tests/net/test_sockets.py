@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tunnel.net.sockets import describe
+from tunnel.net.sockets import format_address
 
 ADDRESSES = [
     (socket.AF_INET6, ("::ffff:10.0.0.7", 443, 0, 0), "tcp:10.0.0.7:443"),
@@ -51,7 +51,7 @@ def test_resolution_without_a_free_descriptor_is_a_clear_error() -> None:
 
 @pytest.mark.parametrize(("family", "address", "text"), ADDRESSES)
 def test_an_ipv4_mapped_address_is_written_as_ipv4(family: int, address: tuple[Any, ...], text: str) -> None:
-    assert describe(family, address) == text
+    assert format_address(family, address) == text
 
 
 def test_a_dual_stack_listener_names_an_ipv4_client_by_its_ipv4_address() -> None:
@@ -62,4 +62,4 @@ def test_a_dual_stack_listener_names_an_ipv4_client_by_its_ipv4_address() -> Non
         with socket.create_connection(("127.0.0.1", listener.getsockname()[1])) as client:
             accepted, address = listener.accept()
             with accepted:
-                assert describe(accepted.family, address) == f"tcp:127.0.0.1:{client.getsockname()[1]}"
+                assert format_address(accepted.family, address) == f"tcp:127.0.0.1:{client.getsockname()[1]}"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import trio
 
 from tunnel.net.connection_limiter import ConnectionLimiter
-from tunnel.net.sockets import describe
+from tunnel.net.sockets import format_address
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 1.0  # seconds, as in Go's net/http
 # Errors of the accepted connection, which accept(2) reports once. EPERM is not one: a security module leaves the connection
@@ -74,7 +74,7 @@ async def accept_connections(
             continue
         backoff.reset()
         limiter.acquire()
-        peer = describe(accepted.family, address).removeprefix("tcp:")
+        peer = format_address(accepted.family, address).removeprefix("tcp:")
         connections.start_soon(_serve, accepted, peer, handler, limiter)
 
 

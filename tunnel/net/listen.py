@@ -13,7 +13,7 @@ from pathlib import Path
 from tunnel.errors import ConfigError, TargetError, describe_os_error
 from tunnel.net.activation import ActivationSockets
 from tunnel.net.address import LaunchdAddress, ListenAddress, SystemdAddress, TcpAddress, UnixAddress
-from tunnel.net.sockets import SocketAddress, describe, resolve, set_tcp_options
+from tunnel.net.sockets import SocketAddress, format_address, resolve, set_tcp_options
 
 _SOMAXCONN = Path("/proc/sys/net/core/somaxconn")
 _MAX_BACKLOG = 65535
@@ -28,7 +28,7 @@ class Listener:
         self._inode = path.stat().st_ino if path else 0
 
     def __str__(self) -> str:
-        return describe(self.socket.family, self.socket.getsockname())
+        return format_address(self.socket.family, self.socket.getsockname())
 
     def close(self) -> None:
         """Stop listening; remove the file of a Unix socket if it is still ours."""

@@ -14,7 +14,7 @@ from itertools import chain, zip_longest
 from time import monotonic
 
 from tunnel.errors import TargetError, TargetFault
-from tunnel.net.sockets import SocketAddress, set_tcp_options, unreached
+from tunnel.net.sockets import SocketAddress, connect_error, set_tcp_options
 
 ATTEMPT_DELAY = 0.25  # seconds from one attempt to the next: RFC 8305, section 8
 MAX_OPEN_ATTEMPTS = 16  # at one time; one more attempt aborts the oldest
@@ -87,7 +87,7 @@ class Race:
             try:
                 attempt = Attempt(endpoint)
             except OSError as error:
-                self._failure = unreached(endpoint, error.errno or errno.EINVAL)
+                self._failure = connect_error(endpoint, error.errno or errno.EINVAL)
                 continue
             if len(self._open) >= MAX_OPEN_ATTEMPTS:
                 self._fail(next(iter(self._open)), errno.ETIMEDOUT)
@@ -121,7 +121,7 @@ class Race:
 
     def _fail(self, attempt: Attempt, code: int) -> None:
         del self._open[attempt]
-        self._failure = unreached(attempt.endpoint, code)
+        self._failure = connect_error(attempt.endpoint, code)
         self._close(attempt.socket)
 
 
@@ -135,7 +135,7 @@ class PolledRace:
         try:
             self._epoll = select.epoll()
         except OSError as error:
-            raise unreached(endpoints[0], error.errno or errno.EINVAL) from error
+            raise connect_error(endpoints[0], error.errno or errno.EINVAL) from error
 
     @property
     def delay(self) -> float:

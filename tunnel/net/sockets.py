@@ -41,10 +41,10 @@ class SocketAddress:
     address: Any  # as the socket module has it: str or bytes for a Unix socket, a tuple of two or four for TCP
 
     def __str__(self) -> str:
-        return describe(self.family, self.address)
+        return format_address(self.family, self.address)
 
 
-def describe(family: int, address: Any) -> str:
+def format_address(family: int, address: Any) -> str:
     """Return `tcp:HOST:PORT` or `unix:PATH`; an unnamed Unix socket is `unix:@`, an IPv4-mapped address becomes IPv4."""
     if family == socket.AF_UNIX:
         path = address.decode("utf-8", "surrogateescape") if isinstance(address, bytes) else address
@@ -55,7 +55,7 @@ def describe(family: int, address: Any) -> str:
     return f"tcp:{join_host_port(host, port)}"
 
 
-def unreached(endpoint: SocketAddress, code: int) -> TargetError:
+def connect_error(endpoint: SocketAddress, code: int) -> TargetError:
     """Return the error for an errno of `connect`."""
     return TargetError(_FAULTS.get(code, TargetFault.UNREACHABLE), f"{endpoint}: {os.strerror(code).lower()}")
 

@@ -16,7 +16,7 @@ from tunnel.net.accept import AcceptBackoff
 from tunnel.net.address import Address
 from tunnel.net.listen import Listener
 from tunnel.net.owner import owner_of_peer
-from tunnel.net.sockets import SocketAddress, describe, resolve_now
+from tunnel.net.sockets import SocketAddress, format_address, resolve_now
 from tunnel.proxy.connection_log import ConnectionLog
 from tunnel.proxy.connection_record import ConnectionOutcome, ConnectionRecord, count_connection
 from tunnel.proxy.generation import Generation
@@ -216,7 +216,7 @@ class Tunnel:
 
     def _admit(self, sock: socket.socket, address: Any) -> None:
         self.counters.accepted += 1
-        source = describe(sock.family, address)
+        source = format_address(sock.family, address)
         if self.settings.only_user is not None and (user := self._wrong_user(sock, address)):
             detail = f"it is from {user}; expected user {self.settings.only_user}"
             self._close_at_once(sock, source, ConnectionOutcome.WRONG_LOCAL_USER, "another-user", detail)
