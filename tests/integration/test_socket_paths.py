@@ -53,7 +53,8 @@ LINES = [
 def test_a_path_that_is_too_long_is_one_clear_line(
     line: tuple[str, ...], flag: str, address: str, words: str, code: int
 ) -> None:
-    assert end(*line) == (code, f'tunnel: error: {flag}: invalid address "{address}": {words}, try --help')
+    kind = "Workload API address" if line[0] == "dev" else "address"
+    assert end(*line) == (code, f'tunnel: error: {flag}: invalid {kind} "{address}": {words}, try --help')
 
 
 def test_the_directory_and_the_name_of_a_socket_for_a_command_are_counted_together(tmp_path: Path) -> None:
