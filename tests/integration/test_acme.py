@@ -265,7 +265,7 @@ def test_a_server_whose_settings_cannot_be_ends_with_the_reason() -> None:
     )
     with closing(Proxy(argv, environ=bare_environment())) as server:
         assert server.exit_code() == 1
-        assert "must be an https:// URL" in server.reason()
+        assert "expected an https:// URL" in server.reason()
 
 
 def test_a_server_can_be_stopped_while_it_waits_for_its_certificate(tmp_path: Path) -> None:

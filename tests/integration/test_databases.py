@@ -205,7 +205,7 @@ def seen() -> Iterator[Seen]:
 def test_the_identity_and_its_authority_have_changed_all_the_time(seen: Seen) -> None:
     assert seen.has_new_authority
     for proxy in seen.proxies:
-        assert len(proxy.matches("identity .* generation ")) > WINDOW / ROTATION / 2
+        assert len(proxy.matches("identity updated: .* generation=")) > WINDOW / ROTATION / 2
 
 
 def test_no_transaction_of_postgresql_fails(seen: Seen) -> None:

@@ -31,7 +31,7 @@ def test_no_handshake_fails_over_a_hundred_rotations(workloads: Workloads) -> No
             calls = [threads.submit(call, client, HANDSHAKES // ROTATIONS // 2) for _ in range(2)]
             workloads.api.rotate_svids()
             for proxy in (server, client):
-                proxy.wait_for(f" generation {number + 2} ")
+                proxy.wait_for(f" generation={number + 2} ")
             assert sum(done.result() for done in calls) == HANDSHAKES // ROTATIONS
     client.stop()
     assert client.lines[-1].endswith(f"stopped accepted={HANDSHAKES} carried={HANDSHAKES} close_notify={HANDSHAKES}")

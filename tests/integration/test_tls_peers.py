@@ -39,7 +39,7 @@ class GuardedServer:
         return s_client(self.workloads, self.proxy.address, self.workloads.identity(who) if who else None, *flags)
 
     def generation(self) -> int:
-        return len(self.proxy.matches("identity .* generation"))
+        return len(self.proxy.matches("identity updated: .* generation="))
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_a_tls_1_3_session_is_never_resumed(guarded: GuardedServer, tmp_path: Pa
     if is_rotated:
         number = guarded.generation()
         guarded.workloads.api.rotate_svids()
-        guarded.proxy.wait_for(f"generation {number + 1} ")
+        guarded.proxy.wait_for(f"generation={number + 1} ")
     assert_full_handshake(guarded.client(CLIENT, "-tls1_3", "-sess_in", str(session)))
 
 
