@@ -10,30 +10,17 @@ import pytest
 
 from tests.support.socket_pairs import received
 from tests.support.tls_ends import TLS12, TLS13
-from tests.support.tunnel_harness import HOME, Harnesses, Peer, TunnelHarness, carried, dialled, hang_up
+from tests.support.tunnel_harness import HOME, Harnesses, Peer, TunnelHarness, carried, dialled, hang_up, records_of
 from tunnel.authz.rules import IdRule
 from tunnel.errors import TlsError
 from tunnel.net.address import UnixAddress
-from tunnel.proxy.connection_record import ConnectionOutcome, ConnectionRecord
+from tunnel.proxy.connection_record import ConnectionOutcome
 from tunnel.relay.close_reason import CloseReason
 from tunnel.spiffe.bundle import BundleSet, TrustBundle
 from tunnel.spiffe.ids import parse_spiffe_id
 
 PEER_ID = "spiffe://a.test/peer"
 OTHER_RULE = IdRule(parse_spiffe_id("spiffe://a.test/other"))
-
-
-def records_of(harness: TunnelHarness) -> list[ConnectionRecord]:
-    """The records of all ended connections."""
-    found: list[ConnectionRecord] = []
-    write = harness.tunnel.connection_log.write_end
-
-    def record(one: ConnectionRecord) -> None:
-        found.append(one)
-        write(one)
-
-    harness.tunnel.connection_log.write_end = record  # type: ignore[method-assign]
-    return found
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ from tests.support.tunnel_harness import (
     dialled,
     generation,
     hang_up,
+    records_of,
     with_listener,
 )
 from tunnel.authz.rules import IdRule, PolicyRule, Rule
@@ -38,8 +39,11 @@ from tunnel.log import MAX_FOREIGN_TEXT, Category
 from tunnel.net.address import Address, TcpAddress, UnixAddress
 from tunnel.net.listen import open_listener
 from tunnel.net.sockets import SocketAddress, resolve_now
-from tunnel.proxy.session import Session
+from tunnel.proxy.connection_record import ConnectionOutcome
 from tunnel.proxy.settings import TunnelSettings
+from tunnel.relay.close_reason import CloseReason
+from tunnel.relay.handshake import Handshake
+from tunnel.relay.relay import Relay
 from tunnel.spiffe.bundle import BundleSet, TrustBundle
 from tunnel.spiffe.ids import parse_spiffe_id
 from tunnel.tls.engine import TlsEnd
@@ -695,18 +699,54 @@ def test_a_bug_between_the_verdict_and_the_relay_ends_its_session_only(harnesses
     assert is_over(harness.connect()) is False, "the next one is accepted"
 
 
-def test_a_bug_before_the_first_step_is_counted_and_given_up_in_time(
-    harnesses: Harnesses, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("step", ["start", "ready"])
+def test_a_bug_in_the_first_step_ends_its_session_at_once(
+    harnesses: Harnesses, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    harness = harnesses(connect_timeout=10).serve()
+    """Also while the connection is accepted, in an event of the listener."""
+    harness = harnesses().serve()
+    records = records_of(harness)
     with monkeypatch.context() as patched:
-        patched.setattr(Session, "start", fail)
-        harness.connect()
-    assert harness.tunnel.counters.crashed == 1
+        patched.setattr(Handshake, step, fail)
+        client = harness.connect()
+        assert is_over(client)
+    assert (harness.tunnel.counters.crashed, len(harness.tunnel)) == (1, 0)
+    assert [record.outcome for record in records] == [ConnectionOutcome.CRASHED]
     carried(harness)
-    assert len(harness.tunnel) == 2
     harness.later(11)
-    assert len(harness.tunnel) == 1
+    assert (harness.tunnel.counters.crashed, len(harness.tunnel)) == (1, 1), "nothing is left of the first one"
+
+
+@pytest.mark.parametrize("is_relayed", [False, True])
+def test_a_bug_while_the_end_is_recorded_keeps_no_session(
+    harnesses: Harnesses, monkeypatch: pytest.MonkeyPatch, is_relayed: bool
+) -> None:
+    harness = harnesses(max_concurrent_conns=1).serve()
+    with monkeypatch.context() as patched:
+        patched.setattr(harness.tunnel.connection_log, "write_end", fail)
+        if is_relayed:
+            hang_up(harness, *carried(harness))
+        else:
+            harness.connect().close()
+            harness.turn()
+    assert (harness.tunnel.counters.crashed, len(harness.tunnel)) == (1, 0)
+    carried(harness)
+
+
+def test_a_bug_while_a_relay_closes_keeps_no_session(harnesses: Harnesses, monkeypatch: pytest.MonkeyPatch) -> None:
+    harness = harnesses().serve()
+    records = records_of(harness)
+    close = Relay._close_plain
+
+    def close_and_fail(relay: Relay, reason: CloseReason) -> None:
+        close(relay, reason)
+        fail()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Relay, "_close_plain", close_and_fail)
+        hang_up(harness, *carried(harness))
+    assert (harness.tunnel.counters.crashed, len(harness.tunnel)) == (1, 0)
+    assert [record.outcome for record in records] == [ConnectionOutcome.RELAYED]
 
 
 def fail(*_anything: object) -> None:

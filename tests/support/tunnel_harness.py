@@ -20,6 +20,7 @@ from tunnel.log import Category
 from tunnel.net.address import Address, TcpAddress, UnixAddress
 from tunnel.net.listen import open_listener
 from tunnel.net.sockets import SocketAddress
+from tunnel.proxy.connection_record import ConnectionRecord
 from tunnel.proxy.generation import Generation, GenerationConfig, build_generation
 from tunnel.proxy.settings import TunnelSettings
 from tunnel.proxy.tunnel import Tunnel
@@ -215,6 +216,19 @@ def hang_up(harness: TunnelHarness, peer: Peer, backend: socket.socket) -> None:
     peer.end()
     backend.close()
     harness.turn()
+
+
+def records_of(harness: TunnelHarness) -> list[ConnectionRecord]:
+    """The records of all ended connections."""
+    found: list[ConnectionRecord] = []
+    write = harness.tunnel.connection_log.write_end
+
+    def record(one: ConnectionRecord) -> None:
+        found.append(one)
+        write(one)
+
+    harness.tunnel.connection_log.write_end = record  # type: ignore[method-assign]
+    return found
 
 
 class FakeListener:

@@ -302,8 +302,6 @@ class Session(StepRunner):
     def _stop(self, error: Exception) -> None:
         if self.has_steps:
             self.fail_step(error)
-        elif self._accepted is not None:  # an unexpected exception prevented the first step
-            self._end(ConnectionOutcome.CRASHED)
 
     def abort(self) -> None:
         """Close at once, because the process stops."""

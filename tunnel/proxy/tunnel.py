@@ -74,6 +74,7 @@ class Tunnel:
         self._backoff = AcceptBackoff()
         self._timer: Timer | None = None
         self._sessions: set[Session] = set()
+        self._starting: Session | None = None  # its first step runs in an event of the listener
         self.on_empty: Callable[[], None] | None = None
         self.on_identity_error: Callable[[str], None] | None = None  # called at each change, with "" if the identity is usable
         loop.on_unowned_crash = self.count_crash
@@ -194,8 +195,12 @@ class Tunnel:
         )
 
     def crashed(self, crash: Exception) -> None:
-        """Log an unexpected exception while accepting; accepting continues."""
-        self.count_crash(crash)
+        """Log an unexpected exception while accepting, and end the session that was starting; accepting continues."""
+        session, self._starting = self._starting, None
+        if session is not None:
+            session.crashed(crash)
+        else:
+            self.count_crash(crash)
 
     def _accept(self, _events: int) -> None:
         assert self._listener is not None
@@ -227,7 +232,9 @@ class Tunnel:
         sock.setblocking(False)
         session = Session(self, sock, address, source)
         self._sessions.add(session)
+        self._starting = session
         session.start()
+        self._starting = None
 
     def _wrong_user(self, sock: socket.socket, address: Any) -> str:
         """Describe the local user of the peer if it may not connect, else return ""."""
@@ -240,8 +247,19 @@ class Tunnel:
         self, sock: socket.socket, source: str, outcome: ConnectionOutcome, reason: str = "", detail: str = ""
     ) -> None:
         sock.close()
-        is_server = self.settings.is_server
-        self._record(ConnectionRecord(outcome, is_server, self.name, source, 0.0, reason=reason, detail=detail))
+        self._record(
+            ConnectionRecord(
+                outcome,
+                self.settings.is_server,
+                self.name,
+                source,
+                seconds=0.0,
+                target_name=self.route.target_name,
+                via_proxy=self.route.proxy_name,
+                reason=reason,
+                detail=detail,
+            )
+        )
 
     def _record(self, record: ConnectionRecord) -> None:
         count_connection(self.counters, record)
@@ -277,7 +295,12 @@ class Tunnel:
 
     def end_session(self, session: Session, record: ConnectionRecord) -> None:
         """Record the end of a session and forget it."""
-        self._record(record)
+        try:
+            self._record(record)
+        finally:  # else a bug in a log line would keep the session, and its place among the open connections, for ever
+            self._forget(session)
+
+    def _forget(self, session: Session) -> None:
         self._sessions.discard(session)
         if self._timer is None:
             self._resume()

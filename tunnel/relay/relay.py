@@ -492,10 +492,12 @@ class Relay:
         if self._timer is not None:
             self._loop.cancel(self._timer)
             self._timer = None
-        self._close_tls(reason)
-        self._close_plain(reason)
-        self._end.free()
-        self._owner.relay_ended(reason, detail)
+        try:
+            self._close_tls(reason)
+            self._close_plain(reason)
+            self._end.free()
+        finally:  # else a bug in these would keep the session, and its place among the open connections, for ever
+            self._owner.relay_ended(reason, detail)
 
     def _close_tls(self, reason: CloseReason) -> None:
         """Close the TLS side: after a failure without close_notify; a reset of the plain side is forwarded as a reset."""
