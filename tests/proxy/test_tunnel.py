@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -337,6 +338,22 @@ def test_a_policy_that_came_meanwhile_is_asked_on_a_thread(harnesses: Harnesses,
             break
     assert harness.tunnel.counters.carried == is_admitted
     assert harness.tunnel.counters.reasons == ({} if is_admitted else {"no-matching-rule": 1})
+
+
+def test_a_policy_that_is_still_evaluated_at_the_connect_timeout_refuses_the_peer(harnesses: Harnesses) -> None:
+    is_decided = threading.Event()
+    harness = harnesses(target=NAMED, connect_timeout=10).serve()
+    records = records_of(harness)
+    Peer(harness, harness.connect()).shake()
+    harness.tunnel.swap(generation(2, rules=(PolicyRule("data.x", lambda _peer: is_decided.wait(60)),)))
+    ((_address, answer),) = harness.asked
+    answer((SocketAddress(socket.AF_UNIX, str(harness.place / "backend")),))
+    harness.turn()
+    harness.later(11)
+    is_decided.set()
+    (record,) = records
+    assert (record.outcome, record.reason) == (ConnectionOutcome.REFUSED, "handshake-timeout")
+    assert record.detail == "access policy: nothing within the connect timeout of 10s"
 
 
 @pytest.mark.parametrize("is_server", [True, False])

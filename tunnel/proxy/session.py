@@ -291,6 +291,8 @@ class Session(StepRunner):
                 self._stop(TlsError(TlsFault.BUSY, f"{slots}: {limit}"))
             case Handshake():
                 self._stop(TlsError(TlsFault.TIMEOUT, limit))
+            case _InThread():
+                self._stop(TlsError(TlsFault.TIMEOUT, f"access policy: {limit}"))
             case HeaderWriter():
                 self._stop(TargetError(TargetFault.TIMEOUT, f"{show_address(self._target)}: {limit}"))
             case _:
