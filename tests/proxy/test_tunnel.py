@@ -44,6 +44,7 @@ from tunnel.proxy.connection_record import ConnectionOutcome
 from tunnel.proxy.settings import TunnelSettings
 from tunnel.relay.close_reason import CloseReason
 from tunnel.relay.handshake import Handshake
+from tunnel.relay.linger import reset
 from tunnel.relay.relay import Relay
 from tunnel.spiffe.bundle import BundleSet, TrustBundle
 from tunnel.spiffe.ids import parse_spiffe_id
@@ -814,6 +815,20 @@ def test_a_server_that_closes_without_a_word_is_an_error_on_dial(harnesses: Harn
     )
     assert harness.tunnel.counters.summary() == "accepted=1 refused=1"
     assert program.fileno() >= 0
+
+
+def test_a_server_that_resets_without_a_word_is_no_server_that_closes(harnesses: Harnesses) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(1)
+        harness = harnesses(is_server=False, target=TcpAddress("127.0.0.1", str(listener.getsockname()[1]))).serve()
+        harness.connect()
+        accepted = listener.accept()[0]
+        reset(accepted)
+        accepted.close()
+        harness.turn()
+    (line,) = harness.log.lines
+    assert line.endswith(f": connection reset by peer reason=reset-during-handshake{CALLER}")
 
 
 def test_a_server_that_spoke_before_it_was_listened_to_is_heard(harnesses: Harnesses) -> None:

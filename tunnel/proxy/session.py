@@ -184,11 +184,9 @@ class Session(StepRunner):
         dialled = yield from self._dial()
         if via_proxy is not None:
             leftover = yield ProxyConnect(tunnel.loop, self, dialled, via_proxy.open_exchange(), str(via_proxy))
-        handshake = Handshake(tunnel.handshakes, self, dialled, self._open_end, is_server=False, leftover=leftover)
-        try:
-            yield from self._run_handshake(handshake)
-        except ClosedWithoutData as error:
-            raise TlsError(TlsFault.CLOSED, "the target closed the connection without sending anything") from error
+        yield from self._run_handshake(
+            Handshake(tunnel.handshakes, self, dialled, self._open_end, is_server=False, leftover=leftover)
+        )
         yield from self._readmit()
 
     def _run_handshake(self, handshake: Handshake) -> Steps:

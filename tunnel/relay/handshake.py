@@ -18,6 +18,8 @@ from tunnel.tls.engine import TlsEnd
 
 _READ_BYTES = 32 * 1024  # per read: more than a handshake needs; also bounds the data held behind it
 
+_NOTHING_SENT = "the target closed the connection without sending anything"
+
 
 @dataclass(frozen=True, slots=True)
 class HandshakeResult:
@@ -187,7 +189,8 @@ class Handshake:
                 self._loop.call_again(self._socket)
             self._advance(start + size)
         else:
-            self._on_connection_closed(TlsError(TlsFault.CLOSED, "connection closed in the handshake"))
+            what = "connection closed in the handshake" if self.has_received else _NOTHING_SENT
+            self._on_connection_closed(TlsError(TlsFault.CLOSED, what))
 
     def _resume_reading(self) -> None:
         """Allow reading again: the turn is over."""
@@ -197,7 +200,7 @@ class Handshake:
 
     def _on_connection_closed(self, error: TlsError) -> None:
         self._finish()
-        self.owner.step_failed(error if self.has_received else ClosedWithoutData())
+        self.owner.step_failed(ClosedWithoutData() if self._is_server and not self.has_received else error)
 
     def _advance(self, size: int) -> None:
         if self._end is None:

@@ -31,7 +31,7 @@ class StepOwner(Owner, Protocol):
 
 
 class ClosedWithoutData(Exception):
-    """The peer closed the connection without having sent a byte, as TCP health checks do."""
+    """The client closed the connection without having sent a byte, as TCP health checks do."""
 
 
 class AcmeChallengeAnswered(Exception):
