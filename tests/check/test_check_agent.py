@@ -80,7 +80,7 @@ def test_without_an_entry_it_says_which_selectors_would_fit(workloads: Workloads
     monkeypatch.setattr("tunnel.identity.wait_notice.NOTICE_DELAY", 0.3)
     workloads.api.withdraw(workloads.sockets[SERVER])
     notices: list[str] = []
-    report = ask(workloads.sockets[SERVER], limit="0.5s", say=notices.append)
+    report = ask(workloads.sockets[SERVER], limit="0.5s", on_wait=notices.append)
     found = report.the("workload-api")
     assert "the agent has no identity for this process (PERMISSION_DENIED no identity issued)" in found.detail
     assert "-selector unix:uid:" in found.advice

@@ -303,7 +303,7 @@ def test_arguments_behind_two_dashes_are_not_parsed() -> None:
     for line in (["do", "it"], ["do", "it", "--"]):
         with pytest.raises(ConfigError, match=r"nothing to run: -- COMMAND \[ARG\.\.\.\] is missing"):
             family(*line)
-    with pytest.raises(ConfigError, match=r"unexpected psql, the command to run stands behind a lone --: -- psql \.\.\."):
+    with pytest.raises(ConfigError, match=r"unexpected psql; expected the command to run after --: -- psql \.\.\."):
         family("do", "it", "psql")
 
 

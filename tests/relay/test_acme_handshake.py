@@ -52,18 +52,18 @@ class AcmeExchange:
         assert isinstance(result, HandshakeResult)
         self._end(result)
 
-    def step_failed(self, error: Exception, farewell: bytes = b"") -> None:
+    def step_failed(self, error: Exception, final_data: bytes = b"") -> None:
         if isinstance(error, AcmeChallengeAnswered):
-            self._end("probed", farewell)
+            self._end("probed", final_data)
         elif isinstance(error, ClosedWithoutData):
             self._end("silent")
         else:
             assert isinstance(error, TlsError | PeerDenied)
-            self._end(error, farewell)
+            self._end(error, final_data)
 
-    def _end(self, outcome: HandshakeResult | TlsError | PeerDenied | str, farewell: bytes = b"") -> None:
+    def _end(self, outcome: HandshakeResult | TlsError | PeerDenied | str, final_data: bytes = b"") -> None:
         self.outcome.append(outcome)
-        self.far_gets = farewell
+        self.far_gets = final_data
         self.loop.unwatch(self.near)
 
     def crashed(self, crash: Exception) -> None:

@@ -35,7 +35,7 @@ class Dialler:
         assert isinstance(result, Attempt)
         self.reached.append((result.socket, result.endpoint))
 
-    def step_failed(self, error: Exception, farewell: bytes = b"") -> None:
+    def step_failed(self, error: Exception, final_data: bytes = b"") -> None:
         assert isinstance(error, TargetError)
         self.failures.append(error)
 

@@ -1,4 +1,4 @@
-"""Handshakes over sockets with short reads and writes or an early EOF, and delivery of the farewell."""
+"""Handshakes over sockets with short reads and writes or an early EOF, and delivery of the last bytes."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Exchange:
         self.near, self.far = pair
         self.buffers = Buffers()
         self.outcome: list[HandshakeResult | TlsError | PeerDenied | str] = []
-        self.farewell = b""
+        self.final_data = b""
         self.peer = Side(CONTEXTS[not we_serve, version])
         made = ours or CONTEXTS[we_serve, version]
         open_end = partial(made.open_end, self.buffers)  # type: ignore[attr-defined]
@@ -65,10 +65,10 @@ class Exchange:
         self.outcome.append(result)
         self.loop.rewatch(self.near, lambda _events: None, self)
 
-    def step_failed(self, error: Exception, farewell: bytes = b"") -> None:
+    def step_failed(self, error: Exception, final_data: bytes = b"") -> None:
         assert isinstance(error, TlsError | PeerDenied | ClosedWithoutData)
         self.outcome.append("silent" if isinstance(error, ClosedWithoutData) else error)
-        self.farewell = farewell
+        self.final_data = final_data
         self.loop.unwatch(self.near)
 
     def crashed(self, crash: Exception) -> None:
@@ -249,7 +249,7 @@ def test_who_is_refused_hears_an_alert(exchanges: Exchanges, we_serve: bool, ver
     assert exchange.fault() is Denial.UNKNOWN_AUTHORITY
     hear = exchange.peer.open if exchange.peer.is_done else exchange.peer.shake
     with pytest.raises(TlsError) as heard:
-        hear(exchange.farewell)
+        hear(exchange.final_data)
     assert heard.value.alert == (48 if we_serve else 42)
 
 
@@ -259,11 +259,11 @@ def test_who_is_refused_hears_an_alert(exchanges: Exchanges, we_serve: bool, ver
 class LingeringSocket:
     """A socket of ours that lingers."""
 
-    def __init__(self, pair: Pair, farewell: bytes) -> None:
+    def __init__(self, pair: Pair, final_data: bytes) -> None:
         self.clock = Clock()
         self.loop = Loop(self.clock)
         self.near, self.far = pair
-        Linger(self.loop, self.near, farewell, memoryview(bytearray(4096)))
+        Linger(self.loop, self.near, final_data, memoryview(bytearray(4096)))
 
     def turn(self) -> None:
         for _ in range(4):
@@ -388,7 +388,7 @@ def test_a_slow_refusal_is_an_alert_in_the_handshake(exchanges: Exchanges, we_se
     until(exchange, lambda: carry(exchange) or bool(exchange.outcome))
     assert exchange.fault() is Denial.NO_RULE
     with pytest.raises(TlsError) as heard:
-        (exchange.peer.open if exchange.peer.is_done else exchange.peer.shake)(exchange.farewell)
+        (exchange.peer.open if exchange.peer.is_done else exchange.peer.shake)(exchange.final_data)
     assert heard.value.alert == 42
 
 

@@ -32,7 +32,7 @@ class Writer:
         self.outcome.append("said")
         self.loop.rewatch(self.near, lambda _events: None, self)
 
-    def step_failed(self, error: Exception, farewell: bytes = b"") -> None:
+    def step_failed(self, error: Exception, final_data: bytes = b"") -> None:
         assert isinstance(error, TargetError)
         self.outcome.append(error)
         self.loop.unwatch(self.near)

@@ -36,7 +36,7 @@ class ProxyExchange:
         self.outcome.append(result)
         self.loop.rewatch(self.near, lambda _events: None, self)
 
-    def step_failed(self, error: Exception, farewell: bytes = b"") -> None:
+    def step_failed(self, error: Exception, final_data: bytes = b"") -> None:
         assert isinstance(error, TargetError)
         self.outcome.append(error)
         self.loop.unwatch(self.near)

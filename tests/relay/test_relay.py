@@ -372,9 +372,9 @@ def test_an_end_comes_after_everything_that_was_said_before_it(wires: Wires, mak
     while pump.up or pump.sealed or pump.down:
         pump._step()
     wire.program.shutdown(socket.SHUT_WR)
-    farewell = wire.peer.end.close_notify()
-    while farewell:
-        farewell = farewell[_send(wire.peer_socket, farewell) :]
+    final_data = wire.peer.end.close_notify()
+    while final_data:
+        final_data = final_data[_send(wire.peer_socket, final_data) :]
         pump._step()
     pump.run(len(said), len(said))
     wire.turn(20)

@@ -551,9 +551,9 @@ def test_a_denied_peer_gets_an_alert_inside_the_handshake(
         shake_hands(*((peer, ours) if we_serve else (ours, peer)))
     assert refused.value.reason is reason
     assert ours.end.admitted is None
-    farewell = ours.end.take()
-    assert farewell
-    peer.shake(farewell)
+    final_data = ours.end.take()
+    assert final_data
+    peer.shake(final_data)
     # A client's refusals all have one alert, as Go's have; a server's say more.
     assert peer.error.endswith(alert if we_serve else "bad certificate")
 

@@ -1,6 +1,6 @@
 """ACME client (RFC 8555, section 7.4): one certificate from an ACME server, with the library `acme`.
 
-Every call blocks, for minutes at worst, so it belongs into a thread. The library is the optional extra `acme`: this module is
+Every call blocks, for minutes at worst, so it runs on a thread. The library is the optional extra `acme`: this module is
 imported only if ACME is configured.
 """
 

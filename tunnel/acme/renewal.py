@@ -1,6 +1,6 @@
 """The certificate of one domain: obtained at start and renewed before it expires.
 
-All calls block, and log from the thread that made them: they belong into a thread, one at a time.
+All calls block, and log from the calling thread: they run on a thread, one at a time.
 """
 
 from __future__ import annotations

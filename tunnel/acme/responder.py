@@ -58,7 +58,7 @@ def _listen(port: int) -> socket.socket:
 
 
 async def _serve(listener: socket.socket, challenges: AcmeChallenges, on_start: Callable[[Callable[[], None]], None]) -> None:
-    """Serve until the function that `on_start` gets is called, from any thread."""
+    """Serve until stopped; `on_start` receives the function that stops it, which any thread may call."""
     limiter = ConnectionLimiter(_MAX_CONNECTIONS)
     handler = ConnectionHandler(
         partial(_answer, challenges, limiter, Buffers()),

@@ -78,7 +78,7 @@ class _AgentQuery:
 
     def _notify(self) -> None:
         limit = self._preflight.limit
-        self._preflight.say(f"waiting for an identity, up to {limit:g}s: {_describe_status(self._newest)}")
+        self._preflight.on_wait(f"waiting for an identity, up to {limit:g}s: {_describe_status(self._newest)}")
 
 
 def _describe_status(event: WorkloadEvent | None) -> str:

@@ -52,7 +52,7 @@ def ok(name: str, detail: str) -> Finding:
 
 
 def warning(name: str, detail: str, advice: str) -> Finding:
-    """Return a finding that works, but may be unintended."""
+    """Return a finding about something that works, but may be unintended."""
     return Finding(name, Verdict.WARNING, detail, advice)
 
 
@@ -66,7 +66,7 @@ def skipped(name: str, reason: str) -> Finding:
     return Finding(name, Verdict.SKIPPED, reason)
 
 
-def is_good(findings: Sequence[Finding]) -> bool:
+def has_no_problem(findings: Sequence[Finding]) -> bool:
     """Whether no finding is a problem."""
     return all(finding.verdict is not Verdict.PROBLEM for finding in findings)
 
@@ -97,7 +97,7 @@ def encode_findings(findings: Sequence[Finding]) -> list[dict[str, str]]:
 
 def encode_report(command: str, findings: Sequence[Finding]) -> str:
     """Return the JSON document of `tunnel check`."""
-    return json.dumps({"command": command, "ok": is_good(findings), "findings": encode_findings(findings)}, indent=2)
+    return json.dumps({"command": command, "ok": has_no_problem(findings), "findings": encode_findings(findings)}, indent=2)
 
 
 def escape_text(text: str) -> str:

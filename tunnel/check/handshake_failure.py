@@ -1,6 +1,6 @@
 """Explains why a handshake with a server failed, from our reason or the server's alert, and what to change.
 
-Everything in a server's certificate is a claim until it is verified: say so in the detail.
+Everything in a server's certificate is a claim until it is verified: the detail must make that clear.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _HANDSHAKE_FAILURE, _EXPIRED, _UNKNOWN_CA, _VERSION, _CERTIFICATE_REQUIRED = 40,
 
 @dataclass(frozen=True, slots=True)
 class PeerClaims:
-    """What a server's certificate says, verified or not."""
+    """The claims of a server's certificate, verified or not."""
 
     name: str
     issuer: str
@@ -53,7 +53,7 @@ class PeerClaims:
 
 
 def read_claims(path: tuple[bytes, ...]) -> PeerClaims | None:
-    """Return what the leaf of a path says; None if it cannot be read."""
+    """Return the claims of the leaf of a path; None if it cannot be read."""
     try:
         leaf = parse_certificate(path[0])
         peer = parse_peer(leaf, None)

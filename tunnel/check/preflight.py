@@ -23,7 +23,7 @@ class Preflight:
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)  # may hold passwords
     limit: float = 15.0  # seconds to wait for an identity
     origin: str = "--use-workload-api-addr"  # the flag or variable with the Workload API address
-    say: Callable[[str], None] = field(default=lambda _: None)  # gets one line if waiting takes long
+    on_wait: Callable[[str], None] = field(default=lambda _: None)  # gets one line if waiting takes long
     clock: Callable[[], float] = time.time
 
     @property

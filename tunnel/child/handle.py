@@ -75,7 +75,7 @@ def send_signal(pid: int, pidfd: int | None, number: int) -> None:
             return
         except ProcessLookupError:  # kill(2) might reach another process with the same PID
             raise
-        except (OSError, AttributeError):  # a seccomp filter may refuse this call alone
+        except (OSError, AttributeError):  # a seccomp filter may refuse only this call
             pass
     os.kill(pid, number)
 

@@ -147,7 +147,7 @@ def wait_for_exec_request(
 def _restore(given: InheritedState) -> None:
     """Restore the inherited signals and the limit of core dumps.
 
-    Pending signals are delivered now, with the effect that they have on a command.
+    Pending signals are delivered now, with the actions that the command would inherit.
     """
     limit_core(given.core_limit)
     for number in signal.valid_signals():

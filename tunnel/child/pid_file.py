@@ -1,7 +1,7 @@
 """Signals the process whose PID is in a file.
 
 The file may be missing, half written, or hold the PID of a process that has ended or of another one that reuses it. Time stamps
-do not tell these apart, since the clock may have been set: the test is what the process would do with the signal.
+do not distinguish these, because the clock may have been set. So a process is signalled only if the signal would not end it.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ def signal_by_pid_file(reload: PidFileSignal) -> ReloadOutcome:
 
 
 def find_objection(status: Mapping[str, str], number: signal.Signals) -> str:
-    """Return why a process with this status (proc_pid_status(5)) is not the one to signal; "" if it may be.
+    """Return why a process with this status (proc_pid_status(5)) must not be signalled; "" if it may be.
 
-    A process whose status cannot be read may be.
+    A process whose status cannot be read may be signalled.
     """
     if not {"State", *_MASKS} <= status.keys():
         return ""

@@ -23,15 +23,15 @@ _WAIT_LIMIT = 5.0  # seconds after SIGKILL: a process in the kernel or of anothe
 
 
 def reap_orphans(own: Collection[int]) -> list[int]:
-    """Reap the dead children that are not our `own`, whose exit status a task waits for; return their PIDs."""
+    """Reap the ended children except our `own`, whose exit status a task waits for; return their PIDs."""
     reaped: list[int] = []
     with suppress(ChildProcessError):  # there is no child at all
-        while (dead := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
-            if dead.si_pid in own:  # waitid would return this one again and again, and never those behind it
+        while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+            if ended.si_pid in own:  # waitid would return this one each time, and never the others
                 orphans = [child.pid for child in list_processes().values() if child.parent == os.getpid() and child.is_dead]
                 return reaped + [pid for pid in orphans if pid not in own and _reap(pid)]
-            if _reap(dead.si_pid):
-                reaped.append(dead.si_pid)
+            if _reap(ended.si_pid):
+                reaped.append(ended.si_pid)
     return reaped
 
 
@@ -81,7 +81,7 @@ class Reaper:
 
     @contextmanager
     def exclude(self, pid: int | None = None) -> Iterator[None]:
-        """Do not reap this child of ours; without a PID no process is reaped meanwhile, and all are afterwards."""
+        """Do not reap this child inside the context; without a PID (not known yet), reap no process until its end."""
         if pid is None:
             self._unknown += 1
         else:
@@ -116,7 +116,7 @@ def _signal(process: ProcessEntry, *numbers: int) -> None:
 
 
 def _reap(pid: int) -> bool:
-    """Take one dead child's status; False if another task has taken it."""
+    """Reap one ended child; False if another task has reaped it."""
     try:
         return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG) is not None
     except ChildProcessError:

@@ -1,7 +1,7 @@
 """The signal probe: finds out which signals that this process received were also sent to the command.
 
 The command stays in our process group and cgroup (job control, service managers), so a signal to us may have been sent to the
-command as well. siginfo_t does not tell. Two small processes (tunnel/child/signal_probe_process.py) do: one in our process
+command as well. siginfo_t does not show this. Two small processes (tunnel/child/signal_probe_process.py) do: one in our process
 group, one in a process group of its own. A signal that the second received was sent to every process of the cgroup (systemd's
 KillMode=control-group) or of the machine; one that only the first received was sent to the process group.
 """
@@ -109,7 +109,7 @@ class SignalProbe:
         return self._pid != 0
 
     def _query(self) -> None:
-        """Read the signals received there since the last query."""
+        """Read the signals that the two processes have received since the last query."""
         try:
             for process in {self._pid, self._outside_pid} - {0}:
                 with suppress(ProcessLookupError):

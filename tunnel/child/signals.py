@@ -1,8 +1,8 @@
 """The thread that receives signals for the command, and whether each came from the terminal.
 
 A signal from the terminal (Ctrl-C, Ctrl-\\, a new size, hangup) goes to every process of the foreground process group, so the
-command has it already. One from `kill` may have gone to us alone, to the group or to the cgroup, which
-tunnel/child/signal_probe.py finds out. Job control needs nothing: SIGTSTP and related signals are left alone, so that Ctrl-Z
+command has it already. One from `kill` may have gone only to us, to the group or to the cgroup, which
+tunnel/child/signal_probe.py finds out. SIGTSTP and related signals keep their default action, so that Ctrl-Z
 stops both processes of the group, and `fg` continues both.
 """
 
@@ -64,7 +64,7 @@ class SignalThread:
     Callbacks run on its thread and must not block: `on_signal` at once, with the number and whether it came from the terminal;
     `on_settled` when it is known whether the command was sent this signal too, with the number and the result of `was_sent`;
     `on_child_ended` when there may be a child to reap. A stop is settled after SETTLE seconds, any other signal at once. Equal
-    stops meanwhile count as the same stop.
+    stops in this time count as one.
     """
 
     def __init__(
@@ -118,10 +118,10 @@ def _settled_at(received: ReceivedSignal) -> float:
 
 
 def is_from_terminal(number: int, code: int) -> bool:
-    """Whether a signal with this si_code was sent to the whole foreground process group, not to us alone.
+    """Whether a signal with this si_code was sent to the whole foreground process group, not only to us.
 
-    A timer set by an earlier program of this process (alarm(2)) also has the kernel's code, and is ours alone. So is a hangup
-    if we lead the session: the kernel signals the leader only.
+    The signal of a timer set by an earlier program of this process (alarm(2)) also has the kernel's code, but is sent only to
+    us. So is a hangup if we lead the session.
     """
     if code != _SI_KERNEL or number not in _OF_TERMINALS:
         return False

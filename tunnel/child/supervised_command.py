@@ -48,7 +48,7 @@ class CommandObserver(Protocol):
         """The command has not ended within the stop limit and is killed."""
 
     def ended(self, name: str, pid: int, exit_code: int, status: str) -> None:
-        """The command has ended; `status` says how, in words."""
+        """The command has ended; `status` describes how."""
 
 
 def never_sent(_command: int, _arrival: ReceivedSignal) -> bool:

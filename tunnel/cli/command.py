@@ -57,7 +57,7 @@ def option(
 ) -> Flag[T | D]:
     """A flag with a value and a default; the last spelling on the line wins.
 
-    The help shows the default as `default_text` if that is given, else by its type; `zero` says what 0 means.
+    The help shows the default as `default_text` if that is given, else by its type; `zero` is the meaning of 0.
     """
     shown = default_text or _describe_default(default, zero)
     return Flag(
@@ -133,7 +133,7 @@ class Command:
     groups: tuple[Group, ...] = ()
     detail: str = ""
     positionals: tuple[Flag[Any], ...] = ()  # in this order
-    rest: str = ""  # another program's command line behind a lone `--`, as the help shows it: `COMMAND [ARG...]`
+    rest: str = ""  # another program's command line after `--`, as the help shows it: `COMMAND [ARG...]`
     is_rest_optional: bool = False
     lines: str = ""  # command lines that take the rest of the line from the first positional on, as the help shows them
     failure: int = 1  # the exit code if the command cannot be carried out

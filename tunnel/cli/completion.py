@@ -14,8 +14,8 @@ from tunnel.cli.command import Command, Flag
 from tunnel.config.values import OneOf
 
 ROOT = "-"  # the context before the command; no command can have this name
-REST = "--"  # the context behind a lone `--`: another program's command line
-_END = "---"  # the context behind a lone `--` if the command runs no other program
+REST = "--"  # the context after `--`: another program's command line
+_END = "---"  # the context after `--` if the command runs no other program
 _FILES, _FOLDERS = ("FILE", "CERT"), ("DIR",)  # suffixes of placeholders of paths
 _LINES = ("server", "client")  # the first words of the lines in a command with several lines
 _CLAUSE = re.compile(r"[.:;](?: |$)")

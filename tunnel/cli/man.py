@@ -23,10 +23,10 @@ _ESCAPES = {
     '"': "\\(dq",
 }
 _FILES = "An argument of the form @FILE stands for the lines of that file, one argument per line; empty lines and lines that \
-begin with # are omitted. Behind a lone \\-\\- nothing is replaced."
+begin with # are omitted. Arguments after \\-\\- are not replaced."
 _EXIT = (
     ("0", "Success, or help was requested."),
-    ("1", "Invalid command line, or the command failed: one line on standard error says why."),
+    ("1", "Invalid command line, or the command failed: one line on standard error with the reason."),
 )
 
 

@@ -30,7 +30,7 @@ class Parsed:
 
 
 class UsageError(ConfigError):
-    """A command line that cannot be parsed; `command` is None if it is not known either."""
+    """A command line that cannot be parsed; `command` is None if it is unknown too."""
 
     def __init__(self, message: str, command: Command | None) -> None:
         super().__init__(message)
@@ -38,7 +38,7 @@ class UsageError(ConfigError):
 
 
 class HelpRequested(Exception):
-    """The line asks for help on one command, on a family of commands, or on the program; long: with all flags."""
+    """The line requests help on one command, on a family of commands, or on the program; long: with all flags."""
 
     def __init__(self, command: Command | None, *, family: str = "", is_long: bool = False) -> None:
         super().__init__()
@@ -48,11 +48,11 @@ class HelpRequested(Exception):
 
 
 class VersionRequested(Exception):
-    """The line asks for the version."""
+    """The line requests the version."""
 
 
 class TextRequested(Exception):
-    """The line asks for a text by one of kingpin's flags, `name`."""
+    """The line requests a text by one of kingpin's flags, `name`."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -149,7 +149,7 @@ class _LineParser:
         free = (positional for positional in command.positionals if positional.is_repeated or positional not in self.given)
         found = next(free, None)
         if found is None:
-            hint = f", the command to run stands behind a lone --: -- {word} ..." if command.rest else ""
+            hint = f"; expected the command to run after --: -- {word} ..." if command.rest else ""
             raise ConfigError(f"unexpected {word}{hint}")
         return found
 

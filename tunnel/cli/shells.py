@@ -2,7 +2,7 @@
 
 The scripts do not run the program, so completion is fast and works where the program cannot start. Each has a table with the
 contexts of `completion.py` (the words and flags to offer, the next contexts, the flags with a value), and a loop over the words
-of the line from context to context. The names of contexts are ours, never a user's.
+of the line from context to context. The names of contexts are constants, never user input.
 """
 
 from __future__ import annotations

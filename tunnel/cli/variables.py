@@ -24,7 +24,7 @@ _NAMES: Final = frozenset(
     {
         *("grpc_proxy", "no_grpc_proxy", "CARES_HOSTS"),  # grpc
         "prometheus_multiproc_dir",  # prometheus_client
-        *("OPENSSL_CONF", "OPENSSL_CONF_INCLUDE", "OPENSSL_MODULES", "OPENSSL_ENGINES"),  # OpenSSL, code to load among it
+        *("OPENSSL_CONF", "OPENSSL_CONF_INCLUDE", "OPENSSL_MODULES", "OPENSSL_ENGINES"),  # OpenSSL: they can load code
         "SSLKEYLOGFILE",  # ssl, urllib3: the keys of TLS sessions are written to it
         *("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NETRC"),  # requests, for ACME
     }

@@ -31,9 +31,9 @@ WAIT = option(  # --use-workload-api-timeout is the proxy's
 _REPORT = Group("Report", (JSON, WAIT))
 _DETAIL = """\
 Takes a command line of '{mode}', checks everything that it needs, and starts nothing. Each line of
-the report begins with the result, and says behind an arrow what to do:
+the report begins with the result; after an arrow it shows what to do:
 
-  ok  works            ??  works, but can surprise
+  ok  works            ??  works, may be unintended
   !!  does not work    --  not checked, and why
 
 Run it where the proxy will run: as the same user, in the same container, because an agent
@@ -86,7 +86,7 @@ def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str
     """Print the report; 0 if no check fails, else 1."""
     line = build(command, arguments)
     from tunnel.check.diagnosis import diagnose
-    from tunnel.check.finding import encode_line, encode_report, encode_summary, is_good
+    from tunnel.check.finding import encode_line, encode_report, encode_summary, has_no_problem
     from tunnel.check.preflight import Preflight
 
     preflight = Preflight(line, environ, arguments[WAIT], origin_of(arguments), print_if_interactive)
@@ -96,7 +96,7 @@ def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str
         if not arguments[JSON]:
             print_output(encode_line(finding) + "\n")  # each at once: the next check can take long
     print_output((encode_report(command.name, findings) if arguments[JSON] else encode_summary(findings)) + "\n")
-    return 0 if is_good(findings) else 1
+    return 0 if has_no_problem(findings) else 1
 
 
 def origin_of(arguments: Arguments) -> str:

@@ -61,7 +61,7 @@ def build(arguments: Arguments) -> ProxyConfig:
 
 
 def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str]) -> int:
-    """Carry the connection; 0 if the server closed it in order, else 1 with one line. Raises ConfigError for a wrong line."""
+    """Relay the connection; 0 if the server closed it normally, else 1 with one line. Raises ConfigError for a wrong line."""
     config = build(arguments)
     from tunnel.child.inherited import inherited
     from tunnel.commands.deferred_log import DeferredLog

@@ -37,7 +37,7 @@ class LineBuffer:
 
 
 class DeferredLog:
-    """A log of failures that is kept, or with `--verbose` a log of everything that is printed."""
+    """Keeps the log lines about failures for `report`; with `--verbose` prints every line at once instead."""
 
     def __init__(self, *, is_verbose: bool) -> None:
         self._buffer = LineBuffer()

@@ -85,7 +85,7 @@ COMMAND = Command(
     """\
 For probes and health checks in images without a shell and without curl. Healthy means that the
 status port answers 200 and its document says ok: the proxy accepts connections and its backend
-answers. If not, one line on standard error says why.
+answers. If not, one line on standard error has the reason.
 
 HOST:PORT without a scheme is queried over HTTPS, as the proxy serves it, and over HTTP if the port
 answers in plain HTTP. The proxy's own certificate is verified only with --cacert; without --cacert

@@ -27,8 +27,8 @@ FAMILIES: Mapping[str, str] = {  # the description of commands with the same fir
     "check": "Checks before a start: the identity, the access rules, and the connection to the other side.",
     "svid": "SVIDs for programs without a proxy: X.509-SVIDs (fetch, watch, show) and JWT-SVIDs (jwt), and their verification.",
 }
-# A module of this package for each line, in the order in which help shows its COMMANDS, and the words that they begin with.
-# The module also has a function `run`, which carries out each of them.
+# One line per module of this package, in the order of the help: its name, and the first words of its commands. The module has
+# the tuple COMMANDS, and a function `run` that runs each of them.
 MODULES: Mapping[str, tuple[str, ...]] = {
     "proxy.command": ("server", "client"),
     "exec.command": ("exec",),
@@ -62,7 +62,7 @@ def load_commands_of(word: str) -> tuple[Command, ...]:
 
 
 def load_run(command: Command) -> Run:
-    """The function that carries out this command."""
+    """The function that runs this command."""
     word = command.name.split()[0]
     modules = (_load(name) for name, words in MODULES.items() if word in words)
     run: Run = next(module for module in modules if command in _commands_of(module)).run

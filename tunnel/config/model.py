@@ -1,6 +1,6 @@
 """The configuration of a proxy as frozen values, with the only copy of each default.
 
-Durations are in seconds; 0 is a limit that is off. A password is in no repr.
+Durations are in seconds; 0 means no limit. No repr contains a password.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ class DevWorkloadApi:
         self._running.close()
 
     def rotate_svids(self) -> None:
-        """Issue every SVID anew."""
+        """Replace every SVID by a new one."""
         with self._changed_state() as state:
             state.renew(self._clock())
 

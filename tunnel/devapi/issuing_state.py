@@ -70,7 +70,7 @@ class IssuingState:
         self._federations.discard(frozenset(domains))
 
     def renew(self, now: datetime) -> None:
-        """Issue every SVID anew."""
+        """Replace every SVID by a new one."""
         for svids in self._svids.values():
             for entry in svids:
                 svids[entry] = self._issue(entry, now)

@@ -88,7 +88,7 @@ class HttpExchange:
         self.request = b"".join(self._wire.send(event) or b"" for event in events)
 
     def feed(self, data: bytes) -> ReceivedResponse | None:
-        """The response when it is complete; no data is the end of the connection. Raises WireError."""
+        """Return the response when it is complete; empty `data` is the end of the connection. Raises WireError."""
         self._has_received = self._has_received or bool(data)
         try:
             self._wire.receive_data(data)

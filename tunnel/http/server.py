@@ -104,7 +104,7 @@ async def _serve_peer(
             line = f"http: TLS error from {escape(peer)}: {error}{suffix}"
             service.log_refusal(peer, TlsFault.NO_DATA.value, line)
     except (trio.ClosedResourceError, trio.TooSlowError):
-        pass  # likewise, or it does not read
+        pass  # the client has closed the connection, or does not read
 
 
 def _with_policy(service: HttpService, policy: OriginPolicy, peer: str) -> Respond:

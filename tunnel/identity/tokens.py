@@ -1,7 +1,7 @@
 """Selection and validation of the content of JWT responses (Workload API, sections 5 and 6).
 
 The signature of a token is not verified here: the token is for another process, and the agent is trusted. Only selected tokens
-are parsed. A bundle that cannot be parsed is skipped alone: then no token of its trust domain is accepted.
+are parsed. A bundle that cannot be parsed is skipped: then only tokens of its trust domain are refused.
 """
 
 from __future__ import annotations

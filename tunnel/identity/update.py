@@ -1,6 +1,6 @@
 """Selection and verification of the content of an X.509 update (Workload API, section 5; X509-SVID, sections 2 to 5).
 
-Only the selected SVID is verified. An invalid part that is not needed is skipped alone: another SVID, a certificate of a
+Only the selected SVID is verified. An invalid part that is not needed is skipped: another SVID, a certificate of a
 bundle, or a federated bundle (then no peer of its trust domain is trusted).
 """
 
@@ -29,8 +29,8 @@ _ANY = Selection()
 MAX_BUNDLE_BYTES = 4 * 1024 * 1024  # per trust domain; the gRPC channel limits the whole message
 MAX_HINT_BYTES = 1024  # Workload API 5.2.1
 
-Good = list[tuple[SvidEntry, X509Svid]]
-Bad = list[tuple[SvidEntry, IdentityError]]
+Valid = list[tuple[SvidEntry, X509Svid]]
+Invalid = list[tuple[SvidEntry, IdentityError]]
 
 
 def accept_update(
@@ -55,16 +55,16 @@ def accept_update(
         wanted.sort(key=lambda entry: entry.spiffe_id != str(current.spiffe_id))
     kept = str(current.spiffe_id) if current is not None and now <= current.not_after else None
     bundles, notes = _read_bundles(response, wanted)
-    good, bad = _verify_entries(response.svids if wants_all else wanted, bundles, now, kept, wants_all=wants_all)
-    svid = next((svid for entry, svid in good if selection.is_met_by(entry.offer)), None)
+    valid, invalid = _verify_entries(response.svids if wants_all else wanted, bundles, now, kept, wants_all=wants_all)
+    svid = next((svid for entry, svid in valid if selection.is_met_by(entry.offer)), None)
     if svid is None and wanted:
-        raise next(error for entry, error in bad if selection.is_met_by(entry.offer))
+        raise next(error for entry, error in invalid if selection.is_met_by(entry.offer))
     return X509Context(
         svid,
         bundles,
         offered=tuple(entry.offer for entry in response.svids),
-        svids=tuple(svid for _entry, svid in good),
-        skipped=tuple(f"{error.reason.value}: {error}" for _entry, error in bad),
+        svids=tuple(svid for _entry, svid in valid),
+        skipped=tuple(f"{error.reason.value}: {error}" for _entry, error in invalid),
         notes=notes,
         crl_count=len(response.crl),
     )
@@ -75,20 +75,20 @@ def accept_update(
 
 def _verify_entries(
     entries: Iterable[SvidEntry], bundles: BundleSet, now: datetime, kept: str | None, *, wants_all: bool
-) -> tuple[Good, Bad]:
+) -> tuple[Valid, Invalid]:
     """Verify entries up to the first valid one, or up to the last one with the ID `kept`; all of them with `wants_all`."""
     verifier = SpiffeVerifier(bundles)
-    good: Good = []
-    bad: Bad = []
+    valid: Valid = []
+    invalid: Invalid = []
     for entry in entries:
-        is_over = good or (bad and bad[0][0].spiffe_id == kept != entry.spiffe_id)
+        is_over = valid or (invalid and invalid[0][0].spiffe_id == kept != entry.spiffe_id)
         if is_over and not wants_all:
             break
         try:
-            good.append((entry, _accept_entry(entry, bundles, verifier, now)))
+            valid.append((entry, _accept_entry(entry, bundles, verifier, now)))
         except IdentityError as error:
-            bad.append((entry, error))
-    return good, bad
+            invalid.append((entry, error))
+    return valid, invalid
 
 
 def _accept_entry(entry: SvidEntry, bundles: BundleSet, verifier: SpiffeVerifier, now: datetime) -> X509Svid:

@@ -1,8 +1,8 @@
 """The Workload API client: a thread that keeps one stream open and emits events (Workload API, sections 4 and 5, appendix A).
 
-An open stream can be useless: the agent hangs, or its update becomes valid only later. Therefore the thread never waits for the
-stream alone: it checks the clocks, evaluates a rejected update again when its validity begins, and opens a new stream after a
-rejection, when a rotation is overdue and at expiry.
+An open stream can be useless: the agent hangs, or its update becomes valid only later. So the thread does not wait only for
+the stream: it also checks the clocks, evaluates a rejected update again when its validity begins, and opens a new stream
+after a rejection, when a rotation is overdue and at expiry.
 """
 
 from __future__ import annotations

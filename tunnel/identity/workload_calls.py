@@ -133,7 +133,7 @@ class WorkloadCalls:
                 except _Refused as error:
                     if isinstance(error, _InvalidArgument) or error.code in FATAL_CODES:
                         raise
-                    if not (self._problem and self._clock() >= deadline):  # our own timeout tells less than the error before
+                    if not (self._problem and self._clock() >= deadline):  # the previous error is more useful than a timeout
                         self._problem = error.problem
                     floor = NO_IDENTITY_FLOOR if error.code is grpc.StatusCode.PERMISSION_DENIED else 0.0
                 except IdentityError as error:

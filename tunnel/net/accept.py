@@ -28,7 +28,7 @@ _CONNECTION_ERRORS = {
 
 
 class AcceptBackoff:
-    """The pauses of one listener between attempts to accept, doubled with each error: out of descriptors, most often."""
+    """The pauses of one listener between attempts to accept, doubled with each error (usually: too many open files)."""
 
     __slots__ = ("_pause",)
 
@@ -36,7 +36,7 @@ class AcceptBackoff:
         self._pause = _FIRST_PAUSE
 
     def pause_after(self, error: OSError) -> float | None:
-        """Seconds to wait before the next attempt; None for an error of the accepted connection alone."""
+        """Seconds to wait before the next attempt; None if the error is about the accepted connection only."""
         if error.errno in _CONNECTION_ERRORS:
             return None
         pause, self._pause = self._pause, min(self._pause * 2, _LONGEST_PAUSE)
@@ -49,7 +49,7 @@ class AcceptBackoff:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionHandler:
-    """What a server does with a connection, given the peer's address as text, and with what goes wrong."""
+    """What a server does with a connection (`serve` gets the peer's address as text), with a crash and with an accept error."""
 
     serve: Callable[[trio.SocketStream, str], Awaitable[None]]
     on_crash: Callable[[str, Exception], None]  # a bug in `serve`, which ends this connection only

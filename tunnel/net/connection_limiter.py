@@ -1,7 +1,7 @@
 """Limit on the connections of one server: when it is reached, the connection that has waited longest is closed.
 
-A connection waits until a complete request has arrived: in a TLS handshake, between two requests, inside a header. So silent
-connections never keep out one that sends a request, and a request in progress is never cut off.
+A connection waits until a complete request has arrived: in a TLS handshake, between two requests, inside a header. So idle
+connections never block one that sends a request, and a request in progress is never cut off.
 """
 
 from __future__ import annotations

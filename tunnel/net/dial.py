@@ -41,7 +41,7 @@ async def open_through(proxy: OutboundProxy, host: str, port: int) -> trio.Socke
 
 
 async def _request_target(stream: trio.SocketStream, exchange: Exchange, proxy_name: str) -> bytes:
-    """Carry the exchange; what the target has sent already."""
+    """Perform the exchange; return what the target has sent already."""
     answer: bytes | Reached = exchange.start()
     try:
         while not isinstance(answer, Reached):

@@ -47,7 +47,7 @@ class NotifyRelay:
             raise ConfigError(f"cannot open {self.socket_path}: {describe_os_error(error)}") from error
 
     def variables(self, command: int) -> dict[str, str]:
-        """Return the variables for the command, whose PID is `command`; the watchdog watches it if it watches us."""
+        """Return the variables for the command, whose PID is `command`; with those of our watchdog if we have one."""
         found = {name: self._environ[name] for name in ("WATCHDOG_PID", "WATCHDOG_USEC") if name in self._environ}
         if found.get("WATCHDOG_PID") == str(self._pid):
             found["WATCHDOG_PID"] = str(command)

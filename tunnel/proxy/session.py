@@ -338,14 +338,14 @@ class Session(StepRunner):
             self._relay.abort(CloseReason.LIFETIME, "max connection lifetime reached")
 
     def _end(self, outcome: ConnectionOutcome, reason: str = "", detail: str = "", *, peer: Peer | None = None) -> None:
-        """Close before the relay; send close_notify after a handshake, else the farewell of the failed step."""
+        """Close before the relay; send close_notify after a handshake, else the final data of the failed step."""
         loop, is_server = self._tunnel.loop, self._tunnel.settings.is_server
         tls, plain = (self._accepted, self._dialled) if is_server else (self._dialled, self._accepted)
-        farewell = self.farewell
+        final_data = self.final_data
         if self._handshake is not None:
-            farewell = self._handshake.unsent + self._handshake.end.close_notify()
-        if tls is not None and farewell:
-            Linger(loop, tls, farewell, self._tunnel.buffers.inbox_view)
+            final_data = self._handshake.unsent + self._handshake.end.close_notify()
+        if tls is not None and final_data:
+            Linger(loop, tls, final_data, self._tunnel.buffers.inbox_view)
         elif tls is not None:
             loop.retire(tls)
         if plain is not None:

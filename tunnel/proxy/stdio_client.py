@@ -35,7 +35,7 @@ class StdioClient:
             self._proxy.tunnel.serve_socket(self._streams.inner)
             self._streams.start()
             await self._over.wait()
-            self.has_succeeded = not self.fault and (self._streams.is_broken or self._has_good_end())
+            self.has_succeeded = not self.fault and (self._streams.is_broken or self._is_complete())
             self._streams.end_input()
             await self._proxy.drain(_DRAIN_LIMIT)
             self._proxy.close()
@@ -47,7 +47,7 @@ class StdioClient:
         """The error of standard input or output, "" if there was none."""
         return self._streams.fault
 
-    def _has_good_end(self) -> bool:
+    def _is_complete(self) -> bool:
         """Whether the output is complete: the relay ended with the end of the TLS stream."""
         counters = self._proxy.tunnel.counters
         return counters.carried == 1 and not (counters.truncated or counters.other_ends)

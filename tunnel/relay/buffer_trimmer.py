@@ -9,7 +9,7 @@ _INTERVAL = 1.0  # seconds without traffic after which a connection is idle
 
 
 class BufferTrimmer:
-    """Trims the buffers of the relays that asked for it; its timer runs only while there are any."""
+    """Trims the buffers of the relays that requested it; its timer runs only while there are any."""
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop

@@ -38,7 +38,7 @@ class Handshake:
     """A step that performs one handshake on a connected socket; its result is a `HandshakeResult`.
 
     It is done when our side has verified the peer's Finished (RFC 8446, 4.4.4). It fails with TlsError, PeerDenied,
-    ClosedWithoutData or NoUsableIdentity; the farewell is the alert.
+    ClosedWithoutData or NoUsableIdentity; the final data is the alert.
     """
 
     __slots__ = (
@@ -253,7 +253,7 @@ class Handshake:
             return
         self._finish()
         if end.admitted is None or end.is_resumed():  # never expected: our verification did not run
-            self.owner.step_failed(PeerDenied(Denial.NO_CERTIFICATE, "handshake without a verdict"))
+            self.owner.step_failed(PeerDenied(Denial.NO_CERTIFICATE, "the verification did not run"))
         else:
             if end.has_tickets_only():
                 self._acknowledge()

@@ -18,7 +18,7 @@ _FIRST_CHECK = 0.1  # seconds until the first check of unacknowledged bytes, for
 
 
 class Linger:
-    """Sends the farewell (the last bytes, such as an alert), discards input, and closes the socket.
+    """Sends the last bytes (such as an alert), discards input, and closes the socket.
 
     While bytes are unacknowledged, it waits as long as their number falls at least every `limit` seconds. With `with_reset` it
     closes with a reset as soon as all are acknowledged; else it sends a FIN first, and the peer has a second to close.
@@ -40,7 +40,7 @@ class Linger:
         self,
         loop: Loop,
         sock: socket.socket,
-        farewell: bytes,
+        final_data: bytes,
         buffer: memoryview,
         *,
         limit: float = 0,
@@ -53,8 +53,8 @@ class Linger:
         self._with_reset = with_reset
         self._bytes_to_discard = _MAX_DISCARDED
         with suppress(OSError):
-            if farewell:
-                sock.send(farewell)
+            if final_data:
+                sock.send(final_data)
             if not with_reset:
                 sock.shutdown(socket.SHUT_WR)
         self._last_progress = loop.clock()

@@ -193,7 +193,7 @@ class Relay:
         self._is_down_fast = is_fast and not self._plain_until_eagain
 
     def abort(self, reason: CloseReason, detail: str = "") -> None:
-        """Close both sides so that neither sees a normal end."""
+        """Close both sides so that neither receives a normal end."""
         if self.is_open:
             self._finish(reason, detail)
 

@@ -26,8 +26,8 @@ class StepOwner(Owner, Protocol):
     def step_done(self, result: object) -> None:
         """The step has succeeded with this result."""
 
-    def step_failed(self, error: Exception, farewell: bytes = b"") -> None:
-        """The step has failed; send the `farewell` (a TLS alert) to the TLS peer before closing."""
+    def step_failed(self, error: Exception, final_data: bytes = b"") -> None:
+        """The step has failed; send `final_data` (a TLS alert) to the TLS peer before closing."""
 
 
 class ClosedWithoutData(Exception):
@@ -48,10 +48,10 @@ Steps = Generator[Step, Any, None]  # it yields a step and receives the result
 class StepRunner:
     """Runs a generator of steps: sends it the result of each step, or raises the error of a failed step in it."""
 
-    __slots__ = ("_is_advancing", "_pending", "_step", "_steps", "farewell")
+    __slots__ = ("_is_advancing", "_pending", "_step", "_steps", "final_data")
 
     def __init__(self) -> None:
-        self.farewell = b""  # of the step that failed
+        self.final_data = b""  # of the step that failed
         self._steps: Steps | None = None
         self._step: Step | None = None  # the current step
         self._is_advancing = False
@@ -72,10 +72,10 @@ class StepRunner:
         if self._steps is not None:
             self._advance(partial(self._steps.send, result))
 
-    def step_failed(self, error: Exception, farewell: bytes = b"") -> None:
+    def step_failed(self, error: Exception, final_data: bytes = b"") -> None:
         """Raise the error of the current step in the generator."""
         if self._steps is not None:
-            self.farewell = farewell
+            self.final_data = final_data
             self._advance(partial(self._steps.throw, error))
 
     def fail_step(self, error: Exception) -> None:

@@ -1,7 +1,7 @@
 """Landlock: confinement of this process to a ruleset (landlock(7)).
 
-A restriction applies to the calling thread and to what that starts later, and cannot be undone: so it is set up while there is
-only one thread.
+A restriction applies to the calling thread and to the threads and processes that it starts later, and cannot be undone. So it
+is set up while there is only one thread.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ _SYSTEM_FILES = (
 )
 _ETC = "/etc"
 _SHADOW = "/etc/shadow"
-# Shared directories: a file of a flag in one of them is allowed alone, without its directory.
+# Shared directories: a file of a flag in one of them is allowed without its directory.
 SHARED = frozenset(
     (
         *("/", "/dev", "/etc", "/home", "/proc", "/run", "/sys", "/usr", "/var", "/var/lib", "/var/run"),
@@ -123,7 +123,7 @@ def build_ruleset(
 ) -> Ruleset:
     """Return the ruleset for `needs`, the environment and the directories of the interpreter.
 
-    `reads_shadow` tells whether the process could otherwise read /etc/shadow.
+    `reads_shadow` is whether the process could read /etc/shadow without Landlock.
     """
     reads_shadow = can_read_shadow() if reads_shadow is None else reads_shadow
     files = [*needs.files, *(environ.get(name, "") for name in _FILES_IN_ENVIRONMENT)]

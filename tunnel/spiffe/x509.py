@@ -38,7 +38,7 @@ class RuleInput:
 class CertificateRule:
     """A rule: its name, the section of the standard, and the function that raises PeerDenied if it is broken.
 
-    `requires` names the rule that must hold first; `needs_trust_domain` if it depends on the trust domain of the leaf.
+    `requires` is the name of the rule that must hold first; `needs_trust_domain` is whether it needs that of the leaf.
     """
 
     name: str

@@ -83,7 +83,7 @@ class StackSampler:
         self._counts: Counter[str] = Counter()
 
     def run(self, seconds: float) -> bytes:
-        """Sample for this time in the calling thread, which is left out; folded stacks with their counts, sorted."""
+        """Sample on the calling thread for this time; return the folded stacks of the others with counts, sorted."""
         own = threading.get_ident()
         for _ in range(int(seconds / _SAMPLE_INTERVAL)):
             if self._stopped.wait(_SAMPLE_INTERVAL):

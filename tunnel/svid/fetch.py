@@ -34,8 +34,8 @@ class FirstIdentity:
     warnings: tuple[str, ...]
 
 
-async def wait_identity(source: WorkloadApi, say: Callable[[str], None], *, wants_all: bool = False) -> FirstIdentity:
-    """Wait for the identity within the source's timeout; `say` gets one line if that takes long.
+async def wait_identity(source: WorkloadApi, on_wait: Callable[[str], None], *, wants_all: bool = False) -> FirstIdentity:
+    """Wait for the identity within the source's timeout; `on_wait` gets one line if that takes long.
 
     With `wants_all` the update holds every valid SVID. The watcher retries while the agent refuses or is unavailable. Raises
     IdentityError on timeout, or on an answer that no retry will change.
@@ -44,19 +44,19 @@ async def wait_identity(source: WorkloadApi, say: Callable[[str], None], *, want
     tracker = IdentityTracker(source.selection, lines.append, lambda _news: None)
     limit = source.timeout or math.inf
 
-    def notify() -> None:
+    def report() -> None:
         reason = f": {tracker.problem}" if tracker.problem else ""
-        say(f"waiting for an identity from {source.endpoint}{reason}")
+        on_wait(f"waiting for an identity from {source.endpoint}{reason}")
 
     async with open_event_channel(source.endpoint, source.selection, wants_all=wants_all) as events:
         with trio.move_on_after(limit):
-            return await wait_with_notice(partial(_receive_first, events, tracker, lines), notify)
+            return await wait_with_notice(partial(_receive_first, events, tracker, lines), report)
     raise IdentityError(IdentityFault.TIMEOUT, describe_timeout(source.endpoint, limit, tracker.problem))
 
 
-def run_with_identity(source: WorkloadApi, say: Callable[[str], None], *, wants_all: bool = False) -> FirstIdentity:
+def run_with_identity(source: WorkloadApi, on_wait: Callable[[str], None], *, wants_all: bool = False) -> FirstIdentity:
     """Call `wait_identity` from synchronous code."""
-    return trio.run(partial(wait_identity, source, say, wants_all=wants_all))
+    return trio.run(partial(wait_identity, source, on_wait, wants_all=wants_all))
 
 
 async def _receive_first(events: EventChannel, tracker: IdentityTracker, lines: list[str]) -> FirstIdentity:
@@ -68,12 +68,12 @@ async def _receive_first(events: EventChannel, tracker: IdentityTracker, lines: 
     raise AssertionError("the watcher never closes the channel")
 
 
-def run_fetch(config: FetchConfig, directory: AtomicDirectory, event_log: EventLog, say: Callable[[str], None]) -> None:
-    """Write the first identity that is offered; `say` gets one line if waiting takes long.
+def run_fetch(config: FetchConfig, directory: AtomicDirectory, event_log: EventLog, on_wait: Callable[[str], None]) -> None:
+    """Write the first identity that is offered; `on_wait` gets one line if waiting takes long.
 
     Raises IdentityError if there is none in time, OutputError if it cannot be written.
     """
-    first = run_with_identity(config.source, say)
+    first = run_with_identity(config.source, on_wait)
     update = build_update_files(first.credentials, config.output, datetime.now(UTC))
     replaced = directory.replace(update.files, update.combined)
     notices = [*first.warnings, *(f"{_WARNING}{note}" for note in update.notes)]

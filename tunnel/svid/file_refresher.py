@@ -183,5 +183,5 @@ class FileRefresher(ABC, Generic[T]):
         )
 
     async def _sleep_until(self, due: float) -> None:
-        while (left := due - self.wall()) > 0:  # noqa: ASYNC110 - no event tells that the wall clock was set
+        while (left := due - self.wall()) > 0:  # noqa: ASYNC110 - there is no event for a change of the wall clock
             await trio.sleep(min(left, _STEP))

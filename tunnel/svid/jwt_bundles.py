@@ -31,7 +31,7 @@ class BundlesRefresher(FileRefresher[BundleDocument]):
     interval: float = REFRESH_INTERVAL
 
     def refresh_delay(self, current: BundleDocument) -> float:
-        """Return the fixed interval: a bundle does not say when it changes."""
+        """Return the fixed interval: a bundle has no time of its next change."""
         return self.interval
 
     def describe(self, current: BundleDocument) -> ContentDescription:

@@ -70,7 +70,7 @@ class UpdateWriter:
         return await trio.to_thread.run_sync(self._directory.find_fault, abandon_on_cancel=True)
 
     async def find_file_error(self) -> str:
-        """Return what `find_fault` does, within a time limit."""
+        """Return the result of `find_fault`, within a time limit."""
         with trio.move_on_after(_CHECK_LIMIT):
             return await self.find_fault()
         return f"{self._directory.path}: no answer within {_CHECK_LIMIT:g}s"

@@ -47,7 +47,7 @@ class WatchState:
         return self.written.not_after.timestamp() - now if self.written else None
 
     def is_ready(self, now: float, file_error: str) -> bool:
-        """Whether a valid identity is at its paths, whatever the state of the agent; `file_error` says why it is not there."""
+        """Whether a valid identity is at its paths, whatever the state of the agent; `file_error` is why it is not there."""
         return self._is_valid(now) and not file_error
 
     def is_live(self, now: float) -> bool:

@@ -325,7 +325,9 @@ class TlsEnd:
         if self._idle >= _MAX_IDLE:
             self.failure = TlsError(TlsFault.NO_DATA, f"{self._idle} records in a row without application data")
         elif (answer := lib.BIO_get_mem_data(self._wbio, ffi.new("char **"))) > _MAX_ANSWER:
-            self.failure = TlsError(TlsFault.NO_DATA, f"messages without application data that ask for {answer} bytes")
+            self.failure = TlsError(
+                TlsFault.NO_DATA, f"messages without application data that require {answer} bytes of answers"
+            )
 
     def _is_over(self, result: int) -> bool:
         """Whether reading has ended after this result, by close_notify or with `failure` set."""

@@ -13,7 +13,7 @@ from OpenSSL import SSL
 from tunnel.errors import TlsError, TlsFault
 
 lib: Final[Any] = SSL._lib  # type: ignore[attr-defined]  # not exported
-ffi: Final[Any] = SSL._ffi  # type: ignore[attr-defined]  # likewise
+ffi: Final[Any] = SSL._ffi  # type: ignore[attr-defined]
 
 _NAMES = """
     SSL_new SSL_free SSL_set_bio SSL_set_accept_state SSL_set_connect_state SSL_set_tlsext_host_name SSL_do_handshake

@@ -103,7 +103,7 @@ class TlsStream(trio.abc.HalfCloseableStream):
         """Raise TlsError unless the verifier has accepted this peer in this handshake; a second check, for defence in depth."""
         if self._end.admitted is None or self._end.is_resumed():
             await self._send_pending()
-            raise TlsError(TlsFault.PROTOCOL, "handshake without a verdict")
+            raise TlsError(TlsFault.PROTOCOL, "the verification did not run")
 
     async def _receive(self) -> bytes:
         data = bytes(await self._transport.receive_some(_READ_BYTES))

@@ -1,6 +1,6 @@
 """The outbound proxy of a client: its URL, and the exchange of messages that opens a connection to the target.
 
-A URL may contain a password, or a mistyped one, so messages show nothing of it but the scheme.
+A URL may contain a password, even if it is invalid, so messages contain only its scheme.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The steps of `tunnel demo`; it sees what an operator sees, bytes and log lines."""
+"""The steps of `tunnel demo`; it reads only what an operator can read: bytes and log lines."""
 
 from __future__ import annotations
 

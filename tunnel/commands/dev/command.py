@@ -263,9 +263,7 @@ def _check_times(ttl: float, rotate: float, ca_ttl: float, ca_rotate: float) -> 
         raise ConfigError(f"--ttl {ttl:g}s is longer than --ca-ttl {ca_ttl:g}s: no SVID outlives its CA")
     # A CA is prepared at one step, signs from the next to the fourth, and is dropped at the fifth.
     if ca_rotate * 5 > ca_ttl:
-        raise ConfigError(
-            f"--ca-rotate {ca_rotate:g}s is more than a fifth of --ca-ttl {ca_ttl:g}s: a CA is used for five steps"
-        )
+        raise ConfigError(f"--ca-rotate {ca_rotate:g}s is too long; expected at most a fifth of --ca-ttl {ca_ttl:g}s")
 
 
 def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str]) -> int:

@@ -58,7 +58,7 @@ def run_command(command: Command, arguments: Arguments, environ: MutableMapping[
 
 
 def _check_user(targets: Sequence[ExecTarget]) -> None:
-    """Raise ConfigError if the kernel cannot tell our user from others at a port; a socket is in a private directory."""
+    """Raise ConfigError if the kernel cannot distinguish our user from others at a port; a socket is in a private directory."""
     if os.geteuid() == overflow_user() and not all(target.socket for target in targets):
         raise ConfigError(
             f"in this user namespace user {os.geteuid()} stands for many users, and all of them could use a port; expected "

@@ -137,7 +137,7 @@ def build_access(arguments: Arguments, flags: AccessFlags, *, is_spiffe: bool) -
 
 
 def access_warnings(access: Access, flags: AccessFlags) -> list[str]:
-    """Warnings about rules whose effect under SPIFFE can surprise."""
+    """Warnings about rules whose effect under SPIFFE may be unintended."""
     warnings = [text for rule in access.rules if (text := _warning(rule, flags))]
     if access.policy is not None:
         warnings.append(f"--{flags.policy.name} names no trust domain: it is evaluated for peers of our own trust domain only")

@@ -78,7 +78,7 @@ COMMANDS = (COMMAND,)
 
 
 def build(arguments: Arguments, environ: Mapping[str, str]) -> RunConfig:
-    """The configuration; raises ConfigError, and HelpRequested if one of the lines asks for help."""
+    """The configuration; raises ConfigError, and HelpRequested if one of the lines requests help."""
     from tunnel.commands.proxy.build import build as build_proxy
     from tunnel.commands.proxy.build import check_line
 

@@ -27,7 +27,7 @@ _TOKEN = re.compile(r"[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{2,}\.[A-Za-z0-9_-]*")
 
 
 def parse_token_path(text: str) -> str:
-    """A file with a token; a token is refused, and not quoted."""
+    """Parse the path of a file with a token; a token in its place is refused, and not quoted."""
     if _TOKEN.fullmatch(text):
         raise ConfigError(
             "this is a token, and every user of this machine can read a command line; expected a file, or - for standard input"

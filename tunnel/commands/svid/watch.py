@@ -105,7 +105,7 @@ COMMAND = Command(
     """\
 Every update is written atomically, as by 'tunnel svid fetch'. COMMAND is started after the first
 update and gets SIGTERM when this program does; when it ends, this program ends with its exit code.
-If the identity is withdrawn or expires, the files stay and the log says so. Files that another
+If the identity is withdrawn or expires, the files stay and a line is logged. Files that another
 process removes, replaces or changes are written again, also after DIR is moved or mounted over.
 --health answers 503 if the files are expired or missing. Under systemd, a service of Type=notify is
 ready after the first update.
