@@ -291,7 +291,7 @@ def test_twenty_reloads_lose_nothing_while_twenty_connections_pump(file_identiti
     assert failures == []
     assert min(totals) > 0
     assert live.proxy.stop() == 0
-    assert live.proxy.matches("stopped accepted=40 carried=40 ")
+    assert live.proxy.matches("stopped accepted=40 relayed=40 ")
 
 
 def test_a_reload_that_landlock_denies_names_it_and_the_path(

@@ -34,6 +34,6 @@ def test_no_handshake_fails_over_a_hundred_rotations(workloads: Workloads) -> No
                 proxy.wait_for(f" generation={number + 2} ")
             assert sum(done.result() for done in calls) == HANDSHAKES // ROTATIONS
     client.stop()
-    assert client.lines[-1].endswith(f"stopped accepted={HANDSHAKES} carried={HANDSHAKES} close_notify={HANDSHAKES}")
+    assert client.lines[-1].endswith(f"stopped accepted={HANDSHAKES} relayed={HANDSHAKES} close_notify={HANDSHAKES}")
     server.stop()
-    assert server.lines[-1].endswith(f"stopped accepted={HANDSHAKES} carried={HANDSHAKES} close_notify={HANDSHAKES}")
+    assert server.lines[-1].endswith(f"stopped accepted={HANDSHAKES} relayed={HANDSHAKES} close_notify={HANDSHAKES}")

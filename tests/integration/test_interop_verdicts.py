@@ -96,7 +96,7 @@ def is_over(plain: socket.socket) -> bool:
 @pytest.mark.parametrize(
     ("what", "alert", "reason"),
     [
-        ("nobody", None, "tls-failure"),
+        ("nobody", None, "no-certificate"),
         ("a stranger", UNKNOWN_CA, "unknown-authority"),
         ("self-signed", UNKNOWN_CA, "unknown-authority"),
         ("without its intermediate", UNKNOWN_CA, "unknown-authority"),

@@ -189,7 +189,7 @@ def test_close_notify_and_a_bare_fin_are_both_ends_and_counted_apart(workloads: 
         assert peer.has_ended
     proxy.wait_for("closed pipe", count=2)
     proxy.stop()
-    assert proxy.lines[-1].endswith("stopped accepted=2 carried=2 close_notify=1 fin_without_close_notify=1")
+    assert proxy.lines[-1].endswith("stopped accepted=2 relayed=2 close_notify=1 fin_without_close_notify=1")
 
 
 @pytest.mark.parametrize("kept", [1, 5, 100])
@@ -204,7 +204,7 @@ def test_a_stream_cut_inside_a_record_reaches_the_backend_as_a_reset(workloads: 
     assert isinstance(outcome.error, ConnectionResetError)
     proxy.wait_for("closed pipe: .* end=truncated$")
     proxy.stop()
-    assert proxy.lines[-1].endswith("stopped accepted=1 carried=1 truncated=1")
+    assert proxy.lines[-1].endswith("stopped accepted=1 relayed=1 truncated=1")
 
 
 def test_a_reset_of_the_client_reaches_the_backend_as_a_reset(workloads: Workloads) -> None:

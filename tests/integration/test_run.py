@@ -199,8 +199,8 @@ def test_a_stop_under_load_goes_in_its_order(workloads: Workloads, backend: Back
             pump.join(LIMIT)
         assert all(pump.is_well for pump in pumps), "not a byte was lost"
     assert first.exit_code() == 5
-    assert first.matches(r"stopped accepted=12 carried=12 close_notify=12$")
-    assert first.matches(r"stopped accepted=52 carried=51 client_gone=1 close_notify=51$"), "one has only knocked"
+    assert first.matches(r"stopped accepted=12 relayed=12 close_notify=12$")
+    assert first.matches(r"stopped accepted=52 relayed=51 client_gone=1 close_notify=51$"), "one has only knocked"
 
 
 def test_when_the_time_is_over_everything_is_cut(workloads: Workloads, backend: Backend) -> None:

@@ -72,7 +72,7 @@ def test_open_transfers_finish_and_nobody_new_is_accepted(
             assert peer.receive_all() == b""
             assert peer.has_ended
         assert proxy.exit_code() == 0
-    assert proxy.matches(r"stopped accepted=5 carried=5 close_notify=5$")
+    assert proxy.matches(r"stopped accepted=5 relayed=5 close_notify=5$")
 
 
 def test_a_handshake_under_way_is_given_up_at_the_drain(workloads: Workloads, backend: Backend) -> None:

@@ -179,7 +179,7 @@ def test_connecting_and_closing_is_counted_and_not_reported(workloads: Workloads
         pass
     converse(guarded.client(CLIENT))  # accepted later, so the other one is over
     assert guarded.proxy.stop() == 0
-    assert guarded.proxy.lines[-1].endswith("stopped accepted=2 carried=1 closed_without_data=1 close_notify=1")
+    assert guarded.proxy.lines[-1].endswith("stopped accepted=2 relayed=1 closed_without_data=1 close_notify=1")
     assert not guarded.proxy.matches("error")
 
 

@@ -13,7 +13,7 @@ from tests.support.tls_ends import EARLY, LATE, Identity, PublicPeer, Side, iden
 from tunnel.authz.pins import SpkiPin
 from tunnel.authz.rules import AnyRule, CommonNameRule, PolicyRule, Rule
 from tunnel.config.model import Access, TlsOptions
-from tunnel.errors import Denial, IdentityError, IdentityFault, PeerDenied, TlsError
+from tunnel.errors import Denial, IdentityError, IdentityFault, PeerDenied
 from tunnel.identity.credentials import Credentials, PkiCredentials, SvidCredentials, X509Svid
 from tunnel.proxy.generation import Generation, GenerationConfig, build_generation
 from tunnel.spiffe.bundle import BundleSet, TrustBundle
@@ -133,7 +133,7 @@ def test_under_spiffe_ordinary_certificates_prove_nothing() -> None:
 
 def test_without_a_certificate_a_server_that_asks_admits_nobody() -> None:
     side = Side(build(DISK).context)
-    with pytest.raises(TlsError, match="peer did not return a certificate"):
+    with pytest.raises(PeerDenied, match="no-certificate: peer did not return a certificate"):
         shake_hands(PublicPeer(public_context(), is_server=False), side)
     assert side.end.admitted is None
 

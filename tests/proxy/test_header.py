@@ -40,7 +40,7 @@ def test_the_header_comes_at_once_and_first(harnesses: Harnesses, mode: HeaderMo
     backend.send(b"answer")
     harness.turn()
     assert peer.hear() == b"answer"
-    assert harness.tunnel.counters.summary() == "accepted=1 carried=1"
+    assert harness.tunnel.counters.summary() == "accepted=1 relayed=1"
 
 
 def test_a_unix_backend_learns_of_both_ends_of_a_tcp_connection(harnesses: Harnesses) -> None:

@@ -75,7 +75,7 @@ def test_a_connection_is_carried_said_and_counted(harnesses: Harnesses, version:
         f"opening pipe: unix:@ [] <-> {target} [no tls] {who}",
         f"closed pipe: unix:@ [] <-> {target} [no tls] [forwarded 8 bytes, returned 7 bytes, open 1.5s] {who} end=closed",
     ]
-    assert harness.tunnel.counters.summary() == "accepted=1 carried=1 close_notify=1"
+    assert harness.tunnel.counters.summary() == "accepted=1 relayed=1 close_notify=1"
     assert len(harness.tunnel) == 0
 
 
@@ -322,7 +322,7 @@ def test_a_generation_that_comes_before_the_relay_judges_the_peer_again(
         harness.turn()
         assert is_over(harness.accepted_by_backend())
     assert harness.tunnel.counters.reasons == {reason: 1}
-    assert (harness.tunnel.counters.carried, len(harness.tunnel)) == (0, 0)
+    assert (harness.tunnel.counters.relayed, len(harness.tunnel)) == (0, 0)
     assert f"reason={reason}" in harness.log.lines[-1]
 
 
@@ -335,9 +335,9 @@ def test_a_policy_that_came_meanwhile_is_asked_on_a_thread(harnesses: Harnesses,
     answer((SocketAddress(socket.AF_UNIX, str(harness.place / "backend")),))
     for _ in range(600):  # a minute at most
         harness.loop.turn(0.1)
-        if harness.tunnel.counters.carried or harness.tunnel.counters.reasons:
+        if harness.tunnel.counters.relayed or harness.tunnel.counters.reasons:
             break
-    assert harness.tunnel.counters.carried == is_admitted
+    assert harness.tunnel.counters.relayed == is_admitted
     assert harness.tunnel.counters.reasons == ({} if is_admitted else {"no-matching-rule": 1})
 
 
@@ -373,7 +373,7 @@ def test_a_peer_whom_the_newer_generation_admits_too_is_carried_by_its_rule(harn
     else:
         peer.shake()
     harness.turn()
-    assert harness.tunnel.counters.carried == 1
+    assert harness.tunnel.counters.relayed == 1
     assert "rule=id:spiffe://a.test/peer" in harness.log.lines[-1]
 
 
@@ -945,7 +945,7 @@ def test_every_program_that_writes_and_closes_at_once_is_carried(harnesses: Harn
         assert server.hear() == b"message %d" % number
         assert server.side.end.has_ended
         server.end()
-    assert harness.tunnel.counters.summary() == "accepted=20 carried=20 close_notify=20"
+    assert harness.tunnel.counters.summary() == "accepted=20 relayed=20 close_notify=20"
 
 
 @pytest.mark.parametrize("where", ["name resolution", "handshake"])

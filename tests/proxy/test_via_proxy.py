@@ -84,7 +84,7 @@ def test_socks_goes_the_same_way(harnesses: Harnesses) -> None:
     proxy.send(b"\x05\x00\x00\x01" + bytes(6))
     harness.turn()
     Peer(harness, proxy, is_server=True).shake()
-    assert harness.tunnel.counters.carried == 1
+    assert harness.tunnel.counters.relayed == 1
 
 
 REFUSAL = b"\x15\x03\x03\x00\x02\x02\x28"  # an alert: handshake_failure

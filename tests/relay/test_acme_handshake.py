@@ -154,7 +154,7 @@ def test_a_probe_that_nobody_expects_must_show_a_certificate(exchanges: list[Acm
     exchange = open_door(exchanges, is_asked=False)
     exchange.meet(version)
     (outcome,) = exchange.outcome
-    assert isinstance(outcome, TlsError)
+    assert isinstance(outcome, PeerDenied)
 
 
 @BOTH_VERSIONS

@@ -33,7 +33,7 @@ def known_source() -> tuple[MetricsSource, Counters, Clock]:
     clock = Clock()
     counters = Counters(
         accepted=7,
-        carried=3,
+        relayed=3,
         refused=2,
         dial_failed=1,
         closed_without_data=1,

@@ -564,8 +564,9 @@ def test_a_denied_peer_gets_an_alert_inside_the_handshake(
 def test_a_client_without_a_certificate_gets_an_alert(version: int, alert: str) -> None:
     server = Side(context(identity(), admit_all, is_server=True, version=version))
     client = PublicPeer(public_context(version=version), is_server=False)
-    with pytest.raises(TlsError):
+    with pytest.raises(PeerDenied) as denied:
         shake_hands(client, server)
+    assert denied.value.reason is Denial.NO_CERTIFICATE
     assert server.end.admitted is None
     client.shake(server.end.take())
     assert client.error.endswith(alert)

@@ -47,8 +47,8 @@ class ConnectionLog:
     def _write_relay(self, record: ConnectionRecord, close_reason: CloseReason) -> None:
         if close_reason not in _WITHOUT_ERROR_LINE:
             what = "the peer refused us: " if close_reason is CloseReason.REFUSED_BY_PEER else ""
-            who = describe_admission(record.peer, record.rule)
-            self._log.write(f"error during copy: {what}{escape(record.detail)} {who}", Category.CONN_ERRORS)
+            fields = f"{describe_admission(record.peer, record.rule)} reason={close_reason.value}"
+            self._log.write(f"error during copy: {what}{escape(record.detail)} {fields}", Category.CONN_ERRORS)
         if self._log.is_enabled(Category.CONNS):
             self._log.write(describe_close(record, close_reason), Category.CONNS)
 

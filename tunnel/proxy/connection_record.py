@@ -15,7 +15,7 @@ from tunnel.tls.engine import TlsParameters
 class ConnectionOutcome(Enum):
     """What became of an accepted connection; the value is its counter in the last log line and in the metric `outcomes`."""
 
-    RELAYED = "carried"  # the relay began; the close reason says how it ended
+    RELAYED = "relayed"  # the relay began; the close reason says how it ended
     REFUSED = "refused"  # the handshake failed, or the peer was not admitted
     DIAL_FAILED = "dial_failed"  # the target, or the outbound proxy, could not be reached
     HEADER_FAILED = "header_failed"  # the PROXY header could not be built or written

@@ -241,7 +241,7 @@ class Session(StepRunner):
         assert dialled is not None
         assert handshake is not None
         tunnel, settings = self._tunnel, self._tunnel.settings
-        tunnel.counters.carried += 1
+        tunnel.counters.relayed += 1
         tunnel.loop.cancel(self._timer)
         if settings.max_conn_lifetime:
             due = tunnel.loop.clock() + settings.max_conn_lifetime

@@ -50,7 +50,7 @@ class StdioClient:
     def _is_complete(self) -> bool:
         """Whether the output is complete: the relay ended with the end of the TLS stream."""
         counters = self._proxy.tunnel.counters
-        return counters.carried == 1 and not (counters.truncated or counters.other_ends)
+        return counters.relayed == 1 and not (counters.truncated or counters.other_ends)
 
     async def _run_proxy(self, everything: trio.CancelScope) -> None:
         try:

@@ -62,7 +62,7 @@ class Counters:
     """Counts since the start."""
 
     accepted: int = _counter(metrics.ACCEPT_TOTAL)
-    carried: int = _counter(metrics.ACCEPT_SUCCESS)  # reached the relay
+    relayed: int = _counter(metrics.ACCEPT_SUCCESS)  # reached the relay
     refused: int = _counter(metrics.OUTCOMES, is_failure=True)  # the handshake failed or no rule admitted the peer
     dial_failed: int = _counter(metrics.OUTCOMES, is_failure=True)  # the target could not be reached
     client_gone: int = _counter(metrics.OUTCOMES, is_failure=True)  # the accepted side closed before the relay

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from tunnel.authz.authorizer import Admitted
 from tunnel.errors import PeerDenied, TlsError, TlsFault
-from tunnel.tls.openssl import ffi, lib, pointer, take_failure
+from tunnel.tls.openssl import ffi, lib, pointer, take_failure, take_handshake_failure
 from tunnel.tls.peer_auth import CURRENT, PeerAuthContext
 
 # Looked up once: each attribute access of the library is a search by name.
@@ -238,7 +238,7 @@ class TlsEnd:
             return True
         if lib.SSL_get_error(self._ssl, result) == lib.SSL_ERROR_WANT_READ:
             return False
-        failure = take_failure()
+        failure = take_handshake_failure()
         if self.crash is not None:
             raise self.crash
         if self.refusal is not None:

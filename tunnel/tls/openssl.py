@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from OpenSSL import SSL
 
-from tunnel.errors import TlsError, TlsFault
+from tunnel.errors import Denial, PeerDenied, TlsError, TlsFault
 
 lib: Final[Any] = SSL._lib  # type: ignore[attr-defined]  # not exported
 ffi: Final[Any] = SSL._ffi  # type: ignore[attr-defined]
@@ -98,6 +98,7 @@ _SENT_TYPE: Final[Any] = ffi.typeof(lib.sk_X509_new_null).result
 _LIMIT_AT: Final = _find_limit()
 
 _WITHOUT_DATA = {298, 409}  # SSL_R_RECORD_TOO_SMALL, SSL_R_TOO_MANY_WARN_ALERTS: OpenSSL's limits on records without data
+_NO_CERTIFICATE = 199  # SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE
 _ALERT_BASE = 1000  # SSL_AD_REASON_OFFSET: a reason above it is the alert that the peer sent
 
 
@@ -137,6 +138,13 @@ def raise_certificate_limit(context: SSL.Context, size: int) -> None:
 def sent_certificates(store_context: Any) -> Any:
     """Return OpenSSL's list of the peer's certificates, leaf first, inside the verify callback."""
     return ffi.cast(_SENT_TYPE, ffi.cast("void **", store_context)[_SENT_AT])
+
+
+def take_handshake_failure() -> TlsError | PeerDenied:
+    """Return OpenSSL's oldest error in a handshake, and clear the error queue."""
+    has_no_certificate = lib.ERR_GET_REASON(lib.ERR_peek_error()) == _NO_CERTIFICATE
+    failure = take_failure()
+    return PeerDenied(Denial.NO_CERTIFICATE, str(failure)) if has_no_certificate else failure
 
 
 def take_failure() -> TlsError:
