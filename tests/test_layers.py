@@ -23,7 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("tunnel.wire",),
     ("tunnel.config", "tunnel.syslog", "tunnel.log_capture"),
     ("tunnel.cli",),
-    ("tunnel.identity.backoff",),
+    ("tunnel.backoff",),
     ("tunnel.tls", "tunnel.net", "tunnel.keystore", "tunnel.policy", "tunnel.sandbox", "tunnel.child"),
     ("tunnel.identity", "tunnel.acme", "tunnel.relay", "tunnel.devapi", "tunnel.http"),
     ("tunnel.status",),

@@ -20,11 +20,11 @@ import pytest
 
 from tests.support import spire_captures
 from tests.support.cert_factory import END, NOW, START, authority, leaf
+from tunnel.backoff import Backoff
 from tunnel.config.dev_model import Entry
 from tunnel.devapi.api import SVIDS, DevWorkloadApi
 from tunnel.devapi.publisher import Refusal
 from tunnel.errors import IdentityFault
-from tunnel.identity.backoff import Backoff
 from tunnel.identity.events import Denied, Disconnected, FatalError, Overdue, Rejected, Updated, WorkloadEvent
 from tunnel.identity.update import accept_update
 from tunnel.identity.workload import WorkloadWatcher

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from tests.support.jwt_factory import NOW, jwk, jwks, token
+from tunnel.backoff import Backoff
 from tunnel.config.dev_model import Entry
 from tunnel.devapi.api import BUNDLES, JWT_BUNDLES, JWT_SVIDS, VALIDATE, DevWorkloadApi
 from tunnel.devapi.publisher import Refusal
 from tunnel.errors import IdentityError, IdentityFault, TokenError, TokenFault
-from tunnel.identity.backoff import Backoff
 from tunnel.identity.tokens import accept_jwt_bundles, accept_token
 from tunnel.identity.workload_calls import WorkloadCalls
 from tunnel.spiffe.endpoint import WorkloadEndpoint

@@ -11,10 +11,10 @@ import trio
 from tests.support.jwt_factory import jwk, jwks
 from tests.support.processes import eventually
 from tests.support.recorded_events import RecordedEvents
+from tunnel.backoff import Backoff
 from tunnel.config.dev_model import Entry
 from tunnel.devapi.api import DevWorkloadApi
 from tunnel.devapi.publisher import Refusal
-from tunnel.identity.backoff import Backoff
 from tunnel.identity.tokens import accept_jwt_bundles
 from tunnel.identity.workload_calls import WorkloadCalls
 from tunnel.spiffe.endpoint import WorkloadEndpoint

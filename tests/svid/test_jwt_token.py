@@ -16,8 +16,8 @@ import trio
 import trio.lowlevel
 
 from tests.support.jwt_factory import NOW, token
+from tunnel.backoff import Backoff
 from tunnel.errors import IdentityError, IdentityFault, OutputError
-from tunnel.identity.backoff import Backoff
 from tunnel.identity.tokens import JwtSvid, accept_token
 from tunnel.net.notify import Notifier, State
 from tunnel.spiffe.messages import JwtSvidEntry

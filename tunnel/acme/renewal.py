@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tunnel.acme.material import renew_due_at
 from tunnel.acme.responder import open_responder
 from tunnel.acme.storage import Storage
+from tunnel.backoff import doubled_delay
 from tunnel.config.acme import AcmeConfig
 from tunnel.errors import ConfigError, IdentityError, hide_secrets, identity_errors
 from tunnel.keystore.material import KeyMaterial
@@ -80,7 +81,7 @@ class CertificateRenewer:
         if self._failures:
             left = self._held.chain[0].not_after.timestamp() - now
             cap = min(max(left / _WAIT_PART, _LONGEST_DELAY), _LONGEST_RENEWAL_DELAY)
-            return _delay(self._failures, cap)
+            return doubled_delay(_FIRST_DELAY, self._failures, cap)
         until_due = renew_due_at(self._held.chain).timestamp() - now
         # The minimum is for certificates that are due for renewal from the start.
         return min(max(until_due, _FIRST_DELAY), self._config.check_interval)
@@ -103,7 +104,7 @@ class CertificateRenewer:
             try:
                 return self._request()
             except IdentityError as error:
-                delay = _delay(attempt, _LONGEST_DELAY)
+                delay = doubled_delay(_FIRST_DELAY, attempt, _LONGEST_DELAY)
                 self._log(f"ACME: attempt {attempt} of {ATTEMPTS}: {error} retry_in={delay:g}s")
                 self._sleep(delay)
         return self._request()
@@ -144,10 +145,6 @@ def open_renewer(config: AcmeConfig, challenges: AcmeChallenges, log: Callable[[
             f"--auto-acme-cert needs the optional library acme ({error}): install tunnel with its extra, spiffe-tunnel[acme]"
         ) from error
     return CertificateRenewer(config, challenges, log, issue=issue)
-
-
-def _delay(failures: int, cap: float) -> float:
-    return min(_FIRST_DELAY * 2.0 ** min(failures - 1, 16), cap)
 
 
 def _describe_dates(material: KeyMaterial) -> str:

@@ -17,6 +17,7 @@ from typing import Protocol
 
 import trio
 
+from tunnel.backoff import Backoff
 from tunnel.child.exec_protocol import NOT_EXECUTABLE, NOT_FOUND
 from tunnel.child.launcher import Launcher
 from tunnel.child.pid_file import ReloadOutcome
@@ -26,7 +27,6 @@ from tunnel.child.signals import SETTLE
 from tunnel.child.spawn_launcher import SpawnLauncher
 from tunnel.config.svid_model import ChildSignal, Supervised
 from tunnel.errors import CommandError
-from tunnel.identity.backoff import Backoff
 
 _STABLE = 10.0  # seconds a command must have run to be restarted without backoff
 _FLOOR, _CAP = 1.0, 30.0  # seconds between restarts

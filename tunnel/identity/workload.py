@@ -19,8 +19,8 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+from tunnel.backoff import Backoff
 from tunnel.errors import IdentityError, IdentityFault, WireError, describe_crash, identity_errors
-from tunnel.identity.backoff import Backoff
 from tunnel.identity.credentials import X509Context, X509Svid
 from tunnel.identity.events import Denied, Disconnected, FatalError, Overdue, Rejected, Updated, WorkloadEvent
 from tunnel.identity.grpc_channel import FATAL_CODES, fatal_error, open_channel, status_details

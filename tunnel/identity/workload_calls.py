@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from tunnel.backoff import Backoff
 from tunnel.errors import IdentityError, IdentityFault, SpiffeIdError, TokenError, TokenFault, WireError
-from tunnel.identity.backoff import Backoff
 from tunnel.identity.grpc_channel import FATAL_CODES, fatal_error, open_channel, status_details
 from tunnel.identity.tokens import TokenAnswer, accept_jwt_bundles, accept_token
 from tunnel.identity.update import accept_bundles

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import trio
 
+from tunnel.backoff import doubled_delay
 from tunnel.net.connection_limiter import ConnectionLimiter
 from tunnel.net.sockets import format_address
 
@@ -30,21 +31,21 @@ _CONNECTION_ERRORS = {
 class AcceptBackoff:
     """The pauses of one listener between attempts to accept, doubled with each error (usually: too many open files)."""
 
-    __slots__ = ("_pause",)
+    __slots__ = ("_failures",)
 
     def __init__(self) -> None:
-        self._pause = _FIRST_PAUSE
+        self._failures = 0
 
     def pause_after(self, error: OSError) -> float | None:
         """Seconds to wait before the next attempt; None if the error is about the accepted connection only."""
         if error.errno in _CONNECTION_ERRORS:
             return None
-        pause, self._pause = self._pause, min(self._pause * 2, _LONGEST_PAUSE)
-        return pause
+        self._failures += 1
+        return doubled_delay(_FIRST_PAUSE, self._failures, _LONGEST_PAUSE)
 
     def reset(self) -> None:
         """A connection has been accepted."""
-        self._pause = _FIRST_PAUSE
+        self._failures = 0
 
 
 @dataclass(frozen=True, slots=True)

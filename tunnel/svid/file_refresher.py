@@ -11,8 +11,8 @@ from typing import Generic, Protocol, TypeVar
 
 import trio
 
+from tunnel.backoff import Backoff
 from tunnel.errors import IdentityError, OutputError
-from tunnel.identity.backoff import Backoff
 from tunnel.net.notify import Notifier, State
 from tunnel.svid.event_log import Event
 

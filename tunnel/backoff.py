@@ -1,4 +1,4 @@
-"""Exponential backoff with jitter."""
+"""Exponential backoff: the delay after a number of failures, and a sequence of delays with jitter."""
 
 from __future__ import annotations
 
@@ -7,6 +7,12 @@ from random import random
 
 _FIRST = 0.5  # seconds
 _JITTER = 0.25  # of the delay, so that many proxies do not retry at the same time
+_MOST_DOUBLINGS = 16  # a larger power would overflow
+
+
+def doubled_delay(first: float, failures: int, cap: float) -> float:
+    """Return the delay after `failures` (at least 1) in a row: `first`, doubled by each further failure, at most `cap`."""
+    return min(first * 2.0 ** min(failures - 1, _MOST_DOUBLINGS), cap)
 
 
 class Backoff:
@@ -22,7 +28,7 @@ class Backoff:
 
     def next(self, *, floor: float, cap: float) -> float:
         """Return the seconds to wait after a failure: between `floor` and `cap`, plus up to a quarter of jitter."""
-        delay = _FIRST * 2 ** min(self._failures - 1, 16) if self._failures else 0.0
+        delay = doubled_delay(_FIRST, self._failures, cap) if self._failures else 0.0
         self._failures += 1
         delay = min(max(delay, floor), cap)
         return delay * (1 + _JITTER * self._chance())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tunnel.identity.backoff import Backoff
+from tunnel.backoff import Backoff
 
 
 def delays(backoff: Backoff, count: int, *, floor: float = 0.0, cap: float = 30.0) -> list[float]:
