@@ -19,7 +19,7 @@ from tests.support.cert_factory import MadeCertificate, authority, leaf
 from tests.support.known_metrics import known_source
 from tunnel.errors import ConfigError
 from tunnel.http.client import parse_http_url
-from tunnel.net.address import join_host_port
+from tunnel.ip_address import join_host_port
 from tunnel.status.reporters import GraphiteTarget, PostTarget, open_post_target, report_by_post, report_to_graphite
 
 INTERVAL = 30.0

@@ -18,7 +18,7 @@ import h11
 
 from tunnel import __version__
 from tunnel.errors import ConfigError, WireError, WireFault
-from tunnel.net.address import join_host_port
+from tunnel.ip_address import join_host_port
 
 if TYPE_CHECKING:
     import trio

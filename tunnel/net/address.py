@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tunnel.errors import ConfigError, invalid_value
+from tunnel.ip_address import join_host_port
 from tunnel.unix_path import check_unix_path
 
 _LOCAL = ("unix:", "systemd:", "launchd:", "127.0.0.1:", "[::1]:", "localhost:")
@@ -104,11 +105,6 @@ def parse_status_address(text: str) -> StatusAddress:
                 raise invalid_value("address", text, f"{prefix} requires HOST:PORT", str(address))
             return StatusAddress(address, scheme)
     return StatusAddress(parse_listen_address(text), "")
-
-
-def join_host_port(host: str, port: str | int) -> str:
-    """Return `HOST:PORT`, with an IPv6 address in brackets."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def is_local(text: str) -> bool:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunnel.errors import TargetError, TargetFault, describe_os_error
-from tunnel.net.address import Address, UnixAddress, join_host_port
+from tunnel.ip_address import join_host_port
+from tunnel.net.address import Address, UnixAddress
 
 # The defaults of Go, and so of ghostunnel: 15 s idle, 15 s between probes, 9 probes.
 _TCP_OPTIONS = (

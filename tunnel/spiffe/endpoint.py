@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from urllib.parse import quote, unquote_to_bytes
 
 from tunnel.errors import ConfigError, invalid_value
-from tunnel.ip_address import parse_ip_address
+from tunnel.ip_address import join_host_port, parse_ip_address
 from tunnel.unix_path import check_unix_path
 
 ENVIRONMENT = "SPIFFE_ENDPOINT_SOCKET"
@@ -33,7 +33,7 @@ class WorkloadEndpoint:
     @property
     def authority(self) -> str:
         """`IP:PORT`, an IPv6 address in brackets."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return join_host_port(self.host, self.port)
 
 
 def parse_endpoint(text: str) -> WorkloadEndpoint:

@@ -15,8 +15,9 @@ import trio
 
 from tunnel.errors import ConfigError, TargetError, WireError, describe_os_error
 from tunnel.http.client import HttpUrl, fetch, request_url, start_https, system_context
+from tunnel.ip_address import join_host_port
 from tunnel.log import escape
-from tunnel.net.address import TcpAddress, join_host_port
+from tunnel.net.address import TcpAddress
 from tunnel.net.dial import open_target
 from tunnel.status.encoders import JSON_TYPE, encode_graphite, encode_json
 from tunnel.status.snapshot import MetricsSource, Snapshot
