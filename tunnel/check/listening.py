@@ -20,7 +20,7 @@ from tunnel.check.sockets import absolute
 from tunnel.errors import TargetError, describe_os_error
 from tunnel.net.address import LaunchdAddress, ListenAddress, SystemdAddress, TcpAddress, UnixAddress
 from tunnel.net.holders import describe_holders, find_shared_port
-from tunnel.net.listen import bind_tcp
+from tunnel.net.listen import bind_tcp, is_stale_socket
 from tunnel.net.sockets import port_number
 
 _LOOK_UP = 5.0  # seconds for a name
@@ -96,9 +96,8 @@ def _examine_path(name: str, address: UnixAddress) -> Finding:
         return problem(name, f"{address}: {describe_os_error(error)}", "choose another path")
     if not is_socket:
         return problem(name, f"{address} exists and is not a socket", "choose another path")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
-        if probe.connect_ex(path) == errno.ECONNREFUSED:
-            return ok(name, f"{address} is a stale socket and will be replaced")
+    if is_stale_socket(path):
+        return ok(name, f"{address} is a stale socket and will be replaced")
     return problem(name, f"{address} is in use by another process", "stop it, or choose another path")
 
 

@@ -131,9 +131,14 @@ def remove_stale_socket(path: Path) -> None:
             return
     except FileNotFoundError:
         return
+    if is_stale_socket(str(path)):
+        path.unlink()
+
+
+def is_stale_socket(path: str) -> bool:
+    """Whether no process listens on a Unix socket."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
-        if probe.connect_ex(str(path)) == errno.ECONNREFUSED:
-            path.unlink()
+        return probe.connect_ex(path) == errno.ECONNREFUSED
 
 
 @cache
