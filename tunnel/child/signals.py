@@ -23,7 +23,7 @@ from tunnel.child.signal_probe import ReceivedSignal
 OnSignal = Callable[[int, bool], None]
 WasSent = Callable[[ReceivedSignal], bool]
 
-# Seconds in which equal stops count as one: timeout(1) signals its child, then the group; systemd one process after the other.
+# Seconds in which equal stops count as one: timeout(1) signals its child, then the group; systemd signals processes in turn.
 SETTLE: Final = 0.2
 _STOPS: Final = frozenset({Signals.SIGTERM, Signals.SIGINT, Signals.SIGQUIT, Signals.SIGHUP})
 

@@ -16,7 +16,7 @@ def print_output(text: str) -> None:
 
 
 def print_message(message: str) -> None:
-    """Write a message: one line, whatever it quotes, flushed."""
+    """Write a message as one line, with line breaks in it escaped, and flush."""
     sys.stderr.write(one_line(f"{_NAME}: {message}") + "\n")
     sys.stderr.flush()
 

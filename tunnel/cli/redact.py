@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 SECRETS = ("--storepass", "--pkcs11-pin")  # literals, because no declarations are loaded here; a test compares them
-_CREDENTIALS = re.compile(r"(?<=://)[^/]*@")  # of a URL (RFC 3986, 3.2.1); up to the last @, as they are read
+_CREDENTIALS = re.compile(r"(?<=://)[^/]*@")  # of a URL (RFC 3986, 3.2.1): up to the last @, as in our parser
 _HIDDEN = "(hidden)"
 
 

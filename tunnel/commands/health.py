@@ -132,7 +132,7 @@ def build(arguments: Arguments, own: StatusUrl | None = None) -> HealthConfig:
 
 
 def _is_this_machine(address: Address) -> bool:
-    """Whether a connection to it stays on this machine; one to an unspecified address does."""
+    """Whether a connection to this address stays on this machine; 0.0.0.0 and :: do."""
     if not isinstance(address, TcpAddress) or address.host in ("", "localhost"):
         return True
     try:

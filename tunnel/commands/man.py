@@ -49,7 +49,7 @@ def print_long_page() -> int:
 
 
 def _page(program: Program, topic: str) -> str:
-    """The page with the name of a command, or with the name that `man` itself takes."""
+    """The page on the program or a command; `topic` is a name as in `tunnel help` or as in man(1)."""
     if topic in ("", program.name):
         return man.whole_page(program)
     for command in program.documented:

@@ -38,7 +38,7 @@ class HttpService:
     open_origin_policy: OpenOriginPolicy | None = None
     rate_limited_log: LogRefusal | None = None
     count_refusal: Callable[[str], None] | None = None  # of a request, by its reason
-    count_failure: Callable[[str], None] | None = None  # of a connection that is closed for what it sends
+    count_failure: Callable[[str], None] | None = None  # of a connection that is closed because of its TLS records
 
     def log_refusal(self, peer: str, reason: str, line: str) -> None:
         """Write a line about a peer that was refused."""

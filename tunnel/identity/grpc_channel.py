@@ -38,7 +38,7 @@ def _target(endpoint: WorkloadEndpoint) -> str:
 
 
 def status_details(details: str | None) -> str:
-    """Return the details of a status; of gRPC's long text for a failed connect, only the error of the system."""
+    """Return the details of a status; for a failed connect, only the system's error from gRPC's long text."""
     details = details or ""
     return details.rpartition(" error: ")[2] if details.startswith("failed to connect") else details
 

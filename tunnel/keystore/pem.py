@@ -73,7 +73,7 @@ class Block:
 
     @property
     def hint(self) -> str:
-        """The known problem of its text, to be appended to an error, or ""."""
+        """A known problem of the text, to append to an error; "" if there is none."""
         return _ESCAPED if rb"\n" in self.text or rb"\r" in self.text else ""
 
 

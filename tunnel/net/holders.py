@@ -100,7 +100,7 @@ def _overlaps(ours: IpAddress, theirs: IpAddress) -> bool:
 
 
 def _listening(port: int, proc: Path) -> Iterator[ListeningSocket]:
-    """Yield listening sockets; they are first in the tables, and the possibly many other rows are not read."""
+    """Yield listening sockets, which come first in the tables; the other rows, which can be many, are not read."""
     for table in ("self/net/tcp", "self/net/tcp6"):
         with suppress(OSError, ValueError, IndexError), (proc / table).open() as rows:
             next(rows, None)  # the header

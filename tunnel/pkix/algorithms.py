@@ -53,7 +53,7 @@ def parse_key_info(key_info: bytes) -> tuple[Algorithm, bytes]:
 
 
 def parse_pss(parameters: bytes) -> PssParameters:
-    """Parse the parameters of RSASSA-PSS; raises WireError, also if the digest of the mask is another one."""
+    """Parse the parameters of RSASSA-PSS; raises WireError, also if the mask uses another digest."""
     fields = {value.tag: value.body for value in der.read_sequence(parameters)}
     digest = parse_algorithm(der.read_value(fields.get(_DIGEST, b""), der.SEQUENCE))
     mask = parse_algorithm(der.read_value(fields.get(_MASK, b""), der.SEQUENCE))

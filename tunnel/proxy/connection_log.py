@@ -57,28 +57,28 @@ def describe_close(record: ConnectionRecord, close_reason: CloseReason) -> str:
     """Return the line for the end of a relay."""
     ends = _describe_ends(record.source, record.target, record.peer, is_server=record.is_server)
     sizes = f"forwarded {format_size(record.forwarded)}, returned {format_size(record.returned)}"
-    who = describe_admission(record.peer, record.rule)
-    return f"closed pipe: {ends} [{sizes}, open {format_duration(record.seconds)}] {who} end={close_reason.value}"
+    admission = describe_admission(record.peer, record.rule)
+    return f"closed pipe: {ends} [{sizes}, open {format_duration(record.seconds)}] {admission} end={close_reason.value}"
 
 
 def describe_failure(record: ConnectionRecord) -> str:
     """Return the line for a connection that was not relayed."""
     reason = f"reason={record.reason}"
     source = f"from={show_address(record.source)}"
-    who = f"{source} {describe_admission(record.peer, record.rule)}" if record.rule else source
+    peer_fields = f"{source} {describe_admission(record.peer, record.rule)}" if record.rule else source
     match record.outcome:
         case ConnectionOutcome.REFUSED if record.is_server:
             return f"error on TLS handshake from {_bare_address(record.source)}: {escape(record.detail)} {reason}"
         case ConnectionOutcome.REFUSED:
             via = f"{record.target_name} through {record.via_proxy}" if record.via_proxy else show_address(record.target)
             what = "the server refused us: " if record.reason == TlsFault.REFUSED.value else ""
-            return f"error on dial: TLS handshake with {via}: {what}{escape(record.detail)} {reason} {who}"
+            return f"error on dial: TLS handshake with {via}: {what}{escape(record.detail)} {reason} {peer_fields}"
         case ConnectionOutcome.HEADER_FAILED:
-            return f"error {record.detail} {reason} {who}"
+            return f"error {record.detail} {reason} {peer_fields}"
         case ConnectionOutcome.WRONG_LOCAL_USER:
             return f"refused local connection: {record.detail} {reason} {source}"
         case _:
-            return f"error on dial: {record.detail} {reason} {who}"
+            return f"error on dial: {record.detail} {reason} {peer_fields}"
 
 
 def _describe_ends(source: str, target: str, peer: Peer | None, *, is_server: bool) -> str:

@@ -18,18 +18,18 @@ class StateReporter:
         self.state = ProcessState()
 
     def show_identity(self, generation: Generation) -> None:
-        """New connections present another identity, or none."""
+        """Publish the identity that new connections present."""
         if generation.expires is not None:
             spiffe_id = generation.identity if generation.is_bound_by_expiry else ""
             identity = Identity(spiffe_id, int(generation.expires.timestamp()), generation.number)
             self.state = self.state.using(identity)
 
     def show_workload_api(self, error: str) -> None:
-        """The Workload API connection has this error, or with "" none."""
+        """Publish the error of the Workload API connection, "" for none."""
         self.state = self.state.sourced(error)
 
     def show_identity_error(self, error: str) -> None:
-        """The identity cannot be used for this reason, or with "" it can be used again."""
+        """Publish why the identity cannot be used, "" if it can."""
         self.state = self.state.failing(error)
         if self.state.phase is Phase.LISTENING:  # else `show_listening` or `show_reloaded` follows
             self._notify_listening()

@@ -155,7 +155,7 @@ class Watch:
             self.state.skipped += len(event.context.skipped)
         kind = self._event_kind(event)
         if outcome.credentials is not None:
-            self._lines.pop()  # on the identity: the event on the files includes it
+            self._lines.pop()  # about the identity: the event about the written files has the same facts
         for line in self._lines:
             self._event_log.write(kind, line)
         self._lines.clear()

@@ -29,7 +29,7 @@ SMALL_HEADS = 1024
 _DATA = 23  # the type of records with application data, and of all records in TLS 1.3
 _MANY, _FEW = 64, 8  # records in one call: few after one without data, which costs as much as several small ones with data
 _MAX_IDLE = 32  # records in a row without application data: as many KeyUpdates as BoringSSL takes, twice as many as Go
-_MAX_ANSWER = 4096  # bytes that one call may make us answer: one record of TLS 1.2 can hold 4096 HelloRequests
+_MAX_ANSWER = 4096  # bytes of answers that one call may cause: one record of TLS 1.2 can hold 4096 HelloRequests
 _MAX_HANDSHAKE_RECORDS = 4096  # enough for a handshake in records of one byte
 _SEAL_ROOM = 64 * 1024  # record headers and tags for a full inbox, and output that was pending before
 

@@ -160,7 +160,7 @@ def _check_combination(arguments: Arguments, flags: AccessFlags, *, is_spiffe: b
         present, absent = (flags.policy, flags.query) if arguments[flags.policy] else (flags.query, flags.policy)
         raise ConfigError(f"--{present.name} needs --{absent.name}")
     if pins:
-        _exclude(flags.pins, [*named, *policy], "a pin is the whole authentication")
+        _exclude(flags.pins, [*named, *policy], "a pinned key is the only check")
         if is_spiffe:
             raise ConfigError(
                 f"--{flags.pins.name} and the Workload API are mutually exclusive: the key of an SVID changes at every rotation"

@@ -56,7 +56,7 @@ for the proxies. Signals are forwarded to the command, SIGHUP and SIGUSR1 too. A
 orphaned processes.
 
 SIGTERM and SIGINT stop everything in this order: for --shutdown-delay everything is still served
-and the status port reports not ready (a second signal ends the delay); then servers stop to accept
+and the status port reports not ready (a second signal ends the delay); then servers stop accepting
 connections and the command gets the signal; clients go on until the command has ended; then open
 connections drain. The exit code is the command's, or 128+N if signal N ended it; 125 if a proxy
 could not start or failed, 126 if the command cannot be executed, 127 if it is not found. The log is

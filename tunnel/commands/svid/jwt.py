@@ -24,15 +24,15 @@ _TIMES = ("exp", "iat", "nbf")
 
 
 def parse_audience(text: str) -> str:
-    """One audience: the name that a service has for itself."""
+    """One audience: the name that a service expects in its tokens."""
     if not text or not text.isprintable():
-        raise invalid_value("audience", text, expected="the name that the receiving service has for itself")
+        raise invalid_value("audience", text, expected="the name that the receiving service expects")
     return text
 
 
 AUDIENCE = repeated(
     "audience",
-    "Audience of the token: the name that the receiving service has for itself. Repeatable for one token that several services "
+    "Audience of the token: the name that the receiving service expects. Repeatable for one token that several services "
     "accept; each of them can then use it with the others",
     parse_audience,
     placeholder="NAME",
@@ -71,7 +71,7 @@ def build(arguments: Arguments) -> JwtConfig:
     """The configuration; raises ConfigError."""
     audience = arguments[AUDIENCE]
     if not audience:
-        raise ConfigError("--audience is missing; expected the name that the receiving service has for itself")
+        raise ConfigError("--audience is missing; expected the name that the receiving service expects")
     if len(set(audience)) < len(audience):
         raise ConfigError("--audience: an audience is given twice")
     file = build_file(arguments, OUT, MODE, WATCH)
