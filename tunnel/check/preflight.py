@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import trio
 
-from tunnel.config.model import CheckConfig, ProxyConfig
+from tunnel.config.model import INTERACTIVE_TIMEOUT, CheckConfig, ProxyConfig
 
 T = TypeVar("T")
 
@@ -21,7 +21,7 @@ class Preflight:
 
     line: CheckConfig
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)  # may hold passwords
-    limit: float = 15.0  # seconds to wait for an identity
+    limit: float = INTERACTIVE_TIMEOUT  # seconds to wait for an identity
     origin: str = "--use-workload-api-addr"  # the flag or variable with the Workload API address
     on_wait: Callable[[str], None] = field(default=lambda _: None)  # gets one line if waiting takes long
     clock: Callable[[], float] = time.time

@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass, field
 
 from tunnel.config.model import ProxyConfig
+from tunnel.config.values import default_of
 from tunnel.net.address import Address, TcpAddress
 from tunnel.wire.outbound import OutboundProxy
 from tunnel.wire.proxy_v2 import HeaderMode
@@ -19,10 +20,10 @@ class TunnelSettings:
     is_server: bool
     target: Address
     host: str = ""  # of the server that a client expects; "" for the target's
-    connect_timeout: float = 10.0
-    close_timeout: float = 60.0
-    max_conn_lifetime: float = 0.0
-    max_concurrent_conns: int = 0
+    connect_timeout: float = default_of(ProxyConfig, "connect_timeout")
+    close_timeout: float = default_of(ProxyConfig, "close_timeout")
+    max_conn_lifetime: float = default_of(ProxyConfig, "max_conn_lifetime")
+    max_concurrent_conns: int = default_of(ProxyConfig, "max_concurrent_conns")
     max_handshakes: int = 0  # at one time, of a server
     outbound: OutboundProxy | None = None  # of a client
     header: HeaderMode | None = None  # the PROXY header that a server sends to its target

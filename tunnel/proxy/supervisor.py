@@ -41,8 +41,8 @@ class CommandSpec:
 class StopPolicy:
     """The limits for start and stop; durations in seconds."""
 
+    limit: float  # from the begin of the shutdown until everything is closed
     wait: float = 0.0  # limit for all proxies to become ready; 0 for none
-    limit: float = 25.0  # from the begin of the shutdown until everything is closed
     delay: float = 0.0  # shutdown delay: not ready, but connections are accepted
     is_service: bool = False  # SIGTERM and SIGINT stop the process; else they are forwarded like any signal
 

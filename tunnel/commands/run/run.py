@@ -63,7 +63,7 @@ def _run(
         no_notifier = Notifier({}, os.getpid())  # the service manager is notified once, not by each proxy
         proxies = [open_proxy(one, loop, log, process_context, no_notifier) for one in config.proxies]
         spec = CommandSpec(config.argv, command_environment({}))
-        stop_policy = StopPolicy(config.wait_ready, config.stop_timeout, is_service=True, delay=config.shutdown_delay)
+        stop_policy = StopPolicy(config.stop_timeout, config.wait_ready, is_service=True, delay=config.shutdown_delay)
         supervisor = Supervisor(proxies, *child, lambda: spec, stop_policy, process_context, log, lambda: None)
         freeze_startup_objects()
         loop.run_trio(supervisor.run)
