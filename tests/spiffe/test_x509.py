@@ -218,7 +218,7 @@ def test_an_anchor_without_any_extension_is_a_name_and_a_key() -> None:
 
 
 def test_a_refusal_names_the_rule() -> None:
-    with pytest.raises(PeerDenied, match=r"^issuer-is-not-ca: rule authority: its basic constraints say cA FALSE$"):
+    with pytest.raises(PeerDenied, match=r"^issuer-is-not-ca: rule authority: its basic constraints have cA FALSE$"):
         check_anchor(authority(is_ca=False).certificate)
     with pytest.raises(PeerDenied, match=r"^wrong-uri-san-count: rule one-uri: "):
         check_leaf(leaf(uris=()).certificate)

@@ -80,7 +80,7 @@ def generation(
     return build_generation(number, SvidCredentials(svid, bundles), GenerationConfig(is_server, Access(rules)))
 
 
-CALLER = " from=unix:@"  # what a line about a failure says of whom it failed for
+CALLER = " from=unix:@"  # the source in a line about a failure
 
 
 KNOWN = f"{CALLER} peer=spiffe://a.test/peer rule=any"  # once the peer is admitted

@@ -101,7 +101,7 @@ def _advice(preflight: Preflight, denied: PeerDenied, claims: PeerClaims | None)
         case Denial.EXPIRED | Denial.NOT_YET_VALID:
             return _clock_advice(claims)
         case _:
-            return "tell the server's operator: its certificate violates this rule"
+            return "inform the server's operator: its certificate violates this rule"
 
 
 def _advice_under_spiffe(denied: PeerDenied, claims: PeerClaims | None) -> str:
@@ -120,7 +120,7 @@ def _advice_under_spiffe(denied: PeerDenied, claims: PeerClaims | None) -> str:
         case Denial.EXPIRED | Denial.NOT_YET_VALID:
             return _clock_advice(claims)
         case _:
-            return "tell the server's operator: its certificate violates this rule"
+            return "inform the server's operator: its certificate violates this rule"
 
 
 def _clock_advice(claims: PeerClaims | None) -> str:

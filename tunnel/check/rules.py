@@ -52,7 +52,8 @@ def describe_rules(preflight: Preflight, credentials: Credentials | None) -> Ite
         return
     if access.pins:
         yield ok(
-            NAME, f"admits a {preflight.peer} with one of {len(access.pins)} pinned keys, whatever else its certificate says"
+            NAME,
+            f"admits a {preflight.peer} with one of {len(access.pins)} pinned keys, whatever else its certificate contains",
         )
         return
     own, bundles = None, None

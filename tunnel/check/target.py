@@ -127,7 +127,7 @@ def _examine_handshake(preflight: Preflight, credentials: Credentials, generatio
     else:
         yield ok(ADMISSION, f"the server admits us as {own_name}" if own_name else "the server admits us without a certificate")
     if outcome.claims is not None:
-        advice = "the server should have renewed it: tell its operator"
+        advice = "the server should have renewed it: inform its operator"
         yield check_validity("server-expiry", outcome.claims.validity, preflight.now, advice)
 
 

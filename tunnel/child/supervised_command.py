@@ -36,7 +36,7 @@ WasSentTo = Callable[[int, ReceivedSignal], bool]  # SignalProbe.was_sent_to
 
 
 class CommandObserver(Protocol):
-    """Receives what happens to the command; `name` is quoted for a shell."""
+    """Receives the events of the command; `name` is quoted for a shell."""
 
     def started(self, name: str, pid: int) -> None:
         """The command runs."""

@@ -72,7 +72,7 @@ COMMANDS = (SERVER, CLIENT)
 
 
 def build(command: Command, arguments: Arguments) -> CheckConfig:
-    """What can be checked of a line, and why the checked command would refuse it, if it would."""
+    """The part of a line that can be checked, with the error of the checked command if it refuses the line."""
     mode = proxy.SERVER if command is SERVER else proxy.CLIENT
     try:
         check_line(arguments)

@@ -84,8 +84,8 @@ COMMAND = Command(
     (Group("Flags", (PATH, TIMEOUT, CACERT, JSON, QUIET)),),
     """\
 For probes and health checks in images without a shell and without curl. Healthy means that the
-status port answers 200 and its document says ok: the proxy accepts connections and its backend
-answers. If not, one line on standard error has the reason.
+status port answers 200 and its document has "ok": true: the proxy accepts connections and its
+backend answers. If not, one line on standard error has the reason.
 
 HOST:PORT without a scheme is queried over HTTPS, as the proxy serves it, and over HTTP if the port
 answers in plain HTTP. The proxy's own certificate is verified only with --cacert; without --cacert
@@ -119,7 +119,7 @@ def status_ports(argv: Sequence[str]) -> tuple[StatusUrl, ...]:
 
 
 def build(arguments: Arguments, own: StatusUrl | None = None) -> HealthConfig:
-    """The query of the line's address, or of `own`, which is known to be on this machine; raises ConfigError."""
+    """The query of the address in the line, or of `own`, an address of this machine; raises ConfigError."""
     url, cacert, path = own or arguments[ADDRESS], arguments[CACERT], arguments[PATH]
     if path and url.path != STATUS_PATH:
         raise ConfigError(f"--path {path} and {url} name two paths; expected one of them")

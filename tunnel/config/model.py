@@ -1,6 +1,7 @@
 """The configuration of a proxy as frozen values, with the only copy of each default.
 
 Durations are in seconds; 0 means no limit. No repr contains a password.
+A new value is a field here and a flag in `commands/proxy/`, which `commands/proxy/build.py` passes on.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ _MAGIC: Mapping[KeystoreFormat, re.Pattern[bytes]] = {
 def detect_format(path: str, blob: bytes) -> KeystoreFormat:
     """Return the format of a keystore, by its extension, else by its first bytes.
 
-    DER and PKCS#12 are told apart by their content, not by their size as in ghostunnel. Raises IdentityError if the format is
+    DER and PKCS#12 are distinguished by content, not by size as in ghostunnel. Raises IdentityError if the format is
     unknown, or if extension and content disagree.
     """
     named = _EXTENSIONS.get(os.path.splitext(path)[1].lower())

@@ -45,7 +45,7 @@ class SharedPort:
 
 
 def describe_holders(port: int, proc: Path = _PROC) -> str:
-    """Return who listens: `pid 812 (redis-server)`, `a process of another user or container`, or "" for no listener."""
+    """Return the listening processes, "" for none: `pid 812 (redis-server)`, `a process of another user or container`."""
     inodes = {found.inode for found in _listening(port, proc)}
     return _describe(find_holders(inodes, proc).values()) or "a process of another user or container" if inodes else ""
 

@@ -1,4 +1,7 @@
-"""The log lines about connections: those of ghostunnel, with our fields at the end."""
+"""The log lines about connections: those of ghostunnel, with our fields at the end.
+
+A new field is a field of ConnectionRecord and a part of a line here.
+"""
 
 from __future__ import annotations
 

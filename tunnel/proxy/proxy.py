@@ -114,7 +114,7 @@ class Proxy:
         self._reloader.request()
 
     def show_shutdown_delay(self, seconds: float) -> None:
-        """Report not ready from now on; connections are accepted until `stop_accepting`, in so many seconds."""
+        """Report not ready from now on; connections are accepted until `stop_accepting`, `seconds` later."""
         self._state_reporter.show_shutdown_delay(seconds)
 
     async def delay_shutdown(self, seconds: float) -> None:

@@ -224,7 +224,7 @@ class Relay:
         self._process_tls_read(size, len(view))
 
     def _forward_rest(self, size: int) -> None:
-        """Forward the complete records left of an earlier read: once per turn, whatever events come meanwhile."""
+        """Forward the complete records left of an earlier read, at most once per turn."""
         if self._has_yielded:
             return
         self._forward_records(size)

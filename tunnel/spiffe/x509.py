@@ -146,7 +146,7 @@ def _check_is_authority(reading: RuleInput) -> None:
 def _check_may_be_authority(reading: RuleInput) -> None:
     constraints = reading.certificate.extensions.basic_constraints()
     if constraints is not None and not constraints.is_ca:
-        raise PeerDenied(Denial.NOT_CA, "its basic constraints say cA FALSE")
+        raise PeerDenied(Denial.NOT_CA, "its basic constraints have cA FALSE")
 
 
 def _check_signs_certificates(reading: RuleInput) -> None:

@@ -41,7 +41,7 @@ COMMAND = Command(
     """\
 The certification path is verified with the Workload API's bundle for the trust domain of the
 certificate, if there is an address, or with --bundle; without either only the other rules are
-checked, and the last line says so. 'tunnel server' and 'tunnel client' admit a peer by the same
+checked, which the last line states. 'tunnel server' and 'tunnel client' admit a peer by the same
 rules. Exit code: 0 if no rule is broken, else 1.
 
 Examples:
