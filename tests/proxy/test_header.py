@@ -100,7 +100,7 @@ def test_a_backend_that_does_not_take_the_header_is_given_up_in_time(
     harness = harnesses(header=HeaderMode.TLS_FULL, connect_timeout=10).serve()
     peer, _ = carried(harness, who=LARGE)
     harness.later(10.1)
-    limit = "nothing within the connect timeout of 10s reason=timeout"
+    limit = "exceeded the connect timeout of 10s reason=timeout"
     assert harness.log.lines == [f"error writing proxy header: unix:{harness.place}/backend: {limit}{KNOWN}"]
     assert harness.tunnel.counters.summary() == "accepted=1 dial_failed=1"
     peer.hear()

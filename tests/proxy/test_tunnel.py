@@ -354,7 +354,7 @@ def test_a_policy_that_is_still_evaluated_at_the_connect_timeout_refuses_the_pee
     is_decided.set()
     (record,) = records
     assert (record.outcome, record.reason) == (ConnectionOutcome.REFUSED, "handshake-timeout")
-    assert record.detail == "access policy: nothing within the connect timeout of 10s"
+    assert record.detail == "access policy: exceeded the connect timeout of 10s"
 
 
 @pytest.mark.parametrize("is_server", [True, False])
@@ -605,7 +605,7 @@ def test_a_handshake_that_does_not_end_is_given_up(harnesses: Harnesses) -> None
     assert len(harness.tunnel) == 1
     harness.later(0.2)
     assert harness.log.lines == [
-        "error on TLS handshake from unix:@: nothing within the connect timeout of 10s reason=handshake-timeout"
+        "error on TLS handshake from unix:@: exceeded the connect timeout of 10s reason=handshake-timeout"
     ]
     assert len(harness.tunnel) == 0
 
@@ -625,7 +625,7 @@ def test_a_target_that_does_not_answer_is_given_up_within_the_same_time(
     assert len(harness.tunnel) == 1
     harness.later(0.2)
     for_whom = KNOWN if is_server else CALLER
-    assert harness.log.lines == [f"error on dial: {target}: nothing within the connect timeout of 10s reason=timeout{for_whom}"]
+    assert harness.log.lines == [f"error on dial: {target}: exceeded the connect timeout of 10s reason=timeout{for_whom}"]
     assert harness.tunnel.counters.dial_failed == 1
     assert len(harness.tunnel) == 0
     harness.later(100)  # for a peer that has not taken its leave
@@ -854,7 +854,7 @@ def test_a_server_that_says_nothing_is_given_up(harnesses: Harnesses) -> None:
     harness.later(11)
     (line,) = harness.log.lines
     assert line.startswith("error on dial: TLS handshake with unix:")
-    assert line.endswith(f"nothing within the connect timeout of 10s reason=handshake-timeout{CALLER}")
+    assert line.endswith(f"exceeded the connect timeout of 10s reason=handshake-timeout{CALLER}")
 
 
 def test_a_server_whom_no_rule_admits_is_an_error_on_dial_and_hears_nothing_of_the_program(harnesses: Harnesses) -> None:

@@ -167,7 +167,7 @@ def test_a_silent_proxy_is_given_up_within_the_connect_timeout(harnesses: Harnes
     harness.later(9.9)
     assert len(harness.tunnel) == 1
     harness.later(0.2)
-    limit = "nothing within the connect timeout of 10s reason=timeout"
+    limit = "exceeded the connect timeout of 10s reason=timeout"
     assert harness.log.lines == [f"error on dial: {NAME}: {limit}{CALLER}"]
     assert harness.tunnel.counters.dial_failed == 1
     assert len(harness.tunnel) == 0

@@ -13,7 +13,7 @@ from tunnel.tls.engine import TlsParameters
 
 
 class ConnectionOutcome(Enum):
-    """What became of an accepted connection; the value is its counter in the last log line and in the metric `outcomes`."""
+    """How an accepted connection ended; the value is its counter, if it has one of its own (`count_connection`)."""
 
     RELAYED = "relayed"  # the relay began; the close reason says how it ended
     REFUSED = "refused"  # the handshake failed, or the peer was not admitted

@@ -282,10 +282,10 @@ class Session(StepRunner):
             return False
 
     def _time_out(self) -> None:
-        limit = f"nothing within the connect timeout of {self._tunnel.settings.connect_timeout:g}s"
+        limit = f"exceeded the connect timeout of {self._tunnel.settings.connect_timeout:g}s"
         match self._step:
             case Handshake(is_waiting=True):
-                slots = f"no free slot for a handshake, of {self._tunnel.settings.max_handshakes}"
+                slots = f"none of {self._tunnel.settings.max_handshakes} handshake slots became free"
                 self._stop(TlsError(TlsFault.BUSY, f"{slots}: {limit}"))
             case Handshake():
                 self._stop(TlsError(TlsFault.TIMEOUT, limit))
