@@ -142,7 +142,7 @@ def test_without_a_first_one_the_process_ends(ca_bundle: Path) -> None:
     assert harness.chains == []
 
 
-def test_a_failed_renewal_is_told_and_tried_again(ca_bundle: Path) -> None:
+def test_a_failed_renewal_is_logged_and_retried(ca_bundle: Path) -> None:
     harness = AcmeSourceHarness(ca_bundle, FIRST, BROKEN, SECOND)
     harness.run()
     assert harness.chains == [(1, FIRST.chain), (2, SECOND.chain)]

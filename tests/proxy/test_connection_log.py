@@ -103,7 +103,7 @@ def test_a_clients_pipe_has_the_subject_on_the_dialled_side() -> None:
     )
 
 
-def test_a_closed_pipe_says_how_much_how_long_and_why() -> None:
+def test_the_closing_line_has_bytes_duration_and_reason() -> None:
     assert relayed("CN=w", 1536, 12, 63.2) == (
         "closed pipe: tcp:127.0.0.1:1 [CN=w] <-> tcp:127.0.0.1:2 [no tls] "
         "[forwarded 1.5 KiB, returned 12 bytes, open 1m3.2s] peer=spiffe://a.test/w rule=any end=max-conn-lifetime"

@@ -123,7 +123,7 @@ class RecordingStateReporter:
 
 
 @pytest.mark.parametrize("crash", [RuntimeError(CANARY), MemoryError(CANARY), IdentityError(IdentityFault.FILE, "seen")])
-def test_a_reload_that_raises_is_told_by_log_status_and_metric(crash: Exception) -> None:
+def test_a_reload_that_raises_is_in_log_status_and_metric(crash: Exception) -> None:
     """If a thread cannot be started, the exception is raised by the caller."""
     log, state_reporter, counters, crashing = RecordedLog(), RecordingStateReporter(), Counters(), CrashingSource(crash)
     reloader = Reloader(crashing, crashing, state_reporter, counters, log, interval=0)  # type: ignore[arg-type]

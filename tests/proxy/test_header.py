@@ -58,7 +58,7 @@ def test_a_unix_backend_learns_of_both_ends_of_a_tcp_connection(harnesses: Harne
     assert received(backend) == encode_header(socket.AF_INET, here, there, HeaderMode.CONN, NO_TLS)
 
 
-def test_the_name_that_the_client_asked_for_is_told(harnesses: Harnesses) -> None:
+def test_the_header_has_the_name_that_the_client_requested(harnesses: Harnesses) -> None:
     harness = harnesses(header=HeaderMode.TLS).serve()
     peer = Peer(harness, harness.connect())
     peer.side = Side(PEER_CONTEXTS[False, TLS13], "db.example")
@@ -107,7 +107,7 @@ def test_a_backend_that_does_not_take_the_header_is_given_up_in_time(
     assert is_over(peer.socket)
 
 
-def test_a_backend_that_hangs_up_at_once_is_said_to_have_done_so(harnesses: Harnesses, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_backend_that_closes_at_once_is_logged_as_such(harnesses: Harnesses, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(race, "set_tcp_options", narrow)
     harness = harnesses(header=HeaderMode.TLS_FULL).serve()
     _, backend = carried(harness, who=LARGE)

@@ -55,7 +55,7 @@ def state_reporter(tmp_path: Path, manager: FakeServiceManager) -> Iterator[Stat
     notifier.close()
 
 
-def test_each_step_is_told(state_reporter: StateReporter, manager: FakeServiceManager) -> None:
+def test_each_state_is_reported(state_reporter: StateReporter, manager: FakeServiceManager) -> None:
     assert (state_reporter.state.phase, state_reporter.state.is_listening) == (Phase.INITIALIZING, False)
     state_reporter.show_listening()
     assert (state_reporter.state.phase, state_reporter.state.is_listening) == (Phase.LISTENING, True)
@@ -99,7 +99,7 @@ def test_in_the_shutdown_delay_nothing_makes_it_ready_again(state_reporter: Stat
     assert manager.heard() == ["STOPPING=1", f"STATUS=stopping | {SUMMARY}"]
 
 
-def test_an_identity_that_cannot_be_used_is_told_until_it_can_be_used_again(
+def test_an_unusable_identity_is_reported_until_it_is_usable(
     state_reporter: StateReporter, manager: FakeServiceManager
 ) -> None:
     error = "identity spiffe://a.test/w has been withdrawn"

@@ -52,7 +52,7 @@ def test_the_order_is_given_when_all_are_ready_and_the_command_s_code_is_ours() 
     assert run_supervisor(SupervisorHarness(FakeProxy(is_server=True), late), script) == 7
 
 
-def test_the_manager_is_told_which_identity_cannot_be_used_and_when_it_can_be() -> None:
+def test_the_service_manager_gets_each_unusable_identity_and_its_recovery() -> None:
     first, second = FakeProxy(is_server=True), FakeProxy()
 
     def change(proxy: FakeProxy, error: str) -> None:

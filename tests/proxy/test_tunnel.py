@@ -59,7 +59,7 @@ NOT_ADMITTED = (
 
 
 @pytest.mark.parametrize("version", [TLS12, TLS13], ids=["tls12", "tls13"])
-def test_a_connection_is_carried_said_and_counted(harnesses: Harnesses, version: int) -> None:
+def test_a_connection_is_relayed_logged_and_counted(harnesses: Harnesses, version: int) -> None:
     harness = harnesses().serve()
     peer, backend = carried(harness, version=version)
     peer.say(b"question")
@@ -79,14 +79,14 @@ def test_a_connection_is_carried_said_and_counted(harnesses: Harnesses, version:
     assert len(harness.tunnel) == 0
 
 
-def test_nothing_is_said_of_connections_when_that_is_silenced(harnesses: Harnesses) -> None:
+def test_quiet_omits_the_lines_about_connections(harnesses: Harnesses) -> None:
     harness = harnesses()
     harness.log.quiet.add(Category.CONNS)
     hang_up(harness, *carried(harness.serve()))
     assert harness.log.lines == []
 
 
-def test_a_peer_whom_no_rule_admits_reaches_nothing(harnesses: Harnesses) -> None:
+def test_a_peer_that_no_rule_admits_does_not_reach_the_target(harnesses: Harnesses) -> None:
     harness = harnesses().serve(rules=(IdRule(parse_spiffe_id("spiffe://a.test/other")),))
     peer = Peer(harness, harness.connect())
     peer.shake()
@@ -96,7 +96,7 @@ def test_a_peer_whom_no_rule_admits_reaches_nothing(harnesses: Harnesses) -> Non
     assert harness.tunnel.counters.summary() == "accepted=1 refused=1"
 
 
-def test_what_the_peer_says_too_early_waits_for_the_target(harnesses: Harnesses) -> None:
+def test_early_data_of_the_peer_waits_for_the_target(harnesses: Harnesses) -> None:
     harness = harnesses(target=NAMED).serve()
     peer = Peer(harness, harness.connect()).shake()
     peer.say(b"as soon as it could")
@@ -107,7 +107,7 @@ def test_what_the_peer_says_too_early_waits_for_the_target(harnesses: Harnesses)
     assert received(backend) == b"as soon as it could"
 
 
-def test_a_health_check_is_counted_and_not_said(harnesses: Harnesses) -> None:
+def test_a_health_check_is_counted_and_not_logged(harnesses: Harnesses) -> None:
     harness = harnesses().serve()
     for _ in range(3):
         harness.connect().close()
@@ -117,7 +117,7 @@ def test_a_health_check_is_counted_and_not_said(harnesses: Harnesses) -> None:
     assert len(harness.tunnel) == 0
 
 
-def test_a_peer_that_says_something_and_leaves_is_no_health_check(harnesses: Harnesses) -> None:
+def test_a_peer_that_sends_something_and_closes_is_no_health_check(harnesses: Harnesses) -> None:
     harness = harnesses().serve()
     sock = harness.connect()
     sock.send(b"\x16\x03\x01")
@@ -151,7 +151,7 @@ def test_no_certificate_makes_a_long_line(harnesses: Harnesses, fields: dict[str
     assert harness.log.lines
 
 
-def test_a_target_that_refuses_is_said_and_counted(harnesses: Harnesses) -> None:
+def test_a_target_that_refuses_is_logged_and_counted(harnesses: Harnesses) -> None:
     harness = harnesses(target=UnixAddress("/nowhere/at/all")).serve()
     peer = Peer(harness, harness.connect()).shake()
     assert harness.log.lines[0].startswith("error on dial: unix:/nowhere/at/all: ")
@@ -204,7 +204,7 @@ def test_a_withdrawn_identity_is_used_for_its_grace_and_no_longer(harnesses: Har
     assert received(old_backend) == b"what is open goes on"
 
 
-def test_a_withdrawal_that_is_said_again_has_no_new_grace(harnesses: Harnesses) -> None:
+def test_a_repeated_withdrawal_has_no_new_grace_period(harnesses: Harnesses) -> None:
     harness = harnesses().serve()
     harness.tunnel.withdraw(60)
     harness.clock.now += 50
@@ -358,7 +358,7 @@ def test_a_policy_that_is_still_evaluated_at_the_connect_timeout_refuses_the_pee
 
 
 @pytest.mark.parametrize("is_server", [True, False])
-def test_a_peer_whom_the_newer_generation_admits_too_is_carried_by_its_rule(harnesses: Harnesses, is_server: bool) -> None:
+def test_a_peer_that_the_newer_generation_admits_is_relayed_by_its_rule(harnesses: Harnesses, is_server: bool) -> None:
     harness = harnesses(is_server=is_server).serve()
     caller = harness.connect()
     sock = caller if is_server else harness.accepted_by_backend()
@@ -377,7 +377,7 @@ def test_a_peer_whom_the_newer_generation_admits_too_is_carried_by_its_rule(harn
     assert "rule=id:spiffe://a.test/peer" in harness.log.lines[-1]
 
 
-def test_a_client_that_says_nothing_costs_no_tls_state(harnesses: Harnesses) -> None:
+def test_a_client_that_sends_nothing_costs_no_tls_state(harnesses: Harnesses) -> None:
     harness = harnesses().serve()
     opened: list[object] = []
     harness.tunnel.swap(generation(2))
@@ -531,7 +531,7 @@ def test_a_name_is_asked_for_when_a_peer_is_admitted_and_answered_later(harnesse
     assert received(backend) == b"through"
 
 
-def test_a_name_that_is_not_found_is_said_and_counted(harnesses: Harnesses) -> None:
+def test_a_name_that_is_not_found_is_logged_and_counted(harnesses: Harnesses) -> None:
     harness = harnesses(target=NAMED).serve()
     peer = Peer(harness, harness.connect()).shake()
     harness.asked[0][1](TargetError(TargetFault.RESOLVE, "db.example:5432: name or service not known"))
@@ -683,7 +683,7 @@ def test_a_cut_ends_what_is_open(harnesses: Harnesses) -> None:
 # -- bugs
 
 
-def test_a_bug_in_one_session_ends_that_one_and_is_said_in_one_line(
+def test_a_bug_in_one_session_ends_only_it_and_is_logged_in_one_line(
     harnesses: Harnesses, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     harness = harnesses().serve()
@@ -775,7 +775,7 @@ def fail(*_anything: object) -> None:
 
 
 @pytest.mark.parametrize("version", [TLS12, TLS13], ids=["tls12", "tls13"])
-def test_a_client_carries_and_says_so(harnesses: Harnesses, version: int) -> None:
+def test_a_client_relays_and_logs_it(harnesses: Harnesses, version: int) -> None:
     harness = harnesses(is_server=False).serve()
     program, server = dialled(harness, version=version)
     server.shake()
@@ -792,7 +792,7 @@ def test_a_client_carries_and_says_so(harnesses: Harnesses, version: int) -> Non
     assert "[forwarded 5 bytes, returned 9 bytes, open " in closing
 
 
-def test_what_a_program_says_before_the_server_is_known_waits(harnesses: Harnesses) -> None:
+def test_data_sent_before_the_server_is_authorized_waits(harnesses: Harnesses) -> None:
     harness = harnesses(is_server=False).serve()
     program, server = dialled(harness)
     program.send(b"too early")
@@ -802,7 +802,7 @@ def test_what_a_program_says_before_the_server_is_known_waits(harnesses: Harness
     assert server.hear() == b"too early"
 
 
-def test_a_server_that_closes_without_a_word_is_an_error_on_dial(harnesses: Harnesses) -> None:
+def test_a_server_that_closes_without_data_is_an_error_on_dial(harnesses: Harnesses) -> None:
     harness = harnesses(is_server=False).serve()
     program, server = dialled(harness)
     received(server.socket)
@@ -817,7 +817,7 @@ def test_a_server_that_closes_without_a_word_is_an_error_on_dial(harnesses: Harn
     assert program.fileno() >= 0
 
 
-def test_a_server_that_resets_without_a_word_is_no_server_that_closes(harnesses: Harnesses) -> None:
+def test_a_server_that_resets_without_data_is_logged_as_reset(harnesses: Harnesses) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(1)
@@ -831,7 +831,7 @@ def test_a_server_that_resets_without_a_word_is_no_server_that_closes(harnesses:
     assert line.endswith(f": connection reset by peer reason=reset-during-handshake{CALLER}")
 
 
-def test_a_server_that_spoke_before_it_was_listened_to_is_heard(harnesses: Harnesses) -> None:
+def test_data_of_the_server_before_its_socket_is_watched_is_read(harnesses: Harnesses) -> None:
     """Its banner came with the event for its connection."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -848,7 +848,7 @@ def test_a_server_that_spoke_before_it_was_listened_to_is_heard(harnesses: Harne
     assert line.endswith(f" reason=tls-failure{CALLER}")
 
 
-def test_a_server_that_says_nothing_is_given_up(harnesses: Harnesses) -> None:
+def test_a_server_that_sends_nothing_exceeds_the_connect_timeout(harnesses: Harnesses) -> None:
     harness = harnesses(is_server=False, connect_timeout=10).serve()
     dialled(harness)
     harness.later(11)
@@ -857,7 +857,7 @@ def test_a_server_that_says_nothing_is_given_up(harnesses: Harnesses) -> None:
     assert line.endswith(f"exceeded the connect timeout of 10s reason=handshake-timeout{CALLER}")
 
 
-def test_a_server_whom_no_rule_admits_is_an_error_on_dial_and_hears_nothing_of_the_program(harnesses: Harnesses) -> None:
+def test_a_server_that_no_rule_admits_is_an_error_on_dial_and_gets_no_data(harnesses: Harnesses) -> None:
     harness = harnesses(is_server=False).serve(rules=(IdRule(parse_spiffe_id("spiffe://a.test/other")),))
     program, server = dialled(harness)
     program.send(b"secret")
@@ -870,7 +870,7 @@ def test_a_server_whom_no_rule_admits_is_an_error_on_dial_and_hears_nothing_of_t
 
 
 @pytest.mark.parametrize("version", [TLS12, TLS13], ids=["tls12", "tls13"])
-def test_a_server_that_refuses_us_is_said_to_have_done_so(harnesses: Harnesses, version: int) -> None:
+def test_a_refusal_by_the_server_is_logged_as_such(harnesses: Harnesses, version: int) -> None:
     """In TLS 1.3 the refusal arrives after our own handshake is done."""
     harness = harnesses(is_server=False).serve()
     program, server = dialled(harness)

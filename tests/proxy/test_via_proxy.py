@@ -143,7 +143,7 @@ FAILURES = {
 
 
 @pytest.mark.parametrize(("answer", "words", "reason"), FAILURES.values(), ids=FAILURES)
-def test_a_proxy_that_fails_us_is_an_error_on_dial(harnesses: Harnesses, answer: bytes, words: str, reason: str) -> None:
+def test_a_failing_proxy_is_an_error_on_dial(harnesses: Harnesses, answer: bytes, words: str, reason: str) -> None:
     harness = harnesses().serve()
     program, proxy = at_proxy(harness)
     received(proxy)

@@ -56,7 +56,7 @@ class AcmeExchange:
         if isinstance(error, AcmeChallengeAnswered):
             self._end("probed", final_data)
         elif isinstance(error, ClosedWithoutData):
-            self._end("silent")
+            self._end("closed without data")
         else:
             assert isinstance(error, TlsError | PeerDenied)
             self._end(error, final_data)
@@ -179,7 +179,7 @@ def test_an_admitted_peer_that_speaks_acme_is_not_carried(exchanges: list[AcmeEx
 
 
 @BOTH_VERSIONS
-def test_an_admitted_peer_that_offers_other_protocols_is_told_that_there_are_none(
+def test_an_admitted_peer_with_other_protocols_gets_no_application_protocol(
     exchanges: list[AcmeExchange], version: int
 ) -> None:
     exchange = open_door(exchanges)
@@ -189,7 +189,7 @@ def test_an_admitted_peer_that_offers_other_protocols_is_told_that_there_are_non
 
 @pytest.mark.parametrize("is_unix", [False, True], ids=["tcp", "unix"])
 @pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\n\r\n", b"\x16\3\1\0\4\1\0\xff\xff", b"\x15\3\1\0\2\2\x28"])
-def test_noise_is_openssls_to_refuse(exchanges: list[AcmeExchange], is_unix: bool, data: bytes) -> None:
+def test_invalid_data_is_refused_by_openssl(exchanges: list[AcmeExchange], is_unix: bool, data: bytes) -> None:
     exchange = open_door(exchanges, is_unix=is_unix)
     exchange.far.sendall(data)
     exchange.far.shutdown(socket.SHUT_WR)
@@ -212,4 +212,4 @@ def test_a_silent_visitor_is_silent(exchanges: list[AcmeExchange]) -> None:
     exchange = open_door(exchanges)
     exchange.far.close()
     exchange.loop.turn(0)
-    assert exchange.outcome == ["silent"]
+    assert exchange.outcome == ["closed without data"]

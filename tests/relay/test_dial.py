@@ -148,7 +148,7 @@ def test_one_that_refuses_is_passed_over(dialler: Dialler) -> None:
     assert dialler.outcome == good
 
 
-def test_when_all_refuse_the_last_ones_reason_is_told(dialler: Dialler) -> None:
+def test_if_all_attempts_fail_the_error_is_the_last_one(dialler: Dialler) -> None:
     last = dialler.refusing()
     dialler.dial(dialler.refusing(), last)
     dialler.until_heard()
@@ -221,7 +221,7 @@ def test_address_families_alternate() -> None:
     assert interleave([*four, *six]) == [four[0], six[0], four[1], six[1], four[2]]
 
 
-def test_who_gives_up_hears_nothing_more(dialler: Dialler) -> None:
+def test_an_abandoned_dial_reports_nothing(dialler: Dialler) -> None:
     dial = dialler.dial(dialler.silent(), dialler.listening())
     dial.abandon()
     dial.abandon()
@@ -230,7 +230,7 @@ def test_who_gives_up_hears_nothing_more(dialler: Dialler) -> None:
     assert not dialler.loop._owners
 
 
-def test_a_connection_is_told_once_however_often_its_socket_is_ready(dialler: Dialler) -> None:
+def test_a_connection_is_reported_once_for_several_events(dialler: Dialler) -> None:
     dialler.dial(dialler.listening(), dialler.listening())
     dialler.until_heard()
     for _ in range(3):
@@ -287,7 +287,7 @@ def no_descriptors() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_to_have_no_descriptor_left_has_its_own_word(dialler: Dialler) -> None:
+def test_too_many_open_files_has_its_own_reason(dialler: Dialler) -> None:
     endpoint = dialler.listening()
     with no_descriptors():
         dialler.dial(endpoint, endpoint)

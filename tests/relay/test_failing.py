@@ -239,7 +239,7 @@ def test_a_peer_that_takes_no_more_is_still_read(wires: Wires, make: Callable[..
     assert wire.relay.up == len(upload)
 
 
-def test_what_a_peer_said_in_good_order_before_it_was_reset_is_an_end(wires: Wires) -> None:
+def test_close_notify_before_a_reset_is_an_end(wires: Wires) -> None:
     wire = wires(tcp_pair)
     wire.write(b"never read")
     wire.peer_socket.sendall(wire.peer.seal(b"all of it") + wire.peer.end.close_notify())

@@ -67,7 +67,7 @@ class Exchange:
 
     def step_failed(self, error: Exception, final_data: bytes = b"") -> None:
         assert isinstance(error, TlsError | PeerDenied | ClosedWithoutData)
-        self.outcome.append("silent" if isinstance(error, ClosedWithoutData) else error)
+        self.outcome.append("closed without data" if isinstance(error, ClosedWithoutData) else error)
         self.final_data = final_data
         self.loop.unwatch(self.near)
 
@@ -209,18 +209,18 @@ def test_a_flight_in_records_of_one_byte_is_taken_over_some_turns(
     assert exchange.result.admitted is not None
 
 
-def test_a_peer_that_goes_without_a_word_is_silent_however_it_goes(exchanges: Exchanges) -> None:
+def test_a_client_that_closes_or_resets_without_data_is_closed_without_data(exchanges: Exchanges) -> None:
     for is_cut in (False, True):
         exchange = exchanges(tcp_pair())
         if is_cut:
             exchange.far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
         exchange.far.close()
         exchange.turn()
-        assert exchange.outcome == ["silent"]
+        assert exchange.outcome == ["closed without data"]
 
 
 @pytest.mark.parametrize(("is_cut", "fault"), [(False, TlsFault.CLOSED), (True, TlsFault.RESET)])
-def test_a_peer_that_goes_in_the_middle_has_failed(exchanges: Exchanges, is_cut: bool, fault: TlsFault) -> None:
+def test_a_peer_that_closes_or_resets_in_the_handshake_has_failed(exchanges: Exchanges, is_cut: bool, fault: TlsFault) -> None:
     exchange = exchanges(tcp_pair())
     exchange.far.sendall(exchange.peer.shake()[:50])
     exchange.turn()
@@ -231,7 +231,7 @@ def test_a_peer_that_goes_in_the_middle_has_failed(exchanges: Exchanges, is_cut:
     assert exchange.fault() is fault
 
 
-def test_noise_fails_at_once(exchanges: Exchanges) -> None:
+def test_data_that_is_not_tls_fails_at_once(exchanges: Exchanges) -> None:
     exchange = exchanges(unix_pair())
     exchange.far.sendall(b"GET / HTTP/1.1\r\n\r\n")
     exchange.turn()
@@ -240,7 +240,7 @@ def test_noise_fails_at_once(exchanges: Exchanges) -> None:
 
 @BOTH_VERSIONS
 @BOTH_ROLES
-def test_who_is_refused_hears_an_alert(exchanges: Exchanges, we_serve: bool, version: int) -> None:
+def test_a_refused_peer_gets_an_alert(exchanges: Exchanges, we_serve: bool, version: int) -> None:
     other = admission(lasting_authority(key=key_of("p256", 11)))
     exchange = exchanges(
         unix_pair(), we_serve=we_serve, version=version, ours=context(WHO, other, is_server=we_serve, version=version)
@@ -253,7 +253,7 @@ def test_who_is_refused_hears_an_alert(exchanges: Exchanges, we_serve: bool, ver
     assert heard.value.alert == (48 if we_serve else 42)
 
 
-# -- last words
+# -- the last bytes
 
 
 class LingeringSocket:
@@ -272,7 +272,7 @@ class LingeringSocket:
 
 @pytest.fixture
 def lingering() -> Iterator[LingeringSocket]:
-    made = LingeringSocket(tcp_pair(), b"last words")
+    made = LingeringSocket(tcp_pair(), b"last bytes")
     yield made
     made.clock.now += 100
     made.turn()
@@ -280,16 +280,16 @@ def lingering() -> Iterator[LingeringSocket]:
     made.far.close()
 
 
-def test_last_words_are_heard_though_more_is_being_said(lingering: LingeringSocket) -> None:
+def test_the_last_bytes_arrive_although_the_peer_still_sends(lingering: LingeringSocket) -> None:
     for _ in range(20):
         lingering.far.send(b"more and more" * 1000)
         lingering.turn()
-    assert lingering.far.recv(100) == b"last words"
+    assert lingering.far.recv(100) == b"last bytes"
     assert is_over(lingering.far)
     assert not is_reset(lingering.far)
 
 
-def test_who_has_heard_and_hung_up_is_let_go_at_once(lingering: LingeringSocket) -> None:
+def test_a_peer_that_has_closed_is_closed_at_once(lingering: LingeringSocket) -> None:
     lingering.turn()
     assert lingering.near.fileno() >= 0
     lingering.far.close()
@@ -297,7 +297,7 @@ def test_who_has_heard_and_hung_up_is_let_go_at_once(lingering: LingeringSocket)
     assert lingering.near.fileno() == -1
 
 
-def test_who_does_not_hang_up_is_cut_after_a_second(lingering: LingeringSocket) -> None:
+def test_a_peer_that_does_not_close_is_closed_after_a_second(lingering: LingeringSocket) -> None:
     lingering.clock.now += 0.9
     lingering.far.send(b"more")
     lingering.turn()
@@ -308,7 +308,7 @@ def test_who_does_not_hang_up_is_cut_after_a_second(lingering: LingeringSocket) 
     assert not lingering.loop._owners
 
 
-def test_last_words_to_nobody_end_at_once() -> None:
+def test_a_linger_without_a_peer_ends_at_once() -> None:
     near, far = tcp_pair()
     far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
     far.close()
@@ -318,7 +318,7 @@ def test_last_words_to_nobody_end_at_once() -> None:
     gone.loop.close()
 
 
-# -- a verdict that takes time
+# -- a slow admission
 
 
 class SlowAdmission:

@@ -29,7 +29,7 @@ class Writer:
         return self
 
     def step_done(self, result: object) -> None:
-        self.outcome.append("said")
+        self.outcome.append("written")
         self.loop.rewatch(self.near, lambda _events: None, self)
 
     def step_failed(self, error: Exception, final_data: bytes = b"") -> None:
@@ -61,22 +61,22 @@ def writers() -> Iterator[Callable[[Pair], Writer]]:
 
 
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
-def test_all_is_said_and_then_the_owner_hears_of_it(writers: Callable[[Pair], Writer], make: Callable[[], Pair]) -> None:
+def test_all_is_written_before_the_owner_is_called(writers: Callable[[Pair], Writer], make: Callable[[], Pair]) -> None:
     writer = writers(make()).start()
     heard = b""
     for _ in range(500):
         heard += received(writer.far)
         writer.turn()
     assert heard == HEADER
-    assert writer.outcome == ["said"]
+    assert writer.outcome == ["written"]
 
 
-def test_little_is_said_at_once(writers: Callable[[Pair], Writer]) -> None:
-    assert writers(tcp_pair()).start(b"few header").outcome == ["said"], "before the loop has turned"
+def test_a_short_header_is_written_at_once(writers: Callable[[Pair], Writer]) -> None:
+    assert writers(tcp_pair()).start(b"few header").outcome == ["written"], "before the loop has turned"
 
 
 @pytest.mark.parametrize("when", ["before", "meanwhile"])
-def test_who_does_not_take_it_is_said_to_have_gone(writers: Callable[[Pair], Writer], when: str) -> None:
+def test_a_closed_target_is_reported_as_closed(writers: Callable[[Pair], Writer], when: str) -> None:
     writer = writers(MAKERS["narrow unix"]())
     if when == "before":
         writer.far.close()

@@ -176,7 +176,7 @@ def test_a_cancelled_timer_holds_on_to_nobody(loop: Loop, clock: Clock) -> None:
 # -- events
 
 
-def test_a_hot_socket_is_told_of_room_and_of_input_once(loop: Loop, pairs: Pairs) -> None:
+def test_a_watched_socket_gets_each_event_once(loop: Loop, pairs: Pairs) -> None:
     near, far = pairs()
     who = RecordingOwner()
     loop.watch(near, who.ready, who)
@@ -188,7 +188,7 @@ def test_a_hot_socket_is_told_of_room_and_of_input_once(loop: Loop, pairs: Pairs
     assert who.events[-1] & IN
 
 
-def test_a_listener_is_told_for_as_long_as_something_waits(loop: Loop, pairs: Pairs) -> None:
+def test_a_listener_gets_events_while_connections_wait(loop: Loop, pairs: Pairs) -> None:
     near, far = pairs()
     who = RecordingOwner()
     loop.watch_listener(near, who.ready, who)
@@ -391,7 +391,7 @@ def test_a_bug_in_a_timer_ends_its_owner_and_the_other_timers_fire(loop: Loop, c
     assert not loop._timers
 
 
-def test_a_bug_after_the_owner_has_given_its_socket_up_is_told_all_the_same(loop: Loop, pairs: Pairs) -> None:
+def test_a_bug_after_the_socket_is_retired_is_reported(loop: Loop, pairs: Pairs) -> None:
     log_capture: list[str] = []
     loop.on_unowned_crash = lambda crash: log_capture.append(str(crash))
     near, _far = pairs()

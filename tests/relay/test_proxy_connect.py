@@ -85,7 +85,7 @@ def exchanges() -> Iterator[ProxyExchanges]:
 
 @pytest.mark.parametrize("size", [1 << 20, 1], ids=["whole", "byte by byte"])
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
-def test_the_way_is_open_when_the_proxy_says_so(exchanges: ProxyExchanges, make: Callable[[], Pair], size: int) -> None:
+def test_the_exchange_is_done_when_the_proxy_has_agreed(exchanges: ProxyExchanges, make: Callable[[], Pair], size: int) -> None:
     exchange = exchanges(make())
     assert received(exchange.far) == b"\x05\x01\x00"
     exchange.peer_send(METHOD, size)
@@ -109,7 +109,7 @@ def test_what_comes_behind_the_answer_is_handed_on_or_left(exchanges: ProxyExcha
 
 
 @pytest.mark.parametrize("before", [b"", METHOD, METHOD + ANSWER[:-1]], ids=["silent", "after a word", "inside the last"])
-def test_a_proxy_that_closes_is_said_to_have_done_so(exchanges: ProxyExchanges, before: bytes) -> None:
+def test_a_proxy_that_closes_is_reported_as_closed(exchanges: ProxyExchanges, before: bytes) -> None:
     exchange = exchanges()
     exchange.peer_send(before[:2])
     exchange.peer_send(before[2:])
@@ -120,7 +120,7 @@ def test_a_proxy_that_closes_is_said_to_have_done_so(exchanges: ProxyExchanges, 
     assert str(exchange.outcome[0]) == f"{NAME}: connection closed before the response"
 
 
-def test_a_proxy_that_has_gone_before_we_spoke(exchanges: ProxyExchanges) -> None:
+def test_a_proxy_that_has_closed_before_the_request(exchanges: ProxyExchanges) -> None:
     near, far = unix_pair()
     far.close()
     exchange = exchanges((near, far))
@@ -128,7 +128,7 @@ def test_a_proxy_that_has_gone_before_we_spoke(exchanges: ProxyExchanges) -> Non
     assert exchange.fault is TargetFault.PROXY_CLOSED
 
 
-def test_a_proxy_that_ended_before_we_spoke_and_still_listens(exchanges: ProxyExchanges) -> None:
+def test_a_proxy_that_half_closed_before_the_request(exchanges: ProxyExchanges) -> None:
     near, far = tcp_pair()
     far.shutdown(socket.SHUT_WR)
     exchange = exchanges((near, far))
@@ -136,7 +136,7 @@ def test_a_proxy_that_ended_before_we_spoke_and_still_listens(exchanges: ProxyEx
     assert exchange.fault is TargetFault.PROXY_CLOSED
 
 
-def test_a_proxy_that_resets_is_said_to_have_done_so(exchanges: ProxyExchanges) -> None:
+def test_a_proxy_that_resets_is_reported_as_closed(exchanges: ProxyExchanges) -> None:
     exchange = exchanges(tcp_pair())
     exchange.far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
     exchange.far.close()
@@ -154,7 +154,7 @@ def test_a_refusal_is_read_before_the_end(exchanges: ProxyExchanges) -> None:
     assert "403 Forbidden" in str(exchange.outcome[0])
 
 
-def test_what_is_no_answer_is_said_to_be_none(exchanges: ProxyExchanges) -> None:
+def test_an_invalid_answer_is_reported_as_invalid(exchanges: ProxyExchanges) -> None:
     exchange = exchanges()
     exchange.peer_send(b"SSH-2.0-server\r\n")
     assert exchange.fault is TargetFault.PROXY_RESPONSE

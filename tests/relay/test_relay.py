@@ -328,10 +328,10 @@ def test_a_peer_that_asks_for_answers_and_reads_none_cannot_fill_our_memory(wire
 @EVERYWHERE
 def test_the_programs_end_becomes_a_close_notify_and_the_peer_may_go_on(wires: Wires, make: Callable[..., object]) -> None:
     wire = wires(make)
-    wire.write(b"last words")
+    wire.write(b"last bytes")
     wire.program.shutdown(socket.SHUT_WR)
     wire.turn()
-    assert wire.peer_receive() == b"last words"
+    assert wire.peer_receive() == b"last bytes"
     assert wire.peer.end.has_ended
     assert not is_over(wire.peer_socket), "no FIN: the peer may take it for the end of both"
     for number in range(3):
@@ -347,10 +347,10 @@ def test_the_programs_end_becomes_a_close_notify_and_the_peer_may_go_on(wires: W
 @EVERYWHERE
 def test_the_peers_close_notify_becomes_an_end_and_the_program_may_go_on(wires: Wires, make: Callable[..., object]) -> None:
     wire = wires(make)
-    wire.peer_send(b"last words")
+    wire.peer_send(b"last bytes")
     wire.peer_socket.sendall(wire.peer.end.close_notify())
     wire.turn()
-    assert wire.read() == b"last words"
+    assert wire.read() == b"last bytes"
     assert is_over(wire.program)
     assert wire.close_reason is None
     for number in range(3):
@@ -365,7 +365,7 @@ def test_the_peers_close_notify_becomes_an_end_and_the_program_may_go_on(wires: 
 
 
 @EVERYWHERE
-def test_an_end_comes_after_everything_that_was_said_before_it(wires: Wires, make: Callable[..., object]) -> None:
+def test_an_end_comes_after_all_data_before_it(wires: Wires, make: Callable[..., object]) -> None:
     wire, said = wires(make), payload(700_000)
     pump = Pump(wire, said, said, 3)
     pump.run(0, 0)
@@ -387,12 +387,12 @@ def test_an_end_comes_after_everything_that_was_said_before_it(wires: Wires, mak
 
 
 @BOTH_FAMILIES
-def test_a_fin_between_two_records_is_an_end_and_told_apart(wires: Wires, make: Callable[..., object]) -> None:
+def test_a_fin_between_two_records_is_an_end_and_counted_apart(wires: Wires, make: Callable[..., object]) -> None:
     wire = wires(make)
-    wire.peer_send(b"last words")
+    wire.peer_send(b"last bytes")
     wire.peer_socket.shutdown(socket.SHUT_WR)
     wire.turn()
-    assert wire.read() == b"last words"
+    assert wire.read() == b"last bytes"
     assert is_over(wire.program)
     assert wire.relay.has_fin_without_close_notify
     wire.write(b"the answer")
@@ -465,7 +465,7 @@ def test_a_reset_by_the_peer_is_a_reset_for_the_program(wires: Wires) -> None:
     assert is_reset(wire.program)
 
 
-def test_the_last_words_of_a_program_that_takes_no_more_reach_the_peer(wires: Wires) -> None:
+def test_the_last_bytes_of_a_program_that_reads_no_more_reach_the_peer(wires: Wires) -> None:
     """A service refuses a large upload: it responds and closes while the peer still sends."""
     wire = wires(tcp_pair)
     wire.peer_send(b"the beginning")  # never read by the program, so its close is a reset
@@ -563,7 +563,7 @@ def test_a_close_that_begins_with_user_canceled_loses_nothing(
     assert wire.close_reason is CloseReason.CLOSED
 
 
-def test_a_late_refusal_of_tls13_has_its_own_word(wires: Wires) -> None:
+def test_a_late_refusal_in_tls13_has_its_own_reason(wires: Wires) -> None:
     """The client's handshake is done before the server has verified the client."""
     ours, writer, _reader = hand_made_pair(we_serve=False)
     wire = wires(tcp_pair, we_serve=False, ours=ours)
@@ -587,7 +587,7 @@ def test_an_alert_in_the_middle_of_the_data_is_no_refusal(wires: Wires) -> None:
     assert is_reset(wire.program)
 
 
-def test_after_the_end_nothing_is_told_twice(wires: Wires) -> None:
+def test_nothing_is_reported_twice_after_the_end(wires: Wires) -> None:
     wire = wires()
     wire.relay.abort(CloseReason.LIFETIME, "max connection lifetime reached")
     wire.relay.abort(CloseReason.SHUTDOWN)
