@@ -730,6 +730,7 @@ def test_a_bug_in_the_first_step_ends_its_session_at_once(
         assert is_over(client)
     assert (harness.tunnel.counters.crashed, len(harness.tunnel)) == (1, 0)
     assert [record.outcome for record in records] == [ConnectionOutcome.CRASHED]
+    assert harness.tunnel.counters.failed == 1, "it did not reach the relay"
     carried(harness)
     harness.later(11)
     assert (harness.tunnel.counters.crashed, len(harness.tunnel)) == (1, 1), "nothing is left of the first one"

@@ -82,7 +82,9 @@ def count_connection(counters: Counters, record: ConnectionRecord) -> None:
         return
     if record.outcome is ConnectionOutcome.HEADER_FAILED:
         counters.dial_failed += 1
-    elif record.outcome not in (ConnectionOutcome.STOPPED, ConnectionOutcome.CRASHED):
+    elif record.outcome is ConnectionOutcome.CRASHED:
+        counters.crashed_before_relay += 1
+    elif record.outcome is not ConnectionOutcome.STOPPED:
         setattr(counters, record.outcome.value, getattr(counters, record.outcome.value) + 1)
     if record.outcome in (ConnectionOutcome.REFUSED, ConnectionOutcome.DIAL_FAILED, ConnectionOutcome.HEADER_FAILED):
         counters.add_reason(record.reason)

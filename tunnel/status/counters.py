@@ -78,6 +78,7 @@ class Counters:
     other_ends: dict[str, int] = field(default_factory=dict)  # of relays, by close reason
 
     # Not in the log's last line:
+    crashed_before_relay: int = _counter(metrics.ACCEPT_ERROR, is_outcome=False, is_failure=True)  # a part of `crashed`
     handshake_timeouts: int = _counter(metrics.ACCEPT_TIMEOUT, is_outcome=False)  # of accepted connections; a part of `refused`
     reaped: int = _counter(metrics.CONN_TIMEOUT, is_outcome=False)  # relays that a time limit has ended
     broken: int = _counter(metrics.CONN_ERROR, is_outcome=False)  # relays that ended with an error
