@@ -115,7 +115,12 @@ def test_process_1_reaps_and_passes_signals_on(workloads: Workloads, backend: Ba
         ((), ("sh", "-c", "kill -KILL $$"), 137, "stopped$"),
         ((), ("/nonexistent",), 127, "^tunnel: error: /nonexistent: no such file or directory$"),
         ((), ("/etc/passwd",), 126, "^tunnel: error: /etc/passwd: permission denied$"),
-        (("--wait-ready=200ms",), ("true",), 125, "^tunnel: error: not ready within 0.2s: the proxy for 127.0.0.1:1$"),
+        (
+            ("--wait-ready=200ms",),
+            ("true",),
+            125,
+            "^tunnel: error: not ready within 0.2s: the proxy for 127.0.0.1:1( \\(.+\\))?$",
+        ),
         (("--nonsense",), ("true",), 125, "^tunnel: error: unknown long flag '--nonsense', try --help$"),
     ],
 )

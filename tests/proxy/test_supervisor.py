@@ -85,9 +85,12 @@ def test_the_service_manager_gets_each_unusable_identity_and_its_recovery() -> N
     ]
 
 
-def test_who_is_late_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"^not ready within 15s: the proxy for target$"):
-        run_supervisor(SupervisorHarness(FakeProxy(), FakeProxy(is_ready=False)), do_nothing)
+@pytest.mark.parametrize(("problem", "shown"), [("", ""), ("agent down", r" \(agent down\)")])
+def test_a_proxy_that_is_late_is_named_with_its_problem(problem: str, shown: str) -> None:
+    late = FakeProxy(is_ready=False)
+    late.problem = problem
+    with pytest.raises(ConfigError, match=f"^not ready within 15s: the proxy for target{shown}$"):
+        run_supervisor(SupervisorHarness(FakeProxy(), late), do_nothing)
 
 
 @pytest.mark.parametrize("error", [CommandError("app: command not found", 127), ConfigError("{x} is no place")])

@@ -35,6 +35,7 @@ class FakeProxy:
         self.is_listening = trio.Event()
         self.tunnel = self
         self.identity_error = ""
+        self.problem = ""
         self.on_identity_change: Callable[[], None] = lambda: None
         self.pids: set[int] = set()
         self.stopped_accepting_at: float | None = None

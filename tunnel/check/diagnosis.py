@@ -58,7 +58,7 @@ def _examine_source(preflight: Preflight, attributes: WorkloadAttributes) -> Ste
             context = yield from examine_agent(preflight, source, attributes)
             if context is not None:
                 return (yield from examine_identity(context, source.selection, preflight.now))
-            yield skipped("identity", "the agent sent none")
+            yield skipped("identity", "no identity from the agent")
         case Acme():
             yield skipped("certificate", f"an ACME server issues it for {source.domain} when the proxy starts")
         case NoIdentity() if preflight.line.refusal is not None:

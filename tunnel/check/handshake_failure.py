@@ -31,7 +31,7 @@ from tunnel.time_format import format_time
 SERVER, ADMISSION = "server", "admission"
 _ADVICE = {
     TargetFault.RESOLVE: "correct the name, or this machine's resolver (getent ahosts NAME)",
-    TargetFault.REFUSED: "start the server, or correct the port",
+    TargetFault.REFUSED: "start the target, or correct the port",
     TargetFault.TIMEOUT: "check firewalls, network policies and whether the machine is up",
     TargetFault.UNREACHABLE: "check that it serves TLS and is healthy: without an identity a tunnel server closes connections",
     TargetFault.PROXY_REFUSED: "ask the proxy's operator to permit this target, or correct the credentials in --proxy",

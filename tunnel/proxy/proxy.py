@@ -105,6 +105,11 @@ class Proxy:
             raise self._failure
 
     @property
+    def problem(self) -> str:
+        """What is wrong with the identity source, "" if nothing is known."""
+        return self._state_reporter.state.source_error or ""
+
+    @property
     def pids(self) -> set[int]:
         """The child processes that this proxy waits for."""
         return self._policy.pids if self._policy is not None else set()

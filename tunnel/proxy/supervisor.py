@@ -108,7 +108,7 @@ class Supervisor:
         with trio.move_on_after(limit) as waiting:
             await wait_ready(self._proxies, self._report_wait)
         if waiting.cancelled_caught:
-            late = ", ".join(str(proxy.config.target) for proxy in self._proxies if not proxy.is_listening.is_set())
+            late = ", ".join(_describe_late(proxy) for proxy in self._proxies if not proxy.is_listening.is_set())
             self._fail(ConfigError(f"not ready within {limit:g}s: the proxy for {late}"))
             await trio.sleep_forever()
         await trio.lowlevel.checkpoint_if_cancelled()  # a proxy may have failed when the last one became ready
@@ -288,3 +288,8 @@ class Supervisor:
     def _waited_for(self) -> set[int]:
         """The child processes whose exit status is waited for elsewhere; they are not orphans."""
         return {self._launcher.pid, *self._probe.pids}.union(*(proxy.pids for proxy in self._proxies))
+
+
+def _describe_late(proxy: Proxy) -> str:
+    """Return the target of a proxy that is not ready, and why if that is known."""
+    return f"{proxy.config.target} ({proxy.problem})" if proxy.problem else str(proxy.config.target)
