@@ -27,8 +27,8 @@ BROKEN = "the authority is out to lunch"
 TAKEN = "cannot listen on port 443 for the challenge: address already in use"
 
 
-class Workloads:
-    """An authority, a clock and a disk of the test's own."""
+class FakeAuthority:
+    """An ACME server, a clock and a storage directory in this process."""
 
     def __init__(self, folder: Path) -> None:
         self.config = AcmeConfig(NAME, "a@example.test", "https://ca.test/dir", folder / "tunnel" / "acme")
@@ -39,12 +39,12 @@ class Workloads:
         self.lasts = 90 * DAY
         self.accounts: list[bytes] = []  # one for each time that we were asked
         self.is_port_taken = False
-        self.answers: list[tuple[bool, bool]] = []  # whether the gate answered, and a port of its own
+        self.answers: list[tuple[bool, bool]] = []  # whether the listener answered, and the port for challenges
         self._is_open = False
         self.challenges = AcmeChallenges()
 
-    def keeper(self, **changed: Any) -> CertificateRenewer:
-        """As after a restart."""
+    def renewer(self, **changed: Any) -> CertificateRenewer:
+        """Return a renewer, as after a restart of the process."""
         return CertificateRenewer(
             replace(self.config, **changed),
             self.challenges,
@@ -87,134 +87,136 @@ class Workloads:
 
 
 @pytest.fixture
-def workloads(tmp_path: Path) -> Workloads:
-    return Workloads(tmp_path)
+def authority(tmp_path: Path) -> FakeAuthority:
+    return FakeAuthority(tmp_path)
 
 
 # -- the first one
 
 
-def test_the_first_certificate_is_requested_and_stored(workloads: Workloads) -> None:
-    held = workloads.keeper().obtain()
-    assert workloads.answers == [(True, True)]
-    assert workloads.stored().chain == held.chain
-    assert workloads.challenges.admit(PROBE) is None
+def test_the_first_certificate_is_requested_and_stored(authority: FakeAuthority) -> None:
+    held = authority.renewer().obtain()
+    assert authority.answers == [(True, True)]
+    assert authority.stored().chain == held.chain
+    assert authority.challenges.admit(PROBE) is None
 
 
-def test_one_that_was_kept_is_used_without_asking(workloads: Workloads) -> None:
-    held = workloads.keeper().obtain()
-    assert workloads.keeper().obtain().chain == held.chain
-    assert len(workloads.accounts) == 1
+def test_one_that_was_kept_is_used_without_asking(authority: FakeAuthority) -> None:
+    held = authority.renewer().obtain()
+    assert authority.renewer().obtain().chain == held.chain
+    assert len(authority.accounts) == 1
 
 
-def test_one_that_is_due_serves_until_it_ends_and_no_longer(workloads: Workloads) -> None:
-    held = workloads.keeper().obtain()
-    workloads.now += 89 * DAY
-    keeper = workloads.keeper()
-    assert keeper.obtain().chain == held.chain
-    fresh = keeper.renew_if_due()
+def test_one_that_is_due_serves_until_it_ends_and_no_longer(authority: FakeAuthority) -> None:
+    held = authority.renewer().obtain()
+    authority.now += 89 * DAY
+    renewer = authority.renewer()
+    assert renewer.obtain().chain == held.chain
+    fresh = renewer.renew_if_due()
     assert fresh is not None
     assert fresh.chain != held.chain
-    workloads.now += 90 * DAY
-    assert workloads.keeper().obtain().chain != fresh.chain
+    authority.now += 90 * DAY
+    assert authority.renewer().obtain().chain != fresh.chain
 
 
-def test_one_that_cannot_be_read_is_replaced(workloads: Workloads) -> None:
-    workloads.keeper().obtain()
-    (path,) = workloads.config.storage_dir.rglob("certificate-*")
+def test_one_that_cannot_be_read_is_replaced(authority: FakeAuthority) -> None:
+    authority.renewer().obtain()
+    (path,) = authority.config.storage_dir.rglob("certificate-*")
     path.write_bytes(b"rubbish")
-    fresh = workloads.keeper().obtain()
-    assert len(workloads.accounts) == 2
-    assert any("requesting a new one" in line for line in workloads.said)
-    assert workloads.stored().chain == fresh.chain
+    fresh = authority.renewer().obtain()
+    assert len(authority.accounts) == 2
+    assert any("requesting a new one" in line for line in authority.said)
+    assert authority.stored().chain == fresh.chain
 
 
-def test_the_account_is_the_same_each_time(workloads: Workloads) -> None:
-    keeper = workloads.keeper()
-    keeper.obtain()
-    workloads.now += 61 * DAY
-    keeper.renew_if_due()
-    assert len(workloads.accounts) == 2
-    assert len(set(workloads.accounts)) == 1
+def test_the_account_is_the_same_each_time(authority: FakeAuthority) -> None:
+    renewer = authority.renewer()
+    renewer.obtain()
+    authority.now += 61 * DAY
+    renewer.renew_if_due()
+    assert len(authority.accounts) == 2
+    assert len(set(authority.accounts)) == 1
 
 
 @pytest.mark.parametrize("failures", [1, 4])
-def test_it_is_tried_again_after_longer_and_longer_pauses(workloads: Workloads, failures: int) -> None:
-    workloads.failures = failures
-    workloads.keeper().obtain()
-    assert workloads.slept == [5, 10, 20, 40][:failures]
-    assert [line for line in workloads.said if BROKEN in line][-1].startswith(f"ACME: attempt {failures} of 5: ")
+def test_it_is_tried_again_after_longer_and_longer_pauses(authority: FakeAuthority, failures: int) -> None:
+    authority.failures = failures
+    authority.renewer().obtain()
+    assert authority.slept == [5, 10, 20, 40][:failures]
+    assert [line for line in authority.said if BROKEN in line][-1].startswith(f"ACME: attempt {failures} of 5: ")
 
 
-def test_the_fifth_failure_is_final(workloads: Workloads) -> None:
-    workloads.failures = 5
+def test_the_fifth_failure_is_final(authority: FakeAuthority) -> None:
+    authority.failures = 5
     with pytest.raises(IdentityError, match=BROKEN):
-        workloads.keeper().obtain()
-    assert len(workloads.accounts) == 5
-    assert workloads.slept == [5, 10, 20, 40]
+        authority.renewer().obtain()
+    assert len(authority.accounts) == 5
+    assert authority.slept == [5, 10, 20, 40]
 
 
-def test_at_the_start_a_port_that_is_taken_is_an_error(workloads: Workloads) -> None:
-    workloads.is_port_taken = True
+def test_at_the_start_a_port_that_is_taken_is_an_error(authority: FakeAuthority) -> None:
+    authority.is_port_taken = True
     with pytest.raises(IdentityError, match="address already in use"):
-        workloads.keeper().obtain()
-    assert workloads.answers == []
+        authority.renewer().obtain()
+    assert authority.answers == []
 
 
-def test_a_certificate_that_cannot_be_kept_serves_all_the_same(workloads: Workloads, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_certificate_that_cannot_be_kept_serves_all_the_same(
+    authority: FakeAuthority, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: object) -> None:
         raise IdentityError(IdentityFault.ACME, "cannot write: disk full")
 
     monkeypatch.setattr(Storage, "save", fail)
-    assert workloads.keeper().obtain().chain
-    assert "disk full: a restart will request a new certificate" in workloads.said[-1]
+    assert authority.renewer().obtain().chain
+    assert "disk full: a restart will request a new certificate" in authority.said[-1]
 
 
 # -- the next one
 
 
 @pytest.mark.parametrize("lasts", [30.0, DAY, 90 * DAY])
-def test_it_is_renewed_when_a_third_of_its_life_is_left(workloads: Workloads, lasts: float) -> None:
-    workloads.lasts = lasts
-    keeper = workloads.keeper()
-    held = keeper.obtain()
+def test_it_is_renewed_when_a_third_of_its_life_is_left(authority: FakeAuthority, lasts: float) -> None:
+    authority.lasts = lasts
+    renewer = authority.renewer()
+    held = renewer.obtain()
     assert renew_due_at(held.chain).timestamp() == NOW.timestamp() + lasts * 2 / 3
-    workloads.now += lasts * 2 / 3 - 1
-    assert keeper.renew_if_due() is None
-    workloads.now += 1
-    fresh = keeper.renew_if_due()
+    authority.now += lasts * 2 / 3 - 1
+    assert renewer.renew_if_due() is None
+    authority.now += 1
+    fresh = renewer.renew_if_due()
     assert fresh is not None
     assert fresh.chain != held.chain
-    assert workloads.stored().chain == fresh.chain
-    assert keeper.renew_if_due() is None
+    assert authority.stored().chain == fresh.chain
+    assert renewer.renew_if_due() is None
 
 
-def test_a_renewal_is_answered_by_the_tunnel_when_the_port_is_its_own(workloads: Workloads) -> None:
-    keeper = workloads.keeper()
-    keeper.obtain()
-    workloads.is_port_taken = True
-    workloads.now += 61 * DAY
-    assert keeper.renew_if_due() is not None
-    assert workloads.answers == [(True, True), (True, False)]
+def test_a_renewal_is_answered_by_the_tunnel_when_the_port_is_its_own(authority: FakeAuthority) -> None:
+    renewer = authority.renewer()
+    renewer.obtain()
+    authority.is_port_taken = True
+    authority.now += 61 * DAY
+    assert renewer.renew_if_due() is not None
+    assert authority.answers == [(True, True), (True, False)]
 
 
-def test_a_renewal_is_answered_on_the_challenges_port_too_when_it_is_free(workloads: Workloads) -> None:
-    keeper = workloads.keeper()
-    keeper.obtain()
-    workloads.now += 61 * DAY
-    keeper.renew_if_due()
-    assert workloads.answers == [(True, True), (True, True)]
+def test_a_renewal_is_answered_on_the_challenges_port_too_when_it_is_free(authority: FakeAuthority) -> None:
+    renewer = authority.renewer()
+    renewer.obtain()
+    authority.now += 61 * DAY
+    renewer.renew_if_due()
+    assert authority.answers == [(True, True), (True, True)]
 
 
-def test_a_failed_renewal_leaves_the_certificate_that_works(workloads: Workloads) -> None:
-    keeper = workloads.keeper()
-    held = keeper.obtain()
-    workloads.now += 61 * DAY
-    workloads.failures = 1
+def test_a_failed_renewal_leaves_the_certificate_that_works(authority: FakeAuthority) -> None:
+    renewer = authority.renewer()
+    held = renewer.obtain()
+    authority.now += 61 * DAY
+    authority.failures = 1
     with pytest.raises(IdentityError, match=BROKEN):
-        keeper.renew_if_due()
-    assert workloads.stored().chain == held.chain
-    assert keeper.renew_if_due() is not None
+        renewer.renew_if_due()
+    assert authority.stored().chain == held.chain
+    assert renewer.renew_if_due() is not None
 
 
 # -- when to look
@@ -232,12 +234,12 @@ def test_a_failed_renewal_leaves_the_certificate_that_works(workloads: Workloads
     ],
 )
 def test_the_next_look_is_when_it_is_due_or_at_the_interval(
-    workloads: Workloads, lasts: float, interval: float, expected: float
+    authority: FakeAuthority, lasts: float, interval: float, expected: float
 ) -> None:
-    workloads.lasts = lasts
-    keeper = workloads.keeper(check_interval=interval)
-    keeper.obtain()
-    assert keeper.seconds_to_next_check() == expected
+    authority.lasts = lasts
+    renewer = authority.renewer(check_interval=interval)
+    renewer.obtain()
+    assert renewer.seconds_to_next_check() == expected
 
 
 @pytest.mark.parametrize(
@@ -250,28 +252,28 @@ def test_the_next_look_is_when_it_is_due_or_at_the_interval(
     ],
 )
 def test_failed_renewals_are_tried_again_the_more_often_the_less_time_is_left(
-    workloads: Workloads, left: float, delays: list[float]
+    authority: FakeAuthority, left: float, delays: list[float]
 ) -> None:
-    keeper = workloads.keeper()
-    held = keeper.obtain()
-    workloads.now = held.chain[0].not_after.timestamp() - left
-    workloads.failures = len(delays)
+    renewer = authority.renewer()
+    held = renewer.obtain()
+    authority.now = held.chain[0].not_after.timestamp() - left
+    authority.failures = len(delays)
     seen = []
     for _ in delays:
         with pytest.raises(IdentityError):
-            keeper.renew_if_due()
-        seen.append(keeper.seconds_to_next_check())
+            renewer.renew_if_due()
+        seen.append(renewer.seconds_to_next_check())
     assert seen == delays
-    assert keeper.renew_if_due() is not None
-    assert keeper.seconds_to_next_check() == workloads.config.check_interval
+    assert renewer.renew_if_due() is not None
+    assert renewer.seconds_to_next_check() == authority.config.check_interval
 
 
-def test_a_clock_that_is_set_neither_ends_nor_delays_the_looks(workloads: Workloads) -> None:
-    keeper = workloads.keeper()
-    keeper.obtain()
-    workloads.now -= 365 * DAY
-    assert keeper.renew_if_due() is None
-    assert keeper.seconds_to_next_check() == workloads.config.check_interval
-    workloads.now += (365 + 89) * DAY
-    assert keeper.seconds_to_next_check() <= workloads.config.check_interval
-    assert keeper.renew_if_due() is not None
+def test_a_clock_that_is_set_neither_ends_nor_delays_the_looks(authority: FakeAuthority) -> None:
+    renewer = authority.renewer()
+    renewer.obtain()
+    authority.now -= 365 * DAY
+    assert renewer.renew_if_due() is None
+    assert renewer.seconds_to_next_check() == authority.config.check_interval
+    authority.now += (365 + 89) * DAY
+    assert renewer.seconds_to_next_check() <= authority.config.check_interval
+    assert renewer.renew_if_due() is not None

@@ -27,14 +27,14 @@ UNKNOWN_CA, BAD_CERTIFICATE = 48, 42
 
 @pytest.fixture
 def lonely(tmp_path: Path) -> Iterator[Workloads]:
-    """A world whose agent is not there yet."""
+    """Workloads without an agent."""
     with closing(Workloads(tmp_path, agent=False)) as workloads:
         yield workloads
 
 
 @pytest.fixture
 def fleeting(tmp_path: Path) -> Iterator[Workloads]:
-    """A world of SVIDs that live for five seconds."""
+    """Workloads whose SVIDs are valid for five seconds."""
     with closing(Workloads(tmp_path, issuing=Issuing(ttl=timedelta(seconds=5)))) as workloads:
         yield workloads
 

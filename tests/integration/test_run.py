@@ -77,7 +77,7 @@ def backend(workloads: Workloads) -> Backend:
 
 @pytest.fixture
 def lonely(tmp_path: Path) -> Iterator[Workloads]:
-    """A world whose agent is not there."""
+    """Workloads without an agent."""
     with closing(Workloads(tmp_path, agent=False)) as workloads:
         yield workloads
 

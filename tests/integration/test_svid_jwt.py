@@ -24,7 +24,7 @@ from tunnel.spiffe.jwt import parse_token
 
 @pytest.fixture
 def hasty(tmp_path: Path) -> Iterator[Workloads]:
-    """A world whose tokens live for three seconds."""
+    """Workloads whose tokens are valid for three seconds."""
     with closing(Workloads(tmp_path, issuing=Issuing(jwt_ttl=timedelta(seconds=3)))) as workloads:
         yield workloads
 

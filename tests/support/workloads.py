@@ -55,7 +55,7 @@ class Workloads:
         self._things.close()
 
     def enter(self, thing: AbstractContextManager[T]) -> T:
-        """Let something live as long as this world."""
+        """Close something together with these workloads."""
         return self._things.enter_context(thing)
 
     # -- proxies
@@ -74,7 +74,7 @@ class Workloads:
         return self.watch(Proxy([*before, *argv], environ=bare_environment(), cwd=cwd))
 
     def watch(self, process: P) -> P:
-        """End a process with this world, and look at its log then."""
+        """End a process together with these workloads, and check its log then."""
         self._things.callback(process.close)
         return process
 
