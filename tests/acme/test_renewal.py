@@ -23,7 +23,7 @@ from tunnel.tls.client_hello import ClientHello
 
 PROBE = ClientHello(NAME, (b"acme-tls/1",))
 DAY = 86400.0
-BROKEN = "the authority is out to lunch"
+BROKEN = "the ACME server is unavailable"
 TAKEN = "cannot listen on port 443 for the challenge: address already in use"
 
 
