@@ -53,7 +53,7 @@ def test_each_field_of_the_counters_is_exported(name: str) -> None:
 @pytest.mark.parametrize("name", EXPORTS)
 def test_a_counter_is_read_under_the_metric_of_its_declaration(name: str) -> None:
     metric = EXPORTS[name].metric
-    label = name.replace("_", "-") if metric.label else ""
+    label = name if metric.label else ""
     assert readings(replace(Counters(), **{name: 3}))[metric.name, label] == 3
 
 

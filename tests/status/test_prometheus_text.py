@@ -64,7 +64,7 @@ def test_a_number_has_its_series_and_its_kind(name: str, kind: str, value: float
         ("refusals_total", ("reason", "expired"), "counter", 1),
         ("refusals_total", ("reason", "weak-key"), "counter", 0),
         ("failures_total", ("reason", "connection-refused"), "counter", 1),
-        ("outcomes_total", ("outcome", "closed-without-data"), "counter", 1),
+        ("outcomes_total", ("outcome", "closed_without_data"), "counter", 1),
         ("reload_successes_total", ("what", "certificates"), "counter", 1),
         ("reload_failures_total", ("what", "policy"), "counter", 0),
         ("reload_last_successful", ("what", "certificates"), "gauge", 0),

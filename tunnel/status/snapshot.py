@@ -84,9 +84,9 @@ def _of_counters(counters: Counters) -> Iterator[MetricReading]:
     """Every counter that is declared with a metric, except parts of a sum."""
     for name, export in EXPORTS.items():
         if export.metric is not metrics.ACCEPT_ERROR:
-            yield MetricReading(export.metric, getattr(counters, name), name.replace("_", "-") if export.metric.label else "")
+            yield MetricReading(export.metric, getattr(counters, name), name if export.metric.label else "")
     for close_reason, count in counters.other_ends.items():
-        yield MetricReading(metrics.OUTCOMES, count, close_reason.replace("_", "-"))
+        yield MetricReading(metrics.OUTCOMES, count, close_reason.replace("-", "_"))
 
 
 def _of_connections(counters: Counters, gauges: TunnelGauges) -> Iterator[MetricReading]:
