@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -207,6 +208,14 @@ def _imports_at_load(source: str, modules: Sources) -> Iterator[str]:
             yield from imports(ast.unparse(statement), modules)
 
 
+def repeated_classes(modules: Sources) -> list[str]:
+    """The names of classes that are defined more than once."""
+    names = Counter(
+        node.name for source in modules.values() for node in ast.walk(parsed(source)) if isinstance(node, ast.ClassDef)
+    )
+    return sorted(name for name, count in names.items() if count > 1)
+
+
 @pytest.fixture(scope="module")
 def modules() -> Sources:
     return sources_of(PACKAGE)
@@ -230,6 +239,10 @@ def test_private_names_of_pyopenssl_are_used_in_one_module(modules: Sources) -> 
 
 def test_broad_exception_handlers_are_the_listed_ones(modules: Sources) -> None:
     assert {module: count for module, source in modules.items() if (count := broad_nets(source))} == BROAD_PLACES
+
+
+def test_no_class_name_occurs_twice(modules: Sources) -> None:
+    assert repeated_classes(modules) == []
 
 
 def test_every_module_starts_with_a_docstring(modules: Sources) -> None:
@@ -289,3 +302,8 @@ def test_private_names_and_broad_handlers_are_found() -> None:
     assert broad_nets("try: pass\nexcept (OSError, BaseException) as e: pass") == 1
     assert broad_nets("try: pass\nexcept: pass") == 1
     assert broad_nets("try: pass\nexcept OSError: pass") == 0
+
+
+def test_a_class_name_that_occurs_twice_is_found(modules: Sources) -> None:
+    changed = {**modules, "tunnel.errors": "class Relay:\n    pass\n\ndef f():\n    class Relay:\n        pass"}
+    assert repeated_classes(changed) == ["Relay"]
