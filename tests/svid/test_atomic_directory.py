@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from tunnel.atomic_file import NamedFile
 from tunnel.errors import OutputError
 from tunnel.svid.atomic_directory import GRACE, AtomicDirectory, ReplaceResult
-from tunnel.svid.atomic_file import NamedFile
 
 START = 1_700_000_000.0
 

@@ -11,6 +11,7 @@ import trio
 from tests.support.jwt_factory import jwk, jwks
 from tests.support.processes import eventually
 from tests.support.recorded_events import RecordedEvents
+from tunnel.atomic_file import AtomicFile
 from tunnel.backoff import Backoff
 from tunnel.config.dev_model import Entry
 from tunnel.devapi.api import DevWorkloadApi
@@ -20,7 +21,6 @@ from tunnel.identity.workload_calls import WorkloadCalls
 from tunnel.spiffe.endpoint import WorkloadEndpoint
 from tunnel.spiffe.ids import parse_spiffe_id
 from tunnel.spiffe.messages import BundlesResponse
-from tunnel.svid.atomic_file import AtomicFile
 from tunnel.svid.event_log import Event
 from tunnel.svid.jwt_bundles import BundleDocument, BundlesRefresher, build_document
 

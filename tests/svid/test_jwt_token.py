@@ -16,12 +16,12 @@ import trio
 import trio.lowlevel
 
 from tests.support.jwt_factory import NOW, token
+from tunnel.atomic_file import AtomicFile
 from tunnel.backoff import Backoff
 from tunnel.errors import IdentityError, IdentityFault, OutputError
 from tunnel.identity.tokens import JwtSvid, accept_token
 from tunnel.net.notify import Notifier, State
 from tunnel.spiffe.messages import JwtSvidEntry
-from tunnel.svid.atomic_file import AtomicFile
 from tunnel.svid.event_log import Event
 from tunnel.svid.jwt_token import TokenRefresher, renewal_delay
 

@@ -5,15 +5,13 @@ Each directory URL has a directory of its own, so that a certificate of a test s
 
 from __future__ import annotations
 
-import os
-import secrets
-from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tunnel.acme.material import check_name, encode_key, encode_material, new_key
+from tunnel.atomic_file import replace_file
 from tunnel.config.acme import AcmeConfig
 from tunnel.errors import IdentityError, IdentityFault, describe_os_error
 from tunnel.keystore.material import KeyMaterial
@@ -79,15 +77,10 @@ class Storage:
             raise _failure("read", path, error) from error
 
     def _write(self, path: Path, content: bytes) -> None:
-        fresh = path.with_name(f".{secrets.token_hex(8)}.tmp")  # short: the name may have the maximum length already
         self.make_folder()
         try:
-            _write_secret(fresh, content)
-            os.replace(fresh, path)
-            _sync(self._folder)
+            replace_file(str(path), content, 0o600)
         except OSError as error:
-            with suppress(OSError):
-                fresh.unlink(missing_ok=True)
             raise _failure("write", path, error) from error
 
 
@@ -97,21 +90,6 @@ def _parse_account_key(pem: bytes) -> ec.EllipticCurvePrivateKey:
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise IdentityError(IdentityFault.BAD_KEY, "not an EC private key, which an account has here")
     return key
-
-
-def _write_secret(path: Path, content: bytes) -> None:
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _failure(what: str, path: Path, error: OSError) -> IdentityError:

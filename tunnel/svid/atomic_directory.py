@@ -25,8 +25,7 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
-from tunnel.errors import OutputError, describe_os_error
-from tunnel.svid.atomic_file import (
+from tunnel.atomic_file import (
     NamedFile,
     PreparedFile,
     WrittenFile,
@@ -35,6 +34,7 @@ from tunnel.svid.atomic_file import (
     working_directory,
     write_new,
 )
+from tunnel.errors import OutputError, describe_os_error
 
 CURRENT = "..data"
 GRACE = 10.0  # seconds

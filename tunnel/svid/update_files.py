@@ -12,12 +12,12 @@ from datetime import datetime
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from tunnel.atomic_file import NamedFile
 from tunnel.config.svid_model import Output
 from tunnel.identity.credentials import SvidCredentials, X509Svid
 from tunnel.log import escape
 from tunnel.pkix.certificate import Certificate
 from tunnel.spiffe.ids import SpiffeId, TrustDomain
-from tunnel.svid.atomic_file import NamedFile
 from tunnel.time_format import format_time
 
 _LONGEST_NAME = 255  # bytes of a file's name

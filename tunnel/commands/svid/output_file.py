@@ -78,9 +78,9 @@ def write_file(
     environ: Mapping[str, str],
 ) -> int:
     """Write what is fetched to the file, once or until a signal; the exit code."""
+    from tunnel.atomic_file import AtomicFile
     from tunnel.identity.workload_calls import WorkloadCalls
     from tunnel.net.notify import Notifier
-    from tunnel.svid.atomic_file import AtomicFile
     from tunnel.svid.event_log import Event, EventFormat, EventLog
     from tunnel.svid.exposure import list_exposures
 

@@ -6,6 +6,7 @@ A new file has its group and its mode before its first byte. Readers see the old
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -131,6 +132,20 @@ class PreparedFile:
         """Remove the temporary file."""
         with suppress(OSError):
             os.unlink(self._prepared)
+
+
+def replace_file(path: str, content: bytes, mode: int) -> None:
+    """Replace the file at the path, or create it; raises OSError, and then the previous file stays."""
+    directory = os.path.dirname(path) or "."
+    prepared = os.path.join(directory, f".{secrets.token_hex(8)}.tmp")  # short: the name may have the maximum length already
+    try:
+        write_new(NamedFile(path, content, mode), prepared, None)
+        os.replace(prepared, path)
+        _sync_directory(directory)
+    except OSError:
+        with suppress(OSError):
+            os.unlink(prepared)
+        raise
 
 
 def write_new(file: NamedFile, path: str, group: int | None, directory: int | None = None) -> None:
