@@ -18,6 +18,7 @@ from tunnel.errors import IdentityError, IdentityFault, SpiffeIdError, TokenErro
 from tunnel.identity.grpc_channel import FATAL_CODES, fatal_error, open_channel, status_details
 from tunnel.identity.tokens import TokenAnswer, accept_jwt_bundles, accept_token
 from tunnel.identity.update import accept_bundles
+from tunnel.identity.wait_notice import NOTICE_DELAY
 from tunnel.identity.workload import NO_IDENTITY_FLOOR
 from tunnel.spiffe.bundle import BundleSet
 from tunnel.spiffe.endpoint import WorkloadEndpoint
@@ -44,7 +45,6 @@ import grpc  # last: tunnel.identity.grpc_channel configures its logging first
 LIMIT = 15.0  # seconds
 _ATTEMPT = 10.0  # seconds for one call: an agent may accept it and never answer
 _CAP = 5.0  # seconds between attempts
-_SLOW = 1.0  # seconds after which a call that waits is reported
 
 T = TypeVar("T")
 
@@ -52,7 +52,7 @@ T = TypeVar("T")
 class WorkloadCalls:
     """Calls an endpoint, with retries while it refuses or is unavailable, for at most `limit` seconds (0: no limit).
 
-    `on_wait` gets one message for each call that takes longer than a second, possibly on another thread.
+    `on_wait` gets one message for each call that takes longer than NOTICE_DELAY, possibly on another thread.
     """
 
     def __init__(
@@ -175,7 +175,7 @@ class WorkloadCalls:
             why = f": {self._problem}" if self._problem else ""
             self._on_wait(f"waiting for the Workload API at {self._endpoint} ({rpc}){why}")
 
-        timer = threading.Timer(_SLOW, report)
+        timer = threading.Timer(NOTICE_DELAY, report)
         timer.daemon = True
         timer.start()
         try:
