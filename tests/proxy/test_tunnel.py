@@ -6,6 +6,7 @@ import errno
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -355,6 +356,24 @@ def test_a_policy_that_is_still_evaluated_at_the_connect_timeout_refuses_the_pee
     (record,) = records
     assert (record.outcome, record.reason) == (ConnectionOutcome.REFUSED, "handshake-timeout")
     assert record.detail == "access policy: exceeded the connect timeout of 10s"
+
+
+def test_a_policy_that_has_not_begun_is_cancelled_with_its_session(
+    harnesses: Harnesses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queued: Future[object] = Future()  # as if all threads were busy
+    harness = harnesses(connect_timeout=10).serve()
+    peer = Peer(harness, harness.connect())
+    peer.socket.sendall(peer.side.shake())
+    harness.turn()
+    rule = PolicyRule("data.policy.allow", lambda _peer: True)
+    harness.tunnel.swap(generation(2, rules=(rule,)))
+    monkeypatch.setattr(harness.loop, "call_in_thread", lambda *_arguments: queued)
+    peer.socket.sendall(peer.side.shake(received(peer.socket)))
+    harness.turn()
+    harness.later(11)
+    assert queued.cancelled()
+    assert len(harness.tunnel) == 0
 
 
 @pytest.mark.parametrize("is_server", [True, False])

@@ -5,9 +5,9 @@ The server is a trio run in a thread, because the thread that requests the certi
 
 from __future__ import annotations
 
+import logging
 import socket
 import threading
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -23,6 +23,7 @@ from tunnel.tls.client_hello import parse_client_hello
 from tunnel.tls.engine import Buffers
 from tunnel.tls.stream import TlsStream
 
+_log = logging.getLogger(__name__)  # a record gets into the log through LogCapture, from any thread
 _MAX_CONNECTIONS = 16
 _SECONDS = 10.0  # for one connection
 _READ_BYTES = 16384
@@ -62,7 +63,7 @@ async def _serve(listener: socket.socket, challenges: AcmeChallenges, on_start: 
     limiter = ConnectionLimiter(_MAX_CONNECTIONS)
     handler = ConnectionHandler(
         partial(_answer, challenges, limiter, Buffers()),
-        on_crash=lambda _peer, crash: traceback.print_exception(crash),
+        on_crash=lambda peer, crash: _log.error("internal error: probe from %s", peer, exc_info=crash),
         on_accept_error=lambda _error, _pause: None,  # the authority reports a probe that failed
     )
     async with trio.open_nursery() as connections:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Generator
+from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
@@ -395,16 +396,19 @@ class _InThread:
         self._loop = loop
         self._owner = owner
         self._action = action
-        self._is_abandoned = False
+        self._future: Future[object] | None = None
 
     def start(self) -> None:
-        self._loop.call_in_thread(self._action, self._answer, self._owner)
+        self._future = self._loop.call_in_thread(self._action, self._answer, self._owner)
 
     def abandon(self) -> None:
-        self._is_abandoned = True
+        """Ignore the result, and free the thread if the function has not begun."""
+        if self._future is not None:
+            self._future.cancel()
+        self._future = None
 
-    def _answer(self, future: Any) -> None:
-        if self._is_abandoned:
+    def _answer(self, future: Future[object]) -> None:
+        if self._future is None:
             return
         try:
             result = future.result()
