@@ -160,3 +160,21 @@ def test_a_port_that_is_taken_is_named() -> None:
         with pytest.raises(IdentityError, match=f"cannot listen on port {number} .*: address already in use") as refused:
             open_responder(AcmeChallenges(), number).__enter__()
     assert refused.value.reason is IdentityFault.ACME
+
+
+def test_an_unexpected_exception_is_logged_and_ends_one_connection(
+    port: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_data: bytes) -> None:
+        raise RuntimeError("a bug")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(responder, "parse_client_hello", fail)
+        with connected(port) as sock:
+            assert sock.recv(1) == b""
+    (record,) = caplog.records
+    assert record.message.startswith("internal error: probe from 127.0.0.1:")
+    assert record.exc_info is not None
+    assert capfd.readouterr().err == "", "nothing is written to standard error"
+    with connected(port) as sock:
+        assert probe(sock, SSL.TLS1_3_VERSION)
