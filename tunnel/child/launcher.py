@@ -100,8 +100,8 @@ class Launcher:
         """Kill a child that still waits; do nothing to a command."""
         if not self._is_started:
             self._is_started = True
+            self.send(signal.SIGKILL)  # before the pipes are closed, which would end it with another exit code
             self._close_pipes()
-            self.send(signal.SIGKILL)
             self._child.reap(waits=True)
             self.exit_code()
 
