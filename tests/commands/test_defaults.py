@@ -19,7 +19,17 @@ from tunnel.commands.run import command as run
 from tunnel.commands.run.command import RunConfig
 from tunnel.commands.svid import fetch, watch
 from tunnel.config.dev_model import DevConfig, Issuing
-from tunnel.config.model import Access, Acme, LogConfig, Metrics, ProxyConfig, WorkloadApi
+from tunnel.config.model import (
+    Access,
+    Acme,
+    IdentityConfig,
+    ListenerConfig,
+    Metrics,
+    Monitor,
+    ProcessConfig,
+    Status,
+    WorkloadApi,
+)
 from tunnel.config.status_url import parse_status_url
 from tunnel.config.svid_model import FetchConfig, Output, ReloadCommand, Supervised, WatchConfig
 from tunnel.config.values import default_of
@@ -36,16 +46,16 @@ def parse(*argv: str) -> Parsed:
     return parse_command_line(argv, load_commands(), ENVIRON)
 
 
-def expected_proxy(access: Access) -> ProxyConfig:
-    return ProxyConfig(True, TcpAddress("", "1"), TcpAddress("localhost", "2"), API, access)
-
-
 def test_the_flags_of_a_proxy_have_the_defaults_of_its_configuration() -> None:
-    parsed = parse(*SERVER)
+    parsed = parse(*SERVER, "--status=:3")
     config = build_proxy(parsed.command, parsed.arguments)
-    assert config == expected_proxy(config.access)
-    assert config.access == Access(config.access.rules)
-    assert config.metrics == Metrics()
+    (listener,), (monitor,) = config.listeners, config.monitors
+    addresses = TcpAddress("", "1"), TcpAddress("localhost", "2")
+    assert listener == ListenerConfig("server", True, *addresses, IdentityConfig(API), listener.access)
+    assert listener.access == Access(listener.access.rules)
+    assert monitor.status is not None
+    assert monitor == Monitor(Status(monitor.status.address), Metrics())
+    assert config == ProcessConfig((listener,), (monitor,))
 
 
 def test_the_flags_of_acme_have_the_defaults_of_its_configuration() -> None:
@@ -54,12 +64,14 @@ def test_the_flags_of_acme_have_the_defaults_of_its_configuration() -> None:
         load_commands(),
         {},
     )
-    assert build_proxy(parsed.command, parsed.arguments).source == Acme("a.test", "a@b", "")
+    (listener,) = build_proxy(parsed.command, parsed.arguments).listeners
+    assert listener.identity == IdentityConfig(Acme("a.test", "a@b", ""))
 
 
 def test_the_flags_of_run_have_the_defaults_of_its_configuration() -> None:
     config = run.build(parse("run", *SERVER, "--", "true").arguments, ENVIRON)
-    assert config == RunConfig(config.proxies, LogConfig(), ("true",))
+    assert config == RunConfig(config.process, ("true",))
+    assert config.process == ProcessConfig(config.process.listeners, shutdown_timeout=config.stop_timeout)
 
 
 def test_the_flags_of_dev_have_the_defaults_of_its_configuration() -> None:
@@ -79,8 +91,9 @@ def test_the_flags_of_other_commands_have_the_defaults_of_their_configurations()
     assert health.build(parse("health", "localhost:1").arguments) == HealthConfig(parse_status_url("localhost:1"))
     assert demo.build(parse("demo").arguments) == demo.DemoConfig()
     config = connect.build(parse("connect", "db.test:1", "--verify-id=spiffe://a.test/w").arguments)
-    assert config.connect_timeout == default_of(ProxyConfig, "connect_timeout")
-    assert config.close_timeout == 86400
+    (listener,) = config.listeners
+    assert listener.connect_timeout == default_of(ListenerConfig, "connect_timeout")
+    assert listener.close_timeout == 86400
 
 
 @pytest.mark.parametrize(("command", "flag"), FLAGS, ids=[f"{command.name} {flag.name}" for command, flag in FLAGS])

@@ -32,8 +32,8 @@ def test_one_target_needs_no_name() -> None:
     )
     assert target.config.is_private
     assert target.config.access.rules == (IdRule(parse_spiffe_id(A)),)
-    assert isinstance(target.config.source, WorkloadApi)
-    assert target.config.source.timeout == 15
+    assert isinstance(target.config.identity.source, WorkloadApi)
+    assert target.config.identity.source.timeout == 15
     assert config.argv == ("psql", "--port", "{port}")
     assert config.is_verbose
 

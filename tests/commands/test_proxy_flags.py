@@ -15,12 +15,14 @@ from tunnel.commands.registry import load_commands
 from tunnel.config.model import (
     Access,
     Acme,
+    IdentityConfig,
     KeyFiles,
     Keystore,
+    ListenerConfig,
     Metrics,
     NoIdentity,
     PolicyFiles,
-    ProxyConfig,
+    ProcessConfig,
     Source,
     Status,
     TlsOptions,
@@ -41,7 +43,13 @@ ALLOW = ("--allow-id", "spiffe://a.test/w")
 VERIFY = ("--verify-id", "spiffe://a.test/w")
 
 
-def build(*argv: str, environ: Mapping[str, str] | None = None) -> ProxyConfig:
+def build(*argv: str, environ: Mapping[str, str] | None = None) -> ListenerConfig:
+    """The only listener of a line."""
+    (listener,) = build_process(*argv, environ=environ).listeners
+    return listener
+
+
+def build_process(*argv: str, environ: Mapping[str, str] | None = None) -> ProcessConfig:
     parsed = parse_command_line(argv, load_commands(), environ or {}, global_flags=proxy.GLOBAL_FLAGS)
     check_line(parsed.arguments)
     return build_proxy(parsed.command, parsed.arguments)
@@ -54,27 +62,29 @@ def mistake(*argv: str, environ: Mapping[str, str] | None = None) -> str:
 
 
 def test_a_plain_server_has_ghostunnels_defaults() -> None:
-    config = build(*SERVER, *API, *ALLOW)
-    assert config == ProxyConfig(
+    process = build_process(*SERVER, *API, *ALLOW)
+    (config,) = process.listeners
+    assert config == ListenerConfig(
+        name="server",
         is_server=True,
         listen=TcpAddress("", "8443"),
         target=TcpAddress("localhost", "80"),
-        source=WorkloadApi(WorkloadEndpoint(path="/run/api.sock"), 600.0, Selection()),
+        identity=IdentityConfig(WorkloadApi(WorkloadEndpoint(path="/run/api.sock"), 600.0, Selection())),
         access=Access((IdRule(parse_spiffe_id("spiffe://a.test/w")),)),
         tls=TlsOptions("ECDHE+AESGCM:ECDHE+CHACHA20"),
         max_handshakes=512,
     )
-    assert (config.connect_timeout, config.close_timeout, config.shutdown_timeout) == (10.0, 60.0, 300.0)
-    assert (config.max_conn_lifetime, config.max_concurrent_conns, config.timed_reload) == (0.0, 0, 0.0)
-    assert config.shutdown_delay == 0.0
-    assert (config.status, config.header_mode, config.outbound, config.warnings) == (None, None, None, ())
-    assert config.metrics == Metrics(None, "", "ghostunnel", 30.0)
-    assert config.is_confined
+    assert (config.connect_timeout, config.close_timeout, process.shutdown_timeout) == (10.0, 60.0, 300.0)
+    assert (config.max_conn_lifetime, config.max_concurrent_conns, process.timed_reload) == (0.0, 0, 0.0)
+    assert process.shutdown_delay == 0.0
+    assert (process.monitors, config.header_mode, config.outbound, config.warnings) == ((), None, None, ())
+    assert Metrics() == Metrics(None, "", "ghostunnel", 30.0)
+    assert process.is_confined
     assert config.is_resolved_early
 
 
 def test_every_flag_reaches_the_configuration() -> None:
-    config = build(
+    process = build_process(
         *CLIENT,
         *API,
         *VERIFY,
@@ -94,18 +104,19 @@ def test_every_flag_reaches_the_configuration() -> None:
         *("--cipher-suites", "CHACHA,UNSAFE-AZURE", "--allow-unsafe-cipher-suites", "--max-tls-version", "tls1.2"),
         *("--override-server-name", "other.test", "--proxy", "socks5://proxy.test", "--cacert", "ca.pem"),
     )
+    (config,), (monitor,) = process.listeners, process.monitors
     assert not config.is_server
     endpoint = WorkloadEndpoint(path="/run/api.sock")
-    assert config.source == WorkloadApi(endpoint, 0.0, Selection(parse_spiffe_id("spiffe://a.test/me"), "internal"))
+    assert config.identity.source == WorkloadApi(endpoint, 0.0, Selection(parse_spiffe_id("spiffe://a.test/me"), "internal"))
     assert (config.connect_timeout, config.close_timeout) == (1.0, 0.0)
-    assert config.status == Status(StatusAddress(TcpAddress("localhost", "9000"), "http"), True, True)
-    assert config.metrics == Metrics(TcpAddress("localhost", "2003"), "https://metrics.test/x", "p", 1.0)
-    assert (config.timed_reload, config.is_resolved_early, config.is_confined) == (5.0, False, False)
+    assert monitor.status == Status(StatusAddress(TcpAddress("localhost", "9000"), "http"), True, True)
+    assert monitor.metrics == Metrics(TcpAddress("localhost", "2003"), "https://metrics.test/x", "p", 1.0, "ca.pem")
+    assert (process.timed_reload, config.is_resolved_early, process.is_confined) == (5.0, False, False)
     assert config.tls == TlsOptions("ECDHE+CHACHA20:ECDHE-RSA-AES128-SHA256", True)
-    assert (config.host, config.ca_bundle) == ("other.test", "ca.pem")
+    assert (config.host, config.identity.ca_bundle) == ("other.test", "ca.pem")
     assert config.outbound == OutboundProxy("socks5", "proxy.test", 1080)
-    assert (config.max_conn_lifetime, config.max_concurrent_conns, config.shutdown_timeout) == (3600.0, 16, 120.0)
-    assert config.shutdown_delay == 10.0
+    assert (config.max_conn_lifetime, config.max_concurrent_conns, process.shutdown_timeout) == (3600.0, 16, 120.0)
+    assert process.shutdown_delay == 10.0
 
 
 def test_rules_of_every_kind_are_kept_and_aliases_count() -> None:
@@ -215,10 +226,10 @@ def test_without_any_source_of_an_identity_the_line_is_refused() -> None:
 def test_the_environment_names_the_source_and_the_flag_wins() -> None:
     environ = {"SPIFFE_ENDPOINT_SOCKET": "tcp://127.0.0.1:8080"}
     tcp, unix = WorkloadApi(WorkloadEndpoint(host="127.0.0.1", port=8080)), WorkloadApi(WorkloadEndpoint(path="/run/api.sock"))
-    assert build(*SERVER, *ALLOW, environ=environ).source == tcp
-    assert build(*SERVER, *ALLOW, "--use-workload-api", environ=environ).source == tcp
-    assert build(*SERVER, *ALLOW, *API, environ=environ).source == unix
-    assert build(*SERVER, *ALLOW, *API, environ={"SPIFFE_ENDPOINT_SOCKET": "rubbish"}).source == unix
+    assert build(*SERVER, *ALLOW, environ=environ).identity.source == tcp
+    assert build(*SERVER, *ALLOW, "--use-workload-api", environ=environ).identity.source == tcp
+    assert build(*SERVER, *ALLOW, *API, environ=environ).identity.source == unix
+    assert build(*SERVER, *ALLOW, *API, environ={"SPIFFE_ENDPOINT_SOCKET": "rubbish"}).identity.source == unix
     assert mistake(*SERVER, *ALLOW, environ={"SPIFFE_ENDPOINT_SOCKET": "/run/x"}).startswith("SPIFFE_ENDPOINT_SOCKET: ")
 
 
@@ -308,16 +319,16 @@ BARE_CLIENT = ("--disable-authentication",)
     ],
 )
 def test_each_source_of_credentials_can_be_chosen(line: tuple[str, ...], source: Source) -> None:
-    assert build(*line).source == source
+    assert build(*line).identity.source == source
 
 
 def test_every_path_and_password_can_come_from_the_environment() -> None:
     environ = {"KEYSTORE_PATH": "e.p12", "KEYSTORE_PASS": "secret", "CACERT_PATH": "ca.pem"}
     config = build(*SERVER, *ALL, environ=environ)
-    assert (config.source, config.ca_bundle) == (Keystore("e.p12", "secret"), "ca.pem")
+    assert config.identity == IdentityConfig(Keystore("e.p12", "secret"), "ca.pem")
     assert "secret" not in repr(config)
     environ = {"CERT_PATH": "c.pem", "KEY_PATH": "k.pem", "KEYSTORE_PATH": ""}
-    assert build(*SERVER, *ALL, environ=environ).source == KeyFiles("c.pem", "k.pem")
+    assert build(*SERVER, *ALL, environ=environ).identity.source == KeyFiles("c.pem", "k.pem")
 
 
 @pytest.mark.parametrize(
@@ -449,4 +460,4 @@ def test_the_header_has_a_mode(line: tuple[str, ...], mode: str | None) -> None:
 
 
 def test_an_empty_status_address_is_none() -> None:
-    assert build(*SERVER, *API, *ALLOW, "--status=").status is None
+    assert build_process(*SERVER, *API, *ALLOW, "--status=").monitors == ()

@@ -24,11 +24,11 @@ def build(*words: str) -> RunConfig:
 
 def test_a_line_is_proxies_and_a_command() -> None:
     config = build("--wait-ready=1m", "--stop-timeout=5s", *SERVER, "--quiet=conns", "+", *CLIENT, *RUN)
-    assert [proxy.is_server for proxy in config.proxies] == [True, False]
+    assert [proxy.is_server for proxy in config.process.listeners] == [True, False]
     assert config.argv == ("app", "--flag", "+", "--")
     assert (config.wait_ready, config.stop_timeout) == (60, 5)
-    assert config.log.quiet == ("conns",)
-    assert not config.log.is_syslog
+    assert config.process.log.quiet == ("conns",)
+    assert not config.process.log.is_syslog
 
 
 def test_run_has_defaults() -> None:
@@ -42,12 +42,12 @@ def test_run_has_defaults() -> None:
 def test_the_longest_shutdown_delay_is_used(before: list[str], within: list[str], delay: float) -> None:
     own = [f"--shutdown-delay={text}" for text in before]
     config = build(*own, *SERVER, *(f"--shutdown-delay={text}" for text in within), "+", *CLIENT, *RUN)
-    assert config.shutdown_delay == delay
+    assert config.process.shutdown_delay == delay
 
 
 def test_a_line_may_come_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "line").write_text("\n".join([*SERVER, "+"]))
-    assert len(build(f"@{tmp_path / 'line'}", *CLIENT, *RUN).proxies) == 2
+    assert len(build(f"@{tmp_path / 'line'}", *CLIENT, *RUN).process.listeners) == 2
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from tests.support.configs import listener_config
 from tests.support.pebble import Pebble, free_ports
 from tests.support.processes import Proxy, bare_environment, eventually, tunnel_argv
 from tunnel.acme import client
@@ -30,7 +31,6 @@ from tunnel.log import Category
 from tunnel.net.address import TcpAddress
 from tunnel.net.listen import open_listener
 from tunnel.proxy.generation import Generation
-from tunnel.proxy.settings import TunnelSettings
 from tunnel.proxy.tunnel import Tunnel
 from tunnel.relay.acme_handshake import AcmeHandshake
 from tunnel.relay.loop import Loop
@@ -162,8 +162,8 @@ class Served:
     def __init__(self, port: int, challenges: AcmeChallenges, held: KeyMaterial, target: int) -> None:
         self.log = RecordedLog()
         self._loop = Loop()
-        settings = TunnelSettings(is_server=True, target=TcpAddress("127.0.0.1", str(target)))
-        self.tunnel = Tunnel(self._loop, settings, self.log, lambda _address, _answer: None)  # type: ignore[arg-type]
+        config = listener_config(target=TcpAddress("127.0.0.1", str(target)))
+        self.tunnel = Tunnel(self._loop, config, self.log, lambda _address, _answer: None)  # type: ignore[arg-type]
         self.tunnel.new_handshake = partial(AcmeHandshake, challenges=challenges)
         self.tunnel.swap(generation(1, held))
         self.tunnel.open(open_listener(TcpAddress("127.0.0.1", str(port))))

@@ -7,7 +7,7 @@ import pytest
 from tunnel.cli.parser import parse_command_line
 from tunnel.commands.proxy.build import build
 from tunnel.commands.proxy.command import CLIENT, GLOBAL_FLAGS, SERVER
-from tunnel.config.model import ProxyConfig
+from tunnel.config.model import ProcessConfig
 from tunnel.proxy.confinement import needs_of
 from tunnel.sandbox.rules import build_ruleset
 
@@ -16,7 +16,7 @@ _CLIENT = "client --listen localhost:70 --target db.test:443"
 _KEYS = "--cert /c/crt --key /k/key"
 
 
-def configured(line: str) -> ProxyConfig:
+def configured(line: str) -> ProcessConfig:
     parsed = parse_command_line(line.split(), (SERVER, CLIENT), {}, global_flags=GLOBAL_FLAGS)
     return build(parsed.command, parsed.arguments)
 

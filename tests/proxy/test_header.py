@@ -26,7 +26,7 @@ def header_of(harness: TunnelHarness, mode: HeaderMode, facts: TlsFacts = NO_TLS
 @pytest.mark.parametrize("version", [TLS12, TLS13], ids=["tls12", "tls13"])
 @pytest.mark.parametrize("mode", HeaderMode)
 def test_the_header_comes_at_once_and_first(harnesses: Harnesses, mode: HeaderMode, version: int) -> None:
-    harness = harnesses(header=mode).serve()
+    harness = harnesses(header_mode=mode).serve()
     peer, backend = carried(harness, version=version)
     facts = TlsFacts(
         {TLS12: "TLS 1.2", TLS13: "TLS 1.3"}[version],
@@ -44,7 +44,7 @@ def test_the_header_comes_at_once_and_first(harnesses: Harnesses, mode: HeaderMo
 
 
 def test_a_unix_backend_learns_of_both_ends_of_a_tcp_connection(harnesses: Harnesses) -> None:
-    harness = harnesses(header=HeaderMode.CONN).serve()
+    harness = harnesses(header_mode=HeaderMode.CONN).serve()
     listener = open_listener(TcpAddress("127.0.0.1", "0"))
     harness.tunnel.drain()
     harness.tunnel.open(listener)
@@ -59,7 +59,7 @@ def test_a_unix_backend_learns_of_both_ends_of_a_tcp_connection(harnesses: Harne
 
 
 def test_the_header_has_the_name_that_the_client_requested(harnesses: Harnesses) -> None:
-    harness = harnesses(header=HeaderMode.TLS).serve()
+    harness = harnesses(header_mode=HeaderMode.TLS).serve()
     peer = Peer(harness, harness.connect())
     peer.side = Side(PEER_CONTEXTS[False, TLS13], "db.example")
     peer.shake()
@@ -79,7 +79,7 @@ def narrow(sock: socket.socket) -> None:
 
 def test_a_header_that_finds_no_room_comes_before_the_payload(harnesses: Harnesses, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(race, "set_tcp_options", narrow)
-    harness = harnesses(header=HeaderMode.TLS_FULL).serve()
+    harness = harnesses(header_mode=HeaderMode.TLS_FULL).serve()
     peer, backend = carried(harness, who=LARGE)
     peer.say(b"<payload>")
     assert harness.log.lines == [], "nothing is carried yet"
@@ -97,7 +97,7 @@ def test_a_backend_that_does_not_take_the_header_is_given_up_in_time(
     harnesses: Harnesses, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(race, "set_tcp_options", narrow)
-    harness = harnesses(header=HeaderMode.TLS_FULL, connect_timeout=10).serve()
+    harness = harnesses(header_mode=HeaderMode.TLS_FULL, connect_timeout=10).serve()
     peer, _ = carried(harness, who=LARGE)
     harness.later(10.1)
     limit = "exceeded the connect timeout of 10s reason=timeout"
@@ -109,7 +109,7 @@ def test_a_backend_that_does_not_take_the_header_is_given_up_in_time(
 
 def test_a_backend_that_closes_at_once_is_logged_as_such(harnesses: Harnesses, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(race, "set_tcp_options", narrow)
-    harness = harnesses(header=HeaderMode.TLS_FULL).serve()
+    harness = harnesses(header_mode=HeaderMode.TLS_FULL).serve()
     _, backend = carried(harness, who=LARGE)
     backend.close()
     harness.turn()
@@ -121,7 +121,7 @@ def test_a_backend_that_closes_at_once_is_logged_as_such(harnesses: Harnesses, m
 
 def test_a_header_that_cannot_be_built_lets_nobody_through(harnesses: Harnesses) -> None:
     names = [f"{at:063d}.{at:063d}.example" for at in range(480)]
-    harness = harnesses(header=HeaderMode.TLS_FULL).serve()
+    harness = harnesses(header_mode=HeaderMode.TLS_FULL).serve()
     peer = Peer(harness, harness.connect(), who=identity("spiffe://a.test/peer", root=ROOT, dns_names=names)).shake()
     for _ in range(10):
         harness.turn()
@@ -140,7 +140,7 @@ def test_a_caller_that_goes_meanwhile_takes_the_connection_with_it(
     harnesses: Harnesses, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(race, "set_tcp_options", narrow)
-    harness = harnesses(header=HeaderMode.TLS_FULL).serve()
+    harness = harnesses(header_mode=HeaderMode.TLS_FULL).serve()
     peer, _ = carried(harness, who=LARGE)
     peer.socket.close()
     harness.turn()

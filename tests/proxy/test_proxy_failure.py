@@ -7,8 +7,9 @@ import os
 import pytest
 import trio
 
+from tests.support.configs import listener_config
 from tests.support.recorded_log import RecordedLog
-from tunnel.config.model import Access, NoIdentity, ProxyConfig
+from tunnel.config.model import ProcessConfig
 from tunnel.errors import ConfigError, TargetError
 from tunnel.net.activation import ActivationSockets
 from tunnel.net.address import TcpAddress
@@ -37,8 +38,10 @@ class FailingSource:
 def test_a_name_that_is_looked_up_later_is_an_error_of_that_connection() -> None:
     """The client accepts until the command has ended, which may connect once more."""
     loop = Loop()
-    config = ProxyConfig(False, None, TARGET, NoIdentity(), Access(()))
-    proxy = Proxy(config, loop, RecordedLog(), FailingSource, ActivationSockets(), Notifier({}, os.getpid()))
+    config = listener_config(is_server=False, target=TARGET)
+    proxy = Proxy(
+        config, ProcessConfig((config,)), loop, RecordedLog(), FailingSource, ActivationSockets(), Notifier({}, os.getpid())
+    )
     answers: list[tuple[SocketAddress, ...] | TargetError] = []
 
     async def main() -> None:

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from tunnel.config.model import Access, NoIdentity, ProxyConfig
+from tests.support.configs import listener_config
 from tunnel.net.address import TcpAddress
 from tunnel.net.notify import Notifier
 from tunnel.proxy.generation import Generation
 from tunnel.proxy.state_reporter import StateReporter
 from tunnel.status.process_state import Phase, Reload
 
-CONFIG = ProxyConfig(True, TcpAddress("", "8443"), TcpAddress("localhost", "80"), NoIdentity(), Access(()))
+CONFIG = listener_config(listen=TcpAddress("", "8443"), target=TcpAddress("localhost", "80"))
 SUMMARY = "server proxying :8443 => localhost:80"
 
 

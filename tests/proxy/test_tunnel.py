@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.configs import listener_config
 from tests.support.socket_pairs import is_over, received
 from tests.support.tls_ends import TLS12, TLS13, Side, admission, context, identity, lasting_authority
 from tests.support.tunnel_harness import (
@@ -42,7 +43,6 @@ from tunnel.net.address import Address, TcpAddress, UnixAddress
 from tunnel.net.listen import open_listener
 from tunnel.net.sockets import SocketAddress, resolve_now
 from tunnel.proxy.connection_record import ConnectionOutcome
-from tunnel.proxy.settings import TunnelSettings
 from tunnel.relay.close_reason import CloseReason
 from tunnel.relay.handshake import Handshake
 from tunnel.relay.linger import reset
@@ -932,7 +932,7 @@ def refusing_server(version: int) -> Any:
     ],
 )
 def test_the_name_that_a_client_asks_for_is_its_targets_host(is_server: bool, target: Address, name: str) -> None:
-    assert TunnelSettings(is_server=is_server, target=target).server_name == name
+    assert listener_config(is_server=is_server, target=target).sni == name
 
 
 def test_a_clients_handshake_uses_the_generation_of_its_moment_and_not_of_the_accept(harnesses: Harnesses) -> None:

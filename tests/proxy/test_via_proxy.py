@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.configs import listener_config
 from tests.support.socket_pairs import is_over, received
 from tests.support.tls_ends import TLS12, TLS13
 from tests.support.tunnel_harness import CALLER, Harnesses, Peer, TunnelHarness
@@ -16,7 +17,6 @@ from tunnel.errors import ConfigError, TargetError
 from tunnel.net.address import Address, TcpAddress, UnixAddress
 from tunnel.net.sockets import SocketAddress
 from tunnel.proxy.route import plan_route
-from tunnel.proxy.settings import TunnelSettings
 from tunnel.wire.outbound import parse_outbound
 
 TARGET = TcpAddress("Db.Example", "postgresql")
@@ -230,4 +230,4 @@ def test_a_drain_gives_a_hop_up(harnesses: Harnesses) -> None:
 )
 def test_a_target_that_no_proxy_can_be_asked_for_is_found_at_the_start(target: Address, url: str) -> None:
     with pytest.raises((ConfigError, TargetError)):
-        plan_route(TunnelSettings(is_server=False, target=target, outbound=parse_outbound(url)))
+        plan_route(listener_config(is_server=False, target=target, outbound=parse_outbound(url)))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from tunnel.cli.parser import Parsed, parse_command_line
 from tunnel.commands.proxy.build import build as build_proxy
 from tunnel.commands.registry import load_commands
 from tunnel.commands.run import command as run
-from tunnel.config.model import ProxyConfig
+from tunnel.config.model import ProcessConfig
 
 Object = dict[str, Any]
 _ENVIRONMENT = {"SPIFFE_ENDPOINT_SOCKET": "unix:///run/agent.sock"}
@@ -92,12 +91,12 @@ def check_stop(pod: Object) -> None:
         container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0) for container in containers(pod)
     ]
     for config, limit in _stops(pod):
-        assert config.shutdown_delay >= 5 or not config.is_server
+        assert config.shutdown_delay >= 5 or not any(listener.is_server for listener in config.listeners)
         assert pod["terminationGracePeriodSeconds"] >= max(waits) + config.shutdown_delay + limit + 5
 
 
-def _stops(pod: Object) -> Iterator[tuple[ProxyConfig, float]]:
-    """Each server and each proxy of `run`, with how long its end may take when the delay is over."""
+def _stops(pod: Object) -> Iterator[tuple[ProcessConfig, float]]:
+    """Each `server` and `run`, with how long its end may take when the delay is over."""
     for line in own_lines(pod):
         parsed = read_line(line)
         if parsed.command.name == "server":
@@ -105,7 +104,7 @@ def _stops(pod: Object) -> Iterator[tuple[ProxyConfig, float]]:
             yield config, config.shutdown_timeout
         elif parsed.command.name == "run":
             whole = run.build(parsed.arguments, _ENVIRONMENT)
-            yield from ((replace(config, shutdown_delay=whole.shutdown_delay), whole.stop_timeout) for config in whole.proxies)
+            yield whole.process, whole.stop_timeout
 
 
 def own_lines(pod: Object) -> Iterator[list[str]]:

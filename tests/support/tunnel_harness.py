@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from tests.support.configs import listener_config
 from tests.support.socket_pairs import Clock, received
 from tests.support.tls_ends import TLS12, TLS13, Identity, Side, admit_all, context, identity, lasting_authority
 from tunnel.authz.rules import AnyRule, Rule
@@ -22,7 +23,6 @@ from tunnel.net.listen import open_listener
 from tunnel.net.sockets import SocketAddress
 from tunnel.proxy.connection_record import ConnectionRecord
 from tunnel.proxy.generation import Generation, GenerationConfig, build_generation
-from tunnel.proxy.settings import TunnelSettings
 from tunnel.proxy.tunnel import Tunnel
 from tunnel.relay.loop import Loop
 from tunnel.spiffe.bundle import BundleSet, TrustBundle
@@ -89,7 +89,9 @@ KNOWN = f"{CALLER} peer=spiffe://a.test/peer rule=any"  # once the peer is admit
 class TunnelHarness:
     """A tunnel whose wall clock and loop clock only the test advances."""
 
-    def __init__(self, place: Path, *, target: Address | None = None, is_server: bool = True, **settings: Any) -> None:
+    def __init__(
+        self, place: Path, *, target: Address | None = None, is_server: bool = True, only_user: int | None = None, **fields: Any
+    ) -> None:
         self.place = place
         self.clock = Clock()
         self.wall = WALL.timestamp()
@@ -102,11 +104,12 @@ class TunnelHarness:
         chosen = target or UnixAddress(str(place / "backend"))
         self.tunnel = Tunnel(
             self.loop,
-            TunnelSettings(is_server=is_server, target=chosen, **settings),
+            listener_config(is_server=is_server, target=chosen, **fields),
             self.log,  # type: ignore[arg-type]
             lambda address, answer: self.asked.append((address, answer)),
             lambda: self.wall,
         )
+        self.tunnel.only_user = only_user
 
     def serve(self, **fields: Any) -> TunnelHarness:
         """Set an identity and accept connections."""

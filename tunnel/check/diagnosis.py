@@ -41,18 +41,19 @@ def diagnose(preflight: Preflight) -> Iterator[Finding]:
     yield from describe_rules(preflight, credentials)
     if config.listen is not None:
         yield examine_listener("listen", config.listen)
-    if config.status is not None:
-        yield examine_listener("status", config.status.address.address)
+    for monitor in preflight.line.config.monitors:
+        if monitor.status is not None:
+            yield examine_listener("status", monitor.status.address.address)
     if preflight.line.is_route_known:
         yield from _examine_with_policy(preflight, credentials)
     else:
         yield skipped("target", "--proxy is not valid, and the target must not be reached without it")
-    yield from examine_machine(is_confined=config.is_confined)
+    yield from examine_machine(is_confined=preflight.line.config.is_confined)
 
 
 def _examine_source(preflight: Preflight, attributes: WorkloadAttributes) -> Steps[Credentials | None]:
     """Return the credentials that a proxy would use, or None."""
-    source = preflight.config.source
+    source = preflight.config.identity.source
     match source:
         case WorkloadApi():
             context = yield from examine_agent(preflight, source, attributes)

@@ -35,7 +35,7 @@ def examine_files(preflight: Preflight, source: DiskSource) -> Steps[PkiCredenti
     """Return the credentials in the files, or None if they are not usable."""
     yield from _examine_modes(source)
     try:
-        credentials = within(_READ, partial(load_credentials, source, preflight.config.ca_bundle, preflight.environ))
+        credentials = within(_READ, partial(load_credentials, source, preflight.config.identity.ca_bundle, preflight.environ))
     except IdentityError as error:
         advice = _ADVICE.get(error.reason, "use a file with the content that the flag describes")
         yield problem(CERTIFICATE, f"{error.reason.value}: {error}", advice)
@@ -116,14 +116,14 @@ def _examine_authorities(preflight: Preflight, credentials: PkiCredentials) -> I
 
 def _count_authorities(preflight: Preflight, authorities: tuple[Certificate, ...]) -> Finding:
     config = preflight.config
-    where = config.ca_bundle or "the system store"
+    where = config.identity.ca_bundle or "the system store"
     if not authorities:
         return problem(AUTHORITIES, f"no authority in {where}: no {preflight.peer} verifies", "set --cacert FILE")
     if not has_valid(authorities, preflight.now):
         return problem(
             AUTHORITIES, f"no valid authority in {where}: no {preflight.peer} verifies", "set --cacert FILE with newer ones"
         )
-    if not config.ca_bundle:
+    if not config.identity.ca_bundle:
         detail = f"{len(authorities)} in the system store: public web authorities verify {preflight.peer}s"
         return warning(AUTHORITIES, detail, "set --cacert FILE to your own") if config.is_server else ok(AUTHORITIES, detail)
     return ok(AUTHORITIES, f"{len(authorities)} in {where}")

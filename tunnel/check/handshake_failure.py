@@ -88,7 +88,7 @@ def _explain_refusal(preflight: Preflight, denied: PeerDenied, claims: PeerClaim
 
 
 def _advice(preflight: Preflight, denied: PeerDenied, claims: PeerClaims | None) -> str:
-    if isinstance(preflight.config.source, WorkloadApi):
+    if isinstance(preflight.config.identity.source, WorkloadApi):
         return _advice_under_spiffe(denied, claims)
     match denied.reason:
         case Denial.HOST_NAME:

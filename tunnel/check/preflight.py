@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import trio
 
-from tunnel.config.model import INTERACTIVE_TIMEOUT, CheckConfig, ProxyConfig
+from tunnel.config.model import INTERACTIVE_TIMEOUT, CheckConfig, ListenerConfig
 
 T = TypeVar("T")
 
@@ -27,9 +27,9 @@ class Preflight:
     clock: Callable[[], float] = time.time
 
     @property
-    def config(self) -> ProxyConfig:
-        """The configuration."""
-        return self.line.config
+    def config(self) -> ListenerConfig:
+        """The configuration of the listener."""
+        return self.line.config.listeners[0]
 
     @property
     def now(self) -> datetime:

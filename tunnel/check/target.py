@@ -19,7 +19,6 @@ from tunnel.net.address import TcpAddress, UnixAddress
 from tunnel.net.dial import open_target, open_through
 from tunnel.net.sockets import port_number, resolve, resolve_now
 from tunnel.proxy.generation import GenerationConfig, build_generation
-from tunnel.proxy.settings import tunnel_settings
 from tunnel.status.backend_health import OpenStream, check_by_connecting, check_by_handshake, check_by_request
 from tunnel.tls.engine import Buffers, TlsEnd
 from tunnel.tls.stream import TlsSource
@@ -139,7 +138,7 @@ def _handshake(preflight: Preflight, credentials: Credentials, generation_config
     buffers = Buffers()
 
     def open_end() -> TlsEnd:
-        ends.append(context.open_end(buffers, tunnel_settings(preflight.config).server_name))
+        ends.append(context.open_end(buffers, preflight.config.sni))
         return ends[-1]
 
     failure: TunnelError | None = None

@@ -13,7 +13,17 @@ from tunnel.commands.proxy import limits, source
 from tunnel.commands.proxy.access import ALLOW, VERIFY, access_warnings
 from tunnel.commands.proxy.build import build as build_proxy
 from tunnel.commands.proxy.build import check_line
-from tunnel.config.model import INTERACTIVE_TIMEOUT, Access, CheckConfig, NoIdentity, ProxyConfig, Source, WorkloadApi
+from tunnel.config.model import (
+    INTERACTIVE_TIMEOUT,
+    Access,
+    CheckConfig,
+    IdentityConfig,
+    ListenerConfig,
+    NoIdentity,
+    ProcessConfig,
+    Source,
+    WorkloadApi,
+)
 from tunnel.config.values import parse_positive_duration
 from tunnel.errors import ConfigError
 from tunnel.spiffe.endpoint import ENVIRONMENT
@@ -79,7 +89,8 @@ def build(command: Command, arguments: Arguments) -> CheckConfig:
         config = build_proxy(mode, arguments)
     except ConfigError as error:
         return _build_partial(arguments, error, is_server=mode is proxy.SERVER)
-    return CheckConfig(replace(config, warnings=_other_warnings(config)))
+    (listener,) = config.listeners
+    return CheckConfig(replace(config, listeners=(replace(listener, warnings=_other_warnings(listener)),)))
 
 
 def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str]) -> int:
@@ -114,24 +125,24 @@ def _build_partial(arguments: Arguments, refusal: ConfigError, *, is_server: boo
     if is_via_proxy:
         with suppress(ConfigError):
             outbound = parse_outbound(arguments[proxy.PROXY])
-    config = ProxyConfig(
+    config = ListenerConfig(
+        name="",
         is_server=is_server,
         listen=arguments[proxy.LISTEN],
         target=arguments[proxy.TARGET],
-        source=identity,
+        identity=IdentityConfig(identity, arguments[source.CACERT]),
         access=Access(()),
-        ca_bundle=arguments[source.CACERT],
         server_name="" if is_server else arguments[proxy.SERVER_NAME],
         outbound=outbound,
         connect_timeout=arguments[limits.CONNECT_TIMEOUT],
-        is_confined=not arguments[limits.DISABLE_LANDLOCK],
     )
-    return CheckConfig(config, refusal, is_route_known=is_via_proxy == (outbound is not None))
+    process = ProcessConfig((config,), is_confined=not arguments[limits.DISABLE_LANDLOCK])
+    return CheckConfig(process, refusal, is_route_known=is_via_proxy == (outbound is not None))
 
 
-def _other_warnings(config: ProxyConfig) -> tuple[str, ...]:
+def _other_warnings(config: ListenerConfig) -> tuple[str, ...]:
     """The warnings that are not about access rules: the check describes each rule itself."""
-    if not isinstance(config.source, WorkloadApi):
+    if not isinstance(config.identity.source, WorkloadApi):
         return config.warnings
     about_rules = access_warnings(config.access, ALLOW if config.is_server else VERIFY)
     return tuple(warning for warning in config.warnings if warning not in about_rules)

@@ -12,7 +12,7 @@ from tunnel.commands.client_flags import IDENTITY, PROCESS, VERBOSE, as_client
 from tunnel.commands.proxy import command as proxy
 from tunnel.commands.proxy import limits, tls
 from tunnel.commands.proxy.access import VERIFY
-from tunnel.config.model import ProxyConfig
+from tunnel.config.model import ProcessConfig
 from tunnel.config.values import parse_limit
 from tunnel.errors import TunnelError
 from tunnel.net.address import parse_address
@@ -53,11 +53,12 @@ Examples:
 COMMANDS = (COMMAND,)
 
 
-def build(arguments: Arguments) -> ProxyConfig:
+def build(arguments: Arguments) -> ProcessConfig:
     """The configuration of the connection; raises ConfigError."""
-    from tunnel.commands.proxy.build import build_client
+    from tunnel.commands.proxy.build import build_client, build_process
 
-    return build_client(as_client(arguments, {limits.CLOSE_TIMEOUT: arguments[CLOSE_TIMEOUT]}), None, arguments[SERVER])
+    line = as_client(arguments, {limits.CLOSE_TIMEOUT: arguments[CLOSE_TIMEOUT]})
+    return build_process(line, (build_client(line, None, arguments[SERVER]),))
 
 
 def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str]) -> int:
@@ -76,10 +77,11 @@ def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str
     from tunnel.proxy.stdio_client import StdioClient
 
     try:
-        prepare([config], environ, deferred_log.log)
+        prepare(config, environ, deferred_log.log)
         with open_loop(deferred_log.log, process_context) as loop:
-            proxy = open_proxy(config, loop, deferred_log.log, process_context, process_context.notifier)
-            client = StdioClient(proxy, partial(deferred_log.report_waiting, config.source))
+            (listener,) = config.listeners
+            proxy = open_proxy(listener, config, loop, deferred_log.log, process_context, process_context.notifier)
+            client = StdioClient(proxy, partial(deferred_log.report_waiting, listener.identity.source))
             loop.run_trio(client.run)
     except TunnelError as error:
         print_message(f"error: {error}")

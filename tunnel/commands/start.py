@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from tunnel.config.model import LogConfig, NoIdentity, ProxyConfig, WorkloadApi
+from tunnel.config.model import ListenerConfig, LogConfig, NoIdentity, ProcessConfig, WorkloadApi
 from tunnel.errors import TargetError
 from tunnel.log import Category, DescriptorSink, Log, Sink, escape
 from tunnel.log_capture import LogCapture
@@ -44,9 +44,10 @@ def open_process_context(environ: Mapping[str, str]) -> ProcessContext:
     return ProcessContext(environ, ActivationSockets(), Notifier({}, os.getpid()), log_capture)
 
 
-def find_port_holders(configs: Sequence[ProxyConfig]) -> Holders:
-    """The processes that listen now on the ports of these proxies; call it before `prepare`, which hides other processes."""
-    addresses = [config.listen for config in configs] + [config.status.address.address for config in configs if config.status]
+def find_port_holders(config: ProcessConfig) -> Holders:
+    """The processes that listen now on the ports of this one; call it before `prepare`, which hides other processes."""
+    addresses = [listener.listen for listener in config.listeners]
+    addresses += [monitor.status.address.address for monitor in config.monitors if monitor.status is not None]
     ports: set[int] = set()
     for address in addresses:
         with suppress(TargetError):  # an unknown port name is refused when the listener opens
@@ -56,32 +57,32 @@ def find_port_holders(configs: Sequence[ProxyConfig]) -> Holders:
 
 
 def prepare(
-    configs: Sequence[ProxyConfig],
+    config: ProcessConfig,
     environ: Mapping[str, str],
     log: Log,
     *,
     private: tuple[str, ...] = (),
     has_command: bool = False,
 ) -> None:
-    """Confine the process to what its proxies need and to its `private` directories, and log the configuration.
+    """Confine the process to what its configuration needs and to its `private` directories, and log the configuration.
 
     Call it after all modules are loaded: trio looks for a library by running programs, and runs more if that is denied.
     """
-    if all(config.is_confined for config in configs):  # the rules hold for the whole process
+    if config.is_confined:
         from tunnel.proxy.confinement import confine
 
-        confine(configs, environ, log, private=private, has_command=has_command)
-    for config in configs:
-        _log_config(config, log)
+        confine(config, environ, log, private=private, has_command=has_command)
+    for listener in config.listeners:
+        _log_config(listener, log)
 
 
-def _log_config(config: ProxyConfig, log: Log) -> None:
+def _log_config(config: ListenerConfig, log: Log) -> None:
     for warning in config.warnings:
         log.write(f"warning: {escape(warning)}")
     if config.outbound is not None:
         log.info(f"using proxy {config.outbound}")
-    if isinstance(config.source, NoIdentity):
+    if isinstance(config.identity.source, NoIdentity):
         log.info("no cert source configured -- running without certificate")
     else:
-        where = f": {config.source.endpoint}" if isinstance(config.source, WorkloadApi) else ""
-        log.info(f"using {config.source} as certificate source{where}")
+        where = f": {config.identity.source.endpoint}" if isinstance(config.identity.source, WorkloadApi) else ""
+        log.info(f"using {config.identity.source} as certificate source{where}")

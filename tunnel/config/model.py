@@ -1,4 +1,4 @@
-"""The configuration of a proxy as frozen values, with the only copy of each default.
+"""The configuration of a process as frozen values, with the only copy of each default.
 
 Durations are in seconds; 0 means no limit. No repr contains a password.
 A new value is a field here and a flag in `commands/proxy/`, which `commands/proxy/build.py` passes on.
@@ -6,11 +6,15 @@ A new value is a field here and a flag in `commands/proxy/`, which `commands/pro
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 from tunnel.authz.pins import SpkiPin
 from tunnel.authz.rules import Rule
 from tunnel.errors import ConfigError
+from tunnel.ip_address import IpNetwork, parse_ip_address
 from tunnel.net.address import Address, ListenAddress, StatusAddress, TcpAddress
 from tunnel.spiffe.endpoint import WorkloadEndpoint
 from tunnel.spiffe.selection import Selection
@@ -121,6 +125,7 @@ class Metrics:
     url: str = ""
     prefix: str = "ghostunnel"
     interval: float = 30.0
+    ca_bundle: str = ""  # to verify the server of an https:// URL; "" for the system's CA certificates
 
     def has_target(self) -> bool:
         """Whether metrics are reported anywhere."""
@@ -128,16 +133,53 @@ class Metrics:
 
 
 @dataclass(frozen=True, slots=True)
-class ProxyConfig:
-    """The configuration of one proxy."""
+class Revocation:
+    """Certificate revocation lists; those of the Workload API are always used as well."""
 
+    files: tuple[str, ...] = ()  # PEM or DER
+    is_required: bool = True  # refuse a peer if the list of an issuer is missing or expired; else accept it
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityConfig:
+    """An identity source, and what peers are verified with; listeners with equal values share one source."""
+
+    source: Source
+    ca_bundle: str = ""  # a file; "" for the system's CA certificates
+    revocation: Revocation = field(default_factory=Revocation)
+    name: str = ""  # in the configuration file; "" on a command line
+
+
+@dataclass(frozen=True, slots=True)
+class ClosePolicy:
+    """When an open connection is closed that is no longer wanted."""
+
+    grace: float = 0.0  # seconds; 0 for at once, infinity for never
+
+
+CLOSE = ClosePolicy()
+KEEP = ClosePolicy(math.inf)
+
+
+@dataclass(frozen=True, slots=True)
+class Plaintext:
+    """Plain TCP clients that a server accepts on the port of its TLS clients, during a migration."""
+
+    sources: tuple[IpNetwork, ...] = ()  # empty for all
+    silence: float = 1.0  # a client that has sent nothing for so many seconds is a plain one; 0 to wait for its first bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerConfig:
+    """The configuration of one listener: a server or a client."""
+
+    name: str  # unique in the process
     is_server: bool
     listen: ListenAddress | None  # None: it carries one connection that is already open
     target: Address
-    source: Source
+    identity: IdentityConfig
     access: Access
-    ca_bundle: str = ""  # a file; "" for the system's CA certificates
-    server_name: str = ""  # "" for the target's host
+    server_name: str = ""  # to verify and to send; "" for the target's host
     tls: TlsOptions = field(default_factory=TlsOptions)
     header_mode: HeaderMode | None = None
     outbound: OutboundProxy | None = None
@@ -145,16 +187,17 @@ class ProxyConfig:
     close_timeout: float = 60.0
     max_conn_lifetime: float = 0.0
     max_concurrent_conns: int = 0
+    max_rate: float = 0.0  # new connections per second
+    max_conns_per_peer: int = 0
+    max_rate_per_peer: float = 0.0  # new connections of one peer per second
     max_handshakes: int = 512
-    shutdown_delay: float = 0.0  # from the request to stop until the drain begins
-    shutdown_timeout: float = 300.0
-    timed_reload: float = 0.0
     is_resolved_early: bool = True
-    status: Status | None = None
     target_status: str = ""
-    metrics: Metrics = field(default_factory=Metrics)
-    is_confined: bool = True  # by Landlock
     is_private: bool = False  # only processes of our own user can connect to the listener
+    plaintext: Plaintext | None = None  # None to refuse plain TCP clients
+    on_withdrawal: ClosePolicy = CLOSE  # for a peer that would not be admitted now
+    closes_expired: bool = False  # close connections of peers whose certificate has expired
+    closes_without_identity: bool = False  # close connections when our identity is withdrawn
     warnings: tuple[str, ...] = ()
 
     @property
@@ -162,14 +205,26 @@ class ProxyConfig:
         """The host name to verify; "" if the target has none."""
         return self.server_name or (self.target.host if isinstance(self.target, TcpAddress) else "")
 
+    @property
+    def sni(self) -> str:
+        """The server name that a client sends, "" for none (RFC 6066, section 3: no IP address)."""
+        if self.is_server or parse_ip_address(self.host.removeprefix("[").removesuffix("]")) is not None:
+            return ""
+        return self.host.rstrip(".")  # the dot marks a name as absolute for the resolver only
+
+    @property
+    def mode(self) -> str:
+        """`server` or `client`."""
+        return "server" if self.is_server else "client"
+
 
 @dataclass(frozen=True, slots=True)
-class CheckConfig:
-    """The part of a command line that `tunnel check` can check."""
+class Monitor:
+    """A status port and metric reports."""
 
-    config: ProxyConfig
-    refusal: ConfigError | None = None  # the error with which the checked command refuses the line
-    is_route_known: bool = True  # else --proxy is invalid, and the target must not be contacted without it
+    status: Status | None = None
+    metrics: Metrics = field(default_factory=Metrics)
+    listeners: tuple[str, ...] = ()  # the names of those that it is about; empty for all
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,3 +233,39 @@ class LogConfig:
 
     quiet: tuple[str, ...] = ()
     is_syslog: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessConfig:
+    """The configuration of one process; command lines and configuration files build the same value."""
+
+    listeners: tuple[ListenerConfig, ...]
+    monitors: tuple[Monitor, ...] = ()
+    log: LogConfig = field(default_factory=LogConfig)
+    shutdown_delay: float = 0.0  # from the request to stop until the drain begins
+    shutdown_timeout: float = 300.0
+    timed_reload: float = 0.0  # seconds between periodic reloads
+    on_removal: ClosePolicy = KEEP  # for connections of a listener that a reload removes or moves to another address
+    is_confined: bool = True  # by Landlock
+    warnings: tuple[str, ...] = ()  # about the process; each listener has its own
+
+
+@dataclass(frozen=True, slots=True)
+class CheckConfig:
+    """The part of a command line that `tunnel check` can check."""
+
+    config: ProcessConfig  # with one listener
+    refusal: ConfigError | None = None  # the error with which the checked command refuses the line
+    is_route_known: bool = True  # else --proxy is invalid, and the target must not be contacted without it
+
+
+def name_listeners(listeners: Sequence[ListenerConfig]) -> tuple[ListenerConfig, ...]:
+    """The listeners with unique names: a number is added to a name that occurs more than once."""
+    names = Counter(listener.name for listener in listeners)
+    used: Counter[str] = Counter()
+    named = []
+    for listener in listeners:
+        used[listener.name] += 1
+        name = f"{listener.name}-{used[listener.name]}" if names[listener.name] > 1 else listener.name
+        named.append(replace(listener, name=name))
+    return tuple(named)

@@ -5,75 +5,85 @@ Call `confine` before any thread exists: a thread that exists already is not res
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from tunnel.config.acme import complete_acme
-from tunnel.config.model import Acme, KeyFiles, Keystore, ProxyConfig, WorkloadApi
+from tunnel.config.model import Acme, KeyFiles, Keystore, ListenerConfig, Monitor, ProcessConfig, WorkloadApi
 from tunnel.log import Log
-from tunnel.net.address import Address, ListenAddress, TcpAddress, UnixAddress
+from tunnel.net.address import Address, TcpAddress, UnixAddress
 from tunnel.sandbox.landlock import apply_landlock
 from tunnel.sandbox.rules import Needs
 
 
 def confine(
-    configs: Sequence[ProxyConfig],
+    config: ProcessConfig,
     environ: Mapping[str, str],
     log: Log,
     *,
     private: tuple[str, ...] = (),
     has_command: bool = False,
 ) -> None:
-    """Restrict the process to what the configurations need, as far as the kernel can; raises ConfigError and IdentityError.
+    """Restrict the process to what its configuration needs, as far as the kernel can; raises ConfigError and IdentityError.
 
     `private` are directories that the process has created; `has_command` is whether it also runs a command.
     """
-    needs = Needs(private=private, has_command=has_command)
-    for config in configs:
-        needs = needs.union(needs_of(config))
-        if isinstance(config.source, Acme):
-            needs = _with_acme(needs, config.source, environ)
+    needs = Needs(private=private, has_command=has_command).union(needs_of(config))
+    for source in dict.fromkeys(listener.identity.source for listener in config.listeners):
+        if isinstance(source, Acme):
+            needs = _with_acme(needs, source, environ)
     apply_landlock(needs, environ, log.info)
 
 
-def needs_of(config: ProxyConfig) -> Needs:
+def needs_of(config: ProcessConfig) -> Needs:
     """Return the files, ports and URLs that a configuration names."""
+    needs = Needs()
+    for listener in config.listeners:
+        needs = needs.union(_needs_of_listener(listener))
+    for monitor in config.monitors:
+        needs = needs.union(_needs_of_monitor(monitor))
+    return needs
+
+
+def _needs_of_listener(config: ListenerConfig) -> Needs:
     return Needs(
         files=tuple(path for path in _files(config) if path),
-        listens=tuple(_listens(config)),
+        listens=(config.listen,) if config.listen is not None else (),
         dials=tuple(_dials(config)),
-        urls=(config.metrics.url,) if config.metrics.url else (),
         has_policy=config.access.policy is not None,
     )
 
 
-def _files(config: ProxyConfig) -> Iterator[str]:
-    yield config.ca_bundle
-    if isinstance(config.source, KeyFiles):
-        yield from (config.source.cert, config.source.key)
-    if isinstance(config.source, Keystore):
-        yield config.source.path
+def _files(config: ListenerConfig) -> Iterator[str]:
+    source = config.identity.source
+    yield config.identity.ca_bundle
+    if isinstance(source, KeyFiles):
+        yield from (source.cert, source.key)
+    if isinstance(source, Keystore):
+        yield source.path
     if config.access.policy is not None:
         yield config.access.policy.path
 
 
-def _listens(config: ProxyConfig) -> Iterator[ListenAddress]:
-    if config.listen is not None:
-        yield config.listen
-    if config.status is not None:
-        yield config.status.address.address
+def _needs_of_monitor(monitor: Monitor) -> Needs:
+    metrics = monitor.metrics
+    return Needs(
+        files=(metrics.ca_bundle,) if metrics.ca_bundle else (),
+        listens=(monitor.status.address.address,) if monitor.status is not None else (),
+        dials=(metrics.graphite,) if metrics.graphite is not None else (),
+        urls=(metrics.url,) if metrics.url else (),
+    )
 
 
-def _dials(config: ProxyConfig) -> Iterator[Address]:
+def _dials(config: ListenerConfig) -> Iterator[Address]:
+    source = config.identity.source
     yield config.target
     if config.outbound is not None:
         yield config.outbound.address
-    if config.metrics.graphite is not None:
-        yield config.metrics.graphite
-    if isinstance(config.source, WorkloadApi) and config.source.endpoint.path:
-        yield UnixAddress(config.source.endpoint.path)
-    elif isinstance(config.source, WorkloadApi):
-        yield TcpAddress(config.source.endpoint.host, str(config.source.endpoint.port))
+    if isinstance(source, WorkloadApi) and source.endpoint.path:
+        yield UnixAddress(source.endpoint.path)
+    elif isinstance(source, WorkloadApi):
+        yield TcpAddress(source.endpoint.host, str(source.endpoint.port))
 
 
 def _with_acme(needs: Needs, source: Acme, environ: Mapping[str, str]) -> Needs:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 
-from tunnel.config.model import Acme, ProxyConfig, WorkloadApi
+from tunnel.config.model import Acme, IdentityConfig, ListenerConfig, ProcessConfig, WorkloadApi
 from tunnel.log import Log
 from tunnel.net.notify import Notifier
 from tunnel.proxy.identity_source import CredentialSink, IdentitySource
@@ -23,10 +23,11 @@ from tunnel.relay.loop import Loop
 _GC_THRESHOLDS = (700, 10, 10)  # the defaults of the interpreter
 
 
-def run_proxy(config: ProxyConfig, log: Log, process_context: ProcessContext) -> int:
+def run_proxy(config: ProcessConfig, log: Log, process_context: ProcessContext) -> int:
     """Run one proxy; return 0 after a complete drain, else 1. Raises TunnelError if it cannot start or continue."""
     with open_loop(log, process_context) as loop:
-        proxy = open_proxy(config, loop, log, process_context, process_context.notifier)
+        (listener,) = config.listeners
+        proxy = open_proxy(listener, config, loop, log, process_context, process_context.notifier)
         runner = ProxyRunner(proxy, log, process_context)
         freeze_startup_objects()
         loop.run_trio(runner.run)
@@ -54,13 +55,15 @@ def freeze_startup_objects() -> None:
     gc.set_threshold(*_GC_THRESHOLDS)
 
 
-def open_proxy(config: ProxyConfig, loop: Loop, log: Log, process_context: ProcessContext, notifier: Notifier) -> Proxy:
+def open_proxy(
+    config: ListenerConfig, process: ProcessConfig, loop: Loop, log: Log, process_context: ProcessContext, notifier: Notifier
+) -> Proxy:
     """Create a proxy, to be run by the caller; it reports its state to `notifier`."""
-    source = partial(_open_source, config, log=log, environ=process_context.environ)
-    return Proxy(config, loop, log, source, process_context.inherited, notifier, holders=process_context.holders)
+    source = partial(_open_source, config.identity, log=log, environ=process_context.environ)
+    return Proxy(config, process, loop, log, source, process_context.inherited, notifier, holders=process_context.holders)
 
 
-def _open_source(config: ProxyConfig, sink: CredentialSink, log: Log, environ: Mapping[str, str]) -> IdentitySource:
+def _open_source(config: IdentityConfig, sink: CredentialSink, log: Log, environ: Mapping[str, str]) -> IdentitySource:
     if isinstance(config.source, WorkloadApi):
         from tunnel.proxy.workload_api_source import WorkloadApiSource
 

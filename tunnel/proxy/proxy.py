@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from tunnel.config.model import ProxyConfig
+from tunnel.config.model import ListenerConfig, Monitor, ProcessConfig
 from tunnel.errors import ConfigError, TargetError, TargetFault, TunnelError
 from tunnel.identity.credentials import Credentials
 from tunnel.log import Log, escape
@@ -27,7 +27,6 @@ from tunnel.proxy.generation import GenerationConfig, build_generation
 from tunnel.proxy.identity_source import CredentialSink, IdentitySource
 from tunnel.proxy.reloadable_policy import ReloadablePolicy
 from tunnel.proxy.reloader import Reloader
-from tunnel.proxy.settings import tunnel_settings
 from tunnel.proxy.state_reporter import StateReporter
 from tunnel.proxy.tunnel import Resolved, Tunnel
 from tunnel.relay.loop import Loop
@@ -50,7 +49,8 @@ class Proxy:
 
     def __init__(
         self,
-        config: ProxyConfig,
+        config: ListenerConfig,
+        process: ProcessConfig,
         loop: Loop,
         log: Log,
         open_source: OpenSource,
@@ -60,6 +60,9 @@ class Proxy:
         holders: Holders | None = None,
     ) -> None:
         self.config = config
+        self.process = process
+        monitors = [one for one in process.monitors if not one.listeners or config.name in one.listeners]
+        self._monitor = monitors[0] if monitors else Monitor()
         self.stop_requested = trio.Event()
         self.is_listening = trio.Event()
         self.bound: Any = None  # the address of the listening socket
@@ -78,15 +81,15 @@ class Proxy:
         self._policy = ReloadablePolicy(config.access.policy, config.connect_timeout) if config.access.policy else None
         if self._policy is not None:
             self._generation_config = self._generation_config.with_policy(self._policy.rule)
-        has_sink = config.status is not None or config.metrics.has_target()
+        has_sink = self._monitor.status is not None or self._monitor.metrics.has_target()
         counters = timed_counters() if has_sink else Counters()
-        self.tunnel = Tunnel(loop, tunnel_settings(config), log, self._resolve_later, counters=counters)
+        self.tunnel = Tunnel(loop, config, log, self._resolve_later, counters=counters)
         self.tunnel.on_identity_error = self._show_identity_error
         self.on_identity_change: Callable[[], None] | None = None
         self._metrics = _open_metrics(self.tunnel) if has_sink else None
         self._identity_source = open_source(self)
         self._reloader = Reloader(
-            self._identity_source, self._policy, self._state_reporter, counters, log, interval=config.timed_reload
+            self._identity_source, self._policy, self._state_reporter, counters, log, interval=process.timed_reload
         )
 
     async def run(self) -> None:
@@ -230,22 +233,29 @@ class Proxy:
         self._log.info(f"using target address {self.config.target}")
 
     def _build_status_port(self) -> HttpService | None:
-        config = self.config
-        if self._metrics is not None and config.metrics.has_target():
+        status, metrics = self._monitor.status, self._monitor.metrics
+        if self._metrics is not None and metrics.has_target():
             from tunnel.proxy.reporting import start_reports
 
-            start_reports(self._nursery, config.metrics, config.ca_bundle, self._metrics, self._log)
-        if config.status is None or self._metrics is None:
+            start_reports(self._nursery, metrics, self._metrics, self._log)
+        if status is None or self._metrics is None:
             return None
         from tunnel.proxy.status_port import build_status_port
 
         return build_status_port(
-            config, config.status, self.tunnel, self._state_reporter, self._metrics, self._on_shutdown_request, self._log
+            self.config,
+            status,
+            metrics.prefix,
+            self.tunnel,
+            self._state_reporter,
+            self._metrics,
+            self._on_shutdown_request,
+            self._log,
         )
 
     async def _open(self, port: HttpService | None) -> None:
         """Open the listener and the status port. Nothing may fail between the two: all else is loaded before."""
-        status = self.config.status
+        status = self._monitor.status
         inherited = self._inherited
         listener = open_listener(self.config.listen, inherited) if self.config.listen is not None else None
         try:

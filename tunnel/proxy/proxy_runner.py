@@ -37,8 +37,8 @@ class ProxyRunner:
                 await self._proxy.stop_requested.wait()
                 for number in _STOP:
                     restore_default(number)  # a second signal ends the process at once
-                await self._proxy.delay_shutdown(self._proxy.config.shutdown_delay)
-                self.exit_code = 1 if await self._proxy.drain(self._proxy.config.shutdown_timeout) else 0
+                await self._proxy.delay_shutdown(self._proxy.process.shutdown_delay)
+                self.exit_code = 1 if await self._proxy.drain(self._proxy.process.shutdown_timeout) else 0
                 self._proxy.close()
         if self._failure is not None:
             raise self._failure

@@ -15,13 +15,13 @@ from tunnel.status.reporters import GraphiteTarget, open_post_target, report_by_
 from tunnel.status.snapshot import MetricsSource
 
 
-def start_reports(nursery: trio.Nursery, metrics: Metrics, ca_bundle: str, source: MetricsSource, log: Log) -> None:
+def start_reports(nursery: trio.Nursery, metrics: Metrics, source: MetricsSource, log: Log) -> None:
     """Send reports to the configured targets from now on; raises ConfigError."""
     if metrics.url:
         post = partial(
             report_by_post,
             source,
-            open_post_target(parse_http_url(metrics.url), ca_bundle or None),
+            open_post_target(parse_http_url(metrics.url), metrics.ca_bundle or None),
             prefix=metrics.prefix,
             hostname=socket.gethostname(),
             interval=metrics.interval,

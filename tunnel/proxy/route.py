@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tunnel.config.model import ListenerConfig
 from tunnel.errors import ConfigError
 from tunnel.net.address import Address, UnixAddress
 from tunnel.net.sockets import port_number
-from tunnel.proxy.settings import TunnelSettings
 from tunnel.wire.outbound import Exchange, OutboundProxy, open_exchange
 
 
@@ -41,9 +41,9 @@ class Route:
         return str(self.via_proxy) if self.via_proxy is not None else ""
 
 
-def plan_route(settings: TunnelSettings) -> Route:
+def plan_route(config: ListenerConfig) -> Route:
     """Return the route of every connection; raises ConfigError or TargetError if a proxy cannot reach the target."""
-    target, proxy = settings.target, settings.outbound
+    target, proxy = config.target, config.outbound
     if proxy is None:
         return Route(target, str(target))
     if isinstance(target, UnixAddress):

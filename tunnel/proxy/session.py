@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from tunnel.authz.authorizer import Admitted
 from tunnel.authz.peer import Peer
+from tunnel.config.model import ListenerConfig
 from tunnel.errors import PeerDenied, TargetError, TargetFault, TlsError, TlsFault, WireError
 from tunnel.log_limit import source_of
 from tunnel.net.race import Attempt
@@ -22,7 +23,6 @@ from tunnel.proxy.connection_log import ConnectionLog, show_address
 from tunnel.proxy.connection_record import ConnectionOutcome, ConnectionRecord
 from tunnel.proxy.generation import Generation
 from tunnel.proxy.route import Route
-from tunnel.proxy.settings import TunnelSettings
 from tunnel.relay.buffer_trimmer import BufferTrimmer
 from tunnel.relay.close_reason import CloseReason
 from tunnel.relay.dial import Dial
@@ -45,7 +45,8 @@ class Acceptor(Protocol):
     """The tunnel that accepted a session, as the session uses it."""
 
     loop: Loop
-    settings: TunnelSettings
+    config: ListenerConfig
+    sni: str
     route: Route
     buffers: Buffers
     counters: Counters
@@ -91,6 +92,7 @@ class Session(StepRunner):
         "_accepted_at",
         "_address",
         "_admitted",
+        "_config",
         "_dial_seconds",
         "_dialled",
         "_generation",
@@ -107,9 +109,10 @@ class Session(StepRunner):
     def __init__(self, tunnel: Acceptor, accepted: socket.socket, address: Any, source: str) -> None:
         super().__init__()
         self._tunnel = tunnel
+        self._config = tunnel.config  # a reload may give the tunnel another
         self._accepted: socket.socket | None = accepted
         self._source = source
-        self._address = address if tunnel.settings.header is not None else None
+        self._address = address if self._config.header_mode is not None else None
         self._target = ""
         self._dialled: socket.socket | None = None
         self._generation: Generation | None = None  # the one that admitted the peer
@@ -120,7 +123,7 @@ class Session(StepRunner):
         self._dial_seconds: float | None = None
         self._relay: Relay | None = None
         self._accepted_at = tunnel.loop.clock()
-        self._timer = tunnel.loop.call_at(self._accepted_at + tunnel.settings.connect_timeout, self._time_out, self)
+        self._timer = tunnel.loop.call_at(self._accepted_at + self._config.connect_timeout, self._time_out, self)
 
     @property
     def is_relayed(self) -> bool:
@@ -133,7 +136,7 @@ class Session(StepRunner):
         relay = self._relay
         if relay is None:
             return 0, 0
-        return (relay.up, relay.down) if self._tunnel.settings.is_server else (relay.down, relay.up)
+        return (relay.up, relay.down) if self._config.is_server else (relay.down, relay.up)
 
     def start(self) -> None:
         """Start the first step."""
@@ -144,7 +147,7 @@ class Session(StepRunner):
 
     def _run(self, accepted: socket.socket) -> Steps:
         try:
-            if self._tunnel.settings.is_server:
+            if self._config.is_server:
                 yield from self._serve(accepted)
             else:
                 yield from self._connect(accepted)
@@ -175,8 +178,8 @@ class Session(StepRunner):
         yield from self._readmit()
         yield from self._dial()
         yield from self._readmit()
-        if tunnel.settings.header is not None:
-            yield from self._write_header(tunnel.settings.header)
+        if self._config.header_mode is not None:
+            yield from self._write_header(self._config.header_mode)
             yield from self._readmit()
 
     def _connect(self, accepted: socket.socket) -> Steps:
@@ -195,7 +198,7 @@ class Session(StepRunner):
         self._handshake = result = yield handshake
         self._admitted, self._tls = result.admitted, result.end.parameters()
         self._handshake_seconds = self._tunnel.loop.clock() - began
-        if self._tunnel.settings.is_server and self._tunnel.counters.handshake is not None:
+        if self._config.is_server and self._tunnel.counters.handshake is not None:
             self._tunnel.counters.handshake.update(int(self._age() * 1e9))
 
     def _dial(self) -> Generator[Step, Any, socket.socket]:
@@ -241,16 +244,16 @@ class Session(StepRunner):
         assert accepted is not None
         assert dialled is not None
         assert handshake is not None
-        tunnel, settings = self._tunnel, self._tunnel.settings
+        tunnel, config = self._tunnel, self._config
         tunnel.counters.relayed += 1
         tunnel.loop.cancel(self._timer)
-        if settings.max_conn_lifetime:
-            due = tunnel.loop.clock() + settings.max_conn_lifetime
+        if config.max_conn_lifetime:
+            due = tunnel.loop.clock() + config.max_conn_lifetime
             self._timer = tunnel.loop.call_at(due, self._end_lifetime, self)
-        tunnel.connection_log.write_opening(self._source, self._target, handshake.admitted, is_server=settings.is_server)
-        tls, plain = (accepted, dialled) if settings.is_server else (dialled, accepted)
+        tunnel.connection_log.write_opening(self._source, self._target, handshake.admitted, is_server=config.is_server)
+        tls, plain = (accepted, dialled) if config.is_server else (dialled, accepted)
         self._relay = Relay(
-            tunnel.loop, self, handshake, tls, plain, buffers=tunnel.buffers, close_timeout=settings.close_timeout
+            tunnel.loop, self, handshake, tls, plain, buffers=tunnel.buffers, close_timeout=config.close_timeout
         )
         self.end_steps()
         self._handshake = self._address = self._generation = None
@@ -264,7 +267,7 @@ class Session(StepRunner):
         if generation is None:
             raise NoUsableIdentity
         self._generation = generation
-        return generation.context.open_end(self._tunnel.buffers, self._tunnel.settings.server_name)
+        return generation.context.open_end(self._tunnel.buffers, self._tunnel.sni)
 
     def _watch_client(self, events: int) -> None:
         """End the session if the client hangs up without pending input while a step waits for something else."""
@@ -283,10 +286,10 @@ class Session(StepRunner):
             return False
 
     def _time_out(self) -> None:
-        limit = f"exceeded the connect timeout of {self._tunnel.settings.connect_timeout:g}s"
+        limit = f"exceeded the connect timeout of {self._config.connect_timeout:g}s"
         match self._step:
             case Handshake(is_waiting=True):
-                slots = f"none of {self._tunnel.settings.max_handshakes} handshake slots became free"
+                slots = f"none of {self._config.max_handshakes} handshake slots became free"
                 self._stop(TlsError(TlsFault.BUSY, f"{slots}: {limit}"))
             case Handshake():
                 self._stop(TlsError(TlsFault.TIMEOUT, limit))
@@ -295,7 +298,7 @@ class Session(StepRunner):
             case HeaderWriter():
                 self._stop(TargetError(TargetFault.TIMEOUT, f"{show_address(self._target)}: {limit}"))
             case _:
-                where = self._tunnel.route.via_proxy or self._tunnel.settings.target
+                where = self._tunnel.route.via_proxy or self._config.target
                 self._stop(TargetError(TargetFault.TIMEOUT, f"{where}: {limit}"))
 
     # -- the end
@@ -340,7 +343,7 @@ class Session(StepRunner):
 
     def _end(self, outcome: ConnectionOutcome, reason: str = "", detail: str = "", *, peer: Peer | None = None) -> None:
         """Close before the relay; send close_notify after a handshake, else the final data of the failed step."""
-        loop, is_server = self._tunnel.loop, self._tunnel.settings.is_server
+        loop, is_server = self._tunnel.loop, self._config.is_server
         tls, plain = (self._accepted, self._dialled) if is_server else (self._dialled, self._accepted)
         final_data = self.final_data
         if self._handshake is not None:
@@ -361,7 +364,7 @@ class Session(StepRunner):
         forwarded, returned = self.traffic
         return ConnectionRecord(
             outcome=outcome,
-            is_server=tunnel.settings.is_server,
+            is_server=self._config.is_server,
             listener=tunnel.name,
             source=self._source,
             seconds=self._age(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tunnel.config.model import ProxyConfig
+from tunnel.config.model import ListenerConfig
 from tunnel.net.notify import Notifier, State
 from tunnel.proxy.generation import Generation
 from tunnel.status.process_state import Identity, Phase, ProcessState, Reload
@@ -11,9 +11,8 @@ from tunnel.status.process_state import Identity, Phase, ProcessState, Reload
 class StateReporter:
     """Keeps `state`, which the status port reads, and notifies the service manager of changes."""
 
-    def __init__(self, config: ProxyConfig, notifier: Notifier) -> None:
-        mode = "server" if config.is_server else "client"
-        self._summary = f"{mode} proxying {config.listen or 'standard input'} => {config.target}"
+    def __init__(self, config: ListenerConfig, notifier: Notifier) -> None:
+        self._summary = f"{config.mode} proxying {config.listen or 'standard input'} => {config.target}"
         self._notifier = notifier
         self.state = ProcessState()
 

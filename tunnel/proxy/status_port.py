@@ -17,7 +17,7 @@ import trio
 
 from tunnel import __version__
 from tunnel.cli.redact import redact
-from tunnel.config.model import NoIdentity, ProxyConfig, Status
+from tunnel.config.model import ListenerConfig, NoIdentity, Status
 from tunnel.http.client import parse_http_url
 from tunnel.http.connection import HttpLimits
 from tunnel.http.origin_policy import plan_origin_policy
@@ -44,8 +44,9 @@ _JSON_TYPE = "text/plain; charset=utf-8"  # as what Go sniffs it
 
 
 def build_status_port(
-    config: ProxyConfig,
+    config: ListenerConfig,
     status: Status,
+    prefix: str,
     tunnel: Tunnel,
     state_reporter: StateReporter,
     metrics: MetricsSource,
@@ -57,7 +58,7 @@ def build_status_port(
         service=Service(str(config.listen or "-"), str(config.target), socket.gethostname(), __version__, _compiler()),
         read_state=partial(_review, tunnel, state_reporter),
         check=share(_build_check(config, tunnel)),
-        encode_metrics={JSON: _json(config, metrics), PROMETHEUS: _prometheus(config, metrics)},
+        encode_metrics={JSON: _json(prefix, metrics), PROMETHEUS: _prometheus(prefix, metrics)},
         shutdown=stop if status.has_shutdown else None,
         pprof=Pprof(redact(sys.argv), lambda: len(tunnel)) if status.has_pprof else None,
     )
@@ -87,9 +88,9 @@ def _compiler() -> str:
     return f"python{platform.python_version()}"
 
 
-def _is_encrypted(config: ProxyConfig, status: Status) -> bool:
+def _is_encrypted(config: ListenerConfig, status: Status) -> bool:
     """Whether the status port uses TLS: over TCP, unless its address is http:// or there is no certificate."""
-    is_plain = status.address.scheme == "http" or isinstance(config.source, NoIdentity)
+    is_plain = status.address.scheme == "http" or isinstance(config.identity.source, NoIdentity)
     return isinstance(status.address.address, TcpAddress) and not is_plain
 
 
@@ -101,7 +102,7 @@ def _open_status_end(tunnel: Tunnel) -> TlsEnd | None:
     return generation.status_context.open_end(tunnel.buffers)
 
 
-def _build_check(config: ProxyConfig, tunnel: Tunnel) -> Check:
+def _build_check(config: ListenerConfig, tunnel: Tunnel) -> Check:
     def open_stream() -> Awaitable[trio.abc.HalfCloseableStream]:
         if config.outbound is not None and isinstance(config.target, TcpAddress):
             return open_through(config.outbound, config.target.host, port_number(config.target.port))
@@ -109,7 +110,7 @@ def _build_check(config: ProxyConfig, tunnel: Tunnel) -> Check:
 
     def open_end() -> TlsEnd | None:
         generation = tunnel.review()
-        return generation.context.open_end(tunnel.buffers, tunnel.settings.server_name) if generation else None
+        return generation.context.open_end(tunnel.buffers, tunnel.sni) if generation else None
 
     if config.target_status:
         return check_by_request(open_stream, parse_http_url(config.target_status), config.connect_timeout)
@@ -118,17 +119,17 @@ def _build_check(config: ProxyConfig, tunnel: Tunnel) -> Check:
     return check_by_handshake(open_stream, TlsSource(open_end, tunnel.buffers), config.connect_timeout)
 
 
-def _json(config: ProxyConfig, metrics: MetricsSource) -> Callable[[], Awaitable[tuple[str, bytes]]]:
+def _json(prefix: str, metrics: MetricsSource) -> Callable[[], Awaitable[tuple[str, bytes]]]:
     async def encode() -> tuple[str, bytes]:
-        return _JSON_TYPE, encode_json(metrics.snapshot(), config.metrics.prefix, socket.gethostname(), time.time())
+        return _JSON_TYPE, encode_json(metrics.snapshot(), prefix, socket.gethostname(), time.time())
 
     return encode
 
 
-def _prometheus(config: ProxyConfig, metrics: MetricsSource) -> Callable[[], Awaitable[tuple[str, bytes]]]:
+def _prometheus(prefix: str, metrics: MetricsSource) -> Callable[[], Awaitable[tuple[str, bytes]]]:
     async def encode() -> tuple[str, bytes]:
         # On a thread: it counts the process' descriptors one by one, of which there may be many thousands.
-        body = await trio.to_thread.run_sync(encode_prometheus, metrics.snapshot(), config.metrics.prefix)
+        body = await trio.to_thread.run_sync(encode_prometheus, metrics.snapshot(), prefix)
         return PROMETHEUS_TYPE, body
 
     return encode

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 import traceback
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from tunnel.config.model import ListenerConfig
 from tunnel.errors import TargetError, describe_os_error
 from tunnel.log import MAX_TRACE, Category, Log, escape
 from tunnel.log_limit import RefusalLog
@@ -22,7 +24,6 @@ from tunnel.proxy.connection_record import ConnectionOutcome, ConnectionRecord, 
 from tunnel.proxy.generation import Generation
 from tunnel.proxy.route import plan_route
 from tunnel.proxy.session import NewHandshake, Session
-from tunnel.proxy.settings import TunnelSettings
 from tunnel.relay.buffer_trimmer import BufferTrimmer
 from tunnel.relay.handshake import Handshake
 from tunnel.relay.handshake_slots import HandshakeSlots
@@ -44,7 +45,7 @@ class Tunnel:
     def __init__(
         self,
         loop: Loop,
-        settings: TunnelSettings,
+        config: ListenerConfig,
         log: Log,
         resolve_later: ResolveLater,
         clock: Callable[[], float] = time.time,
@@ -52,17 +53,19 @@ class Tunnel:
         counters: Counters | None = None,
     ) -> None:
         self.loop = loop
-        self.settings = settings
+        self.config = config
+        self.sni = config.sni
+        self.only_user = os.geteuid() if config.is_private else None  # sockets have the effective user ID
         self.log = log
         self.refusals = RefusalLog(log, loop.clock, loop.call_later)
         self.connection_log = ConnectionLog(log, self.refusals)
         self.buffers = Buffers()
         self.counters = counters or Counters()
         self.buffer_trimmer = BufferTrimmer(loop)
-        self.handshakes = HandshakeSlots(loop, self.buffers, settings.max_handshakes if settings.is_server else 0)
+        self.handshakes = HandshakeSlots(loop, self.buffers, config.max_handshakes if config.is_server else 0)
         self.new_handshake: NewHandshake = Handshake  # or AcmeHandshake
         self._resolve_later = resolve_later
-        self.route = plan_route(settings)
+        self.route = plan_route(config)
         self.known_addresses = resolve_now(self.route.address)  # None if the name of the target needs a resolver
         self._clock = clock
         self._generation: Generation | None = None
@@ -222,8 +225,8 @@ class Tunnel:
     def _admit(self, sock: socket.socket, address: Any) -> None:
         self.counters.accepted += 1
         source = format_address(sock.family, address)
-        if self.settings.only_user is not None and (user := self._wrong_user(sock, address)):
-            detail = f"it is from {user}; expected user {self.settings.only_user}"
+        if self.only_user is not None and (user := self._wrong_user(sock, address)):
+            detail = f"it is from {user}; expected user {self.only_user}"
             self._close_at_once(sock, source, ConnectionOutcome.WRONG_LOCAL_USER, "another-user", detail)
             return
         if self.review() is None:
@@ -239,7 +242,7 @@ class Tunnel:
     def _wrong_user(self, sock: socket.socket, address: Any) -> str:
         """Describe the local user of the peer if it may not connect, else return ""."""
         user = owner_of_peer(sock, address)
-        if user == self.settings.only_user:
+        if user == self.only_user:
             return ""
         return "an unknown user (the peer has already closed)" if user is None else f"user {user}"
 
@@ -250,7 +253,7 @@ class Tunnel:
         self._record(
             ConnectionRecord(
                 outcome,
-                self.settings.is_server,
+                self.config.is_server,
                 self.name,
                 source,
                 seconds=0.0,
@@ -266,7 +269,7 @@ class Tunnel:
         self.connection_log.write_end(record)
 
     def _is_full(self) -> bool:
-        return 0 < self.settings.max_concurrent_conns <= len(self._sessions)
+        return 0 < self.config.max_concurrent_conns <= len(self._sessions)
 
     def _stop_accepting(self) -> None:
         if self._is_accepting and self._listener is not None:

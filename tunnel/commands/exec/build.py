@@ -12,8 +12,8 @@ from tunnel.cli.parser import parse_value
 from tunnel.commands.client_flags import VERBOSE, as_client
 from tunnel.commands.exec.command import TARGET, TARGET_FLAGS, UNIX
 from tunnel.commands.proxy.access import VERIFY
-from tunnel.commands.proxy.build import build_client
-from tunnel.config.model import ProxyConfig
+from tunnel.commands.proxy.build import build_client, build_process
+from tunnel.config.model import ListenerConfig, ProcessConfig
 from tunnel.config.placeholders import KEYS_OF_PORT, KEYS_OF_SOCKET, check_placeholders
 from tunnel.errors import ConfigError, invalid_value
 from tunnel.net.address import Address, TcpAddress, parse_address
@@ -27,7 +27,7 @@ class ExecTarget:
     """One server; `name` is "" for the target without a name."""
 
     name: str
-    config: ProxyConfig  # listens on a port, unless there is a `socket`
+    config: ListenerConfig  # listens on a port, unless there is a `socket`
     socket: str  # the file name of a Unix socket in a private directory, "" for none
 
 
@@ -36,6 +36,7 @@ class ExecConfig:
     """The targets and the command."""
 
     targets: tuple[ExecTarget, ...]
+    process: ProcessConfig  # without the listeners, whose addresses are known later
     argv: tuple[str, ...]
     is_verbose: bool
 
@@ -45,7 +46,8 @@ def build(arguments: Arguments) -> ExecConfig:
     addresses = _parse_addresses(arguments[TARGET])
     targets = tuple(_build_target(arguments, name, address, tuple(addresses)) for name, address in addresses.items())
     check_placeholders(arguments.rest, {target.name: KEYS_OF_SOCKET if target.socket else KEYS_OF_PORT for target in targets})
-    return ExecConfig(targets, arguments.rest, arguments[VERBOSE])
+    process = build_process(as_client(arguments), ())
+    return ExecConfig(targets, process, arguments.rest, arguments[VERBOSE])
 
 
 def _parse_addresses(texts: tuple[str, ...]) -> dict[str, Address]:
@@ -69,7 +71,7 @@ def _build_target(arguments: Arguments, name: str, address: Address, names: Sequ
             f"--{VERIFY.any.name} would accept one target's server for another target; expected an access rule for each target"
         )
     try:
-        config = build_client(as_client(arguments, changes), _OWN_PORT, address)
+        config = build_client(as_client(arguments, changes), _OWN_PORT, address, name or "client")
     except ConfigError as error:
         raise ConfigError(f"target {name}: {error}" if name else str(error)) from error
     socket = _parse_socket_name(_values_of(UNIX, arguments[UNIX], name, names))

@@ -18,7 +18,7 @@ from tunnel.child.signals import block
 from tunnel.cli.command import Arguments, Command
 from tunnel.cli.output import print_message
 from tunnel.commands.deferred_log import DeferredLog
-from tunnel.commands.exec.build import ExecTarget, build
+from tunnel.commands.exec.build import ExecConfig, ExecTarget, build
 from tunnel.commands.exec.command import UNIX
 from tunnel.commands.start import open_process_context, prepare
 from tunnel.config.placeholders import Values, environment_variables, fill_placeholders
@@ -46,7 +46,7 @@ def run_command(command: Command, arguments: Arguments, environ: MutableMapping[
     deferred_log = DeferredLog(is_verbose=config.is_verbose)
     try:
         with _private_sockets(config.targets) as (targets, directory), _open_relay(environ) as relay:
-            code = _run(config.argv, _Prepared(targets, directory, launcher, probe, relay, deferred_log), environ)
+            code = _run(config, _Prepared(targets, directory, launcher, probe, relay, deferred_log), environ)
     except TunnelError as error:
         print_message(f"error: {error}")
         return error.exit_code if isinstance(error, CommandError) else command.failure
@@ -121,24 +121,29 @@ class _Prepared:
     deferred_log: DeferredLog
 
 
-def _run(argv: Sequence[str], prepared: _Prepared, environ: Mapping[str, str]) -> int:
+def _run(config: ExecConfig, prepared: _Prepared, environ: Mapping[str, str]) -> int:
     deferred_log, relay = prepared.deferred_log, prepared.relay
     process_context = open_process_context(environ)
     from tunnel.proxy.process import freeze_startup_objects, open_loop, open_proxy
     from tunnel.proxy.supervisor import StopPolicy, Supervisor
 
-    configs = [target.config for target in prepared.targets]
+    process = replace(config.process, listeners=tuple(target.config for target in prepared.targets))
     private = tuple(filter(None, (prepared.directory, relay.directory if relay else "")))
-    prepare(configs, environ, deferred_log.log, private=private, has_command=True)
+    prepare(process, environ, deferred_log.log, private=private, has_command=True)
     become_subreaper()
     if relay is not None:
         relay.start()
     with open_loop(deferred_log.log, process_context) as loop:
-        proxies = [open_proxy(one, loop, deferred_log.log, process_context, process_context.notifier) for one in configs]
+        proxies = [
+            open_proxy(one, process, loop, deferred_log.log, process_context, process_context.notifier)
+            for one in process.listeners
+        ]
         named = {target.name: proxy for target, proxy in zip(prepared.targets, proxies, strict=True)}
-        make_spec = partial(_build_spec, argv, named, relay.variables(prepared.launcher.pid) if relay else {}, deferred_log)
+        make_spec = partial(
+            _build_spec, config.argv, named, relay.variables(prepared.launcher.pid) if relay else {}, deferred_log
+        )
         stop_policy = StopPolicy(limit=_DRAIN)
-        report_waiting = partial(deferred_log.report_waiting, configs[0].source)
+        report_waiting = partial(deferred_log.report_waiting, process.listeners[0].identity.source)
         parts = proxies, prepared.launcher, prepared.probe
         supervisor = Supervisor(*parts, make_spec, stop_policy, process_context, deferred_log.log, report_waiting)
         freeze_startup_objects()

@@ -1,1 +1,1 @@
-"""`tunnel server` and `tunnel client`: flags by subject, the `ProxyConfig` that they build, and the start."""
+"""`tunnel server` and `tunnel client`: flags by subject, the `ProcessConfig` that they build, and the start."""

@@ -1,4 +1,4 @@
-"""The `ProxyConfig` of a line of `tunnel server` or `tunnel client`.
+"""The `ProcessConfig` of a line of `tunnel server` or `tunnel client`.
 
 `check_line` reports mistakes that need no log; `build` reports the others as a failed start, in ghostunnel's order.
 """
@@ -24,7 +24,17 @@ from tunnel.commands.proxy.command import (
     UNSAFE_LISTEN,
     UNSAFE_TARGET,
 )
-from tunnel.config.model import Access, KeyFiles, Keystore, LogConfig, ProxyConfig, Source, WorkloadApi
+from tunnel.config.model import (
+    Access,
+    IdentityConfig,
+    KeyFiles,
+    Keystore,
+    ListenerConfig,
+    LogConfig,
+    ProcessConfig,
+    Source,
+    WorkloadApi,
+)
 from tunnel.errors import ConfigError
 from tunnel.net.address import Address, ListenAddress, TcpAddress, is_local
 from tunnel.wire.outbound import OutboundProxy, parse_outbound
@@ -37,40 +47,46 @@ def check_line(arguments: Arguments) -> LogConfig:
     return LogConfig(arguments[limits.QUIET], arguments[limits.SYSLOG])
 
 
-def build(command: Command, arguments: Arguments) -> ProxyConfig:
-    """The configuration; raises ConfigError."""
+def build(command: Command, arguments: Arguments) -> ProcessConfig:
+    """The configuration of a process with one listener; raises ConfigError."""
     if command is SERVER:
-        return _complete(_build_server(arguments), arguments)
+        return build_process(arguments, (_complete(_build_server(arguments), arguments),))
     _check_local(arguments, LISTEN, UNSAFE_LISTEN)
-    return build_client(arguments, arguments[LISTEN], arguments[TARGET])
+    return build_process(arguments, (build_client(arguments, arguments[LISTEN], arguments[TARGET]),))
 
 
-def build_client(arguments: Arguments, listen: ListenAddress | None, target: Address) -> ProxyConfig:
+def build_process(arguments: Arguments, listeners: tuple[ListenerConfig, ...]) -> ProcessConfig:
+    """The configuration of the process that runs these listeners."""
+    return ProcessConfig(
+        listeners,
+        status.build_monitors(arguments),
+        LogConfig(arguments[limits.QUIET], arguments[limits.SYSLOG]),
+        shutdown_delay=arguments[limits.SHUTDOWN_DELAY],
+        shutdown_timeout=arguments[limits.SHUTDOWN_TIMEOUT],
+        timed_reload=arguments[source.TIMED_RELOAD],
+        is_confined=not arguments[limits.DISABLE_LANDLOCK],
+    )
+
+
+def build_client(arguments: Arguments, listen: ListenAddress | None, target: Address, name: str = "client") -> ListenerConfig:
     """A client's configuration with these two addresses; raises ConfigError."""
-    return _complete(_build_client(arguments, listen, target), arguments)
+    return _complete(_build_client(arguments, listen, target, name), arguments)
 
 
-def _complete(config: ProxyConfig, arguments: Arguments) -> ProxyConfig:
+def _complete(config: ListenerConfig, arguments: Arguments) -> ListenerConfig:
     return replace(
         config,
-        ca_bundle=arguments[source.CACERT],
         tls=tls.build_tls(arguments),
         connect_timeout=arguments[limits.CONNECT_TIMEOUT],
         close_timeout=arguments[limits.CLOSE_TIMEOUT],
         max_conn_lifetime=arguments[limits.MAX_LIFETIME],
         max_concurrent_conns=arguments[limits.MAX_CONNS],
         max_handshakes=arguments[limits.MAX_HANDSHAKES],
-        shutdown_delay=arguments[limits.SHUTDOWN_DELAY],
-        shutdown_timeout=arguments[limits.SHUTDOWN_TIMEOUT],
-        timed_reload=arguments[source.TIMED_RELOAD],
         is_resolved_early=not arguments[SKIP_RESOLVE],
-        status=status.build_status(arguments),
-        metrics=status.build_metrics(arguments),
-        is_confined=not arguments[limits.DISABLE_LANDLOCK],
     )
 
 
-def _build_server(arguments: Arguments) -> ProxyConfig:
+def _build_server(arguments: Arguments) -> ListenerConfig:
     is_mutual = not arguments[ALLOW.disable]
     identity = source.build_source(arguments, is_server=True, is_mutual=is_mutual)
     access = build_access(arguments, ALLOW, is_spiffe=isinstance(identity, WorkloadApi))
@@ -79,11 +95,12 @@ def _build_server(arguments: Arguments) -> ProxyConfig:
     if arguments[PROXY_PROTOCOL] and arguments[PROXY_MODE]:
         raise ConfigError("--proxy-protocol and --proxy-protocol-mode are mutually exclusive")
     mode = arguments[PROXY_MODE] or ("conn" if arguments[PROXY_PROTOCOL] else "")
-    return ProxyConfig(
+    return ListenerConfig(
+        name=SERVER.name,
         is_server=True,
         listen=arguments[LISTEN],
         target=arguments[TARGET],
-        source=identity,
+        identity=IdentityConfig(identity, arguments[source.CACERT]),
         access=access,
         header_mode=HeaderMode(mode) if mode else None,
         target_status=arguments[status.TARGET_STATUS],
@@ -91,15 +108,16 @@ def _build_server(arguments: Arguments) -> ProxyConfig:
     )
 
 
-def _build_client(arguments: Arguments, listen: ListenAddress | None, target: Address) -> ProxyConfig:
+def _build_client(arguments: Arguments, listen: ListenAddress | None, target: Address, name: str) -> ListenerConfig:
     is_mutual = not arguments[VERIFY.disable]
     identity = source.build_source(arguments, is_server=False, is_mutual=is_mutual)
     access = build_access(arguments, VERIFY, is_spiffe=isinstance(identity, WorkloadApi))
-    config = ProxyConfig(
+    config = ListenerConfig(
+        name=name,
         is_server=False,
         listen=listen,
         target=target,
-        source=identity,
+        identity=IdentityConfig(identity, arguments[source.CACERT]),
         access=access,
         server_name=arguments[SERVER_NAME],
         outbound=_parse_proxy(arguments[PROXY]) if arguments[PROXY] else None,

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from tunnel.cli.command import Group, option, repeated, switch
 from tunnel.commands.proxy import tls
-from tunnel.config.model import ProxyConfig
+from tunnel.config.model import ListenerConfig, ProcessConfig
 from tunnel.config.values import default_of, one_of, parse_duration, parse_limit, parse_positive_duration, parse_uint32
 
 CONNECT_TIMEOUT = option(
     "connect-timeout",
     "Maximum time for handshake and dial",
     parse_positive_duration,
-    default_of(ProxyConfig, "connect_timeout"),
+    default_of(ListenerConfig, "connect_timeout"),
     placeholder="TIME",
 )
 CLOSE_TIMEOUT = option(
     "close-timeout",
     "Maximum idle time after one direction is closed",
     parse_limit,
-    default_of(ProxyConfig, "close_timeout"),
+    default_of(ListenerConfig, "close_timeout"),
     zero="immediate close",
     placeholder="TIME",
 )
@@ -26,7 +26,7 @@ MAX_LIFETIME = option(
     "max-conn-lifetime",
     "Maximum lifetime of a connection",
     parse_limit,
-    default_of(ProxyConfig, "max_conn_lifetime"),
+    default_of(ListenerConfig, "max_conn_lifetime"),
     zero="no limit",
     placeholder="TIME",
 )
@@ -34,7 +34,7 @@ MAX_CONNS = option(
     "max-concurrent-conns",
     "Maximum number of open connections; further connections wait to be accepted",
     parse_uint32,
-    default_of(ProxyConfig, "max_concurrent_conns"),
+    default_of(ListenerConfig, "max_concurrent_conns"),
     zero="no limit",
     placeholder="N",
 )
@@ -42,7 +42,7 @@ MAX_HANDSHAKES = option(
     "max-handshakes",
     "Maximum number of TLS handshakes in progress",
     parse_uint32,
-    default_of(ProxyConfig, "max_handshakes"),
+    default_of(ListenerConfig, "max_handshakes"),
     zero="no limit",
     placeholder="N",
 )
@@ -50,14 +50,14 @@ SHUTDOWN_TIMEOUT = option(
     "shutdown-timeout",
     "Maximum time for the drain of open connections after SIGTERM or SIGINT",
     parse_duration,
-    default_of(ProxyConfig, "shutdown_timeout"),
+    default_of(ProcessConfig, "shutdown_timeout"),
     placeholder="TIME",
 )
 SHUTDOWN_DELAY = option(
     "shutdown-delay",
     "Time to report not ready and still accept connections after SIGTERM or SIGINT, before the drain",
     parse_limit,
-    default_of(ProxyConfig, "shutdown_delay"),
+    default_of(ProcessConfig, "shutdown_delay"),
     placeholder="TIME",
 )
 QUIET = repeated(

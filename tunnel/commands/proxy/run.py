@@ -32,8 +32,8 @@ def serve(command: Command, arguments: Arguments, environ: MutableMapping[str, s
         from tunnel.proxy.process import run_proxy
         from tunnel.proxy.process_context import ProcessContext
 
-        holders = find_port_holders([config])
-        prepare([config], environ, log)
+        holders = find_port_holders(config)
+        prepare(config, environ, log)
         return run_proxy(config, log, ProcessContext(environ, inherited, notifier, log_capture, holders))
     except TunnelError as error:
         log.write(f"error: {error}")

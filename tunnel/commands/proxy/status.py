@@ -6,7 +6,8 @@ import re
 from typing import Any
 
 from tunnel.cli.command import Arguments, Flag, option, repeated, switch
-from tunnel.config.model import Metrics, Status
+from tunnel.commands.proxy import source
+from tunnel.config.model import Metrics, Monitor, Status
 from tunnel.config.values import default_of, or_none, parse_positive_duration, parse_text, parse_web_url
 from tunnel.errors import ConfigError, invalid_value
 from tunnel.net.address import TcpAddress, parse_address, parse_status_address
@@ -75,7 +76,7 @@ def check_status(arguments: Arguments) -> None:
             raise ConfigError(f"--{flag.name} needs --status, the status port")
 
 
-def build_status(arguments: Arguments) -> Status | None:
+def _build_status(arguments: Arguments) -> Status | None:
     """The status port, None without `--status`."""
     address = arguments[STATUS]
     if address is None:
@@ -83,6 +84,18 @@ def build_status(arguments: Arguments) -> Status | None:
     return Status(address, arguments[PPROF], arguments[SHUTDOWN], arguments[ALLOW_HOST])
 
 
-def build_metrics(arguments: Arguments) -> Metrics:
+def build_monitors(arguments: Arguments) -> tuple[Monitor, ...]:
+    """The status port and the metric reports of a line; none if it has no flag for them."""
+    monitor = Monitor(_build_status(arguments), _build_metrics(arguments))
+    return (monitor,) if monitor.status is not None or monitor.metrics.has_target() else ()
+
+
+def _build_metrics(arguments: Arguments) -> Metrics:
     """The targets of metric reports."""
-    return Metrics(arguments[GRAPHITE], arguments[METRICS_URL], arguments[METRICS_PREFIX], arguments[METRICS_INTERVAL])
+    return Metrics(
+        arguments[GRAPHITE],
+        arguments[METRICS_URL],
+        arguments[METRICS_PREFIX],
+        arguments[METRICS_INTERVAL],
+        arguments[source.CACERT],
+    )

@@ -9,7 +9,7 @@ from tunnel.cli.command import Arguments, Command, Group, option
 from tunnel.cli.parser import parse_command_line
 from tunnel.commands.proxy import command as proxy
 from tunnel.commands.proxy.limits import SHUTDOWN_DELAY
-from tunnel.config.model import LogConfig, ProxyConfig
+from tunnel.config.model import LogConfig, ProcessConfig, name_listeners
 from tunnel.config.values import default_of, parse_limit, parse_positive_duration
 from tunnel.errors import ConfigError
 
@@ -18,11 +18,9 @@ from tunnel.errors import ConfigError
 class RunConfig:
     """The proxies and the command; durations in seconds."""
 
-    proxies: tuple[ProxyConfig, ...]
-    log: LogConfig
+    process: ProcessConfig  # its shutdown limit is `stop_timeout`, its shutdown delay the longest of all lines
     argv: tuple[str, ...]
     wait_ready: float = 15.0
-    shutdown_delay: float = default_of(ProxyConfig, "shutdown_delay")  # the longest of the line and of its proxies
     stop_timeout: float = 25.0  # Kubernetes kills after 30 s
 
 
@@ -87,16 +85,31 @@ def build(arguments: Arguments, environ: Mapping[str, str]) -> RunConfig:
         parse_command_line(line, proxy.COMMANDS, environ, global_flags=proxy.GLOBAL_FLAGS, expands_files=False)
         for line in lines
     ]
-    logs = [check_line(one.arguments) for one in parsed]
-    configs = [build_proxy(one.command, one.arguments) for one in parsed]
-    return RunConfig(
-        # The supervisor limits the drain: a limit of one proxy would delay the others.
-        tuple(replace(config, shutdown_timeout=arguments[STOP_TIMEOUT]) for config in configs),
-        LogConfig(tuple(word for log in logs for word in log.quiet), any(log.is_syslog for log in logs)),
-        argv,
-        arguments[WAIT_READY],
-        max(arguments[SHUTDOWN_DELAY], *(config.shutdown_delay for config in configs)),
-        arguments[STOP_TIMEOUT],
+    for one in parsed:
+        check_line(one.arguments)
+    processes = [build_proxy(one.command, one.arguments) for one in parsed]
+    process = replace(
+        _join(processes),
+        shutdown_delay=max(arguments[SHUTDOWN_DELAY], *(one.shutdown_delay for one in processes)),
+        shutdown_timeout=arguments[STOP_TIMEOUT],  # a limit of one line would delay the others
+    )
+    return RunConfig(process, argv, arguments[WAIT_READY], arguments[STOP_TIMEOUT])
+
+
+def _join(lines: Sequence[ProcessConfig]) -> ProcessConfig:
+    """One process with the listeners of all lines; the status port and metric reports of a line are about its listener."""
+    listeners = name_listeners([listener for line in lines for listener in line.listeners])
+    monitors = (
+        replace(monitor, listeners=(listener.name,))
+        for line, listener in zip(lines, listeners, strict=True)
+        for monitor in line.monitors
+    )
+    return ProcessConfig(
+        listeners,
+        tuple(monitors),
+        LogConfig(tuple(word for line in lines for word in line.log.quiet), any(line.log.is_syslog for line in lines)),
+        timed_reload=min((line.timed_reload for line in lines if line.timed_reload), default=0.0),
+        is_confined=all(line.is_confined for line in lines),  # the rules hold for the whole process
     )
 
 

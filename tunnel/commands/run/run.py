@@ -27,7 +27,7 @@ def run_command(command: Command, arguments: Arguments, environ: MutableMapping[
     config = build(arguments, environ)
     inherited = take_inherited(environ, os.getpid())  # before the fork, which would inherit the sockets
     launcher, probe = Launcher(), SignalProbe()  # before threads and Landlock rules
-    log = open_log(config.log, STDERR)
+    log = open_log(config.process.log, STDERR)
     try:
         return _run(config, (launcher, probe), inherited, log, environ)
     except TunnelError as error:
@@ -53,17 +53,17 @@ def _run(
     from tunnel.proxy.process_context import ProcessContext
     from tunnel.proxy.supervisor import CommandSpec, StopPolicy, Supervisor
 
-    process_context = ProcessContext(environ, inherited, notifier, log_capture, find_port_holders(config.proxies))
-    for one in config.proxies:
-        log.info(f"starting tunnel in {'server' if one.is_server else 'client'} mode")
-    prepare(config.proxies, environ, log, has_command=True)
+    process_context = ProcessContext(environ, inherited, notifier, log_capture, find_port_holders(config.process))
+    for one in config.process.listeners:
+        log.info(f"starting tunnel in {one.mode} mode")
+    prepare(config.process, environ, log, has_command=True)
     if os.getpid() != 1:
         become_subreaper()
     with open_loop(log, process_context) as loop:
         no_notifier = Notifier({}, os.getpid())  # the service manager is notified once, not by each proxy
-        proxies = [open_proxy(one, loop, log, process_context, no_notifier) for one in config.proxies]
+        proxies = [open_proxy(one, config.process, loop, log, process_context, no_notifier) for one in config.process.listeners]
         spec = CommandSpec(config.argv, command_environment({}))
-        stop_policy = StopPolicy(config.stop_timeout, config.wait_ready, is_service=True, delay=config.shutdown_delay)
+        stop_policy = StopPolicy(config.stop_timeout, config.wait_ready, is_service=True, delay=config.process.shutdown_delay)
         supervisor = Supervisor(proxies, *child, lambda: spec, stop_policy, process_context, log, lambda: None)
         freeze_startup_objects()
         loop.run_trio(supervisor.run)
