@@ -31,6 +31,7 @@ from tunnel.log import Category
 from tunnel.net.address import TcpAddress
 from tunnel.net.listen import open_listener
 from tunnel.proxy.generation import Generation
+from tunnel.proxy.shared_resources import open_shared_resources
 from tunnel.proxy.tunnel import Tunnel
 from tunnel.relay.acme_handshake import AcmeHandshake
 from tunnel.relay.loop import Loop
@@ -163,7 +164,8 @@ class Served:
         self.log = RecordedLog()
         self._loop = Loop()
         config = listener_config(target=TcpAddress("127.0.0.1", str(target)))
-        self.tunnel = Tunnel(self._loop, config, self.log, lambda _address, _answer: None)  # type: ignore[arg-type]
+        shared = open_shared_resources(self._loop, self.log)  # type: ignore[arg-type]
+        self.tunnel = Tunnel(shared, config, lambda _address, _answer: None)
         self.tunnel.new_handshake = partial(AcmeHandshake, challenges=challenges)
         self.tunnel.swap(generation(1, held))
         self.tunnel.open(open_listener(TcpAddress("127.0.0.1", str(port))))

@@ -204,10 +204,10 @@ def test_a_stop_under_load_goes_in_its_order(workloads: Workloads, backend: Back
             pump.join(LIMIT)
         assert all(pump.is_well for pump in pumps), "not a byte was lost"
     assert first.exit_code() == 5
-    assert first.matches(r"stopped accepted=12 relayed=12 close_notify=12$")
+    assert first.matches(r"stopped listener=\S+ accepted=12 relayed=12 close_notify=12$")
     # The connection that was closed at once: the client proxy may or may not have reached the server before.
     knocked = "relayed=51 client_gone=1 close_notify=51|relayed=52 close_notify=52"
-    assert first.matches(f"stopped accepted=52 ({knocked})$")
+    assert first.matches(f"stopped listener=\\S+ accepted=52 ({knocked})$")
 
 
 def test_when_the_time_is_over_everything_is_cut(workloads: Workloads, backend: Backend) -> None:

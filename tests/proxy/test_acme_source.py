@@ -16,6 +16,7 @@ from tunnel.errors import IdentityError, IdentityFault, TunnelError
 from tunnel.identity.credentials import Credentials, PkiCredentials
 from tunnel.keystore.material import KeyMaterial
 from tunnel.proxy.acme_source import AcmeSource
+from tunnel.proxy.identity_source import reload_source
 from tunnel.tls.acme_challenge import AcmeChallenges
 
 ROOT = lasting_authority()
@@ -156,7 +157,7 @@ def test_a_reload_reads_the_authorities_and_asks_for_nothing(ca_bundle: Path) ->
 
     def reload() -> Awaitable[None]:
         ca_bundle.write_bytes(other.pem)
-        return harness.source.reload()
+        return reload_source(harness.source)
 
     harness.run(reload)
     assert harness.chains == [(1, FIRST.chain), (2, FIRST.chain)]
@@ -168,7 +169,7 @@ def test_authorities_that_cannot_be_read_leave_what_is_in_use(ca_bundle: Path) -
 
     def reload() -> Awaitable[None]:
         ca_bundle.unlink()
-        return harness.source.reload()
+        return reload_source(harness.source)
 
     with pytest.raises(IdentityError):
         harness.run(reload)
@@ -202,7 +203,7 @@ def test_a_slow_reload_of_the_old_one_does_not_replace_a_newer_one(ca_bundle: Pa
 
     async def reload_and_renew() -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(harness.source.reload)
+            nursery.start_soon(reload_source, harness.source)
             await trio.to_thread.run_sync(began.wait)
             harness.keeper.renew_if_due = lambda: SECOND  # type: ignore[method-assign]
             await harness.source._renew()

@@ -49,7 +49,7 @@ def timed(harness: TunnelHarness) -> TunnelHarness:
 
 def numbers(harness: TunnelHarness) -> dict[str, int | float]:
     """Return ghostunnel's metrics that are not 0; of the timers, the count."""
-    readings = MetricsSource(harness.tunnel.counters, harness.tunnel.gauges, Runtime()).snapshot().readings
+    readings = MetricsSource(lambda: harness.tunnel.counters, harness.tunnel.gauges, Runtime()).snapshot().readings
     found = {one.name: one.value for one in readings if one.metric in GHOSTUNNELS and one.value}
     for metric, timer in (
         (metric_definitions.HANDSHAKE, harness.tunnel.counters.handshake),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from tunnel.errors import ConfigError, Denial, IdentityError, IdentityFault, Pee
 from tunnel.identity.credentials import PkiCredentials
 from tunnel.proxy import file_source, generation
 from tunnel.proxy.generation import GenerationConfig, build_generation, check_presentable
+from tunnel.proxy.identity_source import reload_source
 from tunnel.proxy.reloadable_policy import ReloadablePolicy
 from tunnel.proxy.reloader import Reloader
 from tunnel.status.counters import Counters
@@ -65,7 +67,7 @@ def test_a_crash_while_files_are_read_is_a_failed_reload(
     trio.run(source.run)
     monkeypatch.setattr(file_source, step, raising(crash))
     with pytest.raises(IdentityError) as refused:
-        trio.run(source.reload)
+        trio.run(reload_source, source)
     assert "the files cannot be used" in str(refused.value)
     assert CANARY not in str(refused.value)
     assert [number for number, _ in kept.used] == [1]
@@ -93,14 +95,13 @@ def test_a_crash_while_a_generation_is_built_is_an_identity_error(
     assert CANARY not in shown(refused.value)
 
 
-class CrashingSource:
-    """An identity source and a policy whose reload raises."""
+class CrashingParts:
+    """An identity source, and a listener with a policy, whose reload raises."""
 
     def __init__(self, crash: Exception) -> None:
         self.crash = crash
-
-    async def run(self) -> None:
-        raise AssertionError
+        self.counters = Counters()
+        self.tunnel = self.policy = self
 
     async def reload(self) -> None:
         raise self.crash
@@ -125,9 +126,10 @@ class RecordingStateReporter:
 @pytest.mark.parametrize("crash", [RuntimeError(CANARY), MemoryError(CANARY), IdentityError(IdentityFault.FILE, "seen")])
 def test_a_reload_that_raises_is_in_log_status_and_metric(crash: Exception) -> None:
     """If a thread cannot be started, the exception is raised by the caller."""
-    log, state_reporter, counters, crashing = RecordedLog(), RecordingStateReporter(), Counters(), CrashingSource(crash)
-    reloader = Reloader(crashing, crashing, state_reporter, counters, log, interval=0)  # type: ignore[arg-type]
-    trio.run(reloader._reload)
+    log, state_reporter, crashing = RecordedLog(), RecordingStateReporter(), CrashingParts(crash)
+    process: Any = SimpleNamespace(feeds={1: crashing}, listeners={"server": crashing}, state_reporter=state_reporter)
+    trio.run(Reloader(process, log).reload)
+    counters = crashing.counters
     assert state_reporter.outcome is not None
     for part in (state_reporter.outcome.certificates, state_reporter.outcome.policy):
         assert part

@@ -14,6 +14,7 @@ from tunnel.config.model import NoIdentity
 from tunnel.errors import IdentityError
 from tunnel.identity.credentials import PkiCredentials
 from tunnel.proxy.file_source import FileSource
+from tunnel.proxy.identity_source import reload_source
 
 
 def run(step: Callable[[], Awaitable[None]]) -> None:
@@ -26,8 +27,8 @@ def test_what_the_files_hold_is_published_at_start_and_at_each_reload(files: Fil
     run(source.run)
     second = make_certificate(issuer=ROOT, subject="two", key=key_of("p256", 31))
     files.write(second)
-    run(source.reload)
-    run(source.reload)
+    trio.run(reload_source, source)
+    trio.run(reload_source, source)
     assert [number for number, _ in kept.used] == [1, 2, 3]
     credentials = kept.used[-1][1]
     assert isinstance(credentials, PkiCredentials)
@@ -44,7 +45,7 @@ def test_a_broken_file_keeps_everything_of_its_kind(files: Files, broken: str) -
     files.write(make_certificate(issuer=ROOT, subject="two", key=key_of("p256", 31)))
     getattr(files, broken).write_bytes(b"rubbish")
     with pytest.raises(IdentityError, match=getattr(files, broken).name):
-        run(source.reload)
+        trio.run(reload_source, source)
     assert [number for number, _ in kept.used] == [1]
 
 
@@ -54,9 +55,9 @@ def test_what_cannot_be_used_is_a_failed_reload_that_spends_no_number(files: Fil
     run(source.run)
     kept.refuses = True
     with pytest.raises(IdentityError, match="cannot be presented"):
-        run(source.reload)
+        trio.run(reload_source, source)
     kept.refuses = False
-    run(source.reload)
+    trio.run(reload_source, source)
     assert [number for number, _ in kept.used] == [1, 2]
 
 

@@ -9,8 +9,9 @@ import trio
 
 from tests.support.configs import listener_config
 from tests.support.recorded_log import RecordedLog
-from tunnel.config.model import ProcessConfig
+from tunnel.config.model import IdentityConfig, ProcessConfig
 from tunnel.errors import ConfigError, TargetError
+from tunnel.identity.credentials import Credentials
 from tunnel.net.activation import ActivationSockets
 from tunnel.net.address import TcpAddress
 from tunnel.net.notify import Notifier
@@ -25,13 +26,16 @@ TARGET = TcpAddress("localhost", "1")
 class FailingSource:
     """An identity source that fails."""
 
-    def __init__(self, sink: CredentialSink) -> None:
+    def __init__(self, _config: IdentityConfig, sink: CredentialSink) -> None:
         self._sink = sink
 
     async def run(self) -> None:
         self._sink.fail(ConfigError("broken"))
 
-    async def reload(self) -> None:
+    async def read(self) -> None:
+        raise AssertionError
+
+    def publish(self, credentials: Credentials) -> None:
         raise AssertionError
 
 
@@ -39,9 +43,8 @@ def test_a_name_that_is_looked_up_later_is_an_error_of_that_connection() -> None
     """The client accepts until the command has ended, which may connect once more."""
     loop = Loop()
     config = listener_config(is_server=False, target=TARGET)
-    proxy = Proxy(
-        config, ProcessConfig((config,)), loop, RecordedLog(), FailingSource, ActivationSockets(), Notifier({}, os.getpid())
-    )
+    process = ProcessConfig((config,))
+    proxy = Proxy(process, loop, RecordedLog(), FailingSource, ActivationSockets(), Notifier({}, os.getpid()))
     answers: list[tuple[SocketAddress, ...] | TargetError] = []
 
     async def main() -> None:

@@ -51,7 +51,7 @@ def manager(tmp_path: Path) -> Iterator[FakeServiceManager]:
 @pytest.fixture
 def state_reporter(tmp_path: Path, manager: FakeServiceManager) -> Iterator[StateReporter]:
     notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify")}, 1)
-    yield StateReporter(CONFIG, notifier)
+    yield StateReporter([CONFIG], notifier)
     notifier.close()
 
 
@@ -91,8 +91,8 @@ def test_in_the_shutdown_delay_nothing_makes_it_ready_again(state_reporter: Stat
     assert manager.heard() == ["STOPPING=1", f"STATUS=stopping | accepting connections for 10s more: {SUMMARY}"]
     state_reporter.show_reloading()
     state_reporter.show_reloaded(Reload(7))
-    state_reporter.show_identity_error("expired")
-    state_reporter.show_identity_error("")
+    state_reporter.show_identity_error("server", "expired")
+    state_reporter.show_identity_error("server", "")
     assert (state_reporter.state.phase, state_reporter.state.is_ready) == (Phase.SHUTDOWN_DELAY, False)
     assert manager.heard() == []
     state_reporter.show_stopping()
@@ -103,23 +103,23 @@ def test_an_unusable_identity_is_reported_until_it_is_usable(
     state_reporter: StateReporter, manager: FakeServiceManager
 ) -> None:
     error = "identity spiffe://a.test/w has been withdrawn"
-    state_reporter.show_identity_error(error)
+    state_reporter.show_identity_error("server", error)
     assert manager.heard() == [], "nobody has been told yet that it listens"
-    state_reporter.show_identity_error("")
+    state_reporter.show_identity_error("server", "")
     state_reporter.show_listening()
     manager.heard()
-    state_reporter.show_identity_error(error)
+    state_reporter.show_identity_error("server", error)
     assert (state_reporter.state.is_ready, state_reporter.state.phase) == (False, Phase.LISTENING)
     assert manager.heard()[-1] == f"STATUS=not ready | {error}: {SUMMARY}"
     state_reporter.show_reloading()
     state_reporter.show_reloaded(Reload(7))
     assert manager.heard()[-1] == f"STATUS=not ready | {error}: {SUMMARY}", "a reload has not changed it"
-    state_reporter.show_identity_error("")
+    state_reporter.show_identity_error("server", "")
     assert state_reporter.state.is_ready
     assert manager.heard()[-1] == f"STATUS=listening | {SUMMARY}"
     state_reporter.show_stopping()
     manager.heard()
-    state_reporter.show_identity_error(error)
+    state_reporter.show_identity_error("server", error)
     assert manager.heard() == []
 
 
@@ -127,7 +127,7 @@ def test_only_a_verified_id_is_shown_as_one(state_reporter: StateReporter) -> No
     unused: Any = None
     end = datetime(2026, 11, 22, tzinfo=UTC)
     for is_svid, shown in ((True, "spiffe://a.test/w"), (False, "")):
-        state_reporter.show_identity(Generation(3, "spiffe://a.test/w", end, is_svid, unused, None))
+        state_reporter.show_identity("server", Generation(3, "spiffe://a.test/w", end, is_svid, unused, None))
         identity = state_reporter.state.identity
         assert identity is not None
         assert (identity.spiffe_id, identity.not_after, identity.generation) == (shown, int(end.timestamp()), 3)
@@ -135,5 +135,5 @@ def test_only_a_verified_id_is_shown_as_one(state_reporter: StateReporter) -> No
 
 def test_who_shows_no_certificate_has_no_identity(state_reporter: StateReporter) -> None:
     unused: Any = None
-    state_reporter.show_identity(Generation(1, "", None, False, unused, None))
+    state_reporter.show_identity("server", Generation(1, "", None, False, unused, None))
     assert state_reporter.state.identity is None

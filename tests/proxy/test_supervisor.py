@@ -23,8 +23,8 @@ from tests.support.fake_supervisor import (
 )
 from tunnel.errors import CommandError, ConfigError, TunnelError
 from tunnel.net.notify import State
-from tunnel.proxy import supervisor
-from tunnel.proxy.supervisor import CommandSpec, StopPolicy
+from tunnel.proxy import command_task
+from tunnel.proxy.command_task import CommandSpec, StopPolicy
 
 TERM, INT, HUP, QUIT, USR1 = signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1
 
@@ -353,7 +353,7 @@ def test_a_request_at_a_status_port_does_not_hold_up_the_end() -> None:
 
 def test_what_the_command_has_left_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """For example, a process of another user, which may not be signalled."""
-    monkeypatch.setattr(supervisor, "end_descendants", lambda *_, **__: [2.0] * 50)
+    monkeypatch.setattr(command_task, "end_descendants", lambda *_, **__: [2.0] * 50)
     harness = SupervisorHarness(proxy := FakeProxy(is_server=True, carries=99))
 
     async def script(harness: SupervisorHarness) -> None:

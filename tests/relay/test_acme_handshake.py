@@ -15,7 +15,7 @@ from tests.support.tls_ends import VERSIONS, Identity, PublicPeer, admission, id
 from tunnel.errors import Denial, PeerDenied, TlsError, TlsFault
 from tunnel.relay.acme_handshake import AcmeHandshake
 from tunnel.relay.handshake import HandshakeResult
-from tunnel.relay.handshake_slots import HandshakeSlots
+from tunnel.relay.handshake_slots import HandshakeSlots, HandshakeTurns
 from tunnel.relay.loop import Loop
 from tunnel.relay.step import AcmeChallengeAnswered, ClosedWithoutData
 from tunnel.tls.acme_challenge import AcmeChallenges
@@ -44,7 +44,7 @@ class AcmeExchange:
         if is_asked:
             self._stack.enter_context(challenges.present(NAME, Presented(ANSWER.chain, ANSWER.leaf.key)))
         buffers = Buffers()
-        handshakes = HandshakeSlots(self.loop, buffers)
+        handshakes = HandshakeSlots(HandshakeTurns(self.loop), buffers)
         self.handshake = AcmeHandshake(handshakes, self, self.near, partial(MAIN.open_end, buffers), challenges=challenges)
         self.handshake.start()
 

@@ -26,7 +26,7 @@ from tests.support.tls_ends import (
 from tunnel.authz.authorizer import Admitted
 from tunnel.errors import Denial, PeerDenied, TlsError, TlsFault
 from tunnel.relay.handshake import Handshake, HandshakeResult
-from tunnel.relay.handshake_slots import HandshakeSlots
+from tunnel.relay.handshake_slots import HandshakeSlots, HandshakeTurns
 from tunnel.relay.linger import Linger
 from tunnel.relay.loop import Loop
 from tunnel.relay.step import ClosedWithoutData
@@ -57,7 +57,9 @@ class Exchange:
         self.peer = Side(CONTEXTS[not we_serve, version])
         made = ours or CONTEXTS[we_serve, version]
         open_end = partial(made.open_end, self.buffers)  # type: ignore[attr-defined]
-        self.handshake = Handshake(HandshakeSlots(self.loop, self.buffers), self, self.near, open_end, is_server=we_serve)
+        self.handshake = Handshake(
+            HandshakeSlots(HandshakeTurns(self.loop), self.buffers), self, self.near, open_end, is_server=we_serve
+        )
         self.handshake.start()
 
     def step_done(self, result: object) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.socket_pairs import Clock
-from tunnel.relay.handshake_slots import _RUNS_PER_TURN, HandshakeSlots
+from tunnel.relay.handshake_slots import _RUNS_PER_TURN, HandshakeSlots, HandshakeTurns
 from tunnel.relay.loop import Loop
 from tunnel.tls.engine import Buffers
 
@@ -35,7 +35,7 @@ class Slots:
     def __init__(self, limit: int) -> None:
         self.loop = Loop(Clock())
         self.resumed: list[str] = []
-        self.handshakes = HandshakeSlots(self.loop, BUFFERS, limit)
+        self.handshakes = HandshakeSlots(HandshakeTurns(self.loop), BUFFERS, limit)
 
     def handshake(self, name: str, source: str = "192.0.2.1") -> FakeHandshake:
         return FakeHandshake(name, source, self.resumed)

@@ -27,6 +27,7 @@ CHANGED: dict[str, Any] = {
     "status_refusals": {WebRefusal.CROSS_SITE.value: 1},
     "certificates": Reloads(succeeded=1),
     "policy": Reloads(failed=1),
+    "config": Reloads(failed=1),
     "workload_api": WorkloadApiState(last_update=1),
     "handshake": measured(),
     "lifetime": measured(),
@@ -36,7 +37,7 @@ CHANGED: dict[str, Any] = {
 def readings(counters: Counters) -> dict[tuple[str, str], object]:
     """What a snapshot says of counters; bytes of closed connections come by the gauges, as a tunnel adds them."""
     gauges = TunnelGauges(forwarded=counters.forwarded, returned=counters.returned, expiry=1)
-    source = MetricsSource(counters, lambda: gauges, Runtime(), clock=lambda: 0.0)
+    source = MetricsSource(lambda: counters, lambda: gauges, Runtime(), clock=lambda: 0.0)
     return {(one.metric.name, one.label): one.value for one in source.snapshot().readings if not is_of_process(one)}
 
 
@@ -58,7 +59,7 @@ def test_a_counter_is_read_under_the_metric_of_its_declaration(name: str) -> Non
 
 
 def test_each_metric_has_a_reading() -> None:
-    source = MetricsSource(Counters(**CHANGED), lambda: TunnelGauges(expiry=1), Runtime())
+    source = MetricsSource(lambda: Counters(**CHANGED), lambda: TunnelGauges(expiry=1), Runtime())
     read = [reading.metric for reading in source.snapshot().readings]
     assert list(dict.fromkeys(read)) == list(metric_definitions.METRICS), "and in the order of the definitions"
 

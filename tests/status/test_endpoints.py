@@ -17,7 +17,7 @@ from tunnel.status.pprof import Pprof
 from tunnel.status.process_state import ProcessState
 from tunnel.status.status_document import Service
 
-SERVICE = Service("localhost:8443", "localhost:8080", "host", "1.0", "Python 3.11.7")
+SERVICE = Service("host", "1.0", "Python 3.11.7")
 
 
 async def as_json() -> tuple[str, bytes]:

@@ -5,20 +5,28 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from tunnel.status.process_state import Identity, Phase, ProcessState, Reload
+from tunnel.status.process_state import Identity, ListenerState, Phase, ProcessState, Reload
 from tunnel.status.status_document import Service, encode_document, is_ok
 from tunnel.time_format import format_local_time
 
-SERVICE = Service("localhost:8443", "unix:/run/app", "host", "1.0", "Python 3.11.7")
+SERVICE = Service("host", "1.0", "Python 3.11.7")
+LISTENER = ListenerState("server", "localhost:8443", "unix:/run/app")
 KEYS = (
     "ok status listen_address forward_address backend_ok backend_status time last_reload hostname message revision compiler"
 ).split()
 SECOND = 1_000_000_000
 NOON = 1_795_348_800 * SECOND  # 2026-11-22T12:00:00Z
-UP = ProcessState().listening()
+UP = ProcessState(listeners=(LISTENER,)).listening()
+
+
+def with_fields(**fields: Any) -> ProcessState:
+    """A process whose only listener has these fields."""
+    return UP.with_listener(replace(LISTENER, **fields))
 
 
 @pytest.fixture(autouse=True)
@@ -48,16 +56,18 @@ def test_a_backend_error_has_its_place_among_the_keys() -> None:
 def test_the_state_of_the_workload_api_is_included_if_it_is_used() -> None:
     assert "workload_api" not in json.loads(encode_document(SERVICE, UP, "", NOON))
     for error, told in (("", "ok"), ("rotation is overdue", "rotation is overdue")):
-        document = json.loads(encode_document(SERVICE, UP.sourced(error), "", NOON))
+        document = json.loads(encode_document(SERVICE, with_fields(source_error=error), "", NOON))
         assert (document["workload_api"], document["ok"]) == (told, True)
 
 
 def test_an_empty_hostname_is_left_out() -> None:
-    assert b"hostname" not in encode_document(Service("l", "f", "", "1", "2"), UP, "", NOON)
+    assert b"hostname" not in encode_document(Service("", "1", "2"), UP, "", NOON)
 
 
 def test_keys_of_our_own_come_last() -> None:
-    standing = UP.reloaded(Reload(NOON, "", "line 3: no rule")).using(Identity("spiffe://a.test/w", NOON // SECOND, 7))
+    standing = with_fields(identity=Identity("spiffe://a.test/w", NOON // SECOND, 7)).reloaded(
+        Reload(NOON, "", "line 3: no rule")
+    )
     document = json.loads(encode_document(SERVICE, standing, "", NOON))
     assert list(document)[: len(KEYS)] == KEYS
     assert {key: document[key] for key in list(document)[len(KEYS) :]} == {
@@ -70,17 +80,19 @@ def test_keys_of_our_own_come_last() -> None:
 
 
 def test_an_unusable_identity_is_critical_with_the_cause_in_the_last_key() -> None:
-    standing = UP.using(Identity("spiffe://a.test/w", 0, 1)).failing("identity spiffe://a.test/w has been withdrawn")
+    standing = with_fields(
+        identity=Identity("spiffe://a.test/w", 0, 1), identity_error="identity spiffe://a.test/w has been withdrawn"
+    )
     document = json.loads(encode_document(SERVICE, standing, "", NOON))
     assert (document["ok"], document["status"], document["backend_ok"]) == (False, "critical", True)
     assert list(document.items())[-1] == ("identity_error", "identity spiffe://a.test/w has been withdrawn")
     assert not is_ok(standing, "")
-    assert is_ok(standing.failing(""), "")
-    assert b"identity_error" not in encode_document(SERVICE, standing.failing(""), "", NOON)
+    assert is_ok(UP, "")
+    assert b"identity_error" not in encode_document(SERVICE, UP, "", NOON)
 
 
 def test_keys_without_a_value_are_left_out() -> None:
-    standing = UP.reloaded(Reload(NOON, "bad key")).using(Identity("", 0, 1))
+    standing = with_fields(identity=Identity("", 0, 1)).reloaded(Reload(NOON, "bad key"))
     document = json.loads(encode_document(SERVICE, standing, "", NOON))
     assert document["certificate_reload"] == "failed: bad key"
     assert "policy_reload" not in document
@@ -88,7 +100,7 @@ def test_keys_without_a_value_are_left_out() -> None:
 
 
 def test_no_key_of_our_own_contains_an_older_one() -> None:
-    standing = UP.reloaded(Reload(NOON, "", "")).using(Identity("spiffe://a.test/w", 0, 1)).failing("x")
+    standing = with_fields(identity=Identity("spiffe://a.test/w", 0, 1), identity_error="x").reloaded(Reload(NOON, "", ""))
     document = json.loads(encode_document(SERVICE, standing, "x", NOON))
     older = {*KEYS, "backend_error"}
     ours = document.keys() - older
@@ -98,7 +110,7 @@ def test_no_key_of_our_own_contains_an_older_one() -> None:
 
 @pytest.mark.parametrize("text", ["\udc80", "a\ud83d", "\x1b[31m", '"}', "\u2028", "é😀"])
 def test_any_text_is_json_that_strict_readers_take(text: str) -> None:
-    body = encode_document(Service(text, text, text, "1", "2"), UP, text, NOON)
+    body = encode_document(Service(text, "1", "2"), with_fields(listen_address=text, forward_address=text), text, NOON)
     document = json.loads(body.decode("ascii"))
     for key in ("listen_address", "forward_address", "hostname", "backend_error"):
         document[key].encode()  # no half of a surrogate pair

@@ -15,8 +15,10 @@ import trio.testing
 from tests.support.recorded_log import RecordedLog
 from tunnel.errors import TunnelError
 from tunnel.net.notify import State
-from tunnel.proxy import supervisor
-from tunnel.proxy.supervisor import CommandSpec, StopPolicy, Supervisor
+from tunnel.proxy import command_task
+from tunnel.proxy.command_task import CommandSpec, CommandTask, StopPolicy
+from tunnel.proxy.proxy import ReloadRequest
+from tunnel.proxy.supervisor import Supervisor
 
 SERVICE = StopPolicy(wait=15, limit=25, is_service=True)
 DELAYED = StopPolicy(wait=15, limit=25, is_service=True, delay=10)
@@ -27,13 +29,15 @@ Script = Callable[["SupervisorHarness"], Awaitable[object]]
 
 
 class FakeProxy:
-    """A proxy whose connections last `carries` seconds; ready from the start, or when the test sets `is_listening`."""
+    """The part of a proxy that serves one listener, whose connections last `carries` seconds.
+
+    It is ready from the start, or when the test sets `is_listening`.
+    """
 
     def __init__(self, *, is_server: bool = False, is_ready: bool = True, carries: float = 0.0, lingers: float = 0.0) -> None:
         self.config = SimpleNamespace(is_server=is_server, target="target")
         self.stop_requested = trio.Event()
         self.is_listening = trio.Event()
-        self.tunnel = self
         self.identity_error = ""
         self.problem = ""
         self.on_identity_change: Callable[[], None] = lambda: None
@@ -87,6 +91,68 @@ class FakeProxy:
             self.abort()
         await trio.sleep(self._lingers)
         return 0
+
+
+class FakeProcess:
+    """A proxy with several listeners."""
+
+    def __init__(self, parts: Sequence[FakeProxy]) -> None:
+        self._parts = parts
+        self.is_listening = trio.Event()
+        self.stop_requested = trio.Event()
+        self.reload_request = ReloadRequest()
+        self.config = SimpleNamespace(timed_reload=0.0)
+        self.state_reporter = SimpleNamespace(on_identity_change=lambda: None)
+
+    async def run(self) -> None:
+        for part in self._parts:
+            part.on_identity_change = lambda: self.state_reporter.on_identity_change()
+        try:
+            async with trio.open_nursery() as nursery:
+                for part in self._parts:
+                    nursery.start_soon(part.run)
+                    nursery.start_soon(self._await_stop, part)
+                for part in self._parts:
+                    await part.is_listening.wait()
+                self.is_listening.set()
+        except BaseExceptionGroup as group:
+            errors = group.subgroup(TunnelError)
+            raise errors.exceptions[0] if errors else group from None
+
+    async def _await_stop(self, part: FakeProxy) -> None:
+        await part.stop_requested.wait()
+        self.stop_requested.set()
+
+    @property
+    def problem(self) -> str:
+        late = [part for part in self._parts if not part.is_listening.is_set()]
+        return ", ".join(f"target ({part.problem})" if part.problem else "target" for part in late)
+
+    @property
+    def identity_error(self) -> str:
+        return ", ".join(dict.fromkeys(part.identity_error for part in self._parts if part.identity_error))
+
+    @property
+    def pids(self) -> set[int]:
+        return set().union(*(part.pids for part in self._parts))
+
+    def show_shutdown_delay(self, seconds: float) -> None:
+        for part in self._parts:
+            part.show_shutdown_delay(seconds)
+
+    def stop_accepting(self, *, only_servers: bool = False) -> None:
+        for part in self._parts:
+            if part.config.is_server or not only_servers:
+                part.stop_accepting()
+
+    def abort(self) -> None:
+        for part in self._parts:
+            part.abort()
+
+    async def drain(self, limit: float) -> None:
+        async with trio.open_nursery() as nursery:
+            for part in self._parts:
+                nursery.start_soon(part.drain, limit)
 
 
 class FakeLauncher:
@@ -156,8 +222,10 @@ class SupervisorHarness:
         notifier = SimpleNamespace(run_watchdog=lambda sleep: sleep(0), notify=self._tell)
         process_context = SimpleNamespace(notifier=notifier, log_capture=SimpleNamespace(drain=lambda _write: None))
         probe = SimpleNamespace(pids={PROBE})
-        parts: tuple[Any, ...] = (self.proxies, self.launcher, probe, build_command, stop_policy, process_context, self.log)
-        self.supervisor = Supervisor(*parts, lambda: None)
+        proxy: Any = FakeProcess(self.proxies)
+        parts: tuple[Any, ...] = (proxy, self.launcher, probe, build_command, stop_policy, process_context, self.log)
+        context: Any = process_context
+        self.supervisor = Supervisor(proxy, CommandTask(*parts, lambda: None), context, self.log)
 
     def take_signals(self, on_signal: Callable[[int, bool], None], on_settled: Callable[[int, bool], None]) -> None:
         self._on_signal, self._on_settled = on_signal, on_settled
@@ -192,8 +260,8 @@ def replace_processes(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     def listen(on_signal: Callable[[int, bool], None], on_settled: Callable[[int, bool], None], *_: object) -> None:
         _running[-1].take_signals(on_signal, on_settled)
 
-    monkeypatch.setattr(supervisor, "end_descendants", end_descendants)
-    monkeypatch.setattr(supervisor, "SignalThread", listen)
+    monkeypatch.setattr(command_task, "end_descendants", end_descendants)
+    monkeypatch.setattr(command_task, "SignalThread", listen)
     return graces
 
 

@@ -192,7 +192,7 @@ def eventually(is_so: Callable[[], bool], what: str) -> None:
 SHORT_GRACE = """
 import os, sys
 from tunnel.cli.main import main
-from tunnel.proxy import proxy
-proxy.WITHDRAWAL_GRACE = 1.0
+from tunnel.proxy import identity_feed
+identity_feed.WITHDRAWAL_GRACE = 1.0
 sys.exit(main(sys.argv[1:], os.environ))
 """

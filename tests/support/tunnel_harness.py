@@ -23,6 +23,7 @@ from tunnel.net.listen import open_listener
 from tunnel.net.sockets import SocketAddress
 from tunnel.proxy.connection_record import ConnectionRecord
 from tunnel.proxy.generation import Generation, GenerationConfig, build_generation
+from tunnel.proxy.shared_resources import open_shared_resources
 from tunnel.proxy.tunnel import Tunnel
 from tunnel.relay.loop import Loop
 from tunnel.spiffe.bundle import BundleSet, TrustBundle
@@ -101,11 +102,11 @@ class TunnelHarness:
         self.asked: list[tuple[Address, Answer]] = []
         self._opened: list[Any] = []
         self.backend = self._listen("backend")
+        self.shared = open_shared_resources(self.loop, self.log)  # type: ignore[arg-type]
         chosen = target or UnixAddress(str(place / "backend"))
         self.tunnel = Tunnel(
-            self.loop,
+            self.shared,
             listener_config(is_server=is_server, target=chosen, **fields),
-            self.log,  # type: ignore[arg-type]
             lambda address, answer: self.asked.append((address, answer)),
             lambda: self.wall,
         )

@@ -73,16 +73,16 @@ def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str
         signal.signal(number, signal.SIG_DFL)
     deferred_log = DeferredLog(is_verbose=arguments[VERBOSE])
     process_context = open_process_context(environ)
-    from tunnel.proxy.process import open_loop, open_proxy
-    from tunnel.proxy.stdio_client import StdioClient
+    from tunnel.proxy.process import open_loop, open_proxy, supervise
+    from tunnel.proxy.stdio_task import StdioTask
 
     try:
         prepare(config, environ, deferred_log.log)
         with open_loop(deferred_log.log, process_context) as loop:
             (listener,) = config.listeners
-            proxy = open_proxy(listener, config, loop, deferred_log.log, process_context, process_context.notifier)
-            client = StdioClient(proxy, partial(deferred_log.report_waiting, listener.identity.source))
-            loop.run_trio(client.run)
+            proxy = open_proxy(config, loop, deferred_log.log, process_context, process_context.notifier)
+            client = StdioTask(proxy, partial(deferred_log.report_waiting, listener.identity.source))
+            supervise(loop, proxy, client, process_context, deferred_log.log)
     except TunnelError as error:
         print_message(f"error: {error}")
         return 1

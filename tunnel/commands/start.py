@@ -63,6 +63,7 @@ def prepare(
     *,
     private: tuple[str, ...] = (),
     has_command: bool = False,
+    is_reconfigurable: bool = False,
 ) -> None:
     """Confine the process to what its configuration needs and to its `private` directories, and log the configuration.
 
@@ -71,7 +72,7 @@ def prepare(
     if config.is_confined:
         from tunnel.proxy.confinement import confine
 
-        confine(config, environ, log, private=private, has_command=has_command)
+        confine(config, environ, log, private=private, has_command=has_command, is_reconfigurable=is_reconfigurable)
     for listener in config.listeners:
         _log_config(listener, log)
 

@@ -114,6 +114,7 @@ class Status:
     address: StatusAddress
     has_pprof: bool = False
     has_shutdown: bool = False
+    has_reload: bool = False
     allowed_hosts: tuple[str, ...] = ()  # names that a Host header can have, besides those of this machine
 
 

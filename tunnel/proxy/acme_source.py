@@ -9,7 +9,7 @@ import trio
 
 from tunnel.acme.renewal import CertificateRenewer
 from tunnel.errors import IdentityError, identity_errors
-from tunnel.identity.credentials import PkiCredentials
+from tunnel.identity.credentials import Credentials, PkiCredentials
 from tunnel.keystore.anchors import load_authorities
 from tunnel.keystore.material import KeyMaterial
 from tunnel.log import Log, escape
@@ -33,7 +33,6 @@ class AcmeSource:
         self._environ = environ
         self._material: KeyMaterial | None = None
         self._generation = 0
-        self._lock = trio.Lock()  # a reload must not publish the old certificate after a new one
 
     async def run(self) -> None:
         """Publish a certificate, then each renewed one, until cancelled."""
@@ -41,8 +40,7 @@ class AcmeSource:
         self._sink.accept_challenges(self._challenges)
         try:
             first = await trio.to_thread.run_sync(self._renewer.obtain, abandon_on_cancel=True)
-            async with self._lock:
-                await self._use(first)
+            self._publish(first, await self._complete(first))
         except IdentityError as error:
             self._sink.fail(error)
             return
@@ -50,11 +48,15 @@ class AcmeSource:
             await trio.sleep(self._renewer.seconds_to_next_check())
             await self._renew()
 
-    async def reload(self) -> None:
-        """Read the CA bundle again; raises IdentityError, and the previous credentials stay in use."""
-        async with self._lock:
-            if self._material is not None:
-                await self._use(self._material)
+    async def read(self) -> PkiCredentials | None:
+        """Read the CA bundle again; None before the first certificate. Raises IdentityError."""
+        return await self._complete(self._material) if self._material is not None else None
+
+    def publish(self, credentials: Credentials) -> None:
+        """Use these credentials, unless the certificate was renewed meanwhile; raises IdentityError."""
+        assert isinstance(credentials, PkiCredentials)
+        if self._material is not None and credentials.chain == self._material.chain:
+            self._publish(self._material, credentials)
 
     async def _renew(self) -> None:
         try:
@@ -67,17 +69,19 @@ class AcmeSource:
     async def _use_fresh(self) -> None:
         fresh = await trio.to_thread.run_sync(self._renewer.renew_if_due, abandon_on_cancel=True)
         if fresh is not None:
-            async with self._lock:
-                await self._use(fresh)
+            self._publish(fresh, await self._complete(fresh))
 
-    async def _use(self, material: KeyMaterial) -> None:
-        credentials = await trio.to_thread.run_sync(self._complete, material)
+    def _publish(self, material: KeyMaterial, credentials: PkiCredentials) -> None:
         self._sink.use(self._generation + 1, credentials)
         self._generation += 1
         log_skipped(self._log, credentials)
         self._material = material
 
-    def _complete(self, material: KeyMaterial) -> PkiCredentials:
+    async def _complete(self, material: KeyMaterial) -> PkiCredentials:
+        """Add the authorities of peers; raises IdentityError."""
+        return await trio.to_thread.run_sync(self._load_authorities, material)
+
+    def _load_authorities(self, material: KeyMaterial) -> PkiCredentials:
         with identity_errors("the CA bundle cannot be used"):
             authorities = load_authorities(self._ca_bundle, self._environ)
         return PkiCredentials(material.chain, material.private_key, authorities.certificates, authorities.skipped)

@@ -23,12 +23,14 @@ def confine(
     *,
     private: tuple[str, ...] = (),
     has_command: bool = False,
+    is_reconfigurable: bool = False,
 ) -> None:
     """Restrict the process to what its configuration needs, as far as the kernel can; raises ConfigError and IdentityError.
 
-    `private` are directories that the process has created; `has_command` is whether it also runs a command.
+    `private` are directories that the process has created; `has_command` is whether it also runs a command,
+    `is_reconfigurable` whether a reload may name other files, sockets and ports.
     """
-    needs = Needs(private=private, has_command=has_command).union(needs_of(config))
+    needs = Needs(private=private, has_command=has_command, is_reconfigurable=is_reconfigurable).union(needs_of(config))
     for source in dict.fromkeys(listener.identity.source for listener in config.listeners):
         if isinstance(source, Acme):
             needs = _with_acme(needs, source, environ)

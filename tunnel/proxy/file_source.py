@@ -9,7 +9,7 @@ import trio
 
 from tunnel.config.model import KeyFiles, Keystore, NoIdentity
 from tunnel.errors import IdentityError, identity_errors
-from tunnel.identity.credentials import PkiCredentials
+from tunnel.identity.credentials import Credentials, PkiCredentials
 from tunnel.keystore.anchors import load_authorities
 from tunnel.keystore.load import load_cert_and_key, load_keystore
 from tunnel.log import Log, escape
@@ -32,14 +32,18 @@ class FileSource:
     async def run(self) -> None:
         """Publish the first credentials."""
         try:
-            await self.reload()
+            self.publish(await self.read())
         except IdentityError as error:
             self._sink.fail(error)
 
-    async def reload(self) -> None:
-        """Read the files and publish the credentials; raises IdentityError, and the previous credentials stay in use."""
+    async def read(self) -> PkiCredentials:
+        """Read the files; raises IdentityError."""
         load = partial(load_credentials, self._source, self._ca_bundle, self._environ)
-        credentials = await trio.to_thread.run_sync(load, abandon_on_cancel=True)  # a file may be a pipe
+        return await trio.to_thread.run_sync(load, abandon_on_cancel=True)  # a file may be a pipe
+
+    def publish(self, credentials: Credentials) -> None:
+        """Use these credentials; raises IdentityError, and the previous ones stay in use."""
+        assert isinstance(credentials, PkiCredentials)
         self._sink.use(self._generation + 1, credentials)
         self._generation += 1
         log_skipped(self._log, credentials)

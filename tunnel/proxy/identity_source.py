@@ -41,8 +41,18 @@ class IdentitySource(Protocol):
     async def run(self) -> None:
         """Publish the first credentials, then every change, until cancelled."""
 
-    async def reload(self) -> None:
-        """Read files again; raises IdentityError, and the previous credentials stay in use."""
+    async def read(self) -> Credentials | None:
+        """Read files again; None if there is nothing to read. Raises IdentityError."""
+
+    def publish(self, credentials: Credentials) -> None:
+        """Use what `read` has returned; raises IdentityError, and the previous credentials stay in use."""
+
+
+async def reload_source(source: IdentitySource) -> None:
+    """Read the files of a source again and use them; raises IdentityError, and the previous credentials stay in use."""
+    credentials = await source.read()
+    if credentials is not None:
+        source.publish(credentials)
 
 
 def log_skipped(log: Log, credentials: PkiCredentials) -> None:

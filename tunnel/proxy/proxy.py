@@ -1,21 +1,18 @@
-"""The control plane of one proxy: credentials, reload, status port, drain.
+"""The control plane of the process: identity sources, listeners, status ports, reload and drain.
 
 It runs in trio and calls the data plane directly, because both run on the same thread.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
 
 import trio
 
-from tunnel.config.model import ListenerConfig, Monitor, ProcessConfig
+from tunnel.config.model import IdentityConfig, ListenerConfig, ProcessConfig
 from tunnel.errors import ConfigError, TargetError, TargetFault, TunnelError
-from tunnel.identity.credentials import Credentials
 from tunnel.log import Log, escape
 from tunnel.net.activation import ActivationSockets
 from tunnel.net.address import Address, ListenAddress, TcpAddress
@@ -23,34 +20,35 @@ from tunnel.net.holders import Holders, SharedPort, find_shared_port
 from tunnel.net.listen import Listener, open_listener
 from tunnel.net.notify import Notifier
 from tunnel.net.sockets import resolve
-from tunnel.proxy.generation import GenerationConfig, build_generation
-from tunnel.proxy.identity_source import CredentialSink, IdentitySource
+from tunnel.proxy.identity_feed import IdentityFeed, OpenSource
+from tunnel.proxy.monitoring import Monitoring, RunningMonitor, open_ports
+from tunnel.proxy.proxy_listener import ProxyListener, open_policy
 from tunnel.proxy.reloadable_policy import ReloadablePolicy
-from tunnel.proxy.reloader import Reloader
+from tunnel.proxy.shared_resources import open_shared_resources
 from tunnel.proxy.state_reporter import StateReporter
-from tunnel.proxy.tunnel import Resolved, Tunnel
+from tunnel.proxy.tunnel import Resolved
 from tunnel.relay.loop import Loop
-from tunnel.status.counters import Counters, WorkloadApiState, timed_counters
+from tunnel.status.counters import Counters, total
 
-if TYPE_CHECKING:  # loaded only when a status port, metrics or ACME are wanted
-    from tunnel.http.server import HttpService
-    from tunnel.status.snapshot import MetricsSource
-    from tunnel.tls.acme_challenge import AcmeChallenges
-
-OpenSource = Callable[[CredentialSink], IdentitySource]
-
-WITHDRAWAL_GRACE = 60.0  # seconds: the restart of an agent or a changed entry must not interrupt service
 _HOLDERS_LIMIT = 5.0  # seconds for the search for other listeners, which the start waits for
 _REVIEW_INTERVAL = 5.0  # seconds between checks of the wall clock, which may jump
 
 
+class ReloadRequest:
+    """A request for a reload; requests that come before it begins are one."""
+
+    def __init__(self) -> None:
+        self.requested = trio.Event()
+        self.done = trio.Event()
+        self.error = ""  # after `done`
+
+
 class Proxy:
-    """Serves from the first identity until the drain; `stop_requested` is set at a request for the drain."""
+    """Serves from the first identities until the drain; `stop_requested` is set at a request for the drain."""
 
     def __init__(
         self,
-        config: ListenerConfig,
-        process: ProcessConfig,
+        config: ProcessConfig,
         loop: Loop,
         log: Log,
         open_source: OpenSource,
@@ -60,222 +58,259 @@ class Proxy:
         holders: Holders | None = None,
     ) -> None:
         self.config = config
-        self.process = process
-        monitors = [one for one in process.monitors if not one.listeners or config.name in one.listeners]
-        self._monitor = monitors[0] if monitors else Monitor()
+        self.log = log
         self.stop_requested = trio.Event()
+        self.reload_request = ReloadRequest()  # the reloader replaces it
         self.is_listening = trio.Event()
-        self.bound: Any = None  # the address of the listening socket
-        self._log = log
-        self._inherited = inherited
+        self.counters = Counters()  # of what belongs to no listener: status ports and the configuration file
+        self.inherited = inherited
+        self.open_source = open_source
+        self.state_reporter = StateReporter(config.listeners, notifier)
+        self.shared = open_shared_resources(loop, log)
+        self.feeds: dict[IdentityConfig, IdentityFeed] = {}
+        self.listeners: dict[str, ProxyListener] = {}
+        self.retired: list[ProxyListener] = []  # removed by a reload, with open connections
+        self.monitoring = Monitoring(self)
         self._holders = holders or {}
-        self._state_reporter = StateReporter(config, notifier)
-        self._is_stopping = trio.Event()
-        self._ready = trio.Event()
         self._empty = trio.Event()
-        self._status_closed = trio.Event()
-        self._status_closed.set()  # there is no status port yet
         self._failure: TunnelError | None = None
         self._is_over = False
-        self._generation_config = GenerationConfig(config.is_server, config.access, config.host, config.tls)
-        self._policy = ReloadablePolicy(config.access.policy, config.connect_timeout) if config.access.policy else None
-        if self._policy is not None:
-            self._generation_config = self._generation_config.with_policy(self._policy.rule)
-        has_sink = self._monitor.status is not None or self._monitor.metrics.has_target()
-        counters = timed_counters() if has_sink else Counters()
-        self.tunnel = Tunnel(loop, config, log, self._resolve_later, counters=counters)
-        self.tunnel.on_identity_error = self._show_identity_error
-        self.on_identity_change: Callable[[], None] | None = None
-        self._metrics = _open_metrics(self.tunnel) if has_sink else None
-        self._identity_source = open_source(self)
-        self._reloader = Reloader(
-            self._identity_source, self._policy, self._state_reporter, counters, log, interval=process.timed_reload
-        )
+        for listener in config.listeners:
+            self.add(self.new_listener(listener, open_policy(listener)), self._feed_of(listener.identity))
 
     async def run(self) -> None:
-        """Serve until `close`; raises TunnelError if the proxy cannot start or continue."""
+        """Serve until `close`; raises TunnelError if the process cannot start or continue."""
         self._token = trio.lowlevel.current_trio_token()
         try:
             async with trio.open_nursery() as nursery:
-                self._nursery = nursery
-                nursery.start_soon(self._identity_source.run)
+                self.nursery = nursery
+                for feed in self.feeds.values():
+                    nursery.start_soon(feed.run)
                 nursery.start_soon(self._serve)
         finally:
             self._is_over = True
-            if self._policy is not None:  # threads may wait for it
-                self._policy.close()
+            for listener in self.all_listeners():
+                listener.close_policy()
         if self._failure is not None:
             raise self._failure
 
     @property
     def problem(self) -> str:
-        """What is wrong with the identity source, "" if nothing is known."""
-        return self._state_reporter.state.source_error or ""
+        """What the process waits for while it does not listen: each target without an identity, and why if that is known."""
+        late = [listener for listener in self.listeners.values() if listener.tunnel.generation is None]
+        waiting = late or list(self.listeners.values())
+        return ", ".join(_describe_late(listener, self.feeds[listener.config.identity].problem) for listener in waiting)
+
+    @property
+    def identity_error(self) -> str:
+        """Why identities of listeners cannot be used now; "" if they can."""
+        return self.state_reporter.state.identity_error
 
     @property
     def pids(self) -> set[int]:
-        """The child processes that this proxy waits for."""
-        return self._policy.pids if self._policy is not None else set()
+        """The child processes that listeners wait for."""
+        return set().union(*(listener.policy.pids for listener in self.all_listeners() if listener.policy is not None))
 
-    def reload(self) -> None:
-        """Request a reload of files and policy."""
-        self._reloader.request()
+    def all_listeners(self) -> Iterable[ProxyListener]:
+        """The listeners, and those that were removed and still have connections."""
+        return (*self.listeners.values(), *self.retired)
 
-    def show_shutdown_delay(self, seconds: float) -> None:
-        """Report not ready from now on; connections are accepted until `stop_accepting`, `seconds` later."""
-        self._state_reporter.show_shutdown_delay(seconds)
+    def connections(self) -> int:
+        """How many connections are open."""
+        return sum(len(listener.tunnel) for listener in self.all_listeners())
 
-    async def delay_shutdown(self, seconds: float) -> None:
-        """Report not ready and continue to serve for so many seconds; return at once if the proxy does not listen yet."""
-        if seconds and self._state_reporter.state.is_listening:
-            self.show_shutdown_delay(seconds)
-            self._log.info(f"shutdown delay: not ready, accepting connections for {seconds:g}s more")
-            await trio.sleep(seconds)
-            self._log.info("shutdown delay is over")
+    def request_reload(self) -> None:
+        """Request a reload of the configuration file, of certificates and of policies."""
+        self.reload_request.requested.set()
 
-    def stop_accepting(self) -> None:
-        """Stop accepting connections, and close those whose relay has not begun."""
-        self.stop_requested.set()
-        self._is_stopping.set()
-        self._state_reporter.show_stopping()
-        self.tunnel.on_empty = self._report_empty
-        self.tunnel.drain()
+    async def reload(self) -> str:
+        """Reload; return the error, "" after success."""
+        request = self.reload_request
+        request.requested.set()
+        await request.done.wait()
+        return request.error
 
-    async def drain(self, limit: float) -> int:
-        """Wait at most `limit` seconds for relays to end, then close the rest; return how many were closed."""
-        self.stop_accepting()
-        self._log.info(f"shutdown proxy, waiting for drain of {len(self.tunnel)} connections")
-        aborted = 0
-        if len(self.tunnel):
-            with trio.move_on_after(max(limit, 0)):
-                await self._empty.wait()
-        if len(self.tunnel):
-            aborted = self.tunnel.abort()
-            self._log.write(f"graceful shutdown timeout: forcing exit connections={aborted}")
-        await self._status_closed.wait()  # the response to /_shutdown; takes seconds at most
-        self.tunnel.refusals.flush()
-        self._log.info(f"stopped {self.tunnel.counters.summary()}".rstrip())
-        return aborted
+    # -- listeners and identity sources
 
-    def close(self) -> None:
-        """Stop all tasks."""
-        self._nursery.cancel_scope.cancel()
+    def new_listener(self, config: ListenerConfig, policy: ReloadablePolicy | None) -> ProxyListener:
+        """Create a listener that is not open yet."""
+        return ProxyListener(
+            config,
+            self.shared,
+            self._resolve_later,
+            self.state_reporter,
+            policy,
+            self.monitoring.new_counters(config.name, self.config.monitors),
+        )
 
-    # -- the identity source
+    def add(self, listener: ProxyListener, feed: IdentityFeed) -> None:
+        """Make a listener one of the process, with the credentials of a feed from the next ones on."""
+        self.listeners[listener.name] = listener
+        self.state_reporter.show_listener(listener.config)
+        feed.join(listener)
 
-    def use(self, number: int, credentials: Credentials) -> None:
-        """Build a generation and swap it in; raises IdentityError, and the previous generation stays in use."""
-        generation = build_generation(number, credentials, self._generation_config)
-        self.tunnel.swap(generation)
-        for warning in generation.warnings:
-            self._log.write(f"warning: {warning}")
-        self._state_reporter.show_identity(generation)
-        self.tunnel.counters.certificates.count(is_success=True)
-        self._ready.set()
+    def retire(self, listener: ProxyListener) -> None:
+        """Remove a listener: its connections continue for as long as the configuration says, with current trust bundles."""
+        del self.listeners[listener.name]
+        self.retired.append(listener)
+        listener.detach()
+        self.state_reporter.show_removed(listener.name)
+        if (sock := listener.tunnel.release()) is not None:
+            sock.close()
+        listener.tunnel.on_empty = lambda: self._token.run_sync_soon(self._forget_retired)
+        self.nursery.start_soon(self._end_retired, listener, self.config.on_removal.grace)
+        self._token.run_sync_soon(self._forget_retired)
 
-    def confirm(self) -> None:
-        """The identity in use is still valid, also after `withdraw`."""
-        self.tunnel.confirm()
+    async def _end_retired(self, listener: ProxyListener, grace: float) -> None:
+        """Close the remaining connections of a removed listener in the end."""
+        await trio.sleep(grace)
+        if listener in self.retired:
+            self.log.info(
+                f"closing connections of a removed listener: listener={listener.name} connections={len(listener.tunnel)}"
+            )
+            listener.tunnel.abort()
 
-    def withdraw(self) -> None:
-        """The identity in use is no longer granted: use it for `WITHDRAWAL_GRACE` at most."""
-        self.tunnel.withdraw(WITHDRAWAL_GRACE)
+    def _forget_retired(self) -> None:
+        for listener in [one for one in self.retired if not len(one.tunnel)]:
+            self.retired.remove(listener)
+            self.feeds[listener.config.identity].leave(listener)
+            listener.close_policy()
+            self.counters.add(listener.tunnel.counters)
+        self.close_unused_feeds()
 
-    def _show_identity_error(self, error: str) -> None:
-        self._state_reporter.show_identity_error(error)
-        if self.on_identity_change is not None:
-            self.on_identity_change()
+    def order_listeners(self, names: Sequence[str]) -> None:
+        """Show the listeners in the order of the configuration."""
+        self.listeners = {name: self.listeners[name] for name in names}
+        self.state_reporter.order(names)
 
-    def show_workload_api(self, state: WorkloadApiState) -> None:
-        """Publish the state of the Workload API connection."""
-        self.tunnel.counters.workload_api = state
-        self._state_reporter.show_workload_api(state.error)
+    def close_unused_feeds(self) -> None:
+        """Stop the identity sources that no listener uses."""
+        for identity, feed in list(self.feeds.items()):
+            if not feed.listeners:
+                feed.close()
+                del self.feeds[identity]
 
-    def accept_challenges(self, challenges: AcmeChallenges) -> None:
-        """Answer ACME challenges on the listener from now on."""
-        from tunnel.relay.acme_handshake import AcmeHandshake
+    def new_feed(self, config: IdentityConfig) -> IdentityFeed:
+        """Create the feed of an identity, to be run by the caller."""
+        return IdentityFeed(config, self.open_source, self._report_failure)
 
-        self.tunnel.new_handshake = partial(AcmeHandshake, challenges=challenges)
-        self._generation_config = replace(self._generation_config, accepts_acme=True)
+    def _feed_of(self, config: IdentityConfig) -> IdentityFeed:
+        if config not in self.feeds:
+            self.feeds[config] = self.new_feed(config)
+        return self.feeds[config]
+
+    def _report_failure(self, feed: IdentityFeed, error: TunnelError) -> None:
+        if self.feeds.get(feed.config) is feed:
+            self.fail(error)
 
     def fail(self, error: TunnelError) -> None:
         """Stop all tasks; `run` raises this error."""
         self._failure = error
         self.close()
 
+    # -- the end
+
+    def show_shutdown_delay(self, seconds: float) -> None:
+        """Report not ready from now on; connections are accepted until `stop_accepting`, `seconds` later."""
+        self.state_reporter.show_shutdown_delay(seconds)
+
+    async def delay_shutdown(self, seconds: float) -> None:
+        """Report not ready and continue to serve for so many seconds; return at once if the process does not listen yet."""
+        if seconds and self.state_reporter.state.is_listening:
+            self.show_shutdown_delay(seconds)
+            self.log.info(f"shutdown delay: not ready, accepting connections for {seconds:g}s more")
+            await trio.sleep(seconds)
+            self.log.info("shutdown delay is over")
+
+    def stop_accepting(self, *, only_servers: bool = False) -> None:
+        """Stop accepting connections, and close those whose relay has not begun."""
+        self.stop_requested.set()
+        stopped = [one for one in self.all_listeners() if one.config.is_server or not only_servers]
+        if all(one in stopped for one in self.listeners.values()):
+            self.state_reporter.show_stopping()
+        for listener in stopped:
+            self.state_reporter.show_stopped(listener.name)
+            listener.tunnel.on_empty = self._report_empty
+            listener.tunnel.drain()
+        self.monitoring.stop({listener.name for listener in stopped})
+
+    async def drain(self, limit: float) -> int:
+        """Wait at most `limit` seconds for relays to end, then close the rest; return how many were closed."""
+        self.stop_accepting()
+        self.log.info(f"shutdown proxy, waiting for drain of {self.connections()} connections")
+        with trio.move_on_after(max(limit, 0)):
+            while self.connections():
+                self._empty = trio.Event()
+                await self._empty.wait()
+        aborted = self.abort()
+        if aborted:
+            self.log.write(f"graceful shutdown timeout: forcing exit connections={aborted}")
+        await self.monitoring.wait_closed()  # the response to /_shutdown; takes seconds at most
+        self.shared.refusals.flush()
+        self._log_totals()
+        return aborted
+
+    def _log_totals(self) -> None:
+        """Log the outcomes of all connections, and those of each listener if there are several."""
+        if len(self.listeners) > 1:
+            for name, listener in self.listeners.items():
+                self.log.info(f"stopped listener={name} {listener.tunnel.counters.summary()}".rstrip())
+        parts = (self.counters, *(one.tunnel.counters for one in self.all_listeners()))
+        self.log.info(f"stopped {total(parts).summary()}".rstrip())
+
+    def abort(self) -> int:
+        """Close all connections; return how many there were."""
+        return sum(listener.tunnel.abort() for listener in self.all_listeners())
+
+    def close(self) -> None:
+        """Stop all tasks."""
+        self.nursery.cancel_scope.cancel()
+
     # -- serving
 
     async def _serve(self) -> None:
         try:
-            await self._check_target()
-            if self._policy is not None:
-                await self._policy.load()
-            port = self._build_status_port()
-            await self._ready.wait()
-            await self._open(port)
+            for listener in self.listeners.values():
+                await listener.check_target()
+            for listener in self.listeners.values():
+                if listener.policy is not None:
+                    await listener.policy.load()
+            monitors = self.monitoring.prepare(self.config.monitors)
+            for monitor in monitors:
+                monitor.start_reports()
+            for feed in self.feeds.values():
+                await feed.ready.wait()
+            await self._open(monitors)
         except TunnelError as error:
             self.fail(error)
             return
-        self._nursery.start_soon(self._reloader.run)
         self.is_listening.set()
         while True:  # an identity can expire between two updates
             await trio.sleep(_REVIEW_INTERVAL)
-            self.tunnel.review()
+            for listener in self.all_listeners():
+                listener.tunnel.review()
 
-    async def _check_target(self) -> None:
-        """Check that the target's name can be resolved; the addresses are not kept, because they may change."""
-        if not self.config.is_resolved_early or self.config.outbound is not None:
-            return
+    async def _open(self, monitors: Sequence[RunningMonitor]) -> None:
+        """Open the listeners and the status ports. Nothing may fail between them: all else is loaded before."""
+        opened = open_all([one.config.listen for one in self.listeners.values()], self.inherited)
         try:
-            await trio.to_thread.run_sync(resolve, self.config.target, abandon_on_cancel=True)
-        except TargetError as error:
-            raise ConfigError(f"invalid target address: {error}") from error
-        self._log.info(f"using target address {self.config.target}")
-
-    def _build_status_port(self) -> HttpService | None:
-        status, metrics = self._monitor.status, self._monitor.metrics
-        if self._metrics is not None and metrics.has_target():
-            from tunnel.proxy.reporting import start_reports
-
-            start_reports(self._nursery, metrics, self._metrics, self._log)
-        if status is None or self._metrics is None:
-            return None
-        from tunnel.proxy.status_port import build_status_port
-
-        return build_status_port(
-            self.config,
-            status,
-            metrics.prefix,
-            self.tunnel,
-            self._state_reporter,
-            self._metrics,
-            self._on_shutdown_request,
-            self._log,
-        )
-
-    async def _open(self, port: HttpService | None) -> None:
-        """Open the listener and the status port. Nothing may fail between the two: all else is loaded before."""
-        status = self._monitor.status
-        inherited = self._inherited
-        listener = open_listener(self.config.listen, inherited) if self.config.listen is not None else None
-        try:
-            status_listener = open_listener(status.address.address, inherited) if status is not None else None
+            open_ports(monitors)
         except ConfigError:
-            if listener is not None:
-                listener.close()
+            close_all(opened)
             raise
-        if listener is not None:
-            self.tunnel.open(listener)
-            self.bound = listener.socket.getsockname()
-        self._state_reporter.show_listening()
-        if port is not None and status_listener is not None:
-            await self._nursery.start(partial(self._serve_status, status_listener, port))
-        await self._report_sharing("listen", self.config.listen, listener)
-        await self._report_sharing("status", status.address.address if status is not None else None, status_listener)
-        if listener is not None:
-            self._log.info(f"listening for connections on {str(listener).removeprefix('tcp:')}")
+        for listener, sock in zip(self.listeners.values(), opened, strict=True):
+            if sock is not None:
+                listener.open(sock)
+        self.state_reporter.show_listening()
+        await self.monitoring.start(monitors)
+        for listener, sock in zip(self.listeners.values(), opened, strict=True):
+            await self.report_sharing("listen", listener.config.listen, sock)
+        for monitor in monitors:
+            await self.report_sharing("status", monitor.address, monitor.listener)
+        for sock in filter(None, opened):
+            self.log.info(f"listening for connections on {str(sock).removeprefix('tcp:')}")
 
-    async def _report_sharing(self, name: str, address: ListenAddress | None, listener: Listener | None) -> None:
+    async def report_sharing(self, name: str, address: ListenAddress | None, listener: Listener | None) -> None:
         """Warn if another socket listens where ours does, which SO_REUSEPORT allows: for a restart, or by mistake."""
         if not isinstance(address, TcpAddress) or address.port == "0" or listener is None:
             return
@@ -283,22 +318,13 @@ class Proxy:
         with trio.move_on_after(_HOLDERS_LIMIT):
             sharing = await trio.to_thread.run_sync(find, abandon_on_cancel=True)
             if sharing is not None:
-                self._log.write(f"warning: --{name} {address}: {escape(_describe_sharing(sharing))}")
+                self.log.write(f"warning: --{name} {address}: {escape(_describe_sharing(sharing))}")
 
-    async def _serve_status(self, listener: Listener, port: HttpService, *, task_status: trio.TaskStatus[object]) -> None:
-        from tunnel.http.server import serve_http
-
-        self._status_closed = trio.Event()
-        try:
-            await serve_http(listener, port, stopping=self._is_stopping, task_status=task_status)
-        finally:
-            self._status_closed.set()
-
-    def _on_shutdown_request(self) -> None:
-        """Request the drain; may be called more than once."""
-        self._log.info("shutdown was requested via status endpoint")
+    def request_shutdown(self) -> None:
+        """Request the drain by the status port; may be called more than once."""
+        self.log.info("shutdown was requested via status endpoint")
         if not self.stop_requested.is_set():
-            self._log.info("shutdown request processing, shutting down")
+            self.log.info("shutdown request processing, shutting down")
             self.stop_requested.set()
 
     def _resolve_later(self, address: Address, answer: Callable[[Resolved], object]) -> None:
@@ -311,10 +337,10 @@ class Proxy:
             answer(result)
 
         def begin() -> None:
-            if self._is_over:  # the process may run other proxies
+            if self._is_over:  # the process may run a command that connects once more
                 answer(TargetError(TargetFault.RESOLVE, f"{address}: not resolved because the proxy has stopped"))
             else:
-                self._nursery.start_soon(ask)
+                self.nursery.start_soon(ask)
 
         self._token.run_sync_soon(begin)
 
@@ -323,13 +349,30 @@ class Proxy:
             self._token.run_sync_soon(self._empty.set)
 
 
+def open_all(addresses: Iterable[ListenAddress | None], inherited: ActivationSockets) -> list[Listener | None]:
+    """Open a listening socket for each address that is not None; raises ConfigError, and then none is open."""
+    opened: list[Listener | None] = []
+    try:
+        for address in addresses:
+            opened.append(open_listener(address, inherited) if address is not None else None)
+    except ConfigError:
+        close_all(opened)
+        raise
+    return opened
+
+
+def close_all(listeners: Iterable[Listener | None]) -> None:
+    """Close listening sockets that serve nobody yet."""
+    for listener in listeners:
+        if listener is not None:
+            listener.close()
+
+
+def _describe_late(listener: ProxyListener, problem: str) -> str:
+    return f"{listener.config.target} ({problem})" if problem else str(listener.config.target)
+
+
 def _describe_sharing(sharing: SharedPort) -> str:
     if sharing.is_same_address:
         return f"{sharing.holders} listens there too: the kernel shares new connections among them at random"
     return f"{sharing.holders} listens on this port at an overlapping address: each gets some of the new connections"
-
-
-def _open_metrics(tunnel: Tunnel) -> MetricsSource:
-    from tunnel.status.snapshot import open_metrics
-
-    return open_metrics(tunnel.counters, tunnel.gauges)

@@ -13,6 +13,7 @@ from tunnel.config.model import PolicyFiles
 from tunnel.errors import ConfigError, Denial, IdentityError, PeerDenied, PolicyError, identity_errors
 
 if TYPE_CHECKING:  # loaded only when there is a policy
+    from tunnel.policy.bundle import PolicySource
     from tunnel.policy.policy import Policy
 
 
@@ -24,6 +25,7 @@ class ReloadablePolicy:
         self._files = files
         self._limit = limit  # seconds for one evaluation
         self._policy: Policy | None = None
+        self._source: PolicySource | None = None  # of the policy in use
         self._is_closed = False
 
     async def load(self) -> None:
@@ -33,6 +35,13 @@ class ReloadablePolicy:
         """
         try:
             await trio.to_thread.run_sync(self._load, abandon_on_cancel=True)
+        except (PolicyError, IdentityError) as error:
+            raise ConfigError(f"Invalid rego policy or query: {error}") from error
+
+    async def is_up_to_date(self) -> bool:
+        """Whether the files still contain the policy in use; raises ConfigError if they cannot be read."""
+        try:
+            return await trio.to_thread.run_sync(self._read, abandon_on_cancel=True) == self._source
         except (PolicyError, IdentityError) as error:
             raise ConfigError(f"Invalid rego policy or query: {error}") from error
 
@@ -47,20 +56,26 @@ class ReloadablePolicy:
         """The process IDs of the evaluators."""
         return self._policy.pids if self._policy is not None else set()
 
+    def _read(self) -> PolicySource:
+        from tunnel.policy.bundle import load_policy
+
+        with identity_errors(self._files.path):
+            return load_policy(self._files.path)
+
     def _load(self) -> None:
         with identity_errors(self._files.path):
             self._compile()
 
     def _compile(self) -> None:
-        from tunnel.policy.bundle import load_policy
         from tunnel.policy.policy import Policy
 
-        source = load_policy(self._files.path)
+        source = self._read()
         if self._policy is None:
             self._policy = Policy(self._files.query)
         if self._is_closed:  # while the files were read
             self._policy.close()
         self._policy.load(source)
+        self._source = source
 
     def _ask(self, peer: Peer) -> bool:
         if self._policy is None:

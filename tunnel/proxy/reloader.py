@@ -1,84 +1,97 @@
-"""Reloads the certificates and the policy of one proxy, on request and periodically."""
+"""Reloads the configuration file, the certificates and the policies of the process, on request and periodically."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Awaitable, Callable
 
 import trio
 
+from tunnel.config.model import ProcessConfig
 from tunnel.errors import TunnelError, identity_errors
 from tunnel.log import Log
-from tunnel.proxy.identity_source import IdentitySource
-from tunnel.proxy.reloadable_policy import ReloadablePolicy
-from tunnel.proxy.state_reporter import StateReporter
+from tunnel.proxy.proxy import Proxy, ReloadRequest
+from tunnel.proxy.reconfiguration import reconfigure
 from tunnel.sandbox.landlock import explain_denial
-from tunnel.status.counters import Counters, Reloads
-from tunnel.status.process_state import Reload
+from tunnel.status.process_state import Reload, join_distinct
+
+ReadConfig = Callable[[], ProcessConfig]  # blocking; raises ConfigError
 
 
 class Reloader:
     """Runs one reload at a time; requests during a reload cause one more after it.
 
-    Each part is reloaded on its own: after an error, the previous configuration of that part stays in use.
+    With a configuration file, everything is reloaded as a whole: after an error nothing changes. On a command line each part is
+    reloaded on its own.
     """
 
-    def __init__(
-        self,
-        source: IdentitySource,
-        policy: ReloadablePolicy | None,
-        state_reporter: StateReporter,
-        counters: Counters,
-        log: Log,
-        *,
-        interval: float,
-    ) -> None:
-        self._identity_source = source
-        self._policy = policy
-        self._state_reporter = state_reporter
-        self._counters = counters
+    def __init__(self, proxy: Proxy, log: Log, read_config: ReadConfig | None = None) -> None:
+        self._proxy = proxy
         self._log = log
-        self._interval = interval  # seconds between periodic reloads; 0 for none
-        self._requested = trio.Event()
-
-    def request(self) -> None:
-        """Request a reload."""
-        self._requested.set()
+        self._read_config = read_config
 
     async def run(self) -> None:
         """Reload at each request and periodically, until cancelled."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._request_periodically)
-            while True:
-                await self._requested.wait()
-                self._requested = trio.Event()
-                await self._reload()
+        await self._proxy.is_listening.wait()
+        while True:
+            request = self._proxy.reload_request
+            with trio.move_on_after(self._proxy.config.timed_reload or math.inf):
+                await request.requested.wait()
+            self._proxy.reload_request = ReloadRequest()
+            outcome = await self.reload()
+            request.error = join_distinct(filter(None, (outcome.certificates, outcome.policy, outcome.config)))
+            request.done.set()
 
-    async def _request_periodically(self) -> None:
-        while self._interval:
-            await trio.sleep(self._interval)
-            self.request()
-
-    async def _reload(self) -> None:
-        self._state_reporter.show_reloading()
-        certificates = await self._reload_part(
-            "error reloading TLS configuration", self._identity_source.reload, self._counters.certificates
-        )
-        policy = None
-        if self._policy is not None:
-            policy = await self._reload_part("error reloading OPA policy", self._policy.load, self._counters.policy)
-            if not policy:
-                self._counters.policy.count(is_success=True)
+    async def reload(self) -> Reload:
+        """Reload once."""
+        self._proxy.state_reporter.show_reloading()
+        if self._read_config is not None:
+            outcome = await self._reload_config(self._read_config)
+        else:
+            certificates = await self._reload_certificates()
+            outcome = Reload(time.time_ns(), certificates, await self._reload_policies())
         self._log.info("reloading configuration complete")
-        self._state_reporter.show_reloaded(Reload(time.time_ns(), certificates, policy))
+        self._proxy.state_reporter.show_reloaded(outcome)
+        return outcome
 
-    async def _reload_part(self, failure: str, reload: Callable[[], Awaitable[None]], counts: Reloads) -> str:
+    async def _reload_config(self, read_config: ReadConfig) -> Reload:
+        async def read_and_apply() -> None:
+            began = trio.current_time()
+            config = await trio.to_thread.run_sync(read_config, abandon_on_cancel=True)
+            changes = await reconfigure(self._proxy, config)
+            self._log.info(f"configuration changed: {changes} seconds={trio.current_time() - began:.3f}")
+
+        error = await self._reload_part("error reloading the configuration file", read_and_apply)
+        self._proxy.counters.config.count(is_success=not error)
+        return Reload(time.time_ns(), None, None, error)
+
+    async def _reload_certificates(self) -> str:
+        """Reload the files of every identity source; return the errors."""
+        errors = []
+        for feed in list(self._proxy.feeds.values()):
+            error = await self._reload_part("error reloading TLS configuration", feed.reload)
+            if error:
+                feed.counters.certificates.count(is_success=False)
+            errors.append(error)
+        return join_distinct(errors)
+
+    async def _reload_policies(self) -> str | None:
+        """Reload the policy of every listener that has one; return the errors, None if no listener has one."""
+        errors = []
+        for listener in list(self._proxy.listeners.values()):
+            if listener.policy is not None:
+                error = await self._reload_part("error reloading OPA policy", listener.policy.load)
+                listener.tunnel.counters.policy.count(is_success=not error)
+                errors.append(error)
+        return join_distinct(errors) if errors else None
+
+    async def _reload_part(self, failure: str, reload: Callable[[], Awaitable[None]]) -> str:
         """Reload one part; return and log the error, or return "" after success."""
         try:
             with identity_errors("the reload failed"):  # for example, no thread or no memory
                 await reload()
         except TunnelError as error:
-            counts.count(is_success=False)
             why = f"{error}{explain_denial(error)}"
             self._log.write(f"{failure}: {why}; keeping the previous configuration")
             return why

@@ -1,8 +1,9 @@
-"""Starts the metric reports of one proxy; imported only if the configuration has a target for them."""
+"""Sends the metric reports of a monitor; imported only if the configuration has a target for them."""
 
 from __future__ import annotations
 
 import socket
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 import trio
@@ -15,21 +16,22 @@ from tunnel.status.reporters import GraphiteTarget, open_post_target, report_by_
 from tunnel.status.snapshot import MetricsSource
 
 
-def start_reports(nursery: trio.Nursery, metrics: Metrics, source: MetricsSource, log: Log) -> None:
-    """Send reports to the configured targets from now on; raises ConfigError."""
+def run_reports(metrics: Metrics, source: MetricsSource, log: Log) -> Callable[[], Awaitable[None]]:
+    """Return a function that sends reports to the configured targets until it is cancelled; raises ConfigError."""
+    hostname = socket.gethostname()
+    reports: list[Callable[[], Awaitable[None]]] = []
     if metrics.url:
-        post = partial(
-            report_by_post,
-            source,
-            open_post_target(parse_http_url(metrics.url), metrics.ca_bundle or None),
-            prefix=metrics.prefix,
-            hostname=socket.gethostname(),
-            interval=metrics.interval,
-            log=log.write,
-        )
-        nursery.start_soon(post)
+        target = open_post_target(parse_http_url(metrics.url), metrics.ca_bundle or None)
+        post = partial(report_by_post, source, target, prefix=metrics.prefix, hostname=hostname)
+        reports.append(partial(post, interval=metrics.interval, log=log.write))
     if metrics.graphite is not None:
-        target = GraphiteTarget(metrics.graphite.host, port_number(metrics.graphite.port))
-        nursery.start_soon(
-            partial(report_to_graphite, source, target, prefix=metrics.prefix, interval=metrics.interval, log=log.write)
-        )
+        graphite = GraphiteTarget(metrics.graphite.host, port_number(metrics.graphite.port))
+        report = partial(report_to_graphite, source, graphite, prefix=metrics.prefix)
+        reports.append(partial(report, interval=metrics.interval, log=log.write))
+
+    async def run() -> None:
+        async with trio.open_nursery() as nursery:
+            for one in reports:
+                nursery.start_soon(one)
+
+    return run

@@ -12,8 +12,7 @@ from typing import Any
 
 from tunnel.config.model import ListenerConfig
 from tunnel.errors import TargetError, describe_os_error
-from tunnel.log import MAX_TRACE, Category, Log, escape
-from tunnel.log_limit import RefusalLog
+from tunnel.log import MAX_TRACE, Category, escape
 from tunnel.net.accept import AcceptBackoff
 from tunnel.net.address import Address
 from tunnel.net.listen import Listener
@@ -24,14 +23,13 @@ from tunnel.proxy.connection_record import ConnectionOutcome, ConnectionRecord, 
 from tunnel.proxy.generation import Generation
 from tunnel.proxy.route import plan_route
 from tunnel.proxy.session import NewHandshake, Session
-from tunnel.relay.buffer_trimmer import BufferTrimmer
+from tunnel.proxy.shared_resources import SharedResources
 from tunnel.relay.handshake import Handshake
 from tunnel.relay.handshake_slots import HandshakeSlots
 from tunnel.relay.loop import Loop, Timer
 from tunnel.relay.step import Step, StepOwner
 from tunnel.status.counters import Counters, TunnelGauges
 from tunnel.time_format import format_time
-from tunnel.tls.engine import Buffers
 
 _ACCEPTS = 64  # in one turn, so that open connections are served in between
 
@@ -44,30 +42,24 @@ class Tunnel:
 
     def __init__(
         self,
-        loop: Loop,
+        shared: SharedResources,
         config: ListenerConfig,
-        log: Log,
         resolve_later: ResolveLater,
         clock: Callable[[], float] = time.time,
         *,
         counters: Counters | None = None,
     ) -> None:
-        self.loop = loop
-        self.config = config
-        self.sni = config.sni
-        self.only_user = os.geteuid() if config.is_private else None  # sockets have the effective user ID
-        self.log = log
-        self.refusals = RefusalLog(log, loop.clock, loop.call_later)
-        self.connection_log = ConnectionLog(log, self.refusals)
-        self.buffers = Buffers()
+        self.loop = shared.loop
+        self.log = shared.log
+        self.buffers = shared.buffers
+        self.buffer_trimmer = shared.buffer_trimmer
+        self.connection_log = ConnectionLog(shared.log, shared.refusals)
         self.counters = counters or Counters()
-        self.buffer_trimmer = BufferTrimmer(loop)
-        self.handshakes = HandshakeSlots(loop, self.buffers, config.max_handshakes if config.is_server else 0)
         self.new_handshake: NewHandshake = Handshake  # or AcmeHandshake
+        self._turns = shared.turns
         self._resolve_later = resolve_later
-        self.route = plan_route(config)
-        self.known_addresses = resolve_now(self.route.address)  # None if the name of the target needs a resolver
         self._clock = clock
+        self._configure(config)
         self._generation: Generation | None = None
         self._withdrawn_at = 0.0  # loop time from which a withdrawn identity is no longer used; 0 if it is not withdrawn
         self._identity_error = ""  # at the last review
@@ -80,7 +72,24 @@ class Tunnel:
         self._starting: Session | None = None  # its first step runs in an event of the listener
         self.on_empty: Callable[[], None] | None = None
         self.on_identity_error: Callable[[str], None] | None = None  # called at each change, with "" if the identity is usable
-        loop.on_unowned_crash = self.count_crash
+        self.loop.on_unowned_crash = self.count_crash
+
+    def reconfigure(self, config: ListenerConfig) -> None:
+        """Use another configuration from the next connection on; raises ConfigError or TargetError, as `plan_route` does."""
+        self._configure(config)
+        if self._is_full():
+            self._stop_accepting()
+        elif self._timer is None:
+            self._resume()
+
+    def _configure(self, config: ListenerConfig) -> None:
+        self.route = plan_route(config)
+        self.known_addresses = resolve_now(self.route.address)  # None if the name of the target needs a resolver
+        self.sni = config.sni
+        self.only_user = os.geteuid() if config.is_private else None  # sockets have the effective user ID
+        # Handshakes that have begun keep the slots that they have.
+        self.handshakes = HandshakeSlots(self._turns, self.buffers, config.max_handshakes if config.is_server else 0)
+        self.config = config
 
     # -- the identity
 
@@ -161,14 +170,20 @@ class Tunnel:
         """Serve a connected socket as if it had been accepted."""
         self._admit(sock, sock.getpeername())
 
-    def drain(self) -> None:
-        """Stop accepting, and close sessions whose relay has not begun."""
+    def release(self) -> Listener | None:
+        """Stop accepting, and return the listening socket if there is one; sessions continue."""
         self._stop_accepting()
         if self._timer is not None:
             self.loop.cancel(self._timer)
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
+            self._timer = None
+        listener, self._listener = self._listener, None
+        return listener
+
+    def drain(self) -> None:
+        """Stop accepting, and close sessions whose relay has not begun."""
+        listener = self.release()
+        if listener is not None:
+            listener.close()
         for session in list(self._sessions):
             if not session.is_relayed:
                 session.abort()

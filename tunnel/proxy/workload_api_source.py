@@ -10,7 +10,7 @@ import trio
 
 from tunnel.config.model import WorkloadApi
 from tunnel.errors import IdentityError, IdentityFault
-from tunnel.identity.credentials import SvidCredentials
+from tunnel.identity.credentials import Credentials, SvidCredentials
 from tunnel.identity.event_channel import EventChannel, open_event_channel, receive_newest
 from tunnel.identity.events import Rejected, Updated, WorkloadEvent
 from tunnel.identity.identity_tracker import IdentityTracker, describe_timeout
@@ -36,8 +36,12 @@ class WorkloadApiSource:
             nursery.start_soon(self._follow, events)
             nursery.start_soon(self._await_identity)
 
-    async def reload(self) -> None:
-        """Do nothing: the Workload API sends each update."""
+    async def read(self) -> None:
+        """Return None: the Workload API sends each update."""
+
+    def publish(self, credentials: Credentials) -> None:
+        """There is nothing to publish beside the updates."""
+        raise AssertionError
 
     async def _follow(self, events: EventChannel) -> None:
         while True:

@@ -1,4 +1,4 @@
-"""Limits the concurrent handshakes of one listener, and the work on handshakes in one turn of the loop."""
+"""Limits the concurrent handshakes of a listener, and the work on handshakes in one turn of the loop."""
 
 from __future__ import annotations
 
@@ -27,8 +27,40 @@ class SlotUser(Protocol):
         """Continue: there is a slot, or a turn."""
 
 
+class HandshakeTurns:
+    """Lets a few handshakes run in each turn of a loop; the others wait in order."""
+
+    __slots__ = ("_is_turn_end_scheduled", "_runnable", "_runs", "loop")
+
+    def __init__(self, loop: Loop) -> None:
+        self.loop = loop
+        self._runs = 0  # of this turn
+        self._runnable: deque[SlotUser] = deque()
+        self._is_turn_end_scheduled = False  # `_end_turn` is to be called
+
+    def may_run(self, handshake: SlotUser) -> bool:
+        """Whether the handshake may run in this turn; if not, `resume` is called in a later one, in order."""
+        if not self._is_turn_end_scheduled:
+            self._is_turn_end_scheduled = True
+            self.loop.call_soon(self._end_turn)
+        if self._runs < _RUNS_PER_TURN and not self._runnable:
+            self._runs += 1
+            return True
+        self._runnable.append(handshake)
+        return False
+
+    def _end_turn(self) -> None:
+        self._runs = min(_RUNS_PER_TURN, len(self._runnable))
+        for _ in range(self._runs):
+            chosen = self._runnable.popleft()
+            self.loop.call_at(0, chosen.resume, chosen.owner)
+        self._is_turn_end_scheduled = bool(self._runs)
+        if self._is_turn_end_scheduled:
+            self.loop.call_soon(self._end_turn)
+
+
 class HandshakeSlots:
-    """`limit` slots (0 for no limit) and a queue of handshakes for each turn.
+    """`limit` slots (0 for no limit) of one listener.
 
     A source holds at most a quarter of the slots, and waiting sources take turns. A handshake that waits for a slot holds only
     its socket.
@@ -37,25 +69,21 @@ class HandshakeSlots:
     __slots__ = (
         "_held",
         "_held_by_source",
-        "_is_turn_end_scheduled",
         "_limit",
-        "_runnable",
-        "_runs",
         "_waiting",
         "buffers",
         "loop",
+        "may_run",
     )
 
-    def __init__(self, loop: Loop, buffers: Buffers, limit: int = 0) -> None:
-        self.loop = loop
+    def __init__(self, turns: HandshakeTurns, buffers: Buffers, limit: int = 0) -> None:
+        self.loop = turns.loop
+        self.may_run = turns.may_run
         self.buffers = buffers
         self._limit = limit
         self._held_by_source: Counter[str] = Counter()  # by source
         self._held = 0
         self._waiting: dict[str, dict[SlotUser, None]] = {}  # by source, in order of arrival
-        self._runs = 0  # of this turn
-        self._runnable: deque[SlotUser] = deque()
-        self._is_turn_end_scheduled = False  # `_end_turn` is to be called
 
     def acquire(self, handshake: SlotUser) -> bool:
         """Take a slot; return False if none is free, and call `resume` when one is."""
@@ -85,17 +113,6 @@ class HandshakeSlots:
             self._remove_waiting(chosen, move_source_last=True)
             self.loop.call_at(0, chosen.resume, chosen.owner)
 
-    def may_run(self, handshake: SlotUser) -> bool:
-        """Whether the handshake may run in this turn; if not, `resume` is called in a later one, in order."""
-        if not self._is_turn_end_scheduled:
-            self._is_turn_end_scheduled = True
-            self.loop.call_soon(self._end_turn)
-        if self._runs < _RUNS_PER_TURN and not self._runnable:
-            self._runs += 1
-            return True
-        self._runnable.append(handshake)
-        return False
-
     def _is_below_share(self, source: str) -> bool:
         return self._held_by_source[source] < max(self._limit // _SOURCES_TO_FILL, 1)
 
@@ -110,12 +127,3 @@ class HandshakeSlots:
             self._waiting.pop(handshake.source, None)
         elif move_source_last:
             self._waiting[handshake.source] = self._waiting.pop(handshake.source)
-
-    def _end_turn(self) -> None:
-        self._runs = min(_RUNS_PER_TURN, len(self._runnable))
-        for _ in range(self._runs):
-            chosen = self._runnable.popleft()
-            self.loop.call_at(0, chosen.resume, chosen.owner)
-        self._is_turn_end_scheduled = bool(self._runs)
-        if self._is_turn_end_scheduled:
-            self.loop.call_soon(self._end_turn)

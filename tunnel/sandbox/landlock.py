@@ -126,13 +126,16 @@ def restrict(rules: Ruleset, kernel: Kernel) -> int:
     if threads != 1:
         raise OSError(errno.EBUSY, f"{threads} threads are running, only one would be restricted")
     version = kernel.version()
-    fs_rights, net_rights = _supported_rights(_FS_RIGHTS, version), _supported_rights(_NET_RIGHTS, version)
+    fs_rights = _supported_rights(_FS_RIGHTS, version)
+    net_rights = 0 if rules.is_open else _supported_rights(_NET_RIGHTS, version)
     ruleset = kernel.create_ruleset(fs_rights, net_rights, _scopes(rules) if version >= FIRST_WITH_SCOPES else 0)
     try:
         _allow_paths(kernel, ruleset, rules.readable, _READ)
         _allow_paths(kernel, ruleset, rules.writable, fs_rights)
         _allow_paths(kernel, ruleset, rules.socket_directories, _SOCKET_DIRECTORY)
         _allow_paths(kernel, ruleset, (_HOME,), _READ_DIR)  # listing only: it may be a source checkout
+        if rules.is_open:
+            _allow_paths(kernel, ruleset, ("/",), _READ_FILE | _READ_DIR | _SOCKET_DIRECTORY)
         if net_rights:
             _allow_ports(kernel, ruleset, rules)
         kernel.restrict(ruleset)

@@ -84,6 +84,7 @@ class Needs:
     private: tuple[str, ...] = ()  # private directories, removed at exit
     has_policy: bool = False  # evaluator processes run
     has_command: bool = False  # a command runs; its process was started before the confinement
+    is_reconfigurable: bool = False  # a reload may name other files, sockets and ports
 
     def union(self, other: Needs) -> Needs:
         """Return the needs of both, for one process."""
@@ -96,6 +97,7 @@ class Needs:
             self.private + other.private,
             self.has_policy or other.has_policy,
             self.has_command or other.has_command,
+            self.is_reconfigurable or other.is_reconfigurable,
         )
 
 
@@ -110,6 +112,7 @@ class Ruleset:
     connect_ports: tuple[int, ...]
     may_signal_others: bool  # processes outside of this confinement
     may_dial_abstract: bool  # abstract sockets of such processes
+    is_open: bool = False  # every file can be read, sockets can be created everywhere, and ports are not restricted
 
 
 def build_ruleset(
@@ -128,19 +131,22 @@ def build_ruleset(
     reads_shadow = can_read_shadow() if reads_shadow is None else reads_shadow
     files = [*needs.files, *(environ.get(name, "") for name in _FILES_IN_ENVIRONMENT)]
     listed = ":".join(environ.get(name, "") for name in _DIRECTORIES_IN_ENVIRONMENT).split(":")
-    processes = ["/proc"] if needs.has_policy or needs.has_command else []
+    processes = ["/proc"] if needs.has_policy or needs.has_command or needs.is_reconfigurable else []
     urls = [*needs.urls, *(environ.get(name, "") for name in _PROXIES_IN_ENVIRONMENT)]
     connect = {_DNS, *_ports(needs.dials, find_service), *_url_ports(urls)}
     return Ruleset(
         readable=_paths(
             [*READABLE, *_etc(follow, reads_shadow), *processes, *interpreter, *_parents_of(files, follow), *listed]
         ),
-        writable=_paths([*WRITABLE, *needs.directories, *needs.private, *([_MEMORY] if needs.has_policy else [])]),
+        writable=_paths(
+            [*WRITABLE, *needs.directories, *needs.private, *([_MEMORY] if needs.has_policy or needs.is_reconfigurable else [])]
+        ),
         socket_directories=_paths(_socket_directories(needs, follow)),
         bind_ports=tuple(sorted(set(_ports(needs.listens, find_service)))),
         connect_ports=tuple(sorted(connect)),
         may_signal_others=needs.has_command,
-        may_dial_abstract=_dials_abstract(needs, environ),
+        may_dial_abstract=needs.is_reconfigurable or _dials_abstract(needs, environ),
+        is_open=needs.is_reconfigurable,
     )
 
 

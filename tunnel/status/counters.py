@@ -1,10 +1,11 @@
-"""Counters of a process, each declared with the metric that exports it.
+"""Counters of a listener, each declared with the metric that exports it.
 
 Plain integers, changed by the event loop's thread only; the two timers exist only if metrics are served or sent.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,12 @@ class Reloads:
     succeeded: int = 0
     failed: int = 0
     is_last_successful: bool = True  # also if there was no attempt
+
+    def add(self, other: Reloads) -> None:
+        """Add the attempts to load another part."""
+        self.succeeded += other.succeeded
+        self.failed += other.failed
+        self.is_last_successful = self.is_last_successful and other.is_last_successful
 
     def count(self, *, is_success: bool) -> None:
         """Count one attempt: the new value is in use now, or the previous one is kept."""
@@ -88,6 +95,7 @@ class Counters:
     status_refusals: dict[str, int] = field(default_factory=dict)  # requests that the status port has refused, by reason
     certificates: Reloads = field(default_factory=Reloads)
     policy: Reloads = field(default_factory=Reloads)
+    config: Reloads = field(default_factory=Reloads)  # of the configuration file
     workload_api: WorkloadApiState | None = None  # None with another identity source
     handshake: DurationMetric | None = None  # of accepted connections, from accept to the verdict or the failure
     lifetime: DurationMetric | None = None  # of every accepted connection
@@ -106,6 +114,19 @@ class Counters:
         """Every outcome whose count is not zero, as `name=number`."""
         return " ".join(f"{name}={count}" for name, count in self.outcomes().items() if count)
 
+    def add(self, other: Counters) -> None:
+        """Add the counts of another listener, of an identity source or of the process."""
+        for name in _SUMMED:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for name in _SUMMED_BY_WORD:
+            counts = getattr(self, name)
+            for word, count in getattr(other, name).items():
+                counts[word] = counts.get(word, 0) + count
+        for name in ("certificates", "policy", "config"):
+            getattr(self, name).add(getattr(other, name))
+        self.workload_api = _merge(self.workload_api, other.workload_api)
+        self.handshake, self.lifetime = self.handshake or other.handshake, self.lifetime or other.lifetime
+
     def add_reason(self, reason: str) -> None:
         """Count a connection that did not reach the relay, by its reason."""
         self.reasons[reason] = self.reasons.get(reason, 0) + 1
@@ -113,6 +134,30 @@ class Counters:
     def add_status_refusal(self, reason: str) -> None:
         """Count a request that the status port has refused, by its reason."""
         self.status_refusals[reason] = self.status_refusals.get(reason, 0) + 1
+
+
+_SUMMED = tuple(one.name for one in fields(Counters) if one.default == 0)
+_SUMMED_BY_WORD = tuple(one.name for one in fields(Counters) if one.default_factory is dict)
+
+
+def _merge(one: WorkloadApiState | None, other: WorkloadApiState | None) -> WorkloadApiState | None:
+    if one is None or other is None:
+        return one or other
+    return WorkloadApiState(
+        one.error or other.error,
+        one.updates + other.updates,
+        one.rejected + other.rejected,
+        one.skipped + other.skipped,
+        max((at for at in (one.last_update, other.last_update) if at is not None), default=None),
+    )
+
+
+def total(parts: Iterable[Counters]) -> Counters:
+    """The sum of counters; the timers are those of the first that has them, because listeners share them."""
+    whole = Counters()
+    for part in parts:
+        whole.add(part)
+    return whole
 
 
 EXPORTS: dict[str, CounterExport] = {one.name: one.metadata[_EXPORT] for one in fields(Counters) if _EXPORT in one.metadata}
@@ -128,6 +173,18 @@ class TunnelGauges:
     generation: int = 0
     expiry: int | None = None  # Unix time
     is_identity_usable: bool = True
+
+    def plus(self, other: TunnelGauges) -> TunnelGauges:
+        """The gauges of both; the generation is the newest, the expiry the earliest."""
+        ends = [one for one in (self.expiry, other.expiry) if one is not None]
+        return TunnelGauges(
+            self.opened + other.opened,
+            self.forwarded + other.forwarded,
+            self.returned + other.returned,
+            max(self.generation, other.generation),
+            min(ends, default=None),
+            self.is_identity_usable and other.is_identity_usable,
+        )
 
 
 def timed_counters() -> Counters:

@@ -27,13 +27,14 @@ NOT_FOUND = Response(b"404 page not found\n", HTTPStatus.NOT_FOUND)
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """The sources of the responses; `shutdown` and `pprof` are None unless they are enabled."""
+    """The sources of the responses; `shutdown`, `reload` and `pprof` are None unless they are enabled."""
 
     service: Service
     read_state: Callable[[], ProcessState]
     check: Check
     encode_metrics: Mapping[str, EncodeMetrics]  # by JSON and PROMETHEUS
     shutdown: Callable[[], None] | None = None
+    reload: Callable[[], Awaitable[str]] | None = None  # returns the error, "" after success
     pprof: Respond | None = None
     clock: Callable[[], int] = time.time_ns
 
@@ -47,6 +48,9 @@ class Endpoints:
         }
         if self.shutdown is not None:
             table["/_shutdown"] = partial(_shut_down, self.shutdown)
+
+        if self.reload is not None:
+            table["/_reload"] = partial(_reload, self.reload)
 
         async def respond(request: Request) -> Response:
             if self.pprof is not None and request.path.startswith(PPROF.rstrip("/")):
@@ -81,12 +85,25 @@ class Endpoints:
         return Response(packed, content_type=content_type, headers=(vary, ("Content-Encoding", "gzip")))
 
 
+_POST_EXPECTED = Response(
+    b"405 method not allowed; expected POST\n", HTTPStatus.METHOD_NOT_ALLOWED, headers=(("Allow", "POST"),)
+)
+
+
 async def _shut_down(shutdown: Callable[[], None], request: Request) -> Response:
     if request.method != "POST":
-        body = b"405 method not allowed; expected POST\n"
-        return Response(body, HTTPStatus.METHOD_NOT_ALLOWED, headers=(("Allow", "POST"),))
+        return _POST_EXPECTED
     shutdown()
     return Response()
+
+
+async def _reload(reload: Callable[[], Awaitable[str]], request: Request) -> Response:
+    if request.method != "POST":
+        return _POST_EXPECTED
+    error = await reload()
+    if error:
+        return Response(f"{error}\n".encode(errors="backslashreplace"), HTTPStatus.INTERNAL_SERVER_ERROR)
+    return Response(b"reloaded\n")
 
 
 def accepts_gzip(accepted: str) -> bool:

@@ -1,7 +1,8 @@
-"""State of the process: phases and the transitions between them, as values."""
+"""State of the process and of its listeners: phases and the transitions between them, as values."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -32,6 +33,20 @@ class Reload:
     at: int
     certificates: str | None = ""
     policy: str | None = None
+    config: str | None = None  # the configuration file
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerState:
+    """The state of one listener."""
+
+    name: str
+    listen_address: str
+    forward_address: str
+    identity: Identity | None = None
+    source_error: str | None = None  # of the Workload API, "" if there is none; None with another identity source
+    identity_error: str = ""  # why our identity cannot be used now; "" while it is valid
+    is_stopped: bool = False  # it accepts no more connections, while others do
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +56,52 @@ class ProcessState:
     phase: Phase = Phase.INITIALIZING
     is_listening: bool = False
     reload: Reload | None = None
-    identity: Identity | None = None
-    source_error: str | None = None  # of the Workload API, "" if there is none; None with another identity source
-    identity_error: str = ""  # why our identity cannot be used now; "" while it is valid
+    listeners: tuple[ListenerState, ...] = ()
 
     @property
     def is_ready(self) -> bool:
-        """Whether a client that connects now would be served, without regard to the backend."""
-        return self.is_listening and not self.is_ending and not self.identity_error
+        """Whether a client that connects now would be served by every listener, without regard to the backends."""
+        is_serving = self.is_listening and not self.is_ending and not any(one.is_stopped for one in self.listeners)
+        return is_serving and not self.identity_error
 
     @property
     def is_ending(self) -> bool:
         """Whether the process stops; it never goes back from that."""
         return self.phase in (Phase.SHUTDOWN_DELAY, Phase.STOPPING)
+
+    @property
+    def identity(self) -> Identity | None:
+        """The identity of the first listener that has one."""
+        return next((one.identity for one in self.listeners if one.identity is not None), None)
+
+    @property
+    def source_error(self) -> str | None:
+        """The errors of the Workload API connections, "" if there are none; None without the Workload API."""
+        errors = [one.source_error for one in self.listeners if one.source_error is not None]
+        return join_distinct(errors) if errors else None
+
+    @property
+    def identity_error(self) -> str:
+        """Why the identities of listeners cannot be used now; "" while all are valid."""
+        return join_distinct(one.identity_error for one in self.listeners)
+
+    def with_listener(self, listener: ListenerState) -> ProcessState:
+        """A listener is new, or has this state now."""
+        if all(one.name != listener.name for one in self.listeners):
+            return replace(self, listeners=(*self.listeners, listener))
+        return replace(self, listeners=tuple(listener if one.name == listener.name else one for one in self.listeners))
+
+    def without_listener(self, name: str) -> ProcessState:
+        """A listener was removed."""
+        return replace(self, listeners=tuple(one for one in self.listeners if one.name != name))
+
+    def ordered(self, names: Sequence[str]) -> ProcessState:
+        """The listeners in the order of their names."""
+        return replace(self, listeners=tuple(sorted(self.listeners, key=lambda one: names.index(one.name))))
+
+    def limited_to(self, names: Collection[str]) -> ProcessState:
+        """The state of some listeners only; of all if there are no names."""
+        return replace(self, listeners=tuple(one for one in self.listeners if one.name in names)) if names else self
 
     def listening(self) -> ProcessState:
         """Connections are accepted."""
@@ -68,18 +116,6 @@ class ProcessState:
         done = replace(self, reload=outcome)
         return done.listening() if self.is_listening else done
 
-    def using(self, identity: Identity) -> ProcessState:
-        """New connections use another identity."""
-        return replace(self, identity=identity)
-
-    def failing(self, identity_error: str) -> ProcessState:
-        """Our identity cannot be used for this reason; with "" it can be used again."""
-        return replace(self, identity_error=identity_error)
-
-    def sourced(self, source_error: str) -> ProcessState:
-        """The Workload API has this error, or with "" none."""
-        return replace(self, source_error=source_error)
-
     def delaying_shutdown(self) -> ProcessState:
         """A stop was requested, and connections are accepted until the delay has passed."""
         return replace(self, phase=Phase.SHUTDOWN_DELAY)
@@ -87,3 +123,8 @@ class ProcessState:
     def stopping(self) -> ProcessState:
         """No more connections are accepted."""
         return replace(self, phase=Phase.STOPPING, is_listening=False)
+
+
+def join_distinct(texts: Iterable[str]) -> str:
+    """Return the texts that are not empty, each once."""
+    return ", ".join(dict.fromkeys(filter(None, texts)))

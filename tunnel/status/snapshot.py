@@ -46,22 +46,26 @@ class MetricsSource:
 
     def __init__(
         self,
-        counters: Counters,
+        read_counters: Callable[[], Counters],
         read_gauges: Callable[[], TunnelGauges],
         runtime: Runtime,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._counters = counters
+        self._read_counters = read_counters
         self._read_gauges = read_gauges
         self._runtime = runtime
         self._clock = clock
         self._start = clock()
 
+    def close(self) -> None:
+        """Stop watching the runtime."""
+        self._runtime.unwatch()
+
     def snapshot(self) -> Snapshot:
         """All readings, now, in the order of the definitions."""
         uptime = self._clock() - self._start
-        counters, gauges = self._counters, self._read_gauges()
+        counters, gauges = self._read_counters(), self._read_gauges()
         readings = (
             *_of_counters(counters),
             *_of_connections(counters, gauges),
@@ -73,11 +77,11 @@ class MetricsSource:
         return Snapshot(uptime, tuple(sorted(readings, key=lambda reading: _ORDER[reading.metric])))
 
 
-def open_metrics(counters: Counters, read_gauges: Callable[[], TunnelGauges]) -> MetricsSource:
+def open_metrics(read_counters: Callable[[], Counters], read_gauges: Callable[[], TunnelGauges]) -> MetricsSource:
     """A source whose runtime is watched from now on; for a process whose metrics are served or sent."""
     runtime = Runtime()
     runtime.watch()
-    return MetricsSource(counters, read_gauges, runtime)
+    return MetricsSource(read_counters, read_gauges, runtime)
 
 
 def _of_counters(counters: Counters) -> Iterator[MetricReading]:
@@ -115,7 +119,7 @@ def _of_identity(counters: Counters, gauges: TunnelGauges) -> Iterator[MetricRea
         yield MetricReading(metrics.EXPIRY, gauges.expiry)
     yield MetricReading(metrics.GENERATION, gauges.generation)
     yield MetricReading(metrics.IDENTITY_USABLE, int(gauges.is_identity_usable))
-    for what, reloads in (("certificates", counters.certificates), ("policy", counters.policy)):
+    for what, reloads in (("certificates", counters.certificates), ("policy", counters.policy), ("config", counters.config)):
         yield MetricReading(metrics.RELOAD_SUCCESSES, reloads.succeeded, what)
         yield MetricReading(metrics.RELOAD_FAILURES, reloads.failed, what)
         yield MetricReading(metrics.RELOAD_LAST_SUCCESSFUL, int(reloads.is_last_successful), what)

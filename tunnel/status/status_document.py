@@ -21,8 +21,6 @@ _NS = 1_000_000_000
 class Service:
     """The part of the document that does not change while the process runs."""
 
-    listen_address: str
-    forward_address: str
     hostname: str
     revision: str
     compiler: str
@@ -43,8 +41,8 @@ def _pairs(service: Service, state: ProcessState, backend_error: str, now: int) 
     ok, backend_ok = is_ok(state, backend_error), not backend_error
     yield "ok", ok
     yield "status", _status(ok)
-    yield "listen_address", _text(service.listen_address)
-    yield "forward_address", _text(service.forward_address)
+    yield "listen_address", _text(", ".join(one.listen_address for one in state.listeners))
+    yield "forward_address", _text(", ".join(one.forward_address for one in state.listeners))
     yield "backend_ok", backend_ok
     yield "backend_status", _status(backend_ok)
     if backend_error:
@@ -67,7 +65,11 @@ def _pairs(service: Service, state: ProcessState, backend_error: str, now: int) 
 
 
 def _reload_pairs(reload: Reload) -> Iterator[tuple[str, object]]:
-    for name, error in (("certificate_reload", reload.certificates), ("policy_reload", reload.policy)):
+    for name, error in (
+        ("certificate_reload", reload.certificates),
+        ("policy_reload", reload.policy),
+        ("config_reload", reload.config),
+    ):
         if error is not None:
             yield name, f"failed: {_text(error)}" if error else "ok"
 

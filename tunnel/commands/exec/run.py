@@ -30,8 +30,8 @@ from tunnel.net.owner import overflow_user
 from tunnel.net.private import private_directory
 
 if TYPE_CHECKING:  # loaded when the line is known to be valid and the command's process exists
-    from tunnel.proxy.proxy import Proxy
-    from tunnel.proxy.supervisor import CommandSpec
+    from tunnel.proxy.command_task import CommandSpec
+    from tunnel.proxy.proxy_listener import ProxyListener
 
 _UNNAMED = "_"  # not a valid name of a target
 _DRAIN = 5.0  # seconds for the command's last bytes to reach the servers
@@ -124,8 +124,8 @@ class _Prepared:
 def _run(config: ExecConfig, prepared: _Prepared, environ: Mapping[str, str]) -> int:
     deferred_log, relay = prepared.deferred_log, prepared.relay
     process_context = open_process_context(environ)
-    from tunnel.proxy.process import freeze_startup_objects, open_loop, open_proxy
-    from tunnel.proxy.supervisor import StopPolicy, Supervisor
+    from tunnel.proxy.command_task import CommandTask, StopPolicy
+    from tunnel.proxy.process import open_loop, open_proxy, supervise
 
     process = replace(config.process, listeners=tuple(target.config for target in prepared.targets))
     private = tuple(filter(None, (prepared.directory, relay.directory if relay else "")))
@@ -134,37 +134,32 @@ def _run(config: ExecConfig, prepared: _Prepared, environ: Mapping[str, str]) ->
     if relay is not None:
         relay.start()
     with open_loop(deferred_log.log, process_context) as loop:
-        proxies = [
-            open_proxy(one, process, loop, deferred_log.log, process_context, process_context.notifier)
-            for one in process.listeners
-        ]
-        named = {target.name: proxy for target, proxy in zip(prepared.targets, proxies, strict=True)}
+        proxy = open_proxy(process, loop, deferred_log.log, process_context, process_context.notifier)
+        named = {target.name: proxy.listeners[target.config.name] for target in prepared.targets}
         make_spec = partial(
             _build_spec, config.argv, named, relay.variables(prepared.launcher.pid) if relay else {}, deferred_log
         )
         stop_policy = StopPolicy(limit=_DRAIN)
         report_waiting = partial(deferred_log.report_waiting, process.listeners[0].identity.source)
-        parts = proxies, prepared.launcher, prepared.probe
-        supervisor = Supervisor(*parts, make_spec, stop_policy, process_context, deferred_log.log, report_waiting)
-        freeze_startup_objects()
-        loop.run_trio(supervisor.run)
-    return supervisor.exit_code
+        parts = proxy, prepared.launcher, prepared.probe
+        task = CommandTask(*parts, make_spec, stop_policy, process_context, deferred_log.log, report_waiting)
+        return supervise(loop, proxy, task, process_context, deferred_log.log)
 
 
 def _build_spec(
-    argv: Sequence[str], proxies: Mapping[str, Proxy], extra: Mapping[str, str], deferred_log: DeferredLog
+    argv: Sequence[str], listeners: Mapping[str, ProxyListener], extra: Mapping[str, str], deferred_log: DeferredLog
 ) -> CommandSpec:
     """The command with every port filled in, and with `extra` environment variables."""
-    from tunnel.proxy.supervisor import CommandSpec
+    from tunnel.proxy.command_task import CommandSpec
 
     deferred_log.log.flush()
     deferred_log.clear()  # failures before the tunnels were open
-    values = {name: _values(proxy) for name, proxy in proxies.items()}
+    values = {name: _values(listener) for name, listener in listeners.items()}
     return CommandSpec(fill_placeholders(argv, values), command_environment({**environment_variables(values), **extra}))
 
 
-def _values(proxy: Proxy) -> Values:
-    if isinstance(proxy.bound, str):
-        return {"socket": proxy.bound, "dir": os.path.dirname(proxy.bound)}
-    host, port = proxy.bound[:2]
+def _values(listener: ProxyListener) -> Values:
+    if isinstance(listener.bound, str):
+        return {"socket": listener.bound, "dir": os.path.dirname(listener.bound)}
+    host, port = listener.bound[:2]
     return {"host": host, "port": str(port), "addr": f"{host}:{port}"}

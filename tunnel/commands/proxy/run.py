@@ -1,4 +1,4 @@
-"""The start of `tunnel server` and `tunnel client`.
+"""The start of `tunnel server`, `tunnel client` and `tunnel serve`.
 
 A start that fails is reported twice: in the log for operators, and on standard error for scripts.
 """
@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping, Sequence
+from functools import partial
 
 from tunnel.cli.command import Arguments, Command
 from tunnel.commands.proxy.build import build, check_line
 from tunnel.commands.start import find_port_holders, open_log, prepare
+from tunnel.config.model import LogConfig, ProcessConfig
 from tunnel.errors import TunnelError
 from tunnel.log import STDOUT, one_line
 from tunnel.log_capture import LogCapture
@@ -21,20 +23,37 @@ from tunnel.net.notify import Notifier
 
 def serve(command: Command, arguments: Arguments, environ: MutableMapping[str, str]) -> int:
     """Serve until a signal or an error; the exit code. Raises ConfigError for a line that `check_line` refuses."""
+    return run_service(command.name, check_line(arguments), partial(build, command, arguments), environ)
+
+
+def run_service(
+    mode: str,
+    log_config: LogConfig,
+    build_config: Callable[[], ProcessConfig],
+    environ: MutableMapping[str, str],
+    *,
+    read_config: Callable[[], ProcessConfig] | None = None,
+    watched: Sequence[str] = (),
+) -> int:
+    """Serve until a signal or an error; the exit code.
+
+    With `read_config` a reload reads the configuration again, also when one of the `watched` paths changes.
+    """
     inherited = take_inherited(environ, os.getpid())  # before any other process could inherit them
     notifier = Notifier(environ, os.getpid())
-    log = open_log(check_line(arguments), STDOUT)
+    log = open_log(log_config, STDOUT)
     log_capture = LogCapture()
     log_capture.install()
     try:
-        log.info(f"starting tunnel in {command.name} mode")
-        config = build(command, arguments)
+        log.info(f"starting tunnel in {mode} mode")
+        config = build_config()
         from tunnel.proxy.process import run_proxy
         from tunnel.proxy.process_context import ProcessContext
 
         holders = find_port_holders(config)
-        prepare(config, environ, log)
-        return run_proxy(config, log, ProcessContext(environ, inherited, notifier, log_capture, holders))
+        prepare(config, environ, log, is_reconfigurable=read_config is not None)
+        process_context = ProcessContext(environ, inherited, notifier, log_capture, holders)
+        return run_proxy(config, log, process_context, read_config, watched)
     except TunnelError as error:
         log.write(f"error: {error}")
         log.flush()

@@ -37,6 +37,7 @@ STATUS = option(
 )
 PPROF = switch("enable-pprof", "Serve task lists and profiles at /debug/pprof/ of the status port")
 SHUTDOWN = switch("enable-shutdown", "Stop the process on a POST to /_shutdown of the status port")
+RELOAD = switch("enable-reload", "Reload on a POST to /_reload of the status port")
 ALLOW_HOST = repeated(
     "status-allow-host",
     "Accept this host name in requests to the status port. If given, requests for other names are refused on every address, "
@@ -65,12 +66,22 @@ TARGET_STATUS = option(  # of a server only
     default_text="whether the target accepts connections",
 )
 
-FLAGS: tuple[Flag[Any], ...] = (STATUS, PPROF, SHUTDOWN, ALLOW_HOST, GRAPHITE, METRICS_URL, METRICS_PREFIX, METRICS_INTERVAL)
+FLAGS: tuple[Flag[Any], ...] = (
+    STATUS,
+    PPROF,
+    SHUTDOWN,
+    RELOAD,
+    ALLOW_HOST,
+    GRAPHITE,
+    METRICS_URL,
+    METRICS_PREFIX,
+    METRICS_INTERVAL,
+)
 
 
 def check_status(arguments: Arguments) -> None:
     """Raise ConfigError for a flag of the status port if there is no status port."""
-    flags: tuple[Flag[Any], ...] = (PPROF, SHUTDOWN, ALLOW_HOST)
+    flags: tuple[Flag[Any], ...] = (PPROF, SHUTDOWN, RELOAD, ALLOW_HOST)
     for flag in flags:
         if arguments[flag] and arguments[STATUS] is None:
             raise ConfigError(f"--{flag.name} needs --status, the status port")
@@ -81,7 +92,7 @@ def _build_status(arguments: Arguments) -> Status | None:
     address = arguments[STATUS]
     if address is None:
         return None
-    return Status(address, arguments[PPROF], arguments[SHUTDOWN], arguments[ALLOW_HOST])
+    return Status(address, arguments[PPROF], arguments[SHUTDOWN], arguments[RELOAD], arguments[ALLOW_HOST])
 
 
 def build_monitors(arguments: Arguments) -> tuple[Monitor, ...]:

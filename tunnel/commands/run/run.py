@@ -49,9 +49,9 @@ def _run(
     log_capture = LogCapture()
     log_capture.install()
     notifier = Notifier(environ, os.getpid())
-    from tunnel.proxy.process import freeze_startup_objects, open_loop, open_proxy
+    from tunnel.proxy.command_task import CommandSpec, CommandTask, StopPolicy
+    from tunnel.proxy.process import open_loop, open_proxy, supervise
     from tunnel.proxy.process_context import ProcessContext
-    from tunnel.proxy.supervisor import CommandSpec, StopPolicy, Supervisor
 
     process_context = ProcessContext(environ, inherited, notifier, log_capture, find_port_holders(config.process))
     for one in config.process.listeners:
@@ -61,10 +61,8 @@ def _run(
         become_subreaper()
     with open_loop(log, process_context) as loop:
         no_notifier = Notifier({}, os.getpid())  # the service manager is notified once, not by each proxy
-        proxies = [open_proxy(one, config.process, loop, log, process_context, no_notifier) for one in config.process.listeners]
+        proxy = open_proxy(config.process, loop, log, process_context, no_notifier)
         spec = CommandSpec(config.argv, command_environment({}))
         stop_policy = StopPolicy(config.stop_timeout, config.wait_ready, is_service=True, delay=config.process.shutdown_delay)
-        supervisor = Supervisor(proxies, *child, lambda: spec, stop_policy, process_context, log, lambda: None)
-        freeze_startup_objects()
-        loop.run_trio(supervisor.run)
-    return supervisor.exit_code
+        task = CommandTask(proxy, *child, lambda: spec, stop_policy, process_context, log, lambda: None)
+        return supervise(loop, proxy, task, process_context, log)

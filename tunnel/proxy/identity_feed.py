@@ -1,0 +1,125 @@
+"""One identity source of the process, and the listeners that use its credentials."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import trio
+
+from tunnel.config.model import IdentityConfig
+from tunnel.errors import TunnelError
+from tunnel.identity.credentials import Credentials
+from tunnel.proxy.generation import Generation
+from tunnel.proxy.identity_source import CredentialSink, IdentitySource, reload_source
+from tunnel.proxy.proxy_listener import ProxyListener
+from tunnel.status.counters import Counters, WorkloadApiState
+
+if TYPE_CHECKING:  # loaded only when a certificate comes from an ACME server
+    from tunnel.tls.acme_challenge import AcmeChallenges
+
+OpenSource = Callable[[IdentityConfig, CredentialSink], IdentitySource]
+
+WITHDRAWAL_GRACE = 60.0  # seconds: the restart of an agent or a changed entry must not interrupt service
+
+
+class IdentityFeed:
+    """Publishes the credentials of one source to its listeners; a CredentialSink."""
+
+    def __init__(
+        self, config: IdentityConfig, open_source: OpenSource, on_failure: Callable[[IdentityFeed, TunnelError], None]
+    ) -> None:
+        self.config = config
+        self.listeners: list[ProxyListener] = []
+        self.counters = Counters()  # of the source: certificates and the Workload API
+        self.credentials: Credentials | None = None
+        self.number = 0
+        self.ready = trio.Event()  # credentials are in use, or `failure` is set
+        self.failure: TunnelError | None = None
+        self._on_failure = on_failure
+        self._challenges: AcmeChallenges | None = None
+        self.source = open_source(config, self)
+        self._scope = trio.CancelScope()
+
+    async def run(self) -> None:
+        """Publish the first credentials, then every change, until `close`."""
+        with self._scope:
+            await self.source.run()
+
+    async def reload(self) -> None:
+        """Read the files of the source again and use them; raises IdentityError, and the previous credentials stay in use."""
+        await reload_source(self.source)
+
+    def close(self) -> None:
+        """Stop the source."""
+        self._scope.cancel()
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with the source, "" if nothing is known."""
+        return self.counters.workload_api.error if self.counters.workload_api is not None else ""
+
+    def join(self, listener: ProxyListener) -> None:
+        """Publish to this listener too, from the next credentials on."""
+        self.listeners.append(listener)
+        self._introduce(listener)
+
+    def leave(self, listener: ProxyListener) -> None:
+        """Stop publishing to this listener."""
+        self.listeners.remove(listener)
+
+    def build(self, number: int, credentials: Credentials, listeners: Sequence[ProxyListener]) -> list[Generation]:
+        """Build the generation of each listener, one for those with equal configurations; raises IdentityError."""
+        built: dict[object, Generation] = {}
+        generations = []
+        for listener in listeners:
+            key = listener.generation_config, id(listener.policy)  # equal rules of two policies are not the same
+            if key not in built:
+                built[key] = listener.build(number, credentials)
+            generations.append(built[key])
+        return generations
+
+    # -- the identity source
+
+    def use(self, number: int, credentials: Credentials) -> None:
+        """Use credentials from the next handshake on; raises IdentityError, and the previous generations stay in use."""
+        generations = self.build(number, credentials, self.listeners)
+        self.number, self.credentials = number, credentials
+        for listener, generation in zip(self.listeners, generations, strict=True):
+            listener.use(generation)
+        self.counters.certificates.count(is_success=True)
+        self.ready.set()
+
+    def confirm(self) -> None:
+        """The credentials in use are still valid, also after `withdraw`."""
+        for listener in self.listeners:
+            listener.tunnel.confirm()
+
+    def withdraw(self) -> None:
+        """The issuer no longer grants the identity in use: use it for `WITHDRAWAL_GRACE` at most."""
+        for listener in self.listeners:
+            listener.tunnel.withdraw(WITHDRAWAL_GRACE)
+
+    def show_workload_api(self, state: WorkloadApiState) -> None:
+        """Publish the state of the Workload API connection."""
+        self.counters.workload_api = state
+        for listener in self.listeners:
+            listener.show_workload_api(state.error)
+
+    def accept_challenges(self, challenges: AcmeChallenges) -> None:
+        """Answer ACME challenges on the listeners from now on."""
+        self._challenges = challenges
+        for listener in self.listeners:
+            listener.accept_challenges(challenges)
+
+    def fail(self, error: TunnelError) -> None:
+        """There will be no credentials."""
+        self.failure = error
+        self.ready.set()
+        self._on_failure(self, error)
+
+    def _introduce(self, listener: ProxyListener) -> None:
+        if self._challenges is not None:
+            listener.accept_challenges(self._challenges)
+        if self.counters.workload_api is not None:
+            listener.show_workload_api(self.counters.workload_api.error)

@@ -1,0 +1,87 @@
+"""What a status port or a metric report is about: some listeners of the process, and their identity sources."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import reduce
+from typing import Protocol
+
+from tunnel.config.model import IdentityConfig, ListenerConfig, NoIdentity
+from tunnel.config.values import default_of
+from tunnel.proxy.identity_feed import IdentityFeed
+from tunnel.proxy.proxy_listener import ProxyListener
+from tunnel.proxy.shared_resources import SharedResources
+from tunnel.proxy.state_reporter import StateReporter
+from tunnel.status.counters import Counters, TunnelGauges, total
+from tunnel.status.process_state import ProcessState
+from tunnel.tls.engine import TlsEnd
+
+
+class Monitored(Protocol):
+    """The process, as a scope reads it."""
+
+    counters: Counters
+    feeds: dict[IdentityConfig, IdentityFeed]
+    listeners: dict[str, ProxyListener]
+    retired: list[ProxyListener]
+    state_reporter: StateReporter
+    shared: SharedResources
+
+
+class MonitorScope:
+    """The listeners with these names, those of the moment; all listeners if there are no names."""
+
+    def __init__(self, process: Monitored, names: tuple[str, ...] = ()) -> None:
+        self.process = process
+        self.names = names
+
+    def listeners(self) -> list[ProxyListener]:
+        """The listeners that are configured now."""
+        return [one for one in self.process.listeners.values() if not self.names or one.name in self.names]
+
+    def counters(self) -> Counters:
+        """The sum of the counters of the listeners, of their identity sources, and of the process."""
+        sources = {id(one): one for one in map(self._feed_of, self.listeners())}
+        parts = (*(one.tunnel.counters for one in self._serving()), *(source.counters for source in sources.values()))
+        return total((self.process.counters, *parts))
+
+    def counters_by_listener(self) -> Mapping[str, Counters]:
+        """The counters of each configured listener by its name."""
+        return {one.name: one.tunnel.counters for one in self.listeners()}
+
+    def gauges(self) -> TunnelGauges:
+        """The sum of the gauges of the listeners."""
+        return reduce(TunnelGauges.plus, (one.tunnel.gauges() for one in self._serving()), TunnelGauges())
+
+    def connections(self) -> int:
+        """How many connections are open."""
+        return sum(len(one.tunnel) for one in self._serving())
+
+    def state(self) -> ProcessState:
+        """The current state, after checking whether an identity has expired."""
+        for one in self.listeners():
+            one.tunnel.review()
+        return self.process.state_reporter.state.limited_to(self.names)
+
+    def request_timeout(self) -> float:
+        """Seconds for the header of a request: the connect timeout of the first listener."""
+        return next((one.config.connect_timeout for one in self.listeners()), default_of(ListenerConfig, "connect_timeout"))
+
+    def has_certificate(self) -> bool:
+        """Whether a listener has a certificate that a status port can present."""
+        return any(not isinstance(one.config.identity.source, NoIdentity) for one in self.listeners())
+
+    def open_status_end(self) -> TlsEnd | None:
+        """Open a TLS end with the newest certificate, even if expired: the status port must stay reachable."""
+        for one in self.listeners():
+            generation = one.tunnel.generation
+            if generation is not None and generation.status_context is not None:
+                return generation.status_context.open_end(self.process.shared.buffers)
+        return None
+
+    def _serving(self) -> Iterable[ProxyListener]:
+        """The listeners, and for a scope of all those that were removed and still have connections."""
+        return self.listeners() if self.names else (*self.process.listeners.values(), *self.process.retired)
+
+    def _feed_of(self, listener: ProxyListener) -> IdentityFeed:
+        return self.process.feeds[listener.config.identity]

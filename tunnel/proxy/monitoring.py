@@ -1,0 +1,194 @@
+"""The status ports and metric reports of the process, which a reload can replace."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import trio
+
+from tunnel.config.model import ListenerConfig, Monitor, ProcessConfig
+from tunnel.errors import ConfigError
+from tunnel.log import Log
+from tunnel.net.activation import ActivationSockets
+from tunnel.net.address import ListenAddress
+from tunnel.net.listen import Listener, open_listener
+from tunnel.proxy.monitor_scope import Monitored, MonitorScope
+from tunnel.status.counters import Counters, timed_counters
+
+if TYPE_CHECKING:  # loaded only when a status port or metrics are wanted
+    from tunnel.http.server import HttpService
+    from tunnel.status.backend_health import Check
+
+
+class MonitoredProcess(Monitored, Protocol):
+    """The process, with what its status ports can request."""
+
+    config: ProcessConfig
+    log: Log
+    inherited: ActivationSockets
+    nursery: trio.Nursery
+
+    def request_shutdown(self) -> None:
+        """Request the drain."""
+
+    async def reload(self) -> str:
+        """Reload; return the error, "" after success."""
+
+
+class RunningMonitor:
+    """One status port and its metric reports."""
+
+    def __init__(self, monitor: Monitor, process: MonitoredProcess) -> None:
+        from tunnel.status.snapshot import open_metrics
+
+        self.monitor = monitor
+        self.scope = MonitorScope(process, monitor.listeners)
+        self.listener: Listener | None = None
+        self.service: HttpService | None = None
+        self.metrics = open_metrics(self.scope.counters, self.scope.gauges)
+        self._process = process
+        self._stopping = trio.Event()
+        self._closed = trio.Event()
+        self._closed.set()  # it does not serve yet
+        self._reports = trio.CancelScope()
+
+    @property
+    def address(self) -> ListenAddress | None:
+        """The address of the status port."""
+        return self.monitor.status.address.address if self.monitor.status is not None else None
+
+    def build(self, check_of: Callable[[ListenerConfig], Check]) -> None:
+        """Load what the status port needs; raises ConfigError."""
+        if self.monitor.status is None:
+            return
+        from tunnel.proxy.status_port import build_status_port
+
+        self.service = build_status_port(self.monitor, self.scope, self.metrics, check_of, self._process, self._process.log)
+
+    def start_reports(self) -> None:
+        """Send reports to the configured targets from now on; raises ConfigError."""
+        if self.monitor.metrics.has_target():
+            from tunnel.proxy.reporting import run_reports
+
+            reports = run_reports(self.monitor.metrics, self.metrics, self._process.log)
+            self._process.nursery.start_soon(self._run_reports, reports)
+
+    def open(self) -> None:
+        """Open the listening socket; raises ConfigError."""
+        if self.address is not None:
+            self.listener = open_listener(self.address, self._process.inherited)
+
+    async def serve(self, *, task_status: trio.TaskStatus[object]) -> None:
+        """Serve requests until `stop`."""
+        from tunnel.http.server import serve_http
+
+        assert self.listener is not None
+        assert self.service is not None
+        self._closed = trio.Event()
+        try:
+            await serve_http(self.listener, self.service, stopping=self._stopping, task_status=task_status)
+        finally:
+            self._closed.set()
+
+    def stop(self) -> None:
+        """Stop accepting requests; those in progress are answered."""
+        self._stopping.set()
+
+    def retire(self) -> None:
+        """Stop the port and the reports, because a reload has removed them."""
+        self.stop()
+        self._reports.cancel()
+        self.metrics.close()
+
+    async def wait_closed(self) -> None:
+        """Wait until the last request is answered; takes seconds at most after `stop`."""
+        await self._closed.wait()
+
+    async def _run_reports(self, reports: Callable[[], Awaitable[None]]) -> None:
+        with self._reports:
+            await reports()
+
+
+class Monitoring:
+    """All monitors of the process."""
+
+    def __init__(self, process: MonitoredProcess) -> None:
+        self.running: list[RunningMonitor] = []
+        self._process = process
+        self._checks: dict[ListenerConfig, Check] = {}
+        self._timers: dict[Monitor, Counters] = {}  # with the timers that its listeners share
+
+    def new_counters(self, name: str, monitors: Sequence[Monitor]) -> Counters:
+        """Counters for a listener; with timers if a monitor is about it."""
+        counters = Counters()
+        self._add_timers(counters, name, monitors)
+        return counters
+
+    def prepare(self, monitors: Sequence[Monitor]) -> list[RunningMonitor]:
+        """Build the monitors that do not run yet; raises ConfigError."""
+        known = [one.monitor for one in self.running]
+        prepared = [RunningMonitor(monitor, self._process) for monitor in monitors if monitor not in known]
+        for one in prepared:
+            one.build(self.check_of)
+        return prepared
+
+    def check_of(self, listener: ListenerConfig) -> Check:
+        """Return the health check of a listener's target, with an outcome that all status ports share."""
+        from tunnel.proxy.target_check import build_check
+        from tunnel.status.backend_health import share
+
+        if listener not in self._checks:
+            known = {one.config for one in self._process.listeners.values()}
+            self._checks = {config: check for config, check in self._checks.items() if config in known}
+            self._checks[listener] = share(build_check(self._process.listeners[listener.name].tunnel, listener))
+        return self._checks[listener]
+
+    async def start(self, prepared: Sequence[RunningMonitor]) -> None:
+        """Serve the status ports that are open."""
+        self.running += prepared
+        for one in prepared:
+            if one.listener is not None:
+                await self._process.nursery.start(one.serve)
+
+    def replace(self, monitors: Sequence[Monitor]) -> None:
+        """Retire the monitors that are not in the new configuration, and give all listeners the timers that they need."""
+        for one in [one for one in self.running if one.monitor not in monitors]:
+            one.retire()
+            self.running.remove(one)
+        for listener in self._process.listeners.values():
+            self._add_timers(listener.tunnel.counters, listener.name, monitors)
+
+    def stop(self, stopped: Collection[str]) -> None:
+        """Stop the status ports that are about no other listeners than these."""
+        for one in self.running:
+            if all(listener.name in stopped for listener in one.scope.listeners()):
+                one.stop()
+
+    async def wait_closed(self) -> None:
+        """Wait until all requests are answered."""
+        for one in self.running:
+            await one.wait_closed()
+
+    def _add_timers(self, counters: Counters, name: str, monitors: Sequence[Monitor]) -> None:
+        monitor = next((one for one in monitors if not one.listeners or name in one.listeners), None)
+        if monitor is not None and counters.handshake is None:
+            timers = self._timers.setdefault(monitor, timed_counters())
+            counters.handshake, counters.lifetime = timers.handshake, timers.lifetime
+
+
+def open_ports(prepared: Sequence[RunningMonitor]) -> None:
+    """Open the status ports; raises ConfigError, and then none is open."""
+    try:
+        for one in prepared:
+            one.open()
+    except ConfigError:
+        close_ports(prepared)
+        raise
+
+
+def close_ports(prepared: Sequence[RunningMonitor]) -> None:
+    """Close status ports that do not serve yet."""
+    for one in prepared:
+        if one.listener is not None:
+            one.listener.close()

@@ -1,0 +1,132 @@
+"""The control plane of one listener: its configuration, its policy, and the tunnel that carries its connections."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from tunnel.config.model import ListenerConfig
+from tunnel.errors import ConfigError, TargetError
+from tunnel.identity.credentials import Credentials
+from tunnel.net.listen import Listener
+from tunnel.net.sockets import resolve
+from tunnel.proxy.generation import Generation, GenerationConfig, build_generation
+from tunnel.proxy.reloadable_policy import ReloadablePolicy
+from tunnel.proxy.shared_resources import SharedResources
+from tunnel.proxy.state_reporter import StateReporter
+from tunnel.proxy.tunnel import ResolveLater, Tunnel
+from tunnel.status.counters import Counters
+
+if TYPE_CHECKING:  # loaded only when a certificate comes from an ACME server
+    from tunnel.tls.acme_challenge import AcmeChallenges
+
+
+class ProxyListener:
+    """One listener, from its first generation to its close."""
+
+    def __init__(
+        self,
+        config: ListenerConfig,
+        shared: SharedResources,
+        resolve_later: ResolveLater,
+        state_reporter: StateReporter,
+        policy: ReloadablePolicy | None,
+        counters: Counters,
+    ) -> None:
+        self.config = config
+        self.bound: Any = None  # the address of the listening socket
+        self._log = shared.log
+        self._state_reporter: StateReporter | None = state_reporter
+        self.policy = policy
+        self._challenges: AcmeChallenges | None = None
+        self.tunnel = Tunnel(shared, config, resolve_later, counters=counters)
+        self.tunnel.on_identity_error = self._show_identity_error
+
+    @property
+    def name(self) -> str:
+        """The name in the configuration."""
+        return self.config.name
+
+    @property
+    def generation_config(self) -> GenerationConfig:
+        """The configuration of its generations."""
+        return plan_generations(self.config, self.policy, accepts_acme=self._challenges is not None)
+
+    async def check_target(self) -> None:
+        """Check that the target's name can be resolved; the addresses are not kept, because they may change."""
+        if not self.config.is_resolved_early or self.config.outbound is not None:
+            return
+        try:
+            await trio.to_thread.run_sync(resolve, self.config.target, abandon_on_cancel=True)
+        except TargetError as error:
+            raise ConfigError(f"invalid target address: {error}") from error
+        self._log.info(f"using target address {self.config.target}")
+
+    def build(self, number: int, credentials: Credentials) -> Generation:
+        """Build a generation for these credentials; raises IdentityError."""
+        return build_generation(number, credentials, self.generation_config)
+
+    def use(self, generation: Generation) -> None:
+        """Use a generation from the next handshake on."""
+        self.tunnel.swap(generation)
+        for warning in generation.warnings:
+            self._log.write(f"warning: {warning}")
+        if self._state_reporter is not None:
+            self._state_reporter.show_identity(self.name, generation)
+
+    def open(self, listener: Listener) -> None:
+        """Accept connections from now on."""
+        self.tunnel.open(listener)
+        self.bound = listener.socket.getsockname()
+
+    def reconfigure(self, config: ListenerConfig, policy: ReloadablePolicy | None, generation: Generation | None) -> None:
+        """Use another configuration from the next connection on; `generation` is None if it does not change."""
+        self.config = config
+        if policy is not self.policy and self.policy is not None:
+            self.policy.close()
+        self.policy = policy
+        self.tunnel.reconfigure(config)
+        if self._state_reporter is not None:
+            self._state_reporter.show_listener(config)
+        if generation is not None:
+            self.use(generation)
+
+    def show_workload_api(self, error: str) -> None:
+        """Publish the error of the Workload API connection, "" for none."""
+        if self._state_reporter is not None:
+            self._state_reporter.show_workload_api(self.name, error)
+
+    def accept_challenges(self, challenges: AcmeChallenges) -> None:
+        """Answer ACME challenges from now on."""
+        from tunnel.relay.acme_handshake import AcmeHandshake
+
+        self._challenges = challenges
+        self.tunnel.new_handshake = partial(AcmeHandshake, challenges=challenges)
+
+    def detach(self) -> None:
+        """Report no state any more: the listener was removed, and its name may belong to another one."""
+        self._state_reporter = None
+
+    def close_policy(self) -> None:
+        """Stop evaluating the policy, for which threads may wait."""
+        if self.policy is not None:
+            self.policy.close()
+
+    def _show_identity_error(self, error: str) -> None:
+        if self._state_reporter is not None:
+            self._state_reporter.show_identity_error(self.name, error)
+
+
+def open_policy(config: ListenerConfig) -> ReloadablePolicy | None:
+    """Return the policy of a configuration, which is not loaded yet; None if it has none."""
+    return ReloadablePolicy(config.access.policy, config.connect_timeout) if config.access.policy else None
+
+
+def plan_generations(
+    config: ListenerConfig, policy: ReloadablePolicy | None, *, accepts_acme: bool = False
+) -> GenerationConfig:
+    """Return the configuration of the generations of a listener."""
+    plan = GenerationConfig(config.is_server, config.access, config.host, config.tls, accepts_acme)
+    return plan.with_policy(policy.rule) if policy is not None else plan

@@ -1,0 +1,251 @@
+"""Changes the configuration of a running process: everything new is built and checked first, then put into use at once."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+import trio
+
+from tunnel.config.model import INTERACTIVE_TIMEOUT, IdentityConfig, ListenerConfig, ProcessConfig
+from tunnel.errors import IdentityError, IdentityFault
+from tunnel.identity.credentials import Credentials, PkiCredentials
+from tunnel.net.listen import Listener, open_listener
+from tunnel.proxy.generation import Generation, build_generation
+from tunnel.proxy.identity_feed import IdentityFeed
+from tunnel.proxy.monitoring import RunningMonitor, close_ports, open_ports
+from tunnel.proxy.proxy import Proxy
+from tunnel.proxy.proxy_listener import ProxyListener, open_policy, plan_generations
+from tunnel.proxy.reloadable_policy import ReloadablePolicy
+from tunnel.proxy.route import plan_route
+
+
+@dataclass(slots=True)
+class _Planned:
+    """The new state of one listener."""
+
+    config: ListenerConfig
+    before: ProxyListener | None  # the listener that takes this configuration; None for a new one
+    policy: ReloadablePolicy | None = None
+    credentials: Credentials | None = None  # of the generation
+    generation: Generation | None = None  # None: the one in use stays
+    socket: Listener | None = None  # of a new listener, unless it takes over that of a removed one
+
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether nothing about this listener changes."""
+        return self.before is not None and self.before.config == self.config and self.generation is None
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """How many listeners a change of the configuration has added, changed, removed and left alone."""
+
+    added: int
+    changed: int
+    removed: int
+    unchanged: int
+
+    def __str__(self) -> str:
+        return f"added={self.added} changed={self.changed} removed={self.removed} unchanged={self.unchanged}"
+
+
+async def reconfigure(proxy: Proxy, config: ProcessConfig) -> Changes:
+    """Put another configuration into use; raises TunnelError, and then nothing has changed."""
+    change = Reconfiguration(proxy, config)
+    with ExitStack() as on_error:
+        on_error.callback(change.abandon)
+        await change.prepare()
+        changes = change.commit()
+        on_error.pop_all()
+    await change.start_monitors()
+    return changes
+
+
+class Reconfiguration:
+    """A prepared change: `prepare`, then either `commit` or `abandon`."""
+
+    def __init__(self, proxy: Proxy, config: ProcessConfig) -> None:
+        self._proxy = proxy
+        self._config = config
+        self._planned = [_Planned(one, _find_successor(proxy, one)) for one in config.listeners]
+        self._new_feeds: dict[IdentityConfig, IdentityFeed] = {}
+        self._fresh: dict[IdentityConfig, Credentials] = {}  # of files that have changed
+        self._monitors: list[RunningMonitor] = []
+
+    async def prepare(self) -> None:
+        """Build and check everything; raises TunnelError, and then `abandon` must follow."""
+        for one in self._planned:
+            plan_route(one.config)
+        await self._read_identities()
+        for one in self._planned:
+            await self._load_policy(one)
+        for one in self._planned:
+            self._build(one)
+            await trio.lowlevel.checkpoint()  # the loop serves connections in between
+        self._open_sockets()
+        self._monitors = self._proxy.monitoring.prepare(self._config.monitors)
+        open_ports(self._monitors)
+
+    def abandon(self) -> None:
+        """Close everything that was prepared."""
+        for feed in self._new_feeds.values():
+            feed.close()
+        for one in self._planned:
+            if one.socket is not None:
+                one.socket.close()
+            if one.policy is not None and (one.before is None or one.policy is not one.before.policy):
+                one.policy.close()
+        close_ports(self._monitors)
+
+    def commit(self) -> Changes:
+        """Put everything into use; raises IdentityError before anything has changed, and then `abandon` must follow."""
+        for one in self._planned:
+            self._build_again(one)
+        changes = self._count()
+        self._proxy.config = self._config
+        self._publish_credentials()
+        kept = {id(one.before) for one in self._planned}
+        removed = [one for one in self._proxy.listeners.values() if id(one) not in kept]
+        sockets = self._take_sockets(removed)
+        for listener in removed:
+            self._proxy.retire(listener)
+        for one in self._planned:
+            self._apply(one, sockets)
+        self._proxy.order_listeners([one.config.name for one in self._planned])
+        self._proxy.monitoring.replace(self._config.monitors)
+        self._proxy.close_unused_feeds()
+        return changes
+
+    async def start_monitors(self) -> None:
+        """Serve the new status ports, after `commit`."""
+        for monitor in self._monitors:
+            monitor.start_reports()
+        await self._proxy.monitoring.start(self._monitors)
+
+    # -- identities
+
+    async def _read_identities(self) -> None:
+        for identity in dict.fromkeys(one.config.identity for one in self._planned):
+            feed = self._proxy.feeds.get(identity)
+            if feed is None:
+                await self._start_feed(identity)
+            else:
+                await self._read_files(identity, feed)
+
+    async def _start_feed(self, identity: IdentityConfig) -> None:
+        feed = self._new_feeds[identity] = self._proxy.new_feed(identity)
+        self._proxy.nursery.start_soon(feed.run)
+        with trio.move_on_after(INTERACTIVE_TIMEOUT):
+            await feed.ready.wait()
+        if feed.failure is not None:
+            raise feed.failure
+        if feed.credentials is None:
+            why = feed.problem or "no answer yet"
+            raise IdentityError(
+                IdentityFault.TIMEOUT, f"no identity from {identity.source} within {INTERACTIVE_TIMEOUT:g}s: {why}"
+            )
+
+    async def _read_files(self, identity: IdentityConfig, feed: IdentityFeed) -> None:
+        credentials = await feed.source.read()
+        if credentials is not None and not _is_same(credentials, feed.credentials):
+            self._fresh[identity] = credentials
+
+    def _credentials_of(self, identity: IdentityConfig) -> tuple[int, Credentials]:
+        feed = self._proxy.feeds.get(identity) or self._new_feeds[identity]
+        credentials = self._fresh.get(identity, feed.credentials)
+        assert credentials is not None
+        return feed.number + (identity in self._fresh), credentials
+
+    def _publish_credentials(self) -> None:
+        self._proxy.feeds.update(self._new_feeds)
+        for identity, credentials in self._fresh.items():
+            feed = self._proxy.feeds[identity]
+            feed.number, feed.credentials = feed.number + 1, credentials
+            feed.counters.certificates.count(is_success=True)
+
+    # -- listeners
+
+    async def _load_policy(self, one: _Planned) -> None:
+        before = one.before
+        one.policy = open_policy(one.config)
+        if one.policy is None:
+            return
+        kept = before.policy if before is not None and before.config.access.policy == one.config.access.policy else None
+        if kept is not None and await kept.is_up_to_date():
+            one.policy = kept
+        else:
+            await one.policy.load()
+
+    def _build(self, one: _Planned) -> None:
+        identity = one.config.identity
+        number, credentials = self._credentials_of(identity)
+        before = one.before
+        is_same = before is not None and before.config == one.config and before.policy is one.policy
+        if is_same and identity not in self._fresh:
+            return
+        one.credentials = credentials
+        accepts_acme = before is not None and before.generation_config.accepts_acme
+        one.generation = build_generation(
+            number, credentials, plan_generations(one.config, one.policy, accepts_acme=accepts_acme)
+        )
+
+    def _build_again(self, one: _Planned) -> None:
+        """Build with the newest credentials, if the source has published others meanwhile."""
+        if one.generation is not None and one.credentials is not self._credentials_of(one.config.identity)[1]:
+            self._build(one)
+
+    def _open_sockets(self) -> None:
+        kept = {id(one.before) for one in self._planned}
+        inherited = [one.config.listen for one in self._proxy.listeners.values() if id(one) not in kept]
+        for one in self._planned:
+            if one.before is not None or one.config.listen is None:
+                continue
+            if one.config.listen in inherited:
+                inherited.remove(one.config.listen)
+            else:
+                one.socket = open_listener(one.config.listen, self._proxy.inherited)
+
+    def _take_sockets(self, removed: list[ProxyListener]) -> dict[object, Listener]:
+        """Take the listening sockets of removed listeners whose address another listener will have."""
+        wanted = [one.config.listen for one in self._planned if one.before is None and one.socket is None]
+        return {one.config.listen: found for one in removed if one.config.listen in wanted and (found := one.tunnel.release())}
+
+    def _apply(self, one: _Planned, sockets: dict[object, Listener]) -> None:
+        feed = self._proxy.feeds[one.config.identity]
+        if one.is_unchanged:
+            return
+        if one.before is not None:
+            if one.before.config.identity != one.config.identity:
+                self._proxy.feeds[one.before.config.identity].leave(one.before)
+                feed.join(one.before)
+            one.before.reconfigure(one.config, one.policy, one.generation)
+            return
+        listener = self._proxy.new_listener(one.config, one.policy)
+        self._proxy.add(listener, feed)
+        assert one.generation is not None
+        listener.use(one.generation)
+        socket = one.socket or sockets.get(one.config.listen)
+        if socket is not None:
+            listener.open(socket)
+
+    def _count(self) -> Changes:
+        added = sum(one.before is None for one in self._planned)
+        unchanged = sum(one.is_unchanged for one in self._planned)
+        kept = len(self._planned) - added
+        return Changes(added, kept - unchanged, len(self._proxy.listeners) - kept, unchanged)
+
+
+def _find_successor(proxy: Proxy, config: ListenerConfig) -> ProxyListener | None:
+    """Return the listener that takes a new configuration: the one with its name, if mode and address stay the same."""
+    before = proxy.listeners.get(config.name)
+    if before is not None and (before.config.is_server, before.config.listen) == (config.is_server, config.listen):
+        return before
+    return None
+
+
+def _is_same(one: Credentials, other: Credentials | None) -> bool:
+    """Whether two sets of credentials from files have the same certificates; each key belongs to its certificate."""
+    if not (isinstance(one, PkiCredentials) and isinstance(other, PkiCredentials)):
+        return False
+    return replace(one, private_key=None) == replace(other, private_key=None)

@@ -1,0 +1,30 @@
+"""What the tunnels of one process share, because their events run one after the other on one loop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tunnel.log import Log
+from tunnel.log_limit import RefusalLog
+from tunnel.relay.buffer_trimmer import BufferTrimmer
+from tunnel.relay.handshake_slots import HandshakeTurns
+from tunnel.relay.loop import Loop
+from tunnel.tls.engine import Buffers
+
+
+@dataclass(frozen=True, slots=True)
+class SharedResources:
+    """The buffers, limits and timers of one event loop."""
+
+    loop: Loop
+    log: Log
+    buffers: Buffers
+    buffer_trimmer: BufferTrimmer
+    refusals: RefusalLog
+    turns: HandshakeTurns
+
+
+def open_shared_resources(loop: Loop, log: Log) -> SharedResources:
+    """Create them for a loop."""
+    refusals = RefusalLog(log, loop.clock, loop.call_later)
+    return SharedResources(loop, log, Buffers(), BufferTrimmer(loop), refusals, HandshakeTurns(loop))
