@@ -164,6 +164,8 @@ class Denial(Enum):
     HOST_NAME = "host-name-mismatch"
     PIN = "pin-mismatch"
     NO_RULE = "no-matching-rule"
+    DENY_RULE = "denied-by-rule"
+    FOREIGN_TRUST_DOMAIN = "trust-domain-not-accepted"
     POLICY_ERROR = "policy-error"
 
 

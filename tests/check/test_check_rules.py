@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
+
 import pytest
 
 from tests.support.cert_factory import authority
 from tunnel.authz.pattern import parse_pattern
-from tunnel.authz.rules import AnyRule, CommonNameRule, DnsRule, IdRule, Rule, TrustDomainRule, UriRule
+from tunnel.authz.pins import SpkiPin
+from tunnel.authz.rules import (
+    AllRule,
+    AnyRule,
+    CommonNameRule,
+    DenyRule,
+    DnsRule,
+    IdRule,
+    KeyRule,
+    Rule,
+    SourceRule,
+    TrustDomainRule,
+    UriRule,
+)
 from tunnel.check.rules import describe_rule
 from tunnel.spiffe.bundle import BundleSet, TrustBundle
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id
@@ -14,6 +29,7 @@ from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id
 OWN, PARTNER, BROKEN = TrustDomain("a.test"), TrustDomain("b.test"), TrustDomain("broken.test")
 BUNDLE = TrustBundle(OWN, (authority().certificate,))
 ALONE = BundleSet({OWN: BUNDLE})
+NETWORK = SourceRule((ip_network("10.0.0.0/8"),))
 FEDERATED = BundleSet({OWN: BUNDLE, PARTNER: BUNDLE}, {BROKEN: "it cannot be read"})
 
 
@@ -34,6 +50,10 @@ def uri(text: str) -> Rule:
         (uri("*//a.test/x/"), "for example spiffe://a.test/x"),
         (CommonNameRule("web"), "every client of a.test, our own trust domain, whose certificate has this common name"),
         (DnsRule("web"), "this DNS name"),
+        (KeyRule(SpkiPin("sha256", bytes(32))), "this public key"),
+        (NETWORK, "every client of a.test, our own trust domain, that connects from these networks"),
+        (AllRule((TrustDomainRule(PARTNER), NETWORK)), "of this trust domain; every client that connects from these networks"),
+        (DenyRule(CommonNameRule("web")), "refuses every client whose certificate has this common name"),
     ],
     ids=str,
 )
@@ -48,6 +68,7 @@ def test_a_rule_that_works_says_which_peers_it_admits(rule: Rule, admits: str) -
     [
         (IdRule(parse_spiffe_id("spiffe://c.test/w")), "the agent sends no bundle of it", "federate our entry with c.test"),
         (TrustDomainRule(BROKEN), "it cannot be read", "federate our entry with broken.test"),
+        (AllRule((NETWORK, TrustDomainRule(BROKEN))), "it cannot be read", "federate our entry with broken.test"),
         (uri("spiffe://c.test/**"), "no peer of c.test can be verified", "-federatesWith c.test"),
         (uri("spiffe://a.test"), "no workload SPIFFE ID", "write spiffe://a.test/**"),
         (uri("spiffe://A.test/**"), "no workload SPIFFE ID", "use valid SPIFFE ID characters"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import hmac
 from dataclasses import dataclass
 
 from tunnel.errors import invalid_value, quote
@@ -22,6 +23,10 @@ class SpkiPin:
 
     def __str__(self) -> str:
         return f"{self.algorithm}:{base64.b64encode(self.digest).decode()}"
+
+    def is_match(self, key_info: bytes) -> bool:
+        """Whether this is the digest of a SubjectPublicKeyInfo in DER."""
+        return hmac.compare_digest(hashlib.new(self.algorithm, key_info).digest(), self.digest)
 
 
 def parse_pin(text: str) -> SpkiPin:

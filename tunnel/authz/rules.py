@@ -1,18 +1,20 @@
 """The access rules: one class per kind, with a test whether it matches a peer.
 
-Under SPIFFE a rule that names no trust domain matches peers of our own trust domain only (`Authorizer.decide`), so that a new
-federation never widens an existing rule. A new kind is a class here, a member of `Rule`, and a flag.
+Under SPIFFE a rule that names no trust domain matches peers of our own trust domain only (`Authorizer.judge`), so that a new
+federation never widens an existing rule. A new kind is a class here, a member of `Fact`, a flag, and a key of access lists.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from tunnel.authz.pattern import UriPattern
 from tunnel.authz.peer import Peer
-from tunnel.ip_address import IpAddress, unmap_ipv4
+from tunnel.authz.pins import SpkiPin
+from tunnel.ip_address import IpAddress, IpNetwork, unmap_ipv4
 from tunnel.spiffe.ids import SpiffeId, TrustDomain
 
 
@@ -26,9 +28,27 @@ class _AccessRule:
         """Whether the rule restricts or opens the trust domain of the peer by itself."""
         return False
 
+    def needs_source(self) -> bool:
+        """Whether the answer depends on the address of the connecting client, and not on its certificate alone."""
+        return False
+
+
+class _PeerRule(_AccessRule, ABC):
+    """A rule kind that depends on the facts about the peer alone."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def matches(self, peer: Peer) -> bool:
+        """Whether the rule matches the peer."""
+
+    def covers(self, peer: Peer, _source: IpAddress | None, *, if_unknown: bool) -> bool:
+        """Whether the rule matches a connection of the peer; `if_unknown` is the answer about a source that is not known."""
+        return self.matches(peer)
+
 
 @dataclass(frozen=True, slots=True)
-class IdRule(_AccessRule):
+class IdRule(_PeerRule):
     """One exact SPIFFE ID."""
 
     spiffe_id: SpiffeId
@@ -46,7 +66,7 @@ class IdRule(_AccessRule):
 
 
 @dataclass(frozen=True, slots=True)
-class TrustDomainRule(_AccessRule):
+class TrustDomainRule(_PeerRule):
     """Every workload of one trust domain."""
 
     trust_domain: TrustDomain
@@ -64,7 +84,7 @@ class TrustDomainRule(_AccessRule):
 
 
 @dataclass(frozen=True, slots=True)
-class UriRule(_AccessRule):
+class UriRule(_PeerRule):
     """A pattern for URI SANs."""
 
     pattern: UriPattern
@@ -82,7 +102,7 @@ class UriRule(_AccessRule):
 
 
 @dataclass(frozen=True, slots=True)
-class CommonNameRule(_AccessRule):
+class CommonNameRule(_PeerRule):
     """One exact common name of the subject; of several common names the last counts, as in Go."""
 
     name: str
@@ -96,7 +116,7 @@ class CommonNameRule(_AccessRule):
 
 
 @dataclass(frozen=True, slots=True)
-class UnitRule(_AccessRule):
+class UnitRule(_PeerRule):
     """One exact organizational unit of the subject."""
 
     unit: str
@@ -110,7 +130,7 @@ class UnitRule(_AccessRule):
 
 
 @dataclass(frozen=True, slots=True)
-class DnsRule(_AccessRule):
+class DnsRule(_PeerRule):
     """One exact DNS SAN: case-sensitive, and wildcards have no meaning."""
 
     name: str
@@ -124,7 +144,7 @@ class DnsRule(_AccessRule):
 
 
 @dataclass(frozen=True, slots=True)
-class IpRule(_AccessRule):
+class IpRule(_PeerRule):
     """One IP SAN; an IPv4 address equals its IPv4-mapped IPv6 address."""
 
     address: IpAddress
@@ -138,7 +158,21 @@ class IpRule(_AccessRule):
 
 
 @dataclass(frozen=True, slots=True)
-class PolicyRule(_AccessRule):
+class KeyRule(_PeerRule):
+    """The pin of the peer's public key; unlike `--allow-spki-pin`, the certification path is verified all the same."""
+
+    pin: SpkiPin
+
+    def __str__(self) -> str:
+        return f"spki-pin:{self.pin}"
+
+    def matches(self, peer: Peer) -> bool:
+        """Whether the peer's certificate has this public key."""
+        return self.pin.is_match(peer.public_key)
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyRule(_PeerRule):
     """A Rego policy, evaluated in another process: on a thread that may block, and after all other rules."""
 
     is_slow: ClassVar[bool] = True
@@ -154,7 +188,7 @@ class PolicyRule(_AccessRule):
 
 
 @dataclass(frozen=True, slots=True)
-class AnyRule(_AccessRule):
+class AnyRule(_PeerRule):
     """Every peer whose certificate verifies; `name` is the rule in the log."""
 
     name: str = "any"
@@ -171,4 +205,90 @@ class AnyRule(_AccessRule):
         return True
 
 
-Rule = IdRule | TrustDomainRule | UriRule | CommonNameRule | UnitRule | DnsRule | IpRule | PolicyRule | AnyRule
+@dataclass(frozen=True, slots=True)
+class SourceRule(_AccessRule):
+    """Networks of which one must contain the address of the connecting client.
+
+    A client on a Unix socket has no IP address: `if_unknown` is the answer about it.
+    """
+
+    networks: tuple[IpNetwork, ...]
+
+    def __str__(self) -> str:
+        return f"source:{','.join(map(str, self.networks))}"
+
+    def needs_source(self) -> bool:
+        """True."""
+        return True
+
+    def covers(self, _peer: Peer, source: IpAddress | None, *, if_unknown: bool) -> bool:
+        """Whether a network contains the address, `if_unknown` if there is none."""
+        if source is None:
+            return if_unknown
+        address = unmap_ipv4(source)
+        return any(address in network for network in self.networks)
+
+
+Fact = (
+    IdRule
+    | TrustDomainRule
+    | UriRule
+    | CommonNameRule
+    | UnitRule
+    | DnsRule
+    | IpRule
+    | KeyRule
+    | PolicyRule
+    | AnyRule
+    | SourceRule
+)
+
+
+@dataclass(frozen=True, slots=True)
+class AllRule(_AccessRule):
+    """Several conditions joined by AND."""
+
+    parts: tuple[Fact, ...]
+
+    def __str__(self) -> str:
+        return "&".join(map(str, self.parts))
+
+    def names_trust_domain(self) -> bool:
+        """Whether one of the conditions does, which holds for the whole rule."""
+        return any(part.names_trust_domain() for part in self.parts)
+
+    def needs_source(self) -> bool:
+        """Whether one of the conditions does."""
+        return any(part.needs_source() for part in self.parts)
+
+    def covers(self, peer: Peer, source: IpAddress | None, *, if_unknown: bool) -> bool:
+        """Whether all conditions match."""
+        return all(part.covers(peer, source, if_unknown=if_unknown) for part in self.parts)
+
+
+Condition = Fact | AllRule
+
+
+@dataclass(frozen=True, slots=True)
+class DenyRule(_AccessRule):
+    """Refuses the peers that a condition matches; every other rule admits those that it matches."""
+
+    condition: Condition
+
+    def __str__(self) -> str:
+        return f"deny:{self.condition}"
+
+    def names_trust_domain(self) -> bool:
+        """True: if a deny without a trust domain held for our own peers only, it would spare the peers of all others."""
+        return True
+
+    def needs_source(self) -> bool:
+        """Whether the condition does."""
+        return self.condition.needs_source()
+
+    def covers(self, peer: Peer, source: IpAddress | None, *, if_unknown: bool) -> bool:
+        """Whether the condition matches."""
+        return self.condition.covers(peer, source, if_unknown=if_unknown)
+
+
+Rule = Condition | DenyRule  # the first one that matches decides

@@ -11,13 +11,17 @@ from typing import assert_never
 
 from tunnel.authz.pattern import UriPattern
 from tunnel.authz.rules import (
+    AllRule,
     AnyRule,
     CommonNameRule,
+    DenyRule,
     DnsRule,
     IdRule,
     IpRule,
+    KeyRule,
     PolicyRule,
     Rule,
+    SourceRule,
     TrustDomainRule,
     UnitRule,
     UriRule,
@@ -76,7 +80,9 @@ def describe_rules(preflight: Preflight, credentials: Credentials | None) -> Ite
 
 
 def _flag(rule: Rule, preflight: Preflight) -> str:
-    """Return the rule as a flag."""
+    """Return the rule as a flag; the kinds that no flag makes by their own text."""
+    if isinstance(rule, KeyRule | SourceRule | AllRule | DenyRule):
+        return str(rule)
     if isinstance(rule, AnyRule):
         everyone = "--allow-all" if preflight.config.is_server else "--verify-any"
         return everyone if rule.name == "any" else rule.name
@@ -105,13 +111,34 @@ def describe_rule(rule: Rule, peer: str, own: TrustDomain | None, bundles: Bundl
             return _describe_name("DNS name", peer, own)
         case IpRule():
             return _describe_name("IP address", peer, own)
+        case KeyRule():
+            return _describe_name("public key", peer, own)
+        case SourceRule():
+            return RuleMeaning(f"every {peer}{_scope(own)} that connects from these networks")
+        case AllRule():
+            return _describe_all(rule, peer, own, bundles)
+        case DenyRule():
+            denied = describe_rule(rule.condition, peer, None, bundles)
+            return RuleMeaning(f"refuses {denied.admits}", is_void=True)
         case _:
             assert_never(rule)
 
 
 def _describe_name(kind: str, peer: str, own: TrustDomain | None) -> RuleMeaning:
-    scope = f" of {own}, our own trust domain," if own else ""
-    return RuleMeaning(f"every {peer}{scope} whose certificate has this {kind}")
+    return RuleMeaning(f"every {peer}{_scope(own)} whose certificate has this {kind}")
+
+
+def _scope(own: TrustDomain | None) -> str:
+    return f" of {own}, our own trust domain," if own else ""
+
+
+def _describe_all(rule: AllRule, peer: str, own: TrustDomain | None, bundles: BundleSet | None) -> RuleMeaning:
+    """Describe conditions that must all match; one that names a trust domain frees the others from our own."""
+    own = None if rule.names_trust_domain() else own
+    meanings = [describe_rule(part, peer, own, bundles) for part in rule.parts]
+    faulty = next((meaning for meaning in meanings if meaning.fault), RuleMeaning(""))
+    admits = "the peers that are all of: " + "; ".join(meaning.admits for meaning in meanings)
+    return RuleMeaning(admits, faulty.fault, faulty.advice, faulty.is_void)
 
 
 def _describe_any(rule: AnyRule, peer: str, own: TrustDomain | None, bundles: BundleSet | None) -> RuleMeaning:

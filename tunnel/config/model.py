@@ -17,6 +17,7 @@ from tunnel.errors import ConfigError
 from tunnel.ip_address import IpNetwork, parse_ip_address
 from tunnel.net.address import Address, ListenAddress, StatusAddress, TcpAddress
 from tunnel.spiffe.endpoint import WorkloadEndpoint
+from tunnel.spiffe.ids import TrustDomain
 from tunnel.spiffe.selection import Selection
 from tunnel.wire.outbound import OutboundProxy
 from tunnel.wire.proxy_v2 import HeaderMode
@@ -101,10 +102,11 @@ class PolicyFiles:
 class Access:
     """The access rules, and whether peers present a certificate."""
 
-    rules: tuple[Rule, ...]  # one match is enough; evaluated in this order, the policy last
+    rules: tuple[Rule, ...]  # the first that matches decides; the policy is evaluated last
     pins: tuple[SpkiPin, ...] = ()
     policy: PolicyFiles | None = None
     is_mutual: bool = True  # else a client presents no certificate, and a server requests none
+    trust_domains: tuple[TrustDomain, ...] | None = None  # accepted at all; None for every one with a trust bundle
 
 
 @dataclass(frozen=True, slots=True)
