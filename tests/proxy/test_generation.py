@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tests.support.cert_factory import MadeCertificate, authority, key_of, leaf, make_certificate, rewritten
-from tests.support.tls_ends import EARLY, LATE, Identity, PublicPeer, Side, identity, public_context, shake_hands
+from tests.support.tls_ends import (
+    EARLY,
+    LATE,
+    Identity,
+    PublicPeer,
+    Side,
+    identity,
+    lasting_authority,
+    public_context,
+    shake_hands,
+)
 from tunnel.authz.pins import SpkiPin
 from tunnel.authz.rules import AnyRule, CommonNameRule, PolicyRule, Rule
 from tunnel.config.model import Access, TlsOptions
@@ -119,6 +130,41 @@ def test_pins_count_alone() -> None:
         with pytest.raises(PeerDenied) as refused:
             meet(context, THEIRS, is_server=is_server)
         assert refused.value.reason is Denial.PIN
+
+
+def test_only_accepted_trust_domains_are_admitted_whatever_the_bundles_contain() -> None:
+    ours = identity()
+    for accepted, reason in (((TrustDomain("a.test"),), None), ((TrustDomain("b.test"),), Denial.FOREIGN_TRUST_DOMAIN)):
+        context = build(svid_credentials(ours), trust_domains=accepted).context
+        if reason is None:
+            meet(context, ours.leaf)
+            continue
+        with pytest.raises(PeerDenied) as refused:
+            meet(context, ours.leaf)
+        assert refused.value.reason is reason
+
+
+def test_a_rotation_of_our_certificate_keeps_the_cache_of_admissions() -> None:
+    ours, other = identity(), identity(root=lasting_authority(key=key_of("p256", 78)))
+    config = GenerationConfig(True, Access(ANYONE))
+    first = build_generation(1, svid_credentials(ours), config)
+    rotated = build_generation(2, svid_credentials(identity(root=ours.root)), config, first)
+    assert rotated.admission is first.admission is not None
+    for credentials, changed in (
+        (svid_credentials(other), config),
+        (svid_credentials(ours), replace(config, access=Access((CommonNameRule("x"),)))),
+        (DISK, config),
+    ):
+        assert build_generation(3, credentials, changed, rotated).admission is not first.admission
+    silent = replace(config, access=Access((), is_mutual=False))
+    assert build_generation(4, svid_credentials(ours), silent, first).admission is None
+
+
+def test_with_files_an_unchanged_ca_keeps_the_cache_of_admissions() -> None:
+    config = GenerationConfig(True, Access(ANYONE))
+    first = build_generation(1, DISK, config)
+    rotated = PkiCredentials((THEIRS.certificate,), THEIRS.key, (ROOT.certificate,))
+    assert build_generation(2, rotated, config, first).admission is first.admission
 
 
 def test_under_spiffe_ordinary_certificates_prove_nothing() -> None:

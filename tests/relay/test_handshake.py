@@ -331,12 +331,12 @@ class SlowAdmission:
         self.asked = threading.Event()
         self.may_answer = threading.Event()
 
-    def __call__(self, digest: bytes, path: Callable[[], tuple[bytes, ...]]) -> Admitted:
+    def __call__(self, digest: bytes, path: Callable[[], tuple[bytes, ...]], source: str) -> Admitted:
         self.asked.set()
         assert self.may_answer.wait(60)
         if not self._admits:
             raise PeerDenied(Denial.NO_RULE, "not you")
-        return admit_all(digest, path)
+        return admit_all(digest, path, source)
 
     def context(self, *, is_server: bool, version: int) -> TlsContext:
         made = TlsContext(Presented(WHO.chain, WHO.leaf.key), PeerAuth(self, is_slow=True), is_server=is_server)
@@ -445,12 +445,12 @@ def test_a_handshake_that_was_given_up_while_it_waited_for_a_thread_takes_none(
 def test_verdicts_of_one_context_do_not_mix(exchanges: Exchanges) -> None:
     """Two handshakes wait on their threads at once, and each gets its own result."""
 
-    def odd(digest: bytes, path: Callable[[], tuple[bytes, ...]]) -> Admitted:
+    def odd(digest: bytes, path: Callable[[], tuple[bytes, ...]], source: str) -> Admitted:
         both.wait(60)
         (leaf, *_rest) = path()
         if leaf != first.der:
             raise PeerDenied(Denial.NO_RULE, "the other one")
-        return admit_all(digest, path)
+        return admit_all(digest, path, source)
 
     both = threading.Barrier(2)
     ours = TlsContext(Presented(WHO.chain, WHO.leaf.key), PeerAuth(odd, is_slow=True), is_server=True)

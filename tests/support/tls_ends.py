@@ -69,7 +69,7 @@ def identity(
     return Identity(leaf(uri, issuer=issuer, **told), tuple(between), top)
 
 
-def admit_all(_digest: bytes, _path: Callable[[], tuple[bytes, ...]]) -> Admitted:
+def admit_all(_digest: bytes, _path: Callable[[], tuple[bytes, ...]], _source: str = "") -> Admitted:
     """Admit every certificate as the same peer."""
     return Admitted(Peer("", parse_spiffe_id("spiffe://a.test/anyone")), "any")
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from datetime import datetime, timedelta
+from ipaddress import ip_network
 
 import pytest
 
 from tests.support.cert_factory import NOW, MadeCertificate, authority, key_of, leaf, rewritten
 from tunnel.authz.authorizer import Admitted, Authorizer
-from tunnel.authz.rules import AnyRule, IdRule, PolicyRule, Rule
+from tunnel.authz.pins import SpkiPin
+from tunnel.authz.rules import AnyRule, DenyRule, IdRule, PolicyRule, Rule, SourceRule
 from tunnel.errors import Denial, PeerDenied
+from tunnel.pkix.extensions import CLIENT_AUTH, SERVER_AUTH
 from tunnel.spiffe.bundle import BundleSet, TrustBundle
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id
 from tunnel.tls.admission import _MOST_ENTRIES, PeerAdmission
-from tunnel.tls.verify import SpiffeVerifier
+from tunnel.tls.verify import PinVerifier, PkiVerifier, SpiffeVerifier, build_pki_anchors
 
 SECOND = timedelta(seconds=1)
 HOME = TrustDomain("a.test")
@@ -24,22 +27,23 @@ ANYONE = AnyRule()
 class Bench:
     """An admission with a clock of the test."""
 
-    def __init__(self, *anchors: MadeCertificate, rule: Rule = ANYONE) -> None:
+    def __init__(self, *anchors: MadeCertificate, rule: Rule = ANYONE, rules: tuple[Rule, ...] = ()) -> None:
         held = BundleSet({HOME: TrustBundle(HOME, tuple(anchor.certificate for anchor in anchors))})
         self.now = NOW
         self.paths_read = 0  # how many paths have been asked for
-        self._admission = PeerAdmission(SpiffeVerifier(held), Authorizer((rule,), HOME), lambda: self.now.timestamp())
+        authorizer = Authorizer(rules or (rule,), HOME)
+        self._admission = PeerAdmission(SpiffeVerifier(held), authorizer, lambda: self.now.timestamp())
 
-    def meet(self, *path: MadeCertificate) -> Admitted:
+    def meet(self, *path: MadeCertificate, source: str = "") -> Admitted:
         def ask() -> tuple[bytes, ...]:
             self.paths_read += 1
             return tuple(one.der for one in path)
 
-        return self._admission(hashlib.sha256(path[0].der).digest(), ask)
+        return self._admission(hashlib.sha256(path[0].der).digest(), ask, source)
 
-    def refusal(self, *path: MadeCertificate) -> Denial:
+    def refusal(self, *path: MadeCertificate, source: str = "") -> Denial:
         with pytest.raises(PeerDenied) as refused:
-            self.meet(*path)
+            self.meet(*path, source=source)
         return refused.value.reason
 
 
@@ -65,6 +69,115 @@ def test_a_policy_is_evaluated_for_each_handshake() -> None:
     bench, worker = Bench(root, rule=PolicyRule("data.x", lambda _peer: answers.pop(0))), leaf(issuer=root)
     assert bench.meet(worker).rule == "policy:data.x"
     assert bench.refusal(worker) is Denial.NO_RULE
+
+
+NETWORK = SourceRule((ip_network("10.0.0.0/8"),))
+INSIDE, OUTSIDE = "tcp:10.1.2.3:4", "tcp:[::ffff:192.0.2.1]:4"
+
+
+def test_with_a_source_rule_each_connection_is_decided_and_the_verification_is_cached() -> None:
+    root = authority()
+    bench, worker = Bench(root, rules=(DenyRule(NETWORK), ANYONE)), leaf(issuer=root)
+    first = bench.meet(worker, source=OUTSIDE)
+    assert bench.refusal(worker, source=INSIDE) is Denial.DENY_RULE
+    assert bench.refusal(worker, source="unix:@") is Denial.DENY_RULE
+    assert bench.meet(worker, source="tcp:192.0.2.9:1") is first, "connections share one admission"
+    assert bench.paths_read == 1
+
+
+def test_a_refusal_by_source_names_the_peer() -> None:
+    root = authority()
+    bench, worker = Bench(root, rule=NETWORK), leaf(issuer=root)
+    bench.meet(worker, source=INSIDE)
+    with pytest.raises(PeerDenied) as refused:
+        bench.meet(worker, source=OUTSIDE)
+    assert str(refused.value.peer) == "spiffe://a.test/w"
+
+
+def test_a_connection_that_another_rule_admits_has_its_own_admission() -> None:
+    root = authority()
+    bench, worker = Bench(root, rules=(NETWORK, ANYONE)), leaf(issuer=root)
+    rules = [bench.meet(worker, source=source).rule for source in (INSIDE, OUTSIDE, INSIDE, "")]
+    assert rules == ["source:10.0.0.0/8", "any", "source:10.0.0.0/8", "any"]
+    assert bench.paths_read == 1
+
+
+def test_an_admission_by_a_policy_after_a_source_rule_is_decided_each_time() -> None:
+    root = authority()
+    answers = [True, False, True]
+    bench = Bench(root, rules=(NETWORK, PolicyRule("data.x", lambda _peer: answers.pop(0))))
+    worker = leaf(issuer=root)
+    assert bench.meet(worker, source=OUTSIDE).rule == "policy:data.x"
+    assert bench.refusal(worker, source=OUTSIDE) is Denial.NO_RULE
+    assert bench.meet(worker, source=INSIDE).rule == "source:10.0.0.0/8"
+    assert bench.meet(worker, source=OUTSIDE).rule == "policy:data.x"
+
+
+def test_an_admission_ends_with_the_first_certificate_of_the_path() -> None:
+    root = authority()
+    soon = NOW + SECOND
+    for path in (
+        (leaf(issuer=root, end=soon),),
+        (leaf(issuer=(middle := authority(issuer=root, subject="middle", end=soon))), middle),
+    ):
+        bench = Bench(root)
+        assert bench.meet(*path).expires == soon.timestamp()
+        assert bench.meet(*path).expires == soon.timestamp(), "from the cache too"
+
+
+def test_an_admission_by_a_pin_does_not_expire() -> None:
+    worker = leaf(issuer=authority())
+    pin = SpkiPin("sha256", hashlib.sha256(worker.certificate.key_info).digest())
+    admission = PeerAdmission(PinVerifier((pin,)), Authorizer((ANYONE,), None), NOW.timestamp)
+    assert admission(b"digest", lambda: (worker.der,)).expires is None
+
+
+BY_ID = IdRule(parse_spiffe_id("spiffe://a.test/w"))
+
+
+def spiffe_admission(
+    *anchors: MadeCertificate,
+    rules: tuple[Rule, ...] = (BY_ID,),
+    own: str = "a.test",
+    accepted: tuple[TrustDomain, ...] | None = None,
+) -> PeerAdmission:
+    held = BundleSet({HOME: TrustBundle(HOME, tuple(anchor.certificate for anchor in anchors))})
+    return PeerAdmission(SpiffeVerifier(held), Authorizer(rules, TrustDomain(own), accepted), NOW.timestamp)
+
+
+def pki_admission(anchor: MadeCertificate, purpose: bytes = SERVER_AUTH, host: str = "db.test") -> PeerAdmission:
+    verifier = PkiVerifier(build_pki_anchors((anchor.certificate,)), purpose, host)
+    return PeerAdmission(verifier, Authorizer((BY_ID,), None), NOW.timestamp)
+
+
+def test_admissions_with_the_same_bundles_and_rules_are_equivalent() -> None:
+    root, other = authority(), authority()
+    worker = leaf(issuer=root)
+    used = spiffe_admission(root)
+    used(b"digest", lambda: (worker.der,))
+    assert used.is_equivalent(spiffe_admission(root))
+    for different in (
+        spiffe_admission(other),
+        spiffe_admission(root, other),
+        spiffe_admission(root, rules=(DenyRule(BY_ID),)),
+        spiffe_admission(root, own="b.test"),
+        spiffe_admission(root, accepted=(HOME,)),
+        pki_admission(root),
+    ):
+        assert not used.is_equivalent(different)
+
+
+def test_admissions_by_ordinary_rules_are_equivalent_with_equal_anchors_purpose_and_host() -> None:
+    root = authority()
+    assert pki_admission(root).is_equivalent(pki_admission(root))
+    for different in (pki_admission(authority()), pki_admission(root, CLIENT_AUTH), pki_admission(root, host="x.test")):
+        assert not pki_admission(root).is_equivalent(different)
+
+
+def test_admissions_with_a_policy_are_never_equivalent() -> None:
+    rules: tuple[Rule, ...] = (PolicyRule("data.x", bool),)
+    root = authority()
+    assert not spiffe_admission(root, rules=rules).is_equivalent(spiffe_admission(root, rules=rules))
 
 
 def test_another_leaf_is_verified_separately() -> None:

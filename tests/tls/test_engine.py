@@ -574,7 +574,7 @@ def test_a_client_without_a_certificate_gets_an_alert(version: int, alert: str) 
 
 @BOTH_ROLES
 def test_an_exception_in_the_admission_fails_the_handshake_and_is_raised_from_it(version: int, we_serve: bool) -> None:
-    def confused(_digest: bytes, _path: Callable[[], tuple[bytes, ...]]) -> Admitted:
+    def confused(_digest: bytes, _path: Callable[[], tuple[bytes, ...]], _source: str) -> Admitted:
         raise RuntimeError("a bug")
 
     ours = Side(context(identity(), confused, is_server=we_serve, version=version))
@@ -593,7 +593,7 @@ def test_an_exception_in_the_admission_fails_the_handshake_and_is_raised_from_it
 def test_no_session_is_resumed(version: int, is_later: bool) -> None:
     verdicts: list[bytes] = []
 
-    def count(digest: bytes, path: Callable[[], tuple[bytes, ...]]) -> Admitted:
+    def count(digest: bytes, path: Callable[[], tuple[bytes, ...]], source: str) -> Admitted:
         verdicts.append(digest)
         return admit_all(digest, path)
 

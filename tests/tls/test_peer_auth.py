@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
+
 import pytest
 
 from tests.support.cert_factory import key_of
-from tests.support.tls_ends import PublicPeer, Side, admission, identity, lasting_authority, public_context, shake_hands
+from tests.support.tls_ends import (
+    TLS12,
+    TLS13,
+    PublicPeer,
+    Side,
+    admission,
+    context,
+    identity,
+    lasting_authority,
+    public_context,
+    shake_hands,
+)
 from tunnel.authz.authorizer import Admitted
+from tunnel.authz.rules import AnyRule, SourceRule
 from tunnel.errors import Denial, PeerDenied
 from tunnel.tls.context import Presented, TlsContext
 from tunnel.tls.peer_auth import PeerAuth
@@ -50,3 +64,30 @@ def test_a_peer_is_admitted_again_by_its_certificates() -> None:
     with pytest.raises(PeerDenied) as refused:
         TlsContext(PRESENTED, PeerAuth(admission(lasting_authority(key=key_of("p256", 77)))), is_server=True).readmit(side.end)
     assert refused.value.reason is Denial.UNKNOWN_AUTHORITY
+
+
+@pytest.mark.parametrize("version", [TLS12, TLS13], ids=["tls12", "tls13"])
+def test_the_source_of_a_connection_reaches_the_access_rules(version: int) -> None:
+    """In the handshake and in every later decision, also by a context that is the first to have such a rule."""
+    inside = SourceRule((ip_network("10.0.0.0/8"),))
+    ours, later = (context(WHO, admission(ROOT, rule=rule), is_server=True, version=version) for rule in (AnyRule(), inside))
+    for source, is_admitted in (("tcp:10.1.2.3:4", True), ("tcp:192.0.2.1:4", False), ("", False)):
+        side, peer = Side(ours), PublicPeer(public_context(WHO, version=version), is_server=False)
+        side.end = ours.open_end(side.buffers, source=source)
+        shake_hands(peer, side)
+        assert is_admitted_by(later, side) is is_admitted
+        side, peer = Side(later), PublicPeer(public_context(WHO, version=version), is_server=False)
+        side.end = later.open_end(side.buffers, source=source)
+        if is_admitted:
+            shake_hands(peer, side)
+        else:
+            with pytest.raises(PeerDenied, match="no-matching-rule"):
+                shake_hands(peer, side)
+
+
+def is_admitted_by(by: TlsContext, side: Side) -> bool:
+    try:
+        by.readmit(side.end)
+    except PeerDenied:
+        return False
+    return True

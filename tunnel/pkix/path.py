@@ -37,7 +37,7 @@ class Anchors:
 
     usable: tuple[Certificate, ...]
     by_subject: Mapping[Name, tuple[Certificate, ...]]
-    refused: tuple[tuple[Certificate, PeerDenied], ...]
+    refused: tuple[tuple[Certificate, PeerDenied], ...] = field(compare=False)  # for the text of a refusal
 
     def find_refusal(self, sent: Iterable[Certificate]) -> PeerDenied | None:
         """Return why an anchor that issued one of these certificates was refused, or None."""

@@ -13,10 +13,11 @@ from tunnel.errors import identity_errors
 from tunnel.identity.credentials import Credentials, PkiCredentials, SvidCredentials
 from tunnel.pkix.certificate import Certificate
 from tunnel.pkix.extensions import CLIENT_AUTH, SERVER_AUTH
+from tunnel.spiffe.ids import TrustDomain
 from tunnel.tls.admission import PeerAdmission
 from tunnel.tls.context import Presented, TlsContext
 from tunnel.tls.peer_auth import MAX_NAMES_BYTES, ChainObserver, PeerAuth, can_send_authority_names
-from tunnel.tls.verify import PinVerifier, PkiVerifier, SpiffeVerifier, build_pki_anchors
+from tunnel.tls.verify import PinVerifier, PkiVerifier, SpiffeVerifier, Verifier, build_pki_anchors
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +48,19 @@ class Generation:
     status_context: TlsContext | None
     begins: datetime | None = None  # begin of the validity of a certificate from files
     warnings: tuple[str, ...] = ()  # warnings for the log
+    admission: PeerAdmission | None = None  # None if no client certificate is requested
 
 
-def build_generation(number: int, credentials: Credentials, config: GenerationConfig) -> Generation:
-    """Build the contexts for these credentials, with an empty cache of verified chains; raises only IdentityError."""
+def build_generation(
+    number: int, credentials: Credentials, config: GenerationConfig, previous: Generation | None = None
+) -> Generation:
+    """Build the contexts for these credentials; raises only IdentityError.
+
+    If the previous generation admits the same peers, its admission is used again, with its cache: a rotation of our own
+    certificate then causes no verification.
+    """
     with identity_errors("certificate and key cannot be used"):
-        return _build(number, credentials, config)
+        return _build(number, credentials, config, previous.admission if previous is not None else None)
 
 
 def check_presentable(credentials: Credentials, options: TlsOptions) -> None:
@@ -64,7 +72,7 @@ def check_presentable(credentials: Credentials, options: TlsOptions) -> None:
             presented.chain[0].subject.describe()
 
 
-def _build(number: int, credentials: Credentials, config: GenerationConfig) -> Generation:
+def _build(number: int, credentials: Credentials, config: GenerationConfig, previous: PeerAdmission | None) -> Generation:
     presented = _presented(credentials)
     begins = None
     if isinstance(credentials, SvidCredentials):
@@ -75,7 +83,7 @@ def _build(number: int, credentials: Credentials, config: GenerationConfig) -> G
     else:
         identity, expires = "", None
     is_shown = config.is_server or config.access.is_mutual
-    peer_auth = _peer_auth(credentials, config)
+    peer_auth = _peer_auth(credentials, config, previous)
     return Generation(
         number,
         identity,
@@ -91,6 +99,7 @@ def _build(number: int, credentials: Credentials, config: GenerationConfig) -> G
         _status_context(presented, config),
         begins,
         authority_name_warnings(peer_auth.authorities) if isinstance(peer_auth, PeerAuth) else (),
+        peer_auth.admit if isinstance(peer_auth, PeerAuth) and isinstance(peer_auth.admit, PeerAdmission) else None,
     )
 
 
@@ -117,28 +126,28 @@ def _status_context(presented: Presented | None, config: GenerationConfig) -> Tl
     return TlsContext(presented, allow_anonymous("status"), is_server=True, options=replace(config.tls, protocols=()))
 
 
-def _peer_auth(credentials: Credentials, config: GenerationConfig) -> PeerAuth | Admitted:
+def _peer_auth(credentials: Credentials, config: GenerationConfig, previous: PeerAdmission | None) -> PeerAuth | Admitted:
     access = config.access
     if config.is_server and not access.is_mutual:
         return allow_anonymous("no-authentication")
+    own: TrustDomain | None = None
+    authorities: tuple[Certificate, ...] = ()
+    verifier: Verifier
     if access.pins:
-        admission = PeerAdmission(PinVerifier(access.pins), Authorizer(access.rules, None))
-        return PeerAuth(admission, chain_observer=config.chain_observer)
-    if isinstance(credentials, SvidCredentials):
-        authorizer = Authorizer(access.rules, credentials.svid.spiffe_id.trust_domain)
-        admission = PeerAdmission(SpiffeVerifier(credentials.bundles), authorizer)
-        return PeerAuth(admission, is_slow=authorizer.is_slow(), chain_observer=config.chain_observer)
-    return _pki_peer_auth(credentials, config)
+        verifier = PinVerifier(access.pins)
+    elif isinstance(credentials, SvidCredentials):
+        verifier, own = SpiffeVerifier(credentials.bundles), credentials.svid.spiffe_id.trust_domain
+    else:
+        verifier = _pki_verifier(credentials, config)
+        authorities = verifier.anchors.usable if config.is_server else ()
+    authorizer = Authorizer(access.rules, own, access.trust_domains)
+    admission = PeerAdmission(verifier, authorizer)
+    if previous is not None and previous.is_equivalent(admission):
+        admission = previous
+    return PeerAuth(admission, authorities, authorizer.is_slow(), config.chain_observer)
 
 
-def _pki_peer_auth(credentials: PkiCredentials, config: GenerationConfig) -> PeerAuth:
-    authorizer = Authorizer(config.access.rules, None)
+def _pki_verifier(credentials: PkiCredentials, config: GenerationConfig) -> PkiVerifier:
     anchors = build_pki_anchors(credentials.authorities)
     purpose = CLIENT_AUTH if config.is_server else SERVER_AUTH
-    host = "" if config.is_server else config.host.rstrip(".")
-    return PeerAuth(
-        PeerAdmission(PkiVerifier(anchors, purpose, host), authorizer),
-        authorities=anchors.usable if config.is_server else (),
-        is_slow=authorizer.is_slow(),
-        chain_observer=config.chain_observer,
-    )
+    return PkiVerifier(anchors, purpose, "" if config.is_server else config.host.rstrip("."))

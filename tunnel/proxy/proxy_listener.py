@@ -66,7 +66,7 @@ class ProxyListener:
 
     def build(self, number: int, credentials: Credentials) -> Generation:
         """Build a generation for these credentials; raises IdentityError."""
-        return build_generation(number, credentials, self.generation_config)
+        return build_generation(number, credentials, self.generation_config, self.tunnel.generation)
 
     def use(self, generation: Generation) -> None:
         """Use a generation from the next handshake on."""

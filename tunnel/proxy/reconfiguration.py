@@ -186,9 +186,8 @@ class Reconfiguration:
             return
         one.credentials = credentials
         accepts_acme = before is not None and before.generation_config.accepts_acme
-        one.generation = build_generation(
-            number, credentials, plan_generations(one.config, one.policy, accepts_acme=accepts_acme)
-        )
+        plan = plan_generations(one.config, one.policy, accepts_acme=accepts_acme)
+        one.generation = build_generation(number, credentials, plan, before.tunnel.generation if before is not None else None)
 
     def _build_again(self, one: _Planned) -> None:
         """Build with the newest credentials, if the source has published others meanwhile."""

@@ -267,7 +267,7 @@ class Session(StepRunner):
         if generation is None:
             raise NoUsableIdentity
         self._generation = generation
-        return generation.context.open_end(self._tunnel.buffers, self._tunnel.sni)
+        return generation.context.open_end(self._tunnel.buffers, self._tunnel.sni, self._source)
 
     def _watch_client(self, events: int) -> None:
         """End the session if the client hangs up without pending input while a step waits for something else."""

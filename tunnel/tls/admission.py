@@ -1,7 +1,8 @@
 """The admission of peers by one generation: verification, then authorization, with a cache of admissions.
 
-A cached admission is used while every certificate of its path is valid, and is dropped with its generation. Refusals are not
-cached. The peer still proves in every handshake that it has the private key.
+A cached admission is used while every certificate of its path is valid, and by later generations with the same bundles and
+rules. Refusals are not cached. If a rule depends on the address of the client, only the verification is cached, and the rules
+are applied to every connection. The peer still proves in every handshake that it has the private key.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from time import time
 from tunnel.authz.authorizer import Admitted, Authorizer
 from tunnel.authz.peer import Peer, parse_peer
 from tunnel.errors import Denial, PeerDenied, WireError
+from tunnel.ip_address import parse_source
 from tunnel.pkix.certificate import Certificate, parse_certificate
 from tunnel.tls.verify import Verified, Verifier
 
 _MOST_ENTRIES = 4096  # peers of one generation; beyond that the oldest entries are verified again
 _MOST_BYTES = 16 * 1024 * 1024  # of the certificates in the cache, whose size peers decide
 _ENTRY_BYTES, _NAME_BYTES = 2048, 100  # of an entry, and of each of its names, in addition
+_NEVER = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)  # no expiry: RFC 5280, 4.1.2.5; also that of a pinned key
 
 
 class PeerAdmission:
@@ -29,29 +32,47 @@ class PeerAdmission:
         self._verifier = verifier
         self._authorizer = authorizer
         self._clock = clock
+        self._needs_source = authorizer.needs_source()
         self._lock = Lock()
         self._bytes = 0  # of the entries below
         self._entries: dict[bytes, tuple[float, float, Admitted, int]] = {}  # by digest, oldest first: span, admission, size
 
-    def __call__(self, digest: bytes, path: Callable[[], tuple[bytes, ...]]) -> Admitted:
+    def __call__(self, digest: bytes, path: Callable[[], tuple[bytes, ...]], source: str = "") -> Admitted:
         """Return the admission of a peer.
 
-        `digest` is the SHA-256 of the certificates that it sent, `path` returns them in DER, leaf first. Raises PeerDenied.
+        `digest` is the SHA-256 of the certificates that it sent, `path` returns them in DER, leaf first. `source` is the client
+        that connected to us, as `tcp:HOST:PORT` or `unix:PATH`. Raises PeerDenied.
         """
         now = self._clock()
         cached = self._entries.get(digest)
         if cached is not None and cached[0] <= now <= cached[1]:
-            return cached[2]
+            return self._decide_again(cached[2], source) if self._needs_source else cached[2]
         verified = self._verify(path(), now)
         peer = parse_peer(verified.leaf, verified.spiffe_id)
-        try:
-            admitted = self._authorizer.decide(peer)
-        except PeerDenied as denied:
-            denied.peer = peer
-            raise
+        admitted = self._decide(peer, source, _expiry_of(verified))
         if admitted.is_cacheable:
             self._store(digest, verified, admitted, _size_of(peer))
         return admitted
+
+    def is_equivalent(self, other: PeerAdmission) -> bool:
+        """Whether both admit the same peers, so that a new generation can use the cache of the previous one.
+
+        Never with a policy: it may have been replaced, although the rule is the same.
+        """
+        return not self._authorizer.is_slow() and (self._verifier, self._authorizer) == (other._verifier, other._authorizer)
+
+    def _decide(self, peer: Peer, source: str, expires: float | None) -> Admitted:
+        try:
+            return self._authorizer.decide(peer, parse_source(source) if self._needs_source else None, expires)
+        except PeerDenied as denied:
+            denied.peer = peer
+            raise
+
+    def _decide_again(self, cached: Admitted, source: str) -> Admitted:
+        """Apply the rules to another connection of a verified peer; connections with equal admissions share one."""
+        assert cached.peer is not None
+        admitted = self._decide(cached.peer, source, cached.expires)
+        return cached if admitted.rule == cached.rule else admitted
 
     def _verify(self, path: tuple[bytes, ...], now: float) -> Verified:
         sent, unreadable = _parse_sent(path)
@@ -75,6 +96,10 @@ class PeerAdmission:
         entry = self._entries.pop(digest, None)
         if entry is not None:
             self._bytes -= entry[3]
+
+
+def _expiry_of(verified: Verified) -> float | None:
+    return verified.not_after.timestamp() if verified.not_after < _NEVER else None
 
 
 def _size_of(peer: Peer) -> int:

@@ -75,11 +75,14 @@ class TlsContext:
 
     def readmit(self, end: TlsEnd) -> Admitted:
         """Decide by this context on the peer of a finished handshake of another one; raises PeerDenied."""
-        return readmit(self._peer_auth, end.peer_certificates())
+        return readmit(self._peer_auth, end.peer_certificates(), end.source)
 
-    def open_end(self, buffers: Buffers, server_name: str = "") -> TlsEnd:
-        """Open our end of a new connection; a client sends `server_name` as SNI."""
-        return TlsEnd(self._peer_auth, buffers, is_server=self._is_server, server_name=server_name)
+    def open_end(self, buffers: Buffers, server_name: str = "", source: str = "") -> TlsEnd:
+        """Open our end of a new connection; a client sends `server_name` as SNI.
+
+        `source` is the client that connected to us, as `tcp:HOST:PORT`: access rules can depend on it.
+        """
+        return TlsEnd(self._peer_auth, buffers, is_server=self._is_server, server_name=server_name, source=source)
 
 
 def _new_context(options: TlsOptions) -> SSL.Context:

@@ -86,10 +86,14 @@ class TlsEnd:
         "has_more",
         "has_output",
         "refusal",
+        "source",
     )
 
-    def __init__(self, peer_auth: PeerAuthContext, buffers: Buffers, *, is_server: bool, server_name: str = "") -> None:
+    def __init__(
+        self, peer_auth: PeerAuthContext, buffers: Buffers, *, is_server: bool, server_name: str = "", source: str = ""
+    ) -> None:
         self._peer_auth = peer_auth
+        self.source = source  # the client that connected to us, as `tcp:HOST:PORT`
         self._is_server = is_server
         self._inbox, self._inbox_at = buffers.inbox, buffers.inbox_at
         self._outbox, self._outbox_at = buffers.outbox_view, buffers.outbox_at

@@ -34,14 +34,16 @@ _DIGEST_BYTES = 32
 MAX_NAMES_BYTES = 60_000  # of the authorities' names: Go's clients accept a CertificateRequest of at most 64 KiB
 _SHA256: Final[Any] = lib.EVP_get_digestbyname(b"sha256")
 
-# Takes the digest of the certificates that a peer sent, and a function that returns them in DER, leaf first; raises PeerDenied.
-Admit = Callable[[bytes, Callable[[], tuple[bytes, ...]]], Admitted]
+# Takes the digest of the certificates that a peer sent, a function that returns them in DER, leaf first, and the client that
+# connected to us (`tcp:HOST:PORT`); raises PeerDenied.
+Admit = Callable[[bytes, Callable[[], tuple[bytes, ...]], str], Admitted]
 ChainObserver = Callable[[tuple[bytes, ...]], None]  # takes the certificates in DER, leaf first; it must not raise
 
 
 class CurrentHandshake(Protocol):
     """The connection whose handshake is running; the callback stores its result here."""
 
+    source: str
     admitted: Admitted | None
     refusal: PeerDenied | None
     crash: BaseException | None
@@ -94,13 +96,13 @@ def can_send_authority_names(authorities: Sequence[Certificate]) -> bool:
     return sum(2 + len(authority.subject.der) for authority in authorities) <= MAX_NAMES_BYTES
 
 
-def readmit(peer_auth: PeerAuthContext, certificates: Sequence[Any]) -> Admitted:
-    """Decide on the certificates of a handshake that has ended; raises PeerDenied."""
+def readmit(peer_auth: PeerAuthContext, certificates: Sequence[Any], source: str = "") -> Admitted:
+    """Decide on the certificates of a handshake that has ended, with the client `source`; raises PeerDenied."""
     if peer_auth.anonymous is not None:
         return peer_auth.anonymous
     if peer_auth.admit is None or not certificates:
         raise PeerDenied(Denial.NO_CERTIFICATE, "the peer has sent no certificate")
-    return peer_auth.admit(_digest(certificates), lambda: _encode_all(certificates))
+    return peer_auth.admit(_digest(certificates), lambda: _encode_all(certificates), source)
 
 
 def _verify_callback(peer_auth: PeerAuth, errors: Mapping[Denial, int]) -> Callable[[int, Any], int]:
@@ -114,7 +116,7 @@ def _verify_callback(peer_auth: PeerAuth, errors: Mapping[Denial, int]) -> Calla
             lib.X509_STORE_CTX_set_error(store_context, 0)
             return 1
         try:
-            end.admitted = decide(store_context)
+            end.admitted = decide(store_context, end.source)
         except PeerDenied as refusal:
             end.refusal = refusal
             lib.X509_STORE_CTX_set_error(store_context, errors.get(refusal.reason, _REJECTED))
@@ -124,11 +126,11 @@ def _verify_callback(peer_auth: PeerAuth, errors: Mapping[Denial, int]) -> Calla
         lib.X509_STORE_CTX_set_error(store_context, 0)
         return 1
 
-    def decide(store_context: Any) -> Admitted:
+    def decide(store_context: Any, source: str) -> Admitted:
         certificates = _list_sent(store_context)
         if peer_auth.chain_observer is not None:
             peer_auth.chain_observer(_encode_all(certificates))
-        return peer_auth.admit(_digest(certificates), lambda: _encode_all(certificates))
+        return peer_auth.admit(_digest(certificates), lambda: _encode_all(certificates), source)
 
     return verify
 

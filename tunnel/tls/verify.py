@@ -6,14 +6,12 @@ verification before it is published.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
 
-from tunnel.authz.host_name import parse_host
+from tunnel.authz.host_name import HostName, parse_host
 from tunnel.authz.peer import parse_peer
 from tunnel.authz.pins import SpkiPin
 from tunnel.errors import Denial, PeerDenied
@@ -40,18 +38,22 @@ class Verified:
 
 
 class Verifier(Protocol):
-    """Verifies the certificates of peers against the trust anchors of one generation."""
+    """Verifies the certificates of peers against the trust anchors of one generation.
+
+    Two that are equal accept the same certificates: a new generation may use the admissions of the previous one.
+    """
 
     def verify(self, sent: Sequence[Certificate], now: datetime) -> Verified:
         """Verify the leaf, the first of the certificates sent; raises PeerDenied with the certificate and the broken rule."""
 
 
+@dataclass(frozen=True, slots=True)
 class SpiffeVerifier:
     """Verifies SVIDs against one set of trust bundles."""
 
-    def __init__(self, bundles: BundleSet) -> None:
-        self._bundles = bundles
-        self._anchors: dict[TrustDomain, Anchors] = {}  # built on first use: there may be hundreds of trust domains
+    bundles: BundleSet
+    # Built on first use: there may be hundreds of trust domains.
+    _anchors: dict[TrustDomain, Anchors] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def verify(self, sent: Sequence[Certificate], now: datetime) -> Verified:
         """Verify the leaf, the first of the certificates sent, as an SVID; raises PeerDenied."""
@@ -69,22 +71,28 @@ class SpiffeVerifier:
 
     def _anchors_of(self, trust_domain: TrustDomain) -> Anchors:
         if trust_domain not in self._anchors:
-            bundle = self._bundles.bundles.get(trust_domain)
+            bundle = self.bundles.bundles.get(trust_domain)
             if bundle is None:
-                reason = self._bundles.disabled.get(trust_domain, "no bundle for it")
+                reason = self.bundles.disabled.get(trust_domain, "no bundle for it")
                 raise PeerDenied(Denial.UNKNOWN_TRUST_DOMAIN, f"{trust_domain}: {reason}")
             self._anchors[trust_domain] = build_anchors(bundle.authorities, check_anchor)
         return self._anchors[trust_domain]
 
 
+@dataclass(frozen=True, slots=True)
 class PkiVerifier:
-    """Verifies certificates against one set of anchors; an anchor may also be an intermediate or the leaf itself, as in Go."""
+    """Verifies certificates against one set of anchors; an anchor may also be an intermediate or the leaf itself, as in Go.
 
-    def __init__(self, anchors: Anchors, purpose: bytes, host: str = "") -> None:
-        """`purpose` is the required extended key usage; raises IdentityError for an invalid `host`."""
-        self._anchors = anchors
-        self._purpose = purpose
-        self._host = parse_host(host) if host else None
+    `purpose` is the required extended key usage; raises IdentityError for an invalid `host`.
+    """
+
+    anchors: Anchors
+    purpose: bytes
+    host: str = ""
+    _host: HostName | None = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_host", parse_host(self.host) if self.host else None)
 
     def verify(self, sent: Sequence[Certificate], now: datetime) -> Verified:
         """Verify the leaf, the first of the certificates sent, and its host name if one is required; raises PeerDenied."""
@@ -94,16 +102,16 @@ class PkiVerifier:
             check_dates(leaf, now)
             path.check_readable(leaf)
             path.check_intermediate(leaf)
-            check_purpose(leaf, self._purpose)
+            check_purpose(leaf, self.purpose)
         found = self._find_path(sent, now)
         if self._host is not None:
             self._host.check(parse_peer(leaf, None))
         return Verified(leaf, *validity_of(found))
 
     def _find_path(self, sent: Sequence[Certificate], now: datetime) -> path.Path:
-        if sent[0] in self._anchors.by_subject.get(sent[0].subject, ()):
+        if sent[0] in self.anchors.by_subject.get(sent[0].subject, ()):
             return (sent[0],)
-        return find_path(self._anchors, sent, now, self._check_issuer)
+        return find_path(self.anchors, sent, now, self._check_issuer)
 
     def _check_issuer(self, certificate: Certificate, is_anchor: bool) -> None:
         """Check that a certificate may issue others (RFC 5280, 6.1.4 k and n); an anchor of version 1 or 2 cannot state it."""
@@ -113,7 +121,7 @@ class PkiVerifier:
         if usage is not None and not usage.key_cert_sign:
             raise PeerDenied(Denial.KEY_USAGE, "its key usage lacks keyCertSign")
         certificate.extensions.check_critical()
-        check_purpose(certificate, self._purpose)
+        check_purpose(certificate, self.purpose)
 
 
 def build_pki_anchors(authorities: Sequence[Certificate]) -> Anchors:
@@ -129,17 +137,15 @@ def check_purpose(certificate: Certificate, purpose: bytes) -> None:
         raise PeerDenied(Denial.EXTENDED_KEY_USAGE, f"extended key usage lacks {wanted}")
 
 
+@dataclass(frozen=True, slots=True)
 class PinVerifier:
     """Accepts a leaf with a pinned key; issuers, dates and names are not checked."""
 
-    def __init__(self, pins: Sequence[SpkiPin]) -> None:
-        self._pins = tuple(pins)
+    pins: tuple[SpkiPin, ...]
 
     def verify(self, sent: Sequence[Certificate], now: datetime) -> Verified:
         """Return the leaf if its key is pinned; raises PeerDenied."""
         check_sent(sent)
-        key = sent[0].key_info
-        for pin in self._pins:
-            if hmac.compare_digest(hashlib.new(pin.algorithm, key).digest(), pin.digest):
-                return Verified(sent[0], *_ALWAYS)
+        if any(pin.is_match(sent[0].key_info) for pin in self.pins):
+            return Verified(sent[0], *_ALWAYS)
         raise PeerDenied(Denial.PIN, "unauthorized: pin verification failed")
