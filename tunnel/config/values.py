@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from tunnel.errors import ConfigError, SpiffeIdError, invalid_value
-from tunnel.ip_address import IpAddress, parse_ip_address
+from tunnel.ip_address import IpAddress, IpNetwork, parse_ip_address, parse_ip_network
 from tunnel.spiffe.ids import SpiffeId, TrustDomain, parse_spiffe_id, parse_trust_domain
 
 T = TypeVar("T")
@@ -63,6 +63,14 @@ def parse_ip(text: str) -> IpAddress:
     if address is None:
         raise invalid_value("IP address", text)
     return address
+
+
+def parse_network(text: str) -> IpNetwork:
+    """A network in CIDR notation, or one address; a network of IPv4-mapped addresses is the IPv4 network."""
+    network = parse_ip_network(text)
+    if network is None:
+        raise invalid_value("network", text, expected="CIDR notation without host bits, such as 10.0.0.0/8, or an IP address")
+    return network
 
 
 def parse_web_url(text: str) -> str:

@@ -25,6 +25,7 @@ from tunnel.authz.rules import (
 )
 from tunnel.cli.command import Arguments, Flag, option, repeated, switch
 from tunnel.cli.parser import parse_value
+from tunnel.config.access import rule_warning
 from tunnel.config.model import Access, PolicyFiles
 from tunnel.config.values import parse_domain, parse_id, parse_ip, parse_name, parse_text
 from tunnel.errors import ConfigError
@@ -208,11 +209,7 @@ def _list(flags: tuple[Flag[Any], ...]) -> str:
 
 
 def _warning(rule: Rule, flags: AccessFlags) -> str:
-    if isinstance(rule, AnyRule):
-        return f"--{flags.any.name} admits every valid SVID of our own trust domain and of every federated trust domain"
-    if isinstance(rule, UriRule) and not rule.pattern.can_match_spiffe_id():
-        return f"--{flags.verb}-uri {rule.pattern.text} cannot match a SPIFFE ID"
-    if not rule.names_trust_domain():
-        kind, _, value = str(rule).partition(":")
-        return f"--{flags.verb}-{kind} {value} names no trust domain: it matches peers of our own only"
-    return ""
+    warning = rule_warning(rule, is_spiffe=True)
+    kind, _, value = str(rule).partition(":")
+    flag = flags.any.name if isinstance(rule, AnyRule) else f"{flags.verb}-{kind} {value}"
+    return f"--{flag} {warning}" if warning else ""
