@@ -24,6 +24,7 @@ ABOUT: Final = (
 )
 HELP: Final = Command("help", "Print help on a command.")
 FAMILIES: Mapping[str, str] = {  # the description of commands with the same first word
+    "access": "Access lists: which rule decides on a peer.",
     "check": "Checks before a start: the identity, the access rules, and the connection to the other side.",
     "svid": "SVIDs for programs without a proxy: X.509-SVIDs (fetch, watch, show) and JWT-SVIDs (jwt), and their verification.",
 }
@@ -35,6 +36,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "connect": ("connect",),
     "run.command": ("run",),
     "check": ("check",),
+    "access": ("access",),
     "svid.fetch": ("svid",),
     "svid.watch": ("svid",),
     "svid.show": ("svid",),
