@@ -125,6 +125,14 @@ def test_an_admission_ends_with_the_first_certificate_of_the_path() -> None:
         assert bench.meet(*path).expires == soon.timestamp(), "from the cache too"
 
 
+def test_an_admission_by_ordinary_rules_expires_too() -> None:
+    root = authority()
+    verifier = PkiVerifier(build_pki_anchors((root.certificate,)), CLIENT_AUTH)
+    worker = leaf(issuer=root, end=NOW + SECOND)
+    admission = PeerAdmission(verifier, Authorizer((ANYONE,), None), NOW.timestamp)
+    assert admission(b"digest", lambda: (worker.der,)).expires == (NOW + SECOND).timestamp()
+
+
 def test_an_admission_by_a_pin_does_not_expire() -> None:
     worker = leaf(issuer=authority())
     pin = SpkiPin("sha256", hashlib.sha256(worker.certificate.key_info).digest())

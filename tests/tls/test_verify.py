@@ -88,7 +88,8 @@ def test_a_leaf_under_its_own_bundle_proves_its_id() -> None:
     root = authority(start=START - SECOND, end=END - SECOND)
     worker = leaf(issuer=root)
     verified = verify(bundles(a=[root]), worker)
-    assert verified == Verified(worker.certificate, START, END - SECOND, parse_spiffe_id("spiffe://a.test/w"))
+    expires = END - SECOND
+    assert verified == Verified(worker.certificate, START, expires, parse_spiffe_id("spiffe://a.test/w"), expires)
 
 
 def test_a_chain_under_its_own_bundle_proves_its_id_for_the_span_that_all_share() -> None:

@@ -22,7 +22,6 @@ from tunnel.tls.verify import Verified, Verifier
 _MOST_ENTRIES = 4096  # peers of one generation; beyond that the oldest entries are verified again
 _MOST_BYTES = 16 * 1024 * 1024  # of the certificates in the cache, whose size peers decide
 _ENTRY_BYTES, _NAME_BYTES = 2048, 100  # of an entry, and of each of its names, in addition
-_NEVER = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)  # no expiry: RFC 5280, 4.1.2.5; also that of a pinned key
 
 
 class PeerAdmission:
@@ -49,7 +48,8 @@ class PeerAdmission:
             return self._decide_again(cached[2], source) if self._needs_source else cached[2]
         verified = self._verify(path(), now)
         peer = parse_peer(verified.leaf, verified.spiffe_id)
-        admitted = self._decide(peer, source, _expiry_of(verified))
+        expires = verified.expires.timestamp() if verified.expires is not None else None
+        admitted = self._decide(peer, source, expires)
         if admitted.is_cacheable:
             self._store(digest, verified, admitted, _size_of(peer))
         return admitted
@@ -96,10 +96,6 @@ class PeerAdmission:
         entry = self._entries.pop(digest, None)
         if entry is not None:
             self._bytes -= entry[3]
-
-
-def _expiry_of(verified: Verified) -> float | None:
-    return verified.not_after.timestamp() if verified.not_after < _NEVER else None
 
 
 def _size_of(peer: Peer) -> int:

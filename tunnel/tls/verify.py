@@ -29,12 +29,13 @@ _ALWAYS = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """A verified leaf, and the span in which every certificate of its path is valid."""
+    """A verified leaf, and the span in which the verdict holds."""
 
     leaf: Certificate
     not_before: datetime
     not_after: datetime
     spiffe_id: SpiffeId | None = None
+    expires: datetime | None = None  # the end of the first certificate of the path; None if no dates are checked
 
 
 class Verifier(Protocol):
@@ -67,7 +68,8 @@ class SpiffeVerifier:
                 check_intermediate(certificate, spiffe_id.trust_domain)
 
         found = find_path(self._anchors_of(spiffe_id.trust_domain), sent, now, check_issuer)
-        return Verified(sent[0], *validity_of(found), spiffe_id)
+        begin, end = validity_of(found)
+        return Verified(sent[0], begin, end, spiffe_id, expires=end)
 
     def _anchors_of(self, trust_domain: TrustDomain) -> Anchors:
         if trust_domain not in self._anchors:
@@ -106,7 +108,8 @@ class PkiVerifier:
         found = self._find_path(sent, now)
         if self._host is not None:
             self._host.check(parse_peer(leaf, None))
-        return Verified(leaf, *validity_of(found))
+        begin, end = validity_of(found)
+        return Verified(leaf, begin, end, expires=end)
 
     def _find_path(self, sent: Sequence[Certificate], now: datetime) -> path.Path:
         if sent[0] in self.anchors.by_subject.get(sent[0].subject, ()):
