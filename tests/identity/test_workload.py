@@ -7,36 +7,31 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
 from urllib.parse import quote
 
-import grpc
 import pytest
 
 from tests.support import spire_captures
 from tests.support.cert_factory import END, NOW, START, authority, leaf
-from tunnel.backoff import Backoff
+from tests.support.scripted_agent import BAD, NEW, OLD, SILENCE, Scripted, Wall
+from tests.support.stream_watch import LIMIT, FastBackoff, watching
 from tunnel.config.dev_model import Entry
 from tunnel.devapi.api import SVIDS, DevWorkloadApi
 from tunnel.devapi.publisher import Refusal
 from tunnel.errors import IdentityFault
 from tunnel.identity.events import Denied, Disconnected, FatalError, Overdue, Rejected, Updated, WorkloadEvent
 from tunnel.identity.update import accept_update
-from tunnel.identity.workload import WorkloadWatcher
+from tunnel.identity.workload import WorkloadStream
 from tunnel.spiffe.endpoint import WorkloadEndpoint, parse_endpoint
 from tunnel.spiffe.ids import parse_spiffe_id
-from tunnel.spiffe.messages import SERVICE, SvidEntry, X509SvidResponse, encode_x509_svid_response, parse_x509_svid_response
+from tunnel.spiffe.messages import SvidEntry, X509SvidResponse, encode_x509_svid_response, parse_x509_svid_response
 from tunnel.spiffe.selection import Selection
 
-LIMIT = 60.0  # of every wait: generous, and never reached when things work
 WORKLOAD = Entry(parse_spiffe_id("spiffe://a.test/x"))
 OTHER = Entry(parse_spiffe_id("spiffe://a.test/y"))
-E = TypeVar("E", bound=Disconnected | Updated | Rejected | FatalError)
 
 STATUSES = [
     "CANCELLED",
@@ -57,64 +52,6 @@ STATUSES = [
     "UNAUTHENTICATED",
 ]
 FATAL = ("INVALID_ARGUMENT", "UNIMPLEMENTED")
-
-
-class FastBackoff(Backoff):
-    """Waits for a few milliseconds and records the floor and cap of each delay."""
-
-    def __init__(self, delay: float = 0.01) -> None:
-        super().__init__(lambda: 0.0)
-        self._delay = delay
-        self.asked: list[tuple[float, float]] = []
-        self.resets = 0
-
-    def reset(self) -> None:
-        self.resets += 1
-        super().reset()
-
-    def next(self, *, floor: float, cap: float) -> float:
-        self.asked.append((floor, cap))
-        return self._delay
-
-
-class Watch:
-    """A watcher and its events."""
-
-    def __init__(self, endpoint: WorkloadEndpoint, **fields: Any) -> None:
-        self.backoff = FastBackoff()
-        self._events: queue.SimpleQueue[WorkloadEvent] = queue.SimpleQueue()
-        fields.setdefault("backoff", self.backoff)
-        self.watcher = WorkloadWatcher(endpoint, self._events.put, **fields)
-
-    def next(self) -> WorkloadEvent:
-        return self._events.get(timeout=LIMIT)
-
-    def until(self, kind: type[E]) -> E:
-        """The next event of a type; earlier ones are skipped."""
-        while True:
-            event = self.next()
-            if type(event) is kind:
-                return event  # type: ignore[return-value]
-
-    def updated(self, *, is_new: bool = True) -> Updated:
-        """The next event, which must be an update."""
-        event = self.next()
-        assert isinstance(event, Updated), event
-        assert event.is_new is is_new
-        return event
-
-    def is_silent(self) -> bool:
-        return self._events.empty()
-
-
-@contextmanager
-def watching(endpoint: WorkloadEndpoint, **fields: Any) -> Iterator[Watch]:
-    watch = Watch(endpoint, **fields)
-    watch.watcher.start()
-    try:
-        yield watch
-    finally:
-        watch.watcher.stop()
 
 
 @pytest.fixture
@@ -232,7 +169,7 @@ def test_each_status_at_the_start(code: str, api: DevWorkloadApi, endpoint: Work
             assert isinstance(event, FatalError)
             assert event.error.reason is IdentityFault.REFUSED
             assert f"{code}: so it is" in str(event.error)
-            wait_until(lambda: not watch.watcher._thread.is_alive())
+            wait_until(lambda: not watch.stream._thread.is_alive())
             assert watch.is_silent()
             return
         assert type(event) is (Denied if code == "PERMISSION_DENIED" else Disconnected)
@@ -456,59 +393,6 @@ def test_a_message_over_the_default_limit_of_grpc_is_accepted(api: DevWorkloadAp
 # -- what time changes
 
 
-class Scripted:
-    """An agent that answers its first stream with the first message, the next with the next one, and never ends a stream."""
-
-    def __init__(self, endpoint: WorkloadEndpoint, *messages: bytes) -> None:
-        self.opened = 0
-        self._messages = messages
-        self._over = threading.Event()
-        self._server = grpc.server(ThreadPoolExecutor(8))
-        handler = grpc.unary_stream_rpc_method_handler(self._answer)
-        self._server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, {"FetchX509SVID": handler})])
-        self._server.add_insecure_port(f"unix:{endpoint.path}")
-
-    def __enter__(self) -> Scripted:
-        self._server.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    def stop(self) -> None:
-        self._over.set()
-        self._server.stop(0).wait()
-
-    def _answer(self, _request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
-        number, self.opened = self.opened, self.opened + 1
-        if (message := self._messages[min(number, len(self._messages) - 1)]) is not SILENCE:
-            yield message
-        while context.is_active() and not self._over.wait(0.01):
-            pass
-
-
-def message_of(*, start: datetime = START, end: datetime = END) -> bytes:
-    worker = leaf(issuer=ROOT, start=start, end=end)
-    svid = SvidEntry("spiffe://a.test/w", worker.der, worker.key_der, ROOT.der)
-    return encode_x509_svid_response(X509SvidResponse((svid,)))
-
-
-ROOT = authority(start=NOW - timedelta(days=1), end=NOW + timedelta(days=1))
-OLD, NEW = message_of(), message_of(end=END + timedelta(hours=3))
-SILENCE = b"silence"
-BAD = encode_x509_svid_response(X509SvidResponse((SvidEntry("spiffe://a.test/w", b"?", b"?", ROOT.der),)))
-
-
-class Wall:
-    """A wall clock that the test sets."""
-
-    def __init__(self, now: datetime = NOW) -> None:
-        self.now = now
-
-    def __call__(self) -> float:
-        return self.now.timestamp()
-
-
 def test_an_update_that_is_not_yet_valid_is_accepted_when_it_is(endpoint: WorkloadEndpoint) -> None:
     """Our clock is 40 seconds behind. The agent sends nothing more, and no new stream is opened meanwhile."""
     wall = Wall(START - timedelta(seconds=40))
@@ -633,26 +517,22 @@ def test_renewal_attempts_get_closer_before_expiry_and_continue_after_it() -> No
 def test_stop_ends_the_thread_while_a_stream_is_open(api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> None:
     with watching(endpoint) as watch:
         watch.updated()
-    assert not watch.watcher._thread.is_alive()
+    assert not watch.stream._thread.is_alive()
     assert watch.is_silent(), "the end that was asked for is no event"
     wait_until(lambda: api.stream_count(endpoint) == 0)
 
 
 def test_stop_ends_the_thread_while_it_waits_for_the_next_attempt(endpoint: WorkloadEndpoint) -> None:
-    class SlowBackoff(Backoff):
-        def next(self, *, floor: float, cap: float) -> float:
-            return 3600.0
-
-    with watching(endpoint, backoff=SlowBackoff()) as watch:
+    with watching(endpoint, backoff=FastBackoff(3600.0)) as watch:
         assert watch.until(Disconnected).delay == 3600.0
-    assert not watch.watcher._thread.is_alive()
+    assert not watch.stream._thread.is_alive()
 
 
 def test_stop_right_after_the_start_ends_the_thread(api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> None:
     for _ in range(10):
         with watching(endpoint) as watch:
             pass
-        assert not watch.watcher._thread.is_alive()
+        assert not watch.stream._thread.is_alive()
 
 
 def test_stop_ends_the_thread_while_the_agent_does_not_answer(endpoint: WorkloadEndpoint) -> None:
@@ -664,24 +544,25 @@ def test_stop_ends_the_thread_while_the_agent_does_not_answer(endpoint: Workload
             connection, _ = listener.accept()
             with connection:
                 assert watch.is_silent()
-                watch.watcher.stop()
-        assert not watch.watcher._thread.is_alive()
+                watch.stream.stop()
+        assert not watch.stream._thread.is_alive()
 
 
 def test_stop_after_a_fatal_error_is_no_error(api: DevWorkloadApi, endpoint: WorkloadEndpoint) -> None:
     api.publish(endpoint, SVIDS, Refusal("UNIMPLEMENTED", "no"))
     with watching(endpoint) as watch:
         watch.until(FatalError)
-    watch.watcher.stop()
+    watch.stream.stop()
 
 
 def test_a_bug_in_the_client_is_a_fatal_event(monkeypatch: pytest.MonkeyPatch) -> None:
     told: queue.Queue[WorkloadEvent] = queue.Queue()
     monkeypatch.setattr(threading, "excepthook", lambda _args: None)  # what Python prints of it is not the point
-    watcher = WorkloadWatcher(WorkloadEndpoint(path="/nowhere/agent.sock"), told.put)
-    monkeypatch.setattr(watcher, "_run_stream", lambda: 1 / 0)
-    watcher.start()
+    stream = WorkloadStream(WorkloadEndpoint(path="/nowhere/agent.sock"))
+    stream.subscribe(told.put)
+    monkeypatch.setattr(stream, "_run_stream", lambda: 1 / 0)
+    stream.start()
     event = told.get(timeout=60)
     assert isinstance(event, FatalError)
     assert event.error.reason is IdentityFault.CRASHED
-    watcher.stop()
+    stream.stop()

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import trio
 import trio.testing
 
 from tests.support.recorded_log import RecordedLog
+from tunnel.config.dev_model import Entry
 from tunnel.config.model import WorkloadApi
+from tunnel.devapi.api import DevWorkloadApi
 from tunnel.errors import IdentityError, IdentityFault, TunnelError
-from tunnel.identity.credentials import Credentials, X509Context
-from tunnel.identity.event_channel import receive_newest
+from tunnel.identity.credentials import Credentials, SvidCredentials, X509Context
+from tunnel.identity.event_channel import WorkloadStreams, receive_newest
 from tunnel.identity.events import Denied, Disconnected, Rejected, Updated, WorkloadEvent
 from tunnel.proxy.workload_api_source import WorkloadApiSource
 from tunnel.spiffe.bundle import BundleSet
 from tunnel.spiffe.endpoint import WorkloadEndpoint
+from tunnel.spiffe.ids import SpiffeId, parse_spiffe_id
+from tunnel.spiffe.selection import Selection
 from tunnel.status.counters import WorkloadApiState
 
 
@@ -41,6 +46,20 @@ class RefusingSink:
 
     def fail(self, error: TunnelError) -> None:
         raise error
+
+
+class RecordingSink(RefusingSink):
+    """A sink that records the SPIFFE ID of the credentials."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used: SpiffeId | None = None
+        self.is_used = trio.Event()
+
+    def use(self, number: int, credentials: Credentials) -> None:
+        assert isinstance(credentials, SvidCredentials)
+        self.used = credentials.svid.spiffe_id
+        self.is_used.set()
 
 
 @pytest.fixture
@@ -98,6 +117,31 @@ def test_an_update_that_an_equal_one_follows_at_once_is_still_a_new_one() -> Non
 
     assert trio.run(receive, new, equal) == [new]
     assert trio.run(receive, equal, equal) == [equal]
+
+
+def test_two_sources_of_one_address_share_its_stream(tmp_path: Path, lines: RecordedLog) -> None:
+    endpoint = WorkloadEndpoint(path=str(tmp_path / "api.sock"))
+    ids = [parse_spiffe_id(f"spiffe://a.test/{name}") for name in "xy"]
+    streams = WorkloadStreams()
+    sinks = [RecordingSink() for _ in ids]
+    sources = [
+        WorkloadApiSource(WorkloadApi(endpoint, selection=Selection(spiffe_id)), sink, lines, streams)
+        for spiffe_id, sink in zip(ids, sinks, strict=True)
+    ]
+
+    async def run_both(api: DevWorkloadApi) -> None:
+        async with trio.open_nursery() as nursery:
+            for source in sources:
+                nursery.start_soon(source.run)
+            with trio.fail_after(60):
+                for sink in sinks:
+                    await sink.is_used.wait()
+            assert api.stream_count(endpoint) == 1
+            nursery.cancel_scope.cancel()
+
+    with DevWorkloadApi({endpoint: [Entry(spiffe_id) for spiffe_id in ids]}) as api:
+        trio.run(run_both, api)
+    assert [sink.used for sink in sinks] == ids
 
 
 def test_the_state_of_the_workload_api_is_shown_after_each_event(lines: RecordedLog) -> None:

@@ -1,46 +1,57 @@
-"""The Workload API client: a thread that keeps one stream open and emits events (Workload API, sections 4 and 5, appendix A).
+"""The Workload API client: a thread that keeps one stream open for its subscribers (Workload API 4, 5 and appendix A).
 
 An open stream can be useless: the agent hangs, or its update becomes valid only later. So the thread does not wait only for
 the stream: it also checks the clocks, evaluates a rejected update again when its validity begins, and opens a new stream
-after a rejection, when a rotation is overdue and at expiry.
+after a rejection, when a rotation is overdue and at expiry of any subscriber. Each subscriber has its own state and delays;
+the shortest delay counts.
+
+The newest message is kept for subscribers that join later, with the private keys of all its SVIDs, until the next message, a
+denial, or the end. The agent grants all of them to this process, and opening a new stream instead would disturb the others.
 """
 
 from __future__ import annotations
 
+import enum
 import math
 import queue
 import sys
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from functools import partial
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from tunnel.backoff import Backoff
 from tunnel.errors import IdentityError, IdentityFault, WireError, describe_crash, identity_errors
-from tunnel.identity.credentials import X509Context, X509Svid
-from tunnel.identity.events import Denied, Disconnected, FatalError, Overdue, Rejected, Updated, WorkloadEvent
+from tunnel.identity.events import Denied, Disconnected, FatalError, WorkloadEvent
 from tunnel.identity.grpc_channel import FATAL_CODES, fatal_error, open_channel, status_details
-from tunnel.identity.update import accept_update
+from tunnel.identity.subscription import RUNNING_CAP, Clocks, ReceivedUpdate, Subscription
 from tunnel.spiffe.endpoint import WorkloadEndpoint
-from tunnel.spiffe.messages import HEADER, X509SvidResponse, method_path, parse_x509_svid_response
+from tunnel.spiffe.messages import HEADER, method_path, parse_x509_svid_response
 from tunnel.spiffe.selection import Selection
 
 # isort: split
 import grpc  # last: tunnel.identity.grpc_channel configures its logging first
 
 _STABLE = 1.0  # seconds after which the end of a stream is followed by an attempt without delay
-_CAP_STARTING, _CAP_RUNNING = 5.0, 30.0  # seconds between attempts, before and after the first identity
 NO_IDENTITY_FLOOR = 1.0  # seconds: the agent attests the caller anew for each attempt
-_REJECTED_FLOOR = 1.0  # seconds from a rejected update to a new stream
 _FIRST_MESSAGE = 15.0  # seconds; an agent answers without delay (Workload API 4.1) unless it hangs
 _CHECK_INTERVAL = 5.0  # seconds between checks of the wall clock, which may be set at any time
+_CRASH_PLACE = "Workload API client"
 
 _ANY = Selection()
-_Inbox = queue.Queue[bytes | None]
+
+T = TypeVar("T")
+
+
+class _Signal(enum.Enum):
+    """What the queue of a stream contains besides messages."""
+
+    ENDED = enum.auto()  # the call has the status
+    WOKEN = enum.auto()  # a subscriber has joined, or the thread is to stop
+
+
+_Inbox = queue.Queue[bytes | _Signal]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,86 +62,117 @@ class _StreamEnd:
     details: str
 
 
-@dataclass(frozen=True, slots=True)
-class _RejectedUpdate:
-    """A rejected update, parsed if possible, and the monotonic time at which a new stream is opened."""
-
-    response: X509SvidResponse | None
-    error: IdentityError
-    reopen_at: float
-
-
-class WorkloadWatcher:
-    """Keeps a `FetchX509SVID` stream open from `start` to `stop`."""
+class WorkloadStream:
+    """Keeps a `FetchX509SVID` stream open from `start` to `stop`; subscribers may join and leave at any time."""
 
     def __init__(
         self,
         endpoint: WorkloadEndpoint,
-        emit: Callable[[WorkloadEvent], None],
-        selection: Selection = _ANY,
         *,
-        wants_all: bool = False,  # verify every SVID, not only the selected one
-        backoff: Backoff | None = None,
-        wall: Callable[[], float] = time.time,
-        clock: Callable[[], float] = time.monotonic,
+        clocks: Clocks | None = None,
+        new_backoff: Callable[[], Backoff] = Backoff,  # for each subscriber
         check_interval: float = _CHECK_INTERVAL,
     ) -> None:
         self._endpoint = endpoint
-        self._emit = emit
-        self._accept = partial(accept_update, selection=selection, wants_all=wants_all)
-        self._backoff = backoff or Backoff()
-        self._wall = wall
-        self._clock = clock
+        self._clocks = clocks or Clocks()
+        self._new_backoff = new_backoff
         self._check_interval = check_interval
         self._stopping = threading.Event()
         self._inbox: _Inbox = queue.Queue(1)
-        self._last: X509Context | None = None
-        self._current: X509Svid | None = None  # the newest accepted one
-        self._renew_at = math.inf  # Unix time of the next attempt to get a newer one
-        self._is_overdue = False
-        self._rejection: _RejectedUpdate | None = None
-        self._has_accepted = False  # on the current stream
+        self._lock = threading.Lock()  # for changes of the next two
+        self._subscriptions: tuple[Subscription, ...] = ()
+        self._failure: FatalError | None = None
+        self._newest: ReceivedUpdate | None = None
         self._thread = threading.Thread(target=self._run, name="workload-api", daemon=True)
 
     def start(self) -> None:
-        """Start the thread, which emits the events."""
-        self._thread.start()
+        """Start the thread, which emits the events, unless it has been started before."""
+        if self._thread.ident is None:
+            self._thread.start()
 
     def stop(self) -> None:
         """End the stream and the thread."""
         self._stopping.set()
-        with suppress(queue.Full):  # the thread is not waiting
-            self._inbox.put_nowait(None)
+        self._wake()
         self._thread.join()
+
+    # -- subscribers; any thread may call these
+
+    def subscribe(
+        self, emit: Callable[[WorkloadEvent], None], selection: Selection = _ANY, *, wants_all: bool = False
+    ) -> Subscription:
+        """Add a subscriber, which gets the newest update at once, or the fatal error that has ended the stream."""
+        subscription = Subscription(emit, selection, wants_all=wants_all, backoff=self._new_backoff(), clocks=self._clocks)
+        with self._lock:
+            failure = self._failure
+            if failure is None:
+                self._subscriptions += (subscription,)
+        if failure is not None:
+            emit(failure)
+        self._wake()
+        return subscription
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """Remove a subscriber; an event that is being emitted may still arrive."""
+        with self._lock:
+            self._subscriptions = tuple(one for one in self._subscriptions if one is not subscription)
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether a fatal error has ended the stream."""
+        return self._failure is not None
+
+    @property
+    def is_unused(self) -> bool:
+        """Whether nothing is subscribed."""
+        return not self._subscriptions
+
+    def _wake(self) -> None:
+        with suppress(queue.Full):  # the thread is not waiting
+            self._inbox.put_nowait(_Signal.WOKEN)
+
+    # -- the thread
 
     def _run(self) -> None:
         try:
             self._watch()
         finally:
             if (crash := sys.exception()) is not None:  # without this event, updates would stop silently
-                self._emit(
-                    FatalError(
-                        IdentityError(
-                            IdentityFault.CRASHED, f"internal error in the Workload API client: {describe_crash(crash)}"
-                        )
-                    )
-                )
+                text = f"internal error in the {_CRASH_PLACE}: {describe_crash(crash)}"
+                self._fail(FatalError(IdentityError(IdentityFault.CRASHED, text)))
 
     def _watch(self) -> None:
         while not self._stopping.is_set():
-            began = self._clock()
-            self._has_accepted = False
+            began = self._clocks.monotonic()
+            self._for_each(Subscription.begin_stream)
             ending = self._run_stream()
             if self._stopping.is_set():
                 return
             if ending is None:
                 continue
-            if self._last is None and ending.code in FATAL_CODES:
-                self._emit(FatalError(fatal_error(ending.code.name, ending.details), ending.code.name))
+            if ending.code in FATAL_CODES and not any(one.is_served for one in self._subscriptions):
+                self._fail(FatalError(fatal_error(ending.code.name, ending.details), ending.code.name))
                 return
-            event = self._ending_event(ending, is_stable=self._clock() - began >= _STABLE)
-            self._emit(event)
-            self._pause(event.delay)
+            self._pause(self._report_end(ending, is_stable=self._clocks.monotonic() - began >= _STABLE))
+
+    def _fail(self, event: FatalError) -> None:
+        with self._lock:
+            self._failure = event
+            subscriptions, self._subscriptions = self._subscriptions, ()
+        for subscription in subscriptions:
+            subscription.emit(event)
+
+    def _for_each(self, act: Callable[[Subscription], T]) -> list[T]:
+        """Return what `act` returns for each subscriber; one for which it fails gets a FatalError and is removed."""
+        results = []
+        for subscription in self._subscriptions:
+            try:
+                with identity_errors(_CRASH_PLACE):
+                    results.append(act(subscription))
+            except IdentityError as error:
+                self.unsubscribe(subscription)
+                subscription.emit(FatalError(error))
+        return results
 
     # -- one stream
 
@@ -139,128 +181,95 @@ class WorkloadWatcher:
         self._inbox = inbox = _Inbox(1)
         if self._stopping.is_set():  # `stop` may have written to the previous queue
             return None
+        first_until = self._clocks.monotonic() + _FIRST_MESSAGE
         with open_channel(self._endpoint) as channel:
             call = channel.unary_stream(method_path("FetchX509SVID"))(b"", metadata=(HEADER,))
             reader = threading.Thread(target=_read, args=(call, inbox), name="workload-api-stream", daemon=True)
             reader.start()
             try:
-                return self._receive(call, inbox)
+                return self._receive(call, inbox, first_until)
             finally:
                 call.cancel()
                 _drain(inbox, reader)
 
-    def _receive(self, call: Any, inbox: _Inbox) -> _StreamEnd | None:
-        first_until = self._clock() + _FIRST_MESSAGE
+    def _receive(self, call: Any, inbox: _Inbox, first_until: float) -> _StreamEnd | None:
         while True:
+            self._admit()
             try:
-                message = inbox.get(timeout=self._wait_timeout())
+                item = inbox.get(timeout=self._wait_timeout())
             except queue.Empty:
-                self._retry_rejected()
-                if self._clock() >= first_until:
+                self._for_each(Subscription.retry_rejected)
+                if self._clocks.monotonic() >= first_until:
                     return _StreamEnd(grpc.StatusCode.DEADLINE_EXCEEDED, f"no answer within {_FIRST_MESSAGE:g}s")
             else:
-                if message is None:
+                if item is _Signal.ENDED:
                     return None if self._stopping.is_set() else _StreamEnd(call.code(), status_details(call.details()))
-                first_until = math.inf
-                self._parse(message)
+                if item is not _Signal.WOKEN:
+                    first_until = math.inf
+                    self._deliver(_parse(item))
             if self._stopping.is_set() or (first_until == math.inf and self._needs_new_stream()):
                 return None
 
-    def _parse(self, message: bytes) -> None:
-        try:
-            response = parse_x509_svid_response(message)
-        except WireError as error:
-            self._reject(None, IdentityError(IdentityFault.BAD_MESSAGE, str(error)))
-        else:
-            self._evaluate(response)
+    def _admit(self) -> bool:
+        """Let subscribers that have joined evaluate the newest update, if any; return whether there are any."""
+        joining = [one for one in self._subscriptions if one.is_joining]
+        for subscription in joining:
+            subscription.is_joining = False
+        if joining and (newest := self._newest) is not None:
+            self._for_each(lambda one: one.take(newest) if one in joining else None)
+        return bool(joining)
 
-    def _evaluate(self, response: X509SvidResponse) -> None:
-        try:
-            with identity_errors("unusable update"):
-                context = self._accept(response, datetime.fromtimestamp(self._wall(), UTC), current=self._current)
-        except IdentityError as error:
-            self._reject(response, error)
-            return
-        is_new = self._last is None or not context.has_same_material(self._last)
-        self._last = context
-        self._rejection = None
-        self._has_accepted = True
-        self._backoff.reset()
-        if context.svid is not None and (self._current is None or context.svid.chain != self._current.chain):
-            self._current = context.svid
-            self._renew_at = context.svid.next_renewal(self._wall())
-            self._is_overdue = False
-        self._emit(Updated(context, is_new))
-
-    def _reject(self, response: X509SvidResponse | None, error: IdentityError) -> None:
-        """Keep a rejected update for a later evaluation; emit an event unless the previous one has the same error."""
-        is_repeated = self._rejection is not None and str(self._rejection.error) == str(error)
-        self._rejection = _RejectedUpdate(response, error, self._clock() + self._next_delay(_REJECTED_FLOOR))
-        if not is_repeated:
-            self._emit(Rejected(error))
-
-    # -- time
+    def _deliver(self, update: ReceivedUpdate) -> None:
+        self._newest = update
+        self._for_each(lambda one: one.take(update))
 
     def _wait_timeout(self) -> float:
         """Return the seconds until the next action, at most the check interval."""
-        due = [self._renew_at - self._wall(), self._check_interval]
-        if self._rejection is not None:
-            due.append(self._rejection.reopen_at - self._clock())
-            if self._rejection.error.begins is not None:
-                due.append(self._rejection.error.begins.timestamp() - self._wall())
-        return max(min(due), 0.01)
-
-    def _retry_rejected(self) -> None:
-        """Evaluate a rejected update again once its validity has begun."""
-        rejection = self._rejection
-        if rejection is None or rejection.response is None or rejection.error.begins is None:
-            return
-        if rejection.error.begins.timestamp() <= self._wall():
-            self._evaluate(rejection.response)
+        return max(min([self._check_interval, *self._for_each(Subscription.seconds_to_action)]), 0.01)
 
     def _needs_new_stream(self) -> bool:
-        """Return whether the current stream is useless: its update was rejected, or a rotation is overdue."""
-        if self._rejection is not None and self._clock() >= self._rejection.reopen_at:
-            self._rejection = replace(self._rejection, reopen_at=self._clock() + self._next_delay(_REJECTED_FLOOR))
-            return True
-        if self._current is None:
-            return False
-        self._renew_at = min(self._renew_at, self._current.next_renewal(self._wall()))  # the clock may have been set back
-        if self._wall() < self._renew_at:
-            return False
-        if not self._is_overdue:
-            self._is_overdue = True
-            self._emit(Overdue(self._current))
-        self._renew_at = self._current.next_renewal(self._wall())
-        return True
+        return any(self._for_each(Subscription.needs_new_stream))  # each one plans its next attempt
+
+    # -- between two streams
+
+    def _report_end(self, ending: _StreamEnd, *, is_stable: bool) -> float:
+        """Emit the end of a stream and return the delay; after a clean end too the client reconnects (Workload API 4.1)."""
+        is_denied = ending.code is grpc.StatusCode.PERMISSION_DENIED
+        floor = NO_IDENTITY_FLOOR if is_denied else RUNNING_CAP if ending.code in FATAL_CODES else None
+        if is_denied:
+            self._newest = None
+        delay = min(self._for_each(lambda one: one.reconnect_delay(floor, is_stable=is_stable)), default=0.0)
+        event = (Denied if is_denied else Disconnected)(ending.code.name, ending.details, delay)
+        self._for_each(lambda one: one.end_stream(event))
+        return delay
 
     def _pause(self, delay: float) -> None:
-        while delay > 0 and not self._stopping.wait(step := min(delay, self._check_interval)):
+        """Wait so many seconds, or until a subscriber joins."""
+        self._inbox = inbox = _Inbox(1)
+        while delay > 0 and not self._admit() and not self._stopping.is_set():
+            step = min(delay, self._check_interval)
+            with suppress(queue.Empty):
+                inbox.get(timeout=step)
             delay -= step
-            self._retry_rejected()
+            self._for_each(Subscription.retry_rejected)
 
-    def _next_delay(self, floor: float) -> float:
-        return self._backoff.next(floor=floor, cap=_CAP_STARTING if self._last is None else _CAP_RUNNING)
 
-    def _ending_event(self, ending: _StreamEnd, *, is_stable: bool) -> Disconnected:
-        """Return the event for the end of a stream; after a clean end too the client reconnects (Workload API 4.1)."""
-        code = ending.code.name
-        if ending.code is grpc.StatusCode.PERMISSION_DENIED:
-            self._rejection = None
-            return Denied(code, ending.details, self._next_delay(NO_IDENTITY_FLOOR))
-        floor = 0.0 if self._has_accepted and is_stable else 0.5
-        return Disconnected(code, ending.details, self._next_delay(_CAP_RUNNING if ending.code in FATAL_CODES else floor))
+def _parse(message: bytes) -> ReceivedUpdate:
+    try:
+        return parse_x509_svid_response(message)
+    except WireError as error:
+        return IdentityError(IdentityFault.BAD_MESSAGE, str(error))
 
 
 def _read(call: Any, inbox: _Inbox) -> None:
-    """Put every message of a stream into the queue, and None at its end; the call keeps the status."""
+    """Put every message of a stream into the queue, and ENDED at its end; the call keeps the status."""
     try:
         for message in call:
             inbox.put(message)
     except grpc.RpcError:
         pass
     finally:
-        inbox.put(None)
+        inbox.put(_Signal.ENDED)
 
 
 def _drain(inbox: _Inbox, reader: threading.Thread) -> None:

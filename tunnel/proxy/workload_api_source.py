@@ -11,7 +11,7 @@ import trio
 from tunnel.config.model import WorkloadApi
 from tunnel.errors import IdentityError, IdentityFault
 from tunnel.identity.credentials import Credentials, SvidCredentials
-from tunnel.identity.event_channel import EventChannel, open_event_channel, receive_newest
+from tunnel.identity.event_channel import EventChannel, WorkloadStreams, receive_newest
 from tunnel.identity.events import Rejected, Updated, WorkloadEvent
 from tunnel.identity.identity_tracker import IdentityTracker, describe_timeout
 from tunnel.log import Log, escape
@@ -20,19 +20,21 @@ from tunnel.status.counters import WorkloadApiState
 
 
 class WorkloadApiSource:
-    """Publishes each update of one Workload API stream."""
+    """Publishes each update for one selection; the sources of a process share `streams`."""
 
-    def __init__(self, source: WorkloadApi, sink: CredentialSink, log: Log) -> None:
+    def __init__(self, source: WorkloadApi, sink: CredentialSink, log: Log, streams: WorkloadStreams | None = None) -> None:
         self._source = source
         self._sink = sink
         self._log = log
+        self._streams = streams or WorkloadStreams()
         self._tracker = IdentityTracker(source.selection, log.write, log.info)
         self._state = WorkloadApiState()
         self._ready = trio.Event()
 
     async def run(self) -> None:
         """Publish every update until cancelled."""
-        async with open_event_channel(self._source.endpoint, self._source.selection) as events, trio.open_nursery() as nursery:
+        subscription = self._streams.subscribe(self._source.endpoint, self._source.selection)
+        async with subscription as events, trio.open_nursery() as nursery:
             nursery.start_soon(self._follow, events)
             nursery.start_soon(self._await_identity)
 
