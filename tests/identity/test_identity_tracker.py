@@ -81,6 +81,27 @@ def test_an_update_brings_credentials_and_a_generation() -> None:
     ]
 
 
+def test_an_update_with_the_same_svid_is_logged_as_one_of_trust_bundles() -> None:
+    logged = LoggedTracker()
+    renewed = replace(ONE, chain=(leaf(issuer=ROOT).certificate,))
+    logged.take(*[updated(one) for one in (ONE, ONE, renewed, replace(renewed, hint="z"), replace(renewed, hint="z"))])
+    assert [line.partition(" updated: ")[0] for line in logged.lines] == [
+        "identity",
+        "trust bundles",
+        "identity",
+        "identity",
+        "trust bundles",
+    ]
+    assert "generation=2 expires_at=" in logged.lines[1]
+
+
+def test_an_identity_that_comes_back_is_logged_as_an_identity() -> None:
+    logged = LoggedTracker(Selection(hint="y"))
+    logged.take(updated(TWO, ONE), updated(None, ONE), updated(TWO, ONE))
+    assert logged.count("identity updated: spiffe_id=spiffe://a.test/two") == 2
+    assert logged.count("trust bundles updated") == 0
+
+
 def test_an_equal_update_confirms_without_a_log_line() -> None:
     logged = LoggedTracker()
     logged.take(updated(ONE))

@@ -12,6 +12,7 @@ from typing import assert_never
 from tunnel.identity.credentials import SvidCredentials, X509Context, X509Svid
 from tunnel.identity.events import Denied, Disconnected, FatalError, Overdue, Rejected, Updated, WorkloadEvent
 from tunnel.log import escape
+from tunnel.pkix.certificate import Certificate
 from tunnel.spiffe.endpoint import WorkloadEndpoint
 from tunnel.spiffe.ids import SpiffeId
 from tunnel.spiffe.selection import Selection, describe_offers, join_names
@@ -51,6 +52,7 @@ class IdentityTracker:
         self._log_problem = log_problem
         self._log_info = log_info
         self._current: SpiffeId | None = None
+        self._shown: tuple[str, tuple[Certificate, ...]] | None = None  # hint and chain of the SVID that was logged last
         self._overdue: X509Svid | None = None  # the SVID whose rotation is overdue, until a newer one arrives
         self._warnings: set[str] = set()  # those logged so far: each one once per process
         self.problem = ""  # the current problem, "" if there is none
@@ -90,6 +92,7 @@ class IdentityTracker:
         self._warn_about(context)
         svid = context.svid
         if svid is None:
+            self._shown = None  # so that the same SVID is logged when it is back
             self._report(f"Workload API does not offer {self._selection}, only {describe_offers(context.offered)}")
             return _WITHDRAWN if self._current else _NOTHING
         is_same = not event.is_new and svid.spiffe_id == self._current
@@ -104,10 +107,11 @@ class IdentityTracker:
             return _CONFIRMED
         self._current = svid.spiffe_id
         self.generation += 1
+        before, self._shown = self._shown, (svid.hint, svid.chain)
         domains = join_names(sorted(domain.name for domain in context.bundles.bundles))
         self._log_info(
-            f"identity updated: spiffe_id={svid.spiffe_id} generation={self.generation} "
-            f"expires_at={format_time(svid.not_after)} trust_domains={domains.replace(', ', ',')}"
+            f"{'trust bundles' if self._shown == before else 'identity'} updated: spiffe_id={svid.spiffe_id} "
+            f"generation={self.generation} expires_at={format_time(svid.not_after)} trust_domains={domains.replace(', ', ',')}"
         )
         return Outcome(SvidCredentials(svid, context.bundles))
 
