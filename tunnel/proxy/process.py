@@ -10,6 +10,7 @@ import resource
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import TYPE_CHECKING
 
 from tunnel.config.model import Acme, IdentityConfig, ProcessConfig, WorkloadApi
 from tunnel.log import Log
@@ -21,6 +22,9 @@ from tunnel.proxy.reloader import ReadConfig
 from tunnel.proxy.service_task import ServiceTask
 from tunnel.proxy.supervisor import ForegroundTask, Supervisor
 from tunnel.relay.loop import Loop
+
+if TYPE_CHECKING:  # loaded only when an identity comes from the Workload API
+    from tunnel.identity.event_channel import WorkloadStreams
 
 _GC_THRESHOLDS = (700, 10, 10)  # the defaults of the interpreter
 
@@ -76,25 +80,43 @@ def _freeze_startup_objects() -> None:
 
 def open_proxy(config: ProcessConfig, loop: Loop, log: Log, process_context: ProcessContext, notifier: Notifier) -> Proxy:
     """Create the proxy, to be run by the caller; it reports its state to `notifier`."""
-    open_source = partial(_open_source, log=log, environ=process_context.environ)
-    return Proxy(config, loop, log, open_source, process_context.inherited, notifier, holders=process_context.holders)
+    opener = SourceOpener(log, process_context.environ)
+    return Proxy(config, loop, log, opener.open, process_context.inherited, notifier, holders=process_context.holders)
 
 
-def _open_source(identity: IdentityConfig, sink: CredentialSink, log: Log, environ: Mapping[str, str]) -> IdentitySource:
-    source = identity.source
-    if isinstance(source, WorkloadApi):
+class SourceOpener:
+    """Opens identity sources; those of one Workload API share its stream."""
+
+    def __init__(self, log: Log, environ: Mapping[str, str]) -> None:
+        self._log = log
+        self._environ = environ
+        self._streams: WorkloadStreams | None = None
+
+    def open(self, identity: IdentityConfig, sink: CredentialSink) -> IdentitySource:
+        """Create the source of an identity, to be run by the caller."""
+        source = identity.source
+        if isinstance(source, WorkloadApi):
+            return self._open_workload_api(source, sink)
+        if isinstance(source, Acme):
+            return self._open_acme(source, identity, sink)
+        from tunnel.proxy.file_source import FileSource
+
+        return FileSource(source, identity.ca_bundle, sink, self._log, self._environ)
+
+    def _open_workload_api(self, source: WorkloadApi, sink: CredentialSink) -> IdentitySource:
+        from tunnel.identity.event_channel import WorkloadStreams
         from tunnel.proxy.workload_api_source import WorkloadApiSource
 
-        return WorkloadApiSource(source, sink, log)
-    if isinstance(source, Acme):
+        self._streams = self._streams or WorkloadStreams()
+        return WorkloadApiSource(source, sink, self._log, self._streams)
+
+    def _open_acme(self, source: Acme, identity: IdentityConfig, sink: CredentialSink) -> IdentitySource:
         from tunnel.acme.renewal import open_renewer
         from tunnel.config.acme import complete_acme
         from tunnel.proxy.acme_source import AcmeSource
 
-        return AcmeSource(partial(open_renewer, complete_acme(source, environ)), identity.ca_bundle, sink, log, environ)
-    from tunnel.proxy.file_source import FileSource
-
-    return FileSource(source, identity.ca_bundle, sink, log, environ)
+        open_acme = partial(open_renewer, complete_acme(source, self._environ))
+        return AcmeSource(open_acme, identity.ca_bundle, sink, self._log, self._environ)
 
 
 def _raise_descriptor_limit() -> None:
