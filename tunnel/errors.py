@@ -161,6 +161,8 @@ class Denial(Enum):
     EXPIRED = "expired"
     NOT_YET_VALID = "not-yet-valid"
     BAD_PATH = "invalid-certification-path"
+    REVOKED = "revoked"
+    NO_REVOCATION_LIST = "no-revocation-list"
     HOST_NAME = "host-name-mismatch"
     PIN = "pin-mismatch"
     NO_RULE = "no-matching-rule"

@@ -9,7 +9,7 @@ from tunnel.errors import WireError, WireFault
 
 BOOLEAN, INTEGER, BIT_STRING, OCTET_STRING, NULL, OID = 0x01, 0x02, 0x03, 0x04, 0x05, 0x06
 UTF8, NUMERIC, PRINTABLE, T61, IA5 = 0x0C, 0x12, 0x13, 0x14, 0x16
-UTC_TIME, GENERALIZED_TIME, BMP = 0x17, 0x18, 0x1E
+ENUMERATED, UTC_TIME, GENERALIZED_TIME, BMP = 0x0A, 0x17, 0x18, 0x1E
 SEQUENCE, SET = 0x30, 0x31
 _MAX_LENGTH_BYTES = 4  # of a length in its long form
 _MAX_OID = 128  # bytes
@@ -46,6 +46,12 @@ def read_value(data: bytes, tag: int) -> DerValue:
     if len(values) != 1:
         raise WireError(WireFault.MALFORMED, f"{len(values)} DER values; expected 1")
     return expect(values[0], tag)
+
+
+def read_first(data: bytes, start: int) -> DerValue:
+    """Return the value at `start`, whatever follows it."""
+    body, end = _borders(data, start)
+    return DerValue(data[start], data[body:end], data[start:end])
 
 
 def read_sequence(data: bytes) -> tuple[DerValue, ...]:

@@ -29,6 +29,7 @@ _SHOWN = 200  # characters of a name in a message
 
 Path = tuple[Certificate, ...]  # leaf first
 CheckIssuer = Callable[[Certificate, bool], None]  # an issuer, and whether it is an anchor; raises PeerDenied
+CheckStatus = Callable[[Certificate, Certificate, datetime], None]  # a certificate and its issuer; raises PeerDenied
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +87,19 @@ def check_dates(certificate: Certificate, now: datetime) -> None:
         raise PeerDenied(Denial.NOT_YET_VALID, f"the certificate is not valid before {format_time(certificate.not_before)}")
 
 
-def find_path(anchors: Anchors, sent: Sequence[Certificate], now: datetime, check_issuer: CheckIssuer) -> Path:
+def find_path(
+    anchors: Anchors,
+    sent: Sequence[Certificate],
+    now: datetime,
+    check_issuer: CheckIssuer,
+    check_status: CheckStatus | None = None,
+) -> Path:
     """Return a valid path from the leaf, `sent[0]`, to an anchor, both included; raises PeerDenied.
 
-    The other certificates may be in any order, and some may be unrelated. The caller has checked the leaf itself.
+    The other certificates may be in any order, and some may be unrelated. The caller has checked the leaf. When a path is
+    valid otherwise, `check_status` is called for each certificate below the anchor.
     """
-    search = _Search(anchors, tuple(dict.fromkeys(sent)), now, check_issuer)
+    search = _Search(anchors, tuple(dict.fromkeys(sent)), now, check_issuer, check_status)
     search.follow_names()
     for path in search.candidates((sent[0],)):
         if search.is_proven(path):
@@ -107,6 +115,7 @@ class _Search:
     sent: Path
     now: datetime
     check_issuer: CheckIssuer
+    check_status: CheckStatus | None
     failures: list[tuple[PeerDenied, int, Certificate]] = field(default_factory=list)  # with the depth in the path
     issuers: dict[Name, list[Certificate]] = field(default_factory=dict)  # certificates sent, by subject
     connected: set[Name] = field(default_factory=set)  # subjects with a chain of names to an anchor
@@ -140,7 +149,7 @@ class _Search:
                     yield from self.candidates((*path, issuer))
 
     def is_proven(self, path: Path) -> bool:
-        """Whether the signatures of a path verify, and it satisfies the constraints of its authorities."""
+        """Whether signatures, constraints and policies of a path are valid, and none of its certificates is revoked."""
         depth = 0
         try:
             for depth in range(len(path) - 2, -1, -1):
@@ -149,6 +158,9 @@ class _Search:
                 check_name_constraints(path, depth)
             depth = 0
             check_policies(path)
+            if self.check_status is not None:
+                for depth in range(len(path) - 2, -1, -1):
+                    self.check_status(path[depth], path[depth + 1], self.now)
         except PeerDenied as denied:
             self.failures.append((denied, depth, path[depth]))
             return False

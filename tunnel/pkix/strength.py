@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from typing import Protocol
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
@@ -58,6 +59,19 @@ _WEAK = {
 }
 
 _Check = Callable[[PublicKey, bytes, bytes], None]  # key, signature, signed data
+
+
+class Signed(Protocol):
+    """A certificate or a revocation list: the signed data, with the signature and its algorithm."""
+
+    @property
+    def algorithm(self) -> Algorithm: ...
+
+    @property
+    def tbs(self) -> bytes: ...
+
+    @property
+    def signature(self) -> bytes: ...
 
 
 def check_key_cost(certificate: Certificate) -> None:
@@ -116,14 +130,19 @@ def describe_public_key(key: PublicKeyTypes) -> str:
 
 def check_signature_strength(certificate: Certificate) -> None:
     """Check that the signature is RSA or ECDSA with SHA-256, SHA-384 or SHA-512, Ed25519 or Ed448; raises PeerDenied."""
-    _find_check(certificate.algorithm)
+    check_algorithm_strength(certificate.algorithm)
 
 
-def check_signature(certificate: Certificate, issuer: Certificate) -> None:
-    """Check that the issuer's key has signed the certificate; raises PeerDenied, with UNKNOWN_AUTHORITY if it has not."""
-    check = _find_check(certificate.algorithm)
+def check_algorithm_strength(algorithm: Algorithm) -> None:
+    """Check that a signature algorithm is one of those that `check_signature_strength` accepts; raises PeerDenied."""
+    _find_check(algorithm)
+
+
+def check_signature(signed: Signed, issuer: Certificate) -> None:
+    """Check that the issuer's key has signed the data; raises PeerDenied, with UNKNOWN_AUTHORITY if it has not."""
+    check = _find_check(signed.algorithm)
     try:
-        check(load_public_key(issuer.key_info), certificate.signature, certificate.tbs)
+        check(load_public_key(issuer.key_info), signed.signature, signed.tbs)
     except (InvalidSignature, UnsupportedAlgorithm, TypeError, ValueError, AttributeError) as error:
         raise PeerDenied(Denial.UNKNOWN_AUTHORITY, "the signature does not verify with the key of the issuer") from error
 

@@ -27,6 +27,7 @@ _REJECTED = 28  # alert 42, bad_certificate
 _ERROR_OF_DENIAL = {
     Denial.EXPIRED: 10,  # alert 45, certificate_expired
     Denial.NOT_YET_VALID: 10,
+    Denial.REVOKED: 23,  # alert 44, certificate_revoked
     Denial.UNKNOWN_AUTHORITY: 20,  # alert 48, unknown_ca
     Denial.UNKNOWN_TRUST_DOMAIN: 20,
 }

@@ -18,7 +18,8 @@ from tunnel.errors import Denial, PeerDenied
 from tunnel.pkix import path
 from tunnel.pkix.certificate import Certificate
 from tunnel.pkix.extensions import ANY_PURPOSE, CLIENT_AUTH
-from tunnel.pkix.path import Anchors, at_depth, build_anchors, check_dates, check_sent, find_path, validity_of
+from tunnel.pkix.path import Anchors, CheckStatus, at_depth, build_anchors, check_dates, check_sent, find_path, validity_of
+from tunnel.pkix.revocation import NO_LISTS, RevocationChecker, RevocationLists, Warn, ignore_warning
 from tunnel.pkix.strength import check_key_strength
 from tunnel.spiffe.bundle import BundleSet
 from tunnel.spiffe.ids import SpiffeId, TrustDomain
@@ -29,7 +30,7 @@ _ALWAYS = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """A verified leaf, and the span in which the verdict holds."""
+    """A verified leaf, and the span in which the verdict holds: certificates are valid, and revocation lists do not change."""
 
     leaf: Certificate
     not_before: datetime
@@ -48,13 +49,37 @@ class Verifier(Protocol):
         """Verify the leaf, the first of the certificates sent; raises PeerDenied with the certificate and the broken rule."""
 
 
+class _StatusCheck:
+    """The check of paths against revocation lists, if there are any."""
+
+    def __init__(self, revocation: RevocationLists, warn: Warn) -> None:
+        self._checker = RevocationChecker(revocation, warn) if revocation.is_checked else None
+
+    @property
+    def check(self) -> CheckStatus | None:
+        """The check of one certificate, None without lists."""
+        return self._checker.check if self._checker is not None else None
+
+    def conclude(self, found: path.Path, now: datetime, spiffe_id: SpiffeId | None = None) -> Verified:
+        """Return the verdict on a path; it ends with the first certificate, or at the next change of a list."""
+        begin, expires = validity_of(found)
+        end = expires if self._checker is None else min(expires, self._checker.next_change(found, now))
+        return Verified(found[0], begin, end, spiffe_id, expires=expires)
+
+
 @dataclass(frozen=True, slots=True)
 class SpiffeVerifier:
-    """Verifies SVIDs against one set of trust bundles."""
+    """Verifies SVIDs against one set of trust bundles and revocation lists."""
 
     bundles: BundleSet
+    revocation: RevocationLists = NO_LISTS
+    warn: Warn = field(default=ignore_warning, compare=False, repr=False)
+    _status: _StatusCheck = field(init=False, compare=False, repr=False)
     # Built on first use: there may be hundreds of trust domains.
     _anchors: dict[TrustDomain, Anchors] = field(default_factory=dict, init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_status", _StatusCheck(self.revocation, self.warn))
 
     def verify(self, sent: Sequence[Certificate], now: datetime) -> Verified:
         """Verify the leaf, the first of the certificates sent, as an SVID; raises PeerDenied."""
@@ -67,9 +92,8 @@ class SpiffeVerifier:
             if not is_anchor:
                 check_intermediate(certificate, spiffe_id.trust_domain)
 
-        found = find_path(self._anchors_of(spiffe_id.trust_domain), sent, now, check_issuer)
-        begin, end = validity_of(found)
-        return Verified(sent[0], begin, end, spiffe_id, expires=end)
+        found = find_path(self._anchors_of(spiffe_id.trust_domain), sent, now, check_issuer, self._status.check)
+        return self._status.conclude(found, now, spiffe_id)
 
     def _anchors_of(self, trust_domain: TrustDomain) -> Anchors:
         if trust_domain not in self._anchors:
@@ -91,10 +115,14 @@ class PkiVerifier:
     anchors: Anchors
     purpose: bytes
     host: str = ""
+    revocation: RevocationLists = field(default=NO_LISTS, kw_only=True)
+    warn: Warn = field(default=ignore_warning, compare=False, repr=False, kw_only=True)
     _host: HostName | None = field(init=False, compare=False, repr=False)
+    _status: _StatusCheck = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_host", parse_host(self.host) if self.host else None)
+        object.__setattr__(self, "_status", _StatusCheck(self.revocation, self.warn))
 
     def verify(self, sent: Sequence[Certificate], now: datetime) -> Verified:
         """Verify the leaf, the first of the certificates sent, and its host name if one is required; raises PeerDenied."""
@@ -108,13 +136,12 @@ class PkiVerifier:
         found = self._find_path(sent, now)
         if self._host is not None:
             self._host.check(parse_peer(leaf, None))
-        begin, end = validity_of(found)
-        return Verified(leaf, begin, end, expires=end)
+        return self._status.conclude(found, now)
 
     def _find_path(self, sent: Sequence[Certificate], now: datetime) -> path.Path:
         if sent[0] in self.anchors.by_subject.get(sent[0].subject, ()):
             return (sent[0],)
-        return find_path(self.anchors, sent, now, self._check_issuer)
+        return find_path(self.anchors, sent, now, self._check_issuer, self._status.check)
 
     def _check_issuer(self, certificate: Certificate, is_anchor: bool) -> None:
         """Check that a certificate may issue others (RFC 5280, 6.1.4 k and n); an anchor of version 1 or 2 cannot state it."""
