@@ -115,6 +115,7 @@ class IdentityFault(Enum):
     BAD_CERTIFICATE = "bad-certificate"
     BAD_KEY = "bad-key"
     BAD_BUNDLE = "bad-bundle"
+    BAD_REVOCATION_LIST = "bad-revocation-list"
     BAD_HOST = "bad-host-name"
     WRONG_ID = "spiffe-id-mismatch"
     FILE = "file-unreadable"

@@ -95,7 +95,7 @@ def test_an_unreadable_file_is_reported(file_identities: FileIdentities) -> None
 
 
 def test_a_pipe_without_a_writer_is_a_timeout(file_identities: FileIdentities, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files_check, "_READ", 0.2)
+    monkeypatch.setattr(files_check, "READ_LIMIT", 0.2)
     pipe = file_identities.directory / "pipe"
     os.mkfifo(pipe)
     began = time.monotonic()

@@ -23,6 +23,7 @@ from tunnel.config.model import (
     NoIdentity,
     PolicyFiles,
     ProcessConfig,
+    Revocation,
     Source,
     Status,
     TlsOptions,
@@ -103,6 +104,7 @@ def test_every_flag_reaches_the_configuration() -> None:
         *("--timed-reload", "5s", "--skip-resolve", "--disable-landlock"),
         *("--cipher-suites", "CHACHA,UNSAFE-AZURE", "--allow-unsafe-cipher-suites", "--max-tls-version", "tls1.2"),
         *("--override-server-name", "other.test", "--proxy", "socks5://proxy.test", "--cacert", "ca.pem"),
+        *("--crl", "one.crl", "--crl", "two.pem", "--crl-missing", "accept"),
     )
     (config,), (monitor,) = process.listeners, process.monitors
     assert not config.is_server
@@ -114,6 +116,7 @@ def test_every_flag_reaches_the_configuration() -> None:
     assert (process.timed_reload, config.is_resolved_early, process.is_confined) == (5.0, False, False)
     assert config.tls == TlsOptions("ECDHE+CHACHA20:ECDHE-RSA-AES128-SHA256", True)
     assert (config.host, config.identity.ca_bundle) == ("other.test", "ca.pem")
+    assert config.identity.revocation == Revocation(("one.crl", "two.pem"), is_required=False)
     assert config.outbound == OutboundProxy("socks5", "proxy.test", 1080)
     assert (config.max_conn_lifetime, config.max_concurrent_conns, process.shutdown_timeout) == (3600.0, 16, 120.0)
     assert process.shutdown_delay == 10.0
@@ -238,6 +241,17 @@ def test_common_flags_may_stand_before_the_command() -> None:
 
 
 # -- warnings
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [("--disable-authentication",), ("--allow-spki-pin", f"sha256:{'A' * 43}=")],
+    ids=["no-authentication", "pin"],
+)
+def test_lists_that_are_never_used_are_warned_of(rule: tuple[str, ...]) -> None:
+    files = ("--cert=c", "--key=k", "--crl=r")
+    assert "--crl has no effect" in build(*SERVER, *files, *rule).warnings[0]
+    assert build(*SERVER, *files, "--allow-all").warnings == ()
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from tests.support.cert_factory import END, NOW, authority, key_of, leaf
+from tests.support.revocation_lists import make_list
 from tunnel.errors import IdentityError, IdentityFault
 from tunnel.identity.credentials import X509Context, X509Svid
 from tunnel.identity.events import Denied, Disconnected, FatalError, Overdue, Rejected, Updated, WorkloadEvent
 from tunnel.identity.identity_tracker import IdentityTracker, Outcome
+from tunnel.pkix.revocation import RevocationLists
 from tunnel.spiffe.bundle import BundleSet, TrustBundle
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id
 from tunnel.spiffe.selection import Offer, Selection
@@ -234,10 +236,16 @@ def test_a_fatal_answer_is_raised() -> None:
 def test_each_note_is_logged_once() -> None:
     logged = LoggedTracker()
     note = "bundle of b.test skipped: noise"
-    logged.take(updated(ONE, notes=(note,), crl_count=1), updated(TWO, ONE, notes=(note, "other"), crl_count=2))
+    logged.take(updated(ONE, notes=(note,)), updated(TWO, ONE, notes=(note, "other")))
     assert logged.count(f"warning: {note}") == 1
     assert logged.count("warning: other") == 1
-    assert logged.count("(crl)") == 1
+
+
+def test_credentials_have_the_revocation_lists_of_the_update() -> None:
+    lists = (make_list(authority(key=key_of("p256", 530)), 1),)
+    (outcome,) = LoggedTracker().take(updated(ONE, lists=lists))
+    assert outcome.credentials is not None
+    assert outcome.credentials.revocation == RevocationLists(lists)
 
 
 def test_hostile_text_stays_in_one_line() -> None:

@@ -14,10 +14,13 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 
 from tests.support import spire_captures
 from tests.support.cert_factory import END, NOW, SERVER_ONLY, MadeCertificate, authority, key_of, leaf, rewritten
+from tests.support.odd_certificates.raw_der import extension, integer
+from tests.support.revocation_lists import DELTA, encode_list
 from tunnel.errors import IdentityError, IdentityFault, WireError
 from tunnel.identity import update
 from tunnel.identity.credentials import X509Context, X509Svid
 from tunnel.identity.update import accept_update
+from tunnel.pkix.certificate import parse_certificates
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id
 from tunnel.spiffe.messages import SvidEntry, X509SvidResponse, parse_x509_svid_response
 from tunnel.spiffe.selection import Selection
@@ -80,7 +83,7 @@ def test_captured_updates_are_accepted(name: str) -> None:
     domains = {svid["spiffe_id"].split("/")[2] for svid in index["svids"]}
     domains |= {key.removeprefix("spiffe://") for key in index["federated_bundles"]}
     assert {domain.name for domain in context.bundles.bundles} == domains
-    assert (context.notes, context.crl_count, dict(context.bundles.disabled)) == ((), 0, {})
+    assert (context.notes, context.lists, dict(context.bundles.disabled)) == ((), (), {})
 
 
 def test_the_captured_rotation_is_accepted_message_by_message() -> None:
@@ -425,8 +428,34 @@ def test_an_svid_is_not_verified_by_a_federated_bundle() -> None:
 # -- the rest
 
 
-def test_revocation_lists_are_counted() -> None:
-    assert accept(GOOD, crl=(b"one", b"two")).crl_count == 2
+def test_a_bad_revocation_list_never_discards_a_good_one() -> None:
+    good, delta = encode_list(ROOT, 1), encode_list(ROOT, extensions=[extension(DELTA, integer(1), critical=True)])
+    context = accept(GOOD, crl=(b"noise", good, delta, good))
+    assert [one.problem for one in context.lists] == ["", "it is a delta list; expected a complete list"]
+    assert context.skipped_lists == 2
+    first, second = context.notes
+    assert first.startswith("revocation list 1 of 4 skipped: not a revocation list: ")
+    assert second.startswith("revocation list of 'CN=authority of a.test' not used: it is a delta list")
+
+
+def test_the_number_of_revocation_lists_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(update, "MAX_LISTS", 1)
+    lists = tuple(encode_list(ROOT, number) for number in range(1, 6))
+    context = accept(GOOD, crl=lists)
+    assert (len(context.lists), context.skipped_lists) == (1, 1)
+    assert context.notes == ("4 revocation lists skipped: more than 1",)
+
+
+def test_an_update_with_other_revocation_lists_has_other_material() -> None:
+    encoded = encode_list(ROOT, 1)
+    assert accept(GOOD, crl=(encoded,)).has_same_material(accept(GOOD, crl=(encoded,)))
+    assert not accept(GOOD, crl=(encoded,)).has_same_material(accept(GOOD))
+
+
+def test_our_own_revoked_svid_is_accepted() -> None:
+    """Peers refuse it; the log warns of it."""
+    own = parse_certificates(GOOD.x509_svid)[0]
+    assert accept(GOOD, crl=(encode_list(ROOT, own.serial_number),)).svid is not None
 
 
 @pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")  # the library takes such, still

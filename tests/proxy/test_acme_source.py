@@ -12,6 +12,7 @@ import trio
 
 from tests.support.recorded_log import RecordedLog
 from tests.support.tls_ends import identity, lasting_authority
+from tunnel.config.model import IdentityConfig, NoIdentity
 from tunnel.errors import IdentityError, IdentityFault, TunnelError
 from tunnel.identity.credentials import Credentials, PkiCredentials
 from tunnel.keystore.material import KeyMaterial
@@ -89,7 +90,8 @@ class AcmeSourceHarness:
     def __init__(self, ca_bundle: Path, *outcomes: Outcome) -> None:
         self.keeper, self.sink, self.lines = FakeRenewer(*outcomes), RecordingSink(), RecordedLog()
         self.ca_bundle = ca_bundle
-        self.source = AcmeSource(self._open, str(ca_bundle), self.sink, self.lines, {})
+        config = IdentityConfig(NoIdentity(), str(ca_bundle))
+        self.source = AcmeSource(self._open, config, self.sink, self.lines, {})
 
     def _open(self, challenges: AcmeChallenges, say: Callable[[str], None]) -> Any:
         self.keeper.say = say

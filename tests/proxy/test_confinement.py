@@ -26,6 +26,7 @@ def configured(line: str) -> ProcessConfig:
     [
         (f"{_SERVER} {_KEYS}", {"/c/crt", "/k/key"}),
         (f"{_SERVER} {_KEYS} --cacert /a/ca", {"/c/crt", "/k/key", "/a/ca"}),
+        (f"{_SERVER} {_KEYS} --crl /r/1 --crl /r/2", {"/c/crt", "/k/key", "/r/1", "/r/2"}),
         (f"{_SERVER} --keystore /s/p12", {"/s/p12"}),
         (f"{_SERVER} --use-workload-api-addr unix:///api", set()),
         (

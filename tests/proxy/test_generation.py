@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tests.support.cert_factory import MadeCertificate, authority, key_of, leaf, make_certificate, rewritten
+from tests.support.revocation_lists import make_list
 from tests.support.tls_ends import (
     EARLY,
     LATE,
@@ -26,6 +28,7 @@ from tunnel.authz.rules import AnyRule, CommonNameRule, PolicyRule, Rule
 from tunnel.config.model import Access, TlsOptions
 from tunnel.errors import Denial, IdentityError, IdentityFault, PeerDenied
 from tunnel.identity.credentials import Credentials, PkiCredentials, SvidCredentials, X509Svid
+from tunnel.pkix.revocation import RevocationLists
 from tunnel.proxy.generation import Generation, GenerationConfig, build_generation
 from tunnel.spiffe.bundle import BundleSet, TrustBundle
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id
@@ -207,6 +210,55 @@ def test_the_newest_protocol_can_be_chosen() -> None:
         context = build_generation(1, DISK, GenerationConfig(True, Access(ANYONE), tls=options)).context
         side, _peer = meet(context, THEIRS)
         assert side.end.version() == version
+
+
+# -- revocation lists
+
+SIGNER = make_certificate(is_ca=True, key=key_of("p256", 550), subject="lists", usage=("key_cert_sign", "crl_sign"), **LASTING)
+LISTED_OURS, LISTED = shown(551, issuer=SIGNER), shown(552, issuer=SIGNER)
+
+
+def with_lists(*revoked: MadeCertificate, end: datetime = LATE, **settings: bool) -> PkiCredentials:
+    """Credentials with one list that begins before every date of the tests."""
+    one = make_list(SIGNER, *(made.certificate.serial_number for made in revoked), begin=EARLY, end=end)
+    lists = RevocationLists((one,), is_complete=True, **settings)
+    return PkiCredentials((LISTED_OURS.certificate,), LISTED_OURS.key, (SIGNER.certificate,), revocation=lists)
+
+
+@pytest.mark.parametrize("is_server", [True, False])
+def test_a_peer_with_a_revoked_certificate_is_refused(is_server: bool) -> None:
+    meet(build(with_lists(OURS), is_server=is_server).context, LISTED, is_server=is_server)
+    with pytest.raises(PeerDenied) as refused:
+        meet(build(with_lists(LISTED), is_server=is_server).context, LISTED, is_server=is_server)
+    assert refused.value.reason is Denial.REVOKED
+
+
+def test_a_revoked_svid_is_refused() -> None:
+    ours = identity()
+    lists = RevocationLists((make_list(ours.root, ours.leaf.certificate.serial_number, begin=EARLY, end=LATE),))
+    generation = build(replace(svid_credentials(ours), revocation=lists))
+    with pytest.raises(PeerDenied) as refused:
+        meet(generation.context, ours.leaf)
+    assert refused.value.reason is Denial.REVOKED
+    (warning,) = generation.warnings
+    assert "our own certificate (subject" in warning
+
+
+def test_our_own_revoked_certificate_and_expired_lists_are_warned_of() -> None:
+    assert build(with_lists()).warnings == ()
+    own, expired = build(with_lists(LISTED_OURS, end=EARLY)).warnings
+    assert own.startswith("our own certificate (subject 'CN=n551', serial ")
+    assert own.endswith(" is revoked: peers that check revocation lists refuse it")
+    assert expired.endswith("expired at 2020-01-01T00:00:00Z: certificates of this issuer are refused")
+    assert build(with_lists(LISTED_OURS), rules=(), is_mutual=False).warnings == ()
+
+
+def test_an_accepted_peer_without_a_valid_list_is_warned_of() -> None:
+    warnings: list[str] = []
+    config = GenerationConfig(True, Access(ANYONE), warn=warnings.append)
+    meet(build_generation(1, with_lists(end=EARLY, is_required=False), config).context, LISTED)
+    (warning,) = warnings
+    assert warning.startswith("certificate accepted without a valid revocation list: the revocation list of 'CN=lists' expired")
 
 
 ODD_SUBJECTS = {

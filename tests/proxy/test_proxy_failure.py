@@ -38,6 +38,9 @@ class FailingSource:
     def publish(self, credentials: Credentials) -> None:
         raise AssertionError
 
+    def adopt(self, credentials: Credentials) -> None:
+        raise AssertionError
+
 
 def test_a_name_that_is_looked_up_later_is_an_error_of_that_connection() -> None:
     """The client accepts until the command has ended, which may connect once more."""

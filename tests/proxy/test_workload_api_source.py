@@ -12,7 +12,7 @@ import trio.testing
 
 from tests.support.recorded_log import RecordedLog
 from tunnel.config.dev_model import Entry
-from tunnel.config.model import WorkloadApi
+from tunnel.config.model import Revocation, WorkloadApi
 from tunnel.devapi.api import DevWorkloadApi
 from tunnel.errors import IdentityError, IdentityFault, TunnelError
 from tunnel.identity.credentials import Credentials, SvidCredentials, X509Context
@@ -69,7 +69,7 @@ def lines() -> RecordedLog:
 
 @pytest.fixture
 def source(lines: RecordedLog) -> WorkloadApiSource:
-    return WorkloadApiSource(WorkloadApi(WorkloadEndpoint(path="/nowhere/agent.sock")), RefusingSink(), lines)
+    return WorkloadApiSource(WorkloadApi(WorkloadEndpoint(path="/nowhere/agent.sock")), Revocation(), RefusingSink(), lines)
 
 
 def update(number: int) -> Updated:
@@ -77,7 +77,7 @@ def update(number: int) -> Updated:
 
 
 def test_what_cannot_be_presented_is_not_used_and_what_is_in_use_stays(source: WorkloadApiSource, lines: RecordedLog) -> None:
-    source._use(None)  # type: ignore[arg-type]  # the credentials, which nobody looks at here
+    source._use(SvidCredentials(None, BundleSet({})), 1)  # type: ignore[arg-type]  # the SVID, which is not used here
     assert lines.kept == [
         "identity update unusable: bad-certificate: OpenSSL cannot present this; keeping the previous identity"
     ]
@@ -125,7 +125,7 @@ def test_two_sources_of_one_address_share_its_stream(tmp_path: Path, lines: Reco
     streams = WorkloadStreams()
     sinks = [RecordingSink() for _ in ids]
     sources = [
-        WorkloadApiSource(WorkloadApi(endpoint, selection=Selection(spiffe_id)), sink, lines, streams)
+        WorkloadApiSource(WorkloadApi(endpoint, selection=Selection(spiffe_id)), Revocation(), sink, lines, streams)
         for spiffe_id, sink in zip(ids, sinks, strict=True)
     ]
 
@@ -146,7 +146,7 @@ def test_two_sources_of_one_address_share_its_stream(tmp_path: Path, lines: Reco
 
 def test_the_state_of_the_workload_api_is_shown_after_each_event(lines: RecordedLog) -> None:
     sink = RefusingSink()
-    source = WorkloadApiSource(WorkloadApi(WorkloadEndpoint(path="/nowhere/agent.sock")), sink, lines)
+    source = WorkloadApiSource(WorkloadApi(WorkloadEndpoint(path="/nowhere/agent.sock")), Revocation(), sink, lines)
     source._apply(Rejected(IdentityError(IdentityFault.NO_SVID, "the update holds no SVID")))
     source._apply(Disconnected("UNAVAILABLE", "no such file", 1.0))
     first, second = sink.states

@@ -63,6 +63,7 @@ def test_each_number_is_an_object_with_four_fields() -> None:
         ("workload-api.updates", 5),
         ("workload-api.rejected", 2),
         ("workload-api.skipped", 1),
+        ("workload-api.skipped-lists", 3),
         ("reload.successes.certificates", 1),
         ("reload.failures.certificates", 1),
         ("reload.last-successful.certificates", 0),

@@ -49,6 +49,7 @@ TYPES = dict(line.split(" ")[2:] for line in TEXT.splitlines() if line.startswit
         ("workload_api_updates_total", "counter", 5),
         ("workload_api_rejected_total", "counter", 2),
         ("workload_api_skipped_total", "counter", 1),
+        ("workload_api_skipped_lists_total", "counter", 3),
         ("runtime_mem_sys", "gauge", 50_000_000),
         ("runtime_mem_gc_num_gc", "counter", 70),
     ],

@@ -74,6 +74,11 @@ class MadeCertificate:
         return self.built.public_bytes(Encoding.DER)
 
     @property
+    def key_pem(self) -> bytes:
+        pem: bytes = self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        return pem
+
+    @property
     def key_der(self) -> bytes:
         return self.key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
 

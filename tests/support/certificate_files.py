@@ -88,6 +88,17 @@ class Pki:
         replace(path, b"".join(_pem(signer.certificate) for signer in signers))
         return path
 
+    def revocation_list(self, name: str, signer: Signer, *revoked: x509.Certificate, ends_in: timedelta = HOUR) -> Path:
+        """The revocation list of an authority in a file."""
+        now, path = datetime.now(UTC), self.directory / f"{name}.crl"
+        builder = x509.CertificateRevocationListBuilder().issuer_name(signer.certificate.subject)
+        builder = builder.last_update(now - 2 * HOUR).next_update(now + ends_in)
+        for one in revoked:
+            entry = x509.RevokedCertificateBuilder().serial_number(one.serial_number).revocation_date(now).build()
+            builder = builder.add_revoked_certificate(entry)
+        replace(path, builder.sign(signer.key, hashes.SHA256()).public_bytes(Encoding.PEM))
+        return path
+
     def leaf(
         self,
         name: str,

@@ -7,7 +7,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tests.support.cert_factory import MadeCertificate, key_of, make_certificate
-from tunnel.config.model import KeyFiles
+from tunnel.config.model import IdentityConfig, KeyFiles, Revocation
 from tunnel.errors import IdentityError, IdentityFault, TunnelError
 from tunnel.identity.credentials import Credentials
 from tunnel.log import Log
@@ -56,8 +56,10 @@ class Files:
         self.cert.write_bytes(pem(one))
         self.key.write_bytes(one.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 
-    def source(self, kept: RecordingSink) -> FileSource:
-        return FileSource(KeyFiles(str(self.cert), str(self.key)), str(self.bundle), kept, kept.log, {})
+    def source(self, kept: RecordingSink, *lists: Path) -> FileSource:
+        identity = KeyFiles(str(self.cert), str(self.key))
+        config = IdentityConfig(identity, str(self.bundle), Revocation(tuple(map(str, lists))))
+        return FileSource(config, kept, kept.log, {})
 
 
 def pem(one: MadeCertificate) -> bytes:

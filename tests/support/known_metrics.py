@@ -48,7 +48,7 @@ def known_source() -> tuple[MetricsSource, Counters, Clock]:
     for milliseconds in (1, 2, 3):
         counters.handshake.update(milliseconds * 1_000_000)
     counters.lifetime.update(2_000_000_000)
-    counters.workload_api = WorkloadApiState("down", updates=5, rejected=2, skipped=1, last_update=EXPIRY - 60)
+    counters.workload_api = WorkloadApiState("down", updates=5, rejected=2, skipped=1, skipped_lists=3, last_update=EXPIRY - 60)
     counters.certificates.count(is_success=True)
     counters.certificates.count(is_success=False)
     source = MetricsSource(lambda: counters, lambda: TunnelGauges(2, 1000, 2000, 4, EXPIRY), KnownRuntime(), clock=clock)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 from tests.support.cert_factory import END, NOW, START, MadeCertificate, authority, key_of, leaf
 from tunnel.identity.credentials import SvidCredentials, X509Context, X509Svid
@@ -27,10 +28,12 @@ def svid(hint: str = "", worker: MadeCertificate = WORKER, spiffe_id: str = "spi
     return X509Svid(parse_spiffe_id(spiffe_id), hint, chain, worker.key, END)
 
 
-def context(*bundles: tuple[TrustDomain, TrustBundle], hint: str = "", notes: tuple[str, ...] = ()) -> X509Context:
+def context(
+    *bundles: tuple[TrustDomain, TrustBundle], hint: str = "", notes: tuple[str, ...] = (), **fields: Any
+) -> X509Context:
     one = svid(hint)
     bundle_set = BundleSet(dict([bundle("a.test", ROOT, OLD_ROOT), *bundles]))
-    return X509Context(one, bundle_set, (Offer(str(one.spiffe_id), hint),), (one,), notes=notes)
+    return X509Context(one, bundle_set, (Offer(str(one.spiffe_id), hint),), (one,), notes=notes, **fields)
 
 
 def credentials(*bundles: tuple[TrustDomain, TrustBundle], hint: str = "") -> SvidCredentials:

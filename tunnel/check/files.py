@@ -10,19 +10,18 @@ from functools import partial
 from tunnel.authz.peer import parse_peer
 from tunnel.check.finding import Finding, Steps, ok, problem, warning
 from tunnel.check.identity import has_valid
-from tunnel.check.preflight import Preflight, within
+from tunnel.check.preflight import READ_LIMIT, Preflight, within
 from tunnel.check.validity import check_validity, validity_of
-from tunnel.config.model import Keystore, NoIdentity
+from tunnel.config.model import KeyFiles, Keystore, NoIdentity
 from tunnel.errors import IdentityError, IdentityFault, PeerDenied
 from tunnel.identity.credentials import PkiCredentials, describe_key
 from tunnel.pkix.certificate import Certificate
 from tunnel.pkix.extensions import CLIENT_AUTH, SERVER_AUTH
-from tunnel.proxy.file_source import DiskSource, load_credentials
+from tunnel.proxy.file_source import load_credentials
 from tunnel.proxy.generation import authority_name_warnings, check_presentable
 from tunnel.tls.verify import build_pki_anchors, check_purpose
 
 CERTIFICATE, AUTHORITIES = "certificate", "authorities"
-_READ = 10.0  # seconds: a file may be a pipe, or on another machine
 _ADVICE = {
     IdentityFault.FILE: "correct the path, or let this user read it (ls -l, also for every directory above)",
     IdentityFault.PASSWORD: "set the right password in $KEYSTORE_PASS",
@@ -30,12 +29,14 @@ _ADVICE = {
 }
 _SHOWN = 4
 
+DiskSource = KeyFiles | Keystore | NoIdentity
+
 
 def examine_files(preflight: Preflight, source: DiskSource) -> Steps[PkiCredentials | None]:
     """Return the credentials in the files, or None if they are not usable."""
     yield from _examine_modes(source)
     try:
-        credentials = within(_READ, partial(load_credentials, source, preflight.config.identity.ca_bundle, preflight.environ))
+        credentials = within(READ_LIMIT, partial(load_credentials, preflight.config.identity, preflight.environ))
     except IdentityError as error:
         advice = _ADVICE.get(error.reason, "use a file with the content that the flag describes")
         yield problem(CERTIFICATE, f"{error.reason.value}: {error}", advice)

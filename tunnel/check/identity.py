@@ -11,6 +11,7 @@ from tunnel.check.validity import check_validity, validity_of
 from tunnel.identity.credentials import SvidCredentials, X509Context, describe_key
 from tunnel.pkix.certificate import Certificate
 from tunnel.pkix.path import build_anchors
+from tunnel.pkix.revocation import RevocationLists
 from tunnel.spiffe.bundle import TrustBundle
 from tunnel.spiffe.ids import TrustDomain
 from tunnel.spiffe.selection import Offer, Selection, describe_offers
@@ -40,7 +41,7 @@ def examine_identity(context: X509Context, selection: Selection, now: datetime) 
     chain = f"chain of {len(svid.chain)}" if len(svid.chain) > 1 else "signed by the authority itself"
     yield ok("key", f"{describe_key(svid.private_key)}, {chain}, verifies against the bundle of {svid.spiffe_id.trust_domain}")
     yield from _describe_bundles(context, svid.spiffe_id.trust_domain, now)
-    return SvidCredentials(svid, context.bundles)
+    return SvidCredentials(svid, context.bundles, RevocationLists(context.lists))
 
 
 def has_valid(authorities: tuple[Certificate, ...], now: datetime) -> bool:
@@ -55,9 +56,6 @@ def _describe_bundles(context: X509Context, own: TrustDomain, now: datetime) -> 
     yield ok("trust-domains", f"{_describe_bundle(bundles[own])} is our own, {federated}")
     for note in context.notes:
         yield warning("trust-domains", note, "correct that bundle at the source of the SPIRE server")
-    if context.crl_count:
-        detail = f"the agent sends {context.crl_count} revocation lists, which are not used"
-        yield warning("trust-domains", detail, "use short lifetimes instead of revocation")
     for domain, bundle in sorted(bundles.items()):
         for _anchor, refusal in build_anchors(bundle.authorities, check_anchor).refused:
             yield warning("trust-domains", f"{domain}: {refusal}", "replace it: every SVID signed by it is refused")

@@ -47,6 +47,9 @@ class Preflight:
         return "allow" if self.config.is_server else "verify"
 
 
+READ_LIMIT = 10.0  # seconds to read files: one may be a pipe, or on another machine
+
+
 def within(seconds: float, call: Callable[[], T]) -> T:
     """Return what a blocking call returns, or raise TimeoutError; the thread of a call that timed out is abandoned."""
 

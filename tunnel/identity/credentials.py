@@ -11,6 +11,8 @@ from datetime import datetime
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from tunnel.pkix.certificate import Certificate
+from tunnel.pkix.crl import RevocationList
+from tunnel.pkix.revocation import NO_LISTS, RevocationLists
 from tunnel.spiffe.bundle import BundleSet
 from tunnel.spiffe.ids import SpiffeId
 from tunnel.spiffe.selection import Offer
@@ -60,11 +62,12 @@ class X509Context:
     svids: tuple[X509Svid, ...] = ()  # every verified SVID, the selected one included
     skipped: tuple[str, ...] = ()  # skipped SVIDs, with the reason
     notes: tuple[str, ...] = ()  # other skipped parts of the update
-    crl_count: int = 0
+    lists: tuple[RevocationList, ...] = ()
+    skipped_lists: int = 0  # revocation lists that cannot be used
 
     def has_same_material(self, other: X509Context) -> bool:
-        """Return whether both have the same selected SVID and bundles."""
-        return (_material(self.svid), self.bundles) == (_material(other.svid), other.bundles)
+        """Return whether both have the same selected SVID, bundles and revocation lists."""
+        return (_material(self.svid), self.bundles, self.lists) == (_material(other.svid), other.bundles, other.lists)
 
 
 def _material(svid: X509Svid | None) -> object:
@@ -73,10 +76,11 @@ def _material(svid: X509Svid | None) -> object:
 
 @dataclass(frozen=True, slots=True)
 class SvidCredentials:
-    """The selected SVID of an update, with the bundles of the same update."""
+    """The selected SVID of an update, with the bundles and the revocation lists of the same update."""
 
     svid: X509Svid
     bundles: BundleSet
+    revocation: RevocationLists = NO_LISTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,7 @@ class PkiCredentials:
     private_key: PrivateKey | None = field(repr=False)
     authorities: tuple[Certificate, ...]
     skipped: tuple[str, ...] = ()  # skipped authorities, with the reason
+    revocation: RevocationLists = NO_LISTS
 
 
 Credentials = SvidCredentials | PkiCredentials

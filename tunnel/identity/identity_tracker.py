@@ -13,6 +13,7 @@ from tunnel.identity.credentials import SvidCredentials, X509Context, X509Svid
 from tunnel.identity.events import Denied, Disconnected, FatalError, Overdue, Rejected, Updated, WorkloadEvent
 from tunnel.log import escape
 from tunnel.pkix.certificate import Certificate
+from tunnel.pkix.revocation import RevocationLists
 from tunnel.spiffe.endpoint import WorkloadEndpoint
 from tunnel.spiffe.ids import SpiffeId
 from tunnel.spiffe.selection import Selection, describe_offers, join_names
@@ -78,6 +79,11 @@ class IdentityTracker:
             case _:
                 assert_never(event)
 
+    def renumber(self) -> int:
+        """Return the number of the next generation, for the same identity with other revocation lists."""
+        self.generation += 1
+        return self.generation
+
     def _take_disconnect(self, event: Disconnected) -> Outcome:
         status = f"{event.code}: {event.details}".rstrip(": ")
         if isinstance(event, Denied):
@@ -113,15 +119,13 @@ class IdentityTracker:
             f"{'trust bundles' if self._shown == before else 'identity'} updated: spiffe_id={svid.spiffe_id} "
             f"generation={self.generation} expires_at={format_time(svid.not_after)} trust_domains={domains.replace(', ', ',')}"
         )
-        return Outcome(SvidCredentials(svid, context.bundles))
+        return Outcome(SvidCredentials(svid, context.bundles, RevocationLists(context.lists)))
 
     def _warn_about(self, context: X509Context) -> None:
         for failure in context.skipped:
             self._warn(f"warning: SVID skipped: {failure}")
         for note in context.notes:
             self._warn(f"warning: {note}")
-        if context.crl_count:
-            self._warn("warning: Workload API update contains certificate revocation lists (crl), which are ignored")
         if len(context.offered) > 1 and self._selection.is_open():
             self._warn(
                 f"warning: {len(context.offered)} SVIDs offered and none selected by --spiffe-id or --spiffe-hint: "

@@ -6,7 +6,7 @@ bundle, or a federated bundle (then no peer of its trust domain is trusted).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
 
@@ -16,7 +16,9 @@ from cryptography.hazmat.primitives.serialization import load_der_private_key
 from tunnel.errors import Denial, IdentityError, IdentityFault, PeerDenied, SpiffeIdError, WireError
 from tunnel.identity.credentials import X509Context, X509Svid
 from tunnel.pkix.certificate import Certificate, parse_certificate, parse_certificates
+from tunnel.pkix.crl import RevocationList, parse_revocation_list
 from tunnel.pkix.der import split_sequences
+from tunnel.pkix.revocation import MAX_LISTS
 from tunnel.pkix.strength import read_public_key
 from tunnel.spiffe.bundle import BundleSet, TrustBundle
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id, parse_trust_domain
@@ -55,6 +57,7 @@ def accept_update(
         wanted.sort(key=lambda entry: entry.spiffe_id != str(current.spiffe_id))
     kept = str(current.spiffe_id) if current is not None and now <= current.not_after else None
     bundles, notes = _read_bundles(response, wanted)
+    lists, failures = _read_lists(response.crl)
     valid, invalid = _verify_entries(response.svids if wants_all else wanted, bundles, now, kept, wants_all=wants_all)
     svid = next((svid for entry, svid in valid if selection.is_met_by(entry.offer)), None)
     if svid is None and wanted:
@@ -65,8 +68,9 @@ def accept_update(
         offered=tuple(entry.offer for entry in response.svids),
         svids=tuple(svid for _entry, svid in valid),
         skipped=tuple(f"{error.reason.value}: {error}" for _entry, error in invalid),
-        notes=notes,
-        crl_count=len(response.crl),
+        notes=(*notes, *failures),
+        lists=lists,
+        skipped_lists=len(failures),
     )
 
 
@@ -148,6 +152,27 @@ def _read_key(entry: SvidEntry, leaf: Certificate) -> PrivateKey:
     if not fits:
         raise IdentityError(IdentityFault.BAD_KEY, f"SVID {entry.spiffe_id!a}: the private key does not match the certificate")
     return key
+
+
+# -- revocation lists
+
+
+def _read_lists(blobs: Sequence[bytes]) -> tuple[tuple[RevocationList, ...], tuple[str, ...]]:
+    """Return the lists of known issuers, and why others were skipped or are not used."""
+    lists: dict[RevocationList, None] = {}
+    failures = []
+    if len(blobs) > MAX_LISTS:
+        failures.append(f"{len(blobs) - MAX_LISTS} revocation lists skipped: more than {MAX_LISTS}")
+    for number, blob in enumerate(blobs[:MAX_LISTS], 1):
+        try:
+            found = parse_revocation_list(blob)
+        except WireError as error:
+            failures.append(f"revocation list {number} of {len(blobs)} skipped: {error}")
+            continue
+        lists[found] = None  # an unusable one too: the certificates of its issuer are refused
+        if found.problem:
+            failures.append(f"revocation list of {found.issuer.describe()!a} not used: {found.problem}")
+    return tuple(lists), tuple(failures)
 
 
 # -- bundles

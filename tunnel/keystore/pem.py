@@ -25,6 +25,7 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _BOUNDARY = re.compile(rb"-----(BEGIN|END) ([\x21-\x2c\x2e-\x7e](?:[- ]?[\x21-\x2c\x2e-\x7e])*)-----")
 _BASE64 = re.compile(rb"[A-Za-z0-9+/]{2,}={0,2}")
 _CERTIFICATE = "CERTIFICATE"
+_REVOCATION_LIST = "X509 CRL"
 _PRIVATE_KEY = "PRIVATE KEY"
 _SHOWN_LABELS = 5
 # Labels that a message may show. Any other label may be part of a damaged key.
@@ -55,6 +56,11 @@ class Block:
     def is_certificate(self) -> bool:
         """Whether it is a CERTIFICATE block; TRUSTED CERTIFICATE of OpenSSL is not."""
         return self.label == _CERTIFICATE
+
+    @property
+    def is_revocation_list(self) -> bool:
+        """Whether it is an X509 CRL block."""
+        return self.label == _REVOCATION_LIST
 
     @property
     def is_key(self) -> bool:
@@ -152,15 +158,24 @@ def parse_chain(blocks: Iterable[Block]) -> tuple[Certificate, ...]:
 
 def parse_certificate(block: Block) -> Certificate:
     """Parse the certificate of a block; raises IdentityError."""
-    _begin, *body = block.text.strip().split(b"\n")
     try:
-        if not body or body.pop() != f"-----END {_CERTIFICATE}-----".encode():
-            raise WireError(WireFault.TRUNCATED, "no END boundary")
-        base64 = b"".join(line for line in body if b":" not in line)  # skip headers
-        return parse_der(b64decode(b"".join(base64.split()), validate=True))
-    except (ValueError, WireError):
+        return parse_der(decode(block))
+    except WireError:
         pass  # not chained: the cause may quote the file
     raise IdentityError(IdentityFault.BAD_CERTIFICATE, f"line {block.line}: damaged or truncated certificate{block.hint}")
+
+
+def decode(block: Block) -> bytes:
+    """Return the content of a block in DER, without headers; raises WireError."""
+    _begin, *body = block.text.strip().split(b"\n")
+    if not body or body.pop() != f"-----END {block.label}-----".encode():
+        raise WireError(WireFault.TRUNCATED, "no END boundary")
+    base64 = b"".join(line for line in body if b":" not in line)
+    try:
+        return b64decode(b"".join(base64.split()), validate=True)
+    except ValueError:
+        pass  # not chained, as above
+    raise WireError(WireFault.MALFORMED, "not base64")
 
 
 def find_key(blocks: Iterable[Block]) -> Block | None:

@@ -7,7 +7,7 @@ have the same name.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import pairwise
 
@@ -43,6 +43,10 @@ class RevocationLists:
     def is_checked(self) -> bool:
         """Whether certificates are checked at all."""
         return bool(self.lists) or self.is_complete
+
+    def with_lists(self, lists: tuple[RevocationList, ...]) -> RevocationLists:
+        """Return these lists and others, with the same requirements."""
+        return replace(self, lists=(*self.lists, *lists))
 
 
 NO_LISTS = RevocationLists()

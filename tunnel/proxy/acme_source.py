@@ -8,10 +8,12 @@ from contextlib import suppress
 import trio
 
 from tunnel.acme.renewal import CertificateRenewer
+from tunnel.config.model import IdentityConfig
 from tunnel.errors import IdentityError, identity_errors
 from tunnel.identity.credentials import Credentials, PkiCredentials
 from tunnel.keystore.anchors import load_authorities
 from tunnel.keystore.material import KeyMaterial
+from tunnel.keystore.revocation_lists import load_revocation
 from tunnel.log import Log, escape
 from tunnel.proxy.identity_source import CredentialSink, log_skipped
 from tunnel.tls.acme_challenge import AcmeChallenges
@@ -23,11 +25,11 @@ class AcmeSource:
     """Obtains one certificate and renews it in time; blocking work runs on a thread, which may outlive the process's end."""
 
     def __init__(
-        self, open_renewer: OpenRenewer, ca_bundle: str, sink: CredentialSink, log: Log, environ: Mapping[str, str]
+        self, open_renewer: OpenRenewer, config: IdentityConfig, sink: CredentialSink, log: Log, environ: Mapping[str, str]
     ) -> None:
         self._challenges = AcmeChallenges()
         self._renewer = open_renewer(self._challenges, self._log_from_thread)
-        self._ca_bundle = ca_bundle
+        self._config = config
         self._sink = sink
         self._log = log
         self._environ = environ
@@ -49,7 +51,7 @@ class AcmeSource:
             await self._renew()
 
     async def read(self) -> PkiCredentials | None:
-        """Read the CA bundle again; None before the first certificate. Raises IdentityError."""
+        """Read the CA bundle and the revocation lists again; None before the first certificate. Raises IdentityError."""
         return await self._complete(self._material) if self._material is not None else None
 
     def publish(self, credentials: Credentials) -> None:
@@ -57,6 +59,12 @@ class AcmeSource:
         assert isinstance(credentials, PkiCredentials)
         if self._material is not None and credentials.chain == self._material.chain:
             self._publish(self._material, credentials)
+
+    def adopt(self, credentials: Credentials) -> None:
+        """Log credentials that are in use."""
+        assert isinstance(credentials, PkiCredentials)
+        self._generation += 1
+        log_skipped(self._log, credentials)
 
     async def _renew(self) -> None:
         try:
@@ -73,18 +81,18 @@ class AcmeSource:
 
     def _publish(self, material: KeyMaterial, credentials: PkiCredentials) -> None:
         self._sink.use(self._generation + 1, credentials)
-        self._generation += 1
-        log_skipped(self._log, credentials)
+        self.adopt(credentials)
         self._material = material
 
     async def _complete(self, material: KeyMaterial) -> PkiCredentials:
-        """Add the authorities of peers; raises IdentityError."""
+        """Add the authorities of peers and the revocation lists; raises IdentityError."""
         return await trio.to_thread.run_sync(self._load_authorities, material)
 
     def _load_authorities(self, material: KeyMaterial) -> PkiCredentials:
-        with identity_errors("the CA bundle cannot be used"):
-            authorities = load_authorities(self._ca_bundle, self._environ)
-        return PkiCredentials(material.chain, material.private_key, authorities.certificates, authorities.skipped)
+        with identity_errors("the CA bundle and the revocation lists cannot be used"):
+            authorities = load_authorities(self._config.ca_bundle, self._environ)
+            revocation = load_revocation(self._config.revocation)
+        return PkiCredentials(material.chain, material.private_key, authorities.certificates, authorities.skipped, revocation)
 
     def _log_from_thread(self, line: str) -> None:
         """Write a line from the renewer's thread; dropped after the end of trio."""

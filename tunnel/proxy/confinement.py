@@ -59,6 +59,7 @@ def _needs_of_listener(config: ListenerConfig) -> Needs:
 def _files(config: ListenerConfig) -> Iterator[str]:
     source = config.identity.source
     yield config.identity.ca_bundle
+    yield from config.identity.revocation.files
     if isinstance(source, KeyFiles):
         yield from (source.cert, source.key)
     if isinstance(source, Keystore):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 
 from tunnel.authz.authorizer import Admitted, Authorizer, allow_anonymous
 from tunnel.authz.rules import PolicyRule
@@ -13,6 +13,8 @@ from tunnel.errors import identity_errors
 from tunnel.identity.credentials import Credentials, PkiCredentials, SvidCredentials
 from tunnel.pkix.certificate import Certificate
 from tunnel.pkix.extensions import CLIENT_AUTH, SERVER_AUTH
+from tunnel.pkix.path import describe_certificate
+from tunnel.pkix.revocation import RevocationChecker, Warn, ignore_warning
 from tunnel.spiffe.ids import TrustDomain
 from tunnel.tls.admission import PeerAdmission
 from tunnel.tls.context import Presented, TlsContext
@@ -30,6 +32,7 @@ class GenerationConfig:
     tls: TlsOptions = TlsOptions()  # noqa: RUF009  # frozen
     accepts_acme: bool = False  # the listener also answers ACME challenges
     chain_observer: ChainObserver | None = None  # called with the chain of each peer, also if it is refused
+    warn: Warn = ignore_warning  # called on any thread, once for each peer's issuer without a valid revocation list
 
     def with_policy(self, rule: PolicyRule) -> GenerationConfig:
         """Add a policy, evaluated after every other rule."""
@@ -98,9 +101,30 @@ def _build(number: int, credentials: Credentials, config: GenerationConfig, prev
         ),
         _status_context(presented, config),
         begins,
-        authority_name_warnings(peer_auth.authorities) if isinstance(peer_auth, PeerAuth) else (),
+        _warnings(credentials, peer_auth, config.access),
         peer_auth.admit if isinstance(peer_auth, PeerAuth) and isinstance(peer_auth.admit, PeerAdmission) else None,
     )
+
+
+def _warnings(credentials: Credentials, peer_auth: PeerAuth | Admitted, access: Access) -> tuple[str, ...]:
+    if isinstance(peer_auth, Admitted) or access.pins:
+        return ()
+    return (*authority_name_warnings(peer_auth.authorities), *revocation_warnings(credentials, datetime.now(UTC)))
+
+
+def revocation_warnings(credentials: Credentials, now: datetime) -> tuple[str, ...]:
+    """Return what is wrong with the revocation lists, and whether our own certificate is on one."""
+    if not credentials.revocation.is_checked:
+        return ()
+    if isinstance(credentials, SvidCredentials):
+        chain, bundles = credentials.svid.chain, credentials.bundles.bundles.values()
+        authorities = tuple(one for bundle in bundles for one in bundle.authorities)
+    else:
+        chain, authorities = credentials.chain, credentials.authorities
+    checker = RevocationChecker(credentials.revocation)
+    revoked = [describe_certificate(one) for one in checker.find_revoked(chain, authorities, now)]
+    own = [f"our own certificate {one} is revoked: peers that check revocation lists refuse it" for one in revoked]
+    return (*own, *checker.find_warnings(authorities, now))
 
 
 def authority_name_warnings(authorities: Sequence[Certificate]) -> tuple[str, ...]:
@@ -136,7 +160,8 @@ def _peer_auth(credentials: Credentials, config: GenerationConfig, previous: Pee
     if access.pins:
         verifier = PinVerifier(access.pins)
     elif isinstance(credentials, SvidCredentials):
-        verifier, own = SpiffeVerifier(credentials.bundles), credentials.svid.spiffe_id.trust_domain
+        verifier = SpiffeVerifier(credentials.bundles, credentials.revocation, config.warn)
+        own = credentials.svid.spiffe_id.trust_domain
     else:
         verifier = _pki_verifier(credentials, config)
         authorities = verifier.anchors.usable if config.is_server else ()
@@ -150,4 +175,5 @@ def _peer_auth(credentials: Credentials, config: GenerationConfig, previous: Pee
 def _pki_verifier(credentials: PkiCredentials, config: GenerationConfig) -> PkiVerifier:
     anchors = build_pki_anchors(credentials.authorities)
     purpose = CLIENT_AUTH if config.is_server else SERVER_AUTH
-    return PkiVerifier(anchors, purpose, "" if config.is_server else config.host.rstrip("."))
+    host = "" if config.is_server else config.host.rstrip(".")
+    return PkiVerifier(anchors, purpose, host, revocation=credentials.revocation, warn=config.warn)

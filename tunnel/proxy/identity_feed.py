@@ -79,6 +79,12 @@ class IdentityFeed:
             generations.append(built[key])
         return generations
 
+    def adopt(self, credentials: Credentials) -> None:
+        """The listeners have generations with credentials that the source has read: they are the current ones."""
+        self.source.adopt(credentials)
+        self.number, self.credentials = self.number + 1, credentials
+        self.counters.certificates.count(is_success=True)
+
     # -- the identity source
 
     def use(self, number: int, credentials: Credentials) -> None:

@@ -47,6 +47,9 @@ class IdentitySource(Protocol):
     def publish(self, credentials: Credentials) -> None:
         """Use what `read` has returned; raises IdentityError, and the previous credentials stay in use."""
 
+    def adopt(self, credentials: Credentials) -> None:
+        """What `read` has returned is in use as the next generation, without `publish`."""
+
 
 async def reload_source(source: IdentitySource) -> None:
     """Read the files of a source again and use them; raises IdentityError, and the previous credentials stay in use."""

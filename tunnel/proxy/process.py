@@ -96,19 +96,19 @@ class SourceOpener:
         """Create the source of an identity, to be run by the caller."""
         source = identity.source
         if isinstance(source, WorkloadApi):
-            return self._open_workload_api(source, sink)
+            return self._open_workload_api(source, identity, sink)
         if isinstance(source, Acme):
             return self._open_acme(source, identity, sink)
         from tunnel.proxy.file_source import FileSource
 
-        return FileSource(source, identity.ca_bundle, sink, self._log, self._environ)
+        return FileSource(identity, sink, self._log, self._environ)
 
-    def _open_workload_api(self, source: WorkloadApi, sink: CredentialSink) -> IdentitySource:
+    def _open_workload_api(self, source: WorkloadApi, identity: IdentityConfig, sink: CredentialSink) -> IdentitySource:
         from tunnel.identity.event_channel import WorkloadStreams
         from tunnel.proxy.workload_api_source import WorkloadApiSource
 
         self._streams = self._streams or WorkloadStreams()
-        return WorkloadApiSource(source, sink, self._log, self._streams)
+        return WorkloadApiSource(source, identity.revocation, sink, self._log, self._streams)
 
     def _open_acme(self, source: Acme, identity: IdentityConfig, sink: CredentialSink) -> IdentitySource:
         from tunnel.acme.renewal import open_renewer
@@ -116,7 +116,7 @@ class SourceOpener:
         from tunnel.proxy.acme_source import AcmeSource
 
         open_acme = partial(open_renewer, complete_acme(source, self._environ))
-        return AcmeSource(open_acme, identity.ca_bundle, sink, self._log, self._environ)
+        return AcmeSource(open_acme, identity, sink, self._log, self._environ)
 
 
 def _raise_descriptor_limit() -> None:

@@ -140,6 +140,7 @@ class Proxy:
             self._resolve_later,
             self.state_reporter,
             policy,
+            self.warn_from_thread,
             self.monitoring.new_counters(config.name, self.config.monitors),
         )
 
@@ -343,6 +344,11 @@ class Proxy:
                 self.nursery.start_soon(ask)
 
         self._token.run_sync_soon(begin)
+
+    def warn_from_thread(self, warning: str) -> None:
+        """Log a warning of a handshake, which may run on a thread of its own."""
+        with suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(self.log.write, f"warning: {escape(warning)}")
 
     def _report_empty(self) -> None:
         with suppress(trio.RunFinishedError):

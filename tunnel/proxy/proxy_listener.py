@@ -12,6 +12,7 @@ from tunnel.errors import ConfigError, TargetError
 from tunnel.identity.credentials import Credentials
 from tunnel.net.listen import Listener
 from tunnel.net.sockets import resolve
+from tunnel.pkix.revocation import Warn
 from tunnel.proxy.generation import Generation, GenerationConfig, build_generation
 from tunnel.proxy.reloadable_policy import ReloadablePolicy
 from tunnel.proxy.shared_resources import SharedResources
@@ -33,6 +34,7 @@ class ProxyListener:
         resolve_later: ResolveLater,
         state_reporter: StateReporter,
         policy: ReloadablePolicy | None,
+        warn: Warn,
         counters: Counters,
     ) -> None:
         self.config = config
@@ -40,6 +42,7 @@ class ProxyListener:
         self._log = shared.log
         self._state_reporter: StateReporter | None = state_reporter
         self.policy = policy
+        self._warn = warn
         self._challenges: AcmeChallenges | None = None
         self.tunnel = Tunnel(shared, config, resolve_later, counters=counters)
         self.tunnel.on_identity_error = self._show_identity_error
@@ -52,7 +55,7 @@ class ProxyListener:
     @property
     def generation_config(self) -> GenerationConfig:
         """The configuration of its generations."""
-        return plan_generations(self.config, self.policy, accepts_acme=self._challenges is not None)
+        return plan_generations(self.config, self.policy, self._warn, accepts_acme=self._challenges is not None)
 
     async def check_target(self) -> None:
         """Check that the target's name can be resolved; the addresses are not kept, because they may change."""
@@ -125,8 +128,8 @@ def open_policy(config: ListenerConfig) -> ReloadablePolicy | None:
 
 
 def plan_generations(
-    config: ListenerConfig, policy: ReloadablePolicy | None, *, accepts_acme: bool = False
+    config: ListenerConfig, policy: ReloadablePolicy | None, warn: Warn, *, accepts_acme: bool = False
 ) -> GenerationConfig:
     """Return the configuration of the generations of a listener."""
-    plan = GenerationConfig(config.is_server, config.access, config.host, config.tls, accepts_acme)
+    plan = GenerationConfig(config.is_server, config.access, config.host, config.tls, accepts_acme, warn=warn)
     return plan.with_policy(policy.rule) if policy is not None else plan

@@ -27,7 +27,7 @@ class _Planned:
     config: ListenerConfig
     before: ProxyListener | None  # the listener that takes this configuration; None for a new one
     policy: ReloadablePolicy | None = None
-    credentials: Credentials | None = None  # of the generation
+    base: int = 0  # the number of the credentials that were in use when it was planned
     generation: Generation | None = None  # None: the one in use stays
     socket: Listener | None = None  # of a new listener, unless it takes over that of a removed one
 
@@ -52,14 +52,17 @@ class Changes:
 
 async def reconfigure(proxy: Proxy, config: ProcessConfig) -> Changes:
     """Put another configuration into use; raises TunnelError, and then nothing has changed."""
-    change = Reconfiguration(proxy, config)
-    with ExitStack() as on_error:
-        on_error.callback(change.abandon)
-        await change.prepare()
-        changes = change.commit()
-        on_error.pop_all()
-    await change.start_monitors()
-    return changes
+    while True:
+        change = Reconfiguration(proxy, config)
+        with ExitStack() as on_error:
+            on_error.callback(change.abandon)
+            await change.prepare()
+            if change.is_outdated():
+                continue
+            changes = change.commit()
+            on_error.pop_all()
+        await change.start_monitors()
+        return changes
 
 
 class Reconfiguration:
@@ -78,6 +81,8 @@ class Reconfiguration:
         for one in self._planned:
             plan_route(one.config)
         await self._read_identities()
+        for one in self._planned:
+            one.base = self._feed_of(one.config.identity).number
         for one in self._planned:
             await self._load_policy(one)
         for one in self._planned:
@@ -98,10 +103,12 @@ class Reconfiguration:
                 one.policy.close()
         close_ports(self._monitors)
 
+    def is_outdated(self) -> bool:
+        """Whether an identity source has published other credentials while the change was prepared."""
+        return any(self._feed_of(one.config.identity).number != one.base for one in self._planned)
+
     def commit(self) -> Changes:
-        """Put everything into use; raises IdentityError before anything has changed, and then `abandon` must follow."""
-        for one in self._planned:
-            self._build_again(one)
+        """Put everything into use."""
         changes = self._count()
         self._proxy.config = self._config
         self._publish_credentials()
@@ -151,8 +158,11 @@ class Reconfiguration:
         if credentials is not None and not _is_same(credentials, feed.credentials):
             self._fresh[identity] = credentials
 
+    def _feed_of(self, identity: IdentityConfig) -> IdentityFeed:
+        return self._proxy.feeds.get(identity) or self._new_feeds[identity]
+
     def _credentials_of(self, identity: IdentityConfig) -> tuple[int, Credentials]:
-        feed = self._proxy.feeds.get(identity) or self._new_feeds[identity]
+        feed = self._feed_of(identity)
         credentials = self._fresh.get(identity, feed.credentials)
         assert credentials is not None
         return feed.number + (identity in self._fresh), credentials
@@ -160,9 +170,7 @@ class Reconfiguration:
     def _publish_credentials(self) -> None:
         self._proxy.feeds.update(self._new_feeds)
         for identity, credentials in self._fresh.items():
-            feed = self._proxy.feeds[identity]
-            feed.number, feed.credentials = feed.number + 1, credentials
-            feed.counters.certificates.count(is_success=True)
+            self._proxy.feeds[identity].adopt(credentials)
 
     # -- listeners
 
@@ -184,15 +192,9 @@ class Reconfiguration:
         is_same = before is not None and before.config == one.config and before.policy is one.policy
         if is_same and identity not in self._fresh:
             return
-        one.credentials = credentials
         accepts_acme = before is not None and before.generation_config.accepts_acme
-        plan = plan_generations(one.config, one.policy, accepts_acme=accepts_acme)
+        plan = plan_generations(one.config, one.policy, self._proxy.warn_from_thread, accepts_acme=accepts_acme)
         one.generation = build_generation(number, credentials, plan, before.tunnel.generation if before is not None else None)
-
-    def _build_again(self, one: _Planned) -> None:
-        """Build with the newest credentials, if the source has published others meanwhile."""
-        if one.generation is not None and one.credentials is not self._credentials_of(one.config.identity)[1]:
-            self._build(one)
 
     def _open_sockets(self) -> None:
         kept = {id(one.before) for one in self._planned}

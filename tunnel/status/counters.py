@@ -45,6 +45,7 @@ class WorkloadApiState:
     updates: int = 0  # accepted messages
     rejected: int = 0
     skipped: int = 0  # SVIDs of accepted messages that could not be used, and were not needed
+    skipped_lists: int = 0  # revocation lists of accepted messages that could not be used
     last_update: int | None = None  # Unix time
 
 
@@ -144,11 +145,12 @@ def _merge(one: WorkloadApiState | None, other: WorkloadApiState | None) -> Work
     if one is None or other is None:
         return one or other
     return WorkloadApiState(
-        one.error or other.error,
-        one.updates + other.updates,
-        one.rejected + other.rejected,
-        one.skipped + other.skipped,
-        max((at for at in (one.last_update, other.last_update) if at is not None), default=None),
+        error=one.error or other.error,
+        updates=one.updates + other.updates,
+        rejected=one.rejected + other.rejected,
+        skipped=one.skipped + other.skipped,
+        skipped_lists=one.skipped_lists + other.skipped_lists,
+        last_update=max((at for at in (one.last_update, other.last_update) if at is not None), default=None),
     )
 
 

@@ -117,6 +117,9 @@ WORKLOAD_API_LAST = Metric(
 WORKLOAD_API_UPDATES = Metric("workload-api.updates", Kind.COUNTER, "Workload API updates accepted.", "_total")
 WORKLOAD_API_REJECTED = Metric("workload-api.rejected", Kind.COUNTER, "Workload API updates rejected.", "_total")
 SKIPPED = Metric("workload-api.skipped", Kind.COUNTER, "SVIDs in accepted updates that were invalid and skipped.", "_total")
+SKIPPED_LISTS = Metric(
+    "workload-api.skipped-lists", Kind.COUNTER, "Revocation lists in accepted updates that could not be used.", "_total"
+)
 RELOAD_SUCCESSES = Metric("reload.successes", Kind.COUNTER, "Reloads and updates that succeeded.", "_total", label="what")
 RELOAD_FAILURES = Metric(
     "reload.failures", Kind.COUNTER, "Reloads and updates that failed; the previous state was kept.", "_total", label="what"

@@ -134,6 +134,7 @@ def _of_workload_api(state: WorkloadApiState | None) -> Iterator[MetricReading]:
     yield MetricReading(metrics.WORKLOAD_API_UPDATES, state.updates)
     yield MetricReading(metrics.WORKLOAD_API_REJECTED, state.rejected)
     yield MetricReading(metrics.SKIPPED, state.skipped)
+    yield MetricReading(metrics.SKIPPED_LISTS, state.skipped_lists)
 
 
 def _of_runtime(runtime: Runtime, uptime: float) -> Iterator[MetricReading]:

@@ -26,7 +26,6 @@ from tunnel.commands.proxy.command import (
 )
 from tunnel.config.model import (
     Access,
-    IdentityConfig,
     KeyFiles,
     Keystore,
     ListenerConfig,
@@ -100,7 +99,7 @@ def _build_server(arguments: Arguments) -> ListenerConfig:
         is_server=True,
         listen=arguments[LISTEN],
         target=arguments[TARGET],
-        identity=IdentityConfig(identity, arguments[source.CACERT]),
+        identity=source.build_identity(arguments, identity),
         access=access,
         header_mode=HeaderMode(mode) if mode else None,
         target_status=arguments[status.TARGET_STATUS],
@@ -117,7 +116,7 @@ def _build_client(arguments: Arguments, listen: ListenAddress | None, target: Ad
         is_server=False,
         listen=listen,
         target=target,
-        identity=IdentityConfig(identity, arguments[source.CACERT]),
+        identity=source.build_identity(arguments, identity),
         access=access,
         server_name=arguments[SERVER_NAME],
         outbound=_parse_proxy(arguments[PROXY]) if arguments[PROXY] else None,
@@ -148,6 +147,13 @@ def _check_local(arguments: Arguments, flag: Flag[Any], unsafe: Flag[bool]) -> N
 
 
 def _warnings(arguments: Arguments, identity: Source, access: Access, flags: AccessFlags) -> tuple[str, ...]:
+    no_lists: list[str] = []
+    if arguments[source.CRL] and (access.pins or (flags is ALLOW and not access.is_mutual)):
+        no_lists = [f"--{source.CRL.name} has no effect: no certificate of a peer is verified against an authority"]
+    return (*no_lists, *_source_warnings(arguments, identity, access, flags))
+
+
+def _source_warnings(arguments: Arguments, identity: Source, access: Access, flags: AccessFlags) -> tuple[str, ...]:
     if isinstance(identity, WorkloadApi):
         unused = ["--cacert is not used for peers: the Workload API provides the bundles"] if arguments[source.CACERT] else []
         return (*access_warnings(access, flags), *unused)

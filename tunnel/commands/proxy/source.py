@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from tunnel.cli.command import Arguments, Flag, option, switch
+from tunnel.cli.command import Arguments, Flag, option, repeated, switch
 from tunnel.commands.proxy import acme
-from tunnel.config.model import INTERACTIVE_TIMEOUT, KeyFiles, Keystore, NoIdentity, Source, WorkloadApi
-from tunnel.config.values import default_of, or_none, parse_id, parse_limit, parse_text
+from tunnel.config.model import (
+    INTERACTIVE_TIMEOUT,
+    IdentityConfig,
+    KeyFiles,
+    Keystore,
+    NoIdentity,
+    Revocation,
+    Source,
+    WorkloadApi,
+)
+from tunnel.config.values import default_of, one_of, or_none, parse_id, parse_limit, parse_text
 from tunnel.errors import ConfigError
 from tunnel.spiffe.endpoint import ENVIRONMENT, parse_endpoint
 from tunnel.spiffe.selection import Selection
@@ -72,6 +81,21 @@ CACERT = option(
     default_text="the system's",
     env="CACERT_PATH",
 )
+CRL = repeated(
+    "crl",
+    "Revocation lists to check the certificates of peers, in a PEM or DER file; repeatable",
+    parse_text,
+    placeholder="FILE",
+    default_text="those of the Workload API",
+)
+_REFUSE, _ACCEPT = "refuse", "accept"
+CRL_MISSING = option(
+    "crl-missing",
+    "Whether to refuse or accept a peer if the revocation list of an issuer is missing or expired",
+    one_of(_REFUSE, _ACCEPT),
+    _REFUSE if default_of(Revocation, "is_required") else _ACCEPT,
+    placeholder=f"{_REFUSE}|{_ACCEPT}",
+)
 TIMED_RELOAD = option(
     "timed-reload",
     "Interval between reloads of certificates and policy, besides SIGHUP and SIGUSR1",
@@ -110,6 +134,8 @@ FLAGS: tuple[Flag[Any], ...] = (
     CERT,
     KEY,
     CACERT,
+    CRL,
+    CRL_MISSING,
     TIMED_RELOAD,
     *PKCS11,
 )
@@ -144,6 +170,11 @@ def build_source(arguments: Arguments, *, is_server: bool, is_mutual: bool) -> S
     source = given[0][1]
     _check_complete(source)
     return source
+
+
+def build_identity(arguments: Arguments, source: Source) -> IdentityConfig:
+    """The identity source with what verifies peers."""
+    return IdentityConfig(source, arguments[CACERT], Revocation(arguments[CRL], arguments[CRL_MISSING] == _REFUSE))
 
 
 def build_api(arguments: Arguments, wait: Flag[float], selection: Selection) -> WorkloadApi:
