@@ -13,6 +13,7 @@ from tunnel.check.finding import Finding, Steps, ok, problem, skipped, warning
 from tunnel.check.identity import examine_identity
 from tunnel.check.listening import examine_listener
 from tunnel.check.preflight import Preflight, run
+from tunnel.check.revocation import examine_lists
 from tunnel.check.rules import describe_rules
 from tunnel.check.target import examine_target
 from tunnel.check.workload_attributes import WorkloadAttributes, describe_workload, read_workload_attributes
@@ -38,6 +39,8 @@ def diagnose(preflight: Preflight) -> Iterator[Finding]:
     attributes = read_workload_attributes(preflight.environ)
     yield from describe_workload(attributes)
     credentials = yield from _examine_source(preflight, attributes)
+    if credentials is not None:
+        credentials = yield from examine_lists(preflight, credentials)
     yield from describe_rules(preflight, credentials)
     if config.listen is not None:
         yield examine_listener("listen", config.listen)
