@@ -46,6 +46,11 @@ from tunnel.errors import WireError
 from tunnel.pkix import crl
 from tunnel.pkix.crl import RevocationList, parse_revocation_list
 
+
+def scope(*fields: bytes) -> bytes:
+    return extension(PARTIAL, seq(*fields), critical=True)
+
+
 ROOT = authority(key=key_of("p256", 500))
 SAMPLE = encode_list(ROOT, 1, 0x80, 1 << 150, entries=[entry(7, reason(1)), entry(8, reason(8))])
 # Each form of an entry that the short path of the parser does not take.
@@ -126,7 +131,8 @@ def test_two_lists_are_equal_if_their_bytes_are() -> None:
 UNUSABLE: dict[str, tuple[dict[str, Any], str]] = {
     "delta": ({"extensions": [NUMBERED, extension(DELTA, integer(1), critical=True)]}, "it is a delta list"),
     "delta-not-critical": ({"extensions": [NUMBERED, extension(DELTA, integer(1))]}, "it is a delta list"),
-    "partial": ({"extensions": [extension(PARTIAL, seq(implicit(1, b"\xff")), critical=True)]}, "for some certificates only"),
+    "some-reasons": ({"extensions": [scope(implicit(3, b"\0\x80"))]}, "its issuing distribution point is for"),
+    "indirect-scope": ({"extensions": [scope(implicit(4, b"\xff"))]}, "its issuing distribution point is for"),
     "indirect": ({"entries": [entry(3, extension(ENTRY_ISSUER, seq(), critical=True))]}, "it is an indirect list"),
     "unknown-critical": (
         {"extensions": [extension(UNKNOWN, b"", critical=True)]},
@@ -169,6 +175,7 @@ MALFORMED: dict[str, dict[str, Any]] = {
     "version-1-extensions": {"version": b""},
     "version-1-entry-extensions": {"version": b"", "extensions": None, "entries": [entry(1, reason(1))]},
     "unknown-field": {"more": context(1, seq())},
+    "malformed-scope": {"extensions": [scope(implicit(1, b"\1"))]},
     "two-extension-fields": {"more": context(0, seq(NUMBERED))},
     "twice-the-same-extension": {"extensions": [NUMBERED, NUMBERED]},
     "entry-without-date": {"entries": [seq(integer(1))]},

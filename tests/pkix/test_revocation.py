@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tests.support.cert_factory import NOW, MadeCertificate, authority, key_of, leaf
-from tests.support.odd_certificates.raw_der import extension, integer
-from tests.support.revocation_lists import BEGIN, DELTA, END, make_list
+from tests.support.odd_certificates.raw_der import extension, implicit, integer, seq
+from tests.support.revocation_lists import BEGIN, DELTA, END, PARTIAL, make_list
 from tunnel.errors import Denial, PeerDenied
 from tunnel.pkix import revocation
 from tunnel.pkix.crl import RevocationList
@@ -116,6 +116,17 @@ def test_the_newest_valid_list_counts(is_reversed: bool) -> None:
     assert verdict([older, future, useless])[0] is Denial.REVOKED
 
 
+def test_a_certificate_needs_a_list_that_is_about_it() -> None:
+    users, authorities = (
+        make_list(ROOT, SERIAL, begin=BEGIN + seconds * SECOND, extensions=[extension(PARTIAL, seq(implicit(number, b"\xff")))])
+        for seconds, number in enumerate((1, 2))
+    )
+    assert verdict([users, authorities])[0] is Denial.REVOKED
+    assert verdict([users, authorities], GOOD) == (None, "")
+    seen = f"{OF_ROOT} is for other certificates (issuing distribution point)"
+    assert verdict([authorities]) == (Denial.NO_REVOCATION_LIST, seen)
+
+
 @pytest.mark.parametrize(
     ("usage", "is_usable"), [(("key_cert_sign", "crl_sign"), True), (None, True), (("key_cert_sign",), False)]
 )
@@ -199,6 +210,8 @@ def test_lists_are_compared_by_value() -> None:
     same = make_list(ROOT)
     assert RevocationLists((same,)) == RevocationLists((same,))
     assert RevocationLists((same,)) != RevocationLists((same,), is_required=False)
+    strict = RevocationLists((same,), is_complete=True)
+    assert RevocationLists(is_complete=True).with_lists((same,)) == strict
     assert not RevocationLists().is_checked
     assert RevocationLists((same,)).is_checked
     assert RevocationLists(is_complete=True).is_checked

@@ -5,7 +5,7 @@ A list may have a million entries: for most of them only the serial number is pa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -17,6 +17,7 @@ from tunnel.pkix.certificate import Certificate
 from tunnel.pkix.dates import parse_time
 from tunnel.pkix.der import DerValue
 from tunnel.pkix.extensions import AUTHORITY_KEY_ID, Extension, Extensions, describe_oid, parse_extensions
+from tunnel.pkix.list_scope import ListScope, parse_scope
 from tunnel.pkix.names import Name
 from tunnel.pkix.strength import check_algorithm_strength
 
@@ -36,13 +37,9 @@ DELTA_CRL_INDICATOR = b"\x55\x1d\x1b"
 ISSUING_DISTRIBUTION_POINT = b"\x55\x1d\x1c"
 CERTIFICATE_ISSUER = b"\x55\x1d\x1d"
 _REMOVE_FROM_CRL = 8
+_UNSUPPORTED_SCOPE = "its issuing distribution point is for another kind of certificates, for some reasons only, or indirect"
 
-# Why a list that can be parsed is not used. A part of a list is never used as if it were the whole.
-_UNSUPPORTED: Mapping[bytes, str] = {
-    DELTA_CRL_INDICATOR: "it is a delta list; expected a complete list",
-    ISSUING_DISTRIBUTION_POINT: "it is for some certificates only (issuing distribution point); expected a complete list",
-}
-_IGNORED = frozenset({AUTHORITY_KEY_ID, ISSUER_NAMES})  # may be critical: they restrict nothing
+_UNDERSTOOD = frozenset({AUTHORITY_KEY_ID, ISSUER_NAMES, ISSUING_DISTRIBUTION_POINT})  # may be critical
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +52,7 @@ class RevocationList:
     next_update: datetime = field(compare=False)
     revoked: frozenset[int] = field(repr=False, compare=False)  # serial numbers
     problem: str = field(compare=False)  # why it is not used; "" if it is
+    scope: ListScope = field(repr=False, compare=False)
     extensions: Extensions = field(repr=False, compare=False)
     algorithm: Algorithm = field(repr=False, compare=False)  # of the signature
     tbs: bytes = field(repr=False, compare=False)  # TBSCertList, which is signed
@@ -92,6 +90,7 @@ def _parse(encoded: bytes) -> RevocationList:
     entries, extensions = fields.take_entries(), fields.take_extensions()
     if not is_version_2 and extensions is not _NO_EXTENSIONS:
         raise WireError(WireFault.MALFORMED, "a list of version 1 with extensions")
+    scope = _parse_scope(extensions)
     revoked, problem = _parse_entries(entries, may_have_extensions=is_version_2)
     return RevocationList(
         sha256(encoded).digest(),
@@ -99,7 +98,8 @@ def _parse(encoded: bytes) -> RevocationList:
         this_update,
         next_update or _NEVER,
         revoked,
-        _find_problem(extensions, algorithm, next_update) or problem,
+        _find_problem(extensions, algorithm, next_update) or problem or ("" if scope is not None else _UNSUPPORTED_SCOPE),
+        scope or ListScope(),
         extensions,
         algorithm,
         outer[0].whole,
@@ -144,16 +144,21 @@ class _Fields:
         return parse_extensions(value.body) if value is not None else _NO_EXTENSIONS
 
 
+def _parse_scope(extensions: Extensions) -> ListScope | None:
+    found = extensions.found.get(ISSUING_DISTRIBUTION_POINT)
+    return parse_scope(found.value) if found is not None else ListScope()
+
+
 def _find_problem(extensions: Extensions, algorithm: Algorithm, next_update: datetime | None) -> str:
     """Return why a list is not used, "" if it is."""
     if next_update is None:
         return "it has no nextUpdate, so it never expires"
     for oid, extension in extensions.found.items():
-        if oid in _UNSUPPORTED:
-            return _UNSUPPORTED[oid]
+        if oid == DELTA_CRL_INDICATOR:
+            return "it is a delta list; expected a complete list"
         if extension.is_critical and oid == CRL_NUMBER:
             return "its number is a critical extension; expected one that is not critical"  # RFC 5280, 5.2.3
-        if extension.is_critical and oid not in _IGNORED:
+        if extension.is_critical and oid not in _UNDERSTOOD:
             return f"unknown critical extension {describe_oid(oid)}"
     try:
         check_algorithm_strength(algorithm)

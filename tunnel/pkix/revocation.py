@@ -69,7 +69,7 @@ class RevocationChecker:
 
     def check(self, certificate: Certificate, issuer: Certificate, now: datetime) -> None:
         """Check that the issuer has not revoked a certificate; raises PeerDenied."""
-        found, problem = self._find(issuer, now)
+        found, problem = self._find(certificate, issuer, now)
         if found is not None and certificate.serial_number in found.revoked:
             raise PeerDenied(Denial.REVOKED, f"on the revocation list that {_describe(issuer)} issued at {_begin(found)}")
         if not problem:
@@ -92,7 +92,7 @@ class RevocationChecker:
                     break
 
     def _is_on_list(self, certificate: Certificate, issuer: Certificate, now: datetime) -> bool:
-        found, _problem = self._find(issuer, now)
+        found, _problem = self._find(certificate, issuer, now)
         return found is not None and certificate.serial_number in found.revoked
 
     def next_change(self, path: Sequence[Certificate], now: datetime) -> datetime:
@@ -122,13 +122,15 @@ class RevocationChecker:
             others = f" (and of {len(unlisted) - 1} more)" if len(unlisted) > 1 else ""
             yield f"no revocation list of {_describe(unlisted[0])}{others}: {effect}"
 
-    def _find(self, issuer: Certificate, now: datetime) -> tuple[RevocationList | None, str]:
-        """Return the newest list of an issuer, also an expired one, and why it has no valid list, "" if it has one."""
+    def _find(self, certificate: Certificate, issuer: Certificate, now: datetime) -> tuple[RevocationList | None, str]:
+        """Return the newest list about a certificate, also an expired one, and why there is no valid one, "" if there is."""
         problem = f"no revocation list of {_describe(issuer)}" if self._lists.is_complete else ""
         for one in self._by_issuer.get(issuer.subject, ()):  # newest first
             if not one.may_be_of(issuer):
                 continue
             why = self._problem_of(one, issuer)
+            if not why and not one.scope.includes(certificate):
+                why = f"the revocation list of {_describe(issuer)} is for other certificates (issuing distribution point)"
             if not why and now < one.this_update:
                 why = f"the revocation list of {_describe(issuer)} is not valid before {_begin(one)}"
             if why:
