@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from tests.support.certificate_files import HOUR, Files
 from tests.support.file_identities import FileIdentities
 from tests.support.openssl_command import alert_of, s_client
 from tests.support.plain_backends import Backend, echo
-from tests.support.processes import Proxy
+from tests.support.processes import LIMIT, Proxy
+from tests.support.requirements import program
 from tests.support.revocation_lists import encode_list
 from tests.support.tls_peer import tls_connection
 from tests.support.workloads import SERVER, Identity, Workloads
@@ -80,6 +82,17 @@ def test_an_expired_list_refuses_every_peer_or_is_accepted_with_a_warning(file_i
     assert_serves(lenient.proxy, lenient.good)
     lenient.proxy.wait_for("warning: certificate accepted without a valid revocation list: ")
     assert lenient.alert(lenient.bad) == CERTIFICATE_REVOKED
+
+
+def test_metrics_have_the_time_when_the_first_list_expires(file_identities: FileIdentities) -> None:
+    path = file_identities.directory / "status"
+    listed = Listed(file_identities, f"--status=unix:{path}")
+    argv = [program("curl"), "-sS", "--unix-socket", str(path), "http://status/_metrics/prometheus"]
+    text = subprocess.run(argv, capture_output=True, text=True, timeout=LIMIT, check=True).stdout
+    (line,) = [line for line in text.splitlines() if line.startswith("ghostunnel_revocation_expiry_timestamp_seconds")]
+    left = float(line.split()[-1]) - datetime.now(UTC).timestamp()
+    assert 0 < left < HOUR.total_seconds()
+    assert listed.proxy.address
 
 
 def test_a_broken_list_keeps_the_previous_ones(file_identities: FileIdentities) -> None:

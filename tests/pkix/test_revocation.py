@@ -206,6 +206,14 @@ def test_authorities_without_a_list_are_reported_if_each_needs_one() -> None:
     assert warnings_of([], other, third, is_complete=True) == [f"no revocation list of 'CN=other' (and of 1 more): {refused}"]
 
 
+def test_the_first_issuer_without_a_valid_list_sets_the_expiry() -> None:
+    other = authority(subject="other")
+    lists = (OLD, make_list(ROOT, end=END + DAY), make_list(other), *MISSING["delta"][0])
+    assert RevocationLists(lists).expires == END
+    assert RevocationLists(lists[:2]).expires == END + DAY
+    assert RevocationLists(lists[3:]).expires is RevocationLists().expires is None
+
+
 def test_lists_are_compared_by_value() -> None:
     same = make_list(ROOT)
     assert RevocationLists((same,)) == RevocationLists((same,))

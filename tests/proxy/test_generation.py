@@ -245,7 +245,9 @@ def test_a_revoked_svid_is_refused() -> None:
 
 
 def test_our_own_revoked_certificate_and_expired_lists_are_warned_of() -> None:
-    assert build(with_lists()).warnings == ()
+    usual = build(with_lists())
+    assert (usual.warnings, usual.lists_expire) == ((), LATE)
+    assert build(DISK).lists_expire is None
     own, expired = build(with_lists(LISTED_OURS, end=EARLY)).warnings
     assert own.startswith("our own certificate (subject 'CN=n551', serial ")
     assert own.endswith(" is revoked: peers that check revocation lists refuse it")

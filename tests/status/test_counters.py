@@ -59,7 +59,7 @@ def test_a_counter_is_read_under_the_metric_of_its_declaration(name: str) -> Non
 
 
 def test_each_metric_has_a_reading() -> None:
-    source = MetricsSource(lambda: Counters(**CHANGED), lambda: TunnelGauges(expiry=1), Runtime())
+    source = MetricsSource(lambda: Counters(**CHANGED), lambda: TunnelGauges(expiry=1, lists_expiry=1), Runtime())
     read = [reading.metric for reading in source.snapshot().readings]
     assert list(dict.fromkeys(read)) == list(metric_definitions.METRICS), "and in the order of the definitions"
 

@@ -56,6 +56,7 @@ def test_each_number_is_an_object_with_four_fields() -> None:
         ("outcomes.closed_without_data", 1),
         ("outcomes.close_timeout", 1),
         ("certificate.expiry", EXPIRY),
+        ("revocation.expiry", EXPIRY + 5),
         ("generation.number", 4),
         ("identity.usable", 1),
         ("workload-api.ok", 0),

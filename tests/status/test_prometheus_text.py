@@ -42,6 +42,7 @@ TYPES = dict(line.split(" ")[2:] for line in TEXT.splitlines() if line.startswit
         ("traffic_forwarded_bytes_total", "counter", 1000),
         ("traffic_returned_bytes_total", "counter", 2000),
         ("certificate_expiry_timestamp_seconds", "gauge", EXPIRY),
+        ("revocation_expiry_timestamp_seconds", "gauge", EXPIRY + 5),
         ("generation_number", "gauge", 4),
         ("identity_usable", "gauge", 1),
         ("workload_api_ok", "gauge", 0),

@@ -51,7 +51,8 @@ def known_source() -> tuple[MetricsSource, Counters, Clock]:
     counters.workload_api = WorkloadApiState("down", updates=5, rejected=2, skipped=1, skipped_lists=3, last_update=EXPIRY - 60)
     counters.certificates.count(is_success=True)
     counters.certificates.count(is_success=False)
-    source = MetricsSource(lambda: counters, lambda: TunnelGauges(2, 1000, 2000, 4, EXPIRY), KnownRuntime(), clock=clock)
+    gauges = TunnelGauges(2, 1000, 2000, 4, EXPIRY, lists_expiry=EXPIRY + 5)
+    source = MetricsSource(lambda: counters, lambda: gauges, KnownRuntime(), clock=clock)
     clock.now += 10
     return source, counters, clock
 

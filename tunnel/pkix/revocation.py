@@ -44,6 +44,15 @@ class RevocationLists:
         """Whether certificates are checked at all."""
         return bool(self.lists) or self.is_complete
 
+    @property
+    def expires(self) -> datetime | None:
+        """When the newest list of an issuer expires, the first of all issuers; None without lists."""
+        ends: dict[Name, datetime] = {}
+        for one in self.lists:
+            if not one.problem:
+                ends[one.issuer] = max(one.next_update, ends.get(one.issuer, one.next_update))
+        return min(ends.values(), default=None)
+
     def with_lists(self, lists: tuple[RevocationList, ...]) -> RevocationLists:
         """Return these lists and others, with the same requirements."""
         return replace(self, lists=(*self.lists, *lists))

@@ -52,6 +52,7 @@ class Generation:
     begins: datetime | None = None  # begin of the validity of a certificate from files
     warnings: tuple[str, ...] = ()  # warnings for the log
     admission: PeerAdmission | None = None  # None if no client certificate is requested
+    lists_expire: datetime | None = None  # when the first revocation list expires; None without lists
 
 
 def build_generation(
@@ -103,6 +104,7 @@ def _build(number: int, credentials: Credentials, config: GenerationConfig, prev
         begins,
         _warnings(credentials, peer_auth, config.access),
         peer_auth.admit if isinstance(peer_auth, PeerAuth) and isinstance(peer_auth.admit, PeerAdmission) else None,
+        credentials.revocation.expires,
     )
 
 

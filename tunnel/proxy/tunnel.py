@@ -203,6 +203,7 @@ class Tunnel:
         traffic = [session.traffic for session in self._sessions]
         generation = self._generation
         ends = generation.expires if generation else None
+        lists_end = generation.lists_expire if generation else None
         return TunnelGauges(
             opened=len(self._sessions),
             forwarded=self.counters.forwarded + sum(forwarded for forwarded, _ in traffic),
@@ -210,6 +211,7 @@ class Tunnel:
             generation=generation.number if generation else 0,
             expiry=int(ends.timestamp()) if ends else None,
             is_identity_usable=not self.identity_error,
+            lists_expiry=int(lists_end.timestamp()) if lists_end else None,
         )
 
     def crashed(self, crash: Exception) -> None:

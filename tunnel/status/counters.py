@@ -175,18 +175,23 @@ class TunnelGauges:
     generation: int = 0
     expiry: int | None = None  # Unix time
     is_identity_usable: bool = True
+    lists_expiry: int | None = None  # Unix time of the first revocation list
 
     def plus(self, other: TunnelGauges) -> TunnelGauges:
         """The gauges of both; the generation is the newest, the expiry the earliest."""
-        ends = [one for one in (self.expiry, other.expiry) if one is not None]
         return TunnelGauges(
             self.opened + other.opened,
             self.forwarded + other.forwarded,
             self.returned + other.returned,
             max(self.generation, other.generation),
-            min(ends, default=None),
+            _earliest(self.expiry, other.expiry),
             self.is_identity_usable and other.is_identity_usable,
+            _earliest(self.lists_expiry, other.lists_expiry),
         )
+
+
+def _earliest(*times: int | None) -> int | None:
+    return min((time for time in times if time is not None), default=None)
 
 
 def timed_counters() -> Counters:

@@ -98,6 +98,9 @@ OUTCOMES = Metric(
     label="outcome",
 )
 EXPIRY = Metric("certificate.expiry", Kind.GAUGE, "Unix time at which the certificate in use expires.", "_timestamp_seconds")
+LISTS_EXPIRY = Metric(
+    "revocation.expiry", Kind.GAUGE, "Unix time at which the first revocation list expires.", "_timestamp_seconds"
+)
 GENERATION = Metric(
     "generation.number", Kind.GAUGE, "Number of the identity in use, increased with each update; 0 before the first."
 )

@@ -117,6 +117,8 @@ def _of_reasons(counters: Counters) -> Iterator[MetricReading]:
 def _of_identity(counters: Counters, gauges: TunnelGauges) -> Iterator[MetricReading]:
     if gauges.expiry is not None:
         yield MetricReading(metrics.EXPIRY, gauges.expiry)
+    if gauges.lists_expiry is not None:
+        yield MetricReading(metrics.LISTS_EXPIRY, gauges.lists_expiry)
     yield MetricReading(metrics.GENERATION, gauges.generation)
     yield MetricReading(metrics.IDENTITY_USABLE, int(gauges.is_identity_usable))
     for what, reloads in (("certificates", counters.certificates), ("policy", counters.policy), ("config", counters.config)):
