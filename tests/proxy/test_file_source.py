@@ -61,10 +61,10 @@ def test_revocation_lists_are_a_part_of_the_unit(files: Files, tmp_path: Path) -
     lists.write_bytes(b"rubbish")
     files.write(make_certificate(issuer=ROOT, subject="two", key=key_of("p256", 31)))
     with pytest.raises(IdentityError, match=r"lists\.pem"):
-        run(source.reload)
+        trio.run(reload_source, source)
     assert len(kept.used) == 1
     lists.write_bytes(second := encode_list(ROOT, 2))
-    run(source.reload)
+    trio.run(reload_source, source)
     assert kept.used[-1][1].revocation.lists == (parse_revocation_list(second),)
 
 

@@ -16,6 +16,7 @@ from tunnel.identity.credentials import SvidCredentials
 from tunnel.identity.events import Denied, Updated
 from tunnel.pkix.crl import parse_revocation_list
 from tunnel.pkix.revocation import RevocationLists
+from tunnel.proxy.identity_source import reload_source
 from tunnel.proxy.workload_api_source import WorkloadApiSource
 from tunnel.spiffe.endpoint import WorkloadEndpoint
 from tunnel.status.counters import WorkloadApiState
@@ -56,7 +57,7 @@ class Source:
     def reload(self, blob: bytes | None = None) -> None:
         if blob is not None:
             self.file.write_bytes(blob)
-        trio.run(self.source.reload)
+        trio.run(reload_source, self.source)
 
     def apply(self, *events: Updated | Denied) -> None:
         for event in events:
@@ -140,7 +141,7 @@ def test_a_reload_does_not_restore_a_withdrawn_identity(tmp_path: Path) -> None:
 def test_without_files_a_granted_identity_is_confirmed() -> None:
     sink = Sink()
     source = WorkloadApiSource(WorkloadApi(WorkloadEndpoint(path="/nowhere/agent.sock")), Revocation(), sink, sink.log)
-    trio.run(source.reload)
+    trio.run(reload_source, source)
     for event in (UPDATE, DENIED, SAME):
         source._apply(event)
     assert sink.events == ["withdrawn", "confirmed"]
