@@ -79,6 +79,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
         "tunnel.http",
         "tunnel.status",
     ),
+    "dns": ("tunnel.net.dns",),
     "jwt": ("tunnel.check.jwt_signature",),
     "h11": ("tunnel.wire.connect", "tunnel.http"),
     "prometheus_client": ("tunnel.status.prometheus",),

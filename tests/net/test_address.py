@@ -11,6 +11,7 @@ from tunnel.net.address import (
     Address,
     LaunchdAddress,
     ListenAddress,
+    SrvName,
     StatusAddress,
     SystemdAddress,
     TcpAddress,
@@ -19,6 +20,7 @@ from tunnel.net.address import (
     parse_address,
     parse_listen_address,
     parse_status_address,
+    parse_target,
 )
 
 GOOD: list[tuple[str, Address]] = [
@@ -178,3 +180,43 @@ def test_any_status_text_is_an_address_or_a_config_error(text: str) -> None:
     except ConfigError:
         return
     assert parse_status_address(str(address)) == address
+
+
+LABEL = "a" * 63
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("srv:_redis._tcp.example.org", SrvName("_redis._tcp.example.org")),
+        ("srv:_redis._tcp.redis.default.", SrvName("_redis._tcp.redis.default.")),
+        (f"srv:_r._tcp.{LABEL}.{LABEL}", SrvName(f"_r._tcp.{LABEL}.{LABEL}")),
+        ("srv:8080", TcpAddress("srv", "8080")),
+        ("localhost:80", TcpAddress("localhost", "80")),
+        ("unix:/run/x.sock", UnixAddress("/run/x.sock")),
+    ],
+)
+def test_a_target_can_be_a_name_of_srv_records(text: str, expected: object) -> None:
+    assert parse_target(text) == expected
+    assert str(expected) == text
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "_redis",
+        "_redis._tcp",
+        "_redis._tcp.",
+        "_redis.tcp.a",
+        "_redis._tcp..a",
+        "_redis._tcp.a b",
+        "_r._tcp.a:80",
+        f"_r._tcp.{LABEL}a",
+        "_r._tcp" + f".{LABEL}" * 4,
+        "_r._tcp.ä",
+        "_redis._tcp.a\n",
+    ],
+)
+def test_an_invalid_name_of_srv_records_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=r'^invalid address "srv:_.*": invalid name of SRV records; expected srv:_SERVICE'):
+        parse_target(f"srv:{name}")

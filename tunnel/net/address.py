@@ -6,6 +6,7 @@ A socket that a service manager passes can be listened on but not dialled, so it
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +16,7 @@ from tunnel.unix_path import check_unix_path
 
 _LOCAL = ("unix:", "systemd:", "launchd:", "127.0.0.1:", "[::1]:", "localhost:")
 _EXPECTED = "HOST:PORT or unix:PATH"
+_SRV_NAME = re.compile(r"(?=.{1,253}\.?$)_[A-Za-z0-9-]{1,62}\._[A-Za-z0-9-]{1,62}(\.[A-Za-z0-9_-]{1,63})+\.?", re.ASCII)
 _MAX_PORT = 65535
 _SCHEMES: tuple[Literal["http", "https"], ...] = ("http", "https")
 
@@ -60,7 +62,18 @@ class LaunchdAddress:
         return f"launchd:{self.name}"
 
 
+@dataclass(frozen=True, slots=True)
+class SrvName:
+    """The name of SRV records (RFC 2782), which give the hosts and ports to dial."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"srv:{self.name}"
+
+
 Address = TcpAddress | UnixAddress
+TargetAddress = Address | SrvName
 ListenAddress = Address | SystemdAddress | LaunchdAddress
 
 
@@ -81,6 +94,16 @@ def parse_address(text: str) -> Address:
     if isinstance(address, SystemdAddress | LaunchdAddress):
         raise invalid_value("address", text, "can only be listened on", _EXPECTED)
     return address
+
+
+def parse_target(text: str) -> TargetAddress:
+    """Parse a target, `HOST:PORT`, `unix:PATH` or `srv:_SERVICE._tcp.DOMAIN`; raises ConfigError."""
+    if not text.startswith("srv:_"):  # else it is the host `srv` and a port
+        return parse_address(text)
+    name = text.removeprefix("srv:")
+    if not _SRV_NAME.fullmatch(name):
+        raise invalid_value("address", text, "invalid name of SRV records", "srv:_SERVICE._tcp.DOMAIN")
+    return SrvName(name)
 
 
 def parse_listen_address(text: str) -> ListenAddress:

@@ -34,6 +34,14 @@ _FAULTS = {
 }
 
 
+_NOT_FOUND = (socket.EAI_NONAME, socket.EAI_NODATA)
+MAX_ADDRESSES = 64  # of one name
+
+
+class NameNotFound(TargetError):
+    """A name server has answered that the name does not exist: an earlier answer is no longer valid."""
+
+
 @dataclass(frozen=True, slots=True)
 class SocketAddress:
     """An address family and an address of it."""
@@ -111,5 +119,6 @@ def resolve(address: Address, *, passive: bool = False) -> tuple[SocketAddress, 
         raise TargetError(error.reason, f"{address}: {error}") from error
     except (OSError, UnicodeError) as error:
         why = describe_os_error(error) if isinstance(error, OSError) else "invalid host name"
-        raise TargetError(TargetFault.RESOLVE, f"{address}: {why}") from error
-    return tuple(dict.fromkeys(SocketAddress(family, sockaddr) for family, _, _, _, sockaddr in found))
+        kind = NameNotFound if isinstance(error, socket.gaierror) and error.errno in _NOT_FOUND else TargetError
+        raise kind(TargetFault.RESOLVE, f"{address}: {why}") from error
+    return tuple(dict.fromkeys(SocketAddress(family, sockaddr) for family, _, _, _, sockaddr in found))[:MAX_ADDRESSES]
