@@ -52,6 +52,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
         "tunnel.proxy.monitoring",
         "tunnel.proxy.target_check",
         "tunnel.proxy.status_port",
+        "tunnel.proxy.health_checks",
         "tunnel.proxy.reloader",
         "tunnel.proxy.reporting",
         "tunnel.proxy.reloadable_policy",

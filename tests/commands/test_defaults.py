@@ -50,7 +50,7 @@ def test_the_flags_of_a_proxy_have_the_defaults_of_its_configuration() -> None:
     parsed = parse(*SERVER, "--status=:3")
     config = build_proxy(parsed.command, parsed.arguments)
     (listener,), (monitor,) = config.listeners, config.monitors
-    addresses = TcpAddress("", "1"), TcpAddress("localhost", "2")
+    addresses = TcpAddress("", "1"), (TcpAddress("localhost", "2"),)
     assert listener == ListenerConfig("server", True, *addresses, IdentityConfig(API), listener.access)
     assert listener.access == Access(listener.access.rules)
     assert monitor.status is not None

@@ -25,9 +25,9 @@ def build(*flags: str, command: tuple[str, ...] = ("true",)) -> ExecConfig:
 def test_one_target_needs_no_name() -> None:
     config = build("--target=db.test:1", f"--verify-id={A}", "-v", command=("psql", "--port", "{port}"))
     (target,) = config.targets
-    assert (target.name, target.config.target, target.config.listen) == (
+    assert (target.name, target.config.target_name, target.config.listen) == (
         "",
-        TcpAddress("db.test", "1"),
+        "db.test:1",
         TcpAddress("127.0.0.1", "0"),
     )
     assert target.config.is_private
@@ -48,7 +48,7 @@ def test_a_name_assigns_a_flag_to_a_target() -> None:
     assert [str(rule) for rule in found["old"].config.access.rules] == [f"id:{A}"]
     assert [str(rule) for rule in found["new"].config.access.rules] == [f"id:{B}"]
     assert [str(rule) for rule in found[""].config.access.rules] == ["cn:plain"]
-    assert found["new"].config.target == UnixAddress("/run/new")
+    assert found["new"].config.targets == (UnixAddress("/run/new"),)
     assert [found[name].socket for name in ("old", "new", "")] == ["", "s", ""]
     assert [found[name].config.server_name for name in ("old", "new", "")] == ["other.test", "", ""]
 

@@ -69,7 +69,7 @@ def test_a_plain_server_has_ghostunnels_defaults() -> None:
         name="server",
         is_server=True,
         listen=TcpAddress("", "8443"),
-        target=TcpAddress("localhost", "80"),
+        targets=(TcpAddress("localhost", "80"),),
         identity=IdentityConfig(WorkloadApi(WorkloadEndpoint(path="/run/api.sock"), 600.0, Selection())),
         access=Access((IdRule(parse_spiffe_id("spiffe://a.test/w")),)),
         tls=TlsOptions("ECDHE+AESGCM:ECDHE+CHACHA20"),
@@ -181,7 +181,7 @@ def test_the_rule_for_all_peers_excludes_other_rules(
 
 @pytest.mark.parametrize("target", ["localhost:80", "127.0.0.1:80", "[::1]:80", "unix:/run/x.sock", "unix:@x"])
 def test_a_servers_target_is_local(target: str) -> None:
-    assert str(build("server", "--listen", ":1", "--target", target, *API, *ALLOW).target) == target
+    assert str(build("server", "--listen", ":1", "--target", target, *API, *ALLOW).target_name) == target
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_a_remote_target_of_a_server_needs_a_flag(target: str) -> None:
     line = ("server", "--listen", ":1", "--target", target, *API, *ALLOW)
     assert f"--target: {target} is not local" in mistake(*line)
     assert "--unsafe-target" in mistake(*line)
-    assert str(build(*line, "--unsafe-target").target) == target
+    assert str(build(*line, "--unsafe-target").target_name) == target
     assert "is not local" in mistake(*line, "--no-unsafe-target")
 
 
@@ -206,7 +206,7 @@ def test_a_remote_listener_of_a_client_needs_a_flag(listen: str) -> None:
 def test_a_server_can_listen_and_a_client_can_dial_anywhere() -> None:
     assert build(*SERVER, *API, *ALLOW).listen == TcpAddress("", "8443")
     unix = build("client", "--listen", "unix:/run/in.sock", "--target", "unix:/run/out.sock", *API, *VERIFY)
-    assert (unix.listen, unix.target) == (UnixAddress("/run/in.sock"), UnixAddress("/run/out.sock"))
+    assert (unix.listen, unix.targets) == (UnixAddress("/run/in.sock"), (UnixAddress("/run/out.sock"),))
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -75,7 +75,7 @@ def test_at_most_so_many_records_are_kept_and_the_most_important_ones() -> None:
 
 def test_without_dnspython_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     check_dns_support(NAME)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    monkeypatch.setitem(sys.modules, "dns.resolver", None)
     with pytest.raises(ConfigError, match=r"SRV records need dnspython; install it with: pip install 'spiffe-tunnel\[dns\]'"):
         check_dns_support(NAME)
 

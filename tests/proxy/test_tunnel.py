@@ -727,7 +727,7 @@ def test_a_bug_in_one_session_ends_only_it_and_is_logged_in_one_line(
 
 def test_a_bug_between_the_verdict_and_the_relay_ends_its_session_only(harnesses: Harnesses) -> None:
     harness = harnesses(target=NAMED)
-    harness.tunnel._resolve_later = fail
+    harness.tunnel.targets._resolve_later = fail
     harness.serve()
     Peer(harness, harness.connect()).shake()
     assert harness.tunnel.counters.crashed == 1
@@ -932,7 +932,7 @@ def refusing_server(version: int) -> Any:
     ],
 )
 def test_the_name_that_a_client_asks_for_is_its_targets_host(is_server: bool, target: Address, name: str) -> None:
-    assert listener_config(is_server=is_server, target=target).sni == name
+    assert listener_config(is_server=is_server, target=target).sni_for(target) == name
 
 
 def test_a_clients_handshake_uses_the_generation_of_its_moment_and_not_of_the_accept(harnesses: Harnesses) -> None:

@@ -230,4 +230,4 @@ def test_a_drain_gives_a_hop_up(harnesses: Harnesses) -> None:
 )
 def test_a_target_that_no_proxy_can_be_asked_for_is_found_at_the_start(target: Address, url: str) -> None:
     with pytest.raises((ConfigError, TargetError)):
-        plan_route(listener_config(is_server=False, target=target, outbound=parse_outbound(url)))
+        plan_route(listener_config(is_server=False, target=target, outbound=parse_outbound(url)), target)

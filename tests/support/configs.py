@@ -6,13 +6,14 @@ from dataclasses import replace
 from typing import Any
 
 from tunnel.config.model import Access, IdentityConfig, ListenerConfig, NoIdentity, Source
-from tunnel.net.address import TcpAddress
+from tunnel.net.address import TargetAddress, TcpAddress
 
-_LISTENER = ListenerConfig("server", True, None, TcpAddress("localhost", "1"), IdentityConfig(NoIdentity()), Access(()))
+_LISTENER = ListenerConfig("server", True, None, (TcpAddress("localhost", "1"),), IdentityConfig(NoIdentity()), Access(()))
 
 
-def listener_config(*, source: Source | None = None, **fields: Any) -> ListenerConfig:
+def listener_config(*, source: Source | None = None, target: TargetAddress | None = None, **fields: Any) -> ListenerConfig:
     """A listener without an identity, a listening address and access rules, except for these fields."""
+    targets = {"targets": (target,)} if target is not None else {}
     identity = {"identity": IdentityConfig(source)} if source is not None else {}
     mode = {"name": "server" if fields.get("is_server", True) else "client"}
-    return replace(_LISTENER, **{**mode, **identity, **fields})
+    return replace(_LISTENER, **{**mode, **targets, **identity, **fields})

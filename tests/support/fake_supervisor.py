@@ -35,7 +35,7 @@ class FakeProxy:
     """
 
     def __init__(self, *, is_server: bool = False, is_ready: bool = True, carries: float = 0.0, lingers: float = 0.0) -> None:
-        self.config = SimpleNamespace(is_server=is_server, target="target")
+        self.config = SimpleNamespace(is_server=is_server, target_name="target")
         self.stop_requested = trio.Event()
         self.is_listening = trio.Event()
         self.identity_error = ""

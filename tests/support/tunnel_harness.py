@@ -18,12 +18,13 @@ from tunnel.config.model import Access
 from tunnel.errors import TargetError
 from tunnel.identity.credentials import SvidCredentials, X509Svid
 from tunnel.log import Category
-from tunnel.net.address import Address, TcpAddress, UnixAddress
+from tunnel.net.address import TargetAddress, TcpAddress, UnixAddress
+from tunnel.net.cached_name import Timed
 from tunnel.net.listen import open_listener
-from tunnel.net.sockets import SocketAddress
 from tunnel.proxy.connection_record import ConnectionRecord
 from tunnel.proxy.generation import Generation, GenerationConfig, build_generation
 from tunnel.proxy.shared_resources import open_shared_resources
+from tunnel.proxy.targets import Resolved
 from tunnel.proxy.tunnel import Tunnel
 from tunnel.relay.loop import Loop
 from tunnel.spiffe.bundle import BundleSet, TrustBundle
@@ -41,7 +42,7 @@ PEER_CONTEXTS = {
 }
 WALL = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 NAMED = TcpAddress("db.example", "5432")
-Answer = Callable[[tuple[SocketAddress, ...] | TargetError], None]
+Answer = Callable[[tuple[Any, ...] | TargetError], None]
 
 
 class RecordedLog:
@@ -91,7 +92,13 @@ class TunnelHarness:
     """A tunnel whose wall clock and loop clock only the test advances."""
 
     def __init__(
-        self, place: Path, *, target: Address | None = None, is_server: bool = True, only_user: int | None = None, **fields: Any
+        self,
+        place: Path,
+        *,
+        target: TargetAddress | None = None,
+        is_server: bool = True,
+        only_user: int | None = None,
+        **fields: Any,
     ) -> None:
         self.place = place
         self.clock = Clock()
@@ -99,18 +106,26 @@ class TunnelHarness:
         self.loop = Loop(self.clock)
         self.log = RecordedLog()
         self.is_server = is_server
-        self.asked: list[tuple[Address, Answer]] = []
+        self.asked: list[tuple[TargetAddress, Answer]] = []
         self._opened: list[Any] = []
         self.backend = self._listen("backend")
         self.shared = open_shared_resources(self.loop, self.log)  # type: ignore[arg-type]
-        chosen = target or UnixAddress(str(place / "backend"))
+        given = fields if "targets" in fields else {"target": target or UnixAddress(str(place / "backend")), **fields}
         self.tunnel = Tunnel(
             self.shared,
-            listener_config(is_server=is_server, target=chosen, **fields),
-            lambda address, answer: self.asked.append((address, answer)),
+            listener_config(is_server=is_server, **given),
+            self._resolve_later,
             lambda: self.wall,
         )
         self.tunnel.only_user = only_user
+
+    def _resolve_later(self, address: TargetAddress, answer: Callable[[Resolved], object]) -> None:
+        """Let the test answer; each connection asks again."""
+
+        def take(found: tuple[Any, ...] | TargetError) -> None:
+            answer(found if isinstance(found, TargetError) else Timed(found, 0))
+
+        self.asked.append((address, take))
 
     def serve(self, **fields: Any) -> TunnelHarness:
         """Set an identity and accept connections."""

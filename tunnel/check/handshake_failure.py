@@ -83,7 +83,7 @@ def explain_failure(preflight: Preflight, failure: TunnelError, claims: PeerClai
 
 
 def _explain_refusal(preflight: Preflight, denied: PeerDenied, claims: PeerClaims | None) -> Finding:
-    who = f"{preflight.config.target} presents a certificate of {claims.name if claims else 'an unreadable name'}"
+    who = f"{preflight.config.target_name} presents a certificate of {claims.name if claims else 'an unreadable name'}"
     return problem(SERVER, f"{who} and is refused: {denied}", _advice(preflight, denied, claims))
 
 
@@ -129,7 +129,7 @@ def _clock_advice(claims: PeerClaims | None) -> str:
 
 
 def _explain_tls(preflight: Preflight, error: TlsError, claims: PeerClaims | None, own_name: str) -> Finding:
-    server = claims.name if claims else str(preflight.config.target)
+    server = claims.name if claims else preflight.config.target_name
     if error.reason is TlsFault.REFUSED:
         return problem(ADMISSION, f"{server} refuses us: {error}", _operator_advice(error, server, own_name))
     if error.reason is TlsFault.PROTOCOL:

@@ -15,8 +15,9 @@ from tunnel.check.validity import check_validity
 from tunnel.errors import ConfigError, IdentityError, PeerDenied, TargetError, TargetFault, TunnelError
 from tunnel.http.client import parse_http_url
 from tunnel.identity.credentials import Credentials, SvidCredentials
-from tunnel.net.address import TcpAddress, UnixAddress
+from tunnel.net.address import Address, SrvName, TcpAddress, UnixAddress
 from tunnel.net.dial import open_target, open_through
+from tunnel.net.dns import check_dns_support, look_up_srv
 from tunnel.net.sockets import port_number, resolve, resolve_now
 from tunnel.proxy.generation import GenerationConfig, build_generation
 from tunnel.status.backend_health import OpenStream, check_by_connecting, check_by_handshake, check_by_request
@@ -30,14 +31,45 @@ _REFUSAL = 2.0  # seconds for a server to refuse us after our handshake
 def examine_target(
     preflight: Preflight, credentials: Credentials | None, generation_config: GenerationConfig | None
 ) -> Steps[None]:
-    """Check whether the target answers; for a client, with a handshake, which needs credentials and generation_config."""
+    """Check whether each target answers; for a client, with a handshake, which needs credentials and generation_config."""
+    for target in preflight.config.targets:
+        addresses = (yield from _look_up(preflight, target)) if isinstance(target, SrvName) else (target,)
+        for address in addresses:
+            yield from _examine_address(_with_target(preflight, address), address, credentials, generation_config)
+
+
+def _with_target(preflight: Preflight, target: Address) -> Preflight:
+    """Return the same preflight with one target."""
+    process = replace(preflight.line.config, listeners=(replace(preflight.config, targets=(target,)),))
+    return replace(preflight, line=replace(preflight.line, config=process))
+
+
+def _look_up(preflight: Preflight, name: SrvName) -> Steps[tuple[Address, ...]]:
+    """Return the addresses in the SRV records of a name."""
+    try:
+        check_dns_support(name)
+        found = within(preflight.config.connect_timeout, partial(look_up_srv, name, preflight.config.resolution.dns_server))
+    except ConfigError as error:
+        yield problem("name", str(error), "install the extra, or name the hosts and ports instead")
+        return ()
+    except (TargetError, TimeoutError) as error:
+        yield problem("name", str(error), advice_for(TargetFault.RESOLVE))
+        return ()
+    addresses = tuple(record.address for record in found.value)
+    yield ok("name", f"{name} has {len(addresses)} SRV records: {', '.join(map(str, addresses))}")
+    return addresses
+
+
+def _examine_address(
+    preflight: Preflight, target: Address, credentials: Credentials | None, generation_config: GenerationConfig | None
+) -> Steps[None]:
     config = preflight.config
     is_reached = True  # through a proxy, the handshake decides
     if config.outbound is None:
-        is_reached = yield from _examine_connection(preflight)
+        is_reached = yield from _examine_connection(preflight, target)
     if config.is_server:
         if config.target_status:
-            yield _examine_status(preflight)
+            yield _examine_status(preflight, target)
         return
     if not is_reached:
         yield skipped(SERVER, "the target is not reachable")
@@ -46,23 +78,22 @@ def examine_target(
     elif generation_config is None:
         yield skipped(SERVER, "authorization needs the policy")
     else:
-        yield from _examine_handshake(preflight, credentials, generation_config)
+        yield from _examine_handshake(preflight, target, credentials, generation_config)
 
 
-def _stream_opener(preflight: Preflight) -> OpenStream:
-    target, outbound = preflight.config.target, preflight.config.outbound
+def _stream_opener(preflight: Preflight, target: Address) -> OpenStream:
+    outbound = preflight.config.outbound
     if outbound is None or isinstance(target, UnixAddress):
         return partial(open_target, target)
     return lambda: open_through(outbound, target.host, port_number(target.port))
 
 
-def _examine_connection(preflight: Preflight) -> Steps[bool]:
-    target = preflight.config.target
+def _examine_connection(preflight: Preflight, target: Address) -> Steps[bool]:
     if isinstance(target, UnixAddress):
         found = examine_socket(TARGET, target.path, "the target service")
     else:
         is_known = yield from _resolve(preflight, target)
-        found = _connect(preflight) if is_known else skipped(TARGET, "its name cannot be resolved")
+        found = _connect(preflight, target) if is_known else skipped(TARGET, "its name cannot be resolved")
     yield found
     return found.verdict in (Verdict.OK, Verdict.WARNING)
 
@@ -83,18 +114,18 @@ def _resolve(preflight: Preflight, target: TcpAddress) -> Steps[bool]:
     return True
 
 
-def _connect(preflight: Preflight) -> Finding:
+def _connect(preflight: Preflight, target: Address) -> Finding:
     try:
-        run(check_by_connecting(_stream_opener(preflight), preflight.config.connect_timeout))
+        run(check_by_connecting(_stream_opener(preflight, target), preflight.config.connect_timeout))
     except TargetError as error:
         return problem(TARGET, f"{error.reason.value}: {error}", advice_for(error.reason))
-    return ok(TARGET, f"{preflight.config.target} accepts connections")
+    return ok(TARGET, f"{target} accepts connections")
 
 
-def _examine_status(preflight: Preflight) -> Finding:
+def _examine_status(preflight: Preflight, target: Address) -> Finding:
     url = preflight.config.target_status
     try:
-        open_stream = partial(open_target, preflight.config.target)
+        open_stream = partial(open_target, target)
         run(check_by_request(open_stream, parse_http_url(url), preflight.config.connect_timeout))
     except (TargetError, ConfigError) as error:
         return problem(STATUS, str(error), "correct --target-status, or the service: expected status 200")
@@ -110,17 +141,19 @@ class _Outcome:
     failure: TunnelError | None
 
 
-def _examine_handshake(preflight: Preflight, credentials: Credentials, generation_config: GenerationConfig) -> Steps[None]:
+def _examine_handshake(
+    preflight: Preflight, target: Address, credentials: Credentials, generation_config: GenerationConfig
+) -> Steps[None]:
     own_name = _name_of(credentials) if preflight.config.access.is_mutual else ""
     try:
-        outcome = _handshake(preflight, credentials, generation_config)
+        outcome = _handshake(preflight, target, credentials, generation_config)
     except IdentityError as error:
         yield problem(SERVER, f"{error.reason.value}: {error}", "correct the identity, or the name of the host")
         return
     failure, admitted = outcome.failure, outcome.admitted
     if admitted is not None:
         name = str(admitted.peer or "anonymous")
-        yield ok(SERVER, f"{preflight.config.target} is {name}, admitted by {admitted.rule}")
+        yield ok(SERVER, f"{target} is {name}, admitted by {admitted.rule}")
     if failure is not None:
         yield explain_failure(preflight, failure, outcome.claims, own_name)
     else:
@@ -130,7 +163,9 @@ def _examine_handshake(preflight: Preflight, credentials: Credentials, generatio
         yield check_validity("server-expiry", outcome.claims.validity, preflight.now, advice)
 
 
-def _handshake(preflight: Preflight, credentials: Credentials, generation_config: GenerationConfig) -> _Outcome:
+def _handshake(
+    preflight: Preflight, target: Address, credentials: Credentials, generation_config: GenerationConfig
+) -> _Outcome:
     """Make one handshake as the proxy does; raises IdentityError if the credentials are not usable."""
     paths: list[tuple[bytes, ...]] = []
     ends: list[TlsEnd] = []
@@ -138,14 +173,14 @@ def _handshake(preflight: Preflight, credentials: Credentials, generation_config
     buffers = Buffers()
 
     def open_end() -> TlsEnd:
-        ends.append(context.open_end(buffers, preflight.config.sni))
+        ends.append(context.open_end(buffers, preflight.config.sni_for(target)))
         return ends[-1]
 
     failure: TunnelError | None = None
     try:
         run(
             check_by_handshake(
-                _stream_opener(preflight), TlsSource(open_end, buffers), preflight.config.connect_timeout, _REFUSAL
+                _stream_opener(preflight, target), TlsSource(open_end, buffers), preflight.config.connect_timeout, _REFUSAL
             )
         )
     except TunnelError as error:

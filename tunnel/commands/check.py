@@ -128,7 +128,7 @@ def _build_partial(arguments: Arguments, refusal: ConfigError, *, is_server: boo
         name="",
         is_server=is_server,
         listen=arguments[proxy.LISTEN],
-        target=arguments[proxy.TARGET],
+        targets=(arguments[proxy.TARGET],),
         identity=source.build_identity(arguments, identity),
         access=Access(()),
         server_name="" if is_server else arguments[proxy.SERVER_NAME],

@@ -15,7 +15,7 @@ from tunnel.authz.pins import SpkiPin
 from tunnel.authz.rules import Rule
 from tunnel.errors import ConfigError
 from tunnel.ip_address import IpNetwork, parse_ip_address
-from tunnel.net.address import Address, ListenAddress, StatusAddress, TcpAddress
+from tunnel.net.address import ListenAddress, StatusAddress, TargetAddress, TcpAddress
 from tunnel.spiffe.endpoint import WorkloadEndpoint
 from tunnel.spiffe.ids import TrustDomain
 from tunnel.spiffe.selection import Selection
@@ -173,13 +173,31 @@ class Plaintext:
 
 
 @dataclass(frozen=True, slots=True)
+class HealthCheck:
+    """Checks of the targets of a listener that has several."""
+
+    interval: float = 5.0  # seconds; 0 to check only targets that have failed
+    timeout: float = 2.0  # seconds for one check
+    rise: int = 2  # successes in a row after which an unhealthy target is healthy
+    fall: int = 3  # failures in a row after which a healthy target is unhealthy
+
+
+@dataclass(frozen=True, slots=True)
+class NameResolution:
+    """How the names of targets are resolved."""
+
+    cache_time: float = 5.0  # seconds for which addresses are used; 0 to ask for each connection
+    dns_server: TcpAddress | None = None  # for SRV records; None for those of /etc/resolv.conf
+
+
+@dataclass(frozen=True, slots=True)
 class ListenerConfig:
     """The configuration of one listener: a server or a client."""
 
     name: str  # unique in the process
     is_server: bool
     listen: ListenAddress | None  # None: it carries one connection that is already open
-    target: Address
+    targets: tuple[TargetAddress, ...]
     identity: IdentityConfig
     access: Access
     server_name: str = ""  # to verify and to send; "" for the target's host
@@ -195,6 +213,8 @@ class ListenerConfig:
     max_rate_per_peer: float = 0.0  # new connections of one peer per second
     max_handshakes: int = 512
     is_resolved_early: bool = True
+    resolution: NameResolution = field(default_factory=NameResolution)
+    health_check: HealthCheck = field(default_factory=HealthCheck)
     target_status: str = ""
     is_private: bool = False  # only processes of our own user can connect to the listener
     plaintext: Plaintext | None = None  # None to refuse plain TCP clients
@@ -205,15 +225,25 @@ class ListenerConfig:
 
     @property
     def host(self) -> str:
-        """The host name to verify; "" if the target has none."""
-        return self.server_name or (self.target.host if isinstance(self.target, TcpAddress) else "")
+        """The host name to verify; "" if there is none, or not the same one for all targets."""
+        hosts = {self.host_of(target) for target in self.targets}
+        return self.server_name or (hosts.pop() if len(hosts) == 1 else "")
+
+    def host_of(self, target: TargetAddress) -> str:
+        """The host name of the server at a target; "" if it has none."""
+        return self.server_name or (target.host if isinstance(target, TcpAddress) else "")
 
     @property
-    def sni(self) -> str:
-        """The server name that a client sends, "" for none (RFC 6066, section 3: no IP address)."""
-        if self.is_server or parse_ip_address(self.host.removeprefix("[").removesuffix("]")) is not None:
+    def target_name(self) -> str:
+        """The targets as they are configured."""
+        return ",".join(map(str, self.targets))
+
+    def sni_for(self, target: TargetAddress) -> str:
+        """The server name that a client sends to a target, "" for none (RFC 6066, section 3: no IP address)."""
+        host = self.host_of(target)
+        if self.is_server or parse_ip_address(host.removeprefix("[").removesuffix("]")) is not None:
             return ""
-        return self.host.rstrip(".")  # the dot marks a name as absolute for the resolver only
+        return host.rstrip(".")  # the dot marks a name as absolute for the resolver only
 
     @property
     def mode(self) -> str:

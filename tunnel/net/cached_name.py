@@ -64,7 +64,9 @@ class CachedName(Generic[T]):
         self._waiters: dict[Waiter, None] = {}
         self._is_asking = False
         self._serial = 0  # of the resolution that runs, so that an old timer is ignored
+        self._error = ""  # because of which an old answer is in use
         self.on_answer: Callable[[T | TargetError], object] | None = None
+        self.on_stale: Callable[[str], object] | None = None  # called with each new error, and with "" when it is over
 
     def fresh(self) -> T | None:
         """Return the answer while it need not be asked for again, else None."""
@@ -103,13 +105,21 @@ class CachedName(Generic[T]):
         if isinstance(answer, Timed):
             self._value, self._ends = answer.value, now + answer.lifetime
             result = answer.value
+            self._report_stale("")
         else:
             stale = None if isinstance(answer, NameNotFound) else self._stale()
             self._value, self._retry_at = stale, now + _RETRY_DELAY
             result = answer if stale is None else stale
+            self._report_stale("" if stale is None else str(answer))
         if self.on_answer is not None:
             self.on_answer(result)
         self._deliver(result)
+
+    def _report_stale(self, error: str) -> None:
+        if error != self._error:
+            self._error = error
+            if self.on_stale is not None:
+                self.on_stale(error)
 
     def _deliver(self, result: T | TargetError) -> None:
         waiters, self._waiters = self._waiters, {}

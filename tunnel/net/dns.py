@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -27,8 +26,10 @@ class SrvRecord:
 
 def check_dns_support(name: SrvName) -> None:
     """Raise ConfigError if dnspython is not installed."""
-    if importlib.util.find_spec("dns") is None:
-        raise ConfigError(f"{name}: SRV records need dnspython; install it with: pip install 'spiffe-tunnel[dns]'")
+    try:
+        import dns.resolver  # noqa: F401  # now, because later there may be no free descriptor
+    except ImportError as error:
+        raise ConfigError(f"{name}: SRV records need dnspython; install it with: pip install 'spiffe-tunnel[dns]'") from error
 
 
 def check_dns_server(server: TcpAddress) -> None:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from tunnel.config.acme import complete_acme
 from tunnel.config.model import Acme, KeyFiles, Keystore, ListenerConfig, Monitor, ProcessConfig, WorkloadApi
 from tunnel.log import Log
-from tunnel.net.address import Address, TcpAddress, UnixAddress
+from tunnel.net.address import Address, SrvName, TcpAddress, UnixAddress
 from tunnel.sandbox.landlock import apply_landlock
 from tunnel.sandbox.rules import Needs
 
@@ -53,6 +53,7 @@ def _needs_of_listener(config: ListenerConfig) -> Needs:
         listens=(config.listen,) if config.listen is not None else (),
         dials=tuple(_dials(config)),
         has_policy=config.access.policy is not None,
+        dials_any_port=config.outbound is None and any(isinstance(target, SrvName) for target in config.targets),
     )
 
 
@@ -80,7 +81,11 @@ def _needs_of_monitor(monitor: Monitor) -> Needs:
 
 def _dials(config: ListenerConfig) -> Iterator[Address]:
     source = config.identity.source
-    yield config.target
+    for target in config.targets:
+        if not isinstance(target, SrvName):
+            yield target
+    if config.resolution.dns_server is not None:
+        yield config.resolution.dns_server
     if config.outbound is not None:
         yield config.outbound.address
     if isinstance(source, WorkloadApi) and source.endpoint.path:

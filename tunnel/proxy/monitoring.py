@@ -135,13 +135,13 @@ class Monitoring:
 
     def check_of(self, listener: ListenerConfig) -> Check:
         """Return the health check of a listener's target, with an outcome that all status ports share."""
-        from tunnel.proxy.target_check import build_check
+        from tunnel.proxy.health_checks import check_any
         from tunnel.status.backend_health import share
 
         if listener not in self._checks:
             known = {one.config for one in self._process.listeners.values()}
             self._checks = {config: check for config, check in self._checks.items() if config in known}
-            self._checks[listener] = share(build_check(self._process.listeners[listener.name].tunnel, listener))
+            self._checks[listener] = share(check_any(self._process.listeners[listener.name].tunnel))
         return self._checks[listener]
 
     async def start(self, prepared: Sequence[RunningMonitor]) -> None:

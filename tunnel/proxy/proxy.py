@@ -11,22 +11,21 @@ from functools import partial
 
 import trio
 
-from tunnel.config.model import IdentityConfig, ListenerConfig, ProcessConfig
+from tunnel.config.model import IdentityConfig, ListenerConfig, NameResolution, ProcessConfig
 from tunnel.errors import ConfigError, TargetError, TargetFault, TunnelError
 from tunnel.log import Log, escape
 from tunnel.net.activation import ActivationSockets
-from tunnel.net.address import Address, ListenAddress, TcpAddress
+from tunnel.net.address import ListenAddress, TargetAddress, TcpAddress
 from tunnel.net.holders import Holders, SharedPort, find_shared_port
 from tunnel.net.listen import Listener, open_listener
 from tunnel.net.notify import Notifier
-from tunnel.net.sockets import resolve
 from tunnel.proxy.identity_feed import IdentityFeed, OpenSource
 from tunnel.proxy.monitoring import Monitoring, RunningMonitor, open_ports
 from tunnel.proxy.proxy_listener import ProxyListener, open_policy
 from tunnel.proxy.reloadable_policy import ReloadablePolicy
 from tunnel.proxy.shared_resources import open_shared_resources
 from tunnel.proxy.state_reporter import StateReporter
-from tunnel.proxy.tunnel import Resolved
+from tunnel.proxy.targets import Resolved, resolve_target
 from tunnel.relay.loop import Loop
 from tunnel.status.counters import Counters, total
 
@@ -285,6 +284,8 @@ class Proxy:
         except TunnelError as error:
             self.fail(error)
             return
+        for listener in self.listeners.values():
+            self.nursery.start_soon(listener.run_health_checks)
         self.is_listening.set()
         while True:  # an identity can expire between two updates
             await trio.sleep(_REVIEW_INTERVAL)
@@ -328,11 +329,11 @@ class Proxy:
             self.log.info("shutdown request processing, shutting down")
             self.stop_requested.set()
 
-    def _resolve_later(self, address: Address, answer: Callable[[Resolved], object]) -> None:
+    def _resolve_later(self, address: TargetAddress, resolution: NameResolution, answer: Callable[[Resolved], object]) -> None:
         async def ask() -> None:
             result: Resolved
             try:
-                result = await trio.to_thread.run_sync(resolve, address, abandon_on_cancel=True)
+                result = await trio.to_thread.run_sync(resolve_target, address, resolution, abandon_on_cancel=True)
             except TargetError as error:
                 result = error
             answer(result)
@@ -375,7 +376,7 @@ def close_all(listeners: Iterable[Listener | None]) -> None:
 
 
 def _describe_late(listener: ProxyListener, problem: str) -> str:
-    return f"{listener.config.target} ({problem})" if problem else str(listener.config.target)
+    return f"{listener.config.target_name} ({problem})" if problem else listener.config.target_name
 
 
 def _describe_sharing(sharing: SharedPort) -> str:

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import trio
 
-from tunnel.config.model import ListenerConfig
+from tunnel.config.model import ListenerConfig, NameResolution
 from tunnel.errors import ConfigError, TargetError
 from tunnel.identity.credentials import Credentials
+from tunnel.log import escape
+from tunnel.net.address import TargetAddress
 from tunnel.net.listen import Listener
-from tunnel.net.sockets import resolve
 from tunnel.pkix.revocation import Warn
 from tunnel.proxy.generation import Generation, GenerationConfig, build_generation
 from tunnel.proxy.reloadable_policy import ReloadablePolicy
 from tunnel.proxy.shared_resources import SharedResources
 from tunnel.proxy.state_reporter import StateReporter
-from tunnel.proxy.tunnel import ResolveLater, Tunnel
+from tunnel.proxy.targets import Resolved, resolve_target
+from tunnel.proxy.tunnel import Tunnel
 from tunnel.status.counters import Counters
 
 if TYPE_CHECKING:  # loaded only when a certificate comes from an ACME server
     from tunnel.tls.acme_challenge import AcmeChallenges
+
+
+ResolveFor = Callable[[TargetAddress, NameResolution, Callable[[Resolved], object]], object]
 
 
 class ProxyListener:
@@ -31,20 +37,23 @@ class ProxyListener:
         self,
         config: ListenerConfig,
         shared: SharedResources,
-        resolve_later: ResolveLater,
+        resolve_later: ResolveFor,
         state_reporter: StateReporter,
         policy: ReloadablePolicy | None,
         warn: Warn,
         counters: Counters,
     ) -> None:
         self.config = config
+        self._resolve = resolve_later
+        self._has_changed = trio.Event()  # the configuration
+        self._health_checks = trio.CancelScope()
         self.bound: Any = None  # the address of the listening socket
         self._log = shared.log
         self._state_reporter: StateReporter | None = state_reporter
         self.policy = policy
         self._warn = warn
         self._challenges: AcmeChallenges | None = None
-        self.tunnel = Tunnel(shared, config, resolve_later, counters=counters)
+        self.tunnel = Tunnel(shared, config, self._resolve_later, counters=counters)
         self.tunnel.on_identity_error = self._show_identity_error
 
     @property
@@ -58,14 +67,38 @@ class ProxyListener:
         return plan_generations(self.config, self.policy, self._warn, accepts_acme=self._challenges is not None)
 
     async def check_target(self) -> None:
-        """Check that the target's name can be resolved; the addresses are not kept, because they may change."""
+        """Check that a target's name can be resolved; raises ConfigError. The addresses are not kept: they may change."""
         if not self.config.is_resolved_early or self.config.outbound is not None:
             return
+        failures = [error for target in self.config.targets if (error := await self._try_to_resolve(target)) is not None]
+        if len(failures) == len(self.config.targets):
+            raise ConfigError(f"invalid target address: {failures[0]}") from failures[0]
+        for failure in failures:
+            self._log.write(f"warning: target cannot be resolved: {escape(str(failure))}")
+        self._log.info(f"using target address {self.config.target_name}")
+
+    async def _try_to_resolve(self, target: TargetAddress) -> TargetError | None:
         try:
-            await trio.to_thread.run_sync(resolve, self.config.target, abandon_on_cancel=True)
+            await trio.to_thread.run_sync(resolve_target, target, self.config.resolution, abandon_on_cancel=True)
         except TargetError as error:
-            raise ConfigError(f"invalid target address: {error}") from error
-        self._log.info(f"using target address {self.config.target}")
+            return error
+        return None
+
+    async def run_health_checks(self) -> None:
+        """Check the targets at intervals if there are several, until `detach`."""
+        with self._health_checks:
+            while True:
+                self._has_changed = trio.Event()
+                async with trio.open_nursery() as nursery:
+                    if self.tunnel.targets.only is None:
+                        from tunnel.proxy.health_checks import run_health_checks
+
+                        nursery.start_soon(run_health_checks, self.tunnel)
+                    await self._has_changed.wait()
+                    nursery.cancel_scope.cancel()
+
+    def _resolve_later(self, address: TargetAddress, answer: Callable[[Resolved], object]) -> None:
+        self._resolve(address, self.config.resolution, answer)
 
     def build(self, number: int, credentials: Credentials) -> Generation:
         """Build a generation for these credentials; raises IdentityError."""
@@ -91,6 +124,7 @@ class ProxyListener:
             self.policy.close()
         self.policy = policy
         self.tunnel.reconfigure(config)
+        self._has_changed.set()
         if self._state_reporter is not None:
             self._state_reporter.show_listener(config)
         if generation is not None:
@@ -111,6 +145,7 @@ class ProxyListener:
     def detach(self) -> None:
         """Report no state any more: the listener was removed, and its name may belong to another one."""
         self._state_reporter = None
+        self._health_checks.cancel()
 
     def close_policy(self) -> None:
         """Stop evaluating the policy, for which threads may wait."""

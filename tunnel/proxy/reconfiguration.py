@@ -17,7 +17,7 @@ from tunnel.proxy.monitoring import RunningMonitor, close_ports, open_ports
 from tunnel.proxy.proxy import Proxy
 from tunnel.proxy.proxy_listener import ProxyListener, open_policy, plan_generations
 from tunnel.proxy.reloadable_policy import ReloadablePolicy
-from tunnel.proxy.route import plan_route
+from tunnel.proxy.targets import check_targets
 
 
 @dataclass(slots=True)
@@ -79,7 +79,7 @@ class Reconfiguration:
     async def prepare(self) -> None:
         """Build and check everything; raises TunnelError, and then `abandon` must follow."""
         for one in self._planned:
-            plan_route(one.config)
+            check_targets(one.config)
         await self._read_identities()
         for one in self._planned:
             one.base = self._feed_of(one.config.identity).number
@@ -229,6 +229,7 @@ class Reconfiguration:
         socket = one.socket or sockets.get(one.config.listen)
         if socket is not None:
             listener.open(socket)
+        self._proxy.nursery.start_soon(listener.run_health_checks)
 
     def _count(self) -> Changes:
         added = sum(one.before is None for one in self._planned)

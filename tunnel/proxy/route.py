@@ -32,8 +32,9 @@ class Route:
     """The address to dial, and the request to send there if it is a proxy."""
 
     address: Address
-    target_name: str  # the target as it is configured
+    target_name: str  # the target as it is configured, or as an SRV record has it
     via_proxy: ViaProxy | None = None
+    sni: str = ""  # the server name that a client sends
 
     @property
     def proxy_name(self) -> str:
@@ -41,13 +42,13 @@ class Route:
         return str(self.via_proxy) if self.via_proxy is not None else ""
 
 
-def plan_route(config: ListenerConfig) -> Route:
-    """Return the route of every connection; raises ConfigError or TargetError if a proxy cannot reach the target."""
-    target, proxy = config.target, config.outbound
+def plan_route(config: ListenerConfig, target: Address) -> Route:
+    """Return the route to a target; raises ConfigError or TargetError if a proxy cannot reach it."""
+    proxy = config.outbound
     if proxy is None:
-        return Route(target, str(target))
+        return Route(target, str(target), sni=config.sni_for(target))
     if isinstance(target, UnixAddress):
         raise ConfigError(f"{target} cannot be reached through a proxy; expected a target HOST:PORT")
     via_proxy = ViaProxy(proxy, target.host, port_number(target.port))
     via_proxy.open_exchange()  # fail now if the target is invalid for the proxy, not at the first connection
-    return Route(proxy.address, str(target), via_proxy)
+    return Route(proxy.address, str(target), via_proxy, config.sni_for(target))

@@ -6,7 +6,7 @@ The steps are a generator: it yields what it waits for, receives the result, and
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
@@ -16,13 +16,15 @@ from tunnel.authz.authorizer import Admitted
 from tunnel.authz.peer import Peer
 from tunnel.config.model import ListenerConfig
 from tunnel.errors import PeerDenied, TargetError, TargetFault, TlsError, TlsFault, WireError
-from tunnel.log_limit import source_of
+from tunnel.log import Category, escape
+from tunnel.log_limit import RefusalLog, source_of
 from tunnel.net.race import Attempt
-from tunnel.net.sockets import SocketAddress
 from tunnel.proxy.connection_log import ConnectionLog, show_address
 from tunnel.proxy.connection_record import ConnectionOutcome, ConnectionRecord
+from tunnel.proxy.failover import AttemptError, try_targets
 from tunnel.proxy.generation import Generation
-from tunnel.proxy.route import Route
+from tunnel.proxy.target_pool import PooledTarget
+from tunnel.proxy.targets import Lookup, Targets
 from tunnel.relay.buffer_trimmer import BufferTrimmer
 from tunnel.relay.close_reason import CloseReason
 from tunnel.relay.dial import Dial
@@ -33,7 +35,7 @@ from tunnel.relay.loop import HANGUP, Loop
 from tunnel.relay.proxy_connect import ProxyConnect
 from tunnel.relay.proxy_header import HeaderWriter, build_header
 from tunnel.relay.relay import Relay
-from tunnel.relay.step import AcmeChallengeAnswered, ClosedWithoutData, NoUsableIdentity, Step, StepOwner, StepRunner, Steps
+from tunnel.relay.step import AcmeChallengeAnswered, ClosedWithoutData, NoUsableIdentity, StepOwner, StepRunner, Steps
 from tunnel.status.counters import Counters
 from tunnel.tls.engine import Buffers, TlsEnd, TlsParameters
 from tunnel.wire.proxy_v2 import HeaderMode
@@ -46,14 +48,14 @@ class Acceptor(Protocol):
 
     loop: Loop
     config: ListenerConfig
-    sni: str
-    route: Route
+    targets: Targets
     buffers: Buffers
     counters: Counters
     buffer_trimmer: BufferTrimmer
     handshakes: HandshakeSlots
     new_handshake: NewHandshake
     connection_log: ConnectionLog
+    refusals: RefusalLog
     name: str
 
     @property
@@ -62,11 +64,6 @@ class Acceptor(Protocol):
 
     def review(self) -> Generation | None:
         """The newest generation, or None if its identity is not valid now."""
-
-    known_addresses: tuple[SocketAddress, ...] | None
-
-    def resolve(self, owner: StepOwner) -> Step:
-        """Create a step that resolves the name of the target; its result is the addresses."""
 
     def count_crash(self, crash: Exception) -> None:
         """Log and count an unexpected exception."""
@@ -98,6 +95,7 @@ class Session(StepRunner):
         "_generation",
         "_handshake",
         "_handshake_seconds",
+        "_pooled",
         "_relay",
         "_source",
         "_target",
@@ -113,6 +111,7 @@ class Session(StepRunner):
         self._accepted: socket.socket | None = accepted
         self._source = source
         self._address = address if self._config.header_mode is not None else None
+        self._pooled: PooledTarget | None = None  # from its choice to the end of the connection
         self._target = ""
         self._dialled: socket.socket | None = None
         self._generation: Generation | None = None  # the one that admitted the peer
@@ -176,16 +175,32 @@ class Session(StepRunner):
         )
         tunnel.loop.rewatch(accepted, self._watch_client, self)
         yield from self._readmit()
-        yield from self._dial()
+        yield from self._reach_target(self._dial)
         yield from self._readmit()
         if self._config.header_mode is not None:
             yield from self._write_header(self._config.header_mode)
             yield from self._readmit()
 
     def _connect(self, accepted: socket.socket) -> Steps:
-        tunnel, via_proxy, leftover = self._tunnel, self._tunnel.route.via_proxy, None
-        tunnel.loop.watch(accepted, self._watch_client, self)
-        dialled = yield from self._dial()
+        self._tunnel.loop.watch(accepted, self._watch_client, self)
+        yield from self._reach_target(self._connect_tls)
+
+    def _reach_target(self, attempt: Callable[[PooledTarget], Steps]) -> Steps:
+        """Make `attempt` with the only target, or with one of several after the other."""
+        targets = self._tunnel.targets
+        if targets.only is not None:
+            targets.only.opened += 1
+            self._pooled = targets.only
+            yield from attempt(targets.only)
+        else:
+            deadline = self._accepted_at + self._config.connect_timeout
+            yield from try_targets(self._tunnel.loop, targets, self, attempt, deadline)
+
+    def _connect_tls(self, target: PooledTarget) -> Steps:
+        tunnel, via_proxy, leftover = self._tunnel, target.route.via_proxy, None
+        yield from self._dial(target)
+        dialled = self._dialled
+        assert dialled is not None
         if via_proxy is not None:
             leftover = yield ProxyConnect(tunnel.loop, self, dialled, via_proxy.open_exchange(), str(via_proxy))
         yield from self._run_handshake(
@@ -201,13 +216,14 @@ class Session(StepRunner):
         if self._config.is_server and self._tunnel.counters.handshake is not None:
             self._tunnel.counters.handshake.update(int(self._age() * 1e9))
 
-    def _dial(self) -> Generator[Step, Any, socket.socket]:
+    def _dial(self, target: PooledTarget) -> Steps:
         tunnel, began = self._tunnel, self._tunnel.loop.clock()
-        addresses: tuple[SocketAddress, ...] = tunnel.known_addresses or (yield tunnel.resolve(self))
+        addresses = target.known or tunnel.targets.addresses(target)
+        if addresses is None:
+            addresses = yield Lookup(tunnel.loop, self, tunnel.targets.cached_name(target))
         winner: Attempt = yield Dial(tunnel.loop, self, addresses)
         self._dialled, self._target = winner.socket, str(winner.endpoint)
         self._dial_seconds = tunnel.loop.clock() - began
-        return winner.socket
 
     def _write_header(self, mode: HeaderMode) -> Steps:
         assert self._accepted is not None
@@ -267,7 +283,8 @@ class Session(StepRunner):
         if generation is None:
             raise NoUsableIdentity
         self._generation = generation
-        return generation.context.open_end(self._tunnel.buffers, self._tunnel.sni, self._source)
+        sni = self._pooled.route.sni if self._pooled is not None else ""
+        return generation.context.open_end(self._tunnel.buffers, sni, self._source)
 
     def _watch_client(self, events: int) -> None:
         """End the session if the client hangs up without pending input while a step waits for something else."""
@@ -286,7 +303,9 @@ class Session(StepRunner):
             return False
 
     def _time_out(self) -> None:
-        limit = f"exceeded the connect timeout of {self._config.connect_timeout:g}s"
+        self._stop_step(f"exceeded the connect timeout of {self._config.connect_timeout:g}s")
+
+    def _stop_step(self, limit: str) -> None:
         match self._step:
             case Handshake(is_waiting=True):
                 slots = f"none of {self._config.max_handshakes} handshake slots became free"
@@ -298,8 +317,41 @@ class Session(StepRunner):
             case HeaderWriter():
                 self._stop(TargetError(TargetFault.TIMEOUT, f"{show_address(self._target)}: {limit}"))
             case _:
-                where = self._tunnel.route.via_proxy or self._config.target
+                route = self._pooled.route if self._pooled is not None else None
+                where = (route.via_proxy or route.target_name) if route is not None else self._tunnel.targets.name
                 self._stop(TargetError(TargetFault.TIMEOUT, f"{where}: {limit}"))
+
+    # -- several targets
+
+    def use_target(self, target: PooledTarget) -> None:
+        """Use this target from now on; the pool has counted the connection."""
+        self._pooled = target
+
+    def drop_target(self) -> None:
+        """Close what is open to the target, and release it."""
+        if self._dialled is not None and self._config.is_server:
+            self._tunnel.loop.retire(self._dialled)
+        elif self._dialled is not None:
+            self._close_tls(self._dialled)
+            self._handshake = self._admitted = self._tls = self._generation = self._handshake_seconds = None
+        self._dialled = self._dial_seconds = None
+        self._target, self.final_data = "", b""
+        self._release_target()
+
+    def end_attempt(self, seconds: float) -> None:
+        """Fail the step that runs now, because the attempt has taken so many seconds."""
+        self._stop_step(f"exceeded {seconds:.3g}s, its part of the connect timeout")
+
+    def log_retry(self, target: PooledTarget, error: AttemptError) -> None:
+        """Log that another target is tried."""
+        message = f"target failed, trying another one: {target.route.target_name}: {escape(str(error))}"
+        fields = f"reason={error.reason.value} from={show_address(self._source)}"
+        self._tunnel.refusals.write(self._source, error.reason.value, f"{message} {fields}", Category.CONN_ERRORS)
+
+    def _release_target(self) -> None:
+        if self._pooled is not None:
+            self._tunnel.targets.pool.release(self._pooled)
+            self._pooled = None
 
     # -- the end
 
@@ -345,13 +397,8 @@ class Session(StepRunner):
         """Close before the relay; send close_notify after a handshake, else the final data of the failed step."""
         loop, is_server = self._tunnel.loop, self._config.is_server
         tls, plain = (self._accepted, self._dialled) if is_server else (self._dialled, self._accepted)
-        final_data = self.final_data
-        if self._handshake is not None:
-            final_data = self._handshake.unsent + self._handshake.end.close_notify()
-        if tls is not None and final_data:
-            Linger(loop, tls, final_data, self._tunnel.buffers.inbox_view)
-        elif tls is not None:
-            loop.retire(tls)
+        if tls is not None:
+            self._close_tls(tls)
         if plain is not None:
             loop.retire(plain)
         record = self._make_record(outcome, reason, detail, peer)
@@ -359,8 +406,17 @@ class Session(StepRunner):
         self._handshake = self._address = None
         self._finish(record)
 
+    def _close_tls(self, sock: socket.socket) -> None:
+        final_data = self.final_data
+        if self._handshake is not None:
+            final_data = self._handshake.unsent + self._handshake.end.close_notify()
+        if final_data:
+            Linger(self._tunnel.loop, sock, final_data, self._tunnel.buffers.inbox_view)
+        else:
+            self._tunnel.loop.retire(sock)
+
     def _make_record(self, outcome: ConnectionOutcome, reason: str, detail: str, peer: Peer | None = None) -> ConnectionRecord:
-        tunnel, admitted = self._tunnel, self._admitted
+        tunnel, admitted, route = self._tunnel, self._admitted, self._pooled.route if self._pooled is not None else None
         forwarded, returned = self.traffic
         return ConnectionRecord(
             outcome=outcome,
@@ -369,8 +425,8 @@ class Session(StepRunner):
             source=self._source,
             seconds=self._age(),
             target=self._target,
-            target_name=tunnel.route.target_name,
-            via_proxy=tunnel.route.proxy_name,
+            target_name=route.target_name if route is not None else tunnel.targets.name,
+            via_proxy=route.proxy_name if route is not None else "",
             peer=admitted.peer if admitted is not None else peer,
             rule=admitted.rule if admitted is not None else "",
             reason=reason,
@@ -388,6 +444,7 @@ class Session(StepRunner):
 
     def _finish(self, record: ConnectionRecord) -> None:
         self._accepted = self._dialled = None
+        self._release_target()
         self._tunnel.loop.cancel(self._timer)
         self._tunnel.end_session(self, record)
 

@@ -27,7 +27,7 @@ class StateReporter:
     def show_listener(self, config: ListenerConfig) -> None:
         """A listener is new, or has a new configuration."""
         self._listeners[config.name] = config
-        self._change(config.name, listen_address=str(config.listen or "-"), forward_address=str(config.target))
+        self._change(config.name, listen_address=str(config.listen or "-"), forward_address=config.target_name)
 
     def show_removed(self, name: str) -> None:
         """A listener was removed."""
@@ -108,4 +108,4 @@ class StateReporter:
         if len(listeners) > _MOST_SUMMARIZED:
             servers = sum(listener.is_server for listener in listeners)
             return f"{len(listeners)} listeners: {servers} servers, {len(listeners) - servers} clients"
-        return ", ".join(f"{one.mode} proxying {one.listen or 'standard input'} => {one.target}" for one in listeners)
+        return ", ".join(f"{one.mode} proxying {one.listen or 'standard input'} => {one.target_name}" for one in listeners)

@@ -7,34 +7,28 @@ import socket
 import time
 import traceback
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from tunnel.config.model import ListenerConfig
-from tunnel.errors import TargetError, describe_os_error
+from tunnel.errors import describe_os_error
 from tunnel.log import MAX_TRACE, Category, escape
 from tunnel.net.accept import AcceptBackoff
-from tunnel.net.address import Address
 from tunnel.net.listen import Listener
 from tunnel.net.owner import owner_of_peer
-from tunnel.net.sockets import SocketAddress, format_address, resolve_now
+from tunnel.net.sockets import format_address
 from tunnel.proxy.connection_log import ConnectionLog
 from tunnel.proxy.connection_record import ConnectionOutcome, ConnectionRecord, count_connection
 from tunnel.proxy.generation import Generation
-from tunnel.proxy.route import plan_route
 from tunnel.proxy.session import NewHandshake, Session
 from tunnel.proxy.shared_resources import SharedResources
+from tunnel.proxy.targets import ResolveLater, Targets
 from tunnel.relay.handshake import Handshake
 from tunnel.relay.handshake_slots import HandshakeSlots
-from tunnel.relay.loop import Loop, Timer
-from tunnel.relay.step import Step, StepOwner
+from tunnel.relay.loop import Timer
 from tunnel.status.counters import Counters, TunnelGauges
 from tunnel.time_format import format_time
 
 _ACCEPTS = 64  # in one turn, so that open connections are served in between
-
-Resolved = tuple[SocketAddress, ...] | TargetError
-ResolveLater = Callable[[Address, Callable[[Resolved], object]], object]
 
 
 class Tunnel:
@@ -53,11 +47,12 @@ class Tunnel:
         self.log = shared.log
         self.buffers = shared.buffers
         self.buffer_trimmer = shared.buffer_trimmer
+        self.refusals = shared.refusals
         self.connection_log = ConnectionLog(shared.log, shared.refusals)
         self.counters = counters or Counters()
         self.new_handshake: NewHandshake = Handshake  # or AcmeHandshake
         self._turns = shared.turns
-        self._resolve_later = resolve_later
+        self.targets = Targets(config, shared.loop, shared.log, resolve_later)
         self._clock = clock
         self._configure(config)
         self._generation: Generation | None = None
@@ -75,7 +70,8 @@ class Tunnel:
         self.loop.on_unowned_crash = self.count_crash
 
     def reconfigure(self, config: ListenerConfig) -> None:
-        """Use another configuration from the next connection on; raises ConfigError or TargetError, as `plan_route` does."""
+        """Use another configuration from the next connection on; raises as `Targets.use` does."""
+        self.targets.use(config)
         self._configure(config)
         if self._is_full():
             self._stop_accepting()
@@ -83,9 +79,6 @@ class Tunnel:
             self._resume()
 
     def _configure(self, config: ListenerConfig) -> None:
-        self.route = plan_route(config)
-        self.known_addresses = resolve_now(self.route.address)  # None if the name of the target needs a resolver
-        self.sni = config.sni
         self.only_user = os.geteuid() if config.is_private else None  # sockets have the effective user ID
         # Handshakes that have begun keep the slots that they have.
         self.handshakes = HandshakeSlots(self._turns, self.buffers, config.max_handshakes if config.is_server else 0)
@@ -274,8 +267,7 @@ class Tunnel:
                 self.name,
                 source,
                 seconds=0.0,
-                target_name=self.route.target_name,
-                via_proxy=self.route.proxy_name,
+                target_name=self.targets.name,
                 reason=reason,
                 detail=detail,
             )
@@ -309,10 +301,6 @@ class Tunnel:
 
     # -- what sessions need
 
-    def resolve(self, owner: StepOwner) -> Step:
-        """Create a step that resolves the name of the target; its result is the addresses."""
-        return _Resolve(self.loop, owner, partial(self._resolve_later, self.route.address))
-
     def end_session(self, session: Session, record: ConnectionRecord) -> None:
         """Record the end of a session and forget it."""
         try:
@@ -331,29 +319,3 @@ class Tunnel:
         """Log and count an unexpected exception, with its traceback on one line."""
         self.counters.crashed += 1
         self.log.write(f"internal error: {escape(''.join(traceback.format_exception(crash)), MAX_TRACE)}")
-
-
-class _Resolve:
-    """A step that resolves a name."""
-
-    def __init__(self, loop: Loop, owner: StepOwner, resolve: Callable[[Callable[[Resolved], object]], object]) -> None:
-        self._loop = loop
-        self._owner = owner
-        self._resolve = resolve
-        self._is_abandoned = False
-
-    def start(self) -> None:
-        """Start resolving; the result is an event of the owner, so that a bug in its handling ends this session only."""
-        self._resolve(lambda answer: self._loop.call_at(0, partial(self._answer, answer), self._owner))
-
-    def abandon(self) -> None:
-        """Ignore the result."""
-        self._is_abandoned = True
-
-    def _answer(self, answer: Resolved) -> None:
-        if self._is_abandoned:
-            return
-        if isinstance(answer, TargetError):
-            self._owner.step_failed(answer)
-        else:
-            self._owner.step_done(answer)

@@ -128,6 +128,8 @@ def restrict(rules: Ruleset, kernel: Kernel) -> int:
     version = kernel.version()
     fs_rights = _supported_rights(_FS_RIGHTS, version)
     net_rights = 0 if rules.is_open else _supported_rights(_NET_RIGHTS, version)
+    if rules.connect_ports is None:
+        net_rights &= ~_CONNECT
     ruleset = kernel.create_ruleset(fs_rights, net_rights, _scopes(rules) if version >= FIRST_WITH_SCOPES else 0)
     try:
         _allow_paths(kernel, ruleset, rules.readable, _READ)
@@ -199,5 +201,5 @@ def _allow_paths(kernel: Kernel, ruleset: int, paths: tuple[str, ...], rights: i
 
 def _allow_ports(kernel: Kernel, ruleset: int, rules: Ruleset) -> None:
     for right, ports in ((_BIND, rules.bind_ports), (_CONNECT, rules.connect_ports)):
-        for port in ports:
+        for port in ports or ():
             kernel.allow_port(ruleset, right, port)

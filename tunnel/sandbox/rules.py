@@ -85,6 +85,7 @@ class Needs:
     has_policy: bool = False  # evaluator processes run
     has_command: bool = False  # a command runs; its process was started before the confinement
     is_reconfigurable: bool = False  # a reload may name other files, sockets and ports
+    dials_any_port: bool = False  # SRV records give the ports later
 
     def union(self, other: Needs) -> Needs:
         """Return the needs of both, for one process."""
@@ -98,6 +99,7 @@ class Needs:
             self.has_policy or other.has_policy,
             self.has_command or other.has_command,
             self.is_reconfigurable or other.is_reconfigurable,
+            self.dials_any_port or other.dials_any_port,
         )
 
 
@@ -109,7 +111,7 @@ class Ruleset:
     writable: tuple[str, ...]
     socket_directories: tuple[str, ...]  # where sockets are created, and sockets and empty directories removed
     bind_ports: tuple[int, ...]
-    connect_ports: tuple[int, ...]
+    connect_ports: tuple[int, ...] | None  # None for all
     may_signal_others: bool  # processes outside of this confinement
     may_dial_abstract: bool  # abstract sockets of such processes
     is_open: bool = False  # every file can be read, sockets can be created everywhere, and ports are not restricted
@@ -143,7 +145,7 @@ def build_ruleset(
         ),
         socket_directories=_paths(_socket_directories(needs, follow)),
         bind_ports=tuple(sorted(set(_ports(needs.listens, find_service)))),
-        connect_ports=tuple(sorted(connect)),
+        connect_ports=None if needs.dials_any_port else tuple(sorted(connect)),
         may_signal_others=needs.has_command,
         may_dial_abstract=needs.is_reconfigurable or _dials_abstract(needs, environ),
         is_open=needs.is_reconfigurable,

@@ -35,7 +35,7 @@ from tunnel.config.model import (
     WorkloadApi,
 )
 from tunnel.errors import ConfigError
-from tunnel.net.address import Address, ListenAddress, TcpAddress, is_local
+from tunnel.net.address import ListenAddress, TargetAddress, UnixAddress, is_local
 from tunnel.wire.outbound import OutboundProxy, parse_outbound
 from tunnel.wire.proxy_v2 import HeaderMode
 
@@ -67,7 +67,9 @@ def build_process(arguments: Arguments, listeners: tuple[ListenerConfig, ...]) -
     )
 
 
-def build_client(arguments: Arguments, listen: ListenAddress | None, target: Address, name: str = "client") -> ListenerConfig:
+def build_client(
+    arguments: Arguments, listen: ListenAddress | None, target: TargetAddress, name: str = "client"
+) -> ListenerConfig:
     """A client's configuration with these two addresses; raises ConfigError."""
     return _complete(_build_client(arguments, listen, target, name), arguments)
 
@@ -98,7 +100,7 @@ def _build_server(arguments: Arguments) -> ListenerConfig:
         name=SERVER.name,
         is_server=True,
         listen=arguments[LISTEN],
-        target=arguments[TARGET],
+        targets=(arguments[TARGET],),
         identity=source.build_identity(arguments, identity),
         access=access,
         header_mode=HeaderMode(mode) if mode else None,
@@ -107,7 +109,7 @@ def _build_server(arguments: Arguments) -> ListenerConfig:
     )
 
 
-def _build_client(arguments: Arguments, listen: ListenAddress | None, target: Address, name: str) -> ListenerConfig:
+def _build_client(arguments: Arguments, listen: ListenAddress | None, target: TargetAddress, name: str) -> ListenerConfig:
     is_mutual = not arguments[VERIFY.disable]
     identity = source.build_source(arguments, is_server=False, is_mutual=is_mutual)
     access = build_access(arguments, VERIFY, is_spiffe=isinstance(identity, WorkloadApi))
@@ -115,7 +117,7 @@ def _build_client(arguments: Arguments, listen: ListenAddress | None, target: Ad
         name=name,
         is_server=False,
         listen=listen,
-        target=target,
+        targets=(target,),
         identity=source.build_identity(arguments, identity),
         access=access,
         server_name=arguments[SERVER_NAME],
@@ -123,9 +125,9 @@ def _build_client(arguments: Arguments, listen: ListenAddress | None, target: Ad
         warnings=_warnings(arguments, identity, access, VERIFY),
     )
     if not (config.host or isinstance(identity, WorkloadApi) or access.pins):
-        raise ConfigError(f"--target: {config.target} has no host name to verify; expected --override-server-name NAME")
-    if config.outbound is not None and not isinstance(config.target, TcpAddress):
-        raise ConfigError(f"--target: {config.target} cannot be reached through --proxy; expected HOST:PORT")
+        raise ConfigError(f"--target: {config.target_name} has no host name to verify; expected --override-server-name NAME")
+    if config.outbound is not None and isinstance(target, UnixAddress):
+        raise ConfigError(f"--target: {target} cannot be reached through --proxy; expected HOST:PORT")
     return config
 
 

@@ -9,7 +9,7 @@ from tunnel.commands.proxy import acme, source, status
 from tunnel.commands.proxy.access import ALLOW, VERIFY
 from tunnel.commands.proxy.limits import LIMITS, PROCESS
 from tunnel.config.values import one_of, parse_text
-from tunnel.net.address import parse_address, parse_listen_address
+from tunnel.net.address import parse_listen_address, parse_target
 from tunnel.wire.proxy_v2 import HeaderMode
 
 LISTEN = required(
@@ -19,7 +19,7 @@ LISTEN = required(
     parse_listen_address,
     placeholder="ADDR",
 )
-TARGET = required("target", "Address to forward to: HOST:PORT or unix:PATH", parse_address, placeholder="ADDR")
+TARGET = required("target", "Address to forward to: HOST:PORT or unix:PATH", parse_target, placeholder="ADDR")
 UNSAFE_TARGET = switch("unsafe-target", "Allow a target on another machine: connections to it are not encrypted")
 UNSAFE_LISTEN = switch("unsafe-listen", "Accept connections from other machines: they are not encrypted")
 SKIP_RESOLVE = switch("skip-resolve", "Do not resolve --target at start")
