@@ -11,7 +11,7 @@ ARG BASE=docker.io/library/python:3.11.14-slim-bookworm
 
 FROM ${BUILD_BASE} AS build
 # Everything there is; the image is smaller with less. acme: ACME servers, jwt: JWT-SVIDs, opa: Rego policies.
-ARG EXTRAS=acme,jwt,opa
+ARG EXTRAS=acme,dns,jwt,opa
 WORKDIR /source
 # An environment without pip, filled by the pip of another one.
 RUN python3 -m venv /build && python3 -m venv --without-pip /opt/tunnel

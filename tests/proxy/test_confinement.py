@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from tests.support.configs import listener_config
 from tunnel.cli.parser import parse_command_line
 from tunnel.commands.proxy.build import build
 from tunnel.commands.proxy.command import CLIENT, GLOBAL_FLAGS, SERVER
-from tunnel.config.model import ProcessConfig
+from tunnel.config.model import NameResolution, ProcessConfig
+from tunnel.net.address import SrvName, TcpAddress, UnixAddress
 from tunnel.proxy.confinement import needs_of
 from tunnel.sandbox.rules import build_ruleset
+from tunnel.wire.outbound import parse_outbound
 
 _SERVER = "server --listen :8443 --target localhost:80 --allow-all"
 _CLIENT = "client --listen localhost:70 --target db.test:443"
@@ -56,4 +61,18 @@ def test_files_are_those_that_a_reload_reads(line: str, files: set[str]) -> None
 def test_ports_are_those_that_are_bound_and_dialled(line: str, bind: set[int], connect: set[int]) -> None:
     rules = build_ruleset(needs_of(configured(line)), {}, ())
     assert set(rules.bind_ports) == bind
+    assert rules.connect_ports is not None
     assert set(rules.connect_ports) == connect | {53}
+
+
+def test_the_ports_of_all_targets_and_of_the_name_server_are_dialled() -> None:
+    targets = (TcpAddress("a.test", "1"), TcpAddress("b.test", "2"), UnixAddress("/run/x"))
+    config = listener_config(targets=targets, resolution=NameResolution(dns_server=TcpAddress("127.0.0.1", "8600")))
+    assert build_ruleset(needs_of(ProcessConfig((config,))), {}, ()).connect_ports == (1, 2, 53, 8600)
+
+
+def test_the_ports_of_srv_records_are_not_known_unless_a_proxy_dials_them() -> None:
+    config = listener_config(is_server=False, targets=(SrvName("_db._tcp.example.org"),))
+    assert build_ruleset(needs_of(ProcessConfig((config,))), {}, ()).connect_ports is None
+    config = replace(config, outbound=parse_outbound("http://proxy.test:3128"))
+    assert build_ruleset(needs_of(ProcessConfig((config,))), {}, ()).connect_ports == (53, 3128)

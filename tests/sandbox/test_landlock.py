@@ -86,6 +86,14 @@ def test_only_rights_of_the_kernels_abi_version_are_used(version: int, tmp_path:
     assert kernel.is_restricted
 
 
+@pytest.mark.parametrize(("version", "net"), [(3, 0), (4, 0b01)])
+def test_without_known_ports_only_binding_is_restricted(version: int, net: int) -> None:
+    kernel = FakeKernel(version)
+    restrict(Ruleset((), (), (), (80,), None, False, False), kernel)
+    assert kernel.created[1] == net
+    assert kernel.ports == ([(1, 80)] if net else [])
+
+
 def test_a_writable_file_gets_no_directory_rights(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     kernel = FakeKernel(6)
