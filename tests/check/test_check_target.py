@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -18,6 +19,10 @@ from tests.support.processes import Proxy
 from tests.support.workloads import CLIENT, FOREIGNER, SERVER, STRANGER, Workloads
 from tunnel.check.finding import Verdict
 from tunnel.cli.main import main
+from tunnel.errors import TargetError, TargetFault
+from tunnel.net.address import SrvName, TcpAddress
+from tunnel.net.cached_name import Timed
+from tunnel.net.dns import SrvRecord
 
 
 @pytest.fixture(scope="module")
@@ -206,3 +211,42 @@ def test_nothing_is_changed_by_a_check(served: tuple[Workloads, Proxy], capsys: 
     assert code == 0
     assert capsys.readouterr().out.endswith("no problems\n")
     assert sorted(os.listdir(workloads.directory)) == before
+
+
+SERVICE = "srv:_echo._tcp.example.org"
+
+
+def with_records(monkeypatch: pytest.MonkeyPatch, answer: tuple[TcpAddress, ...] | TargetError) -> None:
+    def look_up(_name: SrvName, _server: TcpAddress | None) -> Timed[tuple[SrvRecord, ...]]:
+        if isinstance(answer, TargetError):
+            raise answer
+        return Timed(tuple(SrvRecord(address, 1, 1) for address in answer), 1)
+
+    monkeypatch.setattr("tunnel.check.target.look_up_srv", look_up)
+
+
+def test_each_server_in_srv_records_is_checked(served: tuple[Workloads, Proxy], monkeypatch: pytest.MonkeyPatch) -> None:
+    workloads, proxy = served
+    closed = TcpAddress("127.0.0.1", str(free_port()))
+    with_records(monkeypatch, (TcpAddress(proxy.address[0], str(proxy.address[1])), closed))
+    report = call(workloads, SERVICE)
+    assert report.the("name").detail == f"{SERVICE} has 2 SRV records: {proxy.target}, {closed}"
+    assert report.all("server")[0].detail == f"{proxy.target} is {SERVER}, admitted by id:{SERVER}"
+    assert report.wrong() == ["target"]
+    assert f"{closed}: connection refused" in report.all("target")[1].detail
+
+
+def test_srv_records_that_cannot_be_looked_up_are_a_problem(
+    served: tuple[Workloads, Proxy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_records(monkeypatch, TargetError(TargetFault.RESOLVE, f"{SERVICE}: there are no SRV records"))
+    report = call(served[0], SERVICE)
+    assert report.wrong() == ["name"]
+    assert report.the("name").detail == f"{SERVICE}: there are no SRV records"
+
+
+def test_srv_records_without_the_extra_are_a_problem(served: tuple[Workloads, Proxy], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "dns.resolver", None)
+    report = call(served[0], SERVICE)
+    assert report.wrong() == ["name"]
+    assert "SRV records need dnspython" in report.the("name").detail

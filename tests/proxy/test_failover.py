@@ -11,7 +11,7 @@ import pytest
 from tests.support.configs import listener_config
 from tests.support.socket_pairs import is_over, received
 from tests.support.tls_ends import identity
-from tests.support.tunnel_harness import CALLER, ROOT, Harnesses, Peer, TunnelHarness, carried, hang_up, records_of
+from tests.support.tunnel_harness import CALLER, ROOT, Harnesses, Peer, TunnelHarness, carried, generation, hang_up, records_of
 from tunnel.authz.rules import IdRule
 from tunnel.config.model import HealthCheck
 from tunnel.errors import ConfigError, TargetError, TargetFault, TlsError
@@ -20,6 +20,7 @@ from tunnel.net.dns import SrvRecord
 from tunnel.net.sockets import SocketAddress
 from tunnel.proxy.connection_record import ConnectionOutcome
 from tunnel.spiffe.ids import parse_spiffe_id
+from tunnel.wire.outbound import parse_outbound
 
 SERVICE = SrvName("_db._tcp.example.org")
 STRANGER = identity("spiffe://a.test/stranger", root=ROOT)
@@ -191,6 +192,40 @@ def test_one_refused_server_alone_is_reported_as_ever(harnesses: Harnesses, plac
     assert (record.outcome, record.reason) == (ConnectionOutcome.DIAL_FAILED, "connection-refused")
 
 
+def test_the_outbound_proxy_is_asked_for_each_server(harnesses: Harnesses) -> None:
+    targets = (TcpAddress("a.example", "1"), TcpAddress("b.example", "2"))
+    harness = harnesses(targets=targets, is_server=False, outbound=parse_outbound("http://proxy.example:3128")).serve()
+    harness.connect()
+    proxy = (SocketAddress(socket.AF_UNIX, str(harness.place / "backend")),)
+    for n, target in enumerate(targets):
+        harness.asked[n][1](proxy)
+        harness.turn()
+        asked = harness.accepted_by_backend()
+        assert asked is not None
+        assert received(asked).startswith(f"CONNECT {target} ".encode())
+        asked.send(b"HTTP/1.1 502 Bad gateway\r\n\r\n")
+        harness.turn()
+    assert harness.log.lines[0].startswith("target failed, trying another one: a.example:1: ")
+    assert "reason=refused-by-proxy" in harness.log.lines[0]
+    assert harness.log.lines[1].startswith("error on dial: ")
+    assert len(harness.tunnel) == 0
+
+
+def test_another_generation_in_the_handshake_decides_about_each_server(harnesses: Harnesses, place: Path) -> None:
+    harness, second = of_client(harnesses, place)
+    harness.connect()
+    first = harness.accepted_by_backend()
+    assert first is not None
+    strict = generation(2, is_server=False, rules=(IdRule(parse_spiffe_id("spiffe://a.test/peer")),))
+    end = Peer(harness, first, is_server=True, who=STRANGER)
+    harness.tunnel.swap(strict)
+    end.shake()
+    peer = Peer(harness, accept(second, harness), is_server=True).shake()
+    assert peer.side.is_done
+    assert is_over(first)
+    assert [state.failures for state in harness.tunnel.targets.states()] == [1, 0]
+
+
 # -- SRV records
 
 
@@ -254,8 +289,6 @@ def test_a_change_of_targets_keeps_open_connections_and_what_is_known(harnesses:
 
 @pytest.mark.parametrize("bad", [TcpAddress("a.example", "no-such-service"), UnixAddress("/run/x")])
 def test_a_change_that_is_not_possible_changes_nothing(harnesses: Harnesses, bad: TargetAddress) -> None:
-    from tunnel.wire.outbound import parse_outbound
-
     fields = {"is_server": False, "outbound": parse_outbound("http://proxy.example:1")}
     harness = harnesses(target=TcpAddress("a.example", "1"), **fields)
     with pytest.raises((ConfigError, TargetError)):

@@ -19,7 +19,7 @@ LISTEN = required(
     parse_listen_address,
     placeholder="ADDR",
 )
-TARGET = required("target", "Address to forward to: HOST:PORT or unix:PATH", parse_target, placeholder="ADDR")
+TARGET = required("target", "Address to forward to: HOST:PORT, unix:PATH or srv:NAME", parse_target, placeholder="ADDR")
 UNSAFE_TARGET = switch("unsafe-target", "Allow a target on another machine: connections to it are not encrypted")
 UNSAFE_LISTEN = switch("unsafe-listen", "Accept connections from other machines: they are not encrypted")
 SKIP_RESOLVE = switch("skip-resolve", "Do not resolve --target at start")
