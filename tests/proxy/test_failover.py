@@ -11,14 +11,27 @@ import pytest
 from tests.support.configs import listener_config
 from tests.support.socket_pairs import is_over, received
 from tests.support.tls_ends import identity
-from tests.support.tunnel_harness import CALLER, ROOT, Harnesses, Peer, TunnelHarness, carried, generation, hang_up, records_of
+from tests.support.tunnel_harness import (
+    CALLER,
+    ROOT,
+    Harnesses,
+    Peer,
+    RecordedLog,
+    TunnelHarness,
+    carried,
+    generation,
+    hang_up,
+    records_of,
+)
 from tunnel.authz.rules import IdRule
-from tunnel.config.model import HealthCheck
+from tunnel.config.model import HealthCheck, NameResolution
 from tunnel.errors import ConfigError, TargetError, TargetFault, TlsError
 from tunnel.net.address import SrvName, TargetAddress, TcpAddress, UnixAddress
 from tunnel.net.dns import SrvRecord
 from tunnel.net.sockets import SocketAddress
 from tunnel.proxy.connection_record import ConnectionOutcome
+from tunnel.proxy.targets import Targets
+from tunnel.relay.loop import Loop
 from tunnel.spiffe.ids import parse_spiffe_id
 from tunnel.wire.outbound import parse_outbound
 
@@ -321,3 +334,42 @@ def test_a_failed_refresh_is_logged_once_and_the_old_address_used(harnesses: Har
         "name of a target cannot be resolved: using the last answer: no name server",
         "name of a target is resolved again: db.example:1",
     ]
+
+
+def test_a_record_that_the_proxy_cannot_reach_is_ignored(harnesses: Harnesses) -> None:
+    proxy = parse_outbound("socks5://proxy.example:1080")
+    harness = harnesses(target=SERVICE, is_server=False, outbound=proxy).serve()
+    harness.connect()
+    harness.asked[0][1](records(TcpAddress("h" * 300, "1"), TcpAddress("db.example", "2")))
+    harness.turn()
+    assert harness.log.lines[0].startswith("SRV record ignored: ")
+    assert [state.name for state in harness.tunnel.targets.states()] == ["db.example:2"]
+
+
+def test_targets_that_are_removed_during_an_attempt_are_not_tried(harnesses: Harnesses) -> None:
+    gone = TcpAddress("gone.example", "1")
+    harness = harnesses(target=SERVICE).serve()
+    Peer(harness, harness.connect()).shake()
+    harness.asked[0][1](records(gone, TcpAddress("other.example", "2")))
+    harness.turn()
+    harness.tunnel.targets.use(listener_config(target=gone))
+    harness.asked[1][1](TargetError(TargetFault.RESOLVE, f"{gone}: no name server"))
+    harness.turn()
+    assert harness.log.lines[-1].startswith(f"error on dial: {gone}: no name server reason=name-not-resolved")
+    assert len(harness.tunnel) == 0
+
+
+def test_a_late_answer_about_a_removed_service_changes_nothing(harnesses: Harnesses, place: Path) -> None:
+    harness = harnesses(target=SERVICE).serve()
+    Peer(harness, harness.connect()).shake()
+    harness.tunnel.targets.use(listener_config(target=backend_of(place)))
+    harness.asked[0][1](records(TcpAddress("db.example", "2")))
+    harness.turn()
+    assert harness.accepted_by_backend() is not None, "the new target is used"
+    assert [state.name for state in harness.tunnel.targets.states()] == [str(backend_of(place))]
+
+
+def test_the_name_server_of_srv_records_is_an_ip_address() -> None:
+    config = listener_config(target=SERVICE, resolution=NameResolution(dns_server=TcpAddress("ns.example", "53")))
+    with pytest.raises(ConfigError, match="expected an IP address"):
+        Targets(config, Loop(), RecordedLog(), lambda *_: None)  # type: ignore[arg-type]
