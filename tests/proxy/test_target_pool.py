@@ -171,3 +171,13 @@ def test_the_state_has_connections_failures_and_the_last_error() -> None:
     assert pool.pool.states() == (TargetState("a:1", True, 1, 1, "connection refused"),)
     pool.succeed("a", 1)
     assert pool.pool.states() == (TargetState("a:1", True, 1, 1, ""),)
+
+
+def test_an_error_that_quotes_a_server_is_shown_on_one_bounded_line() -> None:
+    pool = Pool(plan("a"))
+    for _ in range(3):
+        pool.pool.note_failure(pool["a"], "name-mismatch: \n\x1b[2J" + "x" * 100_000)
+    (line, _) = pool.lines
+    assert line.isprintable()
+    assert len(line) < 10_000
+    assert pool["a"].state().error in line

@@ -344,7 +344,7 @@ class Session(StepRunner):
 
     def log_retry(self, target: PooledTarget, error: AttemptError) -> None:
         """Log that another target is tried."""
-        message = f"target failed, trying another one: {target.route.target_name}: {escape(str(error))}"
+        message = f"target failed, trying another one: {show_address(target.route.target_name)}: {escape(str(error))}"
         fields = f"reason={error.reason.value} from={show_address(self._source)}"
         self._tunnel.refusals.write(self._source, error.reason.value, f"{message} {fields}", Category.CONN_ERRORS)
 

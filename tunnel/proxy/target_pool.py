@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from tunnel.config.model import HealthCheck
+from tunnel.log import MAX_FOREIGN_TEXT, one_line
 from tunnel.net.sockets import resolve_now
 from tunnel.proxy.route import Route
 
@@ -129,17 +130,18 @@ class TargetPool:
         target.streak = max(target.streak, 0) + 1
         if not target.is_healthy and target.streak >= self.health.rise:
             target.is_healthy = True
-            self._log(f"target is healthy again: {target.route.target_name}")
+            self._log(f"target is healthy again: {one_line(target.route.target_name)}")
             self._review()
 
     def note_failure(self, target: PooledTarget, error: str) -> None:
         """A connection attempt or a check has failed."""
-        target.error = error
+        error = target.error = one_line(error, MAX_FOREIGN_TEXT)  # it may quote the certificate of a server
         target.failures += 1
         target.streak = min(target.streak, 0) - 1
         if target.is_healthy and -target.streak >= self.health.fall:
             target.is_healthy = False
-            self._log(f"target is unhealthy: {target.route.target_name} failures={-target.streak} error={error}")
+            name = one_line(target.route.target_name)
+            self._log(f"target is unhealthy: {name} failures={-target.streak} error={error}")
             self._review()
 
     def _review(self) -> None:

@@ -44,7 +44,7 @@ class Targets:
         self._services: dict[SrvName, CachedName[tuple[SrvRecord, ...]]] = {}
         self._records: dict[SrvName, tuple[SrvRecord, ...]] = {}
         self._config = config
-        self.pool = TargetPool((), config.health_check, self._log_change)
+        self.pool = TargetPool((), config.health_check, log.write)
         self.only: PooledTarget | None = None
         self.use(config)
 
@@ -119,9 +119,6 @@ class Targets:
             self._log.write(f"name of a target cannot be resolved: using the last answer: {escape(error)}")
         else:
             self._log.info(f"name of a target is resolved again: {name}")
-
-    def _log_change(self, message: str) -> None:
-        self._log.write(escape(message))
 
 
 def check_targets(config: ListenerConfig) -> None:
