@@ -9,7 +9,7 @@ import trio
 
 from tests.support.configs import listener_config
 from tests.support.recorded_log import RecordedLog
-from tunnel.config.model import IdentityConfig, ProcessConfig
+from tunnel.config.model import IdentityConfig, NameResolution, ProcessConfig
 from tunnel.errors import ConfigError, TargetError
 from tunnel.identity.credentials import Credentials
 from tunnel.net.activation import ActivationSockets
@@ -53,7 +53,7 @@ def test_a_name_that_is_looked_up_later_is_an_error_of_that_connection() -> None
     async def main() -> None:
         with pytest.raises(ConfigError, match="broken"):
             await proxy.run()
-        proxy._resolve_later(TARGET, answers.append)
+        proxy._resolve_later(TARGET, NameResolution(), answers.append)
         with trio.move_on_after(60):
             while not answers:  # noqa: ASYNC110  # a plain call tells
                 await trio.sleep(0.01)
