@@ -57,6 +57,13 @@ def parse_name(text: str) -> str:
     return text
 
 
+def parse_host_name(text: str) -> str:
+    """A host name without a port."""
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", text):
+        raise invalid_value("name", text, expected="a host name without a port")
+    return text
+
+
 def parse_ip(text: str) -> IpAddress:
     """A numeric address."""
     address = parse_ip_address(text)

@@ -106,6 +106,14 @@ def parse_target(text: str) -> TargetAddress:
     return SrvName(name)
 
 
+def parse_tcp_address(text: str) -> TcpAddress:
+    """Parse `HOST:PORT`; raises ConfigError."""
+    address = parse_address(text)
+    if not isinstance(address, TcpAddress):
+        raise invalid_value("address", text, "not a TCP address", "HOST:PORT")
+    return address
+
+
 def parse_listen_address(text: str) -> ListenAddress:
     """Parse an address to listen on, `HOST:PORT`, `unix:PATH`, `systemd:NAME` or `launchd:NAME`; raises ConfigError."""
     kind, _, rest = text.partition(":")

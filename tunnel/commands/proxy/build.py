@@ -24,6 +24,7 @@ from tunnel.commands.proxy.command import (
     UNSAFE_LISTEN,
     UNSAFE_TARGET,
 )
+from tunnel.config.checks import check_host_name, check_local, check_outbound
 from tunnel.config.model import (
     Access,
     KeyFiles,
@@ -35,7 +36,7 @@ from tunnel.config.model import (
     WorkloadApi,
 )
 from tunnel.errors import ConfigError
-from tunnel.net.address import ListenAddress, TargetAddress, UnixAddress, is_local
+from tunnel.net.address import ListenAddress, TargetAddress
 from tunnel.wire.outbound import OutboundProxy, parse_outbound
 from tunnel.wire.proxy_v2 import HeaderMode
 
@@ -124,10 +125,9 @@ def _build_client(arguments: Arguments, listen: ListenAddress | None, target: Ta
         outbound=_parse_proxy(arguments[PROXY]) if arguments[PROXY] else None,
         warnings=_warnings(arguments, identity, access, VERIFY),
     )
-    if not (config.host or isinstance(identity, WorkloadApi) or access.pins):
-        raise ConfigError(f"--target: {config.target_name} has no host name to verify; expected --override-server-name NAME")
-    if config.outbound is not None and isinstance(target, UnixAddress):
-        raise ConfigError(f"--target: {target} cannot be reached through --proxy; expected HOST:PORT")
+    problem = check_host_name(config, f"--{SERVER_NAME.name} NAME") or check_outbound(config, f"--{PROXY.name}")
+    if problem:
+        raise ConfigError(f"--{TARGET.name}: {problem}")
     return config
 
 
@@ -140,12 +140,9 @@ def _parse_proxy(text: str) -> OutboundProxy:
 
 
 def _check_local(arguments: Arguments, flag: Flag[Any], unsafe: Flag[bool]) -> None:
-    address = arguments[flag]
-    if not arguments[unsafe] and not is_local(str(address)):
-        raise ConfigError(
-            f"--{flag.name}: {address} is not local, and connections there are not encrypted; expected localhost:PORT, "
-            f"127.0.0.1:PORT, [::1]:PORT or unix:PATH, or --{unsafe.name}"
-        )
+    problem = "" if arguments[unsafe] else check_local(arguments[flag], f"--{unsafe.name}")
+    if problem:
+        raise ConfigError(f"--{flag.name}: {problem}")
 
 
 def _warnings(arguments: Arguments, identity: Source, access: Access, flags: AccessFlags) -> tuple[str, ...]:

@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from tunnel.cli.command import Arguments, Flag, option, repeated, switch
 from tunnel.commands.proxy import source
 from tunnel.config.model import Metrics, Monitor, Status
-from tunnel.config.values import default_of, or_none, parse_positive_duration, parse_text, parse_web_url
-from tunnel.errors import ConfigError, invalid_value
-from tunnel.net.address import TcpAddress, parse_address, parse_status_address
-
-
-def parse_host_name(text: str) -> str:
-    """A host name without a port; raises ConfigError."""
-    if not re.fullmatch(r"[A-Za-z0-9._-]+", text):
-        raise invalid_value("name", text, expected="a host name without a port")
-    return text
-
-
-def _parse_graphite(text: str) -> TcpAddress:
-    address = parse_address(text)
-    if not isinstance(address, TcpAddress):
-        raise invalid_value("address", text, "not a TCP address", "HOST:PORT")
-    return address
-
+from tunnel.config.values import default_of, or_none, parse_host_name, parse_positive_duration, parse_text, parse_web_url
+from tunnel.errors import ConfigError
+from tunnel.net.address import parse_status_address, parse_tcp_address
 
 STATUS = option(
     "status",
@@ -45,7 +29,7 @@ ALLOW_HOST = repeated(
     parse_host_name,
     placeholder="NAME",
 )
-GRAPHITE = option("metrics-graphite", "Send metrics to this Graphite server", _parse_graphite, None, placeholder="HOST:PORT")
+GRAPHITE = option("metrics-graphite", "Send metrics to this Graphite server", parse_tcp_address, None, placeholder="HOST:PORT")
 METRICS_URL = option("metrics-url", "POST metrics as JSON to this URL", parse_web_url, "", placeholder="URL")
 METRICS_PREFIX = option(
     "metrics-prefix", "Prefix of metric names", parse_text, default_of(Metrics, "prefix"), placeholder="NAME"

@@ -1,0 +1,33 @@
+"""The rules about combinations of settings that command lines and configuration files share; each returns the problem or ``.
+
+The settings are named as the operator wrote them: `--target` on a command line, `target` in a file.
+"""
+
+from __future__ import annotations
+
+from tunnel.config.model import ListenerConfig, WorkloadApi
+from tunnel.net.address import ListenAddress, TcpAddress, is_local
+
+
+def check_local(address: ListenAddress, permission: str) -> str:
+    """Why plain connections there need a permission, which is the name of a setting."""
+    if is_local(str(address)):
+        return ""
+    return (
+        f"{address} is not local, and connections there are not encrypted; expected localhost:PORT, "
+        f"127.0.0.1:PORT, [::1]:PORT or unix:PATH, or {permission}"
+    )
+
+
+def check_host_name(listener: ListenerConfig, server_name: str) -> str:
+    """Why a client's server cannot be verified; `server_name` is the setting with its name."""
+    if listener.is_server or listener.host or isinstance(listener.identity.source, WorkloadApi) or listener.access.pins:
+        return ""
+    return f"{listener.target} has no host name to verify; expected {server_name}"
+
+
+def check_outbound(listener: ListenerConfig, proxy: str) -> str:
+    """Why the target cannot be reached through the outbound proxy, whose setting is `proxy`."""
+    if listener.outbound is None or isinstance(listener.target, TcpAddress):
+        return ""
+    return f"{listener.target} cannot be reached through {proxy}; expected HOST:PORT"

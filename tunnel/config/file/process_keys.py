@@ -1,0 +1,110 @@
+"""The keys of a configuration file about the process: log, status port and metric reports."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tunnel.config.file.kinds import close_policy, duration, file_name, listing, optional, socket_path, switch, text
+from tunnel.config.file.schema import Key, Section
+from tunnel.config.model import LogConfig, Metrics, Monitor, ProcessConfig, Status
+from tunnel.config.values import (
+    one_of,
+    parse_duration,
+    parse_host_name,
+    parse_limit,
+    parse_positive_duration,
+    parse_text,
+    parse_web_url,
+)
+from tunnel.net.address import StatusAddress, UnixAddress, parse_status_address, parse_tcp_address
+
+
+def _unix_path(status: StatusAddress) -> str:
+    return status.address.path if isinstance(status.address, UnixAddress) else ""
+
+
+_LIMIT = duration(parse_limit)
+_QUIET = text('"conns", "conn-errs", "handshake-errs" or "all"', one_of("all", "conns", "handshake-errs", "conn-errs"))
+
+PROCESS: Final = Section(
+    "",
+    "The process",
+    ProcessConfig,
+    (
+        Key(
+            "shutdown-delay",
+            _LIMIT,
+            "Time to report not ready and still accept connections after a stop begins",
+            "shutdown_delay",
+        ),
+        Key(
+            "shutdown-timeout",
+            duration(parse_duration),
+            "Maximum time for the drain of open connections in a stop",
+            "shutdown_timeout",
+        ),
+        Key("timed-reload", _LIMIT, "Interval between reloads, besides SIGHUP; 0 for none", "timed_reload"),
+        Key(
+            "on-removal",
+            close_policy(),
+            "When connections of a listener that a reload removes or moves are closed",
+            "on_removal",
+        ),
+        Key(
+            "disable-landlock",
+            switch(is_inverted=True),
+            "Do not confine the process to the files and ports that the configuration names",
+            "is_confined",
+        ),
+    ),
+)
+LOG: Final = Section(
+    "log",
+    "The log",
+    LogConfig,
+    (
+        Key("quiet", listing(_QUIET), "Lines to omit from the log", "quiet"),
+        Key("syslog", switch(), "Log to the local syslog instead of standard output", "is_syslog"),
+    ),
+)
+STATUS: Final = Section(
+    "status",
+    "The status port",
+    Status,
+    (
+        Key(
+            "listen",
+            socket_path(text('an address such as "http://127.0.0.1:6060" or "unix:PATH"', parse_status_address), _unix_path),
+            "Address of the status port: HTTPS with our own certificate unless it has http://",
+            "address",
+            is_required=True,
+        ),
+        Key("enable-pprof", switch(), "Serve task lists and profiles at /debug/pprof/", "has_pprof"),
+        Key("enable-shutdown", switch(), "Stop the process on a POST to /_shutdown", "has_shutdown"),
+        Key("allow-host", listing(text("a host name", parse_host_name)), "Host names to accept in requests", "allowed_hosts"),
+    ),
+)
+METRICS: Final = Section(
+    "metrics",
+    "Metric reports, besides the status port",
+    Metrics,
+    (
+        Key("graphite", optional(text("HOST:PORT", parse_tcp_address)), "Graphite server to send metrics to", "graphite"),
+        Key("url", optional(text("an http:// or https:// URL", parse_web_url)), "URL to POST metrics to, as JSON", "url"),
+        Key("prefix", text("a string", parse_text), "Prefix of metric names", "prefix"),
+        Key("interval", duration(parse_positive_duration), "Interval between reports", "interval"),
+        Key("ca", file_name(), "CA certificates in PEM to verify the server of `url`; default the system's", "ca_bundle"),
+    ),
+)
+MONITOR: Final = Section(
+    "monitor",
+    "A further status port or metric report, about some listeners",
+    Monitor,
+    (
+        Key(
+            "listeners",
+            listing(text("the name of a listener", parse_text)),
+            "Names of the listeners that it is about; default all",
+        ),
+    ),
+)

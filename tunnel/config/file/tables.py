@@ -1,0 +1,133 @@
+"""The tables of several files merged into one configuration, and the reading of one table by its schema."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tunnel.config.file.document import Document
+from tunnel.config.file.kinds import invalid_type, parse_label
+from tunnel.config.file.problem import Place, Problems, suggest
+from tunnel.config.file.schema import Key
+from tunnel.errors import ConfigError
+
+SINGLE = ("log", "status", "metrics", "defaults")
+NAMED = ("identity", "access")
+LISTS = ("server", "client", "monitor")
+_MAX_LISTED = 12  # names in a message
+Raw = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class RawTable:
+    """One table with its place."""
+
+    values: Raw
+    place: Place
+
+
+@dataclass(slots=True)
+class Tables:
+    """The tables of all files; `misspelled` has the names that unknown top-level keys were probably meant to be."""
+
+    process: dict[str, tuple[object, Place]] = field(default_factory=dict)
+    single: dict[str, RawTable] = field(default_factory=dict)
+    named: dict[str, dict[str, RawTable]] = field(default_factory=lambda: {name: {} for name in NAMED})
+    lists: list[tuple[str, RawTable]] = field(default_factory=list)
+    misspelled: set[str] = field(default_factory=set)
+
+
+def merge_documents(documents: Iterable[Document], keys: tuple[Key, ...], found: Problems) -> Tables:
+    """The tables of all documents; `keys` are those of the top table."""
+    tables = Tables()
+    known = {key.name for key in keys}
+    for document in documents:
+        top = document.place(found)
+        for name, value in document.values.items():
+            place = top / name
+            if name in known:
+                _keep_first(tables.process, name, (value, place), place, lambda kept: kept[1])
+            elif name in SINGLE:
+                _merge_single(tables, name, value, place)
+            elif name in NAMED:
+                _merge_named(tables, name, value, place)
+            elif name in LISTS:
+                _merge_list(tables, name, value, place)
+            else:
+                tables.misspelled |= refuse_unknown(name, (*known, *SINGLE, *NAMED, *LISTS), place)
+    return tables
+
+
+def read_table(table: RawTable, keys: Iterable[Key], known: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The values of the keys that are given and valid; unknown, missing and invalid ones are reported.
+
+    `known` are keys that the caller reads, for suggestions.
+    """
+    by_name = {key.name: key for key in keys}
+    values: dict[str, Any] = {}
+    meant: set[str] = set()
+    for name, value in table.values.items():
+        place = table.place / name
+        if name not in by_name:
+            meant |= refuse_unknown(name, (*by_name, *known), place)
+            continue
+        parsed = by_name[name].kind.read(value, place)
+        if parsed is not None:
+            values[name] = parsed
+    for key in by_name.values():
+        if key.is_required and key.name not in table.values and key.name not in meant:
+            table.place.refuse(f"missing key {key.name}; expected {key.kind.form}")
+    return values
+
+
+def refuse_unknown(name: str, known: Iterable[str], place: Place) -> set[str]:
+    """Report an unknown key; the name that was probably meant, if there is one."""
+    names = list(known)
+    text, meant = suggest(name, names)
+    if not meant and len(names) <= _MAX_LISTED:
+        text = f"; expected one of {', '.join(names)}"
+    place.refuse(f"unknown key{text}")
+    return {meant} if meant else set()
+
+
+def _merge_single(tables: Tables, name: str, value: object, place: Place) -> None:
+    if isinstance(value, dict):
+        _keep_first(tables.single, name, RawTable(value, place), place, lambda kept: kept.place)
+    else:
+        place.refuse(invalid_type(value, f"a table: [{name}]"))
+
+
+def _merge_named(tables: Tables, kind: str, value: object, place: Place) -> None:
+    if not isinstance(value, dict):
+        place.refuse(invalid_type(value, f"a table: [{kind}.NAME]"))
+        return
+    for name, inner in value.items():
+        inner_place = place / name
+        if not isinstance(inner, dict):
+            inner_place.refuse(invalid_type(inner, f"a table: [{kind}.NAME]"))
+            continue
+        try:
+            parse_label(name)
+        except ConfigError as error:
+            inner_place.refuse(error)
+            continue
+        _keep_first(tables.named[kind], name, RawTable(inner, inner_place), inner_place, lambda kept: kept.place)
+
+
+def _merge_list(tables: Tables, kind: str, value: object, place: Place) -> None:
+    if not isinstance(value, list):
+        place.refuse(invalid_type(value, f"a list of tables: [[{kind}]]"))
+        return
+    for index, inner in enumerate(value):
+        if isinstance(inner, dict):
+            tables.lists.append((kind, RawTable(inner, place / index)))
+        else:
+            (place / index).refuse(invalid_type(inner, f"a table: [[{kind}]]"))
+
+
+def _keep_first(kept: dict[str, Any], name: str, value: Any, place: Place, place_of: Any) -> None:
+    if name in kept:
+        place.refuse(f"defined twice: first at {place_of(kept[name])}; expected one definition in all files")
+    else:
+        kept[name] = value
