@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 Reason = TypeVar("Reason", bound=Enum)
 
 
-_HIDDEN = "(hidden)"
+HIDDEN = "(hidden)"
 # Secrets that an operator may have passed in place of a name, a path or an address.
 _SECRETS = re.compile(
     r"-----BEGIN[^'\"]*"  # PEM
@@ -32,7 +32,7 @@ _SECRETS = re.compile(
 
 def hide_secrets(text: str) -> str:
     """Return the text with everything that looks like a key, a token or a URL password replaced by `(hidden)`."""
-    return _SECRETS.sub(_HIDDEN, text)
+    return _SECRETS.sub(HIDDEN, text)
 
 
 def quote(text: str) -> str:

@@ -26,6 +26,7 @@ HELP: Final = Command("help", "Print help on a command.")
 FAMILIES: Mapping[str, str] = {  # the description of commands with the same first word
     "access": "Access lists: which rule decides on a peer.",
     "check": "Checks before a start: the identity, the access rules, and the connection to the other side.",
+    "config": "Configuration files of `tunnel serve`: check, show, describe and make them.",
     "svid": "SVIDs for programs without a proxy: X.509-SVIDs (fetch, watch, show) and JWT-SVIDs (jwt), and their verification.",
 }
 # One line per module of this package, in the order of the help: its name, and the first words of its commands. The module has
@@ -37,6 +38,8 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "run.command": ("run",),
     "check": ("check",),
     "access": ("access",),
+    "config.command": ("config",),
+    "config.convert": ("config",),
     "svid.fetch": ("svid",),
     "svid.watch": ("svid",),
     "svid.show": ("svid",),

@@ -89,14 +89,14 @@ def build(arguments: Arguments, environ: Mapping[str, str]) -> RunConfig:
         check_line(one.arguments)
     processes = [build_proxy(one.command, one.arguments) for one in parsed]
     process = replace(
-        _join(processes),
+        join_lines(processes),
         shutdown_delay=max(arguments[SHUTDOWN_DELAY], *(one.shutdown_delay for one in processes)),
         shutdown_timeout=arguments[STOP_TIMEOUT],  # a limit of one line would delay the others
     )
     return RunConfig(process, argv, arguments[WAIT_READY], arguments[STOP_TIMEOUT])
 
 
-def _join(lines: Sequence[ProcessConfig]) -> ProcessConfig:
+def join_lines(lines: Sequence[ProcessConfig]) -> ProcessConfig:
     """One process with the listeners of all lines; the status port and metric reports of a line are about its listener."""
     listeners = name_listeners([listener for line in lines for listener in line.listeners])
     monitors = (
@@ -125,8 +125,13 @@ def _split(rest: Sequence[str]) -> tuple[list[list[str]], tuple[str, ...]]:
     end = rest.index(_COMMAND) if _COMMAND in rest else len(rest)
     if not rest[end + 1 :] and "--help" not in rest[:end]:  # `--help` is answered by the line that has it
         raise ConfigError("nothing to run: -- COMMAND [ARG...] is missing; use 'tunnel server' for a sidecar without a command")
+    return split_lines(rest[:end]), tuple(rest[end + 1 :])
+
+
+def split_lines(tokens: Sequence[str]) -> list[list[str]]:
+    """The lines of proxies that are separated by `+`; raises ConfigError for an empty one."""
     lines: list[list[str]] = [[]]
-    for token in rest[:end]:
+    for token in tokens:
         if token == _NEXT:
             lines.append([])
         else:
@@ -134,4 +139,4 @@ def _split(rest: Sequence[str]) -> tuple[list[list[str]], tuple[str, ...]]:
     for line in lines:
         if not line:
             raise ConfigError(f"a line is missing beside '{_NEXT}'; expected {_LINE} FLAGS on both sides")
-    return lines, tuple(rest[end + 1 :])
+    return lines

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from tunnel.authz.pins import parse_pin
 from tunnel.authz.rules import AnyRule, Rule, UriRule
-from tunnel.config.file.access_rules import parse_rules
+from tunnel.config.file.access_rules import CONDITION_NAMES, SOURCE, parse_rules
 from tunnel.config.file.kinds import file_name, invalid_type, listing, text
 from tunnel.config.file.problem import Place
 from tunnel.config.file.schema import Key, Section
@@ -16,6 +16,30 @@ from tunnel.config.model import Access, PolicyFiles
 from tunnel.config.values import parse_name
 
 _RULES = "rules"
+_TEXT_OR_LIST = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
+_CONDITIONS = {
+    "type": "object",
+    "properties": {**{name: {"type": "string"} for name in CONDITION_NAMES}, **({SOURCE: _TEXT_OR_LIST} if SOURCE else {})},
+    "additionalProperties": False,
+    "minProperties": 1,
+}
+_CONDITION = {
+    "description": "`any`, a SPIFFE ID, a pattern, or conditions that must all match",
+    "anyOf": [{"type": "string"}, _CONDITIONS],
+}
+_ENTRY = {
+    "type": "object",
+    "properties": {"allow": _CONDITION, "deny": _CONDITION},
+    "additionalProperties": False,
+    "minProperties": 1,
+    "maxProperties": 1,
+}
+RULES_SCHEMA: Final = {
+    "description": "Ordered rules: the first that matches decides",
+    "type": "array",
+    "items": _ENTRY,
+    "minItems": 1,
+}
 ACCESS = Section(
     "access.NAME",
     "A named access list",

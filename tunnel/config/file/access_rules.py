@@ -25,6 +25,9 @@ _KINDS: Mapping[str, Callable[[str], Rule]] = {
     "ip": lambda text: IpRule(parse_ip(text)),
 }
 
+CONDITION_NAMES = tuple(_KINDS)
+SOURCE = ""
+
 
 def parse_rules(value: object, is_server: bool, is_spiffe: bool) -> tuple[tuple[Rule, ...], list[RuleMistake]]:
     """The rules, and the mistakes with their paths in the list."""
@@ -68,4 +71,6 @@ def encode_rules(rules: Sequence[Rule]) -> list[TomlValue]:
 
 def _encode_rule(rule: Any) -> TomlValue:
     kind, _, text = str(rule).partition(":")
-    return kind if isinstance(rule, AnyRule) else {kind: text}
+    if isinstance(rule, AnyRule):
+        return kind
+    return text if kind == "id" or (kind == "uri" and "*" in text) else {kind: text}

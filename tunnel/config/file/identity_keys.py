@@ -10,6 +10,7 @@ from tunnel.config.file.kinds import duration, file_name, integer, listing, opti
 from tunnel.config.file.schema import Key, Section
 from tunnel.config.model import Acme, IdentityConfig, KeyFiles, Keystore, WorkloadApi
 from tunnel.config.values import default_of, parse_id, parse_limit, parse_positive_duration, parse_text
+from tunnel.errors import HIDDEN
 from tunnel.spiffe.endpoint import parse_endpoint
 
 
@@ -68,7 +69,7 @@ IDENTITY: Final = Section(
             optional(_TEXT),
             "Password of `keystore`; prefer `storepass-file`",
             take=_of(Keystore, "password"),
-            is_secret=True,
+            mask=lambda _: HIDDEN,
         ),
         Key("acme", optional(_TEXT), "Get a certificate for this name from an ACME server", take=_of_acme("domain")),
         Key("acme-email", optional(_TEXT), "E-mail address to register with the ACME server", take=_of_acme("email")),

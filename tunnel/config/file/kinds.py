@@ -21,13 +21,13 @@ T = TypeVar("T")
 JsonSchema = Mapping[str, object]
 
 UINT32_MAX: Final = 2**32 - 1
+LABEL_PATTERN: Final = "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 _MAX_SHOWN = 80  # characters of a value in a message
 _MAX_ELEMENTS = 10_000
 _SIZE = r"([0-9]+(\.[0-9]*)?|\.[0-9]+)"
 _DURATION_SCHEMA: JsonSchema = {
     "anyOf": [{"type": "string", "pattern": rf"^[+-]?(0|({_SIZE}(ns|us|µs|μs|ms|s|m|h|d|w))+)$"}, {"const": 0}]
 }
-_LABEL = "[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
 _TYPES: tuple[tuple[type | tuple[type, ...], str], ...] = (
     (bool, "a boolean"),
     (int, "an integer"),
@@ -246,12 +246,12 @@ def optional(inner: ValueKind[Any]) -> ValueKind[Any]:
 
 def label() -> ValueKind[str]:
     """The name of a listener, an identity or an access list."""
-    return text("a name", parse_label, pattern=f"^{_LABEL}$")
+    return text("a name", parse_label, pattern=LABEL_PATTERN)
 
 
 def parse_label(value: str) -> str:
     """A name of letters, digits and few signs; raises ConfigError."""
-    if not re.fullmatch(_LABEL, value):
+    if not re.fullmatch(LABEL_PATTERN.removesuffix("$"), value):
         raise invalid_value("name", _shorten(value), expected="1 to 63 letters, digits, dots, underscores and hyphens")
     return value
 

@@ -19,7 +19,7 @@ from tunnel.config.file.kinds import (
     text,
     words,
 )
-from tunnel.config.file.schema import Key, Section
+from tunnel.config.file.schema import Key, Section, mask_credentials
 from tunnel.config.model import ListenerConfig, Plaintext, TlsOptions
 from tunnel.config.tls_options import SUITES, parse_protocol, parse_suite
 from tunnel.config.values import (
@@ -122,7 +122,7 @@ TUNABLE_KEYS: Final = (
         "Connect to the target through this proxy",
         "outbound",
         modes=_CLIENT,
-        is_secret=True,
+        mask=mask_credentials,
     ),
     Key(
         "disable-authentication",
@@ -138,7 +138,14 @@ TUNABLE_KEYS: Final = (
         "header_mode",
         modes=_SERVER,
     ),
-    Key("target-status", _URL, "Check the target by a request to this URL", "target_status", modes=_SERVER),
+    Key(
+        "target-status",
+        _URL,
+        "Check the target by a request to this URL",
+        "target_status",
+        mask=mask_credentials,
+        modes=_SERVER,
+    ),
     Key("skip-resolve", _OFF, "Do not resolve the target at start", "is_resolved_early"),
     Key("connect-timeout", _POSITIVE, "Maximum time for handshake and dial", "connect_timeout"),
     Key("close-timeout", _LIMIT, "Maximum idle time after one direction is closed; 0 for immediate close", "close_timeout"),

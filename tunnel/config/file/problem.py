@@ -26,15 +26,19 @@ class Problem:
     column: int = 0  # of a syntax error
 
     def __str__(self) -> str:
+        return self.describe()
+
+    def describe(self, mark: str = "") -> str:
+        """`FILE:LINE: MARK: KEY: TEXT`, without the parts that are empty."""
         place = ":".join(str(part) for part in (self.file, self.line, self.column) if part)
-        return ": ".join(part for part in (place, self.key, self.text) if part)
+        return ": ".join(part for part in (place, mark, self.key, self.text) if part)
 
 
 class ConfigFileError(ConfigError):
     """Configuration files are invalid; `problems` has every mistake, and the message has one line for each."""
 
-    def __init__(self, problems: Iterable[Problem]) -> None:
-        self.problems = tuple(problems)
+    def __init__(self, problems: Iterable[Problem], warnings: Iterable[Problem] = ()) -> None:
+        self.problems, self.warnings = tuple(problems), tuple(warnings)
         super().__init__("\n".join(map(str, self.problems)))
 
 
@@ -56,7 +60,7 @@ class Problems:
 
     def error(self) -> ConfigFileError:
         """The exception with the mistakes."""
-        return ConfigFileError(_arrange(self.errors))
+        return ConfigFileError(_arrange(self.errors), _arrange(self.warnings))
 
     def sorted_warnings(self) -> tuple[Problem, ...]:
         """The warnings in the order of files and lines."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from tunnel.config.file.kinds import close_policy, duration, file_name, listing, optional, socket_path, switch, text
-from tunnel.config.file.schema import Key, Section
+from tunnel.config.file.schema import Key, Section, mask_credentials
 from tunnel.config.model import LogConfig, Metrics, Monitor, ProcessConfig, Status
 from tunnel.config.values import (
     one_of,
@@ -90,7 +90,13 @@ METRICS: Final = Section(
     Metrics,
     (
         Key("graphite", optional(text("HOST:PORT", parse_tcp_address)), "Graphite server to send metrics to", "graphite"),
-        Key("url", optional(text("an http:// or https:// URL", parse_web_url)), "URL to POST metrics to, as JSON", "url"),
+        Key(
+            "url",
+            optional(text("an http:// or https:// URL", parse_web_url)),
+            "URL to POST metrics to, as JSON",
+            "url",
+            mask=mask_credentials,
+        ),
         Key("prefix", text("a string", parse_text), "Prefix of metric names", "prefix"),
         Key("interval", duration(parse_positive_duration), "Interval between reports", "interval"),
         Key("ca", file_name(), "CA certificates in PEM to verify the server of `url`; default the system's", "ca_bundle"),
@@ -105,6 +111,7 @@ MONITOR: Final = Section(
             "listeners",
             listing(text("the name of a listener", parse_text)),
             "Names of the listeners that it is about; default all",
+            "listeners",
         ),
     ),
 )

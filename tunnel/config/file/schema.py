@@ -11,6 +11,7 @@ from operator import attrgetter
 from typing import Any
 
 from tunnel.config.file.kinds import ValueKind
+from tunnel.errors import HIDDEN
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Key:
     default: Any = None  # of a key without a field
     take: Callable[[Any], Any] | None = None  # the key's value in the section's value, if it is not the field
     is_required: bool = False
-    is_secret: bool = False
+    mask: Callable[[str], str] | None = None  # of a text that can have a secret
     modes: tuple[str, ...] = ("server", "client")  # of listeners
 
     def value_of(self, section: Any) -> Any:
@@ -71,3 +72,10 @@ def _default_of(kind: Any, name: str) -> Any:
     if field.default is not MISSING:
         return field.default
     return field.default_factory() if field.default_factory is not MISSING else None
+
+
+def mask_credentials(url: str) -> str:
+    """The URL with its user name and password replaced."""
+    scheme, mark, rest = url.partition("://")
+    _, at, place = rest.rpartition("@")
+    return f"{scheme}{mark}{HIDDEN}@{place}" if at else url

@@ -43,6 +43,7 @@ def merge_documents(documents: Iterable[Document], keys: tuple[Key, ...], found:
     tables = Tables()
     known = {key.name for key in keys}
     for document in documents:
+        before = len(tables.lists)
         top = document.place(found)
         for name, value in document.values.items():
             place = top / name
@@ -56,6 +57,7 @@ def merge_documents(documents: Iterable[Document], keys: tuple[Key, ...], found:
                 _merge_list(tables, name, value, place)
             else:
                 tables.misspelled |= refuse_unknown(name, (*known, *SINGLE, *NAMED, *LISTS), place)
+        tables.lists[before:] = sorted(tables.lists[before:], key=lambda one: one[1].place.line())  # as in the file
     return tables
 
 

@@ -1,0 +1,1 @@
+"""`tunnel config`: check, show, describe and make configuration files."""
