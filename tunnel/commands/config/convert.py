@@ -8,6 +8,7 @@ from dataclasses import replace
 from tunnel.cli.command import Arguments, Command, Group, option
 from tunnel.cli.output import print_message, print_output
 from tunnel.cli.parser import parse_command_line
+from tunnel.commands.config.command import print_problems
 from tunnel.commands.proxy import command as proxy
 from tunnel.config.model import Keystore, ProcessConfig
 from tunnel.config.values import parse_text
@@ -45,7 +46,13 @@ def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str
 
 
 def _convert_stunnel(path: str) -> int:
-    raise ConfigError("not yet")
+    from tunnel.config.stunnel.convert import convert_stunnel, read_stunnel
+
+    converted = convert_stunnel(read_stunnel(path), path)
+    print_problems(converted.notes, "note")
+    print_problems(converted.errors, "error")
+    print_output(converted.text)
+    return 1 if converted.errors else 0
 
 
 def build_lines(rest: Sequence[str], environ: Mapping[str, str]) -> ProcessConfig:

@@ -83,13 +83,14 @@ def _files_of(name: str) -> Iterator[str]:
 
 def _read_document(name: str, found: Problems) -> Document | None:
     try:
-        return parse_document(_read_text(name), name)
+        return parse_document(read_text(name), name)
     except _FileError as error:
         found.errors.append(Problem(name, error.line, "", str(error), error.column))
         return None
 
 
-def _read_text(name: str) -> str:
+def read_text(name: str) -> str:
+    """The text of a configuration file; raises ConfigError."""
     try:
         with open(name, "rb") as file:
             blob = file.read(MAX_FILE_BYTES + 1)

@@ -1,0 +1,1 @@
+"""Conversion of configuration files of stunnel."""
