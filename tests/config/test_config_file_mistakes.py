@@ -64,7 +64,7 @@ def test_ten_mistakes_are_ten_messages_with_their_lines() -> None:
         "127.0.0.1:PORT, [::1]:PORT or unix:PATH, or unsafe-target = true",
         '26: server[0].identity: unknown identity "defalt"; did you mean default?',
         '29: client[0]: missing key target; expected an address such as "localhost:6379" or "unix:PATH"',
-        "31: client[0].max-handshakes: invalid number -1; expected 0 to 4294967295",
+        "31: client[0].max-handshakes: invalid number -1; expected a number from 0 to 4294967295",
         "32: client[0].plaintext: for [[server]] only, not for [[client]]",
     ]
 
@@ -78,6 +78,7 @@ def test_ten_mistakes_are_ten_messages_with_their_lines() -> None:
         (f"a = {'[' * 20}", f"t.toml:1: nested too deeply; expected at most {MAX_DEPTH} levels"),
         ("", "t.toml: no listener; expected at least one table [[server]] or [[client]]"),
         (IDENTITY, "t.toml: no listener; expected at least one table [[server]] or [[client]]"),
+        (f"{VALID}timed-reload = 0", "t.toml:7: server[0].timed-reload: unknown key in this table; expected before the first"),
         ("servr = 1", "t.toml:1: servr: unknown key; did you mean server?"),
         ('"a b\\n" = 1', 't.toml:1: "a b\\n": unknown key'),
         ("[server]", "t.toml:1: server: invalid type: a table; expected a list of tables: [[server]]"),
@@ -114,6 +115,8 @@ def test_a_mistake_in_the_process(refuse: Refuse, text: str, expected: str | Non
         ('cert = ""\nkey = "k"\n', 2, 'cert: invalid file name "": empty'),
         ('cert = "\\u0000"\nkey = "k"\n', 2, 'cert: invalid file name "\\x00": NUL character'),
         ("cert = 1\nkey = 'k'\n", 2, "cert: invalid type: an integer; expected a file name"),
+        ('acme = "*.a.test"\nacme-email = "a@b"\nacme-agree-to-tos = true\n', 2, 'acme: invalid name "*.a.test": a wildcard'),
+        ('acme = "a.test"\nacme-email = "b"\nacme-agree-to-tos = true\n', 3, 'acme-email: invalid address "b"; expected one'),
         ('keystore = "k"\nworkload-api = "unix:///x"\n', 1, ": workload-api and keystore are mutually exclusive"),
         ('keystore = "k"\nstorepass-file = "missing"\n', 3, "storepass-file: cannot read the file: no such file or directory"),
         ('keystore = "k"\nstorepass-file = "/dev/zero"\n', 3, "storepass-file: the file is too large; expected at most 4096"),
@@ -309,6 +312,18 @@ def test_what_is_not_used_is_a_warning(tmp_path: Path) -> None:
     ]
     assert len(loaded.config.warnings) == 4
     assert loaded.config.listeners[0].warnings == ("cn:w names no trust domain: it matches peers of our own only",)
+
+
+def test_a_million_mistakes_are_a_bounded_message(tmp_path: Path) -> None:
+    (tmp_path / "many.toml").write_text(VALID + "".join(f"key{number} = 1\n" for number in range(100_000)))
+    found = problems_of(tmp_path / "many.toml")
+    assert len(found) == 1001
+    assert found[-1] == f"{tmp_path}/many.toml: 99000 more problems"
+
+
+def test_a_byte_order_mark_and_crlf_are_accepted(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_bytes(b"\xef\xbb\xbf" + VALID.replace("\n", "\r\n").encode() + b"\r\n")
+    assert len(load_config([tmp_path / "a.toml"]).listeners) == 1
 
 
 def test_a_secret_in_the_wrong_place_is_not_shown(refuse: Refuse) -> None:

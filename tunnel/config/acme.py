@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,14 +36,13 @@ class AcmeConfig:
 def complete_acme(chosen: Acme, environ: Mapping[str, str]) -> AcmeConfig:
     """The configuration; raises ConfigError."""
     trust = environ.get("SSL_CERT_FILE", "")
-    if not _EMAIL.fullmatch(chosen.email):
-        raise ConfigError(f"--auto-acme-email: {invalid_value('address', chosen.email, expected='one e-mail address')}")
+    email = _parse_flag("--auto-acme-email", parse_acme_email, chosen.email)
     if not 0 < chosen.challenge_port < 65536:
         raise ConfigError(f"--auto-acme-alt-tls-alpn-port: invalid port {chosen.challenge_port}; expected 1 to 65535")
     return AcmeConfig(
-        domain=_parse_domain(chosen.domain),
-        email=chosen.email,
-        directory_url=_parse_directory(chosen.directory_url or LETS_ENCRYPT),
+        domain=_parse_flag("--auto-acme-cert", parse_acme_domain, chosen.domain),
+        email=email,
+        directory_url=_parse_flag("--auto-acme-ca", parse_acme_directory, chosen.directory_url or LETS_ENCRYPT),
         storage_dir=_storage_dir(environ),
         ca_trust=Path(trust) if trust else None,
         challenge_port=chosen.challenge_port,
@@ -51,21 +50,35 @@ def complete_acme(chosen: Acme, environ: Mapping[str, str]) -> AcmeConfig:
     )
 
 
-def _parse_domain(text: str) -> str:
+def parse_acme_email(text: str) -> str:
+    """The address to register with an ACME server; raises ConfigError."""
+    if not _EMAIL.fullmatch(text):
+        raise invalid_value("address", text, expected="one e-mail address")
+    return text
+
+
+def parse_acme_domain(text: str) -> str:
+    """The name of one host, in lower case; raises ConfigError."""
     domain = text.lower().removesuffix(".")
     if "*" in domain:
-        error = invalid_value("name", text, "a wildcard needs a challenge through DNS", "the name of one host")
-        raise ConfigError(f"--auto-acme-cert: {error}")
+        raise invalid_value("name", text, "a wildcard needs a challenge through DNS", "the name of one host")
     if len(domain) > _MAX_DOMAIN or not _DOMAIN.fullmatch(domain):
-        error = invalid_value("name", text, expected="the full name of a host, such as www.example.org")
-        raise ConfigError(f"--auto-acme-cert: {error}")
+        raise invalid_value("name", text, expected="the full name of a host, such as www.example.org")
     return domain
 
 
-def _parse_directory(url: str) -> str:
+def parse_acme_directory(url: str) -> str:
+    """The URL of an ACME directory; raises ConfigError."""
     if not _DIRECTORY.fullmatch(url):
-        raise ConfigError(f"--auto-acme-ca: {invalid_value('URL', url, expected='an https:// URL of an ACME directory')}")
+        raise invalid_value("URL", url, expected="an https:// URL of an ACME directory")
     return url
+
+
+def _parse_flag(flag: str, parse: Callable[[str], str], text: str) -> str:
+    try:
+        return parse(text)
+    except ConfigError as error:
+        raise ConfigError(f"{flag}: {error}") from error
 
 
 def _storage_dir(environ: Mapping[str, str]) -> Path:

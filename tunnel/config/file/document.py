@@ -101,7 +101,7 @@ def read_text(name: str) -> str:
     if len(blob) > MAX_FILE_BYTES:
         raise _FileError(f"the file is too large; expected at most {MAX_FILE_BYTES} bytes")
     try:
-        return blob.decode("utf-8")
+        return blob.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = blob.count(b"\n", 0, error.start) + 1
         raise _FileError("invalid text: not UTF-8; expected TOML in UTF-8", line) from None

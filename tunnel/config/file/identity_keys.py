@@ -6,7 +6,8 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import Any, Final
 
-from tunnel.config.file.kinds import duration, file_name, integer, listing, optional, switch, text, words
+from tunnel.config.acme import parse_acme_directory, parse_acme_domain, parse_acme_email
+from tunnel.config.file.kinds import checked_text, duration, file_name, integer, listing, optional, switch, text, words
 from tunnel.config.file.schema import Key, Section
 from tunnel.config.model import Acme, IdentityConfig, KeyFiles, Keystore, WorkloadApi
 from tunnel.config.values import default_of, parse_id, parse_limit, parse_positive_duration, parse_text
@@ -71,8 +72,18 @@ IDENTITY: Final = Section(
             take=_of(Keystore, "password"),
             mask=lambda _: HIDDEN,
         ),
-        Key("acme", optional(_TEXT), "Get a certificate for this name from an ACME server", take=_of_acme("domain")),
-        Key("acme-email", optional(_TEXT), "E-mail address to register with the ACME server", take=_of_acme("email")),
+        Key(
+            "acme",
+            optional(checked_text("a host name", parse_acme_domain)),
+            "Get a certificate for this name from an ACME server",
+            take=_of_acme("domain"),
+        ),
+        Key(
+            "acme-email",
+            optional(checked_text("an e-mail address", parse_acme_email)),
+            "E-mail address to register with the ACME server",
+            take=_of_acme("email"),
+        ),
         Key(
             "acme-agree-to-tos",
             switch(),
@@ -81,7 +92,7 @@ IDENTITY: Final = Section(
         ),
         Key(
             "acme-ca",
-            optional(_TEXT),
+            optional(checked_text("an https:// URL", parse_acme_directory)),
             "Directory URL of the ACME server; default Let's Encrypt",
             take=_of_acme("directory_url"),
         ),
@@ -94,7 +105,7 @@ IDENTITY: Final = Section(
         ),
         Key(
             "acme-alt-tls-alpn-port",
-            optional(integer(65535)),
+            optional(integer(65535, lowest=1)),
             "Port on which the first challenge is answered, if port 443 is forwarded to it",
             default=default_of(Acme, "challenge_port"),
             take=_of_acme("challenge_port"),

@@ -80,6 +80,16 @@ def text(form: str, parse: Callable[[str], T], encode: Callable[[T], str] = str,
     return ValueKind(form, read, encode, {"type": "string", **({"pattern": pattern} if pattern else {})})
 
 
+def checked_text(form: str, parse: Callable[[str], object]) -> ValueKind[str]:
+    """A string that a parser accepts, unchanged: what it is parsed to is of no use before the start."""
+
+    def check(value: str) -> str:
+        parse(value)
+        return value
+
+    return text(form, check)
+
+
 def words(meanings: Mapping[str, T]) -> ValueKind[T]:
     """One of several words, each with its value."""
     *first, last = (f'"{word}"' for word in meanings)
@@ -109,18 +119,20 @@ def switch(*, is_inverted: bool = False) -> ValueKind[bool]:
     return ValueKind("true or false", read, lambda value: value != is_inverted, {"type": "boolean"})
 
 
-def integer(highest: int = UINT32_MAX) -> ValueKind[int]:
-    """A number from 0 on."""
-    form = f"a number from 0 to {highest}"
+def integer(highest: int = UINT32_MAX, lowest: int = 0) -> ValueKind[int]:
+    """A number between two others."""
+    form = f"a number from {lowest} to {highest}"
 
     def read(value: object, place: Place) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
             raise invalid_type(value, form)
-        if not 0 <= value <= highest:
-            raise ConfigError(f"invalid number {_shorten(str(value))}; expected 0 to {highest}")
+        if not lowest <= value <= highest:
+            raise ConfigError(
+                f"invalid number {_shorten(hex(value) if value.bit_length() > 64 else str(value))}; expected {form}"
+            )
         return value
 
-    return ValueKind(form, read, lambda value: value, {"type": "integer", "minimum": 0, "maximum": highest})
+    return ValueKind(form, read, lambda value: value, {"type": "integer", "minimum": lowest, "maximum": highest})
 
 
 def number() -> ValueKind[float]:

@@ -48,7 +48,7 @@ def load_files(paths: Sequence[str | os.PathLike[str]]) -> LoadedConfig:
 def build_process(documents: Sequence[Document], found: Problems) -> ProcessConfig | None:
     """The configuration in these documents; None after mistakes, which are reported."""
     is_complete = not found.errors
-    tables = merge_documents(documents, PROCESS.keys, found)
+    tables = merge_documents(documents, found)
     process = {key.name: key for key in PROCESS.keys}
     values = {name: process[name].kind.read(value, place) for name, (value, place) in tables.process.items()}
     log = _build_log(tables)

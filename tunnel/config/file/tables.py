@@ -8,7 +8,8 @@ from typing import Any
 
 from tunnel.config.file.document import Document
 from tunnel.config.file.kinds import invalid_type, parse_label
-from tunnel.config.file.problem import Place, Problems, suggest
+from tunnel.config.file.problem import MAX_PROBLEMS, Place, Problems, suggest
+from tunnel.config.file.process_keys import PROCESS
 from tunnel.config.file.schema import Key
 from tunnel.errors import ConfigError
 
@@ -16,6 +17,7 @@ SINGLE = ("log", "status", "metrics", "defaults")
 NAMED = ("identity", "access")
 LISTS = ("server", "client", "monitor")
 _MAX_LISTED = 12  # names in a message
+_TOP_KEYS = PROCESS.names()
 Raw = Mapping[str, object]
 
 
@@ -38,16 +40,15 @@ class Tables:
     misspelled: set[str] = field(default_factory=set)
 
 
-def merge_documents(documents: Iterable[Document], keys: tuple[Key, ...], found: Problems) -> Tables:
-    """The tables of all documents; `keys` are those of the top table."""
+def merge_documents(documents: Iterable[Document], found: Problems) -> Tables:
+    """The tables of all documents."""
     tables = Tables()
-    known = {key.name for key in keys}
     for document in documents:
         before = len(tables.lists)
         top = document.place(found)
         for name, value in document.values.items():
             place = top / name
-            if name in known:
+            if name in _TOP_KEYS:
                 _keep_first(tables.process, name, (value, place), place, lambda kept: kept[1])
             elif name in SINGLE:
                 _merge_single(tables, name, value, place)
@@ -56,7 +57,7 @@ def merge_documents(documents: Iterable[Document], keys: tuple[Key, ...], found:
             elif name in LISTS:
                 _merge_list(tables, name, value, place)
             else:
-                tables.misspelled |= refuse_unknown(name, (*known, *SINGLE, *NAMED, *LISTS), place)
+                tables.misspelled |= refuse_unknown(name, (*_TOP_KEYS, *SINGLE, *NAMED, *LISTS), place)
         tables.lists[before:] = sorted(tables.lists[before:], key=lambda one: one[1].place.line())  # as in the file
     return tables
 
@@ -86,9 +87,12 @@ def read_table(table: RawTable, keys: Iterable[Key], known: tuple[str, ...] = ()
 def refuse_unknown(name: str, known: Iterable[str], place: Place) -> set[str]:
     """Report an unknown key; the name that was probably meant, if there is one."""
     names = list(known)
-    text, meant = suggest(name, names)
+    has_many = len(place.found.errors) > MAX_PROBLEMS  # a search for each of a million keys would take minutes
+    text, meant = suggest(name, () if has_many else names)
     if not meant and len(names) <= _MAX_LISTED:
         text = f"; expected one of {', '.join(names)}"
+    if name in _TOP_KEYS and name not in names:
+        text = " in this table; expected before the first [table] of the file"
     place.refuse(f"unknown key{text}")
     return {meant} if meant else set()
 
