@@ -60,6 +60,10 @@ class ConfigError(TunnelError):
         super().__init__(hide_secrets(message))
 
 
+class ConfigMistakes(ConfigError):
+    """Several mistakes; the message has one line for each."""
+
+
 def invalid_value(what: str, text: str, problem: str = "", expected: str = "") -> ConfigError:
     """Return the error for a text that cannot be used: `invalid WHAT "TEXT": PROBLEM; expected EXPECTED`."""
     message = f"invalid {what} {quote(text)}{f': {problem}' if problem else ''}"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tunnel.cli.main import main
 from tunnel.cli.parser import parse_command_line
 from tunnel.commands.registry import load_commands, load_run
 from tunnel.config.file.loader import load_config
@@ -102,6 +103,14 @@ def test_show_reports_mistakes(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_schema_is_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("schema") == 0
     assert json.loads(capsys.readouterr().out)["$schema"].endswith("2020-12/schema")
+
+
+def test_other_commands_print_each_mistake_as_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["access", "explain", "--config", "wrong.toml", "spiffe://a.test/w"], {}) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "tunnel: error: wrong.toml:20: client[0].x: unknown key",
+        'tunnel: error: wrong.toml:21: client[0]."\\x1b": unknown key',
+    ]
 
 
 def test_a_file_is_required() -> None:

@@ -12,6 +12,8 @@ import pytest
 from tunnel.authz.pattern import parse_pattern
 from tunnel.authz.pins import parse_pin
 from tunnel.authz.rules import AnyRule, IdRule, TrustDomainRule, UriRule
+from tunnel.config.access import parse_rules
+from tunnel.config.file.encode import Style, encode_config
 from tunnel.config.file.loader import load_config, load_files
 from tunnel.config.model import (
     KEEP,
@@ -204,6 +206,7 @@ syslog = true
 listen = "unix:s"
 enable-pprof = true
 enable-shutdown = true
+enable-reload = true
 allow-host = "a.test"
 [metrics]
 graphite = "g:1"
@@ -221,7 +224,7 @@ metrics = { url = "http://n/" }
     assert status.metrics == Metrics(TcpAddress("g", "1"), "http://m/", "p", 5, "/ca")
     assert status.status is not None
     assert str(status.status.address).endswith("/s")
-    assert (status.status.has_pprof, status.status.has_shutdown, status.status.allowed_hosts) == (True, True, ("a.test",))
+    assert status.status == Status(status.status.address, True, True, True, ("a.test",))
     assert further == Monitor(None, Metrics(url="http://n/"), (":1",))
     assert (config.shutdown_delay, config.shutdown_timeout, config.timed_reload) == (1, 2, 3)
     assert config.on_removal == ClosePolicy(0)
@@ -291,6 +294,39 @@ PIN = "sha256:" + "A" * 43 + "="
 )
 def test_each_kind_of_access_list(load: Load, text: str, expected: Access) -> None:
     assert load(f'{IDENTITY}{text}\n{SERVER}access = "x"').listeners[0].access == expected
+
+
+def test_rules_of_every_kind_and_the_accepted_trust_domains(load: Load) -> None:
+    text = """
+access = [
+  { deny = "spiffe://a.test/w/canary" },
+  { allow = { id = "spiffe://a.test/w", source = ["10.0.0.0/8"] } },
+  { allow = "any" },
+]
+trust-domains = ["a.test", "spiffe://b.test"]
+"""
+    rules, mistakes = parse_rules(
+        [
+            {"deny": "spiffe://a.test/w/canary"},
+            {"allow": {"id": "spiffe://a.test/w", "source": ["10.0.0.0/8"]}},
+            {"allow": "any"},
+        ],
+        is_server=True,
+        is_spiffe=True,
+    )
+    assert mistakes == []
+    domains = (parse_trust_domain("a.test"), parse_trust_domain("b.test"))
+    config = load(IDENTITY + SERVER + text)
+    assert config.listeners[0].access == Access(rules, trust_domains=domains)
+    text = encode_config(config, Style())
+    assert load(text) == config
+
+
+def test_default_trust_domains_hold_where_there_are_any(load: Load) -> None:
+    text = f'[defaults]\ntrust-domains = "a.test"\n{IDENTITY}{SERVER}{ACCESS}identity = "default"\n[identity.web]\n{CLIENT}'
+    server, client = load(text + 'identity = "web"\ndisable-authentication = true').listeners
+    assert server.access.trust_domains == (parse_trust_domain("a.test"),)
+    assert client.access.trust_domains is None
 
 
 def test_pins_are_the_only_check(load: Load) -> None:

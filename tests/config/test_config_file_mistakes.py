@@ -59,7 +59,7 @@ def test_ten_mistakes_are_ten_messages_with_their_lines() -> None:
         '5: status.listen: invalid address "127.0.0.1": missing port; expected HOST:PORT or unix:PATH',
         "8: defaults.on-withdrawl: unknown key; did you mean on-withdrawal?",
         "13: identity.legacy.cert: needs key",
-        "19: access.web.rules[1]: invalid rule; did you mean allow?",
+        '19: access.web.rules[1].alow: unknown key "alow"; did you mean allow?',
         "25: server[0].target: 10.0.0.1:6379 is not local, and connections there are not encrypted; expected localhost:PORT, "
         "127.0.0.1:PORT, [::1]:PORT or unix:PATH, or unsafe-target = true",
         '26: server[0].identity: unknown identity "defalt"; did you mean default?',
@@ -144,6 +144,25 @@ PIN = "sha256:" + "A" * 43 + "="
         (IDENTITY + LISTENER, 3, "server[0]: missing key access: no access rule for clients"),
         (IDENTITY + OUTGOING, 3, "client[0]: missing key access: no access rule for the server"),
         (IDENTITY + LISTENER + "access = []", 6, "server[0].access: no access rule"),
+        (
+            VALID.replace('"spiffe://a.test/w"', "{ cnn = 'x' }"),
+            6,
+            'server[0].access[0].allow.cnn: unknown key "cnn"; did you mean cn?',
+        ),
+        (FILES + LISTENER + ACCESS, 7, "server[0].access[0].allow: a SPIFFE ID needs the Workload API"),
+        (
+            IDENTITY + OUTGOING + 'access = [{ allow = { source = "::1" } }]',
+            6,
+            "client[0].access[0].allow.source: for servers only",
+        ),
+        (FILES + OUTGOING + 'trust-domains = "a.test"', 7, "client[0].trust-domains: trust-domains needs the Workload API"),
+        (
+            IDENTITY + LISTENER + 'disable-authentication = true\ntrust-domains = "a.test"',
+            7,
+            "server[0].trust-domains: trust-domains needs access",
+        ),
+        (VALID + 'trust-domains = ["a.test", "A"]', 7, 'server[0].trust-domains[1]: invalid SPIFFE ID "A"'),
+        (VALID + "trust-domains = []", 7, "server[0].trust-domains: empty"),
         (IDENTITY + LISTENER + "access = {}", 6, "server[0].access: empty: no peer would be admitted"),
         (
             IDENTITY + LISTENER + "access = 1",
@@ -304,14 +323,14 @@ def test_what_is_not_used_is_a_warning(tmp_path: Path) -> None:
     )
     loaded = load_files([str(tmp_path / "a.toml")])
     assert [str(warning).removeprefix(f"{tmp_path}/") for warning in loaded.warnings] == [
-        "a.toml:6: server[0].access: cn:w names no trust domain: it matches peers of our own only",
+        "a.toml:6: server[0].access[0]: names no trust domain: it matches peers of our own only",
         "a.toml:8: identity.b: not used by any listener",
         "a.toml:9: access.c: not used by any listener",
         "a.toml:11: identity.d: not used by any listener",
         "a.toml:13: identity.d.ca: not used for peers: the Workload API provides the bundles",
     ]
     assert len(loaded.config.warnings) == 4
-    assert loaded.config.listeners[0].warnings == ("cn:w names no trust domain: it matches peers of our own only",)
+    assert loaded.config.listeners[0].warnings == ("access rule cn:w names no trust domain: it matches peers of our own only",)
 
 
 def test_a_million_mistakes_are_a_bounded_message(tmp_path: Path) -> None:

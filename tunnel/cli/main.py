@@ -19,7 +19,7 @@ from tunnel.cli.parser import (
     parse_command_line,
 )
 from tunnel.commands.registry import ABOUT, FAMILIES, HELP, PROGRAM, load_commands, load_commands_of, load_run
-from tunnel.errors import TunnelError, describe_os_error
+from tunnel.errors import ConfigMistakes, TunnelError, describe_os_error
 from tunnel.log import one_line
 
 # Resources without which no command can run: descriptors, memory, disk space.
@@ -47,6 +47,10 @@ def main(argv: Sequence[str], environ: MutableMapping[str, str]) -> int:
         return 0
     except TextRequested as request:
         return _print_text(request.name)
+    except ConfigMistakes as error:
+        for line in str(error).splitlines():
+            print_message(f"error: {line}")
+        return command.failure if command else 1
     except TunnelError as error:
         print_message(f"error: {error}, try --help")
         command = error.command if isinstance(error, UsageError) else command

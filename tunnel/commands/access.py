@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from tunnel.cli.command import Arguments, Command, Group, option, positional, repeated, switch
@@ -87,7 +86,9 @@ def build(arguments: Arguments) -> ExplainConfig:
 def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str]) -> int:
     """Print the explanation; 0 if the peer is admitted, else 1. Raises TunnelError for a wrong line or file."""
     config = build(arguments)
-    return print_explanation(config, _load_config()(config.files))
+    from tunnel.config.file.loader import load_config
+
+    return print_explanation(config, load_config(config.files))
 
 
 def print_explanation(config: ExplainConfig, process: ProcessConfig) -> int:
@@ -112,11 +113,6 @@ def find_listener(listeners: Sequence[ListenerConfig], name: str | None) -> List
     if found is None:
         raise ConfigError(f"--{LISTENER.name}: unknown listener {quote(name)}; expected one of {names}")
     return found
-
-
-def _load_config() -> Callable[[Sequence[str]], ProcessConfig]:
-    load: Callable[[Sequence[str]], ProcessConfig] = import_module("tunnel.config.file.loader").load_config
-    return load
 
 
 def _read_leaf(name: str) -> Certificate:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from tunnel.authz.pins import parse_pin
-from tunnel.authz.rules import AnyRule, Rule, UriRule
-from tunnel.config.file.access_rules import CONDITION_NAMES, SOURCE, parse_rules
+from tunnel.authz.rules import AnyRule, Rule
+from tunnel.config.access import CONDITION_NAMES, SOURCE, RulePath, list_warnings, parse_rules
 from tunnel.config.file.kinds import file_name, invalid_type, listing, text
 from tunnel.config.file.problem import Place
 from tunnel.config.file.schema import Key, Section
@@ -19,7 +20,7 @@ _RULES = "rules"
 _TEXT_OR_LIST = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
 _CONDITIONS = {
     "type": "object",
-    "properties": {**{name: {"type": "string"} for name in CONDITION_NAMES}, **({SOURCE: _TEXT_OR_LIST} if SOURCE else {})},
+    "properties": {**{name: {"type": "string"} for name in CONDITION_NAMES}, SOURCE: _TEXT_OR_LIST},
     "additionalProperties": False,
     "minProperties": 1,
 }
@@ -96,22 +97,18 @@ def build_access(table: AccessTable, *, is_server: bool, is_spiffe: bool, is_mut
     return Access(rules, (), policy, is_mutual)
 
 
-def rule_warnings(access: Access) -> list[str]:
-    """Warnings about rules whose effect under SPIFFE may be unintended."""
-    texts = [_rule_warning(rule) for rule in access.rules]
-    if access.policy is not None:
-        texts.append("policy names no trust domain: it is evaluated for peers of our own trust domain only")
-    return [text for text in texts if text]
+def list_problems(table: AccessTable, access: Access, *, is_spiffe: bool) -> Iterator[tuple[Place, str, str]]:
+    """Warnings about an access list: the place, what is meant (the list if empty), and the text."""
+    rules = access.rules if table.rules is not None else ()
+    for path, problem in list_warnings(rules, has_policy=access.policy is not None, is_spiffe=is_spiffe) if rules else ():
+        yield _inside(table.rules_place, path), f"access rule {rules[int(path[0])]}" if path else "", problem
+    if access.policy is not None and is_spiffe:
+        problem = "names no trust domain: it is evaluated for peers of our own trust domain only"
+        yield table.others.place / "policy", "policy", problem
 
 
-def _rule_warning(rule: Any) -> str:
-    if isinstance(rule, AnyRule):
-        return f"{rule} admits every valid SVID of our own trust domain and of every federated trust domain"
-    if isinstance(rule, UriRule) and not rule.pattern.can_match_spiffe_id():
-        return f"{rule} cannot match a SPIFFE ID"
-    if not rule.names_trust_domain():
-        return f"{rule} names no trust domain: it matches peers of our own only"
-    return ""
+def _inside(place: Place, path: RulePath) -> Place:
+    return Place(place.file, (*place.path, *path), place.found)
 
 
 def _read_rules(table: AccessTable, *, is_server: bool, is_spiffe: bool) -> tuple[Rule, ...]:
@@ -120,7 +117,7 @@ def _read_rules(table: AccessTable, *, is_server: bool, is_spiffe: bool) -> tupl
         return ()
     rules, mistakes = parse_rules(value, is_server, is_spiffe)
     for path, problem in mistakes:
-        Place(place.file, (*place.path, *path), place.found).refuse(problem)
+        _inside(place, path).refuse(problem)
     return rules
 
 

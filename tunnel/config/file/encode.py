@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from tunnel.authz.rules import AnyRule
-from tunnel.config.file.access_rules import encode_rules
+from tunnel.config.access import encode_rules
 from tunnel.config.file.identity_keys import IDENTITY
 from tunnel.config.file.listener_keys import ACCESS_KEY, LISTENERS
 from tunnel.config.file.process_keys import LOG, METRICS, MONITOR, PROCESS, STATUS

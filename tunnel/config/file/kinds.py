@@ -197,12 +197,14 @@ def close_policy() -> ValueKind[ClosePolicy]:
     return ValueKind(form, read, encode, {"anyOf": [{"enum": list(special)}, _DURATION_SCHEMA]})
 
 
-def listing(element: ValueKind[T]) -> ValueKind[tuple[T, ...]]:
+def listing(element: ValueKind[T], *, can_be_empty: bool = True) -> ValueKind[tuple[T, ...]]:
     """A list; one value can stand without brackets."""
 
     def read(value: object, place: Place) -> tuple[T, ...]:
         if not isinstance(value, list):
             return (element.parse(value, place),)
+        if not value and not can_be_empty:
+            raise ConfigError(f"empty list; expected {element.form}, or several")
         if len(value) > _MAX_ELEMENTS:
             raise ConfigError(f"{len(value)} elements; expected at most {_MAX_ELEMENTS}")
         found = [element.read(inner, place / index) for index, inner in enumerate(value)]
@@ -215,7 +217,8 @@ def listing(element: ValueKind[T]) -> ValueKind[tuple[T, ...]]:
         encoded = [element.encode(inner) for inner in value]
         return [inner for inner in encoded if inner is not None] or None
 
-    schema = {"anyOf": [element.schema, {"type": "array", "items": element.schema}]}
+    least = {} if can_be_empty else {"minItems": 1}
+    schema = {"anyOf": [element.schema, {"type": "array", "items": element.schema, **least}]}
     return ValueKind(f"{element.form}, or a list", read, encode, schema)
 
 

@@ -24,6 +24,7 @@ from tunnel.config.model import ListenerConfig, Plaintext, TlsOptions
 from tunnel.config.tls_options import SUITES, parse_protocol, parse_suite
 from tunnel.config.values import (
     default_of,
+    parse_domain,
     parse_limit,
     parse_network,
     parse_positive_duration,
@@ -130,6 +131,12 @@ TUNABLE_KEYS: Final = (
         "Server: do not request client certificates. Client: present no certificate",
         default=False,
         take=lambda listener: not listener.access.is_mutual,
+    ),
+    Key(
+        "trust-domains",
+        optional(listing(text("a trust domain", parse_domain), can_be_empty=False)),
+        "Trust domains whose peers are accepted at all, whatever the rules and the trust bundles are; default all",
+        take=lambda listener: listener.access.trust_domains,
     ),
     Key(
         "proxy-protocol-mode",

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
-from tunnel.authz.rules import AnyRule
 from tunnel.config.checks import check_host_name, check_local, check_outbound
-from tunnel.config.file.access_lists import AccessTable, build_access, inline_table, named_table, rule_warnings
+from tunnel.config.file.draft import ListenerDraft, Shared
 from tunnel.config.file.fields import build_fields
+from tunnel.config.file.listener_access import read_access, warn_about_access
 from tunnel.config.file.listener_keys import ACCESS_KEY, LISTENERS
-from tunnel.config.file.problem import Place, suggest
+from tunnel.config.file.problem import suggest
 from tunnel.config.file.tables import Raw, RawTable, read_table
 from tunnel.config.model import (
     Access,
@@ -27,56 +27,17 @@ from tunnel.config.tls_options import check_safe_suite, join_protocols, join_sui
 from tunnel.errors import ConfigError, quote
 
 
-@dataclass(slots=True)
-class Shared:
-    """What listeners refer to by name: identities (None for an invalid one) and access lists; and which of them are used."""
-
-    identities: Mapping[str, IdentityConfig | None]
-    access: Mapping[str, RawTable]
-    defaults: Mapping[str, Any]
-    default_place: Place | None = None
-    has_all_identities: bool = True  # false if some may be in a file or table that cannot be read
-    has_all_access: bool = True
-    used_identities: set[str] = field(default_factory=set)
-    used_access: set[str] = field(default_factory=set)
-    has_reported_no_identity: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class _Draft:
-    """The values of a listener's keys, with the defaults, and where they are."""
-
-    mode: str
-    values: Mapping[str, Any]
-    table: RawTable
-    shared: Shared
-
-    @property
-    def is_server(self) -> bool:
-        return self.mode == "server"
-
-    @property
-    def is_mutual(self) -> bool:
-        return not self.values.get("disable-authentication", False)
-
-    def place(self, name: str) -> Place:
-        """The place of a key, in the listener or in the defaults."""
-        if name not in self.table.values and name in self.shared.defaults and self.shared.default_place is not None:
-            return self.shared.default_place / name
-        return self.table.place / name
-
-
 def build_listener(mode: str, table: RawTable, shared: Shared) -> ListenerConfig | None:
     """The listener; None after mistakes, which are reported."""
     section = LISTENERS[mode]
     before = len(table.place.found.errors)
     read = read_table(RawTable(_without_others(mode, table), table.place), section.keys, known=(ACCESS_KEY,))
     values = {name: value for name, value in shared.defaults.items() if name in section.names() and name not in table.values}
-    draft = _Draft(mode, {**values, **read}, table, shared)
+    draft = ListenerDraft(mode, {**values, **read}, table, shared)
     identity = _find_identity(draft)
-    if identity is not None:
-        _check_identity(draft, identity)
-    access = _read_access(draft, identity)
+    if identity is not None and not _fits_listener(draft, identity):
+        identity = None
+    access = read_access(draft, identity)
     _check_plaintext(draft)
     _check_local(draft)
     tls = _build_tls(draft)
@@ -101,7 +62,7 @@ def _without_others(mode: str, table: RawTable) -> Raw:
     return own
 
 
-def _assemble(draft: _Draft, identity: IdentityConfig, access: Access, tls: TlsOptions) -> ListenerConfig:
+def _assemble(draft: ListenerDraft, identity: IdentityConfig, access: Access, tls: TlsOptions) -> ListenerConfig:
     values = draft.values
     listener = ListenerConfig(
         name=values.get("name", str(values["listen"])),
@@ -116,7 +77,7 @@ def _assemble(draft: _Draft, identity: IdentityConfig, access: Access, tls: TlsO
     return replace(listener, tls=replace(listener.tls, ciphers=tls.ciphers, protocols=tls.protocols))
 
 
-def _find_identity(draft: _Draft) -> IdentityConfig | None:
+def _find_identity(draft: ListenerDraft) -> IdentityConfig | None:
     shared = draft.shared
     name = draft.values.get("identity")
     if name is None:
@@ -133,7 +94,7 @@ def _find_identity(draft: _Draft) -> IdentityConfig | None:
     return None
 
 
-def _only_identity(draft: _Draft) -> IdentityConfig | None:
+def _only_identity(draft: ListenerDraft) -> IdentityConfig | None:
     shared = draft.shared
     names = list(shared.identities)
     if len(names) == 1:
@@ -149,8 +110,8 @@ def _only_identity(draft: _Draft) -> IdentityConfig | None:
     return None
 
 
-def _check_identity(draft: _Draft, identity: IdentityConfig) -> None:
-    """Report an identity that does not fit the mode of the listener."""
+def _fits_listener(draft: ListenerDraft, identity: IdentityConfig) -> bool:
+    """Whether the identity fits the mode of the listener; if not, this is reported."""
     source, place = identity.source, draft.place("identity")
     if isinstance(source, NoIdentity) and (draft.is_server or draft.is_mutual):
         instead = "" if draft.is_server else ", or disable-authentication = true"
@@ -161,50 +122,12 @@ def _check_identity(draft: _Draft, identity: IdentityConfig) -> None:
         place.refuse("a certificate from an ACME server is for servers only; expected workload-api, cert or keystore")
     elif not draft.is_server and not draft.is_mutual and not isinstance(source, WorkloadApi | NoIdentity):
         place.refuse("disable-authentication and a certificate are mutually exclusive: no certificate is presented")
+    else:
+        return True
+    return False
 
 
-def _read_access(draft: _Draft, identity: IdentityConfig | None) -> Access | None:
-    """The access of the listener; rules are read even if the identity is invalid."""
-    is_spiffe = identity is None or isinstance(identity.source, WorkloadApi)
-    if ACCESS_KEY not in draft.table.values:
-        return _absent_access(draft, is_spiffe=is_spiffe)
-    place = draft.table.place / ACCESS_KEY
-    if draft.is_server and not draft.is_mutual:
-        place.refuse("access and disable-authentication are mutually exclusive: no certificate is requested")
-        return None
-    table = _access_table(draft, draft.table.values[ACCESS_KEY], place)
-    if table is None:
-        return None
-    access = build_access(table, is_server=draft.is_server, is_spiffe=is_spiffe, is_mutual=draft.is_mutual)
-    if access is not None and not draft.is_server and not access.rules and access.policy is None:
-        return None
-    return access
-
-
-def _absent_access(draft: _Draft, *, is_spiffe: bool) -> Access | None:
-    if draft.is_server and not draft.is_mutual:
-        return Access((), is_mutual=False)
-    if not draft.is_server and not is_spiffe:
-        return Access((AnyRule("host-name"),), is_mutual=draft.is_mutual)
-    peers = "clients" if draft.is_server else "the server"
-    draft.table.place.refuse(f"missing key access: no access rule for {peers}; expected the name of an access list, or rules")
-    return None
-
-
-def _access_table(draft: _Draft, value: object, place: Place) -> AccessTable | None:
-    shared = draft.shared
-    if not isinstance(value, str):
-        return inline_table(value, place)
-    if value in shared.access:
-        shared.used_access.add(value)
-        return named_table(shared.access[value])
-    if shared.has_all_access:
-        text, _ = suggest(value, shared.access)
-        place.refuse(f"unknown access list {quote(value[:80])}{text or '; expected a table [access.NAME], or a list of rules'}")
-    return None
-
-
-def _check_plaintext(draft: _Draft) -> None:
+def _check_plaintext(draft: ListenerDraft) -> None:
     if draft.is_server and not draft.values.get("plaintext", False):
         for name in ("plaintext-sources", "plaintext-silence"):
             if name in draft.table.values:
@@ -218,7 +141,7 @@ def _build_plaintext(values: Mapping[str, Any]) -> Plaintext | None:
     return replace(Plaintext(), **{name: value for name, value in given.items() if value is not None})
 
 
-def _check_local(draft: _Draft) -> None:
+def _check_local(draft: ListenerDraft) -> None:
     """Report plain connections to or from other machines without a permission."""
     name, permission = ("target", "unsafe-target") if draft.is_server else ("listen", "unsafe-listen")
     if name in draft.values and not draft.values.get(permission, False):
@@ -227,7 +150,7 @@ def _check_local(draft: _Draft) -> None:
             draft.place(name).refuse(problem)
 
 
-def _build_tls(draft: _Draft) -> TlsOptions:
+def _build_tls(draft: ListenerDraft) -> TlsOptions:
     suites = draft.values.get("cipher-suites")
     tls = TlsOptions()
     if suites is not None:
@@ -239,23 +162,19 @@ def _build_tls(draft: _Draft) -> TlsOptions:
     return replace(tls, protocols=protocols or ())
 
 
-def _report(draft: _Draft, name: str, call: Any) -> Any:
+def _report(draft: ListenerDraft, name: str, call: Any) -> Any:
     try:
         return call()
     except ConfigError as error:
         return draft.place(name).refuse(str(error))
 
 
-def _check_listener(draft: _Draft, listener: ListenerConfig) -> None:
+def _check_listener(draft: ListenerDraft, listener: ListenerConfig) -> None:
     problems = (check_host_name(listener, "override-server-name"), check_outbound(listener, "proxy"))
     for problem in filter(None, problems):
         draft.place("target").refuse(problem)
 
 
-def _with_warnings(draft: _Draft, listener: ListenerConfig) -> ListenerConfig:
-    if not isinstance(listener.identity.source, WorkloadApi):
-        return listener
-    warnings = rule_warnings(listener.access)
-    for warning in warnings:
-        (draft.table.place / ACCESS_KEY).warn(warning)
-    return replace(listener, warnings=tuple(warnings))
+def _with_warnings(draft: ListenerDraft, listener: ListenerConfig) -> ListenerConfig:
+    is_spiffe = isinstance(listener.identity.source, WorkloadApi)
+    return replace(listener, warnings=warn_about_access(draft, listener.access, is_spiffe=is_spiffe))

@@ -9,10 +9,11 @@ from typing import Any
 
 from tunnel.config.file.access_lists import build_access, named_table
 from tunnel.config.file.document import Document, read_documents
+from tunnel.config.file.draft import Shared
 from tunnel.config.file.fields import build_fields
 from tunnel.config.file.identities import build_identity
 from tunnel.config.file.listener_keys import DEFAULTS
-from tunnel.config.file.listeners import Shared, build_listener
+from tunnel.config.file.listeners import build_listener
 from tunnel.config.file.problem import Place, Problem, Problems, suggest
 from tunnel.config.file.process_keys import LOG, METRICS, MONITOR, PROCESS, STATUS
 from tunnel.config.file.tables import RawTable, Tables, merge_documents, read_table

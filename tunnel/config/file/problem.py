@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from tunnel.config.file.positions import Lines, TomlPath
-from tunnel.errors import ConfigError, hide_secrets, quote
+from tunnel.errors import ConfigError, ConfigMistakes, hide_secrets, quote
 
 MAX_PROBLEMS = 1000  # further ones are counted
 _PRINTABLE_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -34,7 +34,7 @@ class Problem:
         return ": ".join(part for part in (place, mark, self.key, self.text) if part)
 
 
-class ConfigFileError(ConfigError):
+class ConfigFileError(ConfigMistakes):
     """Configuration files are invalid; `problems` has every mistake, and the message has one line for each."""
 
     def __init__(self, problems: Iterable[Problem], warnings: Iterable[Problem] = ()) -> None:
