@@ -274,6 +274,29 @@ def test_a_mistake_is_no_reason_for_others(refuse: Refuse) -> None:
     assert len(refuse(f"[identity.a]\nx = 1\n[access.b]\nx = 1\n[[{listener}")) == 2
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        VALID.replace("access", "acces"),
+        VALID.replace("target", "taget"),
+        VALID.replace("workload-api", "workload-ap"),
+        FILES.replace("cert", "crt") + OUTGOING,
+        FILES.replace("key", "kye") + OUTGOING,
+        FILES + LISTENER + "disable-authentificaton = true",
+        FILES + FILES.replace("default", "b") + OUTGOING + 'identiy = "b"',
+        VALID.replace("localhost", "10.0.0.1") + "unsafe-taget = true",
+        VALID + 'plaintxt = "permit"\nplaintext-silence = 0',
+        VALID + 'cipher-suites = "UNSAFE-AZURE"\nallow-unsafe-ciper-suites = true',
+        IDENTITY + LISTENER + 'access = { polcy = "x", query = "y" }',
+        IDENTITY + LISTENER + "access = { rule = [] }",
+        FILES + OUTGOING.replace("db.test:2", "unix:x") + 'overide-server-name = "x"',
+    ],
+)
+def test_a_misspelled_key_is_one_mistake(refuse: Refuse, text: str) -> None:
+    [problem] = refuse(text)
+    assert "unknown key; did you mean " in problem
+
+
 def test_a_shared_access_list_is_reported_once(refuse: Refuse) -> None:
     second = LISTENER.replace(":1", ":3")
     found = refuse(f'{IDENTITY}{LISTENER}access = "x"\n{second}access = "x"\n[access.x]\nrules = [1]')

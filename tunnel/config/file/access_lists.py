@@ -124,11 +124,11 @@ def _read_rules(table: AccessTable, *, is_server: bool, is_spiffe: bool) -> tupl
 def _check_combination(table: AccessTable, *, is_spiffe: bool) -> None:
     given, place = table.others.values, table.others.place
     for one, other in (("policy", "query"), ("query", "policy")):
-        if one in given and other not in given:
+        if one in given and not table.others.has(other):
             (place / one).refuse(f"needs {other}")
     if "spki-pins" in given:
         _check_pins(place / "spki-pins", has_rules=table.rules is not None, has_policy="policy" in given, is_spiffe=is_spiffe)
-    if table.rules is None and not given:
+    if table.rules is None and not given and not table.others.meant:
         place.refuse("empty: no peer would be admitted; expected rules, policy with query, or spki-pins")
 
 

@@ -28,7 +28,7 @@ def build_identity(name: str, table: RawTable) -> IdentityConfig | None:
     place = table.place
     before = len(place.found.errors)
     values = read_table(table, IDENTITY.keys)
-    heads = [head for head in _HEADS if head in table.values]
+    heads = [head for head in _HEADS if table.has(head)]
     if len(heads) > 1:
         place.refuse(f"{' and '.join(heads)} are mutually exclusive; expected one identity source")
     else:
@@ -51,7 +51,7 @@ def _check_companions(table: RawTable, heads: list[str]) -> None:
             if other in table.values and head not in heads:
                 (table.place / other).refuse(f"needs {head}")
     for head, needed in (("cert", "key"), ("acme", "acme-email"), ("acme", "acme-agree-to-tos")):
-        if head in heads and needed not in table.values:
+        if head in table.values and not table.has(needed):
             (table.place / head).refuse(f"needs {needed}")
     if "storepass" in table.values and "storepass-file" in table.values:
         (table.place / "storepass").refuse("storepass and storepass-file are mutually exclusive; expected one password")

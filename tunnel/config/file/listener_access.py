@@ -20,8 +20,8 @@ def read_access(draft: ListenerDraft, identity: IdentityConfig | None) -> Access
     is_spiffe = identity is None or isinstance(identity.source, WorkloadApi)
     if ACCESS_KEY in draft.table.values:
         access = _read_list(draft, is_spiffe=is_spiffe)
-    elif identity is None and not draft.is_server:
-        return None  # the identity decides whether it is needed
+    elif (identity is None and not draft.is_server) or draft.table.meant & {ACCESS_KEY, "disable-authentication"}:
+        return None  # the identity decides whether it is needed, or it is misspelled
     else:
         access = _absent_access(draft, is_spiffe=is_spiffe)
     domains = draft.values.get(_DOMAINS)

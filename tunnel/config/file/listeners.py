@@ -26,12 +26,14 @@ from tunnel.config.model import (
 from tunnel.config.tls_options import check_safe_suite, join_protocols, join_suites
 from tunnel.errors import ConfigError, quote
 
+_UNSAFE_SUITES = "allow-unsafe-cipher-suites"
+
 
 def build_listener(mode: str, table: RawTable, shared: Shared) -> ListenerConfig | None:
     """The listener; None after mistakes, which are reported."""
     section = LISTENERS[mode]
     before = len(table.place.found.errors)
-    read = read_table(RawTable(_without_others(mode, table), table.place), section.keys, known=(ACCESS_KEY,))
+    read = read_table(RawTable(_without_others(mode, table), table.place, table.meant), section.keys, known=(ACCESS_KEY,))
     values = {name: value for name, value in shared.defaults.items() if name in section.names() and name not in table.values}
     draft = ListenerDraft(mode, {**values, **read}, table, shared)
     identity = _find_identity(draft)
@@ -81,7 +83,7 @@ def _find_identity(draft: ListenerDraft) -> IdentityConfig | None:
     shared = draft.shared
     name = draft.values.get("identity")
     if name is None:
-        return None if "identity" in draft.table.values else _only_identity(draft)
+        return None if draft.table.has("identity") else _only_identity(draft)
     if name in shared.identities:
         shared.used_identities.add(name)
         return shared.identities[name]
@@ -128,7 +130,7 @@ def _fits_listener(draft: ListenerDraft, identity: IdentityConfig) -> bool:
 
 
 def _check_plaintext(draft: ListenerDraft) -> None:
-    if draft.is_server and not draft.values.get("plaintext", False):
+    if draft.is_server and not draft.values.get("plaintext", False) and not draft.table.has("plaintext"):
         for name in ("plaintext-sources", "plaintext-silence"):
             if name in draft.table.values:
                 draft.place(name).refuse('needs plaintext = "permit"')
@@ -144,7 +146,7 @@ def _build_plaintext(values: Mapping[str, Any]) -> Plaintext | None:
 def _check_local(draft: ListenerDraft) -> None:
     """Report plain connections to or from other machines without a permission."""
     name, permission = ("target", "unsafe-target") if draft.is_server else ("listen", "unsafe-listen")
-    if name in draft.values and not draft.values.get(permission, False):
+    if name in draft.values and not draft.values.get(permission, False) and permission not in draft.table.meant:
         problem = check_local(draft.values[name], f"{permission} = true")
         if problem:
             draft.place(name).refuse(problem)
@@ -154,9 +156,9 @@ def _build_tls(draft: ListenerDraft) -> TlsOptions:
     suites = draft.values.get("cipher-suites")
     tls = TlsOptions()
     if suites is not None:
-        if not draft.values.get("allow-unsafe-cipher-suites", False):
+        if not draft.values.get(_UNSAFE_SUITES, False) and _UNSAFE_SUITES not in draft.table.meant:
             for name in suites:
-                _report(draft, "cipher-suites", lambda name=name: check_safe_suite(name, "allow-unsafe-cipher-suites = true"))
+                _report(draft, "cipher-suites", lambda name=name: check_safe_suite(name, f"{_UNSAFE_SUITES} = true"))
         tls = replace(tls, ciphers=join_suites(suites))
     protocols = _report(draft, "alpn", lambda: join_protocols(draft.values.get("alpn", ())))
     return replace(tls, protocols=protocols or ())

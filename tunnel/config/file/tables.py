@@ -27,6 +27,11 @@ class RawTable:
 
     values: Raw
     place: Place
+    meant: set[str] = field(default_factory=set)  # keys that unknown ones were probably meant to be
+
+    def has(self, name: str) -> bool:
+        """Whether the table has the key, perhaps misspelled: its absence is no second mistake."""
+        return name in self.values or name in self.meant
 
 
 @dataclass(slots=True)
@@ -69,17 +74,16 @@ def read_table(table: RawTable, keys: Iterable[Key], known: tuple[str, ...] = ()
     """
     by_name = {key.name: key for key in keys}
     values: dict[str, Any] = {}
-    meant: set[str] = set()
     for name, value in table.values.items():
         place = table.place / name
         if name not in by_name:
-            meant |= refuse_unknown(name, (*by_name, *known), place)
+            table.meant.update(refuse_unknown(name, (*by_name, *known), place))
             continue
         parsed = by_name[name].kind.read(value, place)
         if parsed is not None:
             values[name] = parsed
     for key in by_name.values():
-        if key.is_required and key.name not in table.values and key.name not in meant:
+        if key.is_required and not table.has(key.name):
             table.place.refuse(f"missing key {key.name}; expected {key.kind.form}")
     return values
 
