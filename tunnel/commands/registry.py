@@ -35,6 +35,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "proxy.command": ("server", "client"),
     "exec.command": ("exec",),
     "connect": ("connect",),
+    "serve": ("serve",),
     "run.command": ("run",),
     "check": ("check",),
     "access": ("access",),
