@@ -97,6 +97,13 @@ def test_an_update_with_the_same_svid_is_logged_as_one_of_trust_bundles() -> Non
     assert "generation=2 expires_at=" in logged.lines[1]
 
 
+def test_an_update_with_other_revocation_lists_only_is_logged_as_such() -> None:
+    logged = LoggedTracker()
+    lists = (make_list(authority(key=key_of("p256", 530)), 1),)
+    logged.take(updated(ONE), updated(ONE, lists=lists), updated(ONE, is_new=True))
+    assert [line.partition(" updated: ")[0] for line in logged.lines] == ["identity", "revocation lists", "revocation lists"]
+
+
 def test_an_identity_that_comes_back_is_logged_as_an_identity() -> None:
     logged = LoggedTracker(Selection(hint="y"))
     logged.take(updated(TWO, ONE), updated(None, ONE), updated(TWO, ONE))

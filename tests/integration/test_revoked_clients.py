@@ -136,7 +136,7 @@ def test_a_revoked_client_is_refused_after_an_update_and_its_neighbour_is_not(wo
     for who in (good, bad):
         assert_serves(proxy, who)
     agent.send(revoked)
-    proxy.wait_for("identity updated: .* generation=2 ")
+    proxy.wait_for("revocation lists updated: .* generation=2 ")
     assert alert_of(s_client(workloads, proxy.address, bad)) == CERTIFICATE_REVOKED
     proxy.wait_for("reason=revoked")
     assert_serves(proxy, good)

@@ -12,7 +12,6 @@ from typing import assert_never
 from tunnel.identity.credentials import SvidCredentials, X509Context, X509Svid
 from tunnel.identity.events import Denied, Disconnected, FatalError, Overdue, Rejected, Updated, WorkloadEvent
 from tunnel.log import escape
-from tunnel.pkix.certificate import Certificate
 from tunnel.pkix.revocation import RevocationLists
 from tunnel.spiffe.endpoint import WorkloadEndpoint
 from tunnel.spiffe.ids import SpiffeId
@@ -45,6 +44,15 @@ def _describe_overdue(svid: X509Svid) -> str:
     return f"SVID rotation overdue: spiffe_id={svid.spiffe_id} expires_at={format_time(svid.not_after)}"
 
 
+def _describe_change(before: X509Context | None, now: X509Context) -> str:
+    """Return what an update has changed, the most important part."""
+    if before is None or before.svid is None or now.svid is None:
+        return "identity"
+    if (before.svid.hint, before.svid.chain) != (now.svid.hint, now.svid.chain):
+        return "identity"
+    return "revocation lists" if before.bundles == now.bundles and before.lists != now.lists else "trust bundles"
+
+
 class IdentityTracker:
     """Turns events into outcomes and log lines."""
 
@@ -53,7 +61,7 @@ class IdentityTracker:
         self._log_problem = log_problem
         self._log_info = log_info
         self._current: SpiffeId | None = None
-        self._shown: tuple[str, tuple[Certificate, ...]] | None = None  # hint and chain of the SVID that was logged last
+        self._shown: X509Context | None = None  # the update that was logged last
         self._overdue: X509Svid | None = None  # the SVID whose rotation is overdue, until a newer one arrives
         self._warnings: set[str] = set()  # those logged so far: each one once per process
         self.problem = ""  # the current problem, "" if there is none
@@ -113,10 +121,10 @@ class IdentityTracker:
             return _CONFIRMED
         self._current = svid.spiffe_id
         self.generation += 1
-        before, self._shown = self._shown, (svid.hint, svid.chain)
+        changed, self._shown = _describe_change(self._shown, context), context
         domains = join_names(sorted(domain.name for domain in context.bundles.bundles))
         self._log_info(
-            f"{'trust bundles' if self._shown == before else 'identity'} updated: spiffe_id={svid.spiffe_id} "
+            f"{changed} updated: spiffe_id={svid.spiffe_id} "
             f"generation={self.generation} expires_at={format_time(svid.not_after)} trust_domains={domains.replace(', ', ',')}"
         )
         return Outcome(SvidCredentials(svid, context.bundles, RevocationLists(context.lists)))
