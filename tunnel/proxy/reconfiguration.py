@@ -27,7 +27,6 @@ class _Planned:
     config: ListenerConfig
     before: ProxyListener | None  # the listener that takes this configuration; None for a new one
     policy: ReloadablePolicy | None = None
-    base: int = 0  # the number of the credentials that were in use when it was planned
     generation: Generation | None = None  # None: the one in use stays
     socket: Listener | None = None  # of a new listener, unless it takes over that of a removed one
 
@@ -74,6 +73,7 @@ class Reconfiguration:
         self._planned = [_Planned(one, _find_successor(proxy, one)) for one in config.listeners]
         self._new_feeds: dict[IdentityConfig, IdentityFeed] = {}
         self._fresh: dict[IdentityConfig, Credentials] = {}  # of files that have changed
+        self._numbers: dict[IdentityConfig, int] = {}  # of the credentials in use when the files were read
         self._monitors: list[RunningMonitor] = []
 
     async def prepare(self) -> None:
@@ -81,8 +81,6 @@ class Reconfiguration:
         for one in self._planned:
             check_targets(one.config)
         await self._read_identities()
-        for one in self._planned:
-            one.base = self._feed_of(one.config.identity).number
         for one in self._planned:
             await self._load_policy(one)
         for one in self._planned:
@@ -105,7 +103,7 @@ class Reconfiguration:
 
     def is_outdated(self) -> bool:
         """Whether an identity source has published other credentials while the change was prepared."""
-        return any(self._feed_of(one.config.identity).number != one.base for one in self._planned)
+        return any(self._feed_of(identity).number != number for identity, number in self._numbers.items())
 
     def commit(self) -> Changes:
         """Put everything into use."""
@@ -139,6 +137,8 @@ class Reconfiguration:
                 await self._start_feed(identity)
             else:
                 await self._read_files(identity, feed)
+            # At once: what was read is based on these credentials, and another source may publish while the next is read.
+            self._numbers[identity] = self._feed_of(identity).number
 
     async def _start_feed(self, identity: IdentityConfig) -> None:
         feed = self._new_feeds[identity] = self._proxy.new_feed(identity)
