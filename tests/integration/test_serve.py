@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,13 +20,13 @@ CHANGED = "configuration changed: added={} changed={} removed={} unchanged={} "
 
 
 @pytest.fixture
-def served(workloads: Workloads) -> Iterator[ServedFile]:
+def served(workloads: Workloads) -> ServedFile:
     """Three servers with one echoing backend."""
     target = workloads.enter(Backend(echo)).target
     made = ServedFile(workloads)
     for name in "one", "two", "three":
         made.add(name, target)
-    yield made
+    return made
 
 
 def test_all_listeners_share_one_stream_of_the_workload_api(served: ServedFile) -> None:
