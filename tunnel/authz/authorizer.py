@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from tunnel.authz.peer import Peer, describe_admission
 from tunnel.authz.rules import DenyRule, Rule
 from tunnel.errors import Denial, PeerDenied
 from tunnel.ip_address import IpAddress
+from tunnel.pkix.certificate import Certificate
 from tunnel.spiffe.ids import TrustDomain
 from tunnel.spiffe.selection import join_names
 
@@ -27,6 +28,7 @@ class Admitted:
     rule: str
     is_cacheable: bool = True  # the same certificate is admitted again for as long as the rules stay the same
     expires: float | None = None  # Unix time at which the first certificate of the verified path expires; None for never
+    anchor: Certificate | None = field(default=None, repr=False, compare=False)  # of the verified path
 
     def __str__(self) -> str:
         return describe_admission(self.peer, self.rule)

@@ -53,6 +53,10 @@ class RevocationLists:
                 ends[one.issuer] = max(one.next_update, ends.get(one.issuer, one.next_update))
         return min(ends.values(), default=None)
 
+    def names_serial(self, serial_number: int) -> bool:
+        """Whether a list of any issuer has this serial number."""
+        return any(serial_number in one.revoked for one in self.lists)
+
     def with_lists(self, lists: tuple[RevocationList, ...]) -> RevocationLists:
         """Return these lists and others, with the same requirements."""
         return replace(self, lists=(*self.lists, *lists))

@@ -8,6 +8,7 @@ are applied to every connection. The peer still proves in every handshake that i
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from threading import Lock
 from time import time
@@ -16,8 +17,8 @@ from tunnel.authz.authorizer import Admitted, Authorizer
 from tunnel.authz.peer import Peer, parse_peer
 from tunnel.errors import Denial, PeerDenied, WireError
 from tunnel.ip_address import parse_source
-from tunnel.pkix.certificate import Certificate, parse_certificate
-from tunnel.tls.verify import Verified, Verifier
+from tunnel.pkix.certificate import Certificate, parse_certificate, read_serial_number
+from tunnel.tls.verify import SpiffeVerifier, Verified, Verifier, checks_alike
 
 _MOST_ENTRIES = 4096  # peers of one generation; beyond that the oldest entries are verified again
 _MOST_BYTES = 16 * 1024 * 1024  # of the certificates in the cache, whose size peers decide
@@ -36,20 +37,23 @@ class PeerAdmission:
         self._bytes = 0  # of the entries below
         self._entries: dict[bytes, tuple[float, float, Admitted, int]] = {}  # by digest, oldest first: span, admission, size
 
-    def __call__(self, digest: bytes, path: Callable[[], tuple[bytes, ...]], source: str = "") -> Admitted:
-        """Return the admission of a peer.
+    def __call__(
+        self, digest: bytes, path: Callable[[], tuple[bytes, ...]], source: str = "", *, at: float | None = None
+    ) -> Admitted:
+        """Return the admission of a peer, with the dates of certificates judged at the Unix time `at`, by default now.
 
         `digest` is the SHA-256 of the certificates that it sent, `path` returns them in DER, leaf first. `source` is the client
         that connected to us, as `tcp:HOST:PORT` or `unix:PATH`. Raises PeerDenied.
         """
         now = self._clock()
+        at = now if at is None else at
         cached = self._entries.get(digest)
-        if cached is not None and cached[0] <= now <= cached[1]:
+        if cached is not None and cached[0] <= at <= cached[1]:
             return self._decide_again(cached[2], source) if self._needs_source else cached[2]
-        verified = self._verify(path(), now)
+        verified = self._verify(path(), now, at)
         peer = parse_peer(verified.leaf, verified.spiffe_id)
         expires = verified.expires.timestamp() if verified.expires is not None else None
-        admitted = self._decide(peer, source, expires)
+        admitted = replace(self._decide(peer, source, expires), anchor=verified.anchor)
         if admitted.is_cacheable:
             self._store(digest, verified, admitted, _size_of(peer))
         return admitted
@@ -60,6 +64,25 @@ class PeerAdmission:
         Never with a policy: it may have been replaced, although the rule is the same.
         """
         return not self._authorizer.is_slow() and (self._verifier, self._authorizer) == (other._verifier, other._authorizer)
+
+    def check_known(self, peer: Peer, source: str) -> None:
+        """Check what needs no path, for a peer that was verified before: its trust domain, and the rules; raises PeerDenied."""
+        if isinstance(self._verifier, SpiffeVerifier) and peer.spiffe_id is not None:
+            self._verifier.anchors_of(peer.spiffe_id.trust_domain)
+        self._decide(peer, source, None)
+
+    def checks_like(self, other: PeerAdmission) -> bool:
+        """Whether a path that `other` has verified is valid here too, if its anchor is trusted; dates are not compared."""
+        return self is other or checks_alike(self._verifier, other._verifier)
+
+    def may_have_revoked(self, peer: Peer) -> bool:
+        """Whether the serial number of a verified leaf is on a revocation list, of any issuer; takes microseconds."""
+        lists = self._verifier.revocation
+        return bool(lists.lists) and lists.names_serial(read_serial_number(peer.leaf))
+
+    def trusts(self, admitted: Admitted) -> bool:
+        """Whether the anchor of the path of an earlier admission is trusted."""
+        return self._verifier.trusts(admitted)
 
     def _decide(self, peer: Peer, source: str, expires: float | None) -> Admitted:
         try:
@@ -72,12 +95,12 @@ class PeerAdmission:
         """Apply the rules to another connection of a verified peer; connections with equal admissions share one."""
         assert cached.peer is not None
         admitted = self._decide(cached.peer, source, cached.expires)
-        return cached if admitted.rule == cached.rule else admitted
+        return cached if admitted.rule == cached.rule else replace(admitted, anchor=cached.anchor)
 
-    def _verify(self, path: tuple[bytes, ...], now: float) -> Verified:
+    def _verify(self, path: tuple[bytes, ...], now: float, at: float) -> Verified:
         sent, unreadable = _parse_sent(path)
         try:
-            return self._verifier.verify(sent, datetime.fromtimestamp(now, UTC))
+            return self._verifier.verify(sent, datetime.fromtimestamp(now, UTC), datetime.fromtimestamp(at, UTC))
         except PeerDenied as denied:
             if denied.reason is Denial.UNKNOWN_AUTHORITY and unreadable:
                 raise PeerDenied(denied.reason, f"{denied.seen}; {unreadable[0]}") from denied

@@ -60,6 +60,14 @@ CURRENT: Final = _CurrentHandshakes()
 
 
 @dataclass(frozen=True, slots=True)
+class SentCertificates:
+    """The certificates that a peer sent, in DER, leaf first, and one digest of all."""
+
+    digest: bytes
+    chain: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class PeerAuth:
     """How a context authenticates and authorizes peers."""
 
@@ -95,6 +103,11 @@ def install_peer_auth(context: SSL.Context, peer_auth: PeerAuth, *others: object
 def can_send_authority_names(authorities: Sequence[Certificate]) -> bool:
     """Whether the authorities' names fit into one CertificateRequest (RFC 8446, 4.2.4); if not, a server sends none."""
     return sum(2 + len(authority.subject.der) for authority in authorities) <= MAX_NAMES_BYTES
+
+
+def copy_certificates(certificates: Sequence[Any]) -> SentCertificates:
+    """Return a copy of the certificates of a handshake that has ended, which OpenSSL owns; raises PeerDenied."""
+    return SentCertificates(_digest(certificates), _encode_all(certificates))
 
 
 def readmit(peer_auth: PeerAuthContext, certificates: Sequence[Any], source: str = "") -> Admitted:

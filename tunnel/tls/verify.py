@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
 
+from tunnel.authz.authorizer import Admitted
 from tunnel.authz.host_name import HostName, parse_host
 from tunnel.authz.peer import parse_peer
 from tunnel.authz.pins import SpkiPin
@@ -37,6 +38,7 @@ class Verified:
     not_after: datetime
     spiffe_id: SpiffeId | None = None
     expires: datetime | None = None  # the end of the first certificate of the path; None if no dates are checked
+    anchor: Certificate | None = field(default=None, compare=False)
 
 
 class Verifier(Protocol):
@@ -45,8 +47,18 @@ class Verifier(Protocol):
     Two that are equal accept the same certificates: a new generation may use the admissions of the previous one.
     """
 
-    def verify(self, sent: Sequence[Certificate], now: datetime) -> Verified:
-        """Verify the leaf, the first of the certificates sent; raises PeerDenied with the certificate and the broken rule."""
+    def verify(self, sent: Sequence[Certificate], now: datetime, dates_at: datetime | None = None) -> Verified:
+        """Verify the leaf, the first of the certificates sent; raises PeerDenied with the certificate and the broken rule.
+
+        The dates of certificates are judged at `dates_at`, by default now.
+        """
+
+    def trusts(self, admitted: Admitted) -> bool:
+        """Whether the anchor of a path that was verified before is trusted."""
+
+    @property
+    def revocation(self) -> RevocationLists:
+        """The revocation lists."""
 
 
 class _StatusCheck:
@@ -55,16 +67,16 @@ class _StatusCheck:
     def __init__(self, revocation: RevocationLists, warn: Warn) -> None:
         self._checker = RevocationChecker(revocation, warn) if revocation.is_checked else None
 
-    @property
-    def check(self) -> CheckStatus | None:
-        """The check of one certificate, None without lists."""
-        return self._checker.check if self._checker is not None else None
+    def check_at(self, now: datetime) -> CheckStatus | None:
+        """Return the check of one certificate, with lists that are valid at `now`."""
+        checker = self._checker
+        return None if checker is None else lambda certificate, issuer, _at: checker.check(certificate, issuer, now)
 
     def conclude(self, found: path.Path, now: datetime, spiffe_id: SpiffeId | None = None) -> Verified:
         """Return the verdict on a path; it ends with the first certificate, or at the next change of a list."""
         begin, expires = validity_of(found)
         end = expires if self._checker is None else min(expires, self._checker.next_change(found, now))
-        return Verified(found[0], begin, end, spiffe_id, expires=expires)
+        return Verified(found[0], begin, end, spiffe_id, expires=expires, anchor=found[-1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,21 +93,30 @@ class SpiffeVerifier:
     def __post_init__(self) -> None:
         object.__setattr__(self, "_status", _StatusCheck(self.revocation, self.warn))
 
-    def verify(self, sent: Sequence[Certificate], now: datetime) -> Verified:
+    def verify(self, sent: Sequence[Certificate], now: datetime, dates_at: datetime | None = None) -> Verified:
         """Verify the leaf, the first of the certificates sent, as an SVID; raises PeerDenied."""
         check_sent(sent)
+        at = dates_at or now
         with at_depth(0, sent[0]):
             spiffe_id = check_leaf(sent[0])
-            check_dates(sent[0], now)
+            check_dates(sent[0], at)
 
         def check_issuer(certificate: Certificate, is_anchor: bool) -> None:
             if not is_anchor:
                 check_intermediate(certificate, spiffe_id.trust_domain)
 
-        found = find_path(self._anchors_of(spiffe_id.trust_domain), sent, now, check_issuer, self._status.check)
+        found = find_path(self.anchors_of(spiffe_id.trust_domain), sent, at, check_issuer, self._status.check_at(now))
         return self._status.conclude(found, now, spiffe_id)
 
-    def _anchors_of(self, trust_domain: TrustDomain) -> Anchors:
+    def trusts(self, admitted: Admitted) -> bool:
+        """Whether the bundle of the peer's trust domain has the anchor of a path that was verified before."""
+        if admitted.peer is None or admitted.peer.spiffe_id is None:
+            return False
+        domain = admitted.peer.spiffe_id.trust_domain
+        return domain in self.bundles.bundles and admitted.anchor in self.anchors_of(domain).usable
+
+    def anchors_of(self, trust_domain: TrustDomain) -> Anchors:
+        """Return the anchors of a trust domain; raises PeerDenied if it has no bundle."""
         if trust_domain not in self._anchors:
             bundle = self.bundles.bundles.get(trust_domain)
             if bundle is None:
@@ -124,24 +145,28 @@ class PkiVerifier:
         object.__setattr__(self, "_host", parse_host(self.host) if self.host else None)
         object.__setattr__(self, "_status", _StatusCheck(self.revocation, self.warn))
 
-    def verify(self, sent: Sequence[Certificate], now: datetime) -> Verified:
+    def verify(self, sent: Sequence[Certificate], now: datetime, dates_at: datetime | None = None) -> Verified:
         """Verify the leaf, the first of the certificates sent, and its host name if one is required; raises PeerDenied."""
         check_sent(sent)
-        leaf = sent[0]
+        leaf, at = sent[0], dates_at or now
         with at_depth(0, leaf):
-            check_dates(leaf, now)
+            check_dates(leaf, at)
             path.check_readable(leaf)
             path.check_intermediate(leaf)
             check_purpose(leaf, self.purpose)
-        found = self._find_path(sent, now)
+        found = self._find_path(sent, now, at)
         if self._host is not None:
             self._host.check(parse_peer(leaf, None))
         return self._status.conclude(found, now)
 
-    def _find_path(self, sent: Sequence[Certificate], now: datetime) -> path.Path:
+    def trusts(self, admitted: Admitted) -> bool:
+        """Whether the anchor of a path that was verified before is trusted."""
+        return admitted.anchor in self.anchors.usable
+
+    def _find_path(self, sent: Sequence[Certificate], now: datetime, at: datetime) -> path.Path:
         if sent[0] in self.anchors.by_subject.get(sent[0].subject, ()):
             return (sent[0],)
-        return find_path(self.anchors, sent, now, self._check_issuer, self._status.check)
+        return find_path(self.anchors, sent, at, self._check_issuer, self._status.check_at(now))
 
     def _check_issuer(self, certificate: Certificate, is_anchor: bool) -> None:
         """Check that a certificate may issue others (RFC 5280, 6.1.4 k and n); an anchor of version 1 or 2 cannot state it."""
@@ -173,9 +198,27 @@ class PinVerifier:
 
     pins: tuple[SpkiPin, ...]
 
-    def verify(self, sent: Sequence[Certificate], now: datetime) -> Verified:
+    def verify(self, sent: Sequence[Certificate], now: datetime, dates_at: datetime | None = None) -> Verified:
         """Return the leaf if its key is pinned; raises PeerDenied."""
         check_sent(sent)
         if any(pin.is_match(sent[0].key_info) for pin in self.pins):
             return Verified(sent[0], *_ALWAYS)
         raise PeerDenied(Denial.PIN, "unauthorized: pin verification failed")
+
+    def trusts(self, admitted: Admitted) -> bool:
+        """True: there are no anchors."""
+        return True
+
+    @property
+    def revocation(self) -> RevocationLists:
+        """No lists: issuers are not checked."""
+        return NO_LISTS
+
+
+def checks_alike(one: Verifier, other: Verifier) -> bool:
+    """Whether both make the same checks of a path, apart from the trust in its anchor."""
+    if isinstance(one, SpiffeVerifier) and isinstance(other, SpiffeVerifier):
+        return one.revocation == other.revocation
+    if isinstance(one, PkiVerifier) and isinstance(other, PkiVerifier):
+        return (one.purpose, one.host, one.revocation) == (other.purpose, other.host, other.revocation)
+    return one == other
