@@ -185,6 +185,13 @@ class PeerDenied(ReasonedError[Denial]):
         self.peer: Any = None  # a Peer, whose class is in a higher layer
 
 
+class IdentityLoss(Enum):
+    """Why our identity cannot be used any more."""
+
+    WITHDRAWN = "identity-withdrawn"
+    EXPIRED = "identity-expired"
+
+
 class WebRefusal(Enum):
     """Why the status port refuses a request."""
 

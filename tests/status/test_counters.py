@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tunnel.errors import Denial, WebRefusal
+from tunnel.errors import Denial, IdentityLoss, WebRefusal
 from tunnel.status import metric_definitions
 from tunnel.status.counters import EXPORTS, Counters, Reloads, TunnelGauges, WorkloadApiState
 from tunnel.status.durations import SHORT, DurationMetric
@@ -24,6 +24,7 @@ def measured() -> DurationMetric:
 CHANGED: dict[str, Any] = {
     "other_ends": {"lifetime": 1},
     "reasons": {Denial.NO_RULE.value: 1},
+    "withdrawals": {IdentityLoss.EXPIRED.value: 1},
     "status_refusals": {WebRefusal.CROSS_SITE.value: 1},
     "certificates": Reloads(succeeded=1),
     "policy": Reloads(failed=1),

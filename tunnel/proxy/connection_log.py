@@ -20,6 +20,7 @@ _WITHOUT_ERROR_LINE = {  # their closing line is enough
     CloseReason.RESET_BY_PLAIN,
     CloseReason.SHUTDOWN,
     CloseReason.CRASH,
+    CloseReason.WITHDRAWN,  # it has a line of its own
 }
 
 
@@ -52,6 +53,8 @@ class ConnectionLog:
             what = "the peer refused us: " if close_reason is CloseReason.REFUSED_BY_PEER else ""
             fields = f"{describe_admission(record.peer, record.rule)} reason={close_reason.value}"
             self._log.write(f"error during copy: {what}{escape(record.detail)} {fields}", Category.CONN_ERRORS)
+        elif close_reason is CloseReason.WITHDRAWN:
+            self._refusals.write(record.source, record.reason, describe_withdrawal(record), Category.CONN_ERRORS)
         if self._log.is_enabled(Category.CONNS):
             self._log.write(describe_close(record, close_reason), Category.CONNS)
 
@@ -62,6 +65,12 @@ def describe_close(record: ConnectionRecord, close_reason: CloseReason) -> str:
     sizes = f"forwarded {format_size(record.forwarded)}, returned {format_size(record.returned)}"
     admission = describe_admission(record.peer, record.rule)
     return f"closed pipe: {ends} [{sizes}, open {format_duration(record.seconds)}] {admission} end={close_reason.value}"
+
+
+def describe_withdrawal(record: ConnectionRecord) -> str:
+    """Return the line for a relay that was closed because its peer is no longer admitted, or a certificate was lost."""
+    fields = f"from={show_address(record.source)} {describe_admission(record.peer, record.rule)} reason={record.reason}"
+    return f"closing connection: {escape(record.detail)} {fields}"
 
 
 def describe_failure(record: ConnectionRecord) -> str:

@@ -98,6 +98,8 @@ def _count_relay(counters: Counters, record: ConnectionRecord, close_reason: Clo
         counters.fin_without_close_notify += record.has_fin_without_close_notify
         counters.close_notify += not record.has_fin_without_close_notify
         return
+    if close_reason is CloseReason.WITHDRAWN:
+        counters.add_withdrawal(record.reason)
     counters.reaped += close_reason in _LIMITS
     counters.broken += close_reason in _FAILURES
     if close_reason is CloseReason.TRUNCATED:

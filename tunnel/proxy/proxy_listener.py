@@ -55,6 +55,7 @@ class ProxyListener:
         self._challenges: AcmeChallenges | None = None
         self.tunnel = Tunnel(shared, config, self._resolve_later, counters=counters)
         self.tunnel.on_identity_error = self._show_identity_error
+        self._watch_policy()
 
     @property
     def name(self) -> str:
@@ -123,6 +124,7 @@ class ProxyListener:
         if policy is not self.policy and self.policy is not None:
             self.policy.close()
         self.policy = policy
+        self._watch_policy()
         self.tunnel.reconfigure(config)
         self._has_changed.set()
         if self._state_reporter is not None:
@@ -146,6 +148,11 @@ class ProxyListener:
         """Report no state any more: the listener was removed, and its name may belong to another one."""
         self._state_reporter = None
         self._health_checks.cancel()
+
+    def _watch_policy(self) -> None:
+        """Judge open connections again after each reload of the policy."""
+        if self.policy is not None:
+            self.policy.on_load = self.tunnel.judge_again
 
     def close_policy(self) -> None:
         """Stop evaluating the policy, for which threads may wait."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ class ReloadablePolicy:
         self._policy: Policy | None = None
         self._source: PolicySource | None = None  # of the policy in use
         self._is_closed = False
+        self.on_load: Callable[[], object] | None = None  # called when another policy is in use
 
     async def load(self) -> None:
         """Read and compile the files; raises ConfigError, and the previous policy stays in use.
@@ -37,6 +39,8 @@ class ReloadablePolicy:
             await trio.to_thread.run_sync(self._load, abandon_on_cancel=True)
         except (PolicyError, IdentityError) as error:
             raise ConfigError(f"Invalid rego policy or query: {error}") from error
+        if self.on_load is not None:
+            self.on_load()
 
     async def is_up_to_date(self) -> bool:
         """Whether the files still contain the policy in use; raises ConfigError if they cannot be read."""

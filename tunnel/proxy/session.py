@@ -25,6 +25,7 @@ from tunnel.proxy.failover import AttemptError, try_targets
 from tunnel.proxy.generation import Generation
 from tunnel.proxy.target_pool import PooledTarget
 from tunnel.proxy.targets import Lookup, Targets
+from tunnel.proxy.withdrawal import Withdrawal
 from tunnel.relay.buffer_trimmer import BufferTrimmer
 from tunnel.relay.close_reason import CloseReason
 from tunnel.relay.dial import Dial
@@ -56,6 +57,7 @@ class Acceptor(Protocol):
     new_handshake: NewHandshake
     connection_log: ConnectionLog
     refusals: RefusalLog
+    withdrawal: Withdrawal
     name: str
 
     @property
@@ -102,6 +104,7 @@ class Session(StepRunner):
         "_timer",
         "_tls",
         "_tunnel",
+        "_withdrawal",
     )
 
     def __init__(self, tunnel: Acceptor, accepted: socket.socket, address: Any, source: str) -> None:
@@ -121,6 +124,7 @@ class Session(StepRunner):
         self._handshake_seconds: float | None = None
         self._dial_seconds: float | None = None
         self._relay: Relay | None = None
+        self._withdrawal = ""  # the cause of which the relay was closed
         self._accepted_at = tunnel.loop.clock()
         self._timer = tunnel.loop.call_at(self._accepted_at + self._config.connect_timeout, self._time_out, self)
 
@@ -128,6 +132,17 @@ class Session(StepRunner):
     def is_relayed(self) -> bool:
         """Whether the peer is admitted, the target connected and the relay begun."""
         return self._relay is not None
+
+    @property
+    def admitted(self) -> Admitted | None:
+        """The admission of the peer by the newest generation that has judged it."""
+        return self._admitted
+
+    @property
+    def tls_end(self) -> TlsEnd:
+        """Our end of the TLS connection of the relay."""
+        assert self._relay is not None
+        return self._relay.tls_end
 
     @property
     def traffic(self) -> tuple[int, int]:
@@ -273,6 +288,7 @@ class Session(StepRunner):
         )
         self.end_steps()
         self._handshake = self._address = self._generation = None
+        tunnel.withdrawal.add(self)
         self._relay.start()
 
     # -- what the steps need
@@ -366,6 +382,16 @@ class Session(StepRunner):
         else:
             self._stop(SessionStopped(ConnectionOutcome.STOPPED))
 
+    def readmit_as(self, admitted: Admitted) -> None:
+        """Replace the admission of the peer by that of a newer generation."""
+        self._admitted = admitted
+
+    def withdraw(self, cause: str, detail: str) -> None:
+        """Close the relay at once: its peer is no longer admitted, or a certificate is lost."""
+        assert self._relay is not None
+        self._withdrawal = cause
+        self._relay.abort(CloseReason.WITHDRAWN, detail)
+
     def crashed(self, crash: Exception) -> None:
         """Log an unexpected exception, and end this session only."""
         self._tunnel.count_crash(crash)
@@ -379,7 +405,8 @@ class Session(StepRunner):
         """Record the end of the relay."""
         relay = self._relay
         assert relay is not None
-        record = self._make_record(ConnectionOutcome.RELAYED, "" if reason is CloseReason.CLOSED else reason.value, detail)
+        word = self._withdrawal or ("" if reason is CloseReason.CLOSED else reason.value)
+        record = self._make_record(ConnectionOutcome.RELAYED, word, detail)
         record = record._replace(close_reason=reason, has_fin_without_close_notify=relay.has_fin_without_close_notify)
         self._relay = None  # break the reference cycle between session and relay
         self._finish(record)

@@ -6,11 +6,12 @@ import os
 import socket
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Set
+from dataclasses import replace
 from typing import Any
 
 from tunnel.config.model import ListenerConfig
-from tunnel.errors import describe_os_error
+from tunnel.errors import IdentityLoss, describe_os_error
 from tunnel.log import MAX_TRACE, Category, escape
 from tunnel.net.accept import AcceptBackoff
 from tunnel.net.listen import Listener
@@ -22,6 +23,7 @@ from tunnel.proxy.generation import Generation
 from tunnel.proxy.session import NewHandshake, Session
 from tunnel.proxy.shared_resources import SharedResources
 from tunnel.proxy.targets import ResolveLater, Targets
+from tunnel.proxy.withdrawal import Withdrawal, settings_of
 from tunnel.relay.handshake import Handshake
 from tunnel.relay.handshake_slots import HandshakeSlots
 from tunnel.relay.loop import Timer
@@ -55,6 +57,7 @@ class Tunnel:
         self.targets = Targets(config, shared.loop, shared.log, resolve_later)
         self._clock = clock
         self._configure(config)
+        self.withdrawal = Withdrawal(self, clock)
         self._generation: Generation | None = None
         self._withdrawn_at = 0.0  # loop time from which a withdrawn identity is no longer used; 0 if it is not withdrawn
         self._identity_error = ""  # at the last review
@@ -72,7 +75,10 @@ class Tunnel:
     def reconfigure(self, config: ListenerConfig) -> None:
         """Use another configuration from the next connection on; raises as `Targets.use` does."""
         self.targets.use(config)
+        previous = self.config
         self._configure(config)
+        if settings_of(config) != settings_of(previous):
+            self.judge_again()
         if self._is_full():
             self._stop_accepting()
         elif self._timer is None:
@@ -93,8 +99,16 @@ class Tunnel:
 
     def swap(self, generation: Generation) -> None:
         """Use a new generation from the next handshake on."""
-        self._generation = generation
+        previous, self._generation = self._generation, generation
         self.confirm()
+        if previous is None or previous.admission is not generation.admission:
+            self.withdrawal.review_all(previous)
+
+    def judge_again(self) -> None:
+        """Judge the peers of all connections again: a policy or the configuration has changed."""
+        if self._generation is not None:
+            previous, self._generation = self._generation, replace(self._generation)  # handshakes notice a new object
+            self.withdrawal.review_all(previous)
 
     def withdraw(self, grace: float) -> None:
         """Stop using the identity `grace` seconds after the first call."""
@@ -112,12 +126,26 @@ class Tunnel:
         error = why or self._why_refused()
         if error != self._identity_error:
             self._report_identity(error, is_closing=bool(why))
+            if why:
+                self.withdrawal.close_without_identity()
         return None if why else self._generation
 
     @property
     def identity_error(self) -> str:
         """Why the identity is not valid now; "" if it is."""
         return self._why_unusable() or self._why_refused()
+
+    @property
+    def identity_loss(self) -> tuple[IdentityLoss, str] | None:
+        """Why the identity can be used no more, as a reason and as a message; None if it can be used."""
+        if self._generation is None:
+            return None
+        identity, end = self._generation.identity, self._generation.expires
+        if end is not None and self._generation.is_bound_by_expiry and self._clock() > end.timestamp():
+            return IdentityLoss.EXPIRED, f"identity {identity} has expired at {format_time(end)}"
+        if self._withdrawn_at and self.loop.clock() >= self._withdrawn_at:
+            return IdentityLoss.WITHDRAWN, f"identity {identity} has been withdrawn"
+        return None
 
     def _report_identity(self, error: str, *, is_closing: bool) -> None:
         if not error:
@@ -133,12 +161,8 @@ class Tunnel:
     def _why_unusable(self) -> str:
         if self._generation is None:
             return "no identity yet"
-        identity, end = self._generation.identity, self._generation.expires
-        if end is not None and self._generation.is_bound_by_expiry and self._clock() > end.timestamp():
-            return f"identity {identity} has expired at {format_time(end)}"
-        if self._withdrawn_at and self.loop.clock() >= self._withdrawn_at:
-            return f"identity {identity} has been withdrawn"
-        return ""
+        loss = self.identity_loss
+        return loss[1] if loss is not None else ""
 
     def _why_refused(self) -> str:
         """Why peers refuse our certificate from a file, which is presented although its dates are not valid."""
@@ -187,6 +211,11 @@ class Tunnel:
         for session in list(self._sessions):
             session.abort()
         return count
+
+    @property
+    def connections(self) -> Set[Session]:
+        """The open connections, also those whose relay has not begun."""
+        return self._sessions
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -310,6 +339,7 @@ class Tunnel:
 
     def _forget(self, session: Session) -> None:
         self._sessions.discard(session)
+        self.withdrawal.forget(session)
         if self._timer is None:
             self._resume()
         if not self._sessions and self.on_empty is not None:

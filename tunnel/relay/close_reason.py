@@ -20,6 +20,7 @@ class CloseReason(Enum):
     REFUSED_BY_PEER = "refused-by-peer"
     CLOSE_TIMEOUT = "close-timeout"
     LIFETIME = "max-conn-lifetime"
+    WITHDRAWN = "withdrawn"
     SHUTDOWN = "shutdown"
     CRASH = "internal-error"
 

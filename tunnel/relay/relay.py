@@ -17,12 +17,13 @@ from tunnel.relay.close_reason import CloseReason, RelayOwner
 from tunnel.relay.handshake import HandshakeResult
 from tunnel.relay.linger import Linger, reset
 from tunnel.relay.loop import ENDING, HANGUP, IN, OUT, Loop, Timer
-from tunnel.tls.engine import SMALL_HEADS, Buffers
+from tunnel.tls.engine import SMALL_HEADS, Buffers, TlsEnd
 
 _MAX_UNSENT = 512 * 1024  # bytes: more than one read can produce
 _SMALL = 4096  # bytes: reads up to this size do not enlarge OpenSSL's buffers
 _MIN_LINGER = 1.0  # seconds for a peer to acknowledge bytes, if the close timeout is shorter
-_IMMEDIATE = {CloseReason.SHUTDOWN, CloseReason.CRASH}  # the process or the session cannot wait
+# The process or the session cannot wait, or a withdrawn peer must not delay its end by not reading.
+_IMMEDIATE = {CloseReason.SHUTDOWN, CloseReason.CRASH, CloseReason.WITHDRAWN}
 _READABLE = IN | OUT  # the events of a socket that has input and can be written
 
 
@@ -191,6 +192,11 @@ class Relay:
         is_fast = self.is_open and self._timer is None and not (self._unsent_plain or self._unsent_tls)
         self._is_up_fast = is_fast and not (self._tail or self._tls_until_eagain)
         self._is_down_fast = is_fast and not self._plain_until_eagain
+
+    @property
+    def tls_end(self) -> TlsEnd:
+        """Our end of the TLS connection, which keeps the certificates that the peer sent."""
+        return self._end
 
     def abort(self, reason: CloseReason, detail: str = "") -> None:
         """Close both sides so that neither receives a normal end."""

@@ -93,6 +93,7 @@ class Counters:
     forwarded: int = 0  # bytes from accepted to dialled sides, of closed connections; see TunnelGauges
     returned: int = 0  # bytes of the other direction
     reasons: dict[str, int] = field(default_factory=dict)  # of connections that did not reach the relay
+    withdrawals: dict[str, int] = field(default_factory=dict)  # relays that were closed, by cause
     status_refusals: dict[str, int] = field(default_factory=dict)  # requests that the status port has refused, by reason
     certificates: Reloads = field(default_factory=Reloads)
     policy: Reloads = field(default_factory=Reloads)
@@ -131,6 +132,10 @@ class Counters:
     def add_reason(self, reason: str) -> None:
         """Count a connection that did not reach the relay, by its reason."""
         self.reasons[reason] = self.reasons.get(reason, 0) + 1
+
+    def add_withdrawal(self, cause: str) -> None:
+        """Count a relay whose peer is no longer admitted, or that was closed because a certificate was lost."""
+        self.withdrawals[cause] = self.withdrawals.get(cause, 0) + 1
 
     def add_status_refusal(self, reason: str) -> None:
         """Count a request that the status port has refused, by its reason."""

@@ -80,6 +80,13 @@ RETURNED = Metric(
 REFUSALS = Metric(
     "refusals", Kind.COUNTER, "Peers refused by us, by reason; the log shows the same reason.", "_total", label="reason"
 )
+WITHDRAWALS = Metric(
+    "withdrawals",
+    Kind.COUNTER,
+    "Open connections that we closed because the peer is no longer admitted or a certificate was lost, by reason.",
+    "_total",
+    label="reason",
+)
 STATUS_REFUSED = Metric(
     "status.refused", Kind.COUNTER, "Requests refused by the status port, by reason.", "_total", label="reason"
 )
