@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from OpenSSL import SSL
 
 from tunnel.errors import WireError, WireFault
-from tunnel.tls.client_hello import ClientHello, parse_client_hello
+from tunnel.tls.client_hello import PREFIX_SIZE, ClientHello, is_client_hello, parse_client_hello
 
 PROBE = ClientHello("www.example.test", (b"acme-tls/1",))
 
@@ -148,3 +148,30 @@ def test_noise_raises_its_own_error_only(noise: bytes, at: int, gap: int) -> Non
         except WireError:
             continue
         assert found is None or isinstance(found, ClientHello)
+
+
+# -- the first bytes
+
+
+@pytest.mark.parametrize("minor", [0, 1, 2, 3, 4])
+def test_a_client_hello_is_recognized_at_its_sixth_byte_and_not_before(minor: int) -> None:
+    data = WHOLE[:2] + bytes([minor]) + WHOLE[3:]  # RFC 8446, 5.1: the version of the record has no meaning
+    assert [is_client_hello(data[:size]) for size in range(PREFIX_SIZE)] == [None] * PREFIX_SIZE
+    assert is_client_hello(data[:PREFIX_SIZE]) is True
+    assert is_client_hello(data) is True
+
+
+@pytest.mark.parametrize(
+    ("data", "decided_at"),
+    [
+        (b"GET / HTTP/1.1", 1),
+        (b"\x15\x03\x01\x00\x02\x01", 1),  # an alert
+        (b"\x16\x02\x01\x00\x10\x01", 2),
+        (b"\x16\x03\x01\x00\x00\x01", 5),  # an empty record
+        (b"\x16\x03\x01\x40\x01\x01", 5),  # a record of more than 16384 bytes
+        (b"\x16\x03\x01\x00\x10\x02", 6),  # another handshake message
+    ],
+)
+def test_other_bytes_are_told_from_a_client_hello_at_the_first_that_differs(data: bytes, decided_at: int) -> None:
+    found = [is_client_hello(data[:size]) for size in range(len(data) + 1)]
+    assert found == [None] * decided_at + [False] * (len(data) + 1 - decided_at)

@@ -18,6 +18,7 @@ _SERVER_NAME, _ALPN = 0, 16  # numbers of extensions
 _MAX_RECORD = 16384
 _MAX_HELLO = 16384  # bytes; usual are less than 2000, even with a post-quantum key share
 _MAX_RECORDS = 8  # of one ClientHello, because it is parsed again with every piece
+PREFIX_SIZE = 6  # bytes that tell a ClientHello from other protocols: the header of the record and the type of the message
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,16 @@ class ClientHello:
 
     server_name: str
     alpn: tuple[bytes, ...]
+
+
+def is_client_hello(prefix: bytes) -> bool | None:
+    """Whether a stream that begins with `prefix` begins with a ClientHello; None if more bytes are needed to tell."""
+    try:
+        _check_record(prefix[:5])
+        _check_message(prefix[5:PREFIX_SIZE])
+    except WireError:
+        return False
+    return True if len(prefix) >= PREFIX_SIZE else None
 
 
 def parse_client_hello(data: bytes) -> ClientHello | None:
