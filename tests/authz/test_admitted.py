@@ -6,6 +6,7 @@ import ast
 from pathlib import Path
 
 import tunnel
+from tunnel.authz.authorizer import allow_anonymous, permit_plaintext
 
 PACKAGE = Path(tunnel.__file__).parent
 
@@ -19,9 +20,16 @@ def constructions(source: str) -> int:
 
 def test_admitted_is_made_by_the_authorizer_alone() -> None:
     makers = {path.relative_to(PACKAGE).as_posix(): constructions(path.read_text()) for path in PACKAGE.rglob("*.py")}
-    assert {path: count for path, count in makers.items() if count} == {"authz/authorizer.py": 2}
+    assert {path: count for path, count in makers.items() if count} == {"authz/authorizer.py": 3}
 
 
 def test_every_form_of_a_construction_is_found() -> None:
     assert constructions("x = Admitted(peer, 'any')\ny = peer_module.Admitted(peer, rule='any')") == 2
     assert constructions("def f(a: Admitted) -> Admitted: return a") == 0
+
+
+def test_a_plain_client_has_no_peer_and_is_told_from_a_client_without_certificate() -> None:
+    plain, anonymous = permit_plaintext(), allow_anonymous("disable-authentication")
+    assert str(plain) == "peer=plaintext rule=plaintext"
+    assert str(anonymous) == "peer=anonymous rule=disable-authentication"
+    assert (plain.peer, plain.is_plaintext, anonymous.is_plaintext) == (None, True, False)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
-from tunnel.authz.peer import Peer, describe_admission
+from tunnel.authz.peer import PLAINTEXT, Peer, describe_admission
 from tunnel.authz.rules import DenyRule, Rule
 from tunnel.errors import Denial, PeerDenied
 from tunnel.ip_address import IpAddress
@@ -22,13 +22,18 @@ _MOST_NAMES = 4  # of the accepted trust domains, in an error message
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """A peer and the access rule that admits it; `peer` is None if no certificate was requested."""
+    """A peer and the access rule that admits it; `peer` is None if there was no certificate to verify."""
 
     peer: Peer | None
     rule: str
     is_cacheable: bool = True  # the same certificate is admitted again for as long as the rules stay the same
     expires: float | None = None  # Unix time at which the first certificate of the verified path expires; None for never
     anchor: Certificate | None = field(default=None, repr=False, compare=False)  # of the verified path
+
+    @property
+    def is_plaintext(self) -> bool:
+        """Whether it is a plain TCP client, which has no identity."""
+        return self.peer is None and self.rule == PLAINTEXT
 
     def __str__(self) -> str:
         return describe_admission(self.peer, self.rule)
@@ -101,3 +106,8 @@ class Authorizer:
 def allow_anonymous(rule: str) -> Admitted:
     """Return the admission of every client where no certificate is requested; `rule` is the reason for the log."""
     return Admitted(None, rule)
+
+
+def permit_plaintext() -> Admitted:
+    """Return the admission of a plain TCP client on a listener that permits them."""
+    return Admitted(None, PLAINTEXT)

@@ -11,6 +11,7 @@ from tunnel.pkix.certificate import Certificate
 from tunnel.pkix.names import COMMON_NAME, ORGANIZATIONAL_UNIT
 from tunnel.spiffe.ids import SpiffeId
 
+PLAINTEXT = "plaintext"  # in the log, instead of a peer and instead of an access rule
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?=:)")
 
 
@@ -38,7 +39,8 @@ class Peer:
 
 def describe_admission(peer: Peer | None, rule: str) -> str:
     """Return the fields of the log for a peer and the access rule that admitted it."""
-    return f"peer={peer or 'anonymous'} rule={rule}"
+    without_certificate = PLAINTEXT if rule == PLAINTEXT else "anonymous"
+    return f"peer={peer or without_certificate} rule={rule}"
 
 
 def parse_peer(leaf: Certificate, spiffe_id: SpiffeId | None) -> Peer:

@@ -25,6 +25,10 @@ class CloseReason(Enum):
     CRASH = "internal-error"
 
 
+# The process or the session cannot wait, or a withdrawn peer must not delay its end by not reading.
+IMMEDIATE = {CloseReason.SHUTDOWN, CloseReason.CRASH, CloseReason.WITHDRAWN}
+
+
 class RelayOwner(Owner, Protocol):
     """The session that a relay belongs to."""
 

@@ -12,6 +12,7 @@ from contextlib import suppress
 
 from tunnel.relay.loop import Loop
 
+MIN_LINGER = 1.0  # seconds for a peer to acknowledge bytes, if the close timeout is shorter
 _MAX_WAIT = 1.0  # seconds for the peer to read and close; then it is reset
 _MAX_DISCARDED = 256 * 1024  # bytes: more than can be in flight from a peer that stops sending when it sees our end
 _FIRST_CHECK = 0.1  # seconds until the first check of unacknowledged bytes, for which there is no event

@@ -13,17 +13,14 @@ from __future__ import annotations
 import socket
 
 from tunnel.errors import TlsError, TlsFault, describe_os_error
-from tunnel.relay.close_reason import CloseReason, RelayOwner
+from tunnel.relay.close_reason import IMMEDIATE, CloseReason, RelayOwner
 from tunnel.relay.handshake import HandshakeResult
-from tunnel.relay.linger import Linger, reset
+from tunnel.relay.linger import MIN_LINGER, Linger, reset
 from tunnel.relay.loop import ENDING, HANGUP, IN, OUT, Loop, Timer
 from tunnel.tls.engine import SMALL_HEADS, Buffers, TlsEnd
 
 _MAX_UNSENT = 512 * 1024  # bytes: more than one read can produce
 _SMALL = 4096  # bytes: reads up to this size do not enlarge OpenSSL's buffers
-_MIN_LINGER = 1.0  # seconds for a peer to acknowledge bytes, if the close timeout is shorter
-# The process or the session cannot wait, or a withdrawn peer must not delay its end by not reading.
-_IMMEDIATE = {CloseReason.SHUTDOWN, CloseReason.CRASH, CloseReason.WITHDRAWN}
 _READABLE = IN | OUT  # the events of a socket that has input and can be written
 
 
@@ -509,7 +506,7 @@ class Relay:
         """Close the TLS side: after a failure without close_notify; a reset of the plain side is forwarded as a reset."""
         if self._is_tls_closed or (reason is CloseReason.CLOSED and not self._plain_error):
             self._loop.retire(self._tls)
-        elif reason in _IMMEDIATE:
+        elif reason in IMMEDIATE:
             reset(self._tls)
             self._loop.retire(self._tls)
         else:  # closing with unread input would send a reset and lose bytes in flight
@@ -517,7 +514,7 @@ class Relay:
 
     def _close_plain(self, reason: CloseReason) -> None:
         """Close the plain side: with a reset after the bytes sent to it, unless the stream was complete."""
-        if reason in _IMMEDIATE:
+        if reason in IMMEDIATE:
             reset(self._plain)
         elif not self._plain_error and (self._is_up_truncated or self._is_tls_closed or reason is CloseReason.LIFETIME):
             self._linger(self._plain, with_reset=True)
@@ -525,5 +522,5 @@ class Relay:
         self._loop.retire(self._plain)
 
     def _linger(self, sock: socket.socket, *, with_reset: bool) -> None:
-        limit = max(self._close_timeout, _MIN_LINGER)
+        limit = max(self._close_timeout, MIN_LINGER)
         Linger(self._loop, sock, b"", self._inbox, limit=limit, with_reset=with_reset)
