@@ -10,7 +10,7 @@ import pytest
 
 from tunnel.cli.command import Flag
 from tunnel.commands.registry import load_commands
-from tunnel.errors import Denial, IdentityLoss, TargetFault, TlsFault, WireFault
+from tunnel.errors import Denial, IdentityLoss, LimitFault, TargetFault, TlsFault, WireFault
 from tunnel.relay.close_reason import CloseReason
 from tunnel.status.counters import Counters
 
@@ -61,7 +61,7 @@ def test_the_steps_of_the_architecture_page_are_few_and_name_at_most_two_files(h
     assert [step for step in steps if len(set(_PATH.findall(step))) > 2] == []
 
 
-@pytest.mark.parametrize("reasons", [Denial, TlsFault, TargetFault, WireFault, CloseReason, IdentityLoss])
+@pytest.mark.parametrize("reasons", [Denial, LimitFault, TlsFault, TargetFault, WireFault, CloseReason, IdentityLoss])
 def test_the_log_page_explains_every_reason_of_a_connection(reasons: type[Enum]) -> None:
     heads = re.findall(r"^\| (`.+?) \|", (ROOT / "docs/log.md").read_text(), re.MULTILINE)
     explained = {word for head in heads for word in re.findall(r"`([^`]+)`", head)}

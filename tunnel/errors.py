@@ -265,6 +265,17 @@ class TlsError(ReasonedError[TlsFault]):
         self.alert = alert
 
 
+class LimitFault(Enum):
+    """Which limit per peer a connection of an admitted peer exceeds."""
+
+    PEER_CONNS = "too-many-connections-of-peer"
+    PEER_RATE = "too-many-new-connections-of-peer"
+
+
+class LimitExceeded(ReasonedError[LimitFault]):
+    """A connection of an admitted peer exceeds a limit."""
+
+
 class TargetFault(Enum):
     """Why a connection to the target failed."""
 

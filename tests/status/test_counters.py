@@ -73,7 +73,7 @@ def test_the_last_line_has_every_outcome_that_occurred() -> None:
 
 def test_what_failed_before_the_relay_adds_up_to_ghostunnels_error() -> None:
     before_accept = ["accept_errors"]
-    accepted = "refused dial_failed client_gone no_identity closed_without_data wrong_local_user".split()
+    accepted = "refused over_limit dial_failed client_gone no_identity closed_without_data wrong_local_user".split()
     failed = [*accepted, *before_accept, "crashed_before_relay"]
     assert [name for name, export in EXPORTS.items() if export.is_failure] == failed
     assert replace(Counters(), **dict.fromkeys(failed, 1), relayed=5, crashed=5).failed == len(failed)

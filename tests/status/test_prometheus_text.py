@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.known_metrics import EXPIRY, known_snapshot
-from tunnel.errors import Denial
+from tunnel.errors import Denial, LimitFault
 from tunnel.status import metric_definitions
 from tunnel.status.durations import LONG, SHORT
 from tunnel.status.metric_definitions import Kind, Metric
@@ -79,7 +79,7 @@ def test_a_family_has_a_series_for_each_value_of_its_label(name: str, label: tup
 
 def test_every_reason_is_there_before_it_occurs() -> None:
     seen = {labels[0][1] for name, *labels in SAMPLES if name == "ghostunnel_refusals_total"}
-    assert seen == {denial.value for denial in Denial}
+    assert seen == {reason.value for reason in (*Denial, *LimitFault)}
 
 
 @pytest.mark.parametrize(

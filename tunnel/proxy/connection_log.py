@@ -85,6 +85,8 @@ def describe_failure(record: ConnectionRecord) -> str:
             via = f"{record.target_name} through {record.via_proxy}" if record.via_proxy else show_address(record.target)
             what = "the server refused us: " if record.reason == TlsFault.REFUSED.value else ""
             return f"error on dial: TLS handshake with {via}: {what}{escape(record.detail)} {reason} {peer_fields}"
+        case ConnectionOutcome.OVER_LIMIT:
+            return f"refused connection: {record.detail} {reason} {peer_fields}"
         case ConnectionOutcome.HEADER_FAILED:
             return f"error {record.detail} {reason} {peer_fields}"
         case ConnectionOutcome.WRONG_LOCAL_USER:

@@ -17,6 +17,7 @@ class ConnectionOutcome(Enum):
 
     RELAYED = "relayed"  # the relay began; the close reason says how it ended
     REFUSED = "refused"  # the handshake failed, or the peer was not admitted
+    OVER_LIMIT = "over_limit"  # the peer was admitted and exceeds a limit per peer
     DIAL_FAILED = "dial_failed"  # the target, or the outbound proxy, could not be reached
     HEADER_FAILED = "header_failed"  # the PROXY header could not be built or written
     CLIENT_GONE = "client_gone"  # the accepted side closed before the relay
@@ -61,6 +62,12 @@ class ConnectionRecord(NamedTuple):
 
 
 _IN_HANDSHAKE = {ConnectionOutcome.REFUSED, ConnectionOutcome.CLOSED_WITHOUT_DATA, ConnectionOutcome.ACME_CHALLENGE}
+_REFUSED = {
+    ConnectionOutcome.REFUSED,
+    ConnectionOutcome.OVER_LIMIT,
+    ConnectionOutcome.DIAL_FAILED,
+    ConnectionOutcome.HEADER_FAILED,
+}
 _LIMITS = {CloseReason.CLOSE_TIMEOUT, CloseReason.LIFETIME}
 _FAILURES = {
     CloseReason.TRUNCATED,
@@ -86,7 +93,7 @@ def count_connection(counters: Counters, record: ConnectionRecord) -> None:
         counters.crashed_before_relay += 1
     elif record.outcome is not ConnectionOutcome.STOPPED:
         setattr(counters, record.outcome.value, getattr(counters, record.outcome.value) + 1)
-    if record.outcome in (ConnectionOutcome.REFUSED, ConnectionOutcome.DIAL_FAILED, ConnectionOutcome.HEADER_FAILED):
+    if record.outcome in _REFUSED:
         counters.add_reason(record.reason)
         counters.handshake_timeouts += record.is_server and record.reason == TlsFault.TIMEOUT.value
 

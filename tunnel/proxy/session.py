@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from tunnel.authz.authorizer import Admitted
 from tunnel.authz.peer import Peer
 from tunnel.config.model import ListenerConfig
-from tunnel.errors import PeerDenied, TargetError, TargetFault, TlsError, TlsFault, WireError
+from tunnel.errors import LimitExceeded, PeerDenied, TargetError, TargetFault, TlsError, TlsFault, WireError
 from tunnel.log import Category, escape
 from tunnel.log_limit import RefusalLog, source_of
 from tunnel.net.race import Attempt
@@ -23,6 +23,7 @@ from tunnel.proxy.connection_log import ConnectionLog, show_address
 from tunnel.proxy.connection_record import ConnectionOutcome, ConnectionRecord
 from tunnel.proxy.failover import AttemptError, try_targets
 from tunnel.proxy.generation import Generation
+from tunnel.proxy.peer_limits import PeerLimits
 from tunnel.proxy.target_pool import PooledTarget
 from tunnel.proxy.targets import Lookup, Targets
 from tunnel.proxy.withdrawal import Withdrawal
@@ -58,6 +59,7 @@ class Acceptor(Protocol):
     connection_log: ConnectionLog
     refusals: RefusalLog
     withdrawal: Withdrawal
+    peer_limits: PeerLimits | None
     name: str
 
     @property
@@ -99,6 +101,7 @@ class Session(StepRunner):
         "_handshake_seconds",
         "_pooled",
         "_relay",
+        "_release_peer",
         "_source",
         "_target",
         "_timer",
@@ -125,6 +128,7 @@ class Session(StepRunner):
         self._dial_seconds: float | None = None
         self._relay: Relay | None = None
         self._withdrawal = ""  # the cause of which the relay was closed
+        self._release_peer: Callable[[], None] | None = None  # counted by the limits per peer
         self._accepted_at = tunnel.loop.clock()
         self._timer = tunnel.loop.call_at(self._accepted_at + self._config.connect_timeout, self._time_out, self)
 
@@ -170,6 +174,8 @@ class Session(StepRunner):
         except PeerDenied as denied:
             self._admitted = None  # by an earlier generation
             self._end(ConnectionOutcome.REFUSED, denied.reason.value, str(denied), peer=denied.peer)
+        except LimitExceeded as exceeded:
+            self._end(ConnectionOutcome.OVER_LIMIT, exceeded.reason.value, str(exceeded))
         except TargetError as error:
             self._end(ConnectionOutcome.DIAL_FAILED, error.reason.value, str(error))
         except SessionStopped as stopped:
@@ -190,11 +196,19 @@ class Session(StepRunner):
         )
         tunnel.loop.rewatch(accepted, self._watch_client, self)
         yield from self._readmit()
+        self._limit_peer()
         yield from self._reach_target(self._dial)
         yield from self._readmit()
         if self._config.header_mode is not None:
             yield from self._write_header(self._config.header_mode)
             yield from self._readmit()
+
+    def _limit_peer(self) -> None:
+        """Count the connection of the peer until its end; raises LimitExceeded if that exceeds a limit."""
+        limits = self._tunnel.peer_limits
+        if limits is not None and self._admitted is not None:
+            key = limits.admit(self._admitted.peer, self._source, self._tunnel.loop.clock())
+            self._release_peer = partial(limits.release, key)
 
     def _connect(self, accepted: socket.socket) -> Steps:
         self._tunnel.loop.watch(accepted, self._watch_client, self)
@@ -472,6 +486,8 @@ class Session(StepRunner):
     def _finish(self, record: ConnectionRecord) -> None:
         self._accepted = self._dialled = None
         self._release_target()
+        if self._release_peer is not None:
+            self._release_peer()
         self._tunnel.loop.cancel(self._timer)
         self._tunnel.end_session(self, record)
 

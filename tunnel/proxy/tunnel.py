@@ -20,6 +20,8 @@ from tunnel.net.sockets import format_address
 from tunnel.proxy.connection_log import ConnectionLog
 from tunnel.proxy.connection_record import ConnectionOutcome, ConnectionRecord, count_connection
 from tunnel.proxy.generation import Generation
+from tunnel.proxy.peer_limits import PeerLimits
+from tunnel.proxy.rate_limit import AcceptRate, RateLimit
 from tunnel.proxy.session import NewHandshake, Session
 from tunnel.proxy.shared_resources import SharedResources
 from tunnel.proxy.targets import ResolveLater, Targets
@@ -61,6 +63,8 @@ class Tunnel:
         self._generation: Generation | None = None
         self._withdrawn_at = 0.0  # loop time from which a withdrawn identity is no longer used; 0 if it is not withdrawn
         self._identity_error = ""  # at the last review
+        self.peer_limits: PeerLimits | None = None
+        self._accept_rate: AcceptRate | None = None
         self._listener: Listener | None = None
         self.name = ""  # the address of the listener
         self._is_accepting = False
@@ -71,18 +75,18 @@ class Tunnel:
         self.on_empty: Callable[[], None] | None = None
         self.on_identity_error: Callable[[str], None] | None = None  # called at each change, with "" if the identity is usable
         self.loop.on_unowned_crash = self.count_crash
+        self.apply_limits()
 
     def reconfigure(self, config: ListenerConfig) -> None:
         """Use another configuration from the next connection on; raises as `Targets.use` does."""
         self.targets.use(config)
         previous = self.config
         self._configure(config)
+        self.apply_limits()
         if settings_of(config) != settings_of(previous):
             self.judge_again()
         if self._is_full():
             self._stop_accepting()
-        elif self._timer is None:
-            self._resume()
 
     def _configure(self, config: ListenerConfig) -> None:
         self.only_user = os.geteuid() if config.is_private else None  # sockets have the effective user ID
@@ -183,6 +187,20 @@ class Tunnel:
         self.name = str(listener)
         self._resume()
 
+    def apply_limits(self) -> None:
+        """Apply the limits of `config`, at the start and after a change; connections that were counted remain so."""
+        config = self.config
+        self._accept_rate = AcceptRate(RateLimit(config.max_rate)) if config.max_rate else None
+        if not config.is_server or not (config.max_conns_per_peer or config.max_rate_per_peer):
+            self.peer_limits = None
+        elif self.peer_limits is None:
+            self.peer_limits = PeerLimits(config.max_conns_per_peer, config.max_rate_per_peer)
+        else:
+            self.peer_limits.change(config.max_conns_per_peer, config.max_rate_per_peer)
+        if self._timer is not None:  # a pause by the previous rate
+            self.loop.cancel(self._timer)
+        self._resume()
+
     def serve_socket(self, sock: socket.socket) -> None:
         """Serve a connected socket as if it had been accepted."""
         self._admit(sock, sock.getpeername())
@@ -253,10 +271,14 @@ class Tunnel:
                 return
             except OSError as error:
                 if (pause := self._backoff.pause_after(error)) is not None:
-                    self._pause_accepting(error, pause)
+                    self._report_accept_error(error)
+                    self._pause_accepting(pause)
                 return
             self._backoff.reset()
             self._admit(sock, address)
+            if self._accept_rate is not None and (pause := self._accept_rate.spend(self.loop.clock())):
+                self._pause_accepting(pause)
+                return
             if self._is_full():
                 self._stop_accepting()
                 return
@@ -320,11 +342,14 @@ class Tunnel:
             self._is_accepting = True
             self.loop.watch_listener(self._listener.socket, self._accept, self)
 
-    def _pause_accepting(self, error: OSError, pause: float) -> None:
-        """Pause after an error such as too many open files, which would occur again at once."""
+    def _report_accept_error(self, error: OSError) -> None:
+        """Log and count an error such as too many open files, which would occur again at once."""
         self.counters.accept_errors += 1
         why = describe_os_error(error)
         self.log.write(f"error accepting connection: accept {self._listener}: {why}", Category.CONN_ERRORS)
+
+    def _pause_accepting(self, pause: float) -> None:
+        """Leave further connections in the kernel's queue for so many seconds."""
         self._stop_accepting()
         self._timer = self.loop.call_at(self.loop.clock() + pause, self._resume, self)
 

@@ -72,6 +72,7 @@ class Counters:
     accepted: int = _counter(metrics.ACCEPT_TOTAL)
     relayed: int = _counter(metrics.ACCEPT_SUCCESS)  # reached the relay
     refused: int = _counter(metrics.OUTCOMES, is_failure=True)  # the handshake failed or no rule admitted the peer
+    over_limit: int = _counter(metrics.OUTCOMES, is_failure=True)  # an admitted peer exceeded a limit
     dial_failed: int = _counter(metrics.OUTCOMES, is_failure=True)  # the target could not be reached
     client_gone: int = _counter(metrics.OUTCOMES, is_failure=True)  # the accepted side closed before the relay
     no_identity: int = _counter(metrics.OUTCOMES, is_failure=True)  # closed because there was no valid identity

@@ -78,7 +78,11 @@ RETURNED = Metric(
     "traffic.returned", Kind.COUNTER, "Bytes of plaintext from the target to accepted connections.", "_bytes_total"
 )
 REFUSALS = Metric(
-    "refusals", Kind.COUNTER, "Peers refused by us, by reason; the log shows the same reason.", "_total", label="reason"
+    "refusals",
+    Kind.COUNTER,
+    "Peers refused by us, by reason; the log shows the same reason.",
+    "_total",
+    label="reason",
 )
 WITHDRAWALS = Metric(
     "withdrawals",

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from tunnel.errors import Denial, IdentityLoss, TargetFault, TlsFault, WebRefusal
+from tunnel.errors import Denial, IdentityLoss, LimitFault, TargetFault, TlsFault, WebRefusal
 from tunnel.status import metric_definitions as metrics
 from tunnel.status.counters import EXPORTS, Counters, TunnelGauges, WorkloadApiState
 from tunnel.status.durations import Distribution
@@ -106,7 +106,7 @@ def _of_connections(counters: Counters, gauges: TunnelGauges) -> Iterator[Metric
 
 def _of_reasons(counters: Counters) -> Iterator[MetricReading]:
     """Reasons that have not occurred have the value 0: a rate needs an earlier value."""
-    for denial in Denial:
+    for denial in (*Denial, *LimitFault):
         yield MetricReading(metrics.REFUSALS, counters.reasons.get(denial.value, 0), denial.value)
     for cause in (*Denial, *IdentityLoss):
         yield MetricReading(metrics.WITHDRAWALS, counters.withdrawals.get(cause.value, 0), cause.value)
