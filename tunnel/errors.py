@@ -174,6 +174,7 @@ class Denial(Enum):
     DENY_RULE = "denied-by-rule"
     FOREIGN_TRUST_DOMAIN = "trust-domain-not-accepted"
     POLICY_ERROR = "policy-error"
+    PLAINTEXT = "plaintext-not-permitted"
 
 
 class PeerDenied(ReasonedError[Denial]):

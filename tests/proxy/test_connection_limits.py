@@ -11,6 +11,7 @@ from tests.support.socket_pairs import is_over
 from tests.support.tls_ends import identity
 from tests.support.tunnel_harness import KNOWN, ROOT, Harnesses, Peer, TunnelHarness, carried, hang_up
 from tunnel.authz.rules import AnyRule
+from tunnel.config.model import Plaintext
 
 OTHER = identity("spiffe://a.test/other", root=ROOT)
 
@@ -118,6 +119,16 @@ def test_a_peer_that_no_rule_admits_is_not_counted(harnesses: Harnesses) -> None
     assert not is_served(harness)
     assert harness.tunnel.peer_limits is not None
     assert len(harness.tunnel.peer_limits) == 0
+
+
+def test_plain_clients_are_counted_by_their_address(harnesses: Harnesses) -> None:
+    harness = harnesses(max_conns_per_peer=1, plaintext=Plaintext()).serve()
+    for _ in range(2):
+        harness.connect().sendall(b"PING\r\n")
+        harness.turn()
+    assert harness.tunnel.counters.summary() == "accepted=2 relayed=1 over_limit=1 plaintext=2"
+    assert harness.log.lines[-1].endswith("from=unix:@ peer=plaintext rule=plaintext")
+    assert is_served(harness), "a peer with an identity has its own limit"
 
 
 # -- a change

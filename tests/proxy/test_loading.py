@@ -13,6 +13,8 @@ UNASKED = {"json", "h11", "prometheus_client", "acme", "josepy", "requests", "re
     "tunnel.status.snapshot",
     "tunnel.status.durations",
     "tunnel.relay.acme_handshake",
+    "tunnel.relay.first_bytes",
+    "tunnel.relay.plain_relay",
     "tunnel.tls.client_hello",
     "tunnel.policy",
     "tunnel.acme",

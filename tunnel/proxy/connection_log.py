@@ -34,7 +34,7 @@ class ConnectionLog:
     def write_opening(self, source: str, target: str, admitted: Admitted, *, is_server: bool) -> None:
         """Log the begin of a relay."""
         if self._log.is_enabled(Category.CONNS):
-            ends = _describe_ends(source, target, admitted.peer, is_server=is_server)
+            ends = _describe_ends(source, target, admitted.peer, is_server=is_server, is_plaintext=admitted.is_plaintext)
             self._log.write(f"opening pipe: {ends} {admitted}", Category.CONNS)
 
     def write_end(self, record: ConnectionRecord) -> None:
@@ -61,7 +61,9 @@ class ConnectionLog:
 
 def describe_close(record: ConnectionRecord, close_reason: CloseReason) -> str:
     """Return the line for the end of a relay."""
-    ends = _describe_ends(record.source, record.target, record.peer, is_server=record.is_server)
+    ends = _describe_ends(
+        record.source, record.target, record.peer, is_server=record.is_server, is_plaintext=record.is_plaintext
+    )
     sizes = f"forwarded {format_size(record.forwarded)}, returned {format_size(record.returned)}"
     admission = describe_admission(record.peer, record.rule)
     return f"closed pipe: {ends} [{sizes}, open {format_duration(record.seconds)}] {admission} end={close_reason.value}"
@@ -95,8 +97,8 @@ def describe_failure(record: ConnectionRecord) -> str:
             return f"error on dial: {record.detail} {reason} {peer_fields}"
 
 
-def _describe_ends(source: str, target: str, peer: Peer | None, *, is_server: bool) -> str:
-    subject = "no cert" if peer is None else escape(peer.subject)
+def _describe_ends(source: str, target: str, peer: Peer | None, *, is_server: bool, is_plaintext: bool) -> str:
+    subject = "no tls" if is_plaintext else "no cert" if peer is None else escape(peer.subject)
     accepted, dialled = (subject, "no tls") if is_server else ("no tls", subject)
     return f"{show_address(source)} [{accepted}] <-> {show_address(target)} [{dialled}]"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple
 
-from tunnel.authz.peer import Peer
+from tunnel.authz.peer import PLAINTEXT, Peer
 from tunnel.errors import TlsFault
 from tunnel.relay.close_reason import CloseReason
 from tunnel.status.counters import Counters
@@ -56,6 +56,11 @@ class ConnectionRecord(NamedTuple):
     has_fin_without_close_notify: bool = False
 
     @property
+    def is_plaintext(self) -> bool:
+        """Whether it was the permitted connection of a plain TCP client."""
+        return self.peer is None and self.rule == PLAINTEXT
+
+    @property
     def is_handshake_failed(self) -> bool:
         """Whether the handshake with a client failed: it was refused, or closed the connection."""
         return self.is_server and self.tls is None and self.outcome in _IN_HANDSHAKE
@@ -101,6 +106,8 @@ def count_connection(counters: Counters, record: ConnectionRecord) -> None:
 def _count_relay(counters: Counters, record: ConnectionRecord, close_reason: CloseReason) -> None:
     counters.forwarded += record.forwarded
     counters.returned += record.returned
+    if close_reason is CloseReason.CLOSED and record.is_plaintext:
+        return
     if close_reason is CloseReason.CLOSED:
         counters.fin_without_close_notify += record.has_fin_without_close_notify
         counters.close_notify += not record.has_fin_without_close_notify

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from tunnel.authz.authorizer import Admitted
+from tunnel.authz.authorizer import Admitted, permit_plaintext
 from tunnel.authz.peer import Peer
-from tunnel.config.model import ListenerConfig
+from tunnel.config.model import ListenerConfig, Plaintext
 from tunnel.errors import LimitExceeded, PeerDenied, TargetError, TargetFault, TlsError, TlsFault, WireError
 from tunnel.log import Category, escape
 from tunnel.log_limit import RefusalLog, source_of
@@ -24,6 +24,7 @@ from tunnel.proxy.connection_record import ConnectionOutcome, ConnectionRecord
 from tunnel.proxy.failover import AttemptError, try_targets
 from tunnel.proxy.generation import Generation
 from tunnel.proxy.peer_limits import PeerLimits
+from tunnel.proxy.plain_clients import PlainClients, check_plaintext, may_be_plain
 from tunnel.proxy.target_pool import PooledTarget
 from tunnel.proxy.targets import Lookup, Targets
 from tunnel.proxy.withdrawal import Withdrawal
@@ -41,6 +42,9 @@ from tunnel.relay.step import AcmeChallengeAnswered, ClosedWithoutData, NoUsable
 from tunnel.status.counters import Counters
 from tunnel.tls.engine import Buffers, TlsEnd, TlsParameters
 from tunnel.wire.proxy_v2 import HeaderMode
+
+if TYPE_CHECKING:  # loaded only if plaintext is permitted
+    from tunnel.relay.plain_relay import PlainRelay
 
 NewHandshake = Callable[[HandshakeSlots, StepOwner, socket.socket, OpenEnd, str], Handshake]  # of a server
 
@@ -60,6 +64,7 @@ class Acceptor(Protocol):
     refusals: RefusalLog
     withdrawal: Withdrawal
     peer_limits: PeerLimits | None
+    plain_clients: PlainClients
     name: str
 
     @property
@@ -126,7 +131,7 @@ class Session(StepRunner):
         self._tls: TlsParameters | None = None
         self._handshake_seconds: float | None = None
         self._dial_seconds: float | None = None
-        self._relay: Relay | None = None
+        self._relay: Relay | PlainRelay | None = None
         self._withdrawal = ""  # the cause of which the relay was closed
         self._release_peer: Callable[[], None] | None = None  # counted by the limits per peer
         self._accepted_at = tunnel.loop.clock()
@@ -145,8 +150,18 @@ class Session(StepRunner):
     @property
     def tls_end(self) -> TlsEnd:
         """Our end of the TLS connection of the relay."""
-        assert self._relay is not None
+        assert isinstance(self._relay, Relay)
         return self._relay.tls_end
+
+    @property
+    def is_plaintext(self) -> bool:
+        """Whether it is a permitted connection of a plain TCP client."""
+        return self._admitted is not None and self._admitted.is_plaintext
+
+    @property
+    def source(self) -> str:
+        """The address of the client: `tcp:HOST:PORT` or `unix:PATH`."""
+        return self._source
 
     @property
     def traffic(self) -> tuple[int, int]:
@@ -190,7 +205,10 @@ class Session(StepRunner):
             self._start_relay()
 
     def _serve(self, accepted: socket.socket) -> Steps:
-        tunnel = self._tunnel
+        tunnel, plaintext = self._tunnel, self._config.plaintext
+        if plaintext is not None and (yield from self._is_plain_client(accepted, plaintext)):
+            yield from self._serve_plain_client(accepted)
+            return
         yield from self._run_handshake(
             tunnel.new_handshake(tunnel.handshakes, self, accepted, self._open_end, source_of(self._source))
         )
@@ -202,6 +220,28 @@ class Session(StepRunner):
         if self._config.header_mode is not None:
             yield from self._write_header(self._config.header_mode)
             yield from self._readmit()
+
+    def _is_plain_client(self, accepted: socket.socket, plaintext: Plaintext) -> Generator[Step, Any, bool]:
+        """Whether the client does not begin a TLS handshake; raises PeerDenied if that is not permitted from its address."""
+        from tunnel.relay.first_bytes import FirstBytes
+
+        silence = plaintext.silence if may_be_plain(plaintext, self._source) else 0.0
+        is_tls = yield FirstBytes(self._tunnel.loop, self, accepted, silence)
+        if not is_tls:
+            check_plaintext(plaintext, self._source)
+        return not is_tls
+
+    def _serve_plain_client(self, accepted: socket.socket) -> Steps:
+        tunnel = self._tunnel
+        self._admitted = permit_plaintext()
+        tunnel.counters.plaintext += 1
+        tunnel.plain_clients.add(self._source)
+        tunnel.loop.rewatch(accepted, self._watch_client, self)
+        self._limit_peer()
+        yield from self._dial()
+        if self._config.header_mode is not None:
+            yield from self._write_header(HeaderMode.CONN)  # without facts about TLS
+        check_plaintext(tunnel.config.plaintext, self._source)  # a reload may have changed it meanwhile
 
     def _limit_peer(self) -> None:
         """Count the connection of the peer until its end; raises LimitExceeded if that exceeds a limit."""
@@ -257,7 +297,6 @@ class Session(StepRunner):
     def _write_header(self, mode: HeaderMode) -> Steps:
         assert self._accepted is not None
         assert self._dialled is not None
-        assert self._handshake is not None
         try:
             header = build_header(mode, self._accepted, self._address, self._handshake)
             yield HeaderWriter(self._tunnel.loop, self, self._dialled, header, show_address(self._target))
@@ -285,25 +324,32 @@ class Session(StepRunner):
             self._handshake = replace(self._handshake, admitted=admitted)
 
     def _start_relay(self) -> None:
-        accepted, dialled, handshake = self._accepted, self._dialled, self._handshake
+        accepted, dialled, admitted = self._accepted, self._dialled, self._admitted
         assert accepted is not None
         assert dialled is not None
-        assert handshake is not None
+        assert admitted is not None
         tunnel, config = self._tunnel, self._config
         tunnel.counters.relayed += 1
         tunnel.loop.cancel(self._timer)
         if config.max_conn_lifetime:
             due = tunnel.loop.clock() + config.max_conn_lifetime
             self._timer = tunnel.loop.call_at(due, self._end_lifetime, self)
-        tunnel.connection_log.write_opening(self._source, self._target, handshake.admitted, is_server=config.is_server)
-        tls, plain = (accepted, dialled) if config.is_server else (dialled, accepted)
-        self._relay = Relay(
-            tunnel.loop, self, handshake, tls, plain, buffers=tunnel.buffers, close_timeout=config.close_timeout
-        )
+        tunnel.connection_log.write_opening(self._source, self._target, admitted, is_server=config.is_server)
+        limit = config.close_timeout
+        if self._handshake is None:
+            from tunnel.relay.plain_relay import PlainRelay
+
+            relay: Relay | PlainRelay = PlainRelay(
+                tunnel.loop, self, admitted, accepted, dialled, buffers=tunnel.buffers, close_timeout=limit
+            )
+        else:
+            tls, plain = (accepted, dialled) if config.is_server else (dialled, accepted)
+            relay = Relay(tunnel.loop, self, self._handshake, tls, plain, buffers=tunnel.buffers, close_timeout=limit)
+        self._relay = relay
         self.end_steps()
         self._handshake = self._address = self._generation = None
         tunnel.withdrawal.add(self)
-        self._relay.start()
+        relay.start()
 
     # -- what the steps need
 
@@ -341,6 +387,8 @@ class Session(StepRunner):
                 slots = f"none of {self._config.max_handshakes} handshake slots became free"
                 self._stop(TlsError(TlsFault.BUSY, f"{slots}: {limit}"))
             case Handshake():
+                self._stop(TlsError(TlsFault.TIMEOUT, limit))
+            case _ if self._config.is_server and self._admitted is None:  # it waits for the first bytes
                 self._stop(TlsError(TlsFault.TIMEOUT, limit))
             case _InThread():
                 self._stop(TlsError(TlsFault.TIMEOUT, f"access policy: {limit}"))
@@ -427,7 +475,7 @@ class Session(StepRunner):
 
     def relay_needs_trim(self) -> None:
         """Trim the relay's buffers once it is idle."""
-        assert self._relay is not None
+        assert isinstance(self._relay, Relay)
         self._tunnel.buffer_trimmer.add(self._relay)
 
     def _end_lifetime(self) -> None:

@@ -21,6 +21,7 @@ from tunnel.proxy.connection_log import ConnectionLog
 from tunnel.proxy.connection_record import ConnectionOutcome, ConnectionRecord, count_connection
 from tunnel.proxy.generation import Generation
 from tunnel.proxy.peer_limits import PeerLimits
+from tunnel.proxy.plain_clients import PlainClients, PlainSource, describe_plaintext
 from tunnel.proxy.rate_limit import AcceptRate, RateLimit
 from tunnel.proxy.session import NewHandshake, Session
 from tunnel.proxy.shared_resources import SharedResources
@@ -63,6 +64,7 @@ class Tunnel:
         self._generation: Generation | None = None
         self._withdrawn_at = 0.0  # loop time from which a withdrawn identity is no longer used; 0 if it is not withdrawn
         self._identity_error = ""  # at the last review
+        self.plain_clients = PlainClients(clock)
         self.peer_limits: PeerLimits | None = None
         self._accept_rate: AcceptRate | None = None
         self._listener: Listener | None = None
@@ -185,6 +187,8 @@ class Tunnel:
         """Accept connections from now on."""
         self._listener = listener
         self.name = str(listener)
+        if warning := describe_plaintext(self.config):
+            self.log.write(f"warning: {warning}")
         self._resume()
 
     def apply_limits(self) -> None:
@@ -252,7 +256,12 @@ class Tunnel:
             expiry=int(ends.timestamp()) if ends else None,
             is_identity_usable=not self.identity_error,
             lists_expiry=int(lists_end.timestamp()) if lists_end else None,
+            plain_opened=sum(session.is_plaintext for session in self._sessions) if self.counters.plaintext else 0,
         )
+
+    def plain_sources(self) -> tuple[PlainSource, ...]:
+        """The sources of permitted plain connections, the last one first."""
+        return self.plain_clients.sources()
 
     def crashed(self, crash: Exception) -> None:
         """Log an unexpected exception while accepting, and end the session that was starting; accepting continues."""
@@ -290,7 +299,7 @@ class Tunnel:
             detail = f"it is from {user}; expected user {self.only_user}"
             self._close_at_once(sock, source, ConnectionOutcome.WRONG_LOCAL_USER, "another-user", detail)
             return
-        if self.review() is None:
+        if self.review() is None and self.config.plaintext is None:  # plain clients do not need our identity
             self._close_at_once(sock, source, ConnectionOutcome.NO_IDENTITY)
             return
         sock.setblocking(False)

@@ -12,9 +12,13 @@ from tunnel.relay.step import StepOwner
 from tunnel.wire.proxy_v2 import HeaderMode, TlsFacts, encode_header
 
 
-def build_header(mode: HeaderMode, accepted: socket.socket, source: Any, handshake: HandshakeResult) -> bytes:
-    """Return the header for an accepted connection from `source`; raises WireError if a field is too long."""
-    return encode_header(accepted.family, source, accepted.getsockname(), mode, _facts(handshake))
+def build_header(mode: HeaderMode, accepted: socket.socket, source: Any, handshake: HandshakeResult | None) -> bytes:
+    """Return the header for an accepted connection from `source`; raises WireError if a field is too long.
+
+    Without a handshake, the client is a plain one and the mode is `CONN`.
+    """
+    facts = TlsFacts("") if handshake is None else _facts(handshake)
+    return encode_header(accepted.family, source, accepted.getsockname(), mode, facts)
 
 
 def _facts(handshake: HandshakeResult) -> TlsFacts:

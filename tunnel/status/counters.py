@@ -73,6 +73,7 @@ class Counters:
     relayed: int = _counter(metrics.ACCEPT_SUCCESS)  # reached the relay
     refused: int = _counter(metrics.OUTCOMES, is_failure=True)  # the handshake failed or no rule admitted the peer
     over_limit: int = _counter(metrics.OUTCOMES, is_failure=True)  # an admitted peer exceeded a limit
+    plaintext: int = _counter(metrics.OUTCOMES)  # permitted plain clients
     dial_failed: int = _counter(metrics.OUTCOMES, is_failure=True)  # the target could not be reached
     client_gone: int = _counter(metrics.OUTCOMES, is_failure=True)  # the accepted side closed before the relay
     no_identity: int = _counter(metrics.OUTCOMES, is_failure=True)  # closed because there was no valid identity
@@ -182,6 +183,7 @@ class TunnelGauges:
     expiry: int | None = None  # Unix time
     is_identity_usable: bool = True
     lists_expiry: int | None = None  # Unix time of the first revocation list
+    plain_opened: int = 0  # connections of plain clients; a part of `opened`
 
     def plus(self, other: TunnelGauges) -> TunnelGauges:
         """The gauges of both; the generation is the newest, the expiry the earliest."""
@@ -193,6 +195,7 @@ class TunnelGauges:
             _earliest(self.expiry, other.expiry),
             self.is_identity_usable and other.is_identity_usable,
             _earliest(self.lists_expiry, other.lists_expiry),
+            self.plain_opened + other.plain_opened,
         )
 
 

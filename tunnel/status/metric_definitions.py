@@ -77,10 +77,13 @@ FORWARDED = Metric(
 RETURNED = Metric(
     "traffic.returned", Kind.COUNTER, "Bytes of plaintext from the target to accepted connections.", "_bytes_total"
 )
+PLAINTEXT_OPEN = Metric(
+    "plaintext.open", Kind.GAUGE, "Open connections of plain TCP clients, which a listener permits during a migration."
+)
 REFUSALS = Metric(
     "refusals",
     Kind.COUNTER,
-    "Peers refused by us, by reason; the log shows the same reason.",
+    "Peers and plain clients refused by us, by reason; the log shows the same reason.",
     "_total",
     label="reason",
 )

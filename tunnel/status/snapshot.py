@@ -100,6 +100,7 @@ def _of_connections(counters: Counters, gauges: TunnelGauges) -> Iterator[Metric
         yield MetricReading(metrics.HANDSHAKE, counters.handshake.distribution())
     if counters.lifetime is not None:
         yield MetricReading(metrics.LIFETIME, counters.lifetime.distribution())
+    yield MetricReading(metrics.PLAINTEXT_OPEN, gauges.plain_opened)
     yield MetricReading(metrics.FORWARDED, gauges.forwarded)
     yield MetricReading(metrics.RETURNED, gauges.returned)
 
