@@ -11,8 +11,8 @@ import pytest
 
 from tests.support.socket_pairs import is_over, is_reset, received
 from tests.support.tls_ends import TLS12, TLS13
-from tests.support.tunnel_harness import NAMED, Harnesses, Peer, TunnelHarness, carried, hang_up, records_of
-from tunnel.config.model import Plaintext
+from tests.support.tunnel_harness import NAMED, Harnesses, Peer, TunnelHarness, carried, generation, hang_up, records_of
+from tunnel.config.model import KEEP, Plaintext
 from tunnel.errors import PeerDenied, TargetError, TargetFault, TlsFault
 from tunnel.net.address import TcpAddress, UnixAddress
 from tunnel.net.listen import open_listener
@@ -374,6 +374,43 @@ def test_plaintext_that_is_refused_while_the_target_is_dialled_ends_the_connecti
     assert received(backend) == b""
     assert is_over(backend)
     assert harness.log.lines[-1].endswith("this listener does not permit plaintext reason=plaintext-not-permitted")
+
+
+@pytest.mark.parametrize(
+    ("plaintext", "detail"),
+    [
+        (None, "this listener does not permit plaintext"),
+        (Plaintext((ip_network("10.0.0.0/8"),)), "plaintext from an address that is in no permitted network"),
+    ],
+)
+def test_open_connections_are_closed_when_plaintext_is_no_longer_permitted(
+    harnesses: Harnesses, plaintext: Plaintext | None, detail: str
+) -> None:
+    harness = harnesses(plaintext=WAITING).serve()
+    plain(harness)
+    peer, backend = carried(harness)
+    harness.tunnel.config = replace(harness.tunnel.config, plaintext=plaintext)
+    harness.tunnel.judge_again()
+    harness.turn(8)
+    assert harness.tunnel.counters.withdrawals == {"plaintext-not-permitted": 1}
+    assert any(detail in line for line in harness.log.lines)
+    assert any(line.endswith(f"{WHO} end=withdrawn") for line in harness.log.lines)
+    peer.say(b"still there")
+    assert received(backend) == b"still there"
+
+
+@pytest.mark.parametrize("fields", [{}, {"on_withdrawal": KEEP}, {"closes_without_identity": True}, {"closes_expired": True}])
+def test_other_changes_close_no_plain_connection(harnesses: Harnesses, fields: dict[str, Any]) -> None:
+    harness = harnesses(plaintext=WAITING, **fields).serve()
+    client, backend = plain(harness)
+    if fields.get("on_withdrawal") is KEEP:
+        harness.tunnel.config = replace(harness.tunnel.config, plaintext=None)
+    harness.tunnel.swap(generation(2, rules=()))
+    harness.tunnel.withdraw(0)
+    harness.later(1)
+    client.sendall(b"still there")
+    harness.turn()
+    assert received(backend) == b"PING\r\nstill there"
 
 
 @pytest.mark.parametrize("when", ["before the first byte", "in the relay"])

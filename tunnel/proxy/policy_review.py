@@ -29,6 +29,10 @@ class OpenConnection(Protocol):
         """The admission of the peer."""
 
     @property
+    def source(self) -> str:
+        """The address of the client: `tcp:HOST:PORT` or `unix:PATH`."""
+
+    @property
     def tls_end(self) -> TlsEnd:
         """Our end of the TLS connection of a relay."""
 

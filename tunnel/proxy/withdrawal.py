@@ -19,6 +19,7 @@ from tunnel.config.model import ListenerConfig
 from tunnel.errors import Denial, IdentityLoss, PeerDenied
 from tunnel.log import Log
 from tunnel.proxy.generation import Generation
+from tunnel.proxy.plain_clients import check_plaintext
 from tunnel.proxy.policy_review import OpenConnection, PolicyQuestion, PolicyReview, Verdict
 from tunnel.relay.loop import Loop, Timer
 from tunnel.time_format import describe_time
@@ -180,6 +181,9 @@ class Withdrawal:
     def _judge(self, connection: OpenConnection) -> None:
         """Judge a connection by what needs no signature check; raises PeerDenied."""
         config, admitted, generation = self._tunnel.config, connection.admitted, self._tunnel.generation
+        if admitted is not None and admitted.is_plaintext:
+            self._judge_plaintext(connection)
+            return
         if admitted is None or generation is None or self._close_if_lost(connection, admitted):
             return
         admission = generation.admission
@@ -200,6 +204,13 @@ class Withdrawal:
                 self._full[connection] = None
             else:
                 self._admit(connection)
+
+    def _judge_plaintext(self, connection: OpenConnection) -> None:
+        """Judge a plain client, for which only the configuration counts; raises PeerDenied."""
+        config = self._tunnel.config
+        if not math.isinf(config.on_withdrawal.grace):
+            check_plaintext(config.plaintext, connection.source)
+        self._admit(connection)
 
     def _close_if_lost(self, connection: OpenConnection, admitted: Admitted) -> bool:
         """Close a connection that has lost a certificate, if configured; without a grace period, because both are foreseen."""
