@@ -6,7 +6,7 @@ The steps are a generator: it yields what it waits for, receives the result, and
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
@@ -38,7 +38,7 @@ from tunnel.relay.loop import HANGUP, Loop
 from tunnel.relay.proxy_connect import ProxyConnect
 from tunnel.relay.proxy_header import HeaderWriter, build_header
 from tunnel.relay.relay import Relay
-from tunnel.relay.step import AcmeChallengeAnswered, ClosedWithoutData, NoUsableIdentity, StepOwner, StepRunner, Steps
+from tunnel.relay.step import AcmeChallengeAnswered, ClosedWithoutData, NoUsableIdentity, Step, StepOwner, StepRunner, Steps
 from tunnel.status.counters import Counters
 from tunnel.tls.engine import Buffers, TlsEnd, TlsParameters
 from tunnel.wire.proxy_v2 import HeaderMode
@@ -238,7 +238,7 @@ class Session(StepRunner):
         tunnel.plain_clients.add(self._source)
         tunnel.loop.rewatch(accepted, self._watch_client, self)
         self._limit_peer()
-        yield from self._dial()
+        yield from self._reach_target(self._dial)
         if self._config.header_mode is not None:
             yield from self._write_header(HeaderMode.CONN)  # without facts about TLS
         check_plaintext(tunnel.config.plaintext, self._source)  # a reload may have changed it meanwhile
