@@ -105,6 +105,7 @@ LINES = [
     (*SERVER, *FILES, "--allow-all", "--status", "unix:s", "--cacert", "ca"),
     (*CLIENT, *API, "--verify-id", ID),
     (*CLIENT, *API, "--verify-any"),
+    (*CLIENT[:4], "srv:_redis._tcp.example.org", *API, "--verify-id", ID),
     (*CLIENT, *API, "--verify-trust-domain", "b.test", "--verify-uri", "spiffe://a.test/*", "--verify-cn", "x"),
     (*CLIENT, *API, "--verify-ou", "x", "--verify-dns", "y", "--verify-ip", "10.0.0.1"),
     (*CLIENT, *API, "--verify-policy", "p", "--verify-query", "q", "--disable-authentication"),

@@ -20,6 +20,7 @@ from tunnel.config.model import (
     Access,
     Acme,
     ClosePolicy,
+    HealthCheck,
     IdentityConfig,
     KeyFiles,
     Keystore,
@@ -27,6 +28,7 @@ from tunnel.config.model import (
     LogConfig,
     Metrics,
     Monitor,
+    NameResolution,
     NoIdentity,
     Plaintext,
     PolicyFiles,
@@ -36,7 +38,7 @@ from tunnel.config.model import (
     TlsOptions,
     WorkloadApi,
 )
-from tunnel.net.address import SystemdAddress, TcpAddress, UnixAddress, parse_status_address
+from tunnel.net.address import SrvName, SystemdAddress, TcpAddress, UnixAddress, parse_status_address
 from tunnel.spiffe.endpoint import parse_endpoint
 from tunnel.spiffe.ids import parse_spiffe_id, parse_trust_domain
 from tunnel.spiffe.selection import Selection
@@ -103,7 +105,7 @@ connect-timeout = "5s"
                 "redis",
                 True,
                 TcpAddress("0.0.0.0", "8443"),
-                TcpAddress("localhost", "6379"),
+                (TcpAddress("localhost", "6379"),),
                 IdentityConfig(API, name="default"),
                 Access(rules),
                 connect_timeout=20,
@@ -113,7 +115,7 @@ connect-timeout = "5s"
                 "cache",
                 False,
                 TcpAddress("localhost", "6380"),
-                TcpAddress("cache.example.org", "8443"),
+                (TcpAddress("cache.example.org", "8443"),),
                 legacy,
                 Access((AnyRule("host-name"),)),
                 connect_timeout=5,
@@ -126,7 +128,7 @@ connect-timeout = "5s"
 
 def test_a_short_file_has_the_defaults_of_the_configuration(load: Load) -> None:
     listener = ListenerConfig(
-        ":1", True, TcpAddress("", "1"), TcpAddress("localhost", "2"), IdentityConfig(API, name="default"), Access(RULES)
+        ":1", True, TcpAddress("", "1"), (TcpAddress("localhost", "2"),), IdentityConfig(API, name="default"), Access(RULES)
     )
     assert load(IDENTITY + SERVER + ACCESS) == ProcessConfig((listener,))
 
@@ -137,6 +139,12 @@ name = "a"
 proxy-protocol-mode = "spiffe"
 target-status = "http://localhost:9/"
 skip-resolve = true
+health-interval = 0
+health-timeout = "1s"
+health-rise = 5
+health-fall = 6
+name-cache-time = "1m"
+dns-server = "127.0.0.1:8600"
 connect-timeout = "1s"
 close-timeout = 0
 max-conn-lifetime = "1h30m"
@@ -157,13 +165,17 @@ cipher-suites = ["UNSAFE-AZURE", "AES"]
 allow-unsafe-cipher-suites = true
 """
     [listener] = load(
-        IDENTITY + SERVER.replace("localhost:2", "10.0.0.1:2") + "unsafe-target = true\n" + ACCESS + text
+        IDENTITY
+        + SERVER.replace('"localhost:2"', '["10.0.0.1:2", "localhost:3", "srv:_a._tcp.b.test"]')
+        + "unsafe-target = true\n"
+        + ACCESS
+        + text
     ).listeners
     assert listener == ListenerConfig(
         "a",
         True,
         TcpAddress("", "1"),
-        TcpAddress("10.0.0.1", "2"),
+        (TcpAddress("10.0.0.1", "2"), TcpAddress("localhost", "3"), SrvName("_a._tcp.b.test")),
         IdentityConfig(API, name="default"),
         Access(RULES),
         tls=TlsOptions("ECDHE+AESGCM:ECDHE-RSA-AES128-SHA256", True, ("h2", "http/1.1")),
@@ -177,6 +189,8 @@ allow-unsafe-cipher-suites = true
         max_rate_per_peer=10,
         max_handshakes=0,
         is_resolved_early=False,
+        resolution=NameResolution(60, TcpAddress("127.0.0.1", "8600")),
+        health_check=HealthCheck(0, 1, 5, 6),
         target_status="http://localhost:9/",
         plaintext=Plaintext((ip_network("10.0.0.0/8"), ip_network("::1")), 0.25),
         on_withdrawal=KEEP,
@@ -351,8 +365,8 @@ def test_relative_paths_are_relative_to_the_directory_of_the_file(tmp_path: Path
     (tmp_path / "conf/b.toml").write_text(f'[[server]]\nlisten = "unix:@l"\ntarget = "unix:/t"\n{ACCESS}')
     monkeypatch.chdir(tmp_path)
     first, second = load_config(["conf"]).listeners
-    assert (first.listen, first.target) == (UnixAddress("conf/l"), UnixAddress("conf/../t"))
-    assert (second.listen, second.target) == (UnixAddress("@l"), UnixAddress("/t"))
+    assert (first.listen, first.targets) == (UnixAddress("conf/l"), (UnixAddress("conf/../t"),))
+    assert (second.listen, second.targets) == (UnixAddress("@l"), (UnixAddress("/t"),))
     monkeypatch.chdir(tmp_path / "conf")
     assert load_config(["a.toml"]).listeners[0].listen == UnixAddress("l")
 

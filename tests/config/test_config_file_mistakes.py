@@ -63,7 +63,7 @@ def test_ten_mistakes_are_ten_messages_with_their_lines() -> None:
         "25: server[0].target: 10.0.0.1:6379 is not local, and connections there are not encrypted; expected localhost:PORT, "
         "127.0.0.1:PORT, [::1]:PORT or unix:PATH, or unsafe-target = true",
         '26: server[0].identity: unknown identity "defalt"; did you mean default?',
-        '29: client[0]: missing key target; expected an address such as "localhost:6379" or "unix:PATH"',
+        '29: client[0]: missing key target; expected an address such as "localhost:6379", "unix:PATH" or "srv:NAME", or a list',
         "31: client[0].max-handshakes: invalid number -1; expected a number from 0 to 4294967295",
         "32: client[0].plaintext: for [[server]] only, not for [[client]]",
     ]
@@ -203,6 +203,15 @@ def test_a_mistake_in_an_access_list(refuse: Refuse, text: str, line: int, expec
         (LISTENER + ACCESS, 1, "server[0]: no identity source; expected a table [identity.NAME]"),
         (LISTENER + ACCESS + LISTENER + ACCESS, 1, "server[0]: no identity source; expected a table [identity.NAME]"),
         (VALID + 'identity = "other"', 7, 'server[0].identity: unknown identity "other"; expected one of default'),
+        (VALID.replace('"localhost:2"', "[]"), 5, "server[0].target: empty list; expected an address"),
+        (VALID.replace('"localhost:2"', '["localhost:2", "x"]'), 5, 'server[0].target[1]: invalid address "x": missing port'),
+        (VALID.replace('"localhost:2"', '["localhost:2", "srv:_a._tcp.b"]'), 5, "server[0].target: srv:_a._tcp.b is not local"),
+        (VALID + 'dns-server = "localhost:53"', 7, 'server[0].dns-server: invalid address "localhost:53": host is not an IP'),
+        (
+            FILES + OUTGOING.replace('"db.test:2"', '["a:1", "srv:_a._tcp.b"]'),
+            6,
+            "client[0].target: srv:_a._tcp.b has no host name",
+        ),
         (VALID + "identity = 1", 7, "server[0].identity: invalid type: an integer; expected a name"),
         (FILES.replace("default", "b") + VALID, 6, "server[0]: missing key identity; expected one of b, default"),
         ("[identity.default]\n" + LISTENER + ACCESS, 2, "server[0].identity: identity default has no certificate to present"),

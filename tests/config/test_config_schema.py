@@ -23,7 +23,17 @@ from tunnel.config.file.listener_keys import CLIENT, DEFAULTS, SERVER, TUNABLE_K
 from tunnel.config.file.loader import load_config
 from tunnel.config.file.process_keys import LOG, METRICS, MONITOR, PROCESS, STATUS
 from tunnel.config.file.schema import Key, Section
-from tunnel.config.model import ListenerConfig, LogConfig, Metrics, ProcessConfig, Revocation, Status, TlsOptions
+from tunnel.config.model import (
+    HealthCheck,
+    ListenerConfig,
+    LogConfig,
+    Metrics,
+    NameResolution,
+    ProcessConfig,
+    Revocation,
+    Status,
+    TlsOptions,
+)
 
 SCHEMA = json.loads(json.dumps(build_json_schema()))
 SECTIONS = (PROCESS, LOG, STATUS, METRICS, MONITOR, IDENTITY, ACCESS, SERVER, CLIENT, DEFAULTS)
@@ -87,9 +97,22 @@ def test_help_texts_are_fragments_without_a_default_that_is_written_elsewhere() 
 
 # Fields that have no key: they are set by a part of the configuration that has one, or by commands without a file.
 OTHER_FIELDS = {
-    ListenerConfig: {"is_server", "identity", "access", "plaintext", "tls", "is_private", "warnings", "name"},
+    ListenerConfig: {
+        "is_server",
+        "identity",
+        "access",
+        "plaintext",
+        "tls",
+        "is_private",
+        "warnings",
+        "name",
+        "resolution",
+        "health_check",
+    },
     ProcessConfig: {"listeners", "monitors", "log", "warnings"},
     TlsOptions: {"ciphers"},
+    HealthCheck: set(),
+    NameResolution: set(),
     Status: set(),
     Metrics: set(),
     LogConfig: set(),
@@ -101,12 +124,18 @@ def named_fields(*sections: Section) -> set[str]:
     return {key.field for section in sections for key in section.keys if key.field}
 
 
+def inner_fields(outer: str, section: Section) -> set[str]:
+    return {name.removeprefix(f"{outer}.") for name in named_fields(section) if name.startswith(f"{outer}.")}
+
+
 @pytest.mark.parametrize(
     ("model", "names"),
     [
         (ListenerConfig, {name for name in named_fields(SERVER, CLIENT) if "." not in name}),
-        (TlsOptions, {name.removeprefix("tls.") for name in named_fields(SERVER) if name.startswith("tls.")}),
-        (Revocation, {name.removeprefix("revocation.") for name in named_fields(IDENTITY) if name.startswith("revocation.")}),
+        (TlsOptions, inner_fields("tls", SERVER)),
+        (HealthCheck, inner_fields("health_check", SERVER)),
+        (NameResolution, inner_fields("resolution", SERVER)),
+        (Revocation, inner_fields("revocation", IDENTITY)),
         (ProcessConfig, named_fields(PROCESS)),
         (Status, named_fields(STATUS)),
         (Metrics, named_fields(METRICS)),

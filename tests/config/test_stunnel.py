@@ -52,8 +52,8 @@ def test_several_services() -> None:
     server, client = config.listeners
     assert config.log.is_syslog
     assert (server.name, server.is_server, server.listen) == ("s", True, TcpAddress("", "993"))
-    assert server.target == TcpAddress("localhost", "143")
-    assert (client.name, client.is_server, client.target) == ("c", False, TcpAddress("db.test", "2"))
+    assert server.targets == (TcpAddress("localhost", "143"),)
+    assert (client.name, client.is_server, client.targets) == ("c", False, (TcpAddress("db.test", "2"),))
     assert client.identity.source == KeyFiles("/c.pem", "/c.pem")
     assert client.identity.ca_bundle == "/ca.pem"
 
@@ -102,9 +102,13 @@ def test_the_options_of_a_service() -> None:
     assert not listener(VERIFIED + "sslVersion = all").tls.is_limited_to_tls12
 
 
+def test_several_targets() -> None:
+    assert [str(target) for target in listener(VERIFIED + "connect = 144").targets] == ["localhost:143", "localhost:144"]
+
+
 def test_addresses() -> None:
     server = listener(VERIFIED.replace("143", "/run/s").replace("993", ":::993"))
-    assert (server.listen, server.target) == (TcpAddress("::", "993"), UnixAddress("/run/s"))
+    assert (server.listen, server.targets) == (TcpAddress("::", "993"), (UnixAddress("/run/s"),))
     notes, errors = remarks(VERIFIED.replace("143", "10.0.0.1:143"))
     assert notes == ["s.conf:3: connect = 10.0.0.1:143: unsafe-target: plain connections of other machines are not encrypted"]
     assert errors == []
@@ -116,7 +120,7 @@ def test_a_proxy_of_a_client() -> None:
     assert listener(text).outbound == parse_outbound("http://proxy:3128")
     found = listener(text + "protocolUsername = u@x\nprotocolPassword = p:w\nprotocolAuthentication = basic\n")
     assert found.outbound == parse_outbound("http://u%40x:p%3Aw@proxy:3128")
-    assert found.target == TcpAddress("db.test", "2")
+    assert found.targets == (TcpAddress("db.test", "2"),)
     assert any("basic authentication" in note for note in remarks(text + "protocolAuthentication = ntlm")[0])
 
 
@@ -149,13 +153,16 @@ def test_an_option_without_an_effect_on_authentication_is_one_note(option: str) 
         (SERVER + "verifyChain = yes", "1: CAfile: not converted: the clients cannot be verified without it"),
         (SERVER + "CAfile = x\nverify = 3", "6: verify = 3: not converted: pin the public key"),
         (
+            CLIENT + "connect = other:3128\nprotocol = connect\nprotocolHost = db.test:2",
+            "5: connect = other:3128: not converted: a client has one proxy",
+        ),
+        (
             SERVER + "requireCert = yes",
             "5: requireCert = yes: not converted: a certificate that is not verified proves nothing",
         ),
         (SERVER.replace("cert", "; cert"), "1: cert: not converted: a server needs a certificate"),
         (SERVER.replace("accept", "; accept"), "1: accept: not converted: the service has no such option"),
         (SERVER.replace("connect", "; connect"), "1: connect: not converted: the service has no such option"),
-        (SERVER + "connect = 5", "5: connect = 5: not converted: add it to target"),
         (VERIFIED + "sni = other:*.test", "7: sni = other:*.test: not converted: several servers on one port"),
         (VERIFIED + "sslVersionMin = TLSv1.3", "7: sslVersionMin = TLSv1.3: not converted: the lowest version is TLS 1.2"),
         (VERIFIED + "sslVersion = TLSv1.3", "7: sslVersion = TLSv1.3: not converted: the lowest version is TLS 1.2"),

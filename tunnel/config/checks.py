@@ -6,10 +6,10 @@ The settings are named as the operator wrote them: `--target` on a command line,
 from __future__ import annotations
 
 from tunnel.config.model import ListenerConfig, WorkloadApi
-from tunnel.net.address import ListenAddress, TcpAddress, is_local
+from tunnel.net.address import ListenAddress, TargetAddress, UnixAddress, is_local
 
 
-def check_local(address: ListenAddress, permission: str) -> str:
+def check_local(address: ListenAddress | TargetAddress, permission: str) -> str:
     """Why plain connections there need a permission, which is the name of a setting."""
     if is_local(str(address)):
         return ""
@@ -21,13 +21,15 @@ def check_local(address: ListenAddress, permission: str) -> str:
 
 def check_host_name(listener: ListenerConfig, server_name: str) -> str:
     """Why a client's server cannot be verified; `server_name` is the setting with its name."""
-    if listener.is_server or listener.host or isinstance(listener.identity.source, WorkloadApi) or listener.access.pins:
+    if listener.is_server or isinstance(listener.identity.source, WorkloadApi) or listener.access.pins:
         return ""
-    return f"{listener.target} has no host name to verify; expected {server_name}"
+    nameless = next((target for target in listener.targets if not listener.host_of(target)), None)
+    return "" if nameless is None else f"{nameless} has no host name to verify; expected {server_name}"
 
 
 def check_outbound(listener: ListenerConfig, proxy: str) -> str:
-    """Why the target cannot be reached through the outbound proxy, whose setting is `proxy`."""
-    if listener.outbound is None or isinstance(listener.target, TcpAddress):
+    """Why a target cannot be reached through the outbound proxy, whose setting is `proxy`."""
+    local = next((target for target in listener.targets if isinstance(target, UnixAddress)), None)
+    if listener.outbound is None or local is None:
         return ""
-    return f"{listener.target} cannot be reached through {proxy}; expected HOST:PORT"
+    return f"{local} cannot be reached through {proxy}; expected HOST:PORT"

@@ -197,8 +197,8 @@ def close_policy() -> ValueKind[ClosePolicy]:
     return ValueKind(form, read, encode, {"anyOf": [{"enum": list(special)}, _DURATION_SCHEMA]})
 
 
-def listing(element: ValueKind[T], *, can_be_empty: bool = True) -> ValueKind[tuple[T, ...]]:
-    """A list; one value can stand without brackets."""
+def listing(element: ValueKind[T], *, can_be_empty: bool = True, is_often_one: bool = False) -> ValueKind[tuple[T, ...]]:
+    """A list; one value can stand without brackets, and is written so if lists often have one."""
 
     def read(value: object, place: Place) -> tuple[T, ...]:
         if not isinstance(value, list):
@@ -215,7 +215,8 @@ def listing(element: ValueKind[T], *, can_be_empty: bool = True) -> ValueKind[tu
 
     def encode(value: Sequence[T]) -> TomlValue | None:
         encoded = [element.encode(inner) for inner in value]
-        return [inner for inner in encoded if inner is not None] or None
+        shown = [inner for inner in encoded if inner is not None]
+        return shown[0] if is_often_one and len(shown) == 1 else shown or None
 
     least = {} if can_be_empty else {"minItems": 1}
     schema = {"anyOf": [element.schema, {"type": "array", "items": element.schema, **least}]}

@@ -31,13 +31,31 @@ from tunnel.config.values import (
     parse_text,
     parse_web_url,
 )
-from tunnel.net.address import ListenAddress, UnixAddress, is_local, parse_address, parse_listen_address
+from tunnel.errors import invalid_value
+from tunnel.ip_address import parse_ip_address
+from tunnel.net.address import (
+    ListenAddress,
+    TargetAddress,
+    TcpAddress,
+    UnixAddress,
+    is_local,
+    parse_listen_address,
+    parse_target,
+    parse_tcp_address,
+)
 from tunnel.wire.outbound import OutboundProxy, parse_outbound
 from tunnel.wire.proxy_v2 import HeaderMode
 
 
-def _unix_path(address: ListenAddress) -> str:
+def _unix_path(address: ListenAddress | TargetAddress) -> str:
     return address.path if isinstance(address, UnixAddress) else ""
+
+
+def _parse_dns_server(address: str) -> TcpAddress:
+    server = parse_tcp_address(address)
+    if parse_ip_address(server.host) is None:
+        raise invalid_value("address", address, "host is not an IP address", "IP:PORT, such as 127.0.0.1:53")
+    return server
 
 
 _POSITIVE = duration(parse_positive_duration)
@@ -52,7 +70,8 @@ _CLOSE = close_policy()
 _LISTEN = socket_path(
     text('an address such as "0.0.0.0:8443", "unix:PATH" or "systemd:NAME"', parse_listen_address), _unix_path
 )
-_TARGET = socket_path(text('an address such as "localhost:6379" or "unix:PATH"', parse_address), _unix_path)
+_TARGET = socket_path(text('an address such as "localhost:6379", "unix:PATH" or "srv:NAME"', parse_target), _unix_path)
+_TARGETS = listing(_TARGET, can_be_empty=False, is_often_one=True)
 
 _SERVER: Final = ("server",)
 _CLIENT: Final = ("client",)
@@ -89,7 +108,7 @@ _OWN_KEYS: Final = (
         take=lambda listener: listener.name if ":" not in listener.name else None,
     ),
     Key("listen", _LISTEN, "Address to listen on", "listen", is_required=True),
-    Key("target", _TARGET, "Address to forward to", "target", is_required=True),
+    Key("target", _TARGETS, "Address to forward to, or several", "targets", is_required=True),
 )
 ACCESS_KEY: Final = "access"
 TUNABLE_KEYS: Final = (
@@ -99,7 +118,7 @@ TUNABLE_KEYS: Final = (
         _ON,
         "Allow a target on another machine: connections to it are not encrypted",
         default=False,
-        take=lambda listener: not is_local(str(listener.target)),
+        take=lambda listener: not all(is_local(str(target)) for target in listener.targets),
         modes=_SERVER,
     ),
     Key(
@@ -154,6 +173,27 @@ TUNABLE_KEYS: Final = (
         modes=_SERVER,
     ),
     Key("skip-resolve", _OFF, "Do not resolve the target at start", "is_resolved_early"),
+    Key(
+        "health-interval",
+        _LIMIT,
+        "Time between the checks of a target, of several; 0 to check failed ones only",
+        "health_check.interval",
+    ),
+    Key("health-timeout", _POSITIVE, "Maximum time for one check", "health_check.timeout"),
+    Key("health-rise", integer(lowest=1), "Successes in a row after which a target is healthy again", "health_check.rise"),
+    Key("health-fall", integer(lowest=1), "Failures in a row after which a target is unhealthy", "health_check.fall"),
+    Key(
+        "name-cache-time",
+        _LIMIT,
+        "Time for which addresses of a name are used; 0 to resolve it each time",
+        "resolution.cache_time",
+    ),
+    Key(
+        "dns-server",
+        optional(text('an address such as "127.0.0.1:8600"', _parse_dns_server)),
+        "Name server for SRV records; default those of /etc/resolv.conf",
+        "resolution.dns_server",
+    ),
     Key("connect-timeout", _POSITIVE, "Maximum time for handshake and dial", "connect_timeout"),
     Key("close-timeout", _LIMIT, "Maximum idle time after one direction is closed; 0 for immediate close", "close_timeout"),
     Key("max-conn-lifetime", _LIMIT, "Maximum lifetime of a connection; 0 for no limit", "max_conn_lifetime"),

@@ -70,7 +70,7 @@ def _assemble(draft: ListenerDraft, identity: IdentityConfig, access: Access, tl
         name=values.get("name", str(values["listen"])),
         is_server=draft.is_server,
         listen=values["listen"],
-        target=values["target"],
+        targets=values["target"],
         identity=identity,
         access=access,
         plaintext=_build_plaintext(values),
@@ -146,9 +146,11 @@ def _build_plaintext(values: Mapping[str, Any]) -> Plaintext | None:
 def _check_local(draft: ListenerDraft) -> None:
     """Report plain connections to or from other machines without a permission."""
     name, permission = ("target", "unsafe-target") if draft.is_server else ("listen", "unsafe-listen")
-    if name in draft.values and not draft.values.get(permission, False) and permission not in draft.table.meant:
-        problem = check_local(draft.values[name], f"{permission} = true")
-        if problem:
+    addresses = draft.values.get(name, ())
+    addresses = addresses if isinstance(addresses, tuple) else (addresses,)
+    if not draft.values.get(permission, False) and permission not in draft.table.meant:
+        problems = [check_local(address, f"{permission} = true") for address in addresses]
+        for problem in filter(None, problems):
             draft.place(name).refuse(problem)
 
 

@@ -113,16 +113,15 @@ class _Converter:
             self._error(StunnelOption(missing, "", service.line), "the service has no such option")
         table["listen"] = _convert_address(accept.value, "") if accept else ":0"
         found = [_convert_address(target.value, "localhost") for target in targets]
-        table["target"] = found[0] if found else "localhost:0"
-        for other in targets[1:]:
-            self._error(other, "add it to target, which can be a list")
+        table["target"] = found[0] if len(found) == 1 else found or "localhost:0"
         if service.is_on("delay"):
             table["skip-resolve"] = True
         self._permit_remote(service, table, is_server=is_server)
 
     def _permit_remote(self, service: StunnelService, table: Table, *, is_server: bool) -> None:
         name = "target" if is_server else "listen"
-        if not is_local(str(table[name])):
+        value = table[name]
+        if not all(is_local(str(address)) for address in (value if isinstance(value, list) else [value])):
             table[f"unsafe-{name}"] = True
             option = service.last("connect" if is_server else "accept")
             if option is not None:
@@ -205,7 +204,9 @@ class _Converter:
             self._note(protocol, "version 2 of the PROXY protocol is sent instead of version 1", is_converted=True)
         elif protocol and protocol.value.lower() == "connect" and not is_server and host:
             credentials = f"{percent_encode(user, safe='')}:{percent_encode(password, safe='')}@" if user or password else ""
-            table["proxy"] = f"http://{credentials}{table['target']}"
+            for other in service.all("connect")[1:]:
+                self._error(other, "a client has one proxy")
+            table["proxy"] = f"http://{credentials}{_convert_address(service.text('connect'), 'localhost')}"
             table["target"] = _convert_address(host.value, "localhost")
             if method not in ("", "basic"):
                 self._note(protocol, "the proxy must accept basic authentication", is_converted=True)
