@@ -280,6 +280,8 @@ class Proxy:
                 monitor.start_reports()
             for feed in self.feeds.values():
                 await feed.ready.wait()
+                if feed.failure is not None:  # it has cancelled this task, but the end of the wait came first
+                    return
             await self._open(monitors)
         except TunnelError as error:
             self.fail(error)
