@@ -277,7 +277,15 @@ def test_each_kind_of_identity(load: Load, text: str, expected: IdentityConfig) 
 def test_a_password_can_be_in_a_file(load: Load, tmp_path: Path) -> None:
     (tmp_path / "pass").write_text("geheim \n")
     text = f'[identity.x]\nkeystore = "s.p12"\nstorepass-file = "pass"\n{CLIENT}'
-    assert load(text).listeners[0].identity.source == Keystore(str(tmp_path / "s.p12"), "geheim ")
+    assert load(text).listeners[0].identity.source == Keystore(str(tmp_path / "s.p12"), "geheim ", str(tmp_path / "pass"))
+
+
+def test_a_password_file_is_shown_by_its_name(load: Load, tmp_path: Path) -> None:
+    (tmp_path / "pass").write_text("geheim")
+    config = load(f'[identity.x]\nkeystore = "s.p12"\nstorepass-file = "pass"\n{CLIENT}')
+    text = encode_config(config, Style(is_complete=True))
+    assert "geheim" not in text
+    assert load(text).listeners == config.listeners
 
 
 def test_a_client_without_a_certificate(load: Load) -> None:

@@ -10,7 +10,7 @@ from tests.support.configs import listener_config
 from tunnel.cli.parser import parse_command_line
 from tunnel.commands.proxy.build import build
 from tunnel.commands.proxy.command import CLIENT, GLOBAL_FLAGS, SERVER
-from tunnel.config.model import NameResolution, ProcessConfig
+from tunnel.config.model import Keystore, NameResolution, ProcessConfig
 from tunnel.net.address import SrvName, TcpAddress, UnixAddress
 from tunnel.proxy.confinement import needs_of
 from tunnel.sandbox.rules import build_ruleset
@@ -42,6 +42,11 @@ def configured(line: str) -> ProcessConfig:
 )
 def test_files_are_those_that_a_reload_reads(line: str, files: set[str]) -> None:
     assert set(needs_of(configured(line)).files) == files
+
+
+def test_the_password_file_of_a_keystore_is_read_again() -> None:
+    listener = listener_config(source=Keystore("/s/p12", "geheim", "/s/pass"))
+    assert set(needs_of(ProcessConfig((listener,))).files) == {"/s/p12", "/s/pass"}
 
 
 @pytest.mark.parametrize(

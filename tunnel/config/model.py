@@ -54,6 +54,7 @@ class Keystore:
 
     path: str
     password: str = field(repr=False)
+    password_file: str = ""  # from which the password was read; "" if it was given by itself
 
     def __str__(self) -> str:
         return "keystore file on disk"

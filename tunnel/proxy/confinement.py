@@ -64,7 +64,7 @@ def _files(config: ListenerConfig) -> Iterator[str]:
     if isinstance(source, KeyFiles):
         yield from (source.cert, source.key)
     if isinstance(source, Keystore):
-        yield source.path
+        yield from (source.path, source.password_file)
     if config.access.policy is not None:
         yield config.access.policy.path
 

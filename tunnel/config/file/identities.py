@@ -67,7 +67,7 @@ def _build_source(values: Mapping[str, Any], place: Place) -> Source | None:
         return KeyFiles(values["cert"], values["key"])
     if "keystore" in values:
         password = _read_password(values, place)
-        return None if password is None else Keystore(values["keystore"], password)
+        return None if password is None else Keystore(values["keystore"], password, values.get("storepass-file", ""))
     if "acme" in values:
         return Acme(
             values["acme"],

@@ -28,6 +28,11 @@ def _of_acme(name: str) -> Callable[[IdentityConfig], Any]:
     return _of(Acme, name)
 
 
+def _password_of(identity: IdentityConfig) -> str | None:
+    source = identity.source
+    return source.password if isinstance(source, Keystore) and not source.password_file else None
+
+
 _TEXT = text("a string", parse_text)
 _FILE = file_name()
 _MISSING_LIST = words({"refuse": True, "accept": False})
@@ -64,12 +69,17 @@ IDENTITY: Final = Section(
             "Certificate chain and key in one file: PEM, PKCS#12, JCEKS or JKS",
             take=_of(Keystore, "path"),
         ),
-        Key("storepass-file", _FILE, "File with the password of `keystore`, read at every load"),
+        Key(
+            "storepass-file",
+            optional(_FILE),
+            "File with the password of `keystore`, read at every load",
+            take=_of(Keystore, "password_file"),
+        ),
         Key(
             "storepass",
             optional(_TEXT),
             "Password of `keystore`; prefer `storepass-file`",
-            take=_of(Keystore, "password"),
+            take=_password_of,
             mask=lambda _: HIDDEN,
         ),
         Key(
