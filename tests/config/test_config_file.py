@@ -280,6 +280,11 @@ def test_a_password_can_be_in_a_file(load: Load, tmp_path: Path) -> None:
     assert load(text).listeners[0].identity.source == Keystore(str(tmp_path / "s.p12"), "geheim ", str(tmp_path / "pass"))
 
 
+def test_a_listener_that_names_no_identity_has_the_only_one_or_the_one_named_default(load: Load) -> None:
+    assert load(FILES.replace("default", "a") + CLIENT).listeners[0].identity.name == "a"
+    assert load(FILES.replace("default", "a") + FILES + CLIENT).listeners[0].identity.name == "default"
+
+
 def test_a_password_file_is_shown_by_its_name(load: Load, tmp_path: Path) -> None:
     (tmp_path / "pass").write_text("geheim")
     config = load(f'[identity.x]\nkeystore = "s.p12"\nstorepass-file = "pass"\n{CLIENT}')

@@ -213,7 +213,11 @@ def test_a_mistake_in_an_access_list(refuse: Refuse, text: str, line: int, expec
             "client[0].target: srv:_a._tcp.b has no host name",
         ),
         (VALID + "identity = 1", 7, "server[0].identity: invalid type: an integer; expected a name"),
-        (FILES.replace("default", "b") + VALID, 6, "server[0]: missing key identity; expected one of b, default"),
+        (
+            FILES.replace("default", "b") + VALID.replace("default", "c"),
+            6,
+            "server[0]: missing key identity; expected one of b, c",
+        ),
         ("[identity.default]\n" + LISTENER + ACCESS, 2, "server[0].identity: identity default has no certificate to present"),
         (
             FILES + OUTGOING + "disable-authentication = true",
@@ -292,7 +296,7 @@ def test_a_mistake_is_no_reason_for_others(refuse: Refuse) -> None:
         FILES.replace("cert", "crt") + OUTGOING,
         FILES.replace("key", "kye") + OUTGOING,
         FILES + LISTENER + "disable-authentificaton = true",
-        FILES + FILES.replace("default", "b") + OUTGOING + 'identiy = "b"',
+        FILES.replace("default", "a") + FILES.replace("default", "b") + OUTGOING + 'identiy = "b"',
         VALID.replace("localhost", "10.0.0.1") + "unsafe-taget = true",
         VALID + 'plaintxt = "permit"\nplaintext-silence = 0',
         VALID + 'cipher-suites = "UNSAFE-AZURE"\nallow-unsafe-ciper-suites = true',
@@ -375,6 +379,13 @@ def test_a_million_mistakes_are_a_bounded_message(tmp_path: Path) -> None:
 def test_a_byte_order_mark_and_crlf_are_accepted(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_bytes(b"\xef\xbb\xbf" + VALID.replace("\n", "\r\n").encode() + b"\r\n")
     assert len(load_config([tmp_path / "a.toml"]).listeners) == 1
+
+
+def test_plaintext_is_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text(VALID + 'plaintext = "permit"')
+    loaded = load_files([tmp_path / "a.toml"])
+    assert [warning.text for warning in loaded.warnings] == ["plain TCP clients are accepted without authentication"]
+    assert loaded.config.listeners[0].warnings == loaded.config.warnings == ()
 
 
 def test_a_secret_in_the_wrong_place_is_not_shown(refuse: Refuse) -> None:

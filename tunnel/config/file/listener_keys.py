@@ -112,7 +112,7 @@ _OWN_KEYS: Final = (
 )
 ACCESS_KEY: Final = "access"
 TUNABLE_KEYS: Final = (
-    Key("identity", label(), "Name of the identity; can be left out if there is only one"),
+    Key("identity", label(), "Name of the identity; can be left out if there is only one, or for the one named `default`"),
     Key(
         "unsafe-target",
         _ON,

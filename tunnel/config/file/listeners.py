@@ -26,6 +26,7 @@ from tunnel.config.model import (
 from tunnel.config.tls_options import check_safe_suite, join_protocols, join_suites
 from tunnel.errors import ConfigError, quote
 
+_DEFAULT_IDENTITY = "default"  # of listeners that name none
 _UNSAFE_SUITES = "allow-unsafe-cipher-suites"
 
 
@@ -99,9 +100,10 @@ def _find_identity(draft: ListenerDraft) -> IdentityConfig | None:
 def _only_identity(draft: ListenerDraft) -> IdentityConfig | None:
     shared = draft.shared
     names = list(shared.identities)
-    if len(names) == 1:
-        shared.used_identities.add(names[0])
-        return shared.identities[names[0]]
+    if len(names) == 1 or _DEFAULT_IDENTITY in names:
+        name = names[0] if len(names) == 1 else _DEFAULT_IDENTITY
+        shared.used_identities.add(name)
+        return shared.identities[name]
     if not names and not draft.is_server and not draft.is_mutual:
         return IdentityConfig(NoIdentity())
     if names:
@@ -181,4 +183,6 @@ def _check_listener(draft: ListenerDraft, listener: ListenerConfig) -> None:
 
 def _with_warnings(draft: ListenerDraft, listener: ListenerConfig) -> ListenerConfig:
     is_spiffe = isinstance(listener.identity.source, WorkloadApi)
+    if listener.plaintext is not None:
+        draft.place("plaintext").warn("plain TCP clients are accepted without authentication")  # a start logs more about it
     return replace(listener, warnings=warn_about_access(draft, listener.access, is_spiffe=is_spiffe))
