@@ -170,6 +170,10 @@ def test_an_option_without_an_effect_on_authentication_is_one_note(option: str) 
         (VERIFIED + "protocol = imap", "7: protocol = imap: not converted: TLS is used from the first byte"),
         (CHECKED + "checkIP = 10.0.0.1", "8: checkIP = 10.0.0.1: not converted: one name of the server can be verified"),
         (CHECKED + "sni = x", "8: sni = x: not converted: the same name is sent (SNI) and verified"),
+        (
+            CHECKED + "CApath = /etc/ssl/certs",
+            "8: CApath = /etc/ssl/certs: not converted: write the CA certificates to one PEM",
+        ),
         (VERIFIED + "unknown = x", "7: unknown = x: not converted: unknown option"),
         (VERIFIED + "no option", "7: no option: not converted: this line is no option"),
         ("", ": no service"),
@@ -191,6 +195,10 @@ def test_an_option_that_matters_is_an_error_and_makes_the_file_invalid(tmp_path:
         (VERIFIED + "sslVersionMax = SSLv3", "7: sslVersionMax = SSLv3: the lowest version is TLS 1.2"),
         (VERIFIED + "options = SINGLE_DH_USE", "7: options = SINGLE_DH_USE: not converted: the options of OpenSSL are fixed"),
         (VERIFIED + "TIMEOUTclose = 0", "7: TIMEOUTclose = 0: not converted: set close-timeout, where 0 has another meaning"),
+        (
+            CHECKED.replace("CAfile = /ca.pem", "CApath = /etc/ssl/certs/"),
+            "5: CApath = /etc/ssl/certs/: the system's CA certificates are used",
+        ),
         (VERIFIED + "protocol = proxy", "7: protocol = proxy: version 2 of the PROXY protocol is sent instead of version 1"),
     ],
 )

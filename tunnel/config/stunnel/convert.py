@@ -28,6 +28,7 @@ from tunnel.ip_address import join_host_port
 from tunnel.net.address import is_local
 
 _OLD_VERSIONS = ("all", "sslv2", "sslv3", "tlsv1", "tlsv1.1", "tlsv1.2")
+_SYSTEM_AUTHORITIES = "/etc/ssl/certs"
 _KEYSTORE_SUFFIXES = (".p12", ".pfx")
 Table = dict[str, TomlValue]
 
@@ -233,8 +234,14 @@ class _Converter:
             self._error(StunnelOption("cert", "", service.line), "a server needs a certificate")
         else:
             table["disable-authentication"] = True
+        folder = service.last("CApath")
         if service.text("CAfile"):
             found["ca"] = service.text("CAfile")
+        elif folder and folder.value.rstrip("/") == _SYSTEM_AUTHORITIES and not is_server:
+            self._note(folder, "the system's CA certificates are used", is_converted=True)
+            folder = None
+        if folder:
+            self._error(folder, NEEDED["capath"])
         if crl:
             found["crl"] = [crl]
         for name, known in self.identities.items():
