@@ -132,11 +132,28 @@ def test_traffic_and_status_do_not_notice_a_policy_that(
             assert has_echo(peer)
             assert ask_status(status)["ok"] is True
         assert len(server.matches("opening pipe")) == 1, "who waits for the policy has reached nothing"
-        write(policy, NAMED % path_of(STRANGER), ONLY_NAMED)
+        write(policy, "allow { true }\n")
         reload(server)
         with tls_connection(server.address, workloads.identity(STRANGER)) as admitted:
             assert has_echo(admitted)
         assert has_echo(peer)
+
+
+def test_a_connected_peer_that_a_reloaded_policy_denies_is_cut(workloads: Workloads, backend: Backend, policy: Path) -> None:
+    write(policy, "allow { true }\n")
+    server = workloads.server(backend.target, rules=allowing(policy))
+    with (
+        tls_connection(server.address, workloads.identity(CLIENT)) as peer,
+        tls_connection(server.address, workloads.identity(STRANGER)) as neighbour,
+    ):
+        assert has_echo(peer)
+        assert has_echo(neighbour)
+        write(policy, NAMED % path_of(STRANGER), ONLY_NAMED)
+        reload(server)
+        server.wait_for(f"closing connection: .* peer={CLIENT} rule=policy:.* reason=no-matching-rule$")
+        assert has_echo(neighbour)
+        with pytest.raises(OSError, match="reset"):
+            peer.receive()
 
 
 def test_a_bad_policy_at_start_is_fatal(workloads: Workloads, backend: Backend, policy: Path) -> None:
