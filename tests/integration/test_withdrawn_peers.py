@@ -11,11 +11,12 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from tests.support.certificate_files import Pki, replace
+from tests.support.config_files import ServedFile
 from tests.support.file_identities import FileIdentities
 from tests.support.plain_backends import Backend, connect, echo
 from tests.support.processes import LIMIT, Proxy
 from tests.support.tls_peer import TlsPeer, tls_connection
-from tests.support.workloads import CLIENT, FOREIGNER, SERVER, Identity, Workloads
+from tests.support.workloads import CLIENT, FOREIGNER, SERVER, STRANGER, Identity, Workloads
 
 CHUNK = bytes(range(256)) * 16
 
@@ -162,3 +163,30 @@ def test_a_client_whose_certificate_is_revoked_is_cut(file_identities: FileIdent
         revoked.wait_until_cut()
         proxy.wait_for("closing connection: .* reason=revoked$")
         neighbour.assert_continues()
+
+
+def test_a_client_whose_rule_is_removed_from_the_configuration_file_is_cut(workloads: Workloads, target: str) -> None:
+    served = ServedFile(workloads)
+    both = f'[{{ allow = "{STRANGER}" }}, {{ allow = "{CLIENT}" }}]'
+    served.add("one", target, access=both)
+    served.add("lenient", target, 'on-withdrawal = "keep"', access=both)
+    process = served.start()
+    with (
+        served.connect("one", STRANGER) as stranger,
+        served.connect("one") as neighbour,
+        served.connect("lenient", STRANGER) as kept,
+    ):
+        transfers = [Transfer(peer) for peer in (stranger, neighbour, kept)]
+        try:
+            process.wait_for("opening pipe", count=3)
+            for name in served.servers:
+                served.servers[name] = served.servers[name].replace(f'{{ allow = "{STRANGER}" }}, ', "")
+            served.write()
+            process.signal(signal.SIGHUP)
+            transfers[0].wait_until_cut()
+            process.wait_for(f"closing connection: .* peer={STRANGER} rule=id:{STRANGER} reason=no-matching-rule$")
+            for transfer in transfers[1:]:
+                transfer.assert_continues()
+        finally:
+            for transfer in transfers:
+                transfer.close()

@@ -389,8 +389,7 @@ def test_open_connections_are_closed_when_plaintext_is_no_longer_permitted(
     harness = harnesses(plaintext=WAITING).serve()
     plain(harness)
     peer, backend = carried(harness)
-    harness.tunnel.config = replace(harness.tunnel.config, plaintext=plaintext)
-    harness.tunnel.judge_again()
+    harness.tunnel.reconfigure(replace(harness.tunnel.config, plaintext=plaintext))
     harness.turn(8)
     assert harness.tunnel.counters.withdrawals == {"plaintext-not-permitted": 1}
     assert any(detail in line for line in harness.log.lines)

@@ -330,8 +330,8 @@ class Withdrawal:
 
 
 def settings_of(config: ListenerConfig) -> tuple[object, ...]:
-    """Return the settings about withdrawal: open connections are judged again if they change."""
-    return config.on_withdrawal, config.closes_expired, config.closes_without_identity
+    """Return the settings without effect on generations by which open connections are judged, again if they change."""
+    return config.on_withdrawal, config.closes_expired, config.closes_without_identity, config.plaintext
 
 
 def _is_expired(connection: OpenConnection, now: float) -> bool:
