@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.check_runner import another_user, leave_behind, listening
+from tests.support.unix_listener import other_listener
 from tunnel.check.finding import Finding, Verdict
 from tunnel.check.listening import examine_listener
 from tunnel.net.address import parse_listen_address
@@ -79,6 +80,10 @@ def test_a_path_is_judged_and_left_as_it_is(public: Path) -> None:
     assert sorted(os.listdir(public)) == before
     with listening(public / "busy.sock"):
         assert "in use by another process" in examine(f"unix:{public}/busy.sock").detail
+    with other_listener(public / "ours.sock"):
+        found = examine(f"unix:{public}/ours.sock")
+        assert found.verdict is Verdict.WARNING
+        assert "of this program: a new process takes it over" in found.detail
 
 
 def test_sockets_of_a_service_manager_are_not_checked() -> None:

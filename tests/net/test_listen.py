@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import socket
@@ -11,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.unix_listener import other_listener
 from tunnel.errors import ConfigError
 from tunnel.net import listen, sockets
 from tunnel.net.address import SystemdAddress, parse_address
-from tunnel.net.listen import Listener, open_listener
+from tunnel.net.listen import Listener, Successor, open_listener
 from tunnel.net.sockets import SocketAddress
 
 
@@ -133,6 +135,76 @@ def test_the_socket_file_of_a_later_process_is_kept(tmp_path: Path) -> None:
     with closing(open_listener(parse_address(f"unix:{path}"))):
         first.close()
         assert path.exists()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "", "0.0.0.0"])
+def test_a_socket_that_shares_the_port_is_the_successor(stack: ExitStack, host: str) -> None:
+    first = opened(stack, f"{host}:0")
+    assert first.find_successor() is Successor.NONE
+    second = opened(stack, f"{host}:{port_of(first)}")
+    assert first.find_successor() is second.find_successor() is Successor.SAME_PORT
+    first.close()
+    assert second.find_successor() is Successor.NONE
+
+
+def test_the_service_manager_is_the_successor_of_an_inherited_socket(stack: ExitStack) -> None:
+    sock = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+    assert Listener(sock, is_inherited=True).find_successor() is Successor.MANAGER
+
+
+def test_an_abstract_socket_has_no_successor(stack: ExitStack) -> None:
+    assert opened(stack, f"unix:@tunnel-test-{os.getpid()}").find_successor() is Successor.NONE
+
+
+def test_another_process_takes_a_path_over_without_a_moment_of_refusal(stack: ExitStack, tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    ours = opened(stack, f"unix:{path}")
+    assert ours.find_successor() is Successor.NONE
+    waiting = stack.enter_context(socket.socket(socket.AF_UNIX))
+    waiting.connect(str(path))
+    with other_listener(path) as theirs:
+        assert ours.find_successor() is Successor.SAME_PATH
+        assert os.listdir(tmp_path) == ["s"]
+        assert theirs == f"unix:{path}"
+        ours.socket.accept()[0].close()  # the probe, or the one that waits: the queue is still ours
+        ours.close()
+        assert path.exists()
+        stack.enter_context(socket.socket(socket.AF_UNIX)).connect(str(path))
+    assert ours.find_successor() is Successor.NONE
+
+
+def test_a_path_with_a_full_queue_can_be_taken_over(stack: ExitStack, tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    ours = opened(stack, f"unix:{path}")
+    ours.socket.listen(0)
+    stack.enter_context(socket.socket(socket.AF_UNIX)).connect(str(path))
+    with other_listener(path):
+        assert ours.find_successor() is Successor.SAME_PATH
+
+
+def test_a_failed_replacement_leaves_the_listener_as_it_was(
+    stack: ExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "s"
+    opened(stack, f"unix:{path}")
+    monkeypatch.setattr(listen, "find_replaceable", lambda _path: 0)
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(ConfigError, match=f"^cannot listen on unix:{path}: permission denied$"):
+        open_listener(parse_address(f"unix:{path}"))
+    assert os.listdir(tmp_path) == ["s"]
+    stack.enter_context(socket.socket(socket.AF_UNIX)).connect(str(path))
+
+
+def test_a_file_of_another_user_is_not_replaced(stack: ExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "s"
+    opened(stack, f"unix:{path}")
+    monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
+    with pytest.raises(ConfigError, match="address already in use"):
+        open_listener(parse_address(f"unix:{path}"))
 
 
 def test_an_abstract_socket_leaves_no_file(stack: ExitStack) -> None:

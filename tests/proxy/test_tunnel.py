@@ -29,6 +29,7 @@ from tests.support.tunnel_harness import (
     WALL,
     Harnesses,
     Peer,
+    TunnelHarness,
     carried,
     dialled,
     generation,
@@ -40,7 +41,7 @@ from tunnel.authz.rules import IdRule, PolicyRule, Rule
 from tunnel.errors import PeerDenied, TargetError, TargetFault, TlsError
 from tunnel.log import MAX_FOREIGN_TEXT, Category
 from tunnel.net.address import Address, TcpAddress, UnixAddress
-from tunnel.net.listen import open_listener
+from tunnel.net.listen import Successor, open_listener
 from tunnel.net.sockets import SocketAddress, resolve_now
 from tunnel.proxy.connection_record import ConnectionOutcome
 from tunnel.relay.close_reason import CloseReason
@@ -678,6 +679,68 @@ def test_a_drain_lets_what_is_carried_go_on_and_gives_the_rest_up(harnesses: Har
     assert received(backend) == b"in peace"
     hang_up(harness, peer, backend)
     assert emptied == [0]
+
+
+def replace_front(harness: TunnelHarness) -> None:
+    """Put a socket of another process where the tunnel listens."""
+    (harness.place / "front").rename(harness.place / "moved")
+    other = harness.opened(socket.socket(socket.AF_UNIX))
+    other.bind(str(harness.place / "front"))
+    other.listen()
+
+
+def test_a_drain_with_a_successor_gives_up_no_connection(harnesses: Harnesses) -> None:
+    harness = harnesses().serve()
+    shaking = Peer(harness, harness.connect())
+    waiting = harness.opened(socket.socket(socket.AF_UNIX))
+    waiting.connect(str(harness.place / "front"))
+    replace_front(harness)
+    emptied: list[int] = []
+    harness.tunnel.on_empty = lambda: emptied.append(len(harness.tunnel))
+    for _ in range(2):  # again when the process ends
+        harness.tunnel.drain()
+    assert not harness.tunnel.is_drained
+    harness.later(0.5)
+    waiting.setblocking(False)
+    peers = shaking.shake(), Peer(harness, waiting).shake()
+    backends = [harness.accepted_by_backend() for _ in peers]
+    assert not harness.tunnel.is_drained
+    assert (harness.place / "front").exists()
+    for peer, backend in zip(peers, backends, strict=True):
+        assert backend is not None
+        peer.say(b"late")
+        assert received(backend) == b"late"
+        hang_up(harness, peer, backend)
+    assert harness.tunnel.is_drained
+    assert emptied == [0]
+    assert not [line for line in harness.log.lines if "warning" in line]
+
+
+def test_a_drain_leaves_handshakes_alone_if_a_service_manager_keeps_the_socket(harnesses: Harnesses) -> None:
+    harness = harnesses()
+    near, far = socket.socketpair()
+    far.setblocking(False)
+    harness.opened(far)
+    listener = with_listener(harness, near)
+    listener.successor = Successor.MANAGER
+    harness.turn()
+    for _ in range(2):
+        harness.tunnel.drain()
+    assert listener.is_closed
+    Peer(harness, far).shake()
+    assert harness.accepted_by_backend() is not None
+
+
+def test_a_cut_ends_a_hand_over(harnesses: Harnesses) -> None:
+    harness = harnesses().serve()
+    waiting = harness.opened(socket.socket(socket.AF_UNIX))
+    waiting.connect(str(harness.place / "front"))
+    replace_front(harness)
+    harness.tunnel.drain()
+    assert harness.tunnel.abort() == 0
+    assert harness.tunnel.is_drained
+    with pytest.raises(ConnectionResetError):
+        waiting.recv(1)
 
 
 def test_a_drain_ends_a_wait_of_accepting(harnesses: Harnesses) -> None:

@@ -29,6 +29,7 @@ class Process:
         environ: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         is_merged: bool = False,  # standard error is one with standard output
+        pass_fds: Sequence[int] = (),
     ) -> None:
         self._name = " ".join(argv[:4])
         self._popen = subprocess.Popen(
@@ -40,6 +41,7 @@ class Process:
             errors="backslashreplace",
             env=environ,
             cwd=cwd,
+            pass_fds=pass_fds,
         )
         self._changed = threading.Condition()
         self.lines: list[str] = []

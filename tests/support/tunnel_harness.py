@@ -20,7 +20,7 @@ from tunnel.identity.credentials import SvidCredentials, X509Svid
 from tunnel.log import Category
 from tunnel.net.address import TargetAddress, TcpAddress, UnixAddress
 from tunnel.net.cached_name import Timed
-from tunnel.net.listen import open_listener
+from tunnel.net.listen import Successor, open_listener
 from tunnel.proxy.connection_record import ConnectionRecord
 from tunnel.proxy.generation import Generation, GenerationConfig, build_generation
 from tunnel.proxy.shared_resources import open_shared_resources
@@ -259,6 +259,8 @@ class FakeListener:
         self.clock: Callable[[], float] = lambda: 0.0
         self._fd = os.eventfd(1)
         self.is_closed = False
+        self.successor = Successor.NONE
+        self.replaced_pid: int | None = None
 
     def __str__(self) -> str:
         return "tcp:127.0.0.1:8443"
@@ -276,6 +278,9 @@ class FakeListener:
         if isinstance(answer, int):
             raise OSError(answer, os.strerror(answer))  # which makes a BlockingIOError of EAGAIN
         return answer, ""
+
+    def find_successor(self) -> Successor:
+        return self.successor
 
     def close(self) -> None:
         if not self.is_closed:

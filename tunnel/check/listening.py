@@ -20,7 +20,7 @@ from tunnel.check.sockets import absolute
 from tunnel.errors import TargetError, describe_os_error
 from tunnel.net.address import LaunchdAddress, ListenAddress, SystemdAddress, TcpAddress, UnixAddress
 from tunnel.net.holders import describe_holders, find_shared_port
-from tunnel.net.listen import bind_tcp, is_stale_socket
+from tunnel.net.listen import bind_tcp, find_replaceable, is_stale_socket
 from tunnel.net.sockets import port_number
 
 _LOOK_UP = 5.0  # seconds for a name
@@ -96,6 +96,9 @@ def _examine_path(name: str, address: UnixAddress) -> Finding:
         return problem(name, f"{address}: {describe_os_error(error)}", "choose another path")
     if not is_socket:
         return problem(name, f"{address} exists and is not a socket", "choose another path")
+    if (pid := find_replaceable(Path(path))) is not None:
+        detail = f"{address} is in use by {f'pid {pid}' if pid else 'a process'} of this program: a new process takes it over"
+        return warning(name, detail, "expected during a replacement; else choose another path")
     if is_stale_socket(path):
         return ok(name, f"{address} is a stale socket and will be replaced")
     return problem(name, f"{address} is in use by another process", "stop it, or choose another path")

@@ -61,16 +61,28 @@ def find_shared_port(ours: socket.socket, known: Holders, proc: Path = _PROC) ->
     The kernel lets only sockets of one user share a port, so sockets of other users are not considered.
     """
     with suppress(OSError, ValueError):  # the socket was closed meanwhile
-        host, port = ours.getsockname()[:2]
-        here, inode = unmap_ipv4(ipaddress.ip_address(host.partition("%")[0])), os.fstat(ours.fileno()).st_ino
-        others = [found for found in _listening(port, proc) if found.inode != inode and found.user == os.geteuid()]
-        others = [found for found in others if _overlaps(here, found.host)]
+        here, others = _find_sharing(ours, proc)
         if others:
             inodes = {found.inode for found in others}
             seen = {**find_holders(inodes - known.keys(), proc), **{one: known[one] for one in inodes & known.keys()}}
             holders = _describe(seen.values()) or f"another process of user {os.geteuid()}"
             return SharedPort(holders, any(found.host == here for found in others))
     return None
+
+
+def count_sharing(ours: socket.socket, proc: Path = _PROC) -> int:
+    """Return how many other sockets of this user accept connections to the address of this bound one."""
+    with suppress(OSError, ValueError):
+        return len(_find_sharing(ours, proc)[1]) if ours.family != socket.AF_UNIX else 0
+    return 0
+
+
+def _find_sharing(ours: socket.socket, proc: Path) -> tuple[IpAddress, list[ListeningSocket]]:
+    """Return the address of a bound socket, and the other sockets that accept connections to it."""
+    host, port = ours.getsockname()[:2]
+    here, inode = unmap_ipv4(ipaddress.ip_address(host.partition("%")[0])), os.fstat(ours.fileno()).st_ino
+    others = [found for found in _listening(port, proc) if found.inode != inode and found.user == os.geteuid()]
+    return here, [found for found in others if _overlaps(here, found.host)]
 
 
 def find_holders(inodes: set[int], proc: Path = _PROC) -> Holders:

@@ -239,7 +239,7 @@ class Proxy:
         self.stop_accepting()
         self.log.info(f"shutdown proxy, waiting for drain of {self.connections()} connections")
         with trio.move_on_after(max(limit, 0)):
-            while self.connections():
+            while not all(listener.tunnel.is_drained for listener in self.all_listeners()):
                 self._empty = trio.Event()
                 await self._empty.wait()
         aborted = self.abort()

@@ -14,12 +14,13 @@ from tunnel.config.model import ListenerConfig
 from tunnel.errors import IdentityLoss, describe_os_error
 from tunnel.log import MAX_TRACE, Category, escape
 from tunnel.net.accept import AcceptBackoff
-from tunnel.net.listen import Listener
+from tunnel.net.listen import Listener, Successor
 from tunnel.net.owner import owner_of_peer
 from tunnel.net.sockets import format_address
 from tunnel.proxy.connection_log import ConnectionLog
 from tunnel.proxy.connection_record import ConnectionOutcome, ConnectionRecord, count_connection
 from tunnel.proxy.generation import Generation
+from tunnel.proxy.hand_over import HandOver
 from tunnel.proxy.peer_limits import PeerLimits
 from tunnel.proxy.plain_clients import PlainClients, PlainSource, describe_plaintext
 from tunnel.proxy.rate_limit import AcceptRate, RateLimit
@@ -72,9 +73,11 @@ class Tunnel:
         self._is_accepting = False
         self._backoff = AcceptBackoff()
         self._timer: Timer | None = None
+        self._is_draining = False
+        self._hand_over: HandOver | None = None  # from the drain on, if the address has another listener
         self._sessions: set[Session] = set()
         self._starting: Session | None = None  # its first step runs in an event of the listener
-        self.on_empty: Callable[[], None] | None = None
+        self.on_empty: Callable[[], None] | None = None  # called when everything is closed
         self.on_identity_error: Callable[[str], None] | None = None  # called at each change, with "" if the identity is usable
         self.loop.on_unowned_crash = self.count_crash
         self.apply_limits()
@@ -186,9 +189,12 @@ class Tunnel:
     def open(self, listener: Listener) -> None:
         """Accept connections from now on."""
         self._listener = listener
+        self._is_draining = False
         self.name = str(listener)
         if warning := describe_plaintext(self.config):
             self.log.write(f"warning: {warning}")
+        if listener.replaced_pid is not None:
+            self.log.info(f"took over listener of another process: listen={self.name} pid={listener.replaced_pid or 'unknown'}")
         self._resume()
 
     def apply_limits(self) -> None:
@@ -219,16 +225,31 @@ class Tunnel:
         return listener
 
     def drain(self) -> None:
-        """Stop accepting, and close sessions whose relay has not begun."""
-        listener = self.release()
-        if listener is not None:
-            listener.close()
-        for session in list(self._sessions):
-            if not session.is_relayed:
-                session.abort()
+        """Stop accepting, and close sessions whose relay has not begun.
+
+        If the address has another listener, those sessions continue, and the listener is closed when its queue is empty.
+        """
+        if self._is_draining:
+            return
+        self._is_draining = True
+        listener = self._listener
+        successor = listener.find_successor() if listener is not None else Successor.NONE
+        if listener is not None and successor in (Successor.SAME_PATH, Successor.SAME_PORT):
+            self._hand_over = HandOver(
+                self.loop, listener, self.log, owner=self, count_accepted=self._count_accepted, close=self._close_listener
+            )
+            self._hand_over.start(successor)
+            return
+        self._close_listener()
+        if successor is Successor.NONE:
+            for session in list(self._sessions):
+                if not session.is_relayed:
+                    session.abort()
 
     def abort(self) -> int:
-        """Close all sessions; return how many there were."""
+        """Close all sessions, and a listener that is handed over; return how many sessions there were."""
+        if self._hand_over is not None and self._listener is not None:
+            self._hand_over.end()
         count = len(self._sessions)
         for session in list(self._sessions):
             session.abort()
@@ -238,6 +259,11 @@ class Tunnel:
     def connections(self) -> Set[Session]:
         """The open connections, also those whose relay has not begun."""
         return self._sessions
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether the listener and all sessions are closed."""
+        return self._listener is None and not self._sessions
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -362,6 +388,19 @@ class Tunnel:
         self._stop_accepting()
         self._timer = self.loop.call_at(self.loop.clock() + pause, self._resume, self)
 
+    def _close_listener(self) -> None:
+        listener = self.release()
+        if listener is not None:
+            listener.close()
+        self._report_drained()
+
+    def _report_drained(self) -> None:
+        if self.is_drained and self.on_empty is not None:
+            self.on_empty()
+
+    def _count_accepted(self) -> int:
+        return self.counters.accepted
+
     # -- what sessions need
 
     def end_session(self, session: Session, record: ConnectionRecord) -> None:
@@ -376,8 +415,7 @@ class Tunnel:
         self.withdrawal.forget(session)
         if self._timer is None:
             self._resume()
-        if not self._sessions and self.on_empty is not None:
-            self.on_empty()
+        self._report_drained()
 
     def count_crash(self, crash: Exception) -> None:
         """Log and count an unexpected exception, with its traceback on one line."""

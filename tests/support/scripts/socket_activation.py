@@ -2,7 +2,8 @@
 
     python socket_activation.py web=127.0.0.1:0 status=unix:/run/s.sock =127.0.0.1:0 -- COMMAND...
 
-A name may be empty. `NAME=closed` passes a closed descriptor, `NAME=datagram` and `NAME=idle` sockets that do not listen.
+A name may be empty. `NAME=closed` passes a closed descriptor, `NAME=datagram` and `NAME=idle` sockets that do not listen,
+`NAME=fd:NUMBER` an inherited socket.
 ACTIVATE_PID replaces the value of LISTEN_PID.
 """
 
@@ -23,6 +24,8 @@ def open_socket(text: str) -> int:
         sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     elif text == "closed":
         return os.open(os.devnull, os.O_RDONLY)
+    elif text.startswith("fd:"):
+        return os.dup(int(text.removeprefix("fd:")))
     elif text.startswith("unix:"):
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         sock.bind(text.removeprefix("unix:"))
