@@ -14,9 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.connection_load import ConnectionLoad
 from tests.support.container_image import ROOT, Image
 from tests.support.plain_backends import Backend, echo, receive_all
 from tests.support.processes import LIMIT, eventually
+from tests.support.replacement_page import replacement_file
 from tests.support.requirements import program
 from tests.support.systemd_manager import SYSTEMD, Manager
 from tunnel.config.dev_model import Entry
@@ -149,6 +151,33 @@ def test_the_units_carry_traffic_as_they_are(manager: Manager) -> None:
         assert exchange(manager) == b"through both"
         manager.ask("stop", "tunnel@web.service", "tunnel-server.service", "tunnel-server.socket")
     assert manager.property("tunnel@web.service", "Result") == "success"
+
+
+def test_two_instances_with_one_socket_replace_each_other(manager: Manager, tmp_path: Path) -> None:
+    units = tmp_path / "units"
+    for suffix in ("", ".d"):
+        copy = shutil.copytree if suffix else shutil.copy
+        copy(units / f"tunnel-server.service{suffix}", units / f"tunnel-server@.service{suffix}")
+    for name in ("tunnel-server@.service.d/replace.conf", "tunnel-server.socket.d/replace.conf"):
+        (units / name).parent.mkdir(exist_ok=True)
+        (units / name).write_text(replacement_file(name))
+    manager.ask("daemon-reload")
+
+    def check() -> None:
+        assert exchange(manager) == b"through both"
+
+    with manager.in_network(lambda: Backend(echo, port=6379)):
+        manager.ask("start", "tunnel-server.socket", "tunnel-server@blue", "tunnel@web.service")
+        with ConnectionLoad(check, rate=50) as load:
+            for old, new in (("blue", "green"), ("green", "blue"), ("blue", "green")):
+                manager.ask("start", f"tunnel-server@{new}")
+                manager.ask("stop", f"tunnel-server@{old}")
+                assert manager.property(f"tunnel-server@{old}.service", "Result") == "success"
+                load.wait_for_more(50)
+        assert not load.failures
+        states = [manager.property(f"tunnel-server@{name}.service", "ActiveState") for name in ("blue", "green")]
+        assert states == ["inactive", "active"], "a connection starts no second instance"
+        manager.ask("stop", "tunnel@web.service", "tunnel-server@green", "tunnel-server.socket")
 
 
 def test_a_command_of_exec_makes_its_unit_ready(manager: Manager) -> None:
