@@ -155,6 +155,10 @@ class Log:
             dropped, self._dropped = self._dropped, 0
             self.write(f"log reader was blocked: dropped_lines={dropped}")
 
+    def with_fields(self, fields: str) -> Log:
+        """Return a log that writes here, with these fields at the end of each line."""
+        return _FieldLog(self, fields)
+
     def _retry_later(self) -> None:
         if self._schedule is not None:
             self._schedule(_RETRY)
@@ -168,3 +172,20 @@ class Log:
             self._second = second
             self._stamp = time.strftime("%Y/%m/%d %H:%M:%S", time.localtime(second))
         return f"{self._prefix}{self._stamp}.{int((now - second) * 1e6):06d} {one_line(message)}\n"
+
+
+class _FieldLog(Log):
+    """Writes to another log, with the same fields at the end of each line."""
+
+    def __init__(self, log: Log, fields: str) -> None:
+        self._log = log
+        self._fields = fields
+
+    def is_enabled(self, category: Category) -> bool:
+        return self._log.is_enabled(category)
+
+    def write(self, message: str, category: Category = Category.OTHER) -> None:
+        self._log.write(f"{message} {self._fields}", category)
+
+    def flush(self) -> None:
+        self._log.flush()

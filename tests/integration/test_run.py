@@ -23,7 +23,7 @@ from tests.support.tls_peer import TlsPeer, tls_connection
 from tests.support.workloads import CLIENT, SERVER, Workloads
 
 TERM, INT, HUP, USR1 = signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1
-LISTENING = r"listening for connections on (\S+):(\d+)$"
+LISTENING = r"listening for connections on (\S+):(\d+)(?: listener=\S+)?$"
 
 # A command with orphans by the hundred; it says when none of them is left, dead or alive, and which signals have come.
 BUSY = """
@@ -194,7 +194,7 @@ def test_a_stop_under_load_goes_in_its_order(workloads: Workloads, backend: Back
         connect(str(door)).close()
         first.say("")
         first.wait_for("command ended: exit_code=5")
-        first.wait_for("waiting for drain of 12 connections")
+        first.wait_for("waiting for drain of 1[0-9] connections")
         before = [pump.rounds for pump in pumps]
         eventually(lambda: all(pump.rounds > rounds + 1 for pump, rounds in zip(pumps, before, strict=True)), "still carried")
         assert not door.exists()

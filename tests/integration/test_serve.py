@@ -43,7 +43,7 @@ def test_a_reload_changes_one_listener_and_leaves_the_others_alone(served: Serve
         assert has_echo(neighbour)
         served.servers["one"] = served.servers["one"].replace(CLIENT, STRANGER)
         assert served.reload() == (200, "reloaded\n")
-        assert process.matches(CHANGED.format(0, 1, 0, 2))
+        process.wait_for(CHANGED.format(0, 1, 0, 2))
         assert has_echo(neighbour)
     assert not served.is_admitted("one")
     assert served.is_admitted("one", STRANGER)
@@ -92,7 +92,7 @@ def test_after_a_mistake_nothing_changes_and_everybody_is_told(served: ServedFil
     assert code == 500
     assert f"{served.path}:" in text
     assert "did you mean access?" in text
-    assert process.matches("error reloading the configuration file: .*; keeping the previous configuration")
+    process.wait_for("error reloading the configuration file: .*; keeping the previous configuration")
     assert not served.front("four").exists()
     assert all(served.is_admitted(name) for name in ("one", "two", "three"))
     assert status(served.status)[1]["config_reload"].startswith("failed: ")
@@ -167,3 +167,16 @@ def test_the_drain_waits_for_connections_of_all_listeners(served: ServedFile) ->
     assert process.exit_code() == 0
     assert process.matches("stopped listener=one accepted=1 relayed=1")
     assert process.matches("stopped accepted=2 relayed=2")
+
+
+def test_a_command_runs_beside_the_listeners_of_a_file(served: ServedFile) -> None:
+    served.write()
+    argv = tunnel_argv("run", f"--config={served.path}", "--watch", "--", "sleep", "1000")
+    process = served.workloads.watch(Process(argv, environ=bare_environment(), is_merged=True))
+    process.wait_for("listening for connections on", count=3)
+    assert served.is_admitted("one")
+    served.servers["four"] = served.servers["one"]
+    assert served.reload() == (200, "reloaded\n")
+    assert served.is_admitted("four")
+    process.signal(signal.SIGTERM)
+    assert process.exit_code() == 143

@@ -116,6 +116,8 @@ class _LineParser:
         return Parsed(self.command, Arguments(self._finish(self.command, environ), self.given, self.rest))
 
     def _parse_rest(self) -> None:
+        if self.command is not None and self.command.lines:  # there are no lines in front of it
+            self.rest += ["--", *self.tokens]
         for token in self.tokens:
             if self.command is not None and self.command.rest:
                 self.rest.append(token)

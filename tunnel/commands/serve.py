@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import MutableMapping
-from functools import partial
 
 from tunnel.cli.command import Arguments, Command, Group, repeated, switch
 from tunnel.commands.config.command import print_problems
@@ -42,14 +41,13 @@ def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str
     if not paths:
         raise ConfigError("required flag(s) '--config' not provided")
     from tunnel.commands.proxy.run import run_service
-    from tunnel.config.file.loader import load_config
+    from tunnel.commands.start import open_reload_source
     from tunnel.config.file.problem import ConfigFileError
 
-    read_config = partial(load_config, paths)
+    reload_source = open_reload_source(paths, is_watching=arguments[WATCH])
     try:
-        config = read_config()
+        config = reload_source.read()
     except ConfigFileError as error:
         print_problems(error.problems, "error")
         return 1
-    watched = paths if arguments[WATCH] else ()
-    return run_service(command.name, config.log, lambda: config, environ, read_config=read_config, watched=watched)
+    return run_service(command.name, config.log, lambda: config, environ, reload_source=reload_source)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tunnel.config.model import ListenerConfig, LogConfig, NoIdentity, ProcessConfig, WorkloadApi
@@ -21,6 +22,7 @@ from tunnel.syslog import open_syslog
 
 if TYPE_CHECKING:  # loaded when the line is known to be valid
     from tunnel.proxy.process_context import ProcessContext
+    from tunnel.proxy.reloader import ReloadSource
 
 
 def open_log(config: LogConfig, descriptor: int) -> Log:
@@ -42,6 +44,15 @@ def open_process_context(environ: Mapping[str, str]) -> ProcessContext:
     from tunnel.proxy.process_context import ProcessContext
 
     return ProcessContext(environ, ActivationSockets(), Notifier({}, os.getpid()), log_capture)
+
+
+def open_reload_source(files: Sequence[str], *, is_watching: bool) -> ReloadSource:
+    """Configuration files, as the start and each reload read them; create it before they are read for the first time."""
+    from tunnel.config.file.loader import load_config
+    from tunnel.proxy.file_watcher import sign_files
+    from tunnel.proxy.reloader import ReloadSource
+
+    return ReloadSource(partial(load_config, files), sign_files(files) if is_watching else {})
 
 
 def find_port_holders(config: ProcessConfig) -> Holders:

@@ -27,9 +27,11 @@ _WITHOUT_ERROR_LINE = {  # their closing line is enough
 class ConnectionLog:
     """Writes the lines about the connections of one listener, with a limit for equal refusals."""
 
-    def __init__(self, log: Log, refusals: RefusalLog) -> None:
+    def __init__(self, log: Log, refusals: RefusalLog, fields: str = "") -> None:
+        """`fields` end each line about a refusal, as `log` ends the others."""
         self._log = log
         self._refusals = refusals
+        self._fields = f" {fields}" if fields else ""
 
     def write_opening(self, source: str, target: str, admitted: Admitted, *, is_server: bool) -> None:
         """Log the begin of a relay."""
@@ -46,7 +48,7 @@ class ConnectionLog:
         elif record.reason:
             is_handshake = record.outcome is ConnectionOutcome.REFUSED and record.is_server
             category = Category.HANDSHAKE_ERRORS if is_handshake else Category.CONN_ERRORS
-            self._refusals.write(record.source, record.reason, describe_failure(record), category)
+            self._refusals.write(record.source, record.reason, f"{describe_failure(record)}{self._fields}", category)
 
     def _write_relay(self, record: ConnectionRecord, close_reason: CloseReason) -> None:
         if close_reason not in _WITHOUT_ERROR_LINE:
@@ -54,7 +56,8 @@ class ConnectionLog:
             fields = f"{describe_admission(record.peer, record.rule)} reason={close_reason.value}"
             self._log.write(f"error during copy: {what}{escape(record.detail)} {fields}", Category.CONN_ERRORS)
         elif close_reason is CloseReason.WITHDRAWN:
-            self._refusals.write(record.source, record.reason, describe_withdrawal(record), Category.CONN_ERRORS)
+            line = f"{describe_withdrawal(record)}{self._fields}"
+            self._refusals.write(record.source, record.reason, line, Category.CONN_ERRORS)
         if self._log.is_enabled(Category.CONNS):
             self._log.write(describe_close(record, close_reason), Category.CONNS)
 

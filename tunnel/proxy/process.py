@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gc
 import resource
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ from tunnel.net.notify import Notifier
 from tunnel.proxy.identity_source import CredentialSink, IdentitySource
 from tunnel.proxy.process_context import ProcessContext
 from tunnel.proxy.proxy import Proxy
-from tunnel.proxy.reloader import ReadConfig
+from tunnel.proxy.reloader import ReloadSource
 from tunnel.proxy.service_task import ServiceTask
 from tunnel.proxy.supervisor import ForegroundTask, Supervisor
 from tunnel.relay.loop import Loop
@@ -33,13 +33,13 @@ def run_proxy(
     config: ProcessConfig,
     log: Log,
     process_context: ProcessContext,
-    read_config: ReadConfig | None = None,
-    watched: Sequence[str] = (),
+    reload_source: ReloadSource | None = None,
 ) -> int:
     """Run a service; return 0 after a complete drain, else 1. Raises TunnelError if it cannot start or continue."""
     with open_loop(log, process_context) as loop:
-        proxy = open_proxy(config, loop, log, process_context, process_context.notifier)
-        return supervise(loop, proxy, ServiceTask(proxy, log, watched), process_context, log, read_config)
+        notifier, is_reconfigurable = process_context.notifier, reload_source is not None
+        proxy = open_proxy(config, loop, log, process_context, notifier, is_reconfigurable=is_reconfigurable)
+        return supervise(loop, proxy, ServiceTask(proxy, log), process_context, log, reload_source)
 
 
 def supervise(
@@ -48,10 +48,10 @@ def supervise(
     task: ForegroundTask,
     process_context: ProcessContext,
     log: Log,
-    read_config: ReadConfig | None = None,
+    reload_source: ReloadSource | None = None,
 ) -> int:
     """Run the proxy until its foreground task ends; return the exit code. Raises TunnelError if it cannot start or continue."""
-    supervisor = Supervisor(proxy, task, process_context, log, read_config)
+    supervisor = Supervisor(proxy, task, process_context, log, reload_source)
     _freeze_startup_objects()
     loop.run_trio(supervisor.run)
     return supervisor.exit_code
@@ -78,10 +78,27 @@ def _freeze_startup_objects() -> None:
     gc.set_threshold(*_GC_THRESHOLDS)
 
 
-def open_proxy(config: ProcessConfig, loop: Loop, log: Log, process_context: ProcessContext, notifier: Notifier) -> Proxy:
+def open_proxy(
+    config: ProcessConfig,
+    loop: Loop,
+    log: Log,
+    process_context: ProcessContext,
+    notifier: Notifier,
+    *,
+    is_reconfigurable: bool = False,
+) -> Proxy:
     """Create the proxy, to be run by the caller; it reports its state to `notifier`."""
     opener = SourceOpener(log, process_context.environ)
-    return Proxy(config, loop, log, opener.open, process_context.inherited, notifier, holders=process_context.holders)
+    return Proxy(
+        config,
+        loop,
+        log,
+        opener.open,
+        process_context.inherited,
+        notifier,
+        holders=process_context.holders,
+        is_reconfigurable=is_reconfigurable,
+    )
 
 
 class SourceOpener:

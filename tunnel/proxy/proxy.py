@@ -20,7 +20,7 @@ from tunnel.net.holders import Holders, SharedPort, find_shared_port
 from tunnel.net.listen import Listener, open_listener
 from tunnel.net.notify import Notifier
 from tunnel.proxy.identity_feed import IdentityFeed, OpenSource
-from tunnel.proxy.monitoring import Monitoring, RunningMonitor, open_ports
+from tunnel.proxy.monitoring import Monitoring, RunningMonitor, close_ports, open_ports
 from tunnel.proxy.proxy_listener import ProxyListener, open_policy
 from tunnel.proxy.reloadable_policy import ReloadablePolicy
 from tunnel.proxy.shared_resources import open_shared_resources
@@ -55,6 +55,7 @@ class Proxy:
         notifier: Notifier,
         *,
         holders: Holders | None = None,
+        is_reconfigurable: bool = False,
     ) -> None:
         self.config = config
         self.log = log
@@ -65,7 +66,7 @@ class Proxy:
         self.inherited = inherited
         self.open_source = open_source
         self.state_reporter = StateReporter(config.listeners, notifier)
-        self.shared = open_shared_resources(loop, log)
+        self.shared = open_shared_resources(loop, log, names_listeners=is_reconfigurable or len(config.listeners) > 1)
         self.feeds: dict[IdentityConfig, IdentityFeed] = {}
         self.listeners: dict[str, ProxyListener] = {}
         self.retired: list[ProxyListener] = []  # removed by a reload, with open connections
@@ -296,11 +297,11 @@ class Proxy:
 
     async def _open(self, monitors: Sequence[RunningMonitor]) -> None:
         """Open the listeners and the status ports. Nothing may fail between them: all else is loaded before."""
-        opened = open_all([one.config.listen for one in self.listeners.values()], self.inherited)
+        open_ports(monitors)  # first: a listener may at once get connections that belonged to a process that it replaces
         try:
-            open_ports(monitors)
+            opened = open_all([one.config.listen for one in self.listeners.values()], self.inherited)
         except ConfigError:
-            close_all(opened)
+            close_ports(monitors)
             raise
         for listener, sock in zip(self.listeners.values(), opened, strict=True):
             if sock is not None:
@@ -311,8 +312,8 @@ class Proxy:
             await self.report_sharing("listen", listener.config.listen, sock)
         for monitor in monitors:
             await self.report_sharing("status", monitor.address, monitor.listener)
-        for sock in filter(None, opened):
-            self.log.info(f"listening for connections on {str(sock).removeprefix('tcp:')}")
+        for listener in self.listeners.values():
+            listener.log_listening()
 
     async def report_sharing(self, name: str, address: ListenAddress | None, listener: Listener | None) -> None:
         """Warn if another socket listens where ours does, which SO_REUSEPORT allows: for a restart, or by mistake."""

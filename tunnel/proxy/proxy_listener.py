@@ -118,6 +118,11 @@ class ProxyListener:
         self.tunnel.open(listener)
         self.bound = listener.socket.getsockname()
 
+    def log_listening(self) -> None:
+        """Log the address on which connections are accepted."""
+        if self.bound is not None:
+            self.tunnel.log.info(f"listening for connections on {self.tunnel.name.removeprefix('tcp:')}")
+
     def reconfigure(self, config: ListenerConfig, policy: ReloadablePolicy | None, generation: Generation | None) -> None:
         """Use another configuration from the next connection on; `generation` is None if it does not change."""
         self.config = config

@@ -229,6 +229,7 @@ class Reconfiguration:
         socket = one.socket or sockets.get(one.config.listen)
         if socket is not None:
             listener.open(socket)
+            listener.log_listening()
         self._proxy.nursery.start_soon(listener.run_health_checks)
 
     def _count(self) -> Changes:

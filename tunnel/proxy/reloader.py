@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 
 import trio
 
 from tunnel.config.model import ProcessConfig
 from tunnel.errors import TunnelError, identity_errors
 from tunnel.log import Log
+from tunnel.proxy.confinement import needs_of
+from tunnel.proxy.file_watcher import Signature, sign_files, watch_files
 from tunnel.proxy.proxy import Proxy, ReloadRequest
 from tunnel.proxy.reconfiguration import reconfigure
 from tunnel.sandbox.landlock import explain_denial
 from tunnel.status.process_state import Reload, join_distinct
 
 ReadConfig = Callable[[], ProcessConfig]  # blocking; raises ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadSource:
+    """Where a reload reads the configuration."""
+
+    read: ReadConfig
+    watched: Mapping[str, Signature] = field(default_factory=dict)
+    # Files and directories with their signatures before they were read: their changes, and those of files that they name,
+    # cause a reload.
 
 
 class Reloader:
@@ -26,14 +40,25 @@ class Reloader:
     reloaded on its own.
     """
 
-    def __init__(self, proxy: Proxy, log: Log, read_config: ReadConfig | None = None) -> None:
+    def __init__(self, proxy: Proxy, log: Log, source: ReloadSource | None = None) -> None:
         self._proxy = proxy
         self._log = log
-        self._read_config = read_config
+        self._source = source
+        self._watched = {**source.watched, **sign_files(needs_of(proxy.config).files)} if source and source.watched else {}
 
     async def run(self) -> None:
-        """Reload at each request and periodically, until cancelled."""
+        """Reload at each request, periodically, and when watched files change, until cancelled."""
         await self._proxy.is_listening.wait()
+        async with trio.open_nursery() as nursery:
+            if self._source is not None and self._source.watched:
+                list_files = partial(self._list_files, self._source.watched)
+                nursery.start_soon(watch_files, list_files, self._proxy.request_reload, self._watched)
+            await self._reload_at_requests()
+
+    def _list_files(self, watched: Iterable[str]) -> list[str]:
+        return [*watched, *needs_of(self._proxy.config).files]
+
+    async def _reload_at_requests(self) -> None:
         while True:
             request = self._proxy.reload_request
             with trio.move_on_after(self._proxy.config.timed_reload or math.inf):
@@ -46,8 +71,8 @@ class Reloader:
     async def reload(self) -> Reload:
         """Reload once."""
         self._proxy.state_reporter.show_reloading()
-        if self._read_config is not None:
-            outcome = await self._reload_config(self._read_config)
+        if self._source is not None:
+            outcome = await self._reload_config(self._source.read)
         else:
             certificates = await self._reload_certificates()
             outcome = Reload(time.time_ns(), certificates, await self._reload_policies())

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 
 import trio
 
 from tunnel.child.inherited import restore_default
 from tunnel.errors import TunnelError
 from tunnel.log import Log
-from tunnel.proxy.confinement import needs_of
-from tunnel.proxy.file_watcher import watch_files
 from tunnel.proxy.proxy import Proxy
 
 _STOP = {signal.SIGTERM: "terminated", signal.SIGINT: "interrupt"}
@@ -21,21 +19,17 @@ _RELOAD = {signal.SIGHUP: "hangup", signal.SIGUSR1: "user defined signal 1"}
 class ServiceTask:
     """Controls a proxy by signals; the exit code is 1 if connections had to be closed at the end of the drain."""
 
-    def __init__(self, proxy: Proxy, log: Log, watched: Sequence[str] = ()) -> None:
-        """`watched` are configuration files and directories; with the files that they name, their changes cause a reload."""
+    def __init__(self, proxy: Proxy, log: Log) -> None:
         self.failure: TunnelError | None = None
         self.exit_code = 0
         self._proxy = proxy
         self._log = log
-        self._watched = watched
         self._scope = trio.CancelScope()
 
     async def run(self, nursery: trio.Nursery) -> None:
         """Serve, then drain."""
         with trio.open_signal_receiver(*_STOP, *_RELOAD) as signals, self._scope:
             nursery.start_soon(self._process_signals, signals)
-            if self._watched:
-                nursery.start_soon(watch_files, self._list_files, self._proxy.request_reload)
             await self._proxy.stop_requested.wait()
             for number in _STOP:
                 restore_default(number)  # a second signal ends the process at once
@@ -46,9 +40,6 @@ class ServiceTask:
         """End without a drain: the proxy has failed."""
         self.failure = error
         self._scope.cancel()
-
-    def _list_files(self) -> list[str]:
-        return [*self._watched, *needs_of(self._proxy.config).files]
 
     async def _process_signals(self, signals: AsyncIterator[int]) -> None:
         """Stop or reload at each signal; a stop cannot be cancelled."""

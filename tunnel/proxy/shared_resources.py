@@ -22,9 +22,10 @@ class SharedResources:
     buffer_trimmer: BufferTrimmer
     refusals: RefusalLog
     turns: HandshakeTurns
+    names_listeners: bool = False  # log lines about a listener have its name: the process has several, or may have
 
 
-def open_shared_resources(loop: Loop, log: Log) -> SharedResources:
+def open_shared_resources(loop: Loop, log: Log, *, names_listeners: bool = False) -> SharedResources:
     """Create them for a loop."""
     refusals = RefusalLog(log, loop.clock, loop.call_later)
-    return SharedResources(loop, log, Buffers(), BufferTrimmer(loop), refusals, HandshakeTurns(loop))
+    return SharedResources(loop, log, Buffers(), BufferTrimmer(loop), refusals, HandshakeTurns(loop), names_listeners)

@@ -10,7 +10,7 @@ from tunnel.errors import TunnelError
 from tunnel.log import Log
 from tunnel.proxy.process_context import ProcessContext, run_background_tasks
 from tunnel.proxy.proxy import Proxy
-from tunnel.proxy.reloader import ReadConfig, Reloader
+from tunnel.proxy.reloader import Reloader, ReloadSource
 
 
 class ForegroundTask(Protocol):
@@ -38,13 +38,13 @@ class Supervisor:
         task: ForegroundTask,
         process_context: ProcessContext,
         log: Log,
-        read_config: ReadConfig | None = None,
+        reload_source: ReloadSource | None = None,
     ) -> None:
         self._proxy = proxy
         self._task = task
         self._process_context = process_context
         self._log = log
-        self._reloader = Reloader(proxy, log, read_config)
+        self._reloader = Reloader(proxy, log, reload_source)
 
     async def run(self) -> None:
         """Return when the task has ended; raises TunnelError if the proxy could not start or continue."""

@@ -50,15 +50,16 @@ class Tunnel:
         counters: Counters | None = None,
     ) -> None:
         self.loop = shared.loop
-        self.log = shared.log
+        fields = f"listener={escape(config.name)}" if shared.names_listeners else ""
+        self.log = shared.log.with_fields(fields) if fields else shared.log
         self.buffers = shared.buffers
         self.buffer_trimmer = shared.buffer_trimmer
         self.refusals = shared.refusals
-        self.connection_log = ConnectionLog(shared.log, shared.refusals)
+        self.connection_log = ConnectionLog(self.log, shared.refusals, fields)
         self.counters = counters or Counters()
         self.new_handshake: NewHandshake = Handshake  # or AcmeHandshake
         self._turns = shared.turns
-        self.targets = Targets(config, shared.loop, shared.log, resolve_later)
+        self.targets = Targets(config, shared.loop, self.log, resolve_later)
         self._clock = clock
         self._configure(config)
         self.withdrawal = Withdrawal(self, clock)

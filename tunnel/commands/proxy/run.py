@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping
 from functools import partial
+from typing import TYPE_CHECKING
 
 from tunnel.cli.command import Arguments, Command
 from tunnel.commands.proxy.build import build, check_line
@@ -19,6 +20,9 @@ from tunnel.log import STDOUT, one_line
 from tunnel.log_capture import LogCapture
 from tunnel.net.activation import take_inherited
 from tunnel.net.notify import Notifier
+
+if TYPE_CHECKING:  # loaded for configuration files only
+    from tunnel.proxy.reloader import ReloadSource
 
 
 def serve(command: Command, arguments: Arguments, environ: MutableMapping[str, str]) -> int:
@@ -32,12 +36,11 @@ def run_service(
     build_config: Callable[[], ProcessConfig],
     environ: MutableMapping[str, str],
     *,
-    read_config: Callable[[], ProcessConfig] | None = None,
-    watched: Sequence[str] = (),
+    reload_source: ReloadSource | None = None,
 ) -> int:
     """Serve until a signal or an error; the exit code.
 
-    With `read_config` a reload reads the configuration again, also when one of the `watched` paths changes.
+    `reload_source` is where a reload reads the configuration, None for a command line.
     """
     inherited = take_inherited(environ, os.getpid())  # before any other process could inherit them
     notifier = Notifier(environ, os.getpid())
@@ -51,9 +54,9 @@ def run_service(
         from tunnel.proxy.process_context import ProcessContext
 
         holders = find_port_holders(config)
-        prepare(config, environ, log, is_reconfigurable=read_config is not None)
+        prepare(config, environ, log, is_reconfigurable=reload_source is not None)
         process_context = ProcessContext(environ, inherited, notifier, log_capture, holders)
-        return run_proxy(config, log, process_context, read_config, watched)
+        return run_proxy(config, log, process_context, reload_source)
     except TunnelError as error:
         log.write(f"error: {error}")
         log.flush()

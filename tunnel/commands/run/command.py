@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from tunnel.cli.command import Arguments, Command, Group, option
 from tunnel.cli.parser import parse_command_line
 from tunnel.commands.proxy import command as proxy
 from tunnel.commands.proxy.limits import SHUTDOWN_DELAY
+from tunnel.commands.serve import CONFIG, WATCH
 from tunnel.config.model import LogConfig, ProcessConfig, name_listeners
 from tunnel.config.values import default_of, parse_limit, parse_positive_duration
 from tunnel.errors import ConfigError
+
+if TYPE_CHECKING:  # loaded for configuration files only
+    from tunnel.proxy.reloader import ReloadSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +25,7 @@ class RunConfig:
 
     process: ProcessConfig  # its shutdown limit is `stop_timeout`, its shutdown delay the longest of all lines
     argv: tuple[str, ...]
+    reload_source: ReloadSource | None = None  # of configuration files
     wait_ready: float = 15.0
     stop_timeout: float = 25.0  # Kubernetes kills after 30 s
 
@@ -46,11 +52,15 @@ _NEXT, _COMMAND = "+", "--"
 COMMAND = Command(
     "run",
     "Run a command together with its proxies: the entry point of a container.",
-    (Group("Supervisor", (WAIT_READY, SHUTDOWN_DELAY, STOP_TIMEOUT)),),
+    (
+        Group("Supervisor", (WAIT_READY, SHUTDOWN_DELAY, STOP_TIMEOUT)),
+        Group("Configuration file in place of lines", (CONFIG, WATCH)),
+    ),
     """\
-The proxies are lines of 'tunnel server' and 'tunnel client' with all their flags, separated by +.
-When all proxies are ready the command is started, without the environment variables that are meant
-for the proxies. Signals are forwarded to the command, SIGHUP and SIGUSR1 too. As process 1 it reaps
+The proxies are lines of 'tunnel server' and 'tunnel client' with all their flags, separated by +,
+or the listeners of a configuration file, which --watch or a POST to /_reload reloads. When all
+proxies are ready the command is started, without the environment variables that are meant for the
+proxies. Signals are forwarded to the command, SIGHUP and SIGUSR1 too. As process 1 it reaps
 orphaned processes.
 
 SIGTERM and SIGINT stop everything in this order: for --shutdown-delay everything is still served
@@ -68,6 +78,7 @@ Examples:
       --allow-id spiffe://example.org/web + \\
       client --use-workload-api --listen localhost:6379 --target cache.example.org:8443 \\
       --verify-id spiffe://example.org/cache -- ./app --port 8080 --cache localhost:6379
+  tunnel run --config tunnel.toml -- ./app --port 8080
 """,
     lines=f"{_LINE} FLAGS [+ {_LINE} FLAGS...] -- COMMAND [ARG...]",
     failure=125,
@@ -77,23 +88,40 @@ COMMANDS = (COMMAND,)
 
 def build(arguments: Arguments, environ: Mapping[str, str]) -> RunConfig:
     """The configuration; raises ConfigError, and HelpRequested if one of the lines requests help."""
+    files: tuple[str, ...] = arguments[CONFIG]
+    lines, argv = _split(arguments.rest, needs_lines=not files)
+    if files and lines:
+        raise ConfigError(
+            f"--{CONFIG.name} and lines are mutually exclusive; expected --{CONFIG.name} FILE -- COMMAND [ARG...]"
+        )
+    reload_source = _open_source(arguments) if files else None
+    process = reload_source.read() if reload_source is not None else _parse(lines, environ)
+    process = replace(
+        process,
+        shutdown_delay=max(arguments[SHUTDOWN_DELAY], process.shutdown_delay),
+        shutdown_timeout=arguments[STOP_TIMEOUT],  # a limit of one line would delay the others
+    )
+    return RunConfig(process, argv, reload_source, arguments[WAIT_READY], arguments[STOP_TIMEOUT])
+
+
+def _open_source(arguments: Arguments) -> ReloadSource:
+    from tunnel.commands.start import open_reload_source
+
+    files: tuple[str, ...] = arguments[CONFIG]
+    return open_reload_source(files, is_watching=arguments[WATCH])
+
+
+def _parse(lines: Sequence[Sequence[str]], environ: Mapping[str, str]) -> ProcessConfig:
     from tunnel.commands.proxy.build import build as build_proxy
     from tunnel.commands.proxy.build import check_line
 
-    lines, argv = _split(arguments.rest)
     parsed = [
         parse_command_line(line, proxy.COMMANDS, environ, global_flags=proxy.GLOBAL_FLAGS, expands_files=False)
         for line in lines
     ]
     for one in parsed:
         check_line(one.arguments)
-    processes = [build_proxy(one.command, one.arguments) for one in parsed]
-    process = replace(
-        join_lines(processes),
-        shutdown_delay=max(arguments[SHUTDOWN_DELAY], *(one.shutdown_delay for one in processes)),
-        shutdown_timeout=arguments[STOP_TIMEOUT],  # a limit of one line would delay the others
-    )
-    return RunConfig(process, argv, arguments[WAIT_READY], arguments[STOP_TIMEOUT])
+    return join_lines([build_proxy(one.command, one.arguments) for one in parsed])
 
 
 def join_lines(lines: Sequence[ProcessConfig]) -> ProcessConfig:
@@ -108,6 +136,7 @@ def join_lines(lines: Sequence[ProcessConfig]) -> ProcessConfig:
         listeners,
         tuple(monitors),
         LogConfig(tuple(word for line in lines for word in line.log.quiet), any(line.log.is_syslog for line in lines)),
+        shutdown_delay=max(line.shutdown_delay for line in lines),
         timed_reload=min((line.timed_reload for line in lines if line.timed_reload), default=0.0),
         is_confined=all(line.is_confined for line in lines),  # the rules hold for the whole process
     )
@@ -120,12 +149,13 @@ def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str
     return run_command(command, arguments, environ)
 
 
-def _split(rest: Sequence[str]) -> tuple[list[list[str]], tuple[str, ...]]:
+def _split(rest: Sequence[str], *, needs_lines: bool) -> tuple[list[list[str]], tuple[str, ...]]:
     """The lines of the proxies, and the command."""
     end = rest.index(_COMMAND) if _COMMAND in rest else len(rest)
     if not rest[end + 1 :] and "--help" not in rest[:end]:  # `--help` is answered by the line that has it
         raise ConfigError("nothing to run: -- COMMAND [ARG...] is missing; use 'tunnel server' for a sidecar without a command")
-    return split_lines(rest[:end]), tuple(rest[end + 1 :])
+    lines = split_lines(rest[:end]) if needs_lines or rest[:end] else []
+    return lines, tuple(rest[end + 1 :])
 
 
 def split_lines(tokens: Sequence[str]) -> list[list[str]]:

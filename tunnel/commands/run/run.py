@@ -56,13 +56,14 @@ def _run(
     process_context = ProcessContext(environ, inherited, notifier, log_capture, find_port_holders(config.process))
     for one in config.process.listeners:
         log.info(f"starting tunnel in {one.mode} mode")
-    prepare(config.process, environ, log, has_command=True)
+    is_reconfigurable = config.reload_source is not None
+    prepare(config.process, environ, log, has_command=True, is_reconfigurable=is_reconfigurable)
     if os.getpid() != 1:
         become_subreaper()
     with open_loop(log, process_context) as loop:
         no_notifier = Notifier({}, os.getpid())  # the service manager is notified once, not by each proxy
-        proxy = open_proxy(config.process, loop, log, process_context, no_notifier)
+        proxy = open_proxy(config.process, loop, log, process_context, no_notifier, is_reconfigurable=is_reconfigurable)
         spec = CommandSpec(config.argv, command_environment({}))
         stop_policy = StopPolicy(config.stop_timeout, config.wait_ready, is_service=True, delay=config.process.shutdown_delay)
         task = CommandTask(proxy, *child, lambda: spec, stop_policy, process_context, log, lambda: None)
-        return supervise(loop, proxy, task, process_context, log)
+        return supervise(loop, proxy, task, process_context, log, config.reload_source)
