@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Generator
-from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -39,6 +38,7 @@ from tunnel.relay.proxy_connect import ProxyConnect
 from tunnel.relay.proxy_header import HeaderWriter, build_header
 from tunnel.relay.relay import Relay
 from tunnel.relay.step import AcmeChallengeAnswered, ClosedWithoutData, NoUsableIdentity, Step, StepOwner, StepRunner, Steps
+from tunnel.relay.thread_call import ThreadCall
 from tunnel.status.counters import Counters
 from tunnel.tls.engine import Buffers, TlsEnd, TlsParameters
 from tunnel.wire.proxy_v2 import HeaderMode
@@ -319,7 +319,7 @@ class Session(StepRunner):
             assert self._handshake is not None
             self._generation = generation
             readmit = partial(generation.context.readmit, self._handshake.end)
-            admitted = (yield _InThread(tunnel.loop, self, readmit)) if generation.context.is_slow else readmit()
+            admitted = (yield ThreadCall(tunnel.loop, self, readmit)) if generation.context.is_slow else readmit()
             self._admitted = admitted
             self._handshake = replace(self._handshake, admitted=admitted)
 
@@ -390,7 +390,7 @@ class Session(StepRunner):
                 self._stop(TlsError(TlsFault.TIMEOUT, limit))
             case _ if self._config.is_server and self._admitted is None:  # it waits for the first bytes
                 self._stop(TlsError(TlsFault.TIMEOUT, limit))
-            case _InThread():
+            case ThreadCall():
                 self._stop(TlsError(TlsFault.TIMEOUT, f"access policy: {limit}"))
             case HeaderWriter():
                 self._stop(TargetError(TargetFault.TIMEOUT, f"{show_address(self._target)}: {limit}"))
@@ -538,32 +538,3 @@ class Session(StepRunner):
             self._release_peer()
         self._tunnel.loop.cancel(self._timer)
         self._tunnel.end_session(self, record)
-
-
-class _InThread:
-    """A step that calls a function on a thread."""
-
-    def __init__(self, loop: Loop, owner: StepOwner, action: Callable[[], object]) -> None:
-        self._loop = loop
-        self._owner = owner
-        self._action = action
-        self._future: Future[object] | None = None
-
-    def start(self) -> None:
-        self._future = self._loop.call_in_thread(self._action, self._answer, self._owner)
-
-    def abandon(self) -> None:
-        """Ignore the result, and free the thread if the function has not begun."""
-        if self._future is not None:
-            self._future.cancel()
-        self._future = None
-
-    def _answer(self, future: Future[object]) -> None:
-        if self._future is None:
-            return
-        try:
-            result = future.result()
-        except PeerDenied as denied:
-            self._owner.step_failed(denied)
-        else:
-            self._owner.step_done(result)

@@ -21,6 +21,7 @@ from tunnel.proxy.connection_log import ConnectionLog
 from tunnel.proxy.connection_record import ConnectionOutcome, ConnectionRecord, count_connection
 from tunnel.proxy.generation import Generation
 from tunnel.proxy.hand_over import HandOver
+from tunnel.proxy.identity_state import IdentityState
 from tunnel.proxy.peer_limits import PeerLimits
 from tunnel.proxy.plain_clients import PlainClients, PlainSource, describe_plaintext
 from tunnel.proxy.rate_limit import AcceptRate, RateLimit
@@ -32,7 +33,6 @@ from tunnel.relay.handshake import Handshake
 from tunnel.relay.handshake_slots import HandshakeSlots
 from tunnel.relay.loop import Timer
 from tunnel.status.counters import Counters, TunnelGauges
-from tunnel.time_format import format_time
 
 _ACCEPTS = 64  # in one turn, so that open connections are served in between
 
@@ -63,8 +63,7 @@ class Tunnel:
         self._clock = clock
         self._configure(config)
         self.withdrawal = Withdrawal(self, clock)
-        self._generation: Generation | None = None
-        self._withdrawn_at = 0.0  # loop time from which a withdrawn identity is no longer used; 0 if it is not withdrawn
+        self._identity = IdentityState(clock, self.loop.clock)
         self._identity_error = ""  # at the last review
         self.plain_clients = PlainClients(clock)
         self.peer_limits: PeerLimits | None = None
@@ -93,6 +92,12 @@ class Tunnel:
             self.judge_again()
         if self._is_full():
             self._stop_accepting()
+        if config.plaintext != previous.plaintext:
+            self._warn_about_plaintext()
+
+    def _warn_about_plaintext(self) -> None:
+        if warning := describe_plaintext(self.config):
+            self.log.write(f"warning: {warning}")
 
     def _configure(self, config: ListenerConfig) -> None:
         self.only_user = os.geteuid() if config.is_private else None  # sockets have the effective user ID
@@ -105,57 +110,50 @@ class Tunnel:
     @property
     def generation(self) -> Generation | None:
         """The newest generation."""
-        return self._generation
+        return self._identity.generation
 
     def swap(self, generation: Generation) -> None:
         """Use a new generation from the next handshake on."""
-        previous, self._generation = self._generation, generation
+        previous, self._identity.generation = self._identity.generation, generation
         self.confirm()
         if previous is None or previous.admission is not generation.admission:
             self.withdrawal.review_all(previous)
 
     def judge_again(self) -> None:
         """Judge the peers of all connections again: a policy or the configuration has changed."""
-        if self._generation is not None:
-            previous, self._generation = self._generation, replace(self._generation)  # handshakes notice a new object
+        previous = self._identity.generation
+        if previous is not None:
+            self._identity.generation = replace(previous)  # handshakes notice a new object
             self.withdrawal.review_all(previous)
 
     def withdraw(self, grace: float) -> None:
         """Stop using the identity `grace` seconds after the first call."""
-        if not self._withdrawn_at:
-            self._withdrawn_at = self.loop.clock() + grace
+        self._identity.withdraw(grace)
 
     def confirm(self) -> None:
         """Cancel `withdraw`."""
-        self._withdrawn_at = 0.0
+        self._identity.confirm()
         self.review()
 
     def review(self) -> Generation | None:
         """Return the generation, or None if its identity is not usable now; log each change of that."""
-        why = self._why_unusable()
-        error = why or self._why_refused()
+        why = self._identity.why_unusable
+        error = why or self._identity.why_refused
         if error != self._identity_error:
             self._report_identity(error, is_closing=bool(why))
             if why:
                 self.withdrawal.close_without_identity()
-        return None if why else self._generation
+        return None if why else self._identity.generation
 
     @property
     def identity_error(self) -> str:
         """Why the identity is not valid now; "" if it is."""
-        return self._why_unusable() or self._why_refused()
+        return self._identity.why_unusable or self._identity.why_refused
 
     @property
     def identity_loss(self) -> tuple[IdentityLoss, str] | None:
         """Why the identity can be used no more, as a reason and as a message; None if it can be used."""
-        if self._generation is None:
-            return None
-        identity, end = self._generation.identity, self._generation.expires
-        if end is not None and self._generation.is_bound_by_expiry and self._clock() > end.timestamp():
-            return IdentityLoss.EXPIRED, f"identity {identity} has expired at {format_time(end)}"
-        if self._withdrawn_at and self.loop.clock() >= self._withdrawn_at:
-            return IdentityLoss.WITHDRAWN, f"identity {identity} has been withdrawn"
-        return None
+        return self._identity.loss
 
     def _report_identity(self, error: str, *, is_closing: bool) -> None:
         if not error:
@@ -168,23 +166,6 @@ class Tunnel:
         if self.on_identity_error is not None:
             self.on_identity_error(error)
 
-    def _why_unusable(self) -> str:
-        if self._generation is None:
-            return "no identity yet"
-        loss = self.identity_loss
-        return loss[1] if loss is not None else ""
-
-    def _why_refused(self) -> str:
-        """Why peers refuse our certificate from a file, which is presented although its dates are not valid."""
-        generation, now = self._generation, self._clock()
-        if generation is None or generation.is_bound_by_expiry:
-            return ""
-        if generation.expires is not None and now > generation.expires.timestamp():
-            return f"certificate {escape(generation.identity)} has expired at {format_time(generation.expires)}"
-        if generation.begins is not None and now < generation.begins.timestamp():
-            return f"certificate {escape(generation.identity)} is not valid before {format_time(generation.begins)}"
-        return ""
-
     # -- accepting
 
     def open(self, listener: Listener) -> None:
@@ -192,8 +173,7 @@ class Tunnel:
         self._listener = listener
         self._is_draining = False
         self.name = str(listener)
-        if warning := describe_plaintext(self.config):
-            self.log.write(f"warning: {warning}")
+        self._warn_about_plaintext()
         if listener.replaced_pid is not None:
             self.log.info(f"took over listener of another process: listen={self.name} pid={listener.replaced_pid or 'unknown'}")
         self._resume()
@@ -272,7 +252,7 @@ class Tunnel:
     def gauges(self) -> TunnelGauges:
         """Return the numbers that are not counters: open connections, bytes so far, generation and expiry."""
         traffic = [session.traffic for session in self._sessions]
-        generation = self._generation
+        generation = self._identity.generation
         ends = generation.expires if generation else None
         lists_end = generation.lists_expire if generation else None
         return TunnelGauges(
