@@ -28,7 +28,7 @@ from tunnel.status import metric_definitions
 from tunnel.status.counters import Counters
 from tunnel.status.durations import LONG, SHORT, DurationMetric
 from tunnel.status.runtime import Runtime
-from tunnel.status.snapshot import MetricsSource
+from tunnel.status.snapshot import Measurement, MetricsSource
 
 GHOSTUNNELS = (
     metric_definitions.OPEN,
@@ -49,7 +49,8 @@ def timed(harness: TunnelHarness) -> TunnelHarness:
 
 def numbers(harness: TunnelHarness) -> dict[str, int | float]:
     """Return ghostunnel's metrics that are not 0; of the timers, the count."""
-    readings = MetricsSource(lambda: harness.tunnel.counters, harness.tunnel.gauges, Runtime()).snapshot().readings
+    source = MetricsSource(lambda: Measurement(harness.tunnel.counters, harness.tunnel.gauges()), Runtime())
+    readings = source.snapshot().readings
     found = {one.name: one.value for one in readings if one.metric in GHOSTUNNELS and one.value}
     for metric, timer in (
         (metric_definitions.HANDSHAKE, harness.tunnel.counters.handshake),

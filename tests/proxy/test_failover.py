@@ -33,6 +33,7 @@ from tunnel.proxy.connection_record import ConnectionOutcome
 from tunnel.proxy.targets import Targets
 from tunnel.relay.loop import Loop
 from tunnel.spiffe.ids import parse_spiffe_id
+from tunnel.status.counters import TargetGauges
 from tunnel.wire.outbound import parse_outbound
 
 SERVICE = SrvName("_db._tcp.example.org")
@@ -373,3 +374,14 @@ def test_the_name_server_of_srv_records_is_an_ip_address() -> None:
     config = listener_config(target=SERVICE, resolution=NameResolution(dns_server=TcpAddress("ns.example", "53")))
     with pytest.raises(ConfigError, match="expected an IP address"):
         Targets(config, Loop(), RecordedLog(), lambda *_: None)  # type: ignore[arg-type]
+
+
+def test_the_values_of_srv_records_are_those_of_one_target(harnesses: Harnesses, place: Path) -> None:
+    targets = harnesses(targets=(SERVICE, backend_of(place))).tunnel.targets
+    targets._take_records(SERVICE, records(TcpAddress("a.example", "1"), TcpAddress("b.example", "1")))
+    first = next(one for one in targets.pool.targets if one.configured == str(SERVICE))
+    for _ in range(3):
+        targets.pool.note_failure(first, "connection refused")
+    assert targets.gauges() == (TargetGauges(str(SERVICE), 1, 0, 3), TargetGauges(str(backend_of(place)), 1, 0, 0))
+    targets._take_records(SERVICE, records(TcpAddress("b.example", "1")))
+    assert targets.gauges()[0] == TargetGauges(str(SERVICE), 1, 0, 3), "a counter never decreases"

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
-from tunnel.errors import Denial, IdentityLoss, WebRefusal
+from tunnel.errors import Denial, IdentityLoss, TargetFault, WebRefusal
 from tunnel.status import metric_definitions
-from tunnel.status.counters import EXPORTS, Counters, Reloads, TunnelGauges, WorkloadApiState
+from tunnel.status.counters import EXPORTS, Counters, Reloads, TargetGauges, TunnelGauges, WorkloadApiState
 from tunnel.status.durations import SHORT, DurationMetric
+from tunnel.status.listener_readings import ListenerMeasurement
+from tunnel.status.metric_reading import MetricReading
 from tunnel.status.runtime import Runtime
-from tunnel.status.snapshot import MetricReading, MetricsSource
+from tunnel.status.snapshot import Measurement, MetricsSource
 
 
 def measured() -> DurationMetric:
@@ -38,7 +40,7 @@ CHANGED: dict[str, Any] = {
 def readings(counters: Counters) -> dict[tuple[str, str], object]:
     """What a snapshot says of counters; bytes of closed connections come by the gauges, as a tunnel adds them."""
     gauges = TunnelGauges(forwarded=counters.forwarded, returned=counters.returned, expiry=1)
-    source = MetricsSource(lambda: counters, lambda: gauges, Runtime(), clock=lambda: 0.0)
+    source = MetricsSource(lambda: Measurement(counters, gauges), Runtime(), clock=lambda: 0.0)
     return {(one.metric.name, one.label): one.value for one in source.snapshot().readings if not is_of_process(one)}
 
 
@@ -60,7 +62,10 @@ def test_a_counter_is_read_under_the_metric_of_its_declaration(name: str) -> Non
 
 
 def test_each_metric_has_a_reading() -> None:
-    source = MetricsSource(lambda: Counters(**CHANGED), lambda: TunnelGauges(expiry=1, lists_expiry=1), Runtime())
+    counters, gauges = Counters(refused=1, **CHANGED), TunnelGauges(expiry=1, lists_expiry=1)
+    counters.reasons = {Denial.NO_RULE.value: 1, TargetFault.REFUSED.value: 1}
+    listener = ListenerMeasurement("redis", counters, gauges, (TargetGauges("localhost:6379", 1, 2, 3),))
+    source = MetricsSource(lambda: Measurement(counters, gauges, (listener,)), Runtime())
     read = [reading.metric for reading in source.snapshot().readings]
     assert list(dict.fromkeys(read)) == list(metric_definitions.METRICS), "and in the order of the definitions"
 

@@ -8,9 +8,10 @@ import pytest
 
 from tests.support.known_metrics import EXPIRY, NOW, known_snapshot, known_source
 from tunnel.status import metric_definitions
-from tunnel.status.counters import timed_counters
+from tunnel.status.counters import TunnelGauges, timed_counters
 from tunnel.status.encoders import encode_graphite, encode_json
 from tunnel.status.metric_definitions import Kind, Metric
+from tunnel.status.snapshot import Measurement
 
 EVERY = [one for one in vars(metric_definitions).values() if isinstance(one, Metric)]
 THEIRS = "conn.open accept.total accept.success accept.error accept.timeout conn.timeout".split()
@@ -74,6 +75,22 @@ def test_each_number_is_an_object_with_four_fields() -> None:
         ("runtime.mem.gc.num-gc", 70),
         ("runtime.mem.gc.duration.count", 0),
         ("runtime.mem.gc.duration.99-percentile", 0),
+        ("listener.redis.accepted", 7),
+        ("listener.redis.relayed", 3),
+        ("listener.redis.failed", 4),
+        ("listener.redis.connections", 2),
+        ("listener.redis.forwarded", 1000),
+        ("listener.redis.returned", 2000),
+        ("listener.redis.outcomes.refused", 2),
+        ("listener.redis.outcomes.close_timeout", 1),
+        ("listener.redis.refusals.expired", 1),
+        ("listener.redis.failures.handshake-timeout", 1),
+        ("listener.redis.withdrawals.no-matching-rule", 1),
+        ("listener.redis.identity-usable", 1),
+        ("listener.redis.certificate-expiry", EXPIRY),
+        ("listener.redis.target.localhost_6379.healthy", 1),
+        ("listener.redis.target.localhost_6379.connections", 2),
+        ("listener.redis.target.localhost_6379.failures", 3),
     ],
 )
 def test_a_number_has_its_name_in_json(name: str, value: float) -> None:
@@ -83,7 +100,7 @@ def test_a_number_has_its_name_in_json(name: str, value: float) -> None:
 def test_what_consumers_rely_on_is_there_before_anything_has_happened() -> None:
     source, counters, _clock = known_source()
     fresh = timed_counters()
-    source._read_counters = lambda: fresh
+    source._measure = lambda: Measurement(fresh, TunnelGauges())
     found = {one["metric"]: one["value"] for one in json.loads(encode_json(source.snapshot(), "p", "", NOW))}
     relied_on = THEIRS[1:] + [f"{timer}.{field}" for timer in TIMERS for field in FIELDS]
     assert {name: found[f"p.{name}"] for name in relied_on} == dict.fromkeys(relied_on, 0)
@@ -170,7 +187,8 @@ def test_a_kind_has_its_fields_and_no_others() -> None:
     }
     for metric in EVERY:
         if not metric.label:
-            assert fields[metric.name] == expected[metric.kind], metric
+            name = metric.name.replace("listener.", "listener.redis.").replace("target.", "target.localhost_6379.")
+            assert fields[name] == expected[metric.kind], metric
 
 
 def test_a_rate_is_of_the_time_since_the_last_report() -> None:

@@ -77,6 +77,34 @@ def test_a_family_has_a_series_for_each_value_of_its_label(name: str, label: tup
     assert TYPES[f"ghostunnel_{name}"] == kind
 
 
+@pytest.mark.parametrize(
+    ("name", "labels", "kind", "value"),
+    [
+        ("listener_accepted_total", {}, "counter", 7),
+        ("listener_relayed_total", {}, "counter", 3),
+        ("listener_failed_total", {}, "counter", 4),
+        ("listener_connections", {}, "gauge", 2),
+        ("listener_forwarded_bytes_total", {}, "counter", 1000),
+        ("listener_outcomes_total", {"outcome": "refused"}, "counter", 2),
+        ("listener_refusals_total", {"reason": "expired"}, "counter", 1),
+        ("listener_failures_total", {"reason": "connection-refused"}, "counter", 1),
+        ("listener_identity_usable", {}, "gauge", 1),
+        ("listener_certificate_expiry_timestamp_seconds", {}, "gauge", EXPIRY),
+        ("listener_target_healthy", {"target": "localhost:6379"}, "gauge", 1),
+        ("listener_target_connections", {"target": "localhost:6379"}, "gauge", 2),
+        ("listener_target_failures_total", {"target": "localhost:6379"}, "counter", 3),
+    ],
+)
+def test_a_listener_has_series_of_families_of_its_own(name: str, labels: dict[str, str], kind: str, value: int) -> None:
+    assert SAMPLES[(f"ghostunnel_{name}", ("listener", "redis"), *labels.items())] == value
+    assert TYPES[f"ghostunnel_{name}"] == kind
+
+
+def test_a_series_without_a_listener_is_not_in_a_family_with_listeners() -> None:
+    families = {name: [dict(labels) for one, *labels in SAMPLES if one == name] for name, *_ in SAMPLES}
+    assert [name for name, shown in families.items() if len({"listener" in labels for labels in shown}) > 1] == []
+
+
 def test_every_reason_is_there_before_it_occurs() -> None:
     seen = {labels[0][1] for name, *labels in SAMPLES if name == "ghostunnel_refusals_total"}
     assert seen == {reason.value for reason in (*Denial, *LimitFault)}
@@ -138,8 +166,12 @@ def test_the_table_for_operators_has_every_metric_with_its_series_and_its_kind()
     expected = set()
     for metric in (one for one in vars(metric_definitions).values() if isinstance(one, Metric)):
         name = f"{metric.name}.{metric.label.upper()}" if metric.label else metric.name
+        scope = [word for word in ("listener", "target") if word in metric.name.split(".")]
+        for word in scope:
+            name = name.replace(f"{word}.", f"{word}.{word.upper()}.")
         series = metric.name.replace(".", "_").replace("-", "_") + metric.suffix
         assert f"ghostunnel_{series}" in TYPES
         kind = "gauge" if metric.kind is Kind.LEVEL else metric.kind.name.lower()
-        expected.add((name, f"{series}{{{metric.label}}}" if metric.label else series, kind))
+        labels = ",".join(filter(None, (*scope, metric.label)))
+        expected.add((name, f"{series}{{{labels}}}" if labels else series, kind))
     assert told == expected

@@ -348,7 +348,7 @@ def test_a_graphite_that_takes_nothing_has_one_interval() -> None:
     async def act(scene: Scene) -> None:
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         listener.socket.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_RCVBUF, 1024)
-        scene.source._read_counters().other_ends = {f"{number:0900}": 1 for number in range(5000)}  # megabytes
+        scene.source._measure().counters.other_ends = {f"{number:0900}": 1 for number in range(5000)}  # megabytes
         scene.write_to(*listener.socket.getsockname())
         await scene.pass_time()
         await trio.testing.wait_all_tasks_blocked(0.1)

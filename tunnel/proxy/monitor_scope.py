@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import reduce
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from tunnel.config.model import IdentityConfig, ListenerConfig, NoIdentity
 from tunnel.config.values import default_of
@@ -15,6 +15,10 @@ from tunnel.proxy.state_reporter import StateReporter
 from tunnel.status.counters import Counters, TunnelGauges, total
 from tunnel.status.process_state import ProcessState
 from tunnel.tls.engine import TlsEnd
+
+if TYPE_CHECKING:  # loaded only when a status port or metrics are wanted
+    from tunnel.status.listener_readings import ListenerMeasurement
+    from tunnel.status.snapshot import Measurement
 
 
 class Monitored(Protocol):
@@ -45,13 +49,14 @@ class MonitorScope:
         parts = (*(one.tunnel.counters for one in self._serving()), *(source.counters for source in sources.values()))
         return total((self.process.counters, *parts))
 
-    def counters_by_listener(self) -> Mapping[str, Counters]:
-        """The counters of each configured listener by its name."""
-        return {one.name: one.tunnel.counters for one in self.listeners()}
+    def measure(self) -> Measurement:
+        """What the metrics show at this moment."""
+        from tunnel.status.snapshot import Measurement
 
-    def gauges(self) -> TunnelGauges:
-        """The sum of the gauges of the listeners."""
-        return reduce(TunnelGauges.plus, (one.tunnel.gauges() for one in self._serving()), TunnelGauges())
+        listeners = tuple(map(_measure, self.listeners()))
+        retired = [] if self.names else [one.tunnel.gauges() for one in self.process.retired]
+        gauges = reduce(TunnelGauges.plus, (*(one.gauges for one in listeners), *retired), TunnelGauges())
+        return Measurement(self.counters(), gauges, listeners)
 
     def connections(self) -> int:
         """How many connections are open."""
@@ -85,3 +90,10 @@ class MonitorScope:
 
     def _feed_of(self, listener: ProxyListener) -> IdentityFeed:
         return self.process.feeds[listener.config.identity]
+
+
+def _measure(listener: ProxyListener) -> ListenerMeasurement:
+    from tunnel.status.listener_readings import ListenerMeasurement
+
+    tunnel = listener.tunnel
+    return ListenerMeasurement(listener.name, tunnel.counters, tunnel.gauges(), tunnel.targets.gauges())

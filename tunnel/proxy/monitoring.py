@@ -46,7 +46,7 @@ class RunningMonitor:
         self.scope = MonitorScope(process, monitor.listeners)
         self.listener: Listener | None = None
         self.service: HttpService | None = None
-        self.metrics = open_metrics(self.scope.counters, self.scope.gauges)
+        self.metrics = open_metrics(self.scope.measure)
         self._process = process
         self._stopping = trio.Event()
         self._closed = trio.Event()

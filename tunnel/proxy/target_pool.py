@@ -20,6 +20,7 @@ class TargetPlan:
     route: Route
     priority: int = 0
     weight: int = 1
+    configured: str = ""  # the name of the SRV records that it is from; "" if it is configured itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ class PooledTarget:
     """One target, and what is known about it. Only the pool changes it."""
 
     __slots__ = (
+        "configured",
         "credit",
         "error",
         "failures",
@@ -64,6 +66,7 @@ class PooledTarget:
 
     def plan(self, plan: TargetPlan) -> None:
         """Use a new priority and weight."""
+        self.configured = plan.configured or plan.route.target_name
         self.priority, self.weight = plan.priority, plan.weight * _WEIGHT_UNIT or 1
 
     def state(self) -> TargetState:
@@ -79,6 +82,7 @@ class TargetPool:
         self._log = log
         self._targets: dict[Route, PooledTarget] = {}
         self._has_reported_outage = False
+        self.failures: dict[str, int] = {}  # by configured target, also of those that were forgotten
         self.update(plans)
 
     @property
@@ -137,6 +141,7 @@ class TargetPool:
         """A connection attempt or a check has failed."""
         error = target.error = one_line(error, MAX_FOREIGN_TEXT)  # it may quote the certificate of a server
         target.failures += 1
+        self.failures[target.configured] = self.failures.get(target.configured, 0) + 1
         target.streak = min(target.streak, 0) - 1
         if target.is_healthy and -target.streak >= self.health.fall:
             target.is_healthy = False

@@ -5,7 +5,7 @@ It runs on the thread of the event loop; what may block is passed to `resolve_la
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,7 @@ from tunnel.proxy.route import plan_route
 from tunnel.proxy.target_pool import PooledTarget, TargetPlan, TargetPool, TargetState
 from tunnel.relay.loop import Loop
 from tunnel.relay.step import StepOwner
+from tunnel.status.counters import TargetGauges
 
 Resolved = Answer[Any]  # of socket addresses, or of SRV records
 ResolveLater = Callable[[TargetAddress, Callable[[Resolved], object]], object]
@@ -64,6 +65,16 @@ class Targets:
     def states(self) -> tuple[TargetState, ...]:
         """Return the state of each target."""
         return self.pool.states()
+
+    def gauges(self) -> tuple[TargetGauges, ...]:
+        """Return the values of each target as it is configured."""
+        pooled = self.pool.targets
+        return tuple(self._gauges_of(name, pooled) for name in dict.fromkeys(map(str, self._config.targets)))
+
+    def _gauges_of(self, name: str, pooled: Iterable[PooledTarget]) -> TargetGauges:
+        own = [target for target in pooled if target.configured == name]
+        healthy = sum(target.is_healthy for target in own)
+        return TargetGauges(name, healthy, sum(target.opened for target in own), self.pool.failures.get(name, 0))
 
     def expired_services(self) -> list[CachedName[tuple[SrvRecord, ...]]]:
         """Return the names whose SRV records must be asked for, and ask for all of them."""
@@ -110,7 +121,7 @@ class Targets:
                 continue
             for record in self._records.get(target, ()):
                 try:
-                    yield TargetPlan(plan_route(self._config, record.address), record.priority, record.weight)
+                    yield TargetPlan(plan_route(self._config, record.address), record.priority, record.weight, str(target))
                 except (ConfigError, TargetError) as error:  # the proxy cannot reach it
                     self._log.write(f"SRV record ignored: {escape(str(record.address))}: {escape(str(error))} name={target}")
 

@@ -199,6 +199,16 @@ class TunnelGauges:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class TargetGauges:
+    """Values of one target as it is configured; the name of SRV records is one target with several addresses."""
+
+    name: str
+    healthy: int  # addresses
+    opened: int  # connections, with those that are being established
+    failures: int  # since the start
+
+
 def _earliest(*times: int | None) -> int | None:
     return min((time for time in times if time is not None), default=None)
 

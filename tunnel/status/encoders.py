@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 from tunnel.status.durations import Distribution
 from tunnel.status.metric_definitions import Kind
-from tunnel.status.snapshot import MetricReading, Snapshot
+from tunnel.status.metric_reading import MetricReading
+from tunnel.status.snapshot import Snapshot
 
 JSON_TYPE = "application/json"
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 
 PROMETHEUS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 _ILLEGAL = re.compile(r"[^a-zA-Z0-9_:]")
 
 
@@ -15,8 +16,8 @@ def encode_head(name: str, kind: str, text: str = "") -> str:
 
 
 def encode_sample(name: str, value: float, labels: Mapping[str, str] | None = None) -> str:
-    """One sample; the values of labels have no character that must be escaped."""
-    shown = ",".join(f'{label}="{text}"' for label, text in labels.items()) if labels else ""
+    """One sample."""
+    shown = ",".join(f'{label}="{text.translate(_ESCAPES)}"' for label, text in labels.items()) if labels else ""
     return f"{name}{{{shown}}} {_encode_value(value)}\n" if shown else f"{name} {_encode_value(value)}\n"
 
 

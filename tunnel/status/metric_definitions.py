@@ -30,6 +30,11 @@ class Metric:
     suffix: str = ""  # for Prometheus, by its conventions; ghostunnel's names have none
     label: str = ""
 
+    @property
+    def last_word(self) -> str:
+        """The part of the name after the last dot."""
+        return self.name.rpartition(".")[2]
+
 
 # -- ghostunnel's
 
@@ -143,6 +148,56 @@ RELOAD_FAILURES = Metric(
 )
 RELOAD_LAST_SUCCESSFUL = Metric(
     "reload.last-successful", Kind.GAUGE, "Whether the last reload or update succeeded.", label="what"
+)
+
+# -- ours by listener and by target: families of their own, so that a sum over a family counts nothing twice
+
+LISTENER_ACCEPTED = Metric("listener.accepted", Kind.COUNTER, "Connections accepted by a listener.", "_total")
+LISTENER_RELAYED = Metric("listener.relayed", Kind.COUNTER, "Connections relayed by a listener.", "_total")
+LISTENER_FAILED = Metric(
+    "listener.failed", Kind.COUNTER, "Connections of a listener that failed before the relay, see accept.error.", "_total"
+)
+LISTENER_CONNECTIONS = Metric("listener.connections", Kind.GAUGE, "Connections of a listener that are open now.")
+LISTENER_FORWARDED = Metric(
+    "listener.forwarded", Kind.COUNTER, "Bytes of plaintext from the clients of a listener to its targets.", "_bytes_total"
+)
+LISTENER_RETURNED = Metric(
+    "listener.returned", Kind.COUNTER, "Bytes of plaintext from the targets of a listener to its clients.", "_bytes_total"
+)
+LISTENER_OUTCOMES = Metric(
+    "listener.outcomes", Kind.COUNTER, "Connections of a listener by outcome, from the first one on.", "_total", label="outcome"
+)
+LISTENER_REFUSALS = Metric(
+    "listener.refusals", Kind.COUNTER, "Peers refused by a listener by reason, from the first one on.", "_total", label="reason"
+)
+LISTENER_FAILURES = Metric(
+    "listener.failures",
+    Kind.COUNTER,
+    "TLS handshakes and target connections of a listener that failed, by reason, from the first one on.",
+    "_total",
+    label="reason",
+)
+LISTENER_WITHDRAWALS = Metric(
+    "listener.withdrawals",
+    Kind.COUNTER,
+    "Open connections of a listener that we closed, by reason, from the first one on; see withdrawals.",
+    "_total",
+    label="reason",
+)
+LISTENER_USABLE = Metric(
+    "listener.identity-usable", Kind.GAUGE, "Whether the identity of a listener can be used for new connections."
+)
+LISTENER_EXPIRY = Metric(
+    "listener.certificate-expiry", Kind.GAUGE, "Unix time at which the certificate of a listener expires.", "_timestamp_seconds"
+)
+TARGET_HEALTHY = Metric(
+    "listener.target.healthy", Kind.GAUGE, "Healthy addresses of a target: 0 or 1, or more for the name of SRV records."
+)
+TARGET_CONNECTIONS = Metric(
+    "listener.target.connections", Kind.GAUGE, "Connections to a target, with those that are being established."
+)
+TARGET_FAILURES = Metric(
+    "listener.target.failures", Kind.COUNTER, "Failed connection attempts to a target, and failed health checks.", "_total"
 )
 
 METRICS = tuple(one for one in list(globals().values()) if isinstance(one, Metric))  # in the order above

@@ -14,7 +14,8 @@ from prometheus_client import REGISTRY, generate_latest
 from tunnel.status.durations import Distribution
 from tunnel.status.exposition import encode_head, encode_sample, legal_name
 from tunnel.status.metric_definitions import Kind, Metric
-from tunnel.status.snapshot import MetricReading, Snapshot
+from tunnel.status.metric_reading import MetricReading
+from tunnel.status.snapshot import Snapshot
 
 _TYPES = {
     Kind.COUNTER: "counter",
@@ -33,7 +34,7 @@ def encode_prometheus(snapshot: Snapshot, prefix: str) -> bytes:
     lines = "".join(
         line for metric, readings in groupby(snapshot.readings, _metric_of) for line in _family(metric, readings, prefix)
     )
-    return lines.encode() + generate_latest(REGISTRY)
+    return lines.encode(errors="replace") + generate_latest(REGISTRY)
 
 
 def _metric_of(reading: MetricReading) -> Metric:
@@ -49,7 +50,7 @@ def _family(metric: Metric, readings: Iterable[MetricReading], prefix: str) -> I
             if metric.kind is Kind.TIMER:
                 yield from _sample_gauges(name, reading.value)
         else:
-            yield encode_sample(name, reading.value, {metric.label: reading.label} if metric.label else None)
+            yield encode_sample(name, reading.value, reading.labels)
 
 
 def _histogram(name: str, seen: Distribution) -> Iterator[str]:

@@ -9,28 +9,21 @@ from dataclasses import dataclass
 from tunnel.errors import Denial, IdentityLoss, LimitFault, TargetFault, TlsFault, WebRefusal
 from tunnel.status import metric_definitions as metrics
 from tunnel.status.counters import EXPORTS, Counters, TunnelGauges, WorkloadApiState
-from tunnel.status.durations import Distribution
-from tunnel.status.metric_definitions import Metric
+from tunnel.status.listener_readings import ListenerMeasurement, read_listeners
+from tunnel.status.metric_reading import MetricReading
 from tunnel.status.runtime import Runtime
 
-_ORDER = {metric: place for place, metric in enumerate(metrics.METRICS)}
+_ORDER = {metric.name: place for place, metric in enumerate(metrics.METRICS)}
 _FAILURES = tuple(fault.value for fault in (*TlsFault, *TargetFault))
-
-Value = int | float | Distribution
 
 
 @dataclass(frozen=True, slots=True)
-class MetricReading:
-    """One number, or one distribution; `label` is the value of the metric's label."""
+class Measurement:
+    """What is measured of all listeners together, and of each."""
 
-    metric: Metric
-    value: Value
-    label: str = ""
-
-    @property
-    def name(self) -> str:
-        """The dotted name, without a prefix."""
-        return f"{self.metric.name}.{self.label}" if self.label else self.metric.name
+    counters: Counters
+    gauges: TunnelGauges
+    listeners: tuple[ListenerMeasurement, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +39,12 @@ class MetricsSource:
 
     def __init__(
         self,
-        read_counters: Callable[[], Counters],
-        read_gauges: Callable[[], TunnelGauges],
+        measure: Callable[[], Measurement],
         runtime: Runtime,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._read_counters = read_counters
-        self._read_gauges = read_gauges
+        self._measure = measure
         self._runtime = runtime
         self._clock = clock
         self._start = clock()
@@ -65,7 +56,8 @@ class MetricsSource:
     def snapshot(self) -> Snapshot:
         """All readings, now, in the order of the definitions."""
         uptime = self._clock() - self._start
-        counters, gauges = self._read_counters(), self._read_gauges()
+        measured = self._measure()
+        counters, gauges = measured.counters, measured.gauges
         readings = (
             *_of_counters(counters),
             *_of_connections(counters, gauges),
@@ -73,15 +65,16 @@ class MetricsSource:
             *_of_identity(counters, gauges),
             *_of_workload_api(counters.workload_api),
             *_of_runtime(self._runtime, uptime),
+            *read_listeners(measured.listeners),
         )
-        return Snapshot(uptime, tuple(sorted(readings, key=lambda reading: _ORDER[reading.metric])))
+        return Snapshot(uptime, tuple(sorted(readings, key=lambda reading: _ORDER[reading.metric.name])))
 
 
-def open_metrics(read_counters: Callable[[], Counters], read_gauges: Callable[[], TunnelGauges]) -> MetricsSource:
+def open_metrics(measure: Callable[[], Measurement]) -> MetricsSource:
     """A source whose runtime is watched from now on; for a process whose metrics are served or sent."""
     runtime = Runtime()
     runtime.watch()
-    return MetricsSource(read_counters, read_gauges, runtime)
+    return MetricsSource(measure, runtime)
 
 
 def _of_counters(counters: Counters) -> Iterator[MetricReading]:
