@@ -6,10 +6,12 @@ from typing import Any
 
 from tests.support.configs import listener_config
 from tests.support.tunnel_harness import Harnesses, generation
+from tunnel.config.model import Plaintext
 from tunnel.net.notify import Notifier
 from tunnel.proxy.monitor_scope import MonitorScope
 from tunnel.proxy.state_reporter import StateReporter
 from tunnel.status.counters import Counters
+from tunnel.status.process_state import PlaintextState
 
 
 class FakeFeed:
@@ -73,3 +75,11 @@ def test_a_removed_listener_is_in_the_sum_only(harnesses: Harnesses) -> None:
     measured = scope_of(process).measure()
     assert (measured.counters.accepted, measured.gauges.returned) == (2, 9)
     assert [one.name for one in measured.listeners] == ["cache"]
+
+
+def test_the_state_has_what_each_connection_changes(harnesses: Harnesses) -> None:
+    process = FakeProcess(FakeListener(harnesses, "redis"), FakeListener(harnesses, "cache", plaintext=Plaintext()))
+    redis, cache = scope_of(process).state().listeners
+    assert (redis.opened, [target.is_healthy for target in redis.targets], redis.plaintext) == (0, [True], None)
+    assert cache.plaintext == PlaintextState(0, 0, (), 0)
+    assert [one.name for one in scope_of(process, "cache").state().listeners] == ["cache"]

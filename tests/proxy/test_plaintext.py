@@ -18,8 +18,9 @@ from tunnel.net.address import TcpAddress, UnixAddress
 from tunnel.net.listen import open_listener
 from tunnel.net.sockets import SocketAddress
 from tunnel.proxy import plain_clients
-from tunnel.proxy.plain_clients import PlainClients, PlainSource, check_plaintext, may_be_plain
+from tunnel.proxy.plain_clients import PlainClients, check_plaintext, may_be_plain
 from tunnel.relay.linger import reset
+from tunnel.status.process_state import PlainSource
 from tunnel.wire.proxy_v2 import HeaderMode, TlsFacts, encode_header
 
 WAITING = Plaintext(silence=0)
@@ -88,7 +89,7 @@ def test_a_tls_client_of_the_same_port_is_authenticated_as_usual(
     hang_up(harness, peer, backend)
     assert "peer=spiffe://a.test/peer rule=any" in harness.log.lines[-1]
     assert harness.tunnel.counters.summary() == "accepted=1 relayed=1 close_notify=1"
-    assert harness.tunnel.plain_sources() == ()
+    assert harness.tunnel.plain_clients.sources() == ()
 
 
 def test_a_client_hello_in_pieces_begins_a_handshake_at_every_split(harnesses: Harnesses) -> None:
@@ -219,7 +220,7 @@ def test_a_plain_client_from_another_address_is_refused_with_its_own_reason(harn
     )
     assert harness.tunnel.counters.summary() == "accepted=1 refused=1"
     assert harness.tunnel.counters.reasons == {"plaintext-not-permitted": 1}
-    assert harness.tunnel.plain_sources() == ()
+    assert harness.tunnel.plain_clients.sources() == ()
 
 
 def test_a_plain_client_from_a_permitted_network_is_relayed(harnesses: Harnesses) -> None:
@@ -230,7 +231,7 @@ def test_a_plain_client_from_a_permitted_network_is_relayed(harnesses: Harnesses
     backend = harness.accepted_by_backend()
     assert backend is not None
     assert received(backend) == b"PING\r\n"
-    assert harness.tunnel.plain_sources() == (PlainSource("127.0.0.1", 1, harness.wall),)
+    assert harness.tunnel.plain_clients.sources() == (PlainSource("127.0.0.1", 1, harness.wall),)
 
 
 # -- what the operator sees

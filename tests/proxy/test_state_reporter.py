@@ -137,3 +137,13 @@ def test_who_shows_no_certificate_has_no_identity(state_reporter: StateReporter)
     unused: Any = None
     state_reporter.show_identity("server", Generation(1, "", None, False, unused, None))
     assert state_reporter.state.identity is None
+
+
+def test_another_identity_source_leaves_no_state_of_the_previous_one(state_reporter: StateReporter) -> None:
+    unused: Any = None
+    state_reporter.show_identity("server", Generation(1, "spiffe://a.test/w", datetime.now(UTC), True, unused, None))
+    state_reporter.show_workload_api("server", "down")
+    state_reporter.show_identity("server", Generation(2, "", None, False, unused, None))
+    state_reporter.show_workload_api("server", None)
+    (listener,) = state_reporter.state.listeners
+    assert (listener.identity, listener.source_error) == (None, None)

@@ -7,9 +7,11 @@ from collections import Counter
 import pytest
 
 from tunnel.config.model import HealthCheck
+from tunnel.errors import ConfigError, TargetError, TargetFault
 from tunnel.net.address import TcpAddress
 from tunnel.proxy.route import Route
-from tunnel.proxy.target_pool import PooledTarget, TargetPlan, TargetPool, TargetState
+from tunnel.proxy.target_pool import PooledTarget, TargetPlan, TargetPool
+from tunnel.status.process_state import TargetState
 
 HEALTH = HealthCheck(rise=2, fall=3)
 
@@ -181,3 +183,18 @@ def test_an_error_that_quotes_a_server_is_shown_on_one_bounded_line() -> None:
     assert line.isprintable()
     assert len(line) < 10_000
     assert pool["a"].state().error in line
+
+
+def test_the_only_target_is_as_healthy_as_its_last_attempt_and_nothing_is_logged() -> None:
+    pool = Pool(plan("a"))
+    target = pool["a"]
+    for error, state in (
+        (TargetError(TargetFault.REFUSED, "refused"), TargetState("a:1", False, 0, 1, "refused")),
+        (TargetError(TargetFault.EXHAUSTED, "too many open files"), TargetState("a:1", False, 0, 1, "refused")),
+        (None, TargetState("a:1", True, 0, 1, "")),
+        (ConfigError("a check cannot be made"), TargetState("a:1", False, 0, 2, "a check cannot be made")),
+    ):
+        pool.pool.note_result(target, error)
+        assert pool.pool.states() == (state,)
+    assert pool.lines == []
+    assert pool.pool.failures == {"a:1": 2}

@@ -62,7 +62,7 @@ def test_a_counter_is_read_under_the_metric_of_its_declaration(name: str) -> Non
 
 
 def test_each_metric_has_a_reading() -> None:
-    counters, gauges = Counters(refused=1, **CHANGED), TunnelGauges(expiry=1, lists_expiry=1)
+    counters, gauges = Counters(refused=1, plaintext=1, **CHANGED), TunnelGauges(expiry=1, lists_expiry=1)
     counters.reasons = {Denial.NO_RULE.value: 1, TargetFault.REFUSED.value: 1}
     listener = ListenerMeasurement("redis", counters, gauges, (TargetGauges("localhost:6379", 1, 2, 3),))
     source = MetricsSource(lambda: Measurement(counters, gauges, (listener,)), Runtime())

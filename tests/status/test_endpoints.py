@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import trio
 
-from tunnel.errors import TargetError, TargetFault
 from tunnel.http.connection import Request, Response
 from tunnel.status.endpoints import JSON, PROMETHEUS, Endpoints, accepts_gzip
 from tunnel.status.pprof import Pprof
-from tunnel.status.process_state import ProcessState
+from tunnel.status.process_state import ListenerState, ProcessState
 from tunnel.status.status_document import Service
 
 SERVICE = Service("host", "1.0", "Python 3.11.7")
@@ -28,20 +28,23 @@ async def as_prometheus() -> tuple[str, bytes]:
     return "text/plain; version=0.0.4", b"# HELP x\n"
 
 
+UP = ProcessState(listeners=(ListenerState("server", ":1", "localhost:2"),)).listening()
+TWO = UP.with_listener(ListenerState("other", ":2", "localhost:2"))
 METRICS = {JSON: as_json, PROMETHEUS: as_prometheus}
 
 
-async def answers() -> None:
-    """A backend that is well."""
+async def answers(_names: Collection[str]) -> dict[str, str]:
+    """Backends that are well."""
+    return {}
 
 
-async def refuses() -> None:
-    raise TargetError(TargetFault.REFUSED, "tcp:127.0.0.1:1: connection refused")
+async def refuses(names: Collection[str]) -> dict[str, str]:
+    return dict.fromkeys(names, "tcp:127.0.0.1:1: connection refused")
 
 
 def ask(path: str, method: str = "GET", headers: Mapping[str, str] = {}, **told: Any) -> Response:
     """The answer of a status port to one request."""
-    fields: dict[str, Any] = {"read_state": ProcessState().listening, "check": answers, "encode_metrics": METRICS}
+    fields: dict[str, Any] = {"read_state": lambda: UP, "check": answers, "encode_metrics": METRICS}
     respond: Callable[[Request], Awaitable[Response]] = Endpoints(SERVICE, **(fields | told)).routes()
     where, _, query = path.partition("?")
 
@@ -82,11 +85,59 @@ def test_status_is_200_while_connections_are_accepted(standing: ProcessState, st
 def test_the_status_document_has_the_state_at_the_end_of_the_check() -> None:
     stages = [ProcessState().listening()]
 
-    async def slow() -> None:
+    async def slow(_names: Collection[str]) -> dict[str, str]:
         stages[0] = stages[0].stopping()
+        return {}
 
     answer = ask("/_status", check=slow, read_state=lambda: stages[0])
     assert json.loads(answer.body)["message"] == "stopping"
+
+
+def test_a_request_may_be_about_one_listener() -> None:
+    asked: list[Collection[str]] = []
+
+    async def one_refuses(names: Collection[str]) -> dict[str, str]:
+        asked.append(names)
+        return {name: "refused" for name in names if name == "other"}
+
+    state = {"read_state": lambda: TWO, "check": one_refuses}
+    answers = [ask(f"/_status{query}", **state) for query in ("", "?listener=server", "?listener=other")]
+    documents = [json.loads(answer.body) for answer in answers]
+    assert [answer.status for answer in answers] == [503, 200, 503]
+    assert asked == [["server", "other"], ["server"], ["other"]], "no other backend is checked"
+    assert [[one["name"] for one in document["listeners"]] for document in documents] == [
+        *(["server", "other"], ["server"], ["other"]),
+    ]
+    assert [document.get("backend_error") for document in documents] == ["other: refused", None, "refused"]
+
+
+def test_an_unknown_listener_is_404() -> None:
+    answer = ask("/_status?listener=thrid", read_state=lambda: TWO)
+    assert (answer.status, answer.body) == (404, b"404 unknown listener; expected a name in /_status\n")
+
+
+def test_a_listener_that_is_removed_during_its_check_is_404() -> None:
+    stages = [TWO]
+
+    async def slow(_names: Collection[str]) -> dict[str, str]:
+        stages[0] = stages[0].without_listener("other")
+        return {}
+
+    assert ask("/_status?listener=other", check=slow, read_state=lambda: stages[0]).status == 404
+
+
+@pytest.mark.parametrize(
+    ("state", "query", "is_listed"),
+    [
+        (UP, "", False),
+        (UP, "?listener=server", True),
+        (replace(UP, has_file=True), "", True),
+        (TWO, "", True),
+    ],
+)
+def test_listeners_are_described_unless_one_was_started_by_flags(state: ProcessState, query: str, is_listed: bool) -> None:
+    document = json.loads(ask(f"/_status{query}", read_state=lambda: state).body)
+    assert ("listeners" in document) is is_listed
 
 
 @pytest.mark.parametrize(

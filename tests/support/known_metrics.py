@@ -34,6 +34,7 @@ def known_source() -> tuple[MetricsSource, Counters, Clock]:
     clock = Clock()
     counters = Counters(
         accepted=7,
+        plaintext=1,
         relayed=3,
         refused=2,
         dial_failed=1,

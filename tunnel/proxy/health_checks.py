@@ -63,7 +63,7 @@ def check_any(tunnel: Tunnel) -> Check:
     """Return the check of the whole listener: it succeeds if one of its targets is healthy."""
     only = tunnel.targets.only
     if only is not None:
-        return build_check(tunnel, tunnel.config.connect_timeout, only.route)
+        return _check_only(tunnel, only)
 
     checks = TargetChecks(tunnel, tunnel.config.connect_timeout)
 
@@ -79,6 +79,20 @@ def check_any(tunnel: Tunnel) -> Check:
         raise error
 
     return check
+
+
+def _check_only(tunnel: Tunnel, target: PooledTarget) -> Check:
+    check = build_check(tunnel, tunnel.config.connect_timeout, target.route)
+
+    async def check_and_note() -> None:
+        try:
+            await check()
+        except TunnelError as error:
+            tunnel.targets.pool.note_result(target, error)
+            raise
+        tunnel.targets.pool.note_result(target)
+
+    return check_and_note
 
 
 async def run_health_checks(tunnel: Tunnel) -> None:

@@ -127,5 +127,5 @@ class IdentityFeed:
     def _introduce(self, listener: ProxyListener) -> None:
         if self._challenges is not None:
             listener.accept_challenges(self._challenges)
-        if self.counters.workload_api is not None:
-            listener.show_workload_api(self.counters.workload_api.error)
+        state = self.counters.workload_api
+        listener.show_workload_api(state.error if state is not None else None)

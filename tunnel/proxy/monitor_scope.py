@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import reduce
 from typing import TYPE_CHECKING, Protocol
 
@@ -12,8 +13,9 @@ from tunnel.proxy.identity_feed import IdentityFeed
 from tunnel.proxy.proxy_listener import ProxyListener
 from tunnel.proxy.shared_resources import SharedResources
 from tunnel.proxy.state_reporter import StateReporter
+from tunnel.proxy.tunnel import Tunnel
 from tunnel.status.counters import Counters, TunnelGauges, total
-from tunnel.status.process_state import ProcessState
+from tunnel.status.process_state import ListenerState, ProcessState
 from tunnel.tls.engine import TlsEnd
 
 if TYPE_CHECKING:  # loaded only when a status port or metrics are wanted
@@ -64,9 +66,11 @@ class MonitorScope:
 
     def state(self) -> ProcessState:
         """The current state, after checking whether an identity has expired."""
-        for one in self.listeners():
-            one.tunnel.review()
-        return self.process.state_reporter.state.limited_to(self.names)
+        listeners = {one.name: one.tunnel for one in self.listeners()}
+        for tunnel in listeners.values():
+            tunnel.review()
+        state = self.process.state_reporter.state.limited_to(self.names)
+        return replace(state, listeners=tuple(_complete(one, listeners[one.name]) for one in state.listeners))
 
     def request_timeout(self) -> float:
         """Seconds for the header of a request: the connect timeout of the first listener."""
@@ -90,6 +94,11 @@ class MonitorScope:
 
     def _feed_of(self, listener: ProxyListener) -> IdentityFeed:
         return self.process.feeds[listener.config.identity]
+
+
+def _complete(state: ListenerState, tunnel: Tunnel) -> ListenerState:
+    """Add what changes with each connection."""
+    return replace(state, opened=len(tunnel), targets=tunnel.targets.states(), plaintext=tunnel.plaintext_state())
 
 
 def _measure(listener: ProxyListener) -> ListenerMeasurement:

@@ -116,7 +116,7 @@ class Monitoring:
     def __init__(self, process: MonitoredProcess) -> None:
         self.running: list[RunningMonitor] = []
         self._process = process
-        self._checks: dict[ListenerConfig, Check] = {}
+        self._checks: dict[str, tuple[ListenerConfig, Check]] = {}
         self._timers: dict[Monitor, Counters] = {}  # with the timers that its listeners share
 
     def new_counters(self, name: str, monitors: Sequence[Monitor]) -> Counters:
@@ -138,11 +138,12 @@ class Monitoring:
         from tunnel.proxy.health_checks import check_any
         from tunnel.status.backend_health import share
 
-        if listener not in self._checks:
-            known = {one.config for one in self._process.listeners.values()}
-            self._checks = {config: check for config, check in self._checks.items() if config in known}
-            self._checks[listener] = share(check_any(self._process.listeners[listener.name].tunnel))
-        return self._checks[listener]
+        config, check = self._checks.get(listener.name, (None, None))
+        if check is None or config != listener:
+            check = share(check_any(self._process.listeners[listener.name].tunnel))
+            self._checks = {name: known for name, known in self._checks.items() if name in self._process.listeners}
+            self._checks[listener.name] = listener, check
+        return check
 
     async def start(self, prepared: Sequence[RunningMonitor]) -> None:
         """Serve the status ports that are open."""

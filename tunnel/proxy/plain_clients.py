@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from tunnel.config.model import ListenerConfig, Plaintext
 from tunnel.errors import Denial, PeerDenied
 from tunnel.ip_address import parse_source
+from tunnel.status.process_state import PlainSource, PlaintextState
 
 MAX_SOURCES = 256  # in the table; one more forgets the one that was not seen for the longest time
-
-
-@dataclass(frozen=True, slots=True)
-class PlainSource:
-    """One source of plain connections: an IP address, or the name of a Unix socket."""
-
-    source: str
-    connections: int  # since it is in the table
-    last_seen: float  # Unix time
 
 
 class PlainClients:
@@ -42,6 +33,10 @@ class PlainClients:
     def sources(self) -> tuple[PlainSource, ...]:
         """The table, the last source first."""
         return tuple(reversed(self._sources.values()))
+
+    def state(self, opened: int, total: int) -> PlaintextState:
+        """Return the state for the status document."""
+        return PlaintextState(opened, total, self.sources(), self.forgotten)
 
 
 def may_be_plain(plaintext: Plaintext | None, source: str) -> bool:

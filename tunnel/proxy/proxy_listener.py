@@ -137,8 +137,8 @@ class ProxyListener:
         if generation is not None:
             self.use(generation)
 
-    def show_workload_api(self, error: str) -> None:
-        """Publish the error of the Workload API connection, "" for none."""
+    def show_workload_api(self, error: str | None) -> None:
+        """Publish the error of the Workload API connection, "" for none; None with another identity source."""
         if self._state_reporter is not None:
             self._state_reporter.show_workload_api(self.name, error)
 

@@ -45,6 +45,8 @@ class Reloader:
         self._log = log
         self._source = source
         self._watched = {**source.watched, **sign_files(needs_of(proxy.config).files)} if source and source.watched else {}
+        if source is not None:
+            proxy.state_reporter.show_file()
 
     async def run(self) -> None:
         """Reload at each request, periodically, and when watched files change, until cancelled."""

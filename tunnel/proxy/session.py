@@ -258,9 +258,15 @@ class Session(StepRunner):
         """Make `attempt` with the only target, or with one of several after the other."""
         targets = self._tunnel.targets
         if targets.only is not None:
-            targets.only.opened += 1
-            self._pooled = targets.only
-            yield from attempt(targets.only)
+            only = self._pooled = targets.only
+            only.opened += 1
+            try:
+                yield from attempt(only)
+            except (TlsError, PeerDenied, TargetError) as error:
+                targets.pool.note_result(only, error)
+                raise
+            if only.error:
+                targets.pool.note_result(only)
         else:
             deadline = self._accepted_at + self._config.connect_timeout
             yield from try_targets(self._tunnel.loop, targets, self, attempt, deadline)

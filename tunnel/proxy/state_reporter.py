@@ -27,7 +27,8 @@ class StateReporter:
     def show_listener(self, config: ListenerConfig) -> None:
         """A listener is new, or has a new configuration."""
         self._listeners[config.name] = config
-        self._change(config.name, listen_address=str(config.listen or "-"), forward_address=config.target_name)
+        addresses = {"listen_address": str(config.listen or "-"), "forward_address": config.target_name}
+        self._change(config.name, is_server=config.is_server, **addresses)
 
     def show_removed(self, name: str) -> None:
         """A listener was removed."""
@@ -40,12 +41,18 @@ class StateReporter:
 
     def show_identity(self, name: str, generation: Generation) -> None:
         """Publish the identity that new connections of a listener present."""
+        identity = None
         if generation.expires is not None:
             spiffe_id = generation.identity if generation.is_bound_by_expiry else ""
-            self._change(name, identity=Identity(spiffe_id, int(generation.expires.timestamp()), generation.number))
+            identity = Identity(spiffe_id, int(generation.expires.timestamp()), generation.number)
+        self._change(name, identity=identity)
 
-    def show_workload_api(self, name: str, error: str) -> None:
-        """Publish the error of the Workload API connection of a listener, "" for none."""
+    def show_file(self) -> None:
+        """The listeners are those of a configuration file."""
+        self.state = replace(self.state, has_file=True)
+
+    def show_workload_api(self, name: str, error: str | None) -> None:
+        """Publish the error of the Workload API connection of a listener, "" for none; None with another identity source."""
         self._change(name, source_error=error)
 
     def show_identity_error(self, name: str, error: str) -> None:

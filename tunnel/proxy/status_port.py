@@ -10,7 +10,7 @@ import platform
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 from typing import Protocol
 
@@ -37,6 +37,8 @@ from tunnel.status.status_document import Service
 from tunnel.tls.stream import TlsSource
 
 _JSON_TYPE = "text/plain; charset=utf-8"  # as what Go sniffs it
+_MAX_CHECKS = 16  # at one time
+_CHECK_PAUSE = 0.005  # seconds
 
 
 class StatusRequests(Protocol):
@@ -65,7 +67,7 @@ def build_status_port(
     endpoints = Endpoints(
         service=Service(socket.gethostname(), __version__, _compiler()),
         read_state=scope.state,
-        check=partial(_check_all, scope, check_of),
+        check=partial(check_listeners, scope, check_of),
         encode_metrics={JSON: _json(prefix, metrics), PROMETHEUS: _prometheus(prefix, metrics)},
         shutdown=requests.request_shutdown if status.has_shutdown else None,
         reload=requests.reload if status.has_reload else None,
@@ -88,24 +90,34 @@ def build_status_port(
     )
 
 
-async def _check_all(scope: MonitorScope, check_of: Callable[[ListenerConfig], Check]) -> None:
-    """Check the targets of all listeners; raises TunnelError with all errors."""
-    listeners = scope.listeners()
-    errors: dict[str, TunnelError] = {}
+async def check_listeners(
+    scope: MonitorScope, check_of: Callable[[ListenerConfig], Check], names: Collection[str]
+) -> dict[str, str]:
+    """Check the targets of listeners; return the error of each one that has no healthy target.
 
-    async def check(config: ListenerConfig) -> None:
+    At most `_MAX_CHECKS` are in progress at one time. While none of them ends, one more begins after each `_CHECK_PAUSE`, so
+    that targets that do not answer do not delay the document.
+    """
+    errors: dict[str, str] = {}
+    slots = trio.Semaphore(_MAX_CHECKS)
+
+    async def check(config: ListenerConfig, has_slot: bool) -> None:
         try:
             await check_of(config)()
         except TunnelError as error:
-            errors[config.name] = error
+            errors[config.name] = str(error)
+        finally:
+            if has_slot:
+                slots.release()
 
     async with trio.open_nursery() as nursery:
-        for listener in listeners:
-            nursery.start_soon(check, listener.config)
-    if len(listeners) == 1 and errors:
-        raise next(iter(errors.values()))
-    if errors:
-        raise TunnelError("; ".join(f"{name}: {errors[name]}" for name in sorted(errors)))
+        for config in [one.config for one in scope.listeners() if one.name in names]:
+            has_slot = False
+            with trio.move_on_after(_CHECK_PAUSE):
+                await slots.acquire()
+                has_slot = True
+            nursery.start_soon(check, config, has_slot)
+    return errors
 
 
 def _compiler() -> str:

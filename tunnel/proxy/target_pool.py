@@ -6,9 +6,11 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from tunnel.config.model import HealthCheck
+from tunnel.errors import TargetFault, TunnelError
 from tunnel.log import MAX_FOREIGN_TEXT, one_line
 from tunnel.net.sockets import resolve_now
 from tunnel.proxy.route import Route
+from tunnel.status.process_state import TargetState
 
 _WEIGHT_UNIT = 100  # a target of weight 0 gets a hundredth of the share of one of weight 1 (RFC 2782: a very small chance)
 
@@ -21,17 +23,6 @@ class TargetPlan:
     priority: int = 0
     weight: int = 1
     configured: str = ""  # the name of the SRV records that it is from; "" if it is configured itself
-
-
-@dataclass(frozen=True, slots=True)
-class TargetState:
-    """The state of one target, for status and metrics."""
-
-    name: str
-    is_healthy: bool
-    opened: int  # connections, with those that are being established
-    failures: int  # failed connection attempts and health checks since the start
-    error: str  # of the last failure; "" if the last attempt or check succeeded
 
 
 class PooledTarget:
@@ -139,15 +130,26 @@ class TargetPool:
 
     def note_failure(self, target: PooledTarget, error: str) -> None:
         """A connection attempt or a check has failed."""
-        error = target.error = one_line(error, MAX_FOREIGN_TEXT)  # it may quote the certificate of a server
-        target.failures += 1
-        self.failures[target.configured] = self.failures.get(target.configured, 0) + 1
+        self._count_failure(target, error)
         target.streak = min(target.streak, 0) - 1
         if target.is_healthy and -target.streak >= self.health.fall:
             target.is_healthy = False
             name = one_line(target.route.target_name)
-            self._log(f"target is unhealthy: {name} failures={-target.streak} error={error}")
+            self._log(f"target is unhealthy: {name} failures={-target.streak} error={target.error}")
             self._review()
+
+    def note_result(self, target: PooledTarget, error: TunnelError | None = None) -> None:
+        """An attempt or a check of the only target has ended; no choice depends on its health."""
+        if error is not None and getattr(error, "reason", None) is TargetFault.EXHAUSTED:  # our own limit
+            return
+        target.is_healthy, target.error = error is None, ""
+        if error is not None:
+            self._count_failure(target, str(error))
+
+    def _count_failure(self, target: PooledTarget, error: str) -> None:
+        target.error = one_line(error, MAX_FOREIGN_TEXT)  # it may quote the certificate of a server
+        target.failures += 1
+        self.failures[target.configured] = self.failures.get(target.configured, 0) + 1
 
     def _review(self) -> None:
         """Log the begin of a time in which no target is healthy."""

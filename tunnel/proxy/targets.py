@@ -17,10 +17,11 @@ from tunnel.net.cached_name import Answer, CachedName, Timed
 from tunnel.net.dns import SrvRecord, check_dns_server, check_dns_support, look_up_srv
 from tunnel.net.sockets import SocketAddress, resolve
 from tunnel.proxy.route import plan_route
-from tunnel.proxy.target_pool import PooledTarget, TargetPlan, TargetPool, TargetState
+from tunnel.proxy.target_pool import PooledTarget, TargetPlan, TargetPool
 from tunnel.relay.loop import Loop
 from tunnel.relay.step import StepOwner
 from tunnel.status.counters import TargetGauges
+from tunnel.status.process_state import TargetState
 
 Resolved = Answer[Any]  # of socket addresses, or of SRV records
 ResolveLater = Callable[[TargetAddress, Callable[[Resolved], object]], object]

@@ -23,7 +23,7 @@ from tunnel.proxy.generation import Generation
 from tunnel.proxy.hand_over import HandOver
 from tunnel.proxy.identity_state import IdentityState
 from tunnel.proxy.peer_limits import PeerLimits
-from tunnel.proxy.plain_clients import PlainClients, PlainSource, describe_plaintext
+from tunnel.proxy.plain_clients import PlainClients, describe_plaintext
 from tunnel.proxy.rate_limit import AcceptRate, RateLimit
 from tunnel.proxy.session import NewHandshake, Session
 from tunnel.proxy.shared_resources import SharedResources
@@ -33,6 +33,7 @@ from tunnel.relay.handshake import Handshake
 from tunnel.relay.handshake_slots import HandshakeSlots
 from tunnel.relay.loop import Timer
 from tunnel.status.counters import Counters, TunnelGauges
+from tunnel.status.process_state import PlaintextState
 
 _ACCEPTS = 64  # in one turn, so that open connections are served in between
 
@@ -263,12 +264,15 @@ class Tunnel:
             expiry=int(ends.timestamp()) if ends else None,
             is_identity_usable=not self.identity_error,
             lists_expiry=int(lists_end.timestamp()) if lists_end else None,
-            plain_opened=sum(session.is_plaintext for session in self._sessions) if self.counters.plaintext else 0,
+            plain_opened=self._plain_opened(),
         )
 
-    def plain_sources(self) -> tuple[PlainSource, ...]:
-        """The sources of permitted plain connections, the last one first."""
-        return self.plain_clients.sources()
+    def plaintext_state(self) -> PlaintextState | None:
+        """Return what is known about plain clients; None if they are refused."""
+        return self.plain_clients.state(self._plain_opened(), self.counters.plaintext) if self.config.plaintext else None
+
+    def _plain_opened(self) -> int:
+        return sum(session.is_plaintext for session in self._sessions) if self.counters.plaintext else 0
 
     def crashed(self, crash: Exception) -> None:
         """Log an unexpected exception while accepting, and end the session that was starting; accepting continues."""

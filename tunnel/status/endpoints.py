@@ -7,22 +7,22 @@ from __future__ import annotations
 
 import gzip
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 
-from tunnel.errors import TunnelError
 from tunnel.http.connection import Request, Respond, Response
-from tunnel.status.backend_health import Check
 from tunnel.status.process_state import ProcessState
 from tunnel.status.status_document import Service, encode_document, is_ok
 
+CheckListeners = Callable[[Collection[str]], Awaitable[Mapping[str, str]]]  # errors of backends, by the name of the listener
 EncodeMetrics = Callable[[], Awaitable[tuple[str, bytes]]]  # content type and body
 JSON, PROMETHEUS = "json", "prometheus"
 PPROF = "/debug/pprof/"
 
 NOT_FOUND = Response(b"404 page not found\n", HTTPStatus.NOT_FOUND)
+_UNKNOWN_LISTENER = Response(b"404 unknown listener; expected a name in /_status\n", HTTPStatus.NOT_FOUND)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Endpoints:
 
     service: Service
     read_state: Callable[[], ProcessState]
-    check: Check
+    check: CheckListeners
     encode_metrics: Mapping[str, EncodeMetrics]  # by JSON and PROMETHEUS
     shutdown: Callable[[], None] | None = None
     reload: Callable[[], Awaitable[str]] | None = None  # returns the error, "" after success
@@ -60,15 +60,19 @@ class Endpoints:
 
         return respond
 
-    async def _status(self, _request: Request) -> Response:
-        backend_error = ""
-        try:
-            await self.check()
-        except TunnelError as error:
-            backend_error = str(error)
+    async def _status(self, request: Request) -> Response:
+        name = request.query_value("listener")
+        listeners = [one.name for one in self.read_state().listeners if name in ("", one.name)]
+        if name and not listeners:
+            return _UNKNOWN_LISTENER
+        errors = await self.check(listeners)
         state = self.read_state()
-        status = HTTPStatus.OK if is_ok(state, backend_error) else HTTPStatus.SERVICE_UNAVAILABLE
-        body = encode_document(self.service, state, backend_error, self.clock())
+        has_listeners = bool(name) or state.has_file or len(state.listeners) > 1
+        state = state.limited_to((name,) if name else ())
+        if name and not state.listeners:  # removed during the check
+            return _UNKNOWN_LISTENER
+        status = HTTPStatus.OK if is_ok(state, errors) else HTTPStatus.SERVICE_UNAVAILABLE
+        body = encode_document(self.service, state, errors, self.clock(), has_listeners=has_listeners)
         return Response(body, status, "application/json")
 
     async def _metrics_by_query(self, request: Request) -> Response:

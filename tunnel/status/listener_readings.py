@@ -48,6 +48,8 @@ def _of_listener(listener: ListenerMeasurement, scope: ReadingScope) -> Iterator
     yield MetricReading(metrics.LISTENER_RELAYED, counters.relayed, scope=scope)
     yield MetricReading(metrics.LISTENER_FAILED, counters.failed, scope=scope)
     yield MetricReading(metrics.LISTENER_CONNECTIONS, gauges.opened, scope=scope)
+    if counters.plaintext:
+        yield MetricReading(metrics.LISTENER_PLAINTEXT, gauges.plain_opened, scope=scope)
     yield MetricReading(metrics.LISTENER_FORWARDED, gauges.forwarded, scope=scope)
     yield MetricReading(metrics.LISTENER_RETURNED, gauges.returned, scope=scope)
     yield MetricReading(metrics.LISTENER_USABLE, int(gauges.is_identity_usable), scope=scope)

@@ -158,6 +158,9 @@ LISTENER_FAILED = Metric(
     "listener.failed", Kind.COUNTER, "Connections of a listener that failed before the relay, see accept.error.", "_total"
 )
 LISTENER_CONNECTIONS = Metric("listener.connections", Kind.GAUGE, "Connections of a listener that are open now.")
+LISTENER_PLAINTEXT = Metric(
+    "listener.plaintext-connections", Kind.GAUGE, "Open connections of plain clients of a listener, from the first one on."
+)
 LISTENER_FORWARDED = Metric(
     "listener.forwarded", Kind.COUNTER, "Bytes of plaintext from the clients of a listener to its targets.", "_bytes_total"
 )

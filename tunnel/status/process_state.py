@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+
+_MOST_NAMES = 3  # of listeners in one text
 
 
 class Phase(Enum):
@@ -37,16 +39,50 @@ class Reload:
 
 
 @dataclass(frozen=True, slots=True)
+class TargetState:
+    """The state of one target."""
+
+    name: str
+    is_healthy: bool
+    opened: int  # connections, with those that are being established
+    failures: int  # failed connection attempts and health checks since the start
+    error: str  # of the last failure; "" if the last attempt or check succeeded
+
+
+@dataclass(frozen=True, slots=True)
+class PlainSource:
+    """One source of plain connections: an IP address, or the name of a Unix socket."""
+
+    source: str
+    connections: int  # since it is in the table
+    last_seen: float  # Unix time
+
+
+@dataclass(frozen=True, slots=True)
+class PlaintextState:
+    """The plain clients of a listener that permits them."""
+
+    opened: int  # connections
+    total: int  # connections since the start
+    sources: tuple[PlainSource, ...]  # the last one first
+    forgotten: int  # sources that had to leave the table
+
+
+@dataclass(frozen=True, slots=True)
 class ListenerState:
     """The state of one listener."""
 
     name: str
     listen_address: str
     forward_address: str
+    is_server: bool = True
     identity: Identity | None = None
     source_error: str | None = None  # of the Workload API, "" if there is none; None with another identity source
     identity_error: str = ""  # why our identity cannot be used now; "" while it is valid
     is_stopped: bool = False  # it accepts no more connections, while others do
+    opened: int = 0  # connections
+    targets: tuple[TargetState, ...] = ()
+    plaintext: PlaintextState | None = None  # None if plain clients are refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +93,21 @@ class ProcessState:
     is_listening: bool = False
     reload: Reload | None = None
     listeners: tuple[ListenerState, ...] = ()
+    has_file: bool = False  # the listeners are those of a configuration file
 
     @property
     def is_ready(self) -> bool:
         """Whether a client that connects now would be served by every listener, without regard to the backends."""
-        is_serving = self.is_listening and not self.is_ending and not any(one.is_stopped for one in self.listeners)
-        return is_serving and not self.identity_error
+        return self.is_serving and all(map(self.is_listener_ready, self.listeners))
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether connections are accepted, and still will be when the shutdown delay is over."""
+        return self.is_listening and not self.is_ending
+
+    def is_listener_ready(self, listener: ListenerState) -> bool:
+        """Whether a client of this listener would be served, without regard to the backend."""
+        return self.is_serving and not listener.is_stopped and not listener.identity_error
 
     @property
     def is_ending(self) -> bool:
@@ -123,6 +168,21 @@ class ProcessState:
     def stopping(self) -> ProcessState:
         """No more connections are accepted."""
         return replace(self, phase=Phase.STOPPING, is_listening=False)
+
+
+def join_by_listener(texts: Mapping[str, str]) -> str:
+    """Return the texts that are not empty, each with the names of its listeners unless all have it."""
+    names: dict[str, list[str]] = {}
+    for name, text in texts.items():
+        if text:
+            names.setdefault(text, []).append(name)
+    return "; ".join(text if len(own) == len(texts) else f"{list_names(own)}: {text}" for text, own in names.items())
+
+
+def list_names(names: Sequence[str]) -> str:
+    """Return a few of the names, and the number of the rest."""
+    rest = len(names) - _MOST_NAMES
+    return ", ".join(names[:_MOST_NAMES]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def join_distinct(texts: Iterable[str]) -> str:
