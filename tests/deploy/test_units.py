@@ -22,13 +22,14 @@ from tests.support.replacement_page import replacement_file
 from tests.support.requirements import program
 from tests.support.systemd_manager import SYSTEMD, Manager
 from tunnel.config.dev_model import Entry
+from tunnel.config.file.loader import load_config
 from tunnel.devapi.api import DevWorkloadApi
 from tunnel.spiffe.endpoint import WorkloadEndpoint
 from tunnel.spiffe.ids import parse_spiffe_id
 
 UNITS = ROOT / "deploy/systemd"
 COUNTING = ROOT / "tests/support/scripts/signal_counter.py"
-SERVICES = ["tunnel-server.service", "tunnel@.service"]
+SERVICES = ["tunnel-server.service", "tunnel@.service", "tunnel.service"]
 WORST = 15  # of systemd's score, in tenths; what it still blames is that a proxy reaches the network
 _ARGS = """client
 --use-workload-api-addr=unix:///run/spire/client.sock
@@ -44,6 +45,16 @@ ExecStart=/opt/tunnel/bin/tunnel exec --use-workload-api-addr=unix:///run/spire/
     sh -c 'systemd-notify --ready --status=up; trap "exit 0" TERM; while :; do sleep 0.1; done'
 StandardOutput=append:/run/log
 StandardError=inherit
+"""
+_SECOND = """
+[identity.web]
+workload-api = "unix:///run/spire/client.sock"
+
+[[client]]
+listen = "127.0.0.1:6381"
+target = "127.0.0.1:8443"
+identity = "web"
+access = [{ allow = "spiffe://example.org/cache" }]
 """
 # Whoever writes such a unit has not thought of KillMode=.
 _STOPPED = """[Service]
@@ -83,16 +94,29 @@ def test_a_line_that_systemd_passes_over_would_be_seen(units: Path) -> None:
     assert "ProtectEverything" in analyze("verify", str(units / "tunnel-server.service")).stderr
 
 
-@pytest.mark.parametrize("name", ["tunnel-server.service", "tunnel@web.service"])
+@pytest.mark.parametrize("name", ["tunnel-server.service", "tunnel@web.service", "tunnel.service"])
 def test_the_units_are_well_shut_in(units: Path, name: str) -> None:
     done = analyze("security", "--offline=true", f"--threshold={WORST}", "--no-pager", str(units / name))
     assert done.returncode == 0, done.stdout
 
 
-def test_both_units_are_shut_in_alike() -> None:
-    server, other = ((UNITS / name).read_text().partition("\n# A user of its own")[2] for name in SERVICES)
+def test_all_units_are_shut_in_alike() -> None:
+    server, other, every = ((UNITS / name).read_text().partition("\n# A user of its own")[2] for name in SERVICES)
     assert server
     assert server.replace("tunnel-server", "tunnel-%i") == other
+    assert server.replace("tunnel-server", "tunnel") == every
+
+
+def example() -> str:
+    """The configuration file in the comment of `tunnel.service`."""
+    comment = (UNITS / "tunnel.service").read_text().partition("[Unit]")[0]
+    return "".join(f"{line.removeprefix('#   ')}\n" for line in comment.splitlines() if line.startswith("#   "))
+
+
+def test_the_configuration_in_a_unit_is_valid(tmp_path: Path) -> None:
+    (tmp_path / "tunnel.toml").write_text(example())
+    (listener,) = load_config([tmp_path]).listeners
+    assert str(listener.listen) == "0.0.0.0:8443"
 
 
 @pytest.fixture
@@ -102,13 +126,14 @@ def manager(image: Image, tmp_path: Path) -> Iterator[Manager]:
         pytest.skip("the image's program needs Debian's Python 3.11 here, and its units a systemd to run them")
     tmp_path.chmod(0o755)
     shutil.copytree(UNITS, tmp_path / "units")
-    for name, lines in (("tunnel-server", "WatchdogSec=3\nRestartSec=0\n"), ("tunnel@", "")):
+    for name, lines in (("tunnel-server", "WatchdogSec=3\nRestartSec=0\n"), ("tunnel@", ""), ("tunnel", "")):
         extra = tmp_path / "units" / f"{name}.service.d"
         extra.mkdir()
         (extra / "test.conf").write_text(f"[Service]\n{lines}StandardOutput=append:/run/log\nStandardError=inherit\n")
     (tmp_path / "units/exec.service").write_text(_EXEC)
     (tmp_path / "etc/tunnel").mkdir(parents=True)
     (tmp_path / "etc/tunnel/web.args").write_text(_ARGS)
+    (tmp_path / "etc/tunnel/tunnel.toml").write_text(example())
     (tmp_path / "units" / "stopped.service").write_text(_STOPPED)
     shutil.copy(COUNTING, tmp_path / "etc/tunnel")
     (tmp_path / "sockets").mkdir()
@@ -124,9 +149,9 @@ def manager(image: Image, tmp_path: Path) -> Iterator[Manager]:
         yield manager
 
 
-def exchange(manager: Manager) -> bytes:
+def exchange(manager: Manager, port: int = 6380) -> bytes:
     """What comes back of some bytes that are given to the client's proxy."""
-    connection = manager.in_network(lambda: socket.create_connection(("127.0.0.1", 6380), LIMIT))
+    connection = manager.in_network(lambda: socket.create_connection(("127.0.0.1", port), LIMIT))
     with connection:
         connection.settimeout(LIMIT)
         connection.sendall(b"through both")
@@ -151,6 +176,45 @@ def test_the_units_carry_traffic_as_they_are(manager: Manager) -> None:
         assert exchange(manager) == b"through both"
         manager.ask("stop", "tunnel@web.service", "tunnel-server.service", "tunnel-server.socket")
     assert manager.property("tunnel@web.service", "Result") == "success"
+
+
+def is_served(manager: Manager, port: int) -> bool:
+    try:
+        return exchange(manager, port) == b"through both"
+    except OSError:
+        return False
+
+
+def test_the_unit_of_a_configuration_file_reloads_it_unless_it_has_mistakes(manager: Manager, tmp_path: Path) -> None:
+    file = tmp_path / "etc/tunnel/tunnel.toml"
+    with manager.in_network(lambda: Backend(echo, port=6379)):
+        manager.ask("start", "tunnel.service", "tunnel@web.service")
+        assert exchange(manager) == b"through both"
+        first = manager.property("tunnel.service", "MainPID")
+        assert is_confined(manager, int(first))
+        file.write_text(f"{example()}{_SECOND}")  # in place: a file system over it shows no other one
+        manager.ask("reload", "tunnel.service")
+        eventually(lambda: is_served(manager, 6381), "the new listener serves")
+        file.write_text(f"{example()}targett = 1\n")
+        assert manager.is_refused("reload", "tunnel.service")
+        assert (exchange(manager), exchange(manager, 6381)) == (b"through both",) * 2
+        assert manager.property("tunnel.service", "MainPID") == first
+        manager.ask("stop", "tunnel@web.service", "tunnel.service")
+    assert manager.property("tunnel.service", "Result") == "success"
+
+
+def test_the_socket_of_a_configuration_file_stays_open_in_a_restart(manager: Manager, tmp_path: Path) -> None:
+    file = tmp_path / "etc/tunnel/tunnel.toml"
+    file.write_text(example().replace('"0.0.0.0:8443"', '"systemd:tunnel"'))
+    with manager.in_network(lambda: Backend(echo, port=6379)):
+        manager.ask("start", "tunnel.socket", "tunnel@web.service")
+        assert exchange(manager) == b"through both"  # the first connection starts the service
+        manager.ask("stop", "tunnel.service")
+        assert exchange(manager) == b"through both"
+        manager.ask("reload", "tunnel.service")
+        assert exchange(manager) == b"through both"
+        manager.ask("stop", "tunnel@web.service", "tunnel.service", "tunnel.socket")
+    assert manager.property("tunnel.service", "Result") == "success"
 
 
 def test_two_instances_with_one_socket_replace_each_other(manager: Manager, tmp_path: Path) -> None:

@@ -105,6 +105,10 @@ class Manager(Process):
         assert done.returncode == 0, f"systemctl {arguments}: {done.stdout}{done.stderr}\n{self._log()}"
         return done.stdout.strip()
 
+    def is_refused(self, *arguments: str) -> bool:
+        """Whether `systemctl` fails."""
+        return self._systemctl(*arguments).returncode != 0
+
     def _log(self) -> str:
         path = Path(f"/proc/{self.first_pid}/root/run/log")
         return path.read_text() if path.exists() else self.transcript()
