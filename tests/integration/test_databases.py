@@ -87,8 +87,8 @@ class Ways:
 
 
 def rotate(workloads: Workloads, window: Window) -> None:
-    """New SVIDs again and again, and in the middle a new authority in three steps."""
-    change = [workloads.api.prepare_authorities, workloads.api.activate_authorities, workloads.api.drop_old_authorities]
+    """New SVIDs again and again, and in the middle a new authority; the old one stays in the bundle until it expires."""
+    change = [workloads.api.prepare_authorities, workloads.api.activate_authorities]
     while not window.is_closed.wait(ROTATION):
         if change and time.monotonic() > window.middle:
             change.pop(0)()

@@ -191,6 +191,28 @@ def test_only_peers_whose_authority_has_changed_are_verified_again(
     assert is_alive(harness, *partner)
 
 
+@ROLES
+@pytest.mark.parametrize("is_expired", [True, False])
+@pytest.mark.parametrize("is_path_lost", [False, True])
+def test_an_authority_that_is_removed_after_its_expiry_withdraws_nothing(
+    harnesses: Harnesses, is_server: bool, is_expired: bool, is_path_lost: bool
+) -> None:
+    """The end of a rotation. While it is valid, its removal cuts the connections of its peers."""
+    old = lasting_authority(end=MORTAL_END, key=key_of("p256", 9))
+    bundle = replace(HOME_BUNDLE, authorities=(*HOME_BUNDLE.authorities, old.certificate))
+    harness = harnesses(is_server=is_server).serve(bundles=BundleSet({HOME: bundle}))
+    peer, plain = opened(harness, who=identity("spiffe://a.test/peer", root=old))
+    harness.wall = MORTAL_END.timestamp() + (1 if is_expired else -1)
+    if is_path_lost:  # everybody is verified again
+        harness.tunnel.withdrawal._has_kept = True
+    harness.tunnel.swap(generation(2, is_server=is_server, bundles=BundleSet({HOME: HOME_BUNDLE})))
+    harness.turn()
+    if is_expired:
+        assert is_alive(harness, peer, plain)
+    else:
+        assert any("reason=unknown-authority" in line for line in harness.log.lines)
+
+
 def reissued(bundle: TrustBundle) -> TrustBundle:
     """The bundle with another certificate of the same name and key."""
     return replace(bundle, authorities=(lasting_authority(bundle.trust_domain.name).certificate,))

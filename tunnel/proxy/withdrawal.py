@@ -225,16 +225,26 @@ class Withdrawal:
     def _needs_path(self, connection: OpenConnection, admission: PeerAdmission) -> bool:
         """Whether the path to an anchor must be verified again: it may be a different one than at the last judgement."""
         admitted = connection.admitted
-        return self._is_path_lost or connection in self._due or admitted is None or not admission.trusts(admitted)
+        if self._is_path_lost or connection in self._due or admitted is None:
+            return True
+        return not (admission.trusts(admitted) or self._is_anchor_expired(admitted))
+
+    def _is_anchor_expired(self, admitted: Admitted) -> bool:
+        """Whether the anchor has expired: its removal is then the end of a rotation, and withdraws nothing."""
+        return admitted.anchor is not None and admitted.anchor.not_after.timestamp() < self._clock()
 
     def _verify(self, connection: OpenConnection) -> None:
         """Verify the path to an anchor and apply the rules again; raises PeerDenied."""
         generation, admitted, end = self._tunnel.generation, connection.admitted, connection.tls_end
         if generation is not None and generation.admission is not None and admitted is not None:
             sent = copy_certificates(end.peer_certificates())
-            self._admit(
-                connection, generation.admission(sent.digest, lambda: sent.chain, end.source, at=self._time_of(admitted))
-            )
+            try:
+                again = generation.admission(sent.digest, lambda: sent.chain, end.source, at=self._time_of(admitted))
+            except PeerDenied as denied:
+                if denied.reason is not Denial.UNKNOWN_AUTHORITY or not self._is_anchor_expired(admitted):
+                    raise
+                again = admitted  # by rules that were applied before
+            self._admit(connection, again)
 
     def _time_of(self, admitted: Admitted) -> float:
         """The Unix time at which dates are judged: expiry alone is not a withdrawal, but path and rules still count."""
