@@ -335,7 +335,7 @@ def test_a_disk_that_was_full_is_written_when_it_has_room(svid: Svid) -> None:
 
 
 def test_health_outlives_the_agent_until_what_is_on_the_disk_expires(tmp_path: Path) -> None:
-    with closing(Workloads(tmp_path, issuing=Issuing(ttl=timedelta(seconds=4)))) as workloads:
+    with closing(Workloads(tmp_path, issuing=Issuing(ttl=timedelta(seconds=10)))) as workloads:
         svid, place = Svid(workloads), str(tmp_path / "health.sock")
         process = svid.watch("--health", f"unix:{place}")
         written = wait_for(process, "written")

@@ -214,3 +214,14 @@ def test_pprof_is_there_when_it_is_switched_on() -> None:
     pprof = Pprof(["tunnel", "server"], lambda: 0)
     assert ask("/debug/pprof/cmdline", pprof=pprof).body == b"tunnel\0server"
     assert ask("/debug/pprofx", pprof=pprof).status == 404
+
+
+@pytest.mark.parametrize(("error", "status", "body"), [("", 200, b"reloaded\n"), ("line 3: bad", 500, b"line 3: bad\n")])
+def test_a_reload_is_answered_with_its_outcome(error: str, status: int, body: bytes) -> None:
+    async def reload() -> str:
+        return error
+
+    answer = ask("/_reload", "POST", reload=reload)
+    assert (answer.status, answer.body) == (status, body)
+    assert ask("/_reload", "GET", reload=reload).status == 405
+    assert ask("/_reload", "POST").status == 404, "it is not enabled"
