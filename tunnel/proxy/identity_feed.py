@@ -38,6 +38,7 @@ class IdentityFeed:
         self.failure: TunnelError | None = None
         self._on_failure = on_failure
         self._challenges: AcmeChallenges | None = None
+        self._withdrawn_until: float | None = None  # trio's time; None if the credentials are not withdrawn
         self.source = open_source(config, self)
         self._scope = trio.CancelScope()
 
@@ -68,6 +69,11 @@ class IdentityFeed:
         """Stop publishing to this listener."""
         self.listeners.remove(listener)
 
+    def apply(self, listener: ProxyListener, generation: Generation) -> None:
+        """Put a generation with the current credentials into use on one listener; their withdrawal goes on."""
+        until = self._withdrawn_until
+        listener.use(generation, withdrawn_in=None if until is None else until - trio.current_time())
+
     def build(self, number: int, credentials: Credentials, listeners: Sequence[ProxyListener]) -> list[Generation]:
         """Build the generation of each listener, one for those with equal configurations; raises IdentityError."""
         built: dict[object, Generation] = {}
@@ -91,6 +97,7 @@ class IdentityFeed:
         """Use credentials from the next handshake on; raises IdentityError, and the previous generations stay in use."""
         generations = self.build(number, credentials, self.listeners)
         self.number, self.credentials = number, credentials
+        self._withdrawn_until = None
         for listener, generation in zip(self.listeners, generations, strict=True):
             listener.use(generation)
         self.counters.certificates.count(is_success=True)
@@ -98,11 +105,14 @@ class IdentityFeed:
 
     def confirm(self) -> None:
         """The credentials in use are still valid, also after `withdraw`."""
+        self._withdrawn_until = None
         for listener in self.listeners:
             listener.tunnel.confirm()
 
     def withdraw(self) -> None:
         """The issuer no longer grants the identity in use: use it for `WITHDRAWAL_GRACE` at most."""
+        if self._withdrawn_until is None:
+            self._withdrawn_until = trio.current_time() + WITHDRAWAL_GRACE
         for listener in self.listeners:
             listener.tunnel.withdraw(WITHDRAWAL_GRACE)
 

@@ -105,9 +105,9 @@ class ProxyListener:
         """Build a generation for these credentials; raises IdentityError."""
         return build_generation(number, credentials, self.generation_config, self.tunnel.generation)
 
-    def use(self, generation: Generation) -> None:
-        """Use a generation from the next handshake on."""
-        self.tunnel.swap(generation)
+    def use(self, generation: Generation, *, withdrawn_in: float | None = None) -> None:
+        """Use a generation from the next handshake on; `withdrawn_in` as in `Tunnel.swap`."""
+        self.tunnel.swap(generation, withdrawn_in=withdrawn_in)
         for warning in generation.warnings:
             self._log.write(f"warning: {warning}")
         if self._state_reporter is not None:
@@ -123,8 +123,8 @@ class ProxyListener:
         if self.bound is not None:
             self.tunnel.log.info(f"listening for connections on {self.tunnel.name.removeprefix('tcp:')}")
 
-    def reconfigure(self, config: ListenerConfig, policy: ReloadablePolicy | None, generation: Generation | None) -> None:
-        """Use another configuration from the next connection on; `generation` is None if it does not change."""
+    def reconfigure(self, config: ListenerConfig, policy: ReloadablePolicy | None) -> None:
+        """Use another configuration from the next connection on; `use` must follow with a generation for it."""
         self.config = config
         if policy is not self.policy and self.policy is not None:
             self.policy.close()
@@ -134,8 +134,6 @@ class ProxyListener:
         self._has_changed.set()
         if self._state_reporter is not None:
             self._state_reporter.show_listener(config)
-        if generation is not None:
-            self.use(generation)
 
     def show_workload_api(self, error: str | None) -> None:
         """Publish the error of the Workload API connection, "" for none; None with another identity source."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import trio
 
 from tunnel.config.model import INTERACTIVE_TIMEOUT, IdentityConfig, ListenerConfig, ProcessConfig
-from tunnel.errors import IdentityError, IdentityFault
+from tunnel.errors import ConfigError, IdentityError, IdentityFault
 from tunnel.identity.credentials import Credentials, PkiCredentials
 from tunnel.net.listen import Listener, open_listener
 from tunnel.proxy.generation import Generation, build_generation
@@ -27,13 +27,14 @@ class _Planned:
     config: ListenerConfig
     before: ProxyListener | None  # the listener that takes this configuration; None for a new one
     policy: ReloadablePolicy | None = None
-    generation: Generation | None = None  # None: the one in use stays
-    socket: Listener | None = None  # of a new listener, unless it takes over that of a removed one
+    generation: Generation | None = None  # None if nothing about this listener changes
+    socket: Listener | None = None  # of a new listener
+    socket_of: ProxyListener | None = None  # the removed listener whose socket a new one takes over
 
     @property
     def is_unchanged(self) -> bool:
         """Whether nothing about this listener changes."""
-        return self.before is not None and self.before.config == self.config and self.generation is None
+        return self.generation is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,8 @@ async def reconfigure(proxy: Proxy, config: ProcessConfig) -> Changes:
         with ExitStack() as on_error:
             on_error.callback(change.abandon)
             await change.prepare()
+            if proxy.stop_requested.is_set():  # the listeners may be closed already
+                raise ConfigError("the process is stopping")
             if change.is_outdated():
                 continue
             changes = change.commit()
@@ -72,6 +75,7 @@ class Reconfiguration:
         self._config = config
         self._planned = [_Planned(one, _find_successor(proxy, one)) for one in config.listeners]
         self._new_feeds: dict[IdentityConfig, IdentityFeed] = {}
+        self._feeds: dict[IdentityConfig, IdentityFeed] = {}  # all that are needed
         self._fresh: dict[IdentityConfig, Credentials] = {}  # of files that have changed
         self._numbers: dict[IdentityConfig, int] = {}  # of the credentials in use when the files were read
         self._monitors: list[RunningMonitor] = []
@@ -102,21 +106,30 @@ class Reconfiguration:
         close_ports(self._monitors)
 
     def is_outdated(self) -> bool:
-        """Whether an identity source has published other credentials while the change was prepared."""
-        return any(self._feed_of(identity).number != number for identity, number in self._numbers.items())
+        """Whether an identity source was closed or has published other credentials while the change was prepared.
+
+        Raises the error of a new source that has failed meanwhile.
+        """
+        for feed in self._new_feeds.values():
+            if feed.failure is not None:
+                raise feed.failure
+        in_use = {**self._proxy.feeds, **self._new_feeds}
+        return any(
+            in_use.get(identity) is not feed or feed.number != self._numbers[identity] for identity, feed in self._feeds.items()
+        )
 
     def commit(self) -> Changes:
         """Put everything into use."""
         changes = self._count()
         self._proxy.config = self._config
         self._publish_credentials()
-        kept = {id(one.before) for one in self._planned}
-        removed = [one for one in self._proxy.listeners.values() if id(one) not in kept]
-        sockets = self._take_sockets(removed)
-        for listener in removed:
+        for one in self._planned:
+            if one.socket_of is not None:
+                one.socket = one.socket_of.tunnel.release()
+        for listener in self._removed():
             self._proxy.retire(listener)
         for one in self._planned:
-            self._apply(one, sockets)
+            self._apply(one)
         self._proxy.order_listeners([one.config.name for one in self._planned])
         self._proxy.monitoring.replace(self._config.monitors)
         self._proxy.close_unused_feeds()
@@ -132,16 +145,19 @@ class Reconfiguration:
 
     async def _read_identities(self) -> None:
         for identity in dict.fromkeys(one.config.identity for one in self._planned):
-            feed = self._proxy.feeds.get(identity)
-            if feed is None:
-                await self._start_feed(identity)
+            feed = self._feeds[identity] = self._proxy.feeds.get(identity) or self._new_feed(identity)
+            if identity in self._new_feeds:
+                await self._start_feed(identity, feed)
             else:
                 await self._read_files(identity, feed)
             # At once: what was read is based on these credentials, and another source may publish while the next is read.
-            self._numbers[identity] = self._feed_of(identity).number
+            self._numbers[identity] = feed.number
 
-    async def _start_feed(self, identity: IdentityConfig) -> None:
+    def _new_feed(self, identity: IdentityConfig) -> IdentityFeed:
         feed = self._new_feeds[identity] = self._proxy.new_feed(identity)
+        return feed
+
+    async def _start_feed(self, identity: IdentityConfig, feed: IdentityFeed) -> None:
         self._proxy.nursery.start_soon(feed.run)
         with trio.move_on_after(INTERACTIVE_TIMEOUT):
             await feed.ready.wait()
@@ -158,11 +174,8 @@ class Reconfiguration:
         if credentials is not None and not _is_same(credentials, feed.credentials):
             self._fresh[identity] = credentials
 
-    def _feed_of(self, identity: IdentityConfig) -> IdentityFeed:
-        return self._proxy.feeds.get(identity) or self._new_feeds[identity]
-
     def _credentials_of(self, identity: IdentityConfig) -> tuple[int, Credentials]:
-        feed = self._feed_of(identity)
+        feed = self._feeds[identity]
         credentials = self._fresh.get(identity, feed.credentials)
         assert credentials is not None
         return feed.number + (identity in self._fresh), credentials
@@ -197,38 +210,37 @@ class Reconfiguration:
         one.generation = build_generation(number, credentials, plan, before.tunnel.generation if before is not None else None)
 
     def _open_sockets(self) -> None:
-        kept = {id(one.before) for one in self._planned}
-        inherited = [one.config.listen for one in self._proxy.listeners.values() if id(one) not in kept]
+        """Open the sockets of new listeners; one at the address of a removed listener will get that one's socket."""
+        removed = self._removed()
         for one in self._planned:
             if one.before is not None or one.config.listen is None:
                 continue
-            if one.config.listen in inherited:
-                inherited.remove(one.config.listen)
+            one.socket_of = next((other for other in removed if other.config.listen == one.config.listen), None)
+            if one.socket_of is not None:
+                removed.remove(one.socket_of)
             else:
                 one.socket = open_listener(one.config.listen, self._proxy.inherited)
 
-    def _take_sockets(self, removed: list[ProxyListener]) -> dict[object, Listener]:
-        """Take the listening sockets of removed listeners whose address another listener will have."""
-        wanted = [one.config.listen for one in self._planned if one.before is None and one.socket is None]
-        return {one.config.listen: found for one in removed if one.config.listen in wanted and (found := one.tunnel.release())}
+    def _removed(self) -> list[ProxyListener]:
+        kept = {id(one.before) for one in self._planned}
+        return [one for one in self._proxy.listeners.values() if id(one) not in kept]
 
-    def _apply(self, one: _Planned, sockets: dict[object, Listener]) -> None:
-        feed = self._proxy.feeds[one.config.identity]
-        if one.is_unchanged:
+    def _apply(self, one: _Planned) -> None:
+        if one.generation is None:
             return
+        feed = self._feeds[one.config.identity]
         if one.before is not None:
             if one.before.config.identity != one.config.identity:
                 self._proxy.feeds[one.before.config.identity].leave(one.before)
                 feed.join(one.before)
-            one.before.reconfigure(one.config, one.policy, one.generation)
+            one.before.reconfigure(one.config, one.policy)
+            feed.apply(one.before, one.generation)
             return
         listener = self._proxy.new_listener(one.config, one.policy)
         self._proxy.add(listener, feed)
-        assert one.generation is not None
-        listener.use(one.generation)
-        socket = one.socket or sockets.get(one.config.listen)
-        if socket is not None:
-            listener.open(socket)
+        feed.apply(listener, one.generation)
+        if one.socket is not None:
+            listener.open(one.socket)
             listener.log_listening()
         self._proxy.nursery.start_soon(listener.run_health_checks)
 

@@ -113,10 +113,16 @@ class Tunnel:
         """The newest generation."""
         return self._identity.generation
 
-    def swap(self, generation: Generation) -> None:
-        """Use a new generation from the next handshake on."""
+    def swap(self, generation: Generation, *, withdrawn_in: float | None = None) -> None:
+        """Use a new generation from the next handshake on.
+
+        If its identity is withdrawn already, `withdrawn_in` is the rest of the grace period in seconds.
+        """
         previous, self._identity.generation = self._identity.generation, generation
-        self.confirm()
+        self._identity.confirm()
+        if withdrawn_in is not None:
+            self._identity.withdraw(max(withdrawn_in, 0))
+        self.review()
         if previous is None or previous.admission is not generation.admission:
             self.withdrawal.review_all(previous)
 

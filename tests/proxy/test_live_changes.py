@@ -1,0 +1,303 @@
+"""Changes of the configuration of a running proxy: all or nothing, and nothing is left behind."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.support.proxy_harness import FIRST, SECOND, ProxyHarness, until
+from tunnel.config.model import INTERACTIVE_TIMEOUT, Access, Monitor, PolicyFiles, ProcessConfig, Status
+from tunnel.errors import ConfigError, IdentityError, IdentityFault, TunnelError
+from tunnel.net.address import StatusAddress, TcpAddress, UnixAddress
+from tunnel.proxy import reconfiguration
+from tunnel.proxy.identity_feed import WITHDRAWAL_GRACE
+from tunnel.proxy.reconfiguration import reconfigure
+
+ANY_PORT = TcpAddress("127.0.0.1", "0")
+BROKEN = IdentityError(IdentityFault.BAD_CERTIFICATE, "broken")
+
+
+@pytest.fixture
+def harness(tmp_path: Path) -> ProxyHarness:
+    return ProxyHarness(tmp_path)
+
+
+def is_open(path: Path) -> bool:
+    """Whether a process listens on a Unix socket."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        return sock.connect_ex(str(path)) == 0
+
+
+def connected(path: Path) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect(str(path))
+    return sock
+
+
+def status_at(path: Path) -> Monitor:
+    return Monitor(Status(StatusAddress(UnixAddress(str(path)), "")))
+
+
+# -- a change that fails
+
+
+def missing_file(harness: ProxyHarness, config: ProcessConfig) -> ProcessConfig:
+    harness.behaviour(FIRST).read_failure = BROKEN
+    return config
+
+
+def failing_source(harness: ProxyHarness, config: ProcessConfig) -> ProcessConfig:
+    harness.behaviour(SECOND).failure = BROKEN
+    return replace(config, listeners=(*config.listeners, harness.server("last", identity=SECOND)))
+
+
+def silent_source(harness: ProxyHarness, config: ProcessConfig) -> ProcessConfig:
+    harness.behaviour(SECOND).answers = False
+    return replace(config, listeners=(*config.listeners, harness.server("last", identity=SECOND)))
+
+
+def missing_policy(harness: ProxyHarness, config: ProcessConfig) -> ProcessConfig:
+    access = Access((), policy=PolicyFiles(str(harness.path("none.rego")), "data.x"))
+    return replace(config, listeners=(*config.listeners, harness.server("last", access=access, identity=SECOND)))
+
+
+def second_address_in_use(harness: ProxyHarness, config: ProcessConfig) -> ProcessConfig:
+    harness.path("taken").mkdir()
+    new = [harness.server(name, identity=SECOND) for name in ("before", "taken", "after")]
+    return replace(config, listeners=(*config.listeners, *new))
+
+
+def status_address_in_use(harness: ProxyHarness, config: ProcessConfig) -> ProcessConfig:
+    harness.path("taken").mkdir()
+    new = harness.server("last", identity=SECOND)
+    return replace(config, listeners=(*config.listeners, new), monitors=(status_at(harness.path("taken")),))
+
+
+FAILURES = [missing_file, failing_source, silent_source, missing_policy, second_address_in_use, status_address_in_use]
+
+
+@pytest.mark.parametrize("make", FAILURES)
+def test_a_change_that_fails_leaves_nothing_behind(
+    harness: ProxyHarness, make: Callable[[ProxyHarness, ProcessConfig], ProcessConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconfiguration, "INTERACTIVE_TIMEOUT", 0.05)
+    config = ProcessConfig((harness.server("one"), harness.server("two")), (status_at(harness.path("status")),))
+    # Each of the two listeners changes too, the first in place and the other by a new address.
+    changed = replace(config, listeners=(harness.server("one", connect_timeout=1.0), harness.server("two", "moved")))
+    bad = make(harness, changed)
+
+    async def script() -> None:
+        proxy = harness.proxy
+        generations = [one.tunnel.generation for one in proxy.listeners.values()]
+        with pytest.raises(TunnelError):  # the first attempt loads modules, and starts threads
+            await reconfigure(proxy, bad)
+        await until(lambda: harness.running() == ["first"])
+        before = harness.footprint()
+        for _ in range(3):
+            with pytest.raises(TunnelError):
+                await reconfigure(proxy, bad)
+            await until(lambda: harness.running() == ["first"])
+        assert harness.footprint() == before
+        assert proxy.config is config
+        assert [one.tunnel.generation for one in proxy.listeners.values()] == generations
+        assert [one.config for one in proxy.listeners.values()] == list(config.listeners)
+        assert is_open(harness.path("one"))
+        assert is_open(harness.path("two"))
+        assert {path.name for path in harness.place.iterdir()} - {"taken"} == {"one", "two", "status"}
+
+    harness.run(config, script)
+
+
+def test_a_change_that_is_cancelled_leaves_nothing_behind(harness: ProxyHarness) -> None:
+    harness.behaviour(SECOND).answers = False
+    config = ProcessConfig((harness.server("one"),))
+
+    async def script() -> None:
+        with trio.move_on_after(INTERACTIVE_TIMEOUT) as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(reconfigure, harness.proxy, ProcessConfig((harness.server("new", identity=SECOND),)))
+                await until(lambda: harness.running() == ["first", "second"])
+                scope.cancel()
+        await until(lambda: harness.running() == ["first"])
+        assert harness.proxy.config is config
+        assert is_open(harness.path("one"))
+
+    harness.run(config, script)
+
+
+def test_nothing_changes_once_the_process_stops(harness: ProxyHarness) -> None:
+    """The listeners may be closed already: a change would open new ones during the drain."""
+    config = ProcessConfig((harness.server("one"),))
+
+    async def script() -> None:
+        harness.behaviour(FIRST).while_read = harness.proxy.stop_accepting
+        with pytest.raises(ConfigError, match="the process is stopping"):
+            await reconfigure(harness.proxy, ProcessConfig((harness.server("one"), harness.server("new"))))
+        assert not harness.path("new").exists()
+        assert not harness.path("one").exists()
+
+    harness.run(config, script)
+
+
+def test_a_new_source_that_fails_while_the_rest_is_prepared_is_not_used(harness: ProxyHarness) -> None:
+    third = replace(SECOND, name="third")
+
+    async def script() -> None:
+        harness.behaviour(third).answers = False  # so that the preparation waits
+        new = ProcessConfig((harness.server("one", identity=SECOND), harness.server("two", identity=third)))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(reconfigure_expecting, "broken", harness, new)
+            await until(lambda: harness.running() == ["first", "second", "third"])
+            second, last = harness.sources[1:]
+            second.sink.fail(BROKEN)
+            last.publish(harness.behaviour(third).credentials)
+        assert [*harness.proxy.feeds] == [FIRST]
+
+    harness.run(ProcessConfig((harness.server("one"),)), script)
+
+
+async def reconfigure_expecting(words: str, harness: ProxyHarness, config: ProcessConfig) -> None:
+    with pytest.raises(TunnelError, match=words):
+        await reconfigure(harness.proxy, config)
+
+
+# -- identities
+
+
+def test_an_identity_of_a_removed_listener_that_ends_during_a_change_is_opened_again(harness: ProxyHarness) -> None:
+    """Only its last connection kept the source open."""
+    one, two = harness.server("one"), harness.server("two", identity=SECOND)
+
+    async def script() -> None:
+        proxy = harness.proxy
+        with connected(harness.path("two")) as client:
+            await until(lambda: proxy.connections() == 1)
+            await reconfigure(proxy, ProcessConfig((one,)))
+            assert harness.running() == ["first", "second"]
+            behaviour = harness.behaviour(SECOND)
+
+            def end() -> None:
+                client.close()
+                proxy.retired[0].tunnel.abort()
+
+            async def read_later() -> None:
+                await until(lambda: not proxy.retired)
+
+            behaviour.while_read, behaviour.after_read = end, read_later
+            await reconfigure(proxy, ProcessConfig((one, two)))
+        assert [source.config.name for source in harness.sources] == ["first", "second", "second"]
+        assert is_open(harness.path("two"))
+        await until(lambda: harness.running() == ["first", "second"])
+
+    harness.run(ProcessConfig((one, two)), script)
+
+
+@pytest.mark.parametrize("name", ["changed", "added", "other-identity"])
+def test_a_change_does_not_end_the_withdrawal_of_an_identity(
+    harness: ProxyHarness, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tunnel.proxy.identity_feed.WITHDRAWAL_GRACE", 0.0)
+    assert WITHDRAWAL_GRACE, "a grace period is normal"
+    kept = harness.server("kept"), harness.server("changed"), harness.server("other-identity", identity=SECOND)
+    changed = (
+        kept[0],
+        harness.server("changed", connect_timeout=1.0),
+        harness.server("other-identity"),
+        harness.server("added"),
+    )
+
+    async def script() -> None:
+        harness.sources[0].sink.withdraw()
+        await reconfigure(harness.proxy, ProcessConfig(changed))
+        tunnel = harness.proxy.listeners[name].tunnel
+        assert tunnel.review() is None
+        assert "withdrawn" in tunnel.identity_error
+        harness.sources[0].sink.confirm()
+        assert tunnel.review() is not None
+        await reconfigure(harness.proxy, ProcessConfig(kept[:2]))
+        assert all(one.tunnel.review() is not None for one in harness.proxy.listeners.values())
+
+    harness.run(ProcessConfig(kept), script)
+
+
+def test_a_withdrawal_that_new_credentials_have_ended_is_over_for_new_listeners(
+    harness: ProxyHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tunnel.proxy.identity_feed.WITHDRAWAL_GRACE", 0.0)
+
+    async def script() -> None:
+        (source,) = harness.sources
+        source.sink.withdraw()
+        source.publish(harness.behaviour(FIRST).credentials)
+        await reconfigure(harness.proxy, ProcessConfig((harness.server("one"), harness.server("new"))))
+        assert all(one.tunnel.review() is not None for one in harness.proxy.listeners.values())
+
+    harness.run(ProcessConfig((harness.server("one"),)), script)
+
+
+# -- sockets
+
+
+def test_listeners_that_swap_their_addresses_keep_the_sockets(harness: ProxyHarness) -> None:
+    async def script() -> None:
+        inodes = [harness.path(name).stat().st_ino for name in ("one", "two")]
+        for first, second in (("two", "one"), ("one", "two")):
+            changes = await reconfigure(
+                harness.proxy, ProcessConfig((harness.server("one", first), harness.server("two", second)))
+            )
+            assert (changes.added, changes.removed) == (2, 2)
+            assert [harness.path(name).stat().st_ino for name in ("one", "two")] == inodes
+            with connected(harness.path(first)):
+                await until(lambda: harness.proxy.listeners["one"].tunnel.counters.accepted == 1)
+        assert all(harness.path(name).exists() for name in ("one", "two"))
+
+    harness.run(ProcessConfig((harness.server("one"), harness.server("two"))), script)
+
+
+def test_a_server_that_becomes_a_client_keeps_the_socket(harness: ProxyHarness) -> None:
+    async def script() -> None:
+        inode = harness.path("one").stat().st_ino
+        await reconfigure(harness.proxy, ProcessConfig((harness.server("one", is_server=False),)))
+        assert harness.path("one").stat().st_ino == inode
+        assert is_open(harness.path("one"))
+
+    harness.run(ProcessConfig((harness.server("one"),)), script)
+
+
+def test_each_listener_on_any_free_port_has_a_socket_of_its_own(harness: ProxyHarness) -> None:
+    """Their addresses are equal, and all are renamed at once, fewer than before or more."""
+
+    def config(*names: str) -> ProcessConfig:
+        return ProcessConfig(tuple(harness.server(name, listen=ANY_PORT) for name in names))
+
+    def ports() -> list[int]:
+        return [one.bound[1] for one in harness.proxy.listeners.values()]
+
+    async def script() -> None:
+        before, descriptors = ports(), harness.descriptors()
+        await reconfigure(harness.proxy, config("d", "e"))
+        assert ports() == before[:2]
+        await reconfigure(harness.proxy, config("f", "g", "h"))
+        assert ports()[:2] == before[:2]
+        assert len(set(ports())) == 3
+        await until(lambda: harness.descriptors() == descriptors)
+
+    harness.run(config("a", "b", "c"), script)
+
+
+def test_a_listener_that_moves_away_and_back_is_open_at_the_end(harness: ProxyHarness) -> None:
+    async def script() -> None:
+        for at in ("two", "one", "two", "one"):
+            await reconfigure(harness.proxy, ProcessConfig((harness.server("one", at),)))
+            await until(lambda: not harness.proxy.retired)
+            assert {path.name for path in harness.place.iterdir()} == {at}
+            assert is_open(harness.path(at))
+            assert list(harness.proxy.listeners) == ["one"]
+            assert [one.name for one in harness.proxy.state_reporter.state.listeners] == ["one"]
+
+    harness.run(ProcessConfig((harness.server("one"),)), script)
