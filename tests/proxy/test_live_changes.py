@@ -11,11 +11,12 @@ import pytest
 import trio
 
 from tests.support.proxy_harness import FIRST, SECOND, ProxyHarness, until
-from tunnel.config.model import INTERACTIVE_TIMEOUT, Access, Monitor, PolicyFiles, ProcessConfig, Status
+from tunnel.config.model import CLOSE, INTERACTIVE_TIMEOUT, Access, Monitor, PolicyFiles, ProcessConfig, Status
 from tunnel.errors import ConfigError, IdentityError, IdentityFault, TunnelError
 from tunnel.net.address import StatusAddress, TcpAddress, UnixAddress
 from tunnel.proxy import reconfiguration
 from tunnel.proxy.identity_feed import WITHDRAWAL_GRACE
+from tunnel.proxy.monitor_scope import MonitorScope
 from tunnel.proxy.reconfiguration import reconfigure
 
 ANY_PORT = TcpAddress("127.0.0.1", "0")
@@ -301,3 +302,102 @@ def test_a_listener_that_moves_away_and_back_is_open_at_the_end(harness: ProxyHa
             assert [one.name for one in harness.proxy.state_reporter.state.listeners] == ["one"]
 
     harness.run(ProcessConfig((harness.server("one"),)), script)
+
+
+# -- removed listeners
+
+
+def test_removed_listeners_without_connections_leave_no_task(harness: ProxyHarness) -> None:
+    async def script() -> None:
+        proxy = harness.proxy
+        await reconfigure(proxy, ProcessConfig((harness.server("one"),)))
+        await until(lambda: not proxy.retired)
+        tasks = len(proxy.nursery.child_tasks)
+        for _ in range(5):
+            await reconfigure(proxy, ProcessConfig((harness.server("one"), harness.server("two"))))
+            await reconfigure(proxy, ProcessConfig((harness.server("one"),)))
+        await until(lambda: not proxy.retired)
+        await until(lambda: len(proxy.nursery.child_tasks) == tasks)
+        assert not [line for line in harness.log.kept if "removed listener" in line]
+
+    harness.run(ProcessConfig((harness.server("one"), harness.server("two"))), script)
+
+
+def test_connections_of_a_removed_listener_are_closed_once_if_configured(harness: ProxyHarness) -> None:
+    async def script() -> None:
+        proxy = harness.proxy
+        with connected(harness.path("two")) as client:
+            await until(lambda: proxy.connections() == 1)
+            await reconfigure(proxy, ProcessConfig((harness.server("one"),), on_removal=CLOSE))
+            await until(lambda: not proxy.retired)
+            client.settimeout(60)
+            assert client.recv(1) == b""
+        assert proxy.counters.accepted == 1
+        assert [line for line in harness.log.kept if "removed listener" in line] == [
+            "closing connections of a removed listener: listener=two connections=1"
+        ]
+
+    harness.run(ProcessConfig((harness.server("one"), harness.server("two"))), script)
+
+
+def test_no_sum_decreases_when_listeners_and_identities_go(harness: ProxyHarness) -> None:
+    one, two = harness.server("one"), harness.server("two", identity=SECOND)
+
+    async def script() -> None:
+        proxy, scope = harness.proxy, MonitorScope(harness.proxy)
+        feed, tunnel = proxy.feeds[SECOND], proxy.listeners["two"].tunnel
+        feed.counters.certificates.count(is_success=False)
+        tunnel.counters.forwarded, tunnel.counters.returned = 30, 40
+        tunnel.counters.policy.count(is_success=False)
+
+        def seen() -> tuple[int, ...]:
+            counters, gauges = scope.counters(), scope.measure().gauges
+            reloads = counters.certificates.succeeded, counters.certificates.failed, counters.policy.failed
+            return counters.accepted, *reloads, gauges.forwarded, gauges.returned
+
+        with connected(harness.path("two")):
+            await until(lambda: proxy.connections() == 1)
+            before = seen()
+            assert before == (1, 2, 1, 1, 30, 40)
+            assert not scope.counters().certificates.is_last_successful
+            await reconfigure(proxy, ProcessConfig((one,)))
+            assert proxy.retired
+            assert seen() == before, "it still has a connection"
+            proxy.abort()
+            await until(lambda: not proxy.retired)
+            assert seen() == before
+        assert [*proxy.feeds] == [FIRST]
+        assert scope.counters().certificates.is_last_successful, "what is gone has failed"
+        assert scope.counters().policy.is_last_successful
+
+    harness.run(ProcessConfig((one, two)), script)
+
+
+def test_a_stop_leaves_the_listener_alone_that_has_the_name_of_a_removed_one(harness: ProxyHarness) -> None:
+    """A client serves until the command has ended; the removed server with its name is stopped before."""
+
+    async def script() -> None:
+        proxy = harness.proxy
+        with connected(harness.path("one")):
+            await until(lambda: proxy.connections() == 1)
+            await reconfigure(proxy, ProcessConfig((harness.server("one", "moved", is_server=False),)))
+            assert [one.name for one in proxy.retired] == ["one"]
+            proxy.stop_accepting(only_servers=True)
+            (state,) = proxy.state_reporter.state.listeners
+            assert not state.is_stopped
+            await reconfigure_expecting("stopping", harness, ProcessConfig(()))
+            assert await proxy.drain(0) == 0, "the connection was closed before"
+
+    harness.run(ProcessConfig((harness.server("one"),)), script)
+
+
+def test_a_stop_shows_no_listener_that_was_removed(harness: ProxyHarness) -> None:
+    async def script() -> None:
+        proxy = harness.proxy
+        with connected(harness.path("two")):
+            await until(lambda: proxy.connections() == 1)
+            await reconfigure(proxy, ProcessConfig((harness.server("one"),)))
+            proxy.stop_accepting()
+            assert [one.name for one in proxy.state_reporter.state.listeners] == ["one"]
+
+    harness.run(ProcessConfig((harness.server("one"), harness.server("two"))), script)

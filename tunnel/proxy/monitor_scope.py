@@ -47,7 +47,7 @@ class MonitorScope:
 
     def counters(self) -> Counters:
         """The sum of the counters of the listeners, of their identity sources, and of the process."""
-        sources = {id(one): one for one in map(self._feed_of, self.listeners())}
+        sources = {id(one): one for one in map(self._feed_of, self._serving())}
         parts = (*(one.tunnel.counters for one in self._serving()), *(source.counters for source in sources.values()))
         return total((self.process.counters, *parts))
 
@@ -57,7 +57,8 @@ class MonitorScope:
 
         listeners = tuple(map(_measure, self.listeners()))
         retired = [] if self.names else [one.tunnel.gauges() for one in self.process.retired]
-        gauges = reduce(TunnelGauges.plus, (*(one.gauges for one in listeners), *retired), TunnelGauges())
+        gone = TunnelGauges(forwarded=self.process.counters.forwarded, returned=self.process.counters.returned)
+        gauges = reduce(TunnelGauges.plus, (*(one.gauges for one in listeners), *retired), gone)
         return Measurement(self.counters(), gauges, listeners)
 
     def connections(self) -> int:

@@ -5,6 +5,7 @@ It runs in trio and calls the data plane directly, because both run on the same 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -158,25 +159,28 @@ class Proxy:
         self.state_reporter.show_removed(listener.name)
         if (sock := listener.tunnel.release()) is not None:
             sock.close()
-        listener.tunnel.on_empty = lambda: self._token.run_sync_soon(self._forget_retired)
-        self.nursery.start_soon(self._end_retired, listener, self.config.on_removal.grace)
-        self._token.run_sync_soon(self._forget_retired)
+        listener.tunnel.on_empty = self._forget_retired_soon
+        if not math.isinf(self.config.on_removal.grace):
+            self.nursery.start_soon(self._end_retired, listener, self.config.on_removal.grace)
+        self._forget_retired_soon()
 
     async def _end_retired(self, listener: ProxyListener, grace: float) -> None:
         """Close the remaining connections of a removed listener in the end."""
         await trio.sleep(grace)
-        if listener in self.retired:
-            self.log.info(
-                f"closing connections of a removed listener: listener={listener.name} connections={len(listener.tunnel)}"
-            )
+        if count := len(listener.tunnel):
+            self.log.info(f"closing connections of a removed listener: listener={escape(listener.name)} connections={count}")
             listener.tunnel.abort()
+
+    def _forget_retired_soon(self) -> None:
+        with suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(self._forget_retired)
 
     def _forget_retired(self) -> None:
         for listener in [one for one in self.retired if not len(one.tunnel)]:
             self.retired.remove(listener)
             self.feeds[listener.config.identity].leave(listener)
             listener.close_policy()
-            self.counters.add(listener.tunnel.counters)
+            self.counters.absorb(listener.tunnel.counters)
         self.close_unused_feeds()
 
     def order_listeners(self, names: Sequence[str]) -> None:
@@ -190,6 +194,7 @@ class Proxy:
             if not feed.listeners:
                 feed.close()
                 del self.feeds[identity]
+                self.counters.absorb(feed.counters)
 
     def new_feed(self, config: IdentityConfig) -> IdentityFeed:
         """Create the feed of an identity, to be run by the caller."""
@@ -230,7 +235,8 @@ class Proxy:
         if all(one in stopped for one in self.listeners.values()):
             self.state_reporter.show_stopping()
         for listener in stopped:
-            self.state_reporter.show_stopped(listener.name)
+            if listener not in self.retired:  # its name may belong to another one
+                self.state_reporter.show_stopped(listener.name)
             listener.tunnel.on_empty = self._report_empty
             listener.tunnel.drain()
         self.monitoring.stop({listener.name for listener in stopped})

@@ -6,7 +6,7 @@ Plain integers, changed by the event loop's thread only; the two timers exist on
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING
 
 from tunnel.status import metric_definitions as metrics
@@ -130,6 +130,15 @@ class Counters:
             getattr(self, name).add(getattr(other, name))
         self.workload_api = _merge(self.workload_api, other.workload_api)
         self.handshake, self.lifetime = self.handshake or other.handshake, self.lifetime or other.lifetime
+
+    def absorb(self, other: Counters) -> None:
+        """Add the counts of a part that exists no more; its state, and the timers that it shared, do not count."""
+        gone = replace(other, handshake=None, lifetime=None)
+        for name in ("certificates", "policy", "config"):
+            setattr(gone, name, replace(getattr(gone, name), is_last_successful=True))
+        if gone.workload_api is not None:
+            gone.workload_api = replace(gone.workload_api, error="", last_update=None)
+        self.add(gone)
 
     def add_reason(self, reason: str) -> None:
         """Count a connection that did not reach the relay, by its reason."""
