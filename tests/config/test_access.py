@@ -179,7 +179,7 @@ PARTNER = TrustDomainRule(TrustDomain("b.test"))
         ((AllRule((PARTNER, KEY)),), [((0,), ROTATES)]),
         ((DenyRule(KEY), DenyRule(CommonNameRule("x")), PARTNER), []),
         ((DenyRule(PARTNER),), [((), "no rule admits a peer: every peer is refused")]),
-        ((DenyRule(AnyRule()), PARTNER), [((1,), "never decides: rule 0 matches every peer")]),
+        ((DenyRule(AnyRule()), PARTNER), [((1,), "never decides: an earlier rule matches every peer")]),
     ],
 )
 def test_a_rule_with_an_effect_that_may_surprise_has_a_warning(rules: tuple[Rule, ...], warnings: list[object]) -> None:

@@ -365,8 +365,7 @@ def test_what_is_not_used_is_a_warning(tmp_path: Path) -> None:
         "a.toml:11: identity.d: not used by any listener",
         "a.toml:13: identity.d.ca: not used for peers: the Workload API provides the bundles",
     ]
-    assert len(loaded.config.warnings) == 4
-    assert loaded.config.listeners[0].warnings == ("access rule cn:w names no trust domain: it matches peers of our own only",)
+    assert loaded.config.warnings == tuple(map(str, loaded.warnings))  # which are logged
 
 
 def test_a_million_mistakes_are_a_bounded_message(tmp_path: Path) -> None:
@@ -385,7 +384,7 @@ def test_plaintext_is_a_warning(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text(VALID + 'plaintext = "permit"')
     loaded = load_files([tmp_path / "a.toml"])
     assert [warning.text for warning in loaded.warnings] == ["plain TCP clients are accepted without authentication"]
-    assert loaded.config.listeners[0].warnings == loaded.config.warnings == ()
+    assert loaded.config.warnings == ()  # the listener logs more about it
 
 
 def test_a_secret_in_the_wrong_place_is_not_shown(refuse: Refuse) -> None:

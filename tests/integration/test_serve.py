@@ -104,6 +104,16 @@ def test_after_a_mistake_nothing_changes_and_everybody_is_told(served: ServedFil
     assert served.is_admitted("four")
 
 
+def test_warnings_about_the_file_are_logged_with_their_place(served: ServedFile) -> None:
+    served.servers["one"] = served.servers["one"].replace("{ allow", "{ deny")
+    process = served.start()
+    process.wait_for(r"warning: .*tunnel.toml:\d+: server\[0\].access: no rule admits a peer: every peer is refused")
+    served.servers["three"] = served.servers["three"].replace(f'"{CLIENT}"', '{ cn = "x" }')
+    assert served.reload()[0] == 200
+    process.wait_for(r"warning: .*tunnel.toml:\d+: server\[2\].access\[0\]: names no trust domain")
+    assert len(process.matches("no rule admits a peer")) == 1, "a reload does not repeat them"
+
+
 def test_an_address_in_use_changes_nothing(served: ServedFile) -> None:
     served.start()
     taken = served.place / "taken"

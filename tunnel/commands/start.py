@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
@@ -84,17 +84,18 @@ def prepare(
         from tunnel.proxy.confinement import confine
 
         confine(config, environ, log, private=private, has_command=has_command, is_reconfigurable=is_reconfigurable)
-    for listener in config.listeners:
-        _log_config(listener, log)
+    for warning in (*config.warnings, *(escape(text) for one in config.listeners for text in one.warnings)):
+        log.write(f"warning: {warning}")
+    for line in dict.fromkeys(line for listener in config.listeners for line in _describe_sources(listener)):
+        log.info(line)
 
 
-def _log_config(config: ListenerConfig, log: Log) -> None:
-    for warning in config.warnings:
-        log.write(f"warning: {escape(warning)}")
+def _describe_sources(config: ListenerConfig) -> Iterator[str]:
+    """The log lines that many listeners have in common."""
     if config.outbound is not None:
-        log.info(f"using proxy {config.outbound}")
+        yield f"using proxy {config.outbound}"
     if isinstance(config.identity.source, NoIdentity):
-        log.info("no cert source configured -- running without certificate")
+        yield "no cert source configured -- running without certificate"
     else:
         where = f": {config.identity.source.endpoint}" if isinstance(config.identity.source, WorkloadApi) else ""
-        log.info(f"using {config.identity.source} as certificate source{where}")
+        yield f"using {config.identity.source} as certificate source{where}"

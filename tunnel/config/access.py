@@ -106,7 +106,7 @@ def list_warnings(rules: Sequence[Rule], *, has_policy: bool, is_spiffe: bool) -
     if not has_policy and all(isinstance(rule, DenyRule) for rule in rules):
         found.append(((), "no rule admits a peer: every peer is refused"))
     last = next((index for index, rule in enumerate(rules) if _is_about_everyone(rule)), len(rules))
-    found += [((index,), f"never decides: rule {last} matches every peer") for index in range(last + 1, len(rules))]
+    found += [((index,), "never decides: an earlier rule matches every peer") for index in range(last + 1, len(rules))]
     return found
 
 

@@ -222,7 +222,7 @@ class ListenerConfig:
     on_withdrawal: ClosePolicy = CLOSE  # for a peer that would not be admitted now
     closes_expired: bool = False  # close connections of peers whose certificate has expired
     closes_without_identity: bool = False  # close connections when our identity is withdrawn
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()  # about a command line
 
     @property
     def host(self) -> str:
@@ -281,7 +281,7 @@ class ProcessConfig:
     timed_reload: float = 0.0  # seconds between periodic reloads
     on_removal: ClosePolicy = KEEP  # for connections of a listener that a reload removes or moves to another address
     is_confined: bool = True  # by Landlock
-    warnings: tuple[str, ...] = ()  # about the process; each listener has its own
+    warnings: tuple[str, ...] = ()  # about configuration files, with their places
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,7 +86,11 @@ class Reloader:
         async def read_and_apply() -> None:
             began = trio.current_time()
             config = await trio.to_thread.run_sync(read_config, abandon_on_cancel=True)
+            before = self._proxy.config.warnings
             changes = await reconfigure(self._proxy, config)
+            for warning in config.warnings:
+                if warning not in before:
+                    self._log.write(f"warning: {warning}")
             self._log.info(f"configuration changed: {changes} seconds={trio.current_time() - began:.3f}")
 
         error = await self._reload_part("error reloading the configuration file", read_and_apply)

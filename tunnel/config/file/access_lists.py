@@ -97,14 +97,13 @@ def build_access(table: AccessTable, *, is_server: bool, is_spiffe: bool, is_mut
     return Access(rules, (), policy, is_mutual)
 
 
-def list_problems(table: AccessTable, access: Access, *, is_spiffe: bool) -> Iterator[tuple[Place, str, str]]:
-    """Warnings about an access list: the place, what is meant (the list if empty), and the text."""
+def list_problems(table: AccessTable, access: Access, *, is_spiffe: bool) -> Iterator[tuple[Place, str]]:
+    """Warnings about an access list, with their places."""
     rules = access.rules if table.rules is not None else ()
     for path, problem in list_warnings(rules, has_policy=access.policy is not None, is_spiffe=is_spiffe) if rules else ():
-        yield _inside(table.rules_place, path), f"access rule {rules[int(path[0])]}" if path else "", problem
+        yield _inside(table.rules_place, path), problem
     if access.policy is not None and is_spiffe:
-        problem = "names no trust domain: it is evaluated for peers of our own trust domain only"
-        yield table.others.place / "policy", "policy", problem
+        yield table.others.place / "policy", "names no trust domain: it is evaluated for peers of our own trust domain only"
 
 
 def _inside(place: Place, path: RulePath) -> Place:

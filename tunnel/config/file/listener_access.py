@@ -35,17 +35,13 @@ def read_access(draft: ListenerDraft, identity: IdentityConfig | None) -> Access
     return access
 
 
-def warn_about_access(draft: ListenerDraft, access: Access, *, is_spiffe: bool) -> tuple[str, ...]:
-    """Report the warnings about the access, and return them as they are logged at a start."""
+def warn_about_access(draft: ListenerDraft, access: Access, *, is_spiffe: bool) -> None:
+    """Report the warnings about the access."""
     value = draft.table.values.get(ACCESS_KEY)
     table = None if value is None else _find_table(draft, value, draft.table.place / ACCESS_KEY)
-    if table is None:
-        return ()
-    texts = []
-    for place, subject, problem in list_problems(table, access, is_spiffe=is_spiffe):
-        place.warn(problem)
-        texts.append(f"{subject} {problem}" if subject else problem)
-    return tuple(texts)
+    if table is not None:
+        for place, problem in list_problems(table, access, is_spiffe=is_spiffe):
+            place.warn(problem)
 
 
 def _read_list(draft: ListenerDraft, *, is_spiffe: bool) -> Access | None:

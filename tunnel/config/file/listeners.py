@@ -27,6 +27,7 @@ from tunnel.config.tls_options import check_safe_suite, join_protocols, join_sui
 from tunnel.errors import ConfigError, quote
 
 _DEFAULT_IDENTITY = "default"  # of listeners that name none
+PLAINTEXT_PERMITTED = "plain TCP clients are accepted without authentication"  # the listener logs more about it
 _UNSAFE_SUITES = "allow-unsafe-cipher-suites"
 
 
@@ -50,7 +51,8 @@ def build_listener(mode: str, table: RawTable, shared: Shared) -> ListenerConfig
     _check_listener(draft, listener)
     if len(table.place.found.errors) > before:
         return None
-    return _with_warnings(draft, listener)
+    _warn(draft, listener)
+    return listener
 
 
 def _without_others(mode: str, table: RawTable) -> Raw:
@@ -181,8 +183,7 @@ def _check_listener(draft: ListenerDraft, listener: ListenerConfig) -> None:
         draft.place("target").refuse(problem)
 
 
-def _with_warnings(draft: ListenerDraft, listener: ListenerConfig) -> ListenerConfig:
-    is_spiffe = isinstance(listener.identity.source, WorkloadApi)
+def _warn(draft: ListenerDraft, listener: ListenerConfig) -> None:
     if listener.plaintext is not None:
-        draft.place("plaintext").warn("plain TCP clients are accepted without authentication")  # a start logs more about it
-    return replace(listener, warnings=warn_about_access(draft, listener.access, is_spiffe=is_spiffe))
+        draft.place("plaintext").warn(PLAINTEXT_PERMITTED)
+    warn_about_access(draft, listener.access, is_spiffe=isinstance(listener.identity.source, WorkloadApi))

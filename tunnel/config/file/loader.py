@@ -13,7 +13,7 @@ from tunnel.config.file.draft import Shared
 from tunnel.config.file.fields import build_fields
 from tunnel.config.file.identities import build_identity
 from tunnel.config.file.listener_keys import DEFAULTS
-from tunnel.config.file.listeners import build_listener
+from tunnel.config.file.listeners import PLAINTEXT_PERMITTED, build_listener
 from tunnel.config.file.problem import Place, Problem, Problems, suggest
 from tunnel.config.file.process_keys import LOG, METRICS, MONITOR, PROCESS, STATUS
 from tunnel.config.file.tables import RawTable, Tables, merge_documents, read_table
@@ -67,7 +67,7 @@ def build_process(documents: Sequence[Document], found: Problems) -> ProcessConf
         tuple(listener for listener, _ in listeners if listener is not None),
         monitors,
         log,
-        warnings=tuple(str(warning) for warning in found.sorted_warnings() if warning.key.startswith(("identity", "access."))),
+        warnings=tuple(str(warning) for warning in found.sorted_warnings() if warning.text != PLAINTEXT_PERMITTED),
     )
     return build_fields(config, PROCESS.keys, values)
 
