@@ -216,3 +216,13 @@ def test_an_abstract_socket_leaves_no_file(stack: ExitStack) -> None:
 def test_a_systemd_address_needs_an_inherited_socket() -> None:
     with pytest.raises(ConfigError, match=r"^systemd:web: no inherited sockets; expected"):
         open_listener(SystemdAddress("web"))
+
+
+@pytest.mark.parametrize(("port", "advice"), [("443", ": ports below .* need CAP_NET_BIND_SERVICE, or"), ("60000", "$")])
+def test_a_privileged_port_that_is_denied_says_what_it_needs(monkeypatch: pytest.MonkeyPatch, port: str, advice: str) -> None:
+    def deny(_socket: object, _address: object) -> None:
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(socket.socket, "bind", deny)
+    with pytest.raises(ConfigError, match=f"^cannot listen on 127.0.0.1:{port}: permission denied{advice}"):
+        open_listener(parse_address(f"127.0.0.1:{port}"))

@@ -20,11 +20,10 @@ from tunnel.check.sockets import absolute
 from tunnel.errors import TargetError, describe_os_error
 from tunnel.net.address import LaunchdAddress, ListenAddress, SystemdAddress, TcpAddress, UnixAddress
 from tunnel.net.holders import describe_holders, find_shared_port
-from tunnel.net.listen import bind_tcp, find_replaceable, is_stale_socket
+from tunnel.net.listen import bind_tcp, find_replaceable, first_free_port, is_stale_socket
 from tunnel.net.sockets import port_number
 
 _LOOK_UP = 5.0  # seconds for a name
-_FIRST_FREE_PORT = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 
 
 def examine_listener(name: str, address: ListenAddress) -> Finding:
@@ -61,7 +60,7 @@ def _explain(name: str, address: TcpAddress, error: OSError) -> Finding:
         who = describe_holders(port_number(address.port)) or "another process"
         return problem(name, f"{address} is in use by {who}", "stop it, or choose another port")
     if error.errno in (errno.EACCES, errno.EPERM):
-        detail = f"{address}: no permission for ports below {_first_free_port()}"
+        detail = f"{address}: no permission for ports below {first_free_port()}"
         return problem(
             name, detail, "choose a higher port, grant CAP_NET_BIND_SERVICE, or use socket activation (systemd:NAME)"
         )
@@ -70,13 +69,6 @@ def _explain(name: str, address: TcpAddress, error: OSError) -> Finding:
             name, f"{address} is not an address of this machine", f"set --{name} to one (see ip address), or to :PORT for all"
         )
     return problem(name, f"{address}: {describe_os_error(error)}", f"set --{name} to another address")
-
-
-def _first_free_port() -> str:
-    try:
-        return _FIRST_FREE_PORT.read_text().strip()
-    except OSError:
-        return "1024"
 
 
 def _examine_path(name: str, address: UnixAddress) -> Finding:

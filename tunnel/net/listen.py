@@ -17,9 +17,10 @@ from tunnel.net.activation import ActivationSockets
 from tunnel.net.address import LaunchdAddress, ListenAddress, SystemdAddress, TcpAddress, UnixAddress
 from tunnel.net.holders import count_sharing
 from tunnel.net.reuseport import select_by_hash
-from tunnel.net.sockets import SocketAddress, format_address, resolve, set_tcp_options
+from tunnel.net.sockets import SocketAddress, format_address, port_number, resolve, set_tcp_options
 
 _SOMAXCONN = Path("/proc/sys/net/core/somaxconn")
+_FIRST_FREE_PORT = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 _MAX_BACKLOG = 65535
 # The sticky bit has no meaning for a socket. It marks a file that a process of the same user may replace while we listen.
 _IS_REPLACEABLE = stat.S_ISVTX
@@ -98,8 +99,24 @@ def open_listener(address: ListenAddress, inherited: ActivationSockets | None = 
     except TargetError as error:
         raise ConfigError(f"cannot listen on {error}") from error
     except OSError as error:
-        why = describe_os_error(error)
-        raise ConfigError(f"cannot listen on {address}: {why}") from error
+        raise ConfigError(f"cannot listen on {address}: {describe_os_error(error)}{_advise(address, error)}") from error
+
+
+def _advise(address: ListenAddress, error: OSError) -> str:
+    """Return what a privileged port needs, "" for other errors."""
+    if error.errno != errno.EACCES or not isinstance(address, TcpAddress):
+        return ""
+    first = first_free_port()
+    is_privileged = port_number(address.port) < first
+    return f": ports below {first} need CAP_NET_BIND_SERVICE, or socket activation (systemd:NAME)" if is_privileged else ""
+
+
+def first_free_port() -> int:
+    """Return the first port that a user without privileges can bind."""
+    try:
+        return int(_FIRST_FREE_PORT.read_text())
+    except (OSError, ValueError):
+        return 1024
 
 
 def _open_inherited(address: SystemdAddress, inherited: ActivationSockets) -> Listener:
