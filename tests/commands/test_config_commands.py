@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.config.test_config_file_mistakes import NO_VALUE
 from tunnel.cli.main import main
 from tunnel.cli.parser import parse_command_line
 from tunnel.commands.registry import load_commands, load_run
@@ -73,7 +74,7 @@ def test_the_report_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(capsys.readouterr().out) == {"ok": True, "errors": [], "warnings": [warning]}
     assert run("check", "--json", "syntax.toml", "missing.toml") == 1
     assert json.loads(capsys.readouterr().out)["errors"] == [
-        {"file": "syntax.toml", "line": 1, "column": 5, "key": "", "problem": "invalid TOML: invalid value"},
+        {"file": "syntax.toml", "line": 1, "column": 5, "key": "", "problem": NO_VALUE},
         {"file": "missing.toml", "line": None, "key": "", "problem": "cannot read the file: no such file or directory"},
     ]
 
@@ -97,7 +98,7 @@ def test_a_configuration_without_secrets_is_shown_as_a_file_with_the_same_effect
 
 def test_show_reports_mistakes(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("show", "syntax.toml") == 1
-    assert capsys.readouterr() == ("", "syntax.toml:1:5: invalid TOML: invalid value\n")
+    assert capsys.readouterr() == ("", f"syntax.toml:1:5: {NO_VALUE}\n")
 
 
 def test_the_schema_is_json(capsys: pytest.CaptureFixture[str]) -> None:

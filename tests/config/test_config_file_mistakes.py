@@ -23,6 +23,8 @@ FILES = '[identity.default]\ncert = "/c"\nkey = "/k"\n'
 LISTENER = '[[server]]\nlisten = ":1"\ntarget = "localhost:2"\n'
 OUTGOING = '[[client]]\nlisten = "localhost:1"\ntarget = "db.test:2"\n'
 ACCESS = 'access = [{ allow = "spiffe://a.test/w" }]\n'
+NO_VALUE = 'invalid TOML: invalid value; expected a "string" in quotes, a number, true, false, a [list] or a { table }'
+TWICE = "invalid TOML: defined twice in this file, or as both [TABLE] and [[TABLE]]"
 VALID = IDENTITY + LISTENER + ACCESS
 MISTAKES = Path(__file__).parent / "mistakes.toml"
 
@@ -72,9 +74,14 @@ def test_ten_mistakes_are_ten_messages_with_their_lines() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("a =", "t.toml:1:4: invalid TOML: invalid value"),
+        ("a =", f"t.toml:1:4: {NO_VALUE}"),
+        ("a = any", f"t.toml:1:5: {NO_VALUE}"),
+        ("a = 10s", "t.toml:1:7: invalid TOML: text after a value; expected a new line, or quotes around text"),
         ("\n[a", "t.toml:2:3: invalid TOML: expected ']' at the end of a table declaration"),
-        ("a = 1\na = 2", "t.toml:2:6: invalid TOML: cannot overwrite a value"),
+        ("a = 1\na = 2", f"t.toml:2:6: {TWICE}"),
+        ("[a]\n[a]", f"t.toml:2:3: {TWICE}"),
+        ("[[a]]\n[a]", f"t.toml:2:3: {TWICE}"),
+        ("a = {}\na.b = 1", "t.toml:2:8: invalid TOML: this table or list is complete; expected its keys in one place"),
         (f"a = {'[' * 20}", f"t.toml:1: nested too deeply; expected at most {MAX_DEPTH} levels"),
         ("", "t.toml: no listener; expected at least one table [[server]] or [[client]]"),
         (IDENTITY, "t.toml: no listener; expected at least one table [[server]] or [[client]]"),

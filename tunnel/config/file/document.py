@@ -17,6 +17,15 @@ MAX_FILES = 1000
 _SUFFIX = ".toml"
 _SYNTAX_PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 
+_TWICE = "defined twice in this file, or as both [TABLE] and [[TABLE]]"
+_SYNTAX_TEXTS = {  # in place of those of `tomllib`
+    "Cannot overwrite a value": _TWICE,
+    "Cannot declare": _TWICE,
+    "Cannot mutate immutable namespace": "this table or list is complete; expected its keys in one place",
+    "Invalid value": 'invalid value; expected a "string" in quotes, a number, true, false, a [list] or a { table }',
+    "Expected newline or end of document after a statement": "text after a value; expected a new line, or quotes around text",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Document:
@@ -112,7 +121,8 @@ def _syntax_error(message: str, text: str) -> _FileError:
     line, column = (int(place[1]), int(place[2])) if place and place[1] else _end_of(text)
     if place:
         message = message[: place.start()]
-    return _FileError(f"invalid TOML: {message[:1].lower()}{message[1:]}", line, column)
+    text = _SYNTAX_TEXTS.get(message.partition(" (")[0], f"{message[:1].lower()}{message[1:]}")
+    return _FileError(f"invalid TOML: {text}", line, column)
 
 
 def _end_of(text: str) -> tuple[int, int]:
