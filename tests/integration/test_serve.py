@@ -136,7 +136,7 @@ def test_a_file_that_changes_is_reloaded_with_watch(served: ServedFile) -> None:
 
 def test_another_identity_can_be_added(served: ServedFile) -> None:
     """One of files, in a directory that nothing has named before: the process is still confined."""
-    served.start()
+    process = served.start()
     identity = served.workloads.identity(STRANGER)
     folder = served.place / "new"
     folder.mkdir()
@@ -150,6 +150,8 @@ def test_another_identity_can_be_added(served: ServedFile) -> None:
     assert served.reload() == (200, "reloaded\n")
     assert served.front("four").exists()
     assert served.is_admitted("one")
+    process.wait_for("identity updated: .* identity=default")
+    process.wait_for("loaded certificate: .* identity=files")
 
 
 def test_a_start_with_mistakes_names_all_of_them(tmp_path: Path) -> None:

@@ -110,30 +110,33 @@ class SourceOpener:
         self._streams: WorkloadStreams | None = None
 
     def open(self, identity: IdentityConfig, sink: CredentialSink) -> IdentitySource:
-        """Create the source of an identity, to be run by the caller."""
+        """Create the source of an identity, to be run by the caller; its log lines have the identity's name, if it has one."""
         source = identity.source
+        log = self._log.with_fields(f"identity={identity.name}") if identity.name else self._log
         if isinstance(source, WorkloadApi):
-            return self._open_workload_api(source, identity, sink)
+            return self._open_workload_api(source, identity, sink, log)
         if isinstance(source, Acme):
-            return self._open_acme(source, identity, sink)
+            return self._open_acme(source, identity, sink, log)
         from tunnel.proxy.file_source import FileSource
 
-        return FileSource(identity, sink, self._log, self._environ)
+        return FileSource(identity, sink, log, self._environ)
 
-    def _open_workload_api(self, source: WorkloadApi, identity: IdentityConfig, sink: CredentialSink) -> IdentitySource:
+    def _open_workload_api(
+        self, source: WorkloadApi, identity: IdentityConfig, sink: CredentialSink, log: Log
+    ) -> IdentitySource:
         from tunnel.identity.event_channel import WorkloadStreams
         from tunnel.proxy.workload_api_source import WorkloadApiSource
 
         self._streams = self._streams or WorkloadStreams()
-        return WorkloadApiSource(source, identity.revocation, sink, self._log, self._streams)
+        return WorkloadApiSource(source, identity.revocation, sink, log, self._streams)
 
-    def _open_acme(self, source: Acme, identity: IdentityConfig, sink: CredentialSink) -> IdentitySource:
+    def _open_acme(self, source: Acme, identity: IdentityConfig, sink: CredentialSink, log: Log) -> IdentitySource:
         from tunnel.acme.renewal import open_renewer
         from tunnel.config.acme import complete_acme
         from tunnel.proxy.acme_source import AcmeSource
 
         open_acme = partial(open_renewer, complete_acme(source, self._environ))
-        return AcmeSource(open_acme, identity, sink, self._log, self._environ)
+        return AcmeSource(open_acme, identity, sink, log, self._environ)
 
 
 def _raise_descriptor_limit() -> None:

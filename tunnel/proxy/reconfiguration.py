@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import trio
 
-from tunnel.config.model import INTERACTIVE_TIMEOUT, IdentityConfig, ListenerConfig, ProcessConfig
+from tunnel.config.model import INTERACTIVE_TIMEOUT, IdentityConfig, ListenerConfig, ProcessConfig, WorkloadApi
 from tunnel.errors import ConfigError, IdentityError, IdentityFault
 from tunnel.identity.credentials import Credentials, PkiCredentials
 from tunnel.net.listen import Listener, open_listener
@@ -165,9 +165,9 @@ class Reconfiguration:
             raise feed.failure
         if feed.credentials is None:
             why = feed.problem or "no answer yet"
-            raise IdentityError(
-                IdentityFault.TIMEOUT, f"no identity from {identity.source} within {INTERACTIVE_TIMEOUT:g}s: {why}"
-            )
+            where = identity.source.endpoint if isinstance(identity.source, WorkloadApi) else identity.source
+            text = f"identity {identity.name}: no certificate from {where} within {INTERACTIVE_TIMEOUT:g}s: {why}"
+            raise IdentityError(IdentityFault.TIMEOUT, text)
 
     async def _read_files(self, identity: IdentityConfig, feed: IdentityFeed) -> None:
         credentials = await feed.source.read()
