@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.container_image import ROOT
-from tests.support.kubernetes_objects import check, check_stop, own_lines, parse, read_line
+from tests.support.kubernetes_objects import check, check_stop, config_maps, own_lines, parse, read_line, served_configs
 from tunnel import __version__
+from tunnel.net.address import TcpAddress
 
 MANIFESTS = sorted((ROOT / "deploy/kubernetes").glob("*.yaml"))
 
@@ -32,9 +33,22 @@ def test_our_program_takes_each_line_of_a_manifest(path: Path) -> None:
 
 @pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
 def test_a_stop_serves_new_connections_for_a_while_and_is_over_in_time(path: Path) -> None:
-    for one in parse(path.read_text()):
+    found = parse(path.read_text())
+    for one in found:
         if "template" in one.get("spec", {}):
-            check_stop(one["spec"]["template"]["spec"])
+            check_stop(one["spec"]["template"]["spec"], config_maps(found))
+
+
+def test_the_probes_and_ports_of_a_pod_with_a_configuration_file_are_those_of_the_file() -> None:
+    found = parse((ROOT / "deploy/kubernetes/config-file.yaml").read_text())
+    pod = next(one["spec"]["template"]["spec"] for one in found if one["kind"] == "Deployment")
+    (config,) = served_configs(pod, config_maps(found))
+    assert not config.warnings
+    tunnel = pod["initContainers"][0]
+    assert tunnel["readinessProbe"]["httpGet"]["path"] == f"/_status?listener={config.listeners[0].name}"
+    ports = {port["name"]: str(port["containerPort"]) for port in tunnel["ports"]}
+    addresses = config.listeners[0].listen, config.monitors[0].status and config.monitors[0].status.address.address
+    assert [isinstance(one, TcpAddress) and one.port for one in addresses] == [ports["mtls"], ports["status"]]
 
 
 def test_a_key_that_kubernetes_would_pass_over_is_refused() -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -13,9 +16,12 @@ from tunnel.cli.parser import Parsed, parse_command_line
 from tunnel.commands.proxy.build import build as build_proxy
 from tunnel.commands.registry import load_commands
 from tunnel.commands.run import command as run
+from tunnel.commands.serve import CONFIG
+from tunnel.config.file.loader import load_config
 from tunnel.config.model import ProcessConfig
 
 Object = dict[str, Any]
+ConfigData = Mapping[str, str]  # the text of each file of a ConfigMap
 _ENVIRONMENT = {"SPIFFE_ENDPOINT_SOCKET": "unix:///run/agent.sock"}
 VERSIONS = ("1.33", "1.37")  # the oldest that is looked after, and the newest that the validator knows
 
@@ -56,7 +62,7 @@ def _check_pod(pod: Object) -> None:
     assert general["seccompProfile"] == {"type": "RuntimeDefault"}
     assert pod["automountServiceAccountToken"] is False
     volumes = {volume["name"]: volume for volume in pod["volumes"]}
-    assert all(set(volume) & {"csi", "emptyDir"} for volume in volumes.values())  # never hostPath
+    assert all(set(volume) & {"configMap", "csi", "emptyDir"} for volume in volumes.values())  # never hostPath
     for container in containers(pod):
         own = container["securityContext"]
         assert (own.get("runAsNonRoot") or general.get("runAsNonRoot")) is True
@@ -80,17 +86,25 @@ def _check_probes(container: Object) -> None:
         if asked:
             assert asked["port"] in named
             assert asked.get("scheme", "HTTP") == "HTTP"
-            if asked.get("path") == "/_status":
+            if asked.get("path", "").startswith("/_status"):
                 assert kind != "livenessProbe"  # a restart of the proxy mends no backend
                 assert probe["timeoutSeconds"] > 10  # --connect-timeout
 
 
-def check_stop(pod: Object) -> None:
-    """A server goes on accepting for a while, and what a stop may take is over before the kubelet kills."""
+def config_maps(found: Iterable[Object]) -> Mapping[str, ConfigData]:
+    """The files of each ConfigMap by its name."""
+    return {one["metadata"]["name"]: one["data"] for one in found if one["kind"] == "ConfigMap"}
+
+
+def check_stop(pod: Object, maps: Mapping[str, ConfigData] = MappingProxyType({})) -> None:
+    """A server goes on accepting for a while, and what a stop may take is over before the kubelet kills.
+
+    `maps` are the ConfigMaps that a pod can mount.
+    """
     waits = [
         container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0) for container in containers(pod)
     ]
-    for config, limit in _stops(pod):
+    for config, limit in (*_stops(pod), *_served_stops(pod, maps)):
         assert config.shutdown_delay >= 5 or not any(listener.is_server for listener in config.listeners)
         assert pod["terminationGracePeriodSeconds"] >= max(waits) + config.shutdown_delay + limit + 5
 
@@ -105,6 +119,26 @@ def _stops(pod: Object) -> Iterator[tuple[ProcessConfig, float]]:
         elif parsed.command.name == "run":
             whole = run.build(parsed.arguments, _ENVIRONMENT)
             yield whole.process, whole.stop_timeout
+
+
+def served_configs(pod: Object, maps: Mapping[str, ConfigData]) -> Iterator[ProcessConfig]:
+    """The configuration of each `serve`, from its ConfigMap, which must be a directory: `subPath` is never updated."""
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    for container in containers(pod):
+        if container.get("args", [""])[0] != "serve":
+            continue
+        mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
+        with TemporaryDirectory() as place:
+            for path in read_line(container["args"]).arguments[CONFIG]:
+                assert "subPath" not in mounts[path]
+                for name, text in maps[volumes[mounts[path]["name"]]["configMap"]["name"]].items():
+                    (Path(place) / name).write_text(text)
+            yield load_config([place])
+
+
+def _served_stops(pod: Object, maps: Mapping[str, ConfigData]) -> Iterator[tuple[ProcessConfig, float]]:
+    for config in served_configs(pod, maps):
+        yield config, config.shutdown_timeout
 
 
 def own_lines(pod: Object) -> Iterator[list[str]]:
