@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.container_image import ROOT
-from tests.support.kubernetes_objects import check, check_stop, module, own_lines, parse, read_line
+from tests.support.kubernetes_objects import check, check_stop, config_maps, module, own_lines, parse, read_line, served_configs
 from tunnel import __version__
 
 CHART = ROOT / "deploy/helm/tunnel"
@@ -30,6 +30,28 @@ FULL: dict[str, Any] = {
     },
     "service": {"type": "LoadBalancer", "port": 443, "annotations": {"a": "b"}},
     "serviceAccount": {"name": "edge", "annotations": {"a": "b"}},
+}
+_CONFIG = """[[server]]
+name = "redis"
+listen = "0.0.0.0:8443"
+target = "redis:6379"
+unsafe-target = true
+access = [{ allow = "spiffe://example.org/web" }]
+
+[[server]]
+name = "db"
+listen = "0.0.0.0:8444"
+target = "db:5432"
+unsafe-target = true
+access = [{ allow = { trust-domain = "partner.org" } }]
+"""
+SERVED: dict[str, Any] = {
+    "gateway": {
+        "config": _CONFIG,
+        "extraPorts": [{"name": "db", "port": 8444}],
+        "readinessPath": "/_status?listener=redis",
+        "shutdownDelaySeconds": 7,
+    }
 }
 # How another chart puts the sidecar into a pod of its own.
 _PARENT = """apiVersion: apps/v1
@@ -83,6 +105,21 @@ def test_what_it_makes_is_valid_and_our_program_takes_its_line(values: dict[str,
     assert pod["containers"][0]["image"].endswith(f"@{digest}" if digest else f":{__version__}")
 
 
+def test_a_configuration_file_is_served_with_what_the_chart_adds() -> None:
+    found = [one for name, text in render(CHART, SERVED).items() if name.endswith(".yaml") for one in parse(text)]
+    assert [one["kind"] for one in found] == ["ServiceAccount", "ConfigMap", "Deployment", "Service", "NetworkPolicy"]
+    for one in found:
+        check(one)
+    pod, maps = found[2]["spec"]["template"]["spec"], config_maps(found)
+    check_stop(pod, maps)
+    (config,) = served_configs(pod, maps)
+    assert (config.shutdown_delay, config.shutdown_timeout) == (7, 25)
+    assert [str(listener.listen) for listener in config.listeners] == ["0.0.0.0:8443", "0.0.0.0:8444"]
+    assert len({listener.identity for listener in config.listeners}) == len(config.monitors) == 1
+    assert [port["targetPort"] for port in found[3]["spec"]["ports"]] == ["mtls", "db"]
+    assert pod["containers"][0]["readinessProbe"]["httpGet"]["path"] == "/_status?listener=redis"
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [
@@ -91,8 +128,9 @@ def test_what_it_makes_is_valid_and_our_program_takes_its_line(values: dict[str,
         ({"gateway": {**VALUES["gateway"], "target": "redis"}}, "target"),
         ({**VALUES, "image": {"digest": "latest"}}, "digest"),
         ({**VALUES, "replicas": 3}, "replicas"),
+        ({"gateway": {**VALUES["gateway"], "config": _CONFIG}}, "target"),
     ],
-    ids=["nothing", "nobody-allowed", "no-port", "no-digest", "unknown"],
+    ids=["nothing", "nobody-allowed", "no-port", "no-digest", "unknown", "flags-and-file"],
 )
 def test_wrong_values_are_refused_by_name(values: dict[str, Any], words: str) -> None:
     with pytest.raises(module("helm_python").HelmValuesError, match=words):

@@ -25,6 +25,10 @@ only when the target answers too, as a job wants it; default "identity".
     readOnly: true
 {{- end }}
 
+{{- define "tunnel.workloadApi" -}}
+unix://{{ .mountPath }}/{{ .socket }}
+{{- end }}
+
 {{- define "tunnel.image" -}}
 {{ .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ .tag }}{{ end }}
 {{- end }}
@@ -36,11 +40,15 @@ image: {{ include "tunnel.image" $values.image | quote }}
 imagePullPolicy: {{ $values.image.pullPolicy }}
 args:
   {{- toYaml .args | nindent 2 }}
+  {{- if not .configMap }}
   - --use-workload-api
   - --status=http://:6060
+  {{- end }}
+{{- if not .configMap }}
 env:
   - name: SPIFFE_ENDPOINT_SOCKET
-    value: unix://{{ $values.workloadApi.mountPath }}/{{ $values.workloadApi.socket }}
+    value: {{ include "tunnel.workloadApi" $values.workloadApi }}
+{{- end }}
 ports:
   - name: status
     containerPort: 6060
@@ -64,7 +72,7 @@ livenessProbe:
     port: status
 readinessProbe:
   httpGet:
-    path: /_status
+    path: {{ default "/_status" .readinessPath }}
     port: status
   periodSeconds: 5
   timeoutSeconds: 11
@@ -84,4 +92,9 @@ volumeMounts:
   - name: spiffe-workload-api
     mountPath: {{ $values.workloadApi.mountPath }}
     readOnly: true
+  {{- if .configMap }}
+  - name: tunnel
+    mountPath: /etc/tunnel
+    readOnly: true
+  {{- end }}
 {{- end }}
