@@ -111,6 +111,27 @@ def test_a_file_of_arguments_is_a_part_of_the_line(tmp_path: Path) -> None:
     assert [str(url) for url in health.status_ports(["tunnel", "server", f"@{tmp_path}/flags"])] == [":6060"]
 
 
+def test_the_status_ports_of_configuration_files_are_known_also_after_a_mistake(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text('[status]\nlisten = "http://:6060"\n[server]\nwrong = 1\n')
+    (tmp_path / "b.toml").write_text(
+        """monitor = [{ status = { listen = "unix:s" } }, { status = { listen = "unix:/run/s" } }, { metrics = 1 }, 2]"""
+    )
+    ports = ["http://:6060", f"unix:{tmp_path}/s", "unix:/run/s"]
+    for line in (f"tunnel serve --config {tmp_path} --watch", f"tunnel run --config={tmp_path} -- app --config=/x"):
+        assert [str(url) for url in health.status_ports(line.split())] == ports
+
+
+@pytest.mark.parametrize("text", ["", "status = 1", "[status]\nlisten = 1", "monitor = 1"])
+def test_a_configuration_file_without_a_status_port_has_nothing_to_query(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.toml").write_text(text)
+    assert health.status_ports(["tunnel", "serve", f"--config={tmp_path}/a.toml"]) == ()
+
+
+def test_a_configuration_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot read the file"):
+        health.status_ports(["tunnel", "serve", f"--config={tmp_path}/a.toml"])
+
+
 def test_the_status_port_of_another_program_is_not_guessed() -> None:
     with pytest.raises(ConfigError, match="process 1 is not tunnel"):
         health.status_ports(["/sbin/init", "splash"])

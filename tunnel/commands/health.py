@@ -8,9 +8,10 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import re
 import sys
 import threading
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import dropwhile, pairwise, takewhile
 from pathlib import Path
@@ -91,9 +92,9 @@ HOST:PORT without a scheme is queried over HTTPS, as the proxy serves it, and ov
 answers in plain HTTP. The proxy's own certificate is verified only with --cacert; without --cacert
 only a loopback address is queried over HTTPS. The name in the certificate is never verified.
 
-Without an address the command queries every status port in the command line of process 1: in a
-container this is the proxy, also under an init such as tini. A proxy without --status has nothing
-to query, and is healthy as long as it runs.
+Without an address the command queries every status port in the command line of process 1, and in
+the configuration files that it names: in a container this is the proxy, also under an init such as
+tini. A proxy without --status has nothing to query, and is healthy as long as it runs.
 
 Examples:
   tunnel health
@@ -108,14 +109,37 @@ COMMANDS = (COMMAND,)
 
 
 def status_ports(argv: Sequence[str]) -> tuple[StatusUrl, ...]:
-    """The status ports in a command line of this program; raises ConfigError for another program."""
+    """The status ports in a command line of this program and in its configuration files; raises ConfigError."""
     line = list(dropwhile(lambda word: os.path.basename(word) != "tunnel", argv))  # behind an interpreter or an init
     if not line:
         raise ConfigError("ADDR is missing: process 1 is not tunnel, so it has no known status port")
     words = list(takewhile(lambda word: word != "--", expand_files(line)))
-    found = [word.partition("=")[2] for word in words if word.startswith("--status=")]
-    found += [value for word, value in pairwise(words) if word == "--status"]
+    found = [*_values_of("--status", words), *_addresses_in(_values_of("--config", words))]
     return tuple(map(parse_status_url, found))
+
+
+def _values_of(flag: str, words: Sequence[str]) -> list[str]:
+    found = [word.removeprefix(f"{flag}=") for word in words if word.startswith(f"{flag}=")]
+    return found + [value for word, value in pairwise(words) if word == flag]
+
+
+def _addresses_in(files: Sequence[str]) -> Iterator[str]:
+    """The addresses of status ports in configuration files, also in files that have mistakes; raises ConfigError."""
+    from tunnel.config.file.document import read_documents
+    from tunnel.config.file.problem import Problems
+
+    found = Problems()
+    documents = read_documents(files, found)
+    if found.errors:
+        raise found.error()
+    for document in documents:
+        monitors = document.values.get("monitor")
+        for table in (document.values, *(monitors if isinstance(monitors, list) else ())):
+            status = table.get("status") if isinstance(table, Mapping) else None
+            listen = status.get("listen") if isinstance(status, Mapping) else None
+            if isinstance(listen, str):
+                is_relative = re.match(r"unix:(?!/|@)", listen)
+                yield f"unix:{os.path.join(document.file.folder, listen[5:])}" if is_relative else listen
 
 
 def build(arguments: Arguments, own: StatusUrl | None = None) -> HealthConfig:
