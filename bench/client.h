@@ -32,4 +32,7 @@ void read_blocking(struct connection *connection, unsigned char *bytes, size_t s
 void greet(struct connection *connection, unsigned char byte);
 void open_blocking(const struct peer *peer, struct connection *connection);
 
+void run_paced(const struct peer *peer, unsigned ports, double connections_per_second, double messages_per_second)
+    __attribute__((noreturn));
+
 #endif

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -32,14 +32,15 @@ _LIFETIME = timedelta(hours=12)  # no rotation during a run
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """PEM files, and the address of the Workload API that serves the same server SVID."""
+    """PEM files, and the Workload API that serves the same server SVID."""
 
     server_chain: Path
     server_key: Path
     client_chain: Path
     client_key: Path
     authorities: Path
-    workload_api: str
+    workload_api: str  # its address
+    rotate: Callable[[], None]  # replaces the SVIDs of the Workload API
 
 
 @contextlib.contextmanager
@@ -48,14 +49,14 @@ def open_identity(directory: Path) -> Iterator[Identity]:
     ids = {"server": SERVER_ID, "client": CLIENT_ID}
     endpoints = {name: WorkloadEndpoint(path=str(directory / f"{name}.sock")) for name in ids}
     entries = {endpoints[name]: [Entry(parse_spiffe_id(spiffe_id))] for name, spiffe_id in ids.items()}
-    with DevWorkloadApi(entries, issuing=Issuing(ttl=_LIFETIME, ca_ttl=2 * _LIFETIME)):
+    with DevWorkloadApi(entries, issuing=Issuing(ttl=_LIFETIME, ca_ttl=2 * _LIFETIME)) as api:
         for name, endpoint in endpoints.items():
             svid = _fetch(endpoint)
             (directory / f"{name}.pem").write_text(_pem(svid.x509_svid))
             (directory / "authorities.pem").write_text(_pem(svid.bundle))
             _write_key(directory / f"{name}.key", svid.x509_svid_key)
         files = [directory / name for name in ("server.pem", "server.key", "client.pem", "client.key", "authorities.pem")]
-        yield Identity(files[0], files[1], files[2], files[3], files[4], str(endpoints["server"]))
+        yield Identity(files[0], files[1], files[2], files[3], files[4], str(endpoints["server"]), api.rotate_svids)
 
 
 def _fetch(endpoint: WorkloadEndpoint) -> SvidEntry:

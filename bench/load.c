@@ -5,6 +5,7 @@
  * load echo       HOST:PORT CERT KEY CA COUNT CONNECTIONS  64-byte messages, one outstanding per connection
  * load upload     HOST:PORT CERT KEY CA BYTES              one connection, half-closed at the end
  * load download   HOST:PORT CERT KEY CA BYTES
+ * load paced      HOST:PORT CERT KEY CA PORTS RATE MESSAGES so many connections and messages per second, see paced.c
  * load idle       HOST:PORT CERT KEY CA                    a number on stdin: so many connections; end: all are tried again
  *
  * After its warm-up it prints READY and waits for a line; then it works and prints DONE. The first thing that is not as
@@ -327,9 +328,12 @@ int main(int argc, char **argv)
         return serve_backend(atoi(argv[2]));
     int is_pair = !strcmp(mode, "handshakes") || !strcmp(mode, "echo");
     int is_bulk = !strcmp(mode, "upload") || !strcmp(mode, "download");
-    if (argc != (is_pair ? 8 : is_bulk ? 7 : 6) || !(is_pair || is_bulk || !strcmp(mode, "idle")))
-        die("usage: load backend PORT | handshakes|echo|upload|download|idle HOST:PORT CERT KEY CA [COUNT [CONNECTIONS]]");
+    int is_paced = !strcmp(mode, "paced");
+    if (argc != (is_paced ? 9 : is_pair ? 8 : is_bulk ? 7 : 6) || !(is_paced || is_pair || is_bulk || !strcmp(mode, "idle")))
+        die("usage: load backend PORT | handshakes|echo|upload|download|paced|idle HOST:PORT CERT KEY CA [COUNT]...");
     struct load load = {.peer = {make_context(argv[3], argv[4], argv[5]), parse_address(argv[2])}};
+    if (is_paced)
+        run_paced(&load.peer, (unsigned)parse_count(argv[6]), (double)parse_count(argv[7]), (double)parse_count(argv[8]));
     load.epoll = epoll_create1(EPOLL_CLOEXEC);
     load.is_fresh = !strcmp(mode, "handshakes");
     if (is_pair)

@@ -160,6 +160,32 @@ def test_idle_connections_are_opened_and_tried_again(generator: Generator) -> No
         assert run_idle(generator, port)[0] == "12"
 
 
+def run_paced(generator: Generator, port: int) -> None:
+    """Wait until a new connection and a message on an open one were answered."""
+    with generator.client("paced", port, (1, 50, 50)) as client:
+        assert client.expect("READY") == ["1"]
+        opened = echoed = 0
+        while not (opened and echoed):
+            time.sleep(0.05)
+            client.tell("report")
+            _late, *values = client.expect("PACED")
+            opened, echoed = opened + int(values[0]), echoed + int(values[4])
+
+
+def test_new_connections_and_messages_are_counted_at_a_fixed_rate(generator: Generator) -> None:
+    with generator.backend() as backend, relay(generator.identity, backend) as port:
+        run_paced(generator, port)
+
+
+def test_a_wrong_byte_ends_the_load_at_a_fixed_rate(generator: Generator) -> None:
+    with (
+        generator.backend() as backend,
+        relay(generator.identity, backend, to_client=swapped) as port,
+        pytest.raises(BenchError, match="wrong bytes came back"),
+    ):
+        run_paced(generator, port)
+
+
 @pytest.mark.parametrize(
     ("mode", "to_client", "to_backend", "complaint"),
     [
