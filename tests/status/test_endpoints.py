@@ -198,3 +198,32 @@ def test_shutdown_takes_a_post_and_nothing_else() -> None:
     for times in (1, 2):
         answer = ask("/_shutdown", "POST", shutdown=lambda: asked.append(True))
         assert (answer.status, answer.body, len(asked)) == (200, b"", times)
+
+
+@pytest.mark.parametrize(("error", "status", "body"), [("", 200, b"reloaded\n"), ("line 3: \udcff", 500, b"line 3: \\udcff\n")])
+def test_a_post_reloads_and_the_answer_has_the_result(error: str, status: int, body: bytes) -> None:
+    asked: list[bool] = []
+
+    async def reload() -> str:
+        asked.append(True)
+        return error
+
+    assert (ask("/_reload", "GET", reload=reload).status, asked) == (405, [])
+    answer = ask("/_reload", "POST", reload=reload)
+    assert (answer.status, answer.body, len(asked)) == (status, body, 1)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/", "", "*", "/_status/", "/_statusx", "/_metrics/", "/_metrics/xml", "/_shutdown", "/_reload", "/debug/pprof/",
+     "/debug/pprof", "/debug/pprof/goroutine", "/favicon.ico", "/../_status"],
+)  # fmt: skip
+def test_everything_else_is_not_there(path: str) -> None:
+    answer = ask(path, "POST")
+    assert (answer.status, answer.body, answer.content_type) == (404, b"404 page not found\n", "text/plain; charset=utf-8")
+
+
+def test_pprof_is_there_when_it_is_switched_on() -> None:
+    pprof = Pprof(["tunnel", "server"], lambda: 0)
+    assert ask("/debug/pprof/cmdline", pprof=pprof).body == b"tunnel\0server"
+    assert ask("/debug/pprofx", pprof=pprof).status == 404
