@@ -166,6 +166,13 @@ def test_a_start_with_mistakes_names_all_of_them(tmp_path: Path) -> None:
         process.close()
 
 
+def test_a_target_whose_name_is_unknown_keeps_no_other_listener_from_starting(served: ServedFile) -> None:
+    served.add("lost", "name.invalid:1", "unsafe-target = true")
+    process = served.start()
+    assert process.matches("warning: target cannot be resolved: name.invalid:1: .* listener=lost")
+    assert served.is_admitted("one")
+
+
 def test_the_drain_waits_for_connections_of_all_listeners(served: ServedFile) -> None:
     process = served.start()
     peers: list[TlsPeer] = []

@@ -67,6 +67,7 @@ class Proxy:
         self.inherited = inherited
         self.open_source = open_source
         self.state_reporter = StateReporter(config.listeners, notifier)
+        self._is_reconfigurable = is_reconfigurable
         self.shared = open_shared_resources(loop, log, names_listeners=is_reconfigurable or len(config.listeners) > 1)
         self.feeds: dict[IdentityConfig, IdentityFeed] = {}
         self.listeners: dict[str, ProxyListener] = {}
@@ -277,8 +278,7 @@ class Proxy:
 
     async def _serve(self) -> None:
         try:
-            for listener in self.listeners.values():
-                await listener.check_target()
+            await self._check_targets()
             for listener in self.listeners.values():
                 if listener.policy is not None:
                     await listener.policy.load()
@@ -300,6 +300,16 @@ class Proxy:
             await trio.sleep(_REVIEW_INTERVAL)
             for listener in self.all_listeners():
                 listener.tunnel.review()
+
+    async def _check_targets(self) -> None:
+        """Check the names of all targets; in a file, one that is unknown now must not keep the other listeners from starting."""
+        if not self._is_reconfigurable:
+            for listener in self.listeners.values():
+                await listener.check_target(is_required=True)
+            return
+        async with trio.open_nursery() as nursery:
+            for listener in self.listeners.values():
+                nursery.start_soon(partial(listener.check_target, is_required=False))
 
     async def _open(self, monitors: Sequence[RunningMonitor]) -> None:
         """Open the listeners and the status ports. Nothing may fail between them: all else is loaded before."""

@@ -67,16 +67,20 @@ class ProxyListener:
         """The configuration of its generations."""
         return plan_generations(self.config, self.policy, self._warn, accepts_acme=self._challenges is not None)
 
-    async def check_target(self) -> None:
-        """Check that a target's name can be resolved; raises ConfigError. The addresses are not kept: they may change."""
+    async def check_target(self, *, is_required: bool) -> None:
+        """Check that a target's name can be resolved; the addresses are not kept, because they may change.
+
+        If no name can be resolved: raises ConfigError if that is required, else logs a warning.
+        """
         if not self.config.is_resolved_early or self.config.outbound is not None:
             return
         failures = [error for target in self.config.targets if (error := await self._try_to_resolve(target)) is not None]
-        if len(failures) == len(self.config.targets):
+        if is_required and len(failures) == len(self.config.targets):
             raise ConfigError(f"invalid target address: {failures[0]}") from failures[0]
         for failure in failures:
-            self._log.write(f"warning: target cannot be resolved: {escape(str(failure))}")
-        self._log.info(f"using target address {self.config.target_name}")
+            self.tunnel.log.write(f"warning: target cannot be resolved: {escape(str(failure))}")
+        if len(failures) < len(self.config.targets):
+            self.tunnel.log.info(f"using target address {self.config.target_name}")
 
     async def _try_to_resolve(self, target: TargetAddress) -> TargetError | None:
         try:
