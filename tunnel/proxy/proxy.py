@@ -302,7 +302,7 @@ class Proxy:
                 listener.tunnel.review()
 
     async def _check_targets(self) -> None:
-        """Check the names of all targets; in a file, one that is unknown now must not keep the other listeners from starting."""
+        """Check the names of all targets; one that a file names may be unknown now: the other listeners start."""
         if not self._is_reconfigurable:
             for listener in self.listeners.values():
                 await listener.check_target(is_required=True)
