@@ -28,13 +28,13 @@ from tests.support.tunnel_harness import HOME, OURS, ROOT, RecordedLog
 from tunnel.authz.rules import IdRule, Rule, TrustDomainRule
 from tunnel.config.model import Access
 from tunnel.identity.credentials import SvidCredentials, X509Svid
+from tunnel.listener.generation import Generation, GenerationConfig, build_generation
+from tunnel.listener.shared_resources import open_shared_resources
+from tunnel.listener.tunnel import Tunnel
 from tunnel.net.address import UnixAddress
 from tunnel.net.listen import open_listener
 from tunnel.pkix.certificate import read_serial_number
 from tunnel.pkix.revocation import NO_LISTS, RevocationLists
-from tunnel.proxy.generation import Generation, GenerationConfig, build_generation
-from tunnel.proxy.shared_resources import open_shared_resources
-from tunnel.proxy.tunnel import Tunnel
 from tunnel.relay.loop import Loop
 from tunnel.spiffe.bundle import BundleSet, TrustBundle
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id

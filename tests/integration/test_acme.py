@@ -27,12 +27,12 @@ from tunnel.authz.authorizer import allow_anonymous
 from tunnel.config.acme import AcmeConfig
 from tunnel.errors import IdentityError, IdentityFault
 from tunnel.keystore.material import KeyMaterial
+from tunnel.listener.generation import Generation
+from tunnel.listener.shared_resources import open_shared_resources
+from tunnel.listener.tunnel import Tunnel
 from tunnel.log import Category
 from tunnel.net.address import TcpAddress
 from tunnel.net.listen import open_listener
-from tunnel.proxy.generation import Generation
-from tunnel.proxy.shared_resources import open_shared_resources
-from tunnel.proxy.tunnel import Tunnel
 from tunnel.relay.acme_handshake import AcmeHandshake
 from tunnel.relay.loop import Loop
 from tunnel.tls.acme_challenge import AcmeChallenges

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from tests.support.configs import listener_config
+from tunnel.listener.generation import Generation
 from tunnel.net.address import TcpAddress
 from tunnel.net.notify import Notifier
-from tunnel.proxy.generation import Generation
 from tunnel.proxy.state_reporter import StateReporter
 from tunnel.status.process_state import Phase, Reload
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests.support.configs import listener_config
 from tests.support.socket_pairs import Clock, received
@@ -17,15 +19,15 @@ from tunnel.authz.rules import AnyRule, Rule
 from tunnel.config.model import Access
 from tunnel.errors import TargetError
 from tunnel.identity.credentials import SvidCredentials, X509Svid
+from tunnel.listener.connection_record import ConnectionRecord
+from tunnel.listener.generation import Generation, GenerationConfig, build_generation
+from tunnel.listener.shared_resources import open_shared_resources
+from tunnel.listener.targets import Resolved
+from tunnel.listener.tunnel import Tunnel
 from tunnel.log import Category
 from tunnel.net.address import TargetAddress, TcpAddress, UnixAddress
 from tunnel.net.cached_name import Timed
 from tunnel.net.listen import Successor, open_listener
-from tunnel.proxy.connection_record import ConnectionRecord
-from tunnel.proxy.generation import Generation, GenerationConfig, build_generation
-from tunnel.proxy.shared_resources import open_shared_resources
-from tunnel.proxy.targets import Resolved
-from tunnel.proxy.tunnel import Tunnel
 from tunnel.relay.loop import Loop
 from tunnel.spiffe.bundle import BundleSet, TrustBundle
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id
@@ -302,3 +304,19 @@ def dialled(harness: TunnelHarness, **fields: Any) -> tuple[socket.socket, Peer]
     accepted = harness.accepted_by_backend()
     assert accepted is not None
     return program, Peer(harness, accepted, is_server=True, **fields)
+
+
+@pytest.fixture(name="harnesses")
+def make_harnesses(tmp_path: Path) -> Iterator[Harnesses]:
+    """Create harnesses, and close them after the test."""
+    made: list[TunnelHarness] = []
+
+    def make(**fields: Any) -> TunnelHarness:
+        place = tmp_path / str(len(made))
+        place.mkdir()
+        made.append(TunnelHarness(place, **fields))
+        return made[-1]
+
+    yield make
+    for harness in made:
+        harness.close()

@@ -47,8 +47,8 @@ from tunnel.config.model import Access
 from tunnel.devapi.authority import Authority
 from tunnel.errors import Denial, IdentityError, PeerDenied, TlsError
 from tunnel.identity.credentials import SvidCredentials, X509Svid
+from tunnel.listener.generation import GenerationConfig, build_generation
 from tunnel.pkix.certificate import parse_certificates
-from tunnel.proxy.generation import GenerationConfig, build_generation
 from tunnel.spiffe.bundle import BundleSet, TrustBundle
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id
 from tunnel.spiffe.messages import SvidEntry

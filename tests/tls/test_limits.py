@@ -25,8 +25,8 @@ from tunnel.authz.rules import AnyRule
 from tunnel.config.model import Access
 from tunnel.errors import TlsError
 from tunnel.identity.credentials import PkiCredentials
+from tunnel.listener.generation import GenerationConfig, build_generation
 from tunnel.pkix.extensions import CLIENT_AUTH
-from tunnel.proxy.generation import GenerationConfig, build_generation
 from tunnel.tls.admission import PeerAdmission
 from tunnel.tls.context import MAX_CERTIFICATE_BYTES, Presented, TlsContext
 from tunnel.tls.openssl import _LIMIT_AT

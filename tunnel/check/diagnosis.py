@@ -20,7 +20,7 @@ from tunnel.check.workload_attributes import WorkloadAttributes, describe_worklo
 from tunnel.config.model import Acme, KeyFiles, Keystore, NoIdentity, WorkloadApi
 from tunnel.errors import ConfigError, describe_os_error
 from tunnel.identity.credentials import Credentials
-from tunnel.proxy.generation import GenerationConfig
+from tunnel.listener.generation import GenerationConfig
 from tunnel.proxy.reloadable_policy import ReloadablePolicy
 from tunnel.sandbox.landlock import FIRST_WITH_SCOPES, Linux
 

@@ -15,10 +15,10 @@ from tunnel.check.validity import check_validity, validity_of
 from tunnel.config.model import KeyFiles, Keystore, NoIdentity
 from tunnel.errors import IdentityError, IdentityFault, PeerDenied
 from tunnel.identity.credentials import PkiCredentials, describe_key
+from tunnel.listener.generation import authority_name_warnings, check_presentable
 from tunnel.pkix.certificate import Certificate
 from tunnel.pkix.extensions import CLIENT_AUTH, SERVER_AUTH
 from tunnel.proxy.file_source import load_credentials
-from tunnel.proxy.generation import authority_name_warnings, check_presentable
 from tunnel.tls.verify import build_pki_anchors, check_purpose
 
 CERTIFICATE, AUTHORITIES = "certificate", "authorities"

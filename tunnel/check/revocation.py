@@ -10,8 +10,8 @@ from tunnel.check.preflight import READ_LIMIT, Preflight, within
 from tunnel.errors import IdentityError, identity_errors
 from tunnel.identity.credentials import Credentials, SvidCredentials
 from tunnel.keystore.revocation_lists import load_revocation
+from tunnel.listener.generation import revocation_warnings
 from tunnel.pkix.revocation import RevocationLists
-from tunnel.proxy.generation import revocation_warnings
 
 LISTS = "revocation"
 

@@ -15,11 +15,11 @@ from tunnel.check.validity import check_validity
 from tunnel.errors import ConfigError, IdentityError, PeerDenied, TargetError, TargetFault, TunnelError
 from tunnel.http.client import parse_http_url
 from tunnel.identity.credentials import Credentials, SvidCredentials
+from tunnel.listener.generation import GenerationConfig, build_generation
 from tunnel.net.address import Address, SrvName, TcpAddress, UnixAddress
 from tunnel.net.dial import open_target, open_through
 from tunnel.net.dns import check_dns_support, look_up_srv
 from tunnel.net.sockets import port_number, resolve, resolve_now
-from tunnel.proxy.generation import GenerationConfig, build_generation
 from tunnel.status.backend_health import OpenStream, check_by_connecting, check_by_handshake, check_by_request
 from tunnel.tls.engine import Buffers, TlsEnd
 from tunnel.tls.stream import TlsSource

@@ -1,1 +1,1 @@
-"""The proxy: its process, listeners and connections, built from the other packages."""
+"""The process: its identity sources, listeners, status ports, reloads and supervisor."""

@@ -10,7 +10,7 @@ import trio
 from tunnel.config.model import IdentityConfig
 from tunnel.errors import TunnelError
 from tunnel.identity.credentials import Credentials
-from tunnel.proxy.generation import Generation
+from tunnel.listener.generation import Generation
 from tunnel.proxy.identity_source import CredentialSink, IdentitySource, reload_source
 from tunnel.proxy.proxy_listener import ProxyListener
 from tunnel.status.counters import Counters, WorkloadApiState

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from tunnel.config.model import IdentityConfig, ListenerConfig, NoIdentity
 from tunnel.config.values import default_of
+from tunnel.listener.shared_resources import SharedResources
+from tunnel.listener.tunnel import Tunnel
 from tunnel.proxy.identity_feed import IdentityFeed
 from tunnel.proxy.proxy_listener import ProxyListener
-from tunnel.proxy.shared_resources import SharedResources
 from tunnel.proxy.state_reporter import StateReporter
-from tunnel.proxy.tunnel import Tunnel
 from tunnel.status.counters import Counters, TunnelGauges, total
 from tunnel.status.process_state import ListenerState, ProcessState
 from tunnel.tls.engine import TlsEnd

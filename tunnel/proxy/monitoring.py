@@ -135,7 +135,7 @@ class Monitoring:
 
     def check_of(self, listener: ListenerConfig) -> Check:
         """Return the health check of a listener's target, with an outcome that all status ports share."""
-        from tunnel.proxy.health_checks import check_any
+        from tunnel.listener.health_checks import check_any
         from tunnel.status.backend_health import share
 
         config, check = self._checks.get(listener.name, (None, None))

@@ -14,6 +14,8 @@ import trio
 
 from tunnel.config.model import IdentityConfig, ListenerConfig, NameResolution, ProcessConfig
 from tunnel.errors import ConfigError, TargetError, TargetFault, TunnelError
+from tunnel.listener.shared_resources import open_shared_resources
+from tunnel.listener.targets import Resolved, resolve_target
 from tunnel.log import Log, escape
 from tunnel.net.activation import ActivationSockets
 from tunnel.net.address import ListenAddress, TargetAddress, TcpAddress
@@ -24,9 +26,7 @@ from tunnel.proxy.identity_feed import IdentityFeed, OpenSource
 from tunnel.proxy.monitoring import Monitoring, RunningMonitor, close_ports, open_ports
 from tunnel.proxy.proxy_listener import ProxyListener, open_policy
 from tunnel.proxy.reloadable_policy import ReloadablePolicy
-from tunnel.proxy.shared_resources import open_shared_resources
 from tunnel.proxy.state_reporter import StateReporter
-from tunnel.proxy.targets import Resolved, resolve_target
 from tunnel.relay.loop import Loop
 from tunnel.status.counters import Counters, total
 

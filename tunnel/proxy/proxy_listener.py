@@ -11,16 +11,16 @@ import trio
 from tunnel.config.model import ListenerConfig, NameResolution
 from tunnel.errors import ConfigError, TargetError
 from tunnel.identity.credentials import Credentials
+from tunnel.listener.generation import Generation, GenerationConfig, build_generation
+from tunnel.listener.shared_resources import SharedResources
+from tunnel.listener.targets import Resolved, resolve_target
+from tunnel.listener.tunnel import Tunnel
 from tunnel.log import escape
 from tunnel.net.address import TargetAddress
 from tunnel.net.listen import Listener
 from tunnel.pkix.revocation import Warn
-from tunnel.proxy.generation import Generation, GenerationConfig, build_generation
 from tunnel.proxy.reloadable_policy import ReloadablePolicy
-from tunnel.proxy.shared_resources import SharedResources
 from tunnel.proxy.state_reporter import StateReporter
-from tunnel.proxy.targets import Resolved, resolve_target
-from tunnel.proxy.tunnel import Tunnel
 from tunnel.status.counters import Counters
 
 if TYPE_CHECKING:  # loaded only when a certificate comes from an ACME server
@@ -96,7 +96,7 @@ class ProxyListener:
                 self._has_changed = trio.Event()
                 async with trio.open_nursery() as nursery:
                     if self.tunnel.targets.only is None:
-                        from tunnel.proxy.health_checks import run_health_checks
+                        from tunnel.listener.health_checks import run_health_checks
 
                         nursery.start_soon(run_health_checks, self.tunnel)
                     await self._has_changed.wait()

@@ -10,14 +10,14 @@ import trio
 from tunnel.config.model import INTERACTIVE_TIMEOUT, IdentityConfig, ListenerConfig, ProcessConfig, WorkloadApi
 from tunnel.errors import ConfigError, IdentityError, IdentityFault
 from tunnel.identity.credentials import Credentials, PkiCredentials
+from tunnel.listener.generation import Generation, build_generation
+from tunnel.listener.targets import check_targets
 from tunnel.net.listen import Listener, open_listener
-from tunnel.proxy.generation import Generation, build_generation
 from tunnel.proxy.identity_feed import IdentityFeed
 from tunnel.proxy.monitoring import RunningMonitor, close_ports, open_ports
 from tunnel.proxy.proxy import Proxy
 from tunnel.proxy.proxy_listener import ProxyListener, open_policy, plan_generations
 from tunnel.proxy.reloadable_policy import ReloadablePolicy
-from tunnel.proxy.targets import check_targets
 
 
 @dataclass(slots=True)

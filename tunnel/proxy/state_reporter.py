@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from tunnel.config.model import ListenerConfig
+from tunnel.listener.generation import Generation
 from tunnel.net.notify import Notifier, State
-from tunnel.proxy.generation import Generation
 from tunnel.status.process_state import Identity, ListenerState, Phase, ProcessState, Reload
 
 _MOST_SUMMARIZED = 3  # listeners that are described one by one to the service manager

@@ -14,11 +14,11 @@ from tests.support.tls_ends import TLS12, TLS13
 from tests.support.tunnel_harness import NAMED, Harnesses, Peer, TunnelHarness, carried, generation, hang_up, records_of
 from tunnel.config.model import KEEP, Plaintext
 from tunnel.errors import PeerDenied, TargetError, TargetFault, TlsFault
+from tunnel.listener import plain_clients
+from tunnel.listener.plain_clients import PlainClients, check_plaintext, may_be_plain
 from tunnel.net.address import TcpAddress, UnixAddress
 from tunnel.net.listen import open_listener
 from tunnel.net.sockets import SocketAddress
-from tunnel.proxy import plain_clients
-from tunnel.proxy.plain_clients import PlainClients, check_plaintext, may_be_plain
 from tunnel.relay.linger import reset
 from tunnel.status.process_state import PlainSource
 from tunnel.wire.proxy_v2 import HeaderMode, TlsFacts, encode_header
@@ -454,7 +454,7 @@ def test_a_bug_behind_the_first_bytes_ends_its_session_only(
         raise ZeroDivisionError
 
     with monkeypatch.context() as patch:
-        patch.setattr("tunnel.proxy.session.permit_plaintext", fail)
+        patch.setattr("tunnel.listener.session.permit_plaintext", fail)
         harness.turn()
     assert harness.tunnel.counters.crashed == 1
     assert len(harness.tunnel) == 0

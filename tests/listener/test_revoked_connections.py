@@ -15,9 +15,9 @@ from tests.support.tls_ends import EARLY, LATE, Identity, identity, lasting_auth
 from tests.support.tunnel_harness import ANYONE, HOME, OURS, PEER, ROOT, Harnesses, Peer, TunnelHarness, carried, dialled
 from tunnel.config.model import Access
 from tunnel.identity.credentials import SvidCredentials, X509Svid
+from tunnel.listener.generation import Generation, GenerationConfig, build_generation
 from tunnel.pkix.crl import RevocationList
 from tunnel.pkix.revocation import RevocationLists
-from tunnel.proxy.generation import Generation, GenerationConfig, build_generation
 from tunnel.spiffe.bundle import BundleSet, TrustBundle
 from tunnel.spiffe.ids import parse_spiffe_id
 

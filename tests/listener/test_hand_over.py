@@ -12,10 +12,10 @@ import pytest
 
 from tests.support.recorded_log import RecordedLog
 from tests.support.socket_pairs import Clock
+from tunnel.listener import hand_over
+from tunnel.listener.hand_over import HandOver
 from tunnel.net.address import parse_address
 from tunnel.net.listen import Listener, Successor, open_listener
-from tunnel.proxy import hand_over
-from tunnel.proxy.hand_over import HandOver
 from tunnel.relay.loop import Loop
 
 HALF_SECOND = 0.5

@@ -11,13 +11,13 @@ from typing import Any
 
 from tunnel.config.model import ListenerConfig, NameResolution
 from tunnel.errors import ConfigError, TargetError
+from tunnel.listener.route import plan_route
+from tunnel.listener.target_pool import PooledTarget, TargetPlan, TargetPool
 from tunnel.log import Log, escape
 from tunnel.net.address import Address, SrvName, TargetAddress
 from tunnel.net.cached_name import Answer, CachedName, Timed
 from tunnel.net.dns import SrvRecord, check_dns_server, check_dns_support, look_up_srv
 from tunnel.net.sockets import SocketAddress, resolve
-from tunnel.proxy.route import plan_route
-from tunnel.proxy.target_pool import PooledTarget, TargetPlan, TargetPool
 from tunnel.relay.loop import Loop
 from tunnel.relay.step import StepOwner
 from tunnel.status.counters import TargetGauges

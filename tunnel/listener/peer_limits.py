@@ -6,8 +6,8 @@ from hashlib import blake2b
 
 from tunnel.authz.peer import Peer
 from tunnel.errors import LimitExceeded, LimitFault
+from tunnel.listener.rate_limit import RateLimit
 from tunnel.log_limit import source_of
-from tunnel.proxy.rate_limit import RateLimit
 
 MAX_ENTRIES = 65536  # peers whose rate is known; one more forgets the one whose last connection is the oldest
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunnel.proxy.rate_limit import AcceptRate, RateLimit
+from tunnel.listener.rate_limit import AcceptRate, RateLimit
 
 START = 1e6  # of a clock that has run for some days
 

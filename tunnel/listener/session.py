@@ -15,18 +15,18 @@ from tunnel.authz.authorizer import Admitted, permit_plaintext
 from tunnel.authz.peer import Peer
 from tunnel.config.model import ListenerConfig, Plaintext
 from tunnel.errors import LimitExceeded, PeerDenied, TargetError, TargetFault, TlsError, TlsFault, WireError
+from tunnel.listener.connection_log import ConnectionLog, show_address
+from tunnel.listener.connection_record import ConnectionOutcome, ConnectionRecord
+from tunnel.listener.failover import AttemptError, try_targets
+from tunnel.listener.generation import Generation
+from tunnel.listener.peer_limits import PeerLimits
+from tunnel.listener.plain_clients import PlainClients, check_plaintext, may_be_plain
+from tunnel.listener.target_pool import PooledTarget
+from tunnel.listener.targets import Lookup, Targets
+from tunnel.listener.withdrawal import Withdrawal
 from tunnel.log import Category, escape
 from tunnel.log_limit import RefusalLog, source_of
 from tunnel.net.race import Attempt
-from tunnel.proxy.connection_log import ConnectionLog, show_address
-from tunnel.proxy.connection_record import ConnectionOutcome, ConnectionRecord
-from tunnel.proxy.failover import AttemptError, try_targets
-from tunnel.proxy.generation import Generation
-from tunnel.proxy.peer_limits import PeerLimits
-from tunnel.proxy.plain_clients import PlainClients, check_plaintext, may_be_plain
-from tunnel.proxy.target_pool import PooledTarget
-from tunnel.proxy.targets import Lookup, Targets
-from tunnel.proxy.withdrawal import Withdrawal
 from tunnel.relay.buffer_trimmer import BufferTrimmer
 from tunnel.relay.close_reason import CloseReason
 from tunnel.relay.dial import Dial

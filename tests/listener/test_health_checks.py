@@ -13,10 +13,10 @@ from tests.support.configs import listener_config
 from tests.support.tunnel_harness import Harnesses, TunnelHarness, generation
 from tunnel.config.model import HealthCheck
 from tunnel.errors import TargetError, TargetFault
+from tunnel.listener import health_checks
+from tunnel.listener.health_checks import TargetChecks, check_any, check_targets, run_health_checks
+from tunnel.listener.route import Route
 from tunnel.net.address import TcpAddress
-from tunnel.proxy import health_checks
-from tunnel.proxy.health_checks import TargetChecks, check_any, check_targets, run_health_checks
-from tunnel.proxy.route import Route
 
 HEALTH = HealthCheck(interval=4.0, timeout=1.0, rise=2, fall=2)
 

@@ -8,9 +8,9 @@ from tests.support.recorded_log import RecordedLog
 from tunnel.authz.authorizer import Admitted, Authorizer
 from tunnel.authz.peer import Peer
 from tunnel.authz.rules import AnyRule
+from tunnel.listener.connection_log import ConnectionLog, describe_close, describe_failure, format_duration, format_size
+from tunnel.listener.connection_record import ConnectionOutcome, ConnectionRecord
 from tunnel.log_limit import RefusalLog
-from tunnel.proxy.connection_log import ConnectionLog, describe_close, describe_failure, format_duration, format_size
-from tunnel.proxy.connection_record import ConnectionOutcome, ConnectionRecord
 from tunnel.relay.close_reason import CloseReason
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id
 

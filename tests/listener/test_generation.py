@@ -28,8 +28,8 @@ from tunnel.authz.rules import AnyRule, CommonNameRule, PolicyRule, Rule
 from tunnel.config.model import Access, TlsOptions
 from tunnel.errors import Denial, IdentityError, IdentityFault, PeerDenied
 from tunnel.identity.credentials import Credentials, PkiCredentials, SvidCredentials, X509Svid
+from tunnel.listener.generation import Generation, GenerationConfig, build_generation
 from tunnel.pkix.revocation import RevocationLists
-from tunnel.proxy.generation import Generation, GenerationConfig, build_generation
 from tunnel.spiffe.bundle import BundleSet, TrustBundle
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id
 from tunnel.tls.context import TlsContext

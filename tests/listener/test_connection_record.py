@@ -13,8 +13,8 @@ from tests.support.tls_ends import TLS12, TLS13
 from tests.support.tunnel_harness import HOME, Harnesses, Peer, TunnelHarness, carried, dialled, hang_up, records_of
 from tunnel.authz.rules import IdRule
 from tunnel.errors import TlsError
+from tunnel.listener.connection_record import ConnectionOutcome
 from tunnel.net.address import UnixAddress
-from tunnel.proxy.connection_record import ConnectionOutcome
 from tunnel.relay.close_reason import CloseReason
 from tunnel.spiffe.bundle import BundleSet, TrustBundle
 from tunnel.spiffe.ids import parse_spiffe_id

@@ -8,9 +8,9 @@ import pytest
 
 from tunnel.config.model import HealthCheck
 from tunnel.errors import ConfigError, TargetError, TargetFault
+from tunnel.listener.route import Route
+from tunnel.listener.target_pool import PooledTarget, TargetPlan, TargetPool
 from tunnel.net.address import TcpAddress
-from tunnel.proxy.route import Route
-from tunnel.proxy.target_pool import PooledTarget, TargetPlan, TargetPool
 from tunnel.status.process_state import TargetState
 
 HEALTH = HealthCheck(rise=2, fall=3)

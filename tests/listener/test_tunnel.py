@@ -39,11 +39,11 @@ from tests.support.tunnel_harness import (
 )
 from tunnel.authz.rules import IdRule, PolicyRule, Rule
 from tunnel.errors import PeerDenied, TargetError, TargetFault, TlsError
+from tunnel.listener.connection_record import ConnectionOutcome
 from tunnel.log import MAX_FOREIGN_TEXT, Category
 from tunnel.net.address import Address, TcpAddress, UnixAddress
 from tunnel.net.listen import Successor, open_listener
 from tunnel.net.sockets import SocketAddress, resolve_now
-from tunnel.proxy.connection_record import ConnectionOutcome
 from tunnel.relay.close_reason import CloseReason
 from tunnel.relay.handshake import Handshake
 from tunnel.relay.linger import reset

@@ -17,10 +17,10 @@ from tunnel.authz.authorizer import Admitted
 from tunnel.authz.peer import Peer
 from tunnel.config.model import ListenerConfig
 from tunnel.errors import Denial, IdentityLoss, PeerDenied
+from tunnel.listener.generation import Generation
+from tunnel.listener.plain_clients import check_plaintext
+from tunnel.listener.policy_review import OpenConnection, PolicyQuestion, PolicyReview, Verdict
 from tunnel.log import Log
-from tunnel.proxy.generation import Generation
-from tunnel.proxy.plain_clients import check_plaintext
-from tunnel.proxy.policy_review import OpenConnection, PolicyQuestion, PolicyReview, Verdict
 from tunnel.relay.loop import Loop, Timer
 from tunnel.time_format import describe_time
 from tunnel.tls.admission import PeerAdmission

@@ -7,8 +7,8 @@ from functools import partial
 from typing import Protocol
 
 from tunnel.errors import PeerDenied, TargetError, TargetFault, TlsError
-from tunnel.proxy.target_pool import PooledTarget
-from tunnel.proxy.targets import Lookup, Targets
+from tunnel.listener.target_pool import PooledTarget
+from tunnel.listener.targets import Lookup, Targets
 from tunnel.relay.loop import Loop, Timer
 from tunnel.relay.step import StepOwner, Steps
 

@@ -14,9 +14,9 @@ from tests.support.socket_pairs import is_over, received
 from tests.support.tls_ends import TLS12, TLS13
 from tests.support.tunnel_harness import CALLER, Harnesses, Peer, TunnelHarness
 from tunnel.errors import ConfigError, TargetError
+from tunnel.listener.route import plan_route
 from tunnel.net.address import Address, TcpAddress, UnixAddress
 from tunnel.net.sockets import SocketAddress
-from tunnel.proxy.route import plan_route
 from tunnel.wire.outbound import parse_outbound
 
 TARGET = TcpAddress("Db.Example", "postgresql")

@@ -8,9 +8,9 @@ from __future__ import annotations
 from tunnel.authz.authorizer import Admitted
 from tunnel.authz.peer import Peer, describe_admission
 from tunnel.errors import TlsFault
+from tunnel.listener.connection_record import ConnectionOutcome, ConnectionRecord
 from tunnel.log import Category, Log, escape
 from tunnel.log_limit import RefusalLog
-from tunnel.proxy.connection_record import ConnectionOutcome, ConnectionRecord
 from tunnel.relay.close_reason import CloseReason
 
 _UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")

@@ -12,23 +12,23 @@ from typing import Any
 
 from tunnel.config.model import ListenerConfig
 from tunnel.errors import IdentityLoss, describe_os_error
+from tunnel.listener.connection_log import ConnectionLog
+from tunnel.listener.connection_record import ConnectionOutcome, ConnectionRecord, count_connection
+from tunnel.listener.generation import Generation
+from tunnel.listener.hand_over import HandOver
+from tunnel.listener.identity_state import IdentityState
+from tunnel.listener.peer_limits import PeerLimits
+from tunnel.listener.plain_clients import PlainClients, describe_plaintext
+from tunnel.listener.rate_limit import AcceptRate, RateLimit
+from tunnel.listener.session import NewHandshake, Session
+from tunnel.listener.shared_resources import SharedResources
+from tunnel.listener.targets import ResolveLater, Targets
+from tunnel.listener.withdrawal import Withdrawal, settings_of
 from tunnel.log import MAX_TRACE, Category, escape
 from tunnel.net.accept import AcceptBackoff
 from tunnel.net.listen import Listener, Successor
 from tunnel.net.owner import owner_of_peer
 from tunnel.net.sockets import format_address
-from tunnel.proxy.connection_log import ConnectionLog
-from tunnel.proxy.connection_record import ConnectionOutcome, ConnectionRecord, count_connection
-from tunnel.proxy.generation import Generation
-from tunnel.proxy.hand_over import HandOver
-from tunnel.proxy.identity_state import IdentityState
-from tunnel.proxy.peer_limits import PeerLimits
-from tunnel.proxy.plain_clients import PlainClients, describe_plaintext
-from tunnel.proxy.rate_limit import AcceptRate, RateLimit
-from tunnel.proxy.session import NewHandshake, Session
-from tunnel.proxy.shared_resources import SharedResources
-from tunnel.proxy.targets import ResolveLater, Targets
-from tunnel.proxy.withdrawal import Withdrawal, settings_of
 from tunnel.relay.handshake import Handshake
 from tunnel.relay.handshake_slots import HandshakeSlots
 from tunnel.relay.loop import Timer

@@ -26,11 +26,11 @@ from tests.support.tunnel_harness import (
 from tunnel.authz.rules import IdRule
 from tunnel.config.model import HealthCheck, NameResolution
 from tunnel.errors import ConfigError, TargetError, TargetFault, TlsError
+from tunnel.listener.connection_record import ConnectionOutcome
+from tunnel.listener.targets import Targets
 from tunnel.net.address import SrvName, TargetAddress, TcpAddress, UnixAddress
 from tunnel.net.dns import SrvRecord
 from tunnel.net.sockets import SocketAddress
-from tunnel.proxy.connection_record import ConnectionOutcome
-from tunnel.proxy.targets import Targets
 from tunnel.relay.loop import Loop
 from tunnel.spiffe.ids import parse_spiffe_id
 from tunnel.status.counters import TargetGauges

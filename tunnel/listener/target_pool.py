@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from tunnel.config.model import HealthCheck
 from tunnel.errors import TargetFault, TunnelError
+from tunnel.listener.route import Route
 from tunnel.log import MAX_FOREIGN_TEXT, one_line
 from tunnel.net.sockets import resolve_now
-from tunnel.proxy.route import Route
 from tunnel.status.process_state import TargetState
 
 _WEIGHT_UNIT = 100  # a target of weight 0 gets a hundredth of the share of one of weight 1 (RFC 2782: a very small chance)

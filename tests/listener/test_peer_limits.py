@@ -9,8 +9,8 @@ import pytest
 
 from tunnel.authz.peer import Peer
 from tunnel.errors import LimitExceeded, LimitFault
-from tunnel.proxy import peer_limits
-from tunnel.proxy.peer_limits import PeerLimits, key_of
+from tunnel.listener import peer_limits
+from tunnel.listener.peer_limits import PeerLimits, key_of
 from tunnel.spiffe.ids import parse_spiffe_id
 
 START = 1e6

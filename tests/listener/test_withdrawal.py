@@ -33,8 +33,8 @@ from tunnel.authz.rules import IdRule, PolicyRule, Rule
 from tunnel.config.model import KEEP, Access, ClosePolicy
 from tunnel.errors import Denial, PeerDenied
 from tunnel.identity.credentials import PkiCredentials
+from tunnel.listener.generation import Generation, GenerationConfig, build_generation
 from tunnel.net.sockets import SocketAddress
-from tunnel.proxy.generation import Generation, GenerationConfig, build_generation
 from tunnel.relay.close_reason import CloseReason
 from tunnel.spiffe.bundle import BundleSet, TrustBundle
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id
@@ -656,7 +656,7 @@ def test_a_peer_whose_certificates_cannot_be_read_is_cut(harnesses: Harnesses, m
     def fail(_certificates: object) -> None:
         raise PeerDenied(Denial.UNREADABLE, "out of memory")
 
-    monkeypatch.setattr("tunnel.proxy.withdrawal.copy_certificates", fail)
+    monkeypatch.setattr("tunnel.listener.withdrawal.copy_certificates", fail)
     harness.tunnel.swap(generation(2, rules=policy.rules, bundles=BundleSet({HOME: reissued(HOME_BUNDLE)})))
     until(harness, lambda: len(harness.tunnel) == 0)
     assert is_over(plain)

@@ -9,10 +9,10 @@ import trio
 
 from tunnel.errors import TargetError, TargetFault, TunnelError
 from tunnel.http.client import parse_http_url
+from tunnel.listener.route import Route
+from tunnel.listener.target_pool import PooledTarget
+from tunnel.listener.tunnel import Tunnel
 from tunnel.net.dial import open_target, open_through
-from tunnel.proxy.route import Route
-from tunnel.proxy.target_pool import PooledTarget
-from tunnel.proxy.tunnel import Tunnel
 from tunnel.status.backend_health import Check, check_by_connecting, check_by_handshake, check_by_request
 from tunnel.tls.engine import TlsEnd
 from tunnel.tls.stream import TlsSource

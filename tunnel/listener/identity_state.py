@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tunnel.errors import IdentityLoss
+from tunnel.listener.generation import Generation
 from tunnel.log import escape
-from tunnel.proxy.generation import Generation
 from tunnel.time_format import format_time
 
 

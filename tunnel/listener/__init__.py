@@ -1,0 +1,1 @@
+"""One listener: its socket, sessions, targets and generation; everything from accept to close."""
