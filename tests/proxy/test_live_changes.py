@@ -11,13 +11,14 @@ import pytest
 import trio
 
 from tests.support.proxy_harness import FIRST, SECOND, ProxyHarness, until
-from tunnel.config.model import CLOSE, INTERACTIVE_TIMEOUT, Access, Monitor, PolicyFiles, ProcessConfig, Status
+from tunnel.config.model import CLOSE, INTERACTIVE_TIMEOUT, Access, Metrics, Monitor, PolicyFiles, ProcessConfig, Status
 from tunnel.errors import ConfigError, IdentityError, IdentityFault, TunnelError
 from tunnel.net.address import StatusAddress, TcpAddress, UnixAddress
 from tunnel.proxy import reconfiguration
 from tunnel.proxy.identity_feed import WITHDRAWAL_GRACE
 from tunnel.proxy.monitor_scope import MonitorScope
 from tunnel.proxy.reconfiguration import reconfigure
+from tunnel.proxy.reloader import Reloader, ReloadSource
 
 ANY_PORT = TcpAddress("127.0.0.1", "0")
 BROKEN = IdentityError(IdentityFault.BAD_CERTIFICATE, "broken")
@@ -40,8 +41,8 @@ def connected(path: Path) -> socket.socket:
     return sock
 
 
-def status_at(path: Path) -> Monitor:
-    return Monitor(Status(StatusAddress(UnixAddress(str(path)), "")))
+def status_at(path: Path, **fields: bool) -> Monitor:
+    return Monitor(Status(StatusAddress(UnixAddress(str(path)), ""), **fields))
 
 
 # -- a change that fails
@@ -401,3 +402,105 @@ def test_a_stop_shows_no_listener_that_was_removed(harness: ProxyHarness) -> Non
             assert [one.name for one in proxy.state_reporter.state.listeners] == ["one"]
 
     harness.run(ProcessConfig((harness.server("one"), harness.server("two"))), script)
+
+
+# -- status ports and reports
+
+
+async def fetched(path: Path, what: str = "GET /_metrics/json") -> str:
+    """The response of a status port."""
+    async with await trio.open_unix_socket(str(path)) as stream:
+        await stream.send_all(f"{what} HTTP/1.0\r\nContent-Length: 0\r\n\r\n".encode())
+        return b"".join([data async for data in stream]).decode()
+
+
+def test_a_status_port_whose_settings_change_keeps_the_socket(harness: ProxyHarness) -> None:
+    path = harness.path("status")
+    before, after = status_at(path), status_at(path, has_pprof=True)
+
+    async def script() -> None:
+        inode = path.stat().st_ino
+        for monitor in (after, before, after):
+            waiting = connected(path)  # and is accepted by one of the two
+            await reconfigure(harness.proxy, ProcessConfig((harness.server("one"),), (monitor,)))
+            await until(lambda: len(harness.proxy.monitoring.running) == 1)
+            waiting.close()
+            assert path.stat().st_ino == inode
+            for _ in range(3):
+                assert "200 OK" in await fetched(path)
+        assert "404" not in await fetched(path, "GET /debug/pprof/")
+        await reconfigure(harness.proxy, ProcessConfig((harness.server("one"),)))
+        await until(lambda: not path.exists())
+
+    harness.run(ProcessConfig((harness.server("one"),), (before,)), script)
+
+
+def test_a_change_that_fails_leaves_the_file_of_the_status_port_alone(harness: ProxyHarness) -> None:
+    path = harness.path("status")
+    config = ProcessConfig((harness.server("one"),), (status_at(path),))
+
+    async def script() -> None:
+        monitors = status_at(path, has_pprof=True), status_at(harness.path("none") / "status")
+        await reconfigure_expecting("cannot listen", harness, replace(config, monitors=monitors))
+        assert "200 OK" in await fetched(path)
+
+    harness.run(config, script)
+
+
+def test_a_request_for_a_reload_that_replaces_its_status_port_is_answered(harness: ProxyHarness) -> None:
+    path = harness.path("status")
+    before, after = status_at(path, has_reload=True), status_at(path, has_reload=True, has_pprof=True)
+
+    async def script() -> None:
+        config = ProcessConfig((harness.server("one"),), (after,))
+        reloader = Reloader(harness.proxy, harness.log, ReloadSource(lambda: config))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(reloader.run)
+            assert "200 OK" in await fetched(path, "POST /_reload")
+            nursery.cancel_scope.cancel()
+        assert harness.proxy.config is config
+
+    harness.run(ProcessConfig((harness.server("one"),), (before,)), script)
+
+
+def test_reports_that_cannot_be_sent_are_refused_before_anything_changes(harness: ProxyHarness) -> None:
+    config = ProcessConfig((harness.server("one"),))
+    reports = Monitor(metrics=Metrics(url="https://localhost:1/", ca_bundle=str(harness.path("none.pem"))))
+
+    async def script() -> None:
+        changed = replace(config, listeners=(harness.server("new"),), monitors=(reports,))
+        await reconfigure_expecting("cannot read certificates", harness, changed)
+        assert list(harness.proxy.listeners) == ["one"]
+        assert harness.proxy.config is config
+
+    harness.run(config, script)
+
+
+def test_the_check_of_a_listener_that_was_removed_and_added_again_is_a_new_one(harness: ProxyHarness) -> None:
+    """That of the removed one would use its certificate for ever."""
+    one, two = harness.server("one"), harness.server("two")
+
+    async def script() -> None:
+        proxy = harness.proxy
+        old = proxy.monitoring.check_of(two)
+        assert proxy.monitoring.check_of(two) is old
+        await reconfigure(proxy, ProcessConfig((one,)))
+        with pytest.raises(ConfigError, match="was removed"):
+            proxy.monitoring.check_of(two)
+        await reconfigure(proxy, ProcessConfig((one, two)))
+        assert proxy.monitoring.check_of(two) is not old
+
+    harness.run(ProcessConfig((one, two)), script)
+
+
+def test_listeners_share_their_timers_whatever_changes_about_the_status_port(harness: ProxyHarness) -> None:
+    path = harness.path("status")
+
+    async def script() -> None:
+        one, two = harness.server("one"), harness.server("two")
+        await reconfigure(harness.proxy, ProcessConfig((one, two), (status_at(path, has_pprof=True),)))
+        timers = [listener.tunnel.counters.handshake for listener in harness.proxy.listeners.values()]
+        assert timers[0] is not None
+        assert timers[0] is timers[1]
+
+    harness.run(ProcessConfig((harness.server("one"),), (status_at(path),)), script)

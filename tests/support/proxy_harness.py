@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
@@ -111,10 +112,10 @@ class ProxyHarness:
         return len(os.listdir("/proc/self/fd"))
 
     def footprint(self) -> tuple[int, ...]:
-        """What a failed change must not enlarge: descriptors, tasks, listeners, feeds."""
+        """What a failed change must not enlarge: descriptors, tasks, listeners, feeds, callbacks."""
         proxy = self.proxy
         tasks = len(proxy.nursery.child_tasks)
-        return self.descriptors(), tasks, len(proxy.listeners), len(proxy.retired), len(proxy.feeds)
+        return self.descriptors(), tasks, len(proxy.listeners), len(proxy.retired), len(proxy.feeds), len(gc.callbacks)
 
     def run(self, config: ProcessConfig, script: Callable[[], Awaitable[object]]) -> None:
         """Run the script while the proxy serves; raises what the proxy raises."""

@@ -68,6 +68,17 @@ class Listener:
             return Successor.SAME_PATH if self._is_replaced(self._path) else Successor.NONE
         return Successor.SAME_PORT if count_sharing(self.socket) else Successor.NONE
 
+    def share(self) -> Listener:
+        """Return a listener with the same socket; it does not remove the file unless it takes it. Raises ConfigError."""
+        try:
+            return Listener(self.socket.dup(), is_inherited=self._is_inherited)
+        except OSError as error:
+            raise ConfigError(f"cannot listen on {self}: {describe_os_error(error)}") from error
+
+    def take_file(self, other: Listener) -> None:
+        """Own the file of the listener with which this one shares the socket."""
+        self._path, self._inode, other._path = other._path, other._inode, None
+
     def close(self) -> None:
         """Stop listening; remove the file of a Unix socket if it is still ours."""
         self.socket.close()

@@ -14,6 +14,7 @@ from tunnel.net.activation import ActivationSockets
 from tunnel.net.address import ListenAddress
 from tunnel.net.listen import Listener, open_listener
 from tunnel.proxy.monitor_scope import Monitored, MonitorScope
+from tunnel.proxy.tunnel import Tunnel
 from tunnel.status.counters import Counters, timed_counters
 
 if TYPE_CHECKING:  # loaded only when a status port or metrics are wanted
@@ -39,7 +40,8 @@ class MonitoredProcess(Monitored, Protocol):
 class RunningMonitor:
     """One status port and its metric reports."""
 
-    def __init__(self, monitor: Monitor, process: MonitoredProcess) -> None:
+    def __init__(self, monitor: Monitor, process: MonitoredProcess, replaced: RunningMonitor | None = None) -> None:
+        """`replaced` is the monitor whose socket this one takes over."""
         from tunnel.status.snapshot import open_metrics
 
         self.monitor = monitor
@@ -48,6 +50,8 @@ class RunningMonitor:
         self.service: HttpService | None = None
         self.metrics = open_metrics(self.scope.measure)
         self._process = process
+        self._replaced = replaced
+        self._send_reports: Callable[[], Awaitable[None]] | None = None
         self._stopping = trio.Event()
         self._closed = trio.Event()
         self._closed.set()  # it does not serve yet
@@ -59,25 +63,34 @@ class RunningMonitor:
         return self.monitor.status.address.address if self.monitor.status is not None else None
 
     def build(self, check_of: Callable[[ListenerConfig], Check]) -> None:
-        """Load what the status port needs; raises ConfigError."""
-        if self.monitor.status is None:
-            return
-        from tunnel.proxy.status_port import build_status_port
-
-        self.service = build_status_port(self.monitor, self.scope, self.metrics, check_of, self._process, self._process.log)
-
-    def start_reports(self) -> None:
-        """Send reports to the configured targets from now on; raises ConfigError."""
-        if self.monitor.metrics.has_target():
+        """Load what the status port and the reports need; raises ConfigError."""
+        monitor, log = self.monitor, self._process.log
+        if monitor.metrics.has_target():
             from tunnel.proxy.reporting import run_reports
 
-            reports = run_reports(self.monitor.metrics, self.metrics, self._process.log)
-            self._process.nursery.start_soon(self._run_reports, reports)
+            self._send_reports = run_reports(monitor.metrics, self.metrics, log)
+        if monitor.status is not None:
+            from tunnel.proxy.status_port import build_status_port
+
+            self.service = build_status_port(monitor, self.scope, self.metrics, check_of, self._process, log)
 
     def open(self) -> None:
         """Open the listening socket; raises ConfigError."""
-        if self.address is not None:
+        if self._replaced is not None and self._replaced.listener is not None:
+            self.listener = self._replaced.listener.share()
+        elif self.address is not None:
             self.listener = open_listener(self.address, self._process.inherited)
+
+    def take_over(self) -> None:
+        """Own the file of the socket, if it was that of another monitor."""
+        if self._replaced is not None and self._replaced.listener is not None and self.listener is not None:
+            self.listener.take_file(self._replaced.listener)
+        self._replaced = None
+
+    def start_reports(self) -> None:
+        """Send reports to the configured targets from now on."""
+        if self._send_reports is not None:
+            self._process.nursery.start_soon(self._run_reports, self._send_reports)
 
     async def serve(self, *, task_status: trio.TaskStatus[object]) -> None:
         """Serve requests until `stop`."""
@@ -101,6 +114,12 @@ class RunningMonitor:
         self._reports.cancel()
         self.metrics.close()
 
+    def abandon(self) -> None:
+        """Close what was opened, because the monitor will not be used."""
+        self.metrics.close()
+        if self.listener is not None:
+            self.listener.close()
+
     async def wait_closed(self) -> None:
         """Wait until the last request is answered; takes seconds at most after `stop`."""
         await self._closed.wait()
@@ -116,8 +135,8 @@ class Monitoring:
     def __init__(self, process: MonitoredProcess) -> None:
         self.running: list[RunningMonitor] = []
         self._process = process
-        self._checks: dict[str, tuple[ListenerConfig, Check]] = {}
-        self._timers: dict[Monitor, Counters] = {}  # with the timers that its listeners share
+        self._checks: dict[str, tuple[Tunnel, ListenerConfig, Check]] = {}
+        self._timers: dict[tuple[str, ...], Counters] = {}  # with the timers that the listeners of a monitor share
 
     def new_counters(self, name: str, monitors: Sequence[Monitor]) -> Counters:
         """Counters for a listener; with timers if a monitor is about it."""
@@ -128,37 +147,49 @@ class Monitoring:
     def prepare(self, monitors: Sequence[Monitor]) -> list[RunningMonitor]:
         """Build the monitors that do not run yet; raises ConfigError."""
         known = [one.monitor for one in self.running]
-        prepared = [RunningMonitor(monitor, self._process) for monitor in monitors if monitor not in known]
-        for one in prepared:
-            one.build(self.check_of)
+        replaced = {one.address: one for one in self.running if one.monitor not in monitors}
+        prepared: list[RunningMonitor] = []
+        try:
+            for monitor in [one for one in monitors if one not in known]:
+                address = monitor.status.address.address if monitor.status is not None else None
+                prepared.append(RunningMonitor(monitor, self._process, replaced.get(address)))
+                prepared[-1].build(self.check_of)
+        except ConfigError:
+            abandon_monitors(prepared)
+            raise
         return prepared
 
     def check_of(self, listener: ListenerConfig) -> Check:
-        """Return the health check of a listener's target, with an outcome that all status ports share."""
+        """Return the health check of a listener's target, with an outcome that all status ports share; raises ConfigError."""
         from tunnel.listener.health_checks import check_any
         from tunnel.status.backend_health import share
 
-        config, check = self._checks.get(listener.name, (None, None))
-        if check is None or config != listener:
-            check = share(check_any(self._process.listeners[listener.name].tunnel))
-            self._checks = {name: known for name, known in self._checks.items() if name in self._process.listeners}
-            self._checks[listener.name] = listener, check
-        return check
+        running = self._process.listeners.get(listener.name)
+        if running is None:  # since the caller has read its name
+            raise ConfigError(f"the listener {listener.name} was removed")
+        known = self._checks.get(listener.name)
+        if known is None or known[:2] != (running.tunnel, listener):
+            known = running.tunnel, listener, share(check_any(running.tunnel))
+            self._checks = {name: one for name, one in self._checks.items() if name in self._process.listeners}
+            self._checks[listener.name] = known
+        return known[2]
 
-    async def start(self, prepared: Sequence[RunningMonitor]) -> None:
-        """Serve the status ports that are open."""
-        self.running += prepared
+    def use(self, prepared: Sequence[RunningMonitor], monitors: Sequence[Monitor]) -> None:
+        """Add new monitors, retire those that are not in `monitors`, and give all listeners the timers that they need."""
         for one in prepared:
-            if one.listener is not None:
-                await self._process.nursery.start(one.serve)
-
-    def replace(self, monitors: Sequence[Monitor]) -> None:
-        """Retire the monitors that are not in the new configuration, and give all listeners the timers that they need."""
+            one.take_over()
         for one in [one for one in self.running if one.monitor not in monitors]:
             one.retire()
             self.running.remove(one)
+        self.running += prepared
         for listener in self._process.listeners.values():
             self._add_timers(listener.tunnel.counters, listener.name, monitors)
+
+    async def start(self, prepared: Sequence[RunningMonitor]) -> None:
+        """Serve the status ports that are open."""
+        for one in prepared:
+            if one.listener is not None:
+                await self._process.nursery.start(one.serve)
 
     def stop(self, stopped: Collection[str]) -> None:
         """Stop the status ports that are about no other listeners than these."""
@@ -174,22 +205,17 @@ class Monitoring:
     def _add_timers(self, counters: Counters, name: str, monitors: Sequence[Monitor]) -> None:
         monitor = next((one for one in monitors if not one.listeners or name in one.listeners), None)
         if monitor is not None and counters.handshake is None:
-            timers = self._timers.setdefault(monitor, timed_counters())
+            timers = self._timers.setdefault(monitor.listeners, timed_counters())
             counters.handshake, counters.lifetime = timers.handshake, timers.lifetime
 
 
 def open_ports(prepared: Sequence[RunningMonitor]) -> None:
-    """Open the status ports; raises ConfigError, and then none is open."""
-    try:
-        for one in prepared:
-            one.open()
-    except ConfigError:
-        close_ports(prepared)
-        raise
-
-
-def close_ports(prepared: Sequence[RunningMonitor]) -> None:
-    """Close status ports that do not serve yet."""
+    """Open the status ports; raises ConfigError, and then `abandon_monitors` must follow."""
     for one in prepared:
-        if one.listener is not None:
-            one.listener.close()
+        one.open()
+
+
+def abandon_monitors(prepared: Sequence[RunningMonitor]) -> None:
+    """Close monitors that do not run yet."""
+    for one in prepared:
+        one.abandon()

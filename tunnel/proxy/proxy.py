@@ -23,7 +23,7 @@ from tunnel.net.holders import Holders, SharedPort, find_shared_port
 from tunnel.net.listen import Listener, open_listener
 from tunnel.net.notify import Notifier
 from tunnel.proxy.identity_feed import IdentityFeed, OpenSource
-from tunnel.proxy.monitoring import Monitoring, RunningMonitor, close_ports, open_ports
+from tunnel.proxy.monitoring import Monitoring, RunningMonitor, abandon_monitors, open_ports
 from tunnel.proxy.proxy_listener import ProxyListener, open_policy
 from tunnel.proxy.reloadable_policy import ReloadablePolicy
 from tunnel.proxy.state_reporter import StateReporter
@@ -313,16 +313,17 @@ class Proxy:
 
     async def _open(self, monitors: Sequence[RunningMonitor]) -> None:
         """Open the listeners and the status ports. Nothing may fail between them: all else is loaded before."""
-        open_ports(monitors)  # first: a listener may at once get connections that belonged to a process that it replaces
         try:
+            open_ports(monitors)  # first: a listener may at once get connections that belonged to a process that it replaces
             opened = open_all([one.config.listen for one in self.listeners.values()], self.inherited)
         except ConfigError:
-            close_ports(monitors)
+            abandon_monitors(monitors)
             raise
         for listener, sock in zip(self.listeners.values(), opened, strict=True):
             if sock is not None:
                 listener.open(sock)
         self.state_reporter.show_listening()
+        self.monitoring.use(monitors, self.config.monitors)
         await self.monitoring.start(monitors)
         for listener, sock in zip(self.listeners.values(), opened, strict=True):
             await self.report_sharing("listen", listener.config.listen, sock)

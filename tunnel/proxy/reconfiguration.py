@@ -14,7 +14,7 @@ from tunnel.listener.generation import Generation, build_generation
 from tunnel.listener.targets import check_targets
 from tunnel.net.listen import Listener, open_listener
 from tunnel.proxy.identity_feed import IdentityFeed
-from tunnel.proxy.monitoring import RunningMonitor, close_ports, open_ports
+from tunnel.proxy.monitoring import RunningMonitor, abandon_monitors, open_ports
 from tunnel.proxy.proxy import Proxy
 from tunnel.proxy.proxy_listener import ProxyListener, open_policy, plan_generations
 from tunnel.proxy.reloadable_policy import ReloadablePolicy
@@ -103,7 +103,7 @@ class Reconfiguration:
                 one.socket.close()
             if one.policy is not None and (one.before is None or one.policy is not one.before.policy):
                 one.policy.close()
-        close_ports(self._monitors)
+        abandon_monitors(self._monitors)
 
     def is_outdated(self) -> bool:
         """Whether an identity source was closed or has published other credentials while the change was prepared.
@@ -131,7 +131,7 @@ class Reconfiguration:
         for one in self._planned:
             self._apply(one)
         self._proxy.order_listeners([one.config.name for one in self._planned])
-        self._proxy.monitoring.replace(self._config.monitors)
+        self._proxy.monitoring.use(self._monitors, self._config.monitors)
         self._proxy.close_unused_feeds()
         return changes
 
