@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from tunnel.errors import ConfigError
-from tunnel.net.activation import take_inherited
+from tunnel.net.activation import FIRST_DESCRIPTOR, ActivationSockets, take_inherited
+from tunnel.net.address import SystemdAddress
+from tunnel.net.listen import open_listener
 
 ROOT = Path(__file__).parents[2]
 ACTIVATE = ROOT / "tests/support/scripts/socket_activation.py"
@@ -32,7 +35,8 @@ for text in sys.argv[1:]:
         answers.append(str(error))
     else:
         fd = listener.socket.fileno()
-        answers.append([fd, str(listener), os.get_blocking(fd), os.get_inheritable(fd)])
+        original = next(n for n in range(3, fd) if os.path.sameopenfile(n, fd))
+        answers.append([original, str(listener), os.get_blocking(fd), os.get_inheritable(fd)])
 for listener in listeners:
     listener.close()
 print(json.dumps([answers, [name for name in os.environ if name.startswith("LISTEN_")]]))
@@ -100,6 +104,19 @@ def test_a_socket_is_taken_once() -> None:
     first, second = handed_over(["a=127.0.0.1:0"], "systemd:a", "systemd:a")
     assert isinstance(first, list)
     assert second == "systemd:a: already used by another listener"
+
+
+def test_a_socket_can_be_taken_again_after_its_listener_has_closed() -> None:
+    """A reload may remove a listener, and a later one add it again."""
+    with socket.create_server(("127.0.0.1", 0)) as given:
+        inherited = ActivationSockets(tuple(f"fd{fd}" for fd in range(FIRST_DESCRIPTOR, given.fileno() + 1)))
+        name = f"fd{given.fileno()}"
+        for _ in range(3):
+            listener = open_listener(SystemdAddress(name), inherited)
+            assert listener.socket.getsockname() == given.getsockname()
+            with pytest.raises(ConfigError, match="already used by another listener"):
+                inherited.take(name)
+            listener.close()
 
 
 def test_a_refused_socket_does_not_affect_another() -> None:

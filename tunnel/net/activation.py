@@ -10,7 +10,7 @@ import socket
 from collections.abc import MutableMapping
 
 from tunnel.cli.variables import SOCKETS
-from tunnel.errors import ConfigError
+from tunnel.errors import ConfigError, describe_os_error
 
 FIRST_DESCRIPTOR = 3  # sd_listen_fds(3): after standard input, output and error
 _MAX_DIGITS = 10  # of a count: no process has more descriptors
@@ -18,11 +18,14 @@ _FAMILIES = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
 
 
 class ActivationSockets:
-    """The inherited descriptors by name; each can be taken once."""
+    """The inherited descriptors by name; each can be taken by one listener at a time, and again after that has closed.
+
+    They stay open, as they do in the service manager: a listener gets a duplicate.
+    """
 
     def __init__(self, names: tuple[str, ...] = (), *, why_none: str = "no inherited sockets") -> None:
         self._names = names
-        self._taken: set[int] = set()
+        self._taken: dict[int, socket.socket] = {}
         self._why_none = why_none
 
     def take(self, name: str) -> socket.socket:
@@ -35,11 +38,10 @@ class ActivationSockets:
             problem = f"{len(found)} sockets have this name" if found else "no socket has this name"
             raise ConfigError(f"systemd:{name}: {problem}; expected exactly one in {names}")
         (fd,) = found
-        if fd in self._taken:
+        if fd in self._taken and self._taken[fd].fileno() >= 0:
             raise ConfigError(f"systemd:{name}: already used by another listener")
-        sock = _adopt(fd, name)
-        self._taken.add(fd)
-        return sock
+        self._taken[fd] = _duplicate(fd, name)
+        return self._taken[fd]
 
 
 def take_inherited(environ: MutableMapping[str, str], pid: int) -> ActivationSockets:
@@ -68,14 +70,19 @@ def _names(count: int, text: str) -> tuple[str, ...]:
     )
 
 
-def _adopt(fd: int, name: str) -> socket.socket:
+def _duplicate(fd: int, name: str) -> socket.socket:
     try:
-        sock = socket.socket(fileno=fd)  # detects family and type
+        copy = os.dup(fd)
     except OSError as error:
+        raise ConfigError(f"systemd:{name}: descriptor {fd} cannot be used: {describe_os_error(error)}") from error
+    try:
+        sock = socket.socket(fileno=copy)  # detects family and type
+    except OSError as error:
+        os.close(copy)
         raise ConfigError(f"systemd:{name}: descriptor {fd} is not a socket") from error
     is_listening = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     if sock.family not in _FAMILIES or sock.type != socket.SOCK_STREAM or not is_listening:
-        sock.detach()
+        sock.close()
         raise ConfigError(
             f"systemd:{name}: descriptor {fd} is not a listening TCP or Unix stream socket; expected ListenStream=, Accept=no"
         )
