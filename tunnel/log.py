@@ -100,7 +100,7 @@ class Log:
     ) -> None:
         """`name` replaces process and time as the prefix of each line; "" means no prefix."""
         self._schedule = schedule
-        self._quiet = frozenset(Category) if Category.OTHER in quiet else frozenset(quiet)
+        self.change_quiet(quiet)
         self._clock = clock
         self._sink = sink or DescriptorSink(STDOUT)
         self._name = name
@@ -116,6 +116,10 @@ class Log:
         self._schedule = schedule
         if self._lines or self._backlog:
             schedule(0)
+
+    def change_quiet(self, quiet: Collection[Category]) -> None:
+        """Omit lines of these categories, and of no others, from now on."""
+        self._quiet = frozenset(Category) if Category.OTHER in quiet else frozenset(quiet)
 
     def is_enabled(self, category: Category) -> bool:
         """Return whether lines of a category are written, so that a caller can skip building them."""

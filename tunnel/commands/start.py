@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tunnel.config.model import ListenerConfig, LogConfig, NoIdentity, ProcessConfig, WorkloadApi
 from tunnel.errors import TargetError
-from tunnel.log import Category, DescriptorSink, Log, Sink, escape
+from tunnel.log import DescriptorSink, Log, Sink, escape
 from tunnel.log_capture import LogCapture
 from tunnel.net.activation import ActivationSockets
 from tunnel.net.address import TcpAddress
@@ -31,7 +31,7 @@ def open_log(config: LogConfig, descriptor: int) -> Log:
     if config.is_syslog:
         name = os.path.basename(sys.argv[0])
         sink = open_syslog("tunnel" if name == "__main__.py" else name, os.getpid())
-    return Log([Category(word) for word in config.quiet if word], sink=sink)
+    return Log(config.omitted, sink=sink)
 
 
 def open_process_context(environ: Mapping[str, str]) -> ProcessContext:

@@ -15,6 +15,7 @@ from tunnel.authz.pins import SpkiPin
 from tunnel.authz.rules import Rule
 from tunnel.errors import ConfigError
 from tunnel.ip_address import IpNetwork, parse_ip_address
+from tunnel.log import Category
 from tunnel.net.address import ListenAddress, StatusAddress, TargetAddress, TcpAddress
 from tunnel.spiffe.endpoint import WorkloadEndpoint
 from tunnel.spiffe.ids import TrustDomain
@@ -267,6 +268,11 @@ class LogConfig:
 
     quiet: tuple[str, ...] = ()
     is_syslog: bool = False
+
+    @property
+    def omitted(self) -> tuple[Category, ...]:
+        """The categories of lines that are omitted."""
+        return tuple(Category(word) for word in self.quiet if word)
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,10 +86,11 @@ class Reloader:
         async def read_and_apply() -> None:
             began = trio.current_time()
             config = await trio.to_thread.run_sync(read_config, abandon_on_cancel=True)
-            before = self._proxy.config.warnings
+            before = self._proxy.config
             changes = await reconfigure(self._proxy, config)
-            for warning in config.warnings:
-                if warning not in before:
+            self._log.change_quiet(config.log.omitted)
+            for warning in (*config.warnings, *_late_changes(before, config)):
+                if warning not in before.warnings:
                     self._log.write(f"warning: {warning}")
             self._log.info(f"configuration changed: {changes} seconds={trio.current_time() - began:.3f}")
 
@@ -127,3 +128,13 @@ class Reloader:
             self._log.write(f"{failure}: {why}; keeping the previous configuration")
             return why
         return ""
+
+
+def _late_changes(before: ProcessConfig, now: ProcessConfig) -> Iterable[str]:
+    """Yield a warning for each changed setting that a running process cannot apply."""
+    for name, is_changed in (
+        ("log.syslog", before.log.is_syslog != now.log.is_syslog),
+        ("disable-landlock", before.is_confined != now.is_confined),
+    ):
+        if is_changed:
+            yield f"{name}: the change takes effect at the next start"
