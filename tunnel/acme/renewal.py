@@ -100,6 +100,7 @@ class CertificateRenewer:
         return stored
 
     def _request_with_retries(self) -> KeyMaterial:
+        self._storage.account_key()  # a directory that cannot be written to is an error at once
         for attempt in range(1, ATTEMPTS):
             try:
                 return self._request()
