@@ -11,7 +11,18 @@ import pytest
 import trio
 
 from tests.support.proxy_harness import FIRST, SECOND, ProxyHarness, until
-from tunnel.config.model import CLOSE, INTERACTIVE_TIMEOUT, Access, Metrics, Monitor, PolicyFiles, ProcessConfig, Status
+from tunnel.config.model import (
+    CLOSE,
+    INTERACTIVE_TIMEOUT,
+    Access,
+    Acme,
+    IdentityConfig,
+    Metrics,
+    Monitor,
+    PolicyFiles,
+    ProcessConfig,
+    Status,
+)
 from tunnel.errors import ConfigError, IdentityError, IdentityFault, TunnelError
 from tunnel.net.address import StatusAddress, TcpAddress, UnixAddress
 from tunnel.proxy import reconfiguration
@@ -19,6 +30,8 @@ from tunnel.proxy.identity_feed import WITHDRAWAL_GRACE
 from tunnel.proxy.monitor_scope import MonitorScope
 from tunnel.proxy.reconfiguration import reconfigure
 from tunnel.proxy.reloader import Reloader, ReloadSource
+from tunnel.relay.handshake import Handshake
+from tunnel.tls.acme_challenge import AcmeChallenges
 
 ANY_PORT = TcpAddress("127.0.0.1", "0")
 BROKEN = IdentityError(IdentityFault.BAD_CERTIFICATE, "broken")
@@ -504,3 +517,27 @@ def test_listeners_share_their_timers_whatever_changes_about_the_status_port(har
         assert timers[0] is timers[1]
 
     harness.run(ProcessConfig((harness.server("one"),), (status_at(path),)), script)
+
+
+# -- ACME
+
+
+def test_listeners_answer_the_challenges_of_their_present_identity_only(harness: ProxyHarness) -> None:
+    acme = IdentityConfig(Acme("a.test", "", ""), name="acme")
+    first = harness.server("gone", identity=acme), harness.server("new")
+    second = harness.server("gone"), harness.server("new", identity=acme), harness.server("added", identity=acme)
+
+    def answering() -> list[str]:
+        listeners = harness.proxy.listeners.values()
+        answering = [one.name for one in listeners if one.tunnel.new_handshake is not Handshake]
+        assert answering == [one.name for one in listeners if one.generation_config.accepts_acme]
+        return answering
+
+    async def script() -> None:
+        (source,) = [one for one in harness.sources if one.config == acme]
+        source.sink.accept_challenges(AcmeChallenges())
+        assert answering() == ["gone"]
+        await reconfigure(harness.proxy, ProcessConfig(second))
+        assert answering() == ["new", "added"]
+
+    harness.run(ProcessConfig(first), script)

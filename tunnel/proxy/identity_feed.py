@@ -135,7 +135,6 @@ class IdentityFeed:
         self._on_failure(self, error)
 
     def _introduce(self, listener: ProxyListener) -> None:
-        if self._challenges is not None:
-            listener.accept_challenges(self._challenges)
+        listener.accept_challenges(self._challenges)
         state = self.counters.workload_api
         listener.show_workload_api(state.error if state is not None else None)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from tunnel.config.model import ListenerConfig, NameResolution
+from tunnel.config.model import Acme, ListenerConfig, NameResolution
 from tunnel.errors import ConfigError, TargetError
 from tunnel.identity.credentials import Credentials
 from tunnel.listener.generation import Generation, GenerationConfig, build_generation
@@ -21,6 +21,7 @@ from tunnel.net.listen import Listener
 from tunnel.pkix.revocation import Warn
 from tunnel.proxy.reloadable_policy import ReloadablePolicy
 from tunnel.proxy.state_reporter import StateReporter
+from tunnel.relay.handshake import Handshake
 from tunnel.status.counters import Counters
 
 if TYPE_CHECKING:  # loaded only when a certificate comes from an ACME server
@@ -52,7 +53,6 @@ class ProxyListener:
         self._state_reporter: StateReporter | None = state_reporter
         self.policy = policy
         self._warn = warn
-        self._challenges: AcmeChallenges | None = None
         self.tunnel = Tunnel(shared, config, self._resolve_later, counters=counters)
         self.tunnel.on_identity_error = self._show_identity_error
         self._watch_policy()
@@ -65,7 +65,7 @@ class ProxyListener:
     @property
     def generation_config(self) -> GenerationConfig:
         """The configuration of its generations."""
-        return plan_generations(self.config, self.policy, self._warn, accepts_acme=self._challenges is not None)
+        return plan_generations(self.config, self.policy, self._warn)
 
     async def check_target(self, *, is_required: bool) -> None:
         """Check that a target's name can be resolved; the addresses are not kept, because they may change.
@@ -144,11 +144,13 @@ class ProxyListener:
         if self._state_reporter is not None:
             self._state_reporter.show_workload_api(self.name, error)
 
-    def accept_challenges(self, challenges: AcmeChallenges) -> None:
-        """Answer ACME challenges from now on."""
+    def accept_challenges(self, challenges: AcmeChallenges | None) -> None:
+        """Answer these ACME challenges from now on, and no others."""
+        if challenges is None:
+            self.tunnel.new_handshake = Handshake
+            return
         from tunnel.relay.acme_handshake import AcmeHandshake
 
-        self._challenges = challenges
         self.tunnel.new_handshake = partial(AcmeHandshake, challenges=challenges)
 
     def detach(self) -> None:
@@ -176,9 +178,8 @@ def open_policy(config: ListenerConfig) -> ReloadablePolicy | None:
     return ReloadablePolicy(config.access.policy, config.connect_timeout) if config.access.policy else None
 
 
-def plan_generations(
-    config: ListenerConfig, policy: ReloadablePolicy | None, warn: Warn, *, accepts_acme: bool = False
-) -> GenerationConfig:
+def plan_generations(config: ListenerConfig, policy: ReloadablePolicy | None, warn: Warn) -> GenerationConfig:
     """Return the configuration of the generations of a listener."""
+    accepts_acme = isinstance(config.identity.source, Acme)
     plan = GenerationConfig(config.is_server, config.access, config.host, config.tls, accepts_acme, warn=warn)
     return plan.with_policy(policy.rule) if policy is not None else plan

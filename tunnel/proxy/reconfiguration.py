@@ -205,8 +205,7 @@ class Reconfiguration:
         is_same = before is not None and before.config == one.config and before.policy is one.policy
         if is_same and identity not in self._fresh:
             return
-        accepts_acme = before is not None and before.generation_config.accepts_acme
-        plan = plan_generations(one.config, one.policy, self._proxy.warn_from_thread, accepts_acme=accepts_acme)
+        plan = plan_generations(one.config, one.policy, self._proxy.warn_from_thread)
         one.generation = build_generation(number, credentials, plan, before.tunnel.generation if before is not None else None)
 
     def _open_sockets(self) -> None:
