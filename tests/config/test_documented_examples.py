@@ -22,7 +22,9 @@ BLOCKS = [
     for number, block in enumerate(re.findall(r"^ *```toml[^\n]*\n(.*?)^ *```$", page.read_text(), re.DOTALL | re.MULTILINE), 1)
 ]
 IDENTITY = '\n[identity.default]\nworkload-api = "unix:///run/spire/agent.sock"\n'
-LISTENER = '\n[[server]]\nlisten = ":8443"\ntarget = "localhost:8080"\naccess = [{ allow = "spiffe://example.org/web" }]\n'
+LISTENER = (
+    '\n[[server]]\nlisten = ":8443"\ntarget = "localhost:8080"\naccess = [{ allow = { uri = "spiffe://example.org/web" } }]\n'
+)
 EXPECTED_WARNINGS = {"plain TCP clients are accepted without authentication", "not used by any listener"}
 
 
