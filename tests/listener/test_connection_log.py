@@ -8,6 +8,7 @@ from tests.support.recorded_log import RecordedLog
 from tunnel.authz.authorizer import Admitted, Authorizer
 from tunnel.authz.peer import Peer
 from tunnel.authz.rules import AnyRule
+from tunnel.errors import TargetError, TargetFault, TlsError, TlsFault
 from tunnel.listener.connection_log import ConnectionLog, describe_close, describe_failure, format_duration, format_size
 from tunnel.listener.connection_record import ConnectionOutcome, ConnectionRecord
 from tunnel.log_limit import RefusalLog
@@ -153,3 +154,20 @@ def test_a_connection_that_was_not_relayed_has_one_line(
 ) -> None:
     record = ConnectionRecord(outcome, is_server, "", SOURCE, 0.0, TARGET, reason="r")
     assert describe_failure(record._replace(**fields)) == line
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [
+        (
+            TargetError(TargetFault.REFUSED, "tcp:[::1]:2: refused"),
+            "tcp:[::1]:2: refused reason=connection-refused",
+        ),
+        (TlsError(TlsFault.PROTOCOL, "bad [cert]"), r"bad \x5bcert\x5d reason=tls-failure"),
+    ],
+)
+def test_a_failed_target_is_logged_with_the_name_of_the_listener(error: TargetError | TlsError, shown: str) -> None:
+    log = RecordedLog()
+    refusals = RefusalLog(log, lambda: 0.0, lambda _delay, _action: None)
+    ConnectionLog(log, refusals, "listener=redis").write_retry(SOURCE, "localhost:2", error)
+    assert log.kept == [f"target failed, trying another one: localhost:2: {shown} from={SOURCE} listener=redis"]

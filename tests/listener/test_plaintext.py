@@ -244,12 +244,10 @@ def test_a_plain_client_from_a_permitted_network_is_relayed(harnesses: Harnesses
         (Plaintext((ip_network("10.0.0.0/8"), ip_network("::1/128"))), "10.0.0.0/8 ::1/128"),
     ],
 )
-def test_a_warning_at_the_start_names_the_listener_and_the_networks(
-    harnesses: Harnesses, plaintext: Plaintext, sources: str
-) -> None:
+def test_a_warning_at_the_start_names_the_networks(harnesses: Harnesses, plaintext: Plaintext, sources: str) -> None:
     harness = harnesses(plaintext=plaintext).serve()
     assert harness.log.lines == [
-        f"warning: listener server: plaintext connections are permitted from {sources}, without authentication and encryption"
+        f"warning: plaintext connections are permitted from {sources}, without authentication and encryption"
     ]
 
 

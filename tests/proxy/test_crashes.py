@@ -16,8 +16,8 @@ from tests.support.recorded_log import RecordedLog
 from tunnel.config.model import Access, PolicyFiles, TlsOptions
 from tunnel.errors import ConfigError, Denial, IdentityError, IdentityFault, PeerDenied, WireError, WireFault
 from tunnel.identity.credentials import PkiCredentials
-from tunnel.listener.generation import GenerationConfig, build_generation, check_presentable
 from tunnel.listener import generation
+from tunnel.listener.generation import GenerationConfig, build_generation, check_presentable
 from tunnel.proxy import file_source
 from tunnel.proxy.identity_source import reload_source
 from tunnel.proxy.reloadable_policy import ReloadablePolicy

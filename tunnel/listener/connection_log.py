@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from tunnel.authz.authorizer import Admitted
 from tunnel.authz.peer import Peer, describe_admission
-from tunnel.errors import TlsFault
+from tunnel.errors import PeerDenied, TargetError, TlsError, TlsFault
 from tunnel.listener.connection_record import ConnectionOutcome, ConnectionRecord
 from tunnel.log import Category, Log, escape
 from tunnel.log_limit import RefusalLog
@@ -38,6 +38,13 @@ class ConnectionLog:
         if self._log.is_enabled(Category.CONNS):
             ends = _describe_ends(source, target, admitted.peer, is_server=is_server, is_plaintext=admitted.is_plaintext)
             self._log.write(f"opening pipe: {ends} {admitted}", Category.CONNS)
+
+    def write_retry(self, source: str, target: str, error: TlsError | PeerDenied | TargetError) -> None:
+        """Log that another target is tried, because this one has failed."""
+        why = str(error) if isinstance(error, TargetError) else escape(str(error))  # a peer chooses parts of the others
+        fields = f"reason={error.reason.value} from={show_address(source)}{self._fields}"
+        message = f"target failed, trying another one: {show_address(target)}: {why} {fields}"
+        self._refusals.write(source, error.reason.value, message, Category.CONN_ERRORS)
 
     def write_end(self, record: ConnectionRecord) -> None:
         """Log the end of a connection."""

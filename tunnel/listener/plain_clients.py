@@ -60,4 +60,4 @@ def describe_plaintext(config: ListenerConfig) -> str:
     if config.plaintext is None or not config.is_server:
         return ""
     sources = " ".join(map(str, config.plaintext.sources)) or "any address"
-    return f"listener {config.name}: plaintext connections are permitted from {sources}, without authentication and encryption"
+    return f"plaintext connections are permitted from {sources}, without authentication and encryption"

@@ -24,8 +24,7 @@ from tunnel.listener.plain_clients import PlainClients, check_plaintext, may_be_
 from tunnel.listener.target_pool import PooledTarget
 from tunnel.listener.targets import Lookup, Targets
 from tunnel.listener.withdrawal import Withdrawal
-from tunnel.log import Category, escape
-from tunnel.log_limit import RefusalLog, source_of
+from tunnel.log_limit import source_of
 from tunnel.net.race import Attempt
 from tunnel.relay.buffer_trimmer import BufferTrimmer
 from tunnel.relay.close_reason import CloseReason
@@ -61,7 +60,6 @@ class Acceptor(Protocol):
     handshakes: HandshakeSlots
     new_handshake: NewHandshake
     connection_log: ConnectionLog
-    refusals: RefusalLog
     withdrawal: Withdrawal
     peer_limits: PeerLimits | None
     plain_clients: PlainClients
@@ -428,9 +426,7 @@ class Session(StepRunner):
 
     def log_retry(self, target: PooledTarget, error: AttemptError) -> None:
         """Log that another target is tried."""
-        message = f"target failed, trying another one: {show_address(target.route.target_name)}: {escape(str(error))}"
-        fields = f"reason={error.reason.value} from={show_address(self._source)}"
-        self._tunnel.refusals.write(self._source, error.reason.value, f"{message} {fields}", Category.CONN_ERRORS)
+        self._tunnel.connection_log.write_retry(self._source, target.route.target_name, error)
 
     def _release_target(self) -> None:
         if self._pooled is not None:

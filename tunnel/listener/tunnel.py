@@ -55,7 +55,6 @@ class Tunnel:
         self.log = shared.log.with_fields(fields) if fields else shared.log
         self.buffers = shared.buffers
         self.buffer_trimmer = shared.buffer_trimmer
-        self.refusals = shared.refusals
         self.connection_log = ConnectionLog(self.log, shared.refusals, fields)
         self.counters = counters or Counters()
         self.new_handshake: NewHandshake = Handshake  # or AcmeHandshake

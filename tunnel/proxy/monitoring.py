@@ -9,12 +9,12 @@ import trio
 
 from tunnel.config.model import ListenerConfig, Monitor, ProcessConfig
 from tunnel.errors import ConfigError
+from tunnel.listener.tunnel import Tunnel
 from tunnel.log import Log
 from tunnel.net.activation import ActivationSockets
 from tunnel.net.address import ListenAddress
 from tunnel.net.listen import Listener, open_listener
 from tunnel.proxy.monitor_scope import Monitored, MonitorScope
-from tunnel.proxy.tunnel import Tunnel
 from tunnel.status.counters import Counters, timed_counters
 
 if TYPE_CHECKING:  # loaded only when a status port or metrics are wanted
