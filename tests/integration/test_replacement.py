@@ -143,11 +143,24 @@ def test_the_shutdown_timeout_ends_a_hand_over(workloads: Workloads) -> None:
     assert first.matches(HANDED_OVER)
 
 
-def test_the_script_of_the_page_replaces_a_process(workloads: Workloads, tmp_path: Path) -> None:
+def serve(workloads: Workloads, target: str, *, listen: str) -> list[str]:
+    """The arguments of `tunnel serve` with a file that has one server."""
+    file = workloads.directory / "tunnel.toml"
+    file.write_text(
+        f'[identity.default]\nworkload-api = "{workloads.sockets[SERVER]}"\n'
+        f'[[server]]\nlisten = "{listen}"\ntarget = "{target}"\naccess = [{{ allow = "{CLIENT}" }}]\n'
+    )
+    return ["serve", f"--config={file}"]
+
+
+@pytest.mark.parametrize("command", [server, serve])
+def test_the_script_of_the_page_replaces_a_process(
+    workloads: Workloads, tmp_path: Path, command: Callable[..., list[str]]
+) -> None:
     backend = workloads.enter(Backend(echo))
     port = free_port()
     script = replacement_file("replace.sh")
-    line = tunnel_argv(*server(workloads, backend.target, listen=f"127.0.0.1:{port}"))
+    line = tunnel_argv(*command(workloads, backend.target, listen=f"127.0.0.1:{port}"))
     environ = {**bare_environment(), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
     def run() -> int:
