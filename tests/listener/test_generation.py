@@ -28,7 +28,7 @@ from tunnel.authz.rules import AnyRule, CommonNameRule, PolicyRule, Rule
 from tunnel.config.model import Access, TlsOptions
 from tunnel.errors import Denial, IdentityError, IdentityFault, PeerDenied
 from tunnel.identity.credentials import Credentials, PkiCredentials, SvidCredentials, X509Svid
-from tunnel.listener.generation import Generation, GenerationConfig, build_generation
+from tunnel.listener.generation import Generation, GenerationBuilder, GenerationConfig, build_generation
 from tunnel.pkix.revocation import RevocationLists
 from tunnel.spiffe.bundle import BundleSet, TrustBundle
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id
@@ -168,6 +168,18 @@ def test_with_files_an_unchanged_ca_keeps_the_cache_of_admissions() -> None:
     first = build_generation(1, DISK, config)
     rotated = PkiCredentials((THEIRS.certificate,), THEIRS.key, (ROOT.certificate,))
     assert build_generation(2, rotated, config, first).admission is first.admission
+
+
+@pytest.mark.parametrize("credentials", [DISK, svid_credentials(identity())], ids=["files", "svid"])
+def test_generations_of_one_builder_share_what_does_not_depend_on_access_rules(credentials: Credentials) -> None:
+    builder = GenerationBuilder(7, credentials)
+    one, other = (builder.build(GenerationConfig(True, Access((CommonNameRule(name),)))) for name in ("x", "y"))
+    assert one.status_context is other.status_context is not None
+    assert one.context is not other.context
+    assert one.admission is not other.admission
+    assert one.number == other.number == 7
+    older = replace(GenerationConfig(True, Access(ANYONE)), tls=TlsOptions(is_limited_to_tls12=True))
+    assert builder.build(older).status_context is not one.status_context
 
 
 def test_under_spiffe_ordinary_certificates_prove_nothing() -> None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 
 from tunnel.authz.authorizer import Admitted, Authorizer, allow_anonymous
 from tunnel.authz.rules import PolicyRule
 from tunnel.config.model import Access, TlsOptions
 from tunnel.errors import identity_errors
-from tunnel.identity.credentials import Credentials, PkiCredentials, SvidCredentials
+from tunnel.identity.credentials import Credentials, SvidCredentials
 from tunnel.pkix.certificate import Certificate
 from tunnel.pkix.extensions import CLIENT_AUTH, SERVER_AUTH
-from tunnel.pkix.path import describe_certificate
+from tunnel.pkix.path import Anchors, describe_certificate
 from tunnel.pkix.revocation import RevocationChecker, Warn, ignore_warning
 from tunnel.spiffe.ids import TrustDomain
 from tunnel.tls.admission import PeerAdmission
@@ -58,13 +59,8 @@ class Generation:
 def build_generation(
     number: int, credentials: Credentials, config: GenerationConfig, previous: Generation | None = None
 ) -> Generation:
-    """Build the contexts for these credentials; raises only IdentityError.
-
-    If the previous generation admits the same peers, its admission is used again, with its cache: a rotation of our own
-    certificate then causes no verification.
-    """
-    with identity_errors("certificate and key cannot be used"):
-        return _build(number, credentials, config, previous.admission if previous is not None else None)
+    """Build one generation, as `GenerationBuilder.build` does."""
+    return GenerationBuilder(number, credentials).build(config, previous)
 
 
 def check_presentable(credentials: Credentials, options: TlsOptions) -> None:
@@ -76,42 +72,115 @@ def check_presentable(credentials: Credentials, options: TlsOptions) -> None:
             presented.chain[0].subject.describe()
 
 
-def _build(number: int, credentials: Credentials, config: GenerationConfig, previous: PeerAdmission | None) -> Generation:
-    presented = _presented(credentials)
-    begins = None
-    if isinstance(credentials, SvidCredentials):
-        identity, expires = str(credentials.svid.spiffe_id), credentials.svid.not_after
-    elif presented is not None:
-        leaf = presented.chain[0]
-        identity, expires, begins = leaf.subject.describe(), leaf.not_after, leaf.not_before
-    else:
-        identity, expires = "", None
-    is_shown = config.is_server or config.access.is_mutual
-    peer_auth = _peer_auth(credentials, config, previous)
-    return Generation(
-        number,
-        identity,
-        expires,
-        isinstance(credentials, SvidCredentials),
-        TlsContext(
-            presented if is_shown else None,
-            peer_auth,
-            is_server=config.is_server,
-            options=config.tls,
-            accepts_acme=config.accepts_acme,
-        ),
-        _status_context(presented, config),
-        begins,
-        _warnings(credentials, peer_auth, config.access),
-        peer_auth.admit if isinstance(peer_auth, PeerAuth) and isinstance(peer_auth.admit, PeerAdmission) else None,
-        credentials.revocation.expires,
-    )
+class GenerationBuilder:
+    """Builds the generations of several listeners for one set of credentials; what they have in common is built once."""
 
+    def __init__(self, number: int, credentials: Credentials) -> None:
+        self.number = number
+        self.credentials = credentials
+        self._status_contexts: dict[TlsOptions, TlsContext] = {}
+        self._spiffe_verifiers: dict[Warn, SpiffeVerifier] = {}
 
-def _warnings(credentials: Credentials, peer_auth: PeerAuth | Admitted, access: Access) -> tuple[str, ...]:
-    if isinstance(peer_auth, Admitted) or access.pins:
-        return ()
-    return (*authority_name_warnings(peer_auth.authorities), *revocation_warnings(credentials, datetime.now(UTC)))
+    def build(self, config: GenerationConfig, previous: Generation | None = None) -> Generation:
+        """Build the contexts for one configuration; raises only IdentityError.
+
+        If the previous generation admits the same peers, its admission is used again, with its cache: a rotation of our own
+        certificate then causes no verification.
+        """
+        with identity_errors("certificate and key cannot be used"):
+            return self._build(config, previous.admission if previous is not None else None)
+
+    def _build(self, config: GenerationConfig, previous: PeerAdmission | None) -> Generation:
+        credentials, presented = self.credentials, self._presented
+        begins = None
+        if isinstance(credentials, SvidCredentials):
+            identity, expires = str(credentials.svid.spiffe_id), credentials.svid.not_after
+        elif presented is not None:
+            leaf = presented.chain[0]
+            identity, expires, begins = leaf.subject.describe(), leaf.not_after, leaf.not_before
+        else:
+            identity, expires = "", None
+        is_shown = config.is_server or config.access.is_mutual
+        peer_auth = self._peer_auth(config, previous)
+        return Generation(
+            self.number,
+            identity,
+            expires,
+            isinstance(credentials, SvidCredentials),
+            TlsContext(
+                presented if is_shown else None,
+                peer_auth,
+                is_server=config.is_server,
+                options=config.tls,
+                accepts_acme=config.accepts_acme,
+            ),
+            self._status_context(config.tls),
+            begins,
+            self._warnings(peer_auth, config.access),
+            peer_auth.admit if isinstance(peer_auth, PeerAuth) and isinstance(peer_auth.admit, PeerAdmission) else None,
+            credentials.revocation.expires,
+        )
+
+    @cached_property
+    def _presented(self) -> Presented | None:
+        return _presented(self.credentials)
+
+    def _status_context(self, options: TlsOptions) -> TlsContext | None:
+        """The context of the status port, which requires no client certificate: load balancers and probes have none."""
+        if self._presented is None:
+            return None
+        options = replace(options, protocols=())
+        if options not in self._status_contexts:
+            self._status_contexts[options] = TlsContext(
+                self._presented, allow_anonymous("status"), is_server=True, options=options
+            )
+        return self._status_contexts[options]
+
+    def _warnings(self, peer_auth: PeerAuth | Admitted, access: Access) -> tuple[str, ...]:
+        if isinstance(peer_auth, Admitted) or access.pins:
+            return ()
+        return (*authority_name_warnings(peer_auth.authorities), *self._revocation_warnings)
+
+    @cached_property
+    def _revocation_warnings(self) -> tuple[str, ...]:
+        return revocation_warnings(self.credentials, datetime.now(UTC))
+
+    def _peer_auth(self, config: GenerationConfig, previous: PeerAdmission | None) -> PeerAuth | Admitted:
+        access = config.access
+        if config.is_server and not access.is_mutual:
+            return allow_anonymous("no-authentication")
+        own: TrustDomain | None = None
+        authorities: tuple[Certificate, ...] = ()
+        verifier: Verifier
+        if access.pins:
+            verifier = PinVerifier(access.pins)
+        elif isinstance(self.credentials, SvidCredentials):
+            verifier = self._spiffe_verifier(self.credentials, config.warn)
+            own = self.credentials.svid.spiffe_id.trust_domain
+        else:
+            verifier = self._pki_verifier(config)
+            authorities = verifier.anchors.usable if config.is_server else ()
+        authorizer = Authorizer(access.rules, own, access.trust_domains)
+        admission = PeerAdmission(verifier, authorizer)
+        if previous is not None and previous.is_equivalent(admission):
+            admission = previous
+        return PeerAuth(admission, authorities, authorizer.is_slow(), config.chain_observer)
+
+    def _spiffe_verifier(self, credentials: SvidCredentials, warn: Warn) -> SpiffeVerifier:
+        """The verifier, whose anchors take memory and time, with the bundles that all listeners have in common."""
+        if warn not in self._spiffe_verifiers:
+            self._spiffe_verifiers[warn] = SpiffeVerifier(credentials.bundles, credentials.revocation, warn)
+        return self._spiffe_verifiers[warn]
+
+    def _pki_verifier(self, config: GenerationConfig) -> PkiVerifier:
+        purpose = CLIENT_AUTH if config.is_server else SERVER_AUTH
+        host = "" if config.is_server else config.host.rstrip(".")
+        return PkiVerifier(self._anchors, purpose, host, revocation=self.credentials.revocation, warn=config.warn)
+
+    @cached_property
+    def _anchors(self) -> Anchors:
+        assert not isinstance(self.credentials, SvidCredentials)
+        return build_pki_anchors(self.credentials.authorities)
 
 
 def revocation_warnings(credentials: Credentials, now: datetime) -> tuple[str, ...]:
@@ -143,39 +212,3 @@ def _presented(credentials: Credentials) -> Presented | None:
     if credentials.private_key is None:
         return None
     return Presented(credentials.chain, credentials.private_key)
-
-
-def _status_context(presented: Presented | None, config: GenerationConfig) -> TlsContext | None:
-    """The context of the status port, which requires no client certificate: load balancers and probes have none."""
-    if presented is None:
-        return None
-    return TlsContext(presented, allow_anonymous("status"), is_server=True, options=replace(config.tls, protocols=()))
-
-
-def _peer_auth(credentials: Credentials, config: GenerationConfig, previous: PeerAdmission | None) -> PeerAuth | Admitted:
-    access = config.access
-    if config.is_server and not access.is_mutual:
-        return allow_anonymous("no-authentication")
-    own: TrustDomain | None = None
-    authorities: tuple[Certificate, ...] = ()
-    verifier: Verifier
-    if access.pins:
-        verifier = PinVerifier(access.pins)
-    elif isinstance(credentials, SvidCredentials):
-        verifier = SpiffeVerifier(credentials.bundles, credentials.revocation, config.warn)
-        own = credentials.svid.spiffe_id.trust_domain
-    else:
-        verifier = _pki_verifier(credentials, config)
-        authorities = verifier.anchors.usable if config.is_server else ()
-    authorizer = Authorizer(access.rules, own, access.trust_domains)
-    admission = PeerAdmission(verifier, authorizer)
-    if previous is not None and previous.is_equivalent(admission):
-        admission = previous
-    return PeerAuth(admission, authorities, authorizer.is_slow(), config.chain_observer)
-
-
-def _pki_verifier(credentials: PkiCredentials, config: GenerationConfig) -> PkiVerifier:
-    anchors = build_pki_anchors(credentials.authorities)
-    purpose = CLIENT_AUTH if config.is_server else SERVER_AUTH
-    host = "" if config.is_server else config.host.rstrip(".")
-    return PkiVerifier(anchors, purpose, host, revocation=credentials.revocation, warn=config.warn)

@@ -10,7 +10,7 @@ import trio
 from tunnel.config.model import IdentityConfig
 from tunnel.errors import TunnelError
 from tunnel.identity.credentials import Credentials
-from tunnel.listener.generation import Generation
+from tunnel.listener.generation import Generation, GenerationBuilder
 from tunnel.proxy.identity_source import CredentialSink, IdentitySource, reload_source
 from tunnel.proxy.proxy_listener import ProxyListener
 from tunnel.status.counters import Counters, WorkloadApiState
@@ -76,12 +76,13 @@ class IdentityFeed:
 
     def build(self, number: int, credentials: Credentials, listeners: Sequence[ProxyListener]) -> list[Generation]:
         """Build the generation of each listener, one for those with equal configurations; raises IdentityError."""
+        builder = GenerationBuilder(number, credentials)
         built: dict[object, Generation] = {}
         generations = []
         for listener in listeners:
             key = listener.generation_config, id(listener.policy)  # equal rules of two policies are not the same
             if key not in built:
-                built[key] = listener.build(number, credentials)
+                built[key] = listener.build(builder)
             generations.append(built[key])
         return generations
 

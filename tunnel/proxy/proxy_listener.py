@@ -10,8 +10,7 @@ import trio
 
 from tunnel.config.model import Acme, ListenerConfig, NameResolution
 from tunnel.errors import ConfigError, TargetError
-from tunnel.identity.credentials import Credentials
-from tunnel.listener.generation import Generation, GenerationConfig, build_generation
+from tunnel.listener.generation import Generation, GenerationBuilder, GenerationConfig
 from tunnel.listener.shared_resources import SharedResources
 from tunnel.listener.targets import Resolved, resolve_target
 from tunnel.listener.tunnel import Tunnel
@@ -105,9 +104,9 @@ class ProxyListener:
     def _resolve_later(self, address: TargetAddress, answer: Callable[[Resolved], object]) -> None:
         self._resolve(address, self.config.resolution, answer)
 
-    def build(self, number: int, credentials: Credentials) -> Generation:
-        """Build a generation for these credentials; raises IdentityError."""
-        return build_generation(number, credentials, self.generation_config, self.tunnel.generation)
+    def build(self, builder: GenerationBuilder) -> Generation:
+        """Build a generation; raises IdentityError."""
+        return builder.build(self.generation_config, self.tunnel.generation)
 
     def use(self, generation: Generation, *, withdrawn_in: float | None = None) -> None:
         """Use a generation from the next handshake on; `withdrawn_in` as in `Tunnel.swap`."""

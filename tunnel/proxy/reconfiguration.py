@@ -10,7 +10,7 @@ import trio
 from tunnel.config.model import INTERACTIVE_TIMEOUT, IdentityConfig, ListenerConfig, ProcessConfig, WorkloadApi
 from tunnel.errors import ConfigError, IdentityError, IdentityFault
 from tunnel.identity.credentials import Credentials, PkiCredentials
-from tunnel.listener.generation import Generation, build_generation
+from tunnel.listener.generation import Generation, GenerationBuilder
 from tunnel.listener.targets import check_targets
 from tunnel.net.listen import Listener, open_listener
 from tunnel.proxy.identity_feed import IdentityFeed
@@ -78,6 +78,7 @@ class Reconfiguration:
         self._feeds: dict[IdentityConfig, IdentityFeed] = {}  # all that are needed
         self._fresh: dict[IdentityConfig, Credentials] = {}  # of files that have changed
         self._numbers: dict[IdentityConfig, int] = {}  # of the credentials in use when the files were read
+        self._builders: dict[IdentityConfig, GenerationBuilder] = {}
         self._monitors: list[RunningMonitor] = []
 
     async def prepare(self) -> None:
@@ -174,11 +175,13 @@ class Reconfiguration:
         if credentials is not None and not _is_same(credentials, feed.credentials):
             self._fresh[identity] = credentials
 
-    def _credentials_of(self, identity: IdentityConfig) -> tuple[int, Credentials]:
-        feed = self._feeds[identity]
-        credentials = self._fresh.get(identity, feed.credentials)
-        assert credentials is not None
-        return feed.number + (identity in self._fresh), credentials
+    def _builder_of(self, identity: IdentityConfig) -> GenerationBuilder:
+        if identity not in self._builders:
+            feed = self._feeds[identity]
+            credentials = self._fresh.get(identity, feed.credentials)
+            assert credentials is not None
+            self._builders[identity] = GenerationBuilder(feed.number + (identity in self._fresh), credentials)
+        return self._builders[identity]
 
     def _publish_credentials(self) -> None:
         self._proxy.feeds.update(self._new_feeds)
@@ -200,13 +203,12 @@ class Reconfiguration:
 
     def _build(self, one: _Planned) -> None:
         identity = one.config.identity
-        number, credentials = self._credentials_of(identity)
         before = one.before
         is_same = before is not None and before.config == one.config and before.policy is one.policy
         if is_same and identity not in self._fresh:
             return
         plan = plan_generations(one.config, one.policy, self._proxy.warn_from_thread)
-        one.generation = build_generation(number, credentials, plan, before.tunnel.generation if before is not None else None)
+        one.generation = self._builder_of(identity).build(plan, before.tunnel.generation if before is not None else None)
 
     def _open_sockets(self) -> None:
         """Open the sockets of new listeners; one at the address of a removed listener will get that one's socket."""
