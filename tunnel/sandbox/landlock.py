@@ -137,7 +137,9 @@ def restrict(rules: Ruleset, kernel: Kernel) -> int:
         _allow_paths(kernel, ruleset, rules.socket_directories, _SOCKET_DIRECTORY)
         _allow_paths(kernel, ruleset, (_HOME,), _READ_DIR)  # listing only: it may be a source checkout
         if rules.is_open:
-            _allow_paths(kernel, ruleset, ("/",), _READ_FILE | _READ_DIR | _SOCKET_DIRECTORY)
+            _allow_paths(
+                kernel, ruleset, ("/",), _READ_FILE | _READ_DIR | _MAKE_SOCK | _REMOVE_FILE
+            )  # rename(2) too needs both
         if net_rights:
             _allow_ports(kernel, ruleset, rules)
         kernel.restrict(ruleset)
