@@ -94,6 +94,15 @@ def test_without_known_ports_only_binding_is_restricted(version: int, net: int) 
     assert kernel.ports == ([(1, 80)] if net else [])
 
 
+def test_a_reload_may_read_files_and_open_sockets_everywhere_and_use_every_port() -> None:
+    """But not write to other files, create them, or execute."""
+    kernel = FakeKernel(6)
+    restrict(Ruleset((), (), (), (80,), (53,), False, False, is_open=True), kernel)
+    assert kernel.created == (ALL[6], 0, 0b11)
+    assert kernel.paths["/"] == 0b1000101100, "read files and directories, remove files, make sockets"
+    assert kernel.ports == []
+
+
 def test_a_writable_file_gets_no_directory_rights(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     kernel = FakeKernel(6)

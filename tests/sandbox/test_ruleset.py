@@ -184,3 +184,11 @@ def test_home_and_current_directory_are_not_module_directories(search: list[str]
 
 def test_of_a_prefix_only_what_python_has_there_is_readable() -> None:
     assert interpreter_paths(["/usr"], [], [], "", "") == ["/usr/bin", "/usr/lib", "/usr/lib64", "/usr/pyvenv.cfg"]
+
+
+def test_a_configuration_that_a_reload_can_change_names_no_last_file_or_port() -> None:
+    rules = ruleset(Needs(is_reconfigurable=True))
+    assert rules.is_open
+    assert rules.may_dial_abstract
+    assert "/proc" in rules.readable, "for the evaluators of a policy"
+    assert "/dev/shm" in rules.writable
