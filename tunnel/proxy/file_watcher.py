@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from itertools import islice
 
 import trio
 
 _INTERVAL = 1.0  # seconds between comparisons, and for which the files must stay the same before a reload
 
-Signature = tuple[tuple[str, int, int, int], ...]  # of one path: the file, or a directory and the files in it
+_MAX_FILES = 10_000  # below one directory, as many as a policy may have
+
+Signature = tuple[tuple[str, tuple[int, ...]], ...]  # of one path: the file, or a directory and the files below it
 
 
 def sign_files(paths: Iterable[str]) -> dict[str, Signature]:
@@ -38,15 +41,15 @@ async def watch_files(
             on_change()
 
 
-def _sign(path: str) -> Iterable[tuple[str, int, int, int]]:
-    for file in (path, *_entries(path)):
+def _sign(path: str) -> Iterable[tuple[str, tuple[int, ...]]]:
+    for file in (path, *sorted(islice(_files_below(path), _MAX_FILES))):
         with suppress(OSError):
             found = os.stat(file)  # of the target of a symbolic link, which Kubernetes replaces
-            yield file, found.st_ino, found.st_size, found.st_mtime_ns
+            yield file, (found.st_ino, found.st_size, found.st_mtime_ns, found.st_mode, found.st_uid, found.st_gid)
 
 
-def _entries(path: str) -> list[str]:
-    try:
-        return sorted(entry.path for entry in os.scandir(path))
-    except OSError:  # a file, or nothing
-        return []
+def _files_below(path: str) -> Iterator[str]:
+    """Yield the files below a directory, without hidden directories; nothing for a file."""
+    for place, directories, files in os.walk(path):
+        directories[:] = sorted(name for name in directories if not name.startswith("."))
+        yield from (os.path.join(place, name) for name in files)
