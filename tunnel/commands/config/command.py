@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from tunnel.cli.command import Arguments, Command, Group, positionals, switch
@@ -20,20 +21,21 @@ if TYPE_CHECKING:  # loaded when the line is known to be valid
 
 FILES = positionals("FILE", "Configuration file, or a directory of *.toml files", parse_name)
 JSON = switch("json", "Print one JSON object instead of lines")
+FILES_TOO = switch("files", "Also read the certificates, keys, revocation lists and policies that the configuration names")
 
 CHECK = Command(
     "config check",
     "Check configuration files, and report every mistake with its file and line.",
-    (Group("Report", (JSON,)),),
+    (Group("Check", (FILES_TOO,)), Group("Report", (JSON,))),
     """\
 All files together are one configuration, as for 'tunnel serve'. Mistakes and warnings go to
 standard error, one per line: FILE:LINE: KEY: PROBLEM. Certificates and other files that the
-configuration names are not read, except the file of a keystore's password; the network is not used.
-Exit code: 0 if there is no mistake, else 1; warnings do not count.
+configuration names are read with --files only, except the file of a keystore's password; the
+network is not used. Exit code: 0 if there is no mistake, else 1; warnings do not count.
 
 Examples:
   tunnel config check tunnel.toml
-  tunnel config check --json /etc/tunnel/
+  tunnel config check --files /etc/tunnel/
 """,
     (FILES,),
 )
@@ -73,7 +75,11 @@ def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str
     files: tuple[str, ...] = arguments[FILES]
     if not files:
         raise ConfigError("FILE is required; expected a configuration file or a directory")
-    return _check(files, is_json=arguments[JSON]) if command is CHECK else _show(files)
+    if command is not CHECK:
+        return _show(files)
+    errors, warnings, summary = _examine(files, environ if arguments[FILES_TOO] else None)
+    _report(errors, warnings, summary, is_json=arguments[JSON])
+    return 1 if errors else 0
 
 
 def print_problems(problems: Iterable[Problem], mark: str = "") -> None:
@@ -83,25 +89,41 @@ def print_problems(problems: Iterable[Problem], mark: str = "") -> None:
     sys.stderr.flush()
 
 
-def _check(files: tuple[str, ...], *, is_json: bool) -> int:
+def _examine(files: tuple[str, ...], environ: Mapping[str, str] | None) -> tuple[Sequence[Problem], Sequence[Problem], str]:
+    """Errors, warnings, and the summary if there are no errors; with an environment, files that are named are read too."""
     from tunnel.config.file.loader import load_files
     from tunnel.config.file.problem import ConfigFileError
 
     try:
         loaded = load_files(files)
     except ConfigFileError as error:
-        if is_json:
-            print_output(_encode_report(error.problems, error.warnings))
-        else:
-            print_problems(error.problems)
-            print_problems(error.warnings, "warning")
-        return 1
+        return error.problems, error.warnings, ""
+    if environ is None:
+        return (), loaded.warnings, _summarize(loaded, len(loaded.warnings))
+    errors, warnings = _read_named_files(loaded, environ)
+    warnings = [*loaded.warnings, *warnings]
+    return errors, warnings, _summarize(loaded, len(warnings))
+
+
+def _read_named_files(loaded: LoadedConfig, environ: Mapping[str, str]) -> tuple[list[Problem], list[Problem]]:
+    from tunnel.check.config_files import find_file_problems
+    from tunnel.config.file.problem import Problem
+
+    errors: list[Problem] = []
+    warnings: list[Problem] = []
+    for found in find_file_problems(loaded.config, environ, datetime.now(UTC)):
+        (warnings if found.is_warning else errors).append(Problem("", 0, found.key, found.text))
+    return errors, warnings
+
+
+def _report(errors: Sequence[Problem], warnings: Sequence[Problem], summary: str, *, is_json: bool) -> None:
     if is_json:
-        print_output(_encode_report((), loaded.warnings))
-    else:
-        print_problems(loaded.warnings, "warning")
-        print_output(f"{_summarize(loaded)}\n")
-    return 0
+        print_output(_encode_report(errors, warnings))
+        return
+    print_problems(errors)
+    print_problems(warnings, "warning")
+    if not errors:
+        print_output(f"{summary}\n")
 
 
 def _show(files: tuple[str, ...]) -> int:
@@ -125,7 +147,7 @@ def _print_schema() -> int:
     return 0
 
 
-def _summarize(loaded: LoadedConfig) -> str:
+def _summarize(loaded: LoadedConfig, warnings: int) -> str:
     """`ok: 1 file, 2 servers, 1 client, 1 identity, no warnings`."""
     modes = Counter(listener.mode for listener in loaded.config.listeners)
     identities = len({listener.identity for listener in loaded.config.listeners})
@@ -133,7 +155,7 @@ def _summarize(loaded: LoadedConfig) -> str:
         _count(len(loaded.files), "file"),
         *(_count(modes[mode], mode) for mode in ("server", "client") if modes[mode]),
         _count(identities, "identity", "identities"),
-        _count(len(loaded.warnings), "warning"),
+        _count(warnings, "warning"),
     ]
     return f"ok: {', '.join(counts)}"
 
@@ -142,9 +164,9 @@ def _count(number: int, one: str, many: str = "") -> str:
     return f"{number} {one if number == 1 else many or f'{one}s'}"
 
 
-def _encode_report(errors: Iterable[Problem], warnings: Iterable[Problem]) -> str:
+def _encode_report(errors: Sequence[Problem], warnings: Sequence[Problem]) -> str:
     report = {
-        "ok": not list(errors),
+        "ok": not errors,
         "errors": [_encode(one) for one in errors],
         "warnings": [_encode(one) for one in warnings],
     }
@@ -153,4 +175,4 @@ def _encode_report(errors: Iterable[Problem], warnings: Iterable[Problem]) -> st
 
 def _encode(problem: Problem) -> dict[str, object]:
     column = {"column": problem.column} if problem.column else {}
-    return {"file": problem.file, "line": problem.line or None, **column, "key": problem.key, "problem": problem.text}
+    return {"file": problem.file or None, "line": problem.line or None, **column, "key": problem.key, "problem": problem.text}
