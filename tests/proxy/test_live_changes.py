@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.support.proxy_harness import FIRST, SECOND, ProxyHarness, until
+from tests.support.proxy_harness import CREDENTIALS, FIRST, SECOND, ProxyHarness, until
 from tunnel.config.model import (
     CLOSE,
     INTERACTIVE_TIMEOUT,
@@ -25,6 +25,7 @@ from tunnel.config.model import (
 )
 from tunnel.errors import ConfigError, IdentityError, IdentityFault, TunnelError
 from tunnel.net.address import StatusAddress, TcpAddress, UnixAddress
+from tunnel.pkix.revocation import RevocationLists
 from tunnel.proxy import reconfiguration
 from tunnel.proxy.identity_feed import WITHDRAWAL_GRACE
 from tunnel.proxy.monitor_scope import MonitorScope
@@ -253,6 +254,27 @@ def test_a_withdrawal_that_new_credentials_have_ended_is_over_for_new_listeners(
         assert all(one.tunnel.review() is not None for one in harness.proxy.listeners.values())
 
     harness.run(ProcessConfig((harness.server("one"),)), script)
+
+
+def test_new_files_reach_the_connections_of_removed_listeners(harness: ProxyHarness) -> None:
+    """Those of the listener that the same change removes, and of one that was removed before."""
+    servers = [harness.server(name) for name in ("one", "two", "three")]
+
+    async def script() -> None:
+        proxy = harness.proxy
+        with connected(harness.path("two")), connected(harness.path("three")):
+            await until(lambda: proxy.connections() == 2)
+            await reconfigure(proxy, ProcessConfig(tuple(servers[:2])))
+            renewed = replace(CREDENTIALS, revocation=RevocationLists(is_required=True, is_complete=True))
+            harness.behaviour(FIRST).credentials = renewed
+            await reconfigure(proxy, ProcessConfig(tuple(servers[:1])))
+            assert [one.name for one in proxy.retired] == ["three", "two"]
+            generations = [one.tunnel.generation for one in proxy.all_listeners()]
+            assert [one.number for one in generations if one is not None] == [2, 2, 2]
+            await reconfigure(proxy, ProcessConfig(tuple(servers[:1])))
+            assert [one.tunnel.generation for one in proxy.all_listeners()] == generations
+
+    harness.run(ProcessConfig(tuple(servers)), script)
 
 
 # -- sockets

@@ -79,6 +79,7 @@ class Reconfiguration:
         self._fresh: dict[IdentityConfig, Credentials] = {}  # of files that have changed
         self._numbers: dict[IdentityConfig, int] = {}  # of the credentials in use when the files were read
         self._builders: dict[IdentityConfig, GenerationBuilder] = {}
+        self._leaving: list[tuple[ProxyListener, Generation]] = []  # removed listeners whose files have changed
         self._monitors: list[RunningMonitor] = []
 
     async def prepare(self) -> None:
@@ -91,6 +92,7 @@ class Reconfiguration:
         for one in self._planned:
             self._build(one)
             await trio.lowlevel.checkpoint()  # the loop serves connections in between
+        self._build_for_leaving()
         self._open_sockets()
         self._monitors = self._proxy.monitoring.prepare(self._config.monitors)
         open_ports(self._monitors)
@@ -129,6 +131,8 @@ class Reconfiguration:
                 one.socket = one.socket_of.tunnel.release()
         for listener in self._removed():
             self._proxy.retire(listener)
+        for listener, generation in self._leaving:
+            self._feeds[listener.config.identity].apply(listener, generation)
         for one in self._planned:
             self._apply(one)
         self._proxy.order_listeners([one.config.name for one in self._planned])
@@ -209,6 +213,13 @@ class Reconfiguration:
             return
         plan = plan_generations(one.config, one.policy, self._proxy.warn_from_thread)
         one.generation = self._builder_of(identity).build(plan, before.tunnel.generation if before is not None else None)
+
+    def _build_for_leaving(self) -> None:
+        """Build generations for removed listeners too: a certificate that is revoked now may be that of an open connection."""
+        kept = {id(one.before) for one in self._planned}
+        for identity in self._fresh:
+            leaving = [one for one in self._feeds[identity].listeners if id(one) not in kept]
+            self._leaving += [(one, one.build(self._builder_of(identity))) for one in leaving]
 
     def _open_sockets(self) -> None:
         """Open the sockets of new listeners; one at the address of a removed listener will get that one's socket."""
