@@ -11,12 +11,14 @@ import pytest
 import trio
 
 from tests.support.proxy_harness import CREDENTIALS, FIRST, SECOND, ProxyHarness, until
+from tunnel.authz.rules import PolicyRule
 from tunnel.config.model import (
     CLOSE,
     INTERACTIVE_TIMEOUT,
     Access,
     Acme,
     IdentityConfig,
+    ListenerConfig,
     Metrics,
     Monitor,
     PolicyFiles,
@@ -563,3 +565,85 @@ def test_listeners_answer_the_challenges_of_their_present_identity_only(harness:
         assert answering() == ["new", "added"]
 
     harness.run(ProcessConfig(first), script)
+
+
+# -- policies
+
+
+class FakePolicy:
+    """A policy whose files change when the test says so."""
+
+    def __init__(self, limit: float) -> None:
+        self.rule = PolicyRule("data.x", lambda _peer: True)
+        self.limit = limit
+        self.is_current = True
+        self.is_loaded = self.is_closed = False
+        self.pids = {id(self)}
+        self.on_load: object = None
+
+    async def load(self) -> None:
+        await trio.lowlevel.checkpoint()
+        self.is_loaded = True
+
+    async def is_up_to_date(self) -> bool:
+        await trio.lowlevel.checkpoint()
+        return self.is_current
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+@pytest.fixture
+def policies(monkeypatch: pytest.MonkeyPatch) -> list[FakePolicy]:
+    """Those that were opened."""
+    opened: list[FakePolicy] = []
+
+    def open_policy(config: ListenerConfig) -> FakePolicy:
+        opened.append(FakePolicy(config.connect_timeout))
+        return opened[-1]
+
+    monkeypatch.setattr(reconfiguration, "open_policy", open_policy)
+    monkeypatch.setattr("tunnel.proxy.proxy.open_policy", open_policy)
+    return opened
+
+
+def in_use(harness: ProxyHarness) -> object:
+    return harness.proxy.listeners["one"].policy
+
+
+def test_a_policy_is_kept_unless_its_files_or_the_limit_change_and_then_closed_late(
+    harness: ProxyHarness, policies: list[FakePolicy]
+) -> None:
+    """Handshakes that wait for its decision get it."""
+    brief = ProcessConfig((harness.server("one", connect_timeout=0.2),))
+    briefer = ProcessConfig((harness.server("one", connect_timeout=0.1),))
+
+    async def script() -> None:
+        first = policies[0]
+        await reconfigure(harness.proxy, brief)
+        assert in_use(harness) is first
+        first.is_current = False
+        await reconfigure(harness.proxy, brief)
+        second = policies[-1]
+        assert in_use(harness) is second
+        assert not first.is_closed
+        assert harness.proxy.pids == first.pids | second.pids
+        await reconfigure(harness.proxy, briefer)
+        assert in_use(harness) is policies[-1]
+        await until(lambda: harness.proxy.pids == policies[-1].pids)
+        assert [one.is_closed for one in policies if one.is_loaded] == [True, True, False]
+
+    harness.run(brief, script)
+    assert policies[-1].is_closed
+
+
+def test_at_the_end_every_policy_is_closed_at_once(harness: ProxyHarness, policies: list[FakePolicy]) -> None:
+    config = ProcessConfig((harness.server("one", connect_timeout=3600.0),))
+
+    async def script() -> None:
+        policies[0].is_current = False
+        await reconfigure(harness.proxy, config)
+        assert not any(one.is_closed for one in policies)
+
+    harness.run(config, script)
+    assert all(one.is_closed for one in (policies[0], policies[-1]))

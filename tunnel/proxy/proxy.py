@@ -72,6 +72,7 @@ class Proxy:
         self.feeds: dict[IdentityConfig, IdentityFeed] = {}
         self.listeners: dict[str, ProxyListener] = {}
         self.retired: list[ProxyListener] = []  # removed by a reload, with open connections
+        self._old_policies: set[ReloadablePolicy] = set()  # to be closed soon
         self.monitoring = Monitoring(self)
         self._holders = holders or {}
         self._empty = trio.Event()
@@ -91,8 +92,8 @@ class Proxy:
                 nursery.start_soon(self._serve)
         finally:
             self._is_over = True
-            for listener in self.all_listeners():
-                listener.close_policy()
+            for policy in self._policies():
+                policy.close()
         if self._failure is not None:
             raise self._failure
 
@@ -111,7 +112,11 @@ class Proxy:
     @property
     def pids(self) -> set[int]:
         """The child processes that listeners wait for."""
-        return set().union(*(listener.policy.pids for listener in self.all_listeners() if listener.policy is not None))
+        return set().union(*(policy.pids for policy in self._policies()))
+
+    def _policies(self) -> Iterable[ReloadablePolicy]:
+        policies = (listener.policy for listener in self.all_listeners())
+        return (*(one for one in policies if one is not None), *self._old_policies)
 
     def all_listeners(self) -> Iterable[ProxyListener]:
         """The listeners, and those that were removed and still have connections."""
@@ -180,9 +185,20 @@ class Proxy:
         for listener in [one for one in self.retired if not len(one.tunnel)]:
             self.retired.remove(listener)
             self.feeds[listener.config.identity].leave(listener)
-            listener.close_policy()
+            self.close_later(listener.policy)
             self.counters.absorb(listener.tunnel.counters)
         self.close_unused_feeds()
+
+    def close_later(self, policy: ReloadablePolicy | None) -> None:
+        """Close a policy that is no longer used, when the handshakes that wait for it have ended."""
+        if policy is not None:
+            self._old_policies.add(policy)
+            self.nursery.start_soon(self._close_old_policy, policy)
+
+    async def _close_old_policy(self, policy: ReloadablePolicy) -> None:
+        await trio.sleep(policy.limit)
+        await trio.to_thread.run_sync(policy.close)  # waits for the evaluator processes to exit
+        self._old_policies.remove(policy)
 
     def order_listeners(self, names: Sequence[str]) -> None:
         """Show the listeners in the order of the configuration."""

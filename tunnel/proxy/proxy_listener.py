@@ -127,10 +127,11 @@ class ProxyListener:
             self.tunnel.log.info(f"listening for connections on {self.tunnel.name.removeprefix('tcp:')}")
 
     def reconfigure(self, config: ListenerConfig, policy: ReloadablePolicy | None) -> None:
-        """Use another configuration from the next connection on; `use` must follow with a generation for it."""
+        """Use another configuration from the next connection on; `use` must follow with a generation for it.
+
+        The previous policy stays open: handshakes may wait for it.
+        """
         self.config = config
-        if policy is not self.policy and self.policy is not None:
-            self.policy.close()
         self.policy = policy
         self._watch_policy()
         self.tunnel.reconfigure(config)
@@ -161,11 +162,6 @@ class ProxyListener:
         """Judge open connections again after each reload of the policy."""
         if self.policy is not None:
             self.policy.on_load = self.tunnel.judge_again
-
-    def close_policy(self) -> None:
-        """Stop evaluating the policy, for which threads may wait."""
-        if self.policy is not None:
-            self.policy.close()
 
     def _show_identity_error(self, error: str) -> None:
         if self._state_reporter is not None:

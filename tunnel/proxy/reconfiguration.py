@@ -200,7 +200,7 @@ class Reconfiguration:
         if one.policy is None:
             return
         kept = before.policy if before is not None and before.config.access.policy == one.config.access.policy else None
-        if kept is not None and await kept.is_up_to_date():
+        if kept is not None and kept.limit == one.policy.limit and await kept.is_up_to_date():
             one.policy = kept
         else:
             await one.policy.load()
@@ -245,6 +245,8 @@ class Reconfiguration:
             if one.before.config.identity != one.config.identity:
                 self._proxy.feeds[one.before.config.identity].leave(one.before)
                 feed.join(one.before)
+            if one.before.policy is not one.policy:
+                self._proxy.close_later(one.before.policy)
             one.before.reconfigure(one.config, one.policy)
             feed.apply(one.before, one.generation)
             return

@@ -24,7 +24,7 @@ class ReloadablePolicy:
     def __init__(self, files: PolicyFiles, limit: float) -> None:
         self.rule = PolicyRule(files.query, self._ask)
         self._files = files
-        self._limit = limit  # seconds for one evaluation
+        self.limit = limit  # seconds for one evaluation
         self._policy: Policy | None = None
         self._source: PolicySource | None = None  # of the policy in use
         self._is_closed = False
@@ -84,4 +84,4 @@ class ReloadablePolicy:
     def _ask(self, peer: Peer) -> bool:
         if self._policy is None:
             raise PeerDenied(Denial.POLICY_ERROR, "unauthorized: no policy is loaded yet")
-        return self._policy.admits(peer.leaf, monotonic() + self._limit)
+        return self._policy.admits(peer.leaf, monotonic() + self.limit)
