@@ -20,6 +20,16 @@ from tunnel.spiffe.endpoint import WorkloadEndpoint
 from tunnel.spiffe.ids import parse_spiffe_id
 
 _TOOLS = {"sh", "bash", "dash", "gcc", "cc", "c++", "as", "ld", "make", "pip", "pip3"}
+_FILE = f"""
+[status]
+listen = "http://127.0.0.1:{{status}}"
+[identity.default]
+workload-api = "unix:///run/{{socket}}.sock"
+[[server]]
+listen = "{ANY_PORT}"
+target = "{{target}}"
+access = [{{{{ allow = "{CLIENT}" }}}}]
+"""
 
 
 @dataclass(frozen=True)
@@ -87,6 +97,19 @@ def test_a_proxy_without_a_status_port_is_not_called_unhealthy(pod: Pod) -> None
         answer = server.execute(*pod.image.config["Healthcheck"]["Test"][1:])
         assert answer.returncode == 0, answer.stderr
         assert "--status" in answer.stdout
+
+
+def test_the_health_check_of_the_image_finds_the_status_port_of_a_configuration_file(pod: Pod) -> None:
+    file = pod.sockets / "tunnel.toml"
+    with Backend(echo) as backend:
+        file.write_text(_FILE.format(status=free_port(), socket=SERVER.rpartition("/")[2], target=backend.target))
+        server = Container(pod.image, "serve", "--config=/run/tunnel.toml", sockets=pod.sockets)
+        pod.things.callback(server.close)
+        server.wait_for("listening for connections on")
+        answer = server.execute(*pod.image.config["Healthcheck"]["Test"][1:])
+        assert answer.returncode == 0, answer.stderr
+        assert "nothing to query" not in answer.stdout
+        assert server.stop() == 0
 
 
 def test_what_is_meant_for_a_command_does_not_reach_the_entry_point_and_the_health_check(pod: Pod) -> None:
