@@ -1,17 +1,17 @@
 {{/*
-A sidecar for a pod of another chart, which has this one among its dependencies with `gateway.enabled: false`:
+A sidecar for a pod of another chart that depends on this one with `gateway.enabled: false`:
 
   initContainers:
     {{- include "tunnel.sidecar" (dict "values" .Values.tunnel "args" (list "server" "--listen=:8443" ...)) | nindent 8 }}
   volumes:
     {{- include "tunnel.volumes" .Values.tunnel | nindent 8 }}
 
-A sidecar is stopped after the other containers, so before a server sidecar it is they that have to wait until no more connections
-come: give the service a `lifecycle: {preStop: {sleep: {seconds: 10}}}`, and add the seconds to terminationGracePeriodSeconds.
-In a second container without restartPolicy, --shutdown-delay among the args does it.
+A sidecar is stopped after the other containers. So behind a server sidecar, the service must wait until no new connections arrive: add
+`lifecycle: {preStop: {sleep: {seconds: 10}}}` to it, and the seconds to terminationGracePeriodSeconds. In a second container
+without restartPolicy, use --shutdown-delay in the args instead.
 
-The identity (--use-workload-api), the status port and the probes are added here. `awaits`: "target" lets the pod's containers start
-only when the target answers too, as a job wants it; default "identity".
+The template adds the identity (--use-workload-api), the status port and the probes. With `awaits`: "target", the containers of the pod
+start only when the target answers too, for example for a job; default "identity".
 */}}
 {{- define "tunnel.sidecar" -}}
 - {{ include "tunnel.container" . | indent 2 | trim }}
