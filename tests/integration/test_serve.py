@@ -93,6 +93,8 @@ def test_after_a_mistake_nothing_changes_and_everybody_is_told(served: ServedFil
     assert f"{served.path}:" in text
     assert "did you mean access?" in text
     process.wait_for("error reloading the configuration file: .*; keeping the previous configuration")
+    assert process.matches("reload was requested via status endpoint")
+    assert not process.matches("reloading configuration complete")
     assert not served.front("four").exists()
     assert all(served.is_admitted(name) for name in ("one", "two", "three"))
     assert status(served.status)[1]["config_reload"].startswith("failed: ")
@@ -131,6 +133,7 @@ def test_a_file_that_changes_is_reloaded_with_watch(served: ServedFile) -> None:
     served.servers["four"] = served.servers["one"]
     served.write()
     process.wait_for(CHANGED.format(1, 0, 0, 3))
+    assert process.matches("watched files have changed, reloading")
     assert served.is_admitted("four")
 
 

@@ -131,7 +131,8 @@ class Proxy:
         self.reload_request.requested.set()
 
     async def reload(self) -> str:
-        """Reload; return the error, "" after success."""
+        """Reload at a request of a status port; return the error, "" after success."""
+        self.log.info("reload was requested via status endpoint")
         request = self.reload_request
         request.requested.set()
         await request.done.wait()

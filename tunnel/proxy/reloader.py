@@ -54,8 +54,12 @@ class Reloader:
         async with trio.open_nursery() as nursery:
             if self._source is not None and self._source.watched:
                 list_files = partial(self._list_files, self._source.watched)
-                nursery.start_soon(watch_files, list_files, self._proxy.request_reload, self._watched)
+                nursery.start_soon(watch_files, list_files, self._reload_changed_files, self._watched)
             await self._reload_at_requests()
+
+    def _reload_changed_files(self) -> None:
+        self._log.info("watched files have changed, reloading")
+        self._proxy.request_reload()
 
     def _list_files(self, watched: Iterable[str]) -> list[str]:
         return [*watched, *needs_of(self._proxy.config).files]
@@ -78,7 +82,8 @@ class Reloader:
         else:
             certificates = await self._reload_certificates()
             outcome = Reload(time.time_ns(), certificates, await self._reload_policies())
-        self._log.info("reloading configuration complete")
+        if not outcome.config:  # an error has said that everything is as before
+            self._log.info("reloading configuration complete")
         self._proxy.state_reporter.show_reloaded(outcome)
         return outcome
 
