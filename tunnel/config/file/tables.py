@@ -17,6 +17,7 @@ SINGLE = ("log", "status", "metrics", "defaults")
 NAMED = ("identity", "access")
 LISTS = ("server", "client", "monitor")
 _MAX_LISTED = 12  # names in a message
+NOT_CONVERTED = "not-converted"  # what a conversion writes so that no command accepts an incomplete file
 _TOP_KEYS = PROCESS.names()
 Raw = Mapping[str, object]
 
@@ -97,6 +98,8 @@ def refuse_unknown(name: str, known: Iterable[str], place: Place) -> set[str]:
         text = f"; expected one of {', '.join(names)}"
     if name in _TOP_KEYS and name not in names:
         text = " in this table; expected before the first [table] of the file"
+    if name == NOT_CONVERTED:
+        text = ": the conversion is incomplete; replace what this list names, and remove the key"
     place.refuse(f"unknown key{text}")
     return {meant} if meant else set()
 

@@ -13,6 +13,7 @@ from urllib.parse import quote as percent_encode
 from tunnel.config.file.document import read_text
 from tunnel.config.file.kinds import parse_label
 from tunnel.config.file.problem import Problem
+from tunnel.config.file.tables import NOT_CONVERTED
 from tunnel.config.file.writer import TomlValue, encode_key, encode_table
 from tunnel.config.stunnel.options import (
     HARMLESS,
@@ -66,7 +67,7 @@ class _Converter:
             self.errors.append(Problem(self.file_name, 0, "", "no service"))
         errors = tuple(dict.fromkeys(self.errors))
         tables: list[tuple[str, Table]] = [
-            ("", {"not-converted": [str(error) for error in errors]} if errors else {}),
+            ("", {NOT_CONVERTED: [str(error) for error in errors]} if errors else {}),
             ("[log]", log),
             *((f"[identity.{encode_key(name)}]", table) for name, table in self.identities.items()),
             *listeners,
