@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import socket
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from tests.support.proxy_harness import CREDENTIALS, FIRST, SECOND, ProxyHarness, until
 from tunnel.authz.rules import PolicyRule
@@ -647,3 +650,29 @@ def test_at_the_end_every_policy_is_closed_at_once(harness: ProxyHarness, polici
 
     harness.run(config, script)
     assert all(one.is_closed for one in (policies[0], policies[-1]))
+
+
+# -- memory
+
+
+def test_a_removed_listener_is_forgotten(harness: ProxyHarness) -> None:
+    """With its keys, contexts and caches: a process may be reconfigured for years."""
+    one = harness.server("one")
+    monitors = (status_at(harness.path("status")),)
+
+    async def script() -> None:
+        proxy = harness.proxy
+        for name in ("first", "second"):
+            await reconfigure(proxy, ProcessConfig((one, harness.server(name)), monitors))
+            with connected(harness.path(name)):
+                await until(lambda: proxy.connections() == 1)
+            await until(lambda: proxy.connections() == 0)
+            await fetched(harness.path("status"), "GET /_status")
+            removed = weakref.ref(proxy.listeners[name]), weakref.ref(proxy.listeners[name].tunnel)
+            await reconfigure(proxy, ProcessConfig((one,), monitors))
+            await until(lambda: not proxy.retired)
+            await trio.testing.wait_all_tasks_blocked()
+            gc.collect()
+            assert [one() for one in removed] == [None, None], name
+
+    harness.run(ProcessConfig((one,), monitors), script)

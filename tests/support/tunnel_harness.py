@@ -120,6 +120,7 @@ class TunnelHarness:
             lambda: self.wall,
         )
         self.tunnel.only_user = only_user
+        self.loop.on_unowned_crash = self.tunnel.count_crash
 
     def _resolve_later(self, address: TargetAddress, answer: Callable[[Resolved], object]) -> None:
         """Let the test answer; each connection asks again."""

@@ -24,7 +24,7 @@ from tunnel.listener.session import NewHandshake, Session
 from tunnel.listener.shared_resources import SharedResources
 from tunnel.listener.targets import ResolveLater, Targets
 from tunnel.listener.withdrawal import Withdrawal, settings_of
-from tunnel.log import MAX_TRACE, Category, escape
+from tunnel.log import MAX_TRACE, Category, Log, escape
 from tunnel.net.accept import AcceptBackoff
 from tunnel.net.listen import Listener, Successor
 from tunnel.net.owner import owner_of_peer
@@ -79,7 +79,6 @@ class Tunnel:
         self._starting: Session | None = None  # its first step runs in an event of the listener
         self.on_empty: Callable[[], None] | None = None  # called when everything is closed
         self.on_identity_error: Callable[[str], None] | None = None  # called at each change, with "" if the identity is usable
-        self.loop.on_unowned_crash = self.count_crash
         self.apply_limits()
 
     def reconfigure(self, config: ListenerConfig) -> None:
@@ -408,6 +407,11 @@ class Tunnel:
         self._report_drained()
 
     def count_crash(self, crash: Exception) -> None:
-        """Log and count an unexpected exception, with its traceback on one line."""
-        self.counters.crashed += 1
-        self.log.write(f"internal error: {escape(''.join(traceback.format_exception(crash)), MAX_TRACE)}")
+        """Log and count an unexpected exception."""
+        count_crash(crash, self.counters, self.log)
+
+
+def count_crash(crash: Exception, counters: Counters, log: Log) -> None:
+    """Log and count an unexpected exception, with its traceback on one line."""
+    counters.crashed += 1
+    log.write(f"internal error: {escape(''.join(traceback.format_exception(crash)), MAX_TRACE)}")

@@ -170,7 +170,6 @@ class Monitoring:
         known = self._checks.get(listener.name)
         if known is None or known[:2] != (running.tunnel, listener):
             known = running.tunnel, listener, share(check_any(running.tunnel))
-            self._checks = {name: one for name, one in self._checks.items() if name in self._process.listeners}
             self._checks[listener.name] = known
         return known[2]
 
@@ -182,6 +181,7 @@ class Monitoring:
             one.retire()
             self.running.remove(one)
         self.running += prepared
+        self._checks = {name: one for name, one in self._checks.items() if name in self._process.listeners}
         for listener in self._process.listeners.values():
             self._add_timers(listener.tunnel.counters, listener.name, monitors)
 

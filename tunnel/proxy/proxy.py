@@ -16,6 +16,7 @@ from tunnel.config.model import IdentityConfig, ListenerConfig, NameResolution, 
 from tunnel.errors import ConfigError, TargetError, TargetFault, TunnelError
 from tunnel.listener.shared_resources import open_shared_resources
 from tunnel.listener.targets import Resolved, resolve_target
+from tunnel.listener.tunnel import count_crash
 from tunnel.log import Log, escape
 from tunnel.net.activation import ActivationSockets
 from tunnel.net.address import ListenAddress, TargetAddress, TcpAddress
@@ -72,6 +73,7 @@ class Proxy:
         self.feeds: dict[IdentityConfig, IdentityFeed] = {}
         self.listeners: dict[str, ProxyListener] = {}
         self.retired: list[ProxyListener] = []  # removed by a reload, with open connections
+        loop.on_unowned_crash = partial(count_crash, counters=self.counters, log=log)
         self._old_policies: set[ReloadablePolicy] = set()  # to be closed soon
         self.monitoring = Monitoring(self)
         self._holders = holders or {}
