@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from tests.support.recorded_log import RecordedLog
 from tests.support.tls_ends import identity, lasting_authority
@@ -66,7 +67,7 @@ class RecordingSink:
         self.challenges: AcmeChallenges | None = None
         self.failure: TunnelError | None = None
 
-    def use(self, number: int, credentials: Credentials) -> None:
+    async def use(self, number: int, credentials: Credentials) -> None:
         assert self.challenges is not None, "an ACME server is expected before it is asked"
         assert isinstance(credentials, PkiCredentials)
         self.used.append((number, credentials))
@@ -185,6 +186,31 @@ def test_what_blocks_does_so_on_another_thread(ca_bundle: Path) -> None:
     assert threading.get_ident() not in harness.keeper.threads
 
 
+def test_a_reload_during_a_renewal_does_not_bring_back_the_old_one(ca_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    harness = AcmeSourceHarness(ca_bundle, FIRST)
+    begins, is_used = trio.Event(), trio.Event()
+
+    async def use_slowly(number: int, credentials: Credentials) -> None:
+        begins.set()
+        await is_used.wait()
+        await RecordingSink.use(harness.sink, number, credentials)
+
+    async def renew_and_reload() -> None:
+        monkeypatch.setattr(harness.sink, "use", use_slowly)
+        harness.keeper.renew_if_due = lambda: SECOND  # type: ignore[method-assign]
+        old = await harness.source.read()
+        assert old is not None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(harness.source._renew)
+            await begins.wait()
+            nursery.start_soon(harness.source.publish, old)
+            await trio.testing.wait_all_tasks_blocked()
+            is_used.set()
+
+    harness.run(renew_and_reload)
+    assert harness.chains == [(1, FIRST.chain), (2, SECOND.chain)]
+
+
 def test_a_slow_reload_of_the_old_one_does_not_replace_a_newer_one(ca_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     harness = AcmeSourceHarness(ca_bundle, FIRST)
     began, overtaken, complete = threading.Event(), threading.Event(), harness.source._load_authorities
@@ -195,8 +221,8 @@ def test_a_slow_reload_of_the_old_one_does_not_replace_a_newer_one(ca_bundle: Pa
             overtaken.wait(60)
         return complete(material)
 
-    def use(number: int, credentials: Credentials) -> None:
-        RecordingSink.use(harness.sink, number, credentials)
+    async def use(number: int, credentials: Credentials) -> None:
+        await RecordingSink.use(harness.sink, number, credentials)
         if number > 1:
             overtaken.set()
 

@@ -31,7 +31,7 @@ from tunnel.config.model import (
 from tunnel.errors import ConfigError, IdentityError, IdentityFault, TunnelError
 from tunnel.net.address import StatusAddress, TcpAddress, UnixAddress
 from tunnel.pkix.revocation import RevocationLists
-from tunnel.proxy import reconfiguration
+from tunnel.proxy import identity_feed, reconfiguration
 from tunnel.proxy.identity_feed import WITHDRAWAL_GRACE
 from tunnel.proxy.monitor_scope import MonitorScope
 from tunnel.proxy.reconfiguration import reconfigure
@@ -176,7 +176,7 @@ def test_a_new_source_that_fails_while_the_rest_is_prepared_is_not_used(harness:
             await until(lambda: harness.running() == ["first", "second", "third"])
             second, last = harness.sources[1:]
             second.sink.fail(BROKEN)
-            last.publish(harness.behaviour(third).credentials)
+            await last.publish(harness.behaviour(third).credentials)
         assert [*harness.proxy.feeds] == [FIRST]
 
     harness.run(ProcessConfig((harness.server("one"),)), script)
@@ -246,6 +246,26 @@ def test_a_change_does_not_end_the_withdrawal_of_an_identity(
     harness.run(ProcessConfig(kept), script)
 
 
+def test_credentials_that_are_put_into_use_during_a_change_reach_every_listener(
+    harness: ProxyHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(identity_feed, "_SLICE", 0.0)
+    kept = [harness.server(name) for name in ("one", "two", "three")]
+    changed = harness.server("one", connect_timeout=1.0), kept[1], harness.server("added")
+
+    async def script() -> None:
+        (source,) = harness.sources
+        newer = harness.behaviour(FIRST).credentials = replace(CREDENTIALS, skipped=("b",))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(reconfigure, harness.proxy, ProcessConfig(changed))
+            nursery.start_soon(source.publish, newer)
+        for listener in harness.proxy.listeners.values():
+            assert listener.tunnel.generation is not None
+            assert listener.tunnel.generation.number == harness.proxy.feeds[FIRST].number == 2
+
+    harness.run(ProcessConfig(tuple(kept)), script)
+
+
 def test_a_withdrawal_that_new_credentials_have_ended_is_over_for_new_listeners(
     harness: ProxyHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -254,7 +274,7 @@ def test_a_withdrawal_that_new_credentials_have_ended_is_over_for_new_listeners(
     async def script() -> None:
         (source,) = harness.sources
         source.sink.withdraw()
-        source.publish(harness.behaviour(FIRST).credentials)
+        await source.publish(harness.behaviour(FIRST).credentials)
         await reconfigure(harness.proxy, ProcessConfig((harness.server("one"), harness.server("new"))))
         assert all(one.tunnel.review() is not None for one in harness.proxy.listeners.values())
 

@@ -35,7 +35,7 @@ class FailingSource:
     async def read(self) -> None:
         raise AssertionError
 
-    def publish(self, credentials: Credentials) -> None:
+    async def publish(self, credentials: Credentials) -> None:
         raise AssertionError
 
     def adopt(self, credentials: Credentials) -> None:

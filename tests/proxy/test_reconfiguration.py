@@ -20,6 +20,16 @@ class Feed:
     def __init__(self) -> None:
         self.number, self.credentials, self.source = 1, None, self
         self.meanwhile = lambda: None
+        self.builds = 0  # credentials that are being put into use
+
+    @property
+    def is_building(self) -> bool:
+        return self.builds > 0
+
+    async def wait_built(self) -> None:
+        await trio.lowlevel.checkpoint()
+        self.builds -= 1
+        self.publish()
 
     async def read(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -33,7 +43,12 @@ def outdated(feeds: dict[IdentityConfig, Feed], *, after: Any = None) -> bool:
     listeners = tuple(SimpleNamespace(identity=identity, listen=None, name=identity.source.cert) for identity in feeds)
     proxy: Any = SimpleNamespace(feeds=feeds, listeners={})
     change = Reconfiguration(proxy, SimpleNamespace(listeners=listeners))  # type: ignore[arg-type]
-    trio.run(change._read_identities)
+
+    async def prepare() -> None:
+        await change._read_identities()
+        await change.wait_for_feeds()
+
+    trio.run(prepare)
     if after is not None:
         after()
     return change.is_outdated()
@@ -50,6 +65,13 @@ def test_a_source_that_publishes_while_the_next_one_is_read_outdates_the_change(
     feeds = {FIRST: Feed(), SECOND: Feed()}
     feeds[SECOND].meanwhile = feeds[FIRST].publish
     assert outdated(feeds)
+
+
+def test_credentials_that_are_put_into_use_meanwhile_are_waited_for() -> None:
+    feeds = {FIRST: Feed(), SECOND: Feed()}
+    feeds[SECOND].builds = 2
+    assert outdated(feeds)
+    assert not feeds[SECOND].is_building
 
 
 def test_a_source_that_publishes_while_it_is_read_itself_does_not() -> None:

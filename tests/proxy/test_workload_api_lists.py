@@ -6,19 +6,21 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from tests.support.credential_files import RecordingSink
 from tests.support.revocation_lists import encode_list
-from tests.support.workload_updates import ROOT, context
+from tests.support.workload_updates import FOREIGN, ROOT, bundle, context
 from tunnel.config.model import Revocation, WorkloadApi
 from tunnel.errors import IdentityError
-from tunnel.identity.credentials import SvidCredentials
-from tunnel.identity.events import Denied, Updated
+from tunnel.identity.credentials import Credentials, SvidCredentials
+from tunnel.identity.events import Denied, Updated, WorkloadEvent
 from tunnel.pkix.crl import parse_revocation_list
 from tunnel.pkix.revocation import RevocationLists
 from tunnel.proxy.identity_source import reload_source
 from tunnel.proxy.workload_api_source import WorkloadApiSource
 from tunnel.spiffe.endpoint import WorkloadEndpoint
+from tunnel.spiffe.ids import TrustDomain
 from tunnel.status.counters import WorkloadApiState
 
 FIRST, SECOND, OF_AGENT = (encode_list(ROOT, number) for number in (1, 2, 3))
@@ -61,7 +63,7 @@ class Source:
 
     def apply(self, *events: Updated | Denied) -> None:
         for event in events:
-            self.source._apply(event)
+            trio.run(self.source._apply, event)
 
     def published(self) -> list[tuple[int, RevocationLists]]:
         return [(number, used.revocation) for number, used in self.sink.used if isinstance(used, SvidCredentials)]
@@ -138,12 +140,48 @@ def test_a_reload_does_not_restore_a_withdrawn_identity(tmp_path: Path) -> None:
     assert made.sink.events == ["withdrawn", "confirmed"]
 
 
+def test_a_reload_of_lists_waits_for_an_update_that_is_put_into_use(tmp_path: Path) -> None:
+    """Else it would bring back the previous SVID."""
+    made = Source(tmp_path)
+    made.reload()
+    made.apply(UPDATE)
+    made.file.write_bytes(SECOND)
+    is_used, use = trio.Event(), made.sink.use
+
+    async def use_slowly(number: int, credentials: Credentials) -> None:
+        await is_used.wait()
+        await use(number, credentials)
+
+    made.sink.use = use_slowly  # type: ignore[method-assign]
+    newer = Updated(context(bundle("b.test", FOREIGN)), is_new=True)
+
+    async def update_and_reload() -> None:
+        old = await made.source.read()
+        assert old is not None
+        send, events = trio.open_memory_channel[WorkloadEvent](1)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(made.source._follow, events)
+            send.send_nowait(newer)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(made.source.publish, old)
+            await trio.testing.wait_all_tasks_blocked()
+            is_used.set()
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+
+    trio.run(update_and_reload)
+    assert made.published() == [(1, lists(FIRST)), (2, lists(FIRST)), (3, lists(SECOND))]
+    _number, used = made.sink.used[-1]
+    assert isinstance(used, SvidCredentials)
+    assert TrustDomain("b.test") in used.bundles.bundles
+
+
 def test_without_files_a_granted_identity_is_confirmed() -> None:
     sink = Sink()
     source = WorkloadApiSource(WorkloadApi(WorkloadEndpoint(path="/nowhere/agent.sock")), Revocation(), sink, sink.log)
     trio.run(reload_source, source)
     for event in (UPDATE, DENIED, SAME):
-        source._apply(event)
+        trio.run(source._apply, event)
     assert sink.events == ["withdrawn", "confirmed"]
     assert len(sink.used) == 1
 

@@ -29,7 +29,7 @@ from tunnel.status.counters import WorkloadApiState
 class RefusingSink:
     """A sink that can use no credentials."""
 
-    def use(self, number: int, credentials: Credentials) -> None:
+    async def use(self, number: int, credentials: Credentials) -> None:
         raise IdentityError(IdentityFault.BAD_CERTIFICATE, "OpenSSL cannot present this")
 
     def confirm(self) -> None:
@@ -56,7 +56,7 @@ class RecordingSink(RefusingSink):
         self.used: SpiffeId | None = None
         self.is_used = trio.Event()
 
-    def use(self, number: int, credentials: Credentials) -> None:
+    async def use(self, number: int, credentials: Credentials) -> None:
         assert isinstance(credentials, SvidCredentials)
         self.used = credentials.svid.spiffe_id
         self.is_used.set()
@@ -77,7 +77,7 @@ def update(number: int) -> Updated:
 
 
 def test_what_cannot_be_presented_is_not_used_and_what_is_in_use_stays(source: WorkloadApiSource, lines: RecordedLog) -> None:
-    source._use(SvidCredentials(None, BundleSet({})), 1)  # type: ignore[arg-type]  # the SVID, which is not used here
+    trio.run(source._use, SvidCredentials(None, BundleSet({})), 1)  # type: ignore[arg-type]  # the SVID, which is not used here
     assert lines.kept == [
         "identity update unusable: bad-certificate: OpenSSL cannot present this; keeping the previous identity"
     ]
@@ -88,7 +88,11 @@ def test_of_a_storm_of_updates_the_newest_counts_and_nothing_else_is_passed_over
     source: WorkloadApiSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     applied: list[WorkloadEvent] = []
-    monkeypatch.setattr(source, "_apply", applied.append)
+
+    async def apply(event: WorkloadEvent) -> None:
+        applied.append(event)
+
+    monkeypatch.setattr(source, "_apply", apply)
     denied = Denied("PERMISSION_DENIED", "no identity issued", 1.0)
     updates = [update(number) for number in range(6)]
 
@@ -147,8 +151,8 @@ def test_two_sources_of_one_address_share_its_stream(tmp_path: Path, lines: Reco
 def test_the_state_of_the_workload_api_is_shown_after_each_event(lines: RecordedLog) -> None:
     sink = RefusingSink()
     source = WorkloadApiSource(WorkloadApi(WorkloadEndpoint(path="/nowhere/agent.sock")), Revocation(), sink, lines)
-    source._apply(Rejected(IdentityError(IdentityFault.NO_SVID, "the update holds no SVID")))
-    source._apply(Disconnected("UNAVAILABLE", "no such file", 1.0))
+    trio.run(source._apply, Rejected(IdentityError(IdentityFault.NO_SVID, "the update holds no SVID")))
+    trio.run(source._apply, Disconnected("UNAVAILABLE", "no such file", 1.0))
     first, second = sink.states
     assert (first.rejected, first.updates, first.last_update) == (1, 0, None)
     assert "the update holds no SVID" in first.error

@@ -27,7 +27,7 @@ class RecordingSink:
         self.log = Log(schedule=lambda _delay: None)
         self.log.write = lambda message, *_category: self.lines.append(message)  # type: ignore[method-assign]
 
-    def use(self, number: int, credentials: Credentials) -> None:
+    async def use(self, number: int, credentials: Credentials) -> None:
         if self.refuses:
             raise IdentityError(IdentityFault.BAD_CERTIFICATE, "cannot be presented")
         self.used.append((number, credentials))

@@ -61,7 +61,7 @@ class FakeSource:
             if self._behaviour.failure is not None:
                 self.sink.fail(self._behaviour.failure)
             elif self._behaviour.answers:
-                self.publish(self._behaviour.credentials)
+                await self.publish(self._behaviour.credentials)
             await trio.sleep_forever()
         finally:
             self.is_running = False
@@ -73,8 +73,8 @@ class FakeSource:
             raise self._behaviour.read_failure
         return self._behaviour.credentials
 
-    def publish(self, credentials: Credentials) -> None:
-        self.sink.use(self.number + 1, credentials)
+    async def publish(self, credentials: Credentials) -> None:
+        await self.sink.use(self.number + 1, credentials)
         self.number += 1
 
     def adopt(self, _credentials: Credentials) -> None:

@@ -35,6 +35,7 @@ class AcmeSource:
         self._environ = environ
         self._material: KeyMaterial | None = None
         self._generation = 0
+        self._publishing = trio.Lock()
 
     async def run(self) -> None:
         """Publish a certificate, then each renewed one, until cancelled."""
@@ -42,7 +43,7 @@ class AcmeSource:
         self._sink.accept_challenges(self._challenges)
         try:
             first = await trio.to_thread.run_sync(self._renewer.obtain, abandon_on_cancel=True)
-            self._publish(first, await self._complete(first))
+            await self._publish(first, await self._complete(first))
         except IdentityError as error:
             self._sink.fail(error)
             return
@@ -54,11 +55,12 @@ class AcmeSource:
         """Read the CA bundle and the revocation lists again; None before the first certificate. Raises IdentityError."""
         return await self._complete(self._material) if self._material is not None else None
 
-    def publish(self, credentials: Credentials) -> None:
+    async def publish(self, credentials: Credentials) -> None:
         """Use these credentials, unless the certificate was renewed meanwhile; raises IdentityError."""
         assert isinstance(credentials, PkiCredentials)
-        if self._material is not None and credentials.chain == self._material.chain:
-            self._publish(self._material, credentials)
+        async with self._publishing:
+            if self._material is not None and credentials.chain == self._material.chain:
+                await self._publish(self._material, credentials)
 
     def adopt(self, credentials: Credentials) -> None:
         """Log credentials that are in use."""
@@ -77,10 +79,12 @@ class AcmeSource:
     async def _use_fresh(self) -> None:
         fresh = await trio.to_thread.run_sync(self._renewer.renew_if_due, abandon_on_cancel=True)
         if fresh is not None:
-            self._publish(fresh, await self._complete(fresh))
+            completed = await self._complete(fresh)
+            async with self._publishing:
+                await self._publish(fresh, completed)
 
-    def _publish(self, material: KeyMaterial, credentials: PkiCredentials) -> None:
-        self._sink.use(self._generation + 1, credentials)
+    async def _publish(self, material: KeyMaterial, credentials: PkiCredentials) -> None:
+        await self._sink.use(self._generation + 1, credentials)
         self.adopt(credentials)
         self._material = material
 

@@ -31,7 +31,7 @@ class FileSource:
     async def run(self) -> None:
         """Publish the first credentials."""
         try:
-            self.publish(await self.read())
+            await self.publish(await self.read())
         except IdentityError as error:
             self._sink.fail(error)
 
@@ -40,9 +40,9 @@ class FileSource:
         load = partial(load_credentials, self._config, self._environ)
         return await trio.to_thread.run_sync(load, abandon_on_cancel=True)  # a file may be a pipe
 
-    def publish(self, credentials: Credentials) -> None:
+    async def publish(self, credentials: Credentials) -> None:
         """Use these credentials; raises IdentityError, and the previous ones stay in use."""
-        self._sink.use(self._generation + 1, credentials)
+        await self._sink.use(self._generation + 1, credentials)
         self.adopt(credentials)
 
     def adopt(self, credentials: Credentials) -> None:

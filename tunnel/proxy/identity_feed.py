@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import trio
@@ -20,7 +21,24 @@ if TYPE_CHECKING:  # loaded only when a certificate comes from an ACME server
 
 OpenSource = Callable[[IdentityConfig, CredentialSink], IdentitySource]
 
+_SLICE = 0.01  # seconds
 WITHDRAWAL_GRACE = 60.0  # seconds: the restart of an agent or a changed entry must not interrupt service
+
+
+class Slices:
+    """Divides work on the thread of the event loop into slices, between which connections are served.
+
+    They have a length instead of a number: if the loop is busy, each pause takes as long as a turn of it.
+    """
+
+    def __init__(self) -> None:
+        self._ends = time.perf_counter() + _SLICE
+
+    async def next(self) -> None:
+        """Pause if the slice is over."""
+        if time.perf_counter() >= self._ends:
+            await trio.lowlevel.checkpoint()
+            self._ends = time.perf_counter() + _SLICE
 
 
 class IdentityFeed:
@@ -41,6 +59,8 @@ class IdentityFeed:
         self._withdrawn_until: float | None = None  # trio's time; None if the credentials are not withdrawn
         self.source = open_source(config, self)
         self._scope = trio.CancelScope()
+        self._is_built = trio.Event()
+        self._is_built.set()
 
     async def run(self) -> None:
         """Publish the first credentials, then every change, until `close`."""
@@ -74,18 +94,6 @@ class IdentityFeed:
         until = self._withdrawn_until
         listener.use(generation, withdrawn_in=None if until is None else until - trio.current_time())
 
-    def build(self, number: int, credentials: Credentials, listeners: Sequence[ProxyListener]) -> list[Generation]:
-        """Build the generation of each listener, one for those with equal configurations; raises IdentityError."""
-        builder = GenerationBuilder(number, credentials)
-        built: dict[object, Generation] = {}
-        generations = []
-        for listener in listeners:
-            key = listener.generation_config, id(listener.policy)  # equal rules of two policies are not the same
-            if key not in built:
-                built[key] = listener.build(builder)
-            generations.append(built[key])
-        return generations
-
     def adopt(self, credentials: Credentials) -> None:
         """The listeners have generations with credentials that the source has read: they are the current ones."""
         self.source.adopt(credentials)
@@ -94,15 +102,43 @@ class IdentityFeed:
 
     # -- the identity source
 
-    def use(self, number: int, credentials: Credentials) -> None:
-        """Use credentials from the next handshake on; raises IdentityError, and the previous generations stay in use."""
-        generations = self.build(number, credentials, self.listeners)
+    async def use(self, number: int, credentials: Credentials) -> None:
+        """Use credentials from the next handshake on; raises IdentityError, and the previous generations stay in use.
+
+        Nothing is in use before everything is built. Meanwhile no listener may join, or change.
+        """
+        self._is_built = trio.Event()
+        try:
+            generations = await self._build(GenerationBuilder(number, credentials))
+        finally:
+            self._is_built.set()
         self.number, self.credentials = number, credentials
         self._withdrawn_until = None
-        for listener, generation in zip(self.listeners, generations, strict=True):
-            listener.use(generation)
+        for listener in self.listeners:  # others may have left
+            listener.use(generations[listener])
         self.counters.certificates.count(is_success=True)
         self.ready.set()
+
+    async def _build(self, builder: GenerationBuilder) -> dict[ProxyListener, Generation]:
+        """Build the generation of each listener, one for those with equal configurations; raises IdentityError."""
+        slices, built = Slices(), dict[object, Generation]()
+        generations = {}
+        for listener in list(self.listeners):
+            key = listener.generation_config, id(listener.policy)  # equal rules of two policies are not the same
+            if key not in built:
+                await slices.next()
+                built[key] = listener.build(builder)
+            generations[listener] = built[key]
+        return generations
+
+    @property
+    def is_building(self) -> bool:
+        """Whether credentials are not in use yet because generations are built."""
+        return not self._is_built.is_set()
+
+    async def wait_built(self) -> None:
+        """Wait for the end of that."""
+        await self._is_built.wait()
 
     def confirm(self) -> None:
         """The credentials in use are still valid, also after `withdraw`."""

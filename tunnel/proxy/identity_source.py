@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # loaded only when a certificate comes from an ACME server
 class CredentialSink(Protocol):
     """Receives the credentials and the state of an identity source."""
 
-    def use(self, number: int, credentials: Credentials) -> None:
+    async def use(self, number: int, credentials: Credentials) -> None:
         """Use credentials from the next handshake on; raises IdentityError, and the previous credentials stay in use."""
 
     def confirm(self) -> None:
@@ -44,7 +44,7 @@ class IdentitySource(Protocol):
     async def read(self) -> Credentials | None:
         """Read files again; None if there is nothing to read. Raises IdentityError."""
 
-    def publish(self, credentials: Credentials) -> None:
+    async def publish(self, credentials: Credentials) -> None:
         """Use what `read` has returned; raises IdentityError, and the previous credentials stay in use."""
 
     def adopt(self, credentials: Credentials) -> None:
@@ -55,7 +55,7 @@ async def reload_source(source: IdentitySource) -> None:
     """Read the files of a source again and use them; raises IdentityError, and the previous credentials stay in use."""
     credentials = await source.read()
     if credentials is not None:
-        source.publish(credentials)
+        await source.publish(credentials)
 
 
 def log_skipped(log: Log, credentials: PkiCredentials) -> None:

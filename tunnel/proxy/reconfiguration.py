@@ -13,7 +13,7 @@ from tunnel.identity.credentials import Credentials, PkiCredentials
 from tunnel.listener.generation import Generation, GenerationBuilder
 from tunnel.listener.targets import check_targets
 from tunnel.net.listen import Listener, open_listener
-from tunnel.proxy.identity_feed import IdentityFeed
+from tunnel.proxy.identity_feed import IdentityFeed, Slices
 from tunnel.proxy.monitoring import RunningMonitor, abandon_monitors, open_ports
 from tunnel.proxy.proxy import Proxy
 from tunnel.proxy.proxy_listener import ProxyListener, open_policy, plan_generations
@@ -57,6 +57,7 @@ async def reconfigure(proxy: Proxy, config: ProcessConfig) -> Changes:
         with ExitStack() as on_error:
             on_error.callback(change.abandon)
             await change.prepare()
+            await change.wait_for_feeds()
             if proxy.stop_requested.is_set():  # the listeners may be closed already
                 raise ConfigError("the process is stopping")
             if change.is_outdated():
@@ -89,9 +90,10 @@ class Reconfiguration:
         await self._read_identities()
         for one in self._planned:
             await self._load_policy(one)
+        slices = Slices()
         for one in self._planned:
+            await slices.next()
             self._build(one)
-            await trio.lowlevel.checkpoint()  # the loop serves connections in between
         self._build_for_leaving()
         self._open_sockets()
         self._monitors = self._proxy.monitoring.prepare(self._config.monitors)
@@ -107,6 +109,11 @@ class Reconfiguration:
             if one.policy is not None and (one.before is None or one.policy is not one.before.policy):
                 one.policy.close()
         abandon_monitors(self._monitors)
+
+    async def wait_for_feeds(self) -> None:
+        """Wait until no identity source builds generations, which are for the present listeners."""
+        while busy := [feed for feed in self._feeds.values() if feed.is_building]:
+            await busy[0].wait_built()
 
     def is_outdated(self) -> bool:
         """Whether an identity source was closed or has published other credentials while the change was prepared.

@@ -44,6 +44,7 @@ class WorkloadApiSource:
         self._tracker = IdentityTracker(source.selection, log.write, log.info)
         self._state = WorkloadApiState()
         self._ready = trio.Event()
+        self._publishing = trio.Lock()
 
     async def run(self) -> None:
         """Publish every update until cancelled."""
@@ -68,10 +69,15 @@ class WorkloadApiSource:
         self._read_lists = lists
         return _complete(self._credentials, lists)
 
-    def publish(self, credentials: Credentials) -> None:
-        """Use the current SVID with the revocation lists that were read; raises IdentityError."""
-        self._sink.use(self._tracker.generation + 1, credentials)
-        self.adopt(credentials)
+    async def publish(self, _credentials: Credentials) -> None:
+        """Use the newest SVID with the revocation lists that were read; raises IdentityError."""
+        async with self._publishing:
+            if self._credentials is None or self._is_withdrawn:  # meanwhile
+                self._lists = self._read_lists
+                return
+            credentials = _complete(self._credentials, self._read_lists)
+            await self._sink.use(self._tracker.generation + 1, credentials)
+            self.adopt(credentials)
 
     def adopt(self, _credentials: Credentials) -> None:
         """The revocation lists that were read are in use."""
@@ -89,9 +95,10 @@ class WorkloadApiSource:
     async def _follow(self, events: EventChannel) -> None:
         while True:
             for event in await receive_newest(events):
-                self._apply(event)
+                async with self._publishing:
+                    await self._apply(event)
 
-    def _apply(self, event: WorkloadEvent) -> None:
+    async def _apply(self, event: WorkloadEvent) -> None:
         try:
             outcome = self._tracker.take(event)
         except IdentityError as error:
@@ -102,9 +109,9 @@ class WorkloadApiSource:
             self._is_withdrawn = True
             self._sink.withdraw()
         if outcome.credentials is not None:
-            self._use(outcome.credentials, self._tracker.generation)
+            await self._use(outcome.credentials, self._tracker.generation)
         elif outcome.is_confirmed and self._is_withdrawn and self._credentials is not None and self._revocation.files:
-            self._use(self._credentials, self._tracker.renumber())  # the lists may have changed
+            await self._use(self._credentials, self._tracker.renumber())  # the lists may have changed
         elif outcome.is_confirmed:
             self._is_withdrawn = False
             self._sink.confirm()
@@ -125,9 +132,9 @@ class WorkloadApiSource:
         self._state = replace(state, error=self._tracker.problem or state.error)
         self._sink.show_workload_api(self._state)
 
-    def _use(self, credentials: SvidCredentials, number: int) -> None:
+    async def _use(self, credentials: SvidCredentials, number: int) -> None:
         try:
-            self._sink.use(number, _complete(credentials, self._lists))
+            await self._sink.use(number, _complete(credentials, self._lists))
         except IdentityError as error:
             why = f"{error.reason.value}: {escape(str(error))}"
             self._log.write(f"identity update unusable: {why}; keeping the previous identity")
