@@ -66,7 +66,7 @@ def test_requests_at_one_time_are_one_reload_and_those_during_it_are_one_more(re
                 nursery.start_soon(request)
             await trio.testing.wait_all_tasks_blocked()
             assert reloading.reads == 1
-            harness.sources[1].publish(harness.behaviour(SECOND).credentials)
+            await harness.sources[1].publish(harness.behaviour(SECOND).credentials)
         assert reloading.reads == 2
 
     reloading.run(script)
