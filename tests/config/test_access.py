@@ -9,11 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunnel.authz.pattern import parse_pattern
 from tunnel.authz.pins import SpkiPin
-from tunnel.authz.rules import AllRule, AnyRule, CommonNameRule, DenyRule, KeyRule, Rule, TrustDomainRule, UriRule
-from tunnel.config.access import CONDITION_NAMES, encode_rules, list_warnings, parse_rules
-from tunnel.spiffe.ids import TrustDomain
+from tunnel.authz.rules import Rule
+from tunnel.config.access import CONDITION_NAMES, encode_rules, parse_rules
 
 PIN = str(SpkiPin("sha256", hashlib.sha256(b"key").digest()))
 WEB = "spiffe://example.org/web"
@@ -159,36 +157,6 @@ def test_a_client_needs_the_workload_api_to_admit_any_server() -> None:
 def test_a_client_has_no_rule_on_the_source() -> None:
     [(path, text)] = mistakes_of([{"allow": {"id": WEB, "source": "::/0"}}], is_server=False)
     assert (path, text) == ((0, "allow", "source"), "for servers only: the rules of a client are about the server")
-
-
-EVERYONE = "admits every valid SVID of our own trust domain and of every federated trust domain"
-OWN_ONLY = "names no trust domain: it matches peers of our own only"
-ROTATES = "matches until the next rotation of the peer's SVID, which changes its key"
-KEY = KeyRule(SpkiPin("sha256", bytes(32)))
-PARTNER = TrustDomainRule(TrustDomain("b.test"))
-
-
-@pytest.mark.parametrize(
-    ("rules", "warnings"),
-    [
-        ((PARTNER,), []),
-        ((AnyRule(),), [((0,), EVERYONE)]),
-        ((UriRule(parse_pattern("https://x/**")),), [((0,), "cannot match a SPIFFE ID")]),
-        ((CommonNameRule("x"), PARTNER), [((0,), OWN_ONLY)]),
-        ((KEY,), [((0,), ROTATES)]),
-        ((AllRule((PARTNER, KEY)),), [((0,), ROTATES)]),
-        ((DenyRule(KEY), DenyRule(CommonNameRule("x")), PARTNER), []),
-        ((DenyRule(PARTNER),), [((), "no rule admits a peer: every peer is refused")]),
-        ((DenyRule(AnyRule()), PARTNER), [((1,), "never decides: an earlier rule matches every peer")]),
-    ],
-)
-def test_a_rule_with_an_effect_that_may_surprise_has_a_warning(rules: tuple[Rule, ...], warnings: list[object]) -> None:
-    assert list_warnings(rules, has_policy=False, is_spiffe=True) == warnings
-
-
-def test_with_a_policy_a_list_may_only_deny_and_without_spiffe_a_rule_needs_no_trust_domain() -> None:
-    assert list_warnings((DenyRule(PARTNER),), has_policy=True, is_spiffe=True) == []
-    assert list_warnings((CommonNameRule("x"), KEY), has_policy=False, is_spiffe=False) == []
 
 
 WORDS = st.sampled_from(["allow", "deny", "any", *CONDITION_NAMES, WEB, f"{WEB}/**", "10.0.0.0/8", PIN, "::1", ""]) | st.text()

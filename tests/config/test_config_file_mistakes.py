@@ -375,6 +375,12 @@ def test_what_is_not_used_is_a_warning(tmp_path: Path) -> None:
     assert loaded.config.warnings == tuple(map(str, loaded.warnings))  # which are logged
 
 
+def test_a_rule_that_the_trust_domains_of_the_listener_exclude_is_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text(VALID + 'trust-domains = ["b.test"]')
+    (warning,) = load_files([tmp_path / "a.toml"]).warnings
+    assert (warning.key, warning.text.partition(":")[0]) == ("server[0].access[0]", "never matches")
+
+
 def test_a_million_mistakes_are_a_bounded_message(tmp_path: Path) -> None:
     (tmp_path / "many.toml").write_text(VALID + "".join(f"key{number} = 1\n" for number in range(100_000)))
     found = problems_of(tmp_path / "many.toml")

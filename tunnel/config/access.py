@@ -1,4 +1,4 @@
-"""Access lists as a configuration file has them: entries to rules, rules to entries, and warnings about rules.
+"""Access lists as a configuration file has them: entries to rules, and rules to entries.
 
 An entry is `{ allow = X }` or `{ deny = X }`. X is `any`, a SPIFFE ID, a pattern if it has a wildcard, or a table of conditions
 that must all match.
@@ -83,35 +83,6 @@ def encode_rules(rules: Iterable[Rule]) -> list[dict[str, object]]:
         {_DENY: _encode_condition(rule.condition)} if isinstance(rule, DenyRule) else {_ALLOW: _encode_condition(rule)}
         for rule in rules
     ]
-
-
-def rule_warning(rule: Rule, *, is_spiffe: bool) -> str:
-    """Return a warning if the effect of a rule may be unintended, else ""."""
-    if not is_spiffe or isinstance(rule, DenyRule):
-        return ""
-    if isinstance(rule, AnyRule):
-        return "admits every valid SVID of our own trust domain and of every federated trust domain"
-    if isinstance(rule, UriRule) and not rule.pattern.can_match_spiffe_id():
-        return "cannot match a SPIFFE ID"
-    if any(isinstance(part, KeyRule) for part in (rule.parts if isinstance(rule, AllRule) else (rule,))):
-        return "matches until the next rotation of the peer's SVID, which changes its key"
-    return "" if rule.names_trust_domain() else "names no trust domain: it matches peers of our own only"
-
-
-def list_warnings(rules: Sequence[Rule], *, has_policy: bool, is_spiffe: bool) -> list[RuleMistake]:
-    """Return the warnings about an access list, with their paths in the list."""
-    found: list[RuleMistake] = [
-        ((index,), text) for index, rule in enumerate(rules) if (text := rule_warning(rule, is_spiffe=is_spiffe))
-    ]
-    if not has_policy and all(isinstance(rule, DenyRule) for rule in rules):
-        found.append(((), "no rule admits a peer: every peer is refused"))
-    last = next((index for index, rule in enumerate(rules) if _is_about_everyone(rule)), len(rules))
-    found += [((index,), "never decides: an earlier rule matches every peer") for index in range(last + 1, len(rules))]
-    return found
-
-
-def _is_about_everyone(rule: Rule) -> bool:
-    return isinstance(rule.condition if isinstance(rule, DenyRule) else rule, AnyRule)
 
 
 @dataclass(slots=True)

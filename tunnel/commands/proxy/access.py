@@ -25,7 +25,7 @@ from tunnel.authz.rules import (
 )
 from tunnel.cli.command import Arguments, Flag, option, repeated, switch
 from tunnel.cli.parser import parse_value
-from tunnel.config.access import rule_warning
+from tunnel.config.access_warnings import rule_warning
 from tunnel.config.model import Access, PolicyFiles
 from tunnel.config.values import parse_domain, parse_id, parse_ip, parse_name, parse_text
 from tunnel.errors import ConfigError

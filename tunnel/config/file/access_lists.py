@@ -8,7 +8,8 @@ from typing import Final
 
 from tunnel.authz.pins import parse_pin
 from tunnel.authz.rules import AnyRule, Rule
-from tunnel.config.access import CONDITION_NAMES, SOURCE, RulePath, list_warnings, parse_rules
+from tunnel.config.access import CONDITION_NAMES, SOURCE, RulePath, parse_rules
+from tunnel.config.access_warnings import list_warnings
 from tunnel.config.file.kinds import file_name, invalid_type, listing, text
 from tunnel.config.file.problem import Place
 from tunnel.config.file.schema import Key, Section
@@ -100,8 +101,12 @@ def build_access(table: AccessTable, *, is_server: bool, is_spiffe: bool, is_mut
 def list_problems(table: AccessTable, access: Access, *, is_spiffe: bool) -> Iterator[tuple[Place, str]]:
     """Warnings about an access list, with their places."""
     rules = access.rules if table.rules is not None else ()
-    for path, problem in list_warnings(rules, has_policy=access.policy is not None, is_spiffe=is_spiffe) if rules else ():
-        yield _inside(table.rules_place, path), problem
+    if rules:
+        has_policy = access.policy is not None
+        for path, problem in list_warnings(
+            rules, has_policy=has_policy, is_spiffe=is_spiffe, trust_domains=access.trust_domains
+        ):
+            yield _inside(table.rules_place, path), problem
     if access.policy is not None and is_spiffe:
         yield table.others.place / "policy", "names no trust domain: it is evaluated for peers of our own trust domain only"
 
