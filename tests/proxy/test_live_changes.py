@@ -24,6 +24,7 @@ from tunnel.config.model import (
     ListenerConfig,
     Metrics,
     Monitor,
+    NoIdentity,
     PolicyFiles,
     ProcessConfig,
     Status,
@@ -34,6 +35,7 @@ from tunnel.pkix.revocation import RevocationLists
 from tunnel.proxy import identity_feed, reconfiguration
 from tunnel.proxy.identity_feed import WITHDRAWAL_GRACE
 from tunnel.proxy.monitor_scope import MonitorScope
+from tunnel.proxy.proxy import Proxy
 from tunnel.proxy.reconfiguration import reconfigure
 from tunnel.proxy.reloader import Reloader, ReloadSource
 from tunnel.relay.handshake import Handshake
@@ -566,6 +568,25 @@ def test_listeners_share_their_timers_whatever_changes_about_the_status_port(har
     harness.run(ProcessConfig((harness.server("one"),), (status_at(path),)), script)
 
 
+def test_a_status_port_uses_tls_as_soon_as_a_listener_has_a_certificate(harness: ProxyHarness) -> None:
+    monitors = (Monitor(Status(StatusAddress(ANY_PORT, ""))),)
+    anonymous = harness.server("one", is_server=False, identity=IdentityConfig(NoIdentity(), name="none"))
+
+    async def script() -> None:
+        def port() -> tuple[bool, int]:
+            (one,) = harness.proxy.monitoring.running
+            assert one.service is not None
+            assert one.listener is not None
+            return one.service.tls is not None, one.listener.socket.getsockname()[1]
+
+        number = port()[1]
+        for listeners, is_encrypted in (((anonymous, harness.server("two")), True), ((anonymous,), False)):
+            await reconfigure(harness.proxy, ProcessConfig(listeners, monitors))
+            assert port() == (is_encrypted, number)
+
+    harness.run(ProcessConfig((anonymous,), monitors), script)
+
+
 # -- ACME
 
 
@@ -696,3 +717,23 @@ def test_a_removed_listener_is_forgotten(harness: ProxyHarness) -> None:
             assert [one() for one in removed] == [None, None], name
 
     harness.run(ProcessConfig((one,), monitors), script)
+
+
+# -- bugs
+
+
+def test_a_bug_while_a_change_is_put_into_use_ends_the_process(harness: ProxyHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part of the change is in use, so that "keeping the previous configuration" would be wrong."""
+    changed = ProcessConfig((harness.server("one"), harness.server("two")))
+
+    def order_with_bug(_self: Proxy, _names: list[str]) -> None:
+        raise RuntimeError("secret")
+
+    async def script() -> None:
+        monkeypatch.setattr(Proxy, "order_listeners", order_with_bug)
+        await reconfigure_expecting("failed in the middle: internal error: RuntimeError", harness, changed)
+        await trio.sleep_forever()
+
+    with pytest.raises(BaseExceptionGroup) as caught:
+        harness.run(ProcessConfig((harness.server("one"),)), script)
+    assert caught.group_contains(IdentityError, match="failed in the middle")

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import reduce
 from typing import TYPE_CHECKING, Protocol
 
-from tunnel.config.model import IdentityConfig, ListenerConfig, NoIdentity
+from tunnel.config.model import IdentityConfig, ListenerConfig
 from tunnel.config.values import default_of
 from tunnel.listener.shared_resources import SharedResources
 from tunnel.listener.tunnel import Tunnel
@@ -76,10 +76,6 @@ class MonitorScope:
     def request_timeout(self) -> float:
         """Seconds for the header of a request: the connect timeout of the first listener."""
         return next((one.config.connect_timeout for one in self.listeners()), default_of(ListenerConfig, "connect_timeout"))
-
-    def has_certificate(self) -> bool:
-        """Whether a listener has a certificate that a status port can present."""
-        return any(not isinstance(one.config.identity.source, NoIdentity) for one in self.listeners())
 
     def open_status_end(self) -> TlsEnd | None:
         """Open a TLS end with the newest certificate, even if expired: the status port must stay reachable."""

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from tunnel.config.model import ListenerConfig, Monitor, ProcessConfig
+from tunnel.config.model import ListenerConfig, Monitor, NoIdentity, ProcessConfig
 from tunnel.errors import ConfigError
 from tunnel.listener.tunnel import Tunnel
 from tunnel.log import Log
 from tunnel.net.activation import ActivationSockets
-from tunnel.net.address import ListenAddress
+from tunnel.net.address import ListenAddress, TcpAddress
 from tunnel.net.listen import Listener, open_listener
 from tunnel.proxy.monitor_scope import Monitored, MonitorScope
 from tunnel.status.counters import Counters, timed_counters
@@ -37,14 +38,43 @@ class MonitoredProcess(Monitored, Protocol):
         """Reload; return the error, "" after success."""
 
 
+@dataclass(frozen=True, slots=True)
+class MonitorPlan:
+    """A monitor, with what the listeners of a configuration decide about it."""
+
+    monitor: Monitor
+    is_encrypted: bool  # the status port uses TLS
+
+    @property
+    def address(self) -> ListenAddress | None:
+        """The address of the status port."""
+        return self.monitor.status.address.address if self.monitor.status is not None else None
+
+
+def plan_monitors(config: ProcessConfig) -> list[MonitorPlan]:
+    """Return the monitors of a configuration."""
+    return [MonitorPlan(monitor, _is_encrypted(monitor, config.listeners)) for monitor in config.monitors]
+
+
+def _is_encrypted(monitor: Monitor, listeners: Sequence[ListenerConfig]) -> bool:
+    """Whether a status port uses TLS: over TCP, unless its address is http:// or no listener has a certificate."""
+    if monitor.status is None or monitor.status.address.scheme == "http":
+        return False
+    own = [one for one in listeners if not monitor.listeners or one.name in monitor.listeners]
+    has_certificate = any(not isinstance(one.identity.source, NoIdentity) for one in own)
+    return isinstance(monitor.status.address.address, TcpAddress) and has_certificate
+
+
 class RunningMonitor:
     """One status port and its metric reports."""
 
-    def __init__(self, monitor: Monitor, process: MonitoredProcess, replaced: RunningMonitor | None = None) -> None:
+    def __init__(self, plan: MonitorPlan, process: MonitoredProcess, replaced: RunningMonitor | None = None) -> None:
         """`replaced` is the monitor whose socket this one takes over."""
         from tunnel.status.snapshot import open_metrics
 
-        self.monitor = monitor
+        monitor = plan.monitor
+        self.plan = plan
+        self.address = plan.address
         self.scope = MonitorScope(process, monitor.listeners)
         self.listener: Listener | None = None
         self.service: HttpService | None = None
@@ -57,14 +87,9 @@ class RunningMonitor:
         self._closed.set()  # it does not serve yet
         self._reports = trio.CancelScope()
 
-    @property
-    def address(self) -> ListenAddress | None:
-        """The address of the status port."""
-        return self.monitor.status.address.address if self.monitor.status is not None else None
-
     def build(self, check_of: Callable[[ListenerConfig], Check]) -> None:
         """Load what the status port and the reports need; raises ConfigError."""
-        monitor, log = self.monitor, self._process.log
+        monitor, log = self.plan.monitor, self._process.log
         if monitor.metrics.has_target():
             from tunnel.proxy.reporting import run_reports
 
@@ -72,7 +97,7 @@ class RunningMonitor:
         if monitor.status is not None:
             from tunnel.proxy.status_port import build_status_port
 
-            self.service = build_status_port(monitor, self.scope, self.metrics, check_of, self._process, log)
+            self.service = build_status_port(self.plan, self.scope, self.metrics, check_of, self._process, log)
 
     def open(self) -> None:
         """Open the listening socket; raises ConfigError."""
@@ -144,15 +169,14 @@ class Monitoring:
         self._add_timers(counters, name, monitors)
         return counters
 
-    def prepare(self, monitors: Sequence[Monitor]) -> list[RunningMonitor]:
+    def prepare(self, config: ProcessConfig) -> list[RunningMonitor]:
         """Build the monitors that do not run yet; raises ConfigError."""
-        known = [one.monitor for one in self.running]
-        replaced = {one.address: one for one in self.running if one.monitor not in monitors}
+        plans, known = plan_monitors(config), [one.plan for one in self.running]
+        replaced = {one.address: one for one in self.running if one.plan not in plans}
         prepared: list[RunningMonitor] = []
         try:
-            for monitor in [one for one in monitors if one not in known]:
-                address = monitor.status.address.address if monitor.status is not None else None
-                prepared.append(RunningMonitor(monitor, self._process, replaced.get(address)))
+            for plan in [one for one in plans if one not in known]:
+                prepared.append(RunningMonitor(plan, self._process, replaced.get(plan.address)))
                 prepared[-1].build(self.check_of)
         except ConfigError:
             abandon_monitors(prepared)
@@ -173,17 +197,18 @@ class Monitoring:
             self._checks[listener.name] = known
         return known[2]
 
-    def use(self, prepared: Sequence[RunningMonitor], monitors: Sequence[Monitor]) -> None:
-        """Add new monitors, retire those that are not in `monitors`, and give all listeners the timers that they need."""
+    def use(self, prepared: Sequence[RunningMonitor], config: ProcessConfig) -> None:
+        """Add new monitors, retire those that are not configured, and give all listeners the timers that they need."""
+        plans = plan_monitors(config)
         for one in prepared:
             one.take_over()
-        for one in [one for one in self.running if one.monitor not in monitors]:
+        for one in [one for one in self.running if one.plan not in plans]:
             one.retire()
             self.running.remove(one)
         self.running += prepared
         self._checks = {name: one for name, one in self._checks.items() if name in self._process.listeners}
         for listener in self._process.listeners.values():
-            self._add_timers(listener.tunnel.counters, listener.name, monitors)
+            self._add_timers(listener.tunnel.counters, listener.name, config.monitors)
 
     async def start(self, prepared: Sequence[RunningMonitor]) -> None:
         """Serve the status ports that are open."""

@@ -301,7 +301,7 @@ class Proxy:
             for listener in self.listeners.values():
                 if listener.policy is not None:
                     await listener.policy.load()
-            monitors = self.monitoring.prepare(self.config.monitors)
+            monitors = self.monitoring.prepare(self.config)
             for monitor in monitors:
                 monitor.start_reports()
             for feed in self.feeds.values():
@@ -342,7 +342,7 @@ class Proxy:
             if sock is not None:
                 listener.open(sock)
         self.state_reporter.show_listening()
-        self.monitoring.use(monitors, self.config.monitors)
+        self.monitoring.use(monitors, self.config)
         await self.monitoring.start(monitors)
         for listener, sock in zip(self.listeners.values(), opened, strict=True):
             await self.report_sharing("listen", listener.config.listen, sock)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import trio
 
 from tunnel.config.model import INTERACTIVE_TIMEOUT, IdentityConfig, ListenerConfig, ProcessConfig, WorkloadApi
-from tunnel.errors import ConfigError, IdentityError, IdentityFault
+from tunnel.errors import ConfigError, IdentityError, IdentityFault, identity_errors
 from tunnel.identity.credentials import Credentials, PkiCredentials
 from tunnel.listener.generation import Generation, GenerationBuilder
 from tunnel.listener.targets import check_targets
@@ -62,10 +62,20 @@ async def reconfigure(proxy: Proxy, config: ProcessConfig) -> Changes:
                 raise ConfigError("the process is stopping")
             if change.is_outdated():
                 continue
-            changes = change.commit()
             on_error.pop_all()
+        changes = _commit(proxy, change)
         await change.start_monitors()
         return changes
+
+
+def _commit(proxy: Proxy, change: Reconfiguration) -> Changes:
+    """Put a change into use. A bug that leaves a part of it in use ends the process: its state would match no configuration."""
+    try:
+        with identity_errors("the change of the configuration has failed in the middle"):
+            return change.commit()
+    except IdentityError as error:
+        proxy.fail(error)
+        raise
 
 
 class Reconfiguration:
@@ -96,7 +106,7 @@ class Reconfiguration:
             self._build(one)
         self._build_for_leaving()
         self._open_sockets()
-        self._monitors = self._proxy.monitoring.prepare(self._config.monitors)
+        self._monitors = self._proxy.monitoring.prepare(self._config)
         open_ports(self._monitors)
 
     def abandon(self) -> None:
@@ -143,7 +153,7 @@ class Reconfiguration:
         for one in self._planned:
             self._apply(one)
         self._proxy.order_listeners([one.config.name for one in self._planned])
-        self._proxy.monitoring.use(self._monitors, self._config.monitors)
+        self._proxy.monitoring.use(self._monitors, self._config)
         self._proxy.close_unused_feeds()
         return changes
 

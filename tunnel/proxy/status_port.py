@@ -18,7 +18,7 @@ import trio
 
 from tunnel import __version__
 from tunnel.cli.redact import redact
-from tunnel.config.model import ListenerConfig, Monitor, Status
+from tunnel.config.model import ListenerConfig
 from tunnel.errors import TunnelError
 from tunnel.http.connection import HttpLimits
 from tunnel.http.origin_policy import plan_origin_policy
@@ -26,6 +26,7 @@ from tunnel.http.server import HttpService, connection_limit
 from tunnel.log import Category, Log, escape
 from tunnel.net.address import TcpAddress
 from tunnel.proxy.monitor_scope import MonitorScope
+from tunnel.proxy.monitoring import MonitorPlan
 from tunnel.status.backend_health import Check
 from tunnel.status.encoders import encode_json
 from tunnel.status.endpoints import JSON, PROMETHEUS, Endpoints
@@ -52,7 +53,7 @@ class StatusRequests(Protocol):
 
 
 def build_status_port(
-    monitor: Monitor,
+    plan: MonitorPlan,
     scope: MonitorScope,
     metrics: MetricsSource,
     check_of: Callable[[ListenerConfig], Check],
@@ -60,7 +61,7 @@ def build_status_port(
     log: Log,
 ) -> HttpService:
     """Build the status port; raises ConfigError for an invalid target status URL."""
-    status, prefix = monitor.status, monitor.metrics.prefix
+    status, prefix = plan.monitor.status, plan.monitor.metrics.prefix
     assert status is not None
     for listener in scope.listeners():  # now: later there may be no free descriptor
         check_of(listener.config)
@@ -73,7 +74,7 @@ def build_status_port(
         reload=requests.reload if status.has_reload else None,
         pprof=Pprof(redact(sys.argv), scope.connections) if status.has_pprof else None,
     )
-    tls = TlsSource(scope.open_status_end, scope.process.shared.buffers) if _is_encrypted(scope, status) else None
+    tls = TlsSource(scope.open_status_end, scope.process.shared.buffers) if plan.is_encrypted else None
     if tls is None and isinstance(status.address.address, TcpAddress) and status.address.scheme != "http":
         log.write(f"warning: status port {escape(str(status.address))} serves plain HTTP: no certificate")
     counters = scope.process.counters
@@ -122,11 +123,6 @@ async def check_listeners(
 
 def _compiler() -> str:
     return f"python{platform.python_version()}"
-
-
-def _is_encrypted(scope: MonitorScope, status: Status) -> bool:
-    """Whether the status port uses TLS: over TCP, unless its address is http:// or there is no certificate."""
-    return isinstance(status.address.address, TcpAddress) and status.address.scheme != "http" and scope.has_certificate()
 
 
 def _json(prefix: str, metrics: MetricsSource) -> Callable[[], Awaitable[tuple[str, bytes]]]:
