@@ -30,12 +30,14 @@ from tunnel.config.model import (
     Status,
 )
 from tunnel.errors import ConfigError, IdentityError, IdentityFault, TunnelError
+from tunnel.listener.generation import Generation, GenerationBuilder
 from tunnel.net.address import StatusAddress, TcpAddress, UnixAddress
 from tunnel.pkix.revocation import RevocationLists
 from tunnel.proxy import identity_feed, reconfiguration
 from tunnel.proxy.identity_feed import WITHDRAWAL_GRACE
 from tunnel.proxy.monitor_scope import MonitorScope
 from tunnel.proxy.proxy import Proxy
+from tunnel.proxy.proxy_listener import ProxyListener
 from tunnel.proxy.reconfiguration import reconfigure
 from tunnel.proxy.reloader import Reloader, ReloadSource
 from tunnel.relay.handshake import Handshake
@@ -302,6 +304,42 @@ def test_new_files_reach_the_connections_of_removed_listeners(harness: ProxyHarn
             assert [one.tunnel.generation for one in proxy.all_listeners()] == generations
 
     harness.run(ProcessConfig(tuple(servers)), script)
+
+
+def test_credentials_that_one_listener_cannot_use_are_used_by_none(
+    harness: ProxyHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = ProxyListener.build
+
+    def build_for_one(listener: ProxyListener, builder: GenerationBuilder) -> Generation:
+        if listener.name == "two":
+            raise BROKEN
+        return build(listener, builder)
+
+    async def script() -> None:
+        (source,), (feed,) = harness.sources, harness.proxy.feeds.values()
+        before = [one.tunnel.generation for one in harness.proxy.listeners.values()]
+        monkeypatch.setattr(ProxyListener, "build", build_for_one)
+        with pytest.raises(IdentityError, match="broken"):
+            source.publish(CREDENTIALS)
+        assert [one.tunnel.generation for one in harness.proxy.listeners.values()] == before
+        assert (feed.number, feed.counters.certificates.succeeded) == (1, 1)
+
+    config = ProcessConfig((harness.server("one"), harness.server("two", connect_timeout=1.0, access=Access(()))))
+    harness.run(config, script)
+
+
+def test_listeners_whose_generations_are_equal_share_them(harness: ProxyHarness) -> None:
+    config = ProcessConfig((harness.server("one"), harness.server("two"), harness.server("three", access=Access(()))))
+
+    async def script() -> None:
+        for _ in range(2):
+            one, two, three = (listener.tunnel.generation for listener in harness.proxy.listeners.values())
+            assert one is two
+            assert one is not three
+            harness.sources[0].publish(CREDENTIALS)
+
+    harness.run(config, script)
 
 
 # -- sockets
