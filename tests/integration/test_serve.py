@@ -202,3 +202,14 @@ def test_a_command_runs_beside_the_listeners_of_a_file(served: ServedFile) -> No
     assert served.is_admitted("four")
     process.signal(signal.SIGTERM)
     assert process.exit_code() == 143
+
+
+def test_files_can_stand_without_a_flag(served: ServedFile) -> None:
+    served.write()
+    process = served.workloads.watch(
+        Process(tunnel_argv("serve", str(served.path)), environ=bare_environment(), is_merged=True)
+    )
+    process.wait_for("listening for connections on", count=3)
+    process.signal(signal.SIGHUP)
+    process.wait_for("received hangup, reloading configuration$")
+    process.wait_for(CHANGED.format(0, 0, 0, 3))

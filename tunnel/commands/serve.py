@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import MutableMapping
 
-from tunnel.cli.command import Arguments, Command, Group, repeated, switch
+from tunnel.cli.command import Arguments, Command, Group, positionals, repeated, switch
 from tunnel.commands.config.command import print_problems
 from tunnel.config.values import parse_name
 from tunnel.errors import ConfigError
@@ -15,6 +15,7 @@ CONFIG = repeated(
     parse_name,
     placeholder="FILE",
 )
+FILES = positionals("FILE", "The same as --config FILE", parse_name)
 WATCH = switch("watch", "Reload when a configuration file, or another file that it names, changes")
 
 COMMAND = Command(
@@ -31,13 +32,14 @@ Examples:
   tunnel serve --config tunnel.toml
   tunnel serve --config /etc/tunnel/ --watch
 """,
+    positionals=(FILES,),
 )
 COMMANDS = (COMMAND,)
 
 
 def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str]) -> int:
     """Serve until a signal or an error; the exit code. Raises ConfigError for a line without a file."""
-    paths: tuple[str, ...] = arguments[CONFIG]
+    paths: tuple[str, ...] = (*arguments[CONFIG], *arguments[FILES])
     if not paths:
         raise ConfigError("required flag(s) '--config' not provided")
     from tunnel.commands.proxy.run import run_service

@@ -120,6 +120,11 @@ class Proxy:
         policies = (listener.policy for listener in self.all_listeners())
         return (*(one for one in policies if one is not None), *self._old_policies)
 
+    @property
+    def reload_subject(self) -> str:
+        """What a reload reads, as the log names it."""
+        return "configuration" if self._is_reconfigurable else "TLS configuration"
+
     def all_listeners(self) -> Iterable[ProxyListener]:
         """The listeners, and those that were removed and still have connections."""
         return (*self.listeners.values(), *self.retired)

@@ -53,5 +53,5 @@ class ServiceTask:
             elif is_stopping:
                 self._log.info(f"received {_RELOAD[signal.Signals(number)]}, ignored while shutting down")
             else:
-                self._log.info(f"received {_RELOAD[signal.Signals(number)]}, reloading TLS configuration")
+                self._log.info(f"received {_RELOAD[signal.Signals(number)]}, reloading {self._proxy.reload_subject}")
                 self._proxy.request_reload()
