@@ -34,6 +34,7 @@ class FakeProxy:
         self.stop_requested = trio.Event()
         self.is_listening = trio.Event()
         self.reload_request = ReloadRequest()
+        self.reload_subject = "TLS configuration"
         self.reloads = 0
         self.tunnel = SimpleNamespace(counters=Counters(), serve_socket=self._serve)
         self.listeners = {"client": SimpleNamespace(tunnel=self.tunnel)}

@@ -321,7 +321,7 @@ def test_credentials_that_one_listener_cannot_use_are_used_by_none(
         before = [one.tunnel.generation for one in harness.proxy.listeners.values()]
         monkeypatch.setattr(ProxyListener, "build", build_for_one)
         with pytest.raises(IdentityError, match="broken"):
-            source.publish(CREDENTIALS)
+            await source.publish(CREDENTIALS)
         assert [one.tunnel.generation for one in harness.proxy.listeners.values()] == before
         assert (feed.number, feed.counters.certificates.succeeded) == (1, 1)
 
@@ -337,7 +337,7 @@ def test_listeners_whose_generations_are_equal_share_them(harness: ProxyHarness)
             one, two, three = (listener.tunnel.generation for listener in harness.proxy.listeners.values())
             assert one is two
             assert one is not three
-            harness.sources[0].publish(CREDENTIALS)
+            await harness.sources[0].publish(CREDENTIALS)
 
     harness.run(config, script)
 
