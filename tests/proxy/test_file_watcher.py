@@ -47,7 +47,8 @@ class Watched:
     def run(self, script: Callable[[], Awaitable[object]]) -> None:
         async def main() -> None:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(watch_files, self._list, self._request, sign_files(self.paths))
+                self.known = sign_files(self.paths)
+                nursery.start_soon(watch_files, self._list, self._request, self.known)
                 await trio.testing.wait_all_tasks_blocked()
                 await script()
                 nursery.cancel_scope.cancel()
@@ -156,5 +157,17 @@ def test_a_file_that_the_configuration_names_from_now_on_is_watched(watched: Wat
         assert await watched.ticks(3) == [0, 0, 0]
         watched.write("key.pem", "second")
         assert await watched.ticks(3) == [0, 1, 0]
+
+    watched.run(script)
+
+
+def test_a_file_that_changes_between_its_first_reading_and_its_first_comparison_is_a_change(watched: Watched) -> None:
+    async def script() -> None:
+        key = str(watched.place / "key.pem")
+        watched.write("key.pem", "first")
+        watched.known.update(sign_files([key]))
+        watched.write("key.pem", "second")
+        watched.paths.append(key)
+        assert await watched.ticks(4) == [0, 1, 0, 0]
 
     watched.run(script)

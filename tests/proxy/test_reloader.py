@@ -11,9 +11,11 @@ import trio
 import trio.testing
 
 from tests.support.proxy_harness import FIRST, SECOND, ProxyHarness, until
-from tunnel.config.model import LogConfig, ProcessConfig
+from tunnel.config.model import IdentityConfig, KeyFiles, LogConfig, ProcessConfig
 from tunnel.errors import ConfigError, IdentityError, IdentityFault
 from tunnel.log import Category
+from tunnel.proxy import file_watcher
+from tunnel.proxy.file_watcher import sign_files
 from tunnel.proxy.reloader import Reloader, ReloadSource
 
 
@@ -34,7 +36,8 @@ class Reloading:
 
     def run(self, script: Callable[[], Awaitable[object]]) -> None:
         async def with_reloader() -> None:
-            reloader = Reloader(self.harness.proxy, self.harness.log, ReloadSource(self.read))
+            source = ReloadSource(self.read, sign_files([str(self.harness.path("tunnel.toml"))]))
+            reloader = Reloader(self.harness.proxy, self.harness.log, source)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(reloader.run)
                 await script()
@@ -142,3 +145,21 @@ def test_a_stop_during_a_reload_does_not_wait_for_it(reloading: Reloading) -> No
 
     reloading.run(script)
     assert not harness.path("two").exists()
+
+
+def test_a_file_that_changes_while_a_reload_reads_it_for_the_first_time_is_read_again(
+    reloading: Reloading, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_watcher, "_INTERVAL", 0.01)
+    harness = reloading.harness
+    key = harness.path("key.pem")
+    key.write_text("first")
+    identity = IdentityConfig(KeyFiles(str(key), str(key)), name="new")
+
+    async def script() -> None:
+        reloading.config = ProcessConfig((harness.server("one", identity=identity),))
+        harness.on_open = lambda config: key.write_text("second") if config == identity else None
+        assert await harness.proxy.reload() == ""
+        await until(lambda: reloading.reads > 1)
+
+    reloading.run(script)

@@ -90,6 +90,7 @@ class ProxyHarness:
         self.sources: list[FakeSource] = []
         self.behaviours: dict[str, Behaviour] = {}  # by name of the identity
         self.inherited = ActivationSockets()
+        self.on_open: Callable[[IdentityConfig], object] = lambda _config: None  # called before a source is opened
         self.proxy: Proxy
 
     def path(self, name: str) -> Path:
@@ -140,6 +141,7 @@ class ProxyHarness:
                 nursery.cancel_scope.cancel()
 
     def _open_source(self, config: IdentityConfig, sink: CredentialSink) -> FakeSource:
+        self.on_open(config)
         self.sources.append(FakeSource(config, sink, self.behaviour(config)))
         return self.sources[-1]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import islice
 
@@ -22,11 +22,12 @@ def sign_files(paths: Iterable[str]) -> dict[str, Signature]:
 
 
 async def watch_files(
-    list_files: Callable[[], Iterable[str]], on_change: Callable[[], None], known: Mapping[str, Signature]
+    list_files: Callable[[], Iterable[str]], on_change: Callable[[], None], known: dict[str, Signature]
 ) -> None:
     """Call `on_change` when files have changed and are stable again, until cancelled.
 
-    `known` are the signatures before the files were read. A path that is listed for the first time is no change.
+    `known` are the signatures before the files were read; the caller adds those of files that it reads for the first time.
+    A path that is listed without one is no change.
     """
     seen = dict(known)
     while True:
@@ -36,7 +37,7 @@ async def watch_files(
         if seen != before:  # a file may be half written
             continue
         is_changed = any(path in known and known[path] != signature for path, signature in seen.items())
-        known = seen
+        known.update(seen)
         if is_changed:
             on_change()
 

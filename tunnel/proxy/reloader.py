@@ -91,6 +91,8 @@ class Reloader:
         async def read_and_apply() -> None:
             began = trio.current_time()
             config = await trio.to_thread.run_sync(read_config, abandon_on_cancel=True)
+            if self._watched:
+                await self._watch_new_files(config)
             before = self._proxy.config
             changes = await reconfigure(self._proxy, config)
             self._log.change_quiet(config.log.omitted)
@@ -102,6 +104,11 @@ class Reloader:
         error = await self._reload_part("error reloading the configuration file", read_and_apply)
         self._proxy.counters.config.count(is_success=not error)
         return Reload(time.time_ns(), None, None, error)
+
+    async def _watch_new_files(self, config: ProcessConfig) -> None:
+        """Sign the files that were not watched until now, before they are read."""
+        new = [path for path in needs_of(config).files if path not in self._watched]
+        self._watched.update(await trio.to_thread.run_sync(sign_files, new, abandon_on_cancel=True))
 
     async def _reload_certificates(self) -> str:
         """Reload the files of every identity source; return the errors."""
