@@ -101,10 +101,10 @@ def test_the_first_certificate_is_requested_and_stored(authority: FakeAuthority)
     assert authority.challenges.admit(PROBE) is None
 
 
-def test_a_directory_that_cannot_be_created_is_an_error_at_once(authority: FakeAuthority) -> None:
+def test_a_directory_that_cannot_be_used_is_an_error_at_once(authority: FakeAuthority) -> None:
     """A reload that adds an ACME identity waits for seconds only, and must say what is wrong."""
     authority.config.storage_dir.parent.write_text("a file")
-    with pytest.raises(IdentityError, match=r"cannot create .*/tunnel/acme"):
+    with pytest.raises(IdentityError, match=r"cannot read .*/tunnel/acme/.*: not a directory"):
         authority.renewer().obtain()
     assert authority.slept == []
 
