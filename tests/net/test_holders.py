@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tunnel.net.holders import SharedPort, describe_holders, find_holders_of_ports, find_shared_port
+from tunnel.net.holders import ListeningPorts, SharedPort, describe_holders, find_holders_of_ports, find_shared_port
 
 ME = f"pid {os.getpid()} ({Path('/proc/self/comm').read_text().strip()}), this process itself"
 Open = Callable[..., socket.socket]
@@ -91,6 +91,15 @@ def test_a_hidden_process_is_named_if_it_was_found_before(listen: Open, tmp_path
         "pid 5000812 (redis), pid 5000813 (redis)", True
     )
     assert find_shared_port(ours, {8: ((5000812, "redis"),)}, proc) == SharedPort(f"another process of user {me}", True)
+
+
+def test_the_tables_are_read_once_for_many_sockets(listen: Open, tmp_path: Path) -> None:
+    ours, other = listen("127.0.0.1"), listen("127.0.0.1")
+    ports = ListeningPorts(make_proc(tmp_path, ours, row(os.geteuid())))
+    assert ports.count_sharing(ours) == 1
+    (tmp_path / "self/net/tcp").unlink()
+    assert ports.count_sharing(ours) == 1
+    assert ports.count_sharing(other) == 0
 
 
 def test_a_socket_of_another_user_shares_nothing(listen: Open, tmp_path: Path) -> None:

@@ -282,7 +282,7 @@ class FakeListener:
             raise OSError(answer, os.strerror(answer))  # which makes a BlockingIOError of EAGAIN
         return answer, ""
 
-    def find_successor(self) -> Successor:
+    def find_successor(self, _ports: object = None) -> Successor:
         return self.successor
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ from itertools import cycle, islice
 
 from tunnel.errors import describe_os_error
 from tunnel.log import Log
-from tunnel.net.holders import count_sharing
+from tunnel.net.holders import ListeningPorts
 from tunnel.net.listen import Listener, Successor
 from tunnel.net.reuseport import drop_new_connections, select_by_hash, select_socket
 from tunnel.relay.loop import Loop, Owner, Timer
@@ -64,7 +64,7 @@ class HandOver:
         """Close the listener now; connections in its queue are reset."""
         if self._timer is not None:
             self._loop.cancel(self._timer)
-        if count_sharing(self._listener.socket) > 1:  # a single other socket gets all connections in any case
+        if ListeningPorts().count_sharing(self._listener.socket) > 1:  # a single other socket gets all connections in any case
             with suppress(OSError):
                 select_by_hash(self._listener.socket)
         self._close()

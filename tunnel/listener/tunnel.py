@@ -26,6 +26,7 @@ from tunnel.listener.targets import ResolveLater, Targets
 from tunnel.listener.withdrawal import Withdrawal, settings_of
 from tunnel.log import MAX_TRACE, Category, Log, escape
 from tunnel.net.accept import AcceptBackoff
+from tunnel.net.holders import ListeningPorts
 from tunnel.net.listen import Listener, Successor
 from tunnel.net.owner import owner_of_peer
 from tunnel.net.sockets import format_address
@@ -210,8 +211,8 @@ class Tunnel:
         listener, self._listener = self._listener, None
         return listener
 
-    def drain(self) -> None:
-        """Stop accepting, and close sessions whose relay has not begun.
+    def drain(self, ports: ListeningPorts | None = None) -> None:
+        """Stop accepting, and close sessions whose relay has not begun; `ports` are those of this moment.
 
         If the address has another listener, those sessions continue, and the listener is closed when its queue is empty.
         """
@@ -219,7 +220,7 @@ class Tunnel:
             return
         self._is_draining = True
         listener = self._listener
-        successor = listener.find_successor() if listener is not None else Successor.NONE
+        successor = listener.find_successor(ports) if listener is not None else Successor.NONE
         if listener is not None and successor in (Successor.SAME_PATH, Successor.SAME_PORT):
             self._hand_over = HandOver(
                 self.loop, listener, self.log, owner=self, count_accepted=self._count_accepted, close=self._close_listener

@@ -10,9 +10,10 @@ import ipaddress
 import os
 import socket
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
 
@@ -46,43 +47,64 @@ class SharedPort:
 
 def describe_holders(port: int, proc: Path = _PROC) -> str:
     """Return the listening processes, "" for none: `pid 812 (redis-server)`, `a process of another user or container`."""
-    inodes = {found.inode for found in _listening(port, proc)}
+    inodes = {found.inode for found in ListeningPorts(proc).at(port)}
     return _describe(find_holders(inodes, proc).values()) or "a process of another user or container" if inodes else ""
 
 
 def find_holders_of_ports(ports: Iterable[int], proc: Path = _PROC) -> Holders:
     """Return the processes that listen on any of these ports, for use when Landlock hides them later."""
-    return find_holders({found.inode for port in ports for found in _listening(port, proc)}, proc)
+    listening = ListeningPorts(proc)
+    return find_holders({found.inode for port in ports for found in listening.at(port)}, proc)
+
+
+class ListeningPorts:
+    """The listening TCP sockets of this machine; the tables are read once, at the first question, which takes milliseconds.
+
+    The kernel lets only sockets of one user share a port, so sockets of other users share none with ours.
+    """
+
+    def __init__(self, proc: Path = _PROC) -> None:
+        self._proc = proc
+
+    def at(self, port: int) -> Sequence[ListeningSocket]:
+        """Return the sockets that listen on a port."""
+        return self._sockets.get(port, ())
+
+    def find_shared_port(self, ours: socket.socket, known: Holders) -> SharedPort | None:
+        """Return who else listens on the address of this bound socket, by SO_REUSEPORT; `known` are holders found earlier."""
+        with suppress(OSError, ValueError):  # the socket was closed meanwhile
+            here, others = self._find_sharing(ours)
+            if others:
+                inodes = {found.inode for found in others}
+                seen = {**find_holders(inodes - known.keys(), self._proc), **{one: known[one] for one in inodes & known.keys()}}
+                holders = _describe(seen.values()) or f"another process of user {os.geteuid()}"
+                return SharedPort(holders, any(found.host == here for found in others))
+        return None
+
+    def count_sharing(self, ours: socket.socket) -> int:
+        """Return how many other sockets of this user accept connections to the address of this bound one."""
+        with suppress(OSError, ValueError):
+            return len(self._find_sharing(ours)[1]) if ours.family != socket.AF_UNIX else 0
+        return 0
+
+    def _find_sharing(self, ours: socket.socket) -> tuple[IpAddress, list[ListeningSocket]]:
+        """Return the address of a bound socket, and the other sockets that accept connections to it."""
+        host, port = ours.getsockname()[:2]
+        here, inode = unmap_ipv4(ipaddress.ip_address(host.partition("%")[0])), os.fstat(ours.fileno()).st_ino
+        others = [found for found in self.at(port) if found.inode != inode and found.user == os.geteuid()]
+        return here, [found for found in others if _overlaps(here, found.host)]
+
+    @cached_property
+    def _sockets(self) -> Mapping[int, Sequence[ListeningSocket]]:
+        found: dict[int, list[ListeningSocket]] = {}
+        for port, one in _read_listening(self._proc):
+            found.setdefault(port, []).append(one)
+        return found
 
 
 def find_shared_port(ours: socket.socket, known: Holders, proc: Path = _PROC) -> SharedPort | None:
-    """Return who else listens on the address of this bound socket, by SO_REUSEPORT; `known` are holders found earlier.
-
-    The kernel lets only sockets of one user share a port, so sockets of other users are not considered.
-    """
-    with suppress(OSError, ValueError):  # the socket was closed meanwhile
-        here, others = _find_sharing(ours, proc)
-        if others:
-            inodes = {found.inode for found in others}
-            seen = {**find_holders(inodes - known.keys(), proc), **{one: known[one] for one in inodes & known.keys()}}
-            holders = _describe(seen.values()) or f"another process of user {os.geteuid()}"
-            return SharedPort(holders, any(found.host == here for found in others))
-    return None
-
-
-def count_sharing(ours: socket.socket, proc: Path = _PROC) -> int:
-    """Return how many other sockets of this user accept connections to the address of this bound one."""
-    with suppress(OSError, ValueError):
-        return len(_find_sharing(ours, proc)[1]) if ours.family != socket.AF_UNIX else 0
-    return 0
-
-
-def _find_sharing(ours: socket.socket, proc: Path) -> tuple[IpAddress, list[ListeningSocket]]:
-    """Return the address of a bound socket, and the other sockets that accept connections to it."""
-    host, port = ours.getsockname()[:2]
-    here, inode = unmap_ipv4(ipaddress.ip_address(host.partition("%")[0])), os.fstat(ours.fileno()).st_ino
-    others = [found for found in _listening(port, proc) if found.inode != inode and found.user == os.geteuid()]
-    return here, [found for found in others if _overlaps(here, found.host)]
+    """Return what `ListeningPorts.find_shared_port` does, of this moment."""
+    return ListeningPorts(proc).find_shared_port(ours, known)
 
 
 def find_holders(inodes: set[int], proc: Path = _PROC) -> Holders:
@@ -111,15 +133,15 @@ def _overlaps(ours: IpAddress, theirs: IpAddress) -> bool:
     )
 
 
-def _listening(port: int, proc: Path) -> Iterator[ListeningSocket]:
-    """Yield listening sockets, which come first in the tables; the other rows, which can be many, are not read."""
+def _read_listening(proc: Path) -> Iterator[tuple[int, ListeningSocket]]:
+    """Yield listening sockets and their ports, which come first in the tables; the other rows can be many, and are not read."""
     for table in ("self/net/tcp", "self/net/tcp6"):
         with suppress(OSError, ValueError, IndexError), (proc / table).open() as rows:
             next(rows, None)  # the header
             for fields in takewhile(lambda row: row[3] in (_LISTENING, _SYN_RECEIVED), map(str.split, rows)):
                 host, _, number = fields[1].rpartition(":")
-                if fields[3] == _LISTENING and int(number, 16) == port:
-                    yield ListeningSocket(_parse_host(host), int(fields[7]), int(fields[9]))
+                if fields[3] == _LISTENING:
+                    yield int(number, 16), ListeningSocket(_parse_host(host), int(fields[7]), int(fields[9]))
 
 
 def _parse_host(digits: str) -> IpAddress:

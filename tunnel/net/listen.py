@@ -15,7 +15,7 @@ from pathlib import Path
 from tunnel.errors import ConfigError, TargetError, describe_os_error
 from tunnel.net.activation import ActivationSockets
 from tunnel.net.address import LaunchdAddress, ListenAddress, SystemdAddress, TcpAddress, UnixAddress
-from tunnel.net.holders import count_sharing
+from tunnel.net.holders import ListeningPorts
 from tunnel.net.reuseport import select_by_hash
 from tunnel.net.sockets import SocketAddress, format_address, port_number, resolve, set_tcp_options
 
@@ -60,13 +60,13 @@ class Listener:
             return f"unix:{self._path}"  # the socket itself may have a temporary name
         return format_address(self.socket.family, self.socket.getsockname())
 
-    def find_successor(self) -> Successor:
-        """Return who accepts connections once this listener is closed."""
+    def find_successor(self, ports: ListeningPorts | None = None) -> Successor:
+        """Return who accepts connections once this listener is closed; `ports` are those of this moment."""
         if self._is_inherited:
             return Successor.MANAGER
         if self._path is not None:
             return Successor.SAME_PATH if self._is_replaced(self._path) else Successor.NONE
-        return Successor.SAME_PORT if count_sharing(self.socket) else Successor.NONE
+        return Successor.SAME_PORT if (ports or ListeningPorts()).count_sharing(self.socket) else Successor.NONE
 
     def share(self) -> Listener:
         """Return a listener with the same socket; it does not remove the file unless it takes it. Raises ConfigError."""

@@ -20,7 +20,7 @@ from tunnel.listener.tunnel import count_crash
 from tunnel.log import Log, escape
 from tunnel.net.activation import ActivationSockets
 from tunnel.net.address import ListenAddress, TargetAddress, TcpAddress
-from tunnel.net.holders import Holders, SharedPort, find_shared_port
+from tunnel.net.holders import Holders, ListeningPorts, SharedPort
 from tunnel.net.listen import Listener, open_listener
 from tunnel.net.notify import Notifier
 from tunnel.proxy.identity_feed import IdentityFeed, OpenSource
@@ -259,11 +259,12 @@ class Proxy:
         stopped = [one for one in self.all_listeners() if one.config.is_server or not only_servers]
         if all(one in stopped for one in self.listeners.values()):
             self.state_reporter.show_stopping()
+        ports = ListeningPorts()  # read once for all listeners
         for listener in stopped:
             if listener not in self.retired:  # its name may belong to another one
                 self.state_reporter.show_stopped(listener.name)
             listener.tunnel.on_empty = self._report_empty
-            listener.tunnel.drain()
+            listener.tunnel.drain(ports)
         self.monitoring.stop({listener.name for listener in stopped})
 
     async def drain(self, limit: float) -> int:
@@ -349,22 +350,31 @@ class Proxy:
         self.state_reporter.show_listening()
         self.monitoring.use(monitors, self.config)
         await self.monitoring.start(monitors)
-        for listener, sock in zip(self.listeners.values(), opened, strict=True):
-            await self.report_sharing("listen", listener.config.listen, sock)
-        for monitor in monitors:
-            await self.report_sharing("status", monitor.address, monitor.listener)
+        listening = zip((one.config.listen for one in self.listeners.values()), opened, strict=True)
+        await self._report_sharing("listen", listening)
+        await self._report_sharing("status", ((one.address, one.listener) for one in monitors))
         for listener in self.listeners.values():
             listener.log_listening()
 
-    async def report_sharing(self, name: str, address: ListenAddress | None, listener: Listener | None) -> None:
+    async def _report_sharing(self, name: str, listening: Iterable[tuple[ListenAddress | None, Listener | None]]) -> None:
         """Warn if another socket listens where ours does, which SO_REUSEPORT allows: for a restart, or by mistake."""
-        if not isinstance(address, TcpAddress) or address.port == "0" or listener is None:
+        ours = [
+            (address, listener.socket)
+            for address, listener in listening
+            if isinstance(address, TcpAddress) and address.port != "0" and listener is not None
+        ]
+
+        def find() -> list[SharedPort | None]:
+            ports = ListeningPorts()
+            return [ports.find_shared_port(sock, self._holders) for _address, sock in ours]
+
+        if not ours:
             return
-        find = partial(find_shared_port, listener.socket, self._holders)
         with trio.move_on_after(_HOLDERS_LIMIT):
-            sharing = await trio.to_thread.run_sync(find, abandon_on_cancel=True)
-            if sharing is not None:
-                self.log.write(f"warning: --{name} {address}: {escape(_describe_sharing(sharing))}")
+            found = await trio.to_thread.run_sync(find, abandon_on_cancel=True)
+            for (address, _sock), sharing in zip(ours, found, strict=True):
+                if sharing is not None:
+                    self.log.write(f"warning: --{name} {address}: {escape(_describe_sharing(sharing))}")
 
     def request_shutdown(self) -> None:
         """Request the drain by the status port; may be called more than once."""
