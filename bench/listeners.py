@@ -157,8 +157,8 @@ def measure_actions(name: str, served: Served, action: Callable[[], object], tim
         before, began = served.cpu(), time.monotonic()
         action()
         seconds.append(time.monotonic() - began)
+        time.sleep(PAUSE_SECONDS / 2)  # what the action has begun belongs to it
         cpu.append(served.cpu() - before)
-        time.sleep(PAUSE_SECONDS / 2)
     print(
         f"without load: {name}: seconds={statistics.median(seconds):.3f} most={max(seconds):.3f}"
         f" cpu={statistics.median(cpu):.3f} least={min(cpu):.3f}"
