@@ -21,10 +21,10 @@ MAX_DEPTH = 16  # names of a dotted key, and levels of a value
 _BLANK = re.compile(r"[ \t]*")
 _BLANK_LINES = re.compile(r"(?:[ \t\n]++|#[^\n]*+)*+")
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
-_STRING = re.compile(  # possessive, so that a long text costs no memory
-    r'"""(?P<long_basic>(?:[^\\"]++|\\.|"(?!""))*+)"""(?:"{0,2})'
-    r"|'''(?P<long_literal>(?:[^']++|'(?!''))*+)'''(?:'{0,2})"
-    r'|"(?P<basic>(?:[^\\"\n]++|\\.)*+)"'
+_STRING = re.compile(  # atomic, so that a long text costs no memory; *+ fails in Python 3.11.2 if there is a lookahead in it
+    r'"""(?P<long_basic>(?>(?:[^\\"]++|\\.|"(?!""))*))"""(?:"{0,2})'
+    r"|'''(?P<long_literal>(?>(?:[^']++|'(?!''))*))'''(?:'{0,2})"
+    r'|"(?P<basic>(?>(?:[^\\"\n]++|\\.)*))"'
     r"|'(?P<literal>[^'\n]*+)'",
     re.DOTALL,
 )
