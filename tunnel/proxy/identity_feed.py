@@ -26,9 +26,9 @@ WITHDRAWAL_GRACE = 60.0  # seconds: the restart of an agent or a changed entry m
 
 
 class Slices:
-    """Divides work on the thread of the event loop into slices, between which connections are served.
+    """Divides work on the thread of the event loop into slices; connections are served for as long in between.
 
-    They have a length instead of a number: if the loop is busy, each pause takes as long as a turn of it.
+    The slices have a length instead of a number: if the loop is busy, each pause takes at least a turn of it.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class Slices:
     async def next(self) -> None:
         """Pause if the slice is over."""
         if time.perf_counter() >= self._ends:
-            await trio.lowlevel.checkpoint()
+            await trio.sleep(_SLICE)
             self._ends = time.perf_counter() + _SLICE
 
 
