@@ -30,7 +30,7 @@ from tunnel.pkix.extensions import CLIENT_AUTH
 from tunnel.tls.admission import PeerAdmission
 from tunnel.tls.context import MAX_CERTIFICATE_BYTES, Presented, TlsContext
 from tunnel.tls.openssl import _LIMIT_AT
-from tunnel.tls.peer_auth import PeerAuth, can_send_authority_names
+from tunnel.tls.peer_auth import AuthorityNames, PeerAuth, can_send_authority_names
 from tunnel.tls.verify import PkiVerifier, build_pki_anchors
 
 LASTING: dict[str, Any] = {"start": EARLY, "end": LATE}
@@ -76,7 +76,7 @@ def test_a_server_with_many_authorities_names_none_and_completes_handshakes(coun
     anchors = build_pki_anchors((*authorities, root.certificate))
     admission = PeerAdmission(PkiVerifier(anchors, CLIENT_AUTH), Authorizer((AnyRule(),), None))
     ours = Side(
-        TlsContext(Presented(OURS.chain, OURS.leaf.key), PeerAuth(admission, authorities=anchors.usable), is_server=True)
+        TlsContext(Presented(OURS.chain, OURS.leaf.key), PeerAuth(admission, AuthorityNames(anchors.usable)), is_server=True)
     )
     worker = make_certificate(issuer=root, subject="worker", is_ca=None, usage=None, key=key_of("p256", 30), **LASTING)
     theirs = PublicPeer(public_context(Identity(worker, (), root), version=version), is_server=False)

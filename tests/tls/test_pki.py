@@ -24,7 +24,7 @@ from tunnel.pkix.extensions import CLIENT_AUTH, SERVER_AUTH
 from tunnel.pkix.path import Anchors
 from tunnel.tls.admission import PeerAdmission
 from tunnel.tls.context import Presented, TlsContext
-from tunnel.tls.peer_auth import PeerAuth
+from tunnel.tls.peer_auth import AuthorityNames, PeerAuth
 from tunnel.tls.verify import PinVerifier, PkiVerifier, build_pki_anchors
 
 LASTING: dict[str, Any] = {"start": EARLY, "end": LATE}
@@ -229,9 +229,10 @@ def test_every_usual_kind_of_key_is_taken(kind: str) -> None:
 
 def test_a_server_names_its_authorities_to_clients() -> None:
     for authorities, told in (((ROOT.certificate,), 1), ((), 0)):
-        wanted = peer_auth(PkiVerifier(anchors_of(ROOT), CLIENT_AUTH), authorities=authorities)
-        peer = meet(ours(wanted, is_server=True, shown=NAMED), plain_leaf(ROOT), VERSIONS["tls12"])
-        assert len(peer.connection.get_client_ca_list()) == told
+        wanted = peer_auth(PkiVerifier(anchors_of(ROOT), CLIENT_AUTH), names=AuthorityNames(authorities))
+        for _context in (1, 2):  # which have the parsed names in common
+            peer = meet(ours(wanted, is_server=True, shown=NAMED), plain_leaf(ROOT), VERSIONS["tls12"])
+            assert len(peer.connection.get_client_ca_list()) == told
 
 
 @pytest.mark.parametrize("text", ["a\0b", "\u00fc" * 70, "a\n"])
@@ -266,7 +267,7 @@ def test_a_path_ends_at_an_authority_that_we_trust_whatever_else_the_peer_sends(
     besides: list[MadeCertificate], we_serve: bool, version: int
 ) -> None:
     verifier = PkiVerifier(anchors_of(ROOT), CLIENT_AUTH if we_serve else SERVER_AUTH)
-    wanted = peer_auth(verifier, authorities=(ROOT.certificate,))
+    wanted = peer_auth(verifier, names=AuthorityNames((ROOT.certificate,)))
     side = ours(wanted, is_server=we_serve, shown=NAMED if we_serve else None)
     peer = PublicPeer(public_context(Identity(NAMED, tuple(besides), ROOT), version=version), is_server=not we_serve)
     shake_hands(*((peer, side) if we_serve else (side, peer)))
@@ -278,7 +279,7 @@ def test_a_path_ends_at_an_authority_that_we_trust_whatever_else_the_peer_sends(
 def test_we_send_our_chain_without_trusted_authorities(we_serve: bool, version: int) -> None:
     who = plain_leaf(MIDDLE, dns_names=("db.test",))
     verifier = PkiVerifier(anchors_of(ROOT), CLIENT_AUTH if we_serve else SERVER_AUTH)
-    wanted = peer_auth(verifier, authorities=(ROOT.certificate, MIDDLE.certificate))
+    wanted = peer_auth(verifier, names=AuthorityNames((ROOT.certificate, MIDDLE.certificate)))
     peer = meet(ours(wanted, is_server=we_serve, shown=who), plain_leaf(ROOT), version)
     assert peer.connection.get_peer_certificate(as_cryptography=True) == who.built
     assert len(peer.connection.get_peer_cert_chain(as_cryptography=True)) == (1 if we_serve else 0)

@@ -19,7 +19,7 @@ from tunnel.pkix.revocation import RevocationChecker, Warn, ignore_warning
 from tunnel.spiffe.ids import TrustDomain
 from tunnel.tls.admission import PeerAdmission
 from tunnel.tls.context import Presented, TlsContext
-from tunnel.tls.peer_auth import MAX_NAMES_BYTES, ChainObserver, PeerAuth, can_send_authority_names
+from tunnel.tls.peer_auth import MAX_NAMES_BYTES, AuthorityNames, ChainObserver, PeerAuth, can_send_authority_names
 from tunnel.tls.verify import PinVerifier, PkiVerifier, SpiffeVerifier, Verifier, build_pki_anchors
 
 
@@ -139,7 +139,7 @@ class GenerationBuilder:
     def _warnings(self, peer_auth: PeerAuth | Admitted, access: Access) -> tuple[str, ...]:
         if isinstance(peer_auth, Admitted) or access.pins:
             return ()
-        return (*authority_name_warnings(peer_auth.authorities), *self._revocation_warnings)
+        return (*authority_name_warnings(peer_auth.names.authorities), *self._revocation_warnings)
 
     @cached_property
     def _revocation_warnings(self) -> tuple[str, ...]:
@@ -150,7 +150,7 @@ class GenerationBuilder:
         if config.is_server and not access.is_mutual:
             return allow_anonymous("no-authentication")
         own: TrustDomain | None = None
-        authorities: tuple[Certificate, ...] = ()
+        names = AuthorityNames()
         verifier: Verifier
         if access.pins:
             verifier = PinVerifier(access.pins)
@@ -159,12 +159,12 @@ class GenerationBuilder:
             own = self.credentials.svid.spiffe_id.trust_domain
         else:
             verifier = self._pki_verifier(config)
-            authorities = verifier.anchors.usable if config.is_server else ()
+            names = self._authority_names if config.is_server else names
         authorizer = Authorizer(access.rules, own, access.trust_domains)
         admission = PeerAdmission(verifier, authorizer)
         if previous is not None and previous.is_equivalent(admission):
             admission = previous
-        return PeerAuth(admission, authorities, authorizer.is_slow(), config.chain_observer)
+        return PeerAuth(admission, names, authorizer.is_slow(), config.chain_observer)
 
     def _spiffe_verifier(self, credentials: SvidCredentials, warn: Warn) -> SpiffeVerifier:
         """The verifier, whose anchors take memory and time, with the bundles that all listeners have in common."""
@@ -176,6 +176,10 @@ class GenerationBuilder:
         purpose = CLIENT_AUTH if config.is_server else SERVER_AUTH
         host = "" if config.is_server else config.host.rstrip(".")
         return PkiVerifier(self._anchors, purpose, host, revocation=self.credentials.revocation, warn=config.warn)
+
+    @cached_property
+    def _authority_names(self) -> AuthorityNames:
+        return AuthorityNames(self._anchors.usable)
 
     @cached_property
     def _anchors(self) -> Anchors:

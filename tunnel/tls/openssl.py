@@ -123,9 +123,9 @@ def use_chain(context: SSL.Context, leaf: bytes, others: Iterable[bytes]) -> Non
         lib.X509_up_ref(certificate)  # the context owns one reference, and so do we
 
 
-def add_client_authority(context: SSL.Context, der: bytes) -> None:
-    """Name this authority to clients in the CertificateRequest; raises TlsError."""
-    if lib.SSL_CTX_add_client_CA(pointer(context), load_certificate(der)) != 1:
+def add_client_authority(context: SSL.Context, certificate: Any) -> None:
+    """Name the authority of an `X509 *` to clients in the CertificateRequest; raises TlsError."""
+    if lib.SSL_CTX_add_client_CA(pointer(context), certificate) != 1:
         raise take_failure()
 
 

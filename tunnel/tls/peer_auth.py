@@ -10,7 +10,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from hashlib import sha256
 from typing import Any, Final, Protocol
 
@@ -20,7 +21,7 @@ from tunnel.authz.authorizer import Admitted
 from tunnel.errors import Denial, PeerDenied, TlsError
 from tunnel.pkix.certificate import Certificate
 from tunnel.pkix.path import check_count
-from tunnel.tls.openssl import add_client_authority, ffi, lib, pointer, sent_certificates
+from tunnel.tls.openssl import add_client_authority, ffi, lib, load_certificate, pointer, sent_certificates
 
 # The error that is set decides the alert (ssl_x509err2alert).
 _REJECTED = 28  # alert 42, bad_certificate
@@ -67,12 +68,37 @@ class SentCertificates:
     chain: tuple[bytes, ...]
 
 
+class AuthorityNames:
+    """The authorities that a server names to clients, which may select a certificate by them; many contexts can share it."""
+
+    def __init__(self, authorities: Sequence[Certificate] = ()) -> None:
+        self.authorities = authorities
+
+    def add_to(self, context: SSL.Context) -> None:
+        """Name them in each CertificateRequest, if they are not too many."""
+        for certificate in self._parsed:
+            with suppress(TlsError):  # a name that OpenSSL cannot encode is not sent; the authority is trusted all the same
+                add_client_authority(context, certificate)
+
+    @cached_property
+    def _parsed(self) -> Sequence[Any]:
+        """The certificates as `X509 *`; each takes OpenSSL 23 us, as many as the system trusts take 3 ms."""
+        parsed = []
+        for authority in self.authorities if can_send_authority_names(self.authorities) else ():
+            with suppress(TlsError):
+                parsed.append(load_certificate(authority.der))
+        return parsed
+
+
+_NO_NAMES = AuthorityNames()
+
+
 @dataclass(frozen=True, slots=True)
 class PeerAuth:
     """How a context authenticates and authorizes peers."""
 
     admit: Admit
-    authorities: tuple[Certificate, ...] = ()  # named to clients, which may select a certificate by them
+    names: AuthorityNames = _NO_NAMES
     is_slow: bool = False  # `admit` may block, so the handshake must run on a thread
     chain_observer: ChainObserver | None = None  # called with the certificates of every peer, also of those refused
 
@@ -90,13 +116,12 @@ class PeerAuthContext:
 
 def install_peer_auth(context: SSL.Context, peer_auth: PeerAuth, *others: object, is_server: bool) -> PeerAuthContext:
     """Require a certificate and decide on it inside the handshake; `others` are callbacks with the same lifetime."""
-    verify = _verify_callback(peer_auth, _ERROR_OF_DENIAL if is_server else {})  # a Go client sends bad_certificate only
+    nameless = replace(peer_auth, names=_NO_NAMES)  # the callback would keep the parsed certificates
+    verify = _verify_callback(nameless, _ERROR_OF_DENIAL if is_server else {})  # a Go client sends bad_certificate only
     callback = ffi.callback("int(int, X509_STORE_CTX *)", verify, error=0, onerror=_store_crash)
     # The next line replaces OpenSSL's verification, which has no anchor, by the callback.
     lib.SSL_CTX_set_verify(pointer(context), lib.SSL_VERIFY_PEER | lib.SSL_VERIFY_FAIL_IF_NO_PEER_CERT, callback)
-    for authority in peer_auth.authorities if can_send_authority_names(peer_auth.authorities) else ():
-        with suppress(TlsError):  # a name that OpenSSL cannot parse is not sent; the authority is trusted all the same
-            add_client_authority(context, authority.der)
+    peer_auth.names.add_to(context)
     return PeerAuthContext(context, (callback, *others), peer_auth.admit, is_slow=peer_auth.is_slow)
 
 
