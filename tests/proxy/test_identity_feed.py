@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ class Listener:
     """A listener that records its generations; `on_build` is called while one is built."""
 
     def __init__(self, name: str) -> None:
-        self.generation_config, self.policy, self.log = name, None, RecordedLog()
+        self.generation_config, self.policy = name, None
         self.used: list[Generation] = []
         self.builds = 0
         self.on_build = lambda: None
@@ -31,17 +32,18 @@ class Listener:
     def build(self, builder: GenerationBuilder) -> Generation:
         self.builds += 1
         self.on_build()
-        return generation(builder.number)
+        return replace(generation(builder.number), warnings=("a list has expired",))
 
-    def use(self, one: Generation) -> None:
+    def use(self, one: Generation, *, withdrawn_in: float | None = None) -> None:
         self.used.append(one)
 
     def numbers(self) -> list[int]:
         return [one.number for one in self.used]
 
 
-def feed_of(*listeners: Any) -> IdentityFeed:
-    made = IdentityFeed(IdentityConfig(NoIdentity()), lambda *_: None, lambda *_: None)  # type: ignore[arg-type,return-value]
+def feed_of(*listeners: Any, log: RecordedLog | None = None) -> IdentityFeed:
+    config = IdentityConfig(NoIdentity())
+    made = IdentityFeed(config, lambda *_: None, lambda *_: None, log or RecordedLog())  # type: ignore[arg-type,return-value]
     made.listeners = list(listeners)
     return made
 
@@ -104,3 +106,12 @@ def test_listeners_with_equal_configurations_share_a_generation() -> None:
     trio.run(feed_of(*listeners).use, 1, NOTHING)
     assert [one.builds for one in listeners] == [1, 1, 0]
     assert listeners[0].used[0] is listeners[2].used[0]
+
+
+def test_a_warning_about_credentials_is_logged_once_and_not_for_each_listener() -> None:
+    log, listeners = RecordedLog(), [Listener(name) for name in "abc"]
+    feed = feed_of(*listeners, log=log)
+    for number in (1, 2):
+        trio.run(feed.use, number, NOTHING)
+        feed.apply(listeners[0], listeners[0].used[-1])  # type: ignore[arg-type]  # by a reload
+        assert log.kept == ["warning: a list has expired"] * number

@@ -12,6 +12,7 @@ from tunnel.config.model import IdentityConfig
 from tunnel.errors import TunnelError
 from tunnel.identity.credentials import Credentials
 from tunnel.listener.generation import Generation, GenerationBuilder
+from tunnel.log import Log
 from tunnel.proxy.identity_source import CredentialSink, IdentitySource, reload_source
 from tunnel.proxy.proxy_listener import ProxyListener
 from tunnel.status.counters import Counters, WorkloadApiState
@@ -45,7 +46,11 @@ class IdentityFeed:
     """Publishes the credentials of one source to its listeners; a CredentialSink."""
 
     def __init__(
-        self, config: IdentityConfig, open_source: OpenSource, on_failure: Callable[[IdentityFeed, TunnelError], None]
+        self,
+        config: IdentityConfig,
+        open_source: OpenSource,
+        on_failure: Callable[[IdentityFeed, TunnelError], None],
+        log: Log,
     ) -> None:
         self.config = config
         self.listeners: list[ProxyListener] = []
@@ -59,6 +64,8 @@ class IdentityFeed:
         self._withdrawn_until: float | None = None  # trio's time; None if the credentials are not withdrawn
         self.source = open_source(config, self)
         self._scope = trio.CancelScope()
+        self._log = log
+        self._warned_of, self._warnings = 0, set[str]()  # the number of credentials, and what was logged about them
         self._is_built = trio.Event()
         self._is_built.set()
 
@@ -92,7 +99,16 @@ class IdentityFeed:
     def apply(self, listener: ProxyListener, generation: Generation) -> None:
         """Put a generation with the current credentials into use on one listener; their withdrawal goes on."""
         until = self._withdrawn_until
-        listener.use(generation, withdrawn_in=None if until is None else until - trio.current_time())
+        self._use(listener, generation, withdrawn_in=None if until is None else until - trio.current_time())
+
+    def _use(self, listener: ProxyListener, generation: Generation, withdrawn_in: float | None = None) -> None:
+        listener.use(generation, withdrawn_in=withdrawn_in)
+        if generation.number != self._warned_of:
+            self._warned_of, self._warnings = generation.number, set()
+        for warning in generation.warnings:
+            if warning not in self._warnings:  # once, and not for each listener
+                self._warnings.add(warning)
+                self._log.write(f"warning: {warning}")
 
     def adopt(self, credentials: Credentials) -> None:
         """The listeners have generations with credentials that the source has read: they are the current ones."""
@@ -115,7 +131,7 @@ class IdentityFeed:
         self.number, self.credentials = number, credentials
         self._withdrawn_until = None
         for listener in self.listeners:  # others may have left
-            listener.use(generations[listener])
+            self._use(listener, generations[listener])
         self.counters.certificates.count(is_success=True)
         self.ready.set()
 

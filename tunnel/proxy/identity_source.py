@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from tunnel.config.model import IdentityConfig
 from tunnel.errors import TunnelError
 from tunnel.identity.credentials import Credentials, PkiCredentials
 from tunnel.log import Log, escape
@@ -56,6 +57,11 @@ async def reload_source(source: IdentitySource) -> None:
     credentials = await source.read()
     if credentials is not None:
         await source.publish(credentials)
+
+
+def name_identity(log: Log, identity: IdentityConfig) -> Log:
+    """Return the log whose lines have the name of an identity, if it has one."""
+    return log.with_fields(f"identity={identity.name}") if identity.name else log
 
 
 def log_skipped(log: Log, credentials: PkiCredentials) -> None:

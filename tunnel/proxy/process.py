@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from tunnel.config.model import Acme, IdentityConfig, ProcessConfig, WorkloadApi
 from tunnel.log import Log
 from tunnel.net.notify import Notifier
-from tunnel.proxy.identity_source import CredentialSink, IdentitySource
+from tunnel.proxy.identity_source import CredentialSink, IdentitySource, name_identity
 from tunnel.proxy.process_context import ProcessContext
 from tunnel.proxy.proxy import Proxy
 from tunnel.proxy.reloader import ReloadSource
@@ -112,7 +112,7 @@ class SourceOpener:
     def open(self, identity: IdentityConfig, sink: CredentialSink) -> IdentitySource:
         """Create the source of an identity, to be run by the caller; its log lines have the identity's name, if it has one."""
         source = identity.source
-        log = self._log.with_fields(f"identity={identity.name}") if identity.name else self._log
+        log = name_identity(self._log, identity)
         if isinstance(source, WorkloadApi):
             return self._open_workload_api(source, identity, sink, log)
         if isinstance(source, Acme):

@@ -24,6 +24,7 @@ from tunnel.net.holders import Holders, ListeningPorts, SharedPort
 from tunnel.net.listen import Listener, open_listener
 from tunnel.net.notify import Notifier
 from tunnel.proxy.identity_feed import IdentityFeed, OpenSource
+from tunnel.proxy.identity_source import name_identity
 from tunnel.proxy.monitoring import Monitoring, RunningMonitor, abandon_monitors, open_ports
 from tunnel.proxy.proxy_listener import ProxyListener, open_policy
 from tunnel.proxy.reloadable_policy import ReloadablePolicy
@@ -223,7 +224,7 @@ class Proxy:
 
     def new_feed(self, config: IdentityConfig) -> IdentityFeed:
         """Create the feed of an identity, to be run by the caller."""
-        return IdentityFeed(config, self.open_source, self._report_failure)
+        return IdentityFeed(config, self.open_source, self._report_failure, name_identity(self.log, config))
 
     def _feed_of(self, config: IdentityConfig) -> IdentityFeed:
         if config not in self.feeds:

@@ -111,8 +111,6 @@ class ProxyListener:
     def use(self, generation: Generation, *, withdrawn_in: float | None = None) -> None:
         """Use a generation from the next handshake on; `withdrawn_in` as in `Tunnel.swap`."""
         self.tunnel.swap(generation, withdrawn_in=withdrawn_in)
-        for warning in generation.warnings:
-            self._log.write(f"warning: {warning}")
         if self._state_reporter is not None:
             self._state_reporter.show_identity(self.name, generation)
 
