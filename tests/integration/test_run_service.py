@@ -26,11 +26,11 @@ from tunnel.proxy.workload_api_source import WorkloadApiSource
 
 apply = WorkloadApiSource._apply
 
-def fail_later(self, event):
+async def fail_later(self, event):
     if self._tracker.generation:
         self._sink.fail(IdentityError(IdentityFault.CRASHED, "broken for ever"))
     else:
-        apply(self, event)
+        await apply(self, event)
 
 WorkloadApiSource._apply = fail_later
 from tunnel.__main__ import main
