@@ -104,7 +104,7 @@ class Reconfiguration:
         for one in self._planned:
             await slices.next()
             self._build(one)
-        self._build_for_leaving()
+        await self._build_for_leaving(slices)
         self._open_sockets()
         self._monitors = self._proxy.monitoring.prepare(self._config)
         open_ports(self._monitors)
@@ -231,12 +231,13 @@ class Reconfiguration:
         plan = plan_generations(one.config, one.policy, self._proxy.warn_from_thread)
         one.generation = self._builder_of(identity).build(plan, before.tunnel.generation if before is not None else None)
 
-    def _build_for_leaving(self) -> None:
+    async def _build_for_leaving(self, slices: Slices) -> None:
         """Build generations for removed listeners too: a certificate that is revoked now may be that of an open connection."""
         kept = {id(one.before) for one in self._planned}
         for identity in self._fresh:
-            leaving = [one for one in self._feeds[identity].listeners if id(one) not in kept]
-            self._leaving += [(one, one.build(self._builder_of(identity))) for one in leaving]
+            for one in [one for one in self._feeds[identity].listeners if id(one) not in kept]:
+                await slices.next()
+                self._leaving.append((one, one.build(self._builder_of(identity))))
 
     def _open_sockets(self) -> None:
         """Open the sockets of new listeners; one at the address of a removed listener will get that one's socket."""
