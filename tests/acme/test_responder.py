@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 
 from tests.support.issued_certificates import NAME, material
+from tests.support.plain_backends import free_port
 from tunnel.acme import responder
 from tunnel.acme.responder import open_responder
 from tunnel.errors import IdentityError, IdentityFault
@@ -23,11 +24,6 @@ from tunnel.tls.context import Presented
 LIMIT = 60.0  # seconds of every wait: generous, and never reached when things work
 ANSWER = material()
 BOTH_VERSIONS = pytest.mark.parametrize("version", [SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION], ids=["tls12", "tls13"])
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 @pytest.fixture

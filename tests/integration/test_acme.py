@@ -18,7 +18,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tests.support.configs import listener_config
-from tests.support.pebble import Pebble, free_ports
+from tests.support.pebble import Pebble
+from tests.support.plain_backends import free_port
 from tests.support.processes import Proxy, bare_environment, eventually, tunnel_argv
 from tunnel.acme import client
 from tunnel.acme.material import renew_due_at
@@ -109,7 +110,7 @@ def test_an_authority_that_rejects_good_nonces_is_asked_again(tmp_path: Path) ->
 
 
 def test_an_authority_that_does_not_reach_us_says_so(config: AcmeConfig) -> None:
-    said = refused(replace(config, challenge_port=free_ports(1)[0]))
+    said = refused(replace(config, challenge_port=free_port()))
     assert said.startswith("challenge failed: ")
     assert f"Failed to connect to 127.0.0.1:{config.challenge_port}" in said
 

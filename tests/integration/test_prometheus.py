@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import ssl
 import subprocess
 import threading
@@ -21,7 +20,7 @@ from OpenSSL import SSL
 
 from tests.support.file_identities import FileIdentities
 from tests.support.known_metrics import EXPIRY, known_snapshot
-from tests.support.plain_backends import Backend, echo
+from tests.support.plain_backends import Backend, echo, free_port
 from tests.support.processes import LIMIT, Process
 from tests.support.requirements import program
 from tests.support.tls_peer import tls_connection
@@ -71,13 +70,6 @@ def page() -> Iterator[str]:
         yield f"127.0.0.1:{server.server_port}"
         server.shutdown()
         thread.join(LIMIT)
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 class Prometheus:

@@ -17,17 +17,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from tests.support.plain_backends import free_port
 from tests.support.processes import LIMIT, Process
 from tests.support.requirements import program
 from tunnel.config.acme import AcmeConfig
-
-
-def free_ports(count: int) -> list[int]:
-    """Recently free ports, all different."""
-    with ExitStack() as held:
-        listeners = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [int(listener.getsockname()[1]) for listener in listeners]
-
 
 _ATTEMPTS = 5
 
@@ -51,7 +44,7 @@ class Pebble:
         raise AssertionError(f"no Pebble after {_ATTEMPTS} attempts")
 
     def _start(self, lifetime: int) -> None:
-        self.challenge_port, self._port, dns, management, http = free_ports(5)
+        self.challenge_port, self._port, dns, management, http = (free_port() for _ in range(5))
         settings = {
             "listenAddress": f"127.0.0.1:{self._port}",
             "managementListenAddress": "",

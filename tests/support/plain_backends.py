@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import cycle, islice
 from pathlib import Path
 from types import TracebackType
 
@@ -101,7 +103,22 @@ def connect(address: tuple[str, int] | str) -> socket.socket:
     return sock
 
 
+_PORTS_OF_WORKER = 1_500
+
+
+def _worker_ports() -> Iterator[int]:
+    """The ports of this worker of pytest-xdist, over and over; they are below those that the kernel gives to connections."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
+    first = 20_000 + _PORTS_OF_WORKER * worker
+    return islice(cycle(range(first, first + _PORTS_OF_WORKER)), os.getpid() % _PORTS_OF_WORKER, None)
+
+
+_PORTS = _worker_ports()
+
+
 def free_port() -> int:
-    """A recently free port."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+    """A port that nothing uses, and that neither the kernel nor another worker takes before it is used."""
+    for port in islice(_PORTS, _PORTS_OF_WORKER):
+        with suppress(OSError), socket.create_server(("", port)):
+            return port
+    raise AssertionError("no port is free")
