@@ -37,10 +37,16 @@ class Peer:
         return escape(next(filter(None, names))).replace(" ", "\\x20")
 
 
+def peer_name(peer: Peer | None, rule: str) -> str:
+    """Return the name of a peer without spaces, also of one that has shown no certificate to the access rule."""
+    if peer is not None:
+        return str(peer)
+    return PLAINTEXT if rule == PLAINTEXT else "anonymous"
+
+
 def describe_admission(peer: Peer | None, rule: str) -> str:
     """Return the fields of the log for a peer and the access rule that admitted it."""
-    without_certificate = PLAINTEXT if rule == PLAINTEXT else "anonymous"
-    return f"peer={peer or without_certificate} rule={rule}"
+    return f"peer={peer_name(peer, rule)} rule={rule}"
 
 
 def parse_peer(leaf: Certificate, spiffe_id: SpiffeId | None) -> Peer:

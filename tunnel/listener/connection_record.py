@@ -54,6 +54,7 @@ class ConnectionRecord(NamedTuple):
     returned: int = 0
     close_reason: CloseReason | None = None  # of the relay
     has_fin_without_close_notify: bool = False
+    listener_name: str = ""  # in the configuration
 
     @property
     def is_plaintext(self) -> bool:

@@ -515,6 +515,7 @@ class Session(StepRunner):
             listener=tunnel.name,
             source=self._source,
             seconds=self._age(),
+            listener_name=self._config.name,
             target=self._target,
             target_name=route.target_name if route is not None else tunnel.targets.name,
             via_proxy=route.proxy_name if route is not None else "",

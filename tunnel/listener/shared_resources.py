@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
+from tunnel.listener.connection_record import ConnectionRecord
 from tunnel.log import Log
 from tunnel.log_limit import RefusalLog
 from tunnel.relay.buffer_trimmer import BufferTrimmer
@@ -22,10 +24,13 @@ class SharedResources:
     buffer_trimmer: BufferTrimmer
     refusals: RefusalLog
     turns: HandshakeTurns
+    observers: list[Callable[[ConnectionRecord], object]] = field(default_factory=list)  # called at the end of each connection
     names_listeners: bool = False  # log lines about a listener have its name: the process has several, or may have
 
 
 def open_shared_resources(loop: Loop, log: Log, *, names_listeners: bool = False) -> SharedResources:
     """Create them for a loop."""
     refusals = RefusalLog(log, loop.clock, loop.call_later)
-    return SharedResources(loop, log, Buffers(), BufferTrimmer(loop), refusals, HandshakeTurns(loop), names_listeners)
+    return SharedResources(
+        loop, log, Buffers(), BufferTrimmer(loop), refusals, HandshakeTurns(loop), names_listeners=names_listeners
+    )

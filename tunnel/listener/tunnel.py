@@ -6,7 +6,7 @@ import os
 import socket
 import time
 import traceback
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterator, Set
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from tunnel.listener.generation import Generation
 from tunnel.listener.hand_over import HandOver
 from tunnel.listener.identity_state import IdentityState
 from tunnel.listener.peer_limits import PeerLimits
+from tunnel.listener.peer_traffic import group_by_peer
 from tunnel.listener.plain_clients import PlainClients, describe_plaintext
 from tunnel.listener.rate_limit import AcceptRate, RateLimit
 from tunnel.listener.session import NewHandshake, Session
@@ -34,6 +35,7 @@ from tunnel.relay.handshake import Handshake
 from tunnel.relay.handshake_slots import HandshakeSlots
 from tunnel.relay.loop import Timer
 from tunnel.status.counters import Counters, TunnelGauges
+from tunnel.status.peer_table import PeerKey, PeerTraffic
 from tunnel.status.process_state import PlaintextState
 
 _ACCEPTS = 64  # in one turn, so that open connections are served in between
@@ -60,6 +62,7 @@ class Tunnel:
         self.counters = counters or Counters()
         self.new_handshake: NewHandshake = Handshake  # or AcmeHandshake
         self._turns = shared.turns
+        self._observers = shared.observers
         self.targets = Targets(config, shared.loop, self.log, resolve_later)
         self._clock = clock
         self._configure(config)
@@ -272,6 +275,10 @@ class Tunnel:
             plain_opened=self._plain_opened(),
         )
 
+    def traffic_by_peer(self) -> Iterator[tuple[PeerKey, PeerTraffic]]:
+        """Yield the traffic of the open connections by peer; a peer can occur several times."""
+        return group_by_peer(self.config.name, self._sessions)
+
     def plaintext_state(self) -> PlaintextState | None:
         """Return what is known about plain clients; None if they are refused."""
         return self.plain_clients.state(self._plain_opened(), self.counters.plaintext) if self.config.plaintext else None
@@ -343,6 +350,7 @@ class Tunnel:
                 self.name,
                 source,
                 seconds=0.0,
+                listener_name=self.config.name,
                 target_name=self.targets.name,
                 reason=reason,
                 detail=detail,
@@ -352,6 +360,8 @@ class Tunnel:
     def _record(self, record: ConnectionRecord) -> None:
         count_connection(self.counters, record)
         self.connection_log.write_end(record)
+        for observe in self._observers:
+            observe(record)
 
     def _is_full(self) -> bool:
         return 0 < self.config.max_concurrent_conns <= len(self._sessions)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import trio
@@ -13,9 +15,11 @@ from tunnel.errors import TunnelError
 from tunnel.identity.credentials import Credentials
 from tunnel.listener.generation import Generation, GenerationBuilder
 from tunnel.log import Log
+from tunnel.proxy.identity_facts import describe_credentials, describe_rotation
 from tunnel.proxy.identity_source import CredentialSink, IdentitySource, reload_source
 from tunnel.proxy.proxy_listener import ProxyListener
 from tunnel.status.counters import Counters, WorkloadApiState
+from tunnel.status.identity_report import NO_CREDENTIALS, IdentityReport, Rotation
 
 if TYPE_CHECKING:  # loaded only when a certificate comes from an ACME server
     from tunnel.tls.acme_challenge import AcmeChallenges
@@ -23,6 +27,7 @@ if TYPE_CHECKING:  # loaded only when a certificate comes from an ACME server
 OpenSource = Callable[[IdentityConfig, CredentialSink], IdentitySource]
 
 _SLICE = 0.01  # seconds
+_MOST_ROTATIONS = 20  # that are shown
 WITHDRAWAL_GRACE = 60.0  # seconds: the restart of an agent or a changed entry must not interrupt service
 
 
@@ -57,6 +62,7 @@ class IdentityFeed:
         self.counters = Counters()  # of the source: certificates and the Workload API
         self.credentials: Credentials | None = None
         self.number = 0
+        self._rotations: deque[Rotation] = deque(maxlen=_MOST_ROTATIONS)  # the newest first
         self.ready = trio.Event()  # credentials are in use, or `failure` is set
         self.failure: TunnelError | None = None
         self._on_failure = on_failure
@@ -113,8 +119,26 @@ class IdentityFeed:
     def adopt(self, credentials: Credentials) -> None:
         """The listeners have generations with credentials that the source has read: they are the current ones."""
         self.source.adopt(credentials)
-        self.number, self.credentials = self.number + 1, credentials
+        self._take(self.number + 1, credentials)
         self.counters.certificates.count(is_success=True)
+
+    def _take(self, number: int, credentials: Credentials) -> None:
+        self.number, self.credentials = number, credentials
+        self._rotations.appendleft(describe_rotation(credentials, time.time()))
+
+    def report(self) -> IdentityReport:
+        """What the source has delivered, for status ports."""
+        names = tuple(listener.name for listener in self.listeners)
+        facts = describe_credentials(self.credentials) if self.credentials is not None else NO_CREDENTIALS
+        return replace(
+            facts,
+            name=self.config.name,
+            source=str(self.config.source),
+            listeners=names,
+            generation=self.number,
+            problem=self.problem,
+            rotations=tuple(self._rotations),
+        )
 
     # -- the identity source
 
@@ -128,7 +152,7 @@ class IdentityFeed:
             generations = await self._build(GenerationBuilder(number, credentials))
         finally:
             self._is_built.set()
-        self.number, self.credentials = number, credentials
+        self._take(number, credentials)
         self._withdrawn_until = None
         for listener in self.listeners:  # others may have left
             self._use(listener, generations[listener])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
 from typing import TYPE_CHECKING, Protocol
@@ -19,7 +19,11 @@ from tunnel.status.process_state import ListenerState, ProcessState
 from tunnel.tls.engine import TlsEnd
 
 if TYPE_CHECKING:  # loaded only when a status port or metrics are wanted
+    from tunnel.proxy.process_observation import ProcessObservation
+    from tunnel.status.identity_report import IdentityReport
     from tunnel.status.listener_readings import ListenerMeasurement
+    from tunnel.status.peer_table import PeerKey, PeerTraffic
+    from tunnel.status.recent_refusals import RecentRefusal
     from tunnel.status.snapshot import Measurement
 
 
@@ -32,6 +36,10 @@ class Monitored(Protocol):
     retired: list[ProxyListener]
     state_reporter: StateReporter
     shared: SharedResources
+
+    @property
+    def observation(self) -> ProcessObservation | None:
+        """What is observed; None if there was no monitor yet."""
 
 
 class MonitorScope:
@@ -64,6 +72,27 @@ class MonitorScope:
     def connections(self) -> int:
         """How many connections are open."""
         return sum(len(one.tunnel) for one in self._serving())
+
+    def peers(self) -> Mapping[PeerKey, PeerTraffic]:
+        """Connections and bytes by peer, of the listeners that are configured now; none before the first monitor."""
+        if self.process.observation is None:
+            return {}
+        listeners = {one.name: one.tunnel for one in self.listeners()}
+        live = (one for tunnel in listeners.values() for one in tunnel.traffic_by_peer())
+        known = self.process.observation.connections.peers.read(live)
+        return {key: traffic for key, traffic in known.items() if key.listener in listeners}
+
+    def refusals(self) -> Sequence[RecentRefusal]:
+        """Recent refusals of the listeners that are configured now, the newest first."""
+        if self.process.observation is None:
+            return ()
+        names = {one.name for one in self.listeners()}
+        return [one for one in self.process.observation.connections.refusals.newest_first() if one.listener in names]
+
+    def identities(self) -> Sequence[IdentityReport]:
+        """The identity sources of the listeners."""
+        own = {id(feed): feed for feed in map(self._feed_of, self.listeners())}
+        return [feed.report() for feed in own.values()]
 
     def state(self) -> ProcessState:
         """The current state, after checking whether an identity has expired."""

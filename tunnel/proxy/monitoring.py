@@ -20,6 +20,7 @@ from tunnel.status.counters import Counters, timed_counters
 
 if TYPE_CHECKING:  # loaded only when a status port or metrics are wanted
     from tunnel.http.server import HttpService
+    from tunnel.proxy.process_observation import ProcessObservation
     from tunnel.status.backend_health import Check
 
 
@@ -162,6 +163,7 @@ class Monitoring:
         self._process = process
         self._checks: dict[str, tuple[Tunnel, ListenerConfig, Check]] = {}
         self._timers: dict[tuple[str, ...], Counters] = {}  # with the timers that the listeners of a monitor share
+        self.observation: ProcessObservation | None = None  # None until the first monitor
 
     def new_counters(self, name: str, monitors: Sequence[Monitor]) -> Counters:
         """Counters for a listener; with timers if a monitor is about it."""
@@ -172,6 +174,10 @@ class Monitoring:
     def prepare(self, config: ProcessConfig) -> list[RunningMonitor]:
         """Build the monitors that do not run yet; raises ConfigError."""
         plans, known = plan_monitors(config), [one.plan for one in self.running]
+        if plans and self.observation is None:
+            from tunnel.proxy.process_observation import ProcessObservation
+
+            self.observation = ProcessObservation(self._process.shared)
         replaced = {one.address: one for one in self.running if one.plan not in plans}
         prepared: list[RunningMonitor] = []
         try:

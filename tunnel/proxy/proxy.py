@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -31,6 +32,9 @@ from tunnel.proxy.reloadable_policy import ReloadablePolicy
 from tunnel.proxy.state_reporter import StateReporter
 from tunnel.relay.loop import Loop
 from tunnel.status.counters import Counters, total
+
+if TYPE_CHECKING:  # loaded only when a status port or metrics are wanted
+    from tunnel.proxy.process_observation import ProcessObservation
 
 _HOLDERS_LIMIT = 5.0  # seconds for the search for other listeners, which the start waits for
 _REVIEW_INTERVAL = 5.0  # seconds between checks of the wall clock, which may jump
@@ -106,6 +110,11 @@ class Proxy:
         late = [listener for listener in self.listeners.values() if listener.tunnel.generation is None]
         waiting = late or list(self.listeners.values())
         return ", ".join(_describe_late(listener, self.feeds[listener.config.identity].problem) for listener in waiting)
+
+    @property
+    def observation(self) -> ProcessObservation | None:
+        """What is observed for status ports and metrics; None if there was none yet."""
+        return self.monitoring.observation
 
     @property
     def identity_error(self) -> str:

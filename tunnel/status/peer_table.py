@@ -1,0 +1,61 @@
+"""Connections and bytes by peer: exact counts of the peers that were seen last, in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+MAX_PEERS = 1024  # pairs of listener and peer; one more evicts the pair whose last connection ended first
+
+
+@dataclass(frozen=True, slots=True)
+class PeerKey:
+    """A peer of one listener: its SPIFFE ID, another name in its certificate, `anonymous` or `plaintext`."""
+
+    listener: str
+    peer: str
+
+
+@dataclass(frozen=True, slots=True)
+class PeerTraffic:
+    """What one peer has sent and received; bytes are of plaintext, as in the ConnectionRecord."""
+
+    connections: int = 0  # relayed, also those that are open
+    opened: int = 0  # relayed connections that are open now
+    forwarded: int = 0
+    returned: int = 0
+    last_seen: float = 0.0  # Unix time of the end of the last connection; 0 if none has ended
+
+    def plus(self, other: PeerTraffic) -> PeerTraffic:
+        """The sum of both."""
+        return PeerTraffic(
+            self.connections + other.connections,
+            self.opened + other.opened,
+            self.forwarded + other.forwarded,
+            self.returned + other.returned,
+            max(self.last_seen, other.last_seen),
+        )
+
+
+NO_TRAFFIC = PeerTraffic()
+
+
+class PeerTable:
+    """Counts ended connections by peer; open ones are counted when the table is read, so that they cost nothing before."""
+
+    def __init__(self) -> None:
+        self._ended: dict[PeerKey, PeerTraffic] = {}  # in the order in which their last connections ended
+
+    def add(self, key: PeerKey, forwarded: int, returned: int, now: float) -> None:
+        """Count a relayed connection that has ended at the Unix time `now`."""
+        before = self._ended.pop(key, NO_TRAFFIC)
+        if len(self._ended) >= MAX_PEERS:
+            del self._ended[next(iter(self._ended))]
+        self._ended[key] = PeerTraffic(before.connections + 1, 0, before.forwarded + forwarded, before.returned + returned, now)
+
+    def read(self, live: Iterable[tuple[PeerKey, PeerTraffic]]) -> Mapping[PeerKey, PeerTraffic]:
+        """The traffic of each peer in the table, and of each one in `live`, which are the open connections."""
+        found = dict(self._ended)
+        for key, traffic in live:
+            found[key] = found.get(key, NO_TRAFFIC).plus(traffic)
+        return found
