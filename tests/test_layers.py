@@ -18,11 +18,11 @@ PACKAGE = Path(tunnel.__file__).parent
 # From the bottom up. A module may import from lower layers and from its own part, never from a neighbour or from above.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("tunnel", "tunnel.errors", "tunnel.interpreter", "tunnel.ip_address", "tunnel.time_format"),
-    ("tunnel.unix_path", "tunnel.pkix", "tunnel.atomic_file"),
+    ("tunnel.unix_path", "tunnel.pkix", "tunnel.atomic_file", "tunnel.log_output"),
     ("tunnel.spiffe", "tunnel.log"),
     ("tunnel.authz", "tunnel.net.address", "tunnel.log_limit"),
     ("tunnel.wire",),
-    ("tunnel.config", "tunnel.syslog", "tunnel.log_capture"),
+    ("tunnel.config", "tunnel.syslog", "tunnel.log_file", "tunnel.log_capture"),
     ("tunnel.cli",),
     ("tunnel.backoff",),
     ("tunnel.tls", "tunnel.net", "tunnel.keystore", "tunnel.policy", "tunnel.sandbox", "tunnel.child"),

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunnel.log import MAX_FOREIGN_TEXT, Category, DescriptorSink, Log, escape, one_line
+from tunnel.log import MAX_FOREIGN_TEXT, Category, Log, escape, one_line
+from tunnel.log_output import DescriptorSink
 
 ESCAPED = [
     ("plain text, with (signs) = #1!", "plain text, with (signs) = #1!"),
@@ -313,6 +314,10 @@ def test_lines_dropped_before_the_loop_runs_are_counted_too() -> None:
 
 class Slow:
     """A sink that accepts a number of bytes per call, and is full at every second call."""
+
+    lost = 0
+    problem = ""
+    is_failing = False
 
     def __init__(self, size: int) -> None:
         self.size = size

@@ -108,7 +108,7 @@ def test_counts_are_exact_with_a_full_table(limited: RecordedLimit) -> None:
     sources = 2 * MAX_ENTRIES
     for number in range(sources):
         limited.refuse(COUNT, peer=f"tcp:10.0.{number // 256}.{number % 256}:1")
-        assert len(limited.limit._windows) <= MAX_ENTRIES
+        assert len(limited.limit._limit._windows) <= MAX_ENTRIES
     limited.limit.flush()
     suppressed = sum(int(line.rpartition("suppressed=")[2]) for line in limited.lines if "suppressed=" in line)
     assert suppressed == 7 * sources

@@ -1,4 +1,4 @@
-"""The log: one line per event, in ghostunnel's format, to standard output or another sink.
+"""The log: one line per event, in ghostunnel's format or as JSON, to standard output or another sink.
 
 Before the event loop runs, each line is written at once. Then the lines of one batch of events are written together, before the
 loop waits again.
@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import os
 import re
-import select
 import time
 from collections.abc import Callable, Collection
 from enum import Enum
-from typing import Protocol
+
+from tunnel.log_output import DescriptorSink, LineOutput, Sink
+from tunnel.time_format import UtcFormatter
 
 STDOUT, STDERR = 1, 2
 MAX_FOREIGN_TEXT = 512  # characters of one text from another process, after escaping
 MAX_TRACE = 16 * 1024  # characters of a traceback
-_MAX_BACKLOG = 1024 * 1024  # bytes that wait for the reader; further lines are dropped and counted
-_RETRY = 0.1  # seconds until the next attempt to write to a blocked reader
 _UNSAFE = re.compile(r"[^\x20-\x7e]|[\\\[\]]")
 
 
@@ -58,36 +57,66 @@ def _cut(text: str, limit: int) -> str:
     return _UNSAFE.sub(_escape_one, text[:end]) + "..."
 
 
-class Sink(Protocol):
-    """The destination of the log. It never blocks or raises: what cannot be written now is retried, the rest is dropped."""
-
-    def write(self, data: bytes, start: int) -> int:
-        """Write some of `data` (whole ASCII lines) from `start`; return where to continue, or `start` if the sink is full."""
+Format = Callable[[float, Category, str, str], str]  # time, category, message, fields; one line with its end
 
 
-class DescriptorSink:
-    """A sink for an open descriptor, which may be shared with other processes."""
+class TextFormat:
+    """Ghostunnel's format."""
 
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._poll = select.poll()
-        self._poll.register(descriptor, select.POLLOUT)
+    def __init__(self) -> None:
+        self._prefix = f"[{os.getpid()}] "
+        self._second = -1
+        self._stamp = ""
 
-    def write(self, data: bytes, start: int) -> int:
-        # A writable descriptor accepts PIPE_BUF bytes without blocking; O_NONBLOCK would affect other processes.
-        if not self._poll.poll(0):
-            return start
-        try:
-            return start + os.write(self._descriptor, data[start : start + select.PIPE_BUF])
-        except OSError:
-            return len(data)
+    def __call__(self, now: float, _category: Category, message: str, fields: str) -> str:
+        second = int(now)
+        if second != self._second:
+            self._second = second
+            self._stamp = time.strftime("%Y/%m/%d %H:%M:%S", time.localtime(second))
+        return f"{self._prefix}{self._stamp}.{int((now - second) * 1e6):06d} {one_line(message)}{fields and ' '}{fields}\n"
+
+
+class NamedFormat:
+    """Lines of a command on a terminal: a name instead of process and time, or no prefix."""
+
+    def __init__(self, name: str) -> None:
+        self._prefix = f"{name}: " if name else ""
+
+    def __call__(self, _now: float, _category: Category, message: str, fields: str) -> str:
+        return f"{self._prefix}{one_line(message)}{fields and ' '}{fields}\n"
+
+
+class JsonFormat:
+    """One JSON object per line."""
+
+    def __init__(self) -> None:
+        from json import JSONEncoder  # loaded only if it is chosen
+
+        self._encode = JSONEncoder(separators=(",", ":")).encode
+        self._pid = os.getpid()
+        self._format_time = UtcFormatter()
+
+    def __call__(self, now: float, category: Category, message: str, fields: str) -> str:
+        line: dict[str, object] = {
+            "time": self._format_time(now),
+            "severity": _severity(category, message),
+            "pid": self._pid,
+            "message": one_line(message),
+        }
+        for field in fields.split():
+            name, _, line[name] = field.partition("=")
+        return self._encode(line) + "\n"
+
+
+def _severity(category: Category, message: str) -> str:
+    """`info`, `warn` or `error`, as in OpenTelemetry's log data model."""
+    if category in (Category.INFO, Category.CONNS):
+        return "info"
+    return "error" if message.startswith(("error: ", "internal error: ")) else "warn"
 
 
 class Log:
-    """Collects lines and writes them; `schedule(delay)` must arrange a call of `flush` after `delay` seconds.
-
-    Without `schedule`, as before the event loop runs, each line is written at once unless the sink is full.
-    """
+    """Formats lines and omits those of suppressed categories."""
 
     def __init__(
         self,
@@ -96,26 +125,17 @@ class Log:
         schedule: Callable[[float], None] | None = None,
         clock: Callable[[], float] = time.time,
         sink: Sink | None = None,
-        name: str | None = None,
+        format_line: Format | None = None,
     ) -> None:
-        """`name` replaces process and time as the prefix of each line; "" means no prefix."""
-        self._schedule = schedule
         self.change_quiet(quiet)
         self._clock = clock
-        self._sink = sink or DescriptorSink(STDOUT)
-        self._name = name
-        self._prefix = f"[{os.getpid()}] "
-        self._lines: list[str] = []
-        self._backlog = b""  # not written yet
-        self._dropped = 0
-        self._second = -1
-        self._stamp = ""
+        self._format = format_line or TextFormat()
+        self.output = LineOutput(sink or DescriptorSink(STDOUT), schedule)
+        self.output.on_resumed = self._report_dropped
 
     def defer(self, schedule: Callable[[float], None]) -> None:
         """Collect lines until `flush` is called, from now on: the event loop runs."""
-        self._schedule = schedule
-        if self._lines or self._backlog:
-            schedule(0)
+        self.output.defer(schedule)
 
     def change_quiet(self, quiet: Collection[Category]) -> None:
         """Omit lines of these categories, and of no others, from now on."""
@@ -125,57 +145,29 @@ class Log:
         """Return whether lines of a category are written, so that a caller can skip building them."""
         return category not in self._quiet
 
-    def write(self, message: str, category: Category = Category.OTHER) -> None:
-        """Write one line at the next flush; it is dropped and counted if the backlog is full."""
-        if category in self._quiet:
-            return
-        if len(self._backlog) > _MAX_BACKLOG:
-            self._dropped += 1
-            return
-        is_first = not self._lines and not self._backlog
-        self._lines.append(self._format(message))
-        if self._schedule is None:
-            self.flush()
-        elif is_first:
-            self._schedule(0)
+    def write(self, message: str, category: Category = Category.OTHER, *, fields: str = "") -> None:
+        """Write one line at the next flush; it is dropped and counted if the backlog is full.
+
+        `fields` are facts of our own as `key=value`, without blanks in the values.
+        """
+        if category not in self._quiet:
+            self.output.write(self._format(self._clock(), category, message, fields))
 
     def info(self, message: str) -> None:
         """Write one line that reports no problem."""
         self.write(message, Category.INFO)
 
     def flush(self) -> None:
-        """Write the collected lines; errors are ignored, so that the log never stops the traffic."""
-        data = self._backlog + "".join(self._lines).encode("ascii", "backslashreplace")
-        self._lines.clear()
-        start = 0
-        while start < len(data):
-            end = self._sink.write(data, start)
-            if end == start:
-                self._retry_later()
-                break
-            start = end
-        self._backlog = data[start:]
-        if self._dropped and not self._backlog:
-            dropped, self._dropped = self._dropped, 0
-            self.write(f"log reader was blocked: dropped_lines={dropped}")
+        """Write the collected lines."""
+        self.output.flush()
 
     def with_fields(self, fields: str) -> Log:
         """Return a log that writes here, with these fields at the end of each line."""
         return _FieldLog(self, fields)
 
-    def _retry_later(self) -> None:
-        if self._schedule is not None:
-            self._schedule(_RETRY)
-
-    def _format(self, message: str) -> str:
-        if self._name is not None:
-            return f"{self._name}{': ' if self._name else ''}{one_line(message)}\n"
-        now = self._clock()
-        second = int(now)
-        if second != self._second:
-            self._second = second
-            self._stamp = time.strftime("%Y/%m/%d %H:%M:%S", time.localtime(second))
-        return f"{self._prefix}{self._stamp}.{int((now - second) * 1e6):06d} {one_line(message)}\n"
+    def _report_dropped(self, dropped: int, cause: str) -> None:
+        what = f"log could not be written: {cause}" if cause else "log reader was blocked"
+        self.write(f"{what}: dropped_lines={dropped}")
 
 
 class _FieldLog(Log):
@@ -188,8 +180,8 @@ class _FieldLog(Log):
     def is_enabled(self, category: Category) -> bool:
         return self._log.is_enabled(category)
 
-    def write(self, message: str, category: Category = Category.OTHER) -> None:
-        self._log.write(f"{message} {self._fields}", category)
+    def write(self, message: str, category: Category = Category.OTHER, *, fields: str = "") -> None:
+        self._log.write(message, category, fields=f"{fields}{fields and ' '}{self._fields}")
 
     def flush(self) -> None:
         self._log.flush()

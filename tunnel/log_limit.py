@@ -47,6 +47,7 @@ class _Window:
 _Key = tuple[Category, str, str]  # category, source, reason
 
 
+ReportCount = Callable[[Category, str, str, int], object]  # category, source, reason, number of suppressed refusals
 CallLater = Callable[[float, Callable[[], object]], object]  # arranges a call after a delay in seconds
 
 
@@ -55,25 +56,49 @@ class RefusalLog:
 
     def __init__(self, log: LineWriter, clock: Callable[[], float], call_later: CallLater) -> None:
         self._log = log
-        self._clock = clock
-        self._call_later = call_later
-        self._windows: dict[_Key, _Window] = {}  # in the order in which they end
+        self._limit = RefusalLimit(clock, call_later, self._write_count)
 
     def write(self, peer: str, reason: str, line: str, category: Category) -> None:
         """Write a line about `peer` (an address with a port), or count it as suppressed."""
         if not self._log.is_enabled(category):
             return
+        suppressed = self._limit.admit(peer, reason, line, category)
+        if suppressed is not None:
+            self._log.write(f"{line} suppressed={suppressed}" if suppressed else line, category)
+
+    def flush(self) -> None:
+        """Write all pending counts."""
+        self._limit.flush()
+
+    def _write_count(self, category: Category, source: str, reason: str, suppressed: int) -> None:
+        line = f"similar refusals suppressed: from={escape(source)} reason={reason} suppressed={suppressed}"
+        self._log.write(line, category)
+
+
+class RefusalLimit:
+    """Decides which refusals are written, and passes the count of the others to `report` at the end of each window."""
+
+    def __init__(self, clock: Callable[[], float], call_later: CallLater, report: ReportCount) -> None:
+        self._clock = clock
+        self._call_later = call_later
+        self._report = report
+        self._windows: dict[_Key, _Window] = {}  # in the order in which they end
+
+    def admit(self, peer: str, reason: str, text: str, category: Category) -> int | None:
+        """Return how many equal refusals were suppressed before this one, or None if it is suppressed too.
+
+        `peer` is an address with a port; texts that differ only in it are equal.
+        """
         key, now = (category, source_of(peer), reason), self._clock()
         window = self._windows.get(key)
         suppressed = 0
         if window is None or window.ends <= now:
             suppressed = window.suppressed if window is not None else 0
             window = self._open(key, now)
-        if window.admit(line.replace(peer.removeprefix("tcp:"), "")):
-            self._log.write(f"{line} suppressed={suppressed}" if suppressed else line, category)
+        return suppressed if window.admit(text.replace(peer.removeprefix("tcp:"), "")) else None
 
     def flush(self) -> None:
-        """Write all pending counts."""
+        """Report all pending counts."""
         while self._windows:
             self._close(next(iter(self._windows)))
 
@@ -88,8 +113,7 @@ class RefusalLog:
     def _close(self, key: _Key) -> None:
         window, (category, source, reason) = self._windows.pop(key), key
         if window.suppressed:
-            line = f"similar refusals suppressed: from={escape(source)} reason={reason} suppressed={window.suppressed}"
-            self._log.write(line, category)
+            self._report(category, source, reason, window.suppressed)
 
     def _close_ended(self) -> None:
         now = self._clock()

@@ -22,13 +22,16 @@ _ABSENT = {errno.ENOENT, errno.EPROTOTYPE}  # less informative than the error of
 
 
 class SyslogSink:
-    """A `tunnel.log.Sink` that sends each line as one message."""
+    """A `tunnel.log_output.Sink` that sends each line as one message."""
 
     def __init__(self, tag: str, pid: int, paths: Sequence[str] = PATHS) -> None:
         self._name = f"{tag}[{pid}]"
         self._paths = paths
         self._socket: socket.socket | None = None
         self._rest = b""  # unsent part of the current message on a stream
+        self.lost = 0
+        self.problem = ""
+        self.is_failing = False
 
     def connect(self) -> None:
         """Connect unless connected; raises OSError."""
@@ -43,6 +46,7 @@ class SyslogSink:
             return end if self._send(data[start:end]) else start
         except OSError as error:
             if error.errno == errno.EMSGSIZE:  # larger than a datagram can be
+                self.lost, self.problem = self.lost + 1, describe_os_error(error)
                 return end
             if error.errno not in _FULL:
                 self.close()

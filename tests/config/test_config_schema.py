@@ -24,6 +24,7 @@ from tunnel.config.file.loader import load_config
 from tunnel.config.file.process_keys import LOG, METRICS, MONITOR, PROCESS, STATUS
 from tunnel.config.file.schema import Key, Section
 from tunnel.config.model import (
+    AccessLogConfig,
     HealthCheck,
     ListenerConfig,
     LogConfig,
@@ -115,7 +116,8 @@ OTHER_FIELDS = {
     NameResolution: set(),
     Status: set(),
     Metrics: set(),
-    LogConfig: set(),
+    LogConfig: {"access"},
+    AccessLogConfig: set(),
     Revocation: set(),
 }
 
@@ -139,7 +141,8 @@ def inner_fields(outer: str, section: Section) -> set[str]:
         (ProcessConfig, named_fields(PROCESS)),
         (Status, named_fields(STATUS)),
         (Metrics, named_fields(METRICS)),
-        (LogConfig, named_fields(LOG)),
+        (LogConfig, {name for name in named_fields(LOG) if "." not in name}),
+        (AccessLogConfig, inner_fields("access", LOG)),
     ],
 )
 def test_every_field_of_the_configuration_has_a_key(model: Any, names: set[str]) -> None:

@@ -72,7 +72,11 @@ def admitted(subject: str) -> Admitted:
 def opening(subject: str, *, source: str = SOURCE, is_server: bool = True) -> str:
     log = RecordedLog()
     refusals = RefusalLog(log, lambda: 0.0, lambda _delay, _action: None)
-    ConnectionLog(log, refusals).write_opening(source, TARGET, admitted(subject), is_server=is_server)
+    known = admitted(subject)
+    record = ConnectionRecord(
+        ConnectionOutcome.RELAYED, is_server, "", source, 0.0, target=TARGET, peer=known.peer, rule=known.rule
+    )
+    ConnectionLog(log, refusals).write_opening(record)
     (line,) = log.kept
     return line
 

@@ -129,6 +129,7 @@ def test_a_reload_that_raises_is_in_log_status_and_metric(crash: Exception) -> N
     """If a thread cannot be started, the exception is raised by the caller."""
     log, state_reporter, crashing = RecordedLog(), RecordingStateReporter(), CrashingParts(crash)
     process: Any = SimpleNamespace(feeds={1: crashing}, listeners={"server": crashing}, state_reporter=state_reporter)
+    process.shared = SimpleNamespace(access_log=None)
     trio.run(Reloader(process, log).reload)
     counters = crashing.counters
     assert state_reporter.outcome is not None

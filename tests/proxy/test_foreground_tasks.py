@@ -71,7 +71,9 @@ class FakeProxy:
 def supervise(proxy: FakeProxy, task: ForegroundTask, script: Script) -> int:
     """Run a task beside a script; the exit code. Raises the failure of the task."""
     context: Any = SimpleNamespace(
-        notifier=SimpleNamespace(run_watchdog=lambda sleep: sleep(0)), log_capture=SimpleNamespace(drain=lambda _write: None)
+        notifier=SimpleNamespace(run_watchdog=lambda sleep: sleep(0)),
+        log_capture=SimpleNamespace(drain=lambda _write: None),
+        access_log=None,
     )
     supervisor = Supervisor(proxy, task, context, proxy.log)  # type: ignore[arg-type]
 

@@ -220,7 +220,9 @@ class SupervisorHarness:
         self._on_settled: Callable[[int, bool], None]
         self.spared: set[int]  # when what the command has left is ended
         notifier = SimpleNamespace(run_watchdog=lambda sleep: sleep(0), notify=self._tell)
-        process_context = SimpleNamespace(notifier=notifier, log_capture=SimpleNamespace(drain=lambda _write: None))
+        process_context = SimpleNamespace(
+            notifier=notifier, log_capture=SimpleNamespace(drain=lambda _write: None), access_log=None
+        )
         probe = SimpleNamespace(pids={PROBE})
         proxy: Any = FakeProcess(self.proxies)
         parts: tuple[Any, ...] = (proxy, self.launcher, probe, build_command, stop_policy, process_context, self.log)

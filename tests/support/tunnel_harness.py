@@ -19,6 +19,7 @@ from tunnel.authz.rules import AnyRule, Rule
 from tunnel.config.model import Access
 from tunnel.errors import TargetError
 from tunnel.identity.credentials import SvidCredentials, X509Svid
+from tunnel.listener.access_log import AccessLog
 from tunnel.listener.connection_record import ConnectionRecord
 from tunnel.listener.generation import Generation, GenerationConfig, build_generation
 from tunnel.listener.shared_resources import open_shared_resources
@@ -100,6 +101,7 @@ class TunnelHarness:
         target: TargetAddress | None = None,
         is_server: bool = True,
         only_user: int | None = None,
+        access_log: AccessLog | None = None,
         **fields: Any,
     ) -> None:
         self.place = place
@@ -111,7 +113,7 @@ class TunnelHarness:
         self.asked: list[tuple[TargetAddress, Answer]] = []
         self._opened: list[Any] = []
         self.backend = self._listen("backend")
-        self.shared = open_shared_resources(self.loop, self.log)  # type: ignore[arg-type]
+        self.shared = open_shared_resources(self.loop, self.log, access_log=access_log)  # type: ignore[arg-type]
         given = fields if "targets" in fields else {"target": target or UnixAddress(str(place / "backend")), **fields}
         self.tunnel = Tunnel(
             self.shared,

@@ -12,6 +12,10 @@ from tunnel.svid.event_log import Event, EventFormat, EventLog
 class Narrow:
     """A sink with room for a few bytes at a time, and for none while it is shut."""
 
+    lost = 0
+    problem = ""
+    is_failing = False
+
     def __init__(self) -> None:
         self.text = ""
         self.is_shut = False

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from tunnel.cli.output import is_interactive, print_message
 from tunnel.config.model import Source, WorkloadApi
-from tunnel.log import STDERR, Category, DescriptorSink, Log
+from tunnel.log import STDERR, Category, Log, NamedFormat
+from tunnel.log_output import DescriptorSink
 
 _NAME = "tunnel"
 _MAX_LINES = 20  # different lines that are kept: the first failures, each with its count
@@ -12,6 +13,10 @@ _MAX_LINES = 20  # different lines that are kept: the first failures, each with 
 
 class LineBuffer:
     """A log sink that keeps the first lines, each once with its count."""
+
+    lost = 0
+    problem = ""
+    is_failing = False
 
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
@@ -42,9 +47,9 @@ class DeferredLog:
     def __init__(self, *, is_verbose: bool) -> None:
         self._buffer = LineBuffer()
         if is_verbose:
-            self.log = Log(sink=DescriptorSink(STDERR), name=_NAME)
+            self.log = Log(sink=DescriptorSink(STDERR), format_line=NamedFormat(_NAME))
         else:
-            self.log = Log([Category.INFO, Category.CONNS], sink=self._buffer, name="")
+            self.log = Log([Category.INFO, Category.CONNS], sink=self._buffer, format_line=NamedFormat(""))
 
     def report_waiting(self, source: Source) -> None:
         """Print on a terminal what the command waits for, and the last failure."""

@@ -3,35 +3,24 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from tunnel.config.model import ListenerConfig, LogConfig, NoIdentity, ProcessConfig, WorkloadApi
+from tunnel.config.model import ListenerConfig, NoIdentity, ProcessConfig, WorkloadApi
 from tunnel.errors import TargetError
-from tunnel.log import DescriptorSink, Log, Sink, escape
+from tunnel.log import Log, escape
 from tunnel.log_capture import LogCapture
 from tunnel.net.activation import ActivationSockets
 from tunnel.net.address import TcpAddress
 from tunnel.net.holders import Holders, find_holders_of_ports
 from tunnel.net.notify import Notifier
 from tunnel.net.sockets import port_number
-from tunnel.syslog import open_syslog
 
 if TYPE_CHECKING:  # loaded when the line is known to be valid
     from tunnel.proxy.process_context import ProcessContext
     from tunnel.proxy.reloader import ReloadSource
-
-
-def open_log(config: LogConfig, descriptor: int) -> Log:
-    """The log of this process: syslog, or this descriptor."""
-    sink: Sink = DescriptorSink(descriptor)
-    if config.is_syslog:
-        name = os.path.basename(sys.argv[0])
-        sink = open_syslog("tunnel" if name == "__main__.py" else name, os.getpid())
-    return Log(config.omitted, sink=sink)
 
 
 def open_process_context(environ: Mapping[str, str]) -> ProcessContext:

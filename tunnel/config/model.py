@@ -23,6 +23,9 @@ from tunnel.spiffe.selection import Selection
 from tunnel.wire.outbound import OutboundProxy
 from tunnel.wire.proxy_v2 import HeaderMode
 
+ACCESS_FORMATS = ("text", "json", "off")
+ACCESS_TARGETS = ("log", "stdout", "stderr", "syslog")
+LOG_FORMATS = ("text", "json")
 INTERACTIVE_TIMEOUT = 15.0  # seconds to wait for an identity, for commands whose caller waits for the result
 
 
@@ -263,11 +266,27 @@ class Monitor:
 
 
 @dataclass(frozen=True, slots=True)
+class AccessLogConfig:
+    """The access log, which has one event per connection."""
+
+    format: str = "off"  # one of ACCESS_FORMATS
+    target: str = "log"  # one of ACCESS_TARGETS, or the path of a file
+    has_start: bool = False  # also an event at the begin of a connection
+
+    @property
+    def path(self) -> str:
+        """The file; "" if there is none."""
+        return "" if self.format == "off" or self.target in ACCESS_TARGETS else self.target
+
+
+@dataclass(frozen=True, slots=True)
 class LogConfig:
     """Where log lines go, and which are omitted; built before the rest of the configuration."""
 
     quiet: tuple[str, ...] = ()
     is_syslog: bool = False
+    format: str = "text"  # one of LOG_FORMATS
+    access: AccessLogConfig = field(default_factory=AccessLogConfig)
 
     @property
     def omitted(self) -> tuple[Category, ...]:

@@ -5,8 +5,7 @@ A new field is a field of ConnectionRecord and a part of a line here.
 
 from __future__ import annotations
 
-from tunnel.authz.authorizer import Admitted
-from tunnel.authz.peer import Peer, describe_admission
+from tunnel.authz.peer import describe_admission
 from tunnel.errors import PeerDenied, TargetError, TlsError, TlsFault
 from tunnel.listener.connection_record import ConnectionOutcome, ConnectionRecord
 from tunnel.log import Category, Log, escape
@@ -27,17 +26,23 @@ _WITHOUT_ERROR_LINE = {  # their closing line is enough
 class ConnectionLog:
     """Writes the lines about the connections of one listener, with a limit for equal refusals."""
 
+    shows_tls_names = False
+
     def __init__(self, log: Log, refusals: RefusalLog, fields: str = "") -> None:
         """`fields` end each line about a refusal, as `log` ends the others."""
         self._log = log
         self._refusals = refusals
         self._fields = f" {fields}" if fields else ""
 
-    def write_opening(self, source: str, target: str, admitted: Admitted, *, is_server: bool) -> None:
+    @property
+    def shows_openings(self) -> bool:
+        """Whether `write_opening` writes anything."""
+        return self._log.is_enabled(Category.CONNS)
+
+    def write_opening(self, record: ConnectionRecord) -> None:
         """Log the begin of a relay."""
-        if self._log.is_enabled(Category.CONNS):
-            ends = _describe_ends(source, target, admitted.peer, is_server=is_server, is_plaintext=admitted.is_plaintext)
-            self._log.write(f"opening pipe: {ends} {admitted}", Category.CONNS)
+        line = f"opening pipe: {_describe_ends(record)} {describe_admission(record.peer, record.rule)}"
+        self._log.write(line, Category.CONNS)
 
     def write_retry(self, source: str, target: str, error: TlsError | PeerDenied | TargetError) -> None:
         """Log that another target is tried, because this one has failed."""
@@ -71,9 +76,7 @@ class ConnectionLog:
 
 def describe_close(record: ConnectionRecord, close_reason: CloseReason) -> str:
     """Return the line for the end of a relay."""
-    ends = _describe_ends(
-        record.source, record.target, record.peer, is_server=record.is_server, is_plaintext=record.is_plaintext
-    )
+    ends = _describe_ends(record)
     sizes = f"forwarded {format_size(record.forwarded)}, returned {format_size(record.returned)}"
     admission = describe_admission(record.peer, record.rule)
     return f"closed pipe: {ends} [{sizes}, open {format_duration(record.seconds)}] {admission} end={close_reason.value}"
@@ -107,10 +110,10 @@ def describe_failure(record: ConnectionRecord) -> str:
             return f"error on dial: {record.detail} {reason} {peer_fields}"
 
 
-def _describe_ends(source: str, target: str, peer: Peer | None, *, is_server: bool, is_plaintext: bool) -> str:
-    subject = "no tls" if is_plaintext else "no cert" if peer is None else escape(peer.subject)
-    accepted, dialled = (subject, "no tls") if is_server else ("no tls", subject)
-    return f"{show_address(source)} [{accepted}] <-> {show_address(target)} [{dialled}]"
+def _describe_ends(record: ConnectionRecord) -> str:
+    subject = "no tls" if record.is_plaintext else "no cert" if record.peer is None else escape(record.peer.subject)
+    accepted, dialled = (subject, "no tls") if record.is_server else ("no tls", subject)
+    return f"{show_address(record.source)} [{accepted}] <-> {show_address(record.target)} [{dialled}]"
 
 
 def _bare_address(address: str) -> str:

@@ -55,6 +55,8 @@ class ConnectionRecord(NamedTuple):
     close_reason: CloseReason | None = None  # of the relay
     has_fin_without_close_notify: bool = False
     listener_name: str = ""  # in the configuration
+    server_name: str = ""  # that the client sent (SNI), and the application protocol (ALPN): known only with an access log
+    alpn: str = ""
 
     @property
     def is_plaintext(self) -> bool:

@@ -39,7 +39,7 @@ from tunnel.relay.relay import Relay
 from tunnel.relay.step import AcmeChallengeAnswered, ClosedWithoutData, NoUsableIdentity, Step, StepOwner, StepRunner, Steps
 from tunnel.relay.thread_call import ThreadCall
 from tunnel.status.counters import Counters
-from tunnel.tls.engine import Buffers, TlsEnd, TlsParameters
+from tunnel.tls.engine import NO_NAMES, Buffers, TlsEnd, TlsNames, TlsParameters, share_names
 from tunnel.wire.proxy_v2 import HeaderMode
 
 if TYPE_CHECKING:  # loaded only if plaintext is permitted
@@ -109,6 +109,7 @@ class Session(StepRunner):
         "_target",
         "_timer",
         "_tls",
+        "_tls_names",
         "_tunnel",
         "_withdrawal",
     )
@@ -127,6 +128,7 @@ class Session(StepRunner):
         self._handshake: HandshakeResult | None = None  # until the relay begins
         self._admitted: Admitted | None = None
         self._tls: TlsParameters | None = None
+        self._tls_names = NO_NAMES  # shared by connections with the same names
         self._handshake_seconds: float | None = None
         self._dial_seconds: float | None = None
         self._relay: Relay | PlainRelay | None = None
@@ -285,9 +287,14 @@ class Session(StepRunner):
         began = self._tunnel.loop.clock()
         self._handshake = result = yield handshake
         self._admitted, self._tls = result.admitted, result.end.parameters()
+        self._tls_names = self._read_names(result.end)
         self._handshake_seconds = self._tunnel.loop.clock() - began
         if self._config.is_server and self._tunnel.counters.handshake is not None:
             self._tunnel.counters.handshake.update(int(self._age() * 1e9))
+
+    def _read_names(self, end: TlsEnd | None) -> TlsNames:
+        has_reader = end is not None and self._tunnel.connection_log.shows_tls_names
+        return share_names(end.server_name(), end.alpn()) if end is not None and has_reader else NO_NAMES
 
     def _dial(self, target: PooledTarget) -> Steps:
         tunnel, began = self._tunnel, self._tunnel.loop.clock()
@@ -338,7 +345,8 @@ class Session(StepRunner):
         if config.max_conn_lifetime:
             due = tunnel.loop.clock() + config.max_conn_lifetime
             self._timer = tunnel.loop.call_at(due, self._end_lifetime, self)
-        tunnel.connection_log.write_opening(self._source, self._target, admitted, is_server=config.is_server)
+        if tunnel.connection_log.shows_openings:
+            tunnel.connection_log.write_opening(self._make_record(ConnectionOutcome.RELAYED, "", ""))
         limit = config.close_timeout
         if self._handshake is None:
             from tunnel.relay.plain_relay import PlainRelay
@@ -509,6 +517,8 @@ class Session(StepRunner):
     def _make_record(self, outcome: ConnectionOutcome, reason: str, detail: str, peer: Peer | None = None) -> ConnectionRecord:
         tunnel, admitted, route = self._tunnel, self._admitted, self._pooled.route if self._pooled is not None else None
         forwarded, returned = self.traffic
+        if isinstance(self._step, Handshake):
+            self._tls_names = self._read_names(self._step.tls_end)
         return ConnectionRecord(
             outcome=outcome,
             is_server=self._config.is_server,
@@ -528,6 +538,8 @@ class Session(StepRunner):
             dial_seconds=self._dial_seconds,
             forwarded=forwarded,
             returned=returned,
+            server_name=self._tls_names.server_name,
+            alpn=self._tls_names.alpn,
         )
 
     def _age(self) -> float:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
+from tunnel.listener.connection_log import ConnectionLog
 from tunnel.listener.connection_record import ConnectionRecord
 from tunnel.log import Log
 from tunnel.log_limit import RefusalLog
@@ -12,6 +14,9 @@ from tunnel.relay.buffer_trimmer import BufferTrimmer
 from tunnel.relay.handshake_slots import HandshakeTurns
 from tunnel.relay.loop import Loop
 from tunnel.tls.engine import Buffers
+
+if TYPE_CHECKING:  # loaded only with an access log
+    from tunnel.listener.access_log import AccessLog
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +30,30 @@ class SharedResources:
     refusals: RefusalLog
     turns: HandshakeTurns
     observers: list[Callable[[ConnectionRecord], object]] = field(default_factory=list)  # called at the end of each connection
+    access_log: AccessLog | None = None
     names_listeners: bool = False  # log lines about a listener have its name: the process has several, or may have
 
+    def open_connection_log(self, log: Log, fields: str) -> ConnectionLog:
+        """Create the connection log of a listener, whose lines go to `log` and have these fields."""
+        if self.access_log is None:
+            return ConnectionLog(log, self.refusals, fields)
+        from tunnel.listener.access_log import AccessConnectionLog
 
-def open_shared_resources(loop: Loop, log: Log, *, names_listeners: bool = False) -> SharedResources:
+        return AccessConnectionLog(self.access_log, log, self.refusals, fields)
+
+
+def open_shared_resources(
+    loop: Loop, log: Log, *, access_log: AccessLog | None = None, names_listeners: bool = False
+) -> SharedResources:
     """Create them for a loop."""
     refusals = RefusalLog(log, loop.clock, loop.call_later)
     return SharedResources(
-        loop, log, Buffers(), BufferTrimmer(loop), refusals, HandshakeTurns(loop), names_listeners=names_listeners
+        loop,
+        log,
+        Buffers(),
+        BufferTrimmer(loop),
+        refusals,
+        HandshakeTurns(loop),
+        access_log=access_log,
+        names_listeners=names_listeners,
     )

@@ -12,7 +12,6 @@ from typing import Any
 
 from tunnel.config.model import ListenerConfig
 from tunnel.errors import IdentityLoss, describe_os_error
-from tunnel.listener.connection_log import ConnectionLog
 from tunnel.listener.connection_record import ConnectionOutcome, ConnectionRecord, count_connection
 from tunnel.listener.generation import Generation
 from tunnel.listener.hand_over import HandOver
@@ -58,7 +57,7 @@ class Tunnel:
         self.log = shared.log.with_fields(fields) if fields else shared.log
         self.buffers = shared.buffers
         self.buffer_trimmer = shared.buffer_trimmer
-        self.connection_log = ConnectionLog(self.log, shared.refusals, fields)
+        self.connection_log = shared.open_connection_log(self.log, fields)
         self.counters = counters or Counters()
         self.new_handshake: NewHandshake = Handshake  # or AcmeHandshake
         self._turns = shared.turns

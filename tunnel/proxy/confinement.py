@@ -5,6 +5,7 @@ Call `confine` before any thread exists: a thread that exists already is not res
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
@@ -13,7 +14,7 @@ from tunnel.config.model import Acme, KeyFiles, Keystore, ListenerConfig, Monito
 from tunnel.log import Log
 from tunnel.net.address import Address, SrvName, TcpAddress, UnixAddress
 from tunnel.sandbox.landlock import apply_landlock
-from tunnel.sandbox.rules import Needs
+from tunnel.sandbox.rules import SHARED, Needs
 
 
 def confine(
@@ -39,12 +40,21 @@ def confine(
 
 def needs_of(config: ProcessConfig) -> Needs:
     """Return the files, ports and URLs that a configuration names."""
-    needs = Needs()
+    needs = Needs(directories=_log_paths(config))
     for listener in config.listeners:
         needs = needs.union(_needs_of_listener(listener))
     for monitor in config.monitors:
         needs = needs.union(_needs_of_monitor(monitor))
     return needs
+
+
+def _log_paths(config: ProcessConfig) -> tuple[str, ...]:
+    """The directory of the access log, in which a log rotation makes a new file; only the file in a shared directory."""
+    if not config.log.access.path:
+        return ()
+    path = os.path.realpath(config.log.access.path)
+    directory = os.path.dirname(path)
+    return (path if directory in SHARED else directory,)
 
 
 def _needs_of_listener(config: ListenerConfig) -> Needs:

@@ -64,8 +64,12 @@ def open_loop(log: Log, process_context: ProcessContext) -> Iterator[Loop]:
     loop = Loop()
     try:
         log.defer(lambda delay: loop.call_later(delay, log.flush))
+        if process_context.access_log is not None:
+            process_context.access_log.defer(loop)
         yield loop
     finally:
+        if process_context.access_log is not None:
+            process_context.access_log.close()
         process_context.log_capture.drain(log.write)
         log.flush()
         process_context.notifier.close()
@@ -97,6 +101,7 @@ def open_proxy(
         process_context.inherited,
         notifier,
         holders=process_context.holders,
+        access_log=process_context.access_log,
         is_reconfigurable=is_reconfigurable,
     )
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import trio
 
-from tunnel.log import Log
+from tunnel.log import Log, one_line
 from tunnel.log_capture import LogCapture
 from tunnel.net.activation import ActivationSockets
 from tunnel.net.holders import Holders
 from tunnel.net.notify import Notifier
+
+if TYPE_CHECKING:  # loaded only with an access log
+    from tunnel.listener.access_log import AccessLog
 
 _CAPTURE_INTERVAL = 5.0  # seconds
 
@@ -25,6 +29,7 @@ class ProcessContext:
     notifier: Notifier
     log_capture: LogCapture
     holders: Holders = field(default_factory=dict)  # of our ports at the start; later Landlock hides them
+    access_log: AccessLog | None = None
 
 
 async def run_background_tasks(process_context: ProcessContext, log: Log) -> None:
@@ -34,3 +39,6 @@ async def run_background_tasks(process_context: ProcessContext, log: Log) -> Non
         while True:
             await trio.sleep(_CAPTURE_INTERVAL)
             process_context.log_capture.drain(log.write)
+            if process_context.access_log is not None:
+                for warning in process_context.access_log.take_warnings():
+                    log.write(f"warning: {one_line(warning)}")

@@ -33,7 +33,8 @@ from tunnel.proxy.state_reporter import StateReporter
 from tunnel.relay.loop import Loop
 from tunnel.status.counters import Counters, total
 
-if TYPE_CHECKING:  # loaded only when a status port or metrics are wanted
+if TYPE_CHECKING:  # loaded only when they are wanted
+    from tunnel.listener.access_log import AccessLog
     from tunnel.proxy.process_observation import ProcessObservation
 
 _HOLDERS_LIMIT = 5.0  # seconds for the search for other listeners, which the start waits for
@@ -62,6 +63,7 @@ class Proxy:
         notifier: Notifier,
         *,
         holders: Holders | None = None,
+        access_log: AccessLog | None = None,
         is_reconfigurable: bool = False,
     ) -> None:
         self.config = config
@@ -74,7 +76,8 @@ class Proxy:
         self.open_source = open_source
         self.state_reporter = StateReporter(config.listeners, notifier)
         self._is_reconfigurable = is_reconfigurable
-        self.shared = open_shared_resources(loop, log, names_listeners=is_reconfigurable or len(config.listeners) > 1)
+        names_listeners = is_reconfigurable or len(config.listeners) > 1
+        self.shared = open_shared_resources(loop, log, access_log=access_log, names_listeners=names_listeners)
         self.feeds: dict[IdentityConfig, IdentityFeed] = {}
         self.listeners: dict[str, ProxyListener] = {}
         self.retired: list[ProxyListener] = []  # removed by a reload, with open connections
@@ -290,6 +293,8 @@ class Proxy:
             self.log.write(f"graceful shutdown timeout: forcing exit connections={aborted}")
         await self.monitoring.wait_closed()  # the response to /_shutdown; takes seconds at most
         self.shared.refusals.flush()
+        if self.shared.access_log is not None:
+            self.shared.access_log.flush()
         self._log_totals()
         return aborted
 

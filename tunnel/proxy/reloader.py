@@ -76,6 +76,8 @@ class Reloader:
 
     async def reload(self) -> Reload:
         """Reload once."""
+        if self._proxy.shared.access_log is not None:
+            self._proxy.shared.access_log.reopen()
         self._proxy.state_reporter.show_reloading()
         if self._source is not None:
             outcome = await self._reload_config(self._source.read)
@@ -146,6 +148,8 @@ def _late_changes(before: ProcessConfig, now: ProcessConfig) -> Iterable[str]:
     """Yield a warning for each changed setting that a running process cannot apply."""
     for name, is_changed in (
         ("log.syslog", before.log.is_syslog != now.log.is_syslog),
+        ("log.format", before.log.format != now.log.format),
+        ("log.access-log", before.log.access != now.log.access),
         ("disable-landlock", before.is_confined != now.is_confined),
     ):
         if is_changed:

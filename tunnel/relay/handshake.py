@@ -96,6 +96,11 @@ class Handshake:
         self._is_server = is_server
         self._leftover = leftover  # of a client: bytes that a proxy sent behind its answer
 
+    @property
+    def tls_end(self) -> TlsEnd | None:
+        """Our end; None until a client has sent something."""
+        return self._end
+
     def start(self) -> None:
         """Wait for the client's first flight, or as a client send ours."""
         self._loop.rewatch(self._socket, self.ready, self.owner)

@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable
 from enum import Enum
 
-from tunnel.log import STDERR, STDOUT, DescriptorSink, Log, Sink, one_line
+from tunnel.log import STDERR, STDOUT, Format, Log, NamedFormat, TextFormat, one_line
+from tunnel.log_output import DescriptorSink, Sink
 from tunnel.time_format import time_of
 
 _NAME = "tunnel"
@@ -51,7 +52,7 @@ class EventLog:
         self._log = Log(
             clock=wall,
             sink=sink or DescriptorSink(STDOUT if self._is_json else STDERR),
-            name={EventFormat.LOG: None, EventFormat.PLAIN: _NAME, EventFormat.JSON: ""}[form],
+            format_line=_line_format(form),
         )
 
     def write(self, event: Event, text: str, **facts: object) -> None:
@@ -63,3 +64,9 @@ class EventLog:
     def flush(self) -> None:
         """Write the lines that were kept back because the reader was slow."""
         self._log.flush()
+
+
+def _line_format(form: EventFormat) -> Format:
+    if form is EventFormat.LOG:
+        return TextFormat()
+    return NamedFormat(_NAME if form is EventFormat.PLAIN else "")

@@ -11,6 +11,7 @@ Rules for changes in this file:
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from tunnel.authz.authorizer import Admitted
@@ -31,6 +32,7 @@ _MANY, _FEW = 64, 8  # records in one call: few after one without data, which co
 _MAX_IDLE = 32  # records in a row without application data: as many KeyUpdates as BoringSSL takes, twice as many as Go
 _MAX_ANSWER = 4096  # bytes of answers that one call may cause: one record of TLS 1.2 can hold 4096 HelloRequests
 _MAX_HANDSHAKE_RECORDS = 4096  # enough for a handshake in records of one byte
+_CACHED_NAMES = 256  # pairs of names
 _SEAL_ROOM = 64 * 1024  # record headers and tags for a full inbox, and output that was pending before
 
 
@@ -43,6 +45,22 @@ class TlsParameters(NamedTuple):
 
 
 _NEGOTIATED: dict[tuple[int, Any, bytes], TlsParameters] = {}  # one object for all connections; few combinations exist
+
+
+class TlsNames(NamedTuple):
+    """Names that both sides agreed on: the server name (SNI) and the application protocol (ALPN); "" for none."""
+
+    server_name: str
+    alpn: str
+
+
+NO_NAMES = TlsNames("", "")
+
+
+@lru_cache(_CACHED_NAMES)
+def share_names(server_name: bytes, alpn: bytes) -> TlsNames:
+    """Return one object for all connections with these names."""
+    return TlsNames(server_name.decode("latin-1"), alpn.decode("latin-1"))
 
 
 class Buffers:

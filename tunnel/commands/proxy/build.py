@@ -44,7 +44,7 @@ from tunnel.wire.proxy_v2 import HeaderMode
 def check_line(arguments: Arguments) -> LogConfig:
     """The log's configuration; raises ConfigError for mistakes that are reported before the log is open."""
     status.check_status(arguments)
-    return LogConfig(arguments[limits.QUIET], arguments[limits.SYSLOG])
+    return limits.build_log(arguments)
 
 
 def build(command: Command, arguments: Arguments) -> ProcessConfig:
@@ -60,7 +60,7 @@ def build_process(arguments: Arguments, listeners: tuple[ListenerConfig, ...]) -
     return ProcessConfig(
         listeners,
         status.build_monitors(arguments),
-        LogConfig(arguments[limits.QUIET], arguments[limits.SYSLOG]),
+        limits.build_log(arguments),
         shutdown_delay=arguments[limits.SHUTDOWN_DELAY],
         shutdown_timeout=arguments[limits.SHUTDOWN_TIMEOUT],
         timed_reload=arguments[source.TIMED_RELOAD],

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from tunnel.cli.command import Group, option, repeated, switch
+from tunnel.cli.command import Arguments, Group, option, repeated, switch
 from tunnel.commands.proxy import tls
-from tunnel.config.model import ListenerConfig, ProcessConfig
-from tunnel.config.values import default_of, one_of, parse_duration, parse_limit, parse_positive_duration, parse_uint32
+from tunnel.config.model import ACCESS_FORMATS, LOG_FORMATS, AccessLogConfig, ListenerConfig, LogConfig, ProcessConfig
+from tunnel.config.values import (
+    default_of,
+    one_of,
+    parse_duration,
+    parse_limit,
+    parse_name,
+    parse_positive_duration,
+    parse_uint32,
+)
+from tunnel.errors import ConfigError
 
 CONNECT_TIMEOUT = option(
     "connect-timeout",
@@ -66,6 +75,30 @@ QUIET = repeated(
     one_of("", "all", "conns", "handshake-errs", "conn-errs"),
     placeholder="WHAT",
 )
+LOG_FORMAT = option(
+    "log-format",
+    "Format of the log: text, as ghostunnel's, or json, one object per line",
+    one_of(*LOG_FORMATS),
+    default_of(LogConfig, "format"),
+    placeholder="FORMAT",
+)
+ACCESS_LOG = option(
+    "access-log",
+    "Write one event per connection at its end, also if it was refused or failed, in place of the lines about connections: "
+    "text (name=value), json, or off",
+    one_of(*ACCESS_FORMATS),
+    default_of(AccessLogConfig, "format"),
+    placeholder="FORMAT",
+)
+ACCESS_TARGET = option(
+    "access-log-target",
+    "Where the access log is written: log (where the log is), stdout, stderr, syslog or a file, which is opened again after it "
+    "was moved and at SIGHUP",
+    parse_name,
+    default_of(AccessLogConfig, "target"),
+    placeholder="TARGET",
+)
+ACCESS_START = switch("access-log-start", "Write an event to the access log at the begin of each connection, too")
 SYSLOG = switch("syslog", "Log to the local syslog instead of standard output")
 DISABLE_LANDLOCK = switch("disable-landlock", "Do not confine the process to the files and ports that the flags name")
 USE_LANDLOCK = switch("use-landlock", "Accepted and ignored: the process is confined by default", hidden=True)
@@ -74,4 +107,13 @@ LIMITS = Group(
     "Limits",
     (CONNECT_TIMEOUT, CLOSE_TIMEOUT, MAX_LIFETIME, MAX_CONNS, MAX_HANDSHAKES, SHUTDOWN_DELAY, SHUTDOWN_TIMEOUT, *tls.FLAGS),
 )
-PROCESS = Group("Process", (QUIET, SYSLOG, DISABLE_LANDLOCK, USE_LANDLOCK))
+PROCESS = Group("Process", (QUIET, SYSLOG, LOG_FORMAT, ACCESS_LOG, ACCESS_TARGET, ACCESS_START, DISABLE_LANDLOCK, USE_LANDLOCK))
+
+
+def build_log(arguments: Arguments) -> LogConfig:
+    """The configuration of the log; raises ConfigError."""
+    access = AccessLogConfig(arguments[ACCESS_LOG], arguments[ACCESS_TARGET], arguments[ACCESS_START])
+    if access.format == "off" and (access.has_start or access.target != default_of(AccessLogConfig, "target")):
+        flag = ACCESS_START if access.has_start else ACCESS_TARGET
+        raise ConfigError(f"--{flag.name} needs --{ACCESS_LOG.name} text or json")
+    return LogConfig(arguments[QUIET], arguments[SYSLOG], arguments[LOG_FORMAT], access)

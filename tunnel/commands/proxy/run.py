@@ -12,8 +12,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from tunnel.cli.command import Arguments, Command
+from tunnel.commands.logs import open_access_log, open_log
 from tunnel.commands.proxy.build import build, check_line
-from tunnel.commands.start import find_port_holders, open_log, prepare
+from tunnel.commands.start import find_port_holders, prepare
 from tunnel.config.model import LogConfig, ProcessConfig
 from tunnel.errors import TunnelError
 from tunnel.log import STDOUT, one_line
@@ -49,13 +50,14 @@ def run_service(
     log_capture.install()
     try:
         log.info(f"starting tunnel in {mode} mode")
+        access_log = open_access_log(log_config, log, STDOUT)
         config = build_config()
         from tunnel.proxy.process import run_proxy
         from tunnel.proxy.process_context import ProcessContext
 
         holders = find_port_holders(config)
         prepare(config, environ, log, is_reconfigurable=reload_source is not None)
-        process_context = ProcessContext(environ, inherited, notifier, log_capture, holders)
+        process_context = ProcessContext(environ, inherited, notifier, log_capture, holders, access_log)
         return run_proxy(config, log, process_context, reload_source)
     except TunnelError as error:
         log.write(f"error: {error}")

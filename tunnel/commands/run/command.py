@@ -11,7 +11,7 @@ from tunnel.cli.parser import parse_command_line
 from tunnel.commands.proxy import command as proxy
 from tunnel.commands.proxy.limits import SHUTDOWN_DELAY
 from tunnel.commands.serve import CONFIG, WATCH
-from tunnel.config.model import LogConfig, ProcessConfig, name_listeners
+from tunnel.config.model import AccessLogConfig, LogConfig, ProcessConfig, name_listeners
 from tunnel.config.values import default_of, parse_limit, parse_positive_duration
 from tunnel.errors import ConfigError
 
@@ -135,10 +135,23 @@ def join_lines(lines: Sequence[ProcessConfig]) -> ProcessConfig:
     return ProcessConfig(
         listeners,
         tuple(monitors),
-        LogConfig(tuple(word for line in lines for word in line.log.quiet), any(line.log.is_syslog for line in lines)),
+        _join_logs([line.log for line in lines]),
         shutdown_delay=max(line.shutdown_delay for line in lines),
         timed_reload=min((line.timed_reload for line in lines if line.timed_reload), default=0.0),
         is_confined=all(line.is_confined for line in lines),  # the rules hold for the whole process
+    )
+
+
+def _join_logs(logs: Sequence[LogConfig]) -> LogConfig:
+    """The one log of the process; raises ConfigError if two lines have different access logs."""
+    access = {log.access: None for log in logs if log.access.format != "off"}
+    if len(access) > 1:
+        raise ConfigError("the lines have different access logs; expected one for all: they are one process")
+    return LogConfig(
+        tuple(word for log in logs for word in log.quiet),
+        any(log.is_syslog for log in logs),
+        next((log.format for log in logs if log.format != logs[0].format), logs[0].format),
+        next(iter(access), AccessLogConfig()),
     )
 
 

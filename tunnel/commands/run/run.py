@@ -12,8 +12,9 @@ from tunnel.child.signal_probe import SignalProbe
 from tunnel.child.signals import block
 from tunnel.cli.command import Arguments, Command
 from tunnel.cli.output import print_message
+from tunnel.commands.logs import open_access_log, open_log
 from tunnel.commands.run.command import RunConfig, build
-from tunnel.commands.start import find_port_holders, open_log, prepare
+from tunnel.commands.start import find_port_holders, prepare
 from tunnel.errors import CommandError, TunnelError
 from tunnel.log import STDERR, Log
 from tunnel.log_capture import LogCapture
@@ -53,7 +54,8 @@ def _run(
     from tunnel.proxy.process import open_loop, open_proxy, supervise
     from tunnel.proxy.process_context import ProcessContext
 
-    process_context = ProcessContext(environ, inherited, notifier, log_capture, find_port_holders(config.process))
+    access_log = open_access_log(config.process.log, log, STDERR)
+    process_context = ProcessContext(environ, inherited, notifier, log_capture, find_port_holders(config.process), access_log)
     for one in config.process.listeners:
         log.info(f"starting tunnel in {one.mode} mode")
     is_reconfigurable = config.reload_source is not None

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
-from tunnel.config.file.kinds import close_policy, duration, file_name, listing, optional, socket_path, switch, text
+from tunnel.config.file.kinds import (
+    ValueKind,
+    close_policy,
+    duration,
+    file_name,
+    listing,
+    optional,
+    socket_path,
+    switch,
+    text,
+    words,
+)
+from tunnel.config.file.problem import Place
 from tunnel.config.file.schema import Key, Section, mask_credentials
-from tunnel.config.model import LogConfig, Metrics, Monitor, ProcessConfig, Status
+from tunnel.config.model import ACCESS_FORMATS, ACCESS_TARGETS, LOG_FORMATS, LogConfig, Metrics, Monitor, ProcessConfig, Status
 from tunnel.config.values import (
     one_of,
     parse_duration,
@@ -21,6 +34,16 @@ from tunnel.net.address import StatusAddress, UnixAddress, parse_status_address,
 
 def _unix_path(status: StatusAddress) -> str:
     return status.address.path if isinstance(status.address, UnixAddress) else ""
+
+
+def _log_target() -> ValueKind[str]:
+    """One of the known targets, or a file, which is relative to the directory of the configuration file."""
+    file, names = file_name(), ", ".join(f'"{name}"' for name in ACCESS_TARGETS)
+
+    def read(value: object, place: Place) -> str:
+        return value if isinstance(value, str) and value in ACCESS_TARGETS else file.parse(value, place)
+
+    return replace(file, form=f"{names} or {file.form}", parse=read)
 
 
 _LIMIT = duration(parse_limit)
@@ -65,6 +88,20 @@ LOG: Final = Section(
     (
         Key("quiet", listing(_QUIET), "Lines to omit from the log", "quiet"),
         Key("syslog", switch(), "Log to the local syslog instead of standard output", "is_syslog"),
+        Key(
+            "format",
+            words({word: word for word in LOG_FORMATS}),
+            "Format of all other lines than the access log's",
+            "format",
+        ),
+        Key(
+            "access-log",
+            words({word: word for word in ACCESS_FORMATS}),
+            "Write one event per connection to the access log, in place of the lines about connections",
+            "access.format",
+        ),
+        Key("access-log-target", _log_target(), "Where the access log is written", "access.target"),
+        Key("access-log-start", switch(), "Write an event at the begin of each connection, too", "access.has_start"),
     ),
 )
 STATUS: Final = Section(

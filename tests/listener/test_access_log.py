@@ -1,0 +1,228 @@
+"""The access log has one event per connection, with documented names, one line each whatever the peer sends."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.socket_pairs import received
+from tests.support.tls_ends import TLS12, TLS13
+from tests.support.tunnel_harness import Harnesses, Peer, TunnelHarness, carried, dialled, hang_up
+from tunnel.authz import peer as authz
+from tunnel.authz.rules import IdRule
+from tunnel.errors import TlsError
+from tunnel.listener.access_event import END, START, SUPPRESSED, describe_connection, encode_logfmt
+from tunnel.listener.access_log import AccessLog, json_encoder, logfmt_encoder
+from tunnel.listener.connection_record import ConnectionOutcome, ConnectionRecord
+from tunnel.log_limit import EQUAL_LINES, WINDOW
+from tunnel.log_output import LineOutput
+from tunnel.relay.close_reason import CloseReason
+from tunnel.spiffe.ids import parse_spiffe_id
+
+OTHERS = (IdRule(parse_spiffe_id("spiffe://a.test/other")),)
+
+
+@dataclass
+class MemorySink:
+    data: bytes = b""
+    lost: int = 0
+    problem: str = ""
+    is_failing: bool = False
+
+    def write(self, data: bytes, start: int) -> int:
+        self.data += data[start:]
+        return len(data)
+
+
+@dataclass
+class Recorded:
+    """An access log whose events are kept."""
+
+    is_json: bool = True
+    has_start: bool = False
+    sink: MemorySink = field(default_factory=MemorySink)
+
+    def open(self) -> AccessLog:
+        encode = json_encoder() if self.is_json else logfmt_encoder()
+        return AccessLog(LineOutput(self.sink), encode, has_start=self.has_start, wall=lambda: 1795309702.25)
+
+    def lines(self) -> list[str]:
+        return self.sink.data.decode("ascii").splitlines()
+
+    def events(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.lines()]
+
+
+def started(harnesses: Harnesses, recorded: Recorded, serve: dict[str, Any] | None = None, **fields: Any) -> TunnelHarness:
+    access_log = recorded.open()
+    harness = harnesses(access_log=access_log, **fields).serve(**(serve or {}))
+    access_log.defer(harness.loop)
+    return harness
+
+
+def test_a_relayed_connection_has_every_field(harnesses: Harnesses) -> None:
+    recorded = Recorded(has_start=True)
+    harness = started(harnesses, recorded)
+    peer, backend = carried(harness, version=TLS13)
+    peer.say(b"question")
+    backend.send(b"answers")
+    harness.turn()
+    assert (received(backend), peer.hear()) == (b"question", b"answers")
+    harness.clock.now += 1.5
+    hang_up(harness, peer, backend)
+    begin, end = recorded.events()
+    assert begin["event.name"] == START
+    assert end.pop("tunnel.peer.certificate.serial") == begin["tunnel.peer.certificate.serial"] != ""
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", end.pop("tls.client.not_after"))
+    assert end == {
+        "time": "2026-11-22T01:08:22.250000Z",
+        "event.name": END,
+        "tunnel.listener": harness.tunnel.config.name,
+        "tunnel.direction": "inbound",
+        "client.address": "@",
+        "server.address": f"{harness.place}/backend",
+        "tunnel.target": f"unix:{harness.place}/backend",
+        "tunnel.peer.id": "spiffe://a.test/peer",
+        "tunnel.peer.trust_domain": "a.test",
+        "tunnel.rule": "any",
+        "tls.protocol.version": "1.3",
+        "tls.cipher": "TLS_AES_128_GCM_SHA256",
+        "tls.curve": "X25519MLKEM768",
+        "tunnel.outcome": "relayed",
+        "tunnel.close_reason": "closed",
+        "tunnel.forwarded_bytes": 8,
+        "tunnel.returned_bytes": 7,
+        "tunnel.duration": 1.5,
+        "tunnel.handshake.duration": 0.0,
+        "tunnel.dial.duration": 0.0,
+    }
+    assert harness.log.lines == [], "the events take the place of the lines about connections"
+
+
+def test_a_client_is_outbound_and_has_the_certificate_of_the_server(harnesses: Harnesses) -> None:
+    recorded = Recorded()
+    harness = started(harnesses, recorded, is_server=False)
+    program, server = dialled(harness)
+    server.shake()
+    program.close()
+    server.end()
+    harness.turn()
+    server.socket.close()
+    harness.turn()
+    (event,) = recorded.events()
+    assert event["tunnel.direction"] == "outbound"
+    assert "tls.server.not_after" in event
+    assert "tls.client.not_after" not in event
+
+
+def refused(harness: TunnelHarness) -> None:
+    with suppress(TlsError):
+        Peer(harness, harness.connect()).shake()
+
+
+def test_a_refused_peer_has_the_reason_and_its_names(harnesses: Harnesses) -> None:
+    recorded = Recorded()
+    harness = started(harnesses, recorded, {"rules": OTHERS})
+    refused(harness)
+    (event,) = recorded.events()
+    assert (event["tunnel.outcome"], event["tunnel.reason"]) == ("refused", "no-matching-rule")
+    assert event["tunnel.peer.id"] == "spiffe://a.test/peer"
+    assert "tunnel.rule" not in event
+    assert "server.address" not in event, "nothing was dialled"
+
+
+def test_a_health_check_that_only_connects_has_no_event(harnesses: Harnesses) -> None:
+    recorded = Recorded()
+    harness = started(harnesses, recorded)
+    harness.connect().close()
+    harness.turn()
+    assert recorded.lines() == []
+
+
+def test_ten_thousand_failed_handshakes_have_few_events_and_exact_counts(harnesses: Harnesses) -> None:
+    recorded = Recorded()
+    harness = started(harnesses, recorded)
+    for _ in range(10_000):
+        client = harness.connect()
+        client.send(b"GET / HTTP/1.0\r\n\r\n")
+        harness.turn(2)
+        client.close()
+        harness.turn(1)
+    harness.later(WINDOW + 1)
+    *failures, rest = recorded.events()
+    assert len(failures) == EQUAL_LINES
+    assert {event["tunnel.reason"] for event in failures} == {"tls-failure"}
+    assert (rest["event.name"], rest["client.address"]) == (SUPPRESSED, "@")
+    assert rest["tunnel.suppressed"] == 10_000 - EQUAL_LINES
+    counters = harness.tunnel.counters
+    assert (counters.accepted, counters.refused, counters.reasons) == (10_000, 10_000, {"tls-failure": 10_000})
+
+
+def test_relayed_connections_are_never_suppressed(harnesses: Harnesses) -> None:
+    recorded = Recorded()
+    harness = started(harnesses, recorded)
+    for _ in range(EQUAL_LINES * 3):
+        hang_up(harness, *carried(harness, version=TLS12))
+    assert len(recorded.events()) == EQUAL_LINES * 3
+
+
+def record(**fields: Any) -> ConnectionRecord:
+    given = {"is_server": True, "listener": "tcp:127.0.0.1:1", "source": "tcp:[::1]:57878", "seconds": 0.1234567}
+    return ConnectionRecord(**{"outcome": ConnectionOutcome.REFUSED, **given, **fields})
+
+
+def test_an_address_is_host_and_port_or_the_name_of_a_socket() -> None:
+    fields = describe_connection(END, record(target="unix:/run/a b.sock"))
+    assert (fields["client.address"], fields["client.port"]) == ("::1", 57878)
+    assert fields["server.address"] == "/run/a b.sock"
+    assert "server.port" not in fields
+    assert fields["tunnel.duration"] == 0.123457
+
+
+HOSTILE: list[Callable[[str], ConnectionRecord]] = [
+    lambda text: record(detail=text, reason="tls-failure"),
+    lambda text: record(peer=authz.Peer("", common_name=text), rule="any"),
+    lambda text: record(source=f"unix:{text}", target=f"unix:{text}", target_name=text),
+    lambda text: record(server_name=text, alpn=text, close_reason=CloseReason.CLOSED, outcome=ConnectionOutcome.RELAYED),
+]
+
+
+@given(st.text(max_size=40), st.sampled_from(HOSTILE), st.booleans())
+def test_whatever_a_peer_sends_an_event_is_one_printable_line(text: str, make: Any, is_json: bool) -> None:
+    recorded = Recorded(is_json)
+    recorded.open().write(END, make(text))
+    assert recorded.sink.data.count(b"\n") == 1
+    (line,) = recorded.lines()
+    assert line.isprintable()
+    if is_json:
+        assert json.loads(line)["event.name"] == END
+    else:
+        assert parse_logfmt(line)["event.name"] == END
+
+
+def parse_logfmt(line: str) -> dict[str, str]:
+    found = re.findall(r'([a-z_.]+)=("(?:[^"\\]|\\.)*"|[^ "=]*)(?: |$)', line)
+    assert " ".join(f"{name}={value}" for name, value in found) == line
+    return {name: json.loads(value) if value.startswith('"') else value for name, value in found}
+
+
+@given(st.dictionaries(st.from_regex(r"[a-z_.]+", fullmatch=True), st.text(st.characters(min_codepoint=32, max_codepoint=126))))
+def test_logfmt_can_be_read_back(fields: dict[str, Any]) -> None:
+    assert parse_logfmt(encode_logfmt(fields)) == fields
+
+
+def test_the_documentation_has_every_field() -> None:
+    section = Path("docs/log.md").read_text().partition("### Fields")[2].partition("\n## ")[0]
+    documented = set(re.findall(r"`([a-z_.]+)`", "".join(re.findall(r"^\| (`.*?) \|", section, re.MULTILINE))))
+    code = Path("tunnel/listener/access_event.py").read_text() + Path("tunnel/listener/access_log.py").read_text()
+    used = set(re.findall(r'"((?:event|tunnel|tls)\.[a-z_.]+)"', code)) - {START, END, SUPPRESSED}
+    made = {f"{side}.{part}" for side in ("client", "server") for part in ("address", "port")}
+    assert documented == {"time", "tls.client.not_after", "tls.server.not_after", *used, *made}
