@@ -19,16 +19,18 @@ class FakeFeed:
 
     def __init__(self) -> None:
         self.counters = Counters()
+        self.problem = ""
 
 
 class FakeListener:
     """A listener with the tunnel of a harness."""
 
-    def __init__(self, harnesses: Harnesses, name: str, **fields: Any) -> None:
+    def __init__(self, harnesses: Harnesses, name: str, *, has_identity: bool = True, **fields: Any) -> None:
         self.name = name
         self.config = listener_config(name=name, **fields)
         self.tunnel = harnesses(**fields).tunnel
-        self.tunnel.swap(generation())
+        if has_identity:
+            self.tunnel.swap(generation())
 
 
 class FakeProcess:
@@ -83,3 +85,14 @@ def test_the_state_has_what_each_connection_changes(harnesses: Harnesses) -> Non
     assert (redis.opened, [target.is_healthy for target in redis.targets], redis.plaintext) == (0, [True], None)
     assert cache.plaintext == PlaintextState(0, 0, (), 0)
     assert [one.name for one in scope_of(process, "cache").state().listeners] == ["cache"]
+
+
+def test_before_the_first_identity_the_state_has_the_problem_of_its_source(harnesses: Harnesses) -> None:
+    process = FakeProcess(FakeListener(harnesses, "redis", has_identity=False))
+    (redis,) = scope_of(process).state().listeners
+    assert redis.identity_error == "no identity yet"
+    (feed,) = process.feeds.values()
+    feed.problem = "no such socket"
+    (redis,) = scope_of(process).state().listeners
+    assert redis.identity_error == "no identity yet: no such socket"
+    assert process.state_reporter.state.identity_error == "", "an identity that was never there is not reported as lost"

@@ -6,7 +6,7 @@ A connection counts as waiting until the header of a request is complete (`tunne
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from http import HTTPStatus
@@ -48,7 +48,11 @@ class Request:
 
     def query_value(self, name: str) -> str:
         """The first value of a name in the query, empty if there is none."""
-        return parse_qs(self.query, keep_blank_values=True).get(name, [""])[0]
+        return next(iter(self.query_values(name)), "")
+
+    def query_values(self, name: str) -> Sequence[str]:
+        """All values of a name in the query, in their order."""
+        return parse_qs(self.query, keep_blank_values=True).get(name, ())
 
 
 @dataclass(frozen=True, slots=True)

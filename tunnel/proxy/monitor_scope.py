@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Protocol
 from tunnel.config.model import IdentityConfig, ListenerConfig
 from tunnel.config.values import default_of
 from tunnel.listener.shared_resources import SharedResources
-from tunnel.listener.tunnel import Tunnel
 from tunnel.proxy.identity_feed import IdentityFeed
 from tunnel.proxy.proxy_listener import ProxyListener
 from tunnel.proxy.state_reporter import StateReporter
@@ -96,11 +95,12 @@ class MonitorScope:
 
     def state(self) -> ProcessState:
         """The current state, after checking whether an identity has expired."""
-        listeners = {one.name: one.tunnel for one in self.listeners()}
-        for tunnel in listeners.values():
-            tunnel.review()
+        listeners = {one.name: one for one in self.listeners()}
+        for listener in listeners.values():
+            if listener.tunnel.generation is not None:  # else the review would log that an identity is lost
+                listener.tunnel.review()
         state = self.process.state_reporter.state.limited_to(self.names)
-        return replace(state, listeners=tuple(_complete(one, listeners[one.name]) for one in state.listeners))
+        return replace(state, listeners=tuple(self._complete(one, listeners[one.name]) for one in state.listeners))
 
     def request_timeout(self) -> float:
         """Seconds for the header of a request: the connect timeout of the first listener."""
@@ -114,17 +114,20 @@ class MonitorScope:
                 return generation.status_context.open_end(self.process.shared.buffers)
         return None
 
+    def _complete(self, state: ListenerState, listener: ProxyListener) -> ListenerState:
+        """Add what changes with each connection, and what is known before the first identity."""
+        tunnel = listener.tunnel
+        if tunnel.generation is None:
+            known = filter(None, (tunnel.identity_error, self._feed_of(listener).problem))
+            state = replace(state, identity_error=": ".join(known))
+        return replace(state, opened=len(tunnel), targets=tunnel.targets.states(), plaintext=tunnel.plaintext_state())
+
     def _serving(self) -> Iterable[ProxyListener]:
         """The listeners, and for a scope of all those that were removed and still have connections."""
         return self.listeners() if self.names else (*self.process.listeners.values(), *self.process.retired)
 
     def _feed_of(self, listener: ProxyListener) -> IdentityFeed:
         return self.process.feeds[listener.config.identity]
-
-
-def _complete(state: ListenerState, tunnel: Tunnel) -> ListenerState:
-    """Add what changes with each connection."""
-    return replace(state, opened=len(tunnel), targets=tunnel.targets.states(), plaintext=tunnel.plaintext_state())
 
 
 def _measure(listener: ProxyListener) -> ListenerMeasurement:

@@ -7,21 +7,20 @@ from __future__ import annotations
 
 import gzip
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 
 from tunnel.http.connection import Request, Respond, Response
+from tunnel.status.health_endpoints import NOT_FOUND, CheckListeners, HealthEndpoints, is_health_path
 from tunnel.status.process_state import ProcessState
 from tunnel.status.status_document import Service, encode_document, is_ok
 
-CheckListeners = Callable[[Collection[str]], Awaitable[Mapping[str, str]]]  # errors of backends, by the name of the listener
 EncodeMetrics = Callable[[], Awaitable[tuple[str, bytes]]]  # content type and body
 JSON, PROMETHEUS = "json", "prometheus"
 PPROF = "/debug/pprof/"
 
-NOT_FOUND = Response(b"404 page not found\n", HTTPStatus.NOT_FOUND)
 _UNKNOWN_LISTENER = Response(b"404 unknown listener; expected a name in /_status\n", HTTPStatus.NOT_FOUND)
 
 
@@ -52,7 +51,11 @@ class Endpoints:
         if self.reload is not None:
             table["/_reload"] = partial(_reload, self.reload)
 
+        health = HealthEndpoints(self.read_state, self.check)
+
         async def respond(request: Request) -> Response:
+            if is_health_path(request.path):
+                return await health.respond(request)
             if self.pprof is not None and request.path.startswith(PPROF.rstrip("/")):
                 return await self.pprof(request)
             route = table.get(request.path)
