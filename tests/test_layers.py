@@ -52,6 +52,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
         "tunnel.proxy.reconfiguration",
         "tunnel.proxy.monitoring",
         "tunnel.proxy.status_port",
+        "tunnel.proxy.health_port",
         "tunnel.listener.health_checks",
         "tunnel.proxy.reloader",
         "tunnel.proxy.reporting",

@@ -99,6 +99,9 @@ def test_defaults_and_switches() -> None:
         ("/opt/tunnel/bin/python3 /opt/tunnel/bin/tunnel client --status unix:/run/s", ["unix:/run/s"]),
         ("python3 -m tunnel server --listen :1", []),
         ("/sbin/docker-init -- tunnel server --status 10.0.0.1:6060", ["10.0.0.1:6060"]),
+        ("tunnel server --health=:6061", ["http://:6061/readyz?target"]),
+        ("tunnel client --status=:1 --health http://[::1]:2", [":1", "http://[::1]:2/readyz?target"]),
+        ("tunnel server --health unix:/run/h", ["unix:/run/h /readyz?target"]),
         ("tunnel run server --status=:1 + client --status=:2 -- app --status=:3", [":1", ":2"]),
     ],
 )
@@ -114,9 +117,10 @@ def test_a_file_of_arguments_is_a_part_of_the_line(tmp_path: Path) -> None:
 def test_the_status_ports_of_configuration_files_are_known_also_after_a_mistake(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text('[status]\nlisten = "http://:6060"\n[server]\nwrong = 1\n')
     (tmp_path / "b.toml").write_text(
-        """monitor = [{ status = { listen = "unix:s" } }, { status = { listen = "unix:/run/s" } }, { metrics = 1 }, 2]"""
+        """monitor = [{ status = { listen = "unix:s" } }, { status = { listen = "unix:/run/s" } },
+                      { health = { listen = "unix:h" } }, { metrics = 1 }, 2]"""
     )
-    ports = ["http://:6060", f"unix:{tmp_path}/s", "unix:/run/s"]
+    ports = ["http://:6060", f"unix:{tmp_path}/s", "unix:/run/s", f"unix:{tmp_path}/h /readyz?target"]
     for line in (f"tunnel serve --config {tmp_path} --watch", f"tunnel run --config={tmp_path} -- app --config=/x"):
         assert [str(url) for url in health.status_ports(line.split())] == ports
 

@@ -15,6 +15,7 @@ from tunnel.commands.registry import load_commands
 from tunnel.config.model import (
     Access,
     Acme,
+    HealthPort,
     IdentityConfig,
     KeyFiles,
     Keystore,
@@ -293,6 +294,10 @@ BAD_VALUES = [
     ("--target-status=x", "--target-status: "),
     ("--target-status=http://user:pw@", '--target-status: invalid URL ""'),
     ("--status=https://unix:/x", "--status: "),
+    ("--health=https://:1", '--health: invalid address "https://:1": health is served in plain HTTP; expected http://:1'),
+    ("--health=http://unix:/x", '--health: invalid address "http://unix:/x": http:// requires HOST:PORT'),
+    ("--health=localhost", '--health: invalid address "localhost": missing port; expected HOST:PORT or unix:PATH'),
+    ("--status-allow-host=a.test", "--status-allow-host needs --status or --health"),
     ("--metrics-graphite=x", '--metrics-graphite: invalid address "x": missing port'),
     ("--metrics-graphite=unix:/x", '--metrics-graphite: invalid address "unix:/x": not a TCP address'),
     ("--proxy-protocol-mode=v1", "--proxy-protocol-mode: enum value must be one of conn,tls,tls-full,spiffe, got 'v1'"),
@@ -474,4 +479,24 @@ def test_the_header_has_a_mode(line: tuple[str, ...], mode: str | None) -> None:
 
 
 def test_an_empty_status_address_is_none() -> None:
-    assert build_process(*SERVER, *API, *ALLOW, "--status=").monitors == ()
+    assert build_process(*SERVER, *API, *ALLOW, "--status=", "--health=").monitors == ()
+
+
+def test_a_health_port_needs_no_status_port() -> None:
+    line = (*SERVER, *API, *ALLOW, "--health", "http://:6061", "--status-allow-host", "a.test")
+    (monitor,) = build_process(*line).monitors
+    assert (monitor.health, monitor.status) == (HealthPort(TcpAddress("", "6061"), ("a.test",)), None)
+    assert [(part.has_metrics, part.addresses) for part in monitor.parts()] == [(False, (TcpAddress("", "6061"),))]
+    (both,) = build_process(*line, "--status", "unix:/s").monitors
+    assert [(part.has_metrics, part.addresses) for part in both.parts()] == [
+        *((True, (UnixAddress("/s"),)), (False, (TcpAddress("", "6061"),))),
+    ]
+    assert both.addresses == (UnixAddress("/s"), TcpAddress("", "6061"))
+
+
+def test_a_health_port_has_an_address_of_its_own() -> None:
+    line = (*SERVER, *API, *ALLOW, "--status", "http://localhost:6060", "--health", "localhost:6060")
+    assert mistake(*line) == "--health: localhost:6060 is also the address of the status port; expected an address of its own"
+    listening = mistake(*line[:-1], "http://:8443")
+    assert listening == "--health: :8443 is also the address of the listener server; expected an address of its own"
+    assert build_process(*line[:-1], "localhost:0").monitors

@@ -31,6 +31,11 @@ def test_a_line_is_proxies_and_a_command() -> None:
     assert not config.process.log.is_syslog
 
 
+def test_two_lines_cannot_have_one_health_port() -> None:
+    with pytest.raises(ConfigError, match="--health: :7 is also the address of another health port; expected"):
+        build(*SERVER, "--health=:7", "+", *CLIENT, "--health=:7", *RUN)
+
+
 def test_run_has_defaults() -> None:
     config = build(*SERVER, *RUN)
     assert (config.wait_ready, config.stop_timeout) == (15, 25)

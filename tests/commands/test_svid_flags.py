@@ -132,7 +132,7 @@ def test_health_is_served_in_plain_http(text: str, address: TcpAddress | UnixAdd
         (["--combined", "/tls/..data"], 'invalid file name "..data"'),
         (["--combined", "/tls/"], '--combined: invalid file "/tls/"'),
         (["--health", "https://:1"], "health is served in plain HTTP"),
-        (["--health", "systemd:x"], "health is served in plain HTTP"),
+        (["--health", "systemd:x"], "health has no activation socket"),
         (["--spiffe-id", "spiffe://a.test"], "names a trust domain, not a workload"),
     ],
 )

@@ -21,6 +21,7 @@ from tunnel.config.model import (
     Acme,
     ClosePolicy,
     HealthCheck,
+    HealthPort,
     IdentityConfig,
     KeyFiles,
     Keystore,
@@ -222,6 +223,9 @@ enable-pprof = true
 enable-shutdown = true
 enable-reload = true
 allow-host = "a.test"
+[health]
+listen = "unix:h"
+allow-host = ["a.test", "b.test"]
 [metrics]
 graphite = "g:1"
 url = "http://m/"
@@ -231,15 +235,21 @@ ca = "/ca"
 [[monitor]]
 listeners = [":1"]
 metrics = { url = "http://n/" }
+[[monitor]]
+health = { listen = "http://:6061" }
 """
     config = load(text + IDENTITY + SERVER + ACCESS)
     assert config.log == LogConfig(("conns", "conn-errs"), True)
-    status, further = config.monitors
+    status, further, probes = config.monitors
     assert status.metrics == Metrics(TcpAddress("g", "1"), "http://m/", "p", 5, "/ca")
     assert status.status is not None
     assert str(status.status.address).endswith("/s")
     assert status.status == Status(status.status.address, True, True, True, ("a.test",))
     assert further == Monitor(None, Metrics(url="http://n/"), (":1",))
+    assert status.health is not None
+    assert str(status.health.address).endswith("/h")
+    assert status.health == HealthPort(status.health.address, ("a.test", "b.test"))
+    assert probes == Monitor(health=HealthPort(TcpAddress("", "6061")))
     assert (config.shutdown_delay, config.shutdown_timeout, config.timed_reload) == (1, 2, 3)
     assert config.on_removal == ClosePolicy(0)
     assert not config.is_confined

@@ -104,6 +104,20 @@ def test_ten_mistakes_are_ten_messages_with_their_lines() -> None:
         (f"{VALID}[monitor]\n", "t.toml:7: monitor: invalid type: a table; expected a list of tables: [[monitor]]"),
         (f'{VALID}[[monitor]]\nlisteners = ["x"]\n', 't.toml:8: monitor[0].listeners[0]: unknown listener "x"'),
         (f"{VALID}[[monitor]]\nstatus = 1\n", "t.toml:8: monitor[0].status: invalid type; expected a table"),
+        (f"{VALID}[[monitor]]\nhealth = 1\n", "t.toml:8: monitor[0].health: invalid type; expected a table"),
+        (f"{VALID}[health]\n", "t.toml:7: health: missing key listen; expected an address such as"),
+        (
+            f'{VALID}[health]\nlisten = "https://:1"\n',
+            't.toml:8: health.listen: invalid address "https://:1": health is served in plain HTTP; expected http://:1',
+        ),
+        (
+            f'{VALID}[health]\nlisten = ":9"\n[[monitor]]\n[monitor.health]\nlisten = "http://:9"\n',
+            "t.toml:11: monitor[0].health.listen: :9 is also the address of another health port; expected an address of its",
+        ),
+        (
+            f'{VALID}[status]\nlisten = "http://:9"\n[health]\nlisten = ":9"\n',
+            "t.toml:10: health.listen: :9 is also the address of the status port; expected an address of its own",
+        ),
     ],
 )
 def test_a_mistake_in_the_process(refuse: Refuse, text: str, expected: str | None) -> None:
@@ -407,7 +421,21 @@ def test_a_secret_in_the_wrong_place_is_not_shown(refuse: Refuse) -> None:
 
 NAMES = st.sampled_from(
     [
-        *("server", "client", "identity", "access", "log", "status", "metrics", "defaults", "monitor", "a", "rules", "allow"),
+        *(
+            "server",
+            "client",
+            "identity",
+            "access",
+            "log",
+            "status",
+            "health",
+            "metrics",
+            "defaults",
+            "monitor",
+            "a",
+            "rules",
+            "allow",
+        ),
         *(
             "workload-api",
             "cert",

@@ -21,11 +21,12 @@ from tunnel.config.file.identity_keys import IDENTITY
 from tunnel.config.file.json_schema import build_json_schema
 from tunnel.config.file.listener_keys import CLIENT, DEFAULTS, SERVER, TUNABLE_KEYS
 from tunnel.config.file.loader import load_config
-from tunnel.config.file.process_keys import LOG, METRICS, MONITOR, PROCESS, STATUS
+from tunnel.config.file.process_keys import HEALTH, LOG, METRICS, MONITOR, PROCESS, STATUS
 from tunnel.config.file.schema import Key, Section
 from tunnel.config.model import (
     AccessLogConfig,
     HealthCheck,
+    HealthPort,
     ListenerConfig,
     LogConfig,
     Metrics,
@@ -37,7 +38,7 @@ from tunnel.config.model import (
 )
 
 SCHEMA = json.loads(json.dumps(build_json_schema()))
-SECTIONS = (PROCESS, LOG, STATUS, METRICS, MONITOR, IDENTITY, ACCESS, SERVER, CLIENT, DEFAULTS)
+SECTIONS = (PROCESS, LOG, STATUS, HEALTH, METRICS, MONITOR, IDENTITY, ACCESS, SERVER, CLIENT, DEFAULTS)
 KEYS = [(section, key) for section in SECTIONS for key in section.keys]
 PAGE = Path(__file__).parent.parent.parent / "docs/configuration.md"
 
@@ -115,6 +116,7 @@ OTHER_FIELDS = {
     HealthCheck: set(),
     NameResolution: set(),
     Status: set(),
+    HealthPort: set(),
     Metrics: set(),
     LogConfig: {"access"},
     AccessLogConfig: set(),
@@ -140,6 +142,7 @@ def inner_fields(outer: str, section: Section) -> set[str]:
         (Revocation, inner_fields("revocation", IDENTITY)),
         (ProcessConfig, named_fields(PROCESS)),
         (Status, named_fields(STATUS)),
+        (HealthPort, named_fields(HEALTH)),
         (Metrics, named_fields(METRICS)),
         (LogConfig, {name for name in named_fields(LOG) if "." not in name}),
         (AccessLogConfig, inner_fields("access", LOG)),
@@ -180,6 +183,7 @@ def documented(heading: str) -> list[str]:
         ("Top level", PROCESS),
         ("Log", LOG),
         ("Status", STATUS),
+        ("Health", HEALTH),
         ("Metrics", METRICS),
         ("Monitor", MONITOR),
         ("Identity", IDENTITY),

@@ -55,6 +55,8 @@ def test_the_password_file_of_a_keystore_is_read_again() -> None:
         (f"{_SERVER} {_KEYS}", {8443}, {80}),
         (f"{_SERVER} {_KEYS} --status http://localhost:6060", {8443, 6060}, {80}),
         (f"{_SERVER} {_KEYS} --status unix:/s", {8443}, {80}),
+        (f"{_SERVER} {_KEYS} --health :6061", {8443, 6061}, {80}),
+        (f"{_SERVER} {_KEYS} --status http://:6060 --health unix:/h", {8443, 6060}, {80}),
         (f"{_SERVER} {_KEYS} --metrics-graphite g:2003 --metrics-url https://m/in", {8443}, {80, 2003, 443}),
         (f"{_SERVER} --use-workload-api-addr tcp://127.0.0.1:8081", {8443}, {80, 8081}),
         (f"{_CLIENT} {_KEYS}", {70}, {443}),

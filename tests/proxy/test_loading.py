@@ -10,6 +10,7 @@ import pytest
 ALWAYS = "import tunnel.commands.proxy.run, tunnel.proxy.process"
 UNASKED = {"json", "h11", "prometheus_client", "acme", "josepy", "requests", "regopy", "asyncio"} | {
     "tunnel.status.status_document",
+    "tunnel.status.health_endpoints",
     "tunnel.status.snapshot",
     "tunnel.status.durations",
     "tunnel.relay.acme_handshake",

@@ -11,7 +11,7 @@ from trio.testing import MockClock
 from tests.support.configs import listener_config
 from tunnel.config.model import ListenerConfig
 from tunnel.errors import TargetError, TargetFault
-from tunnel.proxy.status_port import check_listeners
+from tunnel.proxy.health_port import check_listeners
 from tunnel.status.backend_health import Check
 
 NAMES = [f"listener-{number}" for number in range(200)]

@@ -36,12 +36,26 @@ STARTING = {**WELL, "ok": False, "status": "critical", "message": "initializing"
         (200, None, "/live", ""),
         (200, {"ok": False}, "/live", "critical: 200 OK"),
         (404, None, "/live", "404 Not Found"),
+        (404, None, "/_status", "404 Not Found without a status document"),
     ],
 )
 def test_only_a_document_with_ok_is_healthy(code: int, document: dict[str, object] | None, path: str, fault: str) -> None:
     seen = StatusAnswer(code, document).problem(path)
     assert seen.startswith(fault)
     assert bool(seen) == bool(fault)
+
+
+def test_the_checks_that_fail_are_in_the_line(capsys: pytest.CaptureFixture[str]) -> None:
+    body = b"[+]ping ok\n[-]listener failed: closed\n[-]identity failed: redis: no identity yet\x1b[1m\nreadyz check failed\n"
+
+    def serve(sock: socket) -> None:
+        sock.recv(65536)
+        sock.sendall(_http(body, "503 Service Unavailable"))
+
+    with Backend(serve) as port:
+        assert main(["health", f"http://{port.target}/readyz"], {}) == 1
+    line = capsys.readouterr().err
+    assert line.endswith("critical: listener failed: closed, identity failed: redis: no identity yet\\x1b[1m\n")
 
 
 def _http(body: bytes, code: str = "200 OK") -> bytes:

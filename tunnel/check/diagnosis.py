@@ -47,6 +47,8 @@ def diagnose(preflight: Preflight) -> Iterator[Finding]:
     for monitor in preflight.line.config.monitors:
         if monitor.status is not None:
             yield examine_listener("status", monitor.status.address.address)
+        if monitor.health is not None:
+            yield examine_listener("health", monitor.health.address)
     if preflight.line.is_route_known:
         yield from _examine_with_policy(preflight, credentials)
     else:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from tunnel.cli.command import Arguments, Command, Group, option, positional, switch
 from tunnel.cli.output import print_output
 from tunnel.cli.parser import expand_files
-from tunnel.config.status_url import STATUS_PATH, StatusUrl, parse_path, parse_status_url
+from tunnel.config.status_url import READY_PATH, STATUS_PATH, StatusUrl, parse_path, parse_status_url
 from tunnel.config.values import default_of, or_none, parse_positive_duration, parse_text
 from tunnel.errors import ConfigError, TargetError, TargetFault, TunnelError, describe_os_error
 from tunnel.log import one_line
@@ -48,10 +48,10 @@ class HealthConfig:
 ADDRESS = positional(
     "ADDR",
     "Status port: the value of the proxy's --status, [http://|https://]HOST:PORT or unix:PATH, for TCP with a /PATH if it is "
-    "not /_status",
+    "not /_status. Of a health port, with the path /readyz",
     parse_status_url,
     required=False,
-    default_text="every status port of process 1, for use in a container",
+    default_text="every status port and health port of process 1, for use in a container",
 )
 TIMEOUT = option(
     "timeout",
@@ -69,8 +69,8 @@ CACERT = option(
 )
 PATH = option(
     "path",
-    "Path to query, also at a Unix socket; status 200 then means healthy. For other endpoints, such as /ready of 'tunnel svid "
-    "watch --health'",
+    "Path to query, also at a Unix socket; status 200 then means healthy. For other endpoints, such as /readyz of --health or "
+    "/ready of 'tunnel svid watch --health'",
     or_none(parse_path),
     None,
     placeholder="PATH",
@@ -93,13 +93,15 @@ answers in plain HTTP. The proxy's own certificate is verified only with --cacer
 only a loopback address is queried over HTTPS. The name in the certificate is never verified.
 
 Without an address the command queries every status port in the command line of process 1, and in
-the configuration files that it names: in a container this is the proxy, also under an init such as
-tini. A proxy without --status has nothing to query, and is healthy as long as it runs.
+the configuration files that it names, and every health port, there with the path /readyz?target: in
+a container this is the proxy, also under an init such as tini. A proxy with neither has nothing to
+query, and is healthy as long as it runs.
 
 Examples:
   tunnel health
   tunnel health localhost:6060
   tunnel health http://127.0.0.1:6060 --timeout 2s
+  tunnel health http://127.0.0.1:6061/readyz
   tunnel health unix:/run/tunnel/status.sock --json
   tunnel health https://db.example.org:6060 --cacert bundle.pem --quiet
 """,
@@ -109,13 +111,15 @@ COMMANDS = (COMMAND,)
 
 
 def status_ports(argv: Sequence[str]) -> tuple[StatusUrl, ...]:
-    """The status ports in a command line of this program and in its configuration files; raises ConfigError."""
+    """The status and health ports in a command line of this program and in its configuration files; raises ConfigError."""
     line = list(dropwhile(lambda word: os.path.basename(word) != "tunnel", argv))  # behind an interpreter or an init
     if not line:
         raise ConfigError("ADDR is missing: process 1 is not tunnel, so it has no known status port")
     words = list(takewhile(lambda word: word != "--", expand_files(line)))
-    found = [*_values_of("--status", words), *_addresses_in(_values_of("--config", words))]
-    return tuple(map(parse_status_url, found))
+    files = _values_of("--config", words)
+    status = [*_values_of("--status", words), *_addresses_in(files, "status")]
+    health = [*_values_of("--health", words), *_addresses_in(files, "health")]
+    return (*map(parse_status_url, status), *(replace(parse_status_url(one), scheme="http", path=READY_PATH) for one in health))
 
 
 def _values_of(flag: str, words: Sequence[str]) -> list[str]:
@@ -123,8 +127,8 @@ def _values_of(flag: str, words: Sequence[str]) -> list[str]:
     return found + [value for word, value in pairwise(words) if word == flag]
 
 
-def _addresses_in(files: Sequence[str]) -> Iterator[str]:
-    """The addresses of status ports in configuration files, also in files that have mistakes; raises ConfigError."""
+def _addresses_in(files: Sequence[str], kind: str) -> Iterator[str]:
+    """The addresses of `status` or `health` ports in configuration files, also after mistakes in them; raises ConfigError."""
     from tunnel.config.file.document import read_documents
     from tunnel.config.file.problem import Problems
 
@@ -135,8 +139,8 @@ def _addresses_in(files: Sequence[str]) -> Iterator[str]:
     for document in documents:
         monitors = document.values.get("monitor")
         for table in (document.values, *(monitors if isinstance(monitors, list) else ())):
-            status = table.get("status") if isinstance(table, Mapping) else None
-            listen = status.get("listen") if isinstance(status, Mapping) else None
+            port = table.get(kind) if isinstance(table, Mapping) else None
+            listen = port.get("listen") if isinstance(port, Mapping) else None
             if isinstance(listen, str):
                 is_relative = re.match(r"unix:(?!/|@)", listen)
                 yield f"unix:{os.path.join(document.file.folder, listen[5:])}" if is_relative else listen
@@ -167,12 +171,12 @@ def _is_this_machine(address: Address) -> bool:
 
 
 def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str]) -> int:
-    """Query the status ports; 0 if all are healthy, else 1 with one line. Raises ConfigError."""
+    """Query the ports; 0 if all are healthy, else 1 with one line. Raises ConfigError."""
     if arguments[ADDRESS]:
         return _query(build(arguments))
     own = status_ports(_first_process())
     if not own and not arguments[QUIET]:
-        print_output("process 1 has no --status: nothing to query\n")
+        print_output("process 1 has neither --status nor --health: nothing to query\n")
     return max((_query(build(arguments, url)) for url in own), default=0)
 
 

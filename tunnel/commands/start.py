@@ -47,7 +47,7 @@ def open_reload_source(files: Sequence[str], *, is_watching: bool) -> ReloadSour
 def find_port_holders(config: ProcessConfig) -> Holders:
     """The processes that listen now on the ports of this one; call it before `prepare`, which hides other processes."""
     addresses = [listener.listen for listener in config.listeners]
-    addresses += [monitor.status.address.address for monitor in config.monitors if monitor.status is not None]
+    addresses += [address for monitor in config.monitors for address in monitor.addresses]
     ports: set[int] = set()
     for address in addresses:
         with suppress(TargetError):  # an unknown port name is refused when the listener opens

@@ -5,8 +5,8 @@ The settings are named as the operator wrote them: `--target` on a command line,
 
 from __future__ import annotations
 
-from tunnel.config.model import ListenerConfig, WorkloadApi
-from tunnel.net.address import ListenAddress, TargetAddress, UnixAddress, is_local
+from tunnel.config.model import ListenerConfig, ProcessConfig, WorkloadApi
+from tunnel.net.address import ListenAddress, TargetAddress, TcpAddress, UnixAddress, is_local
 
 
 def check_local(address: ListenAddress | TargetAddress, permission: str) -> str:
@@ -33,3 +33,21 @@ def check_outbound(listener: ListenerConfig, proxy: str) -> str:
     if listener.outbound is None or local is None:
         return ""
     return f"{local} cannot be reached through {proxy}; expected HOST:PORT"
+
+
+def check_health_ports(config: ProcessConfig) -> list[str]:
+    """Why each health port of the process cannot have its address: the kernel would share its requests with another port."""
+    others = {str(one.listen): f"the listener {one.name}" for one in config.listeners if not _is_any_port(one.listen)}
+    for monitor in config.monitors:
+        if monitor.status is not None:
+            others.setdefault(str(monitor.status.address.address), "the status port")
+    problems = []
+    for address in [monitor.health.address for monitor in config.monitors if monitor.health is not None]:
+        other = "" if _is_any_port(address) else others.setdefault(str(address), "")
+        problems.append(f"{address} is also the address of {other}; expected an address of its own" if other else "")
+        others[str(address)] = others.get(str(address)) or "another health port"
+    return problems
+
+
+def _is_any_port(address: ListenAddress | None) -> bool:
+    return address is None or (isinstance(address, TcpAddress) and address.port == "0")

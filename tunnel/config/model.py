@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from tunnel.authz.pins import SpkiPin
@@ -123,6 +123,14 @@ class Status:
     has_shutdown: bool = False
     has_reload: bool = False
     allowed_hosts: tuple[str, ...] = ()  # names that a Host header can have, besides those of this machine
+
+
+@dataclass(frozen=True, slots=True)
+class HealthPort:
+    """A plain HTTP port that serves `/livez` and `/readyz` only."""
+
+    address: ListenAddress
+    allowed_hosts: tuple[str, ...] = ()  # as those of the status port
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,11 +266,30 @@ class ListenerConfig:
 
 @dataclass(frozen=True, slots=True)
 class Monitor:
-    """A status port and metric reports."""
+    """A status port, a health port and metric reports."""
 
     status: Status | None = None
     metrics: Metrics = field(default_factory=Metrics)
     listeners: tuple[str, ...] = ()  # the names of those that it is about; empty for all
+    health: HealthPort | None = None
+
+    @property
+    def has_metrics(self) -> bool:
+        """Whether metrics are shown or reported anywhere."""
+        return self.status is not None or self.metrics.has_target()
+
+    @property
+    def addresses(self) -> tuple[ListenAddress, ...]:
+        """The addresses of its ports."""
+        status = (self.status.address.address,) if self.status is not None else ()
+        return (*status, self.health.address) if self.health is not None else status
+
+    def parts(self) -> Iterator[Monitor]:
+        """The same as monitors with at most one port each, of which a reload changes one without the other."""
+        if self.has_metrics:
+            yield replace(self, health=None)
+        if self.health is not None:
+            yield Monitor(listeners=self.listeners, health=self.health)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from tunnel.errors import invalid_value
 from tunnel.net.address import Address, LaunchdAddress, SystemdAddress, TcpAddress, parse_status_address
 
 STATUS_PATH = "/_status"
+READY_PATH = "/readyz?target"  # of a health port: what /_status answers at a status port
 
 _TCP = re.compile(r"((?:\w+://)?[^/]*)(/.*)?", re.DOTALL)  # scheme and address, then the path
 _PATH = re.compile(r"/[!-~]*")  # of a request line

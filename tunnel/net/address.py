@@ -138,6 +138,14 @@ def parse_status_address(text: str) -> StatusAddress:
     return StatusAddress(parse_listen_address(text), "")
 
 
+def parse_health_address(text: str) -> ListenAddress:
+    """Parse the address of a plain HTTP port; a TCP address may have the prefix `http://`. Raises ConfigError."""
+    status = parse_status_address(text)
+    if status.scheme == "https":
+        raise invalid_value("address", text, "health is served in plain HTTP", f"http://{status.address}")
+    return status.address
+
+
 def is_local(text: str) -> bool:
     """Return whether the text of an address denotes this machine."""
     return text.startswith(_LOCAL)

@@ -83,7 +83,7 @@ def _needs_of_monitor(monitor: Monitor) -> Needs:
     metrics = monitor.metrics
     return Needs(
         files=(metrics.ca_bundle,) if metrics.ca_bundle else (),
-        listens=(monitor.status.address.address,) if monitor.status is not None else (),
+        listens=monitor.addresses,
         dials=(metrics.graphite,) if metrics.graphite is not None else (),
         urls=(metrics.url,) if metrics.url else (),
     )

@@ -1,4 +1,4 @@
-"""The status ports and metric reports of the process, which a reload can replace."""
+"""The status ports, health ports and metric reports of the process, which a reload can replace."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import trio
 from tunnel.config.model import ListenerConfig, Monitor, NoIdentity, ProcessConfig
 from tunnel.errors import ConfigError
 from tunnel.listener.tunnel import Tunnel
-from tunnel.log import Log
+from tunnel.log import Log, escape
 from tunnel.net.activation import ActivationSockets
 from tunnel.net.address import ListenAddress, TcpAddress
 from tunnel.net.listen import Listener, open_listener
@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # loaded only when a status port or metrics are wanted
     from tunnel.http.server import HttpService
     from tunnel.proxy.process_observation import ProcessObservation
     from tunnel.status.backend_health import Check
+    from tunnel.status.snapshot import MetricsSource
 
 
 class MonitoredProcess(Monitored, Protocol):
@@ -48,13 +49,19 @@ class MonitorPlan:
 
     @property
     def address(self) -> ListenAddress | None:
-        """The address of the status port."""
-        return self.monitor.status.address.address if self.monitor.status is not None else None
+        """The address of its port."""
+        return next(iter(self.monitor.addresses), None)
+
+    @property
+    def is_health(self) -> bool:
+        """Whether it is a health port, which has no metrics."""
+        return self.monitor.health is not None
 
 
 def plan_monitors(config: ProcessConfig) -> list[MonitorPlan]:
-    """Return the monitors of a configuration."""
-    return [MonitorPlan(monitor, _is_encrypted(monitor, config.listeners)) for monitor in config.monitors]
+    """Return the monitors of a configuration, each with one port at most."""
+    parts = [part for monitor in config.monitors for part in monitor.parts()]
+    return [MonitorPlan(part, _is_encrypted(part, config.listeners)) for part in parts]
 
 
 def _is_encrypted(monitor: Monitor, listeners: Sequence[ListenerConfig]) -> bool:
@@ -67,19 +74,17 @@ def _is_encrypted(monitor: Monitor, listeners: Sequence[ListenerConfig]) -> bool
 
 
 class RunningMonitor:
-    """One status port and its metric reports."""
+    """One status port and its metric reports, or one health port."""
 
     def __init__(self, plan: MonitorPlan, process: MonitoredProcess, replaced: RunningMonitor | None = None) -> None:
         """`replaced` is the monitor whose socket this one takes over."""
-        from tunnel.status.snapshot import open_metrics
-
         monitor = plan.monitor
         self.plan = plan
         self.address = plan.address
         self.scope = MonitorScope(process, monitor.listeners)
         self.listener: Listener | None = None
         self.service: HttpService | None = None
-        self.metrics = open_metrics(self.scope.measure)
+        self.metrics: MetricsSource | None = None if plan.is_health else _open_metrics(self.scope)
         self._process = process
         self._replaced = replaced
         self._send_reports: Callable[[], Awaitable[None]] | None = None
@@ -89,8 +94,13 @@ class RunningMonitor:
         self._reports = trio.CancelScope()
 
     def build(self, check_of: Callable[[ListenerConfig], Check]) -> None:
-        """Load what the status port and the reports need; raises ConfigError."""
+        """Load what the port and the reports need; raises ConfigError."""
         monitor, log = self.plan.monitor, self._process.log
+        if self.metrics is None:
+            from tunnel.proxy.health_port import build_health_port
+
+            self.service = build_health_port(self.plan, self.scope, check_of, log)
+            return
         if monitor.metrics.has_target():
             from tunnel.proxy.reporting import run_reports
 
@@ -124,6 +134,8 @@ class RunningMonitor:
 
         assert self.listener is not None
         assert self.service is not None
+        if self.plan.is_health:
+            self._process.log.info(f"health port is open: address={escape(str(self.listener))}")
         self._closed = trio.Event()
         try:
             await serve_http(self.listener, self.service, stopping=self._stopping, task_status=task_status)
@@ -138,17 +150,21 @@ class RunningMonitor:
         """Stop the port and the reports, because a reload has removed them."""
         self.stop()
         self._reports.cancel()
-        self.metrics.close()
+        self._close_metrics()
 
     def abandon(self) -> None:
         """Close what was opened, because the monitor will not be used."""
-        self.metrics.close()
+        self._close_metrics()
         if self.listener is not None:
             self.listener.close()
 
     async def wait_closed(self) -> None:
         """Wait until the last request is answered; takes seconds at most after `stop`."""
         await self._closed.wait()
+
+    def _close_metrics(self) -> None:
+        if self.metrics is not None:
+            self.metrics.close()
 
     async def _run_reports(self, reports: Callable[[], Awaitable[None]]) -> None:
         with self._reports:
@@ -174,7 +190,7 @@ class Monitoring:
     def prepare(self, config: ProcessConfig) -> list[RunningMonitor]:
         """Build the monitors that do not run yet; raises ConfigError."""
         plans, known = plan_monitors(config), [one.plan for one in self.running]
-        if plans and self.observation is None:
+        if self.observation is None and not all(plan.is_health for plan in plans):
             from tunnel.proxy.process_observation import ProcessObservation
 
             self.observation = ProcessObservation(self._process.shared)
@@ -217,31 +233,51 @@ class Monitoring:
             self._add_timers(listener.tunnel.counters, listener.name, config.monitors)
 
     async def start(self, prepared: Sequence[RunningMonitor]) -> None:
-        """Serve the status ports that are open."""
+        """Serve the ports that are open."""
         for one in prepared:
             if one.listener is not None:
                 await self._process.nursery.start(one.serve)
 
+    async def serve_health(self, prepared: Sequence[RunningMonitor]) -> list[RunningMonitor]:
+        """Serve the health ports, before there is an identity, and return the other monitors; raises ConfigError."""
+        ports = [one for one in prepared if one.plan.is_health]
+        try:
+            open_ports(ports)
+        except ConfigError:
+            abandon_monitors(prepared)
+            raise
+        self.running += ports
+        await self.start(ports)
+        return [one for one in prepared if one not in ports]
+
     def stop(self, stopped: Collection[str]) -> None:
-        """Stop the status ports that are about no other listeners than these."""
+        """Stop the status ports that are about no other listeners than these; health ports go on."""
         for one in self.running:
-            if all(listener.name in stopped for listener in one.scope.listeners()):
+            if not one.plan.is_health and all(listener.name in stopped for listener in one.scope.listeners()):
                 one.stop()
 
     async def wait_closed(self) -> None:
-        """Wait until all requests are answered."""
+        """Stop the health ports too, and wait until all requests are answered."""
+        for one in self.running:
+            one.stop()
         for one in self.running:
             await one.wait_closed()
 
     def _add_timers(self, counters: Counters, name: str, monitors: Sequence[Monitor]) -> None:
-        monitor = next((one for one in monitors if not one.listeners or name in one.listeners), None)
+        monitor = next((one for one in monitors if one.has_metrics and (not one.listeners or name in one.listeners)), None)
         if monitor is not None and counters.handshake is None:
             timers = self._timers.setdefault(monitor.listeners, timed_counters())
             counters.handshake, counters.lifetime = timers.handshake, timers.lifetime
 
 
+def _open_metrics(scope: MonitorScope) -> MetricsSource:
+    from tunnel.status.snapshot import open_metrics
+
+    return open_metrics(scope.measure)
+
+
 def open_ports(prepared: Sequence[RunningMonitor]) -> None:
-    """Open the status ports; raises ConfigError, and then `abandon_monitors` must follow."""
+    """Open the ports; raises ConfigError, and then `abandon_monitors` must follow."""
     for one in prepared:
         one.open()
 

@@ -318,11 +318,11 @@ class Proxy:
 
     async def _serve(self) -> None:
         try:
+            monitors = await self.monitoring.serve_health(self.monitoring.prepare(self.config))
             await self._check_targets()
             for listener in self.listeners.values():
                 if listener.policy is not None:
                     await listener.policy.load()
-            monitors = self.monitoring.prepare(self.config)
             for monitor in monitors:
                 monitor.start_reports()
             for feed in self.feeds.values():
@@ -367,7 +367,9 @@ class Proxy:
         await self.monitoring.start(monitors)
         listening = zip((one.config.listen for one in self.listeners.values()), opened, strict=True)
         await self._report_sharing("listen", listening)
-        await self._report_sharing("status", ((one.address, one.listener) for one in monitors))
+        for name, is_health in (("status", False), ("health", True)):
+            ports = [one for one in self.monitoring.running if one.plan.is_health is is_health]
+            await self._report_sharing(name, ((one.address, one.listener) for one in ports))
         for listener in self.listeners.values():
             listener.log_listening()
 

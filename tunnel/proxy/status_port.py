@@ -10,7 +10,7 @@ import platform
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Protocol
 
@@ -19,12 +19,12 @@ import trio
 from tunnel import __version__
 from tunnel.cli.redact import redact
 from tunnel.config.model import ListenerConfig
-from tunnel.errors import TunnelError
 from tunnel.http.connection import HttpLimits
 from tunnel.http.origin_policy import plan_origin_policy
 from tunnel.http.server import HttpService, connection_limit
 from tunnel.log import Category, Log, escape
 from tunnel.net.address import TcpAddress
+from tunnel.proxy.health_port import check_listeners
 from tunnel.proxy.monitor_scope import MonitorScope
 from tunnel.proxy.monitoring import MonitorPlan
 from tunnel.status.backend_health import Check
@@ -38,8 +38,6 @@ from tunnel.status.status_document import Service
 from tunnel.tls.stream import TlsSource
 
 _JSON_TYPE = "text/plain; charset=utf-8"  # as what Go sniffs it
-_MAX_CHECKS = 16  # at one time
-_CHECK_PAUSE = 0.005  # seconds
 
 
 class StatusRequests(Protocol):
@@ -89,36 +87,6 @@ def build_status_port(
         count_refusal=counters.add_status_refusal,
         count_failure=counters.add_reason,
     )
-
-
-async def check_listeners(
-    scope: MonitorScope, check_of: Callable[[ListenerConfig], Check], names: Collection[str]
-) -> dict[str, str]:
-    """Check the targets of listeners; return the error of each one that has no healthy target.
-
-    At most `_MAX_CHECKS` are in progress at one time. While none of them ends, one more begins after each `_CHECK_PAUSE`, so
-    that targets that do not answer do not delay the document.
-    """
-    errors: dict[str, str] = {}
-    slots = trio.Semaphore(_MAX_CHECKS)
-
-    async def check(config: ListenerConfig, has_slot: bool) -> None:
-        try:
-            await check_of(config)()
-        except TunnelError as error:
-            errors[config.name] = str(error)
-        finally:
-            if has_slot:
-                slots.release()
-
-    async with trio.open_nursery() as nursery:
-        for config in [one.config for one in scope.listeners() if one.name in names]:
-            has_slot = False
-            with trio.move_on_after(_CHECK_PAUSE):
-                await slots.acquire()
-                has_slot = True
-            nursery.start_soon(check, config, has_slot)
-    return errors
 
 
 def _compiler() -> str:

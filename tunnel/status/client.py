@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from tunnel.net.race import connect_first
 from tunnel.net.sockets import resolve
 
 _MAX_DOCUMENT = 1 << 20  # bytes
+_MAX_CHECKS = 16 * 1024  # bytes of the answer of /readyz
+_FAILED = re.compile(r"^\[-\](.*)", re.MULTILINE)
 # OpenSSL's reasons, which depend on its version, if the server does not use TLS.
 _NO_TLS = {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"}
 _WRONG_PROTOCOL = b"Client sent an HTTP request to an HTTPS server"  # of Go's server, and of our status port
@@ -28,6 +31,7 @@ class StatusAnswer:
 
     code: int
     document: Mapping[str, Any] | None
+    failed: tuple[str, ...] = ()  # checks of /livez and /readyz
 
     def problem(self, path: str = STATUS_PATH) -> str:
         """Why the process is not healthy; empty if it is. For a path other than the status document's, status 200 is enough."""
@@ -36,9 +40,9 @@ class StatusAnswer:
         if self.code == HTTPStatus.OK and is_ok is True:
             return ""
         if "ok" not in document and path != STATUS_PATH:
-            return _describe(self.code)
+            return f"critical: {', '.join(self.failed)}" if self.failed else _describe(self.code)
         if "ok" not in document:
-            return f"{_describe(self.code)} without a status document: not a status port of tunnel?"
+            return f"{_describe(self.code)} without a status document: not a status port of tunnel? (a health port has /readyz)"
         found = [str(document[key]) for key in ("message",) if key in document]
         if not document.get("backend_ok", True):
             found.append(f"backend: {document.get('backend_error', 'critical')}")
@@ -101,7 +105,8 @@ def _query(url: StatusUrl, context: ssl.SSLContext | None, timeout: float) -> St
         raise WireError(error.reason, f"response is not HTTP: {str(error)[:80]!a}") from error
     if context is None and response.body.startswith(_WRONG_PROTOCOL):
         raise TlsError(TlsFault.REFUSED, "the server uses HTTPS: write https://, or no scheme")
-    return StatusAnswer(response.status, _parse_document(response.body))
+    failed = _FAILED.findall(response.body[:_MAX_CHECKS].decode(errors="replace"))
+    return StatusAnswer(response.status, _parse_document(response.body), tuple(failed))
 
 
 def _fetch(url: StatusUrl, context: ssl.SSLContext | None, timeout: float) -> ReceivedResponse:

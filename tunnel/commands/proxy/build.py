@@ -24,7 +24,7 @@ from tunnel.commands.proxy.command import (
     UNSAFE_LISTEN,
     UNSAFE_TARGET,
 )
-from tunnel.config.checks import check_host_name, check_local, check_outbound
+from tunnel.config.checks import check_health_ports, check_host_name, check_local, check_outbound
 from tunnel.config.model import (
     Access,
     KeyFiles,
@@ -56,8 +56,8 @@ def build(command: Command, arguments: Arguments) -> ProcessConfig:
 
 
 def build_process(arguments: Arguments, listeners: tuple[ListenerConfig, ...]) -> ProcessConfig:
-    """The configuration of the process that runs these listeners."""
-    return ProcessConfig(
+    """The configuration of the process that runs these listeners; raises ConfigError."""
+    config = ProcessConfig(
         listeners,
         status.build_monitors(arguments),
         limits.build_log(arguments),
@@ -66,6 +66,9 @@ def build_process(arguments: Arguments, listeners: tuple[ListenerConfig, ...]) -
         timed_reload=arguments[source.TIMED_RELOAD],
         is_confined=not arguments[limits.DISABLE_LANDLOCK],
     )
+    if problem := next(filter(None, check_health_ports(config)), ""):
+        raise ConfigError(f"--{status.HEALTH.name}: {problem}")
+    return config
 
 
 def build_client(

@@ -6,10 +6,10 @@ from typing import Any
 
 from tunnel.cli.command import Arguments, Flag, option, repeated, switch
 from tunnel.commands.proxy import source
-from tunnel.config.model import Metrics, Monitor, Status
+from tunnel.config.model import HealthPort, Metrics, Monitor, Status
 from tunnel.config.values import default_of, or_none, parse_host_name, parse_positive_duration, parse_text, parse_web_url
 from tunnel.errors import ConfigError
-from tunnel.net.address import parse_status_address, parse_tcp_address
+from tunnel.net.address import parse_health_address, parse_status_address, parse_tcp_address
 
 STATUS = option(
     "status",
@@ -19,13 +19,21 @@ STATUS = option(
     None,
     placeholder="ADDR",
 )
+HEALTH = option(
+    "health",
+    "Serve only /livez and /readyz, in plain HTTP, at [http://]HOST:PORT, unix:PATH or systemd:NAME, from the start until the "
+    "end of the process: for probes. Requests need no authentication",
+    or_none(parse_health_address),
+    None,
+    placeholder="ADDR",
+)
 PPROF = switch("enable-pprof", "Serve task lists and profiles at /debug/pprof/ of the status port")
 SHUTDOWN = switch("enable-shutdown", "Stop the process on a POST to /_shutdown of the status port")
 RELOAD = switch("enable-reload", "Reload on a POST to /_reload of the status port")
 ALLOW_HOST = repeated(
     "status-allow-host",
-    "Accept this host name in requests to the status port. If given, requests for other names are refused on every address, "
-    "else on loopback only; IP addresses, localhost and this machine's name are always accepted; repeatable",
+    "Accept this host name in requests to --status and --health. If given, requests for other names are refused on every "
+    "address, else on loopback only; IP addresses, localhost and this machine's name are always accepted; repeatable",
     parse_host_name,
     placeholder="NAME",
 )
@@ -52,6 +60,7 @@ TARGET_STATUS = option(  # of a server only
 
 FLAGS: tuple[Flag[Any], ...] = (
     STATUS,
+    HEALTH,
     PPROF,
     SHUTDOWN,
     RELOAD,
@@ -64,11 +73,13 @@ FLAGS: tuple[Flag[Any], ...] = (
 
 
 def check_status(arguments: Arguments) -> None:
-    """Raise ConfigError for a flag of the status port if there is no status port."""
-    flags: tuple[Flag[Any], ...] = (PPROF, SHUTDOWN, RELOAD, ALLOW_HOST)
+    """Raise ConfigError for a flag of a port that is not served."""
+    flags: tuple[Flag[Any], ...] = (PPROF, SHUTDOWN, RELOAD)
     for flag in flags:
         if arguments[flag] and arguments[STATUS] is None:
             raise ConfigError(f"--{flag.name} needs --status, the status port")
+    if arguments[ALLOW_HOST] and arguments[STATUS] is None and arguments[HEALTH] is None:
+        raise ConfigError(f"--{ALLOW_HOST.name} needs --status or --health")
 
 
 def _build_status(arguments: Arguments) -> Status | None:
@@ -80,9 +91,14 @@ def _build_status(arguments: Arguments) -> Status | None:
 
 
 def build_monitors(arguments: Arguments) -> tuple[Monitor, ...]:
-    """The status port and the metric reports of a line; none if it has no flag for them."""
-    monitor = Monitor(_build_status(arguments), _build_metrics(arguments))
-    return (monitor,) if monitor.status is not None or monitor.metrics.has_target() else ()
+    """The status port, the health port and the metric reports of a line; none if it has no flag for them."""
+    monitor = Monitor(_build_status(arguments), _build_metrics(arguments), health=_build_health(arguments))
+    return (monitor,) if any(monitor.parts()) else ()
+
+
+def _build_health(arguments: Arguments) -> HealthPort | None:
+    address = arguments[HEALTH]
+    return HealthPort(address, arguments[ALLOW_HOST]) if address is not None else None
 
 
 def _build_metrics(arguments: Arguments) -> Metrics:

@@ -11,6 +11,7 @@ from tunnel.cli.parser import parse_command_line
 from tunnel.commands.proxy import command as proxy
 from tunnel.commands.proxy.limits import SHUTDOWN_DELAY
 from tunnel.commands.serve import CONFIG, WATCH
+from tunnel.config.checks import check_health_ports
 from tunnel.config.model import AccessLogConfig, LogConfig, ProcessConfig, name_listeners
 from tunnel.config.values import default_of, parse_limit, parse_positive_duration
 from tunnel.errors import ConfigError
@@ -125,14 +126,17 @@ def _parse(lines: Sequence[Sequence[str]], environ: Mapping[str, str]) -> Proces
 
 
 def join_lines(lines: Sequence[ProcessConfig]) -> ProcessConfig:
-    """One process with the listeners of all lines; the status port and metric reports of a line are about its listener."""
+    """One process with the listeners of all lines; the ports and metric reports of a line are about its listener.
+
+    Raises ConfigError if two lines have one port.
+    """
     listeners = name_listeners([listener for line in lines for listener in line.listeners])
     monitors = (
         replace(monitor, listeners=(listener.name,))
         for line, listener in zip(lines, listeners, strict=True)
         for monitor in line.monitors
     )
-    return ProcessConfig(
+    config = ProcessConfig(
         listeners,
         tuple(monitors),
         _join_logs([line.log for line in lines]),
@@ -140,6 +144,9 @@ def join_lines(lines: Sequence[ProcessConfig]) -> ProcessConfig:
         timed_reload=min((line.timed_reload for line in lines if line.timed_reload), default=0.0),
         is_confined=all(line.is_confined for line in lines),  # the rules hold for the whole process
     )
+    if problem := next(filter(None, check_health_ports(config)), ""):
+        raise ConfigError(f"--health: {problem}")
+    return config
 
 
 def _join_logs(logs: Sequence[LogConfig]) -> LogConfig:
@@ -150,7 +157,7 @@ def _join_logs(logs: Sequence[LogConfig]) -> LogConfig:
     return LogConfig(
         tuple(word for log in logs for word in log.quiet),
         any(log.is_syslog for log in logs),
-        next((log.format for log in logs if log.format != logs[0].format), logs[0].format),
+        "json" if any(log.format == "json" for log in logs) else logs[0].format,
         next(iter(access), AccessLogConfig()),
     )
 

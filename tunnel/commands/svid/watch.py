@@ -16,7 +16,7 @@ from tunnel.commands.svid.files import FILES, build_output, open_directory
 from tunnel.config.svid_model import ChildSignal, PidFileSignal, Reload, ReloadCommand, Supervised, WatchConfig
 from tunnel.config.values import default_of, or_none, parse_limit, parse_positive_duration, parse_text
 from tunnel.errors import ConfigError, TunnelError, invalid_value
-from tunnel.net.address import LaunchdAddress, ListenAddress, SystemdAddress, parse_status_address
+from tunnel.net.address import LaunchdAddress, ListenAddress, SystemdAddress, parse_health_address
 
 
 def _parse_signal(text: str) -> signal.Signals:
@@ -38,10 +38,10 @@ def _parse_program(text: str) -> tuple[str, ...]:
 
 
 def _parse_health(text: str) -> ListenAddress:
-    address = parse_status_address(text)
-    if address.scheme == "https" or isinstance(address.address, SystemdAddress | LaunchdAddress):
-        raise invalid_value("address", text, "health is served in plain HTTP", "[http://]HOST:PORT or unix:PATH")
-    return address.address
+    address = parse_health_address(text)
+    if isinstance(address, SystemdAddress | LaunchdAddress):
+        raise invalid_value("address", text, "health has no activation socket", "[http://]HOST:PORT or unix:PATH")
+    return address
 
 
 FIRST_WAIT = option(

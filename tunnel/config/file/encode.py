@@ -10,7 +10,7 @@ from tunnel.authz.rules import AnyRule
 from tunnel.config.access import encode_rules
 from tunnel.config.file.identity_keys import IDENTITY
 from tunnel.config.file.listener_keys import ACCESS_KEY, LISTENERS
-from tunnel.config.file.process_keys import LOG, METRICS, MONITOR, PROCESS, STATUS
+from tunnel.config.file.process_keys import HEALTH, LOG, METRICS, MONITOR, PROCESS, STATUS
 from tunnel.config.file.schema import Section
 from tunnel.config.file.writer import TomlValue, encode_key, encode_table
 from tunnel.config.model import Access, IdentityConfig, ListenerConfig, Monitor, ProcessConfig, WorkloadApi
@@ -38,7 +38,7 @@ def encode_config(config: ProcessConfig, style: Style) -> str:
         *((f"[identity.{encode_key(name)}]", _encode_section(IDENTITY, identity, style)) for identity, name in names.items()),
         *((f"[[{listener.mode}]]", _encode_listener(listener, names, style)) for listener in config.listeners),
     ]
-    needed = ("[[", "[identity", "[status", "[monitor")  # even without keys
+    needed = ("[[", "[identity", "[status", "[health", "[monitor")  # even without keys
     return "\n".join(encode_table(header, table) for header, table in tables if table or header.startswith(needed))
 
 
@@ -77,6 +77,8 @@ def _encode_monitors(monitors: Iterable[Monitor], style: Style) -> list[tuple[st
             tables.append(("[[monitor]]", _encode_section(MONITOR, monitor, style)))
         if monitor.status is not None:
             tables.append((f"[{prefix}status]", _encode_section(STATUS, monitor.status, style)))
+        if monitor.health is not None:
+            tables.append((f"[{prefix}health]", _encode_section(HEALTH, monitor.health, style)))
         if style.is_complete or monitor.metrics.has_target() or monitor.metrics.ca_bundle:
             tables.append((f"[{prefix}metrics]", _encode_section(METRICS, monitor.metrics, style)))
     return tables

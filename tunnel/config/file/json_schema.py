@@ -8,7 +8,7 @@ from tunnel.config.file.access_lists import ACCESS, RULES_SCHEMA
 from tunnel.config.file.identity_keys import IDENTITY
 from tunnel.config.file.kinds import LABEL_PATTERN
 from tunnel.config.file.listener_keys import ACCESS_KEY, CLIENT, DEFAULTS, SERVER
-from tunnel.config.file.process_keys import LOG, METRICS, MONITOR, PROCESS, STATUS
+from tunnel.config.file.process_keys import HEALTH, LOG, METRICS, MONITOR, PROCESS, STATUS
 from tunnel.config.file.schema import Section
 
 JsonObject = dict[str, Any]
@@ -22,6 +22,7 @@ def build_json_schema() -> JsonObject:
         **_properties(PROCESS),
         "log": _table(LOG),
         "status": _table(STATUS),
+        "health": _table(HEALTH),
         "metrics": _table(METRICS),
         "defaults": _table(DEFAULTS),
         "identity": _named(_table(IDENTITY)),
@@ -76,4 +77,4 @@ def _listener(section: Section) -> JsonObject:
 
 
 def _monitor() -> JsonObject:
-    return _table(MONITOR, {"status": _table(STATUS), "metrics": _table(METRICS)})
+    return _table(MONITOR, {"status": _table(STATUS), "health": _table(HEALTH), "metrics": _table(METRICS)})

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tunnel.config.checks import check_health_ports
 from tunnel.config.file.access_lists import build_access, named_table
 from tunnel.config.file.document import Document, read_documents
 from tunnel.config.file.draft import Shared
@@ -15,11 +16,13 @@ from tunnel.config.file.identities import build_identity
 from tunnel.config.file.listener_keys import DEFAULTS
 from tunnel.config.file.listeners import PLAINTEXT_PERMITTED, build_listener
 from tunnel.config.file.problem import Place, Problem, Problems, suggest
-from tunnel.config.file.process_keys import LOG, METRICS, MONITOR, PROCESS, STATUS
+from tunnel.config.file.process_keys import HEALTH, LOG, METRICS, MONITOR, PROCESS, STATUS
 from tunnel.config.file.tables import RawTable, Tables, merge_documents, read_table
-from tunnel.config.model import ListenerConfig, LogConfig, Metrics, Monitor, ProcessConfig, Status
+from tunnel.config.model import HealthPort, ListenerConfig, LogConfig, Metrics, Monitor, ProcessConfig, Status
 from tunnel.errors import quote
 from tunnel.net.address import TcpAddress
+
+_MONITOR_TABLES = ("status", "health", "metrics")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,17 @@ def build_process(documents: Sequence[Document], found: Problems) -> ProcessConf
         log,
         warnings=tuple(str(warning) for warning in found.sorted_warnings() if warning.text != PLAINTEXT_PERMITTED),
     )
-    return build_fields(config, PROCESS.keys, values)
+    for place, problem in zip(_health_places(tables), check_health_ports(config), strict=True):
+        if problem:
+            place.refuse(problem)
+    return None if found.errors else build_fields(config, PROCESS.keys, values)
+
+
+def _health_places(tables: Tables) -> list[Place]:
+    """The places of the addresses of health ports, in the order of the monitors."""
+    own = [tables.single["health"].place] if "health" in tables.single else []
+    further = [table.place / "health" for kind, table in tables.lists if kind == "monitor" and "health" in table.values]
+    return [place / "listen" for place in (*own, *further)]
 
 
 def _build_log(tables: Tables) -> LogConfig:
@@ -96,16 +109,22 @@ def _build_shared(tables: Tables, *, is_complete: bool) -> Shared:
 
 
 def _build_monitors(tables: Tables, names: list[str]) -> tuple[Monitor, ...]:
-    main = _build_monitor(tables.single.get("status"), tables.single.get("metrics"))
+    main = _build_monitor(tables.single)
     others = [_build_further(table, names) for kind, table in tables.lists if kind == "monitor"]
     return tuple(monitor for monitor in (main, *others) if monitor is not None)
 
 
-def _build_monitor(status: RawTable | None, metrics: RawTable | None) -> Monitor | None:
-    if status is None and metrics is None:
+def _build_monitor(tables: Mapping[str, RawTable]) -> Monitor | None:
+    status, health, metrics = (tables.get(name) for name in _MONITOR_TABLES)
+    if status is None and health is None and metrics is None:
         return None
     reports = build_fields(Metrics(), METRICS.keys, read_table(metrics, METRICS.keys)) if metrics else Metrics()
-    return Monitor(_build_status(status) if status else None, reports)
+    return Monitor(_build_status(status) if status else None, reports, health=_build_health(health) if health else None)
+
+
+def _build_health(table: RawTable) -> HealthPort | None:
+    values = read_table(table, HEALTH.keys)
+    return build_fields(HealthPort(values["listen"]), HEALTH.keys, values) if "listen" in values else None
 
 
 def _build_status(table: RawTable) -> Status | None:
@@ -115,18 +134,18 @@ def _build_status(table: RawTable) -> Status | None:
 
 def _build_further(table: RawTable, names: list[str]) -> Monitor | None:
     inner: dict[str, RawTable] = {}
-    for name in ("status", "metrics"):
+    for name in _MONITOR_TABLES:
         value = table.values.get(name)
         if isinstance(value, dict):
             inner[name] = RawTable(value, table.place / name)
         elif value is not None:
             (table.place / name).refuse("invalid type; expected a table")
-    own = RawTable({name: value for name, value in table.values.items() if name not in ("status", "metrics")}, table.place)
-    listeners = read_table(own, MONITOR.keys, known=("status", "metrics")).get("listeners", ())
+    own = RawTable({name: value for name, value in table.values.items() if name not in _MONITOR_TABLES}, table.place)
+    listeners = read_table(own, MONITOR.keys, known=_MONITOR_TABLES).get("listeners", ())
     for index, name in enumerate(listeners):
         if name not in names and not table.place.found.errors:
             (table.place / "listeners" / index).refuse(f"unknown listener {quote(name)}{suggest(name, names)[0]}")
-    monitor = _build_monitor(inner.get("status"), inner.get("metrics"))
+    monitor = _build_monitor(inner)
     return None if monitor is None else replace(monitor, listeners=tuple(listeners))
 
 

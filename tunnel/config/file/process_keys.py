@@ -19,7 +19,17 @@ from tunnel.config.file.kinds import (
 )
 from tunnel.config.file.problem import Place
 from tunnel.config.file.schema import Key, Section, mask_credentials
-from tunnel.config.model import ACCESS_FORMATS, ACCESS_TARGETS, LOG_FORMATS, LogConfig, Metrics, Monitor, ProcessConfig, Status
+from tunnel.config.model import (
+    ACCESS_FORMATS,
+    ACCESS_TARGETS,
+    LOG_FORMATS,
+    HealthPort,
+    LogConfig,
+    Metrics,
+    Monitor,
+    ProcessConfig,
+    Status,
+)
 from tunnel.config.values import (
     one_of,
     parse_duration,
@@ -29,11 +39,22 @@ from tunnel.config.values import (
     parse_text,
     parse_web_url,
 )
-from tunnel.net.address import StatusAddress, UnixAddress, parse_status_address, parse_tcp_address
+from tunnel.net.address import (
+    ListenAddress,
+    StatusAddress,
+    UnixAddress,
+    parse_health_address,
+    parse_status_address,
+    parse_tcp_address,
+)
 
 
 def _unix_path(status: StatusAddress) -> str:
-    return status.address.path if isinstance(status.address, UnixAddress) else ""
+    return _plain_unix_path(status.address)
+
+
+def _plain_unix_path(address: ListenAddress) -> str:
+    return address.path if isinstance(address, UnixAddress) else ""
 
 
 def _log_target() -> ValueKind[str]:
@@ -122,6 +143,21 @@ STATUS: Final = Section(
         Key("allow-host", listing(text("a host name", parse_host_name)), "Host names to accept in requests", "allowed_hosts"),
     ),
 )
+HEALTH: Final = Section(
+    "health",
+    "The health port: plain HTTP, `/livez` and `/readyz` only",
+    HealthPort,
+    (
+        Key(
+            "listen",
+            socket_path(text('an address such as "127.0.0.1:6061" or "unix:PATH"', parse_health_address), _plain_unix_path),
+            "Address of the health port",
+            "address",
+            is_required=True,
+        ),
+        Key("allow-host", listing(text("a host name", parse_host_name)), "Host names to accept in requests", "allowed_hosts"),
+    ),
+)
 METRICS: Final = Section(
     "metrics",
     "Metric reports, besides the status port",
@@ -142,7 +178,7 @@ METRICS: Final = Section(
 )
 MONITOR: Final = Section(
     "monitor",
-    "A further status port or metric report, about some listeners",
+    "A further status port, health port or metric report, about some listeners",
     Monitor,
     (
         Key(
