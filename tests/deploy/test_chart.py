@@ -49,7 +49,7 @@ SERVED: dict[str, Any] = {
     "gateway": {
         "config": _CONFIG,
         "extraPorts": [{"name": "db", "port": 8444}],
-        "readinessPath": "/_status?listener=redis",
+        "readinessPath": "/readyz?target&listener=redis",
         "shutdownDelaySeconds": 7,
     }
 }
@@ -117,7 +117,8 @@ def test_a_configuration_file_is_served_with_what_the_chart_adds() -> None:
     assert [str(listener.listen) for listener in config.listeners] == ["0.0.0.0:8443", "0.0.0.0:8444"]
     assert len({listener.identity for listener in config.listeners}) == len(config.monitors) == 1
     assert [port["targetPort"] for port in found[3]["spec"]["ports"]] == ["mtls", "db"]
-    assert pod["containers"][0]["readinessProbe"]["httpGet"]["path"] == "/_status?listener=redis"
+    assert pod["containers"][0]["readinessProbe"]["httpGet"]["path"] == "/readyz?target&listener=redis"
+    assert [str(address) for address in config.monitors[0].addresses] == [":6060", ":6061"]
 
 
 @pytest.mark.parametrize(
@@ -128,9 +129,10 @@ def test_a_configuration_file_is_served_with_what_the_chart_adds() -> None:
         ({"gateway": {**VALUES["gateway"], "target": "redis"}}, "target"),
         ({**VALUES, "image": {"digest": "latest"}}, "digest"),
         ({**VALUES, "replicas": 3}, "replicas"),
+        ({"gateway": {**VALUES["gateway"], "readinessPath": "/_status"}}, "readinessPath"),
         ({"gateway": {**VALUES["gateway"], "config": _CONFIG}}, "target"),
     ],
-    ids=["nothing", "nobody-allowed", "no-port", "no-digest", "unknown", "flags-and-file"],
+    ids=["nothing", "nobody-allowed", "no-port", "no-digest", "unknown", "no-readyz", "flags-and-file"],
 )
 def test_wrong_values_are_refused_by_name(values: dict[str, Any], words: str) -> None:
     with pytest.raises(module("helm_python").HelmValuesError, match=words):
@@ -154,7 +156,7 @@ def test_another_chart_takes_the_sidecar_from_it(tmp_path: Path) -> None:
     (line,) = own_lines(pod)
     assert read_line(line)
     assert pod["initContainers"][0]["restartPolicy"] == "Always"
-    assert "httpGet" in pod["initContainers"][0]["startupProbe"]
+    assert pod["initContainers"][0]["startupProbe"]["httpGet"] == {"path": "/readyz?target", "port": "health"}
 
 
 def test_the_chart_is_of_this_version() -> None:

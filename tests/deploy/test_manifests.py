@@ -45,10 +45,12 @@ def test_the_probes_and_ports_of_a_pod_with_a_configuration_file_are_those_of_th
     (config,) = served_configs(pod, config_maps(found))
     assert not config.warnings
     tunnel = pod["initContainers"][0]
-    assert tunnel["readinessProbe"]["httpGet"]["path"] == f"/_status?listener={config.listeners[0].name}"
+    assert tunnel["readinessProbe"]["httpGet"]["path"] == f"/readyz?target&listener={config.listeners[0].name}"
     ports = {port["name"]: str(port["containerPort"]) for port in tunnel["ports"]}
-    addresses = config.listeners[0].listen, config.monitors[0].status and config.monitors[0].status.address.address
-    assert [isinstance(one, TcpAddress) and one.port for one in addresses] == [ports["mtls"], ports["status"]]
+    addresses = config.listeners[0].listen, *config.monitors[0].addresses
+    assert [isinstance(one, TcpAddress) and one.port for one in addresses] == [
+        ports[name] for name in ("mtls", "status", "health")
+    ]
 
 
 def test_a_key_that_kubernetes_would_pass_over_is_refused() -> None:

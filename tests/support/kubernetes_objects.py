@@ -86,8 +86,9 @@ def _check_probes(container: Object) -> None:
         if asked:
             assert asked["port"] in named
             assert asked.get("scheme", "HTTP") == "HTTP"
-            if asked.get("path", "").startswith("/_status"):
-                assert kind != "livenessProbe"  # a restart of the proxy mends no backend
+            if "tunnel" in container["image"] and "server" in container["args"]:
+                assert (asked["path"] == "/livez") == (kind == "livenessProbe")  # a restart of the proxy mends no backend
+            if "target" in asked.get("path", ""):
                 assert probe["timeoutSeconds"] > 10  # --connect-timeout
 
 

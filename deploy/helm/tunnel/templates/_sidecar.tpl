@@ -10,7 +10,7 @@ A sidecar is stopped after the other containers. So behind a server sidecar, the
 `lifecycle: {preStop: {sleep: {seconds: 10}}}` to it, and the seconds to terminationGracePeriodSeconds. In a second container
 without restartPolicy, use --shutdown-delay in the args instead.
 
-The template adds the identity (--use-workload-api), the status port and the probes. With `awaits`: "target", the containers of the pod
+The template adds the identity (--use-workload-api), the status port, the health port and the probes. With `awaits`: "target", the containers of the pod
 start only when the target answers too, for example for a job; default "identity".
 */}}
 {{- define "tunnel.sidecar" -}}
@@ -42,6 +42,7 @@ args:
   {{- toYaml .args | nindent 2 }}
   {{- if not .configMap }}
   - --use-workload-api
+  - --health=:6061
   - --status=http://:6060
   {{- end }}
 {{- if not .configMap }}
@@ -52,28 +53,27 @@ env:
 ports:
   - name: status
     containerPort: 6060
+  - name: health
+    containerPort: 6061
   {{- with .ports }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
 startupProbe:
-  {{- if eq (default "identity" .awaits) "target" }}
   httpGet:
-    path: /_status
-    port: status
+    path: {{ ternary "/readyz?target" "/readyz" (eq (default "identity" .awaits) "target") }}
+    port: health
   timeoutSeconds: 11
-  {{- else }}
-  tcpSocket:
-    port: status
-  {{- end }}
   periodSeconds: 2
   failureThreshold: 330
 livenessProbe:
-  tcpSocket:
-    port: status
+  httpGet:
+    path: /livez
+    port: health
+  timeoutSeconds: 5
 readinessProbe:
   httpGet:
-    path: {{ default "/_status" .readinessPath }}
-    port: status
+    path: {{ default "/readyz?target" .readinessPath }}
+    port: health
   periodSeconds: 5
   timeoutSeconds: 11
 securityContext:
