@@ -7,14 +7,16 @@ import pwd
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.support.cookbook_page import read_page
+from tests.support.cookbook_page import Page, read_page
 from tests.support.cookbook_runner import CookbookRunner
-from tests.support.cookbook_services import nginx, sshd
+from tests.support.cookbook_services import NGINX, nginx, sshd
 from tests.support.databases import Database, mariadb, postgresql, redis
+from tests.support.proxy_header_receivers import running_receiver, version_of
 from tests.support.requirements import need, program
 
 USER = pwd.getpwuid(os.geteuid()).pw_name
@@ -94,6 +96,37 @@ def test_http(kitchen: CookbookRunner) -> None:
     page = read_page("http").adapted({**kitchen.values(), "SERVICE": kitchen.port(), "LOCAL": kitchen.port("localhost")})
     with nginx(kitchen.directory, page.files["web.conf"], page.names["SERVICE"]):
         kitchen.follow(page)
+
+
+def test_backend(kitchen: CookbookRunner) -> None:
+    program("curl")
+    page = read_page("backend")
+    values = {**kitchen.values(), "SOCKETS": str(kitchen.directory), "SERVICE": f"unix:{kitchen.directory}/hello.sock"}
+    kitchen.follow(page.adapted(values))
+
+
+LATER = {"nginx": (1, 23, 2), "haproxy": (2, 9)}  # the first versions that can show a TLV of any type
+REFUSALS = {"nginx": "no access", "haproxy": "...403 Forbidden..."}
+
+
+@pytest.mark.parametrize("name", LATER)
+def test_backend_behind_a_receiver_of_a_later_version(kitchen: CookbookRunner, name: str) -> None:
+    """The page's first request is admitted by the receiver's settings, and that of another identity is refused."""
+    if (found := version_of(name, "-v")) < LATER[name]:
+        pytest.skip(f"{name} {'.'.join(map(str, found))} cannot show the SPIFFE ID")
+    directory = kitchen.directory
+    service = directory / f"{name}.sock"
+    values = {**kitchen.values(), "SOCKETS": str(directory), "SERVICE": f"unix:{service}"}
+    page = read_page("backend").adapted(values)
+    argv = {"nginx": [program("nginx"), "-e", "stderr", "-c"], "haproxy": [program("haproxy"), "-db", "-f"]}[name]
+    text = next(text for file, text in page.files.items() if name in file)
+    settings = NGINX.format(directory=directory, servers=text) if name == "nginx" else text
+    blocks = [block for block in page.blocks if block.use in ("names", "server", "client", "admin", "output")]
+    admitted = next(at for at, block in enumerate(blocks) if block.use == "output")
+    refused = next(at for at, block in enumerate(blocks) if block.use == "admin" and "tunnel exec" in block.text)
+    shown = (*blocks[: admitted + 1], blocks[refused], replace(blocks[refused + 1], text=REFUSALS[name]))
+    with running_receiver(argv, settings, directory / f"{name}.conf", service):
+        kitchen.follow(Page(shown, page.names))
 
 
 def test_java(kitchen: CookbookRunner, sql: Database) -> None:

@@ -4,6 +4,7 @@ The words after the language of a block, which the rendered page does not show, 
 
     ```sh names             NAME=value lines that the reader and the test adapt
     ```sh agent             a command that keeps running: the development Workload API
+    ```sh service           a command that keeps running: the service itself
     ```sh server            a command that keeps running, on the host of the service
     ```sh admin             a command that ends, on the host of the service, run by its owner
     ```sh client            a command that ends, on the client's host; `exit=N` unless the exit code is 0
@@ -21,7 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 COOKBOOK = Path(__file__).parents[2] / "docs" / "cookbook"
-_USES = frozenset({"names", "agent", "server", "admin", "client", "daemon"})
+_USES = frozenset({"names", "agent", "service", "server", "admin", "client", "daemon"})
 _FENCE = re.compile(r"^```(\w*) ?(.*?)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _NAME = re.compile(r"(?:export )?([A-Z_]+)=(\S+)(?: +#.*)?")
 

@@ -69,6 +69,8 @@ class CookbookRunner:
             match block.use:
                 case "agent":
                     self._stay(Process, block, base, "SPIFFE_ENDPOINT_SOCKET=", count=len(self.agents))
+                case "service":
+                    self._stay(Process, block, base, "^listening on ")
                 case "server":
                     self._server = self._stay(Proxy, block, server, _LISTENS)
                 case "daemon":

@@ -14,7 +14,7 @@ from tests.support.processes import LIMIT, Process, eventually
 from tests.support.requirements import program
 
 _SEPARATION = Path("/run/sshd")  # compiled into sshd; made by Debian's unit when it starts
-_NGINX = """
+NGINX = """
 daemon off;
 master_process off;
 pid {directory}/nginx.pid;
@@ -69,7 +69,7 @@ def sshd(directory: Path, settings: str, address: str) -> Iterator[str]:
 def nginx(directory: Path, servers: str, address: str) -> Iterator[None]:
     """Run nginx with these servers, one of which listens at `address`."""
     file = directory / "nginx.conf"
-    file.write_text(_NGINX.format(directory=directory, servers=servers))
+    file.write_text(NGINX.format(directory=directory, servers=servers))
     process = Process([program("nginx"), "-e", "stderr", "-c", str(file)], is_merged=True)
     host, _, port = address.rpartition(":")
 

@@ -64,12 +64,12 @@ class Receiver:
 def haproxy(directory: Path) -> Iterator[Receiver]:
     """HAProxy, which returns addresses and SNI, and the SPIFFE ID in newer versions."""
     sources = {"source": "src", "source port": "src_port", "target": "dst", "target port": "dst_port", "sni": "fc_pp_authority"}
-    if _version("haproxy", "-v") >= (2, 9):
+    if version_of("haproxy", "-v") >= (2, 9):
         sources |= {"id": "fc_pp_tlv(0xE5)"}
     words = "|".join(f"%[{source}]" for source in sources.values())
     port, path = free_port(), directory / "haproxy.sock"
     text = _HAPROXY.format(port=port, path=path, words=words)
-    with _running([program("haproxy"), "-db", "-f"], text, directory / "haproxy.cfg", path):
+    with running_receiver([program("haproxy"), "-db", "-f"], text, directory / "haproxy.cfg", path):
         yield Receiver(f"127.0.0.1:{port}", f"unix:{path}", tuple(sources))
 
 
@@ -77,16 +77,17 @@ def haproxy(directory: Path) -> Iterator[Receiver]:
 def nginx(directory: Path) -> Iterator[Receiver]:
     """nginx, which returns addresses, and TLVs in newer versions."""
     sources = {"source": "addr", "source port": "port", "target": "server_addr", "target port": "server_port"}
-    if _version("nginx", "-v") >= (1, 23, 2):
+    if version_of("nginx", "-v") >= (1, 23, 2):
         sources |= {"sni": "tlv_authority", "version": "tlv_ssl_version", "cn": "tlv_ssl_cn", "id": "tlv_0xe5"}
     words = "|".join(f"$proxy_protocol_{source}" for source in sources.values())
     port, path = free_port(), directory / "nginx.sock"
     text = _NGINX.format(port=port, path=path, words=words, directory=directory)
-    with _running([program("nginx"), "-c"], text, directory / "nginx.conf", path):
+    with running_receiver([program("nginx"), "-c"], text, directory / "nginx.conf", path):
         yield Receiver(f"127.0.0.1:{port}", f"unix:{path}", tuple(sources))
 
 
-def _version(name: str, flag: str) -> tuple[int, ...]:
+def version_of(name: str, flag: str) -> tuple[int, ...]:
+    """The version of a program that prints it with this flag."""
     done = subprocess.run([program(name), flag], capture_output=True, text=True, timeout=LIMIT, check=True)
     found = re.search(r"[0-9]+(?:\.[0-9]+)+", done.stdout + done.stderr)
     assert found is not None
@@ -94,7 +95,8 @@ def _version(name: str, flag: str) -> tuple[int, ...]:
 
 
 @contextmanager
-def _running(argv: list[str], text: str, file: Path, path: Path) -> Iterator[None]:
+def running_receiver(argv: list[str], text: str, file: Path, path: Path) -> Iterator[None]:
+    """Run a program with these settings until the end; it listens at the path of a Unix socket."""
     file.write_text(text)
     process = Process([*argv, str(file)], is_merged=True)
     try:

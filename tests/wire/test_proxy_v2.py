@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunnel.errors import WireError, WireFault
+from tunnel.spiffe.ids import MAX_ID_BYTES
 from tunnel.wire.proxy_v2 import SPIFFE_ID_TYPE, HeaderMode, TlsFacts, encode_header
 
 SIGNATURE = "0d0a0d0a000d0a515549540a"
@@ -123,6 +124,13 @@ def test_a_header_that_does_not_fit_is_an_error(leaf: int) -> None:
 def test_the_largest_header_fits() -> None:
     header = encode_header(*V4, HeaderMode.TLS_FULL, TlsFacts("TLS 1.3", leaf=bytes(LARGEST_LEAF)))
     assert len(header) == 16 + 0xFFFF
+
+
+def test_the_largest_header_with_an_id_is_as_documented() -> None:
+    """nginx accepts 4096 bytes. A name of TLS has at most 255 bytes, an ID at most 2048."""
+    facts = TlsFacts("TLS 1.3", bytes(255), bytes(255), leaf=b"x", spiffe_id="s" * MAX_ID_BYTES)
+    assert len(encode_header(socket.AF_UNIX, "", "/front", HeaderMode.SPIFFE, facts)) == 2817
+    assert len(encode_header(*V4, HeaderMode.SPIFFE, TlsFacts("TLS 1.3", leaf=b"x", spiffe_id="s"))) == 49 + 1
 
 
 def test_our_type_is_one_for_applications() -> None:
