@@ -43,6 +43,13 @@ def test_the_rest_of_an_invalid_command_line_is_checked(flags: tuple[str, ...], 
     assert report.the("target").verdict is Verdict.PROBLEM
 
 
+def test_the_port_of_health_is_checked_too(tmp_path: Path) -> None:
+    report = run_check("server", *WHERE, "--keystore=none.pem", "--allow-cn=web", f"--health=unix:{tmp_path}/health")
+    assert report.the("health").verdict is Verdict.OK
+    report = run_check("server", *WHERE, "--keystore=none.pem", "--allow-cn=web", f"--health=unix:{tmp_path}/none/health")
+    assert report.the("health").verdict is Verdict.PROBLEM
+
+
 def test_a_client_with_an_invalid_proxy_does_not_connect_without_it() -> None:
     line = ("client", "--disable-authentication", "--listen=127.0.0.1:0", f"--target=127.0.0.1:{free_port()}")
     report = run_check(*line, "--proxy=ftp://a:1")

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import sys
 import time
 from contextlib import ExitStack, closing
@@ -309,6 +310,18 @@ def test_a_port_that_cannot_be_opened_is_one_line_and_the_end(workloads: Workloa
     process = workloads.watch(Process(tunnel_argv(*line), environ=bare_environment()))
     assert process.exit_code() == 1
     assert "cannot listen on unix:" in "".join((*process.lines, *process.complaints))
+
+
+def test_a_socket_of_the_service_manager_is_served(workloads: Workloads) -> None:
+    listener = workloads.enter(socket.create_server(("127.0.0.1", 0)))
+    passed = listener.fileno()
+    script = f'LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=probes exec "$@" 3<&{passed}'
+    line = server(workloads, workloads.enter(Backend(echo)).target, "--health=systemd:probes")
+    argv = ["bash", "-c", script, "bash", *tunnel_argv(*line)]
+    process = workloads.watch(Process(argv, environ=bare_environment(), is_merged=True, pass_fds=(passed,)))
+    process.wait_for("health port is open")
+    assert ask(listener.getsockname()[:2], "/livez") == OK
+    assert process.stop() == 0
 
 
 LOADED = """
