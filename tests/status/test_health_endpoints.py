@@ -12,6 +12,7 @@ import trio
 from tunnel.http.connection import Request, Response
 from tunnel.status.health_endpoints import CHECKS, TARGET, HealthEndpoints, find_problems, is_health_path
 from tunnel.status.process_state import ListenerState, ProcessState
+from tunnel.status.status_document import is_ok
 
 INITIAL = ProcessState(listeners=(ListenerState("redis", ":1", "localhost:2"),))
 UP = INITIAL.listening()
@@ -158,11 +159,12 @@ def test_a_response_must_not_be_stored() -> None:
     assert dict(ask("/readyz", INITIAL).headers)["Cache-Control"] == "no-store"
 
 
-def test_all_checks_but_the_target_succeed_exactly_if_the_state_is_ready() -> None:
+def test_all_checks_succeed_exactly_if_the_status_document_is_ok() -> None:
     phases = (TWO, INITIAL, TWO.reloading(), TWO.delaying_shutdown(), TWO.stopping())
     for state, name, is_stopped, error in itertools.product(phases, ("redis", "cache"), (False, True), ("", "expired")):
         if name in {one.name for one in state.listeners}:
             changed = lose(state, name, is_stopped=is_stopped, identity_error=error)
+            assert any(find_problems(changed, {"cache": "refused"}).values()) != is_ok(changed, {"cache": "refused"})
             problems = find_problems(changed, {})
             assert set(problems) == {*CHECKS["readyz"]} - {"ping"}
             assert any(problems.values()) != changed.is_ready
