@@ -157,7 +157,7 @@ def _join_logs(logs: Sequence[LogConfig]) -> LogConfig:
     return LogConfig(
         tuple(word for log in logs for word in log.quiet),
         any(log.is_syslog for log in logs),
-        "json" if any(log.format == "json" for log in logs) else logs[0].format,
+        "json" if any(log.format == "json" for log in logs) else "text",
         next(iter(access), AccessLogConfig()),
     )
 
