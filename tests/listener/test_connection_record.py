@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -12,9 +14,10 @@ from tests.support.socket_pairs import received
 from tests.support.tls_ends import TLS12, TLS13
 from tests.support.tunnel_harness import HOME, Harnesses, Peer, TunnelHarness, carried, dialled, hang_up, records_of
 from tunnel.authz.rules import IdRule
-from tunnel.errors import TlsError
-from tunnel.listener.connection_record import ConnectionOutcome
-from tunnel.net.address import UnixAddress
+from tunnel.errors import TargetError, TargetFault, TlsError
+from tunnel.listener.connection_record import ConnectionOutcome, ConnectionRecord
+from tunnel.net.address import TcpAddress, UnixAddress
+from tunnel.net.sockets import SocketAddress
 from tunnel.relay.close_reason import CloseReason
 from tunnel.spiffe.bundle import BundleSet, TrustBundle
 from tunnel.spiffe.ids import parse_spiffe_id
@@ -142,3 +145,78 @@ def test_a_clients_record_has_the_time_of_its_handshake(harnesses: Harnesses) ->
     assert (record.is_server, str(record.peer)) == (False, PEER_ID)
     assert record.handshake_seconds == 0.0
     assert record.tls is not None
+
+
+def times_of(record: ConnectionRecord) -> tuple[float | None, ...]:
+    """Begin and duration of the handshake, begin and duration of the dial, and the whole time."""
+    return record.handshake_began, record.handshake_seconds, record.dial_began, record.dial_seconds, record.seconds
+
+
+NAMED_TARGET = TcpAddress("name.example", "1")
+
+
+def test_the_begin_of_a_servers_handshake_is_its_first_byte_and_of_its_dial_the_end_of_the_handshake(
+    harnesses: Harnesses,
+) -> None:
+    harness = harnesses(target=NAMED_TARGET).serve()
+    records = records_of(harness)
+    sock = harness.connect()
+    harness.later(2)
+    peer = Peer(harness, sock)
+    sock.sendall(peer.side.shake())
+    harness.turn()
+    harness.clock.now += 1
+    sock.sendall(peer.side.shake(received(sock)))
+    harness.turn()
+    harness.later(3)
+    harness.asked[0][1](TargetError(TargetFault.RESOLVE, "not known"))
+    harness.turn()
+    (record,) = records
+    assert times_of(record) == (2.0, 1.0, 3.0, None, 6.0), "the dial has failed: it has no duration"
+
+
+@pytest.mark.parametrize(("waits", "times"), [(11, (None, None, None, None, 11.0)), (4, (4.0, None, None, None, 15.0))])
+def test_a_handshake_has_no_begin_before_the_first_byte_and_no_duration_if_it_fails(
+    harnesses: Harnesses, waits: int, times: tuple[float | None, ...]
+) -> None:
+    harness = harnesses().serve()
+    records = records_of(harness)
+    sock = harness.connect()
+    harness.later(waits)
+    if not records:
+        sock.sendall(Peer(harness, sock).side.shake())
+        harness.turn()
+        harness.later(11)
+    assert times_of(records[0]) == times
+
+
+def test_a_client_dials_before_its_handshake(harnesses: Harnesses) -> None:
+    harness = harnesses(is_server=False, target=NAMED_TARGET).serve()
+    records = records_of(harness)
+    program = harness.connect()
+    harness.later(2)
+    harness.asked[0][1]((SocketAddress(socket.AF_UNIX, f"{harness.place}/backend"),))
+    harness.turn()
+    server = harness.accepted_by_backend()
+    assert server is not None
+    harness.clock.now += 1
+    peer = Peer(harness, server, is_server=True).shake()
+    program.close()
+    harness.turn()
+    peer.end()
+    assert times_of(records[0]) == (2.0, 1.0, 0.0, 2.0, 3.0)
+
+
+def test_the_times_of_several_attempts_are_those_of_the_last_one(harnesses: Harnesses, tmp_path: Path) -> None:
+    """The first target accepts and its handshake fails, and the second one does not accept."""
+    harness = harnesses(
+        is_server=False, targets=(UnixAddress(str(tmp_path / "0" / "backend")), UnixAddress(str(tmp_path / "absent")))
+    ).serve()
+    records = records_of(harness)
+    harness.connect()
+    server = harness.accepted_by_backend()
+    assert server is not None
+    harness.later(1)
+    server.close()
+    harness.turn()
+    assert times_of(records[0]) == (None, None, 1.0, None, 1.0)

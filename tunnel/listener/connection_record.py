@@ -32,6 +32,8 @@ class ConnectionOutcome(Enum):
 class ConnectionRecord(NamedTuple):
     """One connection at its end; durations in seconds, None for what was not reached.
 
+    The two begins are seconds after accept, of the last attempt if there were several. A server's handshake begins when it has
+    a slot and reads the first bytes of the client; what has a begin and no duration has failed.
     Bytes are of plaintext: `forwarded` from the accepted side to the target, `returned` the other way.
     """
 
@@ -57,6 +59,8 @@ class ConnectionRecord(NamedTuple):
     listener_name: str = ""  # in the configuration
     server_name: str = ""  # that the client sent (SNI), and the application protocol (ALPN): known only with an access log
     alpn: str = ""
+    handshake_began: float | None = None
+    dial_began: float | None = None
 
     @property
     def is_plaintext(self) -> bool:

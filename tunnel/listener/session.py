@@ -97,10 +97,12 @@ class Session(StepRunner):
         "_address",
         "_admitted",
         "_config",
+        "_dial_began",
         "_dial_seconds",
         "_dialled",
         "_generation",
         "_handshake",
+        "_handshake_began",
         "_handshake_seconds",
         "_pooled",
         "_relay",
@@ -129,7 +131,9 @@ class Session(StepRunner):
         self._admitted: Admitted | None = None
         self._tls: TlsParameters | None = None
         self._tls_names = NO_NAMES  # shared by connections with the same names
+        self._handshake_began: float | None = None  # after accept
         self._handshake_seconds: float | None = None
+        self._dial_began: float | None = None  # after accept
         self._dial_seconds: float | None = None
         self._relay: Relay | PlainRelay | None = None
         self._withdrawal = ""  # the cause of which the relay was closed
@@ -284,11 +288,15 @@ class Session(StepRunner):
         yield from self._readmit()
 
     def _run_handshake(self, handshake: Handshake) -> Steps:
-        began = self._tunnel.loop.clock()
-        self._handshake = result = yield handshake
+        try:
+            self._handshake = result = yield handshake
+        finally:
+            if handshake.began is not None:
+                self._handshake_began = handshake.began - self._accepted_at
         self._admitted, self._tls = result.admitted, result.end.parameters()
         self._tls_names = self._read_names(result.end)
-        self._handshake_seconds = self._tunnel.loop.clock() - began
+        assert self._handshake_began is not None
+        self._handshake_seconds = self._age() - self._handshake_began
         if self._config.is_server and self._tunnel.counters.handshake is not None:
             self._tunnel.counters.handshake.update(int(self._age() * 1e9))
 
@@ -297,13 +305,14 @@ class Session(StepRunner):
         return share_names(end.server_name(), end.alpn()) if end is not None and has_reader else NO_NAMES
 
     def _dial(self, target: PooledTarget) -> Steps:
-        tunnel, began = self._tunnel, self._tunnel.loop.clock()
+        tunnel, began = self._tunnel, self._age()
+        self._dial_began, self._dial_seconds = began, None
         addresses = target.known or tunnel.targets.addresses(target)
         if addresses is None:
             addresses = yield Lookup(tunnel.loop, self, tunnel.targets.cached_name(target))
         winner: Attempt = yield Dial(tunnel.loop, self, addresses)
         self._dialled, self._target = winner.socket, str(winner.endpoint)
-        self._dial_seconds = tunnel.loop.clock() - began
+        self._dial_seconds = self._age() - began
 
     def _write_header(self, mode: HeaderMode) -> Steps:
         assert self._accepted is not None
@@ -423,7 +432,8 @@ class Session(StepRunner):
             self._tunnel.loop.retire(self._dialled)
         elif self._dialled is not None:
             self._close_tls(self._dialled)
-            self._handshake = self._admitted = self._tls = self._generation = self._handshake_seconds = None
+            self._handshake = self._admitted = self._tls = self._generation = None
+            self._handshake_began = self._handshake_seconds = None
         self._dialled = self._dial_seconds = None
         self._target, self.final_data = "", b""
         self._release_target()
@@ -536,6 +546,8 @@ class Session(StepRunner):
             tls=self._tls,
             handshake_seconds=self._handshake_seconds,
             dial_seconds=self._dial_seconds,
+            handshake_began=self._handshake_began,
+            dial_began=self._dial_began,
             forwarded=forwarded,
             returned=returned,
             server_name=self._tls_names.server_name,

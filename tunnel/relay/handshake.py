@@ -58,6 +58,7 @@ class Handshake:
         "_socket",
         "_tail",
         "_thread_step",
+        "began",
         "has_received",
         "is_waiting",
         "owner",
@@ -92,6 +93,7 @@ class Handshake:
         self._reads_until_eagain = sock.family == socket.AF_UNIX
         self._thread_step: Future[bool] | None = None  # while a thread uses our end, or will
         self._is_over = False
+        self.began: float | None = None  # by the clock of the loop; a server's begins with the first bytes of the client
         self.has_received = False
         self._is_server = is_server
         self._leftover = leftover  # of a client: bytes that a proxy sent behind its answer
@@ -108,6 +110,7 @@ class Handshake:
             if self._reads_until_eagain:
                 self._loop.call_again(self._socket)
             return
+        self.began = self._loop.clock()
         if self._leftover is None:
             self._loop.call_again(self._socket)  # the target may have sent something before the socket was watched
         else:
@@ -189,6 +192,8 @@ class Handshake:
             self._on_connection_closed(TlsError(TlsFault.RESET, describe_os_error(error)))
             return
         if size:
+            if self.began is None:
+                self.began = self._loop.clock()
             self.has_received = True
             if size == _READ_BYTES:
                 self._loop.call_again(self._socket)
