@@ -1,0 +1,83 @@
+"""The facts about an ended connection by stable names: those of OpenTelemetry where there are any, else `tunnel.*`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tunnel.listener.connection_record import ConnectionRecord
+from tunnel.log import escape
+
+Attribute = str | int | bool
+Attributes = dict[str, Attribute]
+
+_DIRECTIONS = {True: "inbound", False: "outbound"}
+
+
+def connection_attributes(record: ConnectionRecord) -> Attributes:
+    """Return what is known about a connection; texts are escaped and bounded, and what is unknown is left out."""
+    found = (*_describe_ends(record), *_describe_tls(record), *_describe_peer(record), *_describe_result(record))
+    return {name: value for name, value in found if value not in ("", None)}
+
+
+def endpoint_attributes(prefix: str, address: str) -> Attributes:
+    """Return `PREFIX.address` and `PREFIX.port` of `tcp:HOST:PORT`, `HOST:PORT` or `unix:PATH`; nothing for another text."""
+    if address.startswith("unix:"):
+        return {f"{prefix}.address": escape(address.removeprefix("unix:"))}
+    host, _, port = address.removeprefix("tcp:").rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or "," in host:
+        return {}
+    return {f"{prefix}.address": escape(host.removeprefix("[").removesuffix("]")), f"{prefix}.port": int(port)}
+
+
+def peer_endpoint_attributes(address: str) -> Attributes:
+    """Return the attributes of the socket at the other end of a connection."""
+    if not address:
+        return {}
+    transport = "unix" if address.startswith("unix:") else "tcp"
+    return {"network.transport": transport, **endpoint_attributes("network.peer", address)}
+
+
+def tls_attributes(record: ConnectionRecord) -> Attributes:
+    """Return what was negotiated, and the subject of the peer's certificate."""
+    return dict(_describe_tls(record))
+
+
+def _describe_ends(record: ConnectionRecord) -> Iterator[tuple[str, Attribute]]:
+    """The connection with the peer: from a client if it is inbound, to a server if it is outbound."""
+    yield from endpoint_attributes("client", record.source).items()
+    yield from endpoint_attributes("server", record.listener if record.is_server else record.target_name).items()
+    yield from peer_endpoint_attributes(record.source if record.is_server else record.target).items()
+
+
+def _describe_tls(record: ConnectionRecord) -> Iterator[tuple[str, Attribute]]:
+    if record.is_plaintext:
+        return
+    yield "tls.established", record.tls is not None
+    if record.tls is not None:
+        yield "tls.protocol.name", "tls"
+        yield "tls.protocol.version", record.tls.version.removeprefix("TLSv")
+        yield "tls.cipher", record.tls.cipher
+        if record.tls.group:
+            yield "tls.curve", record.tls.group
+    if record.peer is not None and record.peer.subject:
+        yield f"tls.{'client' if record.is_server else 'server'}.subject", escape(record.peer.subject)
+
+
+def _describe_peer(record: ConnectionRecord) -> Iterator[tuple[str, Attribute]]:
+    spiffe_id = record.peer.spiffe_id if record.peer is not None else None
+    if spiffe_id is not None:
+        yield "tunnel.peer.id", str(spiffe_id)
+        yield "tunnel.peer.trust_domain", str(spiffe_id.trust_domain.name)
+    yield "tunnel.rule", escape(record.rule)
+
+
+def _describe_result(record: ConnectionRecord) -> Iterator[tuple[str, Attribute]]:
+    yield "tunnel.listener", record.listener_name
+    yield "tunnel.direction", _DIRECTIONS[record.is_server]
+    yield "tunnel.target", escape(record.target_name)
+    yield "tunnel.outbound_proxy", escape(record.via_proxy)
+    yield "tunnel.outcome", record.outcome.value
+    yield "tunnel.reason", record.reason
+    yield "tunnel.close_reason", record.close_reason.value if record.close_reason is not None else ""
+    yield "tunnel.forwarded_bytes", record.forwarded
+    yield "tunnel.returned_bytes", record.returned
