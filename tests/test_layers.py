@@ -29,6 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("tunnel.identity", "tunnel.acme", "tunnel.relay", "tunnel.devapi", "tunnel.http"),
     ("tunnel.status",),
     ("tunnel.listener",),
+    ("tunnel.tracing",),
     ("tunnel.proxy", "tunnel.svid"),
     ("tunnel.check",),
     ("tunnel.commands",),
@@ -88,8 +89,10 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     "regopy": ("tunnel.policy.evaluator",),  # it runs in a process of its own
     "acme": ("tunnel.acme.client",),
     "josepy": ("tunnel.acme.client",),
-    "requests": ("tunnel.acme.client",),
-    "urllib3": ("tunnel.acme.client",),  # a part of requests' interface, and installed with it
+    "requests": ("tunnel.acme.client", "tunnel.tracing.otlp"),
+    "urllib3": ("tunnel.acme.client", "tunnel.tracing.otlp"),  # a part of requests' interface, and installed with it
+    "opentelemetry": ("tunnel.tracing.otlp",),
+    "google": ("tunnel.tracing.otlp",),  # protobuf, of opentelemetry's messages, and installed with them
     "outcome": ("tunnel.relay.loop",),  # a part of trio's interface for host loops, and installed with it
     "cryptography": (
         "tunnel.pkix.strength",

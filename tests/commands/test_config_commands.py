@@ -89,6 +89,16 @@ def test_the_effective_configuration_has_the_defaults_and_no_secret(capsys: pyte
     assert "max-handshakes = 512" in out
 
 
+def test_headers_and_credentials_of_the_collector_are_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    traces = '[traces]\nurl = "http://user:geheim@c/v1/traces"\nheaders = ["X-Key: geheim", "Y: geheim"]\n'
+    Path("traced.toml").write_text(VALID + traces)
+    assert run("show", "traced.toml") == 0
+    out = capsys.readouterr().out
+    assert 'url = "http://(hidden)@c/v1/traces"' in out
+    assert 'headers = ["X-Key: (hidden)", "Y: (hidden)"]' in out
+    assert "geheim" not in out
+
+
 def test_a_configuration_without_secrets_is_shown_as_a_file_with_the_same_effect(capsys: pytest.CaptureFixture[str]) -> None:
     Path("plain.toml").write_text(VALID.replace('storepass = "geheim"\n', "").replace("user:geheim@", ""))
     assert run("show", "plain.toml") == 0

@@ -107,6 +107,7 @@ LINES = [
     (*SERVER, *API, "--allow-id", ID, "--health", "http://127.0.0.1:2", "--status-allow-host", "a.test"),
     (*SERVER, *API, "--allow-id", ID, "--health", "systemd:h", "+", *CLIENT, *API, "--verify-id", ID, "--health", "unix:h"),
     (*SERVER, *FILES, "--allow-all", "--status", "unix:s", "--cacert", "ca"),
+    (*SERVER, *FILES, "--allow-all", "--traces", "https://u:p@c/v1/traces", "--traces-ratio", "0.5", "--traces-ca", "ca"),
     (*CLIENT, *API, "--verify-id", ID),
     (*CLIENT, *API, "--verify-any"),
     (*CLIENT[:4], "srv:_redis._tcp.example.org", *API, "--verify-id", ID),

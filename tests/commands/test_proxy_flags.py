@@ -28,6 +28,7 @@ from tunnel.config.model import (
     Source,
     Status,
     TlsOptions,
+    Traces,
     WorkloadApi,
 )
 from tunnel.errors import ConfigError
@@ -106,6 +107,7 @@ def test_every_flag_reaches_the_configuration() -> None:
         *("--cipher-suites", "CHACHA,UNSAFE-AZURE", "--allow-unsafe-cipher-suites", "--max-tls-version", "tls1.2"),
         *("--override-server-name", "other.test", "--proxy", "socks5://proxy.test", "--cacert", "ca.pem"),
         *("--crl", "one.crl", "--crl", "two.pem", "--crl-missing", "accept"),
+        *("--traces", "https://c.test/v1/traces", "--traces-ratio", "0.25", "--traces-ca", "c.pem"),
     )
     (config,), (monitor,) = process.listeners, process.monitors
     assert not config.is_server
@@ -121,6 +123,7 @@ def test_every_flag_reaches_the_configuration() -> None:
     assert config.outbound == OutboundProxy("socks5", "proxy.test", 1080)
     assert (config.max_conn_lifetime, config.max_concurrent_conns, process.shutdown_timeout) == (3600.0, 16, 120.0)
     assert process.shutdown_delay == 10.0
+    assert process.traces == Traces("https://c.test/v1/traces", 0.25, "c.pem")
 
 
 def test_rules_of_every_kind_are_kept_and_aliases_count() -> None:
@@ -291,6 +294,19 @@ BAD_VALUES = [
     ("--allow-ip=1.2.3", '--allow-ip: invalid IP address "1.2.3"'),
     ("--metrics-url=ftp://x", "--metrics-url: "),
     ("--metrics-url=http://", "--metrics-url: "),
+    ("--traces=x", '--traces: invalid URL "x"; expected http:// or https:// and a host'),
+    (
+        "--traces=http://u:geheim@c:4318",
+        '--traces: invalid URL "c:4318": missing path; expected the whole address, such as http',
+    ),
+    ("--traces=", '--traces: invalid URL "": missing path'),
+    ("--traces=http://\u00e9/v1/traces", "--traces: invalid URL "),
+    ("--traces-ratio=0", '--traces-ratio: invalid ratio "0"; expected a number above 0 and at most 1, such as 0.01'),
+    ("--traces-ratio=1.01", '--traces-ratio: invalid ratio "1.01"; expected'),
+    ("--traces-ratio=-1", '--traces-ratio: invalid ratio "-1"; expected'),
+    ("--traces-ratio=nan", '--traces-ratio: invalid ratio "nan"; expected'),
+    ("--traces-ratio=0.5", "--traces-ratio needs --traces"),
+    ("--traces-ca=c.pem", "--traces-ca needs --traces"),
     ("--target-status=x", "--target-status: "),
     ("--target-status=http://user:pw@", '--target-status: invalid URL ""'),
     ("--status=https://unix:/x", "--status: "),

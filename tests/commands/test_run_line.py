@@ -10,6 +10,7 @@ from tunnel.cli.parser import HelpRequested, parse_command_line
 from tunnel.commands.registry import load_commands
 from tunnel.commands.run import command as line
 from tunnel.commands.run.command import RunConfig
+from tunnel.config.model import Traces
 from tunnel.errors import ConfigError
 
 API = {"SPIFFE_ENDPOINT_SOCKET": "unix:///run/api.sock"}
@@ -50,6 +51,15 @@ def test_the_longest_shutdown_delay_is_used(before: list[str], within: list[str]
     assert config.process.shutdown_delay == delay
 
 
+TRACED = "--traces=http://c/v1/traces"
+
+
+def test_the_traces_of_one_line_are_those_of_the_process() -> None:
+    assert build(*SERVER, TRACED, "+", *CLIENT, *RUN).process.traces == Traces("http://c/v1/traces")
+    assert build(*SERVER, TRACED, "+", *CLIENT, TRACED, *RUN).process.traces == Traces("http://c/v1/traces")
+    assert build(*SERVER, "+", *CLIENT, *RUN).process.traces is None
+
+
 def test_a_line_may_come_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "line").write_text("\n".join([*SERVER, "+"]))
     assert len(build(f"@{tmp_path / 'line'}", *CLIENT, *RUN).process.listeners) == 2
@@ -63,6 +73,7 @@ def test_a_line_may_come_from_a_file(tmp_path: Path) -> None:
         ((*SERVER, "+", *RUN), "a line is missing beside '\\+'"),
         (("+", *SERVER, *RUN), "a line is missing beside '\\+'"),
         (("dev", *RUN), 'expected command but got "dev"'),
+        ((*SERVER, TRACED, "+", *CLIENT, f"{TRACED}/x", *RUN), "--traces: two lines have different values; expected the same"),
         ((*SERVER[:-1], *RUN), "no access rule for clients"),
         ((*SERVER, "--wait-ready=1s", *RUN), "unknown long flag '--wait-ready'"),
         (("--stop-timeout=0s", *SERVER, *RUN), "--stop-timeout: "),

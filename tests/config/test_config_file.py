@@ -15,6 +15,7 @@ from tunnel.authz.rules import AnyRule, IdRule, TrustDomainRule, UriRule
 from tunnel.config.access import parse_rules
 from tunnel.config.file.encode import Style, encode_config
 from tunnel.config.file.loader import load_config, load_files
+from tunnel.config.headers import HttpHeader
 from tunnel.config.model import (
     KEEP,
     Access,
@@ -37,6 +38,7 @@ from tunnel.config.model import (
     Revocation,
     Status,
     TlsOptions,
+    Traces,
     WorkloadApi,
 )
 from tunnel.net.address import SrvName, SystemdAddress, TcpAddress, UnixAddress, parse_status_address
@@ -232,6 +234,11 @@ url = "http://m/"
 prefix = "p"
 interval = "5s"
 ca = "/ca"
+[traces]
+url = "https://c/v1/traces"
+ratio = 0.25
+ca = "/ca"
+headers = ["X-Key: a b", "x-other:\tc "]
 [[monitor]]
 listeners = [":1"]
 metrics = { url = "http://n/" }
@@ -250,6 +257,8 @@ health = { listen = "http://:6061" }
     assert str(status.health.address).endswith("/h")
     assert status.health == HealthPort(status.health.address, ("a.test", "b.test"))
     assert probes == Monitor(health=HealthPort(TcpAddress("", "6061")))
+    headers = (HttpHeader("X-Key", "a b"), HttpHeader("x-other", "c"))
+    assert config.traces == Traces("https://c/v1/traces", 0.25, "/ca", headers)
     assert (config.shutdown_delay, config.shutdown_timeout, config.timed_reload) == (1, 2, 3)
     assert config.on_removal == ClosePolicy(0)
     assert not config.is_confined

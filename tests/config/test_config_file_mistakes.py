@@ -26,6 +26,7 @@ ACCESS = 'access = [{ allow = "spiffe://a.test/w" }]\n'
 NO_VALUE = 'invalid TOML: invalid value; expected a "string" in quotes, a number, true, false, a [list] or a { table }'
 TWICE = "invalid TOML: defined twice in this file, or as both [TABLE] and [[TABLE]]"
 VALID = IDENTITY + LISTENER + ACCESS
+TRACES = f"{VALID}[traces]\nurl = 'https://c/v1/traces'\n"
 MISTAKES = Path(__file__).parent / "mistakes.toml"
 
 Refuse = Callable[[str], list[str]]
@@ -101,6 +102,21 @@ def test_ten_mistakes_are_ten_messages_with_their_lines() -> None:
         ("[log]\nsyslog = 1", "t.toml:2: log.syslog: invalid type: an integer; expected true or false"),
         ("[status]", "t.toml:1: status: missing key listen; expected"),
         (f"{VALID}[metrics]\ninterval = 0", 't.toml:8: metrics.interval: invalid duration "0": not above zero'),
+        (f"{VALID}[traces]\n", "t.toml:7: traces: missing key url; expected an http:// or https:// URL with a path"),
+        (
+            f"{VALID}[traces]\nurl = 'http://c:4318'\n",
+            't.toml:8: traces.url: invalid URL "http://c:4318": missing path; expected',
+        ),
+        (f"{TRACES}ratio = 0", "t.toml:9: traces.ratio: invalid number 0; expected a number above 0 and at most 1"),
+        (f"{TRACES}ratio = nan", "t.toml:9: traces.ratio: invalid number nan; expected"),
+        (f"{TRACES}ratio = '1'", "t.toml:9: traces.ratio: invalid type: a string; expected a number above 0"),
+        (
+            f"{TRACES}headers = ['a: b', 'geheim']",
+            't.toml:9: traces.headers[1]: invalid header; expected "NAME: VALUE" in printable ASCII',
+        ),
+        (f"{TRACES}headers = 'a b: geheim'", "t.toml:9: traces.headers: invalid header; expected"),
+        (f"{TRACES}headers = 'a: \u00e9'", "t.toml:9: traces.headers: invalid header; expected"),
+        (f"{TRACES}headers = 'Host: x'", "t.toml:9: traces.headers: invalid header Host: each request has its own"),
         (f"{VALID}[monitor]\n", "t.toml:7: monitor: invalid type: a table; expected a list of tables: [[monitor]]"),
         (f'{VALID}[[monitor]]\nlisteners = ["x"]\n', 't.toml:8: monitor[0].listeners[0]: unknown listener "x"'),
         (f"{VALID}[[monitor]]\nstatus = 1\n", "t.toml:8: monitor[0].status: invalid type; expected a table"),

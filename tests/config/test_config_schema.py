@@ -21,7 +21,7 @@ from tunnel.config.file.identity_keys import IDENTITY
 from tunnel.config.file.json_schema import build_json_schema
 from tunnel.config.file.listener_keys import CLIENT, DEFAULTS, SERVER, TUNABLE_KEYS
 from tunnel.config.file.loader import load_config
-from tunnel.config.file.process_keys import HEALTH, LOG, METRICS, MONITOR, PROCESS, STATUS
+from tunnel.config.file.process_keys import HEALTH, LOG, METRICS, MONITOR, PROCESS, STATUS, TRACES
 from tunnel.config.file.schema import Key, Section
 from tunnel.config.model import (
     AccessLogConfig,
@@ -35,10 +35,11 @@ from tunnel.config.model import (
     Revocation,
     Status,
     TlsOptions,
+    Traces,
 )
 
 SCHEMA = json.loads(json.dumps(build_json_schema()))
-SECTIONS = (PROCESS, LOG, STATUS, HEALTH, METRICS, MONITOR, IDENTITY, ACCESS, SERVER, CLIENT, DEFAULTS)
+SECTIONS = (PROCESS, LOG, STATUS, HEALTH, METRICS, TRACES, MONITOR, IDENTITY, ACCESS, SERVER, CLIENT, DEFAULTS)
 KEYS = [(section, key) for section in SECTIONS for key in section.keys]
 PAGE = Path(__file__).parent.parent.parent / "docs/configuration.md"
 
@@ -74,6 +75,8 @@ def test_the_schema_accepts_every_file_that_is_written(line: tuple[str, ...], is
         VALID + "[status]\n",
         VALID + "[access.x]\nrules = []\n",
         VALID + "[[monitor]]\nstatus = 1\n",
+        VALID + "[traces]\nratio = 1\n",
+        VALID + "[traces]\nurl = 'http://c/v1/traces'\nratio = 0\n",
     ],
 )
 def test_the_schema_refuses_mistakes(text: str) -> None:
@@ -111,13 +114,14 @@ OTHER_FIELDS = {
         "resolution",
         "health_check",
     },
-    ProcessConfig: {"listeners", "monitors", "log", "warnings"},
+    ProcessConfig: {"listeners", "monitors", "log", "traces", "warnings"},
     TlsOptions: {"ciphers"},
     HealthCheck: set(),
     NameResolution: set(),
     Status: set(),
     HealthPort: set(),
     Metrics: set(),
+    Traces: set(),
     LogConfig: {"access"},
     AccessLogConfig: set(),
     Revocation: set(),
@@ -144,6 +148,7 @@ def inner_fields(outer: str, section: Section) -> set[str]:
         (Status, named_fields(STATUS)),
         (HealthPort, named_fields(HEALTH)),
         (Metrics, named_fields(METRICS)),
+        (Traces, named_fields(TRACES)),
         (LogConfig, {name for name in named_fields(LOG) if "." not in name}),
         (AccessLogConfig, inner_fields("access", LOG)),
     ],
@@ -185,6 +190,7 @@ def documented(heading: str) -> list[str]:
         ("Status", STATUS),
         ("Health", HEALTH),
         ("Metrics", METRICS),
+        ("Traces", TRACES),
         ("Monitor", MONITOR),
         ("Identity", IDENTITY),
         ("Access", ACCESS),

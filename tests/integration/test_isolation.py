@@ -59,6 +59,9 @@ def hostile(imported: Path, tmp_path: Path) -> dict[str, str]:
         "prometheus_multiproc_dir": "/nonexistent",
         "CRYPTOGRAPHY_OPENSSL_NO_LEGACY": "1",
         "REQUESTS_CA_BUNDLE": "/nonexistent",
+        "OTEL_SDK_DISABLED": "nonsense",
+        "OTEL_PROPAGATORS": "nonsense",
+        "OTEL_SERVICE_NAME": "app",
         "LANG": "C",  # without a locale the interpreter sets LC_CTYPE
         "ODD": "\udcff=\n",
     }

@@ -33,6 +33,7 @@ def configured(line: str) -> ProcessConfig:
         (f"{_SERVER} {_KEYS} --cacert /a/ca", {"/c/crt", "/k/key", "/a/ca"}),
         (f"{_SERVER} {_KEYS} --crl /r/1 --crl /r/2", {"/c/crt", "/k/key", "/r/1", "/r/2"}),
         (f"{_SERVER} --keystore /s/p12", {"/s/p12"}),
+        (f"{_SERVER} --keystore /s/p12 --traces https://c/x --traces-ca /t/ca", {"/s/p12", "/t/ca"}),
         (f"{_SERVER} --use-workload-api-addr unix:///api", set()),
         (
             f"{_SERVER.replace('--allow-all', '--allow-policy /p/rego --allow-query data.a')} {_KEYS}",
@@ -58,6 +59,7 @@ def test_the_password_file_of_a_keystore_is_read_again() -> None:
         (f"{_SERVER} {_KEYS} --health :6061", {8443, 6061}, {80}),
         (f"{_SERVER} {_KEYS} --status http://:6060 --health unix:/h", {8443, 6060}, {80}),
         (f"{_SERVER} {_KEYS} --metrics-graphite g:2003 --metrics-url https://m/in", {8443}, {80, 2003, 443}),
+        (f"{_SERVER} {_KEYS} --traces http://c:4318/v1/traces", {8443}, {80, 4318}),
         (f"{_SERVER} --use-workload-api-addr tcp://127.0.0.1:8081", {8443}, {80, 8081}),
         (f"{_CLIENT} {_KEYS}", {70}, {443}),
         (f"{_CLIENT} {_KEYS} --proxy http://p.test", {70}, {443, 8080}),

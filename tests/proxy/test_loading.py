@@ -8,7 +8,7 @@ import sys
 import pytest
 
 ALWAYS = "import tunnel.commands.proxy.run, tunnel.proxy.process"
-UNASKED = {"json", "h11", "prometheus_client", "acme", "josepy", "requests", "regopy", "asyncio"} | {
+UNASKED = {"json", "h11", "prometheus_client", "acme", "josepy", "requests", "regopy", "asyncio", "opentelemetry", "google"} | {
     "tunnel.status.status_document",
     "tunnel.status.health_endpoints",
     "tunnel.status.snapshot",
@@ -18,6 +18,8 @@ UNASKED = {"json", "h11", "prometheus_client", "acme", "josepy", "requests", "re
     "tunnel.relay.plain_relay",
     "tunnel.tls.client_hello",
     "tunnel.policy",
+    "tunnel.tracing",
+    "tunnel.listener.connection_attributes",
     "tunnel.acme",
     "tunnel.devapi",
 }

@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from tests.support.proxy_harness import FIRST, SECOND, ProxyHarness, until
-from tunnel.config.model import IdentityConfig, KeyFiles, LogConfig, ProcessConfig
+from tunnel.config.model import IdentityConfig, KeyFiles, LogConfig, ProcessConfig, Traces
 from tunnel.errors import ConfigError, IdentityError, IdentityFault
 from tunnel.log import Category
 from tunnel.proxy import file_watcher
@@ -117,6 +117,7 @@ def test_log_settings_are_applied_or_need_a_restart_which_a_warning_says(reloadi
     log = reloading.harness.log
     warnings = [
         "warning: log.syslog: the change takes effect at the next start",
+        "warning: traces: the change takes effect at the next start",
         "warning: disable-landlock: the change takes effect at the next start",
     ]
 
@@ -125,6 +126,7 @@ def test_log_settings_are_applied_or_need_a_restart_which_a_warning_says(reloadi
         await reloading.harness.proxy.reload()
         assert not log.is_enabled(Category.CONNS)
         reloading.config = replace(reloading.config, log=LogConfig((), is_syslog=True), is_confined=False)
+        reloading.config = replace(reloading.config, traces=Traces("http://c/v1/traces"))
         await reloading.harness.proxy.reload()
         assert log.is_enabled(Category.CONNS)
         await reloading.harness.proxy.reload()

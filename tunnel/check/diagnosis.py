@@ -17,12 +17,13 @@ from tunnel.check.revocation import examine_lists
 from tunnel.check.rules import describe_rules
 from tunnel.check.target import examine_target
 from tunnel.check.workload_attributes import WorkloadAttributes, describe_workload, read_workload_attributes
-from tunnel.config.model import Acme, KeyFiles, Keystore, NoIdentity, WorkloadApi
+from tunnel.config.model import Acme, KeyFiles, Keystore, NoIdentity, Traces, WorkloadApi
 from tunnel.errors import ConfigError, describe_os_error
 from tunnel.identity.credentials import Credentials
 from tunnel.listener.generation import GenerationConfig
 from tunnel.proxy.reloadable_policy import ReloadablePolicy
 from tunnel.sandbox.landlock import FIRST_WITH_SCOPES, Linux
+from tunnel.tracing.trace_export import open_traces
 
 _MIN_DESCRIPTORS = 1024
 _FIRST_WITH_NET = 4  # version of Landlock
@@ -49,6 +50,8 @@ def diagnose(preflight: Preflight) -> Iterator[Finding]:
             yield examine_listener("status", monitor.status.address.address)
         if monitor.health is not None:
             yield examine_listener("health", monitor.health.address)
+    if preflight.line.config.traces is not None:
+        yield examine_traces(preflight.line.config.traces)
     if preflight.line.is_route_known:
         yield from _examine_with_policy(preflight, credentials)
     else:
@@ -91,6 +94,15 @@ def _examine_with_policy(preflight: Preflight, credentials: Credentials | None) 
         else:
             yield ok("policy", f"{config.access.policy.path} compiles")
             yield from examine_target(preflight, credentials, generation_config.with_policy(reloadable_policy.rule))
+
+
+def examine_traces(traces: Traces) -> Finding:
+    """Check whether the libraries for traces are installed, and the settings usable; the collector is not contacted."""
+    try:
+        open_traces(traces, lambda _line: None)
+    except ConfigError as error:
+        return problem("traces", str(error), "install the extra, or correct the URL or the file of --traces-ca")
+    return ok("traces", f"OpenTelemetry is installed; a share of {traces.ratio:g} of the connections is traced")
 
 
 def examine_machine(*, is_confined: bool) -> Iterator[Finding]:

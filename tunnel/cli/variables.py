@@ -18,6 +18,7 @@ _PREFIXES: Final = (
     "PYTHON",  # Python; -I ignores them, other programs that we start do not
     "GRPC_",  # grpc: an unknown GRPC_POLL_STRATEGY aborts the process, GRPC_TRACE writes to standard error
     "PROMETHEUS_",  # prometheus_client: PROMETHEUS_MULTIPROC_DIR mixes our metrics with the command's
+    "OTEL_",  # opentelemetry: the command's collector, credentials and sampling
     "CRYPTOGRAPHY_",  # cryptography: CRYPTOGRAPHY_OPENSSL_NO_LEGACY makes old keystores unreadable
 )
 _NAMES: Final = frozenset(
@@ -31,6 +32,9 @@ _NAMES: Final = frozenset(
 )
 
 
+_KEPT: Final = frozenset(("OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES"))  # they only describe the process, in traces
+
+
 def is_of_libraries(name: str) -> bool:
     """Whether the interpreter or a library would use this variable, which is meant for the child command."""
-    return name in _NAMES or name.startswith(_PREFIXES)
+    return name in _NAMES or (name.startswith(_PREFIXES) and name not in _KEPT)

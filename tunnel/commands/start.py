@@ -69,6 +69,10 @@ def prepare(
 
     Call it after all modules are loaded: trio looks for a library by running programs, and runs more if that is denied.
     """
+    if config.traces is not None:
+        from tunnel.tracing.trace_export import load_exporter
+
+        load_exporter()
     if config.is_confined:
         from tunnel.proxy.confinement import confine
 

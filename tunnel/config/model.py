@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from tunnel.authz.pins import SpkiPin
 from tunnel.authz.rules import Rule
+from tunnel.config.headers import HttpHeader
 from tunnel.errors import ConfigError
 from tunnel.ip_address import IpNetwork, parse_ip_address
 from tunnel.log import Category
@@ -307,6 +308,16 @@ class AccessLogConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class Traces:
+    """Traces of connections, sent to a collector by OTLP over HTTP."""
+
+    url: str = field(repr=False)  # may have a password
+    ratio: float = 0.01  # the share of connections that are traced
+    ca_bundle: str = ""  # to verify the server of an https:// URL; "" for the system's CA certificates
+    headers: tuple[HttpHeader, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class LogConfig:
     """Where log lines go, and which are omitted; built before the rest of the configuration."""
 
@@ -328,6 +339,7 @@ class ProcessConfig:
     listeners: tuple[ListenerConfig, ...]
     monitors: tuple[Monitor, ...] = ()
     log: LogConfig = field(default_factory=LogConfig)
+    traces: Traces | None = None
     shutdown_delay: float = 0.0  # from the request to stop until the drain begins
     shutdown_timeout: float = 300.0
     timed_reload: float = 0.0  # seconds between periodic reloads

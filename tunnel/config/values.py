@@ -94,6 +94,23 @@ def parse_web_url(text: str) -> str:
     return text
 
 
+def parse_collector_url(text: str) -> str:
+    """The `http://` or `https://` URL of an OTLP endpoint, with its path."""
+    url = parse_web_url(text)
+    if not url.isascii() or not urlsplit(url).path:
+        expected = "the whole address, such as http://127.0.0.1:4318/v1/traces"
+        raise invalid_value("URL", text.rpartition("@")[2], "missing path" if url.isascii() else "not ASCII", expected)
+    return url
+
+
+def parse_ratio(text: str) -> float:
+    """A share: above 0, at most 1."""
+    ratio = float(text) if re.fullmatch(_NUMBER, text) else 0.0
+    if not 0 < ratio <= 1:
+        raise invalid_value("ratio", text, expected="a number above 0 and at most 1, such as 0.01")
+    return ratio
+
+
 def parse_duration(text: str) -> float:
     """Seconds of `1h30m`, `250ms`, `2d`; a bare `0` needs no unit."""
     if text.lstrip("+-") == "0" and len(text) <= 2:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from tunnel.config.acme import complete_acme
-from tunnel.config.model import Acme, KeyFiles, Keystore, ListenerConfig, Monitor, ProcessConfig, WorkloadApi
+from tunnel.config.model import Acme, KeyFiles, Keystore, ListenerConfig, Monitor, ProcessConfig, Traces, WorkloadApi
 from tunnel.log import Log
 from tunnel.net.address import Address, SrvName, TcpAddress, UnixAddress
 from tunnel.sandbox.landlock import apply_landlock
@@ -45,6 +45,8 @@ def needs_of(config: ProcessConfig) -> Needs:
         needs = needs.union(_needs_of_listener(listener))
     for monitor in config.monitors:
         needs = needs.union(_needs_of_monitor(monitor))
+    if config.traces is not None:
+        needs = needs.union(_needs_of_traces(config.traces))
     return needs
 
 
@@ -87,6 +89,10 @@ def _needs_of_monitor(monitor: Monitor) -> Needs:
         dials=(metrics.graphite,) if metrics.graphite is not None else (),
         urls=(metrics.url,) if metrics.url else (),
     )
+
+
+def _needs_of_traces(traces: Traces) -> Needs:
+    return Needs(files=(traces.ca_bundle,) if traces.ca_bundle else (), urls=(traces.url,))
 
 
 def _dials(config: ListenerConfig) -> Iterator[Address]:

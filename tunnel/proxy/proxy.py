@@ -36,7 +36,9 @@ from tunnel.status.counters import Counters, total
 if TYPE_CHECKING:  # loaded only when they are wanted
     from tunnel.listener.access_log import AccessLog
     from tunnel.proxy.process_observation import ProcessObservation
+    from tunnel.tracing.trace_export import TraceExport
 
+_FLUSH_LIMIT = 2.0  # seconds for the export of the last traces
 _HOLDERS_LIMIT = 5.0  # seconds for the search for other listeners, which the start waits for
 _REVIEW_INTERVAL = 5.0  # seconds between checks of the wall clock, which may jump
 
@@ -84,6 +86,7 @@ class Proxy:
         loop.on_unowned_crash = partial(count_crash, counters=self.counters, log=log)
         self._old_policies: set[ReloadablePolicy] = set()  # to be closed soon
         self.monitoring = Monitoring(self)
+        self.traces: TraceExport | None = None  # from the start on, if they are configured
         self._holders = holders or {}
         self._empty = trio.Event()
         self._failure: TunnelError | None = None
@@ -295,6 +298,7 @@ class Proxy:
         self.shared.refusals.flush()
         if self.shared.access_log is not None:
             self.shared.access_log.flush()
+        await self._stop_traces()
         self._log_totals()
         return aborted
 
@@ -325,6 +329,7 @@ class Proxy:
                     await listener.policy.load()
             for monitor in monitors:
                 monitor.start_reports()
+            self._start_traces()
             for feed in self.feeds.values():
                 await feed.ready.wait()
                 if feed.failure is not None:  # it has cancelled this task, but the end of the wait came first
@@ -340,6 +345,21 @@ class Proxy:
             await trio.sleep(_REVIEW_INTERVAL)
             for listener in self.all_listeners():
                 listener.tunnel.review()
+
+    def _start_traces(self) -> None:
+        """Export traces from now on, if they are configured; raises ConfigError."""
+        if self.config.traces is not None:
+            from tunnel.tracing.trace_export import open_traces
+
+            self.traces = open_traces(self.config.traces, self._log_from_thread)
+            self.traces.start()
+            self.shared.observers.append(self.traces.add)
+
+    async def _stop_traces(self) -> None:
+        """Export the last traces, and log how many were dropped."""
+        if self.traces is not None:
+            await trio.to_thread.run_sync(self.traces.stop, _FLUSH_LIMIT, abandon_on_cancel=True)
+            self.log.info(f"stopped exporting traces: {self.traces.summary()}")
 
     async def _check_targets(self) -> None:
         """Check the names of all targets; one that a file names may be unknown now: the other listeners start."""
@@ -419,8 +439,11 @@ class Proxy:
 
     def warn_from_thread(self, warning: str) -> None:
         """Log a warning of a handshake, which may run on a thread of its own."""
+        self._log_from_thread(f"warning: {escape(warning)}")
+
+    def _log_from_thread(self, line: str) -> None:
         with suppress(trio.RunFinishedError):
-            self._token.run_sync_soon(self.log.write, f"warning: {escape(warning)}")
+            self._token.run_sync_soon(self.log.write, line)
 
     def _report_empty(self) -> None:
         with suppress(trio.RunFinishedError):

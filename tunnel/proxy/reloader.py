@@ -150,6 +150,7 @@ def _late_changes(before: ProcessConfig, now: ProcessConfig) -> Iterable[str]:
         ("log.syslog", before.log.is_syslog != now.log.is_syslog),
         ("log.format", before.log.format != now.log.format),
         ("log.access-log", before.log.access != now.log.access),
+        ("traces", before.traces != now.traces),
         ("disable-landlock", before.is_confined != now.is_confined),
     ):
         if is_changed:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from tunnel.cli.command import Arguments, Command, Flag
-from tunnel.commands.proxy import limits, source, status, tls
+from tunnel.commands.proxy import limits, source, status, tls, traces
 from tunnel.commands.proxy.access import ALLOW, VERIFY, AccessFlags, access_warnings, build_access
 from tunnel.commands.proxy.acme import check_acme
 from tunnel.commands.proxy.command import (
@@ -44,6 +44,7 @@ from tunnel.wire.proxy_v2 import HeaderMode
 def check_line(arguments: Arguments) -> LogConfig:
     """The log's configuration; raises ConfigError for mistakes that are reported before the log is open."""
     status.check_status(arguments)
+    traces.check_traces(arguments)
     return limits.build_log(arguments)
 
 
@@ -61,6 +62,7 @@ def build_process(arguments: Arguments, listeners: tuple[ListenerConfig, ...]) -
         listeners,
         status.build_monitors(arguments),
         limits.build_log(arguments),
+        traces.build_traces(arguments),
         shutdown_delay=arguments[limits.SHUTDOWN_DELAY],
         shutdown_timeout=arguments[limits.SHUTDOWN_TIMEOUT],
         timed_reload=arguments[source.TIMED_RELOAD],

@@ -8,6 +8,7 @@ from tunnel.cli.command import Arguments, Command, Group, option, required, swit
 from tunnel.commands.proxy import acme, source, status
 from tunnel.commands.proxy.access import ALLOW, VERIFY
 from tunnel.commands.proxy.limits import LIMITS, PROCESS
+from tunnel.commands.proxy.traces import TRACES
 from tunnel.config.values import one_of, parse_text
 from tunnel.net.address import parse_listen_address, parse_target
 from tunnel.wire.proxy_v2 import HeaderMode
@@ -63,6 +64,7 @@ SERVER = Command(
         Group("PROXY protocol", (PROXY_PROTOCOL, PROXY_MODE)),
         LIMITS,
         Group("Status and metrics", (*status.FLAGS, status.TARGET_STATUS)),
+        TRACES,
         PROCESS,
     ),
     """\
@@ -84,6 +86,7 @@ CLIENT = Command(
         Group("Identity and trust: exactly one identity source is required", (*source.FLAGS, VERIFY.disable)),
         LIMITS,
         Group("Status and metrics", status.FLAGS),
+        TRACES,
         PROCESS,
     ),
     """\
@@ -99,7 +102,7 @@ Examples:
 )
 COMMANDS = (SERVER, CLIENT)
 # ghostunnel's app-level flags: they can also stand before the command.
-GLOBAL_FLAGS = (*source.FLAGS, *LIMITS.flags, *status.FLAGS, SKIP_RESOLVE, *PROCESS.flags)
+GLOBAL_FLAGS = (*source.FLAGS, *LIMITS.flags, *status.FLAGS, *TRACES.flags, SKIP_RESOLVE, *PROCESS.flags)
 
 
 def run(command: Command, arguments: Arguments, environ: MutableMapping[str, str]) -> int:

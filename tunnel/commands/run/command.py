@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from tunnel.cli.command import Arguments, Command, Group, option
 from tunnel.cli.parser import parse_command_line
 from tunnel.commands.proxy import command as proxy
+from tunnel.commands.proxy import traces
 from tunnel.commands.proxy.limits import SHUTDOWN_DELAY
 from tunnel.commands.serve import CONFIG, WATCH
 from tunnel.config.checks import check_health_ports
@@ -140,6 +141,7 @@ def join_lines(lines: Sequence[ProcessConfig]) -> ProcessConfig:
         listeners,
         tuple(monitors),
         _join_logs([line.log for line in lines]),
+        traces.join_traces(line.traces for line in lines),
         shutdown_delay=max(line.shutdown_delay for line in lines),
         timed_reload=min((line.timed_reload for line in lines if line.timed_reload), default=0.0),
         is_confined=all(line.is_confined for line in lines),  # the rules hold for the whole process

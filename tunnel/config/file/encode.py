@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -10,7 +10,7 @@ from tunnel.authz.rules import AnyRule
 from tunnel.config.access import encode_rules
 from tunnel.config.file.identity_keys import IDENTITY
 from tunnel.config.file.listener_keys import ACCESS_KEY, LISTENERS
-from tunnel.config.file.process_keys import HEALTH, LOG, METRICS, MONITOR, PROCESS, STATUS
+from tunnel.config.file.process_keys import HEALTH, LOG, METRICS, MONITOR, PROCESS, STATUS, TRACES
 from tunnel.config.file.schema import Section
 from tunnel.config.file.writer import TomlValue, encode_key, encode_table
 from tunnel.config.model import Access, IdentityConfig, ListenerConfig, Monitor, ProcessConfig, WorkloadApi
@@ -35,6 +35,7 @@ def encode_config(config: ProcessConfig, style: Style) -> str:
         ("", _encode_section(PROCESS, config, style)),
         ("[log]", _encode_section(LOG, config.log, style)),
         *_encode_monitors(config.monitors, style),
+        *([("[traces]", _encode_section(TRACES, config.traces, style))] if config.traces is not None else []),
         *((f"[identity.{encode_key(name)}]", _encode_section(IDENTITY, identity, style)) for identity, name in names.items()),
         *((f"[[{listener.mode}]]", _encode_listener(listener, names, style)) for listener in config.listeners),
     ]
@@ -64,8 +65,15 @@ def _encode_section(section: Section, value: Any, style: Style) -> Table:
             continue
         encoded = key.kind.encode(current)
         if encoded is not None:
-            table[key.name] = key.mask(encoded) if style.is_masked and key.mask and isinstance(encoded, str) else encoded
+            table[key.name] = _mask(encoded, key.mask) if style.is_masked and key.mask else encoded
     return table
+
+
+def _mask(value: TomlValue, mask: Callable[[str], str]) -> TomlValue:
+    """A text, or each of a list of texts, without its secret."""
+    if isinstance(value, list):
+        return [_mask(inner, mask) for inner in value]
+    return mask(value) if isinstance(value, str) else value
 
 
 def _encode_monitors(monitors: Iterable[Monitor], style: Style) -> list[tuple[str, Table]]:

@@ -8,7 +8,7 @@ from tunnel.config.file.access_lists import ACCESS, RULES_SCHEMA
 from tunnel.config.file.identity_keys import IDENTITY
 from tunnel.config.file.kinds import LABEL_PATTERN
 from tunnel.config.file.listener_keys import ACCESS_KEY, CLIENT, DEFAULTS, SERVER
-from tunnel.config.file.process_keys import HEALTH, LOG, METRICS, MONITOR, PROCESS, STATUS
+from tunnel.config.file.process_keys import HEALTH, LOG, METRICS, MONITOR, PROCESS, STATUS, TRACES
 from tunnel.config.file.schema import Section
 
 JsonObject = dict[str, Any]
@@ -24,6 +24,7 @@ def build_json_schema() -> JsonObject:
         "status": _table(STATUS),
         "health": _table(HEALTH),
         "metrics": _table(METRICS),
+        "traces": _table(TRACES),
         "defaults": _table(DEFAULTS),
         "identity": _named(_table(IDENTITY)),
         "access": _named({"$ref": "#/$defs/access"}),

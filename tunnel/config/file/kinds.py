@@ -152,6 +152,20 @@ def number() -> ValueKind[float]:
     return ValueKind(form, read, encode, {"type": "number", "minimum": 0, "maximum": UINT32_MAX})
 
 
+def ratio() -> ValueKind[float]:
+    """A number above 0 and at most 1."""
+    form = "a number above 0 and at most 1"
+
+    def read(value: object, place: Place) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise invalid_type(value, form)
+        if not 0 < value <= 1:  # false for nan
+            raise ConfigError(f"invalid number {_shorten(str(value))}; expected {form}")
+        return float(value)
+
+    return ValueKind(form, read, lambda value: value, {"type": "number", "exclusiveMinimum": 0, "maximum": 1})
+
+
 def duration(parse: Callable[[str], float]) -> ValueKind[float]:
     """A duration such as `10s`; the integer 0 needs no unit and no quotes."""
     form = 'a duration such as "10s"'

@@ -16,9 +16,9 @@ from tunnel.config.file.identities import build_identity
 from tunnel.config.file.listener_keys import DEFAULTS
 from tunnel.config.file.listeners import PLAINTEXT_PERMITTED, build_listener
 from tunnel.config.file.problem import Place, Problem, Problems, suggest
-from tunnel.config.file.process_keys import HEALTH, LOG, METRICS, MONITOR, PROCESS, STATUS
+from tunnel.config.file.process_keys import HEALTH, LOG, METRICS, MONITOR, PROCESS, STATUS, TRACES
 from tunnel.config.file.tables import RawTable, Tables, merge_documents, read_table
-from tunnel.config.model import HealthPort, ListenerConfig, LogConfig, Metrics, Monitor, ProcessConfig, Status
+from tunnel.config.model import HealthPort, ListenerConfig, LogConfig, Metrics, Monitor, ProcessConfig, Status, Traces
 from tunnel.errors import quote
 from tunnel.net.address import TcpAddress
 
@@ -55,7 +55,7 @@ def build_process(documents: Sequence[Document], found: Problems) -> ProcessConf
     tables = merge_documents(documents, found)
     process = {key.name: key for key in PROCESS.keys}
     values = {name: process[name].kind.read(value, place) for name, (value, place) in tables.process.items()}
-    log = _build_log(tables)
+    log, traces = _build_log(tables), _build_traces(tables)
     shared = _build_shared(tables, is_complete=is_complete)
     listeners = [(build_listener(mode, table, shared), table) for mode, table in tables.lists if mode != "monitor"]
     _check_distinct([(listener, table) for listener, table in listeners if listener is not None])
@@ -70,6 +70,7 @@ def build_process(documents: Sequence[Document], found: Problems) -> ProcessConf
         tuple(listener for listener, _ in listeners if listener is not None),
         monitors,
         log,
+        traces,
         warnings=tuple(str(warning) for warning in found.sorted_warnings() if warning.text != PLAINTEXT_PERMITTED),
     )
     for place, problem in zip(_health_places(tables), check_health_ports(config), strict=True):
@@ -89,6 +90,13 @@ def _build_log(tables: Tables) -> LogConfig:
     if "log" not in tables.single:
         return LogConfig()
     return build_fields(LogConfig(), LOG.keys, read_table(tables.single["log"], LOG.keys))
+
+
+def _build_traces(tables: Tables) -> Traces | None:
+    if "traces" not in tables.single:
+        return None
+    values = read_table(tables.single["traces"], TRACES.keys)
+    return build_fields(Traces(values["url"]), TRACES.keys, values) if "url" in values else None
 
 
 def _build_shared(tables: Tables, *, is_complete: bool) -> Shared:

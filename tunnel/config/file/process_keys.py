@@ -12,13 +12,15 @@ from tunnel.config.file.kinds import (
     file_name,
     listing,
     optional,
+    ratio,
     socket_path,
     switch,
     text,
     words,
 )
 from tunnel.config.file.problem import Place
-from tunnel.config.file.schema import Key, Section, mask_credentials
+from tunnel.config.file.schema import Key, Section, mask_credentials, mask_header
+from tunnel.config.headers import parse_header
 from tunnel.config.model import (
     ACCESS_FORMATS,
     ACCESS_TARGETS,
@@ -29,9 +31,11 @@ from tunnel.config.model import (
     Monitor,
     ProcessConfig,
     Status,
+    Traces,
 )
 from tunnel.config.values import (
     one_of,
+    parse_collector_url,
     parse_duration,
     parse_host_name,
     parse_limit,
@@ -174,6 +178,30 @@ METRICS: Final = Section(
         Key("prefix", text("a string", parse_text), "Prefix of metric names", "prefix"),
         Key("interval", duration(parse_positive_duration), "Interval between reports", "interval"),
         Key("ca", file_name(), "CA certificates in PEM to verify the server of `url`; default the system's", "ca_bundle"),
+    ),
+)
+TRACES: Final = Section(
+    "traces",
+    "Traces of connections; needs the extra otel",
+    Traces,
+    (
+        Key(
+            "url",
+            text("an http:// or https:// URL with a path", parse_collector_url),
+            "URL of the OTLP/HTTP endpoint of a collector, such as http://127.0.0.1:4318/v1/traces",
+            "url",
+            is_required=True,
+            mask=mask_credentials,
+        ),
+        Key("ratio", ratio(), "Share of connections that are traced", "ratio"),
+        Key("ca", file_name(), "CA certificates in PEM to verify the server of `url`; default the system's", "ca_bundle"),
+        Key(
+            "headers",
+            listing(text('a header "NAME: VALUE"', parse_header)),
+            "Headers of each request, such as those with an API key",
+            "headers",
+            mask=mask_header,
+        ),
     ),
 )
 MONITOR: Final = Section(

@@ -74,6 +74,11 @@ def _default_of(kind: Any, name: str) -> Any:
     return field.default_factory() if field.default_factory is not MISSING else None
 
 
+def mask_header(header: str) -> str:
+    """The header `NAME: VALUE` with its value replaced."""
+    return f"{header.partition(':')[0]}: {HIDDEN}"
+
+
 def mask_credentials(url: str) -> str:
     """The URL with its user name and password replaced."""
     scheme, mark, rest = url.partition("://")

@@ -13,7 +13,7 @@ from tunnel.config.file.process_keys import PROCESS
 from tunnel.config.file.schema import Key
 from tunnel.errors import ConfigError
 
-SINGLE = ("log", "status", "health", "metrics", "defaults")
+SINGLE = ("log", "status", "health", "metrics", "traces", "defaults")
 NAMED = ("identity", "access")
 LISTS = ("server", "client", "monitor")
 _MAX_LISTED = 12  # names in a message

@@ -1,0 +1,1 @@
+"""OpenTelemetry traces of connections; needs the optional extra `otel`."""
