@@ -11,7 +11,7 @@ ARG BASE=docker.io/library/python:3.11.14-slim-bookworm
 
 FROM ${BUILD_BASE} AS build
 # All optional features; the image is smaller with fewer. acme: ACME servers, dns: SRV records, jwt: JWT-SVIDs, opa: Rego policies.
-ARG EXTRAS=acme,dns,jwt,opa
+ARG EXTRAS=acme,dns,jwt,opa,otel
 WORKDIR /source
 # An environment without pip, into which the pip of another one installs.
 RUN python3 -m venv /build && python3 -m venv --without-pip /opt/tunnel

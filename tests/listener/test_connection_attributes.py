@@ -99,6 +99,12 @@ def test_texts_of_others_are_escaped_and_bounded() -> None:
     assert found["network.transport"] == "unix"
 
 
+def test_texts_of_the_configuration_are_bounded_and_keep_their_brackets() -> None:
+    found = connection_attributes(relayed(target_name="[::1]:80", rule="uri:" + "x" * 1000, via_proxy="http://[::1]:3128"))
+    assert (found["tunnel.target"], found["tunnel.outbound_proxy"]) == ("[::1]:80", "http://[::1]:3128")
+    assert len(str(found["tunnel.rule"])) == 515
+
+
 @pytest.mark.parametrize(
     ("address", "found"),
     [

@@ -123,8 +123,9 @@ def test_a_batch_reaches_the_collector_as_one_request(collector: OtlpCollector) 
 
 
 def test_credentials_of_the_url_are_sent_and_not_shown(collector: OtlpCollector) -> None:
-    export = open_collector(Traces(collector.url.replace("://", "://user:geheim@")))
+    export = open_collector(Traces(collector.url.replace("://", "://user:geheim@") + "?key=geheim"))
     assert export([ENDED]) == Delivery()
+    assert collector.requests[0][1] == "/v1/traces?key=geheim"
     assert collector.requests[0][2]["authorization"] == "Basic dXNlcjpnZWhlaW0="
     assert export.name == collector.url
     assert "geheim" not in repr(Traces("http://user:geheim@a/b", headers=(parse_header("a: geheim"),)))

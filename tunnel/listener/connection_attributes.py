@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tunnel.listener.connection_record import ConnectionRecord
-from tunnel.log import escape
+from tunnel.log import MAX_FOREIGN_TEXT, escape, one_line
 
 Attribute = str | int | bool
 Attributes = dict[str, Attribute]
@@ -68,14 +68,19 @@ def _describe_peer(record: ConnectionRecord) -> Iterator[tuple[str, Attribute]]:
     if spiffe_id is not None:
         yield "tunnel.peer.id", str(spiffe_id)
         yield "tunnel.peer.trust_domain", str(spiffe_id.trust_domain.name)
-    yield "tunnel.rule", escape(record.rule)
+    yield "tunnel.rule", _show(record.rule)
+
+
+def _show(setting: str) -> str:
+    """A text of the configuration, which can have brackets and characters outside of ASCII."""
+    return one_line(setting, MAX_FOREIGN_TEXT)
 
 
 def _describe_result(record: ConnectionRecord) -> Iterator[tuple[str, Attribute]]:
     yield "tunnel.listener", record.listener_name
     yield "tunnel.direction", _DIRECTIONS[record.is_server]
-    yield "tunnel.target", escape(record.target_name)
-    yield "tunnel.outbound_proxy", escape(record.via_proxy)
+    yield "tunnel.target", _show(record.target_name)
+    yield "tunnel.outbound_proxy", _show(record.via_proxy)
     yield "tunnel.outcome", record.outcome.value
     yield "tunnel.reason", record.reason
     yield "tunnel.close_reason", record.close_reason.value if record.close_reason is not None else ""

@@ -205,7 +205,7 @@ def open_collector(traces: Traces) -> CollectorExport:
         compression=Compression.Gzip,
         session=session,
     )
-    return CollectorExport(SpanBuilder(), exporter, session, escape(str(url)))
+    return CollectorExport(SpanBuilder(), exporter, session, escape(str(url).partition("?")[0]))
 
 
 def _open_context(ca_bundle: str) -> ssl.SSLContext:
