@@ -153,6 +153,11 @@ class Log:
         if category not in self._quiet:
             self.output.write(self._format(self._clock(), category, message, fields))
 
+    @property
+    def dropped_total(self) -> int:
+        """Lines that were dropped, since the start."""
+        return self.output.dropped
+
     def info(self, message: str) -> None:
         """Write one line that reports no problem."""
         self.write(message, Category.INFO)

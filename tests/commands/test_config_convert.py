@@ -102,7 +102,7 @@ LINES = [
             "--enable-reload",
         ),
         *("--status-allow-host", "a.test", "--metrics-graphite", "g:1", "--metrics-url", "http://u:p@m/"),
-        *("--metrics-prefix", "x", "--metrics-interval", "1s", "--health", ":2"),
+        *("--metrics-prefix", "x", "--metrics-interval", "1s", "--health", ":2", "--metrics-peers", "0"),
     ),
     (*SERVER, *API, "--allow-id", ID, "--health", "http://127.0.0.1:2", "--status-allow-host", "a.test"),
     (*SERVER, *API, "--allow-id", ID, "--health", "systemd:h", "+", *CLIENT, *API, "--verify-id", ID, "--health", "unix:h"),

@@ -81,7 +81,7 @@ def test_a_plain_server_has_ghostunnels_defaults() -> None:
     assert (config.max_conn_lifetime, config.max_concurrent_conns, process.timed_reload) == (0.0, 0, 0.0)
     assert process.shutdown_delay == 0.0
     assert (process.monitors, config.header_mode, config.outbound, config.warnings) == ((), None, None, ())
-    assert Metrics() == Metrics(None, "", "ghostunnel", 30.0)
+    assert Metrics() == Metrics(None, "", "ghostunnel", 30.0, "", 20)
     assert process.is_confined
     assert config.is_resolved_early
 
@@ -102,7 +102,7 @@ def test_every_flag_reaches_the_configuration() -> None:
         *("--shutdown-delay", "10s"),
         *("--status", "http://localhost:9000", "--enable-pprof", "--enable-shutdown"),
         *("--metrics-graphite", "localhost:2003", "--metrics-url", "https://metrics.test/x"),
-        *("--metrics-prefix", "p", "--metrics-interval", "1s"),
+        *("--metrics-prefix", "p", "--metrics-interval", "1s", "--metrics-peers", "7"),
         *("--timed-reload", "5s", "--skip-resolve", "--disable-landlock"),
         *("--cipher-suites", "CHACHA,UNSAFE-AZURE", "--allow-unsafe-cipher-suites", "--max-tls-version", "tls1.2"),
         *("--override-server-name", "other.test", "--proxy", "socks5://proxy.test", "--cacert", "ca.pem"),
@@ -115,7 +115,7 @@ def test_every_flag_reaches_the_configuration() -> None:
     assert config.identity.source == WorkloadApi(endpoint, 0.0, Selection(parse_spiffe_id("spiffe://a.test/me"), "internal"))
     assert (config.connect_timeout, config.close_timeout) == (1.0, 0.0)
     assert monitor.status == Status(StatusAddress(TcpAddress("localhost", "9000"), "http"), True, True)
-    assert monitor.metrics == Metrics(TcpAddress("localhost", "2003"), "https://metrics.test/x", "p", 1.0, "ca.pem")
+    assert monitor.metrics == Metrics(TcpAddress("localhost", "2003"), "https://metrics.test/x", "p", 1.0, "ca.pem", 7)
     assert (process.timed_reload, config.is_resolved_early, process.is_confined) == (5.0, False, False)
     assert config.tls == TlsOptions("ECDHE+CHACHA20:ECDHE-RSA-AES128-SHA256", True)
     assert (config.host, config.identity.ca_bundle) == ("other.test", "ca.pem")
@@ -316,6 +316,8 @@ BAD_VALUES = [
     ("--status-allow-host=a.test", "--status-allow-host needs --status or --health"),
     ("--metrics-graphite=x", '--metrics-graphite: invalid address "x": missing port'),
     ("--metrics-graphite=unix:/x", '--metrics-graphite: invalid address "unix:/x": not a TCP address'),
+    ("--metrics-peers=1001", '--metrics-peers: invalid number "1001"; expected 0 to 1000'),
+    ("--metrics-peers=-1", "--metrics-peers: invalid number"),
     ("--proxy-protocol-mode=v1", "--proxy-protocol-mode: enum value must be one of conn,tls,tls-full,spiffe, got 'v1'"),
     ("--max-tls-version=TLS1.1", '--max-tls-version: invalid max TLS version "TLS1.1"'),
     ("--enable-pprof", "--enable-pprof needs --status"),

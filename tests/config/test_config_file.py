@@ -234,6 +234,7 @@ url = "http://m/"
 prefix = "p"
 interval = "5s"
 ca = "/ca"
+peers = 7
 [traces]
 url = "https://c/v1/traces"
 ratio = 0.25
@@ -248,7 +249,7 @@ health = { listen = "http://:6061" }
     config = load(text + IDENTITY + SERVER + ACCESS)
     assert config.log == LogConfig(("conns", "conn-errs"), True)
     status, further, probes = config.monitors
-    assert status.metrics == Metrics(TcpAddress("g", "1"), "http://m/", "p", 5, "/ca")
+    assert status.metrics == Metrics(TcpAddress("g", "1"), "http://m/", "p", 5, "/ca", 7)
     assert status.status is not None
     assert str(status.status.address).endswith("/s")
     assert status.status == Status(status.status.address, True, True, True, ("a.test",))

@@ -117,6 +117,7 @@ def test_ten_mistakes_are_ten_messages_with_their_lines() -> None:
         (f"{TRACES}headers = 'a b: geheim'", "t.toml:9: traces.headers: invalid header; expected"),
         (f"{TRACES}headers = 'a: \u00e9'", "t.toml:9: traces.headers: invalid header; expected"),
         (f"{TRACES}headers = 'Host: x'", "t.toml:9: traces.headers: invalid header Host: each request has its own"),
+        (f"{VALID}[metrics]\npeers = 1001", "t.toml:8: metrics.peers: invalid number 1001; expected a number from 0 to 1000"),
         (f"{VALID}[monitor]\n", "t.toml:7: monitor: invalid type: a table; expected a list of tables: [[monitor]]"),
         (f'{VALID}[[monitor]]\nlisteners = ["x"]\n', 't.toml:8: monitor[0].listeners[0]: unknown listener "x"'),
         (f"{VALID}[[monitor]]\nstatus = 1\n", "t.toml:8: monitor[0].status: invalid type; expected a table"),

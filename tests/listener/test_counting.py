@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from contextlib import suppress
 
 import pytest
 
@@ -10,6 +11,7 @@ from tests.support.socket_pairs import received
 from tests.support.tunnel_harness import (
     NAMED,
     PEER_CONTEXTS,
+    TLS12,
     TLS13,
     Harnesses,
     Peer,
@@ -17,16 +19,18 @@ from tests.support.tunnel_harness import (
     TunnelHarness,
     carried,
     dialled,
+    generation,
     hang_up,
     with_listener,
 )
 from tunnel.authz.rules import IdRule
-from tunnel.errors import TargetError, TargetFault
+from tunnel.errors import TargetError, TargetFault, TlsError
 from tunnel.net.address import UnixAddress
 from tunnel.spiffe.ids import parse_spiffe_id
 from tunnel.status import metric_definitions
 from tunnel.status.counters import Counters
 from tunnel.status.durations import LONG, SHORT, DurationMetric
+from tunnel.status.histogram import ConnectionDurations
 from tunnel.status.runtime import Runtime
 from tunnel.status.snapshot import Measurement, MetricsSource
 
@@ -216,3 +220,39 @@ def test_without_timers_nothing_is_timed(harnesses: Harnesses) -> None:
     assert harness.tunnel.counters == Counters(accepted=1, dial_failed=1, reasons={"connection-refused": 1}), (
         "no timer has come by itself"
     )
+
+
+def test_durations_are_counted_when_they_are_known(harnesses: Harnesses) -> None:
+    harness = harnesses().serve()
+    durations = harness.tunnel.counters.durations = ConnectionDurations()
+    peer, backend = carried(harness, version=TLS12)
+
+    def counts() -> list[int]:
+        read = durations.read()
+        return [read.handshake.count, read.dial.count, read.connection.count]
+
+    assert counts() == [1, 1, 0]
+    harness.later(20)
+    hang_up(harness, peer, backend)
+    assert counts() == [1, 1, 1]
+    assert durations.read().connection.total == pytest.approx(20)
+
+
+def test_a_client_counts_the_handshakes_with_its_target(harnesses: Harnesses) -> None:
+    harness = harnesses(is_server=False).serve()
+    durations = harness.tunnel.counters.durations = ConnectionDurations()
+    _program, server = dialled(harness)
+    assert (durations.read().dial.count, durations.read().handshake.count) == (1, 0)
+    server.shake()
+    assert durations.read().handshake.count == 1
+
+
+def test_the_durations_of_what_fails_are_not_counted(harnesses: Harnesses) -> None:
+    harness = harnesses(target=UnixAddress("/nowhere/at/all")).serve(rules=(IdRule(parse_spiffe_id("spiffe://a.test/other")),))
+    durations = harness.tunnel.counters.durations = ConnectionDurations()
+    with suppress(TlsError):
+        Peer(harness, harness.connect()).shake()
+    harness.tunnel.swap(generation(2))
+    Peer(harness, harness.connect()).shake()
+    read = durations.read()
+    assert (read.handshake.count, read.dial.count, read.connection.count) == (1, 0, 0)

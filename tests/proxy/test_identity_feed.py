@@ -9,22 +9,35 @@ import pytest
 import trio
 
 from tests.support.recorded_log import RecordedLog
-from tests.support.tunnel_harness import generation
+from tests.support.tls_ends import Identity, identity
+from tests.support.tunnel_harness import HOME, OURS, ROOT, generation
 from tunnel.config.model import IdentityConfig, NoIdentity
 from tunnel.errors import IdentityError, IdentityFault
-from tunnel.identity.credentials import PkiCredentials
+from tunnel.identity.credentials import PkiCredentials, SvidCredentials, X509Svid
 from tunnel.listener.generation import Generation, GenerationBuilder
 from tunnel.proxy import identity_feed
 from tunnel.proxy.identity_feed import IdentityFeed
+from tunnel.spiffe.bundle import BundleSet, TrustBundle
+from tunnel.spiffe.ids import parse_spiffe_id
 
 NOTHING = PkiCredentials((), None, ())
+BUNDLES = BundleSet({HOME: TrustBundle(HOME, (ROOT.certificate,))})
+
+
+def credentials_of(who: Identity) -> SvidCredentials:
+    svid = X509Svid(parse_spiffe_id("spiffe://a.test/ours"), "", who.chain, who.leaf.key, who.chain[0].not_after)
+    return SvidCredentials(svid, BUNDLES)
+
+
+OLD = credentials_of(OURS)
+NEW = credentials_of(identity("spiffe://a.test/ours", root=ROOT))
 
 
 class Listener:
     """A listener that records its generations; `on_build` is called while one is built."""
 
     def __init__(self, name: str) -> None:
-        self.generation_config, self.policy = name, None
+        self.name, self.generation_config, self.policy = name, name, None
         self.used: list[Generation] = []
         self.builds = 0
         self.on_build = lambda: None
@@ -115,3 +128,16 @@ def test_a_warning_about_credentials_is_logged_once_and_not_for_each_listener() 
         trio.run(feed.use, number, NOTHING)
         feed.apply(listeners[0], listeners[0].used[-1])  # type: ignore[arg-type]  # by a reload
         assert log.kept == ["warning: a list has expired"] * number
+
+
+def test_a_rotation_is_counted_when_the_certificate_is_another_one() -> None:
+    feed = feed_of(Listener("a"))
+
+    async def use() -> None:
+        for number, credentials in enumerate((OLD, OLD, NEW, NEW, OLD), 1):
+            await feed.use(number, credentials)
+
+    trio.run(use)
+    report = feed.report()
+    assert (report.replaced, report.generation, len(report.rotations)) == (2, 5, 5)
+    assert report.serial == f"{OLD.svid.chain[0].serial_number:x}"

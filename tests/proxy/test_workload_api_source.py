@@ -25,6 +25,8 @@ from tunnel.spiffe.ids import SpiffeId, parse_spiffe_id
 from tunnel.spiffe.selection import Selection
 from tunnel.status.counters import WorkloadApiState
 
+SOURCE = WorkloadApi(WorkloadEndpoint(path="/nowhere/agent.sock"))
+
 
 class RefusingSink:
     """A sink that can use no credentials."""
@@ -69,7 +71,7 @@ def lines() -> RecordedLog:
 
 @pytest.fixture
 def source(lines: RecordedLog) -> WorkloadApiSource:
-    return WorkloadApiSource(WorkloadApi(WorkloadEndpoint(path="/nowhere/agent.sock")), Revocation(), RefusingSink(), lines)
+    return WorkloadApiSource(SOURCE, Revocation(), RefusingSink(), lines)
 
 
 def update(number: int) -> Updated:
@@ -150,10 +152,20 @@ def test_two_sources_of_one_address_share_its_stream(tmp_path: Path, lines: Reco
 
 def test_the_state_of_the_workload_api_is_shown_after_each_event(lines: RecordedLog) -> None:
     sink = RefusingSink()
-    source = WorkloadApiSource(WorkloadApi(WorkloadEndpoint(path="/nowhere/agent.sock")), Revocation(), sink, lines)
+    source = WorkloadApiSource(SOURCE, Revocation(), sink, lines)
     trio.run(source._apply, Rejected(IdentityError(IdentityFault.NO_SVID, "the update holds no SVID")))
     trio.run(source._apply, Disconnected("UNAVAILABLE", "no such file", 1.0))
     first, second = sink.states
     assert (first.rejected, first.updates, first.last_update) == (1, 0, None)
     assert "the update holds no SVID" in first.error
     assert (second.rejected, second.error) == (1, "Workload API unavailable (UNAVAILABLE: no such file)")
+
+
+def test_failed_streams_are_counted_by_the_code_of_their_status(lines: RecordedLog) -> None:
+    sink = RecordingSink()
+    source = WorkloadApiSource(SOURCE, Revocation(), sink, lines)
+    codes = ("UNAVAILABLE", "OK", "UNAVAILABLE", "INTERNAL")
+    for code in codes:
+        trio.run(source._apply, Disconnected(code, "", 1.0))
+    assert sink.states[-1].errors == {"UNAVAILABLE": 2, "INTERNAL": 1}
+    assert sink.states[0].errors == {"UNAVAILABLE": 1}, "a state that was published does not change"

@@ -9,7 +9,7 @@ import pytest
 
 from tunnel.errors import Denial, IdentityLoss, TargetFault, WebRefusal
 from tunnel.status import metric_definitions
-from tunnel.status.counters import EXPORTS, Counters, Reloads, TargetGauges, TunnelGauges, WorkloadApiState
+from tunnel.status.counters import EXPORTS, Counters, Reloads, TargetGauges, TunnelGauges, WorkloadApiState, total
 from tunnel.status.durations import SHORT, DurationMetric
 from tunnel.status.listener_readings import ListenerMeasurement
 from tunnel.status.metric_reading import MetricReading
@@ -48,7 +48,7 @@ def is_of_process(reading: MetricReading) -> bool:
     return reading.metric.name.startswith("runtime.")
 
 
-@pytest.mark.parametrize("name", [one.name for one in fields(Counters)])
+@pytest.mark.parametrize("name", [one.name for one in fields(Counters) if one.name != "durations"])
 def test_each_field_of_the_counters_is_exported(name: str) -> None:
     plain, changed = readings(Counters()), readings(replace(Counters(), **{name: CHANGED.get(name, 1)}))
     assert changed != plain
@@ -82,3 +82,21 @@ def test_what_failed_before_the_relay_adds_up_to_ghostunnels_error() -> None:
     failed = [*accepted, *before_accept, "crashed_before_relay"]
     assert [name for name, export in EXPORTS.items() if export.is_failure] == failed
     assert replace(Counters(), **dict.fromkeys(failed, 1), relayed=5, crashed=5).failed == len(failed)
+
+
+def test_a_copy_does_not_change_with_its_original() -> None:
+    counters = Counters(accepted=1, reasons={"expired": 1}, config=Reloads(1))
+    copied = counters.copy()
+    assert copied == counters
+    counters.accepted = 2
+    counters.add_reason("expired")
+    counters.config.count(is_success=True)
+    assert copied == Counters(accepted=1, reasons={"expired": 1}, config=Reloads(1))
+
+
+def test_errors_of_two_workload_apis_are_added_by_code() -> None:
+    states = (WorkloadApiState("", errors={"UNAVAILABLE": 1}), WorkloadApiState("", errors={"UNAVAILABLE": 2, "INTERNAL": 1}))
+    whole = total(Counters(workload_api=state) for state in states).workload_api
+    assert whole is not None
+    assert whole.errors == {"UNAVAILABLE": 3, "INTERNAL": 1}
+    assert states[0].errors == {"UNAVAILABLE": 1}

@@ -13,6 +13,7 @@ import trio
 
 from tunnel.http.connection import Request, Response
 from tunnel.status.endpoints import JSON, PROMETHEUS, Endpoints, accepts_gzip
+from tunnel.status.openmetrics import OPENMETRICS_TYPE, MetricsFormat
 from tunnel.status.pprof import Pprof
 from tunnel.status.process_state import ListenerState, ProcessState
 from tunnel.status.status_document import Service
@@ -26,6 +27,10 @@ async def as_json() -> tuple[str, bytes]:
 
 async def as_prometheus() -> tuple[str, bytes]:
     return "text/plain; version=0.0.4", b"# HELP x\n"
+
+
+async def as_own(chosen: MetricsFormat) -> bytes:
+    return f"{chosen.is_openmetrics} {chosen.is_gzip}".encode()
 
 
 UP = ProcessState(listeners=(ListenerState("server", ":1", "localhost:2"),)).listening()
@@ -44,7 +49,12 @@ async def refuses(names: Collection[str]) -> dict[str, str]:
 
 def ask(path: str, method: str = "GET", headers: Mapping[str, str] = {}, **told: Any) -> Response:
     """The answer of a status port to one request."""
-    fields: dict[str, Any] = {"read_state": lambda: UP, "check": answers, "encode_metrics": METRICS}
+    fields: dict[str, Any] = {
+        "read_state": lambda: UP,
+        "check": answers,
+        "encode_metrics": METRICS,
+        "encode_own_metrics": as_own,
+    }
     respond: Callable[[Request], Awaitable[Response]] = Endpoints(SERVICE, **(fields | told)).routes()
     where, _, query = path.partition("?")
 
@@ -167,6 +177,25 @@ def test_prometheus_text_is_compressed_for_clients_that_accept_gzip() -> None:
     assert dict(answer.headers) == {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
     assert gzip.decompress(answer.body) == b"# HELP x\n"
     assert ask("/_metrics/json", headers={"accept-encoding": "gzip"}).body == b"[]"
+
+
+@pytest.mark.parametrize(
+    ("headers", "content_type", "body", "encoding"),
+    [
+        ({}, "text/plain; version=0.0.4; charset=utf-8", b"False False", {}),
+        ({"accept": "application/openmetrics-text"}, OPENMETRICS_TYPE, b"True False", {}),
+        (
+            {"accept": "application/openmetrics-text", "accept-encoding": "gzip"},
+            *(OPENMETRICS_TYPE, b"True True", {"Content-Encoding": "gzip"}),
+        ),
+    ],
+)
+def test_our_metrics_have_the_format_that_the_client_accepts(
+    headers: dict[str, str], content_type: str, body: bytes, encoding: dict[str, str]
+) -> None:
+    answer = ask("/metrics", headers=headers)
+    assert (answer.status, answer.content_type, answer.body) == (200, content_type, body)
+    assert dict(answer.headers) == {"Vary": "Accept, Accept-Encoding"} | encoding
 
 
 @pytest.mark.parametrize(

@@ -136,13 +136,14 @@ class HealthPort:
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """The targets of metric reports, besides the status port."""
+    """The metrics of the status port, and the targets of metric reports."""
 
     graphite: TcpAddress | None = None
     url: str = ""
     prefix: str = "ghostunnel"
     interval: float = 30.0
     ca_bundle: str = ""  # to verify the server of an https:// URL; "" for the system's CA certificates
+    peers: int = 20  # most peers that have time series of their own at the status port; 0 for none
 
     def has_target(self) -> bool:
         """Whether metrics are reported anywhere."""

@@ -34,6 +34,7 @@ _NUMBER = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
 _PART = re.compile(rf"({_NUMBER})({'|'.join(sorted(_SECONDS, key=len, reverse=True))})")
 _DURATION = re.compile(rf"[+-]?(?:{_PART.pattern})+")
 _DURATION_FORM = "a duration such as 250ms, 10s or 1h30m"
+MOST_PEER_SERIES = 1000
 _UINT32_MAX = 2**32 - 1
 _MAX_SECONDS = 2**63 / 1e9  # what Go counts in nanoseconds: 292 years
 
@@ -158,6 +159,14 @@ def parse_uint32(text: str) -> int:
         value = -1
     if not 0 <= value <= _UINT32_MAX:
         raise invalid_value("number", text, expected=f"0 to {_UINT32_MAX}")
+    return value
+
+
+def parse_peer_count(text: str) -> int:
+    """A number of peers with time series of their own."""
+    value = parse_uint32(text)
+    if value > MOST_PEER_SERIES:
+        raise invalid_value("number", text, expected=f"0 to {MOST_PEER_SERIES}")
     return value
 
 

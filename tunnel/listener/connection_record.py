@@ -97,6 +97,8 @@ def count_connection(counters: Counters, record: ConnectionRecord) -> None:
     if record.is_handshake_failed and counters.handshake is not None:
         counters.handshake.update(int(record.seconds * 1e9))
     if record.close_reason is not None:
+        if counters.durations is not None:
+            counters.durations.connection.add(record.seconds)
         _count_relay(counters, record, record.close_reason)
         return
     if record.outcome is ConnectionOutcome.HEADER_FAILED:

@@ -296,9 +296,11 @@ class Session(StepRunner):
         self._admitted, self._tls = result.admitted, result.end.parameters()
         self._tls_names = self._read_names(result.end)
         assert self._handshake_began is not None
-        self._handshake_seconds = self._age() - self._handshake_began
-        if self._config.is_server and self._tunnel.counters.handshake is not None:
-            self._tunnel.counters.handshake.update(int(self._age() * 1e9))
+        counters, self._handshake_seconds = self._tunnel.counters, self._age() - self._handshake_began
+        if self._config.is_server and counters.handshake is not None:
+            counters.handshake.update(int(self._age() * 1e9))
+        if counters.durations is not None:
+            counters.durations.handshake.add(self._handshake_seconds)
 
     def _read_names(self, end: TlsEnd | None) -> TlsNames:
         has_reader = end is not None and self._tunnel.connection_log.shows_tls_names
@@ -313,6 +315,8 @@ class Session(StepRunner):
         winner: Attempt = yield Dial(tunnel.loop, self, addresses)
         self._dialled, self._target = winner.socket, str(winner.endpoint)
         self._dial_seconds = self._age() - began
+        if tunnel.counters.durations is not None:
+            tunnel.counters.durations.dial.add(self._dial_seconds)
 
     def _write_header(self, mode: HeaderMode) -> Steps:
         assert self._accepted is not None

@@ -19,7 +19,7 @@ class ConnectionLimiter:
     """The connections of one listener."""
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self.limit = limit
         self._waiting: dict[trio.CancelScope, float] = {}  # since when, longest first
         self._changed = trio.Event()
         self._released = trio.Event()
@@ -38,7 +38,7 @@ class ConnectionLimiter:
 
     async def wait_for_slot(self) -> None:
         """Wait until another connection may be accepted; close the one that has waited longest, if any waits."""
-        while self.count >= self._limit:
+        while self.count >= self.limit:
             self._changed, self._released = trio.Event(), trio.Event()
             oldest = next(iter(self._waiting), None)
             with trio.move_on_at(math.inf if oldest is None else self._waiting[oldest] + MIN_WAIT):

@@ -63,6 +63,7 @@ class IdentityFeed:
         self.credentials: Credentials | None = None
         self.number = 0
         self._rotations: deque[Rotation] = deque(maxlen=_MOST_ROTATIONS)  # the newest first
+        self._replaced = 0  # how often our certificate was replaced by another one
         self.ready = trio.Event()  # credentials are in use, or `failure` is set
         self.failure: TunnelError | None = None
         self._on_failure = on_failure
@@ -124,7 +125,9 @@ class IdentityFeed:
 
     def _take(self, number: int, credentials: Credentials) -> None:
         self.number, self.credentials = number, credentials
-        self._rotations.appendleft(describe_rotation(credentials, time.time()))
+        rotation = describe_rotation(credentials, time.time())
+        self._replaced += bool(self._rotations) and self._rotations[0].serial != rotation.serial
+        self._rotations.appendleft(rotation)
 
     def report(self) -> IdentityReport:
         """What the source has delivered, for status ports."""
@@ -138,6 +141,7 @@ class IdentityFeed:
             generation=self.number,
             problem=self.problem,
             rotations=tuple(self._rotations),
+            replaced=self._replaced,
         )
 
     # -- the identity source

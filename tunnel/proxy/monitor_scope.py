@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from tunnel.config.model import IdentityConfig, ListenerConfig
 from tunnel.config.values import default_of
 from tunnel.listener.shared_resources import SharedResources
+from tunnel.net.connection_limiter import ConnectionLimiter
 from tunnel.proxy.identity_feed import IdentityFeed
 from tunnel.proxy.proxy_listener import ProxyListener
 from tunnel.proxy.state_reporter import StateReporter
@@ -47,6 +48,7 @@ class MonitorScope:
     def __init__(self, process: Monitored, names: tuple[str, ...] = ()) -> None:
         self.process = process
         self.names = names
+        self.status_port: ConnectionLimiter | None = None  # of the status port, while it is open
 
     def listeners(self) -> list[ProxyListener]:
         """The listeners that are configured now."""
@@ -54,7 +56,7 @@ class MonitorScope:
 
     def counters(self) -> Counters:
         """The sum of the counters of the listeners, of their identity sources, and of the process."""
-        sources = {id(one): one for one in map(self._feed_of, self._serving())}
+        sources = {id(one): one for one in map(self.feed_of, self._serving())}
         parts = (*(one.tunnel.counters for one in self._serving()), *(source.counters for source in sources.values()))
         return total((self.process.counters, *parts))
 
@@ -90,7 +92,7 @@ class MonitorScope:
 
     def identities(self) -> Sequence[IdentityReport]:
         """The identity sources of the listeners."""
-        own = {id(feed): feed for feed in map(self._feed_of, self.listeners())}
+        own = {id(feed): feed for feed in map(self.feed_of, self.listeners())}
         return [feed.report() for feed in own.values()]
 
     def state(self) -> ProcessState:
@@ -118,7 +120,7 @@ class MonitorScope:
         """Add what changes with each connection, and what is known before the first identity."""
         tunnel = listener.tunnel
         if tunnel.generation is None:
-            known = filter(None, (tunnel.identity_error, self._feed_of(listener).problem))
+            known = filter(None, (tunnel.identity_error, self.feed_of(listener).problem))
             state = replace(state, identity_error=": ".join(known))
         return replace(state, opened=len(tunnel), targets=tunnel.targets.states(), plaintext=tunnel.plaintext_state())
 
@@ -126,7 +128,8 @@ class MonitorScope:
         """The listeners, and for a scope of all those that were removed and still have connections."""
         return self.listeners() if self.names else (*self.process.listeners.values(), *self.process.retired)
 
-    def _feed_of(self, listener: ProxyListener) -> IdentityFeed:
+    def feed_of(self, listener: ProxyListener) -> IdentityFeed:
+        """The identity source of a listener, with its counters."""
         return self.process.feeds[listener.config.identity]
 
 

@@ -236,7 +236,7 @@ class Monitoring:
         """Serve the ports that are open."""
         for one in prepared:
             if one.listener is not None:
-                await self._process.nursery.start(one.serve)
+                one.scope.status_port = await self._process.nursery.start(one.serve)
 
     async def serve_health(self, prepared: Sequence[RunningMonitor]) -> list[RunningMonitor]:
         """Serve the health ports, before there is an identity, and return the other monitors; raises ConfigError."""
@@ -266,8 +266,11 @@ class Monitoring:
     def _add_timers(self, counters: Counters, name: str, monitors: Sequence[Monitor]) -> None:
         monitor = next((one for one in monitors if one.has_metrics and (not one.listeners or name in one.listeners)), None)
         if monitor is not None and counters.handshake is None:
+            from tunnel.status.histogram import ConnectionDurations
+
             timers = self._timers.setdefault(monitor.listeners, timed_counters())
             counters.handshake, counters.lifetime = timers.handshake, timers.lifetime
+            counters.durations = ConnectionDurations()
 
 
 def _open_metrics(scope: MonitorScope) -> MetricsSource:

@@ -27,10 +27,13 @@ from tunnel.net.address import TcpAddress
 from tunnel.proxy.health_port import check_listeners
 from tunnel.proxy.monitor_scope import MonitorScope
 from tunnel.proxy.monitoring import MonitorPlan
+from tunnel.proxy.process_facts import FactsReader
 from tunnel.status.backend_health import Check
 from tunnel.status.encoders import encode_json
-from tunnel.status.endpoints import JSON, PROMETHEUS, Endpoints
+from tunnel.status.endpoints import JSON, PROMETHEUS, EncodeOwnMetrics, Endpoints
 from tunnel.status.exposition import PROMETHEUS_TYPE
+from tunnel.status.openmetrics import MetricsFormat
+from tunnel.status.openmetrics import encode_metrics as encode_own_metrics
 from tunnel.status.pprof import Pprof
 from tunnel.status.prometheus import encode_prometheus
 from tunnel.status.snapshot import MetricsSource
@@ -68,6 +71,7 @@ def build_status_port(
         read_state=scope.state,
         check=partial(check_listeners, scope, check_of),
         encode_metrics={JSON: _json(prefix, metrics), PROMETHEUS: _prometheus(prefix, metrics)},
+        encode_own_metrics=_own_metrics(FactsReader(scope, plan.monitor.metrics.peers)),
         shutdown=requests.request_shutdown if status.has_shutdown else None,
         reload=requests.reload if status.has_reload else None,
         pprof=Pprof(redact(sys.argv), scope.connections) if status.has_pprof else None,
@@ -109,3 +113,10 @@ def _prometheus(prefix: str, metrics: MetricsSource) -> Callable[[], Awaitable[t
         return PROMETHEUS_TYPE, body
 
     return encode
+
+
+def _own_metrics(reader: FactsReader) -> EncodeOwnMetrics:
+    async def encode_on_thread(chosen: MetricsFormat) -> bytes:
+        return await trio.to_thread.run_sync(encode_own_metrics, reader.read(), chosen)
+
+    return encode_on_thread

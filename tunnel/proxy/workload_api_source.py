@@ -13,7 +13,7 @@ from tunnel.config.model import Revocation, WorkloadApi
 from tunnel.errors import IdentityError, IdentityFault, identity_errors
 from tunnel.identity.credentials import Credentials, SvidCredentials
 from tunnel.identity.event_channel import EventChannel, WorkloadStreams, receive_newest
-from tunnel.identity.events import Rejected, Updated, WorkloadEvent
+from tunnel.identity.events import Disconnected, Rejected, Updated, WorkloadEvent
 from tunnel.identity.identity_tracker import IdentityTracker, describe_timeout
 from tunnel.log import Log, escape
 from tunnel.pkix.revocation import RevocationLists
@@ -129,6 +129,8 @@ class WorkloadApiSource:
             )
         elif isinstance(event, Rejected):
             state = replace(state, rejected=state.rejected + 1)
+        elif isinstance(event, Disconnected) and event.code != "OK":  # the agent may end a stream at any time
+            state = replace(state, errors={**state.errors, event.code: state.errors.get(event.code, 0) + 1})
         self._state = replace(state, error=self._tracker.problem or state.error)
         self._sink.show_workload_api(self._state)
 

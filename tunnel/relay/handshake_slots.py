@@ -85,6 +85,11 @@ class HandshakeSlots:
         self._held = 0
         self._waiting: dict[str, dict[SlotUser, None]] = {}  # by source, in order of arrival
 
+    @property
+    def held(self) -> int:
+        """How many handshakes have a slot; 0 without a limit."""
+        return self._held
+
     def acquire(self, handshake: SlotUser) -> bool:
         """Take a slot; return False if none is free, and call `resume` when one is."""
         if not self._limit:

@@ -1,11 +1,12 @@
 """Counters of a listener, each declared with the metric that exports it.
 
-Plain integers, changed by the event loop's thread only; the two timers exist only if metrics are served or sent.
+Plain integers, changed by the event loop's thread only; timers and durations exist only if metrics are served or sent.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from tunnel.status.metric_definitions import Metric
 
 if TYPE_CHECKING:  # loaded only if metrics are served or sent
     from tunnel.status.durations import DurationMetric
+    from tunnel.status.histogram import ConnectionDurations
 
 
 @dataclass(slots=True)
@@ -47,6 +49,7 @@ class WorkloadApiState:
     skipped: int = 0  # SVIDs of accepted messages that could not be used, and were not needed
     skipped_lists: int = 0  # revocation lists of accepted messages that could not be used
     last_update: int | None = None  # Unix time
+    errors: Mapping[str, int] = field(default_factory=dict)  # failed streams by gRPC status code, of which there are 17
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,7 @@ class Counters:
     workload_api: WorkloadApiState | None = None  # None with another identity source
     handshake: DurationMetric | None = None  # of accepted connections, from accept to the verdict or the failure
     lifetime: DurationMetric | None = None  # of every accepted connection
+    durations: ConnectionDurations | None = None  # of this listener
 
     @property
     def failed(self) -> int:
@@ -123,9 +127,7 @@ class Counters:
         for name in _SUMMED:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for name in _SUMMED_BY_WORD:
-            counts = getattr(self, name)
-            for word, count in getattr(other, name).items():
-                counts[word] = counts.get(word, 0) + count
+            _add_by_word(getattr(self, name), getattr(other, name))
         for name in ("certificates", "policy", "config"):
             getattr(self, name).add(getattr(other, name))
         self.workload_api = _merge(self.workload_api, other.workload_api)
@@ -140,6 +142,11 @@ class Counters:
             gone.workload_api = replace(gone.workload_api, error="", last_update=None)
         self.add(gone)
 
+    def copy(self) -> Counters:
+        """The counts of this moment."""
+        names = (*_SUMMED_BY_WORD, "certificates", "policy", "config")
+        return replace(self, **{name: copy(getattr(self, name)) for name in names})
+
     def add_reason(self, reason: str) -> None:
         """Count a connection that did not reach the relay, by its reason."""
         self.reasons[reason] = self.reasons.get(reason, 0) + 1
@@ -151,6 +158,12 @@ class Counters:
     def add_status_refusal(self, reason: str) -> None:
         """Count a request that the status port has refused, by its reason."""
         self.status_refusals[reason] = self.status_refusals.get(reason, 0) + 1
+
+
+def _add_by_word(counts: dict[str, int], others: Mapping[str, int]) -> dict[str, int]:
+    for word, count in others.items():
+        counts[word] = counts.get(word, 0) + count
+    return counts
 
 
 _SUMMED = tuple(one.name for one in fields(Counters) if one.default == 0)
@@ -167,6 +180,7 @@ def _merge(one: WorkloadApiState | None, other: WorkloadApiState | None) -> Work
         skipped=one.skipped + other.skipped,
         skipped_lists=one.skipped_lists + other.skipped_lists,
         last_update=max((at for at in (one.last_update, other.last_update) if at is not None), default=None),
+        errors=_add_by_word(dict(one.errors), other.errors),
     )
 
 

@@ -14,10 +14,12 @@ from http import HTTPStatus
 
 from tunnel.http.connection import Request, Respond, Response
 from tunnel.status.health_endpoints import NOT_FOUND, CheckListeners, HealthEndpoints, is_health_path
+from tunnel.status.openmetrics import MetricsFormat, accepts_openmetrics
 from tunnel.status.process_state import ProcessState
 from tunnel.status.status_document import Service, encode_document, is_ok
 
 EncodeMetrics = Callable[[], Awaitable[tuple[str, bytes]]]  # content type and body
+EncodeOwnMetrics = Callable[[MetricsFormat], Awaitable[bytes]]
 JSON, PROMETHEUS = "json", "prometheus"
 PPROF = "/debug/pprof/"
 
@@ -31,7 +33,8 @@ class Endpoints:
     service: Service
     read_state: Callable[[], ProcessState]
     check: CheckListeners
-    encode_metrics: Mapping[str, EncodeMetrics]  # by JSON and PROMETHEUS
+    encode_metrics: Mapping[str, EncodeMetrics]  # under ghostunnel's names, by JSON and PROMETHEUS
+    encode_own_metrics: EncodeOwnMetrics
     shutdown: Callable[[], None] | None = None
     reload: Callable[[], Awaitable[str]] | None = None  # returns the error, "" after success
     pprof: Respond | None = None
@@ -41,6 +44,7 @@ class Endpoints:
         """One function that responds to every request."""
         table: dict[str, Respond] = {
             "/_status": self._status,
+            "/metrics": self._own_metrics,
             "/_metrics": self._metrics_by_query,
             "/_metrics/json": partial(self._metrics, JSON),
             "/_metrics/prometheus": partial(self._metrics, PROMETHEUS),
@@ -77,6 +81,14 @@ class Endpoints:
         status = HTTPStatus.OK if is_ok(state, errors) else HTTPStatus.SERVICE_UNAVAILABLE
         body = encode_document(self.service, state, errors, self.clock(), has_listeners=has_listeners)
         return Response(body, status, "application/json")
+
+    async def _own_metrics(self, request: Request) -> Response:
+        headers = request.headers
+        is_gzip = accepts_gzip(headers.get("accept-encoding", ""))
+        chosen = MetricsFormat(accepts_openmetrics(headers.get("accept", "")), is_gzip)
+        encoding = (("Content-Encoding", "gzip"),) if is_gzip else ()
+        body = await self.encode_own_metrics(chosen)
+        return Response(body, content_type=chosen.content_type, headers=(("Vary", "Accept, Accept-Encoding"), *encoding))
 
     async def _metrics_by_query(self, request: Request) -> Response:
         return await self._metrics(PROMETHEUS if request.query_value("format") == PROMETHEUS else JSON, request)

@@ -40,3 +40,27 @@ class Histogram:
     def read(self) -> HistogramReading:
         """The values so far, as a value."""
         return HistogramReading(self._bounds, tuple(accumulate(self._buckets[:-1])), sum(self._buckets), self._total)
+
+
+@dataclass(frozen=True, slots=True)
+class DurationReadings:
+    """The durations of one listener so far."""
+
+    handshake: HistogramReading
+    dial: HistogramReading
+    connection: HistogramReading
+
+
+class ConnectionDurations:
+    """The durations of one listener; each is counted when it is known, so that no open connection has state for it."""
+
+    __slots__ = ("connection", "dial", "handshake")
+
+    def __init__(self) -> None:
+        self.handshake = Histogram(HANDSHAKE_BOUNDS)  # of those that succeeded
+        self.dial = Histogram(DIAL_BOUNDS)  # of those that succeeded
+        self.connection = Histogram(LIFETIME_BOUNDS)  # relayed ones, from accept to close
+
+    def read(self) -> DurationReadings:
+        """The durations so far, as a value."""
+        return DurationReadings(self.handshake.read(), self.dial.read(), self.connection.read())

@@ -38,6 +38,7 @@ class IdentityReport:
     problem: str  # of the source; "" if it works
     rotations: tuple[Rotation, ...]  # the newest first
     trust_domains: tuple[TrustDomainReport, ...]  # none with certificates from files
+    replaced: int = 0  # how often our certificate was replaced by another one
 
 
 NO_CREDENTIALS = IdentityReport("", "", (), "", "", None, None, 0, "", (), ())

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 
 from prometheus_client import REGISTRY, generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics
 
 from tunnel.status.durations import Distribution
 from tunnel.status.exposition import encode_head, encode_sample, legal_name
@@ -35,6 +36,14 @@ def encode_prometheus(snapshot: Snapshot, prefix: str) -> bytes:
         line for metric, readings in groupby(snapshot.readings, _metric_of) for line in _family(metric, readings, prefix)
     )
     return lines.encode(errors="replace") + generate_latest(REGISTRY)
+
+
+def encode_process_families(*, is_openmetrics: bool) -> bytes:
+    """The metrics of the process and of the interpreter, which end the document; blocks as `encode_prometheus` does."""
+    if not is_openmetrics:
+        return generate_latest(REGISTRY)
+    encoded: bytes = openmetrics.generate_latest(REGISTRY)  # type: ignore[no-untyped-call]
+    return encoded
 
 
 def _metric_of(reading: MetricReading) -> Metric:

@@ -35,6 +35,9 @@ if missing := [name for name in _NAMES if not hasattr(lib, name)]:
     raise ImportError(f"this pyOpenSSL or cryptography lacks {', '.join(missing)}: use the versions in pyproject.toml")
 
 
+VERSION: Final = SSL.OpenSSL_version(SSL.OPENSSL_VERSION).decode("ascii", "replace").split()[1]  # such as 3.5.1
+
+
 def pointer(context: SSL.Context) -> Any:
     """Return the `SSL_CTX *` of a context."""
     return context._context

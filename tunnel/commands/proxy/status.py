@@ -7,7 +7,15 @@ from typing import Any
 from tunnel.cli.command import Arguments, Flag, option, repeated, switch
 from tunnel.commands.proxy import source
 from tunnel.config.model import HealthPort, Metrics, Monitor, Status
-from tunnel.config.values import default_of, or_none, parse_host_name, parse_positive_duration, parse_text, parse_web_url
+from tunnel.config.values import (
+    default_of,
+    or_none,
+    parse_host_name,
+    parse_peer_count,
+    parse_positive_duration,
+    parse_text,
+    parse_web_url,
+)
 from tunnel.errors import ConfigError
 from tunnel.net.address import parse_health_address, parse_status_address, parse_tcp_address
 
@@ -49,6 +57,14 @@ METRICS_INTERVAL = option(
     default_of(Metrics, "interval"),
     placeholder="TIME",
 )
+METRICS_PEERS = option(
+    "metrics-peers",
+    "Number of peers with time series of their own at /metrics of the status port: the busiest ones",
+    parse_peer_count,
+    default_of(Metrics, "peers"),
+    zero="none",
+    placeholder="N",
+)
 TARGET_STATUS = option(  # of a server only
     "target-status",
     "Check the target by a request to this URL, which must answer 200, when the status is queried",
@@ -69,6 +85,7 @@ FLAGS: tuple[Flag[Any], ...] = (
     METRICS_URL,
     METRICS_PREFIX,
     METRICS_INTERVAL,
+    METRICS_PEERS,
 )
 
 
@@ -109,4 +126,5 @@ def _build_metrics(arguments: Arguments) -> Metrics:
         arguments[METRICS_PREFIX],
         arguments[METRICS_INTERVAL],
         arguments[source.CACERT],
+        arguments[METRICS_PEERS],
     )

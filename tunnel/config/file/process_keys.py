@@ -10,6 +10,7 @@ from tunnel.config.file.kinds import (
     close_policy,
     duration,
     file_name,
+    integer,
     listing,
     optional,
     ratio,
@@ -34,6 +35,7 @@ from tunnel.config.model import (
     Traces,
 )
 from tunnel.config.values import (
+    MOST_PEER_SERIES,
     one_of,
     parse_collector_url,
     parse_duration,
@@ -178,6 +180,12 @@ METRICS: Final = Section(
         Key("prefix", text("a string", parse_text), "Prefix of metric names", "prefix"),
         Key("interval", duration(parse_positive_duration), "Interval between reports", "interval"),
         Key("ca", file_name(), "CA certificates in PEM to verify the server of `url`; default the system's", "ca_bundle"),
+        Key(
+            "peers",
+            integer(MOST_PEER_SERIES),
+            "Number of peers with time series of their own at /metrics of the status port; 0 for none",
+            "peers",
+        ),
     ),
 )
 TRACES: Final = Section(
