@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import ssl
-import subprocess
 import threading
-import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 from OpenSSL import SSL
@@ -21,8 +17,8 @@ from OpenSSL import SSL
 from tests.support.file_identities import FileIdentities
 from tests.support.known_metrics import EXPIRY, known_snapshot
 from tests.support.plain_backends import Backend, echo, free_port
-from tests.support.processes import LIMIT, Process
-from tests.support.requirements import program
+from tests.support.processes import LIMIT
+from tests.support.prometheus_server import Prometheus, check_metrics
 from tests.support.tls_peer import tls_connection
 from tunnel.status.exposition import PROMETHEUS_TYPE
 from tunnel.status.prometheus import encode_prometheus
@@ -36,15 +32,8 @@ KEPT = ("accept_success", "accept_error", "accept_timeout", "conn_timeout", "con
 EXPECTED = {f'ghostunnel_{name} counter metrics should have "_total" suffix' for name in KEPT}
 
 
-def findings(text: bytes) -> set[str]:
-    """What `promtool` has to say of a text."""
-    argv = [program("promtool"), "check", "metrics"]
-    done = subprocess.run(argv, input=text, capture_output=True, timeout=LIMIT, check=False)
-    return set((done.stdout + done.stderr).decode().splitlines())
-
-
 def test_promtool_finds_only_names_that_are_kept_on_purpose() -> None:
-    assert findings(TEXT) == EXPECTED
+    assert check_metrics(TEXT) == EXPECTED
 
 
 class Page(BaseHTTPRequestHandler):
@@ -70,57 +59,6 @@ def page() -> Iterator[str]:
         yield f"127.0.0.1:{server.server_port}"
         server.shutdown()
         thread.join(LIMIT)
-
-
-class Prometheus:
-    """A server of its own that scrapes one address every second."""
-
-    def __init__(self, place: Path, target: str, **fields: object) -> None:
-        job = {"job_name": "tunnel", "metrics_path": "/", "static_configs": [{"targets": [target]}], **fields}
-        config = {"global": {"scrape_interval": "1s"}, "scrape_configs": [job]}
-        (place / "prometheus.yml").write_text(json.dumps(config))  # which is YAML too
-        self._at = f"127.0.0.1:{free_port()}"
-        self._process = Process(
-            [
-                program("prometheus"),
-                f"--config.file={place}/prometheus.yml",
-                f"--storage.tsdb.path={place}/data",
-                f"--web.listen-address={self._at}",
-            ],
-            is_merged=True,
-        )
-
-    def ask(self, path: str, **fields: str) -> Any:
-        """The data of an answer of its API, as soon as it answers."""
-        url = f"http://{self._at}/api/v1/{path}?{urllib.parse.urlencode(fields)}"
-        deadline = time.monotonic() + LIMIT
-        while True:
-            try:
-                with urllib.request.urlopen(url, timeout=LIMIT) as answer:
-                    return json.load(answer)["data"]
-            except OSError:
-                assert self._process.is_running, self._process.lines
-                assert time.monotonic() < deadline, self._process.lines
-                time.sleep(0.05)
-
-    def target(self) -> dict[str, str]:
-        """What it says of its target, once it has scraped it."""
-        deadline = time.monotonic() + LIMIT
-        while True:
-            (target,) = self.ask("targets")["activeTargets"] or [{"health": "unknown"}]
-            if target["health"] != "unknown":
-                return dict(target)
-            assert time.monotonic() < deadline, target
-            time.sleep(0.05)
-
-    def value(self, query: str) -> float:
-        """Of an expression with one result."""
-        (found,) = self.ask("query", query=query)["result"]
-        return float(found["value"][1])
-
-    def close(self) -> None:
-        self._process.stop()
-        self._process.close()
 
 
 def test_a_real_prometheus_scrapes_us_and_knows_what_each_number_is(page: str, tmp_path: Path) -> None:
@@ -176,4 +114,4 @@ def test_a_real_prometheus_scrapes_a_real_proxy_over_https(tmp_path: Path) -> No
             assert {query: prometheus.value(query) for query in values} == values
         context = ssl.create_default_context(cafile=file_identities.pki.cacert)
         with urllib.request.urlopen(f"https://127.0.0.1:{port}/_metrics?format=prometheus", context=context) as answer:
-            assert findings(answer.read()) == EXPECTED
+            assert check_metrics(answer.read()) == EXPECTED
