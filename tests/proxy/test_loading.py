@@ -13,6 +13,8 @@ UNASKED = {"json", "h11", "prometheus_client", "acme", "josepy", "requests", "re
     "tunnel.status.health_endpoints",
     "tunnel.status.snapshot",
     "tunnel.status.durations",
+    "tunnel.status.histogram",
+    "tunnel.status.openmetrics",
     "tunnel.relay.acme_handshake",
     "tunnel.relay.first_bytes",
     "tunnel.relay.plain_relay",

@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.known_facts import BEGIN, EXPIRY, known_facts, known_listener
 from tunnel.errors import LimitFault, TargetFault, TlsFault
+from tunnel.status import openmetrics
 from tunnel.status.metric_facts import ProcessFacts, merge_trust_domains
 from tunnel.status.metric_families import FAMILIES, FamilyType
 from tunnel.status.openmetrics import OPENMETRICS_TYPE, MetricsFormat, accepts_openmetrics, encode_metrics
@@ -179,10 +180,13 @@ def test_a_body_may_be_compressed() -> None:
     assert gzip.decompress(packed).endswith(b"# EOF\n")
 
 
-def test_a_thread_pauses_while_it_encodes_many_lines() -> None:
-    """It runs, whatever the pauses do."""
+def test_the_thread_that_encodes_pauses_after_each_block_of_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(openmetrics.time, "sleep", pauses.append)
     listeners = tuple(known_listener(f"listener-{number}") for number in range(30))
-    assert len(samples(replace(known_facts(), listeners=listeners, peers=()))) > 2000
+    body = encode_metrics(replace(known_facts(), listeners=listeners, peers=()), TEXT)
+    assert len(pauses) > 5
+    assert abs(len(pauses) - body.count(b"\n") / 200) < 3, "a head is one block of two lines"
 
 
 PROMETHEUS_242 = (

@@ -6,7 +6,6 @@ Plain integers, changed by the event loop's thread only; timers and durations ex
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from copy import copy
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING
 
@@ -143,9 +142,13 @@ class Counters:
         self.add(gone)
 
     def copy(self) -> Counters:
-        """The counts of this moment."""
-        names = (*_SUMMED_BY_WORD, "certificates", "policy", "config")
-        return replace(self, **{name: copy(getattr(self, name)) for name in names})
+        """The counts of this moment, without outcomes of reloads."""
+        made = Counters()
+        for name in _SUMMED:
+            setattr(made, name, getattr(self, name))
+        for name in _SUMMED_BY_WORD:
+            setattr(made, name, dict(getattr(self, name)))
+        return made
 
     def add_reason(self, reason: str) -> None:
         """Count a connection that did not reach the relay, by its reason."""

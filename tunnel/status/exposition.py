@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 PROMETHEUS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
@@ -17,11 +17,17 @@ def encode_head(name: str, kind: str, text: str = "") -> str:
 
 def encode_sample(name: str, value: float, labels: Mapping[str, str] | None = None) -> str:
     """One sample."""
-    shown = ",".join(f'{label}="{text.translate(_ESCAPES)}"' for label, text in labels.items()) if labels else ""
-    return f"{name}{{{shown}}} {_encode_value(value)}\n" if shown else f"{name} {_encode_value(value)}\n"
+    shown = encode_labels(labels.items()) if labels else ""
+    return f"{name}{{{shown}}} {encode_value(value)}\n" if shown else f"{name} {encode_value(value)}\n"
 
 
-def _encode_value(value: float) -> str:
+def encode_labels(labels: Iterable[tuple[str, str]]) -> str:
+    """Labels as they stand between the braces."""
+    return ",".join([f'{name}="{text.translate(_ESCAPES)}"' for name, text in labels])
+
+
+def encode_value(value: float) -> str:
+    """A number: an integer without a point, any other so that it is read as exactly this one."""
     return str(int(value)) if isinstance(value, int) else repr(value)
 
 

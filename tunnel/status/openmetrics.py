@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tunnel.status.exposition import PROMETHEUS_TYPE, encode_head, encode_sample
+from tunnel.status.exposition import PROMETHEUS_TYPE, encode_head, encode_labels, encode_value
 from tunnel.status.histogram import HistogramReading
 from tunnel.status.metric_facts import ProcessFacts
 from tunnel.status.metric_families import FAMILIES, MetricFamily
@@ -59,19 +59,20 @@ def _encode_families(facts: ProcessFacts, *, is_openmetrics: bool) -> Iterator[s
 def _encode_samples(family: MetricFamily, facts: ProcessFacts) -> Iterator[str]:
     name = family.series_name
     for values, value in family.read(facts):
-        labels = dict(zip(family.labels, values, strict=True))
+        labels = encode_labels(zip(family.labels, values, strict=True))
         if isinstance(value, HistogramReading):
             yield from _encode_histogram(name, labels, value)
         else:
-            yield encode_sample(name, value, labels)
+            yield f"{name}{{{labels}}} {encode_value(value)}\n" if labels else f"{name} {encode_value(value)}\n"
 
 
-def _encode_histogram(name: str, labels: dict[str, str], seen: HistogramReading) -> Iterator[str]:
+def _encode_histogram(name: str, labels: str, seen: HistogramReading) -> Iterator[str]:
+    start, braces = f"{labels}," if labels else "", f"{{{labels}}}" if labels else ""
     for bound, count in zip(seen.bounds, seen.buckets, strict=True):
-        yield encode_sample(f"{name}_bucket", count, labels | {"le": repr(bound)})
-    yield encode_sample(f"{name}_bucket", seen.count, labels | {"le": "+Inf"})
-    yield encode_sample(f"{name}_sum", seen.total, labels)
-    yield encode_sample(f"{name}_count", seen.count, labels)
+        yield f'{name}_bucket{{{start}le="{bound!r}"}} {count}\n'
+    yield f'{name}_bucket{{{start}le="+Inf"}} {seen.count}\n'
+    yield f"{name}_sum{braces} {seen.total!r}\n"
+    yield f"{name}_count{braces} {seen.count}\n"
 
 
 def accepts_openmetrics(accepted: str) -> bool:
