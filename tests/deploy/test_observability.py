@@ -16,7 +16,8 @@ import pytest
 from tests.support.plain_backends import Backend, echo, free_port
 from tests.support.prometheus_server import promtool
 from tests.support.workloads import Workloads
-from tunnel.status.metric_families import FAMILIES, FamilyType
+from tunnel.status.metric_families import FAMILIES
+from tunnel.status.metric_family import FamilyType
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy/prometheus/rules.yml"

@@ -18,7 +18,8 @@ from tests.support.known_facts import BEGIN, EXPIRY, known_facts, known_listener
 from tunnel.errors import LimitFault, TargetFault, TlsFault
 from tunnel.status import openmetrics
 from tunnel.status.metric_facts import ProcessFacts, merge_trust_domains
-from tunnel.status.metric_families import FAMILIES, FamilyType
+from tunnel.status.metric_families import FAMILIES
+from tunnel.status.metric_family import FamilyType
 from tunnel.status.openmetrics import OPENMETRICS_TYPE, MetricsFormat, accepts_openmetrics, encode_metrics
 
 Samples = dict[tuple[Any, ...], float]

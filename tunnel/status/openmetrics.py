@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from tunnel.status.exposition import PROMETHEUS_TYPE, encode_head, encode_labels, encode_value
 from tunnel.status.histogram import HistogramReading
 from tunnel.status.metric_facts import ProcessFacts
-from tunnel.status.metric_families import FAMILIES, MetricFamily
+from tunnel.status.metric_families import FAMILIES
+from tunnel.status.metric_family import MetricFamily
 from tunnel.status.prometheus import encode_process_families
 
 OPENMETRICS_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
