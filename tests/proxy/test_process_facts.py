@@ -155,3 +155,16 @@ def test_a_thousand_peers_have_bounded_series_and_bounded_memory(harnesses: Harn
 
 def test_the_configuration_sets_how_many_peers_have_series(harnesses: Harnesses) -> None:
     assert FactsReader(FakeProcess(a=harnesses(name="a")).scope(), 0).read().peers == []
+
+
+def test_a_removed_listener_has_no_series_and_the_others_keep_theirs(harnesses: Harnesses) -> None:
+    process = FakeProcess(a=harnesses(name="a"), b=harnesses(name="b"))
+    process.observe()
+    for name in ("a", "b"):
+        process.observation.connections.peers.add(PeerKey(name, "web"), 1, 2, 1000.0)
+    reader = FactsReader(process.scope(), 20)
+    assert 'listener="a"' in encode_metrics(reader.read(), MetricsFormat()).decode()
+    del process.listeners["a"]
+    text = encode_metrics(reader.read(), MetricsFormat()).decode()
+    assert 'listener="a"' not in text
+    assert 'tunnel_peer_returned_bytes_total{listener="b",direction="inbound",peer="web"} 2\n' in text
