@@ -165,6 +165,7 @@ def test_a_removed_listener_has_no_series_and_the_others_keep_theirs(harnesses: 
     reader = FactsReader(process.scope(), 20)
     assert 'listener="a"' in encode_metrics(reader.read(), MetricsFormat()).decode()
     del process.listeners["a"]
+    process.state_reporter.show_removed("a")
     text = encode_metrics(reader.read(), MetricsFormat()).decode()
     assert 'listener="a"' not in text
     assert 'tunnel_peer_returned_bytes_total{listener="b",direction="inbound",peer="web"} 2\n' in text
