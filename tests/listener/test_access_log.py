@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.support.socket_pairs import received
 from tests.support.tls_ends import TLS12, TLS13
-from tests.support.tunnel_harness import Harnesses, Peer, TunnelHarness, carried, dialled, hang_up
+from tests.support.tunnel_harness import PEER, Harnesses, Peer, TunnelHarness, carried, dialled, hang_up
 from tunnel.authz import peer as authz
 from tunnel.authz.rules import IdRule
 from tunnel.errors import TlsError
@@ -26,6 +26,7 @@ from tunnel.log_limit import EQUAL_LINES, WINDOW
 from tunnel.log_output import LineOutput
 from tunnel.relay.close_reason import CloseReason
 from tunnel.spiffe.ids import parse_spiffe_id
+from tunnel.tls.engine import TlsParameters
 
 OTHERS = (IdRule(parse_spiffe_id("spiffe://a.test/other")),)
 
@@ -80,7 +81,7 @@ def test_a_relayed_connection_has_every_field(harnesses: Harnesses) -> None:
     hang_up(harness, peer, backend)
     begin, end = recorded.events()
     assert begin["event.name"] == START
-    assert end.pop("tunnel.peer.certificate.serial") == begin["tunnel.peer.certificate.serial"] != ""
+    assert end.pop("tunnel.peer.certificate_serial") == begin["tunnel.peer.certificate_serial"] != ""
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", end.pop("tls.client.not_after"))
     assert end == {
         "time": "2026-11-22T01:08:22.250000Z",
@@ -88,11 +89,16 @@ def test_a_relayed_connection_has_every_field(harnesses: Harnesses) -> None:
         "tunnel.listener": harness.tunnel.config.name,
         "tunnel.direction": "inbound",
         "client.address": "@",
-        "server.address": f"{harness.place}/backend",
+        "server.address": f"{harness.place}/front",
+        "network.transport": "unix",
+        "network.peer.address": "@",
         "tunnel.target": f"unix:{harness.place}/backend",
+        "tunnel.target_address": f"{harness.place}/backend",
         "tunnel.peer.id": "spiffe://a.test/peer",
         "tunnel.peer.trust_domain": "a.test",
         "tunnel.rule": "any",
+        "tls.established": True,
+        "tls.protocol.name": "tls",
         "tls.protocol.version": "1.3",
         "tls.cipher": "TLS_AES_128_GCM_SHA256",
         "tls.curve": "X25519MLKEM768",
@@ -101,8 +107,8 @@ def test_a_relayed_connection_has_every_field(harnesses: Harnesses) -> None:
         "tunnel.forwarded_bytes": 8,
         "tunnel.returned_bytes": 7,
         "tunnel.duration": 1.5,
-        "tunnel.handshake.duration": 0.0,
-        "tunnel.dial.duration": 0.0,
+        "tunnel.handshake_duration": 0.0,
+        "tunnel.dial_duration": 0.0,
     }
     assert harness.log.lines == [], "the events take the place of the lines about connections"
 
@@ -136,7 +142,7 @@ def test_a_refused_peer_has_the_reason_and_its_names(harnesses: Harnesses) -> No
     assert (event["tunnel.outcome"], event["tunnel.reason"]) == ("refused", "no-matching-rule")
     assert event["tunnel.peer.id"] == "spiffe://a.test/peer"
     assert "tunnel.rule" not in event
-    assert "server.address" not in event, "nothing was dialled"
+    assert "tunnel.target_address" not in event, "nothing was dialled"
 
 
 def test_a_health_check_that_only_connects_has_no_event(harnesses: Harnesses) -> None:
@@ -182,8 +188,8 @@ def record(**fields: Any) -> ConnectionRecord:
 def test_an_address_is_host_and_port_or_the_name_of_a_socket() -> None:
     fields = describe_connection(END, record(target="unix:/run/a b.sock"))
     assert (fields["client.address"], fields["client.port"]) == ("::1", 57878)
-    assert fields["server.address"] == "/run/a b.sock"
-    assert "server.port" not in fields
+    assert fields["tunnel.target_address"] == "/run/a b.sock"
+    assert "tunnel.target_port" not in fields
     assert fields["tunnel.duration"] == 0.123457
 
 
@@ -222,7 +228,21 @@ def test_logfmt_can_be_read_back(fields: dict[str, Any]) -> None:
 def test_the_documentation_has_every_field() -> None:
     section = Path("docs/log.md").read_text().partition("### Fields")[2].partition("\n## ")[0]
     documented = set(re.findall(r"`([a-z_.]+)`", "".join(re.findall(r"^\| (`.*?) \|", section, re.MULTILINE))))
-    code = Path("tunnel/listener/access_event.py").read_text() + Path("tunnel/listener/access_log.py").read_text()
-    used = set(re.findall(r'"((?:event|tunnel|tls)\.[a-z_.]+)"', code)) - {START, END, SUPPRESSED}
-    made = {f"{side}.{part}" for side in ("client", "server") for part in ("address", "port")}
-    assert documented == {"time", "tls.client.not_after", "tls.server.not_after", *used, *made}
+    common: dict[str, Any] = {
+        "peer": authz.Peer("CN=a", parse_spiffe_id("spiffe://a.test/a"), leaf=PEER.leaf.certificate.der),
+        "rule": "any",
+        "target": "tcp:127.0.0.1:2",
+        "target_name": "localhost:2",
+        "via_proxy": "http://proxy:3",
+        "reason": "reset-by-peer",
+        "detail": "reset",
+        "tls": TlsParameters("TLSv1.3", "TLS_AES_128_GCM_SHA256", "x25519"),
+        "handshake_seconds": 0.1,
+        "dial_seconds": 0.1,
+        "close_reason": CloseReason.RESET_BY_PEER,
+        "listener_name": "server",
+        "server_name": "a.test",
+        "alpn": "h2",
+    }
+    known = {name for is_server in (True, False) for name in describe_connection(END, record(**common, is_server=is_server))}
+    assert documented == {"time", "tunnel.suppressed", *known}

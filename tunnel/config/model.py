@@ -266,6 +266,11 @@ class ListenerConfig:
         return "server" if self.is_server else "client"
 
 
+def direction_of(*, is_server: bool) -> str:
+    """The direction of the connections of a listener, in access log, metrics and traces: a server is for the network's."""
+    return "inbound" if is_server else "outbound"
+
+
 @dataclass(frozen=True, slots=True)
 class Monitor:
     """A status port, a health port and metric reports."""

@@ -49,6 +49,11 @@ class AccessLog:
         self._format_time = UtcFormatter()
         self._limit: RefusalLimit | None = None
 
+    @property
+    def is_apart(self) -> bool:
+        """Whether nothing else writes to the output."""
+        return self._sink is not None
+
     def defer(self, loop: Loop) -> None:
         """Collect events between two turns of the loop, and limit equal refusals, from now on."""
         self._limit = RefusalLimit(loop.clock, loop.call_later, self._write_count)

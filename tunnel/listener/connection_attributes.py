@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tunnel.authz.peer import peer_name
+from tunnel.config.model import direction_of
 from tunnel.listener.connection_record import ConnectionRecord
 from tunnel.log import MAX_FOREIGN_TEXT, escape, one_line
 
 Attribute = str | int | bool
 Attributes = dict[str, Attribute]
-
-_DIRECTIONS = {True: "inbound", False: "outbound"}
 
 
 def connection_attributes(record: ConnectionRecord) -> Attributes:
@@ -65,8 +65,9 @@ def _describe_tls(record: ConnectionRecord) -> Iterator[tuple[str, Attribute]]:
 
 def _describe_peer(record: ConnectionRecord) -> Iterator[tuple[str, Attribute]]:
     spiffe_id = record.peer.spiffe_id if record.peer is not None else None
+    if record.peer is not None or record.rule:
+        yield "tunnel.peer.id", peer_name(record.peer, record.rule)
     if spiffe_id is not None:
-        yield "tunnel.peer.id", str(spiffe_id)
         yield "tunnel.peer.trust_domain", str(spiffe_id.trust_domain.name)
     yield "tunnel.rule", _show(record.rule)
 
@@ -78,7 +79,7 @@ def _show(setting: str) -> str:
 
 def _describe_result(record: ConnectionRecord) -> Iterator[tuple[str, Attribute]]:
     yield "tunnel.listener", record.listener_name
-    yield "tunnel.direction", _DIRECTIONS[record.is_server]
+    yield "tunnel.direction", direction_of(is_server=record.is_server)
     yield "tunnel.target", _show(record.target_name)
     yield "tunnel.outbound_proxy", _show(record.via_proxy)
     yield "tunnel.outcome", record.outcome.value

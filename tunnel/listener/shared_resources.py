@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -32,6 +32,11 @@ class SharedResources:
     observers: list[Callable[[ConnectionRecord], object]] = field(default_factory=list)  # called at the end of each connection
     access_log: AccessLog | None = None
     names_listeners: bool = False  # log lines about a listener have its name: the process has several, or may have
+
+    def dropped_lines(self) -> Mapping[str, int]:
+        """Lines that were dropped since the start: of the log, and of the access log if it has an output of its own."""
+        own = {"access": self.access_log.output.dropped} if self.access_log is not None and self.access_log.is_apart else {}
+        return {"log": self.log.dropped_total, **own}
 
     def open_connection_log(self, log: Log, fields: str) -> ConnectionLog:
         """Create the connection log of a listener, whose lines go to `log` and have these fields."""

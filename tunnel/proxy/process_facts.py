@@ -45,7 +45,7 @@ class FactsReader:
             peers=self._busy_peers.read(scope.peers(), [one.name for one in listeners]),
             trust_domains=merge_trust_domains(list(reports.values())),
             lag=observation.lag.read() if observation is not None else _NO_LAG,
-            dropped_lines={"log": process.shared.log.dropped_total},
+            dropped_lines=process.shared.dropped_lines(),
             status_port=LimitUse("", status_port.count, status_port.limit) if status_port is not None else LimitUse("", 0, 0),
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from tunnel.config.model import direction_of
 from tunnel.status.busy_peers import PeerSeries
 from tunnel.status.counters import Counters, TargetGauges, TunnelGauges, WorkloadApiState
 from tunnel.status.histogram import DurationReadings, HistogramReading
@@ -55,11 +56,6 @@ class ProcessFacts:
     lag: HistogramReading
     dropped_lines: Mapping[str, int]  # by log
     status_port: LimitUse
-
-
-def direction_of(*, is_server: bool) -> str:
-    """The direction of the TLS connections of a listener."""
-    return "inbound" if is_server else "outbound"
 
 
 def merge_trust_domains(identities: Sequence[IdentityReport]) -> list[TrustDomainReport]:

@@ -151,7 +151,7 @@ FAMILIES: tuple[MetricFamily, ...] = (
     MetricFamily(
         "tunnel_log_dropped_lines",
         COUNTER,
-        "Log lines dropped because the reader of the log was blocked.",
+        "Log lines that were lost: the reader was blocked, or a write failed.",
         lambda facts: read_by_word(facts.dropped_lines),
         ("log",),
     ),
