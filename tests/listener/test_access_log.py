@@ -19,8 +19,8 @@ from tests.support.tunnel_harness import PEER, Harnesses, Peer, TunnelHarness, c
 from tunnel.authz import peer as authz
 from tunnel.authz.rules import IdRule
 from tunnel.errors import TlsError
-from tunnel.listener.access_event import END, START, SUPPRESSED, describe_connection, encode_logfmt
-from tunnel.listener.access_log import AccessLog, json_encoder, logfmt_encoder
+from tunnel.listener.access_event import END, START, SUPPRESSED, JsonEvents, LogfmtEvents, describe_common, describe_own
+from tunnel.listener.access_log import AccessLog
 from tunnel.listener.connection_record import ConnectionOutcome, ConnectionRecord
 from tunnel.log_limit import EQUAL_LINES, WINDOW
 from tunnel.log_output import LineOutput
@@ -52,8 +52,8 @@ class Recorded:
     sink: MemorySink = field(default_factory=MemorySink)
 
     def open(self) -> AccessLog:
-        encode = json_encoder() if self.is_json else logfmt_encoder()
-        return AccessLog(LineOutput(self.sink), encode, has_start=self.has_start, wall=lambda: 1795309702.25)
+        form = JsonEvents() if self.is_json else LogfmtEvents()
+        return AccessLog(LineOutput(self.sink), form, has_start=self.has_start, wall=lambda: 1795309702.25)
 
     def lines(self) -> list[str]:
         return self.sink.data.decode("ascii").splitlines()
@@ -186,7 +186,7 @@ def record(**fields: Any) -> ConnectionRecord:
 
 
 def test_an_address_is_host_and_port_or_the_name_of_a_socket() -> None:
-    fields = describe_connection(END, record(target="unix:/run/a b.sock"))
+    fields = describe_own(END, record(target="unix:/run/a b.sock"))
     assert (fields["client.address"], fields["client.port"]) == ("::1", 57878)
     assert fields["tunnel.target_address"] == "/run/a b.sock"
     assert "tunnel.target_port" not in fields
@@ -222,7 +222,7 @@ def parse_logfmt(line: str) -> dict[str, str]:
 
 @given(st.dictionaries(st.from_regex(r"[a-z_.]+", fullmatch=True), st.text(st.characters(min_codepoint=32, max_codepoint=126))))
 def test_logfmt_can_be_read_back(fields: dict[str, Any]) -> None:
-    assert parse_logfmt(encode_logfmt(fields)) == fields
+    assert parse_logfmt(LogfmtEvents().encode(fields)) == fields
 
 
 def test_the_documentation_has_every_field() -> None:
@@ -244,5 +244,6 @@ def test_the_documentation_has_every_field() -> None:
         "server_name": "a.test",
         "alpn": "h2",
     }
-    known = {name for is_server in (True, False) for name in describe_connection(END, record(**common, is_server=is_server))}
-    assert documented == {"time", "tunnel.suppressed", *known}
+    records = [record(**common, is_server=is_server) for is_server in (True, False)]
+    known = {name for one in records for name in (*describe_common(one), *describe_own(END, one))}
+    assert documented == {"time", "event.name", "tunnel.suppressed", *known}

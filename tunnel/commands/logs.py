@@ -32,16 +32,17 @@ def open_access_log(config: LogConfig, log: Log, descriptor: int) -> AccessLog |
     access = config.access
     if access.format == "off":
         return None
-    from tunnel.listener.access_log import AccessLog, json_encoder, logfmt_encoder
+    from tunnel.listener.access_event import JsonEvents, LogfmtEvents
+    from tunnel.listener.access_log import AccessLog
 
-    encode = json_encoder() if access.format == "json" else logfmt_encoder()
+    form = JsonEvents() if access.format == "json" else LogfmtEvents()
     place = "syslog" if config.is_syslog else {STDOUT: "stdout", STDERR: "stderr"}[descriptor]
     if access.target in ("log", place):
-        return AccessLog(log.output, encode, has_start=access.has_start)
+        return AccessLog(log.output, form, has_start=access.has_start)
     sink = _open_sink(access.target)
     output = LineOutput(sink, delay=_ACCESS_DELAY)
     output.on_resumed = partial(_report_dropped, log)
-    return AccessLog(output, encode, has_start=access.has_start, sink=sink)
+    return AccessLog(output, form, has_start=access.has_start, sink=sink)
 
 
 def _open_sink(target: str) -> Sink:

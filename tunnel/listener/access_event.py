@@ -3,73 +3,143 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
-from typing import Final
+from typing import Final, Protocol
 
 from tunnel.errors import WireError
-from tunnel.listener.connection_attributes import connection_attributes, endpoint_attributes
+from tunnel.listener.connection_attributes import (
+    Attribute,
+    Attributes,
+    common_attributes,
+    common_key,
+    endpoint_attributes,
+    own_attributes,
+)
 from tunnel.listener.connection_record import ConnectionRecord
 from tunnel.log import escape
 from tunnel.pkix.certificate import parse_certificate
 from tunnel.time_format import describe_time
 
-Value = str | int | float
-Field = tuple[str, Value]
-
 START, END, SUPPRESSED = "tunnel.connection.start", "tunnel.connection.end", "tunnel.connection.suppressed"
 _AT_THE_END: Final = ("tunnel.outcome", "tunnel.forwarded_bytes", "tunnel.returned_bytes")
 _DIGITS: Final = 6  # of durations in seconds
-_CACHED_CERTIFICATES: Final = 1024
+_MAX_CACHED: Final = 1024
 
 
-def describe_connection(event: str, record: ConnectionRecord) -> dict[str, Value]:
-    """Return the fields of one event; those without a value are left out."""
-    fields: dict[str, Value] = {"event.name": event, **connection_attributes(record)}
-    if event == START:
-        for name in _AT_THE_END:
-            del fields[name]
-    return {**fields, **{name: value for name, value in _fields(event, record) if value != ""}}
+class EventFormat(Protocol):
+    """How events are written."""
+
+    def encode(self, fields: Mapping[str, Attribute]) -> str:
+        """Return a part of a line, in ASCII."""
+
+    def join(self, parts: tuple[str, ...]) -> str:
+        """Return one line of its parts."""
 
 
-def _fields(event: str, record: ConnectionRecord) -> Iterator[Field]:
-    target = endpoint_attributes("target", record.target)
-    for name, value in target.items():
-        yield f"tunnel.{name.replace('.', '_')}", value
+class EventEncoder:
+    """Encodes events; what connections of one peer to one listener have in common is encoded once."""
+
+    def __init__(self, form: EventFormat) -> None:
+        self._form = form
+        self._common: dict[tuple[object, ...], str] = {}
+
+    def encode(self, time: str, event: str, record: ConnectionRecord, suppressed: int = 0) -> str:
+        """Return the line of one event."""
+        own: Attributes = {"time": time, "event.name": event, **describe_own(event, record)}
+        if suppressed:
+            own["tunnel.suppressed"] = suppressed
+        return self._form.join((self._form.encode(own), self._encode_common(record)))
+
+    def encode_fields(self, fields: Mapping[str, Attribute]) -> str:
+        """Return the line of an event that is about no connection."""
+        return self._form.join((self._form.encode(fields),))
+
+    def _encode_common(self, record: ConnectionRecord) -> str:
+        key = common_key(record)
+        known = self._common.get(key)
+        if known is None:
+            if len(self._common) >= _MAX_CACHED:
+                self._common.clear()
+            known = self._common[key] = self._form.encode(describe_common(record))
+        return known
+
+
+def describe_common(record: ConnectionRecord) -> Attributes:
+    """Return the fields that connections with the same `common_key` have in common."""
+    fields = common_attributes(record)
     if record.peer is not None:
-        serial, not_after = _read_certificate(record.peer.leaf)
-        yield "tunnel.peer.certificate_serial", serial
-        yield f"tls.{'client' if record.is_server else 'server'}.not_after", not_after
-    yield "tls.client.server_name", escape(record.server_name)
-    yield "tls.next_protocol", escape(record.alpn)
-    if record.handshake_seconds is not None:
-        yield "tunnel.handshake_duration", round(record.handshake_seconds, _DIGITS)
-    if record.dial_seconds is not None:
-        yield "tunnel.dial_duration", round(record.dial_seconds, _DIGITS)
-    if event == END:
-        yield "tunnel.detail", escape(record.detail)
-        yield "tunnel.duration", round(record.seconds, _DIGITS)
+        fields.update(_describe_certificate(record.peer.leaf, "client" if record.is_server else "server"))
+    if record.server_name:
+        fields["tls.client.server_name"] = escape(record.server_name)
+    if record.alpn:
+        fields["tls.next_protocol"] = escape(record.alpn)
+    return fields
 
 
-@lru_cache(_CACHED_CERTIFICATES)
-def _read_certificate(leaf: bytes) -> tuple[str, str]:
-    """Serial number and expiry of a verified certificate; connections of one certificate share its bytes."""
+def _describe_certificate(leaf: bytes, side: str) -> Iterator[tuple[str, Attribute]]:
     try:
         certificate = parse_certificate(leaf)
     except WireError:  # a peer of a test
-        return "", ""
-    return f"{certificate.serial_number:x}", describe_time(certificate.not_after.timestamp())
+        return
+    yield "tunnel.peer.certificate_serial", f"{certificate.serial_number:x}"
+    yield f"tls.{side}.not_after", describe_time(certificate.not_after.timestamp())
 
 
-def encode_logfmt(fields: Mapping[str, Value]) -> str:
-    """Return the fields as `name=value`; a value with a blank, a quote or an equals sign is quoted as in JSON."""
-    return " ".join(f"{name}={_quote(value)}" for name, value in fields.items())
+def describe_own(event: str, record: ConnectionRecord) -> Attributes:
+    """Return the fields that each connection has of its own."""
+    fields = own_attributes(record)
+    target = endpoint_attributes("tunnel.target", record.target)
+    for part in ("address", "port"):
+        if (value := target.get(f"tunnel.target.{part}")) is not None:
+            fields[f"tunnel.target_{part}"] = value
+    if record.handshake_seconds is not None:
+        fields["tunnel.handshake_duration"] = round(record.handshake_seconds, _DIGITS)
+    if record.dial_seconds is not None:
+        fields["tunnel.dial_duration"] = round(record.dial_seconds, _DIGITS)
+    if event == START:
+        for name in _AT_THE_END:
+            del fields[name]
+        return fields
+    if record.detail:
+        fields["tunnel.detail"] = escape(record.detail)
+    fields["tunnel.duration"] = round(record.seconds, _DIGITS)
+    return fields
 
 
-def _quote(value: Value) -> str:
-    text = str(value).lower() if isinstance(value, bool) else str(value)
-    if text.isascii() and not set(text) & {" ", '"', "=", "\\"}:
-        return text
-    return '"' + "".join(map(_escape_sign, text)) + '"'
+class JsonEvents:
+    """One JSON object per event."""
+
+    def __init__(self) -> None:
+        from json import JSONEncoder  # loaded only if it is chosen
+
+        self._encode = JSONEncoder(separators=(",", ":")).encode
+
+    def encode(self, fields: Mapping[str, Attribute]) -> str:
+        """Return the members of an object."""
+        return self._encode(fields)[1:-1]
+
+    def join(self, parts: tuple[str, ...]) -> str:
+        """Return an object."""
+        return f"{{{','.join(parts)}}}\n"
+
+
+class LogfmtEvents:
+    """`name=value` pairs; a value with a blank, a quote or an equals sign is quoted as in JSON."""
+
+    def encode(self, fields: Mapping[str, Attribute]) -> str:
+        """Return the pairs."""
+        return " ".join(f"{name}={_quote(value)}" for name, value in fields.items())
+
+    def join(self, parts: tuple[str, ...]) -> str:
+        """Return a line of pairs."""
+        return f"{' '.join(parts)}\n"
+
+
+def _quote(value: Attribute) -> str:
+    if not isinstance(value, str):
+        return str(value).lower()
+    if value.isascii() and not (" " in value or '"' in value or "=" in value or "\\" in value):
+        return value
+    return '"' + "".join(map(_escape_sign, value)) + '"'
 
 
 def _escape_sign(sign: str) -> str:

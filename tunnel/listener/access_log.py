@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Final
 
-from tunnel.listener.access_event import END, START, SUPPRESSED, Value, describe_connection, encode_logfmt
+from tunnel.listener.access_event import END, START, SUPPRESSED, EventEncoder, EventFormat
+from tunnel.listener.connection_attributes import Attributes
 from tunnel.listener.connection_log import ConnectionLog
 from tunnel.listener.connection_record import ConnectionOutcome, ConnectionRecord
 from tunnel.log import Category, Log, escape
@@ -18,14 +19,6 @@ from tunnel.time_format import UtcFormatter
 
 _NOT_WRITTEN: Final = {ConnectionOutcome.CLOSED_WITHOUT_DATA}  # health checks that only connect
 _CLOSE_LIMIT: Final = 2.0  # seconds
-Encode = Callable[[Mapping[str, Value]], str]
-
-
-def json_encoder() -> Encode:
-    """One JSON object; loaded only if it is chosen."""
-    from json import JSONEncoder
-
-    return JSONEncoder(separators=(",", ":")).encode
 
 
 class AccessLog:
@@ -34,7 +27,7 @@ class AccessLog:
     def __init__(
         self,
         output: LineOutput,
-        encode: Encode,
+        form: EventFormat,
         *,
         has_start: bool = False,
         sink: Sink | None = None,
@@ -44,7 +37,7 @@ class AccessLog:
         self.output = output
         self._sink = sink
         self.has_start = has_start
-        self._encode = encode
+        self._encoder = EventEncoder(form)
         self._wall = wall
         self._format_time = UtcFormatter()
         self._limit: RefusalLimit | None = None
@@ -85,8 +78,7 @@ class AccessLog:
             text = f"{record.outcome.value} {record.detail} {record.listener_name}"
             suppressed = self._limit.admit(record.source, record.reason, text, Category.CONNS)
         if suppressed is not None:
-            fields = describe_connection(event, record)
-            self._write({**fields, "tunnel.suppressed": suppressed} if suppressed else fields)
+            self.output.write(self._encoder.encode(self._format_time(self._wall()), event, record, suppressed))
 
     def flush(self) -> None:
         """Write the numbers of suppressed refusals."""
@@ -94,11 +86,10 @@ class AccessLog:
             self._limit.flush()
 
     def _write_count(self, _category: Category, source: str, reason: str, suppressed: int) -> None:
-        fields = {"event.name": SUPPRESSED, "client.address": escape(source.removeprefix("unix:")), "tunnel.reason": reason}
-        self._write({**fields, "tunnel.suppressed": suppressed})
-
-    def _write(self, fields: Mapping[str, Value]) -> None:
-        self.output.write(self._encode({"time": self._format_time(self._wall()), **fields}) + "\n")
+        fields: Attributes = {"time": self._format_time(self._wall()), "event.name": SUPPRESSED}
+        fields["client.address"] = escape(source.removeprefix("unix:"))
+        fields["tunnel.reason"], fields["tunnel.suppressed"] = reason, suppressed
+        self.output.write(self._encoder.encode_fields(fields))
 
 
 class AccessConnectionLog(ConnectionLog):
@@ -123,8 +114,3 @@ class AccessConnectionLog(ConnectionLog):
         """Write the event of the end of a connection."""
         if record.outcome not in _NOT_WRITTEN:
             self._access_log.write(END, record)
-
-
-def logfmt_encoder() -> Encode:
-    """One line of `name=value`."""
-    return encode_logfmt

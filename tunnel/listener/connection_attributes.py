@@ -1,4 +1,7 @@
-"""The facts about an ended connection by stable names: those of OpenTelemetry where there are any, else `tunnel.*`."""
+"""The facts about an ended connection by stable names: those of OpenTelemetry where there are any, else `tunnel.*`.
+
+They are in two parts: what connections of one peer to one listener have in common is described once by the access log.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,40 @@ from tunnel.config.model import direction_of
 from tunnel.listener.connection_record import ConnectionRecord
 from tunnel.log import MAX_FOREIGN_TEXT, escape, one_line
 
-Attribute = str | int | bool
+Attribute = str | int | float | bool
 Attributes = dict[str, Attribute]
 
 
 def connection_attributes(record: ConnectionRecord) -> Attributes:
     """Return what is known about a connection; texts are escaped and bounded, and what is unknown is left out."""
-    found = (*_describe_ends(record), *_describe_tls(record), *_describe_peer(record), *_describe_result(record))
+    return {**common_attributes(record), **own_attributes(record)}
+
+
+def common_attributes(record: ConnectionRecord) -> Attributes:
+    """Return what connections with the same `common_key` have in common."""
+    found = (*_describe_route(record), *_describe_tls(record), *_describe_peer(record))
     return {name: value for name, value in found if value not in ("", None)}
+
+
+def common_key(record: ConnectionRecord) -> tuple[object, ...]:
+    """Return what `common_attributes` depend on; the certificate stands for the peer."""
+    leaf = record.peer.leaf if record.peer is not None else None
+    route = record.listener_name, record.is_server, record.listener, record.target_name, record.via_proxy
+    return (*route, record.tls, record.server_name, record.alpn, leaf, record.rule)
+
+
+def own_attributes(record: ConnectionRecord) -> Attributes:
+    """Return what each connection has of its own."""
+    found = endpoint_attributes("client", record.source)
+    found.update(peer_endpoint_attributes(record.source if record.is_server else record.target))
+    found["tunnel.outcome"] = record.outcome.value
+    if record.reason:
+        found["tunnel.reason"] = record.reason
+    if record.close_reason is not None:
+        found["tunnel.close_reason"] = record.close_reason.value
+    found["tunnel.forwarded_bytes"] = record.forwarded
+    found["tunnel.returned_bytes"] = record.returned
+    return found
 
 
 def endpoint_attributes(prefix: str, address: str) -> Attributes:
@@ -26,7 +55,14 @@ def endpoint_attributes(prefix: str, address: str) -> Attributes:
     host, _, port = address.removeprefix("tcp:").rpartition(":")
     if not host or not port.isascii() or not port.isdigit() or "," in host:
         return {}
-    return {f"{prefix}.address": escape(host.removeprefix("[").removesuffix("]")), f"{prefix}.port": int(port)}
+    return {f"{prefix}.address": _show_host(host), f"{prefix}.port": int(port)}
+
+
+def _show_host(host: str) -> str:
+    """An address from the kernel, or a name of the configuration."""
+    if host.replace(".", "").isalnum() and host.isascii():
+        return host
+    return escape(host.removeprefix("[").removesuffix("]"))
 
 
 def peer_endpoint_attributes(address: str) -> Attributes:
@@ -42,11 +78,13 @@ def tls_attributes(record: ConnectionRecord) -> Attributes:
     return dict(_describe_tls(record))
 
 
-def _describe_ends(record: ConnectionRecord) -> Iterator[tuple[str, Attribute]]:
-    """The connection with the peer: from a client if it is inbound, to a server if it is outbound."""
-    yield from endpoint_attributes("client", record.source).items()
+def _describe_route(record: ConnectionRecord) -> Iterator[tuple[str, Attribute]]:
+    """The listener: a connection is from a client if it is inbound, to a server if it is outbound."""
+    yield "tunnel.listener", record.listener_name
+    yield "tunnel.direction", direction_of(is_server=record.is_server)
     yield from endpoint_attributes("server", record.listener if record.is_server else record.target_name).items()
-    yield from peer_endpoint_attributes(record.source if record.is_server else record.target).items()
+    yield "tunnel.target", _show(record.target_name)
+    yield "tunnel.outbound_proxy", _show(record.via_proxy)
 
 
 def _describe_tls(record: ConnectionRecord) -> Iterator[tuple[str, Attribute]]:
@@ -75,15 +113,3 @@ def _describe_peer(record: ConnectionRecord) -> Iterator[tuple[str, Attribute]]:
 def _show(setting: str) -> str:
     """A text of the configuration, which can have brackets and characters outside of ASCII."""
     return one_line(setting, MAX_FOREIGN_TEXT)
-
-
-def _describe_result(record: ConnectionRecord) -> Iterator[tuple[str, Attribute]]:
-    yield "tunnel.listener", record.listener_name
-    yield "tunnel.direction", direction_of(is_server=record.is_server)
-    yield "tunnel.target", _show(record.target_name)
-    yield "tunnel.outbound_proxy", _show(record.via_proxy)
-    yield "tunnel.outcome", record.outcome.value
-    yield "tunnel.reason", record.reason
-    yield "tunnel.close_reason", record.close_reason.value if record.close_reason is not None else ""
-    yield "tunnel.forwarded_bytes", record.forwarded
-    yield "tunnel.returned_bytes", record.returned

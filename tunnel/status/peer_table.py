@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 MAX_PEERS = 1024  # pairs of listener and peer; one more evicts the pair whose last connection ended first
 
 
-@dataclass(frozen=True, slots=True)
-class PeerKey:
+class PeerKey(NamedTuple):
     """A peer of one listener: its SPIFFE ID, another name in its certificate, `anonymous` or `plaintext`."""
 
     listener: str
     peer: str
 
 
-@dataclass(frozen=True, slots=True)
-class PeerTraffic:
+class PeerTraffic(NamedTuple):  # and no dataclass: one is made for each connection
     """What one peer has sent and received; bytes are of plaintext, as in the ConnectionRecord."""
 
     connections: int = 0  # relayed, also those that are open
