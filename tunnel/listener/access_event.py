@@ -25,7 +25,7 @@ _DIGITS: Final = 6  # of durations in seconds
 _MAX_CACHED: Final = 1024
 
 
-class EventFormat(Protocol):
+class AccessFormat(Protocol):
     """How events are written."""
 
     def encode(self, fields: Mapping[str, Attribute]) -> str:
@@ -38,7 +38,7 @@ class EventFormat(Protocol):
 class EventEncoder:
     """Encodes events; what connections of one peer to one listener have in common is encoded once."""
 
-    def __init__(self, form: EventFormat) -> None:
+    def __init__(self, form: AccessFormat) -> None:
         self._form = form
         self._common: dict[tuple[object, ...], str] = {}
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from tunnel.listener.access_event import END, START, SUPPRESSED, EventEncoder, EventFormat
+from tunnel.listener.access_event import END, START, SUPPRESSED, AccessFormat, EventEncoder
 from tunnel.listener.connection_attributes import Attributes
 from tunnel.listener.connection_log import ConnectionLog
 from tunnel.listener.connection_record import ConnectionOutcome, ConnectionRecord
@@ -27,7 +27,7 @@ class AccessLog:
     def __init__(
         self,
         output: LineOutput,
-        form: EventFormat,
+        form: AccessFormat,
         *,
         has_start: bool = False,
         sink: Sink | None = None,
