@@ -256,3 +256,17 @@ def test_pprof_is_there_when_it_is_switched_on() -> None:
     pprof = Pprof(["tunnel", "server"], lambda: 0)
     assert ask("/debug/pprof/cmdline", pprof=pprof).body == b"tunnel\0server"
     assert ask("/debug/pprofx", pprof=pprof).status == 404
+
+
+async def one_overview(name: str) -> bytes | None:
+    return b"{}" if name in ("", "redis") else None
+
+
+def test_the_overview_is_read_only() -> None:
+    assert ask("/_overview").status == 404, "nothing collects it"
+    answer = ask("/_overview", overview=one_overview)
+    assert (answer.status, answer.content_type, answer.body) == (200, "application/json", b"{}")
+    assert ("Cache-Control", "no-store") in answer.headers
+    assert ask("/_overview?listener=redis", overview=one_overview).status == 200
+    assert ask("/_overview?listener=absent", overview=one_overview).status == 404
+    assert ask("/_overview", "POST", overview=one_overview).status == 405

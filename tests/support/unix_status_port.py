@@ -9,10 +9,10 @@ from typing import Any
 from tests.support.plain_backends import connect, receive_all
 
 
-def status(place: Path, query: str = "") -> tuple[int, dict[str, Any]]:
+def status(place: Path, query: str = "", path: str = "/_status") -> tuple[int, dict[str, Any]]:
     """The code and the document of a status port at a Unix socket."""
     with connect(str(place)) as sock:
-        sock.sendall(f"GET /_status{query} HTTP/1.0\r\n\r\n".encode())
+        sock.sendall(f"GET {path}{query} HTTP/1.0\r\n\r\n".encode())
         head, _, body = receive_all(sock).partition(b"\r\n\r\n")
     return int(head.split()[1]), json.loads(body)
 

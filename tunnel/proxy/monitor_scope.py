@@ -36,6 +36,7 @@ class Monitored(Protocol):
     retired: list[ProxyListener]
     state_reporter: StateReporter
     shared: SharedResources
+    started: float  # Unix time
 
     @property
     def observation(self) -> ProcessObservation | None:

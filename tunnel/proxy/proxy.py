@@ -6,6 +6,7 @@ It runs in trio and calls the data plane directly, because both run on the same 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -70,6 +71,7 @@ class Proxy:
     ) -> None:
         self.config = config
         self.log = log
+        self.started = time.time()
         self.stop_requested = trio.Event()
         self.reload_request = ReloadRequest()  # the reloader replaces it
         self.is_listening = trio.Event()

@@ -27,6 +27,7 @@ from tunnel.net.address import TcpAddress
 from tunnel.proxy.health_port import check_listeners
 from tunnel.proxy.monitor_scope import MonitorScope
 from tunnel.proxy.monitoring import MonitorPlan
+from tunnel.proxy.overview_source import OverviewSource
 from tunnel.proxy.process_facts import FactsReader
 from tunnel.status.backend_health import Check
 from tunnel.status.encoders import encode_json
@@ -72,6 +73,7 @@ def build_status_port(
         check=partial(check_listeners, scope, check_of),
         encode_metrics={JSON: _json(prefix, metrics), PROMETHEUS: _prometheus(prefix, metrics)},
         encode_own_metrics=_own_metrics(FactsReader(scope, plan.monitor.metrics.peers)),
+        overview=OverviewSource(scope, socket.gethostname()).encode,
         shutdown=requests.request_shutdown if status.has_shutdown else None,
         reload=requests.reload if status.has_reload else None,
         pprof=Pprof(redact(sys.argv), scope.connections) if status.has_pprof else None,

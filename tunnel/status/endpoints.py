@@ -18,6 +18,7 @@ from tunnel.status.openmetrics import MetricsFormat, accepts_openmetrics
 from tunnel.status.process_state import ProcessState
 from tunnel.status.status_document import Service, encode_document, is_ok
 
+ReadOverview = Callable[[str], Awaitable[bytes | None]]  # about one listener, "" for all; None if the name is unknown
 EncodeMetrics = Callable[[], Awaitable[tuple[str, bytes]]]  # content type and body
 EncodeOwnMetrics = Callable[[MetricsFormat], Awaitable[bytes]]
 JSON, PROMETHEUS = "json", "prometheus"
@@ -35,6 +36,7 @@ class Endpoints:
     check: CheckListeners
     encode_metrics: Mapping[str, EncodeMetrics]  # under ghostunnel's names, by JSON and PROMETHEUS
     encode_own_metrics: EncodeOwnMetrics
+    overview: ReadOverview | None = None
     shutdown: Callable[[], None] | None = None
     reload: Callable[[], Awaitable[str]] | None = None  # returns the error, "" after success
     pprof: Respond | None = None
@@ -49,6 +51,8 @@ class Endpoints:
             "/_metrics/json": partial(self._metrics, JSON),
             "/_metrics/prometheus": partial(self._metrics, PROMETHEUS),
         }
+        if self.overview is not None:
+            table["/_overview"] = partial(_overview, self.overview)
         if self.shutdown is not None:
             table["/_shutdown"] = partial(_shut_down, self.shutdown)
 
@@ -107,6 +111,20 @@ class Endpoints:
 _POST_EXPECTED = Response(
     b"405 method not allowed; expected POST\n", HTTPStatus.METHOD_NOT_ALLOWED, headers=(("Allow", "POST"),)
 )
+
+
+_GET_EXPECTED = Response(
+    b"405 method not allowed; expected GET\n", HTTPStatus.METHOD_NOT_ALLOWED, headers=(("Allow", "GET, HEAD"),)
+)
+
+
+async def _overview(read: ReadOverview, request: Request) -> Response:
+    if request.method not in ("GET", "HEAD"):
+        return _GET_EXPECTED
+    body = await read(request.query_value("listener"))
+    if body is None:
+        return _UNKNOWN_LISTENER
+    return Response(body, content_type="application/json", headers=(("Cache-Control", "no-store"),))
 
 
 async def _shut_down(shutdown: Callable[[], None], request: Request) -> Response:

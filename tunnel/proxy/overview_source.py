@@ -1,0 +1,67 @@
+"""Collects the overview of a process, or of some of its listeners."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+
+from tunnel import __version__
+from tunnel.proxy.monitor_scope import MonitorScope
+from tunnel.proxy.proxy_listener import ProxyListener
+from tunnel.status.histogram import LAG_BOUNDS, Histogram
+from tunnel.status.overview import ListenerOverview, Overview, encode_overview, summarize_listener
+from tunnel.status.process_state import ListenerState, ProcessState
+
+
+class OverviewSource:
+    """Reads the listeners of a scope."""
+
+    def __init__(self, scope: MonitorScope, hostname: str) -> None:
+        self._scope = scope
+        self._hostname = hostname
+
+    async def encode(self, name: str = "") -> bytes | None:
+        """Return the document about one listener, about all if there is no name; None if the name is unknown."""
+        scope = self._scope
+        if name:
+            if all(one.name != name for one in scope.listeners()):
+                return None
+            scope = MonitorScope(scope.process, (name,))
+        return encode_overview(self._collect(scope))
+
+    def _collect(self, scope: MonitorScope) -> Overview:
+        process, state = scope.process, scope.state()
+        listeners = {one.name: one for one in scope.listeners()}
+        observation = process.observation
+        return Overview(
+            time=time.time(),
+            hostname=self._hostname,
+            version=__version__,
+            pid=os.getpid(),
+            started=process.started,
+            state=state,
+            listeners=tuple(_summarize(state, one, listeners[one.name]) for one in state.listeners),
+            identities=[replace(one, listeners=_only(one.listeners, listeners)) for one in scope.identities()],
+            peers=scope.peers(),
+            refusals=scope.refusals(),
+            loop_lag=(observation.lag if observation is not None else Histogram(LAG_BOUNDS)).read(),
+            dropped_log_lines=sum(process.shared.dropped_lines().values()),
+        )
+
+
+def _only(names: tuple[str, ...], known: dict[str, ProxyListener]) -> tuple[str, ...]:
+    return tuple(name for name in names if name in known)
+
+
+def _summarize(process: ProcessState, state: ListenerState, listener: ProxyListener) -> ListenerOverview:
+    tunnel = listener.tunnel
+    return summarize_listener(
+        process,
+        state,
+        tunnel.counters,
+        tunnel.gauges(),
+        connection_limit=listener.config.max_concurrent_conns,
+        handshakes_in_progress=tunnel.handshakes.held,
+        handshake_limit=tunnel.handshakes.limit,
+    )
