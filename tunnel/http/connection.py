@@ -6,7 +6,8 @@ A connection counts as waiting until the header of a request is complete (`tunne
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from http import HTTPStatus
@@ -57,14 +58,22 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A response; an empty body has no content type."""
+    """A response; an empty body has no content type.
+
+    A response with a stream has no other body. It ends with the stream, or earlier: when the client disconnects or does not
+    read, and when the server stops. The next part of the stream is requested when the last one is written.
+    """
 
     body: bytes = b""
     status: HTTPStatus = HTTPStatus.OK
     content_type: str = TEXT
     headers: tuple[tuple[str, str], ...] = ()
+    stream: AsyncGenerator[bytes, None] | None = None
 
 
+_TOO_MANY_STREAMS = Response(
+    b"503 too many streams are open; close one, or read the resource without a stream\n", HTTPStatus.SERVICE_UNAVAILABLE
+)
 Respond = Callable[[Request], Awaitable[Response]]
 
 
@@ -93,6 +102,7 @@ class _ServerConnection:
         self._limiter = limiter
         self._limits = limits
         self._wire = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.head_bytes)
+        self._is_writing = False  # or a write was cut off
         self._is_idle = False  # a new connection has the shorter limit of a header
 
     async def next_request(self) -> Request | None:
@@ -131,6 +141,12 @@ class _ServerConnection:
 
     async def send_response(self, request: Request, response: Response) -> bool:
         """Send a response; whether another request may follow."""
+        if response.stream is not None:
+            async with aclosing(response.stream):
+                return await self._send_stream(request, response, response.stream)
+        return await self._send_whole(request, response)
+
+    async def _send_whole(self, request: Request, response: Response) -> bool:
         is_last = self._limiter.is_closed or self._wire.their_state is h11.SEND_BODY
         await self._send(response, has_body=request.method != "HEAD", is_last=is_last)
         if self._wire.our_state is not h11.DONE or self._wire.their_state is not h11.DONE:
@@ -140,6 +156,47 @@ class _ServerConnection:
         self._is_idle = not self._wire.trailing_data[0]
         return True
 
+    async def _send_stream(self, request: Request, response: Response, parts: AsyncGenerator[bytes, None]) -> bool:
+        if request.method == "HEAD":
+            await self._write(self._head(response, (), is_last=True), h11.EndOfMessage())
+            await linger(self._stream)
+            return False
+        scope = self._limiter.open_stream()
+        if scope is None:
+            return await self._send_whole(request, _TOO_MANY_STREAMS)
+        try:
+            await self._send_parts(response, parts, scope)
+        finally:
+            self._limiter.close_stream(scope)
+        if not self._is_writing:  # else the end would be inside the part that was cut off
+            await self._write(h11.EndOfMessage())
+            await linger(self._stream)
+        return False
+
+    async def _send_parts(self, response: Response, parts: AsyncGenerator[bytes, None], scope: trio.CancelScope) -> None:
+        """Send the head and the parts, until `scope` is cancelled."""
+        failure: Exception | None = None
+        with scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._cancel_at_disconnect, scope)
+                try:
+                    await self._write(self._head(response, (), is_last=True))
+                    async for part in parts:
+                        await self._write(h11.Data(data=part))
+                except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError) as error:
+                    failure = error  # not raised here: the nursery would wrap it
+                scope.cancel()
+        if failure is not None:
+            raise failure
+
+    async def _cancel_at_disconnect(self, scope: trio.CancelScope) -> None:
+        """Cancel when the client ends the connection, or sends more than a few bytes: there is no next response."""
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            for _ in range(_LINGER_READS):
+                if not await self._stream.receive_some(_READ_BYTES):
+                    break
+        scope.cancel()
+
     async def send_error(self, status: HTTPStatus) -> None:
         """Send the last response, to a client whose request is invalid or too large."""
         if self._wire.our_state in (h11.IDLE, h11.SEND_RESPONSE):
@@ -147,18 +204,25 @@ class _ServerConnection:
             await linger(self._stream)
 
     async def _send(self, response: Response, *, has_body: bool, is_last: bool) -> None:
+        head = self._head(response, (("Content-Length", str(len(response.body))),), is_last=is_last)
+        body = (h11.Data(data=response.body),) if has_body else ()
+        await self._write(head, *body, h11.EndOfMessage())
+
+    def _head(self, response: Response, framing: tuple[tuple[str, str], ...], *, is_last: bool) -> h11.Response:
         status = response.status
-        headers = [("Date", formatdate(usegmt=True)), ("Content-Length", str(len(response.body))), *response.headers]
-        if response.body:
+        headers = [("Date", formatdate(usegmt=True)), *framing, *response.headers]
+        if response.body or response.stream is not None:
             headers.append(("Content-Type", response.content_type))
         if is_last:
             headers.append(("Connection", "close"))
-        parts = [self._wire.send(h11.Response(status_code=status.value, reason=status.phrase, headers=headers))]
-        if has_body:
-            parts.append(self._wire.send(h11.Data(data=response.body)))
-        parts.append(self._wire.send(h11.EndOfMessage()))
+        return h11.Response(status_code=status.value, reason=status.phrase, headers=headers)
+
+    async def _write(self, *events: h11.Event) -> None:
+        parts = [self._wire.send(event) for event in events]
+        self._is_writing = True
         with trio.fail_after(self._limits.write):
             await self._stream.send_all(b"".join(part for part in parts if part))
+        self._is_writing = False
 
 
 async def linger(stream: trio.abc.HalfCloseableStream) -> None:

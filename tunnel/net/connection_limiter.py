@@ -1,7 +1,8 @@
 """Limit on the connections of one server: when it is reached, the connection that has waited longest is closed.
 
 A connection waits until a complete request has arrived: in a TLS handshake, between two requests, inside a header. So idle
-connections never block one that sends a request, and a request in progress is never cut off.
+connections never block one that sends a request, and a request in progress is never cut off. A response without an end, a
+stream, is in progress until the server stops; so fewer streams than connections may be open.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 
 import trio
 
+MAX_STREAMS = 16  # open at one time, and at most half of all connections
 MIN_WAIT = 0.1  # seconds that every connection may wait: a burst of others does not cut off a request that is being sent
 
 
@@ -21,6 +23,7 @@ class ConnectionLimiter:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._waiting: dict[trio.CancelScope, float] = {}  # since when, longest first
+        self._streams: set[trio.CancelScope] = set()
         self._changed = trio.Event()
         self._released = trio.Event()
         self.count = 0
@@ -61,9 +64,25 @@ class ConnectionLimiter:
             finally:
                 self._waiting.pop(scope, None)
 
+    def open_stream(self) -> trio.CancelScope | None:
+        """Return the scope of a stream, until `close_stream`; cancelled when the server stops. None if too many are open."""
+        if len(self._streams) >= min(MAX_STREAMS, self._limit // 2):
+            return None
+        scope = trio.CancelScope()
+        if self.is_closed:
+            scope.cancel()
+        self._streams.add(scope)
+        return scope
+
+    def close_stream(self, scope: trio.CancelScope) -> None:
+        """A stream has ended."""
+        self._streams.remove(scope)
+
     def close(self) -> None:
-        """Close the connections that wait, now and from now on; requests in progress are served."""
+        """Close the connections that wait and end the streams, now and from now on; other requests in progress are served."""
         self.is_closed = True
+        for scope in self._streams:
+            scope.cancel()
         for scope in list(self._waiting):
             self._cancel(scope)
 

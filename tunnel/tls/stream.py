@@ -65,7 +65,7 @@ def _open_stream(transport: trio.abc.HalfCloseableStream, source: TlsSource) -> 
 
 
 class TlsStream(trio.abc.HalfCloseableStream):
-    """One TLS connection, used by one task at a time: reading and writing share the buffers."""
+    """One TLS connection; one task may read while another one writes, because records are sent in the order of their making."""
 
     def __init__(self, transport: trio.abc.HalfCloseableStream, end: TlsEnd, buffers: Buffers) -> None:
         self._transport = transport
@@ -74,6 +74,7 @@ class TlsStream(trio.abc.HalfCloseableStream):
         self._tail = b""  # an incomplete record
         self._plain = b""
         self._is_open = False
+        self._sending = trio.StrictFIFOLock()  # from the making of a record until it is sent
         self._failure: TlsError | None = None  # raised when everything that was received before it has been read
 
     async def handshake(self, opening: bytes = b"") -> None:
@@ -152,8 +153,10 @@ class TlsStream(trio.abc.HalfCloseableStream):
         self._failure = self._end.failure
         if self._failure is not None:
             return
-        if self._end.has_output and (pending := self._end.take()):
-            await self._transport.send_all(pending)
+        if self._end.has_output:
+            async with self._sending:
+                if pending := self._end.take():
+                    await self._transport.send_all(pending)
 
     async def _fail(self, error: TlsError) -> None:
         self._is_open = False
@@ -164,7 +167,8 @@ class TlsStream(trio.abc.HalfCloseableStream):
         """Encrypt and send; raises trio.BrokenResourceError."""
         view = memoryview(data)
         for at in range(0, len(view), _WRITE_BYTES):
-            await self._transport.send_all(self._seal(bytes(view[at : at + _WRITE_BYTES])))
+            async with self._sending:
+                await self._transport.send_all(self._seal(bytes(view[at : at + _WRITE_BYTES])))
 
     def _seal(self, piece: bytes) -> bytes:
         self._buffers.inbox_view[: len(piece)] = piece
@@ -182,7 +186,8 @@ class TlsStream(trio.abc.HalfCloseableStream):
         """Send close_notify; the peer may go on sending."""
         if self._is_open:
             self._is_open = False
-            await self._transport.send_all(self._end.close_notify())
+            async with self._sending:
+                await self._transport.send_all(self._end.close_notify())
 
     async def aclose(self) -> None:
         """Close both directions; no method may be called after this."""
@@ -196,8 +201,10 @@ class TlsStream(trio.abc.HalfCloseableStream):
 
     async def _send_pending(self) -> None:
         """Send what OpenSSL has written and not sent yet, such as an alert."""
-        if pending := self._end.take():
-            await self._send_last(pending)
+        with trio.move_on_after(_LAST_WRITE):
+            async with self._sending:
+                if pending := self._end.take():
+                    await self._send_last(pending)
 
     async def _send_last(self, data: bytes) -> None:
         with trio.move_on_after(_LAST_WRITE), suppress(trio.BrokenResourceError, trio.ClosedResourceError):
