@@ -52,6 +52,8 @@ PLACES: Mapping[str, tuple[str, ...]] = {
         "tunnel.proxy.file_watcher",
         "tunnel.proxy.reconfiguration",
         "tunnel.proxy.monitoring",
+        "tunnel.proxy.overview_source",
+        "tunnel.proxy.page_source",
         "tunnel.proxy.status_port",
         "tunnel.proxy.health_port",
         "tunnel.listener.health_checks",

@@ -100,6 +100,7 @@ LINES = [
             "--enable-pprof",
             "--enable-shutdown",
             "--enable-reload",
+            "--ui",
         ),
         *("--status-allow-host", "a.test", "--metrics-graphite", "g:1", "--metrics-url", "http://u:p@m/"),
         *("--metrics-prefix", "x", "--metrics-interval", "1s", "--health", ":2", "--metrics-peers", "0"),

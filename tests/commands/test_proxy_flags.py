@@ -322,6 +322,7 @@ BAD_VALUES = [
     ("--max-tls-version=TLS1.1", '--max-tls-version: invalid max TLS version "TLS1.1"'),
     ("--enable-pprof", "--enable-pprof needs --status"),
     ("--enable-shutdown", "--enable-shutdown needs --status"),
+    ("--ui", "--ui needs --status"),
 ]
 
 

@@ -224,6 +224,7 @@ listen = "unix:s"
 enable-pprof = true
 enable-shutdown = true
 enable-reload = true
+ui = true
 allow-host = "a.test"
 [health]
 listen = "unix:h"
@@ -252,7 +253,7 @@ health = { listen = "http://:6061" }
     assert status.metrics == Metrics(TcpAddress("g", "1"), "http://m/", "p", 5, "/ca", 7)
     assert status.status is not None
     assert str(status.status.address).endswith("/s")
-    assert status.status == Status(status.status.address, True, True, True, ("a.test",))
+    assert status.status == Status(status.status.address, True, True, True, ("a.test",), has_ui=True)
     assert further == Monitor(None, Metrics(url="http://n/"), (":1",))
     assert status.health is not None
     assert str(status.health.address).endswith("/h")

@@ -55,6 +55,15 @@ def test_an_empty_body_has_no_type() -> None:
     assert (answer.headers["content-length"], "content-type" in answer.headers) == ("0", False)
 
 
+def test_an_unchanged_resource_has_no_length() -> None:
+    async def unchanged(_request: Request) -> Response:
+        return Response(status=HTTPStatus.NOT_MODIFIED, headers=(("ETag", '"x"'),))
+
+    first, second = exchange(ONE, LAST, respond=unchanged)
+    assert (first.status, first.body, "content-length" in first.headers) == (304, b"", False)
+    assert second.status == 304, "the connection continues"
+
+
 def test_requests_follow_each_other_on_one_connection() -> None:
     assert bodies(exchange(ONE, ONE, LAST)) == [b"GET /a x=1", b"GET /a x=1", b"GET /b "]
 

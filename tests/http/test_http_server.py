@@ -210,6 +210,27 @@ def test_stopping_refuses_newcomers_drops_the_idle_and_answers_who_has_asked() -
     run(talk)
 
 
+def test_a_background_task_runs_until_the_server_stops() -> None:
+    async def talk() -> None:
+        states: list[str] = []
+
+        async def work() -> None:
+            states.append("begun")
+            try:
+                await trio.sleep_forever()
+            finally:
+                states.append("ended")
+
+        async with served(background=work) as port:
+            await port.ask()
+            assert states == ["begun"]
+            port.stopping.set()
+            await port.finished.wait()
+            assert states == ["begun", "ended"]
+
+    run(talk)
+
+
 def test_a_request_that_asks_for_the_end_is_answered_before_it() -> None:
     async def talk() -> None:
         stop: list[trio.Event] = []

@@ -15,6 +15,8 @@ UNASKED = {"json", "h11", "prometheus_client", "acme", "josepy", "requests", "re
     "tunnel.status.durations",
     "tunnel.status.histogram",
     "tunnel.status.openmetrics",
+    "tunnel.status.overview",
+    "tunnel.status.page",
     "tunnel.relay.acme_handshake",
     "tunnel.relay.first_bytes",
     "tunnel.relay.plain_relay",

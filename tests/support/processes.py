@@ -115,6 +115,11 @@ class Process:
             reader.join(LIMIT)
         return code
 
+    def kill(self) -> None:
+        """End it at once, as a crash does."""
+        self.signal(signal.SIGKILL)
+        self.exit_code()
+
     def stop(self) -> int:
         """Terminate it and return its exit code."""
         if self.is_running:

@@ -44,6 +44,7 @@ _PACKAGES = {
     "nginx": "nginx-light",
     "stunnel": "stunnel4",
     "curl": "curl",
+    "chromium": "chromium",
     "tinyproxy": "tinyproxy-bin",
     "microsocks": "microsocks",
     "pebble": "pebble",

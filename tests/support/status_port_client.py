@@ -170,6 +170,7 @@ async def served(
     listener: Listener | None = None,
     open_origin_policy: OpenOriginPolicy | None = None,
     count_refusal: Callable[[str], None] | None = None,
+    background: Callable[[], Awaitable[None]] | None = None,
 ) -> AsyncIterator[Served]:
     """A status port that serves while the block runs."""
     lines: list[str] = []
@@ -186,6 +187,7 @@ async def served(
         open_origin_policy,
         count_refusal=count_refusal,
         count_failure=reasons.append,
+        background=background,
     )
     async with trio.open_nursery() as nursery:
         finished = trio.Event()

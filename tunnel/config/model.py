@@ -124,6 +124,7 @@ class Status:
     has_shutdown: bool = False
     has_reload: bool = False
     allowed_hosts: tuple[str, ...] = ()  # names that a Host header can have, besides those of this machine
+    has_ui: bool = False  # a page for web browsers
 
 
 @dataclass(frozen=True, slots=True)

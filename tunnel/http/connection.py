@@ -204,7 +204,11 @@ class _ServerConnection:
             await linger(self._stream)
 
     async def _send(self, response: Response, *, has_body: bool, is_last: bool) -> None:
-        head = self._head(response, (("Content-Length", str(len(response.body))),), is_last=is_last)
+        length = (("Content-Length", str(len(response.body))),)
+        is_unchanged = (
+            response.status is HTTPStatus.NOT_MODIFIED
+        )  # RFC 9110, 8.6: the length of the unchanged resource, or none
+        head = self._head(response, () if is_unchanged else length, is_last=is_last)
         body = (h11.Data(data=response.body),) if has_body else ()
         await self._write(head, *body, h11.EndOfMessage())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 import traceback
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -39,6 +39,7 @@ class HttpService:
     rate_limited_log: LogRefusal | None = None
     count_refusal: Callable[[str], None] | None = None  # of a request, by its reason
     count_failure: Callable[[str], None] | None = None  # of a connection that is closed because of its TLS records
+    background: Callable[[], Awaitable[None]] | None = None  # a task that runs while connections are accepted
 
     def log_refusal(self, peer: str, reason: str, line: str) -> None:
         """Write a line about a peer that was refused."""
@@ -76,6 +77,8 @@ async def serve_http(
         async with trio.open_nursery() as connections:
             async with trio.open_nursery() as accepting:
                 accepting.start_soon(accept_connections, listener.socket, handler, limiter, connections)
+                if service.background is not None:
+                    accepting.start_soon(service.background)
                 task_status.started(limiter)
                 await stopping.wait()
                 accepting.cancel_scope.cancel()

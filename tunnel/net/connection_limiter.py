@@ -66,7 +66,7 @@ class ConnectionLimiter:
 
     def open_stream(self) -> trio.CancelScope | None:
         """Return the scope of a stream, until `close_stream`; cancelled when the server stops. None if too many are open."""
-        if len(self._streams) >= min(MAX_STREAMS, self._limit // 2):
+        if len(self._streams) >= min(MAX_STREAMS, self.limit // 2):
             return None
         scope = trio.CancelScope()
         if self.is_closed:

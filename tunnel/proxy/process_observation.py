@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tunnel.listener.observation import ConnectionObservation
 from tunnel.listener.shared_resources import SharedResources
 from tunnel.relay.loop_lag import LoopLag
@@ -15,4 +17,9 @@ class ProcessObservation:
         self.connections = ConnectionObservation()
         self.lag = Histogram(LAG_BOUNDS)
         shared.observers.append(self.connections.add)
-        LoopLag(shared.loop, self.lag.add).start()
+        self.lag_observers: list[Callable[[float], object]] = [self.lag.add]
+        LoopLag(shared.loop, self._add_lag).start()
+
+    def _add_lag(self, seconds: float) -> None:
+        for observe in self.lag_observers:
+            observe(seconds)

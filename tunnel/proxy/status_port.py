@@ -67,13 +67,19 @@ def build_status_port(
     assert status is not None
     for listener in scope.listeners():  # now: later there may be no free descriptor
         check_of(listener.config)
+    overview, page, record = OverviewSource(scope, socket.gethostname()), None, None
+    if status.has_ui:
+        from tunnel.proxy.page_source import open_page
+
+        page, record = open_page(scope, overview)
     endpoints = Endpoints(
         service=Service(socket.gethostname(), __version__, _compiler()),
         read_state=scope.state,
         check=partial(check_listeners, scope, check_of),
         encode_metrics={JSON: _json(prefix, metrics), PROMETHEUS: _prometheus(prefix, metrics)},
         encode_own_metrics=_own_metrics(FactsReader(scope, plan.monitor.metrics.peers)),
-        overview=OverviewSource(scope, socket.gethostname()).encode,
+        overview=overview.encode,
+        page=page,
         shutdown=requests.request_shutdown if status.has_shutdown else None,
         reload=requests.reload if status.has_reload else None,
         pprof=Pprof(redact(sys.argv), scope.connections) if status.has_pprof else None,
@@ -92,6 +98,7 @@ def build_status_port(
         rate_limited_log=partial(scope.process.shared.refusals.write, category=Category.OTHER),
         count_refusal=counters.add_status_refusal,
         count_failure=counters.add_reason,
+        background=record,
     )
 
 

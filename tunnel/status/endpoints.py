@@ -11,12 +11,16 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 
 from tunnel.http.connection import Request, Respond, Response
 from tunnel.status.health_endpoints import NOT_FOUND, CheckListeners, HealthEndpoints, is_health_path
 from tunnel.status.openmetrics import MetricsFormat, accepts_openmetrics
 from tunnel.status.process_state import ProcessState
 from tunnel.status.status_document import Service, encode_document, is_ok
+
+if TYPE_CHECKING:  # loaded only if the page is served
+    from tunnel.status.page import Page
 
 ReadOverview = Callable[[str], Awaitable[bytes | None]]  # about one listener, "" for all; None if the name is unknown
 EncodeMetrics = Callable[[], Awaitable[tuple[str, bytes]]]  # content type and body
@@ -37,6 +41,7 @@ class Endpoints:
     encode_metrics: Mapping[str, EncodeMetrics]  # under ghostunnel's names, by JSON and PROMETHEUS
     encode_own_metrics: EncodeOwnMetrics
     overview: ReadOverview | None = None
+    page: Page | None = None
     shutdown: Callable[[], None] | None = None
     reload: Callable[[], Awaitable[str]] | None = None  # returns the error, "" after success
     pprof: Respond | None = None
@@ -66,6 +71,8 @@ class Endpoints:
                 return await health.respond(request)
             if self.pprof is not None and request.path.startswith(PPROF.rstrip("/")):
                 return await self.pprof(request)
+            if self.page is not None and self.page.has(request.path):
+                return await self.page.respond(request)
             route = table.get(request.path)
             return NOT_FOUND if route is None else await route(request)
 

@@ -71,7 +71,7 @@ def summarize_listener(
     handshake_limit: int = 0,
 ) -> ListenerOverview:
     """Return the overview of one listener from its state and its counters."""
-    refused = sum(count for reason, count in counters.reasons.items() if reason in _REFUSALS)
+    refused = count_refused(counters)
     return ListenerOverview(
         state=state,
         is_ready=process.is_listener_ready(state),
@@ -80,13 +80,23 @@ def summarize_listener(
         relayed=counters.relayed,
         refused=refused,
         failed=counters.failed - counters.accept_errors - refused,
-        handshakes=counters.relayed - counters.plaintext + (counters.dial_failed if state.is_server else 0),
+        handshakes=handshakes_of(counters, is_server=state.is_server),
         forwarded=gauges.forwarded,
         returned=gauges.returned,
         connection_limit=connection_limit,
         handshakes_in_progress=handshakes_in_progress,
         handshake_limit=handshake_limit,
     )
+
+
+def count_refused(counters: Counters) -> int:
+    """Return how many connections a rule or a limit per peer did not admit."""
+    return sum(count for reason, count in counters.reasons.items() if reason in _REFUSALS)
+
+
+def handshakes_of(counters: Counters, *, is_server: bool = True) -> int:
+    """Return after how many handshakes a connection was relayed or, of a server, its target failed."""
+    return counters.relayed - counters.plaintext + (counters.dial_failed if is_server else 0)
 
 
 def describe_problem(state: ProcessState) -> str:

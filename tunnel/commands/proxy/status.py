@@ -38,6 +38,7 @@ HEALTH = option(
 PPROF = switch("enable-pprof", "Serve task lists and profiles at /debug/pprof/ of the status port")
 SHUTDOWN = switch("enable-shutdown", "Stop the process on a POST to /_shutdown of the status port")
 RELOAD = switch("enable-reload", "Reload on a POST to /_reload of the status port")
+UI = switch("ui", "Serve a page for web browsers at /ui/ of the status port")
 ALLOW_HOST = repeated(
     "status-allow-host",
     "Accept this host name in requests to --status and --health. If given, requests for other names are refused on every "
@@ -80,6 +81,7 @@ FLAGS: tuple[Flag[Any], ...] = (
     PPROF,
     SHUTDOWN,
     RELOAD,
+    UI,
     ALLOW_HOST,
     GRAPHITE,
     METRICS_URL,
@@ -91,7 +93,7 @@ FLAGS: tuple[Flag[Any], ...] = (
 
 def check_status(arguments: Arguments) -> None:
     """Raise ConfigError for a flag of a port that is not served."""
-    flags: tuple[Flag[Any], ...] = (PPROF, SHUTDOWN, RELOAD)
+    flags: tuple[Flag[Any], ...] = (PPROF, SHUTDOWN, RELOAD, UI)
     for flag in flags:
         if arguments[flag] and arguments[STATUS] is None:
             raise ConfigError(f"--{flag.name} needs --status, the status port")
@@ -104,7 +106,8 @@ def _build_status(arguments: Arguments) -> Status | None:
     address = arguments[STATUS]
     if address is None:
         return None
-    return Status(address, arguments[PPROF], arguments[SHUTDOWN], arguments[RELOAD], arguments[ALLOW_HOST])
+    switches = arguments[PPROF], arguments[SHUTDOWN], arguments[RELOAD]
+    return Status(address, *switches, arguments[ALLOW_HOST], has_ui=arguments[UI])
 
 
 def build_monitors(arguments: Arguments) -> tuple[Monitor, ...]:

@@ -146,6 +146,7 @@ STATUS: Final = Section(
         Key("enable-pprof", switch(), "Serve task lists and profiles at /debug/pprof/", "has_pprof"),
         Key("enable-shutdown", switch(), "Stop the process on a POST to /_shutdown", "has_shutdown"),
         Key("enable-reload", switch(), "Reload the configuration on a POST to /_reload", "has_reload"),
+        Key("ui", switch(), "Serve a page for web browsers at /ui/", "has_ui"),
         Key("allow-host", listing(text("a host name", parse_host_name)), "Host names to accept in requests", "allowed_hosts"),
     ),
 )
