@@ -5,15 +5,17 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from OpenSSL import SSL
 from playwright.sync_api import Browser
 
 from tests.support.browser import PHONE, BrowserPage, chromium
+from tests.support.config_files import ServedFile
 from tests.support.file_identities import FileIdentities
 from tests.support.plain_backends import Backend, connect, echo, free_port
-from tests.support.processes import Proxy
+from tests.support.processes import Process, Proxy
 from tests.support.run_line import has_echo
 from tests.support.tls_peer import TlsPeer
 from tests.support.workloads import ANY_PORT, CLIENT, SERVER, STRANGER, Identity, Workloads
@@ -31,7 +33,7 @@ def open_browser() -> Iterator[Browser]:
 class Site:
     """A proxy with the page, and the pages that a test opens."""
 
-    def __init__(self, start: Callable[[str], Proxy], browser: Browser, scheme: str = "http") -> None:
+    def __init__(self, start: Callable[[str], Any], browser: Browser, scheme: str = "http") -> None:
         self._start = start
         self._browser = browser
         self._pages: list[tuple[BrowserPage, str]] = []
@@ -183,6 +185,27 @@ def test_events_come_over_one_connection_also_after_a_reload(site: Site) -> None
     site.proxy.wait_for("reload")
     page.wait_for_events(3)
     assert [url for url in page.requests if url.endswith("/events")] == [f"{site.url}events"]
+
+
+def test_the_page_continues_after_a_reload_that_replaces_the_status_port(workloads: Workloads, browser: Browser) -> None:
+    served = ServedFile(workloads)
+    served.add("one", workloads.enter(Backend(echo)).target)
+
+    def start(address: str) -> Process:
+        lines = f'listen = "http://{address}"\nui = true'
+        served.head = served.head.replace(f'listen = "unix:{served.status}"', lines)
+        return served.start()
+
+    site = Site(start, browser)
+    page = site.open(expected=LOST)
+    served.head = served.head.replace("ui = true", "ui = true\nenable-pprof = true")
+    served.servers["two"] = served.servers["one"]
+    served.write()
+    site.proxy.signal(signal.SIGHUP)
+    page.wait("document.querySelectorAll('#listeners tbody tr').length === 2", "the new listener")
+    assert [row[0].partition("\n")[0] for row in page.rows("listeners")] == ["one", "two"]
+    assert page.text("#connection") == "Live"
+    site.close()
 
 
 def test_focus_and_selection_stay_while_the_page_is_updated(used: Site) -> None:

@@ -7,7 +7,7 @@ const FIRST_ROWS = 25;
 
 /**
  * A column: `label`, `value(row)` for sorting, and `text(row)` or `update(cell, row)` for the content.
- * `kind` is a class: "number", "id", "wide". The first column is the header of its row.
+ * `kind` is a class: "number", "id", "code", "wide". The first column is the header of its row.
  */
 export class DataTable {
   constructor(section, { caption, columns, keyOf, words, empty, sort, filterLabel }) {

@@ -195,7 +195,7 @@ export function makeIdentities(clock) {
         value: (row) => Number(!row.problem),
         update: (cell, row) => setState(cell, row.problem ? "bad" : "good", row.problem || "Up to date"),
       },
-      { label: "Serial number", kind: "id", text: (row) => row.serial || "–" },
+      { label: "Serial number", kind: "code", text: (row) => row.serial || "–" },
       { label: "Listeners", kind: "wide", value: (row) => row.listeners.length, text: (row) => describeNames(row.listeners) },
       { label: "Updates", kind: "number", value: (row) => row.generation, text: (row) => formatCount(row.generation) },
       { label: "Rotations", kind: "wide", update: setRotations },
