@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from heapq import nlargest
 from typing import Any
 
+from tunnel.config.model import direction_of
 from tunnel.errors import Denial, LimitFault
 from tunnel.status.counters import Counters, TunnelGauges
 from tunnel.status.histogram import HistogramReading
@@ -132,7 +133,7 @@ def _pairs(overview: Overview) -> Pairs:
     yield "listeners", [dict(_listener_pairs(one, most)) for one in overview.listeners]
     yield "identities", [dict(_identity_pairs(one)) for one in overview.identities]
     yield "trust_domains", list(_trust_domains(overview.identities))
-    directions = {one.state.name: _direction(one.state.is_server) for one in overview.listeners}
+    directions = {one.state.name: direction_of(is_server=one.state.is_server) for one in overview.listeners}
     listed = _busiest(overview.peers)
     yield "peers", [dict(_peer_pairs(key, overview.peers[key], directions)) for key in listed]
     yield "more_peers", len(overview.peers) - len(listed)
@@ -146,15 +147,11 @@ def encode_histogram(lag: HistogramReading) -> dict[str, Any]:
     return {"count": lag.count, "seconds": lag.total, "buckets": list(zip(lag.bounds, lag.buckets, strict=True))}
 
 
-def _direction(is_server: bool) -> str:
-    return "inbound" if is_server else "outbound"
-
-
 def _listener_pairs(one: ListenerOverview, most_targets: int | None) -> Pairs:
     state, identity = one.state, one.state.identity
     targets = sorted(state.targets, key=lambda target: target.is_healthy)  # what is cut off is healthy if possible
     yield "name", state.name
-    yield "direction", _direction(state.is_server)
+    yield "direction", direction_of(is_server=state.is_server)
     yield "listen", state.listen_address
     yield "targets", [_encode_target(target) for target in targets[:most_targets]]
     yield "ready", one.is_ready
@@ -243,6 +240,6 @@ def _refusal_pairs(one: RecentRefusal) -> Pairs:
     yield "first_time", one.first_time
     yield "count", one.count
     yield "listener", one.listener
-    yield "direction", _direction(one.is_server)
+    yield "direction", direction_of(is_server=one.is_server)
     for name in ("source", "peer", "outcome", "reason", "detail", "flag", "entry"):
         yield name, getattr(one, name)
