@@ -17,6 +17,7 @@ from tunnel.commands.proxy.build import build as build_proxy
 from tunnel.commands.registry import load_commands
 from tunnel.commands.run import command as run
 from tunnel.commands.run.command import RunConfig
+from tunnel.commands.status_query import StatusQuery
 from tunnel.commands.svid import fetch, watch
 from tunnel.config.dev_model import DevConfig, Issuing
 from tunnel.config.model import (
@@ -88,7 +89,7 @@ def test_the_flags_of_svid_have_the_defaults_of_its_configuration() -> None:
 
 
 def test_the_flags_of_other_commands_have_the_defaults_of_their_configurations() -> None:
-    assert health.build(parse("health", "localhost:1").arguments) == HealthConfig(parse_status_url("localhost:1"))
+    assert health.build(parse("health", "localhost:1").arguments) == HealthConfig(StatusQuery(parse_status_url("localhost:1")))
     assert demo.build(parse("demo").arguments) == demo.DemoConfig()
     config = connect.build(parse("connect", "db.test:1", "--verify-id=spiffe://a.test/w").arguments)
     (listener,) = config.listeners

@@ -8,7 +8,9 @@ import pytest
 
 from tunnel.cli.parser import parse_command_line
 from tunnel.commands import health
-from tunnel.commands.health import HealthConfig, parse_status_url
+from tunnel.commands.health import HealthConfig
+from tunnel.commands.status_query import status_ports
+from tunnel.config.status_url import parse_status_url
 from tunnel.errors import ConfigError
 
 
@@ -68,18 +70,18 @@ def test_only_a_local_status_port_needs_no_verification() -> None:
         "unix:/x",
         "http://10.0.0.1:1",
     ):
-        assert build(text).url == parse_status_url(text)
+        assert build(text).query.url == parse_status_url(text)
     for text in ("10.0.0.1:1", "https://db.example.org:1", "[2001:db8::1]:1"):
         with pytest.raises(ConfigError, match="is not on loopback"):
             build(text)
-        assert build(text, "--cacert=ca.pem").cacert == "ca.pem"
+        assert build(text, "--cacert=ca.pem").query.cacert == "ca.pem"
     with pytest.raises(ConfigError, match="plain HTTP"):
         build("http://localhost:1", "--cacert=ca.pem")
 
 
 def test_another_path_can_be_queried_also_at_a_unix_socket() -> None:
-    assert str(build("unix:/x", "--path=/ready").url) == "unix:/x /ready"
-    assert build("localhost:1/", "--path=/ready").url == parse_status_url("localhost:1/ready")
+    assert str(build("unix:/x", "--path=/ready").query.url) == "unix:/x /ready"
+    assert build("localhost:1/", "--path=/ready").query.url == parse_status_url("localhost:1/ready")
     for line in (("localhost:1/live", "--path=/ready"), ("unix:/x", "--path=ready"), ("unix:/x", "--path=/a b")):
         with pytest.raises(ConfigError, match="path"):
             build(*line)
@@ -87,9 +89,9 @@ def test_another_path_can_be_queried_also_at_a_unix_socket() -> None:
 
 def test_defaults_and_switches() -> None:
     config = build("localhost:1")
-    assert (config.timeout, config.is_quiet, config.is_json) == (5.0, False, False)
+    assert (config.query.timeout, config.is_quiet, config.is_json) == (5.0, False, False)
     config = build("-q", "--json", "--timeout=250ms", "localhost:1")
-    assert (config.timeout, config.is_quiet, config.is_json) == (0.25, True, True)
+    assert (config.query.timeout, config.is_quiet, config.is_json) == (0.25, True, True)
 
 
 @pytest.mark.parametrize(
@@ -106,12 +108,12 @@ def test_defaults_and_switches() -> None:
     ],
 )
 def test_the_status_ports_of_a_process_stand_in_its_line(line: str, ports: list[str]) -> None:
-    assert [str(url) for url in health.status_ports(line.split())] == ports
+    assert [str(url) for url in status_ports(line.split())] == ports
 
 
 def test_a_file_of_arguments_is_a_part_of_the_line(tmp_path: Path) -> None:
     (tmp_path / "flags").write_text("--listen=:1\n--status=:6060\n")
-    assert [str(url) for url in health.status_ports(["tunnel", "server", f"@{tmp_path}/flags"])] == [":6060"]
+    assert [str(url) for url in status_ports(["tunnel", "server", f"@{tmp_path}/flags"])] == [":6060"]
 
 
 def test_the_status_ports_of_configuration_files_are_known_also_after_a_mistake(tmp_path: Path) -> None:
@@ -122,25 +124,25 @@ def test_the_status_ports_of_configuration_files_are_known_also_after_a_mistake(
     )
     ports = ["http://:6060", f"unix:{tmp_path}/s", "unix:/run/s", f"unix:{tmp_path}/h /readyz?target"]
     for line in (f"tunnel serve --config {tmp_path} --watch", f"tunnel run --config={tmp_path} -- app --config=/x"):
-        assert [str(url) for url in health.status_ports(line.split())] == ports
+        assert [str(url) for url in status_ports(line.split())] == ports
 
 
 @pytest.mark.parametrize("text", ["", "status = 1", "[status]\nlisten = 1", "monitor = 1"])
 def test_a_configuration_file_without_a_status_port_has_nothing_to_query(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.toml").write_text(text)
-    assert health.status_ports(["tunnel", "serve", f"--config={tmp_path}/a.toml"]) == ()
+    assert status_ports(["tunnel", "serve", f"--config={tmp_path}/a.toml"]) == ()
 
 
 def test_a_configuration_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot read the file"):
-        health.status_ports(["tunnel", "serve", f"--config={tmp_path}/a.toml"])
+        status_ports(["tunnel", "serve", f"--config={tmp_path}/a.toml"])
 
 
 def test_the_status_port_of_another_program_is_not_guessed() -> None:
     with pytest.raises(ConfigError, match="process 1 is not tunnel"):
-        health.status_ports(["/sbin/init", "splash"])
+        status_ports(["/sbin/init", "splash"])
 
 
 def test_the_own_address_of_a_proxy_needs_no_verification() -> None:
-    (own,) = health.status_ports(["tunnel", "server", "--status=10.0.0.1:6060"])
-    assert health.build(parse_command_line(["health"], (health.COMMAND,), {}).arguments, own).url == own
+    (own,) = status_ports(["tunnel", "server", "--status=10.0.0.1:6060"])
+    assert health.build(parse_command_line(["health"], (health.COMMAND,), {}).arguments, own).query.url == own

@@ -11,7 +11,9 @@ import pytest
 import trio
 import trio.testing
 
+from tests.support.processes import LIMIT
 from tunnel.errors import ConfigError, WireError, WireFault
+from tunnel.http import client
 from tunnel.http.client import (
     USER_AGENT,
     HttpExchange,
@@ -117,7 +119,7 @@ def test_both_drivers_return_the_same() -> None:
     near, far = socket.socketpair()
     with near, far:
         far.sendall(INTERIM + SIZED)
-        blocking = fetch_blocking(near, exchange())
+        blocking = fetch_blocking(near, exchange(), LIMIT)
 
     async def talk() -> ReceivedResponse:
         ours, theirs = trio.testing.memory_stream_pair()
@@ -125,6 +127,17 @@ def test_both_drivers_return_the_same() -> None:
         return await fetch(ours, exchange())
 
     assert blocking == trio.run(talk)
+
+
+def test_a_response_that_comes_byte_by_byte_is_abandoned_at_the_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter([0.0, 3.0, 6.0])
+    monkeypatch.setattr(client, "monotonic", lambda: next(seconds))
+    near, far = socket.socketpair(type=socket.SOCK_SEQPACKET)  # each byte is a step
+    with near, far:
+        for byte in (b"H", b"T", b"T"):
+            far.send(byte)
+        with pytest.raises(TimeoutError):
+            fetch_blocking(near, exchange(), 5.0)
 
 
 # -- URLs

@@ -69,6 +69,7 @@ def _http(body: bytes, code: str = "200 OK") -> bytes:
         (b"", "no response: connection closed"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{", "200 OK without a status document"),
         (_http(b"[" * 100_000), "200 OK without a status document"),
+        (_http(b"[" * (4 << 20)), "response is larger than 4 MiB"),
         (
             _http(b"Client sent an HTTP request to an HTTPS server.\n", "400 Bad Request"),
             "the server uses HTTPS: write https://",

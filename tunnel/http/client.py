@@ -7,10 +7,13 @@ the two drivers is a loop of three lines.
 from __future__ import annotations
 
 import base64
+import errno
+import os
 import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
@@ -127,11 +130,15 @@ def request_url(method: str, url: HttpUrl, headers: Mapping[str, str] | None = N
     return HttpExchange(method, url.target, every, body)
 
 
-def fetch_blocking(sock: socket.socket, exchange: HttpExchange) -> ReceivedResponse:
-    """The response on a connected socket, whose timeout limits each step; raises OSError and WireError."""
+def fetch_blocking(sock: socket.socket, exchange: HttpExchange, timeout: float) -> ReceivedResponse:
+    """The response on a connected socket within `timeout` seconds; raises OSError and WireError."""
+    deadline = monotonic() + timeout
+    sock.settimeout(timeout)
     sock.sendall(exchange.request)
     while (response := exchange.feed(sock.recv(_READ_BYTES))) is None:
-        pass
+        if (left := deadline - monotonic()) <= 0:
+            raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+        sock.settimeout(left)
     return response
 
 

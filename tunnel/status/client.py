@@ -17,7 +17,7 @@ from tunnel.net.address import Address, TcpAddress
 from tunnel.net.race import connect_first
 from tunnel.net.sockets import resolve
 
-_MAX_DOCUMENT = 1 << 20  # bytes
+_MAX_DOCUMENT = 4 << 20  # bytes
 _MAX_CHECKS = 16 * 1024  # bytes of the answer of /readyz
 _FAILED = re.compile(r"^\[-\](.*)", re.MULTILINE)
 # OpenSSL's reasons, which depend on its version, if the server does not use TLS.
@@ -105,6 +105,8 @@ def _query(url: StatusUrl, context: ssl.SSLContext | None, timeout: float) -> St
         raise WireError(error.reason, f"response is not HTTP: {str(error)[:80]!a}") from error
     if context is None and response.body.startswith(_WRONG_PROTOCOL):
         raise TlsError(TlsFault.REFUSED, "the server uses HTTPS: write https://, or no scheme")
+    if len(response.body) >= _MAX_DOCUMENT:
+        raise WireError(WireFault.TOO_LARGE, f"response is larger than {_MAX_DOCUMENT >> 20} MiB")
     failed = _FAILED.findall(response.body[:_MAX_CHECKS].decode(errors="replace"))
     return StatusAnswer(response.status, _parse_document(response.body), tuple(failed))
 
@@ -116,7 +118,7 @@ def _fetch(url: StatusUrl, context: ssl.SSLContext | None, timeout: float) -> Re
         sock.settimeout(timeout)
         if context is not None:
             sock = context.wrap_socket(sock)
-        return fetch_blocking(sock, exchange)
+        return fetch_blocking(sock, exchange, timeout)
     finally:
         sock.close()
 
