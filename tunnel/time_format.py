@@ -66,6 +66,11 @@ def describe_span(seconds: float) -> str:
 
 def describe_distance(moment: datetime, now: datetime) -> str:
     """Return a time relative to `now`: `in 59 minutes`, `3 days ago`."""
-    seconds = int((moment - now).total_seconds())
-    words = describe_span(abs(seconds))
-    return f"{words} ago" if seconds < 0 else f"in {words}"
+    return describe_offset((moment - now).total_seconds())
+
+
+def describe_offset(seconds: float) -> str:
+    """Return a time that many seconds from now, in the past if negative: `in 59 minutes`, `3 days ago`."""
+    whole = int(seconds)
+    words = describe_span(abs(whole))
+    return f"{words} ago" if whole < 0 else f"in {words}"

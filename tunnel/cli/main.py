@@ -24,7 +24,14 @@ from tunnel.log import one_line
 
 # Resources without which no command can run: descriptors, memory, disk space.
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_WITHOUT_SECRETS = ("completion", "health", "help", "man")  # commands that have no key and no password in memory
+_WITHOUT_SECRETS = (
+    "completion",
+    "health",
+    "help",
+    "man",
+    "status",
+    "top",
+)  # commands that have no key and no password in memory
 _COMPLETION_FLAG = "--completion-bash"  # kingpin's: first in a line, before the words to complete
 
 

@@ -49,6 +49,8 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "svid.jwt_verify": ("svid",),
     "svid.verify": ("svid",),
     "health": ("health",),
+    "overview.status": ("status",),
+    "overview.top": ("top",),
     "demo.command": ("demo",),
     "dev.command": ("dev",),
     "completion": ("completion",),
