@@ -15,7 +15,8 @@ import pytest
 from tests.support.overview_documents import sample_document
 from tests.support.plain_backends import Backend
 from tunnel.cli.main import main
-from tunnel.commands.overview import query, top
+from tunnel.cli.parser import parse_command_line
+from tunnel.commands.overview import query, status, top
 from tunnel.commands.overview.report import describe_overview
 from tunnel.errors import ConfigError
 from tunnel.status.overview_reading import parse_overview
@@ -134,10 +135,11 @@ def test_only_a_terminal_has_colours(
     ("answer", "words"),
     [
         (http(b"404 page not found\n", "404 Not Found"), "404 Not Found: no overview; expected a status port of tunnel"),
-        (http(b"[]"), "200 without an overview; expected a status port of tunnel"),
-        (http(b"[" * 100_000), "200 without an overview"),
-        (http(b'{"pid": 1' + b"0" * 5000 + b"}"), "200 without an overview"),
-        (http(b"x", "302 Found"), "302 without an overview"),
+        (http(b"[]"), "200 OK without an overview; expected a status port of tunnel"),
+        (http(b"[" * 100_000), "200 OK without an overview"),
+        (http(b'{"pid": 1' + b"0" * 5000 + b"}"), "200 OK without an overview"),
+        (http(b"421 host-not-allowed", "421 Misdirected Request"), "421 Misdirected Request without an overview"),
+        (http(b"x", "302 Found"), "302 Found without an overview"),
         (http(b'{"ok": true}'), "overview: invalid document: no listeners"),
         (http(b'{"listeners": [{"open": NaN}]}'), "listeners[0].open: invalid value nan; expected a whole number"),
         (http(b'{"listeners": "\\u001b[31m\\n"}'), "listeners: invalid value '\\x1b[31m\\n'; expected an array"),
@@ -232,3 +234,9 @@ def test_a_place_has_no_path() -> None:
     assert str(query.parse_place("unix:/run/s")) == "unix:/run/s"
     with pytest.raises(ConfigError, match="it has a path"):
         query.parse_place("localhost:1/x")
+
+
+def test_an_address_is_shown_as_ascii() -> None:
+    arguments = parse_command_line(["status", "unix:/run/t\u00fcr"], (status.COMMAND,), {}).arguments
+    place, asked = query.build_overview_query(arguments)
+    assert (place, str(asked.url)) == (r"unix:/run/t\xfcr", "unix:/run/t\u00fcr /_overview")

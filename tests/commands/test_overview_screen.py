@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pyte
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,6 +26,7 @@ from tunnel.commands.overview.rates import NO_RATE, NO_RATES, LagRate, TrafficRa
 from tunnel.commands.overview.screen import FIRST_VIEW, KEYS_LINE, Feed, Frame, draw_screen, share_room
 from tunnel.commands.overview.styled import Line, LineStyle, encode_line, is_dumb, wants_colour
 from tunnel.commands.overview.table import Column, cut, cut_end, lay_out_table
+from tunnel.commands.overview.terminal import encode_changes
 from tunnel.status.overview_reading import parse_overview
 
 PAGE = Path(__file__).parents[2] / "docs/top.md"
@@ -130,7 +132,7 @@ def test_several_identities_are_counted() -> None:
 def test_a_silence_is_shown_with_the_time_of_the_last_answer() -> None:
     feed = feed_of(sample_document(), fault="connection refused", answered="10:40:00", silence=41.0)
     frame = draw_screen(feed, FIRST_VIEW, 120, 30)
-    assert texts(frame)[0] == f"NO ANSWER since 10:40:00 (41 seconds) from {PLACE}: connection refused"
+    assert texts(frame)[0] == f"NO ANSWER since 10:40:00 (41 seconds): connection refused; {PLACE}"
     assert row_of(frame, "redis")[1:3] == ["ready", "3/1000"], "the last numbers stay"
 
 
@@ -340,6 +342,27 @@ def test_quantities_are_short() -> None:
     assert [describe_seconds(n) for n in (None, 0.0, 0.00061, 1.5)] == ["-", "0 ms", "0.61 ms", "1.5 s"]
     assert [describe_moment(n, 1000.0) for n in (None, 4600.0, 880.0)] == ["-", "in 60 minutes", "2 minutes ago"]
     assert [describe_age(n, 1000.0) for n in (None, 1001.0, 880.0)] == ["-", "0 seconds ago", "2 minutes ago"]
+
+
+# -- the terminal
+
+LINES = st.lists(st.builds(Line, st.text("ab ", max_size=20), st.sampled_from(LineStyle)), max_size=8)
+
+
+@given(LINES, LINES, st.booleans())
+def test_changes_turn_one_screen_into_the_other(before: list[Line], now: list[Line], has_colour: bool) -> None:
+    screen = pyte.Screen(20, 8)
+    stream = pyte.Stream(screen)
+    screen.reset_mode(7, private=True)  # no autowrap
+    stream.feed(encode_changes([], before, has_colour=has_colour))
+    stream.feed(encode_changes(before, now, has_colour=has_colour))
+    assert [line.rstrip() for line in screen.display] == [line.text.rstrip() for line in now] + [""] * (8 - len(now))
+
+
+def test_an_equal_line_is_not_written_again() -> None:
+    lines = [Line("a"), Line("b")]
+    assert encode_changes(lines, lines, has_colour=True) == ""
+    assert encode_changes(lines, [Line("a"), Line("c")], has_colour=True) == "\x1b[2;1H\x1b[Kc"
 
 
 # -- tables and styles

@@ -40,15 +40,23 @@ class StatusAnswer:
         if self.code == HTTPStatus.OK and is_ok is True:
             return ""
         if "ok" not in document and path != STATUS_PATH:
-            return f"critical: {', '.join(self.failed)}" if self.failed else _describe(self.code)
+            return f"critical: {', '.join(self.failed)}" if self.failed else self.describe_code()
         if "ok" not in document:
-            return f"{_describe(self.code)} without a status document: not a status port of tunnel? (a health port has /readyz)"
+            what = "without a status document: not a status port of tunnel? (a health port has /readyz)"
+            return f"{self.describe_code()} {what}"
         found = [str(document[key]) for key in ("message",) if key in document]
         if not document.get("backend_ok", True):
             found.append(f"backend: {document.get('backend_error', 'critical')}")
         if "identity_error" in document:
             found.append(str(document["identity_error"]))
-        return f"critical: {', '.join(found) or _describe(self.code)}"
+        return f"critical: {', '.join(found) or self.describe_code()}"
+
+    def describe_code(self) -> str:
+        """The status code with its phrase."""
+        try:
+            return f"{self.code} {HTTPStatus(self.code).phrase}"
+        except ValueError:
+            return str(self.code)
 
     def summary(self) -> str:
         """The phase of the process and its identity, in one line."""
@@ -142,10 +150,3 @@ def _parse_document(body: bytes) -> Mapping[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return document if isinstance(document, dict) else None
-
-
-def _describe(code: int) -> str:
-    try:
-        return f"{code} {HTTPStatus(code).phrase}"
-    except ValueError:
-        return str(code)

@@ -221,8 +221,13 @@ def _wrong(place: str, value: object, expected: str) -> WireError:
 def _parse_text(value: object, place: str) -> str:
     if not isinstance(value, str):
         raise _wrong(place, value, "a text")
-    text = one_line(value[: _MAX_TEXT + 1]).encode("ascii", "backslashreplace").decode()
-    return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}..."
+    return to_ascii(value, _MAX_TEXT)
+
+
+def to_ascii(text: str, limit: int) -> str:
+    """One line of printable ASCII, cut to `limit` characters."""
+    escaped = one_line(text[: limit + 1]).encode("ascii", "backslashreplace").decode()
+    return escaped if len(escaped) <= limit else f"{escaped[:limit]}..."
 
 
 def _parse_count(value: object, place: str) -> int:

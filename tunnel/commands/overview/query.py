@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote_plus
 
 from tunnel.cli.command import Arguments, option, positional
-from tunnel.commands.status_query import StatusQuery, build_query, own_status_ports
+from tunnel.commands.status_query import MAX_LINE, StatusQuery, build_query, own_status_ports
 from tunnel.config.status_url import STATUS_PATH, StatusUrl, parse_status_url
 from tunnel.config.values import parse_text
 from tunnel.errors import ConfigError, WireError, WireFault, invalid_value
-from tunnel.status.overview_reading import OVERVIEW_PATH
+from tunnel.status.overview_reading import OVERVIEW_PATH, to_ascii
 
 if TYPE_CHECKING:  # loaded when the line is known to be valid
     from tunnel.status.client import StatusAnswer
@@ -38,13 +38,13 @@ LISTENER = option("listener", "Show one listener only", parse_text, "", placehol
 
 
 def build_overview_query(arguments: Arguments) -> tuple[str, StatusQuery]:
-    """The status port as text, and the query for its overview; raises ConfigError."""
+    """The status port as printable text, and the query for its overview; raises ConfigError."""
     given = arguments[ADDRESS]
     url = given or _only(own_status_ports())
     name = arguments[LISTENER]
     path = f"{OVERVIEW_PATH}?listener={quote_plus(name)}" if name else OVERVIEW_PATH
     query = build_query(arguments, url, is_own=given is None)
-    return str(url), replace(query, url=replace(url, path=path))
+    return to_ascii(str(url), MAX_LINE), replace(query, url=replace(url, path=path))
 
 
 def _only(ports: tuple[StatusUrl, ...]) -> StatusUrl:
@@ -62,4 +62,4 @@ def document_of(answer: StatusAnswer, listener: str = "") -> Mapping[str, Any]:
     if answer.code == HTTPStatus.NOT_FOUND:
         missing = f'no listener "{listener}", or no overview' if listener else "no overview"
         raise WireError(WireFault.MALFORMED, f"404 Not Found: {missing}; expected a status port of tunnel 0.1 or later")
-    raise WireError(WireFault.MALFORMED, f"{answer.code} without an overview; expected a status port of tunnel")
+    raise WireError(WireFault.MALFORMED, f"{answer.describe_code()} without an overview; expected a status port of tunnel")

@@ -114,7 +114,7 @@ def _message(feed: Feed, view: ScreenView) -> Line | None:
     """What is shown instead of the title: that the numbers are old."""
     if feed.fault:
         silence = f"since {feed.answered} ({describe_span(feed.silence)})"
-        return Line(f"NO ANSWER {silence} from {feed.place}: {feed.fault}", LineStyle.BAD)
+        return Line(f"NO ANSWER {silence}: {feed.fault}; {feed.place}", LineStyle.BAD)
     return Line(f"PAUSED: {feed.place}, p continues", LineStyle.WARNING) if view.is_paused else None
 
 

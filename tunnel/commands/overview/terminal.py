@@ -80,25 +80,28 @@ class Terminal:
         self._pending += _CLEAR.encode()
 
     def draw(self, lines: tuple[Line, ...]) -> None:
-        """Show these lines, unless earlier output still waits: a slow terminal gets fewer screens."""
-        if self._pending and self._drawn:
-            return
+        """Show these lines with the next `flush`."""
         self._pending += encode_changes(self._drawn, lines, has_colour=self._has_colour).encode("ascii")
         self._drawn = lines
 
-    def wait(self, other: int, seconds: float) -> bool:
-        """Wait for input here or at another descriptor; return whether the terminal takes output that waits."""
-        sinks = (self._sink,) if self._pending else ()
-        return bool(select.select((self._source, other), sinks, (), seconds)[1])
+    def wait(self, other: int, seconds: float) -> None:
+        """Wait for input here or at another descriptor, or until the terminal takes output that waits."""
+        select.select((self._source, other), (self._sink,) if self._pending else (), (), seconds)
 
     def has_input(self) -> bool:
         """Whether `read` returns at once."""
         return bool(select.select((self._source,), (), (), 0)[0])
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether `flush` has something to write."""
+        return bool(self._pending)
+
     def flush(self) -> None:
-        """Write some of what waits to a terminal that is writable."""
+        """Write what waits, as far as the terminal takes it at once."""
         try:
-            self._pending = self._pending[os.write(self._sink, self._pending[:_CHUNK]) :]
+            while self._pending and select.select((), (self._sink,), (), 0)[1]:
+                self._pending = self._pending[os.write(self._sink, self._pending[:_CHUNK]) :]
         except OSError:  # it is gone
             self._pending = b""
 
