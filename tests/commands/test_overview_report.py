@@ -11,6 +11,8 @@ from socket import socket
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.support.overview_documents import sample_document
 from tests.support.plain_backends import Backend
@@ -240,3 +242,17 @@ def test_an_address_is_shown_as_ascii() -> None:
     arguments = parse_command_line(["status", "unix:/run/t\u00fcr"], (status.COMMAND,), {}).arguments
     place, asked = query.build_overview_query(arguments)
     assert (place, str(asked.url)) == (r"unix:/run/t\xfcr", "unix:/run/t\u00fcr /_overview")
+
+
+@given(st.text(max_size=300), st.integers(0, (1 << 63) - 1), st.integers(1, 200))
+@settings(max_examples=60, deadline=None)
+def test_no_document_breaks_the_report(text: str, number: int, width: int) -> None:
+    def replace(values: dict[str, Any]) -> dict[str, Any]:
+        kinds = {str: text, int: number, float: float(number // 2)}
+        return {key: kinds.get(type(value), value) for key, value in values.items()}
+
+    overview = parse_overview(json.loads(json.dumps(sample_document()), object_hook=replace))
+    for shown in (width, None):
+        for line in describe_overview(overview, shown):
+            assert line.text.isascii()
+            assert not line.text or line.text.isprintable()

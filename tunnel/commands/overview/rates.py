@@ -18,11 +18,6 @@ class TrafficRate:
     forwarded: float | None = None  # bytes
     returned: float | None = None  # bytes
 
-    @property
-    def bytes(self) -> float | None:
-        """Of both directions."""
-        return None if self.forwarded is None or self.returned is None else self.forwarded + self.returned
-
 
 @dataclass(frozen=True, slots=True)
 class LagRate:

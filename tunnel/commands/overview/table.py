@@ -73,4 +73,5 @@ def _join(columns: Sequence[Column], cells: Sequence[str], widths: Sequence[int]
         cut(cell, room).rjust(room) if column.is_number else cut(cell, room).ljust(room)
         for column, cell, room in zip(columns, cells, widths, strict=True)
     )
-    return (" " * _GAP).join(shown).rstrip()[:width]
+    line = (" " * _GAP).join(shown).rstrip()
+    return line if width is None else cut_end(line, width)
