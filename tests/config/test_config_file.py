@@ -260,6 +260,7 @@ health = { listen = "http://:6061" }
     assert status.health == HealthPort(status.health.address, ("a.test", "b.test"))
     assert probes == Monitor(health=HealthPort(TcpAddress("", "6061")))
     headers = (HttpHeader("X-Key", "a b"), HttpHeader("x-other", "c"))
+    assert [str(header) for header in headers] == ["X-Key: a b", "x-other: c"]
     assert config.traces == Traces("https://c/v1/traces", 0.25, "/ca", headers)
     assert (config.shutdown_delay, config.shutdown_timeout, config.timed_reload) == (1, 2, 3)
     assert config.on_removal == ClosePolicy(0)

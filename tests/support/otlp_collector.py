@@ -72,6 +72,7 @@ class OtlpCollector:
         self.headers: dict[str, str] = {}
         self.body: bytes | None = None
         self.rejected = 0
+        self.missing = 0  # bytes of each answer that are announced and not sent
         self._server = _Server(("127.0.0.1", port), self._handler())
         if context is not None:
             self._server.socket = context.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
@@ -92,7 +93,7 @@ class OtlpCollector:
                 self.send_response(collector.status)
                 for name, value in collector.headers.items():
                     self.send_header(name, value)
-                self.send_header("Content-Length", str(len(answer)))
+                self.send_header("Content-Length", str(len(answer) + collector.missing))
                 self.end_headers()
                 self.wfile.write(answer)
 

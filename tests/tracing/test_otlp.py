@@ -172,6 +172,13 @@ def test_a_body_that_is_no_result_is_ignored_and_a_large_one_not_read(collector:
     assert [export([ENDED]), export([ENDED])] == [Delivery(), Delivery()]
 
 
+@pytest.mark.usefixtures("_short_limit")
+def test_an_answer_that_does_not_end_is_a_problem(collector: OtlpCollector) -> None:
+    collector.missing = 1
+    delivery = open_collector(Traces(collector.url))([ENDED])
+    assert delivery == Delivery(1, f"{collector.url}: no answer within 0.5s")
+
+
 def silent() -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"http://127.0.0.1:{server.getsockname()[1]}/v1/traces"

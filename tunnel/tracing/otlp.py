@@ -161,6 +161,7 @@ def _read_body(response: requests.Response) -> bytes:
     try:
         body: bytes = response.raw.read(_MAX_BODY + 1, decode_content=False)
     except urllib3.exceptions.HTTPError as error:
+        response.raw.close()
         raise requests.ConnectionError(error) from error
     if len(body) > _MAX_BODY:
         response.raw.close()
@@ -205,7 +206,7 @@ def open_collector(traces: Traces) -> CollectorExport:
         compression=Compression.Gzip,
         session=session,
     )
-    return CollectorExport(SpanBuilder(), exporter, session, escape(str(url).partition("?")[0]))
+    return CollectorExport(SpanBuilder(), exporter, session, str(url).partition("?")[0])
 
 
 def _open_context(ca_bundle: str) -> ssl.SSLContext:
