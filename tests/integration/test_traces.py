@@ -163,7 +163,7 @@ def test_variables_of_opentelemetry_change_nothing_but_the_resource(
     assert exchange(file_identities.call(f"localhost:{server.address[1]}")) == b"question"
     (trace,) = collector.wait_for(1)
     assert (trace.root.resource["service.name"], trace.root.resource["k8s.pod.name"]) == ("redis-proxy", "redis-0")
-    assert "tunnel.peer.id" not in trace.root.attributes, "a peer without a SPIFFE ID"
+    assert (trace.root.attributes["tunnel.peer.id"], "tunnel.peer.trust_domain" in trace.root.attributes) == ("client", False)
     assert len(trace.root.attributes) > 10
     assert "x-theirs" not in collector.requests[0][2]
 
