@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import pty
 import re
@@ -37,13 +36,11 @@ class TerminalProcess:
         self._changed = threading.Condition()
         self._unread = b""
         self._popen = subprocess.Popen(
-            argv,
+            ["setsid", "--ctty", *argv],  # a function between fork and exec would run handlers of gRPC in the child
             stdin=slave,
             stdout=slave,
             stderr=slave,
             env={**environ, "TERM": term},
-            start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )
         self._slave = slave  # stays open: its attributes are read when the process has ended
         self._reader = threading.Thread(target=self._read, daemon=True)
