@@ -84,6 +84,16 @@ def test_the_screen_shows_the_state_and_the_rates() -> None:
     assert lines[-1] == KEYS_LINE
 
 
+def test_a_peer_without_an_ended_connection_was_not_seen_long_ago() -> None:
+    document = sample_document()
+    for peer in document["peers"]:
+        peer["last_seen"] = 0.0
+    document["peers"][1]["open"] = 0
+    frame = draw_screen(feed_of(document), FIRST_VIEW, 150, 40)
+    assert row_of(frame, "spiffe://example.org/web")[-1] == "now"
+    assert row_of(frame, "spiffe://example.org/billing")[-1] == "-"
+
+
 def test_the_page_shows_the_screen_of_the_program() -> None:
     shown = re.search(r"^```text\n(tunnel top .*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
     assert shown is not None

@@ -68,7 +68,10 @@ def test_the_screen_shows_live_connections_and_refusals(served: ServedFile) -> N
         assert "spiffe://a.test/server expires in " in screen[3]
         with served.connect("one") as peer:
             assert has_echo(peer)
-            terminal.wait_until(lambda screen: row(screen, CLIENT)[1:3] == ["one", "1"], "the peer has a connection")
+            terminal.wait_until(
+                lambda screen: row(screen, CLIENT)[1:3] + row(screen, CLIENT)[-1:] == ["one", "1", "now"],
+                "the peer has a connection",
+            )
             terminal.wait_until(lambda screen: row(screen, "one ")[1:3] == ["ready", "1"], "the listener has a connection")
         terminal.wait_until(lambda screen: row(screen, CLIENT)[1:3] == ["one", "0"], "the connection is closed")
         assert not served.is_admitted("two", STRANGER)
@@ -80,13 +83,14 @@ def test_the_screen_shows_live_connections_and_refusals(served: ServedFile) -> N
 
 
 def test_rates_are_those_of_the_last_interval(served: ServedFile) -> None:
-    with top(served) as terminal, served.connect("one") as peer:
+    with top(served, columns=200) as terminal, served.connect("one") as peer:
         assert has_echo(peer)
-        terminal.wait_until(lambda screen: "forwarded 0 B/s" in screen[2] and "lag 0" in screen[2], "no traffic")
+        terminal.wait_until(lambda screen: row(screen, CLIENT)[4:6] == ["0", "B/s"], "no traffic")
+        terminal.wait_until(lambda screen: re.search(r"lag [0-9.e-]+ m?s \(", screen[2]) is not None, "a lag")
 
         def has_traffic(screen: list[str]) -> bool:
             assert has_echo(peer)
-            return re.search(r"forwarded [1-9]", screen[2]) is not None and row(screen, CLIENT)[4] != "0"
+            return re.search(r"forwarded [1-9]", screen[2]) is not None and row(screen, CLIENT)[4:5] != ["0"]
 
         terminal.wait_until(has_traffic, "traffic")
 

@@ -120,6 +120,11 @@ def describe_state(one: ListenerSummary) -> str:
     return "ready" if any(target.is_healthy for target in one.targets) or not one.targets else "target down"
 
 
+def describe_last_seen(one: PeerSummary, now: float) -> str:
+    """`now` with an open connection, else how long ago the last one has ended."""
+    return "now" if one.open else describe_age(one.last_seen or None, now)  # 0 if none has ended
+
+
 def last_rotation(one: IdentitySummary) -> float | None:
     """When the identity was replaced for the last time; None if it is the first one."""
     return one.rotations[0] if len(one.rotations) > 1 else None
@@ -200,7 +205,7 @@ def _trust_domain_row(one: TrustDomainSummary, now: float) -> tuple[str, ...]:
 
 def _peer_row(one: PeerSummary, now: float) -> tuple[str, ...]:
     traffic = (describe_bytes(one.forwarded), describe_bytes(one.returned))
-    return one.peer or UNKNOWN, one.listener, str(one.open), str(one.connections), *traffic, describe_age(one.last_seen, now)
+    return one.peer or UNKNOWN, one.listener, str(one.open), str(one.connections), *traffic, describe_last_seen(one, now)
 
 
 def _refusal_row(one: RefusalSummary) -> tuple[str, ...]:

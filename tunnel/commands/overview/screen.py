@@ -16,7 +16,14 @@ from tunnel.commands.overview.quantities import (
     describe_seconds,
 )
 from tunnel.commands.overview.rates import NO_RATE, LagRate, OverviewRates, TrafficRate
-from tunnel.commands.overview.report import describe_readiness, describe_state, describe_targets, describe_use, last_rotation
+from tunnel.commands.overview.report import (
+    describe_last_seen,
+    describe_readiness,
+    describe_state,
+    describe_targets,
+    describe_use,
+    last_rotation,
+)
 from tunnel.commands.overview.styled import Line, LineStyle
 from tunnel.commands.overview.table import Column, cut_end, lay_out_table
 from tunnel.status.overview_reading import ListenerSummary, PeerSummary, ProxySummary, RefusalSummary
@@ -192,7 +199,7 @@ def _peer_rows(feed: Feed) -> list[_Row]:
 
 def _peer_row(one: PeerSummary, rate: TrafficRate, now: float) -> _Row:
     speeds = (describe_byte_rate(rate.forwarded), describe_byte_rate(rate.returned))
-    seen = describe_age(one.last_seen, now)
+    seen = describe_last_seen(one, now)
     counts = (str(one.open), describe_rate(rate.connections))
     cells = (one.peer or UNKNOWN, one.listener, *counts, *speeds, str(one.connections), seen)
     rising = (-one.open, *map(_falling, (rate.connections, rate.forwarded, rate.returned)), -one.connections)
