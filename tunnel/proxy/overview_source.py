@@ -67,13 +67,13 @@ def _only(names: tuple[str, ...], known: dict[str, ProxyListener]) -> tuple[str,
 
 
 def _summarize(process: ProcessState, state: ListenerState, listener: ProxyListener) -> ListenerOverview:
-    tunnel = listener.tunnel
+    tunnel, config = listener.tunnel, listener.config
     return summarize_listener(
         process,
         state,
         tunnel.counters,
         tunnel.gauges(),
-        connection_limit=listener.config.max_concurrent_conns,
+        connection_limit=config.max_concurrent_conns,
         handshakes_in_progress=tunnel.handshakes.held,
-        handshake_limit=tunnel.handshakes.limit,
+        handshake_limit=config.max_handshakes if config.is_server else 0,
     )

@@ -90,11 +90,6 @@ class HandshakeSlots:
         """How many handshakes have a slot; 0 without a limit."""
         return self._held
 
-    @property
-    def limit(self) -> int:
-        """How many slots there are; 0 for no limit."""
-        return self._limit
-
     def acquire(self, handshake: SlotUser) -> bool:
         """Take a slot; return False if none is free, and call `resume` when one is."""
         if not self._limit:

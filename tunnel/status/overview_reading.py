@@ -21,7 +21,7 @@ _MAX_SHOWN = 40  # characters of a wrong value in an error
 
 
 @dataclass(frozen=True, slots=True)
-class LimitUse:
+class LimitSummary:
     """How much of a limit is in use; `most` is 0 if there is no limit."""
 
     used: int
@@ -59,8 +59,8 @@ class ListenerSummary:
     handshakes: int
     forwarded: int  # bytes
     returned: int  # bytes
-    connection_limit: LimitUse
-    handshake_limit: LimitUse
+    connection_limit: LimitSummary
+    handshake_limit: LimitSummary
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,8 +280,8 @@ def _parse_listener(fields: _ObjectFields) -> ListenerSummary:
     )
 
 
-def _parse_limit(fields: _ObjectFields) -> LimitUse:
-    return LimitUse(fields.count("used"), fields.count("max"))
+def _parse_limit(fields: _ObjectFields) -> LimitSummary:
+    return LimitSummary(fields.count("used"), fields.count("max"))
 
 
 def _parse_target(fields: _ObjectFields) -> TargetSummary:

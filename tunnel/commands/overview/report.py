@@ -9,7 +9,7 @@ from tunnel.commands.overview.styled import Line, LineStyle
 from tunnel.commands.overview.table import Column, lay_out_table
 from tunnel.status.overview_reading import (
     IdentitySummary,
-    LimitUse,
+    LimitSummary,
     ListenerSummary,
     PeerSummary,
     ProxySummary,
@@ -101,7 +101,7 @@ def describe_readiness(overview: ProxySummary) -> Line:
     return Line(f"not ready: {overview.problem or overview.phase or 'no reason given'}", LineStyle.BAD)
 
 
-def describe_use(open_now: int, limit: LimitUse) -> str:
+def describe_use(open_now: int, limit: LimitSummary) -> str:
     """A number of open connections, with the limit if there is one."""
     return f"{open_now}/{limit.most}" if limit.most else str(open_now)
 
