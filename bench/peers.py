@@ -13,9 +13,12 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Protocol
 
@@ -117,8 +120,12 @@ class Tunnel:
 
     def command(self, directory: Path, identity: Identity, *, port: int, backend: int) -> list[str]:
         listen = ["--listen", f"127.0.0.1:{port}", "--target", f"127.0.0.1:{backend}"]
-        flags = [flag.format(free_port=_free_port()) for flag in self.flags]
+        flags = [self._fill_in(flag) for flag in self.flags]
         return [sys.executable, "-m", "tunnel", "server", *listen, *self._trust(identity), *flags]
+
+    def _fill_in(self, flag: str) -> str:
+        collector = start_collector() if "{collector}" in flag else 0
+        return flag.format(free_port=_free_port(), other_port=_free_port(), collector=collector)
 
     def has_tools(self) -> bool:
         """Whether `tunnel exec` is measured with it: it exists, and no other peer has the same one."""
@@ -136,12 +143,18 @@ class Tunnel:
         return [*pair, "--cacert", str(identity.authorities), "--allow-uri", CLIENT_ID]
 
 
+_OBSERVED = (  # everything that shows an operator who talks to whom, in its default amount
+    *("--status", "http://127.0.0.1:{free_port}", "--ui", "--health", "http://127.0.0.1:{other_port}"),
+    *("--access-log", "json", "--traces", "http://127.0.0.1:{collector}/v1/traces"),
+)
 _PEERS: tuple[Peer, ...] = (
     HAProxy(),
     Tunnel("tunnel"),
     Tunnel("disk", is_on_disk=True),
     Tunnel("status", "disk", is_on_disk=True, flags=("--status", "http://127.0.0.1:{free_port}")),  # the metrics' timers run
     Tunnel("header", "disk", is_on_disk=True, flags=("--proxy-protocol",)),
+    Tunnel("unobserved", flags=("--quiet", "all")),
+    Tunnel("observed", flags=_OBSERVED),
 )
 PEERS: dict[str, Peer] = {peer.name: peer for peer in _PEERS}
 
@@ -196,6 +209,29 @@ def run_tool(peer: Tunnel, identity: Identity, core: int) -> tuple[float, float,
     if process.returncode:
         raise BenchError(f"tunnel exec -- true ended with {process.returncode}")
     return time.monotonic() - began, usage.ru_utime, usage.ru_stime
+
+
+class _Collector(BaseHTTPRequestHandler):
+    """Accepts traces."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_args: object) -> None:
+        """Print nothing."""
+
+
+@cache
+def start_collector() -> int:
+    """Start a collector of traces that ends with this process; return its port."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Collector)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server.server_address[1]
 
 
 def _free_port() -> int:
