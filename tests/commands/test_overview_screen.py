@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from tests.support.overview_documents import NOW, later_document, sample_document
 from tunnel.commands.overview.keys import ScreenKey, ScreenView, TableView, parse_keys, press
+from tunnel.commands.overview.live_tables import Feed
 from tunnel.commands.overview.quantities import (
     describe_age,
     describe_byte_rate,
@@ -23,7 +24,7 @@ from tunnel.commands.overview.quantities import (
     describe_seconds,
 )
 from tunnel.commands.overview.rates import NO_RATE, NO_RATES, LagRate, TrafficRate, measure_rates
-from tunnel.commands.overview.screen import FIRST_VIEW, KEYS_LINE, Feed, Frame, draw_screen, share_room
+from tunnel.commands.overview.screen import FIRST_VIEW, KEYS_LINE, Frame, draw_screen, share_room
 from tunnel.commands.overview.styled import Line, LineStyle, encode_line, is_dumb, wants_colour
 from tunnel.commands.overview.table import Column, cut, cut_end, lay_out_table
 from tunnel.commands.overview.terminal import encode_changes

@@ -14,9 +14,10 @@ from types import FrameType
 from tunnel.backoff import Backoff
 from tunnel.child.inherited import inherited, restore_default
 from tunnel.commands.overview.keys import ScreenKey, parse_keys, press
+from tunnel.commands.overview.live_tables import Feed
 from tunnel.commands.overview.query import document_of
 from tunnel.commands.overview.rates import NO_RATES, measure_rates
-from tunnel.commands.overview.screen import FIRST_VIEW, Feed, draw_screen
+from tunnel.commands.overview.screen import FIRST_VIEW, draw_screen
 from tunnel.commands.overview.terminal import Terminal
 from tunnel.commands.status_query import MAX_LINE, StatusQuery, ask
 from tunnel.errors import TunnelError

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from tunnel.commands.overview.keys import ScreenView, TableView
+from tunnel.commands.overview.live_tables import PEERS, TABLES, Feed, LiveRow, LiveTable
 from tunnel.commands.overview.quantities import (
     UNKNOWN,
     describe_age,
@@ -15,18 +15,11 @@ from tunnel.commands.overview.quantities import (
     describe_rate,
     describe_seconds,
 )
-from tunnel.commands.overview.rates import NO_RATE, LagRate, OverviewRates, TrafficRate
-from tunnel.commands.overview.report import (
-    describe_last_seen,
-    describe_readiness,
-    describe_state,
-    describe_targets,
-    describe_use,
-    last_rotation,
-)
+from tunnel.commands.overview.rates import LagRate
+from tunnel.commands.overview.report import describe_readiness, last_rotation
 from tunnel.commands.overview.styled import Line, LineStyle
-from tunnel.commands.overview.table import Column, cut_end, lay_out_table
-from tunnel.status.overview_reading import ListenerSummary, PeerSummary, ProxySummary, RefusalSummary
+from tunnel.commands.overview.table import cut_end, lay_out_table
+from tunnel.status.overview_reading import ProxySummary
 from tunnel.time_format import describe_span
 
 KEYS_LINE = "q quit  Tab table  Up/Down scroll  s sort  r reverse  p pause  ? help"
@@ -49,44 +42,12 @@ _FRAME = 2  # title and header of a table
 
 
 @dataclass(frozen=True, slots=True)
-class Feed:
-    """The newest overview, and what is known of the connection to the proxy."""
-
-    place: str
-    overview: ProxySummary
-    rates: OverviewRates
-    fault: str = ""  # why there is no newer overview; "" if the last query was answered
-    answered: str = ""  # the time of the last answer
-    silence: float = 0.0  # seconds since the last answer
-
-
-@dataclass(frozen=True, slots=True)
 class Frame:
     """The lines of one screen, the view with offsets that exist, and how many lines the active table shows."""
 
     lines: tuple[Line, ...]
     view: ScreenView
     page: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """One row of a table, its values for each order, and the lines below it."""
-
-    cells: tuple[str, ...]
-    keys: tuple[Any, ...]  # one for each order, each comparable with the same key of another row
-    style: LineStyle = LineStyle.PLAIN
-    notes: tuple[Line, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class _Table:
-    """One table: its rows are made from the feed; `orders` are the titles of columns by which it can be sorted."""
-
-    title: str
-    columns: tuple[Column, ...]
-    orders: tuple[str, ...]
-    rows: Callable[[Feed], list[_Row]]
 
 
 def draw_screen(feed: Feed, view: ScreenView, width: int, height: int) -> Frame:
@@ -172,118 +133,21 @@ def _identities(overview: ProxySummary) -> str:
 # -- the tables
 
 
-def _listener_rows(feed: Feed) -> list[_Row]:
-    return [_listener_row(one, feed.rates.listeners.get(one.name, NO_RATE)) for one in feed.overview.listeners]
-
-
-def _listener_row(one: ListenerSummary, rate: TrafficRate) -> _Row:
-    use, state = describe_use(one.open, one.connection_limit), describe_state(one)
-    speeds = (describe_byte_rate(rate.forwarded), describe_byte_rate(rate.returned))
-    counts = (describe_rate(rate.connections), describe_rate(rate.refusals), describe_rate(rate.failures))
-    cells = (one.name, state, use, *counts, *speeds, describe_targets(one), one.direction, one.listen)
-    keys = (
-        one.name,
-        -one.open,
-        *map(_falling, (rate.connections, rate.refusals, rate.failures, rate.forwarded, rate.returned)),
-    )
-    problems = [one.problem] if one.problem and not one.is_ready else []
-    problems += [f"target {target.name}: {target.error or 'unhealthy'}" for target in one.targets if not target.is_healthy]
-    notes = tuple(Line(f"    {problem}", LineStyle.BAD) for problem in problems)
-    return _Row(cells, keys, LineStyle.PLAIN if state == "ready" else LineStyle.BAD, notes)
-
-
-def _peer_rows(feed: Feed) -> list[_Row]:
-    rates = feed.rates.peers
-    return [_peer_row(one, rates.get((one.listener, one.peer), NO_RATE), feed.overview.time) for one in feed.overview.peers]
-
-
-def _peer_row(one: PeerSummary, rate: TrafficRate, now: float) -> _Row:
-    speeds = (describe_byte_rate(rate.forwarded), describe_byte_rate(rate.returned))
-    seen = describe_last_seen(one, now)
-    counts = (str(one.open), describe_rate(rate.connections))
-    cells = (one.peer or UNKNOWN, one.listener, *counts, *speeds, str(one.connections), seen)
-    rising = (-one.open, *map(_falling, (rate.connections, rate.forwarded, rate.returned)), -one.connections)
-    return _Row(cells, (*rising, one.peer), LineStyle.PLAIN if one.open else LineStyle.DIM)
-
-
-def _refusal_rows(feed: Feed) -> list[_Row]:
-    return [_refusal_row(one, feed.overview.time) for one in feed.overview.refusals]
-
-
-def _refusal_row(one: RefusalSummary, now: float) -> _Row:
-    cells = (describe_age(one.time, now), str(one.count), one.listener, one.source, one.peer or UNKNOWN, one.reason)
-    admission = Line(f"    to admit this peer: {one.flag}", LineStyle.WARNING)
-    notes = (admission if one.flag else Line(f"    {one.detail}", LineStyle.DIM),)
-    return _Row(cells, (-(one.time or 0.0), -one.count, one.peer, one.reason), notes=notes)
-
-
-def _falling(rate: float | None) -> float:
-    """The key that sorts the highest rate first."""
-    return 1.0 if rate is None else -rate
-
-
-_LISTENERS = _Table(
-    "Listeners",
-    (
-        Column("NAME", 8),
-        Column("STATE"),
-        Column("OPEN", is_number=True),
-        Column("CONN/S", is_number=True),
-        Column("REFUSED/S", is_number=True, rank=1),
-        Column("FAILED/S", is_number=True, rank=4),
-        Column("FORWARDED/S", is_number=True, rank=2),
-        Column("RETURNED/S", is_number=True, rank=3),
-        Column("TARGET", 12, rank=5),
-        Column("DIRECTION", rank=7),
-        Column("LISTEN", 12, rank=6),
-    ),
-    ("NAME", "OPEN", "CONN/S", "REFUSED/S", "FAILED/S", "FORWARDED/S", "RETURNED/S"),
-    _listener_rows,
-)
-_PEERS = _Table(
-    "Peers",
-    (
-        Column("PEER", 28),
-        Column("LISTENER", 8, rank=2),
-        Column("OPEN", is_number=True),
-        Column("CONN/S", is_number=True, rank=1),
-        Column("FORWARDED/S", is_number=True, rank=3),
-        Column("RETURNED/S", is_number=True, rank=4),
-        Column("CONNECTIONS", is_number=True, rank=6),
-        Column("LAST SEEN", rank=5),
-    ),
-    ("OPEN", "CONN/S", "FORWARDED/S", "RETURNED/S", "CONNECTIONS", "PEER"),
-    _peer_rows,
-)
-_REFUSALS = _Table(
-    "Recent refusals",
-    (
-        Column("LAST", rank=1),
-        Column("COUNT", is_number=True, rank=3),
-        Column("LISTENER", 8, rank=4),
-        Column("SOURCE", 9, rank=2),
-        Column("PEER", 28),
-        Column("REASON"),
-    ),
-    ("LAST", "COUNT", "PEER", "REASON"),
-    _refusal_rows,
-)
-_TABLES = (_LISTENERS, _PEERS, _REFUSALS)
-FIRST_VIEW = ScreenView(tuple(TableView() for _ in _TABLES))
+FIRST_VIEW = ScreenView(tuple(TableView() for _ in TABLES))
 
 
 def _draw_tables(feed: Feed, view: ScreenView, width: int, room: int) -> tuple[list[Line], ScreenView, int]:
     """The lines of the tables in `room` lines, the view with offsets that exist, and the lines that the active table shows."""
-    found = [table.rows(feed) for table in _TABLES]
-    bodies = [_lay_out(*parts, width) for parts in zip(_TABLES, found, view.tables, strict=True)]
+    found = [table.rows(feed) for table in TABLES]
+    bodies = [_lay_out(*parts, width) for parts in zip(TABLES, found, view.tables, strict=True)]
     sizes = share_room(room, [len(body) + _FRAME if body else 1 for _, body in bodies], view.active)
     lines: list[Line] = []
     views: list[TableView] = []
-    for index, (table, (header, body), size) in enumerate(zip(_TABLES, bodies, sizes, strict=True)):
+    for index, (table, (header, body), size) in enumerate(zip(TABLES, bodies, sizes, strict=True)):
         shown = max(size - _FRAME, 0)
         offset = min(view.tables[index].offset, max(len(body) - shown, 0))
         views.append(replace(view.tables[index], offset=offset, order=view.tables[index].order % len(table.orders)))
-        more = feed.overview.more_peers if table is _PEERS else 0
+        more = feed.overview.more_peers if table is PEERS else 0
         title = f"{'>' if index == view.active else ' '} {table.title}: {len(found[index]) or 'none'}"
         title += (f" and {more} more" if more else "") + _describe_part(offset, shown, len(body))
         lines += [Line(title, LineStyle.TITLE), header, *body[offset : offset + shown]][:size]
@@ -294,7 +158,7 @@ def _describe_part(offset: int, shown: int, lines: int) -> str:
     return f", lines {offset + 1}-{offset + shown} of {lines}" if 0 < shown < lines else ""
 
 
-def _lay_out(table: _Table, rows: Sequence[_Row], view: TableView, width: int) -> tuple[Line, list[Line]]:
+def _lay_out(table: LiveTable, rows: Sequence[LiveRow], view: TableView, width: int) -> tuple[Line, list[Line]]:
     """The header and the sorted rows with their notes."""
     order = view.order % len(table.orders)
     rows = sorted(rows, key=lambda row: row.keys[order], reverse=view.is_reversed)

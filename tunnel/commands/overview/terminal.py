@@ -7,7 +7,7 @@ import os
 import select
 import termios
 import tty
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import zip_longest
 from time import monotonic
@@ -112,7 +112,7 @@ class Terminal:
         except OSError:
             return b""
 
-    def _set(self, change: Any) -> None:
+    def _set(self, change: Callable[[], object]) -> None:
         """Change attributes; a process in the background is stopped by it, and interrupted when it continues."""
         while True:
             try:
