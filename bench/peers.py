@@ -169,6 +169,7 @@ class Proxy:
     port: int
     log: Path
     start: tuple[float, float]  # seconds of CPU, user and system, until it listened
+    has_log: bool = True  # about connections
 
     def log_lines(self) -> int:
         """Return the number of logged lines."""
@@ -195,7 +196,7 @@ def started(peer: Peer, generator: Generator, directory: Path, *, core: int, bac
                 client.expect("READY")
             except BenchError as error:
                 raise BenchError(f"{peer.name} does not relay a byte: {error}{_last_line(log)}") from error
-        yield Proxy(peer.name, process.pid, core, port, log, start)
+        yield Proxy(peer.name, process.pid, core, port, log, start, has_log="--quiet" not in command)
 
 
 def run_tool(peer: Tunnel, identity: Identity, core: int) -> tuple[float, float, float]:

@@ -196,3 +196,22 @@ def test_lost_lines_are_reported_once_when_lines_can_be_written_again() -> None:
         output.write("kept\n")
         output.flush()
     assert (output.dropped, reports, sink.written) == (3, [(3, "No space left on device")], b"kept\nkept\n")
+
+
+def test_a_line_that_can_wait_is_written_with_the_next_one_that_cannot() -> None:
+    delays = list[float]()
+    sink = BrokenSink()
+    sink.is_broken = False
+    output = LineOutput(sink, delays.append)
+    output.write("event 1\n", 0.1)
+    output.write("event 2\n", 0.1)
+    assert delays == [0.1]
+    output.write("line\n")
+    output.write("line\n")
+    output.write("event 3\n", 0.1)
+    assert delays == [0.1, 0.0]
+    output.flush()
+    assert sink.written == b"event 1\nevent 2\nline\nline\nevent 3\n"
+    output.flush()
+    output.write("event 4\n", 0.1)
+    assert delays == [0.1, 0.0, 0.1], "the scheduled flush has found nothing"

@@ -104,13 +104,10 @@ class LineOutput:
     Without `schedule`, as before the event loop runs, each line is written at once unless the sink is full.
     """
 
-    def __init__(
-        self, sink: Sink, schedule: Callable[[float], None] | None = None, *, delay: float = 0.0, max_backlog: int = MAX_BACKLOG
-    ) -> None:
-        """`delay` is the time in seconds for which lines are collected when the event loop runs."""
+    def __init__(self, sink: Sink, schedule: Callable[[float], None] | None = None, *, max_backlog: int = MAX_BACKLOG) -> None:
         self._sink = sink
         self._schedule = schedule
-        self._delay = delay
+        self._is_flush_near = False  # scheduled without a delay
         self._max_backlog = max_backlog
         self._lines: list[str] = []
         self._backlog = b""  # not written yet
@@ -129,8 +126,11 @@ class LineOutput:
         if self._lines or self._backlog:
             schedule(0)
 
-    def write(self, line: str) -> None:
-        """Write one line of ASCII with its end at the next flush; it is dropped and counted if the backlog is full."""
+    def write(self, line: str, delay: float = 0.0) -> None:
+        """Write one line of ASCII with its end at the next flush, at the latest after `delay` seconds if the event loop runs.
+
+        It is dropped and counted if the backlog is full.
+        """
         if len(self._backlog) > self._max_backlog:
             self._dropped += 1
             return
@@ -138,13 +138,15 @@ class LineOutput:
         self._lines.append(line)
         if self._schedule is None:
             self.flush()
-        elif is_first:
-            self._schedule(self._delay)
+        elif is_first or not (delay or self._is_flush_near or self._backlog):
+            self._is_flush_near = not delay
+            self._schedule(delay)
 
     def flush(self) -> None:
         """Write the collected lines; errors are counted and else ignored, so that a log never stops the traffic."""
         data = self._backlog + "".join(self._lines).encode("ascii", "backslashreplace")
         self._lines.clear()
+        self._is_flush_near = False
         start = 0
         while start < len(data):
             end = self._sink.write(data, start)

@@ -15,8 +15,6 @@ from tunnel.syslog import SyslogSink, open_syslog
 if TYPE_CHECKING:  # loaded only with an access log
     from tunnel.listener.access_log import AccessLog
 
-_ACCESS_DELAY = 0.1  # seconds for which events are collected: each write to a file wakes its thread
-
 
 def open_log(config: LogConfig, descriptor: int) -> Log:
     """The log of this process: syslog, or this descriptor."""
@@ -40,7 +38,7 @@ def open_access_log(config: LogConfig, log: Log, descriptor: int) -> AccessLog |
     if access.target in ("log", place):
         return AccessLog(log.output, form, has_start=access.has_start)
     sink = _open_sink(access.target)
-    output = LineOutput(sink, delay=_ACCESS_DELAY)
+    output = LineOutput(sink)
     output.on_resumed = partial(_report_dropped, log)
     return AccessLog(output, form, has_start=access.has_start, sink=sink)
 

@@ -18,6 +18,7 @@ from tunnel.relay.loop import Loop
 from tunnel.time_format import UtcFormatter
 
 _NOT_WRITTEN: Final = {ConnectionOutcome.CLOSED_WITHOUT_DATA}  # health checks that only connect
+_DELAY: Final = 0.1  # seconds for which events are collected: a write costs as much as an event, and wakes the thread of a file
 _CLOSE_LIMIT: Final = 2.0  # seconds
 
 
@@ -78,7 +79,7 @@ class AccessLog:
             text = f"{record.outcome.value} {record.detail} {record.listener_name}"
             suppressed = self._limit.admit(record.source, record.reason, text, Category.CONNS)
         if suppressed is not None:
-            self.output.write(self._encoder.encode(self._format_time(self._wall()), event, record, suppressed))
+            self.output.write(self._encoder.encode(self._format_time(self._wall()), event, record, suppressed), _DELAY)
 
     def flush(self) -> None:
         """Write the numbers of suppressed refusals."""
@@ -89,7 +90,7 @@ class AccessLog:
         fields: Attributes = {"time": self._format_time(self._wall()), "event.name": SUPPRESSED}
         fields["client.address"] = escape(source.removeprefix("unix:"))
         fields["tunnel.reason"], fields["tunnel.suppressed"] = reason, suppressed
-        self.output.write(self._encoder.encode_fields(fields))
+        self.output.write(self._encoder.encode_fields(fields), _DELAY)
 
 
 class AccessConnectionLog(ConnectionLog):

@@ -303,8 +303,9 @@ class Session(StepRunner):
             counters.durations.handshake.add(self._handshake_seconds)
 
     def _read_names(self, end: TlsEnd | None) -> TlsNames:
-        has_reader = end is not None and self._tunnel.connection_log.shows_tls_names
-        return share_names(end.server_name(), end.alpn()) if end is not None and has_reader else NO_NAMES
+        if end is None or not self._tunnel.connection_log.shows_tls_names:
+            return NO_NAMES
+        return share_names(end.server_name(), end.alpn() if self._config.tls.protocols else b"")
 
     def _dial(self, target: PooledTarget) -> Steps:
         tunnel, began = self._tunnel, self._age()
