@@ -268,6 +268,17 @@ def test_a_command_on_a_terminal_is_as_without_us(workloads: Workloads, target: 
         assert termios.tcgetattr(terminal) == before
 
 
+def commands_below(pid: int, name: str) -> list[int]:
+    """The descendants of a process that have this name."""
+    children = [int(child) for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()]
+    found = [child for child in children if Path(f"/proc/{child}/comm").read_text() == f"{name}\n"]
+    return found + [one for child in children for one in commands_below(child, name)]
+
+
+def is_stopped(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
 def test_ctrl_z_stops_both_and_fg_continues(workloads: Workloads, target: str) -> None:
     argv = tunnel_argv("exec", f"--target={target}", ID, "--", "sh", "-c", "echo up; read line; echo got $line")
     shell = ["bash", "--norc", "-im"]
@@ -277,9 +288,12 @@ def test_ctrl_z_stops_both_and_fg_continues(workloads: Workloads, target: str) -
     ):
         os.write(terminal, " ".join(f"'{word}'" for word in argv).encode() + b"\n")
         read_until(terminal, b"\rup\r\n")
+        assert commands_below(process.pid, "sh")
         os.write(terminal, b"\x1a")
         if b"$ " not in read_until(terminal, b"Stopped").partition(b"Stopped")[2]:
             read_until(terminal, b"$ ")  # before its prompt the shell may lose what is typed
+        # The shell waits for its own child only. A reader that has not stopped yet would take what is typed.
+        eventually(lambda: all(is_stopped(pid) for pid in commands_below(process.pid, "sh")), "a stopped command")
         os.write(terminal, b"fg\n")
         time.sleep(0.1)
         os.write(terminal, b"more\n")
