@@ -203,15 +203,15 @@ def test_a_line_that_can_wait_is_written_with_the_next_one_that_cannot() -> None
     sink = BrokenSink()
     sink.is_broken = False
     output = LineOutput(sink, delays.append)
-    output.write("event 1\n", 0.1)
-    output.write("event 2\n", 0.1)
+    output.write("opening 1\n", 0.1)
+    output.write("closed 1\n", 0.1)
     assert delays == [0.1]
-    output.write("line\n")
-    output.write("line\n")
-    output.write("event 3\n", 0.1)
+    output.write("error\n")
+    output.write("error\n")
+    output.write("opening 2\n", 0.1)
     assert delays == [0.1, 0.0]
     output.flush()
-    assert sink.written == b"event 1\nevent 2\nline\nline\nevent 3\n"
+    assert sink.written == b"opening 1\nclosed 1\nerror\nerror\nopening 2\n"
     output.flush()
-    output.write("event 4\n", 0.1)
-    assert delays == [0.1, 0.0, 0.1], "the scheduled flush has found nothing"
+    output.write("closed 2\n", 0.1)
+    assert delays == [0.1, 0.0, 0.1], "the flush that was scheduled first has found nothing"

@@ -1,7 +1,7 @@
 """The log: one line per event, in ghostunnel's format or as JSON, to standard output or another sink.
 
-Before the event loop runs, each line is written at once. Then the lines of one batch of events are written together, before the
-loop waits again.
+Before the event loop runs, each line is written at once. Then the lines of one batch of events are written together, and lines
+about connections wait a little for the next one.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from tunnel.time_format import UtcFormatter
 STDOUT, STDERR = 1, 2
 MAX_FOREIGN_TEXT = 512  # characters of one text from another process, after escaping
 MAX_TRACE = 16 * 1024  # characters of a traceback
+_CONNS_DELAY = 0.05  # seconds: two writes per connection, each with a turn of the loop, cost a tenth of a handshake
 _UNSAFE = re.compile(r"[^\x20-\x7e]|[\\\[\]]")
 
 
@@ -151,7 +152,8 @@ class Log:
         `fields` are facts of our own as `key=value`, without blanks in the values.
         """
         if category not in self._quiet:
-            self.output.write(self._format(self._clock(), category, message, fields))
+            delay = _CONNS_DELAY if category is Category.CONNS else 0.0
+            self.output.write(self._format(self._clock(), category, message, fields), delay)
 
     @property
     def dropped_total(self) -> int:

@@ -50,12 +50,17 @@ class Recorded:
     is_json: bool = True
     has_start: bool = False
     sink: MemorySink = field(default_factory=MemorySink)
+    access_log: AccessLog | None = None
 
     def open(self) -> AccessLog:
         form = JsonEvents() if self.is_json else LogfmtEvents()
-        return AccessLog(LineOutput(self.sink), form, has_start=self.has_start, wall=lambda: 1795309702.25)
+        output = LineOutput(self.sink)
+        self.access_log = AccessLog(output, form, has_start=self.has_start, wall=lambda: 1795309702.25)
+        return self.access_log
 
     def lines(self) -> list[str]:
+        assert self.access_log is not None
+        self.access_log.flush()
         return self.sink.data.decode("ascii").splitlines()
 
     def events(self) -> list[dict[str, Any]]:
@@ -247,3 +252,27 @@ def test_the_documentation_has_every_field() -> None:
     records = [record(**common, is_server=is_server) for is_server in (True, False)]
     known = {name for one in records for name in (*describe_common(one), *describe_own(END, one))}
     assert documented == {"time", "event.name", "tunnel.suppressed", *known}
+
+
+def test_events_are_written_together_and_soon(harnesses: Harnesses) -> None:
+    recorded = Recorded()
+    harness = started(harnesses, recorded)
+    for _ in range(2):
+        hang_up(harness, *carried(harness, version=TLS12))
+    assert recorded.sink.data == b""
+    harness.later(0.2)
+    assert recorded.sink.data.count(b"\n") == 2
+    hang_up(harness, *carried(harness, version=TLS12))
+    harness.later(0.2)
+    assert recorded.sink.data.count(b"\n") == 3
+
+
+def test_many_events_are_written_at_once(harnesses: Harnesses) -> None:
+    recorded = Recorded()
+    harness = started(harnesses, recorded)
+    assert recorded.access_log is not None
+    for _ in range(500):
+        recorded.access_log.write(END, record(outcome=ConnectionOutcome.RELAYED, close_reason=CloseReason.CLOSED))
+    assert recorded.sink.data.count(b"\n") == 400
+    harness.later(0.2)
+    assert recorded.sink.data.count(b"\n") == 500

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -12,14 +13,18 @@ from tunnel.listener.connection_log import ConnectionLog
 from tunnel.listener.connection_record import ConnectionOutcome, ConnectionRecord
 from tunnel.log import Category, Log, escape
 from tunnel.log_file import LogFile
-from tunnel.log_limit import RefusalLimit, RefusalLog
+from tunnel.log_limit import CallLater, RefusalLimit, RefusalLog
 from tunnel.log_output import LineOutput, Sink
 from tunnel.relay.loop import Loop
 from tunnel.time_format import UtcFormatter
 
 _NOT_WRITTEN: Final = {ConnectionOutcome.CLOSED_WITHOUT_DATA}  # health checks that only connect
-_DELAY: Final = 0.1  # seconds for which events are collected: a write costs as much as an event, and wakes the thread of a file
+_DELAY: Final = 0.1  # seconds for which records are collected: one after the other, they are encoded in a third of the time
+_MOST_WAITING: Final = 200  # records, then they are encoded at once
 _CLOSE_LIMIT: Final = 2.0  # seconds
+
+
+_Event = tuple[float, str, ConnectionRecord, int]  # Unix time, name, record, number of suppressed ones before it
 
 
 class AccessLog:
@@ -42,6 +47,9 @@ class AccessLog:
         self._wall = wall
         self._format_time = UtcFormatter()
         self._limit: RefusalLimit | None = None
+        self._call_later: CallLater | None = None  # None until the event loop runs
+        self._waiting: deque[_Event] = deque()
+        self._is_scheduled = False  # `_encode` will be called
 
     @property
     def is_apart(self) -> bool:
@@ -51,6 +59,7 @@ class AccessLog:
     def defer(self, loop: Loop) -> None:
         """Collect events between two turns of the loop, and limit equal refusals, from now on."""
         self._limit = RefusalLimit(loop.clock, loop.call_later, self._write_count)
+        self._call_later = loop.call_later
         if self._sink is not None:
             self.output.defer(lambda delay: loop.call_later(delay, self.output.flush))
 
@@ -79,18 +88,31 @@ class AccessLog:
             text = f"{record.outcome.value} {record.detail} {record.listener_name}"
             suppressed = self._limit.admit(record.source, record.reason, text, Category.CONNS)
         if suppressed is not None:
-            self.output.write(self._encoder.encode(self._format_time(self._wall()), event, record, suppressed), _DELAY)
+            self._waiting.append((self._wall(), event, record, suppressed))
+            if self._call_later is None or len(self._waiting) >= _MOST_WAITING:
+                self._encode()
+            elif not self._is_scheduled:
+                self._is_scheduled = True
+                self._call_later(_DELAY, self._encode)
 
     def flush(self) -> None:
-        """Write the numbers of suppressed refusals."""
+        """Write the records that wait, and the numbers of suppressed refusals."""
+        self._encode()
         if self._limit is not None:
             self._limit.flush()
 
+    def _encode(self) -> None:
+        self._is_scheduled = False
+        while self._waiting:
+            when, event, record, suppressed = self._waiting.popleft()
+            self.output.write(self._encoder.encode(self._format_time(when), event, record, suppressed))
+
     def _write_count(self, _category: Category, source: str, reason: str, suppressed: int) -> None:
+        self._encode()
         fields: Attributes = {"time": self._format_time(self._wall()), "event.name": SUPPRESSED}
         fields["client.address"] = escape(source.removeprefix("unix:"))
         fields["tunnel.reason"], fields["tunnel.suppressed"] = reason, suppressed
-        self.output.write(self._encoder.encode_fields(fields), _DELAY)
+        self.output.write(self._encoder.encode_fields(fields))
 
 
 class AccessConnectionLog(ConnectionLog):
