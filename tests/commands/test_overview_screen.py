@@ -292,8 +292,8 @@ def test_the_fastest_listener_is_first_and_an_unknown_rate_is_last() -> None:
         (b"\x1b[H\x1b[4~", [ScreenKey.FIRST, ScreenKey.LAST]),
         (b"\t\x1b[Z", [ScreenKey.NEXT, ScreenKey.PREVIOUS]),
         (b"sr p?", [ScreenKey.SORT, ScreenKey.REVERSE, ScreenKey.PAUSE, ScreenKey.PAUSE, ScreenKey.HELP]),
-        (b"\x1bq", [ScreenKey.QUIT]),
-        (b"\x1b[1;5A\x1b[200~x\x1b[?1;2c\xff\x00", []),
+        (b"\x1bq", [ScreenKey.OTHER, ScreenKey.QUIT]),
+        (b"\x1b[1;5A\x1b[200~x\x1b[?1;2c\xff\x00", [ScreenKey.OTHER] * 6),
         (b"\x0c", [ScreenKey.REDRAW]),
     ],
 )

@@ -10,7 +10,7 @@ from typing import assert_never
 
 
 class ScreenKey(Enum):
-    """A key that has a meaning."""
+    """A key that has a meaning, or another one."""
 
     QUIT = "q"
     HELP = "?"
@@ -26,6 +26,7 @@ class ScreenKey(Enum):
     FIRST = "Home"
     LAST = "End"
     REDRAW = "Ctrl-L"
+    OTHER = "any key"  # without a meaning of its own
 
 
 _FAR = 1 << 30  # lines: below the end of every table
@@ -82,13 +83,13 @@ class ScreenView:
 
 
 def parse_keys(data: bytes) -> tuple[tuple[ScreenKey, ...], bytes]:
-    """The keys in the input, and the beginning of an escape sequence at its end; other input is ignored."""
+    """The keys in the input, and the beginning of an escape sequence at its end."""
     incomplete = _INCOMPLETE.search(data)
     rest = data[incomplete.start() :] if incomplete else b""
     if len(rest) > _MAX_SEQUENCE:
         rest = b""
-    found = (_KEYS.get(part) for part in _INPUT.findall(data[: incomplete.start() if incomplete else len(data)]))
-    return tuple(key for key in found if key is not None), rest
+    complete = data[: incomplete.start() if incomplete else len(data)]
+    return tuple(_KEYS.get(part, ScreenKey.OTHER) for part in _INPUT.findall(complete)), rest
 
 
 def press(view: ScreenView, key: ScreenKey, page: int) -> ScreenView:
@@ -110,7 +111,7 @@ def press(view: ScreenView, key: ScreenKey, page: int) -> ScreenView:
             return view.with_table(TableView(order=table.order, is_reversed=not table.is_reversed))
         case ScreenKey.UP | ScreenKey.DOWN | ScreenKey.PAGE_UP | ScreenKey.PAGE_DOWN | ScreenKey.FIRST | ScreenKey.LAST:
             return view.with_table(replace(table, offset=_scroll(table.offset, key, page)))
-        case ScreenKey.QUIT | ScreenKey.REDRAW:  # of the terminal, not of the view
+        case ScreenKey.QUIT | ScreenKey.REDRAW | ScreenKey.OTHER:  # they change nothing of the view
             return view
         case _:
             assert_never(key)
