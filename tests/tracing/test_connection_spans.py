@@ -112,6 +112,11 @@ def test_a_connection_without_a_reason_fails_by_its_outcome(outcome: ConnectionO
     assert error_type(refused(outcome=outcome, reason="", detail="")) == error
 
 
+def test_a_detail_that_begins_with_the_reason_does_not_repeat_it() -> None:
+    error = span_of(refused(detail="no-matching-rule: principal not allowed"), "connection").error
+    assert error == "no-matching-rule: principal not allowed"
+
+
 def test_a_detail_from_a_peer_is_escaped_and_bounded() -> None:
     error = span_of(refused(detail="\x1b[2J\n" + "x" * 10_000), "connection").error
     assert error.startswith("no-matching-rule: \\x1b\\x5b2J\\x0axxx")

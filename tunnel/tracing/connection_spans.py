@@ -44,7 +44,10 @@ def describe_spans(record: ConnectionRecord) -> tuple[ConnectionSpan, ...]:
 def describe_error(record: ConnectionRecord) -> str:
     """Return why a connection failed or was refused, for people; "" if it ended properly."""
     kind = error_type(record)
-    return f"{kind}: {escape(record.detail)}" if kind and record.detail else kind
+    if not kind or not record.detail:
+        return kind
+    detail = record.detail.removeprefix(f"{kind}: ")  # as that of a peer that a rule has refused begins
+    return f"{kind}: {escape(detail)}"
 
 
 def error_type(record: ConnectionRecord) -> str:
