@@ -157,7 +157,9 @@ def test_the_stop_tries_once_if_the_collector_is_down() -> None:
 
 def test_the_export_to_a_collector_is_announced_without_credentials() -> None:
     lines: list[str] = []
-    open_traces(Traces("http://user:geheim@collector.test/v1/traces", 0.25), lines.append)
+    problems: list[str] = []
+    open_traces(Traces("http://user:geheim@collector.test/v1/traces", 0.25), lines.append, problems.append)
+    assert not problems
     assert lines == ["traces enabled; exporting spans via OTLP to http://collector.test:80/v1/traces ratio=0.25"]
 
 

@@ -99,7 +99,7 @@ def _examine_with_policy(preflight: Preflight, credentials: Credentials | None) 
 def examine_traces(traces: Traces) -> Finding:
     """Check whether the libraries for traces are installed, and the settings usable; the collector is not contacted."""
     try:
-        open_traces(traces, lambda _line: None)
+        open_traces(traces, announce=lambda _: None, report=lambda _: None)
     except ConfigError as error:
         return problem("traces", str(error), "install the extra, or correct the URL or the file of --traces-ca")
     return ok("traces", f"OpenTelemetry is installed; a share of {traces.ratio:g} of the connections is traced")

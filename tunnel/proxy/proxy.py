@@ -353,7 +353,7 @@ class Proxy:
         if self.config.traces is not None:
             from tunnel.tracing.trace_export import open_traces
 
-            self.traces = open_traces(self.config.traces, self._log_from_thread)
+            self.traces = open_traces(self.config.traces, self.log.info, self._log_from_thread)
             self.traces.start()
             self.shared.observers.append(self.traces.add)
 

@@ -50,13 +50,16 @@ def load_exporter() -> None:
         ) from error
 
 
-def open_traces(traces: Traces, report: Callable[[str], object]) -> TraceExport:
-    """Return the export of these traces, to be started by the caller; raises ConfigError."""
+def open_traces(traces: Traces, announce: Callable[[str], object], report: Callable[[str], object]) -> TraceExport:
+    """Return the export of these traces, to be started by the caller; raises ConfigError.
+
+    `announce` gets one line now, and `report` the lines about problems later, on the thread.
+    """
     load_exporter()
     from tunnel.tracing.otlp import open_collector
 
     collector = open_collector(traces)
-    report(f"traces enabled; exporting spans via OTLP to {collector.name} ratio={traces.ratio:g}")
+    announce(f"traces enabled; exporting spans via OTLP to {collector.name} ratio={traces.ratio:g}")
     return TraceExport(collector, traces.ratio, report)
 
 
