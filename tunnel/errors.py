@@ -273,6 +273,14 @@ class LimitFault(Enum):
     PEER_RATE = "too-many-new-connections-of-peer"
 
 
+_REFUSALS = frozenset(reason.value for reason in (*Denial, *LimitFault))
+
+
+def is_refusal(reason: str) -> bool:
+    """Whether a reason is that a rule or a limit per peer refused a connection; else the connection failed."""
+    return reason in _REFUSALS
+
+
 class LimitExceeded(ReasonedError[LimitFault]):
     """A connection of an admitted peer exceeds a limit."""
 

@@ -6,6 +6,7 @@ import json
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from tunnel.errors import Denial, LimitFault, TargetFault, TlsFault, WireFault
 from tunnel.status import metric_definitions
 from tunnel.status.counters import Counters, TargetGauges, TunnelGauges
 from tunnel.status.encoders import encode_graphite, encode_json
@@ -85,3 +86,17 @@ def test_a_name_cannot_break_a_line_for_graphite() -> None:
 def test_labels_are_names_of_the_configuration_and_enumerated_words_only() -> None:
     labels = {one.label for one in metric_definitions.METRICS if one.name.startswith("listener.")}
     assert labels == {"", "outcome", "reason"}
+
+
+def test_what_neither_a_rule_nor_a_limit_refused_is_a_failure() -> None:
+    one = listener("redis")
+    for reason in (Denial.NO_RULE, LimitFault.PEER_RATE, TlsFault.TIMEOUT, TargetFault.REFUSED, WireFault.TOO_LARGE):
+        one.counters.add_reason(reason.value)
+    shown = snapshot(one)
+    assert {reason for _, reason in series(shown, "listener_refusals_total")} == {
+        Denial.NO_RULE.value,
+        LimitFault.PEER_RATE.value,
+    }
+    assert {reason for _, reason in series(shown, "listener_failures_total")} == {
+        *(TlsFault.TIMEOUT.value, TargetFault.REFUSED.value, WireFault.TOO_LARGE.value),
+    }

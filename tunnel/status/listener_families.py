@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from tunnel.errors import Denial, LimitFault
+from tunnel.errors import is_refusal
 from tunnel.status.counters import WorkloadApiState
 from tunnel.status.metric_facts import ListenerFacts, ProcessFacts
 from tunnel.status.metric_family import COUNTER, GAUGE, HISTOGRAM, FamilyType, MetricFamily, Sample, Value, read_by_word
 from tunnel.status.peer_table import PeerTraffic
 
-_REFUSALS = frozenset(reason.value for reason in (*Denial, *LimitFault))
 _LISTENER = ("listener", "direction")
 _OUTCOMES = {  # label values, which are those of ConnectionOutcome, and the fields of Counters; each connection has one
     "relayed": "relayed",
@@ -83,7 +82,7 @@ def _read_ends(listener: ListenerFacts) -> Iterator[Sample]:
 def _read_reasons(*, are_refusals: bool) -> ReadListener:
     def read(listener: ListenerFacts) -> Iterator[Sample]:
         for word, count in listener.counters.reasons.items():
-            if (word in _REFUSALS) == are_refusals:
+            if is_refusal(word) == are_refusals:
                 yield (word,), count
 
     return read

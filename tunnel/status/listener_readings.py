@@ -9,13 +9,12 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from tunnel.errors import TargetFault, TlsFault
+from tunnel.errors import is_refusal
 from tunnel.status import metric_definitions as metrics
 from tunnel.status.counters import EXPORTS, Counters, TargetGauges, TunnelGauges
 from tunnel.status.metric_reading import MetricReading, ReadingScope
 
 _OUTCOMES = tuple(name for name, export in EXPORTS.items() if export.metric is metrics.OUTCOMES)
-_FAILURES = frozenset(fault.value for fault in (*TlsFault, *TargetFault))
 _UNUSUAL = re.compile(r"[^a-zA-Z0-9_-]")  # in one part of a dotted name
 
 
@@ -61,7 +60,7 @@ def _of_listener(listener: ListenerMeasurement, scope: ReadingScope) -> Iterator
     for close_reason, count in counters.other_ends.items():
         yield MetricReading(metrics.LISTENER_OUTCOMES, count, close_reason.replace("-", "_"), scope)
     for reason, count in counters.reasons.items():
-        metric = metrics.LISTENER_FAILURES if reason in _FAILURES else metrics.LISTENER_REFUSALS
+        metric = metrics.LISTENER_REFUSALS if is_refusal(reason) else metrics.LISTENER_FAILURES
         yield MetricReading(metric, count, reason, scope)
     for cause, count in counters.withdrawals.items():
         yield MetricReading(metrics.LISTENER_WITHDRAWALS, count, cause, scope)

@@ -9,7 +9,7 @@ from heapq import nlargest
 from typing import Any
 
 from tunnel.config.model import direction_of
-from tunnel.errors import Denial, LimitFault
+from tunnel.errors import is_refusal
 from tunnel.status.counters import Counters, TunnelGauges
 from tunnel.status.histogram import HistogramReading
 from tunnel.status.identity_report import IdentityReport, Rotation
@@ -19,7 +19,6 @@ from tunnel.status.recent_refusals import RecentRefusal
 
 MAX_LISTED_PEERS = 100
 _MAX_TARGETS = 10  # of each listener, if the document is about several
-_REFUSALS = frozenset(reason.value for reason in (*Denial, *LimitFault))
 
 Pairs = Iterator[tuple[str, Any]]
 
@@ -92,7 +91,7 @@ def summarize_listener(
 
 def count_refused(counters: Counters) -> int:
     """Return how many connections a rule or a limit per peer did not admit."""
-    return sum(count for reason, count in counters.reasons.items() if reason in _REFUSALS)
+    return sum(count for reason, count in counters.reasons.items() if is_refusal(reason))
 
 
 def handshakes_of(counters: Counters, *, is_server: bool = True) -> int:
