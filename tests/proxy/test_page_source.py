@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import trio
@@ -23,6 +24,10 @@ class FakeScope:
         self.lag_observers: list[Callable[[float], object]] = []
         self.counters = Counters()
         self.gauges = TunnelGauges()
+        self.is_server = True
+
+    def listeners(self) -> list[Any]:
+        return [SimpleNamespace(tunnel=self, config=self)]
 
     def measure(self) -> Measurement:
         return Measurement(self.counters, self.gauges)
@@ -48,6 +53,22 @@ def test_a_point_is_taken_at_each_interval_until_the_port_stops() -> None:
         assert first[1:] == (3, 4.0, 2.0, 1.0, 100.0, 200.0, 0.2)
         assert second[1:] == (3, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
         assert scope.lag_observers == []
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))
+
+
+def test_a_target_that_a_client_cannot_reach_is_no_handshake() -> None:
+    async def main() -> None:
+        scope, history = FakeScope(), History()
+        scope.is_server = False
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(HistoryRecorder(scope, history).run)  # type: ignore[arg-type]
+            await wait_all_tasks_blocked()
+            scope.counters = Counters(relayed=10, dial_failed=5)
+            await trio.sleep(INTERVAL + 0.1)
+            nursery.cancel_scope.cancel()
+        (point,) = history.after(0)
+        assert (point.handshakes, point.failed) == (2.0, 1.0)
 
     trio.run(main, clock=MockClock(autojump_threshold=0))
 

@@ -54,7 +54,9 @@ class HistoryRecorder:
         counters, gauges = measured.counters, measured.gauges
         refused = count_refused(counters)
         failed = counters.failed - counters.accept_errors - refused
-        return Totals(gauges.opened, handshakes_of(counters), refused, failed, gauges.forwarded, gauges.returned)
+        listeners = self._scope.listeners()
+        handshakes = sum(handshakes_of(one.tunnel.counters, is_server=one.config.is_server) for one in listeners)
+        return Totals(gauges.opened, handshakes, refused, failed, gauges.forwarded, gauges.returned)
 
     def _observe_lag(self, seconds: float) -> None:
         self._lag = max(self._lag, seconds)

@@ -94,7 +94,7 @@ def count_refused(counters: Counters) -> int:
     return sum(count for reason, count in counters.reasons.items() if is_refusal(reason))
 
 
-def handshakes_of(counters: Counters, *, is_server: bool = True) -> int:
+def handshakes_of(counters: Counters, *, is_server: bool) -> int:
     """Return after how many handshakes a connection was relayed or, of a server, its target failed."""
     return counters.relayed - counters.plaintext + (counters.dial_failed if is_server else 0)
 
