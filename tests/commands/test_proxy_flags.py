@@ -323,6 +323,7 @@ BAD_VALUES = [
     ("--enable-pprof", "--enable-pprof needs --status"),
     ("--enable-shutdown", "--enable-shutdown needs --status"),
     ("--ui", "--ui needs --status"),
+    ("--metrics-peers=5", "--metrics-peers needs --status"),
 ]
 
 

@@ -93,10 +93,10 @@ FLAGS: tuple[Flag[Any], ...] = (
 
 def check_status(arguments: Arguments) -> None:
     """Raise ConfigError for a flag of a port that is not served."""
-    flags: tuple[Flag[Any], ...] = (PPROF, SHUTDOWN, RELOAD, UI)
-    for flag in flags:
-        if arguments[flag] and arguments[STATUS] is None:
-            raise ConfigError(f"--{flag.name} needs --status, the status port")
+    found: list[Flag[Any]] = [flag for flag in (PPROF, SHUTDOWN, RELOAD, UI) if arguments[flag]]
+    found += [METRICS_PEERS] if arguments.is_given(METRICS_PEERS) else []
+    if found and arguments[STATUS] is None:
+        raise ConfigError(f"--{found[0].name} needs --status, the status port")
     if arguments[ALLOW_HOST] and arguments[STATUS] is None and arguments[HEALTH] is None:
         raise ConfigError(f"--{ALLOW_HOST.name} needs --status or --health")
 
