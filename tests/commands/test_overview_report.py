@@ -136,7 +136,10 @@ def test_only_a_terminal_has_colours(
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (http(b"404 page not found\n", "404 Not Found"), "404 Not Found: no overview; expected a status port of tunnel"),
+        (
+            http(b"404 page not found\n", "404 Not Found"),
+            "404 Not Found: no overview; expected the address of --status, not of --health",
+        ),
         (http(b"[]"), "200 OK without an overview; expected a status port of tunnel"),
         (http(b"[" * 100_000), "200 OK without an overview"),
         (http(b'{"pid": 1' + b"0" * 5000 + b"}"), "200 OK without an overview"),

@@ -136,7 +136,7 @@ _SAMPLE: dict[str, Any] = {
             "source": "10.0.0.77",
             "peer": "",
             "outcome": "failed",
-            "reason": "not-tls",
+            "reason": "tls-failure",
             "detail": "the client does not use TLS",
             "flag": "",
             "entry": "",

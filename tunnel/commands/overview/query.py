@@ -61,5 +61,5 @@ def document_of(answer: StatusAnswer, listener: str = "") -> Mapping[str, Any]:
         return answer.document
     if answer.code == HTTPStatus.NOT_FOUND:
         missing = f'no listener "{listener}", or no overview' if listener else "no overview"
-        raise WireError(WireFault.MALFORMED, f"404 Not Found: {missing}; expected a status port of tunnel 0.1 or later")
+        raise WireError(WireFault.MALFORMED, f"404 Not Found: {missing}; expected the address of --status, not of --health")
     raise WireError(WireFault.MALFORMED, f"{answer.describe_code()} without an overview; expected a status port of tunnel")
