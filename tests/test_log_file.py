@@ -186,7 +186,7 @@ class BrokenSink:
 def test_lost_lines_are_reported_once_when_lines_can_be_written_again() -> None:
     sink, reports = BrokenSink(), list[tuple[int, str]]()
     output = LineOutput(sink, lambda _delay: None)
-    output.on_resumed = lambda dropped, cause: reports.append((dropped, cause))
+    output.on_dropped = lambda dropped, cause: reports.append((dropped, cause))
     for _ in range(3):
         output.write("lost\n")
         output.flush()
@@ -196,6 +196,17 @@ def test_lost_lines_are_reported_once_when_lines_can_be_written_again() -> None:
         output.write("kept\n")
         output.flush()
     assert (output.dropped, reports, sink.written) == (3, [(3, "No space left on device")], b"kept\nkept\n")
+
+
+def test_a_failure_is_reported_once_when_it_begins() -> None:
+    sink, causes = BrokenSink(), list[str]()
+    output = LineOutput(sink, lambda _delay: None)
+    output.on_failed = causes.append
+    for is_broken in (False, True, True, False, True):
+        sink.is_broken = is_broken
+        output.write("line\n")
+        output.flush()
+    assert causes == ["No space left on device"] * 2
 
 
 def test_a_line_that_can_wait_is_written_with_the_next_one_that_cannot() -> None:

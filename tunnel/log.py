@@ -132,7 +132,7 @@ class Log:
         self._clock = clock
         self._format = format_line or TextFormat()
         self.output = LineOutput(sink or DescriptorSink(STDOUT), schedule)
-        self.output.on_resumed = self._report_dropped
+        self.output.on_dropped = self._report_dropped
 
     def defer(self, schedule: Callable[[float], None]) -> None:
         """Collect lines until `flush` is called, from now on: the event loop runs."""

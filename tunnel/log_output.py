@@ -113,7 +113,9 @@ class LineOutput:
         self._backlog = b""  # not written yet
         self._dropped = 0  # because the backlog was full
         self._reported = self._lost = 0  # at the last report
-        self.on_resumed: Callable[[int, str], None] = _ignore
+        self._was_failing = False  # at the last flush
+        self.on_dropped: Callable[[int, str], None] = lambda _dropped, _cause: None
+        self.on_failed: Callable[[str], None] = lambda _cause: None
 
     @property
     def dropped(self) -> int:
@@ -156,16 +158,20 @@ class LineOutput:
                 break
             start = end
         self._backlog = data[start:]
-        self._report_resumed()
+        self._report_failed()
+        if not self._backlog and not self._sink.is_failing:
+            self.report_dropped()
 
-    def _report_resumed(self) -> None:
-        """Call `on_resumed` with the number of lines that were dropped, once lines can be written again."""
+    def _report_failed(self) -> None:
+        """Call `on_failed` with the cause when writes begin to fail."""
+        was_failing, self._was_failing = self._was_failing, self._sink.is_failing
+        if self._was_failing and not was_failing:
+            self.on_failed(self._sink.problem)
+
+    def report_dropped(self) -> None:
+        """Call `on_dropped` with the number of lines that were dropped since the last call, and the cause, if there are any."""
         dropped = self.dropped - self._reported
-        if dropped and not self._backlog and not self._sink.is_failing:
+        if dropped:
             cause = self._sink.problem if self._sink.lost > self._lost else ""
             self._reported, self._lost = self._reported + dropped, self._sink.lost
-            self.on_resumed(dropped, cause)
-
-
-def _ignore(_dropped: int, _cause: str) -> None:
-    """Report nothing."""
+            self.on_dropped(dropped, cause)

@@ -39,7 +39,7 @@ def open_access_log(config: LogConfig, log: Log, descriptor: int) -> AccessLog |
         return AccessLog(log.output, form, has_start=access.has_start)
     sink = _open_sink(access.target)
     output = LineOutput(sink)
-    output.on_resumed = partial(_report_dropped, log)
+    output.on_failed, output.on_dropped = partial(_report_failed, log), partial(_report_dropped, log)
     return AccessLog(output, form, has_start=access.has_start, sink=sink)
 
 
@@ -56,6 +56,10 @@ def _open_sink(target: str) -> Sink:
 def _open_syslog() -> SyslogSink:
     name = os.path.basename(sys.argv[0])
     return open_syslog("tunnel" if name == "__main__.py" else name, os.getpid())
+
+
+def _report_failed(log: Log, cause: str) -> None:
+    log.write(f"access log cannot be written: {cause}; dropping events until it can")
 
 
 def _report_dropped(log: Log, dropped: int, cause: str) -> None:

@@ -79,6 +79,8 @@ class AccessLog:
         self.output.flush()
         if isinstance(self._sink, LogFile):
             self._sink.close(_CLOSE_LIMIT)
+        if self._sink is not None:
+            self.output.report_dropped()
 
     def write(self, event: str, record: ConnectionRecord) -> None:
         """Write the event of one connection, or count it as suppressed."""
