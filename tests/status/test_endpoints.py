@@ -123,7 +123,7 @@ def test_a_request_may_be_about_one_listener() -> None:
 
 def test_an_unknown_listener_is_404() -> None:
     answer = ask("/_status?listener=thrid", read_state=lambda: TWO)
-    assert (answer.status, answer.body) == (404, b"404 unknown listener; expected a name in /_status\n")
+    assert (answer.status, answer.body) == (404, b"404 unknown listener; expected the name of a listener\n")
 
 
 def test_a_listener_that_is_removed_during_its_check_is_404() -> None:

@@ -71,6 +71,11 @@ class Response:
     stream: AsyncGenerator[bytes, None] | None = None
 
 
+NOT_FOUND = Response(b"404 page not found\n", HTTPStatus.NOT_FOUND)
+READ_METHODS = ("GET", "HEAD")
+READ_EXPECTED = Response(
+    b"405 method not allowed; expected GET or HEAD\n", HTTPStatus.METHOD_NOT_ALLOWED, headers=(("Allow", "GET, HEAD"),)
+)
 _TOO_MANY_STREAMS = Response(
     b"503 too many streams are open; close one, or read the resource without a stream\n", HTTPStatus.SERVICE_UNAVAILABLE
 )

@@ -13,8 +13,8 @@ from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from tunnel.http.connection import Request, Respond, Response
-from tunnel.status.health_endpoints import NOT_FOUND, CheckListeners, HealthEndpoints, is_health_path
+from tunnel.http.connection import NOT_FOUND, READ_EXPECTED, READ_METHODS, Request, Respond, Response
+from tunnel.status.health_endpoints import UNKNOWN_LISTENER, CheckListeners, HealthEndpoints, is_health_path
 from tunnel.status.openmetrics import MetricsFormat, accepts_openmetrics
 from tunnel.status.process_state import ProcessState
 from tunnel.status.status_document import Service, encode_document, is_ok
@@ -27,8 +27,6 @@ EncodeMetrics = Callable[[], Awaitable[tuple[str, bytes]]]  # content type and b
 EncodeOwnMetrics = Callable[[MetricsFormat], Awaitable[bytes]]
 JSON, PROMETHEUS = "json", "prometheus"
 PPROF = "/debug/pprof/"
-
-_UNKNOWN_LISTENER = Response(b"404 unknown listener; expected a name in /_status\n", HTTPStatus.NOT_FOUND)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +80,13 @@ class Endpoints:
         name = request.query_value("listener")
         listeners = [one.name for one in self.read_state().listeners if name in ("", one.name)]
         if name and not listeners:
-            return _UNKNOWN_LISTENER
+            return UNKNOWN_LISTENER
         errors = await self.check(listeners)
         state = self.read_state()
         has_listeners = bool(name) or state.has_file or len(state.listeners) > 1
         state = state.limited_to((name,) if name else ())
         if name and not state.listeners:  # removed during the check
-            return _UNKNOWN_LISTENER
+            return UNKNOWN_LISTENER
         status = HTTPStatus.OK if is_ok(state, errors) else HTTPStatus.SERVICE_UNAVAILABLE
         body = encode_document(self.service, state, errors, self.clock(), has_listeners=has_listeners)
         return Response(body, status, "application/json")
@@ -120,17 +118,12 @@ _POST_EXPECTED = Response(
 )
 
 
-_GET_EXPECTED = Response(
-    b"405 method not allowed; expected GET\n", HTTPStatus.METHOD_NOT_ALLOWED, headers=(("Allow", "GET, HEAD"),)
-)
-
-
 async def _overview(read: ReadOverview, request: Request) -> Response:
-    if request.method not in ("GET", "HEAD"):
-        return _GET_EXPECTED
+    if request.method not in READ_METHODS:
+        return READ_EXPECTED
     body = await read(request.query_value("listener"))
     if body is None:
-        return _UNKNOWN_LISTENER
+        return UNKNOWN_LISTENER
     return Response(body, content_type="application/json", headers=(("Cache-Control", "no-store"),))
 
 

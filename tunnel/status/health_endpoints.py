@@ -6,17 +6,13 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator,
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from tunnel.http.connection import Request, Response
+from tunnel.http.connection import NOT_FOUND, READ_EXPECTED, READ_METHODS, Request, Response
 from tunnel.log import escape, one_line
 from tunnel.status.process_state import ProcessState, join_by_listener, list_names
 
 CheckListeners = Callable[[Collection[str]], Awaitable[Mapping[str, str]]]  # errors of backends, by the name of the listener
 
-NOT_FOUND = Response(b"404 page not found\n", HTTPStatus.NOT_FOUND)
-_UNKNOWN_LISTENER = Response(b"404 unknown listener; expected the name of a listener\n", HTTPStatus.NOT_FOUND)
-_GET_EXPECTED = Response(
-    b"405 method not allowed; expected GET or HEAD\n", HTTPStatus.METHOD_NOT_ALLOWED, headers=(("Allow", "GET, HEAD"),)
-)
+UNKNOWN_LISTENER = Response(b"404 unknown listener; expected the name of a listener\n", HTTPStatus.NOT_FOUND)
 _HEADERS = (("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"))
 _MAX_QUERY = 2048  # characters; longer ones would take milliseconds to parse
 _MAX_REASON = 1000  # characters
@@ -56,7 +52,7 @@ class HealthEndpoints:
         if isinstance(probe, Response):
             return probe
         problems = await self._find_problems(probe) if probe.endpoint == "readyz" else {}
-        return _UNKNOWN_LISTENER if problems is None else encode_checks(probe, problems)
+        return UNKNOWN_LISTENER if problems is None else encode_checks(probe, problems)
 
     async def _find_problems(self, probe: _Probe) -> Mapping[str, str] | None:
         """Why checks fail, by their names; None if the listener is unknown."""
@@ -123,8 +119,8 @@ def _parse_probe(request: Request) -> _Probe | Response:
     known = CHECKS.get(endpoint, ())
     if not known or (slash and only not in known):
         return NOT_FOUND
-    if request.method not in ("GET", "HEAD"):
-        return _GET_EXPECTED
+    if request.method not in READ_METHODS:
+        return READ_EXPECTED
     if len(request.query) > _MAX_QUERY:
         return _refuse(f"query too long: {len(request.query)} characters; expected at most {_MAX_QUERY}")
     is_verbose, listener = bool(request.query_values("verbose")), request.query_value("listener")

@@ -9,7 +9,7 @@ from http import HTTPStatus
 from pathlib import Path
 
 from tunnel.errors import ConfigError, describe_os_error
-from tunnel.http.connection import Request, Response
+from tunnel.http.connection import NOT_FOUND, READ_EXPECTED, READ_METHODS, Request, Response
 
 PREFIX = "/ui/"
 _FILES = Path(__file__).with_name("page_files")
@@ -32,10 +32,6 @@ _SECURITY = (
     ("Cross-Origin-Resource-Policy", "same-origin"),
 )
 _OWN_SITE = (None, "same-origin", "none")  # values of Sec-Fetch-Site; none: the user has typed the URL
-_NOT_FOUND = Response(b"404 page not found\n", HTTPStatus.NOT_FOUND)
-_GET_EXPECTED = Response(
-    b"405 method not allowed; expected GET\n", HTTPStatus.METHOD_NOT_ALLOWED, headers=(("Allow", "GET, HEAD"),)
-)
 _REDIRECT = Response(status=HTTPStatus.FOUND, headers=(("Location", PREFIX.removeprefix("/")),))  # also behind a prefix
 _FOREIGN = Response(b"403 events are for the page of this server only\n", HTTPStatus.FORBIDDEN)
 
@@ -79,15 +75,15 @@ class Page:
         return replace(response, headers=(*response.headers, *_SECURITY))
 
     def _find(self, request: Request) -> Response:
-        if request.method not in ("GET", "HEAD"):
-            return _GET_EXPECTED
+        if request.method not in READ_METHODS:
+            return READ_EXPECTED
         if not request.path.startswith(PREFIX):
             return _REDIRECT
         name = request.path.removeprefix(PREFIX) or "index.html"
         if name == "events":
             return self._events(request)
         file = self._files.get(name)
-        return _NOT_FOUND if file is None else _send_file(file, request)
+        return NOT_FOUND if file is None else _send_file(file, request)
 
     def _events(self, request: Request) -> Response:
         if request.headers.get("sec-fetch-site") not in _OWN_SITE:  # a foreign page could occupy all streams

@@ -14,7 +14,7 @@ from http import HTTPStatus
 
 import trio
 
-from tunnel.http.connection import TEXT, Request, Response
+from tunnel.http.connection import NOT_FOUND, TEXT, Request, Response
 from tunnel.status.stacks import StackSampler, encode_goroutines, encode_tree, task_stacks, thread_stacks
 
 _ROOT = "/debug/pprof"
@@ -61,7 +61,7 @@ class Pprof:
             return Response(status=HTTPStatus.MOVED_PERMANENTLY, headers=(("Location", f"{_ROOT}/"),))
         profile = self._table.get(name)
         if profile is None:
-            return Response(b"404 page not found\n", HTTPStatus.NOT_FOUND)
+            return NOT_FOUND
         return await profile(request)
 
     async def _index(self, _request: Request) -> Response:
