@@ -306,7 +306,7 @@ class AccessLogConfig:
 
     format: str = "off"  # one of ACCESS_FORMATS
     target: str = "log"  # one of ACCESS_TARGETS, or the path of a file
-    has_start: bool = False  # also an event at the begin of a connection
+    has_start: bool = False  # also an event when a connection is forwarded
 
     @property
     def path(self) -> str:

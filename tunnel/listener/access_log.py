@@ -52,7 +52,7 @@ class AccessLog:
         self._is_scheduled = False  # `_encode` will be called
 
     @property
-    def is_apart(self) -> bool:
+    def has_own_output(self) -> bool:
         """Whether nothing else writes to the output."""
         return self._sink is not None
 
@@ -128,11 +128,11 @@ class AccessConnectionLog(ConnectionLog):
 
     @property
     def shows_openings(self) -> bool:
-        """Whether the begin of a relay has an event."""
+        """Whether the start of a relay has an event."""
         return self._access_log.has_start
 
     def write_opening(self, record: ConnectionRecord) -> None:
-        """Write the event of the begin of a relay."""
+        """Write the event of the start of a relay."""
         self._access_log.write(START, record)
 
     def write_end(self, record: ConnectionRecord) -> None:

@@ -40,7 +40,7 @@ class ConnectionLog:
         return self._log.is_enabled(Category.CONNS)
 
     def write_opening(self, record: ConnectionRecord) -> None:
-        """Log the begin of a relay."""
+        """Log the start of a relay."""
         line = f"opening pipe: {_describe_ends(record)} {describe_admission(record.peer, record.rule)}"
         self._log.write(line, Category.CONNS)
 

@@ -33,7 +33,7 @@ class ConnectionRecord(NamedTuple):
     """One connection at its end; durations in seconds, None for what was not reached.
 
     The two begins are seconds after accept, of the last attempt if there were several. A server's handshake begins when it has
-    a slot and reads the first bytes of the client; what has a begin and no duration has failed.
+    a slot and reads the first bytes of the client; what has begun and has no duration has failed.
     Bytes are of plaintext: `forwarded` from the accepted side to the target, `returned` the other way.
     """
 
@@ -91,7 +91,7 @@ _FAILURES = {
 
 
 def count_connection(counters: Counters, record: ConnectionRecord) -> None:
-    """Count the end of a connection; its acceptance, its handshake and the begin of its relay are counted when they happen."""
+    """Count the end of a connection; its acceptance, its handshake and the start of its relay are counted when they happen."""
     if counters.lifetime is not None:
         counters.lifetime.update(int(record.seconds * 1e9))
     if record.is_handshake_failed and counters.handshake is not None:

@@ -35,8 +35,10 @@ class SharedResources:
 
     def dropped_lines(self) -> Mapping[str, int]:
         """Lines that were dropped since the start: of the log, and of the access log if it has an output of its own."""
-        own = {"access": self.access_log.output.dropped} if self.access_log is not None and self.access_log.is_apart else {}
-        return {"log": self.log.dropped_total, **own}
+        dropped = {"log": self.log.dropped_total}
+        if self.access_log is not None and self.access_log.has_own_output:
+            dropped["access"] = self.access_log.output.dropped
+        return dropped
 
     def open_connection_log(self, log: Log, fields: str) -> ConnectionLog:
         """Create the connection log of a listener, whose lines go to `log` and have these fields."""

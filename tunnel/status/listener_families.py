@@ -121,7 +121,7 @@ LISTENER_FAMILIES: tuple[MetricFamily, ...] = (
     _of_listener(
         "tunnel_connections",
         COUNTER,
-        "Connections by outcome: relayed ones from the begin of the relay on, others at their end.",
+        "Connections by outcome: relayed ones from the start of the relay on, others at their end.",
         _read_outcomes,
         ("outcome",),
     ),

@@ -1,4 +1,4 @@
-"""Server-sent events for the page: the history at the begin, then the overview each second and new points of the history.
+"""Server-sent events for the page: the history first, then the overview each second and new points of the history.
 
 Nothing is collected while nobody listens, and one overview serves all listeners.
 """

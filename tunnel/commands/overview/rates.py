@@ -1,4 +1,4 @@
-"""OverviewRates between two successive overviews of one process."""
+"""Rates between two successive overviews of one process."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from tunnel.status.overview_reading import ProxySummary, parse_overview, to_asci
 _STOPS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGINT)
 _SIGNALS = (*_STOPS, signal.SIGWINCH, signal.SIGTSTP, signal.SIGCONT)
 _LONGEST_DELAY = 4.0  # seconds, and a quarter of jitter, between two attempts to reach a proxy that does not answer
-_TICK = 1.0  # seconds between two screens while nothing happens: a silence is shown with its duration
+_TICK = 1.0  # seconds between two screens while nothing happens: how long the proxy has not answered is shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ class Top:
         """Run until a key or a signal ends it; return the signal, or 0."""
         while True:
             self._draw()
-            self._terminal.wait(self._reader, self._patience())
+            self._terminal.wait(self._reader, self._wait_limit())
             self._terminal.flush()
             with suppress(BlockingIOError):
                 os.read(self._reader, 4096)
@@ -141,7 +141,7 @@ class Top:
                 return 0
             self._take_answer()
 
-    def _patience(self) -> float:
+    def _wait_limit(self) -> float:
         """Seconds until something is due."""
         if self._query is not None or self._view.is_paused:
             return _TICK

@@ -20,7 +20,7 @@ _ENTER = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J"
 _LEAVE = "\x1b[0m\x1b[?7h\x1b[?25h\x1b[?1049l"
 _CLEAR = "\x1b[2J"
 _CHUNK = 256  # bytes of one write: a terminal that is writable has about as much room
-_LAST_WORDS = 1.0  # seconds that leaving waits for a terminal that takes no output
+_LEAVE_LIMIT = 1.0  # seconds that leaving waits for a terminal that takes no output
 _FALLBACK = (80, 24)  # columns and lines of a terminal that does not know its size
 
 
@@ -59,7 +59,7 @@ class Terminal:
             return
         before, self._before = self._before, None
         self._pending = _LEAVE.encode()
-        deadline = monotonic() + _LAST_WORDS
+        deadline = monotonic() + _LEAVE_LIMIT
         while self._pending and (left := deadline - monotonic()) > 0:
             if select.select((), (self._sink,), (), left)[1]:
                 self.flush()

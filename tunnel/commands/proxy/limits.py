@@ -98,7 +98,7 @@ ACCESS_TARGET = option(
     default_of(AccessLogConfig, "target"),
     placeholder="TARGET",
 )
-ACCESS_START = switch("access-log-start", "Write an event to the access log at the begin of each connection, too")
+ACCESS_START = switch("access-log-start", "Also write an event to the access log when a connection is forwarded")
 SYSLOG = switch("syslog", "Log to the local syslog instead of standard output")
 DISABLE_LANDLOCK = switch("disable-landlock", "Do not confine the process to the files and ports that the flags name")
 USE_LANDLOCK = switch("use-landlock", "Accepted and ignored: the process is confined by default", hidden=True)

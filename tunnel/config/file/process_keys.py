@@ -128,7 +128,7 @@ LOG: Final = Section(
             "access.format",
         ),
         Key("access-log-target", _log_target(), "Where the access log is written", "access.target"),
-        Key("access-log-start", switch(), "Write an event at the begin of each connection, too", "access.has_start"),
+        Key("access-log-start", switch(), "Also write an event when a connection is forwarded", "access.has_start"),
     ),
 )
 STATUS: Final = Section(
