@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.processes import eventually
 from tunnel.errors import ConfigError
-from tunnel.log_file import LogFile
+from tunnel.log_file import LogFile, check_log_file
 from tunnel.log_output import MAX_BACKLOG, LineAppender, LineOutput
 
 LINES = b"one\ntwo\n"
@@ -68,6 +68,23 @@ def test_what_cannot_be_opened_is_a_mistake(make: Callable[[Path], None], proble
     make(path)
     with pytest.raises(ConfigError, match=f"^access log {path}: {problem}$"):
         LogFile(str(path))
+
+
+def test_a_check_finds_what_would_prevent_the_start_and_creates_nothing(tmp_path: Path) -> None:
+    check_log_file(str(tmp_path / "new.log"))
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "old.log").write_text("kept\n")
+    check_log_file(str(tmp_path / "old.log"))
+    assert (tmp_path / "old.log").read_text() == "kept\n"
+    for path, detail in ((tmp_path / "none" / "a.log", "no such file or directory"), (tmp_path, "is a directory")):
+        with pytest.raises(ConfigError, match=f"^access log {path}: {detail}$"):
+            check_log_file(str(path))
+
+
+def test_a_check_finds_a_directory_in_which_nothing_can_be_created(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(os, "access", lambda _path, _mode: False)  # root may write everywhere
+    with pytest.raises(ConfigError, match=r"a\.log: permission denied$"):
+        check_log_file(str(tmp_path / "a.log"))
 
 
 def test_a_file_that_was_moved_is_replaced_by_a_new_one(tmp_path: Path, opened: Callable[..., LogFile]) -> None:

@@ -144,6 +144,20 @@ class LogFile:
         self._appender.use(descriptor)
 
 
+def check_log_file(path: str) -> None:
+    """Raise ConfigError if a file could not be opened now; creates nothing."""
+    try:
+        try:
+            os.close(os.open(path, _FLAGS & ~os.O_CREAT))
+        except FileNotFoundError:
+            folder = os.path.dirname(path) or "."
+            os.stat(folder)
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES)) from None
+    except OSError as error:
+        raise ConfigError(f"access log {path}: {_describe(error)}") from error
+
+
 def _open(path: str) -> int:
     """Open a file, or a FIFO that a process reads, to append to it; writes may block."""
     descriptor = os.open(path, _FLAGS, _MODE)

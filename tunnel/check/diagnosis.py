@@ -21,6 +21,7 @@ from tunnel.config.model import Acme, KeyFiles, Keystore, NoIdentity, Traces, Wo
 from tunnel.errors import ConfigError, describe_os_error
 from tunnel.identity.credentials import Credentials
 from tunnel.listener.generation import GenerationConfig
+from tunnel.log_file import check_log_file
 from tunnel.proxy.reloadable_policy import ReloadablePolicy
 from tunnel.sandbox.landlock import FIRST_WITH_SCOPES, Linux
 from tunnel.tracing.trace_export import open_traces
@@ -50,6 +51,8 @@ def diagnose(preflight: Preflight) -> Iterator[Finding]:
             yield examine_listener("status", monitor.status.address.address)
         if monitor.health is not None:
             yield examine_listener("health", monitor.health.address)
+    if access_log := preflight.line.config.log.access.path:
+        yield examine_access_log(access_log)
     if preflight.line.config.traces is not None:
         yield examine_traces(preflight.line.config.traces)
     if preflight.line.is_route_known:
@@ -94,6 +97,15 @@ def _examine_with_policy(preflight: Preflight, credentials: Credentials | None) 
         else:
             yield ok("policy", f"{config.access.policy.path} compiles")
             yield from examine_target(preflight, credentials, generation_config.with_policy(reloadable_policy.rule))
+
+
+def examine_access_log(path: str) -> Finding:
+    """Check whether the file of the access log can be opened, without creating it."""
+    try:
+        check_log_file(path)
+    except ConfigError as error:
+        return problem("access-log", str(error), "create the directory, correct its permissions, or change --access-log-target")
+    return ok("access-log", f"{path} can be written")
 
 
 def examine_traces(traces: Traces) -> Finding:
