@@ -10,7 +10,7 @@ import trio
 from tunnel.proxy.monitor_scope import MonitorScope
 from tunnel.proxy.overview_source import OverviewSource
 from tunnel.status.history import INTERVAL, History, Totals, point_between
-from tunnel.status.overview import count_refused, handshakes_of
+from tunnel.status.overview import count_failed, count_refused, handshakes_of
 from tunnel.status.page import Page, load_page_files
 from tunnel.status.page_events import PageEvents
 
@@ -52,11 +52,10 @@ class HistoryRecorder:
     def _read(self) -> Totals:
         measured = self._scope.measure()
         counters, gauges = measured.counters, measured.gauges
-        refused = count_refused(counters)
-        failed = counters.failed - counters.accept_errors - refused
         listeners = self._scope.listeners()
         handshakes = sum(handshakes_of(one.tunnel.counters, is_server=one.config.is_server) for one in listeners)
-        return Totals(gauges.opened, handshakes, refused, failed, gauges.forwarded, gauges.returned)
+        outcomes = count_refused(counters), count_failed(counters)
+        return Totals(gauges.opened, handshakes, *outcomes, gauges.forwarded, gauges.returned)
 
     def _observe_lag(self, seconds: float) -> None:
         self._lag = max(self._lag, seconds)

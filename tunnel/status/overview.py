@@ -71,15 +71,14 @@ def summarize_listener(
     handshake_limit: int = 0,
 ) -> ListenerOverview:
     """Return the overview of one listener from its state and its counters."""
-    refused = count_refused(counters)
     return ListenerOverview(
         state=state,
         is_ready=process.is_listener_ready(state),
         problem=_listener_problem(process, state),
         accepted=counters.accepted,
         relayed=counters.relayed,
-        refused=refused,
-        failed=counters.failed - counters.accept_errors - refused,
+        refused=count_refused(counters),
+        failed=count_failed(counters),
         handshakes=handshakes_of(counters, is_server=state.is_server),
         forwarded=gauges.forwarded,
         returned=gauges.returned,
@@ -92,6 +91,11 @@ def summarize_listener(
 def count_refused(counters: Counters) -> int:
     """Return how many connections a rule or a limit per peer did not admit."""
     return sum(count for reason, count in counters.reasons.items() if is_refusal(reason))
+
+
+def count_failed(counters: Counters) -> int:
+    """Return how many other connections were not relayed; an error of accept is no connection."""
+    return counters.failed - counters.accept_errors - count_refused(counters)
 
 
 def handshakes_of(counters: Counters, *, is_server: bool) -> int:
