@@ -72,7 +72,7 @@ def test_each_metric_has_a_reading() -> None:
 
 def test_the_last_line_has_every_outcome_that_occurred() -> None:
     outcomes = [name for name, export in EXPORTS.items() if export.is_outcome]
-    counters = replace(Counters(), **dict.fromkeys(outcomes, 1), other_ends={"close-timeout": 2}, reaped=9)
+    counters = replace(Counters(), **dict.fromkeys(outcomes, 1), other_ends={"close_timeout": 2}, reaped=9)
     assert counters.summary() == " ".join([*(f"{name}=1" for name in outcomes), "close_timeout=2"])
 
 

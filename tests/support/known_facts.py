@@ -24,7 +24,7 @@ def known_listener(name: str = "redis", *, is_server: bool = True) -> ListenerFa
     counters = Counters(accepted=9, relayed=5, refused=3, dial_failed=1, plaintext=2, close_notify=2, accept_errors=6)
     counters.reasons = {"expired": 1, "peer-connections": 1, "connection-refused": 1, "handshake-timeout": 2}
     counters.withdrawals = {"no-matching-rule": 1}
-    counters.other_ends = {"close-timeout": 1}
+    counters.other_ends = {"close_timeout": 1}
     durations = ConnectionDurations()
     durations.handshake.add(0.002)
     durations.dial.add(0.0002)

@@ -44,7 +44,7 @@ def known_source() -> tuple[MetricsSource, Counters, Clock]:
         broken=1,
         close_notify=1,
     )
-    counters.other_ends = {"close-timeout": 1, "tls-failure": 1}
+    counters.other_ends = {"close_timeout": 1, "tls_failure": 1}
     counters.reasons = {"expired": 1, "handshake-timeout": 1, "connection-refused": 1}
     counters.handshake, counters.lifetime = DurationMetric(SHORT, clock=clock), DurationMetric(LONG, clock=clock)
     for milliseconds in (1, 2, 3):

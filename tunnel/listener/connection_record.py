@@ -128,4 +128,4 @@ def _count_relay(counters: Counters, record: ConnectionRecord, close_reason: Clo
     if close_reason is CloseReason.TRUNCATED:
         counters.truncated += 1
     else:
-        counters.other_ends[close_reason.value] = counters.other_ends.get(close_reason.value, 0) + 1
+        counters.other_ends[close_reason.outcome] = counters.other_ends.get(close_reason.outcome, 0) + 1

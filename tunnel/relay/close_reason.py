@@ -24,6 +24,11 @@ class CloseReason(Enum):
     SHUTDOWN = "shutdown"
     CRASH = "internal-error"
 
+    @property
+    def outcome(self) -> str:
+        """The name in counts by outcome."""
+        return self.value.replace("-", "_")
+
 
 # The process or the session cannot wait, or a withdrawn peer must not delay its end by not reading.
 IMMEDIATE = {CloseReason.SHUTDOWN, CloseReason.CRASH, CloseReason.WITHDRAWN}

@@ -87,7 +87,7 @@ class Counters:
     truncated: int = _counter(metrics.OUTCOMES)  # the TLS side ended inside a record
     crashed: int = _counter(metrics.OUTCOMES)  # ended by a bug of ours
     accept_errors: int = _counter(metrics.ACCEPT_ERROR, is_failure=True)
-    other_ends: dict[str, int] = field(default_factory=dict)  # of relays, by close reason
+    other_ends: dict[str, int] = field(default_factory=dict)  # of relays, by the outcome of a CloseReason
 
     # Not in the log's last line:
     crashed_before_relay: int = _counter(metrics.ACCEPT_ERROR, is_outcome=False, is_failure=True)  # a part of `crashed`
@@ -115,7 +115,7 @@ class Counters:
     def outcomes(self) -> dict[str, int]:
         """The counts by outcome, without those by reason."""
         counts = {name: getattr(self, name) for name, export in EXPORTS.items() if export.is_outcome}
-        return counts | {name.replace("-", "_"): count for name, count in self.other_ends.items()}
+        return counts | self.other_ends
 
     def summary(self) -> str:
         """Every outcome whose count is not zero, as `name=number`."""

@@ -75,8 +75,7 @@ def _read_outcomes(listener: ListenerFacts) -> Iterator[Sample]:
 def _read_ends(listener: ListenerFacts) -> Iterator[Sample]:
     for name in ("close_notify", "fin_without_close_notify", "truncated"):
         yield (name,), getattr(listener.counters, name)
-    for close_reason, count in listener.counters.other_ends.items():
-        yield (close_reason.replace("-", "_"),), count
+    yield from read_by_word(listener.counters.other_ends)
 
 
 def _read_reasons(*, are_refusals: bool) -> ReadListener:

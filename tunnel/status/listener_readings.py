@@ -57,8 +57,8 @@ def _of_listener(listener: ListenerMeasurement, scope: ReadingScope) -> Iterator
     for name in _OUTCOMES:
         if count := getattr(counters, name):
             yield MetricReading(metrics.LISTENER_OUTCOMES, count, name, scope)
-    for close_reason, count in counters.other_ends.items():
-        yield MetricReading(metrics.LISTENER_OUTCOMES, count, close_reason.replace("-", "_"), scope)
+    for outcome, count in counters.other_ends.items():
+        yield MetricReading(metrics.LISTENER_OUTCOMES, count, outcome, scope)
     for reason, count in counters.reasons.items():
         metric = metrics.LISTENER_REFUSALS if is_refusal(reason) else metrics.LISTENER_FAILURES
         yield MetricReading(metric, count, reason, scope)

@@ -82,8 +82,8 @@ def _of_counters(counters: Counters) -> Iterator[MetricReading]:
     for name, export in EXPORTS.items():
         if export.metric is not metrics.ACCEPT_ERROR:
             yield MetricReading(export.metric, getattr(counters, name), name if export.metric.label else "")
-    for close_reason, count in counters.other_ends.items():
-        yield MetricReading(metrics.OUTCOMES, count, close_reason.replace("-", "_"))
+    for outcome, count in counters.other_ends.items():
+        yield MetricReading(metrics.OUTCOMES, count, outcome)
 
 
 def _of_connections(counters: Counters, gauges: TunnelGauges) -> Iterator[MetricReading]:
