@@ -20,6 +20,7 @@ from tunnel.tls.engine import TlsEnd
 
 if TYPE_CHECKING:  # loaded only when a status port or metrics are wanted
     from tunnel.proxy.process_observation import ProcessObservation
+    from tunnel.status.histogram import HistogramReading
     from tunnel.status.identity_report import IdentityReport
     from tunnel.status.listener_readings import ListenerMeasurement
     from tunnel.status.peer_table import PeerKey, PeerTraffic
@@ -90,6 +91,13 @@ class MonitorScope:
             return ()
         names = {one.name for one in self.listeners()}
         return [one for one in self.process.observation.connections.refusals.newest_first() if one.listener in names]
+
+    def loop_lag(self) -> HistogramReading:
+        """The lag of the event loop; nothing before the first monitor."""
+        from tunnel.status.histogram import LAG_BOUNDS, Histogram
+
+        observation = self.process.observation
+        return (observation.lag if observation is not None else Histogram(LAG_BOUNDS)).read()
 
     def identities(self) -> Sequence[IdentityReport]:
         """The identity sources of the listeners."""

@@ -11,7 +11,6 @@ import trio
 from tunnel import __version__
 from tunnel.proxy.monitor_scope import MonitorScope
 from tunnel.proxy.proxy_listener import ProxyListener
-from tunnel.status.histogram import LAG_BOUNDS, Histogram
 from tunnel.status.overview import ListenerOverview, Overview, encode_overview, summarize_listener
 from tunnel.status.process_state import ListenerState, ProcessState
 
@@ -39,7 +38,6 @@ class OverviewSource:
     def _collect(self, scope: MonitorScope) -> Overview:
         process, state = scope.process, scope.state()
         listeners = {one.name: one for one in scope.listeners()}
-        observation = process.observation
         return Overview(
             time=time.time(),
             hostname=self._hostname,
@@ -51,7 +49,7 @@ class OverviewSource:
             identities=[replace(one, listeners=_only(one.listeners, listeners)) for one in scope.identities()],
             peers=scope.peers(),
             refusals=scope.refusals(),
-            loop_lag=(observation.lag if observation is not None else Histogram(LAG_BOUNDS)).read(),
+            loop_lag=scope.loop_lag(),
             dropped_log_lines=sum(process.shared.dropped_lines().values()),
         )
 

@@ -9,13 +9,11 @@ from tunnel.proxy.identity_feed import IdentityFeed
 from tunnel.proxy.monitor_scope import MonitorScope
 from tunnel.proxy.proxy_listener import ProxyListener
 from tunnel.status.busy_peers import BusyPeers
-from tunnel.status.histogram import LAG_BOUNDS, Histogram
 from tunnel.status.identity_report import IdentityReport
 from tunnel.status.metric_facts import LimitUse, ListenerFacts, ProcessFacts, merge_trust_domains
 from tunnel.tls.openssl import VERSION as OPENSSL_VERSION
 
 _VERSIONS = {"version": __version__, "python": platform.python_version(), "openssl": OPENSSL_VERSION}
-_NO_LAG = Histogram(LAG_BOUNDS).read()
 
 
 class FactsReader:
@@ -33,7 +31,7 @@ class FactsReader:
         reports = {key: feed.report() for key, feed in feeds.items()}
         state = scope.state()
         ready = {one.name: state.is_listener_ready(one) for one in state.listeners}
-        observation, status_port = process.observation, scope.status_port
+        status_port = scope.status_port
         return ProcessFacts(
             is_ready=state.is_ready,
             versions=_VERSIONS,
@@ -44,7 +42,7 @@ class FactsReader:
             ),
             peers=self._busy_peers.read(scope.peers(), [one.name for one in listeners]),
             trust_domains=merge_trust_domains(list(reports.values())),
-            lag=observation.lag.read() if observation is not None else _NO_LAG,
+            lag=scope.loop_lag(),
             dropped_lines=process.shared.dropped_lines(),
             status_port=LimitUse("", status_port.count, status_port.limit) if status_port is not None else LimitUse("", 0, 0),
         )
