@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunnel.log import MAX_FOREIGN_TEXT, Category, Log, escape, one_line
+from tunnel.log import MAX_FOREIGN_TEXT, Category, Log, escape, escape_detail, one_line
 from tunnel.log_output import DescriptorSink
 
 ESCAPED = [
@@ -68,6 +68,12 @@ def test_escaped_text_is_printable_ascii_without_brackets(text: str) -> None:
     assert shown.isascii()
     assert not shown or shown.isprintable()
     assert not set("[]") & set(shown)
+
+
+def test_in_a_detail_only_brackets_are_kept() -> None:
+    assert escape_detail("tcp:[::1]:80: connection refused") == "tcp:[::1]:80: connection refused"
+    assert escape_detail("\x1b[2J\\ \u00fc") == r"\x1b[2J\\ \xfc"
+    assert len(escape_detail("\u202e" * 10**6)) <= MAX_FOREIGN_TEXT + len("...")
 
 
 @given(st.text(st.characters(max_codepoint=0xFF), max_size=40), st.text(st.characters(max_codepoint=0xFF), max_size=40))

@@ -20,6 +20,7 @@ MAX_FOREIGN_TEXT = 512  # characters of one text from another process, after esc
 MAX_TRACE = 16 * 1024  # characters of a traceback
 _CONNS_DELAY = 0.05  # seconds: two writes per connection, each with a turn of the loop, cost a tenth of a handshake
 _UNSAFE = re.compile(r"[^\x20-\x7e]|[\\\[\]]")
+_UNSAFE_DETAIL = re.compile(r"[^\x20-\x7e]|\\")
 
 
 class Category(Enum):
@@ -34,8 +35,17 @@ class Category(Enum):
 
 def escape(text: str, limit: int = MAX_FOREIGN_TEXT) -> str:
     """Return printable ASCII of at most `limit` characters; brackets are escaped, because they delimit fields of a line."""
-    escaped = _UNSAFE.sub(_escape_one, text[: limit + 1])
-    return escaped if len(escaped) <= limit else _cut(text, limit)
+    return _escape(text, limit, _UNSAFE)
+
+
+def escape_detail(text: str) -> str:
+    """Return printable ASCII where brackets delimit nothing: an IPv6 address stays readable."""
+    return _escape(text, MAX_FOREIGN_TEXT, _UNSAFE_DETAIL)
+
+
+def _escape(text: str, limit: int, unsafe: re.Pattern[str]) -> str:
+    escaped = unsafe.sub(_escape_one, text[: limit + 1])
+    return escaped if len(escaped) <= limit else _cut(text, limit, unsafe)
 
 
 def one_line(text: str, limit: int | None = None) -> str:
@@ -50,12 +60,12 @@ def _escape_one(match: re.Match[str]) -> str:
     return "\\\\" if code == 0x5C else f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
-def _cut(text: str, limit: int) -> str:
+def _cut(text: str, limit: int, unsafe: re.Pattern[str]) -> str:
     """Escape as many whole characters as fit into `limit`."""
     end = room = 0
-    while (room := room + len(_UNSAFE.sub(_escape_one, text[end]))) <= limit:
+    while (room := room + len(unsafe.sub(_escape_one, text[end]))) <= limit:
         end += 1
-    return _UNSAFE.sub(_escape_one, text[:end]) + "..."
+    return unsafe.sub(_escape_one, text[:end]) + "..."
 
 
 Format = Callable[[float, Category, str, str], str]  # time, category, message, fields; one line with its end

@@ -15,7 +15,7 @@ from tunnel.listener.connection_attributes import (
     own_attributes,
 )
 from tunnel.listener.connection_record import ConnectionRecord
-from tunnel.log import escape
+from tunnel.log import escape, escape_detail
 from tunnel.pkix.certificate import parse_certificate
 from tunnel.time_format import describe_time
 
@@ -100,7 +100,7 @@ def describe_own(event: str, record: ConnectionRecord) -> Attributes:
             del fields[name]
         return fields
     if record.detail:
-        fields["tunnel.detail"] = escape(record.detail)
+        fields["tunnel.detail"] = escape_detail(record.detail)
     fields["tunnel.duration"] = round(record.seconds, _DIGITS)
     return fields
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from tunnel.authz.peer import peer_name
 from tunnel.config.access_suggestion import suggest_access
 from tunnel.listener.connection_record import ConnectionOutcome, ConnectionRecord
-from tunnel.log import escape
+from tunnel.log import escape, escape_detail
 from tunnel.log_limit import source_of
 from tunnel.status.peer_table import PeerKey, PeerTable
 from tunnel.status.recent_refusals import RecentRefusal, RecentRefusals
@@ -44,7 +44,7 @@ def describe_refusal(record: ConnectionRecord, now: float) -> RecentRefusal:
         peer=peer_name(record.peer, record.rule) if record.peer is not None or record.rule else "",
         outcome=record.outcome.value,
         reason=record.reason,
-        detail=escape(record.detail),
+        detail=escape_detail(record.detail),
         flag=suggestion.flag,
         entry=suggestion.entry,
     )

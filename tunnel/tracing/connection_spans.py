@@ -12,7 +12,7 @@ from tunnel.listener.connection_attributes import (
     tls_attributes,
 )
 from tunnel.listener.connection_record import ConnectionOutcome, ConnectionRecord
-from tunnel.log import escape
+from tunnel.log import escape_detail
 from tunnel.relay.close_reason import CloseReason
 
 _SUCCESSES = {
@@ -47,7 +47,7 @@ def describe_error(record: ConnectionRecord) -> str:
     if not kind or not record.detail:
         return kind
     detail = record.detail.removeprefix(f"{kind}: ")  # as that of a peer that a rule has refused begins
-    return f"{kind}: {escape(detail)}"
+    return f"{kind}: {escape_detail(detail)}"
 
 
 def error_type(record: ConnectionRecord) -> str:
