@@ -416,6 +416,7 @@ def test_a_verdict_for_a_handshake_that_was_given_up_reaches_nobody(exchanges: E
     exchange.far.sendall(exchange.peer.shake())
     until(exchange, lambda: carry(exchange) or slow.asked.is_set())
     exchange.handshake.abandon()
+    assert exchange.handshake.tls_end is None, "the thread uses it, and OpenSSL does not allow a second one"
     slow.may_answer.set()
     for _ in range(20):
         exchange.turn()

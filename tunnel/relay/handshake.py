@@ -100,8 +100,8 @@ class Handshake:
 
     @property
     def tls_end(self) -> TlsEnd | None:
-        """Our end; None until a client has sent something."""
-        return self._end
+        """Our end; None until a client has sent something, and while a thread uses it."""
+        return self._end if self._thread_step is None else None
 
     def start(self) -> None:
         """Wait for the client's first flight, or as a client send ours."""
