@@ -170,3 +170,20 @@ def test_a_removed_listener_has_no_series_and_the_others_keep_theirs(harnesses: 
     text = encode_metrics(reader.read(), MetricsFormat()).decode()
     assert 'listener="a"' not in text
     assert 'tunnel_peer_returned_bytes_total{listener="b",direction="inbound",peer="web"} 2\n' in text
+
+
+def test_connections_of_a_listener_that_was_replaced_are_counted_once(harnesses: Harnesses) -> None:
+    before, now = harnesses(name="a").serve(), harnesses(name="a")
+    process = FakeProcess(a=before)
+    process.observe()
+    before.shared.observers.append(process.observation.connections.add)
+    peer, backend = carried(before, who=identity("spiffe://a.test/web", root=ROOT), version=TLS12)
+    reader = FactsReader(process.scope(), 20)
+    seen = [reader.read().peers[0].traffic]
+    process.retired.append(process.listeners["a"])
+    process.listeners["a"] = SimpleNamespace(name="a", config=now.tunnel.config, tunnel=now.tunnel)
+    seen.append(reader.read().peers[0].traffic)
+    hang_up(before, peer, backend)
+    process.retired.clear()
+    seen.append(reader.read().peers[0].traffic)
+    assert [(one.connections, one.opened) for one in seen] == [(1, 1), (1, 1), (1, 0)]

@@ -77,13 +77,16 @@ class MonitorScope:
         return sum(len(one.tunnel) for one in self._serving())
 
     def peers(self) -> Mapping[PeerKey, PeerTraffic]:
-        """Connections and bytes by peer, of the listeners that are configured now; none before the first monitor."""
+        """Connections and bytes by peer, of the listeners that are configured now; none before the first monitor.
+
+        The open connections of a removed listener count for the one that has its name now, as they will when they end.
+        """
         if self.process.observation is None:
             return {}
-        listeners = {one.name: one.tunnel for one in self.listeners()}
-        live = (one for tunnel in listeners.values() for one in tunnel.traffic_by_peer())
-        known = self.process.observation.connections.peers.read(live)
-        return {key: traffic for key, traffic in known.items() if key.listener in listeners}
+        names = {one.name for one in self.listeners()}
+        tunnels = [one.tunnel for one in (*self.process.listeners.values(), *self.process.retired) if one.name in names]
+        known = self.process.observation.connections.peers.read(one for tunnel in tunnels for one in tunnel.traffic_by_peer())
+        return {key: traffic for key, traffic in known.items() if key.listener in names}
 
     def refusals(self) -> Sequence[RecentRefusal]:
         """Recent refusals of the listeners that are configured now, the newest first."""
