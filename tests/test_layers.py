@@ -110,8 +110,9 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     ),
 }
 PRIVATE_PLACE = "tunnel.tls.openssl"  # of what pyOpenSSL does not export
-# The nets that catch every bug: of a connection in the loop, of a trio server (a task), of new credentials.
-BROAD_PLACES = {"tunnel.errors": 1, "tunnel.relay.loop": 1, "tunnel.net.accept": 1}
+# The nets that catch every bug: of a connection in the loop, of a trio server (a task), of new credentials,
+# of a batch of traces.
+BROAD_PLACES = {"tunnel.errors": 1, "tunnel.relay.loop": 1, "tunnel.net.accept": 1, "tunnel.tracing.trace_export": 1}
 
 Sources = Mapping[str, str]
 

@@ -171,3 +171,26 @@ def test_without_the_libraries_one_line_says_how_to_install_them(monkeypatch: py
     ) as error:
         load_exporter()
     assert str(error.value).endswith("'spiffe-tunnel[otel]'")
+
+
+def test_an_unexpected_exception_loses_one_batch_and_the_thread_goes_on() -> None:
+    lines, batches = list[str](), list[int]()
+
+    def export(batch: Sequence[EndedConnection]) -> Delivery:
+        batches.append(len(batch))
+        if len(batches) == 1:
+            raise KeyError("odd\n")
+        return Delivery()
+
+    traces = TraceExport(export, 1.0, lines.append, draw=lambda: 0.5)
+    traces.start()
+    traces.add(relayed())
+    eventually(lambda: traces.dropped == 1, "the loss")
+    traces.add(relayed())
+    eventually(lambda: traces.exported == 1, "an export")
+    traces.stop(LIMIT)
+    why = "internal error: KeyError: 'odd\\\\n'"
+    assert lines == [
+        f"error exporting traces: {why}; dropping traces until they are accepted",
+        "exporting traces recovered: dropped_traces=1",
+    ]

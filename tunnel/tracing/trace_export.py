@@ -16,6 +16,7 @@ from typing import NamedTuple
 from tunnel.config.model import Traces
 from tunnel.errors import ConfigError
 from tunnel.listener.connection_record import ConnectionRecord
+from tunnel.log import escape
 
 MAX_QUEUE = 2048  # connections that wait for their export: a second of many, or minutes of few
 MAX_BATCH = 16  # connections in one request: while it is encoded, the event loop can wait for the interpreter
@@ -135,7 +136,7 @@ class TraceExport:
     def _export_batch(self) -> None:
         batch = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH))]
         self._in_flight = len(batch)
-        delivery = self._export(batch)
+        delivery = self._deliver(batch)
         self._in_flight = 0
         self.exported += len(batch) - delivery.lost
         self._lost += delivery.lost
@@ -147,6 +148,13 @@ class TraceExport:
         if self._has_failed and self._is_stopping.is_set():  # there is no time for more attempts
             self._lost += len(self._queue)
             self._queue.clear()
+
+    def _deliver(self, batch: Sequence[EndedConnection]) -> Delivery:
+        """Export a batch; an unexpected exception, perhaps of a library, loses this batch only."""
+        try:
+            return self._export(batch)
+        except Exception as crash:  # noqa: BLE001  # a bug must not end the thread
+            return Delivery(len(batch), f"internal error: {type(crash).__name__}: {escape(str(crash))}")
 
     def _report_dropped(self, event: str) -> None:
         dropped = self.dropped
