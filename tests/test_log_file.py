@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
+import select
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +16,7 @@ import pytest
 from tests.support.processes import eventually
 from tunnel.errors import ConfigError
 from tunnel.log_file import LogFile, check_log_file
-from tunnel.log_output import MAX_BACKLOG, LineAppender, LineOutput
+from tunnel.log_output import MAX_BACKLOG, DescriptorSink, LineAppender, LineOutput
 
 LINES = b"one\ntwo\n"
 
@@ -181,6 +183,27 @@ def test_after_a_torn_line_the_next_one_begins_on_a_new_line(tmp_path: Path) -> 
     assert path.read_bytes() == b"one\ntw\nthree\n"
     assert not appender.is_failing
     os.close(descriptor)
+
+
+def test_the_end_of_a_torn_line_is_within_the_bytes_that_do_not_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = list[int]()
+
+    def write(_descriptor: int, data: bytes) -> int:
+        sizes.append(len(data))
+        if len(sizes) == 2:
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+        return len(data)
+
+    reader, writer = os.pipe()
+    sink, line = DescriptorSink(writer), b"x" * 3 * select.PIPE_BUF + b"\n"
+    monkeypatch.setattr(os, "write", write)
+    assert sink.write(line, sink.write(line, 0)) == len(line), "the rest is lost"
+    sink.write(line, 0)
+    assert len(sizes) == 3
+    assert max(sizes) <= select.PIPE_BUF
+    monkeypatch.undo()
+    os.close(reader)
+    os.close(writer)
 
 
 class BrokenSink:

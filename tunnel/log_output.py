@@ -95,7 +95,7 @@ class DescriptorSink:
         """
         if not self._poll.poll(0):
             return start
-        return self._appender.write(data, start, start + select.PIPE_BUF)
+        return self._appender.write(data, start, start + select.PIPE_BUF - 1)  # one for the end of a torn line
 
 
 class LineOutput:
