@@ -130,6 +130,22 @@ def test_a_file_that_cannot_be_opened_again_stays_in_use(tmp_path: Path, opened:
     eventually(path.exists, "the log file")
 
 
+def test_lines_wait_while_there_can_be_no_thread(
+    tmp_path: Path, opened: Callable[..., LogFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    path = tmp_path / "access.log"
+    file = opened(path)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start)
+        file.reopen()
+        assert file.write(LINES, 0) == 0, "to be tried again"
+    assert file.write(LINES, 0) == len(LINES)
+    eventually(lambda: path.read_bytes() == LINES, "the log file")
+
+
 def test_a_full_disk_loses_lines_and_counts_them(opened: Callable[..., LogFile]) -> None:
     file = opened(Path("/dev/full"))
     file.write(LINES, 0)

@@ -59,20 +59,21 @@ class LogFile:
         return self._appender.is_failing
 
     def write(self, data: bytes, start: int) -> int:
-        """Pass lines to the thread; the sink is full while the thread has too many."""
+        """Pass lines to the thread; the sink is full while the thread has too many, or cannot be started."""
         with self._changed:
-            if self._size > MAX_BACKLOG or self._is_closed:
+            if self._size > MAX_BACKLOG or self._is_closed or not self._has_thread():
                 return start
             self._waiting.append(data[start:] if start else data)
             self._size += len(data) - start
-            self._wake()
+            self._changed.notify()
         return len(data)
 
     def reopen(self) -> None:
         """Open the path again before the next line: the file was moved by a log rotation."""
         with self._changed:
             self._must_reopen = True
-            self._wake()
+            if self._has_thread():
+                self._changed.notify()
 
     def close(self, limit: float) -> None:
         """Write what waits, for at most `limit` seconds, and close the file."""
@@ -86,11 +87,16 @@ class LogFile:
         if self._thread is None or not self._thread.is_alive():
             os.close(self._appender.descriptor)
 
-    def _wake(self) -> None:
+    def _has_thread(self) -> bool:
+        """Start the thread if it does not run; False if the limit of processes or memory does not allow it now."""
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="access-log", daemon=True)
-            self._thread.start()
-        self._changed.notify()
+            thread = threading.Thread(target=self._run, name="access-log", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                return False
+            self._thread = thread
+        return True
 
     # -- on the thread
 
