@@ -130,6 +130,30 @@ def test_a_file_that_cannot_be_opened_again_stays_in_use(tmp_path: Path, opened:
     eventually(path.exists, "the log file")
 
 
+def test_errors_of_a_network_file_system_do_not_end_the_log(
+    tmp_path: Path, opened: Callable[..., LogFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_descriptor: int) -> os.stat_result:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    def close(descriptor: int) -> None:
+        real_close(descriptor)
+        raise OSError(errno.EIO, "Input/output error")
+
+    clock, path, real_close = Clock(), tmp_path / "access.log", os.close
+    file = opened(path, clock=clock)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fstat", fail)
+        patched.setattr(os, "close", close)
+        clock.now += 2
+        file.write(b"one\n", 0)
+        eventually(lambda: path.read_bytes() == b"one\n", "the log file")
+        file.reopen()
+        file.write(b"two\n", 0)
+        eventually(lambda: path.read_bytes() == b"one\ntwo\n", "the log file")
+        file.close(5)
+
+
 def test_lines_wait_while_there_can_be_no_thread(
     tmp_path: Path, opened: Callable[..., LogFile], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from tunnel.errors import ConfigError, describe_os_error
@@ -85,7 +86,7 @@ class LogFile:
         if self._thread is not None:
             self._thread.join(limit)
         if self._thread is None or not self._thread.is_alive():
-            os.close(self._appender.descriptor)
+            _close(self._appender.descriptor)
 
     def _has_thread(self) -> bool:
         """Start the thread if it does not run; False if the limit of processes or memory does not allow it now."""
@@ -128,10 +129,9 @@ class LogFile:
             return False
         self._checked_at = now
         try:
-            there = os.stat(self._path)
-        except OSError:
+            there, ours = os.stat(self._path), os.fstat(self._appender.descriptor)
+        except OSError:  # of a network file system, also of a file that is open
             return True
-        ours = os.fstat(self._appender.descriptor)
         return (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino)
 
     def _open_again(self) -> None:
@@ -146,8 +146,9 @@ class LogFile:
             self._has_failed = True
             return
         self._has_failed = False
-        os.close(self._appender.descriptor)
+        previous = self._appender.descriptor
         self._appender.use(descriptor)
+        _close(previous)
 
 
 def check_log_file(path: str) -> None:
@@ -169,6 +170,12 @@ def _open(path: str) -> int:
     descriptor = os.open(path, _FLAGS, _MODE)
     os.set_blocking(descriptor, True)
     return descriptor
+
+
+def _close(descriptor: int) -> None:
+    """Close a file; a network file system reports earlier writes that have failed only now, and the file is closed anyway."""
+    with suppress(OSError):
+        os.close(descriptor)
 
 
 def _describe(error: OSError) -> str:
