@@ -21,6 +21,11 @@ NO_RULE = Denial.NO_RULE.value
 NAMED = [
     (SPIFFE, f"--allow-id {ID}", f'{{ allow = "{ID}" }}'),
     (Peer("CN=x", common_name="it's me"), "--allow-cn 'it'\"'\"'s me'", """{ allow = { cn = "it's me" } }"""),
+    (
+        Peer("", common_name="caf\u00e9 \U0001f600"),
+        "--allow-cn 'caf\u00e9 \U0001f600'",
+        '{ allow = { cn = "caf\u00e9 \U0001f600" } }',
+    ),
     (Peer("", dns_names=("web.test",)), "--allow-dns web.test", '{ allow = { dns = "web.test" } }'),
     (
         Peer(
@@ -33,7 +38,7 @@ NAMED = [
 ]
 
 
-@pytest.mark.parametrize(("peer", "flag", "entry"), NAMED, ids=["id", "cn", "dns", "uri"])
+@pytest.mark.parametrize(("peer", "flag", "entry"), NAMED, ids=["id", "cn", "unicode", "dns", "uri"])
 def test_the_suggested_rule_admits_the_peer(peer: Peer, flag: str, entry: str) -> None:
     assert suggest_access(peer, NO_RULE, is_server=True) == AccessSuggestion(flag, entry)
     name, value = shlex.split(flag)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from dataclasses import dataclass
+from typing import cast
 
 from tunnel.authz.pattern import parse_pattern
 from tunnel.authz.peer import Peer
 from tunnel.authz.rules import CommonNameRule, DnsRule, Fact, IdRule, UriRule
 from tunnel.config.access import encode_rules
+from tunnel.config.file.writer import TomlValue, encode_value
 from tunnel.errors import ConfigError, Denial
 
 _MOST_TEXT = 512  # characters of a rule: a peer chooses the names in its certificate
@@ -28,14 +29,14 @@ def suggest_access(peer: Peer | None, reason: str, *, is_server: bool) -> Access
     if peer is None:
         return AccessSuggestion()
     if reason == Denial.FOREIGN_TRUST_DOMAIN.value and peer.spiffe_id is not None:
-        return AccessSuggestion(entry=f"trust-domains = [{json.dumps(str(peer.spiffe_id.trust_domain))}]")
+        return AccessSuggestion(entry=f"trust-domains = [{encode_value(str(peer.spiffe_id.trust_domain))}]")
     rule = _rule_for(peer)
     if rule is None or reason not in (Denial.NO_RULE.value, Denial.DENY_RULE.value):
         return AccessSuggestion()
     kind, _, text = str(rule).partition(":")
     if len(text) > _MOST_TEXT or not text.isprintable():
         return AccessSuggestion()
-    entry = _encode_entry(encode_rules((rule,))[0])
+    entry = encode_value(cast(TomlValue, encode_rules((rule,))[0]))
     if reason == Denial.DENY_RULE.value:
         return AccessSuggestion(entry=f"{entry}  # before the entry that denies the peer")
     return AccessSuggestion(f"--{'allow' if is_server else 'verify'}-{kind} {shlex.quote(text)}", entry)
@@ -56,12 +57,3 @@ def _rule_for(peer: Peer) -> Fact | None:
         except ConfigError:  # not every URI can be a pattern
             continue
     return None
-
-
-def _encode_entry(entry: dict[str, object]) -> str:
-    """An entry in TOML; JSON strings are TOML strings."""
-    ((effect, condition),) = entry.items()
-    if isinstance(condition, dict):
-        inner = ", ".join(f"{key} = {json.dumps(value)}" for key, value in condition.items())
-        return f"{{ {effect} = {{ {inner} }} }}"
-    return f"{{ {effect} = {json.dumps(condition)} }}"
