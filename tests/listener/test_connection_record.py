@@ -21,6 +21,7 @@ from tunnel.net.sockets import SocketAddress
 from tunnel.relay.close_reason import CloseReason
 from tunnel.spiffe.bundle import BundleSet, TrustBundle
 from tunnel.spiffe.ids import parse_spiffe_id
+from tunnel.status.metric_families import FAMILIES
 
 PEER_ID = "spiffe://a.test/peer"
 OTHER_RULE = IdRule(parse_spiffe_id("spiffe://a.test/other"))
@@ -188,6 +189,28 @@ def test_a_handshake_has_no_begin_before_the_first_byte_and_no_duration_if_it_fa
         harness.turn()
         harness.later(11)
     assert times_of(records[0]) == times
+
+
+def test_the_duration_of_a_handshake_is_without_the_wait_for_a_slot(harnesses: Harnesses) -> None:
+    (family,) = (one for one in FAMILIES if one.name == "tunnel_handshake_duration_seconds")
+    assert family.help.endswith("without the waits for the first bytes and for a handshake slot.")
+    harness = harnesses(max_handshakes=1).serve()
+    records = records_of(harness)
+    holder, waiting = (Peer(harness, harness.connect()) for _ in range(2))
+    for peer in (holder, waiting):
+        peer.socket.sendall(peer.side.shake())
+        harness.turn()
+    harness.later(4)
+    holder.socket.close()
+    harness.turn()
+    flight = received(waiting.socket)
+    waiting.socket.sendall(waiting.side.shake(flight))
+    harness.turn()
+    backend = harness.accepted_by_backend()
+    assert backend is not None
+    hang_up(harness, waiting, backend)
+    assert [one.handshake_began for one in records] == [0.0, 4.0]
+    assert records[1].handshake_seconds == 0.0
 
 
 def test_a_client_dials_before_its_handshake(harnesses: Harnesses) -> None:

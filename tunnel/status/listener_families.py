@@ -150,7 +150,7 @@ LISTENER_FAMILIES: tuple[MetricFamily, ...] = (
     _of_listener(
         "tunnel_handshake_duration_seconds",
         HISTOGRAM,
-        "Time of each successful TLS handshake, with the wait for a handshake slot.",
+        "Time of each successful TLS handshake, without the waits for the first bytes and for a handshake slot.",
         _read_duration("handshake"),
     ),
     _of_listener(
