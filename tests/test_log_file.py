@@ -6,6 +6,7 @@ import errno
 import os
 import resource
 import select
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -56,14 +57,20 @@ def test_a_new_file_is_not_readable_by_others(tmp_path: Path, opened: Callable[.
     assert (tmp_path / "access.log").stat().st_mode & 0o7 == 0
 
 
+def bind(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(path))
+
+
 @pytest.mark.parametrize(
     ("make", "problem"),
     [
         (lambda path: path.mkdir(), "is a directory"),
         (lambda path: os.mkfifo(path), "no process reads this FIFO"),
+        (bind, "is a socket; expected a file"),
         (lambda _path: None, "no such file or directory"),
     ],
-    ids=["directory", "fifo", "missing directory"],
+    ids=["directory", "fifo", "socket", "missing directory"],
 )
 def test_what_cannot_be_opened_is_a_mistake(make: Callable[[Path], None], problem: str, tmp_path: Path) -> None:
     path = tmp_path / "x" if "such" not in problem else tmp_path / "missing" / "x"

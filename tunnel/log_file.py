@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 from tunnel.errors import ConfigError, describe_os_error
@@ -33,7 +34,7 @@ class LogFile:
         try:
             self._appender = LineAppender(_open(path))
         except OSError as error:
-            raise ConfigError(f"access log {path}: {_describe(error)}") from error
+            raise ConfigError(f"access log {path}: {_describe(path, error)}") from error
         self._changed = threading.Condition()
         self._waiting: list[bytes] = []
         self._size = 0  # bytes that the thread has not written yet
@@ -141,7 +142,7 @@ class LogFile:
         except OSError as error:
             if not self._has_failed:
                 self.warnings.append(
-                    f"cannot open access log again: {self._path}: {_describe(error)}; keeping the previous file"
+                    f"cannot open access log again: {self._path}: {_describe(self._path, error)}; keeping the previous file"
                 )
             self._has_failed = True
             return
@@ -178,7 +179,7 @@ def _close(descriptor: int) -> None:
         os.close(descriptor)
 
 
-def _describe(error: OSError) -> str:
-    if error.errno == errno.ENXIO:
-        return "no process reads this FIFO"
-    return describe_os_error(error)
+def _describe(path: str, error: OSError) -> str:
+    if error.errno != errno.ENXIO:
+        return describe_os_error(error)
+    return "is a socket; expected a file" if Path(path).is_socket() else "no process reads this FIFO"
