@@ -163,7 +163,7 @@ def check_log_file(path: str) -> None:
             if not os.access(folder, os.W_OK | os.X_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES)) from None
     except OSError as error:
-        raise ConfigError(f"access log {path}: {_describe(error)}") from error
+        raise ConfigError(f"access log {path}: {_describe(path, error)}") from error
 
 
 def _open(path: str) -> int:

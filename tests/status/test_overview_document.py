@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tunnel.status.counters import Counters, TunnelGauges
-from tunnel.status.histogram import LAG_BOUNDS, Histogram
+from tunnel.status.histogram import LAG_BOUNDS, ConnectionDurations, Histogram
 from tunnel.status.identity_report import IdentityReport, Rotation, TrustDomainReport
 from tunnel.status.overview import MAX_LISTED_PEERS, Overview, encode_overview, summarize_listener
 from tunnel.status.peer_table import PeerKey, PeerTraffic
@@ -87,6 +87,8 @@ def test_the_problem_is_why_the_process_is_not_ready(state: ProcessState, proble
 
 def test_a_listener_has_its_counts_and_limits() -> None:
     counters = Counters(accepted=20, relayed=9, refused=4, dial_failed=2, plaintext=1, accept_errors=5, client_gone=1)
+    counters.durations = ConnectionDurations()
+    counters.durations.handshake.add(0.001)
     counters.reasons = {"no-matching-rule": 3, "too-many-connections-of-peer": 1, "timeout": 1, "unreachable": 2}
     gauges = TunnelGauges(forwarded=10, returned=20)
     state = ProcessState(listeners=(replace(SERVER, opened=3),)).listening()
@@ -107,7 +109,7 @@ def test_a_listener_has_its_counts_and_limits() -> None:
         "relayed": 9,
         "refused": 4,
         "failed": 3,  # of 7 without a relay; errors of accept(2) are no connections
-        "handshakes": 10,  # without the plain client
+        "handshakes": 1,
         "forwarded_bytes": 10,
         "returned_bytes": 20,
         "limits": {"connections": {"used": 3, "max": 50}, "handshakes": {"used": 2, "max": 512}},

@@ -10,7 +10,7 @@ import trio
 from tunnel.proxy.monitor_scope import MonitorScope
 from tunnel.proxy.overview_source import OverviewSource
 from tunnel.status.history import INTERVAL, History, Totals, point_between
-from tunnel.status.overview import count_failed, count_refused, handshakes_of
+from tunnel.status.overview import count_failed, count_refused
 from tunnel.status.page import Page, load_page_files
 from tunnel.status.page_events import PageEvents
 
@@ -52,8 +52,7 @@ class HistoryRecorder:
     def _read(self) -> Totals:
         measured = self._scope.measure()
         counters, gauges = measured.counters, measured.gauges
-        listeners = self._scope.listeners()
-        handshakes = sum(handshakes_of(one.tunnel.counters, is_server=one.config.is_server) for one in listeners)
+        handshakes = sum(one.tunnel.counters.handshakes for one in self._scope.listeners())
         outcomes = count_refused(counters), count_failed(counters)
         return Totals(gauges.opened, handshakes, *outcomes, gauges.forwarded, gauges.returned)
 

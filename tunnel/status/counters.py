@@ -112,6 +112,11 @@ class Counters:
         """Ghostunnel's `accept.error`: could not be accepted, or was accepted and did not reach the relay."""
         return sum(getattr(self, name) for name, export in EXPORTS.items() if export.is_failure)
 
+    @property
+    def handshakes(self) -> int:
+        """Handshakes of this listener that succeeded; 0 if metrics are neither served nor sent."""
+        return self.durations.handshake.count if self.durations is not None else 0
+
     def outcomes(self) -> dict[str, int]:
         """The counts by outcome, without those by reason."""
         counts = {name: getattr(self, name) for name, export in EXPORTS.items() if export.is_outcome}

@@ -37,9 +37,14 @@ class Histogram:
         self._buckets[bisect_left(self._bounds, seconds)] += 1
         self._total += seconds
 
+    @property
+    def count(self) -> int:
+        """The number of values."""
+        return sum(self._buckets)
+
     def read(self) -> HistogramReading:
         """The values so far, as a value."""
-        return HistogramReading(self._bounds, tuple(accumulate(self._buckets[:-1])), sum(self._buckets), self._total)
+        return HistogramReading(self._bounds, tuple(accumulate(self._buckets[:-1])), self.count, self._total)
 
 
 @dataclass(frozen=True, slots=True)

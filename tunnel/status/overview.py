@@ -79,7 +79,7 @@ def summarize_listener(
         relayed=counters.relayed,
         refused=count_refused(counters),
         failed=count_failed(counters),
-        handshakes=handshakes_of(counters, is_server=state.is_server),
+        handshakes=counters.handshakes,
         forwarded=gauges.forwarded,
         returned=gauges.returned,
         connection_limit=connection_limit,
@@ -96,11 +96,6 @@ def count_refused(counters: Counters) -> int:
 def count_failed(counters: Counters) -> int:
     """Return how many other connections were not relayed; an error of accept is no connection."""
     return counters.failed - counters.accept_errors - count_refused(counters)
-
-
-def handshakes_of(counters: Counters, *, is_server: bool) -> int:
-    """Return after how many handshakes a connection was relayed or, of a server, its target failed."""
-    return counters.relayed - counters.plaintext + (counters.dial_failed if is_server else 0)
 
 
 def describe_problem(state: ProcessState) -> str:
