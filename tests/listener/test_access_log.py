@@ -95,8 +95,6 @@ def test_a_relayed_connection_has_every_field(harnesses: Harnesses) -> None:
         "tunnel.direction": "inbound",
         "client.address": "@",
         "server.address": f"{harness.place}/front",
-        "network.transport": "unix",
-        "network.peer.address": "@",
         "tunnel.target": f"unix:{harness.place}/backend",
         "tunnel.target_address": f"{harness.place}/backend",
         "tunnel.peer.id": "spiffe://a.test/peer",
@@ -195,7 +193,8 @@ def test_an_address_is_host_and_port_or_the_name_of_a_socket() -> None:
     assert (fields["client.address"], fields["client.port"]) == ("::1", 57878)
     assert fields["tunnel.target_address"] == "/run/a b.sock"
     assert "tunnel.target_port" not in fields
-    assert fields["tunnel.duration"] == 0.123457
+    assert '"tunnel.duration":0.123457' in JsonEvents().encode(fields)
+    assert "tunnel.duration=0.123457" in LogfmtEvents().encode(fields)
 
 
 HOSTILE: list[Callable[[str], ConnectionRecord]] = [

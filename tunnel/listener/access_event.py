@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Final, Protocol
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from typing import Any, Final, Protocol
 
 from tunnel.errors import WireError
 from tunnel.listener.connection_attributes import (
@@ -21,7 +22,6 @@ from tunnel.time_format import describe_time
 
 START, END, SUPPRESSED = "tunnel.connection.start", "tunnel.connection.end", "tunnel.connection.suppressed"
 _AT_THE_END: Final = ("tunnel.outcome", "tunnel.forwarded_bytes", "tunnel.returned_bytes")
-_DIGITS: Final = 6  # of durations in seconds
 _MAX_CACHED: Final = 1024
 
 
@@ -44,7 +44,8 @@ class EventEncoder:
 
     def encode(self, time: str, event: str, record: ConnectionRecord, suppressed: int = 0) -> str:
         """Return the line of one event."""
-        own: Attributes = {"time": time, "event.name": event, **describe_own(event, record)}
+        own: Attributes = {"time": time, "event.name": event}
+        own.update(describe_own(event, record))
         if suppressed:
             own["tunnel.suppressed"] = suppressed
         return self._form.join((self._form.encode(own), self._encode_common(record)))
@@ -87,35 +88,49 @@ def _describe_certificate(leaf: bytes, side: str) -> Iterator[tuple[str, Attribu
 def describe_own(event: str, record: ConnectionRecord) -> Attributes:
     """Return the fields that each connection has of its own."""
     fields = own_attributes(record)
-    target = endpoint_attributes("tunnel.target", record.target)
-    for part in ("address", "port"):
-        if (value := target.get(f"tunnel.target.{part}")) is not None:
-            fields[f"tunnel.target_{part}"] = value
+    fields.update(_describe_target(record.target))
     if record.handshake_seconds is not None:
-        fields["tunnel.handshake_duration"] = round(record.handshake_seconds, _DIGITS)
+        fields["tunnel.handshake_duration"] = record.handshake_seconds
     if record.dial_seconds is not None:
-        fields["tunnel.dial_duration"] = round(record.dial_seconds, _DIGITS)
+        fields["tunnel.dial_duration"] = record.dial_seconds
     if event == START:
         for name in _AT_THE_END:
             del fields[name]
         return fields
     if record.detail:
         fields["tunnel.detail"] = escape_detail(record.detail)
-    fields["tunnel.duration"] = round(record.seconds, _DIGITS)
+    fields["tunnel.duration"] = record.seconds
     return fields
+
+
+@lru_cache(_MAX_CACHED)
+def _describe_target(target: str) -> tuple[tuple[str, Attribute], ...]:
+    found = endpoint_attributes("tunnel.target", target)
+    return tuple((f"tunnel.target_{name.rpartition('.')[2]}", value) for name, value in found.items())
+
+
+def format_seconds(seconds: float) -> str:
+    """Return a duration with microseconds."""
+    return f"{seconds:.6f}"
 
 
 class JsonEvents:
     """One JSON object per event."""
 
     def __init__(self) -> None:
-        from json import JSONEncoder  # loaded only if it is chosen
+        from json.encoder import encode_basestring_ascii  # loaded only if it is chosen
 
-        self._encode = JSONEncoder(separators=(",", ":")).encode
+        self._encoders: Mapping[type, Callable[[Any], str]] = {
+            str: encode_basestring_ascii,
+            int: repr,
+            float: format_seconds,
+            bool: lambda value: "true" if value else "false",
+        }
 
     def encode(self, fields: Mapping[str, Attribute]) -> str:
-        """Return the members of an object."""
-        return self._encode(fields)[1:-1]
+        """Return the members of an object; JSONEncoder takes a third longer for so few."""
+        encoders = self._encoders
+        return ",".join([f'"{name}":{encoders[value.__class__](value)}' for name, value in fields.items()])
 
     def join(self, parts: tuple[str, ...]) -> str:
         """Return an object."""
@@ -135,6 +150,8 @@ class LogfmtEvents:
 
 
 def _quote(value: Attribute) -> str:
+    if isinstance(value, float):
+        return format_seconds(value)
     if not isinstance(value, str):
         return str(value).lower()
     if value.isascii() and not (" " in value or '"' in value or "=" in value or "\\" in value):

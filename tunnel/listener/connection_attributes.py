@@ -18,7 +18,8 @@ Attributes = dict[str, Attribute]
 
 def connection_attributes(record: ConnectionRecord) -> Attributes:
     """Return what is known about a connection; texts are escaped and bounded, and what is unknown is left out."""
-    return {**common_attributes(record), **own_attributes(record)}
+    other_end = record.source if record.is_server else record.target
+    return {**common_attributes(record), **own_attributes(record), **peer_endpoint_attributes(other_end)}
 
 
 def common_attributes(record: ConnectionRecord) -> Attributes:
@@ -37,7 +38,6 @@ def common_key(record: ConnectionRecord) -> tuple[object, ...]:
 def own_attributes(record: ConnectionRecord) -> Attributes:
     """Return what each connection has of its own."""
     found = endpoint_attributes("client", record.source)
-    found.update(peer_endpoint_attributes(record.source if record.is_server else record.target))
     found["tunnel.outcome"] = record.outcome.value
     if record.reason:
         found["tunnel.reason"] = record.reason

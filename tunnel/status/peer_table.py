@@ -15,7 +15,7 @@ class PeerKey(NamedTuple):
     peer: str
 
 
-class PeerTraffic(NamedTuple):  # and no dataclass: one is made for each connection
+class PeerTraffic(NamedTuple):
     """What one peer has sent and received; bytes are of plaintext, as in the ConnectionRecord."""
 
     connections: int = 0  # relayed, also those that are open
@@ -38,22 +38,41 @@ class PeerTraffic(NamedTuple):  # and no dataclass: one is made for each connect
 NO_TRAFFIC = PeerTraffic()
 
 
+class _Ended:
+    """Sums over the connections of one peer that have ended."""
+
+    __slots__ = ("connections", "forwarded", "last_seen", "returned")
+
+    def __init__(self) -> None:
+        self.connections = self.forwarded = self.returned = 0
+        self.last_seen = 0.0
+
+
 class PeerTable:
     """Counts ended connections by peer; open ones are counted when the table is read, so that they cost nothing before."""
 
     def __init__(self) -> None:
-        self._ended: dict[PeerKey, PeerTraffic] = {}  # in the order in which their last connections ended
+        self._ended: dict[PeerKey, _Ended] = {}  # in the order in which their last connections ended
 
     def add(self, key: PeerKey, forwarded: int, returned: int, now: float) -> None:
         """Count a relayed connection that has ended at the Unix time `now`."""
-        before = self._ended.pop(key, NO_TRAFFIC)
-        if len(self._ended) >= MAX_PEERS:
-            del self._ended[next(iter(self._ended))]
-        self._ended[key] = PeerTraffic(before.connections + 1, 0, before.forwarded + forwarded, before.returned + returned, now)
+        sums = self._ended.pop(key, None)
+        if sums is None:
+            sums = _Ended()
+            if len(self._ended) >= MAX_PEERS:
+                del self._ended[next(iter(self._ended))]
+        self._ended[key] = sums
+        sums.connections += 1
+        sums.forwarded += forwarded
+        sums.returned += returned
+        sums.last_seen = now
 
     def read(self, live: Iterable[tuple[PeerKey, PeerTraffic]]) -> Mapping[PeerKey, PeerTraffic]:
         """The traffic of each peer in the table, and of each one in `live`, which are the open connections."""
-        found = dict(self._ended)
+        found = {
+            key: PeerTraffic(sums.connections, 0, sums.forwarded, sums.returned, sums.last_seen)
+            for key, sums in self._ended.items()
+        }
         for key, traffic in live:
             found[key] = found.get(key, NO_TRAFFIC).plus(traffic)
         return found
