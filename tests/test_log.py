@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import re
 import time
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunnel.log import MAX_FOREIGN_TEXT, Category, Log, escape, escape_detail, one_line
+from tunnel.log import MAX_FOREIGN_TEXT, Category, JsonFormat, Log, escape, escape_detail, one_line
 from tunnel.log_output import DescriptorSink
 
 ESCAPED = [
@@ -351,3 +352,27 @@ def test_a_sink_gets_all_data_once_and_in_order_for_any_write_size(size: int) ->
         asked.clear()
         log.flush()
     assert [int(line.split()[-1]) for line in sink.taken.splitlines()] == list(range(20))
+
+
+@pytest.mark.parametrize(
+    ("category", "message", "severity"),
+    [
+        (Category.INFO, "listening", "info"),
+        (Category.CONNS, "opening pipe: a", "info"),
+        (Category.HANDSHAKE_ERRORS, "error on TLS handshake from a", "warn"),
+        (Category.CONN_ERRORS, "error on dial: a", "warn"),
+        (Category.OTHER, "warning: a", "warn"),
+        (Category.OTHER, "error: a", "error"),
+        (Category.OTHER, "error reloading TLS configuration: a", "error"),
+        (Category.OTHER, "internal error: a", "error"),
+    ],
+)
+def test_a_line_has_a_severity_as_json(category: Category, message: str, severity: str) -> None:
+    line = json.loads(JsonFormat()(1.5, category, message, "listener=redis"))
+    assert line == {
+        "time": "1970-01-01T00:00:01.500000Z",
+        "severity": severity,
+        "pid": os.getpid(),
+        "message": message,
+        "listener": "redis",
+    }

@@ -123,7 +123,8 @@ def _severity(category: Category, message: str) -> str:
     """`info`, `warn` or `error`, as in OpenTelemetry's log data model."""
     if category in (Category.INFO, Category.CONNS):
         return "info"
-    return "error" if message.startswith(("error: ", "internal error: ")) else "warn"
+    is_ours = category is Category.OTHER  # else it is about a connection
+    return "error" if is_ours and message.startswith(("error ", "error: ", "internal error: ")) else "warn"
 
 
 class Log:

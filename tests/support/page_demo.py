@@ -66,7 +66,7 @@ _PEERS = (  # listener, peer, open, connections, bytes forwarded and returned, t
 def _counters(name: str) -> tuple[Counters, TunnelGauges]:
     accepted, relayed, denied, timeouts, dial_failed, forwarded, returned = _COUNTS[name]
     counters = Counters(accepted=accepted, relayed=relayed, refused=denied + timeouts, dial_failed=dial_failed)
-    counters.reasons = {"no-matching-rule": denied, "timeout": timeouts}
+    counters.reasons = {"no-matching-rule": denied, "handshake-timeout": timeouts}
     return counters, TunnelGauges(forwarded=forwarded, returned=returned)
 
 
@@ -76,7 +76,7 @@ def _refusal(
     peer = Peer(path, parse_spiffe_id(path if "://" in path else f"{_ID}/{path}")) if path else None
     suggestion = suggest_access(peer, reason, is_server=True)
     name = str(peer.spiffe_id) if peer is not None else ""
-    outcome = "dial_failed" if reason == "refused" else "refused"
+    outcome = "dial_failed" if reason == "connection-refused" else "refused"
     return RecentRefusal(
         NOW - age,
         listener,
@@ -95,7 +95,7 @@ def _refusal(
 
 REFUSALS = (
     _refusal(9, "10.12.4.19", "cron", "no-matching-rule", "no-matching-rule: no access rule admits the peer", 31),
-    _refusal(22, "10.12.7.3", "prometheus", "refused", "tcp:127.0.0.1:9090: connection refused", 14, "metrics"),
+    _refusal(22, "10.12.7.3", "prometheus", "connection-refused", "tcp:127.0.0.1:9090: connection refused", 14, "metrics"),
     _refusal(
         140,
         "10.12.4.44",
@@ -105,7 +105,7 @@ REFUSALS = (
         5,
         "redis",
     ),
-    _refusal(410, "192.0.2.77", "", "timeout", "the handshake took longer than 10s", 13),
+    _refusal(410, "192.0.2.77", "", "handshake-timeout", "exceeded the connect timeout of 10s", 13),
 )
 
 

@@ -439,6 +439,7 @@ class Session(StepRunner):
             self._close_tls(self._dialled)
             self._handshake = self._admitted = self._tls = self._generation = None
             self._handshake_began = self._handshake_seconds = None
+            self._tls_names = NO_NAMES
         self._dialled = self._dial_seconds = None
         self._target, self.final_data = "", b""
         self._release_target()
