@@ -129,7 +129,7 @@ class Tunnel:
 
     def has_tools(self) -> bool:
         """Whether `tunnel exec` is measured with it: it exists, and no other peer has the same one."""
-        return not self.is_on_disk and any(self.checkout.glob("tunnel/commands/exec*"))
+        return not self.is_on_disk and not self.flags and any(self.checkout.glob("tunnel/commands/exec*"))
 
     def tool(self, identity: Identity) -> list[str]:
         """Return a command that ends at once, with an unused tunnel."""

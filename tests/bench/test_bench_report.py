@@ -40,5 +40,5 @@ def test_the_target_is_for_haproxy_only() -> None:
 def test_what_adds_to_connections_is_measured_by_connections(workload: object) -> None:
     assert isinstance(workload, type(HANDSHAKE))
     for peer in PEERS.values():
-        is_whole = peer.name in ("haproxy", "tunnel", "disk")
+        is_whole = peer.name in ("haproxy", "tunnel", "disk", "unobserved", "observed")
         assert is_measured(workload, peer) == (is_whole or workload.mode in ("handshakes", "start"))
