@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import timedelta
 from functools import cache
 from http.client import HTTPConnection
@@ -566,11 +566,19 @@ def test_a_file_system_that_became_read_only_keeps_the_files_and_is_written_late
     assert process.stop() == 0
 
 
+def has_open(pid: int, path: Path) -> bool:
+    links = []
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            links.append(os.readlink(descriptor))
+    return str(path) in links
+
+
 def test_fetch_writes_to_the_path_also_when_the_directory_was_replaced_while_it_waited(svid: Svid) -> None:
     endpoint = svid.workloads.sockets[SERVER]
     svid.workloads.api.withdraw(endpoint)
     process = svid.fetch("--timeout", "0", "--json")
-    eventually(svid.place.exists, "fetch has opened the directory")
+    eventually(lambda: has_open(process.pid, svid.place), "fetch has opened the directory")  # it exists a moment earlier
     with stopped(process):
         recreate(svid.place)
     svid.workloads.api.restore(endpoint)
