@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from tunnel.errors import ConfigError, describe_os_error
-from tunnel.log_output import MAX_BACKLOG, LineAppender
+from tunnel.log_output import MAX_BACKLOG, AppenderSink, LineAppender
 
 _MODE: Final = 0o640  # an access log has the names of peers
 _FLAGS: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
@@ -24,7 +24,7 @@ _CHECK_INTERVAL: Final = 1.0  # seconds between two looks at whether the file wa
 _MAX_WARNINGS: Final = 10
 
 
-class LogFile:
+class LogFile(AppenderSink):
     """A sink for the file at a path; it follows the path when the file is moved or removed, and at `reopen`."""
 
     def __init__(self, path: str, clock: Callable[[], float] = time.monotonic) -> None:
@@ -32,7 +32,7 @@ class LogFile:
         self._path = path
         self._clock = clock
         try:
-            self._appender = LineAppender(_open(path))
+            super().__init__(LineAppender(_open(path)))
         except OSError as error:
             raise ConfigError(f"access log {path}: {_describe(path, error)}") from error
         self._changed = threading.Condition()
@@ -44,21 +44,6 @@ class LogFile:
         self._has_failed = False  # to open the file again
         self._thread: threading.Thread | None = None
         self.warnings: deque[str] = deque(maxlen=_MAX_WARNINGS)  # for the log; the reader removes them
-
-    @property
-    def lost(self) -> int:
-        """Lines that could not be written."""
-        return self._appender.lost
-
-    @property
-    def problem(self) -> str:
-        """Why lines were lost the last time."""
-        return self._appender.problem
-
-    @property
-    def is_failing(self) -> bool:
-        """Whether the last line was lost."""
-        return self._appender.is_failing
 
     def write(self, data: bytes, start: int) -> int:
         """Pass lines to the thread; the sink is full while the thread has too many, or cannot be started."""

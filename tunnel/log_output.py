@@ -65,13 +65,11 @@ class LineAppender:
         return start + max(written, 0)
 
 
-class DescriptorSink:
-    """A sink for an open descriptor, which may be shared with other processes."""
+class AppenderSink:
+    """The part of a sink that tells what its appender could not write."""
 
-    def __init__(self, descriptor: int) -> None:
-        self._appender = LineAppender(descriptor)
-        self._poll = select.poll()
-        self._poll.register(descriptor, select.POLLOUT)
+    def __init__(self, appender: LineAppender) -> None:
+        self._appender = appender
 
     @property
     def lost(self) -> int:
@@ -87,6 +85,15 @@ class DescriptorSink:
     def is_failing(self) -> bool:
         """Whether the last line was lost."""
         return self._appender.is_failing
+
+
+class DescriptorSink(AppenderSink):
+    """A sink for an open descriptor, which may be shared with other processes."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(LineAppender(descriptor))
+        self._poll = select.poll()
+        self._poll.register(descriptor, select.POLLOUT)
 
     def write(self, data: bytes, start: int) -> int:
         """Write up to PIPE_BUF bytes, which a writable descriptor accepts without blocking.

@@ -74,18 +74,18 @@ class _Adapter(requests.adapters.HTTPAdapter):
 
 
 @challenges.ChallengeResponse.register
-class _TlsAlpn01Response(challenges.KeyAuthorizationChallengeResponse):
+class _TlsAlpnResponse(challenges.KeyAuthorizationChallengeResponse):
     """The request to validate the challenge now."""
 
     typ = "tls-alpn-01"
 
 
 @challenges.Challenge.register
-class _TlsAlpn01(challenges.KeyAuthorizationChallenge):
+class _TlsAlpnChallenge(challenges.KeyAuthorizationChallenge):
     """The challenge of RFC 8737, which the library leaves to its users."""
 
     typ = "tls-alpn-01"
-    response_cls = _TlsAlpn01Response
+    response_cls = _TlsAlpnResponse
 
     def validation(self, account_key: jwk.JWK, **_: Any) -> str:
         return self.key_authorization(account_key)
@@ -142,7 +142,7 @@ def _validate(
 ) -> None:
     account_key = authority.net.key
     assert account_key is not None
-    offered = [body for body in authorization.body.challenges if isinstance(body.chall, _TlsAlpn01)]
+    offered = [body for body in authorization.body.challenges if isinstance(body.chall, _TlsAlpnChallenge)]
     if not offered:
         raise errors.ClientError("the ACME server does not offer the challenge tls-alpn-01")
     (body, *_) = offered
