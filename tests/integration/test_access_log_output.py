@@ -49,6 +49,7 @@ def test_with_json_every_line_is_an_object(workloads: Workloads, backend: str) -
     proxy = workloads.server(backend, "--access-log=json", "--log-format=json", listen=f"127.0.0.1:{port}")
     proxy.wait_for("listening for connections")
     carry(workloads, ("127.0.0.1", port))
+    proxy.wait_for('"tunnel.outcome": ?"relayed"')  # written when the connection has ended, which may be after the client has
     carry(workloads, ("127.0.0.1", port), STRANGER)
     proxy.wait_for("no-matching-rule")
     assert proxy.stop() == 0
