@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import gc
 import os
 import signal
 import sys
 import warnings
+from contextlib import suppress
 from io import TextIOWrapper
+from typing import NoReturn
 
 from tunnel.child.inherited import inherited, restore_default
 from tunnel.cli.variables import is_of_libraries
@@ -17,7 +20,19 @@ _STDOUT, _STDERR = 1, 2
 _GC_THRESHOLD = 50_000  # new objects between two runs of the garbage collector
 
 
-def main() -> int:
+def main() -> NoReturn:
+    """Run the command line and end the process with its exit code.
+
+    The interpreter and the C library are not finalized: an abandoned thread may still use OpenSSL (in a TLS handshake with an ACME
+    server that does not answer, for example), whose own cleanup would free what that thread reads.
+    """
+    code = _run()
+    _flush_output()
+    atexit._run_exitfuncs()
+    os._exit(code)
+
+
+def _run() -> int:
     """Run the command line; an interrupt before a command handles signals ends the process by that signal."""
     _complete_standard_streams()
     inherited()  # records signals and descriptors before they are changed
@@ -45,8 +60,6 @@ def main() -> int:
             raise
         sys.stderr.write("tunnel: error: no space left on device\n")
         return 1
-    finally:
-        _discard_output()
 
 
 def _drop_library_variables() -> None:
@@ -55,12 +68,11 @@ def _drop_library_variables() -> None:
         del os.environ[name]
 
 
-def _discard_output() -> None:
-    """Discard output that could not be written: the interpreter would try again at its end, and print an error."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _flush_output() -> None:
+    """Write what is buffered; a reader that is gone, or a full disk, is no error here."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
 
 
 def _complete_standard_streams() -> None:
@@ -75,4 +87,4 @@ def _complete_standard_streams() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
