@@ -20,19 +20,18 @@ _STDOUT, _STDERR = 1, 2
 _GC_THRESHOLD = 50_000  # new objects between two runs of the garbage collector
 
 
-def main() -> NoReturn:
+def run_and_exit() -> NoReturn:
     """Run the command line and end the process with its exit code.
 
-    The interpreter and the C library are not finalized: an abandoned thread may still use OpenSSL (in a TLS handshake with an ACME
-    server that does not answer, for example), whose own cleanup would free what that thread reads.
+    The interpreter and the C library are not finalized: an abandoned thread may still use OpenSSL, as in a handshake with
+    an ACME server that does not answer, and OpenSSL's own cleanup would free what that thread reads.
     """
-    code = _run()
-    _flush_output()
+    code = main()
     atexit._run_exitfuncs()
     os._exit(code)
 
 
-def _run() -> int:
+def main() -> int:
     """Run the command line; an interrupt before a command handles signals ends the process by that signal."""
     _complete_standard_streams()
     inherited()  # records signals and descriptors before they are changed
@@ -60,6 +59,8 @@ def _run() -> int:
             raise
         sys.stderr.write("tunnel: error: no space left on device\n")
         return 1
+    finally:
+        _flush_output()
 
 
 def _drop_library_variables() -> None:
@@ -87,4 +88,4 @@ def _complete_standard_streams() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_and_exit()

@@ -1,0 +1,67 @@
+"""Encodes messages between the parent and a worker; private keys and certificates are sent in their standard encodings.
+
+The parent trusts a worker less than a worker the parent: a message of a worker may contain values of a few known types only.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Callable, Collection
+from typing import Any
+
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_der_private_key
+
+from tunnel.pkix.certificate import Certificate, parse_certificate
+from tunnel.spiffe.x509 import PrivateKey
+
+Decode = Callable[[bytes], object]
+
+
+def encode(message: object) -> bytes:
+    """Encode one message."""
+    buffer = io.BytesIO()
+    _Encoder(buffer, pickle.HIGHEST_PROTOCOL).dump(message)
+    return buffer.getvalue()
+
+
+def decode_trusted(data: bytes) -> object:
+    """Decode a message of the parent."""
+    return pickle.loads(data)  # noqa: S301  # of our own parent process
+
+
+def decode_limited(types: Collection[type]) -> Decode:
+    """Return a function that decodes messages with values of these types; it raises UnpicklingError for any other."""
+    known = {(one.__module__, one.__qualname__): one for one in types}
+
+    def decode(data: bytes) -> object:
+        return _Decoder(io.BytesIO(data), known).load()
+
+    return decode
+
+
+class _Encoder(pickle.Pickler):
+    """Replaces what cannot be pickled, and what is parsed, by its encoding."""
+
+    def reducer_override(self, value: object) -> Any:
+        if isinstance(value, Certificate):
+            return parse_certificate, (value.der,)
+        if isinstance(value, PrivateKey):
+            return _load_key, (value.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()),)
+        return NotImplemented
+
+
+class _Decoder(pickle.Unpickler):
+    def __init__(self, file: io.BytesIO, known: dict[tuple[str, str], type]) -> None:
+        super().__init__(file)
+        self._known = known
+
+    def find_class(self, module: str, name: str) -> Any:
+        found = self._known.get((module, name))
+        if found is None:
+            raise pickle.UnpicklingError(f"unexpected type {module}.{name}")
+        return found
+
+
+def _load_key(encoded: bytes) -> Any:
+    return load_der_private_key(encoded, None)
