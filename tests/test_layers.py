@@ -30,6 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("tunnel.status",),
     ("tunnel.listener",),
     ("tunnel.tracing",),
+    ("tunnel.workers",),
     ("tunnel.proxy", "tunnel.svid"),
     ("tunnel.check",),
     ("tunnel.commands",),
@@ -83,6 +84,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
         "tunnel.acme.responder",
         "tunnel.http",
         "tunnel.status",
+        "tunnel.workers.worker_pool",
     ),
     "dns": ("tunnel.net.dns",),
     "jwt": ("tunnel.check.jwt_signature",),
@@ -107,6 +109,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
         "tunnel.check",
         "tunnel.keystore",
         "tunnel.acme",
+        "tunnel.workers.codec",
     ),
 }
 PRIVATE_PLACE = "tunnel.tls.openssl"  # of what pyOpenSSL does not export

@@ -78,6 +78,10 @@ class CommandError(TunnelError):
         self.exit_code = exit_code
 
 
+class WorkerError(TunnelError):
+    """Worker processes cannot be started, or do not stay alive."""
+
+
 class IdFault(Enum):
     """Why a text is not a SPIFFE ID (SPIFFE-ID, section 2)."""
 

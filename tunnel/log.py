@@ -153,6 +153,11 @@ class Log:
         """Omit lines of these categories, and of no others, from now on."""
         self._quiet = frozenset(Category) if Category.OTHER in quiet else frozenset(quiet)
 
+    @property
+    def omitted(self) -> tuple[Category, ...]:
+        """The categories whose lines are omitted."""
+        return tuple(self._quiet)
+
     def is_enabled(self, category: Category) -> bool:
         """Return whether lines of a category are written, so that a caller can skip building them."""
         return category not in self._quiet
@@ -163,8 +168,12 @@ class Log:
         `fields` are facts of our own as `key=value`, without blanks in the values.
         """
         if category not in self._quiet:
-            delay = _CONNS_DELAY if category is Category.CONNS else 0.0
-            self.output.write(self._format(self._clock(), category, message, fields), delay)
+            self.write_at(self._clock(), message, category, fields)
+
+    def write_at(self, now: float, message: str, category: Category, fields: str) -> None:
+        """Write the line of another process, which has omitted the suppressed categories, with its Unix time."""
+        delay = _CONNS_DELAY if category is Category.CONNS else 0.0
+        self.output.write(self._format(now, category, message, fields), delay)
 
     @property
     def dropped_total(self) -> int:

@@ -85,6 +85,7 @@ LINES = [
     ),
     (*SERVER, *API, "--allow-id", ID, "--use-landlock", "--no-syslog", "--quiet", "all"),
     (*SERVER, *API, "--allow-id", ID, "--log-format", "json", "--access-log", "json", "--access-log-start"),
+    (*SERVER, *API, "--allow-id", ID, "--workers", "auto"),
     (*SERVER, *API, "--allow-id", ID, "--access-log", "text", "--access-log-target", "/var/log/tunnel/access.log"),
     (*SERVER, *API, "--allow-id", ID, "--alpn", "h2", "--alpn", "http/1.1", "--max-tls-version", "TLS1.2"),
     (*SERVER, *API, "--allow-id", ID, "--cipher-suites", "CHACHA"),

@@ -36,6 +36,12 @@ class FakeScope:
     def listeners(self) -> list[Any]:
         return [SimpleNamespace(tunnel=self)]
 
+    def read_counters(self) -> Counters:
+        return self.counters
+
+    async def refresh(self) -> bool:
+        return True
+
     def measure(self) -> Measurement:
         return Measurement(self.counters, self.gauges)
 

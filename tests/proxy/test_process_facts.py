@@ -56,8 +56,17 @@ class FakeProcess:
         self.feeds = dict.fromkeys((config.identity for config in configs), FakeFeed())
         self.state_reporter = StateReporter(configs, Notifier({}, 1))
         self.state_reporter.show_listening()
-        self.shared = SimpleNamespace(dropped_lines=lambda: {"log": 8})
+        self.shared = SimpleNamespace()
         self.observation: Any = None
+
+    def dropped_lines(self) -> dict[str, int]:
+        return {"log": 8}
+
+    def loop_lags(self) -> list[Histogram]:
+        return [self.observation.lag] if self.observation is not None else []
+
+    async def refresh(self) -> bool:
+        return True
 
     def observe(self) -> None:
         lag = Histogram(LAG_BOUNDS)

@@ -67,7 +67,7 @@ def test_what_may_not_be_looked_at_is_left_out(monkeypatch: pytest.MonkeyPatch, 
 
 def test_an_open_source_watches_the_collector() -> None:
     source, _counters, _clock = known_source()
-    source = open_metrics(source._measure)
+    source = open_metrics(source._measure, source.refresh)
     try:
         gc.collect()
         assert source._runtime.pauses.distribution().count >= 1

@@ -240,6 +240,11 @@ class ListenerConfig:
     warnings: tuple[str, ...] = ()  # about a command line
 
     @property
+    def has_peer_limits(self) -> bool:
+        """Whether a server limits the connections of each peer."""
+        return self.is_server and bool(self.max_conns_per_peer or self.max_rate_per_peer)
+
+    @property
     def host(self) -> str:
         """The host name to verify; "" if there is none, or not the same one for all targets."""
         hosts = {self.host_of(target) for target in self.targets}
@@ -350,6 +355,7 @@ class ProcessConfig:
     shutdown_delay: float = 0.0  # from the request to stop until the drain begins
     shutdown_timeout: float = 300.0
     timed_reload: float = 0.0  # seconds between periodic reloads
+    workers: int = 1  # processes that serve connections; 1 is this process itself, 0 is one for each usable core
     on_removal: ClosePolicy = KEEP  # for connections of a listener that a reload removes or moves to another address
     is_confined: bool = True  # by Landlock
     warnings: tuple[str, ...] = ()  # about configuration files, with their places

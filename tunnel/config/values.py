@@ -34,6 +34,8 @@ _NUMBER = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
 _PART = re.compile(rf"({_NUMBER})({'|'.join(sorted(_SECONDS, key=len, reverse=True))})")
 _DURATION = re.compile(rf"[+-]?(?:{_PART.pattern})+")
 _DURATION_FORM = "a duration such as 250ms, 10s or 1h30m"
+MOST_WORKERS = 256
+AUTO = "auto"  # one worker for each usable core
 MOST_PEER_SERIES = 1000
 _UINT32_MAX = 2**32 - 1
 _MAX_SECONDS = 2**63 / 1e9  # what Go counts in nanoseconds: 292 years
@@ -160,6 +162,16 @@ def parse_uint32(text: str) -> int:
     if not 0 <= value <= _UINT32_MAX:
         raise invalid_value("number", text, expected=f"0 to {_UINT32_MAX}")
     return value
+
+
+def parse_workers(text: str) -> int:
+    """A number of worker processes; 0 for `auto`."""
+    if text == AUTO:
+        return 0
+    count = parse_uint32(text) if text.isascii() and text.isdigit() else 0
+    if not 1 <= count <= MOST_WORKERS:
+        raise invalid_value("number of workers", text, expected=f"1 to {MOST_WORKERS}, or {AUTO}")
+    return count
 
 
 def parse_peer_count(text: str) -> int:

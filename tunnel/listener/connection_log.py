@@ -5,6 +5,8 @@ A new field is a field of ConnectionRecord and a part of a line here.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from tunnel.authz.peer import describe_admission
 from tunnel.errors import PeerDenied, TargetError, TlsError, TlsFault
 from tunnel.listener.connection_record import ConnectionOutcome, ConnectionRecord
@@ -21,6 +23,21 @@ _WITHOUT_ERROR_LINE = {  # their closing line is enough
     CloseReason.CRASH,
     CloseReason.WITHDRAWN,  # it has a line of its own
 }
+
+
+class Retry(NamedTuple):
+    """Another target is tried, because this one has failed."""
+
+    source: str
+    target: str
+    reason: str
+    detail: str  # printable
+
+
+def describe_retry(source: str, target: str, error: TlsError | PeerDenied | TargetError) -> Retry:
+    """Describe that another target is tried."""
+    detail = str(error) if isinstance(error, TargetError) else escape(str(error))  # a peer chooses parts of the others
+    return Retry(source, target, error.reason.value, detail)
 
 
 class ConnectionLog:
@@ -46,10 +63,13 @@ class ConnectionLog:
 
     def write_retry(self, source: str, target: str, error: TlsError | PeerDenied | TargetError) -> None:
         """Log that another target is tried, because this one has failed."""
-        why = str(error) if isinstance(error, TargetError) else escape(str(error))  # a peer chooses parts of the others
-        fields = f"reason={error.reason.value} from={show_address(source)}{self._fields}"
-        message = f"target failed, trying another one: {show_address(target)}: {why} {fields}"
-        self._refusals.write(source, error.reason.value, message, Category.CONN_ERRORS)
+        self.write_described_retry(describe_retry(source, target, error))
+
+    def write_described_retry(self, retry: Retry) -> None:
+        """The same for a description."""
+        fields = f"reason={retry.reason} from={show_address(retry.source)}{self._fields}"
+        message = f"target failed, trying another one: {show_address(retry.target)}: {retry.detail} {fields}"
+        self._refusals.write(retry.source, retry.reason, message, Category.CONN_ERRORS)
 
     def write_end(self, record: ConnectionRecord) -> None:
         """Log the end of a connection."""

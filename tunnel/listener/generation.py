@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 
 from tunnel.authz.authorizer import Admitted, Authorizer, allow_anonymous
 from tunnel.authz.rules import PolicyRule
-from tunnel.config.model import Access, TlsOptions
+from tunnel.config.model import Access, Acme, ListenerConfig, TlsOptions
 from tunnel.errors import identity_errors
 from tunnel.identity.credentials import Credentials, SvidCredentials
 from tunnel.pkix.certificate import Certificate
@@ -54,6 +54,14 @@ class Generation:
     warnings: tuple[str, ...] = ()  # warnings for the log
     admission: PeerAdmission | None = None  # None if no client certificate is requested
     lists_expire: datetime | None = None  # when the first revocation list expires; None without lists
+    credentials: Credentials | None = field(default=None, repr=False, compare=False)  # from which it was built
+
+
+def plan_generations(config: ListenerConfig, policy: PolicyRule | None, warn: Warn) -> GenerationConfig:
+    """Return the configuration of the generations of a listener."""
+    accepts_acme = isinstance(config.identity.source, Acme)
+    plan = GenerationConfig(config.is_server, config.access, config.host, config.tls, accepts_acme, warn=warn)
+    return plan.with_policy(policy) if policy is not None else plan
 
 
 def build_generation(
@@ -119,6 +127,7 @@ class GenerationBuilder:
             self._warnings(peer_auth, config.access),
             peer_auth.admit if isinstance(peer_auth, PeerAuth) and isinstance(peer_auth.admit, PeerAdmission) else None,
             credentials.revocation.expires,
+            credentials,
         )
 
     @cached_property

@@ -29,6 +29,11 @@ class IdentityState:
         self._withdrawn_at = 0.0
 
     @property
+    def withdrawn_in(self) -> float | None:
+        """Seconds until a withdrawn identity is no longer used; None if it is not withdrawn."""
+        return max(self._withdrawn_at - self._uptime(), 0.0) if self._withdrawn_at else None
+
+    @property
     def loss(self) -> tuple[IdentityLoss, str] | None:
         """Why the identity can be used no more, as a reason and as a message; None if it can be used."""
         generation = self.generation

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Generator
+from functools import partial
 from hashlib import blake2b
+from typing import Any, Protocol
 
 from tunnel.authz.peer import Peer
 from tunnel.errors import LimitExceeded, LimitFault
 from tunnel.listener.rate_limit import RateLimit
 from tunnel.log_limit import source_of
+from tunnel.relay.step import Step, StepOwner
 
 MAX_ENTRIES = 65536  # peers whose rate is known; one more forgets the one whose last connection is the oldest
 
 PeerKey = bytes
+Limiting = Generator[Step, Any, Callable[[], None]]
+
+
+class ConnectionLimits(Protocol):
+    """The limits per peer, as a session uses them."""
+
+    def limit(self, owner: StepOwner, peer: Peer | None, source: str, now: float) -> Limiting:
+        """The steps that count a connection; raises LimitExceeded. Their result ends the count."""
 
 
 class PeerLimits:
@@ -34,7 +46,10 @@ class PeerLimits:
 
     def admit(self, peer: Peer | None, source: str, now: float) -> PeerKey:
         """Count a connection of a peer until `release`; raises LimitExceeded. Without a certificate the source counts."""
-        key = key_of(peer, source)
+        return self.admit_key(key_of(peer, source), now)
+
+    def admit_key(self, key: PeerKey, now: float) -> PeerKey:
+        """Count a connection of the peer with this key; raises LimitExceeded."""
         count = self._open.get(key, 0)
         if self._max_conns and count >= self._max_conns:
             raise LimitExceeded(LimitFault.PEER_CONNS, f"peer has reached the limit of this listener: {count} open connections")
@@ -42,6 +57,11 @@ class PeerLimits:
             self._spend(self._rate, key, now)
         self._open[key] = count + 1
         return key
+
+    def limit(self, _owner: StepOwner, peer: Peer | None, source: str, now: float) -> Limiting:
+        """The steps that count a connection; raises LimitExceeded. Their result ends the count."""
+        yield from ()  # no other process must be asked
+        return partial(self.release, self.admit(peer, source, now))
 
     def release(self, key: PeerKey) -> None:
         """A connection of a peer has ended."""

@@ -19,7 +19,7 @@ from tunnel.listener.connection_log import ConnectionLog, show_address
 from tunnel.listener.connection_record import ConnectionOutcome, ConnectionRecord
 from tunnel.listener.failover import AttemptError, try_targets
 from tunnel.listener.generation import Generation
-from tunnel.listener.peer_limits import PeerLimits
+from tunnel.listener.peer_limits import ConnectionLimits
 from tunnel.listener.plain_clients import PlainClients, check_plaintext, may_be_plain
 from tunnel.listener.target_pool import PooledTarget
 from tunnel.listener.targets import Lookup, Targets
@@ -61,7 +61,7 @@ class Acceptor(Protocol):
     new_handshake: NewHandshake
     connection_log: ConnectionLog
     withdrawal: Withdrawal
-    peer_limits: PeerLimits | None
+    peer_limits: ConnectionLimits | None
     plain_clients: PlainClients
     name: str
 
@@ -218,7 +218,7 @@ class Session(StepRunner):
         )
         tunnel.loop.rewatch(accepted, self._watch_client, self)
         yield from self._readmit()
-        self._limit_peer()
+        yield from self._limit_peer()
         yield from self._reach_target(self._dial)
         yield from self._readmit()
         if self._config.header_mode is not None:
@@ -241,18 +241,18 @@ class Session(StepRunner):
         tunnel.counters.plaintext += 1
         tunnel.plain_clients.add(self._source)
         tunnel.loop.rewatch(accepted, self._watch_client, self)
-        self._limit_peer()
+        yield from self._limit_peer()
         yield from self._reach_target(self._dial)
         if self._config.header_mode is not None:
             yield from self._write_header(HeaderMode.CONN)  # without facts about TLS
         check_plaintext(tunnel.config.plaintext, self._source)  # a reload may have changed it meanwhile
 
-    def _limit_peer(self) -> None:
+    def _limit_peer(self) -> Steps:
         """Count the connection of the peer until its end; raises LimitExceeded if that exceeds a limit."""
         limits = self._tunnel.peer_limits
         if limits is not None and self._admitted is not None:
-            key = limits.admit(self._admitted.peer, self._source, self._tunnel.loop.clock())
-            self._release_peer = partial(limits.release, key)
+            peer, now = self._admitted.peer, self._tunnel.loop.clock()
+            self._release_peer = yield from limits.limit(self, peer, self._source, now)
 
     def _connect(self, accepted: socket.socket) -> Steps:
         self._tunnel.loop.watch(accepted, self._watch_client, self)

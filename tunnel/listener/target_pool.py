@@ -74,6 +74,7 @@ class TargetPool:
         self._targets: dict[Route, PooledTarget] = {}
         self._has_reported_outage = False
         self.failures: dict[str, int] = {}  # by configured target, also of those that were forgotten
+        self.on_change: Callable[[], object] = lambda: None  # called when a target is healthy, or fails, or no longer
         self.update(plans)
 
     @property
@@ -97,7 +98,7 @@ class TargetPool:
                 self._targets[route].plan(plan)
             else:
                 self._targets[route] = PooledTarget(plan)
-        self._review()
+        self.review()
 
     def pick(self, tried: Collection[PooledTarget] = ()) -> PooledTarget | None:
         """Choose the target of a connection and count the connection, or return None if all are in `tried`.
@@ -121,12 +122,15 @@ class TargetPool:
 
     def note_success(self, target: PooledTarget) -> None:
         """A connection or a check has succeeded."""
-        target.error = ""
+        was_failing, target.error = bool(target.error), ""
         target.streak = max(target.streak, 0) + 1
         if not target.is_healthy and target.streak >= self.health.rise:
             target.is_healthy = True
             self._log(f"target is healthy again: {one_line(target.route.target_name)}")
-            self._review()
+            self.review()
+            self.on_change()
+        elif was_failing:
+            self.on_change()
 
     def note_failure(self, target: PooledTarget, error: str) -> None:
         """A connection attempt or a check has failed."""
@@ -136,22 +140,28 @@ class TargetPool:
             target.is_healthy = False
             name = one_line(target.route.target_name)
             self._log(f"target is unhealthy: {name} failures={-target.streak} error={target.error}")
-            self._review()
+            self.review()
+        self.on_change()
 
     def note_result(self, target: PooledTarget, error: TunnelError | None = None) -> None:
         """An attempt or a check of the only target has ended; no choice depends on its health."""
         if error is not None and getattr(error, "reason", None) is TargetFault.EXHAUSTED:  # our own limit
             return
-        target.is_healthy, target.error = error is None, ""
-        if error is not None:
-            self._count_failure(target, str(error))
+        self.show_result(target, "" if error is None else str(error))
+
+    def show_result(self, target: PooledTarget, error: str) -> None:
+        """The only target has failed, or not if there is no error."""
+        target.is_healthy, target.error = not error, ""
+        if error:
+            self._count_failure(target, error)
+        self.on_change()
 
     def _count_failure(self, target: PooledTarget, error: str) -> None:
         target.error = one_line(error, MAX_FOREIGN_TEXT)  # it may quote the certificate of a server
         target.failures += 1
         self.failures[target.configured] = self.failures.get(target.configured, 0) + 1
 
-    def _review(self) -> None:
+    def review(self) -> None:
         """Log the begin of a time in which no target is healthy."""
         targets = self.targets
         is_outage = bool(targets) and not any(target.is_healthy for target in targets)

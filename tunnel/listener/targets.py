@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
-from tunnel.config.model import ListenerConfig, NameResolution
+from tunnel.config.model import HealthCheck, ListenerConfig, NameResolution
 from tunnel.errors import ConfigError, TargetError
 from tunnel.listener.route import plan_route
 from tunnel.listener.target_pool import PooledTarget, TargetPlan, TargetPool
@@ -34,10 +34,24 @@ def resolve_target(target: TargetAddress, resolution: NameResolution) -> Timed[A
     return Timed(resolve(target), resolution.cache_time)
 
 
+NewPool = Callable[[HealthCheck, Callable[[str], object]], TargetPool]
+
+
+def _open_pool(health: HealthCheck, log: Callable[[str], object]) -> TargetPool:
+    return TargetPool((), health, log)
+
+
 class Targets:
     """The pool of targets, and the names in it."""
 
-    def __init__(self, config: ListenerConfig, loop: Loop, log: Log, resolve_later: ResolveLater) -> None:
+    def __init__(
+        self,
+        config: ListenerConfig,
+        loop: Loop,
+        log: Log,
+        resolve_later: ResolveLater,
+        new_pool: NewPool = _open_pool,
+    ) -> None:
         """Raises ConfigError or TargetError if a target cannot be used with this configuration."""
         self._loop = loop
         self._log = log
@@ -46,7 +60,7 @@ class Targets:
         self._services: dict[SrvName, CachedName[tuple[SrvRecord, ...]]] = {}
         self._records: dict[SrvName, tuple[SrvRecord, ...]] = {}
         self._config = config
-        self.pool = TargetPool((), config.health_check, log.write)
+        self.pool = new_pool(config.health_check, log.write)
         self.only: PooledTarget | None = None
         self.use(config)
 

@@ -8,7 +8,8 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Set
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tunnel.config.model import ListenerConfig
 from tunnel.errors import IdentityLoss, describe_os_error
@@ -16,7 +17,7 @@ from tunnel.listener.connection_record import ConnectionOutcome, ConnectionRecor
 from tunnel.listener.generation import Generation
 from tunnel.listener.hand_over import HandOver
 from tunnel.listener.identity_state import IdentityState
-from tunnel.listener.peer_limits import PeerLimits
+from tunnel.listener.peer_limits import ConnectionLimits, PeerLimits
 from tunnel.listener.peer_traffic import group_by_peer
 from tunnel.listener.plain_clients import PlainClients, describe_plaintext
 from tunnel.listener.rate_limit import AcceptRate, RateLimit
@@ -25,7 +26,7 @@ from tunnel.listener.shared_resources import SharedResources
 from tunnel.listener.targets import ResolveLater, Targets
 from tunnel.listener.withdrawal import Withdrawal, settings_of
 from tunnel.log import MAX_TRACE, Category, Log, escape
-from tunnel.net.accept import AcceptBackoff
+from tunnel.net.accept_backoff import AcceptBackoff
 from tunnel.net.holders import ListeningPorts
 from tunnel.net.listen import Listener, Successor
 from tunnel.net.owner import owner_of_peer
@@ -37,11 +38,14 @@ from tunnel.status.counters import Counters, TunnelGauges
 from tunnel.status.peer_table import PeerKey, PeerTraffic
 from tunnel.status.process_state import PlaintextState
 
-_ACCEPTS = 64  # in one turn, so that open connections are served in between
+if TYPE_CHECKING:  # loaded only when a certificate comes from an ACME server
+    from tunnel.tls.acme_challenge import AcmeChallenges
 
 
 class Tunnel:
     """Accepts connections and owns their sessions."""
+
+    accepts_per_turn: ClassVar[int] = 64  # open connections are served in between
 
     def __init__(
         self,
@@ -62,14 +66,15 @@ class Tunnel:
         self.new_handshake: NewHandshake = Handshake  # or AcmeHandshake
         self._turns = shared.turns
         self._observers = shared.observers
-        self.targets = Targets(config, shared.loop, self.log, resolve_later)
+        self.targets = self.open_targets(config, resolve_later)
         self._clock = clock
         self._configure(config)
         self.withdrawal = Withdrawal(self, clock)
         self._identity = IdentityState(clock, self.loop.clock)
         self._identity_error = ""  # at the last review
         self.plain_clients = PlainClients(clock)
-        self.peer_limits: PeerLimits | None = None
+        self.peer_limits: ConnectionLimits | None = None  # as sessions use them
+        self.counted_peers: PeerLimits | None = None
         self._accept_rate: AcceptRate | None = None
         self._listener: Listener | None = None
         self.name = ""  # the address of the listener
@@ -84,6 +89,10 @@ class Tunnel:
         self.on_identity_error: Callable[[str], None] | None = None  # called at each change, with "" if the identity is usable
         self.apply_limits()
 
+    def open_targets(self, config: ListenerConfig, resolve_later: ResolveLater) -> Targets:
+        """Create the targets; raises as `Targets` does."""
+        return Targets(config, self.loop, self.log, resolve_later)
+
     def reconfigure(self, config: ListenerConfig) -> None:
         """Use another configuration from the next connection on; raises as `Targets.use` does."""
         self.targets.use(config)
@@ -92,12 +101,13 @@ class Tunnel:
         self.apply_limits()
         if settings_of(config) != settings_of(previous):
             self.judge_again()
-        if self._is_full():
+        if self.is_full():
             self._stop_accepting()
         if config.plaintext != previous.plaintext:
-            self._warn_about_plaintext()
+            self.warn_about_plaintext()
 
-    def _warn_about_plaintext(self) -> None:
+    def warn_about_plaintext(self) -> None:
+        """Log a warning if the configuration permits plaintext."""
         if warning := describe_plaintext(self.config):
             self.log.write(f"warning: {warning}")
 
@@ -148,7 +158,7 @@ class Tunnel:
         why = self._identity.why_unusable
         error = why or self._identity.why_refused
         if error != self._identity_error:
-            self._report_identity(error, is_closing=bool(why))
+            self.report_identity(error, is_closing=bool(why))
             if why:
                 self.withdrawal.close_without_identity()
         return None if why else self._identity.generation
@@ -159,11 +169,17 @@ class Tunnel:
         return self._identity.why_unusable or self._identity.why_refused
 
     @property
+    def withdrawn_in(self) -> float | None:
+        """Seconds until a withdrawn identity is no longer used; None if it is not withdrawn."""
+        return self._identity.withdrawn_in
+
+    @property
     def identity_loss(self) -> tuple[IdentityLoss, str] | None:
         """Why the identity can be used no more, as a reason and as a message; None if it can be used."""
         return self._identity.loss
 
-    def _report_identity(self, error: str, *, is_closing: bool) -> None:
+    def report_identity(self, error: str, *, is_closing: bool) -> None:
+        """Log a change of the identity's state."""
         if not error:
             self.log.info("identity is valid: accepting new connections")
         elif is_closing:
@@ -181,24 +197,45 @@ class Tunnel:
         self._listener = listener
         self._is_draining = False
         self.name = str(listener)
-        self._warn_about_plaintext()
+        self.warn_about_plaintext()
         if listener.replaced_pid is not None:
             self.log.info(f"took over listener of another process: listen={self.name} pid={listener.replaced_pid or 'unknown'}")
         self._resume()
+
+    def accept_challenges(self, challenges: AcmeChallenges | None) -> None:
+        """Answer these ACME challenges from now on, and no others."""
+        if challenges is None:
+            self.new_handshake = Handshake
+            return
+        from tunnel.relay.acme_handshake import AcmeHandshake
+
+        self.new_handshake = partial(AcmeHandshake, challenges=challenges)
+
+    def use_timers(self, timers: Counters) -> None:
+        """Measure durations from now on, with timers that the listeners of a monitor share."""
+        from tunnel.status.histogram import ConnectionDurations
+
+        self.counters.handshake, self.counters.lifetime = timers.handshake, timers.lifetime
+        self.counters.durations = ConnectionDurations()
 
     def apply_limits(self) -> None:
         """Apply the limits of `config`, at the start and after a change; connections that were counted remain so."""
         config = self.config
         self._accept_rate = AcceptRate(RateLimit(config.max_rate)) if config.max_rate else None
-        if not config.is_server or not (config.max_conns_per_peer or config.max_rate_per_peer):
-            self.peer_limits = None
-        elif self.peer_limits is None:
-            self.peer_limits = PeerLimits(config.max_conns_per_peer, config.max_rate_per_peer)
-        else:
-            self.peer_limits.change(config.max_conns_per_peer, config.max_rate_per_peer)
+        self.limit_peers(config)
         if self._timer is not None:  # a pause by the previous rate
             self.loop.cancel(self._timer)
         self._resume()
+
+    def limit_peers(self, config: ListenerConfig) -> None:
+        """Apply the limits per peer."""
+        if not config.has_peer_limits:
+            self.counted_peers = None
+        elif self.counted_peers is None:
+            self.counted_peers = PeerLimits(config.max_conns_per_peer, config.max_rate_per_peer)
+        else:
+            self.counted_peers.change(config.max_conns_per_peer, config.max_rate_per_peer)
+        self.peer_limits = self.counted_peers
 
     def serve_socket(self, sock: socket.socket) -> None:
         """Serve a connected socket as if it had been accepted."""
@@ -231,9 +268,13 @@ class Tunnel:
             return
         self._close_listener()
         if successor is Successor.NONE:
-            for session in list(self._sessions):
-                if not session.is_relayed:
-                    session.abort()
+            self.abort_pending()
+
+    def abort_pending(self) -> None:
+        """Close the sessions whose relay has not begun."""
+        for session in list(self._sessions):
+            if not session.is_relayed:
+                session.abort()
 
     def abort(self) -> int:
         """Close all sessions, and a listener that is handed over; return how many sessions there were."""
@@ -243,6 +284,9 @@ class Tunnel:
         for session in list(self._sessions):
             session.abort()
         return count
+
+    def close(self) -> None:
+        """It has no connections, and gets no more."""
 
     @property
     def connections(self) -> Set[Session]:
@@ -256,6 +300,15 @@ class Tunnel:
 
     def __len__(self) -> int:
         return len(self._sessions)
+
+    def read_counters(self) -> Counters:
+        """The counters of this moment; `counters` are those of this process."""
+        return self.counters
+
+    @property
+    def handshakes_in_progress(self) -> int:
+        """How many handshakes of clients hold a slot; 0 without a limit."""
+        return self.handshakes.held
 
     def gauges(self) -> TunnelGauges:
         """Return the numbers that are not counters: open connections, bytes so far, generation and expiry."""
@@ -293,9 +346,10 @@ class Tunnel:
         else:
             self.count_crash(crash)
 
-    def _accept(self, _events: int) -> None:
+    def accept(self, _events: int) -> None:
+        """Accept connections that wait."""
         assert self._listener is not None
-        for _ in range(_ACCEPTS):
+        for _ in range(self.accepts_per_turn):
             try:
                 sock, address = self._listener.socket.accept()
             except BlockingIOError:
@@ -310,7 +364,7 @@ class Tunnel:
             if self._accept_rate is not None and (pause := self._accept_rate.spend(self.loop.clock())):
                 self._pause_accepting(pause)
                 return
-            if self._is_full():
+            if self.is_full():
                 self._stop_accepting()
                 return
 
@@ -358,11 +412,16 @@ class Tunnel:
 
     def _record(self, record: ConnectionRecord) -> None:
         count_connection(self.counters, record)
+        self.announce(record)
+
+    def announce(self, record: ConnectionRecord) -> None:
+        """Log and observe the end of a connection that is counted."""
         self.connection_log.write_end(record)
         for observe in self._observers:
             observe(record)
 
-    def _is_full(self) -> bool:
+    def is_full(self) -> bool:
+        """Whether no more connections are accepted for now."""
         return 0 < self.config.max_concurrent_conns <= len(self._sessions)
 
     def _stop_accepting(self) -> None:
@@ -372,9 +431,13 @@ class Tunnel:
 
     def _resume(self) -> None:
         self._timer = None
-        if self._listener is not None and not self._is_accepting and not self._is_full():
+        if self._listener is not None and not self._is_accepting and not self.is_full():
             self._is_accepting = True
-            self.loop.watch_listener(self._listener.socket, self._accept, self)
+            self.watch_listener(self._listener.socket)
+
+    def watch_listener(self, sock: socket.socket) -> None:
+        """Accept when connections wait."""
+        self.loop.watch_listener(sock, self.accept, self)
 
     def _report_accept_error(self, error: OSError) -> None:
         """Log and count an error such as too many open files, which would occur again at once."""

@@ -1,8 +1,7 @@
-"""Accepting connections: the pause after an error, and the accept loop of trio servers."""
+"""The accept loop of trio servers."""
 
 from __future__ import annotations
 
-import errno
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
@@ -10,42 +9,9 @@ from dataclasses import dataclass
 
 import trio
 
-from tunnel.backoff import doubled_delay
+from tunnel.net.accept_backoff import AcceptBackoff
 from tunnel.net.connection_limiter import ConnectionLimiter
 from tunnel.net.sockets import format_address
-
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 1.0  # seconds, as in Go's net/http
-# Errors of the accepted connection, which accept(2) reports once. EPERM is not one: a security module leaves the connection
-# in the queue, so an attempt without a pause would be repeated for ever.
-_CONNECTION_ERRORS = {
-    errno.ECONNABORTED,
-    errno.EPROTO,
-    errno.ENETDOWN,
-    errno.EHOSTDOWN,
-    errno.ENONET,
-    errno.EHOSTUNREACH,
-    errno.ENETUNREACH,
-}
-
-
-class AcceptBackoff:
-    """The pauses of one listener between attempts to accept, doubled with each error (usually: too many open files)."""
-
-    __slots__ = ("_failures",)
-
-    def __init__(self) -> None:
-        self._failures = 0
-
-    def pause_after(self, error: OSError) -> float | None:
-        """Seconds to wait before the next attempt; None if the error is about the accepted connection only."""
-        if error.errno in _CONNECTION_ERRORS:
-            return None
-        self._failures += 1
-        return doubled_delay(_FIRST_PAUSE, self._failures, _LONGEST_PAUSE)
-
-    def reset(self) -> None:
-        """A connection has been accepted."""
-        self._failures = 0
 
 
 @dataclass(frozen=True, slots=True)

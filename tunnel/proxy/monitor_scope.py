@@ -20,7 +20,7 @@ from tunnel.tls.engine import TlsEnd
 
 if TYPE_CHECKING:  # loaded only when a status port or metrics are wanted
     from tunnel.proxy.process_observation import ProcessObservation
-    from tunnel.status.histogram import HistogramReading
+    from tunnel.status.histogram import Histogram, HistogramReading
     from tunnel.status.identity_report import IdentityReport
     from tunnel.status.listener_readings import ListenerMeasurement
     from tunnel.status.peer_table import PeerKey, PeerTraffic
@@ -39,9 +39,18 @@ class Monitored(Protocol):
     shared: SharedResources
     started: float  # Unix time
 
+    async def refresh(self) -> bool:
+        """Get the counts of workers, if there are any."""
+
     @property
     def observation(self) -> ProcessObservation | None:
         """What is observed; None if there was no monitor yet."""
+
+    def loop_lags(self) -> Iterable[Histogram]:
+        """The lag of the event loop of each process."""
+
+    def dropped_lines(self) -> Mapping[str, int]:
+        """Log lines that were dropped since the start."""
 
 
 class MonitorScope:
@@ -59,7 +68,7 @@ class MonitorScope:
     def counters(self) -> Counters:
         """The sum of the counters of the listeners, of their identity sources, and of the process."""
         sources = {id(one): one for one in map(self.feed_of, self._serving())}
-        parts = (*(one.tunnel.counters for one in self._serving()), *(source.counters for source in sources.values()))
+        parts = (*(one.tunnel.read_counters() for one in self._serving()), *(source.counters for source in sources.values()))
         return total((self.process.counters, *parts))
 
     def measure(self) -> Measurement:
@@ -99,8 +108,10 @@ class MonitorScope:
         """The lag of the event loop; nothing before the first monitor."""
         from tunnel.status.histogram import LAG_BOUNDS, Histogram
 
-        observation = self.process.observation
-        return (observation.lag if observation is not None else Histogram(LAG_BOUNDS)).read()
+        lag = Histogram(LAG_BOUNDS)
+        for part in self.process.loop_lags():
+            lag.absorb(part)
+        return lag.read()
 
     def identities(self) -> Sequence[IdentityReport]:
         """The identity sources of the listeners."""
@@ -149,4 +160,4 @@ def _measure(listener: ProxyListener) -> ListenerMeasurement:
     from tunnel.status.listener_readings import ListenerMeasurement
 
     tunnel = listener.tunnel
-    return ListenerMeasurement(listener.name, tunnel.counters, tunnel.gauges(), tunnel.targets.gauges())
+    return ListenerMeasurement(listener.name, tunnel.read_counters(), tunnel.gauges(), tunnel.targets.gauges())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import trio
@@ -19,6 +19,7 @@ from tunnel.proxy.monitor_scope import Monitored, MonitorScope
 from tunnel.status.counters import Counters, timed_counters
 
 if TYPE_CHECKING:  # loaded only when a status port or metrics are wanted
+    from tunnel.http.connection import Request, Response
     from tunnel.http.server import HttpService
     from tunnel.proxy.process_observation import ProcessObservation
     from tunnel.status.backend_health import Check
@@ -99,7 +100,7 @@ class RunningMonitor:
         if self.metrics is None:
             from tunnel.proxy.health_port import build_health_port
 
-            self.service = build_health_port(self.plan, self.scope, check_of, log)
+            self.service = self._refreshing(build_health_port(self.plan, self.scope, check_of, log))
             return
         if monitor.metrics.has_target():
             from tunnel.proxy.reporting import run_reports
@@ -108,7 +109,18 @@ class RunningMonitor:
         if monitor.status is not None:
             from tunnel.proxy.status_port import build_status_port
 
-            self.service = build_status_port(self.plan, self.scope, self.metrics, check_of, self._process, log)
+            service = build_status_port(self.plan, self.scope, self.metrics, check_of, self._process, log)
+            self.service = self._refreshing(service)
+
+    def _refreshing(self, service: HttpService) -> HttpService:
+        """The same service, which first gets the counts of workers."""
+        process, respond = self._process, service.respond
+
+        async def refresh_and_respond(request: Request) -> Response:
+            await process.refresh()
+            return await respond(request)
+
+        return replace(service, respond=refresh_and_respond)
 
     def open(self) -> None:
         """Open the listening socket; raises ConfigError."""
@@ -181,11 +193,11 @@ class Monitoring:
         self._timers: dict[tuple[str, ...], Counters] = {}  # with the timers that the listeners of a monitor share
         self.observation: ProcessObservation | None = None  # None until the first monitor
 
-    def new_counters(self, name: str, monitors: Sequence[Monitor]) -> Counters:
-        """Counters for a listener; with timers if a monitor is about it."""
-        counters = Counters()
-        self._add_timers(counters, name, monitors)
-        return counters
+    def add_timers(self, tunnel: Tunnel, name: str, monitors: Sequence[Monitor]) -> None:
+        """Give a listener timers, if a monitor is about it."""
+        monitor = next((one for one in monitors if one.has_metrics and (not one.listeners or name in one.listeners)), None)
+        if monitor is not None and tunnel.counters.handshake is None:
+            tunnel.use_timers(self._timers.setdefault(monitor.listeners, timed_counters()))
 
     def prepare(self, config: ProcessConfig) -> list[RunningMonitor]:
         """Build the monitors that do not run yet; raises ConfigError."""
@@ -230,7 +242,7 @@ class Monitoring:
         self.running += prepared
         self._checks = {name: one for name, one in self._checks.items() if name in self._process.listeners}
         for listener in self._process.listeners.values():
-            self._add_timers(listener.tunnel.counters, listener.name, config.monitors)
+            self.add_timers(listener.tunnel, listener.name, config.monitors)
 
     async def start(self, prepared: Sequence[RunningMonitor]) -> None:
         """Serve the ports that are open."""
@@ -263,20 +275,11 @@ class Monitoring:
         for one in self.running:
             await one.wait_closed()
 
-    def _add_timers(self, counters: Counters, name: str, monitors: Sequence[Monitor]) -> None:
-        monitor = next((one for one in monitors if one.has_metrics and (not one.listeners or name in one.listeners)), None)
-        if monitor is not None and counters.handshake is None:
-            from tunnel.status.histogram import ConnectionDurations
-
-            timers = self._timers.setdefault(monitor.listeners, timed_counters())
-            counters.handshake, counters.lifetime = timers.handshake, timers.lifetime
-            counters.durations = ConnectionDurations()
-
 
 def _open_metrics(scope: MonitorScope) -> MetricsSource:
     from tunnel.status.snapshot import open_metrics
 
-    return open_metrics(scope.measure)
+    return open_metrics(scope.measure, scope.process.refresh)
 
 
 def open_ports(prepared: Sequence[RunningMonitor]) -> None:

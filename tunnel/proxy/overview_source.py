@@ -33,6 +33,7 @@ class OverviewSource:
 
     async def encode_all(self) -> bytes:
         """Return the document about all listeners."""
+        await self._scope.process.refresh()
         return await _encode(self._collect(self._scope))
 
     def _collect(self, scope: MonitorScope) -> Overview:
@@ -50,7 +51,7 @@ class OverviewSource:
             peers=scope.peers(),
             refusals=scope.refusals(),
             loop_lag=scope.loop_lag(),
-            dropped_log_lines=sum(process.shared.dropped_lines().values()),
+            dropped_log_lines=sum(process.dropped_lines().values()),
         )
 
 
@@ -69,9 +70,9 @@ def _summarize(process: ProcessState, state: ListenerState, listener: ProxyListe
     return summarize_listener(
         process,
         state,
-        tunnel.counters,
+        tunnel.read_counters(),
         tunnel.gauges(),
         connection_limit=config.max_concurrent_conns,
-        handshakes_in_progress=tunnel.handshakes.held,
+        handshakes_in_progress=tunnel.handshakes_in_progress,
         handshake_limit=config.max_handshakes if config.is_server else 0,
     )

@@ -44,6 +44,7 @@ class HistoryRecorder:
         totals, taken = self._read(), trio.current_time()
         while True:
             await trio.sleep(INTERVAL)
+            await self._scope.process.refresh()
             before, begun = totals, taken
             totals, taken = self._read(), trio.current_time()
             lag, self._lag = self._lag, 0.0
@@ -52,7 +53,7 @@ class HistoryRecorder:
     def _read(self) -> Totals:
         measured = self._scope.measure()
         counters, gauges = measured.counters, measured.gauges
-        handshakes = sum(one.tunnel.counters.handshakes for one in self._scope.listeners())
+        handshakes = sum(one.tunnel.read_counters().handshakes for one in self._scope.listeners())
         outcomes = count_refused(counters), count_failed(counters)
         return Totals(gauges.opened, handshakes, *outcomes, gauges.forwarded, gauges.returned)
 

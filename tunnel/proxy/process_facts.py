@@ -43,25 +43,25 @@ class FactsReader:
             peers=self._busy_peers.read(scope.peers(), [one.name for one in listeners]),
             trust_domains=merge_trust_domains(list(reports.values())),
             lag=scope.loop_lag(),
-            dropped_lines=process.shared.dropped_lines(),
+            dropped_lines=process.dropped_lines(),
             status_port=LimitUse("", status_port.count, status_port.limit) if status_port is not None else LimitUse("", 0, 0),
         )
 
 
 def _read_listener(listener: ProxyListener, feed: IdentityFeed, report: IdentityReport, *, is_ready: bool) -> ListenerFacts:
-    tunnel, config = listener.tunnel, listener.config
+    tunnel, config, counters = listener.tunnel, listener.config, listener.tunnel.read_counters()
     limits = [LimitUse("connections", len(tunnel), config.max_concurrent_conns)]
     if config.is_server and config.max_handshakes:  # without a limit they are not counted
-        limits.append(LimitUse("handshakes", tunnel.handshakes.held, config.max_handshakes))
+        limits.append(LimitUse("handshakes", tunnel.handshakes_in_progress, config.max_handshakes))
     return ListenerFacts(
         name=listener.name,
         is_server=config.is_server,
         is_ready=is_ready,
-        counters=tunnel.counters.copy(),
+        counters=counters.copy(),
         gauges=tunnel.gauges(),
         targets=tunnel.targets.gauges(),
         limits=tuple(limits),
-        durations=tunnel.counters.durations.read() if tunnel.counters.durations is not None else None,
+        durations=counters.durations.read() if counters.durations is not None else None,
         identity=report,
         workload_api=feed.counters.workload_api,
         permits_plaintext=config.plaintext is not None,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ from tunnel.config.model import IdentityConfig, ListenerConfig, NameResolution, 
 from tunnel.errors import ConfigError, TargetError, TargetFault, TunnelError
 from tunnel.listener.shared_resources import open_shared_resources
 from tunnel.listener.targets import Resolved, resolve_target
-from tunnel.listener.tunnel import count_crash
+from tunnel.listener.tunnel import Tunnel, count_crash
 from tunnel.log import Log, escape
 from tunnel.net.activation import ActivationSockets
 from tunnel.net.address import ListenAddress, TargetAddress, TcpAddress
@@ -28,16 +28,19 @@ from tunnel.net.notify import Notifier
 from tunnel.proxy.identity_feed import IdentityFeed, OpenSource
 from tunnel.proxy.identity_source import name_identity
 from tunnel.proxy.monitoring import Monitoring, RunningMonitor, abandon_monitors, open_ports
-from tunnel.proxy.proxy_listener import ProxyListener, open_policy
+from tunnel.proxy.proxy_listener import NewTunnel, ProxyListener, open_policy
 from tunnel.proxy.reloadable_policy import ReloadablePolicy
 from tunnel.proxy.state_reporter import StateReporter
 from tunnel.relay.loop import Loop
 from tunnel.status.counters import Counters, total
+from tunnel.workers.cores import count_workers
 
 if TYPE_CHECKING:  # loaded only when they are wanted
     from tunnel.listener.access_log import AccessLog
     from tunnel.proxy.process_observation import ProcessObservation
+    from tunnel.status.histogram import Histogram
     from tunnel.tracing.trace_export import TraceExport
+    from tunnel.workers.worker_pool import WorkerPool
 
 _FLUSH_LIMIT = 2.0  # seconds for the export of the last traces
 _HOLDERS_LIMIT = 5.0  # seconds for the search for other listeners, which the start waits for
@@ -82,6 +85,8 @@ class Proxy:
         self._is_reconfigurable = is_reconfigurable
         names_listeners = is_reconfigurable or len(config.listeners) > 1
         self.shared = open_shared_resources(loop, log, access_log=access_log, names_listeners=names_listeners)
+        self.workers = self._open_workers(count_workers(config.workers))
+        self._new_tunnel: NewTunnel = self.workers.new_tunnel if self.workers else partial(Tunnel, self.shared)
         self.feeds: dict[IdentityConfig, IdentityFeed] = {}
         self.listeners: dict[str, ProxyListener] = {}
         self.retired: list[ProxyListener] = []  # removed by a reload, with open connections
@@ -96,10 +101,42 @@ class Proxy:
         for listener in config.listeners:
             self.add(self.new_listener(listener, open_policy(listener)), self._feed_of(listener.identity))
 
+    def _open_workers(self, count: int) -> WorkerPool | None:
+        """The workers, which are not started yet; None if this process serves the connections itself."""
+        if count == 1:
+            return None
+        from tunnel.workers.worker_pool import WorkerPool
+
+        return WorkerPool(
+            count,
+            self.shared,
+            drain_limit=self.config.shutdown_timeout,
+            policy_of=self._policy_of,
+            on_failure=self._fail_from_loop,
+        )
+
+    def _policy_of(self, tunnel: Tunnel) -> ReloadablePolicy | None:
+        return next((listener.policy for listener in self.all_listeners() if listener.tunnel is tunnel), None)
+
+    def _fail_from_loop(self, error: TunnelError) -> None:
+        with suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(self.fail, error)
+
+    async def refresh(self) -> bool:
+        """Get the counts of workers, if there are any; False if one does not answer."""
+        return self.workers is None or await self.workers.refresh()
+
+    def share_log(self) -> None:
+        """Tell workers which log lines and records are wanted."""
+        if self.workers is not None:
+            self.workers.share_log()
+
     async def run(self) -> None:
         """Serve until `close`; raises TunnelError if the process cannot start or continue."""
         self._token = trio.lowlevel.current_trio_token()
         try:
+            if self.workers is not None:
+                self.workers.start()
             async with trio.open_nursery() as nursery:
                 self.nursery = nursery
                 for feed in self.feeds.values():
@@ -107,6 +144,8 @@ class Proxy:
                 nursery.start_soon(self._serve)
         finally:
             self._is_over = True
+            if self.workers is not None:
+                self.workers.kill()
             for policy in self._policies():
                 policy.close()
         if self._failure is not None:
@@ -124,6 +163,16 @@ class Proxy:
         """What is observed for status ports and metrics; None if there was none yet."""
         return self.monitoring.observation
 
+    def loop_lags(self) -> Iterable[Histogram]:
+        """The lag of the event loop of each process; nothing before the first monitor."""
+        ours = (self.observation.lag,) if self.observation is not None else ()
+        return (*ours, self.workers.lag()) if self.workers is not None else ours
+
+    def dropped_lines(self) -> Mapping[str, int]:
+        """Log lines that were dropped since the start, by log."""
+        dropped = self.shared.dropped_lines()
+        return {**dropped, "workers": self.workers.dropped_lines} if self.workers is not None else dropped
+
     @property
     def identity_error(self) -> str:
         """Why identities of listeners cannot be used now; "" if they can."""
@@ -131,8 +180,9 @@ class Proxy:
 
     @property
     def pids(self) -> set[int]:
-        """The child processes that listeners wait for."""
-        return set().union(*(policy.pids for policy in self._policies()))
+        """The child processes that this one waits for: workers, and evaluators of policies."""
+        workers = self.workers.pids if self.workers is not None else set()
+        return workers.union(*(policy.pids for policy in self._policies()))
 
     def _policies(self) -> Iterable[ReloadablePolicy]:
         policies = (listener.policy for listener in self.all_listeners())
@@ -167,15 +217,11 @@ class Proxy:
 
     def new_listener(self, config: ListenerConfig, policy: ReloadablePolicy | None) -> ProxyListener:
         """Create a listener that is not open yet."""
-        return ProxyListener(
-            config,
-            self.shared,
-            self._resolve_later,
-            self.state_reporter,
-            policy,
-            self.warn_from_thread,
-            self.monitoring.new_counters(config.name, self.config.monitors),
+        listener = ProxyListener(
+            config, self._new_tunnel, self._resolve_later, self.state_reporter, policy, self.warn_from_thread
         )
+        self.monitoring.add_timers(listener.tunnel, config.name, self.config.monitors)
+        return listener
 
     def add(self, listener: ProxyListener, feed: IdentityFeed) -> None:
         """Make a listener one of the process, with the credentials of a feed from the next ones on."""
@@ -208,11 +254,12 @@ class Proxy:
             self._token.run_sync_soon(self._forget_retired)
 
     def _forget_retired(self) -> None:
-        for listener in [one for one in self.retired if not len(one.tunnel)]:
+        for listener in [one for one in self.retired if one.tunnel.is_drained]:
             self.retired.remove(listener)
             self.feeds[listener.config.identity].leave(listener)
             self.close_later(listener.policy)
-            self.counters.absorb(listener.tunnel.counters)
+            self.counters.absorb(listener.tunnel.read_counters())
+            listener.tunnel.close()
         self.close_unused_feeds()
 
     def close_later(self, policy: ReloadablePolicy | None) -> None:
@@ -288,12 +335,16 @@ class Proxy:
     async def drain(self, limit: float) -> int:
         """Wait at most `limit` seconds for relays to end, then close the rest; return how many were closed."""
         self.stop_accepting()
+        await self.refresh()
         self.log.info(f"shutdown proxy, waiting for drain of {self.connections()} connections")
         with trio.move_on_after(max(limit, 0)):
             while not all(listener.tunnel.is_drained for listener in self.all_listeners()):
                 self._empty = trio.Event()
                 await self._empty.wait()
+        await self.refresh()
         aborted = self.abort()
+        if self.workers is not None:
+            await self.workers.stop()
         if aborted:
             self.log.write(f"graceful shutdown timeout: forcing exit connections={aborted}")
         await self.monitoring.wait_closed()  # the response to /_shutdown; takes seconds at most
@@ -308,8 +359,8 @@ class Proxy:
         """Log the outcomes of all connections, and those of each listener if there are several."""
         if len(self.listeners) > 1:
             for name, listener in self.listeners.items():
-                self.log.info(f"stopped listener={name} {listener.tunnel.counters.summary()}".rstrip())
-        parts = (self.counters, *(one.tunnel.counters for one in self.all_listeners()))
+                self.log.info(f"stopped listener={name} {listener.tunnel.read_counters().summary()}".rstrip())
+        parts = (self.counters, *(one.tunnel.read_counters() for one in self.all_listeners()))
         self.log.info(f"stopped {total(parts).summary()}".rstrip())
 
     def abort(self) -> int:
@@ -336,6 +387,9 @@ class Proxy:
                 await feed.ready.wait()
                 if feed.failure is not None:  # it has cancelled this task, but the end of the wait came first
                     return
+            if self.workers is not None:
+                self.workers.share_log()
+                await self.workers.wait_started()
             await self._open(monitors)
         except TunnelError as error:
             self.fail(error)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import trio
 
-from tunnel.config.model import Acme, ListenerConfig, NameResolution
+from tunnel.config.model import ListenerConfig, NameResolution
 from tunnel.errors import ConfigError, TargetError
-from tunnel.listener.generation import Generation, GenerationBuilder, GenerationConfig
-from tunnel.listener.shared_resources import SharedResources
-from tunnel.listener.targets import Resolved, resolve_target
+from tunnel.listener.generation import Generation, GenerationBuilder, GenerationConfig, plan_generations
+from tunnel.listener.targets import Resolved, ResolveLater, resolve_target
 from tunnel.listener.tunnel import Tunnel
 from tunnel.log import escape
 from tunnel.net.address import TargetAddress
@@ -20,13 +18,12 @@ from tunnel.net.listen import Listener
 from tunnel.pkix.revocation import Warn
 from tunnel.proxy.reloadable_policy import ReloadablePolicy
 from tunnel.proxy.state_reporter import StateReporter
-from tunnel.relay.handshake import Handshake
-from tunnel.status.counters import Counters
 
 if TYPE_CHECKING:  # loaded only when a certificate comes from an ACME server
     from tunnel.tls.acme_challenge import AcmeChallenges
 
 
+NewTunnel = Callable[[ListenerConfig, ResolveLater], Tunnel]
 ResolveFor = Callable[[TargetAddress, NameResolution, Callable[[Resolved], object]], object]
 
 
@@ -36,23 +33,21 @@ class ProxyListener:
     def __init__(
         self,
         config: ListenerConfig,
-        shared: SharedResources,
+        new_tunnel: NewTunnel,
         resolve_later: ResolveFor,
         state_reporter: StateReporter,
         policy: ReloadablePolicy | None,
         warn: Warn,
-        counters: Counters,
     ) -> None:
         self.config = config
         self._resolve = resolve_later
         self._has_changed = trio.Event()  # the configuration
         self._health_checks = trio.CancelScope()
         self.bound: Any = None  # the address of the listening socket
-        self._log = shared.log
         self._state_reporter: StateReporter | None = state_reporter
         self.policy = policy
         self._warn = warn
-        self.tunnel = Tunnel(shared, config, self._resolve_later, counters=counters)
+        self.tunnel = new_tunnel(config, self._resolve_later)
         self.tunnel.on_identity_error = self._show_identity_error
         self._watch_policy()
 
@@ -64,7 +59,7 @@ class ProxyListener:
     @property
     def generation_config(self) -> GenerationConfig:
         """The configuration of its generations."""
-        return plan_generations(self.config, self.policy, self._warn)
+        return plan_generations(self.config, self.policy.rule if self.policy is not None else None, self._warn)
 
     async def check_target(self, *, is_required: bool) -> None:
         """Check that a target's name can be resolved; the addresses are not kept, because they may change.
@@ -144,12 +139,7 @@ class ProxyListener:
 
     def accept_challenges(self, challenges: AcmeChallenges | None) -> None:
         """Answer these ACME challenges from now on, and no others."""
-        if challenges is None:
-            self.tunnel.new_handshake = Handshake
-            return
-        from tunnel.relay.acme_handshake import AcmeHandshake
-
-        self.tunnel.new_handshake = partial(AcmeHandshake, challenges=challenges)
+        self.tunnel.accept_challenges(challenges)
 
     def detach(self) -> None:
         """Report no state any more: the listener was removed, and its name may belong to another one."""
@@ -169,10 +159,3 @@ class ProxyListener:
 def open_policy(config: ListenerConfig) -> ReloadablePolicy | None:
     """Return the policy of a configuration, which is not loaded yet; None if it has none."""
     return ReloadablePolicy(config.access.policy, config.connect_timeout) if config.access.policy else None
-
-
-def plan_generations(config: ListenerConfig, policy: ReloadablePolicy | None, warn: Warn) -> GenerationConfig:
-    """Return the configuration of the generations of a listener."""
-    accepts_acme = isinstance(config.identity.source, Acme)
-    plan = GenerationConfig(config.is_server, config.access, config.host, config.tls, accepts_acme, warn=warn)
-    return plan.with_policy(policy.rule) if policy is not None else plan

@@ -10,13 +10,13 @@ import trio
 from tunnel.config.model import INTERACTIVE_TIMEOUT, IdentityConfig, ListenerConfig, ProcessConfig, WorkloadApi
 from tunnel.errors import ConfigError, IdentityError, IdentityFault, identity_errors
 from tunnel.identity.credentials import Credentials, PkiCredentials
-from tunnel.listener.generation import Generation, GenerationBuilder
+from tunnel.listener.generation import Generation, GenerationBuilder, plan_generations
 from tunnel.listener.targets import check_targets
 from tunnel.net.listen import Listener, open_listener
 from tunnel.proxy.identity_feed import IdentityFeed, Slices
 from tunnel.proxy.monitoring import RunningMonitor, abandon_monitors, open_ports
 from tunnel.proxy.proxy import Proxy
-from tunnel.proxy.proxy_listener import ProxyListener, open_policy, plan_generations
+from tunnel.proxy.proxy_listener import ProxyListener, open_policy
 from tunnel.proxy.reloadable_policy import ReloadablePolicy
 
 
@@ -228,7 +228,7 @@ class Reconfiguration:
         is_same = before is not None and before.config == one.config and before.policy is one.policy
         if is_same and identity not in self._fresh:
             return
-        plan = plan_generations(one.config, one.policy, self._proxy.warn_from_thread)
+        plan = plan_generations(one.config, one.policy.rule if one.policy is not None else None, self._proxy.warn_from_thread)
         one.generation = self._builder_of(identity).build(plan, before.tunnel.generation if before is not None else None)
 
     async def _build_for_leaving(self, slices: Slices) -> None:

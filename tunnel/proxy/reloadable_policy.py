@@ -81,7 +81,11 @@ class ReloadablePolicy:
         self._policy.load(source)
         self._source = source
 
-    def _ask(self, peer: Peer) -> bool:
+    def admits(self, leaf: bytes) -> bool:
+        """Whether the policy admits the peer with this certificate in DER, which may block; raises PeerDenied if it fails."""
         if self._policy is None:
             raise PeerDenied(Denial.POLICY_ERROR, "unauthorized: no policy is loaded yet")
-        return self._policy.admits(peer.leaf, monotonic() + self.limit)
+        return self._policy.admits(leaf, monotonic() + self.limit)
+
+    def _ask(self, peer: Peer) -> bool:
+        return self.admits(peer.leaf)

@@ -98,6 +98,7 @@ class Reloader:
             before = self._proxy.config
             changes = await reconfigure(self._proxy, config)
             self._log.change_quiet(config.log.omitted)
+            self._proxy.share_log()
             for warning in (*config.warnings, *_late_changes(before, config)):
                 if warning not in before.warnings:
                     self._log.write(f"warning: {warning}")
@@ -152,6 +153,7 @@ def _late_changes(before: ProcessConfig, now: ProcessConfig) -> Iterable[str]:
         ("log.access-log", before.log.access != now.log.access),
         ("traces", before.traces != now.traces),
         ("disable-landlock", before.is_confined != now.is_confined),
+        ("workers", before.workers != now.workers),
     ):
         if is_changed:
             yield f"{name}: the change takes effect at the next start"

@@ -20,10 +20,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from threading import Lock
 from time import monotonic
-from typing import Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
-import outcome
-import trio
+if TYPE_CHECKING:  # loaded by `run_trio` only: a worker has no trio
+    import outcome
 
 IN: Final = select.EPOLLIN
 OUT: Final = select.EPOLLOUT
@@ -112,6 +112,18 @@ class Loop:
         self._owners[fd] = owner
         self._epoll.register(fd, IN)
 
+    def watch_shared_listener(self, sock: socket.socket, handler: Handler, owner: Owner) -> None:
+        """The same for a socket from which other processes accept too: a connection wakes one of those that wait.
+
+        Watch it again after each connection: this process is then the last in the kernel's list, others get the next ones.
+        """
+        fd = sock.fileno()
+        if fd in self._owners:
+            self._epoll.unregister(fd)
+        self._set_handler(fd, handler)
+        self._owners[fd] = owner
+        self._epoll.register(fd, IN | select.EPOLLEXCLUSIVE)
+
     def rewatch(self, sock: socket.socket, handler: Handler, owner: Owner) -> None:
         """Replace the handler of a watched socket, or watch it; earlier events are not repeated."""
         fd = sock.fileno()
@@ -198,6 +210,8 @@ class Loop:
 
     def run_trio(self, main: Callable[[], Awaitable[None]]) -> None:
         """Run `main` with trio as a guest until it returns; raises its exception."""
+        import trio
+
         results: list[outcome.Outcome[None]] = []
 
         def finish(result: outcome.Outcome[None]) -> None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 import time
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import NamedTuple
 
-from tunnel.status.reservoir import Reservoir, Sample
+from tunnel.status.reservoir import Entry, Reservoir, Sample, greatest_entries
 
 
 def spread(least: float, greatest: float, count: int) -> tuple[int, ...]:
@@ -49,6 +50,25 @@ class Distribution:
     rates: Rates
 
 
+class DurationTotals(NamedTuple):
+    """What a metric has counted, to be added to that of other processes."""
+
+    number: int
+    total: int  # nanoseconds
+    buckets: tuple[int, ...]
+    entries: tuple[Entry, ...]  # of the reservoir
+
+
+def add_totals(parts: Sequence[DurationTotals]) -> DurationTotals:
+    """The sum of at least one."""
+    return DurationTotals(
+        sum(part.number for part in parts),
+        sum(part.total for part in parts),
+        tuple(sum(column) for column in zip(*(part.buckets for part in parts), strict=True)),
+        greatest_entries(entry for part in parts for entry in part.entries),
+    )
+
+
 class DurationMetric:
     """Counts durations."""
 
@@ -75,6 +95,15 @@ class DurationMetric:
         self._total += nanoseconds
         self._buckets[bisect_left(self._bounds, nanoseconds)] += 1
         self._reservoir.update(nanoseconds)
+
+    def totals(self) -> DurationTotals:
+        """What was counted so far."""
+        return DurationTotals(self._count, self._total, tuple(self._buckets), self._reservoir.entries())
+
+    def show(self, totals: DurationTotals) -> None:
+        """Have these counts, in place of our own."""
+        self._count, self._total, self._buckets = totals.number, totals.total, list(totals.buckets)
+        self._reservoir.replace(totals.entries)
 
     def distribution(self) -> Distribution:
         """The distribution so far, as a value."""

@@ -37,6 +37,11 @@ class Histogram:
         self._buckets[bisect_left(self._bounds, seconds)] += 1
         self._total += seconds
 
+    def absorb(self, other: Histogram) -> None:
+        """Add the values of another histogram with the same bounds."""
+        self._buckets = [ours + theirs for ours, theirs in zip(self._buckets, other._buckets, strict=True)]
+        self._total += other._total
+
     @property
     def count(self) -> int:
         """The number of values."""
@@ -65,6 +70,12 @@ class ConnectionDurations:
         self.handshake = Histogram(HANDSHAKE_BOUNDS)  # of those that succeeded
         self.dial = Histogram(DIAL_BOUNDS)  # of those that succeeded
         self.connection = Histogram(LIFETIME_BOUNDS)  # relayed ones, from accept to close
+
+    def absorb(self, other: ConnectionDurations) -> None:
+        """Add the durations of another process."""
+        self.handshake.absorb(other.handshake)
+        self.dial.absorb(other.dial)
+        self.connection.absorb(other.connection)
 
     def read(self) -> DurationReadings:
         """The durations so far, as a value."""

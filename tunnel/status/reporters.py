@@ -65,6 +65,7 @@ async def report_by_post(
     """Post a report after each interval, for ever."""
 
     async def report() -> None:
+        await source.refresh()
         status = await post(target, encode_json(source.snapshot(), prefix, hostname, time.time()))
         if not 200 <= status < 300:
             log(_failure(target, f"unexpected status {status}; expected 2xx"))
@@ -81,6 +82,7 @@ async def report_to_graphite(
 
     async def report() -> None:
         nonlocal previous
+        await source.refresh()
         snapshot = source.snapshot()
         lines = encode_graphite(snapshot, prefix, time.time(), previous)
         previous = snapshot

@@ -6,11 +6,17 @@ import heapq
 import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 SIZE = 1028
+Entry = tuple[float, int]  # priority, value
 ALPHA = 0.015  # the weight of a value halves in 46 seconds
+
+
+def greatest_entries(entries: Iterable[Entry]) -> tuple[Entry, ...]:
+    """The entries of several reservoirs that one would have kept."""
+    return tuple(heapq.nlargest(SIZE, entries))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +78,7 @@ class Reservoir:
         self._alpha = alpha
         self._chance = chance
         self._clock = clock
-        self._kept: list[tuple[float, int]] = []
+        self._kept: list[Entry] = []
 
     def update(self, value: int) -> None:
         """Add a value."""
@@ -82,6 +88,15 @@ class Reservoir:
             heapq.heappush(self._kept, entry)
         else:
             heapq.heappushpop(self._kept, entry)
+
+    def entries(self) -> tuple[Entry, ...]:
+        """The values that are kept now, with their priorities, which other processes of this machine can compare."""
+        return tuple(self._kept)
+
+    def replace(self, entries: Iterable[Entry]) -> None:
+        """Keep these entries, at most `SIZE`, and nothing else."""
+        self._kept = list(entries)
+        heapq.heapify(self._kept)
 
     def sample(self) -> Sample:
         """The values that are kept now."""

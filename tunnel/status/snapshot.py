@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+
+import trio
 
 from tunnel.errors import Denial, IdentityLoss, LimitFault, TargetFault, TlsFault, WebRefusal
 from tunnel.status import metric_definitions as metrics
@@ -42,10 +44,12 @@ class MetricsSource:
         measure: Callable[[], Measurement],
         runtime: Runtime,
         *,
+        refresh: Callable[[], Awaitable[object]] = trio.lowlevel.checkpoint,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._measure = measure
         self._runtime = runtime
+        self.refresh = refresh  # to be awaited before a snapshot
         self._clock = clock
         self._start = clock()
 
@@ -70,11 +74,11 @@ class MetricsSource:
         return Snapshot(uptime, tuple(sorted(readings, key=lambda reading: _ORDER[reading.metric.name])))
 
 
-def open_metrics(measure: Callable[[], Measurement]) -> MetricsSource:
+def open_metrics(measure: Callable[[], Measurement], refresh: Callable[[], Awaitable[object]]) -> MetricsSource:
     """A source whose runtime is watched from now on; for a process whose metrics are served or sent."""
     runtime = Runtime()
     runtime.watch()
-    return MetricsSource(measure, runtime)
+    return MetricsSource(measure, runtime, refresh=refresh)
 
 
 def _of_counters(counters: Counters) -> Iterator[MetricReading]:

@@ -65,6 +65,7 @@ def build_process(arguments: Arguments, listeners: tuple[ListenerConfig, ...]) -
         traces.build_traces(arguments),
         shutdown_delay=arguments[limits.SHUTDOWN_DELAY],
         shutdown_timeout=arguments[limits.SHUTDOWN_TIMEOUT],
+        workers=arguments[limits.WORKERS],
         timed_reload=arguments[source.TIMED_RELOAD],
         is_confined=not arguments[limits.DISABLE_LANDLOCK],
     )

@@ -13,6 +13,7 @@ from tunnel.config.values import (
     parse_name,
     parse_positive_duration,
     parse_uint32,
+    parse_workers,
 )
 from tunnel.errors import ConfigError
 
@@ -69,6 +70,13 @@ SHUTDOWN_DELAY = option(
     default_of(ProcessConfig, "shutdown_delay"),
     placeholder="TIME",
 )
+WORKERS = option(
+    "workers",
+    "Number of processes that serve connections, each on a core of its own; auto is one for each usable core",
+    parse_workers,
+    default_of(ProcessConfig, "workers"),
+    placeholder="N",
+)
 QUIET = repeated(
     "quiet",
     "Omit lines from the log: conns, conn-errs, handshake-errs, or all; repeatable",
@@ -107,7 +115,9 @@ LIMITS = Group(
     "Limits",
     (CONNECT_TIMEOUT, CLOSE_TIMEOUT, MAX_LIFETIME, MAX_CONNS, MAX_HANDSHAKES, SHUTDOWN_DELAY, SHUTDOWN_TIMEOUT, *tls.FLAGS),
 )
-PROCESS = Group("Process", (QUIET, SYSLOG, LOG_FORMAT, ACCESS_LOG, ACCESS_TARGET, ACCESS_START, DISABLE_LANDLOCK, USE_LANDLOCK))
+PROCESS = Group(
+    "Process", (WORKERS, QUIET, SYSLOG, LOG_FORMAT, ACCESS_LOG, ACCESS_TARGET, ACCESS_START, DISABLE_LANDLOCK, USE_LANDLOCK)
+)
 
 
 def build_log(arguments: Arguments) -> LogConfig:

@@ -145,6 +145,7 @@ def join_lines(lines: Sequence[ProcessConfig]) -> ProcessConfig:
         shutdown_delay=max(line.shutdown_delay for line in lines),
         timed_reload=min((line.timed_reload for line in lines if line.timed_reload), default=0.0),
         is_confined=all(line.is_confined for line in lines),  # the rules hold for the whole process
+        workers=0 if any(not line.workers for line in lines) else max(line.workers for line in lines),
     )
     if problem := next(filter(None, check_health_ports(config)), ""):
         raise ConfigError(f"--health: {problem}")

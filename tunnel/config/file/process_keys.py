@@ -35,7 +35,9 @@ from tunnel.config.model import (
     Traces,
 )
 from tunnel.config.values import (
+    AUTO,
     MOST_PEER_SERIES,
+    MOST_WORKERS,
     one_of,
     parse_collector_url,
     parse_duration,
@@ -73,6 +75,20 @@ def _log_target() -> ValueKind[str]:
     return replace(file, form=f"{names} or {file.form}", parse=read)
 
 
+def _workers() -> ValueKind[int]:
+    """A number of processes, or one for each usable core."""
+    number = integer(MOST_WORKERS, 1)
+
+    def read(value: object, place: Place) -> int:
+        return 0 if value == AUTO else number.parse(value, place)
+
+    def encode(value: int) -> int | str:
+        return value or AUTO
+
+    schema = {"anyOf": [number.schema, {"const": AUTO}]}
+    return ValueKind(f'{number.form}, or "{AUTO}" for one on each usable core', read, encode, schema)
+
+
 _LIMIT = duration(parse_limit)
 _QUIET = text('"conns", "conn-errs", "handshake-errs" or "all"', one_of("all", "conns", "handshake-errs", "conn-errs"))
 
@@ -94,6 +110,7 @@ PROCESS: Final = Section(
             "shutdown_timeout",
         ),
         Key("timed-reload", _LIMIT, "Interval between reloads, besides SIGHUP; 0 for none", "timed_reload"),
+        Key("workers", _workers(), "Number of processes that serve connections", "workers"),
         Key(
             "on-removal",
             close_policy(),
