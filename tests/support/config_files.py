@@ -9,7 +9,7 @@ from pathlib import Path
 from OpenSSL import SSL
 
 from tests.support.plain_backends import connect, receive_all
-from tests.support.processes import Process, bare_environment, tunnel_argv
+from tests.support.processes import WORKERS, Process, bare_environment, tunnel_argv
 from tests.support.run_line import has_echo
 from tests.support.tls_peer import TlsPeer
 from tests.support.workloads import CLIENT, SERVER, Workloads
@@ -33,7 +33,7 @@ class ServedFile:
         self.path = self.place / "tunnel.toml"
         self.status = self.place / "status"
         self.servers: dict[str, str] = {}  # the rest of the table by name
-        self.head = DOCUMENT.format(place=self.place, api=workloads.sockets[SERVER])
+        self.head = f"workers = {WORKERS}\n" + DOCUMENT.format(place=self.place, api=workloads.sockets[SERVER])
         self.process: Process
 
     def add(self, name: str, target: str, *lines: str, access: str = f'[{{ allow = "{CLIENT}" }}]') -> None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -171,9 +171,24 @@ class Proxy(Process):
         return line
 
 
+# The number of workers of all proxies whose tests do not choose it: `TUNNEL_TEST_WORKERS=2 pytest tests` runs the suite with two.
+WORKERS = os.environ.get("TUNNEL_TEST_WORKERS", "1")
+
+
 def tunnel_argv(*arguments: str) -> list[str]:
     """The command line of the installed program under test."""
-    return [str(_SCRIPT), *arguments] if _SCRIPT.exists() else [sys.executable, "-I", "-m", "tunnel", *arguments]
+    words = _with_workers(arguments) if WORKERS != "1" else arguments
+    return [str(_SCRIPT), *words] if _SCRIPT.exists() else [sys.executable, "-I", "-m", "tunnel", *words]
+
+
+def _with_workers(arguments: Sequence[str]) -> Iterator[str]:
+    """Add the flag to each line of a server or client."""
+    starts_line = True
+    for number, word in enumerate(arguments):
+        yield word
+        if starts_line and word in ("server", "client") and not any(one.startswith("--workers") for one in arguments):
+            yield f"--workers={WORKERS}"
+        starts_line = word == "+" or (number == 0 and word == "run")
 
 
 def bare_environment() -> dict[str, str]:

@@ -159,7 +159,7 @@ class Started:
     """The worker can take connections."""
 
 
-class Line(NamedTuple):
+class LogLine(NamedTuple):
     """One line for the log."""
 
     time: float
@@ -168,7 +168,7 @@ class Line(NamedTuple):
     fields: str
 
 
-class Event(NamedTuple):
+class ConnectionEvent(NamedTuple):
     """What has happened to a connection; the record is that of its begin or of its end."""
 
     tunnel: int
@@ -180,7 +180,7 @@ class Event(NamedTuple):
 class Batch:
     """Lines and events, in their order."""
 
-    entries: list[Line | Event]
+    entries: list[LogLine | ConnectionEvent]
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +258,20 @@ class Report:
 
 
 FROM_WORKER: Final = (
-    *(Started, Line, Retry, Event, Batch, Drained, TargetResult, AskPolicy, AskLimit, ReleasePeer, TunnelReport, Report),
+    *(
+        Started,
+        LogLine,
+        Retry,
+        ConnectionEvent,
+        Batch,
+        Drained,
+        TargetResult,
+        AskPolicy,
+        AskLimit,
+        ReleasePeer,
+        TunnelReport,
+        Report,
+    ),
     *(ConnectionRecord, ConnectionOutcome, CloseReason, Peer, SpiffeId, TrustDomain, TlsParameters, Category, LimitFault),
     *(Counters, Reloads, DurationTotals, ConnectionDurations, Histogram, PeerKey, PeerTraffic, PlainSource, Name, datetime),
 )

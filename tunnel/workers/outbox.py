@@ -12,7 +12,7 @@ from tunnel.listener.connection_record import ConnectionRecord
 from tunnel.log import Category, Log
 from tunnel.relay.loop import Loop
 from tunnel.workers.channel import Channel
-from tunnel.workers.messages import Batch, Event, Line, Setup
+from tunnel.workers.messages import Batch, ConnectionEvent, LogLine, Setup
 
 _DELAY: Final = 0.005  # seconds: under load, one message carries what happens to several connections
 
@@ -23,10 +23,10 @@ class Outbox:
     def __init__(self, loop: Loop, channel: Channel) -> None:
         self._loop = loop
         self._channel = channel
-        self._entries: list[Line | Event] = []
+        self._entries: list[LogLine | ConnectionEvent] = []
         self.dropped = 0
 
-    def add(self, entry: Line | Event) -> None:
+    def add(self, entry: LogLine | ConnectionEvent) -> None:
         """Send this soon."""
         if self._channel.is_full:
             self.dropped += 1
@@ -51,13 +51,13 @@ class WorkerLog(Log):
 
     def write(self, message: str, category: Category = Category.OTHER, *, fields: str = "") -> None:
         if self.is_enabled(category):
-            self._outbox.add(Line(time.time(), message, category, fields))
+            self._outbox.add(LogLine(time.time(), message, category, fields))
 
     def flush(self) -> None:
         self._outbox.flush()
 
 
-class EventLog(ConnectionLog):
+class RecordLog(ConnectionLog):
     """A connection log that sends records, unless nobody wants them."""
 
     def __init__(self, number: int, outbox: Outbox, log: Log, setup: Setup) -> None:
@@ -80,17 +80,17 @@ class EventLog(ConnectionLog):
 
     def write_opening(self, record: ConnectionRecord) -> None:
         """Send the start of a relay."""
-        self._outbox.add(Event(self._number, record, is_end=False))
+        self._outbox.add(ConnectionEvent(self._number, record, is_end=False))
 
     def write_retry(self, source: str, target: str, error: TlsError | PeerDenied | TargetError) -> None:
         """Send that another target is tried."""
         if self._log.is_enabled(Category.CONN_ERRORS):
-            self._outbox.add(Event(self._number, describe_retry(source, target, error), is_end=False))
+            self._outbox.add(ConnectionEvent(self._number, describe_retry(source, target, error), is_end=False))
 
     def write_end(self, record: ConnectionRecord) -> None:
         """Send the end of a connection."""
         if self.is_observed or self._has_events or any(map(self._log.is_enabled, _OF_CONNECTIONS)):
-            self._outbox.add(Event(self._number, record, is_end=True))
+            self._outbox.add(ConnectionEvent(self._number, record, is_end=True))
 
 
 _OF_CONNECTIONS: Final = (Category.CONNS, Category.CONN_ERRORS, Category.HANDSHAKE_ERRORS)

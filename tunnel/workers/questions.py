@@ -22,7 +22,7 @@ _EXTRA_WAIT: Final = 1.0  # seconds: the parent itself limits the time of an eva
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class ParentRefusal:
     """Why the parent refuses: the reason's value and a message."""
 
     reason: str
@@ -39,7 +39,7 @@ class Questions:
         self._waiting: dict[int, Callable[[object], object]] = {}
 
     def ask_limit(self, tunnel: int, peer: PeerKey, answer: Callable[[object], object]) -> None:
-        """Ask to count a connection of a peer; the answer is None or a Refusal."""
+        """Ask to count a connection of a peer; the answer is None or a ParentRefusal."""
         self.channel.send(AskLimit(self._add(answer), tunnel, peer))
 
     def ask_policy(self, tunnel: int, leaf: bytes, limit: float) -> bool:
@@ -50,7 +50,7 @@ class Questions:
             result = future.result(limit + _EXTRA_WAIT)
         except FutureTimeout as error:
             raise PeerDenied(Denial.POLICY_ERROR, "unauthorized: no answer of the policy") from error
-        if isinstance(result, Refusal):
+        if isinstance(result, ParentRefusal):
             raise PeerDenied(Denial(result.reason), result.detail)
         return result is True
 
@@ -62,7 +62,7 @@ class Questions:
         """There will be no answers."""
         waiting, self._waiting = self._waiting, {}
         for answer in waiting.values():
-            answer(Refusal(Denial.POLICY_ERROR.value, "unauthorized: the parent process has ended"))
+            answer(ParentRefusal(Denial.POLICY_ERROR.value, "unauthorized: the parent process has ended"))
 
     def _add(self, answer: Callable[[object], object]) -> int:
         number = next(self._numbers)
@@ -110,7 +110,7 @@ class _LimitQuestion:
         if self._is_abandoned:
             if result is None:
                 self._questions.channel.send(ReleasePeer(self._tunnel, self._key))
-        elif isinstance(result, Refusal):
+        elif isinstance(result, ParentRefusal):
             self._owner.step_failed(LimitExceeded(LimitFault(result.reason), result.detail))
         else:
             self._owner.step_done(None)

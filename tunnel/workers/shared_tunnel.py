@@ -23,7 +23,7 @@ from tunnel.status.histogram import ConnectionDurations
 from tunnel.status.peer_table import PeerKey, PeerTraffic
 from tunnel.status.process_state import PlainSource, PlaintextState
 from tunnel.workers.messages import (
-    Event,
+    ConnectionEvent,
     Open,
     Order,
     ShowChallenge,
@@ -213,7 +213,7 @@ class SharedTunnel(Tunnel):
 
     # -- connections
 
-    def take(self, event: Event) -> None:
+    def take(self, event: ConnectionEvent) -> None:
         """Log and observe what has happened to a connection of a worker."""
         if isinstance(event.what, Retry):
             self.connection_log.write_described_retry(event.what)

@@ -32,7 +32,7 @@ from tunnel.workers.messages import (
     ChangeLog,
     Configure,
     Drained,
-    Event,
+    ConnectionEvent,
     Order,
     ReleasePeer,
     Report,
@@ -44,7 +44,7 @@ from tunnel.workers.messages import (
     Timers,
     TunnelOrder,
 )
-from tunnel.workers.questions import Refusal
+from tunnel.workers.questions import ParentRefusal
 from tunnel.workers.shared_tunnel import SharedTunnel
 from tunnel.workers.worker_handle import WorkerHandle
 
@@ -263,7 +263,7 @@ class WorkerPool:
         match message:
             case Batch(entries):
                 for entry in entries:
-                    if isinstance(entry, Event):
+                    if isinstance(entry, ConnectionEvent):
                         self._tunnels[entry.tunnel].take(entry)
                     else:
                         self._log.write_at(*entry)
@@ -292,20 +292,20 @@ class WorkerPool:
             try:
                 return policy is None or policy.admits(question.leaf)
             except PeerDenied as denied:
-                return Refusal(denied.reason.value, denied.seen)
+                return ParentRefusal(denied.reason.value, denied.seen)
 
         self._loop.call_in_thread(
             ask, lambda future: worker.channel.send(Answer(question.number, future.result())), worker.channel
         )
 
-    def _admit(self, worker: WorkerHandle, question: AskLimit) -> Refusal | None:
+    def _admit(self, worker: WorkerHandle, question: AskLimit) -> ParentRefusal | None:
         limits = self._tunnels[question.tunnel].counted_peers
         if limits is None:
             return None
         try:
             limits.admit_key(question.peer, self._loop.clock())
         except LimitExceeded as exceeded:
-            return Refusal(exceeded.reason.value, str(exceeded))
+            return ParentRefusal(exceeded.reason.value, str(exceeded))
         worker.held_peers[question.tunnel, question.peer] += 1
         return None
 

@@ -49,7 +49,7 @@ from tunnel.workers.messages import (
     UseTimers,
     Withdraw,
 )
-from tunnel.workers.outbox import EventLog, Outbox, WorkerLog
+from tunnel.workers.outbox import RecordLog, Outbox, WorkerLog
 from tunnel.workers.questions import Questions
 from tunnel.workers.worker_tunnel import WorkerTunnel
 
@@ -141,9 +141,9 @@ class WorkerProcess:
         if tunnel is not None:
             tunnel.apply(message)
             return
-        event_log = EventLog(message.tunnel, self._outbox, self._log, self._setup)
+        record_log = RecordLog(message.tunnel, self._outbox, self._log, self._setup)
         resolve = partial(self._resolve_later, message.tunnel)
-        self._tunnels[message.tunnel] = WorkerTunnel(self._shared, message, resolve, self._questions, event_log)
+        self._tunnels[message.tunnel] = WorkerTunnel(self._shared, message, resolve, self._questions, record_log)
 
     def _resolve_later(self, number: int, address: TargetAddress, answer: Callable[[Resolved], object]) -> None:
         def report(future: Future[Resolved]) -> None:
@@ -186,7 +186,7 @@ class WorkerProcess:
     def _change_log(self, message: ChangeLog) -> None:
         self._log.change_quiet(message.omitted)
         for tunnel in self._tunnels.values():
-            tunnel.event_log.is_observed = message.is_observed
+            tunnel.record_log.is_observed = message.is_observed
 
     def _review_later(self) -> None:
         self._loop.call_at(self._loop.clock() + _REVIEW_INTERVAL, self._review, self)

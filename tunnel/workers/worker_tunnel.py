@@ -20,7 +20,7 @@ from tunnel.log import escape
 from tunnel.net.listen import Listener
 from tunnel.status.counters import Counters
 from tunnel.workers.messages import Configure, Drained, ShowChallenge, TargetResult, TunnelReport
-from tunnel.workers.outbox import EventLog
+from tunnel.workers.outbox import RecordLog
 from tunnel.workers.questions import Questions, RemoteLimits
 
 if TYPE_CHECKING:  # loaded only when a certificate comes from an ACME server
@@ -38,7 +38,7 @@ class WorkerTunnel(Tunnel):
         message: Configure,
         resolve_later: ResolveLater,
         questions: Questions,
-        event_log: EventLog,
+        record_log: RecordLog,
     ) -> None:
         self.number = message.tunnel
         self.credentials_id = 0
@@ -48,7 +48,7 @@ class WorkerTunnel(Tunnel):
         self._is_released = False
         self._challenges: AcmeChallenges | None = None
         super().__init__(shared, message.config, resolve_later)
-        self.connection_log = self.event_log = event_log
+        self.connection_log = self.record_log = record_log
         self.on_empty = self._report_empty
 
     def apply(self, message: Configure) -> None:
@@ -145,7 +145,7 @@ class WorkerTunnel(Tunnel):
 
     def _report_empty(self) -> None:
         if self._is_released and self.is_drained:
-            self.event_log.flush()
+            self.record_log.flush()
             self._questions.channel.send(Drained(self.number, self.report()))
 
     def _ask_policy(self, limit: float, peer: Peer) -> bool:
