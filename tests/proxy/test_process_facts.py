@@ -59,6 +59,8 @@ class FakeProcess:
         self.shared = SimpleNamespace()
         self.observation: Any = None
 
+    worker_count = worker_restarts = 0
+
     def dropped_lines(self) -> dict[str, int]:
         return {"log": 8}
 

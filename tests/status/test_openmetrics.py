@@ -102,6 +102,8 @@ def samples(facts: ProcessFacts, chosen: MetricsFormat = OPENMETRICS) -> Samples
         ("event_loop_lag_seconds_bucket", (("le", "0.0025"),), 0),
         ("event_loop_lag_seconds_bucket", (("le", "0.005"),), 1),
         ("log_dropped_lines_total", (("log", "log"),), 8),
+        ("workers", (), 2),
+        ("worker_restarts_total", (), 3),
         ("internal_errors_total", (), 1),
         ("build_info", (("version", "1.0"), ("python", "3.11.2"), ("openssl", "3.5.1")), 1),
     ],

@@ -63,4 +63,6 @@ def known_facts(peer: str = "spiffe://a.test/web") -> ProcessFacts:
         lag=lag.read(),
         dropped_lines={"log": 8},
         status_port=LimitUse("", 1, 256),
+        workers=2,
+        worker_restarts=3,
     )

@@ -46,6 +46,14 @@ class Monitored(Protocol):
     def observation(self) -> ProcessObservation | None:
         """What is observed; None if there was no monitor yet."""
 
+    @property
+    def worker_count(self) -> int:
+        """The number of workers that run; 0 if the process serves connections itself."""
+
+    @property
+    def worker_restarts(self) -> int:
+        """Workers that have died and were replaced."""
+
     def loop_lags(self) -> Iterable[Histogram]:
         """The lag of the event loop of each process."""
 

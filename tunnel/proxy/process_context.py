@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -32,10 +32,15 @@ class ProcessContext:
     access_log: AccessLog | None = None
 
 
-async def run_background_tasks(process_context: ProcessContext, log: Log) -> None:
-    """Notify the watchdog and log the captured output of libraries, until cancelled."""
+async def run_background_tasks(
+    process_context: ProcessContext, log: Log, sleep: Callable[[float], Awaitable[None]]
+) -> None:
+    """Notify the watchdog and log the captured output of libraries, until cancelled.
+
+    `sleep` returns late while a process that serves connections hangs.
+    """
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(process_context.notifier.run_watchdog, trio.sleep)
+        nursery.start_soon(process_context.notifier.run_watchdog, sleep)
         while True:
             await trio.sleep(_CAPTURE_INTERVAL)
             process_context.log_capture.drain(log.write)

@@ -122,6 +122,12 @@ class Proxy:
         with suppress(trio.RunFinishedError):
             self._token.run_sync_soon(self.fail, error)
 
+    async def sleep_and_confirm(self, seconds: float) -> None:
+        """Sleep, and then until all workers answer: one that hangs ends the keep-alives of the watchdog."""
+        await trio.sleep(seconds)
+        while not await self.refresh():
+            pass
+
     async def refresh(self) -> bool:
         """Get the counts of workers, if there are any; False if one does not answer."""
         return self.workers is None or await self.workers.refresh()
@@ -162,6 +168,16 @@ class Proxy:
     def observation(self) -> ProcessObservation | None:
         """What is observed for status ports and metrics; None if there was none yet."""
         return self.monitoring.observation
+
+    @property
+    def worker_count(self) -> int:
+        """The number of workers that run; 0 if the process serves connections itself."""
+        return len(self.workers.running) if self.workers is not None else 0
+
+    @property
+    def worker_restarts(self) -> int:
+        """Workers that have died and were replaced."""
+        return self.workers.restarts if self.workers is not None else 0
 
     def loop_lags(self) -> Iterable[Histogram]:
         """The lag of the event loop of each process; nothing before the first monitor."""

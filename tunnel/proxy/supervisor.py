@@ -51,7 +51,7 @@ class Supervisor:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._run_proxy, nursery.cancel_scope)
             nursery.start_soon(self._reloader.run)
-            nursery.start_soon(run_background_tasks, self._process_context, self._log)
+            nursery.start_soon(run_background_tasks, self._process_context, self._log, self._proxy.sleep_and_confirm)
             await self._task.run(nursery)
             nursery.cancel_scope.cancel()
         if self._task.failure is not None:

@@ -56,6 +56,8 @@ class ProcessFacts:
     lag: HistogramReading
     dropped_lines: Mapping[str, int]  # by log
     status_port: LimitUse
+    workers: int  # that run; 0 if the process serves connections itself
+    worker_restarts: int  # of workers that have died
 
 
 def merge_trust_domains(identities: Sequence[IdentityReport]) -> list[TrustDomainReport]:

@@ -156,6 +156,18 @@ FAMILIES: tuple[MetricFamily, ...] = (
         ("log",),
     ),
     MetricFamily(
+        "tunnel_workers",
+        GAUGE,
+        "Worker processes that run; 0 if this process serves connections itself.",
+        read_single(lambda facts: facts.workers),
+    ),
+    MetricFamily(
+        "tunnel_worker_restarts",
+        COUNTER,
+        "Worker processes that have died and were replaced.",
+        read_single(lambda facts: facts.worker_restarts),
+    ),
+    MetricFamily(
         "tunnel_internal_errors",
         COUNTER,
         "Unexpected exceptions; each has a traceback in the log.",
