@@ -59,6 +59,9 @@ class FakeProxy:
     async def delay_shutdown(self, seconds: float) -> None:
         await trio.sleep(seconds)
 
+    async def sleep_and_confirm(self, seconds: float) -> None:
+        await trio.sleep(seconds)
+
     async def drain(self, limit: float) -> int:
         self.drained_at = trio.current_time()
         await trio.sleep(min(limit, self._carries))

@@ -83,6 +83,9 @@ class FakeProxy:
         self._empty.set()
         return 0
 
+    async def sleep_and_confirm(self, seconds: float) -> None:
+        await trio.sleep(seconds)
+
     async def drain(self, limit: float) -> int:
         self.stop_accepting()
         with trio.move_on_after(min(self._carries, limit)):
@@ -148,6 +151,9 @@ class FakeProcess:
     def abort(self) -> None:
         for part in self._parts:
             part.abort()
+
+    async def sleep_and_confirm(self, seconds: float) -> None:
+        await trio.sleep(seconds)
 
     async def drain(self, limit: float) -> None:
         async with trio.open_nursery() as nursery:

@@ -171,7 +171,7 @@ class Proxy(Process):
         return line
 
 
-# The number of workers of all proxies whose tests do not choose it: `TUNNEL_TEST_WORKERS=2 pytest tests` runs the suite with two.
+# The number of workers of proxies whose tests do not choose it: `TUNNEL_TEST_WORKERS=2 pytest tests` runs the suite with two.
 WORKERS = os.environ.get("TUNNEL_TEST_WORKERS", "1")
 
 
