@@ -18,7 +18,7 @@ from OpenSSL import SSL
 from tests.support.plain_backends import Backend, connect, echo, free_port
 from tests.support.processes import Proxy, bare_environment, eventually, tunnel_argv
 from tests.support.tls_peer import TlsPeer, tls_connection
-from tests.support.workloads import CLIENT, SERVER, STRANGER, Workloads
+from tests.support.workloads import CLIENT, SERVER, STRANGER, Identity, Workloads
 
 WORKERS = "--workers=2"
 
@@ -37,6 +37,7 @@ class Front:
         self.proxy = workloads.server(backend, WORKERS, f"--status={self.status}", *flags)
         self.address = self.proxy.address
         self.clients = workloads.enter(ExitStack())
+        self._identities: dict[str, Identity] = {}
 
     @property
     def workers(self) -> list[int]:
@@ -44,7 +45,9 @@ class Front:
 
     def connect(self, identity: str = CLIENT) -> TlsPeer:
         """A connection whose relay has begun."""
-        peer = self.clients.enter_context(tls_connection(self.address, self.workloads.identity(identity)))
+        if identity not in self._identities:  # written once: another thread may read the files
+            self._identities[identity] = self.workloads.identity(identity)
+        peer = self.clients.enter_context(tls_connection(self.address, self._identities[identity]))
         assert has_echo(peer)
         return peer
 
@@ -179,12 +182,13 @@ def test_a_killed_worker_loses_its_connections_only_and_is_replaced(workloads: W
     owned = front.open_by_worker(6)
     assert front.metric("tunnel_connections_open") == 6
     victim, survivor = front.workers
+    identity = workloads.identity(CLIENT)
     stop, failures = threading.Event(), []
 
     def load() -> None:
         while not stop.is_set():
             try:
-                with tls_connection(front.address, workloads.identity(CLIENT)) as peer:
+                with tls_connection(front.address, identity) as peer:
                     failures.extend([] if has_echo(peer) else ["no echo"])
             except (SSL.Error, OSError) as error:
                 failures.append(str(error))
