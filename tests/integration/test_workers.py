@@ -208,6 +208,7 @@ def test_a_killed_worker_loses_its_connections_only_and_is_replaced(workloads: W
     assert not any(has_echo(peer) for peer in owned[victim])
     assert set(front.workers) == {survivor, new}
     assert front.metric("tunnel_worker_restarts_total") == 1
+    front.clients.close()
     assert front.proxy.stop() == 0
     assert front.proxy.matches("stopped accepted=.* worker_lost=")
 
