@@ -32,9 +32,7 @@ class ProcessContext:
     access_log: AccessLog | None = None
 
 
-async def run_background_tasks(
-    process_context: ProcessContext, log: Log, sleep: Callable[[float], Awaitable[None]]
-) -> None:
+async def run_background_tasks(process_context: ProcessContext, log: Log, sleep: Callable[[float], Awaitable[None]]) -> None:
     """Notify the watchdog and log the captured output of libraries, until cancelled.
 
     `sleep` returns late while a process that serves connections hangs.

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from enum import Enum, auto
+from ipaddress import IPv4Address, IPv6Address
 from typing import Final, NamedTuple
 
 from tunnel.authz.peer import Peer
 from tunnel.config.model import ListenerConfig
-from tunnel.errors import LimitFault
 from tunnel.identity.credentials import Credentials
 from tunnel.listener.connection_log import Retry
 from tunnel.listener.connection_record import ConnectionOutcome, ConnectionRecord
 from tunnel.log import Category
-from tunnel.pkix.names import Name
 from tunnel.relay.close_reason import CloseReason
 from tunnel.spiffe.ids import SpiffeId, TrustDomain
 from tunnel.status.counters import Counters, Reloads
@@ -272,6 +270,6 @@ FROM_WORKER: Final = (
         TunnelReport,
         Report,
     ),
-    *(ConnectionRecord, ConnectionOutcome, CloseReason, Peer, SpiffeId, TrustDomain, TlsParameters, Category, LimitFault),
-    *(Counters, Reloads, DurationTotals, ConnectionDurations, Histogram, PeerKey, PeerTraffic, PlainSource, Name, datetime),
+    *(ConnectionRecord, ConnectionOutcome, CloseReason, Peer, SpiffeId, TrustDomain, IPv4Address, IPv6Address, TlsParameters),
+    *(Category, Counters, Reloads, DurationTotals, ConnectionDurations, Histogram, PeerKey, PeerTraffic, PlainSource),
 )

@@ -32,7 +32,7 @@ from tunnel.workers.messages import (
     ChangeLog,
     Configure,
     Drained,
-    ConnectionEvent,
+    LogLine,
     Order,
     ReleasePeer,
     Report,
@@ -263,10 +263,10 @@ class WorkerPool:
         match message:
             case Batch(entries):
                 for entry in entries:
-                    if isinstance(entry, ConnectionEvent):
-                        self._tunnels[entry.tunnel].take(entry)
-                    else:
+                    if isinstance(entry, LogLine):
                         self._log.write_at(*entry)
+                    elif entry.tunnel in self._tunnels:
+                        self._tunnels[entry.tunnel].take(entry)
             case Report():
                 self._take_report(worker, message)
             case Drained(tunnel, report):

@@ -16,6 +16,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Final, NoReturn
 
+from tunnel.child.kernel import forbid_core_dumps
 from tunnel.config.model import ListenerConfig
 from tunnel.errors import TargetError
 from tunnel.listener.generation import GenerationBuilder
@@ -49,7 +50,7 @@ from tunnel.workers.messages import (
     UseTimers,
     Withdraw,
 )
-from tunnel.workers.outbox import RecordLog, Outbox, WorkerLog
+from tunnel.workers.outbox import Outbox, RecordLog, WorkerLog
 from tunnel.workers.questions import Questions
 from tunnel.workers.worker_tunnel import WorkerTunnel
 
@@ -61,6 +62,7 @@ _IGNORED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1,
 
 def main() -> NoReturn:
     """Serve until the parent ends this process, or has ended."""
+    forbid_core_dumps()
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
     sock = socket.socket(fileno=os.dup(CHANNEL))
@@ -85,6 +87,7 @@ class WorkerProcess:
         self._builders: dict[int, GenerationBuilder] = {}  # by the ID of the credentials
         self._timers: dict[int, Counters] = {}  # by group
         self._lag = Histogram(LAG_BOUNDS)
+        self._loop_lag = LoopLag(loop, self._lag.add)
         self._channel.send(Started())
         self._review_later()
 
@@ -129,7 +132,7 @@ class WorkerProcess:
         self._shared: SharedResources = open_shared_resources(self._loop, self._log, names_listeners=setup.names_listeners)
         self._loop.on_unowned_crash = self._count_crash
         self._crashes = Counters()
-        LoopLag(self._loop, self._lag.add).start()
+        self._watch_lag(is_observed=setup.is_observed)
 
     def _count_crash(self, crash: Exception) -> None:
         count_crash(crash, self._crashes, self._log)
@@ -185,8 +188,14 @@ class WorkerProcess:
 
     def _change_log(self, message: ChangeLog) -> None:
         self._log.change_quiet(message.omitted)
+        self._watch_lag(is_observed=message.is_observed)
         for tunnel in self._tunnels.values():
             tunnel.record_log.is_observed = message.is_observed
+
+    def _watch_lag(self, *, is_observed: bool) -> None:
+        """Measure the lag only for an observer: an idle process wakes for it."""
+        if is_observed:
+            self._loop_lag.start()
 
     def _review_later(self) -> None:
         self._loop.call_at(self._loop.clock() + _REVIEW_INTERVAL, self._review, self)

@@ -9,6 +9,7 @@ from tunnel.cli.command import Arguments, Command, Flag, Group, repeated
 from tunnel.commands.client_flags import IDENTITY, LIMITS, PROCESS
 from tunnel.commands.proxy import command as proxy
 from tunnel.commands.proxy.access import VERIFY
+from tunnel.commands.proxy.limits import WORKERS
 from tunnel.config.values import parse_text
 
 
@@ -52,7 +53,7 @@ COMMAND = Command(
         ),
         IDENTITY,
         LIMITS,
-        PROCESS,
+        Group("Process", (*PROCESS.flags, WORKERS)),
     ),
     """\
 Each target gets a port on loopback that only processes of the same user can use. In the command's

@@ -87,7 +87,7 @@ securityContext:
   capabilities:
     drop: [ALL]
 resources:
-  {{- toYaml $values.resources | nindent 2 }}
+  {{- toYaml (default $values.resources .resources) | nindent 2 }}
 volumeMounts:
   - name: spiffe-workload-api
     mountPath: {{ $values.workloadApi.mountPath }}
