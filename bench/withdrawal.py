@@ -38,7 +38,7 @@ from tunnel.pkix.revocation import NO_LISTS, RevocationLists
 from tunnel.relay.loop import Loop
 from tunnel.spiffe.bundle import BundleSet, TrustBundle
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id
-from tunnel.tls.engine import Buffers
+from tunnel.tls.records import Buffers
 
 PARTNER = TrustDomain("b.test")
 PARTNER_ROOT = lasting_authority("b.test")

@@ -23,7 +23,7 @@ from tests.support.status_port_client import (
 from tests.support.tls_ends import admit_all, context
 from tunnel.http.connection import HttpLimits, Request, Response
 from tunnel.net.connection_limiter import MAX_STREAMS, ConnectionLimiter
-from tunnel.tls.engine import Buffers
+from tunnel.tls.records import Buffers
 from tunnel.tls.stream import TlsSource, connect_tls
 
 ASK = b"GET /s HTTP/1.1\r\nHost: x\r\n\r\n"

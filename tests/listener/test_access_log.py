@@ -26,7 +26,7 @@ from tunnel.log_limit import EQUAL_LINES, WINDOW
 from tunnel.log_output import LineOutput
 from tunnel.relay.close_reason import CloseReason
 from tunnel.spiffe.ids import parse_spiffe_id
-from tunnel.tls.engine import TlsParameters
+from tunnel.tls.negotiated import TlsParameters
 
 OTHERS = (IdRule(parse_spiffe_id("spiffe://a.test/other")),)
 

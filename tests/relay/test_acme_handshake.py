@@ -20,8 +20,8 @@ from tunnel.relay.loop import Loop
 from tunnel.relay.step import AcmeChallengeAnswered, ClosedWithoutData
 from tunnel.tls.acme_challenge import AcmeChallenges
 from tunnel.tls.context import Presented, TlsContext
-from tunnel.tls.engine import Buffers
 from tunnel.tls.peer_auth import PeerAuth
+from tunnel.tls.records import Buffers
 
 ROOT = lasting_authority()
 OURS = identity("spiffe://a.test/ours", root=ROOT)

@@ -31,8 +31,9 @@ from tunnel.relay.linger import Linger
 from tunnel.relay.loop import Loop
 from tunnel.relay.step import ClosedWithoutData
 from tunnel.tls.context import Presented, TlsContext
-from tunnel.tls.engine import Buffers, TlsEnd
+from tunnel.tls.engine import TlsEnd
 from tunnel.tls.peer_auth import PeerAuth
+from tunnel.tls.records import Buffers
 
 WHO = identity(middles=3)  # whose chain makes a flight of some kilobytes
 CONTEXTS = {

@@ -9,7 +9,7 @@ import pytest
 from tests.support.socket_pairs import Clock
 from tunnel.relay.handshake_slots import _RUNS_PER_TURN, HandshakeSlots, HandshakeTurns
 from tunnel.relay.loop import Loop
-from tunnel.tls.engine import Buffers
+from tunnel.tls.records import Buffers
 
 BUFFERS = Buffers()
 

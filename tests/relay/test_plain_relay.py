@@ -14,7 +14,7 @@ from tunnel.relay.close_reason import CloseReason
 from tunnel.relay.linger import reset
 from tunnel.relay.loop import Loop
 from tunnel.relay.plain_relay import PlainRelay
-from tunnel.tls.engine import Buffers
+from tunnel.tls.records import Buffers
 
 Pair = tuple[socket.socket, socket.socket]
 EVERYWHERE = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())

@@ -23,8 +23,8 @@ from tunnel.net.dial import open_target, open_through
 from tunnel.net.sockets import SocketAddress
 from tunnel.status.backend_health import Check, check_by_connecting, check_by_handshake, check_by_request, share
 from tunnel.tls.context import Presented, TlsContext
-from tunnel.tls.engine import Buffers
 from tunnel.tls.peer_auth import PeerAuth
+from tunnel.tls.records import Buffers
 from tunnel.tls.stream import TlsSource
 from tunnel.wire.outbound import parse_outbound
 

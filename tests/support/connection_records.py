@@ -8,7 +8,7 @@ from tunnel.authz.peer import Peer
 from tunnel.listener.connection_record import ConnectionOutcome, ConnectionRecord
 from tunnel.relay.close_reason import CloseReason
 from tunnel.spiffe.ids import parse_spiffe_id
-from tunnel.tls.engine import TlsParameters
+from tunnel.tls.negotiated import TlsParameters
 
 WEB = Peer("O=SPIRE,C=US", parse_spiffe_id("spiffe://example.org/web"))
 TLS = TlsParameters("TLSv1.3", "TLS_AES_128_GCM_SHA256", "X25519MLKEM768")

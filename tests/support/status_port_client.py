@@ -19,7 +19,8 @@ from tunnel.http.server import HttpService, serve_http
 from tunnel.net.connection_limiter import ConnectionLimiter
 from tunnel.net.listen import Listener
 from tunnel.tls.context import Presented, TlsContext, TlsOptions
-from tunnel.tls.engine import Buffers, TlsEnd
+from tunnel.tls.engine import TlsEnd
+from tunnel.tls.records import Buffers
 from tunnel.tls.stream import TlsSource
 
 LIMITS = HttpLimits(header=10.0)

@@ -25,8 +25,9 @@ from tunnel.spiffe.bundle import BundleSet, TrustBundle
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id
 from tunnel.tls.admission import PeerAdmission
 from tunnel.tls.context import Presented, TlsContext
-from tunnel.tls.engine import Buffers, TlsEnd
+from tunnel.tls.engine import TlsEnd
 from tunnel.tls.peer_auth import Admit, PeerAuth
+from tunnel.tls.records import Buffers
 from tunnel.tls.verify import SpiffeVerifier
 
 # OpenSSL reads the clock on the wall inside a handshake, so what is to be good must be good whenever the tests run.

@@ -20,7 +20,7 @@ from tunnel.net.accept import ConnectionHandler, accept_connections
 from tunnel.net.connection_limiter import ConnectionLimiter
 from tunnel.tls.acme_challenge import AcmeChallenges
 from tunnel.tls.client_hello import parse_client_hello
-from tunnel.tls.engine import Buffers
+from tunnel.tls.records import Buffers
 from tunnel.tls.stream import TlsStream
 
 _log = logging.getLogger(__name__)  # a record gets into the log through LogCapture, from any thread

@@ -21,7 +21,8 @@ from tunnel.net.dial import open_target, open_through
 from tunnel.net.dns import check_dns_support, look_up_srv
 from tunnel.net.sockets import port_number, resolve, resolve_now
 from tunnel.status.backend_health import OpenStream, check_by_connecting, check_by_handshake, check_by_request
-from tunnel.tls.engine import Buffers, TlsEnd
+from tunnel.tls.engine import TlsEnd
+from tunnel.tls.records import Buffers
 from tunnel.tls.stream import TlsSource
 
 TARGET, STATUS = "target", "target-status"

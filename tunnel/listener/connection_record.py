@@ -9,7 +9,7 @@ from tunnel.authz.peer import PLAINTEXT, Peer
 from tunnel.errors import TlsFault
 from tunnel.relay.close_reason import CloseReason
 from tunnel.status.counters import Counters
-from tunnel.tls.engine import TlsParameters
+from tunnel.tls.negotiated import TlsParameters
 
 
 class ConnectionOutcome(Enum):

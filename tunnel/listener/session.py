@@ -39,7 +39,9 @@ from tunnel.relay.relay import Relay
 from tunnel.relay.step import AcmeChallengeAnswered, ClosedWithoutData, NoUsableIdentity, Step, StepOwner, StepRunner, Steps
 from tunnel.relay.thread_call import ThreadCall
 from tunnel.status.counters import Counters
-from tunnel.tls.engine import NO_NAMES, Buffers, TlsEnd, TlsNames, TlsParameters, share_names
+from tunnel.tls.engine import TlsEnd
+from tunnel.tls.negotiated import NO_NAMES, TlsNames, TlsParameters, share_names
+from tunnel.tls.records import Buffers
 from tunnel.wire.proxy_v2 import HeaderMode
 
 if TYPE_CHECKING:  # loaded only if plaintext is permitted

@@ -13,7 +13,7 @@ from tunnel.log_limit import RefusalLog
 from tunnel.relay.buffer_trimmer import BufferTrimmer
 from tunnel.relay.handshake_slots import HandshakeTurns
 from tunnel.relay.loop import Loop
-from tunnel.tls.engine import Buffers
+from tunnel.tls.records import Buffers
 
 if TYPE_CHECKING:  # loaded only with an access log
     from tunnel.listener.access_log import AccessLog

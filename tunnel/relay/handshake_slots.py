@@ -6,7 +6,7 @@ from collections import Counter, deque
 from typing import Protocol
 
 from tunnel.relay.loop import Loop, Owner
-from tunnel.tls.engine import Buffers
+from tunnel.tls.records import Buffers
 
 _RUNS_PER_TURN = 2  # flights per turn: open connections are served between turns, and an extra turn costs little
 _SOURCES_TO_FILL = 4  # one source has at most a quarter of the slots

@@ -13,7 +13,7 @@ from tunnel.errors import describe_os_error
 from tunnel.relay.close_reason import IMMEDIATE, CloseReason, RelayOwner
 from tunnel.relay.linger import MIN_LINGER, Linger, reset
 from tunnel.relay.loop import ENDING, HANGUP, IN, Loop, Timer
-from tunnel.tls.engine import Buffers
+from tunnel.tls.records import Buffers
 
 
 class _PlainSide:

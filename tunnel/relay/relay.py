@@ -17,7 +17,8 @@ from tunnel.relay.close_reason import IMMEDIATE, CloseReason, RelayOwner
 from tunnel.relay.handshake import HandshakeResult
 from tunnel.relay.linger import MIN_LINGER, Linger, reset
 from tunnel.relay.loop import ENDING, HANGUP, IN, OUT, Loop, Timer
-from tunnel.tls.engine import SMALL_HEADS, Buffers, TlsEnd
+from tunnel.tls.engine import TlsEnd
+from tunnel.tls.records import SMALL_HEADS, Buffers
 
 _MAX_UNSENT = 512 * 1024  # bytes: more than one read can produce
 _SMALL = 4096  # bytes: reads up to this size do not enlarge OpenSSL's buffers

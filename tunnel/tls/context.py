@@ -15,9 +15,10 @@ from tunnel.errors import IdentityError, IdentityFault, TlsError
 from tunnel.pkix.certificate import Certificate
 from tunnel.spiffe.x509 import PrivateKey
 from tunnel.tls.alpn import ACME_PROTOCOL, offer_protocols, select_protocol
-from tunnel.tls.engine import Buffers, TlsEnd
+from tunnel.tls.engine import TlsEnd
 from tunnel.tls.openssl import lib, pointer, raise_certificate_limit, use_chain
 from tunnel.tls.peer_auth import PeerAuth, PeerAuthContext, install_peer_auth, readmit
+from tunnel.tls.records import Buffers
 
 # AES-128 first, as in Go: it matches the strength of P-256 and X25519, and costs a quarter less per byte than AES-256.
 _TLS13_SUITES = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"

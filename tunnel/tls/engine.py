@@ -11,72 +11,24 @@ Rules for changes in this file:
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from tunnel.authz.authorizer import Admitted
 from tunnel.errors import PeerDenied, TlsError, TlsFault
+from tunnel.tls.negotiated import TlsParameters, read_parameters
 from tunnel.tls.openssl import ffi, lib, pointer, take_failure, take_handshake_failure
 from tunnel.tls.peer_auth import CURRENT, PeerAuthContext
+from tunnel.tls.records import RECORD_BYTES, SEAL_ROOM, Buffers, is_plausible, record_end
 
 # Looked up once: each attribute access of the library is a search by name.
 _SSL_read, _SSL_write, _BIO_read, _BIO_write = lib.SSL_read, lib.SSL_write, lib.BIO_read, lib.BIO_write
 
-_INBOX_BYTES = 256 * 1024
-_RECORD_BYTES = 16384  # of plaintext, RFC 8446 5.1
-_MAX_RECORD = 5 + _RECORD_BYTES + 2048  # RFC 5246 6.2.3 allows more overhead than RFC 8446 5.2
-_PIECE_BYTES = 4 * _RECORD_BYTES  # encrypted in one call: more would make the BIO larger, less costs more calls
-SMALL_HEADS = 1024
+_PIECE_BYTES = 4 * RECORD_BYTES  # encrypted in one call: more would make the BIO larger, less costs more calls
 _DATA = 23  # the type of records with application data, and of all records in TLS 1.3
 _MANY, _FEW = 64, 8  # records in one call: few after one without data, which costs as much as several small ones with data
 _MAX_IDLE = 32  # records in a row without application data: as many KeyUpdates as BoringSSL takes, twice as many as Go
 _MAX_ANSWER = 4096  # bytes of answers that one call may cause: one record of TLS 1.2 can hold 4096 HelloRequests
 _MAX_HANDSHAKE_RECORDS = 4096  # enough for a handshake in records of one byte
-_CACHED_NAMES = 256  # pairs of names
-_SEAL_ROOM = 64 * 1024  # record headers and tags for a full inbox, and output that was pending before
-
-
-class TlsParameters(NamedTuple):
-    """The negotiated parameters by their names in the standards: `TLSv1.3`, `TLS_AES_256_GCM_SHA384`, `x25519`."""
-
-    version: str
-    cipher: str
-    group: str  # "" for a key exchange without one
-
-
-_NEGOTIATED: dict[tuple[int, Any, bytes], TlsParameters] = {}  # one object for all connections; few combinations exist
-
-
-class TlsNames(NamedTuple):
-    """Names that both sides agreed on: the server name (SNI) and the application protocol (ALPN); "" for none."""
-
-    server_name: str
-    alpn: str
-
-
-NO_NAMES = TlsNames("", "")
-
-
-@lru_cache(_CACHED_NAMES)
-def share_names(server_name: bytes, alpn: bytes) -> TlsNames:
-    """Return one object for all connections with these names."""
-    return TlsNames(server_name.decode("latin-1"), alpn.decode("latin-1"))
-
-
-class Buffers:
-    """The input and output buffers that all connections of an event loop share."""
-
-    __slots__ = ("inbox", "inbox_at", "inbox_view", "outbox_at", "outbox_heads", "outbox_view")
-
-    def __init__(self) -> None:
-        self.inbox = bytearray(_INBOX_BYTES)
-        self.inbox_view = memoryview(self.inbox)
-        self.inbox_at = ffi.from_buffer(self.inbox)
-        outbox = bytearray(_INBOX_BYTES + _SEAL_ROOM)
-        self.outbox_view = memoryview(outbox)
-        self.outbox_at = ffi.from_buffer(outbox)
-        # Views of the first n bytes of the outbox, for small n: a lookup is cheaper than a slice.
-        self.outbox_heads = [self.outbox_view[:size] for size in range(SMALL_HEADS)]
 
 
 class TlsEnd:
@@ -176,14 +128,7 @@ class TlsEnd:
 
     def parameters(self) -> TlsParameters:
         """Return the negotiated parameters."""
-        name = lib.SSL_get0_group_name(self._ssl)
-        group = b"" if name == ffi.NULL else bytes(ffi.string(name))
-        key = lib.SSL_version(self._ssl), lib.SSL_get_current_cipher(self._ssl), group
-        found = _NEGOTIATED.get(key)
-        if found is None:
-            cipher = ffi.string(lib.SSL_CIPHER_get_name(key[1])).decode()
-            found = _NEGOTIATED[key] = TlsParameters(self.version(), cipher, group.decode())
-        return found
+        return read_parameters(self._ssl)
 
     def server_name(self) -> bytes:
         """The server name that the client sent (SNI), empty if none."""
@@ -211,7 +156,7 @@ class TlsEnd:
         if end == 0:
             return self._step()
         for _ in range(_MANY):
-            stop = self._record_end(self.consumed, end)
+            stop = record_end(self._inbox, self.consumed, end)
             if stop == self.consumed:
                 return False
             _BIO_write(self._rbio, self._inbox_at + self.consumed, stop - self.consumed)
@@ -220,7 +165,7 @@ class TlsEnd:
             if self._step():
                 self._idle = 0
                 return True
-        self.has_more = self._record_end(self.consumed, end) > self.consumed
+        self.has_more = record_end(self._inbox, self.consumed, end) > self.consumed
         return False
 
     def _count_handshake_record(self) -> None:
@@ -276,7 +221,7 @@ class TlsEnd:
         if (inbox[3] << 8 | inbox[4]) + 5 != size:
             return 0
         _BIO_write(self._rbio, self._inbox_at, size)
-        got: int = _SSL_read(self._ssl, self._outbox_at, _RECORD_BYTES)
+        got: int = _SSL_read(self._ssl, self._outbox_at, RECORD_BYTES)
         if got > 0:
             self._idle = 0
             return got
@@ -306,14 +251,14 @@ class TlsEnd:
                 share = count + 1
             at = stop
             count += 1
-        if at < end and count < share and not self._is_plausible(at, end):
+        if at < end and count < share and not is_plausible(inbox, at, end):
             at = end
             count += 1
         size = self._read_records(start, at, count) if count else 0
         if self.failure is not None or self.has_ended:
             at = end
         self.consumed = at
-        self.has_more = count == share and self._record_end(at, end) > at
+        self.has_more = count == share and record_end(inbox, at, end) > at
         return size
 
     def _read_records(self, start: int, end: int, count: int) -> int:
@@ -324,7 +269,7 @@ class TlsEnd:
         lib.SSL_set_bio(ssl, lent, self._wbio)  # frees the previous read BIO, keeps the write BIO
         size = found = 0
         for _ in range(count):
-            got = _SSL_read(ssl, outbox_at + size, _RECORD_BYTES)
+            got = _SSL_read(ssl, outbox_at + size, RECORD_BYTES)
             if got > 0:
                 size += got
                 found += 1
@@ -379,30 +324,12 @@ class TlsEnd:
         is_received = bool(lib.SSL_get_shutdown(self._ssl) & lib.SSL_RECEIVED_SHUTDOWN)
         return is_received and code == lib.SSL_ERROR_SYSCALL and self.failure is None
 
-    def _record_end(self, at: int, end: int) -> int:
-        """Return the end of the record at `at`: `at` if it is incomplete, `end` if it is not a record."""
-        if at + 5 <= end:
-            inbox = self._inbox
-            stop = at + 5 + (inbox[at + 3] << 8 | inbox[at + 4])
-            if stop <= end:
-                return stop
-        return at if at == end or self._is_plausible(at, end) else end
-
-    def _is_plausible(self, at: int, end: int) -> bool:
-        """Whether an incomplete record can become a valid one; if not, OpenSSL gets it at once to report the error."""
-        head = self._inbox[at : min(at + 5, end)]
-        return (
-            20 <= head[0] <= 23
-            and (len(head) < 2 or head[1] == 3)
-            and (len(head) < 5 or (head[3] << 8 | head[4]) + 5 <= _MAX_RECORD)
-        )
-
     def seal(self, size: int) -> int:
         """Encrypt `inbox[:size]` into the outbox, and return the number of bytes to send; raises TlsError."""
-        if size <= _RECORD_BYTES:
+        if size <= RECORD_BYTES:
             if _SSL_write(self._ssl, self._inbox_at, size) <= 0:
                 raise take_failure()
-            made: int = _BIO_read(self._wbio, self._outbox_at, _RECORD_BYTES + _SEAL_ROOM)
+            made: int = _BIO_read(self._wbio, self._outbox_at, RECORD_BYTES + SEAL_ROOM)
             return made
         at = out = 0
         while at < size:

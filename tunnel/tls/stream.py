@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import trio
 
 from tunnel.errors import PeerDenied, TlsError, TlsFault
-from tunnel.tls.engine import Buffers, TlsEnd
+from tunnel.tls.engine import TlsEnd
+from tunnel.tls.records import Buffers
 
 _READ_BYTES = 32 * 1024
 _WRITE_BYTES = 64 * 1024
