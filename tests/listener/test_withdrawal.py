@@ -648,19 +648,17 @@ def test_a_connection_that_ends_while_its_policy_is_evaluated_is_not_withdrawn(h
     assert harness.tunnel.counters.withdrawals == {}
 
 
-def test_a_peer_whose_certificates_cannot_be_read_is_cut(harnesses: Harnesses, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_peer_whose_certificates_are_not_known_is_cut(harnesses: Harnesses) -> None:
     policy = FakePolicy()
     harness = harnesses().serve(rules=policy.rules)
     _, plain = opened_by(harness)
-
-    def fail(_certificates: object) -> None:
-        raise PeerDenied(Denial.UNREADABLE, "out of memory")
-
-    monkeypatch.setattr("tunnel.listener.withdrawal.copy_certificates", fail)
+    (session,) = harness.tunnel.connections
+    assert session.admitted is not None
+    session.readmit_as(replace(session.admitted, sent=None))
     harness.tunnel.swap(generation(2, rules=policy.rules, bundles=BundleSet({HOME: reissued(HOME_BUNDLE)})))
     until(harness, lambda: len(harness.tunnel) == 0)
     assert is_over(plain)
-    assert harness.tunnel.counters.withdrawals == {"certificate-unreadable": 1}
+    assert harness.tunnel.counters.withdrawals == {"no-certificate": 1}
 
 
 def test_a_bug_in_a_policy_ends_the_connection_that_it_judges(harnesses: Harnesses) -> None:

@@ -52,6 +52,9 @@ from tunnel.pkix.certificate import parse_certificates
 from tunnel.spiffe.bundle import BundleSet, TrustBundle
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id
 from tunnel.spiffe.messages import SvidEntry
+from tunnel.tls import openssl
+from tunnel.tls.context import TlsContext
+from tunnel.tls.openssl import ffi, lib
 
 BOTH_VERSIONS = pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS)
 BOTH_ROLES = pytest.mark.parametrize("we_serve", [True, False], ids=["server", "client"])
@@ -801,3 +804,45 @@ def test_both_ends_know_the_negotiated_protocol(offered: list[bytes], agreed: by
     client = Side(made)
     shake_hands(client, PublicPeer(foreign, is_server=True))
     assert client.end.alpn() == agreed
+
+
+# -- memory of an open connection
+
+
+def peer_certificates(side: Side) -> int:
+    """Return how many certificates of the peer OpenSSL keeps."""
+    ssl = side.end._ssl
+    leaf = lib.SSL_get_peer_certificate(ssl)
+    lib.X509_free(leaf)
+    lists = (lib.SSL_get_peer_cert_chain(ssl), lib.SSL_get0_verified_chain(ssl))
+    return (leaf != ffi.NULL) + sum(lib.sk_X509_num(one) for one in lists if one != ffi.NULL)
+
+
+@BOTH_VERSIONS
+def test_the_certificates_of_the_peer_are_freed_after_the_handshake(version: int) -> None:
+    for _ in range(20):  # a reference too few would end the process
+        client, server = pair(version=version, client=identity(middles=2), server=identity(middles=1))
+        for side in (client, server):
+            assert peer_certificates(side)
+            side.end.end_handshake()
+            assert peer_certificates(side) == 0
+            side.end.end_handshake()
+        assert client.open(server.seal(b"there")) == b"there"
+        assert server.open(client.seal(b"and back")) == b"and back"
+
+
+def test_an_anonymous_client_has_no_certificates_to_free() -> None:
+    server = Side(TlsContext(None, Admitted(None, "disable-authentication"), is_server=True))
+    server.end.end_handshake()
+    assert peer_certificates(server) == 0
+
+
+@pytest.mark.parametrize("unknown", [{"_IS_LIST_KNOWN": False}, {"_PEER_AT": [0]}, {"_PEER_AT": [], "_SESSION_WORDS": 2}])
+def test_nothing_is_freed_in_an_openssl_of_unknown_layout(unknown: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in unknown.items():
+        monkeypatch.setattr(openssl, name, value)
+    client, server = pair()
+    before = peer_certificates(server)
+    server.end.end_handshake()
+    assert peer_certificates(server) == before
+    assert server.open(client.seal(b"still here")) == b"still here"

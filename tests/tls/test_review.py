@@ -9,7 +9,8 @@ import pytest
 
 from tests.support.cert_factory import NOW, MadeCertificate, authority, key_of, leaf
 from tests.support.revocation_lists import make_list
-from tests.support.tls_ends import TLS12, TLS13, Side, admit_all, context, identity
+from tests.support.tls_ends import TLS12, TLS13, Side, admit_all, context, identity, shake_hands
+from tests.support.tls_ends import admission as lasting_admission
 from tunnel.authz.authorizer import Admitted, Authorizer
 from tunnel.authz.peer import Peer
 from tunnel.authz.pins import SpkiPin
@@ -21,7 +22,6 @@ from tunnel.pkix.revocation import RevocationLists
 from tunnel.spiffe.bundle import BundleSet, TrustBundle
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id
 from tunnel.tls.admission import PeerAdmission
-from tunnel.tls.peer_auth import copy_certificates
 from tunnel.tls.verify import PinVerifier, PkiVerifier, SpiffeVerifier, Verifier, build_pki_anchors
 
 HOME, PARTNER = TrustDomain("a.test"), TrustDomain("b.test")
@@ -147,17 +147,15 @@ def test_dates_are_judged_at_the_given_time() -> None:
 
 @pytest.mark.parametrize("version", [TLS12, TLS13], ids=["tls12", "tls13"])
 @pytest.mark.parametrize("is_server", [True, False])
-def test_the_certificates_of_an_open_connection_can_be_copied(is_server: bool, version: int) -> None:
+def test_an_admission_keeps_the_certificates_that_the_peer_sent(is_server: bool, version: int) -> None:
     who = identity("spiffe://a.test/w", middles=1)
-    ours = Side(context(identity(), admit_all, is_server=is_server, version=version))
+    ours = Side(context(identity(), lasting_admission(who.root), is_server=is_server, version=version))
     peer = Side(context(who, admit_all, is_server=not is_server, version=version))
     client, server = (peer, ours) if is_server else (ours, peer)
-    flight = client.shake()
-    while not (client.is_done and server.is_done):
-        flight = client.shake(server.shake(flight))
-    sent = copy_certificates(ours.end.peer_certificates())
-    assert sent.chain == tuple(one.der for one in who.chain)
-    assert sent == copy_certificates(ours.end.peer_certificates())
+    shake_hands(client, server)
+    assert ours.end.admitted is not None
+    assert ours.end.admitted.sent is not None
+    assert ours.end.admitted.sent.chain == tuple(one.der for one in who.chain)
 
 
 def test_a_serial_number_on_any_list_makes_a_peer_suspect() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
-from tunnel.authz.peer import PLAINTEXT, Peer, describe_admission
+from tunnel.authz.peer import PLAINTEXT, Peer, SentCertificates, describe_admission
 from tunnel.authz.rules import DenyRule, Rule
 from tunnel.errors import Denial, PeerDenied
 from tunnel.ip_address import IpAddress
@@ -29,6 +29,7 @@ class Admitted:
     is_cacheable: bool = True  # the same certificate is admitted again for as long as the rules stay the same
     expires: float | None = None  # Unix time at which the first certificate of the verified path expires; None for never
     anchor: Certificate | None = field(default=None, repr=False, compare=False)  # of the verified path
+    sent: SentCertificates | None = field(default=None, repr=False, compare=False)  # from which the path was built
 
     @property
     def is_plaintext(self) -> bool:

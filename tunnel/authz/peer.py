@@ -37,6 +37,14 @@ class Peer:
         return escape(next(filter(None, names))).replace(" ", "\\x20")
 
 
+@dataclass(frozen=True, slots=True)
+class SentCertificates:
+    """The certificates that a peer sent, in DER, leaf first, and one SHA-256 digest of all."""
+
+    digest: bytes
+    chain: tuple[bytes, ...]
+
+
 def peer_name(peer: Peer | None, rule: str) -> str:
     """Return the name of a peer without spaces, also of one that has shown no certificate to the access rule."""
     if peer is not None:

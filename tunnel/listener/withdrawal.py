@@ -1,8 +1,8 @@
 """Withdrawal: closes open connections whose peers would not be admitted now, or that have lost a certificate.
 
 A review judges every open connection, in slices of a few milliseconds. First it applies what needs no signature check: trust
-domain and access rules. Only peers whose trust anchors have changed are verified again, with the certificates that OpenSSL
-keeps for an open connection.
+domain and access rules. Only peers whose trust anchors have changed are verified again, with the certificates that they sent
+in the handshake.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import partial
 from typing import Final, Protocol
 
 from tunnel.authz.authorizer import Admitted
-from tunnel.authz.peer import Peer
+from tunnel.authz.peer import Peer, SentCertificates
 from tunnel.config.model import ListenerConfig
 from tunnel.errors import Denial, IdentityLoss, PeerDenied
 from tunnel.listener.generation import Generation
@@ -24,7 +24,6 @@ from tunnel.log import Log
 from tunnel.relay.loop import Loop, Timer
 from tunnel.time_format import describe_time
 from tunnel.tls.admission import PeerAdmission
-from tunnel.tls.peer_auth import SentCertificates, copy_certificates
 
 _SLICE: Final = 0.004  # seconds of a review in one turn of the loop: handshakes and relays continue in between
 _TICK: Final = 0.5  # seconds between two looks at the wall clock, which may jump
@@ -235,11 +234,11 @@ class Withdrawal:
 
     def _verify(self, connection: OpenConnection) -> None:
         """Verify the path to an anchor and apply the rules again; raises PeerDenied."""
-        generation, admitted, end = self._tunnel.generation, connection.admitted, connection.tls_end
+        generation, admitted, source = self._tunnel.generation, connection.admitted, connection.tls_end.source
         if generation is not None and generation.admission is not None and admitted is not None:
-            sent = copy_certificates(end.peer_certificates())
+            sent = _sent_by(admitted)
             try:
-                again = generation.admission(sent.digest, lambda: sent.chain, end.source, at=self._time_of(admitted))
+                again = generation.admission(sent.digest, lambda: sent.chain, source, at=self._time_of(admitted))
             except PeerDenied as denied:
                 if denied.reason is not Denial.UNKNOWN_AUTHORITY or not self._is_anchor_expired(admitted):
                     raise
@@ -275,14 +274,14 @@ class Withdrawal:
     # -- policies
 
     def _ask_policy(self, connection: OpenConnection) -> PolicyQuestion | Verdict:
-        """Return what a thread must decide about a connection; OpenSSL's objects stay on this thread."""
+        """Return what a thread must decide about a connection."""
         generation, admitted, source = self._tunnel.generation, connection.admitted, connection.tls_end.source
         if generation is None or generation.admission is None or admitted is None or admitted.peer is None:
             return None
         sent = None
         if self._needs_path(connection, generation.admission):
             try:
-                sent = copy_certificates(connection.tls_end.peer_certificates())
+                sent = _sent_by(admitted)
             except PeerDenied as denied:
                 return denied
         key = admitted.peer.leaf, source, sent
@@ -347,6 +346,13 @@ def settings_of(config: ListenerConfig) -> tuple[object, ...]:
 def _is_expired(connection: OpenConnection, now: float) -> bool:
     admitted = connection.admitted
     return admitted is not None and admitted.expires is not None and admitted.expires < now
+
+
+def _sent_by(admitted: Admitted) -> SentCertificates:
+    """Return the certificates of the peer; raises PeerDenied if there are none."""
+    if admitted.sent is None:
+        raise PeerDenied(Denial.NO_CERTIFICATE, "the certificates of the peer are not known")
+    return admitted.sent
 
 
 def _decide(admission: PeerAdmission, peer: Peer, source: str, sent: SentCertificates | None, at: float) -> Verdict:

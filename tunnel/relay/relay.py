@@ -112,7 +112,7 @@ class Relay:
 
     def start(self) -> None:
         """Take over both sockets and forward the bytes that were received with the handshake."""
-        self._end.renew()  # the handshake has enlarged the BIOs
+        self._end.end_handshake()
         self._loop.rewatch(self._tls, self.tls_ready, self._owner)
         self._loop.rewatch(self._plain, self.plain_ready, self._owner)
         if self._tail:
@@ -193,7 +193,7 @@ class Relay:
 
     @property
     def tls_end(self) -> TlsEnd:
-        """Our end of the TLS connection, which keeps the certificates that the peer sent."""
+        """Our end of the TLS connection."""
         return self._end
 
     def abort(self, reason: CloseReason, detail: str = "") -> None:

@@ -14,7 +14,7 @@ from threading import Lock
 from time import time
 
 from tunnel.authz.authorizer import Admitted, Authorizer
-from tunnel.authz.peer import Peer, parse_peer
+from tunnel.authz.peer import Peer, SentCertificates, parse_peer
 from tunnel.errors import Denial, PeerDenied, WireError
 from tunnel.ip_address import parse_source
 from tunnel.pkix.certificate import Certificate, parse_certificate, read_serial_number
@@ -50,12 +50,13 @@ class PeerAdmission:
         cached = self._entries.get(digest)
         if cached is not None and cached[0] <= at <= cached[1]:
             return self._decide_again(cached[2], source) if self._needs_source else cached[2]
-        verified = self._verify(path(), now, at)
+        sent = SentCertificates(digest, path())
+        verified = self._verify(sent.chain, now, at)
         peer = parse_peer(verified.leaf, verified.spiffe_id)
         expires = verified.expires.timestamp() if verified.expires is not None else None
-        admitted = replace(self._decide(peer, source, expires), anchor=verified.anchor)
+        admitted = replace(self._decide(peer, source, expires), anchor=verified.anchor, sent=sent)
         if admitted.is_cacheable:
-            self._store(digest, verified, admitted, _size_of(peer))
+            self._store(digest, verified, admitted, _size_of(peer, sent))
         return admitted
 
     def is_equivalent(self, other: PeerAdmission) -> bool:
@@ -95,7 +96,7 @@ class PeerAdmission:
         """Apply the rules to another connection of a verified peer; connections with equal admissions share one."""
         assert cached.peer is not None
         admitted = self._decide(cached.peer, source, cached.expires)
-        return cached if admitted.rule == cached.rule else replace(admitted, anchor=cached.anchor)
+        return cached if admitted.rule == cached.rule else replace(admitted, anchor=cached.anchor, sent=cached.sent)
 
     def _verify(self, path: tuple[bytes, ...], now: float, at: float) -> Verified:
         sent, unreadable = _parse_sent(path)
@@ -121,10 +122,10 @@ class PeerAdmission:
             self._bytes -= entry[3]
 
 
-def _size_of(peer: Peer) -> int:
-    """Return the approximate memory of an entry: the leaf in DER, its texts once more, and an object per name."""
+def _size_of(peer: Peer, sent: SentCertificates) -> int:
+    """Return the approximate memory of an entry: the certificates in DER, the leaf's texts once more, an object per name."""
     names = len(peer.dns_names) + len(peer.uris) + len(peer.ip_addresses) + len(peer.organizational_units)
-    return _ENTRY_BYTES + 3 * len(peer.leaf) + _NAME_BYTES * names
+    return _ENTRY_BYTES + 2 * len(peer.leaf) + sum(map(len, sent.chain)) + _NAME_BYTES * names
 
 
 def _parse_sent(path: tuple[bytes, ...]) -> tuple[list[Certificate], list[str]]:

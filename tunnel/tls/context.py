@@ -76,7 +76,7 @@ class TlsContext:
 
     def readmit(self, end: TlsEnd) -> Admitted:
         """Decide by this context on the peer of a finished handshake of another one; raises PeerDenied."""
-        return readmit(self._peer_auth, end.peer_certificates(), end.source)
+        return readmit(self._peer_auth, end.admitted.sent if end.admitted is not None else None, end.source)
 
     def open_end(self, buffers: Buffers, server_name: str = "", source: str = "") -> TlsEnd:
         """Open our end of a new connection; a client sends `server_name` as SNI.

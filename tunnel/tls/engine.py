@@ -11,12 +11,10 @@ Rules for changes in this file:
 
 from __future__ import annotations
 
-from typing import Any
-
 from tunnel.authz.authorizer import Admitted
 from tunnel.errors import PeerDenied, TlsError, TlsFault
 from tunnel.tls.negotiated import TlsParameters, read_parameters
-from tunnel.tls.openssl import ffi, lib, pointer, take_failure, take_handshake_failure
+from tunnel.tls.openssl import ffi, free_certificates, lib, pointer, take_failure, take_handshake_failure
 from tunnel.tls.peer_auth import CURRENT, PeerAuthContext
 from tunnel.tls.records import RECORD_BYTES, SEAL_ROOM, Buffers, is_plausible, record_end
 
@@ -100,6 +98,11 @@ class TlsEnd:
             lib.SSL_free(self._ssl)  # and the BIOs with it
             self._ssl = None
 
+    def end_handshake(self) -> None:
+        """Free what only the handshake needed: larger BIOs, and the certificates of the peer."""
+        free_certificates(self._ssl)
+        self.renew()
+
     def renew(self) -> None:
         """Replace both BIOs, which stay as large as the largest burst; the one for reading must be empty."""
         waiting = self._peek_waiting()
@@ -182,16 +185,6 @@ class TlsEnd:
             return self.handshake(len(data))
         finally:
             self._inbox, self._inbox_at = shared
-
-    def peer_certificates(self) -> list[Any]:
-        """Return the certificates that the peer sent, leaf first, as `X509 *` that are valid as long as this end."""
-        leaf = lib.SSL_get_peer_certificate(self._ssl)
-        if leaf == ffi.NULL:
-            return []
-        lib.X509_free(leaf)  # the session owns another reference
-        chain = lib.SSL_get_peer_cert_chain(self._ssl)
-        others = [lib.sk_X509_value(chain, at) for at in range(lib.sk_X509_num(chain))] if chain != ffi.NULL else []
-        return [leaf, *others] if self._is_server else others  # on a server OpenSSL's list omits the leaf
 
     def is_slow(self) -> bool:
         """Whether the handshake may block on a policy, so that it must run on a thread."""

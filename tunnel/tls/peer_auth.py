@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol
 from OpenSSL import SSL
 
 from tunnel.authz.authorizer import Admitted
+from tunnel.authz.peer import SentCertificates
 from tunnel.errors import Denial, PeerDenied, TlsError
 from tunnel.pkix.certificate import Certificate
 from tunnel.pkix.path import check_count
@@ -58,14 +59,6 @@ class _CurrentHandshakes(threading.local):
 
 
 CURRENT: Final = _CurrentHandshakes()
-
-
-@dataclass(frozen=True, slots=True)
-class SentCertificates:
-    """The certificates that a peer sent, in DER, leaf first, and one digest of all."""
-
-    digest: bytes
-    chain: tuple[bytes, ...]
 
 
 class AuthorityNames:
@@ -130,18 +123,13 @@ def can_send_authority_names(authorities: Sequence[Certificate]) -> bool:
     return sum(2 + len(authority.subject.der) for authority in authorities) <= MAX_NAMES_BYTES
 
 
-def copy_certificates(certificates: Sequence[Any]) -> SentCertificates:
-    """Return a copy of the certificates of a handshake that has ended, which OpenSSL owns; raises PeerDenied."""
-    return SentCertificates(_digest(certificates), _encode_all(certificates))
-
-
-def readmit(peer_auth: PeerAuthContext, certificates: Sequence[Any], source: str = "") -> Admitted:
+def readmit(peer_auth: PeerAuthContext, sent: SentCertificates | None, source: str = "") -> Admitted:
     """Decide on the certificates of a handshake that has ended, with the client `source`; raises PeerDenied."""
     if peer_auth.anonymous is not None:
         return peer_auth.anonymous
-    if peer_auth.admit is None or not certificates:
+    if peer_auth.admit is None or sent is None:
         raise PeerDenied(Denial.NO_CERTIFICATE, "the peer has sent no certificate")
-    return peer_auth.admit(_digest(certificates), lambda: _encode_all(certificates), source)
+    return peer_auth.admit(sent.digest, lambda: sent.chain, source)
 
 
 def _verify_callback(peer_auth: PeerAuth, errors: Mapping[Denial, int]) -> Callable[[int, Any], int]:
