@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-from tunnel.net.sockets import format_address
+from tunnel.net.address import TcpAddress
+from tunnel.net.listen import bind_tcp
+from tunnel.net.sockets import SocketAddress, format_address, use_no_pacing
 
 ADDRESSES = [
     (socket.AF_INET6, ("::ffff:10.0.0.7", 443, 0, 0), "tcp:10.0.0.7:443"),
@@ -63,3 +65,49 @@ def test_a_dual_stack_listener_names_an_ipv4_client_by_its_ipv4_address() -> Non
             accepted, address = listener.accept()
             with accepted:
                 assert format_address(accepted.family, address) == f"tcp:127.0.0.1:{client.getsockname()[1]}"
+
+
+class FakeTcpSocket:
+    """A socket of a kernel with this congestion control by default."""
+
+    def __init__(self, default: bytes) -> None:
+        self.congestion = default
+
+    def getsockopt(self, _level: int, _name: int, size: int) -> bytes:
+        return self.congestion.ljust(size, b"\0")
+
+    def setsockopt(self, _level: int, _name: int, value: bytes) -> None:
+        self.congestion = value
+
+
+@pytest.mark.parametrize(
+    ("address", "default", "used"),
+    [
+        ("127.0.0.1", b"bbr", b"reno"),
+        ("::1", b"bbr2", b"reno"),
+        ("127.0.0.1", b"cubic", b"cubic"),
+        ("192.0.2.1", b"bbr", b"bbr"),
+        ("::", b"bbr", b"bbr"),
+        ("::1:2", b"bbr", b"bbr"),
+    ],
+)
+def test_a_connection_over_loopback_is_not_paced(address: str, default: bytes, used: bytes) -> None:
+    sock: Any = FakeTcpSocket(default)
+    use_no_pacing(sock, SocketAddress(socket.AF_INET, (address, 1)))
+    assert sock.congestion == used
+
+
+def test_a_listener_on_loopback_passes_its_congestion_control_on() -> None:
+    with bind_tcp(TcpAddress("127.0.0.1", "0")) as listener:
+        listener.setblocking(True)
+        listener.listen()
+        with socket.create_connection(listener.getsockname()), listener.accept()[0] as accepted:
+            names = [one.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16) for one in (listener, accepted)]
+    assert names[0] == names[1]
+    assert not names[0].startswith(b"bbr")
+
+
+def test_a_unix_socket_and_an_old_kernel_keep_what_they_have() -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        use_no_pacing(sock, SocketAddress(socket.AF_UNIX, "127.x"))
+        use_no_pacing(sock, SocketAddress(socket.AF_INET, ("127.0.0.1", 1)))

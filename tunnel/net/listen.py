@@ -17,7 +17,7 @@ from tunnel.net.activation import ActivationSockets
 from tunnel.net.address import LaunchdAddress, ListenAddress, SystemdAddress, TcpAddress, UnixAddress
 from tunnel.net.holders import ListeningPorts
 from tunnel.net.reuseport import select_by_hash
-from tunnel.net.sockets import SocketAddress, format_address, port_number, resolve, set_tcp_options
+from tunnel.net.sockets import SocketAddress, format_address, port_number, resolve, set_tcp_options, use_no_pacing
 
 _SOMAXCONN = Path("/proc/sys/net/core/somaxconn")
 _FIRST_FREE_PORT = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
@@ -134,6 +134,7 @@ def _open_inherited(address: SystemdAddress, inherited: ActivationSockets) -> Li
     """Take a socket of the manager, which also owns the file of a Unix socket."""
     sock = inherited.take(address.name)
     set_tcp_options(sock)
+    use_no_pacing(sock, SocketAddress(sock.family, sock.getsockname()))
     return Listener(sock, is_inherited=True)
 
 
@@ -172,6 +173,7 @@ def _bind(endpoint: SocketAddress, *, is_dual: bool = False) -> socket.socket:
         if is_dual:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         set_tcp_options(sock)
+        use_no_pacing(sock, endpoint)
         sock.bind(endpoint.address)
     except OSError:
         sock.close()

@@ -14,7 +14,7 @@ from itertools import chain, zip_longest
 from time import monotonic
 
 from tunnel.errors import TargetError, TargetFault
-from tunnel.net.sockets import SocketAddress, connect_error, set_tcp_options
+from tunnel.net.sockets import SocketAddress, connect_error, set_tcp_options, use_no_pacing
 
 ATTEMPT_DELAY = 0.25  # seconds from one attempt to the next: RFC 8305, section 8
 MAX_OPEN_ATTEMPTS = 16  # at one time; one more attempt aborts the oldest
@@ -42,6 +42,7 @@ class Attempt:
         """Start to connect; return 0, EINPROGRESS, or another errno."""
         try:
             set_tcp_options(self.socket)
+            use_no_pacing(self.socket, self.endpoint)
             return self.socket.connect_ex(self.endpoint.address)
         except OSError as error:
             return error.errno or errno.EINVAL
