@@ -242,22 +242,15 @@ class Loop:
         if self._again or self._soon:
             wait_limit = 0
         elif self._timers:
-            left = max(self._timers[0].when - self.clock(), 0)
-            wait_limit = left if wait_limit < 0 else min(left, wait_limit)
+            left = self._timers[0].when - self.clock()
+            if left < 0:
+                wait_limit = 0
+            elif not 0 <= wait_limit < left:
+                wait_limit = left
         ready = self._epoll.poll(wait_limit, _BATCH)
         if self._again:
             ready += self._again
             self._again = []
-        self._handle(ready)
-        for _ in range(len(self._soon)):
-            self._soon.popleft()()
-        if self._retired:
-            for sock in self._retired:
-                sock.close()
-            self._retired.clear()
-
-    def _handle(self, ready: list[tuple[int, int]]) -> None:
-        """Handle the events of one batch, then fire the timers that are due."""
         handlers = self._handlers
         rest = iter(ready)
         fd = _NO_FD
@@ -266,17 +259,29 @@ class Loop:
                 for fd, events in rest:
                     handlers[fd](events)
                 fd = _NO_FD
-                if self._timers:
+                if self._timers and self._timers[0].when <= self.clock():
                     self._fire()
-                return
+                break
             except Exception as crash:  # the only broad `except`: a bug ends its own session only
-                owner = self._timer_owner if fd == _NO_FD else self._owners.get(fd)
-                if owner is not None:
-                    owner.crashed(crash)
-                elif self.on_unowned_crash is not None:  # the owner has retired its sockets already
-                    self.on_unowned_crash(crash)
-                else:
+                if not self._report_crash(crash, self._timer_owner if fd == _NO_FD else self._owners.get(fd)):
                     raise
+        if self._soon:
+            for _ in range(len(self._soon)):
+                self._soon.popleft()()
+        if self._retired:
+            for sock in self._retired:
+                sock.close()
+            self._retired.clear()
+
+    def _report_crash(self, crash: Exception, owner: Owner | None) -> bool:
+        """Report an exception to the owner; return whether anything takes it."""
+        if owner is not None:
+            owner.crashed(crash)
+        elif self.on_unowned_crash is not None:  # the owner has retired its sockets already
+            self.on_unowned_crash(crash)
+        else:
+            return False
+        return True
 
     def _fire(self) -> None:
         now = self.clock()
