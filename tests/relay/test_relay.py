@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
+from typing import Any, cast
 
 import pytest
 
@@ -34,11 +35,15 @@ def payload(size: int, seed: int = 0) -> bytes:
     return random.Random(seed).randbytes(size)
 
 
+_SIZES = (1, 5, 64, 700, 4095, 4096, 4097, 16384, 20_000, 100_000, 262_144)
+
+
 class Pump:
     """Sends and receives on all four ends in pieces of random sizes, until all data has arrived."""
 
-    def __init__(self, wire: Wire, up: bytes, down: bytes, seed: int) -> None:
+    def __init__(self, wire: Wire, up: bytes, down: bytes, seed: int, sizes: Sequence[int] = _SIZES) -> None:
         self.wire = wire
+        self._sizes = sizes
         self.dice = random.Random(seed)
         self.up, self.down = up, down
         self.sealed = b""  # by the peer, not sent yet
@@ -53,16 +58,24 @@ class Pump:
         raise AssertionError(f"stuck at {len(self.got_up)} of {wanted_up} up and {len(self.got_down)} of {wanted_down} down")
 
     def _size(self) -> int:
-        return self.dice.choice([1, 5, 64, 700, 4095, 4096, 4097, 16384, 20_000, 100_000, 262_144])
+        return self.dice.choice(self._sizes)
 
     def _step(self) -> None:
+        self.offer()
+        self.wire.loop.turn(0)
+        self.take()
+
+    def offer(self) -> None:
+        """Send what the sockets accept."""
         if not self.sealed and self.up:
             size = self._size()
             piece, self.up = self.up[:size], self.up[size:]
             self.sealed = self.wire.peer.seal(piece)
         self.sealed = self.sealed[_send(self.wire.peer_socket, self.sealed[: self._size()]) :]
         self.down = self.down[_send(self.wire.program, self.down[: self._size()]) :]
-        self.wire.loop.turn(0)
+
+    def take(self) -> None:
+        """Receive what has arrived, mostly."""
         if self.dice.random() < 0.7:
             self.got_down += self.wire.peer.open(_take(self.wire.peer_socket, self._size()))
         if self.dice.random() < 0.7:
@@ -110,6 +123,80 @@ def test_many_small_messages_pass_one_by_one(wires: Wires, make: Callable[..., o
         assert wire.read() == b"ping %d" % number
         wire.write(b"pong %d" % number)
         assert wire.peer_receive() == b"pong %d" % number
+
+
+class Recorded:
+    """A socket that notes each call of these in a list that several share."""
+
+    def __init__(self, sock: socket.socket, calls: list[str]) -> None:
+        self._socket = sock
+        self._calls = calls
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("send", "recv_into"):
+            self._calls.append(name)
+        return getattr(self._socket, name)
+
+
+def neighbours(wires: Wires, make: Callable[..., object] = tcp_pair) -> list[Wire]:
+    """Three relays on one loop that have forwarded a byte both ways."""
+    first = wires(make)
+    found = [first, wires(make, loop=first.loop), wires(make, loop=first.loop)]
+    for wire in found:
+        wire.peer_send(b"a")
+        wire.write(b"b")
+        assert (wire.read(), wire.peer_receive()) == (b"a", b"b")
+    return found
+
+
+def test_small_messages_of_one_batch_are_sent_at_its_end(wires: Wires) -> None:
+    """And a receiver that sleeps wakes once."""
+    found = neighbours(wires)
+    calls: list[str] = []
+    for wire in found:
+        wire.relay._tls, wire.relay._plain = (cast(socket.socket, Recorded(one, calls)) for one in (wire.tls, wire.plain))
+        wire.peer_socket.sendall(wire.peer.seal(b"up"))
+    found[0].loop.turn(0)
+    assert calls == ["recv_into"] * 3 + ["send"] * 3
+    assert [wire.read() for wire in found] == [b"up"] * 3
+    calls.clear()
+    for wire in found:
+        wire.program.sendall(b"down")
+    found[0].loop.turn(0)
+    assert calls == ["recv_into"] * 3 + ["send"] * 3
+    assert [wire.peer_receive() for wire in found] == [b"down"] * 3
+
+
+@EVERYWHERE
+def test_messages_of_several_connections_in_one_batch_pass_unchanged(wires: Wires, make: Callable[..., object]) -> None:
+    """Also if a socket has no room at the end of the batch."""
+    found = neighbours(wires, make)
+    data = [(payload(60_000, seed), payload(50_000, seed + 9)) for seed in range(len(found))]
+    pumps = [Pump(wire, *both, seed, sizes=(1, 64, 900)) for seed, (wire, both) in enumerate(zip(found, data, strict=True))]
+    for _ in range(20_000):
+        for pump in pumps:
+            pump.offer()
+        found[0].loop.turn(0)
+        for pump in pumps:
+            pump.take()
+        if all((len(pump.got_up), len(pump.got_down)) == (60_000, 50_000) for pump in pumps):
+            break
+    assert [(pump.got_up, pump.got_down) for pump in pumps] == data
+
+
+def test_a_reset_before_the_end_of_the_batch_ends_its_relay_only(wires: Wires) -> None:
+    found = neighbours(wires)
+    gone = found[1]
+    for wire in found:
+        wire.peer_socket.sendall(wire.peer.seal(b"up"))
+        wire.program.sendall(b"down")
+    gone.program.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    gone.program.close()
+    found[0].turn(5)
+    assert gone.close_reason is CloseReason.RESET_BY_PLAIN
+    for wire in (found[0], found[2]):
+        assert wire.close_reason is None
+        assert (wire.read(), wire.peer_receive()) == (b"up", b"down")
 
 
 @EVERYWHERE

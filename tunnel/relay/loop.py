@@ -5,7 +5,9 @@ Rules for changes to this file:
 1. Descriptors are watched edge-triggered, once for their whole life: a handler must read until EAGAIN or call `call_again`,
    and must accept calls without an event.
 2. A descriptor is closed after the batch in which it was retired: else an event could reach a new socket with its number.
-3. Trio is a guest (`trio.lowlevel.start_guest_run`): it costs nothing while it waits.
+3. A handler may append `(descriptor, FLUSH)` to `batch`: to send at the end of the batch what was read in it. A receiver that
+   sleeps then wakes once per batch, and not for each message, which costs the sender as much as the message.
+4. Trio is a guest (`trio.lowlevel.start_guest_run`): it costs nothing while it waits.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ HANGUP: Final = select.EPOLLHUP | select.EPOLLERR
 ENDING: Final = select.EPOLLRDHUP | select.EPOLLPRI | HANGUP  # after these, a short read does not mean that nothing is left
 _HOT: Final = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLET
 
-_BATCH = 256
+FLUSH: Final = 1 << 20  # not an event of epoll: the end of the batch
+_BATCH = 64  # events; what a handler defers to the end waits for all of them
 _NO_FD = -1
 _STALE_TIMERS = 512
 _THREADS = 64  # at most; further calls wait for a free one
@@ -78,6 +81,7 @@ class Loop:
         self._cancelled = 0
         self._timer_owner: Owner | None = None  # of the timer that fires now
         self._again: list[tuple[int, int]] = []
+        self.batch: list[tuple[int, int]] | None = None  # the events that are handled now, if there are several
         self._soon: deque[Callable[[], object]] = deque()
         self._retired: list[socket.socket] = []
         self._from_threads: list[Callable[[], object]] = []
@@ -251,6 +255,7 @@ class Loop:
         if self._again:
             ready += self._again
             self._again = []
+        self.batch = ready if len(ready) > 1 else None
         handlers = self._handlers
         rest = iter(ready)
         fd = _NO_FD
@@ -259,6 +264,7 @@ class Loop:
                 for fd, events in rest:
                     handlers[fd](events)
                 fd = _NO_FD
+                self.batch = None
                 if self._timers and self._timers[0].when <= self.clock():
                     self._fire()
                 break

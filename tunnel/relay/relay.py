@@ -16,7 +16,7 @@ from tunnel.errors import TlsError, TlsFault, describe_os_error
 from tunnel.relay.close_reason import IMMEDIATE, CloseReason, RelayOwner
 from tunnel.relay.handshake import HandshakeResult
 from tunnel.relay.linger import MIN_LINGER, Linger, reset
-from tunnel.relay.loop import ENDING, HANGUP, IN, OUT, Loop, Timer
+from tunnel.relay.loop import ENDING, FLUSH, HANGUP, IN, OUT, Loop, Timer
 from tunnel.tls.engine import TlsEnd
 from tunnel.tls.records import SMALL_HEADS, Buffers
 
@@ -50,10 +50,12 @@ class Relay:
         "_owner",
         "_plain",
         "_plain_error",
+        "_plain_fd",
         "_plain_until_eagain",
         "_tail",
         "_timer",
         "_tls",
+        "_tls_fd",
         "_tls_until_eagain",
         "_unsent_plain",
         "_unsent_tls",
@@ -83,6 +85,7 @@ class Relay:
         self._tail = handshake.tail  # bytes of an incomplete record, or not yet decrypted
         self._tls = tls
         self._plain = plain
+        self._tls_fd, self._plain_fd = tls.fileno(), plain.fileno()
         self._inbox = buffers.inbox_view
         self._outbox = buffers.outbox_view
         self._heads = buffers.outbox_heads
@@ -125,26 +128,36 @@ class Relay:
     # -- events
 
     def tls_ready(self, events: int) -> None:
-        """Process events of the TLS socket. The fast path is one small record for a socket with no unsent bytes."""
+        """Process events of the TLS socket.
+
+        The fast path is one small record for a socket with no unsent bytes. Among other events it is sent at the end of the
+        batch, and is the unsent chunk until then.
+        """
         if events == _READABLE and self._is_up_fast:
             try:
                 size = self._tls.recv_into(self._inbox)
             except OSError as error:
                 self._read_failed(error, CloseReason.RESET_BY_PEER)
                 return
-            if 0 < size <= _SMALL:
-                plain = self._end.open_one(size)
-                if plain:
-                    self.up += plain
+            if 0 < size <= _SMALL and (plain := self._end.open_one(size)):
+                self.up += plain
+                batch = self._loop.batch
+                if batch is None or plain >= SMALL_HEADS:
                     self._send_plain(plain)
-                    return
+                else:
+                    self._unsent_plain = self._heads[plain].tobytes()
+                    batch.append((self._plain_fd, FLUSH))
+                return
             self._process_tls_read(size, len(self._inbox))
+        elif events == FLUSH and self._is_down_fast:
+            if self._flush(self._tls):
+                return
         else:
             self._tls_event(events)
         self._update_fast_paths()
 
     def plain_ready(self, events: int) -> None:
-        """Process events of the plain socket. The fast path is one small message for a socket with no unsent bytes."""
+        """Process events of the plain socket; the fast path is that of `tls_ready`, for one small message."""
         if events == _READABLE and self._is_down_fast:
             try:
                 size = self._plain.recv_into(self._inbox)
@@ -158,9 +171,17 @@ class Relay:
                 except TlsError as error:
                     self._fail(error)
                     return
-                self._send_tls(self._heads[out] if out < SMALL_HEADS else self._outbox[:out])
+                batch = self._loop.batch
+                if batch is None or out >= SMALL_HEADS:
+                    self._send_tls(self._heads[out] if out < SMALL_HEADS else self._outbox[:out])
+                else:
+                    self._unsent_tls = self._heads[out].tobytes()
+                    batch.append((self._tls_fd, FLUSH))
                 return
             self._process_plain_read(size)
+        elif events == FLUSH and self._is_up_fast:
+            if self._flush(self._plain):
+                return
         else:
             self._plain_event(events)
         self._update_fast_paths()
