@@ -11,8 +11,9 @@ from functools import partial
 from tunnel.authz.authorizer import Admitted
 from tunnel.errors import describe_os_error
 from tunnel.relay.close_reason import IMMEDIATE, CloseReason, RelayOwner
+from tunnel.relay.close_timer import CloseTimer
 from tunnel.relay.linger import MIN_LINGER, Linger, reset
-from tunnel.relay.loop import ENDING, HANGUP, IN, Loop, Timer
+from tunnel.relay.loop import ENDING, HANGUP, IN, Loop
 from tunnel.tls.records import Buffers
 
 
@@ -53,7 +54,6 @@ class PlainRelay:
         "_close_timeout",
         "_detail",
         "_inbox",
-        "_last_activity",
         "_loop",
         "_owner",
         "_target",
@@ -84,8 +84,7 @@ class PlainRelay:
         self._inbox = buffers.inbox_view
         self._close_timeout = close_timeout
         self.is_open = True
-        self._timer: Timer | None = None
-        self._last_activity = 0.0
+        self._timer: CloseTimer | None = None
         self._close_reason = CloseReason.CLOSED  # or the first failure
         self._detail = ""
 
@@ -116,7 +115,8 @@ class PlainRelay:
     def _ready(self, side: _PlainSide, events: int) -> None:
         if events & ENDING:
             side.reads_until_eagain = True
-            self._start_hangup_timer(events)
+            if events & HANGUP and self._close_timeout:  # its input is still read, which may have to wait for the other side
+                self._limit_silence()
         if side.unsent and self._flush(side):
             self._pump(side.other)
         if self.is_open and (events & (IN | ENDING) or not events):
@@ -146,7 +146,7 @@ class PlainRelay:
 
     def _send(self, side: _PlainSide, size: int) -> None:
         if self._timer is not None:
-            self._last_activity = self._loop.clock()
+            self._timer.note_traffic()
         try:
             sent = side.socket.send(self._inbox[:size])
         except BlockingIOError:
@@ -168,7 +168,7 @@ class PlainRelay:
             return False
         side.unsent = side.unsent[sent:]
         if self._timer is not None:
-            self._last_activity = self._loop.clock()
+            self._timer.note_traffic()
         return not side.unsent
 
     def _end_stream(self, side: _PlainSide) -> None:
@@ -215,29 +215,23 @@ class PlainRelay:
         """
         if self._client.has_ended and self._target.has_ended:
             self._finish(self._close_reason, self._detail)
-        elif self._timer is None:
-            self._last_activity = self._loop.clock()
-            self._check_idle()
-
-    def _start_hangup_timer(self, events: int) -> None:
-        """A side has hung up: its input is still read, which may have to wait for the other side; limit that time."""
-        if events & HANGUP and self._timer is None and self._close_timeout:
-            self._last_activity = self._loop.clock()
-            self._check_idle()
-
-    def _check_idle(self) -> None:
-        """Finish if nothing moved for the close timeout; else check again when it would be over."""
-        due = self._last_activity + self._close_timeout
-        if due > self._loop.clock():
-            self._timer = self._loop.call_at(due, self._check_idle, self._owner)
         else:
-            reason = CloseReason.CLOSE_TIMEOUT if self._close_reason is CloseReason.CLOSED else self._close_reason
-            self._finish(reason, self._detail or f"no activity for {self._close_timeout:g}s after half-close")
+            self._limit_silence()
+
+    def _limit_silence(self) -> None:
+        """Finish if nothing is forwarded for the close timeout."""
+        if self._timer is None:
+            self._timer = CloseTimer(self._loop, self._owner, self._close_timeout, self._end_silence)
+            self._timer.start()
+
+    def _end_silence(self) -> None:
+        reason = CloseReason.CLOSE_TIMEOUT if self._close_reason is CloseReason.CLOSED else self._close_reason
+        self._finish(reason, self._detail or f"no activity for {self._close_timeout:g}s after half-close")
 
     def _finish(self, reason: CloseReason, detail: str = "") -> None:
         self.is_open = False
         if self._timer is not None:
-            self._loop.cancel(self._timer)
+            self._timer.cancel()
             self._timer = None
         try:
             self._close(self._client, reason)

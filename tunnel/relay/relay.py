@@ -14,9 +14,10 @@ import socket
 
 from tunnel.errors import TlsError, TlsFault, describe_os_error
 from tunnel.relay.close_reason import IMMEDIATE, CloseReason, RelayOwner
+from tunnel.relay.close_timer import CloseTimer
 from tunnel.relay.handshake import HandshakeResult
 from tunnel.relay.linger import MIN_LINGER, Linger, reset
-from tunnel.relay.loop import ENDING, FLUSH, HANGUP, IN, OUT, Loop, Timer
+from tunnel.relay.loop import ENDING, FLUSH, HANGUP, IN, OUT, Loop
 from tunnel.tls.engine import TlsEnd
 from tunnel.tls.records import SMALL_HEADS, Buffers
 
@@ -44,7 +45,6 @@ class Relay:
         "_is_tls_closed",
         "_is_up_fast",
         "_is_up_truncated",
-        "_last_activity",
         "_loop",
         "_outbox",
         "_owner",
@@ -102,8 +102,7 @@ class Relay:
         self.has_fin_without_close_notify = False
         self.needs_trim = False
         self.is_open = True
-        self._timer: Timer | None = None
-        self._last_activity = 0.0
+        self._timer: CloseTimer | None = None  # runs from the end of the first direction on
         self._plain_error = ""  # why writing to the plain side failed
         self._is_plain_reset = False  # the plain side sent a reset
         self._has_yielded = False  # has used up its share of this turn
@@ -189,7 +188,8 @@ class Relay:
     def _tls_event(self, events: int) -> None:
         if events & ENDING:
             self._tls_until_eagain = True
-            self._start_hangup_timer(events)
+            if events & HANGUP and self._close_timeout:  # its input is still read, which may have to wait for the other side
+                self._limit_silence()
         if self._unsent_tls and self._flush(self._tls):
             self._pump_down()
             if self.is_open and not events & IN:  # input left unread because of `_MAX_UNSENT` causes no new event
@@ -200,7 +200,8 @@ class Relay:
     def _plain_event(self, events: int) -> None:
         if events & ENDING:
             self._plain_until_eagain = True
-            self._start_hangup_timer(events)
+            if events & HANGUP and self._close_timeout:  # its input is still read, which may have to wait for the other side
+                self._limit_silence()
         if self._unsent_plain and self._flush(self._plain):
             self._pump_up()
         if self.is_open and (events & (IN | ENDING) or not events):
@@ -296,7 +297,7 @@ class Relay:
             self._has_yielded = True
             self._loop.call_soon(self._resume_reading)
         if self._timer is not None:
-            self._last_activity = self._loop.clock()
+            self._timer.note_traffic()
 
     def _send_plain(self, size: int) -> None:
         try:
@@ -360,7 +361,7 @@ class Relay:
         self._send_tls(self._outbox[:out])
         self._request_trim(size)
         if self._timer is not None:
-            self._last_activity = self._loop.clock()
+            self._timer.note_traffic()
         if self.is_open and (self._plain_until_eagain or size == len(self._inbox)):
             self._loop.call_again(self._plain)
 
@@ -426,7 +427,7 @@ class Relay:
             return False
         waiting = waiting[sent:]
         if self._timer is not None:
-            self._last_activity = self._loop.clock()
+            self._timer.note_traffic()
         if is_tls:
             self._unsent_tls = waiting
         else:
@@ -444,26 +445,20 @@ class Relay:
         is_all_sent = not self._unsent_plain and not self._unsent_tls
         if self.is_up_over and self.is_down_over and is_all_sent:
             self._finish(self._close_reason, self._detail or self._plain_error)
-        elif self._timer is None:
-            self._last_activity = self._loop.clock()
-            self._check_idle()
-
-    def _start_hangup_timer(self, events: int) -> None:
-        """A side has hung up: its input is still read, which may have to wait for the other side; limit that time."""
-        if events & HANGUP and self._timer is None and self._close_timeout:
-            self._last_activity = self._loop.clock()
-            self._check_idle()
-
-    def _check_idle(self) -> None:
-        """Finish if the other direction had no traffic for the close timeout; else check again when it would be over."""
-        due = self._last_activity + self._close_timeout
-        if due > self._loop.clock():
-            self._timer = self._loop.call_at(due, self._check_idle, self._owner)
         else:
-            # The TLS side recognizes the truncation by the missing close_notify.
-            self._is_up_truncated = self._is_up_truncated or not self.is_up_over or bool(self._unsent_plain)
-            reason = CloseReason.CLOSE_TIMEOUT if self._close_reason is CloseReason.CLOSED else self._close_reason
-            self._finish(reason, self._detail or f"no activity for {self._close_timeout:g}s after half-close")
+            self._limit_silence()
+
+    def _limit_silence(self) -> None:
+        """Finish if the other direction has no traffic for the close timeout."""
+        if self._timer is None:
+            self._timer = CloseTimer(self._loop, self._owner, self._close_timeout, self._end_silence)
+            self._timer.start()
+
+    def _end_silence(self) -> None:
+        # The TLS side recognizes the truncation by the missing close_notify.
+        self._is_up_truncated = self._is_up_truncated or not self.is_up_over or bool(self._unsent_plain)
+        reason = CloseReason.CLOSE_TIMEOUT if self._close_reason is CloseReason.CLOSED else self._close_reason
+        self._finish(reason, self._detail or f"no activity for {self._close_timeout:g}s after half-close")
 
     def _plain_write_failed(self, error: OSError) -> None:
         """The plain side accepts no more bytes; what it sent before is still forwarded to the peer."""
@@ -515,7 +510,7 @@ class Relay:
         self.is_up_over = self.is_down_over = True
         self._unsent_plain = self._unsent_tls = self._tail = b""
         if self._timer is not None:
-            self._loop.cancel(self._timer)
+            self._timer.cancel()
             self._timer = None
         try:
             self._close_tls(reason)
