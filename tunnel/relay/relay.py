@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import socket
 
-from tunnel.errors import TlsError, TlsFault, describe_os_error
-from tunnel.relay.close_reason import IMMEDIATE, CloseReason, RelayOwner
-from tunnel.relay.close_timer import CloseTimer
+from tunnel.errors import TlsError, describe_os_error
+from tunnel.relay.close_reason import CloseReason, RelayOwner
+from tunnel.relay.ending import RelayEnding
 from tunnel.relay.handshake import HandshakeResult
-from tunnel.relay.linger import MIN_LINGER, Linger, reset
 from tunnel.relay.loop import ENDING, FLUSH, HANGUP, IN, OUT, Loop
 from tunnel.tls.engine import TlsEnd
 from tunnel.tls.records import SMALL_HEADS, Buffers
@@ -33,27 +32,20 @@ class Relay:
     """
 
     __slots__ = (
-        "_close_reason",
-        "_close_timeout",
-        "_detail",
         "_end",
+        "_ending",
         "_has_yielded",
         "_heads",
         "_inbox",
         "_is_down_fast",
-        "_is_plain_reset",
-        "_is_tls_closed",
         "_is_up_fast",
-        "_is_up_truncated",
         "_loop",
         "_outbox",
         "_owner",
         "_plain",
-        "_plain_error",
         "_plain_fd",
         "_plain_until_eagain",
         "_tail",
-        "_timer",
         "_tls",
         "_tls_fd",
         "_tls_until_eagain",
@@ -81,6 +73,7 @@ class Relay:
     ) -> None:
         self._loop = loop
         self._owner = owner
+        self._ending = RelayEnding(loop, tls, plain, inbox=buffers.inbox_view, close_timeout=close_timeout)
         self._end = handshake.end
         self._tail = handshake.tail  # bytes of an incomplete record, or not yet decrypted
         self._tls = tls
@@ -89,7 +82,6 @@ class Relay:
         self._inbox = buffers.inbox_view
         self._outbox = buffers.outbox_view
         self._heads = buffers.outbox_heads
-        self._close_timeout = close_timeout
         self._unsent_tls = handshake.unsent  # the chunk that the TLS socket has not accepted yet
         self._unsent_plain = b""
         # A short read means that nothing is left, except on a Unix socket and after an event of `ENDING`: then the socket is
@@ -102,14 +94,7 @@ class Relay:
         self.has_fin_without_close_notify = False
         self.needs_trim = False
         self.is_open = True
-        self._timer: CloseTimer | None = None  # runs from the end of the first direction on
-        self._plain_error = ""  # why writing to the plain side failed
-        self._is_plain_reset = False  # the plain side sent a reset
         self._has_yielded = False  # has used up its share of this turn
-        self._is_tls_closed = False  # the TLS side accepts no more bytes
-        self._is_up_truncated = False  # the stream from the TLS side has no proper end: the plain side must not see EOF
-        self._close_reason = CloseReason.CLOSED  # or the first failure
-        self._detail = ""
         self._is_up_fast = self._is_down_fast = False
 
     def start(self) -> None:
@@ -188,7 +173,7 @@ class Relay:
     def _tls_event(self, events: int) -> None:
         if events & ENDING:
             self._tls_until_eagain = True
-            if events & HANGUP and self._close_timeout:  # its input is still read, which may have to wait for the other side
+            if events & HANGUP and self._ending.limit:  # its input is still read, which may have to wait for the other side
                 self._limit_silence()
         if self._unsent_tls and self._flush(self._tls):
             self._pump_down()
@@ -200,7 +185,7 @@ class Relay:
     def _plain_event(self, events: int) -> None:
         if events & ENDING:
             self._plain_until_eagain = True
-            if events & HANGUP and self._close_timeout:  # its input is still read, which may have to wait for the other side
+            if events & HANGUP and self._ending.limit:  # its input is still read, which may have to wait for the other side
                 self._limit_silence()
         if self._unsent_plain and self._flush(self._plain):
             self._pump_up()
@@ -209,7 +194,7 @@ class Relay:
 
     def _update_fast_paths(self) -> None:
         """Allow the fast paths if nothing is unsent, nothing is ending, and one short read is known to be all."""
-        is_fast = self.is_open and self._timer is None and not (self._unsent_plain or self._unsent_tls)
+        is_fast = self.is_open and not (self._ending.has_begun or self._unsent_plain or self._unsent_tls)
         self._is_up_fast = is_fast and not (self._tail or self._tls_until_eagain)
         self._is_down_fast = is_fast and not self._plain_until_eagain
 
@@ -270,7 +255,7 @@ class Relay:
             self._forward_records(start + size)
             if self.is_open and (self._tls_until_eagain or size == room):
                 self._loop.call_again(self._tls)
-        elif self._is_tls_closed:
+        elif self._ending.is_tls_closed:
             self._truncate_up()
         elif start:
             self._record_failure(CloseReason.TRUNCATED, "connection closed inside a TLS record")
@@ -296,8 +281,7 @@ class Relay:
         elif end.has_more and self.is_open:
             self._has_yielded = True
             self._loop.call_soon(self._resume_reading)
-        if self._timer is not None:
-            self._timer.note_traffic()
+        self._ending.note_traffic()
 
     def _send_plain(self, size: int) -> None:
         try:
@@ -321,11 +305,11 @@ class Relay:
 
     def _truncate_up(self) -> None:
         """The TLS side has failed: forward what it sent before, and send nothing more to it."""
-        self._is_up_truncated = self.is_down_over = True
+        self._ending.is_up_truncated = self.is_down_over = True
         self._end_up()
 
     def _shut_plain(self) -> None:
-        if self._is_up_truncated:
+        if self._ending.is_up_truncated:
             self._end_direction()
             return
         try:
@@ -360,13 +344,12 @@ class Relay:
             return
         self._send_tls(self._outbox[:out])
         self._request_trim(size)
-        if self._timer is not None:
-            self._timer.note_traffic()
+        self._ending.note_traffic()
         if self.is_open and (self._plain_until_eagain or size == len(self._inbox)):
             self._loop.call_again(self._plain)
 
     def _send_tls(self, data: bytes | memoryview) -> None:
-        if self._is_tls_closed:
+        if self._ending.is_tls_closed:
             return
         if not data or self._unsent_tls:
             self._unsent_tls += bytes(data)
@@ -384,9 +367,9 @@ class Relay:
 
     def _end_down(self) -> None:
         self.is_down_over = True
-        if self._plain_error:
+        if self._ending.plain_error:
             # Send no close_notify, which would mark the stream as complete.
-            self._record_failure(CloseReason.RESET_BY_PLAIN, self._plain_error)
+            self._record_failure(CloseReason.RESET_BY_PLAIN, self._ending.plain_error)
         else:
             # close_notify without a FIN: the peer may continue to send (RFC 8446, 6.1).
             self._send_tls(self._end.close_notify())
@@ -400,11 +383,11 @@ class Relay:
         if not isinstance(error, BlockingIOError):
             self._record_failure(reason, describe_os_error(error))
             if reason is CloseReason.RESET_BY_PEER:
-                self._is_tls_closed = True
+                self._ending.is_tls_closed = True
                 self._unsent_tls = b""
                 self._truncate_up()
             else:
-                self._is_plain_reset = self.is_down_over = True
+                self._ending.is_plain_reset = self.is_down_over = True
                 self._plain_write_failed(error)
         elif reason is CloseReason.RESET_BY_PEER:
             self._tls_until_eagain = self._tls.family == socket.AF_UNIX
@@ -426,8 +409,7 @@ class Relay:
                 self._plain_write_failed(error)
             return False
         waiting = waiting[sent:]
-        if self._timer is not None:
-            self._timer.note_traffic()
+        self._ending.note_traffic()
         if is_tls:
             self._unsent_tls = waiting
         else:
@@ -444,25 +426,21 @@ class Relay:
         """One direction has ended: finish if the other has too and all is sent; until then limit the time without traffic."""
         is_all_sent = not self._unsent_plain and not self._unsent_tls
         if self.is_up_over and self.is_down_over and is_all_sent:
-            self._finish(self._close_reason, self._detail or self._plain_error)
+            self._finish(self._ending.reason, self._ending.detail or self._ending.plain_error)
         else:
             self._limit_silence()
 
     def _limit_silence(self) -> None:
         """Finish if the other direction has no traffic for the close timeout."""
-        if self._timer is None:
-            self._timer = CloseTimer(self._loop, self._owner, self._close_timeout, self._end_silence)
-            self._timer.start()
+        self._ending.limit_silence(self._owner, self._end_silence)
 
     def _end_silence(self) -> None:
-        # The TLS side recognizes the truncation by the missing close_notify.
-        self._is_up_truncated = self._is_up_truncated or not self.is_up_over or bool(self._unsent_plain)
-        reason = CloseReason.CLOSE_TIMEOUT if self._close_reason is CloseReason.CLOSED else self._close_reason
-        self._finish(reason, self._detail or f"no activity for {self._close_timeout:g}s after half-close")
+        self._ending.record_silence(is_up_over=self.is_up_over and not self._unsent_plain)
+        self._finish(self._ending.reason, self._ending.detail)
 
     def _plain_write_failed(self, error: OSError) -> None:
         """The plain side accepts no more bytes; what it sent before is still forwarded to the peer."""
-        self._plain_error = describe_os_error(error)
+        self._ending.plain_error = describe_os_error(error)
         self.is_up_over = True
         self._is_up_fast = self._is_down_fast = False
         self._unsent_plain = b""
@@ -474,7 +452,7 @@ class Relay:
     def _tls_write_failed(self, error: OSError) -> None:
         """The TLS side accepts no more bytes; what it sent before is still forwarded to the plain side."""
         self._record_failure(CloseReason.RESET_BY_PEER, describe_os_error(error))
-        self._is_tls_closed = self.is_down_over = True
+        self._ending.is_tls_closed = self.is_down_over = True
         self._unsent_tls = b""
         if not self.is_up_over:
             self._tls_until_eagain = True
@@ -482,23 +460,17 @@ class Relay:
         self._end_direction()
 
     def _fail(self, error: TlsError) -> None:
-        """OpenSSL reported an error. In TLS 1.3 a refusal by the server is an alert before its first byte of data."""
-        if error.reason is TlsFault.NO_DATA:
-            reason = CloseReason.NO_DATA
-        elif error.alert is None:
-            reason = CloseReason.PROTOCOL
-        else:
-            reason = CloseReason.REFUSED_BY_PEER if self.up == 0 else CloseReason.RESET_BY_PEER
-        self._record_failure(reason, str(error))
+        """OpenSSL reported an error."""
+        self._ending.record_tls_failure(error, has_data=self.up > 0)
+        self._update_fast_paths()
         self._send_tls(self._end.take())
         if self.is_open:
             self._truncate_up()
 
     def _record_failure(self, reason: CloseReason, detail: str) -> None:
         """Keep the first failure for the record."""
-        self._is_up_fast = self._is_down_fast = False
-        if self._close_reason is CloseReason.CLOSED:
-            self._close_reason, self._detail = reason, detail
+        self._ending.record(reason, detail)
+        self._update_fast_paths()
 
     def _request_trim(self, size: int) -> None:
         if size > _SMALL and not self.needs_trim and self.is_open:
@@ -509,35 +481,8 @@ class Relay:
         self.is_open = self._is_up_fast = self._is_down_fast = False
         self.is_up_over = self.is_down_over = True
         self._unsent_plain = self._unsent_tls = self._tail = b""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         try:
-            self._close_tls(reason)
-            self._close_plain(reason)
+            self._ending.close(reason)
             self._end.free()
         finally:  # else a bug in these would keep the session, and its place among the open connections, for ever
             self._owner.relay_ended(reason, detail)
-
-    def _close_tls(self, reason: CloseReason) -> None:
-        """Close the TLS side: after a failure without close_notify; a reset of the plain side is forwarded as a reset."""
-        if self._is_tls_closed or (reason is CloseReason.CLOSED and not self._plain_error):
-            self._loop.retire(self._tls)
-        elif reason in IMMEDIATE:
-            reset(self._tls)
-            self._loop.retire(self._tls)
-        else:  # closing with unread input would send a reset and lose bytes in flight
-            self._linger(self._tls, with_reset=reason is CloseReason.LIFETIME or self._is_plain_reset)
-
-    def _close_plain(self, reason: CloseReason) -> None:
-        """Close the plain side: with a reset after the bytes sent to it, unless the stream was complete."""
-        if reason in IMMEDIATE:
-            reset(self._plain)
-        elif not self._plain_error and (self._is_up_truncated or self._is_tls_closed or reason is CloseReason.LIFETIME):
-            self._linger(self._plain, with_reset=True)
-            return
-        self._loop.retire(self._plain)
-
-    def _linger(self, sock: socket.socket, *, with_reset: bool) -> None:
-        limit = max(self._close_timeout, MIN_LINGER)
-        Linger(self._loop, sock, b"", self._inbox, limit=limit, with_reset=with_reset)
