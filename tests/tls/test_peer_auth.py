@@ -23,6 +23,7 @@ from tunnel.authz.authorizer import Admitted
 from tunnel.authz.rules import AnyRule, SourceRule
 from tunnel.errors import Denial, PeerDenied
 from tunnel.tls.context import Presented, TlsContext
+from tunnel.tls.openssl import lib
 from tunnel.tls.peer_auth import PeerAuth
 
 ROOT = lasting_authority()
@@ -83,6 +84,19 @@ def test_the_source_of_a_connection_reaches_the_access_rules(version: int) -> No
         else:
             with pytest.raises(PeerDenied, match="no-matching-rule"):
                 shake_hands(peer, side)
+
+
+@pytest.mark.parametrize("we_serve", [True, False], ids=["server", "client"])
+@pytest.mark.parametrize("version", [TLS12, TLS13], ids=["tls12", "tls13"])
+def test_openssl_checks_no_signature_of_a_certificate(version: int, we_serve: bool) -> None:
+    """Its path ends at the leaf, whatever the peer has sent: the verdict is ours, and may be remembered."""
+    who = identity(root=ROOT, middles=1)
+    peer = public_context(who, version=version)
+    peer.add_extra_chain_cert(ROOT.built)
+    side = Side(context(WHO, admission(ROOT), is_server=we_serve, version=version))
+    shake_hands(PublicPeer(peer, is_server=not we_serve), side)
+    assert len(side.end.peer_certificates()) == 3
+    assert lib.sk_X509_num(lib.SSL_get0_verified_chain(side.end._ssl)) == 1
 
 
 def is_admitted_by(by: TlsContext, side: Side) -> bool:
