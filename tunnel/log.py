@@ -26,6 +26,8 @@ _UNSAFE_DETAIL = re.compile(r"[^\x20-\x7e]|\\")
 class Category(Enum):
     """The categories of `--quiet`; lines of no other category are suppressed by `all` only."""
 
+    __hash__ = object.__hash__  # in C
+
     CONNS = "conns"
     CONN_ERRORS = "conn-errs"
     HANDSHAKE_ERRORS = "handshake-errs"

@@ -282,6 +282,7 @@ class FakeListener:
         answer = self.answers.pop(0) if self.answers else errno.EAGAIN
         if isinstance(answer, int):
             raise OSError(answer, os.strerror(answer))  # which makes a BlockingIOError of EAGAIN
+        answer.setblocking(False)
         return answer, ""
 
     def find_successor(self, _ports: object = None) -> Successor:

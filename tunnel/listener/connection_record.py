@@ -15,6 +15,8 @@ from tunnel.tls.negotiated import TlsParameters
 class ConnectionOutcome(Enum):
     """How an accepted connection ended; the value is its counter, if it has one of its own (`count_connection`)."""
 
+    __hash__ = object.__hash__  # in C
+
     RELAYED = "relayed"  # the relay began; the close reason says how it ended
     REFUSED = "refused"  # the handshake failed, or the peer was not admitted
     OVER_LIMIT = "over_limit"  # the peer was admitted and exceeds a limit per peer

@@ -30,7 +30,7 @@ from tunnel.net.accept_backoff import AcceptBackoff
 from tunnel.net.holders import ListeningPorts
 from tunnel.net.listen import Listener, Successor
 from tunnel.net.owner import owner_of_peer
-from tunnel.net.sockets import format_address
+from tunnel.net.sockets import family_of, format_address
 from tunnel.relay.handshake import Handshake
 from tunnel.relay.handshake_slots import HandshakeSlots
 from tunnel.relay.loop import Timer
@@ -239,6 +239,7 @@ class Tunnel:
 
     def serve_socket(self, sock: socket.socket) -> None:
         """Serve a connected socket as if it had been accepted."""
+        sock.setblocking(False)
         self._admit(sock, sock.getpeername())
 
     def release(self) -> Listener | None:
@@ -351,7 +352,7 @@ class Tunnel:
         assert self._listener is not None
         for _ in range(self.accepts_per_turn):
             try:
-                sock, address = self._listener.socket.accept()
+                sock, address = self._listener.accept()
             except BlockingIOError:
                 return
             except OSError as error:
@@ -370,7 +371,7 @@ class Tunnel:
 
     def _admit(self, sock: socket.socket, address: Any) -> None:
         self.counters.accepted += 1
-        source = format_address(sock.family, address)
+        source = format_address(family_of(sock), address)
         if self.only_user is not None and (user := self._wrong_user(sock, address)):
             detail = f"it is from {user}; expected user {self.only_user}"
             self._close_at_once(sock, source, ConnectionOutcome.WRONG_LOCAL_USER, "another-user", detail)
@@ -378,7 +379,6 @@ class Tunnel:
         if self.review() is None and self.config.plaintext is None:  # plain clients do not need our identity
             self._close_at_once(sock, source, ConnectionOutcome.NO_IDENTITY)
             return
-        sock.setblocking(False)
         session = Session(self, sock, address, source)
         self._sessions.add(session)
         self._starting = session

@@ -11,6 +11,7 @@ from contextlib import suppress
 from enum import Enum, auto
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from tunnel.errors import ConfigError, TargetError, describe_os_error
 from tunnel.net.activation import ActivationSockets
@@ -25,6 +26,7 @@ _MAX_BACKLOG = 65535
 # The sticky bit has no meaning for a socket. It marks a file that a process of the same user may replace while we listen.
 _IS_REPLACEABLE = stat.S_ISVTX
 _UNIX_MODE = _IS_REPLACEABLE | 0o777  # before the umask
+_STREAM = int(socket.SOCK_STREAM)
 _PEER_CREDENTIALS = struct.Struct("@iII")  # struct ucred
 
 
@@ -50,6 +52,7 @@ class Listener:
         replaced_pid: int | None = None,
     ) -> None:
         self.socket = sock
+        self._family = int(sock.family)
         self.replaced_pid = replaced_pid  # of the process that listened at the path before; 0 if unknown
         self._path = path
         self._inode = inode
@@ -59,6 +62,16 @@ class Listener:
         if self._path is not None:
             return f"unix:{self._path}"  # the socket itself may have a temporary name
         return format_address(self.socket.family, self.socket.getsockname())
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """Accept a connection; return a non-blocking socket and the address of its peer. Raises OSError.
+
+        The method of the socket module converts family and type to enumerations and back.
+        """
+        descriptor, address = self.socket._accept()  # type: ignore[attr-defined]
+        sock = socket.socket(self._family, _STREAM, 0, descriptor)
+        sock.setblocking(False)
+        return sock, address
 
     def find_successor(self, ports: ListeningPorts | None = None) -> Successor:
         """Return who accepts connections once this listener is closed; `ports` are those of this moment."""

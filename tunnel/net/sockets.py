@@ -37,6 +37,9 @@ _FAULTS = {
 }
 
 
+_UNIX = int(socket.AF_UNIX)
+_read_family = socket.SocketType.family.__get__  # the property of socket.socket makes an enumeration of it: a microsecond
+
 _NOT_FOUND = (socket.EAI_NONAME, socket.EAI_NODATA)
 MAX_ADDRESSES = 64  # of one name
 
@@ -74,7 +77,7 @@ def connect_error(endpoint: SocketAddress, code: int) -> TargetError:
 
 def set_tcp_options(sock: socket.socket) -> None:
     """Set keep-alive and TCP_NODELAY; on Linux, accepted connections inherit them from the listener."""
-    if sock.family != socket.AF_UNIX:
+    if not is_unix(sock):
         for level, name, value in _TCP_OPTIONS:
             sock.setsockopt(level, name, value)
 
@@ -89,6 +92,16 @@ def use_no_pacing(sock: socket.socket, endpoint: SocketAddress) -> None:
     with suppress(OSError):
         if sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, _NAME_BYTES).startswith(_PACED):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, _UNPACED)
+
+
+def family_of(sock: socket.socket) -> int:
+    """Return the address family of a socket."""
+    return int(_read_family(sock))
+
+
+def is_unix(sock: socket.socket) -> bool:
+    """Whether it is a Unix socket."""
+    return bool(_read_family(sock) == _UNIX)
 
 
 def port_number(port: str) -> int:

@@ -11,6 +11,8 @@ from tunnel.relay.loop import Owner
 class CloseReason(Enum):
     """Why a relay ended; the value is `end=` in the log and, with underscores, a label of the metric `outcomes`."""
 
+    __hash__ = object.__hash__  # in C
+
     CLOSED = "closed"
     TRUNCATED = "truncated"
     RESET_BY_PEER = "reset-by-peer"

@@ -11,6 +11,7 @@ from functools import partial
 
 from tunnel.authz.authorizer import Admitted
 from tunnel.errors import Denial, PeerDenied, TlsError, TlsFault, describe_os_error
+from tunnel.net.sockets import is_unix
 from tunnel.relay.handshake_slots import HandshakeSlots
 from tunnel.relay.loop import ENDING, IN
 from tunnel.relay.step import ClosedWithoutData, NoUsableIdentity, SendQueue, StepOwner
@@ -90,7 +91,7 @@ class Handshake:
         self.is_waiting = False  # for a slot
         self._tail = b""
         self._send_queue = SendQueue(sock)
-        self._reads_until_eagain = sock.family == socket.AF_UNIX
+        self._reads_until_eagain = is_unix(sock)
         self._thread_step: Future[bool] | None = None  # while a thread uses our end, or will
         self._is_over = False
         self.began: float | None = None  # by the clock of the loop; a server's begins with the first bytes of the client
@@ -277,6 +278,6 @@ class Handshake:
         If tickets were sent now, a client that closes without reading them would reset the connection, and its last bytes
         would be lost. Without the acknowledgement, a client without TCP_NODELAY delays its first message by 40 ms.
         """
-        if self._socket.family != socket.AF_UNIX:
+        if not is_unix(self._socket):
             with suppress(OSError):
                 self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)

@@ -10,6 +10,7 @@ import socket
 import termios
 from contextlib import suppress
 
+from tunnel.net.sockets import is_unix
 from tunnel.relay.loop import Loop
 
 MIN_LINGER = 1.0  # seconds for a peer to acknowledge bytes, if the close timeout is shorter
@@ -116,7 +117,7 @@ class Linger:
 
 def unacknowledged(sock: socket.socket) -> int:
     """The number of sent bytes that a reset would discard: 0 on a Unix socket, where the peer has them already."""
-    if sock.family == socket.AF_UNIX:
+    if is_unix(sock):
         return 0
     count = bytearray(4)
     try:

@@ -10,6 +10,7 @@ from functools import partial
 
 from tunnel.authz.authorizer import Admitted
 from tunnel.errors import describe_os_error
+from tunnel.net.sockets import is_unix
 from tunnel.relay.close_reason import IMMEDIATE, CloseReason, RelayOwner
 from tunnel.relay.close_timer import CloseTimer
 from tunnel.relay.linger import MIN_LINGER, Linger, reset
@@ -129,7 +130,7 @@ class PlainRelay:
         try:
             size = side.socket.recv_into(self._inbox)
         except BlockingIOError:
-            side.reads_until_eagain = side.socket.family == socket.AF_UNIX
+            side.reads_until_eagain = is_unix(side.socket)
         except OSError as error:
             self._read_failed(side, error)
         else:

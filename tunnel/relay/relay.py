@@ -13,6 +13,7 @@ from __future__ import annotations
 import socket
 
 from tunnel.errors import TlsError, describe_os_error
+from tunnel.net.sockets import is_unix
 from tunnel.relay.close_reason import CloseReason, RelayOwner
 from tunnel.relay.ending import RelayEnding
 from tunnel.relay.handshake import HandshakeResult
@@ -390,9 +391,9 @@ class Relay:
                 self._ending.is_plain_reset = self.is_down_over = True
                 self._plain_write_failed(error)
         elif reason is CloseReason.RESET_BY_PEER:
-            self._tls_until_eagain = self._tls.family == socket.AF_UNIX
+            self._tls_until_eagain = is_unix(self._tls)
         else:
-            self._plain_until_eagain = self._plain.family == socket.AF_UNIX
+            self._plain_until_eagain = is_unix(self._plain)
 
     def _flush(self, sock: socket.socket) -> bool:
         """Send the unsent chunk; return whether nothing is left and the connection is still open."""
