@@ -104,7 +104,7 @@ class TlsEnd:
         self.renew()
 
     def renew(self) -> None:
-        """Replace both BIOs, which stay as large as the largest burst; the one for reading must be empty."""
+        """Replace both BIOs, which stay as large as the largest burst; what the one for reading holds is dropped."""
         waiting = self._peek_waiting()
         memory = lib.BIO_s_mem()
         self._rbio, self._wbio = lib.BIO_new(memory), lib.BIO_new(memory)
@@ -116,9 +116,11 @@ class TlsEnd:
         """Return pending output of OpenSSL without taking it, such as session tickets."""
         if self._wbio == ffi.NULL:
             return b""
+        if lib.BIO_get_mem_data(self._wbio, ffi.NULL) <= 0:
+            return b""
         place = ffi.new("char **")
         size = lib.BIO_get_mem_data(self._wbio, place)
-        return bytes(ffi.buffer(place[0], size)) if size > 0 else b""
+        return bytes(ffi.buffer(place[0], size))
 
     def has_tickets_only(self) -> bool:
         """Whether only session tickets, which no peer waits for (RFC 8446, 4.6.1), are left to send after a handshake."""
@@ -158,23 +160,37 @@ class TlsEnd:
         self.has_more = False
         if end == 0:
             return self._step()
-        for _ in range(_MANY):
-            stop = record_end(self._inbox, self.consumed, end)
-            if stop == self.consumed:
-                return False
-            _BIO_write(self._rbio, self._inbox_at + self.consumed, stop - self.consumed)
-            self.consumed = stop
-            self._count_handshake_record()
-            if self._step():
-                self._idle = 0
-                return True
-        self.has_more = record_end(self._inbox, self.consumed, end) > self.consumed
+        stop = self._find_whole_records(end)
+        if not stop:
+            return False
+        _BIO_write(self._rbio, self._inbox_at, stop)
+        self.consumed = stop
+        if self._step():
+            self._idle = 0
+            self._take_back()
+            return True
+        self.has_more = record_end(self._inbox, stop, end) > stop
         return False
 
-    def _count_handshake_record(self) -> None:
-        self._idle += 1
+    def _find_whole_records(self, end: int) -> int:
+        """Return the end of the complete records in `inbox[:end]` that one call may process."""
+        at = 0
+        for _ in range(_MANY):
+            stop = record_end(self._inbox, at, end)
+            if stop == at:
+                break
+            at = stop
+            self._idle += 1
         if self._idle > _MAX_HANDSHAKE_RECORDS:
             raise TlsError(TlsFault.NO_DATA, f"more than {_MAX_HANDSHAKE_RECORDS} records in the handshake")
+        return at
+
+    def _take_back(self) -> None:
+        """Take back the records behind the handshake, which OpenSSL has not read."""
+        unread = lib.BIO_get_mem_data(self._rbio, ffi.NULL)
+        if unread > 0:
+            self.consumed -= unread
+            self.renew()
 
     def handshake_apart(self, data: bytes) -> bool:
         """Do `handshake` with `data` outside of the shared buffers, so that it may block on another thread."""
@@ -284,7 +300,7 @@ class TlsEnd:
             return
         if self._idle >= _MAX_IDLE:
             self.failure = TlsError(TlsFault.NO_DATA, f"{self._idle} records in a row without application data")
-        elif (answer := lib.BIO_get_mem_data(self._wbio, ffi.new("char **"))) > _MAX_ANSWER:
+        elif (answer := lib.BIO_get_mem_data(self._wbio, ffi.NULL)) > _MAX_ANSWER:
             self.failure = TlsError(
                 TlsFault.NO_DATA, f"messages without application data that require {answer} bytes of answers"
             )
