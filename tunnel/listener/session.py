@@ -32,7 +32,7 @@ from tunnel.relay.dial import Dial
 from tunnel.relay.handshake import Handshake, HandshakeResult, OpenEnd
 from tunnel.relay.handshake_slots import HandshakeSlots
 from tunnel.relay.linger import Linger
-from tunnel.relay.loop import HANGUP, Loop
+from tunnel.relay.loop import ENDING, HANGUP, IN, OUT, Loop
 from tunnel.relay.proxy_connect import ProxyConnect
 from tunnel.relay.proxy_header import HeaderWriter, build_header
 from tunnel.relay.relay import Relay
@@ -98,6 +98,7 @@ class Session(StepRunner):
         "_accepted_at",
         "_address",
         "_admitted",
+        "_attempt",
         "_config",
         "_dial_began",
         "_dial_seconds",
@@ -128,6 +129,7 @@ class Session(StepRunner):
         self._pooled: PooledTarget | None = None  # from its choice to the end of the connection
         self._target = ""
         self._dialled: socket.socket | None = None
+        self._attempt: Attempt | None = None  # which has connected `_dialled`
         self._generation: Generation | None = None  # the one that admitted the peer
         self._handshake: HandshakeResult | None = None  # until the relay begins
         self._admitted: Admitted | None = None
@@ -316,7 +318,7 @@ class Session(StepRunner):
         if addresses is None:
             addresses = yield Lookup(tunnel.loop, self, tunnel.targets.cached_name(target))
         winner: Attempt = yield Dial(tunnel.loop, self, addresses)
-        self._dialled, self._target = winner.socket, str(winner.endpoint)
+        self._attempt, self._dialled, self._target = winner, winner.socket, str(winner.endpoint)
         self._dial_seconds = self._age() - began
         if tunnel.counters.durations is not None:
             tunnel.counters.durations.dial.add(self._dial_seconds)
@@ -372,12 +374,25 @@ class Session(StepRunner):
             )
         else:
             tls, plain = (accepted, dialled) if config.is_server else (dialled, accepted)
-            relay = Relay(tunnel.loop, self, self._handshake, tls, plain, buffers=tunnel.buffers, close_timeout=limit)
+            relay = Relay(
+                tunnel.loop,
+                self,
+                self._handshake,
+                tls,
+                plain,
+                buffers=tunnel.buffers,
+                close_timeout=limit,
+                plain_may_have_input=self._dialled_may_have_input() if config.is_server else True,
+            )
         self._relay = relay
         self.end_steps()
         self._handshake = self._address = self._generation = None
         tunnel.withdrawal.add(self)
         relay.start()
+
+    def _dialled_may_have_input(self) -> bool:
+        """Whether the dialled socket may have input for which the relay gets no event."""
+        return self._attempt is None or self._attempt.events != OUT or self._config.header_mode is not None
 
     # -- what the steps need
 
@@ -392,6 +407,8 @@ class Session(StepRunner):
 
     def _watch_client(self, events: int) -> None:
         """End the session if the client hangs up without pending input while a step waits for something else."""
+        if events & (IN | ENDING) and self._config.is_server and self._handshake is not None:
+            self._handshake = replace(self._handshake, may_have_input=True)
         if events & HANGUP and not self._has_sent():
             detail = "client closed the connection before the target was connected"
             self._stop(SessionStopped(ConnectionOutcome.CLIENT_GONE, "client-gone", detail))

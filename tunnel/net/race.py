@@ -31,11 +31,12 @@ def interleave(endpoints: Iterable[SocketAddress]) -> list[SocketAddress]:
 class Attempt:
     """One non-blocking connect to one endpoint."""
 
-    __slots__ = ("endpoint", "socket")
+    __slots__ = ("endpoint", "events", "socket")
 
     def __init__(self, endpoint: SocketAddress) -> None:
         """Raises OSError if the socket cannot be created."""
         self.endpoint = endpoint
+        self.events = 0  # all that its watcher has seen
         self.socket = socket.socket(endpoint.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
 
     def connect(self) -> int:

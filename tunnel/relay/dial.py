@@ -41,6 +41,7 @@ class Dial:
         self._race.stop()
 
     def _ready(self, attempt: Attempt, events: int) -> None:
+        attempt.events |= events
         if not events & (OUT | HANGUP) or not self._race.settle(attempt):
             return
         if self._race.winner is None:  # it failed: begin the next one at once

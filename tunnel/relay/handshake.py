@@ -30,6 +30,7 @@ class HandshakeResult:
     admitted: Admitted
     tail: bytes
     unsent: bytes
+    may_have_input: bool = True  # the socket may have input for which there will be no event
 
 
 OpenEnd = Callable[[], TlsEnd]  # of the generation in use; raises NoIdentity
@@ -53,6 +54,7 @@ class Handshake:
         "_is_server",
         "_leftover",
         "_loop",
+        "_may_have_input",
         "_open_end",
         "_reads_until_eagain",
         "_send_queue",
@@ -92,6 +94,7 @@ class Handshake:
         self._tail = b""
         self._send_queue = SendQueue(sock)
         self._reads_until_eagain = is_unix(sock)
+        self._may_have_input = True  # after the last read
         self._thread_step: Future[bool] | None = None  # while a thread uses our end, or will
         self._is_over = False
         self.began: float | None = None  # by the clock of the loop; a server's begins with the first bytes of the client
@@ -196,6 +199,7 @@ class Handshake:
             if self.began is None:
                 self.began = self._loop.clock()
             self.has_received = True
+            self._may_have_input = self._reads_until_eagain or size == _READ_BYTES
             if size == _READ_BYTES:
                 self._loop.call_again(self._socket)
             self._advance(start + size)
@@ -270,7 +274,7 @@ class Handshake:
                 self._acknowledge()
             else:
                 self._send_queue.send(end.take())
-            self.owner.step_done(HandshakeResult(end, end.admitted, self._tail, self._send_queue.unsent))
+            self.owner.step_done(HandshakeResult(end, end.admitted, self._tail, self._send_queue.unsent, self._may_have_input))
 
     def _acknowledge(self) -> None:
         """Acknowledge the client's Finished without sending data: session tickets stay in `end` until the first data.

@@ -71,7 +71,9 @@ class Relay:
         *,
         buffers: Buffers,
         close_timeout: float,
+        plain_may_have_input: bool = True,
     ) -> None:
+        """`plain_may_have_input`: it may have some for which there will be no event."""
         self._loop = loop
         self._owner = owner
         self._ending = RelayEnding(loop, tls, plain, inbox=buffers.inbox_view, close_timeout=close_timeout)
@@ -86,8 +88,9 @@ class Relay:
         self._unsent_tls = handshake.unsent  # the chunk that the TLS socket has not accepted yet
         self._unsent_plain = b""
         # A short read means that nothing is left, except on a Unix socket and after an event of `ENDING`: then the socket is
-        # read until EAGAIN. At the start too, because such an event may have come before this handler was set.
-        self._tls_until_eagain = self._plain_until_eagain = True
+        # read until EAGAIN. At the start too, if such an event may have come before this handler was set.
+        self._tls_until_eagain = handshake.may_have_input or is_unix(tls)
+        self._plain_until_eagain = plain_may_have_input or is_unix(plain)
         self.up = 0  # plaintext bytes, TLS side to plain side
         self.down = 0
         self.is_up_over = False
@@ -104,11 +107,23 @@ class Relay:
         self._loop.rewatch(self._tls, self.tls_ready, self._owner)
         self._loop.rewatch(self._plain, self.plain_ready, self._owner)
         if self._tail:
-            self._inbox[: len(self._tail)] = self._tail
-            self._forward_records(len(self._tail))
+            self._forward_tail(len(self._tail))
         if self.is_open:
-            self._loop.call_again(self._tls)
-            self._loop.call_again(self._plain)
+            if self._tls_until_eagain:
+                self._loop.call_again(self._tls)
+            if self._plain_until_eagain:
+                self._loop.call_again(self._plain)
+            self._update_fast_paths()
+
+    def _forward_tail(self, size: int) -> None:
+        self._inbox[:size] = self._tail
+        plain = self._end.open_one(size) if size <= _SMALL else 0
+        if plain:
+            self._tail = b""
+            self.up += plain
+            self._send_plain(plain)
+        else:
+            self._forward_records(size)
 
     # -- events
 

@@ -153,8 +153,8 @@ class TlsEnd:
     def handshake(self, end: int) -> bool:
         """Process the records in `inbox[:end]`, and return whether the handshake is complete.
 
-        If `has_more` is set, call it again in a later turn. Raises TlsError if the handshake failed, PeerDenied if we refused
-        the peer; in both cases send what `take` returns first.
+        If `has_more` is set, call it again in a later turn. After the handshake call `take`, then `renew` or `open_records`.
+        Raises TlsError if the handshake failed, PeerDenied if we refused the peer; then send what `take` returns first.
         """
         self.consumed = 0
         self.has_more = False
@@ -167,7 +167,9 @@ class TlsEnd:
         self.consumed = stop
         if self._step():
             self._idle = 0
-            self._take_back()
+            self.consumed -= max(
+                lib.BIO_get_mem_data(self._rbio, ffi.NULL), 0
+            )  # read by nobody: the next call replaces the BIO
             return True
         self.has_more = record_end(self._inbox, stop, end) > stop
         return False
@@ -184,13 +186,6 @@ class TlsEnd:
         if self._idle > _MAX_HANDSHAKE_RECORDS:
             raise TlsError(TlsFault.NO_DATA, f"more than {_MAX_HANDSHAKE_RECORDS} records in the handshake")
         return at
-
-    def _take_back(self) -> None:
-        """Take back the records behind the handshake, which OpenSSL has not read."""
-        unread = lib.BIO_get_mem_data(self._rbio, ffi.NULL)
-        if unread > 0:
-            self.consumed -= unread
-            self.renew()
 
     def handshake_apart(self, data: bytes) -> bool:
         """Do `handshake` with `data` outside of the shared buffers, so that it may block on another thread."""

@@ -22,7 +22,7 @@ from tunnel.status.histogram import ConnectionDurations, Histogram
 from tunnel.status.peer_table import PeerKey, PeerTraffic
 from tunnel.status.process_state import PlainSource
 from tunnel.tls.context import Presented
-from tunnel.tls.names import TlsParameters
+from tunnel.tls.negotiated import TlsParameters
 
 # -- from the parent
 
