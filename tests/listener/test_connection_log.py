@@ -9,7 +9,7 @@ from tunnel.authz.authorizer import Admitted, Authorizer
 from tunnel.authz.peer import Peer
 from tunnel.authz.rules import AnyRule
 from tunnel.errors import TargetError, TargetFault, TlsError, TlsFault
-from tunnel.listener.connection_log import ConnectionLog, describe_close, describe_failure, format_duration, format_size
+from tunnel.listener.connection_log import ConnectionLog, describe_failure, format_duration, format_size
 from tunnel.listener.connection_record import ConnectionOutcome, ConnectionRecord
 from tunnel.log_limit import RefusalLog
 from tunnel.relay.close_reason import CloseReason
@@ -70,15 +70,17 @@ def admitted(subject: str) -> Admitted:
 
 
 def opening(subject: str, *, source: str = SOURCE, is_server: bool = True) -> str:
-    log = RecordedLog()
-    refusals = RefusalLog(log, lambda: 0.0, lambda _delay, _action: None)
-    known = admitted(subject)
+    log, known = RecordedLog(), admitted(subject)
     record = ConnectionRecord(
         ConnectionOutcome.RELAYED, is_server, "", source, 0.0, target=TARGET, peer=known.peer, rule=known.rule
     )
-    ConnectionLog(log, refusals).write_opening(record)
+    connection_log(log).write_opening(record)
     (line,) = log.kept
     return line
+
+
+def connection_log(log: RecordedLog) -> ConnectionLog:
+    return ConnectionLog(log, RefusalLog(log, lambda: 0.0, lambda _delay, _action: None))
 
 
 def relayed(subject: str, forwarded: int, returned: int, seconds: float) -> str:
@@ -93,7 +95,24 @@ def relayed(subject: str, forwarded: int, returned: int, seconds: float) -> str:
         rule="any",
         forwarded=forwarded,
     )
-    return describe_close(record._replace(returned=returned), CloseReason.LIFETIME)
+    log = RecordedLog()
+    connection_log(log).write_end(record._replace(returned=returned, close_reason=CloseReason.LIFETIME))
+    return log.kept[-1]
+
+
+def test_lines_of_many_peers_and_rules_name_the_right_one() -> None:
+    log = RecordedLog()
+    lines = connection_log(log)
+    for number in range(600):
+        peer, rule = admitted(f"CN={number % 300}").peer, f"rule-{number % 7}"
+        for _ in range(2):
+            record = ConnectionRecord(ConnectionOutcome.RELAYED, True, "", SOURCE, 0.0, TARGET, peer=peer, rule=rule)
+            lines.write_opening(record)
+            lines.write_opening(record._replace(rule="another"))
+        first, second, third, last = log.kept[-4:]
+        assert first == third == f"opening pipe: {SOURCE} [CN={number % 300}] <-> {TARGET} [no tls] peer={peer} rule={rule}"
+        assert second == last == first.replace(f"rule={rule}", "rule=another")
+    assert len(lines._peers) <= 256
 
 
 def test_a_servers_pipe_has_the_subject_on_the_accepted_side() -> None:

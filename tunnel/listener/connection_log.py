@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from tunnel.authz.peer import describe_admission
+from tunnel.authz.peer import Peer, describe_admission
 from tunnel.errors import PeerDenied, TargetError, TlsError, TlsFault
 from tunnel.listener.connection_record import ConnectionOutcome, ConnectionRecord
 from tunnel.log import Category, Log, escape
 from tunnel.log_limit import RefusalLog
 from tunnel.relay.close_reason import CloseReason
 
+_MAX_PEERS = 256  # whose texts are kept
 _UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 _WITHOUT_ERROR_LINE = {  # their closing line is enough
     CloseReason.CLOSED,
@@ -50,6 +51,7 @@ class ConnectionLog:
         self._log = log
         self._refusals = refusals
         self._fields = f" {fields}" if fields else ""
+        self._peers: dict[int, tuple[Peer | None, str, str, str]] = {}  # by object: peer, rule, subject, admission
 
     @property
     def shows_openings(self) -> bool:
@@ -58,8 +60,8 @@ class ConnectionLog:
 
     def write_opening(self, record: ConnectionRecord) -> None:
         """Log the start of a relay."""
-        line = f"opening pipe: {_describe_ends(record)} {describe_admission(record.peer, record.rule)}"
-        self._log.write(line, Category.CONNS)
+        subject, admission = self._describe_peer(record)
+        self._log.write(f"opening pipe: {_describe_ends(record, subject)} {admission}", Category.CONNS)
 
     def write_retry(self, source: str, target: str, error: TlsError | PeerDenied | TargetError) -> None:
         """Log that another target is tried, because this one has failed."""
@@ -91,15 +93,20 @@ class ConnectionLog:
             line = f"{describe_withdrawal(record)}{self._fields}"
             self._refusals.write(record.source, record.reason, line, Category.CONN_ERRORS)
         if self._log.is_enabled(Category.CONNS):
-            self._log.write(describe_close(record, close_reason), Category.CONNS)
+            subject, admission = self._describe_peer(record)
+            ends, sizes = _describe_ends(record, subject), _describe_sizes(record)
+            self._log.write(f"closed pipe: {ends} [{sizes}] {admission} end={close_reason.value}", Category.CONNS)
 
-
-def describe_close(record: ConnectionRecord, close_reason: CloseReason) -> str:
-    """Return the line for the end of a relay."""
-    ends = _describe_ends(record)
-    sizes = f"forwarded {format_size(record.forwarded)}, returned {format_size(record.returned)}"
-    admission = describe_admission(record.peer, record.rule)
-    return f"closed pipe: {ends} [{sizes}, open {format_duration(record.seconds)}] {admission} end={close_reason.value}"
+    def _describe_peer(self, record: ConnectionRecord) -> tuple[str, str]:
+        """Return the subject and the admission of a peer as text; connections of one peer share it, and so do its lines."""
+        known = self._peers.get(id(record.peer))
+        if known is None or known[0] is not record.peer or known[1] != record.rule:
+            if len(self._peers) >= _MAX_PEERS:
+                self._peers.clear()
+            subject = "no tls" if record.is_plaintext else "no cert" if record.peer is None else escape(record.peer.subject)
+            known = record.peer, record.rule, subject, describe_admission(record.peer, record.rule)
+            self._peers[id(record.peer)] = known
+        return known[2:]
 
 
 def describe_withdrawal(record: ConnectionRecord) -> str:
@@ -130,8 +137,12 @@ def describe_failure(record: ConnectionRecord) -> str:
             return f"error on dial: {record.detail} {reason} {peer_fields}"
 
 
-def _describe_ends(record: ConnectionRecord) -> str:
-    subject = "no tls" if record.is_plaintext else "no cert" if record.peer is None else escape(record.peer.subject)
+def _describe_sizes(record: ConnectionRecord) -> str:
+    sizes = f"forwarded {format_size(record.forwarded)}, returned {format_size(record.returned)}"
+    return f"{sizes}, open {format_duration(record.seconds)}"
+
+
+def _describe_ends(record: ConnectionRecord, subject: str) -> str:
     accepted, dialled = (subject, "no tls") if record.is_server else ("no tls", subject)
     return f"{show_address(record.source)} [{accepted}] <-> {show_address(record.target)} [{dialled}]"
 

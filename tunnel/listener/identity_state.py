@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from tunnel.errors import IdentityLoss
@@ -17,7 +18,19 @@ class IdentityState:
         self.generation: Generation | None = None
         self._clock = clock
         self._uptime = uptime
+        self._begins, self._ends = math.inf, -math.inf  # Unix time: when nothing is wrong with the dates
         self._withdrawn_at = 0.0  # loop time from which a withdrawn identity is no longer used; 0 if it is not withdrawn
+
+    def use(self, generation: Generation) -> None:
+        """Use this generation from now on."""
+        self.generation = generation
+        self._begins = generation.begins.timestamp() if generation.begins is not None else -math.inf
+        self._ends = generation.expires.timestamp() if generation.expires is not None else math.inf
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether nothing is wrong with it; this takes a fraction of the time of asking what."""
+        return self._begins <= self._clock() <= self._ends and not self._withdrawn_at
 
     def withdraw(self, grace: float) -> None:
         """Stop using the identity `grace` seconds after the first call."""

@@ -513,8 +513,13 @@ class Session(StepRunner):
         relay = self._relay
         assert relay is not None
         word = self._withdrawal or ("" if reason is CloseReason.CLOSED else reason.value)
-        record = self._make_record(ConnectionOutcome.RELAYED, word, detail)
-        record = record._replace(close_reason=reason, has_fin_without_close_notify=relay.has_fin_without_close_notify)
+        record = self._make_record(
+            ConnectionOutcome.RELAYED,
+            word,
+            detail,
+            close_reason=reason,
+            has_fin_without_close_notify=relay.has_fin_without_close_notify,
+        )
         self._relay = None  # break the reference cycle between session and relay
         self._finish(record)
 
@@ -549,7 +554,16 @@ class Session(StepRunner):
         else:
             self._tunnel.loop.retire(sock)
 
-    def _make_record(self, outcome: ConnectionOutcome, reason: str, detail: str, peer: Peer | None = None) -> ConnectionRecord:
+    def _make_record(
+        self,
+        outcome: ConnectionOutcome,
+        reason: str,
+        detail: str,
+        peer: Peer | None = None,
+        *,
+        close_reason: CloseReason | None = None,
+        has_fin_without_close_notify: bool = False,
+    ) -> ConnectionRecord:
         tunnel, admitted, route = self._tunnel, self._admitted, self._pooled.route if self._pooled is not None else None
         forwarded, returned = self.traffic
         if isinstance(self._step, Handshake):
@@ -577,6 +591,8 @@ class Session(StepRunner):
             returned=returned,
             server_name=self._tls_names.server_name,
             alpn=self._tls_names.alpn,
+            close_reason=close_reason,
+            has_fin_without_close_notify=has_fin_without_close_notify,
         )
 
     def _age(self) -> float:

@@ -129,7 +129,8 @@ class Tunnel:
 
         If its identity is withdrawn already, `withdrawn_in` is the rest of the grace period in seconds.
         """
-        previous, self._identity.generation = self._identity.generation, generation
+        previous = self._identity.generation
+        self._identity.use(generation)
         self._identity.confirm()
         if withdrawn_in is not None:
             self._identity.withdraw(max(withdrawn_in, 0))
@@ -141,7 +142,7 @@ class Tunnel:
         """Judge the peers of all connections again: a policy or the configuration has changed."""
         previous = self._identity.generation
         if previous is not None:
-            self._identity.generation = replace(previous)  # handshakes notice a new object
+            self._identity.use(replace(previous))  # handshakes notice a new object
             self.withdrawal.review_all(previous)
 
     def withdraw(self, grace: float) -> None:
@@ -155,6 +156,8 @@ class Tunnel:
 
     def review(self) -> Generation | None:
         """Return the generation, or None if its identity is not usable now; log each change of that."""
+        if not self._identity_error and self._identity.is_valid:
+            return self._identity.generation
         why = self._identity.why_unusable
         error = why or self._identity.why_refused
         if error != self._identity_error:

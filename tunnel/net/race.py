@@ -61,7 +61,9 @@ class Race:
     def __init__(
         self, endpoints: Iterable[SocketAddress], close: Callable[[socket.socket], None] = socket.socket.close
     ) -> None:
-        self._rest = deque(interleave(endpoints))
+        self._rest = deque(endpoints)
+        if len(self._rest) > 1:
+            self._rest = deque(interleave(self._rest))
         self._close = close
         self._open: dict[Attempt, None] = {}  # in the order in which they started
         self.winner: Attempt | None = None

@@ -11,6 +11,7 @@ import os
 import socket
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from tunnel.errors import TargetError, TargetFault, describe_os_error
@@ -38,6 +39,7 @@ _FAULTS = {
 
 
 _UNIX = int(socket.AF_UNIX)
+_CACHED_ADDRESSES = 256  # of targets, as text
 _read_family = socket.SocketType.family.__get__  # the property of socket.socket makes an enumeration of it: a microsecond
 
 _NOT_FOUND = (socket.EAI_NONAME, socket.EAI_NODATA)
@@ -56,7 +58,7 @@ class SocketAddress:
     address: Any  # as the socket module has it: str or bytes for a Unix socket, a tuple of two or four for TCP
 
     def __str__(self) -> str:
-        return format_address(self.family, self.address)
+        return _format_target(self.family, self.address)
 
 
 def format_address(family: int, address: Any) -> str:
@@ -68,6 +70,9 @@ def format_address(family: int, address: Any) -> str:
     if family == socket.AF_INET6 and "." in host:  # a scope's name may have a dot too, and then no such prefix
         host = host.removeprefix(_MAPPED)
     return f"tcp:{join_host_port(host, port)}"
+
+
+_format_target = lru_cache(_CACHED_ADDRESSES)(format_address)
 
 
 def connect_error(endpoint: SocketAddress, code: int) -> TargetError:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -283,5 +282,7 @@ class Handshake:
         would be lost. Without the acknowledgement, a client without TCP_NODELAY delays its first message by 40 ms.
         """
         if not is_unix(self._socket):
-            with suppress(OSError):
+            try:
                 self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+            except OSError:
+                return  # the next read reports it

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from typing import Protocol
 
 from tunnel.relay.loop import Loop, Owner
@@ -81,7 +81,7 @@ class HandshakeSlots:
         self.may_run = turns.may_run
         self.buffers = buffers
         self._limit = limit
-        self._held_by_source: Counter[str] = Counter()  # by source
+        self._held_by_source: dict[str, int] = {}
         self._held = 0
         self._waiting: dict[str, dict[SlotUser, None]] = {}  # by source, in order of arrival
 
@@ -108,10 +108,10 @@ class HandshakeSlots:
             self._remove_waiting(handshake)
             return
         self._held -= 1
-        self._held_by_source[handshake.source] -= 1
-        if not self._held_by_source[handshake.source]:
-            del self._held_by_source[handshake.source]
-        source = next(filter(self._is_below_share, self._waiting), None)
+        held = self._held_by_source.pop(handshake.source)
+        if held > 1:
+            self._held_by_source[handshake.source] = held - 1
+        source = next(filter(self._is_below_share, self._waiting), None) if self._waiting else None
         if source is not None:
             chosen = next(iter(self._waiting[source]))
             self._take(chosen)
@@ -119,11 +119,11 @@ class HandshakeSlots:
             self.loop.call_at(0, chosen.resume, chosen.owner)
 
     def _is_below_share(self, source: str) -> bool:
-        return self._held_by_source[source] < max(self._limit // _SOURCES_TO_FILL, 1)
+        return self._held_by_source.get(source, 0) < max(self._limit // _SOURCES_TO_FILL, 1)
 
     def _take(self, handshake: SlotUser) -> None:
         self._held += 1
-        self._held_by_source[handshake.source] += 1
+        self._held_by_source[handshake.source] = self._held_by_source.get(handshake.source, 0) + 1
 
     def _remove_waiting(self, handshake: SlotUser, *, move_source_last: bool = False) -> None:
         queue = self._waiting.get(handshake.source, {})

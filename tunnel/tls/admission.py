@@ -42,8 +42,8 @@ class PeerAdmission:
     ) -> Admitted:
         """Return the admission of a peer, with the dates of certificates judged at the Unix time `at`, by default now.
 
-        `digest` is the SHA-256 of the certificates that it sent, `path` returns them in DER, leaf first. `source` is the client
-        that connected to us, as `tcp:HOST:PORT` or `unix:PATH`. Raises PeerDenied.
+        `digest` identifies the certificates that it sent, by SHA-256; `path` returns them in DER, leaf first. `source` is the
+        client that connected to us, as `tcp:HOST:PORT` or `unix:PATH`. Raises PeerDenied.
         """
         now = self._clock()
         at = now if at is None else at

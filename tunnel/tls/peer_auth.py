@@ -34,6 +34,7 @@ _ERROR_OF_DENIAL = {
     Denial.UNKNOWN_TRUST_DOMAIN: 20,
 }
 _DIGEST_BYTES = 32
+_FEW = 3  # certificates whose digests are a key of the cache as they are
 MAX_NAMES_BYTES = 60_000  # of the authorities' names: Go's clients accept a CertificateRequest of at most 64 KiB
 _SHA256: Final[Any] = lib.EVP_get_digestbyname(b"sha256")
 
@@ -177,7 +178,7 @@ def _list_sent(store_context: Any) -> list[Any]:
 
 
 def _digest(certificates: Sequence[Any]) -> bytes:
-    """Return one digest of all certificates sent: the key of the admission cache."""
+    """Return the digests of all certificates sent, or one of many digests: the key of the admission cache."""
     out = ffi.new("unsigned char[]", _DIGEST_BYTES)
     size = ffi.new("unsigned int *", _DIGEST_BYTES)
     digests = []
@@ -185,7 +186,8 @@ def _digest(certificates: Sequence[Any]) -> bytes:
         if lib.X509_digest(certificate, _SHA256, out, size) != 1:  # pragma: no cover - only when memory is short
             raise PeerDenied(Denial.UNREADABLE, "the digest of a certificate cannot be computed")
         digests.append(bytes(ffi.buffer(out)))
-    return digests[0] if len(digests) == 1 else sha256(b"".join(digests)).digest()
+    joined = b"".join(digests)
+    return joined if len(digests) <= _FEW else sha256(joined).digest()
 
 
 def _encode_all(certificates: Iterable[Any]) -> tuple[bytes, ...]:
