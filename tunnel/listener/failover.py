@@ -33,6 +33,29 @@ class Connector(StepOwner, Protocol):
         """Log that another target is tried."""
 
 
+def reach_target(
+    loop: Loop, targets: Targets, connector: Connector, attempt: Callable[[PooledTarget], Steps], deadline: float
+) -> Steps:
+    """Make `attempt` with the only target, or with one of several after the other; raises the error of the last one."""
+    if targets.only is not None:
+        return _try_only_target(targets, targets.only, connector, attempt)
+    return try_targets(loop, targets, connector, attempt, deadline)
+
+
+def _try_only_target(
+    targets: Targets, only: PooledTarget, connector: Connector, attempt: Callable[[PooledTarget], Steps]
+) -> Steps:
+    connector.use_target(only)
+    only.opened += 1
+    try:
+        yield from attempt(only)
+    except (TlsError, PeerDenied, TargetError) as error:
+        targets.pool.note_result(only, error)
+        raise
+    if only.error:
+        targets.pool.note_result(only)
+
+
 def try_targets(
     loop: Loop, targets: Targets, connector: Connector, attempt: Callable[[PooledTarget], Steps], deadline: float
 ) -> Steps:

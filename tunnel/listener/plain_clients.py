@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Generator
+from typing import Any
 
 from tunnel.config.model import ListenerConfig, Plaintext
 from tunnel.errors import Denial, PeerDenied
 from tunnel.ip_address import parse_source
+from tunnel.relay.loop import Loop
+from tunnel.relay.step import Step, StepOwner
 from tunnel.status.process_state import PlainSource, PlaintextState
 
 MAX_SOURCES = 256  # in the table; one more forgets the one that was not seen for the longest time
@@ -61,3 +65,16 @@ def describe_plaintext(config: ListenerConfig) -> str:
         return ""
     sources = " ".join(map(str, config.plaintext.sources)) or "any address"
     return f"plaintext connections are permitted from {sources}, without authentication and encryption"
+
+
+def is_plain_client(
+    loop: Loop, owner: StepOwner, accepted: socket.socket, plaintext: Plaintext, source: str
+) -> Generator[Step, Any, bool]:
+    """Whether the client does not begin a TLS handshake; raises PeerDenied if that is not permitted from its address."""
+    from tunnel.relay.first_bytes import FirstBytes
+
+    silence = plaintext.silence if may_be_plain(plaintext, source) else 0.0
+    is_tls = yield FirstBytes(loop, owner, accepted, silence)
+    if not is_tls:
+        check_plaintext(plaintext, source)
+    return not is_tls

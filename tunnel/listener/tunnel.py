@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from tunnel.config.model import ListenerConfig
 from tunnel.errors import IdentityLoss, describe_os_error
+from tunnel.listener.acceptor import NewHandshake
 from tunnel.listener.connection_record import ConnectionOutcome, ConnectionRecord, count_connection
 from tunnel.listener.generation import Generation
 from tunnel.listener.hand_over import HandOver
@@ -21,7 +22,7 @@ from tunnel.listener.peer_limits import ConnectionLimits, PeerLimits
 from tunnel.listener.peer_traffic import group_by_peer
 from tunnel.listener.plain_clients import PlainClients, describe_plaintext
 from tunnel.listener.rate_limit import AcceptRate, RateLimit
-from tunnel.listener.session import NewHandshake, Session
+from tunnel.listener.session import Session
 from tunnel.listener.shared_resources import SharedResources
 from tunnel.listener.targets import ResolveLater, Targets
 from tunnel.listener.withdrawal import Withdrawal, settings_of

@@ -109,6 +109,14 @@ def is_unix(sock: socket.socket) -> bool:
     return bool(_read_family(sock) == _UNIX)
 
 
+def has_input(sock: socket.socket) -> bool:
+    """Whether a non-blocking socket has input to read."""
+    try:
+        return bool(sock.recv(1, socket.MSG_PEEK))
+    except OSError:
+        return False
+
+
 def port_number(port: str) -> int:
     """Return the number of a port, which may be the name of a service; raises TargetError."""
     if port.isascii() and port.isdigit():
