@@ -382,6 +382,27 @@ def test_a_slow_verdict_falls_inside_the_handshake_while_the_loop_turns(
     assert exchange.result.admitted == admit_all(b"", tuple)
 
 
+def test_the_result_tells_of_input_that_came_while_a_thread_worked(exchanges: Exchanges) -> None:
+    slow = SlowAdmission()
+    exchange = exchanges(tcp_pair(), ours=slow.context(is_server=True, version=TLS13))
+    until(exchange, lambda: carry(exchange) or slow.asked.is_set())
+    exchange.far.sendall(exchange.peer.seal(b"early"))
+    exchange.turn()
+    slow.may_answer.set()
+    until(exchange, lambda: bool(exchange.outcome))
+    (result,) = exchange.outcome
+    assert isinstance(result, HandshakeResult)
+    assert result.may_have_input
+
+
+def test_the_result_tells_that_all_input_was_read(exchanges: Exchanges) -> None:
+    exchange = exchanges(tcp_pair())
+    exchange.exchange()
+    (result,) = exchange.outcome
+    assert isinstance(result, HandshakeResult)
+    assert not result.may_have_input
+
+
 @BOTH_VERSIONS
 @BOTH_ROLES
 def test_a_slow_refusal_is_an_alert_in_the_handshake(exchanges: Exchanges, we_serve: bool, version: int) -> None:

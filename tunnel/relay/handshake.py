@@ -129,6 +129,7 @@ class Handshake:
         if events & ENDING:
             self._reads_until_eagain = True
         if self._thread_step is not None:
+            self._may_have_input = True
             return
         if self._send_queue.unsent:
             self._send_queue.send()
@@ -273,7 +274,9 @@ class Handshake:
                 self._acknowledge()
             else:
                 self._send_queue.send(end.take())
-            self.owner.step_done(HandshakeResult(end, end.admitted, self._tail, self._send_queue.unsent, self._may_have_input))
+            # A client's socket stays watched by this step until the relay begins.
+            may_have_input = self._may_have_input or self._reads_until_eagain or not self._is_server
+            self.owner.step_done(HandshakeResult(end, end.admitted, self._tail, self._send_queue.unsent, may_have_input))
 
     def _acknowledge(self) -> None:
         """Acknowledge the client's Finished without sending data: session tickets stay in `end` until the first data.
