@@ -39,7 +39,6 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 )
 # Which modules may name a library; every other one may name none.
 PLACES: Mapping[str, tuple[str, ...]] = {
-    "OpenSSL": ("tunnel.tls",),
     "grpc": (
         "tunnel.identity.grpc_channel",
         "tunnel.identity.workload",
@@ -112,7 +111,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
         "tunnel.workers.codec",
     ),
 }
-PRIVATE_PLACE = "tunnel.tls.openssl"  # of what pyOpenSSL does not export
+PRIVATE_PLACE = "tunnel.tls.openssl"  # of what cryptography does not export
 # The nets that catch every bug: of a connection in the loop, of a trio server (a task), of new credentials,
 # of a batch of traces.
 BROAD_PLACES = {"tunnel.errors": 1, "tunnel.relay.loop": 1, "tunnel.net.accept": 1, "tunnel.tracing.trace_export": 1}
@@ -186,12 +185,13 @@ def misplaced_libraries(modules: Sources) -> list[str]:
 
 
 def private_names(source: str) -> set[str]:
-    """What is taken from pyOpenSSL's modules without being exported."""
+    """What is imported from a library without being exported."""
     return {
-        f"{node.value.id}.{node.attr}"
+        f"{node.module}.{alias.name}"
         for node in ast.walk(parsed(source))
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
-        if node.value.id in ("SSL", "crypto") and node.attr.startswith("_")
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] in PLACES
+        for alias in node.names
+        if any(part.startswith("_") for part in (*node.module.split("."), alias.name))
     }
 
 
@@ -252,7 +252,7 @@ def test_no_module_imports_itself_indirectly(modules: Sources) -> None:
     assert circles(modules) == []
 
 
-def test_private_names_of_pyopenssl_are_used_in_one_module(modules: Sources) -> None:
+def test_private_names_of_libraries_are_used_in_one_module(modules: Sources) -> None:
     assert {module for module, source in modules.items() if private_names(source)} == {PRIVATE_PLACE}
 
 
@@ -300,7 +300,7 @@ def test_a_module_in_no_layer_is_found(modules: Sources) -> None:
     ("module", "source"),
     [
         ("tunnel.commands.proxy.command", "import trio"),
-        ("tunnel.relay.relay", "from OpenSSL import SSL"),
+        ("tunnel.tls.openssl", "from OpenSSL import SSL"),
         ("tunnel.spiffe.ids", "from cryptography.x509 import Certificate"),
         ("tunnel.spiffe.ids", "def f():\n    import requests"),
         ("tunnel.identity.update", "import grpc.aio"),
@@ -316,7 +316,8 @@ def test_a_circular_import_is_found(modules: Sources) -> None:
 
 
 def test_private_names_and_broad_handlers_are_found() -> None:
-    assert private_names("x = SSL._lib.SSL_read\ny = crypto._api\nz = SSL.Context") == {"SSL._lib", "crypto._api"}
+    source = "from cryptography._a import b\nfrom cryptography import _c, d\nfrom tunnel._e import _f"
+    assert private_names(source) == {"cryptography._a.b", "cryptography._c"}
     assert broad_nets("try: pass\nexcept Exception: pass") == 1
     assert broad_nets("try: pass\nexcept (OSError, BaseException) as e: pass") == 1
     assert broad_nets("try: pass\nexcept: pass") == 1

@@ -19,6 +19,7 @@ from tests.support.tls_ends import (
     Side,
     admission,
     admit_all,
+    as_public,
     context,
     identity,
     lasting_authority,
@@ -343,7 +344,7 @@ class SlowAdmission:
 
     def context(self, *, is_server: bool, version: int) -> TlsContext:
         made = TlsContext(Presented(WHO.chain, WHO.leaf.key), PeerAuth(self, is_slow=True), is_server=is_server)
-        made._peer_auth.context.set_max_proto_version(version)
+        as_public(made).set_max_proto_version(version)
         return made
 
 

@@ -89,8 +89,15 @@ def admission(*trusted: MadeCertificate, rule: Rule = AnyRule(), own: str = "a.t
 def context(who: Identity, by: Admit, *, is_server: bool, version: int = TLS13) -> TlsContext:
     """A context of ours that goes up to a version."""
     made = TlsContext(Presented(who.chain, who.leaf.key), PeerAuth(by), is_server=is_server)
-    made._peer_auth.context.set_max_proto_version(version)
+    as_public(made).set_max_proto_version(version)
     return made
+
+
+def as_public(made: TlsContext) -> SSL.Context:
+    """A context of ours with pyOpenSSL's public calls."""
+    public = SSL.Context(SSL.TLS_METHOD)
+    public._context = made._peer_auth.context
+    return public
 
 
 class Side:

@@ -32,6 +32,7 @@ from tests.support.tls_ends import (
     admission,
     admit_all,
     any_hand_made_pair,
+    as_public,
     context,
     hand_made_pair,
     identity,
@@ -798,7 +799,7 @@ def test_both_ends_know_the_server_name(name: str, version: int) -> None:
 def test_both_ends_know_the_negotiated_protocol(offered: list[bytes], agreed: bytes, version: int) -> None:
     made = context(identity(), admit_all, is_server=False, version=version)
     if offered:
-        made._peer_auth.context.set_alpn_protos(offered)
+        as_public(made).set_alpn_protos(offered)
     foreign = public_context(identity())
     foreign.set_alpn_select_callback(lambda _connection, names: b"h2" if b"h2" in names else SSL.NO_OVERLAPPING_PROTOCOLS)
     client = Side(made)

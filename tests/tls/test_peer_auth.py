@@ -13,6 +13,7 @@ from tests.support.tls_ends import (
     PublicPeer,
     Side,
     admission,
+    as_public,
     context,
     identity,
     lasting_authority,
@@ -35,7 +36,7 @@ EVERYONE = Admitted(None, "disable-authentication")
 def test_a_handshake_that_is_not_ours_admits_no_peer() -> None:
     """The context knows which connection it decides about; without one it refuses."""
     ours = TlsContext(PRESENTED, PeerAuth(admission(ROOT)), is_server=True)
-    server = PublicPeer(ours._peer_auth.context, is_server=True)
+    server = PublicPeer(as_public(ours), is_server=True)
     client = PublicPeer(public_context(WHO), is_server=False)
     server.shake(client.shake(server.shake(client.shake())))
     assert server.error == "certificate verify failed"

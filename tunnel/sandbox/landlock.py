@@ -42,7 +42,7 @@ _NET_RIGHTS = {_FIRST_WITH_NET: _BIND | _CONNECT}
 _ABSENT = {errno.ENOSYS, errno.EOPNOTSUPP}  # not built in, or disabled at boot
 
 _HOME = str(Path(__file__).parents[2])  # the directory that contains this package; imports list it
-_LIBRARIES = ("trio", "cryptography", "OpenSSL", "grpc")  # parts of them are imported late
+_LIBRARIES = ("trio", "cryptography", "grpc")  # parts of them are imported late
 
 
 class Kernel(Protocol):

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from OpenSSL import SSL
-
-from tunnel.tls.openssl import ffi, lib, pointer
+from tunnel.tls.openssl import Context, ffi, lib, require
 from tunnel.wire.byte_reader import ByteReader
 
 ACME_PROTOCOL: Final = b"acme-tls/1"  # RFC 8737, section 6.2
@@ -15,12 +13,13 @@ ACME_PROTOCOL: Final = b"acme-tls/1"  # RFC 8737, section 6.2
 _SIGNATURE = "int(SSL *, const unsigned char **, unsigned char *, const unsigned char *, unsigned int, void *)"
 
 
-def offer_protocols(context: SSL.Context, protocols: Sequence[bytes]) -> None:
+def offer_protocols(context: Context, protocols: Sequence[bytes]) -> None:
     """Offer these protocols as a client, in order of preference."""
-    context.set_alpn_protos(list(protocols))
+    names = b"".join(bytes([len(protocol)]) + protocol for protocol in protocols)
+    require(lib.SSL_CTX_set_alpn_protos(context, names, len(names)) == 0)  # unlike other functions
 
 
-def select_protocol(context: SSL.Context, protocols: Sequence[bytes]) -> object:
+def select_protocol(context: Context, protocols: Sequence[bytes]) -> object:
     """Select, as a server, the first of these protocols that the client offers, as Go does.
 
     A client that offers only others gets the alert `no_application_protocol`; one that does not use ALPN is accepted. The
@@ -29,7 +28,7 @@ def select_protocol(context: SSL.Context, protocols: Sequence[bytes]) -> object:
     # OpenSSL copies the selected protocol after the callback has returned.
     known = {protocol: ffi.new("unsigned char[]", protocol) for protocol in protocols}
     callback = ffi.callback(_SIGNATURE, _select_among(known), error=lib.SSL_TLSEXT_ERR_ALERT_FATAL)
-    lib.SSL_CTX_set_alpn_select_cb(pointer(context), callback, ffi.NULL)
+    lib.SSL_CTX_set_alpn_select_cb(context, callback, ffi.NULL)
     return callback, known
 
 

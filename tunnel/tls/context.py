@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from OpenSSL import SSL
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tunnel.authz.authorizer import Admitted
 from tunnel.config.model import TlsOptions
@@ -16,12 +16,14 @@ from tunnel.pkix.certificate import Certificate
 from tunnel.spiffe.x509 import PrivateKey
 from tunnel.tls.alpn import ACME_PROTOCOL, offer_protocols, select_protocol
 from tunnel.tls.engine import TlsEnd
-from tunnel.tls.openssl import lib, pointer, raise_certificate_limit, use_chain
+from tunnel.tls.openssl import Context, lib, new_context, raise_certificate_limit, require, use_chain, use_private_key
 from tunnel.tls.peer_auth import PeerAuth, PeerAuthContext, install_peer_auth, readmit
 from tunnel.tls.records import Buffers
 
 # AES-128 first, as in Go: it matches the strength of P-256 and X25519, and costs a quarter less per byte than AES-256.
 _TLS13_SUITES = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
+_OPTIONS = lib.SSL_OP_CIPHER_SERVER_PREFERENCE | lib.SSL_OP_NO_RENEGOTIATION | lib.SSL_OP_NO_COMPRESSION
+_SESSION_ID = b"never resumed"
 _DEFAULT = TlsOptions()
 MAX_CERTIFICATE_BYTES = 256 * 1024  # of a Certificate message, in both roles, as in Go's crypto/tls
 # We verify (tls.peer_auth). With a depth below -1, which means the default, OpenSSL's path ends at the leaf. With 0 it adds an
@@ -89,30 +91,29 @@ class TlsContext:
         return TlsEnd(self._peer_auth, buffers, is_server=self._is_server, server_name=server_name, source=source)
 
 
-def _new_context(options: TlsOptions) -> SSL.Context:
-    context = SSL.Context(SSL.TLS_METHOD)
-    context.set_min_proto_version(SSL.TLS1_2_VERSION)
+def _new_context(options: TlsOptions) -> Context:
+    context = new_context()
+    require(lib.SSL_CTX_set_min_proto_version(context, lib.TLS1_2_VERSION) == 1)
     if options.is_limited_to_tls12:
-        context.set_max_proto_version(SSL.TLS1_2_VERSION)
-    context.set_cipher_list(options.ciphers.encode())
-    context.set_tls13_ciphersuites(_TLS13_SUITES)
-    context.set_options(SSL.OP_CIPHER_SERVER_PREFERENCE | SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_COMPRESSION)
+        require(lib.SSL_CTX_set_max_proto_version(context, lib.TLS1_2_VERSION) == 1)
+    require(lib.SSL_CTX_set_cipher_list(context, options.ciphers.encode()) == 1)
+    require(lib.SSL_CTX_set_ciphersuites(context, _TLS13_SUITES) == 1)
+    lib.SSL_CTX_set_options(context, _OPTIONS)
     # Never resume: a resumed handshake has no certificate to verify. Either one of the next two lines alone still resumes in
-    # TLS 1.3. With set_session_id a ticket of another server leads to a full handshake instead of an error.
-    context.set_options(SSL.OP_NO_TICKET)
-    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    # TLS 1.3. With a session ID a ticket of another server leads to a full handshake instead of an error.
+    lib.SSL_CTX_set_options(context, lib.SSL_OP_NO_TICKET)
+    lib.SSL_CTX_set_session_cache_mode(context, lib.SSL_SESS_CACHE_OFF)
     raise_certificate_limit(context, MAX_CERTIFICATE_BYTES)
-    context.set_session_id(b"never resumed")
-    context.set_mode(_RELEASE_BUFFERS)
-    lib.SSL_CTX_clear_mode(pointer(context), lib.SSL_MODE_ENABLE_PARTIAL_WRITE)  # one call writes several records
-    context.set_verify_depth(_NO_PATH)
+    require(lib.SSL_CTX_set_session_id_context(context, _SESSION_ID, len(_SESSION_ID)) == 1)
+    lib.SSL_CTX_set_mode(context, _RELEASE_BUFFERS)
+    lib.SSL_CTX_set_verify_depth(context, _NO_PATH)
     return context
 
 
-def _present(context: SSL.Context, presented: Presented) -> None:
+def _present(context: Context, presented: Presented) -> None:
+    key = presented.private_key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
     try:
         use_chain(context, presented.chain[0].der, [one.der for one in presented.chain[1:]])
-        context.use_privatekey(presented.private_key)
-        context.check_privatekey()
-    except (SSL.Error, TlsError) as error:  # OpenSSL rejects some certificates that `cryptography` accepts
+        use_private_key(context, key)
+    except TlsError as error:  # OpenSSL rejects some certificates that `cryptography` accepts
         raise IdentityError(IdentityFault.BAD_CERTIFICATE, "OpenSSL cannot use this certificate and key") from error

@@ -14,7 +14,7 @@ from __future__ import annotations
 from tunnel.authz.authorizer import Admitted
 from tunnel.errors import PeerDenied, TlsError, TlsFault
 from tunnel.tls.negotiated import TlsParameters, read_parameters
-from tunnel.tls.openssl import ffi, free_certificates, lib, pointer, take_failure, take_handshake_failure
+from tunnel.tls.openssl import ffi, free_certificates, lib, take_failure, take_handshake_failure
 from tunnel.tls.peer_auth import CURRENT, PeerAuthContext
 from tunnel.tls.records import RECORD_BYTES, SEAL_ROOM, Buffers, is_plausible, record_end
 
@@ -65,7 +65,7 @@ class TlsEnd:
         self._is_server = is_server
         self._inbox, self._inbox_at = buffers.inbox, buffers.inbox_at
         self._outbox, self._outbox_at = buffers.outbox_view, buffers.outbox_at
-        self._ssl = lib.SSL_new(pointer(peer_auth.context))
+        self._ssl = lib.SSL_new(peer_auth.context)
         self._rbio = self._wbio = ffi.NULL
         self.renew()
 

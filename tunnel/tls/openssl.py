@@ -1,46 +1,68 @@
-"""OpenSSL's functions through the private names of pyOpenSSL, whose existence is checked at import.
+"""OpenSSL's functions in the library of `cryptography`, through private names whose existence is checked at import.
 
-The public calls of pyOpenSSL allocate and copy each time, which costs 40 % of a small message.
+pyOpenSSL uses the same names, but its public calls allocate and copy each time, which costs 40 % of a small message. Its import
+takes 40 ms and 3 MiB, because it loads all of X.509.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from types import ModuleType
 from typing import Any, Final
 
-from OpenSSL import SSL
+from cryptography.hazmat.bindings._rust import _openssl
 
 from tunnel.errors import Denial, PeerDenied, TlsError, TlsFault
 
-lib: Final[Any] = SSL._lib  # type: ignore[attr-defined]  # not exported
-ffi: Final[Any] = SSL._ffi  # type: ignore[attr-defined]
-
 _NAMES = """
+    OPENSSL_VERSION OpenSSL_version
     SSL_new SSL_free SSL_set_bio SSL_set_accept_state SSL_set_connect_state SSL_set_tlsext_host_name SSL_do_handshake
-    SSL_read SSL_write SSL_shutdown SSL_get_error SSL_get_version SSL_session_reused
-    SSL_get_peer_certificate SSL_get_peer_cert_chain SSL_get0_verified_chain SSL_get_session
-    SSL_get_shutdown SSL_RECEIVED_SHUTDOWN SSL_ERROR_SYSCALL
-    SSL_get_servername SSL_get0_alpn_selected TLSEXT_NAMETYPE_host_name SSL_CTX_set_verify SSL_CTX_clear_mode
-    SSL_MODE_ENABLE_PARTIAL_WRITE
-    SSL_VERIFY_PEER SSL_VERIFY_FAIL_IF_NO_PEER_CERT SSL_ERROR_WANT_READ SSL_ERROR_ZERO_RETURN
-    BIO_new BIO_get_mem_data BIO_new_mem_buf BIO_set_mem_eof_return BIO_s_mem BIO_read BIO_write BIO_free i2d_X509_bio
-    X509_STORE_CTX_set_error
-    X509_STORE_CTX_new X509_STORE_CTX_init X509_STORE_CTX_free X509_STORE_new X509_STORE_free X509_digest EVP_get_digestbyname
-    sk_X509_new_null sk_X509_push sk_X509_num sk_X509_value sk_X509_free ERR_get_error ERR_clear_error ERR_reason_error_string
-    ERR_GET_REASON
-    SSL_CTX_use_certificate SSL_CTX_add_extra_chain_cert SSL_CTX_add_client_CA X509_up_ref X509_free d2i_X509_bio
-    SSL_CTX_set_alpn_select_cb SSL_TLSEXT_ERR_OK SSL_TLSEXT_ERR_ALERT_FATAL
+    SSL_read SSL_write SSL_shutdown SSL_get_error SSL_get_version SSL_version SSL_session_reused
+    SSL_get_peer_certificate SSL_get_peer_cert_chain SSL_get_current_cipher SSL_CIPHER_get_name SSL_get0_group_name
+    SSL_get_shutdown SSL_RECEIVED_SHUTDOWN SSL_ERROR_WANT_READ SSL_ERROR_ZERO_RETURN SSL_ERROR_SYSCALL
+    SSL_get_servername TLSEXT_NAMETYPE_host_name SSL_get0_alpn_selected
+    TLS_method TLS1_2_VERSION TLS1_3_VERSION SSL_CTX_new SSL_CTX_free
+    SSL_CTX_set_min_proto_version SSL_CTX_set_max_proto_version SSL_CTX_set_cipher_list SSL_CTX_set_ciphersuites
+    SSL_CTX_set_options SSL_OP_CIPHER_SERVER_PREFERENCE SSL_OP_NO_RENEGOTIATION SSL_OP_NO_COMPRESSION SSL_OP_NO_TICKET
+    SSL_CTX_set_session_cache_mode SSL_SESS_CACHE_OFF SSL_CTX_set_session_id_context
+    SSL_CTX_set_mode SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER
+    SSL_CTX_set_verify SSL_CTX_set_verify_depth SSL_VERIFY_PEER SSL_VERIFY_FAIL_IF_NO_PEER_CERT
+    SSL_CTX_use_certificate SSL_CTX_add_extra_chain_cert SSL_CTX_add_client_CA
+    SSL_CTX_use_PrivateKey SSL_CTX_check_private_key d2i_PrivateKey_bio EVP_PKEY_free
+    SSL_CTX_set_alpn_protos SSL_CTX_set_alpn_select_cb SSL_TLSEXT_ERR_OK SSL_TLSEXT_ERR_ALERT_FATAL
+    BIO_new BIO_get_mem_data BIO_new_mem_buf BIO_set_mem_eof_return BIO_s_mem BIO_read BIO_write BIO_free
+    X509_up_ref X509_free d2i_X509_bio i2d_X509_bio X509_digest EVP_get_digestbyname
+    X509_STORE_CTX_new X509_STORE_CTX_init X509_STORE_CTX_free X509_STORE_CTX_set_error X509_STORE_new X509_STORE_free
+    sk_X509_new_null sk_X509_num sk_X509_value sk_X509_free
+    ERR_get_error ERR_peek_error ERR_clear_error ERR_GET_REASON ERR_reason_error_string
+    SSL_get0_verified_chain SSL_get_session sk_X509_push
 """.split()
-if missing := [name for name in _NAMES if not hasattr(lib, name)]:
-    raise ImportError(f"this pyOpenSSL or cryptography lacks {', '.join(missing)}: use the versions in pyproject.toml")
+if missing := [name for name in _NAMES if not hasattr(_openssl.lib, name)]:
+    raise ImportError(f"this version of cryptography lacks {', '.join(missing)}: use the versions in pyproject.toml")
+
+ffi: Final[Any] = _openssl.ffi
+# A module, because the interpreter finds the names of a module fastest. The bindings have 800 more, which take 0.5 MiB.
+lib: Final[Any] = ModuleType("lib")
+vars(lib).update({name: getattr(_openssl.lib, name) for name in _NAMES})
+
+VERSION: Final = ffi.string(lib.OpenSSL_version(lib.OPENSSL_VERSION)).decode("ascii", "replace").split()[1]  # such as 3.5.1
+Context = Any  # `SSL_CTX *`
 
 
-VERSION: Final = SSL.OpenSSL_version(SSL.OPENSSL_VERSION).decode("ascii", "replace").split()[1]  # such as 3.5.1
+def new_context() -> Context:
+    """Return a new context for both roles and all versions of TLS, which is freed with the last reference."""
+    context = lib.SSL_CTX_new(lib.TLS_method())
+    require(context != ffi.NULL)
+    context = ffi.gc(context, lib.SSL_CTX_free)
+    # Without SSL_MODE_ENABLE_PARTIAL_WRITE one call writes several records.
+    lib.SSL_CTX_set_mode(context, lib.SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER)
+    return context
 
 
-def pointer(context: SSL.Context) -> Any:
-    """Return the `SSL_CTX *` of a context."""
-    return context._context
+def require(is_successful: bool) -> None:
+    """Raise TlsError with OpenSSL's oldest error if a call has failed."""
+    if not is_successful:
+        raise take_failure()
 
 
 _LIMIT = 102_400  # SSL_MAX_CERT_LIST_DEFAULT
@@ -53,8 +75,8 @@ def _find_limit() -> int | None:
     SSL_CTX_set_max_cert_list is a macro, which the library does not export. The offset is the only one with the default value,
     and a connection inherits what is written there.
     """
-    context = SSL.Context(SSL.TLS_METHOD)
-    words = ffi.cast("size_t *", pointer(context))
+    context = new_context()
+    words = ffi.cast("size_t *", context)
     places = [place for place in range(_CONTEXT_WORDS) if words[place] == _LIMIT]
     if len(places) != 1:
         return None
@@ -64,8 +86,8 @@ def _find_limit() -> int | None:
     return places[0] if len(before) == 1 and before == after else None
 
 
-def _places_in_connection(context: SSL.Context, value: int) -> list[int]:
-    connection = lib.SSL_new(pointer(context))
+def _places_in_connection(context: Context, value: int) -> list[int]:
+    connection = lib.SSL_new(context)
     words = ffi.cast("size_t *", connection)
     try:
         return [place for place in range(_CONNECTION_WORDS) if words[place] == value]
@@ -126,32 +148,40 @@ def load_certificate(der: bytes) -> Any:
     memory = lib.BIO_new_mem_buf(der, len(der))
     certificate = lib.d2i_X509_bio(memory, ffi.NULL)
     lib.BIO_free(memory)
-    if certificate == ffi.NULL:
-        raise take_failure()
+    require(certificate != ffi.NULL)
     return ffi.gc(certificate, lib.X509_free)
 
 
-def use_chain(context: SSL.Context, leaf: bytes, others: Iterable[bytes]) -> None:
+def use_chain(context: Context, leaf: bytes, others: Iterable[bytes]) -> None:
     """Present these certificates in DER; raises TlsError."""
-    if lib.SSL_CTX_use_certificate(pointer(context), load_certificate(leaf)) != 1:
-        raise take_failure()
+    require(lib.SSL_CTX_use_certificate(context, load_certificate(leaf)) == 1)
     for der in others:
         certificate = load_certificate(der)
-        if lib.SSL_CTX_add_extra_chain_cert(pointer(context), certificate) != 1:
-            raise take_failure()
+        require(lib.SSL_CTX_add_extra_chain_cert(context, certificate) == 1)
         lib.X509_up_ref(certificate)  # the context owns one reference, and so do we
 
 
-def add_client_authority(context: SSL.Context, certificate: Any) -> None:
+def use_private_key(context: Context, der: bytes) -> None:
+    """Use this key (PKCS#8 in DER), which must be the one of the certificate in use; raises TlsError."""
+    memory = lib.BIO_new_mem_buf(der, len(der))
+    key = lib.d2i_PrivateKey_bio(memory, ffi.NULL)
+    lib.BIO_free(memory)
+    require(key != ffi.NULL)
+    try:
+        require(lib.SSL_CTX_use_PrivateKey(context, key) == 1 and lib.SSL_CTX_check_private_key(context) == 1)
+    finally:
+        lib.EVP_PKEY_free(key)
+
+
+def add_client_authority(context: Context, certificate: Any) -> None:
     """Name the authority of an `X509 *` to clients in the CertificateRequest; raises TlsError."""
-    if lib.SSL_CTX_add_client_CA(pointer(context), certificate) != 1:
-        raise take_failure()
+    require(lib.SSL_CTX_add_client_CA(context, certificate) == 1)
 
 
-def raise_certificate_limit(context: SSL.Context, size: int) -> None:
+def raise_certificate_limit(context: Context, size: int) -> None:
     """Accept Certificate messages of up to `size` bytes instead of OpenSSL's 100 KiB."""
     if _LIMIT_AT is not None:
-        ffi.cast("size_t *", pointer(context))[_LIMIT_AT] = size
+        ffi.cast("size_t *", context)[_LIMIT_AT] = size
 
 
 def sent_certificates(store_context: Any) -> Any:

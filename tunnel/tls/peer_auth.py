@@ -15,14 +15,12 @@ from functools import cached_property
 from hashlib import sha256
 from typing import Any, Final, Protocol
 
-from OpenSSL import SSL
-
 from tunnel.authz.authorizer import Admitted
 from tunnel.authz.peer import SentCertificates
 from tunnel.errors import Denial, PeerDenied, TlsError
 from tunnel.pkix.certificate import Certificate
 from tunnel.pkix.path import check_count
-from tunnel.tls.openssl import add_client_authority, ffi, lib, load_certificate, pointer, sent_certificates
+from tunnel.tls.openssl import Context, add_client_authority, ffi, lib, load_certificate, sent_certificates
 
 # The error that is set decides the alert (ssl_x509err2alert).
 _REJECTED = 28  # alert 42, bad_certificate
@@ -68,7 +66,7 @@ class AuthorityNames:
     def __init__(self, authorities: Sequence[Certificate] = ()) -> None:
         self.authorities = authorities
 
-    def add_to(self, context: SSL.Context) -> None:
+    def add_to(self, context: Context) -> None:
         """Name them in each CertificateRequest, if they are not too many."""
         for certificate in self._parsed:
             with suppress(TlsError):  # a name that OpenSSL cannot encode is not sent; the authority is trusted all the same
@@ -101,20 +99,20 @@ class PeerAuth:
 class PeerAuthContext:
     """An OpenSSL context with its callbacks; every connection keeps it: OpenSSL's reference does not keep them alive."""
 
-    context: SSL.Context
+    context: Context
     callbacks: tuple[object, ...]
     admit: Admit | None = None  # None if no certificate is requested
     anonymous: Admitted | None = None  # the admission of every peer if no certificate is requested
     is_slow: bool = False
 
 
-def install_peer_auth(context: SSL.Context, peer_auth: PeerAuth, *others: object, is_server: bool) -> PeerAuthContext:
+def install_peer_auth(context: Context, peer_auth: PeerAuth, *others: object, is_server: bool) -> PeerAuthContext:
     """Require a certificate and decide on it inside the handshake; `others` are callbacks with the same lifetime."""
     nameless = replace(peer_auth, names=_NO_NAMES)  # the callback would keep the parsed certificates
     verify = _verify_callback(nameless, _ERROR_OF_DENIAL if is_server else {})  # a Go client sends bad_certificate only
     callback = ffi.callback("int(int, X509_STORE_CTX *)", verify, error=0, onerror=_store_crash)
     # The next line replaces OpenSSL's verification, which has no anchor, by the callback.
-    lib.SSL_CTX_set_verify(pointer(context), lib.SSL_VERIFY_PEER | lib.SSL_VERIFY_FAIL_IF_NO_PEER_CERT, callback)
+    lib.SSL_CTX_set_verify(context, lib.SSL_VERIFY_PEER | lib.SSL_VERIFY_FAIL_IF_NO_PEER_CERT, callback)
     peer_auth.names.add_to(context)
     return PeerAuthContext(context, (callback, *others), peer_auth.admit, is_slow=peer_auth.is_slow)
 

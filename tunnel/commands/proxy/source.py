@@ -201,7 +201,7 @@ def _check_pkcs11(arguments: Arguments) -> None:
     for flag in PKCS11:
         if arguments[flag]:
             raise ConfigError(
-                f"--{flag.name} (or ${flag.env}): PKCS#11 modules are not supported: the OpenSSL of pyOpenSSL loads no "
+                f"--{flag.name} (or ${flag.env}): PKCS#11 modules are not supported: the OpenSSL of cryptography loads no "
                 "provider or engine for them; use --use-workload-api with short-lived SVIDs, or a "
                 "key in a file that only this user can read"
             )
