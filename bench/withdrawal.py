@@ -15,7 +15,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
@@ -28,6 +27,7 @@ from tests.support.tunnel_harness import HOME, OURS, ROOT, RecordedLog
 from tunnel.authz.rules import IdRule, Rule, TrustDomainRule
 from tunnel.config.model import Access
 from tunnel.identity.credentials import SvidCredentials, X509Svid
+from tunnel.lazy_dataclass import replace
 from tunnel.listener.generation import Generation, GenerationConfig, build_generation
 from tunnel.listener.shared_resources import open_shared_resources
 from tunnel.listener.tunnel import Tunnel

@@ -9,9 +9,9 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 
 from tunnel.errors import OutputError, describe_os_error
+from tunnel.lazy_dataclass import dataclass, field
 
 _FileStat = tuple[int, int, int, int]  # device, inode, size and time of modification: a rewritten file differs
 

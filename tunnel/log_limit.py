@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Protocol
 
+from tunnel.lazy_dataclass import dataclass, field
 from tunnel.log import Category, escape
 
 WINDOW = 10.0  # seconds

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from tunnel.acme.storage import Storage
 from tunnel.config.acme import AcmeConfig
 from tunnel.errors import IdentityError, IdentityFault
 from tunnel.keystore.material import KeyMaterial
+from tunnel.lazy_dataclass import replace
 from tunnel.tls.acme_challenge import AcmeChallenges
 from tunnel.tls.client_hello import ClientHello
 

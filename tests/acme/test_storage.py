@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from tunnel.acme.material import encode_key, encode_material, new_key
 from tunnel.acme.storage import Storage
 from tunnel.config.acme import AcmeConfig
 from tunnel.errors import IdentityError, IdentityFault
+from tunnel.lazy_dataclass import replace
 
 URL = "https://ca.test/dir"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import replace
 from datetime import datetime, timedelta
 from ipaddress import ip_address, ip_network
 from typing import Any
@@ -34,6 +33,7 @@ from tunnel.authz.rules import (
 from tunnel.check.access import Decision, Explanation, Question, explain_access
 from tunnel.config.model import Access, KeyFiles, ListenerConfig, PolicyFiles, WorkloadApi
 from tunnel.errors import Denial
+from tunnel.lazy_dataclass import replace
 from tunnel.pkix.certificate import Certificate
 from tunnel.spiffe.endpoint import WorkloadEndpoint
 from tunnel.spiffe.ids import SpiffeId, TrustDomain, parse_spiffe_id

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from tunnel.config.file.encode import Style, encode_config
 from tunnel.config.file.loader import load_config
 from tunnel.config.model import ProcessConfig
 from tunnel.errors import ConfigError
+from tunnel.lazy_dataclass import replace
 
 SERVER = ("server", "--listen", ":8443", "--target", "localhost:80")
 CLIENT = ("client", "--listen", "localhost:81", "--target", "db.test:8443")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 from tunnel.config.acme import LETS_ENCRYPT, AcmeConfig, complete_acme
 from tunnel.config.model import Acme
 from tunnel.errors import ConfigError
+from tunnel.lazy_dataclass import replace
 
 HOME = {"HOME": "/home/u"}
 CHOSEN = Acme("www.example.org", "a@example.org", "", 600.0, 443)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +36,7 @@ from tunnel.config.model import (
     TlsOptions,
     Traces,
 )
+from tunnel.lazy_dataclass import fields
 
 SCHEMA = json.loads(json.dumps(build_json_schema()))
 SECTIONS = (PROCESS, LOG, STATUS, HEALTH, METRICS, TRACES, MONITOR, IDENTITY, ACCESS, SERVER, CLIENT, DEFAULTS)

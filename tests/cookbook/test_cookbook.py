@@ -8,7 +8,6 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from tests.support.cookbook_services import NGINX, nginx, sshd
 from tests.support.databases import Database, mariadb, postgresql, redis
 from tests.support.proxy_header_receivers import running_receiver, version_of
 from tests.support.requirements import need, program
+from tunnel.lazy_dataclass import replace
 
 USER = pwd.getpwuid(os.geteuid()).pw_name
 _COOK = "cook"

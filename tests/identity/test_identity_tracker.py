@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ from tunnel.errors import IdentityError, IdentityFault
 from tunnel.identity.credentials import X509Context, X509Svid
 from tunnel.identity.events import Denied, Disconnected, FatalError, Overdue, Rejected, Updated, WorkloadEvent
 from tunnel.identity.identity_tracker import IdentityTracker, Outcome
+from tunnel.lazy_dataclass import dataclass, field, replace
 from tunnel.pkix.revocation import RevocationLists
 from tunnel.spiffe.bundle import BundleSet, TrustBundle
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id

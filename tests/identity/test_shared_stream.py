@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from tunnel.devapi.api import SVIDS, DevWorkloadApi
 from tunnel.devapi.publisher import Refusal
 from tunnel.errors import IdentityFault
 from tunnel.identity.events import Denied, Disconnected, FatalError, Overdue, Rejected, Updated
+from tunnel.lazy_dataclass import replace
 from tunnel.spiffe.endpoint import WorkloadEndpoint
 from tunnel.spiffe.ids import parse_spiffe_id
 from tunnel.spiffe.selection import Selection

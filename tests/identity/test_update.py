@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -20,6 +19,7 @@ from tunnel.errors import IdentityError, IdentityFault, WireError
 from tunnel.identity import update
 from tunnel.identity.credentials import X509Context, X509Svid
 from tunnel.identity.update import accept_update
+from tunnel.lazy_dataclass import replace
 from tunnel.pkix.certificate import parse_certificates
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id
 from tunnel.spiffe.messages import SvidEntry, X509SvidResponse, parse_x509_svid_response

@@ -7,7 +7,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import quote
@@ -25,6 +24,7 @@ from tunnel.errors import IdentityFault
 from tunnel.identity.events import Denied, Disconnected, FatalError, Overdue, Rejected, Updated, WorkloadEvent
 from tunnel.identity.update import accept_update
 from tunnel.identity.workload import WorkloadStream
+from tunnel.lazy_dataclass import replace
 from tunnel.spiffe.endpoint import WorkloadEndpoint, parse_endpoint
 from tunnel.spiffe.ids import parse_spiffe_id
 from tunnel.spiffe.messages import SvidEntry, X509SvidResponse, encode_x509_svid_response, parse_x509_svid_response

@@ -7,7 +7,6 @@ import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -28,6 +27,7 @@ from tunnel.authz.authorizer import allow_anonymous
 from tunnel.config.acme import AcmeConfig
 from tunnel.errors import IdentityError, IdentityFault
 from tunnel.keystore.material import KeyMaterial
+from tunnel.lazy_dataclass import replace
 from tunnel.listener.generation import Generation
 from tunnel.listener.shared_resources import open_shared_resources
 from tunnel.listener.tunnel import Tunnel

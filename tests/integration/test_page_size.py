@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from playwright.sync_api import Browser
 from tests.support.browser import BrowserPage, chromium
 from tests.support.page_demo import LISTENERS, NOW, REFUSALS, demo_overview, served_page
 from tests.support.screenshots import MAX_BYTES, PICTURES, PLACE, Picture, read_size, take_picture
+from tunnel.lazy_dataclass import replace
 from tunnel.status.counters import Counters, TunnelGauges
 from tunnel.status.overview import Overview, summarize_listener
 from tunnel.status.peer_table import PeerKey, PeerTraffic

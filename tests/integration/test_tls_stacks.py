@@ -10,7 +10,6 @@ import termios
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from tests.support.file_identities import FileIdentities
 from tests.support.plain_backends import connect
 from tests.support.processes import LIMIT, Proxy, eventually
 from tests.support.tls_stack_peers import STACKS, Result, StackPeer, start_peer
+from tunnel.lazy_dataclass import dataclass, replace
 
 BIG, ANSWER = 2_000_003, 300_007
 HELD = 200_000  # bytes that a proxy takes from a sender while their reader reads nothing

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import FrozenInstanceError
 
 import pytest
 from cryptography import x509
@@ -106,5 +105,5 @@ def test_material_is_frozen_and_does_not_show_its_key() -> None:
     chain = chain_of("p256")
     material = make_material(chain.certificates, chain.leaf.key)
     assert "rivate" not in repr(material)
-    with pytest.raises(FrozenInstanceError):
+    with pytest.raises(AttributeError):
         material.chain = ()  # type: ignore[misc]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import replace
 
 import pytest
 
@@ -12,6 +11,7 @@ from tests.support.tls_ends import identity
 from tests.support.tunnel_harness import KNOWN, ROOT, Harnesses, Peer, TunnelHarness, carried, hang_up
 from tunnel.authz.rules import AnyRule
 from tunnel.config.model import Plaintext
+from tunnel.lazy_dataclass import replace
 
 OTHER = identity("spiffe://a.test/other", root=ROOT)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -28,6 +27,7 @@ from tunnel.authz.rules import AnyRule, CommonNameRule, PolicyRule, Rule
 from tunnel.config.model import Access, TlsOptions
 from tunnel.errors import Denial, IdentityError, IdentityFault, PeerDenied
 from tunnel.identity.credentials import Credentials, PkiCredentials, SvidCredentials, X509Svid
+from tunnel.lazy_dataclass import replace
 from tunnel.listener.generation import Generation, GenerationBuilder, GenerationConfig, build_generation
 from tunnel.pkix.revocation import RevocationLists
 from tunnel.spiffe.bundle import BundleSet, TrustBundle

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import replace
 from ipaddress import ip_network
 from typing import Any
 
@@ -14,6 +13,7 @@ from tests.support.tls_ends import TLS12, TLS13
 from tests.support.tunnel_harness import NAMED, Harnesses, Peer, TunnelHarness, carried, generation, hang_up, records_of
 from tunnel.config.model import KEEP, Plaintext
 from tunnel.errors import PeerDenied, TargetError, TargetFault, TlsFault
+from tunnel.lazy_dataclass import replace
 from tunnel.listener import plain_clients
 from tunnel.listener.plain_clients import PlainClients, check_plaintext, may_be_plain
 from tunnel.net.address import TcpAddress, UnixAddress

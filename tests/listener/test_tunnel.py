@@ -8,7 +8,6 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -39,6 +38,7 @@ from tests.support.tunnel_harness import (
 )
 from tunnel.authz.rules import IdRule, PolicyRule, Rule
 from tunnel.errors import PeerDenied, TargetError, TargetFault, TlsError
+from tunnel.lazy_dataclass import replace
 from tunnel.listener.connection_record import ConnectionOutcome
 from tunnel.log import MAX_FOREIGN_TEXT, Category
 from tunnel.net.address import Address, TcpAddress, UnixAddress

@@ -6,7 +6,6 @@ import math
 import socket
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -33,6 +32,7 @@ from tunnel.authz.rules import IdRule, PolicyRule, Rule
 from tunnel.config.model import KEEP, Access, ClosePolicy
 from tunnel.errors import Denial, PeerDenied
 from tunnel.identity.credentials import PkiCredentials
+from tunnel.lazy_dataclass import replace
 from tunnel.listener.generation import Generation, GenerationConfig, build_generation
 from tunnel.net.sockets import SocketAddress
 from tunnel.relay.close_reason import CloseReason

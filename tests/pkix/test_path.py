@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -14,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tests.support.cert_factory import NOW, MadeCertificate, authority, key_of, leaf
 from tunnel.errors import Denial, PeerDenied
+from tunnel.lazy_dataclass import replace
 from tunnel.pkix import path as paths
 from tunnel.pkix.path import (
     _MOST_ANCHOR_FAILURES,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from tests.support.odd_certificates.factory import Made, Names
 from tests.support.odd_certificates.keys import Scheme, key
 from tests.support.odd_certificates.raw_der import integer, oid
 from tunnel.errors import Denial, PeerDenied
+from tunnel.lazy_dataclass import replace
 from tunnel.pkix.certificate import Certificate, parse_certificate
 from tunnel.pkix.strength import check_signature, check_signature_strength
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from tests.support.configs import listener_config
@@ -11,6 +9,7 @@ from tunnel.cli.parser import parse_command_line
 from tunnel.commands.proxy.build import build
 from tunnel.commands.proxy.command import CLIENT, GLOBAL_FLAGS, SERVER
 from tunnel.config.model import Keystore, NameResolution, ProcessConfig
+from tunnel.lazy_dataclass import replace
 from tunnel.net.address import SrvName, TcpAddress, UnixAddress
 from tunnel.proxy.confinement import needs_of
 from tunnel.sandbox.rules import build_ruleset

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from tests.support.tunnel_harness import HOME, OURS, ROOT, generation
 from tunnel.config.model import IdentityConfig, NoIdentity
 from tunnel.errors import IdentityError, IdentityFault
 from tunnel.identity.credentials import PkiCredentials, SvidCredentials, X509Svid
+from tunnel.lazy_dataclass import replace
 from tunnel.listener.generation import Generation, GenerationBuilder
 from tunnel.proxy import identity_feed
 from tunnel.proxy.identity_feed import IdentityFeed

@@ -6,7 +6,6 @@ import gc
 import socket
 import weakref
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,6 +29,7 @@ from tunnel.config.model import (
     Status,
 )
 from tunnel.errors import ConfigError, IdentityError, IdentityFault, TunnelError
+from tunnel.lazy_dataclass import replace
 from tunnel.listener.generation import Generation, GenerationBuilder
 from tunnel.net.address import StatusAddress, TcpAddress, UnixAddress
 from tunnel.pkix.revocation import RevocationLists

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +12,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from tests.support.tls_ends import TLS12, identity
 from tests.support.tunnel_harness import ROOT, Harnesses, TunnelHarness, carried, hang_up
 from tunnel.config.model import Plaintext
+from tunnel.lazy_dataclass import replace
 from tunnel.listener.observation import ConnectionObservation
 from tunnel.net.connection_limiter import ConnectionLimiter
 from tunnel.net.notify import Notifier

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ import trio.testing
 from tests.support.proxy_harness import FIRST, SECOND, ProxyHarness, until
 from tunnel.config.model import IdentityConfig, KeyFiles, LogConfig, ProcessConfig, Traces
 from tunnel.errors import ConfigError, IdentityError, IdentityFault
+from tunnel.lazy_dataclass import replace
 from tunnel.log import Category
 from tunnel.proxy import file_watcher
 from tunnel.proxy.file_watcher import sign_files

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from tunnel.errors import IdentityError, IdentityFault, TunnelError
 from tunnel.identity.credentials import Credentials, SvidCredentials, X509Context
 from tunnel.identity.event_channel import WorkloadStreams, receive_newest
 from tunnel.identity.events import Denied, Disconnected, Rejected, Updated, WorkloadEvent
+from tunnel.lazy_dataclass import replace
 from tunnel.proxy.workload_api_source import WorkloadApiSource
 from tunnel.spiffe.bundle import BundleSet
 from tunnel.spiffe.endpoint import WorkloadEndpoint

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
 from typing import Any
 
 import pytest
 
 from tunnel.errors import Denial, IdentityLoss, TargetFault, WebRefusal
+from tunnel.lazy_dataclass import fields, replace
 from tunnel.status import metric_definitions
 from tunnel.status.counters import EXPORTS, Counters, Reloads, TargetGauges, TunnelGauges, WorkloadApiState, total
 from tunnel.status.durations import SHORT, DurationMetric

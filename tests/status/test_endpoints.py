@@ -5,13 +5,13 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import replace
 from typing import Any
 
 import pytest
 import trio
 
 from tunnel.http.connection import Request, Response
+from tunnel.lazy_dataclass import replace
 from tunnel.status.endpoints import JSON, PROMETHEUS, Endpoints, accepts_gzip
 from tunnel.status.openmetrics import OPENMETRICS_TYPE, MetricsFormat
 from tunnel.status.pprof import Pprof

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection
-from dataclasses import replace
 
 import pytest
 import trio
 
 from tunnel.http.connection import Request, Response
+from tunnel.lazy_dataclass import replace
 from tunnel.status.health_endpoints import CHECKS, TARGET, HealthEndpoints, find_problems, is_health_path
 from tunnel.status.process_state import ListenerState, ProcessState
 from tunnel.status.status_document import is_ok

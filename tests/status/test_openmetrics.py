@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.known_facts import BEGIN, EXPIRY, known_facts, known_listener
 from tunnel.errors import LimitFault, TargetFault, TlsFault
+from tunnel.lazy_dataclass import replace
 from tunnel.status import openmetrics
 from tunnel.status.metric_facts import ProcessFacts, merge_trust_domains
 from tunnel.status.metric_families import FAMILIES

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from tunnel.lazy_dataclass import replace
 from tunnel.status.counters import Counters, TunnelGauges
 from tunnel.status.histogram import LAG_BOUNDS, ConnectionDurations, Histogram
 from tunnel.status.identity_report import IdentityReport, Rotation, TrustDomainReport

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.support.overview_documents import NOW, sample_document
 from tunnel.errors import WireError
+from tunnel.lazy_dataclass import fields
 from tunnel.status.overview_reading import parse_overview
 
 Path = tuple[str | int, ...]
@@ -49,7 +49,7 @@ def texts(value: object) -> Iterator[str]:
     elif isinstance(value, tuple):
         for one in value:
             yield from texts(one)
-    elif is_dataclass(value):
+    elif hasattr(value, "__lazy_fields__"):
         for field in fields(value):
             yield from texts(getattr(value, field.name))
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+from tunnel.lazy_dataclass import replace
 from tunnel.status.recent_refusals import MAX_REFUSALS, RecentRefusal, RecentRefusals
 
 ONE = RecentRefusal(1.0, "redis", True, "10.0.0.7", "spiffe://a.test/cron", "refused", "no-matching-rule", "not allowed")

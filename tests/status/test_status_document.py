@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from tunnel.lazy_dataclass import replace
 from tunnel.status.process_state import (
     Identity,
     ListenerState,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from tunnel.config.model import Access, IdentityConfig, ListenerConfig, NoIdentity, Source
+from tunnel.lazy_dataclass import replace
 from tunnel.net.address import TargetAddress, TcpAddress
 
 _LISTENER = ListenerConfig("server", True, None, (TcpAddress("localhost", "1"),), IdentityConfig(NoIdentity()), Access(()))

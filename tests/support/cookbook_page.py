@@ -18,8 +18,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+from tunnel.lazy_dataclass import dataclass, replace
 
 COOKBOOK = Path(__file__).parents[2] / "docs" / "cookbook"
 _USES = frozenset({"names", "agent", "service", "server", "admin", "client", "daemon"})

@@ -7,7 +7,6 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 
 import trio
 
@@ -15,6 +14,7 @@ from tunnel.authz.peer import Peer
 from tunnel.config.access_suggestion import suggest_access
 from tunnel.http.connection import HttpLimits
 from tunnel.http.server import HttpService, serve_http
+from tunnel.lazy_dataclass import replace
 from tunnel.net.listen import Listener
 from tunnel.spiffe.ids import parse_spiffe_id
 from tunnel.status.counters import Counters, TunnelGauges

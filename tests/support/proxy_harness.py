@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from tunnel.authz.rules import AnyRule
 from tunnel.config.model import Access, IdentityConfig, KeyFiles, ListenerConfig, ProcessConfig
 from tunnel.errors import TunnelError
 from tunnel.identity.credentials import Credentials, PkiCredentials
+from tunnel.lazy_dataclass import dataclass, field, replace
 from tunnel.net.activation import ActivationSockets
 from tunnel.net.address import UnixAddress
 from tunnel.net.notify import Notifier

@@ -16,7 +16,7 @@ _ROOT = str(Path(__file__).parents[2])
 # The program with other targets than those of its command line.
 _PROGRAM = f"""
 import json, os, sys
-from dataclasses import replace
+from tunnel.lazy_dataclass import replace
 sys.path.insert(0, {_ROOT!r})
 from tunnel.cli.main import main
 from tunnel.commands.proxy import run

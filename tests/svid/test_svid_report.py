@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from tests.support.cert_factory import NOW, key_of, leaf
 from tests.support.workload_updates import FOREIGN, INTERMEDIATE, bundle, context, svid
 from tunnel.identity.credentials import describe_key
+from tunnel.lazy_dataclass import replace
 from tunnel.svid.report import choose_svids, describe_update, report_update
 from tunnel.time_format import describe_distance
 

@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from enum import Enum
 
 from tunnel.authz.peer import PLAINTEXT, Peer, SentCertificates, describe_admission
 from tunnel.authz.rules import DenyRule, Rule
 from tunnel.errors import Denial, PeerDenied
 from tunnel.ip_address import IpAddress
+from tunnel.lazy_dataclass import dataclass, field
 from tunnel.pkix.certificate import Certificate
 from tunnel.spiffe.ids import TrustDomain
 from tunnel.spiffe.selection import join_names

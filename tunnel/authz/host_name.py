@@ -7,11 +7,11 @@ every name below it.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from tunnel.authz.peer import Peer
 from tunnel.errors import Denial, IdentityError, IdentityFault, PeerDenied, quote
 from tunnel.ip_address import IpAddress, parse_ip_address, unmap_ipv4
+from tunnel.lazy_dataclass import dataclass
 from tunnel.spiffe.selection import join_names
 
 _LABEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from tunnel.errors import invalid_value
+from tunnel.lazy_dataclass import dataclass
 
 _SPIFFE = ["spiffe:", ""]  # "spiffe://" split at its slashes
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 
 from tunnel.ip_address import IpAddress
+from tunnel.lazy_dataclass import dataclass, field
 from tunnel.log import escape
 from tunnel.pkix.certificate import Certificate
 from tunnel.pkix.names import COMMON_NAME, ORGANIZATIONAL_UNIT

@@ -6,9 +6,9 @@ import base64
 import binascii
 import hashlib
 import hmac
-from dataclasses import dataclass
 
 from tunnel.errors import invalid_value, quote
+from tunnel.lazy_dataclass import dataclass
 
 _ALGORITHMS = ("sha256", "sha384", "sha512")
 _EXPECTED = f"ALGORITHM:BASE64 with one of {', '.join(_ALGORITHMS)}"

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import ClassVar
 
 from tunnel.authz.pattern import UriPattern
 from tunnel.authz.peer import Peer
 from tunnel.authz.pins import SpkiPin
 from tunnel.ip_address import IpAddress, IpNetwork, unmap_ipv4
+from tunnel.lazy_dataclass import dataclass, field
 from tunnel.spiffe.ids import SpiffeId, TrustDomain
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
 from typing import assert_never
@@ -31,6 +30,7 @@ from tunnel.check.finding import escape_text
 from tunnel.config.model import Access, ListenerConfig, WorkloadApi
 from tunnel.errors import Denial, PeerDenied, quote
 from tunnel.ip_address import IpAddress
+from tunnel.lazy_dataclass import dataclass, replace
 from tunnel.pkix.certificate import Certificate
 from tunnel.pkix.path import check_dates
 from tunnel.spiffe.ids import SpiffeId, TrustDomain

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
 from datetime import datetime
 
 from tunnel.check.preflight import run
 from tunnel.config.model import Acme, IdentityConfig, PolicyFiles, ProcessConfig, WorkloadApi
 from tunnel.errors import ConfigError, IdentityError
 from tunnel.keystore.revocation_lists import load_revocation
+from tunnel.lazy_dataclass import dataclass
 from tunnel.listener.generation import check_presentable, revocation_warnings
 from tunnel.proxy.file_source import load_credentials
 from tunnel.proxy.reloadable_policy import ReloadablePolicy

@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from typing import TypeVar
 
+from tunnel.lazy_dataclass import dataclass
 from tunnel.log import one_line
 
 T = TypeVar("T")

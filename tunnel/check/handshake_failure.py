@@ -5,8 +5,6 @@ Everything in a server's certificate is a claim until it is verified: the detail
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from tunnel.authz.peer import parse_peer
 from tunnel.check.finding import Finding, problem
 from tunnel.check.preflight import Preflight
@@ -23,6 +21,7 @@ from tunnel.errors import (
     TunnelError,
     WireError,
 )
+from tunnel.lazy_dataclass import dataclass
 from tunnel.pkix.certificate import parse_certificate
 from tunnel.spiffe.ids import SCHEME
 from tunnel.spiffe.x509 import parse_leaf_id

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import datetime
 
 from tunnel.check.finding import Finding, Steps, ok, problem, warning
 from tunnel.check.validity import check_validity, validity_of
 from tunnel.identity.credentials import SvidCredentials, X509Context, describe_key
+from tunnel.lazy_dataclass import replace
 from tunnel.pkix.certificate import Certificate
 from tunnel.pkix.path import build_anchors
 from tunnel.pkix.revocation import RevocationLists

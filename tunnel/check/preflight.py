@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TypeVar
 
 import trio
 
 from tunnel.config.model import INTERACTIVE_TIMEOUT, CheckConfig, ListenerConfig
+from tunnel.lazy_dataclass import dataclass, field
 
 T = TypeVar("T")
 

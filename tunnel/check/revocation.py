@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 
 from tunnel.check.finding import Finding, Steps, ok, problem, warning
@@ -10,6 +9,7 @@ from tunnel.check.preflight import READ_LIMIT, Preflight, within
 from tunnel.errors import IdentityError, identity_errors
 from tunnel.identity.credentials import Credentials, SvidCredentials
 from tunnel.keystore.revocation_lists import load_revocation
+from tunnel.lazy_dataclass import replace
 from tunnel.listener.generation import revocation_warnings
 from tunnel.pkix.revocation import RevocationLists
 

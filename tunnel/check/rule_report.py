@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from tunnel.check.finding import Finding, Verdict, encode_findings, encode_line, escape_text
 from tunnel.errors import PeerDenied, TokenError
+from tunnel.lazy_dataclass import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)

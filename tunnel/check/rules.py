@@ -6,7 +6,6 @@ A rule that can admit no peer is a problem if it is the only one, and a warning 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import assert_never
 
 from tunnel.authz.pattern import UriPattern
@@ -30,6 +29,7 @@ from tunnel.check.finding import Finding, ok, problem, warning
 from tunnel.check.preflight import Preflight
 from tunnel.errors import SpiffeIdError
 from tunnel.identity.credentials import Credentials, SvidCredentials
+from tunnel.lazy_dataclass import dataclass
 from tunnel.spiffe.bundle import BundleSet
 from tunnel.spiffe.ids import TrustDomain, parse_spiffe_id, parse_trust_domain
 

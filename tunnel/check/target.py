@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from functools import partial
 
 from tunnel.authz.authorizer import Admitted
@@ -15,6 +14,7 @@ from tunnel.check.validity import check_validity
 from tunnel.errors import ConfigError, IdentityError, PeerDenied, TargetError, TargetFault, TunnelError
 from tunnel.http.client import parse_http_url
 from tunnel.identity.credentials import Credentials, SvidCredentials
+from tunnel.lazy_dataclass import dataclass, replace
 from tunnel.listener.generation import GenerationConfig, build_generation
 from tunnel.net.address import Address, SrvName, TcpAddress, UnixAddress
 from tunnel.net.dial import open_target, open_through

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 from tunnel.check.finding import Finding, ok, problem, warning
+from tunnel.lazy_dataclass import dataclass
 from tunnel.pkix.certificate import Certificate
 from tunnel.pkix.path import validity_of as validity_dates
 from tunnel.time_format import describe_span, format_time

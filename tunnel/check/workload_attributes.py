@@ -10,11 +10,11 @@ import os
 import pwd
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from tunnel.check.finding import Finding, ok
 from tunnel.check.preflight import within
+from tunnel.lazy_dataclass import dataclass
 
 _POD = re.compile(r"pods?[-_/]?([0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12})")
 _CONTAINER = re.compile(r"(?:^|[/-])([0-9a-f]{64})(?:\.scope|/|$)")

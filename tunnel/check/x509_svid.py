@@ -6,7 +6,6 @@ The rules are those of the data plane. Never pool bundles: the leaf's own trust 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from tunnel.check.finding import Verdict
 from tunnel.check.rule_report import RuleChecker, RuleReport
 from tunnel.errors import Denial, PeerDenied
+from tunnel.lazy_dataclass import dataclass
 from tunnel.pkix.certificate import Certificate
 from tunnel.pkix.path import check_dates, check_issued_by, check_sent
 from tunnel.pkix.strength import read_public_key

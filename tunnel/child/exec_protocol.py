@@ -9,10 +9,10 @@ import errno
 import os
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from tunnel.errors import CommandError, describe_os_error
+from tunnel.lazy_dataclass import dataclass
 from tunnel.log import escape
 
 NOT_EXECUTABLE: Final = 126  # POSIX.1-2024, Shell, 2.8.2

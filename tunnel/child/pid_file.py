@@ -11,11 +11,11 @@ import re
 import signal
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from tunnel.child.process_tree import is_our_proc
 from tunnel.config.svid_model import PidFileSignal
 from tunnel.errors import describe_os_error
+from tunnel.lazy_dataclass import dataclass
 
 _MOST_BYTES = 64  # some programs write more lines after the PID
 _LARGEST_PID = 2**22  # PID_MAX_LIMIT of Linux

@@ -14,13 +14,13 @@ import socket
 import sys
 import threading
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final, NoReturn
 
 from tunnel.child.kernel import LAUNCH_FAILED, end_with_parent, fork_child
 from tunnel.errors import CommandError, describe_os_error
+from tunnel.lazy_dataclass import dataclass
 
 _PROGRAM = str(Path(__file__).with_name("signal_probe_process.py"))
 _GROUP, _OUTSIDE = b"g", b"o"  # as in the program

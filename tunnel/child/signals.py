@@ -12,13 +12,13 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from signal import Signals
 from time import monotonic
 from typing import Final
 
 from tunnel.child.inherited import inherited
 from tunnel.child.signal_probe import ReceivedSignal
+from tunnel.lazy_dataclass import replace
 
 OnSignal = Callable[[int, bool], None]
 WasSent = Callable[[ReceivedSignal], bool]

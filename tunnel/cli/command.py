@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
 from tunnel.config.values import format_duration
+from tunnel.lazy_dataclass import dataclass
 
 T = TypeVar("T")
 D = TypeVar("D")

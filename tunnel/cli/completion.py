@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from tunnel.cli.command import Command, Flag
 from tunnel.config.values import OneOf
+from tunnel.lazy_dataclass import dataclass
 
 ROOT = "-"  # the context before the command; no command can have this name
 REST = "--"  # the context after `--`: another program's command line

@@ -7,12 +7,12 @@ flags. Messages about the grammar are kingpin's.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tunnel.cli.command import Arguments, Command, Flag
 from tunnel.errors import ConfigError
+from tunnel.lazy_dataclass import dataclass, field
 
 T = TypeVar("T")
 

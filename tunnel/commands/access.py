@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import MutableMapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from tunnel.cli.output import print_output
 from tunnel.config.values import or_none, parse_domain, parse_id, parse_ip, parse_name
 from tunnel.errors import ConfigError, quote
 from tunnel.ip_address import IpAddress
+from tunnel.lazy_dataclass import dataclass
 from tunnel.spiffe.ids import SCHEME, SpiffeId, TrustDomain
 
 if TYPE_CHECKING:  # loaded when the line is known to be valid

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import MutableMapping
 from contextlib import suppress
-from dataclasses import replace
 
 from tunnel.cli.command import Arguments, Command, Group, option, switch
 from tunnel.cli.output import print_if_interactive, print_output
@@ -25,6 +24,7 @@ from tunnel.config.model import (
 )
 from tunnel.config.values import parse_positive_duration
 from tunnel.errors import ConfigError
+from tunnel.lazy_dataclass import replace
 from tunnel.spiffe.endpoint import ENVIRONMENT
 from tunnel.wire.outbound import parse_outbound
 

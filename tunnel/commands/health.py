@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import MutableMapping
-from dataclasses import dataclass, replace
 
 from tunnel.cli.command import Arguments, Command, Group, option, positional, switch
 from tunnel.cli.output import print_output
@@ -16,6 +15,7 @@ from tunnel.commands.status_query import CACERT, MAX_LINE, TIMEOUT, StatusQuery,
 from tunnel.config.status_url import STATUS_PATH, StatusUrl, parse_path, parse_status_url
 from tunnel.config.values import or_none
 from tunnel.errors import ConfigError, TunnelError
+from tunnel.lazy_dataclass import dataclass, replace
 from tunnel.log import one_line
 
 

@@ -10,7 +10,6 @@ import os
 import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from itertools import dropwhile, pairwise, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +19,7 @@ from tunnel.cli.parser import expand_files
 from tunnel.config.status_url import READY_PATH, StatusUrl, parse_status_url
 from tunnel.config.values import default_of, parse_positive_duration, parse_text
 from tunnel.errors import ConfigError, TargetError, TargetFault, TunnelError, describe_os_error
+from tunnel.lazy_dataclass import dataclass, replace
 from tunnel.net.address import Address, TcpAddress
 
 if TYPE_CHECKING:  # loaded when the line is known to be valid

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 from tunnel.authz.pattern import parse_pattern
 from tunnel.authz.pins import parse_pin
@@ -31,6 +30,7 @@ from tunnel.authz.rules import (
 )
 from tunnel.config.values import parse_domain, parse_id, parse_ip, parse_name, parse_network
 from tunnel.errors import ConfigError, quote
+from tunnel.lazy_dataclass import dataclass, field
 
 RulePath = tuple[str | int, ...]  # in the list: index, `allow` or `deny`, condition, index
 RuleMistake = tuple[RulePath, str]

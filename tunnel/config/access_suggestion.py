@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
 from typing import cast
 
 from tunnel.authz.pattern import parse_pattern
@@ -12,6 +11,7 @@ from tunnel.authz.rules import CommonNameRule, DnsRule, Fact, IdRule, UriRule
 from tunnel.config.access import encode_rules
 from tunnel.config.file.writer import TomlValue, encode_value
 from tunnel.errors import ConfigError, Denial
+from tunnel.lazy_dataclass import dataclass
 
 _MOST_TEXT = 512  # characters of a rule: a peer chooses the names in its certificate
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
 
 from tunnel.authz.rules import AllRule, AnyRule, Condition, DenyRule, IdRule, KeyRule, Rule, TrustDomainRule, UriRule
 from tunnel.config.access import RuleMistake
+from tunnel.lazy_dataclass import dataclass, field
 from tunnel.spiffe.ids import TrustDomain
 
 _MOST_PATTERNS = 64  # of one list that are compared with each SPIFFE ID after them

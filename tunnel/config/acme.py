@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from tunnel.config.model import Acme
 from tunnel.config.values import default_of
 from tunnel.errors import ConfigError, invalid_value
+from tunnel.lazy_dataclass import dataclass
 
 LETS_ENCRYPT = "https://acme-v02.api.letsencrypt.org/directory"
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 
 from tunnel.errors import ConfigError, invalid_value
+from tunnel.lazy_dataclass import dataclass
 from tunnel.spiffe.endpoint import WorkloadEndpoint
 from tunnel.spiffe.ids import SpiffeId, TrustDomain
 from tunnel.unix_path import check_unix_path

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 
 from tunnel.errors import ConfigError
+from tunnel.lazy_dataclass import dataclass, field
 
 _HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?)[ \t]*")  # RFC 9110, 5.5
 _OURS = {"connection", "content-encoding", "content-length", "content-type", "expect", "host", "transfer-encoding", "upgrade"}

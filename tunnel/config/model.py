@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
 
 from tunnel.authz.pins import SpkiPin
 from tunnel.authz.rules import Rule
 from tunnel.config.headers import HttpHeader
 from tunnel.errors import ConfigError
 from tunnel.ip_address import IpNetwork, parse_ip_address
+from tunnel.lazy_dataclass import dataclass, field, replace
 from tunnel.log import Category
 from tunnel.net.address import ListenAddress, StatusAddress, TargetAddress, TcpAddress
 from tunnel.spiffe.endpoint import WorkloadEndpoint

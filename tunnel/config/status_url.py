@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Literal
 
 from tunnel.errors import invalid_value
+from tunnel.lazy_dataclass import dataclass
 from tunnel.net.address import Address, LaunchdAddress, SystemdAddress, TcpAddress, parse_status_address
 
 STATUS_PATH = "/_status"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import signal
-from dataclasses import dataclass, field
 from pathlib import PurePath
 
 from tunnel.config.model import WorkloadApi
 from tunnel.errors import SpiffeIdError, invalid_value
+from tunnel.lazy_dataclass import dataclass, field
 from tunnel.net.address import ListenAddress
 from tunnel.spiffe.ids import TrustDomain, parse_trust_domain
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, fields
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from tunnel.errors import ConfigError, SpiffeIdError, invalid_value
 from tunnel.ip_address import IpAddress, IpNetwork, parse_ip_address, parse_ip_network
+from tunnel.lazy_dataclass import MISSING, dataclass, fields
 from tunnel.spiffe.ids import SpiffeId, TrustDomain, parse_spiffe_id, parse_trust_domain
 
 T = TypeVar("T")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from cryptography import x509
@@ -20,6 +19,7 @@ from tunnel.devapi.certificates import (
     sign,
     start_certificate,
 )
+from tunnel.lazy_dataclass import dataclass, field
 from tunnel.spiffe.ids import SpiffeId, TrustDomain
 
 

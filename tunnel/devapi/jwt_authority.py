@@ -9,7 +9,6 @@ import json
 import secrets
 import string
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from cryptography.exceptions import InvalidSignature
@@ -18,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 
 from tunnel.errors import TokenError, TokenFault
+from tunnel.lazy_dataclass import dataclass, field
 from tunnel.spiffe.ids import SpiffeId
 from tunnel.spiffe.jwks import USE
 from tunnel.spiffe.jwt import Token, encode_part, encode_token, parse_key_id

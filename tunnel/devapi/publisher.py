@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from queue import SimpleQueue
+
+from tunnel.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,6 @@ import os
 import socket
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -22,6 +21,7 @@ import h11
 from tunnel import __version__
 from tunnel.errors import ConfigError, WireError, WireFault
 from tunnel.ip_address import join_host_port
+from tunnel.lazy_dataclass import dataclass, field
 
 if TYPE_CHECKING:
     import trio

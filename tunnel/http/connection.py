@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field
 from email.utils import formatdate
 from http import HTTPStatus
 from urllib.parse import parse_qs, unquote
@@ -16,6 +15,7 @@ from urllib.parse import parse_qs, unquote
 import h11
 import trio
 
+from tunnel.lazy_dataclass import dataclass, field
 from tunnel.net.connection_limiter import ConnectionLimiter
 
 TEXT = "text/plain; charset=utf-8"

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
 from tunnel.errors import WebRefusal
 from tunnel.http.connection import Request, Response
 from tunnel.ip_address import parse_ip_address, unmap_ipv4
+from tunnel.lazy_dataclass import dataclass
 from tunnel.log import escape
 
 _AUTHORITY = re.compile(r"(?P<host>\[[^\]@\s]*\]|[^:@/\\?#\[\]\s]*)(?::[0-9]*)?")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import resource
 import traceback
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
 from functools import partial
 
 import trio
@@ -13,6 +12,7 @@ import trio
 from tunnel.errors import PeerDenied, TlsError, TlsFault, describe_os_error
 from tunnel.http.connection import HttpLimits, Request, Respond, Response, linger, serve_connection
 from tunnel.http.origin_policy import OpenOriginPolicy, OriginPolicy, refuse
+from tunnel.lazy_dataclass import dataclass, replace
 from tunnel.log import MAX_TRACE, escape
 from tunnel.net.accept import ConnectionHandler, accept_connections
 from tunnel.net.connection_limiter import ConnectionLimiter

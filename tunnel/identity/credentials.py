@@ -5,11 +5,11 @@ A private key is excluded from every repr.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from datetime import datetime
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from tunnel.lazy_dataclass import dataclass, field
 from tunnel.pkix.certificate import Certificate
 from tunnel.pkix.crl import RevocationList
 from tunnel.pkix.revocation import NO_LISTS, RevocationLists

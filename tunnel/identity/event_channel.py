@@ -6,12 +6,12 @@ import math
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import trio
 
 from tunnel.identity.events import Updated, WorkloadEvent
+from tunnel.lazy_dataclass import replace
 from tunnel.spiffe.endpoint import WorkloadEndpoint
 from tunnel.spiffe.selection import Selection
 

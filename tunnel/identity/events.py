@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from tunnel.errors import IdentityError
 from tunnel.identity.credentials import X509Context, X509Svid
+from tunnel.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

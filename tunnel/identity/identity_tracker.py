@@ -6,11 +6,11 @@ A problem is logged once when it begins, and once when it is over.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import assert_never
 
 from tunnel.identity.credentials import SvidCredentials, X509Context, X509Svid
 from tunnel.identity.events import Denied, Disconnected, FatalError, Overdue, Rejected, Updated, WorkloadEvent
+from tunnel.lazy_dataclass import dataclass
 from tunnel.log import escape
 from tunnel.pkix.revocation import RevocationLists
 from tunnel.spiffe.endpoint import WorkloadEndpoint

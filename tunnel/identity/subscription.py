@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 
@@ -14,6 +13,7 @@ from tunnel.errors import IdentityError, identity_errors
 from tunnel.identity.credentials import X509Context, X509Svid
 from tunnel.identity.events import Denied, Disconnected, Overdue, Rejected, Updated, WorkloadEvent
 from tunnel.identity.update import accept_update
+from tunnel.lazy_dataclass import dataclass, replace
 from tunnel.spiffe.messages import X509SvidResponse
 from tunnel.spiffe.selection import Selection
 

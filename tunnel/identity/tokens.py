@@ -7,11 +7,11 @@ are parsed. A bundle that cannot be parsed is skipped: then only tokens of its t
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 
 from tunnel.errors import IdentityError, IdentityFault, SpiffeIdError, TokenError
 from tunnel.identity.update import check_hint
+from tunnel.lazy_dataclass import dataclass, field
 from tunnel.spiffe.ids import SpiffeId, TrustDomain, parse_trust_domain
 from tunnel.spiffe.jwks import Jwk, JwtBundles, parse_jwks
 from tunnel.spiffe.jwt import Token, parse_audience, parse_expiry, parse_issued, parse_subject, parse_token

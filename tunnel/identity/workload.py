@@ -18,7 +18,6 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from tunnel.backoff import Backoff
@@ -26,6 +25,7 @@ from tunnel.errors import IdentityError, IdentityFault, WireError, describe_cras
 from tunnel.identity.events import Denied, Disconnected, FatalError, WorkloadEvent
 from tunnel.identity.grpc_channel import FATAL_CODES, fatal_error, open_channel, status_details
 from tunnel.identity.subscription import RUNNING_CAP, Clocks, ReceivedUpdate, Subscription
+from tunnel.lazy_dataclass import dataclass
 from tunnel.spiffe.endpoint import WorkloadEndpoint
 from tunnel.spiffe.messages import HEADER, method_path, parse_x509_svid_response
 from tunnel.spiffe.selection import Selection

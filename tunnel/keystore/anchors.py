@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 
 from tunnel.errors import IdentityError, IdentityFault, PeerDenied
 from tunnel.keystore.files import prefix_errors, read_file
 from tunnel.keystore.pem import describe, parse_blocks, parse_certificate
+from tunnel.lazy_dataclass import dataclass
 from tunnel.pkix.certificate import Certificate
 from tunnel.pkix.path import describe_certificate
 from tunnel.pkix.strength import check_key_strength

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
@@ -19,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import load_der_private_key
 
 from tunnel.errors import IdentityError, IdentityFault, WireError, WireFault
 from tunnel.keystore.material import KeyMaterial, make_material
+from tunnel.lazy_dataclass import dataclass, field
 from tunnel.pkix.certificate import Certificate, parse_certificate
 from tunnel.pkix.der import OCTET_STRING, as_integer, as_oid, children, expect, read_sequence
 from tunnel.wire.byte_reader import ByteReader

@@ -6,11 +6,11 @@ The rules are those of ordinary PKI, not of SPIFFE: names, dates, key usage and 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 from tunnel.errors import IdentityError, IdentityFault, PeerDenied
+from tunnel.lazy_dataclass import dataclass, field
 from tunnel.pkix.certificate import Certificate
 from tunnel.pkix.strength import MIN_RSA_BITS, check_key_strength, is_for_pss_only, load_public_key
 from tunnel.spiffe.x509 import PrivateKey

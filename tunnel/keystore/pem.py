@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from base64 import b64decode
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
@@ -17,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from tunnel.errors import IdentityError, IdentityFault, WireError, WireFault
 from tunnel.keystore.material import KeyMaterial, make_material
+from tunnel.lazy_dataclass import dataclass, field
 from tunnel.pkix.certificate import Certificate
 from tunnel.pkix.certificate import parse_certificate as parse_der
 

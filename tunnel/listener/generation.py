@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 
@@ -12,6 +11,7 @@ from tunnel.authz.rules import PolicyRule
 from tunnel.config.model import Access, Acme, ListenerConfig, TlsOptions
 from tunnel.errors import identity_errors
 from tunnel.identity.credentials import Credentials, SvidCredentials
+from tunnel.lazy_dataclass import dataclass, field, replace
 from tunnel.pkix.certificate import Certificate
 from tunnel.pkix.extensions import CLIENT_AUTH, SERVER_AUTH
 from tunnel.pkix.path import Anchors, describe_certificate
@@ -30,7 +30,7 @@ class GenerationConfig:
     is_server: bool
     access: Access
     host: str = ""  # of the server that a client expects, if certificates are verified by PKI rules
-    tls: TlsOptions = TlsOptions()  # noqa: RUF009  # frozen
+    tls: TlsOptions = TlsOptions()  # frozen
     accepts_acme: bool = False  # the listener also answers ACME challenges
     chain_observer: ChainObserver | None = None  # called with the chain of each peer, also if it is refused
     warn: Warn = ignore_warning  # called on any thread, once for each peer's issuer without a valid revocation list

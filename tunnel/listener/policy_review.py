@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
 from tunnel.authz.authorizer import Admitted
 from tunnel.errors import PeerDenied
+from tunnel.lazy_dataclass import dataclass
 from tunnel.relay.loop import Loop
 from tunnel.tls.engine import TlsEnd
 

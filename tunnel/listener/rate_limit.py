@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from tunnel.lazy_dataclass import dataclass
 
 _TOLERANCE = 1e-3  # of an interval, for rounding
 

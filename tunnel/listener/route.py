@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from tunnel.config.model import ListenerConfig
 from tunnel.errors import ConfigError
+from tunnel.lazy_dataclass import dataclass
 from tunnel.net.address import Address, UnixAddress
 from tunnel.net.sockets import port_number
 from tunnel.wire.outbound import Exchange, OutboundProxy, open_exchange

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from tunnel.authz.authorizer import Admitted, permit_plaintext
 from tunnel.authz.peer import Peer
 from tunnel.errors import PeerDenied
+from tunnel.lazy_dataclass import replace
 from tunnel.listener.acceptor import Acceptor
 from tunnel.listener.connection_log import show_address
 from tunnel.listener.connection_progress import ConnectionProgress

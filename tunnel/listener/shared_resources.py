@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from tunnel.lazy_dataclass import dataclass, field
 from tunnel.listener.connection_log import ConnectionLog
 from tunnel.listener.connection_record import ConnectionRecord
 from tunnel.log import Log

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
 
 from tunnel.config.model import HealthCheck
 from tunnel.errors import TargetFault, TunnelError
+from tunnel.lazy_dataclass import dataclass
 from tunnel.listener.route import Route
 from tunnel.log import MAX_FOREIGN_TEXT, one_line
 from tunnel.net.sockets import resolve_now

@@ -7,7 +7,6 @@ import socket
 import time
 import traceback
 from collections.abc import Callable, Iterator, Set
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 

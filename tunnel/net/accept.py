@@ -5,10 +5,10 @@ from __future__ import annotations
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 
 import trio
 
+from tunnel.lazy_dataclass import dataclass
 from tunnel.net.accept_backoff import AcceptBackoff
 from tunnel.net.connection_limiter import ConnectionLimiter
 from tunnel.net.sockets import format_address

@@ -7,11 +7,11 @@ A socket that a service manager passes can be listened on but not dialled, so it
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Literal
 
 from tunnel.errors import ConfigError, invalid_value
 from tunnel.ip_address import join_host_port
+from tunnel.lazy_dataclass import dataclass
 from tunnel.unix_path import check_unix_path
 
 _LOCAL = ("unix:", "systemd:", "launchd:", "127.0.0.1:", "[::1]:", "localhost:")

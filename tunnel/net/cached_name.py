@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 from tunnel.errors import TargetError
+from tunnel.lazy_dataclass import dataclass
 from tunnel.net.sockets import NameNotFound
 
 MIN_LIFETIME, MAX_LIFETIME = 1.0, 3600.0  # seconds: for a lifetime that a name server has given

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from tunnel.errors import ConfigError, TargetError, TargetFault, describe_os_error
+from tunnel.lazy_dataclass import dataclass
 from tunnel.net.address import SrvName, TcpAddress
 from tunnel.net.cached_name import Timed, bounded_lifetime
 from tunnel.net.sockets import NameNotFound, port_number

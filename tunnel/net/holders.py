@@ -12,12 +12,12 @@ import socket
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
 
 from tunnel.ip_address import IpAddress, unmap_ipv4
+from tunnel.lazy_dataclass import dataclass
 
 Processes = tuple[tuple[int, str], ...]  # PID and name of each process that holds one socket
 Holders = Mapping[int, Processes]  # by inode of the socket

@@ -10,12 +10,12 @@ import ipaddress
 import os
 import socket
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from tunnel.errors import TargetError, TargetFault, describe_os_error
 from tunnel.ip_address import join_host_port
+from tunnel.lazy_dataclass import dataclass
 from tunnel.net.address import Address, UnixAddress
 
 # The defaults of Go, and so of ghostunnel: 15 s idle, 15 s between probes, 9 probes.

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from tunnel.errors import WireError, WireFault
+from tunnel.lazy_dataclass import dataclass
 from tunnel.pkix import der
 from tunnel.pkix.der import DerValue
 

@@ -6,10 +6,10 @@ Only the fields that every rule needs are parsed at once: a name, a key or an ex
 from __future__ import annotations
 
 from base64 import encodebytes
-from dataclasses import dataclass, field
 from datetime import datetime
 
 from tunnel.errors import WireError, WireFault
+from tunnel.lazy_dataclass import dataclass, field
 from tunnel.pkix import der
 from tunnel.pkix.algorithms import Algorithm, parse_algorithm
 from tunnel.pkix.dates import parse_time

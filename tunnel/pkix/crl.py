@@ -6,11 +6,11 @@ A list may have a million entries: for most of them only the serial number is pa
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
 
 from tunnel.errors import PeerDenied, WireError, WireFault
+from tunnel.lazy_dataclass import dataclass, field
 from tunnel.pkix import der
 from tunnel.pkix.algorithms import Algorithm, parse_algorithm
 from tunnel.pkix.certificate import Certificate

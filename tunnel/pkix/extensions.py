@@ -6,12 +6,12 @@ An extension that no rule reads may have any content: a malformed policy notice 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, TypeVar, cast
 
 from tunnel.errors import Denial, PeerDenied, WireError, WireFault
 from tunnel.ip_address import IpAddress
+from tunnel.lazy_dataclass import dataclass, field
 from tunnel.pkix import der
 from tunnel.pkix.der import DerValue
 

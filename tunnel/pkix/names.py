@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 from tunnel.errors import WireError, WireFault
+from tunnel.lazy_dataclass import dataclass
 from tunnel.pkix import der
 from tunnel.pkix.der import DerValue
 

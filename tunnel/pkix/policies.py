@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from tunnel.errors import Denial, PeerDenied
+from tunnel.lazy_dataclass import dataclass
 from tunnel.pkix.certificate import Certificate
 from tunnel.pkix.extensions import INHIBIT_ANY_POLICY, POLICY_CONSTRAINTS, Extensions
 

@@ -7,11 +7,11 @@ have the same name.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import pairwise
 
 from tunnel.errors import Denial, PeerDenied
+from tunnel.lazy_dataclass import dataclass, replace
 from tunnel.pkix.certificate import Certificate
 from tunnel.pkix.crl import RevocationList
 from tunnel.pkix.names import Name

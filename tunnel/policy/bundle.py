@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
 from tunnel.errors import PolicyError, PolicyFault, describe_os_error
+from tunnel.lazy_dataclass import dataclass
 from tunnel.log import escape
 from tunnel.policy.bundle_files import MAX_BYTES, parse_json, read_archive, read_directory
 from tunnel.policy.manifest import MANIFEST, Manifest, parse_manifest

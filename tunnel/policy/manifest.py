@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from tunnel.errors import PolicyError, PolicyFault
+from tunnel.lazy_dataclass import dataclass
 from tunnel.log import escape
 from tunnel.policy.bundle_files import parse_json
 

@@ -7,8 +7,9 @@ and it takes data with the path of a rule as the value of that rule. OPA rejects
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+from tunnel.lazy_dataclass import dataclass, field
 
 _INPUT_AND_DATA = (0, 1)
 _RESULTS = ("target", "result")

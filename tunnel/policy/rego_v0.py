@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import pairwise
+
+from tunnel.lazy_dataclass import dataclass
 
 _TOKEN = re.compile(
     r"""(?P<blank>[ \t\r]+|\#[^\n]*) | (?P<newline>\n) | (?P<raw>`[^`]*`) | (?P<text>"(?:\\.|[^"\\\n])*")

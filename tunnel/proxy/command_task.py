@@ -7,7 +7,6 @@ import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
 import trio
 
@@ -18,6 +17,7 @@ from tunnel.child.signal_probe import ReceivedSignal, SignalProbe
 from tunnel.child.signals import SignalThread
 from tunnel.errors import ConfigError, TunnelError
 from tunnel.identity.wait_notice import wait_with_notice
+from tunnel.lazy_dataclass import dataclass
 from tunnel.log import Log
 from tunnel.net.notify import State
 from tunnel.proxy.process_context import ProcessContext

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 
 from tunnel.config.acme import complete_acme
 from tunnel.config.model import Acme, KeyFiles, Keystore, ListenerConfig, Monitor, ProcessConfig, Traces, WorkloadApi
+from tunnel.lazy_dataclass import replace
 from tunnel.log import Log
 from tunnel.net.address import Address, SrvName, TcpAddress, UnixAddress
 from tunnel.sandbox.landlock import apply_landlock

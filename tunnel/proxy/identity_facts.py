@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from tunnel.identity.credentials import Credentials, SvidCredentials
+from tunnel.lazy_dataclass import replace
 from tunnel.spiffe.bundle import TrustBundle
 from tunnel.status.identity_report import NO_CREDENTIALS, IdentityReport, Rotation, TrustDomainReport
 

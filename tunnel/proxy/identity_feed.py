@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import trio
@@ -13,6 +12,7 @@ import trio
 from tunnel.config.model import IdentityConfig
 from tunnel.errors import TunnelError
 from tunnel.identity.credentials import Credentials
+from tunnel.lazy_dataclass import replace
 from tunnel.listener.generation import Generation, GenerationBuilder
 from tunnel.log import Log
 from tunnel.proxy.identity_facts import describe_credentials, describe_rotation

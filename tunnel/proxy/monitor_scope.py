@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import reduce
 from typing import TYPE_CHECKING, Protocol
 
 from tunnel.config.model import IdentityConfig, ListenerConfig
 from tunnel.config.values import default_of
+from tunnel.lazy_dataclass import replace
 from tunnel.listener.shared_resources import SharedResources
 from tunnel.net.connection_limiter import ConnectionLimiter
 from tunnel.proxy.identity_feed import IdentityFeed

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import trio
 
 from tunnel.config.model import ListenerConfig, Monitor, NoIdentity, ProcessConfig
 from tunnel.errors import ConfigError
+from tunnel.lazy_dataclass import dataclass, replace
 from tunnel.listener.tunnel import Tunnel
 from tunnel.log import Log, escape
 from tunnel.net.activation import ActivationSockets

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import replace
 
 import trio
 
 from tunnel import __version__
+from tunnel.lazy_dataclass import replace
 from tunnel.proxy.monitor_scope import MonitorScope
 from tunnel.proxy.proxy_listener import ProxyListener
 from tunnel.status.overview import ListenerOverview, Overview, encode_overview, summarize_listener

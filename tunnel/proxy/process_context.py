@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import trio
 
+from tunnel.lazy_dataclass import dataclass, field
 from tunnel.log import Log, one_line
 from tunnel.log_capture import LogCapture
 from tunnel.net.activation import ActivationSockets

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
 
 import trio
 
 from tunnel.config.model import INTERACTIVE_TIMEOUT, IdentityConfig, ListenerConfig, ProcessConfig, WorkloadApi
 from tunnel.errors import ConfigError, IdentityError, IdentityFault, identity_errors
 from tunnel.identity.credentials import Credentials, PkiCredentials
+from tunnel.lazy_dataclass import dataclass, replace
 from tunnel.listener.generation import Generation, GenerationBuilder, plan_generations
 from tunnel.listener.targets import check_targets
 from tunnel.net.listen import Listener, open_listener

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 
 import trio
 
 from tunnel.config.model import ProcessConfig
 from tunnel.errors import TunnelError, identity_errors
+from tunnel.lazy_dataclass import dataclass, field
 from tunnel.log import Log
 from tunnel.proxy.confinement import needs_of
 from tunnel.proxy.file_watcher import Signature, sign_files, watch_files

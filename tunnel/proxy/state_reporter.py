@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from tunnel.config.model import ListenerConfig
+from tunnel.lazy_dataclass import replace
 from tunnel.listener.generation import Generation
 from tunnel.net.notify import Notifier, State
 from tunnel.status.process_state import Identity, ListenerState, Phase, ProcessState, Reload

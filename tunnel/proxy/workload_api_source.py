@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import replace
 from functools import partial
 
 import trio
@@ -15,6 +14,7 @@ from tunnel.identity.credentials import Credentials, SvidCredentials
 from tunnel.identity.event_channel import EventChannel, WorkloadStreams, receive_newest
 from tunnel.identity.events import Disconnected, Rejected, Updated, WorkloadEvent
 from tunnel.identity.identity_tracker import IdentityTracker, describe_timeout
+from tunnel.lazy_dataclass import replace
 from tunnel.log import Log, escape
 from tunnel.pkix.revocation import RevocationLists
 from tunnel.proxy.identity_source import CredentialSink

@@ -10,9 +10,9 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from tunnel.lazy_dataclass import dataclass
 from tunnel.net.address import Address, ListenAddress, TcpAddress, UnixAddress
 
 WRITABLE = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty")

@@ -7,8 +7,8 @@ trusted.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
+from tunnel.lazy_dataclass import dataclass, field
 from tunnel.pkix.certificate import Certificate
 from tunnel.spiffe.ids import TrustDomain
 

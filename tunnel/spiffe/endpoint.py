@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from urllib.parse import quote, unquote_to_bytes
 
 from tunnel.errors import ConfigError, invalid_value
 from tunnel.ip_address import join_host_port, parse_ip_address
+from tunnel.lazy_dataclass import dataclass
 from tunnel.unix_path import check_unix_path
 
 ENVIRONMENT = "SPIFFE_ENDPOINT_SOCKET"

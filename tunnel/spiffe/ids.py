@@ -6,9 +6,9 @@ Nothing is normalized: two IDs are equal exactly if their texts are equal.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from tunnel.errors import IdFault, SpiffeIdError, quote
+from tunnel.lazy_dataclass import dataclass
 
 SCHEME = "spiffe://"
 _EXPECTED = f"{SCHEME}TRUST-DOMAIN/PATH"

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from tunnel.errors import IdentityError, IdentityFault, TokenError, TokenFault
+from tunnel.lazy_dataclass import dataclass, field
 from tunnel.spiffe.ids import SpiffeId, TrustDomain
 from tunnel.spiffe.jwt import Token, parse_json, parse_key_id
 

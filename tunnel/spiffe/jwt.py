@@ -10,10 +10,10 @@ import math
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from tunnel.errors import SpiffeIdError, TokenError, TokenFault
+from tunnel.lazy_dataclass import dataclass, field
 from tunnel.spiffe.ids import SpiffeId, parse_spiffe_id
 from tunnel.time_format import describe_time
 

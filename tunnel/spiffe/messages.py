@@ -7,9 +7,9 @@ tokens are never part of a `repr`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
+from tunnel.lazy_dataclass import dataclass, field
 from tunnel.spiffe import claims, protobuf
 from tunnel.spiffe.selection import Offer
 

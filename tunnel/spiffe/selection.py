@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
+from tunnel.lazy_dataclass import dataclass
 from tunnel.spiffe.ids import SpiffeId
 
 _MOST_NAMES = 8  # in a message

@@ -8,11 +8,11 @@ certificates. Those are in SIGNING_RULES, which handshakes do not check.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 
 from tunnel.errors import Denial, PeerDenied, SpiffeIdError
+from tunnel.lazy_dataclass import dataclass
 from tunnel.pkix.certificate import Certificate
 from tunnel.pkix.extensions import ANY_PURPOSE, CLIENT_AUTH, SERVER_AUTH, KeyUsage
 from tunnel.pkix.path import check_readable

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from heapq import nlargest
 from typing import Final
 
+from tunnel.lazy_dataclass import dataclass
 from tunnel.status.peer_table import NO_TRAFFIC, PeerKey, PeerTraffic
 
 OTHERS = "other"  # instead of a name; a peer with this name is one of the others

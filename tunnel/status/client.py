@@ -6,13 +6,13 @@ import json
 import re
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
 from tunnel.config.status_url import STATUS_PATH, StatusUrl
 from tunnel.errors import ConfigError, TargetError, TargetFault, TlsError, TlsFault, WireError, WireFault, describe_os_error
 from tunnel.http.client import HttpExchange, ReceivedResponse, empty_context, fetch_blocking
+from tunnel.lazy_dataclass import dataclass
 from tunnel.net.address import Address, TcpAddress
 from tunnel.net.race import connect_first
 from tunnel.net.sockets import resolve

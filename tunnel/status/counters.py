@@ -6,9 +6,9 @@ Plain integers, changed by the event loop's thread only; timers and durations ex
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING
 
+from tunnel.lazy_dataclass import dataclass, field, fields, replace
 from tunnel.status import metric_definitions as metrics
 from tunnel.status.metric_definitions import Metric
 

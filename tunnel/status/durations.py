@@ -9,10 +9,10 @@ import math
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 from typing import NamedTuple
 
+from tunnel.lazy_dataclass import dataclass
 from tunnel.status.reservoir import Entry, Reservoir, Sample, greatest_entries
 
 

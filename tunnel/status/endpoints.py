@@ -8,12 +8,12 @@ from __future__ import annotations
 import gzip
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from tunnel.http.connection import NOT_FOUND, READ_EXPECTED, READ_METHODS, Request, Respond, Response
+from tunnel.lazy_dataclass import dataclass
 from tunnel.status.health_endpoints import UNKNOWN_LISTENER, CheckListeners, HealthEndpoints, is_health_path
 from tunnel.status.openmetrics import MetricsFormat, accepts_openmetrics
 from tunnel.status.process_state import ProcessState

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from http import HTTPStatus
 
 from tunnel.http.connection import NOT_FOUND, READ_EXPECTED, READ_METHODS, Request, Response
+from tunnel.lazy_dataclass import dataclass
 from tunnel.log import escape, one_line
 from tunnel.status.process_state import ProcessState, join_by_listener, list_names
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from tunnel.errors import is_refusal
+from tunnel.lazy_dataclass import dataclass
 from tunnel.status import metric_definitions as metrics
 from tunnel.status.counters import EXPORTS, Counters, TargetGauges, TunnelGauges
 from tunnel.status.metric_reading import MetricReading, ReadingScope

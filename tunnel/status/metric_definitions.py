@@ -6,8 +6,9 @@ one, because scripts search for them as substrings.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum, auto
+
+from tunnel.lazy_dataclass import dataclass
 
 
 class Kind(Enum):

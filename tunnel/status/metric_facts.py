@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from tunnel.config.model import direction_of
+from tunnel.lazy_dataclass import dataclass
 from tunnel.status.busy_peers import PeerSeries
 from tunnel.status.counters import Counters, TargetGauges, TunnelGauges, WorkloadApiState
 from tunnel.status.histogram import DurationReadings, HistogramReading

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from enum import Enum
 
+from tunnel.lazy_dataclass import dataclass
 from tunnel.status.histogram import HistogramReading
 from tunnel.status.metric_facts import ProcessFacts
 

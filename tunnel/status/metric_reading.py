@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from tunnel.lazy_dataclass import dataclass
 from tunnel.status.durations import Distribution
 from tunnel.status.metric_definitions import Metric
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import gzip
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from tunnel.lazy_dataclass import dataclass
 from tunnel.status.exposition import PROMETHEUS_TYPE, encode_head, encode_labels, encode_value
 from tunnel.status.histogram import HistogramReading
 from tunnel.status.metric_facts import ProcessFacts

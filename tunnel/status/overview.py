@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from heapq import nlargest
 from typing import Any
 
 from tunnel.config.model import direction_of
 from tunnel.errors import is_refusal
+from tunnel.lazy_dataclass import dataclass
 from tunnel.status.counters import Counters, TunnelGauges
 from tunnel.status.histogram import HistogramReading
 from tunnel.status.identity_report import IdentityReport, Rotation

@@ -6,10 +6,10 @@ Every text becomes printable ASCII here, because it goes to a terminal.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TypeVar
 
 from tunnel.errors import WireError, WireFault
+from tunnel.lazy_dataclass import dataclass
 from tunnel.log import one_line
 
 T = TypeVar("T")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass, replace
 from http import HTTPStatus
 from pathlib import Path
 
 from tunnel.errors import ConfigError, describe_os_error
 from tunnel.http.connection import NOT_FOUND, READ_EXPECTED, READ_METHODS, Request, Response
+from tunnel.lazy_dataclass import dataclass, replace
 
 PREFIX = "/ui/"
 _FILES = Path(__file__).with_name("page_files")

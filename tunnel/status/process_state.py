@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from enum import Enum
+
+from tunnel.lazy_dataclass import dataclass, replace
 
 _MOST_NAMES = 3  # of listeners in one text
 

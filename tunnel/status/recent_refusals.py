@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from tunnel.lazy_dataclass import dataclass, replace
 
 MAX_REFUSALS = 100  # different ones; one more evicts the one that occurred longest ago
 

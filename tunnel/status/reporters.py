@@ -9,13 +9,13 @@ import math
 import ssl
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
 import trio
 
 from tunnel.errors import ConfigError, TargetError, WireError, describe_os_error
 from tunnel.http.client import HttpUrl, fetch, request_url, start_https, system_context
 from tunnel.ip_address import join_host_port
+from tunnel.lazy_dataclass import dataclass
 from tunnel.log import escape
 from tunnel.net.address import TcpAddress
 from tunnel.net.dial import open_target

@@ -7,7 +7,8 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+
+from tunnel.lazy_dataclass import dataclass
 
 SIZE = 1028
 Entry = tuple[float, int]  # priority, value

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
 
 import trio
 
 from tunnel.errors import Denial, IdentityLoss, LimitFault, TargetFault, TlsFault, WebRefusal
+from tunnel.lazy_dataclass import dataclass
 from tunnel.status import metric_definitions as metrics
 from tunnel.status.counters import EXPORTS, Counters, TunnelGauges, WorkloadApiState
 from tunnel.status.listener_readings import ListenerMeasurement, read_listeners

@@ -9,11 +9,12 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import islice
 from types import FrameType
 
 import trio
+
+from tunnel.lazy_dataclass import dataclass
 
 _IDLE_WORKER = "Trio thread "  # the name of a worker thread that trio keeps for later; a busy one has another name
 _MAX_DEPTH = 200

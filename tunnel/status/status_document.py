@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from tunnel.lazy_dataclass import dataclass
 from tunnel.status.process_state import (
     Identity,
     ListenerState,

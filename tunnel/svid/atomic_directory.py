@@ -23,7 +23,6 @@ import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 
 from tunnel.atomic_file import (
     NamedFile,
@@ -35,6 +34,7 @@ from tunnel.atomic_file import (
     write_new,
 )
 from tunnel.errors import OutputError, describe_os_error
+from tunnel.lazy_dataclass import dataclass
 
 CURRENT = "..data"
 GRACE = 10.0  # seconds

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 
@@ -18,6 +17,7 @@ from tunnel.identity.event_channel import EventChannel, open_event_channel
 from tunnel.identity.events import Updated
 from tunnel.identity.identity_tracker import IdentityTracker, describe_timeout
 from tunnel.identity.wait_notice import wait_with_notice
+from tunnel.lazy_dataclass import dataclass
 from tunnel.svid.atomic_directory import AtomicDirectory
 from tunnel.svid.event_log import Event, EventLog
 from tunnel.svid.update_files import build_update_files, describe_written, facts_of

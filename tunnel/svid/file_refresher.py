@@ -6,13 +6,13 @@ import signal
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 import trio
 
 from tunnel.backoff import Backoff
 from tunnel.errors import IdentityError, OutputError
+from tunnel.lazy_dataclass import dataclass, field
 from tunnel.net.notify import Notifier, State
 from tunnel.svid.event_log import Event
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from dataclasses import dataclass
 
+from tunnel.lazy_dataclass import dataclass
 from tunnel.spiffe.jwks import JwtBundles
 from tunnel.svid.file_refresher import ContentDescription, FileRefresher
 

@@ -6,9 +6,8 @@ error than a missing file.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from tunnel.identity.tokens import JwtSvid
+from tunnel.lazy_dataclass import dataclass
 from tunnel.svid.event_log import Event
 from tunnel.svid.file_refresher import ContentDescription, FileRefresher
 from tunnel.time_format import describe_time

@@ -7,7 +7,6 @@ Federation, section 7).
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -15,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from tunnel.atomic_file import NamedFile
 from tunnel.config.svid_model import Output
 from tunnel.identity.credentials import SvidCredentials, X509Svid
+from tunnel.lazy_dataclass import dataclass
 from tunnel.log import escape
 from tunnel.pkix.certificate import Certificate
 from tunnel.spiffe.ids import SpiffeId, TrustDomain

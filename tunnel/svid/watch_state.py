@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from http import HTTPStatus
 
 from tunnel.errors import CommandError
 from tunnel.http.connection import Request, Respond, Response
+from tunnel.lazy_dataclass import dataclass
 from tunnel.status.exposition import PROMETHEUS_TYPE, encode_head, encode_sample
 from tunnel.svid.event_log import Event, EventLog
 from tunnel.svid.update_files import UpdateFiles

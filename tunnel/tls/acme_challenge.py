@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from tunnel.authz.authorizer import allow_anonymous
+from tunnel.lazy_dataclass import dataclass
 from tunnel.tls.alpn import ACME_PROTOCOL
 from tunnel.tls.client_hello import ClientHello
 from tunnel.tls.context import Presented, TlsContext

@@ -8,7 +8,6 @@ are applied to every connection. The peer still proves in every handshake that i
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime
 from threading import Lock
 from time import time
@@ -17,6 +16,7 @@ from tunnel.authz.authorizer import Admitted, Authorizer
 from tunnel.authz.peer import Peer, SentCertificates, parse_peer
 from tunnel.errors import Denial, PeerDenied, WireError
 from tunnel.ip_address import parse_source
+from tunnel.lazy_dataclass import replace
 from tunnel.pkix.certificate import Certificate, parse_certificate, read_serial_number
 from tunnel.tls.verify import SpiffeVerifier, Verified, Verifier, checks_alike
 

@@ -5,9 +5,8 @@ OpenSSL parses the same bytes afterwards, and sends the right alert for those th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from tunnel.errors import WireError, WireFault
+from tunnel.lazy_dataclass import dataclass
 from tunnel.tls.alpn import parse_protocols
 from tunnel.wire.byte_reader import ByteReader
 

@@ -5,13 +5,12 @@ A context in use cannot be changed: a rotation builds a new one and swaps one re
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tunnel.authz.authorizer import Admitted
 from tunnel.config.model import TlsOptions
 from tunnel.errors import IdentityError, IdentityFault, TlsError
+from tunnel.lazy_dataclass import dataclass, field
 from tunnel.pkix.certificate import Certificate
 from tunnel.spiffe.x509 import PrivateKey
 from tunnel.tls.alpn import ACME_PROTOCOL, offer_protocols, select_protocol

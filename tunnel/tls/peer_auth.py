@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 from typing import Any, Final, Protocol
@@ -18,6 +17,7 @@ from typing import Any, Final, Protocol
 from tunnel.authz.authorizer import Admitted
 from tunnel.authz.peer import SentCertificates
 from tunnel.errors import Denial, PeerDenied, TlsError
+from tunnel.lazy_dataclass import dataclass, replace
 from tunnel.pkix.certificate import Certificate
 from tunnel.pkix.path import check_count
 from tunnel.tls.openssl import Context, add_client_authority, ffi, lib, load_certificate, sent_certificates

@@ -7,7 +7,6 @@ verification before it is published.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -16,6 +15,7 @@ from tunnel.authz.host_name import HostName, parse_host
 from tunnel.authz.peer import parse_peer
 from tunnel.authz.pins import SpkiPin
 from tunnel.errors import Denial, PeerDenied
+from tunnel.lazy_dataclass import dataclass, field
 from tunnel.pkix import path
 from tunnel.pkix.certificate import Certificate
 from tunnel.pkix.extensions import ANY_PURPOSE, CLIENT_AUTH

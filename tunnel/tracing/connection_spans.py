@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from tunnel.lazy_dataclass import dataclass
 from tunnel.listener.connection_attributes import (
     Attributes,
     connection_attributes,

@@ -10,11 +10,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from tunnel.config.model import Traces
 from tunnel.errors import ConfigError
+from tunnel.lazy_dataclass import dataclass
 from tunnel.listener.connection_record import ConnectionRecord
 from tunnel.log import escape
 

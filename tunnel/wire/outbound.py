@@ -6,13 +6,13 @@ A URL may contain a password, even if it is invalid, so messages contain only it
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 from typing import Protocol
 from urllib.parse import unquote
 
 from tunnel.errors import ConfigError, TargetError, TargetFault, WireError, WireFault
 from tunnel.ip_address import parse_ip_address
+from tunnel.lazy_dataclass import dataclass, field
 from tunnel.log import escape
 from tunnel.net.address import TcpAddress
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import socket
 import struct
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 from tunnel.errors import WireError, WireFault
 from tunnel.ip_address import IPV4_MAPPED_PREFIX
+from tunnel.lazy_dataclass import dataclass
 
 _SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 _PROXY = 0x21  # version 2, command PROXY

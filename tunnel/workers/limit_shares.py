@@ -6,9 +6,8 @@ exactly the limit.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from tunnel.config.model import ListenerConfig
+from tunnel.lazy_dataclass import replace
 
 
 def share_limits(config: ListenerConfig, index: int, count: int) -> ListenerConfig | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import Enum, auto
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final, NamedTuple
@@ -11,6 +10,7 @@ from typing import Final, NamedTuple
 from tunnel.authz.peer import Peer
 from tunnel.config.model import ListenerConfig
 from tunnel.identity.credentials import Credentials
+from tunnel.lazy_dataclass import dataclass, field
 from tunnel.listener.connection_log import Retry
 from tunnel.listener.connection_record import ConnectionOutcome, ConnectionRecord
 from tunnel.log import Category

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from typing import Final
 
 from tunnel.authz.peer import Peer
 from tunnel.errors import Denial, LimitExceeded, LimitFault, PeerDenied
+from tunnel.lazy_dataclass import dataclass
 from tunnel.listener.peer_limits import Limiting, PeerKey, key_of
 from tunnel.relay.loop import Loop
 from tunnel.relay.step import StepOwner

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
 from tunnel.config.model import ListenerConfig
+from tunnel.lazy_dataclass import replace
 from tunnel.listener.connection_log import Retry
 from tunnel.listener.generation import Generation
 from tunnel.listener.shared_resources import SharedResources

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping, Sequence
-from dataclasses import replace
 
 from tunnel.cli.command import Arguments, Command, Group, option
 from tunnel.cli.output import print_message, print_output
@@ -13,6 +12,7 @@ from tunnel.commands.proxy import command as proxy
 from tunnel.config.model import Keystore, ProcessConfig
 from tunnel.config.values import parse_text
 from tunnel.errors import ConfigError
+from tunnel.lazy_dataclass import replace
 
 STUNNEL = option("from-stunnel", "Convert this configuration file of stunnel", parse_text, "", placeholder="FILE")
 CONVERT = Command(

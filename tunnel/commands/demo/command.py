@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import MutableMapping
-from dataclasses import dataclass
 
 from tunnel.cli.command import Arguments, Command, Group, option
 from tunnel.config.values import default_of, parse_positive_duration
+from tunnel.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,12 @@ import re
 import tempfile
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 from tunnel.cli.output import print_message, print_output
 from tunnel.commands.demo.command import DemoConfig
 from tunnel.commands.demo.processes import DemoError, DemoProcess, DemoProcesses, PlainClient
+from tunnel.lazy_dataclass import dataclass
 
 _DOMAIN = "spiffe://demo.test"
 _DIAGRAM = """\

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, MutableMapping
-from dataclasses import dataclass
 from datetime import timedelta
 
 from tunnel.cli.command import Arguments, Command, Group, option, repeated, switch
@@ -21,6 +20,7 @@ from tunnel.config.values import (
     parse_positive_duration,
 )
 from tunnel.errors import ConfigError, invalid_value
+from tunnel.lazy_dataclass import dataclass
 from tunnel.spiffe.endpoint import WorkloadEndpoint, parse_endpoint
 from tunnel.spiffe.ids import SCHEME, SpiffeId, TrustDomain
 

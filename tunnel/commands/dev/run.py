@@ -8,13 +8,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunnel.cli.output import print_output
 from tunnel.config.dev_model import DevConfig, Entry
+from tunnel.lazy_dataclass import dataclass
 from tunnel.spiffe.endpoint import ENVIRONMENT, WorkloadEndpoint
 
 if TYPE_CHECKING:  # loaded when the line is known to be valid

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 from tunnel.cli.command import Arguments, Flag
@@ -16,6 +15,7 @@ from tunnel.commands.proxy.build import build_client, build_process
 from tunnel.config.model import ListenerConfig, ProcessConfig
 from tunnel.config.placeholders import KEYS_OF_PORT, KEYS_OF_SOCKET, check_placeholders
 from tunnel.errors import ConfigError, invalid_value
+from tunnel.lazy_dataclass import dataclass, replace
 from tunnel.net.address import Address, TcpAddress, parse_address
 
 _NAMED = re.compile(r"([A-Za-z][A-Za-z0-9_]*)=(.*)", re.DOTALL)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +22,7 @@ from tunnel.commands.exec.command import UNIX
 from tunnel.commands.start import open_process_context, prepare
 from tunnel.config.placeholders import Values, environment_variables, fill_placeholders
 from tunnel.errors import CommandError, ConfigError, TunnelError
+from tunnel.lazy_dataclass import dataclass, replace
 from tunnel.net.address import parse_address
 from tunnel.net.notify import parse_notify_address
 from tunnel.net.notify_relay import NotifyRelay

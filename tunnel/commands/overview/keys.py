@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from enum import Enum
 from typing import assert_never
+
+from tunnel.lazy_dataclass import dataclass, replace
 
 
 class ScreenKey(Enum):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from tunnel.commands.overview.quantities import UNKNOWN, describe_age, describe_byte_rate, describe_rate
@@ -11,6 +10,7 @@ from tunnel.commands.overview.rates import NO_RATE, OverviewRates, TrafficRate
 from tunnel.commands.overview.report import describe_last_seen, describe_state, describe_targets, describe_use
 from tunnel.commands.overview.styled import Line, LineStyle
 from tunnel.commands.overview.table import Column
+from tunnel.lazy_dataclass import dataclass
 from tunnel.status.overview_reading import ListenerSummary, PeerSummary, ProxySummary, RefusalSummary
 
 

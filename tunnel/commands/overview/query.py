@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote_plus
@@ -13,6 +12,7 @@ from tunnel.commands.status_query import MAX_LINE, StatusQuery, build_query, own
 from tunnel.config.status_url import STATUS_PATH, StatusUrl, parse_status_url
 from tunnel.config.values import parse_text
 from tunnel.errors import ConfigError, WireError, WireFault, invalid_value
+from tunnel.lazy_dataclass import replace
 from tunnel.status.overview_reading import OVERVIEW_PATH, to_ascii
 
 if TYPE_CHECKING:  # loaded when the line is known to be valid

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
+from tunnel.lazy_dataclass import dataclass
 from tunnel.status.overview_reading import LagSummary, ListenerSummary, PeerSummary, ProxySummary
 
 

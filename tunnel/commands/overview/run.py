@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
 from types import FrameType
 
 from tunnel.backoff import Backoff
@@ -21,6 +20,7 @@ from tunnel.commands.overview.screen import FIRST_VIEW, draw_screen
 from tunnel.commands.overview.terminal import Terminal
 from tunnel.commands.status_query import MAX_LINE, StatusQuery, ask
 from tunnel.errors import TunnelError
+from tunnel.lazy_dataclass import dataclass, replace
 from tunnel.status.overview_reading import ProxySummary, parse_overview, to_ascii
 
 _STOPS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGINT)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 
 from tunnel.commands.overview.keys import ScreenView, TableView
 from tunnel.commands.overview.live_tables import PEERS, TABLES, Feed, LiveRow, LiveTable
@@ -19,6 +18,7 @@ from tunnel.commands.overview.rates import LagRate
 from tunnel.commands.overview.report import describe_readiness, last_rotation
 from tunnel.commands.overview.styled import Line, LineStyle
 from tunnel.commands.overview.table import cut_end, lay_out_table
+from tunnel.lazy_dataclass import dataclass, replace
 from tunnel.status.overview_reading import ProxySummary
 from tunnel.time_format import describe_span
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from tunnel.lazy_dataclass import dataclass
 
 _GAP = 2  # blanks between two columns
 _MARK = ".."  # where a text was cut

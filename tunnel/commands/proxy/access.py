@@ -7,7 +7,6 @@ disk the host name is verified.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from tunnel.authz.pattern import parse_pattern
@@ -29,6 +28,7 @@ from tunnel.config.access_warnings import rule_warning
 from tunnel.config.model import Access, PolicyFiles
 from tunnel.config.values import parse_domain, parse_id, parse_ip, parse_name, parse_text
 from tunnel.errors import ConfigError
+from tunnel.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True)

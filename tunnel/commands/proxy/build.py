@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from tunnel.cli.command import Arguments, Command, Flag
@@ -36,6 +35,7 @@ from tunnel.config.model import (
     WorkloadApi,
 )
 from tunnel.errors import ConfigError
+from tunnel.lazy_dataclass import replace
 from tunnel.net.address import ListenAddress, TargetAddress
 from tunnel.wire.outbound import OutboundProxy, parse_outbound
 from tunnel.wire.proxy_v2 import HeaderMode

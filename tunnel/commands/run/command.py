@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tunnel.cli.command import Arguments, Command, Group, option
@@ -16,6 +15,7 @@ from tunnel.config.checks import check_health_ports
 from tunnel.config.model import AccessLogConfig, LogConfig, ProcessConfig, name_listeners
 from tunnel.config.values import default_of, parse_limit, parse_positive_duration
 from tunnel.errors import ConfigError
+from tunnel.lazy_dataclass import dataclass, replace
 
 if TYPE_CHECKING:  # loaded for configuration files only
     from tunnel.proxy.reloader import ReloadSource

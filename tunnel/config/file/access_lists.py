@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
 from tunnel.authz.pins import parse_pin
@@ -16,6 +15,7 @@ from tunnel.config.file.schema import Key, Section
 from tunnel.config.file.tables import RawTable, read_table
 from tunnel.config.model import Access, PolicyFiles
 from tunnel.config.values import parse_name
+from tunnel.lazy_dataclass import dataclass
 
 _RULES = "rules"
 _TEXT_OR_LIST = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}

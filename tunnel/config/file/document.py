@@ -6,11 +6,11 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from tunnel.config.file.positions import NestingError, scan_lines
 from tunnel.config.file.problem import Place, Problem, Problems, SourceFile
 from tunnel.errors import ConfigError, describe_os_error
+from tunnel.lazy_dataclass import dataclass
 
 MAX_FILE_BYTES = 4 * 2**20
 MAX_FILES = 1000

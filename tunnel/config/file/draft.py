@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from tunnel.config.file.problem import Place
 from tunnel.config.file.tables import RawTable
 from tunnel.config.model import IdentityConfig
+from tunnel.lazy_dataclass import dataclass, field
 
 
 @dataclass(slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, cast
 
 from tunnel.authz.rules import AnyRule
@@ -14,6 +13,7 @@ from tunnel.config.file.process_keys import HEALTH, LOG, METRICS, MONITOR, PROCE
 from tunnel.config.file.schema import Section
 from tunnel.config.file.writer import TomlValue, encode_key, encode_table
 from tunnel.config.model import Access, IdentityConfig, ListenerConfig, Monitor, ProcessConfig, WorkloadApi
+from tunnel.lazy_dataclass import dataclass
 
 _UNNAMED = "default"
 _FIRST = ("name", "listen", "target")  # of the keys of a listener

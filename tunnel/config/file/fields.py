@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Any, TypeVar
 
 from tunnel.config.file.schema import Key
+from tunnel.lazy_dataclass import replace
 
 T = TypeVar("T")
 

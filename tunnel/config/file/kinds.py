@@ -6,7 +6,6 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import date, time
 from decimal import Decimal
 from typing import Any, Final, Generic, TypeVar
@@ -16,6 +15,7 @@ from tunnel.config.file.writer import TomlValue
 from tunnel.config.model import ClosePolicy
 from tunnel.config.values import format_duration, parse_duration, parse_limit
 from tunnel.errors import ConfigError, invalid_value, quote
+from tunnel.lazy_dataclass import dataclass, replace
 
 T = TypeVar("T")
 JsonSchema = Mapping[str, object]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from tunnel.authz.rules import AnyRule
 from tunnel.config.file.access_lists import AccessTable, build_access, inline_table, list_problems, named_table
 from tunnel.config.file.draft import ListenerDraft
@@ -11,6 +9,7 @@ from tunnel.config.file.listener_keys import ACCESS_KEY
 from tunnel.config.file.problem import Place, suggest
 from tunnel.config.model import Access, IdentityConfig, WorkloadApi
 from tunnel.errors import quote
+from tunnel.lazy_dataclass import replace
 
 _DOMAINS = "trust-domains"
 

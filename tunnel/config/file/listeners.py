@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from tunnel.config.checks import check_host_name, check_local, check_outbound
@@ -25,6 +24,7 @@ from tunnel.config.model import (
 )
 from tunnel.config.tls_options import check_safe_suite, join_protocols, join_suites
 from tunnel.errors import ConfigError, quote
+from tunnel.lazy_dataclass import replace
 
 _DEFAULT_IDENTITY = "default"  # of listeners that name none
 PLAINTEXT_PERMITTED = "plain TCP clients are accepted without authentication"  # the listener logs more about it

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 from tunnel.config.checks import check_health_ports
@@ -20,6 +19,7 @@ from tunnel.config.file.process_keys import HEALTH, LOG, METRICS, MONITOR, PROCE
 from tunnel.config.file.tables import RawTable, Tables, merge_documents, read_table
 from tunnel.config.model import HealthPort, ListenerConfig, LogConfig, Metrics, Monitor, ProcessConfig, Status, Traces
 from tunnel.errors import quote
+from tunnel.lazy_dataclass import dataclass, replace
 from tunnel.net.address import TcpAddress
 
 _MONITOR_TABLES = ("status", "health", "metrics")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 from tunnel.config.file.positions import Lines, TomlPath
 from tunnel.errors import ConfigError, ConfigMistakes, hide_secrets, quote
+from tunnel.lazy_dataclass import dataclass, field
 
 MAX_PROBLEMS = 1000  # further ones are counted
 _PRINTABLE_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final
 
 from tunnel.config.file.kinds import (
@@ -47,6 +46,7 @@ from tunnel.config.values import (
     parse_text,
     parse_web_url,
 )
+from tunnel.lazy_dataclass import replace
 from tunnel.net.address import (
     ListenAddress,
     StatusAddress,

@@ -6,12 +6,12 @@ Reading, `tunnel config show`, the JSON Schema and the tables of the documentati
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, fields
 from operator import attrgetter
 from typing import Any
 
 from tunnel.config.file.kinds import ValueKind
 from tunnel.errors import HIDDEN
+from tunnel.lazy_dataclass import MISSING, dataclass, fields
 
 
 @dataclass(frozen=True)

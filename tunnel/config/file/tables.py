@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from tunnel.config.file.document import Document
@@ -12,6 +11,7 @@ from tunnel.config.file.problem import MAX_PROBLEMS, Place, Problems, suggest
 from tunnel.config.file.process_keys import PROCESS
 from tunnel.config.file.schema import Key
 from tunnel.errors import ConfigError
+from tunnel.lazy_dataclass import dataclass, field
 
 SINGLE = ("log", "status", "health", "metrics", "traces", "defaults")
 NAMED = ("identity", "access")

@@ -7,7 +7,6 @@ authentication without a counterpart makes the result invalid until the operator
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from urllib.parse import quote as percent_encode
 
 from tunnel.config.file.document import read_text
@@ -26,6 +25,7 @@ from tunnel.config.stunnel.options import (
 )
 from tunnel.errors import ConfigError
 from tunnel.ip_address import join_host_port
+from tunnel.lazy_dataclass import dataclass, field
 from tunnel.net.address import is_local
 
 _OLD_VERSIONS = ("all", "sslv2", "sslv3", "tlsv1", "tlsv1.1", "tlsv1.2")

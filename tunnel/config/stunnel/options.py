@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Final
+
+from tunnel.lazy_dataclass import dataclass, field
 
 _SECTION = re.compile(r"\[(.*)\]")
 _OPTION = re.compile(r"([A-Za-z][A-Za-z0-9]*)\s*=\s*(.*)")
