@@ -6,10 +6,8 @@ from collections.abc import Callable, Mapping
 
 from tunnel.errors import IdentityError, IdentityFault
 from tunnel.keystore.files import KeystoreFormat, detect_format, prefix_errors, read_file
-from tunnel.keystore.java import parse_java
 from tunnel.keystore.material import KeyMaterial, make_material
 from tunnel.keystore.pem import describe, find_key, parse_blocks, parse_chain, parse_key, parse_pem
-from tunnel.keystore.pkcs12 import parse_pkcs12
 from tunnel.pkix.certificate import Certificate
 
 
@@ -41,6 +39,18 @@ def load_keystore(path: str, password: str) -> KeyMaterial:
         return _PARSERS[detect_format(path, blob)](blob, password)
 
 
+def _parse_pkcs12(blob: bytes, password: str) -> KeyMaterial:
+    from tunnel.keystore.pkcs12 import parse_pkcs12  # it loads cryptography.x509: 20 ms and 3 MiB
+
+    return parse_pkcs12(blob, password)
+
+
+def _parse_java(blob: bytes, password: str) -> KeyMaterial:
+    from tunnel.keystore.java import parse_java
+
+    return parse_java(blob, password)
+
+
 def _refuse_der(_blob: bytes, _password: str) -> KeyMaterial:
     raise IdentityError(
         IdentityFault.BAD_KEY,
@@ -50,7 +60,7 @@ def _refuse_der(_blob: bytes, _password: str) -> KeyMaterial:
 
 _PARSERS: Mapping[KeystoreFormat, Callable[[bytes, str], KeyMaterial]] = {
     KeystoreFormat.PEM: parse_pem,
-    KeystoreFormat.PKCS12: parse_pkcs12,
-    KeystoreFormat.JAVA: parse_java,
+    KeystoreFormat.PKCS12: _parse_pkcs12,
+    KeystoreFormat.JAVA: _parse_java,
     KeystoreFormat.DER: _refuse_der,
 }
