@@ -8,7 +8,11 @@ import sys
 import pytest
 
 ALWAYS = "import tunnel.commands.proxy.run, tunnel.proxy.process"
+DATA_PLANE = "import tunnel.listener.tunnel"
 UNASKED = {"json", "h11", "prometheus_client", "acme", "josepy", "requests", "regopy", "asyncio", "opentelemetry", "google"} | {
+    "OpenSSL",
+    "cryptography.x509",
+    "typing_extensions",
     "tunnel.status.status_document",
     "tunnel.status.health_endpoints",
     "tunnel.status.snapshot",
@@ -27,6 +31,19 @@ UNASKED = {"json", "h11", "prometheus_client", "acme", "josepy", "requests", "re
     "tunnel.acme",
     "tunnel.devapi",
 }
+# What only the control plane needs; together with the modules that they load these take 12 MiB.
+CONTROL = {"trio", "attr", "grpc", "ssl", "inspect", "logging", "concurrent", "subprocess", "traceback", "queue"} | {
+    "cryptography.hazmat.primitives.serialization",
+    "tunnel.cli.parser",
+    "tunnel.cli.command",
+    "tunnel.commands",
+    "tunnel.proxy",
+    "tunnel.identity.workload",
+    "tunnel.keystore",
+    "tunnel.http",
+    "tunnel.sandbox",
+    "tunnel.child",
+}
 
 
 def loaded(program: str) -> set[str]:
@@ -40,8 +57,16 @@ def loaded(program: str) -> set[str]:
     ("program", "anonymous"),
     [
         (f"{ALWAYS}, tunnel.proxy.file_source", UNASKED | {"grpc"}),
-        (f"{ALWAYS}, tunnel.proxy.workload_api_source", UNASKED - {"asyncio"} | {"tunnel.keystore"}),  # grpc brings asyncio
+        (f"{ALWAYS}, tunnel.proxy.workload_api_source", UNASKED | {"grpc", "tunnel.keystore"}),
+        (f"{DATA_PLANE}", UNASKED | CONTROL),
     ],
+    ids=["files", "Workload API", "data plane"],
 )
 def test_nothing_is_loaded_that_was_not_asked_for(program: str, anonymous: set[str]) -> None:
     assert loaded(program) & anonymous == set()
+
+
+def test_a_wrong_flag_loads_neither_a_library_nor_the_proxy() -> None:
+    wrong = "from tunnel.cli.main import main; assert main(['server', '--wrong'], {}) == 1"
+    heavy = {"cryptography", "_cffi_backend", "dataclasses", "inspect", "tunnel.proxy", "tunnel.listener", "tunnel.tls"}
+    assert loaded(wrong) & (UNASKED | heavy | {"trio", "grpc", "ssl", "asyncio"}) == set()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from ipaddress import ip_network
+from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tests.support.cert_factory import key_of
 from tests.support.tls_ends import (
@@ -22,7 +24,7 @@ from tests.support.tls_ends import (
 )
 from tunnel.authz.authorizer import Admitted
 from tunnel.authz.rules import AnyRule, SourceRule
-from tunnel.errors import Denial, PeerDenied
+from tunnel.errors import Denial, IdentityError, IdentityFault, PeerDenied
 from tunnel.tls.context import Presented, TlsContext
 from tunnel.tls.openssl import lib
 from tunnel.tls.peer_auth import PeerAuth
@@ -41,6 +43,20 @@ def test_a_handshake_that_is_not_ours_admits_no_peer() -> None:
     server.shake(client.shake(server.shake(client.shake())))
     assert server.error == "certificate verify failed"
     assert not server.is_done
+
+
+def test_a_key_can_be_presented_encoded() -> None:
+    encoded = WHO.leaf.key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    side = Side(TlsContext(Presented(WHO.chain, encoded), PeerAuth(admission(ROOT)), is_server=True))
+    shake_hands(PublicPeer(public_context(WHO), is_server=False), side)
+    assert side.end.admitted is not None
+
+
+@pytest.mark.parametrize("key", [b"", b"no key", key_of("p256", 7)])
+def test_a_key_that_is_none_or_another_one_cannot_be_presented(key: Any) -> None:
+    with pytest.raises(IdentityError) as failure:
+        TlsContext(Presented(WHO.chain, key), PeerAuth(admission(ROOT)), is_server=True)
+    assert failure.value.reason is IdentityFault.BAD_CERTIFICATE
 
 
 def test_a_peer_without_a_certificate_is_refused_once_one_is_required() -> None:

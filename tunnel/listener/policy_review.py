@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from tunnel.authz.authorizer import Admitted
 from tunnel.errors import PeerDenied
 from tunnel.lazy_dataclass import dataclass
 from tunnel.relay.loop import Loop
 from tunnel.tls.engine import TlsEnd
+
+if TYPE_CHECKING:  # loaded with the first thread
+    from concurrent.futures import Future
 
 Verdict = Admitted | PeerDenied | None  # None for an unchanged admission
 

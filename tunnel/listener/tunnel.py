@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import socket
 import time
-import traceback
 from collections.abc import Callable, Iterator, Set
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tunnel.config.model import ListenerConfig
 from tunnel.errors import IdentityLoss, describe_os_error
+from tunnel.lazy_dataclass import replace
 from tunnel.listener.acceptor import NewHandshake
 from tunnel.listener.connection_record import ConnectionOutcome, ConnectionRecord, count_connection
 from tunnel.listener.generation import Generation
@@ -489,5 +489,7 @@ class Tunnel:
 
 def count_crash(crash: Exception, counters: Counters, log: Log) -> None:
     """Log and count an unexpected exception, with its traceback on one line."""
+    import traceback
+
     counters.crashed += 1
     log.write(f"internal error: {escape(''.join(traceback.format_exception(crash)), MAX_TRACE)}")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from concurrent.futures import Future
 from functools import partial
+from typing import TYPE_CHECKING
 
 from tunnel.authz.authorizer import Admitted
 from tunnel.errors import Denial, PeerDenied, TlsError, TlsFault, describe_os_error
@@ -15,6 +15,9 @@ from tunnel.relay.handshake_slots import HandshakeSlots
 from tunnel.relay.loop import ENDING, IN
 from tunnel.relay.step import ClosedWithoutData, NoUsableIdentity, SendQueue, StepOwner
 from tunnel.tls.engine import TlsEnd
+
+if TYPE_CHECKING:  # loaded with the first thread
+    from concurrent.futures import Future
 
 _READ_BYTES = 32 * 1024  # per read: more than a handshake needs; also bounds the data held behind it
 

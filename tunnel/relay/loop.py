@@ -18,13 +18,14 @@ import select
 import socket
 from collections import deque
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from threading import Lock
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
-if TYPE_CHECKING:  # loaded by `run_trio` only: a worker has no trio
+if TYPE_CHECKING:  # loaded by the first call that needs it: a worker has no trio
+    from concurrent.futures import Future, ThreadPoolExecutor
+
     import outcome
 
 IN: Final = select.EPOLLIN
@@ -201,6 +202,8 @@ class Loop:
         Cancelling the returned future prevents an action that has not begun.
         """
         if self._threads is None:
+            from concurrent.futures import ThreadPoolExecutor
+
             self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="tunnel")
 
         def hand_over(future: Future[T]) -> None:

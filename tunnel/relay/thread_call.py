@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future
+from typing import TYPE_CHECKING
 
 from tunnel.errors import PeerDenied
 from tunnel.relay.loop import Loop
 from tunnel.relay.step import StepOwner
+
+if TYPE_CHECKING:  # loaded with the first thread
+    from concurrent.futures import Future
 
 
 class ThreadCall:

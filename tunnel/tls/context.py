@@ -5,8 +5,6 @@ A context in use cannot be changed: a rotation builds a new one and swaps one re
 
 from __future__ import annotations
 
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-
 from tunnel.authz.authorizer import Admitted
 from tunnel.config.model import TlsOptions
 from tunnel.errors import IdentityError, IdentityFault, TlsError
@@ -36,7 +34,7 @@ class Presented:
     """The certificate chain that we present, leaf first, and the private key of the leaf."""
 
     chain: tuple[Certificate, ...]
-    private_key: PrivateKey = field(repr=False)
+    private_key: PrivateKey | bytes = field(repr=False)  # or PKCS#8 in DER
 
 
 class TlsContext:
@@ -110,9 +108,15 @@ def _new_context(options: TlsOptions) -> Context:
 
 
 def _present(context: Context, presented: Presented) -> None:
-    key = presented.private_key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    key = presented.private_key
     try:
         use_chain(context, presented.chain[0].der, [one.der for one in presented.chain[1:]])
-        use_private_key(context, key)
+        use_private_key(context, key if isinstance(key, bytes) else _encode_key(key))
     except TlsError as error:  # OpenSSL rejects some certificates that `cryptography` accepts
         raise IdentityError(IdentityFault.BAD_CERTIFICATE, "OpenSSL cannot use this certificate and key") from error
+
+
+def _encode_key(key: PrivateKey) -> bytes:
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    return key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())

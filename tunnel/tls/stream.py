@@ -11,6 +11,7 @@ from contextlib import suppress
 import trio
 
 from tunnel.errors import PeerDenied, TlsError, TlsFault
+from tunnel.lazy_dataclass import dataclass
 from tunnel.tls.engine import TlsEnd
 from tunnel.tls.records import Buffers
 
