@@ -58,12 +58,17 @@ def loaded(program: str) -> set[str]:
     [
         (f"{ALWAYS}, tunnel.proxy.file_source", UNASKED | {"grpc"}),
         (f"{ALWAYS}, tunnel.proxy.workload_api_source", UNASKED | {"grpc", "tunnel.keystore"}),
+        ("import tunnel.identity.workload", UNASKED - {"asyncio"} | {"grpc.aio"}),  # the C part of gRPC brings asyncio
         (f"{DATA_PLANE}", UNASKED | CONTROL),
     ],
-    ids=["files", "Workload API", "data plane"],
+    ids=["files", "Workload API", "stream", "data plane"],
 )
 def test_nothing_is_loaded_that_was_not_asked_for(program: str, anonymous: set[str]) -> None:
     assert loaded(program) & anonymous == set()
+
+
+def test_the_asyncio_api_of_grpc_can_be_imported_later() -> None:
+    assert "grpc.aio._channel" in loaded("import tunnel.identity.grpc_channel, grpc.aio; grpc.aio.insecure_channel")
 
 
 def test_a_wrong_flag_loads_neither_a_library_nor_the_proxy() -> None:
