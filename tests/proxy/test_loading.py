@@ -8,7 +8,7 @@ import sys
 import pytest
 
 ALWAYS = "import tunnel.commands.proxy.run, tunnel.proxy.process"
-DATA_PLANE = "import tunnel.listener.tunnel"
+WORKER = "import tunnel.workers.worker_process"
 UNASKED = {"json", "h11", "prometheus_client", "acme", "josepy", "requests", "regopy", "asyncio", "opentelemetry", "google"} | {
     "OpenSSL",
     "cryptography.x509",
@@ -42,7 +42,7 @@ CONTROL = {"trio", "attr", "grpc", "ssl", "inspect", "logging", "concurrent", "s
     "tunnel.keystore",
     "tunnel.http",
     "tunnel.sandbox",
-    "tunnel.child",
+    "tunnel.child.launcher",
 }
 
 
@@ -59,9 +59,9 @@ def loaded(program: str) -> set[str]:
         (f"{ALWAYS}, tunnel.proxy.file_source", UNASKED | {"grpc"}),
         (f"{ALWAYS}, tunnel.proxy.workload_api_source", UNASKED | {"grpc", "tunnel.keystore"}),
         ("import tunnel.identity.workload", UNASKED - {"asyncio"} | {"grpc.aio"}),  # the C part of gRPC brings asyncio
-        (f"{DATA_PLANE}", UNASKED | CONTROL),
+        (WORKER, UNASKED - {"tunnel.status.durations", "tunnel.status.histogram"} | CONTROL),
     ],
-    ids=["files", "Workload API", "stream", "data plane"],
+    ids=["files", "Workload API", "stream", "worker"],
 )
 def test_nothing_is_loaded_that_was_not_asked_for(program: str, anonymous: set[str]) -> None:
     assert loaded(program) & anonymous == set()

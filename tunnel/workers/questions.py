@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
 from functools import partial
 from itertools import count
 from typing import Final
@@ -44,11 +42,13 @@ class Questions:
 
     def ask_policy(self, tunnel: int, leaf: bytes, limit: float) -> bool:
         """Whether the policy admits a peer; blocks, on a thread. Raises PeerDenied if the evaluation fails."""
+        from concurrent.futures import Future  # loaded with the first thread
+
         future: Future[object] = Future()
         self.loop.call_from_thread(lambda: self.channel.send(AskPolicy(self._add(future.set_result), tunnel, leaf)))
         try:
             result = future.result(limit + _EXTRA_WAIT)
-        except FutureTimeout as error:
+        except TimeoutError as error:
             raise PeerDenied(Denial.POLICY_ERROR, "unauthorized: no answer of the policy") from error
         if isinstance(result, ParentRefusal):
             raise PeerDenied(Denial(result.reason), result.detail)

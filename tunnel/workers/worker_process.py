@@ -10,11 +10,9 @@ import os
 import signal
 import socket
 import sys
-import traceback
 from collections.abc import Callable
-from concurrent.futures import Future
 from functools import partial
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from tunnel.child.kernel import forbid_core_dumps
 from tunnel.config.model import ListenerConfig
@@ -53,6 +51,9 @@ from tunnel.workers.messages import (
 from tunnel.workers.outbox import Outbox, RecordLog, WorkerLog
 from tunnel.workers.questions import Questions
 from tunnel.workers.worker_tunnel import WorkerTunnel
+
+if TYPE_CHECKING:  # loaded with the first thread
+    from concurrent.futures import Future
 
 CHANNEL: Final = 0  # the descriptor of the channel in a new worker
 _REVIEW_INTERVAL: Final = 5.0  # seconds between checks of the wall clock, which may jump
@@ -235,6 +236,8 @@ class WorkerProcess:
     def _on_parent_ended(self, crash: Exception | None) -> None:
         """Drain: without its parent a worker gets no new identity, and no other process may accept from its sockets."""
         if crash is not None:  # a bug: the parent starts another worker
+            import traceback
+
             sys.stderr.write(one_line("".join(traceback.format_exception(crash)), MAX_TRACE) + "\n")
             os._exit(1)
         self._questions.fail_all()
