@@ -32,7 +32,7 @@ UNASKED = {"json", "h11", "prometheus_client", "acme", "josepy", "requests", "re
     "tunnel.devapi",
 }
 # What only the control plane needs; together with the modules that they load these take 12 MiB.
-CONTROL = {"trio", "attr", "grpc", "ssl", "inspect", "logging", "concurrent", "subprocess", "traceback", "queue"} | {
+CONTROL = {"trio", "attr", "grpc", "ssl", "inspect", "logging", "concurrent", "subprocess", "traceback", "hashlib"} | {
     "cryptography.hazmat.primitives.serialization",
     "tunnel.cli.parser",
     "tunnel.cli.command",

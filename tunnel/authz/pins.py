@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
-import hmac
 
 from tunnel.errors import invalid_value, quote
 from tunnel.lazy_dataclass import dataclass
@@ -26,11 +24,16 @@ class SpkiPin:
 
     def is_match(self, key_info: bytes) -> bool:
         """Whether this is the digest of a SubjectPublicKeyInfo in DER."""
+        import hashlib  # they load the OpenSSL of the system: 0.5 MiB
+        import hmac
+
         return hmac.compare_digest(hashlib.new(self.algorithm, key_info).digest(), self.digest)
 
 
 def parse_pin(text: str) -> SpkiPin:
     """Parse a pin; raises ConfigError for an unknown algorithm, invalid base64, or a digest of the wrong length."""
+    import hashlib
+
     name, colon, encoded = text.partition(":")
     algorithm = name.lower()
     if not colon or algorithm not in _ALGORITHMS:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from functools import partial
-from hashlib import blake2b
 from typing import Any, Protocol
 
 from tunnel.authz.peer import Peer
@@ -103,4 +102,6 @@ def key_of(peer: Peer | None, source: str) -> PeerKey:
         kind, name = b"subject", peer.subject.encode("utf-8", "replace")
     else:
         kind, name = b"key", peer.public_key
+    from hashlib import blake2b  # with the OpenSSL of the system: 0.5 MiB
+
     return blake2b(name, digest_size=16, person=kind).digest()

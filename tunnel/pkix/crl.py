@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from hashlib import sha256
 
 from tunnel.errors import PeerDenied, WireError, WireFault
 from tunnel.lazy_dataclass import dataclass, field
@@ -74,6 +73,8 @@ def parse_revocation_list(encoded: bytes) -> RevocationList:
 
 
 def _parse(encoded: bytes) -> RevocationList:
+    from hashlib import sha256  # with the OpenSSL of the system: 0.5 MiB
+
     outer = der.read_sequence(encoded)
     if len(outer) != 3:
         raise WireError(WireFault.MALFORMED, f"a list of {len(outer)} parts; expected 3")

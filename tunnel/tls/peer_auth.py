@@ -11,7 +11,6 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
-from hashlib import sha256
 from typing import Any, Final, Protocol
 
 from tunnel.authz.authorizer import Admitted
@@ -185,7 +184,11 @@ def _digest(certificates: Sequence[Any]) -> bytes:
             raise PeerDenied(Denial.UNREADABLE, "the digest of a certificate cannot be computed")
         digests.append(bytes(ffi.buffer(out)))
     joined = b"".join(digests)
-    return joined if len(digests) <= _FEW else sha256(joined).digest()
+    if len(digests) <= _FEW:
+        return joined
+    from hashlib import sha256  # with the OpenSSL of the system: 0.5 MiB
+
+    return sha256(joined).digest()
 
 
 def _encode_all(certificates: Iterable[Any]) -> tuple[bytes, ...]:
