@@ -24,7 +24,8 @@ from tests.support.tls_ends import (
     hand_made_pair,
     split_records,
 )
-from tunnel.relay.relay import _MAX_UNSENT, CloseReason
+from tunnel.relay.close_reason import CloseReason
+from tunnel.relay.relay_streams import _MAX_UNSENT
 
 EVERYWHERE = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
 BOTH_FAMILIES = pytest.mark.parametrize("make", [unix_pair, tcp_pair], ids=["unix", "tcp"])

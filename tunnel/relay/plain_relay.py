@@ -1,6 +1,6 @@
-"""The two-way relay between a plain client and the target, with the end semantics of `relay.py`.
+"""The two-way relay between a plain client and the target, with the end semantics of `relay_streams.py`.
 
-The rules 1 to 4 of `relay.py` hold here too. A FIN is a proper end; a stream that ends in any other way ends in a reset.
+The rules 1 to 4 of that file hold here too. A FIN is a proper end; a stream that ends in any other way ends in a reset.
 """
 
 from __future__ import annotations
