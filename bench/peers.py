@@ -107,9 +107,9 @@ class Tunnel:
 
     def versions(self) -> tuple[str, str]:
         program = (
-            "import platform, tunnel, OpenSSL, cryptography; from OpenSSL import SSL;"
-            "print(tunnel.__version__, 'on Python', platform.python_version(), 'with pyOpenSSL', OpenSSL.__version__);"
-            "print(SSL.SSLeay_version(SSL.SSLEAY_VERSION).decode())"
+            "import platform, tunnel, cryptography; from cryptography.hazmat.backends.openssl.backend import backend;"
+            "print(tunnel.__version__, 'on Python', platform.python_version(), 'with cryptography', cryptography.__version__);"
+            "print(backend.openssl_version_text())"
         )
         command = [sys.executable, "-c", program]
         outcome = subprocess.run(command, capture_output=True, text=True, check=False, cwd=self.checkout)
