@@ -45,9 +45,9 @@ from tunnel.net.address import Address, TcpAddress, UnixAddress
 from tunnel.net.listen import Successor, open_listener
 from tunnel.net.sockets import SocketAddress, resolve_now
 from tunnel.relay.close_reason import CloseReason
+from tunnel.relay.ending import RelayEnding
 from tunnel.relay.handshake import Handshake
 from tunnel.relay.linger import reset
-from tunnel.relay.relay import Relay
 from tunnel.spiffe.bundle import BundleSet, TrustBundle
 from tunnel.spiffe.ids import parse_spiffe_id
 from tunnel.tls.engine import TlsEnd
@@ -837,14 +837,14 @@ def test_a_bug_while_the_end_is_recorded_keeps_no_session(
 def test_a_bug_while_a_relay_closes_keeps_no_session(harnesses: Harnesses, monkeypatch: pytest.MonkeyPatch) -> None:
     harness = harnesses().serve()
     records = records_of(harness)
-    close = Relay._close_plain
+    close = RelayEnding.close
 
-    def close_and_fail(relay: Relay, reason: CloseReason) -> None:
-        close(relay, reason)
+    def close_and_fail(ending: RelayEnding, reason: CloseReason) -> None:
+        close(ending, reason)
         fail()
 
     with monkeypatch.context() as patched:
-        patched.setattr(Relay, "_close_plain", close_and_fail)
+        patched.setattr(RelayEnding, "close", close_and_fail)
         hang_up(harness, *carried(harness))
     assert (harness.tunnel.counters.crashed, len(harness.tunnel)) == (1, 0)
     assert [record.outcome for record in records] == [ConnectionOutcome.RELAYED]
