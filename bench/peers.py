@@ -125,7 +125,7 @@ class Tunnel:
 
     def _fill_in(self, flag: str) -> str:
         collector = start_collector() if "{collector}" in flag else 0
-        return flag.format(free_port=_free_port(), other_port=_free_port(), collector=collector)
+        return flag.format(free_port=free_port(), other_port=free_port(), collector=collector)
 
     def has_tools(self) -> bool:
         """Whether `tunnel exec` is measured with it: it exists, and no other peer has the same one."""
@@ -179,7 +179,7 @@ class Proxy:
 @contextlib.contextmanager
 def started(peer: Peer, generator: Generator, directory: Path, *, core: int, backend: int) -> Iterator[Proxy]:
     """Start a new process of `peer` on `core` and wait until it is ready."""
-    port = _free_port()
+    port = free_port()
     log = directory / f"{peer.name}.log"
     command = peer.command(directory, generator.identity, port=port, backend=backend)
     checkout = peer.checkout if isinstance(peer, Tunnel) else CHECKOUT
@@ -189,7 +189,7 @@ def started(peer: Peer, generator: Generator, directory: Path, *, core: int, bac
         log.open("wb") as output,
         running(command, core=core, stdout=output, stderr=output, environment=environment, directory=checkout) as process,
     ):
-        _await_ready(peer.name, process, port, log)
+        await_ready(peer.name, process, port, log)
         start = read_usage(process.pid).since(NOTHING)
         with generator.client("handshakes", port, (1, 1)) as client:
             try:
@@ -235,21 +235,23 @@ def start_collector() -> int:
     return server.server_address[1]
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of the loopback address that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def _await_ready(name: str, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
+def await_ready(name: str, process: subprocess.Popen[bytes], port: int, log: Path, seconds: float = START_SECONDS) -> None:
+    """Wait until the port accepts a connection; raises BenchError with the last line of the log."""
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise BenchError(f"{name} ended with status {process.returncode}{_last_line(log)}")
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1.0):
             return
         time.sleep(0.05)
-    raise BenchError(f"{name} did not listen within {START_SECONDS:.0f} s{_last_line(log)}")
+    raise BenchError(f"{name} did not listen within {seconds:.0f} s{_last_line(log)}")
 
 
 def _last_line(log: Path) -> str:

@@ -95,16 +95,17 @@ def _stat_fields(pid: int) -> list[str]:
 def running(
     argv: Sequence[str],
     *,
-    core: int,
+    core: int | None = None,
     stdin: int = subprocess.DEVNULL,
     stdout: int | IO[bytes] = subprocess.PIPE,
     stderr: int | IO[bytes] = subprocess.PIPE,
     environment: Mapping[str, str] | None = None,
     directory: Path | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a process on one core from its first instruction, so that its threads inherit the core."""
+    """Start a process, on one core from its first instruction if one is given, so that its threads inherit the core."""
+    pinned = [] if core is None else ["taskset", "-c", str(core)]  # it calls exec: the PID stays the same
     process = subprocess.Popen(
-        ["taskset", "-c", str(core), *argv],  # it calls exec: the PID stays the same
+        [*pinned, *argv],
         stdin=stdin,
         stdout=stdout,
         stderr=stderr,

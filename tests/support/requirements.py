@@ -37,6 +37,8 @@ _PACKAGES = {
     "sshd": "openssh-server",
     "rsync": "rsync",
     "git": "git",
+    "valgrind": "valgrind",
+    "strace": "strace",
     "javac": "default-jdk-headless",
     "java": "default-jdk-headless",
     "go": "golang-go",
