@@ -1,7 +1,7 @@
 /* The plain service behind the proxy: one thread, one epoll, a mode per connection chosen by its first byte.
  *
  * a-z  echo, that byte included
- * U    sink: the head's count is what will come; at the half-close the answer says whether every byte was right
+ * U    sink: the head's count is what will come; then, or at an earlier half-close, the answer says whether every byte was right
  * D    source: sends the head's count of bytes and closes
  *
  * A connection may begin with a header of the PROXY protocol, version 2, which is passed over.
@@ -28,7 +28,7 @@ struct client {
     unsigned char head[HEAD];
     size_t have, seen, length; /* of the head; of the PROXY protocol's header, and of its part behind FIXED */
     uint64_t count, position, moved;
-    int is_wrong;
+    int is_wrong, is_answered;
 };
 
 static unsigned char buffer[SPAN];
@@ -61,6 +61,9 @@ static int write_all(int fd, const unsigned char *bytes, size_t size)
 static void answer(struct client *client)
 {
     unsigned char text[ANSWER];
+    if (client->is_answered)
+        return;
+    client->is_answered = 1;
     text[0] = client->is_wrong || client->moved != client->count ? 'X' : 'K';
     put_u64(text + 1, client->moved);
     write_all(client->fd, text, sizeof text);
@@ -133,6 +136,8 @@ static int take(struct client *client, const unsigned char *bytes, size_t size, 
     }
     if (size > 0)
         check(client, bytes, size);
+    if (client->mode == 'U' && client->moved >= client->count && client->have == HEAD)
+        answer(client);
     return 1;
 }
 

@@ -21,11 +21,11 @@ from bench.peers import Tunnel, await_ready, free_port
 from bench.processes import process_tree, read_usage, running
 from bench.system_calls import parse_calls, strace_command
 
-BATCHES = 12
-UNITS = {"handshake": 3, "echo": 40, "record": 10}  # of one batch, which must be short: see count_profiles
+BATCHES = 8
+UNITS = {"handshake": 6, "echo": 100, "record": 40}  # of one batch: see count_profiles
 SIZES = {"echo": 64, "record": 16384}  # bytes in each direction
 _WARM_UP = 24
-_START_SECONDS = 120.0
+_START_SECONDS = 300.0
 _IDLE_SECONDS, _LONGEST_IDLE = 0.02, 3.0
 
 T = TypeVar("T")

@@ -39,8 +39,8 @@ class Counts:
 def count_profiles(profiles: Sequence[Profile], units: int) -> Counts:
     """Return the costs of one of the `units` of each profile: the lowest of each number.
 
-    A timer, a garbage collection or a look at the clock falls into some of the profiles only, and the slower the machine, the
-    more of them.
+    A timer or a garbage collection falls into some of the profiles only, on a slow machine into each. A batch has so many units
+    that a timer adds at most 1 %, and is so short that most profiles have none.
     """
     by_part = [_by_part(profile) for profile in profiles]
     smallest = min(profiles, key=lambda profile: profile.instructions.total())

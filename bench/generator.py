@@ -27,7 +27,7 @@ def compile_load(directory: Path) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     binary = directory / "load"
     sources = sorted(str(path) for path in SOURCES.glob("*.c"))
-    command = [compiler, *_C_FLAGS, "-o", str(binary), *sources, "-lssl", "-lcrypto"]
+    command = [compiler, *_C_FLAGS, "-o", str(binary), *sources, "-lssl", "-lcrypto", "-lm"]
     outcome = subprocess.run(command, capture_output=True, text=True, check=False)
     if outcome.returncode:
         complaint = next((line for line in outcome.stderr.splitlines() if "error" in line), outcome.stderr.strip())
@@ -46,15 +46,16 @@ class Generator:
     @contextlib.contextmanager
     def backend(self) -> Iterator[int]:
         """Run the plain backend; yields its port."""
-        with running([str(self.binary), "backend", "0"], core=self.core) as process:
+        with running([str(self.binary), "backend", "0"], cores=[self.core]) as process:
             yield int(Conversation(process).expect("LISTENING")[0])
 
     @contextlib.contextmanager
-    def client(self, mode: str, port: int, counts: Sequence[int] = ()) -> Iterator[Conversation]:
-        """Run once against the proxy on `port`."""
-        files = (self.identity.client_chain, self.identity.client_key, self.identity.authorities)
+    def client(self, mode: str, port: int, counts: Sequence[int] = (), *, is_plain: bool = False) -> Iterator[Conversation]:
+        """Run once against the proxy on `port`, with TLS or without."""
+        identity = self.identity
+        files = ("-",) * 3 if is_plain else (identity.client_chain, identity.client_key, identity.authorities)
         argv = [str(self.binary), mode, f"127.0.0.1:{port}", *map(str, files), *map(str, counts)]
-        with running(argv, core=self.core, stdin=subprocess.PIPE) as process:
+        with running(argv, cores=[self.core], stdin=subprocess.PIPE) as process:
             yield Conversation(process)
 
 

@@ -129,7 +129,7 @@ def serving(served: Served, core: int) -> Iterator[Served]:
     began = time.monotonic()
     with (
         served.log.open("wb") as output,
-        running(command, core=core, stdout=output, stderr=output, environment=environment, directory=CHECKOUT) as process,
+        running(command, cores=[core], stdout=output, stderr=output, environment=environment, directory=CHECKOUT) as process,
     ):
         served.pid, served.core = process.pid, core
         served.wait_for("listening for connections on", served.listeners)
@@ -176,19 +176,20 @@ def measure_load(name: str, served: Served, load: Conversation, action: Callable
         seconds.append(time.monotonic() - began)
         time.sleep(PAUSE_SECONDS)
     load.tell("report")
-    late, *values = load.expect("PACED")
+    late, failed, *values = load.expect("PACED")
     elapsed, own = time.monotonic() - start, served.cpu() - cpu
     others = max(read_core(served.core) - core - own, 0.0)
     print(
         f"under load: {name}: action={statistics.median(seconds):.3f}s most={max(seconds):.3f}s;"
-        f" connections {_describe(values[:4])}; messages {_describe(values[4:])}; generator late by at most {late} ms;"
+        f" connections {_describe(values[:5])} failed={failed}; messages {_describe(values[5:])};"
+        f" generator late by at most {late} ms;"
         f" core {own / elapsed:.0%} busy, others {others / elapsed:.0%}",
         flush=True,
     )
 
 
 def _describe(values: Sequence[str]) -> str:
-    return "count={} median={} p99={} most={} ms".format(*values)
+    return "count={} median={} p99={} p99.9={} most={} ms".format(*values)
 
 
 def measure(options: Options, place: Path) -> None:
@@ -225,7 +226,7 @@ def measure_served(options: Options, served: Served, generator: Generator, renew
     }
     for name, action in list(actions.items())[1:]:
         measure_actions(name, served, action, options.actions)
-    counts = served.listeners, options.connections, options.messages
+    counts = served.listeners, served.listeners, options.connections, options.messages
     with generator.client("paced", served.first, counts) as load:
         load.expect("READY")
         time.sleep(SETTLE_SECONDS)

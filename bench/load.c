@@ -1,85 +1,61 @@
-/* The load generator: mutual TLS 1.3 clients that check every byte which comes back.
+/* The load generator: clients with mutual TLS 1.3, or plain TCP if CERT is `-`, that check every byte which comes back.
  *
- * load backend PORT                                        the plain service (0: the kernel chooses)
- * load handshakes HOST:PORT CERT KEY CA COUNT CONCURRENCY  connect, handshake, one byte echoed, close
- * load echo       HOST:PORT CERT KEY CA COUNT CONNECTIONS  64-byte messages, one outstanding per connection
- * load upload     HOST:PORT CERT KEY CA BYTES              one connection, half-closed at the end
+ * load backend PORT                                            the plain service (0: the kernel chooses)
+ * load handshakes HOST:PORT CERT KEY CA COUNT CONCURRENCY      connect, handshake, one byte echoed, close
+ * load echo       HOST:PORT CERT KEY CA COUNT CONNECTIONS SIZE messages, one outstanding per connection
+ * load upload     HOST:PORT CERT KEY CA BYTES                  one connection
  * load download   HOST:PORT CERT KEY CA BYTES
- * load paced      HOST:PORT CERT KEY CA PORTS RATE MESSAGES so many connections and messages per second, see paced.c
- * load idle       HOST:PORT CERT KEY CA                    a number on stdin: so many connections; end: all are tried again
+ * load bulk       HOST:PORT CERT KEY CA BYTES CONNECTIONS      uploads and downloads at the same time, see bulk.c
+ * load paced      HOST:PORT CERT KEY CA PORTS CONNECTIONS OPENED MESSAGES
+ *                                                              connections and messages per second, see paced.c
+ * load idle       HOST:PORT CERT KEY CA                        a number on stdin: so many connections; end: all are tried again
  *
- * After its warm-up it prints READY and waits for a line; then it works and prints DONE. The first thing that is not as
- * it should be ends it with a line on stderr and status 1.
+ * After its warm-up it prints READY and waits for a line; then it works and prints DONE with units, seconds, percentiles of
+ * the time of one unit in milliseconds (50, 99, 99.9, 100) and failed units. A wrong byte ends it with a line on stderr and
+ * status 1.
  */
 #define _GNU_SOURCE
 #include "client.h"
 #include "common.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
-#define RECORD 16384
-#define EVENTS 64
 #define WARM_UP 32 /* units before READY */
+#define ANSWER_SECONDS 5
 
 struct load {
     struct peer peer;
     int epoll;
     int is_fresh; /* every unit is a connection of its own */
-    uint64_t target, started, finished;
+    size_t size;
+    uint64_t target, started, finished, failed;
+    struct durations durations;
 };
-
-static double now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
-}
-
-static struct sockaddr_in parse_address(const char *text)
-{
-    struct sockaddr_in address = {.sin_family = AF_INET};
-    char host[64];
-    const char *colon = strrchr(text, ':');
-    if (!colon || (size_t)(colon - text) >= sizeof host)
-        die("%s is not HOST:PORT", text);
-    memcpy(host, text, (size_t)(colon - text));
-    host[colon - text] = 0;
-    address.sin_port = htons((uint16_t)atoi(colon + 1));
-    if (inet_pton(AF_INET, host, &address.sin_addr) != 1)
-        die("%s is not an IPv4 address", host);
-    return address;
-}
 
 static uint64_t parse_count(const char *text)
 {
     char *end;
     unsigned long long value = strtoull(text, &end, 10);
-    if (end == text || *end || value == 0)
+    if (end == text || *end)
         die("%s is not a count", text);
     return value;
 }
 
-static void set_nonblocking(struct load *load, struct connection *connection)
-{
-    struct epoll_event wish = {.events = EPOLLIN, .data.ptr = connection};
-    if (fcntl(connection->fd, F_SETFL, O_NONBLOCK) < 0 || epoll_ctl(load->epoll, EPOLL_CTL_ADD, connection->fd, &wish) < 0)
-        die("epoll_ctl: %s", strerror(errno));
-}
-
 static void say_ready(SSL *ssl)
 {
-    printf("READY %s %s X25519 (load generator: %s)\n", SSL_get_version(ssl), SSL_get_cipher_name(ssl), OpenSSL_version(OPENSSL_VERSION));
+    if (ssl)
+        printf("READY %s %s X25519 (load generator: %s)\n", SSL_get_version(ssl), SSL_get_cipher_name(ssl), OpenSSL_version(OPENSSL_VERSION));
+    else
+        printf("READY TCP\n");
     fflush(stdout);
 }
 
@@ -90,31 +66,43 @@ static void await_line(void)
         exit(0); /* nobody wants it any more */
 }
 
-static void say_done(uint64_t units, double seconds)
+static void say_done(uint64_t units, double seconds, struct durations *durations, uint64_t failed)
 {
-    printf("DONE %llu %.6f\n", (unsigned long long)units, seconds);
+    printf("DONE %llu %.6f", (unsigned long long)units, seconds);
+    print_percentiles(durations);
+    printf(" %llu\n", (unsigned long long)failed);
     fflush(stdout);
 }
 
 /* Units of handshakes and echo: non-blocking, all connections in one epoll. */
 
-static void send_message(struct connection *connection)
+static void start_unit(struct load *load, struct connection *connection);
+
+static void finish_unit(struct load *load, struct connection *connection)
 {
-    connection->got = 0;
-    connection->state = WAITING;
-    if (SSL_write(connection->ssl, connection->expected, (int)connection->size) != (int)connection->size)
-        die_tls("write of one message");
+    note(&load->durations, now() - connection->began);
+    load->finished++;
+    start_unit(load, connection);
 }
 
-static void on_handshake(struct connection *connection)
+/* A connection that ends before its unit does is counted, and the next unit gets a new one; an open one is not replaced. */
+static void fail_unit(struct load *load, struct connection *connection, const char *what)
 {
-    int result = SSL_connect(connection->ssl);
-    if (result == 1) {
-        check_handshake(connection->ssl);
-        send_message(connection);
-    } else if (SSL_get_error(connection->ssl, result) != SSL_ERROR_WANT_READ) {
-        die_tls("handshake");
-    }
+    if (!load->is_fresh)
+        die_tls(what);
+    load->failed++;
+    if (load->failed > 100 + load->finished / 10)
+        die_tls(what);
+    hang_up(connection);
+    load->finished++;
+    start_unit(load, connection);
+}
+
+static void on_handshake(struct load *load, struct connection *connection)
+{
+    int result = shake_hands(connection);
+    if (result == FAILED || (result == 1 && !send_message(connection, connection->expected, connection->size)))
+        fail_unit(load, connection, "handshake");
 }
 
 static void start_unit(struct load *load, struct connection *connection)
@@ -122,61 +110,44 @@ static void start_unit(struct load *load, struct connection *connection)
     if (load->started == load->target)
         return;
     uint64_t unit = load->started++;
-    connection->size = load->is_fresh ? 1 : MESSAGE;
-    if (load->is_fresh)
-        connection->expected[0] = (unsigned char)('a' + unit % 26);
-    else /* no two messages of a run alike */
-        memcpy(connection->expected, pattern_at(unit * 67), MESSAGE);
+    connection->began = now();
     if (!load->is_fresh) {
-        send_message(connection);
+        if (!send_message(connection, pattern_at(unit * 67), load->size)) /* no two messages of a run alike */
+            die_tls("write of one message");
         return;
     }
     dial(&load->peer, connection);
-    set_nonblocking(load, connection);
+    watch(load->epoll, connection, EPOLLIN);
+    connection->expected = letter(unit);
+    connection->size = 1;
     connection->state = HANDSHAKING;
-    on_handshake(connection); /* may run to the end at once: the proxy is on another core */
-}
-
-static void finish_unit(struct load *load, struct connection *connection)
-{
-    load->finished++;
-    start_unit(load, connection);
+    on_handshake(load, connection); /* may run to the end at once: the proxy is on another core */
 }
 
 static void on_answer(struct load *load, struct connection *connection)
 {
-    int count = SSL_read(connection->ssl, connection->seen + connection->got, (int)(connection->size - connection->got));
-    if (count <= 0) {
-        if (SSL_get_error(connection->ssl, count) != SSL_ERROR_WANT_READ)
-            die_tls("read of one message");
+    int result = take_answer(connection);
+    if (result == BLOCKED)
+        return;
+    if (result != 1) {
+        fail_unit(load, connection, "read of one message");
         return;
     }
-    connection->got += (size_t)count;
-    if (connection->got < connection->size)
-        return;
-    if (memcmp(connection->seen, connection->expected, connection->size))
-        die("wrong bytes came back");
     if (!load->is_fresh) {
         finish_unit(load, connection);
         return;
     }
     connection->state = CLOSING;
-    if (SSL_shutdown(connection->ssl) < 0 || shutdown(connection->fd, SHUT_WR) < 0)
-        die_tls("shutdown");
+    if (!send_end(connection))
+        fail_unit(load, connection, "shutdown");
 }
 
 /* The unit ends when the proxy has closed its side too, so that all of its work falls inside the measurement. */
 static void on_close(struct load *load, struct connection *connection)
 {
-    unsigned char byte;
-    int count = SSL_read(connection->ssl, &byte, 1);
-    if (count > 0)
-        die("more came back than was sent");
-    int error = SSL_get_error(connection->ssl, count);
-    if (error == SSL_ERROR_WANT_READ)
+    int result = is_closed(connection);
+    if (result == BLOCKED)
         return;
-    if (error == SSL_ERROR_ZERO_RETURN && recv(connection->fd, &byte, 1, 0) < 0 && errno == EAGAIN)
-        return; /* close_notify is here, the FIN is not: there will be an event for it */
     ERR_clear_error();
     hang_up(connection);
     finish_unit(load, connection);
@@ -187,7 +158,7 @@ static void on_event(struct load *load, struct connection *connection)
     ERR_clear_error();
     errno = 0;
     if (connection->state == HANDSHAKING)
-        on_handshake(connection);
+        on_handshake(load, connection);
     else if (connection->state == WAITING)
         on_answer(load, connection);
     else
@@ -197,7 +168,7 @@ static void on_event(struct load *load, struct connection *connection)
 static void work(struct load *load, struct connection *connections, size_t count, uint64_t units)
 {
     load->target = units;
-    load->started = load->finished = 0;
+    load->started = load->finished = load->failed = load->durations.count = 0;
     for (size_t i = 0; i < count; i++)
         start_unit(load, &connections[i]);
     while (load->finished < units) {
@@ -218,11 +189,11 @@ static void run_units(struct load *load, uint64_t units, size_t count)
     if (!connections)
         die("out of memory");
     open_blocking(&load->peer, &probe);
-    greet(&probe, 'p');
+    greet(&probe, letter('p' - 'a'));
     for (size_t i = 0; !load->is_fresh && i < count; i++) {
         open_blocking(&load->peer, &connections[i]);
-        greet(&connections[i], (unsigned char)('a' + i % 26));
-        set_nonblocking(load, &connections[i]);
+        greet(&connections[i], letter(i));
+        watch(load->epoll, &connections[i], EPOLLIN);
     }
     work(load, connections, count, WARM_UP * (load->is_fresh ? 1 : count));
     say_ready(probe.ssl);
@@ -230,7 +201,7 @@ static void run_units(struct load *load, uint64_t units, size_t count)
     await_line();
     double start = now();
     work(load, connections, count, units);
-    say_done(units, now() - start);
+    say_done(units, now() - start, &load->durations, load->failed);
     await_line();
 }
 
@@ -254,9 +225,13 @@ static void upload(struct connection *connection, uint64_t total, uint64_t posit
         write_blocking(connection, pattern_at(position + sent), size);
         sent += size;
     }
-    if (SSL_shutdown(connection->ssl) < 0 || shutdown(connection->fd, SHUT_WR) < 0)
+    set_patience(connection->fd, ANSWER_SECONDS);
+    int count = read_some(connection, answer, sizeof answer);
+    set_patience(connection->fd, PATIENCE_SECONDS);
+    if (count == BLOCKED && !send_end(connection)) /* bytes are missing: ask for the answer */
         die_tls("half-close");
-    read_blocking(connection, answer, sizeof answer);
+    size_t got = count > 0 ? (size_t)count : 0;
+    read_blocking(connection, answer + got, sizeof answer - got);
     if (answer[0] != 'K' || take_u64(answer + 1) != total)
         die("upload: the backend saw %s bytes, %llu of %llu", answer[0] == 'K' ? "right" : "wrong",
             (unsigned long long)take_u64(answer + 1), (unsigned long long)total);
@@ -268,7 +243,7 @@ static void download(struct connection *connection, uint64_t total, uint64_t pos
     uint64_t got = 0;
     send_head(connection, 'D', total, position);
     for (;;) {
-        int count = SSL_read(connection->ssl, buffer, sizeof buffer);
+        int count = read_some(connection, buffer, sizeof buffer);
         if (count <= 0)
             break;
         if (!is_pattern(buffer, position + got, (size_t)count))
@@ -282,6 +257,7 @@ static void download(struct connection *connection, uint64_t total, uint64_t pos
 static void run_bulk(struct load *load, uint64_t total, int is_upload)
 {
     struct connection connection = {0};
+    struct durations none = {0};
     uint64_t position = (uint64_t)getpid() * 7919;
     open_blocking(&load->peer, &connection);
     say_ready(connection.ssl);
@@ -291,7 +267,21 @@ static void run_bulk(struct load *load, uint64_t total, int is_upload)
         upload(&connection, total, position);
     else
         download(&connection, total, position);
-    say_done(total, now() - start);
+    say_done(total, now() - start, &none, 0);
+    await_line();
+}
+
+static void begin_many(SSL *ssl)
+{
+    say_ready(ssl);
+    await_line();
+}
+
+static void run_many(const struct peer *peer, uint64_t total, size_t count)
+{
+    struct durations none = {0};
+    double seconds = run_streams(peer, total, count, begin_many);
+    say_done(total / count * count, seconds, &none, 0);
     await_line();
 }
 
@@ -301,6 +291,7 @@ static void run_idle(struct load *load)
 {
     enum { LIMIT = 100000 };
     struct connection *connections = calloc(LIMIT, sizeof *connections);
+    struct durations none = {0};
     size_t count = 0;
     char line[64];
     if (!connections)
@@ -309,37 +300,60 @@ static void run_idle(struct load *load)
         size_t wanted = strtoul(line, NULL, 10);
         for (; count < wanted && count < LIMIT; count++) {
             open_blocking(&load->peer, &connections[count]);
-            greet(&connections[count], (unsigned char)('a' + count % 26));
+            greet(&connections[count], letter(count));
         }
         printf("OPEN %zu\n", count);
         fflush(stdout);
     }
     for (size_t i = 0; i < count; i++)
-        greet(&connections[i], (unsigned char)('A' + i % 26));
-    say_done(count, 0);
+        greet(&connections[i], letter(i + 13));
+    say_done(count, 0, &none, 0);
 }
+
+static void raise_descriptor_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+        die("RLIMIT_NOFILE: %s", strerror(errno));
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+static const struct mode {
+    const char *name;
+    int counts;
+} MODES[] = {
+    {"handshakes", 2}, {"echo", 3}, {"upload", 1}, {"download", 1}, {"bulk", 2}, {"paced", 4}, {"idle", 0},
+};
 
 int main(int argc, char **argv)
 {
+    const char *name = argc > 1 ? argv[1] : "";
+    uint64_t counts[4] = {0};
+    int known = 0;
     end_with_parent();
+    raise_descriptor_limit();
     make_pattern();
-    const char *mode = argc > 1 ? argv[1] : "";
-    if (!strcmp(mode, "backend") && argc == 3)
+    if (!strcmp(name, "backend") && argc == 3)
         return serve_backend(atoi(argv[2]));
-    int is_pair = !strcmp(mode, "handshakes") || !strcmp(mode, "echo");
-    int is_bulk = !strcmp(mode, "upload") || !strcmp(mode, "download");
-    int is_paced = !strcmp(mode, "paced");
-    if (argc != (is_paced ? 9 : is_pair ? 8 : is_bulk ? 7 : 6) || !(is_paced || is_pair || is_bulk || !strcmp(mode, "idle")))
-        die("usage: load backend PORT | handshakes|echo|upload|download|paced|idle HOST:PORT CERT KEY CA [COUNT]...");
+    for (size_t i = 0; i < sizeof MODES / sizeof *MODES; i++)
+        known |= !strcmp(name, MODES[i].name) && argc == 6 + MODES[i].counts;
+    if (!known)
+        die("usage: load backend PORT | MODE HOST:PORT CERT KEY CA [COUNT]...; see load.c");
+    for (int i = 6; i < argc; i++)
+        counts[i - 6] = parse_count(argv[i]);
     struct load load = {.peer = {make_context(argv[3], argv[4], argv[5]), parse_address(argv[2])}};
-    if (is_paced)
-        run_paced(&load.peer, (unsigned)parse_count(argv[6]), (double)parse_count(argv[7]), (double)parse_count(argv[8]));
+    if (!strcmp(name, "paced"))
+        run_paced(&load.peer, (unsigned)counts[0], (size_t)counts[1], (double)counts[2], (double)counts[3]);
     load.epoll = epoll_create1(EPOLL_CLOEXEC);
-    load.is_fresh = !strcmp(mode, "handshakes");
-    if (is_pair)
-        run_units(&load, parse_count(argv[6]), (size_t)parse_count(argv[7]));
-    else if (is_bulk)
-        run_bulk(&load, parse_count(argv[6]), !strcmp(mode, "upload"));
+    load.is_fresh = !strcmp(name, "handshakes");
+    load.size = counts[2];
+    if (load.is_fresh || !strcmp(name, "echo"))
+        run_units(&load, counts[0], (size_t)counts[1]);
+    else if (!strcmp(name, "upload") || !strcmp(name, "download"))
+        run_bulk(&load, counts[0], !strcmp(name, "upload"));
+    else if (!strcmp(name, "bulk"))
+        run_many(&load.peer, counts[0], (size_t)counts[1]);
     else
         run_idle(&load);
     return 0;

@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
-import shutil
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from bench.generator import Generator
 from bench.identity import CLIENT_ID, Identity
-from bench.processes import NOTHING, BenchError, read_usage, running
+from bench.other_peers import OTHER_PEERS
+from bench.processes import NOTHING, BenchError, pin, read_usage, running
 
 START_SECONDS = 20.0
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -38,6 +37,14 @@ class Peer(Protocol):
         """Its name in the table."""
 
     @property
+    def is_plain(self) -> bool:
+        """Whether it is a TCP relay without TLS."""
+
+    @property
+    def has_log(self) -> bool:
+        """Whether it logs connections to a file."""
+
+    @property
     def adds_to(self) -> str:
         """The peer from which it differs only in the cost of a new connection, so that only this is measured; or ""."""
 
@@ -46,53 +53,6 @@ class Peer(Protocol):
 
     def command(self, directory: Path, identity: Identity, *, port: int, backend: int) -> list[str]:
         """Return the command line; writes a configuration to `directory` first if it needs one."""
-
-
-class HAProxy:
-    """Debian's HAProxy, one thread."""
-
-    name = "haproxy"
-    adds_to = ""
-
-    def versions(self) -> tuple[str, str]:
-        if not shutil.which("haproxy"):
-            raise BenchError("no haproxy in the PATH; on Debian: apt-get install haproxy")
-        said = subprocess.run(["haproxy", "-vv"], capture_output=True, text=True, check=True).stdout
-        own = re.search(r"HAProxy version (\S+)", said)
-        library = re.search(r"Running on OpenSSL version : (OpenSSL \S+)", said)
-        return own[1] if own else "unknown", library[1] if library else "unknown"
-
-    def command(self, directory: Path, identity: Identity, *, port: int, backend: int) -> list[str]:
-        pair = directory / "haproxy.pem"
-        pair.touch(mode=0o600)
-        pair.write_bytes(identity.server_chain.read_bytes() + identity.server_key.read_bytes())
-        configuration = directory / "haproxy.cfg"
-        configuration.write_text(_HAPROXY.format(pair=pair, authorities=identity.authorities, port=port, backend=backend))
-        return ["haproxy", "-db", "-f", str(configuration)]
-
-
-_HAPROXY = """\
-global
-    nbthread 1
-    maxconn 8000
-    tune.ssl.cachesize 0
-    log stdout format raw local0 info
-
-defaults
-    mode tcp
-    log global
-    option tcplog
-    timeout connect 5s
-    timeout client 10m
-    timeout server 10m
-
-frontend tls
-    bind 127.0.0.1:{port} ssl crt {pair} ca-file {authorities} verify required ssl-min-ver TLSv1.3 no-tls-tickets
-    default_backend plain
-
-backend plain
-    server one 127.0.0.1:{backend}
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +64,13 @@ class Tunnel:
     is_on_disk: bool = False  # credentials from files, otherwise from the Workload API
     flags: tuple[str, ...] = ()
     checkout: Path = CHECKOUT
+    workers: int = 1
+
+    is_plain: ClassVar[bool] = False
+
+    @property
+    def has_log(self) -> bool:
+        return "--quiet" not in self.flags
 
     def versions(self) -> tuple[str, str]:
         program = (
@@ -115,13 +82,21 @@ class Tunnel:
         outcome = subprocess.run(command, capture_output=True, text=True, check=False, cwd=self.checkout)
         if outcome.returncode:
             raise BenchError(f"{self.name} does not run: {outcome.stderr.strip().splitlines()[-1]}")
+        if self.workers > 1 and not self._has_workers():
+            raise BenchError("this checkout has no --workers")
         own, library = outcome.stdout.splitlines()
         return own, " ".join(library.split()[:2])
 
     def command(self, directory: Path, identity: Identity, *, port: int, backend: int) -> list[str]:
         listen = ["--listen", f"127.0.0.1:{port}", "--target", f"127.0.0.1:{backend}"]
         flags = [self._fill_in(flag) for flag in self.flags]
+        if self.workers > 1 or (self.name == "workers1" and self._has_workers()):
+            flags += ["--workers", str(self.workers)]
         return [sys.executable, "-m", "tunnel", "server", *listen, *self._trust(identity), *flags]
+
+    def _has_workers(self) -> bool:
+        command = [sys.executable, "-m", "tunnel", "server", "--help"]
+        return "--workers" in subprocess.run(command, capture_output=True, text=True, check=False, cwd=self.checkout).stdout
 
     def _fill_in(self, flag: str) -> str:
         collector = start_collector() if "{collector}" in flag else 0
@@ -136,6 +111,10 @@ class Tunnel:
         source = ["--use-workload-api-addr", identity.workload_api, "--verify-id", CLIENT_ID]
         return [sys.executable, "-m", "tunnel", "exec", "--target", "127.0.0.1:1", *source, "--", "true"]
 
+    def wrong_flag(self) -> list[str]:
+        """Return a command that ends with an error about its command line."""
+        return [sys.executable, "-m", "tunnel", "server", "--no-such-flag"]
+
     def _trust(self, identity: Identity) -> list[str]:
         if not self.is_on_disk:
             return ["--use-workload-api-addr", identity.workload_api, "--allow-id", CLIENT_ID]
@@ -147,16 +126,18 @@ _OBSERVED = (  # everything that shows an operator who talks to whom, in its def
     *("--status", "http://127.0.0.1:{free_port}", "--ui", "--health", "http://127.0.0.1:{other_port}"),
     *("--access-log", "json", "--traces", "http://127.0.0.1:{collector}/v1/traces"),
 )
-_PEERS: tuple[Peer, ...] = (
-    HAProxy(),
+_TUNNELS = (
     Tunnel("tunnel"),
     Tunnel("disk", is_on_disk=True),
     Tunnel("status", "disk", is_on_disk=True, flags=("--status", "http://127.0.0.1:{free_port}")),  # the metrics' timers run
     Tunnel("header", "disk", is_on_disk=True, flags=("--proxy-protocol",)),
     Tunnel("unobserved", flags=("--quiet", "all")),
     Tunnel("observed", flags=_OBSERVED),
+    Tunnel("workers1"),  # on as many cores as workers2
+    Tunnel("workers2", workers=2),
 )
-PEERS: dict[str, Peer] = {peer.name: peer for peer in _PEERS}
+PEERS: dict[str, Peer] = {peer.name: peer for peer in (*OTHER_PEERS, *_TUNNELS)}
+DEFAULT_PEERS = ("haproxy", "nginx", "hitch", "stunnel", "ghostunnel", "tcp", "tunnel")
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,11 +146,12 @@ class Proxy:
 
     name: str
     pid: int
-    core: int
+    cores: tuple[int, ...]
     port: int
     log: Path
     start: tuple[float, float]  # seconds of CPU, user and system, until it listened
-    has_log: bool = True  # about connections
+    has_log: bool  # about connections
+    is_plain: bool
 
     def log_lines(self) -> int:
         """Return the number of logged lines."""
@@ -177,8 +159,8 @@ class Proxy:
 
 
 @contextlib.contextmanager
-def started(peer: Peer, generator: Generator, directory: Path, *, core: int, backend: int) -> Iterator[Proxy]:
-    """Start a new process of `peer` on `core` and wait until it is ready."""
+def started(peer: Peer, generator: Generator, directory: Path, *, cores: Sequence[int], backend: int) -> Iterator[Proxy]:
+    """Start a new process of `peer` on these cores and wait until it is ready."""
     port = free_port()
     log = directory / f"{peer.name}.log"
     command = peer.command(directory, generator.identity, port=port, backend=backend)
@@ -187,28 +169,31 @@ def started(peer: Peer, generator: Generator, directory: Path, *, core: int, bac
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # otherwise each start would compile the modules
     with (
         log.open("wb") as output,
-        running(command, core=core, stdout=output, stderr=output, environment=environment, directory=checkout) as process,
+        running(command, cores=cores, stdout=output, stderr=output, environment=environment, directory=checkout) as process,
     ):
         await_ready(peer.name, process, port, log)
         start = read_usage(process.pid).since(NOTHING)
-        with generator.client("handshakes", port, (1, 1)) as client:
+        pin(process.pid, cores)
+        with generator.client("handshakes", port, (1, 1), is_plain=peer.is_plain) as client:
             try:
                 client.expect("READY")
             except BenchError as error:
                 raise BenchError(f"{peer.name} does not relay a byte: {error}{_last_line(log)}") from error
-        yield Proxy(peer.name, process.pid, core, port, log, start, has_log="--quiet" not in command)
+        yield Proxy(peer.name, process.pid, tuple(cores), port, log, start, peer.has_log, peer.is_plain)
 
 
-def run_tool(peer: Tunnel, identity: Identity, core: int) -> tuple[float, float, float]:
-    """Run `tunnel exec -- true`; return elapsed seconds, and user and system CPU seconds, those of the command included."""
+def run_tool(peer: Tunnel, command: Sequence[str], core: int, *, status: int = 0) -> tuple[float, float, float]:
+    """Run a command of a checkout; return elapsed seconds, and user and system CPU seconds, those of its children included."""
     environment = {**os.environ, "PYTHONPATH": str(peer.checkout)}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     began = time.monotonic()
-    process = subprocess.Popen(["taskset", "-c", str(core), *peer.tool(identity)], env=environment, cwd=peer.checkout)
-    _pid, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise BenchError(f"tunnel exec -- true ended with {process.returncode}")
+    with open(os.devnull, "wb") as nothing:
+        argv = ["taskset", "-c", str(core), *command]
+        process = subprocess.Popen(argv, env=environment, cwd=peer.checkout, stderr=nothing if status else None)
+    _pid, ended, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(ended)
+    if process.returncode != status:
+        raise BenchError(f"{' '.join(command[2:4])} ended with {process.returncode}")
     return time.monotonic() - began, usage.ru_utime, usage.ru_stime
 
 

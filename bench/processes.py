@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import subprocess
 import time
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import IO
 
 STOP_SECONDS = 15.0
+_MOST_DESCRIPTORS = 65536
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _CPUCLOCK_SCHED = 2  # linux/posix-timers.h: scheduler time in nanoseconds, of all threads, ended ones included
 
@@ -56,6 +58,15 @@ def read_usage(root: int) -> Usage:
     return Usage(total, user, system)
 
 
+def read_each(root: int) -> dict[int, float]:
+    """Return the CPU seconds of each process of the tree."""
+    used = {}
+    for pid in process_tree(root):
+        with contextlib.suppress(OSError):
+            used[pid] = time.clock_gettime((~pid << 3) | _CPUCLOCK_SCHED)
+    return used
+
+
 def read_core(core: int) -> float:
     """Return the seconds for which a core was not idle."""
     line = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith(f"cpu{core} "))
@@ -86,24 +97,41 @@ def process_tree(root: int) -> list[int]:
     return tree
 
 
+def pin(root: int, cores: Sequence[int]) -> None:
+    """Move all threads of the tree of `root` to these cores; hitch, for one, chooses a core itself."""
+    for pid in process_tree(root):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(OSError):  # it may end between the two calls
+                os.sched_setaffinity(int(task.name), cores)
+
+
 def _stat_fields(pid: int) -> list[str]:
     """Return the fields of /proc/PID/stat from the third on; the second may contain spaces and parentheses."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+def raise_descriptor_limit() -> None:
+    """Let this process and its children open as many descriptors as the system allows."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for limit in (max(hard, _MOST_DESCRIPTORS), hard):
+        with contextlib.suppress(ValueError, OSError):  # raising the hard limit needs privileges
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+            return
 
 
 @contextlib.contextmanager
 def running(
     argv: Sequence[str],
     *,
-    core: int | None = None,
+    cores: Sequence[int] = (),
     stdin: int = subprocess.DEVNULL,
     stdout: int | IO[bytes] = subprocess.PIPE,
     stderr: int | IO[bytes] = subprocess.PIPE,
     environment: Mapping[str, str] | None = None,
     directory: Path | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a process, on one core from its first instruction if one is given, so that its threads inherit the core."""
-    pinned = [] if core is None else ["taskset", "-c", str(core)]  # it calls exec: the PID stays the same
+    """Start a process, on these cores from its first instruction if some are given, so that its threads inherit them."""
+    pinned = ["taskset", "-c", ",".join(map(str, cores))] if cores else []  # it calls exec: the PID stays the same
     process = subprocess.Popen(
         [*pinned, *argv],
         stdin=stdin,

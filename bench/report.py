@@ -1,7 +1,6 @@
-"""The result of a run, as a table and as JSON.
+"""The result of a run, as tables and as JSON.
 
-A ratio is of two samples of the same round; the table has the median of the rounds, with minimum and maximum. The first peer is
-the reference of the others; the targets are ratios to HAProxy.
+A ratio is of two samples of the same round; the tables have the median of the rounds, with minimum and maximum.
 """
 
 from __future__ import annotations
@@ -10,9 +9,9 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
-from bench.workloads import Sample, Workload
-
-_AIM = "haproxy"
+from bench.goals import GOALS, OURS, TLS_PEERS, cheapest, judge, ratios
+from bench.sample import Sample
+from bench.workloads import Workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,65 +26,97 @@ class Result:
 
     @property
     def reference(self) -> str:
-        """The reference peer."""
+        """The first peer."""
         return next(iter(self.versions))
 
-    def ratios(self, workload: Workload, peer: str) -> list[float]:
-        """Return the ratios of the peer's cost to that of the reference, per round."""
-        ours, theirs = self.samples.get((workload.name, peer), []), self.samples.get((workload.name, self.reference), [])
-        return [one.total / other.total for one, other in zip(ours, theirs, strict=False) if other.total > 0]
-
-
-def verdict(workload: Workload, ratio: float) -> str:
-    """Return whether the target is reached."""
-    if workload.target is None:
-        return ""
-    return f"{'reached' if ratio <= workload.target else 'MISSED'} (<= {workload.target:g})"
+    @property
+    def has_goals(self) -> bool:
+        """Whether `tunnel` is measured beside another proxy."""
+        return OURS in self.versions and any(peer in self.versions for peer in TLS_PEERS)
 
 
 def format_result(result: Result) -> str:
-    """Return the table in Markdown, after lines that describe the run."""
-    lines = [f"{key}: {value}" for key, value in result.machine.items()]
+    """Return the tables in Markdown, after lines that describe the run."""
+    parts = ["\n".join(_header(result)), "\n".join(_details(result))]
+    if result.has_goals:
+        parts += ["\n".join(_matrix(result)), "\n".join(_goals(result))]
+    return "\n\n".join(parts)
+
+
+def _header(result: Result) -> Iterator[str]:
+    yield from (f"{key}: {value}" for key, value in result.machine.items())
     for peer, (own, library) in result.versions.items():
         logged = f", {result.log_lines[peer]:.1f} log lines per connection" if peer in result.log_lines else ""
-        lines.append(f"{peer}: {own}, {library}{logged}")
+        yield f"{peer}: {own}, {library}{logged}"
     others = [sample.others for samples in result.samples.values() for sample in samples if sample.busy]
     if others:
-        lines.append(f"others on the proxy's core: {statistics.median(others):.0%} of the time, at most {max(others):.0%}")
+        yield f"others on the proxy's core: {statistics.median(others):.0%} of the time, at most {max(others):.0%}"
     sessions = {sample.session for samples in result.samples.values() for sample in samples if sample.session}
-    lines += [f"negotiated: {session}" for session in sorted(sessions)]
-    return "\n".join([*lines, "", *_rows(result)])
+    yield from (f"negotiated: {session}" for session in sorted(sessions))
 
 
-def _rows(result: Result) -> Iterator[str]:
+def _details(result: Result) -> Iterator[str]:
+    """Every number of every peer, compared with the first peer."""
     heads = ["per unit of work", "peer", "user + system", f"/ {result.reference} (min-max)"]
-    has_targets = result.reference == _AIM
-    heads += ["target"] if has_targets else []
+    heads += ["rate, 1/s", "p50, ms", "p99, ms", "p99.9, ms", "errors"]
     yield "| " + " | ".join(heads) + " |"
     yield "|" + "---|" * len(heads)
     for workload in result.workloads:
-        title = f"{workload.title}, {workload.unit}"
+        title = _title(workload)
         for peer in result.versions:
             if samples := result.samples.get((workload.name, peer)):
-                cells = [title, peer, _cost(samples), *_comparison(result, workload, peer)]
-                yield "| " + " | ".join(cells if has_targets else cells[:-1]) + " |"
+                compared = ratios(result.samples, workload.name, peer, result.reference) if peer != result.reference else []
+                yield "| " + " | ".join([title, peer, _cost(samples), format_ratio(compared), *_times(samples)]) + " |"
                 title = ""
 
 
+def _times(samples: Sequence[Sample]) -> Iterator[str]:
+    for name in ("rate", "p50", "p99", "p999"):
+        value = statistics.median(one.value(name) for one in samples)
+        yield f"{value:.3g}" if value and value < 1000 else f"{value:,.0f}" if value else ""
+    yield str(sum(one.errors for one in samples)) if samples[0].rate else ""
+
+
+def _matrix(result: Result) -> Iterator[str]:
+    """The cost of each peer, and ours compared with the cheapest one."""
+    yield "| per unit of work | " + " | ".join(result.versions) + f" | {OURS} / cheapest (min-max) |"
+    yield "|" + "---|" * (len(result.versions) + 2)
+    for workload in result.workloads:
+        known = {
+            peer: result.samples[workload.name, peer] for peer in result.versions if (workload.name, peer) in result.samples
+        }
+        costs = [_number(_median_cost(known[peer])) if peer in known else "" for peer in result.versions]
+        best = cheapest(result.samples, workload.name)
+        compared = format_ratio(ratios(result.samples, workload.name, OURS, best)) if best else ""
+        yield "| " + " | ".join([_title(workload), *costs, f"{compared} {best}" if compared else ""]) + " |"
+
+
+def _goals(result: Result) -> Iterator[str]:
+    titles = {workload.name: workload.title for workload in result.workloads}
+    yield "| workload | goal | measured |"
+    yield "|---|---|---|"
+    for verdict in judge(result.samples, GOALS):
+        yield f"| {titles[verdict.goal.workload]} | {verdict.goal.text()} | {verdict.text()} |"
+
+
+def _title(workload: Workload) -> str:
+    return f"{workload.title}, {workload.unit}"
+
+
+def _median_cost(samples: Sequence[Sample]) -> float:
+    return statistics.median(sample.total for sample in samples)
+
+
 def _cost(samples: Sequence[Sample]) -> str:
-    total = statistics.median(sample.total for sample in samples)
     user = statistics.median(sample.user for sample in samples)
     system = statistics.median(sample.system for sample in samples)
     split = f" = {_number(user)} + {_number(system)}" if system else ""
-    return f"{_number(total)}{split}"
+    return f"{_number(_median_cost(samples))}{split}"
 
 
-def _comparison(result: Result, workload: Workload, peer: str) -> list[str]:
-    ratios = result.ratios(workload, peer) if peer != result.reference else []
-    if not ratios:
-        return ["", ""]
-    middle = statistics.median(ratios)
-    return [f"{middle:.3f} ({min(ratios):.2f}-{max(ratios):.2f})", verdict(workload, middle)]
+def format_ratio(values: Sequence[float]) -> str:
+    """Return the median with the range, or nothing."""
+    return f"{statistics.median(values):.3f} ({min(values):.2f}-{max(values):.2f})" if values else ""
 
 
 def _number(value: float) -> str:
@@ -94,25 +125,29 @@ def _number(value: float) -> str:
 
 def encode_result(result: Result) -> dict[str, object]:
     """Return the complete result for JSON, with every sample."""
-    rows = []
-    for workload in result.workloads:
-        for peer in result.versions:
-            samples = result.samples.get((workload.name, peer), [])
-            ratios = result.ratios(workload, peer) if samples and peer != result.reference else []
-            rows.append(
-                {
-                    "workload": workload.name,
-                    "unit": workload.unit,
-                    "peer": peer,
-                    "samples": [asdict(sample) for sample in samples],
-                    "ratios": ratios,
-                    "ratio": statistics.median(ratios) if ratios else None,
-                    "target": workload.target,
-                }
-            )
     return {
         "machine": dict(result.machine),
-        "versions": {peer: {"own": own, "openssl": library} for peer, (own, library) in result.versions.items()},
+        "versions": {peer: {"own": own, "library": library} for peer, (own, library) in result.versions.items()},
         "log_lines_per_connection": result.log_lines,
-        "results": rows,
+        "results": [
+            {
+                "workload": workload.name,
+                "title": workload.title,
+                "unit": workload.unit,
+                "peer": peer,
+                "samples": [asdict(sample) for sample in result.samples[workload.name, peer]],
+            }
+            for workload in result.workloads
+            for peer in result.versions
+            if (workload.name, peer) in result.samples
+        ],
+        "goals": [
+            {
+                **asdict(verdict.goal),
+                "compared_with": verdict.compared_with,
+                "value": verdict.value,
+                "reached": verdict.is_reached,
+            }
+            for verdict in (judge(result.samples, GOALS) if result.has_goals else ())
+        ],
     }

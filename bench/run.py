@@ -1,4 +1,4 @@
-"""The command that measures this checkout next to HAProxy: `python -m bench.run`.
+"""The command that measures this checkout beside other proxies: `python -m bench.run`.
 
 Every round starts new processes and measures each workload on all peers one after the other, in rotating order, so that a slow
 minute of the machine affects all of them.
@@ -17,20 +17,20 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.generator import SOURCES, Generator, compile_load
 from bench.identity import open_identity
-from bench.peers import PEERS, Peer, Proxy, Tunnel, started
-from bench.processes import BenchError
+from bench.peers import DEFAULT_PEERS, PEERS, Peer, Proxy, Tunnel, started
+from bench.processes import BenchError, raise_descriptor_limit
 from bench.profile import profile_work
 from bench.report import Result, encode_result, format_result
+from bench.sample import Sample
 from bench.workloads import (
     DEFAULT,
     WORKLOADS,
-    Sample,
     Workload,
     is_traffic,
     needs_fresh,
@@ -48,7 +48,8 @@ FLUSH_SECONDS = 0.5  # until the line of the last connection is in the log
 class Options:
     """The parsed command line."""
 
-    peers: Sequence[Peer]
+    peers: Mapping[str, Peer]
+    versions: Mapping[str, tuple[str, str]]
     workloads: Sequence[Workload]
     rounds: int
     divisor: int
@@ -60,6 +61,7 @@ class Options:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print; 1 if there is no result. A missed target is a result, not an error."""
+    raise_descriptor_limit()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the processes are stopped
     try:
         options = _parse(argv)
@@ -78,11 +80,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parse(argv: Sequence[str] | None) -> Options:
     names = [workload.name for workload in WORKLOADS]
     cores = sorted(os.sched_getaffinity(0))
-    parser = argparse.ArgumentParser(prog="bench.run", description="CPU and memory of this checkout beside HAProxy's.")
+    parser = argparse.ArgumentParser(prog="bench.run", description="Cost and latency of this checkout beside other proxies.")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_ROUNDS} rounds of a fifth of the work: rough")
-    parser.add_argument("--only", default=",".join(DEFAULT), metavar="LIST", help=f"of {', '.join(names)}")
-    parser.add_argument("--peer", metavar="LIST", help=f"of {', '.join(PEERS)}; the others are compared with the first")
+    parser.add_argument("--divisor", type=int, default=1, metavar="N", help="a fraction of the work of each sample")
+    parser.add_argument("--only", default=",".join(DEFAULT), metavar="LIST", help=f"of {', '.join(names)}, or all")
+    parser.add_argument("--peer", metavar="LIST", help=f"of {', '.join(PEERS)} (default: what is installed)")
     parser.add_argument("--cores", default=f"{cores[-1]},{cores[0]}", metavar="PROXY,LOAD")
     parser.add_argument("--json", type=Path, metavar="FILE", help="every sample")
     parser.add_argument("--profile", action="store_true", help="one more pass under perf: the symbols that cost most")
@@ -94,11 +97,13 @@ def _parse(argv: Sequence[str] | None) -> Options:
     known = dict(PEERS)
     if given.before:
         known["before"] = Tunnel("before", checkout=given.before.resolve())
+    peers, versions = _peers(given.peer, known)
     return Options(
-        peers=[known[name] for name in _choice(given.peer or ",".join(known), list(known))],
-        workloads=[WORKLOADS[names.index(name)] for name in _choice(given.only, names)],
+        peers=peers,
+        versions=versions,
+        workloads=[WORKLOADS[names.index(name)] for name in (names if given.only == "all" else _choice(given.only, names))],
         rounds=min(given.rounds, QUICK_ROUNDS) if given.quick else given.rounds,
-        divisor=QUICK_DIVISOR if given.quick else 1,
+        divisor=QUICK_DIVISOR if given.quick else given.divisor,
         proxy_core=int(proxy_core),
         load_core=int(load_core or proxy_core),
         json=given.json,
@@ -106,8 +111,24 @@ def _parse(argv: Sequence[str] | None) -> Options:
     )
 
 
+def _peers(chosen: str | None, known: Mapping[str, Peer]) -> tuple[dict[str, Peer], dict[str, tuple[str, str]]]:
+    """Return the peers to measure with their versions: the chosen ones, else those that are installed."""
+    names = _choice(chosen, list(known)) if chosen else [name for name in (*DEFAULT_PEERS, "before") if name in known]
+    versions = {}
+    for name in names:
+        try:
+            versions[name] = known[name].versions()
+        except BenchError as error:
+            if chosen:
+                raise
+            print(f"bench: not measured: {name}: {error}", file=sys.stderr)
+    return {name: known[name] for name in versions}, versions
+
+
 def is_measured(workload: Workload, peer: Peer) -> bool:
-    """Return whether a workload is measured for a peer, or is equal to that of another peer."""
+    """Return whether a workload is measured for a peer: it applies, and is not equal to that of another peer."""
+    if workload.mode == "rotations":
+        return peer.name == "ghostunnel" or (isinstance(peer, Tunnel) and not peer.is_on_disk and not peer.flags)
     return not peer.adds_to or workload.mode in ("handshakes", "start")
 
 
@@ -120,9 +141,8 @@ def _choice(text: str, known: Sequence[str]) -> list[str]:
 
 
 def _measure(options: Options) -> Result:
-    versions = {peer.name: peer.versions() for peer in options.peers}
     binary = compile_load(SOURCES / "build")
-    result = Result(_machine(options), versions, options.workloads)
+    result = Result(_machine(options), options.versions, options.workloads)
     os.sched_setaffinity(
         0, {options.load_core}
     )  # this process serves the Workload API and must not run on the core of the proxy
@@ -131,7 +151,7 @@ def _measure(options: Options) -> Result:
         generator = Generator(binary, stack.enter_context(open_identity(directory)), options.load_core)
         run = _Run(options, generator, directory, stack.enter_context(generator.backend()), result)
         for number in range(options.rounds):
-            order = options.peers if number % 2 == 0 else options.peers[::-1]
+            order = list(options.peers.values())[:: 1 if number % 2 == 0 else -1]
             run.work_round(number, order)
             if number < FRESH_ROUNDS:
                 run.fresh_round(number, order)
@@ -150,7 +170,10 @@ class _Run:
     result: Result
 
     def _start(self, peer: Peer) -> contextlib.AbstractContextManager[Proxy]:
-        return started(peer, self.generator, self.directory, core=self.options.proxy_core, backend=self.backend)
+        cores = [self.options.proxy_core]
+        if peer.name.startswith("workers"):  # the load generator then shares its core: see Sample.capacity
+            cores.append(self.options.load_core)
+        return started(peer, self.generator, self.directory, cores=cores, backend=self.backend)
 
     def work_round(self, number: int, order: Sequence[Peer]) -> None:
         """Measure every workload on every peer, all peers before the next workload."""
@@ -172,7 +195,9 @@ class _Run:
             for peer in order:
                 if is_measured(workload, peer):
                     with self._start(peer) as proxy:
-                        self._note(number, workload, proxy.name, sample_fresh(workload, self.generator, proxy))
+                        self._note(
+                            number, workload, proxy.name, sample_fresh(workload, self.generator, proxy, self.options.divisor)
+                        )
 
     def tool_round(self, number: int, order: Sequence[Peer]) -> None:
         """Measure processes that end by themselves."""
@@ -186,7 +211,7 @@ class _Run:
     def profile(self) -> None:
         """Print a profile per workload and peer, which is not part of the table."""
         for workload in self.options.workloads:
-            for peer in self.options.peers if is_traffic(workload) else ():
+            for peer in self.options.peers.values() if is_traffic(workload) else ():
                 with self._start(peer) as proxy:
                     print(f"\n{workload.title}: {peer.name}")
                     print(profile_work(workload, self.generator, proxy, self.directory, self.options.divisor))
@@ -201,7 +226,7 @@ class _Run:
         self.result.samples.setdefault((workload.name, peer), []).append(sample)
         busy = f", core {sample.busy:.0%} busy, others {sample.others:.0%}" if sample.busy else ""
         print(
-            f"round {number + 1}: {workload.name:12} {peer:8} {sample.total:9.2f} {workload.unit}{busy}",
+            f"round {number + 1}: {workload.name:14} {peer:10} {sample.total:9.2f} {workload.unit}{busy}",
             file=sys.stderr,
         )
 
@@ -224,7 +249,7 @@ def _machine(options: Options) -> dict[str, str]:
         "machine": f"{model[1] if model else platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}",
         "cores": f"proxy on {options.proxy_core}, load and backend on {options.load_core}",
         "interpreter": f"{_yardstick():.0f} ns for a turn of a plain loop",
-        "rounds": f"{options.rounds}{', a fifth of the work each' if options.divisor > 1 else ''}",
+        "rounds": f"{options.rounds}{f', 1/{options.divisor} of the work each' if options.divisor > 1 else ''}",
     }
 
 

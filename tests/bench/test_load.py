@@ -6,6 +6,7 @@ Runs it through a small TLS relay of the standard library that can be told to sp
 from __future__ import annotations
 
 import contextlib
+import itertools
 import select
 import shutil
 import socket
@@ -129,7 +130,46 @@ def relay(identity: Identity, backend: int, *, to_client: Spoil = honest, to_bac
             thread.join(10)
 
 
-COUNTS = {"handshakes": (20, 4), "echo": (500, 8), "upload": (300_000,), "download": (300_000,)}
+@contextlib.contextmanager
+def refusing_after(generator: Generator, count: int) -> Iterator[int]:
+    """A relay in front of the backend that closes every second connection at once after so many."""
+    with (
+        generator.backend() as backend,
+        relay(generator.identity, backend) as port,
+        socket.create_server(("127.0.0.1", 0)) as front,
+    ):
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                for number in itertools.count():
+                    accepted, _ = front.accept()
+                    if number >= count and number % 2:
+                        accepted.close()
+                    else:
+                        threading.Thread(target=splice, args=(accepted, port), daemon=True).start()
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        try:
+            yield front.getsockname()[1]
+        finally:
+            front.shutdown(socket.SHUT_RDWR)
+            thread.join(10)
+
+
+def splice(accepted: socket.socket, port: int) -> None:
+    """Relay bytes between a connection and a port until either side has ended both ways."""
+    with accepted, contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=20) as other:
+        peers = {accepted: other, other: accepted}
+        while peers:
+            for source in select.select(list(peers), [], [], 20)[0]:
+                if data := source.recv(16384):
+                    peers[source].sendall(data)
+                else:
+                    peers.pop(source).shutdown(socket.SHUT_WR)
+
+
+COUNTS = {"handshakes": (20, 4), "echo": (500, 8, 64), "upload": (300_000,), "download": (300_000,), "bulk": (300_000, 6)}
 
 
 def run(generator: Generator, mode: str, port: int) -> list[str]:
@@ -155,6 +195,69 @@ def test_right_bytes_are_counted(generator: Generator, mode: str) -> None:
         assert run(generator, mode, port)[0] == str(COUNTS[mode][0])
 
 
+@pytest.mark.parametrize("mode", COUNTS)
+def test_the_same_load_is_put_on_a_relay_without_tls(generator: Generator, mode: str) -> None:
+    with generator.backend() as backend, generator.client(mode, backend, COUNTS[mode], is_plain=True) as client:
+        assert client.expect("READY") == ["TCP"]
+        client.tell("go")
+        assert client.expect("DONE")[0] == str(COUNTS[mode][0])
+
+
+def test_each_unit_has_a_time_and_percentiles_are_in_order(generator: Generator) -> None:
+    with generator.backend() as backend, relay(generator.identity, backend) as port:
+        units, seconds, *percentiles, failed = map(float, run(generator, "handshakes", port))
+        assert 0 < percentiles[0] <= percentiles[1] <= percentiles[2] <= percentiles[3] <= seconds * 1000
+        assert (units, failed) == (20, 0)
+
+
+def test_a_message_of_a_whole_record_comes_back(generator: Generator) -> None:
+    with (
+        generator.backend() as backend,
+        relay(generator.identity, backend) as port,
+        generator.client("echo", port, (40, 2, 16384)) as client,
+    ):
+        client.expect("READY")
+        client.tell("go")
+        assert client.expect("DONE")[0] == "40"
+
+
+def test_connections_that_end_early_are_counted_as_failed(generator: Generator) -> None:
+    with refusing_after(generator, 40) as port, generator.client("handshakes", port, (60, 1)) as client:
+        client.expect("READY")
+        client.tell("go")
+        units, _seconds, *_percentiles, failed = client.expect("DONE")
+        assert units == "60"
+        assert int(failed) > 0
+
+
+def test_a_late_relay_is_seen_in_all_that_was_due_meanwhile(generator: Generator) -> None:
+    """At 500 messages per second a pause of 0.5 s delays 250 of them, by 0.25 s in the middle."""
+    paused, pause = threading.Event(), 0.5
+
+    def slow(data: bytes) -> bytes:
+        if not paused.is_set() and len(data) == 64:
+            paused.set()
+            time.sleep(pause)
+        return data
+
+    with (
+        generator.backend() as backend,
+        relay(generator.identity, backend, to_client=slow) as port,
+        generator.client("paced", port, (1, 1, 0, 500)) as client,
+    ):
+        client.expect("READY")
+        assert paused.wait(20)
+        late_ones: list[float] = []
+        while not late_ones:  # the first report after the pause
+            time.sleep(0.05)
+            client.tell("report")
+            _late, _failed, *values = client.expect("PACED")
+            late_ones = [float(value) for value in values[6:]] if int(values[5]) > 10 else []
+        median, *_rest, longest = late_ones
+        assert longest >= pause * 1000 * 0.9
+        assert longest / 4 <= median  # not only the one message that was under way
+
+
 def test_idle_connections_are_opened_and_tried_again(generator: Generator) -> None:
     with generator.backend() as backend, relay(generator.identity, backend) as port:
         assert run_idle(generator, port)[0] == "12"
@@ -162,14 +265,15 @@ def test_idle_connections_are_opened_and_tried_again(generator: Generator) -> No
 
 def run_paced(generator: Generator, port: int) -> None:
     """Wait until a new connection and a message on an open one were answered."""
-    with generator.client("paced", port, (1, 50, 50)) as client:
+    with generator.client("paced", port, (1, 1, 50, 50)) as client:
         assert client.expect("READY") == ["1"]
         opened = echoed = 0
         while not (opened and echoed):
             time.sleep(0.05)
             client.tell("report")
-            _late, *values = client.expect("PACED")
-            opened, echoed = opened + int(values[0]), echoed + int(values[4])
+            _late, failed, *values = client.expect("PACED")
+            opened, echoed = opened + int(values[0]), echoed + int(values[5])
+            assert failed == "0"
 
 
 def test_new_connections_and_messages_are_counted_at_a_fixed_rate(generator: Generator) -> None:

@@ -37,6 +37,7 @@ _PACKAGES = {
     "sshd": "openssh-server",
     "rsync": "rsync",
     "git": "git",
+    "hitch": "hitch",
     "valgrind": "valgrind",
     "strace": "strace",
     "javac": "default-jdk-headless",
