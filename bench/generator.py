@@ -41,12 +41,12 @@ class Generator:
 
     binary: Path
     identity: Identity
-    core: int
+    cores: Sequence[int]
 
     @contextlib.contextmanager
     def backend(self) -> Iterator[int]:
         """Run the plain backend; yields its port."""
-        with running([str(self.binary), "backend", "0"], cores=[self.core]) as process:
+        with running([str(self.binary), "backend", "0"], cores=self.cores) as process:
             yield int(Conversation(process).expect("LISTENING")[0])
 
     @contextlib.contextmanager
@@ -55,7 +55,7 @@ class Generator:
         identity = self.identity
         files = ("-",) * 3 if is_plain else (identity.client_chain, identity.client_key, identity.authorities)
         argv = [str(self.binary), mode, f"127.0.0.1:{port}", *map(str, files), *map(str, counts)]
-        with running(argv, cores=[self.core], stdin=subprocess.PIPE) as process:
+        with running(argv, cores=self.cores, stdin=subprocess.PIPE) as process:
             yield Conversation(process)
 
 

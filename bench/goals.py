@@ -44,8 +44,8 @@ GOALS = (
     Goal("exec", "cost", 350, ABSOLUTE),
     Goal("flag", "cost", 80, ABSOLUTE),
     Goal("rotations", "errors", 0, ABSOLUTE),
-    Goal("handshake16", "capacity", 1.8, ONE_WORKER, is_minimum=True),
-    Goal("bulk256", "capacity", 1.7, ONE_WORKER, is_minimum=True),
+    Goal("scaling-handshake", "rate", 1.8, ONE_WORKER, is_minimum=True),
+    Goal("scaling-bulk", "rate", 1.7, ONE_WORKER, is_minimum=True),
 )
 
 

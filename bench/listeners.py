@@ -196,7 +196,7 @@ def measure(options: Options, place: Path) -> None:
     """Measure one listener, then all of them."""
     binary = compile_load(SOURCES / "build")
     with open_identity(place) as identity:
-        generator = Generator(binary, identity, options.cores[1])
+        generator = Generator(binary, identity, options.cores[1:])
         with generator.backend() as backend:
             with serving(Served(place, identity.workload_api, backend, 1), options.cores[0]) as one:
                 small = measure_size(one)

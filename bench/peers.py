@@ -90,7 +90,7 @@ class Tunnel:
     def command(self, directory: Path, identity: Identity, *, port: int, backend: int) -> list[str]:
         listen = ["--listen", f"127.0.0.1:{port}", "--target", f"127.0.0.1:{backend}"]
         flags = [self._fill_in(flag) for flag in self.flags]
-        if self.workers > 1 or (self.name == "workers1" and self._has_workers()):
+        if self.workers > 1:
             flags += ["--workers", str(self.workers)]
         return [sys.executable, "-m", "tunnel", "server", *listen, *self._trust(identity), *flags]
 
@@ -133,7 +133,7 @@ _TUNNELS = (
     Tunnel("header", "disk", is_on_disk=True, flags=("--proxy-protocol",)),
     Tunnel("unobserved", flags=("--quiet", "all")),
     Tunnel("observed", flags=_OBSERVED),
-    Tunnel("workers1"),  # on as many cores as workers2
+    Tunnel("workers1"),
     Tunnel("workers2", workers=2),
 )
 PEERS: dict[str, Peer] = {peer.name: peer for peer in (*OTHER_PEERS, *_TUNNELS)}

@@ -58,15 +58,6 @@ def read_usage(root: int) -> Usage:
     return Usage(total, user, system)
 
 
-def read_each(root: int) -> dict[int, float]:
-    """Return the CPU seconds of each process of the tree."""
-    used = {}
-    for pid in process_tree(root):
-        with contextlib.suppress(OSError):
-            used[pid] = time.clock_gettime((~pid << 3) | _CPUCLOCK_SCHED)
-    return used
-
-
 def read_core(core: int) -> float:
     """Return the seconds for which a core was not idle."""
     line = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith(f"cpu{core} "))

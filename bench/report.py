@@ -31,15 +31,16 @@ class Result:
 
     @property
     def has_goals(self) -> bool:
-        """Whether `tunnel` is measured beside another proxy."""
-        return OURS in self.versions and any(peer in self.versions for peer in TLS_PEERS)
+        """Whether ours is measured beside another proxy, or with several workers."""
+        return (OURS in self.versions and any(peer in self.versions for peer in TLS_PEERS)) or "workers2" in self.versions
 
 
 def format_result(result: Result) -> str:
     """Return the tables in Markdown, after lines that describe the run."""
     parts = ["\n".join(_header(result)), "\n".join(_details(result))]
     if result.has_goals:
-        parts += ["\n".join(_matrix(result)), "\n".join(_goals(result))]
+        parts += ["\n".join(_matrix(result))] if OURS in result.versions else []
+        parts += ["\n".join(_goals(result))]
     return "\n\n".join(parts)
 
 

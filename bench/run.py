@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.generator import SOURCES, Generator, compile_load
@@ -35,6 +35,7 @@ from bench.workloads import (
     is_traffic,
     needs_fresh,
     sample_fresh,
+    sample_scaling,
     sample_tool,
     sample_work,
 )
@@ -127,6 +128,8 @@ def _peers(chosen: str | None, known: Mapping[str, Peer]) -> tuple[dict[str, Pee
 
 def is_measured(workload: Workload, peer: Peer) -> bool:
     """Return whether a workload is measured for a peer: it applies, and is not equal to that of another peer."""
+    if workload.mode == "scaling" or peer.name.startswith("workers"):
+        return workload.mode == "scaling" and peer.name.startswith("workers")
     if workload.mode == "rotations":
         return peer.name == "ghostunnel" or (isinstance(peer, Tunnel) and not peer.is_on_disk and not peer.flags)
     return not peer.adds_to or workload.mode in ("handshakes", "start")
@@ -148,13 +151,14 @@ def _measure(options: Options) -> Result:
     )  # this process serves the Workload API and must not run on the core of the proxy
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tunnel-bench-")))
-        generator = Generator(binary, stack.enter_context(open_identity(directory)), options.load_core)
+        generator = Generator(binary, stack.enter_context(open_identity(directory)), [options.load_core])
         run = _Run(options, generator, directory, stack.enter_context(generator.backend()), result)
         for number in range(options.rounds):
             order = list(options.peers.values())[:: 1 if number % 2 == 0 else -1]
             run.work_round(number, order)
             if number < FRESH_ROUNDS:
                 run.fresh_round(number, order)
+            run.scaling_round(number, order)
             run.tool_round(number, order)
         if options.profile:
             run.profile()
@@ -170,10 +174,7 @@ class _Run:
     result: Result
 
     def _start(self, peer: Peer) -> contextlib.AbstractContextManager[Proxy]:
-        cores = [self.options.proxy_core]
-        if peer.name.startswith("workers"):  # the load generator then shares its core: see Sample.capacity
-            cores.append(self.options.load_core)
-        return started(peer, self.generator, self.directory, cores=cores, backend=self.backend)
+        return started(peer, self.generator, self.directory, cores=[self.options.proxy_core], backend=self.backend)
 
     def work_round(self, number: int, order: Sequence[Peer]) -> None:
         """Measure every workload on every peer, all peers before the next workload."""
@@ -198,6 +199,20 @@ class _Run:
                         self._note(
                             number, workload, proxy.name, sample_fresh(workload, self.generator, proxy, self.options.divisor)
                         )
+
+    def scaling_round(self, number: int, order: Sequence[Peer]) -> None:
+        """Measure one worker, generator and backend on one core, and two workers and generators on two."""
+        for workload in self.options.workloads:
+            for peer in order:
+                if workload.mode == "scaling" and is_measured(workload, peer) and isinstance(peer, Tunnel):
+                    cores = [self.options.proxy_core, self.options.load_core][: peer.workers]
+                    generator = replace(self.generator, cores=cores)
+                    with (
+                        generator.backend() as backend,
+                        started(peer, generator, self.directory, cores=cores, backend=backend) as proxy,
+                    ):
+                        sample = sample_scaling(workload, generator, proxy, self.options.divisor)
+                        self._note(number, workload, proxy.name, sample)
 
     def tool_round(self, number: int, order: Sequence[Peer]) -> None:
         """Measure processes that end by themselves."""

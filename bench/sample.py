@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-FIELDS = ("cost", "rate", "capacity", "p50", "p99", "p999", "errors")
+FIELDS = ("cost", "rate", "p50", "p99", "p999", "errors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,6 @@ class Sample:
     others: float = 0.0  # the share that other processes used: a large value makes the sample unreliable
     session: str = ""  # the negotiated parameters
     rate: float = 0.0  # units per second
-    capacity: float = 0.0  # units per second of CPU time of the busiest process
     p50: float = 0.0  # milliseconds per unit; 0: not measured
     p99: float = 0.0
     p999: float = 0.0

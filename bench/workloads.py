@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from bench.generator import Conversation, Generator
 from bench.peers import Proxy, Tunnel, run_tool
-from bench.processes import BenchError, read_core, read_each, read_memory, read_usage
+from bench.processes import BenchError, read_core, read_memory, read_usage
 from bench.sample import Sample
 
 IDLE_FROM, IDLE_TO = 100, 2000
@@ -59,6 +59,10 @@ WORKLOADS = (
     Workload("open-handshake", "full handshakes, 200 per second", "paced", (5, 0, 200, 0), "us", 1e6),
     Workload("rotations", f"full handshake during {ROTATIONS} rotations", "rotations", (4000, 4), "us", 1e6),
     Workload("busy", f"64-byte echo, 1 connection, {_IDLE_ONES:,} idle ones beside it", "busy", (40_000, 1, 64), "us", 1e6),
+    Workload("scaling-handshake", "full handshake, 16 at once for each core", "scaling", (4000, 16), "us", 1e6),
+    Workload(
+        "scaling-bulk", "64 uploads and 64 downloads at once for each core, per GB", "scaling", (4_000_000_000, 128), "s", 1e9
+    ),
     Workload("idle", f"memory per idle connection, {IDLE_FROM} to {IDLE_TO}", "idle", (), "KiB", 1.0),
     Workload("after", "memory after 20,000 more connections", "after", (20_000, 16), "MiB", 1.0),
     Workload("memory", "memory after the first connections", "start", (), "MiB", 1.0),
@@ -67,7 +71,7 @@ WORKLOADS = (
     Workload("exec", "tunnel exec -- true, from start to end", "tool", (), "ms", 1e3),
     Workload("flag", "tunnel server with a wrong flag, from start to end", "tool", (), "ms", 1e3),
 )
-SLOW = ("rotations", "busy", "after")
+SLOW = ("rotations", "busy", "after", "scaling-handshake", "scaling-bulk")
 DEFAULT = tuple(workload.name for workload in WORKLOADS if workload.name not in SLOW)
 
 
@@ -78,7 +82,7 @@ def needs_fresh(workload: Workload) -> bool:
 
 def is_traffic(workload: Workload) -> bool:
     """Whether it measures relayed traffic of a process that other workloads use too."""
-    return not needs_fresh(workload) and workload.mode != "tool"
+    return not needs_fresh(workload) and workload.mode not in ("tool", "scaling")
 
 
 def sample_tool(workload: Workload, peer: Tunnel, generator: Generator, core: int) -> Sample:
@@ -125,12 +129,11 @@ class _Meter:
 
     def __init__(self, proxy: Proxy) -> None:
         self._proxy = proxy
-        self._usage, self._each = read_usage(proxy.pid), read_each(proxy.pid)
+        self._usage = read_usage(proxy.pid)
         self._cores = sum(map(read_core, proxy.cores))
 
     def sample(self, workload: Workload, units: float, seconds: float, session: str, times: list[float], errors: int) -> Sample:
         user, system = read_usage(self._proxy.pid).since(self._usage)
-        busiest = max(used - self._each.get(pid, 0.0) for pid, used in read_each(self._proxy.pid).items())
         others = max(sum(map(read_core, self._proxy.cores)) - self._cores - user - system, 0.0)
         scale = workload.per_unit / units
         return Sample(
@@ -140,7 +143,6 @@ class _Meter:
             others / seconds / len(self._proxy.cores),
             session,
             units / seconds,
-            units / busiest,
             *times[:3],
             errors,
         )
@@ -176,6 +178,23 @@ def _sample_paced(workload: Workload, generator: Generator, proxy: Proxy, diviso
         if not units:
             raise BenchError("nothing was answered")
         return meter.sample(workload, units, float(seconds), "", times, int(errors))
+
+
+def sample_scaling(workload: Workload, generator: Generator, proxy: Proxy, divisor: int) -> Sample:
+    """Put the load of one generator per core on a proxy that shares these cores with them."""
+    mode = "bulk" if workload.name == "scaling-bulk" else "handshakes"
+    with contextlib.ExitStack() as stack:
+        clients = [
+            stack.enter_context(generator.client(mode, proxy.port, workload.scaled(divisor), is_plain=proxy.is_plain))
+            for _ in proxy.cores
+        ]
+        sessions = [" ".join(client.expect("READY")) for client in clients]
+        meter = _Meter(proxy)
+        for client in clients:
+            client.tell("go")
+        done = [list(map(float, client.expect("DONE"))) for client in clients]
+    units, seconds = sum(one[0] for one in done), max(one[1] for one in done)
+    return meter.sample(workload, units, seconds, sessions[0], done[0][2:], int(sum(one[-1] for one in done)))
 
 
 @contextlib.contextmanager

@@ -87,8 +87,10 @@ def test_the_complete_result_can_be_written_as_json() -> None:
 @pytest.mark.parametrize("workload", WORKLOADS, ids=lambda workload: workload.name)
 def test_what_adds_to_connections_is_measured_by_connections(workload: Workload) -> None:
     for peer in PEERS.values():
-        if workload.mode == "rotations":
-            assert is_measured(workload, peer) == (peer.name in ("ghostunnel", "tunnel", "workers1", "workers2"))
+        if workload.mode == "scaling" or peer.name.startswith("workers"):
+            assert is_measured(workload, peer) == (workload.mode == "scaling" and peer.name in ("workers1", "workers2"))
+        elif workload.mode == "rotations":
+            assert is_measured(workload, peer) == (peer.name in ("ghostunnel", "tunnel"))
         else:
             assert is_measured(workload, peer) == (
                 peer.name not in ("status", "header") or workload.mode in ("handshakes", "start")

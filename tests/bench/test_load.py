@@ -45,7 +45,7 @@ def generator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Generator]:
     directory = tmp_path_factory.mktemp("load")
     binary = compile_load(directory)  # with -Wall -Wextra -Werror
     with open_identity(directory) as identity:
-        yield Generator(binary, identity, core=0)
+        yield Generator(binary, identity, [0])
 
 
 @dataclass(frozen=True)
