@@ -25,7 +25,7 @@ from bench.identity import CLIENT_ID, Identity
 from bench.other_peers import OTHER_PEERS
 from bench.processes import NOTHING, BenchError, pin, read_usage, running
 
-START_SECONDS = 20.0
+START_SECONDS = 120.0
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 
@@ -64,7 +64,7 @@ class Tunnel:
     is_on_disk: bool = False  # credentials from files, otherwise from the Workload API
     flags: tuple[str, ...] = ()
     checkout: Path = CHECKOUT
-    workers: int = 1
+    workers: int = 0  # if the peer is there to measure scaling
 
     is_plain: ClassVar[bool] = False
 
@@ -104,7 +104,7 @@ class Tunnel:
 
     def has_tools(self) -> bool:
         """Whether `tunnel exec` is measured with it: it exists, and no other peer has the same one."""
-        return not self.is_on_disk and not self.flags and any(self.checkout.glob("tunnel/commands/exec*"))
+        return not (self.is_on_disk or self.flags or self.workers) and any(self.checkout.glob("tunnel/commands/exec*"))
 
     def tool(self, identity: Identity) -> list[str]:
         """Return a command that ends at once, with an unused tunnel."""
@@ -133,7 +133,7 @@ _TUNNELS = (
     Tunnel("header", "disk", is_on_disk=True, flags=("--proxy-protocol",)),
     Tunnel("unobserved", flags=("--quiet", "all")),
     Tunnel("observed", flags=_OBSERVED),
-    Tunnel("workers1"),
+    Tunnel("workers1", workers=1),
     Tunnel("workers2", workers=2),
 )
 PEERS: dict[str, Peer] = {peer.name: peer for peer in (*OTHER_PEERS, *_TUNNELS)}

@@ -128,8 +128,9 @@ def _peers(chosen: str | None, known: Mapping[str, Peer]) -> tuple[dict[str, Pee
 
 def is_measured(workload: Workload, peer: Peer) -> bool:
     """Return whether a workload is measured for a peer: it applies, and is not equal to that of another peer."""
-    if workload.mode == "scaling" or peer.name.startswith("workers"):
-        return workload.mode == "scaling" and peer.name.startswith("workers")
+    workers = peer.workers if isinstance(peer, Tunnel) else 0
+    if workload.mode == "scaling" or workers:
+        return workload.mode == "scaling" and workers > 0
     if workload.mode == "rotations":
         return peer.name == "ghostunnel" or (isinstance(peer, Tunnel) and not peer.is_on_disk and not peer.flags)
     return not peer.adds_to or workload.mode in ("handshakes", "start")
@@ -179,16 +180,15 @@ class _Run:
     def work_round(self, number: int, order: Sequence[Peer]) -> None:
         """Measure every workload on every peer, all peers before the next workload."""
         workloads = [workload for workload in self.options.workloads if is_traffic(workload)]
-        if not workloads:
-            return
+        measured = {peer.name: [workload for workload in workloads if is_measured(workload, peer)] for peer in order}
         with contextlib.ExitStack() as stack:
-            proxies = [stack.enter_context(self._start(peer)) for peer in order]
+            proxies = [stack.enter_context(self._start(peer)) for peer in order if measured[peer.name]]
             for workload in workloads:
-                for peer, proxy in zip(order, proxies, strict=True):
-                    if is_measured(workload, peer):
+                for proxy in proxies:
+                    if workload in measured[proxy.name]:
                         self._note(number, workload, proxy.name, self._sample(workload, proxy))
-            for peer, proxy in zip(order, proxies, strict=True):
-                self._check_log(proxy, [workload for workload in workloads if is_measured(workload, peer)])
+            for proxy in proxies:
+                self._check_log(proxy, measured[proxy.name])
 
     def fresh_round(self, number: int, order: Sequence[Peer]) -> None:
         """Measure what needs processes without earlier connections."""
