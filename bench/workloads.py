@@ -40,6 +40,9 @@ class Workload:
                 return self.scaled(divisor)[0]
             case "echo" | "bulk":
                 return self.counts[1]
+            case "paced":
+                seconds, connections, opened, _messages = self.scaled(divisor)
+                return connections + seconds * opened
             case _:
                 return 1
 
