@@ -18,15 +18,15 @@ from bench.counts import Counts, count_profiles, count_system_calls
 from bench.identity import Identity
 from bench.lockstep import Lockstep, client_context
 from bench.peers import Tunnel, await_ready, free_port
-from bench.processes import process_tree, read_usage, running
+from bench.processes import is_sleeping, process_tree, read_own_usage, running
 from bench.system_calls import parse_calls, strace_command
 
-BATCHES = 8
+BATCHES, CALL_BATCHES = 8, 3
 UNITS = {"handshake": 6, "echo": 100, "record": 40}  # of one batch: see count_profiles
 SIZES = {"echo": 64, "record": 16384}  # bytes in each direction
-_WARM_UP = 24
+_WARM_UP = 16
 _START_SECONDS = 300.0
-_IDLE_SECONDS, _LONGEST_IDLE = 0.02, 3.0
+_LOOK_SECONDS, _LONGEST_IDLE = 0.0005, 30.0
 
 T = TypeVar("T")
 
@@ -46,39 +46,45 @@ def _proxy(tool: Sequence[str], checkout: Path, identity: Identity, directory: P
             await_ready("tunnel", process, port, log, _START_SECONDS)
             pid = process_tree(process.pid)[-1]
             try:
-                yield pid, Lockstep(client_context(identity), port, backend, log)
+                yield pid, Lockstep(client_context(identity), port, backend, log, partial(await_idle, pid))
             finally:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGTERM)  # strace passes no signal on
 
 
-def _run_units(lockstep: Lockstep, snapshot: Callable[[], T]) -> dict[str, list[T]]:
+def _run_units(lockstep: Lockstep, snapshot: Callable[[], T], batches: int) -> dict[str, list[T]]:
     """Return what `snapshot` returns for each batch of each unit: the costs since the previous call."""
-    taken = {"handshake": _run_batches(lockstep.run_connection, UNITS["handshake"], snapshot)}
+    taken = {"handshake": _run_batches(lockstep.run_connection, UNITS["handshake"], snapshot, batches)}
     connection = lockstep.open()
     for unit, size in SIZES.items():
-        taken[unit] = _run_batches(partial(connection.exchange, size), UNITS[unit], snapshot)
+        taken[unit] = _run_batches(partial(connection.exchange, size), UNITS[unit], snapshot, batches)
     connection.close()
     return taken
 
 
-def _run_batches(work: Callable[[], None], units: int, snapshot: Callable[[], T]) -> list[T]:
+def _run_batches(work: Callable[[], None], units: int, snapshot: Callable[[], T], batches: int) -> list[T]:
     for _ in range(_WARM_UP):
         work()
     snapshot()
     taken = []
-    for _ in range(BATCHES):
+    for _ in range(batches):
         for _ in range(units):
             work()
         taken.append(snapshot())
     return taken
 
 
-def _await_idle(pid: int) -> None:
-    """Wait until a process uses no CPU time."""
+def await_idle(pid: int) -> None:
+    """Wait until a process sleeps and has not run between two looks.
+
+    A thread that an event has woken is runnable even while other processes keep it from running.
+    """
     deadline, used = time.monotonic() + _LONGEST_IDLE, -1.0
-    while used != (used := read_usage(pid).total) and time.monotonic() < deadline:
-        time.sleep(_IDLE_SECONDS)
+    while time.monotonic() < deadline:
+        before, used = used, read_own_usage(pid)
+        if is_sleeping(pid) and used == before:
+            return
+        time.sleep(_LOOK_SECONDS)
 
 
 def measure(checkout: Path, identity: Identity, directory: Path) -> dict[str, Counts]:
@@ -94,10 +100,10 @@ def _measure_instructions(checkout: Path, identity: Identity, directory: Path) -
         start_counting(pid)
 
         def snapshot() -> Profile:
-            _await_idle(pid)
+            await_idle(pid)
             return take_profile(pid, output)
 
-        taken = _run_units(lockstep, snapshot)
+        taken = _run_units(lockstep, snapshot, BATCHES)
     return {unit: count_profiles(profiles, UNITS[unit]) for unit, profiles in taken.items()}
 
 
@@ -106,8 +112,8 @@ def _measure_calls(checkout: Path, identity: Identity, directory: Path) -> dict[
     with _proxy(strace_command(output), checkout, identity, directory) as (pid, lockstep), output.open() as lines:
 
         def snapshot() -> Counter[str]:
-            _await_idle(pid)
+            await_idle(pid)
             return parse_calls(lines)
 
-        taken = _run_units(lockstep, snapshot)
+        taken = _run_units(lockstep, snapshot, CALL_BATCHES)
     return {unit: count_system_calls(batches, UNITS[unit]) for unit, batches in taken.items()}

@@ -52,10 +52,20 @@ def read_usage(root: int) -> Usage:
     for pid in process_tree(root):
         with contextlib.suppress(OSError):  # a child may end between the two calls
             fields = _stat_fields(pid)
-            total += time.clock_gettime((~pid << 3) | _CPUCLOCK_SCHED)  # the value of clock_getcpuclockid(3)
+            total += read_own_usage(pid)
             user += int(fields[11])
             system += int(fields[12])
     return Usage(total, user, system)
+
+
+def read_own_usage(pid: int) -> float:
+    """Return the CPU seconds of one process, without its children."""
+    return time.clock_gettime((~pid << 3) | _CPUCLOCK_SCHED)  # the value of clock_getcpuclockid(3)
+
+
+def is_sleeping(pid: int) -> bool:
+    """Return whether the main thread of a process waits for an event."""
+    return _stat_fields(pid)[0] == "S"
 
 
 def read_core(core: int) -> float:
