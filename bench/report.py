@@ -23,6 +23,7 @@ class Result:
     workloads: Sequence[Workload]
     samples: dict[tuple[str, str], list[Sample]] = field(default_factory=dict)  # by workload and peer, one per round
     log_lines: dict[str, float] = field(default_factory=dict)  # per connection
+    failures: dict[tuple[str, str], str] = field(default_factory=dict)  # by workload and peer
 
     @property
     def reference(self) -> str:
@@ -49,6 +50,7 @@ def _header(result: Result) -> Iterator[str]:
     for peer, (own, library) in result.versions.items():
         logged = f", {result.log_lines[peer]:.1f} log lines per connection" if peer in result.log_lines else ""
         yield f"{peer}: {own}, {library}{logged}"
+    yield from (f"{workload} through {peer} failed: {error}" for (workload, peer), error in result.failures.items())
     others = [sample.others for samples in result.samples.values() for sample in samples if sample.busy]
     if others:
         yield f"others on the proxy's core: {statistics.median(others):.0%} of the time, at most {max(others):.0%}"

@@ -17,12 +17,13 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.generator import SOURCES, Generator, compile_load
 from bench.identity import open_identity
+from bench.other_peers import OTHER_PEERS
 from bench.peers import DEFAULT_PEERS, PEERS, Peer, Proxy, Tunnel, started
 from bench.processes import BenchError, raise_descriptor_limit
 from bench.profile import profile_work
@@ -39,6 +40,8 @@ from bench.workloads import (
     sample_tool,
     sample_work,
 )
+
+Take = Callable[[Workload, Generator, Proxy, int], Sample]
 
 QUICK_DIVISOR, QUICK_ROUNDS = 5, 2
 FRESH_ROUNDS = 3  # memory varies by one percent only, and sampling is slow
@@ -186,7 +189,7 @@ class _Run:
             for workload in workloads:
                 for proxy in proxies:
                     if workload in measured[proxy.name]:
-                        self._note(number, workload, proxy.name, self._sample(workload, proxy))
+                        self._take(number, workload, proxy, sample_work)
             for proxy in proxies:
                 self._check_log(proxy, measured[proxy.name])
 
@@ -196,9 +199,7 @@ class _Run:
             for peer in order:
                 if is_measured(workload, peer):
                     with self._start(peer) as proxy:
-                        self._note(
-                            number, workload, proxy.name, sample_fresh(workload, self.generator, proxy, self.options.divisor)
-                        )
+                        self._take(number, workload, proxy, sample_fresh)
 
     def scaling_round(self, number: int, order: Sequence[Peer]) -> None:
         """Measure one worker, generator and backend on one core, and two workers and generators on two."""
@@ -231,11 +232,18 @@ class _Run:
                     print(f"\n{workload.title}: {peer.name}")
                     print(profile_work(workload, self.generator, proxy, self.directory, self.options.divisor))
 
-    def _sample(self, workload: Workload, proxy: Proxy) -> Sample:
+    def _take(self, number: int, workload: Workload, proxy: Proxy, take: Take) -> None:
+        """Take a sample; another proxy that cannot do a workload is left out of it, ours may not fail."""
+        if (workload.name, proxy.name) in self.result.failures:
+            return
         try:
-            return sample_work(workload, self.generator, proxy, self.options.divisor)
+            self._note(number, workload, proxy.name, take(workload, self.generator, proxy, self.options.divisor))
         except BenchError as error:
-            raise BenchError(f"{workload.name} through {proxy.name}: {error}") from error
+            if proxy.name not in (peer.name for peer in OTHER_PEERS):
+                raise BenchError(f"{workload.name} through {proxy.name}: {error}") from error
+            print(f"bench: {workload.name} through {proxy.name}: {error}", file=sys.stderr)
+            self.result.failures[workload.name, proxy.name] = str(error)
+            self.result.samples.pop((workload.name, proxy.name), None)
 
     def _note(self, number: int, workload: Workload, peer: str, sample: Sample) -> None:
         self.result.samples.setdefault((workload.name, peer), []).append(sample)

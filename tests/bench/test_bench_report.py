@@ -44,6 +44,15 @@ def test_ours_is_compared_with_the_cheapest_other_proxy_that_has_tls() -> None:
     assert "| cost <= 0.8 of cheapest peer | 1 (1-1) of haproxy: MISSED |" in format_result(result(haproxy=1.0, tunnel=1.0))
 
 
+def test_a_proxy_that_failed_is_named_and_compared_with_nothing() -> None:
+    made = result(haproxy=1000.0, tunnel=600.0)
+    made.samples.pop(("handshake", "haproxy"))
+    made.failures["handshake", "haproxy"] = "connect: refused"
+    table = format_result(made)
+    assert "handshake through haproxy failed: connect: refused" in table
+    assert "| full handshake, 1 byte echoed, close, us |  | 900 |  |" in table
+
+
 def test_there_are_goals_only_beside_another_proxy() -> None:
     assert "goal" not in format_result(result(before=1.0, tunnel=1.0))
     assert encode_result(result(before=1.0, tunnel=1.0))["goals"] == []
