@@ -64,6 +64,8 @@ PLACES: Mapping[str, tuple[str, ...]] = {
         "tunnel.proxy.file_source",
         "tunnel.proxy.acme_source",
         "tunnel.proxy.proxy",
+        "tunnel.proxy.listening",
+        "tunnel.proxy.reload_request",
         "tunnel.proxy.process_context",
         "tunnel.proxy.supervisor",
         "tunnel.proxy.service_task",

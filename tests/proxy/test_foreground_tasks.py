@@ -14,7 +14,7 @@ import trio.testing
 from tests.support.recorded_log import RecordedLog
 from tunnel.errors import ConfigError, TunnelError
 from tunnel.proxy import stdio_task
-from tunnel.proxy.proxy import ReloadRequest
+from tunnel.proxy.reload_request import ReloadRequest
 from tunnel.proxy.service_task import ServiceTask
 from tunnel.proxy.stdio_task import StdioTask
 from tunnel.proxy.supervisor import ForegroundTask, Supervisor

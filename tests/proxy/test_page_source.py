@@ -27,7 +27,7 @@ class FakeScope:
     """Listeners whose counters the test changes."""
 
     def __init__(self) -> None:
-        self.process = self
+        self.process = self.data_plane = self
         self.observation: Any = self
         self.lag_observers: list[Callable[[float], object]] = []
         self.counters = counted()

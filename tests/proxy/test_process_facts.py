@@ -58,17 +58,13 @@ class FakeProcess:
         self.state_reporter.show_listening()
         self.shared = SimpleNamespace()
         self.observation: Any = None
-
-    worker_count = worker_restarts = 0
+        self.data_plane = SimpleNamespace(count=0, restarts=0)
 
     def dropped_lines(self) -> dict[str, int]:
         return {"log": 8}
 
     def loop_lags(self) -> list[Histogram]:
         return [self.observation.lag] if self.observation is not None else []
-
-    async def refresh(self) -> bool:
-        return True
 
     def observe(self) -> None:
         lag = Histogram(LAG_BOUNDS)

@@ -17,7 +17,7 @@ from tunnel.errors import TunnelError
 from tunnel.net.notify import State
 from tunnel.proxy import command_task
 from tunnel.proxy.command_task import CommandSpec, CommandTask, StopPolicy
-from tunnel.proxy.proxy import ReloadRequest
+from tunnel.proxy.reload_request import ReloadRequest
 from tunnel.proxy.supervisor import Supervisor
 
 SERVICE = StopPolicy(wait=15, limit=25, is_service=True)

@@ -11,6 +11,7 @@ from tunnel.config.values import default_of
 from tunnel.lazy_dataclass import replace
 from tunnel.listener.shared_resources import SharedResources
 from tunnel.net.connection_limiter import ConnectionLimiter
+from tunnel.proxy.data_plane import DataPlane
 from tunnel.proxy.identity_feed import IdentityFeed
 from tunnel.proxy.proxy_listener import ProxyListener
 from tunnel.proxy.state_reporter import StateReporter
@@ -38,21 +39,11 @@ class Monitored(Protocol):
     state_reporter: StateReporter
     shared: SharedResources
     started: float  # Unix time
-
-    async def refresh(self) -> bool:
-        """Get the counts of workers, if there are any."""
+    data_plane: DataPlane
 
     @property
     def observation(self) -> ProcessObservation | None:
         """What is observed; None if there was no monitor yet."""
-
-    @property
-    def worker_count(self) -> int:
-        """The number of workers that run; 0 if the process serves connections itself."""
-
-    @property
-    def worker_restarts(self) -> int:
-        """Workers that have died and were replaced."""
 
     def loop_lags(self) -> Iterable[Histogram]:
         """The lag of the event loop of each process."""

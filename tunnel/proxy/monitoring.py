@@ -117,7 +117,7 @@ class RunningMonitor:
         process, respond = self._process, service.respond
 
         async def refresh_and_respond(request: Request) -> Response:
-            await process.refresh()
+            await process.data_plane.refresh()
             return await respond(request)
 
         return replace(service, respond=refresh_and_respond)
@@ -279,7 +279,7 @@ class Monitoring:
 def _open_metrics(scope: MonitorScope) -> MetricsSource:
     from tunnel.status.snapshot import open_metrics
 
-    return open_metrics(scope.measure, scope.process.refresh)
+    return open_metrics(scope.measure, scope.process.data_plane.refresh)
 
 
 def open_ports(prepared: Sequence[RunningMonitor]) -> None:

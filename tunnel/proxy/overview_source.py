@@ -33,7 +33,7 @@ class OverviewSource:
 
     async def encode_all(self) -> bytes:
         """Return the document about all listeners."""
-        await self._scope.process.refresh()
+        await self._scope.process.data_plane.refresh()
         return await _encode(self._collect(self._scope))
 
     def _collect(self, scope: MonitorScope) -> Overview:

@@ -44,7 +44,7 @@ class HistoryRecorder:
         totals, taken = self._read(), trio.current_time()
         while True:
             await trio.sleep(INTERVAL)
-            await self._scope.process.refresh()
+            await self._scope.process.data_plane.refresh()
             before, begun = totals, taken
             totals, taken = self._read(), trio.current_time()
             lag, self._lag = self._lag, 0.0

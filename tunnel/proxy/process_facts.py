@@ -44,8 +44,8 @@ class FactsReader:
             trust_domains=merge_trust_domains(list(reports.values())),
             lag=scope.loop_lag(),
             dropped_lines=process.dropped_lines(),
-            workers=process.worker_count,
-            worker_restarts=process.worker_restarts,
+            workers=process.data_plane.count,
+            worker_restarts=process.data_plane.restarts,
             status_port=LimitUse("", status_port.count, status_port.limit) if status_port is not None else LimitUse("", 0, 0),
         )
 

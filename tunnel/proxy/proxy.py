@@ -21,39 +21,29 @@ from tunnel.listener.targets import Resolved, resolve_target
 from tunnel.listener.tunnel import Tunnel, count_crash
 from tunnel.log import Log, escape
 from tunnel.net.activation import ActivationSockets
-from tunnel.net.address import ListenAddress, TargetAddress, TcpAddress
-from tunnel.net.holders import Holders, ListeningPorts, SharedPort
-from tunnel.net.listen import Listener, open_listener
+from tunnel.net.address import TargetAddress
+from tunnel.net.holders import Holders, ListeningPorts
 from tunnel.net.notify import Notifier
+from tunnel.proxy.data_plane import open_data_plane
 from tunnel.proxy.identity_feed import IdentityFeed, OpenSource
 from tunnel.proxy.identity_source import name_identity
+from tunnel.proxy.listening import open_all, report_sharing
 from tunnel.proxy.monitoring import Monitoring, RunningMonitor, abandon_monitors, open_ports
-from tunnel.proxy.proxy_listener import NewTunnel, ProxyListener, open_policy
+from tunnel.proxy.proxy_listener import ProxyListener, open_policy
+from tunnel.proxy.reload_request import ReloadRequest
 from tunnel.proxy.reloadable_policy import ReloadablePolicy
 from tunnel.proxy.state_reporter import StateReporter
 from tunnel.relay.loop import Loop
 from tunnel.status.counters import Counters, total
-from tunnel.workers.cores import count_workers
 
 if TYPE_CHECKING:  # loaded only when they are wanted
     from tunnel.listener.access_log import AccessLog
     from tunnel.proxy.process_observation import ProcessObservation
     from tunnel.status.histogram import Histogram
     from tunnel.tracing.trace_export import TraceExport
-    from tunnel.workers.worker_pool import WorkerPool
 
 _FLUSH_LIMIT = 2.0  # seconds for the export of the last traces
-_HOLDERS_LIMIT = 5.0  # seconds for the search for other listeners, which the start waits for
 _REVIEW_INTERVAL = 5.0  # seconds between checks of the wall clock, which may jump
-
-
-class ReloadRequest:
-    """A request for a reload; requests that come before it begins are one."""
-
-    def __init__(self) -> None:
-        self.requested = trio.Event()
-        self.done = trio.Event()
-        self.error = ""  # after `done`
 
 
 class Proxy:
@@ -85,8 +75,13 @@ class Proxy:
         self._is_reconfigurable = is_reconfigurable
         names_listeners = is_reconfigurable or len(config.listeners) > 1
         self.shared = open_shared_resources(loop, log, access_log=access_log, names_listeners=names_listeners)
-        self.workers = self._open_workers(count_workers(config.workers))
-        self._new_tunnel: NewTunnel = self.workers.new_tunnel if self.workers else partial(Tunnel, self.shared)
+        self.data_plane = open_data_plane(
+            config.workers,
+            self.shared,
+            drain_limit=config.shutdown_timeout,
+            policy_of=self._policy_of,
+            on_failure=self._fail_from_loop,
+        )
         self.feeds: dict[IdentityConfig, IdentityFeed] = {}
         self.listeners: dict[str, ProxyListener] = {}
         self.retired: list[ProxyListener] = []  # removed by a reload, with open connections
@@ -101,20 +96,6 @@ class Proxy:
         for listener in config.listeners:
             self.add(self.new_listener(listener, open_policy(listener)), self._feed_of(listener.identity))
 
-    def _open_workers(self, count: int) -> WorkerPool | None:
-        """The workers, which are not started yet; None if this process serves the connections itself."""
-        if count == 1:
-            return None
-        from tunnel.workers.worker_pool import WorkerPool
-
-        return WorkerPool(
-            count,
-            self.shared,
-            drain_limit=self.config.shutdown_timeout,
-            policy_of=self._policy_of,
-            on_failure=self._fail_from_loop,
-        )
-
     def _policy_of(self, tunnel: Tunnel) -> ReloadablePolicy | None:
         return next((listener.policy for listener in self.all_listeners() if listener.tunnel is tunnel), None)
 
@@ -125,24 +106,14 @@ class Proxy:
     async def sleep_and_confirm(self, seconds: float) -> None:
         """Sleep, and then until all workers answer: one that hangs ends the keep-alives of the watchdog."""
         await trio.sleep(seconds)
-        while not await self.refresh():
+        while not await self.data_plane.refresh():
             pass
-
-    async def refresh(self) -> bool:
-        """Get the counts of workers, if there are any; False if one does not answer."""
-        return self.workers is None or await self.workers.refresh()
-
-    def share_log(self) -> None:
-        """Tell workers which log lines and records are wanted."""
-        if self.workers is not None:
-            self.workers.share_log()
 
     async def run(self) -> None:
         """Serve until `close`; raises TunnelError if the process cannot start or continue."""
         self._token = trio.lowlevel.current_trio_token()
         try:
-            if self.workers is not None:
-                self.workers.start()
+            self.data_plane.start()
             async with trio.open_nursery() as nursery:
                 self.nursery = nursery
                 for feed in self.feeds.values():
@@ -150,8 +121,7 @@ class Proxy:
                 nursery.start_soon(self._serve)
         finally:
             self._is_over = True
-            if self.workers is not None:
-                self.workers.kill()
+            self.data_plane.kill()
             for policy in self._policies():
                 policy.close()
         if self._failure is not None:
@@ -169,25 +139,15 @@ class Proxy:
         """What is observed for status ports and metrics; None if there was none yet."""
         return self.monitoring.observation
 
-    @property
-    def worker_count(self) -> int:
-        """The number of workers that run; 0 if the process serves connections itself."""
-        return len(self.workers.running) if self.workers is not None else 0
-
-    @property
-    def worker_restarts(self) -> int:
-        """Workers that have died and were replaced."""
-        return self.workers.restarts if self.workers is not None else 0
-
     def loop_lags(self) -> Iterable[Histogram]:
         """The lag of the event loop of each process; nothing before the first monitor."""
-        ours = (self.observation.lag,) if self.observation is not None else ()
-        return (*ours, self.workers.lag()) if self.workers is not None else ours
+        ours = self.observation.lag if self.observation is not None else None
+        return [lag for lag in (ours, self.data_plane.lag()) if lag is not None]
 
     def dropped_lines(self) -> Mapping[str, int]:
         """Log lines that were dropped since the start, by log."""
-        dropped = self.shared.dropped_lines()
-        return {**dropped, "workers": self.workers.dropped_lines} if self.workers is not None else dropped
+        dropped, of_workers = self.shared.dropped_lines(), self.data_plane.dropped_lines
+        return dropped if of_workers is None else {**dropped, "workers": of_workers}
 
     @property
     def identity_error(self) -> str:
@@ -197,8 +157,7 @@ class Proxy:
     @property
     def pids(self) -> set[int]:
         """The child processes that this one waits for: workers, and evaluators of policies."""
-        workers = self.workers.pids if self.workers is not None else set()
-        return workers.union(*(policy.pids for policy in self._policies()))
+        return self.data_plane.pids.union(*(policy.pids for policy in self._policies()))
 
     def _policies(self) -> Iterable[ReloadablePolicy]:
         policies = (listener.policy for listener in self.all_listeners())
@@ -234,7 +193,7 @@ class Proxy:
     def new_listener(self, config: ListenerConfig, policy: ReloadablePolicy | None) -> ProxyListener:
         """Create a listener that is not open yet."""
         listener = ProxyListener(
-            config, self._new_tunnel, self._resolve_later, self.state_reporter, policy, self.warn_from_thread
+            config, self.data_plane.new_tunnel, self._resolve_later, self.state_reporter, policy, self.warn_from_thread
         )
         self.monitoring.add_timers(listener.tunnel, config.name, self.config.monitors)
         return listener
@@ -351,16 +310,15 @@ class Proxy:
     async def drain(self, limit: float) -> int:
         """Wait at most `limit` seconds for relays to end, then close the rest; return how many were closed."""
         self.stop_accepting()
-        await self.refresh()
+        await self.data_plane.refresh()
         self.log.info(f"shutdown proxy, waiting for drain of {self.connections()} connections")
         with trio.move_on_after(max(limit, 0)):
             while not all(listener.tunnel.is_drained for listener in self.all_listeners()):
                 self._empty = trio.Event()
                 await self._empty.wait()
-        await self.refresh()
+        await self.data_plane.refresh()
         aborted = self.abort()
-        if self.workers is not None:
-            await self.workers.stop()
+        await self.data_plane.stop()
         if aborted:
             self.log.write(f"graceful shutdown timeout: forcing exit connections={aborted}")
         await self.monitoring.wait_closed()  # the response to /_shutdown; takes seconds at most
@@ -403,9 +361,8 @@ class Proxy:
                 await feed.ready.wait()
                 if feed.failure is not None:  # it has cancelled this task, but the end of the wait came first
                     return
-            if self.workers is not None:
-                self.workers.share_log()
-                await self.workers.wait_started()
+            self.data_plane.share_log()
+            await self.data_plane.wait_started()
             await self._open(monitors)
         except TunnelError as error:
             self.fail(error)
@@ -458,32 +415,12 @@ class Proxy:
         self.monitoring.use(monitors, self.config)
         await self.monitoring.start(monitors)
         listening = zip((one.config.listen for one in self.listeners.values()), opened, strict=True)
-        await self._report_sharing("listen", listening)
+        await report_sharing("listen", listening, self._holders, self.log)
         for name, is_health in (("status", False), ("health", True)):
             ports = [one for one in self.monitoring.running if one.plan.is_health is is_health]
-            await self._report_sharing(name, ((one.address, one.listener) for one in ports))
+            await report_sharing(name, ((one.address, one.listener) for one in ports), self._holders, self.log)
         for listener in self.listeners.values():
             listener.log_listening()
-
-    async def _report_sharing(self, name: str, listening: Iterable[tuple[ListenAddress | None, Listener | None]]) -> None:
-        """Warn if another socket listens where ours does, which SO_REUSEPORT allows: for a restart, or by mistake."""
-        ours = [
-            (address, listener.socket)
-            for address, listener in listening
-            if isinstance(address, TcpAddress) and address.port != "0" and listener is not None
-        ]
-
-        def find() -> list[SharedPort | None]:
-            ports = ListeningPorts()
-            return [ports.find_shared_port(sock, self._holders) for _address, sock in ours]
-
-        if not ours:
-            return
-        with trio.move_on_after(_HOLDERS_LIMIT):
-            found = await trio.to_thread.run_sync(find, abandon_on_cancel=True)
-            for (address, _sock), sharing in zip(ours, found, strict=True):
-                if sharing is not None:
-                    self.log.write(f"warning: --{name} {address}: {escape(_describe_sharing(sharing))}")
 
     def request_shutdown(self) -> None:
         """Request the drain by the status port; may be called more than once."""
@@ -522,30 +459,5 @@ class Proxy:
             self._token.run_sync_soon(self._empty.set)
 
 
-def open_all(addresses: Iterable[ListenAddress | None], inherited: ActivationSockets) -> list[Listener | None]:
-    """Open a listening socket for each address that is not None; raises ConfigError, and then none is open."""
-    opened: list[Listener | None] = []
-    try:
-        for address in addresses:
-            opened.append(open_listener(address, inherited) if address is not None else None)
-    except ConfigError:
-        close_all(opened)
-        raise
-    return opened
-
-
-def close_all(listeners: Iterable[Listener | None]) -> None:
-    """Close listening sockets that serve nobody yet."""
-    for listener in listeners:
-        if listener is not None:
-            listener.close()
-
-
 def _describe_late(listener: ProxyListener, problem: str) -> str:
     return f"{listener.config.target_name} ({problem})" if problem else listener.config.target_name
-
-
-def _describe_sharing(sharing: SharedPort) -> str:
-    if sharing.is_same_address:
-        return f"{sharing.holders} listens there too: the kernel shares new connections among them at random"
-    return f"{sharing.holders} listens on this port at an overlapping address: each gets some of the new connections"

@@ -15,8 +15,9 @@ from tunnel.lazy_dataclass import dataclass, field
 from tunnel.log import Log
 from tunnel.proxy.confinement import needs_of
 from tunnel.proxy.file_watcher import Signature, sign_files, watch_files
-from tunnel.proxy.proxy import Proxy, ReloadRequest
+from tunnel.proxy.proxy import Proxy
 from tunnel.proxy.reconfiguration import reconfigure
+from tunnel.proxy.reload_request import ReloadRequest
 from tunnel.sandbox.landlock import explain_denial
 from tunnel.status.process_state import Reload, join_distinct
 
@@ -98,7 +99,7 @@ class Reloader:
             before = self._proxy.config
             changes = await reconfigure(self._proxy, config)
             self._log.change_quiet(config.log.omitted)
-            self._proxy.share_log()
+            self._proxy.data_plane.share_log()
             for warning in (*config.warnings, *_late_changes(before, config)):
                 if warning not in before.warnings:
                     self._log.write(f"warning: {warning}")

@@ -13,10 +13,11 @@ import trio
 
 from tunnel.backoff import doubled_delay
 from tunnel.config.model import ListenerConfig
-from tunnel.errors import LimitExceeded, PeerDenied, TunnelError, WorkerError
+from tunnel.errors import Denial, LimitExceeded, PeerDenied, TunnelError, WorkerError
 from tunnel.identity.credentials import Credentials
 from tunnel.listener.shared_resources import SharedResources
 from tunnel.listener.targets import ResolveLater
+from tunnel.listener.tunnel import Tunnel
 from tunnel.relay.loop import Loop
 from tunnel.status.counters import Counters
 from tunnel.status.durations import add_totals
@@ -72,7 +73,7 @@ class WorkerPool:
         shared: SharedResources,
         *,
         drain_limit: float,
-        policy_of: Callable[[SharedTunnel], Asked | None],
+        policy_of: Callable[[Tunnel], Asked | None],
         on_failure: Callable[[TunnelError], None],
     ) -> None:
         self._shared = shared
@@ -117,6 +118,11 @@ class WorkerPool:
     def pids(self) -> set[int]:
         """The process IDs."""
         return {worker.pid for worker in self._workers.values()}
+
+    @property
+    def count(self) -> int:
+        """How many workers run."""
+        return len(self._workers)
 
     @property
     def running(self) -> frozenset[int]:
@@ -286,11 +292,14 @@ class WorkerPool:
                 self._notify()
 
     def _ask_policy(self, worker: WorkerHandle, question: AskPolicy) -> None:
-        policy = self._policy_of(self._tunnels[question.tunnel])
+        tunnel = self._tunnels.get(question.tunnel)
+        policy = self._policy_of(tunnel) if tunnel is not None else None
 
         def ask() -> object:
+            if policy is None:  # it was removed since the worker has begun its handshake
+                return ParentRefusal(Denial.POLICY_ERROR.value, "unauthorized: there is no policy any more")
             try:
-                return policy is None or policy.admits(question.leaf)
+                return policy.admits(question.leaf)
             except PeerDenied as denied:
                 return ParentRefusal(denied.reason.value, denied.seen)
 
@@ -299,7 +308,8 @@ class WorkerPool:
         )
 
     def _admit(self, worker: WorkerHandle, question: AskLimit) -> ParentRefusal | None:
-        limits = self._tunnels[question.tunnel].counted_peers
+        tunnel = self._tunnels.get(question.tunnel)
+        limits = tunnel.counted_peers if tunnel is not None else None
         if limits is None:
             return None
         try:
