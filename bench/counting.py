@@ -21,7 +21,7 @@ from bench.peers import Tunnel, await_ready, free_port
 from bench.processes import is_sleeping, process_tree, read_own_usage, running
 from bench.system_calls import parse_calls, strace_command
 
-BATCHES, CALL_BATCHES = 8, 3
+BATCHES, CALL_BATCHES = 6, 2
 UNITS = {"handshake": 6, "echo": 100, "record": 40}  # of one batch: see count_profiles
 SIZES = {"echo": 64, "record": 16384}  # bytes in each direction
 _WARM_UP = 16

@@ -26,7 +26,7 @@ def read_environment() -> dict[str, str]:
     valgrind = subprocess.run(["valgrind", "--version"], capture_output=True, text=True, check=True).stdout
     return {
         "python": " ".join(sys.version.split()),
-        "packages": ", ".join(f"{name} {version(name)}" for name in ("cryptography", "pyOpenSSL", "cffi")),
+        "packages": ", ".join(f"{name} {version(name)}" for name in ("cryptography", "cffi")),
         "libc": os.confstr("CS_GNU_LIBC_VERSION") or "unknown",
         "valgrind": valgrind.strip().removeprefix("valgrind-"),
         "processor": " ".join([platform.machine(), *(name for name in _CPU_FEATURES if name in features)]),

@@ -10,7 +10,9 @@ import pytest
 
 from bench.callgrind import NO_SYMBOL, Profile, parse_profile
 from bench.counts import Counts, count_profiles, count_system_calls, find_growth
-from bench.guard import format_counts, main, report_growth
+from bench.guard import checked_out, format_counts, main, report_growth
+from bench.peers import CHECKOUT
+from bench.processes import BenchError
 from bench.recorded import Recorded, read_record, write_record
 from bench.system_calls import parse_calls
 from tests.support.requirements import program
@@ -154,6 +156,18 @@ def test_an_unknown_environment_is_compared_with_the_most_similar_one() -> None:
     recorded = Recorded().extended({"python": "3.11.2", "libc": "2.36"}, {}).extended({"python": "3.12.1", "libc": "2.39"}, {})
     assert recorded.find({"python": "3.11.2", "libc": "2.39"}) is None
     assert recorded.differences({"python": "3.11.2", "libc": "2.37"}) == "libc 2.37, recorded 2.36"
+
+
+def test_a_commit_is_counted_in_a_directory_of_its_own(tmp_path: Path) -> None:
+    program("git")
+    with checked_out(str(tmp_path)) as checkout:
+        assert checkout == tmp_path
+    with pytest.raises(BenchError, match="git archive: "), checked_out("no-such-commit"):
+        pass
+    if (CHECKOUT / ".git").exists():
+        with checked_out("HEAD") as checkout:
+            assert (checkout / "tunnel" / "__main__.py").exists()
+            assert checkout != CHECKOUT
 
 
 def test_the_table_shows_the_change() -> None:
