@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +19,7 @@ from bench.counts import Counts, count_profiles, count_system_calls
 from bench.identity import Identity
 from bench.lockstep import Lockstep, client_context
 from bench.peers import Tunnel, await_ready, free_port
-from bench.processes import is_sleeping, process_tree, read_own_usage, running
+from bench.processes import find_traced, is_sleeping, read_own_usage, running
 from bench.system_calls import parse_calls, strace_command
 
 BATCHES, CALL_BATCHES = 6, 2
@@ -44,7 +45,7 @@ def _proxy(tool: Sequence[str], checkout: Path, identity: Identity, directory: P
         command = [*tool, *proxy.command(directory, identity, port=port, backend=backend.getsockname()[1])]
         with running(command, stdout=output, stderr=output, environment=environment, directory=checkout) as process:
             await_ready("tunnel", process, port, log, _START_SECONDS)
-            pid = process_tree(process.pid)[-1]
+            pid = find_traced(process.pid)
             try:
                 yield pid, Lockstep(client_context(identity), port, backend, log, partial(await_idle, pid))
             finally:
@@ -89,8 +90,9 @@ def await_idle(pid: int) -> None:
 
 def measure(checkout: Path, identity: Identity, directory: Path) -> dict[str, Counts]:
     """Return the counts of each unit of work of a checkout."""
-    instructions = _measure_instructions(checkout, identity, directory)
-    calls = _measure_calls(checkout, identity, directory)
+    own = Path(tempfile.mkdtemp(dir=directory))  # callgrind numbers its files from 1 again
+    instructions = _measure_instructions(checkout, identity, own)
+    calls = _measure_calls(checkout, identity, own)
     return {unit: replace(counts, system_calls=calls[unit].system_calls) for unit, counts in instructions.items()}
 
 

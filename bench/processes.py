@@ -106,6 +106,15 @@ def pin(root: int, cores: Sequence[int]) -> None:
                 os.sched_setaffinity(int(task.name), cores)
 
 
+def find_traced(tracer: int) -> int:
+    """Return the child that a process traces, among others that may be short-lived, or the process itself if it traces none."""
+    for pid in process_tree(tracer)[1:]:
+        with contextlib.suppress(OSError):  # it may end between the two calls
+            if f"\nTracerPid:\t{tracer}\n" in Path(f"/proc/{pid}/status").read_text():
+                return pid
+    return tracer
+
+
 def _stat_fields(pid: int) -> list[str]:
     """Return the fields of /proc/PID/stat from the third on; the second may contain spaces and parentheses."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
