@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import pickle
 from collections.abc import Callable, Collection
+from enum import Enum
 from typing import Any
 
 from tunnel.pkix.certificate import Certificate, parse_certificate
@@ -46,6 +47,8 @@ class _Encoder(pickle.Pickler):
             return parse_certificate, (value.der,)
         if isinstance(value, PrivateKey):
             return bytes, (_encode_key(value),)  # a worker only presents it
+        if isinstance(value, Enum):  # some versions of the interpreter use getattr for it
+            return type(value), (value.value,)
         return NotImplemented
 
 

@@ -18,6 +18,7 @@ from tunnel.identity.credentials import Credentials
 from tunnel.listener.shared_resources import SharedResources
 from tunnel.listener.targets import ResolveLater
 from tunnel.listener.tunnel import Tunnel
+from tunnel.log import escape
 from tunnel.relay.loop import Loop
 from tunnel.status.counters import Counters
 from tunnel.status.durations import add_totals
@@ -183,7 +184,7 @@ class WorkerPool:
         if self._is_stopping:
             return
         self.restarts += 1
-        why = f" after an unexpected message: {type(crash).__name__}" if crash is not None else ""
+        why = f" after an unexpected message: {escape(f'{type(crash).__name__}: {crash}')}" if crash is not None else ""
         self._log.write(f"error: worker ended: worker={worker.index} pid={worker.pid} {how}{why} connections={lost}")
         self._replace(worker)
 
