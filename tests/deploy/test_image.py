@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,6 @@ from tests.support.workloads import ANY_PORT, CLIENT, SERVER
 from tunnel import __version__
 from tunnel.config.dev_model import Entry
 from tunnel.devapi.api import DevWorkloadApi
-from tunnel.lazy_dataclass import dataclass, replace
 from tunnel.spiffe.endpoint import WorkloadEndpoint
 from tunnel.spiffe.ids import parse_spiffe_id
 

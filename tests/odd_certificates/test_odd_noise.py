@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -28,7 +29,6 @@ from tests.support.odd_certificates.factory import (
 from tests.support.odd_certificates.raw_der import common_name, extension, oid, seq
 from tests.support.odd_certificates.verifiers import judge
 from tunnel.errors import Denial
-from tunnel.lazy_dataclass import replace
 
 _ROUNDS = 250
 _EXTENSIONS: Extensions = {

@@ -68,8 +68,12 @@ class Prometheus:
             time.sleep(0.05)
 
     def value(self, query: str) -> float:
-        """Of an expression with one result."""
-        (found,) = self.ask("query", query=query)["result"]
+        """Of an expression with one result; a scrape counts as successful a moment before its samples can be found."""
+        deadline = time.monotonic() + LIMIT
+        while not (results := self.ask("query", query=query)["result"]):
+            assert time.monotonic() < deadline, f"no result of {query}"
+            time.sleep(0.05)
+        (found,) = results
         return float(found["value"][1])
 
     def close(self) -> None:
