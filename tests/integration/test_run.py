@@ -35,7 +35,8 @@ def others():
     return [path for path in found if int(path.parent.name) not in (1, os.getpid(), *probes)]
 
 names = {int(path.parent.name): path.read_text().strip() for path in Path("/proc").glob("[0-9]*/comm")}
-probes = [pid for pid, name in names.items() if name == "signal-probe"]
+workers = [pid for pid in names if b"tunnel.workers" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+probes = [pid for pid, name in names.items() if name == "signal-probe"] + workers
 for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
     signal.signal(number, lambda number, _: os.write(1, b"heard %d\\n" % number))
 for _ in range(3):
