@@ -23,7 +23,7 @@ from tunnel.spiffe.ids import parse_spiffe_id
 from tunnel.status.counters import Counters, timed_counters
 from tunnel.status.histogram import LAG_BOUNDS, ConnectionDurations, Histogram
 from tunnel.status.peer_table import PeerKey, PeerTraffic
-from tunnel.status.process_state import PlainSource
+from tunnel.status.process_state import PlainSource, PlaintextState
 from tunnel.workers.codec import decode_limited, decode_trusted, encode
 from tunnel.workers.messages import (
     FROM_WORKER,
@@ -90,7 +90,7 @@ def test_counts_arrive() -> None:
     assert timers.handshake is not None
     timers.handshake.update(1000)
     source, traffic = PlainSource("192.0.2.1", 1, 2.0), (PeerKey("a", "b"), PeerTraffic(1))
-    tunnel = TunnelReport(counters, 1, 2, 3, 4, (source,), 5, (traffic,), {"x": 1}, 0)
+    tunnel = TunnelReport(counters, 1, 2, 3, PlaintextState(1, 2, (source,), 3), 5, (traffic,), {"x": 1}, 0)
     totals = timers.handshake.totals()
     report = Report(1, {1: tunnel}, {0: (totals, totals)}, 2, 3, Histogram(LAG_BOUNDS))
     found = decode_limited(FROM_WORKER)(encode(report))

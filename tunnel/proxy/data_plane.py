@@ -11,6 +11,7 @@ from tunnel.listener.shared_resources import SharedResources
 from tunnel.listener.targets import ResolveLater
 from tunnel.listener.tunnel import Tunnel
 from tunnel.proxy.reloadable_policy import ReloadablePolicy
+from tunnel.status.counters import Counters
 from tunnel.workers.cores import count_workers
 
 if TYPE_CHECKING:  # loaded only for a status port or metrics
@@ -103,13 +104,17 @@ def open_data_plane(
     shared: SharedResources,
     *,
     drain_limit: float,
+    counters: Counters,
     policy_of: Callable[[Tunnel], ReloadablePolicy | None],
     on_failure: Callable[[TunnelError], None],
 ) -> DataPlane:
-    """The data plane for a configured number of workers, which are not started yet; 0 is one for each usable core."""
+    """The data plane for a configured number of workers, which are not started yet; 0 is one for each usable core.
+
+    `counters` are those of the process.
+    """
     count = count_workers(workers)
     if count == 1:
         return OwnProcess(shared)
     from tunnel.workers.worker_pool import WorkerPool
 
-    return WorkerPool(count, shared, drain_limit=drain_limit, policy_of=policy_of, on_failure=on_failure)
+    return WorkerPool(count, shared, drain_limit=drain_limit, counters=counters, policy_of=policy_of, on_failure=on_failure)

@@ -79,6 +79,7 @@ class Proxy:
             config.workers,
             self.shared,
             drain_limit=config.shutdown_timeout,
+            counters=self.counters,
             policy_of=self._policy_of,
             on_failure=self._fail_from_loop,
         )

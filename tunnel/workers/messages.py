@@ -20,7 +20,7 @@ from tunnel.status.counters import Counters, Reloads
 from tunnel.status.durations import DurationTotals
 from tunnel.status.histogram import ConnectionDurations, Histogram
 from tunnel.status.peer_table import PeerKey, PeerTraffic
-from tunnel.status.process_state import PlainSource
+from tunnel.status.process_state import PlainSource, PlaintextState
 from tunnel.tls.context import Presented
 from tunnel.tls.negotiated import TlsParameters
 
@@ -31,8 +31,6 @@ from tunnel.tls.negotiated import TlsParameters
 class Setup:
     """The first message to a worker."""
 
-    index: int  # from 0 on
-    count: int  # of workers
     names_listeners: bool  # log lines about a listener have its name
     omitted: tuple[Category, ...]  # of the log
     has_events: bool  # the events of the access log take the place of the lines about connections
@@ -227,8 +225,7 @@ class TunnelReport:
     opened: int
     forwarded: int  # bytes, of open connections too
     returned: int
-    plain_opened: int
-    plain_sources: tuple[PlainSource, ...]
+    plain: PlaintextState | None  # of plain clients; None if they are refused
     handshakes: int  # that hold a slot
     peers: tuple[tuple[PeerKey, PeerTraffic], ...]
     targets: Mapping[str, int]  # open connections by target
@@ -271,5 +268,6 @@ FROM_WORKER: Final = (
         Report,
     ),
     *(ConnectionRecord, ConnectionOutcome, CloseReason, Peer, SpiffeId, TrustDomain, IPv4Address, IPv6Address, TlsParameters),
-    *(Category, Counters, Reloads, DurationTotals, ConnectionDurations, Histogram, PeerKey, PeerTraffic, PlainSource),
+    *(Category, Counters, Reloads, DurationTotals, ConnectionDurations, Histogram, PeerKey, PeerTraffic),
+    *(PlainSource, PlaintextState),
 )

@@ -14,6 +14,7 @@ from tunnel.relay.loop import Loop
 from tunnel.workers.channel import Channel
 from tunnel.workers.messages import Batch, ConnectionEvent, LogLine, Setup
 
+_OF_CONNECTIONS: Final = (Category.CONNS, Category.CONN_ERRORS, Category.HANDSHAKE_ERRORS)
 _DELAY: Final = 0.005  # seconds: under load, one message carries what happens to several connections
 
 
@@ -43,11 +44,16 @@ class Outbox:
 
 
 class WorkerLog(Log):
-    """A log whose lines the parent writes."""
+    """A log whose lines the parent writes; `wants_ends` is whether it wants the end of each connection."""
 
-    def __init__(self, outbox: Outbox, omitted: Collection[Category]) -> None:
-        self.change_quiet(omitted)
+    def __init__(self, outbox: Outbox, omitted: Collection[Category], *, is_observed: bool) -> None:
         self._outbox = outbox
+        self.change(omitted, is_observed=is_observed)
+
+    def change(self, omitted: Collection[Category], *, is_observed: bool) -> None:
+        """Omit these lines from now on."""
+        self.change_quiet(omitted)
+        self.wants_ends = is_observed or any(map(self.is_enabled, _OF_CONNECTIONS))
 
     def write(self, message: str, category: Category = Category.OTHER, *, fields: str = "") -> None:
         if self.is_enabled(category):
@@ -60,13 +66,14 @@ class WorkerLog(Log):
 class RecordLog(ConnectionLog):
     """A connection log that sends records, unless nobody wants them."""
 
-    def __init__(self, number: int, outbox: Outbox, log: Log, setup: Setup) -> None:
+    _log: WorkerLog
+
+    def __init__(self, number: int, outbox: Outbox, log: WorkerLog, setup: Setup) -> None:
         self._number = number
         self._outbox = outbox
         self._log = log
         self._has_events = setup.has_events
         self._has_start_events = setup.has_start_events
-        self.is_observed = setup.is_observed
         self.shows_tls_names = setup.has_events
 
     @property
@@ -89,8 +96,5 @@ class RecordLog(ConnectionLog):
 
     def write_end(self, record: ConnectionRecord) -> None:
         """Send the end of a connection."""
-        if self.is_observed or self._has_events or any(map(self._log.is_enabled, _OF_CONNECTIONS)):
+        if self._has_events or self._log.wants_ends:
             self._outbox.add(ConnectionEvent(self._number, record, is_end=True))
-
-
-_OF_CONNECTIONS: Final = (Category.CONNS, Category.CONN_ERRORS, Category.HANDSHAKE_ERRORS)

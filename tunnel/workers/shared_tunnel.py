@@ -166,7 +166,6 @@ class SharedTunnel(Tunnel):
     def release(self) -> Listener | None:
         """Stop accepting in all workers."""
         listener = super().release()
-        self._is_accepting = False
         if listener is not None:
             self._draining = self._workers.running
             self._order(Order.RELEASE)
@@ -302,11 +301,16 @@ class SharedTunnel(Tunnel):
         """What is known about plain clients; None if they are refused."""
         if self.config.plaintext is None:
             return None
-        sources = chain.from_iterable(report.plain_sources for report in self._reports.values())
-        return PlaintextState(self._plain_opened(), self.read_counters().plaintext, _merge_sources(sources), 0)
+        known = self._plain_states()
+        sources = _merge_sources(chain.from_iterable(one.sources for one in known))
+        forgotten = sum(one.forgotten for one in known)
+        return PlaintextState(self._plain_opened(), self.read_counters().plaintext, sources, forgotten)
 
     def _plain_opened(self) -> int:
-        return sum(report.plain_opened for report in self._reports.values())
+        return sum(one.opened for one in self._plain_states())
+
+    def _plain_states(self) -> list[PlaintextState]:
+        return [report.plain for report in self._reports.values() if report.plain is not None]
 
     def _count_accepted(self) -> int:
         return self.read_counters().accepted

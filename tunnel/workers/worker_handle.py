@@ -7,12 +7,12 @@ import signal
 import socket
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
 from tunnel.errors import WorkerError, describe_os_error
 from tunnel.interpreter import isolated_argv
+from tunnel.listener.peer_limits import PeerKey, PeerLimits
 from tunnel.relay.loop import Loop
 from tunnel.workers.channel import Channel
 from tunnel.workers.codec import decode_limited
@@ -38,9 +38,10 @@ class WorkerHandle:
         self.sent: set[int] = set()  # IDs of credentials that it has
         self.reported = 0  # the number of its last report
         self.dropped = 0  # lines and events
-        self.held_peers: Counter[tuple[int, bytes]] = (
-            Counter()
-        )  # connections that the limits per peer count, by tunnel and peer
+        self.crashed = 0  # bugs that belong to no tunnel
+        self._counted: dict[
+            tuple[int, PeerKey], list[PeerLimits | None]
+        ] = {}  # connections by tunnel and peer; None: no limits
         self._process, sock = _start()
         self.channel = Channel(
             loop,
@@ -49,6 +50,23 @@ class WorkerHandle:
             lambda message, _sock: on_message(self, message),
             lambda crash: on_ended(self, crash),
         )
+
+    def count_peer(self, tunnel: int, peer: PeerKey, limits: PeerLimits | None) -> None:
+        """A connection of a peer is counted by these limits until `release_peer`, also if a reload replaces them."""
+        self._counted.setdefault((tunnel, peer), []).append(limits)
+
+    def release_peer(self, tunnel: int, peer: PeerKey) -> None:
+        """A connection of a peer has ended."""
+        counted = self._counted.get((tunnel, peer), [])
+        if counted and (limits := counted.pop()) is not None:
+            limits.release(peer)
+        if not counted:
+            self._counted.pop((tunnel, peer), None)
+
+    def release_peers(self) -> None:
+        """All connections have ended."""
+        for tunnel, peer in [key for key, counted in self._counted.items() for _ in counted]:
+            self.release_peer(tunnel, peer)
 
     @property
     def pid(self) -> int:

@@ -74,10 +74,13 @@ class WorkerPool:
         shared: SharedResources,
         *,
         drain_limit: float,
+        counters: Counters,
         policy_of: Callable[[Tunnel], Asked | None],
         on_failure: Callable[[TunnelError], None],
     ) -> None:
+        """`counters` are those of the process."""
         self._shared = shared
+        self._counters = counters
         self._loop: Loop = shared.loop
         self._log = shared.log
         self._count = count_of_workers
@@ -150,8 +153,6 @@ class WorkerPool:
         worker = self._workers[index] = WorkerHandle(index, self._loop, self._on_message, self._on_ended)
         access_log = self._shared.access_log
         setup = Setup(
-            index=index,
-            count=self._count,
             names_listeners=self._shared.names_listeners,
             omitted=self._log.omitted,
             has_events=access_log is not None,
@@ -177,8 +178,7 @@ class WorkerPool:
         how = worker.end()
         del self._workers[worker.index]
         lost = sum(tunnel.lose_worker(worker.index) for tunnel in self._tunnels.values())
-        for (number, peer), held in worker.held_peers.items():
-            self._release_peers(number, peer, held)
+        worker.release_peers()
         self._forget_counts(worker)
         self._notify()
         if self._is_stopping:
@@ -276,18 +276,17 @@ class WorkerPool:
                         self._tunnels[entry.tunnel].take(entry)
             case Report():
                 self._take_report(worker, message)
-            case Drained(tunnel, report):
-                self._tunnels[tunnel].show_report(worker.index, report)
-                self._tunnels[tunnel].end_draining(worker.index)
-            case TargetResult(tunnel):
-                self._tunnels[tunnel].note_target(message)
+            case Drained(number, report) if number in self._tunnels:
+                self._tunnels[number].show_report(worker.index, report)
+                self._tunnels[number].end_draining(worker.index)
+            case TargetResult(number) if number in self._tunnels:
+                self._tunnels[number].note_target(message)
             case AskPolicy():
                 self._ask_policy(worker, message)
             case AskLimit():
                 worker.channel.send(Answer(message.number, self._admit(worker, message)))
-            case ReleasePeer(tunnel, peer):
-                worker.held_peers[tunnel, peer] -= 1
-                self._release_peers(tunnel, peer, 1)
+            case ReleasePeer(number, peer):
+                worker.release_peer(number, peer)
             case Started():
                 worker.is_started = True
                 self._notify()
@@ -311,20 +310,13 @@ class WorkerPool:
     def _admit(self, worker: WorkerHandle, question: AskLimit) -> ParentRefusal | None:
         tunnel = self._tunnels.get(question.tunnel)
         limits = tunnel.counted_peers if tunnel is not None else None
-        if limits is None:
-            return None
         try:
-            limits.admit_key(question.peer, self._loop.clock())
+            if limits is not None:
+                limits.admit_key(question.peer, self._loop.clock())
         except LimitExceeded as exceeded:
             return ParentRefusal(exceeded.reason.value, str(exceeded))
-        worker.held_peers[question.tunnel, question.peer] += 1
+        worker.count_peer(question.tunnel, question.peer, limits)
         return None
-
-    def _release_peers(self, number: int, peer: bytes, held: int) -> None:
-        tunnel = self._tunnels.get(number)
-        if tunnel is not None and tunnel.counted_peers is not None:
-            for _ in range(held):
-                tunnel.counted_peers.release(peer)
 
     # -- counts
 
@@ -345,6 +337,8 @@ class WorkerPool:
             self._show_timers(group)
         self._lags[worker.index] = report.lag
         worker.reported, worker.dropped = max(worker.reported, report.number), report.dropped
+        self._counters.crashed += report.crashed - worker.crashed
+        worker.crashed = report.crashed
         self._notify()
 
     def group_of(self, counters: Counters) -> int:

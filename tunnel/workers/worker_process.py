@@ -129,7 +129,7 @@ class WorkerProcess:
 
     def _set_up(self, setup: Setup) -> None:
         self._setup = setup
-        self._log = WorkerLog(self._outbox, setup.omitted)
+        self._log = WorkerLog(self._outbox, setup.omitted, is_observed=setup.is_observed)
         self._shared: SharedResources = open_shared_resources(self._loop, self._log, names_listeners=setup.names_listeners)
         self._loop.on_unowned_crash = self._count_crash
         self._crashes = Counters()
@@ -188,10 +188,8 @@ class WorkerProcess:
         self._tunnels[message.tunnel].timers = message.group
 
     def _change_log(self, message: ChangeLog) -> None:
-        self._log.change_quiet(message.omitted)
+        self._log.change(message.omitted, is_observed=message.is_observed)
         self._watch_lag(is_observed=message.is_observed)
-        for tunnel in self._tunnels.values():
-            tunnel.record_log.is_observed = message.is_observed
 
     def _watch_lag(self, *, is_observed: bool) -> None:
         """Measure the lag only for an observer: an idle process wakes for it."""
