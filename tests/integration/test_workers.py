@@ -84,8 +84,10 @@ def inode_of(client_port: int, server_port: int) -> str:
     """The inode of the server's socket of a connection on the loopback interface (proc_net_tcp)."""
     ends = f":{server_port:04X}", f":{client_port:04X}"
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    (row,) = [row for row in rows if row[1].endswith(ends[0]) and row[2].endswith(ends[1])]
-    return row[9]
+    established = [row for row in rows if row[3] == "01"]  # a connection before may have had the same ports
+    # A set: the kernel can show a row twice if sockets are opened while the file is read.
+    (inode,) = {row[9] for row in established if row[1].endswith(ends[0]) and row[2].endswith(ends[1])}
+    return inode
 
 
 def has_echo(peer: TlsPeer) -> bool:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from tunnel.relay.loop import Loop
+from tunnel.workers import channel
 from tunnel.workers.channel import MAX_BACKLOG, Channel
 from tunnel.workers.codec import decode_trusted
 
@@ -65,6 +66,28 @@ def test_messages_arrive_in_their_order(pair: Pair) -> None:
     pair.turn_until(lambda: len(pair.theirs.messages) == 1000)
     assert pair.theirs.messages == list(range(1000))
     assert pair.ours.channel.backlog == 0
+
+
+def test_slow_messages_leave_turns_to_others_and_come_before_the_end(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """200 generations are built in slices, and the end of the other process is not read before they are."""
+    monkeypatch.setattr(channel, "_SLICE", 0.0)
+    for number in range(20):
+        pair.ours.channel.send(number)
+    pair.ours.channel.close()
+    turns = 0
+    while not pair.theirs.ends:
+        before = len(pair.theirs.messages)
+        pair.loop.turn(0.01)
+        turns += 1
+        assert len(pair.theirs.messages) - before <= 2, "one at the event, one at the end of the pause"
+    assert pair.theirs.messages == list(range(20))
+    assert turns >= 10
+
+
+def test_a_process_that_sends_without_end_does_not_keep_the_loop(pair: Pair) -> None:
+    pair.ours.channel.send(bytes(4_000_000))
+    pair.loop.turn(0.01)
+    assert len(pair.theirs.channel._received) <= 256 * 1024
 
 
 def test_a_message_larger_than_all_buffers_arrives(pair: Pair) -> None:

@@ -16,6 +16,7 @@ MAX_BACKLOG: Final = 1024 * 1024  # bytes that wait for the other process; optio
 _HEADER: Final = struct.Struct("!IB")  # size of the message; number of sockets, 0 or 1
 _MAX_MESSAGE: Final = 256 * 1024 * 1024  # bytes: credentials with 100,000 authorities are smaller
 _PIECE: Final = 256 * 1024
+_SLICE: Final = 0.01  # seconds
 _DESCRIPTOR_SIZE: Final = array.array("i").itemsize
 _ANCILLARY: Final = socket.CMSG_SPACE(8 * _DESCRIPTOR_SIZE)
 
@@ -45,6 +46,7 @@ class Channel:
         self._unsent: deque[tuple[memoryview, int | None]] = deque()
         self.backlog = 0  # bytes that wait to be sent
         self._is_closed = False
+        self._is_paused = False  # complete messages wait for the next slice
         loop.watch(sock, self._on_ready, self)
 
     @property
@@ -89,7 +91,8 @@ class Channel:
     def _on_ready(self, events: int) -> None:
         if events & OUT:
             self._flush()
-        self._receive()
+        if not self._is_paused:
+            self._receive()
 
     # -- sending
 
@@ -128,19 +131,21 @@ class Channel:
     # -- receiving
 
     def _receive(self) -> None:
-        while not self._is_closed:
-            try:
-                data, ancillary, _flags, _address = self._socket.recvmsg(_PIECE, _ANCILLARY)
-            except BlockingIOError:
-                return
-            except OSError:
-                data, ancillary = b"", []
-            self._take_sockets(ancillary)
-            if not data:
-                self._end()
-                return
+        """Read once: the next turn reads more, so that a process that sends without end does not keep the loop."""
+        if self._is_closed:
+            return
+        try:
+            data, ancillary, _flags, _address = self._socket.recvmsg(_PIECE, _ANCILLARY)
+        except BlockingIOError:
+            return
+        except OSError:
+            data, ancillary = b"", []
+        self._take_sockets(ancillary)
+        if data:
             self._received += data
             self._deliver()
+        else:
+            self._end()
 
     def _take_sockets(self, ancillary: list[tuple[int, int, bytes]]) -> None:
         for level, kind, data in ancillary:
@@ -150,13 +155,30 @@ class Channel:
                 self._sockets.extend(socket.socket(fileno=one) for one in descriptors)
 
     def _deliver(self) -> None:
-        while not self._is_closed and len(self._received) >= _HEADER.size:
-            size, sockets = _HEADER.unpack_from(self._received)
-            if size > _MAX_MESSAGE or sockets > 1:
-                raise ValueError("not a message")
-            end = _HEADER.size + size
-            if len(self._received) < end:
-                return
-            data = bytes(self._received[_HEADER.size : end])
-            del self._received[:end]
-            self._on_message(self._decode(data), self._sockets.popleft() if sockets else None)
+        """Deliver the complete messages, with a pause after each slice: connections are served in between."""
+        end, start = self._loop.clock() + _SLICE, 0
+        while (found := self._find_message(start)) is not None and not self._is_closed:
+            message, has_socket, start = found
+            self._on_message(self._decode(message), self._sockets.popleft() if has_socket else None)
+            if self._loop.clock() >= end:
+                self._is_paused = True
+                self._loop.call_at(self._loop.clock() + _SLICE, self._resume, self)
+                break
+        del self._received[:start]
+        if not (self._is_paused or self._is_closed):
+            self._loop.call_again(self._socket)
+
+    def _resume(self) -> None:
+        self._is_paused = False
+        self._deliver()
+
+    def _find_message(self, start: int) -> tuple[bytes, bool, int] | None:
+        """Return the message that begins there, whether it has a socket, and its end; None if it is not complete."""
+        if len(self._received) < start + _HEADER.size:
+            return None
+        size, sockets = _HEADER.unpack_from(self._received, start)
+        if size > _MAX_MESSAGE or sockets > 1:
+            raise ValueError("not a message")
+        begin = start + _HEADER.size
+        end = begin + size
+        return (bytes(self._received[begin:end]), bool(sockets), end) if len(self._received) >= end else None
