@@ -17,7 +17,15 @@ PACKAGE = Path(tunnel.__file__).parent
 
 # From the bottom up. A module may import from lower layers and from its own part, never from a neighbour or from above.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("tunnel", "tunnel.lazy_dataclass", "tunnel.errors", "tunnel.interpreter", "tunnel.ip_address", "tunnel.time_format"),
+    (
+        "tunnel",
+        "tunnel.lazy_dataclass",
+        "tunnel.errors",
+        "tunnel.garbage_collection",
+        "tunnel.interpreter",
+        "tunnel.ip_address",
+        "tunnel.time_format",
+    ),
     ("tunnel.unix_path", "tunnel.pkix", "tunnel.atomic_file", "tunnel.log_output"),
     ("tunnel.spiffe", "tunnel.log"),
     ("tunnel.authz", "tunnel.net.address", "tunnel.log_limit"),

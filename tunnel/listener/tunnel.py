@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Set
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from tunnel.config.model import ListenerConfig
 from tunnel.errors import IdentityLoss, describe_os_error
@@ -37,6 +37,8 @@ from tunnel.relay.loop import Timer
 from tunnel.status.counters import Counters, TunnelGauges
 from tunnel.status.peer_table import PeerKey, PeerTraffic
 from tunnel.status.process_state import PlaintextState
+
+REVIEW_INTERVAL: Final = 5.0  # seconds between reviews of an identity: the wall clock may jump
 
 if TYPE_CHECKING:  # loaded only when a certificate comes from an ACME server
     from tunnel.tls.acme_challenge import AcmeChallenges

@@ -5,7 +5,6 @@ Import the module of an identity source only where it is used: each loads large 
 
 from __future__ import annotations
 
-import gc
 import resource
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from tunnel.config.model import Acme, IdentityConfig, ProcessConfig, WorkloadApi
+from tunnel.garbage_collection import freeze_startup_objects
 from tunnel.log import Log
 from tunnel.net.notify import Notifier
 from tunnel.proxy.identity_source import CredentialSink, IdentitySource, name_identity
@@ -25,8 +25,6 @@ from tunnel.relay.loop import Loop
 
 if TYPE_CHECKING:  # loaded only when an identity comes from the Workload API
     from tunnel.identity.event_channel import WorkloadStreams
-
-_GC_THRESHOLDS = (700, 10, 10)  # the defaults of the interpreter
 
 
 def run_proxy(
@@ -52,7 +50,7 @@ def supervise(
 ) -> int:
     """Run the proxy until its foreground task ends; return the exit code. Raises TunnelError if it cannot start or continue."""
     supervisor = Supervisor(proxy, task, process_context, log, reload_source)
-    _freeze_startup_objects()
+    freeze_startup_objects()
     loop.run_trio(supervisor.run)
     return supervisor.exit_code
 
@@ -74,12 +72,6 @@ def open_loop(log: Log, process_context: ProcessContext) -> Iterator[Loop]:
         log.flush()
         process_context.notifier.close()
         loop.close()
-
-
-def _freeze_startup_objects() -> None:
-    """Exclude all present objects from garbage collection, and collect new ones with the default thresholds."""
-    gc.freeze()
-    gc.set_threshold(*_GC_THRESHOLDS)
 
 
 def open_proxy(

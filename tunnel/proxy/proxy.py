@@ -18,7 +18,7 @@ from tunnel.config.model import IdentityConfig, ListenerConfig, NameResolution, 
 from tunnel.errors import ConfigError, TargetError, TargetFault, TunnelError
 from tunnel.listener.shared_resources import open_shared_resources
 from tunnel.listener.targets import Resolved, resolve_target
-from tunnel.listener.tunnel import Tunnel, count_crash
+from tunnel.listener.tunnel import REVIEW_INTERVAL, Tunnel, count_crash
 from tunnel.log import Log, escape
 from tunnel.net.activation import ActivationSockets
 from tunnel.net.address import TargetAddress
@@ -43,7 +43,6 @@ if TYPE_CHECKING:  # loaded only when they are wanted
     from tunnel.tracing.trace_export import TraceExport
 
 _FLUSH_LIMIT = 2.0  # seconds for the export of the last traces
-_REVIEW_INTERVAL = 5.0  # seconds between checks of the wall clock, which may jump
 
 
 class Proxy:
@@ -372,7 +371,7 @@ class Proxy:
             self.nursery.start_soon(listener.run_health_checks)
         self.is_listening.set()
         while True:  # an identity can expire between two updates
-            await trio.sleep(_REVIEW_INTERVAL)
+            await trio.sleep(REVIEW_INTERVAL)
             for listener in self.all_listeners():
                 listener.tunnel.review()
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import socket
-
 from tunnel.errors import TlsError
-from tunnel.relay.close_reason import CloseReason, RelayOwner
-from tunnel.relay.handshake import HandshakeResult
-from tunnel.relay.loop import ENDING, FLUSH, HANGUP, IN, OUT, Loop
+from tunnel.relay.close_reason import CloseReason
+from tunnel.relay.loop import ENDING, FLUSH, HANGUP, IN, OUT
 from tunnel.relay.relay_streams import SMALL_READ, RelayStreams
 from tunnel.tls.engine import TlsEnd
-from tunnel.tls.records import SMALL_HEADS, Buffers
+from tunnel.tls.records import SMALL_HEADS
 
 _READABLE = IN | OUT  # the events of a socket that has input and can be written
 
@@ -21,32 +18,7 @@ class Relay(RelayStreams):
     It takes a `HandshakeResult`, which holds an `Admitted`: to relay for a peer that was not authorized is a type error.
     """
 
-    __slots__ = ("_plain_fd", "_tls_fd")
-
-    def __init__(
-        self,
-        loop: Loop,
-        owner: RelayOwner,
-        handshake: HandshakeResult,
-        tls: socket.socket,
-        plain: socket.socket,
-        *,
-        buffers: Buffers,
-        close_timeout: float,
-        plain_may_have_input: bool = True,
-    ) -> None:
-        """`plain_may_have_input`: it may have some for which there will be no event."""
-        super().__init__(
-            loop,
-            owner,
-            handshake,
-            tls,
-            plain,
-            buffers=buffers,
-            close_timeout=close_timeout,
-            plain_may_have_input=plain_may_have_input,
-        )
-        self._tls_fd, self._plain_fd = tls.fileno(), plain.fileno()
+    __slots__ = ()
 
     def start(self) -> None:
         """Take over both sockets and forward the bytes that were received with the handshake."""

@@ -39,9 +39,11 @@ class RelayStreams:
         "_outbox",
         "_owner",
         "_plain",
+        "_plain_fd",
         "_plain_until_eagain",
         "_tail",
         "_tls",
+        "_tls_fd",
         "_tls_until_eagain",
         "_unsent_plain",
         "_unsent_tls",
@@ -66,6 +68,7 @@ class RelayStreams:
         close_timeout: float,
         plain_may_have_input: bool = True,
     ) -> None:
+        """`plain_may_have_input`: it may have some for which there will be no event."""
         self._loop = loop
         self._owner = owner
         self._ending = RelayEnding(loop, tls, plain, inbox=buffers.inbox_view, close_timeout=close_timeout)
@@ -73,6 +76,7 @@ class RelayStreams:
         self._tail = handshake.tail  # bytes of an incomplete record, or not yet decrypted
         self._tls = tls
         self._plain = plain
+        self._tls_fd, self._plain_fd = tls.fileno(), plain.fileno()
         self._inbox = buffers.inbox_view
         self._outbox = buffers.outbox_view
         self._heads = buffers.outbox_heads

@@ -5,7 +5,6 @@ Signals are for the parent. If it has ended, the worker drains its connections a
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import socket
@@ -17,10 +16,11 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from tunnel.child.kernel import forbid_core_dumps
 from tunnel.config.model import ListenerConfig
 from tunnel.errors import TargetError
+from tunnel.garbage_collection import freeze_startup_objects
 from tunnel.listener.generation import GenerationBuilder
 from tunnel.listener.shared_resources import SharedResources, open_shared_resources
 from tunnel.listener.targets import Resolved, resolve_target
-from tunnel.listener.tunnel import count_crash
+from tunnel.listener.tunnel import REVIEW_INTERVAL, count_crash
 from tunnel.log import MAX_TRACE, one_line
 from tunnel.net.address import TargetAddress
 from tunnel.relay.loop import Loop
@@ -56,8 +56,6 @@ if TYPE_CHECKING:  # loaded with the first thread
     from concurrent.futures import Future
 
 CHANNEL: Final = 0  # the descriptor of the channel in a new worker
-_REVIEW_INTERVAL: Final = 5.0  # seconds between checks of the wall clock, which may jump
-_GC_THRESHOLDS: Final = (700, 10, 10)  # the defaults of the interpreter
 _IGNORED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGQUIT, signal.SIGPIPE)
 
 
@@ -70,8 +68,7 @@ def main() -> NoReturn:
     os.dup2(os.open(os.devnull, os.O_RDONLY), CHANNEL)
     loop = Loop()
     WorkerProcess(loop, sock)
-    gc.freeze()
-    gc.set_threshold(*_GC_THRESHOLDS)
+    freeze_startup_objects()
     loop.run()
     os._exit(0)  # threads may still resolve names
 
@@ -197,7 +194,7 @@ class WorkerProcess:
             self._loop_lag.start()
 
     def _review_later(self) -> None:
-        self._loop.call_at(self._loop.clock() + _REVIEW_INTERVAL, self._review, self)
+        self._loop.call_at(self._loop.clock() + REVIEW_INTERVAL, self._review, self)
 
     def _review(self) -> None:
         for tunnel in self._tunnels.values():
