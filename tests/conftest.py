@@ -1,7 +1,8 @@
-"""Settings for all tests: the default signals, hypothesis without a deadline, and what runs in parallel."""
+"""Settings for all tests: the default signals and output buffers, hypothesis without a deadline, and what runs in parallel."""
 
 from __future__ import annotations
 
+import os
 import signal
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,9 @@ def restore_default_signals() -> None:
 
 
 restore_default_signals()
+
+# With it, a Python child writes each argument of print() on its own, and the log lines of the program come between them.
+os.environ.pop("PYTHONUNBUFFERED", None)
 
 
 @pytest.hookimpl(optionalhook=True)

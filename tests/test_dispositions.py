@@ -1,9 +1,10 @@
-"""The tests run with default signal dispositions, whatever their parent ignores or blocks."""
+"""The tests run with default signal dispositions and output buffers, whatever they inherit."""
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -25,17 +26,25 @@ def test_a_process_that_a_test_starts_ignores_and_blocks_nothing() -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_that_holds_under_a_parent_that_ignores_and_blocks_stop_signals() -> None:
+def test_a_python_child_writes_a_line_at_once() -> None:
+    """Otherwise the lines of two processes with one standard output mix."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # keeps the borders of what is written
+    with ours, theirs:
+        subprocess.run([sys.executable, "-c", "print('told', 1, flush=True)"], stdout=theirs, check=True, timeout=LIMIT)
+        assert ours.recv(100) == b"told 1\n"
+
+
+def test_that_holds_under_a_parent_that_ignores_blocks_and_sets_variables() -> None:
     def ignore() -> None:
         for number in STOPS:
             signal.signal(number, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1, signal.SIGCHLD])
 
-    name = test_a_process_that_a_test_starts_ignores_and_blocks_nothing.__name__
+    tests = (test_a_process_that_a_test_starts_ignores_and_blocks_nothing, test_a_python_child_writes_a_line_at_once)
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"{__file__}::{name}"],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(f"{__file__}::{test.__name__}" for test in tests)],
         cwd=ROOT,
-        env={**os.environ, "PYTEST_ADDOPTS": ""},
+        env={**os.environ, "PYTEST_ADDOPTS": "", "PYTHONUNBUFFERED": "1"},
         preexec_fn=ignore,
         capture_output=True,
         text=True,
@@ -43,4 +52,4 @@ def test_that_holds_under_a_parent_that_ignores_and_blocks_stop_signals() -> Non
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "1 passed" in done.stdout
+    assert "2 passed" in done.stdout
