@@ -137,12 +137,10 @@ def test_plain_clients_are_counted_by_their_address(harnesses: Harnesses) -> Non
 def test_changed_limits_apply_to_new_connections_and_count_the_open_ones(harnesses: Harnesses) -> None:
     harness = harnesses(max_conns_per_peer=1).serve()
     peer, backend = carried(harness)
-    harness.tunnel.config = replace(harness.tunnel.config, max_conns_per_peer=2)
-    harness.tunnel.apply_limits()
+    harness.tunnel.reconfigure(replace(harness.tunnel.config, max_conns_per_peer=2))
     assert is_served(harness)
     assert not is_served(harness)
-    harness.tunnel.config = replace(harness.tunnel.config, max_conns_per_peer=0)
-    harness.tunnel.apply_limits()
+    harness.tunnel.reconfigure(replace(harness.tunnel.config, max_conns_per_peer=0))
     assert is_served(harness)
     hang_up(harness, peer, backend)
     assert harness.tunnel.counters.crashed == 0
@@ -154,8 +152,7 @@ def test_a_limit_that_is_raised_lets_those_in_that_wait(harnesses: Harnesses, li
     for _ in range(2):
         harness.connect()
     assert harness.tunnel.counters.accepted == 1
-    harness.tunnel.config = replace(harness.tunnel.config, max_concurrent_conns=0, max_rate=0.0)
-    harness.tunnel.apply_limits()
+    harness.tunnel.reconfigure(replace(harness.tunnel.config, max_concurrent_conns=0, max_rate=0.0))
     harness.turn()
     assert harness.tunnel.counters.accepted == 2
 

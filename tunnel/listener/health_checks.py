@@ -11,7 +11,7 @@ from tunnel.errors import TargetError, TargetFault, TunnelError
 from tunnel.http.client import parse_http_url
 from tunnel.listener.route import Route
 from tunnel.listener.target_pool import PooledTarget
-from tunnel.listener.tunnel import Tunnel
+from tunnel.listener.tunnel_control import TunnelControl
 from tunnel.net.dial import open_target, open_through
 from tunnel.status.backend_health import Check, check_by_connecting, check_by_handshake, check_by_request
 from tunnel.tls.engine import TlsEnd
@@ -22,7 +22,7 @@ _JITTER = 0.1  # of the interval, so that many listeners do not check at the sam
 _MAX_CHECKS = 16  # at one time
 
 
-def build_check(tunnel: Tunnel, limit: float, route: Route) -> Check:
+def build_check(tunnel: TunnelControl, limit: float, route: Route) -> Check:
     """Return the check of one target: a request to `--target-status`, a connection, or for a client a handshake."""
     config = tunnel.config
 
@@ -45,7 +45,7 @@ def build_check(tunnel: Tunnel, limit: float, route: Route) -> Check:
 class TargetChecks:
     """The check of each target, built once, because `--target-status` reads the system's root certificates."""
 
-    def __init__(self, tunnel: Tunnel, limit: float) -> None:
+    def __init__(self, tunnel: TunnelControl, limit: float) -> None:
         self._tunnel = tunnel
         self._limit = limit
         self._checks: dict[Route, Check] = {}
@@ -59,7 +59,7 @@ class TargetChecks:
         return self._checks[target.route]
 
 
-def check_any(tunnel: Tunnel) -> Check:
+def check_any(tunnel: TunnelControl) -> Check:
     """Return the check of the whole listener: it succeeds if one of its targets is healthy."""
     only = tunnel.targets.only
     if only is not None:
@@ -81,7 +81,7 @@ def check_any(tunnel: Tunnel) -> Check:
     return check
 
 
-def _check_only(tunnel: Tunnel, target: PooledTarget) -> Check:
+def _check_only(tunnel: TunnelControl, target: PooledTarget) -> Check:
     check = build_check(tunnel, tunnel.config.connect_timeout, target.route)
 
     async def check_and_note() -> None:
@@ -95,7 +95,7 @@ def _check_only(tunnel: Tunnel, target: PooledTarget) -> Check:
     return check_and_note
 
 
-async def run_health_checks(tunnel: Tunnel) -> None:
+async def run_health_checks(tunnel: TunnelControl) -> None:
     """Check the targets of a listener at intervals, for ever; a listener with one target has no checks."""
     config = None
     while True:
@@ -110,7 +110,7 @@ async def run_health_checks(tunnel: Tunnel) -> None:
             await check_targets(tunnel, checks, only_unhealthy=not health.interval)
 
 
-async def check_targets(tunnel: Tunnel, checks: TargetChecks, *, only_unhealthy: bool = False) -> None:
+async def check_targets(tunnel: TunnelControl, checks: TargetChecks, *, only_unhealthy: bool = False) -> None:
     """Check all targets once, several at one time."""
     limiter = trio.CapacityLimiter(_MAX_CHECKS)
 

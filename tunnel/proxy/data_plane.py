@@ -10,6 +10,7 @@ from tunnel.errors import TunnelError
 from tunnel.listener.shared_resources import SharedResources
 from tunnel.listener.targets import ResolveLater
 from tunnel.listener.tunnel import Tunnel
+from tunnel.listener.tunnel_control import TunnelControl
 from tunnel.proxy.reloadable_policy import ReloadablePolicy
 from tunnel.status.counters import Counters
 from tunnel.workers.cores import count_workers
@@ -37,7 +38,7 @@ class DataPlane(Protocol):
     def pids(self) -> set[int]:
         """The process IDs of workers."""
 
-    def new_tunnel(self, config: ListenerConfig, resolve_later: ResolveLater) -> Tunnel:
+    def new_tunnel(self, config: ListenerConfig, resolve_later: ResolveLater) -> TunnelControl:
         """Create a tunnel."""
 
     def start(self) -> None:
@@ -105,7 +106,7 @@ def open_data_plane(
     *,
     drain_limit: float,
     counters: Counters,
-    policy_of: Callable[[Tunnel], ReloadablePolicy | None],
+    policy_of: Callable[[TunnelControl], ReloadablePolicy | None],
     on_failure: Callable[[TunnelError], None],
 ) -> DataPlane:
     """The data plane for a configured number of workers, which are not started yet; 0 is one for each usable core.

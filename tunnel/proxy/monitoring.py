@@ -10,7 +10,7 @@ import trio
 from tunnel.config.model import ListenerConfig, Monitor, NoIdentity, ProcessConfig
 from tunnel.errors import ConfigError
 from tunnel.lazy_dataclass import dataclass, replace
-from tunnel.listener.tunnel import Tunnel
+from tunnel.listener.tunnel_control import TunnelControl
 from tunnel.log import Log, escape
 from tunnel.net.activation import ActivationSockets
 from tunnel.net.address import ListenAddress, TcpAddress
@@ -189,11 +189,11 @@ class Monitoring:
     def __init__(self, process: MonitoredProcess) -> None:
         self.running: list[RunningMonitor] = []
         self._process = process
-        self._checks: dict[str, tuple[Tunnel, ListenerConfig, Check]] = {}
+        self._checks: dict[str, tuple[TunnelControl, ListenerConfig, Check]] = {}
         self._timers: dict[tuple[str, ...], Counters] = {}  # with the timers that the listeners of a monitor share
         self.observation: ProcessObservation | None = None  # None until the first monitor
 
-    def add_timers(self, tunnel: Tunnel, name: str, monitors: Sequence[Monitor]) -> None:
+    def add_timers(self, tunnel: TunnelControl, name: str, monitors: Sequence[Monitor]) -> None:
         """Give a listener timers, if a monitor is about it."""
         monitor = next((one for one in monitors if one.has_metrics and (not one.listeners or name in one.listeners)), None)
         if monitor is not None and tunnel.counters.handshake is None:

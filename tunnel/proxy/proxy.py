@@ -18,7 +18,7 @@ from tunnel.config.model import IdentityConfig, ListenerConfig, NameResolution, 
 from tunnel.errors import ConfigError, TargetError, TargetFault, TunnelError
 from tunnel.listener.shared_resources import open_shared_resources
 from tunnel.listener.targets import Resolved, resolve_target
-from tunnel.listener.tunnel import REVIEW_INTERVAL, Tunnel, count_crash
+from tunnel.listener.tunnel_control import REVIEW_INTERVAL, TunnelControl, count_crash
 from tunnel.log import Log, escape
 from tunnel.net.activation import ActivationSockets
 from tunnel.net.address import TargetAddress
@@ -96,7 +96,7 @@ class Proxy:
         for listener in config.listeners:
             self.add(self.new_listener(listener, open_policy(listener)), self._feed_of(listener.identity))
 
-    def _policy_of(self, tunnel: Tunnel) -> ReloadablePolicy | None:
+    def _policy_of(self, tunnel: TunnelControl) -> ReloadablePolicy | None:
         return next((listener.policy for listener in self.all_listeners() if listener.tunnel is tunnel), None)
 
     def _fail_from_loop(self, error: TunnelError) -> None:

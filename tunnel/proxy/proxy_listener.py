@@ -11,7 +11,7 @@ from tunnel.config.model import ListenerConfig, NameResolution
 from tunnel.errors import ConfigError, TargetError
 from tunnel.listener.generation import Generation, GenerationBuilder, GenerationConfig, plan_generations
 from tunnel.listener.targets import Resolved, ResolveLater, resolve_target
-from tunnel.listener.tunnel import Tunnel
+from tunnel.listener.tunnel_control import TunnelControl
 from tunnel.log import escape
 from tunnel.net.address import TargetAddress
 from tunnel.net.listen import Listener
@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # loaded only when a certificate comes from an ACME server
     from tunnel.tls.acme_challenge import AcmeChallenges
 
 
-NewTunnel = Callable[[ListenerConfig, ResolveLater], Tunnel]
+NewTunnel = Callable[[ListenerConfig, ResolveLater], TunnelControl]
 ResolveFor = Callable[[TargetAddress, NameResolution, Callable[[Resolved], object]], object]
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from typing import cast
 
 import trio
 
 from tunnel.errors import TunnelError
 from tunnel.identity.wait_notice import wait_with_notice
+from tunnel.listener.tunnel import Tunnel
 from tunnel.net.streams import StandardStreams
 from tunnel.proxy.proxy import Proxy
 
@@ -33,7 +35,8 @@ class StdioTask:
         with self._scope:
             await wait_with_notice(self._proxy.is_listening.wait, self._report_wait)
             (self._listener,) = self._proxy.listeners.values()
-            self._listener.tunnel.serve_socket(self._streams.inner)
+            tunnel = cast(Tunnel, self._listener.tunnel)  # `connect` has no workers
+            tunnel.serve_socket(self._streams.inner)
             self._streams.start()
             await self._over.wait()
             self.has_succeeded = not self.fault and (self._streams.is_broken or self._is_complete())

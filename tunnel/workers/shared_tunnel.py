@@ -9,16 +9,15 @@ from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
 from tunnel.config.model import ListenerConfig
-from tunnel.lazy_dataclass import replace
 from tunnel.listener.connection_log import Retry
 from tunnel.listener.generation import Generation
 from tunnel.listener.shared_resources import SharedResources
 from tunnel.listener.target_pool import PooledTarget
 from tunnel.listener.targets import ResolveLater
-from tunnel.listener.tunnel import Tunnel
+from tunnel.listener.tunnel_control import TunnelControl
 from tunnel.net.holders import ListeningPorts
 from tunnel.net.listen import Listener
-from tunnel.status.counters import Counters, TunnelGauges
+from tunnel.status.counters import Counters
 from tunnel.status.histogram import ConnectionDurations
 from tunnel.status.peer_table import PeerKey, PeerTraffic
 from tunnel.status.process_state import PlainSource, PlaintextState
@@ -72,7 +71,7 @@ class Workers(Protocol):
         """The number of the group whose timers these are."""
 
 
-class SharedTunnel(Tunnel):
+class SharedTunnel(TunnelControl):
     """Controls the tunnels of all workers for one listener."""
 
     def __init__(self, workers: Workers, shared: SharedResources, config: ListenerConfig, resolve_later: ResolveLater) -> None:
@@ -80,9 +79,9 @@ class SharedTunnel(Tunnel):
         self._reports: dict[int, TunnelReport] = {}  # by worker
         self._draining: frozenset[int] = frozenset()  # workers that have not reported the end of their connections
         self.challenge: ShowChallenge | None = None
-        self.number = 0  # until it is known to the workers
         super().__init__(shared, config, resolve_later)
         self.number = workers.add(self)
+        self.limit_peers(config)
         workers.send_configuration(self)
         self.targets.pool.on_change = self._share_targets
 
@@ -120,6 +119,9 @@ class SharedTunnel(Tunnel):
         super().confirm()
         self._order(Order.CONFIRM)
 
+    def close_without_identity(self) -> None:
+        """The workers do, at the same time."""
+
     def accept_challenges(self, challenges: AcmeChallenges | None) -> None:
         """Answer these ACME challenges in all workers."""
         if challenges is not None and self._challenge_from_thread not in challenges.observers:
@@ -131,19 +133,10 @@ class SharedTunnel(Tunnel):
 
     # -- accepting
 
-    def apply_limits(self) -> None:
-        """Apply the limits of `config` in all workers."""
-        self.limit_peers(self.config)
-
-    def reconfigure(self, config: ListenerConfig) -> None:
-        """Use another configuration from the next connection on."""
-        super().reconfigure(config)
+    def apply_config(self) -> None:
+        """Send the configuration, to each worker with its share of the limits; workers judge their connections again."""
+        self._workers.send_configuration(self)
         self._share_targets()
-
-    def _configure(self, config: ListenerConfig) -> None:
-        super()._configure(config)
-        if self.number:
-            self._workers.send_configuration(self)
 
     def use_timers(self, timers: Counters) -> None:
         """Measure durations from now on."""
@@ -152,46 +145,33 @@ class SharedTunnel(Tunnel):
 
     def open(self, listener: Listener) -> None:
         """Accept connections from now on."""
-        super().open(listener)
         self._draining = frozenset()
-        self._workers.send(Open(self.number, self.name), listener.socket)
+        super().open(listener)
 
-    def watch_listener(self, sock: socket.socket) -> None:
-        """The workers accept."""
+    def start_accepting(self) -> None:
+        """Give the workers the listening socket."""
+        if self._listener is not None:
+            self._workers.send(Open(self.number, self.name), self._listener.socket)
 
-    def is_full(self) -> bool:
-        """Whether no more connections are accepted: the workers know."""
-        return False
-
-    def release(self) -> Listener | None:
+    def stop_accepting(self) -> None:
         """Stop accepting in all workers."""
-        listener = super().release()
-        if listener is not None:
+        if self._listener is not None:
             self._draining = self._workers.running
             self._order(Order.RELEASE)
-        return listener
 
     def drain(self, ports: ListeningPorts | None = None) -> None:
         """Stop accepting."""
         super().drain(ports)
-        if self._hand_over is not None:
+        if self.is_handed_over:
             self._workers.watch_counts()
-
-    @property
-    def is_handed_over(self) -> bool:
-        """Whether another process gets the connections to the address, and ours still accept some."""
-        return self._hand_over is not None and self._listener is not None
 
     def abort_pending(self) -> None:
         """Close the connections whose relay has not begun."""
         self._order(Order.ABORT_PENDING)
 
-    def abort(self) -> int:
-        """Close all connections; return how many there were at the last report."""
-        count = len(self)
-        super().abort()
+    def abort_connections(self) -> None:
+        """Close all connections."""
         self._order(Order.ABORT)
-        return count
 
     @property
     def is_drained(self) -> bool:
@@ -201,7 +181,7 @@ class SharedTunnel(Tunnel):
     def end_draining(self, worker: int) -> None:
         """A worker has no connections any more."""
         self._draining -= {worker}
-        self._report_drained()
+        self.report_drained()
 
     def close(self) -> None:
         """The workers forget it."""
@@ -278,15 +258,10 @@ class SharedTunnel(Tunnel):
                 whole.durations.absorb(part.durations)
         return whole
 
-    def gauges(self) -> TunnelGauges:
-        """The numbers that are not counters, of all workers."""
-        own, reports = super().gauges(), self._reports.values()
-        return replace(
-            own,
-            opened=len(self),
-            forwarded=own.forwarded + sum(report.forwarded for report in reports),
-            returned=own.returned + sum(report.returned for report in reports),
-        )
+    def count_traffic(self) -> tuple[int, int]:
+        """Bytes of all workers, from the accepted side to the target and in the other direction."""
+        reports = self._reports.values()
+        return sum(report.forwarded for report in reports), sum(report.returned for report in reports)
 
     def traffic_by_peer(self) -> Iterator[tuple[PeerKey, PeerTraffic]]:
         """Yield the traffic of the open connections by peer; a peer can occur several times."""
@@ -304,15 +279,17 @@ class SharedTunnel(Tunnel):
         known = self._plain_states()
         sources = _merge_sources(chain.from_iterable(one.sources for one in known))
         forgotten = sum(one.forgotten for one in known)
-        return PlaintextState(self._plain_opened(), self.read_counters().plaintext, sources, forgotten)
+        return PlaintextState(self.count_plain(), self.read_counters().plaintext, sources, forgotten)
 
-    def _plain_opened(self) -> int:
+    def count_plain(self) -> int:
+        """How many connections of plain clients are open."""
         return sum(one.opened for one in self._plain_states())
 
     def _plain_states(self) -> list[PlaintextState]:
         return [report.plain for report in self._reports.values() if report.plain is not None]
 
-    def _count_accepted(self) -> int:
+    def count_accepted(self) -> int:
+        """How many connections were accepted, at the last reports."""
         return self.read_counters().accepted
 
 

@@ -17,7 +17,7 @@ from tunnel.errors import Denial, LimitExceeded, PeerDenied, TunnelError, Worker
 from tunnel.identity.credentials import Credentials
 from tunnel.listener.shared_resources import SharedResources
 from tunnel.listener.targets import ResolveLater
-from tunnel.listener.tunnel import Tunnel
+from tunnel.listener.tunnel_control import TunnelControl
 from tunnel.log import escape
 from tunnel.relay.loop import Loop
 from tunnel.status.counters import Counters
@@ -75,7 +75,7 @@ class WorkerPool:
         *,
         drain_limit: float,
         counters: Counters,
-        policy_of: Callable[[Tunnel], Asked | None],
+        policy_of: Callable[[TunnelControl], Asked | None],
         on_failure: Callable[[TunnelError], None],
     ) -> None:
         """`counters` are those of the process."""

@@ -20,7 +20,7 @@ from tunnel.garbage_collection import freeze_startup_objects
 from tunnel.listener.generation import GenerationBuilder
 from tunnel.listener.shared_resources import SharedResources, open_shared_resources
 from tunnel.listener.targets import Resolved, resolve_target
-from tunnel.listener.tunnel import REVIEW_INTERVAL, count_crash
+from tunnel.listener.tunnel_control import REVIEW_INTERVAL, count_crash
 from tunnel.log import MAX_TRACE, one_line
 from tunnel.net.address import TargetAddress
 from tunnel.relay.loop import Loop
